@@ -85,9 +85,7 @@ def test_without_a_device_guests_are_emulated(paths: Paths, device: Path) -> Non
     assert (verdict.name, verdict.speed.factor) == ("emulation", 10.0)
 
 
-def test_a_device_under_which_qemu_fails_proves_nothing(
-    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_kvm_proves_nothing(paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device.touch()
     monkeypatch.setattr(acceleration, "_nested", lambda: True)
     verdict = decide(paths, Daemon())
@@ -113,9 +111,7 @@ def test_where_no_machine_starts_nothing_is_known_of_kvm(
     assert list(paths.state.iterdir()) == []
 
 
-def test_a_daemon_that_goes_away_meanwhile_says_nothing_of_kvm(
-    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_daemon_says_nothing_of_kvm(paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device.touch()
     monkeypatch.setattr(acceleration, "_nested", lambda: True)
     daemon = Daemon()
@@ -125,9 +121,7 @@ def test_a_daemon_that_goes_away_meanwhile_says_nothing_of_kvm(
     assert acceleration.cached(Daemon(), paths) is None
 
 
-def test_an_image_that_boots_itself_is_tried_from_an_overlay_of_its_disk(
-    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_boot_is_tried_from_an_overlay(paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device.touch()
     monkeypatch.setattr(acceleration, "_nested", lambda: True)
     overlays: list[tuple[Path, Path]] = []
@@ -145,9 +139,7 @@ def test_an_image_that_boots_itself_is_tried_from_an_overlay_of_its_disk(
     assert list(paths.state.iterdir()) == []
 
 
-def test_a_device_that_cannot_nest_is_no_use(
-    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kvm_has_to_nest(paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device.touch()
     monkeypatch.setattr(acceleration, "_nested", lambda: False)
     assert "nested" in decide(paths, Daemon()).reason
@@ -167,9 +159,7 @@ def test_a_verdict_is_not_taken_for_that_of_another_qemu(paths: Paths, device: P
     assert acceleration.cached(daemon, paths) is None
 
 
-def test_a_verdict_is_not_taken_for_that_of_another_host_kernel(
-    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_verdict_is_for_one_host_kernel(paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decide(paths, Daemon())
     monkeypatch.setattr(platform, "release", lambda: "7.3.0-new")
     assert acceleration.cached(Daemon(), paths) is None
@@ -234,9 +224,7 @@ def test_if_kvm_fails_the_speed_of_emulation_is_measured(paths: Paths, device: P
     assert how.speed.factor == 60.0
 
 
-def test_where_emulation_cannot_be_measured_its_usual_limits_hold(
-    paths: Paths, device: Path, boots: Boots
-) -> None:
+def test_unmeasured_emulation_has_the_usual_limits(paths: Paths, device: Path, boots: Boots) -> None:
     boots[False] = [Booted(failure="QEMU fails: no memory")]
     how = decide(paths, Daemon())
     assert (how.kernel_seconds, how.speed.factor) == (None, 10.0)
@@ -258,9 +246,7 @@ class Slow(Daemon):
         pass
 
 
-def test_a_host_that_is_slower_than_the_measurement_may_take_gets_the_longest_limits(
-    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_very_slow_host_has_long_limits(paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throwaway, "LIMIT_SECONDS", 0.0)
     booted = throwaway.boot_kernel(Slow(), paths, base_image(paths.images), kvm=False)
     assert (booted.seconds, booted.failure) == (0.0, "a guest kernel did not start within 0 s")
@@ -268,9 +254,7 @@ def test_a_host_that_is_slower_than_the_measurement_may_take_gets_the_longest_li
     assert decide(paths, Daemon()).speed.factor == 240.0
 
 
-def test_a_measurement_of_yesterday_is_made_again_and_the_verdict_on_kvm_with_it(
-    paths: Paths, device: Path, boots: Boots
-) -> None:
+def test_a_measurement_of_yesterday_is_made_again(paths: Paths, device: Path, boots: Boots) -> None:
     device.touch()
     boots[True] = [Booted(20.0), Booted(0.6)]
     assert decide(paths, Daemon()).speed.factor == 40.0
@@ -299,9 +283,7 @@ def test_emulation_is_measured_again_without_trying_kvm_again(paths: Paths, devi
     assert (again.reason, again.speed.factor) == (first.reason, 30.0)
 
 
-def test_after_a_guest_that_did_not_come_up_the_speed_is_measured_again(
-    paths: Paths, device: Path, boots: Boots
-) -> None:
+def test_after_a_failed_boot_the_speed_is_measured_again(paths: Paths, device: Path, boots: Boots) -> None:
     device.touch()
     acceleration.measure_again(paths)
     boots[True] = [Booted(0.5), Booted(8.0)]
@@ -319,9 +301,7 @@ def test_a_slow_boot_makes_later_limits_longer_and_a_fast_one_none_shorter() -> 
     assert Acceleration(False, "").learned("[ 4.0] Run /init as init process") == Acceleration(False, "", 4.0)
 
 
-def test_where_a_guest_is_booted_next_its_boot_measures_emulation(
-    paths: Paths, device: Path, boots: Boots
-) -> None:
+def test_a_guest_s_boot_measures_emulation(paths: Paths, device: Path, boots: Boots) -> None:
     device.touch()
     image = base_image(paths.images)
     boots[True] = [Booted(failure="a guest kernel dies")]
@@ -338,18 +318,14 @@ def test_where_a_guest_is_booted_next_its_boot_measures_emulation(
     assert decide(paths, Daemon()) == booted
 
 
-def test_a_speed_that_no_boot_has_shown_is_measured_for_whoever_has_to_know(
-    paths: Paths, device: Path, boots: Boots
-) -> None:
+def test_a_speed_that_no_boot_has_shown_is_measured(paths: Paths, device: Path, boots: Boots) -> None:
     image = base_image(paths.images)
     acceleration.decide(Daemon(), paths, image, lambda text: None, unmeasured=True)
     boots[False] = [Booted(6.0)]
     assert decide(paths, Daemon()) == Acceleration(False, "/dev/kvm does not exist", 6.0)
 
 
-def test_after_a_guest_that_did_not_come_up_emulation_is_measured_before_the_next_one(
-    paths: Paths, device: Path, boots: Boots
-) -> None:
+def test_after_a_failed_boot_emulation_is_measured_first(paths: Paths, device: Path, boots: Boots) -> None:
     image = base_image(paths.images)
     acceleration.decide(Daemon(), paths, image, lambda text: None, unmeasured=True)
     acceleration.measure_again(paths)

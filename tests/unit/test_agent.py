@@ -196,9 +196,7 @@ def test_an_answer_that_waits_when_the_time_is_up_is_taken(port: Port) -> None:
         next(made._lines(passed))
 
 
-def test_an_agent_that_sends_without_an_end_is_lost_at_the_deadline(
-    port: Port, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_agent_that_never_stops_sending_is_lost(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "BLOCK", 100)
     made, end = port.connect()
     end.sendall(b"x" * 20_000)
@@ -206,9 +204,7 @@ def test_an_agent_that_sends_without_an_end_is_lost_at_the_deadline(
         next(made._lines(Deadline(0.0, "the guest's agent")))
 
 
-def test_a_port_that_was_closed_by_a_load_is_no_agent_that_ended(
-    port: Port, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_load_that_closes_the_port_ends_no_agent(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     """QEMU tells late that the port is open again."""
     monkeypatch.setattr(agent, "WATCH_SECONDS", 0.01)
     made, end = port.connect()
@@ -226,9 +222,7 @@ def test_a_port_that_was_closed_by_a_load_is_no_agent_that_ended(
     assert looks == 3
 
 
-def test_qemu_tells_of_a_port_by_the_slower_clock_of_its_guest(
-    port: Port, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_port_s_events_come_by_the_guest_s_clock(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under load a port was still told as closed when three real seconds had passed."""
     monkeypatch.setattr(agent, "WATCH_SECONDS", 0.01)
     monkeypatch.setattr(agent, "CLOSED_SECONDS", 0.05)

@@ -89,9 +89,7 @@ def test_a_guest_whose_lane_is_not_up_yet_gets_no_second_one() -> None:
 @pytest.mark.parametrize(
     ("lanes", "seconds", "pays"), [(1, 59.0, True), (1, 60.0, False), (2, 19.0, True), (2, 20.0, False)]
 )
-def test_a_further_lane_is_opened_only_where_it_pays_for_its_own_start(
-    lanes: int, seconds: float, pays: bool
-) -> None:
+def test_a_further_lane_has_to_pay_for_its_start(lanes: int, seconds: float, pays: bool) -> None:
     backlog = Backlog(cells(LONG, 4), Seconds(bring_up=seconds))
     for number in range(1, lanes + 1):
         bring_up(backlog, LONG, number)

@@ -76,10 +76,7 @@ def broken(old: str, new: str) -> str:
         ("", "b.toml: schema: expected 1, found None"),
         (broken("count = 6", "count = 6\ncolour = 1"), "b.toml: colour: unknown key"),
         (broken('status = "pass"', 'status = "pass", x = 1'), "cells.debian-13.stock.x: unknown key"),
-        (
-            broken('status = "pass"', 'status = "green"'),
-            "cells.debian-13.stock.status: Input should be 'pass'",
-        ),
+        (broken('status = "pass"', 'status = "green"'), "cells.debian-13.stock.status: Input should be 'pass'"),
         (broken("count = 6", 'count = "6"'), "b.toml: count: "),
         (
             broken('fail = ["isolates"', 'fail = ["isolate"'),
@@ -92,9 +89,7 @@ def broken(old: str, new: str) -> str:
         ),
     ],
 )
-def test_a_file_that_is_wrong_is_refused_with_file_key_and_what_was_expected(
-    tmp_path: Path, text: str, said: str
-) -> None:
+def test_a_wrong_file_is_refused_with_file_key_and_expectation(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "b.toml").write_text(text)
     with pytest.raises(UsageError) as refused:
         baseline.read(tmp_path / "b.toml")

@@ -90,9 +90,7 @@ def test_figures_are_compared_as_ratios_and_only_those_that_both_have() -> None:
     assert [(each.name, each.ratio) for each in ratios] == [("fork", 1.5), ("size", None)]
 
 
-def test_a_result_is_kept_with_facts_of_its_machine_and_shown_beside_the_one_before(
-    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_is_kept_and_shown(tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "this_machine", lambda _paths: MACHINE)
     options = argparse.Namespace(history=tmp_path / "history", json=tmp_path / "found.json")
 
@@ -143,9 +141,7 @@ def real_run(folder: Path) -> Path:
     return folder
 
 
-def test_a_simulated_run_is_decided_by_the_scheduler_and_says_that_it_is_simulated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_simulated_run_says_that_it_is_simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(rootfs, "make", lambda folder: folder)
     originals = simulated.Originals.read(real_run(tmp_path / "real"))

@@ -105,9 +105,7 @@ def test_for_an_older_build_the_release_that_passes_again_is_found_too() -> None
     )
 
 
-def test_all_steps_are_cells_of_one_run_and_its_record_is_that_of_any_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lanes: list[int] = []
 
     def serve(worker: Worker) -> None:

@@ -62,9 +62,7 @@ def test_of_one_candidate_nothing_is_learnt_but_its_own_state() -> None:
         ("gssgb", 3, 4, []),
     ],
 )
-def test_a_skipped_candidate_leaves_the_answer_open_only_beside_the_border(
-    truth: str, good: int, bad: int, between: list[int]
-) -> None:
+def test_a_skip_beside_the_border_is_no_answer(truth: str, good: int, bad: int, between: list[int]) -> None:
     found, _ = search(truth)
     assert (found.last_good, found.first_bad, found.between, found.untried) == (good, bad, between, [])
 

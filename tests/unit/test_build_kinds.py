@@ -240,9 +240,7 @@ def test_it_is_deployed_by_its_own_steps(deployed: Any) -> None:
     assert deployed.ran[-1] == ("/opt/program/program warm-up", SUITE, False)
 
 
-def test_files_that_suites_share_stand_beside_the_suites_own(
-    build: Build, box: Path, guest: Any, paths: Paths, tmp_path: Path
-) -> None:
+def test_suites_share_files(build: Build, box: Path, guest: Any, paths: Paths, tmp_path: Path) -> None:
     (box / "suite.toml").write_text('shared = ["registry.py"]\n' + SUITE_FILES["suite.toml"])
     sharing = replace(build, suite=catalog.load_suite("box"))
     (tmp_path / "index.json").write_text("{}")
@@ -329,9 +327,7 @@ def test_a_shell_sees_what_its_tests_see(build: Build, deployed: Any) -> None:
     ]
 
 
-def test_a_stored_state_is_not_taken_for_another_deployment(
-    build: Build, box: Path, program: Path, tmp_path: Path
-) -> None:
+def test_a_stored_state_is_of_one_deployment(build: Build, box: Path, program: Path, tmp_path: Path) -> None:
     layout = tmp_path / "layout"
     layout.mkdir()
     (layout / "index.json").write_text("{}")
@@ -347,9 +343,7 @@ def test_a_stored_state_is_not_taken_for_another_deployment(
     assert len(seen) == 6
 
 
-def test_a_stored_state_is_not_taken_for_one_with_another_test_runner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stored_state_is_of_one_test_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "index.json").write_text("{}")
     before = deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path)
     assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) == before
@@ -357,9 +351,7 @@ def test_a_stored_state_is_not_taken_for_one_with_another_test_runner(
     assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) != before
 
 
-def test_the_disk_is_empty_after_its_build_was_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_disk_is_empty_after_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guest: Any = Guest(tmp_path / "guest")
     for folder in ("guest", "rootfs"):
         (tmp_path / folder).mkdir()

@@ -116,9 +116,7 @@ def test_with_all_of_it_left_out_nothing_is_set() -> None:
         ),
     ],
 )
-def test_what_is_put_on_goes_beside_the_variant_s_own_and_before_it(
-    variant: str, change: str, settings: dict[str, Any]
-) -> None:
+def test_a_change_goes_before_the_variant(variant: str, change: str, settings: dict[str, Any]) -> None:
     assert catalogs(change).on(KNOWN.variant(variant)).knobs == settings
 
 

@@ -160,9 +160,7 @@ def test_the_makefile_builds_the_runtime_first_and_a_failure_keeps_the_log(
 
 
 @pytest.mark.usefixtures("tools")
-def test_a_plan_that_is_only_shown_builds_nothing_and_offline_says_so(
-    tree: Path, home: Paths, no_build: Callable[[], None]
-) -> None:
+def test_a_plan_that_is_shown_builds_nothing(tree: Path, home: Paths, no_build: Callable[[], None]) -> None:
     wanted = f"checkout:{tree},at={PLACE}"
     built = builds.resolve(wanted)
     assert builds.shown(wanted) == built

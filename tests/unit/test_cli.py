@@ -66,9 +66,7 @@ pytestmark = pytest.mark.usefixtures("releases")
         ),
     ],
 )
-def test_what_cannot_be_done_is_said_and_nothing_is_started(
-    home: Path, arguments: list[str], status: int, said: str
-) -> None:
+def test_what_cannot_be_done_is_said(home: Path, arguments: list[str], status: int, said: str) -> None:
     done = lab(*arguments)
     assert done.returncode == status
     assert said in done.stderr
@@ -157,11 +155,7 @@ def test_a_folder_with_a_run_in_it_is_refused(home: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("folder", ["a-file", "a-file/run"])
 def test_a_folder_that_cannot_be_made_is_refused(
-    home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    folder: str,
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: str
 ) -> None:
     # Any libvirt will do: the run asks for one before it makes its folder, and this host may run none.
     monkeypatch.setenv("LAB_CONNECT", "test:///default")
@@ -290,9 +284,7 @@ def test_the_doctor_of_a_plan_names_what_only_other_guests_need(
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0o000, 0o022), (0o002, 0o022), (0o022, 0o022), (0o077, 0o077)])
-def test_whatever_the_umask_is_nothing_that_the_lab_writes_can_be_written_by_others(
-    given: int, kept: int
-) -> None:
+def test_whatever_the_umask_is_others_cannot_write_the_labs_files(given: int, kept: int) -> None:
     script = """
 import os, sys
 from lab.cli import main

@@ -68,9 +68,7 @@ def test_a_program_that_needs_a_newer_glibc_is_not_applicable(tmp_path: Path) ->
         (packages.elf(), "expected boxlite's command line program, which tells its version"),
     ],
 )
-def test_what_is_no_program_for_the_guests_is_wrong_usage(
-    sandboxed: None, tmp_path: Path, content: bytes, expected: str
-) -> None:
+def test_a_wrong_program_is_wrong_usage(sandboxed: None, tmp_path: Path, content: bytes, expected: str) -> None:
     file = tmp_path / "boxlite"
     file.write_bytes(content)
     file.chmod(0o755)

@@ -82,9 +82,7 @@ def test_without_the_library_guests_have_the_host_s_clock_and_nothing_is_started
     assert found.reason.startswith("libfaketime is not installed")
 
 
-def test_where_qemu_loads_the_library_guests_have_a_slower_clock(
-    paths: Paths, library: Path, maps: Path
-) -> None:
+def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> None:
     maps.write_text(MAPPED.format("/usr/lib/libc.so.6") + MAPPED.format(library))
     daemon = Daemon()
     found = of_emulated(paths, daemon)
@@ -103,9 +101,7 @@ def test_where_qemu_loads_the_library_guests_have_a_slower_clock(
 
 
 @pytest.mark.skipif(INSTALLED is None, reason="libfaketime is not installed")
-def test_a_program_with_this_clock_that_is_killed_leaves_no_shared_memory(
-    paths: Paths, maps: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_program_leaves_no_memory(paths: Paths, maps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "FOLDERS", FOLDERS)
     maps.write_text(MAPPED.format(INSTALLED))
     found = of_emulated(paths, Daemon())
@@ -121,9 +117,7 @@ def test_a_program_with_this_clock_that_is_killed_leaves_no_shared_memory(
 
 
 @pytest.mark.parametrize("text", ["", MAPPED.format("/usr/lib/libc.so.6"), None])
-def test_a_confined_qemu_that_loads_no_library_gives_guests_the_host_s_clock(
-    paths: Paths, library: Path, maps: Path, text: str | None
-) -> None:
+def test_a_confined_qemu_has_the_host_clock(paths: Paths, library: Path, maps: Path, text: str | None) -> None:
     if text is not None:
         maps.write_text(text)
     found = of_emulated(paths, Daemon())
@@ -131,9 +125,7 @@ def test_a_confined_qemu_that_loads_no_library_gives_guests_the_host_s_clock(
     assert found.reason == f"libvirt starts QEMU without {library}: something on this host confines it"
 
 
-def test_a_machine_that_does_not_start_says_nothing_of_the_clock(
-    paths: Paths, library: Path, maps: Path
-) -> None:
+def test_a_failed_start_says_nothing_of_the_clock(paths: Paths, library: Path, maps: Path) -> None:
     with pytest.raises(libvirt.libvirtError):
         of_emulated(paths, Daemon(refuses=True))
     maps.write_text(MAPPED.format(library))

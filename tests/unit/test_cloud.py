@@ -77,9 +77,7 @@ def left(paths: Paths) -> list[str]:
         ("debian-13-cloud", None, None),
     ],
 )
-def test_the_shipped_definitions_lead_to_their_distributions(
-    name: str, address: str | None, checksums: str | None
-) -> None:
+def test_shipped_definitions_lead_to_disks(name: str, address: str | None, checksums: str | None) -> None:
     image = store.cloud_image(guest(name))
     assert (image.address, image.checksums_address) == (address, checksums)
 
@@ -133,9 +131,7 @@ def test_checksums_signed_by_another_key_are_refused(publish: Publish, paths: Pa
 
 
 @pytest.mark.parametrize("name", SIGNED)
-def test_checksums_of_an_expired_key_are_refused(
-    publish: Publish, paths: Paths, root: Path, keys: Keys, name: str
-) -> None:
+def test_an_expired_key_is_refused(publish: Publish, paths: Paths, root: Path, keys: Keys, name: str) -> None:
     for file in (root / "images" / "keys").iterdir():
         file.write_text(keys["expired"].public)
     assert "the key has expired" in refused(paths, publish(name, key="expired"))
@@ -168,9 +164,7 @@ def test_checksums_that_do_not_list_the_disk_are_refused(
     assert path_of(wanted) not in [path for path, _ in mirror.asked]
 
 
-def test_checksums_that_give_two_digests_of_the_disk_are_refused(
-    mirror: Mirror, publish: Publish, paths: Paths, keys: Keys
-) -> None:
+def test_two_digests_of_a_disk_are_refused(mirror: Mirror, publish: Publish, paths: Paths, keys: Keys) -> None:
     wanted = publish("ubuntu-24.04")
     name = path_of(wanted).rpartition("/")[2]
     mirror.sign(wanted, "".join(f"{digit * 64} *{name}\n" for digit in "01"), keys["good"])
@@ -222,9 +216,7 @@ def test_a_disk_over_a_file_of_this_host_is_refused(publish: Publish, paths: Pat
     assert "it refers to another file" in refused(paths, publish("ubuntu-24.04", content=made.read_bytes()))
 
 
-def test_a_distribution_that_signs_nothing_needs_a_pinned_digest(
-    mirror: Mirror, root: Path, paths: Paths
-) -> None:
+def test_an_unsigned_disk_needs_a_pinned_digest(mirror: Mirror, root: Path, paths: Paths) -> None:
     wanted = guest("debian-13-cloud")
     assert refused(paths, wanted) == "no digest is pinned yet, and the distribution does not sign one"
     with pytest.raises(ImageNotAvailable, match="lab images import FILE --as debian-13-cloud"):
@@ -232,9 +224,7 @@ def test_a_distribution_that_signs_nothing_needs_a_pinned_digest(
     assert mirror.asked == []
 
 
-def test_a_download_that_broke_off_is_no_image_and_is_gone_on_with(
-    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes
-) -> None:
+def test_a_broken_download_goes_on(mirror: Mirror, publish: Publish, paths: Paths, disk: bytes) -> None:
     wanted = publish("ubuntu-24.04")
     half = len(disk) // 2
     mirror.faults[path_of(wanted)] = [breaks_off(half), *[status(500)] * 3]
@@ -249,9 +239,7 @@ def test_a_download_that_broke_off_is_no_image_and_is_gone_on_with(
     assert left(paths) == [image.folder.name]
 
 
-def test_a_download_that_goes_on_with_something_else_is_refused(
-    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes
-) -> None:
+def test_a_changed_download_is_refused(mirror: Mirror, publish: Publish, paths: Paths, disk: bytes) -> None:
     wanted = publish("ubuntu-24.04")
     mirror.faults[path_of(wanted)] = [breaks_off(1000)]
 
@@ -264,9 +252,7 @@ def test_a_download_that_goes_on_with_something_else_is_refused(
     assert "does not have the expected digest" in refused(paths, wanted)
 
 
-def test_a_store_that_takes_no_more_keeps_nothing(
-    publish: Publish, paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_store_keeps_nothing(publish: Publish, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
@@ -285,9 +271,7 @@ def swap(image: BaseImage, content: bytes) -> None:
     image.disk.write_bytes(content)
 
 
-def test_a_disk_that_was_swapped_after_it_was_verified_is_not_used(
-    publish: Publish, paths: Paths, disk: bytes
-) -> None:
+def test_a_disk_swapped_after_verification_is_not_used(publish: Publish, paths: Paths, disk: bytes) -> None:
     wanted = publish("ubuntu-24.04")
     image = store.ensure(paths, wanted, no_say)
     swap(image, disk[:-1] + b"?")
@@ -313,9 +297,7 @@ def test_the_same_disk_at_another_time_is_the_same(publish: Publish, paths: Path
     assert store.ensure(paths, wanted, no_say) == image
 
 
-def test_a_newer_build_comes_only_when_it_is_asked_for(
-    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes
-) -> None:
+def test_a_newer_build_has_to_be_asked_for(mirror: Mirror, publish: Publish, paths: Paths, disk: bytes) -> None:
     wanted = publish("ubuntu-24.04")
     old = store.ensure(paths, wanted, no_say)
     newer = disk + bytes(512)
@@ -329,9 +311,7 @@ def test_a_newer_build_comes_only_when_it_is_asked_for(
 
 
 @pytest.mark.parametrize("name", GUESTS)
-def test_an_update_without_a_newer_build_downloads_no_disk(
-    mirror: Mirror, publish: Publish, paths: Paths, name: str
-) -> None:
+def test_an_update_may_find_nothing_newer(mirror: Mirror, publish: Publish, paths: Paths, name: str) -> None:
     wanted = publish(name)
     image = store.ensure(paths, wanted, no_say)
     mirror.asked.clear()
@@ -340,9 +320,7 @@ def test_an_update_without_a_newer_build_downloads_no_disk(
     assert bool(mirror.asked) is (name in SIGNED)
 
 
-def test_a_failed_update_leaves_the_guest_its_build(
-    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes
-) -> None:
+def test_a_failed_update_keeps_the_build(mirror: Mirror, publish: Publish, paths: Paths, disk: bytes) -> None:
     wanted = publish("ubuntu-24.04")
     image = store.ensure(paths, wanted, no_say)
     publish("ubuntu-24.04", content=disk + bytes(512), key="another")
@@ -446,9 +424,7 @@ def test_a_memory_that_cannot_be_read_is_named(publish: Publish, paths: Paths, t
         ),
     ],
 )
-def test_a_wrong_cloud_guest_names_file_key_and_what_was_expected(
-    root: Path, old: str, new: str, expected: str
-) -> None:
+def test_a_wrong_cloud_guest_names_file_and_key(root: Path, old: str, new: str, expected: str) -> None:
     file = root / "images" / "ubuntu-24.04.toml"
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new))

@@ -51,9 +51,7 @@ FLAKY, NOT_APPLICABLE, ERROR, NOT_RUN = Status.FLAKY, Status.NOT_APPLICABLE, Sta
         (ERROR, ERROR, Difference.COULD_NOT_RUN),
     ],
 )
-def test_the_statuses_on_both_sides_say_how_a_cell_differs(
-    old: Status, new: Status, difference: Difference
-) -> None:
+def test_two_statuses_say_how_a_cell_differs(old: Status, new: Status, difference: Difference) -> None:
     assert compared(done(old), done(new)).difference is difference
 
 
@@ -107,10 +105,7 @@ def test_a_test_that_is_new_changes_nothing_if_it_passes_or_fails_as_it_must() -
 
 def test_a_cell_that_the_new_side_was_not_asked_for_vanished_only_if_it_had_a_result() -> None:
     old = side(
-        done(PASS),
-        done(FAIL, variant="a"),
-        done(NOT_APPLICABLE, variant="b"),
-        done(NOT_RUN, variant="c"),
+        done(PASS), done(FAIL, variant="a"), done(NOT_APPLICABLE, variant="b"), done(NOT_RUN, variant="c")
     )
     found = compare(old, side(done(PASS)))
     assert [(cell.variant, cell.difference) for cell in found.cells] == [

@@ -100,26 +100,20 @@ def test_a_program_is_named_with_its_version(paths: Paths, programs: Path) -> No
         ("ssh 0.0~git20250503.587980c-2", "0.0~git20250503.587980c"),
     ],
 )
-def test_a_version_is_told_apart_from_the_words_around_it(
-    paths: Paths, programs: Path, printed: str, version: str
-) -> None:
+def test_a_version_is_found_among_words(paths: Paths, programs: Path, printed: str, version: str) -> None:
     write(programs / "ssh", f"echo '{printed}'")
     assert examine(paths, "ssh").found == f"{version} ({programs / 'ssh'})"
 
 
 @pytest.mark.parametrize("script", ["true", "echo no number"], ids=["nothing", "no number"])
-def test_a_program_that_says_no_version_is_there_all_the_same(
-    paths: Paths, programs: Path, script: str
-) -> None:
+def test_a_program_need_not_say_its_version(paths: Paths, programs: Path, script: str) -> None:
     write(programs / "gpgv", script)
     line = examine(paths, "gpgv")
     assert line.state is State.OK
     assert str(programs / "gpgv") in line.found
 
 
-def test_a_program_that_is_there_but_may_not_be_executed_is_not_called_missing(
-    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forbidden_program_is_there(paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(programs))
     (programs / "gpgv").chmod(0o644)
     monkeypatch.setattr(doctor, "ADMINISTRATION", "")
@@ -136,9 +130,7 @@ def test_a_program_that_fails_is_broken(paths: Paths, programs: Path) -> None:
     assert "no library" in line.found
 
 
-def test_a_program_that_a_busy_host_does_not_get_to_start_is_not_called_broken(
-    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_start_is_not_broken(paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.1)
     write(programs / "mke2fs", "sleep 60")
     line = examine(paths, "mke2fs")
@@ -146,9 +138,7 @@ def test_a_program_that_a_busy_host_does_not_get_to_start_is_not_called_broken(
     assert "stopped after 0 s" in line.found
 
 
-def test_every_missing_program_is_broken_and_says_how_to_mend_it(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_program_says_how_to_mend_it(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     lines = {line.what: line for line in doctor.examine(plan_of(paths), NOWHERE)}
     for what in ("QEMU", "mmdebstrap", "mke2fs", "gpgv"):
@@ -216,9 +206,7 @@ def test_what_only_guests_outside_the_plan_need_is_told_apart(
     assert line.needed_by is None or (guest in line.needed_by) is (state is State.BROKEN)
 
 
-def test_what_makes_images_is_not_needed_for_one_that_is_stored(
-    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stored_image_needs_no_tools(paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def find(_paths: Paths, guest: Guest) -> object:
         return "an image" if guest.name == "debian-13" else None
 
@@ -266,9 +254,7 @@ def test_an_ordinary_user_is_told_which_guests_only_root_can_build(
     assert line.mend.startswith("run the lab as root for these guests")
 
 
-def test_labels_are_no_matter_for_root_or_for_an_image_that_is_stored(
-    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_may_not_matter(paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     everything = doctor.examine(plan_of(paths, "debian-13-selinux"), NOWHERE)
     assert "SELinux labels" not in [line.what for line in everything]
@@ -278,9 +264,7 @@ def test_labels_are_no_matter_for_root_or_for_an_image_that_is_stored(
     assert (line.state, line.needed_by) == (State.NOT_NEEDED, [])
 
 
-def test_memory_is_that_of_the_largest_guest_of_the_plan(
-    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_largest_guest_needs_memory(paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "available_mib", lambda: 4095)
     assert catalog.load().guest("debian-13").memory_mib == 2048
     line = examine(paths, "memory", "debian-13")
@@ -348,9 +332,7 @@ def test_the_machine_is_what_was_proved(
     assert ask(paths, "machine", Qemu()) == line
 
 
-def test_a_proof_that_cannot_be_begun_is_told_with_what_to_do(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proof_that_cannot_begin_has_a_hint(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     def prove(_opened: Qemu, _paths: Paths) -> Refusal:
         raise LabError("no free port", hint="lab clean")
 

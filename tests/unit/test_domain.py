@@ -36,9 +36,7 @@ def attributes(path: str, spec: domain.DomainSpec = SPEC) -> dict[str, str]:
     [(SPEC, "on"), (replace(SPEC, network=domain.Network.OPEN), "off")],
     ids=["cell", "prepare"],
 )
-def test_a_guest_reaches_nothing_unless_it_needs_package_sources_and_its_ssh_is_on_loopback_alone(
-    spec: domain.DomainSpec, restrict: str
-) -> None:
+def test_a_guest_reaches_nothing_and_its_ssh_is_on_loopback(spec: domain.DomainSpec, restrict: str) -> None:
     xml = xml_of(spec)
     assert xml.find("devices/interface") is None
     words = [each.get("value") for each in xml.findall(f"{{{domain.QEMU}}}commandline/*")]

@@ -170,9 +170,7 @@ def test_a_host_that_cannot_be_reached_is_named(file: Path, mirror: Mirror) -> N
     assert len(said) == download.TRIES - 1
 
 
-def test_an_interrupt_ends_a_download_and_leaves_what_it_has(
-    served: Mirror, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_ends_a_download(served: Mirror, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_text: str) -> None:
         raise LabError("interrupted")
 
@@ -183,9 +181,7 @@ def test_an_interrupt_ends_a_download_and_leaves_what_it_has(
     assert file.read_bytes() == BODY
 
 
-def test_too_little_space_is_said_before_anything_is_written(
-    served: Mirror, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_space_is_said_first(served: Mirror, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, len(BODY) - 1))
     with pytest.raises(LabError, match=f"GiB free in {file.parent}") as error:
         download.fetch(served.url + PATH, file, no_say)

@@ -91,9 +91,7 @@ def test_a_real_program_needs_no_more_than_the_host_that_runs_it_has() -> None:
         ({"machine": AARCH64}, "program is for the processor EM_AARCH64, and the guest's is EM_X86_64"),
     ],
 )
-def test_a_need_that_a_guest_does_not_meet_makes_its_cells_not_applicable(
-    tmp_path: Path, said: dict[str, Any], reason: str | None
-) -> None:
+def test_an_unmet_need_is_not_applicable(tmp_path: Path, said: dict[str, Any], reason: str | None) -> None:
     guest = facts(glibc="2.41", cpu_level=3, kernel="6.12.94+deb13-amd64")
     path = file(tmp_path, packages.elf(**said))
     assert elf.why_not(path, guest) == reason

@@ -176,9 +176,7 @@ def test_remedies_count_where_they_are_tried_and_only_there() -> None:
         (ExperimentPolicy.NEVER, ExperimentPolicy.ALWAYS, 10.0),
     ],
 )
-def test_experiments_count_where_they_are_made(
-    wanted: ExperimentPolicy, made: ExperimentPolicy, seconds: float
-) -> None:
+def test_experiments_take_time(wanted: ExperimentPolicy, made: ExperimentPolicy, seconds: float) -> None:
     result = ran("debian-13", "stock", 10.0)
     result.experiment = Experiment(tests=["a"], seconds=100.0)
     run = run_of(result)
@@ -228,7 +226,7 @@ def learned(folder: Path, *runs: RunResult) -> Estimates:
     return Estimates.from_folder(folder)
 
 
-def test_what_other_hosts_did_says_nothing_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_hosts_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_HOST_NAME", "own")
     slow, quick = ran("debian-13", "stock", 500.0), ran("debian-13", "stock", 8.0)
     known = learned(tmp_path, on("other", slow), on("own", quick))
@@ -239,9 +237,7 @@ def test_nothing_is_learned_from_a_run_on_several_hosts(tmp_path: Path) -> None:
     assert not learned(tmp_path, run_of(ran("debian-13", "stock", 8.0))).are_measured
 
 
-def test_runs_of_other_hosts_do_not_hide_older_ones_of_this_host(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_hosts_do_not_hide_older_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_HOST_NAME", "own")
     others = [on("other", ran("debian-13", "stock", 500.0)) for _ in range(RUNS + 2)]
     assert learned(tmp_path, on("own", ran("debian-13", "stock", 8.0)), *others).cell(planned()) == 8.0

@@ -282,9 +282,7 @@ def test_what_the_guest_itself_sets_is_found_by_the_nearest_passing_cell(guest: 
     assert made(run(service, cell, failed(cell), passing[:2])).compared_with == "debian-12/stock"
 
 
-def test_where_nothing_leads_to_a_passing_cell_the_catalog_is_tried_what_should_pass_first(
-    guest: Make,
-) -> None:
+def test_without_a_passing_cell_the_catalog_is_tried(guest: Make) -> None:
     cell = planned("stock")
     service = guest(lambda wanted: "" if "kvm" in wanted.knobs else NO_SANDBOX)
     result = run(service, cell, failed(cell))
@@ -351,9 +349,7 @@ def test_a_budget_ends_it_and_what_was_not_tried_is_said(
     assert made(result).turning == []
 
 
-def test_a_set_that_could_not_be_made_smaller_is_said_to_be_such(
-    guest: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_that_cannot_shrink_is_said(guest: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = planned("ptrace-scope-3+userns-clone-off+io-uring-disabled+max-userns-zero")
     monkeypatch.setattr(experiment, "FORKS", 6)
     result = run(guest(), cell, failed(cell))
@@ -407,9 +403,7 @@ def test_what_cannot_be_put_on_is_not_what_breaks(guest: Make) -> None:
 
 
 @pytest.mark.parametrize("error", [SessionLost("SSH broke"), LabError("a broken tool")])
-def test_a_fault_of_the_lab_s_is_tried_again_and_says_nothing_of_the_change(
-    guest: Make, error: Exception
-) -> None:
+def test_a_fault_of_the_lab_s_says_nothing_of_the_change(guest: Make, error: Exception) -> None:
     cell = planned("userns-clone-off")
     faults = [error, error]
 

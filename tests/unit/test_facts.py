@@ -63,9 +63,7 @@ def test_a_sysctl_is_read_by_its_name_and_one_that_the_kernel_has_not_is_none() 
         facts.sysctls["kernel.osrelease"]
 
 
-def test_a_slash_in_the_name_of_a_sysctl_stands_for_a_dot_in_the_name_of_its_file(
-    program: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slash_in_a_sysctl_is_a_dot(program: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def read(path: Path, *_: str) -> str:
         return str(path)
 
@@ -73,9 +71,7 @@ def test_a_slash_in_the_name_of_a_sysctl_stands_for_a_dot_in_the_name_of_its_fil
     assert program["sysctl"]("net.ipv4.conf.eth0/1.forwarding") == "/proc/sys/net/ipv4/conf/eth0.1/forwarding"
 
 
-def test_a_sysctl_that_cannot_be_read_is_not_taken_for_one_that_is_missing(
-    program: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_sysctl_is_not_missing(program: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
@@ -143,9 +139,7 @@ def test_the_label_of_bubblewrap_is_read_while_it_runs(tmp_path: Path, monkeypat
     assert SuiteUser.model_validate(printed("probe", asked)).bubblewrap is None
 
 
-def test_a_program_that_is_nowhere_is_not_one_that_may_not_be_executed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_program_is_not_a_forbidden_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(command: list[str], **_: object) -> None:
         # As the kernel says if a folder of PATH may not be entered.
         raise PermissionError(errno.EACCES, "Permission denied", command[0])
@@ -275,9 +269,7 @@ def test_apparmor_is_absent_only_if_the_kernel_says_so(
         ("/tmp", "/tmp", ["rw", "nosuid"]),
     ],
 )
-def test_a_path_has_the_options_of_the_mount_it_is_on(
-    program: dict[str, Any], path: str, on: str, options: list[str]
-) -> None:
+def test_a_path_has_its_mount_options(program: dict[str, Any], path: str, on: str, options: list[str]) -> None:
     table = """
         /dev/vda / ext4 rw 0 0
         /dev/vdc /home ext4 rw 0 0
@@ -289,9 +281,7 @@ def test_a_path_has_the_options_of_the_mount_it_is_on(
     assert (found["on"], found["options"]) == (on, options)
 
 
-def test_file_capabilities_are_shown_as_a_process_has_them(
-    program: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_capabilities_are_shown(program: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def kept(path: str, name: str) -> bytes:
         assert name == "security.capability"
         if path == "none":

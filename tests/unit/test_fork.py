@@ -152,9 +152,7 @@ def test_what_is_not_applicable_cannot_be_tried(runner: FakeRunner) -> None:
     assert (tried.outcome, tried.reason) == (CANNOT, "no podman")
 
 
-def test_a_variant_that_is_not_in_effect_is_a_fault_unless_named_as_impossible(
-    runner: FakeRunner,
-) -> None:
+def test_a_variant_that_is_not_in_effect_is_a_fault(runner: FakeRunner) -> None:
     error = NotInEffect("variant not in effect: no")
     assert settle(runner, error)[0].outcome is ERROR
     assert settle(runner, error, impossible=(NotApplicable, NotInEffect))[0].outcome is CANNOT

@@ -185,9 +185,7 @@ def test_evidence_of_an_attempt_that_does_not_fit_is_told_with_its_folder(tmp_pa
 
 
 @pytest.mark.parametrize(("number", "full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
-def test_a_used_up_quota_is_a_full_disk_and_a_broken_one_is_not(
-    tmp_path: Path, number: int, full: bool
-) -> None:
+def test_a_used_up_quota_is_a_full_disk(tmp_path: Path, number: int, full: bool) -> None:
     with pytest.raises(DiskFull if full else OSError) as raised, space.explained(tmp_path, "a run needs 2 MiB"):
         raise OSError(number, os.strerror(number))
     assert isinstance(raised.value, DiskFull) is full

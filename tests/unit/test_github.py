@@ -385,9 +385,7 @@ def test_without_any_shard_the_action_says_so_and_merges_nothing(runner: Runner)
     assert "status" not in runner.outputs
 
 
-def test_a_lost_shard_of_real_runs_is_told_in_the_job_and_ends_it_with_3(
-    runner: Runner, tmp_path: Path
-) -> None:
+def test_a_lost_shard_ends_the_job_with_3(runner: Runner, tmp_path: Path) -> None:
     shards = runs_of_shards(runner.work / "shards", 4)
     shutil.rmtree(shards[1][0])
     (runner.action / "setup.sh").write_text(f'#!/bin/sh\nexec {sys.executable} -m lab "$@"\n')

@@ -25,11 +25,7 @@ from tests.builders import evidence as evidence_examples
 # alone, for which boxlite has no wheel, and whose Node is too old.
 SUITES = {"jailer": (3, 10), "npm": (3, 10), "cli": (3, 9)}
 # The lab's own, and what runs upstream's tests.
-PROGRAMS = [
-    *programs.program_files(),
-    programs.LOADER,
-    *sorted((PACKAGE / "builds" / "remote").glob("*.py")),
-]
+PROGRAMS = [*programs.program_files(), programs.LOADER, *sorted((PACKAGE / "builds" / "remote").glob("*.py"))]
 OLDEST_OF_GUESTS = (3, 9)
 
 
@@ -326,9 +322,7 @@ def test_a_module_is_added_to_selinux_where_that_is_not_denied_and_then_the_mode
         ("unconfined", "profile ab /x {", "profile ab /x {", ""),
     ],
 )
-def test_a_profile_is_loaded_in_the_mode_that_is_asked_for(
-    tmp_path: Path, mode: str, before: str, after: str, arguments: str
-) -> None:
+def test_a_profile_s_mode_is_loaded(tmp_path: Path, mode: str, before: str, after: str, arguments: str) -> None:
     file = tmp_path / "profile"
     file.write_text(f"{before}\n  file,\n}}\n")
     profile = {"name": "a", "mode": mode, "text": None, "shipped": str(file)}

@@ -119,9 +119,7 @@ def test_results_are_in_the_suite_s_order_whatever_the_log_s() -> None:
         ({"call": ("skipped", SKIP)}, ("skip", "Skipped: no /dev/kvm")),
     ],
 )
-def test_where_a_test_failed_decides_whose_fault_it_is(
-    failed: dict[str, tuple[str, Any]], expected: tuple[str, str]
-) -> None:
+def test_where_it_failed_tells_the_fault(failed: dict[str, tuple[str, Any]], expected: tuple[str, str]) -> None:
     found = outcomes(whole("first") + whole("second", **failed) + whole("third"))
     assert found["second"] == expected
     assert found["first"][0] == found["third"][0] == "pass"
@@ -260,9 +258,7 @@ def suite_run(*printed: str) -> guest_suite.SuiteRun:
         ("200 12", "ended with exit status 200"),
     ],
 )
-def test_how_a_suite_was_cut_short_is_told_and_the_tests_that_ended_keep_their_results(
-    ended: str, cut_short: str
-) -> None:
+def test_how_a_suite_was_cut_short_is_told(ended: str, cut_short: str) -> None:
     ran = suite_run(f"{ended}\n{report(*whole('first'), phase('second', 'setup'))}")
     assert ran.cut_short == cut_short
     assert [(test.outcome, test.message) for test in ran.tests] == [

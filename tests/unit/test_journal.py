@@ -18,13 +18,7 @@ from lab.machine.acceleration import Acceleration
 from lab.plan import choose
 from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status, run
 from lab.run import journal, lanes
-from lab.run.journal import (
-    LOCK,
-    Journal,
-    ResultsNotWritten,
-    locked_folder,
-    new_folder,
-)
+from lab.run.journal import LOCK, Journal, ResultsNotWritten, locked_folder, new_folder
 from tests.builders.processes import LOCK_HOLDER, other_process
 from tests.builders.runs import host
 
@@ -62,9 +56,7 @@ def test_a_decided_cell_is_on_disk_at_once_and_the_others_are_not_reached_yet(tm
 
 
 @pytest.mark.parametrize("size", [0, journal.SMALL_RECORD])
-def test_a_result_that_could_not_be_read_again_is_not_decided(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
+def test_an_unreadable_result_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(journal, "SMALL_RECORD", size)
     growing = record(tmp_path)
     growing.write()
@@ -116,9 +108,7 @@ def test_what_a_resumed_run_keeps_is_decided_and_stays_as_it_was(tmp_path: Path)
     assert RunResult.read(tmp_path).cells[0] == old
 
 
-def test_results_that_cannot_be_written_are_an_error_and_the_last_ones_stay_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritten_results_leave_the_last_ones_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     growing = record(tmp_path)
     growing.decide(STOCK, STOCK.result(Status.PASS))
 
@@ -241,9 +231,7 @@ def lane_record(label: str) -> LaneRecord:
     return LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={"boot": 2.0}, label=label)
 
 
-def test_a_large_record_is_not_written_again_at_each_cell_and_what_is_decided_is_on_disk_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_record_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     growing = many(tmp_path, monkeypatch)
     whole = (tmp_path / "results.json").read_bytes()
     growing.deployed(BUILDS[1], {"boxlite.whl": "2" * 64})
@@ -277,9 +265,7 @@ def test_what_a_run_writes_grows_as_its_cells_do(tmp_path: Path, monkeypatch: py
     assert RunResult.read(tmp_path) == growing.result()
 
 
-def test_a_lab_that_is_killed_while_it_writes_a_cell_keeps_those_that_were_decided_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_write_keeps_earlier_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     growing = many(tmp_path, monkeypatch)
     growing.decide(STOCK, STOCK.result(Status.PASS))
     added = tmp_path / "decided.jsonl"
@@ -294,9 +280,7 @@ def test_a_lab_that_is_killed_while_it_writes_a_cell_keeps_those_that_were_decid
         assert [cell.status for cell in RunResult.read(tmp_path).cells] == ["not-run", "not-run"]
 
 
-def test_what_was_added_to_an_older_record_does_not_change_a_newer_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_additions_to_an_older_record_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     growing = many(tmp_path, monkeypatch)
     growing.decide(STOCK, STOCK.result(Status.FAIL))
     old = (tmp_path / "decided.jsonl").read_bytes()
@@ -329,9 +313,7 @@ def test_a_damaged_line_is_named(
         RunResult.read(tmp_path)
 
 
-def test_after_a_line_that_could_not_be_written_the_whole_record_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_failed_line_all_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     growing = many(tmp_path, monkeypatch)
     growing.decide(STOCK, STOCK.result(Status.PASS))
 

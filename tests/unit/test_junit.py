@@ -55,18 +55,12 @@ def a_test(name: str, outcome: Outcome, message: str = "") -> TestResult:
     ("more", "expected"),
     [
         ({"status": Status.PASS}, ("passed", "", "")),
-        (
-            XFAIL,
-            ("skipped", "expected failure", "expected failure: userns-limit: the limit is 0"),
-        ),
+        (XFAIL, ("skipped", "expected failure", "expected failure: userns-limit: the limit is 0")),
         (
             {"status": Status.NOT_APPLICABLE, "reason": "no AppArmor"},
             ("skipped", "not applicable", "not applicable: no AppArmor"),
         ),
-        (
-            {"status": Status.FAIL, "cause": "unknown", "reason": "x"},
-            ("failure", "fail", "unknown: x"),
-        ),
+        ({"status": Status.FAIL, "cause": "unknown", "reason": "x"}, ("failure", "fail", "unknown: x")),
         ({"status": Status.XPASS, "reason": "passed, but"}, ("failure", "xpass", "passed, but")),
         ({"status": Status.FLAKY, "reason": "2 of 3"}, ("failure", "flaky", "2 of 3")),
         ({"status": Status.ERROR, "reason": "no SSH"}, ("error", "error", "no SSH")),
@@ -74,9 +68,7 @@ def a_test(name: str, outcome: Outcome, message: str = "") -> TestResult:
         ({"status": Status.NOT_RUN}, ("error", "not-run", "the cell has no result")),
     ],
 )
-def test_each_status_of_a_cell_has_its_result_though_the_cell_has_no_tests(
-    more: dict[str, Any], expected: tuple[str, str, str]
-) -> None:
+def test_each_status_has_a_result_without_tests(more: dict[str, Any], expected: tuple[str, str, str]) -> None:
     assert {name: shown(case) for name, case in cases(cell(**more)).items()} == {
         "debian-13.stock cell": expected
     }
@@ -124,9 +116,7 @@ def test_nothing_but_a_pass_is_a_pass() -> None:
         ),
     ],
 )
-def test_each_outcome_of_a_test_has_its_result(
-    more: dict[str, Any], expected: dict[str, tuple[str, str, str]]
-) -> None:
+def test_each_outcome_has_a_result(more: dict[str, Any], expected: dict[str, tuple[str, str, str]]) -> None:
     tests = [a_test(name, outcome, "said") for name, outcome in OUTCOMES.items()]
     found = cases(cell(**more, tests=tests))
     assert {name: shown(found[f"debian-13.stock {name}"]) for name in OUTCOMES} == expected

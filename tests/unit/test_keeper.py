@@ -159,15 +159,9 @@ def test_a_keeper_whose_machine_died_ends_by_itself(paths: Paths) -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "said"),
-    [
-        ("error", "2 no such thing\n  next: name another\n"),
-        ("n/a", "n/a no AppArmor\n"),
-    ],
+    ("event", "said"), [("error", "2 no such thing\n  next: name another\n"), ("n/a", "n/a no AppArmor\n")]
 )
-def test_what_keeps_a_guest_from_coming_up_is_told_as_without_keeping(
-    paths: Paths, event: str, said: str
-) -> None:
+def test_why_a_kept_guest_does_not_come_up_is_told(paths: Paths, event: str, said: str) -> None:
     done = subprocess.run(command(paths, event), capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.partition("\n")[2] == f"booting\n{said}"
     assert nothing_is_left(paths)
@@ -195,9 +189,7 @@ def booting(paths: Paths) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_no_guest_is_kept_for_a_command_that_ended_before_it_was_up(
-    paths: Paths, number: signal.Signals
-) -> None:
+def test_an_ended_command_keeps_no_guest(paths: Paths, number: signal.Signals) -> None:
     with booting(paths) as (started, keeper_id):
         started.send_signal(number)
         started.communicate(timeout=30)

@@ -54,9 +54,7 @@ def answers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], 
 STORED = [*RESTORED, "sync"]
 
 
-def test_a_booted_guest_gets_an_agent_which_is_stored_with_it(
-    bench: Bench, answers: list[Callable[[], object]]
-) -> None:
+def test_a_booted_guest_gets_an_agent(bench: Bench, answers: list[Callable[[], object]]) -> None:
     served = bench.service()
     served.start()
     # The lane goes on with the agent that it has.
@@ -91,9 +89,7 @@ def test_an_agent_with_older_programs_gets_those_of_this_lab(
     assert bench.machine.did == [*STORED, "give programs"]
 
 
-def test_a_stored_guest_without_an_agent_is_used_over_ssh(
-    bench: Bench, answers: list[Callable[[], object]]
-) -> None:
+def test_a_stored_guest_may_have_no_agent(bench: Bench, answers: list[Callable[[], object]]) -> None:
     bench.store()
     served = bench.service()
     served.start()
@@ -102,9 +98,7 @@ def test_a_stored_guest_without_an_agent_is_used_over_ssh(
 
 
 @pytest.mark.parametrize("error", [RemoteFailed("it has no python3\nat all"), AgentLost("no answer")])
-def test_a_guest_in_which_no_agent_starts_is_served_over_ssh_and_the_lane_says_why(
-    bench: Bench, answers: list[Callable[[], object]], error: Exception
-) -> None:
+def test_without_agent_ssh_serves(bench: Bench, answers: list[Callable[[], object]], error: Exception) -> None:
     if isinstance(error, AgentLost):
         answers.append(fails(error))
     else:
@@ -120,9 +114,7 @@ def test_a_guest_in_which_no_agent_starts_is_served_over_ssh_and_the_lane_says_w
     assert stored.known() == Known("boot", stored.known().client, stored.known().host)
 
 
-def test_an_agent_that_does_not_answer_in_a_fork_is_given_up(
-    bench: Bench, answers: list[Callable[[], object]]
-) -> None:
+def test_a_silent_agent_is_given_up(bench: Bench, answers: list[Callable[[], object]]) -> None:
     served = bench.service(stores=False)
     served.start()
     served.deploy(NEW)
@@ -158,9 +150,7 @@ def test_cold_cells_have_no_agent(bench: Bench, answers: list[Callable[[], objec
     assert not served.record().agent
 
 
-def test_a_path_that_no_socket_can_have_is_why_there_is_no_agent(
-    bench: Bench, answers: list[Callable[[], object]]
-) -> None:
+def test_a_path_may_be_too_long_for_an_agent(bench: Bench, answers: list[Callable[[], object]]) -> None:
     bench.machine.agent = None
     served = bench.service(stores=False)
     served.start()

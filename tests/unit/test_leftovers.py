@@ -27,10 +27,7 @@ def test_the_mark_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
 
 
 def test_the_folder_is_removed_when_the_lane_fails(paths: Paths) -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        leftovers.lane_folder(paths, guest="debian-13", uri=URI) as folder,
-    ):
+    with pytest.raises(KeyboardInterrupt), leftovers.lane_folder(paths, guest="debian-13", uri=URI) as folder:
         (folder / "overlay.qcow2").touch()
         raise KeyboardInterrupt
     assert leftovers.lanes(paths) == []
@@ -94,9 +91,7 @@ def test_reaping_removes_a_lane_whose_daemon_is_gone_too(paths: Paths) -> None:
     assert leftovers.reap(paths).lanes == [folder.name]
 
 
-def test_reaping_takes_it_well_when_a_lane_goes_by_itself_meanwhile(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lane_may_go_while_it_is_reaped(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     # The lab that owns a lane may remove it between any two steps of another lab that looks at it.
     folder = lane_of_a_dead_lab(paths, f'{{"lane": "x", "uri": "{URI}", "pid": 1}}')
     monkeypatch.setattr(leftovers, "end_machine", lambda _lane, _uri: shutil.rmtree(folder))
@@ -124,9 +119,7 @@ class Process:
         pass
 
 
-def test_reaping_ends_the_machine_that_outlived_its_daemon_and_no_other(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reaping_ends_a_machine_without_daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = lane_of_a_dead_lab(paths)
 
     def qemu(name: str) -> Process:
@@ -138,9 +131,7 @@ def test_reaping_ends_the_machine_that_outlived_its_daemon_and_no_other(
     assert [process.ended for process in running] == [True, False, False]
 
 
-def test_a_machine_that_cannot_be_ended_keeps_its_lane_for_the_next_command(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_cannot_end_keeps_its_lane(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = lane_of_a_dead_lab(paths)
     immortal = Process(
         "qemu-system-x86", "qemu-system-x86_64", "-name", f"guest={folder.name},debug-threads=on"
@@ -168,10 +159,7 @@ def test_a_daemon_that_stands_still_holds_no_command_up(paths: Paths, monkeypatc
 
 
 def test_a_lane_whose_machine_was_left_behind_stays_marked_for_the_next_command(paths: Paths) -> None:
-    with (
-        pytest.raises(LeftBehind),
-        leftovers.lane_folder(paths, guest="debian-13", uri=URI) as folder,
-    ):
+    with pytest.raises(LeftBehind), leftovers.lane_folder(paths, guest="debian-13", uri=URI) as folder:
         raise LeftBehind("its QEMU still runs")
     assert (folder / "lane.json").is_file()
     assert leftovers.reap(paths).lanes == [folder.name]

@@ -77,9 +77,7 @@ def test_every_suite_is_listed_the_one_of_wheels_first(home: Path) -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_rows_are_aligned_and_neither_cut_nor_folded_however_narrow_the_console_is(
-    monkeypatch: pytest.MonkeyPatch, is_terminal: bool
-) -> None:
+def test_rows_are_aligned_and_never_cut(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
     out = StringIO()
     narrow = Console(file=out, width=20, force_terminal=is_terminal, color_system=None, highlight=False)
     monkeypatch.setattr(output, "console", narrow)

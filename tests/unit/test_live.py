@@ -65,9 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         (False, True, False, Silent),
     ],
 )
-def test_a_table_is_for_a_terminal_lines_are_for_the_rest_and_quiet_is_quiet(
-    is_terminal: bool, quiet: bool, verbose: bool, kind: type[Silent]
-) -> None:
+def test_a_table_needs_a_terminal(is_terminal: bool, quiet: bool, verbose: bool, kind: type[Silent]) -> None:
     out = StringIO()
     console = console_on(out, is_terminal=is_terminal)
     with progress.view(console, cells_to_run(), [], quiet=quiet, verbose=verbose) as view:

@@ -85,9 +85,7 @@ def test_a_failure_that_the_old_side_had_is_no_reason_to_block(monkeypatch: pyte
     assert run_main(monkeypatch, *CELL, "--gate", "old") == 0
 
 
-def test_the_release_before_the_candidate_is_run_on_the_same_guests_and_compared(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_releases_are_compared(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ran = guests(monkeypatch, {"0.10.8": Status.FAIL})
     assert run_main(monkeypatch, *CELL, "--gate-build", "previous") == 1
     assert ran == ["debian-13/stock/0.10.7", "debian-13/stock/0.10.8"]
@@ -147,11 +145,7 @@ def test_a_run_of_one_build_may_be_resumed_with_a_gate(
     ],
 )
 def test_a_gate_that_cannot_be_is_refused_before_any_guest_boots(
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    said: str,
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
     baseline.write(side(done(Status.PASS)), Path("b.toml"))
     baseline.write(side(done(Status.PASS, guest="debian-12")), Path("other.toml"))
@@ -169,9 +163,7 @@ def test_a_gate_that_cannot_be_is_refused_before_any_guest_boots(
     assert not list(home.glob("home/state/runs/*"))
 
 
-def test_a_shard_tells_that_the_pair_is_not_complete(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_shard_is_not_complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     guests(monkeypatch, {})
     words = [*CELL, "--gate-build", "0.10.0", "--build", "0.10.8", "--shard"]
     for shard in ("1/2", "2/2"):

@@ -7,14 +7,7 @@ import pytest
 
 from lab.base.errors import LabError, UsageError
 from lab.plan import Cell, Shard
-from lab.record import (
-    CellResult,
-    Host,
-    LaneRecord,
-    RunOptions,
-    RunResult,
-    Status,
-)
+from lab.record import CellResult, Host, LaneRecord, RunOptions, RunResult, Status
 from lab.run import definitions
 from lab.run.lanes import Labels
 from lab.run.past import merge
@@ -185,9 +178,7 @@ NOT_THE_SAME = "{1} is not a shard of the same plan as run shard-1: "
         (_the_same_twice, "{0} and {1} overlap: both have debian-12/stock/0.10.8"),
     ],
 )
-def test_what_does_not_belong_together_is_refused_and_nothing_is_written(
-    tmp_path: Path, change: Callable[[Shards], None], expected: str
-) -> None:
+def test_unrelated_runs_are_refused(tmp_path: Path, change: Callable[[Shards], None], expected: str) -> None:
     shards = runs_of_shards(tmp_path)
     change(shards)
     with pytest.raises(UsageError) as error:

@@ -51,9 +51,7 @@ def dist(tmp_path: Path) -> Path:
         ("wheel:0.9.x", "0.9.7"),
     ],
 )
-def test_a_word_is_resolved_at_once_so_that_the_record_has_the_exact_version(
-    known: Known, word: str, version: str
-) -> None:
+def test_a_word_is_resolved_to_a_version(known: Known, word: str, version: str) -> None:
     known(*RELEASES)
     build = builds.resolve(word)
     assert build == Wheel(version, version)
@@ -90,9 +88,7 @@ def test_without_the_index_a_word_stands_for_a_release_of_the_cache(paths: Paths
         builds.stored(paths, "0.11.x")
 
 
-def test_a_version_is_a_release_even_where_a_folder_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: Known
-) -> None:
+def test_a_version_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: Known) -> None:
     known(*RELEASES)
     monkeypatch.chdir(tmp_path)
     for name in ("0.10.8", "0.10.x", "previous"):
@@ -106,9 +102,7 @@ def test_a_version_is_a_release_even_where_a_folder_has_its_name(
         builds.resolve("./previous")
 
 
-def test_of_a_folder_each_guest_gets_the_wheel_for_its_python(
-    dist: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_guest_gets_its_wheel(dist: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheels, "download", lambda *_: [])
     build = builds.resolve(str(dist))
     assert (build.version, build.argument, build.source) == ("0.11.0", str(dist), str(dist))
@@ -165,9 +159,7 @@ def test_a_folder_with_wheels_of_several_versions_is_wrong_usage_and_lists_them(
         ("mine.whl", "mine.whl: Invalid wheel filename"),
     ],
 )
-def test_a_folder_with_a_wheel_that_is_none_of_boxlite_is_wrong_usage(
-    dist: Path, name: str, expected: str
-) -> None:
+def test_a_foreign_wheel_is_wrong_usage(dist: Path, name: str, expected: str) -> None:
     (dist / name).write_text("no zip")
     with pytest.raises(UsageError) as error:
         builds.resolve(str(dist))

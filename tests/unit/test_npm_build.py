@@ -89,9 +89,7 @@ def test_a_release_is_fetched_with_its_native_package_once(paths: Paths, registr
     assert len(registry.calls) == asked
 
 
-def test_a_guest_gets_the_tarballs_node_of_its_release_and_pytest(
-    paths: Paths, registry: Registry, debian: list[list[str]]
-) -> None:
+def test_a_guest_gets_tarballs_and_node(paths: Paths, registry: Registry, debian: list[list[str]]) -> None:
     build = builds.resolve("npm:0.10.0")
     files = build.fetch(paths, TRIXIE, quiet)
     assert list(files) == [
@@ -107,9 +105,7 @@ def test_a_guest_gets_the_tarballs_node_of_its_release_and_pytest(
     assert command[-2] == "trixie"
 
 
-def test_an_old_release_of_debian_is_asked_for_as_its_guests_are_built(
-    paths: Paths, registry: Registry, debian: list[list[str]]
-) -> None:
+def test_old_releases_have_other_archives(paths: Paths, registry: Registry, debian: list[list[str]]) -> None:
     with pytest.raises(
         NotApplicable, match=r"needs Node 18\.0\.0 or newer; Debian GNU/Linux 11 .*has 12\.22\.12"
     ):
@@ -156,9 +152,7 @@ def test_a_tarball_that_is_not_what_the_registry_says_is_not_kept(paths: Paths, 
             npm.tarballs(paths, "0.10.0", quiet)
 
 
-def test_what_another_lab_is_fetching_is_no_dead_labs_rest(
-    paths: Paths, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_living_lab_leaves_no_rest(paths: Paths, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[Path] = []
     verify = npm.verify
 
@@ -171,18 +165,14 @@ def test_what_another_lab_is_fetching_is_no_dead_labs_rest(
     assert removed == []
 
 
-def test_without_npm_the_way_out_is_named(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, registry: Registry
-) -> None:
+def test_without_npm_there_is_a_hint(paths: Paths, monkeypatch: pytest.MonkeyPatch, registry: Registry) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(LabError, match="this host has no npm") as error:
         builds.resolve("npm:0.10.0").check(paths)
     assert "npm:FILE.tgz" in (error.value.hint or "")
 
 
-def test_a_registry_that_cannot_be_asked_is_a_fault_that_says_so(
-    paths: Paths, registry: Registry, tmp_path: Path
-) -> None:
+def test_a_registry_without_an_answer_is_a_fault(paths: Paths, registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "programs" / "npm").write_text("#!/bin/sh\necho npm error ECONNREFUSED; exit 1\n")
     with pytest.raises(LabError, match=r"npm could not view @boxlite-ai/boxlite(.|\n)*ECONNREFUSED"):
         builds.resolve("npm:0.10.0").check(paths)

@@ -18,9 +18,7 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return places
 
 
-def test_two_labs_with_locks_of_their_own_begin_their_search_at_different_ports(
-    tmp_path: Path, begin: list[int]
-) -> None:
+def test_two_labs_begin_at_different_ports(tmp_path: Path, begin: list[int]) -> None:
     begin += [7, 300]
     found = [ports.reserve(tmp_path / user) for user in ("one", "other")]
     assert found[0].number != found[1].number

@@ -80,9 +80,7 @@ def test_a_built_image_is_ready_as_it_is(paths: Paths) -> None:
 
 
 @pytest.mark.parametrize("firmware", list(Firmware))
-def test_what_is_prepared_is_found_again_and_not_prepared_again(
-    paths: Paths, working: pytest.MonkeyPatch, firmware: Firmware
-) -> None:
+def test_what_is_prepared_is_kept(paths: Paths, working: pytest.MonkeyPatch, firmware: Firmware) -> None:
     image = replace(IMAGE, firmware=firmware)
     assert prepare_image.find(paths, GUEST, image) is None
     made = prepare_image.ensure(preparation(paths), GUEST, image)
@@ -95,9 +93,7 @@ def test_what_is_prepared_is_found_again_and_not_prepared_again(
     assert made.firmware is firmware
 
 
-def test_what_is_prepared_is_whole_read_only_and_says_what_it_is(
-    paths: Paths, working: pytest.MonkeyPatch
-) -> None:
+def test_what_is_prepared_is_read_only_and_named(paths: Paths, working: pytest.MonkeyPatch) -> None:
     made = prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     assert {file.name: file.stat().st_mode & 0o777 for file in made.folder.iterdir()} == {
         "disk.qcow2": 0o444,
@@ -116,9 +112,7 @@ def receive(paths: Paths, sent: BaseImage) -> None:
     store.receive(paths, sent.content, bring, lambda _text: None, origin="host one")
 
 
-def test_what_another_host_prepared_will_do_and_is_not_prepared_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there, here = (Paths(tmp_path / name, tmp_path / name) for name in ("there", "here"))
     base = put_published(here, GUEST)
     sent = put_prepared(there, GUEST, base)
@@ -167,18 +161,14 @@ def with_other_packages(monkeypatch: pytest.MonkeyPatch) -> tuple[Guest, BaseIma
 
 @pytest.mark.parametrize("change", [of_another_disk, of_another_size, with_other_packages])
 def test_what_was_prepared_differently_does_not_count(
-    paths: Paths,
-    working: pytest.MonkeyPatch,
-    change: Callable[[pytest.MonkeyPatch], tuple[Guest, BaseImage]],
+    paths: Paths, working: pytest.MonkeyPatch, change: Callable[[pytest.MonkeyPatch], tuple[Guest, BaseImage]]
 ) -> None:
     prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     assert prepare_image.find(paths, GUEST, IMAGE) is not None
     assert prepare_image.find(paths, *change(working)) is None
 
 
-def test_what_was_prepared_with_another_seed_does_not_count(
-    paths: Paths, working: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_another_seed_does_not_count(paths: Paths, working: pytest.MonkeyPatch, tmp_path: Path) -> None:
     prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     shutil.copytree(definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
     working.setattr(seed, "definitions", lambda: tmp_path / "own")
@@ -202,10 +192,7 @@ def test_both_package_managers_packages_are_part_of_the_recipe() -> None:
     ],
 )
 def test_what_fails_half_way_leaves_nothing(
-    paths: Paths,
-    monkeypatch: pytest.MonkeyPatch,
-    raised: BaseException,
-    expected: type[BaseException],
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, raised: BaseException, expected: type[BaseException]
 ) -> None:
     monkeypatch.setattr(prepare_image, "_boot_and_install", fails(raised))
     with pytest.raises(expected):
@@ -418,7 +405,7 @@ def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_to
     )
 
 
-def test_a_guest_reaches_its_package_sources_while_it_is_prepared_and_has_the_host_s_clock(
+def test_a_prepared_guest_reaches_its_sources(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     opened: list[tuple[Network, Clock]] = []

@@ -87,9 +87,7 @@ def prove(
     return proof.prove(daemon, paths)
 
 
-def test_a_machine_with_the_network_and_the_disk_of_a_lane_is_tried_each_time(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_is_tried_each_time(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "any_image", lambda known: base_image(known.images))
     monkeypatch.setattr(disk, "create_overlay", lambda overlay, _backing: overlay.touch())
     assert [prove(daemon, paths, monkeypatch) for _ in range(2)] == [None, None]
@@ -110,9 +108,7 @@ def test_it_runs_as_guests_do_and_emulated_where_kvm_was_not_tried(
     assert [each.xml.get("type") for each in daemon.machines] == [kind]
 
 
-def test_an_image_that_cannot_be_read_says_nothing_of_libvirt(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_image_proves_none(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable(_paths: Paths) -> None:
         raise LabError("no manifest")
 
@@ -121,31 +117,23 @@ def test_an_image_that_cannot_be_read_says_nothing_of_libvirt(
     assert daemon.machines[0].disks == []
 
 
-def test_what_is_refused_is_told_with_the_lines_of_the_logs(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refusal_is_told_with_logs(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.refusal = REFUSED
     assert prove(daemon, paths, monkeypatch) == Refusal(REFUSED.strip(), [CONSOLE], [])
 
 
-def test_where_nothing_was_found_the_logs_that_may_not_be_read_are_named(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unread_logs_are_named(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.refusal = REFUSED
     assert prove(daemon, paths, monkeypatch, denied=[]) == Refusal(REFUSED.strip(), [], [CLOSED])
 
 
-def test_a_daemon_that_goes_away_has_refused_nothing(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_daemon_refuses_nothing(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.refusal, daemon.is_alive = "cannot read", False
     with pytest.raises(NoLibvirt, match="libvirt went away while a machine was tried"):
         prove(daemon, paths, monkeypatch)
 
 
-def test_a_machine_that_its_daemon_does_not_end_is_ended_all_the_same(
-    paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stuck_machine_is_ended(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     def end(name: str, uri: str) -> None:
         [machine] = daemon.machines
         assert (name, uri) == (machine.xml.findtext("name"), "qemu:///system")
@@ -174,9 +162,7 @@ def test_what_to_do_is_the_rule_or_the_logs_to_read(paths: Paths) -> None:
     [(None, ""), (Refusal(REFUSED), ""), (Refusal(REFUSED, [CONSOLE]), "consoles")],
     ids=["nothing refused", "no rule", "rule"],
 )
-def test_the_rule_that_is_missing_is_found_by_a_proof(
-    monkeypatch: pytest.MonkeyPatch, refusal: Refusal | None, rule: str
-) -> None:
+def test_a_proof_finds_the_rule(monkeypatch: pytest.MonkeyPatch, refusal: Refusal | None, rule: str) -> None:
     monkeypatch.setenv("LAB_CONNECT", "test:///default")
     monkeypatch.setattr(proof, "prove", lambda *_: refusal)
     assert proof.missing_rule() == rule

@@ -49,9 +49,7 @@ def quiet(folder: Path, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Mappin
     return found
 
 
-def test_units_that_the_guest_has_are_masked_and_only_timers_are_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_units_are_masked_and_only_timers_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert quiet(tmp_path, monkeypatch)["masked"] == ["apt-daily.timer", "fstrim.service"]
     did = (tmp_path / "systemctl.log").read_text().splitlines()
     assert did[0].endswith("apt-daily.timer none.timer")
@@ -65,17 +63,13 @@ def test_units_that_the_guest_has_are_masked_and_only_timers_are_stopped(
     ]
 
 
-def test_a_unit_that_cannot_be_masked_is_told_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_why_a_unit_is_not_masked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = prepare_image.Changes.model_validate(quiet(tmp_path, monkeypatch))
     reason = "Failed to mask unit: File '/etc/systemd/system/odd.service' already exists."
     assert (told.masked, told.not_masked) == (["apt-daily.timer", "fstrim.service"], {"odd.service": reason})
 
 
-def test_scripts_of_a_login_are_made_not_executable_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_login_s_scripts_are_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "update-motd.d"
     folder.mkdir()
     for name, mode in [("00-header", 0o755), ("50-news", 0o644)]:
@@ -86,9 +80,7 @@ def test_scripts_of_a_login_are_made_not_executable_and_named(
     assert (folder / "00-header").stat().st_mode & 0o777 == 0o644
 
 
-def test_the_kernel_gets_one_more_argument_once_from_either_kind_of_loader(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kernel_gets_one_argument_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grub, entry = tmp_path / "grub.cfg", tmp_path / "fedora.conf"
     grub.write_text("menuentry Debian {\n\tlinux\t/vmlinuz root=UUID=1 ro\n\tinitrd /initrd\n}\n")
     entry.write_text("title Fedora\nlinux /vmlinuz\noptions root=UUID=2 ro\n")
@@ -104,9 +96,7 @@ def test_the_kernel_gets_one_more_argument_once_from_either_kind_of_loader(
     assert quiet(tmp_path, monkeypatch, loaders=loaders)["loader_files"] == []
 
 
-def test_locks_of_another_program_are_waited_for_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_program_s_locks_are_awaited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock, free = tmp_path / "lock", tmp_path / "free"
     lock.touch()
     free.touch()

@@ -43,9 +43,7 @@ def test_a_guest_under_the_selinux_policy_it_promises_is_as_defined() -> None:
         ({"mode": "enforcing", "policy": "mls"}, "SELinux is enforcing with policy mls"),
     ],
 )
-def test_a_guest_that_does_not_enforce_its_policy_is_not_as_defined(
-    found: dict[str, Any] | None, shown: str
-) -> None:
+def test_a_guest_has_to_enforce_its_policy(found: dict[str, Any] | None, shown: str) -> None:
     with pytest.raises(NotAsDefined, match=f"should enforce the SELinux policy default, but {shown}"):
         check_as_defined(SELINUX, facts(selinux=found))
 

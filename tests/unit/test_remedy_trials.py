@@ -205,9 +205,7 @@ def results(tried: Mapping[str, RemedyResult]) -> dict[str, str]:
     return {name: str(each.result) for name, each in tried.items()}
 
 
-def test_every_candidate_is_tried_in_a_fork_of_its_own_and_recorded_in_order(
-    try_all: Try, tmp_path: Path
-) -> None:
+def test_every_candidate_has_its_fork_and_is_recorded_in_order(try_all: Try, tmp_path: Path) -> None:
     guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
     tried = try_all(guest)
     assert list(results(tried).items()) == [
@@ -274,9 +272,7 @@ def test_a_box_that_dies_once_under_a_remedy_tells_nothing_of_it(try_all: Try) -
 
 
 @pytest.mark.parametrize("blocked_by", [SYSCTL, NOCAPS])
-def test_a_box_without_a_sandbox_fails_for_nothing_that_blocks_only_the_sandbox(
-    try_all: Try, blocked_by: str
-) -> None:
+def test_a_box_without_a_sandbox_is_not_blocked_by_it(try_all: Try, blocked_by: str) -> None:
     guest = Guest([blocked_by])
     guest.instead["LAB_JAILER"] = [lambda: a_suite([BLOCKED[-1]], "The VM failed to start.")]
     tried = try_all(guest)["jailer-off"]
@@ -317,9 +313,7 @@ def test_a_failure_that_nothing_explains_is_looked_at_twice(try_all: Try) -> Non
         (HANGS, "its script fails", "it ended with exit status 124: did not end within 300 s"),
     ],
 )
-def test_a_script_that_puts_nothing_in_place_ends_the_attempt(
-    try_all: Try, steps: Steps, result: str, reason: str
-) -> None:
+def test_a_script_without_effect_ends_the_try(try_all: Try, steps: Steps, result: str, reason: str) -> None:
     guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}}, scripts={"userns-clone-on": steps})
     tried = try_all(guest, retries=2)["userns-clone-on"]
     assert (tried.result, tried.reason, tried.retried) == (result, reason, [])
@@ -447,9 +441,7 @@ def test_what_a_variant_cannot_tell_about_is_not_tried_and_says_why(try_all: Try
     assert (tried["bwrap-profile"].result, tried["preflight"].result) == ("verified", "avoids it")
 
 
-def test_remedies_by_variables_are_not_judged_where_the_suite_does_not_go_by_them(
-    try_all: Try, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_remedies_by_ignored_variables_are_not_judged(try_all: Try, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(CELL.build), "heeds_remedies", False)
     guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
     tried = try_all(guest)
@@ -513,9 +505,7 @@ def test_what_is_skipped_by_no_remedy_is_no_success(try_all: Try) -> None:
     assert tried.reason.startswith("skipped or not run, which is no coverage: jailer_enabled")
 
 
-def test_a_machine_that_a_remedy_kills_costs_the_others_their_try_and_not_the_cell_its_result(
-    try_all: Try,
-) -> None:
+def test_a_machine_that_a_remedy_kills_keeps_the_cells_result(try_all: Try) -> None:
     guest = Guest([SYSCTL])
 
     def die() -> SuiteRun:

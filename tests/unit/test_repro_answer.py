@@ -49,9 +49,7 @@ def blocked(folder: Path) -> Subject:
     return subject(folder, made, cell, ran(made, "tried-1"))
 
 
-def test_the_answer_says_what_was_run_the_cause_the_cure_with_its_script_and_how_to_do_it_again(
-    tmp_path: Path,
-) -> None:
+def test_the_answer_has_run_cause_cure_script_and_command(tmp_path: Path) -> None:
     text = answer.render(blocked(tmp_path))
     assert text.startswith("## Verdict: reproduced on debian-13\n")
     assert "| debian-13 | userns-clone-off |" in text

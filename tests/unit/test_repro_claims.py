@@ -44,14 +44,9 @@ def lines(made: Plan, folder: Path, *cells: CellResult) -> list[ClaimLine]:
         (False, True, Held.NOT_HELD),
     ],
 )
-def test_what_the_reporter_tried_is_judged_on_the_very_cell(
-    tmp_path: Path, helped: bool, cured: bool, held: Held
-) -> None:
+def test_what_was_tried_is_judged_on_the_cell(tmp_path: Path, helped: bool, cured: bool, held: Held) -> None:
     made = plan(report(system(), tried(SWITCH, "1", helped=helped)), CLONE)
-    cells = [
-        ran(made, "userns-clone-off", cause=CLONE),
-        ran(made, "tried-1", cause=None if cured else CLONE),
-    ]
+    cells = [ran(made, "userns-clone-off", cause=CLONE), ran(made, "tried-1", cause=None if cured else CLONE)]
     [line] = lines(made, tmp_path, *cells)
     assert line.held is held
     assert line.claim == f"{SWITCH}=1 {'helps' if helped else 'does not help'} against {CLONE}"

@@ -82,9 +82,7 @@ def blocked(monkeypatch: pytest.MonkeyPatch, with_options: list[RunOptions]) -> 
     return plans
 
 
-def test_a_report_is_run_and_answered_with_the_answer_in_the_run_s_folder(
-    repro: Repro, blocked: list[Plan], tmp_path: Path
-) -> None:
+def test_a_report_is_run_and_answered(repro: Repro, blocked: list[Plan], tmp_path: Path) -> None:
     status, output, _ = repro(BLOCKED, "-o", str(tmp_path / "run"))
     assert status == 0
     assert "guest: debian-13, for Debian 13" in output
@@ -110,9 +108,7 @@ def test_programs_get_one_document(repro: Repro, blocked: list[Plan], tmp_path: 
         (BLOCKED.replace("Debian 13, b", "B"), "the report names no host"),
     ],
 )
-def test_what_cannot_be_run_is_not_run_and_nothing_boots(
-    repro: Repro, blocked: list[Plan], text: str, why: str
-) -> None:
+def test_what_cannot_be_run_boots_nothing(repro: Repro, blocked: list[Plan], text: str, why: str) -> None:
     status, output, _ = repro(text)
     assert status == 3
     assert "## Verdict: not run" in output
@@ -120,9 +116,7 @@ def test_what_cannot_be_run_is_not_run_and_nothing_boots(
     assert blocked == []
 
 
-def test_the_nearest_guest_is_run_when_it_is_asked_for_and_named(
-    repro: Repro, blocked: list[Plan], tmp_path: Path
-) -> None:
+def test_the_nearest_guest_can_be_asked_for(repro: Repro, blocked: list[Plan], tmp_path: Path) -> None:
     status, output, _ = repro(ELSEWHERE, "--nearest", "-o", str(tmp_path / "run"))
     assert status == 0
     assert "reproduced on debian-13; not on Pop!\\_OS 22.04" in output
@@ -153,9 +147,7 @@ def test_an_index_that_does_not_answer_is_not_run(repro: Repro, monkeypatch: pyt
     assert "could not be found out: could not ask for the releases" in output
 
 
-def test_the_variants_of_a_report_are_kept_with_its_run_unless_nothing_can_be_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_report_s_variants_are_kept_with_its_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = plan(report(system(), holds(SWITCH, "0"), tried(SWITCH, "1", helped=True)), CLONE)
     folder = tmp_path / "run"
     begun: list[start.PlannedRun] = []

@@ -97,9 +97,7 @@ def test_an_audit_line_that_boxlite_wrote_is_not_the_kernel_s(tmp_path: Path) ->
     assert len(verdict.of_run(made, run(cell), tmp_path).answered[0].proofs) == 1
 
 
-def test_the_audit_line_of_another_program_is_the_same_refusal_and_another_operation_is_not(
-    tmp_path: Path,
-) -> None:
+def test_another_program_s_audit_line_is_the_same_refusal(tmp_path: Path) -> None:
     for line, result in (
         (audit(comm="element-desktop", pid="45964"), Result.REPRODUCED),
         (audit(operation="userns_create"), Result.NOT_REPRODUCED),
@@ -164,9 +162,7 @@ def test_the_worst_of_several_answers_is_the_verdict(tmp_path: Path) -> None:
         ("no process could be started: failed to create new OS thread", Result.NOT_REPRODUCED),
     ],
 )
-def test_where_chance_decides_which_program_meets_a_limit_the_same_error_reproduces_it(
-    tmp_path: Path, why: str, result: Result
-) -> None:
+def test_any_program_s_error_at_a_limit_reproduces_it(tmp_path: Path, why: str, result: Result) -> None:
     said = replace(
         words("bwrap: Creating new namespace failed: Resource temporarily unavailable"), errno="EAGAIN"
     )
@@ -181,9 +177,7 @@ def test_where_chance_decides_which_program_meets_a_limit_the_same_error_reprodu
         assert "the same error, EAGAIN, met by another program than the report's" in found.why[0]
 
 
-def test_what_a_command_of_the_report_printed_is_not_looked_for_before_that_command_was_run(
-    tmp_path: Path,
-) -> None:
+def test_output_of_a_command_is_not_looked_for_before_it_ran(tmp_path: Path) -> None:
     printed = words("bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted", 4)
     found = of(plan(report(system(), command("bwrap --unshare-net true", 3), printed), POLICY), tmp_path)
     assert found.result is Result.NOT_REPRODUCED
@@ -215,18 +209,14 @@ def test_other_words_may_be_those_of_another_bubblewrap(tmp_path: Path) -> None:
     ("confidence", "result"),
     [(Confidence.PROVED, Result.REPRODUCED), (Confidence.LIKELY, Result.NOT_REPRODUCED)],
 )
-def test_without_words_the_report_s_own_settings_must_prove_the_cause(
-    tmp_path: Path, confidence: Confidence, result: Result
-) -> None:
+def test_without_words_settings_must_prove_it(tmp_path: Path, confidence: Confidence, result: Result) -> None:
     made = plan(report(system(), holds(SWITCH, "0")), CLONE)
     cell = ran(made, "report", cause=CLONE, confidence=confidence)
     gather(tmp_path, cell)
     assert verdict.of_run(made, run(cell), tmp_path).result is result
 
 
-def test_a_report_without_a_cause_is_reproduced_by_its_words_and_gets_the_cause_that_was_found(
-    tmp_path: Path,
-) -> None:
+def test_a_report_without_a_cause_gets_the_one_found(tmp_path: Path) -> None:
     found = of(plan(report(system(), words(NAMESPACE))), tmp_path)
     assert (found.result, found.why) == (
         Result.REPRODUCED,
@@ -241,9 +231,7 @@ def test_a_report_without_a_cause_is_reproduced_by_its_words_and_gets_the_cause_
         ("standard_mode_enables_jailer", Result.NOT_REPRODUCED, "quotes no words to compare"),
     ],
 )
-def test_a_report_that_only_names_a_test_is_reproduced_if_that_test_fails(
-    tmp_path: Path, name: str, result: Result, why: str
-) -> None:
+def test_a_named_test_that_fails_reproduces_it(tmp_path: Path, name: str, result: Result, why: str) -> None:
     found = of(plan(report(system(), named_test(name))), tmp_path)
     assert found.result is result
     assert why in found.why[0]

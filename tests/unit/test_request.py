@@ -53,9 +53,7 @@ def test_what_takes_forks_contradicts_cold(asked: dict[str, Any], said: str) -> 
         Request(cold=True, **asked).options(KNOWN)
 
 
-def test_a_preview_lists_the_cells_without_asking_for_the_newest_release(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_preview_does_not_ask_for_the_newest_release(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builds, "resolve_all", refuse)
     cells, options = start.preview(Request(guests=["debian-13"], variants=["stock"], repeat=3), KNOWN)
     assert [(cell.guest.name, cell.variant.name, cell.build) for cell in cells] == [
@@ -87,9 +85,7 @@ def test_a_wrong_request_is_refused_before_a_release_is_looked_up_or_a_folder_is
     assert not paths.runs.exists()
 
 
-def test_a_new_run_records_its_command_and_has_a_folder_of_its_own(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_run_has_its_own_folder(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     release = Wheel("0.10.8", "0.10.8")
     monkeypatch.setattr(builds, "resolve_all", lambda wanted: [release])
     monkeypatch.setattr(Wheel, "check", refuse)  # The newest release is known to be there.
@@ -104,8 +100,6 @@ def test_a_new_run_records_its_command_and_has_a_folder_of_its_own(
     ("asked", "times"),
     [({}, 1), ({"repeat": 3}, 3), ({"until_fail": True}, 100), ({"until_fail": True, "repeat": 8}, 8)],
 )
-def test_to_see_a_test_fail_the_suite_is_run_a_hundred_times_unless_told(
-    asked: dict[str, Any], times: int
-) -> None:
+def test_until_fail_means_a_hundred_repeats_unless_told(asked: dict[str, Any], times: int) -> None:
     options = Request(**asked).options(KNOWN)
     assert (options.repeat, options.until_fail) == (times, "until_fail" in asked)

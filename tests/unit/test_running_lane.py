@@ -77,9 +77,7 @@ def test_a_machine_that_a_full_disk_stopped_is_not_booted_again(bench: Bench) ->
     assert bench.machine.did.count("start") == 1
 
 
-def test_an_error_while_a_guest_waits_for_its_machine_is_told_with_its_last_words(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_has_the_machine_s_last_words(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready, "wait_ready", lambda *_, **__: fails(DeadlineExpired("waited 30 s"))())
     with pytest.raises(LabError, match=r"debian-13 did not come up: waited 30 s\nits console stayed empty"):
         bench.service(stores=False).start()
@@ -168,9 +166,7 @@ def test_one_build_needs_no_state_to_go_back_to_before_it(bench: Bench) -> None:
     assert bench.machine.did == ["start", "deploy 0.10.8", "save build-0", "load build-0", "suite stock"]
 
 
-def test_a_build_that_has_nothing_for_the_guest_leaves_the_lane_to_the_other(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_may_have_nothing_for_the_guest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(build: Wheel, _paths: Paths, _facts: object, _say: object) -> dict[str, Path]:
         if build == OLD:
             raise NotApplicable("boxlite has no wheels for Python 3.13")
@@ -187,9 +183,7 @@ def test_a_build_that_has_nothing_for_the_guest_leaves_the_lane_to_the_other(
     assert CellRunner(served).run(cell(NEW), bench.folder / "cell").status is Status.PASS
 
 
-def test_a_build_whose_files_need_more_than_the_guest_has_is_not_deployed(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_that_does_not_fit_is_not_deployed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     program = bench.folder / "program"
     program.write_bytes(packages.elf(versions={"libc.so.6": ["GLIBC_2.99"]}))
     monkeypatch.setattr(Wheel, "fetch", lambda *_: {"program": program})
@@ -200,9 +194,7 @@ def test_a_build_whose_files_need_more_than_the_guest_has_is_not_deployed(
     assert bench.machine.did == ["start"]
 
 
-def test_waiting_for_a_build_to_be_fetched_ends_with_the_machine(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_waiting_for_a_build_ends_with_the_machine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(_build: Wheel, _paths: Paths, _facts: object, say: Callable[[str], None]) -> NoReturn:
         say("waiting for a build to be fetched")
         # As an interrupt does from another thread.
@@ -311,9 +303,7 @@ def test_only_emulated_guests_wait_for_processors(
         pass
 
 
-def test_what_a_step_took_holds_no_waiting_for_a_processor(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_s_time_has_no_waiting_in_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     served = bench.service(stores=False)
     clock = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(wait, "time", SimpleNamespace(monotonic=lambda: clock.seconds))

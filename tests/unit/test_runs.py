@@ -63,9 +63,7 @@ def table(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> list[list[str
     return [re.split(r" {2,}", line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_each_run_is_a_row_with_date_builds_result_and_size(
-    lab: options.Lab, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_run_is_a_row(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
     write(lab.paths, "a", cell(), cell(variant="podman"))
     write(lab.paths, "b", cell(), cell(variant="podman", status=Status.FAIL))
     write(lab.paths, "c", cell(status=Status.ERROR))
@@ -102,9 +100,7 @@ def test_json_has_what_the_table_has(lab: options.Lab, capsys: pytest.CaptureFix
     }
 
 
-def test_what_is_not_a_complete_run_is_called_by_its_name(
-    lab: options.Lab, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_incomplete_run_is_named(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
     write(lab.paths, "interrupted", cell(), interrupted=True)
     write(lab.paths, "killed", cell(), ended=False)
     cut_off = write(lab.paths, "cut-off", cell()) / "results.json"
@@ -130,17 +126,13 @@ def test_the_lock_of_a_dead_lab_is_nobodys(lab: options.Lab, capsys: pytest.Capt
     assert documents(lab, capsys)["a"]["state"] == "complete"
 
 
-def test_names_from_elsewhere_cannot_control_the_terminal(
-    lab: options.Lab, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_names_cannot_steer_the_terminal(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
     write(lab.paths, "a\x1b[2J", cell())
     assert call(lab) == 0
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_deleting_removes_the_named_runs_and_no_other(
-    lab: options.Lab, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_deleting_removes_named_runs_only(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "abc":
         write(lab.paths, name, cell())
     (lab.paths.runs / "a" / "elsewhere").symlink_to(lab.paths.runs / "b")
@@ -174,9 +166,7 @@ def test_a_damaged_run_can_be_deleted(lab: options.Lab) -> None:
         ("making", "run making is being made"),
     ],
 )
-def test_nothing_is_deleted_if_one_name_may_not_be(
-    lab: options.Lab, name: str, said: str, tmp_path: Path
-) -> None:
+def test_one_bad_name_deletes_nothing(lab: options.Lab, name: str, said: str, tmp_path: Path) -> None:
     for each in ("a", "making"):
         write(lab.paths, each, cell())
     (lab.paths.runs / "notes").mkdir()
@@ -199,9 +189,7 @@ def test_a_run_that_a_lab_takes_up_meanwhile_is_kept(lab: options.Lab) -> None:
     assert RunResult.read(folder).cells
 
 
-def test_runs_are_deleted_by_age_but_for_those_being_made_or_damaged(
-    lab: options.Lab, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_old_runs_are_deleted(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
     now = datetime.now(UTC)
     write(lab.paths, "new", cell(), started=now - timedelta(days=29))
     write(lab.paths, "old", cell(), started=now - timedelta(days=31))

@@ -182,9 +182,7 @@ def test_a_stored_state_is_not_taken_for_one_with_another_runner(
     assert build.digest != before
 
 
-def test_a_guest_whose_glibc_is_too_old_for_the_tests_is_not_applicable(
-    crate: Crate, program: Path, home: Paths
-) -> None:
+def test_the_tests_need_a_glibc(crate: Crate, program: Path, home: Paths) -> None:
     archive = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
     with pytest.raises(NotApplicable, match=r"jailer-\w+ needs glibc 2\.\d+, and the guest has 2\.2$"):
         archive.fetch(home, facts(glibc="2.2"), lambda _text: None)
@@ -221,9 +219,7 @@ def test_runtime_and_cache_are_deployed(crate: Crate, program: Path, home: Paths
     assert builds.resolve(str(build.argument)).name != build.name
 
 
-def test_bad_input_is_refused_with_the_file_and_what_was_expected(
-    crate: Crate, program: Path, tmp_path: Path
-) -> None:
+def test_bad_input_is_refused(crate: Crate, program: Path, tmp_path: Path) -> None:
     no_archive = tmp_path / "some.tar.zst"
     no_archive.write_text("text")
     other = tmp_path / "jailer-0123456789abcdef"
@@ -273,9 +269,7 @@ def test_an_older_nextest_is_refused(program: Path, monkeypatch: pytest.MonkeyPa
         upstream_tests.check_nextest(program)
 
 
-def test_a_nextest_that_cannot_be_fetched_says_what_to_do(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_nextest_says_what_to_do(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> NoReturn:
         raise LabError("no index answers")
 

@@ -74,9 +74,7 @@ def test_a_suite_is_chosen_by_name_and_has_its_own_tests(crate: Crate) -> None:
     assert alone.name != other.name
 
 
-def test_a_suite_without_boxes_is_not_warmed_up_and_its_tests_ends_are_told(
-    crate: Crate, home: Paths, tmp_path: Path
-) -> None:
+def test_a_suite_without_boxes_is_not_warmed_up(crate: Crate, home: Paths, tmp_path: Path) -> None:
     build = resolve(crate, "suite=jailer-unit")
     assert not any("lab-warm-up" in step.command for step in build.steps())
     results = ran(build, home, tmp_path)

@@ -66,13 +66,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **more: Any) -> Scheduler:
-    begun = start.begin(
-        folder,
-        CELLS,
-        command="lab matrix",
-        options=RunOptions(rootfs="/layout"),
-        shard=None,
-    )
+    begun = start.begin(folder, CELLS, command="lab matrix", options=RunOptions(rootfs="/layout"), shard=None)
     paths = Paths(cache=folder.parent / "cache", state=folder.parent / "state")
     shows, limits = observer or Silent(), Limits(jobs=2, memory_mib=memory)
     return Scheduler(begun.cells, paths, folder, "", begun.info, limits, shows, **more)
@@ -90,9 +84,7 @@ def test_what_the_host_has_no_memory_for_is_not_run_and_says_why(folder: Path) -
     assert RunResult.read(folder) == run
 
 
-def test_each_guest_is_asked_for_the_sysctls_of_every_variant_of_the_catalog_and_of_the_plan(
-    folder: Path,
-) -> None:
+def test_each_guest_is_asked_for_every_variant_s_sysctls(folder: Path) -> None:
     folder.mkdir()
     own = KNOWN.variant("stock").model_copy(update={"name": "no-ipc", "sysctl": Sysctl({IPC: 0})})
     cells = [CELLS[0], replace(CELLS[1], variant=own)]
@@ -147,9 +139,7 @@ def test_a_run_that_another_lab_is_at_work_on_is_left_alone(folder: Path) -> Non
     assert [file.name for file in folder.iterdir()] == [LOCK]
 
 
-def test_cells_that_a_result_leads_to_join_the_run_and_the_lane_that_is_open(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_added_cells_join_the_open_lane(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lanes: list[list[str]] = []
 
     def serve(worker: Worker) -> None:
@@ -173,9 +163,7 @@ def test_cells_that_a_result_leads_to_join_the_run_and_the_lane_that_is_open(
     assert RunResult.read(folder) == run
 
 
-def test_a_run_that_is_resumed_on_another_host_keeps_both_and_no_label_is_given_twice(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_keeps_both_hosts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def serve(worker: Worker) -> None:
         here = host(kernel=kernel)
         worker._shared.journal.begin_on(here)
@@ -209,9 +197,7 @@ def admitted(scheduler: Scheduler, number: int, acceleration: str) -> str:
 
 
 @pytest.mark.parametrize(("acceleration", "third"), [("emulation", "debian-14"), ("kvm", "")])
-def test_emulated_guests_have_a_spare_lane_which_is_no_second_one_of_a_guest(
-    folder: Path, acceleration: str, third: str
-) -> None:
+def test_emulated_guests_have_a_spare_lane(folder: Path, acceleration: str, third: str) -> None:
     folder.mkdir()
     # So much for the first guest that a second lane of it would pay at any time.
     plan = choose(KNOWN, guests=["debian-12"], variants=[*BLOCKED, "stock"]).cells([RELEASE])

@@ -110,20 +110,15 @@ def unreachable(alive: Callable[[], None] = lambda: None) -> Session:
 
 
 @pytest.mark.parametrize("listening", [False, True], ids=["booting", "forked"])
-def test_a_guest_whose_port_nothing_forwards_is_not_waited_for(
-    listening: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_port_without_forwarding_is_given_up(listening: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "GONE_SECONDS", 0.0)
     with pytest.raises(
-        LaneDied,
-        match=r"no network: nothing listens on 127.0.0.1:\d+, so what forwarded it has ended",
+        LaneDied, match=r"no network: nothing listens on 127.0.0.1:\d+, so what forwarded it has ended"
     ):
         unreachable().wait_open(600, listens=lambda: listening)
 
 
-def test_a_guest_that_does_not_say_that_its_server_is_up_is_asked_now_and_then(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_silent_guest_is_asked_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each connection that is given up counts against the lab once the server is up."""
     looks: list[Endpoint] = []
 
@@ -158,17 +153,13 @@ def test_a_port_that_closed_with_its_machine_is_told_as_the_machine_s_end(listen
         unreachable(noticed_late()).wait_open(600, listens=lambda: listening)
 
 
-def test_a_command_that_broke_with_its_machine_is_told_as_the_machine_s_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_broken_command_may_be_the_machine_s_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
     with pytest.raises(LaneDied, match=r"SSH broke during `true`: .*; the machine is gone"):
         unreachable(noticed_late()).run("true", seconds=5)
 
 
-def test_a_command_whose_connection_broke_because_nothing_forwards_its_port_says_so(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_command_says_that_its_port_is_not_forwarded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
     monkeypatch.setattr(session, "GONE_SECONDS", 0.0)
     with pytest.raises(LaneDied, match=r"SSH broke during `true`: .*; the guest has no network"):
@@ -177,11 +168,7 @@ def test_a_command_whose_connection_broke_because_nothing_forwards_its_port_says
 
 def printing(text: str, status: int = 0) -> Session:
     """A session with a guest that prints this, whatever it is asked."""
-    made = Session(
-        endpoint(),
-        alive=lambda: None,
-        speed=ORDINARY,
-    )
+    made = Session(endpoint(), alive=lambda: None, speed=ORDINARY)
     done = SimpleNamespace(exited=status, stdout=text, stderr="")
     connect: Any = lambda _user: SimpleNamespace(run=lambda *_, **__: done)  # noqa: E731
     made._connection = connect  # type: ignore[method-assign]
@@ -226,9 +213,7 @@ def beats(connections: list[Any], seconds: float) -> Pulse:
     return pulse
 
 
-def test_a_server_that_answers_is_waited_for_as_long_as_it_takes(
-    answering: paramiko.Transport,
-) -> None:
+def test_a_server_that_answers_is_waited_for(answering: paramiko.Transport) -> None:
     beats([answering], 100 * ssh.SILENT_SECONDS)
 
 
@@ -269,11 +254,7 @@ def test_a_command_in_a_guest_that_lost_its_network_ends_and_says_why(monkeypatc
     for name, seconds in (("ASK", 0.02), ("SILENT", 0.05)):
         monkeypatch.setattr(ssh, f"{name}_SECONDS", seconds)
     monkeypatch.setattr(ssh, "Connection", Connection)
-    made = Session(
-        endpoint(),
-        alive=lambda: None,
-        speed=ORDINARY,
-    )
+    made = Session(endpoint(), alive=lambda: None, speed=ORDINARY)
     with pytest.raises(SessionLost, match="during `the suite`: its SSH server did not answer for 0 s"):
         made.run("pytest", seconds=900, name="the suite")
 
@@ -383,11 +364,7 @@ class Channel:
 
 def commanding(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A session that runs its commands on this channel, with fabric's own connection."""
-    made = Session(
-        endpoint(),
-        alive=lambda: None,
-        speed=ORDINARY,
-    )
+    made = Session(endpoint(), alive=lambda: None, speed=ORDINARY)
     monkeypatch.setattr(Connection, "open", lambda _self: None)
     monkeypatch.setattr(Connection, "create_session", lambda _self: channel)
     return made
@@ -523,9 +500,7 @@ def test_a_user_who_arrived_and_was_not_needed_never_logs_in(served: Served) -> 
     assert server.logins == []
 
 
-def test_a_user_who_leaves_before_the_connection_is_made_never_logs_in(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_user_who_left_never_logs_in(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     server, endpoint, _ = served
     may_open, opens = threading.Event(), Connection.open
 

@@ -78,9 +78,7 @@ def test_a_command_runs_in_the_state_of_the_tests_with_the_words_as_they_are(way
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)])
-def test_a_command_gives_its_status_or_tells_the_signal_that_ended_it(
-    way_in: Entrance, script: str, status: int
-) -> None:
+def test_a_command_gives_its_status_or_its_signal(way_in: Entrance, script: str, status: int) -> None:
     ran = run_remotely(way_in.command(["sh", "-c", script]))
     assert (ran.returncode, ran.stderr) == (status, b"")
 
@@ -269,9 +267,7 @@ def test_with_a_stored_boot_the_build_is_deployed_into_that(host: Host) -> None:
     assert (storing[4], used) == ("deploy 0.10.8", [*DEPLOYED, "stop"])
 
 
-def test_without_room_to_store_the_build_is_deployed_for_this_one_alone(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_room_the_build_is_not_stored(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(states, "FREE_GIB", float("inf"))
     host.open()
     assert host.did == [["start", "deploy 0.10.8", "stop"]]

@@ -196,18 +196,13 @@ def test_without_a_kept_guest_the_next_step_is_told(
 
 @pytest.mark.parametrize("paths", [("a", "b"), ("x:a", "y:b"), ("./x:a", "/b"), ("a", ":b")])
 def test_one_side_of_a_copy_is_in_a_guest(
-    host: Host,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    paths: tuple[str, str],
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], paths: tuple[str, str]
 ) -> None:
     assert run_main(monkeypatch, "copy", *paths) == 2
     assert "one of SRC and DST is a path of this host" in capsys.readouterr().err
 
 
-def test_a_guest_that_is_kept_is_not_brought_up_in_the_process_of_the_command(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kept_guest_has_a_process_of_its_own(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(*_: object, **__: object) -> NoReturn:
         raise LaneDied("the keeper was started")
 
@@ -241,9 +236,7 @@ def test_with_a_run_its_cells_are_offered_the_failed_ones_first(host: Host, reco
     assert offered("shell", "--run", "no such", "") == []
 
 
-def test_kept_guests_are_offered_with_a_colon_where_a_path_follows(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kept_guests_are_offered_with_a_colon(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     there = SimpleNamespace(name="lab-debian-13-000000")
     monkeypatch.setattr(shell, "all_kept", lambda _paths: [there])
     for command, wanted in ((commands.attach_command, "lab-debian-13-000000"), (commands.copy_command, None)):

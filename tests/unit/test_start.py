@@ -166,9 +166,7 @@ def test_a_changed_definition_that_no_cell_has_is_nobodys_concern(tmp_path: Path
     assert len(begun.kept) == len(SMALL)
 
 
-def test_a_variant_that_is_new_in_the_catalog_does_not_keep_a_run_from_being_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_variant_does_not_stop_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = RunOptions(experiments=ExperimentPolicy.UNCLEAR)
     run = finish(tmp_path, begin(tmp_path, SMALL, options=options))
     new = KNOWN.variant("userns-clone-off").model_copy(update={"name": "new"})
@@ -201,9 +199,7 @@ def test_guests_and_variants_that_are_gone_are_named(tmp_path: Path) -> None:
         resume(run, replace(KNOWN, variants={"stock": KNOWN.variant("stock")}))
 
 
-def test_a_local_wheel_is_found_again_and_a_release_stays_the_one_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_has_its_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = make_wheel(tmp_path / "boxlite-0.10.8-py3-none-any.whl")
     cells = [*SMALL, *(replace(each, build=local) for each in SMALL)]
     run = finish(tmp_path / "run", begin(tmp_path / "run", cells))
@@ -223,9 +219,7 @@ def test_a_changed_or_lost_wheel_is_refused_by_its_path(tmp_path: Path) -> None:
         resume(run)
 
 
-def test_a_resumed_run_has_its_root_file_system_written_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_has_its_root_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     busybox = tmp_path / "busybox"
     busybox.write_bytes(b"static")
     monkeypatch.setattr(rootfs, "find_busybox", lambda: busybox)

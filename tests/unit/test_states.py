@@ -115,17 +115,13 @@ CHANGES: dict[str, Callable[[Host], Host]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
-def test_a_boot_is_not_for_a_machine_in_which_anything_differs(
-    host: Host, change: Callable[[Host], Host]
-) -> None:
+def test_a_boot_is_for_the_same_machine_alone(host: Host, change: Callable[[Host], Host]) -> None:
     host.keep()
     assert change(host).states.find() is None
     assert change(host).states.wanted()
 
 
-def test_only_under_kvm_a_boot_is_not_for_another_number_of_processors(
-    host: Host,
-) -> None:
+def test_under_kvm_a_boot_is_for_one_number_of_processors(host: Host) -> None:
     more = GUEST.model_copy(update={"cpus": 3})
     host.keep()
     assert replace(host, guest=more).states.find() is not None
@@ -240,9 +236,7 @@ def test_a_lane_that_goes_on_keeps_its_overlay_and_the_store_has_a_copy(host: Ho
     assert host.states.find() == stored
 
 
-def test_a_copy_that_the_disk_has_no_room_for_leaves_nothing_in_the_store(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_without_room_leaves_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(command: list[str | Path], **_more: object) -> None:
         Path(command[-1]).write_bytes(STATE[:3])
         raise process.CommandFailed(command, "exit status 1", "No space left on device")
@@ -341,9 +335,7 @@ def kept_one_after_another(host: Host, *guests: str) -> list[StoredState]:
     return found
 
 
-def test_above_the_limit_the_state_goes_that_was_not_used_for_the_longest_time(
-    host: Host, of_one_gib: None, tmp_path: Path
-) -> None:
+def test_the_state_unused_for_longest_goes_first(host: Host, of_one_gib: None, tmp_path: Path) -> None:
     first, second, third = kept_one_after_another(host, "debian-12", "debian-13", "debian-13-backports")
     first.copy_to(tmp_path / "overlay.qcow2")
     assert states.stored(host.paths) == [first, third, second]

@@ -53,16 +53,13 @@ def with_image(**changes: Any) -> catalog.Guest:
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"suite": "bookworm"}, {"backports": ["bubblewrap"]}, {"packages": ["vim"]}, {"disk_gib": 7}],
+    "changes", [{"suite": "bookworm"}, {"backports": ["bubblewrap"]}, {"packages": ["vim"]}, {"disk_gib": 7}]
 )
 def test_an_image_of_another_definition_is_another_image(changes: dict[str, Any]) -> None:
     assert store.inputs_digest(with_image(**changes)) != store.inputs_digest(GUEST)
 
 
-def test_an_image_made_by_another_recipe_is_another_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_recipe_is_another_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = store.inputs_digest(GUEST)
     recipe = tmp_path / "images" / "recipes" / "debian.sh"
     recipe.parent.mkdir(parents=True)
@@ -84,9 +81,7 @@ def test_a_built_image_is_found_again_and_not_built_again(paths: Paths, building
     assert store.find(paths, GUEST) == store.any_image(paths) == built
 
 
-def test_a_built_image_is_whole_read_only_and_says_what_it_is(
-    paths: Paths, building: pytest.MonkeyPatch
-) -> None:
+def test_a_built_image_is_read_only_and_named(paths: Paths, building: pytest.MonkeyPatch) -> None:
     image = store.ensure(paths, GUEST, no_say)
     assert {file.name for file in image.folder.iterdir()} == {*debian.FILES, "manifest.json"}
     assert {file.stat().st_mode & 0o777 for file in image.folder.iterdir()} == {0o444}
@@ -100,9 +95,7 @@ def test_an_image_of_an_older_definition_does_not_count(paths: Paths, building: 
     assert store.find(paths, GUEST) is None
 
 
-def test_a_folder_without_a_manifest_is_no_image_and_gives_way_to_one(
-    paths: Paths, building: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_without_a_manifest_is_no_image(paths: Paths, building: pytest.MonkeyPatch) -> None:
     folder = store.ensure(paths, GUEST, no_say).folder
     (folder / "manifest.json").unlink()
     assert store.find(paths, GUEST) is None
@@ -161,10 +154,7 @@ def test_too_little_space_is_said_before_anything_is_built(paths: Paths, buildin
     ],
 )
 def test_a_build_that_fails_half_way_leaves_nothing(
-    paths: Paths,
-    monkeypatch: pytest.MonkeyPatch,
-    raised: BaseException,
-    expected: type[BaseException],
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, raised: BaseException, expected: type[BaseException]
 ) -> None:
     def fail(_image: DebianImage, out: Path, _say: Say, *, timeout: float) -> float:
         fill(out)
@@ -177,9 +167,7 @@ def test_a_build_that_fails_half_way_leaves_nothing(
     assert store.find(paths, GUEST) is None
 
 
-def test_a_disk_that_is_full_is_the_one_that_was_written_to(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_full_disk_is_the_one_written_to(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_image: DebianImage, out: Path, _say: Say, *, timeout: float) -> float:
         source, target = "/dev/shm/made/disk.qcow2", str(out / "disk.qcow2")
         raise OSError(errno.ENOSPC, "No space left on device", source, None, target)

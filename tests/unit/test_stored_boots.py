@@ -40,9 +40,7 @@ def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> No
     ],
     ids=["cannot be loaded", "does not answer", "cannot be started", "dies", "cannot be copied", "disk full"],
 )
-def test_a_guest_whose_stored_boot_cannot_be_used_is_booted(
-    bench: Bench, at: str, error: Exception, refused: bool
-) -> None:
+def test_a_useless_boot_is_made_again(bench: Bench, at: str, error: Exception, refused: bool) -> None:
     stored = bench.store()
     known = stored.known()
 
@@ -112,9 +110,7 @@ def test_a_boot_is_stored_and_the_lane_goes_on_with_a_key_of_its_own(bench: Benc
     assert served.guest.session._endpoint is bench.machine.endpoint
 
 
-def test_a_boot_that_cannot_be_copied_is_not_stored_and_serves_all_the_same(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_boot_need_not_be_stored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], **_more: object) -> NoReturn:
         raise process.CommandFailed(command, "exit status 1", "No space left on device")
 
@@ -212,10 +208,7 @@ def test_a_deployed_build_that_cannot_be_loaded_leaves_the_stored_boot(bench: Be
     bench.machine.when["load build-0"] = fails(CheckpointFailed("QEMU's snapshot-load: no"))
     served = bench.service()
     served.start()
-    assert bench.machine.did == [
-        *["adopt", "start paused", "load build-0", "stop", "set up"],
-        *RESTORED,
-    ]
+    assert bench.machine.did == [*["adopt", "start paused", "load build-0", "stop", "set up"], *RESTORED]
     assert served.deploy(NEW) is not None
     assert (served.record().restored, served.record().stored_build) == (True, False)
     served.store_deployment()
@@ -231,9 +224,7 @@ def test_a_deployed_build_that_cannot_be_loaded_leaves_the_stored_boot(bench: Be
         ("stop", OSError(5, "Input/output error")),
     ],
 )
-def test_what_keeps_a_build_from_being_stored_is_told_and_costs_nothing_else(
-    bench: Bench, at: str, error: Exception
-) -> None:
+def test_a_build_that_is_not_stored_costs_nothing_else(bench: Bench, at: str, error: Exception) -> None:
     served = served_lane(bench)
     bench.machine.when[at] = fails(error)
     # A fault here would be one of cells that wait for another lane.

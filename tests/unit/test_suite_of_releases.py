@@ -35,9 +35,7 @@ ASK = "import boxes, json; print(json.dumps([boxes.JAILER_BY_DEFAULT, boxes.NEED
         ("0.10.8", True, False),
     ],
 )
-def test_a_release_is_expected_to_do_what_that_release_did(
-    tmp_path: Path, release: str, jailer: bool, registry: bool
-) -> None:
+def test_a_release_has_its_expectation(tmp_path: Path, release: str, jailer: bool, registry: bool) -> None:
     package = tmp_path / "boxlite"
     package.mkdir()
     classes = [f"class {name}: pass\n" for name in EXPORTED]

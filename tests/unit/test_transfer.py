@@ -143,9 +143,7 @@ def test_no_folder_is_copied_over_another(guest: Guest, here: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../escaped", "/tmp/escaped", "..", ".", "", "a/b", "a\0b", "x" * 256], ids=lambda name: repr(name)
 )
-def test_a_name_that_would_leave_the_target_ends_the_copy_and_nothing_is_left(
-    guest: Guest, here: Path, name: str
-) -> None:
+def test_a_name_that_would_leave_the_target_ends_the_copy(guest: Guest, here: Path, name: str) -> None:
     (guest.folder / "f").mkdir()
     (guest.folder / "escaped").write_text("x")
     guest.listed["/f"] = [entry(name, stat.S_IFREG | 0o644)]
@@ -201,9 +199,7 @@ def test_folders_without_an_end_are_not_taken(guest: Guest, here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
-def test_a_list_of_names_without_an_end_is_not_taken(
-    guest: Guest, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_list_is_refused(guest: Guest, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "MOST_ENTRIES", 50)
 
     def endless(_remote: str) -> Iterator[SFTPAttributes]:

@@ -73,9 +73,7 @@ def test_an_imported_disk_is_the_guest_s_image(
     assert mirror.asked == []
 
 
-def test_a_raw_disk_with_a_partition_table_is_imported_as_qcow2(
-    paths: Paths, known: Catalog, tmp_path: Path
-) -> None:
+def test_a_raw_disk_is_imported_as_qcow2(paths: Paths, known: Catalog, tmp_path: Path) -> None:
     raw = tmp_path / "mine.img"
     raw.write_bytes(bytes(510) + b"\x55\xaa" + os.urandom(1 << 20))
     image = store.import_file(paths, known.guest(CLOUD), raw, no_say)
@@ -174,9 +172,7 @@ def test_a_file_that_is_gone_is_found(paths: Paths, built: BaseImage) -> None:
     ]
 
 
-def test_a_swapped_disk_is_pulled_again_after_it_was_set_aside(
-    paths: Paths, known: Catalog, imported: BaseImage, file: Path
-) -> None:
+def test_a_swapped_disk_is_pulled_again(paths: Paths, known: Catalog, imported: BaseImage, file: Path) -> None:
     change(imported.disk)
     os.utime(imported.disk)
     with pytest.raises(ImageNotAvailable, match="was changed since it was stored"):
@@ -227,9 +223,7 @@ def test_a_dry_run_removes_nothing(paths: Paths, known: Catalog, built: BaseImag
     assert entries(paths) == {built.folder.name}
 
 
-def test_halves_and_what_was_set_aside_go_but_not_what_a_lab_is_at_work_on(
-    paths: Paths, known: Catalog, imported: BaseImage
-) -> None:
+def test_only_what_no_lab_uses_is_removed(paths: Paths, known: Catalog, imported: BaseImage) -> None:
     for name in (".changed-sha256-1", ".partial-debian-12-1", ".partial-debian-13-1"):
         (paths.images / name).mkdir()
         (paths.images / name / "disk.qcow2").touch()

@@ -87,11 +87,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
     [
         (KNOWN["apparmor-userns-deny"], facts(apparmor=None), "no AppArmor"),
         (NEEDS_ALONE, facts(apparmor=None), "no AppArmor"),
-        (
-            KNOWN["apparmor-userns-deny"],
-            OLD_APPARMOR,
-            "AppArmor 3.0.8 does not mediate user namespaces",
-        ),
+        (KNOWN["apparmor-userns-deny"], OLD_APPARMOR, "AppArmor 3.0.8 does not mediate user namespaces"),
         (
             KNOWN["issue-468-settings"],
             facts(sysctls=SWITCH_OFF, apparmor={"profile_files": []}),
@@ -249,12 +245,7 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
             who(),
             ["user.max_user_namespaces is None, not 0"],
         ),
-        (
-            "apparmor-userns-deny",
-            facts(),
-            who(),
-            ["AppArmor profile lab-bwrap-without-userns is not loaded"],
-        ),
+        ("apparmor-userns-deny", facts(), who(), ["AppArmor profile lab-bwrap-without-userns is not loaded"]),
         (
             "apparmor-userns-nocaps",
             facts(),
@@ -347,12 +338,7 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
         ("cgroup-no-delegation", facts(), who(), ["was given the controllers memory pids"]),
         ("issue-468-settings", facts(), who(), ["userns is None, not 0", "unprivileged_userns is loaded"]),
         ("stock", facts(), who(groups=[1001]), ["the suite's user is not in the group of /dev/kvm"]),
-        (
-            "max-userns-zero",
-            facts(),
-            who(groups=[]),
-            ["user.max_user_namespaces is 7794", "group of /dev/kvm"],
-        ),
+        ("max-userns-zero", facts(), who(groups=[]), ["user.max_user_namespaces is 7794", "group of /dev/kvm"]),
     ],
 )
 def test_every_difference_is_named(name: str, guest: Facts, user: SuiteUser, differences: list[str]) -> None:
@@ -422,10 +408,7 @@ def test_the_facts_of_a_variant_are_read_after_it_was_put_on_while_its_user_arri
     assert len(base64.b64decode(beginning.pop("seed"))) == 32
     assert (name, beginning) == ("begin", {"mark": "a mark", "clock": 1000.5})
     assert guest.asked == [
-        (
-            "knobs",
-            {"apparmor": wanted.knobs["apparmor"].settings(), "sysctl": {"user.max_user_namespaces": 0}},
-        ),
+        ("knobs", {"apparmor": wanted.knobs["apparmor"].settings(), "sysctl": {"user.max_user_namespaces": 0}}),
         ("facts", {"sysctls": ["user.max_pid_namespaces"]}),
     ]
 
@@ -439,9 +422,7 @@ def test_the_facts_of_a_variant_are_read_after_it_was_put_on_while_its_user_arri
         ("as-root", False, []),
     ],
 )
-def test_who_runs_the_suite_arrives_while_the_variant_is_applied(
-    name: str, agent: bool, arrives: list[str]
-) -> None:
+def test_the_suite_s_user_arrives_meanwhile(name: str, agent: bool, arrives: list[str]) -> None:
     guest = Guest()
     guest.agent = agent or None
     begin(session(guest), KNOWN[name], mark=Mark("a mark"), sysctls=[])
@@ -471,9 +452,7 @@ def test_facts_that_do_not_fit_name_the_program_and_each_field() -> None:
         ({"python": "\x1b[2J3.13\n"}, [], "'3.13\\n' is no version of Python"),
     ],
 )
-def test_facts_that_do_not_answer_what_was_asked_are_a_fault_of_the_guest(
-    printed: dict[str, Any], sysctls: list[str], said: str
-) -> None:
+def test_facts_have_to_answer_the_question(printed: dict[str, Any], sysctls: list[str], said: str) -> None:
     with pytest.raises(RemoteFailed) as failed:
         read_facts(session(Guest(facts=printed_facts() | printed)), sysctls)
     assert said in str(failed.value)
@@ -530,9 +509,7 @@ def test_a_sysctl_makes_sense_on_every_kernel_that_has_it() -> None:
         (18446744073692774399, "18446744073692774399"),
     ],
 )
-def test_a_number_a_list_of_numbers_and_a_text_are_read_back_whatever_the_spaces_in_them(
-    value: Any, shown: str
-) -> None:
+def test_values_are_read_back_whatever_the_spaces_in_them(value: Any, shown: str) -> None:
     wanted = KNOWN["stock"].model_copy(update={"sysctl": Sysctl.model_validate({"kernel.any": value})})
     check_in_effect(wanted, facts(sysctls={"kernel.any": shown}), who())
     for other in ("4 4 1 8", "4417", "", "7 "[::-1] + "7", None):

@@ -65,9 +65,7 @@ def judged(folder: Path, log: str, result: CellResult, said: str = examples.SAID
 
 
 @pytest.mark.parametrize(("log", "blames", "advised"), LOGS)
-def test_what_boxlite_blames_and_advises_is_read_from_its_log(
-    tmp_path: Path, log: str, blames: list[str], advised: list[str]
-) -> None:
+def test_blame_and_advice_are_read(tmp_path: Path, log: str, blames: list[str], advised: list[str]) -> None:
     found = read(tmp_path, log)
     assert found.said == examples.SAID
     assert found.file == "boxlite/box-a/logs/boxlite.log.2026-11-24"
@@ -166,9 +164,7 @@ def test_boxlites_words_are_judged_by_the_cause_that_was_found(
         ("userns-clone-on+userns-limit-raise", RemedyOutcome.DOES_NOT_HELP),
     ],
 )
-def test_advice_is_not_judged_by_what_does_not_show_that_it_fails(
-    tmp_path: Path, tried: tuple[str, RemedyOutcome]
-) -> None:
+def test_only_a_failure_speaks_against_advice(tmp_path: Path, tried: tuple[str, RemedyOutcome]) -> None:
     assert (
         judged(tmp_path, examples.USERNS_SYSCTL, blocked("userns-sysctl", tried=[tried])) is WordsVerdict.RIGHT
     )
@@ -184,9 +180,7 @@ def test_advice_is_not_judged_by_what_does_not_show_that_it_fails(
         {"status": Status.ERROR},
     ],
 )
-def test_without_a_proved_cause_nothing_is_said_against_boxlites_words(
-    tmp_path: Path, more: dict[str, Any]
-) -> None:
+def test_without_proof_boxlites_words_are_not_judged(tmp_path: Path, more: dict[str, Any]) -> None:
     assert judged(tmp_path, examples.UBUNTU, blocked("userns-sysctl", **more)) is None
 
 
