@@ -53,8 +53,6 @@ TABLE = Path(__file__).with_suffix(".toml")
 # What programs said in the lab's guests under each cause: see benchmarks/witnesses.py.
 MEASURED = Path(__file__).with_name("measured.json")
 OTHER = "other"
-# The table's word for a message that several programs print.
-ANY = "any"
 # The least share of a field's odds with which a cause is called likely: learned by benchmarks/reports.py, so
 # that of those that are called likely at least nine in ten are right. And the least one with which a cause is
 # listed at all.
@@ -406,7 +404,7 @@ def _weights(report: Report, field: FieldRow) -> tuple[list[Weight], list[Weight
             continue
         same = (each for each in words if (each.step, each.means, each.program) == (step, means, program))
         quote = next(same).quote
-        who = "a program" if program == ANY else program
+        who = "a program" if program == messages.ANY else program
         what = f"{who} is refused {STEPS[step or '']}{f' ({means})' if means else ''}"
         seen = measured().get((step, means, program), frozenset())
         factors = {name: max(chance.of.get(name, FLOOR), SEEN if name in seen else 0) for name in names}

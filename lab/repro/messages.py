@@ -51,7 +51,8 @@ TEXT = re.compile("|".join(sorted(map(re.escape, TEXTS), key=len, reverse=True))
 CODE = re.compile(r"\s*\((?:os error )?-?\d{1,3}\)")
 # So far after a message's first words, in characters, an error still belongs to it; and so far before them.
 AFTER, BEFORE = 200, 60
-BWRAP = "bubblewrap"
+# The table's words for bubblewrap, and for a message that several programs print.
+BWRAP, ANY = "bubblewrap", "any"
 BUBBLEWRAP = re.compile(r"(?<!failed to run )(?<!::)\bbwrap: (.{3,})")
 # What opens a quotation, and what closes it.
 QUOTED = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "«": "»", "(": ")"}
@@ -72,7 +73,7 @@ RUST = re.compile(r"\bOs \{ code: \d{1,3}, .{1,200}")
 # PROGRAM: what: why
 OTHER = re.compile(r"^\s*(?:sudo: )?([\w./-]{2,60}): (.{3,})")
 # The program that stands before its message.
-PROGRAM = re.compile(r"(?:[\w./@+-]{2,60}: )$")
+PROGRAM = re.compile(r"(?<![\w,] )(?<![\w./@+-])[\w./@+-]{2,60}: $")
 # How a line goes on with the error of the line before.
 GOES_ON = re.compile(
     r"^\s*(?:\d{1,2}: |caused by\b|because\b|->|[-└╰>]+ |error: |os error|reason: |\w+Error: )", re.IGNORECASE

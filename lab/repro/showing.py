@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from lab.base.files import bounded
+from lab.repro.messages import ANY
 from lab.repro.report import (
     AuditLine,
     Boxlite,
@@ -24,6 +25,7 @@ from lab.repro.report import (
     Remark,
     Report,
     Setting,
+    Speaker,
     Statement,
     System,
     Words,
@@ -189,7 +191,8 @@ def _audit_line(each: AuditLine) -> str:
 
 
 def _words(each: Words) -> str:
-    return f"{each.speaker}: {each.text}{f' [{each.errno}]' if each.errno else ''}"
+    named = each.speaker is Speaker.OTHER and each.program not in (None, ANY)
+    return f"{each.program if named else each.speaker}: {each.text}{f' [{each.errno}]' if each.errno else ''}"
 
 
 def _ended(each: Ended) -> str:
