@@ -111,9 +111,9 @@ class Answer:
     def whys(self) -> list[Why]:
         """The causes in the order in which they block, each in two sentences."""
         return [
-            Why(found.name, self._explanation(found.name), found.confidence is Confidence.LIKELY)
-            for found in (self.result.findings if self.result else [])
-            if found.name != UNKNOWN
+            Why(finding.name, self._explanation(finding.name), finding.confidence is Confidence.LIKELY)
+            for finding in (self.result.findings if self.result else [])
+            if finding.name != UNKNOWN
         ]
 
     @cached_property
@@ -131,7 +131,7 @@ class Answer:
         """Remedies that claim to cure one of the causes, and were not tried on this cell."""
         if self.kind is not Kind.BLOCKED:
             return []
-        tried = {name for _, _, each in self._trials() for name in each.name.split(remedies.AND)}
+        tried = {name for _, _, trial in self._trials() for name in trial.name.split(remedies.AND)}
         claimed = remedies.candidates(self.results.remedies, [why.name for why in self.whys])
         facts = self.result.cell.facts if self.result else None
         yours = settings(facts) if facts else {}
@@ -144,27 +144,27 @@ class Answer:
     @cached_property
     def not_judged(self) -> list[RemedyResult]:
         """Remedies of which this cell cannot tell what they do on a real host."""
-        return [each for each in self._no_cures() if each.result is RemedyOutcome.NOT_JUDGED]
+        return [trial for trial in self._no_cures() if trial.result is RemedyOutcome.NOT_JUDGED]
 
     @cached_property
     def did_not_help(self) -> list[RemedyResult]:
         """Remedies that were tried on this cell and did not cure it."""
-        return [each for each in self._no_cures() if each.result is not RemedyOutcome.NOT_JUDGED]
+        return [trial for trial in self._no_cures() if trial.result is not RemedyOutcome.NOT_JUDGED]
 
     def _no_cures(self) -> list[RemedyResult]:
         verified = {cure.tried.name for cure in self._verified()}
-        found = {each.name: each for _, _, each in self._trials() if each.name not in verified}
-        return list(found.values())
+        trials = {trial.name: trial for _, _, trial in self._trials() if trial.name not in verified}
+        return list(trials.values())
 
     def _verified(self) -> Iterator[Cure]:
         seen = set()
         for cell, source, tried in self._trials():
             names = tried.name.split(remedies.AND)
-            known = [self.results.remedies[name] for name in names if name in self.results.remedies]
-            is_cure = tried.result is RemedyOutcome.VERIFIED and len(known) == len(names)
+            remedies_of_today = [self.results.remedies[name] for name in names if name in self.results.remedies]
+            is_cure = tried.result is RemedyOutcome.VERIFIED and len(remedies_of_today) == len(names)
             if is_cure and tried.name not in seen:
                 seen.add(tried.name)
-                yield Cure(tried, tuple(known), source, cell)
+                yield Cure(tried, tuple(remedies_of_today), source, cell)
 
     def _trials(self) -> Iterator[tuple[CellResult, Source, RemedyResult]]:
         """Yield what was tried on this cell by the published run, and by older ones with the same cause."""
@@ -175,16 +175,16 @@ class Answer:
                 yield from ((cell, source, tried) for tried in cell.remedies)
 
     def _explanation(self, cause: str) -> str:
-        known = self.results.causes.get(cause)
-        return known.explanation if known else f"The cause is {cause}, which this lab no longer knows."
+        entry = self.results.causes.get(cause)
+        return entry.explanation if entry else f"The cause is {cause}, which this lab no longer knows."
 
 
 def ask(results: Results, guest: str, variant: str = STOCK) -> Answer:
     """Answer for a guest in a variant: from the newest build that ran, or else from the newest at all."""
     every = [results.cells.get((guest, variant, build)) for build in results.builds]
-    known = [result for result in every if result]
-    ran = [result for result in known if Kind.of(result.cell.status) is not Kind.UNTESTED]
-    return Answer(results, guest, variant, next(iter([*ran, *known]), None))
+    there = [result for result in every if result]
+    ran = [result for result in there if Kind.of(result.cell.status) is not Kind.UNTESTED]
+    return Answer(results, guest, variant, next(iter([*ran, *there]), None))
 
 
 def _is_current(cure: Cure) -> bool:
@@ -221,12 +221,12 @@ def group(results: Results) -> list[Distribution]:
     for guest in [*results.guests, *(name for name in results.catalog.guests if name not in results.guests)]:
         guests.setdefault(_name(guest, facts_of(results, guest)), []).append(guest)
     made = [_distribution(results, name, theirs) for name, theirs in guests.items()]
-    return sorted(made, key=lambda each: _natural(each.name))
+    return sorted(made, key=lambda distribution: _natural(distribution.name))
 
 
 def facts_of(results: Results, guest: str) -> Facts | None:
     """Return the facts of a guest in its plainest cell that has any; None if none of its cells was ever up."""
-    cells = sorted((each.cell for each in results.of_guest(guest)), key=_plainness)
+    cells = sorted((result.cell for result in results.of_guest(guest)), key=_plainness)
     return next((cell.facts for cell in cells if cell.facts), None)
 
 
@@ -282,7 +282,7 @@ class System:
     @cached_property
     def settings(self) -> list[Answer]:
         """The answers for all variants that change something."""
-        variants = {each.cell.variant for each in self.results.of_guest(self.guest)} - {STOCK}
+        variants = {result.cell.variant for result in self.results.of_guest(self.guest)} - {STOCK}
         return [ask(self.results, self.guest, variant) for variant in sorted(variants)]
 
     @property
@@ -293,8 +293,10 @@ class System:
     @property
     def never_tried(self) -> list[str]:
         """The titles of the catalog's variants that no published run has for this guest."""
-        seen = {each.variant for each in self.answers}
-        return [each.title for name, each in sorted(self.results.catalog.variants.items()) if name not in seen]
+        seen = {answer.variant for answer in self.answers}
+        return [
+            variant.title for name, variant in sorted(self.results.catalog.variants.items()) if name not in seen
+        ]
 
 
 @dataclass(frozen=True)
@@ -311,9 +313,9 @@ class Group:
     def verified(self, cure: Cure) -> list[tuple[Answer, Cure]]:
         """Return on which systems a remedy of the first answer was verified, and with what."""
         return [
-            (each, theirs)
-            for each in self.answers
-            for theirs in each.cures
+            (answer, theirs)
+            for answer in self.answers
+            for theirs in answer.cures
             if theirs.tried.name == cure.tried.name
         ]
 
@@ -336,15 +338,15 @@ class Setting:
 
     def on(self, guest: str) -> Answer | None:
         """Return the answer for a guest; None if no published run has this variant on it."""
-        return next((each for each in self.answers if each.guest == guest), None)
+        return next((answer for answer in self.answers if answer.guest == guest), None)
 
     @cached_property
     def trouble(self) -> list[Group]:
         """The systems on which boxlite does not work with this setting, in groups."""
         groups: dict[tuple[object, ...], list[Answer]] = {}
-        for each in self.answers:
-            if each.kind in (Kind.BLOCKED, Kind.TROUBLE):
-                groups.setdefault(_sameness(each), []).append(each)
+        for answer in self.answers:
+            if answer.kind in (Kind.BLOCKED, Kind.TROUBLE):
+                groups.setdefault(_sameness(answer), []).append(answer)
         return [Group(tuple(theirs)) for theirs in groups.values()]
 
 
@@ -367,59 +369,64 @@ class Host:
     @cached_property
     def tested(self) -> list[System]:
         """The guests that a published run has."""
-        return [each for each in self.systems if each.as_installed.result or each.settings]
+        return [system for system in self.systems if system.as_installed.result or system.settings]
 
     @property
     def ran(self) -> list[System]:
         """The guests that were tested as installed."""
-        return [each for each in self.tested if each.as_installed.kind is not Kind.UNTESTED]
+        return [system for system in self.tested if system.as_installed.kind is not Kind.UNTESTED]
 
     @cached_property
     def as_installed(self) -> Setting:
         """The systems without any change."""
-        return Setting(STOCK, tuple(each.as_installed for each in self.tested))
+        return Setting(STOCK, tuple(system.as_installed for system in self.tested))
 
     @cached_property
     def settings(self) -> list[Setting]:
         """All variants that change something, those that block boxlite first."""
-        found: dict[str, list[Answer]] = {}
-        for each in (each for system in self.tested for each in system.settings):
-            found.setdefault(each.variant, []).append(each)
-        made = [Setting(variant, tuple(answers)) for variant, answers in sorted(found.items())]
-        return sorted(made, key=lambda each: not each.trouble)
+        answers_of: dict[str, list[Answer]] = {}
+        for answer in (answer for system in self.tested for answer in system.settings):
+            answers_of.setdefault(answer.variant, []).append(answer)
+        made = [Setting(variant, tuple(answers)) for variant, answers in sorted(answers_of.items())]
+        return sorted(made, key=lambda setting: not setting.trouble)
 
     @property
     def untested(self) -> dict[str, list[Answer]]:
         """The answers without a result, by the reason."""
-        found: dict[str, list[Answer]] = {}
-        for each in (each for system in self.tested for each in system.answers if each.kind is Kind.UNTESTED):
-            found.setdefault(each.reason, []).append(each)
-        return found
+        by_reason: dict[str, list[Answer]] = {}
+        for answer in (
+            answer for system in self.tested for answer in system.answers if answer.kind is Kind.UNTESTED
+        ):
+            by_reason.setdefault(answer.reason, []).append(answer)
+        return by_reason
 
     @property
     def blocking(self) -> list[Answer]:
         """The answers of the plainest guest that say what blocks boxlite."""
-        return [each for each in self.main.answers if each.kind is Kind.BLOCKED]
+        return [answer for answer in self.main.answers if answer.kind is Kind.BLOCKED]
 
     def count(self, kind: Kind) -> int:
         """Return how many settings of the plainest guest have this kind of answer."""
-        return sum(each.kind is kind for each in self.main.settings)
+        return sum(answer.kind is kind for answer in self.main.settings)
 
     @property
     def cured(self) -> int:
         """How many blocking settings of the plainest guest have a verified remedy."""
-        return sum(bool(each.cures) for each in self.main.settings)
+        return sum(bool(answer.cures) for answer in self.main.settings)
 
     @cached_property
     def cures(self) -> dict[str, Remedy]:
         """All remedies with a script that the page offers, by name."""
-        answers = [each for system in self.systems for each in system.answers]
-        return {remedy.name: remedy for each in answers for cure in each.cures for remedy in cure.scripts}
+        answers = [answer for system in self.systems for answer in system.answers]
+        return {remedy.name: remedy for answer in answers for cure in answer.cures for remedy in cure.scripts}
 
 
 def load(results: Results) -> list[Host]:
     """Return every distribution with what is published about it."""
-    return [Host(each, tuple(System(results, guest) for guest in each.guests)) for each in group(results)]
+    return [
+        Host(distribution, tuple(System(results, guest) for guest in distribution.guests))
+        for distribution in group(results)
+    ]
 
 
 def setting_id(variant: str) -> str:
@@ -427,14 +434,14 @@ def setting_id(variant: str) -> str:
     return f"setting-{slug(variant)}"
 
 
-def _sameness(each: Answer) -> tuple[object, ...]:
+def _sameness(answer: Answer) -> tuple[object, ...]:
     """What the answers of one group have in common: all that a user is told, but for versions."""
     return (
-        each.kind,
-        each.build,
-        tuple(why.name for why in each.whys),
-        tuple(cure.tried.name for cure in each.cures),
-        tuple(cure.tried.name for cure in each.outdated),
-        tuple(tried.name for tried in each.did_not_help),
-        tuple(tried.name for tried in each.not_judged),
+        answer.kind,
+        answer.build,
+        tuple(why.name for why in answer.whys),
+        tuple(cure.tried.name for cure in answer.cures),
+        tuple(cure.tried.name for cure in answer.outdated),
+        tuple(tried.name for tried in answer.did_not_help),
+        tuple(tried.name for tried in answer.not_judged),
     )

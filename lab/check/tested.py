@@ -39,9 +39,9 @@ def load(names: Sequence[str], runs: Path) -> Loaded:
 
 
 def _own(runs: Path) -> Loaded:
-    found = [past.read(folder) for folder in past.folders(runs)]
-    whole = [run for run in found if run.record and run.record.cells]
-    left_out = [f"{run.name}: {run.fault or 'it has no cells yet'}" for run in found if run not in whole]
+    own = [past.read(folder) for folder in past.folders(runs)]
+    whole = [run for run in own if run.record and run.record.cells]
+    left_out = [f"{run.name}: {run.fault or 'it has no cells yet'}" for run in own if run not in whole]
     parts = [of_runs([run.folder for run in whole])] if whole else []
     return Loaded(join(parts), tuple(run.name for run in whole), tuple(left_out))
 
@@ -52,11 +52,11 @@ def of_runs(folders: Sequence[Path]) -> Published:
     return of_hosts(distributions.load(newest))
 
 
-def of_hosts(known: Sequence[Host]) -> Published:
+def of_hosts(hosts: Sequence[Host]) -> Published:
     """Return the answers for all of these distributions and their tested cells."""
     return Published(
-        distributions=tuple(_distribution(host) for host in known),
-        cells=tuple(cell for number, host in enumerate(known) for cell in _cells(number, host)),
+        distributions=tuple(_distribution(host) for host in hosts),
+        cells=tuple(cell for number, host in enumerate(hosts) for cell in _cells(number, host)),
     )
 
 

@@ -65,14 +65,14 @@ def find_changes(history: History) -> list[Change]:
 
 def changes_page(site: Site) -> Iterator[Page]:
     """Yield the page with all changes."""
-    found = find_changes(site.history)
+    changes = find_changes(site.history)
     values = {
         "address": lambda change: cell_page(change.cell.identity),
-        "groups": {group: changes for group in Group if (changes := of_group(found, group))},
+        "groups": {group: inside for group in Group if (inside := of_group(changes, group))},
         "first": not site.history.before,
         "kind": _kind,
         "result": result_in_words,
-        "summary": summary_of_changes(found),
+        "summary": summary_of_changes(changes),
     }
     yield Page("changes.html", "What changed", "changes.html", values, nav="Changes")
 
@@ -151,8 +151,11 @@ def short(answer: Answer) -> str:
 def compared(systems: Sequence[System]) -> list[tuple[str, list[str]]]:
     """Return what was tested as installed: each component, and its version on each system."""
     results = [(system.results, system.as_installed.result) for system in systems]
-    found = [versions(result.source, result.cell, site) for site, result in results if result]
-    return [(name, [each.get(name, "-") for each in found]) for name in dict.fromkeys(chain(*found))]
+    components = [versions(result.source, result.cell, newest) for newest, result in results if result]
+    return [
+        (name, [versions_there.get(name, "-") for versions_there in components])
+        for name in dict.fromkeys(chain(*components))
+    ]
 
 
 def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str]:
@@ -175,9 +178,11 @@ def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str
 
 def verified_with(answer: Answer, cure: Cure) -> str:
     """Return the versions with which a remedy was verified, in one line."""
-    found = versions(cure.source, cure.cell, answer.results)
+    tested_with = versions(cure.source, cure.cell, answer.results)
     names = ("boxlite", "kernel", "bubblewrap", "AppArmor", "SELinux", "image")
-    return ", ".join(f"{name} {found[name]}" for name in names if found.get(name, NOT_IN_USE) != NOT_IN_USE)
+    return ", ".join(
+        f"{name} {tested_with[name]}" for name in names if tested_with.get(name, NOT_IN_USE) != NOT_IN_USE
+    )
 
 
 def given(answer: Answer) -> list[Given]:
@@ -227,9 +232,9 @@ BLOCKED_BUT_CURED = "yellow"
 
 def support_files(site: Site) -> Iterator[Text]:
     """Yield the Markdown table and the badges."""
-    known = distributions.load(site)
-    yield Text("support.md", support_table(site, known))
-    for host in known:
+    hosts = distributions.load(site)
+    yield Text("support.md", support_table(site, hosts))
+    for host in hosts:
         yield Text(host.distribution.badge, badge(host))
 
 
@@ -261,13 +266,13 @@ SCRIPT_FILE = "probe.sh"
 
 def front_page(site: Site) -> Iterator[Output]:
     """Yield the front page, what its script compares a host with, and the probe script."""
-    known = distributions.load(site)
-    data = tested.of_hosts(known).model_dump_json()
+    hosts = distributions.load(site)
+    data = tested.of_hosts(hosts).model_dump_json()
     sysctls = tested.sysctls(site)
     values = {
         **HELPERS,
         "site": site,
-        "hosts": known,
+        "hosts": hosts,
         # The lab's own text, and not cut as a record's text is.
         "command": escape(script.command(sysctls)),
         "script": SCRIPT_FILE,
