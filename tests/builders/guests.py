@@ -70,6 +70,10 @@ def domain_capabilities(*firmware: Path) -> str:
     return f"<domainCapabilities><os><loader supported='yes'>{values}</loader></os></domainCapabilities>"
 
 
+def no_say(_text: str) -> None:
+    """Whoever is told nothing."""
+
+
 def put_image(paths: Paths, guest: catalog.Guest, *, kib: int = 1024) -> BaseImage:
     """Store an image as if it had been built from the guest's definition; another size is another image."""
 

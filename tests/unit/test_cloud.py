@@ -16,6 +16,7 @@ from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest, loading
 from lab.images import cloud, store
 from lab.images.store import BaseImage
+from tests.builders.guests import no_say
 from tests.builders.mirror import (
     Mirror,
     Request,
@@ -34,10 +35,6 @@ Publish = Callable[..., Guest]
 SIGNED = ["ubuntu-24.04", "fedora-44"]
 GUESTS = [*SIGNED, "debian-13-cloud"]
 BUILD = "20261101-2300"
-
-
-def no_say(_text: str) -> None:
-    pass
 
 
 @pytest.fixture

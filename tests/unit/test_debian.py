@@ -15,6 +15,7 @@ from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths, definitions
 from lab.catalog import DebianImage
 from lab.images import debian, store
+from tests.builders.guests import no_say
 
 KNOWN = catalog.load()
 
@@ -70,10 +71,6 @@ def image_of(guest: str) -> DebianImage:
     image = KNOWN.guest(guest).image
     assert isinstance(image, DebianImage)
     return image
-
-
-def no_say(_text: str) -> None:
-    pass
 
 
 def test_a_build_says_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

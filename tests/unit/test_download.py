@@ -12,16 +12,13 @@ import pytest
 
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.images import download
+from tests.builders.guests import no_say
 from tests.builders.mirror import Answer, Mirror, Request, breaks_off, endless, redirect, serving, status, whole
 
 PATH = "/folder/disk.img"
 BODY = os.urandom(3 << 20)
 HALF = 1 << 20
 Usage = namedtuple("Usage", "total used free")
-
-
-def no_say(_text: str) -> None:
-    pass
 
 
 @pytest.fixture

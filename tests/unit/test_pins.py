@@ -13,6 +13,7 @@ from lab.base.paths import Paths
 from lab.catalog import Guest, load_pins, loading, pins_file
 from lab.images import store
 from lab.images.cloud import move_pin, newest_build
+from tests.builders.guests import no_say
 from tests.builders.mirror import Mirror, SigningKey, cloud, guest, path_of, redirect, serving
 from tests.builders.processes import run_main
 
@@ -20,10 +21,6 @@ Keys = dict[str, SigningKey]
 UBUNTU, FEDORA, DEBIAN = "ubuntu-24.04", "fedora-44", "debian-13-cloud"
 OLD, NEW = "release-20260926", "release-20261101"
 BUILD = "20261101-2600"
-
-
-def no_say(_text: str) -> None:
-    pass
 
 
 def at(name: str, build: str) -> Guest:

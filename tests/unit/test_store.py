@@ -15,15 +15,12 @@ from lab.base.files import sha256
 from lab.base.paths import Paths
 from lab.catalog import DebianImage
 from lab.images import debian, store
+from tests.builders.guests import no_say
 
 GUEST = catalog.load().guest("debian-13")
 Say = Callable[[str], None]
 pytestmark = pytest.mark.usefixtures("roomy")
 Usage = namedtuple("Usage", "total used free")
-
-
-def no_say(_text: str) -> None:
-    pass
 
 
 def fill(folder: Path) -> None:

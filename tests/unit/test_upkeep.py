@@ -18,15 +18,12 @@ from lab.images.store import BaseImage
 from lab.lane import upkeep
 from lab.record import LaneRecord
 from tests.builders.cells import cell
+from tests.builders.guests import no_say
 from tests.builders.mirror import Mirror, pin
 from tests.builders.runs import run_of
 from tests.unit.test_store import build_well
 
 CLOUD = "debian-13-cloud"
-
-
-def no_say(_text: str) -> None:
-    pass
 
 
 @pytest.fixture
