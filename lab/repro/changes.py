@@ -37,6 +37,14 @@ PAIR = re.compile(
     r"(?:\s+(?:(?:is|was|be|being)(?: now| still| already)?(?: re)?(?: ?set to)?)\s+|\s+(?:(?:re)?set )?to\s+)"
     rf"[\"'`]?(?P<number>{NUMBERS}))"
 )
+# In words, of a setting that is 1 or 0.
+SWITCH = re.compile(
+    rf"(?<![A-Za-z_./])(?P<name>{NAME}|{PATH}|{'|'.join(SHORT)})[\"'`]? (?:is |was )?"
+    r"(?:(?:now|already|still) )?(?P<not>not )?"
+    r"(?:(?P<on>enabled|switched on|turned on)|disabled|switched off|turned off)\b"
+)
+# A number's name, which no word switches on.
+COUNT = re.compile(r"\bmax_\w+$")
 # echo 0 | sudo tee /proc/sys/..., and with >.
 ECHO = re.compile(rf"\becho\s+[\"']?({NUMBERS})[\"']?\s*(?:\|\s*(?:sudo\s+)?tee(?:\s+-a)?|>)\s*[\"']?({PATH})")
 # More than that say the same.
@@ -52,6 +60,7 @@ ASKS = re.compile(
     r"^(?:\W*|\s*\[?[\w.-]+@[\w.-]+[: ][^$#%]{0,80}\]?[$#%] )(?:sudo )?(?:cat|sysctl -n)\s+"
     rf"((?:(?:{PATH}|{NAME})\s*)+)$"
 )
+WRAPPED = re.compile(r"^[a-z_]+$")
 ANSWER = re.compile(rf"^\s*({NUMBERS}|[\w./|%-]+)\s*$")
 # Commands that change what a host allows, up to the end of what they change.
 STEP = re.compile(
@@ -59,8 +68,7 @@ STEP = re.compile(
     r"setenforce [01]|setsebool \S+ \S+(?: \S+)?|systemctl (?:stop|disable|restart|reload) apparmor\S*|"
     r"chmod \S+ /\S+|chown \S+ /dev/\S+|setfacl -\S+ \S+ /dev/\S+|"
     r"(?:usermod|gpasswd|adduser) -?\S+ \S+(?: \S+)?|"
-    r"modprobe \S+|setcap \S+ \S+|mount -o \S+ \S+|ulimit -u \S+|"
-    r"(?:apt|apt-get|dnf) install (?:-\S+ ){0,5}\S+)"
+    r"modprobe \S+|setcap \S+ \S+|mount -o \S+ \S+|ulimit -u \S+)"
 )
 # Options of a container's, in a sentence about what they change.
 OPTION = re.compile(r"(?<!\S)--(?:privileged|security-opt[ =]\S+|cap-add[ =]\S+|userns[ =]\S+|network[ =]\S+)")
@@ -109,6 +117,11 @@ def _settings(text: Text) -> Iterator[Read]:
         changes = CHANGES.search(line.text) is not None
         pairs = [(match, match[1], match["value"] or match["number"]) for match in matches(PAIR, line.text)]
         pairs += [(match, match[2], match[1]) for match in matches(ECHO, line.text)]
+        pairs += [
+            (match, match["name"], "1" if bool(match["on"]) is not bool(match["not"]) else "0")
+            for match in matches(SWITCH, line.text)
+            if not COUNT.search(match["name"])
+        ]
         for match, name, value in pairs:
             what = name_of(name), value.rstrip(".")
             context = outcome_of(text, index, match.start(), match.end(), changes=changes)
@@ -130,7 +143,15 @@ def _answers(text: Text, index: int) -> Iterator[Read]:
     question = ASKS.match(line.text)
     if question is None:
         return
-    for number, name in enumerate(question[1].split()[:20], index + 1):
+    names = question[1].split()[:20]
+    # A terminal wrapped the line within the name.
+    if len(names) == 1 and index + 2 < len(text.lines):
+        rest, answer_ = text.lines[index + 1].text.strip(), text.lines[index + 2].text.strip()
+        if WRAPPED.match(rest) and answer_.isdecimal() and text.lines[index + 2].number == line.number + 2:
+            what = name_of(names[0] + rest), answer_
+            yield _setting(text, index, what, Outcome(Mood.HOLDS, None), 0, line.number + 2)
+            return
+    for number, name in enumerate(names, index + 1):
         answer = ANSWER.match(text.lines[number].text) if number < len(text.lines) else None
         if answer is None or text.lines[number].number != line.number + number - index:
             return
@@ -151,7 +172,8 @@ def _commands(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
     """Yield the commands that change a host, and whether they helped; what is only advised is none."""
     for match in matches(STEP, text.lines[index].text):
         helped = outcome_of(text, index, match.start(), match.end(), changes=True).helped
-        if helped is not None or index not in text.advice:
+        # What stands below advice does not tell what came of it.
+        if index not in text.advice or _helped(text.lines[index].text) is not None:
             yield STUCK.sub("", match[0]).rstrip(".,;:)`'\""), helped
 
 
@@ -159,9 +181,13 @@ def _options(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
     """Yield the options that a sentence is about."""
     line = text.lines[index]
     for match in matches(OPTION, line.text if line.kind is not Kind.CODE else ""):
-        if SAYS["perhaps"].search(text.lead(index, match.start())):
-            helped = outcome_of(text, index, match.start(), match.end(), changes=False, nearest=True).helped
-            yield match[0].rstrip(".,;:)`'\""), helped
+        option, start = match[0].rstrip(".,;:)`'\""), match.start()
+        end = start + len(option)
+        lead, tail = text.lead(index, start), text.tail(index, end)
+        is_trial = SAYS["perhaps"].search(lead) or SAYS["cure"].search(lead)
+        if SAYS["usual"].search(lead) or not (is_trial or SAYS["cured"].match(tail.strip(" `\"'"))):
+            continue
+        yield option, outcome_of(text, index, start, end, changes=False, nearest=True).helped
 
 
 def _spans(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
@@ -171,10 +197,12 @@ def _spans(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
         start = line.text.find(span)
         if len(span.split()) < 2 or any(known.search(span) for known in (STEP, PAIR, ECHO, OPTION)):
             continue
-        if messages.error(span) or messages.span(span):
-            continue  # A message that somebody quotes.
+        if messages.error(span) or messages.span(span) or SAYS["looks"].match(span):
+            continue  # A message that somebody quotes, or a command that changes nothing.
         helped = outcome_of(text, index, start, start + len(span), changes=False).helped
-        if helped is not None and SAYS["perhaps"].search(text.lead(index, start)):
+        # "After that, `COMMAND` works" is a test.
+        clause = text.lead(index, start).rpartition(",")[2]
+        if helped is not None and SAYS["perhaps"].search(clause):
             yield span, helped
 
 

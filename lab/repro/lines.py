@@ -41,7 +41,10 @@ CLAUSE = re.compile(
 )
 # A line that does not go on with what was said before: a program's message, or the next thing that was tried.
 ELSE = re.compile(r"\s*(?:[\w.-]{2,40}: \S|(?:With|After|When|If|Even|Then|Also|But)\b)")
-ADVICE = re.compile(r"\s*(?:Fix(?: \([\w ]{1,30}\))?|Check|See|Persist|Solutions?):|\s*To skip the sandbox\b")
+ADVICE = re.compile(
+    r"\s*(?:Fix(?: \([\w ]{1,30}\))?|Check|See|Persist|Solutions?|(?i:hint|help|tip|suggestion|advice)):|"
+    r"\s*To skip the sandbox\b"
+)
 LABEL = re.compile(r"\W*([\w ]{1,40}):(?=\s)")
 # How a line ends that introduces what stands below it.
 INTRODUCES = re.compile(r"(?::|\b(?:with|by|via|using|run|running|command|gives))\s*$")

@@ -305,11 +305,19 @@ ABOUT = re.compile(
 )
 
 
+# A command of a chat program, such as /sandbox.
+SLASH_COMMAND = re.compile(r"/[\w-]+(?: |$)")
+
+
 def _commands(text: Text) -> Iterator[Read]:
+    goes_on = False
     for index, line in enumerate(text.lines):
-        # A title is no command.
-        if index not in text.advice and line.kind is not Kind.HEADING and (command := _command(line)):
-            yield Read(Command(quote(line), command), line.number)
+        # A title is no command, nor is the rest of one.
+        if not goes_on and index not in text.advice and line.kind is not Kind.HEADING:
+            command = _command(line)
+            if command and not SLASH_COMMAND.match(command):
+                yield Read(Command(quote(line), command), line.number)
+        goes_on = line.text.rstrip().endswith("\\")
 
 
 def _command(line: Line) -> str | None:
@@ -328,12 +336,14 @@ def _command(line: Line) -> str | None:
 # A shell's exit status of a program that a signal ended.
 BY_SIGNAL = 128
 STATUS = re.compile(
-    r"\b(?:(?:exit(?:ed)?|return(?:ed)?)(?:\s+(?:with|code|status|value|non-zero)){0,4}|status)[\s:=(]{1,3}"
-    r"(\d{1,3})\b(?!\.\d|/)",
+    r"(?<![\w-])(?:(?:exit(?:ed)?|return(?:ed)?)(?:\s+(?:with|code|status|value|non-zero)){0,4}|status)[\s:=(]{1,3}"
+    r"(\d{1,3})\b(?!\.\d|/|>)|\bcode=exited, status=(\d{1,3})/",
     re.IGNORECASE,
 )
 SIGNAL_NAME = re.compile(r"\b(SIG(?:SYS|SEGV|KILL|TERM|ABRT|BUS|ILL|FPE|TRAP|PIPE|INT|HUP))\b")
-SIGNAL_NUMBER = re.compile(r"\bsignal[:= ]{1,2}(\d{1,2})\b|\bstatus=(\d{1,2})/[A-Z]+", re.IGNORECASE)
+SIGNAL_NUMBER = re.compile(
+    r"\bsignal[:= ]{1,2}(\d{1,2})\b|(?<!code=exited, )\bstatus=(\d{1,2})/[A-Z]+", re.IGNORECASE
+)
 # What shells and the kernel print instead of a signal's name.
 SIGNAL_WORDS = {
     "Bad system call": "SIGSYS",
@@ -350,7 +360,8 @@ def _endings(text: Text) -> Iterator[Read]:
 
 
 def _statuses(text: str) -> Iterator[int]:
-    yield from (int(match[1]) for match in matches(STATUS, text) if int(match[1]) < 256)
+    statuses = (int(match[1] or match[2]) for match in matches(STATUS, text))
+    yield from (status for status in statuses if status < 256)
     names = [match[1] for match in matches(SIGNAL_NAME, text)]
     names += [name for words, name in SIGNAL_WORDS.items() if words in text]
     yield from (BY_SIGNAL + signal.Signals[name] for name in names)
@@ -377,6 +388,13 @@ UNAME = re.compile(rf"\bLinux \S{{1,255}} ({RELEASE}) #\d")
 # Kernels that have something, not the one that runs.
 OTHER_KERNELS = re.compile(
     r"(?:≥|>=?|<=?|since|until|before|from|requires?|needs?)\s*(?:linux |kernel )*$", re.IGNORECASE
+)
+# Before a version: another one than the reporter has.
+OTHER_VERSION = re.compile(
+    r"\b(?:(?:revert\w*|downgrad\w+|(?:roll\w*|going|go|went|switch\w*) back)(?: to)?|upgraded? from|fixed in|"
+    r"(?:works?|worked|fine) (?:in|with|on)|since|until|before|requires?|needs?|at least|unlike)\s*(?:the )?$|"
+    r"[<>≥]=?\s*$",
+    re.IGNORECASE,
 )
 OR_NEWER = re.compile(r"\s*(?:\+|or (?:newer|later|above)|and (?:newer|later|above))")
 # How people write the name of each program beside boxlite.
@@ -424,6 +442,8 @@ def _kernels(text: Text) -> Iterator[Read]:
 def _programs(text: Text) -> Iterator[Read]:
     for line in text.lines:
         for match in matches(PROGRAM_VERSION, line.labelled):
+            if OTHER_VERSION.search(line.labelled[: match.start()]):
+                continue
             name = next(name for name in PROGRAMS if match[name])
             yield Read(Program(quote(line), name, match["version"]), line.number)
 

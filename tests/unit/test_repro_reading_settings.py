@@ -4,7 +4,7 @@
 import pytest
 
 from lab.repro.reading import read
-from lab.repro.report import Command, Mood, Place, Setting, Speaker, Words
+from lab.repro.report import Command, Mood, Place, Program, Setting, Speaker, Words
 from tests.builders.report_texts import CLONE, RESTRICT, holds, of, settings, tried
 
 
@@ -22,6 +22,8 @@ from tests.builders.report_texts import CLONE, RESTRICT, holds, of, settings, tr
         f"```\n$ sysctl -n {CLONE}\n0\n```",
         f"the host has {CLONE} set to 0",
         "unprivileged_userns_clone=0",
+        "My system has unprivileged_userns_clone disabled.",
+        "```\n$ cat /proc/sys/kernel/unprivileged_userns_cl\none\n0\n```",
     ],
 )
 def test_a_sysctl_that_holds_in_every_form(text: str) -> None:
@@ -175,3 +177,41 @@ def test_what_has_no_value_of_its_kind_is_no_setting(text: str) -> None:
 )
 def test_what_is_presented_as_the_cure_helps(text: str, name: str) -> None:
     assert (name, "0", Mood.TRIED, True) in settings(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\nRUN apt-get install -y \\\n    curl\n```\nNow it works.",
+        "- dnf install -y curl jq",
+        "I confirmed by `readlink -f /etc/hosts` that the problem is gone.",
+        "After that, `bwrap --bind / / true` runs.",
+        "That is usually done by --privileged, and it works.",
+        "```\nHINT:   sudo modprobe kvm_amd\n```\n\nOn my laptop it works.",
+    ],
+)
+def test_a_test_a_hint_and_a_look_are_no_cures(text: str) -> None:
+    assert of(Setting, text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`--security-opt label=disable` cures that.",
+        "The fix was to add `--security-opt label=disable` to it.",
+    ],
+)
+def test_an_option_that_a_sentence_presents_as_a_cure_is_one(text: str) -> None:
+    [setting] = of(Setting, text)
+    assert (setting.name, setting.helped) == ("--security-opt label=disable", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "versions"),
+    [
+        ("Reverting to Codex CLI 0.99 fixes it; I have codex 0.100.", ["0.100"]),
+        ("it works with podman 4.9", []),
+    ],
+)
+def test_a_version_that_is_compared_is_not_the_reporters(text: str, versions: list[str]) -> None:
+    assert [each.version for each in of(Program, text)] == versions
