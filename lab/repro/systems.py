@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lab.repro import messages
 from lab.repro.lines import END_OF_SENTENCE, Read, Text, matches, place, quote
 from lab.repro.report import AuditLine, Kernel, Place, Statement, System
-from lab.repro.source import Line
+from lab.repro.source import Kind, Line
 
 TABLE = Path(__file__).with_suffix(".toml")
 
@@ -154,6 +154,14 @@ VERSION_FILE = re.compile(r"\bcat /etc/(alpine-release|debian_version)\s*$")
 VERSION_LINE = re.compile(r"^\s*(\d+(?:\.\d+)*)\s*$")
 PRINTED_NAME = re.compile(r"^\s*(?:PRETTY_NAME=|NAME=|VERSION=|ID=|DISTRIB_|Operating System: |Description:\s)")
 URL = re.compile(r"https?://\S+|\bwww\.\S+|\[e\.g\.[^\]\n]{0,80}\]")
+# What a program supports: bubblewrap (Linux), sandbox-exec (macOS); and Linux, macOS and Windows.
+PLATFORM = r"(?:linux|mac ?os(?: x)?|windows|\w*bsd)"
+PLATFORM_IN_BRACKETS = re.compile(rf"\({PLATFORM}\)", re.IGNORECASE)
+PLATFORMS = re.compile(rf"\b{PLATFORM}(?:(?:, ?|/| ?\| ?|,? (?:and|or|&) ){PLATFORM}){{2,}}\b", re.IGNORECASE)
+# What `rpm-ostree status` says of the system that runs: Fedora's release, and a date.
+OSTREE_VERSION = re.compile(r"^\s*Version: (\d\d)\.20\d{6}\b")
+# A prompt in a container: its host is called by the container's number.
+CONTAINER_PROMPT = re.compile(r"\w+@[0-9a-f]{12}\b|^\s*[0-9a-f]{12}:\S* ?[$#]")
 # A field with the version of the system that the field before it names.
 VERSION_FIELD = re.compile(
     r"^\W*(?:os |distro(?:bution)? |linux |ubuntu |debian |fedora )?(?:version|release)(?: number| id)?\W{1,6}",
@@ -177,10 +185,12 @@ def read(text: Text) -> Iterator[Read]:
         if pair is None or pair[1] in OS_RELEASE_NAMES:
             named += _named(text, index)
         named += _tagged(line)
+    named = [_in_container(text, each) for each in _with_ostree(text, named)]
     hosts = [each for each in named if each.system.place is Place.HOST]
     inner = [each for each in hosts if each.system.id not in OUTER]
     if inner or any(_words()["inside"].search(line.text) for line in text.lines):
-        hosts = inner
+        # A form's field names Windows around WSL where nothing names what is in it.
+        hosts = inner or [each for each in hosts if each.rank is not Rank.PROSE]
     most = max((each.rank for each in hosts), default=Rank.PROSE)
     kept = [each for each in hosts if each.rank == most]
     # Another line may say more of the same system.
@@ -188,6 +198,30 @@ def read(text: Text) -> Iterator[Read]:
     kept += [each for each in hosts if each.rank != most and each.system.id in ids]
     kept += [each for each in named if each.system.place is Place.CONTAINER]
     yield from sorted((each.read for each in kept), key=lambda each: each.statement.quote.number)
+
+
+def _in_container(text: Text, named: Named) -> Named:
+    """A system that a program tells below a prompt in a container is the container's."""
+    index = next(at for at, line in enumerate(text.lines) if line.number == named.system.quote.number)
+    block = text.blocks[text.lines[index].block]
+    if text.lines[index].kind is not Kind.CODE or not any(
+        CONTAINER_PROMPT.search(text.lines[at].text) for at in range(block.start, index + 1)
+    ):
+        return named
+    system = replace(named.system, place=Place.CONTAINER)
+    return replace(named, system=system, read=replace(named.read, statement=system))
+
+
+def _with_ostree(text: Text, named: Sequence[Named]) -> Iterator[Named]:
+    """Give Fedora, and what derives from it, the release that rpm-ostree tells, if no line names one."""
+    told = next((match[1] for line in text.lines if (match := OSTREE_VERSION.match(line.text))), None)
+    hosts = [each.system for each in named if each.system.place is Place.HOST]
+    is_unsaid = told is not None and not any(each.version for each in hosts)
+    for each in named:
+        if is_unsaid and each.system in hosts and family(each.system.id) == "fedora":
+            system = replace(each.system, version=told)
+            each = replace(each, system=system, read=replace(each.read, statement=system))
+        yield each
 
 
 def inferred(statements: Sequence[Statement]) -> list[System]:
@@ -324,9 +358,15 @@ def _blanked(words: str) -> str:
     if span := messages.span(words):
         start, end = span
         words = f"{words[:start]}{' ' * (end - start)}{words[end:]}"
-    return (
-        URL.sub(lambda match: " " * len(match[0]), words) if re.search(r"://|www\.|\[e\.g\.", words) else words
-    )
+    if re.search(r"://|www\.|\[e\.g\.", words):
+        words = URL.sub(_spaces, words)
+    if len(PLATFORM_IN_BRACKETS.findall(words)) > 1:
+        words = PLATFORM_IN_BRACKETS.sub(_spaces, words)
+    return PLATFORMS.sub(_spaces, words)
+
+
+def _spaces(match: re.Match[str]) -> str:
+    return " " * len(match[0])
 
 
 def _is_another(line: Line, words: str, match: re.Match[str], is_family: bool) -> bool:
@@ -336,6 +376,8 @@ def _is_another(line: Line, words: str, match: re.Match[str], is_family: bool) -
     rest = _words()["but"].split(END_OF_SENTENCE.split(after)[0])[0]
     if _words()["not_this"].search(sentence) or _words()["nor_this"].match(after):
         return True
+    if _words()["excluded"].search(END_OF_SENTENCE.split(before)[-1]):
+        return True
     if _words()["of_something"].match(after) and not is_family:
         return True
     if (
@@ -344,7 +386,7 @@ def _is_another(line: Line, words: str, match: re.Match[str], is_family: bool) -
         and not _words()["fails"].search(f"{sentence} {rest}")
     ):
         return True
-    return match[0].lower().startswith("windows") and "WSL" in line.text
+    return match[0].lower().startswith("windows") and "WSL" in line.text and _rank(line) is Rank.PROSE
 
 
 def _derives_from(before: re.Match[str], row: Distribution, words: str) -> bool:

@@ -26,7 +26,19 @@ from tests.builders.report_texts import of, systems
         ("| OS | Version |\n|---|---|\n| host | openSUSE Tumbleweed |", [("opensuse-tumbleweed", None)]),
         ("WSL2, Ubuntu 24.04.1 LTS on Windows 11", [("ubuntu", "24.04")]),
         ("Linux Mint 22 (Wilma), based on Ubuntu 24.04 noble", [("linuxmint", "22")]),
+        (
+            "Host: Windows 11 with WSL2\n\nIt fails in a container rather than only the Ubuntu 24.04 host",
+            [("windows", "11")],
+        ),
+        (" - host os: `Linux 5.10.1, NixOS, 20.09.1234.abcdef0`", [("nixos", "20.09")]),
+        (
+            "Silverblue derived image\n\n    State: idle\n    Version: 41.20250101.0 (2025-01-01T10:00:00Z)",
+            [("fedora", "41")],
+        ),
         # Not the host, or no system.
+        ("Install bubblewrap (Linux), use sandbox-exec (macOS) or the ACL runner (Windows).", []),
+        ("It supports Linux, macOS and Windows.", []),
+        ("unlike the Ubuntu 24.04 case described in the manual", []),
         ("Fedora 43 fails. On my other machine (Ubuntu 24.04) it works.", [("fedora", "43")]),
         ('box = SimpleBox(image="alpine:latest")', []),
         ("works on Debian 12", []),
@@ -55,6 +67,12 @@ def test_a_pasted_os_release_names_a_distribution_that_the_table_lacks() -> None
         ("Host: Fedora 43\n\nContainer: Debian 13", "fedora", "debian"),
         ("Ubuntu 22.04, inside docker (debian:bookworm-slim image)", "ubuntu", "debian"),
         ("Ubuntu 22.04\n\n    docker run --rm -it python:3.12-slim-bookworm bash", "ubuntu", "debian"),
+        (
+            "Fedora 43\n\n    root@0123456789ab:/# apt list buildah\n    buildah/focal,now 1.19.6-2~ubuntu20.04~ppa1 amd64 [installed]",
+            "fedora",
+            "ubuntu",
+        ),
+        ('Fedora 43\n\n    ARG BASE="debian:12"', "fedora", "debian"),
     ],
 )
 def test_a_container_is_told_from_its_host(text: str, host: str, container: str) -> None:
