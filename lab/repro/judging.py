@@ -66,9 +66,12 @@ STEPS = {
     "mount": "a mount in its namespace",
     "proc": "a mount of /proc",
     "chromium": "a usable sandbox",
+    "sandbox": "a usable sandbox",
     "kvm": "/dev/kvm",
+    "kvm-unusable": "the use of KVM",
     "process": "a process or a thread",
     "exec": "the execution of a file",
+    "path": "a file",
     "symlink-file": "a file to mount on",
     "symlink": "a file to mount on",
 }
@@ -265,11 +268,12 @@ class FieldRow(Row):
 
 
 class Chance(Row):
-    """How likely a message is under each cause."""
+    """How likely a message is under each cause. `topic`: only in a report of that topic."""
 
     step: str
     errno: str | None = None
     program: list[str] = Field(default_factory=list)
+    topic: str | None = None
     of: Odds
     source: str
 
@@ -395,11 +399,12 @@ def _by_odds(
 
 def _weights(report: Report, field: FieldRow) -> tuple[list[Weight], list[Weight]]:
     """What speaks for and against a field's causes: the priors of the named systems, and all else."""
-    words = [each for each in report.of(Words) if each.step in field.steps]
+    since = _since(report, field)
+    words = [each for each in report.of(Words) if each.step in field.steps and each.quote.number >= since]
     names = field.prior.keys()
     weights = []
     for step, means, program in dict.fromkeys((each.step, each.means, each.program) for each in words):
-        chance = _chance(step, means, program)
+        chance = _chance(report, step, means, program)
         if chance is None:
             continue
         same = (each for each in words if (each.step, each.means, each.program) == (step, means, program))
@@ -414,18 +419,34 @@ def _weights(report: Report, field: FieldRow) -> tuple[list[Weight], list[Weight
         quote_ = report.topics.get(fact.topic)
         if quote_ is not None and fact.engine in (None, engine) and names & fact.of.keys():
             weights.append(Weight(fact.of, fact.why, quote_))
-    weights += [weight for weight in _of_settings(report) if names & weight.factors.keys()]
+    weights += [weight for weight in _of_settings(report, since) if weight.factors.keys() & names - {OTHER}]
     return _priors(report, field), weights
 
 
-def _chance(step: str | None, means: str | None, program: str | None) -> Chance | None:
-    rows = [row for row in knowledge().chance if row.step == step and row.errno in (None, means)]
+def _since(report: Report, field: FieldRow) -> int:
+    """The first line that counts: failures of a field that were told before another one are cured."""
+    line = report.topics.get("next-failure")
+    words = [each for each in report.of(Words) if each.step in field.steps]
+    if line is None or not any(each.quote.number >= line.number for each in words):
+        return 0
+    before = {each.step for each in words if each.quote.number < line.number}
+    return line.number if before - {each.step for each in words if each.quote.number >= line.number} else 0
+
+
+def _chance(report: Report, step: str | None, means: str | None, program: str | None) -> Chance | None:
+    rows = [
+        row
+        for row in knowledge().chance
+        if row.step == step and row.errno in (None, means) and row.topic in (None, *report.topics)
+    ]
     own = [row for row in rows if program in row.program]
     return next(iter([*own, *(row for row in rows if not row.program)]), None)
 
 
-def _of_settings(report: Report) -> Iterator[Weight]:
+def _of_settings(report: Report, since: int) -> Iterator[Weight]:
     for setting in report.of(Setting):
+        if setting.mood is Mood.TRIED and setting.quote.number < since:
+            continue  # It cured the failure before.
         if setting.place is not Place.HOST and not setting.name.startswith("-"):
             continue
         for row in knowledge().setting:
@@ -507,7 +528,7 @@ def _shares(priors: Sequence[Weight], weights: Sequence[Weight]) -> Odds:
 
 def _finding(name: str, weights: Sequence[Weight], priors: Sequence[Weight], usual: Odds) -> Finding:
     """A likely cause. `usual`: the priors where no system is named."""
-    speaking = [weight for weight in weights if weight.of(name) > (FLOOR if weight.decides else 1)]
+    speaking = [weight for weight in weights if weight.of(name) > (FLOOR if weight.is_message else 1)]
     said = [weight for weight in weights if weight.is_message and weight.of(name) > FLOOR]
     several = len({weight.why for weight in said}) > 1
     why = "; ".join(dict.fromkeys(weight.why for weight in speaking))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lab.repro.lines import Read, Text, quote
+from lab.repro.lines import END_OF_SENTENCE, Read, Text, quote
 from lab.repro.report import Quote, Speaker, Words
 
 TABLE = Path(__file__).with_suffix(".toml")
@@ -60,12 +60,16 @@ QUOTED = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "«": "»", 
 OF_BOXLITE = (
     r"\b(?:StorageError|BoxliteError|boxlite\.errors\.\w+)\s*[(:]|"
     r"Sandbox preflight failed|failed to run bwrap|bwrap --unshare-user failed|The sandbox could not be init|"
-    r"clone\(CLONE_NEWUSER\) errno|KVM is (?:not )?available|/dev/kvm (?:does not exist|exists but)|"
-    r"Timeout waiting for guest ready|"
-    r"The VM failed to start|engine reported an error|Box \w+ failed to start"
+    r"clone\(CLONE_NEWUSER\) errno|Box \w+ failed to start"
 )
 BOXLITE = re.compile(rf"(?:{OF_BOXLITE}).*")
-BOXLITE_OR_COMMON = re.compile(rf"(?:{OF_BOXLITE}|\b(?:Config|RuntimeError|ExecutionError)\s*[(:]|Cause: ).*")
+# What other programs say, too: kvm-ok begins it with INFO.
+COMMON = (
+    r"(?<!INFO: )(?:KVM is (?:not )?available|/dev/kvm (?:does not exist|exists but))|"
+    r"Timeout waiting for guest ready|The VM failed to start|engine reported an error|"
+    r"\b(?:Config|RuntimeError|ExecutionError)\s*[(:]|Cause: "
+)
+BOXLITE_OR_COMMON = re.compile(rf"(?:{OF_BOXLITE}|{COMMON}).*")
 KERNEL = re.compile(r"^\s*(?:\S+ +){0,6}(?:kernel: )?\[ *\d+\.\d+\] (.+)|\bkernel: (.+)")
 KERNEL_TELLS = re.compile(r"\b(?:denied|error|fail|killed|segfault|trap|oom|lockdown)", re.IGNORECASE)
 # Rust's form of an error of the operating system.
@@ -74,12 +78,19 @@ RUST = re.compile(r"\bOs \{ code: \d{1,3}, .{1,200}")
 OTHER = re.compile(r"^\s*(?:sudo: )?([\w./-]{2,60}): (.{3,})")
 # The program that stands before its message.
 PROGRAM = re.compile(r"(?<![\w,] )(?<![\w./@+-])[\w./@+-]{2,60}: $")
+# Steps of messages that name no error.
+SAY_ENOUGH = ("chromium", "disabled", "sandbox", "kvm-unusable")
 # How a line goes on with the error of the line before.
 GOES_ON = re.compile(
     r"^\s*(?:\d{1,2}: |caused by\b|because\b|->|[-└╰>]+ |error: |os error|reason: |\w+Error: )", re.IGNORECASE
 )
 # What stands between the two: a heading, or the marks under a line of a Python traceback.
 BETWEEN = re.compile(r"^\s*(?:caused by:|[~^]+)\s*$", re.IGNORECASE)
+# A record of the audit log, of any type.
+RECORD = re.compile(r"\bmsg=audit\(")
+# A command that counts the processor's flags of virtualization, and what it prints.
+COUNTS_FLAGS = re.compile(r"\b(?:svm|vmx)\b.{0,40}/proc/cpuinfo.{0,20}$")
+NONE_COUNTED = re.compile(r"^\s*0\s*$")
 
 
 class Message(BaseModel):
@@ -123,10 +134,13 @@ def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Read]:
     of_boxlite = any("boxlite" in line.raw.lower() for line in text.lines)
     taken = -1
     for index, line in enumerate(text.lines):
-        if index <= taken or is_audit.search(line.text):
+        if index <= taken or is_audit.search(line.text) or RECORD.search(line.text):
             continue
-        words = message_of(quote(line), line.text, of_boxlite=of_boxlite)
-        last = line.number
+        words, last = message_of(quote(line), line.text, of_boxlite=of_boxlite), line.number
+        if words is None and (rest := _rest(text, index)) is not None:
+            whole = f"{line.text.rstrip()} {rest.strip()}"
+            words, taken = message_of(quote(line), whole, of_boxlite=of_boxlite), index + 1
+            last = text.lines[taken].number
         if words is not None and words.errno is None and words.step is not None and not _says_enough(words):
             # The error of a chain is on a line of its own.
             if (further := _chained(text, index)) is not None:
@@ -186,7 +200,7 @@ def _known(quote_: Quote, text: str) -> Words | None:
         elif found is not None:
             name, end = found[0], match.start() + found[1]
         else:
-            name, end = None, len(text)
+            name, end = None, _end_of_sentence(text, match.end())
         words = Words(
             quote_,
             _unquoted(text[start:end].strip()),
@@ -207,7 +221,12 @@ def _known(quote_: Quote, text: str) -> Words | None:
 
 def _says_enough(words: Words) -> bool:
     """Whether the words tell by themselves what was refused, without an error's name."""
-    return words.means is not None or words.step in ("chromium", "disabled")
+    return words.means is not None or words.step in SAY_ENOUGH
+
+
+def _end_of_sentence(text: str, start: int) -> int:
+    end = END_OF_SENTENCE.search(text, start)
+    return end.start() if end else len(text)
 
 
 def _with_row(words: Words) -> Words:
@@ -220,6 +239,19 @@ def _with_row(words: Words) -> Words:
 def _row(text: str, program: str) -> Message | None:
     rows = (row.message for row in table() if row.message.program == program and row.pattern.search(text))
     return next(rows, None)
+
+
+def _rest(text: Text, index: int) -> str | None:
+    """The next line, if it ends the bracket that a line opens or answers what it asks; else None."""
+    if index + 1 >= len(text.lines) or error(text.lines[index].text):
+        return None
+    line, following = text.lines[index], text.lines[index + 1]
+    if COUNTS_FLAGS.search(line.text):
+        return following.text if NONE_COUNTED.match(following.text) else None
+    opens = line.text.count("(") - line.text.count(")")
+    closes = following.text.count(")") - following.text.count("(")
+    same = line.block == following.block
+    return following.text if same and opens == closes == 1 and error(following.text) else None
 
 
 def _chained(text: Text, index: int) -> tuple[int, str] | None:

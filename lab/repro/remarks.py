@@ -116,10 +116,21 @@ def _kernel_of_distribution(report: Report, findings: Sequence[Finding]) -> Iter
             yield Remark(text, (system.quote, kernel.quote))
 
 
+# WSL2's kernel is one of Windows.
+WSL = "windows"
+
+
 def _told(kernel: Kernel, hosts: Sequence[System]) -> Iterator[tuple[str, System]]:
     told = systems.of_kernel(kernel.release)
     for system in hosts:
         known = systems.table().get(system.id)
+        if told and known and told[0] == WSL and system.id != WSL:
+            text = (
+                f"{kernel.release} is the kernel of WSL2, in which {system.name} runs. The lab has no WSL2: a "
+                f"guest of {system.name} has another kernel and another policy."
+            )
+            yield text, system
+            return
         if told and known and told[0] not in (known.id, known.family):
             # A container shows its host's kernel.
             text = (

@@ -232,9 +232,7 @@ def test_a_kernel_that_the_named_release_did_not_bring_is_remarked() -> None:
 
 def test_a_kernel_of_another_distribution_is_remarked() -> None:
     assert "is a kernel of Fedora, not of Debian 13" in remarks("Debian 13, kernel 6.17.4-300.fc43.x86_64")
-    assert "Windows (WSL2), not of Ubuntu 24.04" in remarks(
-        "Ubuntu 24.04, kernel 5.15.1-microsoft-standard-WSL2"
-    )
+    assert "The lab has no WSL2" in remarks("Ubuntu 24.04, kernel 5.15.1-microsoft-standard-WSL2")
     assert remarks("Linux Mint 22, kernel 6.8.0-45-generic") == ""
 
 
@@ -360,7 +358,11 @@ def test_each_of_these_words_tells_one_cause_and_no_other(text: str, cause: str,
         ),
         ("Error creating KVM object: Permission denied (os error 13)", "kvm-denied"),
         ("bash: fork: retry: Resource temporarily unavailable\nMy ulimit -u is 1024", "nproc-limit"),
-        ("RuntimeError: can't start new thread", "nproc-limit"),
+        ("RuntimeError: can't start new thread\nMax user processes is 512", "nproc-limit"),
+        (
+            "Could not start the jail: Resource temporarily unavailable (os error 11)\nIt sets RLIMIT_NPROC to 512.",
+            "nproc-limit",
+        ),
         (
             "OpenBLAS blas_thread_init: pthread_create failed for thread 12 of 64: Resource temporarily unavailable\nRLIMIT_NPROC 4096 current",
             "nproc-limit",
@@ -458,6 +460,46 @@ def test_each_of_these_words_tells_one_cause_and_no_other(text: str, cause: str,
         ("thread 'main' panicked: Cannot open /dev/kvm: Error(13)", "kvm-denied"),
         ("crosvm: failed to open KVM device /dev/kvm: Permission denied (os error 13)", "kvm-denied"),
         ("qemu-kvm: could not open /dev/kvm: Operation not permitted, in kubevirt pod", "kvm-denied"),
+        # An error that is only inferred from a word yields to what cures.
+        (
+            "# vmtool is silent when /dev/kvm is not available\n\nAfter `sudo usermod -aG kvm me` it works.",
+            "kvm-denied",
+        ),
+        ("My account has no access to /dev/kvm, and vmtool aborts.", "kvm-denied"),
+        ("vmtool: /dev/kvm is inaccessible\n[root@vps ~]# dmesg\nHypervisor detected: KVM", "kvm-absent"),
+        (
+            "emulator: x86 emulation currently requires hardware acceleration!\n\nIt runs in VirtualBox.",
+            "kvm-absent",
+        ),
+        ("```\n$ egrep -c '(svm|vmx)' /proc/cpuinfo\n0\n```", "kvm-absent"),
+        ("I tried `egrep -c '(vmx|svm)' /proc/cpuinfo`, it prints 0.", "kvm-absent"),
+        # What a policy says in words.
+        (
+            f"Ubuntu 24.04\n\nError: sandbox unavailable\n\n{RESTRICT}: 1",
+            NOCAPS,
+        ),
+        (
+            f"Ubuntu 24.04, {RESTRICT} = 1\n\nIt enters the profile unprivileged_userns, which denies it CAP_SYS_ADMIN.\n\n"
+            "write /proc/self/uid_map: Permission denied",
+            NOCAPS,
+        ),
+        (
+            "Ubuntu 24.04\n\nwrite /proc/self/setgroups (the caller\nneeds a capability): Permission denied",
+            NOCAPS,
+        ),
+        ("# buildah clone: Operation not permitted in my docker container\n\nIt stops.", "seccomp"),
+        ("podman fail clone: operation not permitted on ECS Fargate", "seccomp"),
+        # Two failures, one after the other.
+        (
+            "In podman: bwrap: Failed to mount tmpfs: Permission denied\n\nThat was SELinux: `--security-opt label=disable` "
+            "cures that.\n\nWhat remains, with --proc /proc:\n\nbwrap: Can't mount proc on /newroot/proc: Operation not permitted",
+            "masked-proc",
+        ),
+        (
+            "bwrap: Can't bind mount /oldroot/etc/hosts on /newroot/etc/hosts: Unable to mount source on destination: "
+            "No such file or directory\n\n/etc/hosts is a link to /run/hosts",
+            "mount-symlink",
+        ),
     ],
 )
 def test_the_words_of_programs_and_the_named_system_make_a_cause_likely(text: str, cause: str) -> None:
@@ -473,6 +515,11 @@ def test_the_words_of_programs_and_the_named_system_make_a_cause_likely(text: st
         "Failed to connect socket to '/var/run/libvirt/libvirt-sock': No such file or directory for kvm driver",
         "bwrap: No permissions to create new namespace, likely because\n\nNixOS 24.05",
         "bash: ./run: Permission denied",
+        "RuntimeError: can't start new thread",
+        "pthread_create failed: Resource temporarily unavailable (os error 11)",
+        "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted",
+        "On my VPS: Could not access KVM kernel module: Operation not permitted",
+        "Ubuntu 24.04\n\nError: sandbox unavailable",
         "Error clone: main.c:2517 main: Invalid argument\nDebian 12",
         "bwrap: Failed to make / slave: Operation not permitted",
         "I don't want to set kernel.unprivileged_userns_clone=1 to make it work; bwrap: x",
@@ -485,6 +532,30 @@ def test_the_words_of_programs_and_the_named_system_make_a_cause_likely(text: st
 )
 def test_what_may_have_several_causes_or_none_of_the_labs_makes_none_likely(text: str) -> None:
     assert found(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("open /srv/data/list.db: Permission denied", False),
+        ("write /proc/self/uid_map: Permission denied", False),
+        (
+            "type=SYSCALL msg=audit(01/02/2026 06:40:01.5:7) : arch=x86_64 syscall=clone success=no exit=EACCES",
+            False,
+        ),
+        ("open /home/me/.cache/tool/run: Permission denied\n\n/home is mounted with noexec.", True),
+        ("sh: 1: /home/me/tool: Permission denied", True),
+    ],
+)
+def test_a_refused_file_is_an_execution_only_if_something_says_so(text: str, named: bool) -> None:
+    result = judged(text)
+    named_causes = [finding.name for finding in result.findings] + [cause.name for cause in result.possible]
+    assert ("home-noexec" in named_causes) is named
+
+
+def test_a_cure_is_no_evidence_for_a_cause_that_it_cannot_cure() -> None:
+    result = judged("/dev/kvm: No such file or directory\n\nAfter `sudo chmod 666 /dev/kvm` it works.")
+    assert [each.why for each in result.findings if each.name == "kvm-absent" and "chmod" in each.why] == []
 
 
 def test_possible_causes_are_ranked_with_what_tells_them_apart() -> None:

@@ -57,6 +57,8 @@ def test_the_same_denial_many_times_is_one_statement() -> None:
         ("the shim is killed by SIGKILL", [(137, "SIGKILL")]),
         ("the box died with status 159.", [(159, "SIGSYS")]),
         ("Main process exited, code=dumped, status=31/SYS", [(159, "SIGSYS")]),
+        ("Process: 7 ExecStart=/bin/x (code=exited, status=1/FAILURE)", [(1, None)]),
+        ("aa-status 2>/dev/null", []),
     ],
 )
 def test_exit_statuses_and_signals(text: str, found: Sequence[tuple[int, str | None]]) -> None:
@@ -69,7 +71,9 @@ def test_exit_statuses_and_signals(text: str, found: Sequence[tuple[int, str | N
         ("bwrap: Can't mount on symlink destination /x", None, Speaker.BUBBLEWRAP),
         ("bwrap: setting up uid map: Permission denied", "EACCES", Speaker.BUBBLEWRAP),
         ("unshare: unshare failed: No space left on device", "ENOSPC", Speaker.OTHER),
-        ("KVM is available but access is denied", None, Speaker.BOXLITE),
+        ("KVM is available but access is denied", None, Speaker.OTHER),
+        ("boxlite: KVM is available but access is denied", None, Speaker.BOXLITE),
+        ("INFO: /dev/kvm does not exist, says kvm-ok for boxlite", None, Speaker.OTHER),
         ('Err(Os { code: 11, kind: WouldBlock, message: "x" })', "EAGAIN", Speaker.OTHER),
         ("[ 12.5] boxlite-shim[7]: segfault at 0", None, Speaker.KERNEL),
     ],
@@ -169,6 +173,8 @@ def test_the_error_of_a_chain_may_be_on_the_next_line() -> None:
         "- firejail 0.9.44.8-2 (the latest version available)",
         "sysctl kernel.unprivileged_userns_clone=1 no working",
         "bwrap then fails",
+        "```\nRUN apk add \\\n  make \\\n  podman \\\n  curl\n```",
+        "> /sandbox",
     ],
 )
 def test_a_title_and_a_sentence_are_no_commands(text: str) -> None:
