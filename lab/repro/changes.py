@@ -12,10 +12,12 @@ from lab.repro.lines import MOST_ON_A_LINE, Read, Text, matches, place, quote
 from lab.repro.report import Mood, Place, Setting
 from lab.repro.source import Kind
 
-ROOTS = "kernel|user|fs|net|vm|dev|abi|debug"
-# A file's name such as vm.go is no sysctl.
-FILES = "go|py|rs|c|cc|cpp|h|js|ts|sh|so|rb|java|json|toml|ya?ml|log|img|conf"
-NAME = rf"(?:{ROOTS})\.(?!(?:{FILES})\b)[a-z0-9_]+(?:\.[\w-]+)*"
+# What the words around a setting say: the lists of `changes.toml`, each as one pattern.
+TABLE = Path(__file__).with_suffix(".toml")
+WORDS: dict[str, list[str]] = tomllib.loads(TABLE.read_text())
+SAYS = {name: re.compile("|".join(alternatives), re.IGNORECASE) for name, alternatives in WORDS.items()}
+# Kernel settings by the names that they have: user.name and net.http are none.
+NAME = rf"(?:{'|'.join(WORDS['sysctls'])})(?:\.[\w-]+)*"
 PATH = r"/proc/sys/[a-z0-9_]+(?:/[\w.-]+)+"
 # A list of numbers is separated by tabs, or by spaces up to the end of the line.
 NUMBERS = r"-?\d+(?:(?:[ \t]+-?\d+){1,40}(?=\s*$)|(?:\t+-?\d+){1,40})?"
@@ -74,12 +76,6 @@ STEP = re.compile(
 OPTION = re.compile(r"(?<!\S)--(?:privileged|security-opt[ =]\S+|cap-add[ =]\S+|userns[ =]\S+|network[ =]\S+)")
 STUCK = re.compile(r"(?<=[a-z_])does not .*")
 
-# What the words around a setting say: the lists of `changes.toml`, each as one pattern.
-TABLE = Path(__file__).with_suffix(".toml")
-SAYS = {
-    name: re.compile("|".join(alternatives), re.IGNORECASE)
-    for name, alternatives in tomllib.loads(TABLE.read_text()).items()
-}
 # Most characters before a word in which it is looked for what negates it.
 LONGEST_NOT = 40
 
@@ -252,7 +248,8 @@ def _mood(line: str, lead: str, tail: str) -> Mood:
     """The mood of a setting that nobody says was tried."""
     if SAYS["default"].search(f"{lead} {tail}") or SAYS["comment"].match(line):
         return Mood.DEFAULT
-    return Mood.HYPOTHETICAL if SAYS["hypothetical"].search(lead) else Mood.HOLDS
+    supposed = SAYS["hypothetical"].search(lead) or SAYS["hypothetical_after"].match(tail)
+    return Mood.HYPOTHETICAL if supposed else Mood.HOLDS
 
 
 def _reproduces(text: Text, index: int) -> bool:

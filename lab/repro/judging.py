@@ -76,7 +76,7 @@ STEPS = {
     "symlink": "a file to mount on",
 }
 # The chance of a message under a cause that the table does not name for it: people quote unrelated messages.
-FLOOR = 0.01
+FLOOR = 0.003
 # The least chance of a message under a cause under which it was measured.
 SEEN = 0.5
 # Most causes that are listed as possible, and most programs that a report is judged for.

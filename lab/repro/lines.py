@@ -16,7 +16,7 @@ MOST_ON_A_LINE = 20
 # Longest heading that says which system the lines below it are from.
 LONGEST_SECTION = 30
 CONTAINER = re.compile(
-    r"\b(?:containers?|dockerfile|distrobox|toolbox|devcontainer|lxc|lxd|pod|kubernetes|k8s)\b|"
+    r"\b(?:containers?(?!-optimized)|dockerfile|distrobox|toolbox|devcontainer|lxc|lxd|pod|kubernetes|k8s)\b|"
     r"\binside\b(?! (?:of )?(?:wsl|virtualbox|vmware|hyper|a (?:vm|virtual)))|^\s*FROM\b|"
     r"\b(?:docker|podman|nerdctl) (?:run|pull|exec|build|create)\b|"
     r"[a-z]:[\w.-]+ image\b|\b(?:docker|podman|container|base|oci) image\b",

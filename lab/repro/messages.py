@@ -41,7 +41,8 @@ TEXTS = {os.strerror(getattr(errno, name)).lower(): name for name in NAMES} | {
     text.lower(): name for name, texts in ROWS["translated"].items() for text in texts
 }
 NUMBER = re.compile(
-    r"\(os error (\d{1,3})\)|\berrno[:= ]{1,3}(\d{1,3})\b|\bcode: (\d{1,3}), kind:|\bError\((\d{1,3})\)|"
+    r"\(os error (\d{1,3})\)|\berrno[:= ]{1,3}(\d{1,3})\b|"
+    r"\bcode: (\d{1,3})(?:, kind:| \})|\bError\((\d{1,3})\)|"
     r"\[Errno (\d{1,3})\]",
     re.IGNORECASE,
 )

@@ -295,7 +295,7 @@ PROGRAM = re.compile(
 SENTENCE = re.compile(
     r"(?:^|[\s(])(?:the|that|is|are|and|sure|it|this|to|does|not|no|with|we|you|fails?|failed|succeeds|then|when|because|"
     r"but|cannot|can't|error|again|working|works|crash(?:es|ed)?)(?=[\s),]|$)|"
-    r"[.?!:,;]$|\w:\s|^\S+ v?\d+\.\d+\S*"
+    r"[.?!:,;]$|\w:\s|^\S+ (?:version )?v?\d+\.\d+\S*"
 )
 # A sentence about a command line, for example: bwrap --unshare-user ... succeeds
 ABOUT = re.compile(
@@ -337,7 +337,7 @@ def _command(line: Line) -> str | None:
 BY_SIGNAL = 128
 STATUS = re.compile(
     r"(?<![\w-])(?:(?:exit(?:ed)?|return(?:ed)?)(?:\s+(?:with|code|status|value|non-zero)){0,4}|status)[\s:=(]{1,3}"
-    r"(\d{1,3})\b(?!\.\d|/|>)|\bcode=exited, status=(\d{1,3})/",
+    r"(\d{1,3})\b(?!\.\d|/|>| OK\b)|\bcode=exited, status=(\d{1,3})/",
     re.IGNORECASE,
 )
 SIGNAL_NAME = re.compile(r"\b(SIG(?:SYS|SEGV|KILL|TERM|ABRT|BUS|ILL|FPE|TRAP|PIPE|INT|HUP))\b")

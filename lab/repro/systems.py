@@ -40,7 +40,7 @@ class Distribution(BaseModel):
         """The version in /etc/os-release of a version or a codename as it is written."""
         if codename := self.codenames.get(written.lower()):
             return codename
-        written = written.removesuffix(".x")
+        written = re.sub(r"[ -]?sp(?=\d)", ".", written.lower()).removesuffix(".x")
         if self.id == "ubuntu" and written.isdecimal():
             # ubuntu24 and ubuntu2404.
             return f"{written[:2]}.{written[2:] or '04'}"
@@ -115,10 +115,12 @@ def pattern() -> re.Pattern[str]:
         versions = "|".join([row.version, *row.codenames])
         parts.append(
             rf"(?P<{group}>(?:{row.names})(?: linux)?)"
-            r"(?:[ :,_v/-]{0,3}(?:(?:release|version|lts)[ :]{1,2})?\(?v?"
+            r"(?:[ :,_v/-]{0,3}(?:(?:release|version|lts|snapshot)[ :]{1,2})?\(?[vr]?"
             rf"(?P<{group}_version>{versions})(?![\d.]*\d))?"
         )
-    return re.compile(rf"(?<![a-z0-9./@])(?<!\d-)(?:{'|'.join(parts)})(?![a-z0-9]|\.[a-z])", re.IGNORECASE)
+    return re.compile(
+        rf"(?<![a-z0-9./@])(?<!\d-)(?:{'|'.join(parts)})(?!(?!lts\b)[a-z0-9]|\.[a-z])", re.IGNORECASE
+    )
 
 
 @cache
@@ -167,6 +169,9 @@ VERSION_FIELD = re.compile(
     r"^\W*(?:os |distro(?:bution)? |linux |ubuntu |debian |fedora )?(?:version|release)(?: number| id)?\W{1,6}",
     re.IGNORECASE,
 )
+# Another field that may stand between the two, as `podman info` prints it.
+PLAIN_FIELD = re.compile(r"^\s*\w{1,20}: \S{1,40}$")
+MOST_FIELDS = 3
 # A container's image as a name and a tag.
 IMAGE = re.compile(r"[a-z]+:\w")
 # Systems around the one in question: a virtual machine's, or Windows around WSL.
@@ -321,17 +326,21 @@ def _named(text: Text, index: int) -> Iterator[Named]:
 
 
 def _next_field(text: Text, index: int, row: Distribution, after: str) -> str | None:
-    """The version that the field below a system's name gives."""
-    if after.strip(" `*\"'|") or index + 1 >= len(text.lines):
+    """The version that a field below a system's name gives."""
+    if after.strip(" `*\"'|"):
         return None
-    words = text.lines[index + 1].labelled
-    field = VERSION_FIELD.match(words)
-    version = (
-        re.match(rf"(?:{'|'.join([row.version, *row.codenames])})(?![\d.]*\d)", words[field.end() :])
-        if field
-        else None
-    )
-    return version[0] if version else None
+    for line in text.lines[index + 1 : index + 1 + MOST_FIELDS]:
+        field = VERSION_FIELD.match(line.labelled)
+        version = (
+            re.match(
+                rf"(?:{'|'.join([row.version, *row.codenames])})(?![\d.]*\d)", line.labelled[field.end() :]
+            )
+            if field
+            else None
+        )
+        if version or not PLAIN_FIELD.match(line.labelled):
+            return version[0] if version else None
+    return None
 
 
 def _without_a_name(line: Line, words: str) -> Iterator[Named]:

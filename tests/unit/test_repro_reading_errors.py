@@ -59,6 +59,7 @@ def test_the_same_denial_many_times_is_one_statement() -> None:
         ("Main process exited, code=dumped, status=31/SYS", [(159, "SIGSYS")]),
         ("Process: 7 ExecStart=/bin/x (code=exited, status=1/FAILURE)", [(1, None)]),
         ("aa-status 2>/dev/null", []),
+        ("the server answers with status 200 OK", []),
     ],
 )
 def test_exit_statuses_and_signals(text: str, found: Sequence[tuple[int, str | None]]) -> None:

@@ -35,6 +35,17 @@ from tests.builders.report_texts import of, systems
             "Silverblue derived image\n\n    State: idle\n    Version: 41.20250101.0 (2025-01-01T10:00:00Z)",
             [("fedora", "41")],
         ),
+        ("Ubuntu 22.04LTS", [("ubuntu", "22.04")]),
+        ("Ubuntu 22.04.x", [("ubuntu", "22.04")]),
+        ("Pop 22.04", [("pop", "22.04")]),
+        ("PVE 8.2 host", [("pve", "8.2")]),
+        ("It fails on AL2023", [("amzn", "2023")]),
+        ("SLES 15 SP4", [("sles", "15.4")]),
+        ("macOS Ventura", [("macos", "13")]),
+        ("fedora coreos 39.20240101.3.0", [("fedora", "39")]),
+        ("Tumbleweed snapshot 20240101", [("opensuse-tumbleweed", "20240101")]),
+        ("Distro: Linux Mint 21.2 Victoria base: Ubuntu 22.04 jammy", [("linuxmint", "21.2")]),
+        ('    distribution: fedora\n    variant: server\n    version: "38"', [("fedora", "38")]),
         # Not the host, or no system.
         ("Install bubblewrap (Linux), use sandbox-exec (macOS) or the ACL runner (Windows).", []),
         ("It supports Linux, macOS and Windows.", []),
@@ -73,6 +84,7 @@ def test_a_pasted_os_release_names_a_distribution_that_the_table_lacks() -> None
             "ubuntu",
         ),
         ('Fedora 43\n\n    ARG BASE="debian:12"', "fedora", "debian"),
+        ("Docker image: node:18-bullseye on Ubuntu 22.04", "ubuntu", "debian"),
     ],
 )
 def test_a_container_is_told_from_its_host(text: str, host: str, container: str) -> None:

@@ -215,3 +215,15 @@ def test_an_option_that_a_sentence_presents_as_a_cure_is_one(text: str) -> None:
 )
 def test_a_version_that_is_compared_is_not_the_reporters(text: str, versions: list[str]) -> None:
     assert [each.version for each in of(Program, text)] == versions
+
+
+@pytest.mark.parametrize(
+    "text", ["user.name=foo", "kernel.org is 5", "net.http: 1", "fs.promises.open: 5", "dev.to: 5"]
+)
+def test_a_name_with_dots_is_no_sysctl(text: str) -> None:
+    assert of(Setting, text) == []
+
+
+@pytest.mark.parametrize("text", [f"Is {CLONE}=1 required?", f"The manual says that `{CLONE}=1` is needed."])
+def test_what_is_required_does_not_hold(text: str) -> None:
+    assert [setting.mood for setting in of(Setting, text)] == [Mood.HYPOTHETICAL]
