@@ -536,6 +536,8 @@ def test_the_words_of_programs_and_the_named_system_make_a_cause_likely(text: st
         "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted",
         "On my VPS: Could not access KVM kernel module: Operation not permitted",
         "Ubuntu 24.04\n\nError: sandbox unavailable",
+        # An engine that is also there says nothing.
+        "Fedora 43\n\nbwrap: No permissions to create new namespace, likely because x\n\nI have podman, too.",
         "Ubuntu 24.04\n\nnewuidmap: write to uid_map failed: Operation not permitted",
         "Error clone: main.c:2517 main: Invalid argument\nDebian 12",
         "bwrap: Failed to make / slave: Operation not permitted",
