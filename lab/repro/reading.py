@@ -374,16 +374,18 @@ def _statuses(text: str) -> Iterator[int]:
 RELEASE = r"\d\.\d{1,2}(?:\.\d{1,3})?(?:[-+.~][\w.+~-]*[\w])?"
 KERNEL_NAMED = re.compile(
     r"\b(?:linux(?: kernel)?(?: version)?|kernel(?: version| release)?|uname(?: -\w+)?)"
-    rf"[\s:=(\"'v]{{1,4}}({RELEASE})(?![+\w])",
+    rf"[\s:=(\"'v-]{{1,4}}({RELEASE})(?![+\w])",
     re.IGNORECASE,
 )
 # Releases that distributions give to kernels, which need no word before them.
 KERNEL_BARE = re.compile(
     r"(?<![\w.-])(\d\.\d{1,2}\.\d{1,3}[-+.~][\w.+~-]*?"
     r"(?:generic|aws|azure|gcp|lowlatency|amd64|arm64|x86_64|pve|zen\d?|hardened|arch\d[\w.-]*|fc\d\d[\w.]*|el\d[\w.]*|"
-    r"amzn\d+[\w.]*|MANJARO|WSL2|default|lts|tinycore\w*)"
+    r"amzn\d+[\w.]*|rpi-v[78]l?|MANJARO|WSL2|default|lts|tinycore\w*)"
     r"(?:[-.][\w.]+)*)(?![\w-])"
 )
+# What Python's platform.platform() adds.
+PLATFORM = re.compile(r"-(?:x86_64|aarch64)-with-\S+$")
 UNAME = re.compile(rf"\bLinux \S{{1,255}} ({RELEASE}) #\d")
 # Kernels that have something, not the one that runs.
 OTHER_KERNELS = re.compile(
@@ -436,7 +438,7 @@ def _kernels(text: Text) -> Iterator[Read]:
             for match in matches(pattern, words):
                 if OTHER_KERNELS.search(words[: match.start()]) or OR_NEWER.match(words[match.end() :]):
                     continue
-                yield Read(Kernel(quote(line), match[1]), line.number)
+                yield Read(Kernel(quote(line), PLATFORM.sub("", match[1])), line.number)
 
 
 def _programs(text: Text) -> Iterator[Read]:

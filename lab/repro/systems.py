@@ -67,8 +67,9 @@ class Rank(IntEnum):
     """How much a line counts that names a system."""
 
     PROSE = 0
-    FIELD = 1
-    PRINTED = 2
+    OWN = 1
+    FIELD = 2
+    PRINTED = 3
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,12 @@ def pattern() -> re.Pattern[str]:
         versions = "|".join([row.version, *row.codenames])
         parts.append(
             rf"(?P<{group}>(?:{row.names})(?: linux)?)"
-            r"(?:[ :,_v/-]{0,3}(?:(?:release|version|lts|snapshot)[ :]{1,2})?\(?[vr]?"
+            r"(?:[\"'`]?[ :,_v/-]{0,3}(?:(?:release|version|lts|snapshot)[ :]{1,2})?\(?[vr]?"
             rf"(?P<{group}_version>{versions})(?![\d.]*\d))?"
         )
     return re.compile(
-        rf"(?<![a-z0-9./@])(?<!\d-)(?:{'|'.join(parts)})(?!(?!lts\b)[a-z0-9]|\.[a-z])", re.IGNORECASE
+        rf"(?<![a-z0-9.@])(?<!(?<!library)/)(?<!\d-)(?:{'|'.join(parts)})(?!(?!lts\b)[a-z0-9]|\.[a-z])",
+        re.IGNORECASE,
     )
 
 
@@ -150,7 +152,7 @@ UNLISTED = re.compile(
 )
 OS_RELEASE = re.compile(r"^\s*([A-Z_]+)=[\"']?([^\"']*)[\"']?\s*$")
 LSB_RELEASE = re.compile(r"^\s*(Distributor ID|Description|Release|Codename):\s+(.+?)\s*$")
-OS_RELEASE_NAMES = ("PRETTY_NAME", "NAME", "VERSION", "ID", "DISTRIB_DESCRIPTION")
+OS_RELEASE_NAMES = ("PRETTY_NAME", "NAME", "VERSION", "ID", "DISTRIB_ID", "DISTRIB_DESCRIPTION")
 # A file whose only line is the version.
 VERSION_FILE = re.compile(r"\bcat /etc/(alpine-release|debian_version)\s*$")
 VERSION_LINE = re.compile(r"^\s*(\d+(?:\.\d+)*)\s*$")
@@ -166,16 +168,18 @@ OSTREE_VERSION = re.compile(r"^\s*Version: (\d\d)\.20\d{6}\b")
 CONTAINER_PROMPT = re.compile(r"\w+@[0-9a-f]{12}\b|^\s*[0-9a-f]{12}:\S* ?[$#]")
 # A field with the version of the system that the field before it names.
 VERSION_FIELD = re.compile(
-    r"^\W*(?:os |distro(?:bution)? |linux |ubuntu |debian |fedora )?(?:version|release)(?: number| id)?\W{1,6}",
+    r"^\W*(?:os |distro(?:bution)? |distrib_|linux |ubuntu |debian |fedora )?"
+    r"(?:version|release)(?:[ _](?:number|id))?\W{1,6}",
     re.IGNORECASE,
 )
 # Another field that may stand between the two, as `podman info` prints it.
 PLAIN_FIELD = re.compile(r"^\s*\w{1,20}: \S{1,40}$")
 MOST_FIELDS = 3
 # A container's image as a name and a tag.
-IMAGE = re.compile(r"[a-z]+:\w")
+LISTED = re.compile(r"[\s,/&]*(?:and|or)?\s*")
+IMAGE = re.compile(r"[a-z-]+:\w")
 # Systems around the one in question: a virtual machine's, or Windows around WSL.
-OUTER = ("windows", "macos")
+OUTER = ("windows", "macos", "pve")
 # How Ubuntu's kernels say that they move a program into another profile.
 UBUNTU_INFO = re.compile(r"transitioning\s*profile")
 # The release for which Ubuntu built a kernel.
@@ -195,7 +199,7 @@ def read(text: Text) -> Iterator[Read]:
     inner = [each for each in hosts if each.system.id not in OUTER]
     if inner or any(_words()["inside"].search(line.text) for line in text.lines):
         # A form's field names Windows around WSL where nothing names what is in it.
-        hosts = inner or [each for each in hosts if each.rank is not Rank.PROSE]
+        hosts = inner or [each for each in hosts if each.rank >= Rank.FIELD]
     most = max((each.rank for each in hosts), default=Rank.PROSE)
     kept = [each for each in hosts if each.rank == most]
     # Another line may say more of the same system.
@@ -291,7 +295,12 @@ def _named(text: Text, index: int) -> Iterator[Named]:
     line = text.lines[index]
     words = _blanked(line.text)
     found = list(matches(pattern(), words))
+    rank = Rank.PROSE
     for number, match in enumerate(found):
+        # "I use Debian 12 and Fedora 43" names two of one's own.
+        between = words[found[number - 1].end() if number else 0 : match.start()]
+        if rank is not Rank.OWN or not LISTED.fullmatch(between):
+            rank = _rank(line, words[: match.start()])
         group = next(name for name in match.re.groupindex if match[name] and not name.endswith("_version"))
         row = table()[group.replace("_", "-")]
         version = match[f"{group}_version"]
@@ -315,12 +324,12 @@ def _named(text: Text, index: int) -> Iterator[Named]:
         system = System(
             quote(line), row.id, release, name, where, row.like, or_derivative=derivative is not None
         )
-        yield Named(Read(system, line.number), system, _rank(line))
+        yield Named(Read(system, line.number), system, rank)
         # "bullseye and buster"
         more = re.match(r"(?:,| and| or| &)+ ([a-z]+)\b", after, re.IGNORECASE)
         if version and more and more[1].lower() in row.codenames:
             other = replace(system, version=row.release(more[1]), name=f"{row.id} {more[1]}")
-            yield Named(Read(other, line.number), other, _rank(line))
+            yield Named(Read(other, line.number), other, rank)
     if not found:
         yield from _without_a_name(line, words)
 
@@ -421,10 +430,13 @@ def _place(line: Line, words: str, match: re.Match[str]) -> Place:
     return place(line, match.start())
 
 
-def _rank(line: Line) -> Rank:
+def _rank(line: Line, before: str = "") -> Rank:
     if PRINTED_NAME.match(line.text):
         return Rank.PRINTED
-    return Rank.FIELD if FIELD.match(line.labelled) else Rank.PROSE
+    if FIELD.match(line.labelled):
+        return Rank.FIELD
+    is_own = _words()["own"].search(END_OF_SENTENCE.split(before)[-1])
+    return Rank.OWN if is_own else Rank.PROSE
 
 
 def _tagged(line: Line) -> Iterator[Named]:

@@ -36,6 +36,22 @@ from tests.builders.report_texts import of, systems
             [("fedora", "41")],
         ),
         ("Ubuntu 22.04LTS", [("ubuntu", "22.04")]),
+        ("Noble Numbat", [("ubuntu", "24.04")]),
+        ('OS name: "Ubuntu" version 22.04', [("ubuntu", "22.04")]),
+        ('NAME="Ubuntu"\nVERSION_ID="22.04"', [("ubuntu", "22.04")]),
+        ("DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=20.04", [("ubuntu", "20.04")]),
+        # One's own system outweighs what else a text names.
+        ("Debian and Ubuntu have this patch. My system is Arch Linux.", [("arch", None)]),
+        ("The package is built for Debian 12; my host is openSUSE Leap 15.6", [("opensuse-leap", "15.6")]),
+        ("Since Ubuntu 23.10 AppArmor restricts this. I run Pop!_OS 22.04.", [("pop", "22.04")]),
+        (
+            "I use Debian 12 and Fedora 43. Ubuntu 24.04 is said to fail.",
+            [("debian", "12"), ("fedora", "43")],
+        ),
+        ("I run the AppImage built on Ubuntu 18.04 under Fedora 41.", [("fedora", "41")]),
+        ("It worked on Debian 11, fails since Debian 12.", [("debian", "12")]),
+        ("Ubuntu 22.04 VM in Proxmox", [("ubuntu", "22.04")]),
+        ("Fedora 43 fails; Windows is not affected", [("fedora", "43")]),
         ("Ubuntu 22.04.x", [("ubuntu", "22.04")]),
         ("Pop 22.04", [("pop", "22.04")]),
         ("PVE 8.2 host", [("pve", "8.2")]),
@@ -85,6 +101,10 @@ def test_a_pasted_os_release_names_a_distribution_that_the_table_lacks() -> None
         ),
         ('Fedora 43\n\n    ARG BASE="debian:12"', "fedora", "debian"),
         ("Docker image: node:18-bullseye on Ubuntu 22.04", "ubuntu", "debian"),
+        ("I run a Docker container with Ubuntu 24.04 in it on my Debian 12 server", "debian", "ubuntu"),
+        ("LXC container with Debian 12 on Proxmox VE 8.1", "pve", "debian"),
+        ("FROM docker.io/library/alpine:3.19 on Fedora 43", "fedora", "alpine"),
+        ("macOS with Docker Desktop, container: debian:12", "macos", "debian"),
     ],
 )
 def test_a_container_is_told_from_its_host(text: str, host: str, container: str) -> None:
@@ -215,3 +235,8 @@ def test_what_a_program_printed_outweighs_a_form_and_a_form_outweighs_a_sentence
     printed = '```\nNAME="Arch Linux"\nID=arch\n```'
     assert systems(f"{sentence}\n\n{form}") == [("fedora", "43")]
     assert systems(f"{sentence}\n\n{form}\n\n{printed}") == [("arch", None)]
+
+
+def test_pythons_platform_tells_the_kernel() -> None:
+    [kernel] = of(Kernel, "Platform: Linux-6.8.0-45-generic-x86_64-with-glibc2.39")
+    assert kernel.release == "6.8.0-45-generic"
