@@ -21,21 +21,9 @@ from lab.repro.report import Quote, Speaker, Words
 TABLE = Path(__file__).with_suffix(".toml")
 # The errors that tell hosts apart.
 NAMES = (
-    *(
-        "EPERM",
-        "EACCES",
-        "ENOENT",
-        "ENOSPC",
-        "EAGAIN",
-        "EINVAL",
-        "ENOMEM",
-        "ENOSYS",
-        "EBUSY",
-        "EROFS",
-        "ENODEV",
-    ),
-    *("ENODEV", "ENXIO", "ELOOP", "EUSERS", "EMFILE", "ENOEXEC", "EOPNOTSUPP", "ENOTDIR", "EEXIST"),
-)
+    "EPERM", "EACCES", "ENOENT", "ENOSPC", "EAGAIN", "EINVAL", "ENOMEM", "ENOSYS", "EBUSY", "EROFS", "ENODEV",
+    "ENXIO", "ELOOP", "EUSERS", "EMFILE", "ENOEXEC", "EOPNOTSUPP", "ENOTDIR", "EEXIST",
+)  # fmt: skip
 ROWS = tomllib.loads(TABLE.read_text())
 TEXTS = {os.strerror(getattr(errno, name)).lower(): name for name in NAMES} | {
     text.lower(): name for name, texts in ROWS["translated"].items() for text in texts

@@ -19,6 +19,7 @@ from lab.repro.report import (
     Mood,
     NamedTest,
     Place,
+    Possible,
     Probed,
     Program,
     Quote,
@@ -71,31 +72,9 @@ def document(report: Report, judged: Judged) -> dict[str, Any]:
         "cut": report.cut,
         "statements": [_as_json(each) for each in report.statements],
         "not_understood": [_quote(each) for each in report.unread],
-        "findings": [
-            {
-                "cause": each.name,
-                "confidence": each.confidence,
-                "program": each.program,
-                "why": each.why,
-                "quotes": [_quote(quote) for quote in each.quotes],
-            }
-            for each in judged.findings
-        ],
-        "possible": [
-            {
-                "cause": each.name,
-                "share": each.share,
-                "speaks_for": list(each.speaks_for),
-                "speaks_against": list(each.speaks_against),
-                "command": each.command,
-                "shows": each.shows,
-                "quotes": [_quote(quote) for quote in each.quotes],
-            }
-            for each in judged.possible
-        ],
-        "remarks": [
-            {"text": each.text, "quotes": [_quote(quote) for quote in each.quotes]} for each in judged.remarks
-        ],
+        "findings": [_of_cause(finding) for finding in judged.findings],
+        "possible": [_of_cause(candidate) for candidate in judged.possible],
+        "remarks": [_with_quotes(remark) for remark in judged.remarks],
     }
 
 
@@ -239,6 +218,16 @@ def _as_json(statement: Statement) -> dict[str, Any]:
         said = asdict(statement)
         del said["quote"]
     return {"kind": WORDS[type(statement)][0].replace(" ", "-"), **_quote(statement.quote), "says": said}
+
+
+def _of_cause(cause: Finding | Possible) -> dict[str, Any]:
+    said = _with_quotes(cause)
+    return {"cause": said.pop("name"), **said}
+
+
+def _with_quotes(shown: Finding | Possible | Remark) -> dict[str, Any]:
+    """All that something says, with its lines as other lines are written."""
+    return {**asdict(shown), "quotes": [_quote(quote) for quote in shown.quotes]}
 
 
 def _quote(quote: Quote) -> dict[str, Any]:

@@ -74,11 +74,15 @@ class Rank(IntEnum):
 
 @dataclass(frozen=True)
 class Named:
-    """A system that a line names, and how much that line counts."""
+    """A system that lines name, the number of the last of them, and how much they count."""
 
-    read: Read
     system: System
+    last: int
     rank: Rank
+
+    @property
+    def read(self) -> Read:
+        return Read(self.system, self.last)
 
 
 @cache
@@ -217,8 +221,7 @@ def _in_container(text: Text, named: Named) -> Named:
         CONTAINER_PROMPT.search(text.lines[at].text) for at in range(block.start, index + 1)
     ):
         return named
-    system = replace(named.system, place=Place.CONTAINER)
-    return replace(named, system=system, read=replace(named.read, statement=system))
+    return replace(named, system=replace(named.system, place=Place.CONTAINER))
 
 
 def _with_ostree(text: Text, named: Sequence[Named]) -> Iterator[Named]:
@@ -227,10 +230,8 @@ def _with_ostree(text: Text, named: Sequence[Named]) -> Iterator[Named]:
     hosts = [each.system for each in named if each.system.place is Place.HOST]
     is_unsaid = told is not None and not any(each.version for each in hosts)
     for each in named:
-        if is_unsaid and each.system in hosts and family(each.system.id) == "fedora":
-            system = replace(each.system, version=told)
-            each = replace(each, system=system, read=replace(each.read, statement=system))
-        yield each
+        is_its = is_unsaid and each.system in hosts and family(each.system.id) == "fedora"
+        yield replace(each, system=replace(each.system, version=told)) if is_its else each
 
 
 def inferred(statements: Sequence[Statement]) -> list[System]:
@@ -324,12 +325,12 @@ def _named(text: Text, index: int) -> Iterator[Named]:
         system = System(
             quote(line), row.id, release, name, where, row.like, or_derivative=derivative is not None
         )
-        yield Named(Read(system, line.number), system, rank)
+        yield Named(system, line.number, rank)
         # "bullseye and buster"
         more = re.match(r"(?:,| and| or| &)+ ([a-z]+)\b", after, re.IGNORECASE)
         if version and more and more[1].lower() in row.codenames:
             other = replace(system, version=row.release(more[1]), name=f"{row.id} {more[1]}")
-            yield Named(Read(other, line.number), other, rank)
+            yield Named(other, line.number, rank)
     if not found:
         yield from _without_a_name(line, words)
 
@@ -362,13 +363,13 @@ def _without_a_name(line: Line, words: str) -> Iterator[Named]:
         system = System(
             quote(line), row.id, row.release(match[1]), f"{row.id.capitalize()} {match[1]}", where, row.like
         )
-        yield Named(Read(system, line.number), system, _rank(line))
+        yield Named(system, line.number, _rank(line))
     if unlisted := UNLISTED.match(line.labelled):
         name = unlisted[1]
         slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\s*(?:Linux|OS)$", "", name).lower()).strip("-")
         if slug and slug not in ("gnu", "linux", "host", "linux-os"):
             system = System(quote(line), slug, unlisted[2], name, place(line))
-            yield Named(Read(system, line.number), system, Rank.FIELD)
+            yield Named(system, line.number, Rank.FIELD)
 
 
 def _blanked(words: str) -> str:
@@ -445,7 +446,7 @@ def _tagged(line: Line) -> Iterator[Named]:
             if match[1] == row.id or match[1] in row.codenames:
                 name, version = f"{row.id} ({match[0]})", row.codenames.get(match[1])
                 system = System(quote(line), row.id, version, name, Place.CONTAINER, row.like)
-                yield Named(Read(system, line.number), system, Rank.PROSE)
+                yield Named(system, line.number, Rank.PROSE)
                 break
 
 
@@ -464,7 +465,7 @@ def _printed(text: Text) -> Iterator[Named]:
             system = System(
                 quote(line), row.id, row.release(version[1]), f"{row.id.capitalize()} {version[1]}", place(line)
             )
-            yield Named(Read(system, text.lines[index + 1].number), system, Rank.PRINTED)
+            yield Named(system, text.lines[index + 1].number, Rank.PRINTED)
     if "ID" in release and "NAME" in release:
         yield from _of_os_release(release)
     if "Distributor ID" in lsb and "Release" in lsb:
@@ -477,7 +478,7 @@ def _printed(text: Text) -> Iterator[Named]:
             system = System(
                 quote(line), row.id, row.release(version_) if known else None, title, place(line), row.like
             )
-            yield Named(Read(system, max(each.number for each, _ in lsb.values())), system, Rank.PRINTED)
+            yield Named(system, max(each.number for each, _ in lsb.values()), Rank.PRINTED)
 
 
 def _of_os_release(release: dict[str, tuple[Line, str]]) -> Iterator[Named]:
@@ -491,4 +492,4 @@ def _of_os_release(release: dict[str, tuple[Line, str]]) -> Iterator[Named]:
         return
     parent = row.like if row else (like[0] if like else None)
     system = System(quote(lines[0]), name, version or None, pretty, place(lines[0]), parent)
-    yield Named(Read(system, lines[-1].number), system, Rank.PRINTED)
+    yield Named(system, lines[-1].number, Rank.PRINTED)
