@@ -66,14 +66,23 @@ WRAPPED = re.compile(r"^[a-z_]+$")
 ANSWER = re.compile(rf"^\s*({NUMBERS}|[\w./|%-]+)\s*$")
 # Commands that change what a host allows, up to the end of what they change.
 STEP = re.compile(
-    r"\b(?:apparmor_parser -[A-Za-z]+(?: -\w+)* \S+|aa-(?:teardown|disable|complain|enforce)\b(?: \S+)?|"
+    r"\b(?:apparmor_parser -[A-Za-z]+(?: -\w+)* \S+|aa-teardown\b|aa-(?:disable|complain|enforce) \S+|"
     r"setenforce [01]|setsebool \S+ \S+(?: \S+)?|systemctl (?:stop|disable|restart|reload) apparmor\S*|"
     r"chmod \S+ /\S+|chown \S+ /dev/\S+|setfacl -\S+ \S+ /dev/\S+|"
     r"(?:usermod|gpasswd|adduser) -?\S+ \S+(?: \S+)?|"
     r"modprobe \S+|setcap \S+ \S+|mount -o \S+ \S+|ulimit -u \S+)"
 )
+# The same in words, which count only if the sentence says what came of it.
+DEED = re.compile(
+    r"\b(?:(?:add|join)(?:ed|ing)? (?:\w+ ){0,4}?(?:the )?[\"'`]?kvm[\"'`]? group|"
+    r"enabl(?:ed|ing) (?:[\w-]+ ){0,3}?(?:VT-x|VT-d|AMD-V|SVM|virtuali[sz]ation)\b)",
+    re.IGNORECASE,
+)
 # Options of a container's, in a sentence about what they change.
-OPTION = re.compile(r"(?<!\S)--(?:privileged|security-opt[ =]\S+|cap-add[ =]\S+|userns[ =]\S+|network[ =]\S+)")
+OPTION = re.compile(
+    r"(?<!\S)--(?:privileged|security-opt[ =]\S+|cap-add[ =]\S+|userns[ =]\S+|network[ =]\S+)|"
+    r"\b(?:privileged: true|cap_add: \S+)"
+)
 STUCK = re.compile(r"(?<=[a-z_])does not .*")
 
 # Most characters before a word in which it is looked for what negates it.
@@ -171,6 +180,10 @@ def _commands(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
         # What stands below advice does not tell what came of it.
         if index not in text.advice or _helped(text.lines[index].text) is not None:
             yield STUCK.sub("", match[0]).rstrip(".,;:)`'\""), helped
+    for match in matches(DEED, text.lines[index].text):
+        helped = outcome_of(text, index, match.start(), match.end(), changes=True).helped
+        if helped is not None and index not in text.advice:
+            yield match[0], helped
 
 
 def _options(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
@@ -181,7 +194,8 @@ def _options(text: Text, index: int) -> Iterator[tuple[str, bool | None]]:
         end = start + len(option)
         lead, tail = text.lead(index, start), text.tail(index, end)
         is_trial = SAYS["perhaps"].search(lead) or SAYS["cure"].search(lead)
-        if SAYS["usual"].search(lead) or not (is_trial or SAYS["cured"].match(tail.strip(" `\"'"))):
+        is_said = SAYS["cured"].match(tail.strip(" `\"'")) or SAYS["in_vain"].match(tail.strip(" `\"'"))
+        if SAYS["usual"].search(lead) or not (is_trial or is_said):
             continue
         yield option, outcome_of(text, index, start, end, changes=False, nearest=True).helped
 

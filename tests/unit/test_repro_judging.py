@@ -466,6 +466,8 @@ def test_each_of_these_words_tells_one_cause_and_no_other(text: str, cause: str,
             "kvm-denied",
         ),
         ("My account has no access to /dev/kvm, and vmtool aborts.", "kvm-denied"),
+        ("Adding my user to the kvm group solved it.", "kvm-denied"),
+        ("After enabling VT-x in the BIOS it works.", "kvm-absent"),
         ("vmtool: /dev/kvm is inaccessible\n[root@vps ~]# dmesg\nHypervisor detected: KVM", "kvm-absent"),
         (
             "emulator: x86 emulation currently requires hardware acceleration!\n\nIt runs in VirtualBox.",

@@ -188,10 +188,28 @@ def test_what_is_presented_as_the_cure_helps(text: str, name: str) -> None:
         "After that, `bwrap --bind / / true` runs.",
         "That is usually done by --privileged, and it works.",
         "```\nHINT:   sudo modprobe kvm_amd\n```\n\nOn my laptop it works.",
+        "Check whether adding your user to the kvm group is possible.",
     ],
 )
 def test_a_test_a_hint_and_a_look_are_no_cures(text: str) -> None:
     assert of(Setting, text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "helped"),
+    [
+        ("I ran `sudo aa-teardown` and it works.", "aa-teardown", True),
+        ("privileged: true fixes it", "privileged: true", True),
+        ("--cap-add=SYS_ADMIN did not help", "--cap-add=SYS_ADMIN", False),
+    ],
+)
+def test_what_came_of_a_step(text: str, name: str, helped: bool) -> None:
+    assert [(setting.name, setting.helped) for setting in of(Setting, text)] == [(name, helped)]
+
+
+def test_what_is_no_option_was_not_tried() -> None:
+    [setting] = of(Setting, f"Setting `{RESTRICT}=0` is not an option for us.")
+    assert setting.mood is Mood.AVOIDED
 
 
 @pytest.mark.parametrize(
