@@ -49,7 +49,7 @@ SWITCH = re.compile(
 COUNT = re.compile(r"\bmax_\w+$")
 # echo 0 | sudo tee /proc/sys/..., and with >.
 ECHO = re.compile(rf"\becho\s+[\"']?({NUMBERS})[\"']?\s*(?:\|\s*(?:sudo\s+)?tee(?:\s+-a)?|>)\s*[\"']?({PATH})")
-# More than that say the same.
+# More settings, or more steps, than that say the same.
 MOST_SETTINGS = 500
 # What changes the settings on its line.
 CHANGES = re.compile(r"\bsysctl\s+(?:-\S+\s+)*(?:-w\b|--write\b|[a-z]+\.[\w.-]+=)|\btee\b|\becho\b|/etc/sysctl")
@@ -100,6 +100,10 @@ class Outcome:
 def read(text: Text) -> Iterator[Read]:
     """Yield the settings of a report, and the steps that were tried and are no settings."""
     yield from islice(_settings(text), MOST_SETTINGS)
+    yield from islice(_steps(text), MOST_SETTINGS)
+
+
+def _steps(text: Text) -> Iterator[Read]:
     for index, line in enumerate(text.lines):
         for step, helped in (*_commands(text, index), *_options(text, index), *_spans(text, index)):
             yield Read(Setting(quote(line), step, None, Mood.TRIED, helped, place(line)), line.number)

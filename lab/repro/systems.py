@@ -6,7 +6,7 @@ What a program printed about its own system outweighs the field of a form, and t
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cache, partial
@@ -198,7 +198,7 @@ def read(text: Text) -> Iterator[Read]:
         if pair is None or pair[1] in OS_RELEASE_NAMES:
             named += _named(text, index)
         named += _tagged(line)
-    named = [_in_container(text, each) for each in _with_ostree(text, named)]
+    named = [*_in_containers(text, _with_ostree(text, named))]
     hosts = [each for each in named if each.system.place is Place.HOST]
     inner = [each for each in hosts if each.system.id not in OUTER]
     if inner or any(_words()["inside"].search(line.text) for line in text.lines):
@@ -213,15 +213,18 @@ def read(text: Text) -> Iterator[Read]:
     yield from sorted((each.read for each in kept), key=lambda each: each.statement.quote.number)
 
 
-def _in_container(text: Text, named: Named) -> Named:
-    """A system that a program tells below a prompt in a container is the container's."""
-    index = next(at for at, line in enumerate(text.lines) if line.number == named.system.quote.number)
-    block = text.blocks[text.lines[index].block]
-    if text.lines[index].kind is not Kind.CODE or not any(
-        CONTAINER_PROMPT.search(text.lines[at].text) for at in range(block.start, index + 1)
-    ):
-        return named
-    return replace(named, system=replace(named.system, place=Place.CONTAINER))
+def _in_containers(text: Text, named: Iterable[Named]) -> Iterator[Named]:
+    """Systems that programs tell below a prompt in a container are the container's."""
+    below: set[int] = set()
+    begun: int | None = None
+    for line in text.lines:
+        if line.kind is Kind.CODE and CONTAINER_PROMPT.search(line.text):
+            begun = line.block
+        if line.block == begun:
+            below.add(line.number)
+    for each in named:
+        is_below = each.system.quote.number in below
+        yield replace(each, system=replace(each.system, place=Place.CONTAINER)) if is_below else each
 
 
 def _with_ostree(text: Text, named: Sequence[Named]) -> Iterator[Named]:
