@@ -117,6 +117,8 @@ REFUSED = ("unshare: unshare failed", "clone(CLONE_NEWUSER) errno")
 UID_MAP = "unshare: write failed"
 # boxlite's own threads and processes, which make namespaces before and after bubblewrap.
 BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
+# systemd, and the processes in which it sets up a service: containers deny them mounts, and they go on.
+SERVICES = re.compile(r"systemd(?:-\w+)?|\(.*\)")
 # Causes that are boxlite's own fault.
 OF_BOXLITE = ("shim-seccomp", "shim-not-executable")
 
@@ -224,6 +226,8 @@ def _is_about_namespaces(name: str, fields: Mapping[str, str]) -> bool:
         return RESTRICTED in (fields.get("profile"), fields.get("target"))
     if name == "apparmor-disconnected":
         return re.search(r"(?:uid_map|gid_map|setgroups)$|/ns/", fields.get("name", "")) is not None
+    if name in ("apparmor-mount-deny", "selinux-mount-deny"):
+        return SERVICES.fullmatch(fields.get("comm", "")) is None
     return True
 
 

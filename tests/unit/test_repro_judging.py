@@ -74,6 +74,19 @@ def test_an_audit_line_that_names_no_program_proves_nothing() -> None:
     assert "names no program" in finding.why
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'apparmor="DENIED" operation="mount" profile="lxc-container-default" name="/" comm="(networkd)"',
+        'type=AVC msg=audit(1:2): avc:  denied  { mounton } for  comm="systemd" path="/" tclass=dir permissive=0',
+    ],
+)
+def test_a_service_that_may_not_mount_hides_no_other_failure(line: str) -> None:
+    assert found(line) == []
+    together = f"{line}\n\nFailed to open /dev/kvm: Permission denied"
+    assert found(together) == [("kvm-denied", Confidence.LIKELY, "bwrap")]
+
+
 def test_a_line_that_only_tells_of_the_transition_proves_nothing() -> None:
     text = (
         'apparmor="AUDIT" operation="userns_create" info="Userns create - transitioning profile" '
