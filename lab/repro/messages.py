@@ -41,6 +41,8 @@ CODE = re.compile(r"\s*\((?:os error )?-?\d{1,3}\)")
 # So far after a message's first words, in characters, an error still belongs to it; and so far before them.
 AFTER, BEFORE = 200, 60
 # The table's words for bubblewrap, and for a message that several programs print.
+# Another clause is about something else.
+CLAUSE = re.compile(r";|\. ")
 BWRAP, ANY = "bubblewrap", "any"
 BUBBLEWRAP = re.compile(r"(?<!failed to run )(?<!::)\bbwrap: (.{3,})")
 # What opens a quotation, and what closes it.
@@ -184,7 +186,8 @@ def _known(quote_: Quote, text: str) -> Words | None:
         program = PROGRAM.search(text[max(0, start - 64) : start])
         start -= len(program[0]) if program else 0
         found = _first_error(text[match.start() : match.end() + AFTER])
-        if found is None and (before := _first_error(text[max(0, start - BEFORE) : start])):
+        clause = CLAUSE.split(text[max(0, start - BEFORE) : start])[-1]
+        if found is None and (before := _first_error(clause)):
             name, end = before[0], match.end()
         elif found is not None:
             name, end = found[0], match.start() + found[1]
