@@ -4,8 +4,6 @@ import difflib
 import traceback
 from collections.abc import Iterable, Mapping
 
-from pydantic import ValidationError
-
 # The name of a traceback among the evidence, and how much of it, and of an exception's message, is kept.
 TRACEBACK_FILE, LONGEST, LONGEST_MESSAGE = "traceback.txt", 20_000, 500
 
@@ -76,6 +74,8 @@ def is_lasting(error: Exception) -> bool:
 
 def one_line(error: Exception) -> str:
     """An error's message in one line, without the input that failed validation: it may hold a secret."""
+    from pydantic import ValidationError  # Few commands meet one, and its import takes long.
+
     if isinstance(error, ValidationError):
         first = error.errors(include_input=False)[0]
         return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))

@@ -6,8 +6,6 @@ import re
 import tempfile
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from lab.base.errors import UsageError
 from lab.base.space import A_RUN, disk_full, is_full
 
@@ -118,6 +116,8 @@ def is_locked(lock: Path) -> bool:
     """Whether a process holds this lock file. A lock that a dead process left is held by nobody."""
     if not lock.exists():
         return False
+    from filelock import FileLock, Timeout  # Every command imports this module, and few look at a lock.
+
     try:
         with FileLock(lock, timeout=0):
             return False

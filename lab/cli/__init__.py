@@ -12,15 +12,16 @@ from types import FrameType
 
 import click
 from click.shell_completion import CompletionItem
-from rich.markup import escape
 
+from lab import __version__
 from lab.base import notices, space
-from lab.base.errors import LabError, NotApplicable, UsageError
+from lab.base.errors import Bug, LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
 from lab.base.notices import quiet_libraries, show_progress
 from lab.base.paths import STATES_GIB, Paths
-from lab.cli.output import BUG, INTERRUPTED, errors
 
+# The exit status that shells give a program ended by SIGINT.
+INTERRUPTED = 130
 # Longest message of an error, in characters.
 LONGEST = 20_000
 # The variable by which a shell's script asks `lab` for names; click knows it by the program's name.
@@ -88,7 +89,7 @@ class Commands(click.Group):
     help="Let stored states (guests that later lanes start from) take at most this much disk space. The one "
     "whose last use is the oldest is removed first; 0 stores none. $LAB_STATES_GIB sets it, too.",
 )
-@click.version_option(package_name="boxlite-lab", prog_name="lab")
+@click.version_option(__version__, prog_name="lab")
 @click.pass_context
 def cli(context: click.Context, connect: str | None, states_gib: int) -> None:
     """Find out which hosts can run boxlite's jailer, why others cannot, and what cures them.
@@ -107,7 +108,7 @@ def main() -> None:
         # A file may have a name that is no text.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     quiet_libraries()
-    show_progress(lambda line: errors.print(line, markup=False, soft_wrap=True))
+    show_progress(_tell)
     # Whatever the umask is: what others may write, a later command must not trust.
     os.umask(os.umask(0o077) | 0o022)
     # SIGTERM ends a run as Ctrl-C does: all machines are taken down.
@@ -124,10 +125,10 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        errors.print("interrupted; nothing was left running")
+        _tell("interrupted; nothing was left running")
         sys.exit(INTERRUPTED)
     except NotApplicable as reason:
-        errors.print(f"lab: n/a: {escape(_safe(reason))}", soft_wrap=True)
+        _tell(f"lab: n/a: {_safe(reason)}")
         sys.exit(UsageError.exit_status)
     except LabError as error:
         sys.exit(_fail(error))
@@ -137,7 +138,7 @@ def main() -> None:
         sys.exit(_show_bug(error))
     for trace in notices.bugs:
         _show_trace(trace)
-    sys.exit(BUG if notices.bugs else status if isinstance(status, int) else 0)
+    sys.exit(Bug.exit_status if notices.bugs else status if isinstance(status, int) else 0)
 
 
 def _check_arguments() -> None:
@@ -152,7 +153,7 @@ def _check_arguments() -> None:
 
 def _fail(error: LabError) -> int:
     """Say what could not be done; the exit status."""
-    errors.print(f"lab: {escape(_safe(error))}", soft_wrap=True)
+    _tell(f"lab: {_safe(error)}")
     return error.exit_status
 
 
@@ -169,12 +170,19 @@ def _disk_full(error: OSError) -> LabError:
 def _show_bug(error: Exception) -> int:
     """Show a bug's traceback, whose end matters most; the exit status."""
     _show_trace("".join(traceback.format_exception(error)))
-    return BUG
+    return Bug.exit_status
 
 
 def _show_trace(trace: str) -> None:
     end = "lab: this is a bug in the lab and says nothing about boxlite\n  next: report it with the text above"
-    errors.print(escape(f"{inert(plain(trace[-LONGEST:]))}{end}"), soft_wrap=True)
+    _tell(f"{inert(plain(trace[-LONGEST:]))}{end}")
+
+
+def _tell(text: str) -> None:
+    """Print a line to standard error. Rich is imported here: `lab --version` does not need it."""
+    from lab.cli.output import warn
+
+    warn(text)
 
 
 def _reader_has_gone() -> bool:

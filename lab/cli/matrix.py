@@ -10,8 +10,8 @@ from typing import IO, Annotated, Any
 import click
 from pydantic import ValidationError
 
-from lab import builds, catalog
-from lab.base.errors import UsageError, one_line
+from lab import builds, catalog, cli
+from lab.base.errors import Bug, UsageError, one_line
 from lab.base.files import make_folder
 from lab.base.notices import hide_progress
 from lab.cli import lists, options, output
@@ -157,12 +157,12 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
     run = _run(lab, request, hosts, planned)
     options.show_result(run, planned.folder)
     if run.run.interrupted:
-        return output.INTERRUPTED
+        return cli.INTERRUPTED
     if planned_gate is None:
         return run.exit_status()
     output.console.print()
     decided = show_decision(planned_gate.decide(run, planned.folder))
-    return output.BUG if run.met_bug else decided
+    return Bug.exit_status if run.met_bug else decided
 
 
 def _hosts(request: Matrix) -> inventory.Inventory | None:
@@ -279,4 +279,4 @@ def part_command(lab: options.Lab, file: IO[str], folder: Path) -> int:
     part.put_evidence(folder)
     with RunLog(folder, events) as log:
         done = planned.run(lab.paths, lab.uri, Limits.of_this_host(1), log, offline=part.offline)
-    return output.INTERRUPTED if done.run.interrupted else 0
+    return cli.INTERRUPTED if done.run.interrupted else 0

@@ -1,33 +1,28 @@
 """What the commands share: the lab's folders and its libvirt, the options, and what shell completion offers.
 
 While a shell completes a word, click runs no command: nothing is removed, started or asked over the network.
+What a few commands need is imported where it is used: the imports are most of what a short command takes.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import Field, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import click
 from click.shell_completion import CompletionItem
 
-from lab import catalog
 from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.paths import STATES_GIB, Paths
-from lab.builds import wheels
-from lab.catalog import remedies
 from lab.cli import output
-from lab.lane import shell, upkeep
-from lab.lane.upkeep import Unused
-from lab.machine import leftovers
-from lab.machine.connection import default_uri
-from lab.record import RunResult
-from lab.report import markdown, terminal
-from lab.run import journal, past
 from lab.run.request import Group, Option
-from lab.verdict import claims
+
+if TYPE_CHECKING:
+    from lab.lane.upkeep import Unused
+    from lab.record import RunResult
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -40,7 +35,7 @@ class Swept:
     """
 
     lanes: list[str]
-    folders: list[Unused]
+    folders: "list[Unused]"
     stuck: list[str]
 
 
@@ -49,7 +44,14 @@ class Lab:
 
     def __init__(self, connect: str | None, states_gib: int = STATES_GIB) -> None:
         self.paths = replace(Paths.default(), states_gib=states_gib)
-        self.uri = connect or default_uri()
+        self._connect = connect
+
+    @cached_property
+    def uri(self) -> str:
+        """The libvirt daemon to use."""
+        from lab.machine.connection import default_uri
+
+        return self._connect or default_uri()
 
     def sweep(self) -> Swept:
         """Remove what dead labs left behind. Raises LabError if libvirt does not remove a machine of theirs.
@@ -57,12 +59,17 @@ class Lab:
         Every command that starts, uses or counts machines calls this first. The others do not, so that they
         work where libvirt does not.
         """
+        from lab.lane import upkeep
+        from lab.machine import leftovers
+
         lanes = leftovers.reap(self.paths).lanes
         return Swept(lanes, *upkeep.sweep(self.paths))
 
 
-def show_result(run: RunResult, folder: Path) -> None:
+def show_result(run: "RunResult", folder: Path) -> None:
     """Print a run's summary, and write `matrix.md` into its folder."""
+    from lab.report import markdown, terminal
+
     try:
         write_atomically(folder / "matrix.md", markdown.render(run, folder))
     finally:
@@ -88,31 +95,63 @@ def _offering(names: Callable[[], Iterable[str]], otherwise: str = "") -> Comple
     return complete
 
 
+def _of_catalog(kind: str) -> Completer:
+    """Offer the names of the catalog's guests, variants or sets."""
+
+    def names() -> Iterable[str]:
+        from lab import catalog
+
+        return list(getattr(catalog.load(), kind))
+
+    return _offering(names)
+
+
 def _runs() -> list[str]:
+    from lab.run import past
+
     # The newest first: it is the one that is asked for most.
     return sorted((folder.name for folder in past.folders(Paths.default().runs)), reverse=True)
 
 
 def _releases() -> set[str]:
     """The releases in the cache of wheels: which others there are, only the package index knows."""
+    from lab.builds import wheels
+
     folders = wheels.store(Paths.default()).glob(f"{wheels.PROJECT}-*/")
     return {folder.name.removeprefix(f"{wheels.PROJECT}-").partition("-")[0] for folder in folders}
 
 
 def _kept() -> list[str]:
+    from lab.lane import shell
+
     return [kept.name for kept in shell.all_kept(Paths.default())]
 
 
 def _guests(context: click.Context, parameter: click.Parameter, word: str) -> list[CompletionItem]:
     """Offer guests, or the cells of the run that `--run` names."""
     run = context.params.get("run")
+    if run is None:
+        return _of_catalog("guests")(context, parameter, word)
 
     def names() -> Iterable[str]:
-        if run is None:
-            return catalog.load().guests
+        from lab.record import RunResult
+        from lab.run import journal, past
+
         return past.names_of_cells(RunResult.read(journal.find_folder(Paths.default().runs, run)))
 
     return _offering(names)(context, parameter, word)
+
+
+def _remedies() -> Iterable[str]:
+    from lab.catalog import remedies
+
+    return remedies.load()
+
+
+def _reports() -> Iterable[str]:
+    from lab.verdict import claims
+
+    return claims.reports()
 
 
 runs = _offering(_runs, otherwise="dir")
@@ -120,15 +159,15 @@ builds = _offering(_releases, otherwise="file")
 # What is offered for a value, by the words that stand for it in the help.
 OFFERED: dict[str, Completer] = {
     "GUEST": _guests,
-    "VARIANT": _offering(lambda: catalog.load().variants),
-    "SET": _offering(lambda: catalog.load().sets),
+    "VARIANT": _of_catalog("variants"),
+    "SET": _of_catalog("sets"),
     "BUILD": builds,
     "previous|BUILD": builds,
     "RUN": runs,
     "FILE-or-RUN": runs,
     "OWN-RUN": _offering(_runs),
-    "REMEDY": _offering(lambda: remedies.load()),
-    "REPORT": _offering(lambda: claims.reports()),
+    "REMEDY": _offering(_remedies),
+    "REPORT": _offering(_reports),
     "KEPT": _offering(_kept),
     "KEPT:PATH": _offering(lambda: [f"{name}:" for name in _kept()], otherwise="file"),
 }

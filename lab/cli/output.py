@@ -1,4 +1,4 @@
-"""Where and how the lab prints, and the exit statuses that are not an error's own."""
+"""Where and how the lab prints."""
 
 import json
 import sys
@@ -11,9 +11,8 @@ from rich.text import Text
 
 from lab.base.files import plain
 
-BUG = 4  # the exit status after an error in the lab itself
-INTERRUPTED = 130  # the exit status that shells give a program ended by SIGINT
-UNLIMITED = 100_000  # columns; wider than any row
+# In columns; wider than any row.
+UNLIMITED = 100_000
 
 
 class Output(Console):

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import click
 
-from lab import builds, catalog
-from lab.base.errors import UsageError
+from lab import builds, catalog, cli
+from lab.base.errors import Bug, UsageError
 from lab.base.files import inert, plain
 from lab.catalog import Guest
 from lab.cli import options, output
@@ -93,9 +93,9 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         view.line("")
         output.say(inert(answer.render(subject)))
     if subject.run is not None and subject.run.run.interrupted:
-        return output.INTERRUPTED
+        return cli.INTERRUPTED
     if subject.run is not None and subject.run.met_bug:
-        return output.BUG
+        return Bug.exit_status
     return subject.verdict.result.exit_status
 
 

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from lab import cli
 from lab.base.errors import LabError, NotApplicable
-from lab.cli import output
 from lab.images import store
 from lab.lane import shell
 from lab.machine import leftovers
@@ -197,7 +197,7 @@ def test_what_is_going_on_is_no_markup(home: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(shell, "ready", say_and_end)
     monkeypatch.setattr(store, "ensure", say_and_end)
-    assert run_main(monkeypatch, *line) == output.INTERRUPTED
+    assert run_main(monkeypatch, *line) == cli.INTERRUPTED
 
 
 def test_an_interrupt_is_said_and_ends_with_the_shell_s_status(
@@ -248,7 +248,7 @@ def test_whoever_interrupts_twice_does_not_wait(home: Path, first: int, second: 
             _, said = child.communicate(timeout=60)
         finally:
             child.kill()
-    assert child.returncode == output.INTERRUPTED
+    assert child.returncode == cli.INTERRUPTED
     assert said.endswith("\nstopped at once; lab clean, or the next run, removes what is left\n")
     assert "Traceback" not in said
 

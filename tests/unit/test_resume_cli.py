@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from lab import cli
 from lab.builds import wheels
-from lab.cli import output
 from lab.record import RunResult
 from lab.run import scheduler
 from lab.run.journal import LOCK
@@ -23,7 +23,7 @@ def half_run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     with monkeypatch.context() as patched:
         interrupt_runs(patched)
         line = [*TWO_CELLS, "--build", "0.10.8", "--repeat", "3", "--rootfs", str(layout(home))]
-        assert run_main(patched, *line) == output.INTERRUPTED
+        assert run_main(patched, *line) == cli.INTERRUPTED
     [folder] = home.glob("state/runs/*")
     out = capsys.readouterr().out
     assert f"continue with: lab matrix --resume {folder}\n" in out
