@@ -14,7 +14,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from lab.catalog import Guest, Variant
 from lab.lane import shell
 from lab.machine.connection import default_uri
 from lab.plan import Cell
-from lab.repro import guests, judging
+from lab.repro import judging
+from lab.repro.variants import can_have
 
 # Seconds that all witnesses of a guest may take, which an emulated processor stretches.
 LONGEST = 600
@@ -125,9 +126,9 @@ def main() -> int:
     return 0
 
 
-def leading(guest: Guest, variants: Sequence[Variant] | Any) -> list[Variant]:
+def leading(guest: Guest, candidates: Iterable[Variant]) -> list[Variant]:
     """The variants that lead a guest to a cause, as far as its definition tells."""
-    return [each for each in variants if each.leads_to and guests.why_not(guest, each) is None]
+    return [variant for variant in candidates if variant.leads_to and can_have(guest, variant)]
 
 
 def measure(guest: Guest, variant: Variant) -> Iterator[dict[str, Any]]:

@@ -3,23 +3,18 @@
 import shlex
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import click
 
-from lab import builds, catalog, cli
+from lab import catalog, cli
 from lab.base.errors import Bug, UsageError
 from lab.base.files import inert, plain
-from lab.catalog import Guest
 from lab.cli import options, output
-from lab.repro import answer, judging, planning, reading, running, showing, verdict
-from lab.repro.answer import Subject
-from lab.repro.judging import Judged
+from lab.repro import judging, planning, reading, showing
 from lab.repro.planning import Plan, Wishes
-from lab.repro.report import Report
-from lab.repro.running import Extras, View
+from lab.repro.report import Judged, Report
 from lab.run.request import Group, Option
 
 # Standard input, as an argument.
@@ -27,7 +22,7 @@ STDIN = "-"
 
 
 @dataclass(frozen=True)
-class Repro(Extras, Wishes):
+class Repro(Wishes):
     """What `lab repro` is asked for."""
 
     text_only: Annotated[
@@ -57,40 +52,33 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     read = reading.read(_content(report))
     judged = judging.judge(read)
     if request.text_only:
-        _show_text(read, judged, as_json=request.as_json)
-        if not request.as_json:
-            offline = planning.Host(partial(running.is_stored, lab.paths), _as_if_there, None)
-            _show_plan(planning.plan(read, judged, catalog.load(), offline, request))
+        _show_text(lab, request, read, judged)
         return 0
-    view = View(output.console, quiet=request.quiet or request.as_json, verbose=request.verbose)
-    host = planning.Host(
-        partial(running.is_stored, lab.paths), partial(running.why_no_image, lab.paths, view), builds.releases
+    # A text alone needs none of what runs guests.
+    from lab.repro import answer, verdict
+    from lab.repro.running import Runner
+
+    runner = Runner(
+        lab.paths,
+        lab.uri,
+        shlex.join(["lab", *sys.argv[1:]]),
+        output.console,
+        quiet=request.quiet or request.as_json,
+        verbose=request.verbose,
     )
-    plan = planning.plan(read, judged, catalog.load(), host, request)
-    if not view.quiet:
-        _show_text(read, judged)
-        _show_plan(plan)
-    subject = Subject(plan, verdict.of_plan(plan))
-    if not plan.why_not:
-        assert plan.build is not None
+    plan = planning.plan(read, judged, catalog.load(), runner.host(), request)
+    if not runner.quiet:
+        _print(read, judged, plan)
+    if plan.build is None or plan.why_not:
+        subject = answer.Subject(plan, verdict.of_plan(plan))
+    else:
         lab.sweep()
         plan.build.check(lab.paths)
-        target = running.new_folder(lab.paths, request.folder)
-        view.line(f"run {target}")
-        subject = running.carry_out(
-            plan,
-            target,
-            lab.paths,
-            lab.uri,
-            view,
-            command=shlex.join(["lab", *sys.argv[1:]]),
-            again=_again(request),
-            extras=request,
-        )
+        subject = runner.answer(plan, request.folder, request)
     if request.as_json:
         output.print_json({"report": showing.document(read, judged), **answer.document(subject)})
     else:
-        view.line("")
+        runner.say("")
         output.say(inert(answer.render(subject)))
     if subject.run is not None and subject.run.run.interrupted:
         return cli.INTERRUPTED
@@ -99,36 +87,24 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     return subject.verdict.result.exit_status
 
 
-def _as_if_there(_guest: Guest) -> None:
-    """Stand in for fetching an image, which only a run does."""
-
-
-def _show_text(read: Report, judged: Judged, *, as_json: bool = False) -> None:
-    if as_json:
+def _show_text(lab: options.Lab, request: Repro, read: Report, judged: Judged) -> None:
+    """Show what the text of a report says, and a plan for which nobody is asked and nothing is fetched."""
+    if request.as_json:
         output.print_json(showing.document(read, judged))
         return
+    from lab.lane import prepare_image
+
+    host = planning.Host(lambda guest: prepare_image.is_ready(lab.paths, guest), lambda guest: None, None)
+    _print(read, judged, planning.plan(read, judged, catalog.load(), host, request))
+
+
+def _print(read: Report, judged: Judged, plan: Plan) -> None:
     for line in showing.lines(read, judged):
         output.say(inert(line))
-
-
-def _show_plan(plan: Plan) -> None:
     output.say("\nplan")
-    for step in plan.steps:
+    for step in (*plan.steps, *(f"not run: {why}" for why in plan.why_not)):
         output.say(f"        {inert(plain(step))}")
-    for why in plan.why_not:
-        output.say(f"        not run: {inert(plain(why))}")
     output.say("")
-
-
-def _again(request: Repro) -> str:
-    """The command that answers the report again. It holds no path of this machine."""
-    words = ["lab", "repro", "REPORT"]
-    words += ["--nearest"] if request.nearest else []
-    words += ["--guest", request.guest] if request.guest else []
-    words += ["--build", Path(request.build).name] if request.build else []
-    words += ["--bisect"] if request.bisection else []
-    words += [] if request.remedies else ["--no-remedies"]
-    return shlex.join(words)
 
 
 def _content(report: str) -> bytes:
@@ -137,13 +113,8 @@ def _content(report: str) -> bytes:
         return sys.stdin.buffer.read(reading.MOST_BYTES + 1)
     if report.startswith(("http://", "https://")):
         raise UsageError(f"{report} is an address, and nothing is fetched", hint=reading.how_to_give(report))
-    path = Path(report)
     try:
-        if path.is_dir():
-            raise UsageError(
-                f"{report} is a folder, not a report", hint="name one file, or - for standard input"
-            )
-        with path.open("rb") as file:
+        with Path(report).open("rb") as file:
             return file.read(reading.MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from lab.record import Needs, Outcome, Status
+from lab.record import Needs, Outcome
 from lab.repro.planning import Plan
-from lab.repro.questions import Check
 from lab.repro.report import Ended, NamedTest, Report, Words
-from lab.repro.verdict import FAILED, SHORTEST, Compared, Verdict, essence, shown, spaced
+from lab.repro.variants import Check
+from lab.repro.verdict import RAN, SHORTEST, Compared, Verdict, essence, shown, spaced
 from lab.verdict import claims as known_reports
 from lab.verdict.claims import Answer
 from lab.verdict.words import FinishedCell
 
-RAN = (*FAILED, Status.PASS, Status.XPASS)
 # A report whose text holds so many quotes of a known report's claims is that report.
 RECOGNIZED = 3
 # Most tests, and most exit statuses, that are listed.

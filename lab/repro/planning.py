@@ -1,7 +1,9 @@
-"""The plan for a report: which guest is run for its host, with which settings and build, and what is asked."""
+"""The plan for a report: which guest is run for its host, in which variants, and with which build."""
 
+import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 from packaging.version import InvalidVersion, Version
@@ -9,92 +11,31 @@ from packaging.version import InvalidVersion, Version
 from lab import builds
 from lab.base.errors import LabError
 from lab.builds import Build
-from lab.catalog import AND, Catalog, Guest, Variant
+from lab.catalog import AND, Catalog, DebianImage, Guest, Variant
 from lab.plan import Cell
-from lab.repro import guests, questions
-from lab.repro.guests import Nearest
-from lab.repro.judging import Judged
-from lab.repro.questions import Check, Question
-from lab.repro.report import AuditLine, Boxlite, Kernel, Place, Report, System, Words
+from lab.record import ExperimentPolicy, RunOptions
+from lab.repro import systems, variants
+from lab.repro.report import AuditLine, Boxlite, Judged, Kernel, Place, Report, System, Words
+from lab.repro.variants import TRAITS, Check, Question
 from lab.run.request import Group, Option
 
 PROBE = "ask the reporter for the output of the script that lab probe prints"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is run for a report. Nothing is run if `why_not` says why.
-
-    `guest` is run: the report's host, or the guest that comes nearest to it among those that can be run here.
-    That one is `nearest`, whether it is run or not. `stated` are the settings that the report states. `steps`
-    say in words what is done, and what is left out.
-    """
-
-    report: Report
-    judged: Judged
-    guest: Guest | None
-    nearest: Nearest | None
-    build: Build | None
-    questions: tuple[Question, ...]
-    checks: tuple[Check, ...]
-    stated: Variant | None
-    steps: tuple[str, ...]
-    why_not: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-
-    @property
-    def variant(self) -> Variant | None:
-        """The variant of the first question."""
-        return next((each.variant for each in self.questions if each.variant), None)
-
-    @property
-    def is_host(self) -> bool:
-        """Whether the guest that is run is the report's host, and not the nearest one."""
-        return self.guest is not None and (self.nearest is None or self.nearest.guest != self.guest)
-
-    @property
-    def hint(self) -> str:
-        """Which guest could be run instead of the one that could not; empty if there is none."""
-        if self.nearest is None or self.nearest.guest == self.guest:
-            return ""
-        build = "" if self.build else " --build BUILD"
-        return f"{self.nearest.guest.name} comes nearest: {self.nearest.why}; --nearest{build} runs it"
-
-    @property
-    def variants(self) -> list[Variant]:
-        """Every variant that is run, each once, the questions' first."""
-        asked: list[Question | Check] = [*self.questions, *self.checks]
-        return list({each.variant.name: each.variant for each in asked if each.variant}.values())
-
-    @property
-    def made_variants(self) -> list[Variant]:
-        """The variants that were made for this report, and of which others are combined; none has a file."""
-        alone = [each for each in self.variants if AND not in each.name and questions.is_made(each)]
-        found = {each.name: each for each in alone}
-        if self.stated:
-            found.setdefault(self.stated.name, self.stated)
-        return list(found.values())
-
-    def cells(self, again: str) -> list[Cell]:
-        """Return the cells to run; `again` is the command that runs them again. Remedies are for questions."""
-        if self.why_not or self.guest is None or self.build is None:
-            return []
-        asked = {each.variant.name for each in self.questions if each.variant}
-        return [
-            Cell(
-                self.guest,
-                each,
-                self.build,
-                trials=each.name in asked,
-                again=again if questions.is_made(each) else "",
-            )
-            for each in self.variants
-        ]
+# The guest that most of the lab's results are from.
+USUAL = "debian-13"
+# What the families of `systems.toml` derive from in turn.
+ORIGINS = {"ubuntu": "debian", "rhel": "fedora"}
+# What speaks for a guest by how near its distribution is to the host's, the nearest first.
+NEAR = (
+    "it is another release of the same distribution",
+    "the host's distribution derives from its own",
+    "its distribution is of the same family",
+    "most of the lab's results are from it",
+)
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user of the lab asks for: the nearest guest, a guest or a build by name."""
+    """What the user of the lab wants for a report: which guest and build are run, and what beside the suite."""
 
     nearest: Annotated[
         bool,
@@ -123,13 +64,47 @@ class Wishes:
             "BUILD",
         ),
     ] = None
+    bisection: Annotated[
+        bool,
+        Option(
+            Group.HOW,
+            "--bisect",
+            "Find out by running other releases which one first failed, and which one first passed again.",
+        ),
+    ] = False
+    remedies: Annotated[
+        bool,
+        Option(Group.HOW, "--remedies/--no-remedies", "Try remedies on the cells that fail. Default: yes."),
+    ] = True
+
+    @property
+    def options(self) -> RunOptions:
+        """The options of the run.
+
+        Where no cause is proved, an experiment looks for the setting that turns the cell. A bisection looks for
+        the release instead.
+        """
+        policy = ExperimentPolicy.NEVER if self.bisection else ExperimentPolicy.UNCLEAR
+        return RunOptions(remedies=self.remedies, experiments=policy)
+
+    @property
+    def command(self) -> str:
+        """The command that answers the report again. It holds no path of this machine."""
+        words = ["lab", "repro", "REPORT"]
+        words += ["--nearest"] if self.nearest else []
+        words += ["--guest", self.guest] if self.guest else []
+        words += ["--build", Path(self.build).name] if self.build else []
+        words += ["--bisect"] if self.bisection else []
+        words += [] if self.remedies else ["--no-remedies"]
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)
 class Host:
-    """What this host can do. `why_no_image` says why a guest's image cannot be had, None if it can.
+    """What this machine can run.
 
-    `releases` asks the package index; None: nobody is asked, and the plan leaves the build open.
+    `is_stored` tells whether a guest's image is here, and `why_no_image` why it cannot be had, None if it is
+    here then. `releases` asks the package index; None: nobody is asked, and the plan leaves the build open.
     """
 
     is_stored: Callable[[Guest], bool]
@@ -137,73 +112,149 @@ class Host:
     releases: Callable[[], Sequence[Version]] | None
 
 
+@dataclass(frozen=True)
+class Nearest:
+    """A guest that is run although it is not the report's host, and why this one."""
+
+    guest: Guest
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run for a report. Nothing is run if `why_not` says why.
+
+    `guest` is run: the report's host, or the guest that comes nearest to it among those that can be run here.
+    That one is `nearest`, whether it is run or not. `stated` are the settings that the report states. `steps`
+    say in words what is done, and what is left out. `missing` is what the report does not say and a verdict
+    needs. `again` is the command that makes the plan again.
+    """
+
+    report: Report
+    judged: Judged
+    guest: Guest | None
+    nearest: Nearest | None
+    build: Build | None
+    questions: tuple[Question, ...]
+    checks: tuple[Check, ...]
+    stated: Variant | None
+    steps: tuple[str, ...]
+    why_not: tuple[str, ...]
+    missing: tuple[str, ...]
+    again: str
+
+    @property
+    def is_host(self) -> bool:
+        """Whether the guest that is run is the report's host, and not the nearest one."""
+        return self.guest is not None and (self.nearest is None or self.nearest.guest != self.guest)
+
+    @property
+    def hint(self) -> str:
+        """Which guest could be run instead of the one that could not; empty if there is none."""
+        if self.nearest is None or self.nearest.guest == self.guest:
+            return ""
+        build = "" if self.build else " --build BUILD"
+        return f"{self.nearest.guest.name} comes nearest: {self.nearest.why}; --nearest{build} runs it"
+
+    @property
+    def variants(self) -> dict[str, Variant]:
+        """Every variant that is run, by its name, the questions' first."""
+        made = [question.variant for question in self.questions] + [check.variant for check in self.checks]
+        return {variant.name: variant for variant in made if variant}
+
+    @property
+    def made_variants(self) -> dict[str, Variant]:
+        """The variants that have no file: those that were made for this report, and of which others consist."""
+        stated = {self.stated.name: self.stated} if self.stated else {}
+        return stated | {
+            name: variant
+            for name, variant in self.variants.items()
+            if variants.is_made(name) and AND not in name
+        }
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells to run. Remedies are tried on those of questions."""
+        if self.why_not or self.guest is None or self.build is None:
+            return []
+        questioned = {question.variant.name for question in self.questions if question.variant}
+        return [
+            Cell(
+                self.guest,
+                variant,
+                self.build,
+                trials=name in questioned,
+                again=self.again if variants.is_made(name) else "",
+            )
+            for name, variant in self.variants.items()
+        ]
+
+
 def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: Wishes = Wishes()) -> Plan:
     """Plan what is run for a report. Raises UsageError if a wish names a guest or build that nobody has."""
-    system = guests.host_of(report)
-    suspected = questions.suspected(judged)
-    guest, nearest, why_not = _choose_guest(report, suspected, catalog, host, wishes)
-    build, why_no_build = _choose_build(report, host, wishes.build)
+    suspected: dict[str | None, Question] = {}
+    for finding in judged.findings:
+        before = suspected.get(finding.name, Question(finding.name, program=finding.program))
+        quotes = tuple(dict.fromkeys((*before.quotes, *finding.quotes)))
+        suspected[finding.name] = replace(before, quotes=quotes)
+    suspected = suspected or {None: Question(None)}
+    guest, nearest, of_guest = _choose_guest(report, list(suspected), catalog, host, wishes)
+    build, of_build, why_no_build = _choose_build(report, host, wishes.build)
+    why_not = [reason for reason in ("" if guest else of_guest, why_no_build) if reason]
+    steps = [of_guest, *_left_out(report, guest)] if guest else []
+    steps += [of_build] if of_build else []
     # A plan that cannot be run is shown all the same: what would be done on the guest that comes nearest.
-    shown = guest or (nearest.guest if nearest else None)
-    stated, steps = questions.stated_by(report, catalog, shown)
-    asked, more = questions.ask(suspected, stated, catalog, shown)
-    checks = questions.checks(report, asked, shown)
-    own = [*_of_guest(system, guest, nearest), *_left_out(report, guest)]
-    of_build = [] if why_no_build else _of_build(report, build, wishes.build)
-    steps = [*own, *of_build, *steps, *more]
-    steps += [each.step for each in checks]
-    reasons = [*why_not, *why_no_build]
-    if not reasons and not any(each.variant for each in asked):
-        reasons += [each.why_not for each in asked]
+    there = guest or (nearest.guest if nearest else None)
+    stated, of_settings = variants.stated_by(report, catalog, there)
+    steps += of_settings
+    questions = []
+    for question in suspected.values():
+        variant, why_no_variant = variants.variant_for(question.cause, stated, catalog, there)
+        questions.append(replace(question, variant=variant, why_not=why_no_variant))
+        cause = question.cause or "the text shows no cause"
+        what = f"variant {variant.name} ({variant.title})" if variant else why_no_variant
+        steps.append(f"asked: {cause}: {what}")
+    checks = variants.checks_of(report, questions, there)
+    for check in checks:
+        what = f"variant {check.variant.name}" if check.variant else f"not tested: {check.why_not}"
+        steps.append(f"tried: {check.said}, on {check.question.cause or variants.REPORT}: {what}")
+    if not why_not and not any(question.variant for question in questions):
+        why_not = [question.why_not for question in questions]
     return Plan(
         report=report,
         judged=judged,
         guest=guest,
         nearest=nearest,
         build=build,
-        questions=asked,
+        questions=tuple(questions),
         checks=checks,
         stated=stated,
         steps=tuple(steps),
-        why_not=tuple(reasons),
+        why_not=tuple(why_not),
         missing=_missing(report),
+        again=wishes.command,
     )
 
 
-# -- the guest
+def _missing(report: Report) -> tuple[str, ...]:
+    """What a report does not say and a verdict needs."""
+    system = host_of(report)
+    is_named = system is not None and not system.inferred
+    release = f"the release of {system.name}" if system and is_named else "the distribution and its release"
+    is_said = {
+        release: is_named and system is not None and system.version is not None,
+        "an error message, or a line of the kernel's audit log": any(
+            isinstance(statement, Words | AuditLine) for statement in report.statements
+        ),
+        "the version of boxlite": bool(_versions(report)),
+    }
+    return tuple(what for what, is_there in is_said.items() if not is_there)
 
 
-def _choose_guest(
-    report: Report, suspected: Sequence[Question], catalog: Catalog, host: Host, wishes: Wishes
-) -> tuple[Guest | None, Nearest | None, list[str]]:
-    """The guest to run, the nearest one if that is not the report's host, and why none is run."""
-    system = guests.host_of(report)
-    own = guests.exact(catalog, system) if system else None
-    if wishes.guest is not None:
-        named = catalog.guest(wishes.guest)
-        return named, None if named == own else Nearest(named, "it was asked for"), []
-    # If there is no variant for a cause, any guest is as near.
-    needed = [found[0] for each in suspected if (found := questions.making(catalog, each.cause, None))]
-    near = guests.nearest(catalog, system, needed, host.is_stored)
-    if near is not None and near.guest == own:
-        near = None
-    if own is not None and not (wishes.nearest and near is not None and host.why_no_image(own)):
-        return own, near, []
-    if wishes.nearest and near is not None:
-        return near.guest, near, []
-    return None, near, [_why_no_guest(system, catalog)]
-
-
-def _why_no_guest(system: System | None, catalog: Catalog) -> str:
-    if system is None:
-        return f"the report names no host; {PROBE}"
-    if system.inferred:
-        return f"the report names no host, only its words tell of {named(system)}; {PROBE}"
-    if system.version is None and any(
-        guests.distribution(each) == system.id for each in catalog.guests.values()
-    ):
-        return f"the report names no release of {system.name}; {PROBE}"
-    return f"the lab has no guest for {named(system)}, which another distribution does not replace"
+def host_of(report: Report) -> System | None:
+    """Return the system of the host that the report names, a named one first; None if it names none."""
+    hosts = [system for system in report.of(System) if system.place is Place.HOST]
+    return next((system for system in hosts if not system.inferred), hosts[0] if hosts else None)
 
 
 def named(system: System) -> str:
@@ -212,28 +263,94 @@ def named(system: System) -> str:
     return f"{system.name}{version}{' or a derivative' if system.or_derivative else ''}"
 
 
-def _of_guest(system: System | None, guest: Guest | None, nearest: Nearest | None) -> list[str]:
-    if guest is None:
-        return []
-    if system is None or system.inferred:
-        told = f", only its words tell of {named(system)}" if system else ""
-        why = nearest.why if nearest else "it was asked for"
-        return [f"guest: {guest.name}, because {why}; the report names no host{told}"]
-    host = named(system)
-    if nearest is None or nearest.guest != guest:
-        more = "; the report leaves open whether it is a derivative" if system.or_derivative else ""
-        return [f"guest: {guest.name}, for {host}{more}"]
-    return [f"guest: {guest.name}, which is not {host}: {nearest.why}"]
+def _choose_guest(
+    report: Report, suspected: Sequence[str | None], catalog: Catalog, host: Host, wishes: Wishes
+) -> tuple[Guest | None, Nearest | None, str]:
+    """The guest to run, the nearest one if that is not the report's host, and why this one or why none."""
+    system = host_of(report)
+    name = named(system) if system else ""
+    guest = own = _exact(catalog, system)
+    if wishes.guest is not None:
+        guest = catalog.guest(wishes.guest)
+        near = None if guest == own else Nearest(guest, "it was asked for")
+    else:
+        # If there is no variant for a cause, any guest is as near.
+        needed = [made[0] for cause in suspected if (made := variants.leading_to(cause, catalog, None))]
+        near = _nearest(catalog, system, needed, host)
+        near = None if near and near.guest == own else near
+        if wishes.nearest and near and (own is None or host.why_no_image(own)):
+            guest = near.guest
+    if guest is not None and (near is None or near.guest != guest):
+        more = "; the report leaves open whether it is a derivative" if system and system.or_derivative else ""
+        return guest, near, f"guest: {guest.name}, for {name}{more}"
+    is_named = system is not None and not system.inferred
+    no_host = "the report names no host" + (f", only its words tell of {name}" if system else "")
+    if guest is not None and near is not None:
+        if is_named:
+            return guest, near, f"guest: {guest.name}, which is not {name}: {near.why}"
+        return guest, near, f"guest: {guest.name}, because {near.why}; {no_host}"
+    if system is None or not is_named:
+        return None, near, f"{no_host}; {PROBE}"
+    if system.version is None and system.id in map(variants.distribution, catalog.guests.values()):
+        return None, near, f"the report names no release of {system.name}; {PROBE}"
+    return None, near, f"the lab has no guest for {name}, which another distribution does not replace"
 
 
-def _left_out(report: Report, guest: Guest | None) -> list[str]:
+def _exact(catalog: Catalog, system: System | None) -> Guest | None:
+    """The catalog's guest of this distribution and release."""
+    version = system.version if system and not system.inferred else None
+    while system and version:
+        if guest := catalog.guests.get(f"{system.id}-{version}"):
+            return guest
+        # A point release, for example 24.04.3 or 13.2, has the VERSION_ID of its release.
+        version = version.rpartition(".")[0]
+    return None
+
+
+def _nearest(catalog: Catalog, system: System | None, needed: Sequence[Variant], host: Host) -> Nearest | None:
+    """The guest nearest to a system of those that can be run here and can have the needed variants.
+
+    Only a guest that is built from packages can be run if its image is not stored.
+    """
+
+    def distance(guest: Guest) -> int:
+        if system is None:
+            return 3
+        own = variants.distribution(guest)
+        if own in (system.id, system.like):
+            return 0 if own == system.id else 1
+        return 2 if _origin(own) in (_origin(system.id), _origin(system.like or "")) else 3
+
+    candidates = [
+        guest
+        for guest in catalog.guests.values()
+        if (isinstance(guest.image, DebianImage) or host.is_stored(guest))
+        and all(variants.can_have(guest, variant) for variant in needed)
+    ]
+    if not candidates:
+        return None
+    chosen = min(
+        candidates,
+        key=lambda guest: (distance(guest), guest.name != USUAL, not host.is_stored(guest), guest.name),
+    )
+    traits = [TRAITS[kind][1] for variant in needed for kind in variant.knobs if kind in TRAITS]
+    reasons = [*filter(None, traits), NEAR[distance(chosen)]]
+    return Nearest(chosen, "; ".join(dict.fromkeys(reasons)))
+
+
+def _origin(name: str) -> str:
+    """The distribution that one derives from in the end."""
+    family = systems.family(name) or name
+    return ORIGINS.get(family, family)
+
+
+def _left_out(report: Report, guest: Guest) -> list[str]:
     """What of the report's host the guest does not have."""
-    if guest is None:
-        return []
-    kernels = [f"kernel: that of {guest.name}, not {each.release}" for each in report.of(Kernel)]
-    inside = [each for each in report.of(System) if each.place is Place.CONTAINER]
+    kernels = [f"kernel: that of {guest.name}, not {kernel.release}" for kernel in report.of(Kernel)]
     containers = [
-        f"not set up: the container of {named(each)} that line {each.quote.number} tells of" for each in inside
+        f"not set up: the container of {named(system)} that line {system.quote.number} tells of"
+        for system in report.of(System)
+        if system.place is Place.CONTAINER
     ]
     return [*kernels[:1], *containers[:1]]
 
@@ -241,68 +358,44 @@ def _left_out(report: Report, guest: Guest | None) -> list[str]:
 # -- the build
 
 
-def _choose_build(report: Report, host: Host, wanted: str | None) -> tuple[Build | None, list[str]]:
-    """The build to test, or why there is none."""
-    if wanted is not None:
-        return builds.resolve(wanted), []
-    if host.releases is None:
-        return None, []
+def _choose_build(report: Report, host: Host, name: str | None) -> tuple[Build | None, str, str]:
+    """The build to test, what is to be said of it, and why there is none."""
     stated = _versions(report)
+    if name is not None:
+        build = builds.resolve(name)
+        if build.version in map(str, stated):
+            return build, f"build: boxlite {build.version}, as the report says", ""
+        about = f"is about {', '.join(map(str, stated))}" if stated else "names no version"
+        return build, f"build: boxlite {build.name}, as asked for; the report {about}", ""
+    if host.releases is None:
+        if stated:
+            return None, f"build: boxlite {stated[0]}, as the report says, if the package index has it", ""
+        return None, "build: the newest release on the package index; the report names no version", ""
     try:
-        known = host.releases()
+        releases = host.releases()
     except LabError as error:
-        return None, [f"which releases of boxlite there are could not be found out: {error.args[0]}"]
-    if not known:
-        return None, ["the package index has no release of boxlite"]
-    for version in stated:
-        if version in known:
-            return builds.resolve(str(version)), []
+        return None, "", f"which releases of boxlite there are could not be found out: {error.args[0]}"
+    if not releases:
+        return None, "", "the package index has no release of boxlite"
     if not stated:
-        return builds.resolve(str(known[-1])), []
-    version = stated[0]
-    if version < known[0]:
-        why = f"boxlite {version} is older than every release on the package index; the oldest is {known[0]}"
+        newest = releases[-1]
+        step = f"build: boxlite {newest}, the newest release; the report names no version"
+        return builds.resolve(str(newest)), step, ""
+    if version := next((version for version in stated if version in releases), None):
+        return builds.resolve(str(version)), f"build: boxlite {version}, as the report says", ""
+    if stated[0] < releases[0]:
+        why = f"is older than every release on the package index; the oldest is {releases[0]}"
     else:
-        why = f"boxlite {version} is no release on the package index; the newest is {known[-1]}"
-    return None, [f"{why}; --build names another build"]
+        why = f"is no release on the package index; the newest is {releases[-1]}"
+    return None, "", f"boxlite {stated[0]} {why}; --build names another build"
 
 
 def _versions(report: Report) -> list[Version]:
-    found = []
-    for each in report.of(Boxlite):
+    """The versions of boxlite that a report names, each once."""
+    versions = []
+    for boxlite in report.of(Boxlite):
         try:
-            found.append(Version(each.version or ""))
+            versions.append(Version(boxlite.version or ""))
         except InvalidVersion:
             continue
-    return list(dict.fromkeys(found))
-
-
-def _of_build(report: Report, build: Build | None, wanted: str | None) -> list[str]:
-    stated = [str(each) for each in _versions(report)]
-    if build is None:
-        if stated:
-            return [f"build: boxlite {stated[0]}, as the report says, if the package index has it"]
-        return ["build: the newest release on the package index; the report names no version"]
-    if build.version in stated:
-        return [f"build: boxlite {build.version}, as the report says"]
-    if stated:
-        return [f"build: boxlite {build.name}, as asked for; the report is about {', '.join(stated)}"]
-    why = "as asked for" if wanted else "the newest release"
-    return [f"build: boxlite {build.name}, {why}; the report names no version"]
-
-
-# -- what is missing
-
-
-def _missing(report: Report) -> tuple[str, ...]:
-    """What a report does not say and a verdict needs."""
-    system = guests.host_of(report)
-    has_words = any(report.of(Words)) or any(report.of(AuditLine))
-    is_named = system is not None and not system.inferred
-    release = f"the release of {system.name}" if system and is_named else "the distribution and its release"
-    wanted = {
-        release: is_named and system is not None and system.version is not None,
-        "an error message, or a line of the kernel's audit log": has_words,
-        "the version of boxlite": bool(_versions(report)),
-    }
-    return tuple(what for what, is_there in wanted.items() if not is_there)
+    return list(dict.fromkeys(versions))

@@ -40,85 +40,62 @@ AUDIT_FIELDS = (
     "apparmor", "avc", "operation", "class", "tclass", "info", "profile", "target", "comm", "name",
     "capability", "capname", "scontext", "permissive", "sig", "syscall",
 )  # fmt: skip
+OUTCOMES = {
+    True: "the reporter says that it helps",
+    False: "the reporter says that it does not help",
+    None: "outcome not said",
+}
 
 
 def lines(report: Report, judged: Judged) -> Iterator[str]:
     """Yield the lines that show a report and what its text shows."""
     yield f"report: {report.title or '(no title)'}"
     yield f"        {report.size:,} characters{'; only the beginning was read' if report.cut else ''}"
-    yield ""
-    yield "understood"
+    yield "\nunderstood"
     yield from _statements(report.statements)
     if report.unread:
-        yield ""
-        yield "not understood, and perhaps of interest"
-        yield from (_quoted(each) for each in report.unread[:MOST_UNREAD])
+        yield "\nnot understood, and perhaps of interest"
+        yield from map(_quoted, report.unread[:MOST_UNREAD])
         if len(report.unread) > MOST_UNREAD:
             yield f"        and {len(report.unread) - MOST_UNREAD} more lines: --json lists them"
-    yield ""
-    yield "what the text alone shows"
-    yield from _findings(judged)
-    if judged.remarks:
-        yield ""
-        yield "remarks"
-        yield from (line for each in judged.remarks for line in _remark(each))
-
-
-def document(report: Report, judged: Judged) -> dict[str, Any]:
-    """Return the same as a JSON document."""
-    return {
-        "title": report.title,
-        "characters": report.size,
-        "cut": report.cut,
-        "statements": [_as_json(each) for each in report.statements],
-        "not_understood": [_quote(each) for each in report.unread],
-        "findings": [_of_cause(finding) for finding in judged.findings],
-        "possible": [_of_cause(candidate) for candidate in judged.possible],
-        "remarks": [_with_quotes(remark) for remark in judged.remarks],
-    }
-
-
-def _statements(statements: Sequence[Statement]) -> Iterator[str]:
-    if not statements:
-        yield "        nothing"
-    for quote, of_line in groupby(statements, key=lambda each: each.quote):
-        yield _quoted(quote)
-        said = list(of_line)
-        steps = {each.name for each in said if isinstance(each, Setting)}
-        for each in said:
-            if isinstance(each, Command) and each.text in steps:
-                continue  # It is shown as a step that was tried.
-            kind, what = words(each)
-            yield f"          {kind:<13} {bounded(what, LONGEST)}"
-
-
-def _findings(judged: Judged) -> Iterator[str]:
+    yield "\nwhat the text alone shows"
     if not judged.findings:
         yield "        no cause: several can be behind what is quoted above, or one that the lab does not know"
-    for each in judged.findings:
-        yield f"        {each.name} ({each.confidence}) {_for(each)}".rstrip()
-        yield f"          {each.why}"
-        yield from _lines_of(each.quotes)
+    for finding in judged.findings:
+        program = "" if finding.program == "bwrap" else f" for {finding.program}"
+        yield f"        {finding.name} ({finding.confidence}){program}"
+        yield f"          {finding.why}"
+        yield from _numbers(finding.quotes)
     for number, candidate in enumerate(judged.possible, start=1):
         yield f"        {candidate.name} (possible, number {number} of {len(judged.possible)})"
         yield from (f"          for: {why}" for why in candidate.speaks_for)
         yield from (f"          against: {why}" for why in candidate.speaks_against)
         yield f"          to tell: {candidate.command}"
         yield f"            shows {candidate.shows}, if it is this cause"
-        yield from _lines_of(candidate.quotes)
+        yield from _numbers(candidate.quotes)
+    if judged.remarks:
+        yield "\nremarks"
+    for remark in judged.remarks:
+        yield f"        {remark.text}"
+        yield from _numbers(remark.quotes)
 
 
-def _for(finding: Finding) -> str:
-    return "" if finding.program == "bwrap" else f"for {finding.program}"
+def _statements(statements: Sequence[Statement]) -> Iterator[str]:
+    if not statements:
+        yield "        nothing"
+    for quote, group in groupby(statements, key=lambda statement: statement.quote):
+        yield _quoted(quote)
+        of_line = list(group)
+        steps = {statement.name for statement in of_line if isinstance(statement, Setting)}
+        for statement in of_line:
+            if isinstance(statement, Command) and statement.text in steps:
+                continue  # It is shown as a step that was tried.
+            kind, words = WORDS[type(statement)]
+            yield f"          {kind:<13} {bounded(words(statement), LONGEST)}"
 
 
-def _remark(remark: Remark) -> Iterator[str]:
-    yield f"        {remark.text}"
-    yield from _lines_of(remark.quotes)
-
-
-def _lines_of(quotes: Iterable[Quote]) -> Iterator[str]:
-    numbers = sorted({each.number for each in quotes})
+def _numbers(quotes: Iterable[Quote]) -> Iterator[str]:
+    numbers = sorted({quote.number for quote in quotes})
     if numbers:
         yield f"          line{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
@@ -130,104 +107,110 @@ def _quoted(quote: Quote) -> str:
 # -- a statement in words
 
 
-def words(statement: Statement) -> tuple[str, str]:
-    """Return the kind of a statement and what it says."""
-    kind, say = WORDS[type(statement)]
-    return kind, say(statement)
-
-
-def _system(each: System) -> str:
-    release = f", version {each.version}" if each.version and each.version not in each.name else ""
-    derivative = " or a derivative" if each.or_derivative and each.inferred else ""
+def _system(system: System) -> str:
+    derivative = " or a derivative" if system.or_derivative and system.inferred else ""
+    release = f", version {system.version}" if system.version and system.version not in system.name else ""
     parts = [
-        f"{each.name}{derivative}{release}",
-        "or a derivative of it" if each.or_derivative and not each.inferred else "",
-        "" if each.version else "version not named",
-        f"derives from {each.like}" if each.like else "",
-        "told by its kernel: the report names no system" if each.inferred else "",
-        "in a container" if each.place is Place.CONTAINER else "",
+        f"{system.name}{derivative}{release}",
+        "or a derivative of it" if system.or_derivative and not system.inferred else "",
+        "" if system.version else "version not named",
+        f"derives from {system.like}" if system.like else "",
+        "told by its kernel: the report names no system" if system.inferred else "",
+        "in a container" if system.place is Place.CONTAINER else "",
     ]
     return "; ".join(filter(None, parts))
 
 
-def _boxlite(each: Boxlite) -> str:
-    version = each.version or "version not named"
-    return f"{version}, installed by {each.installed_by}" if each.installed_by else version
+def _boxlite(boxlite: Boxlite) -> str:
+    version = boxlite.version or "version not named"
+    return f"{version}, installed by {boxlite.installed_by}" if boxlite.installed_by else version
 
 
-def _setting(each: Setting) -> str:
-    what = each.name if each.value is None else f"{each.name} = {each.value}"
-    said = {True: "the reporter says that it helps", False: "the reporter says that it does not help"}
-    outcome = (
-        said.get(each.helped, "not said whether it helps") if each.helped is not None else "outcome not said"
-    )
-    tried = f"; {outcome}" if each.mood is Mood.TRIED else ""
-    return f"{what}{' (in a container)' if each.place is Place.CONTAINER else ''}{tried}"
+def _setting(setting: Setting) -> str:
+    value = "" if setting.value is None else f" = {setting.value}"
+    place = " (in a container)" if setting.place is Place.CONTAINER else ""
+    tried = f"; {OUTCOMES[setting.helped]}" if setting.mood is Mood.TRIED else ""
+    return f"{setting.name}{value}{place}{tried}"
 
 
-def _audit_line(each: AuditLine) -> str:
-    return ", ".join(f"{key}={each.fields[key]}" for key in AUDIT_FIELDS if key in each.fields)
+def _audit_line(line: AuditLine) -> str:
+    return ", ".join(f"{key}={line.fields[key]}" for key in AUDIT_FIELDS if key in line.fields)
 
 
-def _words(each: Words) -> str:
-    named = each.speaker is Speaker.OTHER and each.program not in (None, ANY)
-    return f"{each.program if named else each.speaker}: {each.text}{f' [{each.errno}]' if each.errno else ''}"
+def _words(words: Words) -> str:
+    is_named = words.speaker is Speaker.OTHER and words.program not in (None, ANY)
+    error = f" [{words.errno}]" if words.errno else ""
+    return f"{words.program if is_named else words.speaker}: {words.text}{error}"
 
 
-def _ended(each: Ended) -> str:
-    return f"{each.status} = 128 + {each.status - 128}, {each.signal}" if each.signal else str(each.status)
+def _ended(ended: Ended) -> str:
+    return f"{ended.status} = 128 + {ended.status - 128}, {ended.signal}" if ended.signal else str(ended.status)
 
 
-def _probed(each: Probed) -> str:
-    if each.host is None:
-        return f"not used: {each.damaged}"
-    worked = [name for name, probe in each.host.probes.by_name().items() if probe.worked]
-    failed = [name for name, probe in each.host.probes.by_name().items() if probe.failed]
-    return f"worked: {', '.join(worked) or 'none'}; failed: {', '.join(failed) or 'none'}"
+def _probed(probed: Probed) -> str:
+    if probed.host is None:
+        return f"not used: {probed.damaged}"
+    probes = probed.host.probes.by_name().items()
+    worked = ", ".join(name for name, probe in probes if probe.worked)
+    failed = ", ".join(name for name, probe in probes if probe.failed)
+    return f"worked: {worked or 'none'}; failed: {failed or 'none'}"
 
 
-def _named_test(each: NamedTest) -> str:
-    return each.name if each.known else f"{each.name} (not in the lab's suite)"
-
-
-# By class, in the order of the model.
+# The kind of a statement, and what it says, by its class; in the order of the model.
 WORDS: dict[type[Statement], tuple[str, Callable[[Any], str]]] = {
     System: ("system", _system),
-    Kernel: ("kernel", lambda each: each.release),
-    Program: ("program", lambda each: f"{each.name} {each.version}"),
+    Kernel: ("kernel", lambda kernel: kernel.release),
+    Program: ("program", lambda program: f"{program.name} {program.version}"),
     Boxlite: ("boxlite", _boxlite),
     Setting: ("setting", _setting),
     AuditLine: ("audit line", _audit_line),
     Words: ("message", _words),
-    LogLine: ("log", lambda each: f"{each.level} {each.module}: {each.text}"),
+    LogLine: ("log", lambda line: f"{line.level} {line.module}: {line.text}"),
     Ended: ("exit status", _ended),
-    Command: ("command", lambda each: each.text),
-    NamedTest: ("failing test", _named_test),
+    Command: ("command", lambda command: command.text),
+    NamedTest: (
+        "failing test",
+        lambda test: test.name if test.known else f"{test.name} (not in the lab's suite)",
+    ),
     Probed: ("lab probe", _probed),
 }
 
 
-# -- a statement as JSON
+# -- as a JSON document
 
 
-def _as_json(statement: Statement) -> dict[str, Any]:
+def document(report: Report, judged: Judged) -> dict[str, Any]:
+    """Return the same as a JSON document."""
+    return {
+        "title": report.title,
+        "characters": report.size,
+        "cut": report.cut,
+        "statements": [_statement(statement) for statement in report.statements],
+        "not_understood": [_quote(quote) for quote in report.unread],
+        "findings": [_of_cause(finding) for finding in judged.findings],
+        "possible": [_of_cause(candidate) for candidate in judged.possible],
+        "remarks": [_with_quotes(remark) for remark in judged.remarks],
+    }
+
+
+def _statement(statement: Statement) -> dict[str, Any]:
     if isinstance(statement, Probed):
         host = statement.host.model_dump(mode="json") if statement.host else None
-        said = {"host": host, "damaged": statement.damaged}
+        fields = {"host": host, "damaged": statement.damaged}
     else:
-        said = asdict(statement)
-        del said["quote"]
-    return {"kind": WORDS[type(statement)][0].replace(" ", "-"), **_quote(statement.quote), "says": said}
+        fields = asdict(statement)
+        del fields["quote"]
+    kind = WORDS[type(statement)][0].replace(" ", "-")
+    return {"kind": kind, **_quote(statement.quote), "says": fields}
 
 
 def _of_cause(cause: Finding | Possible) -> dict[str, Any]:
-    said = _with_quotes(cause)
-    return {"cause": said.pop("name"), **said}
+    fields = _with_quotes(cause)
+    return {"cause": fields.pop("name"), **fields}
 
 
-def _with_quotes(shown: Finding | Possible | Remark) -> dict[str, Any]:
-    """All that something says, with its lines as other lines are written."""
-    return {**asdict(shown), "quotes": [_quote(quote) for quote in shown.quotes]}
+def _with_quotes(item: Finding | Possible | Remark) -> dict[str, Any]:
+    return {**asdict(item), "quotes": [_quote(quote) for quote in item.quotes]}
 
 
 def _quote(quote: Quote) -> dict[str, Any]:

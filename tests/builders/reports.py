@@ -7,7 +7,8 @@ from typing import Any
 from packaging.version import Version
 
 from lab import catalog
-from lab.catalog import Guest
+from lab.catalog import Guest, Variant
+from lab.plan import Cell
 from lab.record import (
     CellResult,
     Confidence,
@@ -114,6 +115,13 @@ def no_image(guest: Guest) -> str | None:
     return None if is_built(guest) else "image not available: no network"
 
 
+def variant_of(planned: Plan) -> Variant:
+    """The variant of a plan's first question."""
+    variant = planned.questions[0].variant
+    assert variant is not None
+    return variant
+
+
 HOST = Host(is_built, no_image, lambda: RELEASES)
 
 
@@ -125,7 +133,7 @@ def plan(
 
 
 def ran(
-    planned: Plan,
+    planned: Plan | Cell,
     variant: str,
     *,
     cause: str | None = None,

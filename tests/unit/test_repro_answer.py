@@ -31,14 +31,14 @@ from tests.builders.reports import (
 )
 
 SAID = words("Sandbox preflight failed: bwrap cannot create user namespaces.")
-AGAIN = "lab repro REPORT --build 0.10.8"
+AGAIN = "lab repro REPORT"
 
 
 def subject(folder: Path, made: Plan, *cells: object) -> Subject:
     done = run(*cells)  # type: ignore[arg-type]
     found = verdict.of_run(made, done, folder)
     said = claims.lines(made, found, [FinishedCell(cell, folder) for cell in done.cells])
-    return Subject(made, found, said, done, AGAIN)
+    return Subject(made, found, said, done)
 
 
 def blocked(folder: Path) -> Subject:
@@ -78,7 +78,7 @@ def test_the_nearest_guest_is_named_as_what_it_is(tmp_path: Path) -> None:
     cell = ran(made, "apparmor-userns-nocaps", cause=POLICY)
     gather(tmp_path, cell)
     found = subject(tmp_path, made, cell)
-    assert found.headline == "reproduced on debian-13, under Ubuntu's policy; not on Ubuntu 24.04"
+    assert answer.headline(found) == "reproduced on debian-13, under Ubuntu's policy; not on Ubuntu 24.04"
     assert "guest: debian-13, which is not Ubuntu 24.04" in answer.render(found)
 
 

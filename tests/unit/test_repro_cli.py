@@ -98,7 +98,7 @@ def test_bad_input_is_told_with_the_next_step(repro: Repro, text: str | bytes, s
 
 def test_what_is_no_file_is_told_with_the_next_step(repro: Repro, tmp_path: Path) -> None:
     for argument, said in {
-        tmp_path: "is a folder, not a report",
+        tmp_path: "cannot be read: Is a directory",
         tmp_path / "none.md": "cannot be read: No such file or directory",
         "https://github.com/a/b/issues/7": "is an address, and nothing is fetched",
     }.items():

@@ -3,7 +3,7 @@
 
 import pytest
 
-from lab.repro import guests
+from lab.repro import planning
 from lab.repro.reading import read
 from lab.repro.report import Boxlite, Kernel, Place, Program, System
 from tests.builders.report_texts import of, systems
@@ -226,7 +226,7 @@ def test_versions_of_boxlite(text: str, version: str | None, how: str | None) ->
     ],
 )
 def test_one_of_the_systems_is_the_host(text: str, host: tuple[str, str | None] | None) -> None:
-    system = guests.host_of(read(text.encode()))
+    system = planning.host_of(read(text.encode()))
     assert (None if system is None else (system.id, system.version)) == host
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,16 @@ from rich.console import Console
 from lab import builds
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
-from lab.catalog import toml
-from lab.record import ExperimentPolicy, Outcome, RunOptions, Status, TestResult
-from lab.repro import bisection, running
-from lab.repro.bisection import Bisection, Candidates, Steps
-from lab.repro.planning import Plan
-from lab.run import journal, start
+from lab.plan import Cell
+from lab.record import CellResult, ExperimentPolicy, RunResult
+from lab.repro.planning import Plan, Wishes
+from lab.repro.running import Runner
+from lab.run import journal
+from lab.run.start import PlannedRun
 from tests.builders import messages
 from tests.builders.processes import run_main
-from tests.builders.reports import CLONE, KNOWN, SWITCH, gather, holds, plan, ran, report, system, tried
-from tests.builders.reports import run as run_of_cells
+from tests.builders.reports import CLONE, KNOWN, POLICY, SWITCH, gather, holds, plan, ran, report, system, tried
+from tests.builders.runs import host
 
 BLOCKED = f"""\
 # boxes do not start
@@ -56,44 +57,45 @@ def repro(
 
 
 @pytest.fixture
-def with_options() -> list[RunOptions]:
-    """The options of the runs that were made for reports."""
-    return []
+def blocked(monkeypatch: pytest.MonkeyPatch) -> list[PlannedRun]:
+    """Runs without guests: cells of questions fail for the suspected cause since 0.10, and others pass.
+
+    Returns the runs that were made.
+    """
+    runs: list[PlannedRun] = []
+
+    def decide(planned: PlannedRun, cell: Cell) -> CellResult:
+        fails = cell.trials and cell.build.name == "0.10.8"
+        cures = ["userns-clone-on"] if planned.info.options.remedies else []
+        result = ran(cell, cell.variant.name, cause=CLONE if fails else None, cured_by=cures)
+        gather(planned.folder, result, log=messages.USERNS_SYSCTL, kernel="")
+        return result
+
+    def run(self: PlannedRun, _paths: Paths, _uri: str, _limits: Any, _log: Any, follow: Any) -> RunResult:
+        runs.append(self)
+        waiting, results = list(self.cells), []
+        while waiting:
+            results.append(decide(self, waiting.pop(0)))
+            waiting += follow(results[-1])
+        info = {"host": host(), "finished": self.info.started + timedelta(seconds=90)}
+        return RunResult(run=self.info.model_copy(update=info), cells=results)
+
+    monkeypatch.setattr(PlannedRun, "run", run)
+    return runs
 
 
-@pytest.fixture
-def blocked(monkeypatch: pytest.MonkeyPatch, with_options: list[RunOptions]) -> list[Plan]:
-    """The cells of questions fail for the suspected cause, and others pass. Returns the plans that ran."""
-    plans: list[Plan] = []
-
-    def run(plan: Plan, folder: Path, *_: Any, again: str, options: RunOptions, **__: Any) -> Any:
-        plans.append(plan)
-        with_options.append(options)
-        folder.mkdir()
-        cells = [
-            ran(plan, each.variant.name, cause=CLONE if each.trials else None, cured_by=["userns-clone-on"])
-            for each in plan.cells(again)
-        ]
-        for cell in cells:
-            gather(folder, cell, log=messages.USERNS_SYSCTL, kernel="")
-        return run_of_cells(*cells)
-
-    monkeypatch.setattr(running, "run", run)
-    return plans
-
-
-def test_a_report_is_run_and_answered(repro: Repro, blocked: list[Plan], tmp_path: Path) -> None:
+def test_a_report_is_run_and_answered(repro: Repro, blocked: list[PlannedRun], tmp_path: Path) -> None:
     status, output, _ = repro(BLOCKED, "-o", str(tmp_path / "run"))
     assert status == 0
     assert "guest: debian-13, for Debian 13" in output
     assert "## Verdict: reproduced on debian-13" in output
     assert f"| line 8: {SWITCH}=1 helps against {CLONE} | held |" in output
     assert (tmp_path / "run" / "answer.md").read_text() in output
-    [plan] = blocked
-    assert [each.name for each in plan.cells("")] == ["debian-13/report/0.10.8", "debian-13/tried-1/0.10.8"]
+    [made] = blocked
+    assert [cell.name for cell in made.cells] == ["debian-13/report/0.10.8", "debian-13/tried-1/0.10.8"]
 
 
-def test_programs_get_one_document(repro: Repro, blocked: list[Plan], tmp_path: Path) -> None:
+def test_programs_get_one_document(repro: Repro, blocked: list[PlannedRun], tmp_path: Path) -> None:
     status, output, _ = repro(BLOCKED, "-o", str(tmp_path / "run"), "--json")
     document = json.loads(output)
     assert (status, document["verdict"], document["guest"]) == (0, "reproduced", "debian-13")
@@ -108,7 +110,7 @@ def test_programs_get_one_document(repro: Repro, blocked: list[Plan], tmp_path: 
         (BLOCKED.replace("Debian 13, b", "B"), "the report names no host"),
     ],
 )
-def test_what_cannot_be_run_boots_nothing(repro: Repro, blocked: list[Plan], text: str, why: str) -> None:
+def test_what_cannot_be_run_boots_nothing(repro: Repro, blocked: list[PlannedRun], text: str, why: str) -> None:
     status, output, _ = repro(text)
     assert status == 3
     assert "## Verdict: not run" in output
@@ -116,7 +118,7 @@ def test_what_cannot_be_run_boots_nothing(repro: Repro, blocked: list[Plan], tex
     assert blocked == []
 
 
-def test_the_nearest_guest_can_be_asked_for(repro: Repro, blocked: list[Plan], tmp_path: Path) -> None:
+def test_the_nearest_guest_can_be_asked_for(repro: Repro, blocked: list[PlannedRun], tmp_path: Path) -> None:
     status, output, _ = repro(ELSEWHERE, "--nearest", "-o", str(tmp_path / "run"))
     assert status == 0
     assert "reproduced on debian-13; not on Pop!\\_OS 22.04" in output
@@ -124,16 +126,18 @@ def test_the_nearest_guest_can_be_asked_for(repro: Repro, blocked: list[Plan], t
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--guest", "debian-31"), "no guest is called 'debian-31'"),
         (("--build", "newest-one"), "neither a version nor the path of a wheel"),
     ],
 )
-def test_wrong_options_are_told_with_the_next_step(repro: Repro, options: tuple[str, ...], said: str) -> None:
+def test_wrong_options_are_told_with_the_next_step(
+    repro: Repro, options: tuple[str, ...], message: str
+) -> None:
     status, _, errors = repro(BLOCKED, *options)
     assert status == 2
-    assert said in errors
+    assert message in errors
     assert "next: " in errors
 
 
@@ -147,47 +151,58 @@ def test_an_index_that_does_not_answer_is_not_run(repro: Repro, monkeypatch: pyt
     assert "could not be found out: could not ask for the releases" in output
 
 
-def test_a_report_s_variants_are_kept_with_its_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made = plan(report(system(), holds(SWITCH, "0"), tried(SWITCH, "1", helped=True)), CLONE)
+@pytest.mark.parametrize(
+    ("planned", "names"),
+    [
+        (
+            plan(report(system(), holds(SWITCH, "0"), tried(SWITCH, "1", helped=True)), CLONE),
+            ["report", "tried-1"],
+        ),
+        (
+            plan(
+                report(
+                    system("ubuntu", "24.04"), holds(SWITCH, "1"), tried("setenforce 0", None, helped=False)
+                ),
+                POLICY,
+                nearest=True,
+            ),
+            ["report", "tried-1"],
+        ),
+    ],
+)
+def test_a_report_s_variants_are_kept_with_its_run_and_read_from_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, planned: Plan, names: list[str]
+) -> None:
     folder = tmp_path / "run"
-    begun: list[start.PlannedRun] = []
+    begun: list[PlannedRun] = []
 
-    def stop(self: start.PlannedRun, *_: object) -> None:
+    def stop(self: PlannedRun, *_: object) -> None:
         begun.append(self)
-        kept = folder / journal.VARIANTS
-        assert sorted(file.name for file in kept.iterdir()) == ["report.toml", "tried-1.toml"]
-        assert toml.read(kept / "tried-1.toml")["sysctl"] == {SWITCH: 1}
-        assert KNOWN.with_variants(kept).variant("report").expect.cause == CLONE
+        kept = KNOWN.with_variants(folder / journal.VARIANTS)
+        assert sorted(set(kept.variants) - set(KNOWN.variants)) == names
+        for name, variant in planned.variants.items():
+            assert kept.variant(name).knobs == variant.knobs
+            assert kept.variant(name).expect == variant.expect
         raise LabError("no libvirt")
 
-    monkeypatch.setattr(start.PlannedRun, "run", stop)
-    view = running.View(Console(), quiet=True)
+    monkeypatch.setattr(PlannedRun, "run", stop)
+    runner = Runner(Paths(tmp_path, tmp_path), "", "lab repro -", Console(), quiet=True)
     with pytest.raises(LabError, match="no libvirt"):
-        running.run(
-            made,
-            folder,
-            Paths(tmp_path, tmp_path),
-            "",
-            view,
-            command="lab repro -",
-            again="lab repro",
-            options=running.Extras().options,
-        )
-    assert [cell.rerun(running.Extras().options) for cell in begun[0].cells] == ["lab repro", "lab repro"]
+        runner.answer(planned, folder, Wishes())
+    assert [cell.rerun(Wishes().options) for cell in begun[0].cells] == [planned.again] * len(begun[0].cells)
     assert not folder.exists()
 
 
 def test_an_image_that_cannot_be_had_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    view = running.View(Console(), quiet=True)
-
     def none(*_: object) -> None:
         raise ImageNotAvailable("no network", hint="lab images import")
 
+    here = Runner(Paths(tmp_path, tmp_path), "", "lab repro -", Console(), quiet=True).host()
     monkeypatch.setattr("lab.repro.running.store.ensure", none)
     guest = KNOWN.guest("ubuntu-24.04")
-    assert running.why_no_image(Paths(tmp_path, tmp_path), view, guest) == "image not available: no network"
+    assert here.why_no_image(guest) == "image not available: no network"
     monkeypatch.setattr("lab.repro.running.store.ensure", lambda *_: None)
-    assert running.why_no_image(Paths(tmp_path, tmp_path), view, guest) is None
+    assert here.why_no_image(guest) is None
 
 
 @pytest.mark.parametrize(
@@ -201,49 +216,50 @@ def test_an_image_that_cannot_be_had_is_a_reason(monkeypatch: pytest.MonkeyPatch
 )
 def test_remedies_and_experiments_are_made_as_asked(
     repro: Repro,
-    blocked: list[Plan],
-    with_options: list[RunOptions],
+    blocked: list[PlannedRun],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     given: tuple[str, ...],
     remedies: bool,
     experiments: ExperimentPolicy,
     again: str,
 ) -> None:
-    monkeypatch.setattr(running, "_bisect", lambda subject, *_: subject)
     status, output, _ = repro(BLOCKED, *given, "-o", str(tmp_path / "run"))
     assert status == 0
-    assert [(each.remedies, each.experiments) for each in with_options] == [(remedies, experiments)]
+    options = blocked[0].info.options
+    assert (options.remedies, options.experiments) == (remedies, experiments)
     assert again in output
 
 
 def test_a_bisection_runs_other_releases_on_the_cell_that_failed_and_is_part_of_the_answer(
-    repro: Repro, blocked: list[Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    repro: Repro, blocked: list[PlannedRun], tmp_path: Path
 ) -> None:
-    def does(candidates: Candidates, _paths: Paths, folder: Path, **_: Any) -> Bisection:
-        assert folder == tmp_path / "run" / "bisection"
-        steps = Steps(candidates)
-        waiting = list(candidates.ends)
-        while waiting:
-            cell = waiting.pop(0)
-            status = Status.PASS if cell.build.name == "0.9.0" else Status.XFAIL
-            outcome = Outcome.PASS if cell.build.name == "0.9.0" else Outcome.FAIL
-            tests = [TestResult(name=name, outcome=outcome) for name in cell.suite.tests]
-            waiting += steps.follow(cell.result(status).model_copy(update={"tests": tests}))
-        return steps.bisection("bisection", 90.0)
-
-    monkeypatch.setattr(bisection, "bisect", does)
     status, output, _ = repro(BLOCKED, "--bisect", "-o", str(tmp_path / "run"))
     assert status == 0
     assert "### Which release\n\nboxlite 0.10.8 is the first release that fails: 0.9.0, the release" in output
+    assert "2 of 2 releases were\nrun, in 90 s." in output
     assert "lab repro REPORT --bisect" in output
-    assert (tmp_path / "run" / "bisection" / journal.VARIANTS / "report.toml").is_file()
+    bisected = blocked[1]
+    assert bisected.folder == tmp_path / "run" / "bisection"
+    assert (bisected.folder / journal.VARIANTS / "report.toml").is_file()
+    assert not bisected.info.options.remedies
 
 
+@pytest.mark.parametrize(
+    ("releases", "why"),
+    [
+        (["0.10.8"], "there is no release of boxlite beside 0.10.8"),
+        (["0.9.0", "0.10.7"], "no cell of the report failed"),
+    ],
+)
 def test_why_there_is_no_bisection_is_said(
-    repro: Repro, blocked: list[Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    repro: Repro,
+    blocked: list[PlannedRun],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    releases: list[str],
+    why: str,
 ) -> None:
-    monkeypatch.setattr(builds, "releases", lambda: [Version("0.10.8")])
-    status, output, _ = repro(BLOCKED, "--bisect", "-o", str(tmp_path / "run"))
-    assert status == 0
-    assert "- which release first failed: there is no release of boxlite beside 0.10.8" in output
+    monkeypatch.setattr(builds, "releases", lambda: list(map(Version, releases)))
+    build = releases[-1]
+    _, output, _ = repro(BLOCKED, "--bisect", "--build", build, "-o", str(tmp_path / "run"))
+    assert f"- which release first failed: {why}" in output

@@ -7,7 +7,7 @@ from lab.record import Confidence, Finding, Status
 from lab.repro import verdict
 from lab.repro.planning import Plan
 from lab.repro.report import Speaker
-from lab.repro.verdict import Result, Verdict, essence
+from lab.repro.verdict import Proof, Result, Verdict, essence, spaced
 from tests.builders import evidence, messages
 from tests.builders.reports import (
     CLONE,
@@ -26,6 +26,7 @@ from tests.builders.reports import (
     run,
     suspected,
     system,
+    variant_of,
     words,
 )
 
@@ -37,10 +38,14 @@ CANNOT_RUN = "failed to run bwrap: Permission denied (os error 13)"
 
 def of(made: Plan, folder: Path, *, log: str = messages.APPARMOR_NOCAPS, cause: str | None = POLICY) -> Verdict:
     """The verdict on a plan whose only cell failed for a cause with this log."""
-    assert made.variant
-    cell = ran(made, made.variant.name, cause=cause)
+    cell = ran(made, variant_of(made).name, cause=cause)
     gather(folder, cell, log=log)
     return verdict.of_run(made, run(cell), folder)
+
+
+def proofs(found: Verdict) -> list[Proof]:
+    """The lines of the evidence that say what the report says about its first question."""
+    return [pair.proof for pair in found.answered[0].compared if pair.proof]
 
 
 def test_the_same_words_and_the_same_cause_are_reproduced_with_the_line_that_shows_it(tmp_path: Path) -> None:
@@ -48,9 +53,10 @@ def test_the_same_words_and_the_same_cause_are_reproduced_with_the_line_that_sho
     found = of(made, tmp_path)
     assert found.result is Result.REPRODUCED
     assert found.why == (f"the same words, the same cause: {POLICY} (proved)",)
-    [proof] = found.answered[0].proofs
+    [proof] = proofs(found)
     assert proof.file.endswith("logs/boxlite.log.2026-11-24")
-    assert (tmp_path / proof.file).read_text().splitlines()[proof.line - 1] == proof.text
+    line = (tmp_path / proof.file).read_text().splitlines()[proof.line - 1]
+    assert spaced(line) == proof.text
     assert "bwrap: No permissions to create a new namespace" in proof.text
 
 
@@ -77,8 +83,7 @@ def test_a_cell_that_passes_reproduces_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", [Status.ERROR, Status.NOT_RUN, Status.NOT_APPLICABLE, Status.FLAKY])
 def test_a_cell_that_says_nothing_is_not_run_with_its_reason(tmp_path: Path, status: Status) -> None:
     made = plan(report(system("ubuntu", "24.04")), POLICY)
-    assert made.variant
-    cell = ran(made, made.variant.name, status=status, reason="image not available: no network")
+    cell = ran(made, variant_of(made).name, status=status, reason="image not available: no network")
     found = verdict.of_run(made, run(cell), tmp_path)
     assert (found.result, found.result.exit_status) == (Result.NOT_RUN, 3)
     assert found.why == (f"{status}: image not available: no network", made.hint)
@@ -92,9 +97,9 @@ def test_an_audit_line_that_boxlite_wrote_is_not_the_kernel_s(tmp_path: Path) ->
     gather(tmp_path, cell, kernel="")
     forged = tmp_path / cell.folder / "boxlite/box-a/logs/kernel.log"
     forged.write_text(evidence.DENIED_CAP_BWRAP)
-    assert verdict.of_run(made, run(cell), tmp_path).answered[0].proofs == []
+    assert proofs(verdict.of_run(made, run(cell), tmp_path)) == []
     (tmp_path / cell.folder / "kernel.log").write_text(evidence.DENIED_CAP_BWRAP)
-    assert len(verdict.of_run(made, run(cell), tmp_path).answered[0].proofs) == 1
+    assert len(proofs(verdict.of_run(made, run(cell), tmp_path))) == 1
 
 
 def test_another_program_s_audit_line_is_the_same_refusal(tmp_path: Path) -> None:
@@ -167,9 +172,8 @@ def test_any_program_s_error_at_a_limit_reproduces_it(tmp_path: Path, why: str, 
         words("bwrap: Creating new namespace failed: Resource temporarily unavailable"), errno="EAGAIN"
     )
     made = plan(report(system(), said), LIMIT)
-    assert made.variant
     shown = [Finding(name=LIMIT, confidence=Confidence.LIKELY, why=why)]
-    cell = ran(made, made.variant.name, cause=LIMIT, confidence=Confidence.LIKELY, causes=shown)
+    cell = ran(made, variant_of(made).name, cause=LIMIT, confidence=Confidence.LIKELY, causes=shown)
     gather(tmp_path, cell)
     found = verdict.of_run(made, run(cell), tmp_path)
     assert found.result is result
@@ -192,8 +196,7 @@ def test_output_of_a_command_is_not_looked_for_before_it_ran(tmp_path: Path) -> 
 def test_other_words_may_be_those_of_another_bubblewrap(tmp_path: Path) -> None:
     said = words("bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted", 4)
     made = plan(report(system(), program("bubblewrap", "0.9.0"), said), POLICY)
-    assert made.variant
-    cell = ran(made, made.variant.name, cause=POLICY)
+    cell = ran(made, variant_of(made).name, cause=POLICY)
     gather(tmp_path, cell)
     found = verdict.of_run(made, run(cell), tmp_path)
     [compared] = found.answered[0].compared
@@ -270,4 +273,4 @@ def test_evidence_outside_of_the_run_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "run" / cell.folder / "probes.json").unlink()
     (logs / "boxlite.log.2026-11-24").symlink_to(tmp_path / "elsewhere")
     found = verdict.of_run(made, run(cell), tmp_path / "run")
-    assert found.answered[0].proofs == []
+    assert proofs(found) == []

@@ -37,12 +37,12 @@ def planned(known: Catalog) -> Plan:
 def test_a_report_is_reproduced_with_its_words_and_answered_with_a_verified_remedy(
     planned: Plan, run: RunResult, folder: Path
 ) -> None:
-    assert [cell.variant.name for cell in planned.cells("")] == [ONE_KNOB]
+    assert [cell.variant.name for cell in planned.cells] == [ONE_KNOB]
     found = verdict.of_run(planned, run, folder)
     assert found.result is Result.REPRODUCED, found.why
-    [proof, *_] = found.answered[0].proofs
-    assert "Sandbox preflight failed" in proof.text
+    proofs = [pair.proof for pair in found.answered[0].compared if pair.proof]
+    assert "Sandbox preflight failed" in proofs[0].text
     said = claims.lines(planned, found, [FinishedCell(cell, folder) for cell in run.cells])
-    text = answer.render(Subject(planned, found, said, run, "lab repro REPORT"))
+    text = answer.render(Subject(planned, found, said, run))
     assert "userns-clone-on.sh" in text
     assert str(folder) not in text

@@ -1,0 +1,351 @@
+"""A bisection over releases: what each step shows, which release is run next, and what is said in the end."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.version import Version
+from rich.console import Console
+
+from lab import builds, catalog
+from lab.base.errors import UsageError
+from lab.base.paths import Paths
+from lab.builds import rootfs
+from lab.builds.kinds.wheel import Wheel
+from lab.plan import Cell
+from lab.record import CellResult, Expectation, Outcome, RunResult, Status, TestResult
+from lab.repro import bisection
+from lab.repro.bisection import Bisection, Border, State, compare, failing
+from lab.repro.running import Runner
+from lab.run import scheduler
+from lab.run.worker import Worker
+from lab.verdict.status import judge
+
+# -- the search, without any run
+
+STATES = {"b": State.BAD, "g": State.GOOD, "s": State.SKIPPED}
+
+
+def search(truth: str) -> tuple[Border, list[int]]:
+    """Search among releases 0, 1, ... with these states; the border, and what was tried in order."""
+    releases = [str(number) for number in range(len(truth))]
+    states: dict[str, State] = {}
+    border = bisection.search(releases, states)
+    while border.next is not None:
+        assert border.next not in states, "a release was tried twice"
+        states[border.next] = STATES[truth[int(border.next)]]
+        border = bisection.search(releases, states)
+    return border, [int(release) for release in states]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7, 15, 100])
+def test_every_first_bad_release_is_found_in_few_steps(count: int) -> None:
+    for first in range(1, count):
+        border, tried = search("g" * first + "b" * (count - first))
+        assert border == Border(str(first - 1), str(first))
+        assert border.is_found
+        assert {first - 1, first} <= set(tried), "both neighbours were tried"
+        assert len(tried) <= 2 + math.ceil(math.log2(count))
+
+
+@pytest.mark.parametrize(
+    ("truth", "good", "bad", "between"),
+    [
+        # Beside the border a skipped release may be the first bad one, elsewhere it may not.
+        ("ggsbb", "1", "3", ("2",)),
+        ("gsssb", "0", "4", ("1", "2", "3")),
+        ("ggbsb", "1", "2", ()),
+        ("gsgbb", "2", "3", ()),
+        ("gssgb", "3", "4", ()),
+        # The oldest cannot be run, so that a newer one stands for it.
+        ("sssgggbbb", "5", "6", ()),
+        ("sssssbbbb", None, "5", ()),
+        ("sssb", None, "3", ()),
+        ("bbbbb", None, "0", ()),
+        ("b", None, "0", ()),
+        # The reported release is not bad.
+        ("gggg", None, None, ()),
+        ("gggs", None, None, ()),
+    ],
+)
+def test_the_border_between_good_and_bad(
+    truth: str, good: str | None, bad: str | None, between: tuple[str, ...]
+) -> None:
+    border, tried = search(truth)
+    assert border == Border(good, bad, between)
+    assert border.is_found is (good is not None and not between)
+    assert tried[:2] == ([len(truth) - 1, 0] if bad and len(truth) > 1 else [len(truth) - 1])
+    if truth == "bbbbb":
+        assert tried == [4, 0], "if the first release is bad all are taken to be bad"
+
+
+# -- what a cell shows
+
+KNOWN = catalog.load()
+SUITE = KNOWN.suite
+JAILED = "jailer_enabled_box_starts_and_executes"
+ISOLATED = SUITE.witness
+RELEASES = ["0.9.0", "0.9.5", "0.10.0", "0.10.1", "0.10.2", "0.10.3", "0.10.4"]
+
+
+def reported(version: str = "0.10.4", name: str = "") -> Cell:
+    return Cell(KNOWN.guest("debian-13"), KNOWN.variant("stock"), Wheel(name or version, version))
+
+
+def outcomes(*failed: str) -> list[TestResult]:
+    return [
+        TestResult(name=name, outcome=Outcome.FAIL if name in failed else Outcome.PASS) for name in SUITE.tests
+    ]
+
+
+def ran(cell: Cell, status: Status, *failed: str, cause: str | None = None, **more: Any) -> CellResult:
+    tests = [] if status is Status.ERROR else outcomes(*failed)
+    return cell.result(status).model_copy(update={"tests": tests, "cause": cause} | more)
+
+
+def good(cell: Cell) -> CellResult:
+    return ran(cell, Status.PASS)
+
+
+def bad(cell: Cell) -> CellResult:
+    return ran(cell, Status.FAIL, JAILED, ISOLATED, cause="userns-sysctl", reason="it is 0")
+
+
+def skipped(cell: Cell) -> CellResult:
+    return ran(cell, Status.NOT_APPLICABLE, reason="no wheel")
+
+
+def broken(cell: Cell) -> CellResult:
+    return ran(cell, Status.ERROR, reason="the machine is gone")
+
+
+def test_what_a_cell_shows_is_compared_test_by_test_and_by_its_cause() -> None:
+    cell = reported()
+    before = bad(cell)
+    assert compare(before, before)[0] is State.BAD
+    assert compare(before, good(cell)) == (State.GOOD, "")
+    # Another test that fails does not matter; one of two that passes does.
+    other = ran(cell, Status.FAIL, "development_mode_disables_jailer", cause="unknown")
+    assert compare(before, other) == (State.GOOD, "other tests fail: development_mode_disables_jailer")
+    more = ran(cell, Status.FAIL, JAILED, ISOLATED, SUITE.control, cause="userns-sysctl")
+    assert compare(before, more)[0] is State.BAD
+    assert compare(before, ran(cell, Status.FAIL, JAILED, cause="userns-sysctl"))[0] is State.SKIPPED
+    assert compare(before, ran(cell, Status.FAIL, JAILED, ISOLATED, cause="kvm-denied")) == (
+        State.SKIPPED,
+        "the same tests fail for another cause: kvm-denied",
+    )
+    for status in (Status.ERROR, Status.NOT_RUN, Status.FLAKY, Status.NOT_APPLICABLE):
+        result = ran(cell, status, JAILED, ISOLATED, cause="userns-sysctl")
+        assert compare(before, result)[0] is State.SKIPPED
+
+
+def test_what_other_tests_of_a_cell_show_holds_though_one_could_not_be_judged() -> None:
+    pull = "Failed to pull image 'debian:bookworm-slim'"
+    default = "default_security_options_enable_jailer_on_supported_platforms"
+
+    def without_registry(version: str, *failed: str) -> CellResult:
+        """A cell of boxlite 0.9, whose boxes need a registry."""
+        tests = [
+            test.model_copy(update={"outcome": Outcome.FAIL, "message": pull}) if test.name == JAILED else test
+            for test in outcomes(*failed)
+        ]
+        return reported(version).result(Status.ERROR, reason="no registry").model_copy(update={"tests": tests})
+
+    old = without_registry("0.9.0", default)
+    assert failing(old) == [default]
+    assert compare(old, old) == (State.BAD, "other tests cannot be judged: no registry")
+    assert compare(old, without_registry("0.9.5"))[0] is State.GOOD
+    assert compare(old, good(reported())) == (State.GOOD, "")
+    # What a registry that cannot be reached lets fail, is neither good nor bad.
+    assert compare(bad(reported()), without_registry("0.9.5", ISOLATED))[0] is State.SKIPPED
+    assert compare(without_registry("0.9.5"), old) == (State.SKIPPED, "no registry")
+
+
+def test_what_failed_in_a_guest_without_memory_is_neither_good_nor_bad() -> None:
+    tests = outcomes(JAILED, ISOLATED)
+    judged = judge(SUITE, tests, Expectation(), [], killed_for_memory=["libkrun VM"])
+    cell = reported().result(judged.status, reason=judged.reason).model_copy(update={"tests": tests})
+    assert (cell.status, failing(cell)) == (Status.ERROR, [])
+    assert compare(bad(reported()), cell)[0] is State.SKIPPED
+
+
+# -- the steps
+
+Truth = Mapping[str, Callable[[Cell], CellResult]]
+
+
+@pytest.fixture(autouse=True)
+def releases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builds, "releases", lambda: list(map(Version, RELEASES)))
+
+
+def run(truth: Truth, version: str = "0.10.4") -> tuple[Bisection, list[str]]:
+    """Run a bisection without guests: each release, unless it is good, does as `truth` says."""
+    bisected = Bisection.of(reported(version))
+    waiting = [bisected.reported]
+    names = []
+    while waiting:
+        cell = waiting.pop(0)
+        names.append(cell.build.name)
+        waiting += bisected.follow(truth.get(cell.build.name, good)(cell))
+    return bisected, names
+
+
+BAD_SINCE = {"0.10.2": bad, "0.10.3": bad, "0.10.4": bad}
+
+
+@pytest.mark.parametrize(
+    ("truth", "version", "first_failed", "first_fixed", "result"),
+    [
+        (
+            BAD_SINCE,
+            "0.10.4",
+            "0.10.2",
+            None,
+            ["boxlite 0.10.2 is the first release that fails: 0.10.1, the release before it, passes."],
+        ),
+        (
+            {"0.10.0": bad, "0.10.1": bad, "0.10.2": bad},
+            "0.10.1",
+            "0.10.0",
+            "0.10.3",
+            [
+                "boxlite 0.10.0 is the first release that fails: 0.9.5, the release before it, passes.",
+                "boxlite 0.10.3 is the first release that passes again: 0.10.2, the release before it, fails.",
+            ],
+        ),
+        (
+            BAD_SINCE | {"0.10.2": skipped},
+            "0.10.4",
+            None,
+            None,
+            ["The first release that fails is one of 0.10.2 or 0.10.3: 0.10.1 passes."],
+        ),
+        (
+            {"0.10.2": bad, "0.10.3": skipped},
+            "0.10.2",
+            "0.10.2",
+            None,
+            [
+                "boxlite 0.10.2 is the first release that fails: 0.10.1, the release before it, passes.",
+                "The first release that passes again is one of 0.10.3 or 0.10.4: 0.10.2 fails.",
+            ],
+        ),
+        (
+            dict.fromkeys(RELEASES, bad),
+            "0.10.3",
+            None,
+            None,
+            [
+                "No release is known to pass before 0.10.3: 0.9.0 is the oldest release and fails, too.",
+                "No newer release is known to pass: 0.10.4 fails, too.",
+            ],
+        ),
+        (
+            dict.fromkeys(RELEASES, bad) | {"0.9.0": skipped, "0.9.5": skipped},
+            "0.10.4",
+            None,
+            None,
+            [
+                "No release is known to pass before 0.10.4: 0.10.0 fails, and of the older ones none could be "
+                "judged (tried: 0.9.0, 0.9.5)."
+            ],
+        ),
+        (
+            {},
+            "0.10.4",
+            None,
+            None,
+            [
+                "boxlite 0.10.4, the build of the report, shows no failure to look for: "
+                "the reported build shows no failure to compare with."
+            ],
+        ),
+        (
+            dict.fromkeys(RELEASES, broken) | {"0.10.4": bad},
+            "0.10.4",
+            None,
+            None,
+            ["The bisection did not come to its end: the machine is gone."],
+        ),
+    ],
+)
+def test_what_a_bisection_finds(
+    truth: Truth, version: str, first_failed: str | None, first_fixed: str | None, result: list[str]
+) -> None:
+    bisected, _ = run(truth, version)
+    assert (bisected.first_failed, bisected.first_fixed) == (first_failed, first_fixed)
+    assert bisected.result == result
+
+
+@pytest.mark.parametrize(
+    ("truth", "names"),
+    [
+        ({}, ["0.10.4"]),
+        (BAD_SINCE, ["0.10.4", "0.9.0", "0.10.1", "0.10.3", "0.10.2"]),
+        (dict.fromkeys(RELEASES, bad), ["0.10.4", "0.9.0"]),
+        # A host that can run nothing is given up soon.
+        (dict.fromkeys(RELEASES, broken) | {"0.10.4": bad}, ["0.10.4", "0.9.0", "0.10.1", "0.10.3"]),
+    ],
+)
+def test_only_releases_that_decide_something_are_run(truth: Truth, names: list[str]) -> None:
+    bisected, tried = run(truth)
+    assert tried == names
+    assert bisected.not_run == [release for release in RELEASES if release not in names]
+
+
+def test_a_build_without_a_place_among_releases_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="no place in the order of releases"):
+        Bisection.of(reported("main"))
+    monkeypatch.setattr(builds, "releases", lambda: [Version("0.10.4")])
+    with pytest.raises(UsageError, match=r"no release of boxlite beside 0\.10\.4"):
+        Bisection.of(reported())
+
+
+def test_a_build_of_ones_own_is_newer_than_the_releases_before_it() -> None:
+    bisected = Bisection.of(reported("0.10.5", name="0.10.5@12345678"))
+    assert bisected.releases == [*RELEASES, "0.10.5@12345678"]
+    assert bisected.fixed is None
+
+
+def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes: list[int] = []
+
+    def serve(worker: Worker) -> None:
+        lanes.append(worker.number)
+        while ticket := worker._shared.backlog.take(worker.machine.name, worker.number):
+            does = bad if Version(ticket.cell.build.version) >= Version("0.10.3") else good
+            worker._decisions.decide(ticket, does(ticket.cell))
+
+    monkeypatch.setattr(scheduler, "connection", lambda uri: nullcontext())
+    monkeypatch.setattr(rootfs, "make", lambda folder: folder)
+    monkeypatch.setattr(Worker, "work", serve)
+    paths, folder = Paths(cache=tmp_path / "cache", state=tmp_path / "state"), tmp_path / "run"
+    runner = Runner(paths, "", "lab repro report.md --bisect", Console(), quiet=True)
+    bisected = runner.bisected(reported(), folder, {})
+    assert (bisected.first_failed, bisected.stopped, bisected.run) == ("0.10.3", "", "run")
+    assert lanes == [1]
+    record = RunResult.read(folder)
+    assert [cell.build for cell in record.cells][:2] == ["0.10.4", "0.9.0"]
+    assert {step.release for step in bisected.steps} == {cell.build for cell in record.cells}
+    assert bisected.steps[0].command == (
+        "lab matrix -g debian-13 -v stock --build 0.10.4 --no-remedies --no-experiment"
+    )
+    document = json.loads(json.dumps(bisected.document()))
+    assert document["first_failed"] == "0.10.3"
+    assert document["steps"][0]["state"] == "bad"
+
+
+def test_the_answer_has_every_step_and_its_command() -> None:
+    bisected, _ = run(BAD_SINCE | {"0.10.0": skipped})
+    text = bisected.render()
+    assert "### Which release\n" in text
+    assert f"Compared are the tests that fail with 0.10.4: {JAILED}, {ISOLATED}.\n" in text
+    assert "\nboxlite 0.10.2 is the first release that fails: " in text
+    assert "| 1 | 0.10.4 (reported) | bad | fail | userns-sysctl | 0 | it is 0 |" in text
+    assert "not run, because the answer does not depend on them if they behave like their neighbours: " in text
+    assert "lab matrix" not in text, "no cell of this test has a command"
