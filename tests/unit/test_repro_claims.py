@@ -7,7 +7,6 @@ from lab.repro import claims, verdict
 from lab.repro.claims import ClaimLine, Held
 from lab.repro.planning import Plan
 from lab.repro.report import Speaker
-from lab.verdict import claims as known_reports
 from lab.verdict.words import FinishedCell
 from tests.builders.reports import (
     CLONE,
@@ -100,28 +99,3 @@ def test_words_audit_lines_and_tests_of_a_new_report_are_its_claims(tmp_path: Pa
     ]
     assert "boxlite.log.2026-11-24, line 2: " in found[1].why
     assert found[4].why == "the lab's suite has no such test"
-
-
-def test_a_known_report_is_recognized_by_its_own_words_and_judged_by_its_own_claims(tmp_path: Path) -> None:
-    quotes = [claim.quote for claim in known_reports.known("issue-468").values()]
-    said = report(system(), *(words(text, number) for number, text in enumerate(quotes[:4], start=10)))
-    assert claims.recognize(said) == "issue-468"
-    made = plan(said, POLICY)
-    cell = ran(made, "apparmor-userns-nocaps", cause=POLICY)
-    gather(tmp_path, cell)
-    found = {each.claim: each for each in lines(made, tmp_path, cell)}
-    assert len(found) == len(quotes)
-    preflight, audit_line = (
-        found[known_reports.known("issue-468")[name].quote] for name in ("preflight-fails", "audit-line")
-    )
-    assert preflight.held is Held.HELD
-    assert [file.rpartition("/")[2] for file in preflight.files] == ["boxlite.log.2026-11-24"]
-    assert audit_line.held is Held.NOT_TESTED
-    assert "only Ubuntu's kernel tells; measured elsewhere: it does, for boxlite's own test" in audit_line.why
-
-
-def test_a_report_with_one_line_in_common_is_no_known_report() -> None:
-    assert (
-        claims.recognize(report(words("Sandbox preflight failed: bwrap cannot create user namespaces.")))
-        is None
-    )
