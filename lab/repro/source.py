@@ -25,16 +25,6 @@ WIDEST_GAP = 40
 GAP = re.compile(rf"[^\S\n]{{{WIDEST_GAP},}}")
 URL = re.compile(r"https?://\S+")
 ISSUE = re.compile(r"https?://github\.com/([\w.-]{1,100}/[\w.-]{1,100})/(?:issues|pull)/(\d{1,9})\b")
-# How files begin that are no text.
-BINARY = {
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"GIF8": "a GIF picture",
-    b"%PDF": "a PDF document",
-    b"PK\x03\x04": "a ZIP archive or an office document",
-    b"\x1f\x8b": "a gzip file",
-    b"\x7fELF": "a program",
-}
 # Byte order marks, as Windows' programs write them.
 ENCODINGS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # Blocks, without what is inside a line; definitions of links would swallow lines such as `[1]: text`.
@@ -85,21 +75,14 @@ def source(data: bytes) -> Source:
 
 
 def _text(data: bytes) -> str:
-    for begins, what in BINARY.items():
-        if data.startswith(begins):
-            raise _no_text(what)
     data = data[:MOST_BYTES]
     encoding = next((name for mark, name in ENCODINGS.items() if data.startswith(mark)), "utf-8")
     text = data.decode(encoding, errors="replace")
     beginning = text[:MOST_IN_A_LINE]
     odd = sum(character == "\ufffd" or character < "\t" for character in beginning)
     if "\0" in beginning or odd * 5 > len(beginning):
-        raise _no_text("binary data")
+        raise UsageError("the report is binary data, not text", hint=f"give the report's text: {how_to_give()}")
     return text
-
-
-def _no_text(what: str) -> UsageError:
-    return UsageError(f"the report is {what}, not text", hint=f"give the report's text: {how_to_give()}")
 
 
 def _issue(text: str) -> str | None:
@@ -113,14 +96,8 @@ def _issue(text: str) -> str | None:
     if not isinstance(document, dict):
         raise UsageError("the report is JSON, but no object with `body`", hint=how_to_give())
     comments = document.get("comments")
-    bodies = [
-        document.get("body"),
-        *(
-            each.get("body")
-            for each in (comments if isinstance(comments, list) else [])
-            if isinstance(each, dict)
-        ),
-    ]
+    parts = [document, *(comments if isinstance(comments, list) else [])]
+    bodies = [part.get("body") for part in parts if isinstance(part, dict)]
     written = [each for each in bodies if isinstance(each, str) and each.strip()]
     if not written:
         raise UsageError("the report is JSON without any text in `body` or `comments`", hint=how_to_give())

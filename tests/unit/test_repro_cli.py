@@ -81,7 +81,7 @@ def test_the_output_of_the_probe_script_is_shown(repro: Repro) -> None:
     ("text", "said"),
     [
         ("", "lab: the report is empty"),
-        (b"\x89PNG\r\n\x1a\n", "lab: the report is a PNG picture, not text"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "lab: the report is binary data, not text"),
         (
             "https://github.com/a/b/issues/7",
             "gh issue view 7 --repo a/b --json title,body,comments | lab repro -",
