@@ -13,6 +13,8 @@ from lab.repro.source import Kind, Line
 # Longest quote, longest single fact, and most of a sentence before or after a fact, in characters.
 LONGEST = 1_000
 MOST_ON_A_LINE = 20
+# Most lines of output between a command and the sentence that says what came of it.
+MOST_OUTPUT = 200
 # Longest heading that says which system the lines below it are from.
 LONGEST_SECTION = 30
 CONTAINER = re.compile(
@@ -103,10 +105,10 @@ class Text:
 
     def next_sentence(self, index: int) -> str:
         """The first sentence after the block of a line, if it is prose."""
-        following = self.blocks[self.lines[index].block].stop
-        while following < len(self.lines) and self.lines[following].kind is Kind.CODE:
-            following += 1
-        if following >= len(self.lines) or self.lines[following].kind is not Kind.PROSE:
+        stop = self.blocks[self.lines[index].block].stop
+        after = range(stop, min(stop + MOST_OUTPUT, len(self.lines)))
+        following = next((number for number in after if self.lines[number].kind is not Kind.CODE), None)
+        if following is None or self.lines[following].kind is not Kind.PROSE:
             return ""
         return self.tail(following, 0)
 

@@ -3,6 +3,9 @@
 
 import pytest
 
+from lab.repro import changes
+from lab.repro.changes import Outcome
+from lab.repro.lines import Text
 from lab.repro.reading import read
 from lab.repro.report import Command, Mood, Place, Program, Setting, Speaker, Words
 from tests.builders.report_texts import CLONE, RESTRICT, holds, of, settings, tried
@@ -23,7 +26,6 @@ from tests.builders.report_texts import CLONE, RESTRICT, holds, of, settings, tr
         f"the host has {CLONE} set to 0",
         "unprivileged_userns_clone=0",
         "My system has unprivileged_userns_clone disabled.",
-        "```\n$ cat /proc/sys/kernel/unprivileged_userns_cl\none\n0\n```",
     ],
 )
 def test_a_sysctl_that_holds_in_every_form(text: str) -> None:
@@ -147,6 +149,9 @@ def test_the_sysctl_that_bubblewrap_advises_was_set_by_nobody() -> None:
         (f"I want to avoid {CLONE}=1", Mood.AVOIDED),
         (f"{CLONE}=0 to undo it", Mood.AVOIDED),
         (f"Docker requires {CLONE}=1", Mood.HYPOTHETICAL),
+        (f"We recommend `sudo sysctl -w {CLONE}=1`.", Mood.HYPOTHETICAL),
+        (f"You can run `sudo sysctl -w {CLONE}=1` there.", Mood.HYPOTHETICAL),
+        (f"The manual recommends `sudo sysctl -w {CLONE}=1`, which did not help.", Mood.TRIED),
         (f"## Steps to reproduce\n\n- disable it by `sudo sysctl {CLONE}=0`", Mood.HOLDS),
     ],
 )
@@ -189,6 +194,7 @@ def test_what_is_presented_as_the_cure_helps(text: str, name: str) -> None:
         "That is usually done by --privileged, and it works.",
         "```\nHINT:   sudo modprobe kvm_amd\n```\n\nOn my laptop it works.",
         "Check whether adding your user to the kvm group is possible.",
+        "We recommend `sudo chmod 666 /dev/kvm`.",
     ],
 )
 def test_a_test_a_hint_and_a_look_are_no_cures(text: str) -> None:
@@ -245,3 +251,21 @@ def test_a_name_with_dots_is_no_sysctl(text: str) -> None:
 @pytest.mark.parametrize("text", [f"Is {CLONE}=1 required?", f"The manual says that `{CLONE}=1` is needed."])
 def test_what_is_required_does_not_hold(text: str) -> None:
     assert [setting.mood for setting in of(Setting, text)] == [Mood.HYPOTHETICAL]
+
+
+@pytest.mark.parametrize(
+    "sentence", ["You add your user to the kvm group. ", f"{CLONE}=1 ", "chmod 1 /a ", "--privileged is x. "]
+)
+def test_the_words_around_a_step_are_judged_so_often_at_most(
+    sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[int] = []
+    outcome_of = changes.outcome_of
+
+    def counted(text: Text, index: int, start: int, end: int, **more: bool) -> Outcome:
+        judged.append(index)
+        return outcome_of(text, index, start, end, **more)
+
+    monkeypatch.setattr(changes, "outcome_of", counted)
+    read((f"{sentence}\n\n" * 3 * changes.MOST).encode())
+    assert 0 < len(judged) <= 2 * changes.MOST
