@@ -1,29 +1,30 @@
 """What the text of a report alone shows, before anything boots: causes that are proved, likely or possible.
 
-Two ways lead to a cause. The rules of the causes judge a report as they judge a cell: what it says is made into
-the evidence of a cell, as far as it goes. And `judging.toml` ranks the causes of what a message refuses, by how
-likely the message is under each and how likely the cause is on the named system. Only an audit line that names
-the program and the output of the probe script prove a cause; all else makes it likely at most.
+The rules of the causes judge audit lines and the output of the probe script, as they judge a cell's evidence:
+only these prove a cause. Everything else in a report is weighed by the table `judging.toml`, and makes a cause
+likely at most: how likely a message is under each cause, and how likely each cause is on the named system.
 """
 
 import json
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
-from pydantic import BaseModel, ConfigDict, Field
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion
+from pydantic import BaseModel, ConfigDict
 
 from lab import causes
 from lab.causes.evidence import Evidence
 from lab.causes.rules import RESTRICTED
 from lab.probes import NONE_RUN, Probe
 from lab.probes.facts import STACKED, read_label
+from lab.probes.report import HostReport
 from lab.record import Confidence
 from lab.repro import messages, remarks
 from lab.repro.report import (
@@ -42,7 +43,6 @@ from lab.repro.report import (
     Report,
     Setting,
     Speaker,
-    Statement,
     System,
     Words,
 )
@@ -57,28 +57,19 @@ OTHER = "other"
 # that of those that are called likely at least nine in ten are right. And the least one with which a cause is
 # listed at all.
 LIKELY, POSSIBLE = 0.55, 0.08
-# What is refused, in words, by the steps of `messages.toml`.
-STEPS = {
-    "namespace": "a user namespace",
-    "disabled": "user namespaces altogether",
-    "uid-map": "the uid map of its user namespace",
-    "capability": "the set-up of its own network",
-    "mount": "a mount in its namespace",
-    "proc": "a mount of /proc",
-    "chromium": "a usable sandbox",
-    "sandbox": "a usable sandbox",
-    "kvm": "/dev/kvm",
-    "kvm-unusable": "the use of KVM",
-    "process": "a process or a thread",
-    "exec": "the execution of a file",
-    "path": "a file",
-    "symlink-file": "a file to mount on",
-    "symlink": "a file to mount on",
-}
 # The chance of a message under a cause that the table does not name for it: people quote unrelated messages.
 FLOOR = 0.003
 # The least chance of a message under a cause under which it was measured.
 SEEN = 0.5
+# What a report says of a setting, by the name that `judging.toml` has for it.
+MOODS = {
+    "holds": "holds",
+    "helped": "cures it, as the reporter says",
+    "in_vain": "does not help, as the reporter says",
+    "tried": "was tried",
+    "default": "is said to be the default",
+    "hypothetical": "is named as what it takes",
+}
 # Most causes that are listed as possible, and most programs that a report is judged for.
 MOST_POSSIBLE = 5
 MOST_PROGRAMS = 10
@@ -86,135 +77,77 @@ MOST_PROGRAMS = 10
 
 def judge(report: Report, least: float = LIKELY) -> Judged:
     """Judge what a report's text shows. `least` is the share of the odds from which a cause is likely."""
-    findings = _by_rules(report)
-    likely, possible = _by_odds(report, findings, least)
-    together = _together(findings, likely)
-    return Judged(together, remarks.made(report, together), possible)
-
-
-def _together(by_rules: Sequence[Finding], by_odds: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Both kinds of finding, each cause of a program once, in the order in which the causes block."""
-    kept = {(finding.name, finding.program): finding for finding in by_rules}
-    for finding in by_odds:
-        before = kept.get((finding.name, finding.program))
-        quotes = finding.quotes if before is None else (*before.quotes, *finding.quotes)
-        unique = tuple(sorted(set(quotes), key=lambda quote: quote.number))
-        kept[finding.name, finding.program] = replace(before or finding, quotes=unique)
+    findings = list(_by_evidence(report))
+    likely, possible, notes = _by_odds(report, findings, least)
+    for finding in likely:
+        same = next(
+            (each for each in findings if (each.name, each.program) == (finding.name, BUBBLEWRAP)), None
+        )
+        if same is None:
+            findings.append(finding)
+        else:
+            quotes = sorted({*same.quotes, *finding.quotes}, key=lambda quote: quote.number)
+            findings[findings.index(same)] = replace(same, quotes=tuple(quotes))
     order = list(causes.known())
-
-    def rank(finding: Finding) -> tuple[bool, int]:
-        return finding.program != BUBBLEWRAP, order.index(finding.name)
-
-    return tuple(sorted(kept.values(), key=rank))
+    findings.sort(key=lambda finding: (finding.program != BUBBLEWRAP, order.index(finding.name)))
+    return Judged(tuple(findings), remarks.made(report, findings, notes), possible)
 
 
-# -- by the rules of the causes
+# -- audit lines and the probe script's output, by the rules of the causes
 
-# The statements that the evidence is made of.
-EVIDENCE = (AuditLine, Ended, Probed, Setting, Words)
-# How messages begin that tell of a refused user namespace, and of what is refused in one.
-REFUSED = ("unshare: unshare failed", "clone(CLONE_NEWUSER) errno")
-UID_MAP = "unshare: write failed"
 # boxlite's own threads and processes, which make namespaces before and after bubblewrap.
 BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
 # systemd, and the processes in which it sets up a service: containers deny them mounts, and they go on.
 SERVICES = re.compile(r"systemd(?:-\w+)?|\(.*\)")
-# Causes that are boxlite's own fault.
-OF_BOXLITE = ("shim-seccomp", "shim-not-executable")
 
 
-def programs(report: Report) -> list[str]:
-    """Return the programs that audit lines name, bubblewrap first: each may be blocked for its own reason."""
-    names = [program_of(line) for line in report.of(AuditLine)]
-    return list(dict.fromkeys([BUBBLEWRAP, *(name for name in names if name != "unshare")]))[:MOST_PROGRAMS]
+def _by_evidence(report: Report) -> Iterator[Finding]:
+    """What the rules of the causes find for each program that is blocked, bubblewrap first."""
+    probed = next((probed for probed in report.of(Probed) if probed.host), None)
+    lines = list(report.of(AuditLine))
+    names = dict.fromkeys([BUBBLEWRAP, *map(_program_of, lines)])
+    for program in [name for name in names if name != "unshare"][:MOST_PROGRAMS]:
+        own = [line for line in lines if _program_of(line) in (program, "unshare")]
+        host = probed.host if probed and program == BUBBLEWRAP else None
+        for name, cause in causes.known().items():
+            shown = cause.rule(_evidence(own, program, host))
+            if shown is None:
+                continue
+            telling = [line for line in own if cause.rule(_evidence([line], program, None))]
+            if program != BUBBLEWRAP and not any(_is_about_namespaces(name, line.fields) for line in telling):
+                continue
+            by_probe = host is not None and cause.rule(_evidence([], program, host)) is not None
+            # Lines of boxlite's thread and of `unshare` are logged where bubblewrap works, too.
+            proved = any(_is_denial(line) and line.fields.get("comm") == program for line in telling)
+            proved = proved or (by_probe and shown.confidence is Confidence.PROVED)
+            named = not telling or any("comm" in line.fields for line in telling)
+            why = shown.why if named else f"{shown.why}; the audit line, as it is quoted, names no program"
+            quotes = [line.quote for line in telling] + ([probed.quote] if probed and by_probe else [])
+            confidence = Confidence.PROVED if proved else Confidence.LIKELY
+            yield Finding(name, confidence, why, tuple(dict.fromkeys(quotes)), program)
 
 
-def program_of(line: AuditLine) -> str:
+def _program_of(line: AuditLine) -> str:
     """Return the program that an audit line is about: bubblewrap if it names boxlite's own or none."""
     name = line.fields.get("comm", BUBBLEWRAP)
     return BUBBLEWRAP if BOXLITE.fullmatch(name) else name
 
 
-def evidence_of(statements: Iterable[Statement], program: str = BUBBLEWRAP) -> Evidence:
-    """Return the evidence of statements about a program, which stands for bubblewrap in it.
+def _evidence(lines: Sequence[AuditLine], program: str, host: HostReport | None) -> Evidence:
+    """Audit lines about a program, which stands for bubblewrap in it, and the probe's output, as evidence.
 
-    What was tried as a cure does not hold. What the probe script found out is a cell's own evidence.
+    Without a probe's output the program failed, and nobody quotes its words.
     """
-    known: Sequence[Statement] = tuple(statements)
-    words = [each for each in known if isinstance(each, Words)] if program == BUBBLEWRAP else []
-    settings = [each for each in known if isinstance(each, Setting)] if program == BUBBLEWRAP else []
-    lines = [each for each in known if isinstance(each, AuditLine) and program_of(each) in (program, "unshare")]
-    failed = _failure([each for each in words if each.speaker is Speaker.BUBBLEWRAP])
-    if program != BUBBLEWRAP:
-        failed = Probe(status=1, stderr="", command=())
-    probes = {
-        "bwrap_user": failed,
-        "unshare_user": _failure([each for each in words if each.text.startswith(REFUSED)]),
-        "unshare_user_root": _failure([each for each in words if each.text.startswith((*REFUSED, UID_MAP))]),
-    }
-    # boxlite tells how the shim ended in a line of its message.
-    ended = tuple(
-        f"exit status {each.status}" for each in known if isinstance(each, Ended) and program == BUBBLEWRAP
-    )
-    quoted = NONE_RUN.model_copy(update={name: probe for name, probe in probes.items() if probe is not None})
-    probed = [each.host for each in known if isinstance(each, Probed) and each.host and program == BUBBLEWRAP]
-    label = read_label(probed[0].who.context.apparmor) if probed else None
-    holding = {each.name: each.value for each in settings if each.value is not None and _holds(each)}
-    found_out = {
-        name: value for host in probed for name, value in host.facts.sysctls.items() if value is not None
-    }
+    label = read_label(host.who.context.apparmor) if host else None
+    failed = NONE_RUN.model_copy(update={"bwrap_user": Probe(status=1, stderr="", command=())})
+    sysctls = host.facts.sysctls.items() if host else ()
     return Evidence(
-        probes=probed[0].probes if probed else quoted,
+        probes=host.probes if host else failed,
         profile=STACKED.join(label.profiles) if label and label.confines else None,
-        sysctls={**holding, **found_out},
+        sysctls={name: value for name, value in sysctls if value is not None},
         audit=[{"comm": program, **line.fields} for line in lines],
-        messages=tuple(each.text for each in words if each.speaker is Speaker.BOXLITE) + ended,
         programs=tuple(dict.fromkeys([program, *(line.fields.get("comm", program) for line in lines)])),
     )
-
-
-def _holds(setting: Setting) -> bool:
-    return setting.mood is Mood.HOLDS and setting.place is Place.HOST
-
-
-def _failure(words: Sequence[Words]) -> Probe | None:
-    """A probe that failed with these messages; None if there are none."""
-    return Probe(status=1, stderr="\n".join(each.text for each in words), command=()) if words else None
-
-
-def _by_rules(report: Report) -> list[Finding]:
-    """What the rules of the causes find for each program that is blocked."""
-    findings = [finding for program in programs(report) for finding in _of_program(report, program)]
-    if "boxlite" in report.topics:
-        return findings
-    return [finding for finding in findings if finding.name not in OF_BOXLITE]
-
-
-def _of_program(report: Report, program: str) -> Iterator[Finding]:
-    whole = evidence_of(report.statements, program)
-    # Nobody said whether a box starts without the jailer, which the rules ask.
-    shown = {
-        cause.name: cause
-        for control_failed in (False, True)
-        for cause in causes.diagnose(replace(whole, control_failed=control_failed))
-    }
-    for name, cause in shown.items():
-        telling = _telling(report, program, name)
-        lines = [one for one in telling if isinstance(one, AuditLine)]
-        if program != BUBBLEWRAP and not any(_is_about_namespaces(name, line.fields) for line in lines):
-            continue
-        by_probe = cause.confidence is Confidence.PROVED and any(isinstance(one, Probed) for one in telling)
-        # Lines of boxlite's thread and of `unshare` are logged where bubblewrap works, too.
-        proved = by_probe or any(_is_denial(line) and line.fields.get("comm") == program for line in lines)
-        named = not lines or any("comm" in line.fields for line in lines)
-        unnamed = "" if named else "; the audit line, as it is quoted, names no program"
-        yield Finding(
-            name,
-            Confidence.PROVED if proved else Confidence.LIKELY,
-            f"{cause.why}{unnamed}",
-            tuple(dict.fromkeys(one.quote for one in telling)),
-            program,
-        )
 
 
 def _is_about_namespaces(name: str, fields: Mapping[str, str]) -> bool:
@@ -237,22 +170,7 @@ def _is_denial(line: AuditLine) -> bool:
     return fields.get("apparmor") == "DENIED" or ("avc" in fields and fields.get("permissive") != "1")
 
 
-def _telling(report: Report, program: str, name: str) -> list[Statement]:
-    """Return the statements by which a cause is found, each alone or together with nothing but messages."""
-    cause = causes.known()[name]
-    words = tuple(report.of(Words))
-    by_words = cause.rule(evidence_of(words, program)) is not None
-
-    def tells(statement: Statement) -> bool:
-        if cause.rule(evidence_of([statement], program)) is not None:
-            return True
-        beside = () if by_words or isinstance(statement, Words) else words
-        return bool(beside) and cause.rule(evidence_of([statement, *beside], program)) is not None
-
-    return [each for each in report.statements if isinstance(each, EVIDENCE) and tells(each)]
-
-
-# -- by odds
+# -- everything else, by the table
 
 Odds = dict[str, float]
 
@@ -263,11 +181,11 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FieldRow(Row):
-    """What can be refused, and the priors of what can be behind it."""
+class Field(Row):
+    """What can be refused, in words, and the priors of what can be behind it."""
 
     name: str
-    steps: list[str]
+    steps: dict[str, str]
     prior: Odds
 
 
@@ -276,9 +194,10 @@ class Chance(Row):
 
     step: str
     errno: str | None = None
-    program: list[str] = Field(default_factory=list)
+    program: list[str] = []
     topic: str | None = None
     of: Odds
+    remark: str = ""
     source: str
 
 
@@ -286,10 +205,8 @@ class Shipped(Row):
     """What a system ships: the priors of causes on it."""
 
     ids: list[str]
-    begin: str | None = Field(default=None, alias="from")
-    end: str | None = Field(default=None, alias="to")
-    kernel_from: str | None = None
-    kernel_to: str | None = None
+    versions: str | None = None
+    kernels: str | None = None
     of: Odds
     why: str
     source: str
@@ -306,17 +223,13 @@ class Fact(Row):
 
 
 class SettingRow(Row):
-    """A setting that speaks for or against causes, by what the report says of it."""
+    """A setting that speaks for or against causes. `of`: the factors by what is said of it, see `MOODS`."""
 
     name: str
     value: str | None = None
     beside: bool = False
-    holds: Odds = Field(default_factory=dict)
-    helped: Odds = Field(default_factory=dict)
-    tried: Odds = Field(default_factory=dict)
-    in_vain: Odds = Field(default_factory=dict)
-    default: Odds = Field(default_factory=dict)
-    hypothetical: Odds = Field(default_factory=dict)
+    alone: bool = False
+    of: dict[str, Odds]
 
 
 class Check(Row):
@@ -327,13 +240,11 @@ class Check(Row):
     shows: str
 
 
-class Knowledge(BaseModel):
+class Knowledge(Row):
     """The whole of `judging.toml`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     topic: list[dict[str, str]]
-    field: list[FieldRow]
+    field: list[Field]
     chance: list[Chance]
     shipped: list[Shipped]
     fact: list[Fact]
@@ -361,93 +272,112 @@ def measured() -> Mapping[tuple[str | None, ...], frozenset[str]]:
 
 @dataclass(frozen=True)
 class Weight:
-    """What something in the report does to the odds: a factor for each cause, in words, and its line."""
+    """What something in the report does to the odds: a factor for each cause, in words, and its line.
+
+    `decides`: it is reason enough to judge its field, as a message is, or what cured.
+    """
 
     factors: Mapping[str, float]
     why: str
     quote: Quote | None = None
-    # A message and a cure are each reason enough to judge their field.
     is_message: bool = False
-    is_cure: bool = False
-
-    @property
-    def decides(self) -> bool:
-        return self.is_message or self.is_cure
+    decides: bool = False
 
     def of(self, cause: str) -> float:
         return self.factors.get(cause, 1.0)
 
 
 def _by_odds(
-    report: Report, by_rules: Sequence[Finding], least: float
-) -> tuple[list[Finding], tuple[Possible, ...]]:
-    """The likely causes, at most one in each field, and those that are possible where none is likely."""
+    report: Report, by_evidence: Sequence[Finding], least: float
+) -> tuple[list[Finding], tuple[Possible, ...], list[Remark]]:
+    """The likely causes, at most one in each field; those that are possible where none is likely; remarks."""
     likely: list[Finding] = []
     possible: list[Possible] = []
-    explained = {finding.name for finding in by_rules if finding.program == BUBBLEWRAP}
-    others = any(finding.program != BUBBLEWRAP for finding in by_rules)
+    notes: list[Remark] = []
+    spoken = list(report.of(Words))
+    # A signal says what was refused, too.
+    spoken += [
+        Words(ended.quote, "", Speaker.OTHER, step="signal", program=messages.ANY, means=ended.signal)
+        for ended in report.of(Ended)
+        if ended.signal
+    ]
     for field in knowledge().field:
-        priors, weights = _weights(report, field)
+        told = [message for message in spoken if message.step in field.steps]
+        since = _since(report, told)
+        told = [message for message in told if message.quote.number >= since]
+        priors = _priors(report, field)
+        weights = [
+            *_of_messages(report, field, told, notes),
+            *_of_topics(report, field, told),
+            *_of_settings(report, field, since),
+        ]
         if not any(weight.decides for weight in weights):
             continue
-        shares = _shares(priors, weights)
+        odds = {
+            # Hosts that fail alike have the mean of their priors.
+            name: prod(prior.of(name) for prior in priors) ** (1 / len(priors))
+            * prod(weight.of(name) for weight in weights)
+            for name in field.prior
+        }
+        total = sum(odds.values()) or 1.0
+        shares = {name: share / total for name, share in odds.items()}
         best = max(shares, key=lambda name: shares[name])
-        of_rules = explained & field.prior.keys()
-        if best != OTHER and shares[best] >= least and (not of_rules or best in of_rules) and not others:
-            likely.append(_finding(best, weights, priors, field.prior))
-        elif not of_rules and not others:
-            possible += _possible(shares, weights, priors, field.prior)
-    possible.sort(key=lambda each: -each.share)
-    return likely, tuple(possible[:MOST_POSSIBLE])
-
-
-def _weights(report: Report, field: FieldRow) -> tuple[list[Weight], list[Weight]]:
-    """What speaks for and against a field's causes: the priors of the named systems, and all else."""
-    since = _since(report, field)
-    words = [each for each in report.of(Words) if each.step in field.steps and each.quote.number >= since]
-    names = field.prior.keys()
-    weights = []
-    for step, means, program in dict.fromkeys((each.step, each.means, each.program) for each in words):
-        chance = _chance(report, step, means, program)
-        if chance is None:
+        shown = {finding.name: finding.program for finding in by_evidence if finding.name in field.prior}
+        if any(program != BUBBLEWRAP for program in shown.values()):
             continue
-        same = (each for each in words if (each.step, each.means, each.program) == (step, means, program))
-        quote = next(same).quote
-        who = "a program" if program == messages.ANY else program
-        what = f"{who} is refused {STEPS[step or '']}{f' ({means})' if means else ''}"
-        seen = measured().get((step, means, program), frozenset())
-        factors = {name: max(chance.of.get(name, FLOOR), SEEN if name in seen else 0) for name in names}
-        weights.append(Weight(factors, what, quote, is_message=True))
-    engine = bool(words) and all(each.engine for each in words)
-    for fact in knowledge().fact:
-        quote_ = report.topics.get(fact.topic)
-        if quote_ is not None and fact.engine in (None, engine) and names & fact.of.keys():
-            weights.append(Weight(fact.of, fact.why, quote_))
-    weights += [weight for weight in _of_settings(report, since) if weight.factors.keys() & names - {OTHER}]
-    return _priors(report, field), weights
+        if best != OTHER and shares[best] >= least and (not shown or best in shown):
+            likely.append(_finding(best, field, priors, weights))
+        elif not shown:
+            possible += _possible(shares, field, priors, weights)
+    possible.sort(key=lambda candidate: -candidate.share)
+    return likely, tuple(possible[:MOST_POSSIBLE]), notes
 
 
-def _since(report: Report, field: FieldRow) -> int:
-    """The first line that counts: failures of a field that were told before another one are cured."""
+def _since(report: Report, words: Sequence[Words]) -> int:
+    """The first line that counts of a field's messages: what was told before another failure is cured."""
     line = report.topics.get("next-failure")
-    words = [each for each in report.of(Words) if each.step in field.steps]
-    if line is None or not any(each.quote.number >= line.number for each in words):
+    if line is None:
         return 0
-    before = {each.step for each in words if each.quote.number < line.number}
-    return line.number if before - {each.step for each in words if each.quote.number >= line.number} else 0
+    before = {message.step for message in words if message.quote.number < line.number}
+    after = {message.step for message in words if message.quote.number >= line.number}
+    return line.number if after and before - after else 0
 
 
-def _chance(report: Report, step: str | None, means: str | None, program: str | None) -> Chance | None:
-    rows = [
-        row
-        for row in knowledge().chance
-        if row.step == step and row.errno in (None, means) and row.topic in (None, *report.topics)
-    ]
-    own = [row for row in rows if program in row.program]
-    return next(iter([*own, *(row for row in rows if not row.program)]), None)
+def _of_messages(report: Report, field: Field, told: Sequence[Words], notes: list[Remark]) -> Iterator[Weight]:
+    """What messages of a field say, each once. Remarks on them are added to `notes`."""
+    quotes: dict[tuple[str | None, ...], list[Quote]] = defaultdict(list)
+    for message in told:
+        quotes[message.step, message.means, message.program].append(message.quote)
+    for (step, means, program), lines in quotes.items():
+        rows = [
+            row
+            for row in knowledge().chance
+            if row.step == step
+            and row.errno in (None, means)
+            and row.topic in (None, *report.topics)
+            and (not row.program or program in row.program)
+        ]
+        if not rows:
+            continue
+        row = max(rows, key=lambda row: bool(row.program))  # The first of those for the program, or for all.
+        if row.remark:
+            notes.append(Remark(row.remark, tuple(lines)))
+        seen = measured().get((step, means, program), frozenset())
+        factors = {name: max(row.of.get(name, FLOOR), SEEN if name in seen else 0) for name in field.prior}
+        who = "a program" if program == messages.ANY else program
+        what = f"{who} is refused {field.steps[step or '']}{f' ({means})' if means else ''}"
+        yield Weight(factors, what, lines[0], is_message=True, decides=True)
 
 
-def _of_settings(report: Report, since: int) -> Iterator[Weight]:
+def _of_topics(report: Report, field: Field, told: Sequence[Words]) -> Iterator[Weight]:
+    engine = bool(told) and all(message.engine for message in told)
+    for fact in knowledge().fact:
+        quote = report.topics.get(fact.topic)
+        if quote is not None and fact.engine in (None, engine) and field.prior.keys() & fact.of.keys():
+            yield Weight(fact.of, fact.why, quote)
+
+
+def _of_settings(report: Report, field: Field, since: int) -> Iterator[Weight]:
     for setting in report.of(Setting):
         if setting.mood is Mood.TRIED and setting.quote.number < since:
             continue  # It cured the failure before.
@@ -458,108 +388,71 @@ def _of_settings(report: Report, since: int) -> Iterator[Weight]:
                 continue
             if row.value is not None and not re.fullmatch(row.value, setting.value or ""):
                 continue
-            factors, what = _mood_of(row, setting)
+            tried = {True: "helped", False: "in_vain", None: "tried"}[setting.helped]
+            mood = tried if setting.mood is Mood.TRIED else str(setting.mood)
+            factors = row.of.get(mood, {})
             name = setting.name if setting.value is None else f"{setting.name}={setting.value}"
-            if factors:
-                is_cure = bool(setting.helped) and not row.beside
-                yield Weight(factors, f"{name} {what}", setting.quote, is_cure=is_cure)
+            decides = (setting.helped is True and not row.beside) or (row.alone and setting.mood is Mood.HOLDS)
+            if factors.keys() & field.prior.keys() - {OTHER}:
+                yield Weight(factors, f"{name} {MOODS[mood]}", setting.quote, decides=decides)
 
 
-def _mood_of(row: SettingRow, setting: Setting) -> tuple[Odds, str]:
-    match setting.mood, setting.helped:
-        case Mood.HOLDS, _:
-            return row.holds, "holds"
-        case Mood.TRIED, True:
-            return row.helped, "cures it, as the reporter says"
-        case Mood.TRIED, False:
-            return row.in_vain, "does not help, as the reporter says"
-        case Mood.TRIED, None:
-            return row.tried, "was tried"
-        case Mood.DEFAULT, _:
-            return row.default, "is said to be the default"
-        case Mood.HYPOTHETICAL, _:
-            return row.hypothetical, "is named as what it takes"
-    return {}, ""
-
-
-def _priors(report: Report, field: FieldRow) -> list[Weight]:
+def _priors(report: Report, field: Field) -> list[Weight]:
     """The priors of a field: its own, and one for each host that the report names, in their place."""
-    hosts = [each for each in report.of(System) if each.place is Place.HOST]
-    kernel = next((each.release for each in report.of(Kernel)), None)
+    kernel = next((kernel.release for kernel in report.of(Kernel)), "")
     priors = []
-    for system in hosts:
-        row = next((row for row in knowledge().shipped if _is_of(row, system, kernel)), None)
+    for system in report.of(System):
+        rows = (row for row in knowledge().shipped if _is_of(row, system, kernel))
+        row = next(rows, None) if system.place is Place.HOST else None
         if row is not None and field.prior.keys() & row.of.keys():
             own = {name: share for name, share in row.of.items() if name in field.prior}
             priors.append(Weight(field.prior | own, row.why, system.quote))
     return priors or [Weight(field.prior, "")]
 
 
-def _is_of(row: Shipped, system: System, kernel: str | None) -> bool:
+def _is_of(row: Shipped, system: System, kernel: str) -> bool:
     """Whether a row is about a system. A range excludes what names no version, or one that is no number."""
     if system.id not in row.ids:
         return False
-    if row.kernel_from or row.kernel_to:
-        # A release may run newer kernels, so the kernel only tells where no release is named.
-        series = re.match(r"\d+\.\d+", kernel or "")
-        return system.version is None and _is_between(
-            series[0] if series else None, row.kernel_from, row.kernel_to
-        )
-    return _is_between(system.version, row.begin, row.end)
-
-
-def _is_between(version: str | None, begin: str | None, end: str | None) -> bool:
-    if begin is None and end is None:
+    if row.kernels is None and row.versions is None:
         return True
+    # A release may run newer kernels: they only tell where no release is named.
+    if row.kernels and system.version is not None:
+        return False
+    series = re.match(r"\d+\.\d+", kernel)
+    version = (series[0] if series else None) if row.kernels else system.version
     try:
-        number = Version(version or "")
-        return (begin is None or number >= Version(begin)) and (end is None or number <= Version(end))
+        return version is not None and SpecifierSet(row.kernels or row.versions or "").contains(
+            version, prereleases=True
+        )
     except InvalidVersion:
         return False
 
 
-def _shares(priors: Sequence[Weight], weights: Sequence[Weight]) -> Odds:
-    """The share of each cause in a field's odds. Hosts that fail alike have the mean of their priors."""
-    names = priors[0].factors.keys()
-    odds = {
-        name: prod(prior.of(name) for prior in priors) ** (1 / len(priors))
-        * prod(weight.of(name) for weight in weights)
-        for name in names
-    }
-    total = sum(odds.values()) or 1.0
-    return {name: share / total for name, share in odds.items()}
-
-
-def _finding(name: str, weights: Sequence[Weight], priors: Sequence[Weight], usual: Odds) -> Finding:
-    """A likely cause. `usual`: the priors where no system is named."""
+def _finding(name: str, field: Field, priors: Sequence[Weight], weights: Sequence[Weight]) -> Finding:
     speaking = [weight for weight in weights if weight.of(name) > (FLOOR if weight.is_message else 1)]
-    said = [weight for weight in weights if weight.is_message and weight.of(name) > FLOOR]
-    several = len({weight.why for weight in said}) > 1
+    said = {weight.why for weight in speaking if weight.is_message}
     why = "; ".join(dict.fromkeys(weight.why for weight in speaking))
-    if several:
+    if len(said) > 1:
         why += ": its different messages come from that one cause"
-    shipped = [prior.why for prior in priors if prior.of(name) > 1.5 * usual[name]]
+    shipped = [prior.why for prior in priors if prior.of(name) > 1.5 * field.prior[name]]
     why = "; ".join([why, *dict.fromkeys(shipped)])
-    quotes = [weight.quote for weight in speaking if weight.quote is not None]
-    unique = sorted(set(quotes), key=lambda quote: quote.number)
-    return Finding(name, Confidence.LIKELY, why, tuple(unique))
+    quotes = {weight.quote for weight in speaking if weight.quote is not None}
+    return Finding(name, Confidence.LIKELY, why, tuple(sorted(quotes, key=lambda quote: quote.number)))
 
 
 def _possible(
-    shares: Odds, weights: Sequence[Weight], priors: Sequence[Weight], usual: Odds
+    shares: Odds, field: Field, priors: Sequence[Weight], weights: Sequence[Weight]
 ) -> Iterator[Possible]:
-    """The causes with a share worth telling. `usual`: the priors where no system is named."""
+    """The causes with a share worth telling."""
     checks = {check.cause: check for check in knowledge().check}
-    messages = [weight for weight in weights if weight.decides]
-    quotes = tuple(dict.fromkeys(weight.quote for weight in messages if weight.quote is not None))
+    quotes = tuple(dict.fromkeys(weight.quote for weight in weights if weight.decides and weight.quote))
     for name, share in shares.items():
-        if share < POSSIBLE or name == OTHER or name not in checks:
+        if share < POSSIBLE or name == OTHER:
             continue
         # How much more likely each makes it: a system against the usual one, a message against the best cause.
-        ratios = [(prior.why, prior.of(name) / usual[name]) for prior in priors if prior.why]
-        ratios += [
-            (weight.why, 2 * weight.of(name) if weight.is_message else weight.of(name)) for weight in weights
-        ]
+        ratios = [(prior.why, prior.of(name) / field.prior[name]) for prior in priors if prior.why]
+        ratios += [(weight.why, weight.of(name) * (2 if weight.is_message else 1)) for weight in weights]
         speaks_for = tuple(why for why, ratio in ratios if ratio > 1.5)
         speaks_against = tuple(why for why, ratio in ratios if ratio < 0.5)
         check = checks[name]

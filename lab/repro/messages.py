@@ -12,106 +12,54 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any
 
 from lab.repro.lines import END_OF_SENTENCE, Read, Text, quote
 from lab.repro.report import Quote, Speaker, Words
 
-TABLE = Path(__file__).with_suffix(".toml")
 # The errors that tell hosts apart.
 NAMES = (
     "EPERM", "EACCES", "ENOENT", "ENOSPC", "EAGAIN", "EINVAL", "ENOMEM", "ENOSYS", "EBUSY", "EROFS", "ENODEV",
     "ENXIO", "ELOOP", "EUSERS", "EMFILE", "ENOEXEC", "EOPNOTSUPP", "ENOTDIR", "EEXIST",
 )  # fmt: skip
-ROWS = tomllib.loads(TABLE.read_text())
+TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+SAYS = {name: re.compile(pattern) for name, pattern in TABLE["patterns"].items()}
 TEXTS = {os.strerror(getattr(errno, name)).lower(): name for name in NAMES} | {
-    text.lower(): name for name, texts in ROWS["translated"].items() for text in texts
+    text.lower(): name for name, texts in TABLE["translated"].items() for text in texts
 }
-NUMBER = re.compile(
-    r"\(os error (\d{1,3})\)|\berrno[:= ]{1,3}(\d{1,3})\b|"
-    r"\bcode: (\d{1,3})(?:, kind:| \})|\bError\((\d{1,3})\)|"
-    r"\[Errno (\d{1,3})\]",
-    re.IGNORECASE,
-)
 NAME = re.compile(rf"\b({'|'.join(NAMES)})\b")
 TEXT = re.compile("|".join(sorted(map(re.escape, TEXTS), key=len, reverse=True)), re.IGNORECASE)
-# What may follow the text of an error and belongs to it.
-CODE = re.compile(r"\s*\((?:os error )?-?\d{1,3}\)")
 # So far after a message's first words, in characters, an error still belongs to it; and so far before them.
 AFTER, BEFORE = 200, 60
+# Longest name of the program before a message.
+LONGEST_PROGRAM = 64
 # The table's words for bubblewrap, and for a message that several programs print.
-# Another clause is about something else.
-CLAUSE = re.compile(r";|\. ")
 BWRAP, ANY = "bubblewrap", "any"
-BUBBLEWRAP = re.compile(r"(?<!failed to run )(?<!::)\bbwrap: (.{3,})")
 # What opens a quotation, and what closes it.
 QUOTED = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "«": "»", "(": ")"}
-# How boxlite's own messages begin, or what they hold; and names of errors that other programs have, too.
-OF_BOXLITE = (
-    r"\b(?:StorageError|BoxliteError|boxlite\.errors\.\w+)\s*[(:]|"
-    r"Sandbox preflight failed|failed to run bwrap|bwrap --unshare-user failed|The sandbox could not be init|"
-    r"clone\(CLONE_NEWUSER\) errno|Box \w+ failed to start"
-)
-BOXLITE = re.compile(rf"(?:{OF_BOXLITE}).*")
-# What other programs say, too: kvm-ok begins it with INFO.
-COMMON = (
-    r"(?<!INFO: )(?:KVM is (?:not )?available|/dev/kvm (?:does not exist|exists but))|"
-    r"Timeout waiting for guest ready|The VM failed to start|engine reported an error|"
-    r"\b(?:Config|RuntimeError|ExecutionError)\s*[(:]|Cause: "
-)
-BOXLITE_OR_COMMON = re.compile(rf"(?:{OF_BOXLITE}|{COMMON}).*")
-KERNEL = re.compile(r"^\s*(?:\S+ +){0,6}(?:kernel: )?\[ *\d+\.\d+\] (.+)|\bkernel: (.+)")
-KERNEL_TELLS = re.compile(r"\b(?:denied|error|fail|killed|segfault|trap|oom|lockdown)", re.IGNORECASE)
-# Rust's form of an error of the operating system.
-RUST = re.compile(r"\bOs \{ code: \d{1,3}, .{1,200}")
-# PROGRAM: what: why
-OTHER = re.compile(r"^\s*(?:sudo: )?([\w./-]{2,60}): (.{3,})")
-# The program that stands before its message.
-PROGRAM = re.compile(r"(?<![\w,] )(?<![\w./@+-])[\w./@+-]{2,60}: $")
 # Steps of messages that name no error.
 SAY_ENOUGH = ("chromium", "disabled", "sandbox", "kvm-unusable")
-# How a line goes on with the error of the line before.
-GOES_ON = re.compile(
-    r"^\s*(?:\d{1,2}: |caused by\b|because\b|->|[-└╰>]+ |error: |os error|reason: |\w+Error: )", re.IGNORECASE
-)
-# What stands between the two: a heading, or the marks under a line of a Python traceback.
-BETWEEN = re.compile(r"^\s*(?:caused by:|[~^]+)\s*$", re.IGNORECASE)
-# A record of the audit log, of any type.
-RECORD = re.compile(r"\bmsg=audit\(")
-# A command that counts the processor's flags of virtualization, and what it prints.
-COUNTS_FLAGS = re.compile(r"\b(?:svm|vmx)\b.{0,40}/proc/cpuinfo.{0,20}$")
-NONE_COUNTED = re.compile(r"^\s*0\s*$")
-
-
-class Message(BaseModel):
-    """A row of the table, which explains its fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    program: str
-    pattern: str
-    step: str
-    errno: str | None = None
-    errors: list[str] = []
-    engine: bool = False
-    alone: bool = False
-    source: str
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table with its pattern compiled."""
+class Message:
+    """A row of the table, which explains its fields."""
 
-    message: Message
+    program: str
     pattern: re.Pattern[str]
+    step: str
+    source: str
+    errno: str | None = None
+    errors: tuple[str, ...] = ()
+    engine: bool = False
+    alone: bool = False
 
 
 @cache
-def table() -> tuple[Row, ...]:
+def table() -> tuple[Message, ...]:
     """The rows of the table, in its order."""
-    rows = [Message.model_validate(row) for row in ROWS["message"]]
-    return tuple(Row(row, re.compile(row.pattern, re.IGNORECASE)) for row in rows)
+    rows = TABLE["message"]
+    return tuple(Message(**row | {"pattern": re.compile(row["pattern"], re.IGNORECASE)}) for row in rows)
 
 
 def error(words: str) -> str | None:
@@ -125,7 +73,7 @@ def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Read]:
     of_boxlite = any("boxlite" in line.raw.lower() for line in text.lines)
     taken = -1
     for index, line in enumerate(text.lines):
-        if index <= taken or is_audit.search(line.text) or RECORD.search(line.text):
+        if index <= taken or is_audit.search(line.text) or SAYS["record"].search(line.text):
             continue
         words, last = message_of(quote(line), line.text, of_boxlite=of_boxlite), line.number
         if words is None and (rest := _rest(text, index)) is not None:
@@ -135,11 +83,10 @@ def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Read]:
         if words is not None and words.errno is None and words.step is not None and not _says_enough(words):
             # The error of a chain is on a line of its own.
             if (further := _chained(text, index)) is not None:
-                after, name = further
-                taken, last = after, text.lines[after].number
-                words = replace(
-                    words, errno=name, means=name, text=f"{words.text}: {text.lines[after].text.strip()}"
-                )
+                taken, name = further
+                last = text.lines[taken].number
+                whole = f"{words.text}: {text.lines[taken].text.strip()}"
+                words = replace(words, errno=name, means=name, text=whole)
             elif words.speaker is Speaker.OTHER:
                 words = None
         if words is not None:
@@ -148,29 +95,31 @@ def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Read]:
 
 def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Words | None:
     """Return what is said on a line; None if it is no message. `of_boxlite`: the text is about boxlite."""
-    if match := BUBBLEWRAP.search(text):
+    if match := SAYS["bubblewrap"].search(text):
         words = _unquoted(_bubblewrap(text, match).strip())
-        row = _row(words, BWRAP)
-        name = error(words) or (row.errno if row else None)
+        name = error(words)
+        rows = (row for row in table() if row.program == BWRAP and row.pattern.search(words))
+        row = next((row for row in rows if not row.errors or name in row.errors), None)
         # Only what the text itself tells is its error; a step's own error is for the judging.
-        return Words(quote_, words, Speaker.BUBBLEWRAP, error(words), row.step if row else None, BWRAP, name)
-    if match := (BOXLITE_OR_COMMON if of_boxlite else BOXLITE).search(text):
-        words = _unquoted(match[0].strip())
-        return _with_row(Words(quote_, words, Speaker.BOXLITE, error(words)))
-    if (match := KERNEL.search(text)) and KERNEL_TELLS.search(text):
+        means = name or (row.errno if row else None)
+        return Words(quote_, words, Speaker.BUBBLEWRAP, name, row.step if row else None, BWRAP, means)
+    own = [SAYS["boxlite"].search(text), SAYS["common"].search(text) if of_boxlite else None]
+    if match := min(filter(None, own), key=lambda match: match.start(), default=None):
+        return _with_row(quote_, match[0], Speaker.BOXLITE)
+    if (match := SAYS["kernel"].search(text)) and SAYS["kernel_tells"].search(text):
         return Words(quote_, _unquoted((match[1] or match[2]).strip()), Speaker.KERNEL, error(match[0]))
-    if match := RUST.search(text):
-        return _with_row(Words(quote_, _unquoted(match[0].strip()), Speaker.OTHER, error(match[0])))
+    if match := SAYS["rust"].search(text):
+        return _with_row(quote_, match[0], Speaker.OTHER)
     if (known := _known(quote_, text)) is not None:
         return known
-    if (match := OTHER.match(text)) and error(match[2]):
+    if (match := SAYS["other"].match(text)) and error(match[2]):
         return Words(quote_, _unquoted(text.strip()), Speaker.OTHER, error(match[2]))
     return None
 
 
 def span(line: str) -> tuple[int, int] | None:
     """Where bubblewrap's message stands on a line: what it names are no systems and settings of the host."""
-    match = BUBBLEWRAP.search(line)
+    match = SAYS["bubblewrap"].search(line)
     return (match.start(), match.start(1) + len(_bubblewrap(line, match))) if match else None
 
 
@@ -178,33 +127,26 @@ def _known(quote_: Quote, text: str) -> Words | None:
     """The message of a known program on a line; one that tells its error comes before others."""
     without: Words | None = None
     for row in table():
-        if row.message.program == BWRAP and not row.message.alone:
+        if row.program == BWRAP and not row.alone:
             continue  # Its words stand in other programs' messages, too.
         if not (match := row.pattern.search(text)):
             continue
         start = match.start()
-        program = PROGRAM.search(text[max(0, start - 64) : start])
+        program = SAYS["program"].search(text[max(0, start - LONGEST_PROGRAM) : start])
         start -= len(program[0]) if program else 0
-        found = _first_error(text[match.start() : match.end() + AFTER])
-        clause = CLAUSE.split(text[max(0, start - BEFORE) : start])[-1]
-        if found is None and (before := _first_error(clause)):
+        clause = SAYS["clause"].split(text[max(0, start - BEFORE) : start])[-1]
+        if after := _first_error(text[match.start() : match.end() + AFTER]):
+            name, end = after[0], match.start() + after[1]
+        elif before := _first_error(clause):
             name, end = before[0], match.end()
-        elif found is not None:
-            name, end = found[0], match.start() + found[1]
         else:
-            name, end = None, _end_of_sentence(text, match.end())
-        words = Words(
-            quote_,
-            _unquoted(text[start:end].strip()),
-            Speaker.BUBBLEWRAP if row.message.program == BWRAP else Speaker.OTHER,
-            name,
-            row.message.step,
-            row.message.program,
-            name or row.message.errno,
-            row.message.engine,
-        )
-        if row.message.errors and name not in row.message.errors:
+            sentence = END_OF_SENTENCE.search(text, match.end())
+            name, end = None, sentence.start() if sentence else len(text)
+        if row.errors and name not in row.errors:
             continue
+        speaker = Speaker.BUBBLEWRAP if row.program == BWRAP else Speaker.OTHER
+        said = _unquoted(text[start:end].strip())
+        words = Words(quote_, said, speaker, name, row.step, row.program, name or row.errno, row.engine)
         if name is not None or _says_enough(words):
             return words
         without = without or words
@@ -216,21 +158,14 @@ def _says_enough(words: Words) -> bool:
     return words.means is not None or words.step in SAY_ENOUGH
 
 
-def _end_of_sentence(text: str, start: int) -> int:
-    end = END_OF_SENTENCE.search(text, start)
-    return end.start() if end else len(text)
-
-
-def _with_row(words: Words) -> Words:
-    known = _known(words.quote, words.text)
+def _with_row(quote_: Quote, said: str, speaker: Speaker) -> Words:
+    """A message of boxlite's or of a Rust program, with what the table says of its words."""
+    text = _unquoted(said.strip())
+    words = Words(quote_, text, speaker, error(said), means=error(said))
+    known = _known(quote_, text)
     if known is None:
-        return replace(words, means=words.errno)
+        return words
     return replace(words, step=known.step, program=known.program, means=words.errno or known.means)
-
-
-def _row(text: str, program: str) -> Message | None:
-    rows = (row.message for row in table() if row.message.program == program and row.pattern.search(text))
-    return next(rows, None)
 
 
 def _rest(text: Text, index: int) -> str | None:
@@ -238,8 +173,8 @@ def _rest(text: Text, index: int) -> str | None:
     if index + 1 >= len(text.lines) or error(text.lines[index].text):
         return None
     line, following = text.lines[index], text.lines[index + 1]
-    if COUNTS_FLAGS.search(line.text):
-        return following.text if NONE_COUNTED.match(following.text) else None
+    if SAYS["counts_flags"].search(line.text):
+        return following.text if SAYS["none_counted"].match(following.text) else None
     opens = line.text.count("(") - line.text.count(")")
     closes = following.text.count(")") - following.text.count("(")
     same = line.block == following.block
@@ -249,12 +184,12 @@ def _rest(text: Text, index: int) -> str | None:
 def _chained(text: Text, index: int) -> tuple[int, str] | None:
     """The index of the line that tells the error of the message on a line, and the error."""
     following = index + 1
-    if following < len(text.lines) and BETWEEN.match(text.lines[following].text):
+    if following < len(text.lines) and SAYS["between"].match(text.lines[following].text):
         following += 1
     if following >= len(text.lines):
         return None
     line = text.lines[following].text
-    name = error(line) if GOES_ON.match(line) else None
+    name = error(line) if SAYS["goes_on"].match(line) else None
     return (following, name) if name else None
 
 
@@ -264,9 +199,9 @@ def _first_error(words: str) -> tuple[str, int] | None:
     if named := NAME.search(words):
         ends.append((named.start(), named.end(), named[1]))
     if text := TEXT.search(words):
-        code = CODE.match(words, text.end())
+        code = SAYS["code"].match(words, text.end())
         ends.append((text.start(), code.end() if code else text.end(), TEXTS[text[0].lower()]))
-    for number in NUMBER.finditer(words):
+    for number in SAYS["number"].finditer(words):
         name = errno.errorcode.get(int(next(filter(None, number.groups()))))
         if name is not None:
             ends.append((number.start(), number.end(), name))
@@ -285,7 +220,7 @@ def _bubblewrap(text: str, match: re.Match[str]) -> str:
         return words[:end]
     if text_of_error := TEXT.search(words):
         end = text_of_error.end()
-        code = CODE.match(words, end)
+        code = SAYS["code"].match(words, end)
         rest = words[code.end() if code else end :]
         # A hint of the program's own follows a colon or a comma.
         if rest and rest[0] in " \"'`”<)]},;." and not rest.startswith((", ", " (")):

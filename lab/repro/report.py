@@ -90,10 +90,9 @@ class Program(Statement):
 
 @dataclass(frozen=True)
 class Boxlite(Statement):
-    """A version of boxlite, or how it was installed: pip, npm, cargo, source, cli. At least one is given."""
+    """A version of boxlite."""
 
-    version: str | None = None
-    installed_by: str | None = None
+    version: str
 
 
 @dataclass(frozen=True)

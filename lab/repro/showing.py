@@ -121,11 +121,6 @@ def _system(system: System) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _boxlite(boxlite: Boxlite) -> str:
-    version = boxlite.version or "version not named"
-    return f"{version}, installed by {boxlite.installed_by}" if boxlite.installed_by else version
-
-
 def _setting(setting: Setting) -> str:
     value = "" if setting.value is None else f" = {setting.value}"
     place = " (in a container)" if setting.place is Place.CONTAINER else ""
@@ -161,7 +156,7 @@ WORDS: dict[type[Statement], tuple[str, Callable[[Any], str]]] = {
     System: ("system", _system),
     Kernel: ("kernel", lambda kernel: kernel.release),
     Program: ("program", lambda program: f"{program.name} {program.version}"),
-    Boxlite: ("boxlite", _boxlite),
+    Boxlite: ("boxlite", lambda boxlite: boxlite.version),
     Setting: ("setting", _setting),
     AuditLine: ("audit line", _audit_line),
     Words: ("message", _words),

@@ -35,7 +35,7 @@ def test_every_row_is_about_a_known_cause_and_each_has_a_command_that_tells_it()
     rows += [row.of for row in table.chance]
     rows += [row.of for row in table.shipped]
     rows += [row.of for row in table.fact]
-    rows += [odds for row in table.setting for odds in (row.holds, row.helped, row.tried, row.in_vain)]
+    rows += [odds for row in table.setting for odds in row.of.values()]
     named = {cause for row in rows for cause in row} - {"other"}
     assert named <= set(causes.known())
     assert named == {check.cause for check in table.check}
@@ -133,7 +133,8 @@ def test_what_boxlite_read_and_tried_itself_is_evidence() -> None:
     )
     [finding] = judged(text).findings
     assert (finding.name, finding.confidence) == ("userns-sysctl", Confidence.LIKELY)
-    assert "`unshare -U` fails with EPERM" in finding.why
+    assert "a user namespace (EPERM)" in finding.why
+    assert "kernel.unprivileged_userns_clone=0 holds" in finding.why
 
 
 def test_the_output_of_the_probe_script_proves_a_cause() -> None:
@@ -164,6 +165,11 @@ def test_the_sysctl_alone_shows_nothing() -> None:
         ("bwrap: Can't mount on symlink destination /x", "mount-symlink"),
         ("kernel.unprivileged_userns_clone = 0", "userns-sysctl"),
         ("user.max_user_namespaces = 0", "userns-limit"),
+        ("user.max_pid_namespaces = 0", "namespace-limit"),
+        ("boxlite: KVM is not available on this host", "kvm-absent"),
+        ("failed to run bwrap: Permission denied (os error 13)", "bwrap-exec-denied"),
+        ("bwrap: pivot_root: Permission denied", "apparmor-mount-deny"),
+        ("bwrap: execvp /home/me/boxes/a/bin/boxlite-shim: Permission denied", "shim-not-executable"),
         (
             "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)",
             "userns-limit",
@@ -197,9 +203,10 @@ def test_a_message_with_several_causes_shows_none(message: str, named: str) -> N
 
 
 def test_sigsys_is_the_programs_own_filter_and_not_the_host() -> None:
-    assert "159 = 128 + 31, SIGSYS: a seccomp filter that the program set up itself" in remarks(KILLED)
-    assert "bubblewrap worked: it started the shim" in remarks(KILLED)
-    assert found(KILLED) == [("shim-seccomp", Confidence.LIKELY, "bwrap")]
+    assert "a seccomp filter that the program set up itself" in remarks(KILLED)
+    [finding] = judged(KILLED).findings
+    assert (finding.name, finding.confidence) == ("shim-seccomp", Confidence.LIKELY)
+    assert "bubblewrap worked: it started the shim" in finding.why
 
 
 def test_the_same_remark_on_several_lines_is_one() -> None:
@@ -231,18 +238,6 @@ def test_a_reporter_who_says_that_the_sysctl_does_not_help_is_contradicted_by_th
     assert "started inside a namespace that was made before the change" in said[0].text
 
 
-def test_words_that_name_a_sysctl_which_the_kernel_lacks_prove_nothing() -> None:
-    said = "bwrap: No permissions to create a new namespace, likely because the kernel does not allow non-privileged user namespaces."
-    assert "have no such sysctl" in remarks(f"Fedora 43\n\n{said}")
-    assert "have no such sysctl" not in remarks(f"Debian 13\n\n{said}")
-    assert "have no such sysctl" not in remarks(f"Linux Mint 22\n\n{said}")
-
-
-def test_a_kernel_that_the_named_release_did_not_bring_is_remarked() -> None:
-    assert "released with kernel 6.8, and this kernel is 7.0" in remarks(TWICE)
-    assert "released with" not in remarks("Ubuntu 24.04, kernel 6.8.0-45-generic")
-
-
 def test_a_kernel_of_another_distribution_is_remarked() -> None:
     assert "is a kernel of Fedora, not of Debian 13" in remarks("Debian 13, kernel 6.17.4-300.fc43.x86_64")
     assert "The lab has no WSL2" in remarks("Ubuntu 24.04, kernel 5.15.1-microsoft-standard-WSL2")
@@ -255,11 +250,6 @@ def test_a_finding_quotes_the_settings_and_the_messages_that_show_it() -> None:
     )
     [finding] = judged(text).findings
     assert (finding.name, [each.number for each in finding.quotes]) == ("userns-limit", [1, 3])
-
-
-def test_a_boxlite_that_no_index_has_is_remarked() -> None:
-    assert "boxlite 0.5.13 is older than 0.9.0" in remarks("boxlite 0.5.13")
-    assert remarks("boxlite 0.10.8, before that 0.9.0") == ""
 
 
 def test_values_that_contradict_each_other_both_stay() -> None:
@@ -565,6 +555,9 @@ def test_the_words_of_programs_and_the_named_system_make_a_cause_likely(text: st
         "Ubuntu 20.04\n\n[ERROR] No usable sandbox! Update your kernel or see https://chromium.googlesource.com/",
         "Debian 12: The SUID sandbox helper binary was found, but is not configured correctly",
         "Fedora 41: No usable sandbox!",
+        "bwrap: pivot_root: Operation not permitted",
+        # Microsoft's kernel has no AppArmor.
+        "WSL2, Ubuntu 24.04\n\nbwrap: setting up uid map: Permission denied",
     ],
 )
 def test_what_may_have_several_causes_or_none_of_the_labs_makes_none_likely(text: str) -> None:

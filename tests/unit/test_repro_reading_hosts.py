@@ -149,26 +149,21 @@ def test_a_kernel_that_something_needs_is_not_the_one_that_runs(text: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "version", "how"),
+    ("text", "version"),
     [
-        ("boxlite 0.10.8", "0.10.8", None),
-        ("boxlite==0.9.5", "0.9.5", None),
-        ("- boxlite version: `0.10.2`", "0.10.2", None),
-        ("### BoxLite version\n\n0.10.7", "0.10.7", None),
-        ("```\n$ pip show boxlite\nName: boxlite\nVersion: 0.10.3\n```", "0.10.3", "pip"),
-        ("$ pip install boxlite", None, "pip"),
-        ("npm install @boxlite-ai/boxlite@0.10.0", "0.10.0", None),
-        ("$ cargo install boxlite-cli", None, "cli"),
-        ('$ python3 -c "import boxlite; print(boxlite.__version__)"\n0.10.8', "0.10.8", None),
-        ("boxlite: 0.10.7 (pip)", "0.10.7", "pip"),
-        ("boxlite 0.10.7 installed from source", "0.10.7", "source"),
-        ("boxlite-0.10.8-cp312-abi3-manylinux_2_28_x86_64.whl", "0.10.8", None),
+        ("boxlite 0.10.8", "0.10.8"),
+        ("boxlite==0.9.5", "0.9.5"),
+        ("- boxlite version: `0.10.2`", "0.10.2"),
+        ("### BoxLite version\n\n0.10.7", "0.10.7"),
+        ("```\n$ pip show boxlite\nName: boxlite\nVersion: 0.10.3\n```", "0.10.3"),
+        ("npm install @boxlite-ai/boxlite@0.10.0", "0.10.0"),
+        ('$ python3 -c "import boxlite; print(boxlite.__version__)"\n0.10.8', "0.10.8"),
+        ("boxlite: 0.10.7 (pip)", "0.10.7"),
+        ("boxlite-0.10.8-cp312-abi3-manylinux_2_28_x86_64.whl", "0.10.8"),
     ],
 )
-def test_versions_of_boxlite(text: str, version: str | None, how: str | None) -> None:
-    found = of(Boxlite, text)
-    assert version in [each.version for each in found]
-    assert how is None or how in [each.installed_by for each in found]
+def test_versions_of_boxlite(text: str, version: str) -> None:
+    assert [boxlite.version for boxlite in of(Boxlite, text)] == [version]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +196,10 @@ def test_versions_of_boxlite(text: str, version: str | None, how: str | None) ->
         ("OS: Vanilla OS 2", ("vanilla", "2")),
         ("- OS: [e.g. iOS] Ubuntu 22.04", ("ubuntu", "22.04")),
         ("I use jammy", ("ubuntu", "22.04")),
+        ("I run the 24.04 LTS on this machine", ("ubuntu", "24.04")),
+        ("Node 20.4 LTS", None),
+        ("The change affects Ubuntu 23.10 and later. I run Debian 12.", ("debian", "12")),
+        ("The change affects Ubuntu 23.10 and later.", None),
         (
             "Distributor ID:\tDebian\nDescription:\tDebian GNU/Linux 11 (bullseye)\nRelease:\t11\nCodename:\tbullseye",
             ("debian", "11"),
