@@ -1,3 +1,5 @@
+"""The cells of a command line: which are chosen, what is expected of them, and how they are split."""
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ KNOWN = catalog.load()
 RELEASE = Wheel("0.10.8", "0.10.8")
 OLDER = Wheel("0.10.7", "0.10.7")
 OWN = Wheel("0.10.8@12345678", "0.10.8", Path("/my wheels/b.whl"))
-QUICK, UNCLEAR = KNOWN.set("quick"), ExperimentPolicy.UNCLEAR
+QUICK, UNCLEAR, ALWAYS = KNOWN.set("quick"), ExperimentPolicy.UNCLEAR, ExperimentPolicy.ALWAYS
 
 
 def names(choice: plan.Choice) -> tuple[list[str], list[str]]:
@@ -44,12 +46,12 @@ def test_without_a_choice_every_guest_runs_in_every_variant_stock_first() -> Non
 def test_a_set_runs_what_it_names_in_its_order_but_for_what_is_named_beside_it(
     chosen: dict[str, Any], guests: list[str] | None, variants: list[str] | None
 ) -> None:
-    found = names(plan.choose(KNOWN, **chosen))
-    assert found == (found[0] if guests is None else guests, found[1] if variants is None else variants)
+    choice = names(plan.choose(KNOWN, **chosen))
+    assert choice == (choice[0] if guests is None else guests, choice[1] if variants is None else variants)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("chosen", "expected"),
     [
         ({"guests": ["debian-13", "debain-12"]}, r"no guest is called 'debain-12'\n.*did you mean .*debian-12"),
         ({"variants": ["stork"]}, "no variant is called 'stork'"),
@@ -57,23 +59,19 @@ def test_a_set_runs_what_it_names_in_its_order_but_for_what_is_named_beside_it(
         ({"set_name": ""}, "no set is called ''"),
     ],
 )
-def test_unknown_names_are_wrong_usage(wanted: dict[str, object], expected: str) -> None:
+def test_unknown_names_are_wrong_usage(chosen: dict[str, Any], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
-        plan.choose(KNOWN, **wanted)  # type: ignore[arg-type]
+        plan.choose(KNOWN, **chosen)
 
 
 def test_cells_are_guest_by_guest_and_have_folders_of_their_own() -> None:
     choice = plan.choose(KNOWN, guests=["debian-13", "debian-12"], variants=["stock", "max-userns-zero"])
     cells = choice.cells([RELEASE, OLDER])
     assert [cell.name for cell in cells] == [
-        "debian-13/stock/0.10.8",
-        "debian-13/stock/0.10.7",
-        "debian-13/max-userns-zero/0.10.8",
-        "debian-13/max-userns-zero/0.10.7",
-        "debian-12/stock/0.10.8",
-        "debian-12/stock/0.10.7",
-        "debian-12/max-userns-zero/0.10.8",
-        "debian-12/max-userns-zero/0.10.7",
+        f"{guest}/{variant}/{build}"
+        for guest in ("debian-13", "debian-12")
+        for variant in ("stock", "max-userns-zero")
+        for build in ("0.10.8", "0.10.7")
     ]
     assert [str(cell.folder) for cell in cells] == [f"cells/{cell.name}" for cell in cells]
 
@@ -83,7 +81,7 @@ def test_cells_are_guest_by_guest_and_have_folders_of_their_own() -> None:
     [
         (RELEASE, {}, "--no-remedies --no-experiment"),
         (RELEASE, {"remedies": True, "experiments": UNCLEAR}, ""),
-        (RELEASE, {"remedies": True, "experiments": ExperimentPolicy.ALWAYS}, "--experiment"),
+        (RELEASE, {"remedies": True, "experiments": ALWAYS}, "--experiment"),
         (RELEASE, {"cold": True}, "--cold"),
         (
             RELEASE,
@@ -96,8 +94,8 @@ def test_cells_are_guest_by_guest_and_have_folders_of_their_own() -> None:
 )
 def test_rerun_is_one_command_line(build: Build, options: dict[str, Any], words: str) -> None:
     rerun = plan.Cell(KNOWN.guest("debian-13"), KNOWN.variant("stock"), build).rerun(RunOptions(**options))
-    named = "'/my wheels/b.whl'" if build is OWN else "0.10.8"
-    assert rerun == f"lab matrix -g debian-13 -v stock --build {named} {words}".rstrip()
+    argument = "'/my wheels/b.whl'" if build is OWN else "0.10.8"
+    assert rerun == f"lab matrix -g debian-13 -v stock --build {argument} {words}".rstrip()
 
 
 def test_a_result_says_which_cell_it_is_of() -> None:
@@ -105,88 +103,6 @@ def test_a_result_says_which_cell_it_is_of() -> None:
     result = plan.Cell(KNOWN.guest("debian-13"), variant, RELEASE).result(Status.ERROR, reason="no disk")
     assert (result.guest, result.variant, result.build) == ("debian-13", "max-userns-zero", "0.10.8")
     assert (result.status, result.reason, result.expected) == (Status.ERROR, "no disk", variant.expect)
-
-
-def shards(cells: Sequence[plan.Cell], count: int) -> list[list[plan.Cell]]:
-    return [plan.Shard(number, count).of(cells) for number in range(1, count + 1)]
-
-
-# More shards than cells too.
-COUNTS = [*range(1, 40), 97, 1000]
-WHOLE = plan.choose(KNOWN).cells([RELEASE, OLDER])
-
-
-@pytest.mark.parametrize("count", COUNTS)
-def test_the_shards_one_after_another_are_the_plan_and_even_but_for_one_cell(count: int) -> None:
-    parts = shards(WHOLE, count)
-    assert [cell for shard in parts for cell in shard] == WHOLE
-    times = [sum(cell.typical_seconds() for cell in shard) for shard in parts]
-    longest = max(cell.typical_seconds() for cell in WHOLE)
-    assert max(times) - sum(times) / count <= longest
-
-
-def test_no_shard_is_empty_while_there_are_as_many_cells() -> None:
-    # Every count for each of so many cells: of the whole catalog that would take minutes.
-    cells = WHOLE[:30]
-    empty = [
-        (count, number)
-        for count in range(1, len(cells) + 1)
-        for number, shard in enumerate(shards(cells, count), 1)
-        if not shard
-    ]
-    assert empty == []
-    assert shards([], 3) == [[], [], []]
-
-
-def test_shards_are_even_by_time_and_not_by_number_of_cells() -> None:
-    passing, blocked = KNOWN.variant("stock"), KNOWN.variant("max-userns-zero")
-    cells = [
-        plan.Cell(KNOWN.guest("debian-13"), variant, Wheel(str(number), str(number)))
-        for number, variant in enumerate([passing] * 4 + [blocked] * 9)
-    ]
-    assert [len(shard) for shard in shards(cells, 2)] == [4, 9]
-
-
-def test_a_shard_depends_on_the_plan_alone() -> None:
-    again = plan.choose(catalog.load()).cells([RELEASE, OLDER])
-    assert shards(again, 4) == shards(WHOLE, 4)
-    renamed = plan.choose(KNOWN).cells([Wheel("1", "1"), Wheel("2", "2")])
-    assert [len(shard) for shard in shards(renamed, 4)] == [len(shard) for shard in shards(WHOLE, 4)]
-
-
-@pytest.mark.parametrize(("text", "number", "count"), [("1/1", 1, 1), ("2/3", 2, 3), ("12/12", 12, 12)])
-def test_a_shard_is_read_and_written_alike(text: str, number: int, count: int) -> None:
-    shard = plan.Shard.parse(text)
-    assert shard == plan.Shard(number, count)
-    assert str(shard) == text
-
-
-NO_SHARD = ["", "/", "1", "1/", "/2", "0/3", "4/3", "-1/3", "1/-3", "1/0"]
-
-
-@pytest.mark.parametrize("text", [*NO_SHARD, "1.5/3", "1/3/5", " 1/3", "1 / 3", "a/b", "²/3"])
-def test_what_is_no_shard_is_wrong_usage(text: str) -> None:
-    with pytest.raises(UsageError, match="of the form I/N") as error:
-        plan.Shard.parse(text)
-    assert f"--shard {text}: " in str(error.value)
-
-
-def test_a_shard_of_blocked_cells_is_smaller_where_remedies_are_tried_on_them() -> None:
-    cells = plan.choose(KNOWN, guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells([RELEASE] * 4)
-    without, tried = (plan.Shard(1, 2).of(cells, RunOptions(remedies=remedies)) for remedies in (False, True))
-    assert len(tried) > len(without)
-    assert tried + plan.Shard(2, 2).of(cells, RunOptions(remedies=True)) == cells
-
-
-def test_a_shard_of_passing_cells_is_smaller_where_experiments_are_made_on_all() -> None:
-    names = ["max-userns-zero", "stock"]
-    cells = plan.choose(KNOWN, guests=["debian-13"], variants=names).cells([RELEASE] * 8)
-    always = RunOptions(experiments=ExperimentPolicy.ALWAYS)
-    without, made = (plan.Shard(2, 2).of(cells, options) for options in (RunOptions(), always))
-    assert len(made) < len(without)
-    assert plan.Shard(1, 2).of(cells, always) + made == cells
-    unclear = RunOptions(experiments=ExperimentPolicy.UNCLEAR)
-    assert plan.Shard(2, 2).of(cells, unclear) == without
 
 
 @pytest.mark.parametrize(
@@ -210,3 +126,74 @@ def test_a_guest_has_its_own_expectation(guest: str, variant: str, cause: str | 
     cell = plan.Cell(KNOWN.guest(guest), KNOWN.variant(variant), RELEASE)
     assert (cell.expected.cause, cell.expected.status) == (cause, "xfail" if cause else "pass")
     assert cell.because.startswith(because) and bool(cell.because) is bool(because)
+
+
+# More shards than cells too.
+COUNTS = [*range(1, 40), 97, 1000]
+WHOLE = plan.choose(KNOWN).cells([RELEASE, OLDER])
+
+
+def shards(cells: Sequence[plan.Cell], count: int, **options: Any) -> list[list[plan.Cell]]:
+    return [plan.Shard(number, count).of(cells, RunOptions(**options)) for number in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_the_shards_one_after_another_are_the_plan_and_even_but_for_one_cell(count: int) -> None:
+    parts = shards(WHOLE, count)
+    assert [cell for shard in parts for cell in shard] == WHOLE
+    times = [sum(cell.typical_seconds() for cell in shard) for shard in parts]
+    longest = max(cell.typical_seconds() for cell in WHOLE)
+    assert max(times) - sum(times) / count <= longest
+
+
+def test_no_shard_is_empty_while_there_are_as_many_cells() -> None:
+    # Every count for each of so many cells: of the whole catalog that would take minutes.
+    cells = WHOLE[:30]
+    assert all(all(shards(cells, count)) for count in range(1, len(cells) + 1))
+    assert shards([], 3) == [[], [], []]
+
+
+def test_a_shard_depends_on_the_plan_alone() -> None:
+    again = plan.choose(catalog.load()).cells([RELEASE, OLDER])
+    assert shards(again, 4) == shards(WHOLE, 4)
+    renamed = plan.choose(KNOWN).cells([Wheel("1", "1"), Wheel("2", "2")])
+    assert list(map(len, shards(renamed, 4))) == list(map(len, shards(WHOLE, 4)))
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        # By time, and not by number of cells.
+        ({}, [4, 9]),
+        ({"experiments": UNCLEAR}, [4, 9]),
+        # A shard of cells on which remedies are tried, or experiments made, has fewer.
+        ({"remedies": True}, [8, 5]),
+        ({"experiments": ALWAYS}, [3, 10]),
+    ],
+)
+def test_shards_take_the_same_time(options: dict[str, Any], sizes: list[int]) -> None:
+    variants = [KNOWN.variant("stock")] * 4 + [KNOWN.variant("max-userns-zero")] * 9
+    cells = [
+        plan.Cell(KNOWN.guest("debian-13"), variant, Wheel(str(number), str(number)))
+        for number, variant in enumerate(variants)
+    ]
+    parts = shards(cells, 2, **options)
+    assert [cell for shard in parts for cell in shard] == cells
+    assert list(map(len, parts)) == sizes
+
+
+@pytest.mark.parametrize(("text", "number", "count"), [("1/1", 1, 1), ("2/3", 2, 3), ("12/12", 12, 12)])
+def test_a_shard_is_read_and_written_alike(text: str, number: int, count: int) -> None:
+    shard = plan.Shard.parse(text)
+    assert shard == plan.Shard(number, count)
+    assert str(shard) == text
+
+
+NO_SHARD = ["", "/", "1", "1/", "/2", "0/3", "4/3", "-1/3", "1/-3", "1/0"]
+
+
+@pytest.mark.parametrize("text", [*NO_SHARD, "1.5/3", "1/3/5", " 1/3", "1 / 3", "a/b", "²/3"])
+def test_what_is_no_shard_is_wrong_usage(text: str) -> None:
+    with pytest.raises(UsageError, match="of the form I/N") as error:
+        plan.Shard.parse(text)
+    assert f"--shard {text}: " in str(error.value)

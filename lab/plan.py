@@ -1,0 +1,264 @@
+"""The plan: the cells of a run, how a command line chooses them, and the shards they are split into."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from lab import causes
+from lab.base.errors import UsageError
+from lab.builds import Build
+from lab.catalog import PASS, Catalog, Guest, Suite, Variant, first_expected
+from lab.record import (
+    CellResult,
+    Expectation,
+    ExperimentPolicy,
+    RunOptions,
+    ShardRecord,
+    Status,
+    cell_folder,
+)
+
+# Rounded from the 26 cells of two runs under emulation on two processors. Only their proportion matters here.
+PASS_SECONDS, BLOCKED_SECONDS = 45.0, 20.0
+# Remedies on a blocked cell. On a host where a passing cell takes 80 s, twelve cells took 67 to 396 s, 207 s on
+# average.
+REMEDIES_SECONDS = 115.0
+# An experiment on a passing cell (on the same host: 241 s for 19 forks) and on a blocked one (67 s for two).
+BREAKING_SECONDS, TURNING_SECONDS = 135.0, 40.0
+
+DEFAULT_OPTIONS = RunOptions()
+
+# The package of the program that makes the load; each distribution calls it so.
+STRESS_NG = "stress-ng"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a lane boots: a guest, and the arguments that a variant adds to its kernel's command line."""
+
+    guest: Guest
+    arguments: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.guest.name} {self.arguments}".rstrip()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One guest in one variant with one build: what is run and gets a status.
+
+    `trials`: whether remedies and experiments are tried on it. `again`: the command that runs it again, if that
+    is not `lab matrix`, because its variant has no file.
+    """
+
+    guest: Guest
+    variant: Variant
+    build: Build
+    trials: bool = True
+    again: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The folder for its evidence, relative to the run's folder."""
+        return cell_folder(self.guest.name, self.variant.name, self.build.name)
+
+    @property
+    def name(self) -> str:
+        return f"{self.guest.name}/{self.variant.name}/{self.build.name}"
+
+    @property
+    def suite(self) -> Suite:
+        """The suite of its build."""
+        return self.build.suite
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that its lane boots."""
+        return Machine(self.guest, " ".join(self.variant.kernel_arguments))
+
+    @cached_property
+    def expected(self) -> Expectation:
+        """What its guest and its variant expect; a pass if the suite needs nothing of what the cause breaks."""
+        of_guest = self.variant.turns.get(self.guest.expect.cause or "", self.guest.expect.cause)
+        expect = first_expected(
+            Expectation(status="xfail", cause=of_guest) if of_guest and of_guest != PASS else Expectation(),
+            self.variant.expect,
+        )
+        is_met = expect.cause is None or self.suite.needing(causes.known()[expect.cause].breaks)
+        return expect if is_met else Expectation()
+
+    @property
+    def because(self) -> str:
+        """What the guest's own settings have to do with it, as a clause; empty if nothing."""
+        own, cause = self.guest.expect.cause, self.expected.cause
+        if own and cause == own:
+            return self.guest.because
+        if own and own in self.variant.turns:
+            return f"the variant lifts {own}" + (f" and leads to {cause}" if cause else "")
+        return ""
+
+    def typical_seconds(self, options: RunOptions = DEFAULT_OPTIONS) -> float:
+        """Estimate how long the cell takes from what its variant expects, the same on every host."""
+        always = self.trials and options.experiments is ExperimentPolicy.ALWAYS
+        if self.expected.status != "xfail":
+            return PASS_SECONDS + (BREAKING_SECONDS if always else 0.0)
+        remedies = REMEDIES_SECONDS if self.trials and options.remedies else 0.0
+        return BLOCKED_SECONDS + remedies + (TURNING_SECONDS if always else 0.0)
+
+    def typical_trials_seconds(self, options: RunOptions = DEFAULT_OPTIONS) -> float:
+        """Estimate how long its remedies and its experiment take, once its suite has run."""
+        always = options.experiments is ExperimentPolicy.ALWAYS
+        if always and self.expected.status != "xfail":
+            return BREAKING_SECONDS
+        remedies = REMEDIES_SECONDS if options.remedies else 0.0
+        return remedies + (TURNING_SECONDS if always or not remedies else 0.0)
+
+    def rerun(self, options: RunOptions) -> str:
+        """Return a command line that runs exactly this cell again."""
+        return self.again or rerun(self.guest.name, self.variant.name, self.build.argument, options)
+
+    def under(self, options: RunOptions) -> "Cell":
+        """The cell with what the options need of its guest: stress-ng, if it is put under load."""
+        return replace(self, guest=self.guest.with_packages(STRESS_NG)) if options.stress else self
+
+    def result(self, status: Status, *, reason: str = "") -> CellResult:
+        """Return a result for this cell that has only a status and a reason."""
+        return CellResult(
+            guest=self.guest.name,
+            variant=self.variant.name,
+            build=self.build.name,
+            status=status,
+            expected=self.expected,
+            differs=self.variant.differs,
+            reason=reason,
+        )
+
+
+def rerun(guest: str, variant: str, build: str | None, options: RunOptions) -> str:
+    """Return a command line that runs one cell. `build` is an argument for --build, or None for the newest."""
+    words = ["lab", "matrix", "-g", guest, "-v", variant]
+    words += ["--build", build] if build else []
+    words += ["--cold"] if options.cold else []
+    words += ["--repeat", str(options.repeat)] if options.repeat > 1 else []
+    words += [f"--shuffle={options.shuffle}"] if options.shuffle is not None else []
+    words += [f"--stress={','.join(options.stress)}"] if options.stress else []
+    words += ["--until-fail"] if options.until_fail else []
+    words += ["--rootfs", options.rootfs] if options.rootfs else []
+    words += [] if options.remedies or options.cold else ["--no-remedies"]
+    match options.experiments:
+        case ExperimentPolicy.ALWAYS:
+            words.append("--experiment")
+        case ExperimentPolicy.NEVER if not options.cold:
+            words.append("--no-experiment")
+    return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The guests and variants that were chosen, in the order in which reports show them."""
+
+    guests: list[Guest]
+    variants: list[Variant]
+
+    def cells(self, builds: Sequence[Build]) -> list[Cell]:
+        """Return a cell for each guest in each variant with each build."""
+        return [
+            Cell(guest, variant, build)
+            for guest in self.guests
+            for variant in self.variants
+            for build in builds
+        ]
+
+
+def choose(
+    catalog: Catalog,
+    *,
+    set_name: str | None = None,
+    guests: Sequence[str] = (),
+    variants: Sequence[str] = (),
+) -> Choice:
+    """Look up guests and variants by name.
+
+    A set lists guests and variants; `guests` and `variants` override its lists. Without a set, the lists are
+    all guests and all variants of the catalog, stock first. Raises UsageError for a name that is not in the
+    catalog.
+    """
+    chosen = catalog.set(set_name) if set_name is not None else None
+    stock_first = sorted(catalog.variants, key=lambda name: (name != "stock", name))
+    guest_names = guests or (chosen.guests if chosen else catalog.guests)
+    variant_names = variants or (chosen.variants if chosen else stock_first)
+    return Choice(
+        [catalog.guest(name) for name in dict.fromkeys(guest_names)],
+        [catalog.variant(name) for name in dict.fromkeys(variant_names)],
+    )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard of a plan: `number` of `count`, counted from 1."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Parse "I/N". Raises UsageError."""
+        number, slash, count = text.partition("/")
+        digits = number.isdecimal() and count.isdecimal() and len(number) <= len(count) <= 4
+        if slash and digits and 1 <= int(number) <= int(count):
+            return cls(int(number), int(count))
+        raise UsageError(f"--shard {text}: not of the form I/N with I from 1 to N", hint="for example 1/3")
+
+    def of(self, cells: Sequence[Cell], options: RunOptions = DEFAULT_OPTIONS) -> list[Cell]:
+        """Return the cells of this shard. Every cell is in exactly one shard; shards take about the same time.
+
+        A shard is a contiguous piece of the plan, so that few shards boot the same guest. The split does not
+        depend on the host: the same command line gives the same shards everywhere.
+        """
+        numbers = self._numbers(cells, options)
+        return [cell for cell, number in zip(cells, numbers, strict=True) if number == self.number]
+
+    def _numbers(self, cells: Sequence[Cell], options: RunOptions) -> list[int]:
+        """The number of the shard that each cell is in."""
+        typical = [cell.typical_seconds(options) for cell in cells]
+        total = sum(typical)
+        numbers, before, shard = [], 0.0, 0
+        for left, seconds in zip(range(len(cells), 0, -1), typical, strict=True):
+            middle = before + seconds / 2
+            before += seconds
+            # Leave no shard empty if there are enough cells: skip none, and keep a cell for each that is left.
+            by_time = max(int(middle / total * self.count) + 1, self.count - left + 1)
+            shard = min(by_time, shard + 1)
+            numbers.append(shard)
+        return numbers
+
+    def record(self, cells: Sequence[Cell], options: RunOptions) -> ShardRecord:
+        """Return this shard of the plan `cells` as the run's record keeps it."""
+        counted = Counter(self._numbers(cells, options))
+        return ShardRecord(
+            number=self.number,
+            count=self.count,
+            plan=[cell.name for cell in cells],
+            sizes=[counted[number] for number in range(1, self.count + 1)],
+        )
+
+
+def cells_of_shard(cells: Sequence[Cell], shard: Shard | None, options: RunOptions) -> list[Cell]:
+    """Return the plan's cells that a run of this shard, or of the whole plan, runs.
+
+    Raises UsageError for a shard that would have no cell.
+    """
+    chosen = shard.of(cells, options) if shard else list(cells)
+    if shard and not chosen:
+        raise UsageError(
+            f"--shard {shard}: the plan has {len(cells)} cells, too few for so many shards",
+            hint=f"split it into at most {len(cells)} shards",
+        )
+    return chosen
