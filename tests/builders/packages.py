@@ -1,6 +1,5 @@
 """What builds are made of, tiny: wheels and an index of them, ELF files, npm packages and their registry."""
 
-import base64
 import contextlib
 import hashlib
 import html
@@ -33,17 +32,13 @@ ISA_NEEDED, ISA_USED = 0xC0008002, 0xC0010002
 
 NATIVE_FILE = "package/boxlite.linux-x64-gnu.node"
 
-# Answers as npm does. $SHELF has FILE.tgz and FILE.tgz.integrity for each version, and PACKAGE.versions.
+# Fetches as npm does: $SHELF has FILE.tgz for each version, and the calls.
 STAND_IN = """#!/bin/sh
 echo "$@" >>"$SHELF/calls"
-what=$1 spec=$2
+spec=$2
 for word in "$@"; do case $word in --pack-destination=*) to=${word#*=} ;; esac; done
 name=$(echo "${spec#@}" | sed 's|/|-|; s|@.*||') version=${spec##*@}
-if test "$what" = pack; then cp "$SHELF/$name-$version.tgz" "$to" && echo '[{}]'; exit; fi
-case $3 in
-versions) cat "$SHELF/$name.versions" ;;
-dist.integrity) cat "$SHELF/$name-$version.tgz.integrity" ;;
-esac
+cp "$SHELF/$name-$version.tgz" "$to" 2>&1 || { echo "npm error code ETARGET"; exit 1; }
 """
 
 
@@ -74,14 +69,7 @@ def make_wheel(
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for file, content in files.items():
             wheel.writestr(file, content)
-        wheel.writestr(f"{information}/RECORD", _record(files) + f"{information}/RECORD,,\n")
     return path
-
-
-def _record(files: Mapping[str, bytes]) -> str:
-    digests = {name: hashlib.sha256(content).digest() for name, content in files.items()}
-    texts = {name: base64.urlsafe_b64encode(digest).decode().rstrip("=") for name, digest in digests.items()}
-    return "".join(f"{name},sha256={texts[name]},{len(content)}\n" for name, content in files.items())
 
 
 class StandIn:
@@ -244,10 +232,6 @@ def tarball(folder: Path, values: dict[str, Any] | None = None, more: dict[str, 
     return file
 
 
-def integrity(file: Path) -> str:
-    return f"sha512-{base64.b64encode(hashlib.sha512(file.read_bytes()).digest()).decode()}"
-
-
 class Registry:
     """A folder of tarballs that a stand-in for npm answers from."""
 
@@ -260,16 +244,6 @@ class Registry:
         (programs / "npm").chmod(0o755)
         monkeypatch.setenv("SHELF", str(self.shelf))
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-        npm._versions.cache_clear()
-
-    def has(self, values: dict[str, Any], more: dict[str, bytes] | None = None) -> Path:
-        """Publish a package."""
-        file = tarball(self.shelf, values, more)
-        file.with_name(f"{file.name}.integrity").write_text(json.dumps(integrity(file)))
-        listed = self.shelf / f"{npm.file_name(values['name'], '').removesuffix('-.tgz')}.versions"
-        versions = json.loads(listed.read_text()) if listed.exists() else []
-        listed.write_text(json.dumps([*versions, values["version"]]))
-        return file
 
     @property
     def calls(self) -> list[str]:

@@ -1,7 +1,7 @@
 """The kind of build `npm`: releases and tarballs of `npm pack`, with Node of the distribution."""
 
 import json
-import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,14 @@ from tests.builders.packages import NATIVE_FILE, Registry, manifest, tarball
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     served = Registry(tmp_path, monkeypatch)
-    served.has(manifest())
-    served.has(manifest(npm.NATIVE), {NATIVE_FILE: packages.elf(versions={"libc.so.6": ["GLIBC_2.28"]})})
+    tarball(served.shelf)
+    native = packages.elf(versions={"libc.so.6": ["GLIBC_2.28"]})
+    tarball(served.shelf, manifest(npm.NATIVE), {NATIVE_FILE: native})
     return served
 
 
 def of(identity: str, codename: str | None, name: str) -> Facts:
-    debian = facts()
-    system = {"id": identity, "version_codename": codename, "pretty_name": name}
-    return debian.model_copy(update={"os": debian.os.model_copy(update=system)})
+    return facts(os={"id": identity, "version_codename": codename, "pretty_name": name})
 
 
 TRIXIE = of("debian", "trixie", "Debian GNU/Linux 13 (trixie)")
@@ -45,24 +44,19 @@ def debian(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Debian's packages without a mirror; the commands that fetched them."""
     versions = {"trixie": "20.19.2+dfsg-1+deb13u3", "bullseye": "12.22.12~dfsg-1~deb11u7"}
     commands: list[list[str]] = []
+    run = process.run
 
-    def run(command: list[str], **more: Any) -> str:
+    def fetch(command: list[str], **more: Any) -> str:
         if command[0] != "mmdebstrap":
-            return process_run(command, **more)
+            return run(command, **more)
         commands.append([str(word) for word in command])
-        suite = command[-2]
-        archive = Path(next(word for word in command if "tar-out" in word).split()[-1])
-        folder = archive.parent / "debs"
-        (folder / "partial").mkdir(parents=True)
-        names = [f"nodejs_{versions[suite]}_amd64.deb", "libuv1_1.50.0-2_amd64.deb"]
-        for name in names:
-            (folder / name).write_text("a package")
-        process_run(["tar", "-cf", archive, "-C", folder, "."], timeout=10)
-        process_run(["rm", "-r", folder], timeout=10)
+        with tarfile.open(next(word for word in command if "tar-out" in word).split()[-1], "w") as tar:
+            tar.addfile(tarfile.TarInfo("partial"))
+            for name in (f"nodejs_{versions[command[-2]]}_amd64.deb", "libuv1_1.50.0-2_amd64.deb"):
+                tar.addfile(tarfile.TarInfo(name))
         return ""
 
-    process_run = process.run
-    monkeypatch.setattr(process, "run", run)
+    monkeypatch.setattr(process, "run", fetch)
     return commands
 
 
@@ -77,32 +71,31 @@ def quiet(_text: str) -> None:
     pass
 
 
-def test_a_release_is_fetched_with_its_native_package_once(paths: Paths, registry: Registry) -> None:
+def test_a_release_is_fetched_once_with_its_native_package_and_node(
+    paths: Paths, registry: Registry, debian: list[list[str]]
+) -> None:
     build = builds.resolve("npm:0.10.0")
     assert (build.name, build.version, build.argument) == ("npm-0.10.0", "0.10.0", "npm:0.10.0")
     build.check(paths)
-    asked = len(registry.calls)
-    assert [file.name for file in npm.tarballs(paths, "0.10.0", quiet)] == [
-        "boxlite-ai-boxlite-0.10.0.tgz",
-        "boxlite-ai-boxlite-linux-x64-gnu-0.10.0.tgz",
-    ]
-    assert len(registry.calls) == asked
-
-
-def test_a_guest_gets_tarballs_and_node(paths: Paths, registry: Registry, debian: list[list[str]]) -> None:
-    build = builds.resolve("npm:0.10.0")
-    files = build.fetch(paths, TRIXIE, quiet)
-    assert list(files) == [
-        "main.tgz",
-        "native.tgz",
-        "node/libuv1_1.50.0-2_amd64.deb",
-        "node/nodejs_20.19.2+dfsg-1+deb13u3_amd64.deb",
-        "pytest-9.0-py3-none-any.whl",
-    ]
-    assert all(file.is_file() for file in files.values())
-    build.fetch(paths, TRIXIE, quiet)
+    calls = registry.calls
+    assert len(calls) == 2
+    assert all("--ignore-scripts" in call for call in calls)
+    for _ in range(2):
+        files = build.fetch(paths, TRIXIE, quiet)
+        assert {name: file.name for name, file in files.items()} == {
+            "main.tgz": "boxlite-ai-boxlite-0.10.0.tgz",
+            "native.tgz": "boxlite-ai-boxlite-linux-x64-gnu-0.10.0.tgz",
+            "node/libuv1_1.50.0-2_amd64.deb": "libuv1_1.50.0-2_amd64.deb",
+            "node/nodejs_20.19.2+dfsg-1+deb13u3_amd64.deb": "nodejs_20.19.2+dfsg-1+deb13u3_amd64.deb",
+            "pytest-9.0-py3-none-any.whl": "pytest-9.0-py3-none-any.whl",
+        }
+        assert all(file.is_file() for file in files.values())
+    assert registry.calls == calls
     [command] = debian
     assert command[-2] == "trixie"
+    # What the native package needs is read in its tarball.
+    with pytest.raises(NotApplicable, match=r"boxlite\.linux-x64-gnu\.node in .*tgz needs glibc 2\.28"):
+        elf.check(files, facts(glibc="2.17"))
 
 
 def test_old_releases_have_other_archives(paths: Paths, registry: Registry, debian: list[list[str]]) -> None:
@@ -119,18 +112,12 @@ def test_a_guest_of_another_distribution_is_not_applicable(paths: Paths, registr
         builds.resolve("npm:0.10.0").fetch(paths, FEDORA, quiet)
 
 
-def test_what_the_native_package_needs_is_read_in_its_tarball(registry: Registry, paths: Paths) -> None:
-    _, native = npm.tarballs(paths, "0.10.0", quiet)
-    with pytest.raises(NotApplicable, match=r"boxlite\.linux-x64-gnu\.node in .*tgz needs glibc 2\.28"):
-        elf.check({"native.tgz": native}, facts(glibc="2.17"))
-
-
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        ("9.9.9", r"there is no release 9\.9\.9 of @boxlite-ai/boxlite\n.*there are 0\.10\.0"),
+        ("9.9.9", r"no release 9\.9\.9 of @boxlite-ai/boxlite\n.*npm view @boxlite-ai/boxlite versions"),
         # Its native package was not published.
-        ("0.9.5", r"boxlite 0\.9\.5 needs \S+-x64-gnu 0\.9\.5: there is no release"),
+        ("0.9.5", r"no release 0\.9\.5 of @boxlite-ai/boxlite-linux-x64-gnu\n"),
         # Its engine cannot be read, which is told before a guest is booted.
         ("0.12.0", r"engines\.node: expected >=VERSION, found '\^18 \|\| >=20'"),
     ],
@@ -138,44 +125,56 @@ def test_what_the_native_package_needs_is_read_in_its_tarball(registry: Registry
 def test_a_release_that_cannot_be_tested_is_wrong_usage(
     paths: Paths, registry: Registry, version: str, expected: str
 ) -> None:
-    registry.has(manifest(version="0.9.5"))
-    registry.has(manifest(version="0.12.0", engines={"node": "^18 || >=20"}))
-    registry.has(manifest(npm.NATIVE, "0.12.0"))
+    tarball(registry.shelf, manifest(version="0.9.5"))
+    tarball(registry.shelf, manifest(version="0.12.0", engines={"node": "^18 || >=20"}))
+    tarball(registry.shelf, manifest(npm.NATIVE, "0.12.0"))
     with pytest.raises(UsageError, match=expected):
         builds.resolve(f"npm:{version}").check(paths)
 
 
-def test_a_tarball_that_is_not_what_the_registry_says_is_not_kept(paths: Paths, registry: Registry) -> None:
-    tarball(registry.shelf, manifest(description="changed on its way"))
-    for _ in range(2):
-        with pytest.raises(LabError, match=r"npm's registry says sha512-\S+, and what it sent has sha512-"):
-            npm.tarballs(paths, "0.10.0", quiet)
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        (None, "npm: No such file or directory"),
+        ("echo npm error ECONNREFUSED; exit 1", "ECONNREFUSED"),
+        # npm compares what was sent with the registry's digest.
+        ("echo npm error code EINTEGRITY; exit 1", "EINTEGRITY"),
+    ],
+)
+def test_what_cannot_be_fetched_is_a_fault_that_says_what_to_do_and_is_not_kept(
+    paths: Paths,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str | None,
+    expected: str,
+) -> None:
+    npm_here = tmp_path / "programs" / "npm"
+    if program is None:
+        npm_here.unlink()
+        (tmp_path / "programs" / "setpriv").symlink_to("/usr/bin/setpriv")
+        monkeypatch.setenv("PATH", str(tmp_path / "programs"))
+    else:
+        npm_here.write_text(f"#!/bin/sh\n{program}\n")
+    with pytest.raises(LabError, match=expected) as error:
+        builds.resolve("npm:0.10.0").check(paths)
+    assert error.value.exit_status == 3
+    assert "npm:FILE.tgz" in (error.value.hint or "")
+    assert not [file for file in (paths.cache / "wheels").iterdir() if file.is_dir()]
 
 
 def test_a_living_lab_leaves_no_rest(paths: Paths, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[Path] = []
-    verify = npm.verify
+    run = process.run
 
-    def look(file: Path, integrity: object) -> None:
-        removed.extend(unused.path for unused in upkeep.sweep(paths)[0])
-        verify(file, integrity)
+    def look(command: list[str], **more: Any) -> str:
+        if command[0] == "npm":
+            removed.extend(unused.path for unused in upkeep.sweep(paths)[0])
+        return run(command, **more)
 
-    monkeypatch.setattr(npm, "verify", look)
+    monkeypatch.setattr(process, "run", look)
     npm.tarballs(paths, "0.10.0", quiet)
     assert removed == []
-
-
-def test_without_npm_there_is_a_hint(paths: Paths, monkeypatch: pytest.MonkeyPatch, registry: Registry) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _name: None)
-    with pytest.raises(LabError, match="this host has no npm") as error:
-        builds.resolve("npm:0.10.0").check(paths)
-    assert "npm:FILE.tgz" in (error.value.hint or "")
-
-
-def test_a_registry_without_an_answer_is_a_fault(paths: Paths, registry: Registry, tmp_path: Path) -> None:
-    (tmp_path / "programs" / "npm").write_text("#!/bin/sh\necho npm error ECONNREFUSED; exit 1\n")
-    with pytest.raises(LabError, match=r"npm could not view @boxlite-ai/boxlite(.|\n)*ECONNREFUSED"):
-        builds.resolve("npm:0.10.0").check(paths)
 
 
 def test_a_local_tarball_takes_the_native_package_beside_it_or_that_of_the_release(
@@ -202,9 +201,9 @@ def test_a_local_tarball_takes_the_native_package_beside_it_or_that_of_the_relea
     ("content", "expected"),
     [
         (manifest("left-pad"), r"expected a tarball of @boxlite-ai/boxlite, .*; it is of left-pad"),
-        (manifest(optionalDependencies={}), r"expected @boxlite-ai/boxlite-linux-x64-gnu among its optional"),
+        (manifest(optionalDependencies={}), r"version of @boxlite-ai/boxlite-linux-x64-gnu among its optional"),
         (manifest(npm.NATIVE), r"it is of @boxlite-ai/boxlite-linux-x64-gnu"),
-        ({**manifest(), "engines": ["node"]}, r"its package\.json is wrong: .*engines"),
+        ({**manifest(), "engines": ["node"]}, "it cannot be read: engines"),
         (b"no archive", "it cannot be read"),
         (b"", "it cannot be read"),
         (b"\x1f\x8b\x08rest", "it cannot be read"),
