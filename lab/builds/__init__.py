@@ -22,6 +22,7 @@ from lab.builds._base import (
     shuffled,
 )
 from lab.builds.kinds.wheel import INDEX, NEWEST, Wheel
+from lab.builds.wheels import releases
 from lab.record import BuildRecord
 
 __all__ = [
@@ -39,12 +40,12 @@ __all__ = [
     "forms",
     "known_kinds",
     "naming",
+    "preview",
     "previous",
     "releases",
     "resolve",
     "resolve_all",
     "resolve_recorded",
-    "shown",
     "shuffled",
     "stored",
 ]
@@ -72,15 +73,15 @@ def resolve(text: str | None) -> Build:
     Raises UsageError for anything else, LabError if nobody can tell which releases there are.
     """
     if text is None:
-        return Wheel.release(wheels.newest())
+        return Wheel.release(wheels.choose_release(None, wheels.releases(), INDEX))
     kind, rest = _kind(text)
     return kind.parse(rest)
 
 
-def shown(text: str) -> Build:
+def preview(text: str) -> Build:
     """The build that `--build` names, for a plan that is only shown. Raises UsageError."""
     kind, rest = _kind(text)
-    return kind.shown(rest)
+    return kind.preview(rest)
 
 
 def _kind(text: str) -> tuple[type[Build], str]:
@@ -97,17 +98,12 @@ def _kind(text: str) -> tuple[type[Build], str]:
 def stored(paths: Paths, text: str | None = None) -> Build | None:
     """The release in the cache that None, for the newest, or a word of `--build` stands for.
 
-    None if no index has to be asked for what `text` names. Raises UsageError if the cache has no such release,
-    or if a build would have to be made first.
+    None if no index has to be asked for what `text` names. Raises UsageError if the cache has no such release.
     """
-    if text is None:
-        return Wheel.release(str(wheels.stored(paths)[-1]))
-    kind, rest = _kind(text)
-    if why := kind.must_be_made(rest):
-        raise UsageError(f"--offline makes no build: {why}", hint="leave --offline out once")
-    if kind is not Wheel or not wheels.is_word(rest):
+    kind, word = _kind(text) if text is not None else (Wheel, None)
+    if kind is not Wheel or (word is not None and not wheels.is_word(word)):
         return None
-    return Wheel.release(wheels.choose_release(rest, wheels.stored(paths), "the cache"))
+    return Wheel.release(wheels.choose_release(word, wheels.stored(paths), f"the cache {wheels.store(paths)}"))
 
 
 def previous(build: Build) -> Build:
@@ -116,30 +112,28 @@ def previous(build: Build) -> Build:
     Raises UsageError if there is none, LabError if that could not be found out.
     """
     try:
-        Version(build.version)
+        version = Version(build.version)
     except InvalidVersion:
         raise UsageError(
             f"the build {build.name} has no version that a release could be older than",
             hint="name the release to compare with",
         ) from None
-    return Wheel.release(wheels.newest_before(build.version))
-
-
-def releases() -> list[Version]:
-    """The releases on the package index, without pre-releases, oldest first.
-
-    Some have no wheel for a guest's Python: their cells are not applicable there. Raises LabError if nobody can
-    tell which releases there are.
-    """
-    return wheels.releases()
+    # 0.10.8+mine is newer than 0.10.8, and 0.11.0rc1 is older than 0.11.0.
+    older = [release for release in wheels.releases() if release < version]
+    if not older:
+        raise UsageError(
+            f"there is no release of {wheels.PROJECT} older than {version}",
+            hint="see the releases with: pip index versions boxlite",
+        )
+    return Wheel.release(str(older[-1]))
 
 
 def resolve_all(texts: Sequence[str], *, only_shown: bool = False) -> list[Build]:
-    """The builds of a command line, each once; the newest release if it names none. `only_shown`: see `shown`.
+    """The builds of a command line, each once; the newest release if it names none. `only_shown`: as `preview`.
 
     Raises as `resolve` does.
     """
-    named = map(shown if only_shown else resolve, texts)
+    named = map(preview if only_shown else resolve, texts)
     return list({build.name: build for build in named}.values()) or [resolve(None)]
 
 

@@ -91,17 +91,12 @@ class Build(ABC):
         """The build that `--build KIND:TEXT` names. Raises UsageError if there is no such build."""
 
     @classmethod
-    def shown(cls, text: str) -> Self:
+    def preview(cls, text: str) -> Self:
         """The build that `--build KIND:TEXT` names, for a plan that is only shown: nothing is made for it.
 
         Raises UsageError if there is no such build.
         """
         return cls.parse(text)
-
-    @classmethod
-    def must_be_made(cls, _text: str) -> str:
-        """Why this build would have to be made before it can be used; empty if it is there."""
-        return ""
 
     @classmethod
     def is_data(cls, _text: str) -> bool:
@@ -123,8 +118,7 @@ class Build(ABC):
         """What whoever starts a run should know of this build, a sentence each."""
         return ()
 
-    @abstractmethod
-    def check(self, paths: Paths) -> None:
+    def check(self, _paths: Paths) -> None:  # noqa: B027 - `parse` may have seen the build already
         """Find out before any guest is booted whether the build exists.
 
         Raises UsageError if it does not, LabError if that could not be found out.

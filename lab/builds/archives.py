@@ -3,17 +3,14 @@
 import errno
 import gzip
 import io
-import shutil
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import zstandard
-from installer.sources import WheelFile
 
 from lab.base import scratch
 from lab.base.files import bounded, plain
@@ -26,7 +23,8 @@ DEEPEST = 64
 # tarfile takes a header of any length into memory.
 LARGEST_HEADER = 1 << 20
 LONGEST_MESSAGE = 300
-# What reading a damaged archive raises: RuntimeError for encrypted files, and for 1,000 headers of one member.
+# What reading a damaged archive raises: RuntimeError for encrypted files, and for 1,000 headers of one member;
+# OverflowError for a time that no file can have.
 DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -34,6 +32,7 @@ DAMAGE = (
     zstandard.ZstdError,
     EOFError,
     NotImplementedError,
+    OverflowError,
     RuntimeError,
     ValueError,
 )
@@ -46,6 +45,19 @@ class Damaged(ValueError):
 
 
 @contextmanager
+def reading() -> Iterator[None]:
+    """Raise what shows in the block that an archive is damaged as Damaged."""
+    try:
+        yield
+    except Damaged:
+        raise
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in OF_THE_ARCHIVE:
+            raise
+        raise Damaged(bounded(plain(str(error)), LONGEST_MESSAGE)) from error
+
+
+@contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip file. In the block, too, what shows that it is damaged raises Damaged."""
     with reading(), zipfile.ZipFile(path) as archive:
@@ -55,26 +67,11 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def check_wheel(path: Path) -> None:
-    """Raise Damaged unless the files of a wheel are those of its RECORD, each with the hash that is there.
-
-    A wheel that stays the same is read once: boxlite's takes a second.
-    """
-    status = path.stat()
-    _check_wheel(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache
-def _check_wheel(path: Path, _size: int, _changed: int) -> None:
-    try:
-        with open_zip(path) as archive:
-            WheelFile(archive).validate_record()
-    except WheelFile.validation_error as error:
-        first, *others = (issue.removeprefix(f"In {path}, ") for issue in error.issues)
-        more = f", and {len(others)} more" if others else ""
-        raise Damaged(f"{bounded(plain(first), LONGEST_MESSAGE)}{more}") from error
-    except TypeError as error:  # hashlib's, for the name of a hash without a fixed length.
-        raise Damaged(f"RECORD has a hash that no wheel may have: {error}") from error
+def check_zip(path: Path) -> None:
+    """Read all files of a zip file. Raises Damaged if one is not what its checksum says."""
+    with open_zip(path) as archive:
+        if name := archive.testzip():
+            raise Damaged(f"{bounded(plain(name), LONGEST_MESSAGE)} is not what its checksum says")
 
 
 @contextmanager
@@ -82,9 +79,16 @@ def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
     """Open a tar that is compressed by zstd (`.zst`) or gzip. In the block, too, damage raises Damaged."""
     with scratch.temporary() as folder, reading():
         whole = folder / "tar"
-        with whole.open("wb") as out:
-            _decompress(path, out)
-        with _Cautious(io.FileIO(whole)) as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
+        with path.open("rb") as raw, whole.open("wb") as out:
+            stream = (
+                zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw, read_across_frames=True)
+                if path.suffix == ".zst"
+                else gzip.GzipFile(fileobj=raw)
+            )
+            while block := stream.read(1 << 20):
+                _check_limits(0, out.tell() + len(block))
+                out.write(block)
+        with _Cautious(io.FileIO(whole)) as cautious, tarfile.open(fileobj=cautious, mode="r:") as tar:
             yield tar
 
 
@@ -95,43 +99,16 @@ def members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         size += member.size  # Of a sparse file, as cargo-nextest packs programs, with its holes.
         _check_limits(number, size)
         path = PurePosixPath(member.name)
-        if (
-            not (member.isreg() or member.isdir())
-            or path.is_absolute()
-            or ".." in path.parts
-            or len(path.parts) > DEEPEST
-        ):
+        is_below = not path.is_absolute() and ".." not in path.parts and len(path.parts) <= DEEPEST
+        if not (is_below and (member.isreg() or member.isdir())):
             raise Damaged(f"it holds {bounded(plain(member.name), 100)!r}: expected files and folders below it")
         yield member
 
 
 def unpack(path: Path, to: Path) -> None:
-    """Unpack a compressed tar into an empty folder: names, contents, what is a program. Raises Damaged."""
+    """Unpack a compressed tar into an empty folder. Raises Damaged."""
     with open_tar(path) as tar:
-        for member in members(tar):
-            target = to / member.name
-            if content := tar.extractfile(member):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with content, target.open("wb") as out:
-                    shutil.copyfileobj(content, out)
-                target.chmod(0o755 if member.mode & 0o100 else 0o644)
-            else:
-                target.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def reading() -> Iterator[None]:
-    """Raise what shows in the block that an archive is damaged as Damaged."""
-    try:
-        yield
-    except (Damaged, WheelFile.validation_error):
-        raise
-    except DAMAGE as error:
-        raise Damaged(bounded(plain(str(error)), LONGEST_MESSAGE)) from error
-    except OSError as error:
-        if error.errno not in OF_THE_ARCHIVE:
-            raise
-        raise Damaged(bounded(plain(str(error)), LONGEST_MESSAGE)) from error
+        tar.extractall(to, members(tar), filter="data")
 
 
 def _check_limits(files: int, size: int) -> None:
@@ -139,18 +116,6 @@ def _check_limits(files: int, size: int) -> None:
         raise Damaged(f"it holds more than {MOST_FILES} files")
     if size > MOST_BYTES:
         raise Damaged(f"it holds more than {MOST_BYTES >> 30} GiB")
-
-
-def _decompress(path: Path, out: io.BufferedWriter) -> None:
-    with path.open("rb") as raw:
-        stream = (
-            zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw, read_across_frames=True)
-            if path.suffix == ".zst"
-            else gzip.GzipFile(fileobj=raw)
-        )
-        while block := stream.read(1 << 20):
-            _check_limits(0, out.tell() + len(block))
-            out.write(block)
 
 
 class _Cautious(io.BufferedReader):

@@ -84,9 +84,10 @@ def why_not(path: Path, facts: Facts) -> str | None:
 def read(path: Path) -> Sequence[Needs]:
     """What an ELF file, or each one in a wheel or in a tarball of npm's, needs; nothing for anything else.
 
-    Damaged files are passed over: what becomes of a build with such files is for its suite to show.
+    Damaged files are passed over: what becomes of a build with such files is for its suite to show. Raises
+    OSError.
     """
-    if not path.is_file():
+    if path.is_dir():
         return ()
     status = path.stat()
     return _read(path, status.st_size, status.st_mtime_ns)
@@ -99,10 +100,9 @@ def _read(path: Path, _size: int, _changed: int) -> Sequence[Needs]:
     with path.open("rb") as stream:
         if stream.read(len(MAGIC)) == MAGIC:
             return _needs(stream, path.name, budget)
-    contents = _in_tarball(path) if path.suffix == ".tgz" else _in_zip(path)
     needs: list[Needs] = []
     with suppress(archives.Damaged), archives.reading():
-        for name, file in contents:
+        for name, file in _contents(path):
             content = file.read(len(MAGIC))
             if content == MAGIC:
                 # `archives` refuses to read more of a tar at once.
@@ -115,59 +115,54 @@ def _read(path: Path, _size: int, _changed: int) -> Sequence[Needs]:
 def check_program(file: Path, what: str) -> None:
     """Raise UsageError unless a file is a program for the guests' processor."""
     try:
-        with file.open("rb") as stream:
-            machine = ELFFile(cast(BinaryIO, _Limited(stream, _Budget()))).get_machine_arch()
+        needs = read(file)
     except OSError as error:
         raise UsageError(f"{file}: expected {what}: {error.strerror}") from error
-    except Exception as error:  # As in `_needs`.
-        raise UsageError(f"{file}: expected {what}, a program for x86-64 Linux; it is no ELF file") from error
-    if machine != "x64":
-        raise UsageError(f"{file}: {what} for {machine}; the guests have x86-64")
+    if not needs:
+        raise UsageError(f"{file}: expected {what}, a program for x86-64 Linux; it is no ELF file")
+    if needs[0].machine != MACHINE:
+        raise UsageError(f"{file}: {what} for the processor {needs[0].machine}; the guests have {MACHINE}")
 
 
-@dataclass
 class _Budget:
-    """What is left of the reads, and of the bytes to read."""
+    """What may still be read of the files of an archive. Reading raises ValueError once it is used up."""
 
-    reads: int = MOST_READS
-    read: int = MOST_READ
+    def __init__(self) -> None:
+        self.reads, self.bytes = MOST_READS, MOST_READ
 
-
-class _Limited:
-    """A file that raises ValueError once its budget is used up."""
-
-    def __init__(self, stream: IO[bytes], budget: _Budget) -> None:
-        self._stream, self._budget = stream, budget
-        self.seek, self.tell = stream.seek, stream.tell
+    def open(self, stream: IO[bytes]) -> ELFFile:
+        """An ELF file that is read from a stream, within the budget. Raises whatever comes up in pyelftools."""
+        self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
+        return ELFFile(cast(BinaryIO, self))
 
     def read(self, size: int = -1) -> bytes:
-        content = self._stream.read(min(size, self._budget.read) if size >= 0 else self._budget.read)
-        self._budget.reads -= 1
-        self._budget.read -= len(content)
-        if self._budget.reads < 0 or self._budget.read <= 0:
+        content = self._stream.read(min(size, self.bytes) if size >= 0 else self.bytes)
+        self.reads -= 1
+        self.bytes -= len(content)
+        if self.reads < 0 or self.bytes <= 0:
             raise ValueError("it takes too much reading")
         return content
 
 
-def _in_zip(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with archives.open_zip(path) as archive:
-        for entry in archive.infolist():
-            with archive.open(entry) as file:
-                yield entry.filename, file
-
-
-def _in_tarball(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with archives.open_tar(path) as archive:
-        for entry in archives.members(archive):
-            if file := archive.extractfile(entry):
-                yield entry.name, file
+def _contents(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """The files in a tarball of npm's or in a wheel, by their names."""
+    if path.suffix == ".tgz":
+        with archives.open_tar(path) as tar:
+            for member in archives.members(tar):
+                if content := tar.extractfile(member):
+                    yield member.name, content
+    else:
+        with archives.open_zip(path) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as file:
+                    yield entry.filename, file
 
 
 def _needs(stream: IO[bytes], name: str, budget: _Budget) -> list[Needs]:
     """What an ELF file needs; nothing if it is damaged."""
     levels, glibc, kernels = [1], list[Version](), list[Version]()
     try:
-        elf = ELFFile(cast(BinaryIO, _Limited(stream, budget)))
+        elf = budget.open(stream)
         for section in elf.iter_sections():
             if isinstance(section, GNUVerNeedSection):
                 glibc += _glibc(section)

@@ -56,13 +56,13 @@ class _Phase(BaseModel):
     def message(self) -> str:
         """The exception's own words, without the traceback, which is in junit.xml."""
         match self.longrepr:
-            case {"reprcrash": {"message": said}}:
+            case {"reprcrash": {"message": words}}:
                 pass
-            case [*_, said]:  # A skip: file, line, reason.
+            case [*_, words]:  # A skip: file, line, reason.
                 pass
-            case said:
+            case words:
                 pass
-        return bounded(plain(str(said or "")), LONGEST_MESSAGE)
+        return bounded(plain(str(words or "")), LONGEST_MESSAGE)
 
 
 def read_reportlog(text: str) -> dict[str, TestResult | None] | None:

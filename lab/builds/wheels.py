@@ -41,7 +41,6 @@ SECONDS = 600.0
 PREVIOUS = "previous"
 # 0.10.x, and 0.10.* as packaging tools write it.
 SERIES = re.compile(r"v?(\d+(?:\.\d+)*)\.[xX*]", re.ASCII)
-SEE = "see the releases with: pip index versions boxlite"
 NAME_ONE = "name one that is stored with --build VERSION, or a wheel, or check the network"
 # Bytes. A wheel may hold a bomb; METADATA holds at most a long README.
 METADATA_BYTES = 4 << 20
@@ -108,27 +107,12 @@ def _sums(folder: Path) -> str:
 
 
 def releases() -> list[Version]:
-    """The releases, without pre-releases, oldest first. Raises LabError if pip cannot tell."""
-    return [version for version in _versions() if not version.is_prerelease]
+    """The releases on the package index, without pre-releases, oldest first.
 
-
-def newest() -> str:
-    """The version of the newest release. Raises LabError if there is none, or if pip cannot tell."""
-    if not (known := releases()):
-        raise LabError(f"the package index has no release of {PROJECT}", hint=NAME_ONE)
-    return str(known[-1])
-
-
-def newest_before(version: str) -> str:
-    """The version of the newest release that is older than a version.
-
-    Raises UsageError if there is none, LabError if pip cannot tell.
+    Some have no wheel for a guest's Python: their cells are not applicable there. Raises LabError if pip cannot
+    tell which releases there are.
     """
-    # 0.10.8+mine is newer than 0.10.8, and 0.11.0rc1 is older than 0.11.0.
-    older = [release for release in releases() if release < Version(version)]
-    if not older:
-        raise UsageError(f"there is no release of {PROJECT} older than {version}", hint=SEE)
-    return str(older[-1])
+    return [version for version in _versions() if not version.is_prerelease]
 
 
 def check_version(version: str) -> None:
@@ -139,15 +123,10 @@ def check_version(version: str) -> None:
 
 
 def stored(paths: Paths) -> list[Version]:
-    """The releases that have a wheel in the cache, oldest first. Raises UsageError if there is none."""
+    """The releases that have a wheel in the cache, without pre-releases, oldest first."""
     files = store(paths).glob(f"{PROJECT}-*/{PROJECT}-*.whl")
     versions = sorted({parse_wheel_filename(file.name)[1] for file in files})
-    if not (released := [version for version in versions if not version.is_prerelease]):
-        raise UsageError(
-            f"no release of {PROJECT} is stored: {store(paths)} has no wheel of one",
-            hint="name a wheel with --build FILE.whl, or have a release fetched by a run without --offline",
-        )
-    return released
+    return [version for version in versions if not version.is_prerelease]
 
 
 def is_word(text: str) -> bool:
@@ -155,25 +134,27 @@ def is_word(text: str) -> bool:
     return text == PREVIOUS or SERIES.fullmatch(text) is not None
 
 
-def choose_release(word: str, known: Sequence[Version], where: str) -> str:
-    """The version that a word stands for, among known releases, oldest first; `where` says where they are from.
+def choose_release(word: str | None, released: Sequence[Version], where: str) -> str:
+    """The version that a word stands for, among releases, oldest first; None stands for the newest.
 
-    Raises UsageError if it stands for none of them.
+    `where` says where the releases are from. Raises UsageError if the word stands for none of them.
     """
-    if series := SERIES.fullmatch(word):
-        fitting = list(SpecifierSet(f"=={series[1]}.*").filter(known))
+    fitting, problem = list(released), f"{where} has no release of {PROJECT}"
+    if word == PREVIOUS:
+        fitting, problem = fitting[:-1], f"{where} has no release before the newest"
+    elif word and (series := SERIES.fullmatch(word)):
+        fitting = list(SpecifierSet(f"=={series[1]}.*").filter(released))
         problem = f"{where} has no release of the series {series[1]}"
-    else:
-        fitting, problem = list(known[:-1]), f"{where} has no release before the newest"
     if not fitting:
-        hint = f"there are {', '.join(map(str, known))}" if known else "name a wheel instead"
-        raise UsageError(f"--build {word}: {problem}", hint=hint)
+        listed = ", ".join(map(str, released))
+        hint = f"there are {listed}" if listed else "name a wheel with --build FILE.whl"
+        raise UsageError(f"--build {word}: {problem}" if word else problem, hint=hint)
     return str(fitting[-1])
 
 
 @cache
 def _versions() -> tuple[Version, ...]:
-    """Every version, oldest first. The package index is asked once."""
+    """Every version, oldest first. The package index is asked once. Raises LabError if pip cannot tell."""
     words = ["index", "versions", PROJECT, "--json", "--pre", *_platforms(EVERY)]
     try:
         printed = process.run(_pip(*words), timeout=SECONDS).splitlines()
@@ -209,13 +190,12 @@ def _metadata(wheel: Path) -> Metadata:
                 raise archives.Damaged("it holds no METADATA")
             with archive.open(names[0]) as file:
                 text = file.read(METADATA_BYTES)
-    except archives.Damaged as error:
-        raise ValueError(f"not a complete wheel: {error}") from error
-    try:
         # Only what is read here is checked: old wheels have fields that are no longer valid.
         metadata = Metadata.from_email(text, validate=False)
         requirements = metadata.requires_dist or []
         _ = metadata.requires_python
+    except archives.Damaged as error:
+        raise ValueError(f"not a complete wheel: {error}") from error
     except ValueError as error:
         raise ValueError(f"its METADATA is not valid: {error}") from error
     for requirement in requirements:
@@ -270,9 +250,9 @@ def _fetch(requirements: Sequence[str], python: str, folder: Path) -> None:
             ) from error
     for wheel in folder.glob("*.whl"):
         try:
-            archives.check_wheel(wheel)
+            archives.check_zip(wheel)
         except archives.Damaged as error:
-            raise LabError(f"the package index has a damaged wheel: {wheel.name}: {error}") from error
+            raise LabError(f"the package index has a damaged wheel, {wheel.name}: {error}") from error
 
 
 def digest(requirements: Sequence[str]) -> str:

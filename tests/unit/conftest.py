@@ -20,6 +20,7 @@ from lab.machine.acceleration import Acceleration
 from lab.record import RunResult, Status
 from lab.run import scheduler
 from lab.run.journal import Journal
+from tests.builders import rust
 from tests.builders.guests import EMULATION, Bench
 from tests.builders.mirror import Mirror, SigningKey, definitions, key_ring, serving
 
@@ -57,6 +58,15 @@ def own_definitions() -> None:
     """Definitions that are read in this test, as a process reads them once."""
     loading._load.cache_clear()
     remedies._load.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def rust_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
+    """A lab of its own that has cargo-nextest. Skips the test where it, cargo or a sandbox is missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAB_HOME", str(tmp_path_factory.mktemp("lab")))
+        rust.archiver(paths := Paths.default())
+        yield paths
 
 
 @pytest.fixture(scope="session")

@@ -138,19 +138,32 @@ def deployed(build: Build, guest: Any, paths: Paths, tmp_path: Path) -> Any:
     return guest
 
 
-def test_it_is_named_by_its_prefix_and_wheels_are_what_they_were(build: Build, program: Path) -> None:
-    known = {"checkout", "cli", "nextest", "npm", "program", "test-binary", "wheel"}
-    assert set(builds.known_kinds()) == known
+def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: Path) -> None:
+    assert set(builds.known_kinds()) == {
+        *("checkout", "cli", "nextest", "npm", "program", "test-binary", "wheel")
+    }
+    argument = f"program:{program}"
     assert build.name == f"program@{sha256(program)[:8]}"
-    assert build.argument == f"program:{program}"
-    assert builds.resolve(build.argument) == build
-    assert builds.resolve_all(["0.10.8", f"program:{program}", f"program:{program}"]) == [
-        Wheel("0.10.8", "0.10.8"),
-        build,
-    ]
+    assert build.argument == argument
+    assert builds.resolve_all(["0.10.8", argument, argument]) == [Wheel("0.10.8", "0.10.8"), build]
     assert builds.resolve("wheel:0.10.8") == Wheel("0.10.8", "0.10.8")
     assert builds.forms().startswith(f"{Wheel.form}, or ")
     assert "program:FILE" in builds.forms().split(", or ")
+    # Its cells are planned and run again by its own argument, and its suite is among a run's definitions.
+    [cell] = plan.choose(KNOWN, guests=["debian-13"], variants=["stock"]).cells([build])
+    assert cell.folder == Path("cells", "debian-13", "stock", build.name)
+    assert cell.suite.witness == "isolates"
+    assert f" --build {argument} " in cell.rerun(RunOptions())
+    cells = [cell, Cell(cell.guest, cell.variant, Wheel("0.10.8", "0.10.8"))]
+    assert {"suite box", "suite jailer"} <= definitions.digests(cells, RunOptions()).keys()
+    # A run records it and takes it up again.
+    record = build.record({"bin/program": program})
+    assert (record.source, record.files) == (argument, {"bin/program": sha256(program)})
+    assert builds.argument(record) == argument
+    assert builds.resolve_recorded([record], [argument]) == {build.name: build}
+    program.write_text("other")
+    with pytest.raises(UsageError, match=f"--build {argument} is program@.*, and the run has {build.name}"):
+        builds.resolve_recorded([record], [argument])
 
 
 def test_what_it_cannot_be_made_of_is_wrong_usage(box: Path) -> None:
@@ -158,26 +171,6 @@ def test_what_it_cannot_be_made_of_is_wrong_usage(box: Path) -> None:
         builds.resolve("program:none")
     with pytest.raises(UsageError, match=r"no kind of build is called 'programme'\n.*did you mean program\?"):
         builds.resolve("programme:x")
-
-
-def test_its_cells_are_planned_and_run_again_by_its_own_argument(build: Build, program: Path) -> None:
-    [cell] = plan.choose(KNOWN, guests=["debian-13"], variants=["stock"]).cells([build])
-    assert cell.folder == Path("cells", "debian-13", "stock", build.name)
-    assert cell.suite.witness == "isolates"
-    assert f" --build program:{program} " in cell.rerun(RunOptions())
-
-
-def test_a_run_records_it_and_takes_it_up_again(build: Build, program: Path) -> None:
-    record = build.record({"bin/program": program})
-    assert (record.source, record.files) == (f"program:{program}", {"bin/program": sha256(program)})
-    assert builds.argument(record) == f"program:{program}"
-    named = [f"program:{program}"]
-    assert builds.resolve_recorded([record], named) == {build.name: build}
-    program.write_text("other")
-    with pytest.raises(
-        UsageError, match=f"--build program:{program} is program@.*, and the run has {build.name}"
-    ):
-        builds.resolve_recorded([record], named)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +211,6 @@ def test_a_release_needs_no_naming(source: str) -> None:
     name = version if source == "PyPI" else "npm-0.10.0"
     record = BuildRecord(name=name, version=version, source=source)
     assert list(builds.resolve_recorded([record])) == [name]
-
-
-def test_its_suite_is_among_the_definitions_of_a_run(build: Build) -> None:
-    cells = [Cell(KNOWN.guest("debian-13"), STOCK, each) for each in (build, Wheel("0.10.8", "0.10.8"))]
-    assert {"suite box", "suite jailer"} <= definitions.digests(cells, RunOptions()).keys()
 
 
 def test_where_it_has_nothing_for_a_guest_its_cells_are_not_applicable(build: Build, paths: Paths) -> None:
@@ -269,15 +257,30 @@ def test_a_shared_file_that_cannot_be_deployed_is_refused(box: Path, shared: str
         catalog.load_suite("box")
 
 
-def test_its_suite_runs_in_its_folder_and_its_report_is_read(build: Build, deployed: Any) -> None:
-    ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
+@pytest.mark.parametrize(
+    ("extra", "cut_short", "failure"),
+    [
+        ("", "", "no namespace"),
+        ("hang", "was killed at its time limit of 3 s", "was running when the suite CUT"),
+        ("crash", "was ended by SIGUSR1 (exit status 138)", "was running when the suite CUT"),
+    ],
+)
+def test_its_suite_runs_in_its_folder_and_its_report_is_read_however_it_ends(
+    build: Build, deployed: Any, extra: str, cut_short: str, failure: str
+) -> None:
+    options = SuiteOptions({"EXTRA": extra} if extra else {})
+    ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY, options=options)
+    assert ran.cut_short == cut_short
     assert ran.tests == [
         TestResult(name="starts", outcome=Outcome.PASS),
-        TestResult(name="isolates", outcome=Outcome.FAIL, message="no namespace"),
-        TestResult(name="stops", outcome=Outcome.PASS),
+        TestResult(name="isolates", outcome=Outcome.FAIL, message=failure.replace("CUT", cut_short)),
+        TestResult(name="stops", outcome=Outcome.NOT_RUN if cut_short else Outcome.PASS),
     ]
     calls = (deployed.root / "opt" / "program" / "calls").read_text().splitlines()
-    assert calls[1].rstrip() == f"starts {deployed.root}/opt/program {deployed.root}/opt/lab/rootfs"
+    assert (
+        calls[1].rstrip()
+        == f"starts {deployed.root}/opt/program {deployed.root}/opt/lab/rootfs {extra}".rstrip()
+    )
 
 
 def test_options_of_a_suite_are_the_same_for_every_kind(build: Build, deployed: Any) -> None:
@@ -288,32 +291,12 @@ def test_options_of_a_suite_are_the_same_for_every_kind(build: Build, deployed: 
     assert (deployed.root / "opt" / "program" / "calls").read_text().endswith("rootfs a b\n")
 
 
-def test_a_killed_suite_keeps_what_was_reported(build: Build, deployed: Any) -> None:
-    ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY, options=SuiteOptions({"EXTRA": "hang"}))
-    assert ran.cut_short == "was killed at its time limit of 3 s"
-    assert [test.outcome for test in ran.tests] == [Outcome.PASS, Outcome.FAIL, Outcome.NOT_RUN]
-
-
-def test_a_suite_that_a_signal_ends_says_which(build: Build, deployed: Any) -> None:
-    ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY, options=SuiteOptions({"EXTRA": "crash"}))
-    assert ran.cut_short == "was ended by SIGUSR1 (exit status 138)"
-    assert [(test.outcome, test.message) for test in ran.tests] == [
-        (Outcome.PASS, ""),
-        (Outcome.FAIL, f"was running when the suite {ran.cut_short}"),
-        (Outcome.NOT_RUN, ""),
-    ]
-
-
-def test_a_suite_that_begins_no_test_is_broken(build: Build, deployed: Any) -> None:
+def test_a_suite_that_begins_no_test_is_broken_whatever_an_earlier_run_reported(
+    build: Build, deployed: Any
+) -> None:
+    guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
     (deployed.root / "opt" / "lab" / "suites" / "box" / "run.sh").write_text("echo 'no such runner'; exit 3")
     with pytest.raises(SuiteBroken, match=r"it ended with exit status 3\nno such runner"):
-        guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
-
-
-def test_a_report_of_an_earlier_run_in_the_same_guest_is_not_read_again(build: Build, deployed: Any) -> None:
-    guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
-    (deployed.root / "opt" / "lab" / "suites" / "box" / "run.sh").write_text("exit 3")
-    with pytest.raises(SuiteBroken):
         guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
 
 

@@ -40,16 +40,16 @@ def test_a_guest_gets_the_program_and_pytest_for_its_own_python(
     program: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     wheel = tmp_path / "pytest-8.4-py3-none-any.whl"
-    asked: list[str] = []
+    pythons: list[str] = []
 
     def runner(_paths: Paths, python: str, _say: object) -> list[Path]:
-        asked.append(python)
+        pythons.append(python)
         return [wheel]
 
     monkeypatch.setattr(kind, "runner", runner)
     files = builds.resolve(f"cli:{program}").fetch(paths, facts(python="3.9"), lambda _text: None)
     assert files == {"boxlite": program, wheel.name: wheel}
-    assert asked == ["3.9"]
+    assert pythons == ["3.9"]
 
 
 def test_a_program_that_needs_a_newer_glibc_is_not_applicable(tmp_path: Path) -> None:
@@ -59,35 +59,28 @@ def test_a_program_that_needs_a_newer_glibc_is_not_applicable(tmp_path: Path) ->
         elf.check({"boxlite": file}, facts(glibc="2.31"))
 
 
+@pytest.mark.usefixtures("sandboxed")
 @pytest.mark.parametrize(
-    ("content", "expected"),
+    ("content", "mode", "expected"),
     [
-        (b"#!/bin/sh\necho boxlite 0.10.8\n", "expected boxlite's command line program.* it is no ELF file"),
-        (b"", "it is no ELF file"),
-        (packages.elf(machine=packages.AARCH64), "program for AArch64; the guests have x86-64"),
-        (packages.elf(), "expected boxlite's command line program, which tells its version"),
+        (b"#!/bin/sh\necho boxlite 0.10.8\n", 0o755, "boxlite's command line program.* it is no ELF file"),
+        (b"", 0o755, "it is no ELF file"),
+        (packages.elf(machine=packages.AARCH64), 0o755, "program for the processor EM_AARCH64"),
+        (packages.elf(), 0o755, "expected boxlite's command line program, which tells its version"),
+        (packages.elf(), 0o644, "it is not executable"),
+        ("uname", 0o755, "boxlite's command line program, which says `boxlite VERSION`"),
+        (None, 0, "--build cli:.*: no such file"),
     ],
 )
-def test_a_wrong_program_is_wrong_usage(sandboxed: None, tmp_path: Path, content: bytes, expected: str) -> None:
+def test_a_wrong_program_is_wrong_usage(
+    tmp_path: Path, content: bytes | str | None, mode: int, expected: str
+) -> None:
     file = tmp_path / "boxlite"
-    file.write_bytes(content)
-    file.chmod(0o755)
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content:
+        shutil.copy(shutil.which(content) or "", file)
+    if content is not None:
+        file.chmod(mode)
     with pytest.raises(UsageError, match=expected):
         builds.resolve(f"cli:{file}")
-
-
-def test_a_program_that_is_not_executable_is_wrong_usage(program: Path) -> None:
-    program.chmod(0o644)
-    with pytest.raises(UsageError, match="it is not executable"):
-        builds.resolve(f"cli:{program}")
-
-
-@pytest.mark.usefixtures("sandboxed")
-def test_another_program_is_wrong_usage() -> None:
-    with pytest.raises(UsageError, match="boxlite's command line program, which says `boxlite VERSION`"):
-        builds.resolve(f"cli:{shutil.which('uname')}")
-
-
-def test_a_file_that_there_is_not_is_wrong_usage() -> None:
-    with pytest.raises(UsageError, match="--build cli:no/such/file: no such file"):
-        builds.resolve("cli:no/such/file")

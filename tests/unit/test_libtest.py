@@ -33,9 +33,9 @@ def read(*lines: str) -> dict[str, TestResult | None] | None:
 
 
 def message(*lines: str) -> str:
-    found = read(SUITE, event("it", "started"), *lines)
-    assert found is not None
-    result = found["it"]
+    results = read(SUITE, event("it", "started"), *lines)
+    assert results is not None
+    result = results["it"]
     assert result is not None
     assert result.outcome is Outcome.FAIL
     return result.message
@@ -64,12 +64,12 @@ def test_a_runner_that_started_no_test_gives_no_result() -> None:
 
 
 def test_a_failure_is_told_by_its_panic_alone() -> None:
-    said = message(event("it", "failed", stdout=f"some output{PANIC}"), ending("it", ""))
-    assert said == PANIC.strip().partition("\nnote:")[0].replace(" (17449)", "")
+    words = message(event("it", "failed", stdout=f"some output{PANIC}"), ending("it", ""))
+    assert words == PANIC.strip().partition("\nnote:")[0].replace(" (17449)", "")
     older = PANIC.replace(" (17449)", "")
-    assert message(event("it", "failed", stdout=older)) == said
+    assert message(event("it", "failed", stdout=older)) == words
     twice = PANIC.replace("one", "another") + PANIC + "stack backtrace:\n   0: __rustc::rust_begin_unwind\n"
-    assert message(event("it", "failed", stdout=twice)) == said
+    assert message(event("it", "failed", stdout=twice)) == words
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_a_test_s_end_is_told_behind_its_words() -> None:
 
 
 def test_what_a_guest_wrote_into_it_is_harmless() -> None:
-    said = message(event("it", "failed", stdout="\x1b[31mred\x1b[0m \u202e" + "x" * 100_000))
-    assert len(said) <= 20_000
-    assert "\x1b" not in said
+    words = message(event("it", "failed", stdout="\x1b[31mred\x1b[0m \u202e" + "x" * 100_000))
+    assert len(words) <= 20_000
+    assert "\x1b" not in words
     for line, why in {
         "no JSON": "Expecting value",
         "[]": "a line is no JSON object",

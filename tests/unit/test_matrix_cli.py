@@ -111,7 +111,7 @@ def test_offline_without_a_release_in_the_cache_a_build_must_be_named(
     lock.touch()
     assert run_main(monkeypatch, *ONE_CELL, "--offline") == 2
     said = capsys.readouterr().err
-    assert f"no release of boxlite is stored: {home / 'cache/wheels'} has no wheel of one" in said
+    assert f"the cache {home / 'cache/wheels'} has no release of boxlite" in said
     assert "next: name a wheel with --build FILE.whl" in said
     assert passing == []
 

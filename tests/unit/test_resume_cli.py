@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from packaging.version import Version
 
 from lab import cli
 from lab.builds import wheels
@@ -146,7 +147,7 @@ def test_a_run_that_there_is_not_is_not_resumed(
     run: str,
     said: str,
 ) -> None:
-    monkeypatch.setattr(wheels, "newest", lambda: "0.10.8")
+    monkeypatch.setattr(wheels, "releases", lambda: [Version("0.10.8")])
     assert run_main(monkeypatch, "matrix", "--resume", run) == 2
     assert said in capsys.readouterr().err
     assert passing == []

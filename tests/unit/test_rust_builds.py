@@ -1,7 +1,6 @@
 """Upstream's own tests: archives of cargo-nextest and test binaries, deployed and run as in a guest."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +18,7 @@ from lab.guest import suite as guest_suite
 from lab.guest.session import ADMIN, SUITE
 from lab.guest.suite import SuiteRun
 from lab.record import Needs, Outcome
-from tests.builders import rust
+from tests.builders import packages, rust
 from tests.builders.facts import facts
 from tests.builders.rust import Crate
 from tests.unit.test_build_kinds import Guest, put
@@ -47,39 +46,27 @@ OUTCOMES = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
-    """A lab of its own that has cargo-nextest."""
-    folder = tmp_path_factory.mktemp("lab")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAB_HOME", str(folder))
-        yield Paths.default()
+def crate(rust_lab: Paths, tmp_path_factory: pytest.TempPathFactory) -> Crate:
+    return rust.make(tmp_path_factory.mktemp("crate"), upstream_tests.program(rust_lab))
 
 
-@pytest.fixture(scope="module")
-def program(home: Paths) -> Path:
-    try:
-        return upstream_tests.program(home)
-    except LabError as error:
-        pytest.skip(f"no cargo-nextest: {error.args[0]}")
-
-
-@pytest.fixture(scope="module")
-def crate(program: Path, sandboxed: None, tmp_path_factory: pytest.TempPathFactory) -> Crate:
-    if rust.cargo() is None:
-        pytest.skip("this host has no cargo to build a crate with")
-    return rust.make(tmp_path_factory.mktemp("crate"), program)
-
-
-def deployed(build: Build, home: Paths, folder: Path) -> Guest:
+def deployed(build: Build, paths: Paths, folder: Path) -> Guest:
     """A guest with the build in it."""
     (folder / "root").mkdir()
     (folder / "rootfs").mkdir()
     (folder / "rootfs" / "index.json").write_text("{}")
     guest = Guest(folder / "root")
-    files = build.fetch(home, facts(), lambda _text: None)
+    files = build.fetch(paths, facts(), lambda _text: None)
     # It stands for a session; see there.
     put(guest, build, files, folder / "rootfs")
     return guest
+
+
+def started(root: Path) -> list[str]:
+    """The tests in the order in which they were started in a guest, by their names in nextest's events."""
+    report = root / "home" / "tester" / "results" / "report.jsonl"
+    events = [json.loads(line) for line in report.read_text().splitlines()]
+    return [event["name"] for event in events if (event["type"], event.get("event")) == ("test", "started")]
 
 
 @dataclass(frozen=True)
@@ -92,37 +79,37 @@ class Deployed:
 
 
 @pytest.fixture(scope="module", params=["nextest", "test-binary"])
-def each(
-    request: pytest.FixtureRequest, crate: Crate, home: Paths, tmp_path_factory: pytest.TempPathFactory
+def either(
+    request: pytest.FixtureRequest, crate: Crate, rust_lab: Paths, tmp_path_factory: pytest.TempPathFactory
 ) -> Deployed:
     """The crate as either kind of build, deployed."""
     file = crate.archive if request.param == "nextest" else crate.executable
     build = builds.resolve(f"{request.param}:{file},at={PLACE}")
-    return Deployed(build, deployed(build, home, tmp_path_factory.mktemp("guest")))
+    return Deployed(build, deployed(build, rust_lab, tmp_path_factory.mktemp("guest")))
 
 
-def test_every_outcome_of_a_test_is_right(each: Deployed) -> None:
-    ran = each.run(SuiteOptions(stretch=0.5))
+def test_every_outcome_of_a_test_is_right(either: Deployed) -> None:
+    ran = either.run(SuiteOptions(stretch=0.5))
     assert {test.name: test.outcome for test in ran.tests} == OUTCOMES
     assert ran.cut_short == ""
-    said = {test.name: test.message for test in ran.tests}
-    assert said["jailer_enabled_box_starts_and_executes"] == "was ended by SIGSEGV"
-    assert said["host_network_grants_off_box_starts_and_executes"] == "was ended by SIGSYS"
-    assert said["deeper::aborts"] == "was ended by SIGABRT"
-    assert said["has_no_memory_left"] == ("memory allocation of 67108864 bytes failed\nwas ended by SIGABRT")
-    assert said["exits"] == "ended with exit status 7"
-    assert said["hangs"] == "was killed at its time limit of 6 s"
-    assert said[WITNESS].endswith("the namespaces are the same\n  left: 1\n right: 2")
+    messages = {test.name: test.message for test in ran.tests}
+    assert messages["jailer_enabled_box_starts_and_executes"] == "was ended by SIGSEGV"
+    assert messages["host_network_grants_off_box_starts_and_executes"] == "was ended by SIGSYS"
+    assert messages["deeper::aborts"] == "was ended by SIGABRT"
+    assert messages["has_no_memory_left"] == "memory allocation of 67108864 bytes failed\nwas ended by SIGABRT"
+    assert messages["exits"] == "ended with exit status 7"
+    assert messages["hangs"] == "was killed at its time limit of 6 s"
+    assert messages[WITNESS].endswith("the namespaces are the same\n  left: 1\n right: 2")
     # It printed 10 MB before.
-    assert said["standard_mode_enables_jailer"].endswith(":\nafter 10 MB")
-    report = each.guest.root / "home" / "tester" / "results" / "report.jsonl"
+    assert messages["standard_mode_enables_jailer"].endswith(":\nafter 10 MB")
+    report = either.guest.root / "home" / "tester" / "results" / "report.jsonl"
     assert report.stat().st_size < 100_000
 
 
-def test_a_suite_that_is_killed_at_its_limit_keeps_the_results_so_far(each: Deployed) -> None:
-    limits = each.build.suite.model_copy(update={"test_seconds": 60, "suite_seconds": 3})
+def test_a_suite_that_is_killed_at_its_limit_keeps_the_results_so_far(either: Deployed) -> None:
+    limits = either.build.suite.model_copy(update={"test_seconds": 60, "suite_seconds": 3})
     chosen = SuiteOptions(tests=["exits", "hangs", WITNESS])
-    ran = each.run(chosen, replace(each.build, suite=limits))
+    ran = either.run(chosen, replace(either.build, suite=limits))
     assert ran.cut_short == "was killed at its time limit of 3 s"
     assert {test.name: (test.outcome, test.message) for test in ran.tests} == {
         WITNESS: (Outcome.NOT_RUN, ""),
@@ -131,9 +118,9 @@ def test_a_suite_that_is_killed_at_its_limit_keeps_the_results_so_far(each: Depl
     }
 
 
-def test_the_first_failure_ends_it_if_that_is_wanted(each: Deployed) -> None:
+def test_the_first_failure_ends_it_if_that_is_wanted(either: Deployed) -> None:
     chosen = SuiteOptions(tests=["exits", WITNESS, CONTROL], to_first_failure=True)
-    ran = each.run(chosen)
+    ran = either.run(chosen)
     assert [(test.name, test.outcome) for test in ran.tests] == [
         (CONTROL, Outcome.NOT_RUN),
         (WITNESS, Outcome.NOT_RUN),
@@ -142,38 +129,45 @@ def test_the_first_failure_ends_it_if_that_is_wanted(each: Deployed) -> None:
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_a_flaky_test_passes_and_fails_as_its_seed_has_it(each: Deployed, seed: int) -> None:
-    [ran] = each.run(SuiteOptions(tests=["is_flaky"], environment={"SEED": str(seed)})).tests
+def test_a_flaky_test_passes_and_fails_as_its_seed_has_it(either: Deployed, seed: int) -> None:
+    [ran] = either.run(SuiteOptions(tests=["is_flaky"], environment={"SEED": str(seed)})).tests
     assert ran.outcome is (Outcome.FAIL if seed % 2 else Outcome.PASS)
     assert ran.message.endswith(f"with the seed {seed}" if seed % 2 else "")
 
 
-def test_its_workspace_is_the_users_and_what_was_unpacked_is_gone(each: Deployed) -> None:
-    place = each.guest.root / "opt" / "boxlite"
+def test_its_workspace_is_the_users_and_what_was_unpacked_is_gone(either: Deployed) -> None:
+    place = either.guest.root / "opt" / "boxlite"
     assert (place / "src" / "boxlite" / "Cargo.toml").exists()
     assert ("sudo -n install -d -o tester /opt/boxlite", ADMIN) in [
-        (command.partition("cargo-nextest && ")[2], user) for command, user, _ in each.guest.ran
+        (command.partition("cargo-nextest && ")[2], user) for command, user, _ in either.guest.ran
     ]
-    left = {file.name for file in (each.guest.root / "opt" / "lab" / "build").iterdir()}
+    left = {file.name for file in (either.guest.root / "opt" / "lab" / "build").iterdir()}
     assert left == {"cargo-nextest", "run_nextest.py"}
     # The control ran once before any variant, to fill the cache of upstream's tests.
-    [(command, user)] = [(command, user) for command, user, is_checked in each.guest.ran if not is_checked]
+    [(command, user)] = [(command, user) for command, user, is_checked in either.guest.ran if not is_checked]
     assert f"test(={CONTROL})" in command
     assert user == SUITE
     assert '"ok"' in (place / "target" / "lab-warm-up" / "report.jsonl").read_text()
 
 
-def test_tests_that_nobody_classified_need_a_box_and_are_told(crate: Crate, program: Path) -> None:
-    build = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
-    assert list(build.suite.tests)[:7] == list(UPSTREAM.tests)
-    assert build.suite.tests["hangs"] is Needs.BOX
-    assert list(build.remarks) == [
+def test_a_filter_chooses_the_tests_and_what_is_unknown_or_missing_is_told(crate: Crate) -> None:
+    whole = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
+    assert list(whole.suite.tests)[:7] == list(UPSTREAM.tests)
+    assert whole.suite.tests["hangs"] is Needs.BOX
+    assert list(whole.remarks) == [
         "not classified, so taken to need a box: deeper::aborts, exits, hangs, has_no_memory_left, is_flaky"
     ]
+    expression = f"test(={CONTROL}) | test(/_namespace$/)"
+    build = builds.resolve(f"nextest:{crate.archive},at={PLACE},filter={expression}")
+    assert list(build.suite.tests) == [CONTROL, WITNESS]
+    assert build.remarks[0].startswith("not among the tests: default_security_options_")
+    assert builds.resolve(str(build.argument)) == build
+    assert whole.name != build.name
+    assert whole.version == build.version == "0.10.8"
 
 
 def test_a_stored_state_is_not_taken_for_one_with_another_runner(
-    crate: Crate, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crate: Crate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
     before = build.digest
@@ -182,30 +176,19 @@ def test_a_stored_state_is_not_taken_for_one_with_another_runner(
     assert build.digest != before
 
 
-def test_the_tests_need_a_glibc(crate: Crate, program: Path, home: Paths) -> None:
+def test_the_tests_need_a_glibc(crate: Crate, rust_lab: Paths) -> None:
     archive = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
     with pytest.raises(NotApplicable, match=r"jailer-\w+ needs glibc 2\.\d+, and the guest has 2\.2$"):
-        archive.fetch(home, facts(glibc="2.2"), lambda _text: None)
+        archive.fetch(rust_lab, facts(glibc="2.2"), lambda _text: None)
 
 
-def test_a_filter_chooses_the_tests(crate: Crate, program: Path) -> None:
-    expression = f"test(={CONTROL}) | test(/_namespace$/)"
-    build = builds.resolve(f"nextest:{crate.archive},at={PLACE},filter={expression}")
-    assert list(build.suite.tests) == [CONTROL, WITNESS]
-    assert build.remarks[0].startswith("not among the tests: default_security_options_")
-    assert builds.resolve(str(build.argument)) == build
-    other = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
-    assert other.name != build.name
-    assert other.version == build.version == "0.10.8"
-
-
-def test_runtime_and_cache_are_deployed(crate: Crate, program: Path, home: Paths, tmp_path: Path) -> None:
+def test_runtime_and_cache_are_deployed(crate: Crate, rust_lab: Paths, tmp_path: Path) -> None:
     for file in ("runtime/bwrap", "cache/bases/disk", "cache/.ready"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(file)
     more = f"runtime={tmp_path}/runtime,cache={tmp_path}/cache"
     build = builds.resolve(f"nextest:{crate.archive},at={PLACE},{more}")
-    guest = deployed(build, home, tmp_path)
+    guest = deployed(build, rust_lab, tmp_path)
     assert build.environment["BOXLITE_RUNTIME_DIR"] == "/opt/lab/build/runtime"
     assert (guest.root / "opt" / "lab" / "build" / "runtime" / "bwrap").read_text() == "runtime/bwrap"
     cache = guest.root / "opt" / "boxlite" / "target" / "boxlite-test"
@@ -219,40 +202,42 @@ def test_runtime_and_cache_are_deployed(crate: Crate, program: Path, home: Paths
     assert builds.resolve(str(build.argument)).name != build.name
 
 
-def test_bad_input_is_refused(crate: Crate, program: Path, tmp_path: Path) -> None:
-    no_archive = tmp_path / "some.tar.zst"
-    no_archive.write_text("text")
-    other = tmp_path / "jailer-0123456789abcdef"
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("nextest:none.tar.zst", "none.tar.zst: no such file"),
+        ("nextest:TEXT", "TEXT: expected an archive that `cargo nextest archive` made: "),
+        ("test-binary:TEXT", "TEXT: expected a test binary, .* it is no ELF file"),
+        ("test-binary:OTHER", "OTHER: a test binary for the processor EM_AARCH64"),
+        ("ARCHIVE,filter=binary(other)", "binary\\(other\\).* no binary names matched.*\n.*boxlite::jailer"),
+        ("ARCHIVE,filter=test(nothing)", "no test matches -E=test\\(nothing\\)"),
+        ("ARCHIVE,at=PLACE,filter=test(hangs)", f"the suite upstream-jailer with {CONTROL}"),
+        ("ARCHIVE,at=PLACE,ignored=default", f"upstream-jailer with {CONTROL}; found"),
+        ("ARCHIVE,suite=jailer", "suite=jailer: no suite .*\n.*there are detach, jailer-unit, "),
+        ("ARCHIVE,at=PLACE,suite=detach", "binary\\(detach\\).* no binary names matched"),
+        ("ARCHIVE,ignored=some", "ignored=some: expected default, only, all"),
+        ("ARCHIVE", "built in WORKSPACE: .*\n.*at=/opt/boxlite"),
+        ("ARCHIVE,at=boxlite", "at=boxlite: expected an absolute path"),
+        ("ARCHIVE,at=/a/b,at=/c/d", "a word is given twice"),
+        ("ARCHIVE,runtime=none", "runtime=none: no such folder"),
+        ("ARCHIVE,nextest=TEXT", "TEXT: expected cargo-nextest, .* it is no ELF file"),
+        ("ARCHIVE,nextest=/bin/true", "/bin/true: expected a cargo-nextest binary"),
+    ],
+)
+def test_bad_input_is_refused(crate: Crate, tmp_path: Path, wanted: str, expected: str) -> None:
+    text, other = tmp_path / "some.tar.zst", tmp_path / "jailer-0123456789abcdef"
+    text.write_text("text")
     content = bytearray(crate.executable.read_bytes())
-    content[18] = 183  # e_machine of AArch64
+    content[18] = packages.AARCH64  # e_machine
     other.write_bytes(content)
-    archive = f"nextest:{crate.archive}"
-    for wanted, said in {
-        "nextest:none.tar.zst": "none.tar.zst: no such file",
-        f"nextest:{no_archive}": f"{no_archive}: expected an archive that `cargo nextest archive` made: ",
-        f"test-binary:{no_archive}": f"{no_archive}: expected a test binary, .* it is no ELF file",
-        f"test-binary:{other}": f"{other}: a test binary for AArch64; the guests have x86-64",
-        f"{archive},filter=binary(other)": "binary\\(other\\).* no binary names matched.*\n.*boxlite::jailer",
-        f"{archive},filter=test(nothing)": "no test matches -E=test\\(nothing\\)",
-        f"{archive},at={PLACE},filter=test(hangs)": f"the suite upstream-jailer with {CONTROL}",
-        f"{archive},at={PLACE},ignored=default": f"upstream-jailer with {CONTROL}; found",
-        f"{archive},suite=jailer": "suite=jailer: no suite .*\n.*there are detach, jailer-unit, ",
-        f"{archive},at={PLACE},suite=detach": "binary\\(detach\\).* no binary names matched",
-        f"{archive},ignored=some": "ignored=some: expected default, only, all",
-        f"{archive}": f"built in {crate.workspace}: .*\n.*at=/opt/boxlite",
-        f"{archive},at=boxlite": "at=boxlite: expected an absolute path",
-        f"{archive},at=/a/b,at=/c/d": "a word is given twice",
-        f"{archive},runtime=none": "runtime=none: no such folder",
-        f"{archive},nextest={no_archive}": f"{no_archive}: expected cargo-nextest, .* it is no ELF file",
-        f"{archive},nextest=/bin/true": "/bin/true: expected a cargo-nextest binary",
-    }.items():
-        with pytest.raises(UsageError, match=said):
-            builds.resolve(wanted)
+    where = {"TEXT": text, "OTHER": other, "ARCHIVE": f"nextest:{crate.archive}", "PLACE": PLACE}
+    for name, value in {**where, "WORKSPACE": crate.workspace}.items():
+        wanted, expected = wanted.replace(name, str(value)), expected.replace(name, str(value))
+    with pytest.raises(UsageError, match=expected):
+        builds.resolve(wanted)
 
 
-def test_an_archive_needs_nothing_of_the_workspace_it_was_built_in(
-    crate: Crate, program: Path, tmp_path: Path
-) -> None:
+def test_an_archive_needs_nothing_of_the_workspace_it_was_built_in(crate: Crate, tmp_path: Path) -> None:
     build = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
     alone = tmp_path / "jailer.tar.zst"
     alone.write_bytes(crate.archive.read_bytes())
@@ -263,10 +248,10 @@ def test_an_archive_needs_nothing_of_the_workspace_it_was_built_in(
         aside.rename(crate.workspace)
 
 
-def test_an_older_nextest_is_refused(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_nextest_is_refused(rust_lab: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "ask", lambda *_, **__: "cargo-nextest 0.9.99 (abc 2025-01-01)\n")
     with pytest.raises(UsageError, match=r"cargo-nextest 0\.9\.99; expected 0\.9\.103 or newer"):
-        upstream_tests.check_nextest(program)
+        upstream_tests.check_nextest(upstream_tests.program(rust_lab))
 
 
 def test_a_missing_nextest_says_what_to_do(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,12 +263,7 @@ def test_a_missing_nextest_says_what_to_do(paths: Paths, monkeypatch: pytest.Mon
         upstream_tests.program(paths)
 
 
-def test_tests_run_in_the_order_that_is_asked_for(each: Deployed) -> None:
-    for wanted in (["exits", WITNESS, CONTROL], [CONTROL, WITNESS, "exits"]):
-        each.run(SuiteOptions(tests=wanted))
-        report = each.guest.root / "home" / "tester" / "results" / "report.jsonl"
-        events = [json.loads(line) for line in report.read_text().splitlines()]
-        started = [
-            event["name"] for event in events if (event["type"], event.get("event")) == ("test", "started")
-        ]
-        assert [name.partition("$")[2] for name in started] == wanted
+def test_tests_run_in_the_order_that_is_asked_for(either: Deployed) -> None:
+    for order in (["exits", WITNESS, CONTROL], [CONTROL, WITNESS, "exits"]):
+        either.run(SuiteOptions(tests=order))
+        assert [name.partition("$")[2] for name in started(either.guest.root)] == order

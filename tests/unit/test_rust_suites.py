@@ -1,7 +1,5 @@
 """Suites of upstream's tests besides those of the jailer, and tests of one name in several binaries."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from lab import builds, catalog
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.base.speed import ORDINARY
-from lab.builds import WHOLE_SUITE, Build, SuiteOptions
+from lab.builds import WHOLE_SUITE, Build, SuiteOptions, upstream_tests
 from lab.builds.upstream_tests import Listing
 from lab.catalog import load_suite, load_suites
 from lab.guest import suite as guest_suite
@@ -21,7 +19,7 @@ from lab.record import Confidence, Finding, Needs, Outcome, Status, TestResult
 from lab.verdict.status import judge
 from tests.builders import rust
 from tests.builders.rust import Crate
-from tests.unit.test_rust_builds import PLACE, STOCK, deployed
+from tests.unit.test_rust_builds import PLACE, STOCK, deployed, started
 
 LIBRARY = """
 #[cfg(test)] mod jailer { mod tests {
@@ -37,16 +35,8 @@ DETACH = """
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAB_HOME", str(tmp_path_factory.mktemp("lab")))
-        yield Paths.default()
-
-
-@pytest.fixture(scope="module")
-def crate(home: Paths, tmp_path_factory: pytest.TempPathFactory) -> Crate:
-    program = rust.archiver(home)
-    folder = tmp_path_factory.mktemp("crate")
+def crate(rust_lab: Paths, tmp_path_factory: pytest.TempPathFactory) -> Crate:
+    program, folder = upstream_tests.program(rust_lab), tmp_path_factory.mktemp("crate")
     return rust.make(folder, program, others={"detach": DETACH}, library=LIBRARY)
 
 
@@ -54,8 +44,8 @@ def resolve(crate: Crate, words: str) -> Build:
     return builds.resolve(f"nextest:{crate.archive},at={PLACE},{words}")
 
 
-def ran(build: Build, home: Paths, folder: Path, tests: tuple[str, ...] = ()) -> dict[str, TestResult]:
-    guest: Any = deployed(build, home, folder)
+def ran(build: Build, rust_lab: Paths, folder: Path, tests: tuple[str, ...] = ()) -> dict[str, TestResult]:
+    guest: Any = deployed(build, rust_lab, folder)
     options = SuiteOptions(tests=tests, stretch=0.25) if tests else replace(WHOLE_SUITE, stretch=0.25)
     done = guest_suite.run(guest, build, STOCK, speed=ORDINARY, options=options)
     return {test.name: test for test in done.tests}
@@ -74,10 +64,10 @@ def test_a_suite_is_chosen_by_name_and_has_its_own_tests(crate: Crate) -> None:
     assert alone.name != other.name
 
 
-def test_a_suite_without_boxes_is_not_warmed_up(crate: Crate, home: Paths, tmp_path: Path) -> None:
+def test_a_suite_without_boxes_is_not_warmed_up(crate: Crate, rust_lab: Paths, tmp_path: Path) -> None:
     build = resolve(crate, "suite=jailer-unit")
     assert not any("lab-warm-up" in step.command for step in build.steps())
-    results = ran(build, home, tmp_path)
+    results = ran(build, rust_lab, tmp_path)
     assert {name: test.outcome for name, test in results.items()} == {
         "jailer::tests::test_jailer_full_flow_with_real_tempdir": Outcome.PASS,
         "jailer::tests::aborts": Outcome.FAIL,
@@ -89,16 +79,15 @@ def test_a_suite_without_boxes_is_not_warmed_up(crate: Crate, home: Paths, tmp_p
     assert "test(=detached_box_creates_pid_file)" in warm_up
 
 
-def test_tests_of_one_name_in_two_binaries_are_told_apart(crate: Crate, home: Paths, tmp_path: Path) -> None:
+def test_tests_of_one_name_in_two_binaries_are_told_apart(
+    crate: Crate, rust_lab: Paths, tmp_path: Path
+) -> None:
     build = resolve(crate, "filter=test(/^hangs$/) | test(/^jailer_/) | test(/^exits$/)")
     hang, passes = "boxlite::jailer$hangs", "boxlite::detach$hangs"
     assert {hang, passes, "exits"} < set(build.suite.tests)
     assert build.suite.tests[passes] is Needs.BOX
-    results = ran(build, home, tmp_path, ("exits", passes, hang))
-    report = tmp_path / "root" / "home" / "tester" / "results" / "report.jsonl"
-    events = [json.loads(line) for line in report.read_text().splitlines()]
-    started = [event["name"] for event in events if (event["type"], event.get("event")) == ("test", "started")]
-    assert started == ["boxlite::jailer$exits", passes, hang]
+    results = ran(build, rust_lab, tmp_path, ("exits", passes, hang))
+    assert started(tmp_path / "root") == ["boxlite::jailer$exits", passes, hang]
     assert {name: (test.outcome, test.message) for name, test in results.items()} == {
         hang: (Outcome.FAIL, "was killed at its time limit of 3 s"),
         passes: (Outcome.PASS, ""),
@@ -117,7 +106,7 @@ def test_tests_that_nextest_itself_does_not_tell_apart_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "suite", [suite for suite in load_suites() if suite.filter], ids=lambda each: each.name
+    "suite", [suite for suite in load_suites() if suite.filter], ids=lambda suite: suite.name
 )
 def test_each_suite_has_limits_that_fit_each_other(suite: catalog.Suite) -> None:
     assert suite.test_seconds < suite.suite_seconds
@@ -152,10 +141,10 @@ def test_without_a_control_a_verdict_says_so_and_an_expected_failure_has_exactly
             TestResult(name=name, outcome=Outcome.FAIL if name in failed else Outcome.PASS, message="panicked")
             for name in suite.tests
         ]
-        found = judge(
+        judged = judge(
             suite, tests, expected if findings else catalog.load().variant("stock").expect, list(findings)
         )
-        return found.status, found.reason
+        return judged.status, judged.reason
 
     assert verdict({"jailer::cgroup::tests::test_cgroup_path"}) == (
         Status.FAIL,

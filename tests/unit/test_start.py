@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from lab.base.errors import UsageError
 from lab.builds import rootfs, wheels
@@ -203,7 +204,7 @@ def test_a_resumed_run_has_its_builds(tmp_path: Path, monkeypatch: pytest.Monkey
     local = make_wheel(tmp_path / "boxlite-0.10.8-py3-none-any.whl")
     cells = [*SMALL, *(replace(each, build=local) for each in SMALL)]
     run = finish(tmp_path / "run", begin(tmp_path / "run", cells))
-    monkeypatch.setattr(wheels, "newest", lambda: "99.0")
+    monkeypatch.setattr(wheels, "releases", lambda: [Version("99.0")])
     assert resume(run).cells == cells
 
 

@@ -47,8 +47,8 @@ def test_a_release_has_its_expectation(tmp_path: Path, release: str, jailer: boo
         "-c",
         f"import sys; sys.path[:0] = {[str(SUITE), str(SHARED), str(tmp_path)]}; {ASK}",
     ]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert json.loads(said) == [jailer, registry]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert json.loads(printed) == [jailer, registry]
 
 
 @pytest.fixture
@@ -66,28 +66,28 @@ def address(layout: Path) -> Iterator[str]:
         yield f"http://{host}/v2/"
 
 
-def asked(url: str, method: str = "GET") -> tuple[dict[str, str], bytes]:
+def fetched(url: str, method: str = "GET") -> tuple[dict[str, str], bytes]:
     with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as answer:
         return dict(answer.headers), answer.read()
 
 
 def test_every_image_is_the_layout(address: str, layout: Path) -> None:
     assert address.startswith("http://127.0.0.1:")
-    assert asked(address)[1] == b"{}"
+    assert fetched(address)[1] == b"{}"
     [entry] = json.loads((layout / "index.json").read_text())["manifests"]
     for image in ("library/debian/manifests/bookworm-slim", f"library/alpine/manifests/{entry['digest']}"):
-        headers, manifest = asked(address + image)
+        headers, manifest = fetched(address + image)
         assert headers["Content-Type"] == entry["mediaType"]
         assert headers["Docker-Content-Digest"] == entry["digest"]
         assert len(manifest) == entry["size"]
         for blob in [json.loads(manifest)["config"], *json.loads(manifest)["layers"]]:
-            _, content = asked(f"{address}library/debian/blobs/{blob['digest']}")
+            _, content = fetched(f"{address}library/debian/blobs/{blob['digest']}")
             (layout / "got").write_bytes(content)
             assert f"sha256:{sha256(layout / 'got')}" == blob["digest"]
 
 
 def test_a_head_has_no_content(address: str, layout: Path) -> None:
-    headers, content = asked(f"{address}library/debian/manifests/bookworm-slim", "HEAD")
+    headers, content = fetched(f"{address}library/debian/manifests/bookworm-slim", "HEAD")
     assert (content, int(headers["Content-Length"]) > 100) == (b"", True)
 
 
@@ -97,4 +97,4 @@ def test_a_head_has_no_content(address: str, layout: Path) -> None:
 )
 def test_anything_else_is_not_found(address: str, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        asked(address + path)
+        fetched(address + path)

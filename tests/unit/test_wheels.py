@@ -135,20 +135,20 @@ def test_requirements_that_contradict_each_other_are_an_error_and_nothing_is_sto
     assert [file for file in wheels.store(paths).iterdir() if file.is_dir()] == []
 
 
+PRINTED = """\
+WARNING: something else
+:env:.index-url='https://a.example/simple'
+download.find-links='/one'
+global.extra-index-url='https://b.example/simple\\nhttps://c.example/simple'
+global.index-url='https://d.example/simple'
+global.timeout='180'
+"""
+
+
 def test_pip_s_configuration_says_where_uv_finds_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in OTHERS:
         monkeypatch.delenv(f"UV_{name}", raising=False)
-    printed = "\n".join(
-        [
-            "WARNING: something else",
-            ":env:.index-url='https://a.example/simple'",
-            "download.find-links='/one'",
-            "global.extra-index-url='https://b.example/simple\\nhttps://c.example/simple'",
-            "global.index-url='https://d.example/simple'",
-            "global.timeout='180'",
-        ]
-    )
-    monkeypatch.setattr(process, "run", lambda *_, **__: printed)
+    monkeypatch.setattr(process, "run", lambda *_, **__: PRINTED)
     assert wheels._index() == {
         "UV_DEFAULT_INDEX": "https://a.example/simple",
         "UV_FIND_LINKS": "/one",
@@ -163,15 +163,18 @@ def test_a_store_that_is_not_as_it_was_fetched_is_fetched_again(
 ) -> None:
     tools = StandIn(tmp_path / "shelf", monkeypatch)
     make_runner(tools.folder)
-    first = wheels.download(paths, ["pytest"], "3.10", "test", quiet)
-    asked = len(tools.calls)
-    assert wheels.download(paths, ["pytest"], "3.10", "test", quiet) == first
-    assert len(tools.calls) == asked
-    first[0].unlink()
-    assert wheels.download(paths, ["pytest"], "3.10", "test", quiet) == first
-    first[0].write_bytes(b"damaged")
-    assert wheels.download(paths, ["pytest"], "3.10", "test", quiet) == first
-    assert zipfile.is_zipfile(first[0])
+
+    def download() -> tuple[list[Path], int]:
+        before = len(tools.calls)
+        return wheels.download(paths, ["pytest"], "3.10", "test", quiet), len(tools.calls) - before
+
+    files, _ = download()
+    assert download() == (files, 0)
+    files[0].unlink()
+    assert download() == (files, 2)
+    files[0].write_bytes(b"damaged")
+    assert download() == (files, 2)
+    assert zipfile.is_zipfile(files[0])
 
 
 def test_a_local_wheel_brings_what_it_needs_itself(served: Path, paths: Paths, tmp_path: Path) -> None:
@@ -191,17 +194,13 @@ def test_a_local_wheel_that_is_not_for_a_python_is_not_applicable_there(paths: P
         Wheel.parse(str(wheel)).fetch(paths, facts(python="3.10"), quiet)
 
 
-@pytest.mark.parametrize("content", [b"no zip", b"", b"PK\x03\x04" + bytes(40)])
-def test_a_wheel_that_nobody_can_read_is_a_damaged_one(tmp_path: Path, content: bytes) -> None:
-    wheel = tmp_path / "a-1.0-py3-none-any.whl"
-    wheel.write_bytes(content)
-    with pytest.raises(ValueError, match="not a complete wheel: "):
-        wheels.needs(wheel)
-
-
 @pytest.mark.parametrize(
-    ("need", "expected"),
+    ("content", "expected"),
     [
+        (b"no zip", "not a complete wheel: "),
+        (b"", "not a complete wheel: "),
+        (b"PK\x03\x04" + bytes(40), "not a complete wheel: "),
+        ({"a/METADATA": "Name: a"}, "it holds no METADATA"),
         ("a b c !!", "its METADATA is not valid"),
         ("x; nothing == 'y'", "its METADATA is not valid"),
         # A line of its own in a file of requirements.
@@ -211,14 +210,17 @@ def test_a_wheel_that_nobody_can_read_is_a_damaged_one(tmp_path: Path, content: 
         ("x @ git+https://example.org/x ; python_version < '3'", "it requires x from git"),
     ],
 )
-def test_a_wheel_that_asks_for_nonsense_is_a_damaged_one(tmp_path: Path, need: str, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected):
-        wheels.needs(make_wheel(tmp_path, "a", "1.0", need))
-
-
-def test_a_wheel_without_metadata_is_a_damaged_one(tmp_path: Path) -> None:
+def test_a_wheel_that_cannot_be_read_or_asks_for_nonsense_is_a_damaged_one(
+    tmp_path: Path, content: bytes | dict[str, str] | str, expected: str
+) -> None:
     wheel = tmp_path / "a-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("a/METADATA", "Name: a")
-    with pytest.raises(ValueError, match="it holds no METADATA"):
+    if isinstance(content, bytes):
+        wheel.write_bytes(content)
+    elif isinstance(content, str):
+        wheel = make_wheel(tmp_path, "a", "1.0", content)
+    else:
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for name, text in content.items():
+                archive.writestr(name, text)
+    with pytest.raises(ValueError, match=expected):
         wheels.needs(wheel)

@@ -61,9 +61,6 @@ class Cli(PytestTests):
     def argument(self) -> str:
         return f"cli:{self.path}"
 
-    def check(self, paths: Paths) -> None:
-        pass  # `parse` has asked the program.
-
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         """The program, and the wheels of pytest for whatever Python the guest has."""
         return {PROGRAM: self.path, **{wheel.name: wheel for wheel in runner(paths, facts.python, say)}}

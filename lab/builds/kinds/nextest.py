@@ -26,9 +26,7 @@ CACHE = "target/boxlite-test"
 RUNTIME_VARIABLE = "BOXLITE_RUNTIME_DIR"
 # The first box of upstream's tests fetches images and makes the disks of all others.
 WARM_UP_SECONDS = 120.0
-# How many of the tests that are not there a remark names.
-MOST_MISSING = 10
-# How much of the names of tests an error shows.
+# How much of the names of tests an error or a remark shows.
 MOST_NAMES = 1_000
 
 
@@ -104,13 +102,8 @@ class Nextest(Build):
         classified = self.words.suite.tests
         new = [name for name in self.suite.tests if name not in classified]
         missing = [name for name in classified if name not in self.suite.tests]
-        more = len(missing) - MOST_MISSING
-        some = f"{', '.join(missing[:MOST_MISSING])}{f' and {more} more' if more > 0 else ''}"
-        remarks = [f"not classified, so taken to need a box: {', '.join(new)}"] if new else []
-        return [*remarks, f"not among the tests: {some}"] if missing else remarks
-
-    def check(self, paths: Paths) -> None:
-        pass  # `parse` has listed the tests.
+        remarks = {"not classified, so taken to need a box": new, "not among the tests": missing}
+        return [f"{why}: {bounded(', '.join(names), MOST_NAMES)}" for why, names in remarks.items() if names]
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         for need in self.needs:

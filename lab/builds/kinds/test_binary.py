@@ -38,30 +38,27 @@ class TestBinary(Nextest):
 
     @classmethod
     def unpack(cls, file: Path, folder: Path) -> Unpacked:
-        name = HASH.sub("", file.name)
-        tests = folder / "target" / "debug" / "deps" / file.name
-        metadata = folder / "target" / "nextest"
+        path, metadata = f"debug/deps/{file.name}", folder / "target" / "nextest"
+        tests = folder / "target" / path
         for parent in (tests.parent, metadata):
             parent.mkdir(parents=True)
         shutil.copy(file, tests)
         tests.chmod(0o755)
-        (metadata / "cargo-metadata.json").write_text(json.dumps(_cargo_metadata(name)))
-        built = _binaries_metadata(name, f"{PLACE}/{tests.relative_to(folder)}")
-        (metadata / "binaries-metadata.json").write_text(json.dumps(built))
+        for name, document in _metadata(HASH.sub("", file.name), f"{PLACE}/target/{path}").items():
+            (metadata / f"{name}-metadata.json").write_text(json.dumps(document))
         return upstream_tests.read_workspace(folder)
 
 
-def _cargo_metadata(name: str) -> dict[str, Any]:
-    """What `cargo metadata` would print, as far as nextest reads it."""
+def _metadata(name: str, path: str) -> dict[str, Any]:
+    """What `cargo metadata` would print, and what nextest keeps of the binaries that it had Cargo build.
+
+    Only what nextest needs of it is there.
+    """
     target = {
+        "name": name,
         "kind": ["test"],
         "crate_types": ["bin"],
-        "name": name,
         "src_path": f"{FOLDER}/tests/{name}.rs",
-        "edition": "2021",
-        "doc": False,
-        "doctest": False,
-        "test": True,
     }
     package = {
         "name": PACKAGE,
@@ -71,34 +68,15 @@ def _cargo_metadata(name: str) -> dict[str, Any]:
         "targets": [target],
         "features": {},
         "manifest_path": f"{FOLDER}/{MANIFEST}",
-        "edition": "2021",
     }
     node = {"id": PACKAGE_ID, "dependencies": [], "deps": [], "features": []}
-    return {
+    cargo = {
         "packages": [package],
         "workspace_members": [PACKAGE_ID],
         "resolve": {"nodes": [node], "root": None},
         "target_directory": f"{PLACE}/target",
         "version": 1,
         "workspace_root": PLACE,
-    }
-
-
-def _binaries_metadata(name: str, path: str) -> dict[str, Any]:
-    """What nextest keeps of the binaries that it had Cargo build."""
-    platform = {
-        "platform": {"triple": "x86_64-unknown-linux-gnu", "target-features": "unknown"},
-        "libdir": {"status": "unavailable", "reason": "not-in-archive"},
-    }
-    about = {
-        "target-directory": f"{PLACE}/target",
-        "base-output-directories": ["debug"],
-        "non-test-binaries": {},
-        "build-script-out-dirs": {},
-        "linked-paths": [],
-        "platforms": {"host": platform, "targets": []},
-        "target-platforms": [platform["platform"]],
-        "target-platform": None,
     }
     binary = {
         "binary-id": f"{PACKAGE}::{name}",
@@ -108,4 +86,11 @@ def _binaries_metadata(name: str, path: str) -> dict[str, Any]:
         "binary-path": path,
         "build-platform": "target",
     }
-    return {"rust-build-meta": about, "rust-binaries": {f"{PACKAGE}::{name}": binary}}
+    about = {
+        "target-directory": f"{PLACE}/target",
+        "base-output-directories": ["debug"],
+        "non-test-binaries": {},
+        "linked-paths": [],
+    }
+    binaries = {"rust-build-meta": about, "rust-binaries": {f"{PACKAGE}::{name}": binary}}
+    return {"cargo": cargo, "binaries": binaries}

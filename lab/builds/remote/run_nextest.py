@@ -84,10 +84,10 @@ def names(suite):
 def ended(failure):
     """How a test's process ended, by its failure in a JUnit file; empty if an assertion failed."""
     kind, message = failure.get("type", ""), failure.get("message", "")
-    number = re.search(r"signal (\d{1,2})\b", message) if kind == "test abort" else None
-    if number:
-        known = {each.value: each.name for each in signal.Signals}
-        return "was ended by %s" % known.get(int(number[1]), "signal " + number[1])
+    ended_by = re.search(r"signal (\d{1,2})\b", message) if kind == "test abort" else None
+    if ended_by:
+        signals = {number.value: number.name for number in signal.Signals}
+        return "was ended by %s" % signals.get(int(ended_by[1]), "signal " + ended_by[1])
     status = re.search(r"exit code (-?\d{1,4})\b", kind)
     return "ended with exit status " + status[1] if status and int(status[1]) != HARNESS_FAILED else ""
 
