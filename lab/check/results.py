@@ -13,11 +13,13 @@ from lab.base.files import slug
 from lab.catalog import Catalog, remedies
 from lab.catalog.remedies import Remedy
 from lab.causes import Cause
-from lab.record import BuildRecord, CellResult, Finding, RunResult
+from lab.record import BuildRecord, CellResult, RunResult
 from lab.verdict.words import FinishedCell
 
 # A cell's identity: guest, variant, build.
 Identity = tuple[str, str, str]
+# The variant that changes nothing.
+STOCK = "stock"
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,6 @@ class Result:
     older: tuple[tuple[CellResult, Source], ...] = ()
 
     @property
-    def missed(self) -> list[Source]:
-        """The runs that started later and could not run the cell."""
-        return [source for _, source in self.later]
-
-    @property
     def identity(self) -> Identity:
         return identity(self.cell)
 
@@ -62,11 +59,6 @@ class Result:
     def page(self) -> str:
         """The path of the cell's own page in the site."""
         return cell_page(self.identity)
-
-    @property
-    def findings(self) -> list[Finding]:
-        """The cell's causes, also those of old records."""
-        return self.finished.findings
 
     @cached_property
     def finished(self) -> FinishedCell:
@@ -84,22 +76,6 @@ def identity(cell: CellResult) -> Identity:
     return cell.guest, cell.variant, cell.build
 
 
-def newest(sources: Sequence[Source]) -> dict[Identity, Result]:
-    """Choose the result to publish for each cell, from sources that are sorted the newest first."""
-    results_of: dict[Identity, list[tuple[CellResult, Source]]] = {}
-    for source in sources:
-        for cell in source.run.cells:
-            results_of.setdefault(identity(cell), []).append((cell, source))
-    return {key: _choose(results) for key, results in sorted(results_of.items())}
-
-
-def _choose(results: Sequence[tuple[CellResult, Source]]) -> Result:
-    ran = [number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run]
-    chosen = ran[0] if ran else 0
-    cell, source = results[chosen]
-    return Result(cell, source, tuple(results[:chosen]), tuple(results[chosen + 1 :]))
-
-
 @dataclass(frozen=True)
 class Results:
     """The newest result of each cell, and what says what it means. `sources` are sorted: the newest first."""
@@ -114,8 +90,16 @@ class Results:
     def builds(self) -> list[str]:
         """The builds by version, the highest first; a release before another build of the same version."""
         records = {build.name: build for source in self.sources for build in source.run.run.builds}
-        names = dict.fromkeys(build for _, _, build in self.cells)
-        return sorted(names, key=lambda name: _rank(name, records.get(name)), reverse=True)
+
+        def rank(name: str) -> tuple[Version, bool, str]:
+            record = records.get(name)
+            try:
+                version = Version(record.version if record else name)
+            except InvalidVersion:
+                version = Version("0")
+            return version, record is not None and record.source == "PyPI", name
+
+        return sorted({build for _, _, build in self.cells}, key=rank, reverse=True)
 
     @property
     def guests(self) -> list[str]:
@@ -125,26 +109,19 @@ class Results:
     @property
     def variants(self) -> list[str]:
         """The variants with results; the unchanged guest comes first."""
-        return sorted({variant for _, variant, _ in self.cells}, key=lambda name: (name != "stock", name))
+        return sorted({variant for _, variant, _ in self.cells}, key=lambda name: (name != STOCK, name))
 
     def of_guest(self, guest: str) -> list[Result]:
         return [result for result in self.cells.values() if result.cell.guest == guest]
 
+    def explanation(self, cause: str) -> str:
+        """What a cause means, for a user."""
+        entry = self.causes.get(cause)
+        return entry.explanation if entry else f"The cause is {cause}, which this lab no longer knows."
+
 
 def of(sources: Sequence[Source]) -> Results:
     """Return the newest results of runs. Raises UsageError for a run without cells, or that is named twice."""
-    _check(sources)
-    newest_first = tuple(sorted(sources, key=lambda source: source.run.run.started, reverse=True))
-    return Results(
-        sources=newest_first,
-        cells=newest(newest_first),
-        catalog=catalog.load(),
-        causes=causes.known(),
-        remedies=remedies.load(),
-    )
-
-
-def _check(sources: Sequence[Source]) -> None:
     folders: dict[str, Path] = {}
     for source in sources:
         if not source.run.cells:
@@ -158,11 +135,15 @@ def _check(sources: Sequence[Source]) -> None:
                 hint="name each run once",
             )
         folders[source.id] = source.folder
-
-
-def _rank(name: str, record: BuildRecord | None) -> tuple[Version, bool, str]:
-    try:
-        version = Version(record.version if record else name)
-    except InvalidVersion:
-        version = Version("0")
-    return version, record is not None and record.source == "PyPI", name
+    newest_first = tuple(sorted(sources, key=lambda source: source.run.run.started, reverse=True))
+    of_cells: dict[Identity, list[tuple[CellResult, Source]]] = {}
+    for source in newest_first:
+        for cell in source.run.cells:
+            of_cells.setdefault(identity(cell), []).append((cell, source))
+    chosen = {}
+    for key, results in sorted(of_cells.items()):
+        ran = (number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run)
+        number = next(ran, 0)
+        cell, source = results[number]
+        chosen[key] = Result(cell, source, tuple(results[:number]), tuple(results[number + 1 :]))
+    return Results(newest_first, chosen, catalog.load(), causes.known(), remedies.load())

@@ -104,12 +104,10 @@ def compare_report(report: HostReport, theirs: Mapping[str, Value]) -> Compariso
     yours = of(report)
     if report.facts.apparmor is None or not report.knows("apparmor.profiles"):
         return compare(yours, theirs)
-    return compare(_with_profiles_not_loaded(yours, theirs), _with_profiles_not_loaded(theirs, yours))
-
-
-def _with_profiles_not_loaded(these: Mapping[str, Value], other: Mapping[str, Value]) -> dict[str, Value]:
-    """Return a host's settings with those profiles as not loaded that the other names, and it would, too."""
-    return {name: NOT_LOADED for name in other if is_named(name)} | dict(these)
+    return compare(
+        {name: NOT_LOADED for name in theirs if is_named(name)} | yours,
+        {name: NOT_LOADED for name in yours if is_named(name)} | dict(theirs),
+    )
 
 
 def is_named(setting: str) -> bool:

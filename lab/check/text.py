@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from lab import causes
 from lab.base.files import bounded, plain
-from lab.check.answer import Advice, Answer, Close
+from lab.check.answer import Answer
 from lab.check.published import Cell
-from lab.check.settings import PROFILE, Difference
+from lab.check.settings import PROFILE
 
 WIDTH = 100
 # Entries of a list that are shown, and characters of a value.
@@ -15,22 +15,16 @@ MOST, LONGEST = 12, 300
 
 
 def lines(answer: Answer) -> Iterator[str]:
-    """Yield the lines of an answer."""
+    """Yield the lines of an answer: what to expect and why, what to do, and the tested hosts."""
     yield f"{_short(answer.system)}: {answer.outcome}"
-    yield from _why(answer)
-    yield from _what_to_do(answer)
-    yield from _tested(answer)
-
-
-def _why(answer: Answer) -> Iterator[str]:
     for reason in answer.reasons:
         yield from _item(reason)
     if answer.as_root:
         yield from _item("The probe ran as root. Run it as the user who runs boxlite.")
-    known = causes.known()
+    known_causes = causes.known()
     for finding in answer.findings:
         yield from _item(f"{finding.name} ({finding.confidence}): {finding.why}")
-        yield from _item(known[finding.name].explanation, mark=" ")
+        yield from _item(known_causes[finding.name].explanation, mark=" ")
     for tried, title in ((True, "The probe was refused:"), (False, "The probe could not try:")):
         failed = [refused for refused in answer.refused if refused.tried is tried]
         if failed:
@@ -38,18 +32,24 @@ def _why(answer: Answer) -> Iterator[str]:
             yield title
         for refused in failed:
             yield from _item(f"{refused.tries.rstrip('.')}: {_short(refused.error)}")
+    if answer.findings:
+        yield ""
+        yield from _what_to_do(answer)
+    yield ""
+    yield from _tested(answer)
 
 
 def _what_to_do(answer: Answer) -> Iterator[str]:
-    if not answer.findings:
-        return
-    yield ""
     if not answer.advice:
         yield "What to do: the lab knows no remedy for this cause."
     for number, advice in enumerate(answer.advice):
         joint = "What to do" if number == 0 else "and" if advice.verified_on else "or"
         yield f"{joint}: {advice.title}"
-        yield from _item(_tried(advice))
+        if advice.verified_on is None:
+            tried = f"{advice.name} claims to cure it; no published result shows that it does."
+        else:
+            tried = f"{advice.name} was verified on {_cell(advice.verified_on)}: all tests passed with it."
+        yield from _item(f"{tried} Its script has changed since." if advice.changed else tried)
         yield from _item(advice.does)
         yield from _item(f"What it costs: {advice.price}")
         yield from textwrap.indent(advice.commands, "    ").splitlines()
@@ -58,60 +58,39 @@ def _what_to_do(answer: Answer) -> Iterator[str]:
         yield from _wrapped(f"Other ways to run boxlite or its tests (`lab remedies show NAME`): {names}")
 
 
-def _tried(advice: Advice) -> str:
-    if advice.verified_on is None:
-        return f"{advice.name} claims to cure it; no published result shows that it does."
-    where = f"{advice.name} was verified on {_cell(advice.verified_on)}: all tests passed with it."
-    return f"{where} Its script has changed since." if advice.changed else where
-
-
 def _tested(answer: Answer) -> Iterator[str]:
-    yield ""
     if answer.nearest is None:
         yield "No tested host to compare with: no published result is about this system or one like it."
         return
     if not answer.same_system:
         names = ", ".join(distribution.title for distribution in answer.related[:MOST])
         yield from _wrapped(f"This system was never tested. Related ones, which are other systems: {names}")
-    yield from _wrapped(f"Nearest tested host: {_cell(answer.nearest.cell)}: {answer.nearest.cell.headline}")
-    yield from _differences(answer.nearest)
+    nearest, comparison = answer.nearest.cell, answer.nearest.comparison
+    yield from _wrapped(f"Nearest tested host: {_cell(nearest)}: {nearest.headline}")
+    count, of = len(comparison.differing), len(comparison.compared)
+    if count:
+        yield from _item(f"{count} of {of} settings that could be compared differ:")
+    else:
+        yield from _item(f"All {of} settings that could be compared are as tested.")
+    for difference in sorted(comparison.differing, key=lambda difference: not difference.decides)[:MOST]:
+        yours, theirs = (
+            "the kernel has none" if value is None else _short(value)
+            for value in (difference.yours, difference.theirs)
+        )
+        seldom = "" if difference.decides else " (seldom decides)"
+        yield from _item(f"{difference.name}: {yours} here, {theirs} on the tested host{seldom}", mark="  -")
     if answer.others:
         yield from _item(f"{len(answer.others)} tested hosts are as close and had another outcome:")
         for cell in answer.others[:MOST]:
             yield from _item(f"{_cell(cell)}: {cell.headline}", mark="  -")
-    yield from _not_compared(answer, answer.nearest)
-
-
-def _differences(nearest: Close) -> Iterator[str]:
-    comparison = nearest.comparison
-    count, of = len(comparison.differing), len(comparison.compared)
-    if not count:
-        yield from _item(f"All {of} settings that could be compared are as tested.")
-        return
-    yield from _item(f"{count} of {of} settings that could be compared differ:")
-    for difference in sorted(comparison.differing, key=lambda difference: not difference.decides)[:MOST]:
-        yield from _item(_difference(difference), mark="  -")
-
-
-def _difference(difference: Difference) -> str:
-    yours, theirs = (
-        "the kernel has none" if value is None else _short(value)
-        for value in (difference.yours, difference.theirs)
-    )
-    seldom = "" if difference.decides else " (seldom decides)"
-    return f"{difference.name}: {yours} here, {theirs} on the tested host{seldom}"
-
-
-def _not_compared(answer: Answer, nearest: Close) -> Iterator[str]:
-    missing = [name for name in nearest.comparison.not_known if not name.startswith(PROFILE)]
-    if len(missing) < len(nearest.comparison.not_known):
+    missing = [name for name in comparison.not_known if not name.startswith(PROFILE)]
+    if len(missing) < len(comparison.not_known):
         missing.append("some AppArmor profiles")
     if missing:
         yield from _item(f"Not known here, so not compared: {', '.join(missing[:MOST])}")
     if answer.unreadable:
-        yield from _item(
-            f"Not readable for the user who ran the probe: {', '.join(map(_short, answer.unreadable[:MOST]))}"
-        )
+        unreadable = ", ".join(map(_short, answer.unreadable[:MOST]))
+        yield from _item(f"Not readable for the user who ran the probe: {unreadable}")
 
 
 def _cell(cell: Cell) -> str:

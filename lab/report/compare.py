@@ -15,12 +15,13 @@ from lab.report import markdown
 from lab.report.terminal import print_plain
 
 STYLES = {
-    **{each: "bold red" for each in Difference if each.blocks},
+    **{difference: "bold red" for difference in Difference if difference.blocks},
     Difference.COULD_NOT_RUN: "magenta",
     Difference.FIXED: "green",
     Difference.NEW: "cyan",
 }
 GATE_STYLES = {Gate.PASSED: "bold green", Gate.BLOCKED: "bold red", Gate.INCOMPLETE: "bold magenta"}
+BLOCKING = tuple(difference for difference in Difference if difference.blocks)
 # Told, but nothing that holds a release back.
 TOLD = (Difference.FIXED, Difference.NEW, Difference.TESTS_CHANGED)
 LONGEST = 300  # characters of a reason
@@ -31,15 +32,24 @@ def table(console: Console, comparison: Comparison) -> None:
     """Print a comparison: the cells that differ as a table, then what changed in each and under them."""
     print_plain(console, sides(comparison))
     print_plain(console, comparison.counts, "bold")
-    shown = comparison.of(*(each for each in Difference if each.blocks), *TOLD)
-    if shown:
+    cells = comparison.of(*BLOCKING, *TOLD)
+    if cells:
         made = Table("difference", "guest", "variant", "old", "new", box=None, pad_edge=False)
-        for cell in shown:
+        for cell in cells:
             words = [cell.guest, cell.variant, transition(cell, "old"), transition(cell, "new")]
             made.add_row(Text(str(cell.difference), STYLES.get(cell.difference, "")), *map(Text, words))
         console.print()
         console.print(made)
-    _print_cells(console, [cell for cell in shown if _needs_details(cell)])
+    # A table row says everything about the others.
+    _print_cells(
+        console,
+        [
+            cell
+            for cell in cells
+            if (cell.difference.blocks and cell.new is not None)
+            or (cell.tests and transition(cell, "old") == transition(cell, "new"))
+        ],
+    )
     _print_lines(console, "could not run", could_not_run(comparison))
     _print_lines(console, "environment changed", environment(comparison))
 
@@ -55,7 +65,7 @@ def gate(console: Console, decision: Decision) -> None:
     _print_cells(console, decision.blocking)
     _print_lines(console, "expectations that do not hold", decision.expectations_at_fault)
     _print_lines(console, "could not run", could_not_run(comparison))
-    _print_lines(console, "known failures, as expected", [known(each) for each in decision.known])
+    _print_lines(console, "known failures, as expected", [known_failure(failure) for failure in decision.known])
     told = [heading(cell) for cell in comparison.of(*TOLD)]
     _print_lines(console, "different, does not block", told)
     _print_lines(console, "environment changed, does not block", environment(comparison))
@@ -63,18 +73,18 @@ def gate(console: Console, decision: Decision) -> None:
 
 def render(comparison: Comparison, decision: Decision | None = None) -> str:
     """Render a comparison, or the gate's decision over it, as Markdown."""
-    shown = decision.blocking if decision else comparison.of(*(each for each in Difference if each.blocks))
+    blocking = decision.blocking if decision else comparison.of(*BLOCKING)
     return markdown.page(
         "compare.md",
         comparison=comparison,
         decision=decision,
-        blocking=shown,
+        blocking=blocking,
         told=comparison.of(*TOLD),
         could_not_run=could_not_run(comparison),
         environment=environment(comparison),
         other_plan=other_plan(decision) if decision and decision.other_plan else "",
         verdict=verdict(decision) if decision else "",
-        known=[known(each) for each in decision.known] if decision else [],
+        known=[known_failure(failure) for failure in decision.known] if decision else [],
         details=details,
         transition=transition,
     )
@@ -107,7 +117,7 @@ def other_plan(decision: Decision) -> str:
     return f"the run was not asked for any cell of {missing}: is the old side of another plan?"
 
 
-def known(failure: KnownFailure) -> str:
+def known_failure(failure: KnownFailure) -> str:
     """Say which known failure a cell shows."""
     expected = failure.expected
     return (
@@ -129,26 +139,26 @@ def heading(cell: CellDifference) -> str:
 
 def details(cell: CellDifference) -> list[tuple[str, str]]:
     """Return what is known about a cell's difference, as pairs of a label and a text."""
-    found = [("", bounded(cell.reason, LONGEST))]
-    found += [("test", str(test)) for test in cell.tests[:MOST_TESTS]]
+    pairs = [("", bounded(cell.reason, LONGEST))]
+    pairs += [("test", str(test)) for test in cell.tests[:MOST_TESTS]]
     if more := len(cell.tests) - MOST_TESTS:
-        found += [("tests", f"{more} more changed")] if more > 0 else []
-    found += [("less protected", bounded(line, LONGEST)) for line in cell.protection[:MOST_TESTS]]
+        pairs += [("tests", f"{more} more changed")] if more > 0 else []
+    pairs += [("less protected", bounded(line, LONGEST)) for line in cell.protection[:MOST_TESTS]]
     if cell.environment:
-        found.append(("environment changed", "; ".join(map(str, cell.environment))))
-    found.append(("evidence", cell.evidence))
-    found.append(("run it again", cell.rerun))
-    found.append(("both builds on this guest", cell.both_builds))
-    return [(label, text) for label, text in found if text]
+        pairs.append(("environment changed", "; ".join(map(str, cell.environment))))
+    pairs.append(("evidence", cell.evidence))
+    pairs.append(("run it again", cell.rerun))
+    pairs.append(("both builds on this guest", cell.both_builds))
+    return [(label, text) for label, text in pairs if text]
 
 
 def could_not_run(comparison: Comparison) -> list[str]:
     """Return one line for each reason why cells could not be run, with its cells, and how to run them."""
-    found: dict[str, list[CellDifference]] = {}
+    by_reason: dict[str, list[CellDifference]] = {}
     for cell in comparison.of(Difference.COULD_NOT_RUN):
-        found.setdefault(cell.reason or "no reason given", []).append(cell)
-    lines = [f"{_names(cells, comparison)}: {bounded(reason, LONGEST)}" for reason, cells in found.items()]
-    missing = any(cell.new and cell.new.status.could_not_run for cells in found.values() for cell in cells)
+        by_reason.setdefault(cell.reason or "no reason given", []).append(cell)
+    lines = [f"{_names(cells, comparison)}: {bounded(reason, LONGEST)}" for reason, cells in by_reason.items()]
+    missing = any(cell.new and cell.new.status.could_not_run for cells in by_reason.values() for cell in cells)
     if missing and comparison.new.folder:
         lines.append(f"run what is missing: lab matrix --resume {shlex.quote(comparison.new.folder)}")
     return lines
@@ -156,11 +166,11 @@ def could_not_run(comparison: Comparison) -> list[str]:
 
 def environment(comparison: Comparison) -> list[str]:
     """Return one line for each change of environment with its cells, and the command that runs both builds."""
-    found = [
+    lines = [
         f"{change}: {_names(cells, comparison)}" for change, cells in comparison.environment_changes.items()
     ]
     offer = f"both builds on the same guests: {comparison.both_builds}"
-    return [*found, offer] if comparison.both_builds else found
+    return [*lines, offer] if comparison.both_builds else lines
 
 
 def _names(cells: Sequence[CellDifference], comparison: Comparison) -> str:
@@ -177,12 +187,6 @@ def _names(cells: Sequence[CellDifference], comparison: Comparison) -> str:
 
 def _cells(count: int) -> str:
     return f"{count} cell{'s' if count != 1 else ''}"
-
-
-def _needs_details(cell: CellDifference) -> bool:
-    """Whether a comparison's table does not say everything about a cell."""
-    blocks = cell.difference.blocks and cell.new is not None
-    return blocks or (bool(cell.tests) and transition(cell, "old") == transition(cell, "new"))
 
 
 def _print_cells(console: Console, cells: Iterable[CellDifference]) -> None:

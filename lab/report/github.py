@@ -4,9 +4,9 @@ GitHub reads commands from a job's log, one a line. Here only annotations are co
 own escapes stand for what ends a command, and no line of the summary is one.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from lab.base import notices
@@ -74,21 +74,23 @@ def annotations(run: RunResult) -> list[str]:
     title = f"boxlite {versions} on {guests} guest{'s' if guests != 1 else ''}"
     missing = table.left_out(run, [Status.NOT_RUN])
     notes = [
-        *[_guarded(section) for section in sections(run) if _is_unexpected(section.first.status)],
+        *[
+            notices.shown_or_why(
+                partial(_of_section, section), partial(Annotation, Kind.WARNING, section.where)
+            )
+            for section in sections(run)
+            if not section.first.status.as_expected and section.first.status not in table.LEFT_OUT
+        ],
         *[Annotation(Kind.WARNING, "cells were not run", line) for line in missing],
         Annotation(Kind.NOTICE, title, table.counts(run.cells) or "this run has no cells"),
     ]
-    return [note.command for kind in Kind for note in _most([note for note in notes if note.kind is kind])]
-
-
-def _is_unexpected(status: Status) -> bool:
-    return not status.as_expected and status not in table.LEFT_OUT
-
-
-def _guarded(section: Section) -> Annotation:
-    return notices.shown_or_why(
-        lambda: _of_section(section), lambda why: Annotation(Kind.WARNING, section.where, why)
-    )
+    commands = []
+    for kind in Kind:
+        of_kind = [note for note in notes if note.kind is kind]
+        if (more := len(of_kind) - MOST) > 0:
+            of_kind[MOST - 1 :] = [Annotation(kind, f"and {more + 1} more", "the job's summary lists them")]
+        commands += [note.command for note in of_kind]
+    return commands
 
 
 def _of_section(section: Section) -> Annotation:
@@ -98,14 +100,6 @@ def _of_section(section: Section) -> Annotation:
     kind = Kind.WARNING if first.status.could_not_run else Kind.ERROR
     reason = bounded(first.reason or str(first.status), LONGEST_TEXT // 2)
     return Annotation(kind, section.title, f"{reason}\n{bounded(where, LONGEST_TEXT // 4)}{again}")
-
-
-def _most(notes: list[Annotation]) -> Iterable[Annotation]:
-    """Return at most ten; the last of more than ten says how many there are."""
-    if len(notes) <= MOST:
-        return notes
-    more = len(notes) - (MOST - 1)
-    return [*notes[: MOST - 1], Annotation(notes[0].kind, f"and {more} more", "the job's summary lists them")]
 
 
 def _data(text: str) -> str:

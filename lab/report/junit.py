@@ -50,14 +50,27 @@ def render(run: RunResult) -> str:
 def _suite(run: RunResult, cell: CellResult, *, several: bool) -> TestSuite:
     suite = TestSuite(_name(f"{cell.guest} {cell.variant} {cell.build}"))
     suite.timestamp = run.run.started.isoformat(timespec="seconds")
-    for name, value in _properties(cell).items():
-        suite.add_property(name, _name(value))
+    properties = {
+        "guest": cell.guest,
+        "variant": cell.variant,
+        "build": cell.build,
+        "kernel": table.kernel([cell]),
+        "status": str(cell.status),
+        "cause": cell.cause or "",
+        "evidence": str(cell.folder) if cell.evidence else "",
+        "load": ", ".join(cell.stress),
+        "rerun": cell.rerun,
+    }
+    for name, value in properties.items():
+        if value:
+            suite.add_property(name, _name(value))
     owner = _name(f"{cell.build}.{cell.guest}.{cell.variant}" if several else f"{cell.guest}.{cell.variant}")
     cases = [TestCase(CELL, owner, 0.0)]
     if result := _of_cell(cell):
         cases[0].result = result
     for test in cell.tests:
-        case = TestCase(_name(test.name), owner, _seconds(test.seconds))
+        seconds = round(test.seconds, 3) if isfinite(test.seconds) and test.seconds > 0 else 0.0
+        case = TestCase(_name(test.name), owner, seconds)
         if result := _of_test(cell, test):
             case.result = result
         cases.append(case)
@@ -71,21 +84,6 @@ def _not_shown(cell: CellResult, why: str) -> TestSuite:
     case.result = _result(Error, "fault of the lab", why)
     suite.add_testcases([case])
     return suite
-
-
-def _properties(cell: CellResult) -> dict[str, str]:
-    properties = {
-        "guest": cell.guest,
-        "variant": cell.variant,
-        "build": cell.build,
-        "kernel": table.kernel([cell]),
-        "status": str(cell.status),
-        "cause": cell.cause or "",
-        "evidence": str(cell.folder) if cell.evidence else "",
-        "load": ", ".join(cell.stress),
-        "rerun": cell.rerun,
-    }
-    return {name: value for name, value in properties.items() if value}
 
 
 def _of_cell(cell: CellResult) -> FinalResult | None:
@@ -130,7 +128,3 @@ def _result(kind: type[FinalResult], what: str, text: str, *, label: bool = Fals
 
 def _name(text: str) -> str:
     return bounded(" ".join(plain(text).split()), LONGEST_NAME)
-
-
-def _seconds(seconds: float) -> float:
-    return round(seconds, 3) if isfinite(seconds) and seconds > 0 else 0.0

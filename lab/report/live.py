@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -198,14 +198,15 @@ class LiveTable(Silent):
             if len(lines) > most:
                 lines[most - 1 :] = [Text(f"and {len(lines) - most + 1} more lanes", "dim")]
             room = self._console.height - 2 - len(lines)
-            fitting = next((layout for layout in self._tables() if self._height(layout) <= room), [])
+            fitting: list[Table] = []
+            for layout in self._tables():
+                if sum(len(self._console.render_lines(part, pad=False)) for part in layout) <= room:
+                    fitting = layout
+                    break
         return Group(*fitting, Text(), *lines, last)
 
-    def _height(self, layout: Sequence[RenderableType]) -> int:
-        return sum(len(self._console.render_lines(part, pad=False)) for part in layout)
-
     def _tables(self) -> Iterator[list[Table]]:
-        """The table of squares, then that of counts.
+        """The table of squares, then that of counts: of each guest by status.
 
         Without the squares if they do not fit the screen in any way: those of 3,000 cells take their time.
         """
@@ -215,21 +216,17 @@ class LiveTable(Silent):
                 guest: [self._square((guest, *column)) for column in self._columns] for guest in self._guests
             }
             yield tables(headings, rows, width)
-        yield tables(*self._counts(), width)
-
-    def _counts(self) -> tuple[list[str], dict[str, list[Text]]]:
-        """The headings and rows of the table of counts: of each guest by status."""
         statuses = Counter((guest, cell.status) for (guest, *_), cell in self._done.items())
         columns = [status for status in Status if any(status is key[1] for key in statuses)]
         waiting = Counter(guest for guest, *_ in self._planned - self._done.keys())
-        rows = {
+        counts = {
             guest: [
                 Text(str(waiting[guest] or "")),
                 *[Text(str(statuses[guest, status] or ""), STYLES[status]) for status in columns],
             ]
             for guest in self._guests
         }
-        return ["left", *columns], rows
+        yield tables(["left", *columns], counts, width)
 
     def _square(self, key: tuple[str, str, str]) -> Text:
         decided = self._done.get(key)

@@ -31,36 +31,32 @@ def render(run: RunResult, folder: Path | None = None, *, linked: bool = True) -
     If the run's `folder` is given, boxlite's own diagnosis of each cell is judged too. `linked`: with links to
     evidence.
     """
+    return page("matrix.md", **values_of_page(run, folder), guarded=guarded, linked=linked)
+
+
+def values_of_page(run: RunResult, folder: Path | None) -> dict[str, Any]:
+    """Return what the templates of a run's page show, in Markdown and in HTML."""
+    known_remedies = remedies.load()
     weaknesses = protection.weaknesses(run.cells)
     weak = protection.weak_cells(weaknesses)
-    return page(
-        "matrix.md",
-        run=run,
-        folder=folder,
-        table=table,
-        given=protection.given(run.cells),
-        not_given=protection.not_given(run.cells),
-        weaknesses=weaknesses,
-        spent=table.time_lines(run),
-        repeated=table.rates_of_run(run),
-        is_weak=lambda cell: id(cell) in weak,
-        sections=find_sections(run, folder),
-        guarded=guarded,
-        linked=linked,
-        most=MOST,
-    )
-
-
-def find_sections(run: RunResult, folder: Path | None) -> list[Section]:
-    """Return the sections of a run's page, with the verdicts on boxlite's own words if there is a folder."""
-    known = remedies.load()
 
     @notices.guarded_text
     def misdiagnosis(cell: CellResult) -> str:
-        judged = words.judge(cell, FinishedCell(cell, folder).words, known) if folder else None
+        judged = words.judge(cell, FinishedCell(cell, folder).words, known_remedies) if folder else None
         return "" if judged in (None, WordsVerdict.RIGHT) else str(judged)
 
-    return sections(run, misdiagnosis)
+    return {
+        "run": run,
+        "table": table,
+        "next_step": table.next_step(run, folder) if folder else "",
+        "sections": sections(run, misdiagnosis),
+        "repeated": table.rates_of_run(run),
+        "given": protection.given(run.cells),
+        "not_given": protection.not_given(run.cells),
+        "weaknesses": weaknesses,
+        "is_weak": lambda cell: id(cell) in weak,
+        "most": MOST,
+    }
 
 
 def guarded(make: Callable[[Section], str], section: Section) -> str:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -17,7 +17,6 @@ from lab.record import (
     CellResult,
     Host,
     Outcome,
-    ProcessorTime,
     RemedyOutcome,
     RemedyResult,
     RunInfo,
@@ -262,7 +261,13 @@ class Section:
     @cached_property
     def remedies(self) -> list[TriedRemedy]:
         """The remedies that were tried on these cells: cures first, then by the protection given up."""
-        return [self._tried(remedy) for remedy in remedies(self.first)]
+        tried = []
+        for remedy in remedies(self.first):
+            same = [result for cell in self.cells for result in cell.remedies if result.name == remedy.name]
+            reasons = dict.fromkeys(result.reason for result in same if result.reason)
+            defects = dict.fromkeys(defect for result in same for defect in result.defects)
+            tried.append(TriedRemedy(remedy, list(reasons), list(defects)))
+        return tried
 
     @property
     def cures(self) -> list[TriedRemedy]:
@@ -289,12 +294,6 @@ class Section:
         counts = {"tests that did not pass": tests, "other remedies": len(self.others)}
         counted = [f"{what}: {count}" for what, count in counts.items() if count]
         return "; ".join([*counted, "how to run it again"])
-
-    def _tried(self, remedy: RemedyResult) -> TriedRemedy:
-        same = [result for cell in self.cells for result in cell.remedies if result.name == remedy.name]
-        reasons = dict.fromkeys(result.reason for result in same if result.reason)
-        defects = dict.fromkeys(defect for result in same for defect in result.defects)
-        return TriedRemedy(remedy, list(reasons), list(defects))
 
 
 def sections(run: RunResult, misdiagnosis: Misdiagnosis = lambda _: "") -> list[Section]:
@@ -367,12 +366,19 @@ class Rate:
     def repeats(self) -> str:
         """The repeats in which they failed; a dash if there is none."""
         numbers = self.rate.failed_in
+        named = [
+            str(number)
+            if (seed := self.cell.repeats[number - 1].seed) is None
+            else f"{number} (--shuffle={seed})"
+            for number in numbers[:MOST_REPEATS]
+        ]
         more = [f"and {len(numbers) - MOST_REPEATS} more"] if len(numbers) > MOST_REPEATS else []
-        return ", ".join([*map(self._named, numbers[:MOST_REPEATS]), *more]) or "-"
+        return ", ".join([*named, *more]) or "-"
 
-    def _named(self, number: int) -> str:
-        seed = self.cell.repeats[number - 1].seed
-        return str(number) if seed is None else f"{number} (--shuffle={seed})"
+    def named_tests(self, most: int) -> str:
+        """Name its tests, at most so many."""
+        more = len(self.tests) - most
+        return ", ".join(self.tests[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def rates_of_run(run: RunResult) -> list[Rate]:
@@ -411,13 +417,6 @@ def rates_note(run: RunResult) -> str:
     return " ".join(texts)
 
 
-def named_tests(tests: Sequence[str], most: int) -> str:
-    """Name tests, at most so many."""
-    if len(tests) <= most:
-        return ", ".join(tests)
-    return f"{', '.join(tests[:most])} and {len(tests) - most} more"
-
-
 @dataclass(frozen=True)
 class Alike:
     """Hosts of a run that differ in their names alone. `names` is empty if the run had one host."""
@@ -429,10 +428,10 @@ class Alike:
 def hosts_alike(run: RunResult) -> list[Alike]:
     """Return the hosts of a run, those that are alike together: it may have had hundreds of one kind."""
     called = host_names(run.run)
-    found: dict[Host, list[str]] = {}
+    names: dict[Host, list[str]] = {}
     for host, name in called.items():
-        found.setdefault(host.model_copy(update={"name": ""}), []).append(name)
-    return [Alike(host, each if len(called) > 1 else []) for host, each in found.items()]
+        names.setdefault(host.model_copy(update={"name": ""}), []).append(name)
+    return [Alike(host, of_kind if len(called) > 1 else []) for host, of_kind in names.items()]
 
 
 def host_names(info: RunInfo) -> dict[Host, str]:
@@ -443,8 +442,7 @@ def host_names(info: RunInfo) -> dict[Host, str]:
     called = {}
     for host in hosts:
         seen[host.name] += 1
-        unlike = f" ({seen[host.name]})" if counted[host.name] > 1 else ""
-        called[host] = f"{host.name}{unlike}"
+        called[host] = f"{host.name} ({seen[host.name]})" if counted[host.name] > 1 else host.name
     return called
 
 
@@ -465,40 +463,30 @@ def host_lines(run: RunResult) -> list[str]:
                 f"{cell.guest} {cell.variant} {cell.build}: its suite ran on {called[host]}; "
                 f"its remedies and changes were tried on {called[other]}"
             )
-    return [f"{called[host]} ran {_ran(run, cells)}" for host, cells in ran.items()] + shared
-
-
-def _ran(run: RunResult, cells: list[CellResult]) -> str:
-    """Say how many cells these are, and which."""
-    if not cells:
-        return "no cell"
-    return f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {listed(run, cells)}"
+    lines = []
+    for host, cells in ran.items():
+        count = (
+            f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {listed(run, cells)}" if cells else "no cell"
+        )
+        lines.append(f"{called[host]} ran {count}")
+    return lines + shared
 
 
 def time_lines(run: RunResult) -> list[str]:
     """A sentence for each session of a run that was measured, the newest last."""
-    sessions = run.run.processor_time
-    numbered = len(sessions) > 1
-    return [
-        f"{f'session {number}' if numbered else 'the run'} took {_sentence(session)}"
-        for number, session in enumerate(sessions, 1)
-    ]
-
-
-def _sentence(spent: ProcessorTime) -> str:
-    took = f"{_time(spent.wall)}; it kept {_processors(spent)} busy for {_time(spent.busy)} of"
-    whole = f"{spent.processors} x {_time(spent.wall)}" if spent.processors > 1 else _time(spent.wall)
-    shares = [_percent(seconds, spent.capacity) for seconds in (spent.lab, spent.others, spent.idle)]
-    return f"{took} {whole} (the lab itself {shares[0]}); other programs {shares[1]}, idle {shares[2]}"
-
-
-def _processors(spent: ProcessorTime) -> str:
-    return f"{spent.processors} processors" if spent.processors > 1 else "the processor"
-
-
-def _percent(seconds: float, capacity: float) -> str:
-    return f"{100 * seconds / capacity:.0f} %" if capacity else "0 %"
-
-
-def _time(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    lines = []
+    for number, session in enumerate(run.run.processor_time, 1):
+        name = f"session {number}" if len(run.run.processor_time) > 1 else "the run"
+        wall, busy = (str(timedelta(seconds=round(seconds))) for seconds in (session.wall, session.busy))
+        several = session.processors > 1
+        processors = f"{session.processors} processors" if several else "the processor"
+        capacity = f"{session.processors} x {wall}" if several else wall
+        lab, others, idle = (
+            f"{100 * seconds / session.capacity:.0f} %" if session.capacity else "0 %"
+            for seconds in (session.lab, session.others, session.idle)
+        )
+        lines.append(
+            f"{name} took {wall}; it kept {processors} busy for {busy} of {capacity} (the lab itself {lab}); "
+            f"other programs {others}, idle {idle}"
+        )
+    return lines

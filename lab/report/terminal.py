@@ -62,9 +62,10 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         print_plain(console, f"  {lacking.short}", "yellow")
     for cell in run.cells:
         name = f"{cell.guest} {cell.variant} {cell.build}"
-        if _needs_details(cell):
-            show = partial(_print_cell, console, cell, name, folder)
-            notices.shown_or_why(show, partial(_print_not_shown, console, name))
+        is_unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
+        if is_unexpected or cell.remedies or cell.experiment:
+            print_cell = partial(_print_cell, console, cell, name, folder)
+            notices.shown_or_why(print_cell, partial(_print_not_shown, console, name))
         for number, fault in enumerate(cell.retried, 1):
             print_plain(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
     _print_rates(console, run)
@@ -94,15 +95,10 @@ def _print_rates(console: Console, run: RunResult) -> None:
     for rate in repeated[:MOST]:
         style = "bold red" if 0 < rate.rate.failed < rate.rate.ran else ""
         where = f" (in {rate.repeats})" if rate.rate.failed else ""
-        tests = _line(table.named_tests(rate.tests, MOST_NAMED))
+        tests = _line(rate.named_tests(MOST_NAMED))
         print_plain(console, f"  {rate.where}: {rate.failed}, {rate.interval}: {tests}{where}", style)
     if len(repeated) > MOST:
         print_plain(console, f"  and {len(repeated) - MOST} more")
-
-
-def _needs_details(cell: CellResult) -> bool:
-    unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
-    return unexpected or bool(cell.remedies or cell.experiment)
 
 
 def _print_not_shown(console: Console, name: str, why: str) -> None:

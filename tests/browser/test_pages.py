@@ -68,3 +68,8 @@ def test_nothing_moves_for_those_who_want_no_motion(site: Path, visit: Visiting)
     tab = visit(reduced_motion="reduce")
     for path in checks.kinds(site):
         assert checks.moving(tab.open(path)) == [], path
+
+
+def test_every_page_is_valid_html(site: Path) -> None:
+    """As the Nu Html Checker sees it."""
+    assert checks.invalid_html([site / path for path in checks.paths(site)]) == []

@@ -10,7 +10,9 @@ from lab.gate.results import BuildResults
 from lab.record import (
     BuildRecord,
     CellResult,
+    Confidence,
     Expectation,
+    Finding,
     LaneRecord,
     Outcome,
     RunResult,
@@ -43,6 +45,19 @@ WITH_TESTS = (Status.PASS, Status.XPASS, Status.FAIL, Status.XFAIL, Status.FLAKY
 def cell(guest: str = "debian-13", variant: str = "stock", **more: Any) -> CellResult:
     defaults: dict[str, Any] = {"build": "0.10.8", "status": Status.PASS, "expected": Expectation()}
     return CellResult(guest=guest, variant=variant, **(defaults | more))
+
+
+def blocked(cause: str = "userns-limit", why: str = "the limit is 0", /, **more: Any) -> CellResult:
+    """A cell that failed as expected, for a proved cause."""
+    told: dict[str, Any] = {
+        "status": Status.XFAIL,
+        "expected": Expectation(status="xfail", cause=cause),
+        "cause": cause,
+        "confidence": Confidence.PROVED,
+        "causes": [Finding(name=cause, confidence=Confidence.PROVED, why=why)],
+        "reason": why,
+    }
+    return cell(**(told | more))
 
 
 def outcomes(status: Status, changed: Mapping[str, Outcome | None]) -> list[TestResult]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lab.cli import main
-from lab.record import BuildRecord, CellResult, Outcome, RunResult, Status, TestResult
+from lab.record import BuildRecord, CellResult, RunResult, Status
 from lab.report import github, markdown
 from tests.builders.cells import cell
 from tests.builders.runs import run_of
@@ -22,7 +22,6 @@ from tests.unit.test_merge import runs_of_shards
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / "action.yml"
 WORKFLOW = ROOT / "docs" / "examples" / "compatibility.yml"
-HOSTILE = "x\r\n::error::forged\n  ::add-mask::a\n##[add-path]/evil 100% a:b,c"
 COMMAND = re.compile(r"::(error|warning|notice) title=([^:,]*)::(.*)")
 
 
@@ -49,11 +48,6 @@ def failed(guest: str, **more: Any) -> CellResult:
     return cell(guest, **(wanted | more))
 
 
-def is_command(line: str) -> bool:
-    """Whether GitHub takes a line of a job's log for a command, of today's or of the older form."""
-    return line.lstrip().startswith("::") or "##[" in line
-
-
 # -- annotations
 
 
@@ -61,8 +55,8 @@ def test_each_kind_of_failure_is_one_annotation_and_the_last_one_counts() -> Non
     builds = [BuildRecord(name="0.10.8", version="0.10.8", source="PyPI")]
     run = run_of(
         cell("debian-12"),
-        failed("debian-13", reason="x"),
-        failed("debian-14", reason="x"),
+        failed("debian-13", reason="50 %: a, b"),
+        failed("debian-14", reason="50 %: a, b"),
         cell("fedora-44", status=Status.XFAIL, cause="userns-limit", reason="as expected"),
         cell("ubuntu-24.04", status=Status.ERROR, reason="no SSH"),
         cell("ubuntu-22.04", status=Status.NOT_RUN, reason="no image"),
@@ -72,7 +66,7 @@ def test_each_kind_of_failure_is_one_annotation_and_the_last_one_counts() -> Non
         (
             "error",
             "fail unknown: 2 cells on 2 guests",
-            "x\ndebian-13 stock, debian-14 stock\nrun it again: lab matrix -g debian-13",
+            "50 %: a, b\ndebian-13 stock, debian-14 stock\nrun it again: lab matrix -g debian-13",
         ),
         ("warning", "error: ubuntu-24.04 stock", "no SSH\nubuntu-24.04 stock"),
         ("warning", "cells were not run", "not-run (no image): ubuntu-22.04"),
@@ -87,33 +81,15 @@ def test_a_version_that_several_builds_have_is_told_once(tmp_path: Path) -> None
     assert markdown.render(run, tmp_path).startswith("# boxlite abc-dirty, ABC-dirty: the jailer on 1 guest\n")
 
 
-def test_more_than_ten_annotations_of_a_kind_are_ten_and_the_last_says_how_many_more() -> None:
+def test_at_most_ten_annotations_of_a_kind_are_made_and_the_last_says_how_many_more() -> None:
     ten = github.annotations(run_of(*[failed(f"guest-{number}") for number in range(10)]))
     assert [decoded(line)[1] for line in ten if line.startswith("::error")][-1] == "fail unknown: guest-9 stock"
     many = github.annotations(run_of(*[failed(f"guest-{number}") for number in range(30)]))
     errors = [decoded(line) for line in many if line.startswith("::error")]
     assert len(errors) == 10
     assert errors[-1] == ("error", "and 21 more", "the job's summary lists them")
-
-
-def test_a_run_without_cells_has_a_notice() -> None:
     [line] = github.annotations(run_of())
     assert decoded(line)[2] == "this run has no cells"
-
-
-def test_hostile_text_is_no_command_but_the_text_of_one() -> None:
-    run = run_of(failed("debian-13", reason=HOSTILE, cause=HOSTILE, build=HOSTILE, rerun=HOSTILE))
-    lines = "\n".join(github.annotations(run)).splitlines()
-    assert [line.partition(" ")[0] for line in lines] == ["::error", "::notice"]
-    _, title, text = decoded(lines[0])
-    assert "forged" in title
-    assert text.startswith("x\n::error::forged\n")
-    assert "100% a:b,c" in text
-
-
-def test_ten_megabytes_are_cut_in_an_annotation() -> None:
-    run = run_of(failed("debian-13", reason="%" * 10_000_000, variant="v" * 10_000_000))
-    assert sum(map(len, github.annotations(run))) < 20_000
 
 
 # -- the summary
@@ -136,32 +112,14 @@ def test_a_summary_that_is_too_long_lacks_its_last_sections_and_says_so(tmp_path
     assert 0 < text.count("\n## fail") == text.count("</details>") < 300
 
 
-@pytest.mark.parametrize("room", [300, 2000, 10_000])
+@pytest.mark.parametrize("room", [-5, 10, 300, 2000, 10_000])
 def test_a_table_that_is_too_long_is_cut_after_a_line_with_a_note(tmp_path: Path, room: int) -> None:
     run = run_of(*[cell(f"gäst-{number}") for number in range(1000)])
     text = github.summary(run, tmp_path, room)
-    assert len(text.encode()) <= room
-    assert text.endswith(github.CUT)
-    assert (
-        text.removesuffix(github.CUT).splitlines()
-        == github.summary(run, tmp_path).splitlines()[: len(text.removesuffix(github.CUT).splitlines())]
-    )
-
-
-def test_there_is_no_summary_where_there_is_no_room_for_the_note(tmp_path: Path) -> None:
-    assert github.summary(run_of(cell()), tmp_path, 10) == ""
-    assert github.summary(run_of(cell()), tmp_path, -5) == ""
-
-
-def test_no_line_of_a_summary_is_a_command(tmp_path: Path) -> None:
-    tests = [TestResult(name=HOSTILE, outcome=Outcome.FAIL, message=HOSTILE)]
-    texts = ("guest", "variant", "build", "cause", "reason", "rerun")
-    hostile = cell(status=Status.FAIL).model_copy(
-        update={"tests": tests, "retried": [HOSTILE], "evidence": ["x"], **dict.fromkeys(texts, HOSTILE)}
-    )
-    text = github.summary(run_of(hostile), tmp_path)
-    assert "forged" in text
-    assert not [line for line in text.splitlines() if is_command(line)]
+    assert len(text.encode()) <= max(room, 0)
+    assert text == "" if room < len(github.CUT) else text.endswith(github.CUT)
+    kept = text.removesuffix(github.CUT).splitlines()
+    assert kept == github.summary(run, tmp_path).splitlines()[: len(kept)]
 
 
 # -- the command line
@@ -337,44 +295,47 @@ def test_what_the_cells_did_ends_no_step_before_the_report(runner: Runner, statu
     assert runner.step("judge", {"LAB_STATUS": str(status)}) == status
 
 
-def test_the_action_merges_shards_and_the_gate_decides(runner: Runner) -> None:
-    for number in (0, 1):
-        (runner.work / "shards" / f"shard-{number}").mkdir(parents=True)
-    inputs = {"LAB_MERGE": "shards", "LAB_GATE": "base.toml", "LAB_EXPECT": "expected.toml", "LAB_SET": "quick"}
-    assert runner.step("run", {**inputs, "STATUS_merge": "1"}) == 0
+@pytest.mark.parametrize(
+    ("inputs", "calls", "status"),
+    [
+        (
+            {"LAB_GATE": "base.toml", "LAB_EXPECT": "expected.toml", "LAB_SET": "quick", "STATUS_merge": "1"},
+            [["gate", "RUN", "--against=WORK/base.toml", "--expect=WORK/expected.toml"]],
+            "0",
+        ),
+        (
+            {"LAB_RESUME": "true", "LAB_GATE": "base.toml", "LAB_BUILD": "cli:boxlite", "STATUS_merge": "3"},
+            [
+                # What the shards' records say of it is not enough for a program that is executed.
+                ["matrix", "--verbose", "--resume=RUN", "--build=cli:boxlite"],
+                ["gate", "RUN", "--against=WORK/base.toml"],
+            ],
+            "0",
+        ),
+        (
+            {"LAB_RESUME": "true", "STATUS_merge": "3", "STATUS_matrix": "1"},
+            [["matrix", "--verbose", "--resume=RUN"]],
+            "1",
+        ),
+        ({"LAB_RESUME": "true"}, [], "0"),
+        ({"LAB_RESUME": "false", "STATUS_merge": "3"}, [], "3"),
+    ],
+    ids=["gate", "resume, then gate", "status of what is resumed", "nothing is missing", "not asked to resume"],
+)
+def test_the_action_merges_shards_runs_what_is_missing_and_asks_the_gate(
+    runner: Runner, inputs: dict[str, str], calls: list[list[str]], status: str
+) -> None:
+    shards = [runner.work / "shards" / f"shard-{number}" for number in (0, 1)]
+    for shard in shards:
+        shard.mkdir(parents=True)
+    assert runner.step("run", {"LAB_MERGE": "shards", **inputs}) == 0
     run = runner.outputs["run"]
-    assert runner.called == [
-        ["merge", "--partial", "-o", run, f"{runner.work}/shards/shard-0/", f"{runner.work}/shards/shard-1/"],
-        ["gate", run, f"--against={runner.work}/base.toml", f"--expect={runner.work}/expected.toml"],
+    merge, *others = runner.called
+    assert merge == ["merge", "--partial", "-o", run, *(f"{shard}/" for shard in shards)]
+    assert others == [
+        [word.replace("RUN", run).replace("WORK", str(runner.work)) for word in call] for call in calls
     ]
-    assert runner.outputs["status"] == "0"
-
-
-def test_the_action_runs_what_a_lost_shard_lacks_before_it_asks_the_gate(runner: Runner) -> None:
-    (runner.work / "shards" / "shard-0").mkdir(parents=True)
-    inputs = {"LAB_MERGE": "shards", "LAB_RESUME": "true", "LAB_GATE": "base.toml", "LAB_BUILD": "cli:boxlite"}
-    assert runner.step("run", {**inputs, "STATUS_merge": "3"}) == 0
-    run = runner.outputs["run"]
-    assert runner.called == [
-        ["merge", "--partial", "-o", run, f"{runner.work}/shards/shard-0/"],
-        # What the shards' records say of it is not enough for a program that is executed.
-        ["matrix", "--verbose", f"--resume={run}", "--build=cli:boxlite"],
-        ["gate", run, f"--against={runner.work}/base.toml"],
-    ]
-
-
-def test_the_action_runs_nothing_after_a_merge_that_lacks_nothing_or_if_it_is_not_asked(runner: Runner) -> None:
-    (runner.work / "shards" / "shard-0").mkdir(parents=True)
-    assert runner.step("run", {"LAB_MERGE": "shards", "LAB_RESUME": "true"}) == 0
-    assert runner.step("run", {"LAB_MERGE": "shards", "LAB_RESUME": "false", "STATUS_merge": "3"}) == 0
-    assert [call[0] for call in runner.called] == ["merge", "merge"]
-
-
-def test_what_a_resumed_run_did_is_the_status(runner: Runner) -> None:
-    (runner.work / "shards" / "shard-0").mkdir(parents=True)
-    inputs = {"LAB_MERGE": "shards", "LAB_RESUME": "true", "STATUS_merge": "3"}
-    assert runner.step("run", {**inputs, "STATUS_matrix": "1"}) == 0
-    assert runner.outputs["status"] == "1"
+    assert runner.outputs["status"] == status
 
 
 def test_without_any_shard_the_action_says_so_and_merges_nothing(runner: Runner) -> None:

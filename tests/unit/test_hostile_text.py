@@ -35,7 +35,7 @@ from lab.run.journal import RUN_LOG
 from lab.run.observer import Silent
 from tests.builders.cells import cell
 from tests.builders.facts import facts
-from tests.builders.output import skeleton
+from tests.builders.output import Parsed, skeleton
 from tests.builders.runs import run_of
 
 TEXTS = {
@@ -44,6 +44,9 @@ TEXTS = {
     "invisible": "pa\u200bss\u200d\u2060\ufeff\u00ad\u2028\u2029\U000e0041",
     "html": '<script>alert(1)</script> <b onclick="x">pass</b> <!-- &amp; </details>',
     "markdown": "# pass\n- [x](https://example.org) ![y](z)\n| a | b |\n```\n~~~\n*a* __b__ `c`\n> q\n---",
+    "table": 'a\\|b | pass |\n| <b>pass</b> | "x" `y`',
+    "list": "1. a list\n[name]: https://example.org\n![pass](https://example.org/x.png) <https://x.org>",
+    "cut inside an escape": "x" * 295 + "|" * 20,
     "xml": ']]></failure><testcase name="forged"/><![CDATA[ &#0; \ufffe\uffff',
     "commands": "x\n::error::forged\n  ::stop-commands::t\n##[add-path]/evil\r::add-mask::x",
     "invalid UTF-8": b"\xff\xfe\xc3(\xed\xa0\x80".decode(errors="surrogateescape") + "\ud800",
@@ -157,6 +160,18 @@ def test_hostile_text_changes_nothing_in_the_structure_of_a_page(text: str, tmp_
     for page in (markdown.render, github.summary):
         hostile, tame = (skeleton(page(run_with(said), tmp_path)) for said in (text, "words"))
         assert [kind for kind, _, _ in hostile] == [kind for kind, _, _ in tame]
+    markup = []
+    for said in (text, "words"):
+        (tmp_path / "page.html").write_text(one_page.render(run_with(said), tmp_path))
+        elements = Parsed(tmp_path / "page.html").elements
+        markup.append([(tag, list(attributes)) for tag, attributes in elements])
+    assert markup[0] == markup[1]
+
+
+def test_markup_of_rich_is_printed_as_text(tmp_path: Path) -> None:
+    run = run_with(TEXTS["rich markup"])
+    for shown in (table(run, tmp_path), progress(run, tmp_path)):
+        assert "[bold green]pass[/] [/nothing]" in shown
 
 
 @of_each_kind

@@ -1,9 +1,11 @@
-"""What a report says of each cell: a run with everything, as the terminal and matrix.md show it.
+"""What reports say of each cell: a run with everything, in each of its forms.
 
 To accept what a change does to them: python -m tests.unit.test_report_cells
 """
 
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,28 @@ from lab.record import (
     LaneRecord,
     NotTried,
     Outcome,
+    ProcessorTime,
+    Protection,
     RemedyOutcome,
     RemedyResult,
+    RunOptions,
     RunResult,
     Status,
     StepOutcome,
+    Stress,
     TestResult,
 )
-from lab.report import markdown, table
-from tests.builders.cells import cell
+from lab.report import github, junit, markdown, table
+from lab.report.site import one_page
+from lab.verdict.status import combine
+from tests.builders.cells import JAILED, cell
+from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.facts import facts
-from tests.builders.output import FAULT, FLAKY, XFAIL, printed
-from tests.builders.runs import run_of
+from tests.builders.output import FAULT, FLAKY, printed
+from tests.builders.runs import host, run_of
 
 GOLDEN = Path(__file__).parent / "data" / "reports"
+NOWHERE = Path("no-such-run")
 
 
 def step(outcome: StepOutcome, *changes: str) -> ExperimentStep:
@@ -132,28 +142,43 @@ TRIED = [
 
 def blocked(guest: str, variant: str, **more: Any) -> CellResult:
     given: dict[str, Any] = {
-        "status": Status.XFAIL,
-        "expected": XFAIL,
-        "cause": "userns-limit",
-        "confidence": Confidence.PROVED,
         "causes": [
             Finding(name="userns-limit", confidence=Confidence.PROVED, why="it is 0"),
             Finding(name="<gone>", confidence=Confidence.LIKELY, why="of another release"),
         ],
-        "reason": "the limit is 0",
         "remedies": TRIED,
         "evidence": [f"cells/{guest}/{variant}/0.10.8/kernel.log"],
         "rerun": f"lab matrix -g {guest} -v {variant}",
     }
-    return cell(guest, variant, **(given | more))
+    return a_blocked_cell(guest=guest, variant=variant, **(given | more))
+
+
+def repeated(guest: str, variant: str, times: int, **failed_in: list[int]) -> CellResult:
+    """A cell that was repeated so often, with the repeats in which each test failed."""
+    repeats = []
+    for number in range(1, times + 1):
+        tests = [
+            TestResult(name=name, outcome=Outcome.FAIL if number in failed_in.get(name, []) else Outcome.PASS)
+            for name in ("presets", "box_starts", "namespaces")
+        ]
+        passed = all(test.outcome is Outcome.PASS for test in tests)
+        repeats.append(cell(guest, variant, status=Status.PASS if passed else Status.FAIL, tests=tests))
+    return combine(repeats)
+
+
+def boxes(guest: str, **changes: Any) -> CellResult:
+    """A cell that passed, with what confined the boxes of its tests."""
+    seen = Protection.model_validate(JAILED | changes)
+    tests = [TestResult(name=name, outcome=Outcome.PASS, protection=seen) for name in ("starts", "isolates")]
+    return cell(guest, "podman", tests=tests, lane=guest)
 
 
 def everything() -> RunResult:
-    """Cells that passed, failed in every way, were tried again, and could not be run."""
+    """Cells that passed, failed in every way, were tried again or repeated, and could not be run."""
     tests = [
         TestResult(name="jail_starts", outcome=Outcome.FAIL, message=f"no\nsandbox {'x' * 400}"),
         TestResult(name="jail_ends", outcome=Outcome.SKIP),
-        TestResult(name="box_starts", outcome=Outcome.PASS),
+        TestResult(name="box_starts", outcome=Outcome.PASS, seconds=1.23456),
     ]
     unknown = {
         "status": Status.FAIL,
@@ -161,6 +186,14 @@ def everything() -> RunResult:
         "confidence": Confidence.LIKELY,
         "reason": "[red] is no markup",
     }
+    weak = {
+        "namespaces": ["mnt", "user"],
+        "seccomp": ["off"],
+        "asked": {"seccomp_enabled": True},
+        "limits": {"open files": "1024", "file size": "7800", "processes": "7795"},
+        "own_limits": ["file size", "open files"],
+    }
+    alpha, beta = host(name="alpha.example"), host(name="beta.example", kernel="6.18", acceleration="KVM")
     return run_of(
         cell("debian-12", retried=[FAULT, "no SSH"]),
         blocked("debian-12", "max-userns-zero", facts=facts(kernel="6.1.0")),
@@ -178,11 +211,36 @@ def everything() -> RunResult:
         ),
         cell("debian-12", "apparmor-off", status=Status.NOT_APPLICABLE, reason="no AppArmor"),
         cell("fedora-44", status=Status.NOT_RUN, reason="no image"),
-        lanes=[LaneRecord(guest="debian-13", image="1" * 64, fork="disk", note="no memory", seconds={})],
+        repeated("debian-11", "stock", 20),
+        repeated("debian-11", "as-root", 8, box_starts=[2, 5], namespaces=[*range(1, 9)]),
+        boxes("debian-11"),
+        boxes("debian-12", **weak),
+        lanes=[
+            LaneRecord(guest="debian-13", image="1" * 64, fork="disk", note="no memory", seconds={}),
+            *(
+                LaneRecord(guest=guest, label=guest, host=of, image="2" * 64, fork="memory", seconds={})
+                for guest, of in (("debian-11", alpha), ("debian-12", beta))
+            ),
+        ],
+        options=RunOptions(repeat=20, stress=list(Stress)),
+        finished=datetime(2026, 11, 24, 17, 0, tzinfo=UTC),
+        processor_time=[ProcessorTime(processors=2, wall=415.0, lanes=649.0, lab=38.0, idle=100.0)],
     )
 
 
-FORMS: dict[str, Callable[[RunResult], str]] = {"summary.txt": printed, "matrix.md": markdown.render}
+def html_of(run: RunResult) -> str:
+    """The page without its style sheet, its digest and the version of the lab."""
+    page = re.sub(r"<style>.*?</style>", "", one_page.render(run, NOWHERE), flags=re.DOTALL)
+    return re.sub(r"sha256-[\w+/=]+|boxlite-lab \S+", "", re.sub(r"\n+", "\n", page))
+
+
+FORMS: dict[str, Callable[[RunResult], str]] = {
+    "summary.txt": printed,
+    "matrix.md": markdown.render,
+    "page.html": html_of,
+    "junit.xml": junit.render,
+    "annotations.txt": lambda run: "\n".join(github.annotations(run)) + "\n",
+}
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -42,17 +42,11 @@ def on_two_hosts(*more: CellResult) -> RunResult:
 
 def test_every_report_says_which_of_several_hosts_ran_what() -> None:
     run = on_two_hosts()
-    said = [
+    assert table.host_lines(run) == [
         "alpha.example ran 2 cells: debian-12, debian-13 (stock)",
         "beta.example ran 1 cell: debian-13 (podman)",
     ]
-    assert table.host_lines(run) == said
-    assert "\n\n" + "\n".join(said) + "\n\n" in printed(run)
-    page = markdown.render(run)
-    assert all(f"\n- {line}\n" in page for line in said)
-    assert "\n- host alpha.example: Debian, kernel 6.12, 2 CPUs" in page
-    assert "\n- host beta.example: Debian, kernel 6.18, 2 CPUs" in page
-    assert "cells by memory; ran on beta.example, KVM\n" in page
+    assert "cells by memory; ran on beta.example, KVM\n" in markdown.render(run)
 
 
 def test_of_one_host_nothing_is_said_but_what_it_is(tmp_path: Path) -> None:
@@ -86,8 +80,6 @@ def test_a_cell_whose_trials_were_on_another_host_is_told_as_such() -> None:
         "its remedies and changes were tried on beta.example"
     )
     assert table.host_lines(run)[2:] == [line]
-    assert line in printed(run)
-    assert f"\n- {line}\n" in markdown.render(run)
 
 
 # -- what is published

@@ -4,19 +4,10 @@ from typing import Any
 
 import pytest
 
-from lab.record import (
-    CellResult,
-    Confidence,
-    Expectation,
-    Finding,
-    Outcome,
-    RemedyOutcome,
-    RemedyResult,
-    Status,
-    TestResult,
-)
+from lab.record import CellResult, Confidence, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.report import markdown
 from lab.report.table import ORDER, sections
+from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.cells import cell
 from tests.builders.runs import run_of
 
@@ -24,18 +15,12 @@ BLOCKED = TestResult(name="jail_starts", outcome=Outcome.FAIL, message="no sandb
 
 
 def blocked(guest: str, variant: str = "max-userns-zero", **more: Any) -> CellResult:
-    wanted: dict[str, Any] = {
-        "status": Status.XFAIL,
-        "expected": Expectation(status="xfail", cause="userns-limit"),
-        "cause": "userns-limit",
-        "confidence": Confidence.PROVED,
-        "causes": [Finding(name="userns-limit", confidence=Confidence.PROVED, why="the limit is 0")],
-        "reason": "the limit is 0",
+    given: dict[str, Any] = {
         "tests": [TestResult(name="options", outcome=Outcome.PASS), BLOCKED],
         "evidence": [f"cells/{guest}/{variant}/0.10.8/kernel.log"],
         "rerun": f"lab matrix -g {guest} -v {variant}",
     }
-    return cell(guest, variant, **(wanted | more))
+    return a_blocked_cell(guest=guest, variant=variant, **(given | more))
 
 
 def remedy(result: RemedyOutcome, reason: str = "") -> RemedyResult:

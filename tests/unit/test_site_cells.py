@@ -6,10 +6,8 @@ from typing import Any
 
 from lab.record import (
     CellResult,
-    Confidence,
     Experiment,
     ExperimentStep,
-    Finding,
     Outcome,
     Protection,
     RemedyOutcome,
@@ -24,25 +22,15 @@ from lab.report.site.maintainers import LONGEST_LINE, MOST_LINES, Matrix
 from lab.report.site.model import History
 from lab.report.site.publish import publish
 from tests.builders import output
-from tests.builders.cells import JAILED, cell
+from tests.builders.cells import JAILED, blocked, cell
 from tests.builders.evidence import DENIED_CREATE
 from tests.builders.facts import context, facts, probe, probed
 
 CELL = "cells/debian-13/stock/0.10.8.html"
-FOUND = Finding(name="userns-sysctl", confidence=Confidence.PROVED, why="the sysctl is 0")
 
 
 def failed(**more: Any) -> CellResult:
-    return cell(
-        **{
-            "status": Status.FAIL,
-            "cause": "userns-sysctl",
-            "confidence": Confidence.PROVED,
-            "causes": [FOUND],
-            "reason": "the sysctl is 0",
-            **more,
-        }
-    )
+    return blocked("userns-sysctl", "the sysctl is 0", **({"status": Status.FAIL} | more))
 
 
 def text_of(base: Path, *cells: CellResult, page: str = CELL) -> str:
@@ -138,7 +126,7 @@ def test_a_page_leads_to_its_neighbours_to_other_builds_and_names_other_runs(tmp
     record["run"]["started"] = "2026-11-25T00:00:00Z"
     (new / "results.json").write_text(json.dumps(record))
     publish([old, new], tmp_path / "site")
-    order = Matrix.of(model.load([old, new], History())).order
+    order = Matrix(model.load([old, new], History())).order
     assert [build for _, _, build in order] == ["0.10.8", "0.10.0", "0.10.8"]
     first = output.Parsed(tmp_path / "site" / CELL)
     relations = {str(link["rel"]): str(link["href"]) for link in first.of("a") if "rel" in link}

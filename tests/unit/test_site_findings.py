@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
+from lab.record import CellResult, Outcome, RemedyOutcome, RemedyResult, TestResult
 from lab.report.site.publish import publish
 from tests.builders import output
-from tests.builders.cells import cell
+from tests.builders.cells import blocked, cell
 
 SAID = "boxlite.errors.ConfigError: <b>The sandbox</b> could not be initialized on this host."
 LOG = """\
@@ -16,15 +16,13 @@ Cause: Unknown restriction.
 """
 
 
-def failed(variant: str, status: Status = Status.XFAIL) -> CellResult:
+def failed(variant: str) -> CellResult:
     folder = f"cells/debian-13/{variant}/0.10.8"
     cured = RemedyResult(name="bwrap-profile", result=RemedyOutcome.VERIFIED, price="the price")
-    return cell(
+    return blocked(
+        "apparmor-userns-deny",
+        "AppArmor denied it",
         variant=variant,
-        status=status,
-        cause="apparmor-userns-deny",
-        confidence=Confidence.PROVED,
-        causes=[Finding(name="apparmor-userns-deny", confidence=Confidence.PROVED, why="AppArmor denied it")],
         tests=[TestResult(name="box", outcome=Outcome.FAIL, message=SAID)],
         evidence=[f"{folder}/boxlite/box-1/logs/boxlite.log.2026-11-25"],
         remedies=[cured],

@@ -5,11 +5,11 @@ import pytest
 from markdown_it import MarkdownIt
 
 from lab.probes import Facts
-from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
+from lab.record import CellResult, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.report import judgements, markdown
 from lab.verdict.words import FinishedCell
 from tests.builders import evidence, messages
-from tests.builders.cells import cell
+from tests.builders.cells import blocked, cell
 from tests.builders.evidence import APPARMOR_DENY, DENIED_CREATE
 from tests.builders.facts import facts
 from tests.builders.runs import run_of
@@ -18,19 +18,13 @@ WHY = "AppArmor denied userns_create to bwrap by profile lab-bwrap-without-usern
 
 
 def failed(cause: str = "apparmor-userns-deny", /, **more: Any) -> CellResult:
-    test = TestResult(name="jailer_enabled_box", outcome=Outcome.FAIL, message=messages.SAID)
-    wanted: dict[str, Any] = {
+    given: dict[str, Any] = {
         "variant": cause,
-        "status": Status.XFAIL,
-        "cause": cause,
-        "confidence": Confidence.PROVED,
-        "causes": [Finding(name=cause, confidence=Confidence.PROVED, why=WHY)],
-        "reason": WHY,
-        "tests": [test],
+        "tests": [TestResult(name="jailer_enabled_box", outcome=Outcome.FAIL, message=messages.SAID)],
         "facts": facts(),
         "rerun": f"lab matrix -g debian-13 -v {cause} --build 0.10.8",
     }
-    return cell(**(wanted | more))
+    return blocked(cause, WHY, **(given | more))
 
 
 def recorded(run: Path, *cells: CellResult, log: str = messages.APPARMOR_DENY) -> None:

@@ -6,94 +6,23 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import PurePosixPath
+from typing import Any
 
 from lab.base import notices
 from lab.base.errors import LabError
 from lab.base.files import slug
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
-from lab.check import distributions
 from lab.check.results import Identity, Result, Source, identity
 from lab.probes import Facts, Probe
-from lab.record import CellResult, Host, LaneRecord, RunResult, Status
+from lab.record import CellResult, RunResult, Status
 from lab.report import judgements, protection, table
-from lab.report.judgements import Review
 from lab.report.site.charts import timelines
 from lab.report.site.model import CellEvidence, EvidenceFile, Site
 from lab.report.site.page import Page, not_shown
 from lab.verdict import words
 from lab.verdict.words import WordsVerdict
 
-UNKNOWN = "not known: the lab did not read it"
-
-
-def environment(published: Result) -> dict[str, str]:
-    """Return what the cell ran on; what the lab did not read is named as such."""
-    cell, run = published.cell, published.source.run.run
-    guest = dict(_guest(cell.facts)) if cell.facts else {"guest": UNKNOWN}
-    context = cell.context
-    confined = (
-        f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}" if context else UNKNOWN
-    )
-    build = published.source.build(cell.build)
-    made = f"{build.version} from {build.source}"
-    hosts_of_cell = run.hosts(cell.guest, cell.lane)
-    called = table.host_names(run)
-    several = {"run by": " / ".join(called[host] for host in hosts_of_cell)} if len(called) > 1 else {}
-    load = {"load": ", ".join(cell.stress)} if cell.stress else {}
-    return (
-        guest
-        | {"suite confined by": confined, **load, "boxlite": made, **several}
-        | (_hosts(hosts_of_cell) or {"host": UNKNOWN})
-    )
-
-
-def digests(published: Result) -> dict[str, str]:
-    """Return the SHA-256 of what was tested: the image of the cell's lane, and the files of the build.
-
-    Of a cell whose lane has no record, the images of all lanes of the guest.
-    """
-    lanes = published.source.run.run.lanes_of(published.cell.guest, published.cell.lane)
-    images = dict.fromkeys(lane.image for lane in lanes)
-    named = {f"image {number}" if len(images) > 1 else "image": image for number, image in enumerate(images, 1)}
-    build = published.source.build(published.cell.build)
-    return named | build.files
-
-
-def _guest(facts: Facts) -> Iterator[tuple[str, str]]:
-    yield "system", facts.os.pretty_name or UNKNOWN
-    yield "kernel", facts.kernel
-    yield "Python, glibc", f"{facts.python}, {facts.glibc}"
-    yield "security modules", ", ".join(facts.lsm) if facts.lsm is not None else UNKNOWN
-    if bubblewrap := facts.bubblewrap:
-        setuid = ", set-user-ID" if bubblewrap.setuid else ""
-        yield "bubblewrap", f"{bubblewrap.version or 'version unknown'} ({bubblewrap.path}{setuid})"
-    else:
-        yield "bubblewrap", "not installed"
-    if apparmor := facts.apparmor:
-        mediates = "mediates" if apparmor.userns_mediation else "does not mediate"
-        yield "AppArmor", f"{apparmor.version or 'version unknown'}, {mediates} user namespaces"
-    else:
-        yield "AppArmor", "not in use"
-    yield "SELinux", f"{facts.selinux.mode}, policy {facts.selinux.policy}" if facts.selinux else "not in use"
-    yield "/dev/kvm", facts.kvm.mode if facts.kvm else "none"
-
-
-def _hosts(hosts_of_cell: Iterable[Host]) -> dict[str, str]:
-    """Each fact about the hosts; where they differ, what each of them has."""
-    values_of: dict[str, list[str]] = {}
-    for host in hosts_of_cell:
-        for name, value in _host(host):
-            values_of.setdefault(name, []).append(value)
-    return {name: " / ".join(dict.fromkeys(values)) for name, values in values_of.items()}
-
-
-def _host(host: Host) -> Iterator[tuple[str, str]]:
-    yield "host", f"{host.system}, kernel {host.kernel}, {host.cpus} CPUs, {host.memory_mib} MiB"
-    yield "libvirt, QEMU", f"{host.libvirt}, {host.qemu}"
-    yield "acceleration", f"{host.acceleration}: {host.acceleration_reason}"
-
-
-MATRIX_PAGE = "matrix.html"
+MATRIX_PAGE, RUNS_PAGE = "matrix.html", "runs.html"
 
 # What the shape and the colour of a mark say, by status. The word beside them is the status itself.
 MARKS = {
@@ -120,157 +49,10 @@ MEANINGS = {
 ATTENTION = (Status.FAIL, Status.XPASS, Status.FLAKY, Status.ERROR, Status.NOT_RUN)
 
 
-@dataclass(frozen=True)
-class Square:
-    """A cell in the table. `differs`: another build has another status or cause in this guest and variant.
-
-    `weak`: its boxes work and are less protected than those of the same tests and build in another cell.
-    """
-
-    published: Result
-    differs: bool
-    weak: bool
-
-    @property
-    def cell(self) -> CellResult:
-        return self.published.cell
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One value that a filter offers, and how many cells have it."""
-
-    value: str
-    label: str
-    count: int
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """The table: a row per guest; a group of columns per variant, with a column for each of its builds."""
-
-    cells: Mapping[Identity, Result]
-    guests: list[str]
-    columns: dict[str, list[str]]
-    weak: set[int]
-
-    @classmethod
-    def of(cls, site: Site) -> "Matrix":
-        """Arrange the cells of a site. A column without any cell is left out."""
-        columns_with_cells = {(variant, build) for _, variant, build in site.cells}
-        columns = {
-            variant: [build for build in site.builds if (variant, build) in columns_with_cells]
-            for variant in site.variants
-        }
-        return cls(site.cells, site.guests, columns, protection.weak_cells(site.weaknesses))
-
-    @property
-    def order(self) -> list[Identity]:
-        """The identities of all cells, row by row."""
-        places = [
-            (guest, variant, build)
-            for guest in self.guests
-            for variant, builds in self.columns.items()
-            for build in builds
-        ]
-        return [place for place in places if place in self.cells]
-
-    def square(self, guest: str, variant: str, build: str) -> Square | None:
-        """Return a square; None if no run's plan has this cell."""
-        published = self.cells.get((guest, variant, build))
-        if published is None:
-            return None
-        return Square(published, (guest, variant) in self._differing, id(published.cell) in self.weak)
-
-    def kernel(self, guest: str) -> str:
-        """Return the kernel that was read in a guest; a dash if it never ran."""
-        return table.kernel(
-            published.cell for published in self.cells.values() if published.cell.guest == guest
-        )
-
-    @cached_property
-    def _differing(self) -> set[tuple[str, str]]:
-        outcomes: dict[tuple[str, str], set[tuple[Status, str | None]]] = {}
-        for (guest, variant, _), published in self.cells.items():
-            if not published.cell.status.could_not_run:
-                outcomes.setdefault((guest, variant), set()).add((published.cell.status, published.cell.cause))
-        return {place for place, of_builds in outcomes.items() if len(of_builds) > 1}
-
-
-def matrix_page(site: Site) -> Iterable[Page]:
-    """Make the page of the matrix."""
-    matrix = Matrix.of(site)
-    yield Page(
-        MATRIX_PAGE,
-        title="The whole matrix",
-        template="matrix.html",
-        values={
-            "matrix": matrix,
-            "variants": site.catalog.variants,
-            "host_pages": {guest: host.page for host in distributions.group(site) for guest in host.guests},
-            "filters": _filters(matrix),
-            "marks": MARKS,
-            "meanings": {status: text for status, text in MEANINGS.items() if _has(site, status)},
-            "table": table,
-            "attention": ATTENTION,
-        },
-        nav="Matrix",
-        scripts=("matrix.js",),
-    )
-
-
-def _has(site: Site, status: Status) -> bool:
-    return any(each.cell.status is status for each in site.cells.values())
-
-
-def _filters(matrix: Matrix) -> dict[str, list[Choice]]:
-    """Return the filters by their names in the address, each with the values that occur."""
-    cells = [published.cell for published in matrix.cells.values()]
-    builds = list(dict.fromkeys(build for builds in matrix.columns.values() for build in builds))
-    causes = sorted({cell.cause for cell in cells if cell.cause})
-    return {
-        "guest": _choices(matrix.guests, Counter(cell.guest for cell in cells)),
-        "variant": _choices(matrix.columns, Counter(cell.variant for cell in cells)),
-        "build": _choices(builds, Counter(cell.build for cell in cells)),
-        "status": _choices(map(str, Status), Counter(str(cell.status) for cell in cells)),
-        "cause": _choices([*causes, ""], Counter(cell.cause or "" for cell in cells)),
-    }
-
-
-def _choices(values: Iterable[str], counts: Counter[str]) -> list[Choice]:
-    return [Choice(value, value or "no cause", counts[value]) for value in values if counts[value]]
-
-
-def findings_page(site: Site) -> Iterable[Page]:
-    """Make the page of the findings."""
-    yield Page(
-        "findings.html",
-        title="Findings on boxlite's own diagnosis",
-        template="findings.html",
-        values={
-            "reviews": {source.id: _review(site, source) for source in site.sources},
-            "verdicts": list(WordsVerdict),
-            "not_given": protection.not_given(published.cell for published in site.cells.values()),
-            "page_of": partial(_page_of, site),
-            "causes": site.causes,
-            "cured": judgements.cured,
-        },
-        nav="Findings",
-    )
-
-
-def _review(site: Site, source: Source) -> Review:
-    """Review the cells of a run whose result is shown: an older result of the same cell adds nothing."""
-    shown = [cell for cell in source.run.cells if site.cells[identity(cell)].source is source]
-    run = source.run.model_copy(update={"cells": shown})
-    return judgements.review(run, source.folder, site.remedies)
-
-
-def _page_of(site: Site, cell: CellResult) -> str:
-    return site.cells[identity(cell)].page
-
-
-RUNS_PAGE = "runs.html"
+def meanings(cells: Iterable[CellResult]) -> dict[Status, str]:
+    """Return what the statuses of these cells mean."""
+    statuses = {cell.status for cell in cells}
+    return {status: text for status, text in MEANINGS.items() if status in statuses}
 
 
 def page_of_run(source: Source) -> str:
@@ -278,30 +60,121 @@ def page_of_run(source: Source) -> str:
     return f"runs/{slug(source.id)}.html"
 
 
+@dataclass(frozen=True)
+class Matrix:
+    """The table: a row per guest; a group of columns per variant, with a column for each of its builds."""
+
+    site: Site
+
+    @cached_property
+    def columns(self) -> dict[str, list[str]]:
+        """The builds of each variant. A column without any cell is left out."""
+        occurring = {(variant, build) for _, variant, build in self.site.cells}
+        return {
+            variant: [build for build in self.site.builds if (variant, build) in occurring]
+            for variant in self.site.variants
+        }
+
+    @property
+    def order(self) -> list[Identity]:
+        """The identities of all cells, row by row."""
+        places = [
+            (guest, variant, build)
+            for guest in self.site.guests
+            for variant, builds in self.columns.items()
+            for build in builds
+        ]
+        return [place for place in places if place in self.site.cells]
+
+    @cached_property
+    def weak(self) -> set[int]:
+        """The cells, by `id`, whose boxes work and are less protected than those of another cell."""
+        return protection.weak_cells(self.site.weaknesses)
+
+    @cached_property
+    def differing(self) -> set[tuple[str, str]]:
+        """The guests and variants in which builds have different statuses or causes."""
+        outcomes: dict[tuple[str, str], set[tuple[Status, str | None]]] = {}
+        for (guest, variant, _), published in self.site.cells.items():
+            if not published.cell.status.could_not_run:
+                outcomes.setdefault((guest, variant), set()).add((published.cell.status, published.cell.cause))
+        return {place for place, of_builds in outcomes.items() if len(of_builds) > 1}
+
+    def is_weak(self, cell: CellResult) -> bool:
+        return id(cell) in self.weak
+
+    def kernel(self, guest: str) -> str:
+        """Return the kernel that was read in a guest; a dash if it never ran."""
+        return table.kernel(result.cell for result in self.site.of_guest(guest))
+
+    @property
+    def filters(self) -> dict[str, list[tuple[str, int]]]:
+        """The filters by their names in the address: each value that occurs, and how many cells have it."""
+        cells = [published.cell for published in self.site.cells.values()]
+        builds = list(dict.fromkeys(build for builds in self.columns.values() for build in builds))
+        causes = sorted({cell.cause for cell in cells if cell.cause})
+        values: dict[str, tuple[Iterable[str], Counter[str]]] = {
+            "guest": (self.site.guests, Counter(cell.guest for cell in cells)),
+            "variant": (self.columns, Counter(cell.variant for cell in cells)),
+            "build": (builds, Counter(cell.build for cell in cells)),
+            "status": (map(str, Status), Counter(str(cell.status) for cell in cells)),
+            "cause": ([*causes, ""], Counter(cell.cause or "" for cell in cells)),
+        }
+        return {
+            name: [(value, counts[value]) for value in ordered if counts[value]]
+            for name, (ordered, counts) in values.items()
+        }
+
+
+def matrix_page(site: Site) -> Iterable[Page]:
+    """Make the page of the matrix."""
+    pages = {guest: of.page for of in site.distributions for guest in of.guests}
+    values = {
+        "matrix": Matrix(site),
+        "site": site,
+        "pages_of_guests": pages,
+        "marks": MARKS,
+        "meanings": meanings(published.cell for published in site.cells.values()),
+        "table": table,
+        "attention": ATTENTION,
+    }
+    yield Page(MATRIX_PAGE, "The whole matrix", "matrix.html", values, ("matrix.js",))
+
+
+def findings_page(site: Site) -> Iterable[Page]:
+    """Make the page of the findings."""
+    reviews = {}
+    for source in site.sources:
+        # An older result of a cell that is shown adds nothing.
+        shown = [cell for cell in source.run.cells if site.cells[identity(cell)].source is source]
+        run = source.run.model_copy(update={"cells": shown})
+        reviews[source.id] = judgements.review(run, source.folder, site.remedies)
+    values = {
+        "reviews": reviews,
+        "verdicts": list(WordsVerdict),
+        "not_given": protection.not_given(published.cell for published in site.cells.values()),
+        "page_of": lambda cell: site.cells[identity(cell)].page,
+        "causes": site.causes,
+        "cured": judgements.cured,
+    }
+    yield Page("findings.html", "Findings on boxlite's own diagnosis", "findings.html", values)
+
+
 def run_pages(site: Site) -> Iterator[Page]:
     """Make the page of all runs, and a page for each."""
-    yield Page(
-        RUNS_PAGE,
-        title="Runs",
-        template="runs.html",
-        values={"sources": site.sources, "table": table, "page_of_run": page_of_run},
-        nav="Runs",
-    )
+    values: dict[str, Any] = {"sources": site.sources, "table": table, "page_of_run": page_of_run}
+    yield Page(RUNS_PAGE, "Runs", "runs.html", values)
     for source in site.sources:
-        yield Page(
-            page_of_run(source),
-            title=f"Run {source.id}",
-            template="run.html",
-            values={
-                "run": source.run,
-                "missing": _missing(source.run),
-                "timelines": timelines,
-                "mark": MARKS,
-                "table": table,
-                "page_of": partial(_page_of, site),
-                "runs_page": RUNS_PAGE,
-            },
-        )
+        values = {
+            "run": source.run,
+            "missing": _missing(source.run),
+            "timelines": timelines,
+            "mark": MARKS,
+            "table": table,
+            "page_of": lambda cell: site.cells[identity(cell)].page,
+            "runs_page": RUNS_PAGE,
+        }
+        yield Page(page_of_run(source), f"Run {source.id}", "run.html", values)
 
 
 def _missing(run: RunResult) -> dict[tuple[Status, str], list[CellResult]]:
@@ -316,15 +189,7 @@ def _missing(run: RunResult) -> dict[tuple[Status, str], list[CellResult]]:
 # What a page shows of a file; the rest is in the file.
 MOST_LINES = 12
 LONGEST_LINE = 400  # characters
-
-
-@dataclass(frozen=True)
-class Excerpt:
-    """The lines of a file of evidence that tell of a refusal, and how many more there are."""
-
-    file: EvidenceFile
-    lines: list[str]
-    more: int
+UNKNOWN = "not known: the lab did not read it"
 
 
 @dataclass(frozen=True)
@@ -333,10 +198,6 @@ class Shown:
 
     published: Result
     evidence: CellEvidence
-
-    @property
-    def cell(self) -> CellResult:
-        return self.published.cell
 
     @property
     def files(self) -> Mapping[str, list[EvidenceFile]]:
@@ -350,15 +211,20 @@ class Shown:
         return {name: list(files) for name, files in groupby(ordered, key=folder)}
 
     @property
-    def refusals(self) -> list[Excerpt]:
-        """What the kernel refused, from the files that the site has."""
+    def refusals(self) -> list[tuple[EvidenceFile, list[str], int]]:
+        """What the kernel refused: a file that the site has, some lines, and how many more there are."""
         copied = {file.name: file for file in self.evidence.files}
-        lines_of = refusals(
-            self.published.finished.folder, [f for f in (KERNEL_FILE, AUDIT_FILE) if f in copied]
-        )
+        names = [name for name in (KERNEL_FILE, AUDIT_FILE) if name in copied]
         return [
-            Excerpt(copied[name], [_cut(line) for line in lines[:MOST_LINES]], max(len(lines) - MOST_LINES, 0))
-            for name, lines in lines_of.items()
+            (
+                copied[name],
+                [
+                    line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …"
+                    for line in lines[:MOST_LINES]
+                ],
+                max(len(lines) - MOST_LINES, 0),
+            )
+            for name, lines in refusals(self.published.finished.folder, names).items()
         ]
 
     @property
@@ -373,65 +239,99 @@ class Shown:
         return {name: probe for name, probe in probes.items() if probe.status is not None}
 
     @property
-    def lanes(self) -> list[LaneRecord]:
-        """The lanes of its run that served its guest."""
-        return [lane for lane in self.published.source.run.run.lanes if lane.guest == self.cell.guest]
+    def environment(self) -> dict[str, str]:
+        """What the cell ran on; what the lab did not read is named as such."""
+        cell, run = self.published.cell, self.published.source.run.run
+        environment = dict(_guest(cell.facts)) if cell.facts else {"guest": UNKNOWN}
+        confined = UNKNOWN
+        if context := cell.context:
+            confined = f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}"
+        environment["suite confined by"] = confined
+        if cell.stress:
+            environment["load"] = ", ".join(cell.stress)
+        build = self.published.source.build(cell.build)
+        environment["boxlite"] = f"{build.version} from {build.source}"
+        hosts, called = run.hosts(cell.guest, cell.lane), table.host_names(run)
+        if len(called) > 1:
+            environment["run by"] = " / ".join(called[host] for host in hosts)
+        about: dict[str, dict[str, None]] = {}
+        for host in hosts:  # Where they differ, what each of them has.
+            for name, value in {
+                "host": f"{host.system}, kernel {host.kernel}, {host.cpus} CPUs, {host.memory_mib} MiB",
+                "libvirt, QEMU": f"{host.libvirt}, {host.qemu}",
+                "acceleration": f"{host.acceleration}: {host.acceleration_reason}",
+            }.items():
+                about.setdefault(name, {})[value] = None
+        return environment | ({name: " / ".join(values) for name, values in about.items()} or {"host": UNKNOWN})
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of what was tested: the image of the cell's lane, and the files of the build.
+
+        Of a cell whose lane has no record, the images of all lanes of the guest.
+        """
+        cell, source = self.published.cell, self.published.source
+        images = dict.fromkeys(lane.image for lane in source.run.run.lanes_of(cell.guest, cell.lane))
+        several = len(images) > 1
+        named = {f"image {number}" if several else "image": image for number, image in enumerate(images, 1)}
+        return named | source.build(cell.build).files
+
+
+def _guest(facts: Facts) -> Iterator[tuple[str, str]]:
+    yield "system", facts.os.pretty_name or UNKNOWN
+    yield "kernel", facts.kernel
+    yield "Python, glibc", f"{facts.python}, {facts.glibc}"
+    yield "security modules", ", ".join(facts.lsm) if facts.lsm is not None else UNKNOWN
+    if bubblewrap := facts.bubblewrap:
+        setuid = ", set-user-ID" if bubblewrap.setuid else ""
+        yield "bubblewrap", f"{bubblewrap.version or 'version unknown'} ({bubblewrap.path}{setuid})"
+    else:
+        yield "bubblewrap", "not installed"
+    if apparmor := facts.apparmor:
+        mediates = "mediates" if apparmor.userns_mediation else "does not mediate"
+        yield "AppArmor", f"{apparmor.version or 'version unknown'}, {mediates} user namespaces"
+    else:
+        yield "AppArmor", "not in use"
+    yield "SELinux", f"{facts.selinux.mode}, policy {facts.selinux.policy}" if facts.selinux else "not in use"
+    yield "/dev/kvm", facts.kvm.mode if facts.kvm else "none"
 
 
 def cell_pages(site: Site) -> Iterable[Page]:
     """Make a page for each cell."""
-    matrix = Matrix.of(site)
-    order = matrix.order
-    for number, key in enumerate(order):
-        published = site.cells[key]
-        before = site.cells[order[number - 1]] if number else None
-        following = site.cells[order[number + 1]] if number + 1 < len(order) else None
+    order = [site.cells[key] for key in Matrix(site).order]
+    for before, published, following in zip([None, *order], order, [*order[1:], None], strict=False):
         make = partial(_page, site, published, before, following)
-        yield notices.shown_or_why(make, partial(not_shown, published.page, " ".join(key)))
+        title = " ".join(published.identity)
+        yield notices.shown_or_why(make, partial(not_shown, published.page, title))
 
 
-def _page(
-    site: Site,
-    published: Result,
-    before: Result | None,
-    following: Result | None,
-) -> Page:
+def _page(site: Site, published: Result, before: Result | None, following: Result | None) -> Page:
     guest, variant, build = published.identity
     shown = Shown(published, site.evidence.get(published.identity, CellEvidence()))
-    boxlite_words = published.finished.words if shown.files else words.Words()
-    return Page(
-        published.page,
-        title=f"{guest}, {variant}, boxlite {build}",
-        template="cell.html",
-        values={
-            "cell": published.cell,
-            "source": published.source,
-            "shown": shown,
-            "given": protection.given([published.cell]),
-            "not_given": protection.not_given([published.cell]),
-            "weaknesses": site.weaknesses_of(published.cell),
-            "mark": MARKS,
-            "table": table,
-            "causes": site.causes,
-            "known_remedies": site.remedies,
-            "variant": site.catalog.variants.get(variant),
-            "said": boxlite_words,
-            "judged": words.judge(published.cell, boxlite_words, site.remedies),
-            "environment": environment(published),
-            "digests": digests(published),
-            "others": [
-                site.cells[key]
-                for key in ((guest, variant, other) for other in site.builds)
-                if key in site.cells and key != published.identity
-            ],
-            "elsewhere": [*published.later, *published.older],
-            "before": before,
-            "following": following,
-            "matrix_page": MATRIX_PAGE,
-            "page_of_run": page_of_run,
-        },
-    )
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …"
+    said = published.finished.words if shown.files else words.Words()
+    values = {
+        "cell": published.cell,
+        "published": published,
+        "source": published.source,
+        "shown": shown,
+        "given": protection.given([published.cell]),
+        "not_given": protection.not_given([published.cell]),
+        "weaknesses": site.weaknesses_of(published.cell),
+        "mark": MARKS,
+        "table": table,
+        "causes": site.causes,
+        "known_remedies": site.remedies,
+        "variant": site.catalog.variants.get(variant),
+        "said": said,
+        "judged": words.judge(published.cell, said, site.remedies),
+        "others": [
+            site.cells[guest, variant, other]
+            for other in site.builds
+            if other != build and (guest, variant, other) in site.cells
+        ],
+        "before": before,
+        "following": following,
+        "matrix_page": MATRIX_PAGE,
+        "page_of_run": page_of_run,
+    }
+    return Page(published.page, f"{guest}, {variant}, boxlite {build}", "cell.html", values)

@@ -12,16 +12,10 @@ from pydantic import ConfigDict, Field, ValidationError
 from lab.base.errors import UsageError
 from lab.base.files import slug
 from lab.causes.evidence import why_not
-from lab.check import results
+from lab.check import distributions, results
+from lab.check.distributions import Distribution
 from lab.check.results import Identity, Result, Results, Source
-from lab.record import (
-    CellResult,
-    Entry,
-    Host,
-    RunInfo,
-    RunResult,
-    Status,
-)
+from lab.record import CellResult, Entry, Host, RunInfo, RunResult, Status
 from lab.report import protection
 from lab.report.protection import Weakness
 from lab.report.site.page import Copy
@@ -102,6 +96,10 @@ class Seen(Entry):
     def identity(self) -> Identity:
         return self.guest, self.variant, self.build
 
+    @property
+    def outcome(self) -> tuple[Status, str | None]:
+        return self.status, self.cause
+
 
 class History(Entry):
     """`history.json`: what the cells did in the published runs, so that the next `lab publish` shows changes.
@@ -123,9 +121,19 @@ class History(Entry):
 
     def published(self, cells: Mapping[Identity, Result]) -> "History":
         """Return the history with these cells as what the site shows."""
-        shown = [_seen(published.cell, published.source.id) for published in cells.values()]
-        same = outcomes(shown) == outcomes(self.shown)
-        return History(shown=shown, before=self.before if same else self.shown)
+        shown = [
+            Seen(
+                guest=published.cell.guest,
+                variant=published.cell.variant,
+                build=published.cell.build,
+                status=published.cell.status,
+                cause=published.cell.cause,
+                run=published.source.id,
+            )
+            for published in cells.values()
+        ]
+        now, before = ({seen.identity: seen.outcome for seen in of} for of in (shown, self.shown))
+        return History(shown=shown, before=self.before if now == before else self.shown)
 
 
 def read_history(folder: Path) -> History:
@@ -146,17 +154,6 @@ def read_history(folder: Path) -> History:
             f"{path}: {key}: {first['msg']}; expected the history that `lab publish` writes",
             hint="restore the file, or publish into another folder; nothing was changed",
         ) from error
-
-
-def outcomes(cells: Iterable[Seen]) -> dict[Identity, tuple[Status, str | None]]:
-    """Return status and cause of each cell by its identity."""
-    return {seen.identity: (seen.status, seen.cause) for seen in cells}
-
-
-def _seen(cell: CellResult, run: str) -> Seen:
-    return Seen(
-        guest=cell.guest, variant=cell.variant, build=cell.build, status=cell.status, cause=cell.cause, run=run
-    )
 
 
 MIB = 1 << 20
@@ -189,35 +186,26 @@ def plan_evidence(
     left = total
     for published in cells:
         planned[published.identity] = evidence = CellEvidence()
+        folder, run = published.cell.folder, published.source.folder
         for file in published.cell.evidence:
-            name = _name(published, file)
-            size, why_not = _size(published.source.folder, file)
-            if not why_not and size > largest:
-                why_not = f"larger than {largest / MIB:g} MiB ({size / MIB:.1f} MiB)"
-            if not why_not and size > left:
-                why_not = f"the site has {total / MIB:g} MiB of evidence already"
-            if why_not:
-                evidence.left_out[name] = why_not
+            path = PurePosixPath(file)
+            name = str(path.relative_to(folder)) if path.is_relative_to(folder) else file
+            why = why_not(run, file)
+            size = 0 if why else (run / file).stat().st_size
+            if size > largest:
+                why = f"larger than {largest / MIB:g} MiB ({size / MIB:.1f} MiB)"
+            elif size > left:
+                why = f"the site has {total / MIB:g} MiB of evidence already"
+            if why:
+                evidence.left_out[name] = why
                 continue
             left -= size
             target = _target(published, name)
             while target in taken:  # `log` and `log.txt` of one cell
                 target += ".txt"
             taken.add(target)
-            evidence.files.append(EvidenceFile(name, Copy(target, published.source.folder / file, size)))
+            evidence.files.append(EvidenceFile(name, Copy(target, run / file, size)))
     return planned
-
-
-def _size(run: Path, file: str) -> tuple[int, str]:
-    """Return the size of a file, or why it cannot be copied."""
-    why = why_not(run, file)
-    return (0, why) if why else ((run / file).stat().st_size, "")
-
-
-def _name(published: Result, file: str) -> str:
-    """Return the name of a file of evidence inside its cell's folder."""
-    path = PurePosixPath(file)
-    return str(path.relative_to(published.cell.folder)) if path.is_relative_to(published.cell.folder) else file
 
 
 def _target(published: Result, name: str) -> str:
@@ -237,6 +225,10 @@ class Site(Results):
     history: History
 
     @cached_property
+    def distributions(self) -> list[Distribution]:
+        return distributions.load(self)
+
+    @cached_property
     def weaknesses(self) -> list[Weakness]:
         """Where boxes work and are less protected than in another cell, whatever run that is from."""
         return protection.weaknesses([published.cell for published in self.cells.values()])
@@ -253,9 +245,9 @@ def load(folders: Sequence[Path], before: History, *, host_names: bool = False) 
     cannot be read or has no cells.
     """
     runs = [RunResult.read(folder) for folder in folders]
-    numbers = None if host_names else HostNumbers()
-    without_names = [numbers.run(run) for run in runs] if numbers else runs
-    sources = [Source(run, folder) for run, folder in zip(without_names, folders, strict=True)]
+    if not host_names:
+        runs = list(map(HostNumbers().run, runs))
+    sources = [Source(run, folder) for run, folder in zip(runs, folders, strict=True)]
     newest = results.of(sources)
     return Site(
         **vars(newest),

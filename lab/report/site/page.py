@@ -1,8 +1,9 @@
 """What a site is made of: pages with their frame, texts, copies of files. Paths are relative to its folder."""
 
 import posixpath
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,20 +15,27 @@ from lab import __version__
 from lab.base.files import bounded, plain
 from lab.report.site.charts import duration
 
+# The pages that each page links to, in this order.
+NAVIGATION = {
+    "index.html": "Hosts",
+    "changes.html": "Changes",
+    "matrix.html": "Matrix",
+    "findings.html": "Findings",
+    "runs.html": "Runs",
+}
+
 
 @dataclass(frozen=True)
 class Page:
     """One HTML page, rendered from a template that extends `base.html`.
 
-    `nav` is its name in the navigation of every page; empty: it is not there. `scripts` are files of
-    `static/` that the page loads after `site.js`.
+    `scripts` are files of `static/` that the page loads after `site.js`.
     """
 
     path: str
     title: str
     template: str
     values: Mapping[str, Any] = field(default_factory=dict)
-    nav: str = ""
     scripts: tuple[str, ...] = ()
 
 
@@ -51,9 +59,9 @@ class Copy:
 Output = Page | Text | Copy
 
 
-def not_shown(path: str, title: str, why: str, nav: str = "") -> Page:
+def not_shown(path: str, title: str, why: str) -> Page:
     """Make the page that stands in place of one that could not be made."""
-    return Page(path, title, "not_shown.html", {"why": why}, nav)
+    return Page(path, title, "not_shown.html", {"why": why})
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -63,9 +71,7 @@ STATIC = Path(__file__).parent / "static"
 POLICY = "; ".join(
     [
         "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
+        *(f"{kind} 'self'" for kind in ("script-src", "style-src", "img-src")),
         "base-uri 'none'",
         "form-action 'none'",
     ]
@@ -73,31 +79,19 @@ POLICY = "; ".join(
 LONGEST_TEXT = 16_000  # characters of one text from a record; the whole text is in the evidence
 
 
-class Frame:
-    """Renders pages that all have the same frame."""
+def renderer(runs: Sequence[str]) -> Callable[[Page], str]:
+    """Return what renders a page. `runs` are the names of the runs that the site shows.
 
-    def __init__(self, nav: Mapping[str, str], runs: Sequence[str], files: Collection[str]) -> None:
-        """`nav` has the titles of the pages that each page links to, by path; `runs` are the names of the runs
-        that the site shows, `files` are all paths in it.
-        """
-        self._files = frozenset(files)
-        self._environment = environment()
-        self._environment.globals |= {"nav": nav, "runs": runs, "policy": POLICY, "lab_version": __version__}
+    Templates have `link(path)`: the address of another file of the site.
+    """
+    templates = environment()
+    templates.globals |= {"nav": NAVIGATION, "runs": runs, "policy": POLICY, "lab_version": __version__}
 
-    def render(self, page: Page) -> str:
-        """Render a page. Its templates have `link(path)`: the address of another file of the site.
+    def render(page: Page) -> str:
+        template = templates.get_template(page.template)
+        return template.render(page=page, link=partial(link, page.path), **page.values)
 
-        Raises LookupError if a template links to a file that the site does not have.
-        """
-
-        def checked_link(path: str) -> str:
-            file = path.partition("#")[0]
-            if file and file not in self._files:
-                raise LookupError(f"{page.path} links to {file}, which the site does not have")
-            return link(page.path, path)
-
-        template = self._environment.get_template(page.template)
-        return template.render(page=page, link=checked_link, has=self._files.__contains__, **page.values)
+    return render
 
 
 def environment() -> jinja2.Environment:

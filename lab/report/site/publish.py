@@ -7,36 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import jinja2
-
 from lab.base import notices, scratch
 from lab.base.errors import LabError, UsageError
 from lab.base.files import sync_tree
 from lab.report.site import host_pages, maintainers, model
 from lab.report.site.model import HISTORY_FILE, History, Site
-from lab.report.site.page import STATIC, Copy, Frame, Output, Page, Text, not_shown
-
-Part = Callable[[Site], Iterable[Output]]
-
-
-def parts() -> list[Part]:
-    """Return the functions that make the files of a site, those for users first: a new page is added here.
-
-    The pages of the navigation stand there in this order.
-    """
-    for_users: list[Part] = [
-        host_pages.front_page,
-        host_pages.host_pages,
-        host_pages.changes_page,
-        host_pages.support_files,
-    ]
-    for_maintainers: list[Part] = [
-        maintainers.matrix_page,
-        maintainers.findings_page,
-        maintainers.run_pages,
-        maintainers.cell_pages,
-    ]
-    return [*for_users, *for_maintainers, evidence_files]
+from lab.report.site.page import STATIC, Copy, Output, Page, Text, not_shown, renderer
 
 
 def evidence_files(site: Site) -> Iterator[Copy]:
@@ -44,6 +20,26 @@ def evidence_files(site: Site) -> Iterator[Copy]:
     for found in site.evidence.values():
         yield from (file.copy for file in found.files)
 
+
+def static_files(_site: Site) -> Iterator[Text]:
+    """Yield the style sheet, the scripts of pages, and the icon."""
+    for file in sorted(STATIC.iterdir()):
+        yield Text(file.name, file.read_text("utf-8"))
+
+
+# The functions that make the files of a site, those for users first. A new page is added here.
+PARTS: list[Callable[[Site], Iterable[Output]]] = [
+    static_files,
+    host_pages.front_page,
+    host_pages.host_pages,
+    host_pages.changes_page,
+    host_pages.support_files,
+    maintainers.matrix_page,
+    maintainers.findings_page,
+    maintainers.run_pages,
+    maintainers.cell_pages,
+    evidence_files,
+]
 
 # From <linux/fs.h>: exchange two paths in one step.
 RENAME_EXCHANGE = 2
@@ -69,8 +65,6 @@ def publish(runs: Sequence[Path], folder: Path, *, host_names: bool = False) -> 
             _write(site, new)
             sync_tree(new)
             _replace(target, new)
-    except jinja2.TemplateError:  # a bug, though TemplateNotFound is an OSError
-        raise
     except OSError as error:
         raise SiteNotWritten(
             f"the site cannot be written to {target}: {error.strerror}: {error.filename}",
@@ -96,47 +90,35 @@ def _known_site(folder: Path) -> History:
     return before
 
 
-def _write(site: model.Site, folder: Path) -> None:
-    outputs = [*_static(), *(output for part in parts() for output in part(site))]
-    nav = {page.path: page.nav for page in outputs if isinstance(page, Page) and page.nav}
-    files = [HISTORY_FILE, *(each.path for each in outputs)]
-    frame = Frame(nav, [source.id for source in site.sources], files)
-    for output in outputs:
+def _write(site: Site, folder: Path) -> None:
+    render = renderer([source.id for source in site.sources])
+    for output in (output for part in PARTS for output in part(site)):
         path = folder / output.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_one(frame, output, path)
+        path.write_bytes(_content(render, output))
     entries = sorted({entry.name for entry in folder.iterdir()})
     text = site.history.model_copy(update={"entries": entries}).model_dump_json(by_alias=True, indent=1)
     (folder / HISTORY_FILE).write_text(f"{text}\n", "utf-8")
 
 
-def _write_one(frame: Frame, output: Output, path: Path) -> None:
+def _content(render: Callable[[Page], str], output: Output) -> bytes:
+    """Return what a file of the site holds; if it cannot be made, why."""
+
+    def copied(copy: Copy) -> bytes:
+        # Nothing that took the place of a run's file since is followed out of the run.
+        with os.fdopen(os.open(copy.source, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
+            return stream.read(copy.size)
+
     match output:
         case Page():
-            path.write_text(_rendered(frame, output), "utf-8", errors="replace")
+            text = notices.shown_or_why(
+                lambda: render(output), lambda why: render(not_shown(output.path, output.title, why))
+            )
         case Text():
-            path.write_text(output.text, "utf-8", errors="replace")
+            text = output.text
         case Copy():
-            path.write_bytes(notices.shown_or_why(lambda: _content(output), str.encode))
-
-
-def _rendered(frame: Frame, page: Page) -> str:
-    def otherwise(why: str) -> str:
-        return frame.render(not_shown(page.path, page.title, why, page.nav))
-
-    return notices.shown_or_why(lambda: frame.render(page), otherwise)
-
-
-def _content(copy: Copy) -> bytes:
-    """Return the content of a run's file. Nothing that took its place since is followed out of the run."""
-    handle = os.open(copy.source, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(handle, "rb") as stream:
-        return stream.read(copy.size)
-
-
-def _static() -> Iterator[Output]:
-    for file in sorted(STATIC.iterdir()):
-        yield Text(file.name, file.read_text("utf-8"))
+            return notices.shown_or_why(lambda: copied(output), str.encode)
+    return text.encode(errors="replace")
 
 
 @contextmanager

@@ -113,8 +113,7 @@ function others(distributions, text) {
 }
 
 function about(distribution, host) {
-  const number = lab.hosts.distributions.indexOf(distribution);
-  const cells = lab.hosts.cells.filter((cell) => cell.distribution === number && Object.keys(cell.settings).length);
+  const cells = distribution.cells.filter((cell) => Object.keys(cell.settings).length);
   const heading = make("h3", {}, make("a", { href: distribution.page }, distribution.title));
   if (!cells.length) {
     const why = distribution.kind === "untested" ? `Not tested: ${distribution.reason}.` : "Its results are too old to hold settings to compare with. Read its page.";

@@ -93,7 +93,7 @@ function readFacts(facts, shown = [""]) {
 // The profiles that tell tested cells apart, and those that concern boxlite.
 function readProfiles(profiles, shown) {
   const { profile, shown_profiles } = lab.hosts.rules;
-  const tested = lab.hosts.cells.flatMap((cell) => Object.keys(cell.settings)).filter((name) => name.startsWith(profile));
+  const tested = lab.hosts.distributions.flatMap(({ cells }) => cells.flatMap((cell) => Object.keys(cell.settings))).filter((name) => name.startsWith(profile));
   const own = Object.keys(profiles).filter((name) => shown_profiles.some((part) => name.includes(part)));
   const settings = {};
   for (const setting of new Set([...tested, ...own.map((name) => profile + name)])) {
