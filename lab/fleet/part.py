@@ -32,7 +32,7 @@ from lab.run import definitions, start
 from lab.run.backlog import Ticket
 from lab.run.journal import Journal
 from lab.run.lanes import HOST_NAME
-from lab.run.observer import Silent
+from lab.run.observer import Observer
 from lab.trials import experiment
 from lab.trials.changes import Policy
 
@@ -158,7 +158,7 @@ class Part(BaseModel):
 LONGEST = 4000
 
 
-class EventLines(Silent):
+class EventLines(Observer):
     """An observer that writes what it is told as JSON, one event a line, for the coordinator.
 
     Their `kind` is `lane`, `note`, `prepared` (an image, and the folder that has it), or `refused` (why this

@@ -23,7 +23,7 @@ from lab.record import CellResult, Status
 from lab.report import table
 from lab.report.terminal import STYLES, fewest_lines, styled, tables
 from lab.run.journal import RUN_LOG
-from lab.run.observer import Silent
+from lab.run.observer import Observer
 
 # Longest line, and longest text of an event in the table, in characters.
 LONGEST_LINE, LONGEST = 20_000, 4000
@@ -34,10 +34,10 @@ LEAST_TABLE = 7
 @contextmanager
 def view(
     console: Console, cells: Sequence[Cell], kept: Collection[CellResult], *, quiet: bool, verbose: bool
-) -> Iterator[Silent]:
+) -> Iterator[Observer]:
     """Yield the observer that shows a run on this console."""
     if quiet:
-        yield Silent()
+        yield Observer()
     elif verbose or not console.is_terminal:
         # A live table would fill a pipe with copies of itself.
         start = time.monotonic()
@@ -52,7 +52,7 @@ def view(
             yield live_table
 
 
-class Lines(Silent):
+class Lines(Observer):
     """Gives `write` one line for each step of a lane, each decided cell and each note.
 
     Decided cells are counted if `total` says how many cells the run has; `done` of them were decided before.
@@ -93,7 +93,7 @@ class Lines(Silent):
 class RunLog(Lines):
     """The lines in `run.log`, each with its time. Everything is told to `view`, too."""
 
-    def __init__(self, folder: Path, view: Silent) -> None:
+    def __init__(self, folder: Path, view: Observer) -> None:
         super().__init__(self._add)
         self._folder = folder
         self._view = view
@@ -145,7 +145,7 @@ class RunLog(Lines):
             self._view.note(f"{self._folder / RUN_LOG} ends here: {error.strerror}; {free_text(self._folder)}")
 
 
-class LiveTable(Silent):
+class LiveTable(Observer):
     """Shows the table, each lane's step and number of finished cells, the counts by status, and the time left.
 
     If the table does not fit the screen, it has the counts of each guest, and is left out if they do not fit.

@@ -1,9 +1,9 @@
-"""What a run tells whoever shows it; reports implement this, and the run knows nothing of them."""
+"""What a run tells whoever shows it; reports are observers, and the run knows nothing of them."""
 
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from lab.base.activity import Activity, Step, name_of
 from lab.base.files import bounded, plain
@@ -14,8 +14,8 @@ from lab.record import CellResult, LaneStep
 LONGEST_STEP = 300
 
 
-class Observer(Protocol):
-    """What a run tells whoever shows it. Called from several threads."""
+class Observer:
+    """What a run tells whoever shows it. Called from several threads. This one shows nothing."""
 
     def lane(self, lane: str, text: str) -> None:
         """What a lane does now, as a `Step` if that begins one; empty when the lane is done.
@@ -36,26 +36,7 @@ class Observer(Protocol):
         """What a lane starts from, before it does."""
 
 
-class Silent:
-    """Tells nothing; with --quiet, and what the others have in common."""
-
-    def lane(self, lane: str, text: str) -> None:
-        pass
-
-    def cell(self, result: CellResult) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def time_left(self, seconds: float | None) -> None:
-        pass
-
-    def image(self, image: BaseImage) -> None:
-        pass
-
-
-class LaneSteps(Silent):
+class LaneSteps(Observer):
     """Gives the steps of lanes to `keep`, each when it has ended: for the record."""
 
     def __init__(self, keep: Callable[[LaneStep], None]) -> None:
@@ -87,20 +68,16 @@ class LaneSteps(Silent):
 
 def kept_apart(on_bug: Callable[[Exception], None], *observers: Observer) -> Observer:
     """Join observers. Their exceptions go to `on_bug`: what only shows a run decides nothing in it."""
-    return cast(Observer, _Apart(observers, on_bug))
 
+    class Apart:
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            def tell(*arguments: Any) -> None:
+                for observer in observers:
+                    try:
+                        getattr(observer, name)(*arguments)
+                    except Exception as error:
+                        on_bug(error)
 
-class _Apart:
-    def __init__(self, observers: tuple[Observer, ...], on_bug: Callable[[Exception], None]) -> None:
-        self._observers = observers
-        self._on_bug = on_bug
+            return tell
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        def tell(*arguments: Any) -> None:
-            for observer in self._observers:
-                try:
-                    getattr(observer, name)(*arguments)
-                except Exception as error:
-                    self._on_bug(error)
-
-        return tell
+    return cast(Observer, Apart())

@@ -18,7 +18,7 @@ from lab.catalog.knobs.kernel import Sysctl
 from lab.plan import Cell, Shard
 from lab.record import BuildRecord, CellResult, Host, RunInfo, RunOptions, RunResult, Status
 from lab.run import start
-from lab.run.observer import Silent
+from lab.run.observer import Observer
 from tests.builders import packages
 from tests.builders.processes import SECONDS
 
@@ -108,7 +108,7 @@ def own_definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Told(Silent):
+class Told(Observer):
     """What a run told, in order; a test can wait for it."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from lab.report import terminal
 from lab.report.live import RunLog
 from lab.run import scheduler
 from lab.run.journal import RUN_LOG, Journal
-from lab.run.observer import Silent
+from lab.run.observer import Observer
 from lab.trials.fork import Tries
 from tests.builders.facts import facts
 from tests.builders.guests import FakeRunner
@@ -156,7 +156,7 @@ def test_a_bug_before_anything_was_recorded_names_no_run_to_resume(
 def test_a_log_that_cannot_be_written_ends_with_one_note_and_the_run_goes_on(small: Path) -> None:
     heard: list[str] = []
 
-    class View(Silent):
+    class View(Observer):
         def note(self, text: str) -> None:
             heard.append(text)
 

@@ -32,7 +32,7 @@ from lab.report import github, judgements, junit, live, markdown, terminal
 from lab.report.live import RunLog
 from lab.report.site import one_page
 from lab.run.journal import RUN_LOG
-from lab.run.observer import Silent
+from lab.run.observer import Observer
 from tests.builders.cells import cell
 from tests.builders.facts import facts
 from tests.builders.output import Parsed, skeleton
@@ -119,7 +119,7 @@ def progress(run: RunResult, _folder: Path) -> str:
 
 
 def log(run: RunResult, folder: Path) -> str:
-    with RunLog(folder, Silent()) as written:
+    with RunLog(folder, Observer()) as written:
         for each in run.cells:
             written.lane(each.guest, each.reason)
             written.note(each.reason)

@@ -20,7 +20,7 @@ from lab.report import live as progress
 from lab.report.live import Lines, LiveTable, RunLog
 from lab.run import observer
 from lab.run.journal import RUN_LOG
-from lab.run.observer import LaneSteps, Silent
+from lab.run.observer import LaneSteps, Observer
 from tests.builders.cells import cell
 from tests.builders.output import FAULT, SAID, STEERING, told
 from tests.builders.runs import Told
@@ -61,11 +61,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         (True, False, True, Lines),
         (False, False, False, Lines),
         (False, False, True, Lines),
-        (True, True, False, Silent),
-        (False, True, False, Silent),
+        (True, True, False, Observer),
+        (False, True, False, Observer),
     ],
 )
-def test_a_table_needs_a_terminal(is_terminal: bool, quiet: bool, verbose: bool, kind: type[Silent]) -> None:
+def test_a_table_needs_a_terminal(is_terminal: bool, quiet: bool, verbose: bool, kind: type[Observer]) -> None:
     out = StringIO()
     console = console_on(out, is_terminal=is_terminal)
     with progress.view(console, cells_to_run(), [], quiet=quiet, verbose=verbose) as view:
@@ -80,7 +80,7 @@ def test_a_table_needs_a_terminal(is_terminal: bool, quiet: bool, verbose: bool,
 # -- lines
 
 
-def tell(view: Silent) -> None:
+def tell(view: Observer) -> None:
     """What a run of four cells tells; two were decided before."""
     view.lane("debian-13", BOOTING)
     view.lane("debian-13 #2", BOOTING)
@@ -154,7 +154,7 @@ def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_the_log_s_times_are_in_utc(tmp_path: Path, far_east: None) -> None:
     before = datetime.now(UTC)
-    with RunLog(tmp_path, Silent()) as log:
+    with RunLog(tmp_path, Observer()) as log:
         log.note("now")
     [(stamp, _)] = entries(tmp_path)
     # Milliseconds are truncated.
@@ -162,9 +162,9 @@ def test_the_log_s_times_are_in_utc(tmp_path: Path, far_east: None) -> None:
 
 
 def test_the_log_of_a_run_that_is_resumed_is_written_on_and_says_what_ended_it(tmp_path: Path) -> None:
-    with RunLog(tmp_path, Silent()) as log:
+    with RunLog(tmp_path, Observer()) as log:
         log.note("first")
-    with pytest.raises(OSError, match="no room"), RunLog(tmp_path, Silent()) as log:
+    with pytest.raises(OSError, match="no room"), RunLog(tmp_path, Observer()) as log:
         log.note("second")
         raise OSError("no room")
     lines = ["note: first", "note: second", "ended by OSError: no room"]
@@ -278,7 +278,7 @@ def test_a_guest_cannot_steer_the_terminal_while_the_run_goes(verbose: bool) -> 
 def test_a_guest_cannot_add_a_line(tmp_path: Path) -> None:
     forged = "debian-12 stock 0.10.8: pass"
     said = f"{STEERING}\n2026-11-24T16:00:00.000Z {forged}"
-    with pytest.raises(OSError, match="title"), RunLog(tmp_path, Silent()) as log:
+    with pytest.raises(OSError, match="title"), RunLog(tmp_path, Observer()) as log:
         log.lane("debian-13", said)
         log.note(said)
         log.cell(told(said))

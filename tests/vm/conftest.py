@@ -26,7 +26,7 @@ from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
 from lab.record import CellResult, RunOptions, RunResult
 from lab.run import scheduler, start
-from lab.run.observer import Observer, Silent
+from lab.run.observer import Observer
 from tests.vm import shared
 from tests.vm.shared import SharedRun, SharedRuns
 
@@ -154,7 +154,7 @@ def image(paths: Paths, known: Catalog) -> BaseImage:
     return store.ensure(paths, known.guest("debian-13"), lambda text: None)
 
 
-class Recorder(Silent):
+class Recorder(Observer):
     """An observer that keeps what it is told, and can act on it."""
 
     def __init__(self, on_lane: Callable[[str, str], None] = lambda guest, text: None) -> None:
