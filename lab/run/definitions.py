@@ -1,10 +1,7 @@
 """What decides the result of a cell, as digests: a run is resumed only while none of it has changed."""
 
 import hashlib
-import io
-import tokenize
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 from lab.base import paths
@@ -23,8 +20,6 @@ DEPLOYMENT = (
     "guest/suite.py",
     "guest/variant.py",
 )
-# Tokens between Python's statements, each in one form.
-LAYOUT = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\t", tokenize.DEDENT: ""}
 # The definitions that every cell has.
 OF_EVERY_CELL = ("programs", "seed", "rule set", "deployment")
 
@@ -65,28 +60,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def _digest_of_code(patterns: Sequence[str]) -> str:
     """A digest of the lab's own modules that match these patterns."""
     files = [file for pattern in patterns for file in sorted(paths.PACKAGE.glob(pattern))]
-    return _digest(*(part for file in files for part in (file.name, *_meaning(file.read_text()))))
-
-
-@cache
-def _meaning(source: str) -> tuple[str, ...]:
-    """The tokens of a Python module without its comments, docstrings, blank lines and width of indentation.
-
-    So a run can be resumed after a comment was corrected. Syntax trees would do the same, but each version of
-    Python writes them in its own way, and shards from hosts with different ones could not be merged. The price
-    is that code which was only laid out in another way, for example with one more comma, counts as changed.
-    """
-    tokens: list[str] = []
-    line: list[tokenize.TokenInfo] = []
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in (tokenize.COMMENT, tokenize.NL):
-            line.append(token)
-        if token.type in (tokenize.NEWLINE, tokenize.ENDMARKER):
-            is_docstring = all(token.type in (*LAYOUT, tokenize.STRING) for token in line)
-            without = (tokenize.STRING, tokenize.NEWLINE) if is_docstring else ()
-            tokens += [LAYOUT.get(token.type, token.string) for token in line if token.type not in without]
-            line.clear()
-    return tuple(tokens)
+    return _digest(*(text for file in files for text in (file.name, file.read_text())))
 
 
 def _variant_digest(variant: Variant) -> str:

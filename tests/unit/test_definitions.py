@@ -126,66 +126,6 @@ def test_a_changed_rule_or_way_to_deploy_is_seen(
     assert changed(before, definitions.digests(SMALL, RunOptions())) == [name]
 
 
-CODE = '''
-"""A rule."""
-SHOWN = ("a string",)
-def find(line: str) -> bool:
-    """Whether it is shown."""
-    if line:
-        return line in SHOWN
-    return False
-'''
-
-
-@pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], dict[str, str]]:
-    """A function that makes a text the only module of a folder of the lab, and returns the digests."""
-    (tmp_path / "_definitions").symlink_to(paths.definitions())
-    monkeypatch.setattr(paths, "PACKAGE", tmp_path)
-
-    def write(folder: str, text: str) -> dict[str, str]:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / "example.py").write_text(text)
-        return definitions.digests(SMALL[2:3], RunOptions())
-
-    return write
-
-
-@pytest.mark.parametrize("folder", ["causes", "verdict", "builds"])
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('"""A rule."""', '"""A rule, told in\nother words."""  # and a comment'),
-        ('    """Whether it is shown."""\n', ""),
-        ("    if line:", "\n    # Why it is asked.\n    if line:  # noqa"),
-        ("        return line in SHOWN", "          return line in SHOWN  # indented by ten"),
-        ("return line in", "return  line  in"),
-    ],
-)
-def test_words_about_the_code_are_no_other_rule(
-    written: Callable[[str, str], dict[str, str]], folder: str, old: str, new: str
-) -> None:
-    assert CODE.count(old) == 1
-    assert written(folder, CODE.replace(old, new)) == written(folder, CODE)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("(line: str)", "(line: bytes)"),
-        ('"a string"', '"another string"'),
-        ("    return False", "        return False"),
-        ("    return False\n", ""),
-        ("line in SHOWN", "line not in SHOWN"),
-        ('SHOWN = ("a string",)', 'SHOWN = ("a string" "and more",)'),
-        ('SHOWN = ("a string",)', 'SHOWN = (\n    "a string"\n    "and more",\n)'),
-    ],
-)
-def test_other_code_is_another_rule(written: Callable[[str, str], dict[str, str]], old: str, new: str) -> None:
-    assert CODE.count(old) == 1
-    assert changed(written("causes", CODE), written("causes", CODE.replace(old, new))) == ["rule set"]
-
-
 def test_a_run_goes_by_what_it_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("images", "cloud-init"):
         shutil.copytree(paths.definitions() / folder, tmp_path / folder)
