@@ -2,11 +2,11 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from itertools import chain, repeat
 from pathlib import Path
 
 from lab import builds
@@ -27,7 +27,6 @@ from lab.record import (
     Expectation,
     ExperimentPolicy,
     LaneRecord,
-    RunInfo,
     RunResult,
     Status,
 )
@@ -116,7 +115,26 @@ def read(folder: Path) -> PastRun:
 
 def to_delete(runs: Path, names: list[str]) -> list[PastRun]:
     """The runs of these names, all of which may be deleted. Raises UsageError for any other name."""
-    return [_deletable(runs, name) for name in dict.fromkeys(names)]
+    chosen = []
+    for name in dict.fromkeys(names):
+        folder = runs / name
+        if Path(name).name != name or name in ("", "..") or folder.is_symlink():
+            raise UsageError(
+                f"{name!r} is not the name of one of the lab's own runs",
+                hint="give a name that `lab runs` lists; a run elsewhere is deleted with rm -r",
+            )
+        if not folder.is_dir():
+            raise unknown_name("run", name, [folder.name for folder in folders(runs)])
+        if not (folder / RESULTS_FILE).is_file():
+            raise UsageError(
+                f"{folder} has no {RESULTS_FILE}, so it may be no run",
+                hint="look at it, and delete it with rm -r",
+            )
+        run = read(folder)
+        if run.is_being_made:
+            raise UsageError(f"run {name} is being made", hint="end that lab first, with Ctrl-C")
+        chosen.append(run)
+    return chosen
 
 
 def delete(run: PastRun) -> None:
@@ -132,26 +150,6 @@ def delete(run: PastRun) -> None:
                 entry.unlink()
         (run.folder / RESULTS_FILE).unlink()
     run.folder.rmdir()
-
-
-def _deletable(runs: Path, name: str) -> PastRun:
-    folder = runs / name
-    if Path(name).name != name or name in ("", "..") or folder.is_symlink():
-        raise UsageError(
-            f"{name!r} is not the name of one of the lab's own runs",
-            hint="give a name that `lab runs` lists; a run elsewhere is deleted with rm -r",
-        )
-    if not folder.is_dir():
-        raise unknown_name("run", name, [folder.name for folder in folders(runs)])
-    if not (folder / RESULTS_FILE).is_file():
-        raise UsageError(
-            f"{folder} has no {RESULTS_FILE}, so it may be no run",
-            hint="look at it, and delete it with rm -r",
-        )
-    run = read(folder)
-    if run.is_being_made:
-        raise UsageError(f"run {name} is being made", hint="end that lab first, with Ctrl-C")
-    return run
 
 
 # -- a cell of a run
@@ -175,72 +173,55 @@ def names_of_cells(run: RunResult) -> list[str]:
     """The names of a run's cells, those that failed first; with their builds if the run has several."""
     several = len({cell.build for cell in run.cells}) > 1
     cells = sorted(run.cells, key=lambda cell: cell.status.as_expected)
-    return [_name(cell, with_build=several) for cell in cells]
+    return [_name(cell) if several else f"{cell.guest}/{cell.variant}" for cell in cells]
+
+
+def _name(cell: CellResult) -> str:
+    return f"{cell.guest}/{cell.variant}/{cell.build}"
 
 
 def find_cell(
-    run: RunResult, name: str, known: Catalog, paths: Paths, named: Sequence[str] = (), again: str = ""
+    run: RunResult, name: str, catalog: Catalog, paths: Paths, named: Sequence[str] = (), again: str = ""
 ) -> RecordedCell:
     """The cell GUEST/VARIANT or GUEST/VARIANT/BUILD of a run. `named` and `again`: see `resolve_recorded`.
 
     Raises UsageError if the run has no such cell, or several, or if its build has to be named, or its build or
     root file system is not what it was; LabError if that could not be found out.
     """
-    result = _result(run, name)
-    options = run.run.options
+    matching = [cell for cell in run.cells if name in (_name(cell), f"{cell.guest}/{cell.variant}")]
+    if not matching:
+        raise unknown_name(f"cell of run {run.run.id}", name, names_of_cells(run))
+    if len(matching) > 1:
+        choices = ", ".join(map(_name, matching))
+        raise UsageError(f"run {run.run.id} has {name} with several builds", hint=f"name one of {choices}")
+    [result] = matching
     record = next((record for record in run.run.builds if record.name == result.build), None)
     if record is None:
         raise UsageError(
             f"run {run.run.id} does not say where its build {result.build} is from", hint="name another run"
         )
     build = builds.resolve_recorded([record], named, again)[record.name]
-    cell = Cell(known.guest(result.guest), known.variant(result.variant), build).under(options)
-    own = rootfs.check(Path(options.rootfs)) if options.rootfs else None
-    return RecordedCell(cell, result, own, [*_changed(cell, run.run), *_another_image(cell, run.run, paths)])
-
-
-def _result(run: RunResult, name: str) -> CellResult:
-    matching = [
-        cell for cell in run.cells if name in (_name(cell, with_build=True), _name(cell, with_build=False))
-    ]
-    if not matching:
-        raise unknown_name(f"cell of run {run.run.id}", name, names_of_cells(run))
-    if len(matching) > 1:
-        choices = ", ".join(_name(cell, with_build=True) for cell in matching)
-        raise UsageError(f"run {run.run.id} has {name} with several builds", hint=f"name one of {choices}")
-    return matching[0]
-
-
-def _name(cell: CellResult, *, with_build: bool) -> str:
-    return "/".join([cell.guest, cell.variant, *([cell.build] if with_build else [])])
-
-
-def _changed(cell: Cell, run: RunInfo) -> list[str]:
-    """In what the cell's definitions differ from those of its run. Raises UsageError for another layout."""
     # What the run tried beside the cell decides nothing here.
-    options = run.options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
+    options = run.run.options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
+    cell = Cell(catalog.guest(result.guest), catalog.variant(result.variant), build).under(options)
+    own_rootfs = rootfs.check(Path(options.rootfs)) if options.rootfs else None
     now = definitions.digests([cell], options)
-    before = {name: digest for name, digest in run.definitions.items() if name in now}
+    before = {name: digest for name, digest in run.run.definitions.items() if name in now}
     changed = definitions.differences(before, {name: now[name] for name in before})
     if "rootfs" in changed:
         raise UsageError(
-            f"the root file system {options.rootfs} changed since run {run.id}",
+            f"the root file system {options.rootfs} changed since run {run.run.id}",
             hint="bring it back, or start a new run with it",
         )
-    return [f"changed since run {run.id}: {', '.join(changed)}"] if changed else []
-
-
-def _another_image(cell: Cell, run: RunInfo, paths: Paths) -> list[str]:
-    """Whether the guest's lanes start from another image than that run's did."""
-    then = {lane.image for lane in run.lanes if lane.guest == cell.guest.name}
-    try:
+    warnings = [f"changed since run {run.run.id}: {', '.join(changed)}"] if changed else []
+    then = {lane.image for lane in run.run.lanes if lane.guest == cell.guest.name}
+    # Whoever needs an image that cannot be read says what is wrong with it.
+    with suppress(LabError):
         image = store.find(paths, cell.guest)
-        now = prepare_image.find(paths, cell.guest, image) if image else None
-    except LabError:  # Whoever needs the image says what is wrong with it.
-        return []
-    if now is None or not then or now.manifest.disk_sha256 in then:
-        return []
-    return [f"{cell.guest.name} has another image now than in run {run.id}"]
+        ready = prepare_image.find(paths, cell.guest, image) if image else None
+        if ready and then and ready.manifest.disk_sha256 not in then:
+            warnings.append(f"{cell.guest.name} has another image now than in run {run.run.id}")
+    return RecordedCell(cell, result, own_rootfs, warnings)
 
 
 # -- shards
@@ -252,27 +233,21 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
     Each shard is its folder and its record. With `partial`, shards may be missing: their cells are `not-run`,
     and the run can be resumed. Raises UsageError for shards that overlap, differ in their plan, or are missing.
     """
-    first = shards[0][1].run
-    for number, (path, shard) in enumerate(shards):
-        for _, before in shards[: max(number, 1)]:
-            _check_shard(path, shard.run, before.run)
+    common = _check_shards(shards)
+    infos = [shard.run for _, shard in shards]
+    first = infos[0]
     assert first.shard is not None
     plan, count = first.shard.plan, first.shard.count
-    relabelled = _relabelled([shard for _, shard in shards])
-    cells = _by_name([(path, shard) for (path, _), shard in zip(shards, relabelled, strict=True)])
-    missing = [name for name in plan if name not in cells]
+    lanes, cells = _relabelled(shards)
     # Shards are contiguous pieces of the plan.
-    numbers = chain.from_iterable(repeat(number, size) for number, size in enumerate(first.shard.sizes, 1))
-    number_of = dict(zip(plan, numbers, strict=True))
-    infos = [shard.run for _, shard in shards]
-    there = {info.shard.number for info in infos if info.shard}
-    lost = sorted({number_of[name] for name in missing} - there)
+    numbers = [number for number, size in enumerate(first.shard.sizes, 1) for _ in range(size)]
+    missing = {name: number for name, number in zip(plan, numbers, strict=True) if name not in cells}
+    lost = sorted(set(missing.values()))
     if missing and not partial:
-        named = ", ".join(f"{number}/{count}" for number in lost)
-        verb = "is" if len(lost) == 1 else "are"
-        which_ones = f"shard{'s' if len(lost) > 1 else ''} {named} {verb} missing: " if lost else ""
+        which_ones = f"shard{'s' if len(lost) > 1 else ''} " + ", ".join(f"{number}/{count}" for number in lost)
         raise UsageError(
-            f"{which_ones}{len(missing)} of the plan's {len(plan)} cells are in none of these runs",
+            f"{which_ones} {'are' if len(lost) > 1 else 'is'} missing: "
+            f"{len(missing)} of the plan's {len(plan)} cells are in none of these runs",
             hint=f"run what is missing with --shard, then merge all {count} shards; or add --partial: then "
             "those cells are not-run, and `lab matrix --resume` runs them",
         )
@@ -281,113 +256,102 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
     for name in plan:
         if name in cells:
             results.append(_take(folder, *cells[name]))
-        else:
-            number = number_of[name]
-            reason = f"shard {number}/{count} was lost" if number in lost else "in none of the merged shards"
-            results.append(_not_run(name, reason, first, cells.values()))
-    lanes = [lane for shard in relabelled for lane in shard.run.lanes]
-    run = RunResult(run=_info(folder.name, infos, lanes, lost), cells=results)
+            continue
+        guest, variant, build = name.split("/", 2)
+        argument = next((builds.argument(record) for record in first.builds if record.name == build), build)
+        # What a variant should do is in the record of another of its cells.
+        expected = next((cell.expected for _, cell in cells.values() if cell.variant == variant), Expectation())
+        results.append(
+            CellResult(
+                guest=guest,
+                variant=variant,
+                build=build,
+                status=Status.NOT_RUN,
+                expected=expected,
+                reason=f"shard {missing[name]}/{count} was lost",
+                rerun=rerun(guest, variant, argument, first.options),
+            )
+        )
+    # The run has a host only if all lanes of all shards ran on the same one.
+    hosts = {host for info in infos for host in info.hosts()}
+    update = {
+        "id": folder.name,
+        "started": min(info.started for info in infos),
+        "finished": max((info.finished or info.started) for info in infos),
+        "resumed": [],
+        "interrupted": any(info.interrupted for info in infos),
+        "shard": None,
+        "lost_shards": lost,
+        "host": hosts.pop() if len(hosts) == 1 else None,
+        "lanes": lanes,
+        # The shards have them under their own labels, in `merged`.
+        "steps": [],
+        "host_names": list(dict.fromkeys(name for info in infos for name in info.host_names)),
+        "processor_time": [spent for info in infos for spent in info.processor_time],
+        "merged": infos,
+    }
+    run = RunResult(run=first.model_copy(update=update | common), cells=results)
     run.write(folder)
     return run
 
 
-def _not_run(name: str, reason: str, first: RunInfo, others: Iterable[tuple[Path, CellResult]]) -> CellResult:
-    """What is known of a cell that no shard has; the cells of `others` say what its variant should do."""
-    guest, variant, build = name.split("/", 2)
-    argument = next((builds.argument(record) for record in first.builds if record.name == build), build)
-    expected = next((cell.expected for _, cell in others if cell.variant == variant), Expectation())
-    return CellResult(
-        guest=guest,
-        variant=variant,
-        build=build,
-        status=Status.NOT_RUN,
-        expected=expected,
-        reason=reason,
-        rerun=rerun(guest, variant, argument, first.options),
-    )
+def _check_shards(shards: Sequence[tuple[Path, RunResult]]) -> dict[str, object]:
+    """The definitions and builds of all shards. Raises UsageError for a run that is no shard of their plan."""
+    first = shards[0][1].run
+    digests = dict(first.definitions)
+    # Each build once, with all files that any shard deployed.
+    records: dict[str, BuildRecord] = {}
+    for path, shard in shards:
+        info = shard.run
+        if info.shard is None or first.shard is None:
+            raise UsageError(f"{path} is not a shard", hint="run its cells with --shard I/N")
+        wrong = []
+        if (info.shard.plan, info.shard.count) != (first.shard.plan, first.shard.count):
+            wrong.append("another plan")
+        if info.options.model_copy(update={"retries": first.options.retries}) != first.options:
+            wrong.append("other options")
+        both = {*definitions.OF_EVERY_CELL, *(info.definitions.keys() & digests.keys())}
+        wrong += [f"another {name}" for name in sorted(both) if info.definitions.get(name) != digests.get(name)]
+        for build in info.builds:
+            record = records.setdefault(build.name, build.model_copy(update={"files": {}}))
+            if any(record.files.get(file, digest) != digest for file, digest in build.files.items()):
+                wrong.append(f"another build {build.name}")
+            record.files.update(build.files)
+        if wrong:
+            raise UsageError(f"{path} is not a shard of the same plan as run {first.id}: {', '.join(wrong)}")
+        digests |= info.definitions
+    return {"definitions": digests, "builds": list(records.values())}
 
 
-def _relabelled(runs: Iterable[RunResult]) -> list[RunResult]:
-    """The runs as parts of one: no label is in two of them, and each lane says by itself what it ran on."""
+def _relabelled(
+    shards: Sequence[tuple[Path, RunResult]],
+) -> tuple[list[LaneRecord], dict[str, tuple[Path, CellResult]]]:
+    """All lanes, no two of which have the same label, and all cells by name, each with its shard's folder.
+
+    Each lane says by itself what it ran on. Raises UsageError if two shards have the same cell.
+    """
     labels = Labels()
-    parts = []
-    for run in runs:
-        # A lane that did not come up has no record, but its label is with its cells.
-        used = [*(lane.label for lane in run.run.lanes), *(name for cell in run.cells for name in cell.lanes)]
-        new = {old: labels.next(old.partition(NUMBERED)[0]) if old else "" for old in dict.fromkeys(used)}
-        lanes = [
-            lane.model_copy(update={"label": new[lane.label], "host": lane.host or run.run.host})
-            for lane in run.run.lanes
-        ]
-        cells = [
-            cell.model_copy(update={"lane": new[cell.lane], "trials_lane": new[cell.trials_lane]})
-            for cell in run.cells
-        ]
-        parts.append(RunResult(run=run.run.model_copy(update={"lanes": lanes}), cells=cells))
-    return parts
-
-
-def _by_name(shards: Sequence[tuple[Path, RunResult]]) -> dict[str, tuple[Path, CellResult]]:
-    """Every cell of the shards, with its shard's folder. Raises UsageError if two shards have the same cell."""
+    lanes: list[LaneRecord] = []
     cells: dict[str, tuple[Path, CellResult]] = {}
     for path, shard in shards:
+        # A lane that did not come up has no record, but its label is with its cells.
+        used = [
+            *(lane.label for lane in shard.run.lanes),
+            *(name for cell in shard.cells for name in cell.lanes),
+        ]
+        new = {old: labels.next(old.partition(NUMBERED)[0]) if old else "" for old in dict.fromkeys(used)}
+        for lane in shard.run.lanes:
+            own = {"label": new[lane.label], "host": lane.host or shard.run.host}
+            lanes.append(lane.model_copy(update=own))
         for cell in shard.cells:
-            name = f"{cell.guest}/{cell.variant}/{cell.build}"
-            if name in cells:
+            if _name(cell) in cells:
                 raise UsageError(
-                    f"{cells[name][0]} and {path} overlap: both have {name}",
+                    f"{cells[_name(cell)][0]} and {path} overlap: both have {_name(cell)}",
                     hint="leave one of them out; lab compare says in what they differ",
                 )
-            cells[name] = (path, cell)
-    return cells
-
-
-def _info(name: str, infos: list[RunInfo], lanes: list[LaneRecord], lost: list[int]) -> RunInfo:
-    """What holds for the merged run; it has a host only if all lanes of all shards ran on the same one."""
-    hosts = {host for info in infos for host in info.hosts()}
-    return infos[0].model_copy(
-        update={
-            "id": name,
-            "started": min(info.started for info in infos),
-            "finished": max((info.finished or info.started) for info in infos),
-            "resumed": [],
-            "interrupted": any(info.interrupted for info in infos),
-            "shard": None,
-            "lost_shards": lost,
-            "host": hosts.pop() if len(hosts) == 1 else None,
-            "definitions": {key: value for info in infos for key, value in info.definitions.items()},
-            "builds": _builds(infos),
-            "lanes": lanes,
-            # The shards have them under their own labels, in `merged`.
-            "steps": [],
-            "host_names": list(dict.fromkeys(name for info in infos for name in info.host_names)),
-            "processor_time": [spent for info in infos for spent in info.processor_time],
-            "merged": infos,
-        }
-    )
-
-
-def _check_shard(path: Path, info: RunInfo, first: RunInfo) -> None:
-    """Raise UsageError if a run is no shard, or not one of the same plan as the first."""
-    if info.shard is None:
-        raise UsageError(f"{path} is not a shard", hint="run its cells with --shard I/N")
-    assert first.shard is not None or info is first
-    wrong = []
-    if info.shard.plan != (first.shard.plan if first.shard else None) or (
-        first.shard and info.shard.count != first.shard.count
-    ):
-        wrong.append("another plan")
-    if info.options.model_copy(update={"retries": 0}) != first.options.model_copy(update={"retries": 0}):
-        wrong.append("other options")
-    names = {*definitions.OF_EVERY_CELL, *(info.definitions.keys() & first.definitions.keys())}
-    changed = definitions.differences(info.definitions, first.definitions)
-    wrong += [f"another {name}" for name in changed if name in names]
-    for build in info.builds:
-        other = next((record for record in first.builds if record.name == build.name), None)
-        if other and any(build.files[f] != other.files[f] for f in build.files.keys() & other.files.keys()):
-            wrong.append(f"another build {build.name}")
-    if wrong:
-        raise UsageError(f"{path} is not a shard of the same plan as run {first.id}: {', '.join(wrong)}")
+            update = {"lane": new[cell.lane], "trials_lane": new[cell.trials_lane]}
+            cells[_name(cell)] = path, cell.model_copy(update=update)
+    return lanes, cells
 
 
 def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
@@ -410,13 +374,3 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
             raise LabError(f"evidence of {source} cannot be copied: {error.strerror}: {name}") from error
         kept.append(name)
     return cell.model_copy(update={"evidence": kept})
-
-
-def _builds(infos: Sequence[RunInfo]) -> list[BuildRecord]:
-    """Each build once, with all files that any shard deployed."""
-    records: dict[str, BuildRecord] = {}
-    for info in infos:
-        for build in info.builds:
-            record = records.setdefault(build.name, build.model_copy(update={"files": {}}))
-            record.files.update(build.files)
-    return list(records.values())

@@ -7,11 +7,11 @@ import pytest
 
 from lab.base.errors import LabError, UsageError
 from lab.plan import Cell, Shard
-from lab.record import CellResult, Host, LaneRecord, RunOptions, RunResult, Status
+from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status
 from lab.run import definitions
 from lab.run.lanes import Labels
 from lab.run.past import merge
-from tests.builders.runs import SMALL, begin, finish, resume
+from tests.builders.runs import SMALL, begin, finish, host, resume
 
 Shards = list[tuple[Path, RunResult]]
 
@@ -25,23 +25,11 @@ def runs_of_shards(folder: Path, count: int = 2, cells: Sequence[Cell] = SMALL) 
     return shards
 
 
-def host(**more: str) -> Host:
-    words = {
-        "name": "host.example",
-        "libvirt": "11.3.0",
-        "qemu": "10.0.0",
-        "connect": "qemu:///system",
-        "acceleration": "kvm",
-    }
-    words |= {"kernel": "6.12", "system": "Debian", "acceleration_reason": "", **more}
-    return Host(cpus=2, memory_mib=24000, **words)
-
-
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_merged_shards_are_the_plan_in_its_order_with_their_evidence(tmp_path: Path, count: int) -> None:
     shards = runs_of_shards(tmp_path, count)
     run = merge(shards[::-1], tmp_path / "whole")
-    assert [f"{c.guest}/{c.variant}/{c.build}" for c in run.cells] == [each.name for each in SMALL]
+    assert [f"{c.guest}/{c.variant}/{c.build}" for c in run.cells] == [cell.name for cell in SMALL]
     assert run.cells == [result for _, shard in shards for result in shard.cells]
     for folder, shard in shards:
         for name in (name for result in shard.cells for name in result.evidence):
@@ -70,117 +58,96 @@ def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert info.definitions == definitions.digests(SMALL, RunOptions())
 
 
-def test_what_could_not_run_in_its_part_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_cells_and_wheels_of_all_shards_are_taken_as_they_are(tmp_path: Path) -> None:
     shards = runs_of_shards(tmp_path)
+    digests = [{"cp311.whl": "1" * 64, "pytest.whl": "3" * 64}, {"cp313.whl": "2" * 64, "pytest.whl": "3" * 64}]
+    for (_, shard), files in zip(shards, digests, strict=True):
+        shard.run.builds[0].files = dict(files)
     shards[1][1].cells[0] = SMALL[2].result(Status.NOT_RUN, reason="interrupted")
+    # How often faults are tried again does not make another plan.
+    shards[1][1].run.options = RunOptions(retries=5)
     run = merge(shards, tmp_path / "whole")
     assert [(c.status, c.reason) for c in run.cells][2] == (Status.NOT_RUN, "interrupted")
+    assert [build.files for build in run.run.builds] == [digests[0] | digests[1]]
+    assert [shard.run.builds[0].files for _, shard in shards] == digests
 
 
-def test_the_host_is_kept_only_where_all_parts_have_the_same(tmp_path: Path) -> None:
+def test_the_host_is_kept_only_where_all_lanes_had_the_same(tmp_path: Path) -> None:
     shards = runs_of_shards(tmp_path)
     for _, shard in shards:
         shard.run.host = host()
     assert merge(shards, tmp_path / "same").run.host == host()
-    shards[1][1].run.host = host(kernel="6.1")
+    # A shard that was resumed on another host.
+    shards[1][1].run.lanes = [
+        LaneRecord(guest="debian-13", image="1" * 64, fork="cold", seconds={}, host=ran_on)
+        for ran_on in (host(), host(kernel="6.1"))
+    ]
+    resumed = merge(shards, tmp_path / "resumed").run
+    assert resumed.host is None
+    assert resumed.hosts("debian-13") == [host(), host(kernel="6.1")]
+    shards[1][1].run.lanes, shards[1][1].run.host = [], host(kernel="6.1")
     other = merge(shards, tmp_path / "other").run
     assert other.host is None
     assert [shard.host for shard in other.merged] == [host(), host(kernel="6.1")]
     assert other.hosts() == [host(), host(kernel="6.1")]
 
 
-def test_a_shard_that_was_resumed_on_another_host_makes_the_merged_run_one_of_two_hosts(tmp_path: Path) -> None:
-    shards = runs_of_shards(tmp_path)
-    for _, shard in shards:
-        shard.run.host = host()
-    resumed = LaneRecord(guest="debian-13", image="1" * 64, fork="cold", seconds={}, host=host(kernel="6.1"))
-    own = LaneRecord(guest="debian-13", image="1" * 64, fork="cold", seconds={}, host=host())
-    shards[1][1].run.lanes = [own, resumed]
-    merged = merge(shards, tmp_path / "whole").run
-    assert merged.host is None
-    assert merged.hosts("debian-13") == [host(), host(kernel="6.1")]
+def _other_plan(run: RunInfo) -> None:
+    assert run.shard
+    run.shard.plan.append("debian-13/userns-clone-off/0.10.8")
 
 
-def test_the_wheels_of_all_parts_are_kept(tmp_path: Path) -> None:
-    shards = runs_of_shards(tmp_path)
-    digests = [{"cp311.whl": "1" * 64, "pytest.whl": "3" * 64}, {"cp313.whl": "2" * 64, "pytest.whl": "3" * 64}]
-    for (_, shard), files in zip(shards, digests, strict=True):
-        shard.run.builds[0].files = dict(files)
-    [build] = merge(shards, tmp_path / "whole").run.builds
-    assert build.files == digests[0] | digests[1]
-    assert [shard.run.builds[0].files for _, shard in shards] == digests
+def _other_count(run: RunInfo) -> None:
+    assert run.shard
+    run.shard.count = 3
 
 
-def test_how_often_faults_were_tried_again_does_not_make_another_plan(tmp_path: Path) -> None:
-    shards = runs_of_shards(tmp_path)
-    shards[1][1].run.options = RunOptions(retries=5)
-    assert merge(shards, tmp_path / "whole").exit_status() == 0
+def _other_options(run: RunInfo) -> None:
+    run.options = RunOptions(cold=True)
 
 
-def _other_plan(shards: Shards) -> None:
-    assert shards[1][1].run.shard
-    shards[1][1].run.shard.plan.append("debian-13/userns-clone-off/0.10.8")
+def _other_definitions(run: RunInfo) -> None:
+    run.definitions |= {"seed": "0" * 64, "variant stock": "0" * 64}
 
 
-def _other_count(shards: Shards) -> None:
-    assert shards[1][1].run.shard
-    shards[1][1].run.shard.count = 3
+def _unknown_rules(run: RunInfo) -> None:
+    del run.definitions["rule set"]
 
 
-def _other_options(shards: Shards) -> None:
-    shards[1][1].run.options = RunOptions(cold=True)
+def _other_wheel(run: RunInfo) -> None:
+    run.builds[0].files = {"boxlite.whl": "1" * 64}
 
 
-def _other_definitions(shards: Shards) -> None:
-    shards[1][1].run.definitions |= {"seed": "0" * 64, "variant stock": "0" * 64}
-
-
-def _other_rules(shards: Shards) -> None:
-    shards[1][1].run.definitions["rule set"] = "0" * 64
-
-
-def _unknown_rules(shards: Shards) -> None:
-    del shards[1][1].run.definitions["rule set"]
-
-
-def _other_wheel(shards: Shards) -> None:
-    for number, (_, shard) in enumerate(shards):
-        shard.run.builds[0].files = {"boxlite.whl": str(number) * 64}
-
-
-def _second_is_no_shard(shards: Shards) -> None:
-    shards[1][1].run.shard = None
-
-
-def _first_is_no_shard(shards: Shards) -> None:
-    shards[0][1].run.shard = None
-
-
-def _the_same_twice(shards: Shards) -> None:
-    shards[1] = shards[0]
+def _no_shard(run: RunInfo) -> None:
+    run.shard = None
 
 
 NOT_THE_SAME = "{1} is not a shard of the same plan as run shard-1: "
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("change", "number", "expected"),
     [
-        (_other_plan, NOT_THE_SAME + "another plan"),
-        (_other_count, NOT_THE_SAME + "another plan"),
-        (_other_options, NOT_THE_SAME + "other options"),
-        (_other_definitions, NOT_THE_SAME + "another seed, another variant stock"),
-        (_other_rules, NOT_THE_SAME + "another rule set"),
-        (_unknown_rules, NOT_THE_SAME + "another rule set"),
-        (_other_wheel, NOT_THE_SAME + "another build 0.10.8"),
-        (_second_is_no_shard, "{1} is not a shard"),
-        (_first_is_no_shard, "{0} is not a shard"),
-        (_the_same_twice, "{0} and {1} overlap: both have debian-12/stock/0.10.8"),
+        (_other_plan, 1, NOT_THE_SAME + "another plan"),
+        (_other_count, 1, NOT_THE_SAME + "another plan"),
+        (_other_options, 1, NOT_THE_SAME + "other options"),
+        (_other_definitions, 1, NOT_THE_SAME + "another seed, another variant stock"),
+        (_unknown_rules, 1, NOT_THE_SAME + "another rule set"),
+        (_other_wheel, 1, NOT_THE_SAME + "another build 0.10.8"),
+        (_no_shard, 1, "{1} is not a shard"),
+        (_no_shard, 0, "{0} is not a shard"),
+        (None, 1, "{0} and {1} overlap: both have debian-12/stock/0.10.8"),
     ],
 )
-def test_unrelated_runs_are_refused(tmp_path: Path, change: Callable[[Shards], None], expected: str) -> None:
+def test_unrelated_runs_are_refused(
+    tmp_path: Path, change: Callable[[RunInfo], None] | None, number: int, expected: str
+) -> None:
     shards = runs_of_shards(tmp_path)
-    change(shards)
+    shards[0][1].run.builds[0].files = {"boxlite.whl": "0" * 64}
+    if change:
+        change(shards[number][1].run)
+    else:
+        shards[1] = shards[0]
     with pytest.raises(UsageError) as error:
         merge(shards, tmp_path / "whole")
     assert expected.format(*[folder for folder, _ in shards]) == str(error.value).splitlines()[0]
@@ -198,12 +165,6 @@ def test_later_parts_that_differ_in_what_the_first_does_not_have_are_refused(tmp
         fourth[1].run.builds[0].files = {"cp313.whl": "2" * 64}
     with pytest.raises(UsageError, match=r"another guest debian-13|another build 0\.10\.8"):
         merge([first, third, fourth], tmp_path / "whole")
-
-
-def test_a_merged_run_is_not_merged_again(tmp_path: Path) -> None:
-    merged = merge(runs_of_shards(tmp_path), tmp_path / "whole")
-    with pytest.raises(UsageError, match="whole is not a shard"):
-        merge([(tmp_path / "whole", merged)], tmp_path / "again")
 
 
 def test_lanes_of_several_shards_have_labels_of_their_own_and_say_what_they_ran_on(tmp_path: Path) -> None:
@@ -226,7 +187,7 @@ def test_lanes_of_several_shards_have_labels_of_their_own_and_say_what_they_ran_
         ("debian-13 #5", "1", "host-1"),
         ("debian-13 lsm=yama #2", "1", "host-1"),
     ]
-    assert [each.lanes for each in run.cells] == [
+    assert [cell.lanes for cell in run.cells] == [
         ("debian-13", "debian-13 #2"),
         ("debian-13 #3", ""),
         ("debian-13 #4", "debian-13 #5"),
@@ -238,7 +199,7 @@ def test_lanes_of_several_shards_have_labels_of_their_own_and_say_what_they_ran_
     assert Labels(run.run.lanes).next("debian-13") == "debian-13 #6"
 
 
-def test_evidence_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_evidence_that_cannot_be_taken_is_named(tmp_path: Path) -> None:
     shards = runs_of_shards(tmp_path)
     folder, shard = shards[1]
     gone = shard.cells[0].evidence[0]
@@ -249,6 +210,10 @@ def test_evidence_that_is_gone_is_named(tmp_path: Path) -> None:
         merge(shards, tmp_path / "whole")
     assert error.value.exit_status == 3
     assert not (tmp_path / "whole" / "results.json").exists()
+    # It is refused outside of the cell's own folder.
+    shard.cells[0].evidence = ["variants/stock.toml"]
+    with pytest.raises(UsageError, match=r"evidence outside of the cell's folder: variants/stock\.toml"):
+        merge(shards, tmp_path / "other")
 
 
 def to_file(name: Path, secret: Path) -> None:
@@ -287,19 +252,12 @@ def test_no_file_of_the_merging_host_gets_into_the_merged_run(
     assert told.startswith(f"left out: {folder / inner}: it is not ")
 
 
-def test_evidence_of_no_cell_is_refused(tmp_path: Path) -> None:
-    shards = runs_of_shards(tmp_path)
-    shards[1][1].cells[0].evidence = ["variants/stock.toml"]
-    with pytest.raises(UsageError, match=r"evidence outside of the cell's folder: variants/stock\.toml"):
-        merge(shards, tmp_path / "whole")
-
-
 def test_a_shard_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None:
     shards = runs_of_shards(tmp_path)
     folder, shard = shards[0]
     begun = resume(shard)
-    results: list[CellResult] = [begun.kept[each.folder] for each in begun.cells]
+    results: list[CellResult] = [begun.kept[cell.folder] for cell in begun.cells]
     shards[0] = folder, RunResult(run=begun.info, cells=results)
     run = merge(shards, tmp_path / "whole")
     assert run.exit_status() == 0
-    assert run.run.merged[0].resumed == begun.info.resumed
+    assert (run.run.resumed, run.run.merged[0].resumed) == ([], begun.info.resumed)
