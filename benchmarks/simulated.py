@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import chain, combinations, islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 from lab import catalog
@@ -26,13 +26,14 @@ from lab.builds import SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.lane import prepare_image
+from lab.lane.cell import CellRunner
 from lab.machine.budget import Limits, Memory
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, RunOptions, RunResult
 from lab.report.live import RunLog
-from lab.run import absent, scheduler, start
-from lab.run.observer import Silent
-from lab.run.worker import Serving, Worker
+from lab.run import scheduler, start
+from lab.run.observer import Observer
+from lab.run.worker import Worker
 
 RELEASE = Wheel("0.10.8", "0.10.8")
 # One in so many cells that failed has a failure of its own, as no other cell has it.
@@ -155,7 +156,7 @@ class Runner:
 
 
 class SimulatedWorker(Worker):
-    """A worker without a machine. Serving, decisions, backlog and journal are the lab's own."""
+    """A worker without a machine. Serving cells, decisions, backlog and journal are the lab's own."""
 
     originals: Originals
     seconds: float
@@ -164,22 +165,21 @@ class SimulatedWorker(Worker):
     def work(self) -> None:
         lane = self.originals.run.run.lanes[0]
         if host := next(iter(self.originals.run.run.hosts()), None):
-            self._shared.journal.begin_on(host)
-        self._shared.backlog.image_is_ready(self.machine.guest.name)
+            self._journal.begin_on(host)
+        self._backlog.image_is_ready(self.machine.guest.name)
         self._say("booting")
-        self._shared.backlog.lane_is_up(self.machine.name, self.number)
+        self._backlog.lane_is_up(self.machine.name, self.number)
         self._decisions.tell_time_left()
         self._shared.wake()
         alive = SimpleNamespace(check_alive=lambda: None)
         running = SimpleNamespace(lane=alive, deploy=lambda _build: {"boxlite.whl": "0" * 64})
-        runner: Any = Runner(self, running)
-        serving = Serving(self._shared, runner, self.machine.name, self.number, self.label)
+        self._runner = cast(CellRunner, Runner(self, running))
         while not self.is_stopped and not self._shared.ended():
-            ticket = self._shared.backlog.take(self.machine.name, self.number)
-            if ticket is None or not serving.serve(ticket):
+            ticket = self._backlog.take(self.machine.name, self.number)
+            if ticket is None or not self.serve(ticket):
                 break
         own: dict[str, Any] = {"label": self.label, "guest": self.machine.guest.name}
-        self._shared.journal.add_lane(lane.model_copy(update=own))
+        self._journal.add_lane(lane.model_copy(update=own))
 
 
 def make(originals: Originals, folder: Path, shape: Shape, seconds: float, jobs: int, *, later: bool) -> None:
@@ -198,10 +198,10 @@ def make(originals: Originals, folder: Path, shape: Shape, seconds: float, jobs:
             (scheduler, "connection", lambda _uri: ExitStack()),
             (scheduler, "Memory", lambda limit: Memory(limit, available=lambda: MEMORY_MIB)),
             (prepare_image, "is_ready", lambda _paths, _guest: True),
-            (absent, "find", lambda *_args, **_kwargs: absent.Absent({})),
+            (prepare_image, "why_absent", lambda *_args, **_kwargs: {}),
         ):
             stack.enter_context(patch.object(where, name, instead))
-        log = stack.enter_context(RunLog(folder, Silent()))
+        log = stack.enter_context(RunLog(folder, Observer()))
         planned.run(Paths.default(), "", Limits(jobs), log)
 
 

@@ -143,7 +143,7 @@ class Coordinator:
             repeat=options.repeat,
         )
         most = max(MOST_FAILURES, len(self.inventory.hosts)) - 1
-        self._decisions = Decisions(planned.folder, self._journal, self._backlog, self.observer, most, jobs=1)
+        self._decisions = Decisions(self._journal, self._backlog, self.observer, most, jobs=1)
         self._journal.write()
 
     @property

@@ -19,7 +19,6 @@ from lab.images.content import Content
 from lab.images.download import Say, check_room
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
-from lab.run import absent
 
 # How long another part of the host may wait for the same image: 1 GiB at 150 KiB/s.
 ARRIVE_SECONDS = 7200.0
@@ -37,8 +36,8 @@ def pin(paths: Paths, guest: Guest, say: Say, *, offline: bool) -> tuple[BaseIma
 
     Raises ImageNotAvailable, LabError.
     """
-    if reason := absent.find(paths, [guest], offline=offline).reasons.get(guest.name):
-        raise ImageNotAvailable(reason, hint=absent.NEXT)
+    if reason := prepare_image.why_absent(paths, [guest], offline=offline).get(guest.name):
+        raise ImageNotAvailable(reason, hint=prepare_image.WHEN_ABSENT)
     image = store.ensure(paths, guest, say, offline=offline)
     ready = prepare_image.find(paths, guest, image)
     return ready or image, ready is not None

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from lab.base.activity import Activity, Step
@@ -21,7 +22,7 @@ from lab.guest.suite import SuiteRun
 from lab.guest.variant import Mark
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
-from lab.machine.checkpoint import Checkpoint, MemoryCheckpoint
+from lab.machine.checkpoint import Checkpoint
 from lab.machine.lane import Lane, LaneDied
 from lab.probes import Facts, Probed, SuiteUser
 
@@ -112,14 +113,14 @@ class LaneGuest:
         """Start the guest's agent; if that fails, the lane's note says why, and the lab goes on over SSH."""
         try:
             self.session.run(agent.start_command(), seconds=agent.LOAD_SECONDS, name="the agent's start")
-            self._meet_agent(known="")
+            self._meet_agent(loaded="")
         except (RemoteFailed, AgentLost) as error:
             self._go_without_agent(error)
 
-    def _meet_agent(self, known: str) -> None:
+    def _meet_agent(self, loaded: str) -> None:
         """Connect to the agent, which runs, and see that it has the lab's programs. Raises AgentLost.
 
-        `known` is a digest of those that it has; empty if it has none.
+        `loaded` is a digest of those that it has; empty if it has none.
         """
         lane = self.lane
         if lane.agent is None:
@@ -128,7 +129,7 @@ class LaneGuest:
         self.session.agent = met
         met.sync()
         self.agent_programs = programs.digest()
-        if known != self.agent_programs:
+        if loaded != self.agent_programs:
             met.load()
 
     def _go_without_agent(self, error: LabError) -> None:
@@ -146,27 +147,21 @@ class LaneGuest:
             self.agent_programs = ""
             self.wait_up()
         else:
-            self._wait_forked()
-
-    def _wait_forked(self) -> None:
-        """Wait for a guest whose state was loaded in this process of QEMU's."""
-        if self.session.agent:
-            try:
-                self.session.agent.sync()
-                return
-            except AgentLost as error:
-                self._go_without_agent(error)
-        self.wait_answering()
+            self._wait_loaded(self.session.agent.sync if self.session.agent else None)
 
     def wait_restored(self, agent_programs: str) -> None:
         """Wait for a guest whose stored state was loaded; its agent, if it has one, has these programs."""
-        if agent_programs:
+        self._wait_loaded(partial(self._meet_agent, agent_programs) if agent_programs else None)
+
+    def _wait_loaded(self, meet_agent: Callable[[], None] | None) -> None:
+        """Wait for the agent of a guest whose state was loaded, or its SSH server. Raises DeadlineExpired."""
+        if meet_agent:
             try:
-                self._meet_agent(agent_programs)
+                meet_agent()
                 return
             except AgentLost as error:
                 self._go_without_agent(error)
-        self.wait_answering()
+        self.session.wait_open(ready.BOOT_SECONDS)
 
     def wait_up(self) -> None:
         """Wait for a guest that was just started, and learn this host's speed. Raises BootFailed, LaneDied."""
@@ -176,18 +171,6 @@ class LaneGuest:
         self._look_at_load()
         if now.speed.factor > before.speed.factor:
             self.say(f"this boot was slower than what was known: {now.told()}")
-
-    def wait_answering(self) -> None:
-        """Wait for a guest whose SSH server was up when its state was saved. Raises DeadlineExpired."""
-        self.session.wait_open(ready.BOOT_SECONDS)
-
-    def snapshot(self, tag: str) -> MemoryCheckpoint:
-        """A snapshot that the lane's overlay has."""
-        return MemoryCheckpoint(self.lane, tag)
-
-    def take_snapshot(self, tag: str) -> MemoryCheckpoint:
-        """Save the machine as it is now. Raises CheckpointFailed, LaneDied."""
-        return MemoryCheckpoint.take(self.lane, tag)
 
     def power_off(self) -> None:
         """Have the guest power itself off, and wait for that."""
@@ -207,30 +190,30 @@ class LaneGuest:
         """What the guest is, with the values of these sysctls."""
         return variant.read_facts(self.session, sysctls)
 
-    def apply(self, wanted: Variant, mark: Mark, sysctls: Iterable[str]) -> Facts:
+    def apply(self, under: Variant, mark: Mark, sysctls: Iterable[str]) -> Facts:
         """Mark the kernel log and apply a variant; the facts read then."""
-        return variant.begin(self.session, wanted, mark=mark, sysctls=sysctls)
+        return variant.begin(self.session, under, mark=mark, sysctls=sysctls)
 
-    def run_suite(self, build: Build, wanted: Variant, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
+    def run_suite(self, build: Build, under: Variant, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
         """Run the build's suite under a variant, and under load if that is wanted."""
         with stress.stressed(self.session, options.stress):
-            return suite.run(self.session, build, wanted, speed=self.speed, options=options)
+            return suite.run(self.session, build, under, speed=self.speed, options=options)
 
-    def collect(self, folder: Path, wanted: Variant, *, mark: Mark, full: bool) -> None:
+    def collect(self, folder: Path, under: Variant, *, mark: Mark, full: bool) -> None:
         """Fetch the suite's evidence; with `full`, all that can explain a failure."""
-        collect.collect(self.session, folder, wanted, mark=mark, full=full)
+        collect.collect(self.session, folder, under, mark=mark, full=full)
 
-    def probe(self, wanted: Variant) -> Probed:
+    def probe(self, under: Variant) -> Probed:
         """What the kernel allows the suite's user, confined as under this variant."""
-        return variant.probe(self.session, wanted)
+        return variant.probe(self.session, under)
 
-    def probe_as_user_does(self, wanted: Variant, sysctls: Iterable[str]) -> str:
+    def probe_as_user_does(self, under: Variant, sysctls: Iterable[str]) -> str:
         """What the script for users prints of this guest, confined as under this variant."""
-        return variant.probe_as_user_does(self.session, wanted, sysctls)
+        return variant.probe_as_user_does(self.session, under, sysctls)
 
-    def read_who(self, wanted: Variant) -> SuiteUser:
+    def read_who(self, under: Variant) -> SuiteUser:
         """Who the suite runs as under this variant, and confined by what."""
-        return variant.read_who(self.session, wanted)
+        return variant.read_who(self.session, under)
 
     def apply_remedy(self, remedy: Remedy) -> Steps:
         """Run a remedy's script until it is in place, and once more."""

@@ -5,13 +5,13 @@ The result is kept. Lanes start from it, install nothing and need no network. Wh
 """
 
 import hashlib
-import re
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import libvirt
 from pydantic import BaseModel
@@ -22,13 +22,12 @@ from lab.base.files import plain
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.base.speed import Speed
-from lab.catalog import Guest, PackageManager
+from lab.catalog import CloudImage, Guest, PackageManager
 from lab.guest import ready
 from lab.guest.programs import checked, program_file, source
 from lab.guest.session import ADMIN, SUITE, Session
-from lab.images import store
+from lab.images import cloud, download, store
 from lab.images.content import DISK
-from lab.images.download import check_room
 from lab.images.store import BaseImage
 from lab.lane.guest import Say, holding
 from lab.machine import seed
@@ -41,6 +40,16 @@ from lab.machine.seed import KeyPair
 
 # The prefix of prepared images in the store.
 PREPARED = "prepared-"
+
+# Why a guest's lanes cannot start with --offline, by whether its image is stored, and the next step.
+OFFLINE = {
+    True: "it is not prepared yet, and --offline forbids installing packages in it",
+    False: "it is not in the store, and --offline forbids fetching it",
+}
+WHEN_ABSENT = (
+    "lab images pull fetches images beforehand, lab images import FILE --as GUEST takes a disk that you have; "
+    "with --offline no server is asked"
+)
 
 # Programs that the suite, the probes and the gathering of evidence use.
 PACKAGES = {
@@ -64,9 +73,6 @@ LOCK_SECONDS = 7200.0
 # For a moment the guest's overlay and the compressed prepared disk exist side by side.
 FREE_BYTES = 5 << 30
 LAST_LINES = 20
-# How often packages are installed again if another program held a lock.
-TRIES = 3
-LOCKED = re.compile(r"\block\b", re.IGNORECASE)
 
 # Prints a package's name if it is not installed.
 MISSING = {
@@ -212,6 +218,36 @@ def is_ready(paths: Paths, guest: Guest) -> bool:
         return False
 
 
+def why_absent(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> dict[str, str]:
+    """Say why lanes of these guests cannot start, by the names of those that have no image and get none.
+
+    Takes a few seconds at most, none if all images are stored. `offline` forbids the use of a network.
+    Otherwise only the servers of published disks are asked whether they can be reached: whether a guest can be
+    built shows when it is.
+    """
+    reasons: dict[str, str] = {}
+    addresses: dict[str, str] = {}
+    for guest in guests:
+        try:
+            is_stored = store.find(paths, guest) is not None
+        except LabError:  # An image that cannot be read: whoever needs it says so.
+            is_stored = True
+        if offline:
+            # Preparing an image needs a network, too.
+            if not is_ready(paths, guest):
+                reasons[guest.name] = OFFLINE[is_stored]
+        elif not is_stored and isinstance(guest.image, CloudImage):
+            if unpinned := cloud.why_unpinned(guest.image):
+                reasons[guest.name] = unpinned
+            else:
+                addresses[guest.name] = str(guest.image.address)
+    unreachable = download.unreachable(addresses.values()) if addresses else {}
+    for name, address in addresses.items():
+        if (host := urlsplit(address).netloc) in unreachable:
+            reasons[name] = f"{host} cannot be reached: {unreachable[host]}"
+    return reasons
+
+
 def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImage:
     """The image that the guest's lanes start from, prepared first if necessary. Two labs at once do it once.
 
@@ -249,7 +285,7 @@ def _read(folder: Path, image: BaseImage) -> BaseImage | None:
 
 def _make(preparation: Preparation, guest: Guest, image: BaseImage, folder: Path) -> BaseImage:
     started = time.monotonic()
-    check_room(preparation.paths.images, FREE_BYTES, f"preparing {guest.name}")
+    download.check_room(preparation.paths.images, FREE_BYTES, f"preparing {guest.name}")
 
     def fill(partial: Path) -> float:
         _boot_and_install(preparation, guest, image, partial / DISK)
@@ -341,13 +377,8 @@ def _install(
     # The limit is set inside the guest, so that its output is not lost with the connection.
     install = f"timeout {made.speed.from_kvm(INSTALL_SECONDS):.0f} {INSTALL}"
     script = shlex.quote(f"{write}; {install} 2>&1")
-    for _ in range(TRIES):
-        printed = session.run(f"sudo -n sh -c {script}", seconds=INSTALL_SECONDS + 30, check=False).stdout
-        missing = _missing(session, manager, packages)
-        if not missing or not LOCKED.search(printed):
-            break
-        _quiet(session, made.speed)
-    if missing:
+    printed = session.run(f"sudo -n sh -c {script}", seconds=INSTALL_SECONDS + 30, check=False).stdout
+    if missing := _missing(session, manager, packages):
         lines = [line for line in plain(printed).splitlines() if line.strip()][-LAST_LINES:]
         name = made.guest.name
         raise PackagesMissing(

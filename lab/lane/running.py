@@ -38,8 +38,8 @@ class Work:
     """What every lane of a run needs to know. `build`: the build of all cells, None if there are several.
 
     `sysctls` are those that any variant of the catalog or of the plan sets: they are read in each guest.
-    `checkpoints`: whether cells are forked. `stores`: whether lanes use stored states and leave some. `agent`:
-    whether the lab's own programs are run by an agent in the guest, or over SSH.
+    `checkpoints`: whether cells are forked. `cold`: lanes use no stored states and leave none, and the lab's
+    programs are run over SSH, not by an agent in the guest.
     """
 
     paths: Paths
@@ -49,8 +49,7 @@ class Work:
     build: Build | None
     sysctls: Sequence[str]
     checkpoints: bool = True
-    stores: bool = True
-    agent: bool = True
+    cold: bool = False
 
     @property
     def deployment(self) -> str:
@@ -92,7 +91,7 @@ def open_running_lane(
         try:
             yield running
         finally:
-            running.close()
+            running.guest.close()
 
 
 def states_of(
@@ -102,7 +101,7 @@ def states_of(
 
     That is so for a guest that is booted with further arguments: a stored state was booted without them.
     """
-    if not work.stores or machine.arguments:
+    if work.cold or machine.arguments:
         return None
     return States(
         work.paths,
@@ -185,7 +184,7 @@ class RunningLane:
         lane.adopt(stored)
         guest.session.use(lane.endpoint)
         lane.start(paused=True)
-        snapshot = guest.snapshot(known.tag)
+        snapshot = MemoryCheckpoint(lane, known.tag)
         snapshot.fork()
         # A checkpoint of this lane may use the same name, and needs the room.
         snapshot.drop()
@@ -215,7 +214,7 @@ class RunningLane:
                 lane.new_overlay(lane.image.disk)
                 lane.start()
                 guest.wait_up()
-            if self.work.agent:
+            if not self.work.cold:
                 guest.start_agent()
 
     def _store_boot(self) -> None:
@@ -228,7 +227,7 @@ class RunningLane:
         known = Known(BOOT, lane.endpoint.client_key, lane.endpoint.host_key, programs=guest.agent_programs)
         with guest.watch.step("boot"):
             try:
-                snapshot = guest.take_snapshot(BOOT)
+                snapshot = MemoryCheckpoint.take(lane, BOOT)
             except CheckpointFailed:
                 return  # The checkpoint of the deployed build will say why.
             # QEMU writes nothing to the overlay meanwhile, and has written all that it kept in memory.
@@ -278,7 +277,7 @@ class RunningLane:
         with self.guest.watch.step("checkpoint"):
             self.guest.session.close()
             try:
-                return self.guest.take_snapshot(tag)
+                return MemoryCheckpoint.take(self.lane, tag)
             except LaneDied:
                 raise
             except LabError as error:
@@ -336,7 +335,3 @@ class RunningLane:
             seconds=dict(self.guest.watch.seconds),
             processor_seconds=self.lane.processor_seconds,
         )
-
-    def close(self) -> None:
-        """Drop the connections to the guest."""
-        self.guest.close()

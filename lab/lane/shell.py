@@ -196,7 +196,7 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
             runner = _start(running, cell)
             running.deploy(cell.build)
             runner.apply(cell.variant)
-            running.close()
+            running.guest.close()
             lane = running.lane
             yield Opened(lane, make_entrance(lane.endpoint, lane.folder, cell, speed=lane.speed))
 
@@ -278,23 +278,19 @@ class Starting:
         """Wait until the guest is in the cell's state. Raises as `ready` does; the keeper ends then."""
         try:
             with self.messages:
-                return self._follow(say)
-        except BaseException:
+                while True:
+                    message = self.messages.recv()
+                    if isinstance(message, BaseException):
+                        raise message
+                    if isinstance(message, Kept):
+                        return message
+                    say(message)
+        except BaseException as error:
             os.kill(self.keeper, signal.SIGTERM)
             os.waitpid(self.keeper, 0)
-            raise
-
-    def _follow(self, say: Say) -> Kept:
-        while True:
-            try:
-                message = self.messages.recv()
-            except EOFError:
+            if isinstance(error, EOFError):
                 raise LabError("the guest's keeper died before the guest was up") from None
-            if isinstance(message, BaseException):
-                raise message
-            if isinstance(message, Kept):
-                return message
-            say(message)
+            raise
 
 
 def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None = None) -> Starting:
@@ -369,17 +365,13 @@ def _keep(messages: Connection, cell: Cell, paths: Paths, uri: str, own_rootfs: 
             keeper=os.getpid(),
             entrance=opened.entrance,
         )
-        _write(opened.lane.folder, kept.model_dump_json())
+        # The mark is written in one step. Only its owner may read it: it holds the key to the guest.
+        half = opened.lane.folder / f".{MARK}"
+        half.touch(0o600)
+        half.write_text(kept.model_dump_json() + "\n")
+        half.rename(opened.lane.folder / MARK)
         messages.send(kept)
         messages.close()
         while True:
             opened.lane.check_alive()
             time.sleep(WATCH_SECONDS)
-
-
-def _write(folder: Path, mark: str) -> None:
-    """Write the mark in one step. Only its owner may read it: it holds the key to the guest."""
-    half = folder / f".{MARK}"
-    half.touch(0o600)
-    half.write_text(mark + "\n")
-    half.rename(folder / MARK)

@@ -1,5 +1,6 @@
 """The cells left to run: which machine needs a lane next, and which cell a lane takes next."""
 
+import math
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -48,20 +49,23 @@ class Ticket:
 
 
 @dataclass
-class _Entry:
-    """The tickets and lanes of one machine; `single`: it gets no second lane.
+class _Lane:
+    """One open lane: when it was opened (monotonic clock), and whether it is up and has taken a ticket."""
 
-    `lanes` maps the number of each open lane to whether it is up; `served` are those that have taken a ticket.
-    `running` are the tickets that lanes have taken, `opened` the times when lanes were opened.
-    """
+    opened: float
+    is_up: bool = False
+    has_served: bool = False
+
+
+@dataclass
+class _Entry:
+    """The tickets of one machine, those that lanes have taken (`running`), and its open lanes by number."""
 
     machine: Machine
     waiting: list[Ticket]
-    lanes: dict[int, bool] = field(default_factory=dict)
-    served: set[int] = field(default_factory=set)
     running: list[Ticket] = field(default_factory=list)
-    opened: dict[int, float] = field(default_factory=dict)
-    # Set when a lane failed to come up while another one of the same machine was open.
+    lanes: dict[int, _Lane] = field(default_factory=dict)
+    # Whether it gets no second lane: one failed to come up while another one was open.
     single: bool = False
 
 
@@ -114,12 +118,12 @@ class Backlog:
         bring_up = self._estimates.bring_up(entry.machine.guest.name)
         if self._cold:
             # A cold lane runs one cell: each lane that has taken none yet will take one.
-            on_their_way = entry.lanes.keys() - entry.served
+            on_their_way = [lane for lane in entry.lanes.values() if not lane.has_served]
             return left + bring_up if len(entry.waiting) > len(on_their_way) else 0.0
         stranded = self._stranded(entry)
         if stranded:
             return bring_up + sum(self._seconds(ticket) for ticket in stranded)
-        if entry.single or not all(entry.lanes.values()) or not left:
+        if entry.single or not left or not all(lane.is_up for lane in entry.lanes.values()):
             return 0.0
         # One more lane must save more time than its own start takes.
         lanes = len(entry.lanes)
@@ -129,8 +133,7 @@ class Backlog:
 
     def lane_opened(self, machine: str, number: int) -> None:
         with self._lock:
-            self._machines[machine].lanes[number] = False
-            self._machines[machine].opened[number] = time.monotonic()
+            self._machines[machine].lanes[number] = _Lane(time.monotonic())
 
     def image_is_ready(self, guest: str) -> None:
         with self._lock:
@@ -138,7 +141,7 @@ class Backlog:
 
     def lane_is_up(self, machine: str, number: int) -> None:
         with self._lock:
-            self._machines[machine].lanes[number] = True
+            self._machines[machine].lanes[number].is_up = True
 
     def lane_closed(self, machine: str, number: int) -> None:
         with self._lock:
@@ -156,7 +159,7 @@ class Backlog:
             ticket = next(iter(free), None) if self._has_answer else min(free, key=self._seconds, default=None)
             if ticket:
                 entry.waiting.remove(ticket)
-                entry.served.add(number)
+                entry.lanes[number].has_served = True
                 entry.running.append(ticket)
                 ticket.taken, ticket.expected = time.monotonic(), self._seconds(ticket)
             return ticket
@@ -208,15 +211,10 @@ class Backlog:
             ticket.after = after
             self._machines[ticket.cell.machine.name].waiting.append(ticket)
 
-    def has_lane(self, machine: str) -> bool:
-        """Whether the machine has a lane."""
+    def lanes(self, machine: str) -> int:
+        """How many lanes the machine has."""
         with self._lock:
-            return bool(self._machines[machine].lanes)
-
-    def is_alone(self, machine: str) -> bool:
-        """Whether the machine has only one lane."""
-        with self._lock:
-            return len(self._machines[machine].lanes) == 1
+            return len(self._machines[machine].lanes)
 
     def drop(self, machine: str, build: Build | None = None) -> list[Ticket]:
         """Take out all waiting tickets of a machine, or of one build on it, because they cannot be run."""
@@ -252,23 +250,22 @@ class Backlog:
         with self._lock:
             if not self._estimates.are_measured:
                 return None
-            parts: list[float] = []
+            now = time.monotonic()
+            # The seconds of each thing that is left to do and cannot be divided among lanes.
+            parts: list[float] = [0.0]
             for entry in self._machines.values():
                 guest = entry.machine.guest.name
                 if guest in self._without_image and (entry.waiting or entry.running):
                     return None
-                parts += self._parts_left(entry, self._estimates.bring_up(guest))
+                bring_up = self._estimates.bring_up(guest)
+                if entry.waiting and not entry.lanes:
+                    parts.append(bring_up)
+                coming_up = [lane for lane in entry.lanes.values() if not lane.is_up]
+                parts += [max(0.0, bring_up - (now - lane.opened)) for lane in coming_up]
+                parts += [max(0.0, ticket.expected - (now - ticket.taken)) for ticket in entry.running]
+                parts += [self._seconds(ticket) for ticket in entry.waiting]
             # No number of lanes makes the longest part shorter.
-            return max(sum(parts) / max(1, lanes), *parts, 0.0)
-
-    def _parts_left(self, entry: _Entry, bring_up: float) -> list[float]:
-        """The seconds of each thing that is left to do on a machine and cannot be divided among lanes."""
-        now = time.monotonic()
-        coming_up = [number for number, is_up in entry.lanes.items() if not is_up]
-        parts = [bring_up] if entry.waiting and not entry.lanes else []
-        parts += [max(0.0, bring_up - (now - entry.opened[number])) for number in coming_up]
-        parts += [max(0.0, ticket.expected - (now - ticket.taken)) for ticket in entry.running]
-        return parts + [self._seconds(ticket) for ticket in entry.waiting]
+            return max(sum(parts) / max(1, lanes), *parts)
 
     def _seconds(self, ticket: Ticket) -> float:
         return self._estimates.cell(ticket.cell) * (self._repeat - len(ticket.done))
@@ -283,14 +280,15 @@ def typical_seconds(ticket: Ticket, options: RunOptions) -> float:
 
 def cut(tickets: Iterable[Ticket], options: RunOptions, most_seconds: float) -> list[list[Ticket]]:
     """Cut tickets into parts of at most about this length; a cell that takes longer is a part by itself."""
-    parts: dict[str, list[list[Ticket]]] = {}
-    spent: dict[str, float] = {}
+    parts: list[list[Ticket]] = []
+    # The last part of each machine, with its length.
+    last: dict[str, tuple[list[Ticket], float]] = {}
     for ticket in tickets:
-        seconds, name = typical_seconds(ticket, options), ticket.cell.machine.name
-        own = parts.setdefault(name, [])
-        if not own or spent[name] + seconds > most_seconds:
-            own.append([])
-            spent[name] = 0.0
-        own[-1].append(ticket)
-        spent[name] += seconds
-    return [part for own in parts.values() for part in own]
+        seconds, machine = typical_seconds(ticket, options), ticket.cell.machine.name
+        part, spent = last.get(machine, ([], math.inf))
+        if spent + seconds > most_seconds:
+            part, spent = [], 0.0
+            parts.append(part)
+        part.append(ticket)
+        last[machine] = part, spent + seconds
+    return parts

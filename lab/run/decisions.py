@@ -2,17 +2,11 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from lab.base.errors import Bug, LabError, is_lasting
 from lab.base.files import plain
-from lab.lane.cell import fault_folder, keep_texts
-from lab.machine import console
-from lab.machine.lane import Lane, LaneDied
 from lab.plan import Cell
-from lab.record import CellResult, RemedyResult, Status
+from lab.record import CellResult, RemedyResult
 from lab.run.backlog import Backlog, Ticket
 from lab.run.journal import Journal
 from lab.run.observer import Observer
@@ -37,7 +31,6 @@ class Decisions:
     `stopped` is set when the run is interrupted: from then on no fault counts.
     """
 
-    folder: Path
     journal: Journal
     backlog: Backlog
     observer: Observer
@@ -87,20 +80,6 @@ class Decisions:
         result = before.model_copy(update={"remedies": [*others, tried]})
         ticket.decided = self.journal.decide(ticket.cell, result)
 
-    def decide_after_death(
-        self, ticket: Ticket, result: CellResult, error: LaneDied, *, number: int, label: str, lane: Lane
-    ) -> None:
-        """The machine of lane `number` died while things were tried on a cell: a fresh lane tries the rest.
-
-        The cell is decided if nothing is left to try, or if it was retried as often as it may be.
-        """
-        if not result.has_more_to_try or not self.may_retry(ticket) or self.stopped.is_set():
-            self.decide(ticket, result, label)
-            return
-        _keep_evidence(lane, fault_folder(self.folder / ticket.cell.folder), error)
-        self.decide_before_trials(ticket, result, label, fault=str(error))
-        self.retry(ticket, str(error), after=number, what=REST_AGAIN)
-
     def may_retry(self, ticket: Ticket) -> bool:
         return len(ticket.errors) < self.retries
 
@@ -112,23 +91,6 @@ class Decisions:
         self.observer.note(f"{name}: {what}: {first}")
         self.backlog.put_back(ticket, after=after)
 
-    def fault(self, ticket: Ticket, error: Exception, *, number: int, label: str, lane: Lane | None) -> None:
-        """A fault of the lab on lane `number`: the cell is tried again, or its status is `error`.
-
-        It is not tried again if the fault would be the same on every other lane.
-        """
-        if self.stopped.is_set():
-            return
-        folder = self.folder / ticket.cell.folder
-        again = self.may_retry(ticket) and not is_lasting(error)
-        # If the suite ran before, what the cell's folder has is the evidence of that.
-        _keep_evidence(lane, fault_folder(folder) if again or ticket.decided else folder, error)
-        if again:
-            self.retry(ticket, str(error), after=number)
-        else:
-            result = ticket.cell.result(Status.ERROR, reason=str(error))
-            self.decide(ticket, result.model_copy(update={"bug": isinstance(error, Bug)}), label)
-
     def _completed(self, ticket: Ticket, result: CellResult, lane: str) -> CellResult:
         """A result with its faults and its lane; if the suite ran before, with those of then."""
         if before := ticket.decided:
@@ -137,13 +99,3 @@ class Decisions:
         else:
             update = {"retried": ticket.errors, "lane": lane}
         return result.model_copy(update={**update, "unfinished": False})
-
-
-def _keep_evidence(lane: Lane | None, folder: Path, error: Exception) -> None:
-    """Keep the console, if there was a lane, and what the error itself has, as evidence of a fault."""
-    keep_texts(folder, error.evidence if isinstance(error, LabError) else {})
-    # The fault itself is reported even if its evidence cannot be kept.
-    if lane is not None:
-        with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            console.keep(lane.console, folder / "console.log")

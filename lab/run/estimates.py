@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -26,10 +25,8 @@ BRING_UP_SECONDS = 45.0
 # A further lane of a guest restores the boot that the first one stored, in 5 to 10 s, and deploys in 10 s.
 BRING_UP_AGAIN_SECONDS = 20.0
 
-# Only the newest runs: older ones ran other tests and builds.
-RUNS = 10
-# So many are looked at to find these: runs of other hosts say nothing of this one.
-LOOKED_AT = 30
+# How many of the newest runs are read: older ones ran other tests and builds.
+RUNS = 20
 
 
 class Estimates:
@@ -66,7 +63,7 @@ class Estimates:
 
     @classmethod
     def from_folder(cls, runs: Path, options: RunOptions = DEFAULT_OPTIONS) -> "Estimates":
-        """Learn from the newest of the lab's own runs that were made here; skip those that cannot be read."""
+        """Learn from the lab's newest runs that were made here alone; skip those that cannot be read."""
         return cls(_newest(runs), options)
 
     def _spent(self, cell: CellResult, ran: RunOptions) -> float | None:
@@ -102,18 +99,14 @@ class Estimates:
 
 
 def _newest(runs: Path) -> Iterator[RunResult]:
-    """The newest runs that were made on this host alone."""
-    files = sorted(runs.glob(f"*/{RESULTS_FILE}"), key=_written, reverse=True)
-    results = _readable(files[:LOOKED_AT])
-    return islice((run for run in results if run.run.host and run.run.host.name == host_name()), RUNS)
-
-
-def _readable(files: Iterable[Path]) -> Iterator[RunResult]:
-    for file in files:
+    """Read the newest runs, and leave out those that other hosts took part in."""
+    for file in sorted(runs.glob(f"*/{RESULTS_FILE}"), key=_written, reverse=True)[:RUNS]:
         try:
-            yield RunResult.model_validate_json(file.read_bytes())
+            run = RunResult.model_validate_json(file.read_bytes())
         except (OSError, ValidationError, json.JSONDecodeError):
             continue
+        if run.run.host and run.run.host.name == host_name():
+            yield run
 
 
 def _written(file: Path) -> float:

@@ -2,7 +2,6 @@
 
 import shlex
 import threading
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -58,10 +57,6 @@ class Journal:
         self.info = info
         self._cells = list(cells)
         self._results = dict(kept)
-        # Of each build, by name: asked for at each cell.
-        self._passing: dict[str, dict[Path, CellResult]] = defaultdict(dict)
-        for cell in kept.values():
-            self._note_pass(cell)
         self._has_begun = False
         self._lock = threading.RLock()
         self._is_held = False
@@ -80,7 +75,6 @@ class Journal:
             # Copies with other values were never validated. What cannot be read again would cost the whole run.
             CellResult.model_validate_json(result.model_dump_json())
             self._results[cell.folder] = result
-            self._note_pass(result)
             if self._size < SMALL_RECORD or self._later.size >= self._size:
                 self.write()
             else:
@@ -98,30 +92,11 @@ class Journal:
     def is_decided(self, cell: Cell) -> bool:
         return cell.folder in self._results
 
-    def known(self, cell: Cell) -> CellResult | None:
-        """The result of a cell; None if it is not decided."""
-        return self._results.get(cell.folder)
-
-    @property
-    def decided(self) -> int:
-        """How many cells are decided."""
-        return len(self._results)
-
-    @property
-    def cells(self) -> int:
-        """How many cells the run has."""
-        return len(self._cells)
-
     def passing(self, build: Build) -> list[CellResult]:
         """The cells of a build that passed so far."""
         with self._lock:
-            return list(self._passing[build.name].values())
-
-    def _note_pass(self, result: CellResult) -> None:
-        if result.status is Status.PASS:
-            self._passing[result.build][result.folder] = result
-        else:
-            self._passing[result.build].pop(result.folder, None)
+            results = self._results.values()
+            return [cell for cell in results if cell.build == build.name and cell.status is Status.PASS]
 
     def add_lane(self, record: LaneRecord) -> None:
         with self._lock:
@@ -279,5 +254,5 @@ def find_folder(runs: Path, run: str) -> Path:
             return Path(run)
     except OSError:
         pass  # No folder can have this name, for example because it is too long.
-    known = [folder.name for folder in runs.glob("*")] if runs.is_dir() else []
-    raise unknown_name("run", run, known) if known else UsageError(f"no run {run!r}: there are none yet")
+    names = [folder.name for folder in runs.glob("*")] if runs.is_dir() else []
+    raise unknown_name("run", run, names) if names else UsageError(f"no run {run!r}: there are none yet")

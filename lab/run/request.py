@@ -197,11 +197,11 @@ class Request:
         """Parse the shard. Raises UsageError."""
         return Shard.parse(self.shard) if self.shard is not None else None
 
-    def choice(self, known: Catalog) -> Choice:
+    def choice(self, catalog: Catalog) -> Choice:
         """Look up guests and variants. Raises UsageError for a name that is not in the catalog."""
-        return choose(known, set_name=self.set_name, guests=self.guests, variants=self.variants)
+        return choose(catalog, set_name=self.set_name, guests=self.guests, variants=self.variants)
 
-    def options(self, known: Catalog) -> RunOptions:
+    def options(self, catalog: Catalog) -> RunOptions:
         """Decide the run's options. Raises UsageError if they contradict each other or `rootfs` is unusable."""
         for flag, is_set, what in (
             ("--remedies", self.remedies, "each remedy"),
@@ -214,7 +214,7 @@ class Request:
                 )
         remedies = self.remedies
         if remedies is None:
-            remedies = self.set_name is None or known.set(self.set_name).remedies
+            remedies = self.set_name is None or catalog.set(self.set_name).remedies
         experiments = ExperimentPolicy.ALWAYS if self.experiment else ExperimentPolicy.UNCLEAR
         return RunOptions(
             cold=self.cold,

@@ -19,7 +19,6 @@ from lab.machine.budget import Limits, Memory, Processors, others_load
 from lab.machine.connection import connection
 from lab.plan import Cell
 from lab.record import CellResult, RunInfo, RunResult, Status
-from lab.run import absent as absent_images
 from lab.run.backlog import Backlog
 from lab.run.decisions import Decisions, Follow, nothing_follows
 from lab.run.estimates import Estimates
@@ -61,9 +60,6 @@ class Scheduler:
     _crash: BaseException | None = None
     _bug: Exception | None = None
 
-    def __post_init__(self) -> None:
-        self.observer = kept_apart(self._keep_bug, self.observer)
-
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
 
@@ -87,7 +83,7 @@ class Scheduler:
             if self._crash:
                 raise self._crash
             stopped = self._shared.decisions.stopped.is_set()
-            run = self._shared.journal.finish(interrupted=stopped, spent=[self._meter.read()])
+            run = self._shared.decisions.journal.finish(interrupted=stopped, spent=[self._meter.read()])
             if self._bug:
                 raise self._bug
             return run
@@ -96,22 +92,25 @@ class Scheduler:
         """What the workers share; the record is on disk once it is complete."""
         options = self.info.options
         self._labels = Labels(self.info.lanes)
+        self._memory = Memory(self.limits.memory_mib)
         journal = Journal(self.folder, self.cells, self.info, self.kept)
         self.observer = kept_apart(self._keep_bug, self.observer, LaneSteps(journal.add_step))
         more = {folder: result for folder, result in self.kept.items() if result.has_more_to_try}
         left = [cell for cell in self.cells if cell.folder in more or not journal.is_decided(cell)]
+        unready = {cell.guest.name for cell in left if not prepare_image.is_ready(self.paths, cell.guest)}
         backlog = Backlog(
             left,
             self.estimates,
             decided=more,
             cold=options.cold,
             repeat=options.repeat,
-            without_image={
-                cell.guest.name for cell in left if not prepare_image.is_ready(self.paths, cell.guest)
-            },
+            without_image=unready,
         )
-        self._memory = Memory(self.limits.memory_mib)
         self.observer.time_left(backlog.seconds_left(self.limits.jobs))
+        # The sysctls to read in each guest: those that variants set, and those that kept results hold, because
+        # an experiment compares a cell with these. The catalog may have changed since they were made.
+        kept = [result.facts for result in self.kept.values() if result.facts]
+        of_variants = catalog.load().sysctls([cell.variant for cell in self.cells])
         shared = Shared(
             work=Work(
                 paths=self.paths,
@@ -119,60 +118,48 @@ class Scheduler:
                 rootfs=Path(options.rootfs) if options.rootfs else rootfs.make(self.folder / "rootfs"),
                 processors=Processors(self.limits.processors),
                 build=left[0].build if len({cell.build for cell in left}) == 1 else None,
-                sysctls=self._sysctls(),
+                sysctls=sorted({*of_variants, *(name for facts in kept for name, _ in facts.sysctls.items())}),
                 checkpoints=not options.cold,
-                stores=not options.cold,
-                agent=not options.cold,
+                cold=options.cold,
             ),
             uri=self.uri,
-            options=options,
             policy=Policy(
                 remedies=remedies.load() if options.remedies else {},
                 experiments=options.experiments,
                 retries=options.retries,
             ),
-            journal=journal,
-            backlog=backlog,
-            observer=self.observer,
             decisions=Decisions(
-                self.folder,
-                journal,
-                backlog,
-                self.observer,
-                options.retries,
-                self.limits.jobs,
-                self._follow,
+                journal, backlog, self.observer, options.retries, self.limits.jobs, self._follow
             ),
+            meter=self._meter,
             ended=lambda: self._crash is not None,
             wake=self._wake,
             on_bug=self._keep_bug,
-            meter=self._meter,
         )
         # Last: what fails before this leaves no record, and the folder can be used again.
         journal.write()
         return shared
 
-    def _sysctls(self) -> list[str]:
-        """The sysctls to read in each guest: those that variants set, and those that kept results hold.
-
-        An experiment compares a cell with kept results; the catalog may have changed since they were made.
-        """
-        kept = [result.facts for result in self.kept.values() if result.facts]
-        of_variants = catalog.load().sysctls([cell.variant for cell in self.cells])
-        return sorted({*of_variants, *(name for facts in kept for name, _ in facts.sysctls.items())})
+    @property
+    def _backlog(self) -> Backlog:
+        return self._shared.decisions.backlog
 
     def _leave_out_absent(self) -> None:
         """Decide the cells of all guests whose image cannot be had, before any lane is opened."""
-        left = self._shared.backlog.next_machines()
+        left = self._backlog.next_machines()
         guests = {machine.guest.name: machine.guest for machine in left}
-        absent = absent_images.find(self.paths, guests.values(), offline=self.offline)
-        if not absent.reasons:
+        reasons = prepare_image.why_absent(self.paths, guests.values(), offline=self.offline)
+        if not reasons:
             return
-        self.observer.note(absent.note())
-        with self._shared.journal.one_write():
+        by_reason: dict[str, list[str]] = {}
+        for guest, reason in reasons.items():
+            by_reason.setdefault(reason, []).append(guest)
+        told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+        self.observer.note(f"no image, so their cells are not-run: {told}\n  next: {prepare_image.WHEN_ABSENT}")
+        with self._shared.decisions.journal.one_write():
             for machine in left:
-                if reason := absent.reasons.get(machine.guest.name):
-                    self._decide_not_run(machine.name, f"{NO_IMAGE}: {reason}")
+                if machine.guest.name in reasons:
+                    self._decide_not_run(machine.name, f"{NO_IMAGE}: {reasons[machine.guest.name]}")
 
     def _open_lanes(self) -> None:
         """Open lanes as long as one would help and the host can carry it, until nothing is left."""
@@ -201,8 +188,8 @@ class Scheduler:
         lanes = len(self._workers)
         if self._crash or lanes >= self._most_lanes():
             return None
-        for machine in self._shared.backlog.next_machines():
-            if lanes >= self.limits.jobs and self._shared.backlog.has_lane(machine.name):
+        for machine in self._backlog.next_machines():
+            if lanes >= self.limits.jobs and self._backlog.lanes(machine.name):
                 # Its lanes would take turns with this one, which would have been brought up for nothing.
                 continue
             if reason := self._memory.admit(machine.guest.memory_mib):
@@ -210,32 +197,31 @@ class Scheduler:
                 continue
             label = self._labels.next(machine.name)
             worker = self._workers[number] = Worker(self._shared, machine, number, label)
-            self._shared.backlog.lane_opened(machine.name, number)
+            self._backlog.lane_opened(machine.name, number)
             return worker
         return None
 
     def _most_lanes(self) -> int:
         """How many lanes may be open at once: spare ones too, once a lane knows that guests are emulated.
 
-        While other programs get more than half of the processors, only one, unless boxes are in time anyway.
+        While other programs get more than half of the processors, only one, unless boxes are in time anyway:
+        under KVM, or by a slower clock.
         """
-        running = self._workers.values()
-        others = others_load(len(running))
+        lanes = [worker.how for worker in self._workers.values() if worker.how is not None]
+        others = others_load(len(self._workers))
         if others <= self.limits.processors:
-            emulated = any(worker.is_emulated for worker in running)
-            return self.limits.jobs + (self.limits.spare if emulated else 0)
-        known = [worker.is_in_time for worker in running if worker.is_in_time is not None]
-        in_time = all(known) if known else clock.library() is not None
-        if running and not self._crowd_told:
+            return self.limits.jobs + (0 if all(how.kvm for how in lanes) else self.limits.spare)
+        if self._workers and not self._crowd_told:
             self._crowd_told = True
             self.observer.note(
                 f"{others:.0f} other programs want the {self.limits.processors} processors of this host: "
                 "this run takes longer"
             )
+        in_time = all(how.kvm or how.clock.rate < 1 for how in lanes) if lanes else clock.library() is not None
         return self.limits.jobs if in_time else 1
 
     def _decide_not_run(self, machine: str, reason: str) -> None:
-        for ticket in self._shared.backlog.drop(machine):
+        for ticket in self._backlog.drop(machine):
             self._shared.decisions.decide(ticket, ticket.cell.result(Status.NOT_RUN, reason=reason))
 
     def _run_worker(self, worker: Worker) -> None:
@@ -247,7 +233,7 @@ class Scheduler:
         finally:
             with self._changed:
                 del self._workers[worker.number]
-                self._shared.backlog.lane_closed(worker.machine.name, worker.number)
+                self._backlog.lane_closed(worker.machine.name, worker.number)
                 self._memory.release(worker.machine.guest.memory_mib)
                 self._changed.notify_all()
             self.observer.lane(worker.label, "")
@@ -273,7 +259,7 @@ class Scheduler:
         """End what runs: a worker whose machine is gone comes to its end by itself."""
         with self._changed:
             self._shared.decisions.stopped.set()
-            self._shared.journal.info.interrupted = True
+            self._shared.decisions.journal.info.interrupted = True
             running = list(self._workers.values())
         process.stop_all()
         for worker in running:

@@ -84,9 +84,9 @@ class PlannedRun:
             raise
 
 
-def preview(request: Request, known: Catalog) -> tuple[list[Cell], RunOptions]:
+def preview(request: Request, catalog: Catalog) -> tuple[list[Cell], RunOptions]:
     """List the cells and the options of a new run without asking which release is the newest."""
-    shard, choice, options = request.parsed_shard(), request.choice(known), request.options(known)
+    shard, choice, options = request.parsed_shard(), request.choice(catalog), request.options(catalog)
     chosen = builds.resolve_all(request.builds, only_shown=True) if request.builds else [builds.ANY]
     _check_order(chosen, options)
     return [cell.under(options) for cell in cells_of_shard(choice.cells(chosen), shard, options)], options
@@ -102,12 +102,12 @@ def _check_order(chosen: Sequence[Build], options: RunOptions) -> None:
         )
 
 
-def new(request: Request, known: Catalog, paths: Paths, folder: Path | None, command: str) -> PlannedRun:
+def new(request: Request, catalog: Catalog, paths: Paths, folder: Path | None, command: str) -> PlannedRun:
     """Plan a new run in `folder`, or in a new one of the lab's own; `command` is the command line to record.
 
     Raises UsageError for a request that cannot be met, LabError if the newest release cannot be found out.
     """
-    shard, choice, options = request.parsed_shard(), request.choice(known), request.options(known)
+    shard, choice, options = request.parsed_shard(), request.choice(catalog), request.options(catalog)
     folder = journal.new_folder(paths.make(paths.runs), folder)
     chosen = builds.resolve_all(request.builds)
     _check_order(chosen, options)

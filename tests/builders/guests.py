@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+import pytest
+
 from lab import catalog
 from lab.base import process
 from lab.base.paths import Paths
@@ -14,15 +16,17 @@ from lab.base.speed import Speed
 from lab.builds import Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Firmware, Variant
-from lab.guest import variant
+from lab.guest import ready, variant
+from lab.guest.session import Session
 from lab.guest.suite import SuiteRun
 from lab.images import store
 from lab.images.content import DISK
 from lab.images.store import BaseImage, Manifest, StoredFile
-from lab.lane import prepare_image
+from lab.lane import prepare_image, running
 from lab.lane.cell import Applied
 from lab.lane.guest import LaneGuest
 from lab.lane.running import RunningLane, Work
+from lab.machine import states
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import CheckpointFailed
@@ -240,15 +244,6 @@ class Guest(LaneGuest):
     def start_agent(self) -> None:
         pass
 
-    def wait_answering(self) -> None:
-        pass
-
-    def snapshot(self, tag: str) -> Any:
-        return Snapshot(self.lane, tag)
-
-    def take_snapshot(self, tag: str) -> Any:
-        return Snapshot.take(self.lane, tag)
-
     def power_off(self) -> None:
         self.lane.wait_until_off(0.0)
 
@@ -281,6 +276,14 @@ class Guest(LaneGuest):
 
     def read_who(self, _wanted: Variant) -> SuiteUser:
         return who()
+
+
+def without_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let lanes have checkpoints and guests that are not there, and a disk with room for stored states."""
+    monkeypatch.setattr(running, "MemoryCheckpoint", Snapshot)
+    monkeypatch.setattr(states, "FREE_GIB", 0.0)
+    monkeypatch.setattr(ready, "wait_ready", lambda session, check, **_more: None)
+    monkeypatch.setattr(Session, "wait_open", lambda *_: None)
 
 
 class Turns(Processors):
@@ -326,7 +329,7 @@ class Bench:
             build if builds == 1 else None,
             SYSCTLS,
             checkpoints=not cold,
-            agent=not cold,
+            cold=cold,
         )
         lane: Any = self.machine
         guest = Guest(lane, self.processors, lambda text: None)

@@ -21,7 +21,7 @@ from lab.record import CellResult, RunOptions, RunResult, Status
 from lab.run import start
 from lab.run.estimates import Estimates
 from lab.run.journal import LOCK
-from lab.run.observer import Silent
+from lab.run.observer import Observer
 from lab.run.scheduler import Scheduler
 from tests.builders.facts import facts
 
@@ -65,7 +65,7 @@ class Even(Estimates):
         return self.bring_up(guest)
 
 
-class Heard(Silent):
+class Heard(Observer):
     """An observer that remembers."""
 
     def __init__(self) -> None:

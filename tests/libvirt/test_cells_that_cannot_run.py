@@ -159,11 +159,10 @@ def test_cells_decided_together_are_written_once(lab: Lab, monkeypatch: pytest.M
     assert written == [0, len(run.cells), len(run.cells)]
 
 
-def test_offline_guests_whose_images_are_ready_are_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: True)
-    assert statuses(lab.run(offline=True)) == PASSED
-
-
-def test_no_server_is_asked_for_guests_that_are_built_here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("offline", [True, False])
+def test_no_server_is_asked_for_guests_that_are_ready_or_built_here(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: offline)
     monkeypatch.setattr(download, "unreachable", never)
-    assert statuses(lab.run()) == PASSED
+    assert statuses(lab.run(offline=offline)) == PASSED

@@ -61,8 +61,9 @@ def test_a_flaky_cell_has_nothing_to_cure(lab: Lab, trials: list[tuple[str, str]
     assert trials == []
 
 
+@pytest.mark.parametrize("retries", [0, 1])
 def test_a_lane_that_a_remedy_killed_keeps_its_cell_s_result_and_costs_no_other_cell(
-    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, retries: int
 ) -> None:
     killed = [RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="the machine is gone")]
 
@@ -72,11 +73,13 @@ def test_a_lane_that_a_remedy_killed_keeps_its_cell_s_result_and_costs_no_other_
 
     monkeypatch.setattr(Trials, "all", kill)
     lab.cell = at("debian-13/stock", blocked)
-    run = lab.run(guests=ONE, remedies=True, retries=0)
+    run = lab.run(guests=ONE, remedies=True, retries=retries)
     assert statuses(run) == {"debian-13": ["xfail", "pass"]}
-    assert run.cells[0].remedies == killed
-    # The other one has a lane of its own.
-    assert lab.lanes() == [["stock"], ["max-userns-zero"]]
+    # When every lane dies in them, the trials are given up.
+    assert (run.cells[0].remedies, run.cells[0].has_more_to_try) == (killed, True)
+    assert len(run.cells[0].retried) == retries
+    # The other one has a lane of its own, and the suite is not run again.
+    assert [cells for cells in lab.lanes() if cells] == [["stock"], ["max-userns-zero"]]
 
 
 def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
@@ -112,21 +115,6 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
     assert (run.cells[0].unfinished, run.cells[0].has_more_to_try) == (False, False)
     assert any("the rest of its trials is to be made on a fresh lane" in note for note in lab.heard.notes)
     assert "Reached target" in (lab.folder / run.cells[0].folder / "fault-1/console.log").read_text()
-
-
-def test_trials_are_given_up_when_every_lane_dies_in_them(
-    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def kill(each: Trials) -> list[RemedyResult]:
-        each.runner.running.lane.domain.destroy()
-        return [RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="it is gone")]
-
-    monkeypatch.setattr(Trials, "all", kill)
-    lab.cell = at("debian-13/stock", blocked)
-    run = lab.run(guests=ONE, variants=["stock"], remedies=True, retries=1)
-    assert len(lab.booted) == 2
-    assert statuses(run) == {"debian-13": ["xfail"]}
-    assert (len(run.cells[0].retried), run.cells[0].has_more_to_try) == (1, True)
 
 
 def test_an_interrupt_while_remedies_are_tried_leaves_those_to_a_later_run(

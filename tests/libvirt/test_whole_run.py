@@ -28,11 +28,6 @@ def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> No
     assert {step.lane for step in run.run.steps} == {lane.label for lane in run.run.lanes}
 
 
-def test_every_cell_says_how_to_run_it_again(lab: Lab) -> None:
-    rerun = lab.run(cold=True).cells[3].rerun
-    assert rerun == "lab matrix -g debian-13 -v max-userns-zero --build 0.10.8 --cold --rootfs /layout"
-
-
 @pytest.mark.parametrize(
     ("kernel_seconds", "speed"),
     [(None, ""), (7.0, "; this host boots a kernel 14 times slower than ordinary hardware with KVM")],

@@ -13,15 +13,14 @@ from lab.base.paths import Paths
 from lab.builds import sandbox
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading, remedies
-from lab.guest import ready
 from lab.images import download
-from lab.machine import clock, lane, ports, states
+from lab.machine import clock, lane, ports
 from lab.machine.acceleration import Acceleration
 from lab.record import RunResult, Status
 from lab.run import scheduler
 from lab.run.journal import Journal
 from tests.builders import rust
-from tests.builders.guests import EMULATION, Bench
+from tests.builders.guests import EMULATION, Bench, without_machines
 from tests.builders.mirror import Mirror, SigningKey, definitions, key_ring, serving
 
 
@@ -155,8 +154,7 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         file.write_text(build.name)
         return {file.name: file}
 
-    monkeypatch.setattr(states, "FREE_GIB", 0.0)
-    monkeypatch.setattr(ready, "wait_ready", lambda session, check, **_more: None)
+    without_machines(monkeypatch)
     monkeypatch.setattr(Wheel, "fetch", fetch)
 
     def make(acceleration: Acceleration) -> Bench:

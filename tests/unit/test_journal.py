@@ -104,8 +104,13 @@ def test_what_a_resumed_run_keeps_is_decided_and_stays_as_it_was(tmp_path: Path)
     old = STOCK.result(Status.FAIL, reason="from before").model_copy(update={"evidence": ["of/then"]})
     growing = record(tmp_path, kept=[old])
     assert [growing.is_decided(cell) for cell in CELLS] == [True, False]
+    assert growing.passing(BUILDS[1]) == []
     growing.decide(OTHER, OTHER.result(Status.PASS))
     assert RunResult.read(tmp_path).cells[0] == old
+    assert [cell.variant for cell in growing.passing(BUILDS[1])] == ["max-userns-zero"]
+    assert growing.passing(BUILDS[0]) == []
+    growing.decide(OTHER, OTHER.result(Status.FAIL))
+    assert growing.passing(BUILDS[1]) == []
 
 
 def test_unwritten_results_leave_the_last_ones_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,15 +133,9 @@ def test_unwritten_results_leave_the_last_ones_whole(tmp_path: Path, monkeypatch
     assert told(RunResult.read(tmp_path)) == [("pass", ""), ("not-run", "not reached yet")]
 
 
-def test_lanes_and_the_digests_of_what_was_deployed_are_kept(tmp_path: Path) -> None:
-    growing = record(tmp_path)
-    growing.deployed(BUILDS[1], {"boxlite.whl": "2" * 64})
-    made = LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={"boot": 2.0})
-    growing.add_lane(made)
-    growing.write()
-    info = RunResult.read(tmp_path).run
-    assert [build.files for build in info.builds] == [{}, {"boxlite.whl": "2" * 64}]
-    assert info.lanes == [made]
+def lane(label: str = "debian-13", **more: Any) -> LaneRecord:
+    guest = label.partition(" ")[0]
+    return LaneRecord(guest=guest, image="1" * 64, fork="memory", seconds={"boot": 2.0}, label=label, **more)
 
 
 def test_a_host_is_described_with_what_it_runs_guests_with() -> None:
@@ -151,11 +150,14 @@ def test_a_host_is_described_with_what_it_runs_guests_with() -> None:
 def test_a_run_names_the_host_that_it_began_on_and_its_lanes_name_their_own(tmp_path: Path) -> None:
     growing = record(tmp_path)
     first, second = host(), host(kernel="6.18", acceleration="KVM")
-    assert [growing.begin_on(each) for each in (first, second)] == [True, False]
-    for label, each in (("debian-13", first), ("debian-13 #2", second), ("debian-12", second)):
-        guest = label.partition(" ")[0]
-        lane = LaneRecord(guest=guest, image="1" * 64, fork="memory", seconds={}, label=label, host=each)
-        growing.add_lane(lane)
+    assert growing.info.hosts() == []
+    assert [growing.begin_on(ran_on) for ran_on in (first, second)] == [True, False]
+    assert growing.info.hosts() == [first]
+    growing.add_lane(lane("debian-14"))
+    # A lane that says nothing ran on the host of its run.
+    assert growing.info.hosts("debian-14", "debian-14") == [first]
+    for label, ran_on in (("debian-13", first), ("debian-13 #2", second), ("debian-12", second)):
+        growing.add_lane(lane(label, host=ran_on))
     growing.write()
     info = RunResult.read(tmp_path).run
     assert info.host == first
@@ -163,16 +165,6 @@ def test_a_run_names_the_host_that_it_began_on_and_its_lanes_name_their_own(tmp_
     assert info.hosts("debian-12") == [second]
     assert info.hosts("debian-13") == info.hosts("debian-13", "unknown") == [first, second]
     assert info.hosts("debian-13", "debian-13 #2") == [second]
-
-
-def test_lanes_of_older_records_ran_on_the_host_of_their_run(tmp_path: Path) -> None:
-    info = record(tmp_path).info
-    info.host = host()
-    assert info.hosts() == [host()]
-    info.lanes.append(LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={}))
-    assert info.hosts("debian-13", "debian-13") == [host()]
-    info.host = None
-    assert info.hosts() == []
 
 
 def test_a_folder_in_which_another_lab_is_at_work_is_refused(tmp_path: Path) -> None:
@@ -185,38 +177,31 @@ def test_a_folder_in_which_another_lab_is_at_work_is_refused(tmp_path: Path) -> 
 
 
 def test_a_folder_is_free_again_whatever_ended_the_run(tmp_path: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(RuntimeError), locked_folder(tmp_path):
-            with pytest.raises(UsageError), locked_folder(tmp_path):
-                pass
-            raise RuntimeError("a bug")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_lab_left_half_written_goes_when_the_next_one_is_at_work(tmp_path: Path) -> None:
     half, whole = tmp_path / ".results.json.abc123", tmp_path / "results.json"
     for file in (half, whole):
         file.write_text("{")
-    with locked_folder(tmp_path):
-        assert not half.exists()
-    assert whole.exists()
+    for _ in range(2):
+        with pytest.raises(RuntimeError), locked_folder(tmp_path):
+            # What a lab left half-written goes when the next one is at work.
+            assert not half.exists()
+            with pytest.raises(UsageError), locked_folder(tmp_path):
+                pass
+            raise RuntimeError("a bug")
+    assert list(tmp_path.iterdir()) == [whole]
 
 
-def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(paths: Paths) -> None:
+def test_each_run_has_a_folder_of_its_own(paths: Paths, tmp_path: Path) -> None:
     folders = set()
-    for _ in range(3):
+    for _ in range(3):  # In the same second.
         folder = new_folder(paths.runs, None)
         folder.mkdir(parents=True)
         folders.add(folder)
     assert len(folders) == 3
     assert {folder.parent for folder in folders} == {paths.runs}
-
-
-def test_a_folder_with_a_run_in_it_is_not_used_again(tmp_path: Path) -> None:
-    assert new_folder(tmp_path / "runs", tmp_path) == tmp_path
+    assert new_folder(paths.runs, tmp_path) == tmp_path
     (tmp_path / "results.json").write_text(json.dumps({}))
     with pytest.raises(UsageError, match=f"-o {tmp_path}: there is a run in it already"):
-        new_folder(tmp_path / "runs", tmp_path)
+        new_folder(paths.runs, tmp_path)
 
 
 def many(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
@@ -227,20 +212,19 @@ def many(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
     return growing
 
 
-def lane_record(label: str) -> LaneRecord:
-    return LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={"boot": 2.0}, label=label)
-
-
 def test_a_large_record_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     growing = many(tmp_path, monkeypatch)
     whole = (tmp_path / "results.json").read_bytes()
     growing.deployed(BUILDS[1], {"boxlite.whl": "2" * 64})
-    growing.add_lane(lane_record("debian-13"))
+    growing.add_lane(lane())
     growing.decide(OTHER, OTHER.result(Status.FAIL, reason="so it is"))
     growing.decide(OTHER, OTHER.result(Status.PASS))
     assert (tmp_path / "results.json").read_bytes() == whole
     assert RunResult.read(tmp_path) == growing.result()
     assert told(growing.result()) == [("not-run", "not reached yet"), ("pass", "")]
+    info = RunResult.read(tmp_path).run
+    assert [build.files for build in info.builds] == [{}, {"boxlite.whl": "2" * 64}]
+    assert info.lanes == [lane()]
     run = growing.finish(interrupted=False)
     assert (tmp_path / "results.json").read_bytes() != whole
     assert RunResult.read(tmp_path) == run
@@ -330,12 +314,3 @@ def test_after_a_failed_line_all_is_written(tmp_path: Path, monkeypatch: pytest.
         "pass",
     ]
     assert RunResult.read(tmp_path) == growing.result()
-
-
-def test_the_cells_that_passed_are_known_by_build(tmp_path: Path) -> None:
-    growing = record(tmp_path, kept=[STOCK.result(Status.PASS)])
-    growing.decide(OTHER, OTHER.result(Status.PASS))
-    assert [cell.variant for cell in growing.passing(BUILDS[1])] == ["stock", "max-userns-zero"]
-    growing.decide(OTHER, OTHER.result(Status.FAIL))
-    assert [cell.variant for cell in growing.passing(BUILDS[1])] == ["stock"]
-    assert growing.passing(BUILDS[0]) == []

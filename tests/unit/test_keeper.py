@@ -9,16 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
-from lab.base.wait import Deadline, wait_for
 from lab.lane import shell
 from lab.lane.shell import MARK, Kept
 from lab.machine import leftovers
 from lab.machine.leftovers import Removed
+from tests.builders.processes import wait_until_ended
 
 # Keeps a guest without a machine: it is up at once, and dead when its lane's folder has the file `dead`.
 # Arguments: the lab's home, and what happens instead of its coming up.
@@ -102,50 +101,35 @@ def keep(paths: Paths) -> Kept:
     return shell.find_kept(paths, done.stdout.splitlines()[-1])
 
 
-def is_gone(pid: int) -> bool | None:
-    """Whether a process ended; None if not, for `wait_for`."""
-    try:
-        return True if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return True
-
-
 def nothing_is_left(paths: Paths) -> bool:
     return not leftovers.lanes(paths) and not list(paths.ports.glob("*.lock"))
 
 
 def test_a_kept_guest_outlives_its_command_and_its_end_leaves_nothing(paths: Paths) -> None:
+    # `keep` reads the pipe of standard output until all who have it closed it: this would hang otherwise.
     kept = keep(paths)
+    folder = kept.entrance.folder
     assert shell.all_kept(paths) == [kept]
-    assert (kept.name, kept.cell) == (kept.entrance.folder.name, "debian-13/stock/0.10.8")
+    assert (kept.name, kept.cell) == (folder.name, "debian-13/stock/0.10.8")
     kept.check_alive()
+    # Only its owner can read the way into it, and it has left the command's terminal and pipes.
+    assert [stat.S_IMODE((folder / name).stat().st_mode) for name in (MARK, "key")] == [0o600, 0o600]
+    assert os.getsid(kept.keeper) == kept.keeper
+    streams = [Path(f"/proc/{kept.keeper}/fd/{number}").resolve() for number in (0, 1, 2)]
+    assert streams == [Path("/dev/null")] * 3
     # It belongs to a lab that is alive: no command removes it.
     assert leftovers.reap(paths) == Removed([], [])
     shell.end_kept(kept)
     assert nothing_is_left(paths)
-    wait_for(lambda: is_gone(kept.keeper), Deadline(10, "the keeper's end"))
+    wait_until_ended(kept.keeper)
     with pytest.raises(LabError, match="is gone"):
         kept.check_alive()
-
-
-def test_only_the_owner_can_read_the_way_into_a_kept_guest(paths: Paths) -> None:
-    folder = keep(paths).entrance.folder
-    modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in (MARK, "key")}
-    assert modes == {MARK: 0o600, "key": 0o600}
-
-
-def test_a_keeper_leaves_the_terminal_and_the_pipes_of_the_command(paths: Paths) -> None:
-    # `keep` reads the pipe of standard output until all who have it closed it: this would hang otherwise.
-    kept = keep(paths)
-    assert os.getsid(kept.keeper) == kept.keeper
-    streams = [Path(f"/proc/{kept.keeper}/fd/{number}").resolve() for number in (0, 1, 2)]
-    assert streams == [Path("/dev/null")] * 3
 
 
 def test_what_a_killed_keeper_leaves_is_removed_by_the_next_command(paths: Paths) -> None:
     kept = keep(paths)
     os.kill(kept.keeper, signal.SIGKILL)
-    wait_for(lambda: is_gone(kept.keeper), Deadline(10, "the keeper's end"))
+    wait_until_ended(kept.keeper)
     assert shell.all_kept(paths) == []
     assert leftovers.reap(paths).lanes == [kept.name]
     assert nothing_is_left(paths)
@@ -154,7 +138,7 @@ def test_what_a_killed_keeper_leaves_is_removed_by_the_next_command(paths: Paths
 def test_a_keeper_whose_machine_died_ends_by_itself(paths: Paths) -> None:
     kept = keep(paths)
     (kept.entrance.folder / "dead").touch()
-    wait_for(lambda: is_gone(kept.keeper), Deadline(10, "the keeper's end"))
+    wait_until_ended(kept.keeper)
     assert nothing_is_left(paths)
 
 
@@ -193,7 +177,7 @@ def test_an_ended_command_keeps_no_guest(paths: Paths, number: signal.Signals) -
     with booting(paths) as (started, keeper_id):
         started.send_signal(number)
         started.communicate(timeout=30)
-        wait_for(lambda: is_gone(keeper_id), Deadline(10, "the keeper's end"))
+        wait_until_ended(keeper_id)
     assert nothing_is_left(paths)
 
 

@@ -45,7 +45,7 @@ def answers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], 
     bench.machine.agent = bench.folder / "agent"
     monkeypatch.setattr(lane_guest, "Agent", meet)
     monkeypatch.setattr(Guest, "start_agent", LaneGuest.start_agent)
-    monkeypatch.setattr(Guest, "wait_answering", lambda self: self.lane.do("SSH answers"))
+    monkeypatch.setattr(Session, "wait_open", lambda *_: bench.machine.do("SSH answers"))
     run: Any = lambda _session, _command, **_: bench.machine.do("start agent")  # noqa: E731
     monkeypatch.setattr(Session, "run", run)
     return found

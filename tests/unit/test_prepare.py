@@ -39,7 +39,6 @@ IMAGE = base_image(Path("/store/cloud"), Firmware.BIOS)
 EMULATION = Acceleration(False, "a test")
 pytestmark = pytest.mark.usefixtures("roomy")
 Usage = namedtuple("Usage", "total used free")
-Work = Callable[[Preparation, Guest, BaseImage, Path], None]
 
 
 def preparation(paths: Paths, say: Callable[[str], None] = lambda text: None) -> Preparation:
@@ -48,14 +47,6 @@ def preparation(paths: Paths, say: Callable[[str], None] = lambda text: None) ->
 
 def works(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Path) -> None:
     disk.write_text("a prepared disk")
-
-
-def fails(error: BaseException) -> Work:
-    def work(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Path) -> NoReturn:
-        disk.write_text("half of it")
-        raise error
-
-    return work
 
 
 @pytest.fixture
@@ -80,29 +71,23 @@ def test_a_built_image_is_ready_as_it_is(paths: Paths) -> None:
 
 
 @pytest.mark.parametrize("firmware", list(Firmware))
-def test_what_is_prepared_is_kept(paths: Paths, working: pytest.MonkeyPatch, firmware: Firmware) -> None:
+def test_what_is_prepared_is_kept_under_its_name_and_read_only(
+    paths: Paths, working: pytest.MonkeyPatch, firmware: Firmware
+) -> None:
     image = replace(IMAGE, firmware=firmware)
     assert prepare_image.find(paths, GUEST, image) is None
     made = prepare_image.ensure(preparation(paths), GUEST, image)
     working.setattr(prepare_image, "_boot_and_install", None)
-    assert (
-        prepare_image.ensure(preparation(paths), GUEST, image)
-        == prepare_image.find(paths, GUEST, image)
-        == made
-    )
+    assert prepare_image.ensure(preparation(paths), GUEST, image) == made
+    assert prepare_image.find(paths, GUEST, image) == made
     assert made.firmware is firmware
-
-
-def test_what_is_prepared_is_read_only_and_named(paths: Paths, working: pytest.MonkeyPatch) -> None:
-    made = prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     assert {file.name: file.stat().st_mode & 0o777 for file in made.folder.iterdir()} == {
         "disk.qcow2": 0o444,
         "manifest.json": 0o444,
     }
     assert made.manifest.disk_sha256 == sha256(made.disk) != IMAGE.manifest.disk_sha256
     assert made.manifest.inputs == prepare_image.inputs_digest(GUEST, IMAGE)
-    assert made.folder.name == f"prepared-ubuntu-24.04-{made.manifest.inputs[:16]}"
-    assert made.folder.parent == paths.images
+    assert made.folder == paths.images / f"prepared-ubuntu-24.04-{made.manifest.inputs[:16]}"
 
 
 def receive(paths: Paths, sent: BaseImage) -> None:
@@ -134,48 +119,37 @@ def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.
     again = prepare_image.find(here, GUEST, base)
     assert again
     assert again.folder == own.folder
+    # It is not taken for one of another disk.
+    assert prepare_image.find(here, GUEST, put_published(here, GUEST, kib=2048)) is None
 
 
-def test_it_is_not_taken_for_one_of_another_disk(tmp_path: Path) -> None:
-    paths = Paths(tmp_path, tmp_path)
-    base = put_published(paths, GUEST)
-    sent = put_prepared(Paths(tmp_path / "there", tmp_path / "there"), GUEST, base)
-    receive(paths, sent)
-    newer = put_published(paths, GUEST, kib=2048)
-    assert prepare_image.find(paths, GUEST, base)
-    assert prepare_image.find(paths, GUEST, newer) is None
+ANOTHER_DISK = replace(IMAGE, manifest=replace(IMAGE.manifest, disk_sha256="2" * 64))
+LARGER = GUEST.model_copy(update={"image": GUEST.image.model_copy(update={"disk_gib": 11})})
 
 
-def of_another_disk(_monkeypatch: pytest.MonkeyPatch) -> tuple[Guest, BaseImage]:
-    return GUEST, replace(IMAGE, manifest=replace(IMAGE.manifest, disk_sha256="2" * 64))
-
-
-def of_another_size(_monkeypatch: pytest.MonkeyPatch) -> tuple[Guest, BaseImage]:
-    return GUEST.model_copy(update={"image": GUEST.image.model_copy(update={"disk_gib": 11})}), IMAGE
-
-
-def with_other_packages(monkeypatch: pytest.MonkeyPatch) -> tuple[Guest, BaseImage]:
-    monkeypatch.setattr(prepare_image, "RECIPE", ("vim", *prepare_image.RECIPE[1:]))
-    return GUEST, IMAGE
-
-
-@pytest.mark.parametrize("change", [of_another_disk, of_another_size, with_other_packages])
+@pytest.mark.parametrize(
+    ("guest", "image", "changed"),
+    [
+        (GUEST, ANOTHER_DISK, ""),
+        (LARGER, IMAGE, ""),
+        (GUEST, IMAGE, "packages"),
+        # A comment in the seed is a change, too.
+        (GUEST, IMAGE, "seed"),
+    ],
+)
 def test_what_was_prepared_differently_does_not_count(
-    paths: Paths, working: pytest.MonkeyPatch, change: Callable[[pytest.MonkeyPatch], tuple[Guest, BaseImage]]
+    paths: Paths, working: pytest.MonkeyPatch, tmp_path: Path, guest: Guest, image: BaseImage, changed: str
 ) -> None:
-    prepare_image.ensure(preparation(paths), GUEST, IMAGE)
-    assert prepare_image.find(paths, GUEST, IMAGE) is not None
-    assert prepare_image.find(paths, *change(working)) is None
-
-
-def test_another_seed_does_not_count(paths: Paths, working: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     shutil.copytree(definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
     working.setattr(seed, "definitions", lambda: tmp_path / "own")
+    prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     assert prepare_image.find(paths, GUEST, IMAGE) is not None
-    with (tmp_path / "own" / "cloud-init" / "user-data.yaml").open("a") as file:
-        file.write("# A comment is a change too.\n")
-    assert prepare_image.find(paths, GUEST, IMAGE) is None
+    if changed == "packages":
+        working.setattr(prepare_image, "RECIPE", ("vim", *prepare_image.RECIPE[1:]))
+    elif changed == "seed":
+        with (tmp_path / "own" / "cloud-init" / "user-data.yaml").open("a") as file:
+            file.write("# A comment is a change too.\n")
+    assert prepare_image.find(paths, guest, image) is None
 
 
 def test_both_package_managers_packages_are_part_of_the_recipe() -> None:
@@ -184,7 +158,7 @@ def test_both_package_managers_packages_are_part_of_the_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "expected"),
+    ("error", "expected"),
     [
         (NotPrepared("no bubblewrap", hint=None, evidence={}), NotPrepared),
         (KeyboardInterrupt(), KeyboardInterrupt),
@@ -192,9 +166,13 @@ def test_both_package_managers_packages_are_part_of_the_recipe() -> None:
     ],
 )
 def test_what_fails_half_way_leaves_nothing(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, raised: BaseException, expected: type[BaseException]
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, error: BaseException, expected: type[BaseException]
 ) -> None:
-    monkeypatch.setattr(prepare_image, "_boot_and_install", fails(raised))
+    def fails(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Path) -> NoReturn:
+        disk.write_text("half of it")
+        raise error
+
+    monkeypatch.setattr(prepare_image, "_boot_and_install", fails)
     with pytest.raises(expected):
         prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     assert folders(paths) == []
@@ -259,7 +237,6 @@ class InGuest:
     def __init__(self, lacks: list[str], installed: set[str], says: str = "") -> None:
         self.lacks, self.installed, self.says = lacks, installed, says
         self.ran: list[str] = []
-        self.quieted = 0
 
     def run(self, command: str, **_: Any) -> Output:
         if "dpkg-query" in command:
@@ -273,7 +250,6 @@ class InGuest:
     def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> dict[str, Any]:
         assert name == "quiet"
         assert argument["seconds"] <= EMULATION.speed.from_kvm(seconds)
-        self.quieted += 1
         return {"masked": ["apt-daily.timer"], "not_masked": {}, "not_executable": [], "held": []}
 
     def close(self) -> None:
@@ -348,24 +324,6 @@ def test_only_what_is_missing_is_installed_by_cloud_init(complete: Complete) -> 
     assert "cloud-init single --name package_update_upgrade_install" in install
     assert 'packages: ["bubblewrap"]' in install
     assert "cloud-init clean" in clean
-
-
-def test_packages_are_installed_again_if_another_program_held_apts_lock(complete: Complete) -> None:
-    class Busy(InGuest):
-        def run(self, command: str, **options: Any) -> Output:
-            if "cloud-init single" in command:
-                self.installed = {"bubblewrap"} if self.quieted == 3 else set()
-            return super().run(command, **options)
-
-    inside = Busy(["bubblewrap"], set(), "E: Could not get lock /var/lib/dpkg/lock-frontend\n")
-    complete(inside)
-    assert inside.quieted == 3
-    assert len([command for command in inside.ran if "cloud-init single" in command]) == 3
-    # It does not help to try again where no lock is to blame.
-    other = InGuest(["bubblewrap"], set(), "E: Unable to locate package\n")
-    with pytest.raises(PackagesMissing):
-        complete(other)
-    assert other.quieted == 1
 
 
 def test_what_could_not_be_installed_is_named_with_the_guest_s_own_last_words(complete: Complete) -> None:

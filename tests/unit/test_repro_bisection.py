@@ -317,7 +317,7 @@ def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
 
     def serve(worker: Worker) -> None:
         lanes.append(worker.number)
-        while ticket := worker._shared.backlog.take(worker.machine.name, worker.number):
+        while ticket := worker._backlog.take(worker.machine.name, worker.number):
             does = bad if Version(ticket.cell.build.version) >= Version("0.10.3") else good
             worker._decisions.decide(ticket, does(ticket.cell))
 

@@ -37,44 +37,40 @@ from tests.builders.guests import (
     SYSCTLS,
     Bench,
     Guest,
-    Machine,
     asked_for,
     cell,
     fails,
 )
 
+AT_ONCE = LaneDied("stopped at once\nits console stayed empty")
 
-def dies(machine: Machine, times: int) -> Callable[[], None]:
-    """Dies at its first boots, as often as it is told."""
 
+@pytest.mark.parametrize(
+    ("error", "deaths", "boots"),
+    [
+        (AT_ONCE, 1, ["start", "stop", "overlay on base/disk.qcow2", "start"]),
+        (AT_ONCE, 2, ["start", "stop", "overlay on base/disk.qcow2", "start"]),
+        # A full disk would end the second boot, too.
+        (WriteFailed("the machine stopped at a failed write: 0 MiB are free"), 1, ["start"]),
+    ],
+    ids=["dies once", "dies twice", "full disk"],
+)
+def test_a_machine_that_dies_while_booting_is_booted_once_more(
+    bench: Bench, error: LaneDied, deaths: int, boots: list[str]
+) -> None:
     def die() -> None:
-        if machine.did.count("start") <= times:
-            raise LaneDied("stopped at once\nits console stayed empty")
+        if bench.machine.did.count("start") <= deaths:
+            raise error
 
-    return die
-
-
-def test_a_machine_that_dies_while_booting_is_booted_again_from_a_new_overlay(bench: Bench) -> None:
-    bench.machine.when["start"] = dies(bench.machine, 1)
+    bench.machine.when["start"] = die
     served = bench.service(stores=False)
-    served.start()
-    assert bench.machine.did == ["start", "stop", "overlay on base/disk.qcow2", "start"]
-    assert served.record().note == "booted twice: stopped at once"
-
-
-def test_a_machine_that_dies_twice_is_given_up(bench: Bench) -> None:
-    bench.machine.when["start"] = dies(bench.machine, 2)
-    with pytest.raises(LaneDied):
-        bench.service(stores=False).start()
-    assert bench.machine.did.count("start") == 2
-
-
-def test_a_machine_that_a_full_disk_stopped_is_not_booted_again(bench: Bench) -> None:
-    full = WriteFailed("the machine stopped at a failed write: 0 MiB are free")
-    bench.machine.when["start"] = fails(full)
-    with pytest.raises(WriteFailed):
-        bench.service(stores=False).start()
-    assert bench.machine.did.count("start") == 1
+    if deaths < boots.count("start"):
+        served.start()
+        assert served.record().note == "booted twice: stopped at once"
+    else:
+        with pytest.raises(type(error)):
+            served.start()
+    assert bench.machine.did == boots
 
 
 def test_an_error_has_the_machine_s_last_words(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

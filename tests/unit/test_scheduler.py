@@ -3,12 +3,12 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
 from lab import catalog
-from lab.base.errors import LabError, UsageError
+from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
@@ -17,15 +17,15 @@ from lab.machine import clock
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Limits, Memory
 from lab.machine.clock import Clock
-from lab.plan import Cell, choose
-from lab.record import CellResult, LaneRecord, RunOptions, RunResult, Status
+from lab.plan import choose
+from lab.record import LaneRecord, RunOptions, RunResult, Status
 from lab.run import scheduler, start
-from lab.run.journal import LOCK, ResultsNotWritten
-from lab.run.observer import Silent
+from lab.run.observer import Observer
 from lab.run.scheduler import Scheduler
 from lab.run.worker import Worker
 from tests.builders.facts import facts
-from tests.builders.processes import LOCK_HOLDER, other_process
+from tests.builders.guests import fails
+from tests.builders.lab import Heard
 from tests.builders.runs import host
 
 KNOWN = catalog.load()
@@ -42,18 +42,6 @@ BLOCKED = [
 ]
 
 
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.cells: list[CellResult] = []
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def cell(self, result: CellResult) -> None:
-        self.cells.append(result)
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def no_lane(*_: object) -> None:
@@ -68,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **more: Any) -> Scheduler:
     begun = start.begin(folder, CELLS, command="lab matrix", options=RunOptions(rootfs="/layout"), shard=None)
     paths = Paths(cache=folder.parent / "cache", state=folder.parent / "state")
-    shows, limits = observer or Silent(), Limits(jobs=2, memory_mib=memory)
+    shows, limits = observer or Observer(), Limits(jobs=2, memory_mib=memory)
     return Scheduler(begun.cells, paths, folder, "", begun.info, limits, shows, **more)
 
 
@@ -90,7 +78,7 @@ def test_each_guest_is_asked_for_every_variant_s_sysctls(folder: Path) -> None:
     cells = [CELLS[0], replace(CELLS[1], variant=own)]
     asked = replace(run_of(folder), cells=cells)._share().work.sysctls
     assert IPC in asked
-    assert set(asked) == {IPC, *(name for each in KNOWN.variants.values() for name in each.sysctls)}
+    assert set(asked) == {IPC, *KNOWN.sysctls()}
     assert IPC not in run_of(folder)._share().work.sysctls
     # A kept result may be of a catalog with more variants.
     kept = CELLS[0].result(Status.PASS).model_copy(update={"facts": facts(sysctls={IPC: "31437"})})
@@ -104,13 +92,6 @@ def test_a_run_of_which_everything_is_kept_is_at_its_end(folder: Path) -> None:
     assert run.run.finished is not None
 
 
-def test_where_no_results_can_be_written_nothing_is_begun(folder: Path) -> None:
-    (folder / "results.json").mkdir(parents=True)
-    with pytest.raises(ResultsNotWritten, match=f"the results cannot be written into {folder}: Is a directory"):
-        run_of(folder).run()
-    assert not (folder / LOCK).exists()
-
-
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -121,55 +102,20 @@ def test_where_no_results_can_be_written_nothing_is_begun(folder: Path) -> None:
 def test_a_run_that_could_not_be_prepared_leaves_no_record(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
-    def fail(_folder: Path) -> NoReturn:
-        raise error
-
-    monkeypatch.setattr(rootfs, "make", fail)
+    monkeypatch.setattr(rootfs, "make", lambda _folder: fails(error)())
     run = run_of(folder)
-    own_rootfs = run.info.model_copy(update={"options": RunOptions()})
     with pytest.raises(LabError, match=said):
-        replace(run, info=own_rootfs).run()
+        replace(run, info=run.info.model_copy(update={"options": RunOptions()})).run()
     assert list(folder.iterdir()) == []
-
-
-def test_a_run_that_another_lab_is_at_work_on_is_left_alone(folder: Path) -> None:
-    folder.mkdir()
-    with other_process(LOCK_HOLDER, folder / LOCK), pytest.raises(UsageError, match="another lab is at work"):
-        run_of(folder).run()
-    assert [file.name for file in folder.iterdir()] == [LOCK]
-
-
-def test_added_cells_join_the_open_lane(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lanes: list[list[str]] = []
-
-    def serve(worker: Worker) -> None:
-        lanes.append([])
-        while ticket := worker._shared.backlog.take(worker.machine.name, worker.number):
-            lanes[-1].append(ticket.cell.build.name)
-            worker._decisions.decide(ticket, ticket.cell.result(Status.PASS))
-
-    def follow(result: CellResult) -> list[Cell]:
-        following = {"0.10.8": "0.10.0", "0.10.0": "0.9.5"}.get(result.build)
-        return [replace(CELLS[0], build=Wheel(following, following))] if following else []
-
-    monkeypatch.setattr(Worker, "work", serve)
-    heard = Heard()
-    begun = run_of(folder, observer=heard, follow=follow)
-    run = replace(begun, cells=CELLS[:1]).run()
-    assert lanes == [["0.10.8", "0.10.0", "0.9.5"]]
-    assert [(cell.build, cell.status) for cell in run.cells] == [(name, "pass") for name in lanes[0]]
-    assert [build.name for build in run.run.builds] == lanes[0]
-    assert heard.cells == run.cells
-    assert RunResult.read(folder) == run
 
 
 def test_a_resumed_run_keeps_both_hosts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def serve(worker: Worker) -> None:
         here = host(kernel=kernel)
-        worker._shared.journal.begin_on(here)
+        worker._journal.begin_on(here)
         made = LaneRecord(guest=worker.machine.guest.name, image="1" * 64, fork="memory", seconds={})
-        worker._shared.journal.add_lane(made.model_copy(update={"label": worker.label, "host": here}))
-        while ticket := worker._shared.backlog.take(worker.machine.name, worker.number):
+        worker._journal.add_lane(made.model_copy(update={"label": worker.label, "host": here}))
+        while ticket := worker._backlog.take(worker.machine.name, worker.number):
             worker._decisions.decide(ticket, ticket.cell.result(status), worker.label)
 
     monkeypatch.setattr(Worker, "work", serve)
@@ -181,7 +127,7 @@ def test_a_resumed_run_keeps_both_hosts(folder: Path, monkeypatch: pytest.Monkey
     again = replace(run_of(folder, kept=kept), info=first.run, cells=[CELLS[1], more]).run()
     assert [lane.label for lane in again.run.lanes] == ["debian-13", "debian-13 #2"]
     assert [cell.lane for cell in again.cells] == ["debian-13", "debian-13 #2"]
-    kernels = [[each.kernel for each in again.run.hosts(cell.guest, cell.lane)] for cell in again.cells]
+    kernels = [[host.kernel for host in again.run.hosts(cell.guest, cell.lane)] for cell in again.cells]
     assert kernels == [["6.12"], ["6.18"]]
     assert again.run.host == host(kernel="6.12")
 
@@ -191,8 +137,8 @@ def admitted(scheduler: Scheduler, number: int, acceleration: str) -> str:
     worker = scheduler._admit(number, {})
     if worker is None:
         return ""
-    worker._host = host(acceleration=acceleration)
-    scheduler._shared.backlog.lane_is_up(worker.machine.name, number)
+    worker.how = Acceleration(acceleration == "kvm", "")
+    scheduler._backlog.lane_is_up(worker.machine.name, number)
     return worker.label
 
 
@@ -237,7 +183,7 @@ def test_on_a_crowded_host_one_lane_is_opened_at_a_time_unless_boxes_are_in_time
     begun._shared = begun._share()
     begun._memory = Memory(None, available=lambda: 64_000)
     assert admitted(begun, 1, "emulation")
-    begun._workers[1]._how = how
+    begun._workers[1].how = how
     assert (admitted(begun, 2, "emulation") != "") is (lanes == 2)
     assert admitted(begun, 3, "emulation") == ""
     assert heard.notes == ["8 other programs want the 2 processors of this host: this run takes longer"]

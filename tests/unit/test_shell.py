@@ -19,7 +19,6 @@ from lab.base.speed import Speed
 from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Guest as GuestDefinition
-from lab.guest import ready as guest_ready
 from lab.guest import suite
 from lab.guest.variant import NotInEffect
 from lab.images import store
@@ -29,7 +28,7 @@ from lab.machine import acceleration, states
 from lab.machine.lane import Endpoint
 from lab.machine.seed import new_keys
 from lab.plan import Cell
-from tests.builders.guests import EMULATION, RESTORED, Bench, Guest, base_image
+from tests.builders.guests import EMULATION, RESTORED, Bench, Guest, base_image, without_machines
 
 KNOWN = catalog.load()
 BUILD = Wheel("0.10.8", "0.10.8")
@@ -186,8 +185,7 @@ class Host:
         patch(rootfs, "make", self._rootfs)
         patch(running, "open_lane", self._open)
         patch(running, "LaneGuest", Guest)
-        patch(states, "FREE_GIB", 0.0)
-        patch(guest_ready, "wait_ready", lambda session, check, **_more: None)
+        without_machines(monkeypatch)
         patch(Wheel, "fetch", lambda build, *_: self._fetch(build))
 
     @property
@@ -236,16 +234,12 @@ def host(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 DEPLOYED = ["adopt", "start paused", "load build-0", "resume"]
 
 
-def test_the_first_one_stores_the_deployed_build_and_continues_from_it(host: Host) -> None:
+def test_the_first_shell_stores_the_deployed_build_and_later_ones_restore_it(host: Host) -> None:
     host.open()
     storing, used = host.did
     assert storing[:4] == ["start", "save boot", "suspend", "resume"]
     assert storing[-5:] == ["deploy 0.10.8", "save build-0", "stop", "rewind build-0", "stop"]
     assert used == [*DEPLOYED, "stop"]
-
-
-def test_later_ones_restore_the_deployed_build_and_nothing_else(host: Host) -> None:
-    host.open()
     stored = {file: file.read_bytes() for file in host.paths.states.rglob("*.qcow2")}
     host.benches.clear()
     host.open()

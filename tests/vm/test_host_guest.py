@@ -40,7 +40,7 @@ def ready(paths: Paths, image: BaseImage, wheels: Path) -> Iterator[tuple[Host, 
         host.guest.session.close()  # A login has the groups of its beginning.
         for who in USERS:
             host.first[who] = host.lab("doctor", who=who)
-        yield host, host.guest.take_snapshot("ready")
+        yield host, MemoryCheckpoint.take(host.guest.lane, "ready")
 
 
 @pytest.fixture
