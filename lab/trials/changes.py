@@ -46,8 +46,8 @@ class Change:
         for kind, knob in self.settings.items():
             own = variant.knobs[kind].parts() if kind in variant.knobs else []
             kept = [part for part in own if part != knob and not _contradict(part, knob)]
-            wanted = kept if self.without else [*kept, knob]
-            update[kind] = reduce(type(knob).combined, wanted) if wanted else None
+            parts = kept if self.without else [*kept, knob]
+            update[kind] = reduce(type(knob).combined, parts) if parts else None
         return variant.model_copy(update=update)
 
 
@@ -74,9 +74,9 @@ def leading(variant: Variant, here: Facts, there: Facts) -> list[Change]:
     return made
 
 
-def of_catalog(known: Catalog) -> list[Change]:
+def of_catalog(catalog: Catalog) -> list[Change]:
     """The variants with a single kind of setting; those that are expected to pass come first."""
-    single = [variant for variant in known.variants.values() if len(variant.knobs) == 1]
+    single = [variant for variant in catalog.variants.values() if len(variant.knobs) == 1]
     single.sort(key=lambda variant: variant.expect.cause is not None)
     return [Change(variant.name, variant.knobs) for variant in single]
 

@@ -45,12 +45,14 @@ def smallest[T](whole: Sequence[T], does: Callable[[Sequence[T]], bool]) -> list
     """
     part, count = list(whole), 2
     while len(part) > 1:
-        chunks = _split(part, count)
+        # Chunks of nearly the same length.
+        ends = [len(part) * number // count for number in range(count + 1)]
+        chunks = [part[start:end] for start, end in pairwise(ends)]
         if alone := next((chunk for chunk in chunks if does(chunk)), None):
             part, count = alone, 2
             continue
         # With two chunks, each is the rest of the other.
-        rests = [_without(chunks, chunk) for chunk in chunks] if count > 2 else []
+        rests = [part[:start] + part[end:] for start, end in pairwise(ends)] if count > 2 else []
         if rest := next((rest for rest in rests if does(rest)), None):
             part, count = rest, count - 1
             continue
@@ -58,16 +60,6 @@ def smallest[T](whole: Sequence[T], does: Callable[[Sequence[T]], bool]) -> list
             break
         count = min(2 * count, len(part))
     return part
-
-
-def _split[T](part: Sequence[T], count: int) -> list[list[T]]:
-    """The part split, in order, into `count` chunks of nearly the same length."""
-    ends = [len(part) * number // count for number in range(count + 1)]
-    return [list(part[start:end]) for start, end in pairwise(ends)]
-
-
-def _without[T](chunks: Sequence[list[T]], left_out: list[T]) -> list[T]:
-    return [element for chunk in chunks if chunk is not left_out for element in chunk]
 
 
 FOLDER = "experiment"
@@ -124,34 +116,23 @@ class Steps:
     made: list[ExperimentStep] = field(default_factory=list)
     seen: dict[tuple[str, ...], tuple[Facts, SuiteUser]] = field(default_factory=dict)
 
-    def forget_faults(self) -> None:
-        """Forget the steps that met a fault of the lab: they are to be made again."""
-        self.made = [step for step in self.made if step.outcome is not StepOutcome.ERROR]
-
 
 @dataclass
 class Series:
-    """The forks of one experiment. `tests` are those that decide."""
+    """The forks of one experiment. `tests` are those that decide; `steps` and `seen` are those of `Steps`."""
 
     policy: Policy
     runner: CellRunner
     cell: Cell
     tests: Sequence[str]
-    so_far: Steps = field(default_factory=Steps)
+    steps: list[ExperimentStep]
+    seen: dict[tuple[str, ...], tuple[Facts, SuiteUser]]
     _start: float = field(default_factory=time.monotonic)
     _forks: int = 0
 
     @property
     def folder(self) -> Path:
         return self.runner.folder / self.cell.folder / FOLDER
-
-    @property
-    def steps(self) -> list[ExperimentStep]:
-        return self.so_far.made
-
-    @property
-    def seen(self) -> dict[tuple[str, ...], tuple[Facts, SuiteUser]]:
-        return self.so_far.seen
 
     def outcome(self, changes: Sequence[Change]) -> StepOutcome:
         """What these changes lead to. A step that was made before is not made again. Raises Stopped."""
@@ -164,6 +145,10 @@ class Series:
 
     def passes(self, changes: Sequence[Change]) -> bool:
         return self.outcome(changes) is StepOutcome.PASSES
+
+    def one_passes(self, possible: Sequence[Change]) -> bool:
+        """Try each of these alone, up to the first with which the cell passes. Raises Stopped."""
+        return any(self.passes([change]) for change in possible)
 
     def record(self, **results: object) -> Experiment:
         """All that was done, with what it showed."""
@@ -232,7 +217,7 @@ def with_experiment(
     cell: Cell,
     result: CellResult,
     passing: Sequence[CellResult],
-    so_far: Steps | None = None,
+    so_far: Steps,
 ) -> CellResult:
     """A cell's result with what an experiment on it found, if one is wanted.
 
@@ -241,13 +226,13 @@ def with_experiment(
     """
     if not is_wanted(policy, result):
         return result
-    so_far = so_far or Steps()
-    so_far.forget_faults()
+    # Steps that met a fault of the lab are made again.
+    so_far.made = [step for step in so_far.made if step.outcome is not StepOutcome.ERROR]
     suite = cell.build.suite
     failed = [
         test.name for test in result.tests if test.outcome is not Outcome.PASS and test.name in suite.tests
     ]
-    series = Series(policy, runner, cell, failed or suite.telling, so_far)
+    series = Series(policy, runner, cell, failed or suite.telling, so_far.made, so_far.seen)
     definitions = catalog.load()
     if result.status is Status.PASS:
         return result.model_copy(update={"experiment": _find_breaking(series, definitions)})
@@ -297,8 +282,12 @@ def _find_turning(
     try:
         _check_unchanged(series, StepOutcome.FAILS)
         first = _applicable(series, own)
-        if not _passes_alone(series, first) and not _pass_together(series, first):
-            _passes_alone(series, _applicable(series, others))
+        if not series.one_passes(first):
+            if len(first) > 1 and series.passes(first):
+                # The smallest part of them that passes is then in the steps.
+                smallest(first, series.passes)
+            else:
+                series.one_passes(_applicable(series, others))
     except Stopped as why:
         stopped = str(why)
     turned = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.PASSES]
@@ -309,18 +298,6 @@ def _find_turning(
         not_tried.append(NotTried(change="fewer of those that let it pass together", reason=reason))
     compared_with = f"{other.guest}/{other.variant}" if other else ""
     return series.record(compared_with=compared_with, turning=turning, not_tried=not_tried, stopped=stopped)
-
-
-def _passes_alone(series: Series, possible: Sequence[Change]) -> bool:
-    return any(series.passes([change]) for change in possible)
-
-
-def _pass_together(series: Series, possible: Sequence[Change]) -> bool:
-    """Whether all of these together let it pass; if so, the smallest part that does is then in the steps."""
-    if len(possible) < 2 or not series.passes(possible):
-        return False
-    smallest(possible, series.passes)
-    return True
 
 
 def _is_smallest(series: Series, turning: Sequence[str]) -> bool:

@@ -267,10 +267,7 @@ class Trials:
         return tried
 
     def _try(self, these: tuple[Remedy, ...]) -> Trial:
-        return self._before(these) or self._make(these)
-
-    def _before(self, these: tuple[Remedy, ...]) -> Trial | None:
-        """What came of these before, or why they are not tried at all; None if they are to be tried."""
+        """What came of these before, or why they are not tried at all, or what comes of them now."""
         name = _name(these)
         if before := next((result for result in self.before.remedies if result.name == name), None):
             return Trial(these, before)
@@ -279,7 +276,7 @@ class Trials:
                 name=name, result=RemedyOutcome.NOT_JUDGED, reason=reason, price=_price(these)
             )
             return Trial(these, result)
-        return None
+        return self._make(these)
 
     def _make(self, these: tuple[Remedy, ...]) -> Trial:
         """Try these in forks."""

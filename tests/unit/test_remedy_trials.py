@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from lab import catalog
-from lab.base.errors import LabError
 from lab.builds import SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant, remedies
@@ -198,7 +197,7 @@ def try_all(tmp_path: Path) -> Try:
     return run
 
 
-SYSCTL, LIMIT, NOCAPS = "userns-sysctl", "userns-limit", "apparmor-userns-nocaps"
+SYSCTL, LIMIT, NOCAPS, KVM = "userns-sysctl", "userns-limit", "apparmor-userns-nocaps", "kvm-denied"
 
 
 def results(tried: Mapping[str, RemedyResult]) -> dict[str, str]:
@@ -229,6 +228,9 @@ def test_every_candidate_has_its_fork_and_is_recorded_in_order(try_all: Try, tmp
     ]
     assert (tmp_path / base / "userns-clone-on.sh").read_text() == KNOWN["userns-clone-on"].script()
     assert "$ --yes\ndone(exit status 0)\n" in (tmp_path / base / "userns-clone-on.log").read_text()
+    # The stand-in for a lane does not time the suite.
+    assert list(cured.steps) == ["fork", "apply", "remedy", "evidence", "undo"]
+    assert list(tried["jailer-off"].steps) == ["fork", "apply", "evidence"]
     assert tried["jailer-off"].reason.startswith(
         "skipped: maximum_security_box_starts_and_executes: the jailer"
     )
@@ -249,58 +251,61 @@ def test_what_does_not_help_says_what_fails_and_why_and_keeps_all_evidence(try_a
     assert not any("+" in name for name in tried)
 
 
-def test_a_remedy_that_breaks_what_worked_makes_it_worse(try_all: Try) -> None:
-    guest = Guest([SYSCTL])
-    guest.instead["userns-clone-on"] = [lambda: a_suite(["standard_mode_enables_jailer"])] * 2
-    tried = try_all(guest)
-    assert tried["userns-clone-on"].result == "makes it worse"
-    assert tried["userns-clone-on"].reason.startswith("twice: standard_mode_enables_jailer passed without it: ")
-    assert guest.did.count("apply userns-clone-on") == 2
+WORSE, CURE, JAILER_OFF = "standard_mode_enables_jailer", "userns-clone-on", "jailer-off"
+SKIPPED = a_suite(BLOCKED[:1], "no /dev/kvm", Outcome.SKIP)
+
+
+@pytest.mark.parametrize(
+    ("causes", "remedy", "suite", "tries", "result", "reason"),
+    [
+        ([SYSCTL], CURE, a_suite([WORSE]), 2, "makes it worse", f"twice: {WORSE} passed without it: "),
+        # A failure that nothing explains is looked at twice.
+        ([SYSCTL], CURE, a_suite(BLOCKED), 2, "does not help", f"twice: {BLOCKED[0]} fails all the same: "),
+        # A box without a sandbox may fail for what blocks every box.
+        (
+            [SYSCTL, KVM],
+            JAILER_OFF,
+            a_suite(BLOCKED),
+            1,
+            "does not help",
+            f"{BLOCKED[0]} fails all the same: {KVM}",
+        ),
+        # What is skipped by no remedy is no success.
+        ([SYSCTL], CURE, SKIPPED, 1, "error", "skipped or not run, which is no coverage: jailer_enabled"),
+    ],
+)
+def test_what_a_suite_shows_under_a_remedy(
+    try_all: Try, causes: list[str], remedy: str, suite: SuiteRun, tries: int, result: str, reason: str
+) -> None:
+    guest = Guest(causes, {CURE: {SYSCTL}})
+    guest.instead["LAB_JAILER" if remedy == JAILER_OFF else remedy] = [lambda: suite] * tries
+    tried = try_all(guest)[remedy]
+    assert (tried.result, tried.reason.startswith(reason)) == (result, True), tried.reason
+    assert not any(guest.instead.values())
 
 
 def test_a_box_that_dies_once_under_a_remedy_tells_nothing_of_it(try_all: Try) -> None:
-    unblocked = "standard_mode_enables_jailer"
-    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    guest = Guest([SYSCTL], {CURE: {SYSCTL}})
     guest.is_emulated = False
-    guest.instead["userns-clone-on"] = [lambda: a_suite([unblocked], "The VM failed to start.")]
-    tried = try_all(guest)["userns-clone-on"]
+    guest.instead[CURE] = [lambda: a_suite([WORSE])]
+    tried = try_all(guest)[CURE]
     assert tried.result == "error"
-    assert tried.reason.startswith(f"two tries disagree: makes it worse: {unblocked} passed without it: ")
+    assert tried.reason.startswith(f"two tries disagree: makes it worse: {WORSE} passed without it: ")
     assert tried.reason.endswith("; verified")
-    logs = [Path(file) for file in tried.evidence if file.endswith("userns-clone-on.log")]
-    assert [log.parent.name for log in logs] == ["again", "userns-clone-on"]
+    logs = [Path(file) for file in tried.evidence if file.endswith(f"{CURE}.log")]
+    assert [log.parent.name for log in logs] == ["again", CURE]
 
 
 @pytest.mark.parametrize("blocked_by", [SYSCTL, NOCAPS])
 def test_a_box_without_a_sandbox_is_not_blocked_by_it(try_all: Try, blocked_by: str) -> None:
     guest = Guest([blocked_by])
     guest.instead["LAB_JAILER"] = [lambda: a_suite([BLOCKED[-1]], "The VM failed to start.")]
-    tried = try_all(guest)["jailer-off"]
+    tried = try_all(guest)[JAILER_OFF]
     # So it is surprising, and tried again.
     assert guest.did.count("suite LAB_JAILER") == 3
-    assert tried.result == "avoids it"
+    assert (tried.result, tried.reason.startswith("skipped: ")) == ("avoids it", True)
     once = f"once: does not help: {BLOCKED[-1]} fails all the same: the evidence proves no known cause)"
-    assert tried.reason.startswith("skipped: ")
     assert tried.reason.endswith(f"(in two of three tries under emulation; {once}")
-
-
-def test_a_box_without_a_sandbox_may_fail_for_what_blocks_every_box(try_all: Try) -> None:
-    guest = Guest([SYSCTL, "kvm-denied"], {"userns-clone-on": {SYSCTL}})
-    guest.instead["LAB_JAILER"] = [lambda: a_suite([BLOCKED[0]])]
-    tried = try_all(guest)["jailer-off"]
-    assert guest.did.count("suite LAB_JAILER") == 1
-    assert (tried.result, tried.reason) == (
-        "does not help",
-        f"{BLOCKED[0]} fails all the same: kvm-denied it is",
-    )
-
-
-def test_a_failure_that_nothing_explains_is_looked_at_twice(try_all: Try) -> None:
-    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
-    guest.instead["userns-clone-on"] = [lambda: a_suite(BLOCKED), lambda: a_suite(BLOCKED)]
-    tried = try_all(guest)["userns-clone-on"]
-    assert tried.result == "does not help"
-    assert tried.reason.startswith(f"twice: {BLOCKED[0]} fails all the same: ")
 
 
 @pytest.mark.parametrize(
@@ -322,23 +327,23 @@ def test_a_script_without_effect_ends_the_try(try_all: Try, steps: Steps, result
     assert any(file.endswith("userns-clone-on.log") for file in tried.evidence)
 
 
-def test_a_second_run_that_changes_something_is_a_defect_of_the_remedy(try_all: Try) -> None:
-    scripts = {"userns-clone-on": Steps(DONE.steps, ["/etc/sysctl.d/x.conf"])}
-    tried = try_all(Guest([SYSCTL], {"userns-clone-on": {SYSCTL}}, scripts=scripts))["userns-clone-on"]
-    assert tried.result == "verified"
-    assert tried.defects == ["run again, its script changed /etc/sysctl.d/x.conf"]
+CHANGES = {CURE: Steps(DONE.steps, ["/etc/sysctl.d/x.conf"])}
 
 
-def test_an_undo_that_does_not_undo_is_a_defect_of_the_remedy(try_all: Try) -> None:
-    tried = try_all(Guest([SYSCTL], {"userns-clone-on": {SYSCTL}}, undoes=False))["userns-clone-on"]
-    assert tried.result == "verified"
-    assert tried.defects == ["its undo does not put back what was: bwrap_user"]
-
-
-def test_without_the_evidence_of_before_nothing_is_said_of_an_undo(try_all: Try) -> None:
-    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
-    tried = try_all(guest, has_probes=False)["userns-clone-on"]
-    assert (tried.result, tried.defects) == ("verified", [])
+@pytest.mark.parametrize(
+    ("has_probes", "guest", "defects"),
+    [
+        (True, {"scripts": CHANGES}, ["run again, its script changed /etc/sysctl.d/x.conf"]),
+        (True, {"undoes": False}, ["its undo does not put back what was: bwrap_user"]),
+        # Without the evidence of before nothing is said of an undo.
+        (False, {}, []),
+    ],
+)
+def test_defects_of_a_remedy_are_told_beside_its_result(
+    try_all: Try, has_probes: bool, guest: dict[str, Any], defects: list[str]
+) -> None:
+    tried = try_all(Guest([SYSCTL], {CURE: {SYSCTL}}, **guest), has_probes=has_probes)[CURE]
+    assert (tried.result, tried.defects) == ("verified", defects)
 
 
 @pytest.mark.parametrize("masking", [False, True], ids=["both show", "the second shows behind the first"])
@@ -469,58 +474,15 @@ def fails(error: Exception) -> Callable[[], SuiteRun]:
 
 
 def test_a_fault_of_the_lab_s_is_tried_again_and_told(try_all: Try) -> None:
-    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
-    guest.instead["userns-clone-on"] = [fails(SessionLost("SSH broke")), lambda: a_suite(BLOCKED[:1], SLOW)]
-    tried = try_all(guest, retries=2)["userns-clone-on"]
+    guest = Guest([SYSCTL], {CURE: {SYSCTL}})
+    guest.instead[CURE] = [fails(SessionLost("SSH broke")), lambda: a_suite(BLOCKED[:1], SLOW)]
+    tried = try_all(guest, retries=2)[CURE]
     assert tried.result == "verified"
     assert tried.retried[0] == "SSH broke"
     assert "too slow" in tried.retried[1]
     # What the tries before left is evidence of their faults, and not of what came of the remedy.
     [log] = [Path(file) for file in tried.evidence if file.endswith("kernel.log")]
     assert log.parent.name == "fault-2"
-
-
-def test_a_fault_in_the_second_try_of_a_surprise_is_tried_again_too(try_all: Try) -> None:
-    unblocked = "standard_mode_enables_jailer"
-    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
-    worse = [lambda: a_suite([unblocked], "The VM failed to start.")]
-    guest.instead["userns-clone-on"] = [*worse, fails(SessionLost("SSH broke")), *worse]
-    tried = try_all(guest, retries=1)["userns-clone-on"]
-    assert (tried.result, tried.retried) == ("makes it worse", ["SSH broke"])
-
-
-def test_what_meets_a_fault_every_time_is_an_error_and_the_others_are_tried(try_all: Try) -> None:
-    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
-    guest.instead["userns-clone-on"] = [fails(SessionLost("SSH broke")), fails(LabError("and again"))]
-    tried = try_all(guest, retries=1)
-    assert (tried["userns-clone-on"].result, tried["userns-clone-on"].reason) == ("error", "and again")
-    assert tried["jailer-off"].result == "avoids it"
-
-
-def test_what_is_skipped_by_no_remedy_is_no_success(try_all: Try) -> None:
-    guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
-    guest.instead["userns-clone-on"] = [lambda: a_suite(BLOCKED[:1], "no /dev/kvm", Outcome.SKIP)]
-    tried = try_all(guest)["userns-clone-on"]
-    assert tried.result == "error"
-    assert tried.reason.startswith("skipped or not run, which is no coverage: jailer_enabled")
-
-
-def test_a_machine_that_a_remedy_kills_keeps_the_cells_result(try_all: Try) -> None:
-    guest = Guest([SYSCTL])
-
-    def die() -> SuiteRun:
-        guest.alive = False
-        raise LaneDied("the machine is gone")
-
-    guest.instead["userns-clone-on"] = [die]
-    tried = try_all(guest, retries=1)
-    assert results(tried)["userns-clone-on"] == "error"
-    # Nothing can be tried again on it.
-    assert all(not each.retried for each in tried.values())
-    assert (tried["jailer-off"].result, tried["jailer-off"].reason.splitlines()[0]) == (
-        "error",
-        "the machine is gone",
-    )
 
 
 def test_a_fresh_lane_tries_only_what_the_dead_one_did_not_finish(try_all: Try, tmp_path: Path) -> None:
@@ -530,20 +492,24 @@ def test_a_fresh_lane_tries_only_what_the_dead_one_did_not_finish(try_all: Try, 
         dead.alive = False
         raise LaneDied("the machine is gone")
 
-    dead.instead["userns-clone-on"] = [die]
-    first = try_all(dead, finished=finished)
+    dead.instead[CURE] = [die]
+    first = try_all(dead, retries=1, finished=finished)
+    assert results(first)[CURE] == "error"
+    # Nothing can be tried again on a dead machine.
+    assert not any(tried.retried for tried in first.values())
+    assert first[JAILER_OFF].reason.splitlines()[0] == "the machine is gone"
     done = [name for name, outcome in results(first).items() if outcome != "error"]
-    assert [each.name for each in finished] == done
+    assert [tried.name for tried in finished] == done
     assert done
-    kept = {name: (tmp_path / each.evidence[0]).read_text() for name, each in first.items() if name in done}
-    fresh = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
+    kept = {name: (tmp_path / first[name].evidence[0]).read_text() for name in done}
+    fresh = Guest([SYSCTL], {CURE: {SYSCTL}})
     second = try_all(fresh, finished=finished)
     assert [name for name in second if f"apply {name}" in fresh.did] == [
         name for name in second if name not in done and KNOWN[name].host
     ]
     assert {name: second[name] for name in done} == {name: first[name] for name in done}
     assert {name: (tmp_path / second[name].evidence[0]).read_text() for name in done} == kept
-    assert results(second)["userns-clone-on"] == "verified"
+    assert results(second)[CURE] == "verified"
 
 
 def test_an_interrupt_ends_the_trials(try_all: Try) -> None:
@@ -582,10 +548,3 @@ def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
     made = with_remedies(Policy(remedies=KNOWN), runner, CELL, result, kept.append)
     assert bool(made.remedies) is tried
     assert with_remedies(Policy(), runner, CELL, result, kept.append) is result
-
-
-def test_a_trial_says_how_long_each_of_its_steps_took(try_all: Try) -> None:
-    tried = try_all(Guest([SYSCTL], {"userns-clone-on": {SYSCTL}}))
-    # The stand-in for a lane does not time the suite.
-    assert list(tried["userns-clone-on"].steps) == ["fork", "apply", "remedy", "evidence", "undo"]
-    assert list(tried["jailer-off"].steps) == ["fork", "apply", "evidence"]

@@ -102,16 +102,6 @@ def test_merged_shards_are_the_run_of_the_plan(
     assert "| debian-13 | - | pass | pass |" in (merged / "matrix.md").read_text()
 
 
-def test_a_lost_shard_is_named_with_the_next_step(
-    shards: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_main(monkeypatch, "merge", shards[1]) == 2
-    said = capsys.readouterr().err
-    assert "shard 1/2 is missing: 1 of the plan's 2 cells are in none of these runs" in said
-    assert "--partial" in said
-    assert list(home.glob("state/runs/*")) == []
-
-
 def test_without_a_lost_shard_the_others_are_a_partial_run_that_is_resumed(
     shards: list[str],
     tmp_path: Path,

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.version import Version
@@ -16,7 +17,6 @@ from lab.record import (
     RemedyOutcome,
     RemedyResult,
     RunOptions,
-    RunResult,
     Status,
     StepOutcome,
 )
@@ -35,11 +35,6 @@ from tests.builders.runs import (
 )
 
 
-@pytest.fixture
-def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return own_definitions(tmp_path, monkeypatch)
-
-
 def test_a_new_run_says_all_that_it_takes_to_resume_it(tmp_path: Path) -> None:
     layout = str(rootfs.make(tmp_path / "layout"))
     options = RunOptions(cold=True, repeat=3, retries=0, rootfs=layout)
@@ -53,12 +48,12 @@ def test_a_new_run_says_all_that_it_takes_to_resume_it(tmp_path: Path) -> None:
 
 
 def test_a_shard_says_what_the_whole_plan_is_and_no_more_of_it(tmp_path: Path) -> None:
-    cells = [replace(each, build=Wheel("0.10.7", "0.10.7")) for each in SMALL[:2]] + SMALL[2:]
+    cells = [replace(cell, build=Wheel("0.10.7", "0.10.7")) for cell in SMALL[:2]] + SMALL[2:]
     begun = begin(tmp_path, cells, shard=Shard(2, 2))
     assert begun.cells == cells[2:]
     assert begun.info.shard is not None
     assert (begun.info.shard.number, begun.info.shard.count) == (2, 2)
-    assert begun.info.shard.plan == [each.name for each in cells]
+    assert begun.info.shard.plan == [cell.name for cell in cells]
     assert "guest debian-12" not in begun.info.definitions
     # The whole plan's: what no shard ran is told with its build, too.
     assert [build.name for build in begun.info.builds] == ["0.10.7", "0.10.8"]
@@ -84,48 +79,45 @@ def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Pa
     ]
     known = {Path("cells", c.guest, c.variant, c.build): c for c in run.cells}
     assert all(result == known[folder] for folder, result in begun.kept.items())
-    left = [each for each in begun.cells if each.folder not in begun.kept]
-    assert {known[each.folder].status for each in left} == {Status.ERROR, Status.NOT_RUN}
+    left = [cell for cell in begun.cells if cell.folder not in begun.kept]
+    assert {known[cell.folder].status for cell in left} == {Status.ERROR, Status.NOT_RUN}
 
 
-def left_to_try(run: RunResult) -> list[str]:
-    """The cells that go on, every one of which stands as it was."""
+def experiment(outcome: StepOutcome) -> Experiment:
+    return Experiment(tests=["a"], steps=[ExperimentStep(changes=[], outcome=outcome)])
+
+
+@pytest.mark.parametrize(
+    ("tried", "is_left"),
+    [
+        *(
+            ({"remedies": [RemedyResult(name="a", result=outcome, price="")]}, outcome is RemedyOutcome.ERROR)
+            for outcome in RemedyOutcome
+        ),
+        *(({"experiment": experiment(outcome)}, outcome is StepOutcome.ERROR) for outcome in StepOutcome),
+        ({"unfinished": True}, True),
+    ],
+)
+def test_on_a_cell_whose_trials_met_a_fault_or_were_interrupted_they_are_made_again(
+    tmp_path: Path, tried: dict[str, Any], is_left: bool
+) -> None:
+    run = finish(tmp_path, begin(tmp_path, SMALL), [Status.XFAIL] * len(SMALL))
+    run.cells[1] = run.cells[1].model_copy(update=tried)
     begun = resume(run)
+    # Every cell stands as it was.
     assert list(begun.kept.values()) == run.cells
-    assert len(begun.complete) + len(begun.left) == len(PLAN)
-    return [cell.name for cell in begun.left]
+    assert [cell.name for cell in begun.left] == ([SMALL[1].name] if is_left else [])
+    assert len(begun.complete) + len(begun.left) == len(SMALL)
+    before = run.cells[1].before_trials()
+    is_kept = [bool(getattr(before, name)) for name in tried]
+    assert is_kept == [not is_left]
 
 
-def test_on_a_cell_whose_remedies_met_a_fault_they_are_tried_again(tmp_path: Path) -> None:
-    run = finish(tmp_path, begin(tmp_path), [Status.XFAIL] * len(PLAN))
-    for each, outcome in zip(run.cells, RemedyOutcome, strict=False):
-        each.remedies = [RemedyResult(name="a", result=outcome, price="", seconds=1.0)]
-    index = list(RemedyOutcome).index(RemedyOutcome.ERROR)
-    assert left_to_try(run) == [PLAN[index].name]
-    assert [bool(each.before_trials().remedies) for each in run.cells[: len(RemedyOutcome)]] == [
-        outcome is not RemedyOutcome.ERROR for outcome in RemedyOutcome
-    ]
-
-
-def test_on_a_cell_whose_trials_were_interrupted_they_are_tried(tmp_path: Path) -> None:
-    run = finish(tmp_path, begin(tmp_path), [Status.XFAIL] * len(PLAN))
-    run.cells[1].unfinished = True
-    assert left_to_try(run) == [PLAN[1].name]
-    assert not run.cells[1].before_trials().unfinished
-
-
-def test_on_a_cell_whose_experiment_met_a_fault_it_is_made_again(tmp_path: Path) -> None:
-    run = finish(tmp_path, begin(tmp_path), [Status.XFAIL] * len(PLAN))
-    for each, outcome in zip(run.cells, StepOutcome, strict=False):
-        each.experiment = Experiment(tests=["a"], steps=[ExperimentStep(changes=[], outcome=outcome)])
-    index = list(StepOutcome).index(StepOutcome.ERROR)
-    assert left_to_try(run) == [PLAN[index].name]
-    again = run.cells[index]
-    assert again.before_trials().experiment is None
-    # What it found for a cell that failed has become part of the result, and stands.
-    assert again.experiment is not None
-    again.experiment.turning = [["without a"]]
-    assert again.before_trials().experiment == again.experiment
+def test_what_an_experiment_found_for_a_cell_that_failed_stands(tmp_path: Path) -> None:
+    result = finish(tmp_path, begin(tmp_path, SMALL), [Status.XFAIL] * len(SMALL)).cells[0]
+    result.experiment = experiment(StepOutcome.ERROR)
+    result.experiment.turning = [["without a"]]
+    assert result.before_trials().experiment == result.experiment
 
 
 def test_a_resumed_run_is_the_same_run_under_way_again(tmp_path: Path) -> None:
@@ -146,25 +138,25 @@ def test_a_resumed_run_is_the_same_run_under_way_again(tmp_path: Path) -> None:
 def test_a_shard_is_resumed_as_the_shard_it_was(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path, SMALL, shard=Shard(2, 2)), [Status.ERROR, Status.PASS])
     begun = resume(run)
-    assert names(begun) == [each.name for each in SMALL[2:]]
+    assert names(begun) == [cell.name for cell in SMALL[2:]]
     assert begun.info.shard == run.run.shard
     assert list(begun.kept) == [SMALL[3].folder]
 
 
-def test_changed_definitions_are_refused_by_name(tmp_path: Path, own_files: Path) -> None:
-    run = finish(tmp_path / "run", begin(tmp_path / "run"))
-    stock = KNOWN.variant("stock").model_copy(update={"title": "Other"})
+def test_changed_definitions_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_files = own_definitions(tmp_path, monkeypatch)
+    run = finish(tmp_path / "run", begin(tmp_path / "run", SMALL))
+    variants = {
+        name: KNOWN.variant(name).model_copy(update={"title": "Other"})
+        for name in ("stock", "userns-clone-off")
+    }
+    later = replace(KNOWN, variants={**KNOWN.variants, **variants})
     (own_files / "cloud-init" / "meta-data").write_text("changed\n")
+    run.run.definitions["rule set"] = "0" * 64
+    # That of a variant that no cell has is nobody's concern.
     with pytest.raises(UsageError) as error:
-        resume(run, replace(KNOWN, variants={**KNOWN.variants, "stock": stock}))
-    assert "cannot be resumed, changed since: seed, variant stock\n" in str(error.value)
-
-
-def test_a_changed_definition_that_no_cell_has_is_nobodys_concern(tmp_path: Path) -> None:
-    run = finish(tmp_path, begin(tmp_path, SMALL))
-    other = KNOWN.variant("userns-clone-off").model_copy(update={"title": "Other"})
-    begun = resume(run, replace(KNOWN, variants={**KNOWN.variants, "userns-clone-off": other}))
-    assert len(begun.kept) == len(SMALL)
+        resume(run, later)
+    assert "cannot be resumed, changed since: rule set, seed, variant stock\n" in str(error.value)
 
 
 def test_a_new_variant_does_not_stop_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,13 +177,6 @@ def test_a_new_variant_does_not_stop_a_resume(tmp_path: Path, monkeypatch: pytes
         resume(again, later)
 
 
-def test_a_run_of_a_lab_with_other_rules_is_refused(tmp_path: Path) -> None:
-    run = finish(tmp_path, begin(tmp_path, SMALL))
-    run.run.definitions["rule set"] = "0" * 64
-    with pytest.raises(UsageError, match="cannot be resumed, changed since: rule set\n"):
-        resume(run)
-
-
 def test_guests_and_variants_that_are_gone_are_named(tmp_path: Path) -> None:
     run = finish(tmp_path, begin(tmp_path, SMALL))
     with pytest.raises(UsageError, match="no guest is called 'debian-12'"):
@@ -202,7 +187,7 @@ def test_guests_and_variants_that_are_gone_are_named(tmp_path: Path) -> None:
 
 def test_a_resumed_run_has_its_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = make_wheel(tmp_path / "boxlite-0.10.8-py3-none-any.whl")
-    cells = [*SMALL, *(replace(each, build=local) for each in SMALL)]
+    cells = [*SMALL, *(replace(cell, build=local) for cell in SMALL)]
     run = finish(tmp_path / "run", begin(tmp_path / "run", cells))
     monkeypatch.setattr(wheels, "releases", lambda: [Version("99.0")])
     assert resume(run).cells == cells
