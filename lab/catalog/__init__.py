@@ -18,17 +18,13 @@ from lab.catalog.definitions import (
     first_expected,
 )
 from lab.catalog.loading import Catalog, key_file, load, load_pins, load_suite, load_suites, pins_file
-from lab.catalog.toml import IMAGE_KINDS, NAME, Definition, load_file, load_folder
 
 __all__ = [
     "AND",
-    "IMAGE_KINDS",
-    "NAME",
     "PASS",
     "Catalog",
     "CloudImage",
     "DebianImage",
-    "Definition",
     "Firmware",
     "Guest",
     "PackageManager",
@@ -42,8 +38,6 @@ __all__ = [
     "first_expected",
     "key_file",
     "load",
-    "load_file",
-    "load_folder",
     "load_pins",
     "load_suite",
     "load_suites",

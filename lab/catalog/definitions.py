@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, create_model, model_val
 
 from lab import causes
 from lab.base.paths import PACKAGE
-from lab.catalog.knobs import Conflict, Knob
+from lab.catalog.knob import Conflict, Knob
 from lab.catalog.toml import Definition
 from lab.record import Expectation, Needs
 
@@ -353,14 +353,10 @@ class Suite(Definition):
     tests: dict[str, Needs] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _named_tests_exist(self) -> Self:
+    def _names_exist(self) -> Self:
         for key in ("control", "witness"):
             if (name := getattr(self, key)) and name not in self.tests:
                 raise ValueError(f"{key}: expected one of the suite's tests, found {name!r}")
-        return self
-
-    @model_validator(mode="after")
-    def _shared_files_exist(self) -> Self:
         for name, file in self.shared_files.items():
             if not file.is_file():
                 raise ValueError(f"shared: expected the name of a file in {file.parent}, found {name!r}")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from lab.base.errors import UsageError, one_line, unknown_name
 from lab.base.paths import PACKAGE, definitions
-from lab.catalog import knobs
 from lab.catalog.definitions import AND, CloudImage, Guest, Pin, Set, Suite, Variant, variant_file
-from lab.catalog.knobs import Conflict
+from lab.catalog.knob import Conflict
+from lab.catalog.knobs import KINDS
 from lab.catalog.toml import load_file, load_folder, read, validate
 
 
@@ -127,7 +127,7 @@ def _pinned(root: Path, guests: Mapping[str, Guest]) -> dict[str, Guest]:
 
 
 def _variant_file() -> type[Variant]:
-    return variant_file(tuple(knobs.kinds().items()))
+    return variant_file(tuple(KINDS.items()))
 
 
 def _check_keys(root: Path, catalog: Catalog) -> None:

@@ -11,11 +11,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import jinja2
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from lab import catalog, causes
+from lab import causes
 from lab.base.errors import UsageError, unknown_name
 from lab.base.paths import PACKAGE
+from lab.catalog.toml import Definition, load_folder
 from lab.record import Needs
 
 FOLDER = PACKAGE / "remedies"
@@ -28,11 +29,7 @@ SANDBOX = "sandbox"
 JAILER_OFF = {"LAB_JAILER": "off"}
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class HostChange(_Table):
+class HostChange(Definition):
     """Commands for a POSIX shell, run as root. `script.sh` is the script around them."""
 
     functions: list[str] = Field([], description="Files `NAME.sh` of this folder whose functions are used.")
@@ -45,7 +42,7 @@ class HostChange(_Table):
     undo: str = Field(description="Restores what `apply` found.")
 
 
-class RunChange(_Table):
+class RunChange(Definition):
     """Another way to run boxlite on the same host."""
 
     example: str = Field(description="The code or command that a user would write.")
@@ -57,7 +54,7 @@ class RunChange(_Table):
     )
 
 
-class Remedy(_Table):
+class Remedy(Definition):
     """One remedy. `loss` ranks the protection given up: 0 is none, 100 is all that the jailer gives."""
 
     name: str
@@ -126,27 +123,23 @@ def _template() -> jinja2.Template:
     return environment.get_template(TEMPLATE)
 
 
-def load(folder: Path = FOLDER) -> dict[str, Remedy]:
+@cache
+def load(folder: Path = FOLDER) -> Mapping[str, Remedy]:
     """Return all remedies by name, sorted by loss. Raises UsageError for a wrong file.
 
     A folder is read once in the life of a process, as the catalog is.
     """
-    return dict(_load(folder))
-
-
-@cache
-def _load(folder: Path) -> Mapping[str, Remedy]:
-    found = catalog.load_folder(folder, Remedy)
+    remedies = load_folder(folder, Remedy)
     known = causes.known()
     blocking = [name for name, cause in known.items() if cause.breaks is Needs.SANDBOX]
-    for name, remedy in found.items():
+    for name, remedy in remedies.items():
         cures = blocking if remedy.cures == [SANDBOX] else remedy.cures
         for cause in cures:
             if cause not in known:
                 unknown = unknown_name("cause", cause, known)
                 raise UsageError(f"{folder / name}.toml: cures: {unknown.args[0]}", hint=unknown.hint)
-        found[name] = remedy.model_copy(update={"cures": cures})
-    return dict(sorted(found.items(), key=lambda item: (item[1].loss, item[0])))
+        remedies[name] = remedy.model_copy(update={"cures": cures})
+    return dict(sorted(remedies.items(), key=lambda item: (item[1].loss, item[0])))
 
 
 def find(name: str) -> Remedy:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.catalog.knobs.security_modules import AppArmor
+from lab.catalog.knobs import AppArmor
 from lab.check import distributions, results
 from lab.check.distributions import Answer, setting_id
 from lab.check.published import FILE, Cell, Distribution, Kind, Published, Remedy, SystemName, read
@@ -58,7 +58,7 @@ def of_distributions(loaded: Sequence[distributions.Distribution]) -> Published:
 def sysctls(newest: Results) -> list[str]:
     """Return the sysctls that were read in any published cell."""
     cells = [result.cell for result in newest.cells.values()]
-    return sorted({name for cell in cells if cell.facts for name, _ in cell.facts.sysctls.items()})
+    return sorted({name for cell in cells if cell.facts for name in cell.facts.sysctls})
 
 
 def _distribution(distribution: distributions.Distribution) -> Distribution:

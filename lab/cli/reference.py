@@ -6,7 +6,6 @@ This module is in `lab/cli/` because no room below may import the commands.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -124,7 +123,7 @@ def _sets() -> str:
 
 
 def _settings() -> str:
-    rows = [(f"`[{name}]`", _first_line(kind), _keys(kind)) for name, kind in knobs.kinds().items()]
+    rows = [(f"`[{name}]`", _first_line(kind), _keys(kind)) for name, kind in knobs.KINDS.items()]
     return _table(("table", "what it sets", "keys"), rows)
 
 
@@ -140,13 +139,8 @@ def _keys(kind: type[Any]) -> str:
 
 def _choices(annotation: Any) -> Sequence[object]:
     """Return the values of a key that takes one of a fixed list, or nothing."""
-    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
-        return list(annotation)
-    return (
-        [repr(each).strip("'").lower() for each in get_args(annotation)]
-        if get_origin(annotation) is Literal
-        else []
-    )
+    values = get_args(annotation) if get_origin(annotation) is Literal else ()
+    return [repr(value).strip("'").lower() for value in values]
 
 
 def _tests() -> str:

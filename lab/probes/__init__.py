@@ -6,54 +6,18 @@ the hosts of users, in the script that `lab probe` prints (`script`, `report`).
 
 from pathlib import Path
 
-from lab.probes.facts import (
-    NONE_RUN,
-    NOT_RUN,
-    AppArmor,
-    AppArmorFeatures,
-    Bubblewrap,
-    Cgroup,
-    Context,
-    Facts,
-    Kvm,
-    Limits,
-    Links,
-    Mount,
-    Mounts,
-    NotAsked,
-    OsRelease,
-    Probe,
-    Probed,
-    Probes,
-    Selinux,
-    SuiteUser,
-    Sysctls,
-    Who,
-)
+from lab.probes.facts import NONE_RUN, NOT_RUN, Context, Facts, Probe, Probed, Probes, SuiteUser, Who
 
 __all__ = [
     "NONE_RUN",
     "NOT_RUN",
     "PROGRAMS",
-    "AppArmor",
-    "AppArmorFeatures",
-    "Bubblewrap",
-    "Cgroup",
     "Context",
     "Facts",
-    "Kvm",
-    "Limits",
-    "Links",
-    "Mount",
-    "Mounts",
-    "NotAsked",
-    "OsRelease",
     "Probe",
     "Probed",
     "Probes",
-    "Selinux",
     "SuiteUser",
-    "Sysctls",
     "Who",
 ]
 

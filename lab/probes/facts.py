@@ -1,39 +1,17 @@
 """Facts about a host, what its kernel allows a user, and who that is: the models of what `programs/` print."""
 
 import re
-from collections.abc import ItemsView
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from packaging.version import Version
-from pydantic import BaseModel, ConfigDict, Field, RootModel
-
-
-class NotAsked(LookupError):
-    """A name was looked up that the program in the guest was not asked for: a mistake in the lab."""
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Answer(BaseModel):
     """Part of what a program in a guest prints: every key is required, and there is no other key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Answers[T](RootModel[dict[str, T]]):
-    """Answers by the names that were asked for. Looking up any other name raises NotAsked."""
-
-    model_config = ConfigDict(frozen=True)
-
-    def __getitem__(self, name: str) -> T:
-        try:
-            return self.root[name]
-        except KeyError:
-            asked = ", ".join(self.root) or "nothing"
-            raise NotAsked(f"the guest was not asked for {name}, only for {asked}") from None
-
-    def items(self) -> ItemsView[str, T]:
-        """Every name that was asked for, with its answer."""
-        return self.root.items()
 
 
 # The permission bits of a file, as Python's oct() writes them.
@@ -52,15 +30,9 @@ class OsRelease(Answer):
     """Lines of /etc/os-release."""
 
     id: str | None = Field(description="ID, for example debian. None: the file has no such line.")
-    version_id: str | None = Field(
-        description="VERSION_ID, for example 13. None: the file has no such line, as on a rolling release."
-    )
-    version_codename: str | None = Field(
-        description="VERSION_CODENAME, for example trixie. None: the file has no such line."
-    )
-    pretty_name: str | None = Field(
-        description="PRETTY_NAME, for example Debian GNU/Linux 13 (trixie). None: the file has no such line."
-    )
+    version_id: str | None = Field(description="VERSION_ID, such as 13. None: none, as on a rolling release.")
+    version_codename: str | None = Field(description="VERSION_CODENAME, such as trixie. None: no such line.")
+    pretty_name: str | None = Field(description="PRETTY_NAME, as users know the system. None: no such line.")
 
 
 class AppArmorFeatures(Answer):
@@ -82,18 +54,14 @@ class AppArmorFeatures(Answer):
 class AppArmor(Answer):
     """AppArmor in the kernel, and what the guest has installed for it."""
 
-    version: str | None = Field(
-        description="Version of apparmor_parser. None: it is not installed, or it prints no version."
-    )
+    version: str | None = Field(description="Version of apparmor_parser. None: it prints none.")
     features: AppArmorFeatures = Field(description="What the kernel's AppArmor can do.")
     userns_mediation: bool = Field(description="Whether the kernel's AppArmor mediates user namespaces.")
     profiles: dict[str, str] = Field(
-        description="The mode of each loaded profile (for example enforce, complain, unconfined), by the "
-        "profile's name; without those of other policy namespaces."
+        description="The mode of each loaded profile, for example enforce, by its name; without those of other "
+        "policy namespaces."
     )
-    profile_files: tuple[str, ...] = Field(
-        description="Paths of the profiles that are installed, whether they are loaded or not."
-    )
+    profile_files: tuple[str, ...] = Field(description="Paths of the installed profiles, loaded or not.")
 
 
 class Selinux(Answer):
@@ -102,23 +70,16 @@ class Selinux(Answer):
     mode: Literal["enforcing", "permissive"] = Field(
         description="Whether the kernel denies what the policy does not allow, or only logs it."
     )
-    policy: str | None = Field(
-        description="Name of the policy, for example targeted. None: /etc/selinux/config names none."
-    )
+    policy: str | None = Field(description="The policy, for example targeted. None: its file names none.")
     policy_version: int | None = Field(
-        description="Version of the newest compiled policy. None: no file of that policy was found."
+        description="Version of the newest compiled policy. None: there is none."
     )
     user_namespace_class: bool = Field(
         description="Whether the loaded policy has the class user_namespace. SELinux decides nothing about "
         "user namespaces without it."
     )
-    deny_unknown: bool = Field(
-        description="Whether the kernel denies permissions that the loaded policy does not define."
-    )
-    modules: tuple[str, ...] = Field(
-        description="Policy modules with the default priority of semodule: those that the distribution did not "
-        "install."
-    )
+    deny_unknown: bool = Field(description="Whether the kernel denies what the policy does not define.")
+    modules: tuple[str, ...] = Field(description="Policy modules that the distribution did not install.")
 
 
 class Bubblewrap(Answer):
@@ -147,9 +108,7 @@ class Cgroup(Answer):
     """Control groups."""
 
     version: Literal["v1", "v2"] = Field(description="The version that is mounted on /sys/fs/cgroup.")
-    controllers: tuple[str, ...] = Field(
-        description="Controllers of the root control group of cgroup v2; empty for cgroup v1."
-    )
+    controllers: tuple[str, ...] = Field(description="Those of the root control group; empty for cgroup v1.")
 
 
 class Mount(Answer):
@@ -158,14 +117,6 @@ class Mount(Answer):
     on: str = Field(description="The mount point.")
     type: str = Field(description="Kind of file system, for example ext4.")
     options: tuple[str, ...] = Field(description="Mount options, for example rw and noexec.")
-
-
-class Sysctls(Answers[str | None]):
-    """The value of each sysctl that was asked for, as text. None: the kernel has no sysctl of this name."""
-
-
-class Mounts(Answers[Mount]):
-    """The mount of each path that was asked for."""
 
 
 class Facts(Answer):
@@ -177,16 +128,13 @@ class Facts(Answer):
     python: str = Field(description="Version of the system's python3: major and minor, for example 3.13.")
     glibc: str = Field(description="Version of the C library, for example 2.41.")
     lsm: tuple[str, ...] | None = Field(
-        description="Security modules in use, in the kernel's order. None: the kernel's list cannot be read "
-        "(securityfs is not mounted)."
+        description="Security modules in use, in the kernel's order. None: securityfs is not mounted."
     )
-    sysctls: Sysctls = Field(description="The usual sysctls, and those that variants set.")
-    apparmor: AppArmor | None = Field(
-        description="AppArmor. None: the kernel has no AppArmor, or it is not in use."
+    sysctls: dict[str, str | None] = Field(
+        description="The usual sysctls and those that variants set; null where the kernel has no such name."
     )
-    selinux: Selinux | None = Field(
-        description="SELinux. None: the kernel has no SELinux, or it is not in use."
-    )
+    apparmor: AppArmor | None = Field(description="AppArmor. None: it is not in use.")
+    selinux: Selinux | None = Field(description="SELinux. None: it is not in use.")
     bubblewrap: Bubblewrap | None = Field(
         description="The system's bubblewrap. None: there is no bwrap in /usr/local/bin, /usr/bin or /bin."
     )
@@ -194,17 +142,14 @@ class Facts(Answer):
     podman: bool = Field(description="Whether /usr/bin/podman exists.")
     mkfs_btrfs: bool = Field(description="Whether mkfs.btrfs is installed.")
     login_sessions: bool = Field(
-        description="Whether pam_systemd is installed. Without it a user gets no service manager, and so no "
-        "control groups."
+        description="Whether pam_systemd is installed. Without it users get no control groups."
     )
-    cpu_level: int = Field(
-        description="The highest level of x86-64 that the processor's flags show, from 1 to 4."
-    )
+    cpu_level: int = Field(description="The highest level of x86-64 by the processor's flags, from 1 to 4.")
     virtualization: Literal["svm", "vmx"] | None = Field(
-        description="The processor's flag for hardware virtualization. None: the processor shows neither flag."
+        description="The processor's flag for hardware virtualization. None: it shows neither flag."
     )
     cgroup: Cgroup = Field(description="Control groups.")
-    mounts: Mounts = Field(description="The mounts of /home and /tmp.")
+    mounts: dict[str, Mount] = Field(description="The mounts of /home and /tmp.")
 
 
 # Joins the profiles of a stack. Each of them has to allow what a process does.
@@ -300,24 +245,16 @@ class Context(Answer):
     """What confines a user's processes, and what systemd delegated to the user."""
 
     apparmor: str | None = Field(
-        description="AppArmor's label of the process: a profile's name with its mode, or unconfined. None: the "
-        "kernel has no AppArmor, or it is not in use."
+        description="AppArmor's label of the process: a profile with its mode, or unconfined. None: not in use."
     )
-    selinux: str | None = Field(
-        description="SELinux's context of the process. None: the kernel has no SELinux, or it is not in use."
-    )
-    delegated: tuple[str, ...] = Field(
-        description="Controllers that the user's service manager may use in its own control group; empty if it "
-        "has none."
-    )
+    selinux: str | None = Field(description="SELinux's context of the process. None: it is not in use.")
+    delegated: tuple[str, ...] = Field(description="Controllers that the user's service manager may use.")
 
 
 class Limits(Answer):
     """Limits on what the user may use."""
 
-    nproc: int | None = Field(
-        description="RLIMIT_NPROC, the soft limit: processes and threads of the user. None: unlimited."
-    )
+    nproc: int | None = Field(description="RLIMIT_NPROC, soft: processes and threads. None: unlimited.")
 
 
 class Link(Answer):
@@ -325,10 +262,6 @@ class Link(Answer):
 
     target: str | None = Field(description="The target of the symlink. None: it is no symlink.")
     error: str = Field(description="Why the user cannot reach what is there; empty if the user can.")
-
-
-class Links(Answers[Link]):
-    """Each path that was asked for."""
 
 
 class Who(Answer):
@@ -344,11 +277,10 @@ class Who(Answer):
 class SuiteUser(Who):
     """The user, and what else settings of variants are read back from."""
 
-    links: Links = Field(description="Symlinks, by their paths.")
+    links: dict[str, Link] = Field(description="Each path that was asked for.")
     limits: Limits = Field(description="Limits of the process.")
     bubblewrap: str | None = Field(
-        description="AppArmor's label of a bubblewrap that the user runs. None: it cannot be started, or the "
-        "kernel has no AppArmor in use."
+        description="AppArmor's label of a bubblewrap that the user runs. None: it has none, or does not start."
     )
 
 

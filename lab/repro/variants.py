@@ -9,9 +9,8 @@ from pydantic import ValidationError
 
 from lab import causes
 from lab.catalog import AND, Catalog, DebianImage, Guest, Variant
-from lab.catalog.knobs import Conflict, Knob
-from lab.catalog.knobs.kernel import Sysctl
-from lab.catalog.knobs.security_modules import FOLDER, AppArmor, Selinux
+from lab.catalog.knob import Conflict, Knob
+from lab.catalog.knobs import FOLDER, AppArmor, Selinux, Sysctl
 from lab.record import Expectation
 from lab.repro.report import Mood, Place, Quote, Report, Setting, Words
 from lab.trials.changes import Change

@@ -13,7 +13,7 @@ from lab.plan import Cell
 from lab.record import ExperimentPolicy, RunOptions
 
 # What makes a result of what a guest shows, and what puts a build into a guest and runs its suite there.
-RULES = ("causes/*.py", "catalog/knobs/*.py", "trials/*.py", "verdict/status.py", "verdict/protection.py")
+RULES = ("causes/*.py", "catalog/knob*.py", "trials/*.py", "verdict/status.py", "verdict/protection.py")
 DEPLOYMENT = (
     "builds/**/*.py",
     "guest/deploy.py",
@@ -36,9 +36,7 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
         # An experiment may try any variant as a change, and takes the cause from it.
         made |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
     seed = paths.definitions() / "cloud-init"
-    made["programs"] = _digest(
-        *prepare_image.RECIPE, *map(programs.source, [*programs.program_files(), programs.LOADER])
-    )
+    made["programs"] = _digest(*prepare_image.RECIPE, programs.loader(), *programs.sources().values())
     made["rule set"] = _digest_of_code(RULES)
     made["deployment"] = _digest_of_code(DEPLOYMENT)
     if options.remedies:

@@ -118,7 +118,7 @@ class Scheduler:
                 rootfs=Path(options.rootfs) if options.rootfs else rootfs.make(self.folder / "rootfs"),
                 processors=Processors(self.limits.processors),
                 build=left[0].build if len({cell.build for cell in left}) == 1 else None,
-                sysctls=sorted({*of_variants, *(name for facts in kept for name, _ in facts.sysctls.items())}),
+                sysctls=sorted({*of_variants, *(name for facts in kept for name in facts.sysctls)}),
                 checkpoints=not options.cold,
                 cold=options.cold,
             ),

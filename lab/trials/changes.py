@@ -6,7 +6,7 @@ from functools import reduce
 
 from lab.base.files import plain
 from lab.catalog import Catalog, Variant, knobs
-from lab.catalog.knobs import Conflict, Knob
+from lab.catalog.knob import Conflict, Knob
 from lab.catalog.remedies import Remedy
 from lab.probes import Facts
 from lab.record import ExperimentPolicy
@@ -66,7 +66,7 @@ def leading(variant: Variant, here: Facts, there: Facts) -> list[Change]:
     They are limited to what a knob can set, and leave out what the variant itself sets: see `undoing`.
     """
     made = []
-    for kind, knob in knobs.kinds().items():
+    for kind, knob in knobs.KINDS.items():
         own = variant.knobs[kind].parts() if kind in variant.knobs else []
         for setting in knob.leading(here, there):
             if not any(_contradict(part, setting) for part in own):

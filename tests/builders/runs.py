@@ -14,7 +14,7 @@ from lab.base import paths
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import definitions, loading
-from lab.catalog.knobs.kernel import Sysctl
+from lab.catalog.knobs import Sysctl
 from lab.plan import Cell, Shard
 from lab.record import BuildRecord, CellResult, Host, RunInfo, RunOptions, RunResult, Status
 from lab.run import start

@@ -4,9 +4,9 @@ import pytest
 
 from lab import catalog, causes
 from lab.base.errors import UsageError
-from lab.catalog import Suite, knobs, loading, remedies
-from lab.catalog.knobs._base import TableKnob
-from lab.catalog.knobs.kernel import Sysctl
+from lab.catalog import Suite, knobs, loading, remedies, toml
+from lab.catalog.knob import TableKnob
+from lab.catalog.knobs import Sysctl
 from lab.probes import Facts, SuiteUser
 from lab.record import Needs
 from tests.builders.facts import facts, who
@@ -131,10 +131,10 @@ tests = { starts = "box", isolates = "sandbox" }
 def test_a_suite_has_its_control_and_witness(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "suite.toml"
     file.write_text(SUITE)
-    assert catalog.load_file(file, Suite, name="small").tests
+    assert toml.load_file(file, Suite, name="small").tests
     file.write_text(text)
     with pytest.raises(UsageError) as wrong:
-        catalog.load_file(file, Suite, name="small")
+        toml.load_file(file, Suite, name="small")
     assert expected in str(wrong.value)
 
 
@@ -145,21 +145,16 @@ def test_a_suite_has_its_control_and_witness(tmp_path: Path, text: str, expected
         (GUEST + 'colour = "x"', "image.colour", "unknown key"),
         ('memory_mib = "2048"\n' + GUEST, "memory_mib", "valid integer, found '2048'"),
         ("memory_mib = 128\n" + GUEST, "memory_mib", "greater than or equal to 512, found 128"),
-        ("cpus = 1.5\n" + GUEST, "cpus", "valid integer"),
         (GUEST.replace('"Debian 13"', "13"), "title", "valid string, found 13"),
-        (GUEST.replace('"Debian 13"', "2026-11-24"), "title", "valid string"),
+        (GUEST.replace('"Debian 13"', "2026-11-24"), "title", "valid string, found {'date or time'"),
         (GUEST.replace('title = "Debian 13"', ""), "title", "required"),
         ('title = "x"', "image", "required"),
         (GUEST.replace('"debian"', '"ubuntu"'), "image.kind", "one of debian, cloud, found 'ubuntu'"),
         (GUEST.replace('kind = "debian"', ""), "image.kind", "one of debian, cloud, found None"),
         ('title = "x"\nimage = "debian"', "image", "found 'debian'"),
         (GUEST.replace("trixie", "trixie main"), "image.suite", "match pattern"),
-        (GUEST + "packages = 'vim'", "image.packages", "valid array"),
         (GUEST + "security = 0", "image.security", "valid boolean, found 0"),
-        (GUEST + 'expired = "yes"', "image.expired", "valid boolean, found 'yes'"),
         (GUEST + 'selinux = "../mls"', "image.selinux", "match pattern"),
-        (GUEST + "selinux = true", "image.selinux", "valid string, found True"),
-        (GUEST + 'kernel_arguments = ["quiet"]', "image.kernel_arguments", "valid string"),
         (GUEST + "packages = ['vim', 1]", "image.packages.1", "valid string, found 1"),
         ('name = "debian-13"\n' + GUEST, "name", "the file's name is the name"),
         (GUEST + "[image", "", "not valid TOML"),

@@ -6,10 +6,8 @@ import pytest
 
 from lab import catalog
 from lab.catalog import Variant
-from lab.catalog.knobs._base import TableKnob
-from lab.catalog.knobs.files import Bubblewrap, BubblewrapState
-from lab.catalog.knobs.kernel import Sysctl
-from lab.catalog.knobs.security_modules import AppArmor, Profile
+from lab.catalog.knob import TableKnob
+from lab.catalog.knobs import AppArmor, Bubblewrap, Profile, Sysctl
 from lab.probes import Facts, Who
 from lab.trials import changes
 from lab.trials.changes import Change
@@ -105,7 +103,7 @@ def test_with_all_of_it_left_out_nothing_is_set() -> None:
     [
         ("stock", "max-userns-zero", {"sysctl": Sysctl({LIMIT: 0})}),
         ("userns-clone-off", "max-userns-zero", {"sysctl": Sysctl({CLONE: 0, LIMIT: 0})}),
-        ("bwrap-setuid", "bwrap-absent", {"bubblewrap": Bubblewrap(state=BubblewrapState.ABSENT)}),
+        ("bwrap-setuid", "bwrap-absent", {"bubblewrap": Bubblewrap(state="absent")}),
         (
             "apparmor-restrict-on",
             "apparmor-restrict-off",

@@ -9,7 +9,6 @@ import pytest
 from lab import catalog
 from lab.base.errors import UsageError
 from lab.probes import Facts
-from lab.probes.facts import Sysctls
 from lab.record import CellResult, Confidence, Expectation, Outcome, RemedyOutcome, Status, TestResult
 from lab.report import judgements
 from lab.verdict import claims
@@ -90,7 +89,7 @@ def profiles(outcome: RemedyOutcome, **more: Any) -> CellResult:
     return with_remedies(("bwrap-userns-restrict", CANNOT), ("bwrap-profile", outcome), **more)
 
 
-NOT_ASKED = facts().model_copy(update={"sysctls": Sysctls({})})
+NOT_ASKED = facts().model_copy(update={"sysctls": {}})
 PASSES: dict[str, Any] = {"status": Status.XPASS, "cause": None}
 
 

@@ -104,7 +104,7 @@ def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not
         ("causes/rules.py", "rule set"),
         ("causes/table.py", "rule set"),
         ("causes/evidence.py", "rule set"),
-        ("catalog/knobs/kernel.py", "rule set"),
+        ("catalog/knobs.py", "rule set"),
         ("trials/remedies.py", "rule set"),
         ("verdict/status.py", "rule set"),
         ("guest/deploy.py", "deployment"),

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 from lab import probes
 from lab.builds.elf import Needs
-from lab.catalog.knobs.files import Bubblewrap, BubblewrapState
-from lab.probes import PROGRAMS, Facts, NotAsked, Probed, SuiteUser, Who
+from lab.catalog.knobs import Bubblewrap
+from lab.probes import PROGRAMS, Facts, Probed, SuiteUser, Who
 from lab.verdict.claims import issue_468
 from lab.verdict.words import FinishedCell
 from tests.builders.cells import cell as a_cell
@@ -51,7 +51,7 @@ def test_any_linux_host_has_facts() -> None:
     assert facts.python == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert facts.os.id
     assert (facts.sysctls["user.max_user_namespaces"] or "").isdigit()
-    assert {path for path, _ in facts.mounts.items()} == {"/home", "/tmp"}
+    assert facts.mounts.keys() == {"/home", "/tmp"}
 
 
 def test_a_sysctl_is_read_by_its_name_and_one_that_the_kernel_has_not_is_none() -> None:
@@ -59,8 +59,7 @@ def test_a_sysctl_is_read_by_its_name_and_one_that_the_kernel_has_not_is_none() 
     asked = ["kernel.ostype", "kernel.no_such_thing", "kernel.ostype.below", "kernel.random"]
     facts = Facts.model_validate(printed("facts", {"sysctls": asked}))
     assert [facts.sysctls[name] for name in asked] == ["Linux", None, None, None]
-    with pytest.raises(NotAsked, match=r"not asked for kernel\.osrelease, only for .*kernel\.ostype"):
-        facts.sysctls["kernel.osrelease"]
+    assert "kernel.osrelease" not in facts.sysctls
 
 
 def test_a_slash_in_a_sysctl_is_a_dot(program: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +95,7 @@ def test_a_version_that_no_release_has_is_compared_as_far_as_it_has_numbers(odd:
     )
     needs = Needs("program", glibc=Version("3.0"), kernel=Version("3.0"))
     assert bool(needs.unmet(told)) is odd.startswith("2")
-    assert Bubblewrap(state=BubblewrapState.SETUID).why_not(told) is None
+    assert Bubblewrap(state="setuid").why_not(told) is None
     cell = FinishedCell(a_cell(variant="stock").model_copy(update={"facts": told}), Path())
     assert (issue_468.profile_ships(cell).holds is None) is not odd.startswith(("4", "9"))
 
@@ -167,7 +166,9 @@ def test_every_probe_says_what_was_tried_and_what_came_of_it() -> None:
 
 
 def models() -> list[type[BaseModel]]:
-    return [kind for kind in vars(probes).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return [
+        kind for kind in vars(probes.facts).values() if isinstance(kind, type) and issubclass(kind, BaseModel)
+    ]
 
 
 @pytest.mark.parametrize("model", models())

@@ -12,7 +12,7 @@ from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
-from lab.catalog.knobs.kernel import Sysctl
+from lab.catalog.knobs import Sysctl
 from lab.machine import clock
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Limits, Memory

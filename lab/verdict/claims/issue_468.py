@@ -106,7 +106,7 @@ def in_vain(cell: FinishedCell, setting: str) -> Sight:
 
 
 def restriction_is(facts: Facts, value: str) -> bool:
-    return facts.sysctls.root.get(RESTRICTION) == value
+    return facts.sysctls.get(RESTRICTION) == value
 
 
 def profile_is_loaded(facts: Facts) -> bool:
@@ -115,9 +115,9 @@ def profile_is_loaded(facts: Facts) -> bool:
 
 def sysctl_in_effect(facts: Facts, name: str, value: str) -> bool | str:
     """Whether a sysctl has this value; if the guest's kernel has no such sysctl, so in words."""
-    if name not in facts.sysctls.root:
+    if name not in facts.sysctls:
         return f"it was not asked for {name}"
-    found = facts.sysctls.root[name]
+    found = facts.sysctls[name]
     return f"its kernel has no {name}: only Ubuntu's kernel tells" if found is None else found == value
 
 

@@ -3,17 +3,10 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, RootModel
+from pydantic import ConfigDict, RootModel
 
+from lab.catalog.toml import Definition
 from lab.probes import Facts, SuiteUser
-
-STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Table(BaseModel):
-    """A table of a TOML file. Unknown keys and values of another type are errors."""
-
-    model_config = STRICT
 
 
 class Conflict(ValueError):
@@ -23,8 +16,8 @@ class Conflict(ValueError):
 class Knob(ABC):
     """One kind of setting, with a variant's values.
 
-    `lab.catalog.knobs.KINDS` names its table in the TOML. A subclass is a pydantic model too. What puts it on
-    in the guest is the function of that name in `lab/guest/remote/knobs.py`.
+    `KINDS` in `lab/catalog/knobs.py` names its table in the TOML. A subclass is a pydantic model too. What puts
+    it on in the guest is the function of that name in `lab/guest/remote/knobs.py`.
     """
 
     runs_as_root: ClassVar[bool] = False
@@ -75,7 +68,7 @@ class Knob(ABC):
         return []
 
 
-class TableKnob(Table, Knob):
+class TableKnob(Definition, Knob):
     """A knob whose keys are all declared. Two can be combined if no key has two values."""
 
     def settings(self) -> dict[str, Any] | None:

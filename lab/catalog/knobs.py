@@ -1,0 +1,551 @@
+"""The kinds of setting that variants consist of: what a kind sets, and how a guest shows it.
+
+The classes only read definitions and facts. The program that changes a guest is `lab/guest/remote/knobs.py`.
+"""
+
+import posixpath
+import re
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from packaging.version import Version
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
+
+from lab.catalog.knob import Conflict, Knob, MapKnob, TableKnob
+from lab.catalog.toml import Definition
+from lab.probes import Facts, SuiteUser
+from lab.probes.facts import numbers, read_label
+
+# -- the kernel, which takes arguments at boot
+
+
+class Kernel(TableKnob):
+    """Arguments of the kernel's command line."""
+
+    arguments: list[str] = Field(min_length=1)
+    without: list[str] = Field(
+        default_factory=list, description="Security modules that are not in use then, as the kernel calls them."
+    )
+
+    def settings(self) -> dict[str, Any] | None:
+        return None
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        given = facts.command_line.split()
+        wrong = [f"the kernel was booted without {word}" for word in self.arguments if word not in given]
+        if facts.lsm is None:
+            return [
+                *wrong,
+                *(f"whether the security module {name} is in use is not known" for name in self.without),
+            ]
+        return [
+            *wrong,
+            *(f"the security module {name} is in use" for name in self.without if name in facts.lsm),
+        ]
+
+    def combined(self, other: Self) -> Self:
+        arguments = [*self.arguments, *(word for word in other.arguments if word not in self.arguments)]
+        return self.model_copy(
+            update={"arguments": arguments, "without": sorted({*self.without, *other.without})}
+        )
+
+    def kernel_arguments(self) -> list[str]:
+        return self.arguments
+
+
+# Neither 007 nor -0: a value that is read back has the digits that were set.
+NUMBER = re.compile(r"0|-?[1-9][0-9]{0,19}")
+# No part begins with a slash, so that no name leads out of /proc/sys.
+NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_][A-Za-z0-9_:@/-]*)+")
+
+
+def checked(name: str) -> str:
+    """A name as sysctl(8) prints it: a dot between two parts, a slash for a dot within a part."""
+    if not NAME.fullmatch(name):
+        raise ValueError("expected a name like kernel.printk or net.ipv4.conf.eth0/1.forwarding")
+    return name
+
+
+def canonical(value: Any) -> int | str:
+    """A value in its one form: a number as a number, anything else as text with single spaces.
+
+    The kernel prints the numbers of a list with tabs between them.
+    """
+    if isinstance(value, list) and all(type(each) is int for each in value):
+        value = " ".join(map(str, value))
+    if type(value) is int:
+        return value
+    text = " ".join(value.split()) if isinstance(value, str) else ""
+    if not text or not text.isprintable():
+        raise ValueError("expected a number, a text in one line, or a list of numbers")
+    return int(text) if NUMBER.fullmatch(text) else text
+
+
+Name = Annotated[str, AfterValidator(checked)]
+Value = Annotated[int | str, PlainValidator(canonical)]
+
+
+class Sysctl(MapKnob):
+    """Values of sysctls: a number, a text, or a list of numbers. They persist over a reboot."""
+
+    root: dict[Name, Value]
+
+    def sysctls(self) -> list[str]:
+        return list(self.root)
+
+    def why_not(self, facts: Facts) -> str | None:
+        missing = [name for name in self.root if facts.sysctls[name] is None]
+        return f"its kernel has no {missing[0]}" if missing else None
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        return [
+            f"{name} is {facts.sysctls[name]}, not {value}"
+            for name, value in self.root.items()
+            if _known(facts.sysctls[name]) != value
+        ]
+
+    @classmethod
+    def leading(cls, here: Facts, there: Facts) -> list[Self]:
+        """Each sysctl that was read in both guests and has a different value there."""
+        made = []
+        for name, value in here.sysctls.items():
+            wanted = _known(there.sysctls.get(name))
+            if value is not None and wanted is not None and wanted != _known(value):
+                made.append(cls.model_validate({name: wanted}))
+        return made
+
+
+def _known(text: str | None) -> int | str | None:
+    """The value that a guest shows; None if its kernel has no such sysctl, or shows nothing that can be set."""
+    try:
+        return canonical(text)
+    except ValueError:
+        return None
+
+
+# -- security modules
+
+# The file of a profile is named like the profile.
+FOLDER = "/etc/apparmor.d"
+# The profile for bubblewrap that AppArmor ships, in bwrap-userns-restrict.
+BWRAP = "bwrap"
+# The first line of a profile that AppArmor attaches to bubblewrap by the program's path.
+ATTACHED = r"(?m)^(?:profile[ \t]+)?\"?%s\"?[ \t]+\"?/[^\s{]*bwrap\b"
+
+
+class Mode(StrEnum):
+    ENFORCE = "enforce"
+    COMPLAIN = "complain"
+    # The profile only gives the program a name, and on Ubuntu exempts it from restrictions.
+    UNCONFINED = "unconfined"
+
+
+class Profile(Definition):
+    """A profile that the variant loads: from the variant's own text, or a file of the guest in another mode."""
+
+    name: str
+    mode: Mode = Mode.ENFORCE
+    text: str | None = None
+    shipped: str | None = Field(None, description="Path in the guest of the profile's own file.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Profile":
+        if (self.text is None) == (self.shipped is None):
+            raise ValueError("exactly one of `text` and `shipped` must be given")
+        return self
+
+    @property
+    def is_for_bubblewrap(self) -> bool:
+        """Whether AppArmor attaches it to bubblewrap, so that every bubblewrap has to run in it."""
+        if self.text is None:
+            return self.name == BWRAP
+        return bool(re.search(ATTACHED % re.escape(self.name), self.text))
+
+
+class AppArmor(TableKnob):
+    """Profiles, and the profile that the suite starts in."""
+
+    userns: bool = Field(default=False, description="Whether AppArmor must mediate user namespaces.")
+    profiles: list[Profile] = Field(
+        default_factory=list,
+        description="Profiles that are loaded: `name`, `text` or the path of a `shipped` file, and `mode` "
+        "(enforce, complain or unconfined)",
+    )
+    removed: list[str] = Field(default_factory=list, description="Shipped profiles that are unloaded.")
+    without: list[str] = Field(
+        default_factory=list,
+        description="Profiles with which the variant would do something else: AppArmor applies neither of two "
+        "profiles for one path",
+    )
+    confine_suite_by: str | None = Field(
+        default=None, description="Profile under which the suite and the probes are run."
+    )
+
+    def why_not(self, facts: Facts) -> str | None:
+        apparmor = facts.apparmor
+        if apparmor is None:
+            return "no AppArmor"
+        if self.userns and not apparmor.userns_mediation:
+            return f"AppArmor {apparmor.version or 'of an unknown version'} does not mediate user namespaces"
+        wanted = [profile.shipped for profile in self.profiles if profile.shipped]
+        wanted += [f"{FOLDER}/{name}" for name in self.removed]
+        missing = [path for path in wanted if path not in apparmor.profile_files]
+        if missing:
+            return f"ships no {missing[0]}"
+        loaded = [name for name in self.without if name in apparmor.profiles]
+        return f"has the profile {loaded[0]} loaded" if loaded else None
+
+    def settings(self) -> dict[str, Any] | None:
+        return {
+            "profiles": [profile.model_dump() for profile in self.profiles],
+            "removed": [f"{FOLDER}/{name}" for name in self.removed],
+        }
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        loaded = facts.apparmor.profiles if facts.apparmor else {}
+        wrong = []
+        for profile in self.profiles:
+            mode = loaded.get(profile.name)
+            if mode != profile.mode:
+                shown = "not loaded" if mode is None else f"in {mode} mode"
+                wrong.append(f"AppArmor profile {profile.name} is {shown}")
+            elif profile.is_for_bubblewrap and not _is_in(who.bubblewrap, profile.name):
+                wrong.append(
+                    f"bubblewrap runs as {who.bubblewrap!r}, not under {profile.name}: "
+                    "is another profile attached to its path?"
+                )
+        wrong += [f"AppArmor profile {name} is loaded" for name in self.removed if name in loaded]
+        if self.confine_suite_by and not self._confined(who):
+            wrong.append(f"the suite would run confined by {who.context.apparmor!r}")
+        return wrong
+
+    def _confined(self, who: SuiteUser) -> bool:
+        label = read_label(who.context.apparmor)
+        modes = {profile.name: profile.mode for profile in self.profiles}
+        wanted = modes.get(self.confine_suite_by or "", Mode.ENFORCE)
+        return (label.profiles, label.mode) == ((self.confine_suite_by,), wanted)
+
+    def combined(self, other: Self) -> Self:
+        mine = {profile.name: profile for profile in self.profiles}
+        for profile in other.profiles:
+            if mine.setdefault(profile.name, profile) != profile:
+                raise Conflict(f"profile {profile.name} is defined in two ways")
+        removed = sorted({*self.removed, *other.removed})
+        if both := mine.keys() & set(removed):
+            raise Conflict(f"profile {min(both)} is loaded and removed")
+        names = {name for name in (self.confine_suite_by, other.confine_suite_by) if name}
+        if len(names) > 1:
+            raise Conflict(f"the suite cannot start in two profiles: {', '.join(sorted(names))}")
+        return self.model_copy(
+            update={
+                "userns": self.userns or other.userns,
+                "profiles": list(mine.values()),
+                "removed": removed,
+                "without": sorted({*self.without, *other.without}),
+                "confine_suite_by": next(iter(names), None),
+            }
+        )
+
+    def parts(self) -> list[Self]:
+        confine: dict[str, Any] = {"confine_suite_by": self.confine_suite_by}
+        # Without the part that loads its own profile, the suite could not start in it: both are one part.
+        own = [profile for profile in self.profiles if profile.text and profile.name == self.confine_suite_by]
+        made = [{"profiles": [each], **(confine if each in own else {})} for each in self.profiles]
+        made += [{"removed": [name]} for name in self.removed]
+        made += [confine] if self.confine_suite_by and not own else []
+        nothing: dict[str, Any] = {"profiles": [], "removed": [], "confine_suite_by": None}
+        return [self.model_copy(update=nothing | settings) for settings in made]
+
+    def words(self) -> str:
+        said = [f"profile {profile.name} ({profile.mode})" for profile in self.profiles]
+        said += [f"profile {name} unloaded" for name in self.removed]
+        said += [f"suite confined by {self.confine_suite_by}"] if self.confine_suite_by else []
+        return ", ".join(said)
+
+    @classmethod
+    def leading(cls, here: Facts, there: Facts) -> list[Self]:
+        """Each profile that has another mode there, or is not loaded, and has a file on this guest."""
+        if here.apparmor is None or there.apparmor is None:
+            return []
+        mine, theirs = here.apparmor.profiles, there.apparmor.profiles
+        made = []
+        for name in sorted(mine.keys() | theirs.keys()):
+            path, mode = f"{FOLDER}/{name}", theirs.get(name)
+            if mine.get(name) == mode or path not in here.apparmor.profile_files:
+                continue
+            if mode is None:
+                made.append(cls(removed=[name]))
+            elif mode in list(Mode):
+                made.append(cls(profiles=[Profile(name=name, mode=Mode(mode), shipped=path)]))
+        return made
+
+    def under(self) -> list[str]:
+        return ["aa-exec", "-p", self.confine_suite_by, "--"] if self.confine_suite_by else []
+
+
+def _is_in(label: str | None, profile: str) -> bool:
+    """Whether a process with this label is in a profile; also true without a label, so without a process."""
+    return label is None or profile in read_label(label).profiles
+
+
+# The name of the added module in the guest.
+SELINUX_MODULE = "lab"
+
+
+class Selinux(TableKnob):
+    """The mode, and a module added to the policy. The guest then need not enforce its own policy."""
+
+    mode: Literal["enforcing", "permissive"] = "enforcing"
+    module: str | None = Field(
+        default=None, description="Text of a module in SELinux's Common Intermediate Language."
+    )
+
+    def why_not(self, facts: Facts) -> str | None:
+        return None if facts.selinux else "no SELinux"
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        if facts.selinux is None:
+            return ["SELinux is not in use"]
+        mode, modules = facts.selinux.mode, facts.selinux.modules
+        wrong = [] if mode == self.mode else [f"SELinux is {mode}, not {self.mode}"]
+        if self.module and SELINUX_MODULE not in modules:
+            wrong.append(f"the module {SELINUX_MODULE} is not in SELinux's policy")
+        return wrong
+
+
+# -- files of the guest, and what they are on
+
+
+def _path(text: str) -> str:
+    if not (text.isprintable() and text.startswith("/") and posixpath.normpath(text) == text != "/"):
+        raise ValueError("expected an absolute path without . and .. in it")
+    return text
+
+
+def _target(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError("expected a path: absolute, or relative to the folder of the symlink")
+    return text
+
+
+class Files(MapKnob):
+    """Symlinks by their paths. What is at a path is moved to the symlink's target."""
+
+    root: dict[Annotated[str, AfterValidator(_path)], Annotated[str, AfterValidator(_target)]]
+
+    def links(self) -> list[str]:
+        return list(self.root)
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        wrong = []
+        for path, target in self.root.items():
+            link = who.links.get(path)
+            if link is None:
+                wrong.append(f"whether {path} is a symlink is not known")
+            elif link.target != target:
+                now = f"a symlink to {link.target}" if link.target else "no symlink"
+                wrong.append(f"{path} is {now}, not one to {target}")
+            elif link.error:
+                wrong.append(f"the suite's user cannot reach what {path} leads to: {link.error}")
+        return wrong
+
+
+class Filesystem(MapKnob):
+    """File systems by folder. The folder's content moves to a new one, which is in a file of the guest's."""
+
+    root: dict[Literal["/home"], Literal["btrfs"]]
+
+    def why_not(self, facts: Facts) -> str | None:
+        for path, kind in self.root.items():
+            if facts.mounts[path].type == kind:
+                return f"its {path} is on {kind} to begin with"
+        return None if facts.mkfs_btrfs else "has no mkfs.btrfs"
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        return [
+            f"{path} is on {facts.mounts[path].type}, not on {kind}"
+            for path, kind in self.root.items()
+            if facts.mounts[path].type != kind
+        ]
+
+
+# The folders whose mounts are among the facts.
+Folder = Literal["/home", "/tmp"]  # noqa: S108
+
+
+class Mount(MapKnob):
+    """Mount options by folder. The folder becomes a mount of its own with the same content."""
+
+    root: dict[Folder, list[Literal["noexec"]]]
+
+    def words(self) -> str:
+        return ", ".join(f"{path} {','.join(options)}" for path, options in self.root.items())
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        return [
+            f"{path} is mounted without {option}"
+            for path, options in self.root.items()
+            for option in options
+            if option not in facts.mounts[path].options
+        ]
+
+
+# Since this version bubblewrap refuses to run setuid, unless it is built with support for it (see its NEWS).
+NEVER_SETUID = Version("0.11.2")
+
+
+# By the states that a variant may name: as in the facts, octal; None for an absent program.
+BUBBLEWRAP_MODES = {"absent": None, "not-executable": "0o644", "setuid": "0o4755"}
+
+
+class Bubblewrap(TableKnob):
+    """The program removed, or with another mode. The copy that boxlite ships is not changed."""
+
+    state: Literal["absent", "not-executable", "setuid"]
+
+    def why_not(self, facts: Facts) -> str | None:
+        if facts.bubblewrap is None:
+            return "has no bubblewrap to begin with"
+        version = numbers(facts.bubblewrap.version)
+        if self.state == "setuid" and version is not None and version < NEVER_SETUID:
+            return f"its bubblewrap {facts.bubblewrap.version} is made for being setuid"
+        return None
+
+    def settings(self) -> dict[str, str | None]:
+        return {"mode": BUBBLEWRAP_MODES[self.state]}
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        mode = facts.bubblewrap.mode if facts.bubblewrap else None
+        wanted = BUBBLEWRAP_MODES[self.state]
+        return [] if mode == wanted else [f"bubblewrap's mode is {mode}, not {wanted}"]
+
+    @classmethod
+    def leading(cls, here: Facts, there: Facts) -> list[Self]:
+        """The state of the program there, if it is another one than here and not the state as installed."""
+        mine, theirs = (facts.bubblewrap and facts.bubblewrap.mode for facts in (here, there))
+        if mine is None or mine == theirs:
+            return []
+        states = [state for state, mode in BUBBLEWRAP_MODES.items() if mode == theirs]
+        return [cls.model_validate({"state": state}) for state in states]
+
+
+# -- who runs the suite, and what confines it
+
+
+class User(TableKnob):
+    """Root instead of the ordinary user of all other cells."""
+
+    name: Literal["root"]
+    runs_as_root: ClassVar[bool] = True
+
+    def settings(self) -> dict[str, Any] | None:
+        return None
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        return [] if who.uid == 0 else [f"the suite would run as user {who.uid}, not as root"]
+
+
+class Limits(TableKnob):
+    """Limits of the suite's user, hard and soft, in a file of /etc/security/limits.d."""
+
+    nproc: int = Field(ge=1, description="Processes and threads of this user on the whole host.")
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        shown = who.limits.nproc
+        return [] if shown == self.nproc else [f"the suite's user may have {shown} processes, not {self.nproc}"]
+
+
+class Cgroup(TableKnob):
+    """No control group is delegated to the user's service manager, so that it cannot create any."""
+
+    delegation: Literal[False]
+
+    def why_not(self, facts: Facts) -> str | None:
+        if facts.cgroup.version != "v2":
+            return "has no cgroup v2, the only one to be given away"
+        return None if facts.login_sessions else "gives its users no control groups to begin with"
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        given = who.context.delegated
+        return [f"the suite's user was given the controllers {' '.join(given)}"] if given else []
+
+
+# The permission bits that let everyone read and write.
+EVERYONE = 0o006
+
+
+class Kvm(TableKnob):
+    """The group of /dev/kvm without members, or no /dev/kvm at all."""
+
+    state: Literal["denied", "absent"]
+
+    def why_not(self, facts: Facts) -> str | None:
+        if facts.kvm is None:
+            return "has no /dev/kvm to begin with"
+        if self.state == "denied" and int(facts.kvm.mode, 8) & EVERYONE == EVERYONE:
+            return "everyone may use its /dev/kvm, whatever their groups"
+        return None
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        kvm = facts.kvm
+        if self.state == "absent":
+            return ["/dev/kvm is there"] if kvm else []
+        if kvm is None:
+            return ["there is no /dev/kvm"]
+        return ["the suite's user is in the group of /dev/kvm"] if kvm.gid in who.groups else []
+
+
+# The value of Seccomp in /proc/PID/status for a process with a filter.
+FILTERED = 2
+
+
+# What confines a container, from most to nothing. The filter of `no-namespaces` refuses namespaces, as Docker's
+# default one does and podman's does not. With `unconfined` no part of /proc is masked either.
+ContainerKind = Literal["no-namespaces", "default", "apparmor-off", "unconfined", "privileged"]
+UNDER_A_PROFILE = ("no-namespaces", "default")
+UNDER_A_FILTER = (*UNDER_A_PROFILE, "apparmor-off")
+
+
+class Container(TableKnob):
+    """Root starts the container, as Docker does. In it the same user runs the suite as in other cells."""
+
+    kind: ContainerKind
+
+    def why_not(self, facts: Facts) -> str | None:
+        if not facts.podman:
+            return "has no podman"
+        needs_apparmor = self.kind == "apparmor-off" and facts.apparmor is None
+        return "no AppArmor" if needs_apparmor else None
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        wrong = [] if who.container else ["the suite would run in no container"]
+        filtered = who.seccomp == FILTERED
+        if filtered != (self.kind in UNDER_A_FILTER):
+            wrong.append(f"the suite would run {'under a' if filtered else 'without a'} seccomp filter")
+        # Where a profile exempts the container's runtime, that of the container is stacked on it.
+        confined = read_label(who.context.apparmor).confines
+        if confined != (self.kind in UNDER_A_PROFILE and facts.apparmor is not None):
+            wrong.append(f"the suite would run confined by {who.context.apparmor!r}")
+        return wrong
+
+    def under(self) -> list[str]:
+        return ["lab-container"]
+
+
+# By the names of their tables in a variant's TOML, and of their functions in the guest. A variant's settings
+# are put on a guest in this order.
+KINDS: dict[str, type[Knob]] = {
+    "apparmor": AppArmor,
+    "bubblewrap": Bubblewrap,
+    "cgroup": Cgroup,
+    "container": Container,
+    "files": Files,
+    "filesystem": Filesystem,
+    "kernel": Kernel,
+    "kvm": Kvm,
+    "limits": Limits,
+    "mount": Mount,
+    "selinux": Selinux,
+    "sysctl": Sysctl,
+    "user": User,
+}
