@@ -60,9 +60,10 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def address(layout: Path) -> Iterator[str]:
+def address(layout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("LAB_ROOTFS", str(layout))
     serving: Any = runpy.run_path(str(SHARED / "registry.py"))["serving"]
-    with cast(AbstractContextManager[str], serving(layout)) as host:
+    with cast(AbstractContextManager[str], serving(needed=True)) as host:
         yield f"http://{host}/v2/"
 
 

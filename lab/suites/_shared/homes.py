@@ -1,9 +1,12 @@
 """Homes of boxlite for tests, and what is kept of them."""
 
+import json
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,14 @@ def make() -> Path:
     has at most 108 bytes.
     """
     return Path(tempfile.mkdtemp(prefix="box-", dir=Path.home()))
+
+
+def recorded_security(home: Path, box_id: str) -> Any:
+    """The security options of a box, as boxlite recorded them: also those that it chose itself."""
+    [database] = home.glob("db/*.db")
+    with sqlite3.connect(database) as connection:
+        [text] = connection.execute("SELECT json FROM box_config WHERE id = ?", [box_id]).fetchone()
+    return json.loads(text)["options"]["advanced"]["security"]
 
 
 def keep_evidence(home: Path) -> None:

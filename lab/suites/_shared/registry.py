@@ -3,7 +3,10 @@
 Interface: https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md, pulling only.
 """
 
+from __future__ import annotations
+
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +18,12 @@ REQUEST = re.compile(r"/v2/.+/(?P<kind>manifests|blobs)/(?:(?P<digest>sha256:[0-
 
 
 @contextmanager
-def serving(layout: Path) -> Iterator[str]:
-    """Serve the first image of a layout; yields the address, as HOST:PORT."""
+def serving(*, needed: bool) -> Iterator[str | None]:
+    """Serve the first image of the layout LAB_ROOTFS, if that is needed; yields the address, as HOST:PORT."""
+    if not needed:
+        yield None
+        return
+    layout = Path(os.environ["LAB_ROOTFS"])
     [first, *_] = json.loads((layout / "index.json").read_text())["manifests"]
 
     class Handler(BaseHTTPRequestHandler):

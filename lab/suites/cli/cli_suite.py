@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from pathlib import Path
 
 import outside
 import pytest
 from boxes import Boxes, boxlite
+from homes import recorded_security
 from outside import ISOLATED
 from remedies import JAILER_OFF
 
@@ -18,12 +17,7 @@ def version_is_told() -> None:
 
 
 def box_is_created_with_security_by_default(boxes: Boxes, home: Path) -> None:
-    # boxlite records the options of a box that was created without any.
-    box_id = boxes.create()
-    [database] = home.glob("db/*.db")
-    with sqlite3.connect(database) as connection:
-        [text] = connection.execute("SELECT json FROM box_config WHERE id = ?", [box_id]).fetchone()
-    assert json.loads(text)["options"]["advanced"]["security"]["jailer_enabled"] is True
+    assert recorded_security(home, boxes.create())["jailer_enabled"] is True
 
 
 def default_box_runs(boxes: Boxes) -> None:

@@ -17,10 +17,7 @@ __all__ = ["home"]
 @pytest.fixture(scope="session")
 def images() -> Iterator[str | None]:
     """The address of a registry, if this release needs one: all of its images are LAB_ROOTFS."""
-    if not needs_registry():
-        yield None
-        return
-    with registry.serving(Path(os.environ["LAB_ROOTFS"])) as address:
+    with registry.serving(needed=needs_registry()) as address:
         yield address
 
 

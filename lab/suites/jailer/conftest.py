@@ -12,17 +12,9 @@ from boxlite import Boxlite
 
 
 @pytest.fixture(scope="session")
-def rootfs() -> str:
-    return os.environ["LAB_ROOTFS"]
-
-
-@pytest.fixture(scope="session")
-def images(rootfs: str) -> Iterator[str | None]:
+def images() -> Iterator[str | None]:
     """The address of a registry, if this release needs one: all of its images are LAB_ROOTFS."""
-    if not NEEDS_REGISTRY:
-        yield None
-        return
-    with registry.serving(Path(rootfs)) as address:
+    with registry.serving(needed=NEEDS_REGISTRY) as address:
         yield address
 
 
@@ -78,8 +70,6 @@ def home(
 
 
 @pytest.fixture
-def boxes(
-    home: Path, shared_home: SharedHome, rootfs: str, record_property: Callable[[str, object], None]
-) -> Boxes:
+def boxes(home: Path, shared_home: SharedHome, record_property: Callable[[str, object], None]) -> Boxes:
     """Boxes of the runtime in the test's home; pytest-reportlog writes what is recorded into the results."""
-    return Boxes(shared_home.runtime, home, rootfs, record_property)
+    return Boxes(shared_home.runtime, home, os.environ["LAB_ROOTFS"], record_property)

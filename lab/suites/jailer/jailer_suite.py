@@ -1,31 +1,24 @@
 """Upstream's Linux jailer tests, each under upstream's name, and one test for the strongest preset."""
 
 import asyncio
-import json
-import sqlite3
 from pathlib import Path
 
 import pytest
 from boxes import JAILER_BY_DEFAULT, Boxes
 from boxlite import SecurityOptions
+from homes import recorded_security
 from outside import ISOLATED
 from remedies import JAILER_OFF
 
 
 def default_security_options_enable_jailer_on_supported_platforms(boxes: Boxes, home: Path) -> None:
-    # Python cannot see the default options, because `SecurityOptions()` turns every switch off. But boxlite
-    # records the options of a box that was created without any.
+    # Python cannot see the default options, because `SecurityOptions()` turns every switch off.
     async def create() -> str:
         box = await boxes.create()
         return str(box.id)
 
-    box_id = asyncio.run(create())
-    [database] = home.glob("db/*.db")
-    with sqlite3.connect(database) as connection:
-        [text] = connection.execute("SELECT json FROM box_config WHERE id = ?", [box_id]).fetchone()
-    security = json.loads(text)["options"]["advanced"]["security"]
     # Upstream's own test asserted what its release had.
-    assert security["jailer_enabled"] is JAILER_BY_DEFAULT
+    assert recorded_security(home, asyncio.run(create()))["jailer_enabled"] is JAILER_BY_DEFAULT
 
 
 def development_mode_disables_jailer() -> None:

@@ -15,10 +15,7 @@ __all__ = ["home"]
 @pytest.fixture(scope="session")
 def images() -> Iterator[str | None]:
     """The address of a registry, if this release needs one: all of its images are LAB_ROOTFS."""
-    if not NEEDS_REGISTRY:
-        yield None
-        return
-    with registry.serving(Path(os.environ["LAB_ROOTFS"])) as address:
+    with registry.serving(needed=NEEDS_REGISTRY) as address:
         yield address
 
 

@@ -1,12 +1,11 @@
 """Boxes with and without the jailer, started from Node, and what separates them from other processes."""
 
-import json
-import sqlite3
 from pathlib import Path
 
 import outside
 import pytest
 from boxes import JAILED, UNJAILED, Boxes, run
+from homes import recorded_security
 from outside import ISOLATED
 from remedies import JAILER_OFF
 
@@ -16,12 +15,7 @@ def package_loads() -> None:
 
 
 def box_is_created_with_jailer_by_default(boxes: Boxes, home: Path) -> None:
-    # boxlite records the options of a box that was created without any.
-    box_id = boxes.create()
-    [database] = home.glob("db/*.db")
-    with sqlite3.connect(database) as connection:
-        [text] = connection.execute("SELECT json FROM box_config WHERE id = ?", [box_id]).fetchone()
-    assert json.loads(text)["options"]["advanced"]["security"]["jailer_enabled"] is True
+    assert recorded_security(home, boxes.create())["jailer_enabled"] is True
 
 
 def default_box_starts_and_executes(boxes: Boxes) -> None:
