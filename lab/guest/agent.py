@@ -9,10 +9,9 @@ import json
 import secrets
 import shlex
 import socket
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 from lab.base.errors import LabError
 from lab.base.speed import Speed
@@ -25,10 +24,6 @@ from lab.machine.domain import AGENT_PORT
 FILE = "/run/lab-agent.py"
 # How often the machine is checked while an answer is waited for.
 WATCH_SECONDS = 1.0
-# How long the agent's port has to be closed until the agent counts as ended. Loading a state closes the port
-# and opens it again, and QEMU tells of a port once a second at most (VSERPORT_CHANGE in its monitor/monitor.c),
-# by its own clock, which is the guest's.
-CLOSED_SECONDS = 3.0
 # How long an answer is waited for when the time is up, and how many blocks are then still taken.
 LEAST_SECONDS = 0.05
 MOST_LATE = 64
@@ -55,16 +50,12 @@ def start_command() -> str:
 class Agent:
     """The host's side of one guest's agent. Raises AgentLost, or whatever `alive` raises.
 
-    `path` is the socket at which QEMU has the port; the connection lasts as long as the machine. `is_open` says
-    whether a process in the guest has the port.
+    `path` is the socket at which QEMU has the port; the connection lasts as long as the machine.
     """
 
-    def __init__(
-        self, path: Path, *, alive: Callable[[], None], is_open: Callable[[], bool], speed: Speed
-    ) -> None:
+    def __init__(self, path: Path, *, alive: Callable[[], None], speed: Speed) -> None:
         self.speed = speed
         self._alive = alive
-        self._is_open = is_open
         self._token = ""
         self._number = 0
         self._left = b""
@@ -95,16 +86,15 @@ class Agent:
         deadline = self.speed.deadline(LOAD_SECONDS, "the guest's agent to compile the lab's programs")
         self._ask({"programs": programs.sources()}, Answer([]), deadline)
 
-    def call(self, calls: Sequence[Call], *, seconds: float, keep: Keep = keep_none) -> Answer:
+    def call(self, calls: Sequence[Call], *, seconds: float, keep: Keep = keep_none) -> list[Any]:
         """Run programs one after another; `seconds` is their limit under hardware acceleration.
 
-        Raises RemoteFailed, too, if one of them fails.
+        Returns what each of them printed. Raises RemoteFailed, too, if one of them fails.
         """
         answer = Answer(calls, keep)
         deadline = self.speed.deadline(seconds, f"`{answer.names}` in the guest")
-        request = [(name, json.dumps(argument)) for name, argument in calls]
-        self._ask({"calls": request}, answer, deadline)
-        return answer
+        self._ask({"calls": [(name, json.dumps(argument)) for name, argument in calls]}, answer, deadline)
+        return answer.results
 
     def _ask(self, request: dict[str, object], answer: Answer, deadline: Deadline) -> None:
         self._number += 1
@@ -119,7 +109,8 @@ class Agent:
         try:
             self._socket.sendall(before + json.dumps(line).encode() + b"\n")
         except OSError as error:
-            self._lost(f"{deadline.what} was not asked: {error}", error)
+            self._alive()
+            raise AgentLost(f"{deadline.what} was not asked: {error}") from error
 
     def _lines(self, deadline: Deadline) -> Iterator[bytes]:
         """The lines that come, without end. Raises AgentLost at the deadline."""
@@ -134,34 +125,19 @@ class Agent:
                 raise AgentLost(f"{deadline.what} sent a line of more than {MOST_LINE // 2**20} MiB")
             # If this lab was stopped meanwhile, the answer is here, although the time is up.
             late += deadline.remaining == 0.0
-            if late > MOST_LATE:
-                self._too_late(deadline)
-            self._left += self._receive(deadline)
-
-    def _receive(self, deadline: Deadline) -> bytes:
-        open_at = time.monotonic()
-        while True:
             self._socket.settimeout(max(min(WATCH_SECONDS, deadline.remaining), LEAST_SECONDS))
             try:
-                block = self._socket.recv(BLOCK)
+                block = self._socket.recv(BLOCK) if late <= MOST_LATE else None
             except TimeoutError:
-                self._alive()
-                if self._is_open():
-                    open_at = time.monotonic()
-                elif time.monotonic() - open_at > CLOSED_SECONDS / self.speed.clock:
-                    raise AgentLost(f"{deadline.what}: the agent has ended") from None
-                if deadline.remaining == 0.0:
-                    self._too_late(deadline)
-                continue
+                block = None
             except OSError as error:
-                self._lost(f"{deadline.what}: {error}", error)
-            if not block:
-                self._lost(f"{deadline.what}: QEMU closed the agent's port", None)
-            return block
-
-    def _too_late(self, deadline: Deadline) -> NoReturn:
-        raise AgentLost(f"{deadline.what} did not end within {deadline.seconds:.0f} s ({self.speed})")
-
-    def _lost(self, message: str, error: OSError | None) -> NoReturn:
-        self._alive()
-        raise AgentLost(message) from error
+                self._alive()
+                raise AgentLost(f"{deadline.what}: {error}") from error
+            if block:
+                self._left += block
+                continue
+            self._alive()
+            if block is not None:
+                raise AgentLost(f"{deadline.what}: QEMU closed the agent's port")
+            if late:
+                raise AgentLost(f"{deadline.what} did not end within {deadline.seconds:.0f} s ({self.speed})")

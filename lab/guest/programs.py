@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,7 @@ from lab.base.errors import LabError
 from lab.base.files import bounded, plain
 from lab.probes import PROGRAMS
 
-# Programs that run in a guest, by their names below these folders.
-FOLDERS = (Path(__file__).parent / "remote", PROGRAMS)
-# What runs them there: over SSH, or as the resident agent.
+# What runs the programs in a guest: over SSH, or as the resident agent.
 LOADER = Path(__file__).with_name("loader.py")
 
 # How much of what a guest printed is part of an error.
@@ -32,9 +30,10 @@ class RemoteFailed(LabError):
     """One of the lab's own commands failed in the guest; the message holds its output."""
 
 
-def program_files() -> list[Path]:
-    """Every program that runs in guests."""
-    return sorted(file for folder in FOLDERS for file in folder.glob("*.py"))
+def files() -> dict[str, Path]:
+    """The file of every program that runs in guests, by the name by which it is called."""
+    folders = (Path(__file__).parent / "remote", PROGRAMS)
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("[!_]*.py"))}
 
 
 @cache
@@ -43,14 +42,9 @@ def source(file: Path) -> str:
     return file.read_text()
 
 
-def program_file(name: str) -> Path:
-    """The source of one of them, for example `begin`."""
-    return next(file for folder in FOLDERS if (file := folder / f"{name}.py").is_file())
-
-
 def sources() -> dict[str, str]:
-    """The source of every program for guests, by the name by which it is called; `show` is for users' hosts."""
-    return {file.stem: source(file) for file in program_files() if file.stem not in ("__init__", "show")}
+    """The source of every program that runs in guests, by its name."""
+    return {name: source(file) for name, file in files().items()}
 
 
 def digest() -> str:
@@ -69,7 +63,7 @@ def command(calls: Sequence[Call]) -> list[str]:
     Starting an interpreter takes half a second in an emulated guest.
     """
     loaded = [
-        (name, base64.b64encode(source(program_file(name)).encode()).decode(), json.dumps(argument))
+        (name, base64.b64encode(sources()[name].encode()).decode(), json.dumps(argument))
         for name, argument in calls
     ]
     # The programs need the standard library only, and not what `site` looks for.
@@ -81,52 +75,6 @@ def keep_none(name: str, _content: bytes) -> None:
     raise ValueError(f"nobody asked for the file {bounded(plain(name), 100)!r}")
 
 
-class Answer:
-    """What programs answer, a line at a time; see `loader.py`. Files go to `keep`."""
-
-    def __init__(self, calls: Sequence[Call], keep: Keep = keep_none) -> None:
-        self.names = ", ".join(name for name, _ in calls)
-        self._count = len(calls)
-        self._keep = keep
-        self._results: list[Any] | None = None
-
-    def take(self, line: str | bytes) -> bool:
-        """Take a line; whether it was the last one.
-
-        Raises RemoteFailed if a program failed, or if this is no answer of the lab's programs.
-        """
-        try:
-            return self._take(checked(self.names, _Line, _parsed(line)))
-        except ValueError as error:
-            printed = line if isinstance(line, str) else line.decode(errors="replace")
-            raise RemoteFailed(
-                f"{self.names} in the guest printed no JSON of its results ({error}): "
-                f"{bounded(plain(printed), MOST_SHOWN)}"
-            ) from error
-
-    def _take(self, line: "_Line") -> bool:
-        if line.file is not None:
-            self._keep(line.file, base64.b64decode(line.content, validate=True))
-            return False
-        if line.failed is not None:
-            printed = bounded(plain(line.failed).rstrip(), MOST_SHOWN)
-            raise RemoteFailed(f"`{self.names}` in the guest failed: {printed}")
-        if line.results is None or len(line.results) != self._count:
-            raise ValueError(f"expected a list with {self._count} results")
-        self._results = line.results
-        return True
-
-    def take_all(self, lines: Iterable[str]) -> bool:
-        """Take lines up to the last one of the answer; whether it was among them."""
-        return any(self.take(line) for line in lines)
-
-    @property
-    def results(self) -> list[Any]:
-        """What each program printed. Only after the last line."""
-        assert self._results is not None, "the answer has no end yet"
-        return self._results
-
-
 class _Line(BaseModel):
     """A line of an answer: a file, or its end. `results` are checked by whoever called the programs."""
 
@@ -136,6 +84,43 @@ class _Line(BaseModel):
     content: str = ""
     failed: str | None = None
     results: list[Any] | None = None
+
+
+class Answer:
+    """What programs answer, a line at a time; see `loader.py`. Files go to `keep`.
+
+    `results` is what each program printed, after the last line.
+    """
+
+    def __init__(self, calls: Sequence[Call], keep: Keep = keep_none) -> None:
+        self.names = ", ".join(name for name, _ in calls)
+        self.results: list[Any] = []
+        self._count = len(calls)
+        self._keep = keep
+
+    def take(self, printed: str | bytes) -> bool:
+        """Take a line; whether it was the last one.
+
+        Raises RemoteFailed if a program failed, or if this is no answer of the lab's programs.
+        """
+        try:
+            line = checked(self.names, _Line, _parsed(printed))
+            if line.file is not None:
+                self._keep(line.file, base64.b64decode(line.content, validate=True))
+                return False
+            if line.failed is None and (line.results is None or len(line.results) != self._count):
+                raise ValueError(f"expected a list with {self._count} results")
+        except ValueError as error:
+            text = printed if isinstance(printed, str) else printed.decode(errors="replace")
+            raise RemoteFailed(
+                f"{self.names} in the guest printed no JSON of its results ({error}): "
+                f"{bounded(plain(text), MOST_SHOWN)}"
+            ) from error
+        if line.failed is not None:
+            why = bounded(plain(line.failed).rstrip(), MOST_SHOWN)
+            raise RemoteFailed(f"`{self.names}` in the guest failed: {why}")
+        self.results = line.results or []
+        return True
 
 
 def _parsed(line: str | bytes) -> object:

@@ -51,9 +51,6 @@ class NotAsDefined(LabError):
 class CloudInitFailed(LabError):
     """cloud-init did not do what the seed says. The message holds its errors, the evidence its whole log."""
 
-    def __init__(self, message: str, log: str) -> None:
-        super().__init__(message, evidence={"cloud-init.log": log})
-
 
 def wait_ready(session: Session, listens: Callable[[], bool], *, cloud_init: bool) -> None:
     """Wait until SSH answers and the boot has ended; `listens` says whether SSH may answer.
@@ -72,10 +69,14 @@ def wait_ready(session: Session, listens: Callable[[], bool], *, cloud_init: boo
         )
         result = _Result.model_validate_json(reply.stdout).v1
     except (RemoteFailed, ValidationError) as error:
-        raise CloudInitFailed(f"cloud-init left no result: {one_line(error)}", _log(session)) from error
-    if result.errors or "NoCloud" not in str(result.datasource):
+        problem = f"left no result: {one_line(error)}"
+    else:
+        if not result.errors and "NoCloud" in str(result.datasource):
+            return
         reported = "; ".join(map(str, result.errors)) or f"it used {result.datasource}"
-        raise CloudInitFailed(f"cloud-init in the guest failed: {bounded(reported, MOST_SHOWN)}", _log(session))
+        problem = f"failed: {bounded(reported, MOST_SHOWN)}"
+    log = session.run("sudo -n cat /var/log/cloud-init.log", seconds=10, check=False).stdout
+    raise CloudInitFailed(f"cloud-init in the guest {problem}", evidence={"cloud-init.log": log})
 
 
 def wait_up(session: Session, lane: Lane) -> None:
@@ -119,7 +120,3 @@ def check_as_defined(guest: Guest, facts: Facts) -> None:
             f"{guest.name} should enforce the SELinux policy {policy}, but {state}",
             hint=f"see [image] in images/{guest.name}.toml, and in the console how the policy was loaded",
         )
-
-
-def _log(session: Session) -> str:
-    return session.run("sudo -n cat /var/log/cloud-init.log", seconds=10, check=False).stdout

@@ -1,15 +1,23 @@
-"""Commands and files over SSH to one guest, watched and limited in time. Uses fabric."""
+"""Commands and files over SSH to one guest, limited in time. Uses fabric.
 
+The guest must show the one host key that it was given, and no more is taken of what it prints than the lab can
+hold.
+"""
+
+import base64
 import shlex
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from io import StringIO
 from typing import Any, Literal, NoReturn
 
 import paramiko
-from fabric import Connection
+from fabric import Config, Connection
+from fabric.runners import Remote
 from invoke.exceptions import CommandTimedOut, ThreadException
 from paramiko.ssh_exception import NoValidConnectionsError
 
@@ -17,10 +25,9 @@ from lab.base.errors import LabError
 from lab.base.files import bounded, plain
 from lab.base.speed import Speed
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
-from lab.guest import programs, ssh
+from lab.guest import programs
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.programs import MOST_SHOWN, Answer, Call, Keep, RemoteFailed, keep_none
-from lab.guest.ssh import SessionLost, printed_too_much
 from lab.machine import seed
 from lab.machine.lane import Endpoint, LaneDied
 
@@ -28,6 +35,11 @@ User = Literal["lab", "tester"]
 ADMIN: User = "lab"
 SUITE: User = "tester"
 assert (ADMIN, SUITE) == (seed.ADMIN_USER, seed.SUITE_USER)
+
+# These limits suffice for emulation on ordinary hardware.
+CONNECT_SECONDS, BANNER_SECONDS, LOGIN_SECONDS = 10.0, 30.0, 30.0
+# How long a server that is up may take to show its banner, before it is asked once more.
+SHOW_SECONDS = 2.0
 
 # How often the machine is checked while one of the lab's commands runs in it.
 WATCH_SECONDS = 2.0
@@ -45,6 +57,9 @@ NOTICE_SECONDS = 2.0
 # than two seconds later. For so long it is asked after nothing listens on the port.
 GONE_SECONDS = 10.0
 
+# The most that a command may print. The longest that the lab asks for is a suite's report.
+MOST_BYTES = 16 * 2**20
+
 # How long the guest may take to answer a request of SFTP, under hardware acceleration.
 SFTP_SECONDS = 10.0
 # OpenSSH's server of SFTP, where Debian and Fedora have it, in root's home.
@@ -52,6 +67,10 @@ SFTP_AS_ROOT = (
     "sudo -n -H sh -c 'cd; for each in /usr/lib/openssh/sftp-server /usr/libexec/openssh/sftp-server; "
     "do test -x $each && exec $each; done'"
 )
+
+
+class SessionLost(LabError):
+    """SSH to the guest broke, or a command in it did not end in time."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +94,6 @@ class Session:
         self.speed = speed
         self.agent: Agent | None = None
         self._connections: dict[User, Connection] = {}
-        self._arriving: dict[User, ssh.Arrival] = {}
-        # What the watch found wrong with the guest before it dropped the connections.
-        self._found = ""
 
     def use(self, endpoint: Endpoint) -> None:
         """Continue with other keys."""
@@ -109,27 +125,24 @@ class Session:
 
         def attempt() -> bool | None:
             nonlocal next_look
-            with self._told_of_the_machine():
-                if not listens():
-                    now = time.monotonic()
-                    if now < next_look:
-                        return None
-                    next_look = now + max(LOOK_SECONDS, (now - begun) / 2)
-                    if not ssh.shows_banner(self._endpoint, self.speed):
-                        return None
+            if not listens():
+                now = time.monotonic()
+                if now < next_look:
+                    return None
+                next_look = now + max(LOOK_SECONDS, (now - begun) / 2)
+                if not self._shows_banner():
+                    return None
             try:
                 self._connection(ADMIN)
             except (paramiko.SSHException, OSError, EOFError) as error:
                 if isinstance(error, paramiko.BadHostKeyException):
                     raise SessionLost(f"the guest showed a host key that is not its own: {error}") from error
                 if isinstance(error, NoValidConnectionsError):
-                    with self._told_of_the_machine():
-                        ssh.check_network(self._endpoint)
+                    self._check_network()
                 return None  # The server answers before the accounts exist.
             return True
 
-        deadline = self.speed.deadline(seconds, "the guest's SSH server")
-        wait_for(attempt, deadline, alive=self._alive)
+        wait_for(attempt, self.speed.deadline(seconds, "the guest's SSH server"), alive=self._alive)
 
     def run(
         self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True, name: str = ""
@@ -140,13 +153,13 @@ class Session:
         whatever `alive` raises.
         """
         limit = self.speed.from_kvm(seconds)
-        called = f"`{name or _short(command)}`"
+        called = f"`{name or bounded(command.partition('\n')[0], 120)}`"
         try:
             with self._watched():
                 connection = self._connection(user)
                 result = connection.run(command, hide=True, warn=True, in_stream=False, timeout=limit)
         except ThreadException as error:
-            if printed_too_much(error):
+            if any(isinstance(one.value, _PrintedTooMuch) for one in error.exceptions):
                 raise RemoteFailed(f"{called} in the guest printed more than the lab takes") from error
             self._lost(f"SSH broke during {called}: {error.exceptions[0].value}", error)
         except CommandTimedOut as error:
@@ -173,7 +186,7 @@ class Session:
         if self.agent is None:
             return self._programs_once("sudo -n -H", calls, user=ADMIN, seconds=seconds, keep=keep)
         try:
-            return self.agent.call(calls, seconds=seconds, keep=keep).results
+            return self.agent.call(calls, seconds=seconds, keep=keep)
         except AgentLost as error:
             self._lost(str(error), error)
 
@@ -193,7 +206,7 @@ class Session:
         answer = Answer(calls, keep)
         command = f"{before} {shlex.join(programs.command(calls))}".strip()
         output = self.run(command, seconds=seconds, user=user, name=answer.names)
-        if not answer.take_all(output.stdout.splitlines()):
+        if not any(answer.take(line) for line in output.stdout.splitlines()):
             printed = bounded(plain(f"{output.stdout}{output.stderr}"), MOST_SHOWN)
             raise RemoteFailed(f"{answer.names} in the guest printed no JSON of its results: {printed}")
         return answer.results
@@ -221,21 +234,11 @@ class Session:
 
     def close(self) -> None:
         """Drop the connections, but not the agent's. The session can be used again: it opens new ones."""
-        for user in [*self._connections, *self._arriving]:
+        for user in list(self._connections):
             self.log_out(user)
-
-    def arrive(self, user: User) -> None:
-        """Log the user out and connect again, up to the login itself, which waits for the user's next command.
-
-        So that login is one of the state that the guest is in then.
-        """
-        self.log_out(user)
-        self._arriving[user] = ssh.Arrival(self._endpoint, user, self.speed)
 
     def log_out(self, user: User) -> None:
         """Drop one user's connection: their next command is run in a new login."""
-        if arriving := self._arriving.pop(user, None):
-            arriving.leave()
         connection = self._connections.pop(user, None)
         # Connection.close would wait for the other side, which a loaded checkpoint has forgotten.
         if connection is not None and connection.transport is not None:
@@ -245,16 +248,12 @@ class Session:
     def _watched(self) -> Iterator[None]:
         """Drop the connections as soon as the machine is gone: a stopped guest does not close them."""
         done = threading.Event()
-        self._found = ""
 
         def watch() -> None:
-            pulse = ssh.Pulse(self._transports, self.speed)
             while not done.wait(WATCH_SECONDS):
                 try:
                     self._alive()
-                    pulse.check(WATCH_SECONDS)
-                except LabError as error:
-                    self._found = str(error) if isinstance(error, SessionLost) else self._found
+                except LabError:
                     # Again and again: a connection may just be under way.
                     self.close()
 
@@ -266,45 +265,100 @@ class Session:
             done.set()
             watcher.join()
 
-    def _transports(self) -> list[paramiko.Transport]:
-        """The connections that are open."""
-        return [each.transport for each in list(self._connections.values()) if each.transport is not None]
-
     def _connection(self, user: User) -> Connection:
-        if user not in self._connections:
-            # It stays in its place meanwhile, so that the watch can drop it.
-            arriving = self._arriving.get(user)
-            connection = arriving.log_in() if arriving else None
-            self._connections[user] = connection or ssh.log_in(self._endpoint, user, self.speed)
-            self._arriving.pop(user, None)
-        return self._connections[user]
+        """The user's open connection. Raises what paramiko raises, BadHostKeyException for another host key."""
+        if user in self._connections:
+            return self._connections[user]
+        endpoint = self._endpoint
+        connection = Connection(
+            endpoint.host,
+            user=user,
+            port=endpoint.port,
+            connect_timeout=self.speed.from_emulation(CONNECT_SECONDS),
+            connect_kwargs={
+                "pkey": paramiko.Ed25519Key.from_private_key(StringIO(endpoint.client_key.private)),
+                "allow_agent": False,
+                "look_for_keys": False,
+                "banner_timeout": self.speed.from_emulation(BANNER_SECONDS),
+                "auth_timeout": self.speed.from_emulation(LOGIN_SECONDS),
+            },
+            config=Config(overrides={"load_ssh_configs": False, "runners": {"remote": _BoundedRemote}}),
+        )
+        kind, text = endpoint.host_key.public.split()[:2]
+        connection.client.get_host_keys().add(
+            f"[{endpoint.host}]:{endpoint.port}", kind, paramiko.Ed25519Key(data=base64.b64decode(text))
+        )
+        # fabric's own choice is to accept any key.
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        connection.open()
+        self._connections[user] = connection
+        return connection
 
-    @contextmanager
-    def _told_of_the_machine(self) -> Iterator[None]:
-        """If the block finds that nothing forwards the guest's port, see whether the machine's end is why.
+    def _shows_banner(self) -> bool:
+        """Whether the guest's server is up: QEMU accepts connections long before, so only its banner counts.
 
-        Raises what the block raises, or whatever `alive` raises.
+        Raises as `_check_network` does.
         """
+        limit = self.speed.from_emulation(SHOW_SECONDS)
         try:
-            yield
-        except LaneDied:
-            with suppress(DeadlineExpired):
-                wait_for(lambda: None, Deadline(GONE_SECONDS, "libvirt"), alive=self._alive, interval=0.1)
-            raise
+            with socket.create_connection((self._endpoint.host, self._endpoint.port), limit) as connection:
+                connection.settimeout(limit)
+                return connection.recv(4) == b"SSH-"
+        except ConnectionRefusedError:
+            self._check_network()
+        except OSError:
+            pass
+        return False
+
+    def _check_network(self) -> None:
+        """Raise LaneDied if nothing forwards the guest's port any more, or what `alive` raises if that is why.
+
+        QEMU forwards the port for as long as the machine is there.
+        """
+        where = (self._endpoint.host, self._endpoint.port)
+        try:
+            socket.create_connection(where, SHOW_SECONDS).close()
+        except ConnectionRefusedError as error:
+            self._wait_for_death(GONE_SECONDS)
+            raise LaneDied(
+                f"the guest has no network: nothing listens on {where[0]}:{where[1]}, so what forwarded it has "
+                "ended"
+            ) from error
+        except OSError:
+            pass
+
+    def _wait_for_death(self, seconds: float) -> None:
+        """Raise whatever `alive` raises, within so many seconds."""
+        with suppress(DeadlineExpired):
+            wait_for(lambda: None, Deadline(seconds, "libvirt"), alive=self._alive, interval=0.1)
 
     def _lost(self, message: str, error: BaseException | None) -> NoReturn:
         self.close()
-        message = f"{message}: {self._found}" if self._found else message
-        with suppress(DeadlineExpired):
-            wait_for(lambda: None, Deadline(NOTICE_SECONDS, "libvirt"), alive=self._alive, interval=0.1)
-        try:
-            with self._told_of_the_machine():
-                ssh.check_network(self._endpoint)
-        except LaneDied as gone:
-            raise LaneDied(f"{message}; {gone}") from error
+        self._wait_for_death(NOTICE_SECONDS)
+        self._check_network()
         raise SessionLost(message) from error
 
 
-def _short(command: str, length: int = 120) -> str:
-    first = command.splitlines()[0] if command else ""
-    return first if len(first) <= length else first[: length - 1] + "…"
+class _PrintedTooMuch(Exception):
+    """A command printed more than is taken."""
+
+
+class _BoundedRemote(Remote):  # type: ignore[misc]
+    """Raises _PrintedTooMuch, inside of a ThreadException, as soon as a command printed too much."""
+
+    _taken = 0
+
+    def read_proc_stdout(self, num_bytes: int) -> bytes:
+        return self._counted(super().read_proc_stdout(num_bytes))
+
+    def read_proc_stderr(self, num_bytes: int) -> bytes:
+        return self._counted(super().read_proc_stderr(num_bytes))
+
+    def respond(self, buffer_: list[str]) -> None:
+        """Nothing answers to output. invoke would join all that was printed before, for every block."""
+
+    def _counted(self, block: bytes) -> bytes:
+        self._taken += len(block)
+        if self._taken > MOST_BYTES:
+            raise _PrintedTooMuch
+        return block

@@ -35,7 +35,7 @@ class StressFailed(LabError):
 def command(kinds: Sequence[Stress], speed: Speed) -> str:
     """The command that starts the load as a service, for a host of this speed."""
     quota = f"CPUQuota=$(({SLOW_SHARE if speed.is_slow else SHARE} * $(nproc)))%"
-    properties = " ".join(f"--property={each}" for each in (*PROPERTIES, quota))
+    properties = " ".join(f"--property={word}" for word in (*PROPERTIES, quota))
     arguments = " ".join(ARGUMENTS[kind] for kind in kinds)
     return f"sudo -n systemd-run --quiet --unit={UNIT} {properties} stress-ng {arguments}"
 
@@ -60,7 +60,9 @@ def stressed(session: Session, kinds: Sequence[Stress]) -> Iterator[None]:
             _stop(session)
         raise
     if not _stop(session):
-        raise StressFailed(f"the load ended before the suite did: {_last_words(session)}")
+        script = f"sudo -n journalctl --no-pager --output=cat --unit={UNIT} | tail -n 3"
+        printed = session.run(script, seconds=10, check=False).stdout
+        raise StressFailed(f"the load ended before the suite did: {_line(printed)}")
 
 
 def _stop(session: Session) -> bool:
@@ -73,11 +75,6 @@ def _stop(session: Session) -> bool:
     if output.status == 9:
         raise StressFailed(f"the load could not be stopped: {_line(output.stderr)}")
     return output.stdout.split()[:1] == ["active"]
-
-
-def _last_words(session: Session) -> str:
-    script = f"sudo -n journalctl --no-pager --output=cat --unit={UNIT} | tail -n 3"
-    return _line(session.run(script, seconds=10, check=False).stdout)
 
 
 def _line(text: str) -> str:

@@ -109,9 +109,10 @@ def run(
     except ValueError as error:
         raise SuiteBroken(f"what the suite reported cannot be read: {one_line(error)}") from error
     if began is None or ending.status in build.runner_failed or not (began or ending.is_early(build)):
-        raise SuiteBroken(
-            f"the runner of the suite failed: it {ending}\n{_last_words(session, results)}".rstrip()
-        )
+        # The end of what the suite printed, and what the kernel killed for want of memory, if anything.
+        script = f"tail -n 30 {results}/suite.log | tail -c 4000; dmesg | grep 'Killed process' | tail -n 3"
+        printed = session.run(f"sudo -n sh -c {shlex.quote(script)}", seconds=10, check=False).stdout
+        raise SuiteBroken(f"the runner of the suite failed: it {ending}\n{printed}".rstrip())
     hangs = None in began.values()
     cut_short = str(ending) if hangs or ending.is_early(build) else ""
     ran = suite.only(options.tests) if options.tests else suite
@@ -128,12 +129,6 @@ def _read(printed: str, *, limit: float) -> tuple[Ending, str]:
         raise ValueError(f"its report has more than {MOST_REPORT_BYTES} bytes")
     # The last line is cut off if the suite was ended while it was written.
     return Ending(int(ended[1]), int(ended[2]), limit), report[: report.rfind("\n") + 1]
-
-
-def _last_words(session: Session, results: str) -> str:
-    """The end of what the suite printed, and what the kernel killed for want of memory, if anything."""
-    script = f"tail -n 30 {results}/suite.log | tail -c 4000; dmesg | grep 'Killed process' | tail -n 3"
-    return session.run(f"sudo -n sh -c {shlex.quote(script)}", seconds=10, check=False).stdout
 
 
 def command(build: Build, variant: Variant, *, speed: Speed, options: SuiteOptions = WHOLE_SUITE) -> str:

@@ -48,9 +48,18 @@ class Copying:
         never. Raises UsageError if a path is wrong, LabError if the copy fails; nothing is left of it then.
         """
         with _named_errors(remote):
-            entry = self.sftp.stat(remote)
-            target = _target(remote, local)
-            if stat.S_ISDIR(entry.st_mode or 0) and os.path.lexists(target):
+            attributes = self.sftp.stat(remote)
+            # The user's own words alone decide where it goes.
+            name = PurePosixPath(remote).name
+            if local.is_dir() and name in ("", ".."):
+                raise UsageError(
+                    f"{remote} has no name that its copy could have in {local}",
+                    hint="name a target that does not exist yet",
+                )
+            target = local / name if local.is_dir() else local
+            if not target.parent.is_dir():
+                raise UsageError(f"{target.parent} is no folder on this host")
+            if stat.S_ISDIR(attributes.st_mode or 0) and os.path.lexists(target):
                 raise UsageError(
                     f"{target} exists, and no folder is copied over it",
                     hint="remove it, or name another",
@@ -58,7 +67,7 @@ class Copying:
             # What is only half copied never has the target's name.
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".lab-copy-") as folder:
                 made = Path(folder) / "copy"
-                self._fetch(remote, entry, made, 0)
+                self._fetch(remote, attributes, made, 0)
                 if not made.exists():
                     raise UsageError(f"{remote} is neither a file nor a folder")
                 made.rename(target)
@@ -77,50 +86,43 @@ class Copying:
             self._send(local, target)
         return target
 
-    # -- out of the guest
-
     def _fetch(self, remote: str, attributes: SFTPAttributes, target: Path, level: int) -> None:
-        """Copy one entry, with all that is in it, to a path that does not exist."""
+        """Copy one entry of the guest, with all that is in it, to a path that does not exist."""
         if level > MOST_LEVELS:
             raise HostileAnswer(f"its folders are more than {MOST_LEVELS} levels deep")
         mode = attributes.st_mode or 0
         if stat.S_ISREG(mode):
-            self._fetch_file(remote, attributes, target)
+            size = attributes.st_size or 0
+            self.files += 1
+            self._check_size(size)
+            # Exclusive: nothing that is there is written through.
+            with self.sftp.open(remote, "rb") as source, target.open("xb") as sink:
+                source.prefetch(size, AHEAD)
+                while block := source.read(BLOCK):
+                    self._count(len(block))
+                    sink.write(block)
+            if mode & stat.S_IXUSR:
+                target.chmod(target.stat().st_mode | 0o111)
         elif stat.S_ISDIR(mode):
             target.mkdir()
-            for entry in self._entries_of(remote):
+            # Read to its end: paramiko asks ahead, and would take another answer for one of the list.
+            entries = []
+            for entry in self.sftp.listdir_iter(remote):
+                self._entries += 1
+                if self._entries > MOST_ENTRIES:
+                    raise HostileAnswer(f"more than {MOST_ENTRIES} files and folders")
                 name = entry.filename
-                self._fetch(f"{remote}/{name}", entry, target / name, level + 1)
+                if name in ("", ".", "..") or "/" in name or "\0" in name or len(name) > LONGEST_NAME:
+                    shown = bounded(plain(name), 100)
+                    raise HostileAnswer(f"the guest names a file {shown!r}, which no folder can hold")
+                entries.append(entry)
+            for entry in entries:
+                self._fetch(f"{remote}/{entry.filename}", entry, target / entry.filename, level + 1)
         else:
             self.left_out += 1
 
-    def _entries_of(self, remote: str) -> list[SFTPAttributes]:
-        """List a folder to its end: paramiko asks ahead, and would take another answer for one of the list."""
-        entries = []
-        for entry in self.sftp.listdir_iter(remote):
-            self._entries += 1
-            if self._entries > MOST_ENTRIES:
-                raise HostileAnswer(f"more than {MOST_ENTRIES} files and folders")
-            _check_name(entry.filename)
-            entries.append(entry)
-        return entries
-
-    def _fetch_file(self, remote: str, attributes: SFTPAttributes, target: Path) -> None:
-        self.files += 1
-        size = attributes.st_size or 0
-        self._check_size(size)
-        # Exclusive: nothing that is there is written through.
-        with self.sftp.open(remote, "rb") as source, target.open("xb") as sink:
-            source.prefetch(size, AHEAD)
-            while block := source.read(BLOCK):
-                self._count(len(block))
-                sink.write(block)
-        if (attributes.st_mode or 0) & stat.S_IXUSR:
-            target.chmod(target.stat().st_mode | 0o111)
-
-    # -- into the guest
-
     def _send(self, local: Path, remote: str) -> None:
+        """Copy one entry of this host, with all that is in it."""
         mode = local.stat().st_mode
         if stat.S_ISREG(mode):
             self.files += 1
@@ -145,8 +147,6 @@ class Copying:
         except FileNotFoundError:
             return False
 
-    # -- bounds
-
     def _count(self, size: int) -> None:
         self.size += size
         self._check_size(0)
@@ -155,27 +155,6 @@ class Copying:
     def _check_size(self, more: int) -> None:
         if self.size + more > MOST_BYTES:
             raise HostileAnswer(f"more than {MOST_BYTES / 2**30:.0f} GiB", hint="copy a part of it")
-
-
-def _target(remote: str, local: Path) -> Path:
-    """Where a file or a folder of the guest goes; the user's own words alone decide."""
-    if not local.is_dir():
-        if not local.parent.is_dir():
-            raise UsageError(f"{local.parent} is no folder on this host")
-        return local
-    name = PurePosixPath(remote).name
-    if name in ("", ".."):
-        raise UsageError(
-            f"{remote} has no name that its copy could have in {local}",
-            hint="name a target that does not exist yet",
-        )
-    return local / name
-
-
-def _check_name(name: str) -> None:
-    """Raise HostileAnswer if no entry of a folder can have the name that the guest gives."""
-    if name in ("", ".", "..") or "/" in name or "\0" in name or len(name) > LONGEST_NAME:
-        raise HostileAnswer(f"the guest names a file {bounded(plain(name), 100)!r}, which no folder can hold")
 
 
 @contextmanager

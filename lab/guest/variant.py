@@ -14,7 +14,7 @@ from lab.base.files import bounded, plain
 from lab.catalog import Variant
 from lab.guest.programs import RemoteFailed, checked
 from lab.guest.session import ADMIN, SUITE, Session, User
-from lab.probes import Facts, Probed, SuiteUser, Who, script
+from lab.probes import Facts, Probed, SuiteUser, script
 
 # The paths whose mounts each guest is asked for.
 MOUNTS = ("/home", "/tmp")  # noqa: S108
@@ -62,11 +62,10 @@ def begin(session: Session, variant: Variant, *, mark: Mark, sysctls: Iterable[s
         calls.append(("knobs", put_on))
     names = list(sysctls)
     calls.append(("facts", {"sysctls": names}))
-    # Changes of a user's groups or limits take effect at the next login, which waits for the next command.
-    if login(variant) == SUITE or session.agent:
-        session.arrive(login(variant))
     # Adding a module makes SELinux compile its whole policy again.
     printed = session.programs(calls, seconds=60)[-1]
+    # Changes of the user's groups or limits take effect at the next login.
+    session.log_out(SUITE)
     return _checked_facts(printed, names)
 
 
@@ -82,8 +81,8 @@ def read_facts(session: Session, sysctls: Iterable[str]) -> Facts:
 def _checked_facts(printed: object, sysctls: Collection[str]) -> Facts:
     """The facts that a guest printed, with an answer to all that it was asked. Raises RemoteFailed."""
     facts = checked("facts", Facts, printed)
-    wrong = [f"it does not tell {name}" for name in sysctls if name not in facts.sysctls.root]
-    wrong += [f"it does not tell the mount of {path}" for path in MOUNTS if path not in facts.mounts.root]
+    wrong = [f"it does not tell {name}" for name in sysctls if name not in facts.sysctls]
+    wrong += [f"it does not tell the mount of {path}" for path in MOUNTS if path not in facts.mounts]
     # Folders of the lab's own are named after it.
     if not PYTHON.fullmatch(facts.python):
         wrong.append(f"{bounded(plain(facts.python), 40)!r} is no version of Python")
@@ -137,16 +136,10 @@ def _run_probe(session: Session, variant: Variant, asked: dict[str, Any]) -> Any
 def check_in_effect(variant: Variant, facts: Facts, who: SuiteUser) -> None:
     """Compare the variant with what the guest shows. Raises NotInEffect with every difference."""
     wrong = [text for knob in variant.knobs.values() for text in knob.differences(facts, who)]
-    wrong += [text for name, text in _as_installed(facts, who).items() if name not in variant.knobs]
+    # What the suite's user is as installed, unless a setting changes just that.
+    if who.uid == 0:
+        wrong += [] if "user" in variant.knobs else ["the suite would run as root"]
+    elif "kvm" not in variant.knobs and facts.kvm and facts.kvm.gid not in who.groups:
+        wrong.append("the suite's user is not in the group of /dev/kvm")
     if wrong:
         raise NotInEffect(f"variant not in effect: {'; '.join(wrong)}")
-
-
-def _as_installed(facts: Facts, who: Who) -> dict[str, str]:
-    """What is wrong with the suite's user, by the only kind of setting that may cause it."""
-    wrong = {}
-    if who.uid == 0:
-        wrong["user"] = "the suite would run as root"
-    elif facts.kvm and facts.kvm.gid not in who.groups:
-        wrong["kvm"] = "the suite's user is not in the group of /dev/kvm"
-    return wrong

@@ -125,7 +125,7 @@ class LaneGuest:
         lane = self.lane
         if lane.agent is None:
             raise AgentLost(f"the path of a socket in {lane.folder} would be too long")
-        met = Agent(lane.agent, alive=lane.check_alive, is_open=lane.agent_is_open, speed=self.speed)
+        met = Agent(lane.agent, alive=lane.check_alive, speed=self.speed)
         self.session.agent = met
         met.sync()
         self.agent_programs = programs.digest()

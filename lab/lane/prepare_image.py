@@ -24,7 +24,7 @@ from lab.base.paths import Paths
 from lab.base.speed import Speed
 from lab.catalog import CloudImage, Guest, PackageManager
 from lab.guest import ready
-from lab.guest.programs import checked, program_file, source
+from lab.guest.programs import checked, sources
 from lab.guest.session import ADMIN, SUITE, Session
 from lab.images import cloud, download, store
 from lab.images.content import DISK
@@ -151,7 +151,7 @@ rm -r "$PWD"
 RECIPE = (
     *(name for names in PACKAGES.values() for name in names),
     *(*MISSING.values(), INSTALL, *FORGET_DOWNLOADS.values(), CLEAN),
-    *(*UNITS, *SCRIPTS, *LOCKS, *sum(LOADERS, ()), *UNCHECKED, source(program_file(QUIET))),
+    *(*UNITS, *SCRIPTS, *LOCKS, *sum(LOADERS, ()), *UNCHECKED, sources()[QUIET]),
     *(script for scripts in SUPPLIES.values() for script in scripts.values()),
 )
 

@@ -175,12 +175,6 @@ def lane_of(xml: str) -> str | None:
     return None if mark is None else mark.get("id")
 
 
-def agent_is_open(xml: str) -> bool:
-    """Whether a running domain's XML says that the guest has opened the agent's port."""
-    target = ET.fromstring(xml).find(f"devices/channel/target[@name='{AGENT_PORT}']")
-    return target is not None and target.get("state") == "connected"
-
-
 def lane_folder(xml: str) -> Path | None:
     """The folder of a domain's overlay; None if the domain is not the lab's, or has no overlay."""
     disk = ET.fromstring(xml).find("devices/disk/source")

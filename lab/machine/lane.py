@@ -252,15 +252,6 @@ class Lane:
         if problem := self._watched().why_not_answering():
             raise LaneDied(f"the machine of {self.guest.name} {problem}\n{self.last_words()}")
 
-    def agent_is_open(self) -> bool:
-        """Whether a process in the guest has the agent's port, as QEMU tells; True if nobody can say."""
-        running = self.domain
-        try:
-            xml = call_within(running.XMLDesc, Deadline(ANSWER_SECONDS, "libvirt"))
-        except (DeadlineExpired, libvirt.libvirtError):
-            return True  # `check_alive` says what is wrong with libvirt.
-        return domain.agent_is_open(xml)
-
     def check_running(self) -> None:
         """Raise LaneDied when the machine no longer runs."""
         watch = self._watched()

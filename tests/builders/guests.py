@@ -193,9 +193,6 @@ class Machine:
     def check_alive(self) -> None:
         self.when.get("alive?", lambda: None)()
 
-    def agent_is_open(self) -> bool:
-        return True
-
     def check_wanted(self) -> None:
         if self.given_up:
             raise LaneDied("it was given up")

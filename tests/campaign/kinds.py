@@ -358,7 +358,9 @@ class GuestOutOfMemory(_InGuest):
 class GuestLosesNetwork(_InGuest):
     name = "guest-loses-network"
     happens = "the guest loses its network"
-    promise = "The guest is given up after 90 s of silence; the cell is tried again on a fresh lane."
+    promise = (
+        "The guest is given up when what ran in it meets its limit; the cell is tried again on a fresh lane."
+    )
     script = "for each in /sys/class/net/e*; do ip link set ${each##*/} down; done"
 
 
@@ -379,7 +381,7 @@ class GuestSshdKilled(_InGuest):
 class GuestAgentKilled(_InGuest):
     name = "guest-agent-killed"
     happens = "kill -9 of the lab's agent in the guest"
-    promise = "The lab notices within seconds; the cell is tried again on a fresh lane, or needed no agent."
+    promise = "A program of the lab meets its limit, and the cell is tried again on a fresh lane; or none ran."
     # The brackets keep this script's own shell from being found.
     script = "pkill -9 -f '[l]ab-agent.py'"
 

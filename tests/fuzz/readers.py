@@ -124,7 +124,7 @@ def _agent(content: bytes, folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as port:
         port.bind(str(folder / "port"))
         port.listen()
-        agent = Agent(folder / "port", alive=lambda: None, is_open=lambda: False, speed=Speed(emulated=False))
+        agent = Agent(folder / "port", alive=lambda: None, speed=Speed(emulated=False))
         guest = port.accept()[0]
         guest.sendall(content[:65_536])
         guest.shutdown(socket.SHUT_WR)

@@ -76,7 +76,7 @@ def test_a_lane_that_does_not_come_up_is_a_fault_of_all_its_cells_which_a_fresh_
 def test_a_failed_cloud_init_leaves_its_log_as_evidence_of_each_attempt(lab: Lab, retries: int) -> None:
     def boot(running: RunningLane) -> None:
         boots(running)
-        raise CloudInitFailed("cloud-init in the guest failed: no module", "the whole log")
+        raise CloudInitFailed("no module", evidence={"cloud-init.log": "the whole log"})
 
     lab.boot = boot
     run = lab.run(guests=ONE, retries=retries)

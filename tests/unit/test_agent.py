@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.base.speed import ORDINARY, Speed
+from lab.base.speed import ORDINARY
 from lab.base.wait import Deadline
 from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
@@ -55,7 +55,7 @@ class Port:
 
     def connect(self) -> tuple[Agent, socket.socket]:
         """The lab's side, and the guest's end."""
-        made = Agent(self.path, alive=lambda: None, is_open=lambda: True, speed=ORDINARY)
+        made = Agent(self.path, alive=lambda: None, speed=ORDINARY)
         end, _ = self._listening.accept()
         self.ends += [made._socket, end]
         return made, end
@@ -88,12 +88,18 @@ def resident(port: Port, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
 
 
 def call(resident: Agent, *names: str, seconds: float = 20.0) -> list[object]:
-    return resident.call([(name, {"of": name}) for name in names], seconds=seconds).results
+    return resident.call([(name, {"of": name}) for name in names], seconds=seconds)
 
 
-def test_programs_run_one_after_another_with_their_arguments(resident: Agent) -> None:
-    assert call(resident, "echo") == [{"of": "echo"}]
+def test_programs_run_one_after_another_and_leave_nothing_in_the_agent(resident: Agent, tmp_path: Path) -> None:
     assert call(resident, "echo", "remember", "remember") == [{"of": "echo"}, 1, 2]
+    assert call(resident, "remember") == [1]
+    assert call(resident, "long") == ["x" * 300_000]
+    # Files come as they are.
+    keep = EvidenceFolder(tmp_path / "cell").keep
+    assert resident.call([("keep", {})], seconds=20, keep=keep) == [2]
+    assert (tmp_path / "cell/kernel.log").read_bytes() == b"\xff\n"
+    assert (tmp_path / "cell/suite/c").read_bytes() == b""
 
 
 def test_programs_run_with_the_usual_umask_whatever_carries_them(resident: Agent) -> None:
@@ -105,26 +111,6 @@ def test_programs_run_with_the_usual_umask_whatever_carries_them(resident: Agent
     assert json.loads(done.stdout) == {"results": [0o022]}
 
 
-def test_a_request_leaves_nothing_in_the_agent(resident: Agent) -> None:
-    assert [call(resident, "remember") for _ in range(3)] == [[1], [1], [1]]
-
-
-def test_files_come_as_they_are(resident: Agent, tmp_path: Path) -> None:
-    answer = resident.call([("keep", {})], seconds=20, keep=EvidenceFolder(tmp_path / "cell").keep)
-    assert answer.results == [2]
-    assert (tmp_path / "cell/kernel.log").read_bytes() == b"\xff\n"
-    assert (tmp_path / "cell/suite/c").read_bytes() == b""
-
-
-def test_a_file_that_nobody_asked_for_is_an_error(resident: Agent) -> None:
-    with pytest.raises(RemoteFailed, match=r"nobody asked for the file 'kernel\.log'"):
-        call(resident, "keep")
-
-
-def test_an_answer_of_many_blocks_is_whole(resident: Agent) -> None:
-    assert call(resident, "long") == ["x" * 300_000]
-
-
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -133,6 +119,7 @@ def test_an_answer_of_many_blocks_is_whole(resident: Agent) -> None:
         ("crash", "Traceback.*name 'nonsense' is not defined"),
         ("full", "`full` in the guest failed: full: .*No space left on device$"),
         ("die", "`die` in the guest failed: it was ended"),
+        ("keep", r"nobody asked for the file 'kernel\.log'"),
     ],
 )
 def test_a_program_that_fails_says_why_and_the_agent_goes_on(resident: Agent, name: str, said: str) -> None:
@@ -163,13 +150,6 @@ def test_pieces_of_lines_of_an_earlier_life_are_no_requests_and_no_answers(resid
     assert call(resident, "echo") == [{"of": "echo"}]
 
 
-def test_an_agent_that_is_not_there_is_lost(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, _ = port.connect()
-    monkeypatch.setattr(agent, "SYNC_SECONDS", 0.1)
-    with pytest.raises(AgentLost, match="the guest's agent did not end within 0 s"):
-        made.sync()
-
-
 def test_the_end_of_the_machine_is_the_error(port: Port) -> None:
     made, end = port.connect()
     end.close()
@@ -196,6 +176,24 @@ def test_an_answer_that_waits_when_the_time_is_up_is_taken(port: Port) -> None:
         next(made._lines(passed))
 
 
+@pytest.mark.parametrize(
+    ("constant", "value", "sent", "message"),
+    [
+        ("SYNC_SECONDS", 0.1, b"", "the guest's agent did not end within 0 s"),
+        ("MOST_LINE", 1000, b"x" * 2000, "sent a line of more than"),
+    ],
+    ids=["silent", "endless line"],
+)
+def test_an_agent_without_an_answer_is_lost(
+    port: Port, constant: str, value: float, sent: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, constant, value)
+    made, end = port.connect()
+    end.sendall(sent)
+    with pytest.raises(AgentLost, match=message):
+        made.sync()
+
+
 def test_an_agent_that_never_stops_sending_is_lost(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "BLOCK", 100)
     made, end = port.connect()
@@ -204,63 +202,9 @@ def test_an_agent_that_never_stops_sending_is_lost(port: Port, monkeypatch: pyte
         next(made._lines(Deadline(0.0, "the guest's agent")))
 
 
-def test_a_load_that_closes_the_port_ends_no_agent(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    """QEMU tells late that the port is open again."""
-    monkeypatch.setattr(agent, "WATCH_SECONDS", 0.01)
-    made, end = port.connect()
-    looks = 0
-
-    def is_open() -> bool:
-        nonlocal looks
-        looks += 1
-        if looks == 3:
-            end.sendall(b'{"token": "x"}\n')
-        return False
-
-    made._is_open = is_open
-    assert next(made._lines(Deadline(60.0, "the guest's agent"))) == b'{"token": "x"}'
-    assert looks == 3
-
-
-def test_the_port_s_events_come_by_the_guest_s_clock(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under load a port was still told as closed when three real seconds had passed."""
-    monkeypatch.setattr(agent, "WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(agent, "CLOSED_SECONDS", 0.05)
-    made, end = port.connect()
-    made.speed = Speed(emulated=True, clock=0.001)
-    looks = 0
-
-    def is_open() -> bool:
-        nonlocal looks
-        looks += 1
-        if looks == 20:
-            end.sendall(b'{"token": "x"}\n')
-        return False
-
-    made._is_open = is_open
-    assert next(made._lines(Deadline(60.0, "the guest's agent"))) == b'{"token": "x"}'
-
-
-def test_an_agent_that_ended_is_not_waited_for(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent, "WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(agent, "CLOSED_SECONDS", 0.05)
-    made, _ = port.connect()
-    made._is_open = lambda: False
-    with pytest.raises(AgentLost, match="the guest's agent: the agent has ended"):
-        made.sync()
-
-
 def test_a_socket_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(AgentLost, match=r"cannot be opened: .*No such file"):
-        Agent(tmp_path / "none", alive=lambda: None, is_open=lambda: True, speed=ORDINARY)
-
-
-def test_a_line_without_an_end_is_not_read_for_ever(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent, "MOST_LINE", 1000)
-    made, end = port.connect()
-    end.sendall(b"x" * 2000)
-    with pytest.raises(AgentLost, match="sent a line of more than"):
-        made.sync()
+        Agent(tmp_path / "none", alive=lambda: None, speed=ORDINARY)
 
 
 def test_the_agent_has_imported_what_its_programs_import() -> None:

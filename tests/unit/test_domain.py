@@ -56,16 +56,6 @@ def test_the_agent_s_port_leads_to_a_socket_of_the_lane_and_is_there_only_if_it_
     assert xml_of().find("devices/channel") is None
 
 
-@pytest.mark.parametrize(("state", "is_open"), [("connected", True), ("disconnected", False), (None, False)])
-def test_libvirt_says_whether_the_guest_has_opened_the_agent_s_port(state: str | None, is_open: bool) -> None:
-    xml = xml_of(replace(SPEC, agent=Path("/lane/agent")))
-    target = xml.find("devices/channel/target")
-    assert target is not None
-    target.attrib |= {"state": state} if state else {}
-    assert domain.agent_is_open(ET.tostring(xml, encoding="unicode")) is is_open
-    assert not domain.agent_is_open(domain.to_xml(SPEC))
-
-
 def test_there_is_no_screen_to_reach() -> None:
     assert xml_of().find("devices/graphics") is None
 

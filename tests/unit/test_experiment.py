@@ -12,13 +12,13 @@ from lab.builds import SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.guest import variant
-from lab.guest.ssh import SessionLost
+from lab.guest.session import SessionLost
 from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
 from lab.lane.cell import Applied
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
-from lab.probes import Facts, SuiteUser, Sysctls
+from lab.probes import Facts, SuiteUser
 from lab.record import (
     UNKNOWN,
     CellResult,
@@ -85,7 +85,7 @@ class Guest(FakeRunner):
         settings = {name: knob.settings() for name, knob in wanted.knobs.items()}
         self.did.append(settings)
         set_now = {name: str(value) for name, value in (settings.get("sysctl") or {}).items()}
-        sysctls = Sysctls({**dict(self.facts.sysctls.items()), **set_now})
+        sysctls = {**self.facts.sysctls, **set_now}
         return Applied(self.facts.model_copy(update={"sysctls": sysctls}), WHO, variant.Mark("begins"))
 
     def read_who(self, _wanted: Variant) -> SuiteUser:

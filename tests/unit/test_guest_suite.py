@@ -64,11 +64,6 @@ def results(entries: list[Entry], *, cut_short: str = "") -> list[TestResult]:
     return guest_suite.complete(SUITE, began, cut_short=cut_short)
 
 
-def outcomes(entries: list[Entry], *, cut_short: str = "") -> dict[str, tuple[str, str]]:
-    tests = results(entries, cut_short=cut_short)
-    return {test.name: (test.outcome, test.message) for test in tests}
-
-
 def test_all_passed() -> None:
     tests = results([*whole("first"), *whole("second"), *whole("third")])
     assert tests == [TestResult(name=name, outcome=Outcome.PASS, seconds=1.5) for name in SUITE.tests]
@@ -84,13 +79,6 @@ def test_what_a_passed_test_recorded_of_its_box_is_in_its_result() -> None:
     assert third.protection is None
 
 
-def test_what_a_test_recorded_is_checked() -> None:
-    entries = whole("first")
-    entries[1]["user_properties"] = [["protection", JAILED | {"capabilities": {"Eff": "all"}}]]
-    with pytest.raises(guest_suite.SuiteBroken, match="capabilities"):
-        suite_run("1 3\n" + report(*entries))
-
-
 def test_tests_that_are_chosen_by_name_have_results_without_a_line_about_their_module() -> None:
     # As pytest reports an experiment's step: it stops at the first test that fails.
     began = pytest_tests.read_reportlog(
@@ -103,63 +91,68 @@ def test_tests_that_are_chosen_by_name_have_results_without_a_line_about_their_m
     assert pytest_tests.read_reportlog(json.dumps(SESSION[0])) is None
 
 
-def test_results_are_in_the_suite_s_order_whatever_the_log_s() -> None:
-    assert list(outcomes(whole("third") + whole("first") + whole("second"))) == ["first", "second", "third"]
+FIRST, SECOND, THIRD = (whole(name) for name in SUITE.tests)
+NOT_RUN = ("not-run", "")
 
 
 @pytest.mark.parametrize(
-    ("failed", "expected"),
+    ("entries", "cut_short", "others"),
     [
-        ({"call": ("failed", CRASH)}, ("fail", "assert 1 == 2")),
-        ({"setup": ("failed", CRASH)}, ("error", "assert 1 == 2")),
-        ({"teardown": ("failed", CRASH)}, ("error", "assert 1 == 2")),
-        ({"call": ("failed", CRASH), "teardown": ("failed", "later")}, ("fail", "assert 1 == 2")),
-        ({"call": ("failed", "Failed: Timeout >10s")}, ("fail", "Failed: Timeout >10s")),
-        ({"setup": ("skipped", SKIP)}, ("skip", "Skipped: no /dev/kvm")),
-        ({"call": ("skipped", SKIP)}, ("skip", "Skipped: no /dev/kvm")),
+        (THIRD + FIRST + SECOND, "", {}),
+        # Where it failed tells the fault.
+        *(
+            (FIRST + whole("second", **failed) + THIRD, "", {"second": outcome})
+            for failed, outcome in (
+                ({"call": ("failed", CRASH)}, ("fail", "assert 1 == 2")),
+                ({"setup": ("failed", CRASH)}, ("error", "assert 1 == 2")),
+                ({"teardown": ("failed", CRASH)}, ("error", "assert 1 == 2")),
+                ({"call": ("failed", CRASH), "teardown": ("failed", "later")}, ("fail", "assert 1 == 2")),
+                ({"call": ("failed", "Failed: Timeout >10s")}, ("fail", "Failed: Timeout >10s")),
+                ({"setup": ("skipped", SKIP)}, ("skip", "Skipped: no /dev/kvm")),
+                ({"call": ("skipped", SKIP)}, ("skip", "Skipped: no /dev/kvm")),
+            )
+        ),
+        # A test without a result, or without a call, is never taken for a pass.
+        (FIRST + THIRD, "", {"second": NOT_RUN}),
+        ([], "", dict.fromkeys(SUITE.tests, NOT_RUN)),
+        (
+            [phase("first", "setup"), phase("first", "teardown"), *SECOND, *THIRD],
+            "",
+            {"first": ("error", "was not called")},
+        ),
+        (
+            FIRST + SECOND + THIRD + whole("fourth"),
+            "",
+            {"fourth": ("error", "ran, but suite.toml does not name it")},
+        ),
+        # Of a suite that was ended, the test that was running failed, and the rest did not run.
+        (
+            [*FIRST, phase("second", "setup")],
+            KILLED,
+            {"second": ("fail", f"was running when the suite {KILLED}"), "third": NOT_RUN},
+        ),
+        (
+            whole("first", call=("failed", CRASH)),
+            KILLED,
+            {
+                "first": ("fail", "assert 1 == 2"),
+                "second": ("fail", f"was running when the suite {KILLED}"),
+                "third": NOT_RUN,
+            },
+        ),
+        (
+            [*FIRST, phase("third", "setup")],
+            "ended with exit status 7",
+            {"second": NOT_RUN, "third": ("fail", "was running when the suite ended with exit status 7")},
+        ),
     ],
 )
-def test_where_it_failed_tells_the_fault(failed: dict[str, tuple[str, Any]], expected: tuple[str, str]) -> None:
-    found = outcomes(whole("first") + whole("second", **failed) + whole("third"))
-    assert found["second"] == expected
-    assert found["first"][0] == found["third"][0] == "pass"
-
-
-def test_a_test_without_a_result_is_never_taken_for_a_pass() -> None:
-    found = outcomes(whole("first") + whole("third"))
-    assert found["second"] == ("not-run", "")
-
-
-def test_a_test_without_a_call_is_never_taken_for_a_pass() -> None:
-    entries = [phase("first", "setup"), phase("first", "teardown")]
-    assert outcomes(entries)["first"] == ("error", "was not called")
-
-
-def test_of_a_killed_suite_the_running_test_failed_and_the_rest_did_not_run() -> None:
-    found = outcomes([*whole("first"), phase("second", "setup")], cut_short=KILLED)
-    assert found["first"][0] == "pass"
-    assert found["second"] == ("fail", f"was running when the suite {KILLED}")
-    assert found["third"] == ("not-run", "")
-
-
-def test_a_killed_suite_keeps_the_failures_from_before() -> None:
-    found = outcomes(whole("first", call=("failed", CRASH)), cut_short=KILLED)
-    assert [outcome for outcome, _ in found.values()] == ["fail", "fail", "not-run"]
-
-
-def test_a_test_that_the_suite_does_not_name_is_an_error() -> None:
-    found = outcomes(whole("first") + whole("second") + whole("third") + whole("fourth"))
-    assert found["fourth"] == ("error", "ran, but suite.toml does not name it")
-
-
-def test_a_suite_that_said_nothing_ran_nothing() -> None:
-    assert {outcome for outcome, _ in outcomes([]).values()} == {"not-run"}
-
-
-def test_the_test_that_began_and_has_no_end_was_running_wherever_it_stands() -> None:
-    found = outcomes([*whole("first"), phase("third", "setup")], cut_short="ended with exit status 7")
-    assert found["third"] == ("fail", "was running when the suite ended with exit status 7")
-    assert found["second"] == ("not-run", "")
+def test_each_test_of_the_suite_has_its_outcome_in_the_suite_s_order(
+    entries: list[Entry], cut_short: str, others: dict[str, tuple[str, str]]
+) -> None:
+    tests = results(entries, cut_short=cut_short)
+    found = [(test.name, (test.outcome, test.message)) for test in tests]
+    assert found == [*(dict.fromkeys(SUITE.tests, ("pass", "")) | others).items()]
 
 
 class Session:
@@ -268,22 +261,21 @@ def test_how_a_suite_was_cut_short_is_told(ended: str, cut_short: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_a_suite_that_comes_to_its_end_was_not_cut_short(status: int) -> None:
-    assert (
-        suite_run(f"{status} 70\n{report(*whole('first'), *whole('second'), *whole('third'))}").cut_short == ""
-    )
-
-
-def test_a_crash_after_the_last_test_is_told() -> None:
-    ran = suite_run(f"139 5\n{report(*whole('first'), *whole('second'), *whole('third'))}")
-    assert "SIGSEGV" in ran.cut_short
-    assert {test.outcome for test in ran.tests} == {Outcome.PASS}
-
-
-def test_a_crash_in_the_set_up_of_the_first_test_is_the_builds() -> None:
-    ran = suite_run(f"139 5\n{report()}")
-    assert [test.outcome for test in ran.tests] == ["fail", "not-run", "not-run"]
+@pytest.mark.parametrize(
+    ("ended", "entries", "cut_short", "outcomes"),
+    [
+        ("0 70", FIRST + SECOND + THIRD, "", ["pass", "pass", "pass"]),
+        ("1 70", FIRST + SECOND + THIRD, "", ["pass", "pass", "pass"]),
+        # A crash after the last test, and one in the set-up of the first.
+        ("139 5", FIRST + SECOND + THIRD, "was ended by SIGSEGV (exit status 139)", ["pass", "pass", "pass"]),
+        ("139 5", [], "was ended by SIGSEGV (exit status 139)", ["fail", "not-run", "not-run"]),
+    ],
+)
+def test_what_a_suite_that_ends_or_crashes_gives(
+    ended: str, entries: list[Entry], cut_short: str, outcomes: list[str]
+) -> None:
+    ran = suite_run(f"{ended}\n{report(*entries)}")
+    assert (ran.cut_short, [test.outcome for test in ran.tests]) == (cut_short, outcomes)
 
 
 @pytest.mark.parametrize(
@@ -345,28 +337,33 @@ def test_a_damaged_report_is_a_fault_of_its_cell(line: str) -> None:
         suite_run(f"1 3\n{report()}{line}\n{report(*whole('first'))}")
 
 
-@pytest.mark.parametrize("seconds", [1.7e308, 1e100, 5e8])
-def test_durations_whose_sum_is_none_are_a_fault_of_their_cell(seconds: float) -> None:
-    phases = [entry | {"duration": seconds} for entry in whole("first")]
-    with pytest.raises(guest_suite.SuiteBroken, match="seconds: Input should be"):
-        suite_run(f"0 3\n{report(*phases)}")
-
-
 def test_a_last_line_that_is_cut_off_is_not_read() -> None:
     ran = suite_run(f"124 60\n{report(*whole('first'))}{json.dumps(phase('second', 'setup'))[:-1]}")
     assert [test.outcome for test in ran.tests] == ["pass", "fail", "not-run"]
 
 
-def test_a_report_without_an_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest_suite, "MOST_REPORT_BYTES", 1000)
-    with pytest.raises(guest_suite.SuiteBroken, match="more than 1000 bytes"):
-        suite_run("1 3\n" + report(*[entry for _ in range(10) for entry in whole("first")]))
-
-
-def test_a_report_of_tests_without_an_end_is_not_read() -> None:
-    many = [phase(f"test-{number}", "setup") for number in range(pytest_tests.MOST_TESTS + 1)]
-    with pytest.raises(guest_suite.SuiteBroken, match="more than 1000 tests"):
-        suite_run("1 3\n" + report(*many))
+@pytest.mark.parametrize(
+    ("most_bytes", "entries", "message"),
+    [
+        (1000, FIRST * 10, "more than 1000 bytes"),
+        (2**20, [phase(f"test-{number}", "setup") for number in range(1001)], "more than 1000 tests"),
+        *(
+            (2**20, [entry | {"duration": seconds} for entry in FIRST], "seconds: Input should be")
+            for seconds in (1.7e308, 1e100, 5e8)
+        ),
+        (
+            2**20,
+            [entry | {"user_properties": [["protection", JAILED | {"limits": 1}]]} for entry in FIRST],
+            "limits",
+        ),
+    ],
+)
+def test_a_report_that_no_suite_writes_is_a_fault_of_its_cell(
+    most_bytes: int, entries: list[Entry], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guest_suite, "MOST_REPORT_BYTES", most_bytes)
+    with pytest.raises(guest_suite.SuiteBroken, match=message):
+        suite_run(f"1 3\n{report(*entries)}")
 
 
 def test_what_a_test_says_is_bounded_and_plain() -> None:

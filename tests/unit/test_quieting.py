@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.guest.programs import program_file
+from lab.guest.programs import files
 from lab.lane import prepare_image
 
 # Knows two units; one cannot be masked.
@@ -43,7 +43,7 @@ def quiet(folder: Path, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Mappin
         "kernel_arguments": ["no_timer_check", "tsc=nowatchdog"],
         **asked,
     }
-    command = [sys.executable, "-I", "-S", str(program_file("quiet")), json.dumps(argument)]
+    command = [sys.executable, "-I", "-S", str(files()["quiet"]), json.dumps(argument)]
     printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     found: dict[str, Any] = json.loads(printed)
     return found

@@ -24,28 +24,28 @@ from lab.machine.lane import BootFailed
 from tests.builders.facts import facts
 
 KNOWN = catalog.load()
-SELINUX = KNOWN.guest("debian-13-selinux")
-
-
-def test_a_guest_that_promises_nothing_is_as_defined() -> None:
-    check_as_defined(KNOWN.guest("debian-13"), facts(selinux=None))
-
-
-def test_a_guest_under_the_selinux_policy_it_promises_is_as_defined() -> None:
-    check_as_defined(SELINUX, facts(selinux={"mode": "enforcing", "policy": "default"}))
+RESULT_OF_SUCCESS = '{"v1": {"errors": [], "datasource": "DataSourceNoCloud [seed=/dev/vdb]", "more": 1}}'
 
 
 @pytest.mark.parametrize(
-    ("found", "shown"),
+    ("guest", "selinux"),
+    [("debian-13", None), ("debian-13-selinux", {"mode": "enforcing", "policy": "default"})],
+)
+def test_a_guest_that_shows_what_it_promises_is_as_defined(guest: str, selinux: dict[str, Any] | None) -> None:
+    check_as_defined(KNOWN.guest(guest), facts(selinux=selinux))
+
+
+@pytest.mark.parametrize(
+    ("selinux", "state"),
     [
         (None, "SELinux is not in use"),
         ({"mode": "permissive", "policy": "default"}, "SELinux is permissive with policy default"),
         ({"mode": "enforcing", "policy": "mls"}, "SELinux is enforcing with policy mls"),
     ],
 )
-def test_a_guest_has_to_enforce_its_policy(found: dict[str, Any] | None, shown: str) -> None:
-    with pytest.raises(NotAsDefined, match=f"should enforce the SELinux policy default, but {shown}"):
-        check_as_defined(SELINUX, facts(selinux=found))
+def test_a_guest_has_to_enforce_its_policy(selinux: dict[str, Any] | None, state: str) -> None:
+    with pytest.raises(NotAsDefined, match=f"should enforce the SELinux policy default, but {state}"):
+        check_as_defined(KNOWN.guest("debian-13-selinux"), facts(selinux=selinux))
 
 
 class Session:
@@ -81,16 +81,10 @@ def test_a_guest_whose_cloud_init_left_no_result_is_not_up(result: str, said: st
     assert failed.value.evidence == {"cloud-init.log": "its log"}
 
 
-def test_a_guest_whose_cloud_init_succeeded_is_up() -> None:
-    session: Any = Session(
-        '{"v1": {"errors": [], "datasource": "DataSourceNoCloud [seed=/dev/vdb]", "more": 1}}'
-    )
-    wait_ready(session, listens=lambda: True, cloud_init=True)
-
-
-def test_a_guest_without_cloud_init_is_not_asked_for_its_result() -> None:
-    session: Any = Session("no result")
-    wait_ready(session, listens=lambda: True, cloud_init=False)
+@pytest.mark.parametrize(("result", "cloud_init"), [(RESULT_OF_SUCCESS, True), ("no result", False)])
+def test_a_guest_is_up_if_its_cloud_init_succeeded_or_it_has_none(result: str, cloud_init: bool) -> None:
+    session: Any = Session(result)
+    wait_ready(session, listens=lambda: True, cloud_init=cloud_init)
 
 
 class Machine:
@@ -128,7 +122,7 @@ class SlowSession(Session):
     """A guest that is waited for so often, and writes this much to its console meanwhile."""
 
     def __init__(self, waits: int, machine: Machine, written: str) -> None:
-        super().__init__('{"v1": {"errors": [], "datasource": "DataSourceNoCloud"}}')
+        super().__init__(RESULT_OF_SUCCESS)
         self.waits, self.machine, self.written = waits, machine, written
         self.speed = ORDINARY
 
@@ -140,9 +134,10 @@ class SlowSession(Session):
             raise DeadlineExpired("waited 300 s for the guest's SSH server")
 
 
-def test_a_boot_that_goes_on_is_not_given_up_by_the_clock() -> None:
-    lane: Any = Machine("[ 0.0] Linux version\n")
-    session: Any = SlowSession(MOST_WAITS - 1, lane, "[  OK  ] Started one more service\n")
+@pytest.mark.parametrize("waits", [0, MOST_WAITS - 1])
+def test_a_boot_that_goes_on_is_not_given_up_by_the_clock(waits: int) -> None:
+    lane: Any = Machine("[  OK  ] Reached target emergency-ready.target\n")
+    session: Any = SlowSession(waits, lane, "[  OK  ] Started one more service\n")
     wait_up(session, lane)
     assert session.waits == 0
 
@@ -178,9 +173,3 @@ def test_a_boot_that_stands_still_or_never_ends_is_given_up(
 )
 def test_a_console_shows_when_the_ssh_server_is_up(line: str, up: bool) -> None:
     assert console.shows_ssh(f"[  OK  ] Reached target network.target\n{line}\n") is up
-
-
-def test_a_guest_that_only_boots_is_waited_for() -> None:
-    session: Any = Session('{"v1": {"errors": [], "datasource": "DataSourceNoCloud"}}')
-    lane: Any = Machine("[  OK  ] Reached target emergency-ready.target\n")
-    wait_up(session, lane)

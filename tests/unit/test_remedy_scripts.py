@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -135,37 +136,65 @@ def test_only_root_can_change_a_host_and_anyone_can_look(blocked: Host) -> None:
     assert blocked.files() == before
 
 
+NO_APPARMOR = "AppArmor is off, or"
+
+
 @pytest.mark.parametrize(
-    ("name", "why"),
+    ("name", "lacks", "environment", "why"),
     [
-        ("userns-clone-on", "the kernel has no kernel.unprivileged_userns_clone"),
-        ("apparmor-restrict-off", "the kernel has no kernel.apparmor_restrict_unprivileged_userns"),
-        ("bwrap-userns-restrict", "there is no {root}/usr/share/apparmor/extra-profiles/bwrap-userns-restrict"),
-        ("bundled-bwrap-profile", "boxlite uses {root}/stubs/bwrap instead of its bundled bubblewrap"),
-        ("kvm-group", "there is no {root}/dev/kvm"),
+        (
+            "userns-clone-on",
+            "proc/sys/kernel/unprivileged_userns_clone",
+            {},
+            "the kernel has no kernel.unprivileged_",
+        ),
+        ("apparmor-restrict-off", "", {}, "the kernel has no kernel.apparmor_restrict_unprivileged_userns"),
+        (
+            "bwrap-userns-restrict",
+            "",
+            {},
+            "there is no {root}/usr/share/apparmor/extra-profiles/bwrap-userns-restrict",
+        ),
+        ("bundled-bwrap-profile", "", {}, "boxlite uses {root}/stubs/bwrap instead of its bundled bubblewrap"),
+        ("kvm-group", "dev/kvm", {}, "there is no {root}/dev/kvm"),
+        # AppArmor's programs are older than the kernel, or the kernel knows no user namespaces.
+        ("bwrap-profile", "etc/apparmor.d/abi/4.0", {}, "AppArmor's programs are too old"),
+        ("bwrap-profile", "features/namespaces/mask", {}, "does not mediate user namespaces"),
+        ("bwrap-profile", "sys/kernel/security/apparmor", {}, NO_APPARMOR),
+        ("bwrap-userns-restrict", "sys/kernel/security/apparmor", {}, NO_APPARMOR),
+        ("bundled-bwrap-profile", "sys/kernel/security/apparmor", {}, NO_APPARMOR),
+        # Another domain than that of unconfined logins is not let go.
+        ("selinux-unconfined-permissive", "", {"TEST_DOMAIN": "user_t"}, "in a domain other than unconfined_t"),
+        (
+            "selinux-unconfined-permissive",
+            "",
+            {"TEST_DOMAIN": "unconfined_tt"},
+            "in a domain other than unconfined_t",
+        ),
     ],
 )
-def test_where_it_can_do_nothing_it_says_why_and_does_nothing(blocked: Host, name: str, why: str) -> None:
-    (blocked.root / "proc/sys/kernel/unprivileged_userns_clone").unlink()
-    (blocked.root / "dev/kvm").unlink()
-    blocked.put("stubs/bwrap", "#!/bin/sh\n").chmod(0o755)
+def test_where_it_can_do_nothing_it_says_why_and_does_nothing(
+    blocked: Host, name: str, lacks: str, environment: dict[str, str], why: str
+) -> None:
+    mask = blocked.root / "sys/kernel/security/apparmor/features/namespaces/mask"
+    missing = blocked.root / (lacks or "none")
+    if lacks.startswith("features"):
+        mask.write_text("pivot_root\n")
+    elif missing.is_dir():
+        shutil.rmtree(missing)
+    else:
+        missing.unlink(missing_ok=True)
+    if name == "bundled-bwrap-profile" and not lacks:
+        blocked.put("stubs/bwrap", "#!/bin/sh\n").chmod(0o755)
+    (blocked.root / "home/tester").mkdir(parents=True, exist_ok=True)
+    change = KNOWN[name].host
+    whose = ("--user", "tester") if change and change.about_user else ()
     before = blocked.files()
-    status, output = blocked.run(name, "--yes", *WHOSE.get(name, ()))
-    assert status == 3
-    expected = why.format(root=blocked.root)
-    assert output.startswith(f"{name}: nothing can be done on this host: {expected}")
-    assert blocked.files() == before
-
-
-def test_an_apparmor_that_is_too_old_is_left_alone(blocked: Host) -> None:
-    # Its programs are older than the kernel.
-    (blocked.root / "etc/apparmor.d/abi/4.0").unlink()
-    status, output = blocked.run("bwrap-profile", "--yes")
-    assert (status, "AppArmor's programs are too old" in output) == (3, True)
-    # It knows no user namespaces.
-    blocked.put("sys/kernel/security/apparmor/features/namespaces/mask", "pivot_root\n")
-    status, output = blocked.run("bwrap-profile", "--yes")
-    assert (status, "does not mediate user namespaces" in output) == (3, True)
+    assert blocked.run(name, "--check", *whose, **environment) == (1, f"{name}: not in place\n")
+    status, output = blocked.run(name, "--yes", *whose, **environment)
+    assert (status, blocked.files()) == (3, before)
+    assert output.startswith(f"{name}: nothing can be done on this host: ")
+    assert why.format(root=blocked.root) in output
 
 
 def test_what_is_wrong_usage_is_said(blocked: Host) -> None:
@@ -314,18 +343,6 @@ def test_where_programs_cannot_be_kept_from_being_cloned_it_says_why(on_btrfs: H
     (on_btrfs.root / PROGRAMS).rename(on_btrfs.root / "elsewhere")
     status, said = on_btrfs.run("shim-not-cloned", "--yes", "--user", "tester")
     assert (status, "boxlite has not run as tester yet: there is no " in said) == (3, True)
-
-
-@pytest.mark.parametrize("name", ["bwrap-profile", "bwrap-userns-restrict", "bundled-bwrap-profile"])
-def test_without_apparmor_a_profile_is_not_in_place_and_cannot_be(tmp_path: Path, name: str) -> None:
-    host = Host(tmp_path)
-    (tmp_path / "home" / "tester").mkdir(parents=True)
-    change = KNOWN[name].host
-    user = ["--user", "tester"] if change and change.about_user else []
-    assert host.run(name, "--check", *user) == (1, f"{name}: not in place\n")
-    status, said = host.run(name, "--yes", *user)
-    assert status == 3
-    assert "AppArmor is off, or" in said
 
 
 def test_a_profile_by_the_name_of_the_allow_list_s_is_not_the_allow_list(blocked: Host) -> None:
@@ -494,10 +511,3 @@ def test_selinux_stays_permissive_after_a_boot(blocked: Host) -> None:
     assert blocked.run("selinux-permissive", "--yes")[0] == 0
     config = (blocked.root / "etc/selinux/config").read_text()
     assert config == "# SELINUX= is the mode\nSELINUX=permissive\nSELINUXTYPE=default\n"
-
-
-@pytest.mark.parametrize("domain", ["user_t", "unconfined_tt"])
-def test_no_domain_but_that_of_unconfined_logins_is_let_go(blocked: Host, domain: str) -> None:
-    status, output = blocked.run("selinux-unconfined-permissive", "--yes", TEST_DOMAIN=domain)
-    assert (status, "in a domain other than unconfined_t" in output) == (3, True)
-    assert (blocked.root / "var/lib/selinux/modules").read_text() == "base\nunconfined\n"

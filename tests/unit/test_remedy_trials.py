@@ -13,7 +13,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant, remedies
 from lab.catalog.remedies import Remedy
 from lab.guest.remedy_script import Step, Steps
-from lab.guest.ssh import SessionLost
+from lab.guest.session import SessionLost
 from lab.guest.suite import SuiteRun
 from lab.lane.cell import Applied
 from lab.machine.lane import LaneDied
@@ -435,7 +435,7 @@ def test_a_cell_s_container_gives_way_to_that_of_a_remedy(try_all: Try) -> None:
 
 def test_what_a_variant_cannot_tell_about_is_not_tried_and_says_why(try_all: Try) -> None:
     guest = Guest([NOCAPS], {"bwrap-profile": {NOCAPS}})
-    guest.facts = facts(sysctls=dict(guest.facts.sysctls.root))
+    guest.facts = facts(sysctls=guest.facts.sysctls)
     variant = CATALOG.variant("apparmor-userns-nocaps")
     tried = try_all(guest, variant_name=variant.name)
     not_judged = {name: each.reason for name, each in tried.items() if each.result == "not judged here"}
@@ -459,7 +459,7 @@ def test_remedies_by_ignored_variables_are_not_judged(try_all: Try, monkeypatch:
 
 def test_two_remedies_together_are_not_judged_where_one_of_them_is_not(try_all: Try) -> None:
     guest = Guest([SYSCTL, NOCAPS], {"userns-clone-on": {SYSCTL}})
-    guest.facts = facts(sysctls=dict(guest.facts.sysctls.root))
+    guest.facts = facts(sysctls=guest.facts.sysctls)
     tried = try_all(guest, variant_name="apparmor-userns-nocaps")
     both = tried["userns-clone-on+apparmor-restrict-off"]
     assert both.result == "not judged here"

@@ -61,6 +61,10 @@ def test_the_load_runs_while_the_suite_does_and_no_longer() -> None:
     assert "--hdd" in begun
     assert "--vm" not in begun
     assert f"systemctl stop {stress.UNIT}" in guest.ran[1]
+    without = FakeGuest()
+    with stressed(session(without), []):
+        pass
+    assert without.ran == []
 
 
 @pytest.mark.parametrize(("emulated", "share"), [(False, 75), (True, 25)])
@@ -71,37 +75,28 @@ def test_the_load_leaves_a_box_more_of_a_slow_host(emulated: bool, share: int) -
     assert f"--property=CPUQuota=$(({share} * $(nproc)))%" in guest.ran[0]
 
 
-def test_without_a_load_nothing_is_run() -> None:
-    guest = FakeGuest()
-    with stressed(session(guest), []):
-        pass
-    assert guest.ran == []
+ENDED = {"is-active": Output(0, "failed\n", ""), "journalctl": Output(0, "no space left\n", "")}
 
 
-def test_a_load_that_cannot_be_started_is_a_fault_of_the_lab() -> None:
-    missing = Output(1, "", "Failed to find executable stress-ng: No such file or directory\n")
-    with (
-        pytest.raises(StressFailed, match=r"could not be started in the guest: .*executable stress-ng"),
-        stressed(session(FakeGuest({"systemd-run": missing})), ALL),
-    ):
-        raise AssertionError("the suite would run without it")
-
-
-def test_a_load_that_ended_before_the_suite_is_none() -> None:
-    ended = {"is-active": Output(0, "failed\n", ""), "journalctl": Output(0, "no space left\n", "")}
-    with (
-        pytest.raises(StressFailed, match="ended before the suite did: no space left"),
-        stressed(session(FakeGuest(ended)), ALL),
-    ):
-        pass
-
-
-def test_a_load_that_does_not_stop_is_told() -> None:
-    with (
-        pytest.raises(StressFailed, match="could not be stopped: timed out"),
-        stressed(session(FakeGuest({"is-active": Output(9, "active\n", "timed out")})), ALL),
-    ):
-        pass
+@pytest.mark.parametrize(
+    ("answers", "runs", "message"),
+    [
+        (
+            {"systemd-run": Output(1, "", "Failed to find executable stress-ng: No such file or directory\n")},
+            False,
+            "could not be started in the guest: .*executable stress-ng",
+        ),
+        (ENDED, True, "ended before the suite did: no space left"),
+        ({"is-active": Output(9, "active\n", "timed out")}, True, "could not be stopped: timed out"),
+    ],
+)
+def test_a_load_that_is_none_or_does_not_stop_is_a_fault_of_the_lab(
+    answers: Mapping[str, Output], runs: bool, message: str
+) -> None:
+    suites = 0
+    with pytest.raises(StressFailed, match=message), stressed(session(FakeGuest(answers)), ALL):
+        suites += 1
+    assert suites == runs
 
 
 def test_after_a_fault_of_the_suite_the_load_is_stopped_and_the_fault_is_told() -> None:

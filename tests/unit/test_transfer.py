@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -101,11 +101,15 @@ def content(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
 
 
+def put(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
 def tree(folder: Path) -> Path:
     """A folder with files, one of them a program, a link out of it and a pipe."""
-    (folder / "sub").mkdir(parents=True)
-    (folder / "a").write_text("A")
-    (folder / "sub" / "b.sh").write_text("B")
+    put(folder, {"a": "A", "sub/b.sh": "B"})
     (folder / "sub" / "b.sh").chmod(0o755)
     (folder / "link").symlink_to("/etc/passwd")
     os.mkfifo(folder / "pipe")
@@ -141,86 +145,60 @@ def test_no_folder_is_copied_over_another(guest: Guest, here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../escaped", "/tmp/escaped", "..", ".", "", "a/b", "a\0b", "x" * 256], ids=lambda name: repr(name)
+    "name",
+    ["../escaped", "/tmp/escaped", "..", ".", "", "a/b", "a\0b", "x" * 256, "../\x1b[2J" + "x" * 500],
+    ids=lambda name: repr(name)[:20],
 )
 def test_a_name_that_would_leave_the_target_ends_the_copy(guest: Guest, here: Path, name: str) -> None:
     (guest.folder / "f").mkdir()
     (guest.folder / "escaped").write_text("x")
     guest.listed["/f"] = [entry(name, stat.S_IFREG | 0o644)]
-    with pytest.raises(HostileAnswer, match="no folder can hold"):
+    with pytest.raises(HostileAnswer, match="no folder can hold") as raised:
         copying(guest).download("/f", here)
+    assert "\x1b" not in str(raised.value)
+    assert len(str(raised.value)) < 400
     assert list(here.iterdir()) == []
     assert {path.name for path in here.parent.iterdir()} == {"guest", "here"}
 
 
-def test_a_hostile_name_controls_no_terminal(guest: Guest, here: Path) -> None:
-    guest.listed["/f"] = [entry("../\x1b[2J" + "x" * 500, stat.S_IFREG)]
-    with pytest.raises(HostileAnswer) as raised:
-        copying(guest).download("/f", here)
-    assert "\x1b" not in str(raised.value)
-    assert len(str(raised.value)) < 400
+def endless_links() -> Iterator[SFTPAttributes]:
+    while True:
+        yield entry("link", stat.S_IFLNK)
 
 
-def test_one_name_twice_is_refused_by_this_host(guest: Guest, here: Path) -> None:
-    (guest.folder / "f").mkdir()
-    (guest.folder / "f" / "a").write_text("x")
-    guest.listed["/f"] = [entry("a", stat.S_IFREG), entry("a", stat.S_IFREG)]
-    with pytest.raises(LabError, match="File exists"):
-        copying(guest).download("/f", here)
-    assert list(here.iterdir()) == []
+def undecodable() -> Iterator[SFTPAttributes]:
+    yield entry(b"\xff".decode(), stat.S_IFREG)
 
 
-def test_a_file_without_an_end_is_not_taken(guest: Guest, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        (lambda: [entry("a", stat.S_IFREG), entry("a", stat.S_IFREG)], "File exists"),
+        # It says that it is small, or larger than anything.
+        (lambda: [entry("large", stat.S_IFREG, 1)], "more than"),
+        (lambda: [entry("a", stat.S_IFREG, 2**63)], "more than"),
+        (lambda: [entry("d", stat.S_IFDIR)], "levels"),
+        (endless_links, "more than 50 files"),
+        (undecodable, "not UTF-8(.|\n)*pack it in the guest"),
+    ],
+    ids=["one name twice", "a larger file", "a huge file", "endless folders", "an endless list", "undecodable"],
+)
+def test_of_a_folder_that_cannot_be_copied_nothing_is_left(
+    guest: Guest,
+    here: Path,
+    listed: Callable[[], Iterable[SFTPAttributes]],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(transfer, "MOST_BYTES", 10)
-    # It says that it is small.
-    (guest.folder / "f").mkdir()
-    (guest.folder / "f" / "a").write_text("x" * 11)
-    guest.listed["/f"] = [entry("a", stat.S_IFREG, 1)]
-    with pytest.raises(HostileAnswer, match="more than"):
-        copying(guest).download("/f", here)
-    # It says that it is larger than anything.
-    guest.listed["/f"] = [entry("a", stat.S_IFREG, 2**63)]
-    with pytest.raises(HostileAnswer, match="more than"):
-        copying(guest).download("/f", here)
-    assert list(here.iterdir()) == []
-
-
-def test_folders_without_an_end_are_not_taken(guest: Guest, here: Path) -> None:
-    class Endless(dict[str, list[SFTPAttributes]]):
-        def __contains__(self, _remote: object) -> bool:
-            return True
-
-        def __getitem__(self, _remote: str) -> list[SFTPAttributes]:
-            return [entry("d", stat.S_IFDIR)]
-
-    guest.listed = Endless()
-    with pytest.raises(HostileAnswer, match="levels"):
-        copying(guest).download("/d", here)
-    assert list(here.iterdir()) == []
-
-
-def test_an_endless_list_is_refused(guest: Guest, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "MOST_ENTRIES", 50)
-
-    def endless(_remote: str) -> Iterator[SFTPAttributes]:
-        while True:
-            yield entry("link", stat.S_IFLNK)
-
-    guest.listed["/d"] = []
-    monkeypatch.setattr(guest, "listdir_iter", endless)
-    with pytest.raises(HostileAnswer, match="more than 50 files"):
-        copying(guest).download("/d", here)
-
-
-def test_names_that_are_not_utf_8_are_told(guest: Guest, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def undecodable(_remote: str) -> Iterator[SFTPAttributes]:
-        yield entry(b"\xff".decode(), stat.S_IFREG)
-
-    guest.listed["/d"] = []
-    monkeypatch.setattr(guest, "listdir_iter", undecodable)
-    with pytest.raises(LabError, match="not UTF-8") as raised:
-        copying(guest).download("/d", here)
-    assert "pack it in the guest" in str(raised.value)
+    monkeypatch.setattr(transfer, "MOST_LEVELS", 20)
+    put(guest.folder / "f", {"a": "x", "large": "x" * 11})
+    monkeypatch.setattr(guest, "stat", lambda _remote: entry("", stat.S_IFDIR | 0o755))
+    monkeypatch.setattr(guest, "listdir_iter", lambda _remote: iter(listed()))
+    with pytest.raises(LabError, match=message):
+        copying(guest).download("/f", here)
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize(("remote", "named"), [("/", "/"), ("/tmp/..", "/tmp/..")])
