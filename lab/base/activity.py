@@ -1,7 +1,11 @@
 """What is being done, in words for whoever waits, with the kind of work that it is."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Self
+
+# Gets a text that says what is being done: words, or a step.
+Say = Callable[[str], None]
 
 
 class Activity(StrEnum):

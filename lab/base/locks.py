@@ -1,12 +1,12 @@
 """Waiting for a lock file that another lab or thread holds: within a limit, and with a word about it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lab.base.activity import Activity, Step
+from lab.base.activity import Activity, Say, Step
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 
@@ -15,7 +15,7 @@ INTERVAL_SECONDS = 1.0
 
 
 @contextmanager
-def locked(lock: Path, seconds: float, what: str, say: Callable[[str], None]) -> Iterator[None]:
+def locked(lock: Path, seconds: float, what: str, say: Say) -> Iterator[None]:
     """Hold the lock file for the length of a block.
 
     While another lab or thread holds it, `say` is told what is waited for, and may raise to end the wait.

@@ -31,8 +31,7 @@ from lab.fleet.engine import Joined, Piece
 from lab.fleet.inventory import Inventory
 from lab.fleet.login import Login
 from lab.fleet.part import Part, Refused
-from lab.images.content import Content
-from lab.images.store import BaseImage
+from lab.images.store import BaseImage, Manifest
 from lab.machine.budget import Memory
 from lab.plan import Cell
 from lab.record import CellResult, RunResult, Status
@@ -271,14 +270,14 @@ class Coordinator:
             images.push(self._logins[name], piece.image, folder)
         except LabError as error:
             why_not = str(error)
-        self._call(name, images.arrived, piece.image.content.digest, why_not)
+        self._call(name, images.arrived, piece.image.manifest.digest, why_not)
 
-    def _fetch(self, name: str, piece: Piece, content: Content, folder: str) -> None:
+    def _fetch(self, name: str, piece: Piece, manifest: Manifest, folder: str) -> None:
         """Take over the image that the host of a part has prepared."""
         lane, pin = f"coordinator: {piece.guest}", (piece.image, False)
         self.observer.lane(lane, Step(f"image: on its way from {name}", Activity.IMAGE))
         try:
-            pin = images.fetch(self.paths, self._logins[name], content, folder), True
+            pin = images.fetch(self.paths, self._logins[name], manifest, folder), True
         except (LabError, KeyError) as error:
             self.observer.note(f"{piece.guest}: the image that {name} prepared did not come here: {error}")
         self.observer.lane(lane, "")
@@ -309,7 +308,7 @@ class Coordinator:
     def _submit(self, tickets: list[Ticket], image: BaseImage) -> None:
         self._numbers += 1
         cell, options, number = tickets[0].cell, self.planned.info.options, self._numbers
-        made = Part.of(tickets, self._journal, number=number, offline=self.offline, image=image.content)
+        made = Part.of(tickets, self._journal, number=number, offline=self.offline, image=image.manifest)
         need = Memory.need_mib(cell.guest.memory_mib)
         avoided = set[str]().union(*(self._avoids.get(ticket, ()) for ticket in tickets))
         others = [each.address for name, each in self._usable.items() if name not in avoided]
@@ -353,7 +352,7 @@ class Coordinator:
             self._apart(self._push, name, piece, told["folder"])
         elif kind == "prepared" and self._pins.get(piece.guest) == (piece.image, False):
             del self._pins[piece.guest]
-            self._apart(self._fetch, name, piece, Content.model_validate(told["image"]), told["folder"])
+            self._apart(self._fetch, name, piece, Manifest.model_validate(told["image"]), told["folder"])
 
     def _lane(self, piece: Piece, own: str) -> str:
         """The label of a lane of a part; its host calls it `own`."""

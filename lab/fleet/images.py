@@ -9,15 +9,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from lab.base.activity import Say
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.fleet.login import Login
 from lab.images import store
-from lab.images.content import Content
-from lab.images.download import Say, check_room
-from lab.images.store import BaseImage
+from lab.images.download import check_room
+from lab.images.store import BaseImage, Manifest
 from lab.lane import prepare_image
 
 # How long another part of the host may wait for the same image: 1 GiB at 150 KiB/s.
@@ -50,15 +50,15 @@ def push(login: Login, image: BaseImage, folder: str) -> None:
             files.put(str(image.folder / name), f"{folder}/{name}")
 
 
-def fetch(paths: Paths, login: Login, content: Content, folder: str) -> BaseImage:
+def fetch(paths: Paths, login: Login, manifest: Manifest, folder: str) -> BaseImage:
     """Take over an image that a host has prepared in a folder of its store. Raises LabError."""
-    check_room(paths.make(paths.images), content.size, f"the image of {content.guest}")
-    with login.files(f"fetch the image of {content.guest}") as files:
+    check_room(paths.make(paths.images), manifest.size, f"the image of {manifest.guest}")
+    with login.files(f"fetch the image of {manifest.guest}") as files:
 
         def bring(name: str, to: Path) -> None:
             files.get(f"{folder}/{name}", str(to))
 
-        return store.receive(paths, content, bring, lambda _text: None, origin=f"host {login.name}")
+        return store.receive(paths, manifest, bring, lambda _text: None, origin=f"host {login.name}")
 
 
 # -- a host
@@ -72,26 +72,26 @@ def arrived(digest: str, why_not: str) -> None:
     _arrived[digest] = why_not
 
 
-def get(paths: Paths, content: Content, ask: Callable[[str], None], stop: threading.Event) -> None:
+def get(paths: Paths, manifest: Manifest, ask: Callable[[str], None], stop: threading.Event) -> None:
     """Have an image in the store of this host; `ask` has it brought to a folder here. Raises LabError."""
-    name = f"{ARRIVING}{content.digest}"
+    name = f"{ARRIVING}{manifest.digest}"
     # While this lock is held, the folder is not one that a dead lab left.
     lock = paths.make(paths.images) / f"{name}.lock"
     with locked(lock, ARRIVE_SECONDS, "this image to arrive", lambda _text: None):
-        if store.by_content(paths, content.digest):
+        if store.by_content(paths, manifest.digest):
             return
         arriving = paths.images / f".partial-{name}"
         arriving.mkdir(exist_ok=True)
-        _arrived.pop(content.digest, None)
+        _arrived.pop(manifest.digest, None)
         ask(str(arriving))
-        while content.digest not in _arrived:
+        while manifest.digest not in _arrived:
             if stop.wait(LOOK_SECONDS):
                 raise LabError("interrupted")
-        if why_not := _arrived[content.digest]:
+        if why_not := _arrived[manifest.digest]:
             raise LabError(why_not)
 
         def bring(file: str, to: Path) -> None:
             shutil.move(arriving / file, to)
 
-        store.receive(paths, content, bring, lambda _text: None, origin="a run's coordinator")
+        store.receive(paths, manifest, bring, lambda _text: None, origin="a run's coordinator")
         shutil.rmtree(arriving, ignore_errors=True)

@@ -24,8 +24,7 @@ from lab.base.paths import Paths
 from lab.catalog import Catalog
 from lab.causes.evidence import PROBES_FILE
 from lab.fleet import images, results
-from lab.images.content import Content
-from lab.images.store import BaseImage
+from lab.images.store import BaseImage, Manifest
 from lab.plan import Cell
 from lab.record import RESULTS_FILE, CellResult, RunOptions
 from lab.run import definitions, start
@@ -76,7 +75,7 @@ class Part(BaseModel):
     options: RunOptions
     definitions: dict[str, str]
     offline: bool = False
-    image: Content = Field(description="What its machine has to run from.")
+    image: Manifest = Field(description="What its machine has to run from.")
     kept: list[CellResult] = Field(default_factory=list)
     probes: dict[Path, str] = Field(default_factory=dict)
 
@@ -183,7 +182,7 @@ class EventLines(Observer):
 
     def image(self, image: BaseImage) -> None:
         if image.manifest.base:
-            self.tell("prepared", folder=str(image.folder), image=image.content.model_dump(mode="json"))
+            self.tell("prepared", folder=str(image.folder), image=image.manifest.model_dump(mode="json"))
 
     def tell(self, kind: str, **more: Any) -> None:
         """Write one event."""

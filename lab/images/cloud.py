@@ -6,7 +6,6 @@ gpgv's status lines: https://github.com/gpg/gnupg/blob/master/doc/DETAILS
 import base64
 import binascii
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ import tomlkit
 from filelock import FileLock
 
 from lab.base import process, scratch
+from lab.base.activity import Say
 from lab.base.errors import ImageNotAvailable, LabError, NotPublished
 from lab.base.files import digest, write_atomically
 from lab.catalog import (
@@ -30,16 +30,15 @@ from lab.catalog import (
     pins_file,
 )
 from lab.images import disk, download
-from lab.images.download import Say
 
-# A line of a checksum file in coreutils' format (Ubuntu) and in BSD's format (Fedora).
-FORMS = (
-    re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<name>.+)"),
-    re.compile(r"SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-f]{64})"),
-)
-
-# coreutils' format, with SHA-512 (Debian).
-SHA512_FORMS = (re.compile(r"(?P<digest>[0-9a-f]{128}) [ *](?P<name>.+)"),)
+# The forms of a line of a checksum file: coreutils' (Ubuntu, Debian) and BSD's (Fedora).
+FORMS = {
+    "sha256": (
+        re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<name>.+)"),
+        re.compile(r"SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-f]{64})"),
+    ),
+    "sha512": (re.compile(r"(?P<digest>[0-9a-f]{128}) [ *](?P<name>.+)"),),
+}
 UNPINNED = "no digest is pinned yet, and the distribution does not sign one"
 
 GPGV_SECONDS = 60.0
@@ -63,7 +62,7 @@ which all of its mirrors agreed."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PublishedDisk:
     """The disk that a guest should use: its address and its expected digest."""
 
     url: str
@@ -89,7 +88,7 @@ def why_unpinned(image: CloudImage) -> str:
     return "no build is pinned yet" if image.address is None else ""
 
 
-def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> Wanted:
+def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> PublishedDisk:
     """Return the disk to use: the pinned one, or the one whose digest the distribution signs today.
 
     It is looked for in the archive if it is no longer published at its first address. Raises ImageNotAvailable.
@@ -102,15 +101,16 @@ def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> Wanted:
     assert image.address is not None
     if image.checksums is None:
         algorithm, _, pinned = str(image.digest).partition(":")
-        return Wanted(image.address, algorithm, pinned)
+        return PublishedDisk(image.address, algorithm, pinned)
+    address = str(image.checksums_address)
     try:
-        text = _signed_text(str(image.checksums_address), image.checksums, say)
+        text = _signed_text(address, image.checksums, say)
     except NotPublished:
         if image.archived is None:
             raise
         return resolve_disk(guest, image.archived, say)
     disk_name = image.address.rpartition("/")[2]
-    return Wanted(image.address, "sha256", find_digest(text, disk_name, str(image.checksums_address)))
+    return PublishedDisk(image.address, "sha256", find_digest(text, disk_name, address))
 
 
 def _signed_text(url: str, checksums: SignedChecksums, say: Say) -> str:
@@ -120,13 +120,13 @@ def _signed_text(url: str, checksums: SignedChecksums, say: Say) -> str:
     return verify_signature(text, detached, key_file(checksums.key), download.short(url))
 
 
-def find_digest(text: str, name: str, url: str, forms: Sequence[re.Pattern[str]] = FORMS) -> str:
-    """Return the digest, by default SHA-256, of the disk `name` in a checksum file's text; `url` is for errors.
+def find_digest(text: str, name: str, url: str, algorithm: str = "sha256") -> str:
+    """Return the digest of the disk `name` in a checksum file's text; `url` is for errors.
 
     Raises ImageNotAvailable unless the text lists exactly one.
     """
     lines = [line.rstrip() for line in text.splitlines()]
-    matches = [match for line in lines for form in forms if (match := form.fullmatch(line))]
+    matches = [match for line in lines for form in FORMS[algorithm] if (match := form.fullmatch(line))]
     digests = {match["digest"] for match in matches if match["name"] == name}
     if len(digests) != 1:
         raise ImageNotAvailable(
@@ -136,35 +136,31 @@ def find_digest(text: str, name: str, url: str, forms: Sequence[re.Pattern[str]]
     return digests.pop()
 
 
-def fetch(want: Wanted, folder: Path, say: Say) -> Path:
+def fetch(published: PublishedDisk, folder: Path, say: Say) -> Path:
     """Download a disk into `folder` and verify it.
 
     The next call resumes an interrupted download. A disk that fails verification is deleted.
     Raises ImageNotAvailable, LabError.
     """
-    file = folder / want.name
-    download.fetch(want.url, file, say)
+    file = folder / published.name
+    download.fetch(published.url, file, say)
     say("verifying")
     try:
-        _verify(want, file)
-    except ImageNotAvailable:
-        download.forget(file)
-        raise
-    return file
-
-
-def _verify(want: Wanted, file: Path) -> None:
-    actual = digest(file, want.algorithm)
-    if actual != want.digest:
-        raise ImageNotAvailable(
-            f"{download.short(want.url)} does not have the expected digest",
-            hint=f"its {want.algorithm} is {actual}, expected {want.digest}; the download was deleted: "
-            "try again later or from another network",
-        )
-    try:
+        actual = digest(file, published.algorithm)
+        if actual != published.digest:
+            raise ImageNotAvailable(
+                f"{download.short(published.url)} does not have the expected digest",
+                hint=f"its {published.algorithm} is {actual}, expected {published.digest}; the download was "
+                "deleted: try again later or from another network",
+            )
         disk.check_qcow2(file)
     except disk.NotADisk as error:
-        raise ImageNotAvailable(f"{download.short(want.url)}: {error.args[0]}") from error
+        file.unlink()
+        raise ImageNotAvailable(f"{download.short(published.url)}: {error.args[0]}") from error
+    except ImageNotAvailable:
+        file.unlink()
+        raise
+    return file
 
 
 # -- signatures
@@ -242,13 +238,17 @@ def move_pin(guest: Guest, image: CloudImage, say: Say) -> Guest:
     """
     if image.builds is None or BUILD not in image.url:
         return guest
-    build = _newest_published(image, image.builds, say)
-    digest = _agreed_digest(image.url, image.unsigned, build, say) if image.unsigned else None
+    try:
+        build = newest_build(image.url, image.builds, say)
+    except NotPublished:  # The release may have moved to the archive.
+        if image.archive is None:
+            raise
+        build = newest_build(image.archive, image.builds, say)
     servers = [image.url, *image.unsigned.mirrors] if image.unsigned else []
     pin = Pin(
         build=build,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
-        digest=digest,
+        digest=_agreed_digest(image.url, image.unsigned, build, say) if image.unsigned else None,
         mirrors=[urlsplit(server).netloc for server in servers],
     )
     pinned = guest.pinned(pin)
@@ -256,16 +256,6 @@ def move_pin(guest: Guest, image: CloudImage, say: Say) -> Guest:
     resolve_disk(pinned, pinned.image, say)
     _write_pin(pins_file(), guest.name, pin)
     return pinned
-
-
-def _newest_published(image: CloudImage, builds: str, say: Say) -> str:
-    """Return the newest build that the guest's server lists; its archive is asked after a release has moved."""
-    try:
-        return newest_build(image.url, builds, say)
-    except NotPublished:
-        if image.archive is None:
-            raise
-        return newest_build(image.archive, builds, say)
 
 
 def newest_build(url: str, builds: str, say: Say) -> str:
@@ -296,7 +286,7 @@ def _agreed_digest(url: str, unsigned: UnsignedChecksums, build: str, say: Say) 
     for mirror in (folder, *unsigned.mirrors):
         file = f"{mirror.replace(BUILD, build)}/{unsigned.file}"
         text = download.read(file, say, only_https=True).decode(errors="replace")
-        digests[file] = find_digest(text, disk, file, SHA512_FORMS)
+        digests[file] = find_digest(text, disk, file, "sha512")
     if len(set(digests.values())) != 1:
         told = ", ".join(f"{file}: {digest[:16]}" for file, digest in digests.items())
         raise ImageNotAvailable(

@@ -27,8 +27,7 @@ from lab.guest import ready
 from lab.guest.programs import checked, sources
 from lab.guest.session import ADMIN, SUITE, Session
 from lab.images import cloud, download, store
-from lab.images.content import DISK
-from lab.images.store import BaseImage
+from lab.images.store import DISK, BaseImage
 from lab.lane.guest import Say, holding
 from lab.machine import seed
 from lab.machine.acceleration import Acceleration
@@ -199,14 +198,15 @@ def find(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
     """The image that the guest's lanes start from, or None if it still has to be prepared.
 
     It is `image` itself if the lab built it, because then it has all that is needed, or if it is prepared.
-    This host's own prepared image comes before one from another host.
+    Raises ImageNotAvailable for a prepared image that was changed.
     """
     if image.firmware is None or image.manifest.base:
         return image
-    own = _read(_folder(paths, guest, image), image)
-    if own or not (received := store.find_received(paths, guest.name, inputs_digest(guest, image))):
-        return own
-    return _read(received.folder, image)
+    prepared = store.made_from(paths, guest.name, inputs_digest(guest, image))
+    if prepared is None:
+        return None
+    store.check(prepared)
+    return replace(prepared, firmware=image.firmware)
 
 
 def is_ready(paths: Paths, guest: Guest) -> bool:
@@ -214,7 +214,7 @@ def is_ready(paths: Paths, guest: Guest) -> bool:
     try:
         image = store.find(paths, guest)
         return image is not None and find(paths, guest, image) is not None
-    except LabError:  # An image that cannot be read: whoever needs it says so.
+    except LabError:  # A prepared image that was changed: whoever needs it says so.
         return False
 
 
@@ -228,10 +228,7 @@ def why_absent(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> dict[
     reasons: dict[str, str] = {}
     addresses: dict[str, str] = {}
     for guest in guests:
-        try:
-            is_stored = store.find(paths, guest) is not None
-        except LabError:  # An image that cannot be read: whoever needs it says so.
-            is_stored = True
+        is_stored = store.find(paths, guest) is not None
         if offline:
             # Preparing an image needs a network, too.
             if not is_ready(paths, guest):
@@ -255,11 +252,11 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
     """
     if prepared := find(preparation.paths, guest, image):
         return prepared
-    preparation.paths.make(preparation.paths.images)
-    folder = _folder(preparation.paths, guest, image)
+    paths = preparation.paths
+    folder = paths.make(paths.images) / f"{PREPARED}{guest.name}-{inputs_digest(guest, image)[:16]}"
     lock = folder.with_name(f"{folder.name}.lock")
     with locked(lock, LOCK_SECONDS, "this image to be prepared", preparation.say):
-        return _read(folder, image) or _make(preparation, guest, image, folder)
+        return find(paths, guest, image) or _make(preparation, guest, image, folder)
 
 
 def inputs_digest(guest: Guest, image: BaseImage) -> str:
@@ -269,18 +266,6 @@ def inputs_digest(guest: Guest, image: BaseImage) -> str:
     parts = [image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
     parts += guest.image.packages
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _folder(paths: Paths, guest: Guest, image: BaseImage) -> Path:
-    return paths.images / f"{PREPARED}{guest.name}-{inputs_digest(guest, image)[:16]}"
-
-
-def _read(folder: Path, image: BaseImage) -> BaseImage | None:
-    stored = store.read(folder)
-    if stored is None:
-        return None
-    store.check(stored)
-    return replace(stored, firmware=image.firmware)
 
 
 def _make(preparation: Preparation, guest: Guest, image: BaseImage, folder: Path) -> BaseImage:

@@ -141,11 +141,11 @@ def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
     used = users(paths, catalog)
     files = [file for name in (RESULTS_FILE, DECIDED_FILE) for file in paths.runs.glob(f"*/{name}")]
     recorded = [file.read_bytes() for file in files if file.is_file()]
-    for image in store.images(paths):
-        if image.folder not in used and not any(
-            image.manifest.disk_sha256.encode() in text for text in recorded
-        ):
-            yield image.folder
+    for folder in sorted(paths.images.glob("[!.]*/")):
+        image = store.read(folder)
+        is_recorded = image and any(image.manifest.disk_sha256.encode() in text for text in recorded)
+        if image is None or not (folder in used or is_recorded):
+            yield folder
     yield from sorted(paths.images.glob(f"{CHANGED}*"))
     yield from _partial(paths.images)
     yield from (state.folder for state in states.above_limit(paths))

@@ -20,8 +20,7 @@ from lab.guest import ready, variant
 from lab.guest.session import Session
 from lab.guest.suite import SuiteRun
 from lab.images import store
-from lab.images.content import DISK
-from lab.images.store import BaseImage, Manifest, StoredFile
+from lab.images.store import DISK, BaseImage, Manifest, StoredFile
 from lab.lane import prepare_image, running
 from lab.lane.cell import Applied
 from lab.lane.guest import LaneGuest

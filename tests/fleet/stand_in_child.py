@@ -96,7 +96,7 @@ def prepared(image: dict[str, Any]) -> str:
 
 
 def prepare(guest: str, host: str, inputs: str, base: str) -> dict[str, Any]:
-    """Store an image as the lab does that has prepared it. What it consists of, as hosts tell each other."""
+    """Store an image as the lab does that has prepared it, and return its manifest."""
     folder = Path(os.environ["LAB_HOME"], "cache", "images", prepared({"guest": guest, "inputs": inputs}))
     if not folder.exists():
         folder.mkdir()
@@ -113,11 +113,10 @@ def prepare(guest: str, host: str, inputs: str, base: str) -> dict[str, Any]:
             for file in [disk]
         }
         own = {"guest": guest, "inputs": inputs, "base": base, "built": NOW, "seconds": 1.0, "files": files}
-        manifest = {**own, "disk_sha256": files[disk.name]["sha256"], "source": f"prepared on {host}"}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-    stored = json.loads((folder / "manifest.json").read_text())
-    files = {name: {key: file[key] for key in ("sha256", "size")} for name, file in stored["files"].items()}
-    return {"guest": guest, "inputs": inputs, "base": base, "files": files}
+        whole = {**own, "disk_sha256": files[disk.name]["sha256"], "source": f"prepared on {host}"}
+        (folder / "manifest.json").write_text(json.dumps(whole))
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return manifest
 
 
 def wait_for(file: Path, lane: str) -> None:

@@ -25,7 +25,7 @@ def stored(host: HostExample) -> list[str]:
     """The digests of the images in a host's store; nothing is half made there."""
     paths = Paths(cache=host.home / "cache", state=host.home / "state")
     assert not list(paths.images.glob(".partial-*"))
-    return [image.content.digest for image in store.images(paths)]
+    return [image.manifest.digest for image in store.images(paths)]
 
 
 def test_a_host_that_built_an_image_by_itself_gets_the_run_s_once_and_keeps_its_own(fleet: Fleet) -> None:
@@ -38,7 +38,7 @@ def test_a_host_that_built_an_image_by_itself_gets_the_run_s_once_and_keeps_its_
     run_s = store.find(fleet.paths, guest)
     assert run_s
     assert {lane.image for lane in result.run.lanes} == {run_s.manifest.disk_sha256}
-    assert sorted(stored(one)) == sorted([run_s.content.digest, its.content.digest])
+    assert sorted(stored(one)) == sorted([run_s.manifest.digest, its.manifest.digest])
     assert lanes.count("image: on its way to this host") == 1
 
 

@@ -417,15 +417,16 @@ def _listing(content: bytes, _folder: Path) -> None:
         cloud.newest_build("https://x/images/{build}/a-{build}.img", r"[\w.-]+", lambda text: None)
 
 
-IMAGE = {"guest": "debian-13", "inputs": "a" * 64, "files": {"disk.qcow2": {"sha256": "d" * 64, "size": 1}}}
-MANIFEST = IMAGE | {
+MANIFEST = {
+    "guest": "debian-13",
+    "inputs": "a" * 64,
     **{"disk_sha256": "d" * 64, "built": "now", "seconds": 1.0, "source": "built"},
     "files": {"disk.qcow2": {"sha256": "d" * 64, "size": 1, "modified_ns": 1}},
 }
-SPEED, GUESTS = "acceleration.json", "images/guests.json"
+SPEED = "acceleration.json"
 KEYS = {"private": "x", "public": "y"}
 STATE = {"tag": "t", "client": KEYS, "host": KEYS, "files": {"a": "b"}}
-ACCELERATION = {"key": "k", "kvm": False, "reason": "x", "measured": "2026-11-27T10:00:00Z"}
+ACCELERATION = {"key": "k", "kvm": False, "reason": "x", "kernel_seconds": 4.0}
 CHECKSUMS = f"{'a' * 64}  disk.qcow2\n{'b' * 64} *other.qcow2\nSHA256 (x.qcow2) = {'c' * 64}\n"
 SIGNED = (
     f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{CHECKSUMS}\n-----BEGIN PGP SIGNATURE-----\n\niQ==\n"
@@ -438,13 +439,8 @@ SENT = {"end.json": "{}", "results.json": json.dumps(RUN), f"{SMALL[0].folder}/k
 PROBED_HOST = probe_report.read(report_texts.PROBE).model_dump(mode="json")  # type: ignore[union-attr]
 PROBES = {"results": [json.loads(CELL["probes.json"])]}
 FILE, ANSWER = {"file": "kernel.log", "content": "eA=="}, {"results": [printed_facts()]}
-CHOSEN = {"debian-13": {"inputs": "a", "sha256": "b"}}
 MARK = {"lane": "l", "uri": "qemu:///x", "pid": 1}
 KEPT = {"name": "n", "cell": "c", "since": "2026-11-27T10:00:00Z", "keeper": 1, "entrance": {}}
-
-
-def _choice(paths: Paths) -> object:
-    return store.chosen_disk(paths, "debian-13")
 
 
 def _of(path: str) -> Inputs:
@@ -488,10 +484,9 @@ READERS = [
     Reader("a listing of builds", "image", edited(LISTING), _listing),
     Reader("a disk", "image", edited(QCOW2), _disk, cost=50),
     Reader("a stored image's manifest", "lab", json_of(MANIFEST), _stored("manifest.json", store.read)),
-    Reader("images that were chosen", "lab", json_of(CHOSEN), _cached(GUESTS, _choice)),
     Reader("a stored state", "lab", json_of(STATE), _stored("known.json", _known)),
     Reader("a lane's mark", "lab", json_of(MARK), _stored(leftovers.MARK, leftovers._read)),
-    Reader("acceleration.json", "lab", json_of(ACCELERATION), _cached(SPEED, acceleration.measure_again)),
+    Reader("acceleration.json", "lab", json_of(ACCELERATION), _cached(SPEED, acceleration._read)),
     Reader("a kept guest", "lab", json_of(KEPT), _stored(shell.MARK, shell._read_mark)),
     Reader("a bug report", "report", edited(*REPORTS), _report, cost=20),
     Reader("the probe script's output", "report", edited(report_texts.PROBE), _probe_output, cost=8),

@@ -27,7 +27,7 @@ def cloud(lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> BaseIm
 
 def test_lanes_start_from_prepared_images(lab: Lab, cloud: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:
     images: list[BaseImage] = []
-    prepared = replace(cloud, manifest=replace(cloud.manifest, disk_sha256="2" * 64))
+    prepared = replace(cloud, manifest=cloud.manifest.model_copy(update={"disk_sha256": "2" * 64}))
 
     def boot(running: RunningLane) -> None:
         images.append(running.lane.image)

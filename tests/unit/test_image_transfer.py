@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.images import store
 from lab.images.store import BaseImage
@@ -20,7 +21,7 @@ def receive(to: Paths, image: BaseImage, *, damage: bytes = b"") -> BaseImage:
         if damage and name == "initrd":
             file.write_bytes(damage)
 
-    return store.receive(to, image.content, bring, lambda _text: None, origin="host one")
+    return store.receive(to, image.manifest, bring, lambda _text: None, origin="host one")
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def sent(tmp_path: Path) -> BaseImage:
 
 def test_an_image_arrives_whole_and_is_the_guest_s(here: Paths, sent: BaseImage) -> None:
     made = receive(here, sent)
-    assert made.content.digest == sent.content.digest
+    assert made.manifest.digest == sent.manifest.digest
     assert made.manifest.source == "built for a test; from host one"
     store.check(made)
     found = store.find(here, GUEST)
@@ -45,7 +46,7 @@ def test_an_image_arrives_whole_and_is_the_guest_s(here: Paths, sent: BaseImage)
 
 
 def test_of_a_damaged_image_nothing_is_stored(here: Paths, sent: BaseImage) -> None:
-    with pytest.raises(store.DamagedImage, match="initrd of debian-13 arrived damaged"):
+    with pytest.raises(LabError, match="initrd of debian-13 arrived damaged"):
         receive(here, sent, damage=b"x")
     assert store.find(here, GUEST) is None
     assert not [each for each in here.images.iterdir() if each.is_dir()]
@@ -55,4 +56,4 @@ def test_an_image_stands_beside_the_one_that_was_built_here(here: Paths, sent: B
     own = put_image(here, GUEST, kib=2048)
     made = receive(here, sent)
     assert store.find(here, GUEST) == own
-    assert store.by_content(here, sent.content.digest) == made
+    assert store.by_content(here, sent.manifest.digest) == made

@@ -44,7 +44,7 @@ def test_pull_has_the_disks_and_says_what_they_are(
     for name, line in zip((UBUNTU, "fedora-44"), lines, strict=True):
         digest = hashlib.sha256(disk + name.encode()).hexdigest()
         assert line.startswith(f"{name}: sha256 {digest[:16]} of 20")
-        assert f" in {paths.images}/sha256-{digest} (" in line
+        assert f" in {paths.images}/{name}-{digest[:16]} (" in line
 
 
 def test_pull_without_names_pulls_all_and_tells_which_cannot_be_had(

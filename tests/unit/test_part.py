@@ -15,16 +15,16 @@ from lab import __version__
 from lab.fleet import results
 from lab.fleet.part import Part, Refused
 from lab.fleet.results import DamagedResult
-from lab.images.content import DISK, Content, FileContent
 from lab.record import RunOptions, Status
 from lab.run import backlog
 from lab.run.backlog import Ticket
 from lab.run.journal import Journal
+from tests.builders.guests import base_image
 from tests.builders.processes import run_main
 from tests.builders.runs import KNOWN, PLAN, SMALL, begin, finish, make_wheel, names, own_definitions
 
 OPTIONS = RunOptions(repeat=2)
-IMAGE = Content(guest="debian-12", inputs="0" * 64, files={DISK: FileContent(sha256="1" * 64, size=1)})
+IMAGE = base_image(Path("/store")).manifest
 CELLS = [cell.folder for cell in SMALL]
 FILE = f"{CELLS[0]}/kernel.log"
 

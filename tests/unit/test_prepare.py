@@ -94,7 +94,7 @@ def receive(paths: Paths, sent: BaseImage) -> None:
     def bring(name: str, to: Path) -> None:
         shutil.copyfile(sent.folder / name, to)
 
-    store.receive(paths, sent.content, bring, lambda _text: None, origin="host one")
+    store.receive(paths, sent.manifest, bring, lambda _text: None, origin="host one")
 
 
 def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,10 +106,10 @@ def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(prepare_image, "_boot_and_install", None)
     found = prepare_image.ensure(preparation(here), GUEST, base)
     assert found.folder.name.startswith(f"received-ubuntu-24.04-{sent.manifest.inputs[:16]}-")
-    assert (found.content.digest, found.firmware) == (sent.content.digest, Firmware.BIOS)
+    assert (found.manifest.digest, found.firmware) == (sent.manifest.digest, Firmware.BIOS)
     assert found.manifest.base == base.manifest.disk_sha256
     # A run that names it as the guest's only image starts from it as it is.
-    named = GUEST.from_image(sent.content.digest)
+    named = GUEST.from_image(sent.manifest.digest)
     only = store.find(here, named)
     assert only == found
     assert prepare_image.find(here, named, only) == found
@@ -123,7 +123,7 @@ def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.
     assert prepare_image.find(here, GUEST, put_published(here, GUEST, kib=2048)) is None
 
 
-ANOTHER_DISK = replace(IMAGE, manifest=replace(IMAGE.manifest, disk_sha256="2" * 64))
+ANOTHER_DISK = replace(IMAGE, manifest=IMAGE.manifest.model_copy(update={"disk_sha256": "2" * 64}))
 LARGER = GUEST.model_copy(update={"image": GUEST.image.model_copy(update={"disk_gib": 11})})
 
 
@@ -186,17 +186,6 @@ def test_what_a_killed_lab_left_is_no_image_and_goes(paths: Paths, working: pyte
     assert prepare_image.find(paths, GUEST, IMAGE) is None
     assert prepare_image.ensure(preparation(paths), GUEST, IMAGE).folder == made.folder
     assert folders(paths) == [made.folder.name]
-
-
-def test_a_manifest_that_cannot_be_read_is_named(paths: Paths, working: pytest.MonkeyPatch) -> None:
-    manifest = prepare_image.ensure(preparation(paths), GUEST, IMAGE).folder / "manifest.json"
-    manifest.chmod(0o644)
-    manifest.write_text("{")
-    with pytest.raises(LabError, match=f"{manifest} cannot be read") as error:
-        prepare_image.find(paths, GUEST, IMAGE)
-    assert (
-        error.value.hint == f"delete it with rm -r {manifest.parent}; the next use fetches or builds it again"
-    )
 
 
 def test_too_little_space_is_said_before_anything_is_booted(paths: Paths, working: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from lab.images.store import BaseImage
 from lab.lane import upkeep
 from lab.record import LaneRecord
 from tests.builders.cells import cell
-from tests.builders.guests import no_say
+from tests.builders.guests import make_disk, no_say
 from tests.builders.mirror import Mirror, pin
 from tests.builders.runs import run_of
 from tests.unit.test_store import build_well
@@ -53,7 +53,7 @@ def imported(paths: Paths, known: Catalog, file: Path) -> BaseImage:
 
 
 def entries(paths: Paths) -> set[str]:
-    return {path.name for path in paths.images.iterdir() if path.is_dir()}
+    return {path.name for path in paths.images.glob("*/")}
 
 
 # -- importing
@@ -68,6 +68,19 @@ def test_an_imported_disk_is_the_guest_s_image(
     assert store.ensure(paths, known.guest(CLOUD), no_say) == imported
     assert [path.name for path in paths.downloads.iterdir()] == ["import.lock"]
     assert mirror.asked == []
+
+
+def test_the_disk_that_was_imported_last_is_the_guest_s(
+    paths: Paths, known: Catalog, imported: BaseImage, file: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.qcow2"
+    make_disk(other, 2048)
+    guest = known.guest(CLOUD)
+    new = store.import_file(paths, guest, other, no_say)
+    assert store.find(paths, guest) == new
+    again = store.import_file(paths, guest, file, no_say)
+    assert (again.folder, store.find(paths, guest)) == (imported.folder, again)
+    store.check(again)
 
 
 def test_a_raw_disk_is_imported_as_qcow2(paths: Paths, known: Catalog, tmp_path: Path) -> None:
@@ -224,18 +237,17 @@ def test_only_what_no_lab_uses_is_removed(paths: Paths, known: Catalog, imported
     for name in (".changed-sha256-1", ".partial-debian-12-1", ".partial-debian-13-1"):
         (paths.images / name).mkdir()
         (paths.images / name / "disk.qcow2").touch()
-    for name in ("sha256-2", "sha256-2.validator", "sha256-3", "sha256-3.validator", "import.qcow2"):
+    for name in ("sha256-2", "sha256-3", "import.qcow2"):
         (paths.downloads / name).touch()
     with FileLock(paths.images / "debian-13-1.lock"), FileLock(paths.downloads / "sha256-3.lock"):
         assert removed(paths, known) == {
             ".changed-sha256-1",
             ".partial-debian-12-1",
             "sha256-2",
-            "sha256-2.validator",
             "import.qcow2",
         }
         assert removed(paths, known) == set()
-    assert removed(paths, known) == {".partial-debian-13-1", "sha256-3", "sha256-3.validator"}
+    assert removed(paths, known) == {".partial-debian-13-1", "sha256-3"}
     assert entries(paths) == {imported.folder.name}
 
 

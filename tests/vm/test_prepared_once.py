@@ -59,7 +59,7 @@ class Hosts:
             name: sorted(
                 folder.name.partition("-")[0]
                 for folder in self.paths(name).images.iterdir()
-                if folder.is_dir() and not folder.name.startswith("sha256-")
+                if folder.name.startswith(("prepared-", "received-")) and folder.is_dir()
             )
             for name in ("coordinator", *NAMES)
         }
