@@ -1,34 +1,38 @@
-"""Whether guests run under KVM or under software emulation, and how fast: a kernel is booted to find out."""
+"""Whether guests run under KVM or under software emulation, and how fast.
+
+KVM is tried by booting a guest's kernel, once for each kernel and QEMU of this host. How fast the host is, each
+boot of a guest shows anew: the newest one counts for later lanes.
+"""
 
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import libvirt
 from pydantic import BaseModel
 
+from lab.base.activity import Say
 from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.base.speed import Speed
+from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.images.store import BaseImage
-from lab.machine import clock, throwaway
+from lab.machine import clock, console, domain, throwaway
 from lab.machine.clock import REAL, Clock
+from lab.machine.connection import NoLibvirt
+from lab.machine.domain import KernelBoot
 
 # What guests run under, as records name it.
 KVM, EMULATION = "kvm", "emulation"
 KVM_DEVICE = Path("/dev/kvm")
-# Longer than another lab can take to find out: one boot under KVM, one under emulation.
-LOCK_SECONDS = 4 * throwaway.LIMIT_SECONDS
-# A host that had much to do when it was measured gets limits that are too long, which only costs time, and one
-# that had nothing to do gets limits that may be too short. Neither lasts longer than this.
-MEASURED_FOR = timedelta(days=1)
-# A time at which whatever was measured has to be measured again.
-LONG_AGO = datetime.fromtimestamp(0, UTC)
+# Under emulation a kernel took 8 to 17 s in all, at a load of 7 to 9 on two processors. KVM on an emulated host
+# is as slow, and such a host is the slower the more it has to do.
+TRY_SECONDS = 120.0
+# Longer than another lab can take to find out.
+LOCK_SECONDS = 2 * TRY_SECONDS
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,17 @@ class Acceleration:
     def speed(self) -> Speed:
         return Speed(not self.kvm, self.kernel_seconds, clock=self.clock.rate)
 
-    def learned(self, console: str) -> "Acceleration":
+    def measured(self, boot: str) -> float | None:
+        """How long the kernel took whose boot is on this console, in real seconds; None if it does not say."""
+        seconds = console.kernel_seconds(boot)
+        return None if seconds is None else round(seconds / self.clock.rate, 3)
+
+    def learned(self, boot: str) -> "Acceleration":
         """The same with the boot on this console, if that is the first or was slower than any before it."""
-        told = throwaway.seconds_of(console)
-        if told is None or told / self.clock.rate <= (self.kernel_seconds or 0.0):
+        seconds = self.measured(boot)
+        if seconds is None or seconds <= (self.kernel_seconds or 0.0):
             return self
-        return replace(self, kernel_seconds=round(told / self.clock.rate, 3))
+        return replace(self, kernel_seconds=seconds)
 
     def told(self) -> str:
         """How fast this host is, and what follows from it for limits of time."""
@@ -76,137 +85,144 @@ class NoMachine(LabError):
     """libvirt starts no machine on this host, so nothing is known of KVM; no verdict is kept."""
 
 
-class Verdict(BaseModel):
-    """The content of `acceleration.json`; `key` says for which host it holds.
+class KvmFails(LabError):
+    """A guest's kernel does not run under KVM; the message is a clause that says why."""
 
-    `measured` is when the speed was measured; None if it was not yet.
-    """
+
+class Verdict(BaseModel):
+    """The content of `acceleration.json`; `key` says for which host it holds."""
 
     key: str
     kvm: bool
     reason: str
     kernel_seconds: float | None = None
-    measured: datetime | None = None
-
-    def suffices(self, *, unmeasured: bool) -> bool:
-        """Whether the speed was measured lately; if `unmeasured`, also whether it was not measured yet."""
-        if self.measured is None:
-            return unmeasured
-        return timedelta(0) <= datetime.now(UTC) - self.measured < MEASURED_FOR
 
     @property
     def acceleration(self) -> Acceleration:
         return Acceleration(self.kvm, self.reason, self.kernel_seconds)
 
 
-def decide(
-    connection: libvirt.virConnect,
-    paths: Paths,
-    image: BaseImage,
-    say: Callable[[str], None],
-    *,
-    unmeasured: bool = False,
-) -> Acceleration:
-    """Return the cached verdict for this host kernel and QEMU, or boot the kernel of `image` to get one.
+def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage, say: Say) -> Acceleration:
+    """Return the verdict for this host kernel and QEMU, or boot the kernel of `image` to get one.
 
-    The clock of emulated guests is found out each time.
-
-    The kernel of any guest will do. If only the speed has to be measured again, one boot does that. With
-    `unmeasured` no kernel is booted to measure emulation for the first time: the caller is about to boot a
-    guest, which shows it, and passes it to `keep_speed`. While another lab or thread boots one, `say` may raise
-    to end the wait. Raises LabError if the image's disk cannot be booted at all, and NoMachine.
+    The kernel of any guest will do. The clock of emulated guests is found out each time. While another lab or
+    thread tries KVM, `say` may raise to end the wait. Raises LabError if the image's disk cannot be booted at
+    all, and NoMachine.
     """
-    decided = _decide(connection, paths, image, say, unmeasured=unmeasured)
-    return decided if decided.kvm else replace(decided, clock=clock.of_emulated(connection, paths))
-
-
-def _decide(
-    connection: libvirt.virConnect,
-    paths: Paths,
-    image: BaseImage,
-    say: Callable[[str], None],
-    *,
-    unmeasured: bool,
-) -> Acceleration:
-    verdict = _read(connection, paths)
-    if verdict is not None and verdict.suffices(unmeasured=unmeasured):
-        return verdict.acceleration
-    paths.make(paths.cache)
-    lock = paths.acceleration.with_suffix(".lock")
-    with locked(lock, LOCK_SECONDS, "KVM to be tried", say):
-        verdict = _read(connection, paths)
-        if verdict is None or not verdict.suffices(unmeasured=unmeasured):
-            measure = not unmeasured or verdict is not None
-            decided = _find_out(connection, paths, image, verdict, measure=measure)
-            verdict = Verdict(
-                key=_key(connection),
-                kvm=decided.kvm,
-                reason=decided.reason,
-                kernel_seconds=decided.kernel_seconds,
-                measured=datetime.now(UTC) if decided.kvm or measure else None,
-            )
-            write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
-        return verdict.acceleration
-
-
-def keep_speed(connection: libvirt.virConnect, paths: Paths, booted: Acceleration) -> bool:
-    """Keep the speed that a guest's boot showed. False if the boot did not show it, or it was known before."""
-    verdict = _read(connection, paths)
-    if booted.kernel_seconds is None or verdict is None or verdict.measured is not None:
-        return False
-    measured = {"kernel_seconds": booted.kernel_seconds, "measured": datetime.now(UTC)}
-    write_atomically(paths.acceleration, verdict.model_copy(update=measured).model_dump_json() + "\n")
-    return True
+    how = cached(connection, paths)
+    if how is None:
+        paths.make(paths.cache)
+        with locked(paths.acceleration.with_suffix(".lock"), LOCK_SECONDS, "KVM to be tried", say):
+            how = cached(connection, paths)
+            if how is None:
+                how = _find_out(connection, paths, image)
+                _write(
+                    paths,
+                    Verdict(
+                        key=_key(connection), kvm=how.kvm, reason=how.reason, kernel_seconds=how.kernel_seconds
+                    ),
+                )
+    return how if how.kvm else replace(how, clock=clock.of_emulated(connection, paths))
 
 
 def cached(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
     """Return the verdict of an earlier run under the same host kernel and QEMU, if there is one."""
-    verdict = _read(connection, paths)
-    return verdict.acceleration if verdict else None
+    verdict = _read(paths)
+    return verdict.acceleration if verdict and verdict.key == _key(connection) else None
 
 
-def measure_again(paths: Paths) -> None:
-    """Have the next lane measure the speed again: a guest did not come up in the time that it was given."""
+def keep_speed(paths: Paths, how: Acceleration, boot: str) -> bool:
+    """Keep for later lanes how long the kernel took whose boot is on this console.
+
+    False if the console does not show it, or if that was known of this host before.
+    """
+    seconds, verdict = how.measured(boot), _read(paths)
+    if seconds is None or verdict is None or verdict.kvm != how.kvm:
+        return False
     try:
-        verdict = Verdict.model_validate_json(paths.acceleration.read_bytes())
-    except (OSError, ValueError):
-        return
-    again = verdict.model_copy(update={"measured": LONG_AGO})
-    write_atomically(paths.acceleration, again.model_dump_json() + "\n")
+        _write(paths, verdict.model_copy(update={"kernel_seconds": seconds}))
+    except OSError:  # A full disk: later lanes know less.
+        return False
+    return verdict.kernel_seconds is None
 
 
-def _read(connection: libvirt.virConnect, paths: Paths) -> Verdict | None:
+def _read(paths: Paths) -> Verdict | None:
     try:
-        verdict = Verdict.model_validate_json(paths.acceleration.read_bytes())
+        return Verdict.model_validate_json(paths.acceleration.read_bytes())
     except (OSError, ValueError):
         return None
-    return verdict if verdict.key == _key(connection) else None
 
 
-def _find_out(
-    connection: libvirt.virConnect, paths: Paths, image: BaseImage, verdict: Verdict | None, *, measure: bool
-) -> Acceleration:
-    """`measure`: whether to boot a kernel under emulation, too. Raises NoLibvirt, LeftBehind, NoMachine."""
-    # What keeps guests from KVM is part of the key, so that only a verdict for KVM is tried again.
-    emulated = verdict.acceleration if verdict and not verdict.kvm else _refused_without_trying()
-    if emulated and not measure:
-        return emulated
-    if emulated:
-        booted = throwaway.boot_kernel(connection, paths, image, kvm=False)
-        return replace(emulated, kernel_seconds=booted.seconds)
-    tried = throwaway.boot_kernel(connection, paths, image, kvm=True)
-    if not tried.failure:
-        return Acceleration(True, "a guest kernel ran under KVM", tried.seconds)
-    why = f"/dev/kvm opens, but under it {tried.failure}"
-    if not measure and not tried.refused:
-        return Acceleration(False, why)
-    ran = throwaway.boot_kernel(connection, paths, image, kvm=False)
-    if tried.refused and ran.refused:
-        raise NoMachine(
-            f"KVM could not be tried, because libvirt starts no machine, emulated or not: {ran.failure}",
-            hint="lab doctor shows what denies it",
+def _write(paths: Paths, verdict: Verdict) -> None:
+    write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
+
+
+def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
+    """Raises NoLibvirt, LeftBehind, NoMachine."""
+    if not KVM_DEVICE.exists():
+        return Acceleration(False, "/dev/kvm does not exist")
+    if not _may_open():
+        return Acceleration(False, "/dev/kvm may not be opened by this user (join the group kvm)")
+    if not _nested():
+        return Acceleration(
+            False,
+            "KVM works, but without nested virtualization, so boxlite would find no /dev/kvm in a guest "
+            "(load kvm_intel or kvm_amd with nested=1)",
         )
-    return Acceleration(False, why, ran.seconds)
+    try:
+        seconds = boot_under_kvm(connection, paths, image)
+    except KvmFails as error:
+        return Acceleration(False, f"/dev/kvm opens, but under it {error}")
+    return Acceleration(True, "a guest kernel ran under KVM", seconds)
+
+
+def boot_under_kvm(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> float | None:
+    """Boot the image's kernel until it starts user space; nothing of it is left.
+
+    Returns how long that took on the kernel's own clock, if it says so. Raises KvmFails, NoMachine, NoLibvirt,
+    LeftBehind.
+    """
+    boot = domain.boot_of(connection, image)
+    own_disk = None if isinstance(boot, KernelBoot) else image
+    if isinstance(boot, KernelBoot):
+        boot = replace(boot, arguments="console=ttyS0 panic=-1 break=top")
+    try:
+        with throwaway.machine(connection, paths, boot=boot, kvm=True, image=own_disk) as started:
+
+            def user_space() -> str | None:
+                text = console.read(started.console)
+                if console.KERNEL_RAN in text:
+                    return text
+                try:
+                    is_running = started.domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+                except libvirt.libvirtError as error:
+                    _check_daemon(connection, error)
+                    is_running = False
+                if not is_running:
+                    raise KvmFails("a guest kernel dies")
+                return None
+
+            return console.kernel_seconds(wait_for(user_space, Deadline(TRY_SECONDS, "a guest kernel")))
+    except DeadlineExpired as error:
+        raise KvmFails(f"a guest kernel did not start within {TRY_SECONDS:.0f} s") from error
+    except libvirt.libvirtError as error:
+        _check_daemon(connection, error)
+        problem = f"QEMU fails: {str(error).splitlines()[0]}"
+    try:
+        with throwaway.machine(connection, paths):
+            raise KvmFails(problem)
+    except libvirt.libvirtError as error:
+        _check_daemon(connection, error)
+        raise NoMachine(
+            f"KVM could not be tried, because libvirt starts no machine, emulated or not: {problem}",
+            hint="lab doctor shows what denies it",
+        ) from error
+
+
+def _check_daemon(connection: libvirt.virConnect, error: libvirt.libvirtError) -> None:
+    """Raise NoLibvirt if the daemon went away: that says nothing of KVM, and no verdict is kept."""
+    if not connection.isAlive():
+        raise NoLibvirt(f"libvirt went away while KVM was tried: {error}") from error
 
 
 def _key(connection: libvirt.virConnect) -> str:
@@ -229,17 +245,3 @@ def _nested() -> bool:
             return parameter.read_text().strip() in ("Y", "1")
     # The module is built into the kernel, or of another architecture: only a boot can tell.
     return True
-
-
-def _refused_without_trying() -> Acceleration | None:
-    if not KVM_DEVICE.exists():
-        return Acceleration(False, "/dev/kvm does not exist")
-    if not _may_open():
-        return Acceleration(False, "/dev/kvm may not be opened by this user (join the group kvm)")
-    if not _nested():
-        return Acceleration(
-            False,
-            "KVM works, but without nested virtualization, so boxlite would find no /dev/kvm in a guest "
-            "(load kvm_intel or kvm_amd with nested=1)",
-        )
-    return None

@@ -53,20 +53,12 @@ def library() -> Path | None:
 def of_emulated(connection: libvirt.virConnect, paths: Paths) -> Clock:
     """The clock of emulated guests on this host: the slower one if QEMU can load what makes it.
 
-    Found out once in the life of a process. Raises libvirtError.
+    Found out once in the life of a process, by what the QEMU of a machine that stands still has loaded. Raises
+    libvirtError.
     """
     file = library()
     if file is None:
         return Clock(reason=f"libfaketime is not installed ({host_table.install('clock')})")
-    uri = connection.getURI()
-    with _lock:
-        if uri not in _known:
-            _known[uri] = _try(connection, paths, file)
-        return _known[uri]
-
-
-def _try(connection: libvirt.virConnect, paths: Paths, file: Path) -> Clock:
-    """Look whether the QEMU of a machine that stands still has loaded the library."""
     # https://github.com/wolfcw/libfaketime: the rate from QEMU's start on, not for the times of files, without
     # shared memory: each QEMU that is killed would leave its own in /dev/shm.
     variables = {
@@ -75,11 +67,14 @@ def _try(connection: libvirt.virConnect, paths: Paths, file: Path) -> Clock:
         "NO_FAKE_STAT": "1",
         "FAKETIME_DISABLE_SHM": "1",
     }
-    with throwaway.machine(connection, paths, environment=variables) as started:
-        loaded = any(_has_loaded(file, process.pid) for process in qemu.processes_of(started.name))
-    if loaded:
-        return Clock(RATE, variables)
-    return Clock(reason=f"libvirt starts QEMU without {file}: something on this host confines it")
+    uri = connection.getURI()
+    with _lock:
+        if uri not in _known:
+            with throwaway.machine(connection, paths, environment=variables) as started:
+                is_loaded = any(_has_loaded(file, process.pid) for process in qemu.processes_of(started.name))
+            why_not = f"libvirt starts QEMU without {file}: something on this host confines it"
+            _known[uri] = Clock(RATE, variables) if is_loaded else Clock(reason=why_not)
+        return _known[uri]
 
 
 def _has_loaded(file: Path, process: int) -> bool:

@@ -7,6 +7,10 @@ from pathlib import Path
 from lab.base.files import plain
 
 LAST_LINES = 30
+# The kernel prints this when it starts the init of the initial RAM disk: all of its own start-up has run.
+KERNEL_RAN = "Run /init as init process"
+# With the kernel's own clock before it, which does not count how long QEMU and a boot loader took.
+RAN_AT = re.compile(rf"\[ *(\d{{1,6}}\.\d{{1,9}})\] {KERNEL_RAN}")
 # What Linux writes when it restarts, powers off or panics.
 ENDING_WORDS = ("Kernel panic", "reboot: ", "sysrq: Resetting")
 
@@ -28,6 +32,15 @@ def read(file: Path) -> str:
         return plain(file.read_text(errors="replace"))
     except OSError:
         return ""
+
+
+def kernel_seconds(text: str) -> float | None:
+    """How long the newest boot took until the kernel started user space, on its own clock.
+
+    None if the console does not show it, as with a kernel that was told to be quiet.
+    """
+    times = RAN_AT.findall(text)
+    return float(times[-1]) if times else None
 
 
 def shows_an_end(text: str) -> bool:

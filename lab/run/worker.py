@@ -22,7 +22,7 @@ from lab.lane.running import RunningLane, Work, open_running_lane
 from lab.machine import acceleration, console, leftovers
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lanes
-from lab.machine.lane import BootFailed, Lane, LaneDied, as_fault
+from lab.machine.lane import Lane, LaneDied, as_fault
 from lab.machine.leftovers import LeftBehind
 from lab.plan import Machine
 from lab.record import CellResult, Host, Status
@@ -165,14 +165,7 @@ class Worker:
 
     def _find_acceleration(self, opened: libvirt.virConnect, image: BaseImage) -> Acceleration:
         self._say(Step("finding out about KVM", Activity.WAITING))
-        how = acceleration.decide(
-            opened,
-            self._work.paths,
-            image,
-            self._say_or_stop,
-            # A distribution's kernel may be told to say nothing of its boot.
-            unmeasured=image.firmware is None,
-        )
+        how = acceleration.decide(opened, self._work.paths, image, self._say_or_stop)
         self._host, self.how = lanes.describe_host(opened, how), how
         if self._journal.begin_on(self._host) and not how.kvm:
             speed = f"; {how.speed.compared}" if how.kernel_seconds is not None else ""
@@ -220,19 +213,24 @@ class Worker:
         ) as running:
             self._hold(running.lane)
             try:
-                self._serve_cells(running, opened)
+                self._serve_cells(running)
             finally:
                 self._hold(None)
 
-    def _serve_cells(self, running: RunningLane, opened: libvirt.virConnect) -> None:
+    def _serve_cells(self, running: RunningLane) -> None:
         """Bring the lane up and serve cells until none is left that it may take."""
+        lane = running.lane
+        failed: Exception | None = None
         try:
             running.start()
         except Exception as error:
-            self._did_not_come_up(as_fault(error))
+            failed = as_fault(error)
+        is_first = acceleration.keep_speed(self._work.paths, lane.acceleration, lane.console_text())
+        if failed:
+            self._did_not_come_up(failed)
             return
-        if acceleration.keep_speed(opened, self._work.paths, running.lane.acceleration):
-            self._observer.note(running.lane.acceleration.told())
+        if is_first:
+            self._observer.note(lane.acceleration.told())
         self._backlog.lane_is_up(self.machine.name, self.number)
         self._decisions.tell_time_left()
         # From here on another lane of its guest may be worth a start.
@@ -255,8 +253,6 @@ class Worker:
 
         A bug is told even if there is no such cell.
         """
-        if isinstance(error, BootFailed):
-            acceleration.measure_again(self._work.paths)
         tickets = self._backlog.lane_failed(self.machine.name, self.number)
         for ticket in tickets:
             self._fault(ticket, error)

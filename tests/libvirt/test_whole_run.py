@@ -46,7 +46,7 @@ def test_a_speed_that_the_first_boot_shows_is_said_and_kept(lab: Lab, monkeypatc
     how = Acceleration(False, "a test")
     monkeypatch.setattr(acceleration, "decide", lambda *_, **__: how)
 
-    def keep(_opened: object, _paths: object, booted: Acceleration) -> bool:
+    def keep(_paths: object, booted: Acceleration, _boot: object) -> bool:
         kept.append(booted)
         return len(kept) == 1
 

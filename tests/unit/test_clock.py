@@ -13,7 +13,7 @@ import libvirt
 import pytest
 
 from lab.base.paths import Paths
-from lab.machine import acceleration, clock, qemu, throwaway
+from lab.machine import acceleration, clock, qemu
 from lab.machine.acceleration import Acceleration
 from lab.machine.clock import RATE, Clock
 from lab.machine.domain import QEMU
@@ -140,7 +140,7 @@ def test_only_emulated_guests_have_a_slower_clock(
     device = paths.cache.parent / "kvm"
     monkeypatch.setattr(acceleration, "KVM_DEVICE", device)
     monkeypatch.setattr(acceleration, "_nested", lambda: True)
-    monkeypatch.setattr(throwaway, "boot_kernel", lambda *_, kvm: throwaway.Booted(0.5 if kvm else 5.0))
+    monkeypatch.setattr(acceleration, "boot_under_kvm", lambda *_: 0.5)
     if kvm:
         device.touch()
     daemon: Any = Daemon()

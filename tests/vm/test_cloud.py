@@ -25,8 +25,8 @@ from lab.lane import prepare_image
 from lab.machine import acceleration
 from lab.machine.checkpoint import MemoryCheckpoint
 from lab.machine.connection import connection, default_uri
+from lab.machine.console import KERNEL_RAN
 from lab.machine.lane import open_lane
-from lab.machine.throwaway import KERNEL_RAN
 from lab.record import CellResult, RunResult, Status
 from tests.builders.mirror import SigningKey, definitions, guest, key_ring, pin, serving
 from tests.vm import cloud_disk
@@ -44,7 +44,7 @@ Lab = Callable[..., int]
 def own(home: Path, paths: Paths) -> Iterator[Paths]:
     """A store of these tests' own: what is pulled here is of no use to anybody else.
 
-    It knows whether KVM works on this host, if that was found out, and not how fast the host is.
+    It knows whether KVM works on this host, if that was found out.
     """
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LAB_HOME", str(home / "cloud"))
@@ -52,7 +52,6 @@ def own(home: Path, paths: Paths) -> Iterator[Paths]:
         if paths.acceleration.exists():
             # Some kernels hang under a KVM that does not work, and the lab gives them two minutes.
             shutil.copy(paths.acceleration, made.make(made.cache))
-            acceleration.measure_again(made)
         yield made
     process.run(["rm", "-rf", home / "cloud"], timeout=60)
 
