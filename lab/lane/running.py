@@ -168,7 +168,7 @@ class RunningLane:
         except (LabError, OSError) as error:
             self.lane.check_wanted()
             if isinstance(error, (CheckpointFailed, DeadlineExpired, Damaged)):
-                stored.refuse(str(error))
+                stored.drop()
             self.guest.add_note(f"a stored state could not be used: {str(error).splitlines()[0]}")
             # Back to an empty overlay and to keys of the lane's own.
             self.guest.close()

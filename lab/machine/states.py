@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from lab.base import process, scratch
 from lab.base.errors import LabError, one_line
-from lab.base.files import put_in_place, sha256, write_atomically
+from lab.base.files import put_in_place, sha256
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images.store import BaseImage
@@ -38,13 +38,10 @@ COPY_SECONDS = 120.0
 # For each guest: enough for a comparison of a few builds.
 DEPLOYED_STATES = 3
 
-# So many states of the same name that could not be used: no further one is stored.
-MOST_REFUSED = 2
-
 # What a lab is storing.
 PARTIAL = ".partial-"
 
-_STATE, _KNOWN, _REFUSED = "state.qcow2", "known.json", "refused.txt"
+_STATE, _KNOWN = "state.qcow2", "known.json"
 
 
 class Damaged(LabError):
@@ -92,14 +89,6 @@ class StoredState:
         except OSError:
             return 0.0
 
-    @property
-    def refused(self) -> list[str]:
-        """Why it could not be used, each time that it could not."""
-        try:
-            return (self.folder / _REFUSED).read_text().splitlines()
-        except OSError:
-            return []
-
     def known(self) -> Known:
         """Read `known.json`. Raises Damaged."""
         file = self.folder / _KNOWN
@@ -115,11 +104,9 @@ class StoredState:
         _copy(self.folder / _STATE, overlay)
         overlay.chmod(0o600)
 
-    def refuse(self, reason: str) -> None:
-        """Delete a state that could not be used, and remember why: see `States.wanted`."""
-        with suppress(OSError):  # Another lab may have replaced it by a newer one.
-            write_atomically(self.folder / _REFUSED, "\n".join([*self.refused, " ".join(reason.split()), ""]))
-            (self.folder / _STATE).unlink(missing_ok=True)
+    def drop(self) -> None:
+        """Delete a state that could not be used; the lane that boots instead stores another one."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def stored(paths: Paths) -> list[StoredState]:
@@ -162,16 +149,12 @@ class States:
         return StoredState(folder) if (folder / _STATE).is_file() else None
 
     def wanted(self, deployment: str = "") -> bool:
-        """Whether to store a state: any may be stored, there is none, the disk has room.
-
-        A bad one is stored anew once: it may have been damaged. If that is bad, too, this QEMU cannot use it.
-        """
+        """Whether to store a state: any may be stored, there is none, the disk has room."""
         if not self._paths.states_gib:
             return False
         self._paths.make(self._paths.cache)
         free = shutil.disk_usage(self._paths.cache).free / 2**30
-        refused = StoredState(self._folder(deployment)).refused
-        return free >= FREE_GIB and self.find(deployment) is None and len(refused) < MOST_REFUSED
+        return free >= FREE_GIB and self.find(deployment) is None
 
     def keep(self, overlay: Path, known: Known, deployment: str = "") -> StoredState | None:
         """Move the overlay of a stopped lane into the store; None if that fails. See `keep_copy`."""
@@ -193,44 +176,34 @@ class States:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             self._root.chmod(0o700)
-            self._place(overlay, known, folder, place)
+            with scratch.make_in(self._root, PARTIAL) as partial:
+                try:
+                    place(overlay, partial / _STATE)
+                    (partial / _STATE).chmod(0o400)
+                    (partial / _KNOWN).touch(0o600)
+                    (partial / _KNOWN).write_bytes(_ADAPTER.dump_json(known) + b"\n")
+                    if not (folder / _STATE).exists():  # What is left of one that was dropped.
+                        shutil.rmtree(folder, ignore_errors=True)
+                    # Only a whole state has its name.
+                    put_in_place(partial, folder)
+                finally:
+                    # After an interrupt, too.
+                    shutil.rmtree(partial, ignore_errors=True)
         except (OSError, LabError):
             return self.find(deployment)
-        for old in [*filter(self._is_old, self._root.iterdir()), *self._deployed()[DEPLOYED_STATES:]]:
+        deployed = sorted(
+            self._root.glob(f"{self._machine}-*"), key=lambda path: StoredState(path).last_used, reverse=True
+        )
+        for old in [*filter(self._is_old, self._root.iterdir()), *deployed[DEPLOYED_STATES:]]:
             shutil.rmtree(old, ignore_errors=True)
         for state in above_limit(self._paths):
             if state.folder != folder:
                 shutil.rmtree(state.folder, ignore_errors=True)
         return self.find(deployment)
 
-    def _place(self, overlay: Path, known: Known, folder: Path, place: Callable[[Path, Path], object]) -> None:
-        """Fill a temporary folder, then rename it, so that only a whole state has its name.
-
-        Raises OSError, LabError.
-        """
-        refused = StoredState(folder).refused
-        with scratch.make_in(self._root, PARTIAL) as partial:
-            try:
-                place(overlay, partial / _STATE)
-                (partial / _STATE).chmod(0o400)
-                (partial / _KNOWN).touch(0o600)
-                (partial / _KNOWN).write_bytes(_ADAPTER.dump_json(known) + b"\n")
-                if 0 < len(refused) < MOST_REFUSED and not (folder / _STATE).exists():
-                    (partial / _REFUSED).write_text("".join(f"{reason}\n" for reason in refused))
-                    shutil.rmtree(folder)
-                put_in_place(partial, folder)
-            finally:
-                # After an interrupt, too.
-                shutil.rmtree(partial, ignore_errors=True)
-
     def _folder(self, deployment: str) -> Path:
         digest = f"-{hashlib.sha256(deployment.encode()).hexdigest()[:16]}" if deployment else ""
         return self._root / f"{self._machine}{digest}"
-
-    def _deployed(self) -> list[Path]:
-        """The folders of states with a deployed build, the one that was used last first."""
-        found = [(folder.stat().st_mtime, folder) for folder in self._root.glob(f"{self._machine}-*")]
-        return [folder for _, folder in sorted(found, reverse=True)]
 
     def _is_old(self, folder: Path) -> bool:
         """Whether it belongs to another machine of the guest."""

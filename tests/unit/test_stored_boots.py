@@ -1,5 +1,6 @@
 """Boots and deployed builds that a lane stores, and that later lanes take up."""
 
+import shutil
 from hashlib import sha256
 from typing import NoReturn
 
@@ -29,7 +30,7 @@ def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> No
 
 
 @pytest.mark.parametrize(
-    ("at", "error", "refused"),
+    ("at", "error", "is_bad"),
     [
         ("load boot", CheckpointFailed("QEMU's snapshot-load: no such device\nand so on"), True),
         ("resume", DeadlineExpired("waited 30 s"), True),
@@ -40,7 +41,7 @@ def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> No
     ],
     ids=["cannot be loaded", "does not answer", "cannot be started", "dies", "cannot be copied", "disk full"],
 )
-def test_a_useless_boot_is_made_again(bench: Bench, at: str, error: Exception, refused: bool) -> None:
+def test_a_useless_boot_is_made_again(bench: Bench, at: str, error: Exception, is_bad: bool) -> None:
     stored = bench.store()
     known = stored.known()
 
@@ -53,7 +54,7 @@ def test_a_useless_boot_is_made_again(bench: Bench, at: str, error: Exception, r
     served.start()
     until = RESTORED.index(at) + 1
     # A state that is bad is stored anew; a fault of that moment says nothing about it.
-    anew = STORED if refused else ["start"]
+    anew = STORED if is_bad else ["start"]
     assert bench.machine.did == [*RESTORED[:until], "stop", "set up", *anew]
     assert bench.machine.endpoint.host_key != known.host
     assert served.guest.session._endpoint is bench.machine.endpoint
@@ -61,8 +62,7 @@ def test_a_useless_boot_is_made_again(bench: Bench, at: str, error: Exception, r
     assert not record.restored
     assert record.note == f"a stored state could not be used: {str(error).splitlines()[0]}"
     assert bench.states.find() == stored
-    assert stored.refused == ([" ".join(str(error).split())] if refused else [])
-    assert bench.states.wanted() is False
+    assert (stored.known() == known) is not is_bad
 
 
 def test_a_guest_whose_stored_keys_are_damaged_is_booted(bench: Bench) -> None:
@@ -110,38 +110,30 @@ def test_a_boot_is_stored_and_the_lane_goes_on_with_a_key_of_its_own(bench: Benc
     assert served.guest.session._endpoint is bench.machine.endpoint
 
 
-def test_a_boot_need_not_be_stored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", ["no room", "cannot be saved", "the name is taken"])
+def test_a_boot_that_is_not_stored_serves_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     def run(command: list[str], **_more: object) -> NoReturn:
         raise process.CommandFailed(command, "exit status 1", "No space left on device")
 
-    monkeypatch.setattr(process, "run", run)
+    def take_the_name() -> None:
+        folder = bench.store().folder
+        shutil.rmtree(folder)
+        folder.write_text("")
+
+    if fault == "no room":
+        monkeypatch.setattr(process, "run", run)
+    elif fault == "cannot be saved":
+        bench.machine.when["save boot"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
+    else:
+        bench.machine.when["save boot"] = take_the_name
     served = bench.service()
     served.start()
-    assert bench.machine.did == STORED
+    assert bench.machine.did == (STORED[:2] if fault == "cannot be saved" else STORED)
     assert served.facts == asked_for(SYSCTLS)
     assert bench.states.find() is None
-    assert [entry.name for entry in bench.paths.states.iterdir()] == []
-
-
-def test_a_machine_whose_state_cannot_be_saved_serves_all_the_same(bench: Bench) -> None:
-    bench.machine.when["save boot"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
-    served = bench.service()
-    served.start()
-    assert bench.machine.did == ["start", "save boot"]
-    assert served.facts == asked_for(SYSCTLS)
-    assert bench.states.find() is None
-
-
-def test_a_boot_that_the_store_does_not_take_serves_all_the_same(bench: Bench) -> None:
-    # Other labs stored this boot meanwhile, and refused it: the name is taken, and there is no state.
-    def refuse_twice() -> None:
-        for _ in range(2):
-            bench.store().refuse("no")
-
-    bench.machine.when["save boot"] = refuse_twice
-    bench.service().start()
-    assert bench.machine.did == STORED
-    assert bench.states.find() is None
+    assert list(bench.paths.states.glob("*/*")) == []
 
 
 def test_a_restored_boot_takes_no_turn(bench: Bench) -> None:
