@@ -19,7 +19,6 @@ from lab.cli.options import OFFERED
 from lab.lane import shell
 from lab.machine import doctor, leftovers
 from lab.machine.connection import NoLibvirt
-from lab.machine.doctor import Plan
 from lab.probes import script
 from lab.probes.report import HostReport, read
 
@@ -72,8 +71,8 @@ def doctor_command(
     """
     known = catalog.load()
     chosen = plan.choose(known, set_name=set_name, guests=guests)
-    guests_to_run = Plan(lab.paths, chosen.guests, list(known.guests.values()))
-    lines = doctor.examine(guests_to_run, lab.uri, again=again)
+    everything = list(known.guests.values())
+    lines = doctor.examine(doctor.Examination(lab.paths, chosen.guests, everything, lab.uri, again))
     if as_json:
         checks = list(lines)
         broken = any(line.state is doctor.State.BROKEN for line in checks)

@@ -65,15 +65,6 @@ class Line:
     evidence: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The guests that are to be run, and all guests of the catalog."""
-
-    paths: Paths
-    guests: Sequence[Guest]
-    catalog: Sequence[Guest]
-
-
 class NotMet(LabError):
     """A requirement is not met, or not as well as it could be; `lines` are those of this machine's logs."""
 
@@ -85,9 +76,14 @@ class NotMet(LabError):
 
 @dataclass
 class Examination:
-    """What the rows ask: the plan, and libvirt once it has answered. `again`: KVM is to be tried once more."""
+    """What the rows ask about: the guests that are to be run, all of the catalog, and libvirt once it answered.
 
-    plan: Plan
+    `again`: KVM is to be tried once more, although the verdict of an earlier time still holds.
+    """
+
+    paths: Paths
+    guests: Sequence[Guest]
+    catalog: Sequence[Guest]
     uri: str
     again: bool = False
     opened: libvirt.virConnect | None = None
@@ -119,7 +115,7 @@ def nobody(_paths: Paths, _guest: Guest) -> bool:
 
 def is_built(paths: Paths, guest: Guest) -> bool:
     """Whether the guest's image still has to be built from Debian's packages."""
-    return isinstance(guest.image, DebianImage) and not _is_stored(paths, guest)
+    return isinstance(guest.image, DebianImage) and store.find(paths, guest) is None
 
 
 def is_labelled(paths: Paths, guest: Guest) -> bool:
@@ -130,19 +126,12 @@ def is_labelled(paths: Paths, guest: Guest) -> bool:
 def is_verified(paths: Paths, guest: Guest) -> bool:
     """Whether the guest's disk still has to be downloaded and its signature verified."""
     image = guest.image
-    return isinstance(image, CloudImage) and image.checksums is not None and not _is_stored(paths, guest)
+    return isinstance(image, CloudImage) and image.checksums is not None and store.find(paths, guest) is None
 
 
 def starts_from_uefi(_paths: Paths, guest: Guest) -> bool:
     """Whether UEFI starts the guest."""
     return isinstance(guest.image, CloudImage) and guest.image.firmware is Firmware.UEFI
-
-
-def _is_stored(paths: Paths, guest: Guest) -> bool:
-    try:
-        return store.find(paths, guest) is not None
-    except LabError:  # An image that cannot be read has to be made again.
-        return False
 
 
 # -- what is asked: each returns what is there, and raises LabError if the need is not met
@@ -186,12 +175,11 @@ def _libvirt(examination: Examination) -> str:
 
 
 def _acceleration(examination: Examination) -> str:
-    paths, opened = examination.plan.paths, examination.libvirt
+    paths, opened = examination.paths, examination.libvirt
     if examination.again:
         paths.acceleration.unlink(missing_ok=True)
     verdict = acceleration.cached(opened, paths)
-    is_whole = verdict is not None and verdict.kernel_seconds is not None
-    if not is_whole and (image := store.any_image(paths)):
+    if verdict is None and (image := store.any_image(paths)):
         try:
             verdict = acceleration.decide(opened, paths, image, lambda text: None)
         except NoMachine as error:
@@ -209,28 +197,28 @@ def _acceleration(examination: Examination) -> str:
 
 def _clock(examination: Examination) -> str:
     """Which clock guests have."""
-    paths, opened = examination.plan.paths, examination.libvirt
+    paths, opened = examination.paths, examination.libvirt
     verdict = acceleration.cached(opened, paths)
     if verdict is not None and verdict.kvm:
         return "guests run under KVM and have this host's clock"
     if not opened.getURI().startswith("qemu"):
         raise NotMet(State.UNKNOWN, "only QEMU can be given another one", "")
     try:
-        found = clock.of_emulated(opened, paths)
+        emulated = clock.of_emulated(opened, paths)
     except libvirt.libvirtError as error:
         raise NotMet(State.UNKNOWN, f"libvirt starts no machine: {error}", NO_MACHINE) from error
-    if found.reason:
+    if emulated.reason:
         raise NotMet(
             State.SLOW,
-            f"emulated guests have this host's clock: {found.reason}; boxes may miss boxlite's limit of 30 s "
-            "while this host is busy, and their cells are `error` then",
+            f"emulated guests have this host's clock: {emulated.reason}; boxes may miss boxlite's limit of "
+            "30 s while this host is busy, and their cells are `error` then",
             "" if clock.library() else SETUP,
         )
-    return f"an emulated guest's runs {1 / found.rate:.0f} times slower than this host's, like its processor"
+    return f"an emulated guest's runs {1 / emulated.rate:.0f} times slower than this host's, like its processor"
 
 
 def _machine(examination: Examination) -> str:
-    paths, opened = examination.plan.paths, examination.libvirt
+    paths, opened = examination.paths, examination.libvirt
     if not opened.getURI().startswith("qemu"):
         raise NotMet(State.UNKNOWN, "only QEMU has one that can be tried")
     try:
@@ -270,8 +258,8 @@ def _subordinate_ids(_examination: Examination) -> str:
 
 
 def _labels(examination: Examination) -> str:
-    plan, name = examination.plan, pwd.getpwuid(os.geteuid()).pw_name
-    others = not all(is_labelled(plan.paths, guest) for guest in plan.guests)
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    others = not all(is_labelled(examination.paths, guest) for guest in examination.guests)
     raise NotMet(
         State.LIMITED if others else State.BROKEN,
         f"{name} is not root, and only root can set them in a guest's image",
@@ -279,7 +267,7 @@ def _labels(examination: Examination) -> str:
 
 
 def _disk(examination: Examination) -> str:
-    cache = examination.plan.paths.cache
+    cache = examination.paths.cache
     folder = next(path for path in (cache, *cache.parents) if path.exists())
     free = shutil.disk_usage(folder).free / 2**30
     if free < FREE_GIB:
@@ -288,7 +276,7 @@ def _disk(examination: Examination) -> str:
 
 
 def _memory(examination: Examination) -> str:
-    largest = max((guest.memory_mib for guest in examination.plan.guests), default=0)
+    largest = max((guest.memory_mib for guest in examination.guests), default=0)
     free, need = available_mib(), Memory.need_mib(largest) + RESERVE_MIB
     if free < need:
         hint = f"the largest guest needs {need} MiB, {RESERVE_MIB} of them for the host"
@@ -353,12 +341,8 @@ REQUIREMENTS = (
 )
 
 
-def examine(plan: Plan, uri: str, *, again: bool = False) -> Iterator[Line]:
-    """Check all requirements, one line at a time. What only guests outside the plan need is never broken.
-
-    `again`: KVM is tried, although the verdict of an earlier time still holds.
-    """
-    examination = Examination(plan, uri, again)
+def examine(examination: Examination) -> Iterator[Line]:
+    """Check all requirements, one line at a time. What only guests need that are not run is never broken."""
     with examination.closing:
         for requirement in REQUIREMENTS:
             if not (requirement.of_users and os.geteuid() == 0):
@@ -378,9 +362,8 @@ def line_of(requirement: Requirement, examination: Examination) -> Line:
             line = replace(line, state=error.state, evidence=error.lines)
     if requirement.need is everyone:
         return line
-    plan = examination.plan
-    needed_by = [guest.name for guest in plan.catalog if requirement.need(plan.paths, guest)]
+    needed_by = [guest.name for guest in examination.catalog if requirement.need(examination.paths, guest)]
     is_unmet = line.state in (State.BROKEN, State.LIMITED)
-    if is_unmet and not any(guest.name in needed_by for guest in plan.guests):
+    if is_unmet and not any(guest.name in needed_by for guest in examination.guests):
         return replace(line, state=State.NOT_NEEDED, needed_by=needed_by)
     return replace(line, needed_by=needed_by)

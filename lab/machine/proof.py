@@ -8,10 +8,8 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import libvirt
@@ -23,27 +21,22 @@ from lab.base.paths import Paths
 from lab.base.process import CommandFailed
 from lab.causes.evidence import parse_audit, tells_of_refusal
 from lab.images import store
-from lab.images.store import BaseImage
 from lab.machine import acceleration, ports, throwaway
 from lab.machine.connection import NoLibvirt, connection, default_uri
 
 # The rules that setup.sh can add, and the name of the only one.
 RULES = Path(__file__).with_name("rules.sh")
 CONSOLES = "consoles"
-LOGS = "see the logs of libvirt, and what AppArmor or SELinux denied: dmesg, /var/log/audit/audit.log"
+LOGS = (
+    "see the logs of libvirt, and what AppArmor or SELinux denied: sudo dmesg, sudo journalctl, "
+    "/var/log/audit/audit.log"
+)
 
 KERNEL_LOG = Path("/dev/kmsg")
 AUDIT_LOG = Path("/var/log/audit/audit.log")
 # Longer than any record: https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg
 RECORD_BYTES = 8192
 JOURNAL_SECONDS = 20
-# The first letter is Y where AppArmor is on.
-APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
-# What shows each log, and the refusals in it, to a user who may not read it.
-SHOW = {
-    KERNEL_LOG: "sudo dmesg | grep -i apparmor",
-    AUDIT_LOG: f"sudo grep -i apparmor {AUDIT_LOG}",
-}
 # The programs and profiles of a lane's machine.
 CONCERNED = re.compile(r'(?:profile|comm)="[^"]*(?:qemu|libvirt|virtlog|virtqemud|virt-aa-helper)')
 CRASH = re.compile(r"\bqemu[\w.-]*\[\d+\]:? (?:segfault|general protection|trap)")
@@ -54,14 +47,10 @@ LIMIT = 10
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why libvirt started no machine, in its own words, and the lines of this host's logs that tell of it.
-
-    Without such lines, `unread` names the logs that the user may not read.
-    """
+    """Why libvirt started no machine, in its own words, and the lines of this host's logs that tell of it."""
 
     reason: str
     denials: Sequence[str] = ()
-    unread: Sequence[str] = ()
 
 
 def prove(opened: libvirt.virConnect, paths: Paths) -> Refusal | None:
@@ -72,34 +61,20 @@ def prove(opened: libvirt.virConnect, paths: Paths) -> Refusal | None:
     # Without an image KVM was not tried.
     how = acceleration.cached(opened, paths)
     kvm = how is not None and how.kvm
-    port = ports.reserve(paths.make(paths.ports))
-    try:
-        with HostLog() as log:
-            try:
-                with throwaway.machine(opened, paths, kvm=kvm, image=_any_image(paths), port=port.number):
-                    return None
-            except libvirt.libvirtError as error:
-                if not opened.isAlive():
-                    raise NoLibvirt(f"libvirt went away while a machine was tried: {error}") from error
-                denied = log.denials()
-                return Refusal(str(error).strip(), denied, [] if denied else log.unread())
-    finally:
-        port.release()
-
-
-def _any_image(paths: Paths) -> BaseImage | None:
-    with suppress(LabError):  # An image that cannot be read says nothing of libvirt.
-        return store.any_image(paths)
-    return None
+    with ports.reserved(paths.make(paths.ports)) as port, HostLog() as log:
+        try:
+            with throwaway.machine(opened, paths, kvm=kvm, image=store.any_image(paths), port=port):
+                return None
+        except libvirt.libvirtError as error:
+            if not opened.isAlive():
+                raise NoLibvirt(f"libvirt went away while a machine was tried: {error}") from error
+            return Refusal(str(error).strip(), log.denials())
 
 
 def mend(refusal: Refusal, paths: Paths) -> str:
-    """What to do where something was refused: the rule that allows it, or the logs that say what it was."""
-    if rule := rule_for(refusal.denials):
-        return f"./setup.sh --allow={rule} doctor adds this rule: {show(rule, paths)}"
-    if refusal.unread:
-        return f"this user may not read what may say why: {'; '.join(refusal.unread)}"
-    return LOGS
+    """What to do where something was refused: the rule that allows it, or the logs that may say what it was."""
+    rule = rule_for(refusal.denials)
+    return f"./setup.sh --allow={rule} doctor adds this rule: {show(rule, paths)}" if rule else LOGS
 
 
 def show(rule: str, paths: Paths) -> str:
@@ -117,7 +92,16 @@ def missing_rule() -> str:
     return rule_for(refusal.denials) if refusal else ""
 
 
-# -- the logs
+def rule_for(lines: Sequence[str]) -> str:
+    """The rule of setup.sh that allows what these lines deny; empty if it has none.
+
+    virtlogd may write only to folders that have the label of libvirt's logs:
+    https://github.com/fedora-selinux/selinux-policy, policy/modules/contrib/virt.te.
+    """
+    for fields in parse_audit("\n".join(lines)):
+        if ":virtlogd_t:" in fields.get("scontext", "") and ":var_lib_t:" in fields.get("tcontext", ""):
+            return CONSOLES
+    return ""
 
 
 class HostLog:
@@ -136,25 +120,17 @@ class HostLog:
             self._kernel = None
         return self
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._kernel is not None:
             os.close(self._kernel)
 
     def denials(self) -> list[str]:
         """The lines that tell of a refusal or a crash of QEMU or libvirt, each denial once."""
-        found: dict[str, str] = {}
+        denials: dict[str, str] = {}
         for line in (*self._kernel_lines(), *self._audit_lines(), *self._journal_lines()):
             if CRASH.search(line) or (CONCERNED.search(line) and tells_of_refusal(line)):
-                found.setdefault(" ".join(ACCIDENT.sub("", line).split()), plain(line))
-        return list(found.values())[:LIMIT]
-
-    def unread(self) -> list[str]:
-        """The logs that this user may not read where AppArmor is on, each with the command that shows it."""
-        if not _is_on(APPARMOR):
-            return []
-        return [f"{log} ({show})" for log, show in SHOW.items() if _is_closed(log)]
+                denials.setdefault(" ".join(ACCIDENT.sub("", line).split()), plain(line))
+        return list(denials.values())[:LIMIT]
 
     def _kernel_lines(self) -> Iterator[str]:
         while self._kernel is not None:
@@ -180,35 +156,6 @@ class HostLog:
             return process.run(command, timeout=JOURNAL_SECONDS).splitlines()
         except CommandFailed:
             return []
-
-
-def rule_for(lines: Sequence[str]) -> str:
-    """The rule of setup.sh that allows what these lines deny; empty if it has none.
-
-    virtlogd may write only to folders that have the label of libvirt's logs:
-    https://github.com/fedora-selinux/selinux-policy, policy/modules/contrib/virt.te.
-    """
-    for fields in parse_audit("\n".join(lines)):
-        if ":virtlogd_t:" in fields.get("scontext", "") and ":var_lib_t:" in fields.get("tcontext", ""):
-            return CONSOLES
-    return ""
-
-
-def _is_on(switch: Path) -> bool:
-    try:
-        return switch.read_text().startswith("Y")
-    except OSError:
-        return False
-
-
-def _is_closed(log: Path) -> bool:
-    try:
-        os.close(os.open(log, os.O_RDONLY | os.O_NONBLOCK))
-    except PermissionError:
-        return True
-    except OSError:  # There is no such log.
-        pass
-    return False
 
 
 def _size(file: Path) -> int:

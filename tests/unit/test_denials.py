@@ -81,30 +81,6 @@ def test_the_kernel_s_denials_are_found_among_its_other_lines(logs: Logs, record
         assert log.denials() == [DISK, SEGFAULT]
 
 
-@pytest.mark.parametrize(("switch", "count"), [("Y\n", 1), ("N\n", 0), (None, 0)])
-def test_a_log_that_may_not_be_read_is_named_with_what_shows_it_where_apparmor_is_on(
-    logs: Logs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str | None, count: int
-) -> None:
-    monkeypatch.setattr(proof, "APPARMOR", tmp_path / "enabled")
-    if switch:
-        (tmp_path / "enabled").write_text(switch)
-    readable = tmp_path / "readable"
-    readable.touch()
-    gone = tmp_path / "gone"
-    show = {logs.kernel: "sudo dmesg", readable: "sudo cat", gone: "sudo cat"}
-    monkeypatch.setattr(proof, "SHOW", show)
-    opened = os.open
-
-    def refuse(path: Path, *more: int) -> int:
-        if path == logs.kernel:
-            raise PermissionError(1, "Operation not permitted")
-        return opened(path, *more)
-
-    monkeypatch.setattr(os, "open", refuse)
-    with HostLog() as log:
-        assert log.unread() == [f"{logs.kernel} (sudo dmesg)"] * count
-
-
 def test_what_auditd_wrote_before_is_not_told(logs: Logs) -> None:
     logs.write(logs.audit, AUDITD.replace("virtlogd", "qemu-kvm"))
     with HostLog() as log:

@@ -158,7 +158,7 @@ def test_the_doctor_says_in_json_whether_the_host_is_ready(
         doctor.Line("QEMU", doctor.State.OK, "10.0"),
         doctor.Line("memory", state, "64 MiB", "buy some", ["a"]),
     ]
-    monkeypatch.setattr(doctor, "examine", lambda _plan, _uri, **_options: iter(lines))
+    monkeypatch.setattr(doctor, "examine", lambda _examination: iter(lines))
     assert host.doctor_command.main(["--json"], obj=options.Lab(None), standalone_mode=False) == status
     assert json.loads(capsys.readouterr().out) == {
         "ready": status == 0,
