@@ -4,7 +4,7 @@ There are two kinds, the better one first. `memory`: QEMU's own snapshot of memo
 running process. `disk`: the powered-off disk, from which every cell boots.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import libvirt
 
@@ -24,20 +24,6 @@ class CheckpointFailed(LabError):
     """The machine's state could not be saved or loaded back; the text is QEMU's reason."""
 
 
-class Checkpoint(Protocol):
-    """A state that a lane can be put back into, any number of times."""
-
-    # How cells are forked from it: memory or disk.
-    kind: str
-    # Its name in the lane.
-    tag: str
-    # Whether a fork boots the guest, so that it must be waited for as after a start.
-    boots: bool
-
-    def fork(self) -> None:
-        """Put the lane into the checkpoint's state. Earlier SSH connections are dead then."""
-
-
 class MemoryCheckpoint:
     """Memory and disk, as an internal snapshot of the overlay.
 
@@ -46,6 +32,7 @@ class MemoryCheckpoint:
     """
 
     kind = "memory"
+    # Whether a fork boots the guest, so that it must be waited for as after a start.
     boots = False
 
     def __init__(self, lane: Lane, tag: str) -> None:
@@ -62,6 +49,7 @@ class MemoryCheckpoint:
         return made
 
     def fork(self) -> None:
+        """Put the lane into the checkpoint's state. Earlier SSH connections are dead then."""
         self._job(LOAD, LOAD_SECONDS)
 
     def drop(self) -> None:
@@ -85,8 +73,8 @@ class MemoryCheckpoint:
         self._qmp(command, deadline, **{"job-id": job, "tag": self.tag, "devices": [self._node], **memory})
 
         def concluded() -> dict[str, Any] | None:
-            found = next((j for j in self._qmp("query-jobs", deadline) if j["id"] == job), None)
-            return found if found and found["status"] == "concluded" else None
+            jobs = self._qmp("query-jobs", deadline)
+            return next((j for j in jobs if j["id"] == job and j["status"] == "concluded"), None)
 
         outcome = wait_for(concluded, deadline, alive=self._lane.check_running, interval=0.02)
         self._qmp("job-dismiss", deadline, id=job)
@@ -123,3 +111,7 @@ class DiskCheckpoint:
         self._lane.stop()
         self._lane.new_overlay(self._prepared)
         self._lane.start()
+
+
+# A state that a lane can be put back into, any number of times.
+type Checkpoint = MemoryCheckpoint | DiskCheckpoint

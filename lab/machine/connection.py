@@ -84,12 +84,6 @@ def _stands_still(uri: str, what: str) -> NoLibvirt:
     return NoLibvirt(what, hint=hint)
 
 
-def _close(opened: libvirt.virConnect) -> None:
-    """Close a connection. Its daemon may be gone, or stand still."""
-    with suppress(libvirt.libvirtError, DeadlineExpired):
-        call_within(opened.close, Deadline(ANSWER_SECONDS, "libvirt to close a connection"))
-
-
 def _is_session(uri: str) -> bool:
     return uri.endswith("///session")
 
@@ -107,13 +101,17 @@ def _has_no_socket(error: BaseException) -> bool:
 
 
 @contextmanager
-def connection(uri: str) -> Iterator[libvirt.virConnect]:
-    """A connection for the length of a block. Closing it ends the domains that it started."""
-    opened = connect(uri)
+def connection(
+    uri: str, *, seconds: float = 0.0, waiting: Callable[[], None] = lambda: None
+) -> Iterator[libvirt.virConnect]:
+    """A connection for the length of a block; see `connect`. Closing it ends the domains that it started."""
+    opened = connect(uri, seconds=seconds, waiting=waiting)
     try:
         yield opened
     finally:
-        _close(opened)
+        # Its daemon may be gone, or stand still.
+        with suppress(libvirt.libvirtError, DeadlineExpired):
+            call_within(opened.close, Deadline(ANSWER_SECONDS, "libvirt to close a connection"))
 
 
 @contextmanager
@@ -122,40 +120,23 @@ def connection_for_lanes(
 ) -> Iterator[libvirt.virConnect]:
     """A connection that brings QEMU's events and fails if its daemon no longer answers; see `connect`.
 
-    It needs a thread: the process must not fork afterwards.
+    libvirt's event loop runs in a thread from then on, for as long as this process lives: it must not fork.
     """
     if uri.startswith("qemu"):
-        run_event_loop()
-    opened = connect(uri, seconds=seconds, waiting=waiting)
-    keep_alive(opened)
-    try:
+        with _lock:
+            if not _event_threads:
+                libvirt.virEventRegisterDefaultImpl()
+                _event_threads.append(threading.Thread(target=_loop, name="libvirt's events", daemon=True))
+                _event_threads[0].start()
+    with connection(uri, seconds=seconds, waiting=waiting) as opened:
+        with suppress(libvirt.libvirtError):  # A driver without a daemon has nothing to ask.
+            opened.setKeepAlive(ASK_SECONDS, TIMES)
         yield opened
-    finally:
-        _close(opened)
-
-
-def run_event_loop() -> None:
-    """Run libvirt's event loop in a thread for as long as this process lives. Later connections use it.
-
-    It brings QEMU's events, and notices a daemon that no longer answers. The process must not fork after this.
-    """
-    with _lock:
-        if _event_threads:
-            return
-        libvirt.virEventRegisterDefaultImpl()
-        _event_threads.append(threading.Thread(target=_loop, name="libvirt's events", daemon=True))
-        _event_threads[0].start()
 
 
 def _loop() -> None:
     while True:
         libvirt.virEventRunDefaultImpl()
-
-
-def keep_alive(opened: libvirt.virConnect) -> None:
-    """Have a connection fail, instead of waiting for ever, when its daemon no longer answers."""
-    with suppress(libvirt.libvirtError):  # A driver without a daemon has nothing to ask.
-        opened.setKeepAlive(ASK_SECONDS, TIMES)
 
 
 def how_to_start(uri: str) -> str:

@@ -4,7 +4,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,62 +80,38 @@ class Endpoint:
     host: str = "127.0.0.1"
 
 
+@dataclass(eq=False)
 class Lane:
     """One running virtual machine. Made by `open_lane`, which also takes it down again."""
 
-    def __init__(
-        self,
-        connection: libvirt.virConnect,
-        *,
-        guest: Guest,
-        image: BaseImage,
-        acceleration: Acceleration,
-        folder: Path,
-        port: ports.Port,
-        network: Network = Network.CLOSED,
-        nameservers: Sequence[str] = (),
-        arguments: str = "",
-    ) -> None:
-        self.guest = guest
-        self.image = image
-        self.acceleration = acceleration
-        self.network = network
-        self.folder = folder
-        self.name = folder.name
-        self.overlay = folder / "overlay.qcow2"
-        self._connection = connection
-        self._port = port
-        self._nameservers = nameservers
-        self._arguments = f"{guest.kernel_arguments} {arguments}".strip()
-        self._seed = folder / "seed.iso"
-        self.payload = folder / "payload.tar"
-        self._domain: libvirt.virDomain | None = None
-        self._watch: Watch | None = None
-        self._uuid = str(uuid.uuid4())
-        self._boots = 0
-        self._given_up = False
-        self._spent = 0.0
-        self.endpoint: Endpoint
+    connection: libvirt.virConnect
+    guest: Guest
+    image: BaseImage
+    acceleration: Acceleration
+    folder: Path
+    port: int
+    network: Network = Network.CLOSED
+    nameservers: Sequence[str] = ()
+    arguments: str = ""
+    endpoint: Endpoint = field(init=False)
+    _watch: Watch | None = field(default=None, init=False)
+    _uuid: str = field(default_factory=lambda: str(uuid.uuid4()), init=False)
+    _boots: int = field(default=0, init=False)
+    _given_up: bool = field(default=False, init=False)
+    _spent: float = field(default=0.0, init=False)
 
     @property
-    def speed(self) -> Speed:
-        """How fast its machine is now, for limits of time."""
-        return replace(self.acceleration.speed, busy=busy_now())
+    def name(self) -> str:
+        return self.folder.name
 
     @property
-    def domain(self) -> libvirt.virDomain:
-        """The libvirt domain; raises LaneDied when the lane has none."""
-        if self._domain is None:
-            raise LaneDied(f"{self.name} is not running")
-        return self._domain
+    def overlay(self) -> Path:
+        return self.folder / "overlay.qcow2"
 
     @property
-    def processor_seconds(self) -> float:
-        """The processor time of its machines so far. One that ended by itself is not counted."""
-        return round(self._spent + self._spent_now(), 2)
-
-    def _spent_now(self) -> float:
-        return qemu.processor_seconds(self.name) if self._domain else 0.0
+    def payload(self) -> Path:
+        """The file of the disk on which builds come."""
+        return self.folder / "payload.tar"
 
     @property
     def console(self) -> Path:
@@ -148,30 +124,47 @@ class Lane:
         path = self.folder / "agent"
         return path if len(os.fsencode(path)) <= MOST_SOCKET_BYTES else None
 
+    @property
+    def speed(self) -> Speed:
+        """How fast its machine is now, for limits of time."""
+        return replace(self.acceleration.speed, busy=busy_now())
+
+    @property
+    def domain(self) -> libvirt.virDomain:
+        """The libvirt domain; raises LaneDied when the lane has none."""
+        return self._watched().machine
+
+    @property
+    def processor_seconds(self) -> float:
+        """The processor time of its machines so far. One that ended by itself is not counted."""
+        return round(self._spent + (qemu.processor_seconds(self.name) if self._watch else 0.0), 2)
+
+    # -- its disk
+
     def set_up_disk(self) -> None:
         """Write the seed with keys of this lane's own, and make the overlay over the base image."""
-        self._know(seed.new_keys("lab"), seed.new_keys(f"root@{self.guest.name}"))
+        self._write_seed(seed.new_keys("lab"), seed.new_keys(f"root@{self.guest.name}"))
         self.new_overlay(self.image.disk)
 
     def adopt(self, stored: StoredState) -> None:
         """Use a copy of a stored state as the overlay, with the keys that its guest knows. Raises LabError."""
         known = stored.known()
-        self._know(known.client, known.host)
+        self._write_seed(known.client, known.host)
         self.overlay.unlink(missing_ok=True)
         stored.copy_to(self.overlay)
         # The lab that stored it may have had the image in another place.
         disk.put_over(self.overlay, self.image.disk)
 
-    def _know(self, client_key: seed.KeyPair, host_key: seed.KeyPair) -> None:
-        self.endpoint = Endpoint(self._port.number, client_key, host_key)
+    def _write_seed(self, client_key: seed.KeyPair, host_key: seed.KeyPair) -> None:
+        self.endpoint = Endpoint(self.port, client_key, host_key)
         files = seed.render(
             instance=self.name,
             hostname=self.guest.name,
             client_key=client_key,
             host_key=host_key,
-            nameservers=self._nameservers,
+            nameservers=self.nameservers,
         )
-        seed.write(self._seed, files)
+        seed.write(self.folder / "seed.iso", files)
 
     def new_overlay(self, backing: Path) -> None:
         """Start over with an empty overlay on top of `backing`.
@@ -186,6 +179,8 @@ class Lane:
         """Discard what a stopped machine wrote to its overlay since the snapshot `tag`. Raises LabError."""
         process.run(["qemu-img", "snapshot", "-q", "-a", tag, self.overlay], timeout=60)
 
+    # -- its machine
+
     def start(self, *, paused: bool = False, may_restart: bool = False) -> None:
         """Start the machine on its overlay; `paused`, its processors stand still until `resume`.
 
@@ -193,6 +188,7 @@ class Lane:
         """
         self._boots += 1
         empty_disk(self.payload)
+        arguments = f"{self.guest.kernel_arguments} {self.arguments}".strip()
         spec = domain.DomainSpec(
             name=self.name,
             lane=self.name,
@@ -200,13 +196,13 @@ class Lane:
             kvm=self.acceleration.kvm,
             memory_mib=self.guest.memory_mib,
             cpus=self.acceleration.processors(self.guest.cpus),
-            boot=domain.boot_of(self._connection, self.image, self._arguments),
+            boot=domain.boot_of(self.connection, self.image, arguments),
             may_restart=may_restart,
             console=self.console,
             disk=self.overlay,
-            seed=self._seed,
+            seed=self.folder / "seed.iso",
             payload=self.payload,
-            port=self._port.number,
+            port=self.port,
             agent=self.agent,
             network=self.network,
             environment=self.acceleration.clock.environment,
@@ -214,15 +210,18 @@ class Lane:
         self.check_wanted()
         flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | (libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
         try:
-            self._domain = self._connection.createXML(domain.to_xml(spec), flags)
+            machine = self.connection.createXML(domain.to_xml(spec), flags)
         except libvirt.libvirtError as error:
-            raise _refused(self.name, error) from error
-        self._watch = Watch(self._connection, self._domain)
+            message = f"libvirt could not start {self.name}: {error}"
+            if CORE_LIMIT in str(error):
+                raise CoreLimited(message, hint=CORE_LIMIT_HINT) from error
+            raise BootFailed(message) from error
+        self._watch = Watch(self.connection, machine)
         self.check_wanted()
 
     def resume(self) -> None:
         """Let a paused machine run. Raises BootFailed, LaneDied if QEMU does not answer."""
-        self._have(self.domain.resume, "resume")
+        self._command(self.domain.resume, "resume")
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
@@ -230,13 +229,13 @@ class Lane:
 
         Raises BootFailed, LaneDied.
         """
-        self._have(self.domain.suspend, "suspend")
+        self._command(self.domain.suspend, "suspend")
         try:
             yield
         finally:
             self.resume()
 
-    def _have(self, do: Callable[[], object], what: str) -> None:
+    def _command(self, do: Callable[[], object], what: str) -> None:
         """Have libvirt resume or suspend the machine. Raises BootFailed, LaneDied."""
         try:
             call_within(do, Deadline(ANSWER_SECONDS, f"QEMU to {what}"))
@@ -245,6 +244,13 @@ class Lane:
         except libvirt.libvirtError as error:
             self.check_running()
             raise BootFailed(f"libvirt could not {what} {self.name}: {error}") from error
+
+    def ask(self, command: str, seconds: float, **arguments: Any) -> dict[str, Any]:
+        """What QEMU's monitor answers. Raises libvirtError, LaneDied if it does not answer in time."""
+        try:
+            return self._watched().ask(command, seconds, **arguments)
+        except DeadlineExpired as error:
+            raise LaneDied(f"the machine of {self.guest.name} stands still: {error}") from error
 
     def check_alive(self) -> None:
         """Raise LaneDied when the machine no longer runs, or does not answer."""
@@ -265,13 +271,6 @@ class Lane:
             message = f"the emulated processor of {self.guest.name} failed, and its machine {problem}"
         raise LaneDied(f"{message}\n{self.last_words()}")
 
-    def ask(self, command: str, seconds: float, **arguments: Any) -> dict[str, Any]:
-        """What QEMU's monitor answers. Raises libvirtError, LaneDied if it does not answer in time."""
-        try:
-            return self._watched().ask(command, seconds, **arguments)
-        except DeadlineExpired as error:
-            raise LaneDied(f"the machine of {self.guest.name} stands still: {error}") from error
-
     def _watched(self) -> Watch:
         if self._watch is None:
             raise LaneDied(f"{self.name} is not running")
@@ -285,22 +284,19 @@ class Lane:
         """What the guest wrote to its serial console since it was started."""
         return console.read(self.console)
 
+    # -- its end
+
     def stop(self) -> None:
         """Take the machine down at once; the overlay stays."""
-        if self._domain is None:
-            return
-        self._spent += self._spent_now()
-        gone, self._domain = self._domain, None
         watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.close()
+        if watch is None:
+            return
+        self._spent += qemu.processor_seconds(self.name)
+        watch.close()
         try:
-            gone.destroy()
+            watch.machine.destroy()
         except libvirt.libvirtError as error:
-            if error.get_error_code() not in (
-                libvirt.VIR_ERR_NO_DOMAIN,
-                libvirt.VIR_ERR_OPERATION_INVALID,
-            ):
+            if error.get_error_code() not in leftovers.GONE:
                 raise
 
     def give_up(self) -> None:
@@ -320,7 +316,7 @@ class Lane:
         def off() -> bool | None:
             # Wait until libvirt has forgotten it: a machine that is shut off still holds its name.
             try:
-                self._connection.lookupByUUIDString(self._uuid)
+                self.connection.lookupByUUIDString(self._uuid)
             except libvirt.libvirtError as error:
                 if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                     return True
@@ -329,12 +325,6 @@ class Lane:
 
         wait_for(off, self.speed.deadline(seconds, f"{self.guest.name} to power off"))
         self.stop()
-
-
-def _refused(name: str, error: libvirt.libvirtError) -> BootFailed:
-    """The failed boot of a machine that libvirt did not start; the hint says what its words do not explain."""
-    message = f"libvirt could not start {name}: {error}"
-    return CoreLimited(message, hint=CORE_LIMIT_HINT) if CORE_LIMIT in str(error) else BootFailed(message)
 
 
 @contextmanager
@@ -354,28 +344,18 @@ def open_lane(
 
     Its mark is written first: if this lab is killed, the next command removes what it left.
     """
-    port = ports.reserve(paths.make(paths.ports))
-    try:
-        with leftovers.lane_folder(paths, guest=guest.name, uri=uri or default_uri()) as folder:
-            lane = Lane(
-                connection,
-                guest=guest,
-                image=image,
-                acceleration=acceleration,
-                folder=folder,
-                port=port,
-                network=network,
-                nameservers=nameservers,
-                arguments=arguments,
-            )
+    uri = uri or default_uri()
+    with (
+        ports.reserved(paths.make(paths.ports)) as port,
+        leftovers.lane_folder(paths, guest=guest.name, uri=uri) as folder,
+    ):
+        lane = Lane(connection, guest, image, acceleration, folder, port, network, nameservers, arguments)
+        try:
+            lane.set_up_disk()
+            yield lane
+        finally:
             try:
-                lane.set_up_disk()
-                yield lane
-            finally:
-                try:
-                    lane.stop()
-                except libvirt.libvirtError:
-                    # Its daemon is gone or knows nothing of it any more.
-                    leftovers.end_machine(folder.name, uri or default_uri())
-    finally:
-        port.release()
+                lane.stop()
+            except libvirt.libvirtError:
+                # Its daemon is gone or knows nothing of it any more.
+                leftovers.end_machine(lane.name, uri)

@@ -24,6 +24,8 @@ from lab.machine.connection import ask, connection
 MARK = "lane.json"
 LOCK = "lock"
 FOLDERS = "lab-*"
+# What libvirt says of a machine that has ended.
+GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 
 
 class LeftBehind(LabError):
@@ -151,33 +153,24 @@ def _read(folder: Path) -> Mark | None:
 
 def end_machine(lane: str, uri: str) -> None:
     """End a lane's machine, whether libvirt still knows it or not. Raises LeftBehind."""
+
+    def destroy(opened: libvirt.virConnect) -> None:
+        machine = opened.lookupByName(lane)
+        if domain.lane_of(machine.XMLDesc()) == lane:
+            machine.destroy()
+
     problem = ""
     try:
-        _destroy_domain(lane, uri)
-    except LabError as error:
-        problem = f": {error}"
+        with connection(uri) as opened:
+            ask(uri, lambda: destroy(opened))
+    except LabError:
+        pass  # There is no daemon, or it stands still. A machine outlives one that was killed.
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in GONE:
+            problem = f": libvirt could not destroy its domain: {error}"
     qemu.end(lane)
     if problem or any(qemu.processes_of(lane)):
         raise LeftBehind(
             f"the machine of {lane} could not be ended{problem}",
             hint="when libvirt is back, end it with lab clean",
         )
-
-
-def _destroy_domain(lane: str, uri: str) -> None:
-    try:
-        with connection(uri) as opened:
-            ask(uri, lambda: _end_domain(opened.lookupByName(lane), lane))
-    except LabError:
-        pass  # There is no daemon, or it stands still. A machine outlives one that was killed.
-    except libvirt.libvirtError as error:
-        if error.get_error_code() not in (
-            libvirt.VIR_ERR_NO_DOMAIN,
-            libvirt.VIR_ERR_OPERATION_INVALID,
-        ):
-            raise LabError(f"could not remove the domain {lane} of a dead run: {error}") from error
-
-
-def _end_domain(machine: libvirt.virDomain, lane: str) -> None:
-    if domain.lane_of(machine.XMLDesc()) == lane:
-        machine.destroy()

@@ -2,6 +2,8 @@
 
 import secrets
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -12,35 +14,30 @@ from lab.base.errors import LabError
 FIRST, LAST = 22100, 22999
 
 
-class Port:
-    """A reserved port. The kernel drops its lock when the process that holds it dies."""
+@contextmanager
+def reserved(folder: Path) -> Iterator[int]:
+    """Hold a port that no lane holds and no program listens on. Raises LabError if none is left.
 
-    def __init__(self, number: int, lock: FileLock) -> None:
-        self.number = number
-        self._lock = lock
-
-    def release(self) -> None:
-        Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
-
-
-def reserve(folder: Path) -> Port:
-    """Reserve a port that no lane holds and no program listens on. Raises LabError if none is left.
-
-    The locks of another user's labs are elsewhere, and nothing listens on a port until its machine starts. So
-    the search begins anywhere in the range: two such labs rarely choose the same port.
+    The kernel drops its lock when this process dies. The locks of another user's labs are elsewhere, and
+    nothing listens on a port until its machine starts. So the search begins anywhere in the range: two such
+    labs rarely choose the same port.
     """
     count = LAST - FIRST + 1
     begin = secrets.randbelow(count)
     for number in (FIRST + (begin + step) % count for step in range(count)):
-        lock = FileLock(folder / f"{number}.lock", timeout=0)
+        file = folder / f"{number}.lock"
+        lock = FileLock(file, timeout=0)
         try:
             lock.acquire()
         except Timeout:
             continue
-        if _is_free(number):
-            return Port(number, lock)
-        Port(number, lock).release()
+        try:
+            if _is_free(number):
+                yield number
+                return
+        finally:
+            file.unlink(missing_ok=True)
+            lock.release()
     raise LabError(f"no free port on 127.0.0.1 from {FIRST} to {LAST}", hint="end other lanes: lab clean")
 
 

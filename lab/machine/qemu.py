@@ -1,19 +1,17 @@
 """The processes of the lab's machines: each is a QEMU, which has the machine's name on its command line."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import psutil
 
-# Returns all processes of the host.
-Processes = Callable[[], Iterable[psutil.Process]]
 # How long a QEMU may take to end when it is asked to.
 END_SECONDS = 5.0
 
 
-def processes_of(machine: str, processes: Processes | None = None) -> Iterator[psutil.Process]:
+def processes_of(machine: str) -> Iterator[psutil.Process]:
     """The QEMU of the machine with this name; none if it has ended."""
-    for process in (processes or psutil.process_iter)():
+    for process in psutil.process_iter():
         # Processes end at any time.
         with suppress(psutil.Error):
             words = process.cmdline() if process.name().startswith("qemu") else ()
@@ -21,13 +19,13 @@ def processes_of(machine: str, processes: Processes | None = None) -> Iterator[p
                 yield process
 
 
-def processor_seconds(machine: str, processes: Processes | None = None) -> float:
+def processor_seconds(machine: str) -> float:
     """The seconds of processor time that a machine's QEMU has taken so far; 0 without a process.
 
     They include the time of the guest, under KVM too.
     """
     total = 0.0
-    for process in processes_of(machine, processes):
+    for process in processes_of(machine):
         with suppress(psutil.Error):
             spent = process.cpu_times()
             total += spent.user + spent.system

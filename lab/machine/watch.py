@@ -30,7 +30,7 @@ class Watch:
 
     def __init__(self, connection: libvirt.virConnect, machine: libvirt.virDomain) -> None:
         self._connection = connection
-        self._machine = machine
+        self.machine = machine
         self._ended = threading.Event()
         self._reason = ""
         self._asked = time.monotonic()
@@ -51,7 +51,7 @@ class Watch:
     def why_not_running(self) -> str:
         """What libvirt says of a machine that no longer runs; empty if it does."""
         try:
-            state, reason = self._machine.state()
+            state, reason = self.machine.state()
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 return f"can no longer be asked about: {error}"
@@ -85,7 +85,7 @@ class Watch:
         request = json.dumps({"execute": command, "arguments": arguments})
         what = Deadline(seconds, f"QEMU's answer to {command}")
         try:
-            text = call_within(lambda: libvirt_qemu.qemuMonitorCommand(self._machine, request, 0), what)
+            text = call_within(lambda: libvirt_qemu.qemuMonitorCommand(self.machine, request, 0), what)
         except DeadlineExpired:
             self._silent = True
             raise

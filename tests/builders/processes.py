@@ -39,8 +39,10 @@ from lab.base.paths import Paths
 ports.FIRST, ports.LAST = 23150, 23199
 base = Path(sys.argv[1])
 paths = Paths(cache=base / "cache", state=base / "state")
-port = ports.reserve(paths.make(paths.ports))
-with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as folder:
+with (
+    ports.reserved(paths.make(paths.ports)),
+    leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as folder,
+):
     print(folder.name, flush=True)
     sys.stdin.read()
 """

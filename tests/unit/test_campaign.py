@@ -227,9 +227,8 @@ def test_ports_are_taken_and_given_back(home: Home, tmp_path: Path, monkeypatch:
     taken = fault._sockets  # type: ignore[attr-defined]
     number = taken[0].getsockname()[1]
     assert [each.getsockname()[1] for each in taken] == list(range(23400, 23410))
-    port = ports.reserve(tmp_path)
-    assert port.number == 23410
-    port.release()
+    with ports.reserved(tmp_path) as port:
+        assert port == 23410
     with socket.socket() as probe, pytest.raises(OSError, match="in use"):
         probe.bind(("127.0.0.1", number))
     for each in taken:

@@ -40,30 +40,45 @@ def test_a_libvirt_that_is_not_there_is_named_with_what_to_do(uri: str, hint: st
     assert error.value.hint == hint
 
 
-def no_socket() -> libvirt.libvirtError:
-    """libvirt's own error if nobody listens."""
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What libvirt answers next; first nobody listens."""
     with pytest.raises(libvirt.libvirtError) as error:
         libvirt.open(NO_SOCKET.replace("system", "session"))
-    return error.value
-
-
-def test_a_session_s_daemon_that_is_just_ending_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    refused = no_socket()
-    answers: list[object] = [refused, refused, "a connection"]
+    next_answers: list[object] = [error.value, error.value, "a connection"]
 
     def open_(_uri: str) -> object:
-        answer = answers.pop(0)
+        answer = next_answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setattr(libvirt, "open", open_)
+    return next_answers
+
+
+def test_a_session_s_daemon_that_is_just_ending_is_asked_again(answers: list[object]) -> None:
     assert connect("qemu:///session") == "a connection"
-    # The system's daemon is not started automatically.
-    answers[:] = [refused, "a connection"]
+
+
+def test_the_system_s_daemon_is_not_started_automatically(answers: list[object]) -> None:
     with pytest.raises(NoLibvirt, match="Failed to connect socket"):
         connect("qemu:///system")
+
+
+def test_a_daemon_that_restarts_is_waited_for_unless_the_wait_is_ended(answers: list[object]) -> None:
+    told: list[str] = []
+
+    def interrupted() -> None:
+        raise LabError("interrupted")
+
+    again = answers[:]
+    opened = connect("qemu:///system", seconds=60, waiting=lambda: told.append("waiting"))
+    assert (opened, told) == ("a connection", ["waiting", "waiting"])
+    answers[:] = again
+    with pytest.raises(LabError, match="interrupted"):
+        connect("qemu:///system", seconds=60, waiting=interrupted)
 
 
 def test_a_daemon_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,26 +118,3 @@ def test_how_to_start_libvirt_is_told_for_the_host(
 def test_versions_are_as_people_write_them() -> None:
     assert version(11_003_000) == "11.3.0"
     assert version(9_000_012) == "9.0.12"
-
-
-def test_a_daemon_that_restarts_is_waited_for_unless_the_wait_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    refused = no_socket()
-    answers: list[object] = [refused, refused, "a connection"]
-    told: list[str] = []
-
-    def open_(_uri: str) -> object:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def interrupted() -> None:
-        raise LabError("interrupted")
-
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    monkeypatch.setattr(libvirt, "open", open_)
-    opened = connect("qemu:///system", seconds=60, waiting=lambda: told.append("waiting"))
-    assert (opened, told) == ("a connection", ["waiting", "waiting"])
-    answers[:] = [refused, "a connection"]
-    with pytest.raises(LabError, match="interrupted"):
-        connect("qemu:///system", seconds=60, waiting=interrupted)

@@ -1,45 +1,122 @@
+"""The XML of a lane's machine, and how its guest boots."""
+
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import libvirt
 import pytest
 
+from lab.catalog import Firmware
 from lab.machine import domain, seed
+from lab.machine.domain import KERNEL_ARGUMENTS, DomainSpec, FirmwareBoot, KernelBoot, Network, NoFirmware
+from tests.builders.guests import base_image, domain_capabilities
 
-SPEC = domain.DomainSpec(
+SPEC = DomainSpec(
     name="lab-debian-13-abc123",
     lane="lab-debian-13-abc123",
     kvm=False,
     memory_mib=2048,
     cpus=2,
-    boot=domain.KernelBoot(Path("/store/vmlinuz"), Path("/store/initrd")),
+    boot=KernelBoot(Path("/store/vmlinuz"), Path("/store/initrd")),
     console=Path("/lane/console-1.log"),
     disk=Path("/lane/overlay.qcow2"),
     seed=Path("/lane/seed.iso"),
     payload=Path("/lane/payload.tar"),
     port=22100,
 )
+KVM = replace(SPEC, kvm=True)
+AGENT = replace(SPEC, agent=Path("/lane/agent"))
+BARE = replace(SPEC, disk=None, seed=None, payload=None, port=None)
+BIOS = replace(SPEC, boot=FirmwareBoot())
+UEFI = replace(SPEC, boot=FirmwareBoot(Path("/firmware/a&b/CODE.fd")))
+QCOW2 = replace(SPEC, boot=FirmwareBoot(Path("/firmware/CODE.qcow2")))
+RESTARTS = replace(SPEC, may_restart=True)
+FLASH = {"type": "pflash", "readonly": "yes", "stateless": "yes"}
+COMMAND_LINE = f"{{{domain.QEMU}}}commandline"
+FIRST, SECOND = Path("/firmware/CODE_4M.fd"), Path("/firmware/CODE.fd")
 
 
-def xml_of(spec: domain.DomainSpec = SPEC) -> ET.Element:
+def xml_of(spec: DomainSpec = SPEC) -> ET.Element:
     return ET.fromstring(domain.to_xml(spec))
 
 
-def attributes(path: str, spec: domain.DomainSpec = SPEC) -> dict[str, str]:
-    found = xml_of(spec).find(path)
-    assert found is not None
-    return found.attrib
+@pytest.mark.parametrize(
+    ("spec", "path", "text"),
+    [
+        (replace(SPEC, name="a<b>&c"), "name", "a<b>&c"),
+        (SPEC, "os/kernel", "/store/vmlinuz"),
+        (SPEC, "os/initrd", "/store/initrd"),
+        (SPEC, "os/cmdline", KERNEL_ARGUMENTS),
+        # A guest that ends is not started again, unless it may restart itself.
+        *((SPEC, event, "destroy") for event in ("on_reboot", "on_poweroff", "on_crash")),
+        (RESTARTS, "on_reboot", "restart"),
+        (RESTARTS, "on_poweroff", "destroy"),
+        (RESTARTS, "on_crash", "destroy"),
+        (UEFI, "os/loader", "/firmware/a&b/CODE.fd"),
+    ],
+)
+def test_what_the_xml_says(spec: DomainSpec, path: str, text: str) -> None:
+    assert xml_of(spec).findtext(path) == text
 
 
 @pytest.mark.parametrize(
-    ("spec", "restrict"),
-    [(SPEC, "on"), (replace(SPEC, network=domain.Network.OPEN), "off")],
-    ids=["cell", "prepare"],
+    ("spec", "path", "attributes"),
+    [
+        (SPEC, ".", {"type": "qemu"}),
+        (SPEC, "cpu", {"mode": "maximum"}),
+        (KVM, ".", {"type": "kvm"}),
+        (KVM, "cpu", {"mode": "host-passthrough"}),
+        (AGENT, "devices/channel", {"type": "unix"}),
+        (AGENT, "devices/channel/source", {"mode": "bind", "path": "/lane/agent"}),
+        (AGENT, "devices/channel/target", {"type": "virtio", "name": domain.AGENT_PORT}),
+        # libvirt boots from the first disk, which is the overlay.
+        (BIOS, "os/boot", {"dev": "hd"}),
+        (UEFI, "os/boot", {"dev": "hd"}),
+        (UEFI, "os/loader", FLASH),
+        (QCOW2, "os/loader", FLASH | {"format": "qcow2"}),
+    ],
 )
-def test_a_guest_reaches_nothing_and_its_ssh_is_on_loopback(spec: domain.DomainSpec, restrict: str) -> None:
-    xml = xml_of(spec)
-    assert xml.find("devices/interface") is None
-    words = [each.get("value") for each in xml.findall(f"{{{domain.QEMU}}}commandline/*")]
+def test_with_which_attributes_it_says_so(spec: DomainSpec, path: str, attributes: dict[str, str]) -> None:
+    assert [element.attrib for element in xml_of(spec).findall(path)] == [attributes]
+
+
+@pytest.mark.parametrize(
+    ("spec", "paths"),
+    [
+        # Nothing of it can be reached but the port that QEMU forwards.
+        (SPEC, ["devices/graphics", "devices/interface", "devices/channel", "os/boot", "os/loader"]),
+        (BARE, ["devices/disk", COMMAND_LINE]),
+        # The loader on the overlay decides what is booted.
+        (BIOS, ["os/kernel", "os/initrd", "os/cmdline", "os/loader"]),
+        # A writable NVRAM would be a file of each lane and a block device that internal snapshots leave out.
+        (UEFI, ["os/kernel", "os/initrd", "os/cmdline", "os/nvram"]),
+    ],
+)
+def test_what_is_not_in_the_xml(spec: DomainSpec, paths: list[str]) -> None:
+    assert [xml_of(spec).find(path) for path in paths] == [None] * len(paths)
+
+
+@pytest.mark.parametrize("spec", [SPEC, BIOS, UEFI], ids=["kernel", "bios", "uefi"])
+def test_the_overlay_comes_first_and_can_be_written_and_the_other_disks_cannot(spec: DomainSpec) -> None:
+    disks = [
+        (
+            disk.find("source").get("file"),  # type: ignore[union-attr]
+            disk.find("target").get("dev"),  # type: ignore[union-attr]
+            disk.find("readonly") is not None,
+        )
+        for disk in xml_of(spec).findall("devices/disk")
+    ]
+    assert disks == [
+        ("/lane/overlay.qcow2", "vda", False),
+        ("/lane/seed.iso", "vdb", True),
+        ("/lane/payload.tar", "vdc", True),
+    ]
+
+
+@pytest.mark.parametrize(("network", "restrict"), [(Network.CLOSED, "on"), (Network.OPEN, "off")])
+def test_a_guest_reaches_nothing_and_its_ssh_is_on_loopback(network: Network, restrict: str) -> None:
+    words = [word.get("value") for word in xml_of(replace(SPEC, network=network)).findall(f"{COMMAND_LINE}/*")]
     assert words == [
         "-netdev",
         f"user,id=lab,net={seed.ADDRESS}/24,restrict={restrict},hostfwd=tcp:127.0.0.1:22100-{seed.ADDRESS}:22",
@@ -48,109 +125,81 @@ def test_a_guest_reaches_nothing_and_its_ssh_is_on_loopback(spec: domain.DomainS
     ]
 
 
-def test_the_agent_s_port_leads_to_a_socket_of_the_lane_and_is_there_only_if_it_is_wanted() -> None:
-    spec = replace(SPEC, agent=Path("/lane/agent"))
-    assert attributes("devices/channel/source", spec) == {"mode": "bind", "path": "/lane/agent"}
-    assert attributes("devices/channel/target", spec) == {"type": "virtio", "name": domain.AGENT_PORT}
-    assert attributes("devices/channel", spec) == {"type": "unix"}
-    assert xml_of().find("devices/channel") is None
-
-
-def test_there_is_no_screen_to_reach() -> None:
-    assert xml_of().find("devices/graphics") is None
-
-
-@pytest.mark.parametrize(
-    ("kvm", "kind", "cpu"), [(True, "kvm", "host-passthrough"), (False, "qemu", "maximum")]
-)
-def test_acceleration_decides_the_kind_and_the_processor(kvm: bool, kind: str, cpu: str) -> None:
-    spec = replace(SPEC, kvm=kvm)
-    assert xml_of(spec).get("type") == kind
-    assert attributes("cpu", spec)["mode"] == cpu
-
-
-@pytest.mark.parametrize("event", ["on_reboot", "on_poweroff", "on_crash"])
-def test_a_guest_that_ends_is_not_started_again(event: str) -> None:
-    assert xml_of().findtext(event) == "destroy"
-
-
-def test_the_overlay_can_be_written_and_the_other_disks_cannot() -> None:
-    disks = {
-        disk.find("source").get("file"): disk.find("readonly") is not None  # type: ignore[union-attr]
-        for disk in xml_of().findall("devices/disk")
-    }
-    assert disks == {"/lane/overlay.qcow2": False, "/lane/seed.iso": True, "/lane/payload.tar": True}
-
-
-def test_a_machine_without_disk_or_port_has_neither() -> None:
-    xml = xml_of(replace(SPEC, disk=None, seed=None, payload=None, port=None))
-    assert [xml.find(path) for path in ("devices/disk", f"{{{domain.QEMU}}}commandline")] == [None, None]
-
-
-BIOS = replace(SPEC, boot=domain.FirmwareBoot())
-UEFI = replace(SPEC, boot=domain.FirmwareBoot(Path("/firmware/a&b/CODE.fd")))
-
-
-@pytest.mark.parametrize("spec", [BIOS, UEFI], ids=["bios", "uefi"])
-def test_with_a_firmware_the_loader_on_the_overlay_decides_what_is_booted(spec: domain.DomainSpec) -> None:
-    system = xml_of(spec).find("os")
-    assert system is not None
-    assert [system.find(tag) for tag in ("kernel", "initrd", "cmdline")] == [None] * 3
-    # libvirt boots from the first disk, which is the overlay: vda before the others.
-    assert [boot.get("dev") for boot in system.findall("boot")] == ["hd"]
-    targets = {
-        disk.find("source").get("file"): disk.find("target").get("dev")  # type: ignore[union-attr]
-        for disk in xml_of(spec).findall("devices/disk")
-    }
-    assert targets == {"/lane/overlay.qcow2": "vda", "/lane/seed.iso": "vdb", "/lane/payload.tar": "vdc"}
-
-
-def test_the_bios_is_qemu_s_own() -> None:
-    assert xml_of(BIOS).find("os/loader") is None
-
-
-def test_uefi_has_no_flash_that_can_be_written() -> None:
-    # A writable NVRAM would be a file of each lane and a block device that internal snapshots leave out.
-    loaders = xml_of(UEFI).findall("os/loader")
-    assert [(loader.text, loader.attrib) for loader in loaders] == [
-        ("/firmware/a&b/CODE.fd", {"type": "pflash", "readonly": "yes", "stateless": "yes"})
-    ]
-    assert xml_of(UEFI).find("os/nvram") is None
-
-
-def test_a_firmware_in_qcow2_is_read_as_that() -> None:
-    spec = replace(SPEC, boot=domain.FirmwareBoot(Path("/firmware/CODE.qcow2")))
-    assert attributes("os/loader", spec)["format"] == "qcow2"
-
-
-@pytest.mark.parametrize("event", ["on_reboot", "on_poweroff", "on_crash"])
-def test_a_guest_that_may_restart_itself_still_ends_where_it_powers_off_or_crashes(event: str) -> None:
-    expected = "restart" if event == "on_reboot" else "destroy"
-    assert xml_of(replace(SPEC, may_restart=True)).findtext(event) == expected
-
-
-def test_a_kernel_that_qemu_loads_is_given_its_arguments() -> None:
-    found = [xml_of().findtext(f"os/{tag}") for tag in ("kernel", "initrd", "cmdline")]
-    assert found == ["/store/vmlinuz", "/store/initrd", domain.KERNEL_ARGUMENTS]
-    assert xml_of().find("os/boot") is None
-
-
-def test_names_with_xml_in_them_stay_names() -> None:
-    assert xml_of(replace(SPEC, name="a<b>&c")).findtext("name") == "a<b>&c"
-
-
-def test_the_lane_is_read_back_from_the_lab_s_own_domains() -> None:
-    assert domain.lane_of(domain.to_xml(SPEC)) == SPEC.lane
+@pytest.mark.parametrize(("state", "is_open"), [("connected", True), ("disconnected", False), (None, False)])
+def test_libvirt_says_whether_the_guest_has_opened_the_agent_s_port(state: str | None, is_open: bool) -> None:
+    xml = xml_of(AGENT)
+    target = xml.find("devices/channel/target")
+    assert target is not None
+    target.attrib |= {"state": state} if state else {}
+    assert domain.agent_is_open(ET.tostring(xml, encoding="unicode")) is is_open
+    assert not domain.agent_is_open(domain.to_xml(SPEC))
 
 
 @pytest.mark.parametrize(
-    "xml",
+    ("xml", "lane"),
     [
-        "<domain><name>lab-debian-13-abc123</name></domain>",
-        "<domain><metadata/></domain>",
-        "<domain><metadata><lane id='lab-debian-13-abc123'/></metadata></domain>",
-        "<domain><metadata><o:lane xmlns:o='https://example.org/' id='x'/></metadata></domain>",
+        (domain.to_xml(SPEC), SPEC.lane),
+        ("<domain><name>lab-debian-13-abc123</name></domain>", None),
+        ("<domain><metadata/></domain>", None),
+        ("<domain><metadata><lane id='lab-debian-13-abc123'/></metadata></domain>", None),
+        ("<domain><metadata><o:lane xmlns:o='https://example.org/' id='x'/></metadata></domain>", None),
+    ],
+    ids=["the lab's own", "its name alone", "no mark", "no namespace", "another namespace"],
+)
+def test_the_lane_is_read_back_from_the_lab_s_own_domains_alone(xml: str, lane: str | None) -> None:
+    assert domain.lane_of(xml) == lane
+
+
+# -- how a guest boots
+
+
+class Daemon:
+    """As much of a connection to libvirt as tells what is installed."""
+
+    def __init__(self, *files: Path, fails: bool = False) -> None:
+        self.files, self.fails = files, fails
+
+    def getDomainCapabilities(self, *arguments: object) -> str:  # noqa: N802
+        assert arguments == (None, "x86_64", "pc", "qemu", 0)
+        if self.fails:
+            raise libvirt.libvirtError("not supported by this driver")
+        return domain_capabilities(*self.files)
+
+
+@pytest.mark.parametrize(
+    ("firmware", "arguments", "boot"),
+    [
+        # For these no firmware is looked for.
+        (None, "", KernelBoot(Path("/store/vmlinuz"), Path("/store/initrd"), KERNEL_ARGUMENTS)),
+        (
+            None,
+            "security=selinux enforcing=1",
+            KernelBoot(
+                Path("/store/vmlinuz"),
+                Path("/store/initrd"),
+                f"{KERNEL_ARGUMENTS} security=selinux enforcing=1",
+            ),
+        ),
+        (Firmware.BIOS, "", FirmwareBoot()),
+        # The first that libvirt names for the lab's kind of machine.
+        (Firmware.UEFI, "", FirmwareBoot(FIRST)),
     ],
 )
-def test_other_domains_have_no_lane(xml: str) -> None:
-    assert domain.lane_of(xml) is None
+def test_the_image_decides_how_a_guest_boots(
+    firmware: Firmware | None, arguments: str, boot: KernelBoot | FirmwareBoot
+) -> None:
+    daemon = Daemon(FIRST, SECOND, fails=firmware is not Firmware.UEFI)
+    assert domain.boot_of(daemon, base_image(Path("/store"), firmware), arguments) == boot
+
+
+@pytest.mark.parametrize(
+    ("daemon", "problem", "hint"),
+    [
+        (Daemon(), "no UEFI firmware", "ovmf"),
+        (Daemon(fails=True), "libvirt cannot say which firmware", ""),
+    ],
+)
+def test_a_host_without_uefi_is_told_what_to_do(daemon: Daemon, problem: str, hint: str) -> None:
+    with pytest.raises(NoFirmware, match=problem) as error:
+        domain.uefi(daemon)
+    assert hint in (error.value.hint or "")

@@ -53,23 +53,22 @@ class Lane:
 
 @contextmanager
 def ready(cell, paths, uri, say, *, own_rootfs=None):
-    port = ports.reserve(paths.make(paths.ports))
-    try:
-        with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as folder:
-            say("booting")
-            if event == "error":
-                raise UsageError("no such thing", hint="name another")
-            if event == "n/a":
-                raise NotApplicable("no AppArmor")
-            if event == "bug":
-                raise ZeroDivisionError("of the lab's own")
-            while event == "hang":
-                time.sleep(0.05)
-                say("still booting")
-            endpoint = Endpoint(port.number, new_keys("client"), new_keys("host"))
-            yield shell.Opened(Lane(folder), shell.make_entrance(endpoint, folder, cell, speed=ORDINARY))
-    finally:
-        port.release()
+    with (
+        ports.reserved(paths.make(paths.ports)) as port,
+        leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as folder,
+    ):
+        say("booting")
+        if event == "error":
+            raise UsageError("no such thing", hint="name another")
+        if event == "n/a":
+            raise NotApplicable("no AppArmor")
+        if event == "bug":
+            raise ZeroDivisionError("of the lab's own")
+        while event == "hang":
+            time.sleep(0.05)
+            say("still booting")
+        endpoint = Endpoint(port, new_keys("client"), new_keys("host"))
+        yield shell.Opened(Lane(folder), shell.make_entrance(endpoint, folder, cell, speed=ORDINARY))
 
 shell.ready = ready
 starting = shell.start_keeper(cell, paths, "test:///default")
