@@ -5,36 +5,28 @@ import traceback
 from collections.abc import Callable
 from functools import wraps
 
+from lab.base.activity import Say
 from lab.base.errors import LabError, one_line
 from lab.base.files import bounded, plain
 
-PROGRESS = logging.getLogger("lab.progress")
-
-
-class _Shown(logging.Handler):
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__()
-        self.say = say
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.say(record.getMessage())
+# What gets the lines of `progress`; none: they are not shown.
+_listeners: list[Say] = []
 
 
 def progress(line: str) -> None:
     """Tell whoever waits for this command what it does before it has anything to show."""
-    PROGRESS.info("%s", line)
+    for say in _listeners:
+        say(line)
 
 
-def show_progress(say: Callable[[str], None]) -> None:
+def show_progress(say: Say) -> None:
     """Give each line of `progress` to `say`."""
-    PROGRESS.handlers = [_Shown(say)]
-    PROGRESS.setLevel(logging.INFO)
-    PROGRESS.propagate = False
+    _listeners[:] = [say]
 
 
 def hide_progress() -> None:
     """Show no more lines of `progress`."""
-    PROGRESS.setLevel(logging.WARNING)
+    _listeners.clear()
 
 
 def quiet_libraries() -> None:

@@ -138,9 +138,9 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         end = time.monotonic() + seconds
         while family := _running_of(child.pid, family):
             # The oldest first: a shell whose child ends before it would go on with its next command.
-            for each in sorted(family - told, key=_age):
+            for process in sorted(family - told, key=_age):
                 with suppress(*GONE):
-                    each.send_signal(number)
+                    process.send_signal(number)
             told |= family
             if time.monotonic() > end:
                 break
@@ -153,20 +153,17 @@ def _running_of(leader: int, known: set[psutil.Process]) -> set[psutil.Process]:
 
     A child may have left the session, and one whose parent ended is no descendant any more.
     """
-    running = {each.pid: each for each in psutil.process_iter() if _runs(each)}
-    family = {each.pid for each in known if running.get(each.pid) == each}
-    family |= {pid for pid in running if _session(pid) == leader}
-    while True:
-        children = {pid for pid, each in running.items() if _parent(each) in family} - family
-        if not children:
-            return {running[pid] for pid in family}
-        family |= children
+    family = known | {process for process in psutil.process_iter() if _session(process.pid) == leader}
+    for process in list(family):
+        with suppress(psutil.Error):
+            family |= set(process.children(recursive=True))
+    return {process for process in family if _runs(process)}
 
 
 def _runs(process: psutil.Process) -> bool:
     """Whether it has not ended; one whose parent has not noticed its end is a zombie."""
     try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
     except GONE:
         return False
 
@@ -183,13 +180,6 @@ def _session(pid: int) -> int | None:
     try:
         return os.getsid(pid)
     except OSError:
-        return None
-
-
-def _parent(process: psutil.Process) -> int | None:
-    try:
-        return int(process.ppid())
-    except GONE:
         return None
 
 

@@ -29,11 +29,10 @@ class Deadline:
         """Seconds left, never below zero."""
         return max(0.0, self._end - time.monotonic())
 
-    def check(self, last: str = "") -> None:
-        """Raise DeadlineExpired if the time is up; `last` is the last state observed."""
+    def check(self) -> None:
+        """Raise DeadlineExpired if the time is up."""
         if self.remaining == 0.0:
-            seen = f"; last seen: {last}" if last else ""
-            raise DeadlineExpired(f"waited {self.seconds:.0f} s for {self.what}{seen}{self._told}")
+            raise DeadlineExpired(f"waited {self.seconds:.0f} s for {self.what}{self._told}")
 
 
 def wait_for[T](

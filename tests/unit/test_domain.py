@@ -125,16 +125,6 @@ def test_a_guest_reaches_nothing_and_its_ssh_is_on_loopback(network: Network, re
     ]
 
 
-@pytest.mark.parametrize(("state", "is_open"), [("connected", True), ("disconnected", False), (None, False)])
-def test_libvirt_says_whether_the_guest_has_opened_the_agent_s_port(state: str | None, is_open: bool) -> None:
-    xml = xml_of(AGENT)
-    target = xml.find("devices/channel/target")
-    assert target is not None
-    target.attrib |= {"state": state} if state else {}
-    assert domain.agent_is_open(ET.tostring(xml, encoding="unicode")) is is_open
-    assert not domain.agent_is_open(domain.to_xml(SPEC))
-
-
 @pytest.mark.parametrize(
     ("xml", "lane"),
     [
