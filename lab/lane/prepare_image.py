@@ -5,16 +5,17 @@ The result is kept. Lanes start from it, install nothing and need no network. Wh
 """
 
 import hashlib
+import json
 import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import libvirt
-from pydantic import BaseModel
 
 from lab.base import process
 from lab.base.errors import LabError
@@ -24,7 +25,7 @@ from lab.base.paths import Paths
 from lab.base.speed import Speed
 from lab.catalog import CloudImage, Guest, PackageManager
 from lab.guest import ready
-from lab.guest.programs import checked, sources
+from lab.guest.programs import sources
 from lab.guest.session import ADMIN, SUITE, Session
 from lab.images import cloud, download, store
 from lab.images.store import DISK, BaseImage
@@ -121,7 +122,7 @@ LOCKS = (
 LOADERS = (("/boot/grub*/grub.cfg", "linux"), ("/boot/loader/entries/*.conf", "options"))
 # The program that stops it.
 QUIET = "quiet"
-# In the folder of a prepared image: what was changed in the guest, besides packages.
+# In the folder of a prepared image: what was changed in the guest besides packages, as the program prints it.
 CHANGES = "changes.json"
 
 # AppArmor's own profile for bubblewrap: on Debian and Ubuntu 24.04 only the package apparmor-profiles has it.
@@ -155,26 +156,8 @@ RECIPE = (
 )
 
 
-class PackagesMissing(LabError):
-    """The guest lacks packages that could not be installed."""
-
-
 class NotPrepared(LabError):
     """The guest could not be prepared; the evidence shows why."""
-
-
-class Changes(BaseModel):
-    """What was changed in a guest besides packages, and the locks that others held to the end of the wait.
-
-    `not_masked` are the units that still run when they like, each with systemctl's reason. `loader_files` are
-    those in which the kernel got more arguments.
-    """
-
-    masked: list[str]
-    not_masked: dict[str, str]
-    not_executable: list[str]
-    loader_files: list[str] = []
-    held: list[str]
 
 
 @dataclass(frozen=True)
@@ -313,10 +296,10 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
             ["qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", made.overlay, disk],
             timeout=CONVERT_SECONDS,
         )
-        (disk.parent / CHANGES).write_text(changes.model_dump_json(indent=2) + "\n")
+        (disk.parent / CHANGES).write_text(json.dumps(changes, indent=2) + "\n")
 
 
-def _complete(made: Lane, preparation: Preparation) -> Changes:
+def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
     """Boot the guest for the first time, install what it lacks, and power it off.
 
     Returns what was changed in it besides packages.
@@ -329,7 +312,19 @@ def _complete(made: Lane, preparation: Preparation) -> Changes:
         with hold_processor("first boot"):
             made.start(may_restart=True)
             ready.wait_up(session, made)
-        changes = _quiet(session, made.speed)
+        # What the guest does by itself is stopped, and no other program installs packages from here on.
+        changes: dict[str, Any] = session.program(
+            QUIET,
+            {
+                "units": UNITS,
+                "scripts": SCRIPTS,
+                "locks": LOCKS,
+                "loaders": LOADERS,
+                "kernel_arguments": UNCHECKED,
+                "seconds": made.speed.from_kvm(OTHERS_SECONDS),
+            },
+            seconds=OTHERS_SECONDS + 30,
+        )
         # A guest that has everything needs no network.
         packages = [*PACKAGES[manager], *made.guest.image.packages]
         if lacks := _missing(session, manager, packages):
@@ -354,7 +349,7 @@ def _missing(session: Session, manager: PackageManager, packages: Sequence[str])
 def _install(
     session: Session, made: Lane, manager: PackageManager, packages: Sequence[str], lacks: list[str]
 ) -> None:
-    """Have cloud-init install what the guest lacks of these packages. Raises PackagesMissing.
+    """Have cloud-init install what the guest lacks of these packages. Raises LabError.
 
     `packages` in the seed would not do: with it cloud-init needs the network even if nothing is missing.
     """
@@ -366,28 +361,12 @@ def _install(
     if missing := _missing(session, manager, packages):
         lines = [line for line in plain(printed).splitlines() if line.strip()][-LAST_LINES:]
         name = made.guest.name
-        raise PackagesMissing(
+        raise LabError(
             f"{name} lacks {', '.join(missing)}, which could not be installed in it; cloud-init says:\n"
             + "\n".join(f"  | {line}" for line in lines),
             hint="the guest needs its own package sources once, through this host's network: check that it has "
             f"one; or bring an image with these packages in it: lab images import FILE --as {name}",
         )
-
-
-def _quiet(session: Session, speed: Speed) -> Changes:
-    """Stop what the guest does by itself, and wait until no other program installs packages.
-
-    `speed` is the machine's. Raises RemoteFailed.
-    """
-    argument = {
-        "units": UNITS,
-        "scripts": SCRIPTS,
-        "locks": LOCKS,
-        "loaders": LOADERS,
-        "kernel_arguments": UNCHECKED,
-        "seconds": speed.from_kvm(OTHERS_SECONDS),
-    }
-    return checked(QUIET, Changes, session.program(QUIET, argument, seconds=OTHERS_SECONDS + 30))
 
 
 def _fetch_supplies(session: Session, manager: PackageManager, speed: Speed, say: Say) -> None:
