@@ -13,7 +13,6 @@ from lab.base.activity import Activity, Step
 from lab.base.errors import NotApplicable
 from lab.builds import SuiteOptions
 from lab.catalog import Catalog, Variant
-from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
@@ -89,21 +88,20 @@ class StepAttempt:
         ran = fork.run(SuiteOptions(tests=self.tests, to_first_failure=True))
         # What cut a suite short may be told by the kernel's log alone.
         fork.gather(full=bool(ran.cut_short))
-        outcome, reason = self._read(fork, ran)
+        verdict, failed = fork.judge(ran), first_failure(ran)
+        missing = set(self.tests) - {test.name for test in tests_that_ran(ran)}
+        if verdict.status is Status.FAIL:
+            reason = f"{failed.name}: {failed.message}" if failed else verdict.reason
+            outcome = StepOutcome.FAILS
+        elif verdict.status is not Status.PASS:
+            outcome, reason = StepOutcome.ERROR, verdict.reason
+        elif missing:
+            outcome, reason = StepOutcome.ERROR, f"did not run: {', '.join(sorted(missing))}"
+        else:
+            outcome, reason = StepOutcome.PASSES, ""
         if not self.changes or outcome is StepOutcome.PASSES:
             self.seen = fork.facts, self.runner.guest.read_who(changed)
         return outcome, reason
-
-    def _read(self, fork: Fork, ran: SuiteRun) -> tuple[StepOutcome, str]:
-        verdict = fork.judge(ran)
-        if verdict.status is Status.FAIL:
-            failed = first_failure(ran)
-            return StepOutcome.FAILS, f"{failed.name}: {failed.message}" if failed else verdict.reason
-        if verdict.status is not Status.PASS:
-            return StepOutcome.ERROR, verdict.reason
-        if missing := set(self.tests) - {test.name for test in tests_that_ran(ran)}:
-            return StepOutcome.ERROR, f"did not run: {', '.join(sorted(missing))}"
-        return StepOutcome.PASSES, ""
 
 
 @dataclass
@@ -162,8 +160,8 @@ class Series:
             }
         )
 
-    def _check_budget(self) -> None:
-        """Raise Stopped if no more forks can be made, LaneDied if the run is interrupted."""
+    def _step(self, changes: Sequence[Change], names: list[str]) -> ExperimentStep:
+        """Make a step. Raises Stopped if no more forks can be made, LaneDied if the run is interrupted."""
         self.runner.guest.lane.check_wanted()
         if not self.runner.guest.is_alive:
             raise Stopped("the machine is gone")
@@ -171,9 +169,6 @@ class Series:
             raise Stopped(f"the budget of {FORKS} forks is used up")
         if time.monotonic() - self._start >= SECONDS:
             raise Stopped(f"the budget of {SECONDS:.0f} s is used up")
-
-    def _step(self, changes: Sequence[Change], names: list[str]) -> ExperimentStep:
-        self._check_budget()
         what = f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}"
         self.runner.guest.say(Step(what, Activity.TRIALS))
         start = time.monotonic()

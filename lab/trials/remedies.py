@@ -18,7 +18,7 @@ from lab.guest import remedy_script
 from lab.guest.suite import SuiteRun
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
-from lab.record import CellResult, Finding, Needs, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
+from lab.record import CellResult, Needs, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.trials.changes import Change, Policy
 from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
 
@@ -103,12 +103,25 @@ class RemedyAttempt:
         failed = first_failure(ran)
         if failed is None and not ran.cut_short:
             fork.gather(full=False)
-            outcome, reason = _without_failure(self.these, ran.tests)
-            self.causes = () if outcome is RemedyOutcome.VERIFIED else None
-            return outcome, reason
+            # A test that was skipped or did not run is no pass.
+            others = [test for test in ran.tests if test.outcome is not Outcome.PASS]
+            if not others:
+                self.causes = ()
+                return RemedyOutcome.VERIFIED, ""
+            names = ", ".join(test.name for test in others)
+            skipped = all(test.outcome is Outcome.SKIP for test in others)
+            if skipped and any(remedy.run for remedy in self.these):
+                message = others[0].message.removeprefix("Skipped: ")
+                return RemedyOutcome.AVOIDS, f"skipped: {names}: {message}"
+            return RemedyOutcome.ERROR, f"skipped or not run, which is no coverage: {names}"
         fork.gather(full=True)
         told = tests_that_ran(ran)
-        findings = self._findings([*told, *self._control(fork, told, options)])
+        findings = self.runner.diagnose(self.cell, self.folder, [*told, *self._control(fork, told, options)])
+        if any(remedy.has_no_sandbox for remedy in self.these):
+            # What blocks only the sandbox is still to be seen on the host if a box is started without one, but
+            # it explains no failure of that box.
+            rows = causes.known()
+            findings = [finding for finding in findings if rows[finding.name].breaks is not Needs.SANDBOX]
         self.causes = tuple(finding.name for finding in findings)
         verdict = fork.judge(ran, findings)
         if verdict.status is Status.ERROR or failed is None:
@@ -117,18 +130,6 @@ class RemedyAttempt:
         if failed.name in passed:
             return RemedyOutcome.MAKES_WORSE, f"{failed.name} passed without it: {verdict.reason}"
         return RemedyOutcome.DOES_NOT_HELP, f"{failed.name} fails all the same: {verdict.reason}"
-
-    def _findings(self, tests: Sequence[TestResult]) -> list[Finding]:
-        """The causes that the evidence shows and that can block a box as these remedies have it run.
-
-        What blocks only the sandbox is still to be seen on the host if a box is started without one, but it
-        explains no failure of that box.
-        """
-        findings = self.runner.diagnose(self.cell, self.folder, tests)
-        if not any(remedy.has_no_sandbox for remedy in self.these):
-            return findings
-        known = causes.known()
-        return [finding for finding in findings if known[finding.name].breaks is not Needs.SANDBOX]
 
     def _control(self, fork: Fork, told: Sequence[TestResult], options: SuiteOptions) -> list[TestResult]:
         """The control's result if the suite stopped before it: without it the rules know too little.
@@ -170,18 +171,6 @@ def is_surprising(outcome: RemedyOutcome, _reason: str, attempt: RemedyAttempt) 
     """Whether a failure may be a box that died for its own reasons, as now and then under emulation."""
     unexplained = outcome is RemedyOutcome.DOES_NOT_HELP and attempt.causes == ()
     return unexplained or outcome is RemedyOutcome.MAKES_WORSE
-
-
-def _without_failure(these: Sequence[Remedy], tests: Sequence[TestResult]) -> tuple[RemedyOutcome, str]:
-    """The outcome if no test failed: a test that was skipped or did not run is no pass."""
-    others = [test for test in tests if test.outcome is not Outcome.PASS]
-    if not others:
-        return RemedyOutcome.VERIFIED, ""
-    names = ", ".join(test.name for test in others)
-    skipped = all(test.outcome is Outcome.SKIP for test in others)
-    if skipped and any(remedy.run for remedy in these):
-        return RemedyOutcome.AVOIDS, f"skipped: {names}: {others[0].message.removeprefix('Skipped: ')}"
-    return RemedyOutcome.ERROR, f"skipped or not run, which is no coverage: {names}"
 
 
 FOLDER = "remedies"
@@ -234,37 +223,28 @@ class Trials:
     keep: Callable[[RemedyResult], None]
 
     def all(self) -> list[RemedyResult]:
-        """Try every candidate, the one that gives up least first, and then combinations."""
+        """Try every candidate, the one that gives up least first.
+
+        If none cures alone, the cheapest that lifts the first cause is the base, and on top of it come the
+        candidates for the next cause that shows, until one lifts that, and so on.
+        """
         names = [finding.name for finding in self.before.causes]
         tried = [self._try((remedy,)) for remedy in remedies.candidates(self.policy.remedies, names)]
-        tried += self._combinations(names, tried)
+        is_cured = any(trial.result.result is RemedyOutcome.VERIFIED for trial in tried)
+        base = None if is_cured else next((trial for trial in tried if trial.lifted(names[0])), None)
+        while base is not None and (left := base.result.causes):
+            below, base = base.remedies, None
+            for remedy in remedies.candidates(self.policy.remedies, left[:1]):
+                if remedy.host is None or remedy in below:
+                    continue
+                tried.append(self._try((*below, remedy)))
+                if tried[-1].lifted(left[0]):
+                    base = tried[-1]
+                    break
         results = [trial.result for trial in tried]
         # A combination that nothing leads to now was tried all the same.
         made = {result.name for result in results}
         return results + [result for result in self.before.remedies if result.name not in made]
-
-    def _combinations(self, names: Sequence[str], alone: Sequence[Trial]) -> list[Trial]:
-        """If none cures alone: the cheapest that lifts the first cause, then on top what lifts the next one."""
-        if any(trial.result.result is RemedyOutcome.VERIFIED for trial in alone):
-            return []
-        tried: list[Trial] = []
-        base = next((trial for trial in alone if trial.lifted(names[0])), None)
-        while base is not None and (left := base.result.causes):
-            more = self._on_top(base, left[0])
-            tried += more
-            base = more[-1] if more and more[-1].lifted(left[0]) else None
-        return tried
-
-    def _on_top(self, base: Trial, cause: str) -> list[Trial]:
-        """The candidates for a remaining cause, each together with `base`, up to the first that lifts it."""
-        tried: list[Trial] = []
-        for remedy in remedies.candidates(self.policy.remedies, [cause]):
-            if remedy.host is None or remedy in base.remedies:
-                continue
-            tried.append(self._try((*base.remedies, remedy)))
-            if tried[-1].lifted(cause):
-                break
-        return tried
 
     def _try(self, these: tuple[Remedy, ...]) -> Trial:
         """What came of these before, or why they are not tried at all, or what comes of them now."""

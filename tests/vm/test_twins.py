@@ -4,6 +4,7 @@ They prove the lab's way through such an image. They say nothing of the distribu
 Debian's. Every trait is looked at in the guest, so that none is lost from a recipe unseen.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -135,10 +136,10 @@ def test_what_the_guest_does_by_itself_was_waited_for_and_is_recorded(
     assert image is not None
     prepared = prepare_image.find(own, known, image)
     assert prepared is not None
-    changes = prepare_image.Changes.model_validate_json((prepared.folder / prepare_image.CHANGES).read_bytes())
-    assert changes.held == []
-    assert set(twin.masked) <= set(changes.masked)
-    assert changes.not_executable == list(twin.not_executable)
+    changes = json.loads((prepared.folder / prepare_image.CHANGES).read_text())
+    assert changes["held"] == []
+    assert set(twin.masked) <= set(changes["masked"])
+    assert changes["not_executable"] == list(twin.not_executable)
 
 
 def test_every_trait_is_in_the_guest_that_ran(
