@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jinja2
 from pydantic import Field, field_validator, model_validator
 
 from lab import causes
@@ -18,6 +18,9 @@ from lab.base.errors import UsageError, unknown_name
 from lab.base.paths import PACKAGE
 from lab.catalog.toml import Definition, load_folder
 from lab.record import Needs
+
+if TYPE_CHECKING:
+    import jinja2
 
 FOLDER = PACKAGE / "remedies"
 TEMPLATE = "script.sh"
@@ -111,7 +114,9 @@ class Remedy(Definition):
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template() -> "jinja2.Template":
+    import jinja2  # Most commands print no script.
+
     environment = jinja2.Environment(  # noqa: S701 - a shell script of the lab's own texts
         loader=jinja2.FileSystemLoader(FOLDER),
         undefined=jinja2.StrictUndefined,

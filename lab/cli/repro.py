@@ -11,6 +11,7 @@ import click
 from lab import catalog, cli
 from lab.base.errors import Bug, UsageError
 from lab.base.files import inert, plain
+from lab.catalog import Guest
 from lab.cli import options, output
 from lab.repro import judging, planning, reading, showing
 from lab.repro.planning import Plan, Wishes
@@ -92,9 +93,13 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: Judged) -
     if request.as_json:
         output.print_json(showing.document(read, judged))
         return
-    from lab.lane import prepare_image
 
-    host = planning.Host(lambda guest: prepare_image.is_ready(lab.paths, guest), lambda guest: None, None)
+    def is_stored(guest: Guest) -> bool:
+        from lab.lane import prepare_image  # Few plans depend on it, and its import takes longer than the rest.
+
+        return prepare_image.is_ready(lab.paths, guest)
+
+    host = planning.Host(is_stored, lambda guest: None, None)
     _print(read, judged, planning.plan(read, judged, catalog.load(), host, request))
 
 

@@ -5,8 +5,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import jinja2
-
 from lab.probes import PROGRAMS, show
 
 TEMPLATE = Path(__file__).with_name("script.sh")
@@ -72,6 +70,8 @@ def issue_form(sysctls: Iterable[str] = ()) -> str:
 
 
 def _rendered(template: Path, **values: object) -> str:
+    import jinja2  # Readers of what a script printed need none.
+
     environment = jinja2.Environment(  # noqa: S701 - a shell script and YAML of the lab's own texts
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )

@@ -270,11 +270,13 @@ def _choose_guest(
     system = host_of(report)
     name = named(system) if system else ""
     guest = own = _exact(catalog, system)
+    near = None
     if wishes.guest is not None:
         guest = catalog.guest(wishes.guest)
         near = None if guest == own else Nearest(guest, "it was asked for")
-    else:
-        # If there is no variant for a cause, any guest is as near.
+    elif own is None or wishes.nearest or host.releases is not None:
+        # A plan that is only shown names no other guest beside the host's own. If there is no variant for a
+        # cause, any guest is as near.
         needed = [made[0] for cause in suspected if (made := variants.leading_to(cause, catalog, None))]
         near = _nearest(catalog, system, needed, host)
         near = None if near and near.guest == own else near
@@ -324,18 +326,15 @@ def _nearest(catalog: Catalog, system: System | None, needed: Sequence[Variant],
     candidates = [
         guest
         for guest in catalog.guests.values()
-        if (isinstance(guest.image, DebianImage) or host.is_stored(guest))
-        and all(variants.can_have(guest, variant) for variant in needed)
+        if all(variants.can_have(guest, variant) for variant in needed)
     ]
-    if not candidates:
-        return None
-    chosen = min(
-        candidates,
-        key=lambda guest: (distance(guest), guest.name != USUAL, not host.is_stored(guest), guest.name),
-    )
-    traits = [TRAITS[kind][1] for variant in needed for kind in variant.knobs if kind in TRAITS]
-    reasons = [*filter(None, traits), NEAR[distance(chosen)]]
-    return Nearest(chosen, "; ".join(dict.fromkeys(reasons)))
+    candidates.sort(key=lambda guest: (distance(guest), guest.name != USUAL, guest.name))
+    for guest in candidates:
+        if isinstance(guest.image, DebianImage) or host.is_stored(guest):
+            traits = [TRAITS[kind][1] for variant in needed for kind in variant.knobs if kind in TRAITS]
+            reasons = [*filter(None, traits), NEAR[distance(guest)]]
+            return Nearest(guest, "; ".join(dict.fromkeys(reasons)))
+    return None
 
 
 def _origin(name: str) -> str:
