@@ -151,7 +151,7 @@ def _remedies() -> Iterable[str]:
 def _reports() -> Iterable[str]:
     from lab.verdict import claims
 
-    return claims.reports()
+    return claims.REPORTS
 
 
 runs = _offering(_runs, otherwise="dir")

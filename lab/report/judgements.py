@@ -37,7 +37,7 @@ def render_claims(run: RunResult, folder: Path, report: str) -> str:
     return markdown.page(
         "claims.md",
         run=run,
-        title=claims.title(report),
+        title=claims.find(report).title,
         claims=known,
         guests=guests,
         judged=judged,
@@ -50,7 +50,7 @@ def _rows(judgements: Iterable[Judgement]) -> list[Row]:
     for judgement in judgements:
         for seen in judgement.seen:
             system = _system(seen.cell)
-            row = Row(judgement.guest, system, str(claims.shows(seen.sight)), seen.sight.what, [])
+            row = Row(judgement.guest, system, str(seen.sight.answer), seen.sight.what, [])
             rows.setdefault((row.guest, system, row.shows, row.what), row).seen.append(seen)
     return list(rows.values())
 
@@ -81,7 +81,7 @@ class Misdiagnosis:
     @property
     def title(self) -> str:
         """The problem in one line, as the title of an issue."""
-        why = self.first.findings[0].why
+        why = self.first.result.causes[0].why
         match self.judged:
             case WordsVerdict.WRONG_KNOB:
                 return f"boxlite blames something else: {self.first.words.essence} But {why}"
@@ -133,7 +133,7 @@ def review(run: RunResult, folder: Path, known_remedies: Mapping[str, Remedy]) -
         judged = words.judge(cell.result, cell.words, known_remedies)
         counts[judged] += 1
         if judged is not None and judged is not WordsVerdict.RIGHT:
-            key = (judged, cell.words.essence, *(finding.name for finding in cell.findings))
+            key = (judged, cell.words.essence, *(finding.name for finding in cell.result.causes))
             by_words.setdefault(key, Misdiagnosis(judged, [])).cells.append(cell)
         return ""
 

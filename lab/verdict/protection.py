@@ -56,30 +56,24 @@ LIMITS = {
 
 def unmet_options(protection: Protection) -> list[Unmet]:
     """What a test asked of boxlite for its box and what is not to be seen there."""
-    return list(_unmet(protection))
+    options, unmet = protection.asked, []
+    if options.get(JAILER) is True and not protection.namespaces:
+        seen = f"{protection.program} shares all namespaces with the test{_admitted(protection, 'sandbox')}"
+        unmet.append(Unmet(JAILER, "the jailer", seen))
+    if options.get(FILTER) is True and protection.seccomp != ["filter"]:
+        seen = f"{_threads(protection)}{_admitted(protection, 'seccomp')}"
+        unmet.append(Unmet(FILTER, "a seccomp filter", seen))
+    for name, number, in_force in _limits(protection):
+        if not in_force:
+            limit = LIMITS[name]
+            wanted = limit.wanted.format(limit.shown(number))
+            unmet.append(Unmet(name, wanted, _without_limit(protection, limit, number)))
+    return unmet
 
 
 def limits_given(protection: Protection) -> list[str]:
     """The options that ask for a limit which is in force."""
-    return [name for name, _, given in _limits(protection) if given]
-
-
-def _unmet(protection: Protection) -> Iterator[Unmet]:
-    asked, program = protection.asked, protection.program
-    if asked.get(JAILER) is True and not protection.namespaces:
-        yield Unmet(
-            JAILER,
-            "the jailer",
-            f"{program} shares all namespaces with the test{_admitted(protection, 'sandbox')}",
-        )
-    if asked.get(FILTER) is True and protection.seccomp != ["filter"]:
-        yield Unmet(FILTER, "a seccomp filter", f"{_threads(protection)}{_admitted(protection, 'seccomp')}")
-    for name, number, given in _limits(protection):
-        if not given:
-            limit = LIMITS[name]
-            yield Unmet(
-                name, limit.wanted.format(limit.shown(number)), _without_limit(protection, limit, number)
-            )
+    return [name for name, _, in_force in _limits(protection) if in_force]
 
 
 def _limits(protection: Protection) -> Iterator[tuple[str, int, bool]]:
@@ -98,22 +92,24 @@ def _threads(protection: Protection) -> str:
         return f"the kernel does not tell whether {program} has one"
     if "filter" in protection.seccomp:
         return f"only some threads of {program} have one"
-    others = [each.program for each in protection.processes if "filter" in each.seccomp]
-    if others:
-        return f"no thread of {program} has one, only {', '.join(dict.fromkeys(others))}"
-    return f"no thread of {program}{_nor_others(protection)} has one"
+    filtered = [process.program for process in protection.processes if "filter" in process.seccomp]
+    if filtered:
+        return f"no thread of {program} has one, only {', '.join(dict.fromkeys(filtered))}"
+    others = len(protection.processes) - 1
+    nor_others = f", nor of the {others} other processes of its box," if others > 1 else ""
+    return f"no thread of {program}{nor_others} has one"
 
 
 def _without_limit(protection: Protection, limit: _Limit, wanted: int) -> str:
     """What limits the process that has the machine, if not what was asked for."""
-    program, found = protection.program, _number(protection.limits.get(limit.name))
-    if found is None:
+    program, in_force = protection.program, _number(protection.limits.get(limit.name))
+    if in_force is None:
         seen = f"nothing limits {program}"
     elif limit.name in protection.own_limits:
-        seen = f"the limit of {program} is {limit.shown(found)}"
+        seen = f"the limit of {program} is {limit.shown(in_force)}"
     else:
         seen = f"{program} has no lower limit than the test itself"
-    numbers = {each.program: _number(each.limits.get(limit.name)) for each in protection.processes}
+    numbers = {process.program: _number(process.limits.get(limit.name)) for process in protection.processes}
     if others := [name for name, number in numbers.items() if number is not None and number <= wanted]:
         seen += f", only {', '.join(others)} has it"
     if limit.file:
@@ -125,11 +121,6 @@ def _without_limit(protection: Protection, limit: _Limit, wanted: int) -> str:
         else:
             seen += f", and its control group sets no {limit.file}"
     return seen
-
-
-def _nor_others(protection: Protection) -> str:
-    others = len(protection.processes) - 1
-    return f", nor of the {others} other processes of its box," if others > 1 else ""
 
 
 def _admitted(protection: Protection, about: str) -> str:

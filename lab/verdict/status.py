@@ -208,7 +208,11 @@ def combine(results: Sequence[CellResult], *, wanted: int = 1) -> CellResult:
     ]
     update: dict[str, object] = {"repeats": repeats, "rates": failure_rates(results)}
     completed = [result for result in results if not result.status.could_not_run]
-    if len({_outcome(result) for result in completed}) <= 1:
+    outcomes = {
+        (result.status, result.cause, frozenset((test.name, test.outcome) for test in result.tests))
+        for result in completed
+    }
+    if len(outcomes) <= 1:
         fault = next((result for result in results if result.status.could_not_run), None)
         return (fault or shown).model_copy(update=update)
     passed = sum(not repeat.failed for repeat in repeats if not repeat.status.could_not_run)
@@ -218,7 +222,10 @@ def combine(results: Sequence[CellResult], *, wanted: int = 1) -> CellResult:
     update["reason"] = (
         f"all tests passed in {passed} of {len(completed)} repeats "
         f"(95 % confidence interval {low:.0%} to {high:.0%}); "
-        + "; ".join(f"{number}: {_describe(repeat)}" for number, repeat in enumerate(repeats, 1))
+        + "; ".join(
+            f"{number}: {' '.join(filter(None, [repeat.status, repeat.cause, ', '.join(repeat.failed)]))}"
+            for number, repeat in enumerate(repeats, 1)
+        )
     )
     return shown.model_copy(update=update)
 
@@ -235,17 +242,18 @@ def failure_rates(results: Sequence[CellResult]) -> list[TestRate]:
             if test.outcome is Outcome.PASS or test.outcome.is_failure:
                 ran[test.name] = ran.get(test.name, 0) + 1
                 failed_in.setdefault(test.name, []).extend([number] if test.outcome.is_failure else [])
-    return [_rate(name, ran[name], numbers) for name, numbers in failed_in.items()]
+    rates = []
+    for name, numbers in failed_in.items():
+        low, high = wilson(len(numbers), ran[name])
+        rates.append(
+            TestRate(name=name, ran=ran[name], failed_in=numbers, low=round(low, 4), high=round(high, 4))
+        )
+    return rates
 
 
 def has_failure(result: CellResult) -> bool:
     """Whether a test failed in a repeat that says something about boxlite."""
     return not result.status.could_not_run and any(test.outcome.is_failure for test in result.tests)
-
-
-def _rate(name: str, ran: int, failed_in: list[int]) -> TestRate:
-    low, high = wilson(len(failed_in), ran)
-    return TestRate(name=name, ran=ran, failed_in=failed_in, low=round(low, 4), high=round(high, 4))
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -259,11 +267,3 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * (share * (1 - share) / trials + z * z / (4 * trials * trials)) ** 0.5
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _describe(repeat: RepeatResult) -> str:
-    return " ".join(filter(None, [repeat.status, repeat.cause, ", ".join(repeat.failed)]))
-
-
-def _outcome(result: CellResult) -> tuple[object, ...]:
-    return result.status, result.cause, frozenset((test.name, test.outcome) for test in result.tests)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from itertools import dropwhile, takewhile
+from itertools import groupby
 from pathlib import Path
 
 from lab import causes
@@ -17,7 +17,7 @@ from lab.base.files import plain
 from lab.catalog.remedies import Remedy
 from lab.causes import evidence
 from lab.causes.evidence import Evidence
-from lab.record import CellResult, Confidence, Finding, RemedyOutcome, RemedyResult, Status, TestResult
+from lab.record import CellResult, Confidence, RemedyOutcome, Status, TestResult
 
 # The first line of a log entry; the lines up to the next match belong to it.
 ENTRY = re.compile(r"^\S+Z +(?P<level>[A-Z]+) (?P<module>[\w:]+): (?P<text>.*)$")
@@ -50,11 +50,6 @@ class Words:
         return f"{self.said}\n{self.logged}"
 
     @property
-    def gives_up(self) -> bool:
-        """Whether boxlite says that it does not know the cause."""
-        return GIVES_UP in self.text
-
-    @property
     def blames(self) -> list[str]:
         """The causes that boxlite blames, by the lab's names for them."""
         known = causes.known().items()
@@ -81,18 +76,12 @@ def read(folder: Path, tests: Iterable[TestResult]) -> Words:
     said = next((test.message for test in failed), "")
     logs = evidence.matching(folder, "boxlite/*/logs/boxlite.log*")
     for log in logs:
-        errors = _errors(log.read_text(errors="replace"))
+        boxes = groupby(_errors(log.read_text(errors="replace")), lambda error: error[1].startswith(REPEATED))
         # All errors of one box up to its failure: the supposed cause comes after the errors themselves.
-        of_first_box = list(takewhile(_is_specific, dropwhile(lambda error: not _is_specific(error), errors)))
-        if of_first_box:
-            logged = plain("\n".join(text for _, text in of_first_box))
-            return Words(said, logged, of_first_box[-1][0], str(log.relative_to(folder)))
+        if errors := next((list(errors) for is_repeated, errors in boxes if not is_repeated), None):
+            logged = plain("\n".join(text for _, text in errors))
+            return Words(said, logged, errors[-1][0], str(log.relative_to(folder)))
     return Words(said, file=str(logs[0].relative_to(folder)) if logs else "")
-
-
-def _is_specific(error: tuple[str, str]) -> bool:
-    """Whether an error says something that boxlite does not log for every failed box."""
-    return not error[1].startswith(REPEATED)
 
 
 def _errors(log: str) -> Iterable[tuple[str, str]]:
@@ -123,24 +112,20 @@ def judge(cell: CellResult, words: Words, known: Mapping[str, Remedy]) -> WordsV
     """
     if cell.status not in (Status.FAIL, Status.XFAIL) or cell.confidence is not Confidence.PROVED:
         return None
-    found = {cell.cause, *(finding.name for finding in cell.causes)}
-    results = [tried.result for tried in tried_advice(cell, words, known)]
+    proved = {cell.cause, *(finding.name for finding in cell.causes)}
+    # The remedies that do what boxlite advises, each tried alone.
+    advised = {name for name, remedy in known.items() if any(map(remedy.is_advised_by, words.advises))}
+    results = [tried.result for tried in cell.remedies if tried.name in advised]
     # What cures is no wrong knob: a setting that boxlite blames may be behind the cause found.
-    if words.blames and found.isdisjoint(words.blames) and RemedyOutcome.VERIFIED not in results:
+    if words.blames and proved.isdisjoint(words.blames) and RemedyOutcome.VERIFIED not in results:
         return WordsVerdict.WRONG_KNOB
     if any(result in FAILED for result in results):
         return WordsVerdict.NO_CURE
     if words.blames:
         return WordsVerdict.RIGHT
-    if words.gives_up:
+    if GIVES_UP in words.text:
         return WordsVerdict.UNKNOWN
     return WordsVerdict.NOTHING if words.file else None
-
-
-def tried_advice(cell: CellResult, words: Words, known: Mapping[str, Remedy]) -> list[RemedyResult]:
-    """Return the results of the remedies that were tried alone on this cell and do what boxlite advises."""
-    advised = {name for name, remedy in known.items() for each in words.advises if remedy.is_advised_by(each)}
-    return [tried for tried in cell.remedies if tried.name in advised]
 
 
 @dataclass(frozen=True)
@@ -176,14 +161,6 @@ class FinishedCell:
     def refusals(self) -> dict[str, list[str]]:
         """What the kernel refused, by file. Raises LabError if a file cannot be read."""
         return evidence.refusals(self.folder) if self.is_inside else {}
-
-    @property
-    def findings(self) -> list[Finding]:
-        """The cell's causes. Old records have no list of causes; then this is the one cause that they name."""
-        cell = self.result
-        if cell.causes or cell.cause is None or cell.confidence is None:
-            return cell.causes
-        return [Finding(name=cell.cause, confidence=cell.confidence, why=cell.reason)]
 
     def path(self, file: str) -> str:
         """Return the path of a file in the cell's folder, relative to the run's folder."""

@@ -12,7 +12,7 @@ from lab.probes import Facts
 from lab.record import CellResult, Confidence, Expectation, Outcome, RemedyOutcome, Status, TestResult
 from lab.report import judgements
 from lab.verdict import claims
-from lab.verdict.claims import Answer, Claim, Sight, issue_468
+from lab.verdict.claims import Answer, Claim, Sight, Where, issue_468
 from lab.verdict.words import FinishedCell
 from tests.builders import evidence as evidence_examples
 from tests.builders import messages
@@ -38,12 +38,11 @@ PROFILE_FILE = "/etc/apparmor.d/unprivileged_userns"
 NO_SWITCH = f"its kernel has no {RESTRICTION}"
 
 LATE = Claim(
-    name="it-is-late",
-    quote="it is late",
-    check="nothing",
-    only="nobody can say",
-    concerns=lambda cell: cell.guest == "debian-13",
-    look=lambda cell: Sight(True, "it is"),
+    "it-is-late",
+    "it is late",
+    "nothing",
+    Where("nobody can say", lambda cell: cell.guest == "debian-13"),
+    lambda cell: Sight(True, "it is"),
 )
 
 PASS = ran(Outcome.PASS, Outcome.PASS)
@@ -57,6 +56,12 @@ OTHER = TestResult(name="x", outcome=Outcome.FAIL)
 
 def judged(name: str, *cells: FinishedCell, guest: str = "debian-13") -> claims.Judgement:
     return claims.judge(claims.known(REPORT)[name], guest, cells)
+
+
+def section_of(name: str, run: Path, *cells: CellResult) -> str:
+    """What the page of a run says about one claim."""
+    page = judgements.render_claims(run_of(*cells), run, REPORT)
+    return page.split(f"\n## {name}\n")[1].split("\n## ")[0]
 
 
 def stock(**more: Any) -> CellResult:
@@ -197,6 +202,7 @@ ONE_CELL: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ("ubuntu-default", stock(facts=noble("1")), {}, HOLDS, f"{RESTRICTION}: 1"),
     ("ubuntu-default", stock(facts=noble("0")), {}, DOES_NOT, f"{RESTRICTION}: 0"),
     ("ubuntu-default", stock(facts=noble(apparmor=None)), {}, DOES_NOT, "not loaded"),
+    ("ubuntu-default", stock(facts=None, guest="ubuntu-24.04"), {}, NOT_JUDGED, "its facts were not read"),
     ("setting-userns-clone", blocked(facts=clone("1")), {}, HOLDS, "is 1, and the preflight fails"),
     ("setting-userns-clone", blocked(facts=clone("0")), {}, NOT_JUDGED, "is not in effect here"),
     ("setting-userns-clone", blocked(facts=clone(None)), {}, NOT_JUDGED, "its kernel has no"),
@@ -243,8 +249,7 @@ def test_ubuntus_policy_needs_ubuntus_kernel(tmp_path: Path, name: str, known: F
     )
     judgement = judged(name, gathered(tmp_path, result))
     assert (judgement.answer, [seen.sight.what for seen in judgement.seen]) == (NOT_JUDGED, [why])
-    page = judgements.render_claims(run_of(result), tmp_path, REPORT)
-    section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+    section = section_of(name, tmp_path, result)
     assert "Measured elsewhere, which is no result of this run: " in section
     assert "(docs/ubuntu-policy.md, 28 November 2026).\n" in section
 
@@ -252,11 +257,7 @@ def test_ubuntus_policy_needs_ubuntus_kernel(tmp_path: Path, name: str, known: F
 def test_what_this_run_judges_is_not_answered_by_what_was_measured_elsewhere(tmp_path: Path) -> None:
     result = on_ubuntu()
     gathered(tmp_path, result, **UID_MAP)
-    section = (
-        judgements.render_claims(run_of(result), tmp_path, REPORT)
-        .split("\n## bwrap-alone\n")[1]
-        .split("\n## ")[0]
-    )
+    section = section_of("bwrap-alone", tmp_path, result)
     assert "does not hold" in section
     assert "Measured elsewhere" not in section
 
@@ -282,7 +283,7 @@ def test_each_check_can_come_out_either_way() -> None:
 def test_a_guest_without_a_cell_that_could_show_it_is_not_judged(tmp_path: Path, name: str) -> None:
     judgement = judged(name, gathered(tmp_path, blocked("kvm-absent", guest="fedora-44")), guest="fedora-44")
     assert (judgement.answer, judgement.seen) == (NOT_JUDGED, ())
-    assert judgement.reason == claims.known(REPORT)[name].only
+    assert judgement.reason == claims.known(REPORT)[name].where.only
 
 
 @pytest.mark.parametrize(
@@ -311,27 +312,20 @@ def test_one_cell_against_it_outweighs_those_that_show_it(tmp_path: Path) -> Non
     assert judged("blocked-tests", cells[0], cells[2]).answer is HOLDS
 
 
-def test_a_cell_that_something_else_blocked_says_nothing_of_the_policy(tmp_path: Path) -> None:
-    other = gathered(tmp_path, blocked("userns-sysctl", expected=Expectation(status="xfail", cause=POLICY)))
-    assert judged("audit-line", other).seen == ()
-
-
-@pytest.mark.parametrize("name", ["fresh-ubuntu", "ubuntu-default"])
-def test_a_debian_is_no_ubuntu_whatever_it_is_called(tmp_path: Path, name: str) -> None:
-    named = gathered(tmp_path, stock(guest="ubuntu-24.04"))
-    assert judged(name, named, guest="ubuntu-24.04").answer is NOT_JUDGED
-
-
-def test_an_ubuntu_whose_facts_are_not_known_is_not_judged_by_them(tmp_path: Path) -> None:
-    bare = gathered(tmp_path, stock(facts=None, guest="ubuntu-24.04"))
-    judgement = judged("ubuntu-default", bare, guest="ubuntu-24.04")
-    assert judgement.answer is NOT_JUDGED
-    assert [seen.sight.what for seen in judgement.seen] == ["its facts were not read"]
-
-
-def test_a_cause_that_is_only_likely_makes_a_cell_no_example_of_it(tmp_path: Path) -> None:
-    likely = gathered(tmp_path, blocked(expected=Expectation(), confidence=Confidence.LIKELY))
-    assert judged("blocked-tests", likely).seen == ()
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        # Something else blocked it than its variant.
+        ("audit-line", blocked("userns-sysctl", expected=Expectation(status="xfail", cause=POLICY))),
+        # A Debian is no Ubuntu, whatever it is called.
+        ("fresh-ubuntu", stock(guest="ubuntu-24.04")),
+        ("ubuntu-default", stock(guest="ubuntu-24.04")),
+        ("blocked-tests", blocked(expected=Expectation(), confidence=Confidence.LIKELY)),
+    ],
+)
+def test_a_cell_that_is_no_example_shows_nothing(tmp_path: Path, name: str, result: CellResult) -> None:
+    judgement = judged(name, gathered(tmp_path, result), guest=result.guest)
+    assert (judgement.answer, judgement.seen) == (NOT_JUDGED, ())
 
 
 def test_a_kernel_log_that_was_lost_shows_no_absence(tmp_path: Path) -> None:
@@ -354,16 +348,10 @@ def test_a_build_that_tells_its_caller_all_is_judged_by_that(tmp_path: Path) -> 
     assert {name: judged(name, bare).answer for name in expected} == expected
 
 
-def test_the_claims_stand_in_the_order_of_the_report() -> None:
-    known = claims.known(REPORT)
-    assert list(known)[:3] == ["blocked-tests", "preflight-fails", "error-text"]
-    assert len(known) == len(issue_468.REPORT.claims)
-
-
 def test_a_new_claim_is_one_new_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     longer = replace(issue_468.REPORT, claims=(LATE, *issue_468.REPORT.claims))
     monkeypatch.setitem(claims.REPORTS, REPORT, longer)
-    assert next(iter(claims.known(REPORT))) == "it-is-late"
+    assert list(claims.known(REPORT))[:3] == ["it-is-late", "blocked-tests", "preflight-fails"]
     assert judged("it-is-late", FinishedCell(cell(), tmp_path)).answer is HOLDS
 
 
@@ -387,7 +375,7 @@ def test_the_page_has_an_answer_for_every_guest_and_links_what_shows_it(tmp_path
     page = judgements.render_claims(run_of(*cells), tmp_path, REPORT)
     assert "| claim | debian-13 | ubuntu-24.04 |" in page
     assert "| blocked-tests | holds | not judged |" in page
-    section = page.split("\n## blocked-tests\n")[1].split("\n## ")[0]
+    section = section_of("blocked-tests", tmp_path, *cells)
     assert (
         "| debian-13 | Debian GNU/Linux 13 (trixie), boxlite 0.10.8 | holds | both fail, and no other | "
         "userns-sysctl [junit.xml](cells/debian-13/userns-sysctl/0.10.8/suite/junit.xml), "

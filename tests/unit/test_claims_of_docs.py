@@ -70,7 +70,7 @@ CASES: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ("kvm-group", with_remedies(("kvm-group", VERIFIED), name="kvm-denied"), {}, HOLDS, "kvm-group: verified"),
     ("kvm-group", with_remedies(("kvm-group", NO_HELP), name="kvm-denied"), {}, DOES_NOT, "does not help"),
     ("kvm-group", denied(), {}, NOT_JUDGED, "no such remedy was tried"),
-    ("kvm-timeout", denied(message=TIMEOUT), {}, HOLDS, "it says so"),
+    ("kvm-timeout", denied(message=TIMEOUT), {}, HOLDS, "it says: Timeout waiting"),
     ("kvm-timeout", denied(), {}, DOES_NOT, "it says: no KVM"),
     ("kvm-mode", passing(), {}, HOLDS, "mode 0o660, owner root, group kvm"),
     ("kvm-mode", passing(facts=facts(kvm={"mode": "0o666"})), {}, DOES_NOT, "mode 0o666"),
@@ -121,7 +121,7 @@ def test_its_page_is_no_bug_report_and_asks_for_the_cells_of_its_own_set(tmp_pat
     assert page.startswith("# The documentation of boxlite 0.10.8, judged by run ")
     assert "| kvm-is-all | holds |" in page
     known = catalog.load()
-    words = {word.strip("()") for claim in claims.known("docs").values() for word in claim.only.split()}
+    words = {word.strip("()") for claim in claims.known("docs").values() for word in claim.where.only.split()}
     named = words & known.variants.keys()
     assert named >= {"kvm-denied", "apparmor-userns-nocaps"}
     assert named <= set(known.set("docs").variants)

@@ -65,7 +65,7 @@ def test_names_of_the_catalog_are_offered() -> None:
     assert offered("lab shell debian-13 ") == list(known.variants)
     assert offered("lab matrix --set ") == list(known.sets)
     assert offered("lab remedies show ") == list(remedies.load())
-    assert offered("lab report 20261124-160000 --claims ") == claims.reports()
+    assert offered("lab report 20261124-160000 --claims ") == list(claims.REPORTS)
 
 
 def test_builds_are_the_releases_in_the_cache_or_files() -> None:

@@ -186,11 +186,6 @@ def test_the_table_s_page_marks_what_boxlite_got_wrong_and_nothing_else(tmp_path
     assert "own diagnosis" not in markdown.render(run_of(wrong))
 
 
-def test_a_record_without_a_list_of_causes_has_the_one_that_it_names(tmp_path: Path) -> None:
-    assert FinishedCell(failed(causes=[]), tmp_path).findings == failed().causes
-    assert FinishedCell(cell(), tmp_path).findings == []
-
-
 @pytest.mark.parametrize("name", ["../../..", "/etc", "a\0b", "\ud800"])
 def test_no_file_outside_of_the_run_is_read_for_a_name_that_leads_there(tmp_path: Path, name: str) -> None:
     run = tmp_path / "a" / "run"

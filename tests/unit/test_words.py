@@ -194,10 +194,6 @@ def test_a_cause_may_stand_in_what_boxlite_says_to_its_caller(tmp_path: Path) ->
     assert words.judge(blocked("kvm-denied"), Words(said=said), {}) is WordsVerdict.WRONG_KNOB
 
 
-def test_a_record_of_before_there_was_a_list_of_causes_is_judged_by_the_one_it_names(tmp_path: Path) -> None:
-    assert judged(tmp_path, examples.USERNS_SYSCTL, blocked("userns-sysctl", causes=[])) is WordsVerdict.RIGHT
-
-
 def test_no_two_causes_are_blamed_by_the_same_words_but_those_of_ubuntus_restriction() -> None:
     known = [cause for name, cause in causes.known().items() if name != RESTRICTION[0]]
     messages = [message for cause in known for message in cause.blamed_by]

@@ -2,17 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
+from lab.probes import Facts
 from lab.record import UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome, Status
 from lab.verdict.words import FinishedCell
 
 # The cause that stands for Ubuntu 24.04's policy, on any guest; and all causes that block user namespaces.
 POLICY = "apparmor-userns-nocaps"
 BLOCKING = ("userns-sysctl", "userns-limit", "apparmor-userns-deny", POLICY)
-# The reason for a guest without a cell under the policy.
-ONLY_UNDER_POLICY = "only a cell under Ubuntu 24.04's policy shows it (variant apparmor-userns-nocaps)"
 # The remedies that give bubblewrap a profile: each is a set-up script, `lab remedies show NAME --script`.
 PROFILE_REMEDIES = ("bwrap-userns-restrict", "bwrap-profile")
+JUNIT = "suite/junit.xml"
+
+
+class Answer(StrEnum):
+    """What a run, or one cell of it, says about a claim."""
+
+    HOLDS = "holds"
+    DOES_NOT_HOLD = "does not hold"
+    NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True)
@@ -26,24 +35,40 @@ class Sight:
     what: str
     files: tuple[str, ...] = ()
 
+    @property
+    def answer(self) -> Answer:
+        """The answer that this cell alone gives."""
+        return {True: Answer.HOLDS, False: Answer.DOES_NOT_HOLD, None: Answer.NOT_JUDGED}[self.holds]
+
+
+Look = Callable[[FinishedCell], Sight]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which cells can show a claim, whatever their status.
+
+    `only` says so in a sentence: it is the reason given for a guest without such a cell.
+    """
+
+    only: str
+    concerns: Callable[[CellResult], bool]
+
 
 @dataclass(frozen=True)
 class Claim:
     """One statement of a report.
 
-    `quote` has the report's own words, `check` says in a sentence what is checked. `only` says which cells can
-    show it: the reason given for a guest without such a cell. `concerns` returns whether a cell can show
-    whether the claim holds, whatever the cell's status; `look` returns what such a cell shows if its suite
-    ran. `measured` says what was measured outside the lab, with its source; it is shown where a run does not
-    judge the claim.
+    `quote` has the report's own words, `check` says in a sentence what is checked. `look` returns what a cell
+    shows that `where` names and whose suite ran. `measured` says what was measured outside the lab, with its
+    source; it is shown where a run does not judge the claim.
     """
 
     name: str
     quote: str
     check: str
-    only: str
-    concerns: Callable[[CellResult], bool]
-    look: Callable[[FinishedCell], Sight]
+    where: Where
+    look: Look
     measured: str = ""
 
 
@@ -55,7 +80,7 @@ class BugReport:
     claims: tuple[Claim, ...]
 
 
-def where_blocked(*causes: str) -> Callable[[CellResult], bool]:
+def where_blocked(*causes: str, only: str) -> Where:
     """Cells that one of these causes blocked: the cause that is proved, otherwise the expected one."""
 
     def concerns(cell: CellResult) -> bool:
@@ -63,25 +88,43 @@ def where_blocked(*causes: str) -> Callable[[CellResult], bool]:
             return cell.expected.cause in causes
         return cell.cause in causes
 
-    return concerns
+    return Where(only, concerns)
 
 
-def with_variant(*variants: str) -> Callable[[CellResult], bool]:
-    return lambda cell: cell.variant in variants
+def with_variant(*variants: str, only: str) -> Where:
+    return Where(only, lambda cell: cell.variant in variants)
 
 
-def on_ubuntu(*versions: str, variant: str = "stock") -> Callable[[CellResult], bool]:
-    return lambda cell: cell.variant == variant and is_ubuntu(cell, *versions)
+def on_ubuntu(*versions: str, only: str, variant: str = "stock") -> Where:
+    return Where(only, lambda cell: cell.variant == variant and is_ubuntu(cell, *versions))
 
 
-def nowhere(_: CellResult) -> bool:
+def nowhere(only: str) -> Where:
     """No cell: nothing that a run records can show the claim."""
-    return False
+    return Where(only, lambda _cell: False)
 
 
 def unseen(_: FinishedCell) -> Sight:
     """What the cells of `nowhere` show."""
     return Sight(None, "no cell shows it")
+
+
+# The places that several claims have.
+UNDER_POLICY = where_blocked(
+    POLICY, only="only a cell under Ubuntu 24.04's policy shows it (variant apparmor-userns-nocaps)"
+)
+AS_INSTALLED = with_variant("stock", only="only a cell as installed shows it (variant stock)")
+ON_NOBLE = on_ubuntu("24.04", only="could only be judged on Ubuntu 24.04 as installed")
+
+
+def with_facts(look: Callable[[FinishedCell, Facts], Sight]) -> Look:
+    """Make a look of one that reads the facts of the cell's guest."""
+
+    def checked(cell: FinishedCell) -> Sight:
+        facts = cell.result.facts
+        return Sight(None, "its facts were not read") if facts is None else look(cell, facts)
+
+    return checked
 
 
 def is_ubuntu(cell: CellResult, *versions: str) -> bool:
@@ -107,7 +150,7 @@ def passed(cell: CellResult) -> bool:
     return cell.status in (Status.PASS, Status.XPASS)
 
 
-def tried(*names: str, wanted: RemedyOutcome = RemedyOutcome.VERIFIED) -> Callable[[FinishedCell], Sight]:
+def tried(*names: str, wanted: RemedyOutcome = RemedyOutcome.VERIFIED) -> Look:
     """The results of remedies, each tried alone: the claim holds if one of them has the wanted result."""
 
     def look(cell: FinishedCell) -> Sight:
@@ -115,14 +158,13 @@ def tried(*names: str, wanted: RemedyOutcome = RemedyOutcome.VERIFIED) -> Callab
         if not results:
             return Sight(None, "no such remedy was tried in this run")
         good = [result for result in results if result.result is wanted]
-        undecided = [result for result in results if result.result.says_nothing]
-        words = [
-            ": ".join(filter(None, [result.name, result.result, result.reason])) for result in good or results
-        ]
+        undecided = all(result.result.says_nothing for result in results)
+        telling = good or results
+        words = [": ".join(filter(None, [result.name, result.result, result.reason])) for result in telling]
         folder = f"{cell.result.folder}/"
-        files = [file.removeprefix(folder) for result in good or results for file in result.evidence]
+        files = [file.removeprefix(folder) for result in telling for file in result.evidence]
         return Sight(
-            True if good else None if len(undecided) == len(results) else False,
+            True if good else None if undecided else False,
             "; ".join(words),
             tuple(file for file in files if file.endswith(("/suite.log", ".sh"))),
         )

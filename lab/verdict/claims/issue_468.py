@@ -5,19 +5,22 @@ puts on other guests. It mixes two causes: its audit line is that policy's, its 
 that may not be executed, which the variant apparmor-bwrap-exec-deny brings about.
 """
 
-from collections.abc import Callable
-
 from lab.causes.evidence import KERNEL_FILE
+from lab.causes.rules import RESTRICTION, USERNS_CLONE
 from lab.probes import Facts
 from lab.probes.facts import numbers
-from lab.record import CellResult, Confidence, RemedyOutcome
+from lab.record import Confidence, RemedyOutcome
 from lab.verdict.claims._base import (
+    AS_INSTALLED,
     BLOCKING,
-    ONLY_UNDER_POLICY,
+    JUNIT,
+    ON_NOBLE,
     POLICY,
     PROFILE_REMEDIES,
+    UNDER_POLICY,
     BugReport,
     Claim,
+    Look,
     Sight,
     failed,
     nowhere,
@@ -27,11 +30,11 @@ from lab.verdict.claims._base import (
     unseen,
     untold,
     where_blocked,
+    with_facts,
     with_variant,
 )
 from lab.verdict.words import FinishedCell
 
-JUNIT = "suite/junit.xml"
 # Upstream's names, and the suite's.
 JAILED = "jailer_enabled_box_starts_and_executes"
 TESTS = ("jailer_creates_isolated_mount_namespace", JAILED)
@@ -47,48 +50,56 @@ COMMAND = ("bwrap", "--unshare-user", "--bind", "/", "/", "true")
 # The profile through which the policy denies capabilities, and its file.
 PROFILE = "unprivileged_userns"
 PROFILE_FILE = f"/etc/apparmor.d/{PROFILE}"
-# The switch of Ubuntu's restriction of user namespaces, which only Ubuntu's kernels have.
-RESTRICTION = "kernel.apparmor_restrict_unprivileged_userns"
 # The profile that exempts bubblewrap from it, on Ubuntu 25.04 and newer.
 EXEMPTING = "bwrap"
-USERNS_CLONE = "kernel.unprivileged_userns_clone"
 # The variant that is the report's three settings.
 SETTINGS = "issue-468-settings"
+IN_VAIN = "does not unblock the preflight on this host."
 # Where it was measured what the restriction does.
 SOURCE = "docs/ubuntu-policy.md, 28 November 2026"
-# Reasons for a guest without a cell that shows the claim.
-ONLY_BLOCKED = "only a cell whose user namespaces are blocked shows it"
-ONLY_UBUNTUS_POLICY = "only a cell that Ubuntu's own policy blocks shows it (guest ubuntu-24.04, variant stock)"
+
+BLOCKED = where_blocked(*BLOCKING, only="only a cell whose user namespaces are blocked shows it")
+UBUNTUS_POLICY = where_blocked(
+    POLICY, only="only a cell that Ubuntu's own policy blocks shows it (guest ubuntu-24.04, variant stock)"
+)
 
 
-def on_ubuntus_kernel(look: Callable[[FinishedCell], Sight]) -> Callable[[FinishedCell], Sight]:
+def sysctl_in_effect(facts: Facts, name: str, value: str) -> bool | str:
+    """Whether a sysctl has this value; if the guest's kernel has no such sysctl, so in words."""
+    if name not in facts.sysctls:
+        return f"it was not asked for {name}"
+    current = facts.sysctls[name]
+    return f"its kernel has no {name}: only Ubuntu's kernel tells" if current is None else current == value
+
+
+def on_ubuntus_kernel(look: Look) -> Look:
     """Only Ubuntu's kernel shows what its policy does; a variant that imitates the policy does not."""
 
-    def checked(cell: FinishedCell) -> Sight:
-        reason = _without_policy(cell.result)
-        return Sight(None, reason) if reason else look(cell)
+    @with_facts
+    def checked(cell: FinishedCell, facts: Facts) -> Sight:
+        restricted = sysctl_in_effect(facts, RESTRICTION, "1")
+        if isinstance(restricted, str):
+            return Sight(None, restricted)
+        if cell.result.differs:
+            return Sight(None, "its variant imitates the policy, and differs from it")
+        return look(cell)
 
     return checked
 
 
-def _without_policy(cell: CellResult) -> str:
-    """Why a cell shows nothing of Ubuntu's own policy, in words; empty if it does."""
-    if cell.facts is None:
-        return "its facts were not read"
-    restricted = sysctl_in_effect(cell.facts, RESTRICTION, "1")
-    if isinstance(restricted, str):
-        return restricted
-    return "its variant imitates the policy, and differs from it" if cell.differs else ""
+def setting_in_vain(setting: str, restriction: str, *, without_profile: bool = False) -> Look:
+    """Whether the preflight fails although settings are in effect; `setting` names them in a few words.
 
+    They are in effect if the restriction has this value and, if so said, the policy's profile is not loaded.
+    """
 
-def setting_in_vain(setting: str, in_effect: Callable[[Facts], bool]) -> Callable[[FinishedCell], Sight]:
-    """Whether the preflight fails although settings are in effect; `setting` names them in a few words."""
-
-    def look(cell: FinishedCell) -> Sight:
-        facts = cell.result.facts
-        if facts is None or not in_effect(facts):
+    @with_facts
+    def look(cell: FinishedCell, facts: Facts) -> Sight:
+        loaded = facts.apparmor.profiles if facts.apparmor else {}
+        in_effect = facts.sysctls.get(RESTRICTION) == restriction
+        if not in_effect or (without_profile and PROFILE in loaded):
             return Sight(None, f"{setting}: that is not in effect here")
-        if passed(cell.result) and facts.apparmor and EXEMPTING in facts.apparmor.profiles:
+        if passed(cell.result) and EXEMPTING in loaded:
             return Sight(None, f"nothing blocks it: bubblewrap has its profile {EXEMPTING} here")
         return in_vain(cell, setting)
 
@@ -105,22 +116,6 @@ def in_vain(cell: FinishedCell, setting: str) -> Sight:
     return Sight(None, f"what fails is not the preflight: {cell.result.reason}", (JUNIT,))
 
 
-def restriction_is(facts: Facts, value: str) -> bool:
-    return facts.sysctls.get(RESTRICTION) == value
-
-
-def profile_is_loaded(facts: Facts) -> bool:
-    return facts.apparmor is not None and PROFILE in facts.apparmor.profiles
-
-
-def sysctl_in_effect(facts: Facts, name: str, value: str) -> bool | str:
-    """Whether a sysctl has this value; if the guest's kernel has no such sysctl, so in words."""
-    if name not in facts.sysctls:
-        return f"it was not asked for {name}"
-    found = facts.sysctls[name]
-    return f"its kernel has no {name}: only Ubuntu's kernel tells" if found is None else found == value
-
-
 def line_of(text: str, begins: str) -> str:
     """The first line that begins with `begins`; empty if there is none."""
     return next((line for line in text.splitlines() if line.startswith(begins)), "")
@@ -130,8 +125,7 @@ def blocked_tests(cell: FinishedCell) -> Sight:
     if without := untold(cell.result, *TESTS):
         return Sight(None, without)
     failing = failed(cell.result)
-    missing = [test for test in TESTS if test not in failing]
-    if missing:
+    if missing := [test for test in TESTS if test not in failing]:
         return Sight(False, f"passed: {', '.join(missing)}", (JUNIT,))
     others = [test for test in failing if test not in TESTS]
     more = f", and so do: {', '.join(others)}" if others else ", and no other"
@@ -176,14 +170,14 @@ def audit_line(cell: FinishedCell) -> Sight:
 def one_cause(cell: FinishedCell) -> Sight:
     """Look whether the report's error text and its audit line tell of one failure."""
     words, audited = cell.words, audit_line(cell)
-    said = ERROR_TEXT in words.text
+    says_so = ERROR_TEXT in words.text
     ran = line_of(words.text, BWRAP_FAILED)
-    if audited.holds is None or not (said or ran):
+    if audited.holds is None or not (says_so or ran):
         return Sight(None, "what boxlite or the kernel says was not gathered")
     files = (words.file, *audited.files)
-    if said and audited.holds:
+    if says_so and audited.holds:
         return Sight(True, "boxlite says the one, and the kernel logs the other", files)
-    if said:
+    if says_so:
         return Sight(False, "boxlite says so without the audit line: bubblewrap did not even start", files)
     # `can_create_user_namespace` in boxlite's jailer/bwrap.rs has the report's words for a bubblewrap that
     # could not be started, and these for one that ran and failed.
@@ -194,8 +188,7 @@ def fresh_ubuntu(cell: FinishedCell) -> Sight:
     if without := untold(cell.result, JAILED):
         return Sight(None, without)
     fails = JAILED in failed(cell.result)
-    facts = cell.result.facts
-    kernel = facts.kernel if facts else "that was not read"
+    kernel = cell.result.facts.kernel if cell.result.facts else "that was not read"
     return Sight(fails, f"it {'fails' if fails else 'passes'} with kernel {kernel}", (JUNIT,))
 
 
@@ -234,10 +227,8 @@ def capability_denied(cell: FinishedCell) -> Sight:
     return Sight(True, what, ("probes.json", *cell.refusals))
 
 
-def profile_ships(cell: FinishedCell) -> Sight:
-    facts = cell.result.facts
-    if facts is None:
-        return Sight(None, "its facts were not read")
+@with_facts
+def profile_ships(_cell: FinishedCell, facts: Facts) -> Sight:
     apparmor = facts.apparmor
     if apparmor is None:
         return Sight(None, "it has no AppArmor")
@@ -254,264 +245,203 @@ def profile_ships(cell: FinishedCell) -> Sight:
     return Sight(True, f"its {version} has {PROFILE_FILE}, {loaded}")
 
 
-def ubuntu_default(cell: FinishedCell) -> Sight:
-    facts = cell.result.facts
-    if facts is None:
-        return Sight(None, "its facts were not read")
+@with_facts
+def ubuntu_default(_cell: FinishedCell, facts: Facts) -> Sight:
     loaded = facts.apparmor.profiles if facts.apparmor else {}
     mode = loaded.get(PROFILE, "not loaded")
     switch = facts.sysctls[RESTRICTION]
-    shown = f"the profile: {mode}; {RESTRICTION}: {switch or 'not there'}"
-    return Sight(mode == "enforce" and switch == "1", shown)
+    what = f"the profile: {mode}; {RESTRICTION}: {switch or 'not there'}"
+    return Sight(mode == "enforce" and switch == "1", what)
 
 
-def setting_userns_clone(cell: FinishedCell) -> Sight:
-    facts = cell.result.facts
-    if facts is None:
-        return Sight(None, "its facts were not read")
-    found = sysctl_in_effect(facts, USERNS_CLONE, "1")
-    if isinstance(found, str):
-        return Sight(None, found)
-    if not found:
+@with_facts
+def setting_userns_clone(cell: FinishedCell, facts: Facts) -> Sight:
+    in_effect = sysctl_in_effect(facts, USERNS_CLONE, "1")
+    if isinstance(in_effect, str):
+        return Sight(None, in_effect)
+    if not in_effect:
         return Sight(None, f"{USERNS_CLONE} is 1: that is not in effect here")
     return in_vain(cell, f"{USERNS_CLONE} is 1")
 
 
-REPORT = BugReport(
-    title="Bug report issue-468",
-    claims=(
-        Claim(
-            name="blocked-tests",
-            quote=(
-                "Two integration tests in src/boxlite/tests/jailer.rs fail on hosts where unprivileged user "
-                "namespaces are blocked by the kernel or AppArmor: "
-                "jailer::jailer_creates_isolated_mount_namespace jailer::jailer_enabled_box_starts_and_executes"
-            ),
-            check="whether both tests fail in each cell that a setting of the kernel's or AppArmor blocks",
-            only=ONLY_BLOCKED,
-            concerns=where_blocked(*BLOCKING),
-            look=blocked_tests,
+CLAIMS = (
+    Claim(
+        "blocked-tests",
+        "Two integration tests in src/boxlite/tests/jailer.rs fail on hosts where unprivileged user namespaces "
+        "are blocked by the kernel or AppArmor: "
+        "jailer::jailer_creates_isolated_mount_namespace jailer::jailer_enabled_box_starts_and_executes",
+        "whether both tests fail in each cell that a setting of the kernel's or AppArmor blocks",
+        BLOCKED,
+        blocked_tests,
+    ),
+    Claim(
+        "preflight-fails",
+        f"The failure surfaces during the box start preflight as: ... {PREFLIGHT}",
+        "whether boxlite says so, to its caller or in its log",
+        BLOCKED,
+        preflight_fails,
+    ),
+    Claim(
+        "error-text",
+        ERROR_TEXT,
+        "whether boxlite says so where bubblewrap may not be executed",
+        where_blocked(
+            NOT_EXECUTED,
+            only="only a cell in which bubblewrap may not be executed shows it "
+            "(variant apparmor-bwrap-exec-deny)",
         ),
-        Claim(
-            name="preflight-fails",
-            quote=(
-                "The failure surfaces during the box start preflight as: ... "
-                "Sandbox preflight failed: bwrap cannot create user namespaces."
-            ),
-            check="whether boxlite says so, to its caller or in its log",
-            only=ONLY_BLOCKED,
-            concerns=where_blocked(*BLOCKING),
-            look=preflight_fails,
+        error_text,
+    ),
+    Claim(
+        "audit-line",
+        'audit: type=1400 apparmor="DENIED" operation="capable" profile="unprivileged_userns" '
+        'capability=21 capname="sys_admin"',
+        "whether the kernel logged such a line while the suite ran",
+        UBUNTUS_POLICY,
+        on_ubuntus_kernel(audit_line),
+        measured="it does, for boxlite's own test of clone() (comm tokio-rt-worker), which says nothing about "
+        f"bubblewrap: the line is there where boxlite works, too ({SOURCE})",
+    ),
+    Claim(
+        "one-cause",
+        f'{ERROR_TEXT} ... Kernel audit log ...: operation="capable" ... capname="sys_admin"',
+        "whether a cell that shows one of the two shows the other as well",
+        where_blocked(
+            *(POLICY, NOT_EXECUTED),
+            only="only a cell under Ubuntu 24.04's policy, or in which bubblewrap may not be executed, "
+            "shows it",
         ),
-        Claim(
-            name="error-text",
-            quote=ERROR_TEXT,
-            check="whether boxlite says so where bubblewrap may not be executed",
-            only=(
-                "only a cell in which bubblewrap may not be executed shows it (variant "
-                "apparmor-bwrap-exec-deny)"
-            ),
-            concerns=where_blocked(NOT_EXECUTED),
-            look=error_text,
-        ),
-        Claim(
-            name="audit-line",
-            quote=(
-                'audit: type=1400 apparmor="DENIED" operation="capable" profile="unprivileged_userns" '
-                'capability=21 capname="sys_admin"'
-            ),
-            check="whether the kernel logged such a line while the suite ran",
-            only=ONLY_UBUNTUS_POLICY,
-            concerns=where_blocked(POLICY),
-            look=on_ubuntus_kernel(audit_line),
-            measured=(
-                "it does, for boxlite's own test of clone() (comm tokio-rt-worker), which says nothing about "
-                f"bubblewrap: the line is there where boxlite works, too ({SOURCE})"
-            ),
-        ),
-        Claim(
-            name="one-cause",
-            quote=f'{ERROR_TEXT} ... Kernel audit log ...: operation="capable" ... capname="sys_admin"',
-            check="whether a cell that shows one of the two shows the other as well",
-            only=(
-                "only a cell under Ubuntu 24.04's policy, or in which bubblewrap may not be executed, shows it"
-            ),
-            concerns=where_blocked(POLICY, NOT_EXECUTED),
-            look=one_cause,
-        ),
-        Claim(
-            name="fresh-ubuntu",
-            quote=(
-                "# fresh Ubuntu 24.04 EC2 host (kernel 7.0.0-1004-aws) ... "
-                "make test:integration:rust FILTER=jailer_enabled_box"
-            ),
-            check="whether that test fails on Ubuntu 24.04 as installed, whatever its kernel",
-            only="could only be judged on Ubuntu 24.04 as installed",
-            concerns=on_ubuntu("24.04"),
-            look=fresh_ubuntu,
-        ),
-        Claim(
-            name="bwrap-alone",
-            quote="bwrap --unshare-user --bind / / true succeeds in isolation",
-            check="whether that command works for the suite's user in the cell in which boxlite fails",
-            only=ONLY_UBUNTUS_POLICY,
-            concerns=where_blocked(POLICY),
-            look=on_ubuntus_kernel(bwrap_alone),
-            measured=f"it fails by itself: bwrap: setting up uid map: Permission denied ({SOURCE})",
-        ),
-        Claim(
-            name="libcontainer",
-            quote="the libcontainer-driven preflight in the jailer",
-            check="which part of boxlite says that the preflight failed, and what it ran",
-            only=ONLY_BLOCKED,
-            concerns=where_blocked(*BLOCKING),
-            look=libcontainer,
-        ),
-        Claim(
-            name="capability-denied",
-            quote=(
-                "requires CAP_SYS_ADMIN inside the userns and that is denied by the unprivileged_userns "
-                "AppArmor profile"
-            ),
-            check="whether the evidence proves that the namespace is made and its capabilities are denied",
-            only=ONLY_UBUNTUS_POLICY,
-            concerns=where_blocked(POLICY),
-            look=on_ubuntus_kernel(capability_denied),
-            measured=(
-                "the profile denies every capability in the namespace, but the first to stop bubblewrap is its "
-                "missing attach_disconnected: EACCES at the uid map, where the capability alone gives EPERM "
-                f"({SOURCE})"
-            ),
-        ),
-        Claim(
-            name="profile-ships",
-            quote="the unprivileged_userns AppArmor profile that ships in apparmor ≥ 4.0",
-            check="whether a guest with such an AppArmor, as installed, has the profile's file",
-            only="only a cell as installed shows it (variant stock)",
-            concerns=with_variant("stock"),
-            look=profile_ships,
-        ),
-        Claim(
-            name="ubuntu-default",
-            quote="(Ubuntu 24+ default)",
-            check=f"whether Ubuntu as installed enforces the profile, and {RESTRICTION} is 1",
-            only="could only be judged on Ubuntu 24.04 or newer as installed",
-            concerns=on_ubuntu("24.04", "26.04"),
-            look=ubuntu_default,
-        ),
-        Claim(
-            name="three-settings",
-            quote=(
-                "Setting: kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0 "
-                "apparmor_parser -R /etc/apparmor.d/unprivileged_userns "
-                "does not unblock the preflight on this host."
-            ),
-            check=f"whether the preflight fails under the variant {SETTINGS}, which is these three settings",
-            only=f"only a cell under the three settings shows it (variant {SETTINGS})",
-            concerns=with_variant(SETTINGS),
-            look=setting_in_vain(
-                "the three settings are in effect",
-                lambda facts: restriction_is(facts, "0") and not profile_is_loaded(facts),
-            ),
-            measured=f"with the three settings together the whole suite passes ({SOURCE})",
-        ),
-        # Each of the three settings alone.
-        Claim(
-            name="setting-userns-clone",
-            quote=f"Setting: {USERNS_CLONE}=1 ... does not unblock the preflight on this host.",
-            check=f"whether the preflight fails under the policy where {USERNS_CLONE} is 1",
-            only=ONLY_UNDER_POLICY,
-            concerns=where_blocked(POLICY),
-            look=setting_userns_clone,
-        ),
-        Claim(
-            name="setting-restrict",
-            quote=f"Setting: ... {RESTRICTION}=0 ... does not unblock the preflight on this host.",
-            check=f"whether the preflight fails where {RESTRICTION} is 0, and nothing else is changed",
+        one_cause,
+    ),
+    Claim(
+        "fresh-ubuntu",
+        "# fresh Ubuntu 24.04 EC2 host (kernel 7.0.0-1004-aws) ... "
+        "make test:integration:rust FILTER=jailer_enabled_box",
+        "whether that test fails on Ubuntu 24.04 as installed, whatever its kernel",
+        ON_NOBLE,
+        fresh_ubuntu,
+    ),
+    Claim(
+        "bwrap-alone",
+        "bwrap --unshare-user --bind / / true succeeds in isolation",
+        "whether that command works for the suite's user in the cell in which boxlite fails",
+        UBUNTUS_POLICY,
+        on_ubuntus_kernel(bwrap_alone),
+        measured=f"it fails by itself: bwrap: setting up uid map: Permission denied ({SOURCE})",
+    ),
+    Claim(
+        "libcontainer",
+        "the libcontainer-driven preflight in the jailer",
+        "which part of boxlite says that the preflight failed, and what it ran",
+        BLOCKED,
+        libcontainer,
+    ),
+    Claim(
+        "capability-denied",
+        "requires CAP_SYS_ADMIN inside the userns and that is denied by the unprivileged_userns "
+        "AppArmor profile",
+        "whether the evidence proves that the namespace is made and its capabilities are denied",
+        UBUNTUS_POLICY,
+        on_ubuntus_kernel(capability_denied),
+        measured="the profile denies every capability in the namespace, but the first to stop bubblewrap is "
+        "its missing attach_disconnected: EACCES at the uid map, where the capability alone gives EPERM "
+        f"({SOURCE})",
+    ),
+    Claim(
+        "profile-ships",
+        "the unprivileged_userns AppArmor profile that ships in apparmor ≥ 4.0",
+        "whether a guest with such an AppArmor, as installed, has the profile's file",
+        AS_INSTALLED,
+        profile_ships,
+    ),
+    Claim(
+        "ubuntu-default",
+        "(Ubuntu 24+ default)",
+        f"whether Ubuntu as installed enforces the profile, and {RESTRICTION} is 1",
+        on_ubuntu("24.04", "26.04", only="could only be judged on Ubuntu 24.04 or newer as installed"),
+        ubuntu_default,
+    ),
+    Claim(
+        "three-settings",
+        f"Setting: {USERNS_CLONE}=1 {RESTRICTION}=0 apparmor_parser -R {PROFILE_FILE} {IN_VAIN}",
+        f"whether the preflight fails under the variant {SETTINGS}, which is these three settings",
+        with_variant(SETTINGS, only=f"only a cell under the three settings shows it (variant {SETTINGS})"),
+        setting_in_vain("the three settings are in effect", "0", without_profile=True),
+        measured=f"with the three settings together the whole suite passes ({SOURCE})",
+    ),
+    # Each of the three settings alone.
+    Claim(
+        "setting-userns-clone",
+        f"Setting: {USERNS_CLONE}=1 ... {IN_VAIN}",
+        f"whether the preflight fails under the policy where {USERNS_CLONE} is 1",
+        UNDER_POLICY,
+        setting_userns_clone,
+    ),
+    Claim(
+        "setting-restrict",
+        f"Setting: ... {RESTRICTION}=0 ... {IN_VAIN}",
+        f"whether the preflight fails where {RESTRICTION} is 0, and nothing else is changed",
+        with_variant(
+            "apparmor-restrict-off",
             only="only Ubuntu's kernel with this setting shows it (variant apparmor-restrict-off)",
-            concerns=with_variant("apparmor-restrict-off"),
-            look=setting_in_vain(f"{RESTRICTION} is 0", lambda facts: restriction_is(facts, "0")),
-            measured=f"this setting alone cures, the whole suite passes ({SOURCE})",
         ),
-        Claim(
-            name="setting-profile",
-            quote=(
-                f"Setting: ... apparmor_parser -R /etc/apparmor.d/{PROFILE} "
-                "does not unblock the preflight on this host."
-            ),
-            check=(
-                "whether the preflight fails where the policy's profile is not loaded, and nothing else is "
-                "changed"
-            ),
-            only=(
-                "only Ubuntu's kernel without the profile shows it (variant apparmor-userns-profile-missing)"
-            ),
-            # On Ubuntu 24.04 as installed both come to the same. The first runs only on a kernel with the
-            # restriction.
-            concerns=with_variant("apparmor-userns-profile-missing", "apparmor-userns-profile-removed"),
-            look=setting_in_vain(
-                f"{RESTRICTION} is 1 and the profile {PROFILE} is not loaded",
-                lambda facts: restriction_is(facts, "1") and not profile_is_loaded(facts),
-            ),
-            measured=(
-                "the preflight fails all the same, and it is worse than before: no program gets a user "
-                f"namespace ({SOURCE})"
-            ),
+        setting_in_vain(f"{RESTRICTION} is 0", "0"),
+        measured=f"this setting alone cures, the whole suite passes ({SOURCE})",
+    ),
+    Claim(
+        "setting-profile",
+        f"Setting: ... apparmor_parser -R {PROFILE_FILE} {IN_VAIN}",
+        "whether the preflight fails where the policy's profile is not loaded, and nothing else is changed",
+        # On Ubuntu 24.04 as installed both come to the same. The first runs only on a kernel with the
+        # restriction.
+        with_variant(
+            *("apparmor-userns-profile-missing", "apparmor-userns-profile-removed"),
+            only="only Ubuntu's kernel without the profile shows it (variant apparmor-userns-profile-missing)",
         ),
-        Claim(
-            name="more-unconfinement",
-            quote="The kernel/AppArmor stack appears to require additional unconfinement for bwrap.",
-            check="whether a profile of bubblewrap's own, and nothing else, unblocks a cell under the policy",
-            only=ONLY_UNDER_POLICY,
-            concerns=where_blocked(POLICY),
-            look=tried(*PROFILE_REMEDIES),
+        setting_in_vain(
+            f"{RESTRICTION} is 1 and the profile {PROFILE} is not loaded", "1", without_profile=True
         ),
-        # The report's three options for a fix.
-        Claim(
-            name="option-preflight",
-            quote=(
-                "Test-side preflight — detect userns availability at test start, skip with clear logging on "
-                "unsupported hosts."
-            ),
-            check=(
-                "whether with the remedy preflight no test fails: those that cannot pass are skipped and say "
-                "why"
-            ),
-            only=ONLY_BLOCKED,
-            concerns=where_blocked(*BLOCKING),
-            look=tried("preflight", wanted=RemedyOutcome.AVOIDS),
-        ),
-        Claim(
-            name="option-container",
-            quote="Run jailer tests in a privileged container in CI (the runc / youki convention).",
-            check="whether the whole suite passes with the remedy privileged-container",
-            only=ONLY_BLOCKED,
-            concerns=where_blocked(*BLOCKING),
-            look=tried("privileged-container"),
-        ),
-        Claim(
-            name="option-allow-list",
-            quote=(
-                "Document a setup script that installs an AppArmor allowlist for the test bwrap binary, "
-                "similar to bubblewrap-userns-restrict overrides for snap."
-            ),
-            check=(
-                f"whether the whole suite passes with the script of the remedy {' or '.join(PROFILE_REMEDIES)}"
-            ),
-            only="only a cell that AppArmor blocks shows it",
-            concerns=where_blocked(POLICY, "apparmor-userns-deny"),
-            look=tried(*PROFILE_REMEDIES),
-        ),
-        Claim(
-            name="other-tests",
-            quote=(
-                "These two tests were among the originally-reported 14 failures in make test:all; the other "
-                "12 had different root causes"
-            ),
-            check="nothing: it is not about the jailer",
-            only="about upstream's other tests, and the lab's suite is the jailer's alone",
-            concerns=nowhere,
-            look=unseen,
-        ),
+        measured="the preflight fails all the same, and it is worse than before: no program gets a user "
+        f"namespace ({SOURCE})",
+    ),
+    Claim(
+        "more-unconfinement",
+        "The kernel/AppArmor stack appears to require additional unconfinement for bwrap.",
+        "whether a profile of bubblewrap's own, and nothing else, unblocks a cell under the policy",
+        UNDER_POLICY,
+        tried(*PROFILE_REMEDIES),
+    ),
+    # The report's three options for a fix.
+    Claim(
+        "option-preflight",
+        "Test-side preflight — detect userns availability at test start, skip with clear logging on "
+        "unsupported hosts.",
+        "whether with the remedy preflight no test fails: those that cannot pass are skipped and say why",
+        BLOCKED,
+        tried("preflight", wanted=RemedyOutcome.AVOIDS),
+    ),
+    Claim(
+        "option-container",
+        "Run jailer tests in a privileged container in CI (the runc / youki convention).",
+        "whether the whole suite passes with the remedy privileged-container",
+        BLOCKED,
+        tried("privileged-container"),
+    ),
+    Claim(
+        "option-allow-list",
+        "Document a setup script that installs an AppArmor allowlist for the test bwrap binary, "
+        "similar to bubblewrap-userns-restrict overrides for snap.",
+        f"whether the whole suite passes with the script of the remedy {' or '.join(PROFILE_REMEDIES)}",
+        where_blocked(POLICY, "apparmor-userns-deny", only="only a cell that AppArmor blocks shows it"),
+        tried(*PROFILE_REMEDIES),
+    ),
+    Claim(
+        "other-tests",
+        "These two tests were among the originally-reported 14 failures in make test:all; the other 12 had "
+        "different root causes",
+        "nothing: it is not about the jailer",
+        nowhere("about upstream's other tests, and the lab's suite is the jailer's alone"),
+        unseen,
     ),
 )
+REPORT = BugReport("Bug report issue-468", CLAIMS)
