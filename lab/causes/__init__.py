@@ -10,8 +10,6 @@ from lab.causes.rules import Shown
 from lab.causes.table import Cause
 from lab.record import Confidence, Finding, Needs
 
-__all__ = ["Cause", "Shown", "diagnose", "known"]
-
 
 def known() -> dict[str, Cause]:
     """Return all causes by name, in the order in which boxlite meets them."""

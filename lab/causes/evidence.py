@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from lab.base.errors import LabError
+from lab.base.errors import LabError, one_line
 from lab.base.files import bounded, plain
-from lab.probes import NONE_RUN, Probes
+from lab.probes import NONE_RUN, Probed, Probes
 from lab.probes.facts import STACKED, read_label
 from lab.record import Outcome, TestResult
 
@@ -22,7 +22,7 @@ SCRIPT_FILE = "host-probe.txt"
 SYSCTLS_FILE = "sysctls.txt"
 # The modes of boxlite's programs: see `lab/guest/remote/collect.py`.
 MODES_FILE = "modes.txt"
-MODE = re.compile(r"([0-7]{4}) (.+)")
+MODE = re.compile(r"^([0-7]{4}) (.+)$", re.MULTILINE)
 # boxlite's own logs, what a box wrote to standard error, and how its shim ended, which boxlite 0.10 writes into
 # `exit` and later moves to `exit.previous`; how many files of each kind are read, and how much of a file: every
 # box that is blocked has the same.
@@ -61,12 +61,8 @@ class Evidence:
 
     def avc_denied(self, permission: str, **wanted: str) -> list[dict[str, str]]:
         """SELinux's denials of a permission that have all the given fields."""
-        return [
-            line
-            for line in self.audit
-            if permission in line.get("avc", "").split()
-            and all(line.get(key) == value for key, value in wanted.items())
-        ]
+        lines = self._lines_with(wanted)
+        return [line for line in lines if permission in line.get("avc", "").split()]
 
     def says(self, text: str) -> bool:
         """Whether the message of a test that did not pass holds this text."""
@@ -84,11 +80,10 @@ class Evidence:
 
     def denied(self, **wanted: str) -> list[dict[str, str]]:
         """AppArmor's denials that have all the given fields."""
-        return [
-            line
-            for line in self.audit
-            if line.get("apparmor") == "DENIED" and all(line.get(key) == value for key, value in wanted.items())
-        ]
+        return self._lines_with({"apparmor": "DENIED", **wanted})
+
+    def _lines_with(self, fields: dict[str, str]) -> list[dict[str, str]]:
+        return [line for line in self.audit if fields.items() <= line.items()]
 
 
 def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -> Evidence:
@@ -97,28 +92,19 @@ def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -
     `tests` are the results of the cell's suite, `control` is the name of the test that needs no sandbox. Raises
     LabError if the file of the probes is damaged, or a file cannot be read.
     """
-    failed = [test for test in tests if test.outcome is not Outcome.PASS]
-    stored = _read_probes_file(folder / PROBES_FILE)
+    outcome = next((test.outcome for test in tests if test.name == control), Outcome.NOT_RUN)
+    logs = [log for kind in LOGS for log in matching(folder, kind)[:MOST_LOGS]]
+    stored = _read_probed(folder / PROBES_FILE)
     return Evidence(
         probes=stored.probes if stored else NONE_RUN,
         sysctls=parse_sysctls(read_text(folder, SYSCTLS_FILE)),
         audit=parse_audit(read_text(folder, KERNEL_FILE) + read_text(folder, AUDIT_FILE)),
         profile=confining_profile(stored.context.apparmor) if stored else None,
-        messages=tuple(test.message for test in failed),
-        control_failed=_has_failed(control, tests),
-        logs=tuple(_beginning(log) for log in _log_files(folder)),
-        modes=parse_modes(read_text(folder, MODES_FILE)),
+        messages=tuple(test.message for test in tests if test.outcome is not Outcome.PASS),
+        control_failed=None if outcome in (Outcome.NOT_RUN, Outcome.SKIP) else outcome.is_failure,
+        logs=tuple(_beginning(log) for log in logs),
+        modes={line[2]: int(line[1], 8) for line in MODE.finditer(read_text(folder, MODES_FILE))},
     )
-
-
-def _has_failed(control: str, tests: Sequence[TestResult]) -> bool | None:
-    """Whether the control failed; None if nobody knows."""
-    outcome = next((test.outcome for test in tests if test.name == control), Outcome.NOT_RUN)
-    return outcome.is_failure if outcome not in (Outcome.NOT_RUN, Outcome.SKIP) else None
-
-
-def _log_files(folder: Path) -> list[Path]:
-    return [log for kind in LOGS for log in matching(folder, kind)[:MOST_LOGS]]
 
 
 def read_probes(path: Path) -> Probes:
@@ -126,7 +112,7 @@ def read_probes(path: Path) -> Probes:
 
     Raises LabError if the file is damaged.
     """
-    stored = _read_probes_file(path)
+    stored = _read_probed(path)
     return stored.probes if stored else NONE_RUN
 
 
@@ -136,34 +122,14 @@ def parse_sysctls(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def parse_modes(text: str) -> dict[str, int]:
-    """Read lines of an octal mode and a path; other lines are left out."""
-    found = [MODE.fullmatch(line) for line in text.splitlines()]
-    return {each[2]: int(each[1], 8) for each in found if each}
-
-
-class _StoredContext(BaseModel):
-    apparmor: str | None
-
-
-class _ProbesFile(BaseModel):
-    """What is read of a file of probes."""
-
-    context: _StoredContext
-    probes: Probes
-
-
-def _read_probes_file(path: Path) -> _ProbesFile | None:
+def _read_probed(path: Path) -> Probed | None:
     if why_not(path.parent, path.name) == MISSING:
         return None
     try:
-        return _ProbesFile.model_validate_json(read_text(path.parent, path.name))
+        return Probed.model_validate_json(read_text(path.parent, path.name))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise LabError(
-            f"{path} cannot be read: {': '.join(filter(None, [where, first['msg']]))}",
-            hint="run the cell again to gather its evidence again",
+            f"{path} cannot be read: {one_line(error)}", hint="run the cell again to gather its evidence again"
         ) from error
 
 

@@ -46,7 +46,7 @@ def bubblewrap_says(text: str, evidence: Evidence) -> bool:
     return bwrap.failed_with(text) or (bwrap.status is None and evidence.boxlite_says(text))
 
 
-def proved_if(proof: bool, why: str, proof_why: str) -> Shown:
+def proved_if(proof: bool, why: str, proof_why: str = "") -> Shown:
     """Return a proved cause, with the proof added to its sentence, or else a likely one."""
     return Shown(Confidence.PROVED, why + proof_why) if proof else Shown(Confidence.LIKELY, why)
 
@@ -118,9 +118,8 @@ def home_noexec(evidence: Evidence) -> Shown | None:
     # Without the option something else denies the execution, which is another cause.
     if not evidence.probes.home_allows_exec.failed_with("noexec"):
         return None
-    return Shown(
-        Confidence.PROVED, "the home directory is mounted noexec: executing a program in it fails with EACCES"
-    )
+    why = "the home directory is mounted noexec: executing a program in it fails with EACCES"
+    return Shown(Confidence.PROVED, why)
 
 
 # boxlite's words for a bubblewrap that it could not start (`can_create_user_namespace` in its jailer/bwrap.rs),
@@ -164,10 +163,8 @@ def bwrap_setuid(evidence: Evidence) -> Shown | None:
 def seccomp(evidence: Evidence) -> Shown | None:
     if not evidence.probes.unshare_nothing.failed_with(NOT_PERMITTED):
         return None
-    return Shown(
-        Confidence.PROVED,
-        "unshare(0), which requests nothing and which the kernel always allows, fails with EPERM",
-    )
+    why = "unshare(0), which requests nothing and which the kernel always allows, fails with EPERM"
+    return Shown(Confidence.PROVED, why)
 
 
 USERNS_CLONE = "kernel.unprivileged_userns_clone"
@@ -205,37 +202,26 @@ def apparmor_userns_deny(evidence: Evidence) -> Shown | None:
     if lines:
         profile = lines[0].get("profile")
         # Ubuntu's kernels log `unconfined` if the profile that they would switch to is not loaded.
-        where = (
-            "without a profile: the kernel restricts unconfined programs"
-            if profile == UNCONFINED
-            else f"under profile {profile}"
-        )
-        return Shown(
-            Confidence.LIKELY if evidence.probes.bwrap_user.worked else Confidence.PROVED,
-            f"AppArmor denied userns_create to {lines[0].get('comm')} {where}",
-        )
+        restricted = "without a profile: the kernel restricts unconfined programs"
+        where = restricted if profile == UNCONFINED else f"under profile {profile}"
+        why = f"AppArmor denied userns_create to {lines[0].get('comm')} {where}"
+        return proved_if(not evidence.probes.bwrap_user.worked, why)
     # Without a log, as on a user's own host.
     unshare_is_denied = evidence.probes.unshare_user.failed_with(PERMISSION_DENIED)
     if not (unshare_is_denied and bubblewrap_says(NAMESPACE_DENIED, evidence)):
         return None
     if evidence.sysctls.get(RESTRICTION) != "1":
         return None
-    return Shown(
-        Confidence.LIKELY,
-        f"{RESTRICTION} is 1, and `unshare -U` and bubblewrap fail with EACCES, as where the profile of "
-        "Ubuntu's policy is not loaded",
-    )
+    why = f"{RESTRICTION} is 1, and `unshare -U` and bubblewrap fail with EACCES"
+    return Shown(Confidence.LIKELY, f"{why}, as where the profile of Ubuntu's policy is not loaded")
 
 
 def selinux_userns_deny(evidence: Evidence) -> Shown | None:
     lines = own(evidence.avc_denied("create", tclass="user_namespace", permissive="0"), evidence)
     if not lines:
         return None
-    blocked = not evidence.probes.bwrap_user.worked
-    return Shown(
-        Confidence.PROVED if blocked else Confidence.LIKELY,
-        f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a user namespace",
-    )
+    why = f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a user namespace"
+    return proved_if(not evidence.probes.bwrap_user.worked, why)
 
 
 # Only bubblewrap prints this, and only of an option that its version does not have. What a report quotes of it
@@ -262,14 +248,10 @@ def namespace_limit(evidence: Evidence) -> Shown | None:
     if probes.bwrap_all.worked or not (zero or refused):
         return None
     if not zero:
-        return Shown(
-            Confidence.LIKELY,
-            "`unshare -U` works and bubblewrap, which makes more namespaces, fails with ENOSPC",
-        )
-    why = f"{' and '.join(zero)} {'is' if len(zero) == 1 else 'are'} 0"
-    if not refused:
+        why = "`unshare -U` works and bubblewrap, which makes more namespaces, fails with ENOSPC"
         return Shown(Confidence.LIKELY, why)
-    return Shown(Confidence.PROVED, f"{why}, and bubblewrap fails with ENOSPC although `unshare -U` works")
+    why = f"{' and '.join(zero)} {'is' if len(zero) == 1 else 'are'} 0"
+    return proved_if(refused, why, ", and bubblewrap fails with ENOSPC although `unshare -U` works")
 
 
 DISCONNECTED = "Failed name lookup - disconnected path"
@@ -290,11 +272,9 @@ def apparmor_disconnected(evidence: Evidence) -> Shown | None:
         and line.get("operation") == "open"
     ]
     if lines:
-        return Shown(
-            Confidence.LIKELY if evidence.probes.bwrap_user.worked else Confidence.PROVED,
-            f"AppArmor could not resolve {lines[0].get('name')}, which {lines[0].get('comm')} opens under "
-            f"profile {lines[0].get('profile')}",
-        )
+        opened, profile = lines[0].get("name"), lines[0].get("profile")
+        why = f"AppArmor could not resolve {opened}, which {lines[0].get('comm')} opens under profile {profile}"
+        return proved_if(not evidence.probes.bwrap_user.worked, why)
     # Without a log: the restriction is on and takes no capability, so its profile is in complain mode.
     words = f"{UID_MAP}: {PERMISSION_DENIED}"
     in_force = evidence.sysctls.get(RESTRICTION) == "1" and evidence.probes.unshare_user_root.worked
@@ -373,22 +353,16 @@ def apparmor_mount_deny(evidence: Evidence) -> Shown | None:
     lines = own([line for name in MOUNT_OPERATIONS for line in evidence.denied(operation=name)], evidence)
     if lines:
         comm, profile = lines[0].get("comm"), lines[0].get("profile")
-        return Shown(
-            Confidence.LIKELY if bwrap.worked else Confidence.PROVED,
-            f"AppArmor denied {comm} {MOUNT_OPERATIONS[lines[0]['operation']]} under profile {profile}",
-        )
+        why = f"AppArmor denied {comm} {MOUNT_OPERATIONS[lines[0]['operation']]} under profile {profile}"
+        return proved_if(not bwrap.worked, why)
     # An explicit deny rule does not log.
     if evidence.profile and bwrap.failed_with(FIRST_MOUNT):
-        return Shown(
-            Confidence.LIKELY,
-            f"under {evidence.profile} bubblewrap makes its namespaces; its first mount fails with EACCES",
-        )
-    if bwrap.failed_with(PIVOT_ROOT) or (bwrap.status is None and evidence.boxlite_says(PIVOT_ROOT)):
+        why = f"under {evidence.profile} bubblewrap makes its namespaces; its first mount fails with EACCES"
+        return Shown(Confidence.LIKELY, why)
+    if bubblewrap_says(PIVOT_ROOT, evidence):
         where = f"under {evidence.profile} " if evidence.profile else ""
-        return Shown(
-            Confidence.LIKELY,
-            f"{where}bubblewrap makes its namespaces and mounts; pivot_root fails with EACCES",
-        )
+        why = f"{where}bubblewrap makes its namespaces and mounts; pivot_root fails with EACCES"
+        return Shown(Confidence.LIKELY, why)
     return None
 
 
@@ -402,12 +376,9 @@ def selinux_mount_deny(evidence: Evidence) -> Shown | None:
     )
     if not lines:
         return None
-    blocked = not evidence.probes.bwrap_user.worked
     where = lines[0].get("path") or lines[0].get("name") or "a file system"
-    return Shown(
-        Confidence.PROVED if blocked else Confidence.LIKELY,
-        f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a mount on {where}",
-    )
+    why = f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a mount on {where}"
+    return proved_if(not evidence.probes.bwrap_user.worked, why)
 
 
 # How bubblewrap's words about this mount end; AppArmor and SELinux deny it with another error.
@@ -423,11 +394,8 @@ def masked_proc(evidence: Evidence) -> Shown | None:
         return Shown(Confidence.LIKELY, f"these mounts hide parts of /proc: {masks.stderr}")
     if not evidence.probes.bwrap_all.failed_with(NO_PROC):
         return None
-    return Shown(
-        Confidence.PROVED,
-        "bubblewrap can make its namespaces but cannot mount /proc, parts of which are hidden by mounts: "
-        f"{masks.stderr}",
-    )
+    why = "bubblewrap can make its namespaces but cannot mount /proc, parts of which are hidden by mounts"
+    return Shown(Confidence.PROVED, f"{why}: {masks.stderr}")
 
 
 # Only bubblewrap prints this, since 0.11.2, and only for this reason.
