@@ -9,7 +9,7 @@ import click
 
 from lab import builds
 from lab.base.errors import UsageError
-from lab.base.files import plain, write_atomically
+from lab.base.files import plain
 from lab.base.paths import Paths
 from lab.cli import options, output
 from lab.gate import baseline, expectations, results
@@ -78,29 +78,28 @@ class GateOptions:
             raise UsageError(f"--gate-build {self.gate_build} is the build under test, {old.name}")
         return [str(old.argument), str(candidate.argument)]
 
-    def of_new_run(self, planned: PlannedRun) -> PlannedGate | None:
-        """Return the gate of a new run. Raises UsageError if nothing can be compared."""
-        names = [record.name for record in planned.info.builds]
-        if self.gate_build is not None:
-            return PlannedGate(names[0], names[1], self.expected)
-        return self._against_old(planned, names[0])
+    def plan(self, planned: PlannedRun, earlier: RunResult | None = None) -> PlannedGate | None:
+        """Return the gate of a run: a new one, or an earlier one that is resumed, whose builds are decided.
 
-    def of_resumed_run(self, planned: PlannedRun, run: RunResult) -> PlannedGate | None:
-        """Return the gate of a run that is resumed, whose builds are decided. Raises UsageError."""
-        if self.gate_build is not None:
+        Raises UsageError if nothing can be compared.
+        """
+        names = [record.name for record in planned.info.builds]
+        if self.gate_build is not None and earlier is None:
+            return PlannedGate(names[0], names[1], self.expected)
+        if self.gate_build is not None and earlier is not None:
             build = None if self.gate_build == PREVIOUS else self.gate_build
-            old, new = results.choose_pair(run, build, None, ("--gate-build", CHOOSE))
+            old, new = results.choose_pair(earlier, build, None, ("--gate-build", CHOOSE))
             return PlannedGate(old, new, self.expected)
         if self.old is None:
             return None
-        return self._against_old(planned, results.choose_build(run, None, CHOOSE))
-
-    def _against_old(self, planned: PlannedRun, build: str) -> PlannedGate | None:
-        if self.old is None:
-            return None
-        gate = PlannedGate(self.old, build, self.expected)
-        gate.check([(cell.guest.name, cell.variant.name) for cell in planned.cells])
-        return gate
+        build = names[0] if earlier is None else results.choose_build(earlier, None, CHOOSE)
+        cells = {(cell.guest.name, cell.variant.name) for cell in planned.cells}
+        if not self.old.cells.keys() & cells:
+            raise UsageError(
+                f"this run and boxlite {self.old.build} ({self.old.source}) have no cell in common",
+                hint="gate with a baseline of the same plan: the same --set, or the same guests and variants",
+            )
+        return PlannedGate(self.old, build, self.expected)
 
 
 @click.command("expect")
@@ -124,18 +123,15 @@ def expect_command(
         cells |= results.of_run(record, folder, results.choose_build(record, build, "--build")).cells
     made = expectations.rewrite(file, list(cells.values()))
     click.echo(plain(made.diff(file.name)), nl=False)
-    counts = {"added": made.added, "removed": made.removed, "to look at": made.flagged}
+    counts = {"added": made.added, "removed": made.removed}
     changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     output.say(f"{file}: {changes or 'nothing to change'}{' (nothing was written)' if dry_run else ''}")
+    for entry in made.look_at:
+        output.say(plain(f"look at {entry}"))
     if FILL_IN in made.after:
         output.say(f"replace every {FILL_IN.rstrip(': ')!r} before a gate uses the file")
     if not dry_run:
-        try:
-            write_atomically(file, made.after)
-        except OSError as error:
-            raise UsageError(
-                f"-o {file}: cannot be written: {error.strerror}", hint="name a file in a folder that exists"
-            ) from error
+        baseline.write_file(file, made.after)
     return 0
 
 

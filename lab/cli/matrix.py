@@ -141,14 +141,14 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
             return 0
         command = shlex.join(["lab", *sys.argv[1:]])
         planned = start.new(request, known, lab.paths, request.folder, command)
-        planned_gate = gate_options.of_new_run(planned)
+        planned_gate = gate_options.plan(planned)
     else:
         _refuse_other_options()
         source = journal.find_folder(lab.paths.runs, request.resume).resolve()
         earlier = RunResult.read(source)
         known = known.with_variants(source / journal.VARIANTS)
         planned = start.resume(source, earlier, known, request.builds)
-        planned_gate = gate_options.of_resumed_run(planned, earlier)
+        planned_gate = gate_options.plan(planned, earlier)
         if request.only_list:
             lists.print_cells(planned.left, planned.info.options)
             return 0

@@ -11,13 +11,13 @@ from typing import Any, Final, Literal
 
 import tomlkit
 from pydantic import Field, model_validator
-from tomlkit.items import InlineTable, Table
+from tomlkit.items import InlineTable
 
 from lab.base.errors import UsageError
 from lab.base.files import write_atomically
 from lab.catalog import toml
 from lab.gate import results
-from lab.gate.results import PARTS, BuildResults, CellSummary, short_digest
+from lab.gate.results import PARTS, WITHOUT_TESTS, BuildResults, CellSummary, short_digest
 from lab.record import RESULTS_FILE, Outcome, RunResult, Status
 from lab.run import journal
 
@@ -28,7 +28,6 @@ SECOND: Final = (
     "# `lab baseline RUN -o FILE` writes this file, and `lab gate RUN --against FILE` compares a run with it."
 )
 NOT_PASSED: Final = tuple(outcome for outcome in Outcome if outcome is not Outcome.PASS)
-ABSENT: Final = "absent"
 
 
 class CellLine(toml.Definition):
@@ -116,10 +115,18 @@ def read(file: Path) -> BuildResults:
 
 def write(results: BuildResults, file: Path) -> None:
     """Write a baseline in one step. Raises UsageError if the file is another one's or cannot be written."""
+    write_file(file, render(results), header=HEADER)
+
+
+def write_file(file: Path, text: str, *, header: str = "") -> None:
+    """Write the file of an option -o in one step. A file that does not begin with the header is not replaced.
+
+    Raises UsageError.
+    """
     try:
-        if file.exists() and not file.read_text(errors="replace").startswith(HEADER):
+        if file.exists() and not file.read_text(errors="replace").startswith(header):
             raise UsageError(f"-o {file}: this file is no baseline, so it is not replaced", hint="name another")
-        write_atomically(file, render(results))
+        write_atomically(file, text)
     except OSError as error:
         raise UsageError(
             f"-o {file}: cannot be written: {error.strerror or os.strerror(error.errno or 0)}",
@@ -131,34 +138,25 @@ def render(results: BuildResults) -> str:
     """Return the text of a baseline."""
     cells = sorted(results.cells.values(), key=lambda cell: cell.identity)
     tests = sorted({name for cell in cells for name in cell.tests})
-    guests = {guest: _common([c for c in cells if c.guest == guest]) for guest in _guests(cells)}
     document = tomlkit.document()
     for line in (HEADER, SECOND):
         document.add(tomlkit.comment(line.removeprefix("# ")))
-    document.add("schema", tomlkit.item(SCHEMA))
-    document.add("build", tomlkit.item(results.build))
-    document.add("version", tomlkit.item(results.version))
-    document.add("count", tomlkit.item(len(cells)))
-    document.add("tests", tomlkit.item(tests).multiline(True))
-    document.add("definitions", _table(sorted(results.definitions.items())))
+    document.update({"schema": SCHEMA, "build": results.build, "version": results.version, "count": len(cells)})
+    document["tests"] = tomlkit.item(tests).multiline(True)
+    document["definitions"] = dict(sorted(results.definitions.items()))
     if protections := {short_digest(cell.protection): cell.protection for cell in cells if cell.protection}:
-        document.add(
-            "protection", _table((key, _table(sorted(protections[key].items()))) for key in sorted(protections))
-        )
-    document.add("guests", _table((guest, _inline(parts)) for guest, parts in guests.items() if parts))
-    sections = tomlkit.table(is_super_table=True)
-    for guest, common in guests.items():
-        lines = ((c.variant, _line(c, tests, common)) for c in cells if c.guest == guest)
-        sections.add(guest, _table(lines))
-    document.add("cells", sections)
+        document["protection"] = {key: dict(sorted(protections[key].items())) for key in sorted(protections)}
+    # The environment of a guest is that of its stock cell, or else of the first that has one.
+    common: dict[str, Mapping[str, str]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell.guest, cell.variant != "stock")):
+        if cell.environment:
+            common.setdefault(cell.guest, cell.environment)
+    document["guests"] = {guest: _inline(environment) for guest, environment in common.items()}
+    lines: dict[str, dict[str, InlineTable]] = {}
+    for cell in cells:
+        lines.setdefault(cell.guest, {})[cell.variant] = _line(cell, tests, common.get(cell.guest, {}))
+    document["cells"] = lines
     return tomlkit.dumps(document)
-
-
-def _table(rows: Iterable[tuple[str, Any]]) -> Table:
-    table = tomlkit.table()
-    for key, value in rows:
-        table.add(key, value)
-    return table
 
 
 def _inline(values: Mapping[str, Any]) -> InlineTable:
@@ -173,34 +171,21 @@ def _line(cell: CellSummary, tests: list[str], common: Mapping[str, str]) -> Inl
     if cell.cause is not None:
         line["cause"] = cell.cause
     for outcome in NOT_PASSED:
-        if names := sorted(name for name, found in cell.tests.items() if found is outcome):
-            line[str(outcome)] = names
-    if absent := [name for name in tests if name not in cell.tests]:
-        # A cell without a result has no tests at all.
-        line |= {ABSENT: absent} if cell.tests else {}
-    if cell.protection:
-        line["protection"] = short_digest(cell.protection)
+        line[outcome] = sorted(name for name, of_test in cell.tests.items() if of_test is outcome)
+    # A cell without a result has no tests at all.
+    line["absent"] = [name for name in tests if name not in cell.tests] if cell.tests else []
+    line["protection"] = short_digest(cell.protection) if cell.protection else ""
     if cell.environment:
         own = {part: cell.environment.get(part, "") for part in PARTS}
-        different = {part: value for part, value in own.items() if value != common.get(part, "")}
-        line |= {"environment": _inline(different)} if different else {}
-    return _inline(line)
-
-
-def _guests(cells: Iterable[CellSummary]) -> list[str]:
-    return list(dict.fromkeys(cell.guest for cell in cells))
-
-
-def _common(cells: list[CellSummary]) -> dict[str, str]:
-    """Return the environment of a guest: that of its stock cell, or else of the first that has one."""
-    known = sorted((cell for cell in cells if cell.environment), key=lambda cell: cell.variant != "stock")
-    return dict(known[0].environment) if known else {}
+        line["environment"] = {part: text for part, text in own.items() if text != common.get(part, "")}
+    if line.get("environment"):
+        line["environment"] = _inline(line["environment"])
+    return _inline({str(key): value for key, value in line.items() if value})
 
 
 def _cell(file: BaselineFile, guest: str, variant: str, line: CellLine) -> CellSummary:
-    has_tests = line.status in (Status.PASS, Status.XPASS, Status.FAIL, Status.XFAIL)
-    could_run = not line.status.could_not_run
-    environment = {**file.guests.get(guest, {}), **line.environment} if could_run else {}
+    has_tests = line.status not in WITHOUT_TESTS
+    environment = {} if line.status.could_not_run else {**file.guests.get(guest, {}), **line.environment}
     return CellSummary(
         guest=guest,
         variant=variant,

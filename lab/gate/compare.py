@@ -2,13 +2,12 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from enum import StrEnum
 
 from pydantic import Field
 
-from lab.gate import results
-from lab.gate.results import BuildResults, CellSummary, EnvironmentChange, Identity
+from lab.gate.results import BuildResults, CellSummary, EnvironmentChange, Identity, environment_changes
 from lab.record import Entry, Outcome, Status
 from lab.verdict.protection import lost
 
@@ -40,10 +39,6 @@ class Seen(Entry):
 
     status: Status
     cause: str | None = None
-
-    @property
-    def has_result(self) -> bool:
-        return not self.status.could_not_run and self.status is not Status.NOT_APPLICABLE
 
     def __str__(self) -> str:
         return " ".join(filter(None, [self.status, self.cause]))
@@ -86,10 +81,6 @@ class CellDifference(Entry):
     @property
     def name(self) -> str:
         return f"{self.guest} {self.variant}"
-
-    @property
-    def has_both_results(self) -> bool:
-        return all(seen is not None and seen.has_result for seen in (self.old, self.new))
 
 
 class Side(Entry):
@@ -146,17 +137,20 @@ class Comparison(Entry):
     @property
     def compared(self) -> int:
         """The number of cells that have a result on both sides."""
-        return sum(cell.has_both_results for cell in self.cells)
+        return sum(_has_result(cell.old) and _has_result(cell.new) for cell in self.cells)
 
 
-def both_builds(cells: Iterable[Identity], old: BuildResults, new: BuildResults) -> str:
+def _has_result(cell: Seen | CellSummary | None) -> bool:
+    return cell is not None and not cell.status.could_not_run and cell.status is not Status.NOT_APPLICABLE
+
+
+def both_builds(cells: Sequence[Identity], old: BuildResults, new: BuildResults) -> str:
     """Return the command line that runs these cells with both builds; empty without cells or a second build."""
-    known = list(cells)
-    if not known or old.build == new.build:
+    if not cells or old.build == new.build:
         return ""
     words = ["lab", "matrix"]
-    words += [word for guest in dict.fromkeys(guest for guest, _ in known) for word in ("-g", guest)]
-    words += [word for variant in dict.fromkeys(variant for _, variant in known) for word in ("-v", variant)]
+    for option, names in zip(("-g", "-v"), zip(*cells, strict=True), strict=True):
+        words += [word for name in dict.fromkeys(names) for word in (option, name)]
     for side in (old, new):
         # A baseline holds no paths, so a local wheel has to be named by the reader.
         words += ["--build", side.argument or f"WHEEL-OF-{side.build}"]
@@ -172,17 +166,11 @@ def compare(old: BuildResults, new: BuildResults) -> Comparison:
     identities = [*new.cells, *(identity for identity in old.cells if identity not in new.cells)]
     cells = [_cell(old, new, *identity) for identity in identities]
     touched = [(cell.guest, cell.variant) for cell in cells if cell.environment]
-    return Comparison(
-        old=_side(old),
-        new=_side(new),
-        cells=cells,
-        both_builds=both_builds(touched, old, new),
-    )
-
-
-def _side(results: BuildResults) -> Side:
-    folder = str(results.folder) if results.folder else ""
-    return Side(source=results.source, build=results.build, version=results.version, folder=folder)
+    sides = [
+        Side(source=side.source, build=side.build, version=side.version, folder=str(side.folder or ""))
+        for side in (old, new)
+    ]
+    return Comparison(old=sides[0], new=sides[1], cells=cells, both_builds=both_builds(touched, old, new))
 
 
 def _cell(old: BuildResults, new: BuildResults, guest: str, variant: str) -> CellDifference:
@@ -191,8 +179,6 @@ def _cell(old: BuildResults, new: BuildResults, guest: str, variant: str) -> Cel
     changed = _environment(old, new, before, now)
     if (guest, variant) in new.elsewhere or (before is None and (guest, variant) in old.elsewhere):
         difference, reason = Difference.COULD_NOT_RUN, IN_ANOTHER_SHARD
-    elif now is None:
-        difference, reason = _missing(before)
     else:
         difference, reason = _difference(before, now, tests)
     weaker = _protection(before, now)
@@ -216,33 +202,25 @@ def _cell(old: BuildResults, new: BuildResults, guest: str, variant: str) -> Cel
     )
 
 
-def _missing(before: CellSummary | None) -> tuple[Difference, str]:
-    """Judge a cell that the new side does not have."""
-    if before is None or before.status.could_not_run or before.status is Status.NOT_APPLICABLE:
+def _difference(
+    before: CellSummary | None, now: CellSummary | None, tests: list[TestChange]
+) -> tuple[Difference, str]:
+    """Judge a cell by what it did on both sides, and say why."""
+    if now is None and _has_result(before):
+        return Difference.VANISHED, "this run was not asked for it"
+    if now is None:
         # There was no result that could be lost.
         return Difference.UNCHANGED, "had no result, and this run was not asked for it"
-    return Difference.VANISHED, "this run was not asked for it"
-
-
-def _difference(
-    before: CellSummary | None, now: CellSummary, tests: list[TestChange]
-) -> tuple[Difference, str]:
-    """Judge a cell that the new side has."""
     if now.status.could_not_run:
         return Difference.COULD_NOT_RUN, now.reason
-    if now.status is Status.NOT_APPLICABLE:
-        if before is None or before.status is Status.NOT_APPLICABLE or before.status.could_not_run:
-            return Difference.UNCHANGED, now.reason
+    if now.status is Status.NOT_APPLICABLE and _has_result(before):
         return Difference.VANISHED, f"it does not apply any more: {now.reason}".rstrip(": ")
+    if now.status is Status.NOT_APPLICABLE:
+        return Difference.UNCHANGED, now.reason
     if before is None:
         return Difference.NEW, now.reason
-    if before.status.could_not_run or before.status is Status.NOT_APPLICABLE:
+    if not _has_result(before):
         return Difference.NEW, f"no result before ({before.status})"
-    return _ran_twice(before, now, tests)
-
-
-def _ran_twice(before: CellSummary, now: CellSummary, tests: list[TestChange]) -> tuple[Difference, str]:
-    """Judge a cell that has a result on both sides."""
     match before.status, now.status:
         case Status.FLAKY, Status.FLAKY:
             return Difference.UNCHANGED, now.reason
@@ -307,10 +285,5 @@ def _environment(
     """Return what changed under a cell that has a result on both sides."""
     if before is None or now is None or before.status.could_not_run or now.status.could_not_run:
         return []
-
-    def definitions(side: BuildResults) -> Mapping[str, str]:
-        names = results.concerning(side.definitions, now.guest, now.variant)
-        return {name: side.definitions[name] for name in names}
-
-    changes = results.environment_changes(before.environment, now.environment)
-    return changes + results.environment_changes(definitions(old), definitions(new))
+    changes = environment_changes(before.environment, now.environment)
+    return changes + environment_changes(old.definitions_of(now), new.definitions_of(now))

@@ -1,7 +1,6 @@
 """The gate's decision over a comparison: may this build be released?"""
 
 import datetime
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +11,7 @@ from lab.base.errors import UsageError
 from lab.gate import expectations, results
 from lab.gate.compare import CellDifference, Comparison, Difference, compare
 from lab.gate.expectations import Expectations, ExpectedFailure, Judgement
-from lab.gate.results import BuildResults, Identity
+from lab.gate.results import BuildResults
 from lab.record import Entry, RunResult
 
 NO_EXPECTATIONS = Judgement()
@@ -80,7 +79,7 @@ def decide(comparison: Comparison, judgement: Judgement = NO_EXPECTATIONS) -> De
             f"{comparison.new} and {comparison.old} have no cell in common, so there is nothing to compare",
             hint="compare runs of the same plan: the same --set, or the same guests and variants",
         )
-    covered: Mapping[tuple[str, str], ExpectedFailure] = judgement.covered
+    covered = judgement.covered
     return Decision(
         comparison=comparison,
         blocking=[
@@ -102,15 +101,13 @@ def decide(comparison: Comparison, judgement: Judgement = NO_EXPECTATIONS) -> De
 
 def _other_plan(comparison: Comparison) -> list[str]:
     """Name the guests and variants of the old side of which the new side was asked for no cell."""
-    asked = [cell for cell in comparison.cells if cell.new or cell.difference is Difference.COULD_NOT_RUN]
+    planned = [cell for cell in comparison.cells if cell.new or cell.difference is Difference.COULD_NOT_RUN]
+    guests, variants = {cell.guest for cell in planned}, {cell.variant for cell in planned}
     vanished = comparison.of(Difference.VANISHED)
-    guests = {cell.guest for cell in asked}
-    variants = {cell.variant for cell in asked}
     lost = [f"guest {cell.guest}" for cell in vanished if cell.guest not in guests]
     # A variant that went with its guests is not told twice.
-    lost += [
-        f"variant {cell.variant}" for cell in vanished if cell.guest in guests and cell.variant not in variants
-    ]
+    with_guest = [cell for cell in vanished if cell.guest in guests]
+    lost += [f"variant {cell.variant}" for cell in with_guest if cell.variant not in variants]
     return list(dict.fromkeys(lost))
 
 
@@ -121,14 +118,6 @@ class PlannedGate:
     old: BuildResults | str
     build: str
     expected: Expectations | None = None
-
-    def check(self, planned: Collection[Identity]) -> None:
-        """Raise UsageError if the run will have no cell that the old side has."""
-        if isinstance(self.old, BuildResults) and not self.old.cells.keys() & set(planned):
-            raise UsageError(
-                f"this run and boxlite {self.old.build} ({self.old.source}) have no cell in common",
-                hint="gate with a baseline of the same plan: the same --set, or the same guests and variants",
-            )
 
     def decide(self, run: RunResult, folder: Path) -> Decision:
         """Decide over the run. Raises UsageError as `decide` does."""

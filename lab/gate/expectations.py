@@ -3,10 +3,10 @@
 import datetime
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,11 +118,6 @@ def read(file: Path) -> Expectations:
     return Expectations(file, toml.validate(file, _table(file), _File[ExpectedFailure]).expect)
 
 
-def read_drafts(file: Path) -> list[Draft]:
-    """Read a file in which values may still have to be filled in. Raises UsageError."""
-    return list(toml.validate(file, _table(file), _File[Draft]).expect.values())
-
-
 def judge(expectations: Expectations, results: BuildResults, today: datetime.date) -> Judgement:
     """Find the cells that the expectations cover, and the expectations that do not hold."""
     covered: dict[Identity, ExpectedFailure] = {}
@@ -130,40 +125,35 @@ def judge(expectations: Expectations, results: BuildResults, today: datetime.dat
     for name, expected in expectations.expect.items():
         matched = [cell for cell in results.cells.values() if expected.matches(*cell.identity)]
         covered |= {cell.identity: expected for cell in matched if expected.covers(cell)}
-        said = filter(None, [expected.expiry(results.version, today), *_faults(expected, matched, results)])
-        problems += [f"{expectations.file}: expect.{name}: {fault}" for fault in said]
+        faults = [expected.expiry(results.version, today)]
+        # If it matches no cell of this run, another shard of the plan may have such a cell.
+        if matched or not any(expected.matches(*identity) for identity in results.elsewhere):
+            faults.append(_fault(expected, matched))
+        problems += [f"{expectations.file}: expect.{name}: {fault}" for fault in faults if fault]
     return Judgement(covered, problems)
 
 
-def _faults(expected: ExpectedFailure, matched: Sequence[CellSummary], results: BuildResults) -> Iterable[str]:
-    """Say why an expectation does not describe what its cells did."""
+def _fault(expected: Draft, matched: Sequence[CellSummary]) -> str:
+    """Say why an expectation does not describe what its cells did; empty if it does, or if none of them ran."""
     if not matched:
-        # Another shard of the plan may have such a cell.
-        if not any(expected.matches(*identity) for identity in results.elsewhere):
-            yield "matches no cell of this run: remove it"
-        return
-    passed = [cell for cell in matched if cell.status in PASSED]
-    if passed:
-        yield f"{names(passed)} {'passes' if len(passed) == 1 else 'pass'}: remove it, or match fewer cells"
-        return
+        return "matches no cell of this run: remove it"
+    if passed := [cell for cell in matched if cell.status in PASSED]:
+        names = ", ".join(f"{cell.guest} {cell.variant}" for cell in passed)
+        return f"{names} {'passes' if len(passed) == 1 else 'pass'}: remove it, or match fewer cells"
     ran = [cell for cell in matched if not cell.status.could_not_run]
-    if ran and not any(expected.covers(cell) for cell in ran):
-        yield f"covers no failure: {'; '.join(_what(expected, cell) for cell in ran)}"
-
-
-def _what(expected: ExpectedFailure, cell: CellSummary) -> str:
-    """Say why an expectation does not cover a cell that did not pass."""
-    name = f"{cell.guest} {cell.variant}"
-    if cell.status not in FAILED:
-        return f"{name} is {cell.status}"
-    if cell.cause != expected.cause:
-        return f"{name} fails for {cell.cause}"
-    more = sorted(set(cell.failed) - set(expected.tests or ()))
-    return f"{name}: {', '.join(more)} failed too"
-
-
-def names(cells: Iterable[CellSummary]) -> str:
-    return ", ".join(f"{cell.guest} {cell.variant}" for cell in cells)
+    if not ran or any(expected.covers(cell) for cell in ran):
+        return ""
+    others = []
+    for cell in ran:
+        name = f"{cell.guest} {cell.variant}"
+        if cell.status not in FAILED:
+            others.append(f"{name} is {cell.status}")
+        elif cell.cause != expected.cause:
+            others.append(f"{name} fails for {cell.cause}")
+        else:
+            more = sorted(set(cell.failed) - set(expected.tests or ()))
+            others.append(f"{name}: {', '.join(more)} failed too")
+    return f"covers no failure: {'; '.join(others)}"
 
 
 def _table(file: Path) -> dict[str, Any]:
@@ -172,17 +162,14 @@ def _table(file: Path) -> dict[str, Any]:
     entries = table.get("expect", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageError(f"{file}: expect: expected tables that begin with [[expect]], found {entries!r}")
-    return table | {
-        "expect": {
-            f"{number} ({entry.get('guest')} {entry.get('variant')})": _with_text_dates(entry)
-            for number, entry in enumerate(entries, 1)
+    named = {}
+    for number, entry in enumerate(entries, 1):
+        # TOML's own dates become text. A date with a time stays what it is, and is refused.
+        values = {
+            key: value.isoformat() if type(value) is datetime.date else value for key, value in entry.items()
         }
-    }
-
-
-def _with_text_dates(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn TOML's own dates into text. A date with a time stays what it is, and is refused."""
-    return {key: value.isoformat() if type(value) is datetime.date else value for key, value in entry.items()}
+        named[f"{number} ({entry.get('guest')} {entry.get('variant')})"] = values
+    return table | {"expect": named}
 
 
 def _date(text: str) -> datetime.date | None:
@@ -204,8 +191,10 @@ HEAD: Final = """\
 # Failures of boxlite that are known and accepted for now; `lab gate --expect` reads them.
 # An entry fails the gate once it has expired, matches nothing, or its cells pass.
 """
-ENTRY: Final = re.compile(r"\s*\[\[\s*expect\s*\]\]\s*(#.*)?")
-FLAG: Final = "# lab expect: "
+# The beginning of an entry, with the comments right above it.
+ENTRY: Final = re.compile(
+    r"^(?:#.*\n)*(?P<table>[ \t]*\[\[[ \t]*expect[ \t]*\]\][ \t]*(?:#.*)?\r?)$", re.MULTILINE
+)
 FILL: Final = {
     "bug": "the link to the bug",
     "reason": "why this failure is accepted for now",
@@ -216,13 +205,13 @@ FILL: Final = {
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A file's text before and after, and what was done to it."""
+    """A file's text before and after, how many entries changed, and at which others a person has to look."""
 
     before: str
     after: str
     added: int
     removed: int
-    flagged: int
+    look_at: Sequence[str]
 
     def diff(self, name: str) -> str:
         """Return the change as a unified diff; empty if there is none."""
@@ -234,93 +223,49 @@ def rewrite(file: Path, cells: Sequence[CellSummary]) -> Rewritten:
     """Make a file of expectations fit what cells did.
 
     Failed cells that no entry covers get one each. An entry whose cells all ran and show no such failure is
-    removed; where it is not clear, a comment above it says what a person should look at.
+    removed with the comment right above it. Where it is not clear, a person has to look.
 
     Raises UsageError if the file has anything else than `[[expect]]` tables.
     """
     before = file.read_text() if file.exists() else ""
-    drafts = read_drafts(file) if file.exists() else []
-    head, blocks = _split(before)
-    if len(blocks) != len(drafts):
+    drafts = toml.validate(file, _table(file), _File[Draft]).expect if file.exists() else {}
+    # A comment at the top belongs to the file.
+    starts = [entry.start() or entry.start("table") for entry in ENTRY.finditer(before)]
+    bounds = [*starts, len(before)]
+    if len(starts) != len(drafts):
         raise UsageError(f"{file}: expected every entry as a table that begins with a line [[expect]]")
-    kept, removed, flagged = [], 0, 0
-    for draft, block in zip(drafts, blocks, strict=True):
-        text = "".join(line for line in block if not line.startswith(FLAG))
-        stale, flag = _look_at(draft, [cell for cell in cells if draft.matches(*cell.identity)])
-        removed += stale
-        flagged += bool(flag)
-        if stale:
-            kept.append(_comments_below(block))
-        else:
-            kept.append(f"{FLAG}{flag}\n{text}" if flag else text)
+    text = before[: bounds[0]] if before else HEAD
+    removed = 0
+    look_at: list[str] = []
+    for (name, draft), (start, end) in zip(drafts.items(), pairwise(bounds), strict=True):
+        matched = [cell for cell in cells if draft.matches(*cell.identity)]
+        unclear = [cell for cell in matched if cell.status.could_not_run or cell.status is Status.FLAKY]
+        if matched and not unclear and not any(map(draft.covers, matched)):
+            removed += 1
+            lines = before[start:end].splitlines(keepends=True)
+            # Comments between an entry and the next one belong to neither.
+            below = takewhile(lambda line: line.startswith("#") or not line.strip(), reversed(lines))
+            text += "".join([*below][::-1]).lstrip("\n")
+            continue
+        text += before[start:end]
+        if fault := _fault(draft, matched):
+            look_at.append(f"expect.{name}: {fault}")
     new = [
         _entry(cell)
         for cell in cells
-        if cell.status is Status.FAIL and not any(draft.covers(cell) for draft in drafts)
+        if cell.status is Status.FAIL and not any(draft.covers(cell) for draft in drafts.values())
     ]
-    after = _join([head if before else HEAD, *kept], new)
-    return Rewritten(before, after, len(new), removed, flagged)
-
-
-def _look_at(draft: Draft, matched: Sequence[CellSummary]) -> tuple[bool, str]:
-    """Return whether an entry is to be removed, or else what a person should look at."""
-    covered = [cell for cell in matched if draft.covers(cell)]
-    passed = [cell for cell in matched if cell.status in PASSED]
-    unclear = [cell for cell in matched if cell.status.could_not_run or cell.status is Status.FLAKY]
-    if not matched:
-        return False, "these runs have no cell that it matches"
-    if covered:
-        return (
-            False,
-            f"no failure any more, so match fewer cells: {names(passed)}" if passed else "",
-        )
-    if unclear:
-        return False, f"cannot be judged: {names(unclear)}"
-    return True, ""
-
-
-def _split(text: str) -> tuple[str, list[list[str]]]:
-    """Split a file into what is above the first entry, and its entries with the comments right above each."""
-    lines = text.splitlines(keepends=True)
-    starts = []
-    for number, line in enumerate(lines):
-        if ENTRY.fullmatch(line.rstrip("\r\n")):
-            start = number
-            while start > 0 and lines[start - 1].startswith("#"):
-                start -= 1
-            starts.append(start or _after_top_comment(lines, number))
-    bounds = [*starts, len(lines)]
-    return "".join(lines[: bounds[0]]), [lines[start:end] for start, end in pairwise(bounds)]
-
-
-def _after_top_comment(lines: Sequence[str], number: int) -> int:
-    """Return where an entry begins that is right below the comment at the top: that one belongs to the file."""
-    while number > 0 and lines[number - 1].startswith(FLAG):
-        number -= 1
-    return number
-
-
-def _comments_below(block: Sequence[str]) -> str:
-    """Return the comments between an entry and the next one, which do not belong to either."""
-    end = len(block)
-    while end > 0 and (block[end - 1].startswith("#") or not block[end - 1].strip()):
-        end -= 1
-    return "".join(block[end:]).lstrip("\n")
-
-
-def _join(kept: Iterable[str], new: Iterable[str]) -> str:
-    """Join the parts of a file; new entries have a line before them."""
-    text = "".join(kept)
     for entry in new:
         text = f"{text.rstrip()}\n\n{entry}" if text.strip() else entry
-    return text.rstrip("\n") + "\n"
+    return Rewritten(before, text.rstrip("\n") + "\n", len(new), removed, look_at)
 
 
 def _entry(cell: CellSummary) -> str:
     """Return an entry for one cell. A cause identifies a failure; an unknown one needs the tests for that."""
+    cause = cell.cause or UNKNOWN
     table = tomlkit.table()
-    table.update({"guest": cell.guest, "variant": cell.variant, "cause": cell.cause or UNKNOWN})
-    if (cell.cause or UNKNOWN) == UNKNOWN:
+    table.update({"guest": cell.guest, "variant": cell.variant, "cause": cause})
+    if cause == UNKNOWN:
         table["tests"] = sorted(cell.failed)
     table.update({key: f"{FILL_IN}{what}" for key, what in FILL.items()})
     comment = f"# {cell.reason}\n" if cell.reason else ""

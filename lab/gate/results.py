@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,7 @@ from lab import builds
 from lab.base.errors import UsageError, unknown_name
 from lab.base.files import plain
 from lab.probes import Facts
-from lab.record import BuildRecord, CellResult, Entry, Outcome, RunInfo, RunResult, Status
+from lab.record import CellResult, Entry, Outcome, RunInfo, RunResult, Status
 from lab.verdict.protection import words
 
 # The parts of a cell's environment, in the order in which files and reports have them. A part that is missing
@@ -70,12 +70,6 @@ def definitions(run: RunResult) -> dict[str, str]:
         if name in cells or name in COMMON or name.startswith("suite ")
     }
     return {"rootfs": "the lab's own"} | kept if kept else {}
-
-
-def concerning(names: Iterable[str], guest: str, variant: str) -> list[str]:
-    """Return the names of those definitions that decide what a cell does."""
-    own = (f"guest {guest}", f"variant {variant}", *COMMON)
-    return [name for name in names if name in own or name.startswith("suite ")]
 
 
 def environment_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[EnvironmentChange]:
@@ -176,13 +170,19 @@ class BuildResults:
     elsewhere: frozenset[Identity] = frozenset()
     folder: Path | None = None
 
+    def definitions_of(self, cell: CellSummary) -> dict[str, str]:
+        """Return the digests of the definitions that decide what a cell does."""
+        own = (f"guest {cell.guest}", f"variant {cell.variant}", *COMMON)
+        definitions = self.definitions.items()
+        return {name: digest for name, digest in definitions if name in own or name.startswith("suite ")}
+
 
 def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
     """Reduce a run to what its cells did with one build, which must be one of the run's."""
-    # A shard may have no cell of one of the plan's builds.
-    described = {record.name: record for record in run.run.builds} | _records(run)
-    record = described[build]
+    record = next(record for record in run.run.builds if record.name == build)
     cells = [_summary(cell, run, folder) for cell in run.cells if cell.build == build]
+    plan = [name.split("/") for name in run.run.shard.plan] if run.run.shard else []
+    planned = {(guest, variant) for guest, variant, planned_build in plan if planned_build == build}
     return BuildResults(
         source=f"run {_word(run.run.id)}",
         build=_word(record.name),
@@ -190,36 +190,37 @@ def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
         argument=builds.argument(record),
         cells={cell.identity: cell for cell in cells},
         definitions=definitions(run),
-        elsewhere=_elsewhere(run, build),
+        elsewhere=frozenset(planned - {cell.identity for cell in cells}),
         folder=folder,
     )
 
 
 def build_names(run: RunResult) -> list[str]:
     """Return the names of the builds that a run tested, in the order of its command line."""
-    return list(_records(run))
+    # A shard may have no cell of one of the plan's builds.
+    tested = {cell.build for cell in run.cells}
+    return [record.name for record in run.run.builds if record.name in tested]
 
 
 def choose_build(run: RunResult, wanted: str | None, option: str) -> str:
     """Return the name of one of a run's builds, named by `option`; it may be left out if there is only one.
 
-    Raises UsageError for a run without results, for an unknown build, and if it must be named.
+    Raises UsageError for an unknown build, and if it must be named.
     """
-    known = _records(run)
-    if not known:
-        raise UsageError(f"run {run.run.id} has no cells", hint="name a run that tested something")
+    names = build_names(run)
     if wanted is None:
-        if len(known) > 1:
+        if len(names) > 1:
             raise UsageError(
-                f"run {run.run.id} tested several builds: {', '.join(known)}",
+                f"run {run.run.id} tested several builds: {', '.join(names)}",
                 hint=f"choose one with {option} BUILD",
             )
-        return next(iter(known))
-    if wanted in known:
+        return names[0]
+    if wanted in names:
         return wanted
-    same = [name for name, record in known.items() if wanted in (record.version, builds.argument(record))]
+    described = [record for record in run.run.builds if record.name in names]
+    same = [record.name for record in described if wanted in (record.version, builds.argument(record))]
     if len(same) != 1:
-        raise unknown_name(f"build of run {run.run.id}", wanted, known)
+        raise unknown_name(f"build of run {run.run.id}", wanted, names)
     return same[0]
 
 
@@ -229,45 +230,38 @@ def choose_pair(run: RunResult, old: str | None, new: str | None, options: tuple
     Of exactly two builds, the first is the old one; if only one of them is named, the other is the other side.
     Raises UsageError if it is not clear which builds are meant.
     """
-    known = build_names(run)
-    if len(known) == 2 and (old is None or new is None):
-        if old is not None:
-            old = choose_build(run, old, options[0])
-            new = next(name for name in known if name != old)
-        elif new is not None:
-            new = choose_build(run, new, options[1])
-            old = next(name for name in known if name != new)
-        else:
-            old, new = known
-    if len(known) == 1:
+    names = build_names(run)
+    if len(names) == 1:
         raise UsageError(
-            f"run {run.run.id} tested one build, {known[0]}: there is no other to compare it with",
+            f"run {run.run.id} tested one build, {names[0]}: there is no other to compare it with",
             hint="name a second run, or run both builds: lab matrix --build OLD --build NEW",
         )
+    if len(names) == 2 and old is None:
+        new = choose_build(run, new, options[1]) if new is not None else names[1]
+        old = next(name for name in names if name != new)
+    elif len(names) == 2 and new is None:
+        old = choose_build(run, old, options[0])
+        new = next(name for name in names if name != old)
     pair = choose_build(run, old, options[0]), choose_build(run, new, options[1])
     if pair[0] == pair[1]:
-        raise UsageError(f"{' and '.join(options)} both name {pair[0]}", hint=f"builds: {', '.join(known)}")
+        raise UsageError(f"{' and '.join(options)} both name {pair[0]}", hint=f"builds: {', '.join(names)}")
     return pair
 
 
-def _records(run: RunResult) -> dict[str, BuildRecord]:
-    """Return the builds that have cells, by name. An old or damaged record may not describe all of them."""
-    tested = dict.fromkeys(cell.build for cell in run.cells)
-    described = {record.name: record for record in run.run.builds if record.name in tested}
-    return described | {
-        name: BuildRecord(name=name, version=name, source=name) for name in tested if name not in described
-    }
-
-
 def _summary(cell: CellResult, run: RunResult, folder: Path) -> CellSummary:
-    without = cell.status in WITHOUT_TESTS
+    tests = [] if cell.status in WITHOUT_TESTS else cell.tests
+    cause = None if cell.status in WITHOUT_TESTS else cell.cause
     return CellSummary(
         guest=_word(cell.guest),
         variant=_word(cell.variant),
         status=cell.status,
-        cause=None if without or cell.cause is None else _word(cell.cause),
-        tests={} if without else {_word(test.name): test.outcome for test in cell.tests},
-        protection={} if without else _protection(cell),
+        cause=None if cause is None else _word(cause),
+        tests={_word(test.name): test.outcome for test in tests},
+        protection={
+            _word(test.name): sorted(_word(word) for word in words(test.protection))
+            for test in tests
+            if test.protection
+        },
         environment=environment_of(cell, run),
         reason=_word(cell.reason),
         evidence=folder / cell.folder if cell.evidence else None,
@@ -275,21 +269,6 @@ def _summary(cell: CellResult, run: RunResult, folder: Path) -> CellSummary:
     )
 
 
-def _protection(cell: CellResult) -> dict[str, list[str]]:
-    return {
-        _word(test.name): sorted(_word(word) for word in words(test.protection))
-        for test in cell.tests
-        if test.protection
-    }
-
-
 def _word(text: str) -> str:
     """Join text into one line that controls no terminal: a record may come from anywhere."""
     return " ".join(plain(text).split())
-
-
-def _elsewhere(run: RunResult, build: str) -> frozenset[Identity]:
-    plan = run.run.shard.plan if run.run.shard else []
-    names = [name.split("/", 2) for name in plan if name.count("/") >= 2]
-    here = {(cell.guest, cell.variant) for cell in run.cells if cell.build == build}
-    return frozenset((guest, variant) for guest, variant, of in names if of == build) - here

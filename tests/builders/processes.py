@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def lab(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
-    """The exit status of a command line, run in this process."""
+    """The exit status of a command line, run in this process. Most tests use the fixture `run_lab`."""
     monkeypatch.setattr(sys, "argv", ["lab", *map(str, arguments)])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as ended:
@@ -65,8 +65,20 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
     return ended.value.code
 
 
-def rows_listed(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
-    return [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
+class Printed(str):
+    """What a command line printed: all of it, standard output first, and each stream by itself."""
+
+    __slots__ = ("err", "out")
+    out: str
+    err: str
+
+
+# The fixture `run_lab`: an exit status and a command line.
+RunLab = Callable[..., Printed]
+
+
+def rows_listed(printed: str) -> list[list[str]]:
+    return [re.split("  +", line) for line in printed.splitlines()]
 
 
 def interrupt_runs(monkeypatch: pytest.MonkeyPatch) -> None:

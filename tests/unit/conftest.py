@@ -22,6 +22,7 @@ from lab.run.journal import Journal
 from tests.builders import rust
 from tests.builders.guests import EMULATION, Bench, without_machines
 from tests.builders.mirror import Mirror, SigningKey, definitions, key_ring, serving
+from tests.builders.processes import Printed, RunLab, run_main
 
 
 @pytest.fixture
@@ -111,6 +112,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where these labs keep their things; nobody has made it yet."""
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def run_lab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> RunLab:
+    """Runs a command line in this process and returns what it printed. None: whatever its exit status is."""
+
+    def run(status: int, *words: object) -> Printed:
+        capfd.readouterr()
+        ended = run_main(monkeypatch, *words)
+        out, err = capfd.readouterr()
+        assert status in (None, ended), out + err
+        printed = Printed(out + err)
+        printed.out, printed.err = out, err
+        return printed
+
+    return run
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from tests.builders.facts import facts
 
 PASS, FAIL, XFAIL, XPASS = Status.PASS, Status.FAIL, Status.XFAIL, Status.XPASS
 FLAKY, NOT_APPLICABLE, ERROR, NOT_RUN = Status.FLAKY, Status.NOT_APPLICABLE, Status.ERROR, Status.NOT_RUN
+PASSES, FAILS = Outcome.PASS, Outcome.FAIL
 
 
 @pytest.mark.parametrize(
@@ -63,44 +64,31 @@ def test_another_cause_is_told_even_if_the_same_tests_fail(status: Status) -> No
     assert found.tests == []
 
 
-def test_more_tests_that_fail_for_the_same_cause_are_a_regression_and_named() -> None:
-    found = compared(done(XFAIL), done(FAIL, tests={"control": Outcome.FAIL}))
-    assert found.difference is Difference.REGRESSED
-    assert [str(test) for test in found.tests] == ["control: pass -> fail"]
-
-
-def test_tests_that_a_cause_must_fail_and_that_pass_are_an_unexpected_pass() -> None:
-    found = compared(done(XFAIL), done(FAIL, tests={"isolates": Outcome.PASS}))
-    assert found.difference is Difference.UNEXPECTED_PASS
-    assert [str(test) for test in found.tests] == ["isolates: fail -> pass"]
-
-
-def test_a_failed_cell_in_which_fewer_tests_fail_is_partly_fixed() -> None:
-    found = compared(done(FAIL), done(FAIL, tests={"isolates": Outcome.PASS}))
-    assert found.difference is Difference.FIXED
-
-
-def test_counts_hide_nothing_if_one_test_is_fixed_and_another_breaks() -> None:
-    swapped: dict[str, Outcome | None] = {"isolates": Outcome.PASS, "control": Outcome.FAIL}
-    assert compared(done(FAIL), done(FAIL, tests=swapped)).difference is Difference.REGRESSED
-
-
 @pytest.mark.parametrize(
-    ("status", "test", "gone"),
-    [(PASS, "isolates", None), (FAIL, "isolates", None), (FAIL, "isolates", Outcome.NOT_RUN)],
+    ("old", "new", "changed", "difference", "told"),
+    [
+        (XFAIL, FAIL, {"control": FAILS}, Difference.REGRESSED, ["control: pass -> fail"]),
+        # The cause must fail it.
+        (XFAIL, FAIL, {"isolates": PASSES}, Difference.UNEXPECTED_PASS, ["isolates: fail -> pass"]),
+        (FAIL, FAIL, {"isolates": PASSES}, Difference.FIXED, ["isolates: fail -> pass"]),
+        # Counts would hide that one is fixed and another breaks.
+        (
+            *(FAIL, FAIL, {"isolates": PASSES, "control": FAILS}, Difference.REGRESSED),
+            ["control: pass -> fail", "isolates: fail -> pass"],
+        ),
+        (PASS, PASS, {"isolates": None}, Difference.VANISHED, ["isolates: pass -> not in the suite"]),
+        (FAIL, FAIL, {"isolates": None}, Difference.VANISHED, ["isolates: fail -> not in the suite"]),
+        (FAIL, FAIL, {"isolates": Outcome.NOT_RUN}, Difference.VANISHED, ["isolates: fail -> not-run"]),
+        (PASS, PASS, {"new": PASSES}, Difference.TESTS_CHANGED, ["new: not in the suite -> pass"]),
+        (XFAIL, XFAIL, {"new": FAILS}, Difference.TESTS_CHANGED, ["new: not in the suite -> fail"]),
+        (FAIL, FAIL, {"new": FAILS}, Difference.REGRESSED, ["new: not in the suite -> fail"]),
+    ],
 )
-def test_a_test_that_vanished_within_a_cell_is_named(status: Status, test: str, gone: Outcome | None) -> None:
-    found = compared(done(status), done(status, tests={test: gone}))
-    assert found.difference is Difference.VANISHED
-    assert [(each.name, each.new) for each in found.tests] == [(test, gone)]
-
-
-def test_a_test_that_is_new_changes_nothing_if_it_passes_or_fails_as_it_must() -> None:
-    new: dict[str, Outcome | None] = {"new": Outcome.PASS}
-    assert compared(done(PASS), done(PASS, tests=new)).difference is Difference.TESTS_CHANGED
-    new = {"new": Outcome.FAIL}
-    assert compared(done(XFAIL), done(XFAIL, tests=new)).difference is Difference.TESTS_CHANGED
-    assert compared(done(FAIL), done(FAIL, tests=new)).difference is Difference.REGRESSED
+def test_tests_that_changed_are_named_and_say_how_a_cell_differs(
+    old: Status, new: Status, changed: dict[str, Outcome | None], difference: Difference, told: list[str]
+) -> None:
+    found = compared(done(old), done(new, tests=changed))
+    assert (found.difference, [str(test) for test in found.tests]) == (difference, told)
 
 
 def test_a_cell_that_the_new_side_was_not_asked_for_vanished_only_if_it_had_a_result() -> None:

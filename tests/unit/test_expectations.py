@@ -11,7 +11,7 @@ from lab.gate import expectations
 from lab.gate.expectations import FILL_IN
 from lab.record import CellResult, Outcome, ShardRecord, Status
 from tests.builders.cells import done, run_with, side, write
-from tests.builders.processes import run_main
+from tests.builders.processes import Printed, RunLab
 
 TODAY = datetime.date(2026, 11, 26)
 ENTRY = {
@@ -161,16 +161,17 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
 OLD = run_with(done(Status.PASS, build="0.10.0"), done(Status.PASS, variant="a", build="0.10.0"))
 
 
-def gate(monkeypatch: pytest.MonkeyPatch, text: str, *cells: CellResult) -> object:
+def gate(run_lab: RunLab, status: int, text: str, *cells: CellResult) -> Printed:
     write(OLD, Path("old"))
     write(run_with(*cells), Path("new"))
-    return run_main(monkeypatch, "gate", "new", "--against", "old", "--expect", file_of(text))
+    return run_lab(status, "gate", "new", "--against", "old", "--expect", file_of(text))
 
 
-def test_a_known_failure_passes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    cells = [done(Status.FAIL), done(Status.PASS, variant="a")]
-    assert gate(monkeypatch, entry(until="2999-01-01"), *cells) == 0
-    said = capsys.readouterr().out
+A_PASSES = done(Status.PASS, variant="a")
+
+
+def test_a_known_failure_passes(run_lab: RunLab) -> None:
+    said = gate(run_lab, 0, entry(until="2999-01-01"), done(Status.FAIL), A_PASSES)
     assert said.startswith("gate passed: ")
     assert "debian-13 stock: fail userns-limit: the limit is too low (https://bugs.example/468, jane, " in said
 
@@ -178,42 +179,34 @@ def test_a_known_failure_passes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 @pytest.mark.parametrize(
     ("cells", "status", "verdict"),
     [
-        ([done(Status.FAIL, "userns-sysctl"), done(Status.PASS, variant="a")], 1, "1 regressed, 1 expectation"),
+        ([done(Status.FAIL, "userns-sysctl"), A_PASSES], 1, "1 regressed, 1 expectation"),
         ([done(Status.FAIL), done(Status.FAIL, variant="a")], 1, "1 regressed\n"),
-        ([done(Status.PASS), done(Status.PASS, variant="a")], 1, "gate blocked: 1 expectation does not hold"),
-        ([done(Status.ERROR), done(Status.PASS, variant="a")], 3, "gate incomplete: 1 cell could not be run"),
-        ([done(Status.FLAKY), done(Status.PASS, variant="a")], 1, "1 newly flaky, 1 expectation"),
+        ([done(Status.PASS), A_PASSES], 1, "gate blocked: 1 expectation does not hold"),
+        ([done(Status.ERROR), A_PASSES], 3, "gate incomplete: 1 cell could not be run"),
+        ([done(Status.FLAKY), A_PASSES], 1, "1 newly flaky, 1 expectation"),
         ([done(Status.FAIL)], 1, "1 vanished\n"),
     ],
 )
 def test_an_expectation_excuses_nothing_else(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    cells: list[CellResult],
-    status: int,
-    verdict: str,
+    run_lab: RunLab, cells: list[CellResult], status: int, verdict: str
 ) -> None:
-    assert gate(monkeypatch, entry(until="2999-01-01"), *cells) == status
-    assert verdict in capsys.readouterr().out
+    assert verdict in gate(run_lab, status, entry(until="2999-01-01"), *cells)
 
 
-def test_the_decision_is_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_decision_is_written(run_lab: RunLab) -> None:
     text = entry(until="2999-01-01") + entry(guest="fedora-*", until="2999-01-01")
-    assert gate(monkeypatch, text, done(Status.FAIL), done(Status.PASS, variant="a")) == 1
     fault = "expect.toml: expect.2 (fedora-* stock): matches no cell of this run: remove it"
-    assert f"expectations that do not hold:\n  {fault}\n" in capsys.readouterr().out
+    printed = gate(run_lab, 1, text, done(Status.FAIL), A_PASSES)
+    assert f"expectations that do not hold:\n  {fault}\n" in printed
     words = ["gate", "new", "--against", "old", "--expect", "expect.toml", "--format"]
-    assert run_main(monkeypatch, *words, "json") == 1
-    said = json.loads(capsys.readouterr().out)
+    said = json.loads(run_lab(1, *words, "json"))
     assert said["expectations_at_fault"] == [fault]
-    assert [each["expected"]["owner"] for each in said["known"]] == ["jane"]
-    assert run_main(monkeypatch, *words, "markdown") == 1
-    assert "## Known failures, as expected\n" in capsys.readouterr().out
+    assert [known["expected"]["owner"] for known in said["known"]] == ["jane"]
+    assert "## Known failures, as expected\n" in run_lab(1, *words, "markdown")
 
 
-def test_a_faulty_file_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gate(monkeypatch, entry(cause="gremlins", until="soon"), done(Status.PASS)) == 2
-    said = capsys.readouterr().err
+def test_a_faulty_file_is_refused(run_lab: RunLab) -> None:
+    said = gate(run_lab, 2, entry(cause="gremlins", until="soon"), done(Status.PASS)).err
     assert "cause: expected a cause" in said
     assert "until: expected a date" in said
 
@@ -227,15 +220,14 @@ def rewritten(text: str, *cells: CellResult) -> str:
     return file.read_text()
 
 
-def test_a_new_failure_is_drafted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_failure_is_drafted(run_lab: RunLab) -> None:
     cells = [
         done(Status.FAIL, reason="the limit is 0"),
         done(Status.XFAIL, variant="a"),
         done(Status.FAIL, "unknown", variant="b"),
     ]
     write(run_with(*cells), Path("new"))
-    assert run_main(monkeypatch, "expect", "new", "-o", "known.toml") == 0
-    said = capsys.readouterr().out
+    said = run_lab(0, "expect", "new", "-o", "known.toml")
     assert "--- a/known.toml\n+++ b/known.toml\n" in said
     assert (
         '+[[expect]]\n+guest = "debian-13"\n+variant = "stock"\n+cause = "userns-limit"\n+bug = "FILL' in said
@@ -248,15 +240,14 @@ def test_a_new_failure_is_drafted(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     with pytest.raises(UsageError, match="expected a value of yours"):
         expectations.read(Path("known.toml"))
     # What a person has not filled in yet is no reason to add it again.
-    assert run_main(monkeypatch, "expect", "new", "-o", "known.toml") == 0
-    assert "known.toml: nothing to change\n" in capsys.readouterr().out
+    assert "known.toml: nothing to change\n" in run_lab(0, "expect", "new", "-o", "known.toml")
     assert Path("known.toml").read_text() == text
 
 
-def test_a_dry_run_writes_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_writes_nothing(run_lab: RunLab) -> None:
     write(run_with(done(Status.FAIL)), Path("new"))
-    assert run_main(monkeypatch, "expect", "new", "-o", "known.toml", "--dry-run") == 0
-    assert "known.toml: 1 added (nothing was written)" in capsys.readouterr().out
+    printed = run_lab(0, "expect", "new", "-o", "known.toml", "--dry-run")
+    assert "known.toml: 1 added (nothing was written)" in printed
     assert not Path("known.toml").exists()
 
 
@@ -294,32 +285,27 @@ def test_nothing_changes_where_everything_holds() -> None:
     assert rewritten(COMMENTED, done(Status.FAIL), done(Status.FAIL, guest="fedora-42")) == COMMENTED
 
 
-def test_what_a_person_has_to_look_at_is_said_above_the_entry_once() -> None:
-    cells = [done(Status.FAIL), done(Status.PASS, guest="debian-12")]
-    for _ in range(2):
-        text = rewritten(COMMENTED, *cells)
-        assert text.count("# lab expect: no failure any more, so match fewer cells: debian-12 stock\n") == 1
-        assert text.count("# lab expect: these runs have no cell that it matches\n") == 1
-    assert rewritten(text, done(Status.FAIL), done(Status.FAIL, guest="fedora-42")) == COMMENTED
+def test_what_a_person_has_to_look_at_is_said_and_stays_as_it_is(run_lab: RunLab) -> None:
+    write(run_with(done(Status.FAIL), done(Status.PASS, guest="debian-12")), Path("new"))
+    said = run_lab(0, "expect", "new", "-o", file_of(COMMENTED))
+    assert (
+        "look at expect.1 (debian-* stock): debian-12 stock passes: remove it, or match fewer cells\n" in said
+    )
+    assert "look at expect.2 (fedora-* stock): matches no cell of this run: remove it\n" in said
+    assert Path("expect.toml").read_text() == COMMENTED
 
 
-def test_the_comment_at_the_top_of_a_file_stays() -> None:
-    text = rewritten(f"# ours\n{entry()}", done(Status.PASS))
-    assert text == "# ours\n"
-    for _ in range(2):
-        text = rewritten(f"# ours\n{entry()}", done(Status.ERROR))
-        assert text.splitlines()[:3] == [
-            "# ours",
-            "# lab expect: cannot be judged: debian-13 stock",
-            "[[expect]]",
-        ]
+@pytest.mark.parametrize(("status", "left"), [(Status.PASS, ""), (Status.ERROR, entry())])
+def test_the_comment_at_the_top_of_a_file_stays_and_a_cell_that_did_not_run_removes_nothing(
+    status: Status, left: str
+) -> None:
+    assert rewritten(f"# ours\n{entry()}", done(status)) == f"# ours\n{left}"
 
 
-def test_the_last_run_counts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_run_counts(run_lab: RunLab) -> None:
     write(run_with(done(Status.FAIL), done(Status.FAIL, variant="a")), Path("one"))
     write(run_with(done(Status.PASS)), Path("two"))
-    assert run_main(monkeypatch, "expect", "one", "two", "-o", "known.toml") == 0
-    assert "known.toml: 1 added\n" in capsys.readouterr().out
+    assert "known.toml: 1 added\n" in run_lab(0, "expect", "one", "two", "-o", "known.toml")
     assert 'variant = "a"' in Path("known.toml").read_text()
 
 
@@ -331,11 +317,8 @@ def test_the_last_run_counts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         ("[project]\n", "project: unknown key"),
     ],
 )
-def test_a_file_that_cannot_be_rewritten_is_left_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, said: str
-) -> None:
+def test_a_file_that_cannot_be_rewritten_is_left_as_it_is(run_lab: RunLab, text: str, said: str) -> None:
     write(run_with(done(Status.FAIL)), Path("new"))
     file = file_of(text)
-    assert run_main(monkeypatch, "expect", "new", "-o", file) == 2
-    assert said in capsys.readouterr().err
+    assert said in run_lab(2, "expect", "new", "-o", file)
     assert file.read_text() == text

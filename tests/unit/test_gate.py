@@ -8,7 +8,7 @@ import pytest
 from lab.gate import baseline
 from lab.record import Outcome, RunResult, Status
 from tests.builders.cells import done, run_with, side, write
-from tests.builders.processes import run_main
+from tests.builders.processes import RunLab
 
 BEFORE = run_with(
     done(Status.PASS, build="0.10.0"),
@@ -47,26 +47,18 @@ def now(
     ],
 )
 def test_the_gate_says_its_verdict_first_and_ends_with_its_status(
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    new: RunResult,
-    status: int,
-    verdict: str,
+    home: Path, run_lab: RunLab, new: RunResult, status: int, verdict: str
 ) -> None:
     old, candidate = write(BEFORE, home / "old"), write(new, home / "new")
-    assert run_main(monkeypatch, "gate", candidate, "--against", old) == status
-    assert capsys.readouterr().out.splitlines()[0] == verdict
+    assert run_lab(status, "gate", candidate, "--against", old).splitlines()[0] == verdict
 
 
 def test_a_cell_that_blocks_is_printed_with_its_reason_its_evidence_and_the_commands_to_run(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, run_lab: RunLab
 ) -> None:
     old, candidate = write(BEFORE, home / "old"), write(now(stock=Status.FAIL), home / "new")
-    assert run_main(monkeypatch, "baseline", old, "-o", home / "b.toml") == 0
-    assert capsys.readouterr().out == f"{home}/b.toml: 3 cells of boxlite 0.10.0\n"
-    assert run_main(monkeypatch, "gate", candidate, "--against", home / "b.toml") == 1
-    said = capsys.readouterr().out
+    assert run_lab(0, "baseline", old, "-o", home / "b.toml") == f"{home}/b.toml: 3 cells of boxlite 0.10.0\n"
+    said = run_lab(1, "gate", candidate, "--against", home / "b.toml")
     assert f"old: boxlite 0.10.0 (baseline {home}/b.toml)" in said
     assert "regressed: debian-13 stock: pass -> fail userns-limit\n  why it failed\n" in said
     assert "  test: starts: pass -> fail\n" in said
@@ -74,54 +66,44 @@ def test_a_cell_that_blocks_is_printed_with_its_reason_its_evidence_and_the_comm
     assert "  run it again: lab matrix -g debian-13 -v stock --build 0.10.8\n" in said
 
 
-def test_the_decision_as_json_and_as_markdown(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_decision_as_json_and_as_markdown(home: Path, run_lab: RunLab) -> None:
     old, candidate = write(BEFORE, home / "old"), write(now(stock=Status.FAIL), home / "new")
-    assert run_main(monkeypatch, "gate", candidate, "--against", old, "--format", "json") == 1
-    said = json.loads(capsys.readouterr().out)
+    said = json.loads(run_lab(1, "gate", candidate, "--against", old, "--format", "json"))
     assert said["gate"] == "blocked"
     assert [(cell["guest"], cell["difference"]) for cell in said["blocking"]] == [("debian-13", "regressed")]
-    assert run_main(monkeypatch, "gate", candidate, "--against", old, "--format", "markdown") == 1
-    lines = capsys.readouterr().out.splitlines()
+    lines = run_lab(1, "gate", candidate, "--against", old, "--format", "markdown").splitlines()
     assert lines[0] == "# gate blocked: 1 regressed"
     assert "| regressed | debian-13 | stock | pass | fail userns-limit |" in lines
     assert "- run it again: `lab matrix -g debian-13 -v stock --build 0.10.8`" in lines
 
 
 def test_what_could_not_run_is_named_with_the_reason_and_the_command_that_runs_it(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, run_lab: RunLab
 ) -> None:
     missing = [done(Status.ERROR, guest="debian-12", reason="no boot"), done(Status.PASS)]
     blocked = done(Status.NOT_RUN, variant="max-userns-zero", reason="interrupted")
     old, candidate = write(BEFORE, home / "old"), write(run_with(*missing, blocked), home / "new")
-    assert run_main(monkeypatch, "gate", candidate, "--against", old) == 3
+    printed = run_lab(3, "gate", candidate, "--against", old)
     assert (
         "could not run:\n"
         "  debian-12 (stock): no boot\n"
         "  debian-13 (max-userns-zero): interrupted\n"
         f"  run what is missing: lab matrix --resume {candidate}\n"
-    ) in capsys.readouterr().out
+    ) in printed
 
 
-def test_an_old_side_without_results_is_not_a_green_gate(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_old_side_without_results_is_not_a_green_gate(home: Path, run_lab: RunLab) -> None:
     old = write(run_with(done(Status.NOT_RUN)), home / "old")
-    assert run_main(monkeypatch, "gate", write(now(), home / "new"), "--against", old) == 3
-    assert "gate incomplete: no cell has a result on both sides" in capsys.readouterr().out
+    printed = run_lab(3, "gate", write(now(), home / "new"), "--against", old)
+    assert "gate incomplete: no cell has a result on both sides" in printed
 
 
-def test_a_run_of_another_plan_is_refused_or_named(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_of_another_plan_is_refused_or_named(home: Path, run_lab: RunLab) -> None:
     old = write(BEFORE, home / "old")
     other = write(run_with(done(Status.PASS, guest="debian-14")), home / "other")
-    assert run_main(monkeypatch, "gate", other, "--against", old) == 2
-    assert "have no cell in common" in capsys.readouterr().err
+    assert "have no cell in common" in run_lab(2, "gate", other, "--against", old)
     part = write(run_with(done(Status.PASS)), home / "part")
-    assert run_main(monkeypatch, "gate", part, "--against", old) == 1
-    said = capsys.readouterr().out
+    said = run_lab(1, "gate", part, "--against", old)
     assert "gate blocked: 2 vanished" in said
     assert "the run was not asked for any cell of guest debian-12, variant max-userns-zero: is the old" in said
     assert "vanished: debian-12 stock: pass -> not asked" in said
@@ -132,30 +114,23 @@ THREE = run_with(*(done(Status.PASS, build=build) for build in ("0.10.0", "0.10.
 
 
 def test_two_builds_of_one_run_are_compared_in_the_order_of_the_command_line(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, run_lab: RunLab
 ) -> None:
     run = write(TWO, home / "two")
-    assert run_main(monkeypatch, "compare", run) == 0
-    said = capsys.readouterr().out
+    said = run_lab(0, "compare", run)
     assert "new: boxlite 0.10.8 (run 20261124-160000)\nold: boxlite 0.10.0" in said
     assert "1 regressed" in said
-    assert run_main(monkeypatch, "compare", run, "--new-build", "0.10.0") == 0
-    assert "1 fixed" in capsys.readouterr().out
-    assert run_main(monkeypatch, "gate", run, "--against-build", "0.10.0") == 1
-    assert run_main(monkeypatch, "gate", run, "--against-build", "0.10.8", "--build", "0.10.0") == 0
-    capsys.readouterr()
-    assert run_main(monkeypatch, "gate", run, "--against-build", "previous") == 1
-    assert "old: boxlite 0.10.0" in capsys.readouterr().out
+    assert "1 fixed" in run_lab(0, "compare", run, "--new-build", "0.10.0")
+    run_lab(1, "gate", run, "--against-build", "0.10.0")
+    run_lab(0, "gate", run, "--against-build", "0.10.8", "--build", "0.10.0")
+    assert "old: boxlite 0.10.0" in run_lab(1, "gate", run, "--against-build", "previous")
 
 
-def test_a_comparison_has_the_format_that_was_asked_for(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_comparison_has_the_format_that_was_asked_for(home: Path, run_lab: RunLab) -> None:
     run = write(TWO, home / "two")
-    assert run_main(monkeypatch, "compare", run, "--format", "json") == 0
-    assert json.loads(capsys.readouterr().out)["cells"][0]["difference"] == "regressed"
-    assert run_main(monkeypatch, "compare", run, "--format", "markdown") == 0
-    assert capsys.readouterr().out.startswith("# boxlite 0.10.8 compared with 0.10.0\n")
+    assert json.loads(run_lab(0, "compare", run, "--format", "json"))["cells"][0]["difference"] == "regressed"
+    printed = run_lab(0, "compare", run, "--format", "markdown")
+    assert printed.startswith("# boxlite 0.10.8 compared with 0.10.0\n")
 
 
 @pytest.mark.parametrize(
@@ -190,11 +165,7 @@ def test_a_comparison_has_the_format_that_was_asked_for(
     ],
 )
 def test_what_cannot_be_compared_is_said(
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    said: str,
+    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
 ) -> None:
     monkeypatch.chdir(home)
     write(THREE, Path("three"))
@@ -202,14 +173,11 @@ def test_what_cannot_be_compared_is_said(
     write(run_with(), Path("empty"))
     baseline.write(side(done(Status.PASS)), Path("b.toml"))
     Path("cut.toml").write_text(Path("b.toml").read_text()[:-3])
-    assert run_main(monkeypatch, *words) == 2
-    assert said in capsys.readouterr().err
+    assert said in run_lab(2, *words)
     assert not Path("new.toml").exists()
 
 
-def test_hostile_text_of_a_record_controls_neither_terminal_nor_markdown(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hostile_text_of_a_record_controls_neither_terminal_nor_markdown(home: Path, run_lab: RunLab) -> None:
     new = run_with(done(Status.FAIL, variant="max-userns-zero", reason="<b>x</b> \x1b[31m`y`\n# z"))
     new = new.model_copy(
         update={"cells": [*new.cells, done(Status.PASS), done(Status.PASS, guest="debian-12")]}
@@ -220,31 +188,25 @@ def test_hostile_text_of_a_record_controls_neither_terminal_nor_markdown(
     document["cells"][0]["cause"] = "\x1b]0;x\x07bad"
     (candidate / "results.json").write_text(json.dumps(document))
     for kind in ("table", "markdown"):
-        assert run_main(monkeypatch, "gate", candidate, "--against", old, "--format", kind) == 1
-        said = capsys.readouterr().out
+        said = run_lab(1, "gate", candidate, "--against", old, "--format", kind)
         assert "\x1b" not in said
         if kind == "markdown":
             assert "<b>" not in said
             assert "<i>" not in said
 
 
-def test_no_name_in_a_record_makes_a_line_of_its_own(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_name_in_a_record_makes_a_line_of_its_own(home: Path, run_lab: RunLab) -> None:
     name = "stock\ngate passed: everything is fine"
     old = write(run_with(done(Status.PASS, variant=name, build="0.10.0")), home / "old")
     new = write(run_with(done(Status.FAIL, variant=name, tests={name: Outcome.FAIL})), home / "new")
-    assert run_main(monkeypatch, "gate", new, "--against", old) == 1
-    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("gate passed")]
+    printed = run_lab(1, "gate", new, "--against", old)
+    assert not [line for line in printed.splitlines() if line.startswith("gate passed")]
 
 
-def test_a_cell_of_which_many_tests_changed_names_the_first_of_them(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cell_of_which_many_tests_changed_names_the_first_of_them(home: Path, run_lab: RunLab) -> None:
     many = {f"test-{number}": Outcome.FAIL for number in range(100)}
     old = write(run_with(done(Status.PASS, tests=dict.fromkeys(many, Outcome.PASS))), home / "old")
     new = write(run_with(done(Status.FAIL, tests=many)), home / "new")
-    assert run_main(monkeypatch, "gate", new, "--against", old) == 1
-    said = capsys.readouterr().out
+    said = run_lab(1, "gate", new, "--against", old)
     assert said.count("  test: ") == 20
     assert "  tests: 82 more changed\n" in said

@@ -14,7 +14,7 @@ from lab.record import RunResult, Status
 from lab.run import scheduler
 from lab.run.journal import Journal
 from tests.builders.cells import done, run_with, side, write
-from tests.builders.processes import run_main
+from tests.builders.processes import RunLab
 
 CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
 
@@ -65,65 +65,58 @@ def guests(
     ],
 )
 def test_a_run_ends_with_the_decision_and_the_status_of_its_gate(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    status: Status,
-    bug: bool,
-    exit_status: int,
-    verdict: str,
+    run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, status: Status, bug: bool, exit_status: int, verdict: str
 ) -> None:
     guests(monkeypatch, {"0.10.8": status}, bug=bug)
     baseline.write(side(done(Status.PASS)), Path("b.toml"))
-    assert run_main(monkeypatch, *CELL, "--gate", "b.toml") == exit_status
-    assert f"\n{verdict}" in capsys.readouterr().out
+    assert f"\n{verdict}" in run_lab(exit_status, *CELL, "--gate", "b.toml")
 
 
-def test_a_failure_that_the_old_side_had_is_no_reason_to_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_that_the_old_side_had_is_no_reason_to_block(
+    run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     guests(monkeypatch, {"0.10.8": Status.FLAKY})
     write(run_with(done(Status.FLAKY)), Path("old"))
-    assert run_main(monkeypatch, *CELL) == 1
-    assert run_main(monkeypatch, *CELL, "--gate", "old") == 0
+    run_lab(1, *CELL)
+    run_lab(0, *CELL, "--gate", "old")
 
 
-def test_two_releases_are_compared(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_releases_are_compared(run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = guests(monkeypatch, {"0.10.8": Status.FAIL})
-    assert run_main(monkeypatch, *CELL, "--gate-build", "previous") == 1
+    said = run_lab(1, *CELL, "--gate-build", "previous")
     assert ran == ["debian-13/stock/0.10.7", "debian-13/stock/0.10.8"]
-    said = capsys.readouterr().out
     assert "gate blocked: 1 regressed\nnew: boxlite 0.10.8 (run " in said
     assert "\nold: boxlite 0.10.7 (run " in said
 
 
-def test_the_pair_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pair_may_be_named(run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = guests(monkeypatch, {"0.10.0": Status.FAIL, "0.10.7": Status.PASS})
-    assert run_main(monkeypatch, *CELL, "--gate-build", "0.10.0", "--build", "0.10.7") == 0
+    run_lab(0, *CELL, "--gate-build", "0.10.0", "--build", "0.10.7")
     assert ran == ["debian-13/stock/0.10.0", "debian-13/stock/0.10.7"]
 
 
 def test_an_interrupted_run_has_no_gate_and_the_one_that_resumes_it_has(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["--gate-build", "0.10.0", "--build", "0.10.8"]
     with monkeypatch.context() as patched:
         guests(patched, {}, interrupted=True)
-        assert run_main(patched, *CELL, *words) == 130
-    assert "gate" not in capsys.readouterr().out
+        assert "gate" not in run_lab(130, *CELL, *words).out
     [run] = home.glob("home/state/runs/*")
     ran = guests(monkeypatch, {"0.10.8": Status.FAIL})
-    assert run_main(monkeypatch, "matrix", "--resume", run, "--gate-build", "previous") == 1
+    printed = run_lab(1, "matrix", "--resume", run, "--gate-build", "previous")
     assert ran == ["debian-13/stock/0.10.8"]
-    assert "gate blocked: 1 regressed" in capsys.readouterr().out
+    assert "gate blocked: 1 regressed" in printed
 
 
 def test_a_run_of_one_build_may_be_resumed_with_a_gate(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guests(monkeypatch, {})
-    assert run_main(monkeypatch, *CELL, "--build", "0.10.8", "--no-experiment") == 0
+    run_lab(0, *CELL, "--build", "0.10.8", "--no-experiment")
     [run] = home.glob("home/state/runs/*")
     baseline.write(side(done(Status.XPASS)), Path("b.toml"))
-    assert run_main(monkeypatch, "matrix", "--resume", run, "--gate", "b.toml") == 0
-    assert "gate passed: 1 cell compared" in capsys.readouterr().out
+    assert "gate passed: 1 cell compared" in run_lab(0, "matrix", "--resume", run, "--gate", "b.toml")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +138,7 @@ def test_a_run_of_one_build_may_be_resumed_with_a_gate(
     ],
 )
 def test_a_gate_that_cannot_be_is_refused_before_any_guest_boots(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
 ) -> None:
     baseline.write(side(done(Status.PASS)), Path("b.toml"))
     baseline.write(side(done(Status.PASS, guest="debian-12")), Path("other.toml"))
@@ -158,16 +151,14 @@ def test_a_gate_that_cannot_be_is_refused_before_any_guest_boots(
             raise AssertionError("a guest would have been booted")
 
     monkeypatch.setattr(scheduler, "Scheduler", Refused)
-    assert run_main(monkeypatch, *CELL, *words) == 2
-    assert said in capsys.readouterr().err
+    assert said in run_lab(2, *CELL, *words)
     assert not list(home.glob("home/state/runs/*"))
 
 
-def test_a_shard_is_not_complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shard_is_not_complete(run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     guests(monkeypatch, {})
     words = [*CELL, "--gate-build", "0.10.0", "--build", "0.10.8", "--shard"]
     for shard in ("1/2", "2/2"):
-        assert run_main(monkeypatch, *words, shard, "-o", shard[0]) == 3
-        assert "merge the shards first" in capsys.readouterr().out
-    assert run_main(monkeypatch, "merge", "1", "2", "-o", "both") == 0
-    assert run_main(monkeypatch, "gate", "both", "--against-build", "0.10.0") == 0
+        assert "merge the shards first" in run_lab(3, *words, shard, "-o", shard[0])
+    run_lab(0, "merge", "1", "2", "-o", "both")
+    run_lab(0, "gate", "both", "--against-build", "0.10.0")
