@@ -1,4 +1,7 @@
-"""The record of a run, stored as `results.json`: runs write it, reports only read it."""
+"""The record of a run, stored as `results.json`: runs write it, reports only read it.
+
+What the other rooms need is imported here.
+"""
 
 from lab.record.cell import (
     CellResult,
@@ -40,40 +43,3 @@ from lab.record.run import (
     ShardRecord,
     json_schema,
 )
-
-__all__ = [
-    "RESULTS_FILE",
-    "UNKNOWN",
-    "BuildRecord",
-    "CellResult",
-    "Confidence",
-    "Entry",
-    "Expectation",
-    "Experiment",
-    "ExperimentPolicy",
-    "ExperimentStep",
-    "Finding",
-    "Host",
-    "LaneRecord",
-    "LaneStep",
-    "Needs",
-    "NotTried",
-    "Outcome",
-    "PlainText",
-    "ProcessorTime",
-    "Protection",
-    "RemedyOutcome",
-    "RemedyResult",
-    "RepeatResult",
-    "RunInfo",
-    "RunOptions",
-    "RunResult",
-    "ShardRecord",
-    "Status",
-    "StepOutcome",
-    "Stress",
-    "TestRate",
-    "TestResult",
-    "cell_folder",
-    "json_schema",
-]

@@ -121,17 +121,10 @@ class ProcessorTime(Entry):
         """What all other programs of the host took."""
         return max(0.0, self.capacity - self.busy - self.idle)
 
-    @property
-    def over_bound(self) -> float:
-        """By what the session took longer than if the run had kept all processors busy; 0.1 is 10 %."""
-        return self.capacity / self.busy - 1 if self.busy else 0.0
-
 
 RESULTS_FILE = "results.json"
 # The one format that is written and read.
 SCHEMA: Final = 2
-# How the JSON parser begins its message about a file that ends too early.
-CUT_OFF = "EOF while parsing"
 # The most of each that a command line takes.
 MOST_REPEATS, MOST_SHARDS = 1000, 9999
 
@@ -251,16 +244,14 @@ class RunInfo(Entry):
 
     def hosts(self, guest: str | None = None, lane: str = "") -> list[Host]:
         """What the lanes ran on, each host once: those of a guest, and if it is known the one of this label."""
-        of_guest = [each for each in self.lanes if guest in (None, each.guest)]
-        own = [each for each in of_guest if lane and each.label == lane]
-        found = [each.host or self.host for each in own or of_guest]
-        found = found or [part.host for part in (self, *self.merged)]
-        return list(dict.fromkeys(filter(None, found)))
+        hosts = [record.host or self.host for record in self.lanes_of(guest, lane)]
+        hosts = hosts or [part.host for part in (self, *self.merged)]
+        return list(dict.fromkeys(filter(None, hosts)))
 
-    def lanes_of(self, guest: str, lane: str = "") -> list[LaneRecord]:
-        """The lanes of a guest, and if it is known only the one of this label."""
-        of_guest = [each for each in self.lanes if each.guest == guest]
-        return [each for each in of_guest if lane and each.label == lane] or of_guest
+    def lanes_of(self, guest: str | None, lane: str = "") -> list[LaneRecord]:
+        """The lanes of a guest, and if it is known only the one of this label. None: of all guests."""
+        of_guest = [record for record in self.lanes if guest in (None, record.guest)]
+        return [record for record in of_guest if lane and record.label == lane] or of_guest
 
 
 class RunResult(Entry):
@@ -293,20 +284,24 @@ class RunResult(Entry):
             continued = decided.first_line(text) if since else b""
             raw = from_json(text)
             del text  # As large as the record itself.
-            read = cls.model_validate(_of_this_schema(raw))
+            if not isinstance(raw, dict) or "schema" not in raw:
+                raise _NotARecord("expected an object with the keys schema, run and cells")
+            run = cls.model_validate(raw)
             source = folder / decided.DECIDED_FILE
-            read._add(decided.added(since, continued))
+            run._add(decided.added(since, continued))
             source = path
-            _check(read, folder)
-            return read
+            run._check(folder)
+            return run
         except OSError as error:
             raise UsageError(
                 f"{folder} is not the folder of a run: {error.strerror}: {path}",
                 hint="name a folder that `lab matrix` wrote",
             ) from error
         except ValueError as error:
+            invalid = "" if isinstance(error, ValidationError | _NotARecord) else "Invalid JSON: "
             raise UsageError(
-                f"{source} is no record that this lab can read: {_fault(error)}", hint=_next_step(error)
+                f"{source} is no record that this lab can read: {invalid}{one_line(error)}",
+                hint="name another run, copy it again if it is cut off, or read it with the lab that wrote it",
             ) from error
 
     def _add(self, entries: Iterable[tuple[decided.Kind, Any]]) -> None:
@@ -325,9 +320,37 @@ class RunResult(Entry):
                     self.run.steps.append(LaneStep.model_validate(entry))
                 case "build":
                     build = BuildRecord.model_validate(entry)
-                    self.run.builds = [build if each.name == build.name else each for each in self.run.builds]
+                    builds = self.run.builds
+                    self.run.builds = [build if old.name == build.name else old for old in builds]
                 case _:
                     raise _NotARecord(f"expected a cell, a lane, a step or a build, found {str(kind)[:40]!r}")
+
+    def _check(self, folder: Path) -> None:
+        """Raise _NotARecord if there is no cell, one twice, one of no build of the run, or one elsewhere.
+
+        Evidence is read from a cell's folder and a resumed run writes there, so it is a folder of the run's
+        folder.
+        """
+        if not self.cells:
+            raise _NotARecord("cells: the run has none, expected at least one")
+        builds = {build.name for build in self.run.builds}
+        numbers: dict[Path, int] = {}
+        for number, cell in enumerate(self.cells):
+            parts = cell.folder.parts
+            if parts[0] != CELLS or ".." in parts or "\0" in str(cell.folder):
+                name = str(cell.folder)[:80]
+                raise _NotARecord(f"cells.{number}: expected names of a folder, found {name!r}")
+            if cell.build not in builds:
+                raise _NotARecord(
+                    f"cells.{number}.build: expected one of run.builds, found {cell.build[:40]!r}"
+                )
+            if cell.folder in numbers:
+                first = numbers[cell.folder]
+                raise _NotARecord(f"cells.{number}: expected each cell once, found that of cells.{first}")
+            numbers[cell.folder] = number
+        folders = {place for cell in numbers for place in (cell, *cell.parents[:-1])}
+        if link := next((place for place in folders if (folder / place).is_symlink()), None):
+            raise _NotARecord(f"{link}: expected a folder, found a link")
 
     @property
     def met_bug(self) -> bool:
@@ -349,55 +372,6 @@ class RunResult(Entry):
 
 class _NotARecord(ValueError):
     """A `results.json` that is valid JSON but no record; the message names the key and what was expected."""
-
-
-def _of_this_schema(raw: Any) -> Any:
-    """Return the parsed JSON if it says that it has the lab's schema. Raises _NotARecord."""
-    schema = raw.get("schema") if isinstance(raw, dict) else None
-    if not isinstance(raw, dict):
-        raise _NotARecord("expected an object with the keys schema, run and cells")
-    if schema != SCHEMA or isinstance(schema, bool):
-        found = "found none" if schema is None else f"found {str(schema)[:40]!r}"
-        raise _NotARecord(f"schema: expected {SCHEMA}, {found}")
-    return raw
-
-
-def _check(run: RunResult, folder: Path) -> None:
-    """Raise _NotARecord if there is no cell, or one twice, one of no build of the run, or one elsewhere.
-
-    Evidence is read from a cell's folder and a resumed run writes there, so it is a folder of the run's folder.
-    """
-    if not run.cells:
-        raise _NotARecord("cells: the run has none, expected at least one")
-    builds = {build.name for build in run.run.builds}
-    seen: dict[Path, int] = {}
-    for number, cell in enumerate(run.cells):
-        parts = cell.folder.parts
-        if parts[0] != CELLS or ".." in parts or "\0" in str(cell.folder):
-            raise _NotARecord(f"cells.{number}: expected names of a folder, found {str(cell.folder)[:80]!r}")
-        if cell.build not in builds:
-            raise _NotARecord(f"cells.{number}.build: expected one of run.builds, found {cell.build[:40]!r}")
-        if cell.folder in seen:
-            raise _NotARecord(
-                f"cells.{number}: expected each cell once, found that of cells.{seen[cell.folder]}"
-            )
-        seen[cell.folder] = number
-    folders = {each for cell in seen for each in (cell, *cell.parents[:-1])}
-    if link := next((each for each in folders if (folder / each).is_symlink()), None):
-        raise _NotARecord(f"{link}: expected a folder, found a link")
-
-
-def _fault(error: ValueError) -> str:
-    """Say what is wrong with a `results.json`: the first wrong key, or where the JSON is invalid."""
-    if isinstance(error, ValidationError):
-        return one_line(error)
-    return str(error) if isinstance(error, _NotARecord) else f"Invalid JSON: {error}"
-
-
-def _next_step(error: ValueError) -> str:
-    if not isinstance(error, ValidationError | _NotARecord) and CUT_OFF in str(error):
-        return "the file is cut off: copy the run's folder again, or name another run"
-    return "name another run, or read it with the lab that wrote it"
 
 
 def json_schema() -> dict[str, Any]:
