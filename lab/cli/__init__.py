@@ -1,7 +1,6 @@
 """The command line: parse, call, print. One module for each family of commands; `main` runs them."""
 
 import os
-import select
 import signal
 import sys
 import tempfile
@@ -117,10 +116,6 @@ def main() -> None:
     try:
         _check_arguments()
         status = cli.main(standalone_mode=False, complete_var=COMPLETE)
-    except SystemExit:
-        if _reader_has_gone():
-            _end_by_sigpipe()
-        raise
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -130,12 +125,14 @@ def main() -> None:
     except NotApplicable as reason:
         _tell(f"lab: n/a: {_safe(reason)}")
         sys.exit(UsageError.exit_status)
-    except LabError as error:
-        sys.exit(_fail(error))
     except Exception as error:
         if isinstance(error, OSError) and space.is_full(error):
-            sys.exit(_fail(_disk_full(error)))
-        sys.exit(_show_bug(error))
+            error = _disk_full(error)
+        if isinstance(error, LabError):
+            _tell(f"lab: {_safe(error)}")
+            sys.exit(error.exit_status)
+        _show_trace("".join(traceback.format_exception(error)))
+        sys.exit(Bug.exit_status)
     for trace in notices.bugs:
         _show_trace(trace)
     sys.exit(Bug.exit_status if notices.bugs else status if isinstance(status, int) else 0)
@@ -151,12 +148,6 @@ def _check_arguments() -> None:
             raise UsageError(message, hint="rename the file, or copy it to a name that is") from error
 
 
-def _fail(error: LabError) -> int:
-    """Say what could not be done; the exit status."""
-    _tell(f"lab: {_safe(error)}")
-    return error.exit_status
-
-
 def _disk_full(error: OSError) -> LabError:
     """The error of a disk that was found full where nobody expected it; it may not name the file."""
     if error.filename:
@@ -167,13 +158,8 @@ def _disk_full(error: OSError) -> LabError:
     return space.DiskFull(f"{error.strerror}: {free}; {space.A_RUN}", hint=space.HINT)
 
 
-def _show_bug(error: Exception) -> int:
-    """Show a bug's traceback, whose end matters most; the exit status."""
-    _show_trace("".join(traceback.format_exception(error)))
-    return Bug.exit_status
-
-
 def _show_trace(trace: str) -> None:
+    """Show the traceback of a bug; its end matters most."""
     end = "lab: this is a bug in the lab and says nothing about boxlite\n  next: report it with the text above"
     _tell(f"{inert(plain(trace[-LONGEST:]))}{end}")
 
@@ -183,20 +169,6 @@ def _tell(text: str) -> None:
     from lab.cli.output import warn
 
     warn(text)
-
-
-def _reader_has_gone() -> bool:
-    """Whether nobody reads standard output any more, as after `lab list guests | head -1`."""
-    poll = select.poll()
-    poll.register(1, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _end_by_sigpipe() -> None:
-    # As other programs end that write into a closed pipe. Python ignores the signal, so that a broken
-    # connection to a guest is an exception: everything has been taken down by now.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGPIPE)
 
 
 def _safe(error: Exception) -> str:

@@ -18,7 +18,6 @@ from lab.images import cloud, download, store
 from lab.images.store import BaseImage
 from lab.lane import upkeep
 from lab.machine import states
-from lab.machine.states import StoredState
 
 
 @click.group("images")
@@ -59,7 +58,7 @@ def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
     built = store.to_build(catalog.load(), guests)
     # A build that was killed leaves hundreds of MiB. No libvirt is needed to remove them.
     upkeep.sweep(lab.paths)
-    return _for_each(built, lambda guest, where: _build(lab, guest, where))
+    return _for_each(built, lambda guest, where: _pull(lab, guest, where))
 
 
 @images_group.command("import")
@@ -90,18 +89,36 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
     """
     known = catalog.load()
     users = upkeep.users(lab.paths, known)
-    images = [_document(image, users.get(image.folder, [])) for image in store.images(lab.paths)]
+    images: list[dict[str, Any]] = [
+        {
+            "guests": users.get(image.folder, []),
+            "folder": str(image.folder),
+            "bytes": upkeep.size(image.folder),
+            "built": image.manifest.built,
+            "sha256": image.manifest.disk_sha256,
+            "source": image.manifest.source,
+        }
+        for image in store.images(lab.paths)
+    ]
     without = [name for name in known.guests if not any(name in names for names in users.values())]
     stored = states.stored(lab.paths)
     if as_json:
-        kept = {"limit_bytes": lab.paths.states_gib * 2**30, "stored": [_state(state) for state in stored]}
+        rows = [
+            {
+                "folder": str(state.folder),
+                "bytes": state.size,
+                "last_used": datetime.fromtimestamp(state.last_used, UTC).isoformat(timespec="seconds"),
+            }
+            for state in stored
+        ]
+        kept = {"limit_bytes": lab.paths.states_gib * 2**30, "stored": rows}
         output.print_json({"images": images, "without_image": without, "states": kept})
         return 0
-    rows = [["guests", "size", "date", "sha256", "source"]]
+    table = [["guests", "size", "date", "sha256", "source"]]
     for image in images:
         names, size = ", ".join(image["guests"]) or "-", output.mib(image["bytes"])
-        rows.append([names, size, image["built"][:10], image["sha256"], image["source"]])
-    output.print_rows(rows)
+        table.append([names, size, image["built"][:10], image["sha256"], image["source"]])
+    output.print_rows(table)
     if without:
         output.say(f"no image yet: {', '.join(without)}")
     taken = output.gib(sum(state.size for state in stored))
@@ -133,27 +150,6 @@ def images_prune(lab: options.Lab, dry_run: bool) -> int:
     return 0
 
 
-def _document(image: BaseImage, guests: list[str]) -> dict[str, Any]:
-    manifest = image.manifest
-    return {
-        "guests": guests,
-        "folder": str(image.folder),
-        "bytes": upkeep.size(image.folder),
-        "built": manifest.built,
-        "sha256": manifest.disk_sha256,
-        "source": manifest.source,
-    }
-
-
-def _state(state: StoredState) -> dict[str, Any]:
-    used = datetime.fromtimestamp(state.last_used, UTC)
-    return {
-        "folder": str(state.folder),
-        "bytes": state.size,
-        "last_used": used.isoformat(timespec="seconds"),
-    }
-
-
 def _unreachable(
     lab: options.Lab, guests: Iterable[Guest], *, update: bool
 ) -> dict[str, tuple[str, list[str]]]:
@@ -169,7 +165,8 @@ def _unreachable(
     return {host: (reason, by_host[host]) for host, reason in download.unreachable(urls).items()}
 
 
-def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
+def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool = False, offline: bool = False) -> None:
+    """Get the image of a guest, built or downloaded, and say which it is."""
     before = store.find(lab.paths, guest)
     with output.console.status(f"{where} {guest.name}") as status:
 
@@ -189,11 +186,6 @@ def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: 
         output.say(f"{guest.name}: {_build_of(before)} -> {_build_of(image)}")
     else:
         _say(guest, image)
-
-
-def _build(lab: options.Lab, guest: Guest, where: str) -> None:
-    with output.console.status(f"{where} {guest.name}") as status:
-        _say(guest, store.ensure(lab.paths, guest, lambda text: status.update(escape(text))))
 
 
 def _for_each(guests: Sequence[Guest], do: Callable[[Guest, str], None]) -> int:

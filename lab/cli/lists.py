@@ -1,6 +1,6 @@
 """What the lab knows: guests, variants, causes, sets, suites, cells, remedies; and completion of names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
@@ -20,106 +20,89 @@ from lab.record import ExperimentPolicy, RunOptions
 OPTIONS = RunOptions(remedies=True, experiments=ExperimentPolicy.UNCLEAR)
 
 
-def _guests(known: Catalog) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "title": guest.title, "image": guest.image.origin}
-        for name, guest in known.guests.items()
-    ]
+LISTS = ("guests", "variants", "causes", "sets", "suites", "cells")
 
 
-def _variants(known: Catalog) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "title": variant.title,
-            "expected": {"status": variant.expect.status, "cause": variant.expect.cause or None},
-        }
-        for name, variant in known.variants.items()
-    ]
-
-
-def _causes(_known: Catalog) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "explanation": cause.explanation, "breaks": cause.breaks}
-        for name, cause in causes.known().items()
-    ]
-
-
-def _sets(known: Catalog) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "title": chosen.title,
-            "guests": list(chosen.guests),
-            "variants": list(chosen.variants),
-            "remedies": chosen.remedies,
-        }
-        for name, chosen in known.sets.items()
-    ]
-
-
-def _suites(_known: Catalog) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": suite.name,
-            "title": suite.title,
-            "filter": suite.filter or None,
-            "tests": [{"name": name, "needs": needs} for name, needs in suite.tests.items()],
-        }
-        for suite in catalog.load_suites()
-    ]
-
-
-def _cells(known: Catalog) -> list[dict[str, Any]]:
-    return [
-        {
-            "guest": cell.guest.name,
-            "variant": cell.variant.name,
-            "expected": {"status": cell.expected.status, "cause": cell.expected.cause},
-            "because": cell.because,
-            "command": cell.rerun(OPTIONS),
-        }
-        for cell in plan.choose(known).cells([builds.ANY])
-    ]
-
-
-# What `lab list` lists, as it stands in the JSON document under the same name.
-LISTS: dict[str, Callable[[Catalog], list[dict[str, Any]]]] = {
-    "guests": _guests,
-    "variants": _variants,
-    "causes": _causes,
-    "sets": _sets,
-    "suites": _suites,
-    "cells": _cells,
-}
+def rows(what: str, known: Catalog) -> list[dict[str, Any]]:
+    """Return one of the lists, as it stands in the JSON document under its name."""
+    match what:
+        case "guests":
+            guests = known.guests.items()
+            return [{"name": name, "title": guest.title, "image": guest.image.origin} for name, guest in guests]
+        case "variants":
+            return [
+                {
+                    "name": name,
+                    "title": variant.title,
+                    "expected": {"status": variant.expect.status, "cause": variant.expect.cause or None},
+                }
+                for name, variant in known.variants.items()
+            ]
+        case "causes":
+            return [
+                {"name": name, "explanation": cause.explanation, "breaks": cause.breaks}
+                for name, cause in causes.known().items()
+            ]
+        case "sets":
+            return [
+                {
+                    "name": name,
+                    "title": chosen.title,
+                    "guests": list(chosen.guests),
+                    "variants": list(chosen.variants),
+                    "remedies": chosen.remedies,
+                }
+                for name, chosen in known.sets.items()
+            ]
+        case "suites":
+            return [
+                {
+                    "name": suite.name,
+                    "title": suite.title,
+                    "filter": suite.filter or None,
+                    "tests": [{"name": name, "needs": needs} for name, needs in suite.tests.items()],
+                }
+                for suite in catalog.load_suites()
+            ]
+        case _:
+            return [
+                {
+                    "guest": cell.guest.name,
+                    "variant": cell.variant.name,
+                    "expected": {"status": cell.expected.status, "cause": cell.expected.cause},
+                    "because": cell.because,
+                    "command": cell.rerun(OPTIONS),
+                }
+                for cell in plan.choose(known).cells([builds.ANY])
+            ]
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(list(LISTS)))
+@click.argument("what", type=click.Choice(LISTS))
 @options.json_option
 def list_command(what: str, as_json: bool) -> int:
     """List the guests, variants, causes, sets, suites or cells that the lab knows."""
     known = catalog.load()
+    listed = rows(what, known)
     if as_json:
-        output.print_json({what: LISTS[what](known)})
+        output.print_json({what: listed})
         return 0
     match what:
         case "cells":
             print_cells(plan.choose(known).cells([builds.ANY]), OPTIONS)
         case "causes":
-            for name, cause in causes.known().items():
-                output.say(f"{name}: {cause.explanation}")
+            for cause in listed:
+                output.say(f"{cause['name']}: {cause['explanation']}")
         case "suites":
-            for suite in catalog.load_suites():
-                output.say(f"{suite.name}: {suite.title}")
-                if suite.filter:
-                    output.say(f"  suite={suite.name} behind nextest:FILE or checkout:DIR runs {suite.filter}")
-                output.print_rows([[f"  {name}", f"needs {needs}"] for name, needs in suite.tests.items()])
-        case "guests":
-            guests = known.guests.items()
-            output.print_rows([[name, guest.title, guest.image.origin] for name, guest in guests])
+            for suite in listed:
+                name = suite["name"]
+                output.say(f"{name}: {suite['title']}")
+                if suite["filter"]:
+                    output.say(f"  suite={name} behind nextest:FILE or checkout:DIR runs {suite['filter']}")
+                output.print_rows([[f"  {test['name']}", f"needs {test['needs']}"] for test in suite["tests"]])
         case _:
-            output.print_rows([[name, item.title] for name, item in getattr(known, what).items()])
+            columns = ["name", "title", *(["image"] if what == "guests" else [])]
+            output.print_rows([[row[column] for column in columns] for row in listed])
     return 0
 
 

@@ -15,16 +15,8 @@ from lab.base.files import plain
 UNLIMITED = 100_000
 
 
-class Output(Console):
-    """Standard output. `lab.cli.main` ends the program if its reader has gone."""
-
-    def on_broken_pipe(self) -> None:
-        # Rich itself would replace stdout, and hide from `main` why the program ends.
-        raise SystemExit(1)
-
-
 # A pipe has no width of its own; this one keeps the rows of the matrix whole.
-console = Output(highlight=False, width=None if sys.stdout.isatty() else 240)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 errors = Console(stderr=True, highlight=False)
 
 

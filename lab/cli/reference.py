@@ -15,7 +15,7 @@ from lab import catalog, causes, cli
 from lab.base.files import write_atomically
 from lab.base.paths import PACKAGE
 from lab.catalog import knobs, remedies
-from lab.catalog.remedies import Remedy
+from lab.cli import lists
 
 DOCS = PACKAGE.parent / "docs"
 PART = re.compile(r"(?P<begin><!-- generated: (?P<name>[a-z]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -52,46 +52,29 @@ def _command_sections(command: click.Command, name: str) -> Iterator[str]:
 
 
 def _causes() -> str:
-    rows = [
-        (
-            f"`{name}`",
-            str(cause.breaks),
-            cause.explanation,
-            ", ".join(f"`{each}`" for each in _remedies_of(name)),
-        )
-        for name, cause in causes.known().items()
-    ]
+    known = remedies.load()
+    rows = []
+    for name, cause in causes.known().items():
+        cures = ", ".join(f"`{remedy.name}`" for remedy in remedies.candidates(known, [name]))
+        rows.append((f"`{name}`", str(cause.breaks), cause.explanation, cures))
     return _table(("cause", "breaks", "what blocks boxlite", "remedies"), rows)
 
 
-def _remedies_of(cause: str) -> list[str]:
-    return [remedy.name for remedy in remedies.candidates(remedies.load(), [cause])]
-
-
 def _remedies() -> str:
-    known = remedies.load()
-    rows = [
-        (
-            f"[`{name}`](#{name})",
-            str(remedy.loss),
-            "the host" if remedy.host else "how boxlite is run",
-            remedy.title,
+    rows, sections = [], []
+    for name, remedy in remedies.load().items():
+        changes = "the host" if remedy.host else "how boxlite is run"
+        rows.append((f"[`{name}`](#{name})", str(remedy.loss), changes, remedy.title))
+        how = f"Script: `lab remedies show {name} --script`."
+        if remedy.run is not None:
+            how = f"How:\n\n```text\n{remedy.run.example.strip()}\n```"
+        cures = ", ".join(f"`{cause}`" for cause in remedy.cures)
+        sections.append(
+            f"## `{name}`\n\n{remedy.title}. For: {cures}.\n\n{remedy.does}\n\n"
+            f"Protection given up (loss {remedy.loss} of 100): {remedy.price}\n\n{how}\n"
         )
-        for name, remedy in known.items()
-    ]
     table = _table(("remedy", "loss", "what it changes", "what it does"), rows)
-    return "\n".join([table, *(_remedy_section(remedy) for remedy in known.values())])
-
-
-def _remedy_section(remedy: Remedy) -> str:
-    how = f"Script: `lab remedies show {remedy.name} --script`."
-    if remedy.run is not None:
-        how = f"How:\n\n```text\n{remedy.run.example.strip()}\n```"
-    cures = ", ".join(f"`{cause}`" for cause in remedy.cures)
-    return (
-        f"## `{remedy.name}`\n\n{remedy.title}. For: {cures}.\n\n{remedy.does}\n\n"
-        f"Protection given up (loss {remedy.loss} of 100): {remedy.price}\n\n{how}\n"
-    )
+    return "\n".join([table, *sections])
 
 
 def _variants() -> str:
@@ -104,52 +87,40 @@ def _variants() -> str:
 
 
 def _guests() -> str:
-    rows = [(f"`{name}`", guest.title, guest.image.origin) for name, guest in catalog.load().guests.items()]
+    guests = lists.rows("guests", catalog.load())
+    rows = [(f"`{guest['name']}`", guest["title"], guest["image"]) for guest in guests]
     return _table(("guest", "what it is", "its image"), rows)
 
 
 def _sets() -> str:
-    rows = [
-        (
-            f"`{name}`",
-            chosen.title,
-            ", ".join(chosen.guests),
-            ", ".join(chosen.variants),
-            "yes" if chosen.remedies else "no",
-        )
-        for name, chosen in catalog.load().sets.items()
-    ]
+    rows = []
+    for row in lists.rows("sets", catalog.load()):
+        guests, variants = ", ".join(row["guests"]), ", ".join(row["variants"])
+        rows.append((f"`{row['name']}`", row["title"], guests, variants, "yes" if row["remedies"] else "no"))
     return _table(("set", "what it is", "guests", "variants", "tries remedies"), rows)
 
 
 def _settings() -> str:
-    rows = [(f"`[{name}]`", _first_line(kind), _keys(kind)) for name, kind in knobs.KINDS.items()]
+    kinds = knobs.KINDS.items()
+    rows = [(f"`[{name}]`", (kind.__doc__ or "").partition("\n")[0], _keys(kind)) for name, kind in kinds]
     return _table(("table", "what it sets", "keys"), rows)
 
 
 def _keys(kind: type[Any]) -> str:
-    said = []
+    keys = []
     for key, field in kind.model_fields.items():
         if key == "root":
             return "any name of that kind"
-        values = " or ".join(f"`{value}`" for value in _choices(field.annotation))
-        said.append(": ".join(filter(None, [f"`{key}`", values or field.description])))
-    return "; ".join(each.rstrip(".") for each in said)
-
-
-def _choices(annotation: Any) -> Sequence[object]:
-    """Return the values of a key that takes one of a fixed list, or nothing."""
-    values = get_args(annotation) if get_origin(annotation) is Literal else ()
-    return [repr(value).strip("'").lower() for value in values]
+        # The values of a key that takes one of a fixed list.
+        values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        choices = " or ".join(f"`{repr(value).strip("'").lower()}`" for value in values)
+        keys.append(": ".join(filter(None, [f"`{key}`", choices or field.description])).rstrip("."))
+    return "; ".join(keys)
 
 
 def _tests() -> str:
     suite = catalog.load().suite
     return _table(("test", "needs"), [(f"`{name}`", str(needs)) for name, needs in suite.tests.items()])
-
-
-def _first_line(kind: type) -> str:
-    return (kind.__doc__ or "").partition("\n")[0]
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

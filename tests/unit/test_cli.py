@@ -19,7 +19,7 @@ from lab.lane import shell
 from lab.machine import leftovers
 from lab.record import RunResult
 from tests.builders.cells import cell
-from tests.builders.processes import ONE_CELL, TWO_CELLS, interrupt_runs, lab, run_main
+from tests.builders.processes import ONE_CELL, TWO_CELLS, RunLab, interrupt_runs, lab
 from tests.builders.runs import run_of
 
 pytestmark = pytest.mark.usefixtures("releases")
@@ -113,10 +113,9 @@ def stuck(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids=shlex.join,
 )
 def test_a_command_that_uses_no_machine_works_where_libvirt_does_not(
-    stuck: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+    stuck: None, run_lab: RunLab, arguments: list[str]
 ) -> None:
-    run_main(monkeypatch, *arguments)
-    printed = capsys.readouterr()
+    printed = run_lab(None, *arguments)
     assert (DEAD_LANE in printed.err, bool(printed.out)) == (False, True)
 
 
@@ -134,14 +133,9 @@ def test_a_command_that_uses_no_machine_works_where_libvirt_does_not(
     ids=shlex.join,
 )
 def test_a_command_that_uses_or_counts_machines_first_removes_those_of_dead_labs(
-    stuck: None,
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
+    stuck: None, home: Path, run_lab: RunLab, arguments: list[str]
 ) -> None:
-    assert run_main(monkeypatch, *arguments) == 3
-    assert DEAD_LANE in capsys.readouterr().err
+    assert DEAD_LANE in run_lab(3, *arguments)
     assert not list(home.glob("state/runs/*"))
 
 
@@ -155,7 +149,7 @@ def test_a_folder_with_a_run_in_it_is_refused(home: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("folder", ["a-file", "a-file/run"])
 def test_a_folder_that_cannot_be_made_is_refused(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: str
+    home: Path, tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     # Any libvirt will do: the run asks for one before it makes its folder, and this host may run none.
     monkeypatch.setenv("LAB_CONNECT", "test:///default")
@@ -164,32 +158,31 @@ def test_a_folder_that_cannot_be_made_is_refused(
         line = [*TWO_CELLS, "--build", "0.10.8", "--shard", f"{number}/2", "-o", str(tmp_path / str(number))]
         with monkeypatch.context() as patched:
             interrupt_runs(patched)
-            run_main(patched, *line)
-    capsys.readouterr()
+            run_lab(cli.INTERRUPTED, *line)
     parts = [str(tmp_path / "1"), str(tmp_path / "2")]
     for line in (["merge", *parts], [*ONE_CELL, "--build", "0.10.8"]):
-        assert run_main(monkeypatch, *line, "-o", str(tmp_path / folder)) == 2
-        said = capsys.readouterr().err
+        said = run_lab(2, *line, "-o", str(tmp_path / folder))
         assert f"lab: cannot create the folder {tmp_path / folder}: " in said
         assert "\n  next: choose another folder with -o DIR\n" in said
 
 
 def test_a_shell_that_makes_no_sense_says_why(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise NotApplicable("AppArmor 3.0.8 does not mediate user namespaces")
 
     monkeypatch.setattr(shell, "ready", refuse)
-    status = run_main(monkeypatch, "shell", "debian-12", "apparmor-userns-deny", "--build", "0.10.8")
-    assert status not in (0, None)
-    assert "AppArmor 3.0.8 does not mediate user namespaces" in capsys.readouterr().err
+    printed = run_lab(2, "shell", "debian-12", "apparmor-userns-deny", "--build", "0.10.8")
+    assert "AppArmor 3.0.8 does not mediate user namespaces" in printed.err
 
 
 @pytest.mark.parametrize(
     "line", [["shell", "debian-13", "--build", "0.10.8"], ["images", "build", "debian-13"]]
 )
-def test_what_is_going_on_is_no_markup(home: Path, monkeypatch: pytest.MonkeyPatch, line: list[str]) -> None:
+def test_what_is_going_on_is_no_markup(
+    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, line: list[str]
+) -> None:
     def say_and_end(*arguments: Any, **_: Any) -> NoReturn:
         say: Callable[[str], None] = arguments[-1]
         say("QEMU's snapshot-load: no such device [/machine]")
@@ -197,18 +190,17 @@ def test_what_is_going_on_is_no_markup(home: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(shell, "ready", say_and_end)
     monkeypatch.setattr(store, "ensure", say_and_end)
-    assert run_main(monkeypatch, *line) == cli.INTERRUPTED
+    run_lab(cli.INTERRUPTED, *line)
 
 
 def test_an_interrupt_is_said_and_ends_with_the_shell_s_status(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(shell, "ready", interrupt)
-    assert run_main(monkeypatch, "shell", "debian-13", "--build", "0.10.8") == 130
-    assert "interrupted" in capsys.readouterr().err
+    assert "interrupted" in run_lab(130, "shell", "debian-13", "--build", "0.10.8")
 
 
 BUSY = """
@@ -254,14 +246,13 @@ def test_whoever_interrupts_twice_does_not_wait(home: Path, first: int, second: 
 
 
 def test_an_error_with_text_from_a_guest_controls_neither_terminal_nor_ci(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_folder: Path) -> None:
         raise LabError("x\x1b[31m\u202e\n::error::forged\n##[add-path]" + "y" * 100_000)
 
     monkeypatch.setattr(RunResult, "read", fail)
-    assert run_main(monkeypatch, "report", str(tmp_path)) == 3
-    said = capsys.readouterr().err
+    said = run_lab(3, "report", str(tmp_path))
     assert "forged" in said
     assert not re.search("[\x1b\u202e]", said)
     assert not [line for line in said.splitlines() if line.startswith("::") or "##[" in line]
@@ -269,18 +260,17 @@ def test_an_error_with_text_from_a_guest_controls_neither_terminal_nor_ci(
 
 
 def test_the_doctor_of_a_plan_names_what_only_other_guests_need(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really = shutil.which
     monkeypatch.setattr(
         shutil, "which", lambda name, *more, **path: None if name == "gpgv" else really(name, *more, **path)
     )
-    run_main(monkeypatch, "--connect", "test:///default", "doctor", "-g", "debian-13")
-    lines = capsys.readouterr().out.splitlines()
+    lines = run_lab(None, "--connect", "test:///default", "doctor", "-g", "debian-13").splitlines()
     where = next(number for number, line in enumerate(lines) if line.startswith("gpgv"))
     assert lines[where].split(maxsplit=3)[1:] == ["not", "needed", "gpgv is not installed"]
     assert "fedora-43" in lines[where + 1]
-    assert run_main(monkeypatch, "doctor", "-g", "debain-13") == 2
+    run_lab(2, "doctor", "-g", "debain-13")
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0o000, 0o022), (0o002, 0o022), (0o022, 0o022), (0o077, 0o077)])

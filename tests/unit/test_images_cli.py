@@ -11,11 +11,10 @@ from lab.base.paths import Paths
 from lab.images import debian
 from lab.machine.states import StoredState
 from tests.builders.mirror import Mirror, SigningKey, guest, path_of
-from tests.builders.processes import run_main
+from tests.builders.processes import RunLab
 from tests.unit.test_store import build_well
 
 UBUNTU = "ubuntu-24.04"
-Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
@@ -37,10 +36,9 @@ def folders(paths: Paths) -> list[Path]:
 
 
 def test_pull_has_the_disks_and_says_what_they_are(
-    paths: Paths, served: Mirror, disk: bytes, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    paths: Paths, served: Mirror, disk: bytes, run_lab: RunLab
 ) -> None:
-    assert run_main(monkeypatch, "images", "pull", UBUNTU, "fedora-44") == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = run_lab(0, "images", "pull", UBUNTU, "fedora-44").splitlines()
     for name, line in zip((UBUNTU, "fedora-44"), lines, strict=True):
         digest = hashlib.sha256(disk + name.encode()).hexdigest()
         assert line.startswith(f"{name}: sha256 {digest[:16]} of 20")
@@ -48,11 +46,10 @@ def test_pull_has_the_disks_and_says_what_they_are(
 
 
 def test_pull_without_names_pulls_all_and_tells_which_cannot_be_had(
-    paths: Paths, served: Mirror, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    paths: Paths, served: Mirror, run_lab: RunLab
 ) -> None:
     del served.files[path_of(guest("fedora-43"))]
-    assert run_main(monkeypatch, "images", "pull") == 3
-    told = capsys.readouterr()
+    told = run_lab(3, "images", "pull")
     assert [line.partition(":")[0] for line in told.out.splitlines()] == [
         "fedora-44",
         "ubuntu-22.04",
@@ -68,35 +65,22 @@ def test_pull_without_names_pulls_all_and_tells_which_cannot_be_had(
 
 
 def test_pull_takes_a_newer_build_on_demand_and_shows_it(
-    paths: Paths,
-    served: Mirror,
-    keys: dict[str, SigningKey],
-    disk: bytes,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Capture,
+    paths: Paths, served: Mirror, keys: dict[str, SigningKey], disk: bytes, run_lab: RunLab
 ) -> None:
     old, new = disk + UBUNTU.encode(), disk + b"newer"
-    run_main(monkeypatch, "images", "pull", UBUNTU)
+    run_lab(0, "images", "pull", UBUNTU)
     served.publish(guest(UBUNTU), new, keys["good"])
-    run_main(monkeypatch, "images", "pull", UBUNTU)
-    capsys.readouterr()
-    assert run_main(monkeypatch, "images", "pull", "--update", UBUNTU) == 0
+    run_lab(0, "images", "pull", UBUNTU)
+    told = run_lab(0, "images", "pull", "--update", UBUNTU)
     before, after = (hashlib.sha256(content).hexdigest()[:16] for content in (old, new))
-    told = capsys.readouterr().out
     assert f"{UBUNTU}: sha256 {before} of " in told
     assert f" -> sha256 {after} of " in told
-    assert run_main(monkeypatch, "images", "pull", "--update", UBUNTU) == 0
-    assert "->" not in capsys.readouterr().out
+    assert "->" not in run_lab(0, "images", "pull", "--update", UBUNTU)
 
 
-def test_pull_offline_asks_nobody(
-    paths: Paths, served: Mirror, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    assert run_main(monkeypatch, "images", "pull", "--offline", UBUNTU) == 3
-    assert (
-        f"lab: {UBUNTU}: the image is not in the store, and --offline forbids fetching it"
-        in capsys.readouterr().err
-    )
+def test_pull_offline_asks_nobody(paths: Paths, served: Mirror, run_lab: RunLab) -> None:
+    printed = run_lab(3, "images", "pull", "--offline", UBUNTU)
+    assert f"lab: {UBUNTU}: the image is not in the store, and --offline forbids fetching it" in printed
     assert served.asked == []
 
 
@@ -121,35 +105,22 @@ def test_pull_offline_asks_nobody(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_usage_is_told_and_nothing_is_begun(
-    paths: Paths,
-    served: Mirror,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Capture,
-    line: list[str],
-    said: str,
+    paths: Paths, served: Mirror, run_lab: RunLab, line: list[str], said: str
 ) -> None:
-    assert run_main(monkeypatch, "images", *line) == 2
-    assert said in capsys.readouterr().err
+    assert said in run_lab(2, "images", *line)
     assert served.asked == []
     assert not paths.images.exists()
 
 
 def test_list_shows_what_is_there_who_uses_it_and_who_has_none(
-    paths: Paths,
-    served: Mirror,
-    disk: bytes,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Capture,
+    paths: Paths, served: Mirror, disk: bytes, tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(debian, "build", build_well)
     (tmp_path / "mine.qcow2").write_bytes(disk)
-    run_main(monkeypatch, "images", "pull", UBUNTU)
-    run_main(monkeypatch, "images", "build", "debian-12")
-    run_main(monkeypatch, "images", "import", str(tmp_path / "mine.qcow2"), "--as", "debian-13-cloud")
-    capsys.readouterr()
-    assert run_main(monkeypatch, "images", "list") == 0
-    header, *rows, without, states = capsys.readouterr().out.splitlines()
+    run_lab(0, "images", "pull", UBUNTU)
+    run_lab(0, "images", "build", "debian-12")
+    run_lab(0, "images", "import", str(tmp_path / "mine.qcow2"), "--as", "debian-13-cloud")
+    header, *rows, without, states = run_lab(0, "images", "list").splitlines()
     assert header.split() == ["guests", "size", "date", "sha256", "source"]
     told = {row.split()[0]: row.rstrip().split(maxsplit=5)[4:] for row in rows}
     assert told == {
@@ -178,13 +149,11 @@ def two_states(paths: Paths) -> list[Path]:
 
 
 def test_list_shows_what_stored_states_take_and_what_they_may(
-    two_states: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    two_states: list[Path], run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAB_STATES_GIB", "7")
-    run_main(monkeypatch, "images", "list")
-    assert "stored states: 2, 0.0 GiB of at most 7 GiB (--states-gib)" in capsys.readouterr().out
-    run_main(monkeypatch, "--states-gib", "3", "images", "list", "--json")
-    states = json.loads(capsys.readouterr().out)["states"]
+    assert "stored states: 2, 0.0 GiB of at most 7 GiB (--states-gib)" in run_lab(None, "images", "list")
+    states = json.loads(run_lab(None, "--states-gib", "3", "images", "list", "--json"))["states"]
     assert states["limit_bytes"] == 3 * 2**30
     assert [each["folder"] for each in states["stored"]] == [str(folder) for folder in two_states]
     assert {each["bytes"] for each in states["stored"]} == {2 << 20}
@@ -192,58 +161,41 @@ def test_list_shows_what_stored_states_take_and_what_they_may(
 
 
 def test_prune_removes_the_stored_states_above_the_limit(
-    two_states: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    two_states: list[Path], run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(StoredState, "size", property(lambda _state: 2**30))
-    assert run_main(monkeypatch, "--states-gib", "1", "images", "prune") == 0
-    assert f"removed {two_states[1]} (2 MiB)" in capsys.readouterr().out
+    assert f"removed {two_states[1]} (2 MiB)" in run_lab(0, "--states-gib", "1", "images", "prune")
     assert [folder.exists() for folder in two_states] == [True, False]
 
 
-def test_verify_ends_with_1_where_a_file_was_changed(
-    paths: Paths, served: Mirror, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    run_main(monkeypatch, "images", "pull", UBUNTU, "fedora-44")
-    capsys.readouterr()
-    assert run_main(monkeypatch, "images", "verify") == 0
-    assert [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()] == ["ok", "ok"]
+def test_verify_ends_with_1_where_a_file_was_changed(paths: Paths, served: Mirror, run_lab: RunLab) -> None:
+    run_lab(0, "images", "pull", UBUNTU, "fedora-44")
+    assert [line.rpartition(": ")[2] for line in run_lab(0, "images", "verify").splitlines()] == ["ok", "ok"]
     changed = folders(paths)[0]
     (changed / "disk.qcow2").chmod(0o644)
     (changed / "disk.qcow2").write_bytes(b"something else")
-    assert run_main(monkeypatch, "images", "verify") == 1
-    told = capsys.readouterr().out
+    told = run_lab(1, "images", "verify")
     assert f"{changed.name}: disk.qcow2 was changed: its sha256 is " in told
     assert told.count(": ok\n") == 1
-    assert run_main(monkeypatch, "images", "verify") == 0
+    run_lab(0, "images", "verify")
 
 
 def test_prune_says_what_it_removes(
-    paths: Paths,
-    served: Mirror,
-    keys: dict[str, SigningKey],
-    disk: bytes,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Capture,
+    paths: Paths, served: Mirror, keys: dict[str, SigningKey], disk: bytes, run_lab: RunLab
 ) -> None:
-    run_main(monkeypatch, "images", "pull", UBUNTU)
+    run_lab(0, "images", "pull", UBUNTU)
     [old] = folders(paths)
     served.publish(guest(UBUNTU), disk + b"newer", keys["good"])
-    run_main(monkeypatch, "images", "pull", "--update", UBUNTU)
-    capsys.readouterr()
-    assert run_main(monkeypatch, "images", "prune", "--dry-run") == 0
-    assert f"would remove {old} (1 MiB)\n1 unused, 1 MiB\n" == capsys.readouterr().out
+    run_lab(0, "images", "pull", "--update", UBUNTU)
+    assert f"would remove {old} (1 MiB)\n1 unused, 1 MiB\n" == run_lab(0, "images", "prune", "--dry-run")
     assert old.is_dir()
-    assert run_main(monkeypatch, "images", "prune") == 0
-    assert f"removed {old} (1 MiB)\n1 unused, 1 MiB\n" == capsys.readouterr().out
+    assert f"removed {old} (1 MiB)\n1 unused, 1 MiB\n" == run_lab(0, "images", "prune")
     assert not old.exists()
     assert len(folders(paths)) == 1
 
 
-def test_list_guests_shows_where_each_image_comes_from(
-    paths: Paths, served: Mirror, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    assert run_main(monkeypatch, "list", "guests") == 0
-    told = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+def test_list_guests_shows_where_each_image_comes_from(paths: Paths, served: Mirror, run_lab: RunLab) -> None:
+    told = {line.split()[0]: line for line in run_lab(0, "list", "guests").splitlines()}
     assert "built from Debian trixie packages" in told["debian-13"]
     assert f"{served.url}{path_of(guest(UBUNTU))}" in told[UBUNTU]
     assert "(no build is pinned yet)" in told["debian-12-cloud"]

@@ -11,7 +11,7 @@ from rich.console import Console
 from lab import catalog, causes
 from lab.catalog import remedies
 from lab.cli import output
-from tests.builders.processes import ONE_CELL, lab, rows_listed, run_main
+from tests.builders.processes import ONE_CELL, RunLab, lab, rows_listed
 
 pytestmark = pytest.mark.usefixtures("releases")
 
@@ -30,25 +30,20 @@ def test_list_shows_the_cells_and_makes_nothing(home: Path) -> None:
     assert not home.exists()
 
 
-def test_a_list_tells_builds_apart_and_runs_each_cell_as_the_run_would(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.0", "--build", "0.10.8", "--list") == 0
+def test_a_list_tells_builds_apart_and_runs_each_cell_as_the_run_would(home: Path, run_lab: RunLab) -> None:
+    printed = run_lab(0, *ONE_CELL, "--build", "0.10.0", "--build", "0.10.8", "--list")
     again = "lab matrix -g debian-13 -v stock --build"
-    assert rows_listed(capsys) == [
+    assert rows_listed(printed) == [
         ["guest", "variant", "build", "expected", "again"],
         ["debian-13", "stock", "0.10.0", "pass", f"{again} 0.10.0"],
         ["debian-13", "stock", "0.10.8", "pass", f"{again} 0.10.8"],
     ]
-    assert run_main(monkeypatch, "matrix", "--set", "quick", "-g", "debian-13", "-v", "stock", "--list") == 0
-    assert rows_listed(capsys)[1][-1] == "lab matrix -g debian-13 -v stock --no-remedies"
+    printed = run_lab(0, "matrix", "--set", "quick", "-g", "debian-13", "-v", "stock", "--list")
+    assert rows_listed(printed)[1][-1] == "lab matrix -g debian-13 -v stock --no-remedies"
 
 
-def test_a_list_refuses_what_a_run_would(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_main(monkeypatch, *ONE_CELL, "--rootfs", "/nope", "--list") == 2
-    assert "--rootfs /nope: not an OCI image layout" in capsys.readouterr().err
+def test_a_list_refuses_what_a_run_would(home: Path, run_lab: RunLab) -> None:
+    assert "--rootfs /nope: not an OCI image layout" in run_lab(2, *ONE_CELL, "--rootfs", "/nope", "--list")
 
 
 @pytest.mark.parametrize("what", ["guests", "variants", "sets", "suites", "cells", "causes"])

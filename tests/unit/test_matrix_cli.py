@@ -16,37 +16,31 @@ from lab.cli.matrix import Matrix
 from lab.record import ExperimentPolicy, RunOptions, RunResult
 from lab.run import scheduler
 from lab.run.request import Group
-from tests.builders.processes import ONE_CELL, run_main
+from tests.builders.processes import ONE_CELL, RunLab, run_main
 
 pytestmark = pytest.mark.usefixtures("releases")
 
 
 def test_a_release_that_there_is_not_is_refused_before_anything_is_started(
-    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, passing: list[str], run_lab: RunLab
 ) -> None:
-    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", "--build", "99.0") == 2
-    assert "there is no release 99.0" in capsys.readouterr().err
+    assert "there is no release 99.0" in run_lab(2, *ONE_CELL, "--build", "0.10.8", "--build", "99.0")
     assert (passing, list(home.glob("state/runs/*"))) == ([], [])
 
 
-def test_each_build_is_run_once_and_has_a_column(
-    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_build_is_run_once_and_has_a_column(home: Path, passing: list[str], run_lab: RunLab) -> None:
     wanted = ["--build", "0.10.8", "--build", "0.10.7", "--build", "0.10.8"]
-    assert run_main(monkeypatch, *ONE_CELL, *wanted) == 0
+    out = run_lab(0, *ONE_CELL, *wanted)
     assert passing == ["debian-13/stock/0.10.8", "debian-13/stock/0.10.7"]
-    out = capsys.readouterr().out
     assert out.startswith("boxlite 0.10.8, 0.10.7, 2 cells, run ")
     [header] = [line.split() for line in out.splitlines() if line.startswith("guest ")]
     assert header == ["guest", "kernel", "stock", "0.10.8", "stock", "0.10.7"]
 
 
-def test_a_run_says_where_everything_is(
-    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", "--repeat", "2", "--retries", "0") == 0
+def test_a_run_says_where_everything_is(home: Path, passing: list[str], run_lab: RunLab) -> None:
+    printed = run_lab(0, *ONE_CELL, "--build", "0.10.8", "--repeat", "2", "--retries", "0")
     [folder] = home.glob("state/runs/*")
-    assert capsys.readouterr().out.endswith(f"run: {folder} (results.json, matrix.md, run.log)\n")
+    assert printed.endswith(f"run: {folder} (results.json, matrix.md, run.log)\n")
     run = RunResult.read(folder)
     assert (run.run.options.repeat, run.run.options.retries) == (2, 0)
     assert run.run.command == shlex.join(
@@ -75,57 +69,48 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_index")
 def test_offline_the_newest_release_of_the_cache_is_tested_and_named(
-    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, passing: list[str], run_lab: RunLab
 ) -> None:
     for version in ("0.9.7", "0.10.8", "0.10.10", "0.11.0rc1"):
         store_release(home, version)
-    assert run_main(monkeypatch, *ONE_CELL, "--offline") == 0
+    printed = run_lab(0, *ONE_CELL, "--offline")
     assert passing == ["debian-13/stock/0.10.10"]
     said = (
         "--offline: 0.10.10 is the newest release in the cache; no package index was asked\nboxlite 0.10.10, "
     )
-    assert capsys.readouterr().out.startswith(said)
+    assert printed.startswith(said)
 
 
 @pytest.mark.usefixtures("no_index")
 def test_offline_a_range_stands_for_a_release_of_the_cache(
-    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, passing: list[str], run_lab: RunLab
 ) -> None:
     for version in ("0.9.5", "0.9.7", "0.10.8"):
         store_release(home, version)
-    assert run_main(monkeypatch, *ONE_CELL, "--offline", "--build", "0.9.x", "--build", "0.10.8") == 0
+    printed = run_lab(0, *ONE_CELL, "--offline", "--build", "0.9.x", "--build", "0.10.8")
     assert sorted(passing) == ["debian-13/stock/0.10.8", "debian-13/stock/0.9.7"]
     said = "--offline: 0.9.x is 0.9.7, as far as releases are in the cache; no package index was asked\n"
-    assert capsys.readouterr().out.startswith(said)
-    assert run_main(monkeypatch, *ONE_CELL, "--offline", "--build", "0.9.x", "--list") == 0
-    assert " --build 0.9.7" in capsys.readouterr().out
+    assert printed.startswith(said)
+    assert " --build 0.9.7" in run_lab(0, *ONE_CELL, "--offline", "--build", "0.9.x", "--list")
 
 
 @pytest.mark.usefixtures("no_index")
 def test_offline_without_a_release_in_the_cache_a_build_must_be_named(
-    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, passing: list[str], run_lab: RunLab
 ) -> None:
     # Left by a download that failed.
     lock = home / "cache/wheels/boxlite-0.10.8-02e3de1a-cp313.lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
-    assert run_main(monkeypatch, *ONE_CELL, "--offline") == 2
-    said = capsys.readouterr().err
+    said = run_lab(2, *ONE_CELL, "--offline")
     assert f"the cache {home / 'cache/wheels'} has no release of boxlite" in said
     assert "next: name a wheel with --build FILE.whl" in said
     assert passing == []
 
 
-def test_a_folder_s_name_is_no_markup(
-    home: Path,
-    tmp_path: Path,
-    passing: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_folder_s_name_is_no_markup(home: Path, tmp_path: Path, passing: list[str], run_lab: RunLab) -> None:
     folder = tmp_path / "a [bold] [run]"
-    assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", "-o", str(folder)) == 0
-    out = capsys.readouterr().out
+    out = run_lab(0, *ONE_CELL, "--build", "0.10.8", "-o", str(folder))
     assert f"1 cells, run {folder}\n" in out
     assert f"run: {folder} (results.json" in out
 
@@ -191,6 +176,7 @@ def test_without_a_terminal_and_with_verbose_each_step_is_a_line(
 def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_otherwise(
     home: Path,
     tmp_path: Path,
+    run_lab: RunLab,
     monkeypatch: pytest.MonkeyPatch,
     words: list[str],
     tries: bool,
@@ -207,18 +193,16 @@ def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_othe
     monkeypatch.setattr(output, "say", seen.append)
     folder = tmp_path / "run"
     folder.mkdir()
-    assert run_main(monkeypatch, "matrix", *words, "--build", "0.10.8", "-o", str(folder)) == 0
+    run_lab(0, "matrix", *words, "--build", "0.10.8", "-o", str(folder))
     assert [(options.remedies, options.experiments) for options in begun] == [(tries, experiments)]
     told = "--cold makes no forks, so no remedies and no experiments are tried"
     assert (told in seen) is ("--cold" in words)
 
 
-def test_the_help_shows_each_option_of_the_request_under_its_heading(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_main(monkeypatch, "matrix", "--help") == 0
+def test_the_help_shows_each_option_of_the_request_under_its_heading(run_lab: RunLab) -> None:
+    printed = run_lab(0, "matrix", "--help")
     headings: dict[str, list[str]] = {}
-    for line in capsys.readouterr().out.splitlines():
+    for line in printed.splitlines():
         if match := re.fullmatch(r"(\S.*):", line):
             headings[match[1]] = []
         elif headings and (match := re.match(r"  (--?[a-z-]+)", line)):

@@ -7,30 +7,29 @@ import pytest
 
 from lab.record import Status
 from tests.builders.cells import cell
-from tests.builders.processes import run_main
+from tests.builders.processes import RunLab
 from tests.builders.runs import run_of
 
 
 @pytest.mark.parametrize("run", [".", "./"])
 def test_a_point_is_the_folder_one_is_in(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run: str
+    home: Path, tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, run: str
 ) -> None:
     (home / "state" / "runs").mkdir(parents=True)
     run_of(cell()).write(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert run_main(monkeypatch, "report", run) == 0
-    assert "1 pass" in capsys.readouterr().out
+    assert "1 pass" in run_lab(0, "report", run)
 
 
 @pytest.mark.parametrize(("status", "expected"), [(Status.PASS, 0), (Status.FAIL, 1), (Status.ERROR, 3)])
 def test_a_report_ends_with_the_status_of_its_run(
-    home: Path, monkeypatch: pytest.MonkeyPatch, status: Status, expected: int
+    home: Path, run_lab: RunLab, status: Status, expected: int
 ) -> None:
     folder = home / "state" / "runs" / "20261124-160000"
     folder.mkdir(parents=True)
     run_of(cell(status=status)).write(folder)
-    assert run_main(monkeypatch, "report", "20261124-160000") == expected
-    assert run_main(monkeypatch, "report", str(folder)) == expected
+    run_lab(expected, "report", "20261124-160000")
+    run_lab(expected, "report", str(folder))
 
 
 @pytest.mark.parametrize(
@@ -45,16 +44,10 @@ def test_a_report_ends_with_the_status_of_its_run(
     ],
 )
 def test_a_report_has_the_format_that_was_asked_for(
-    home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    kind: str,
-    begins: str,
+    home: Path, tmp_path: Path, run_lab: RunLab, kind: str, begins: str
 ) -> None:
     run_of(cell()).write(tmp_path)
-    run_main(monkeypatch, "report", str(tmp_path), "--format", kind)
-    assert capsys.readouterr().out.startswith(begins)
+    assert run_lab(None, "report", str(tmp_path), "--format", kind).startswith(begins)
 
 
 @pytest.mark.parametrize(
@@ -65,16 +58,10 @@ def test_a_report_has_the_format_that_was_asked_for(
     ],
 )
 def test_a_report_of_claims_or_for_upstream_ends_with_the_status_of_its_run(
-    home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    begins: str,
+    home: Path, tmp_path: Path, run_lab: RunLab, words: list[str], begins: str
 ) -> None:
     run_of(cell(), cell(guest="ubuntu-24.04", status=Status.NOT_RUN, reason="no image")).write(tmp_path)
-    assert run_main(monkeypatch, "report", str(tmp_path), *words) == 3
-    assert capsys.readouterr().out.startswith(begins)
+    assert run_lab(3, "report", str(tmp_path), *words).startswith(begins)
 
 
 @pytest.mark.parametrize(
@@ -86,34 +73,21 @@ def test_a_report_of_claims_or_for_upstream_ends_with_the_status_of_its_run(
     ],
 )
 def test_a_report_that_cannot_be_made_says_why(
-    home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    said: str,
+    home: Path, tmp_path: Path, run_lab: RunLab, words: list[str], said: str
 ) -> None:
     run_of(cell()).write(tmp_path)
-    assert run_main(monkeypatch, "report", str(tmp_path), *words) == 2
-    assert said in capsys.readouterr().err
+    assert said in run_lab(2, "report", str(tmp_path), *words)
 
 
-def test_an_unknown_run_says_the_nearest(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_run_says_the_nearest(home: Path, run_lab: RunLab) -> None:
     (home / "state" / "runs" / "20261124-160000").mkdir(parents=True)
-    assert run_main(monkeypatch, "report", "20261124-16000") == 2
-    assert "did you mean 20261124-160000?" in capsys.readouterr().err
+    assert "did you mean 20261124-160000?" in run_lab(2, "report", "20261124-16000")
     # No file system has a folder of this name.
-    assert run_main(monkeypatch, "report", "x" * 5000) == 2
-    assert "no run is called 'xxx" in capsys.readouterr().err
+    assert "no run is called 'xxx" in run_lab(2, "report", "x" * 5000)
 
 
-def test_results_that_cannot_be_read_are_no_traceback(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_that_cannot_be_read_are_no_traceback(home: Path, tmp_path: Path, run_lab: RunLab) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"schema": 9}))
-    assert run_main(monkeypatch, "report", str(tmp_path)) == 2
-    said = capsys.readouterr().err
+    said = run_lab(2, "report", str(tmp_path))
     assert "results.json is no record that this lab can read: schema: " in said
     assert "\n  next: name another run" in said

@@ -13,20 +13,19 @@ from lab.builds import wheels
 from lab.record import RunResult
 from lab.run import scheduler
 from lab.run.journal import LOCK
-from tests.builders.processes import TWO_CELLS, interrupt_runs, rows_listed, run_main
+from tests.builders.processes import TWO_CELLS, RunLab, interrupt_runs, rows_listed
 
 pytestmark = pytest.mark.usefixtures("releases")
 
 
 @pytest.fixture
-def half_run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+def half_run(home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a run of two cells that was interrupted after the first."""
     with monkeypatch.context() as patched:
         interrupt_runs(patched)
         line = [*TWO_CELLS, "--build", "0.10.8", "--repeat", "3", "--rootfs", str(layout(home))]
-        assert run_main(patched, *line) == cli.INTERRUPTED
+        out = run_lab(cli.INTERRUPTED, *line).out
     [folder] = home.glob("state/runs/*")
-    out = capsys.readouterr().out
     assert f"continue with: lab matrix --resume {folder}\n" in out
     return folder
 
@@ -40,11 +39,11 @@ def layout(folder: Path) -> Path:
 
 
 def test_the_list_of_a_run_that_is_resumed_is_what_is_left_of_it(
-    half_run: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    half_run: Path, passing: list[str], run_lab: RunLab
 ) -> None:
     before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
-    assert run_main(monkeypatch, "matrix", "--resume", str(half_run), "--list") == 0
-    [[guest, variant, _, again]] = rows_listed(capsys)[1:]
+    printed = run_lab(0, "matrix", "--resume", str(half_run), "--list")
+    [[guest, variant, _, again]] = rows_listed(printed)[1:]
     assert (guest, variant) == ("debian-13", "max-userns-zero")
     assert again == RunResult.read(half_run).cells[1].rerun
     assert (passing, {file: file.read_bytes() for file in before}) == ([], before)
@@ -52,19 +51,15 @@ def test_the_list_of_a_run_that_is_resumed_is_what_is_left_of_it(
 
 @pytest.mark.parametrize("by", ["name", "folder"])
 def test_a_run_that_is_resumed_runs_what_is_left_as_it_was_begun(
-    half_run: Path,
-    passing: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    by: str,
+    half_run: Path, passing: list[str], run_lab: RunLab, by: str
 ) -> None:
     before = RunResult.read(half_run)
     which = half_run.name if by == "name" else str(half_run)
     free = ["--jobs", "3", "--memory", "4096", "--verbose"]
     # The cell that stands was no pass: it is not run again, and counts.
-    assert run_main(monkeypatch, "matrix", "--resume", which, *free) == 1
+    printed = run_lab(1, "matrix", "--resume", which, *free)
     assert passing == ["debian-13/max-userns-zero/0.10.8"]
-    assert f"2 cells, 1 of them kept from before, run {half_run}\n" in capsys.readouterr().out
+    assert f"2 cells, 1 of them kept from before, run {half_run}\n" in printed
     after = RunResult.read(half_run)
     assert after.cells[0] == before.cells[0]
     assert [cell.status for cell in after.cells] == ["xpass", "pass"]
@@ -95,16 +90,11 @@ def test_a_run_that_is_resumed_runs_what_is_left_as_it_was_begun(
     ids=lambda option: str(option[0]),
 )
 def test_a_run_that_is_resumed_keeps_its_plan(
-    half_run: Path,
-    passing: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    option: Sequence[str],
+    half_run: Path, passing: list[str], run_lab: RunLab, option: Sequence[str]
 ) -> None:
     before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
     for line in (["--resume", half_run.name, *option], [*option, "--resume", half_run.name]):
-        assert run_main(monkeypatch, "matrix", *line) == 2
-        said = capsys.readouterr()
+        said = run_lab(2, "matrix", *line)
         assert f"lab: {option[0]} cannot be changed for a run that is resumed\n  next: " in said.err
         assert said.out == ""
     assert passing == []
@@ -112,11 +102,11 @@ def test_a_run_that_is_resumed_keeps_its_plan(
 
 
 def test_a_run_that_is_resumed_has_the_builds_that_it_had(
-    half_run: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    half_run: Path, passing: list[str], run_lab: RunLab
 ) -> None:
-    assert run_main(monkeypatch, "matrix", "--resume", half_run.name, "--build", "0.9.0", "--list") == 2
-    assert "is 0.9.0, and the run has 0.10.8\n" in capsys.readouterr().err
-    assert run_main(monkeypatch, "matrix", "--resume", half_run.name, "--build", "0.10.8", "--list") == 0
+    printed = run_lab(2, "matrix", "--resume", half_run.name, "--build", "0.9.0", "--list")
+    assert "is 0.9.0, and the run has 0.10.8\n" in printed
+    run_lab(0, "matrix", "--resume", half_run.name, "--build", "0.10.8", "--list")
     assert passing == []
 
 
@@ -124,14 +114,14 @@ def test_a_run_that_is_resumed_has_the_builds_that_it_had(
     "link", ["run.log", "decided.jsonl", "cells/debian-13/max-userns-zero/0.10.8/remedies"]
 )
 def test_a_run_with_a_link_in_it_is_not_resumed(
-    half_run: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, link: str, tmp_path: Path
+    half_run: Path, passing: list[str], run_lab: RunLab, link: str, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     target.mkdir() if "cells" in link else target.write_text("mine")
     (half_run / link).parent.mkdir(parents=True, exist_ok=True)
     (half_run / link).unlink(missing_ok=True)
     (half_run / link).symlink_to(target)
-    assert run_main(monkeypatch, "matrix", "--resume", half_run.name) == 2
+    run_lab(2, "matrix", "--resume", half_run.name)
     assert passing == []
     assert not list(target.iterdir()) if target.is_dir() else target.read_text() == "mine"
 
@@ -140,21 +130,15 @@ def test_a_run_with_a_link_in_it_is_not_resumed(
     ("run", "said"), [("20261124", "no run is called '20261124'"), ("", "no run is called ''")]
 )
 def test_a_run_that_there_is_not_is_not_resumed(
-    half_run: Path,
-    passing: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    run: str,
-    said: str,
+    half_run: Path, passing: list[str], run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, run: str, said: str
 ) -> None:
     monkeypatch.setattr(wheels, "releases", lambda: [Version("0.10.8")])
-    assert run_main(monkeypatch, "matrix", "--resume", run) == 2
-    assert said in capsys.readouterr().err
+    assert said in run_lab(2, "matrix", "--resume", run)
     assert passing == []
 
 
 def test_a_run_at_which_another_lab_is_at_work_is_left_alone(
-    half_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    half_run: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
     def connection(_uri: str) -> Iterator[None]:
@@ -163,6 +147,6 @@ def test_a_run_at_which_another_lab_is_at_work_is_left_alone(
     monkeypatch.setattr(scheduler, "connection", connection)
     with FileLock(half_run / LOCK):
         before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
-        assert run_main(monkeypatch, "matrix", "--resume", str(half_run)) == 2
+        printed = run_lab(2, "matrix", "--resume", str(half_run))
         assert {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()} == before
-    assert "another lab is at work in it" in capsys.readouterr().err
+    assert "another lab is at work in it" in printed

@@ -11,91 +11,63 @@ import pytest
 
 from lab.base.paths import PACKAGE
 from lab.record import RunResult
-from tests.builders.processes import ONE_CELL, TWO_CELLS, run_main
+from tests.builders.processes import ONE_CELL, TWO_CELLS, RunLab
 
 pytestmark = pytest.mark.usefixtures("releases")
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1/0", "1", "-1/3", "one/three", ""])
 def test_a_shard_that_there_is_not_is_refused(
-    home: Path,
-    passing: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    shard: str,
+    home: Path, passing: list[str], run_lab: RunLab, shard: str
 ) -> None:
     for more in ([], ["--list"]):
-        assert run_main(monkeypatch, *TWO_CELLS, "--build", "0.10.8", "--shard", shard, *more) == 2
-        said = capsys.readouterr()
+        said = run_lab(2, *TWO_CELLS, "--build", "0.10.8", "--shard", shard, *more)
         assert f"--shard {shard}: not of the form I/N" in said.err
         assert said.out == ""
     assert (passing, list(home.glob("state/runs/*"))) == ([], [])
 
 
-def test_a_shard_with_nothing_to_do_is_refused(
-    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_shard_with_nothing_to_do_is_refused(home: Path, passing: list[str], run_lab: RunLab) -> None:
     for more in ([], ["--list"]):
-        assert run_main(monkeypatch, *TWO_CELLS, "--build", "0.10.8", "--shard", "9/9", *more) == 2
-        assert "--shard 9/9: the plan has 2 cells, too few for so many shards" in capsys.readouterr().err
+        printed = run_lab(2, *TWO_CELLS, "--build", "0.10.8", "--shard", "9/9", *more)
+        assert "--shard 9/9: the plan has 2 cells, too few for so many shards" in printed
     assert (passing, list(home.glob("state/runs/*"))) == ([], [])
 
 
-def listed(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
-    return [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+def listed(printed: str) -> list[list[str]]:
+    return [line.split()[:2] for line in printed.splitlines()[1:]]
 
 
-def test_the_lists_of_all_shards_are_the_list_of_the_plan(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_main(monkeypatch, "matrix", "--list") == 0
-    plan = listed(capsys)
-    shards = []
-    for number in (1, 2, 3):
-        assert run_main(monkeypatch, "matrix", "--list", "--shard", f"{number}/3") == 0
-        shards.append(listed(capsys))
+def test_the_lists_of_all_shards_are_the_list_of_the_plan(home: Path, run_lab: RunLab) -> None:
+    plan = listed(run_lab(0, "matrix", "--list"))
+    shards = [listed(run_lab(0, "matrix", "--list", "--shard", f"{number}/3")) for number in (1, 2, 3)]
     assert all(shards)
     assert [line for shard in shards for line in shard] == plan
     assert not home.exists()
 
 
 def test_a_shard_s_list_is_what_the_shard_runs_of_several_builds(
-    home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, passing: list[str], run_lab: RunLab
 ) -> None:
     line = [*TWO_CELLS, "--build", "0.10.7", "--build", "0.10.8", "--shard", "1/4"]
-    assert run_main(monkeypatch, *line, "--list") == 0
-    shown = listed(capsys)
-    run_main(monkeypatch, *line)
+    assert listed(run_lab(0, *line, "--list")) == [["debian-13", "stock"]]
+    run_lab(0, *line)
     assert passing == ["debian-13/stock/0.10.7"]
-    assert shown == [["debian-13", "stock"]]
 
 
 @pytest.fixture
-def shards(
-    home: Path,
-    tmp_path: Path,
-    passing: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> list[str]:
+def shards(home: Path, tmp_path: Path, passing: list[str], run_lab: RunLab) -> list[str]:
     """The folders of the two shards of a plan, both run."""
     folders = [str(tmp_path / f"shard-{number}") for number in (1, 2)]
     for number, folder in enumerate(folders, 1):
         line = [*TWO_CELLS, "--build", "0.10.8", "--shard", f"{number}/2", "-o", folder]
-        assert run_main(monkeypatch, *line) == 0
-    capsys.readouterr()
+        run_lab(0, *line)
     return folders
 
 
-def test_merged_shards_are_the_run_of_the_plan(
-    shards: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_merged_shards_are_the_run_of_the_plan(shards: list[str], tmp_path: Path, run_lab: RunLab) -> None:
     merged = tmp_path / "merged"
-    assert run_main(monkeypatch, "merge", *reversed(shards), "-o", str(merged)) == 0
-    out = capsys.readouterr().out
+    out = run_lab(0, "merge", *reversed(shards), "-o", str(merged))
     assert "\n2 pass\n" in out
     assert out.endswith(f"run: {merged} (results.json, matrix.md)\n")
     assert [cell.variant for cell in RunResult.read(merged).cells] == ["stock", "max-userns-zero"]
@@ -103,18 +75,13 @@ def test_merged_shards_are_the_run_of_the_plan(
 
 
 def test_without_a_lost_shard_the_others_are_a_partial_run_that_is_resumed(
-    shards: list[str],
-    tmp_path: Path,
-    passing: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    shards: list[str], tmp_path: Path, passing: list[str], run_lab: RunLab
 ) -> None:
     merged = tmp_path / "home" / "state" / "runs" / "merged"
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "results.json").write_text('{"schema": 2')
-    assert run_main(monkeypatch, "merge", "--partial", shards[1], str(damaged), "-o", str(merged)) == 3
-    out = capsys.readouterr().out
+    out = run_lab(3, "merge", "--partial", shards[1], str(damaged), "-o", str(merged))
     assert f"left out: {damaged / 'results.json'} is no record that this lab can read: " in out
     assert "\nnot-run (shard 1/2 was lost): debian-13 (stock)\n" in out
     assert "\n1 pass, 1 not-run\n" in out
@@ -122,22 +89,17 @@ def test_without_a_lost_shard_the_others_are_a_partial_run_that_is_resumed(
         "\npartial, merged without 1 of its shards; 1 of 2 cells are missing; "
         f"continue with: lab matrix --resume {merged}\n"
     ) in out
-    assert run_main(monkeypatch, "runs") == 0
-    assert " partial " in capsys.readouterr().out
+    assert " partial " in run_lab(0, "runs")
     passing.clear()
-    assert run_main(monkeypatch, "matrix", "--resume", str(merged)) == 0
+    printed = run_lab(0, "matrix", "--resume", str(merged))
     assert passing == ["debian-13/stock/0.10.8"]
-    assert "\n2 pass\n" in capsys.readouterr().out
-    assert run_main(monkeypatch, "runs") == 0
-    assert " complete " in capsys.readouterr().out
+    assert "\n2 pass\n" in printed
+    assert " complete " in run_lab(0, "runs")
 
 
-def test_if_no_shard_can_be_read_nothing_is_merged(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_if_no_shard_can_be_read_nothing_is_merged(home: Path, tmp_path: Path, run_lab: RunLab) -> None:
     (tmp_path / "empty").mkdir()
-    assert run_main(monkeypatch, "merge", "--partial", str(tmp_path / "empty")) == 2
-    assert "empty is not the folder of a run" in capsys.readouterr().err
+    assert "empty is not the folder of a run" in run_lab(2, "merge", "--partial", str(tmp_path / "empty"))
     assert not home.exists()
 
 
@@ -157,26 +119,24 @@ def test_if_no_shard_can_be_read_nothing_is_merged(
 def test_what_makes_no_run_is_not_merged(
     shards: list[str],
     tmp_path: Path,
+    run_lab: RunLab,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     parts: list[str],
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     release = ["--build", "0.10.8", "-o"]
-    assert run_main(monkeypatch, *ONE_CELL, "-g", "debian-12", "--shard", "2/2", *release, "other") == 0
-    assert run_main(monkeypatch, *TWO_CELLS, *release, "whole") == 0
-    capsys.readouterr()
+    run_lab(0, *ONE_CELL, "-g", "debian-12", "--shard", "2/2", *release, "other")
+    run_lab(0, *TWO_CELLS, *release, "whole")
     before = sorted(tmp_path.rglob("*"))
-    assert run_main(monkeypatch, "merge", *parts) == 2
-    heard = capsys.readouterr()
+    heard = run_lab(2, "merge", *parts)
     assert said in heard.err
     assert heard.out == ""
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_line_for_slurm_runs_every_cell_of_the_set_in_one_task(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, run_lab: RunLab
 ) -> None:
     page = (PACKAGE.parent / "docs" / "guides" / "in-ci.md").read_text()
     [line] = [each for each in page.splitlines() if each.startswith("sbatch ")]
@@ -194,9 +154,7 @@ def test_the_line_for_slurm_runs_every_cell_of_the_set_in_one_task(
         said = subprocess.check_output(["/bin/sh", "-c", options["wrap"]], env=environment, cwd=tmp_path)
         words = json.loads(said)
         assert words[-2:] == ["-o", f"shard-{number}"]
-        assert run_main(monkeypatch, *words, "--list") == 0
-        tasks += listed(capsys)
+        tasks += listed(run_lab(0, *words, "--list"))
     [set_name] = re.findall(r"--set (\S+)", options["wrap"])
-    assert run_main(monkeypatch, "matrix", "--set", set_name, "--list") == 0
-    assert tasks == listed(capsys)
+    assert tasks == listed(run_lab(0, "matrix", "--set", set_name, "--list"))
     assert not home.exists()

@@ -20,7 +20,7 @@ from lab.machine.seed import new_keys
 from lab.plan import Cell
 from lab.record import RunResult, Status
 from tests.builders.cells import cell
-from tests.builders.processes import run_main
+from tests.builders.processes import RunLab
 from tests.builders.runs import run_of
 
 # Instead of OpenSSH's: runs the command as the server does.
@@ -76,32 +76,26 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 CELL = ["debian-13", "userns-clone-off", "--build", "0.10.8"]
 
 
-def test_a_command_gets_its_words_and_the_lab_its_status(
-    host: Host, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_gets_its_words_and_the_lab_its_status(host: Host, run_lab: RunLab) -> None:
     words = ["sh", "-c", 'echo "$SEEN" "$@"; echo apart >&2; exit 7', "sh", "--build", "--", "-h"]
-    assert run_main(monkeypatch, "exec", *CELL, "--", *words) == 7
+    printed = run_lab(7, "exec", *CELL, "--", *words)
     assert host.asked == [("debian-13/userns-clone-off/0.10.8", None)]
-    printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("yes --build -- -h\n", "apart\n")
 
 
 def test_a_command_ended_by_a_signal_and_one_that_fails_as_ssh_does_are_told_apart_from_a_dead_guest(
-    host: Host, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    host: Host, run_lab: RunLab
 ) -> None:
-    assert run_main(monkeypatch, "exec", *CELL, "--", "sh", "-c", "kill -SYS $$") == 159
-    assert run_main(monkeypatch, "exec", *CELL, "--", "sh", "-c", "exit 255") == 255
+    run_lab(159, "exec", *CELL, "--", "sh", "-c", "kill -SYS $$")
+    run_lab(255, "exec", *CELL, "--", "sh", "-c", "exit 255")
     host.lane.is_dead = True
-    assert run_main(monkeypatch, "exec", *CELL, "--", "sh", "-c", "exit 255") == 3
-    assert capfd.readouterr().err.splitlines()[-1] == "lab: the machine of debian-13 is gone"
+    printed = run_lab(3, "exec", *CELL, "--", "sh", "-c", "exit 255")
+    assert printed.splitlines()[-1] == "lab: the machine of debian-13 is gone"
 
 
-def test_a_command_must_be_named(
-    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_must_be_named(host: Host, run_lab: RunLab) -> None:
     for words in (["exec", "debian-13", "true"], ["exec", "debian-13", "--"]):
-        assert run_main(monkeypatch, *words) == 2
-        assert "after --: lab exec GUEST [VARIANT] -- COMMAND" in capsys.readouterr().err
+        assert "after --: lab exec GUEST [VARIANT] -- COMMAND" in run_lab(2, *words)
     assert host.asked == []
 
 
@@ -117,18 +111,18 @@ def test_the_usage_of_exec_shows_where_the_command_goes() -> None:
 
 
 def test_a_shell_without_a_terminal_runs_what_it_reads_and_says_nothing(
-    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    host: Host, tmp_path: Path, run_lab: RunLab
 ) -> None:
     (tmp_path / "script").write_text("echo $SEEN; exit 4\n")
     before = os.dup(0)
     with (tmp_path / "script").open() as script:
         os.dup2(script.fileno(), 0)
     try:
-        assert run_main(monkeypatch, "shell", *CELL) == 4
+        printed = run_lab(4, "shell", *CELL)
     finally:
         os.dup2(before, 0)
         os.close(before)
-    assert capfd.readouterr().out == "yes\n"
+    assert printed == "yes\n"
 
 
 # -- cells of runs
@@ -149,13 +143,11 @@ def recorded(host: Host, tmp_path: Path) -> RunResult:
     return made
 
 
-def test_a_cell_of_a_run_is_opened_with_its_build(
-    host: Host, recorded: RunResult, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cell_of_a_run_is_opened_with_its_build(host: Host, recorded: RunResult, run_lab: RunLab) -> None:
     words = ["--run", "earlier", "debian-13/userns-clone-off", "--", "true"]
-    assert run_main(monkeypatch, "exec", *words) == 0
+    printed = run_lab(0, "exec", *words)
     assert host.asked == [("debian-13/userns-clone-off/0.10.8", None)]
-    assert "lab: warning: changed since run" in capfd.readouterr().err
+    assert "lab: warning: changed since run" in printed
 
 
 @pytest.mark.parametrize(
@@ -168,54 +160,39 @@ def test_a_cell_of_a_run_is_opened_with_its_build(
     ],
 )
 def test_what_does_not_name_a_cell_of_the_run_is_refused(
-    host: Host,
-    recorded: RunResult,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    said: str,
+    host: Host, recorded: RunResult, run_lab: RunLab, words: list[str], said: str
 ) -> None:
-    assert run_main(monkeypatch, "shell", *words) == 2
-    assert said in " ".join(capsys.readouterr().err.split())
+    assert said in " ".join(run_lab(2, "shell", *words).split())
     assert host.asked == []
 
 
 # -- kept guests
 
 
-def test_without_a_kept_guest_the_next_step_is_told(
-    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_main(monkeypatch, "attach") == 2
-    assert run_main(monkeypatch, "copy", "lab-debian-13-000000:/tmp/x", ".") == 2
-    said = capsys.readouterr().err
-    assert said.count("no guest is kept\n  next: keep one: lab shell GUEST [VARIANT] --keep") == 2
-    assert run_main(monkeypatch, "attach", "--list") == 0
-    assert "no guest is kept" in capsys.readouterr().out
+def test_without_a_kept_guest_the_next_step_is_told(host: Host, run_lab: RunLab) -> None:
+    for words in (["attach"], ["copy", "lab-debian-13-000000:/tmp/x", "."]):
+        assert "no guest is kept\n  next: keep one: lab shell GUEST [VARIANT] --keep" in run_lab(2, *words)
+    assert "no guest is kept" in run_lab(0, "attach", "--list")
 
 
 @pytest.mark.parametrize("paths", [("a", "b"), ("x:a", "y:b"), ("./x:a", "/b"), ("a", ":b")])
-def test_one_side_of_a_copy_is_in_a_guest(
-    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], paths: tuple[str, str]
+def test_one_side_of_a_copy_is_in_a_guest(host: Host, paths: tuple[str, str], run_lab: RunLab) -> None:
+    assert "one of SRC and DST is a path of this host" in run_lab(2, "copy", *paths)
+
+
+def test_a_kept_guest_has_a_process_of_its_own(
+    host: Host, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run_main(monkeypatch, "copy", *paths) == 2
-    assert "one of SRC and DST is a path of this host" in capsys.readouterr().err
-
-
-def test_a_kept_guest_has_a_process_of_its_own(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(*_: object, **__: object) -> NoReturn:
         raise LaneDied("the keeper was started")
 
     monkeypatch.setattr(shell, "start_keeper", start)
-    assert run_main(monkeypatch, "exec", *CELL, "--keep", "--", "true") == 3
+    run_lab(3, "exec", *CELL, "--keep", "--", "true")
     assert host.asked == []
 
 
-def test_list_and_end_are_not_for_once(
-    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_main(monkeypatch, "attach", "--list", "--end") == 2
-    assert "--list goes with nothing else" in capsys.readouterr().err
+def test_list_and_end_are_not_for_once(host: Host, run_lab: RunLab) -> None:
+    assert "--list goes with nothing else" in run_lab(2, "attach", "--list", "--end")
 
 
 # -- completion
