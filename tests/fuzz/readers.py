@@ -249,7 +249,7 @@ def _npm(content: bytes, folder: Path) -> None:
     elf.why_not(tarball, facts())
     with suppress(UsageError):
         npm.oldest_node(tarball)
-    npm.native_beside(tarball)
+    npm.native_version(tarball)
 
 
 def _program(content: bytes, folder: Path) -> None:

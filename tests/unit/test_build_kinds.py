@@ -226,6 +226,9 @@ def test_it_is_deployed_by_its_own_steps(deployed: Any) -> None:
     assert (root / "opt" / "lab" / "rootfs" / "index.json").exists()
     # The warm-up failed, which is for the suite to find out.
     assert deployed.ran[-1] == ("/opt/program/program warm-up", SUITE, False)
+    # The disk on which all that came is empty again.
+    status = deployed.disk.stat()
+    assert (status.st_size, status.st_blocks) == (PAYLOAD_BYTES, 0)
 
 
 def test_suites_share_files(build: Build, box: Path, guest: Any, paths: Paths, tmp_path: Path) -> None:
@@ -310,7 +313,9 @@ def test_a_shell_sees_what_its_tests_see(build: Build, deployed: Any) -> None:
     ]
 
 
-def test_a_stored_state_is_of_one_deployment(build: Build, box: Path, program: Path, tmp_path: Path) -> None:
+def test_a_stored_state_is_of_one_deployment(
+    build: Build, box: Path, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout = tmp_path / "layout"
     layout.mkdir()
     (layout / "index.json").write_text("{}")
@@ -324,24 +329,8 @@ def test_a_stored_state_is_of_one_deployment(build: Build, box: Path, program: P
     program.write_text("other")
     seen.add(deploy.identity(builds.resolve(f"program:{program}"), layout))
     assert len(seen) == 6
-
-
-def test_a_stored_state_is_of_one_test_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "index.json").write_text("{}")
-    before = deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path)
-    assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) == before
+    # And of one runner of the tests.
+    before = deploy.identity(Wheel("0.10.8", "0.10.8"), layout)
+    assert deploy.identity(Wheel("0.10.8", "0.10.8"), layout) == before
     monkeypatch.setattr(pytest_tests, "RUNNER", ("pytest", "pytest-timeout"))
-    assert deploy.identity(Wheel("0.10.8", "0.10.8"), tmp_path) != before
-
-
-def test_the_disk_is_empty_after_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guest: Any = Guest(tmp_path / "guest")
-    for folder in ("guest", "rootfs"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "rootfs" / "index.json").write_text("{}")
-    monkeypatch.setattr(Wheel, "steps", lambda _self: [])
-    monkeypatch.setattr(Wheel, "laid_out", lambda *_: {})
-    put(guest, Wheel("0.10.8", "0.10.8"), {}, tmp_path / "rootfs")
-    assert (tmp_path / "guest" / "opt" / "lab" / "rootfs" / "index.json").read_text() == "{}"
-    status = guest.disk.stat()
-    assert (status.st_size, status.st_blocks) == (PAYLOAD_BYTES, 0)
+    assert deploy.identity(Wheel("0.10.8", "0.10.8"), layout) != before

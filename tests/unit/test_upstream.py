@@ -40,7 +40,9 @@ def tried(name: str, result: RemedyOutcome, **more: Any) -> RemedyResult:
     return RemedyResult(name=name, result=result, price="bubblewrap alone may do it.", **more)
 
 
-def page_of(folder: Path, *cells: CellResult) -> str:
+def page_of(folder: Path, *cells: CellResult, log: str = messages.APPARMOR_DENY) -> str:
+    """The page of a run of these cells, of which boxlite wrote this log."""
+    recorded(folder, *cells, log=log)
     return judgements.render_misdiagnoses(run_of(*cells), folder)
 
 
@@ -49,17 +51,15 @@ def blocks(page: str) -> list[str]:
 
 
 def test_a_misdiagnosis_has_all_that_an_issue_needs(tmp_path: Path) -> None:
-    cells = [failed(), failed(guest="debian-sid")]
-    recorded(tmp_path, *cells)
-    page = page_of(tmp_path, *cells)
+    page = page_of(tmp_path, failed(), failed(guest="debian-sid"))
     assert "Failed cells: 2. boxlite's own diagnosis: unknown in 2, not judged in 0 " in page
     [title] = [line for line in page.splitlines() if line.startswith("## ")]
     assert title == f"## boxlite calls it an unknown restriction: {WHY}"
     again = "`lab matrix -g debian-13 -v apparmor-userns-deny --build 0.10.8`"
     row = "| Debian GNU/Linux 13 (trixie) | 6.12.118+deb13-cloud-amd64 | 0.12.0 | 4.1.0 | - | 0.10.8 |"
     assert page.count(f"{row} apparmor-userns-deny | {again} |") == 2
-    said, logged, audit, probes = blocks(page)
-    assert said == f"{messages.SAID}\n"
+    words, logged, audit, probes = blocks(page)
+    assert words == f"{messages.SAID}\n"
     assert "\nCause: Unknown restriction.\n" in logged
     assert audit == DENIED_CREATE
     assert "bwrap: Creating new namespace failed: Permission denied\n" in probes
@@ -73,18 +73,16 @@ def test_what_cures_stands_alone_where_something_does(tmp_path: Path) -> None:
         tried("bwrap-profile", RemedyOutcome.VERIFIED, scripts={"bwrap-profile": "0" * 64}),
     ]
     cells = [failed(remedies=remedies), failed(guest="debian-sid", remedies=remedies[:1])]
-    recorded(tmp_path, *cells)
-    page = page_of(tmp_path, *cells)
+    page = page_of(tmp_path / "both", *cells)
     how = "`lab remedies show bwrap-profile --script`; price: bubblewrap alone may do it."
     assert f"- `bwrap-profile`: verified in 1 of 1 cells: {how}\n" in page
     assert "`preflight`" not in page
-    assert "- `preflight`: avoids it: skipped: all of them\n" in page_of(tmp_path, cells[1])
+    assert "- `preflight`: avoids it: skipped: all of them\n" in page_of(tmp_path / "one", cells[1])
 
 
 @pytest.mark.parametrize("outcome", [RemedyOutcome.CANNOT, RemedyOutcome.ERROR])
 def test_what_could_not_be_tried_says_nothing_of_a_cure(tmp_path: Path, outcome: RemedyOutcome) -> None:
     result = failed(remedies=[tried("bwrap-userns-restrict", outcome, reason="x")])
-    recorded(tmp_path, result)
     page = page_of(tmp_path, result)
     assert "This run does not show a cure: " in page
     assert "bwrap-userns-restrict" not in page
@@ -97,8 +95,7 @@ def test_advice_that_failed_is_told_with_what_came_of_it(tmp_path: Path) -> None
         tried("apparmor-restrict-off", RemedyOutcome.VERIFIED),
     ]
     result = failed("apparmor-userns-nocaps", remedies=remedies)
-    recorded(tmp_path, result, log=messages.UBUNTU)
-    page = page_of(tmp_path, result)
+    page = page_of(tmp_path, result, log=messages.UBUNTU)
     assert f"## boxlite's advice does not cure it: {WHY}\n" in page
     assert f"- `sudo apt install --reinstall bubblewrap`: does not help: {in_place}\n" in page
     assert "- `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`: verified\n" in page
@@ -106,8 +103,7 @@ def test_advice_that_failed_is_told_with_what_came_of_it(tmp_path: Path) -> None
 
 def test_a_wrong_knob_is_named_beside_the_right_one(tmp_path: Path) -> None:
     result = failed("userns-sysctl")
-    recorded(tmp_path, result, log=messages.UBUNTU)
-    page = page_of(tmp_path, result)
+    page = page_of(tmp_path, result, log=messages.UBUNTU)
     blamed = "Cause: AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns=1)."
     assert f"## boxlite blames something else: {blamed} But {WHY}\n" in page
     assert "- `sudo apt install --reinstall bubblewrap`: not tried in this run\n" in page
@@ -117,24 +113,24 @@ def test_cells_with_another_cause_or_other_words_are_another_misdiagnosis(tmp_pa
     unlike = [failed(), failed("apparmor-userns-nocaps"), failed("bwrap-setuid")]
     recorded(tmp_path, *unlike[:2])
     recorded(tmp_path, unlike[2], log=messages.HOME_NOEXEC)
-    found = judgements.review(run_of(*unlike), tmp_path, {}).found
-    assert [[each.result.variant for each in one.cells] for one in found] == [[one.variant] for one in unlike]
-    assert found[2].title == f"boxlite does not say why: {WHY}"
+    misdiagnoses = judgements.review(run_of(*unlike), tmp_path, {}).found
+    assert [[cell.result.variant for cell in one.cells] for one in misdiagnoses] == [
+        [one.variant] for one in unlike
+    ]
+    assert misdiagnoses[2].title == f"boxlite does not say why: {WHY}"
 
 
 def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> None:
     cells = [failed("userns-sysctl"), failed("userns-limit", cause="unknown", confidence=None, causes=[])]
-    recorded(tmp_path, *cells, log=messages.USERNS_SYSCTL)
-    page = page_of(tmp_path, *cells, cell())
+    page = page_of(tmp_path, *cells, cell(), log=messages.USERNS_SYSCTL)
     assert "Failed cells: 2. boxlite's own diagnosis: right in 1, not judged in 1 (" in page
     assert "No finding: there is nothing to report.\n" in page
     assert "## " not in page
 
 
 def test_boxlite_is_right_where_the_profile_of_ubuntus_policy_is_not_loaded(tmp_path: Path) -> None:
-    result = failed("apparmor-userns-deny")
-    recorded(tmp_path, result, log=messages.UBUNTU)
-    assert "boxlite's own diagnosis: right in 1" in page_of(tmp_path, result)
+    page = page_of(tmp_path, failed("apparmor-userns-deny"), log=messages.UBUNTU)
+    assert "boxlite's own diagnosis: right in 1" in page
 
 
 def test_where_nothing_failed_boxlite_is_not_said_to_be_right(tmp_path: Path) -> None:
@@ -144,7 +140,7 @@ def test_where_nothing_failed_boxlite_is_not_said_to_be_right(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("known", "row"),
+    ("seen", "row"),
     [
         (None, "| debian-13 | - | - | - | - | 0.10.8 |"),
         (
@@ -157,17 +153,15 @@ def test_where_nothing_failed_boxlite_is_not_said_to_be_right(tmp_path: Path) ->
         ),
     ],
 )
-def test_what_is_not_known_of_a_guest_is_a_dash(tmp_path: Path, known: Facts | None, row: str) -> None:
-    bare = failed(facts=known)
-    recorded(tmp_path, bare)
-    assert f"{row} apparmor-userns-deny |" in page_of(tmp_path, bare)
+def test_what_is_not_known_of_a_guest_is_a_dash(tmp_path: Path, seen: Facts | None, row: str) -> None:
+    assert f"{row} apparmor-userns-deny |" in page_of(tmp_path, failed(facts=seen))
 
 
 def test_what_a_guest_says_stays_in_its_block(tmp_path: Path) -> None:
     hostile = "x\n```\n# pass\n````"
-    result = failed(tests=[TestResult(name="a", outcome=Outcome.FAIL, message=hostile)])
-    recorded(tmp_path, result)
-    tokens = MarkdownIt().parse(page_of(tmp_path, result))
+    tokens = MarkdownIt().parse(
+        page_of(tmp_path, failed(tests=[TestResult(name="a", outcome=Outcome.FAIL, message=hostile)]))
+    )
     assert next(token.content for token in tokens if token.type == "fence") == f"{hostile}\n"
     assert sum(token.type == "heading_open" for token in tokens) == 2
 

@@ -90,8 +90,8 @@ class Npm(PytestTests):
                 hint="for example --build npm:0.10.0, or --build npm:packages/boxlite-ai-boxlite-0.10.0.tgz",
             )
         manifest = read_manifest(path)
-        files = (path, native_beside(path))
-        digest = "".join(sha256(file)[:8] for file in files if file.is_file())
+        beside = path.with_name(file_name(NATIVE, native_version(path)))
+        digest = "".join(sha256(file)[:8] for file in (path, beside) if file.is_file())
         return cls(f"npm-{manifest.version}@{digest}", manifest.version, path.resolve())
 
     @classmethod
@@ -167,18 +167,15 @@ def oldest_node(tarball: Path) -> Version:
     return Version(match[1])
 
 
-def native_beside(main: Path) -> Path:
-    """Where the tarball of the native package that a package asks for is, if it is in the same folder.
-
-    Raises UsageError if it asks for none, or for no version of it.
-    """
+def native_version(main: Path) -> str:
+    """The version of the native package that a package asks for. Raises UsageError if it asks for none."""
     version = read_manifest(main).optional.get(NATIVE, "")
     if not VERSION.fullmatch(version):
         raise UsageError(
             f"{main}: expected a version of {NATIVE} among its optionalDependencies; "
             f"it asks for {version[:80]!r}"
         )
-    return main.with_name(file_name(NATIVE, version))
+    return version
 
 
 def tarballs(paths: Paths, source: Path | str, say: Callable[[str], None]) -> tuple[Path, Path]:
@@ -188,10 +185,9 @@ def tarballs(paths: Paths, source: Path | str, say: Callable[[str], None]) -> tu
     LabError if npm fails.
     """
     main = source if isinstance(source, Path) else _fetch_tarball(paths, PROJECT, source, say)
-    native = native_beside(main)
-    if not native.is_file():
-        native = _fetch_tarball(paths, NATIVE, str(read_manifest(main).optional[NATIVE]), say)
-    return main, native
+    version = native_version(main)
+    beside = main.with_name(file_name(NATIVE, version))
+    return main, beside if beside.is_file() else _fetch_tarball(paths, NATIVE, version, say)
 
 
 def file_name(name: str, version: str) -> str:
