@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.repro import messages
-from lab.repro.lines import Read, Text, matches, place, quote
+from lab.repro.lines import Text, matches, place, quote
 from lab.repro.report import Mood, Place, Setting
 from lab.repro.source import Kind
 
@@ -63,7 +63,7 @@ class Outcome:
 HOLDS = Outcome(Mood.HOLDS, None)
 
 
-def read(text: Text) -> Iterator[Read]:
+def read(text: Text) -> Iterator[Setting]:
     """Yield the settings of a report, and the steps that were tried and are no settings."""
     changed: set[tuple[str, str]] = set()
     for index, match, changes in islice(_forms(text), MOST):
@@ -90,7 +90,7 @@ def read(text: Text) -> Iterator[Read]:
         helped = _helped(line.text) if index in text.advice else outcome.helped
         if outcome.mood is Mood.TRIED and (helped is not None or not (step.said or index in text.advice)):
             name = STUCK.sub("", match[0]).rstrip(".,;:)`'\"")
-            yield Read(Setting(quote(line), name, None, Mood.TRIED, outcome.helped, place(line)), line.number)
+            yield Setting(quote(line), name, None, Mood.TRIED, outcome.helped, place(line))
 
 
 def name_of(written: str) -> str:
@@ -125,7 +125,7 @@ def _steps(text: Text) -> Iterator[tuple[int, re.Match[str], Step]]:
                 yield from ((index, match, step) for match in matches(step.pattern, line.text))
 
 
-def _answers(text: Text, index: int) -> Iterator[Read]:
+def _answers(text: Text, index: int) -> Iterator[Setting]:
     """Yield the settings that a command on a line asks for, and that the lines below it answer."""
     question = ASKS.match(text.lines[index].text)
     for number, name in enumerate(question["names"].split()[:20] if question else [], index + 1):
@@ -136,12 +136,11 @@ def _answers(text: Text, index: int) -> Iterator[Read]:
         yield _setting(text, index, (name_of(name), " ".join(answer[1].split())), HOLDS, 0, number)
 
 
-def _setting(text: Text, index: int, what: tuple[str, str], outcome: Outcome, start: int, last: int) -> Read:
+def _setting(text: Text, index: int, what: tuple[str, str], outcome: Outcome, start: int, last: int) -> Setting:
     line = text.lines[index]
     # A container has its host's kernel; only what is counted for each user is its own.
     where = place(line, start) if what[0].startswith("user.") else Place.HOST
-    setting = Setting(quote(line), *what, outcome.mood, outcome.helped, where)
-    return Read(setting, text.lines[last].number)
+    return Setting(quote(line, text.lines[last].number), *what, outcome.mood, outcome.helped, where)
 
 
 def outcome_of(text: Text, index: int, start: int, end: int, *, changes: bool, clause: bool = False) -> Outcome:

@@ -176,9 +176,13 @@ Odds = dict[str, float]
 
 
 class Row(BaseModel):
-    """A row of `judging.toml`, which explains its fields."""
+    """A row of `judging.toml`, which explains its fields. `of`: what it says of each cause, and `why`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    of: Odds = {}
+    why: str = ""
+    source: str = ""
 
 
 class Field(Row):
@@ -196,9 +200,7 @@ class Chance(Row):
     errno: str | None = None
     program: list[str] = []
     topic: str | None = None
-    of: Odds
     remark: str = ""
-    source: str
 
 
 class Shipped(Row):
@@ -207,9 +209,6 @@ class Shipped(Row):
     ids: list[str]
     versions: str | None = None
     kernels: str | None = None
-    of: Odds
-    why: str
-    source: str
 
 
 class Fact(Row):
@@ -217,19 +216,16 @@ class Fact(Row):
 
     topic: str
     engine: bool | None = None
-    of: Odds
-    why: str
-    source: str
 
 
 class SettingRow(Row):
-    """A setting that speaks for or against causes. `of`: the factors by what is said of it, see `MOODS`."""
+    """A setting that speaks for or against causes. `by_mood`: the factors by what is said of it (`MOODS`)."""
 
     name: str
     value: str | None = None
     beside: bool = False
     alone: bool = False
-    of: dict[str, Odds]
+    by_mood: dict[str, Odds]
 
 
 class Check(Row):
@@ -390,7 +386,7 @@ def _of_settings(report: Report, field: Field, since: int) -> Iterator[Weight]:
                 continue
             tried = {True: "helped", False: "in_vain", None: "tried"}[setting.helped]
             mood = tried if setting.mood is Mood.TRIED else str(setting.mood)
-            factors = row.of.get(mood, {})
+            factors = row.by_mood.get(mood, {})
             name = setting.name if setting.value is None else f"{setting.name}={setting.value}"
             decides = (setting.helped is True and not row.beside) or (row.alone and setting.mood is Mood.HOLDS)
             if factors.keys() & field.prior.keys() - {OTHER}:

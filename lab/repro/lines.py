@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import islice
 
 from lab.base.files import bounded
-from lab.repro.report import Place, Quote, Statement
+from lab.repro.report import Place, Quote
 from lab.repro.source import Kind, Line
 
 # Longest quote, longest single fact, and most of a sentence before or after a fact, in characters.
@@ -51,14 +51,6 @@ LABEL = re.compile(r"\W*([\w ]{1,40}):(?=\s)")
 # How a line ends that introduces what stands below it.
 INTRODUCES = re.compile(r"(?::|\b(?:with|by|via|using|run|running|command|gives))\s*$")
 END_OF_SENTENCE = re.compile(r"[.!?](?=\s|$)")
-
-
-@dataclass(frozen=True)
-class Read:
-    """A statement, and the number of the last line that it was read from."""
-
-    statement: Statement
-    last: int
 
 
 @dataclass(frozen=True)
@@ -140,9 +132,9 @@ def matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     return islice(pattern.finditer(text), MOST_ON_A_LINE)
 
 
-def quote(line: Line) -> Quote:
-    """Quote a line."""
-    return Quote(line.number, bounded(line.raw.strip(), LONGEST))
+def quote(line: Line, last: int = 0) -> Quote:
+    """Quote a line. `last`: the number of the last line that was read with it."""
+    return Quote(line.number, bounded(line.raw.strip(), LONGEST), last or line.number)
 
 
 def place(line: Line, start: int = 0) -> Place:

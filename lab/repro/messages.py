@@ -10,11 +10,10 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lab.repro.lines import END_OF_SENTENCE, Read, Text, quote
+from lab.repro.lines import END_OF_SENTENCE, Text, quote
 from lab.repro.report import Quote, Speaker, Words
 
 # The errors that tell hosts apart.
@@ -55,11 +54,7 @@ class Message:
     alone: bool = False
 
 
-@cache
-def table() -> tuple[Message, ...]:
-    """The rows of the table, in its order."""
-    rows = TABLE["message"]
-    return tuple(Message(**row | {"pattern": re.compile(row["pattern"], re.IGNORECASE)}) for row in rows)
+MESSAGES = [Message(**row | {"pattern": re.compile(row["pattern"], re.IGNORECASE)}) for row in TABLE["message"]]
 
 
 def error(words: str) -> str | None:
@@ -68,29 +63,28 @@ def error(words: str) -> str | None:
     return first[0] if first else None
 
 
-def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Read]:
+def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Words]:
     """Yield the messages, at most one of a line. Lines of the audit log are none."""
     of_boxlite = any("boxlite" in line.raw.lower() for line in text.lines)
     taken = -1
     for index, line in enumerate(text.lines):
         if index <= taken or is_audit.search(line.text) or SAYS["record"].search(line.text):
             continue
-        words, last = message_of(quote(line), line.text, of_boxlite=of_boxlite), line.number
+        words, last = message_of(quote(line), line.text, of_boxlite=of_boxlite), index
         if words is None and (rest := _rest(text, index)) is not None:
             whole = f"{line.text.rstrip()} {rest.strip()}"
-            words, taken = message_of(quote(line), whole, of_boxlite=of_boxlite), index + 1
-            last = text.lines[taken].number
+            words, last = message_of(quote(line), whole, of_boxlite=of_boxlite), index + 1
         if words is not None and words.errno is None and words.step is not None and not _says_enough(words):
             # The error of a chain is on a line of its own.
             if (further := _chained(text, index)) is not None:
-                taken, name = further
-                last = text.lines[taken].number
-                whole = f"{words.text}: {text.lines[taken].text.strip()}"
+                last, name = further
+                whole = f"{words.text}: {text.lines[last].text.strip()}"
                 words = replace(words, errno=name, means=name, text=whole)
             elif words.speaker is Speaker.OTHER:
                 words = None
         if words is not None:
-            yield Read(words, last)
+            taken = last
+            yield replace(words, quote=quote(line, text.lines[last].number))
 
 
 def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Words | None:
@@ -98,7 +92,7 @@ def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Words |
     if match := SAYS["bubblewrap"].search(text):
         words = _unquoted(_bubblewrap(text, match).strip())
         name = error(words)
-        rows = (row for row in table() if row.program == BWRAP and row.pattern.search(words))
+        rows = (row for row in MESSAGES if row.program == BWRAP and row.pattern.search(words))
         row = next((row for row in rows if not row.errors or name in row.errors), None)
         # Only what the text itself tells is its error; a step's own error is for the judging.
         means = name or (row.errno if row else None)
@@ -126,7 +120,7 @@ def span(line: str) -> tuple[int, int] | None:
 def _known(quote_: Quote, text: str) -> Words | None:
     """The message of a known program on a line; one that tells its error comes before others."""
     without: Words | None = None
-    for row in table():
+    for row in MESSAGES:
         if row.program == BWRAP and not row.alone:
             continue  # Its words stand in other programs' messages, too.
         if not (match := row.pattern.search(text)):

@@ -9,8 +9,7 @@ import signal
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from lab.base.files import bounded
 from lab.probes import report as probe_report
 from lab.probes.report import QUOTE_MARKS, HostReport
 from lab.repro import changes, judging, messages, source, systems
-from lab.repro.lines import LONGEST, Read, Text, matches, quote
+from lab.repro.lines import LONGEST, Text, matches, quote
 from lab.repro.report import (
     AuditLine,
     Boxlite,
@@ -95,9 +94,9 @@ def read(data: bytes) -> Report:
         changes.read(text),
         messages.read(text, AUDIT["begins"]),
     )
-    everything = [*_probed(output), *(read for kind in of_lines for read in islice(kind, MOST_READ))]
-    everything.sort(key=lambda read: read.statement.quote.number)
-    named = merged(read.statement for read in everything)
+    everything = [*_probed(output), *(statement for kind in of_lines for statement in islice(kind, MOST_READ))]
+    everything.sort(key=lambda statement: statement.quote.number)
+    named = merged(everything)
     statements = sorted(systems.completed(named), key=lambda statement: statement.quote.number)
     return Report(
         title=_title(text.lines),
@@ -122,9 +121,10 @@ def _title(lines: Iterable[Line]) -> str:
     )
 
 
-def _unread(text: Text, everything: Iterable[Read]) -> tuple[Quote, ...]:
+def _unread(text: Text, everything: Iterable[Statement]) -> tuple[Quote, ...]:
     """The lines that look technical and that nothing understood, each text once."""
-    understood = {number for read in everything for number in range(read.statement.quote.number, read.last + 1)}
+    read_lines = (range(statement.quote.number, statement.quote.last + 1) for statement in everything)
+    understood = {number for numbers in read_lines for number in numbers}
     understood |= {text.lines[index].number for index in text.advice}
     left = {
         line.raw.strip(): quote(line)
@@ -136,17 +136,13 @@ def _unread(text: Text, everything: Iterable[Read]) -> tuple[Quote, ...]:
     return tuple(sorted(left.values(), key=lambda quote: quote.number)[:MOST_UNREAD])
 
 
-@cache
-def _topic_patterns() -> dict[str, re.Pattern[str]]:
-    return {row["name"]: re.compile(row["pattern"], re.IGNORECASE) for row in judging.knowledge().topic}
-
-
 def _topics(text: Text) -> dict[str, Quote]:
     """What the text is about beside its statements, each with the first line that says so."""
+    patterns = {row["name"]: re.compile(row["pattern"], re.IGNORECASE) for row in judging.knowledge().topic}
     topics: dict[str, Quote] = {}
     for line in text.lines:
         words = line.labelled
-        for name, pattern in _topic_patterns().items():
+        for name, pattern in patterns.items():
             if name not in topics and pattern.search(words):
                 topics[name] = quote(line)
     return topics
@@ -181,7 +177,7 @@ def _fact(row: dict[str, Any]) -> Fact:
 FACTS = [_fact(row) for row in TABLE["fact"]]
 
 
-def _facts(text: Text, row: Fact) -> Iterator[Read]:
+def _facts(text: Text, row: Fact) -> Iterator[Statement]:
     """Yield what the lines tell by one row of the table."""
     before: Line | None = None
     for line in text.lines:
@@ -198,7 +194,7 @@ def _facts(text: Text, row: Fact) -> Iterator[Read]:
                 for name, value in match.groupdict().items()
             }
             if (statement := _statement(row.kind, quote(line), says)) is not None:
-                yield Read(statement, line.number)
+                yield statement
 
 
 def _statement(kind: str, quote_: Quote, says: dict[str, str]) -> Statement | None:
@@ -223,7 +219,7 @@ def _statement(kind: str, quote_: Quote, says: dict[str, str]) -> Statement | No
 # -- the kernel's audit log
 
 
-def _audit_lines(text: Text) -> Iterator[Read]:
+def _audit_lines(text: Text) -> Iterator[Statement]:
     index = 0
     while index < len(text.lines):
         line = text.lines[index]
@@ -238,8 +234,7 @@ def _audit_lines(text: Text) -> Iterator[Read]:
             written.append(after.raw.strip())
         values = _fields(whole.replace('\\"', '"'))
         if any(key in values for key in TELLING):
-            whole_quote = replace(quote(line), text=bounded(" ".join(written), LONGEST))
-            yield Read(AuditLine(whole_quote, values), last)
+            yield AuditLine(Quote(line.number, bounded(" ".join(written), LONGEST), last), values)
 
 
 def _continues(begun: str, last: int, line: Line) -> bool:
@@ -291,14 +286,14 @@ def _fields(line: str) -> dict[str, str]:
 # -- commands that the reporter ran, and tests that fail
 
 
-def _commands(text: Text) -> Iterator[Read]:
+def _commands(text: Text) -> Iterator[Statement]:
     goes_on = False
     for index, line in enumerate(text.lines):
         # A title is no command, nor is the rest of one.
         if not goes_on and index not in text.advice and line.kind is not Kind.HEADING:
             command = _command(line)
             if command and not COMMANDS["slash"].match(command):
-                yield Read(Command(quote(line), command), line.number)
+                yield Command(quote(line), command)
         goes_on = line.text.rstrip().endswith("\\")
 
 
@@ -316,7 +311,7 @@ def _command(line: Line) -> str | None:
     return words if COMMANDS["program"].match(words) and not COMMANDS["sentence"].search(words) else None
 
 
-def _named_tests(text: Text) -> Iterator[Read]:
+def _named_tests(text: Text) -> Iterator[Statement]:
     tests: Sequence[str] = ()
     if any("jailer" in line.text or TESTS["failed"].search(line.text) for line in text.lines):
         # Most reports name no test, and the catalog takes long to import.
@@ -330,24 +325,22 @@ def _named_tests(text: Text) -> Iterator[Read]:
         failed = [next(filter(None, match.groups())) for match in matches(TESTS["failed"], line.text)]
         others = [name for name in failed if not any(test in name for test in here)]
         for name in (*here, *others):
-            yield Read(NamedTest(quote(line), name, known=name in here), line.number)
+            yield NamedTest(quote(line), name, known=name in here)
 
 
 # -- the output of the probe script
 
 
-def _probed(lines: Sequence[Line]) -> list[Read]:
+def _probed(lines: Sequence[Line]) -> list[Statement]:
     """Return what the lines of an output tell, and the facts of it that reports tell in words too."""
     if not lines:
         return []
-    last = lines[-1].number
+    whole = quote(lines[0], lines[-1].number)
     try:
         host = probe_report.read("\n".join(line.raw for line in lines))
     except UsageError as error:
-        return [Read(Probed(quote(lines[0]), None, str(error.args[0])), last)]
-    if host is None:
-        return []
-    return [Read(each, last) for each in (Probed(quote(lines[0]), host), *_of_probe(host, lines))]
+        return [Probed(whole, None, str(error.args[0]))]
+    return [] if host is None else [Probed(whole, host), *_of_probe(host, lines)]
 
 
 def _of_probe(host: HostReport, lines: Sequence[Line]) -> Iterator[Statement]:

@@ -98,7 +98,7 @@ def _on_kernels(report: Report) -> Iterator[Remark]:
     for kernel in report.of(Kernel):
         of_kernel = systems.of_kernel(kernel.release)
         for system in hosts:
-            row = systems.table().get(system.id)
+            row = systems.DISTRIBUTIONS.get(system.id)
             if of_kernel is None or row is None or of_kernel[0] in (row.id, row.family):
                 continue
             name = system.name

@@ -13,10 +13,14 @@ BUBBLEWRAP = "bwrap"
 
 @dataclass(frozen=True)
 class Quote:
-    """A line of a report. `number` counts from 1; `text` is the line without control characters."""
+    """A line of a report. `number` counts from 1; `text` is the line without control characters.
+
+    `last`: the number of the last line that was read with it.
+    """
 
     number: int
     text: str
+    last: int = field(default=0, compare=False)
 
 
 class Place(StrEnum):

@@ -7,7 +7,7 @@ The distributions, the patterns and the words around a name are in `systems.toml
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cache
@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from lab.repro import messages
-from lab.repro.lines import END_OF_SENTENCE, Read, Text, matches, place, quote
+from lab.repro.lines import END_OF_SENTENCE, Text, matches, place, quote
 from lab.repro.report import AuditLine, Kernel, Place, Statement, System
 from lab.repro.source import Kind, Line
 
+TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+# The table's patterns, and its lists of words, each list as one pattern.
+SAYS: dict[str, re.Pattern[str]] = {
+    name: re.compile(pattern) for name, pattern in TABLE["patterns"].items()
+} | {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in TABLE["words"].items()}
 OS_RELEASE_NAMES = ("PRETTY_NAME", "NAME", "VERSION", "ID", "DISTRIB_ID", "DISTRIB_DESCRIPTION")
 # Most fields between a system's name and its version.
 MOST_FIELDS = 3
@@ -71,36 +76,18 @@ class Rank(IntEnum):
 
 @dataclass(frozen=True)
 class Named:
-    """A system that lines name, the number of the last of them, and how much they count."""
+    """A system that lines name, and how much they count."""
 
     system: System
-    last: int
     rank: Rank
 
 
-@cache
-def _tables() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
-
-
-@cache
-def table() -> dict[str, Distribution]:
-    """Every distribution by its id, in the order of the table."""
-    return {row["id"]: Distribution(**row) for row in _tables()["distribution"]}
-
-
-@cache
-def _says() -> dict[str, re.Pattern[str]]:
-    """The table's patterns, and its lists of words, each list as one pattern."""
-    tables = _tables()
-    patterns = {name: re.compile(pattern) for name, pattern in tables["patterns"].items()}
-    words = {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in tables["words"].items()}
-    return patterns | words
+DISTRIBUTIONS = {row["id"]: Distribution(**row) for row in TABLE["distribution"]}
 
 
 def family(name: str) -> str | None:
     """The id of the distribution at the root of one; None if the table does not have it."""
-    row = table().get(name)
+    row = DISTRIBUTIONS.get(name)
     return row.family if row else None
 
 
@@ -111,7 +98,7 @@ def pattern() -> re.Pattern[str]:
         rf"(?P<{row.group}>(?:{row.names})(?: linux)?)"
         r"(?:[\"'`]?[ :,_v/-]{0,3}(?:(?:release|version|lts|snapshot)[ :]{1,2})?\(?[vr]?"
         rf"(?P<{row.group}_version>{'|'.join([row.version, *row.codenames])})(?![\d.]*\d))?"
-        for row in table().values()
+        for row in DISTRIBUTIONS.values()
     ]
     return re.compile(
         rf"(?<![a-z0-9.@])(?<!(?<!library)/)(?<!\d-)(?:{'|'.join(parts)})(?!(?!lts\b)[a-z0-9]|\.[a-z])",
@@ -121,28 +108,48 @@ def pattern() -> re.Pattern[str]:
 
 @cache
 def _alone() -> re.Pattern[str]:
-    parts = [f"(?P<{row.group}>{'|'.join(row.alone)})" for row in table().values() if row.alone]
+    parts = [f"(?P<{row.group}>{'|'.join(row.alone)})" for row in DISTRIBUTIONS.values() if row.alone]
     return re.compile(rf"(?<![\w./:-])(?:{'|'.join(parts)})(?![\w-]|\.\w)", re.IGNORECASE)
 
 
 def _row(match: re.Match[str]) -> Distribution:
     """The distribution that a match of `pattern()` names."""
     names = (name for name in match.re.groupindex if match[name] and not name.endswith("_version"))
-    return table()[next(names).replace("_", "-")]
+    return DISTRIBUTIONS[next(names).replace("_", "-")]
 
 
-def read(text: Text) -> Iterator[Read]:
+def read(text: Text) -> Iterator[System]:
     """Yield the systems of a report: its host's, by the lines that count most, and those of containers."""
     named = [*_printed(text)]
     for index, line in enumerate(text.lines):
-        pair = _says()["os_release"].match(line.text)
+        pair = SAYS["os_release"].match(line.text)
         if pair is None or pair[1] in OS_RELEASE_NAMES:
             named += _named(text, index)
         named += _tagged(line)
-    named = [*_in_containers(text, _with_ostree(text, named))]
+    # What programs tell below a prompt in a container is the container's.
+    begun: dict[int, int] = {}
+    for line in text.lines:
+        if line.kind is Kind.CODE and SAYS["container_prompt"].search(line.text):
+            begun.setdefault(line.block, line.number)
+    below = {line.number for line in text.lines if line.block in begun and line.number >= begun[line.block]}
+    named = [
+        replace(each, system=replace(each.system, place=Place.CONTAINER))
+        if each.system.quote.number in below
+        else each
+        for each in named
+    ]
     hosts = [each for each in named if each.system.place is Place.HOST]
+    if not any(each.system.version for each in hosts):
+        # rpm-ostree tells the release of Fedora, and of what derives from it.
+        told = next((match[1] for line in text.lines if (match := SAYS["ostree"].match(line.text))), None)
+        hosts = [
+            replace(each, system=replace(each.system, version=told))
+            if family(each.system.id) == "fedora"
+            else each
+            for each in hosts
+        ]
     inner = [each for each in hosts if each.system.id not in OUTER]
-    if inner or any(_says()["inside"].search(line.text) for line in text.lines):
+    if inner or any(SAYS["inside"].search(line.text) for line in text.lines):
         # A form's field names Windows around WSL where nothing names what is in it.
         hosts = inner or [each for each in hosts if each.rank >= Rank.FIELD]
     most = max((each.rank for each in hosts), default=Rank.PROSE)
@@ -152,31 +159,7 @@ def read(text: Text) -> Iterator[Read]:
     kept += [each for each in hosts if each.rank != most and each.system.id in ids]
     kept += [each for each in named if each.system.place is Place.CONTAINER]
     kept.sort(key=lambda each: each.system.quote.number)
-    yield from (Read(each.system, each.last) for each in kept)
-
-
-def _in_containers(text: Text, named: Iterable[Named]) -> Iterator[Named]:
-    """Systems that programs tell below a prompt in a container are the container's."""
-    below: set[int] = set()
-    begun: int | None = None
-    for line in text.lines:
-        if line.kind is Kind.CODE and _says()["container_prompt"].search(line.text):
-            begun = line.block
-        if line.block == begun:
-            below.add(line.number)
-    for each in named:
-        is_below = each.system.quote.number in below
-        yield replace(each, system=replace(each.system, place=Place.CONTAINER)) if is_below else each
-
-
-def _with_ostree(text: Text, named: Sequence[Named]) -> Iterator[Named]:
-    """Give Fedora, and what derives from it, the release that rpm-ostree tells, if no line names one."""
-    told = next((match[1] for line in text.lines if (match := _says()["ostree"].match(line.text))), None)
-    hosts = [each.system for each in named if each.system.place is Place.HOST]
-    is_unsaid = told is not None and not any(system.version for system in hosts)
-    for each in named:
-        is_its = is_unsaid and each.system in hosts and family(each.system.id) == "fedora"
-        yield replace(each, system=replace(each.system, version=told)) if is_its else each
+    yield from (each.system for each in kept)
 
 
 # -- what the kernel's words tell
@@ -184,7 +167,7 @@ def _with_ostree(text: Text, named: Sequence[Named]) -> Iterator[Named]:
 
 def of_kernel(release: str) -> tuple[str, str, str | None] | None:
     """Return the id, the name and the version of the distribution that calls its kernels like this one."""
-    for row in _tables()["kernel"]:
+    for row in TABLE["kernel"]:
         if match := re.search(row["pattern"], release):
             return row["id"], row["name"], match[1] if row.get("version") else None
     return None
@@ -208,12 +191,12 @@ def completed(statements: Sequence[Statement]) -> list[Statement]:
 def _told(statements: Sequence[Statement]) -> Iterator[System]:
     # The same kernels run on what derives from a distribution.
     for line in statements:
-        if isinstance(line, AuditLine) and _says()["ubuntu_info"].search(line.fields.get("info", "")):
+        if isinstance(line, AuditLine) and SAYS["ubuntu_info"].search(line.fields.get("info", "")):
             yield System(line.quote, "ubuntu", None, "Ubuntu", or_derivative=True, inferred=True)
     for kernel in statements:
         if isinstance(kernel, Kernel) and (told := of_kernel(kernel.release)):
             name, title, version = told
-            like = table()[name].like if name in table() else None
+            like = DISTRIBUTIONS[name].like if name in DISTRIBUTIONS else None
             release = _release_of(kernel, name, version)
             yield System(kernel.quote, name, release, title, like=like, or_derivative=True, inferred=True)
 
@@ -221,14 +204,14 @@ def _told(statements: Sequence[Statement]) -> Iterator[System]:
 def _release_of(kernel: Kernel, name: str, version: str | None) -> str | None:
     """The release for which a kernel was built; None if it is not of one release alone."""
     words = kernel.quote.text
-    if built := _says()["built_for"].search(words):
+    if built := SAYS["built_for"].search(words):
         return built[1]
     if version is not None or name not in ("ubuntu", "debian"):
         return version
-    if name == "ubuntu" and not _says()["of_ubuntu"].search(words):
+    if name == "ubuntu" and not SAYS["of_ubuntu"].search(words):
         return None
     series = re.match(r"\d+\.\d+", kernel.release)
-    kernels = table()[name].kernels
+    kernels = DISTRIBUTIONS[name].kernels
     return next((release for release, first in kernels.items() if series and series[0] == first), None)
 
 
@@ -243,14 +226,14 @@ def _named(text: Text, index: int) -> Iterator[Named]:
     for match in matches(pattern(), words):
         # "I use Debian 12 and Fedora 43" names two of one's own.
         between = words[before.end() if before else 0 : match.start()]
-        if rank is not Rank.OWN or not _says()["listed"].fullmatch(between):
+        if rank is not Rank.OWN or not SAYS["listed"].fullmatch(between):
             rank = _rank(line, words[: match.start()])
         row, base, before = _row(match), before, match
         after = words[match.end() :]
-        derivative = _says()["family"].match(after)
+        derivative = SAYS["family"].match(after)
         version = match[f"{row.group}_version"]
-        if _says()["upgrade"].search(words[: match.start()]):
-            target = _says()["upgraded"].match(after)
+        if SAYS["upgrade"].search(words[: match.start()]):
+            target = SAYS["upgraded"].match(after)
             if target is None or not re.fullmatch(row.version, target[1], re.IGNORECASE):
                 continue
             version = target[1]
@@ -259,7 +242,7 @@ def _named(text: Text, index: int) -> Iterator[Named]:
         is_parent = base is not None and _row(base).id != row.id and _row(base).family == row.family
         if is_parent and ("(" in between[:40] or "based" in between[:40]):
             continue  # It tells what the name before it derives from.
-        if base and _says()["based"].match(after):
+        if base and SAYS["based"].match(after):
             continue
         version = version or _next_field(text, index, row, after)
         name = match[0].rstrip(" -:,(_") + (derivative[0] if derivative else "")
@@ -272,11 +255,11 @@ def _named(text: Text, index: int) -> Iterator[Named]:
             row.like,
             or_derivative=derivative is not None,
         )
-        yield Named(system, line.number, rank)
-        more = _says()["more"].match(after)
+        yield Named(system, rank)
+        more = SAYS["more"].match(after)
         if version and more and more[1].lower() in row.codenames:
             other = replace(system, version=row.release(more[1]), name=f"{row.id} {more[1]}")
-            yield Named(other, line.number, rank)
+            yield Named(other, rank)
     if before is None:
         yield from _without_a_name(line, words)
 
@@ -287,9 +270,9 @@ def _next_field(text: Text, index: int, row: Distribution, after: str) -> str | 
         return None
     versions = rf"(?:{'|'.join([row.version, *row.codenames])})(?![\d.]*\d)"
     for line in text.lines[index + 1 : index + 1 + MOST_FIELDS]:
-        named = _says()["version_field"].match(line.labelled)
+        named = SAYS["version_field"].match(line.labelled)
         version = re.match(versions, line.labelled[named.end() :]) if named else None
-        if version or not _says()["plain_field"].match(line.labelled):
+        if version or not SAYS["plain_field"].match(line.labelled):
             return version[0] if version else None
     return None
 
@@ -298,17 +281,17 @@ def _without_a_name(line: Line, words: str) -> Iterator[Named]:
     """Yield the system of a codename alone, or one that the table lacks and a form's field names."""
     for match in matches(_alone(), words):
         row = _row(match)
-        if not _says()["not_this"].search(words[: match.start()]):
+        if not SAYS["not_this"].search(words[: match.start()]):
             name = f"{row.id.capitalize()} {match[0]}"
             release = row.release(match[0])
             system = System(quote(line), row.id, release, name, _place(line, words, match), row.like)
-            yield Named(system, line.number, _rank(line))
-    if unlisted := _says()["unlisted"].match(line.labelled):
+            yield Named(system, _rank(line))
+    if unlisted := SAYS["unlisted"].match(line.labelled):
         name = unlisted[1]
         slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\s*(?:Linux|OS)$", "", name).lower()).strip("-")
         if slug and slug not in ("gnu", "linux", "host", "linux-os"):
             system = System(quote(line), slug, unlisted[2], name, place(line))
-            yield Named(system, line.number, Rank.FIELD)
+            yield Named(system, Rank.FIELD)
 
 
 def _blanked(words: str) -> str:
@@ -319,57 +302,56 @@ def _blanked(words: str) -> str:
     blanks = ["platforms"]
     if re.search(r"://|www\.|\[e\.g\.", words):
         blanks.append("address")
-    if len(_says()["in_brackets"].findall(words)) > 1:
+    if len(SAYS["in_brackets"].findall(words)) > 1:
         blanks.append("in_brackets")
     for name in blanks:
-        words = _says()[name].sub(lambda match: " " * len(match[0]), words)
+        words = SAYS[name].sub(lambda match: " " * len(match[0]), words)
     return words
 
 
 def _is_another(line: Line, words: str, match: re.Match[str], is_family: bool) -> bool:
     """Whether a name is of a system that is neither the host nor a container on it."""
-    says = _says()
     after = words[match.end() :]
     before = END_OF_SENTENCE.split(words[: match.start()])[-1]
-    sentence = says["but"].split(before)[-1]
-    rest = says["but"].split(END_OF_SENTENCE.split(after)[0])[0]
-    if says["not_this"].search(sentence) or says["nor_this"].match(after) or says["excluded"].search(before):
+    sentence = SAYS["but"].split(before)[-1]
+    rest = SAYS["but"].split(END_OF_SENTENCE.split(after)[0])[0]
+    if SAYS["not_this"].search(sentence) or SAYS["nor_this"].match(after) or SAYS["excluded"].search(before):
         return True
-    if says["of_something"].match(after) and not is_family:
+    if SAYS["of_something"].match(after) and not is_family:
         return True
-    works = says["there"].match(sentence) and says["works"].search(rest)
-    if works and not says["fails"].search(f"{sentence} {rest}"):
+    works = SAYS["there"].match(sentence) and SAYS["works"].search(rest)
+    if works and not SAYS["fails"].search(f"{sentence} {rest}"):
         return True
     return match[0].lower().startswith("windows") and "WSL" in line.text and _rank(line) is Rank.PROSE
 
 
 def _place(line: Line, words: str, match: re.Match[str]) -> Place:
-    says, after = _says(), words[match.end() :]
-    if says["host_after"].match(after):
+    after = words[match.end() :]
+    if SAYS["host_after"].match(after):
         return Place.HOST
-    if says["container_after"].match(after) and not says["machine_image"].match(after):
+    if SAYS["container_after"].match(after) and not SAYS["machine_image"].match(after):
         return Place.CONTAINER
-    is_image = says["image"].match(match[0]) and says["of_image"].search(line.labelled)
-    if is_image or says["container_before"].search(words[: match.start()]):
+    is_image = SAYS["image"].match(match[0]) and SAYS["of_image"].search(line.labelled)
+    if is_image or SAYS["container_before"].search(words[: match.start()]):
         return Place.CONTAINER
     return place(line, match.start())
 
 
 def _rank(line: Line, before: str = "") -> Rank:
-    if _says()["printed"].match(line.text):
+    if SAYS["printed"].match(line.text):
         return Rank.PRINTED
-    if _says()["field"].match(line.labelled):
+    if SAYS["field"].match(line.labelled):
         return Rank.FIELD
-    return Rank.OWN if _says()["own"].search(END_OF_SENTENCE.split(before)[-1]) else Rank.PROSE
+    return Rank.OWN if SAYS["own"].search(END_OF_SENTENCE.split(before)[-1]) else Rank.PROSE
 
 
 def _tagged(line: Line) -> Iterator[Named]:
-    for match in matches(_says()["tag"], line.text):
-        row = next((row for row in table().values() if match[1] in (row.id, *row.codenames)), None)
+    for match in matches(SAYS["tag"], line.text):
+        row = next((row for row in DISTRIBUTIONS.values() if match[1] in (row.id, *row.codenames)), None)
         if row is not None:
             name, version = f"{row.id} ({match[0]})", row.codenames.get(match[1])
             system = System(quote(line), row.id, version, name, Place.CONTAINER, row.like)
-            yield Named(system, line.number, Rank.PROSE)
+            yield Named(system, Rank.PROSE)
 
 
 def _printed(text: Text) -> Iterator[Named]:
@@ -377,29 +359,32 @@ def _printed(text: Text) -> Iterator[Named]:
     release: dict[str, tuple[Line, str]] = {}
     lsb: dict[str, tuple[Line, str]] = {}
     for line, following in zip(text.lines, [*text.lines[1:], None], strict=False):
-        if pair := _says()["os_release"].match(line.text):
+        if pair := SAYS["os_release"].match(line.text):
             release.setdefault(pair[1], (line, pair[2]))
-        if pair := _says()["lsb_release"].match(line.text):
+        if pair := SAYS["lsb_release"].match(line.text):
             lsb.setdefault(pair[1], (line, pair[2]))
-        file = _says()["version_file"].search(line.text)
-        if file and following and (version := _says()["version_line"].match(following.text)):
-            row = table()[file[1]]
+        file = SAYS["version_file"].search(line.text)
+        if file and following and (version := SAYS["version_line"].match(following.text)):
+            row = DISTRIBUTIONS[file[1]]
             name = f"{row.id.capitalize()} {version[1]}"
-            system = System(quote(line), row.id, row.release(version[1]), name, place(line))
-            yield Named(system, following.number, Rank.PRINTED)
+            system = System(quote(line, following.number), row.id, row.release(version[1]), name, place(line))
+            yield Named(system, Rank.PRINTED)
     values = {key: value for key, (_, value) in release.items()}
     if "ID" in values and "NAME" in values and re.fullmatch(r"[\w.-]{1,40}", values["ID"]):
         lines = sorted((line for line, _ in release.values()), key=lambda line: line.number)
-        known = table().get(values["ID"])
+        known = DISTRIBUTIONS.get(values["ID"])
         like = known.like if known else next(iter(values.get("ID_LIKE", "").split()), None)
         name = values.get("PRETTY_NAME", values["NAME"])
         version_id = values.get("VERSION_ID") or None
-        system = System(quote(lines[0]), values["ID"], version_id, name, place(lines[0]), like)
-        yield Named(system, lines[-1].number, Rank.PRINTED)
+        system = System(
+            quote(lines[0], lines[-1].number), values["ID"], version_id, name, place(lines[0]), like
+        )
+        yield Named(system, Rank.PRINTED)
     if "Distributor ID" in lsb and "Release" in lsb:
         name, number = lsb["Distributor ID"][1].lower(), lsb["Release"][1]
-        for row in [row for row in table().values() if re.fullmatch(row.names, name, re.IGNORECASE)][:1]:
+        for row in [row for row in DISTRIBUTIONS.values() if re.fullmatch(row.names, name, re.IGNORECASE)][:1]:
             line, title = lsb.get("Description", lsb["Distributor ID"])
             told = row.release(number) if re.fullmatch(row.version, number, re.IGNORECASE) else None
-            system = System(quote(line), row.id, told, title, place(line), row.like)
-            yield Named(system, max(line.number for line, _ in lsb.values()), Rank.PRINTED)
+            last = max(line.number for line, _ in lsb.values())
+            system = System(quote(line, last), row.id, told, title, place(line), row.like)
+            yield Named(system, Rank.PRINTED)

@@ -35,7 +35,7 @@ def test_every_row_is_about_a_known_cause_and_each_has_a_command_that_tells_it()
     rows += [row.of for row in table.chance]
     rows += [row.of for row in table.shipped]
     rows += [row.of for row in table.fact]
-    rows += [odds for row in table.setting for odds in row.of.values()]
+    rows += [odds for row in table.setting for odds in row.by_mood.values()]
     named = {cause for row in rows for cause in row} - {"other"}
     assert named <= set(causes.known())
     assert named == {check.cause for check in table.check}
