@@ -94,7 +94,7 @@ class LaneGuest:
         return holding(self.processors, what, how=self.acceleration, say=self.say, alone=alone)
 
     def close(self) -> None:
-        """Drop the connections, the agent's too: the machine ends or starts anew."""
+        """Drop the connections, the agent's too: the machine ends or is started again."""
         self.session.close()
         self._leave_agent()
 

@@ -151,7 +151,7 @@ class Backlog:
         """The next ticket for this lane, or None if there is none that it may take.
 
         They come in the order of the plan. But until the run has shown what a suite did, the shortest comes
-        first, so that whoever waits for a first answer has it soon.
+        first, so that a user who waits for a first answer has it soon.
         """
         with self._lock:
             entry = self._machines[machine]
@@ -242,7 +242,7 @@ class Backlog:
         return [t for t in entry.waiting if not any(number > t.after for number in entry.lanes)]
 
     def seconds_left(self, lanes: int) -> float | None:
-        """Estimated seconds until all work is done by that many lanes; None while nobody can tell.
+        """Estimated seconds until all work is done by that many lanes; None while that cannot be told.
 
         That is so until a suite was timed on this host, and while a guest that is left has no image: how long
         it takes to build or to download one, nothing tells in advance.

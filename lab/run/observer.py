@@ -30,7 +30,7 @@ class Observer:
         """Something to show once."""
 
     def time_left(self, seconds: float | None) -> None:
-        """An estimate of how long the rest will take, in seconds; None if nobody can tell."""
+        """An estimate of how long the rest will take, in seconds; None if that cannot be told."""
 
     def image(self, image: BaseImage) -> None:
         """What a lane starts from, before it does."""

@@ -114,7 +114,7 @@ def read(folder: Path) -> PastRun:
 
 
 def to_delete(runs: Path, names: list[str]) -> list[PastRun]:
-    """The runs of these names, all of which may be deleted. Raises UsageError for any other name."""
+    """The runs of these names, if all may be deleted. Raises UsageError for any other name."""
     chosen = []
     for name in dict.fromkeys(names):
         folder = runs / name
@@ -326,7 +326,7 @@ def _check_shards(shards: Sequence[tuple[Path, RunResult]]) -> dict[str, object]
 def _relabelled(
     shards: Sequence[tuple[Path, RunResult]],
 ) -> tuple[list[LaneRecord], dict[str, tuple[Path, CellResult]]]:
-    """All lanes, no two of which have the same label, and all cells by name, each with its shard's folder.
+    """All lanes, each with a label of its own, and all cells by name, each with its shard's folder.
 
     Each lane says by itself what it ran on. Raises UsageError if two shards have the same cell.
     """

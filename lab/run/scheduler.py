@@ -145,7 +145,7 @@ class Scheduler:
         return self._shared.decisions.backlog
 
     def _leave_out_absent(self) -> None:
-        """Decide the cells of all guests whose image cannot be had, before any lane is opened."""
+        """Decide the cells of all guests that have no image and can get none, before any lane is opened."""
         left = self._backlog.next_machines()
         guests = {machine.guest.name: machine.guest for machine in left}
         reasons = prepare_image.why_absent(self.paths, guests.values(), offline=self.offline)

@@ -1,6 +1,7 @@
 """Experiments on a cell, with a guest that is not there: what it is put on with decides what blocks it."""
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from lab.record import (
 )
 from lab.trials import changes, experiment
 from lab.trials.changes import Policy
-from lab.trials.experiment import Steps, with_experiment
+from lab.trials.experiment import Steps, smallest, with_experiment
 from tests.builders.facts import facts as a_facts
 from tests.builders.facts import who
 from tests.builders.guests import SUITE, FakeRunner
@@ -502,3 +503,48 @@ def test_on_which_cells_an_experiment_is_made(
     result = passed(cell) if causes is None else failed(cell, *causes)
     result.status = status
     assert (run(guest(experiments=when), cell, result).experiment is not None) is wanted
+
+
+# -- delta debugging, on sets whose smallest failing part is known
+
+
+def parts(whole: str, needed: set[str]) -> tuple[str, list[str]]:
+    """What is found where `needed` is needed, and every part that was asked about."""
+    asked: list[str] = []
+
+    def does(part: Sequence[str]) -> bool:
+        asked.append("".join(part))
+        return needed <= set(part)
+
+    return "".join(smallest(whole, does)), asked
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_exactly_what_is_needed_is_found_whatever_it_is(size: int) -> None:
+    whole = "abcdefg"[:size]
+    for count in range(1, size + 1):
+        for needed in combinations(whole, count):
+            assert parts(whole, set(needed))[0] == "".join(needed)
+
+
+def test_where_any_of_several_does_it_nothing_can_be_left_out_of_what_is_found() -> None:
+    def does(part: Sequence[str]) -> bool:
+        return {"a", "f"} <= set(part) or {"b", "c", "g"} <= set(part)
+
+    found = smallest("abcdefgh", does)
+    assert does(found)
+    assert not any(does([each for each in found if each != left_out]) for left_out in found)
+
+
+def test_one_of_many_takes_few_tries() -> None:
+    found, asked = parts("".join(map(chr, range(100, 164))), {"x"})
+    assert found == "x"
+    assert len(asked) <= 12
+
+
+def test_of_two_that_are_needed_together_each_is_tried_alone_and_nothing_twice() -> None:
+    assert parts("ab", {"a", "b"}) == ("ab", ["a", "b"])
+
+
+def test_a_single_one_needs_no_try() -> None:
+    assert parts("a", {"a"}) == ("a", [])

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from lab.base import notices
 from lab.base.errors import LabError, UsageError
 from lab.plan import Cell, Shard
 from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, Status
 from lab.run import definitions
 from lab.run.lanes import Labels
 from lab.run.past import merge
-from tests.builders.runs import SMALL, begin, finish, host, resume
+from tests.builders.runs import SMALL, begin, finish, host, names, resume
 
 Shards = list[tuple[Path, RunResult]]
 
@@ -231,7 +232,7 @@ def pipe(name: Path, _secret: Path) -> None:
 
 @pytest.mark.parametrize("put", [to_file, to_folder, pipe])
 def test_no_file_of_the_merging_host_gets_into_the_merged_run(
-    tmp_path: Path, put: Callable[[Path, Path], None], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, put: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards = runs_of_shards(tmp_path)
     folder, shard = shards[1]
@@ -243,13 +244,14 @@ def test_no_file_of_the_merging_host_gets_into_the_merged_run(
     secret.parent.mkdir()
     secret.write_text("a secret of this host")
     put(folder / inner, secret)
-    with caplog.at_level("INFO", "lab.progress"):
-        run = merge(shards, tmp_path / "whole")
+    lines: list[str] = []
+    monkeypatch.setattr(notices, "_listeners", [lines.append])
+    run = merge(shards, tmp_path / "whole")
     assert run.cells[2].evidence == [log]
     assert not (tmp_path / "whole" / inner).exists()
     assert (tmp_path / "whole" / log).is_file()
-    [told] = caplog.messages
-    assert told.startswith(f"left out: {folder / inner}: it is not ")
+    [line] = lines
+    assert line.startswith(f"left out: {folder / inner}: it is not ")
 
 
 def test_a_shard_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None:
@@ -261,3 +263,88 @@ def test_a_shard_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None
     run = merge(shards, tmp_path / "whole")
     assert run.exit_status() == 0
     assert (run.run.resumed, run.run.merged[0].resumed) == ([], begun.info.resumed)
+
+
+# -- a plan with lost shards
+
+
+def without(shards: Shards, *lost: int) -> Shards:
+    return [shard for number, shard in enumerate(shards, 1) if number not in lost]
+
+
+def test_the_cells_of_lost_shards_are_not_run_and_the_run_says_so(tmp_path: Path) -> None:
+    run = merge(without(runs_of_shards(tmp_path, 4), 2, 3), tmp_path / "whole", partial=True)
+    assert [c.status for c in run.cells] == [Status.PASS, Status.NOT_RUN, Status.NOT_RUN, Status.PASS]
+    missing, other = run.cells[1:3]
+    assert (missing.guest, missing.variant, missing.build) == ("debian-12", "max-userns-zero", "0.10.8")
+    assert (missing.reason, other.reason) == ("shard 2/4 was lost", "shard 3/4 was lost")
+    assert missing.expected == SMALL[1].variant.expect
+    assert missing.rerun == SMALL[1].rerun(run.run.options)
+    assert (run.run.lost_shards, run.run.is_partial) == ([2, 3], True)
+    assert run.exit_status() == 3
+    assert RunResult.read(tmp_path / "whole") == run
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ([2], "shard 2/4 is missing: 1 of the plan's 4 cells are in none of these runs\n  next: run what"),
+        ([1, 2, 4], "shards 1/4, 2/4, 4/4 are missing: 3 of the plan's 4 cells are in none of these runs"),
+    ],
+)
+def test_missing_shards_have_to_be_allowed(tmp_path: Path, lost: list[int], said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        merge(without(runs_of_shards(tmp_path, 4), *lost), tmp_path / "whole")
+    assert str(error.value).startswith(said)
+    assert "--partial" in str(error.value)
+    assert not (tmp_path / "whole").exists()
+
+
+def test_shards_without_cells_are_not_missed(tmp_path: Path) -> None:
+    shards = [
+        (folder, finish(folder, begin(folder, SMALL, shard=shard)))
+        for shard in [Shard(number, 9) for number in range(1, 10)]
+        if shard.of(SMALL) and (folder := tmp_path / str(shard.number))
+    ]
+    assert len(shards) < 9
+    assert merge(shards, tmp_path / "whole").run.lost_shards == []
+    [(first, _), *others] = shards
+    assert merge(others, tmp_path / "rest", partial=True).run.lost_shards == [int(first.name)]
+
+
+def test_a_partial_run_is_resumed_with_the_cells_of_the_lost_shard_alone(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path, 4)
+    for _, shard in shards:
+        shard.run.host = host(name=shard.run.id)
+    merged = merge(without(shards, 3), tmp_path / "whole", partial=True)
+    begun = resume(merged)
+    assert names(begun) == [cell.name for cell in SMALL]
+    assert [cell.name for cell in begun.left] == [SMALL[2].name]
+    # Of this guest only one shard knew what it was defined by.
+    assert begun.info.definitions == definitions.digests(SMALL, begun.info.options)
+    assert [part.id for part in begun.info.merged] == ["shard-1", "shard-2", "shard-4"]
+    assert (begun.info.lost_shards, begun.info.is_partial) == ([3], False)
+
+
+@pytest.mark.parametrize("name", ["guest debian-12", "rule set", "suite jailer", None])
+def test_changed_definitions_of_cells_that_stand_are_refused_all_the_same(
+    tmp_path: Path, name: str | None
+) -> None:
+    merged = merge(without(runs_of_shards(tmp_path, 2), 2), tmp_path / "whole", partial=True)
+    # Definitions that only the lost shard had are those of today.
+    assert "guest debian-13" not in merged.run.definitions
+    if name is None:
+        assert "guest debian-13" in resume(merged).info.definitions
+        return
+    merged.run.definitions[name] = "0" * 64
+    with pytest.raises(UsageError, match=f"cannot be resumed, changed since: {name}\n"):
+        resume(merged)
+
+
+def test_a_whole_merged_run_is_resumed_where_its_shards_left_off(tmp_path: Path) -> None:
+    shards = runs_of_shards(tmp_path)
+    shards[0][1].cells[1].status = Status.ERROR
+    shards[1][1].cells[0].unfinished = True
+    begun = resume(merge(shards, tmp_path / "whole"))
+    assert [cell.name for cell in begun.left] == [SMALL[1].name, SMALL[2].name]
+    assert len(begun.kept) == 3

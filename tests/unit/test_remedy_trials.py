@@ -33,7 +33,7 @@ from lab.record import (
 from lab.trials.changes import Policy
 from lab.trials.remedies import Trial, Trials, with_remedies
 from tests.builders.facts import facts, probe, probed
-from tests.builders.guests import SUITE, FakeRunner
+from tests.builders.guests import SUITE, FakeRunner, fails
 
 CATALOG = catalog.load()
 CELL = Cell(CATALOG.guest("debian-13"), CATALOG.variant("userns-clone-off"), Wheel("0.10.8", "0.10.8"))
@@ -464,13 +464,6 @@ def test_two_remedies_together_are_not_judged_where_one_of_them_is_not(try_all: 
     both = tried["userns-clone-on+apparmor-restrict-off"]
     assert both.result == "not judged here"
     assert both.reason == CATALOG.variant("apparmor-userns-nocaps").not_judged["apparmor-restrict-off"]
-
-
-def fails(error: Exception) -> Callable[[], SuiteRun]:
-    def fail() -> SuiteRun:
-        raise error
-
-    return fail
 
 
 def test_a_fault_of_the_lab_s_is_tried_again_and_told(try_all: Try) -> None:
