@@ -13,17 +13,18 @@ from functools import lru_cache, partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
-from elftools.elf.sections import NoteSection
 from packaging.version import Version
 
 from lab.base.errors import NotApplicable, UsageError
 from lab.builds import archives
 from lab.probes import Facts
 from lab.probes.facts import numbers
+
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.gnuversions import GNUVerNeedSection
 
 MAGIC = b"\x7fELF"
 # Bytes that are read of a file in an archive, which may hold a bomb. boxlite's library has 110 MB.
@@ -130,8 +131,10 @@ class _Budget:
     def __init__(self) -> None:
         self.reads, self.bytes = MOST_READS, MOST_READ
 
-    def open(self, stream: IO[bytes]) -> ELFFile:
+    def open(self, stream: IO[bytes]) -> "ELFFile":
         """An ELF file that is read from a stream, within the budget. Raises whatever comes up in pyelftools."""
+        from elftools.elf.elffile import ELFFile  # Every command knows the kinds of build, and few read a file.
+
         self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
         return ELFFile(cast(BinaryIO, self))
 
@@ -160,6 +163,9 @@ def _contents(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 def _needs(stream: IO[bytes], name: str, budget: _Budget) -> list[Needs]:
     """What an ELF file needs; nothing if it is damaged."""
+    from elftools.elf.gnuversions import GNUVerNeedSection
+    from elftools.elf.sections import NoteSection
+
     levels, glibc, kernels = [1], list[Version](), list[Version]()
     try:
         elf = budget.open(stream)
@@ -184,7 +190,7 @@ def _needs(stream: IO[bytes], name: str, budget: _Budget) -> list[Needs]:
     return [Needs(name, machine, max(levels), max(glibc, default=None), max(kernels, default=None))]
 
 
-def _glibc(section: GNUVerNeedSection) -> Iterator[Version]:
+def _glibc(section: "GNUVerNeedSection") -> Iterator[Version]:
     """The versions of glibc whose symbols a file cannot do without."""
     for _, versions in section.iter_versions():
         for version in versions:

@@ -12,9 +12,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-
 from lab.base.errors import LabError, UsageError
 
 APPLETS = ("sh", "echo", "sleep", "cat", "ls", "id", "mount", "true")
@@ -69,6 +66,9 @@ def find_busybox() -> Path:
 
 def _is_static(program: Path) -> bool:
     """Whether an ELF program names no interpreter, and so has no segment of type PT_INTERP."""
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
     try:
         with program.open("rb") as stream:
             return all(segment["p_type"] != "PT_INTERP" for segment in ELFFile(stream).iter_segments())

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from packaging.metadata import Metadata
 from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
@@ -28,6 +28,9 @@ from lab.base.files import put_in_place, sha256
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.builds import archives
+
+if TYPE_CHECKING:
+    from packaging.metadata import Metadata
 
 PROJECT = "boxlite"
 # A Python that every release has a wheel for: 0.9.7 has none for 3.13, 0.10.6 none for 3.12.
@@ -181,8 +184,10 @@ def allows(wheel: Path, python: str) -> bool:
     return allowed is None or allowed.contains(f"{python}.0")
 
 
-def _metadata(wheel: Path) -> Metadata:
+def _metadata(wheel: Path) -> "Metadata":
     """What a wheel says of itself. Raises ValueError if it does not, or if nobody can read it."""
+    from packaging.metadata import Metadata  # It takes long, and few commands read a wheel.
+
     try:
         with archives.open_zip(wheel) as archive:
             names = [name for name in archive.namelist() if re.fullmatch(r"[^/]*\.dist-info/METADATA", name)]
