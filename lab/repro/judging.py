@@ -80,9 +80,8 @@ def judge(report: Report, least: float = LIKELY) -> Judged:
     findings = list(_by_evidence(report))
     likely, possible, notes = _by_odds(report, findings, least)
     for finding in likely:
-        same = next(
-            (each for each in findings if (each.name, each.program) == (finding.name, BUBBLEWRAP)), None
-        )
+        shown = (one for one in findings if (one.name, one.program) == (finding.name, BUBBLEWRAP))
+        same = next(shown, None)
         if same is None:
             findings.append(finding)
         else:
@@ -318,12 +317,12 @@ def _by_odds(
         total = sum(odds.values()) or 1.0
         shares = {name: share / total for name, share in odds.items()}
         best = max(shares, key=lambda name: shares[name])
-        shown = {finding.name: finding.program for finding in by_evidence if finding.name in field.prior}
-        if any(program != BUBBLEWRAP for program in shown.values()):
+        blocked = {finding.name: finding.program for finding in by_evidence if finding.name in field.prior}
+        if any(program != BUBBLEWRAP for program in blocked.values()):
             continue
-        if best != OTHER and shares[best] >= least and (not shown or best in shown):
+        if best != OTHER and shares[best] >= least and (not blocked or best in blocked):
             likely.append(_finding(best, field, priors, weights))
-        elif not shown:
+        elif not blocked:
             possible += _possible(shares, field, priors, weights)
     possible.sort(key=lambda candidate: -candidate.share)
     return likely, tuple(possible[:MOST_POSSIBLE]), notes

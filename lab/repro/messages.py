@@ -104,8 +104,8 @@ def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Words |
         return Words(quote_, _unquoted((match[1] or match[2]).strip()), Speaker.KERNEL, error(match[0]))
     if match := SAYS["rust"].search(text):
         return _with_row(quote_, match[0], Speaker.OTHER)
-    if (known := _known(quote_, text)) is not None:
-        return known
+    if (of_table := _of_table(quote_, text)) is not None:
+        return of_table
     if (match := SAYS["other"].match(text)) and error(match[2]):
         return Words(quote_, _unquoted(text.strip()), Speaker.OTHER, error(match[2]))
     return None
@@ -117,7 +117,7 @@ def span(line: str) -> tuple[int, int] | None:
     return (match.start(), match.start(1) + len(_bubblewrap(line, match))) if match else None
 
 
-def _known(quote_: Quote, text: str) -> Words | None:
+def _of_table(quote_: Quote, text: str) -> Words | None:
     """The message of a known program on a line; one that tells its error comes before others."""
     without: Words | None = None
     for row in MESSAGES:
@@ -139,8 +139,16 @@ def _known(quote_: Quote, text: str) -> Words | None:
         if row.errors and name not in row.errors:
             continue
         speaker = Speaker.BUBBLEWRAP if row.program == BWRAP else Speaker.OTHER
-        said = _unquoted(text[start:end].strip())
-        words = Words(quote_, said, speaker, name, row.step, row.program, name or row.errno, row.engine)
+        words = Words(
+            quote_,
+            _unquoted(text[start:end].strip()),
+            speaker,
+            name,
+            row.step,
+            row.program,
+            name or row.errno,
+            row.engine,
+        )
         if name is not None or _says_enough(words):
             return words
         without = without or words
@@ -156,10 +164,10 @@ def _with_row(quote_: Quote, said: str, speaker: Speaker) -> Words:
     """A message of boxlite's or of a Rust program, with what the table says of its words."""
     text = _unquoted(said.strip())
     words = Words(quote_, text, speaker, error(said), means=error(said))
-    known = _known(quote_, text)
-    if known is None:
+    row = _of_table(quote_, text)
+    if row is None:
         return words
-    return replace(words, step=known.step, program=known.program, means=words.errno or known.means)
+    return replace(words, step=row.step, program=row.program, means=words.errno or row.means)
 
 
 def _rest(text: Text, index: int) -> str | None:

@@ -52,7 +52,7 @@ MOST_READ = 1_000
 NO_TITLE = re.compile(r'^[$#] |="[^"]*" \w+=|:$')
 # A shell's exit status of a program that a signal ended.
 BY_SIGNAL = 128
-SIGNALS = {each.value: each.name for each in signal.Signals}
+SIGNALS = {one.value: one.name for one in signal.Signals}
 # At most so many lines are one wrapped line.
 MOST_WRAPPED = 8
 # Without these an audit line says too little to be one.
@@ -395,7 +395,7 @@ def _key(statement: Statement) -> object:
             return Probed
         case System():
             return System, statement.id, statement.version, statement.place
-    names = (each.name for each in fields(statement) if each.name != "quote")
+    names = (one.name for one in fields(statement) if one.name != "quote")
     return type(statement), *(getattr(statement, name) for name in names)
 
 

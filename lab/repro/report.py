@@ -199,7 +199,7 @@ class Report:
 
     def of[S: Statement](self, kind: type[S]) -> Iterator[S]:
         """Yield the statements of one kind, in the order of the text."""
-        return (each for each in self.statements if isinstance(each, kind))
+        return (statement for statement in self.statements if isinstance(statement, kind))
 
 
 # -- what a text alone shows

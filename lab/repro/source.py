@@ -98,7 +98,7 @@ def _issue(text: str) -> str | None:
     comments = document.get("comments")
     parts = [document, *(comments if isinstance(comments, list) else [])]
     bodies = [part.get("body") for part in parts if isinstance(part, dict)]
-    written = [each for each in bodies if isinstance(each, str) and each.strip()]
+    written = [body for body in bodies if isinstance(body, str) and body.strip()]
     if not written:
         raise UsageError("the report is JSON without any text in `body` or `comments`", hint=how_to_give())
     title = document.get("title")
@@ -161,7 +161,7 @@ def parse(text: str) -> list[Line]:
     for kind, first, contents in _blocks(BLOCKS.parse("\n".join(visible))):
         block += 1
         if kind is Kind.ROW:
-            texts = [_inline(each)[0] for each in contents]
+            texts = [_inline(cell)[0] for cell in contents]
             contents, header = [_row(header, texts)], header or texts
         else:
             header = []

@@ -75,7 +75,7 @@ class Rank(IntEnum):
 
 
 @dataclass(frozen=True)
-class Named:
+class Mention:
     """A system that lines name, and how much they count."""
 
     system: System
@@ -120,46 +120,46 @@ def _row(match: re.Match[str]) -> Distribution:
 
 def read(text: Text) -> Iterator[System]:
     """Yield the systems of a report: its host's, by the lines that count most, and those of containers."""
-    named = [*_printed(text)]
+    mentions = [*_printed(text)]
     for index, line in enumerate(text.lines):
         pair = SAYS["os_release"].match(line.text)
         if pair is None or pair[1] in OS_RELEASE_NAMES:
-            named += _named(text, index)
-        named += _tagged(line)
+            mentions += _named(text, index)
+        mentions += _tagged(line)
     # What programs tell below a prompt in a container is the container's.
     begun: dict[int, int] = {}
     for line in text.lines:
         if line.kind is Kind.CODE and SAYS["container_prompt"].search(line.text):
             begun.setdefault(line.block, line.number)
     below = {line.number for line in text.lines if line.block in begun and line.number >= begun[line.block]}
-    named = [
-        replace(each, system=replace(each.system, place=Place.CONTAINER))
-        if each.system.quote.number in below
-        else each
-        for each in named
+    mentions = [
+        replace(mention, system=replace(mention.system, place=Place.CONTAINER))
+        if mention.system.quote.number in below
+        else mention
+        for mention in mentions
     ]
-    hosts = [each for each in named if each.system.place is Place.HOST]
-    if not any(each.system.version for each in hosts):
+    hosts = [mention for mention in mentions if mention.system.place is Place.HOST]
+    if not any(mention.system.version for mention in hosts):
         # rpm-ostree tells the release of Fedora, and of what derives from it.
         told = next((match[1] for line in text.lines if (match := SAYS["ostree"].match(line.text))), None)
         hosts = [
-            replace(each, system=replace(each.system, version=told))
-            if family(each.system.id) == "fedora"
-            else each
-            for each in hosts
+            replace(mention, system=replace(mention.system, version=told))
+            if family(mention.system.id) == "fedora"
+            else mention
+            for mention in hosts
         ]
-    inner = [each for each in hosts if each.system.id not in OUTER]
+    inner = [mention for mention in hosts if mention.system.id not in OUTER]
     if inner or any(SAYS["inside"].search(line.text) for line in text.lines):
         # A form's field names Windows around WSL where nothing names what is in it.
-        hosts = inner or [each for each in hosts if each.rank >= Rank.FIELD]
-    most = max((each.rank for each in hosts), default=Rank.PROSE)
-    kept = [each for each in hosts if each.rank == most]
+        hosts = inner or [mention for mention in hosts if mention.rank >= Rank.FIELD]
+    most = max((mention.rank for mention in hosts), default=Rank.PROSE)
+    kept = [mention for mention in hosts if mention.rank == most]
     # Another line may say more of the same system.
-    ids = {each.system.id for each in kept if each.system.version is None}
-    kept += [each for each in hosts if each.rank != most and each.system.id in ids]
-    kept += [each for each in named if each.system.place is Place.CONTAINER]
-    kept.sort(key=lambda each: each.system.quote.number)
-    yield from (each.system for each in kept)
+    ids = {mention.system.id for mention in kept if mention.system.version is None}
+    kept += [mention for mention in hosts if mention.rank != most and mention.system.id in ids]
+    kept += [mention for mention in mentions if mention.system.place is Place.CONTAINER]
+    kept.sort(key=lambda mention: mention.system.quote.number)
+    yield from (mention.system for mention in kept)
 
 
 # -- what the kernel's words tell
@@ -176,15 +176,15 @@ def of_kernel(release: str) -> tuple[str, str, str | None] | None:
 def completed(statements: Sequence[Statement]) -> list[Statement]:
     """Return statements with what only the kernel's words tell: a named host's release, or the host itself."""
     told = list(_told(statements))
-    hosts = [each for each in statements if isinstance(each, System) and each.place is Place.HOST]
+    hosts = [one for one in statements if isinstance(one, System) and one.place is Place.HOST]
     if not hosts:
         return [*statements, *told[:1]]
     releases = {system.id: system.version for system in told if system.version}
     return [
-        replace(each, version=releases.get(each.id))
-        if isinstance(each, System) and each in hosts and each.version is None
-        else each
-        for each in statements
+        replace(statement, version=releases.get(statement.id))
+        if isinstance(statement, System) and statement in hosts and statement.version is None
+        else statement
+        for statement in statements
     ]
 
 
@@ -218,7 +218,7 @@ def _release_of(kernel: Kernel, name: str, version: str | None) -> str | None:
 # -- what lines name
 
 
-def _named(text: Text, index: int) -> Iterator[Named]:
+def _named(text: Text, index: int) -> Iterator[Mention]:
     """Yield the systems that a line names and that are the host's or a container's."""
     line = text.lines[index]
     words = _blanked(line.text)
@@ -255,11 +255,11 @@ def _named(text: Text, index: int) -> Iterator[Named]:
             row.like,
             or_derivative=derivative is not None,
         )
-        yield Named(system, rank)
+        yield Mention(system, rank)
         more = SAYS["more"].match(after)
         if version and more and more[1].lower() in row.codenames:
             other = replace(system, version=row.release(more[1]), name=f"{row.id} {more[1]}")
-            yield Named(other, rank)
+            yield Mention(other, rank)
     if before is None:
         yield from _without_a_name(line, words)
 
@@ -270,14 +270,14 @@ def _next_field(text: Text, index: int, row: Distribution, after: str) -> str | 
         return None
     versions = rf"(?:{'|'.join([row.version, *row.codenames])})(?![\d.]*\d)"
     for line in text.lines[index + 1 : index + 1 + MOST_FIELDS]:
-        named = SAYS["version_field"].match(line.labelled)
-        version = re.match(versions, line.labelled[named.end() :]) if named else None
+        label = SAYS["version_field"].match(line.labelled)
+        version = re.match(versions, line.labelled[label.end() :]) if label else None
         if version or not SAYS["plain_field"].match(line.labelled):
             return version[0] if version else None
     return None
 
 
-def _without_a_name(line: Line, words: str) -> Iterator[Named]:
+def _without_a_name(line: Line, words: str) -> Iterator[Mention]:
     """Yield the system of a codename alone, or one that the table lacks and a form's field names."""
     for match in matches(_alone(), words):
         row = _row(match)
@@ -285,13 +285,13 @@ def _without_a_name(line: Line, words: str) -> Iterator[Named]:
             name = f"{row.id.capitalize()} {match[0]}"
             release = row.release(match[0])
             system = System(quote(line), row.id, release, name, _place(line, words, match), row.like)
-            yield Named(system, _rank(line))
+            yield Mention(system, _rank(line))
     if unlisted := SAYS["unlisted"].match(line.labelled):
         name = unlisted[1]
         slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\s*(?:Linux|OS)$", "", name).lower()).strip("-")
         if slug and slug not in ("gnu", "linux", "host", "linux-os"):
             system = System(quote(line), slug, unlisted[2], name, place(line))
-            yield Named(system, Rank.FIELD)
+            yield Mention(system, Rank.FIELD)
 
 
 def _blanked(words: str) -> str:
@@ -345,16 +345,16 @@ def _rank(line: Line, before: str = "") -> Rank:
     return Rank.OWN if SAYS["own"].search(END_OF_SENTENCE.split(before)[-1]) else Rank.PROSE
 
 
-def _tagged(line: Line) -> Iterator[Named]:
+def _tagged(line: Line) -> Iterator[Mention]:
     for match in matches(SAYS["tag"], line.text):
         row = next((row for row in DISTRIBUTIONS.values() if match[1] in (row.id, *row.codenames)), None)
         if row is not None:
             name, version = f"{row.id} ({match[0]})", row.codenames.get(match[1])
             system = System(quote(line), row.id, version, name, Place.CONTAINER, row.like)
-            yield Named(system, Rank.PROSE)
+            yield Mention(system, Rank.PROSE)
 
 
-def _printed(text: Text) -> Iterator[Named]:
+def _printed(text: Text) -> Iterator[Mention]:
     """Yield the systems of a pasted /etc/os-release, of lsb_release's output, and of a version's file."""
     release: dict[str, tuple[Line, str]] = {}
     lsb: dict[str, tuple[Line, str]] = {}
@@ -368,18 +368,18 @@ def _printed(text: Text) -> Iterator[Named]:
             row = DISTRIBUTIONS[file[1]]
             name = f"{row.id.capitalize()} {version[1]}"
             system = System(quote(line, following.number), row.id, row.release(version[1]), name, place(line))
-            yield Named(system, Rank.PRINTED)
+            yield Mention(system, Rank.PRINTED)
     values = {key: value for key, (_, value) in release.items()}
     if "ID" in values and "NAME" in values and re.fullmatch(r"[\w.-]{1,40}", values["ID"]):
         lines = sorted((line for line, _ in release.values()), key=lambda line: line.number)
-        known = DISTRIBUTIONS.get(values["ID"])
-        like = known.like if known else next(iter(values.get("ID_LIKE", "").split()), None)
+        listed = DISTRIBUTIONS.get(values["ID"])
+        like = listed.like if listed else next(iter(values.get("ID_LIKE", "").split()), None)
         name = values.get("PRETTY_NAME", values["NAME"])
         version_id = values.get("VERSION_ID") or None
         system = System(
             quote(lines[0], lines[-1].number), values["ID"], version_id, name, place(lines[0]), like
         )
-        yield Named(system, Rank.PRINTED)
+        yield Mention(system, Rank.PRINTED)
     if "Distributor ID" in lsb and "Release" in lsb:
         name, number = lsb["Distributor ID"][1].lower(), lsb["Release"][1]
         for row in [row for row in DISTRIBUTIONS.values() if re.fullmatch(row.names, name, re.IGNORECASE)][:1]:
@@ -387,4 +387,4 @@ def _printed(text: Text) -> Iterator[Named]:
             told = row.release(number) if re.fullmatch(row.version, number, re.IGNORECASE) else None
             last = max(line.number for line, _ in lsb.values())
             system = System(quote(line, last), row.id, told, title, place(line), row.like)
-            yield Named(system, Rank.PRINTED)
+            yield Mention(system, Rank.PRINTED)
