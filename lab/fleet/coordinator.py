@@ -8,7 +8,6 @@ import json
 import shutil
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ from lab.base.activity import Activity, Step
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import bounded, make_folder, plain
 from lab.base.paths import Paths
-from lab.base.space import is_full
 from lab.catalog import Guest
 from lab.fleet import engine, host, images, login, part, results
 from lab.fleet.engine import Joined, Piece
@@ -378,13 +376,7 @@ class Coordinator:
                 self._take(piece, result)
             elif status == "error" and not self._is_stopping:
                 self._failed(piece, result[1])
-        except Exception as error:
-            is_damaged = isinstance(error, results.DamagedResult)
-            if is_full(error) or (isinstance(error, LabError) and not is_damaged):
-                raise
-            # The result is the part's, so the fault is too: the other parts go on.
-            if not is_damaged:
-                self.observer.note("".join(traceback.format_exception(error)))
+        except results.DamagedResult as error:
             self._failed(piece, LabError(f"the result of {piece.host} cannot be used: {error}"))
         self._backlog.put_back_begun(piece.tickets)
         self._clear(piece)

@@ -25,11 +25,10 @@ from lab.catalog import Catalog
 from lab.causes.evidence import PROBES_FILE
 from lab.fleet import images, results
 from lab.images.store import BaseImage, Manifest
-from lab.plan import Cell
-from lab.record import RESULTS_FILE, CellResult, RunOptions
+from lab.record import RESULTS_FILE, CellResult, RunResult, Status
 from lab.run import definitions, start
 from lab.run.backlog import Ticket
-from lab.run.journal import Journal
+from lab.run.journal import UNDECIDED, Journal
 from lab.run.lanes import HOST_NAME
 from lab.run.observer import Observer
 from lab.trials import experiment
@@ -48,50 +47,30 @@ class Refused(UsageError):
     """A host cannot run a part as the coordinator would: it has another lab or other definitions."""
 
 
-class PartCell(BaseModel):
-    """One cell. `argument` is what --build takes, `build` the name that it must turn out to have."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    guest: str
-    variant: str
-    argument: str
-    build: str
-
-
 class Part(BaseModel):
-    """Cells of one machine, with all that a host must have in common with the coordinator to run them.
+    """Cells of one machine, as the record of a run that its host resumes.
 
-    `kept` are earlier results: those of its cells on which only trials are left, and passing cells with which
-    experiments are compared. `probes` are the probes of the former, by the folders of their cells.
+    `record` has the cells without results. `kept` are earlier results: those of its cells on which only trials
+    are left, and passing cells with which experiments are compared. `probes` are the probes of the former, by
+    the folders of their cells.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    lab: str = Field(default=__version__, description="The version of the lab.")
-    run: str
     number: int
-    cells: list[PartCell]
-    options: RunOptions
-    definitions: dict[str, str]
+    record: RunResult
     offline: bool = False
     image: Manifest = Field(description="What its machine has to run from.")
     kept: list[CellResult] = Field(default_factory=list)
     probes: dict[Path, str] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, tickets: Sequence[Ticket], journal: Journal, **more: Any) -> "Part":
+    def of(cls, tickets: Sequence[Ticket], journal: Journal, *, number: int, **more: Any) -> "Part":
         """The part of a run with these tickets; `more` are its other fields."""
         options, cells = journal.info.options, [ticket.cell for ticket in tickets]
-        sent = [
-            PartCell(
-                guest=cell.guest.name,
-                variant=cell.variant.name,
-                argument=cell.build.argument or cell.build.version,
-                build=cell.build.name,
-            )
-            for cell in cells
-        ]
+        command = f"part {number} of run {journal.info.id}"
+        info = start.begin(journal.folder, cells, command=command, options=options, shard=None).info
+        undecided = [cell.result(Status.NOT_RUN, reason=UNDECIDED[0]) for cell in cells]
         kept: dict[Path, CellResult] = {}
         probes: dict[Path, str] = {}
         policy = Policy(experiments=options.experiments)
@@ -103,39 +82,24 @@ class Part(BaseModel):
             passing = journal.passing(cell.build) if is_wanted else []
             if near := experiment.nearest(before, cell.variant, passing):
                 kept.setdefault(near[0].folder, near[0])
-        return cls(
-            run=journal.info.id,
-            cells=sent,
-            options=options,
-            definitions=definitions.digests(cells, options),
-            kept=list(kept.values()),
-            probes=probes,
-            **more,
-        )
+        record = RunResult(run=info, cells=undecided)
+        return cls(number=number, record=record, kept=list(kept.values()), probes=probes, **more)
 
     def plan(self, folder: Path, known: Catalog) -> start.PlannedRun:
         """The part as a run of this host, in a new folder.
 
         Raises Refused if this host does not have what the coordinator has.
         """
-        if self.lab != __version__:
-            raise Refused(f"the coordinator is lab {plain(self.lab)}, and this host has lab {__version__}")
-        found = {each.argument: each.build for each in self.cells}
+        info = self.record.run
+        if info.lab != __version__:
+            raise Refused(f"the coordinator is lab {plain(info.lab)}, and this host has lab {__version__}")
+        # A definition that only this host has would count, too; what is resumed may lack some.
+        record = self.record.model_copy(update={"run": info.model_copy(update={"definitions": {}})})
         try:
-            made = {argument: builds.resolve(argument) for argument in found}
-            cells = [
-                Cell(known.guest(each.guest), known.variant(each.variant), made[each.argument])
-                for each in self.cells
-            ]
+            planned = start.resume(folder, record, known, [builds.argument(build) for build in info.builds])
         except LabError as error:
             raise Refused(f"this host lacks what the part needs: {error.args[0]}") from error
-        for argument, build in made.items():
-            if build.name != found[argument]:
-                raise Refused(f"the build {argument} is {build.name} here, and {found[argument]} in the run")
-        planned = start.begin(
-            folder, cells, command=f"part {self.number} of run {self.run}", options=self.options, shard=None
-        )
-        if changed := definitions.differences(self.definitions, planned.info.definitions):
+        if changed := definitions.differences(info.definitions, planned.info.definitions):
             raise Refused(
                 f"this host has other definitions than the coordinator: {', '.join(changed)}",
                 hint="check out the same version of the lab on both",

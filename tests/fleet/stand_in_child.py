@@ -43,7 +43,7 @@ def main(control: str, to: str) -> int:
     interrupted = False
     try:
         if "until" in wanted:
-            wait_for(Path(wanted["until"]), part["cells"][0]["guest"])
+            wait_for(Path(wanted["until"]), part["record"]["cells"][0]["guest"])
         if "refuse" in wanted:
             tell("refused", text=wanted["refuse"])
             return 2
@@ -55,7 +55,7 @@ def main(control: str, to: str) -> int:
             part["image"] = prepare(part["image"]["guest"], host, **wanted["prepares"])
             folder_there = Path(os.environ["LAB_HOME"], "cache", "images", prepared(part["image"]))
             tell("prepared", folder=str(folder_there), image=part["image"])
-        for number, cell in enumerate(part["cells"]):
+        for number, cell in enumerate(part["record"]["cells"]):
             if name(cell) in known:
                 results.append(known[name(cell)])
             else:
@@ -161,19 +161,12 @@ def write(
     finished: bool = True,
 ) -> None:
     reason = "interrupted" if interrupted else "not reached yet"
-    left = [row(cell, "not-run", reason) for cell in part["cells"][len(results) :]]
-    builds = {cell["build"]: cell["argument"] for cell in part["cells"]}
-    guest, image = part["cells"][0]["guest"], part["image"]["files"]["disk.qcow2"]["sha256"]
+    left = [row(cell, "not-run", reason) for cell in part["record"]["cells"][len(results) :]]
+    guest, image = part["record"]["cells"][0]["guest"], part["image"]["files"]["disk.qcow2"]["sha256"]
     info = {
-        "id": folder.name,
-        "started": NOW,
+        **part["record"]["run"],
         "finished": NOW if finished else None,
-        "command": "stand-in",
-        "lab": part["lab"],
         "interrupted": interrupted,
-        "options": part["options"],
-        "definitions": part["definitions"],
-        "builds": [{"name": name, "version": argument, "source": "PyPI"} for name, argument in builds.items()],
         "lanes": [{"guest": guest, "label": guest, "image": image, "fork": "memory", "seconds": {}}],
     }
     folder.mkdir(exist_ok=True)

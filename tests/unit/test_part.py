@@ -37,7 +37,12 @@ def part(tmp_path: Path) -> Part:
 
 
 def changed(part: Part, **update: Any) -> Part:
-    return Part.model_validate({**part.model_dump(mode="json"), **update})
+    return Part.model_validate({**part.model_dump(mode="json", by_alias=True), **update})
+
+
+def of_lab(part: Part, version: str) -> Part:
+    info = part.record.run.model_copy(update={"lab": version})
+    return part.model_copy(update={"record": part.record.model_copy(update={"run": info})})
 
 
 def test_a_part_is_json_and_becomes_the_same_cells_on_another_host(tmp_path: Path, part: Part) -> None:
@@ -66,7 +71,7 @@ def test_trials_that_are_left_go_with_what_the_suite_showed(tmp_path: Path) -> N
 
 def test_a_host_with_another_lab_refuses(tmp_path: Path, part: Part) -> None:
     with pytest.raises(Refused, match=f"the coordinator is lab 99.0, and this host has lab {__version__}"):
-        changed(part, lab="99.0").plan(tmp_path, KNOWN)
+        of_lab(part, "99.0").plan(tmp_path, KNOWN)
 
 
 def test_other_definitions_are_refused(tmp_path: Path, part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,14 +83,15 @@ def test_other_definitions_are_refused(tmp_path: Path, part: Part, monkeypatch: 
 
 
 def test_a_host_without_a_guest_or_with_another_build_refuses(tmp_path: Path, part: Part) -> None:
-    own = part.cells[0].model_dump()
+    record = part.record.model_dump(mode="json", by_alias=True)
+    cell = {**record["cells"][0], "guest": "plan9"}
     with pytest.raises(Refused, match="this host lacks what the part needs: no guest is called 'plan9'"):
-        changed(part, cells=[{**own, "guest": "plan9"}]).plan(tmp_path, KNOWN)
+        changed(part, record={**record, "cells": [cell]}).plan(tmp_path, KNOWN)
     wheel = tmp_path / "boxlite-0.10.8-py3-none-any.whl"
-    build = make_wheel(wheel, "one")
+    record["run"]["builds"] = [make_wheel(wheel, "one").record().model_dump(mode="json")]
     make_wheel(wheel, "another")
-    with pytest.raises(Refused, match=rf"is 0.10.8@\w+ here, and {build.name} in the run"):
-        changed(part, cells=[{**own, "argument": str(wheel), "build": build.name}]).plan(tmp_path / "r", KNOWN)
+    with pytest.raises(Refused, match=r"lacks what the part needs: .* 0.10.8@\w+"):
+        changed(part, record=record).plan(tmp_path / "r", KNOWN)
 
 
 def test_a_part_that_this_host_must_not_run_is_refused_by_an_event(
@@ -94,7 +100,7 @@ def test_a_part_that_this_host_must_not_run_is_refused_by_an_event(
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
     for text, reason in (
         ("{}", "this is no part of a run"),
-        (changed(part, lab="99.0").model_dump_json(), "the coordinator is lab 99.0"),
+        (of_lab(part, "99.0").model_dump_json(), "the coordinator is lab 99.0"),
     ):
         (tmp_path / "part.json").write_text(text)
         assert run_main(monkeypatch, "part", tmp_path / "part.json", "-o", tmp_path / "run") == 2
