@@ -19,7 +19,7 @@ from lab.lane import shell
 from lab.machine import leftovers
 from lab.record import RunResult
 from tests.builders.cells import cell
-from tests.builders.processes import ONE_CELL, TWO_CELLS, RunLab, interrupt_runs, lab
+from tests.builders.processes import ONE_CELL, TWO_CELLS, RunLab, interrupt_runs
 from tests.builders.runs import run_of
 
 pytestmark = pytest.mark.usefixtures("releases")
@@ -66,22 +66,22 @@ pytestmark = pytest.mark.usefixtures("releases")
         ),
     ],
 )
-def test_what_cannot_be_done_is_said(home: Path, arguments: list[str], status: int, said: str) -> None:
-    done = lab(*arguments)
-    assert done.returncode == status
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_cannot_be_done_is_said(
+    home: Path, run_lab: RunLab, arguments: list[str], status: int, said: str
+) -> None:
+    printed = run_lab(status, *arguments)
+    assert said in printed.err
+    assert "Traceback" not in printed.err
     assert not (home / "state" / "lanes").exists()
     assert not list(home.glob("state/runs/*"))
 
 
-def test_without_libvirt_it_is_said_how_to_start_it(home: Path) -> None:
-    done = lab("--connect", "test+bogus:///x", "doctor")
-    assert done.returncode == 3
-    line = next(line for line in done.stdout.splitlines() if line.startswith("libvirt"))
+def test_without_libvirt_it_is_said_how_to_start_it(home: Path, run_lab: RunLab) -> None:
+    printed = run_lab(3, "--connect", "test+bogus:///x", "doctor")
+    line = next(line for line in printed.splitlines() if line.startswith("libvirt"))
     assert "broken" in line
-    assert "-> " in done.stdout.split(line)[1].splitlines()[1]
-    assert done.stderr == ""
+    assert "-> " in printed.split(line)[1].splitlines()[1]
+    assert printed.err == ""
 
 
 DEAD_LANE = "could not remove the domain lab-debian-13-abc123 of a dead run"
@@ -139,11 +139,10 @@ def test_a_command_that_uses_or_counts_machines_first_removes_those_of_dead_labs
     assert not list(home.glob("state/runs/*"))
 
 
-def test_a_folder_with_a_run_in_it_is_refused(home: Path, tmp_path: Path) -> None:
+def test_a_folder_with_a_run_in_it_is_refused(home: Path, tmp_path: Path, run_lab: RunLab) -> None:
     before = run_of(cell()).write(tmp_path).read_text()
-    done = lab(*ONE_CELL, "--build", "0.10.8", "-o", tmp_path)
-    assert done.returncode == 2
-    assert f"-o {tmp_path}: there is a run in it already" in done.stderr
+    printed = run_lab(2, *ONE_CELL, "--build", "0.10.8", "-o", tmp_path)
+    assert f"-o {tmp_path}: there is a run in it already" in printed.err
     assert (tmp_path / "results.json").read_text() == before
 
 

@@ -1,7 +1,6 @@
 """`lab list`, `lab matrix --list` and `lab remedies`: what there is, and what a run would do."""
 
 import json
-import re
 from io import StringIO
 from pathlib import Path
 
@@ -11,22 +10,21 @@ from rich.console import Console
 from lab import catalog, causes
 from lab.catalog import remedies
 from lab.cli import output
-from tests.builders.processes import ONE_CELL, RunLab, lab, rows_listed
+from tests.builders.processes import ONE_CELL, RunLab, rows_listed
 
 pytestmark = pytest.mark.usefixtures("releases")
 
 
-def test_list_explains_the_causes(home: Path) -> None:
-    lines = lab("list", "causes").stdout.splitlines()
+def test_list_explains_the_causes(home: Path, run_lab: RunLab) -> None:
+    lines = run_lab(0, "list", "causes").splitlines()
     assert lines == [f"{name}: {cause.explanation}" for name, cause in causes.known().items()]
 
 
-def test_list_shows_the_cells_and_makes_nothing(home: Path) -> None:
-    done = lab("matrix", "--set", "quick", "-v", "max-userns-zero", "--list")
-    assert done.returncode == 0
-    lines = [line.split(maxsplit=4) for line in done.stdout.splitlines()[1:]]
+def test_list_shows_the_cells_and_makes_nothing(home: Path, run_lab: RunLab) -> None:
+    printed = run_lab(0, "matrix", "--set", "quick", "-v", "max-userns-zero", "--list")
+    lines = [line.split(maxsplit=4) for line in printed.splitlines()[1:]]
     assert [line[:2] for line in lines] == [[guest, "max-userns-zero"] for guest in ("debian-12", "debian-13")]
-    assert "lab matrix -g debian-12 -v max-userns-zero" in done.stdout
+    assert "lab matrix -g debian-12 -v max-userns-zero" in printed
     assert not home.exists()
 
 
@@ -47,24 +45,23 @@ def test_a_list_refuses_what_a_run_would(home: Path, run_lab: RunLab) -> None:
 
 
 @pytest.mark.parametrize("what", ["guests", "variants", "sets", "suites", "cells", "causes"])
-def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, what: str) -> None:
-    done = lab("list", what)
-    assert done.returncode == 0
-    assert "\u2026" not in done.stdout
+def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, run_lab: RunLab, what: str) -> None:
+    printed = run_lab(0, "list", what)
+    assert "\u2026" not in printed
     if what == "guests":
-        lines = [re.split("  +", line) for line in done.stdout.splitlines()]
+        lines = rows_listed(printed)
         known = catalog.load().guests
         assert lines == [[name, guest.title, guest.image.origin] for name, guest in known.items()]
 
 
-def test_every_suite_is_listed_the_one_of_wheels_first(home: Path) -> None:
-    [jailer, *others] = json.loads(lab("list", "suites", "--json").stdout)["suites"]
+def test_every_suite_is_listed_the_one_of_wheels_first(home: Path, run_lab: RunLab) -> None:
+    [jailer, *others] = json.loads(run_lab(0, "list", "suites", "--json"))["suites"]
     assert jailer["name"] == "jailer"
     filters = {suite["name"]: suite["filter"] for suite in others}
     assert filters["upstream-jailer"] == "binary(jailer)"
     assert filters["npm"] is filters["cli"] is None
     assert {"detach", "jailer-unit", "network", "security", "zygote"} < set(filters)
-    lines = lab("list", "suites").stdout.splitlines()
+    lines = run_lab(0, "list", "suites").splitlines()
     assert "  suite=detach behind nextest:FILE or checkout:DIR runs binary(detach)" in lines
     assert [line for line in lines if not line.startswith(" ")] == [
         f"{suite['name']}: {suite['title']}" for suite in (jailer, *others)
@@ -80,28 +77,28 @@ def test_rows_are_aligned_and_never_cut(monkeypatch: pytest.MonkeyPatch, is_term
     assert out.getvalue() == f"name     what it is\n[bold]a  {'x' * 40} {'語' * 20}\n"
 
 
-def test_remedies_are_listed_with_what_they_give_up(home: Path) -> None:
-    done = lab("remedies")
-    assert (done.returncode, done.stderr) == (0, "")
-    names = [line.split()[0] for line in done.stdout.splitlines() if line[:1].strip()]
+def test_remedies_are_listed_with_what_they_give_up(home: Path, run_lab: RunLab) -> None:
+    printed = run_lab(0, "remedies")
+    assert printed.err == ""
+    names = [line.split()[0] for line in printed.splitlines() if line[:1].strip()]
     assert names[0] == "remedy"
     known = remedies.load()
     assert names[1 : len(known) + 1] == list(known)
-    assert "userns-sysctl" in done.stdout
+    assert "userns-sysctl" in printed
 
 
 @pytest.mark.parametrize("name", remedies.load())
-def test_a_remedy_is_shown_with_its_price_and_how_it_is_done(home: Path, name: str) -> None:
+def test_a_remedy_is_shown_with_its_price_and_how_it_is_done(home: Path, run_lab: RunLab, name: str) -> None:
     remedy = remedies.find(name)
-    done = lab("remedies", "show", name)
-    assert (done.returncode, done.stderr) == (0, "")
-    words = " ".join(done.stdout.split())
+    printed = run_lab(0, "remedies", "show", name)
+    assert printed.err == ""
+    words = " ".join(printed.split())
     assert " ".join(remedy.price.split()) in words
     assert ", ".join(remedy.cures) in words
     how = remedy.host.apply if remedy.host else remedy.run.example if remedy.run else ""
-    assert how.strip() in done.stdout
+    assert how.strip() in printed
 
 
-def test_the_script_that_is_printed_is_the_one_that_the_lab_runs(home: Path) -> None:
-    done = lab("remedies", "show", "userns-clone-on", "--script")
-    assert (done.returncode, done.stdout) == (0, remedies.find("userns-clone-on").script())
+def test_the_script_that_is_printed_is_the_one_that_the_lab_runs(home: Path, run_lab: RunLab) -> None:
+    printed = run_lab(0, "remedies", "show", "userns-clone-on", "--script")
+    assert printed == remedies.find("userns-clone-on").script()
