@@ -61,15 +61,6 @@ LIKELY, POSSIBLE = 0.55, 0.08
 FLOOR = 0.003
 # The least chance of a message under a cause under which it was measured.
 SEEN = 0.5
-# What a report says of a setting, by the name that `judging.toml` has for it.
-MOODS = {
-    "holds": "holds",
-    "helped": "cures it, as the reporter says",
-    "in_vain": "does not help, as the reporter says",
-    "tried": "was tried",
-    "default": "is said to be the default",
-    "hypothetical": "is named as what it takes",
-}
 # Most causes that are listed as possible, and most programs that a report is judged for.
 MOST_POSSIBLE = 5
 MOST_PROGRAMS = 10
@@ -218,7 +209,7 @@ class Fact(Row):
 
 
 class SettingRow(Row):
-    """A setting that speaks for or against causes. `by_mood`: the factors by what is said of it (`MOODS`)."""
+    """A setting that speaks for or against causes. `by_mood`: the factors by what is said of it (`moods`)."""
 
     name: str
     value: str | None = None
@@ -243,6 +234,7 @@ class Knowledge(Row):
     chance: list[Chance]
     shipped: list[Shipped]
     fact: list[Fact]
+    moods: dict[str, str]
     setting: list[SettingRow]
     check: list[Check]
 
@@ -389,7 +381,7 @@ def _of_settings(report: Report, field: Field, since: int) -> Iterator[Weight]:
             name = setting.name if setting.value is None else f"{setting.name}={setting.value}"
             decides = (setting.helped is True and not row.beside) or (row.alone and setting.mood is Mood.HOLDS)
             if factors.keys() & field.prior.keys() - {OTHER}:
-                yield Weight(factors, f"{name} {MOODS[mood]}", setting.quote, decides=decides)
+                yield Weight(factors, f"{name} {knowledge().moods[mood]}", setting.quote, decides=decides)
 
 
 def _priors(report: Report, field: Field) -> list[Weight]:

@@ -1,15 +1,19 @@
 """The lines of a report in their context: the sentence around a word, and the system that it is about."""
 
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from lab.base.files import bounded
 from lab.repro.report import Place, Quote
 from lab.repro.source import Kind, Line
 
+TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("reading.toml").read_text())
 # Longest quote, longest single fact, and most of a sentence before or after a fact, in characters.
 LONGEST = 1_000
 MOST_ON_A_LINE = 20
@@ -17,39 +21,7 @@ MOST_ON_A_LINE = 20
 MOST_OUTPUT = 200
 # Longest heading that says which system the lines below it are from.
 LONGEST_SECTION = 30
-CONTAINER = re.compile(
-    r"\b(?:containers?(?!-optimized)|dockerfile|distrobox|toolbox|devcontainer|lxc|lxd|pod|kubernetes|k8s)\b|"
-    r"\binside\b(?! (?:of )?(?:wsl|virtualbox|vmware|hyper|a (?:vm|virtual)))|^\s*FROM\b|"
-    r"\b(?:docker|podman|nerdctl) (?:run|pull|exec|build|create)\b|"
-    r"[a-z]:[\w.-]+ image\b|\b(?:docker|podman|container|base|oci) image\b",
-    re.IGNORECASE,
-)
-# A field or a heading that says that what it introduces is a container's.
-OF_CONTAINER = re.compile(
-    r"\b(?:in|inside|within) (?:the |a |my )?(?:\w+ )?(?:container|docker|podman|pod)\b|"
-    r"^\W*(?:docker |podman |the )?(?:container|pod|base image)\W*$|"
-    r"\bcontainer(?:'s)? (?:os|system|image|distro)\b",
-    re.IGNORECASE,
-)
-# An image that a machine is started from, rather than a container.
-HOST = re.compile(
-    r"\b(?:host|bare metal|machine|laptop|server|node|ami|aws|ec2|cloud image|free tier|vagrant|runners?|"
-    r"wsl2?)\b",
-    re.IGNORECASE,
-)
-CLAUSE = re.compile(
-    r"[,;()]|\.\s|\s+(?:running )?on\s+|\s+in(?:side)?\s+(?=an?\s|the\s|my\s|our\s)|\s+-\s+|"
-    r"\s+(?:and|but|while|with)\s+"
-)
-# A line that does not go on with what was said before: a program's message, or the next thing that was tried.
-ELSE = re.compile(r"\s*(?:[\w.-]{2,40}: \S|(?:With|After|When|If|Even|Then|Also|But)\b)")
-ADVICE = re.compile(
-    r"\s*(?:Fix(?: \([\w ]{1,30}\))?|Check|See|Persist|Solutions?|(?i:hint|help|tip|suggestion|advice)):|"
-    r"\s*To skip the sandbox\b"
-)
-LABEL = re.compile(r"\W*([\w ]{1,40}):(?=\s)")
-# How a line ends that introduces what stands below it.
-INTRODUCES = re.compile(r"(?::|\b(?:with|by|via|using|run|running|command|gives))\s*$")
+SAYS = {name: re.compile(pattern) for name, pattern in TABLE["lines"].items()}
 END_OF_SENTENCE = re.compile(r"[.!?](?=\s|$)")
 
 
@@ -74,7 +46,7 @@ class Text:
         advice = set[int]()
         for index, line in enumerate(self.lines):
             goes_on = line.raw[:1].isspace() or line.text.startswith("#")
-            if ADVICE.match(line.text) or (index - 1 in advice and goes_on):
+            if SAYS["advice"].match(line.text) or (index - 1 in advice and goes_on):
                 advice.add(index)
         return frozenset(advice)
 
@@ -110,7 +82,7 @@ class Text:
 
     def _introduction(self, index: int) -> str:
         for before in reversed(self.lines[max(0, index - 8) : index]):
-            if INTRODUCES.search(before.text):
+            if SAYS["introduces"].search(before.text):
                 return before.text
             if before.kind is not self.lines[index].kind:
                 break
@@ -119,7 +91,7 @@ class Text:
     def _going_on(self, start: int, stop: int) -> range:
         """The lines up to the next one that is about something else."""
         stop = min(stop, start + 8)
-        ends = (index for index in range(start, stop) if ELSE.match(self.lines[index].text))
+        ends = (index for index in range(start, stop) if SAYS["else"].match(self.lines[index].text))
         return range(start, next(ends, stop))
 
     def _joined(self, indexes: range) -> str:
@@ -141,18 +113,18 @@ def place(line: Line, start: int = 0) -> Place:
     """Which system the words at column `start` of a line are about."""
     text = line.labelled
     start += len(text) - len(line.text)
-    begins = [0, *(end.end() for end in CLAUSE.finditer(text) if end.end() <= start)][-1]
-    ends = next((end.start() for end in CLAUSE.finditer(text) if end.start() > start), len(text))
-    label = LABEL.match(text)
+    begins = [0, *(end.end() for end in SAYS["clause"].finditer(text) if end.end() <= start)][-1]
+    ends = next((end.start() for end in SAYS["clause"].finditer(text) if end.start() > start), len(text))
+    label = SAYS["label"].match(text)
     # A title says what a report is about, and not where each of its lines is from.
     section = line.section if len(line.section) <= LONGEST_SECTION else ""
-    if HOST.search(text[begins:ends]):
+    if SAYS["host"].search(text[begins:ends]):
         return Place.HOST
-    if CONTAINER.search(text[begins:ends]):
+    if SAYS["container"].search(text[begins:ends]):
         return Place.CONTAINER
     for words in (label[1] if label else "", section):
-        if HOST.search(words):
+        if SAYS["host"].search(words):
             return Place.HOST
-        if OF_CONTAINER.search(words):
+        if SAYS["of_container"].search(words):
             return Place.CONTAINER
     return Place.HOST

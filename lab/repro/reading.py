@@ -6,12 +6,10 @@ systems and settings have modules of their own. The patterns of what is read her
 
 import re
 import signal
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from lab.base.errors import UsageError
@@ -19,7 +17,7 @@ from lab.base.files import bounded
 from lab.probes import report as probe_report
 from lab.probes.report import QUOTE_MARKS, HostReport
 from lab.repro import changes, judging, messages, source, systems
-from lab.repro.lines import LONGEST, Text, matches, quote
+from lab.repro.lines import LONGEST, TABLE, Text, matches, quote
 from lab.repro.report import (
     AuditLine,
     Boxlite,
@@ -57,19 +55,9 @@ SIGNALS = {one.value: one.name for one in signal.Signals}
 MOST_WRAPPED = 8
 # Without these an audit line says too little to be one.
 TELLING = ("operation", "avc", "syscall", "sig")
-# What `ausearch -i` prints for numbers; capabilities(7).
-CAPABILITIES = {
-    "sys_admin": "21",
-    "setpcap": "8",
-    "sys_ptrace": "19",
-    "setuid": "7",
-    "setgid": "6",
-    "net_admin": "12",
-}
 # Fields whose values hold spaces, which `ausearch -i` prints without quotes.
 SPACED = ("info", "name", "comm", "exe", "proctitle", "denied", "requested", "flags")
 
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 PROGRAMS: dict[str, str] = TABLE["programs"]
 COMMANDS, TESTS, UNREAD, AUDIT = (
     {name: re.compile(pattern) for name, pattern in TABLE[section].items()}
@@ -278,8 +266,8 @@ def _fields(line: str) -> dict[str, str]:
         if "permissive" not in values and values.get("success") == "no":
             values["permissive"] = "0"
     capability = values.get("capability", "")
-    if capability in CAPABILITIES:
-        values |= {"capability": CAPABILITIES[capability], "capname": capability}
+    if number := TABLE["capabilities"].get(capability):
+        values |= {"capability": number, "capname": capability}
     return values
 
 
