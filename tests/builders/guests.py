@@ -67,12 +67,6 @@ def base_image(folder: Path, firmware: Firmware | None = None) -> BaseImage:
     return BaseImage(folder, manifest, firmware)
 
 
-def domain_capabilities(*firmware: Path) -> str:
-    """As much of what libvirt says of a kind of machine as tells which UEFI firmware it can have."""
-    values = "".join(f"<value>{file}</value>" for file in firmware)
-    return f"<domainCapabilities><os><loader supported='yes'>{values}</loader></os></domainCapabilities>"
-
-
 def no_say(_text: str) -> None:
     """Whoever is told nothing."""
 

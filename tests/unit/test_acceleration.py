@@ -3,7 +3,6 @@
 import os
 import platform
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
@@ -14,41 +13,13 @@ from lab.images import disk
 from lab.machine import acceleration, console
 from lab.machine.acceleration import Acceleration, KvmFails, NoMachine
 from lab.machine.connection import NoLibvirt
+from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image, no_say
 
 RAN = "[ {}] Run /init as init process"
 
 
-class Daemon:
-    """As much of a connection to libvirt as deciding needs. `state` is that of its machines."""
-
-    def __init__(self, qemu: int = 10_000_000, uri: str = "qemu:///system") -> None:
-        self.qemu, self.uri = qemu, uri
-        self.started: list[str] = []
-        self.is_alive = self.runs_emulated = True
-        self.runs_kvm = False
-        self.machine_state = libvirt.VIR_DOMAIN_SHUTOFF
-
-    def getVersion(self) -> int:  # noqa: N802
-        return self.qemu
-
-    def getURI(self) -> str:  # noqa: N802
-        return self.uri
-
-    def isAlive(self) -> bool:  # noqa: N802
-        return self.is_alive
-
-    def createXML(self, xml: str, _flags: int) -> "Daemon":  # noqa: N802
-        self.started.append(xml)
-        if self.runs_kvm if 'type="kvm"' in xml else self.runs_emulated:
-            return self
-        raise libvirt.libvirtError("failed to set MSR 0x10a")
-
-    def state(self) -> tuple[int, int]:
-        return self.machine_state, 0
-
-    def destroy(self) -> None:
-        pass
+REFUSED = {"kvm": "failed to set MSR 0x10a"}
 
 
 @pytest.fixture
@@ -101,10 +72,8 @@ def test_kvm_has_to_nest(paths: Paths, device: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_kvm_that_refuses_machines_is_told_with_qemu_s_words(paths: Paths, device: Path) -> None:
     device.touch()
-    verdict = decide(paths, Daemon())
-    assert verdict == Acceleration(
-        False, "/dev/kvm opens, but under it QEMU fails: failed to set MSR 0x10a", None
-    )
+    verdict = decide(paths, Daemon(refuses=REFUSED))
+    assert verdict == Acceleration(False, "/dev/kvm opens, but under it QEMU fails: failed to set MSR 0x10a")
 
 
 @pytest.mark.parametrize(
@@ -119,9 +88,7 @@ def test_a_kernel_that_never_starts_user_space_is_no_kvm(
 ) -> None:
     device.touch()
     monkeypatch.setattr(acceleration, "TRY_SECONDS", seconds)
-    daemon = Daemon()
-    daemon.runs_kvm, daemon.machine_state = True, state
-    assert decide(paths, daemon).reason == f"/dev/kvm opens, but under it {problem}"
+    assert decide(paths, Daemon(machine_state=state)).reason == f"/dev/kvm opens, but under it {problem}"
 
 
 def test_a_kernel_that_starts_user_space_says_how_fast_this_host_is(
@@ -129,17 +96,16 @@ def test_a_kernel_that_starts_user_space_says_how_fast_this_host_is(
 ) -> None:
     device.touch()
     monkeypatch.setattr(console, "read", lambda _file: RAN.format("0.5"))
-    daemon = Daemon()
-    daemon.runs_kvm = True
-    assert decide(paths, daemon) == Acceleration(True, "a guest kernel ran under KVM", 0.5)
+    assert decide(paths, Daemon()) == Acceleration(True, "a guest kernel ran under KVM", 0.5)
 
 
 def test_where_no_machine_starts_nothing_is_known_of_kvm(paths: Paths, device: Path) -> None:
     """As where SELinux denies virtlogd the folder of the consoles: KVM is not to blame, and may work."""
     device.touch()
-    daemon = Daemon()
-    daemon.runs_emulated = False
-    with pytest.raises(NoMachine, match="libvirt starts no machine, emulated or not: QEMU fails: "):
+    daemon = Daemon(refuses=REFUSED | {"qemu": "permission denied"})
+    with pytest.raises(
+        NoMachine, match="libvirt starts no machine, emulated or not: QEMU fails: failed"
+    ):
         decide(paths, daemon)
     assert acceleration.cached(Daemon(), paths) is None
     assert list(paths.state.iterdir()) == []
@@ -147,10 +113,8 @@ def test_where_no_machine_starts_nothing_is_known_of_kvm(paths: Paths, device: P
 
 def test_a_lost_daemon_says_nothing_of_kvm(paths: Paths, device: Path) -> None:
     device.touch()
-    daemon = Daemon()
-    daemon.is_alive = False
     with pytest.raises(NoLibvirt, match="libvirt went away while KVM was tried"):
-        decide(paths, daemon)
+        decide(paths, Daemon(refuses=REFUSED, is_alive=False))
     assert acceleration.cached(Daemon(), paths) is None
 
 
@@ -162,9 +126,8 @@ def test_a_boot_is_tried_from_an_overlay(paths: Paths, device: Path, monkeypatch
     decide(paths, daemon, Firmware.BIOS)
     [(made, backing)] = overlays
     assert backing == base_image(paths.images).disk
-    machine = ET.fromstring(daemon.started[0])
-    assert machine.find("os/kernel") is None
-    assert [disk.get("file") for disk in machine.findall("devices/disk/source")] == [str(made)]
+    [machine] = daemon.machines
+    assert (machine.xml.find("os/kernel"), machine.disks) == (None, [str(made)])
 
 
 # -- keeping the verdict

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
-from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
@@ -16,36 +14,12 @@ from lab.base.paths import Paths
 from lab.machine import acceleration, clock, qemu
 from lab.machine.acceleration import Acceleration
 from lab.machine.clock import RATE, Clock
-from lab.machine.domain import QEMU
+from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image
 
 # Where this host has the library; the other tests have none.
 FOLDERS, INSTALLED = clock.FOLDERS, clock.library()
 MAPPED = "7f0c5f000000-7f0c5f010000 r-xp 00000000 08:01 1234 {}\n"
-
-
-class Daemon:
-    """Starts machines, and remembers them."""
-
-    def __init__(self, *, refuses: bool = False) -> None:
-        self.refuses, self.ended = refuses, 0
-        self.started: list[tuple[str, int]] = []
-
-    def getURI(self) -> str:  # noqa: N802
-        return "qemu:///session"
-
-    def getVersion(self) -> int:  # noqa: N802
-        return 10_000_000
-
-    def createXML(self, xml: str, flags: int) -> Any:  # noqa: N802
-        if self.refuses:
-            raise libvirt.libvirtError("no room")
-        self.started.append((xml, flags))
-
-        def destroy() -> None:
-            self.ended += 1
-
-        return SimpleNamespace(destroy=destroy)
 
 
 @pytest.fixture(autouse=True)
@@ -71,14 +45,14 @@ def maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield file
 
 
-def of_emulated(paths: Paths, daemon: Any) -> Clock:
+def of_emulated(paths: Paths, daemon: Daemon) -> Clock:
     return clock.of_emulated(daemon, paths)
 
 
 def test_without_the_library_guests_have_the_host_s_clock_and_nothing_is_started(paths: Paths) -> None:
     daemon = Daemon()
     found = of_emulated(paths, daemon)
-    assert (found.rate, found.environment, daemon.started) == (1.0, {}, [])
+    assert (found.rate, found.environment, daemon.machines) == (1.0, {}, [])
     assert found.reason.startswith("libfaketime is not installed")
 
 
@@ -89,15 +63,14 @@ def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> 
     assert (found.rate, found.reason) == (RATE, "")
     assert found.environment["LD_PRELOAD"] == str(library)
     assert found.environment["FAKETIME"] == "+0 x0.1"
-    [(xml, flags)] = daemon.started
-    told = {each.get("name"): each.get("value") for each in ET.fromstring(xml).iter(f"{{{QEMU}}}env")}
-    assert told == found.environment
+    [machine] = daemon.machines
+    assert machine.environment == found.environment
     # It stands still, ends with the connection, and is gone.
-    assert flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
-    assert daemon.ended == 1
+    assert machine.flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
+    assert not machine.is_there
     assert list(paths.state.iterdir()) == []
     assert of_emulated(paths, daemon) == found
-    assert len(daemon.started) == 1
+    assert daemon.machines == [machine]
 
 
 @pytest.mark.skipif(INSTALLED is None, reason="libfaketime is not installed")
@@ -127,7 +100,7 @@ def test_a_confined_qemu_has_the_host_clock(paths: Paths, library: Path, maps: P
 
 def test_a_failed_start_says_nothing_of_the_clock(paths: Paths, library: Path, maps: Path) -> None:
     with pytest.raises(libvirt.libvirtError):
-        of_emulated(paths, Daemon(refuses=True))
+        of_emulated(paths, Daemon(refuses={"qemu": "no room"}))
     maps.write_text(MAPPED.format(library))
     assert of_emulated(paths, Daemon()).rate == RATE
 
@@ -143,8 +116,7 @@ def test_only_emulated_guests_have_a_slower_clock(
     monkeypatch.setattr(acceleration, "boot_under_kvm", lambda *_: 0.5)
     if kvm:
         device.touch()
-    daemon: Any = Daemon()
-    found = acceleration.decide(daemon, paths, base_image(paths.images), lambda text: None)
+    found = acceleration.decide(Daemon(), paths, base_image(paths.images), lambda text: None)
     assert (found.kvm, found.speed.clock) == (kvm, 1.0 if kvm else RATE)
 
 

@@ -18,7 +18,8 @@ from lab.machine import acceleration, doctor, proof
 from lab.machine.acceleration import Acceleration
 from lab.machine.doctor import REQUIREMENTS, Examination, Line, State
 from lab.machine.proof import Refusal
-from tests.builders.guests import base_image, domain_capabilities
+from tests.builders.daemon import Daemon
+from tests.builders.guests import base_image
 
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "gpgv", "ssh")
 NOWHERE, LIBVIRT = "test+bogus:///x", "test:///default"
@@ -60,19 +61,6 @@ def ask(paths: Paths, what: str, opened: object = None, *guests: Guest) -> Line:
     return doctor.line_of(requirement, Examination(paths, guests, guests, NOWHERE, opened=opened))
 
 
-class Qemu:
-    """A connection to QEMU's driver, with this firmware for guests."""
-
-    def __init__(self, *files: Path) -> None:
-        self.files = files
-
-    def getURI(self) -> str:  # noqa: N802
-        return "qemu:///system"
-
-    def getDomainCapabilities(self, *_: object) -> str:  # noqa: N802
-        return domain_capabilities(*self.files)
-
-
 def uefi_guest() -> Guest:
     bios = catalog.load().guest("fedora-43")
     image = bios.image.model_copy(update={"firmware": Firmware.UEFI})
@@ -80,9 +68,9 @@ def uefi_guest() -> Guest:
 
 
 def test_the_uefi_firmware_is_the_one_that_guests_get(paths: Paths) -> None:
-    line = ask(paths, "UEFI", Qemu(Path("/firmware/CODE.fd")), uefi_guest())
+    line = ask(paths, "UEFI", Daemon(firmware=(Path("/firmware/CODE.fd"),)), uefi_guest())
     assert line == Line("UEFI", State.OK, "/firmware/CODE.fd", needed_by=["mine"])
-    assert "./setup.sh doctor" in ask(paths, "UEFI", Qemu(), uefi_guest()).mend
+    assert "./setup.sh doctor" in ask(paths, "UEFI", Daemon(), uefi_guest()).mend
 
 
 @pytest.mark.parametrize(
@@ -241,7 +229,7 @@ def test_uefi_is_needed_by_the_guests_that_start_from_it(paths: Paths) -> None:
     bios = catalog.load().guest("fedora-43")
     [requirement] = [row for row in REQUIREMENTS if row.what == "UEFI"]
     for chosen, state in ([bios], State.NOT_NEEDED), ([bios, uefi_guest()], State.BROKEN):
-        asked = Examination(paths, chosen, [bios, uefi_guest()], NOWHERE, opened=Qemu())
+        asked = Examination(paths, chosen, [bios, uefi_guest()], NOWHERE, opened=Daemon())
         line = doctor.line_of(requirement, asked)
         assert (line.state, line.needed_by) == (state, ["mine"])
 
@@ -292,7 +280,7 @@ def test_emulation_is_told_with_the_speed_that_was_measured(
 ) -> None:
     verdict = Acceleration(False, "/dev/kvm does not exist", seconds)
     monkeypatch.setattr(acceleration, "cached", lambda *_: verdict)
-    line = ask(paths, "acceleration", Qemu())
+    line = ask(paths, "acceleration", Daemon())
     said = f"software emulation: /dev/kvm does not exist; {speed}"
     assert (line.state, line.found) == (State.SLOW, said)
 
@@ -304,7 +292,7 @@ def test_where_no_machine_starts_nothing_is_said_of_kvm(paths: Paths, monkeypatc
     monkeypatch.setattr(acceleration, "cached", lambda *_: None)
     monkeypatch.setattr(acceleration, "decide", decide)
     monkeypatch.setattr(store, "any_image", lambda known: base_image(known.images))
-    line = ask(paths, "acceleration", Qemu())
+    line = ask(paths, "acceleration", Daemon())
     assert line == Line(
         "acceleration",
         State.UNKNOWN,
@@ -331,15 +319,15 @@ def test_the_machine_is_what_was_proved(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, refusal: Refusal | None, line: Line
 ) -> None:
     monkeypatch.setattr(proof, "prove", lambda *_: refusal)
-    assert ask(paths, "machine", Qemu()) == line
+    assert ask(paths, "machine", Daemon()) == line
 
 
 def test_a_proof_that_cannot_begin_has_a_hint(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def prove(_opened: Qemu, _paths: Paths) -> Refusal:
+    def prove(_opened: object, _paths: Paths) -> Refusal:
         raise LabError("no free port", hint="lab clean")
 
     monkeypatch.setattr(proof, "prove", prove)
-    assert ask(paths, "machine", Qemu()) == Line("machine", State.UNKNOWN, "no free port", "lab clean")
+    assert ask(paths, "machine", Daemon()) == Line("machine", State.UNKNOWN, "no free port", "lab clean")
 
 
 @pytest.mark.parametrize(("number", "state"), [(8_005_999, State.BROKEN), (8_006_000, State.OK)])

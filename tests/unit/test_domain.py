@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-import libvirt
 import pytest
 
 from lab.catalog import Firmware
 from lab.machine import domain, seed
 from lab.machine.domain import KERNEL_ARGUMENTS, DomainSpec, FirmwareBoot, KernelBoot, Network, NoFirmware
-from tests.builders.guests import base_image, domain_capabilities
+from tests.builders.daemon import Daemon
+from tests.builders.guests import base_image
 
 SPEC = DomainSpec(
     name="lab-debian-13-abc123",
@@ -143,19 +143,6 @@ def test_the_lane_is_read_back_from_the_lab_s_own_domains_alone(xml: str, lane: 
 # -- how a guest boots
 
 
-class Daemon:
-    """As much of a connection to libvirt as tells what is installed."""
-
-    def __init__(self, *files: Path, fails: bool = False) -> None:
-        self.files, self.fails = files, fails
-
-    def getDomainCapabilities(self, *arguments: object) -> str:  # noqa: N802
-        assert arguments == (None, "x86_64", "pc", "qemu", 0)
-        if self.fails:
-            raise libvirt.libvirtError("not supported by this driver")
-        return domain_capabilities(*self.files)
-
-
 @pytest.mark.parametrize(
     ("firmware", "arguments", "boot"),
     [
@@ -178,7 +165,7 @@ class Daemon:
 def test_the_image_decides_how_a_guest_boots(
     firmware: Firmware | None, arguments: str, boot: KernelBoot | FirmwareBoot
 ) -> None:
-    daemon = Daemon(FIRST, SECOND, fails=firmware is not Firmware.UEFI)
+    daemon = Daemon(firmware=(FIRST, SECOND), knows_firmware=firmware is Firmware.UEFI)
     assert domain.boot_of(daemon, base_image(Path("/store"), firmware), arguments) == boot
 
 
@@ -186,7 +173,7 @@ def test_the_image_decides_how_a_guest_boots(
     ("daemon", "problem", "hint"),
     [
         (Daemon(), "no UEFI firmware", "ovmf"),
-        (Daemon(fails=True), "libvirt cannot say which firmware", ""),
+        (Daemon(knows_firmware=False), "libvirt cannot say which firmware", ""),
     ],
 )
 def test_a_host_without_uefi_is_told_what_to_do(daemon: Daemon, problem: str, hint: str) -> None:

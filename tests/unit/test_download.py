@@ -36,44 +36,56 @@ def ranges(mirror: Mirror) -> list[str | None]:
     return [asked for path, asked in mirror.asked if path == PATH]
 
 
-def test_a_file_is_downloaded_in_one_go(served: Mirror, file: Path) -> None:
-    download.fetch(served.url + PATH, file, no_say)
-    assert file.read_bytes() == BODY
-    assert ranges(served) == [None]
+def another_part(request: Request, body: bytes) -> None:
+    request.head(206, Content_Range=f"bytes 5-9/{len(body)}", Content_Length="5")
+    request.wfile.write(body[5:10])
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_was(served: Mirror, file: Path) -> None:
+REST, LAST_PART = f"bytes={HALF}-", f"bytes={2 * HALF}-"
+AGAIN = download.TRIES - 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "requested"),
+    [
+        ([], [None]),
+        # A download that breaks off goes on where it was.
+        ([breaks_off(HALF), breaks_off(HALF)], [None, REST, LAST_PART]),
+        # A server that ignores ranges starts over, with and without a length.
+        ([breaks_off(HALF), whole], [None, REST]),
+        ([breaks_off(HALF), endless], [None, REST]),
+        # One that sends another part is not believed.
+        ([breaks_off(HALF), another_part], [None, REST, None]),
+        # One in trouble is asked again.
+        *(
+            ([status(code)] * (download.TRIES - 1), [None] * download.TRIES)
+            for code in sorted(download.TRANSIENT)
+        ),
+    ],
+)
+def test_a_file_comes_whole_whatever_the_server_does(
+    served: Mirror, file: Path, faults: list[Answer], requested: list[str | None]
+) -> None:
     said: list[str] = []
-    served.faults[PATH] = [breaks_off(HALF), breaks_off(HALF)]
+    served.faults[PATH] = faults[:]
     download.fetch(served.url + PATH, file, said.append)
     assert file.read_bytes() == BODY
-    assert ranges(served) == [None, f"bytes={HALF}-", f"bytes={2 * HALF}-"]
-    assert sum("; trying again in 0 s" in text for text in said) == 2
+    assert ranges(served) == requested
+    again = [text for text in said if not text.startswith("downloading: ")]
+    assert all("; trying again in 0 s" in text for text in again)
+    # A whole file that was never verified is not fetched again.
+    download.fetch(served.url + PATH, file, no_say)
+    assert (file.read_bytes(), ranges(served)[-1]) == (BODY, f"bytes={len(BODY)}-")
 
 
 def test_what_a_former_command_has_of_the_file_is_not_fetched_again(served: Mirror, file: Path) -> None:
-    served.faults[PATH] = [breaks_off(HALF), *[status(503)] * (download.TRIES - 1)]
+    served.faults[PATH] = [breaks_off(HALF), *[status(503)] * AGAIN]
     with pytest.raises(ImageNotAvailable, match=f"disk.img of {served.host}: HTTP 503 Service Unavailable"):
         download.fetch(served.url + PATH, file, no_say)
     assert file.stat().st_size == HALF
     download.fetch(served.url + PATH, file, no_say)
     assert file.read_bytes() == BODY
-    assert ranges(served)[-1] == f"bytes={HALF}-"
-
-
-def test_a_whole_file_that_was_never_verified_is_not_fetched_again(served: Mirror, file: Path) -> None:
-    download.fetch(served.url + PATH, file, no_say)
-    download.fetch(served.url + PATH, file, no_say)
-    assert file.read_bytes() == BODY
-    assert ranges(served) == [None, f"bytes={len(BODY)}-"]
-
-
-@pytest.mark.parametrize("answer", [whole, endless], ids=["whole", "without length"])
-def test_a_server_that_ignores_ranges_starts_over(served: Mirror, file: Path, answer: Answer) -> None:
-    served.faults[PATH] = [breaks_off(HALF), answer]
-    download.fetch(served.url + PATH, file, no_say)
-    assert file.read_bytes() == BODY
-    assert ranges(served) == [None, f"bytes={HALF}-"]
+    assert ranges(served)[-1] == REST
 
 
 def test_a_file_that_became_shorter_starts_over(served: Mirror, file: Path) -> None:
@@ -88,40 +100,18 @@ def test_a_file_that_became_shorter_starts_over(served: Mirror, file: Path) -> N
     assert file.read_bytes() == other
 
 
-def test_a_server_that_sends_another_part_is_not_believed(served: Mirror, file: Path) -> None:
-    def another_part(request: Request, body: bytes) -> None:
-        request.head(206, Content_Range=f"bytes 5-9/{len(body)}", Content_Length="5")
-        request.wfile.write(body[5:10])
-
-    served.faults[PATH] = [breaks_off(HALF), another_part]
-    download.fetch(served.url + PATH, file, no_say)
-    assert file.read_bytes() == BODY
-    assert ranges(served) == [None, f"bytes={HALF}-", None]
-
-
-@pytest.mark.parametrize("code", sorted(download.TRANSIENT))
-def test_a_server_in_trouble_is_asked_again(served: Mirror, file: Path, code: int) -> None:
-    served.faults[PATH] = [status(code)] * (download.TRIES - 1)
-    download.fetch(served.url + PATH, file, no_say)
-    assert file.read_bytes() == BODY
-
-
-def test_a_server_that_stays_in_trouble_is_given_up(served: Mirror, file: Path) -> None:
-    served.faults[PATH] = [status(500)] * download.TRIES
-    with pytest.raises(ImageNotAvailable, match="HTTP 500 Internal Server Error"):
-        download.fetch(served.url + PATH, file, no_say)
-    assert len(served.asked) == download.TRIES
-    assert not file.exists()
-
-
-@pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 501])
-def test_what_no_other_try_would_change_is_not_tried_again(served: Mirror, file: Path, code: int) -> None:
-    served.faults[PATH] = [status(code)]
+@pytest.mark.parametrize(
+    ("code", "tries"), [(500, download.TRIES), *((code, 1) for code in (400, 401, 403, 404, 410, 501))]
+)
+def test_a_server_that_has_no_file_is_named_after_as_many_tries_as_make_sense(
+    served: Mirror, file: Path, code: int, tries: int
+) -> None:
+    served.faults[PATH] = [status(code)] * download.TRIES
     with pytest.raises(ImageNotAvailable, match=f"disk.img of {served.host}: HTTP {code}") as error:
         download.fetch(served.url + PATH, file, no_say)
     assert f"is {served.url}{PATH} right and reachable?" in (error.value.hint or "")
     assert "lab images import" in (error.value.hint or "")
-    assert len(served.asked) == 1
+    assert len(served.asked) == tries
     assert not file.exists()
 
 

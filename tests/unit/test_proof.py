@@ -5,18 +5,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
 
 from lab.base.paths import PACKAGE, Paths
 from lab.images import disk, store
-from lab.machine import acceleration, leftovers, ports, proof, throwaway
+from lab.machine import acceleration, leftovers, proof, throwaway
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
-from lab.machine.domain import QEMU
 from lab.machine.proof import HostLog, Refusal
+from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image
 
 CONSOLE = (
@@ -26,71 +25,28 @@ CONSOLE = (
 REFUSED = "Unable to open file: /var/x/console.log: Permission denied\n"
 
 
-class Machine:
-    def __init__(self, xml: str, daemon: "Daemon") -> None:
-        self.xml = ET.fromstring(xml)
-        self.disks = [str(each.get("file")) for each in self.xml.findall("devices/disk/source")]
-        self.words = [str(each.get("value")) for each in self.xml.findall(f"{{{QEMU}}}commandline/*")]
-        self.is_there = True
-        self._daemon = daemon
-
-    def destroy(self) -> None:
-        if not self._daemon.ends_machines:
-            raise libvirt.libvirtError("the daemon is gone")
-        self.is_there = False
-
-
-class Daemon:
-    """A connection to libvirt, with the words by which it refuses machines."""
-
-    def __init__(self) -> None:
-        self.refusal = ""
-        self.machines: list[Machine] = []
-        self.is_alive = self.ends_machines = True
-
-    def createXML(self, xml: str, flags: int) -> Machine:  # noqa: N802
-        assert flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
-        if self.refusal:
-            raise libvirt.libvirtError(self.refusal)
-        self.machines.append(Machine(xml, self))
-        return self.machines[-1]
-
-    def isAlive(self) -> bool:  # noqa: N802
-        return self.is_alive
-
-    def getURI(self) -> str:  # noqa: N802
-        return "qemu:///system"
-
-    def getVersion(self) -> int:  # noqa: N802
-        return 10_000_000
-
-
 @pytest.fixture
-def daemon(paths: Paths) -> Iterator[Daemon]:
-    """The daemon; nothing of a machine is left afterwards."""
+def daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """The daemon of a host whose logs tell of one denial; nothing of a machine is left afterwards."""
+    monkeypatch.setattr(HostLog, "denials", lambda _log: [CONSOLE])
     made = Daemon()
     yield made
     assert not any(machine.is_there for machine in made.machines)
+    paused = libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
+    assert all(machine.flags == paused for machine in made.machines)
     assert list(paths.state.glob(f"{throwaway.FOLDER}*")) == []
     assert list(paths.ports.iterdir()) == []
-
-
-def prove(daemon: Daemon, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Refusal | None:
-    monkeypatch.setattr(ports, "FIRST", 23300)
-    monkeypatch.setattr(ports, "LAST", 23349)
-    monkeypatch.setattr(HostLog, "denials", lambda _log: [CONSOLE])
-    return proof.prove(daemon, paths)
 
 
 def test_a_machine_is_tried_each_time(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "any_image", lambda known: base_image(known.images))
     monkeypatch.setattr(disk, "create_overlay", lambda overlay, _backing: overlay.touch())
-    assert [prove(daemon, paths, monkeypatch) for _ in range(2)] == [None, None]
+    assert [proof.prove(daemon, paths) for _ in range(2)] == [None, None]
     assert len(daemon.machines) == 2
     [overlay] = daemon.machines[0].disks
     assert Path(overlay).name == "overlay.qcow2"
     network = daemon.machines[0].words[1]
-    assert "restrict=on,hostfwd=tcp:127.0.0.1:233" in network
+    assert "restrict=on,hostfwd=tcp:127.0.0.1:231" in network
 
 
 @pytest.mark.parametrize(("kvm", "kind"), [(None, "qemu"), (False, "qemu"), (True, "kvm")])
@@ -99,19 +55,16 @@ def test_it_runs_as_guests_do_and_emulated_where_kvm_was_not_tried(
 ) -> None:
     known = None if kvm is None else Acceleration(kvm, "")
     monkeypatch.setattr(acceleration, "cached", lambda *_: known)
-    assert prove(daemon, paths, monkeypatch) is None
+    assert proof.prove(daemon, paths) is None
     assert [each.xml.get("type") for each in daemon.machines] == [kind]
 
 
-def test_a_refusal_is_told_with_logs(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    daemon.refusal = REFUSED
-    assert prove(daemon, paths, monkeypatch) == Refusal(REFUSED.strip(), [CONSOLE])
-
-
-def test_a_lost_daemon_refuses_nothing(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    daemon.refusal, daemon.is_alive = "cannot read", False
+def test_a_refusal_is_told_with_logs_unless_the_daemon_went_away(paths: Paths, daemon: Daemon) -> None:
+    daemon.refuses["qemu"] = REFUSED
+    assert proof.prove(daemon, paths) == Refusal(REFUSED.strip(), [CONSOLE])
+    daemon.is_alive = False
     with pytest.raises(NoLibvirt, match="libvirt went away while a machine was tried"):
-        prove(daemon, paths, monkeypatch)
+        proof.prove(daemon, paths)
 
 
 def test_a_stuck_machine_is_ended(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +75,7 @@ def test_a_stuck_machine_is_ended(paths: Paths, daemon: Daemon, monkeypatch: pyt
 
     monkeypatch.setattr(leftovers, "end_machine", end)
     daemon.ends_machines = False
-    assert prove(daemon, paths, monkeypatch) is None
+    assert proof.prove(daemon, paths) is None
 
 
 def test_what_to_do_is_the_rule_or_the_logs_to_read(paths: Paths) -> None:

@@ -2,7 +2,7 @@ import os
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +19,8 @@ from lab.machine import seed, states
 from lab.machine.acceleration import Acceleration
 from lab.machine.seed import KeyPair
 from lab.machine.states import Damaged, Known, States, StoredState
-from tests.builders.guests import base_image, domain_capabilities
+from tests.builders.daemon import Daemon
+from tests.builders.guests import base_image
 
 CLIENT, HOST = KeyPair("client's own", "client's public"), KeyPair("host's own", "host's public")
 STATE = b"memory and disk"
@@ -31,33 +32,11 @@ Usage = namedtuple("Usage", "total used free")
 
 
 @dataclass(frozen=True)
-class Daemon:
-    """The part of a libvirt connection that a stored state's name depends on."""
-
-    qemu: int = 10_000_000
-    libvirt: int = 11_003_000
-    cpu: str = "<cpu><arch>x86_64</arch><model>EPYC</model></cpu>"
-    uefi: Path = Path("/nowhere")
-
-    def getVersion(self) -> int:  # noqa: N802
-        return self.qemu
-
-    def getLibVersion(self) -> int:  # noqa: N802
-        return self.libvirt
-
-    def getDomainCapabilities(self, *_: object) -> str:  # noqa: N802
-        return domain_capabilities(self.uefi)
-
-    def getCapabilities(self) -> str:  # noqa: N802
-        return f"<capabilities><host>{self.cpu}</host></capabilities>"
-
-
-@dataclass(frozen=True)
 class Host:
     """A lab with everything that a stored state depends on."""
 
     paths: Paths
-    daemon: Daemon = Daemon()
+    daemon: Daemon = field(default_factory=Daemon)
     guest: Guest = GUEST
     kvm: bool = False
     sha256: str = "1" * 64
@@ -104,7 +83,7 @@ def mode(path: Path) -> int:
 CHANGES: dict[str, Callable[[Host], Host]] = {
     "image": lambda host: replace(host, sha256="2" * 64),
     "QEMU": lambda host: replace(host, daemon=Daemon(qemu=10_000_001)),
-    "libvirt": lambda host: replace(host, daemon=Daemon(libvirt=11_003_001)),
+    "libvirt": lambda host: replace(host, daemon=Daemon(library=11_003_001)),
     "processor": lambda host: replace(host, daemon=Daemon(cpu="<cpu><model>Haswell</model></cpu>")),
     "unknown processor": lambda host: replace(host, daemon=Daemon(cpu="")),
     "memory": lambda host: replace(host, guest=GUEST.model_copy(update={"memory_mib": 2049})),
@@ -137,7 +116,7 @@ def test_a_boot_is_not_for_another_build_of_the_firmware_or_another_seed(
 ) -> None:
     file = tmp_path / "CODE.fd"
     file.write_text("one build")
-    host = Host(paths, Daemon(uefi=file), firmware=Firmware.UEFI)
+    host = Host(paths, Daemon(firmware=(file,)), firmware=Firmware.UEFI)
     host.keep()
     shutil.copytree(definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
     monkeypatch.setattr(seed, "definitions", lambda: tmp_path / "own")
