@@ -103,9 +103,7 @@ def test_where_no_machine_starts_nothing_is_known_of_kvm(paths: Paths, device: P
     """As where SELinux denies virtlogd the folder of the consoles: KVM is not to blame, and may work."""
     device.touch()
     daemon = Daemon(refuses=REFUSED | {"qemu": "permission denied"})
-    with pytest.raises(
-        NoMachine, match="libvirt starts no machine, emulated or not: QEMU fails: failed"
-    ):
+    with pytest.raises(NoMachine, match="libvirt starts no machine, emulated or not: QEMU fails: failed"):
         decide(paths, daemon)
     assert acceleration.cached(Daemon(), paths) is None
     assert list(paths.state.iterdir()) == []

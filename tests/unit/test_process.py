@@ -16,21 +16,23 @@ process.run(
 """
 
 
-def test_output_and_errors_come_back_together_and_line_by_line() -> None:
-    seen: list[str] = []
-    text = process.run(["sh", "-c", "echo one; echo two >&2"], timeout=LONG, on_line=seen.append)
-    assert text == "one\ntwo\n"
-    assert seen == ["one", "two"]
-
-
-def test_the_environment_is_added_to(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [
+        (["sh", "-c", "echo one; echo two >&2"], ["one", "two"]),
+        # The environment is added to.
+        (["sh", "-c", "echo $OURS $THEIRS"], ["kept added"]),
+        # Bytes that are no text do no harm.
+        (["printf", r"a\377b\n"], ["a\ufffdb"]),
+    ],
+)
+def test_output_and_errors_come_back_together_and_line_by_line(
+    monkeypatch: pytest.MonkeyPatch, command: list[str], lines: list[str]
+) -> None:
     monkeypatch.setenv("OURS", "kept")
-    text = process.run(["sh", "-c", "echo $OURS $THEIRS"], timeout=LONG, env={"THEIRS": "added"})
-    assert text == "kept added\n"
-
-
-def test_bytes_that_are_no_text_do_no_harm() -> None:
-    assert process.run(["printf", r"a\377b"], timeout=LONG) == "a�b"
+    seen: list[str] = []
+    text = process.run(command, timeout=LONG, env={"THEIRS": "added"}, on_line=seen.append)
+    assert (text.splitlines(), seen) == (lines, lines)
 
 
 def test_a_failure_shows_a_command_to_paste_and_the_end_of_the_output() -> None:
@@ -42,14 +44,15 @@ def test_a_failure_shows_a_command_to_paste_and_the_end_of_the_output() -> None:
     assert "50" not in lines
 
 
-def test_a_program_that_is_not_there_is_named() -> None:
-    with pytest.raises(process.CommandFailed, match="no-such-program"):
-        process.run(["no-such-program"], timeout=LONG)
-
-
-def test_a_program_that_takes_too_long_is_stopped() -> None:
-    with pytest.raises(process.CommandFailed, match="sleep 600: stopped after"):
-        process.run(["sleep", "600"], timeout=0.1)
+@pytest.mark.parametrize(
+    ("command", "seconds", "problem"),
+    [(["no-such-program"], LONG, "no-such-program"), (["sleep", "600"], 0.1, "sleep 600: stopped after")],
+)
+def test_a_program_that_is_not_there_or_takes_too_long_is_named(
+    command: list[str], seconds: float, problem: str
+) -> None:
+    with pytest.raises(process.CommandFailed, match=problem):
+        process.run(command, timeout=seconds)
 
 
 @pytest.mark.parametrize(
