@@ -97,18 +97,16 @@ def test_a_wrong_file_is_refused_with_file_key_and_expectation(tmp_path: Path, t
     assert "next: write it again with: lab baseline" in str(refused.value)
 
 
-def test_a_file_that_is_no_baseline_is_not_replaced(tmp_path: Path) -> None:
-    file = tmp_path / "pyproject.toml"
-    file.write_text("[project]\n")
-    with pytest.raises(UsageError, match="this file is no baseline"):
-        baseline.write(RESULTS, file)
-    assert file.read_text() == "[project]\n"
-    with pytest.raises(UsageError, match="cannot be written"):
-        baseline.write(RESULTS, tmp_path / "nowhere" / "b.toml")
-
-
-def test_a_baseline_is_replaced_by_a_newer_one(tmp_path: Path) -> None:
-    file = tmp_path / "b.toml"
+def test_a_baseline_is_replaced_by_a_newer_one_and_no_other_file_is(tmp_path: Path) -> None:
+    file, other = tmp_path / "b.toml", tmp_path / "pyproject.toml"
     baseline.write(RESULTS, file)
     baseline.write(side(done(Status.PASS)), file)
     assert tomllib.loads(file.read_text())["count"] == 1
+    other.write_text("[project]\n")
+    for target, why in (
+        (other, "this file is no baseline"),
+        (tmp_path / "nowhere/b.toml", "cannot be written"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            baseline.write(RESULTS, target)
+    assert other.read_text() == "[project]\n"

@@ -115,19 +115,22 @@ def test_a_folder_s_name_is_no_markup(home: Path, tmp_path: Path, passing: list[
     assert f"run: {folder} (results.json" in out
 
 
-def run_on(console: Console, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+def shown_on(is_terminal: bool, monkeypatch: pytest.MonkeyPatch, *more: str) -> str:
+    """What a run shows on a terminal, or elsewhere."""
+    out = StringIO()
+    console = Console(file=out, width=240, force_terminal=is_terminal, color_system=None)
     monkeypatch.setattr(output, "console", console)
     assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", *more) == 0
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_with_quiet_the_result_alone_is_printed_and_the_log_has_all(
     home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
 ) -> None:
-    out = StringIO()
-    run_on(Console(file=out, width=240, force_terminal=is_terminal, color_system=None), monkeypatch, "--quiet")
+    shown = shown_on(is_terminal, monkeypatch, "--quiet")
     [folder] = home.glob("state/runs/*")
-    assert [line.split() for line in out.getvalue().splitlines() if line] == [
+    assert [line.split() for line in shown.splitlines() if line] == [
         ["guest", "kernel", "stock"],
         ["debian-13", "-", "pass"],
         ["1", "pass"],
@@ -149,16 +152,15 @@ def test_without_a_terminal_and_with_verbose_each_step_is_a_line(
     more: list[str],
     lines: bool,
 ) -> None:
-    out = StringIO()
-    run_on(Console(file=out, width=240, force_terminal=is_terminal, color_system=None), monkeypatch, *more)
-    steps = [line.partition(" s] ")[2] for line in out.getvalue().splitlines() if line.startswith("[ ")]
+    shown = shown_on(is_terminal, monkeypatch, *more)
+    steps = [line.partition(" s] ")[2] for line in shown.splitlines() if line.startswith("[ ")]
     expected = [
         "debian-13: running the suite",
         "1/1 debian-13 stock 0.10.8: pass",
         "note: guests are not run at all",
     ]
     assert steps == (expected if lines else [])
-    assert ("1 of 1 cells" in out.getvalue()) is not lines
+    assert ("1 of 1 cells" in shown) is not lines
 
 
 @pytest.mark.parametrize(

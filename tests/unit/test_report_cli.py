@@ -33,50 +33,26 @@ def test_a_report_ends_with_the_status_of_its_run(
 
 
 @pytest.mark.parametrize(
-    ("kind", "begins"),
+    ("status", "words", "text"),
     [
-        ("json", '{\n  "schema": 2'),
-        ("markdown", "# boxlite"),
-        ("table", "\nguest"),
-        ("html", "<!doctype html>"),
-        ("junit", "<?xml"),
-        ("github", "# boxlite"),
+        (3, "--format json", '{\n  "schema": 2'),
+        (3, "--format markdown", "# boxlite"),
+        (3, "--format table", "\nguest"),
+        (3, "--format html", "<!doctype html>"),
+        (3, "--format junit", "<?xml"),
+        (3, "--format github", "# boxlite"),
+        (3, "--claims issue-468", "# Bug report issue-468, judged by run 20261124-160000"),
+        (3, "--upstream", "# What boxlite 0.10.8 gets wrong about its own failures, in run 20261124-160000"),
+        (2, "--claims issue-46", "lab: no report is called 'issue-46'\n  next: did you mean issue-468?"),
+        (2, "--claims issue-468 --upstream", "lab: --format, --claims and --upstream are different reports"),
+        (2, "--upstream --format table", "lab: --format, --claims and --upstream are different reports"),
     ],
 )
-def test_a_report_has_the_format_that_was_asked_for(
-    home: Path, tmp_path: Path, run_lab: RunLab, kind: str, begins: str
-) -> None:
-    run_of(cell()).write(tmp_path)
-    assert run_lab(None, "report", str(tmp_path), "--format", kind).startswith(begins)
-
-
-@pytest.mark.parametrize(
-    ("words", "begins"),
-    [
-        (["--claims", "issue-468"], "# Bug report issue-468, judged by run 20261124-160000"),
-        (["--upstream"], "# What boxlite 0.10.8 gets wrong about its own failures, in run 20261124-160000"),
-    ],
-)
-def test_a_report_of_claims_or_for_upstream_ends_with_the_status_of_its_run(
-    home: Path, tmp_path: Path, run_lab: RunLab, words: list[str], begins: str
+def test_the_report_that_is_asked_for_ends_with_the_status_of_its_run(
+    home: Path, tmp_path: Path, run_lab: RunLab, status: int, words: str, text: str
 ) -> None:
     run_of(cell(), cell(guest="ubuntu-24.04", status=Status.NOT_RUN, reason="no image")).write(tmp_path)
-    assert run_lab(3, "report", str(tmp_path), *words).startswith(begins)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--claims", "issue-46"], "no report is called 'issue-46'\n  next: did you mean issue-468?"),
-        (["--claims", "issue-468", "--upstream"], "are different reports\n  next: ask for one of them"),
-        (["--upstream", "--format", "table"], "are different reports"),
-    ],
-)
-def test_a_report_that_cannot_be_made_says_why(
-    home: Path, tmp_path: Path, run_lab: RunLab, words: list[str], said: str
-) -> None:
-    run_of(cell()).write(tmp_path)
-    assert said in run_lab(2, "report", str(tmp_path), *words)
+    assert run_lab(status, "report", tmp_path, *words.split()).startswith(text)
 
 
 def test_an_unknown_run_says_the_nearest(home: Path, run_lab: RunLab) -> None:
