@@ -17,49 +17,36 @@ from lab.verdict.claims import Judgement, Seen
 from lab.verdict.words import FinishedCell, WordsVerdict
 
 
-@dataclass(frozen=True)
-class Row:
-    """The cells of one guest that show the same about a claim."""
-
-    guest: str
-    system: str
-    shows: str
-    what: str
-    seen: list[Seen]
-
-
 def render_claims(run: RunResult, folder: Path, report: str) -> str:
     """Say what the run in `folder` shows about each claim on each guest. Raises UsageError: unknown report."""
-    known = claims.known(report)
+    known_claims = claims.known(report)
     cells = [FinishedCell(result, folder) for result in run.cells]
     guests = list(dict.fromkeys(cell.guest for cell in run.cells))
-    judged = {name: [claims.judge(claim, guest, cells) for guest in guests] for name, claim in known.items()}
+    judged = {
+        name: [claims.judge(claim, guest, cells) for guest in guests] for name, claim in known_claims.items()
+    }
     return markdown.page(
         "claims.md",
         run=run,
         title=claims.find(report).title,
-        claims=known,
+        claims=known_claims,
         guests=guests,
         judged=judged,
         rows=_rows,
     )
 
 
-def _rows(judgements: Iterable[Judgement]) -> list[Row]:
-    rows: dict[tuple[str, ...], Row] = {}
+def _rows(judgements: Iterable[Judgement]) -> dict[tuple[str, str, str, str], list[Seen]]:
+    """Group the cells that show the same about a claim: by guest, system and build, result, observation."""
+    rows: dict[tuple[str, str, str, str], list[Seen]] = {}
     for judgement in judgements:
         for seen in judgement.seen:
-            system = _system(seen.cell)
-            row = Row(judgement.guest, system, str(seen.sight.answer), seen.sight.what, [])
-            rows.setdefault((row.guest, system, row.shows, row.what), row).seen.append(seen)
-    return list(rows.values())
-
-
-def _system(cell: FinishedCell) -> str:
-    """Return the system that the guest reports, a dash if it is not known, and the version of boxlite."""
-    facts = cell.result.facts
-    system = (facts.os.pretty_name if facts else None) or "-"
-    return f"{system}, boxlite {cell.result.build}"
+            result = seen.cell.result
+            system = (result.facts and result.facts.os.pretty_name) or "-"
+            about = f"{system}, boxlite {result.build}"
+            row = (judgement.guest, about, str(seen.sight.answer), seen.sight.what)
+            rows.setdefault(row, []).append(seen)
+    return rows
 
 
 # Number of log lines that suffice to show what was refused.

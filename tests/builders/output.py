@@ -11,16 +11,13 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
 
-from lab.record import CellResult, Expectation, Outcome, RepeatResult, RunResult, Status, TestResult
+from lab.record import CellResult, Outcome, RepeatResult, RunResult, Status, TestResult
 from lab.report import terminal
 from lab.report.site.publish import publish
 from tests.builders.cells import cell
 from tests.builders.facts import facts
 from tests.builders.runs import run_of
 
-XFAIL = Expectation(status="xfail", cause="userns-limit")
-# Text with which a guest could break out of its cell of the table.
-HOSTILE = 'a\\|b | pass |\n| <b>pass</b> | "x" `y`'
 # Terminal: clear the screen, set the title, green. rich: green, and an invalid tag.
 STEERING = "\x1b[2J\x1b]0;title\x07\x1b[32m[bold green]pass[/] \x9b[/nothing]"
 SAID = "[bold green]pass[/] [/nothing]"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab import catalog
-from lab.record import BuildRecord, Status
+from lab.record import BuildRecord, CellResult, Status
 from lab.report import markdown, table, terminal
 from tests.builders.cells import cell
 from tests.builders.facts import facts
@@ -152,35 +152,43 @@ def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, columns
     assert heads <= math.ceil(len(known.variants) / columns) + 1
 
 
-def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path) -> None:
-    ended = {"finished": datetime.now(UTC)}
-    missing = [cell(), cell("debian-12", status=Status.NOT_RUN), cell("debian-14", status=Status.ERROR)]
+MISSING = [cell(), cell("debian-12", status=Status.NOT_RUN), cell("debian-14", status=Status.ERROR)]
+ENDED = {"finished": datetime.now(UTC)}
+MORE = [cell(status=Status.XFAIL, unfinished=True)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "more", "step"),
+    [
+        ([cell()], ENDED, ""),
+        (MISSING, ENDED, "2 of 3 cells are missing; continue with: lab matrix --resume RUN"),
+        (MISSING, {}, "not finished; 2 of 3 cells are missing; continue with: lab matrix --resume RUN"),
+        (
+            MISSING,
+            {**ENDED, "interrupted": True},
+            "interrupted; 2 of 3 cells are missing; continue with: lab matrix --resume RUN",
+        ),
+        (
+            MISSING,
+            {**ENDED, "merged": [run_of(cell()).run], "lost_shards": [2]},
+            "partial, merged without 1 of its shards; 2 of 3 cells are missing; "
+            "continue with: lab matrix --resume RUN",
+        ),
+        # What executes programs of this host has to be named again.
+        (
+            MORE,
+            {**ENDED, "builds": [BuildRecord(name="x", version="1", source="cli:/a b")]},
+            "more to try on 1 of 1 cells; continue with: lab matrix --resume RUN '--build=cli:/a b'",
+        ),
+    ],
+)
+def test_a_run_says_where_it_is_and_how_to_go_on_with_it(
+    tmp_path: Path, cells: list[CellResult], more: dict[str, Any], step: str
+) -> None:
     (tmp_path / "run.log").touch()
     (tmp_path / "matrix.md").touch()
-    resume = f"lab matrix --resume {tmp_path}"
-    ways: list[tuple[dict[str, Any], str]] = [
-        (ended, f"2 of 3 cells are missing; continue with: {resume}"),
-        ({}, f"not finished; 2 of 3 cells are missing; continue with: {resume}"),
-        ({**ended, "interrupted": True}, f"interrupted; 2 of 3 cells are missing; continue with: {resume}"),
-        (
-            {**ended, "merged": [run_of(cell()).run], "lost_shards": [2]},
-            f"partial, merged without 1 of its shards; 2 of 3 cells are missing; continue with: {resume}",
-        ),
-    ]
-    for more, line in ways:
-        run = run_of(*missing, **more)
-        text = printed(run, tmp_path)
-        assert text.endswith(f"1 pass, 1 error, 1 not-run\nrun: {tmp_path} (matrix.md, run.log)\n{line}\n")
-        head = markdown.render(run, tmp_path).split("| guest")[0]
-        assert line in head.replace("\\", "")
-    tried = cell(status=Status.XFAIL, unfinished=True)
-    assert f"more to try on 1 of 1 cells; continue with: {resume}\n" in printed(
-        run_of(tried, **ended), tmp_path
-    )
-    assert "missing" not in printed(run_of(cell(), **ended), tmp_path)
-    # What executes programs of this host has to be named again.
-    own = BuildRecord(name="x", version="1", source="cli:/a b")
-    assert f"continue with: {resume} '--build=cli:/a b'\n" in printed(
-        run_of(tried, **ended, builds=[own]), tmp_path
-    )
-    assert "missing" not in markdown.render(run_of(cell(), **ended), tmp_path)
+    run, line = run_of(*cells, **more), step.replace("RUN", str(tmp_path))
+    assert table.next_step(run, tmp_path) == line
+    assert printed(run, tmp_path).rstrip().endswith(f"run: {tmp_path} (matrix.md, run.log)\n{line}".rstrip())
+    head = markdown.render(run, tmp_path).split("| guest")[0].replace("\\", "")
+    assert line in head and ("continue with" in head) is bool(line)

@@ -1,7 +1,7 @@
 """The time of a run's lanes as data. `templates/charts.html` draws it as SVG and as tables."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import count, takewhile
@@ -73,13 +73,12 @@ class Scale:
     @property
     def ticks(self) -> list[Tick]:
         """Return at most MOST_TICKS marks at round times, the first at 0."""
-        return [Tick(self.percent(at), duration(at)) for at in self._times()]
-
-    def _times(self) -> Iterator[float]:
         days = (86400.0 * number for number in count(2))
         distances = (*DISTANCES, *takewhile(lambda day: day <= self.end, days))
-        distance = next((each for each in distances if self.end / each < MOST_TICKS), self.end or 1.0)
-        yield from takewhile(lambda at: at <= self.end, (number * distance for number in count()))
+        few = (distance for distance in distances if self.end / distance < MOST_TICKS)
+        distance = next(few, self.end or 1.0)
+        times = takewhile(lambda at: at <= self.end, (number * distance for number in count()))
+        return [Tick(self.percent(at), duration(at)) for at in times]
 
 
 def duration(seconds: float) -> str:

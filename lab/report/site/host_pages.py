@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from lab.base.files import plain, slug
 from lab.catalog.remedies import Remedy
 from lab.check import published, tested
-from lab.check.distributions import Answer, Cure, Distribution, setting_id
+from lab.check.distributions import Answer, Cure, setting_id
 from lab.check.published import Kind
 from lab.check.results import STOCK, Results, Source, cell_page
 from lab.probes import script
@@ -180,20 +180,16 @@ def support_files(site: Site) -> Iterator[Text]:
     """Yield the Markdown table, escaped as all Markdown of the lab, and the badges."""
     yield Text("support.md", markdown.page("support.md", distributions=site.distributions))
     for distribution in site.distributions:
-        yield Text(distribution.badge, badge(distribution))
-
-
-def badge(distribution: Distribution) -> str:
-    """Return what an endpoint badge of shields.io reads: https://shields.io/badges/endpoint-badge."""
-    answer = distribution.answer
-    version = "" if answer.kind is Kind.UNTESTED else f"{answer.build}: "
-    content = {
-        "schemaVersion": 1,
-        "label": f"boxlite on {plain(distribution.title)[:80]}",
-        "message": plain(f"{version}{answer.headline}")[:80],
-        "color": BLOCKED_BUT_CURED if answer.cures else COLOURS[answer.kind],
-    }
-    return f"{json.dumps(content, indent=1)}\n"
+        answer = distribution.answer
+        version = "" if answer.kind is Kind.UNTESTED else f"{answer.build}: "
+        # What an endpoint badge of shields.io reads: https://shields.io/badges/endpoint-badge.
+        badge = {
+            "schemaVersion": 1,
+            "label": f"boxlite on {plain(distribution.title)[:80]}",
+            "message": plain(f"{version}{answer.headline}")[:80],
+            "color": BLOCKED_BUT_CURED if answer.cures else COLOURS[answer.kind],
+        }
+        yield Text(distribution.badge, f"{json.dumps(badge, indent=1)}\n")
 
 
 SCRIPT_FILE = "probe.sh"

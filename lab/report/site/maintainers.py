@@ -14,7 +14,7 @@ from lab.base.files import slug
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.check.results import Identity, Result, Source, identity
 from lab.probes import Facts, Probe
-from lab.record import CellResult, RunResult, Status
+from lab.record import CellResult, Status
 from lab.report import judgements, protection, table
 from lab.report.site.charts import timelines
 from lab.report.site.model import CellEvidence, EvidenceFile, Site
@@ -165,9 +165,13 @@ def run_pages(site: Site) -> Iterator[Page]:
     values: dict[str, Any] = {"sources": site.sources, "table": table, "page_of_run": page_of_run}
     yield Page(RUNS_PAGE, "Runs", "runs.html", values)
     for source in site.sources:
+        missing: dict[tuple[Status, str], list[CellResult]] = {}
+        for cell in source.run.cells:
+            if cell.status.could_not_run:
+                missing.setdefault((cell.status, cell.reason), []).append(cell)
         values = {
             "run": source.run,
-            "missing": _missing(source.run),
+            "missing": missing,
             "timelines": timelines,
             "mark": MARKS,
             "table": table,
@@ -175,15 +179,6 @@ def run_pages(site: Site) -> Iterator[Page]:
             "runs_page": RUNS_PAGE,
         }
         yield Page(page_of_run(source), f"Run {source.id}", "run.html", values)
-
-
-def _missing(run: RunResult) -> dict[tuple[Status, str], list[CellResult]]:
-    """The cells that could not be run, by their status and the reason."""
-    missing: dict[tuple[Status, str], list[CellResult]] = {}
-    for cell in run.cells:
-        if cell.status.could_not_run:
-            missing.setdefault((cell.status, cell.reason), []).append(cell)
-    return missing
 
 
 # What a page shows of a file; the rest is in the file.
@@ -242,7 +237,7 @@ class Shown:
     def environment(self) -> dict[str, str]:
         """What the cell ran on; what the lab did not read is named as such."""
         cell, run = self.published.cell, self.published.source.run.run
-        environment = dict(_guest(cell.facts)) if cell.facts else {"guest": UNKNOWN}
+        environment = _guest(cell.facts) if cell.facts else {"guest": UNKNOWN}
         confined = UNKNOWN
         if context := cell.context:
             confined = f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}"
@@ -277,23 +272,25 @@ class Shown:
         return named | source.build(cell.build).files
 
 
-def _guest(facts: Facts) -> Iterator[tuple[str, str]]:
-    yield "system", facts.os.pretty_name or UNKNOWN
-    yield "kernel", facts.kernel
-    yield "Python, glibc", f"{facts.python}, {facts.glibc}"
-    yield "security modules", ", ".join(facts.lsm) if facts.lsm is not None else UNKNOWN
-    if bubblewrap := facts.bubblewrap:
+def _guest(facts: Facts) -> dict[str, str]:
+    bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
+    about = {
+        "system": facts.os.pretty_name or UNKNOWN,
+        "kernel": facts.kernel,
+        "Python, glibc": f"{facts.python}, {facts.glibc}",
+        "security modules": ", ".join(facts.lsm) if facts.lsm is not None else UNKNOWN,
+        "bubblewrap": "not installed",
+        "AppArmor": "not in use",
+        "SELinux": f"{selinux.mode}, policy {selinux.policy}" if selinux else "not in use",
+        "/dev/kvm": facts.kvm.mode if facts.kvm else "none",
+    }
+    if bubblewrap:
         setuid = ", set-user-ID" if bubblewrap.setuid else ""
-        yield "bubblewrap", f"{bubblewrap.version or 'version unknown'} ({bubblewrap.path}{setuid})"
-    else:
-        yield "bubblewrap", "not installed"
-    if apparmor := facts.apparmor:
+        about["bubblewrap"] = f"{bubblewrap.version or 'version unknown'} ({bubblewrap.path}{setuid})"
+    if apparmor:
         mediates = "mediates" if apparmor.userns_mediation else "does not mediate"
-        yield "AppArmor", f"{apparmor.version or 'version unknown'}, {mediates} user namespaces"
-    else:
-        yield "AppArmor", "not in use"
-    yield "SELinux", f"{facts.selinux.mode}, policy {facts.selinux.policy}" if facts.selinux else "not in use"
-    yield "/dev/kvm", facts.kvm.mode if facts.kvm else "none"
+        about["AppArmor"] = f"{apparmor.version or 'version unknown'}, {mediates} user namespaces"
+    return about
 
 
 def cell_pages(site: Site) -> Iterable[Page]:
