@@ -417,21 +417,16 @@ def rates_note(run: RunResult) -> str:
     return " ".join(texts)
 
 
-@dataclass(frozen=True)
-class Alike:
-    """Hosts of a run that differ in their names alone. `names` is empty if the run had one host."""
+def hosts_alike(run: RunResult) -> list[tuple[Host, list[str]]]:
+    """Return the hosts of a run, each with the names of those that are alike: it may have had hundreds.
 
-    host: Host
-    names: list[str]
-
-
-def hosts_alike(run: RunResult) -> list[Alike]:
-    """Return the hosts of a run, those that are alike together: it may have had hundreds of one kind."""
+    There is no name if the run had one host.
+    """
     called = host_names(run.run)
     names: dict[Host, list[str]] = {}
     for host, name in called.items():
         names.setdefault(host.model_copy(update={"name": ""}), []).append(name)
-    return [Alike(host, of_kind if len(called) > 1 else []) for host, of_kind in names.items()]
+    return [(host, of_kind if len(called) > 1 else []) for host, of_kind in names.items()]
 
 
 def host_names(info: RunInfo) -> dict[Host, str]:

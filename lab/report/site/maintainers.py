@@ -17,8 +17,8 @@ from lab.probes import Facts, Probe
 from lab.record import CellResult, Status
 from lab.report import judgements, protection, table
 from lab.report.site.charts import timelines
-from lab.report.site.model import CellEvidence, EvidenceFile, Site
-from lab.report.site.page import Page, not_shown
+from lab.report.site.model import CellEvidence, Site
+from lab.report.site.page import Copy, Page, not_shown
 from lab.verdict import words
 from lab.verdict.words import WordsVerdict
 
@@ -195,10 +195,10 @@ class Shown:
     evidence: CellEvidence
 
     @property
-    def files(self) -> Mapping[str, list[EvidenceFile]]:
+    def files(self) -> Mapping[str, list[Copy]]:
         """The copied files by the folder that they are in; the cell's own come first, under an empty name."""
 
-        def folder(file: EvidenceFile) -> str:
+        def folder(file: Copy) -> str:
             parts = PurePosixPath(file.name).parts
             return "" if len(parts) == 1 or parts[0] in ("suite", "boxlite") else "/".join(parts[:2])
 
@@ -206,7 +206,7 @@ class Shown:
         return {name: list(files) for name, files in groupby(ordered, key=folder)}
 
     @property
-    def refusals(self) -> list[tuple[EvidenceFile, list[str], int]]:
+    def refusals(self) -> list[tuple[Copy, list[str], int]]:
         """What the kernel refused: a file that the site has, some lines, and how many more there are."""
         copied = {file.name: file for file in self.evidence.files}
         names = [name for name in (KERNEL_FILE, AUDIT_FILE) if name in copied]

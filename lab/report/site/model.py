@@ -162,18 +162,10 @@ TOTAL = 100 * MIB  # bytes of all files of a site
 
 
 @dataclass(frozen=True)
-class EvidenceFile:
-    """A file of a cell's evidence: its name in the cell's folder, and its copy in the site."""
-
-    name: str
-    copy: Copy
-
-
-@dataclass(frozen=True)
 class CellEvidence:
     """The evidence of one cell that the site has, and why it lacks the rest: a reason by a file's name."""
 
-    files: list[EvidenceFile] = field(default_factory=list)
+    files: list[Copy] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -204,7 +196,7 @@ def plan_evidence(
             while target in taken:  # `log` and `log.txt` of one cell
                 target += ".txt"
             taken.add(target)
-            evidence.files.append(EvidenceFile(name, Copy(target, run / file, size)))
+            evidence.files.append(Copy(target, run / file, size, name))
     return planned
 
 

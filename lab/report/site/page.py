@@ -49,11 +49,15 @@ class Text:
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy of a file of a run: at most `size` bytes of it, so that a file that grows stays within bounds."""
+    """A copy of a file of a run: at most `size` bytes of it, so that a file that grows stays within bounds.
+
+    `name` is what pages call it.
+    """
 
     path: str
     source: Path
     size: int
+    name: str
 
 
 Output = Page | Text | Copy

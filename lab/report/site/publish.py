@@ -17,8 +17,8 @@ from lab.report.site.page import STATIC, Copy, Output, Page, Text, not_shown, re
 
 def evidence_files(site: Site) -> Iterator[Copy]:
     """Yield the copies of all evidence that fits."""
-    for found in site.evidence.values():
-        yield from (file.copy for file in found.files)
+    for evidence in site.evidence.values():
+        yield from evidence.files
 
 
 def static_files(_site: Site) -> Iterator[Text]:
@@ -46,10 +46,6 @@ RENAME_EXCHANGE = 2
 AT_FDCWD = -100
 
 
-class SiteNotWritten(LabError):
-    """The file system does not take the site, for example because it is full."""
-
-
 def publish(runs: Sequence[Path], folder: Path, *, host_names: bool = False) -> Path:
     """Make the site of these runs in a folder, which is replaced in one step. Returns its front page.
 
@@ -66,7 +62,7 @@ def publish(runs: Sequence[Path], folder: Path, *, host_names: bool = False) -> 
             sync_tree(new)
             _replace(target, new)
     except OSError as error:
-        raise SiteNotWritten(
+        raise LabError(
             f"the site cannot be written to {target}: {error.strerror}: {error.filename}",
             hint="free some disk space, or choose another folder with -o DIR; the old site was left as it was",
         ) from error
