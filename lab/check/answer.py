@@ -115,7 +115,7 @@ class Answer(Ranked):
 
 def judge(report: HostReport, published: Published) -> Answer:
     """Say what to expect of boxlite on a host."""
-    known_remedies = remedies.load()
+    all_remedies = remedies.load()
     findings = diagnose(report)
     ranked = rank(report, published)
     outcome, reasons = _decide(report, findings, ranked)
@@ -137,8 +137,8 @@ def judge(report: HostReport, published: Published) -> Answer:
             for name, probe in report.probes.by_name().items()
             if not probe.worked
         ),
-        advice=tuple(advise(names, report, published, ranked, known_remedies)),
-        otherwise=tuple(remedy.name for remedy in remedies.candidates(known_remedies, names[:1]) if remedy.run),
+        advice=tuple(advise(names, report, published, ranked, all_remedies)),
+        otherwise=tuple(remedy.name for remedy in remedies.candidates(all_remedies, names[:1]) if remedy.run),
         unreadable=report.unreadable,
         as_root=report.who.uid == 0,
     )
@@ -205,7 +205,7 @@ def advise(
     report: HostReport,
     published: Published,
     ranked: Ranked,
-    known: Mapping[str, Remedy],
+    all_remedies: Mapping[str, Remedy],
 ) -> list[Advice]:
     """Return the verified remedy for these causes, or else the changes of the host that claim to cure."""
     if not causes:
@@ -221,13 +221,13 @@ def advise(
     advice = []
     if cured and (verified := cured[0].cell.remedy):
         for name in verified.name.split(remedies.AND):
-            if remedy := known.get(name):
+            if remedy := all_remedies.get(name):
                 changed = verified.digests.get(name) != remedy.digest
                 advice.append(_advice(remedy, cured[0].cell, changed=changed))
     yours = settings.of(report)
     return advice or [
         _advice(remedy)
-        for remedy in remedies.candidates(known, causes[:1])
+        for remedy in remedies.candidates(all_remedies, causes[:1])
         if remedy.host and not settings.compare(yours, remedy.helps_with).differing
     ]
 

@@ -47,10 +47,10 @@ def settings(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> 
 
 def of(report: HostReport) -> dict[str, Value]:
     """Return the settings of a reported host, and what confines the user who ran the probe there."""
-    known = settings(report.facts, report.knows)
+    values = settings(report.facts, report.knows)
     if report.facts.apparmor is None:
-        return known
-    return known | {CONFINED: confining_profile(report.who.context.apparmor) or UNCONFINED}
+        return values
+    return values | {CONFINED: confining_profile(report.who.context.apparmor) or UNCONFINED}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from lab.catalog.knobs import AppArmor
@@ -40,7 +41,7 @@ def load(names: Sequence[str], runs: Path) -> Loaded:
             else:
                 left_out.append(f"{run.name}: {run.fault or 'it has no cells yet'}")
     parts = [read(site) for site in sites] + ([of_runs(folders)] if folders else [])
-    joined = Published(distributions=tuple(each for part in parts for each in part.distributions))
+    joined = Published(distributions=tuple(chain.from_iterable(part.distributions for part in parts)))
     return Loaded(joined, tuple(sources), tuple(left_out))
 
 

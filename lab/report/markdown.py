@@ -78,7 +78,7 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    known = explanations()
+    meanings = explanations()
     environment.filters |= {
         "cell": _escape,
         "paragraph": _paragraph,
@@ -86,7 +86,7 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
         "block": _block,
         "link": _link,
         # Another lab may have found a cause that this one does not know.
-        "explanation": lambda name: known.get(name, ""),
+        "explanation": lambda name: meanings.get(name, ""),
     }
     return inert(plain(environment.get_template(template).render(values)))
 

@@ -274,3 +274,19 @@ def test_the_next_publication_shows_what_changed(tmp_path: Path) -> None:
     assert said in Parsed(site / "index.html").text
     history = json.loads((site / "history.json").read_text())
     assert {cell["run"] for cell in history["shown"]} == {"worse"}
+
+
+def test_guests_that_fail_alike_are_one_group_and_the_front_page_counts_what_blocks(tmp_path: Path) -> None:
+    cured = blocked("userns-sysctl", tried("userns-clone-on"))
+    site = site_of(
+        tmp_path,
+        a_cell(facts=facts()),
+        a_cell(variant="podman", facts=facts()),
+        cured,
+        cured.model_copy(update={"guest": "debian-13-podman"}),
+        cured.model_copy(update={"guest": "debian-13-selinux", "remedies": []}),
+    )
+    parsed = Parsed(site / "hosts" / "debian-13.html")
+    groups = [each["data-guests"] for each in parsed.of("div") if each.get("class") == "group"]
+    assert groups == ["debian-13 debian-13-podman", "debian-13-selinux"]
+    assert "1 of 2 block it1 with a verified cure" in Parsed(site / "index.html").text

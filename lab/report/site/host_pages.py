@@ -123,24 +123,24 @@ def short(answer: Answer) -> str:
 
 def compared(answers: Sequence[Answer]) -> list[tuple[str, list[str]]]:
     """Return what was tested as installed: each component, and its version on each system."""
-    components = [
+    versions_of = [
         versions(answer.result.source, answer.result.cell, answer.results)
         for answer in answers
         if answer.result
     ]
     return [
-        (name, [versions_there.get(name, "-") for versions_there in components])
-        for name in dict.fromkeys(chain(*components))
+        (name, [of_system.get(name, "-") for of_system in versions_of])
+        for name in dict.fromkeys(chain(*versions_of))
     ]
 
 
 def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str]:
     """Return the version of each component with which a run tested a cell."""
     info, facts = source.run.run, cell.facts
-    found = {"boxlite": source.build(cell.build).version}
+    components = {"boxlite": source.build(cell.build).version}
     if facts:
         bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
-        found |= {
+        components |= {
             "system": facts.os.pretty_name or facts.os.id or "not named",
             "kernel": facts.kernel,
             "bubblewrap": bubblewrap.version or "version not known" if bubblewrap else "not installed",
@@ -148,13 +148,13 @@ def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str
             "SELinux": f"{selinux.mode}, {selinux.policy or 'unnamed'} policy" if selinux else NOT_IN_USE,
         }
     if image := next((lane.image for lane in info.lanes_of(cell.guest, cell.lane)), ""):
-        found["image"] = f"sha256 {image[:16]}"
+        components["image"] = f"sha256 {image[:16]}"
     if defined := newest.catalog.guests.get(cell.guest):
-        found["image from"] = defined.image.origin
+        components["image from"] = defined.image.origin
     hosts = info.hosts(cell.guest, cell.lane)
     if machines := dict.fromkeys(f"QEMU {host.qemu}, {host.acceleration}" for host in hosts):
-        found["virtual machine"] = " / ".join(machines)
-    return found | {"tested on": f"{info.started:%Y-%m-%d}", "run": source.id}
+        components["virtual machine"] = " / ".join(machines)
+    return components | {"tested on": f"{info.started:%Y-%m-%d}", "run": source.id}
 
 
 def verified_with(answer: Answer, cure: Cure) -> str:

@@ -305,7 +305,7 @@ def cell_pages(site: Site) -> Iterable[Page]:
 def _page(site: Site, published: Result, before: Result | None, following: Result | None) -> Page:
     guest, variant, build = published.identity
     shown = Shown(published, site.evidence.get(published.identity, CellEvidence()))
-    said = published.finished.words if shown.files else words.Words()
+    boxlite_words = published.finished.words if shown.files else words.Words()
     values = {
         "cell": published.cell,
         "published": published,
@@ -319,8 +319,8 @@ def _page(site: Site, published: Result, before: Result | None, following: Resul
         "causes": site.causes,
         "known_remedies": site.remedies,
         "variant": site.catalog.variants.get(variant),
-        "said": said,
-        "judged": words.judge(published.cell, said, site.remedies),
+        "said": boxlite_words,
+        "judged": words.judge(published.cell, boxlite_words, site.remedies),
         "others": [
             site.cells[guest, variant, other]
             for other in site.builds
