@@ -74,11 +74,11 @@ def read(data: bytes) -> Report:
     exact = {line.number for line in output}
     text = Text([line for line in lines if line.number not in exact])
     of_lines = (
-        *(_facts(text, row) for row in FACTS),
         _audit_lines(text),
         _commands(text),
-        _named_tests(text),
         systems.read(text),
+        *(_facts(text, row) for row in FACTS),
+        _named_tests(text),
         changes.read(text),
         messages.read(text, AUDIT["begins"]),
     )
