@@ -112,6 +112,8 @@ def judge(cell: CellResult, words: Words, known: Mapping[str, Remedy]) -> WordsV
     """
     if cell.status not in (Status.FAIL, Status.XFAIL) or cell.confidence is not Confidence.PROVED:
         return None
+    if not cell.causes:  # A record from elsewhere may say that a cause is proved, and list none.
+        return None
     proved = {cell.cause, *(finding.name for finding in cell.causes)}
     # The remedies that do what boxlite advises, each tried alone.
     advised = {name for name, remedy in known.items() if any(map(remedy.is_advised_by, words.advises))}

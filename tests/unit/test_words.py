@@ -174,6 +174,7 @@ def test_only_a_failure_speaks_against_advice(tmp_path: Path, tried: tuple[str, 
     "more",
     [
         {"cause": "unknown", "confidence": None, "causes": []},
+        {"causes": []},
         {"confidence": Confidence.LIKELY},
         {"status": Status.PASS},
         {"status": Status.FLAKY},
