@@ -63,8 +63,8 @@ def choose(os_release: Mapping[str, str]) -> HostKind | None:
 
     None if the table has none. setup.sh chooses in the same way, and says if the column is not the host's own.
     """
-    known = {column.host: column for column in columns()}
-    own = known.get(f"{os_release.get('ID', '')}-{os_release.get('VERSION_ID', '')}")
+    by_host = {column.host: column for column in columns()}
+    own = by_host.get(f"{os_release.get('ID', '')}-{os_release.get('VERSION_ID', '')}")
     if own:
         return own
     newest = {column.distribution: column for column in columns()}
@@ -86,4 +86,4 @@ def install(need: str) -> str:
     if here:
         return f"install {here.packages(need)}"
     newest = {column.distribution: column for column in columns()}
-    return f"install {', '.join(f'{each.packages(need)} ({each.name})' for each in newest.values())}"
+    return f"install {', '.join(f'{host.packages(need)} ({host.name})' for host in newest.values())}"

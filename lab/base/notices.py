@@ -52,8 +52,8 @@ def shown_or_why[T](make: Callable[[], T], otherwise: Callable[[str], T]) -> T:
         if not isinstance(error, LabError | OSError):
             bugs["".join(traceback.format_exception(error))] = None
         name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
-        said = str(error.args[0]) if isinstance(error, LabError) else one_line(error)
-        return otherwise(bounded(plain(f"could not be shown: {name}{said}"), LONGEST))
+        problem = str(error.args[0]) if isinstance(error, LabError) else one_line(error)
+        return otherwise(bounded(plain(f"could not be shown: {name}{problem}"), LONGEST))
 
 
 def guarded_text[**P](make: Callable[P, str]) -> Callable[P, str]:

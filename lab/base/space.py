@@ -37,7 +37,7 @@ def disk_full(error: OSError, folder: Path, needs: str) -> DiskFull:
 
 def free_text(path: Path) -> str:
     """How much space is left where a file or folder is, or would be."""
-    folder = next(each for each in (path, *path.absolute().parents) if each.is_dir())
+    folder = next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
     return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB are free in {folder}"
 
 

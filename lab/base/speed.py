@@ -77,8 +77,10 @@ class Speed:
 
     def __str__(self) -> str:
         """A clause about this host, for errors: `waited 300 s for SSH; this host boots ...`."""
-        said = f"{self.compared} (software emulation)" if self.emulated else self.compared
-        return f"{said}, and {self.busy:.0f} programs wanted each of its processors" if self.busy >= 2 else said
+        speed = f"{self.compared} (software emulation)" if self.emulated else self.compared
+        return (
+            f"{speed}, and {self.busy:.0f} programs wanted each of its processors" if self.busy >= 2 else speed
+        )
 
 
 def busy_now() -> float:

@@ -140,14 +140,14 @@ def _has_room(memory: Path) -> bool:
 
 
 def _command(image: DebianImage) -> list[str | Path]:
-    wanted = [f"{name}/{image.suite}-backports" if name in image.backports else name for name in PACKAGES]
+    packages = [f"{name}/{image.suite}-backports" if name in image.backports else name for name in PACKAGES]
     command: list[str | Path] = [
         *_own_mounts(),
         "mmdebstrap",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--format=null",
         "--variant=apt",
-        f"--include={','.join([*wanted, *image.packages])}",
+        f"--include={','.join([*packages, *image.packages])}",
     ]
     if KEYRING.exists():
         command.append(f"--keyring={KEYRING}")

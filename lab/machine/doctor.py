@@ -168,10 +168,10 @@ def _find(program: str, mode: int = os.F_OK | os.X_OK) -> str | None:
 def _libvirt(examination: Examination) -> str:
     examination.opened = examination.closing.enter_context(connection(examination.uri))
     number = examination.opened.getLibVersion()
-    found = f"{version(number)}, {examination.uri}"
+    text = f"{version(number)}, {examination.uri}"
     if number < OLDEST_LIBVIRT:
-        raise LabError(found, hint="the lab needs libvirt 8.6 or newer")
-    return found
+        raise LabError(text, hint="the lab needs libvirt 8.6 or newer")
+    return text
 
 
 def _acceleration(examination: Examination) -> str:
@@ -307,7 +307,7 @@ REQUIREMENTS = (
     Requirement("QEMU", _program("qemu-system-x86_64", "--version")),
     Requirement("qemu-img", _program("qemu-img", "--version")),
     Requirement("libvirt", _libvirt, ""),
-    Requirement("UEFI", lambda asked: str(domain.uefi(asked.libvirt)), SETUP, starts_from_uefi),
+    Requirement("UEFI", lambda examination: str(domain.uefi(examination.libvirt)), SETUP, starts_from_uefi),
     Requirement(
         "acceleration",
         _acceleration,

@@ -231,5 +231,5 @@ def _network(domain: ET.Element, network: Network, port: int) -> None:
 def _command_line(domain: ET.Element) -> ET.Element:
     """The part of the XML with what libvirt passes to QEMU as it is."""
     tag = f"{{{QEMU}}}commandline"
-    found = domain.find(tag)
-    return ET.SubElement(domain, tag) if found is None else found
+    element = domain.find(tag)
+    return ET.SubElement(domain, tag) if element is None else element

@@ -94,7 +94,9 @@ def reap_unrecorded(uri: str) -> list[str]:
     Returns their names. Raises NoLibvirt.
     """
     with connection(uri) as opened:
-        return ask(uri, lambda: [each.name() for each in opened.listAllDomains() if _end_unowned(each)])
+        return ask(
+            uri, lambda: [machine.name() for machine in opened.listAllDomains() if _end_unowned(machine)]
+        )
 
 
 def _end_unowned(machine: libvirt.virDomain) -> bool:

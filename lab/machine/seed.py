@@ -95,8 +95,8 @@ def host_nameservers() -> list[str]:
     """The host's nameservers that a guest can reach: IPv4 addresses other than loopback."""
     for file in RESOLV_CONF:
         words = (line.split() for line in file.read_text().splitlines()) if file.exists() else ()
-        found = [line[1] for line in words if line[:1] == ["nameserver"] and len(line) > 1]
-        if reachable := [name for name in found if _is_reachable(name)]:
+        addresses = [line[1] for line in words if line[:1] == ["nameserver"] and len(line) > 1]
+        if reachable := [name for name in addresses if _is_reachable(name)]:
             return reachable
     return []
 

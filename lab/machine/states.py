@@ -111,15 +111,15 @@ class StoredState:
 
 def stored(paths: Paths) -> list[StoredState]:
     """All stored states, the one that was used last first."""
-    found = [StoredState(file.parent) for file in paths.states.glob(f"[!.]*/{_STATE}")]
-    return sorted(found, key=lambda state: state.last_used, reverse=True)
+    states = [StoredState(file.parent) for file in paths.states.glob(f"[!.]*/{_STATE}")]
+    return sorted(states, key=lambda state: state.last_used, reverse=True)
 
 
 def above_limit(paths: Paths) -> list[StoredState]:
     """The stored states that have to go, so that the others are within the limit; the oldest use goes first."""
-    found = stored(paths)
-    together = accumulate(state.size for state in found)
-    return [state for state, size in zip(found, together, strict=True) if size > paths.states_gib * 2**30]
+    states = stored(paths)
+    together = accumulate(state.size for state in states)
+    return [state for state, size in zip(states, together, strict=True) if size > paths.states_gib * 2**30]
 
 
 class States:

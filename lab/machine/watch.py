@@ -92,11 +92,11 @@ class Watch:
         answer: dict[str, Any] = json.loads(text)
         return answer
 
-    def _with_event(self, said: str) -> str:
+    def _with_event(self, problem: str) -> str:
         """What libvirt said, with QEMU's reason if there is one."""
         if self._callback is not None:
             self._ended.wait(EVENT_SECONDS)
-        return f"{said}; QEMU's reason: {self._reason}" if self._reason else said
+        return f"{problem}; QEMU's reason: {self._reason}" if self._reason else problem
 
     def _hear_end(self, *event: Any) -> None:
         """A SHUTDOWN event of QEMU. The first one has the cause, a later one is libvirt ending the process."""
