@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from rich import box
@@ -65,15 +66,8 @@ def cut_link(scene: Scene) -> Seen:
     return Seen(noticed, scene.runs_again(), scene.all_decided(), line.partition("note: ")[2])
 
 
-def fill_disk(scene: Scene) -> Seen:
-    return _open(scene, "No space left on device")
-
-
-def refuse(scene: Scene) -> Seen:
-    return _open(scene, "one gets no more parts")
-
-
-def _open(scene: Scene, pattern: str) -> Seen:
+def go_on(scene: Scene, pattern: str) -> Seen:
+    """What is wrong with the host strikes when its child goes on."""
     scene.strike()
     scene.gate.touch()
     return _told(scene, pattern)
@@ -114,8 +108,8 @@ FAULTS: dict[str, tuple[Callable[[Scene], Seen], Callable[[Path, ExitStack], Sce
     "kill -9 of the coordinator": (_interrupted(signal.SIGKILL), Scene),
     "Ctrl-C": (_interrupted(signal.SIGINT), Scene),
     "Ctrl-C twice": (_interrupted(signal.SIGINT, signal.SIGINT), Scene),
-    "a host's disk is full": (fill_disk, with_small_disk),
-    "a host has other definitions": (refuse, with_other_definitions),
+    "a host's disk is full": (partial(go_on, pattern="No space left on device"), with_small_disk),
+    "a host has other definitions": (partial(go_on, pattern="one gets no more parts"), with_other_definitions),
     "SIGSTOP of a worker": (stop_worker, Scene),
     "a link is cut, and back": (cut_link, with_cable),
 }
@@ -179,9 +173,8 @@ def main() -> None:
     for key in ("lost", "twice"):
         number = sum(getattr(seen, key) for all_seen in found.values() for seen in all_seen)
         figures.append(history.Figure(name=f"cells {key}", value=number, unit="cells"))
-    setting = f"three workers, {', '.join(found)}"
-    note = "The lanes are stand-ins."
-    history.keep(console, options, "faults", setting=setting, figures=figures, note=note)
+    setting = f"three workers, stand-ins for lanes, {', '.join(found)}"
+    history.keep(console, options, "faults", setting=setting, figures=figures)
 
 
 if __name__ == "__main__":

@@ -55,24 +55,22 @@ class Scene:
     control: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.fleet = Fleet(self.folder / "far", self.cable.far.within if self.cable else (), self._address)
+        within, address = (self.cable.far.within, FAR) if self.cable else ((), "127.0.0.1")
+        self.fleet = Fleet(self.folder / "far", within, address)
         self.stack.callback(self.fleet.end)
-        self.run, self.gate = self.folder / "run", self.folder / "gate"
+        self.run, self.gate, others = (self.folder / name for name in ("run", "gate", "others"))
         self.one = self.fleet.add("one", environment=self.environment, until=str(self.gate), **self.control)
-        for name in ("two", "three"):
-            self.fleet.add(name)
+        self.fleet.add("two", until=str(others))
+        self.fleet.add("three", until=str(others))
         self.begun, self.position = 0.0, 0
         self.command = self._coordinator(*PLAN, "-o", str(self.run))
         self.guest = self.command.wait_for(r"one: (\S+): waiting")
-        for name in ("two", "three"):
-            self.command.wait_for(f"{name} joined")
+        self.command.wait_for("two joined")
+        self.command.wait_for("three joined")
+        others.touch()
         self.worker, self.children = self.one.worker(), self.one.children()
         self.command.wait_for(rf"{CELLS - len(VARIANTS)}/{CELLS} ")
         self.one.does()  # What its next child does.
-
-    @property
-    def _address(self) -> str:
-        return FAR if self.cable else "127.0.0.1"
 
     def _coordinator(self, *arguments: str) -> Command:
         return Command(self.fleet, *arguments, within=self.cable.near.within if self.cable else ())
