@@ -394,7 +394,7 @@ def _versions(report: Report) -> list[Version]:
     versions = []
     for boxlite in report.of(Boxlite):
         try:
-            versions.append(Version(boxlite.version or ""))
+            versions.append(Version(boxlite.version))
         except InvalidVersion:
             continue
     return list(dict.fromkeys(versions))

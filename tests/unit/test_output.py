@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from lab import catalog, causes
-from lab.cli import host, images, lists, options
+from lab.cli import lists
 from lab.images import store
 from lab.machine import doctor
 from lab.record import Status
 from tests.builders.cells import cell
 from tests.builders.guests import base_image
+from tests.builders.processes import RunLab
 from tests.builders.runs import run_of
 
 LAB = [sys.executable, "-m", "lab"]
@@ -92,38 +93,37 @@ def test_a_closed_pipe_ends_a_command_without_a_word(home: Path, words: list[str
 # -- JSON
 
 
-def listed(what: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    assert lists.list_command.main([what, "--json"], standalone_mode=False) == 0
-    document = json.loads(capsys.readouterr().out)
+def listed(what: str, run_lab: RunLab) -> list[dict[str, Any]]:
+    document = json.loads(run_lab(0, "list", what, "--json").out)
     assert list(document) == [what]
     found: list[dict[str, Any]] = document[what]
     return found
 
 
 @pytest.mark.parametrize("what", lists.LISTS)
-def test_each_list_is_json_with_documented_keys(what: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = listed(what, capsys)
+def test_each_list_is_json_with_documented_keys(what: str, run_lab: RunLab) -> None:
+    found = listed(what, run_lab)
     assert found
     assert len({tuple(each) for each in found}) == 1
     told = (Path(__file__).parents[2] / FOLDER).read_text()
     assert [key for key in found[0] if f"`{key}`" not in told] == []
 
 
-def test_the_lists_hold_the_catalog(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lists_hold_the_catalog(run_lab: RunLab) -> None:
     known = catalog.load()
-    assert [each["name"] for each in listed("guests", capsys)] == list(known.guests)
-    assert [each["name"] for each in listed("variants", capsys)] == list(known.variants)
-    assert [each["name"] for each in listed("causes", capsys)] == list(causes.known())
-    assert listed("suites", capsys)[0]["tests"][0].keys() == {"name", "needs"}
-    [blocked] = [each for each in listed("variants", capsys) if each["name"] == "userns-clone-off"]
+    assert [each["name"] for each in listed("guests", run_lab)] == list(known.guests)
+    assert [each["name"] for each in listed("variants", run_lab)] == list(known.variants)
+    assert [each["name"] for each in listed("causes", run_lab)] == list(causes.known())
+    assert listed("suites", run_lab)[0]["tests"][0].keys() == {"name", "needs"}
+    [blocked] = [each for each in listed("variants", run_lab) if each["name"] == "userns-clone-off"]
     assert blocked["expected"] == {"status": "xfail", "cause": "userns-sysctl"}
-    first = listed("cells", capsys)[0]
+    first = listed("cells", run_lab)[0]
     assert first["command"].startswith(f"lab matrix -g {first['guest']} -v {first['variant']}")
     assert first["expected"] == {"status": "pass", "cause": None}
 
 
 def test_images_are_listed_with_those_who_use_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
     monkeypatch.setenv("LAB_HOME", str(tmp_path))
     folder = tmp_path / "image"
@@ -133,8 +133,7 @@ def test_images_are_listed_with_those_who_use_them(
     monkeypatch.setattr(
         store, "find", lambda _paths, guest: image if guest.name in ("debian-12", "debian-13") else None
     )
-    assert images.images_list.main(["--json"], obj=options.Lab(None), standalone_mode=False) == 0
-    document = json.loads(capsys.readouterr().out)
+    document = json.loads(run_lab(0, "images", "list", "--json").out)
     assert document["images"] == [
         {
             "guests": ["debian-12", "debian-13"],
@@ -151,15 +150,14 @@ def test_images_are_listed_with_those_who_use_them(
 
 @pytest.mark.parametrize(("state", "status"), [(doctor.State.SLOW, 0), (doctor.State.BROKEN, 3)])
 def test_the_doctor_says_in_json_whether_the_host_is_ready(
-    state: doctor.State, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    state: doctor.State, status: int, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
     lines = [
         doctor.Line("QEMU", doctor.State.OK, "10.0"),
         doctor.Line("memory", state, "64 MiB", "buy some", ["a"]),
     ]
     monkeypatch.setattr(doctor, "examine", lambda _examination: iter(lines))
-    assert host.doctor_command.main(["--json"], obj=options.Lab(None), standalone_mode=False) == status
-    assert json.loads(capsys.readouterr().out) == {
+    assert json.loads(run_lab(status, "doctor", "--json").out) == {
         "ready": status == 0,
         "checks": [
             {"what": "QEMU", "state": "ok", "found": "10.0", "mend": "", "needed_by": None, "evidence": []},
