@@ -1,7 +1,7 @@
-"""Three hosts in the middle of a run of which one is struck by a fault, and what is seen of that.
+"""Three hosts in the middle of a run, one of them struck by a fault, and what is seen of that.
 
-The coordinator is `lab matrix --hosts` as a process; the workers are dask's own, started over SSH; their
-children are the stand-ins of tests/fleet. `one` is at work, `two` and `three` have joined.
+The coordinator is `lab matrix --hosts` as a process; dask's own workers run the stand-ins of tests/fleet.
+`two` and `three` wait until `one` is at work: on a busy host they were done before it had joined.
 """
 
 import re

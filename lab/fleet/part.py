@@ -93,7 +93,7 @@ class Part(BaseModel):
         info = self.record.run
         if info.lab != __version__:
             raise Refused(f"the coordinator is lab {plain(info.lab)}, and this host has lab {__version__}")
-        # A definition that only this host has would count, too; what is resumed may lack some.
+        # Compared below: what is resumed may lack definitions of today, and here each difference counts.
         record = self.record.model_copy(update={"run": info.model_copy(update={"definitions": {}})})
         try:
             planned = start.resume(folder, record, known, [builds.argument(build) for build in info.builds])
