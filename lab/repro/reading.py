@@ -126,7 +126,7 @@ def _unread(text: Text, everything: Iterable[Statement]) -> tuple[Quote, ...]:
 
 def _topics(text: Text) -> dict[str, Quote]:
     """What the text is about beside its statements, each with the first line that says so."""
-    patterns = {row["name"]: re.compile(row["pattern"], re.IGNORECASE) for row in judging.knowledge().topic}
+    patterns = {row["name"]: re.compile(row["pattern"], re.IGNORECASE) for row in judging.knowledge()["topic"]}
     topics: dict[str, Quote] = {}
     for line in text.lines:
         words = line.labelled

@@ -22,13 +22,12 @@ from lab.record import (
     TestResult,
 )
 from lab.repro import planning
-from lab.repro.judging import Finding as TextFinding
-from lab.repro.judging import Judged
 from lab.repro.planning import Host, Plan, Wishes
 from lab.repro.report import (
     AuditLine,
     Boxlite,
     Command,
+    Judged,
     Mood,
     NamedTest,
     Program,
@@ -40,6 +39,7 @@ from lab.repro.report import (
     System,
     Words,
 )
+from lab.repro.report import Finding as TextFinding
 from tests.builders import evidence, messages
 from tests.builders.facts import facts, probed
 from tests.builders.runs import host, run_of
@@ -111,10 +111,6 @@ def is_built(guest: Guest) -> bool:
     return guest.name.startswith("debian-1") and "cloud" not in guest.name
 
 
-def no_image(guest: Guest) -> str | None:
-    return None if is_built(guest) else "image not available: no network"
-
-
 def variant_of(planned: Plan) -> Variant:
     """The variant of a plan's first question."""
     variant = planned.questions[0].variant
@@ -122,7 +118,7 @@ def variant_of(planned: Plan) -> Variant:
     return variant
 
 
-HOST = Host(is_built, no_image, lambda: RELEASES)
+HOST = Host(is_built, is_built, lambda: RELEASES)
 
 
 def plan(

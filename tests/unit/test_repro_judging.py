@@ -7,38 +7,63 @@ import pytest
 
 from lab import catalog, causes
 from lab.record import Confidence
-from lab.repro.judging import MEASURED, Judged, judge, knowledge, measured
+from lab.repro.judging import MEASURED, judge, knowledge, measured
 from lab.repro.reading import read
+from lab.repro.report import Judged, Possible, Quote
 from tests.builders.report_texts import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
 
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 NOCAPS = "apparmor-userns-nocaps"
 KNOWN = catalog.load()
 LINE = 'apparmor="DENIED" operation="capable" profile="unprivileged_userns" comm="{}" capability=21 capname="sys_admin"'
+# The keys of each table of `judging.toml`.
+KEYS = {
+    "topic": {"name", "pattern"},
+    "field": {"name", "steps", "prior"},
+    "chance": {"step", "errno", "program", "topic", "of", "remark", "source"},
+    "shipped": {"ids", "versions", "kernels", "of", "why", "source"},
+    "fact": {"topic", "engine", "of", "why", "source"},
+    "setting": {"name", "value", "beside", "alone", "by_mood"},
+    "check": {"cause", "command", "shows"},
+}
 
 
 def judged(text: str) -> Judged:
     return judge(read(text.encode()))
 
 
-def found(text: str) -> list[tuple[str, Confidence, str]]:
-    return [(each.name, each.confidence, each.program) for each in judged(text).findings]
+def named(text: str) -> list[tuple[str, str, str]]:
+    """The causes that a text shows, each with how sure that is and the program that it blocks."""
+    return [(finding.name, str(finding.confidence), finding.program) for finding in judged(text).findings]
 
 
 def remarks(text: str) -> str:
-    return "\n".join(each.text for each in judged(text).remarks)
+    return "\n".join(remark.text for remark in judged(text).remarks)
+
+
+def numbers(quotes: tuple[Quote, ...]) -> list[int]:
+    return [quote.number for quote in quotes]
+
+
+def names(possible: tuple[Possible, ...]) -> list[str]:
+    return [cause.name for cause in possible]
+
+
+@pytest.mark.parametrize("rows", KEYS)
+def test_a_row_has_the_keys_that_are_read(rows: str) -> None:
+    assert {key for row in knowledge()[rows] for key in row} == KEYS[rows]
 
 
 def test_every_row_is_about_a_known_cause_and_each_has_a_command_that_tells_it() -> None:
     table = knowledge()
-    rows = [field.prior for field in table.field]
-    rows += [row.of for row in table.chance]
-    rows += [row.of for row in table.shipped]
-    rows += [row.of for row in table.fact]
-    rows += [odds for row in table.setting for odds in row.by_mood.values()]
-    named = {cause for row in rows for cause in row} - {"other"}
-    assert named <= set(causes.known())
-    assert named == {check.cause for check in table.check}
+    odds = [row["of"] for rows in ("chance", "shipped", "fact") for row in table[rows]]
+    odds += [field["prior"] for field in table["field"]]
+    by_mood = [row["by_mood"] for row in table["setting"]]
+    odds += [factors for moods in by_mood for factors in moods.values()]
+    causes_ = {cause for row in odds for cause in row} - {"other"}
+    assert causes_ <= set(causes.known())
+    assert causes_ == {check["cause"] for check in table["check"]}
+    assert {mood for moods in by_mood for mood in moods} <= table["moods"].keys()
 
 
 def test_what_was_measured_names_its_guest_or_its_source_and_a_known_cause() -> None:
@@ -53,11 +78,10 @@ def test_what_was_measured_names_its_guest_or_its_source_and_a_known_cause() -> 
 def test_a_message_that_was_measured_under_a_cause_makes_it_possible_at_least() -> None:
     # Of a message that several causes have, the table decides which are named.
     for (step, means, program), under in measured().items():
-        [field] = [field for field in knowledge().field if step in field.steps]
-        assert under & field.prior.keys(), (step, means, program)
+        [field] = [field for field in knowledge()["field"] if step in field["steps"]]
+        assert under & field["prior"].keys(), (step, means, program)
 
 
-# A service that may not mount, and another failure beside it.
 SERVICE = 'apparmor="DENIED" operation="mount" profile="lxc-container-default" name="/" comm="(networkd)"'
 SELINUX = 'avc:  denied  {{ {} }} for  pid=1 comm="bwrap" scontext=a tcontext=b tclass={} permissive=0'
 ALLOWED = 'apparmor="ALLOWED" operation="{}" {} profile="p//null-/usr/bin/bwrap" comm="bwrap"'
@@ -103,33 +127,35 @@ ALLOWED = 'apparmor="ALLOWED" operation="{}" {} profile="p//null-/usr/bin/bwrap"
     ],
 )
 def test_what_audit_lines_show(lines: str, causes_: list[tuple[str, str, str]]) -> None:
-    assert found(lines) == [(name, Confidence(sure), program) for name, sure, program in causes_]
+    assert named(lines) == causes_
 
 
-@pytest.mark.parametrize("program", ["tokio-rt-worker", "unshare"])
-def test_an_audit_line_that_ubuntu_also_logs_where_bubblewrap_works_proves_nothing(program: str) -> None:
-    [finding] = judged(LINE.format(program)).findings
+@pytest.mark.parametrize(
+    ("line", "is_told"),
+    [
+        # Ubuntu logs these where bubblewrap works, too.
+        (LINE.format("tokio-rt-worker"), False),
+        (LINE.format("unshare"), False),
+        (LINE.replace('comm="{}" ', ""), True),
+    ],
+)
+def test_an_audit_line_of_no_or_of_another_program_proves_nothing(line: str, is_told: bool) -> None:
+    [finding] = judged(line).findings
     assert (finding.name, finding.confidence, finding.program) == (NOCAPS, Confidence.LIKELY, "bwrap")
-    assert "names no program" not in finding.why
-
-
-def test_an_audit_line_that_names_no_program_proves_nothing() -> None:
-    [finding] = judged(LINE.replace('comm="{}" ', "")).findings
-    assert (finding.name, finding.confidence) == (NOCAPS, Confidence.LIKELY)
-    assert "names no program" in finding.why
+    assert ("names no program" in finding.why) is is_told
 
 
 def test_another_program_is_not_cured_by_a_profile_for_bubblewrap() -> None:
     [finding] = judged(MOVED).findings
     assert (finding.name, finding.confidence, finding.program) == (NOCAPS, Confidence.PROVED, "some-desktop")
-    assert [each.number for each in finding.quotes] == [3, 4]
+    assert numbers(finding.quotes) == [3, 4]
     assert "does not cure some-desktop" in remarks(MOVED)
 
 
 def test_the_sysctl_and_two_messages_of_one_missing_capability_make_it_likely() -> None:
     [finding] = judged(FAMILY).findings
     assert (finding.name, finding.confidence) == (NOCAPS, Confidence.LIKELY)
-    assert [each.number for each in finding.quotes] == [6, 10, 12]
+    assert numbers(finding.quotes) == [6, 10, 12]
     assert "different messages come from that one cause" in finding.why
     # The uid map is denied with EACCES for the missing attach_disconnected.
     assert "capability" not in finding.why
@@ -146,20 +172,86 @@ def test_what_boxlite_read_and_tried_itself_is_evidence() -> None:
     assert "kernel.unprivileged_userns_clone=0 holds" in finding.why
 
 
-def test_the_output_of_the_probe_script_proves_a_cause() -> None:
+def test_the_output_of_the_probe_script_proves_a_cause_unless_it_is_damaged() -> None:
     [finding] = judged(PROBE).findings
     assert (finding.name, finding.confidence) == ("userns-limit", Confidence.PROVED)
-    assert 1 in [each.number for each in finding.quotes]
-
-
-def test_a_damaged_output_of_the_probe_script_is_asked_for_again() -> None:
+    assert 1 in numbers(finding.quotes)
     damaged = "\n".join(PROBE.splitlines()[:30])
     assert judged(damaged).findings == ()
     assert "Of the probe's output nothing is used" in remarks(damaged)
 
 
 @pytest.mark.parametrize(
-    ("text", "name"),
+    ("text", "remark", "lines"),
+    [
+        # Each has several causes, or is none of the host's.
+        (
+            "bwrap: Creating new namespace failed: Permission denied\n\nbwrap: Creating new namespace failed (2): Permission denied",
+            "EACCES: a security module",
+            [1, 3],
+        ),
+        ("bwrap: No permissions to create a new namespace, likely because x", "EPERM has several", [1]),
+        (TWICE, "started inside a namespace that was made before the change", [19, 10]),
+        # A bubblewrap that was not executed made no namespace.
+        (TWICE, "One start of bubblewrap cannot show both.", None),
+        (KILLED, "a seccomp filter that the program set up itself", None),
+        (MANY_PROCESSES, "EAGAIN: a limit on the user's processes (RLIMIT_NPROC)", None),
+        ("Debian 13, kernel 6.17.4-300.fc43.x86_64", "is a kernel of Fedora, not of Debian 13", [1]),
+        ("Ubuntu 24.04, kernel 5.15.1-microsoft-standard-WSL2", "The lab has no WSL2", [1]),
+        (
+            "user.max_user_namespaces = 0\n\nand later\n\nuser.max_user_namespaces = 15000",
+            "gives user.max_user_namespaces two values, 0 and 15000",
+            [1, 5],
+        ),
+        ("Debian 13\n\nFedora 43", "names two systems, Debian 13 and Fedora 43", [1, 3]),
+    ],
+)
+def test_a_contradiction_and_a_wrong_conclusion_are_remarked(
+    text: str, remark: str, lines: list[int] | None
+) -> None:
+    [made] = [made for made in judged(text).remarks if remark in made.text]
+    assert lines is None or sorted(set(numbers(made.quotes))) == sorted(lines)
+
+
+def test_a_kernel_of_the_systems_family_is_not_remarked() -> None:
+    assert remarks("Linux Mint 22, kernel 6.8.0-45-generic") == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "Creating new namespace failed: Permission denied",
+        "No permissions to create a new namespace, likely because the kernel does not allow",
+    ],
+)
+def test_a_message_with_several_causes_shows_none(error: str) -> None:
+    assert named(f"bwrap: {error}") == []
+
+
+def test_sigsys_is_the_programs_own_filter_and_not_the_host() -> None:
+    [finding] = judged(KILLED).findings
+    assert (finding.name, finding.confidence) == ("shim-seccomp", Confidence.LIKELY)
+    assert "bubblewrap worked: it started the shim" in finding.why
+
+
+def test_a_hostile_report_is_judged_in_bounds() -> None:
+    lines = [f'apparmor="DENIED" operation="userns_create" profile="p{i}" comm="prog{i}"' for i in range(300)]
+    lines += [f"bwrap: message {i}: Permission denied\nkernel.a{i} = 0\nUbuntu 24.{i:02}" for i in range(99)]
+    result = judged("\n".join(lines))
+    assert len(result.findings) <= 10
+    assert len(result.remarks) <= 20
+
+
+def test_a_finding_quotes_the_settings_and_the_messages_that_show_it() -> None:
+    text = (
+        "user.max_user_namespaces = 0\n\nbwrap: Creating new namespace failed: x namespaces exceeded (ENOSPC)"
+    )
+    [finding] = judged(text).findings
+    assert (finding.name, numbers(finding.quotes)) == ("userns-limit", [1, 3])
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
     [
         ("bwrap: Can't mount proc on /newroot/proc: Operation not permitted", "masked-proc"),
         ("ls: cannot access '/dev/kvm': No such file or directory", "kvm-absent"),
@@ -182,86 +274,7 @@ def test_a_damaged_output_of_the_probe_script_is_asked_for_again() -> None:
             "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)",
             "userns-limit",
         ),
-    ],
-)
-def test_a_text_without_an_audit_line_makes_a_cause_likely_at_most(text: str, name: str) -> None:
-    [finding] = judged(text).findings
-    assert (finding.name, finding.confidence) == (name, Confidence.LIKELY)
-    assert [each.number for each in finding.quotes] == [1]
-
-
-@pytest.mark.parametrize(
-    ("message", "named"),
-    [
-        ("Creating new namespace failed: Permission denied", "EACCES: a security module"),
-        (
-            "No permissions to create a new namespace, likely because the kernel does not allow",
-            "EPERM has several",
-        ),
-    ],
-)
-def test_a_message_with_several_causes_shows_none(message: str, named: str) -> None:
-    assert found(f"bwrap: {message}") == []
-    assert named in remarks(f"bwrap: {message}")
-
-
-def test_sigsys_is_the_programs_own_filter_and_not_the_host() -> None:
-    assert "a seccomp filter that the program set up itself" in remarks(KILLED)
-    [finding] = judged(KILLED).findings
-    assert (finding.name, finding.confidence) == ("shim-seccomp", Confidence.LIKELY)
-    assert "bubblewrap worked: it started the shim" in finding.why
-
-
-def test_the_same_remark_on_several_lines_is_one() -> None:
-    text = "bwrap: Creating new namespace failed: Permission denied\n\nbwrap: Creating new namespace failed (2): Permission denied"
-    [remark] = judged(text).remarks
-    assert [each.number for each in remark.quotes] == [1, 3]
-
-
-def test_a_hostile_report_is_judged_in_bounds() -> None:
-    lines = [f'apparmor="DENIED" operation="userns_create" profile="p{i}" comm="prog{i}"' for i in range(300)]
-    lines += [f"bwrap: message {i}: Permission denied\nkernel.a{i} = 0\nUbuntu 24.{i:02}" for i in range(99)]
-    result = judged("\n".join(lines))
-    assert len(result.findings) <= 10
-    assert len(result.remarks) <= 20
-
-
-def test_eagain_is_a_limit_on_processes_and_no_apparmor() -> None:
-    assert found(MANY_PROCESSES) == [("nproc-limit", Confidence.LIKELY, "bwrap")]
-    assert remarks(MANY_PROCESSES).startswith("EAGAIN: a limit on the user's processes (RLIMIT_NPROC)")
-
-
-def test_a_reporter_who_says_that_the_sysctl_does_not_help_is_contradicted_by_the_audit_line() -> None:
-    said = [each for each in judged(TWICE).remarks if "does not help" in each.text]
-    assert [[quote.number for quote in each.quotes] for each in said] == [[19, 10]]
-    assert "started inside a namespace that was made before the change" in said[0].text
-    # A bubblewrap that was not executed made no namespace.
-    assert "One start of bubblewrap cannot show both." in remarks(TWICE)
-
-
-def test_a_kernel_of_another_distribution_is_remarked() -> None:
-    assert "is a kernel of Fedora, not of Debian 13" in remarks("Debian 13, kernel 6.17.4-300.fc43.x86_64")
-    assert "The lab has no WSL2" in remarks("Ubuntu 24.04, kernel 5.15.1-microsoft-standard-WSL2")
-    assert remarks("Linux Mint 22, kernel 6.8.0-45-generic") == ""
-
-
-def test_a_finding_quotes_the_settings_and_the_messages_that_show_it() -> None:
-    text = (
-        "user.max_user_namespaces = 0\n\nbwrap: Creating new namespace failed: x namespaces exceeded (ENOSPC)"
-    )
-    [finding] = judged(text).findings
-    assert (finding.name, [each.number for each in finding.quotes]) == ("userns-limit", [1, 3])
-
-
-def test_values_that_contradict_each_other_both_stay() -> None:
-    text = "user.max_user_namespaces = 0\n\nand later\n\nuser.max_user_namespaces = 15000"
-    assert "gives user.max_user_namespaces two values, 0 and 15000" in remarks(text)
-    assert "names two systems, Debian 13 and Fedora 43" in remarks("Debian 13\n\nFedora 43")
-
-
-@pytest.mark.parametrize(
-    ("text", "cause"),
-    [
+        (MANY_PROCESSES, "nproc-limit"),
         (
             "Chrome on Ubuntu 24.04\n\n```\n[1:1:0101/1.1:FATAL:zygote_host_impl_linux.cc(128)] No usable sandbox! If you are running on Ubuntu 23.10+ or another Linux distro that has disabled unprivileged user namespaces with AppArmor, see https://chromium.googlesource.com/x. Otherwise see\n```",
             "apparmor-userns-nocaps",
@@ -498,7 +511,9 @@ def test_values_that_contradict_each_other_both_stay() -> None:
     ],
 )
 def test_the_words_of_programs_and_the_named_system_make_a_cause_likely(text: str, cause: str) -> None:
-    assert [(name, confidence) for name, confidence, _ in found(text)] == [(cause, Confidence.LIKELY)]
+    [finding] = judged(text).findings
+    assert (finding.name, finding.confidence) == (cause, Confidence.LIKELY)
+    assert finding.quotes
 
 
 @pytest.mark.parametrize(
@@ -541,11 +556,11 @@ def test_the_words_of_programs_and_the_named_system_make_a_cause_likely(text: st
     ],
 )
 def test_what_may_have_several_causes_or_none_of_the_labs_makes_none_likely(text: str) -> None:
-    assert found(text) == []
+    assert named(text) == []
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "is_named"),
     [
         ("open /srv/data/list.db: Permission denied", False),
         ("write /proc/self/uid_map: Permission denied", False),
@@ -557,31 +572,31 @@ def test_what_may_have_several_causes_or_none_of_the_labs_makes_none_likely(text
         ("sh: 1: /home/me/tool: Permission denied", True),
     ],
 )
-def test_a_refused_file_is_an_execution_only_if_something_says_so(text: str, named: bool) -> None:
+def test_a_refused_file_is_an_execution_only_if_something_says_so(text: str, is_named: bool) -> None:
     result = judged(text)
     named_causes = [finding.name for finding in result.findings] + [cause.name for cause in result.possible]
-    assert ("home-noexec" in named_causes) is named
+    assert ("home-noexec" in named_causes) is is_named
 
 
 def test_a_cure_is_no_evidence_for_a_cause_that_it_cannot_cure() -> None:
     result = judged("/dev/kvm: No such file or directory\n\nAfter `sudo chmod 666 /dev/kvm` it works.")
-    assert [each.why for each in result.findings if each.name == "kvm-absent" and "chmod" in each.why] == []
+    assert not any("chmod" in finding.why for finding in result.findings if finding.name == "kvm-absent")
 
 
 def test_possible_causes_are_ranked_with_what_tells_them_apart() -> None:
     result = judged("Debian 12\n\nbwrap: No permissions to create new namespace, likely because x")
-    assert [each.name for each in result.possible] == ["userns-sysctl", "seccomp"]
+    assert names(result.possible) == ["userns-sysctl", "seccomp"]
     assert result.possible[0].share > result.possible[1].share
     assert result.possible[0].command == "sysctl kernel.unprivileged_userns_clone"
     against = judged("Fedora 43\n\nbwrap: No permissions to create new namespace, likely because x").possible
-    assert [each.name for each in against] == ["seccomp"]
+    assert names(against) == ["seccomp"]
     waved_off = judged(
         "bwrap: No permissions to create new namespace\n\nkernel.unprivileged_userns_clone = 1 here"
     )
-    assert "userns-sysctl" not in [each.name for each in waved_off.possible]
+    assert "userns-sysctl" not in names(waved_off.possible)
     assert judged("bwrap: setting up uid map: Permission denied").possible == ()
 
 
 def test_a_report_may_name_two_causes_of_different_kinds() -> None:
     text = "Ubuntu 24.04\n\nFailed to open /dev/kvm: Permission denied\n\nbwrap: setting up uid map: Permission denied"
-    assert [name for name, _, _ in found(text)] == ["kvm-denied", NOCAPS]
+    assert [name for name, _, _ in named(text)] == ["kvm-denied", NOCAPS]

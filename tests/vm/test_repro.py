@@ -9,8 +9,8 @@ from lab.catalog import Catalog
 from lab.record import Confidence, RunResult
 from lab.repro import answer, claims, planning, reading, verdict
 from lab.repro.answer import Subject
-from lab.repro.judging import Finding, Judged
 from lab.repro.planning import Host, Plan
+from lab.repro.report import Finding, Judged
 from lab.repro.verdict import Result
 from lab.verdict.words import FinishedCell
 from tests.vm.conftest import ONE_KNOB, RELEASE, TRIES
@@ -27,7 +27,7 @@ Debian 13, boxlite {RELEASE}. The log has
 @pytest.fixture
 def planned(known: Catalog) -> Plan:
     read = reading.read(REPORT.encode())
-    host = Host(lambda guest: True, lambda guest: None, builds.releases)
+    host = Host(lambda guest: True, lambda guest: True, builds.releases)
     # These words alone have several causes.
     suspected = Judged((Finding("userns-sysctl", Confidence.LIKELY, "a guess", ()),))
     return planning.plan(read, suspected, known, host, planning.Wishes(build=RELEASE))
