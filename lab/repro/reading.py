@@ -16,7 +16,7 @@ from lab.base.errors import UsageError
 from lab.base.files import bounded
 from lab.probes import report as probe_report
 from lab.probes.report import QUOTE_MARKS, HostReport
-from lab.repro import changes, judging, messages, source, systems
+from lab.repro import judging, messages, settings, source, systems
 from lab.repro.lines import LONGEST, TABLE, Text, matches, quote
 from lab.repro.report import (
     AuditLine,
@@ -79,7 +79,7 @@ def read(data: bytes) -> Report:
         systems.read(text),
         *(_facts(text, row) for row in FACTS),
         _named_tests(text),
-        changes.read(text),
+        settings.read(text),
         messages.read(text, AUDIT["begins"]),
     )
     everything = [*_probed(output), *(statement for kind in of_lines for statement in islice(kind, MOST_READ))]

@@ -3,11 +3,11 @@
 
 import pytest
 
-from lab.repro import changes
-from lab.repro.changes import Outcome
+from lab.repro import settings as settings_of_reports
 from lab.repro.lines import Text
 from lab.repro.reading import read
 from lab.repro.report import Command, Mood, Place, Program, Setting, Speaker, Words
+from lab.repro.settings import Outcome
 from tests.builders.report_texts import CLONE, RESTRICT, holds, of, settings, tried
 
 
@@ -260,12 +260,12 @@ def test_the_words_around_a_step_are_judged_so_often_at_most(
     sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[int] = []
-    outcome_of = changes.outcome_of
+    outcome_of = settings_of_reports.outcome_of
 
     def counted(text: Text, index: int, start: int, end: int, **more: bool) -> Outcome:
         judged.append(index)
         return outcome_of(text, index, start, end, **more)
 
-    monkeypatch.setattr(changes, "outcome_of", counted)
-    read((f"{sentence}\n\n" * 3 * changes.MOST).encode())
-    assert 0 < len(judged) <= 2 * changes.MOST
+    monkeypatch.setattr(settings_of_reports, "outcome_of", counted)
+    read((f"{sentence}\n\n" * 3 * settings_of_reports.MOST).encode())
+    assert 0 < len(judged) <= 2 * settings_of_reports.MOST

@@ -1,15 +1,14 @@
 """Settings that hold on a host and steps that were tried, and whether the reporter says that they helped.
 
-The patterns, and the words that tell a mood, are in `changes.toml`.
+The patterns, and the words that tell a mood, are in `settings.toml`.
 """
 
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.repro import messages
 from lab.repro.lines import Text, matches, place, quote
@@ -38,22 +37,12 @@ FORMS = [_pattern(form) for form in TABLE["forms"]]
 CHANGES, NO_SETTING, ASKS, ANSWER = (
     _pattern(TABLE[name]) for name in ("changes", "no_setting", "asks", "answer")
 )
+STEPS = [
+    (re.compile(row["pattern"]), row.get("command", False), row.get("said", False)) for row in TABLE["step"]
+]
 
 
-@dataclass(frozen=True)
-class Step:
-    """A row of the table's steps, which explains its fields."""
-
-    pattern: re.Pattern[str]
-    command: bool = False
-    said: bool = False
-
-
-STEPS = [Step(**row | {"pattern": re.compile(row["pattern"])}) for row in TABLE["step"]]
-
-
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What the words around a setting say of it: its mood, and whether it helped."""
 
     mood: Mood
@@ -80,15 +69,13 @@ def read(text: Text) -> Iterator[Setting]:
         yield _setting(text, index, what, outcome, match.start(), index)
     for index in range(len(text.lines)):
         yield from _answers(text, index)
-    for index, match, step in islice(_steps(text), MOST):
+    for index, match, is_command, is_said in islice(_steps(text), MOST):
         line = text.lines[index]
         # A step in words is a change; an option only in the clause that is about it.
-        outcome = outcome_of(
-            text, index, match.start(), match.end(), changes=step.command, clause=not step.command
-        )
+        outcome = outcome_of(text, index, match.start(), match.end(), changes=is_command, clause=not is_command)
         # What stands below advice does not tell what came of it.
         helped = _helped(line.text) if index in text.advice else outcome.helped
-        if outcome.mood is Mood.TRIED and (helped is not None or not (step.said or index in text.advice)):
+        if outcome.mood is Mood.TRIED and (helped is not None or not (is_said or index in text.advice)):
             name = STUCK.sub("", match[0]).rstrip(".,;:)`'\"")
             yield Setting(quote(line), name, None, Mood.TRIED, outcome.helped, place(line))
 
@@ -98,6 +85,13 @@ def name_of(written: str) -> str:
     if written.startswith("/proc/"):
         return written.removeprefix("/proc/sys/").replace("/", ".")
     return str(TABLE["short"].get(written, written))
+
+
+def _value(match: re.Match[str]) -> str:
+    groups = match.groupdict()
+    if value := groups.get("value") or groups.get("number"):
+        return " ".join(value.rstrip(".").split())
+    return "1" if bool(groups["on"]) is not bool(groups["not"]) else "0"
 
 
 def _forms(text: Text) -> Iterator[tuple[int, re.Match[str], bool]]:
@@ -111,18 +105,12 @@ def _forms(text: Text) -> Iterator[tuple[int, re.Match[str], bool]]:
             yield from ((index, match, changes) for match in matches(form, line.text))
 
 
-def _value(match: re.Match[str]) -> str:
-    groups = match.groupdict()
-    if value := groups.get("value") or groups.get("number"):
-        return " ".join(value.rstrip(".").split())
-    return "1" if bool(groups["on"]) is not bool(groups["not"]) else "0"
-
-
-def _steps(text: Text) -> Iterator[tuple[int, re.Match[str], Step]]:
+def _steps(text: Text) -> Iterator[tuple[int, re.Match[str], bool, bool]]:
+    """Yield each step that is no setting, by the index of its line; the table explains the rest."""
     for index, line in enumerate(text.lines):
-        for step in STEPS:
-            if step.command or line.kind is not Kind.CODE:
-                yield from ((index, match, step) for match in matches(step.pattern, line.text))
+        for pattern, is_command, is_said in STEPS:
+            if is_command or line.kind is not Kind.CODE:
+                yield from ((index, match, is_command, is_said) for match in matches(pattern, line.text))
 
 
 def _answers(text: Text, index: int) -> Iterator[Setting]:
@@ -140,7 +128,7 @@ def _setting(text: Text, index: int, what: tuple[str, str], outcome: Outcome, st
     line = text.lines[index]
     # A container has its host's kernel; only what is counted for each user is its own.
     where = place(line, start) if what[0].startswith("user.") else Place.HOST
-    return Setting(quote(line, text.lines[last].number), *what, outcome.mood, outcome.helped, where)
+    return Setting(quote(line, text.lines[last].number), *what, *outcome, where)
 
 
 def outcome_of(text: Text, index: int, start: int, end: int, *, changes: bool, clause: bool = False) -> Outcome:
