@@ -99,7 +99,7 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: Judged) -
 
         return prepare_image.is_ready(lab.paths, guest)
 
-    host = planning.Host(is_stored, lambda guest: None, None)
+    host = planning.Host(is_stored, lambda guest: True, None)
     _print(read, judged, planning.plan(read, judged, catalog.load(), host, request))
 
 

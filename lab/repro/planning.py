@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -103,12 +104,12 @@ class Wishes:
 class Host:
     """What this machine can run.
 
-    `is_stored` tells whether a guest's image is here, and `why_no_image` why it cannot be had, None if it is
-    here then. `releases` asks the package index; None: nobody is asked, and the plan leaves the build open.
+    `is_stored` tells whether a guest's image is here, and `has_image` builds or fetches it if it is not.
+    `releases` asks the package index; None: nobody is asked, and the plan leaves the build open.
     """
 
     is_stored: Callable[[Guest], bool]
-    why_no_image: Callable[[Guest], str | None]
+    has_image: Callable[[Guest], bool]
     releases: Callable[[], Sequence[Version]] | None
 
 
@@ -260,7 +261,8 @@ def host_of(report: Report) -> System | None:
 def named(system: System) -> str:
     """Return a distribution as the report names it, with what the report leaves open."""
     version = f" {system.version}" if system.version and system.version not in system.name else ""
-    return f"{system.name}{version}{' or a derivative' if system.or_derivative else ''}"
+    more = " or a derivative" if system.or_derivative and "derivative" not in system.name else ""
+    return f"{system.name}{version}{more}"
 
 
 def _choose_guest(
@@ -269,6 +271,8 @@ def _choose_guest(
     """The guest to run, the nearest one if that is not the report's host, and why this one or why none."""
     system = host_of(report)
     name = named(system) if system else ""
+    is_named = system is not None and not system.inferred
+    no_host = "the report names no host" + (f", only its words tell of {name}" if system else "")
     guest = own = _exact(catalog, system)
     near = None
     if wishes.guest is not None:
@@ -280,17 +284,14 @@ def _choose_guest(
         needed = [made[0] for cause in suspected if (made := variants.leading_to(cause, catalog, None))]
         near = _nearest(catalog, system, needed, host)
         near = None if near and near.guest == own else near
-        if wishes.nearest and near and (own is None or host.why_no_image(own)):
+        if wishes.nearest and near and (own is None or not host.has_image(own)):
             guest = near.guest
-    if guest is not None and (near is None or near.guest != guest):
+    if guest is not None and near is not None and near.guest == guest:
+        why = f"which is not {name}: {near.why}" if is_named else f"because {near.why}; {no_host}"
+        return guest, near, f"guest: {guest.name}, {why}"
+    if guest is not None:
         more = "; the report leaves open whether it is a derivative" if system and system.or_derivative else ""
         return guest, near, f"guest: {guest.name}, for {name}{more}"
-    is_named = system is not None and not system.inferred
-    no_host = "the report names no host" + (f", only its words tell of {name}" if system else "")
-    if guest is not None and near is not None:
-        if is_named:
-            return guest, near, f"guest: {guest.name}, which is not {name}: {near.why}"
-        return guest, near, f"guest: {guest.name}, because {near.why}; {no_host}"
     if system is None or not is_named:
         return None, near, f"{no_host}; {PROBE}"
     if system.version is None and system.id in map(variants.distribution, catalog.guests.values()):
@@ -315,32 +316,29 @@ def _nearest(catalog: Catalog, system: System | None, needed: Sequence[Variant],
     Only a guest that is built from packages can be run if its image is not stored.
     """
 
+    def origin(name: str) -> str:
+        """The distribution that one derives from in the end."""
+        family = systems.family(name) or name
+        return ORIGINS.get(family, family)
+
     def distance(guest: Guest) -> int:
+        own = variants.distribution(guest)
         if system is None:
             return 3
-        own = variants.distribution(guest)
         if own in (system.id, system.like):
             return 0 if own == system.id else 1
-        return 2 if _origin(own) in (_origin(system.id), _origin(system.like or "")) else 3
+        return 2 if origin(own) in (origin(system.id), origin(system.like or "")) else 3
 
-    candidates = [
-        guest
-        for guest in catalog.guests.values()
-        if all(variants.can_have(guest, variant) for variant in needed)
-    ]
-    candidates.sort(key=lambda guest: (distance(guest), guest.name != USUAL, guest.name))
-    for guest in candidates:
-        if isinstance(guest.image, DebianImage) or host.is_stored(guest):
+    nearest_first = sorted(
+        catalog.guests.values(), key=lambda guest: (distance(guest), guest.name != USUAL, guest.name)
+    )
+    for guest in nearest_first:
+        is_able = all(variants.can_have(guest, variant) for variant in needed)
+        if is_able and (isinstance(guest.image, DebianImage) or host.is_stored(guest)):
             traits = [TRAITS[kind][1] for variant in needed for kind in variant.knobs if kind in TRAITS]
             reasons = [*filter(None, traits), NEAR[distance(guest)]]
             return Nearest(guest, "; ".join(dict.fromkeys(reasons)))
     return None
-
-
-def _origin(name: str) -> str:
-    """The distribution that one derives from in the end."""
-    family = systems.family(name) or name
-    return ORIGINS.get(family, family)
 
 
 def _left_out(report: Report, guest: Guest) -> list[str]:
@@ -377,9 +375,8 @@ def _choose_build(report: Report, host: Host, name: str | None) -> tuple[Build |
     if not releases:
         return None, "", "the package index has no release of boxlite"
     if not stated:
-        newest = releases[-1]
-        step = f"build: boxlite {newest}, the newest release; the report names no version"
-        return builds.resolve(str(newest)), step, ""
+        step = f"build: boxlite {releases[-1]}, the newest release; the report names no version"
+        return builds.resolve(str(releases[-1])), step, ""
     if version := next((version for version in stated if version in releases), None):
         return builds.resolve(str(version)), f"build: boxlite {version}, as the report says", ""
     if stated[0] < releases[0]:
@@ -393,8 +390,6 @@ def _versions(report: Report) -> list[Version]:
     """The versions of boxlite that a report names, each once."""
     versions = []
     for boxlite in report.of(Boxlite):
-        try:
+        with suppress(InvalidVersion):
             versions.append(Version(boxlite.version))
-        except InvalidVersion:
-            continue
     return list(dict.fromkeys(versions))

@@ -42,7 +42,7 @@ def test_a_report_is_shown_with_its_lines_and_what_they_show(repro: Repro) -> No
     assert done.returncode == 0
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert "1 | - OS: Ubuntu 24.04 family" in lines
-    assert "system        Ubuntu 24.04 family; or a derivative of it" in lines
+    assert "system        Ubuntu 24.04 family or a derivative" in lines
     assert "apparmor-userns-nocaps (likely)" in lines
     assert "lines 6, 10, 12" in lines
 
@@ -62,18 +62,18 @@ def test_a_file_is_shown_as_json(repro: Repro, tmp_path: Path) -> None:
     file = tmp_path / "report.md"
     file.write_text(TWICE)
     document = json.loads(repro(file, "--text-only", "--json").stdout)
-    kinds = [each["kind"] for each in document["statements"]]
+    kinds = [statement["kind"] for statement in document["statements"]]
     assert {"system", "kernel", "setting", "audit-line", "message", "failing-test", "command"} <= set(kinds)
-    tried = [each["says"] for each in document["statements"] if each["kind"] == "setting"]
-    assert [each["helped"] for each in tried] == [False, False, False]
-    assert "apparmor-userns-nocaps" in [each["cause"] for each in document["findings"]]
+    tried = [one["says"] for one in document["statements"] if one["kind"] == "setting"]
+    assert [setting["helped"] for setting in tried] == [False, False, False]
+    assert "apparmor-userns-nocaps" in [finding["cause"] for finding in document["findings"]]
     assert (document["characters"], document["cut"]) == (len(TWICE), False)
 
 
 def test_the_output_of_the_probe_script_is_shown(repro: Repro) -> None:
     assert "failed: unshare_user, unshare_user_root" in repro("-", "--text-only", text=PROBE).stdout
     document = json.loads(repro("-", "--text-only", "--json", text=PROBE).stdout)
-    [probed] = [each for each in document["statements"] if each["kind"] == "lab-probe"]
+    [probed] = [one for one in document["statements"] if one["kind"] == "lab-probe"]
     assert probed["says"]["host"]["facts"]["os"]["id"] == "debian"
 
 

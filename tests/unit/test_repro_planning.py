@@ -20,7 +20,6 @@ from tests.builders.reports import (
     boxlite,
     holds,
     is_built,
-    no_image,
     plan,
     report,
     system,
@@ -34,7 +33,7 @@ UBUNTU = system("ubuntu", "24.04")
 POP = system("pop", None, like="ubuntu")
 NEAREST = {"nearest": True}
 LIMIT = "user.max_user_namespaces"
-NOBODY = Host(is_built, no_image, None)
+NOBODY = Host(is_built, is_built, None)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +181,7 @@ def test_an_index_that_does_not_answer_is_a_reason_and_no_guess() -> None:
     def nobody() -> list[Version]:
         raise LabError("no network")
 
-    made = plan(report(DEBIAN, boxlite("0.10.8")), CLONE, host=Host(is_built, no_image, nobody))
+    made = plan(report(DEBIAN, boxlite("0.10.8")), CLONE, host=Host(is_built, is_built, nobody))
     assert made.why_not == ("which releases of boxlite there are could not be found out: no network",)
 
 
@@ -239,7 +238,7 @@ def test_the_nearest_guest_can_have_what_the_cause_needs(host: Statement, suspec
     ],
 )
 def test_of_guests_with_an_image_the_closest_relative_is_nearest(host: Statement, guest: str, why: str) -> None:
-    everything = Host(lambda guest: True, lambda guest: None, HOST.releases)
+    everything = Host(lambda guest: True, lambda guest: True, HOST.releases)
     near = plan(report(host), host=everything).nearest
     assert near is not None
     assert near.guest.name.partition("-")[0] == guest.partition("-")[0]
@@ -256,7 +255,7 @@ def test_the_nearest_guest_is_named_where_it_is_not_run() -> None:
 def test_the_nearest_guest_is_run_only_if_asked_for_and_only_if_the_own_one_has_no_image() -> None:
     assert plan(report(UBUNTU), POLICY).is_host
     assert not plan(report(UBUNTU), POLICY, nearest=True).is_host
-    everything = Host(lambda guest: True, lambda guest: None, HOST.releases)
+    everything = Host(lambda guest: True, lambda guest: True, HOST.releases)
     assert plan(report(UBUNTU), POLICY, nearest=True, host=everything).is_host
 
 
