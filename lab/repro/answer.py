@@ -16,7 +16,7 @@ from lab.repro.bisection import Bisection
 from lab.repro.claims import ClaimLine
 from lab.repro.planning import PROBE, Plan, host_of, named
 from lab.repro.variants import is_made
-from lab.repro.verdict import FAILED, OWN, Answered, Result, Verdict, shown
+from lab.repro.verdict import FAILED, OWN, Result, Verdict, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILE = TEMPLATE = "answer.md"
@@ -28,17 +28,22 @@ POLICIES = {"apparmor-userns-nocaps": "under Ubuntu's policy"}
 
 @dataclass(frozen=True)
 class Subject:
-    """All that an answer is made of. `run` is None if nothing was run.
-
-    `not_bisected` says why there is no bisection, if one was wished for.
-    """
+    """All that an answer is made of. `run` is None if nothing was run; `bisection`, if there is none."""
 
     plan: Plan
     verdict: Verdict
     claims: Sequence[ClaimLine] = ()
     run: RunResult | None = None
     bisection: Bisection | None = None
-    not_bisected: str = ""
+
+
+@dataclass(frozen=True)
+class Cure:
+    """A remedy with which the whole suite passed on a cell of this report, or several at once."""
+
+    tried: RemedyResult
+    remedies: tuple[Remedy, ...]
+    variant: str
 
 
 def headline(subject: Subject) -> str:
@@ -56,30 +61,21 @@ def headline(subject: Subject) -> str:
     return f"{result} on {plan.guest.name}{under}; {host}"
 
 
-@dataclass(frozen=True)
-class Cure:
-    """A remedy with which the whole suite passed on a cell of this report, or several at once."""
-
-    tried: RemedyResult
-    remedies: tuple[Remedy, ...]
-    variant: str
-
-
 def render(subject: Subject) -> str:
     """Return the answer as Markdown. Text from the report and from guests is escaped."""
-    plan, answered = subject.plan, subject.verdict.answered
-    cells = [answer.cell.result for answer in answered if answer.cell]
+    plan, rows = subject.plan, causes.known()
+    cells = [cell.result for cell in subject.verdict.cells]
     failed = [cell for cell in cells if cell.status in FAILED]
-    rows = causes.known()
     names = dict.fromkeys(finding.name for cell in failed for finding in cell.causes)
     cures = _cures(cells)
-    # The one that gives up least is the first of each cell.
-    of_cells = {cure.variant: cure for cure in reversed(cures)}
-    cheapest = {cure.tried.name: cure for cure in of_cells.values()}
-    programs = [q.program for q in plan.questions if q.program not in ("", *OWN)]
-    untested = [f"{answer.question.cause}: {answer.why}" for answer in answered if not answer.cell]
-    if subject.not_bisected:
-        untested.append(f"which release first failed: {subject.not_bisected}")
+    # The cure of each cell that gives up least, and those cures, each once.
+    of_cells: dict[str, Cure] = {}
+    cheapest: dict[str, Cure] = {}
+    for cure in cures:
+        if of_cells.setdefault(cure.variant, cure) is cure:
+            cheapest.setdefault(cure.tried.name, cure)
+    without_cell = [answered for answered in subject.verdict.answered if not answered.cell]
+    untested = dict.fromkeys(f"{answered.question.cause}: {answered.why}" for answered in without_cell)
     again = [plan.again]
     if plan.guest:
         # What --build takes; of a local file only its name, and no path of this machine.
@@ -99,23 +95,19 @@ def render(subject: Subject) -> str:
         explained={name: rows[name].explanation for name in names if name in rows},
         unexplained=[cell.variant for cell in failed if cell.cause in (None, UNKNOWN)],
         failed=failed,
-        cheapest=list(cheapest.values())[::-1],
+        cheapest=list(cheapest.values()),
         more_cures=[cure for cure in cures if cure not in cheapest.values()],
         uncured=[cell for cell in failed if cell.variant not in of_cells],
-        programs=list(dict.fromkeys(programs)),
+        programs=list(dict.fromkeys(q.program for q in plan.questions if q.program not in ("", *OWN))),
         versions=list(dict.fromkeys(line for cell in cells for line in _versions(cell))),
         is_emulated=subject.run and any(host.acceleration != "kvm" for host in subject.run.run.hosts()),
         again=again,
-        untested=list(dict.fromkeys(untested)),
+        untested=list(untested),
         shown=shown,
-        unlinked=_unlinked,
+        # GitHub would make a mention of a user or of another issue even of escaped text.
+        unlinked=lambda text: re.sub(r"([@#])(?=\w)", r"\1<!-- -->", text),
     )
     return bounded(page, LONGEST)
-
-
-def _unlinked(text: str) -> str:
-    """Keep GitHub from turning escaped text of a report into a mention of a user or of another issue."""
-    return re.sub(r"([@#])(?=\w)", r"\1<!-- -->", text)
 
 
 def _cures(cells: Sequence[CellResult]) -> list[Cure]:
@@ -149,7 +141,6 @@ def _versions(cell: CellResult) -> list[str]:
 def document(subject: Subject) -> dict[str, object]:
     """Return the verdict for programs: one JSON document."""
     plan, verdict = subject.plan, subject.verdict
-    cells = [answer.cell.result for answer in verdict.answered if answer.cell]
     return {
         "verdict": str(verdict.result),
         "headline": headline(subject),
@@ -160,7 +151,25 @@ def document(subject: Subject) -> dict[str, object]:
         "build": plan.build.name if plan.build else None,
         "steps": list(plan.steps),
         "missing": list(plan.missing),
-        "questions": [_question(answer) for answer in verdict.answered],
+        "questions": [
+            {
+                "cause": answered.question.cause,
+                "variant": answered.question.variant.name if answered.question.variant else None,
+                "verdict": str(answered.result),
+                "why": answered.why,
+                "words": [
+                    {
+                        "line": pair.statement.quote.number,
+                        "text": pair.quote,
+                        "file": pair.proof.file if pair.proof else None,
+                        "file_line": pair.proof.line if pair.proof else None,
+                        "untested": pair.untested or None,
+                    }
+                    for pair in answered.compared
+                ],
+            }
+            for answered in verdict.answered
+        ],
         "claims": [
             {
                 "claim": claim.claim,
@@ -174,25 +183,6 @@ def document(subject: Subject) -> dict[str, object]:
         "bisection": subject.bisection.document() if subject.bisection else None,
         "cures": [
             {"remedy": cure.tried.name, "variant": cure.variant, "price": cure.tried.price}
-            for cure in _cures(cells)
-        ],
-    }
-
-
-def _question(answered: Answered) -> dict[str, object]:
-    return {
-        "cause": answered.question.cause,
-        "variant": answered.question.variant.name if answered.question.variant else None,
-        "verdict": str(answered.result),
-        "why": answered.why,
-        "words": [
-            {
-                "line": pair.statement.quote.number,
-                "text": pair.quote,
-                "file": pair.proof.file if pair.proof else None,
-                "file_line": pair.proof.line if pair.proof else None,
-                "untested": pair.untested or None,
-            }
-            for pair in answered.compared
+            for cure in _cures([cell.result for cell in verdict.cells])
         ],
     }

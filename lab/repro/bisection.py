@@ -4,7 +4,7 @@ A cell fails as another one does if the same tests fail, for the same cause.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 from lab import builds
 from lab.base.errors import UsageError
 from lab.plan import Cell
-from lab.record import UNKNOWN, CellResult, Outcome, RunResult, Status, TestResult
+from lab.record import UNKNOWN, CellResult, Outcome, RunInfo, Status, TestResult
 from lab.report import markdown
 from lab.repro.verdict import RAN
 from lab.verdict.status import is_fault
@@ -30,6 +30,9 @@ class State(StrEnum):
     GOOD = "good"
     BAD = "bad"
     SKIPPED = "skipped"
+
+
+# -- the search, which knows neither cells nor guests
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,9 @@ def search(releases: Sequence[str], states: Mapping[str, State]) -> Border:
     )
 
 
+# -- what a cell shows
+
+
 def failing(cell: CellResult) -> list[str]:
     """The tests of a cell that failed, and not because the lab was at fault."""
     return [test.name for test in _judged(cell) if test.outcome.is_failure]
@@ -103,8 +109,10 @@ def compare(reported: CellResult, cell: CellResult) -> tuple[State, str]:
         return State.SKIPPED, cell.reason or str(cell.status)
     if len(failed) < len(tests):
         return State.SKIPPED, f"{len(failed)} of the {len(tests)} tests fail: {', '.join(failed) or '-'}"
-    if _cause(cell) != _cause(reported):
-        return State.SKIPPED, f"the same tests fail for another cause: {_cause(cell)}"
+    # A cell with status `error` has no cause of its own.
+    cause, other = (one.causes[0].name if one.causes else one.cause or UNKNOWN for one in (reported, cell))
+    if cause != other:
+        return State.SKIPPED, f"the same tests fail for another cause: {other}"
     return State.BAD, not_judged or cell.reason
 
 
@@ -121,26 +129,7 @@ def _judged(cell: CellResult) -> Sequence[TestResult]:
     return ()
 
 
-def _cause(cell: CellResult) -> str:
-    """The first cause of a cell. A cell with status `error` has none of its own."""
-    return cell.causes[0].name if cell.causes else cell.cause or UNKNOWN
-
-
-@dataclass(frozen=True)
-class Step:
-    """One release that was run: its state, its cell's status and cause, and why it has this state.
-
-    `command` runs the step again; `folder` has its evidence, relative to the run's folder.
-    """
-
-    release: str
-    state: State
-    status: Status
-    cause: str | None
-    why: str
-    seconds: float
-    command: str
-    folder: str
+# -- the steps
 
 
 @dataclass
@@ -148,16 +137,15 @@ class Bisection:
     """A bisection as far as it has come: which release first failed, and which one passed again.
 
     `cells` are one guest in one variant with each build, in the order of releases, and `reported` is that of
-    the report. `results` are in the order in which they were run. `stopped` says why it ended early. `run` and
-    `seconds` are known when it has ended.
+    the report. `results` are in the order in which they were run, that of the report first. `stopped` says why
+    it ended early. `run` is known when it has ended.
     """
 
     reported: Cell
     cells: Sequence[Cell]
     results: list[CellResult] = field(default_factory=list)
     stopped: str = ""
-    run: str = ""
-    seconds: float = 0.0
+    run: RunInfo | None = None
 
     @classmethod
     def of(cls, reported: Cell) -> "Bisection":
@@ -187,14 +175,6 @@ class Bisection:
         release = next((border.next for border in (self.failed, self.fixed) if border and border.next), None)
         return [cell for cell in self.cells if cell.build.name == release]
 
-    def ended(self, run: RunResult) -> None:
-        """Take in what is known when the run of the steps has ended."""
-        self.run = run.run.id
-        if run.run.finished:
-            self.seconds = round((run.run.finished - run.run.started).total_seconds(), 1)
-        if run.run.interrupted:
-            self.stopped = "interrupted"
-
     @property
     def releases(self) -> list[str]:
         return [cell.build.name for cell in self.cells]
@@ -202,32 +182,26 @@ class Bisection:
     @property
     def tests(self) -> list[str]:
         """The tests that fail with the report's build; no others are compared."""
-        return [name for cell in self.results if cell.build == self._name for name in failing(cell)]
+        return failing(self.results[0]) if self.results else []
 
     @property
-    def steps(self) -> list[Step]:
-        """What was run, in this order."""
-        reported = next((cell for cell in self.results if cell.build == self._name), None)
-        if reported is None:
-            return []
-        steps = []
-        for cell in self.results:
-            state, why = compare(reported, cell)
-            seconds = round(sum(cell.seconds.values()), 1)
-            steps.append(
-                Step(cell.build, state, cell.status, cell.cause, why, seconds, cell.rerun, str(cell.folder))
-            )
-        return steps
+    def steps(self) -> list[tuple[CellResult, State, str]]:
+        """What was run, in this order: the cell, the state of its release, and why it has this state."""
+        return [(cell, *compare(self.results[0], cell)) for cell in self.results]
 
     @property
     def failed(self) -> Border | None:
         """Where the releases up to the report's begin to fail; None if none is older."""
-        return self._search(self.releases[: self.releases.index(self._name) + 1])
+        return self._search(self.releases[: self.releases.index(self.reported.build.name) + 1])
 
     @property
     def fixed(self) -> Border | None:
         """Where the releases from the newest one back to the report's begin to fail; None if none is newer."""
-        return self._search(self.releases[self.releases.index(self._name) :][::-1])
+        return self._search(self.releases[self.releases.index(self.reported.build.name) :][::-1])
+
+    def _search(self, releases: Sequence[str]) -> Border | None:
+        states = {cell.build: state for cell, state, _ in self.steps}
+        return search(releases, states) if len(releases) > 1 else None
 
     @property
     def first_failed(self) -> str | None:
@@ -246,23 +220,29 @@ class Bisection:
         return [release for release in self.releases if release not in run]
 
     @property
+    def seconds(self) -> float:
+        """How long it took; 0 until it has ended."""
+        run = self.run
+        return round((run.finished - run.started).total_seconds(), 1) if run and run.finished else 0.0
+
+    @property
     def result(self) -> list[str]:
         """The answer, in sentences."""
-        if self.stopped:
-            return [f"The bisection did not come to its end: {self.stopped}."]
-        own = next((step for step in self.steps if step.release == self._name), None)
-        if own is None or own.state is not State.BAD:
-            why = f": {own.why or own.status}" if own else ""
-            return [f"boxlite {self._name}, the build of the report, shows no failure to look for{why}."]
+        name = self.reported.build.name
+        if stopped := "interrupted" if self.run and self.run.interrupted else self.stopped:
+            return [f"The bisection did not come to its end: {stopped}."]
+        _, state, why = self.steps[0]
+        if state is not State.BAD:
+            return [f"boxlite {name}, the build of the report, shows no failure to look for: {why}."]
         sentences = []
         if (border := self.failed) and border.good:
             sentences.append(_first([*border.between, border.bad], "fails", border.good, "passes"))
         elif border:
             why = "is the oldest release and fails, too"
-            if older := self.releases[: self.releases.index(border.bad or self._name)]:
+            if older := self.releases[: self.releases.index(border.bad or name)]:
                 tried = ", ".join(release for release in older if release not in self.not_run)
                 why = f"fails, and of the older ones none could be judged (tried: {tried})"
-            sentences.append(f"No release is known to pass before {self._name}: {border.bad} {why}.")
+            sentences.append(f"No release is known to pass before {name}: {border.bad} {why}.")
         if (border := self.fixed) and border.good:
             candidates = [*reversed(border.between), border.good]
             sentences.append(_first(candidates, "passes again", border.bad, "fails"))
@@ -270,26 +250,30 @@ class Bisection:
             sentences.append(f"No newer release is known to pass: {border.bad} fails, too.")
         return sentences
 
-    @property
-    def _name(self) -> str:
-        return self.reported.build.name
-
-    def _search(self, releases: Sequence[str]) -> Border | None:
-        states = {step.release: step.state for step in self.steps}
-        return search(releases, states) if len(releases) > 1 else None
-
     def document(self) -> dict[str, Any]:
-        """All of it for a JSON document."""
+        """All of it for a JSON document. The folders of its steps are relative to that of its run."""
         return {
             "guest": self.reported.guest.name,
             "variant": self.reported.variant.name,
-            "reported": self._name,
-            "run": self.run,
+            "reported": self.reported.build.name,
+            "run": self.run.id if self.run else "",
             "tests": self.tests,
             "first_failed": self.first_failed,
             "first_fixed": self.first_fixed,
             "result": self.result,
-            "steps": [asdict(step) for step in self.steps],
+            "steps": [
+                {
+                    "release": cell.build,
+                    "state": state,
+                    "status": cell.status,
+                    "cause": cell.cause,
+                    "why": why,
+                    "seconds": round(sum(cell.seconds.values()), 1),
+                    "command": cell.rerun,
+                    "folder": str(cell.folder),
+                }
+                for cell, state, why in self.steps
+            ],
             "not_run": self.not_run,
             "seconds": self.seconds,
         }

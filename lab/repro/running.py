@@ -55,33 +55,43 @@ class Runner:
 
     def host(self) -> Host:
         """What this machine can run."""
-        return Host(
-            lambda guest: prepare_image.is_ready(self.paths, guest), self._why_no_image, builds.releases
-        )
 
-    def answer(self, plan: Plan, named: Path | None, wishes: Wishes) -> Subject:
+        def has_image(guest: Guest) -> bool:
+            self.say(f"looking for the image of {guest.name}")
+            try:
+                store.ensure(self.paths, guest, lambda text: None)
+            except ImageNotAvailable as error:
+                self.say(f"image not available: {error.args[0]}")
+                return False
+            return True
+
+        return Host(lambda guest: prepare_image.is_ready(self.paths, guest), has_image, builds.releases)
+
+    def answer(self, plan: Plan, folder: Path | None, wishes: Wishes) -> Subject:
         """Run a plan and judge it: the run with its claims, and what else is wished for.
 
-        The folder of the run is `named`, or a new one among the lab's own; the answer is written there, too.
-        Raises UsageError if it holds a run already, LabError if nothing can be run at all.
+        Without a `folder` the run has a new one among the lab's own; the answer is written there, too. Raises
+        UsageError if it holds a run already, or if no release can be compared with the build of a wished
+        bisection; LabError if nothing can be run at all.
         """
-        folder = journal.new_folder(self.paths.make(self.paths.runs), named)
+        if wishes.bisection:
+            Bisection.of(plan.cells[0])  # The run would take minutes before its bisection is refused.
+        folder = journal.new_folder(self.paths.make(self.paths.runs), folder)
         self.say(f"run {folder}")
         run = self._run(folder, plan.cells, plan.made_variants, wishes.options)
         cells = [FinishedCell(cell, folder) for cell in run.cells]
         judged = verdict.of_run(plan, run, folder)
         subject = Subject(plan, judged, claims.lines(plan, judged, cells), run)
-        if wishes.bisection and not run.run.interrupted:
-            variants = {cell.variant for cell in run.cells if bisection.failing(cell)}
-            failed = [cell for cell in plan.cells if cell.trials and cell.variant.name in variants]
-            try:
-                if not failed:
-                    raise LabError("no cell of the report failed")
-                bisected = self.bisected(failed[0], folder / BISECTION, plan.made_variants)
-                subject = replace(subject, bisection=bisected)
-            except LabError as error:
-                subject = replace(subject, not_bisected=str(error.args[0]))
+        # The answer stands, whatever becomes of the bisection.
         write_atomically(folder / answer.FILE, answer.render(subject))
+        failing = {cell.variant for cell in run.cells if bisection.failing(cell)}
+        failed = [cell for cell in plan.cells if cell.trials and cell.variant.name in failing]
+        if wishes.bisection and not failed:
+            self.say("no cell of the report failed, so there is nothing to bisect")
+        elif wishes.bisection and not run.run.interrupted:
+            bisected = self.bisected(failed[0], folder / BISECTION, plan.made_variants)
+            subject = replace(subject, bisection=bisected)
+            write_atomically(folder / answer.FILE, answer.render(subject))
         return subject
 
     def bisected(self, cell: Cell, folder: Path, made: Mapping[str, Variant]) -> Bisection:
@@ -93,7 +103,7 @@ class Runner:
         bisected = Bisection.of(cell)
         self.say(f"bisection over {len(bisected.cells)} releases, run {folder}")
         run = self._run(folder, [cell], made, SUITE_ALONE, bisected.cells, bisected.follow)
-        bisected.ended(run)
+        bisected.run = run.run
         return bisected
 
     def _run(
@@ -111,7 +121,6 @@ class Runner:
         Raises LabError if nothing can be run at all.
         """
         planned = start.begin(folder, cells, command=self.command, options=options, shard=None)
-        make_folder(folder)
         for name, variant in made.items():
             table = variant.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
             make_folder(folder / journal.VARIANTS)
@@ -129,12 +138,3 @@ class Runner:
             raise
         write_atomically(folder / "matrix.md", markdown.render(run, folder))
         return run
-
-    def _why_no_image(self, guest: Guest) -> str | None:
-        """Build or fetch a guest's image if it is not here; why it cannot be had, None if it is here now."""
-        self.say(f"looking for the image of {guest.name}")
-        try:
-            store.ensure(self.paths, guest, lambda text: None)
-        except ImageNotAvailable as error:
-            return f"image not available: {error.args[0]}"
-        return None

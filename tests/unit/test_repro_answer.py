@@ -36,9 +36,10 @@ AGAIN = "lab repro REPORT"
 
 def subject(folder: Path, made: Plan, *cells: object) -> Subject:
     done = run(*cells)  # type: ignore[arg-type]
-    found = verdict.of_run(made, done, folder)
-    said = claims.lines(made, found, [FinishedCell(cell, folder) for cell in done.cells])
-    return Subject(made, found, said, done)
+    judged = verdict.of_run(made, done, folder)
+    return Subject(
+        made, judged, claims.lines(made, judged, [FinishedCell(cell, folder) for cell in done.cells]), done
+    )
 
 
 def blocked(folder: Path) -> Subject:
@@ -77,15 +78,14 @@ def test_the_nearest_guest_is_named_as_what_it_is(tmp_path: Path) -> None:
     made = plan(report(system("ubuntu", "24.04"), line), suspected(POLICY, line.quote), nearest=True)
     cell = ran(made, "apparmor-userns-nocaps", cause=POLICY)
     gather(tmp_path, cell)
-    found = subject(tmp_path, made, cell)
-    assert answer.headline(found) == "reproduced on debian-13, under Ubuntu's policy; not on Ubuntu 24.04"
-    assert "guest: debian-13, which is not Ubuntu 24.04" in answer.render(found)
+    answered = subject(tmp_path, made, cell)
+    assert answer.headline(answered) == "reproduced on debian-13, under Ubuntu's policy; not on Ubuntu 24.04"
+    assert "guest: debian-13, which is not Ubuntu 24.04" in answer.render(answered)
 
 
 def test_what_is_not_run_says_why_what_is_missing_and_what_to_ask_for() -> None:
     made = plan(report(words("bwrap: no")), CLONE)
-    found = Subject(made, verdict.of_plan(made))
-    text = answer.render(found)
+    text = answer.render(Subject(made, verdict.of_plan(made)))
     assert text.startswith("## Verdict: not run\n")
     assert "The report does not say: the distribution and its release, the version of boxlite" in text
     assert "lab probe" in text
@@ -116,10 +116,10 @@ def test_a_remedy_that_the_cell_cannot_tell_about_is_told_with_the_reason(tmp_pa
 
 
 def test_under_kvm_no_guest_is_called_emulated(tmp_path: Path) -> None:
-    found = blocked(tmp_path)
-    assert found.run is not None and found.run.run.host is not None
-    found.run.run.host = found.run.run.host.model_copy(update={"acceleration": "kvm"})
-    assert "software emulation" not in answer.render(found)
+    answered = blocked(tmp_path)
+    assert answered.run is not None and answered.run.run.host is not None
+    answered.run.run.host = answered.run.run.host.model_copy(update={"acceleration": "kvm"})
+    assert "software emulation" not in answer.render(answered)
 
 
 def test_hostile_text_of_a_report_becomes_neither_markup_nor_a_control_sequence(tmp_path: Path) -> None:
@@ -139,15 +139,15 @@ def test_hostile_text_of_a_report_becomes_neither_markup_nor_a_control_sequence(
 
 
 def test_the_document_for_programs_has_the_verdict_the_words_and_the_claims(tmp_path: Path) -> None:
-    found = json.loads(json.dumps(answer.document(blocked(tmp_path))))
-    assert (found["verdict"], found["guest"], found["is_host"], found["build"]) == (
+    document = json.loads(json.dumps(answer.document(blocked(tmp_path))))
+    assert (document["verdict"], document["guest"], document["is_host"], document["build"]) == (
         "reproduced",
         "debian-13",
         True,
         "0.10.8",
     )
-    [question] = found["questions"]
-    [said] = question["words"]
-    assert (question["cause"], said["line"], said["file_line"]) == (CLONE, 4, 2)
-    assert found["claims"][-1]["result"] == "held"
-    assert [each["remedy"] for each in found["cures"]] == ["userns-clone-on", "jailer-off"]
+    [question] = document["questions"]
+    [quoted] = question["words"]
+    assert (question["cause"], quoted["line"], quoted["file_line"]) == (CLONE, 4, 2)
+    assert document["claims"][-1]["result"] == "held"
+    assert [cure["remedy"] for cure in document["cures"]] == ["userns-clone-on", "jailer-off"]

@@ -327,17 +327,16 @@ def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
     paths, folder = Paths(cache=tmp_path / "cache", state=tmp_path / "state"), tmp_path / "run"
     runner = Runner(paths, "", "lab repro report.md --bisect", Console(), quiet=True)
     bisected = runner.bisected(reported(), folder, {})
-    assert (bisected.first_failed, bisected.stopped, bisected.run) == ("0.10.3", "", "run")
+    assert (bisected.first_failed, bisected.stopped) == ("0.10.3", "")
     assert lanes == [1]
     record = RunResult.read(folder)
     assert [cell.build for cell in record.cells][:2] == ["0.10.4", "0.9.0"]
-    assert {step.release for step in bisected.steps} == {cell.build for cell in record.cells}
-    assert bisected.steps[0].command == (
-        "lab matrix -g debian-13 -v stock --build 0.10.4 --no-remedies --no-experiment"
-    )
+    assert {cell.build for cell in bisected.results} == {cell.build for cell in record.cells}
     document = json.loads(json.dumps(bisected.document()))
-    assert document["first_failed"] == "0.10.3"
-    assert document["steps"][0]["state"] == "bad"
+    assert (document["first_failed"], document["run"]) == ("0.10.3", "run")
+    step = document["steps"][0]
+    assert step["state"] == "bad"
+    assert step["command"] == "lab matrix -g debian-13 -v stock --build 0.10.4 --no-remedies --no-experiment"
 
 
 def test_the_answer_has_every_step_and_its_command() -> None:

@@ -193,16 +193,19 @@ def test_a_report_s_variants_are_kept_with_its_run_and_read_from_there(
     assert not folder.exists()
 
 
-def test_an_image_that_cannot_be_had_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_had_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def none(*_: object) -> None:
         raise ImageNotAvailable("no network", hint="lab images import")
 
-    here = Runner(Paths(tmp_path, tmp_path), "", "lab repro -", Console(), quiet=True).host()
+    here = Runner(Paths(tmp_path, tmp_path), "", "lab repro -", Console()).host()
     monkeypatch.setattr("lab.repro.running.store.ensure", none)
     guest = KNOWN.guest("ubuntu-24.04")
-    assert here.why_no_image(guest) == "image not available: no network"
+    assert not here.has_image(guest)
+    assert "image not available: no network" in capsys.readouterr().out
     monkeypatch.setattr("lab.repro.running.store.ensure", lambda *_: None)
-    assert here.why_no_image(guest) is None
+    assert here.has_image(guest)
 
 
 @pytest.mark.parametrize(
@@ -245,21 +248,27 @@ def test_a_bisection_runs_other_releases_on_the_cell_that_failed_and_is_part_of_
 
 
 @pytest.mark.parametrize(
-    ("releases", "why"),
+    ("releases", "status", "runs"),
     [
-        (["0.10.8"], "there is no release of boxlite beside 0.10.8"),
-        (["0.9.0", "0.10.7"], "no cell of the report failed"),
+        # What cannot be bisected is refused before anything is run.
+        (["0.10.8"], 2, 0),
+        # Without a cell that fails there is nothing to bisect.
+        (["0.9.0", "0.10.7"], 1, 1),
     ],
 )
-def test_why_there_is_no_bisection_is_said(
+def test_what_cannot_be_bisected(
     repro: Repro,
     blocked: list[PlannedRun],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     releases: list[str],
-    why: str,
+    status: int,
+    runs: int,
 ) -> None:
     monkeypatch.setattr(builds, "releases", lambda: list(map(Version, releases)))
-    build = releases[-1]
-    _, output, _ = repro(BLOCKED, "--bisect", "--build", build, "-o", str(tmp_path / "run"))
-    assert f"- which release first failed: {why}" in output
+    text = BLOCKED.replace("0.10.8", releases[-1])
+    done, output, errors = repro(text, "--bisect", "-o", str(tmp_path / "run"))
+    assert (done, len(blocked)) == (status, runs)
+    assert ("there is no release of boxlite beside 0.10.8" in errors) is (runs == 0)
+    assert ("nothing to bisect" in output) is (runs == 1)
+    assert "### Which release" not in output
