@@ -26,7 +26,6 @@ FAILED = (Status.FAIL, Status.XFAIL)
 RAN = (*FAILED, Status.PASS, Status.XPASS)
 # The programs that boxlite starts to make its sandbox, and boxlite itself.
 OWN = ("bwrap", "boxlite")
-BUBBLEWRAP = "bubblewrap"
 # Words this many lines below a command of the report are what that command printed.
 NEAR = 3
 NOT_PRINTED = "the command that printed it was not run; lab exec GUEST VARIANT -- COMMAND runs it"
@@ -34,14 +33,12 @@ NOT_PRINTED = "the command that printed it was not run; lab exec GUEST VARIANT -
 MOST = 30
 # The files of a cell that hold words of boxlite, bubblewrap and the kernel, the ones that say most first.
 FILES = ("boxlite/*/logs/*", "suite/suite.log", "probes.json", KERNEL_FILE, AUDIT_FILE)
-# As much is read of one file, in bytes, and as many files: a guest may have written anything.
-LARGEST, MOST_FILES = 1_000_000, 20
-# Longest line that is compared, in characters.
-LONGEST = 4000
+# A guest may have written anything: so many files are read, so many characters of each, and of each line.
+MOST_FILES, LARGEST, LONGEST = 20, 1_000_000, 4000
 # A shorter text proves nothing: `Permission denied` stands in many messages.
 SHORTEST = 20
 # What a program puts before its message.
-SPEAKER = re.compile(r"(?:bwrap|boxlite|Error|error|RuntimeError): ")
+SPEAKER = re.compile(r"(?:(?:bwrap|boxlite|Error|error|RuntimeError): )*")
 # What says what was refused. The rest of an audit line tells one occurrence from another.
 REFUSED = (
     *("apparmor", "operation", "class", "profile", "capability", "capname", "requested", "target", "info"),
@@ -109,7 +106,7 @@ class Verdict:
 
     @property
     def cells(self) -> list[FinishedCell]:
-        """The cells that failed or passed, each once."""
+        """The cells of its questions, each once."""
         cells = [answered.cell for answered in self.answered if answered.cell]
         return list({cell.result.folder: cell for cell in cells}.values())
 
@@ -144,7 +141,7 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
     result, why = _judge(plan, question, ran, compared)
     if question.program not in ("", *OWN):
         why += f"; it was met by {question.program} in the report, and by boxlite here"
-    theirs = next((p.version for p in plan.report.of(Program) if p.name == BUBBLEWRAP), None)
+    theirs = next((one.version for one in plan.report.of(Program) if one.name == "bubblewrap"), None)
     here = ran.facts.bubblewrap.version if ran.facts and ran.facts.bubblewrap else None
     if result is Result.NOT_REPRODUCED and theirs and here and theirs != here:
         why += (
@@ -161,11 +158,11 @@ def _judge(plan: Plan, question: Question, ran: CellResult, compared: Sequence[C
     looked_for = [pair for pair in compared if not pair.untested]
     has_same_words = any(pair.proof for pair in looked_for)
     if cause is None:
+        tests = {test.name for test in plan.report.of(NamedTest) if test.known}
         if has_same_words:
             return Result.REPRODUCED, f"the same words; {shows}"
         if looked_for:
             return Result.NOT_REPRODUCED, f"it fails, but not with the report's words; {shows}"
-        tests = {test.name for test in plan.report.of(NamedTest) if test.known}
         if tests and tests <= {test.name for test in ran.tests if test.outcome.is_failure}:
             return Result.REPRODUCED, f"the report quotes no words, and the tests that it names fail; {shows}"
         return Result.NOT_REPRODUCED, f"it fails, but the report quotes no words to compare; {shows}"
@@ -221,6 +218,7 @@ def _compare(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Com
     commands = [command.quote.number for command in report.of(Command)]
     is_ubuntu = plan.guest is not None and variants.distribution(plan.guest) == "ubuntu"
     lines = list(_evidence(cell))
+    logs = [cell.path(name) for name in (KERNEL_FILE, AUDIT_FILE)]
     for statement in (own or of_none)[:MOST]:
         if isinstance(statement, Words):
             text = essence(statement.text)
@@ -228,18 +226,17 @@ def _compare(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Com
             is_printed = any(0 < statement.quote.number - number <= NEAR for number in commands)
             untested = NOT_PRINTED if is_printed else ""
         else:
-            logs = [cell.path(name) for name in (KERNEL_FILE, AUDIT_FILE)]
-            refusal = {key: statement.fields[key] for key in REFUSED if key in statement.fields}
-            same = (line for line in lines if line.file in logs and _is_same(refusal, line.text))
+            # Whichever program met it, it is the same refusal.
+            refusal = {key: statement.fields[key] for key in REFUSED if key in statement.fields}.items()
+            same = (
+                line
+                for line in lines
+                if line.file in logs and refusal and any(refusal <= f.items() for f in parse_audit(line.text))
+            )
             is_of_ubuntu = statement.fields.get("apparmor") == "AUDIT" and not is_ubuntu
             untested = "only Ubuntu's kernel writes such a line" if is_of_ubuntu else ""
         proof = next(same, None)
         yield Compared(statement, proof, "" if proof else untested)
-
-
-def _is_same(refusal: Mapping[str, str], line: str) -> bool:
-    """Whether a line of a log is of the same refusal, whichever program met it."""
-    return bool(refusal) and any(refusal.items() <= fields.items() for fields in parse_audit(line))
 
 
 def _evidence(cell: FinishedCell) -> Iterator[Proof]:
@@ -248,8 +245,8 @@ def _evidence(cell: FinishedCell) -> Iterator[Proof]:
     for file in files[:MOST_FILES]:
         with file.open(errors="replace") as stream:
             text = stream.read(LARGEST)
+        name = cell.path(str(file.relative_to(cell.folder)))
         for number, line in enumerate(text.splitlines(), start=1):
-            name = cell.path(str(file.relative_to(cell.folder)))
             yield Proof(name, number, spaced(line[:LONGEST]))
 
 
@@ -259,9 +256,7 @@ def essence(text: str) -> str:
     It is the first sentence, without the name of the program before it: what follows is a hint, which each
     distribution words in its own way.
     """
-    message = spaced(text)
-    while begins := SPEAKER.match(message):
-        message = message[begins.end() :]
+    message = SPEAKER.sub("", spaced(text), count=1)
     first, dot, _ = message.partition(". ")
     return first if dot and len(first) >= SHORTEST else message.removesuffix(".")
 
