@@ -23,7 +23,6 @@ from lab.catalog import (
     Guest,
     Pin,
     SignatureForm,
-    SignedChecksums,
     UnsignedChecksums,
     key_file,
     load_pins,
@@ -102,22 +101,18 @@ def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> PublishedDisk:
     if image.checksums is None:
         algorithm, _, pinned = str(image.digest).partition(":")
         return PublishedDisk(image.address, algorithm, pinned)
-    address = str(image.checksums_address)
+    address, checksums = str(image.checksums_address), image.checksums
     try:
-        text = _signed_text(address, image.checksums, say)
+        say("fetching checksums")
+        listed = download.read(address, say)
+        detached = download.read(f"{address}.gpg", say) if checksums.form is SignatureForm.DETACHED else None
+        text = verify_signature(listed, detached, key_file(checksums.key), download.short(address))
     except NotPublished:
         if image.archived is None:
             raise
         return resolve_disk(guest, image.archived, say)
     disk_name = image.address.rpartition("/")[2]
     return PublishedDisk(image.address, "sha256", find_digest(text, disk_name, address))
-
-
-def _signed_text(url: str, checksums: SignedChecksums, say: Say) -> str:
-    say("fetching checksums")
-    text = download.read(url, say)
-    detached = download.read(f"{url}.gpg", say) if checksums.form is SignatureForm.DETACHED else None
-    return verify_signature(text, detached, key_file(checksums.key), download.short(url))
 
 
 def find_digest(text: str, name: str, url: str, algorithm: str = "sha256") -> str:
@@ -185,16 +180,12 @@ def verify_signature(text: bytes, signature: bytes | None, key: Path, name: str)
             (home / "signature").write_bytes(signature)
             command += [home / "signature", signed]
             plain = signed
-        _judge(command, key, name)
-        return plain.read_bytes().decode(errors="replace")
-
-
-def _judge(command: process.Command, key: Path, name: str) -> None:
-    try:
-        printed = process.run(command, timeout=GPGV_SECONDS)
-        failure = None
-    except process.CommandFailed as error:
-        printed, failure = error.output, error
+        failure: process.CommandFailed | None = None
+        try:
+            printed = process.run(command, timeout=GPGV_SECONDS)
+        except process.CommandFailed as error:
+            printed, failure = error.output, error
+        verified = plain.read_bytes() if plain.exists() else b""
     lines = [line.removeprefix(STATUS) for line in printed.splitlines() if line.startswith(STATUS)]
     codes = {line.split()[0] for line in lines if line}
     if failure is not None and not codes:
@@ -203,7 +194,7 @@ def _judge(command: process.Command, key: Path, name: str) -> None:
         ) from failure
     reason = next((why for code, why in REFUSED.items() if code in codes), None)
     if reason is None and failure is None and {"GOODSIG", "VALIDSIG"} <= codes:
-        return
+        return verified.decode(errors="replace")
     raise ImageNotAvailable(
         f"the signature of {name} is not valid: {reason or 'gpgv refused it'}",
         hint=f"the expected key is {key}; gpgv printed:\n{printed.rstrip()}",

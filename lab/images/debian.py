@@ -3,7 +3,6 @@
 import os
 import shlex
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,8 +62,8 @@ def inputs(image: DebianImage) -> bytes:
     return words.encode() + b"".join(map(Path.read_bytes, files))
 
 
-def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout: float) -> float:
-    """Build the image's files in `out` and return the seconds that it took. Raises ImageNotAvailable, LabError.
+def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout: float) -> None:
+    """Build the image's files in `out`. Raises ImageNotAvailable, LabError.
 
     An ordinary user needs an entry in /etc/subuid and a host that allows user namespaces. SELinux guests need
     root, because the kernel lets only root set the attribute `security.selinux`.
@@ -74,7 +73,6 @@ def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout:
             f"only root can set SELinux labels on files, so this user cannot build {image.suite} with SELinux",
             hint="run the lab as root for this guest, or leave this guest out",
         )
-    started = time.monotonic()
     try:
         with _workspace(out) as workspace:
             process.run(
@@ -94,7 +92,6 @@ def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout:
                 shutil.copyfile(workspace / MADE / name, out / name, follow_symlinks=False)
     except process.CommandFailed as error:
         raise _explain(image, error) from error
-    return time.monotonic() - started
 
 
 def remove_workspace(folder: Path) -> None:

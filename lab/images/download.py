@@ -140,8 +140,16 @@ def _resume(client: httpx.Client, url: str, file: Path, say: Say) -> None:
         length = response.headers.get("Content-Length", "")
         missing = int(length) if length.isdecimal() else None
         check_room(file.parent, missing or 0, "the download")
+        start, told, arrived = time.monotonic(), -SAY_SECONDS, 0
         try:
-            _write(response, file, have, missing, say)
+            with file.open("ab" if have else "wb") as stream:
+                for chunk in response.iter_raw():
+                    stream.write(chunk)
+                    arrived += len(chunk)
+                    seconds = time.monotonic() - start
+                    if seconds - told >= SAY_SECONDS:
+                        told = seconds
+                        say(Step(progress(have, arrived, missing, seconds), Activity.IMAGE, name="downloading"))
         except OSError as error:
             # The partial file cannot be completed and fills up the disk.
             file.unlink(missing_ok=True)
@@ -149,20 +157,6 @@ def _resume(client: httpx.Client, url: str, file: Path, say: Say) -> None:
                 f"downloading {url} failed and the partial file was deleted: {error.strerror}: {file.parent}",
                 hint="free some disk space and run the same command again",
             ) from error
-
-
-def _write(response: httpx.Response, file: Path, have: int, missing: int | None, say: Say) -> None:
-    """Append the body to the `have` bytes of the file that are kept, and tell the progress now and then."""
-    start, told, arrived = time.monotonic(), -SAY_SECONDS, 0
-    with file.open("ab" if have else "wb") as stream:
-        for chunk in response.iter_raw():
-            stream.write(chunk)
-            arrived += len(chunk)
-            seconds = time.monotonic() - start
-            if seconds - told >= SAY_SECONDS:
-                told = seconds
-                text = progress(have, arrived, missing, seconds)
-                say(Step(text, Activity.IMAGE, name="downloading"))
 
 
 def progress(had: int, arrived: int, missing: int | None, seconds: float) -> str:

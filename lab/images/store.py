@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from lab.base import process
 from lab.base.activity import Say
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
-from lab.base.files import bounded, digest, plain, put_in_place, seal, sha256, write_atomically
+from lab.base.files import bounded, digest, plain, put_in_place, seal, sha256
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
@@ -221,8 +221,8 @@ def _build(paths: Paths, guest: Guest, say: Say) -> BaseImage:
             return built
         download.check_room(paths.images, BUILD_FREE_BYTES, f"building {guest.name}")
 
-        def fill(partial: Path) -> float:
-            return debian.build(image, partial, say, timeout=BUILD_SECONDS)
+        def fill(partial: Path) -> None:
+            debian.build(image, partial, say, timeout=BUILD_SECONDS)
 
         return place(folder, guest.name, inputs, f"built from Debian {image.suite}", fill)
 
@@ -236,11 +236,11 @@ def update(paths: Paths, guest: Guest, say: Say) -> BaseImage:
     published = cloud.resolve_disk(guest, image, say)
     lock = paths.make(paths.downloads) / f"{published.name}.lock"
     with locked(lock, DOWNLOAD_SECONDS, "this image to be downloaded", say):
-        # Manifests have the SHA-256. If the distribution has another one, it is part of the definition.
-        by_sha256 = published.algorithm == "sha256"
-        stored = _own_disk(paths, guest, published.digest) if by_sha256 else find(paths, guest)
-        if stored:
-            return _choose(paths, guest, stored)
+        stored = find(paths, guest)
+        # Manifests have the SHA-256. If the distribution has another digest, it is part of the definition.
+        if stored and (published.algorithm != "sha256" or published.digest == stored.manifest.disk_sha256):
+            check(stored)
+            return stored
         file = cloud.fetch(published, paths.downloads, say)
         return _store_disk(paths, guest, file, published.url, started, say)
 
@@ -275,36 +275,20 @@ def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
 
 
 def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: float, say: Say) -> BaseImage:
-    """Move a verified disk into the store as the guest's image, unless it is there."""
+    """Move a verified disk into the store as the guest's image, unless it is that already."""
     digest_of_disk, inputs = sha256(file), inputs_digest(guest)
     folder = paths.make(paths.images) / f"{guest.name}-{digest_of_disk[:16]}"
 
-    def fill(partial: Path) -> float:
+    def fill(partial: Path) -> None:
         file.rename(partial / DISK)
-        return time.monotonic() - started
 
     with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "this image to be stored", say):
-        if stored := _own_disk(paths, guest, digest_of_disk):
-            return _choose(paths, guest, stored)
-        image = place(folder, guest.name, inputs, source, fill)
+        used = find(paths, guest)
+        if used and used.manifest.disk_sha256 == digest_of_disk:
+            check(used)
+            return used
+        image = place(folder, guest.name, inputs, source, fill, started=started)
     return replace(image, firmware=cloud_image(guest).firmware)
-
-
-def _own_disk(paths: Paths, guest: Guest, digest: str) -> BaseImage | None:
-    """The guest's image with this disk, if this host downloaded or imported it before."""
-    own = (image for image in images(paths) if image.manifest.guest == guest.name and not _is_received(image))
-    return next((image for image in own if image.manifest.disk_sha256 == digest), None)
-
-
-def _choose(paths: Paths, guest: Guest, stored: BaseImage) -> BaseImage:
-    """Let the guest use this image of its from now on, as its definition is today. Raises ImageNotAvailable."""
-    check(stored)
-    used = find(paths, guest)
-    if used and used.folder == stored.folder:
-        return used
-    manifest = stored.manifest.model_copy(update={"inputs": inputs_digest(guest), "built": _now()})
-    write_atomically(stored.folder / MANIFEST, _text(manifest), mode=0o444)
-    return replace(stored, manifest=manifest, firmware=cloud_image(guest).firmware)
 
 
 def cloud_image(guest: Guest) -> CloudImage:
@@ -318,10 +302,12 @@ def cloud_image(guest: Guest) -> CloudImage:
 
 def to_pull(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
     """Return these guests, or all with a cloud image. Raises UsageError for one whose image is built."""
+    if not names:
+        return [guest for guest in catalog.guests.values() if isinstance(guest.image, CloudImage)]
     guests = [catalog.guest(name) for name in names]
     for guest in guests:
         cloud_image(guest)
-    return guests or [guest for guest in catalog.guests.values() if isinstance(guest.image, CloudImage)]
+    return guests
 
 
 def to_build(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
@@ -336,19 +322,28 @@ def to_build(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
 
 
 def place(
-    folder: Path, guest: str, inputs: str, source: str, fill: Callable[[Path], float], *, base: str = ""
+    folder: Path,
+    guest: str,
+    inputs: str,
+    source: str,
+    fill: Callable[[Path], object],
+    *,
+    base: str = "",
+    started: float | None = None,
 ) -> BaseImage:
     """Fill a temporary folder beside the images, then rename it, so that only a finished image has its name.
 
-    `fill` writes the files into a folder and returns the seconds that it took; `inputs` is the digest of
-    everything that determines their content, `base` the digest of the disk that it was prepared from.
-    Raises what `fill` raises, and LabError; nothing is stored then.
+    `fill` writes the files into a folder; `inputs` is the digest of everything that determines their content,
+    `base` the digest of the disk that it was prepared from. `started` is the monotonic time at which the work
+    began, if that was earlier. Raises what `fill` raises, and LabError; nothing is stored then.
     """
+    started = time.monotonic() if started is None else started
     partial = folder.with_name(f".partial-{folder.name}")
     debian.remove_workspace(partial)
     partial.mkdir()
     try:
-        seconds = fill(partial)
+        fill(partial)
+        seconds = time.monotonic() - started
         files = {}
         for file in partial.iterdir():
             status = file.stat()
@@ -359,13 +354,13 @@ def place(
             guest=guest,
             inputs=inputs,
             disk_sha256=files[DISK].sha256,
-            built=_now(),
+            built=datetime.now(UTC).isoformat(),
             seconds=round(seconds, 1),
             source=source,
             files=files,
             base=base,
         )
-        (partial / MANIFEST).write_text(_text(manifest))
+        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
         seal(partial)
         # A folder of that name without a manifest, or with a damaged one, is not an image.
         debian.remove_workspace(folder)
@@ -381,14 +376,6 @@ def place(
             hint="free some disk space and run the same command again",
         ) from error
     return BaseImage(folder, manifest)
-
-
-def _text(manifest: Manifest) -> str:
-    return manifest.model_dump_json(indent=2) + "\n"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
 
 
 # -- from another host
@@ -407,8 +394,7 @@ def receive(paths: Paths, sent: Manifest, bring: Bring, say: Say, *, origin: str
             check(image)
             return image
 
-        def fill(partial: Path) -> float:
-            started = time.monotonic()
+        def fill(partial: Path) -> None:
             for file, expected in sent.files.items():
                 bring(file, partial / file)
                 if (actual := sha256(partial / file)) != expected.sha256:
@@ -416,7 +402,6 @@ def receive(paths: Paths, sent: Manifest, bring: Bring, say: Say, *, origin: str
                         f"{file} of {sent.guest} arrived damaged: its sha256 is {actual[:12]}, "
                         f"not {expected.sha256[:12]}"
                     )
-            return time.monotonic() - started
 
         made = bounded(plain(sent.source), 400).partition("; from ")[0]
         source = f"{made}; from {origin}".removeprefix("; ")

@@ -78,7 +78,7 @@ def test_a_build_says_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     out = tmp_path / "out"
     out.mkdir()
     said: list[str] = []
-    assert debian.build(image_of("debian-13"), out, said.append, timeout=60) >= 0
+    debian.build(image_of("debian-13"), out, said.append, timeout=60)
     assert said == ["fetching package lists", "downloading packages", "making the disk"]
     assert {file.name for file in out.iterdir()} == set(debian.FILES)
     assert (out / "vmlinuz").read_text() == "vmlinuz of 6G\n"
