@@ -234,17 +234,6 @@ change_rule() {
 }
 [ -z "$rule" ] || change_rule "$change" "$rule"
 
-# At a terminal, `doctor` offers the rule that is missing: where something is broken, a machine is started once more.
-if [ "${1-}" = doctor ] && [ -z "$dry$rule" ] && [ -t 0 ]; then
-    status=0
-    .venv/bin/lab "$@" || status=$?
-    [ "$status" = 0 ] || rule=$(.venv/bin/python -m lab.machine.proof)
-    [ -n "$rule" ] || exit "$status"
-    printf 'Add the rule %s, which --forbid=%s removes again? [y/N] ' "$rule" "$rule" >&2
-    read -r answer
-    case $answer in y | Y | yes) change_rule add "$rule" ;; *) exit "$status" ;; esac
-fi
-
 if [ -n "$dry" ]; then
     look_up 'qemu.*' && qemu=$found
     look_up firmware

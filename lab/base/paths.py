@@ -70,10 +70,6 @@ class Paths:
         return self.state / "lanes"
 
     @property
-    def ports(self) -> Path:
-        return self.state / "ports"
-
-    @property
     def runs(self) -> Path:
         return self.state / "runs"
 

@@ -62,8 +62,7 @@ class Lab:
         from lab.lane import upkeep
         from lab.machine import leftovers
 
-        lanes = leftovers.reap(self.paths).lanes
-        return Swept(lanes, *upkeep.sweep(self.paths))
+        return Swept(leftovers.reap(self.paths), *upkeep.sweep(self.paths))
 
 
 def show_result(run: "RunResult", folder: Path) -> None:

@@ -276,9 +276,7 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
         guest=guest,
         image=image,
         acceleration=how,
-        uri=preparation.uri,
         network=Network.OPEN,
-        nameservers=seed.host_nameservers(),
     ) as made:
         preparation.on_lane(made)
         try:

@@ -73,7 +73,6 @@ def open_running_lane(
     machine: Machine,
     image: BaseImage,
     acceleration: Acceleration,
-    uri: str,
     say: Say,
 ) -> Iterator["RunningLane"]:
     """A lane for cells of this machine, not started yet; nothing of it is left after the block."""
@@ -83,7 +82,6 @@ def open_running_lane(
         guest=machine.guest,
         image=image,
         acceleration=acceleration,
-        uri=uri,
         arguments=machine.arguments,
     ) as made:
         states = states_of(connection, work, machine, image, acceleration)
@@ -232,7 +230,7 @@ class RunningLane:
                 return  # The checkpoint of the deployed build will say why.
             # QEMU writes nothing to the overlay meanwhile, and has written all that it kept in memory.
             with lane.standing_still():
-                self.states.keep_copy(lane.overlay, known)
+                self.states.keep(lane.overlay, known)
             # A checkpoint of this lane needs the room.
             snapshot.drop()
             # The one that the guest knows is in the store.

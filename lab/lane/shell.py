@@ -182,7 +182,7 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
             sysctls=cell.variant.sysctls,
         )
         open_lane = partial(
-            open_running_lane, connection, machine=cell.machine, image=image, acceleration=how, uri=uri, say=say
+            open_running_lane, connection, machine=cell.machine, image=image, acceleration=how, say=say
         )
         states = states_of(connection, work, cell.machine, image, how)
         if states and states.wanted(work.deployment):

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lab.catalog import Catalog
 from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
-from lab.machine import states, throwaway
+from lab.machine import leftovers, states
 from lab.record import RESULTS_FILE
 from lab.record.decided import DECIDED_FILE
 
@@ -44,15 +45,11 @@ def users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
 
 def size(path: Path) -> int:
     """The disk space a file or a folder takes, in bytes."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(map(_blocks, files))
-
-
-def _blocks(file: Path) -> int:
-    try:
-        return file.lstat().st_blocks * 512
-    except FileNotFoundError:  # A lab that is at work in the folder removed it meanwhile.
-        return 0
+    total = 0
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        with suppress(FileNotFoundError):  # A lab that is at work in the folder removed it meanwhile.
+            total += file.lstat().st_blocks * 512
+    return total
 
 
 def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
@@ -87,8 +84,7 @@ def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused]:
     Returns what was removed. Only runs in the lab's own folder count. Raises LabError while a lab runs guests,
     because they use images.
     """
-    alive = sorted(folder.name for folder in paths.lanes.glob("lab-*"))
-    if alive:
+    if alive := leftovers.lanes(paths):
         raise LabError(
             f"guests are running: {', '.join(alive)}",
             hint="prune when they are done; lab attach --list names those that are kept",
@@ -123,7 +119,6 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
     for parent in (debian.IN_MEMORY, debian.ON_DISK):
         yield from scratch.abandoned(parent, debian.WORKSPACE)
-    yield from scratch.abandoned(paths.state, throwaway.FOLDER)
     yield from scratch.abandoned(paths.states, states.PARTIAL)
     yield from _partial(checkout.store(paths))
     yield from _partial(paths.images)

@@ -81,10 +81,6 @@ class Acceleration:
         return count if self.kvm else 1
 
 
-class NoMachine(LabError):
-    """libvirt starts no machine on this host, so nothing is known of KVM; no verdict is kept."""
-
-
 class KvmFails(LabError):
     """A guest's kernel does not run under KVM; the message is a clause that says why."""
 
@@ -107,21 +103,13 @@ def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage, say: 
 
     The kernel of any guest will do. The clock of emulated guests is found out each time. While another lab or
     thread tries KVM, `say` may raise to end the wait. Raises LabError if the image's disk cannot be booted at
-    all, and NoMachine.
+    all, and libvirtError if libvirt starts no machine.
     """
     how = cached(connection, paths)
     if how is None:
         paths.make(paths.cache)
         with locked(paths.acceleration.with_suffix(".lock"), LOCK_SECONDS, "KVM to be tried", say):
-            how = cached(connection, paths)
-            if how is None:
-                how = _find_out(connection, paths, image)
-                _write(
-                    paths,
-                    Verdict(
-                        key=_key(connection), kvm=how.kvm, reason=how.reason, kernel_seconds=how.kernel_seconds
-                    ),
-                )
+            how = cached(connection, paths) or _find_out(connection, paths, image)
     return how if how.kvm else replace(how, clock=clock.of_emulated(connection, paths))
 
 
@@ -158,71 +146,66 @@ def _write(paths: Paths, verdict: Verdict) -> None:
 
 
 def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
-    """Raises NoLibvirt, LeftBehind, NoMachine."""
+    """Try KVM where it can be tried, and keep the verdict. Raises NoLibvirt, LeftBehind.
+
+    If libvirt refuses the machine, nothing is kept: it may refuse every machine, as where SELinux denies it the
+    folder of the consoles.
+    """
+    seconds: float | None = None
     if not KVM_DEVICE.exists():
-        return Acceleration(False, "/dev/kvm does not exist")
-    if not _may_open():
-        return Acceleration(False, "/dev/kvm may not be opened by this user (join the group kvm)")
-    if not _nested():
-        return Acceleration(
-            False,
+        problem = "/dev/kvm does not exist"
+    elif not _may_open():
+        problem = "/dev/kvm may not be opened by this user (join the group kvm)"
+    elif not _nested():
+        problem = (
             "KVM works, but without nested virtualization, so boxlite would find no /dev/kvm in a guest "
-            "(load kvm_intel or kvm_amd with nested=1)",
+            "(load kvm_intel or kvm_amd with nested=1)"
         )
-    try:
-        seconds = boot_under_kvm(connection, paths, image)
-    except KvmFails as error:
-        return Acceleration(False, f"/dev/kvm opens, but under it {error}")
-    return Acceleration(True, "a guest kernel ran under KVM", seconds)
+    else:
+        problem = ""
+        try:
+            seconds = boot_under_kvm(connection, paths, image)
+        except KvmFails as error:
+            problem = f"/dev/kvm opens, but under it {error}"
+        except libvirt.libvirtError as error:
+            if not connection.isAlive():
+                raise NoLibvirt(f"libvirt went away while KVM was tried: {error}") from error
+            return Acceleration(False, f"/dev/kvm opens, but under it QEMU fails: {str(error).splitlines()[0]}")
+    how = Acceleration(not problem, problem or "a guest kernel ran under KVM", seconds)
+    _write(paths, Verdict(key=_key(connection), kvm=how.kvm, reason=how.reason, kernel_seconds=seconds))
+    return how
 
 
 def boot_under_kvm(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> float | None:
     """Boot the image's kernel until it starts user space; nothing of it is left.
 
-    Returns how long that took on the kernel's own clock, if it says so. Raises KvmFails, NoMachine, NoLibvirt,
-    LeftBehind.
+    Returns how long that took on the kernel's own clock, if it says so. Raises KvmFails, LeftBehind, and
+    libvirtError if the machine is refused or the daemon goes away.
     """
     boot = domain.boot_of(connection, image)
     own_disk = None if isinstance(boot, KernelBoot) else image
     if isinstance(boot, KernelBoot):
         boot = replace(boot, arguments="console=ttyS0 panic=-1 break=top")
-    try:
-        with throwaway.machine(connection, paths, boot=boot, kvm=True, image=own_disk) as started:
+    with throwaway.machine(connection, paths, boot=boot, kvm=True, image=own_disk) as (started, console_file):
 
-            def user_space() -> str | None:
-                text = console.read(started.console)
-                if console.KERNEL_RAN in text:
-                    return text
-                try:
-                    is_running = started.domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
-                except libvirt.libvirtError as error:
-                    _check_daemon(connection, error)
-                    is_running = False
-                if not is_running:
-                    raise KvmFails("a guest kernel dies")
-                return None
+        def user_space() -> str | None:
+            text = console.read(console_file)
+            if console.KERNEL_RAN in text:
+                return text
+            try:
+                is_running = started.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+            except libvirt.libvirtError:
+                if not connection.isAlive():
+                    raise
+                is_running = False
+            if not is_running:
+                raise KvmFails("a guest kernel dies")
+            return None
 
+        try:
             return console.kernel_seconds(wait_for(user_space, Deadline(TRY_SECONDS, "a guest kernel")))
-    except DeadlineExpired as error:
-        raise KvmFails(f"a guest kernel did not start within {TRY_SECONDS:.0f} s") from error
-    except libvirt.libvirtError as error:
-        _check_daemon(connection, error)
-        problem = f"QEMU fails: {str(error).splitlines()[0]}"
-    try:
-        with throwaway.machine(connection, paths):
-            raise KvmFails(problem)
-    except libvirt.libvirtError as error:
-        _check_daemon(connection, error)
-        raise NoMachine(
-            f"KVM could not be tried, because libvirt starts no machine, emulated or not: {problem}",
-            hint="lab doctor shows what denies it",
-        ) from error
-
-
-def _check_daemon(connection: libvirt.virConnect, error: libvirt.libvirtError) -> None:
-    """Raise NoLibvirt if the daemon went away: that says nothing of KVM, and no verdict is kept."""
-    if not connection.isAlive():
-        raise NoLibvirt(f"libvirt went away while KVM was tried: {error}") from error
+        except DeadlineExpired as error:
+            raise KvmFails(f"a guest kernel did not start within {TRY_SECONDS:.0f} s") from error
 
 
 def _key(connection: libvirt.virConnect) -> str:

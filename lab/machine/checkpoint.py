@@ -11,7 +11,7 @@ import libvirt
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, wait_for
 from lab.machine.lane import Lane
-from lab.machine.watch import ANSWER_SECONDS
+from lab.machine.qemu import ANSWER_SECONDS
 
 SAVE, LOAD, DELETE = "snapshot-save", "snapshot-load", "snapshot-delete"
 # Saving takes 8 s and loading 0.5 s here under emulation; a slow disk may need much longer. These suffice for

@@ -54,7 +54,7 @@ def of_emulated(connection: libvirt.virConnect, paths: Paths) -> Clock:
     """The clock of emulated guests on this host: the slower one if QEMU can load what makes it.
 
     Found out once in the life of a process, by what the QEMU of a machine that stands still has loaded. Raises
-    libvirtError.
+    libvirtError if libvirt starts no machine.
     """
     file = library()
     if file is None:
@@ -70,8 +70,9 @@ def of_emulated(connection: libvirt.virConnect, paths: Paths) -> Clock:
     uri = connection.getURI()
     with _lock:
         if uri not in _known:
-            with throwaway.machine(connection, paths, environment=variables) as started:
-                is_loaded = any(_has_loaded(file, process.pid) for process in qemu.processes_of(started.name))
+            with throwaway.machine(connection, paths, environment=variables) as (_, console):
+                processes = qemu.processes_of(console.parent.name)
+                is_loaded = any(_has_loaded(file, process.pid) for process in processes)
             why_not = f"libvirt starts QEMU without {file}: something on this host confines it"
             _known[uri] = Clock(RATE, variables) if is_loaded else Clock(reason=why_not)
         return _known[uri]

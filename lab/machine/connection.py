@@ -19,7 +19,7 @@ SESSION_SECONDS = 20.0
 RETRY_SECONDS = 0.5
 # A daemon answers within milliseconds. One that is silent for so long stands still, and libvirt waits for it
 # without a limit.
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS, ANSWER = 30.0, "libvirt's answer"
 # How long a run waits for a daemon that was there when it began: an upgrade restarts it.
 RESTART_SECONDS = 120.0
 # libvirt is asked whenever it was silent for so many seconds. If it is silent so many times in a row, the
@@ -50,14 +50,14 @@ def connect(
     # The binding prints every error to standard error, in addition to raising it.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     retrying = Retrying(
-        retry=retry_if_exception(_may_come_back),
+        retry=retry_if_exception(lambda error: isinstance(error, DeadlineExpired) or _has_no_socket(error)),
         stop=stop_after_delay(max(seconds, SESSION_SECONDS if _is_session(uri) else 0.0)),
         wait=wait_fixed(RETRY_SECONDS),
         before_sleep=lambda _: waiting(),
         reraise=True,
     )
     try:
-        return retrying(_open, uri)
+        return retrying(lambda: call_within(lambda: libvirt.open(uri), Deadline(ANSWER_SECONDS, ANSWER)))
     except DeadlineExpired as error:
         raise _stands_still(uri, f"cannot connect to {uri}: {error}") from error
     except libvirt.libvirtError as error:
@@ -67,14 +67,10 @@ def connect(
         raise NoLibvirt(f"cannot connect to {uri}: {error}", hint=hint) from error
 
 
-def _open(uri: str) -> libvirt.virConnect:
-    return call_within(lambda: libvirt.open(uri), Deadline(ANSWER_SECONDS, "libvirt's answer"))
-
-
 def ask[T](uri: str, question: Callable[[], T]) -> T:
     """Return what libvirt answers on a connection to this URI. Raises NoLibvirt if its daemon stands still."""
     try:
-        return call_within(question, Deadline(ANSWER_SECONDS, "libvirt's answer"))
+        return call_within(question, Deadline(ANSWER_SECONDS, ANSWER))
     except DeadlineExpired as error:
         raise _stands_still(uri, f"{uri}: {error}") from error
 
@@ -86,10 +82,6 @@ def _stands_still(uri: str, what: str) -> NoLibvirt:
 
 def _is_session(uri: str) -> bool:
     return uri.endswith("///session")
-
-
-def _may_come_back(error: BaseException) -> bool:
-    return isinstance(error, DeadlineExpired) or _has_no_socket(error)
 
 
 def _has_no_socket(error: BaseException) -> bool:

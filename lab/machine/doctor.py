@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -19,13 +19,11 @@ from lab.builds import rootfs, sandbox
 from lab.catalog import CloudImage, DebianImage, Firmware, Guest
 from lab.images import debian, store
 from lab.machine import acceleration, clock, domain, proof
-from lab.machine.acceleration import NoMachine
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
-from lab.machine.connection import NoLibvirt, connection, version
+from lab.machine.connection import connection, version
 
 SETUP = "./setup.sh doctor installs it"
 SSH = f"lab shell, lab exec and lab attach need it: {SETUP}"
-NO_MACHINE = "see the line `machine`"
 # Not on every user's PATH.
 ADMINISTRATION = "/usr/sbin:/sbin"
 FREE_GIB = 8.0
@@ -144,10 +142,8 @@ def _program(program: str, argument: str) -> Ask:
     """Ask a program for its version."""
 
     def ask(_examination: Examination) -> str:
-        path = _find(program)
+        path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:{ADMINISTRATION}")
         if path is None:
-            if there := _find(program, os.F_OK):
-                raise LabError(f"{there} may not be executed", hint=f"make it executable: chmod a+x {there}")
             raise LabError(f"{program} is not installed")
         try:
             printed = process.run([path, argument], timeout=ANSWER_SECONDS)
@@ -159,10 +155,6 @@ def _program(program: str, argument: str) -> Ask:
         return f"{match.group(0)} ({path})" if match else path
 
     return ask
-
-
-def _find(program: str, mode: int = os.F_OK | os.X_OK) -> str | None:
-    return shutil.which(program, mode, f"{os.environ.get('PATH', '')}:{ADMINISTRATION}")
 
 
 def _libvirt(examination: Examination) -> str:
@@ -180,10 +172,7 @@ def _acceleration(examination: Examination) -> str:
         paths.acceleration.unlink(missing_ok=True)
     verdict = acceleration.cached(opened, paths)
     if verdict is None and (image := store.any_image(paths)):
-        try:
-            verdict = acceleration.decide(opened, paths, image, lambda text: None)
-        except NoMachine as error:
-            raise NotMet(State.UNKNOWN, str(error.args[0]), NO_MACHINE) from error
+        verdict = acceleration.decide(opened, paths, image, lambda text: None)
     if verdict is None:
         raise NotMet(
             State.UNKNOWN,
@@ -203,10 +192,7 @@ def _clock(examination: Examination) -> str:
         return "guests run under KVM and have this host's clock"
     if not opened.getURI().startswith("qemu"):
         raise NotMet(State.UNKNOWN, "only QEMU can be given another one", "")
-    try:
-        emulated = clock.of_emulated(opened, paths)
-    except libvirt.libvirtError as error:
-        raise NotMet(State.UNKNOWN, f"libvirt starts no machine: {error}", NO_MACHINE) from error
+    emulated = clock.of_emulated(opened, paths)
     if emulated.reason:
         raise NotMet(
             State.SLOW,
@@ -221,12 +207,7 @@ def _machine(examination: Examination) -> str:
     paths, opened = examination.paths, examination.libvirt
     if not opened.getURI().startswith("qemu"):
         raise NotMet(State.UNKNOWN, "only QEMU has one that can be tried")
-    try:
-        refusal = proof.prove(opened, paths)
-    except NoLibvirt:
-        raise
-    except LabError as error:
-        raise NotMet(State.UNKNOWN, str(error.args[0]), error.hint) from error
+    refusal = proof.prove(opened, paths)
     if refusal is not None:
         raise NotMet(State.BROKEN, refusal.reason, proof.mend(refusal, paths), refusal.denials)
     return "libvirt starts a machine, and QEMU opens its port on 127.0.0.1"
@@ -351,19 +332,18 @@ def examine(examination: Examination) -> Iterator[Line]:
 
 def line_of(requirement: Requirement, examination: Examination) -> Line:
     """Ask for one requirement, and judge the answer by the guests that are to be run."""
+    what, need = requirement.what, requirement.need
+    needed_by = None
+    if need is not everyone:
+        needed_by = [guest.name for guest in examination.catalog if need(examination.paths, guest)]
     try:
-        line = Line(requirement.what, State.OK, requirement.ask(examination))
+        return Line(what, State.OK, requirement.ask(examination), needed_by=needed_by)
     except libvirt.libvirtError as error:
-        line = Line(requirement.what, State.BROKEN, str(error), "see the log of libvirt's daemon")
+        return Line(what, State.UNKNOWN, f"libvirt starts no machine: {error}", "see the line `machine`")
     except LabError as error:
         mend = requirement.mend if error.hint is None else error.hint
-        line = Line(requirement.what, State.BROKEN, str(error.args[0]), mend)
-        if isinstance(error, NotMet):
-            line = replace(line, state=error.state, evidence=error.lines)
-    if requirement.need is everyone:
-        return line
-    needed_by = [guest.name for guest in examination.catalog if requirement.need(examination.paths, guest)]
-    is_unmet = line.state in (State.BROKEN, State.LIMITED)
-    if is_unmet and not any(guest.name in needed_by for guest in examination.guests):
-        return replace(line, state=State.NOT_NEEDED, needed_by=needed_by)
-    return replace(line, needed_by=needed_by)
+        state, lines = (error.state, error.lines) if isinstance(error, NotMet) else (State.BROKEN, ())
+        is_needed = needed_by is None or any(guest.name in needed_by for guest in examination.guests)
+        if not is_needed and state in (State.BROKEN, State.LIMITED):
+            state = State.NOT_NEEDED
+        return Line(what, state, str(error.args[0]), mend, needed_by, lines)

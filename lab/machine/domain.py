@@ -110,7 +110,6 @@ class DomainSpec:
     """
 
     name: str
-    lane: str
     kvm: bool
     memory_mib: int
     cpus: int
@@ -133,7 +132,7 @@ def to_xml(spec: DomainSpec) -> str:
     _text(domain, "name", spec.name)
     _text(domain, "uuid", spec.uuid)
     metadata = ET.SubElement(domain, "metadata")
-    ET.SubElement(metadata, f"{{{METADATA}}}lane", id=spec.lane)
+    ET.SubElement(metadata, f"{{{METADATA}}}lane", id=spec.name)
     _text(domain, "memory", str(spec.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(spec.cpus))
     _boot(domain, spec.boot)

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,12 +19,11 @@ from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
 from lab.catalog import Guest
 from lab.images import disk
 from lab.images.store import BaseImage
-from lab.machine import console, domain, leftovers, ports, qemu, seed
+from lab.machine import console, domain, leftovers, qemu, seed
 from lab.machine.acceleration import Acceleration
-from lab.machine.connection import default_uri
 from lab.machine.domain import Network
+from lab.machine.qemu import ANSWER_SECONDS, FAILED_WRITE, Watch
 from lab.machine.states import StoredState
-from lab.machine.watch import ANSWER_SECONDS, FAILED_WRITE, Watch
 
 # libvirt 11.3's words if an ordinary user's hard limit for core files is finite. libvirt raises QEMU's limit to
 # `max_core` of its configuration, by default unlimited; sudo and hardened hosts set the hard limit to 0.
@@ -91,7 +90,6 @@ class Lane:
     folder: Path
     port: int
     network: Network = Network.CLOSED
-    nameservers: Sequence[str] = ()
     arguments: str = ""
     endpoint: Endpoint = field(init=False)
     _watch: Watch | None = field(default=None, init=False)
@@ -162,7 +160,7 @@ class Lane:
             hostname=self.guest.name,
             client_key=client_key,
             host_key=host_key,
-            nameservers=self.nameservers,
+            nameserver=seed.NAMESERVER if self.network is Network.OPEN else "",
         )
         seed.write(self.folder / "seed.iso", files)
 
@@ -191,7 +189,6 @@ class Lane:
         arguments = f"{self.guest.kernel_arguments} {self.arguments}".strip()
         spec = domain.DomainSpec(
             name=self.name,
-            lane=self.name,
             uuid=self._uuid,
             kvm=self.acceleration.kvm,
             memory_mib=self.guest.memory_mib,
@@ -215,7 +212,8 @@ class Lane:
             message = f"libvirt could not start {self.name}: {error}"
             if CORE_LIMIT in str(error):
                 raise CoreLimited(message, hint=CORE_LIMIT_HINT) from error
-            raise BootFailed(message) from error
+            hint = "lab doctor shows what keeps libvirt from starting machines"
+            raise BootFailed(message, hint=hint) from error
         self._watch = Watch(self.connection, machine)
         self.check_wanted()
 
@@ -335,21 +333,16 @@ def open_lane(
     guest: Guest,
     image: BaseImage,
     acceleration: Acceleration,
-    uri: str | None = None,
     network: Network = Network.CLOSED,
-    nameservers: Sequence[str] = (),
     arguments: str = "",
 ) -> Iterator[Lane]:
     """A lane whose disk and seed are ready, not started yet; nothing of it is left afterwards.
 
     Its mark is written first: if this lab is killed, the next command removes what it left.
     """
-    uri = uri or default_uri()
-    with (
-        ports.reserved(paths.make(paths.ports)) as port,
-        leftovers.lane_folder(paths, guest=guest.name, uri=uri) as folder,
-    ):
-        lane = Lane(connection, guest, image, acceleration, folder, port, network, nameservers, arguments)
+    uri = connection.getURI()
+    with leftovers.lane_folder(paths, guest=guest.name, uri=uri) as (folder, port):
+        lane = Lane(connection, guest, image, acceleration, folder, port, network, arguments)
         try:
             lane.set_up_disk()
             yield lane

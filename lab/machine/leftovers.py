@@ -1,14 +1,13 @@
-"""What a dead lab left behind: found by the mark in each lane's folder, and removed.
+"""The folders of lanes, and what a dead lab left behind: found by the mark in such a folder, and removed.
 
 The mark is written before a domain exists, so that no domain is ever without one.
 """
 
-import os
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import libvirt
@@ -18,12 +17,15 @@ from pydantic import BaseModel
 from lab.base.errors import LabError
 from lab.base.files import is_locked
 from lab.base.paths import Paths
-from lab.machine import domain, ports, qemu
+from lab.machine import domain, qemu
 from lab.machine.connection import ask, connection
 
 MARK = "lane.json"
 LOCK = "lock"
 FOLDERS = "lab-*"
+# The ports of 127.0.0.1 that lead to guests, below the range from which Linux assigns ports by itself, which
+# begins at 32768.
+FIRST_PORT, LAST_PORT = 22100, 22999
 # What libvirt says of a machine that has ended.
 GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 
@@ -33,36 +35,29 @@ class LeftBehind(LabError):
 
 
 class Mark(BaseModel):
-    """What is needed to remove a lane: its name and its libvirt. `pid` is the lab that made it."""
+    """What is needed to remove a lane, and the port of 127.0.0.1 that no other lane gets meanwhile."""
 
-    lane: str
     uri: str
-    pid: int
-
-
-@dataclass(frozen=True)
-class Removed:
-    """What `reap` removed: lanes by name, and lock files of ports."""
-
-    lanes: list[str]
-    ports: list[Path]
+    port: int
 
 
 @contextmanager
-def lane_folder(paths: Paths, *, guest: str, uri: str) -> Iterator[Path]:
-    """A lane's folder with its mark, locked until the block ends or this process dies."""
-    name = f"lab-{guest}-{secrets.token_hex(3)}"
-    folder = paths.make(paths.lanes) / name
+def lane_folder(paths: Paths, *, guest: str, uri: str) -> Iterator[tuple[Path, int]]:
+    """A lane's folder with its mark, and the lane's port, until the block ends or this process dies.
+
+    The kernel drops the folder's lock with the process. Raises LabError if no port is left.
+    """
+    folder = paths.make(paths.lanes) / f"lab-{guest}-{secrets.token_hex(3)}"
     lock = FileLock(folder / LOCK, timeout=0)
-    with _gate(paths):
-        folder.mkdir()
-        # The QEMU user of qemu:///system must reach the overlay inside.
-        folder.chmod(0o711)
-        lock.acquire()
     try:
-        mark = Mark(lane=name, uri=uri, pid=os.getpid())
-        (folder / MARK).write_text(mark.model_dump_json() + "\n")
-        yield folder
+        with _gate(paths):
+            port = _free_port(paths)
+            folder.mkdir()
+            # The QEMU user of qemu:///system must reach the overlay inside.
+            folder.chmod(0o711)
+            lock.acquire()
+            (folder / MARK).write_text(Mark(uri=uri, port=port).model_dump_json() + "\n")
+        yield folder, port
     except LeftBehind:
         # The mark stays, and the next command removes the machine.
         lock.release()
@@ -74,18 +69,41 @@ def lane_folder(paths: Paths, *, guest: str, uri: str) -> Iterator[Path]:
                 lock.release()
 
 
+def _free_port(paths: Paths) -> int:
+    """A port that no lane has and that no program listens on.
+
+    The lanes of another user's labs are elsewhere, and nothing listens on a port until its machine starts. So
+    the search begins anywhere in the range: two such labs rarely choose the same port.
+    """
+    taken = {mark.port for folder in paths.lanes.glob(FOLDERS) if (mark := _read(folder))}
+    count = LAST_PORT - FIRST_PORT + 1
+    begin = secrets.randbelow(count)
+    for port in (FIRST_PORT + (begin + step) % count for step in range(count)):
+        if port in taken:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise LabError(
+        f"no free port on 127.0.0.1 from {FIRST_PORT} to {LAST_PORT}", hint="end other lanes: lab clean"
+    )
+
+
 def lanes(paths: Paths) -> list[str]:
     """The names of all lanes that have a folder; after `reap`, those of labs that are alive."""
     return sorted(folder.name for folder in paths.lanes.glob(FOLDERS))
 
 
-def reap(paths: Paths) -> Removed:
-    """Remove the machines, overlays and port locks of labs that died, and nothing else."""
+def reap(paths: Paths) -> list[str]:
+    """Remove the machines and the folders of labs that died, and nothing else. Returns the lanes' names.
+
+    Raises LeftBehind.
+    """
     if not paths.lanes.is_dir():
-        return Removed([], [])
+        return []
     with _gate(paths):
-        removed = [name for name in lanes(paths) if _reap_lane(paths.lanes / name)]
-    return Removed(removed, ports.remove_stale(paths.ports))
+        return [name for name in lanes(paths) if _reap_lane(paths.lanes / name)]
 
 
 def reap_unrecorded(uri: str) -> list[str]:

@@ -6,7 +6,6 @@ A distribution's disk has cloud-init read it, as a NoCloud seed. A guest that th
 Format: https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
 """
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -26,16 +25,14 @@ MAC = "52:54:00:1a:b0:01"
 ADDRESS = "10.0.2.15"
 PREFIX = 24
 GATEWAY = "10.0.2.2"
+# It asks the nameserver of the host, also one that listens on the loopback interface alone.
+NAMESERVER = "10.0.2.3"
 
 ADMIN_USER = "lab"
 SUITE_USER = "tester"
 
 # The templates that are not called as the files are.
 TEMPLATES = {"user-data": "user-data.yaml"}
-
-# Where the host lists its nameservers; the second file lists those that systemd-resolved asks:
-# https://www.freedesktop.org/software/systemd/man/latest/systemd-resolved.service.html#/etc/resolv.conf
-RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 
 
 @dataclass(frozen=True)
@@ -63,11 +60,11 @@ def render(
     hostname: str,
     client_key: KeyPair,
     host_key: KeyPair,
-    nameservers: Sequence[str] = (),
+    nameserver: str = "",
 ) -> dict[str, str]:
     """The seed's files, from the templates in `cloud-init/`.
 
-    Without `nameservers` the guest cannot resolve names; no cell needs to.
+    Without a `nameserver` the guest cannot resolve names; no cell needs to.
     """
     values: dict[str, Any] = {
         "instance": instance,
@@ -80,7 +77,7 @@ def render(
         "mac": MAC,
         "address": f"{ADDRESS}/{PREFIX}",
         "gateway": GATEWAY,
-        "nameservers": list(nameservers),
+        "nameserver": nameserver,
     }
     names = ("user-data", "meta-data", "network-config", "seed.sh")
     return {name: _render(TEMPLATES.get(name, name), values) for name in names}
@@ -89,23 +86,6 @@ def render(
 def packages(names: Sequence[str]) -> str:
     """Cloud-config that makes cloud-init install packages, with any distribution's package manager."""
     return _render("packages.yaml", {"packages": list(names)})
-
-
-def host_nameservers() -> list[str]:
-    """The host's nameservers that a guest can reach: IPv4 addresses other than loopback."""
-    for file in RESOLV_CONF:
-        words = (line.split() for line in file.read_text().splitlines()) if file.exists() else ()
-        addresses = [line[1] for line in words if line[:1] == ["nameserver"] and len(line) > 1]
-        if reachable := [name for name in addresses if _is_reachable(name)]:
-            return reachable
-    return []
-
-
-def _is_reachable(address: str) -> bool:
-    try:
-        return not ipaddress.IPv4Address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _render(template: str, values: Mapping[str, Any]) -> str:

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -35,8 +34,6 @@ from lab.machine.seed import KeyPair
 FREE_GIB = 5.0
 # Enough for such a state at 3 MiB/s.
 COPY_SECONDS = 120.0
-# For each guest: enough for a comparison of a few builds.
-DEPLOYED_STATES = 3
 
 # What a lab is storing.
 PARTIAL = ".partial-"
@@ -138,7 +135,6 @@ class States:
         acceleration: Acceleration,
         agent: str = "",
     ) -> None:
-        self._root = paths.states
         self._paths = paths
         self._guest = guest.name
         self._machine = f"{guest.name}-{_digest(connection, guest, image, acceleration, agent)}"
@@ -157,28 +153,23 @@ class States:
         return free >= FREE_GIB and self.find(deployment) is None
 
     def keep(self, overlay: Path, known: Known, deployment: str = "") -> StoredState | None:
-        """Move the overlay of a stopped lane into the store; None if that fails. See `keep_copy`."""
-        return self._keep(overlay, known, deployment, shutil.move)
+        """Store a lane's overlay; None if that fails.
 
-    def keep_copy(self, overlay: Path, known: Known) -> StoredState | None:
-        """Copy the overlay of a lane that stands still right after its boot into the store; None if that fails.
-
-        If another lab stored the same state first, that one is returned. States of the guest's former images or
-        of another QEMU are deleted, and so are all but the last used states with a deployed build, and what is
-        above the limit of the store. The state that was just stored stays.
+        The lane of a boot goes on and only stands still meanwhile, so its overlay is copied. One with a
+        deployed build is stopped, so its overlay is moved. If another lab stored the same state first, that one
+        is returned. States of the guest's former images or of another QEMU are deleted, and so is what was not
+        used for longest and is above the limit of the store. The state that was just stored stays.
         """
-        return self._keep(overlay, known, "", _copy)
-
-    def _keep(
-        self, overlay: Path, known: Known, deployment: str, place: Callable[[Path, Path], object]
-    ) -> StoredState | None:
-        folder = self._folder(deployment)
+        folder, root = self._folder(deployment), self._paths.states
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            self._root.chmod(0o700)
-            with scratch.make_in(self._root, PARTIAL) as partial:
+            root.mkdir(parents=True, exist_ok=True)
+            root.chmod(0o700)
+            with scratch.make_in(root, PARTIAL) as partial:
                 try:
-                    place(overlay, partial / _STATE)
+                    if deployment:
+                        shutil.move(overlay, partial / _STATE)
+                    else:
+                        _copy(overlay, partial / _STATE)
                     (partial / _STATE).chmod(0o400)
                     (partial / _KNOWN).touch(0o600)
                     (partial / _KNOWN).write_bytes(_ADAPTER.dump_json(known) + b"\n")
@@ -191,19 +182,15 @@ class States:
                     shutil.rmtree(partial, ignore_errors=True)
         except (OSError, LabError):
             return self.find(deployment)
-        deployed = sorted(
-            self._root.glob(f"{self._machine}-*"), key=lambda path: StoredState(path).last_used, reverse=True
-        )
-        for old in [*filter(self._is_old, self._root.iterdir()), *deployed[DEPLOYED_STATES:]]:
-            shutil.rmtree(old, ignore_errors=True)
-        for state in above_limit(self._paths):
-            if state.folder != folder:
-                shutil.rmtree(state.folder, ignore_errors=True)
+        over = [state.folder for state in above_limit(self._paths)]
+        for old in [*filter(self._is_old, root.iterdir()), *over]:
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
         return self.find(deployment)
 
     def _folder(self, deployment: str) -> Path:
         digest = f"-{hashlib.sha256(deployment.encode()).hexdigest()[:16]}" if deployment else ""
-        return self._root / f"{self._machine}{digest}"
+        return self._paths.states / f"{self._machine}{digest}"
 
     def _is_old(self, folder: Path) -> bool:
         """Whether it belongs to another machine of the guest."""
@@ -233,7 +220,6 @@ def _digest(
         uefi = sha256(boot.uefi)
     spec = domain.DomainSpec(
         name="",
-        lane="",
         uuid="",
         kvm=acceleration.kvm,
         memory_mib=guest.memory_mib,

@@ -208,7 +208,6 @@ class Worker:
             machine=self.machine,
             image=image,
             acceleration=how,
-            uri=self._shared.uri,
             say=self._say,
         ) as running:
             self._hold(running.lane)

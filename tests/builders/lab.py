@@ -158,9 +158,9 @@ class Lab:
 
     @property
     def left(self) -> list[str]:
-        """Machines, lanes, port locks and locks of the run that are still there."""
+        """Machines, lanes and locks of the run that are still there."""
         machines = [domain.name() for domain in self.opened.listAllDomains() if domain.name() != "test"]
-        files = (*self.paths.lanes.glob("lab-*"), *self.paths.ports.glob("*"), *self.folder.glob(LOCK))
+        files = (*self.paths.lanes.glob("lab-*"), *self.folder.glob(LOCK))
         return machines + [path.name for path in files]
 
     def lanes(self, *, of: str = "debian-13") -> list[list[str]]:

@@ -34,15 +34,12 @@ sys.stdin.read()
 LANE_HOLDER = """
 import sys
 from pathlib import Path
-from lab.machine import leftovers, ports
+from lab.machine import leftovers
 from lab.base.paths import Paths
-ports.FIRST, ports.LAST = 23150, 23199
+leftovers.FIRST_PORT, leftovers.LAST_PORT = 23150, 23199
 base = Path(sys.argv[1])
 paths = Paths(cache=base / "cache", state=base / "state")
-with (
-    ports.reserved(paths.make(paths.ports)),
-    leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as folder,
-):
+with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as (folder, port):
     print(folder.name, flush=True)
     sys.stdin.read()
 """

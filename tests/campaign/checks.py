@@ -127,13 +127,12 @@ def _mounts_of(pid: int) -> str:
 
 
 def files_left(home: Home) -> list[str]:
-    """The folders of lanes, the locks of ports, half-made images, states and wheels, and temporary files."""
+    """The folders of lanes, half-made images, states and wheels, and temporary files."""
     paths = home.paths
     found = [
         *paths.lanes.glob("lab-*"),
-        *paths.ports.glob("*.lock"),
         *paths.cache.rglob(".partial-*"),
-        *(entry for entry in paths.state.glob("*") if entry not in (paths.lanes, paths.ports, paths.runs)),
+        *(entry for entry in paths.state.glob("*") if entry not in (paths.lanes, paths.runs)),
         *home.temporary.glob("*"),
     ]
     return _named(found, home)

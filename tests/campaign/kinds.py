@@ -21,7 +21,7 @@ import paramiko
 import psutil
 
 from lab.base.errors import LabError
-from lab.machine import ports
+from lab.machine import leftovers
 from lab.record import RESULTS_FILE, RunResult
 from tests.campaign import checks, host
 from tests.campaign.host import PLAN, Home
@@ -278,8 +278,8 @@ def run_in_guest(scene: Scene, script: str) -> None:
 
 def _ways_in(scene: Scene) -> Iterator[tuple[int, str]]:
     """The ports of lanes with the keys of clients, the newest key first."""
-    for lock in scene.home.paths.ports.glob("*.lock"):
-        port = int(lock.stem)
+    for mark in scene.home.paths.lanes.glob(f"*/{leftovers.MARK}"):
+        port = leftovers.Mark.model_validate_json(mark.read_bytes()).port
         for file in sorted(scene.home.keys.iterdir(), reverse=True):
             yield port, file.read_text()
 
@@ -476,7 +476,7 @@ class PortsTaken(Fault):
 
     def prepare(self, home: Home) -> None:
         self._sockets = []
-        for number in range(ports.FIRST, ports.LAST + 1 - FREE):
+        for number in range(leftovers.FIRST_PORT, leftovers.LAST_PORT + 1 - FREE):
             taken = socket.socket()
             try:
                 taken.bind(("0.0.0.0", number))

@@ -443,8 +443,8 @@ SENT = {"end.json": "{}", "results.json": json.dumps(RUN), f"{SMALL[0].folder}/k
 PROBED_HOST = probe_report.read(report_texts.PROBE).model_dump(mode="json")  # type: ignore[union-attr]
 PROBES = {"results": [json.loads(CELL["probes.json"])]}
 FILE, ANSWER = {"file": "kernel.log", "content": "eA=="}, {"results": [printed_facts()]}
-MARK = {"lane": "l", "uri": "qemu:///x", "pid": 1}
-KEPT = {"name": "n", "cell": "c", "since": "2026-11-27T10:00:00Z", "keeper": 1, "entrance": {}}
+MARK = {"uri": "qemu:///x", "port": 22100}
+KEPT = {"cell": "c", "since": "2026-11-27T10:00:00Z", "keeper": 1, "entrance": {}}
 
 
 def _of(path: str) -> Inputs:

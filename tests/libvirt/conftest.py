@@ -15,7 +15,7 @@ from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
-from lab.machine import acceleration, ports, qemu
+from lab.machine import acceleration, leftovers, qemu
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Memory
 from lab.machine.connection import connection
@@ -42,8 +42,8 @@ def paths(tmp_path: Path) -> Paths:
 @pytest.fixture(autouse=True)
 def own_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports that no lab uses, so that these tests do not disturb a running lab."""
-    monkeypatch.setattr(ports, "FIRST", 23200)
-    monkeypatch.setattr(ports, "LAST", 23249)
+    monkeypatch.setattr(leftovers, "FIRST_PORT", 23200)
+    monkeypatch.setattr(leftovers, "LAST_PORT", 23249)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
 from lab.images.disk import create_overlay
 from lab.images.store import BaseImage
-from lab.machine import domain, leftovers, watch
+from lab.machine import domain, leftovers, qemu
 from lab.machine.acceleration import Acceleration
 from lab.machine.lane import BootFailed, Lane, LaneDied, open_lane
 from lab.machine.states import StoredState
@@ -38,7 +38,7 @@ class Lanes:
 
     def open(self) -> AbstractContextManager[Lane]:
         return open_lane(
-            self.connection, self.paths, guest=self.guest, image=self.image, acceleration=EMULATION, uri=URI
+            self.connection, self.paths, guest=self.guest, image=self.image, acceleration=EMULATION
         )
 
     def size_of_the_overlay(self) -> int:
@@ -53,7 +53,7 @@ class Lanes:
     @property
     def left(self) -> list[Path]:
         """The lanes' folders on the disk."""
-        return [*self.paths.lanes.glob("lab-*"), *self.paths.ports.glob("*")]
+        return list(self.paths.lanes.glob("lab-*"))
 
 
 @pytest.fixture
@@ -85,11 +85,10 @@ def foreign_xml(name: str) -> str:
     return f"<domain type='test'><name>{name}</name><memory>8192</memory><os><type>hvm</type></os></domain>"
 
 
-def spec_of(name: str, *, of_lane: str | None = None, disk: Path | None = None) -> domain.DomainSpec:
+def spec_of(name: str, *, disk: Path | None = None) -> domain.DomainSpec:
     nowhere = Path("/nowhere")
     return domain.DomainSpec(
         name=name,
-        lane=of_lane or name,
         kvm=False,
         memory_mib=512,
         cpus=1,
@@ -110,7 +109,7 @@ def test_libvirt_takes_the_xml_and_keeps_what_it_says(opened: libvirt.virConnect
 def test_a_lane_is_made_ready_before_its_machine_starts(lanes: Lanes) -> None:
     with lanes.open() as made:
         record = json.loads((made.folder / "lane.json").read_text())
-        assert (record["lane"], record["uri"]) == (made.name, URI)
+        assert (record["port"], record["uri"]) == (made.port, URI)
         assert lanes.domains == []
         with pytest.raises(LaneDied, match="is not running"):
             made.check_alive()
@@ -168,7 +167,7 @@ def test_a_lane_lives_until_it_is_stopped_and_can_be_started_again(lanes: Lanes)
 def test_after_a_lane_nothing_of_it_is_left(lanes: Lanes) -> None:
     with lanes.open() as made:
         made.start()
-        assert (lanes.domains, len(lanes.left)) == ([made.name], 2)
+        assert (lanes.domains, lanes.left) == ([made.name], [made.folder])
     assert (lanes.domains, lanes.left) == ([], [])
     # One that failed, and one that could not be made.
     with pytest.raises(KeyboardInterrupt), lanes.open() as made:
@@ -196,7 +195,7 @@ def test_a_machine_that_was_killed_from_outside_is_known_to_be_dead(lanes: Lanes
 def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], str]) -> None:
     """Have QEMU answer so, and be asked at once."""
     monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", lambda *_: answer())
-    monkeypatch.setattr(watch, "ASK_SECONDS", 0.0)
+    monkeypatch.setattr(qemu, "ASK_SECONDS", 0.0)
 
 
 PROCESSOR_FAILED = "the emulated processor of debian-13 failed, and its machine is gone"
@@ -210,7 +209,7 @@ def test_a_machine_that_does_not_answer_is_dead(lanes: Lanes, monkeypatch: pytes
         assert stopped.wait(20), "nobody took the machine down"
         return "{}"
 
-    monkeypatch.setattr(watch, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(qemu, "ANSWER_SECONDS", 0.1)
     with lanes.open() as made:
         made.start()
         answering(monkeypatch, answer)
@@ -332,15 +331,16 @@ def dead_lane(paths: Paths) -> str:
 def test_the_machine_of_a_dead_lab_is_removed(lanes: Lanes) -> None:
     name = dead_lane(lanes.paths)
     lanes.connection.createXML(domain.to_xml(spec_of(name)), 0)
-    assert leftovers.reap(lanes.paths).lanes == [name]
+    assert leftovers.reap(lanes.paths) == [name]
 
 
 @pytest.mark.parametrize("ours", [False, True], ids=["not the lab's", "of another lane"])
 def test_a_machine_that_only_has_the_name_of_a_dead_lane_is_left_alone(lanes: Lanes, ours: bool) -> None:
     name = dead_lane(lanes.paths)
-    xml = domain.to_xml(spec_of(name, of_lane="lab-debian-13-other")) if ours else foreign_xml(name)
+    marked = domain.to_xml(spec_of(name)).replace(f'id="{name}"', 'id="lab-debian-13-other"')
+    xml = marked if ours else foreign_xml(name)
     lanes.connection.createXML(xml, 0)
-    assert leftovers.reap(lanes.paths).lanes == [name]
+    assert leftovers.reap(lanes.paths) == [name]
     assert (lanes.domains, lanes.left) == ([name], [])
     lanes.connection.lookupByName(name).destroy()
 
@@ -357,7 +357,7 @@ def lost_lane(lanes: Lanes) -> str:
 def test_a_machine_with_the_lab_s_mark_and_no_record_is_removed(lanes: Lanes) -> None:
     name = lost_lane(lanes)
     lanes.connection.createXML(foreign_xml("lab-debian-13-foreign"), 0)
-    assert leftovers.reap(lanes.paths).lanes == []
+    assert leftovers.reap(lanes.paths) == []
     assert leftovers.reap_unrecorded(URI) == [name]
     assert lanes.domains == ["lab-debian-13-foreign"]
     lanes.connection.lookupByName("lab-debian-13-foreign").destroy()
@@ -367,7 +367,7 @@ def test_machines_of_living_lanes_are_no_leftovers_whatever_lab_they_belong_to(l
     with lanes.open() as made:
         made.start()
         assert leftovers.reap_unrecorded(URI) == []
-        assert leftovers.reap(lanes.paths).lanes == []
+        assert leftovers.reap(lanes.paths) == []
         made.check_alive()
         assert lanes.domains == [made.name]
 

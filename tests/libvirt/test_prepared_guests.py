@@ -14,7 +14,7 @@ from lab.lane import prepare_image as prepare
 from lab.lane.prepare_image import NotPrepared
 from lab.lane.running import RunningLane
 from lab.machine.lane import Lane, LaneDied, open_lane
-from tests.builders.lab import ONE, URI, Lab, boots, statuses
+from tests.builders.lab import ONE, Lab, boots, statuses
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_an_interrupt_takes_down_the_machine_of_a_guest_that_is_being_prepared(
 
     def ensure(work: prepare.Preparation, guest: Guest, image: BaseImage) -> NoReturn:
         with open_lane(
-            work.connection, work.paths, guest=guest, image=image, acceleration=work.acceleration, uri=URI
+            work.connection, work.paths, guest=guest, image=image, acceleration=work.acceleration
         ) as made:
             work.on_lane(made)
             held.append(made)

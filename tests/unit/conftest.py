@@ -14,7 +14,7 @@ from lab.builds import sandbox
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading, remedies
 from lab.images import download
-from lab.machine import clock, lane, ports
+from lab.machine import clock, lane, leftovers
 from lab.machine.acceleration import Acceleration
 from lab.record import RunResult, Status
 from lab.run import scheduler
@@ -43,8 +43,8 @@ def sandboxed() -> None:
 @pytest.fixture(autouse=True)
 def own_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports that no lab uses, so that these tests do not disturb a running lab."""
-    monkeypatch.setattr(ports, "FIRST", 23100)
-    monkeypatch.setattr(ports, "LAST", 23149)
+    monkeypatch.setattr(leftovers, "FIRST_PORT", 23100)
+    monkeypatch.setattr(leftovers, "LAST_PORT", 23149)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import UsageError
-from lab.machine import ports
+from lab.machine import leftovers
 from lab.record import Outcome, RunResult, Status, TestResult
 from lab.run.journal import RUN_LOG
 from tests.builders.cells import cell
@@ -145,7 +145,6 @@ def home(tmp_path: Path) -> Home:
 def test_nothing_is_left_of_a_home_that_was_only_made(home: Home) -> None:
     (home.paths.state / "lanes").mkdir()
     (home.paths.state / "lanes" / ".gate").touch()
-    (home.paths.state / "ports").mkdir()
     assert checks.files_left(home) == []
 
 
@@ -153,8 +152,7 @@ def test_nothing_is_left_of_a_home_that_was_only_made(home: Home) -> None:
     "left",
     [
         "state/lanes/lab-debian-13-0a1b2c/overlay.qcow2",
-        "state/ports/22100.lock",
-        "state/throwaway-x/overlay.qcow2",
+        "state/unknown/overlay.qcow2",
         "cache/states/.partial-debian-13-77/state.qcow2",
         "cache/wheels/.partial-boxlite/x",
         "tmp/boxlite-lab-tmp-1/x",
@@ -219,15 +217,15 @@ def test_files_that_others_can_write_and_keys_that_others_can_read_are_found(tmp
 
 
 def test_ports_are_taken_and_given_back(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "FIRST", 23400)
-    monkeypatch.setattr(ports, "LAST", 23459)
+    monkeypatch.setattr(leftovers, "FIRST_PORT", 23400)
+    monkeypatch.setattr(leftovers, "LAST_PORT", 23459)
     monkeypatch.setattr(secrets, "randbelow", lambda _count: 0)
     fault = KINDS["port-taken"]()
     fault.prepare(home)
     taken = fault._sockets  # type: ignore[attr-defined]
     number = taken[0].getsockname()[1]
     assert [each.getsockname()[1] for each in taken] == list(range(23400, 23410))
-    with ports.reserved(tmp_path) as port:
+    with leftovers.lane_folder(home.paths, guest="debian-13", uri="test:///default") as (_, port):
         assert port == 23410
     with socket.socket() as probe, pytest.raises(OSError, match="in use"):
         probe.bind(("127.0.0.1", number))

@@ -11,7 +11,7 @@ import libvirt
 import pytest
 
 from lab.base.paths import Paths
-from lab.machine import acceleration, clock, qemu
+from lab.machine import acceleration, clock, leftovers, qemu
 from lab.machine.acceleration import Acceleration
 from lab.machine.clock import RATE, Clock
 from tests.builders.daemon import Daemon
@@ -68,7 +68,7 @@ def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> 
     # It stands still, ends with the connection, and is gone.
     assert machine.flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
     assert not machine.is_there
-    assert list(paths.state.iterdir()) == []
+    assert leftovers.lanes(paths) == []
     assert of_emulated(paths, daemon) == found
     assert daemon.machines == [machine]
 

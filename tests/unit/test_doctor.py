@@ -14,7 +14,7 @@ from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
 from lab.images import debian, store
-from lab.machine import acceleration, doctor, proof
+from lab.machine import acceleration, clock, doctor, proof
 from lab.machine.acceleration import Acceleration
 from lab.machine.doctor import REQUIREMENTS, Examination, Line, State
 from lab.machine.proof import Refusal
@@ -113,16 +113,6 @@ def test_a_program_is_asked_for_its_version(
     mends = {State.BROKEN: doctor.SETUP, State.UNKNOWN: "try it again when this host has less to do"}
     assert (found.state, found.found) == (state, text.replace("PATH", str(program)))
     assert found.mend == mends.get(state, "")
-
-
-def test_a_forbidden_program_is_there(paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.setattr(doctor, "ADMINISTRATION", "")
-    there = programs / "gpgv"
-    there.chmod(0o644)
-    line = examine(paths, "gpgv")
-    assert (line.state, line.found) == (State.BROKEN, f"{there} may not be executed")
-    assert line.mend == f"make it executable: chmod a+x {there}"
 
 
 def test_a_missing_program_says_how_to_mend_it(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,20 +275,15 @@ def test_emulation_is_told_with_the_speed_that_was_measured(
     assert (line.state, line.found) == (State.SLOW, said)
 
 
-def test_where_no_machine_starts_nothing_is_said_of_kvm(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def decide(*_: object) -> Acceleration:
-        raise acceleration.NoMachine("KVM could not be tried, because libvirt starts no machine", hint="other")
-
-    monkeypatch.setattr(acceleration, "cached", lambda *_: None)
-    monkeypatch.setattr(acceleration, "decide", decide)
+def test_where_no_machine_starts_nothing_is_said_of_kvm_and_of_the_clock(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "library", lambda: Path("/library"))
     monkeypatch.setattr(store, "any_image", lambda known: base_image(known.images))
-    line = ask(paths, "acceleration", Daemon())
-    assert line == Line(
-        "acceleration",
-        State.UNKNOWN,
-        "KVM could not be tried, because libvirt starts no machine",
-        "see the line `machine`",
-    )
+    for what in ("acceleration", "clock"):
+        line = ask(paths, what, Daemon(refuses={"qemu": "no room", "kvm": "no room"}))
+        told = "libvirt starts no machine: no room"
+        assert line == Line(what, State.UNKNOWN, told, "see the line `machine`")
 
 
 DENIED = 'audit: type=1400 apparmor="DENIED" operation="open" profile="libvirt-1"'
@@ -310,7 +295,7 @@ DENIED = 'audit: type=1400 apparmor="DENIED" operation="open" profile="libvirt-1
         (None, Line("machine", State.OK, "libvirt starts a machine, and QEMU opens its port on 127.0.0.1")),
         (
             Refusal("no machine starts", [DENIED]),
-            Line("machine", State.BROKEN, "no machine starts", proof.LOGS, evidence=[DENIED]),
+            Line("machine", State.BROKEN, "no machine starts", proof.READ_LOGS, evidence=[DENIED]),
         ),
     ],
     ids=["started", "refused"],
@@ -327,7 +312,7 @@ def test_a_proof_that_cannot_begin_has_a_hint(paths: Paths, monkeypatch: pytest.
         raise LabError("no free port", hint="lab clean")
 
     monkeypatch.setattr(proof, "prove", prove)
-    assert ask(paths, "machine", Daemon()) == Line("machine", State.UNKNOWN, "no free port", "lab clean")
+    assert ask(paths, "machine", Daemon()) == Line("machine", State.BROKEN, "no free port", "lab clean")
 
 
 @pytest.mark.parametrize(("number", "state"), [(8_005_999, State.BROKEN), (8_006_000, State.OK)])

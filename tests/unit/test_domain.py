@@ -14,7 +14,6 @@ from tests.builders.guests import base_image
 
 SPEC = DomainSpec(
     name="lab-debian-13-abc123",
-    lane="lab-debian-13-abc123",
     kvm=False,
     memory_mib=2048,
     cpus=2,
@@ -128,7 +127,7 @@ def test_a_guest_reaches_nothing_and_its_ssh_is_on_loopback(network: Network, re
 @pytest.mark.parametrize(
     ("xml", "lane"),
     [
-        (domain.to_xml(SPEC), SPEC.lane),
+        (domain.to_xml(SPEC), SPEC.name),
         ("<domain><name>lab-debian-13-abc123</name></domain>", None),
         ("<domain><metadata/></domain>", None),
         ("<domain><metadata><lane id='lab-debian-13-abc123'/></metadata></domain>", None),

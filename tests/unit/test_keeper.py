@@ -16,7 +16,6 @@ from lab.base.paths import Paths
 from lab.lane import shell
 from lab.lane.shell import MARK, Kept
 from lab.machine import leftovers
-from lab.machine.leftovers import Removed
 from tests.builders.processes import wait_until_ended
 
 # Keeps a guest without a machine: it is up at once, and dead when its lane's folder has the file `dead`.
@@ -31,14 +30,14 @@ from lab.base.paths import Paths
 from lab.base.speed import ORDINARY
 from lab.builds.kinds.wheel import Wheel
 from lab.lane import shell
-from lab.machine import leftovers, ports
+from lab.machine import leftovers
 from lab.machine.seed import new_keys
 from lab.machine.lane import Endpoint, LaneDied
 from lab.plan import Cell
 
 base, event = Path(sys.argv[1]), sys.argv[2]
 paths = Paths(cache=base / "cache", state=base / "state")
-ports.FIRST, ports.LAST = 23250, 23299
+leftovers.FIRST_PORT, leftovers.LAST_PORT = 23250, 23299
 known = catalog.load()
 cell = Cell(known.guest("debian-13"), known.variant("stock"), Wheel("0.10.8", "0.10.8"))
 shell.WATCH_SECONDS = 0.05
@@ -53,10 +52,7 @@ class Lane:
 
 @contextmanager
 def ready(cell, paths, uri, say, *, own_rootfs=None):
-    with (
-        ports.reserved(paths.make(paths.ports)) as port,
-        leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as folder,
-    ):
+    with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as (folder, port):
         say("booting")
         if event == "error":
             raise UsageError("no such thing", hint="name another")
@@ -101,7 +97,7 @@ def keep(paths: Paths) -> Kept:
 
 
 def nothing_is_left(paths: Paths) -> bool:
-    return not leftovers.lanes(paths) and not list(paths.ports.glob("*.lock"))
+    return not leftovers.lanes(paths)
 
 
 def test_a_kept_guest_outlives_its_command_and_its_end_leaves_nothing(paths: Paths) -> None:
@@ -117,7 +113,7 @@ def test_a_kept_guest_outlives_its_command_and_its_end_leaves_nothing(paths: Pat
     streams = [Path(f"/proc/{kept.keeper}/fd/{number}").resolve() for number in (0, 1, 2)]
     assert streams == [Path("/dev/null")] * 3
     # It belongs to a lab that is alive: no command removes it.
-    assert leftovers.reap(paths) == Removed([], [])
+    assert leftovers.reap(paths) == []
     shell.end_kept(kept)
     assert nothing_is_left(paths)
     wait_until_ended(kept.keeper)
@@ -130,7 +126,7 @@ def test_what_a_killed_keeper_leaves_is_removed_by_the_next_command(paths: Paths
     os.kill(kept.keeper, signal.SIGKILL)
     wait_until_ended(kept.keeper)
     assert shell.all_kept(paths) == []
-    assert leftovers.reap(paths).lanes == [kept.name]
+    assert leftovers.reap(paths) == [kept.name]
     assert nothing_is_left(paths)
 
 

@@ -1,36 +1,39 @@
 import json
+import secrets
 import shutil
+import socket
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import libvirt
 import psutil
 import pytest
 
+from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.machine import leftovers
 from lab.machine.connection import NoLibvirt
-from lab.machine.leftovers import LeftBehind, Removed
+from lab.machine.leftovers import LeftBehind
 from tests.builders.processes import LANE_HOLDER, other_process, wait_until_ended
 
 # libvirt's own test driver: it answers like a daemon, and knows no domain of these names.
 URI = "test:///default"
 
 
-def lane(paths: Paths) -> AbstractContextManager[Path]:
+def lane(paths: Paths) -> AbstractContextManager[tuple[Path, int]]:
     return leftovers.lane_folder(paths, guest="debian-13", uri=URI)
 
 
 def test_the_mark_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
-    with lane(paths) as folder:
+    with lane(paths) as (folder, port):
         mark = json.loads((folder / "lane.json").read_text())
         assert leftovers.lanes(paths) == [folder.name]
     assert folder.name.startswith("lab-debian-13-")
-    assert (mark["lane"], mark["uri"]) == (folder.name, URI)
+    assert mark == {"uri": URI, "port": port}
     assert leftovers.lanes(paths) == []
     # The folders of two lanes of one guest differ, and are removed when the lanes fail, too.
-    with pytest.raises(KeyboardInterrupt), lane(paths) as one, lane(paths) as other:
+    with pytest.raises(KeyboardInterrupt), lane(paths) as (one, _), lane(paths) as (other, _):
         (one / "overlay.qcow2").touch()
         assert leftovers.lanes(paths) == sorted([one.name, other.name])
         raise KeyboardInterrupt
@@ -38,18 +41,17 @@ def test_the_mark_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
 
 
 def test_reaping_where_no_lab_ever_ran_removes_nothing(paths: Paths) -> None:
-    assert leftovers.reap(paths) == Removed([], [])
+    assert leftovers.reap(paths) == []
     assert not paths.state.exists()
 
 
 def test_reaping_leaves_the_lanes_of_living_labs(paths: Paths) -> None:
     with (
-        leftovers.lane_folder(paths, guest="debian-12", uri=URI) as ours,
+        leftovers.lane_folder(paths, guest="debian-12", uri=URI) as (ours, _),
         other_process(LANE_HOLDER, paths.state.parent) as (_, theirs),
     ):
-        assert leftovers.reap(paths) == Removed([], [])
+        assert leftovers.reap(paths) == []
         assert leftovers.lanes(paths) == sorted([ours.name, theirs])
-        assert len(list(paths.ports.glob("*.lock"))) == 1
 
 
 def test_reaping_removes_all_that_a_killed_lab_left(paths: Paths) -> None:
@@ -57,14 +59,11 @@ def test_reaping_removes_all_that_a_killed_lab_left(paths: Paths) -> None:
         lab.kill()
         wait_until_ended(lab.pid)
     assert leftovers.lanes(paths) == [name]
-    removed = leftovers.reap(paths)
-    assert removed.lanes == [name]
-    assert [file.parent for file in removed.ports] == [paths.ports]
+    assert leftovers.reap(paths) == [name]
     assert leftovers.lanes(paths) == []
-    assert list(paths.ports.iterdir()) == []
 
 
-NO_DAEMON = '{"lane": "x", "uri": "test+bogus:///x", "pid": 1}'
+NO_DAEMON = '{"uri": "test+bogus:///x", "port": 22100}'
 
 
 def lane_of_a_dead_lab(paths: Paths, mark: str | None = NO_DAEMON) -> Path:
@@ -78,7 +77,7 @@ def lane_of_a_dead_lab(paths: Paths, mark: str | None = NO_DAEMON) -> Path:
 
 @pytest.mark.parametrize(
     "mark",
-    [None, "", '{"lane": "lab-deb', NO_DAEMON],
+    [None, "", '{"uri": "qemu', NO_DAEMON],
     ids=["no mark", "empty", "unfinished", "its daemon is gone, too"],
 )
 def test_reaping_removes_a_dead_lane_whatever_its_mark_says_and_nothing_else(
@@ -86,14 +85,14 @@ def test_reaping_removes_a_dead_lane_whatever_its_mark_says_and_nothing_else(
 ) -> None:
     folder = lane_of_a_dead_lab(paths, mark)
     (paths.lanes / "notes").mkdir()
-    assert leftovers.reap(paths).lanes == [folder.name]
+    assert leftovers.reap(paths) == [folder.name]
     assert leftovers.lanes(paths) == []
     assert (paths.lanes / "notes").is_dir()
 
 
 def test_a_lane_may_go_while_it_is_reaped(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     # The lab that owns a lane may remove it between any two steps of another lab that looks at it.
-    folder = lane_of_a_dead_lab(paths, f'{{"lane": "x", "uri": "{URI}", "pid": 1}}')
+    folder = lane_of_a_dead_lab(paths, f'{{"uri": "{URI}", "port": 22100}}')
     monkeypatch.setattr(leftovers, "end_machine", lambda _lane, _uri: shutil.rmtree(folder))
     leftovers.reap(paths)
     assert leftovers.lanes(paths) == []
@@ -127,7 +126,7 @@ def test_reaping_ends_a_machine_without_daemon(paths: Paths, monkeypatch: pytest
 
     running = [qemu("lab-debian-13-abc123"), qemu("lab-debian-13-abc1234"), Process("vi", f"guest={folder},")]
     monkeypatch.setattr(psutil, "process_iter", lambda: (each for each in running if not each.ended))
-    assert leftovers.reap(paths).lanes == [folder.name]
+    assert leftovers.reap(paths) == [folder.name]
     assert [process.ended for process in running] == [True, False, False]
 
 
@@ -143,14 +142,14 @@ def test_a_machine_that_cannot_end_keeps_its_lane(paths: Paths, monkeypatch: pyt
 
 
 def test_a_daemon_that_stands_still_holds_no_command_up(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = lane_of_a_dead_lab(paths, json.dumps({"lane": "x", "uri": URI, "pid": 1}))
+    folder = lane_of_a_dead_lab(paths, json.dumps({"uri": URI, "port": 22100}))
     goes_on = threading.Event()
     for question in ("lookupByName", "listAllDomains"):
         monkeypatch.setattr(libvirt.virConnect, question, lambda *_: goes_on.wait(60))
     monkeypatch.setattr("lab.machine.connection.ANSWER_SECONDS", 0.2)
     try:
         # Its processes are ended without the daemon.
-        assert leftovers.reap(paths).lanes == [folder.name]
+        assert leftovers.reap(paths) == [folder.name]
         with pytest.raises(NoLibvirt, match="waited 0 s for libvirt's answer"):
             leftovers.reap_unrecorded(URI)
         assert not goes_on.is_set()
@@ -159,8 +158,53 @@ def test_a_daemon_that_stands_still_holds_no_command_up(paths: Paths, monkeypatc
 
 
 def test_a_lane_whose_machine_was_left_behind_stays_marked_for_the_next_command(paths: Paths) -> None:
-    with pytest.raises(LeftBehind), lane(paths) as folder:
+    with pytest.raises(LeftBehind), lane(paths) as (folder, _):
         raise LeftBehind("its QEMU still runs")
     assert (folder / "lane.json").is_file()
-    assert leftovers.reap(paths).lanes == [folder.name]
+    assert leftovers.reap(paths) == [folder.name]
     assert leftovers.lanes(paths) == []
+
+
+# -- ports
+
+FIRST, LAST = 23460, 23462
+
+
+@pytest.fixture
+def begin(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Where each search in three ports begins; what is left of the list begins at the first."""
+    places: list[int] = []
+    monkeypatch.setattr(secrets, "randbelow", lambda _count: places.pop(0) if places else 0)
+    monkeypatch.setattr(leftovers, "FIRST_PORT", FIRST)
+    monkeypatch.setattr(leftovers, "LAST_PORT", LAST)
+    return places
+
+
+def ports_of(paths: Paths, count: int = 1) -> list[int]:
+    """The ports of so many lanes at once."""
+    with ExitStack() as held:
+        return [held.enter_context(lane(paths))[1] for _ in range(count)]
+
+
+def test_the_search_begins_anywhere_and_goes_round_until_none_is_left(paths: Paths, begin: list[int]) -> None:
+    begin += [1, 1, 1]
+    assert ports_of(paths, 3) == [FIRST + 1, FIRST + 2, FIRST]
+    with pytest.raises(LabError, match="no free port"):
+        ports_of(paths, 4)
+    # They were given back.
+    assert leftovers.lanes(paths) == []
+    assert ports_of(paths) == [FIRST]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_somebody_listens_on_is_skipped(paths: Paths, begin: list[int], address: str) -> None:
+    with socket.create_server((address, FIRST)):
+        assert ports_of(paths) == [FIRST + 1]
+
+
+def test_a_port_is_the_lane_s_until_its_machine_has_ended(paths: Paths, begin: list[int]) -> None:
+    with pytest.raises(LeftBehind), lane(paths):
+        raise LeftBehind("its QEMU still runs")
+    assert ports_of(paths) == [FIRST + 1]
+    leftovers.reap(paths)
+    assert ports_of(paths) == [FIRST]

@@ -10,9 +10,9 @@ def test_lab_home_holds_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     paths = Paths.default()
     cached = (paths.images, paths.downloads, paths.states, paths.acceleration)
     assert all(path.is_relative_to(tmp_path / "home" / "cache") for path in cached)
-    kept = (paths.lanes, paths.ports, paths.runs)
+    kept = (paths.lanes, paths.runs)
     assert all(path.is_relative_to(tmp_path / "home" / "state") for path in kept)
-    assert len({*cached, *kept}) == 7
+    assert len({*cached, *kept}) == 6
 
 
 def test_nothing_is_made_before_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,17 @@
 """Whether libvirt may start machines, with a stand-in for libvirt that remembers what it was told."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import libvirt
 import pytest
 
-from lab.base.paths import PACKAGE, Paths
+from lab.base.paths import Paths
 from lab.images import disk, store
-from lab.machine import acceleration, leftovers, proof, throwaway
+from lab.machine import acceleration, leftovers, proof
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
-from lab.machine.proof import HostLog, Refusal
+from lab.machine.proof import Refusal
 from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image
 
@@ -22,20 +19,21 @@ CONSOLE = (
     'type=AVC msg=audit(1.2:3): avc:  denied  { write } for  pid=812 comm="virtlogd" name="paused-x" '
     "scontext=system_u:system_r:virtlogd_t:s0 tcontext=unconfined_u:object_r:var_lib_t:s0 tclass=dir"
 )
+OLDER = CONSOLE.replace("pid=812", "pid=811")
 REFUSED = "Unable to open file: /var/x/console.log: Permission denied\n"
 
 
 @pytest.fixture
 def daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    """The daemon of a host whose logs tell of one denial; nothing of a machine is left afterwards."""
-    monkeypatch.setattr(HostLog, "denials", lambda _log: [CONSOLE])
+    """The daemon of a host whose logs tell of a second denial; nothing of a machine is left afterwards."""
+    logs = [[OLDER], [OLDER, CONSOLE]]
+    monkeypatch.setattr(proof, "log_lines", lambda: logs.pop(0) if logs else [])
     made = Daemon()
     yield made
     assert not any(machine.is_there for machine in made.machines)
     paused = libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
     assert all(machine.flags == paused for machine in made.machines)
-    assert list(paths.state.glob(f"{throwaway.FOLDER}*")) == []
-    assert list(paths.ports.iterdir()) == []
+    assert leftovers.lanes(paths) == []
 
 
 def test_a_machine_is_tried_each_time(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +54,7 @@ def test_it_runs_as_guests_do_and_emulated_where_kvm_was_not_tried(
     known = None if kvm is None else Acceleration(kvm, "")
     monkeypatch.setattr(acceleration, "cached", lambda *_: known)
     assert proof.prove(daemon, paths) is None
-    assert [each.xml.get("type") for each in daemon.machines] == [kind]
+    assert [machine.xml.get("type") for machine in daemon.machines] == [kind]
 
 
 def test_a_refusal_is_told_with_logs_unless_the_daemon_went_away(paths: Paths, daemon: Daemon) -> None:
@@ -81,27 +79,4 @@ def test_a_stuck_machine_is_ended(paths: Paths, daemon: Daemon, monkeypatch: pyt
 def test_what_to_do_is_the_rule_or_the_logs_to_read(paths: Paths) -> None:
     rule = f"the SELinux label virt_log_t on {paths.state} and all below it"
     told = f"./setup.sh --allow=consoles doctor adds this rule: {rule}"
-    assert [proof.mend(Refusal("", lines), paths) for lines in ([CONSOLE], [])] == [told, proof.LOGS]
-
-
-@pytest.mark.parametrize(
-    ("refusal", "rule"),
-    [(None, ""), (Refusal(REFUSED), ""), (Refusal(REFUSED, [CONSOLE]), "consoles")],
-    ids=["nothing refused", "no rule", "rule"],
-)
-def test_a_proof_finds_the_rule(monkeypatch: pytest.MonkeyPatch, refusal: Refusal | None, rule: str) -> None:
-    monkeypatch.setenv("LAB_CONNECT", "test:///default")
-    monkeypatch.setattr(proof, "prove", lambda *_: refusal)
-    assert proof.missing_rule() == rule
-
-
-def test_setup_is_told_of_no_rule_where_nothing_can_be_tried(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lab.machine.proof"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "LAB_HOME": str(tmp_path), "LAB_CONNECT": "test+bogus:///x"},
-        cwd=PACKAGE.parent,
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("\n", "", 0)
+    assert [proof.mend(Refusal("", lines), paths) for lines in ([CONSOLE], [])] == [told, proof.READ_LOGS]

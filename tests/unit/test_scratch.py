@@ -126,7 +126,6 @@ def left_by_dead_labs(paths: Paths, temporary: Path) -> list[Path]:
     folders = [
         temporary / f"{debian.WORKSPACE}abc",
         temporary / f"{scratch.PREFIX}abc",
-        paths.make(paths.state) / "throwaway-abc",
         paths.make(paths.images) / ".partial-debian-13-0123456789abcdef",
     ]
     for folder in folders:

@@ -54,13 +54,11 @@ def test_instance_and_network_are_those_of_the_lane() -> None:
     assert f'["{seed.ADDRESS}/{seed.PREFIX}"]' in files["network-config"]
 
 
-def test_a_guest_is_told_of_nameservers_only_where_it_needs_some() -> None:
+def test_a_guest_is_told_of_a_nameserver_only_where_it_needs_one() -> None:
     without = rendered()["network-config"]
     assert "nameservers" not in without
-    told = seed.render(
-        instance="i", hostname="h", client_key=CLIENT, host_key=HOST, nameservers=["192.0.2.53", "192.0.2.54"]
-    )["network-config"]
-    assert told == without.rstrip("\n") + '\n    nameservers: {addresses: ["192.0.2.53", "192.0.2.54"]}\n'
+    told = rendered(nameserver=seed.NAMESERVER)["network-config"]
+    assert told == without.rstrip("\n") + '\n    nameservers: {addresses: ["10.0.2.3"]}\n'
 
 
 def test_a_guest_without_cloud_init_gets_its_keys_and_its_name_by_a_script(tmp_path: Path) -> None:
@@ -83,31 +81,6 @@ def test_a_guest_without_cloud_init_gets_its_keys_and_its_name_by_a_script(tmp_p
 def test_packages_are_named_to_cloud_init() -> None:
     lines = seed.packages(["bubblewrap", "python3"]).splitlines()
     assert (lines[0], lines[-1]) == ("#cloud-config", 'packages: ["bubblewrap", "python3"]')
-
-
-@pytest.mark.parametrize(
-    ("texts", "found"),
-    [
-        (
-            ["search example.org\nnameserver 192.0.2.53\nnameserver 192.0.2.54\n", None],
-            ["192.0.2.53", "192.0.2.54"],
-        ),
-        # systemd-resolved's stub answers only on the host; its own servers are in another file.
-        (["nameserver 127.0.0.53\n", "nameserver 192.0.2.53\n"], ["192.0.2.53"]),
-        (["nameserver ::1\nnameserver fe80::1%eth0\nnameserver 192.0.2.53\n", None], ["192.0.2.53"]),
-        (["# nameserver 192.0.2.53\nnameserver\n", "nameserver 127.0.0.1\n"], []),
-        ([None, None], []),
-    ],
-)
-def test_the_host_s_nameservers_are_those_that_a_guest_can_ask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str | None], found: list[str]
-) -> None:
-    files = [tmp_path / "etc", tmp_path / "run"]
-    for file, text in zip(files, texts, strict=True):
-        if text is not None:
-            file.write_text(text)
-    monkeypatch.setattr(seed, "RESOLV_CONF", files)
-    assert seed.host_nameservers() == found
 
 
 def test_the_route_is_written_so_that_the_oldest_netplan_reads_it() -> None:

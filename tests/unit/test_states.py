@@ -186,12 +186,11 @@ def test_a_stored_state_has_its_name_only_when_it_is_whole_and_on_disk(
     # One step: the folder was complete before, and nothing was at its final place.
     assert seen == [({"state.qcow2", "known.json"}, False)]
     assert (host.names, synced[-1]) == ({kept.folder.name}, host.paths.states.name)
-    assert not (host.paths.lanes / "lab-debian-13-abc123" / "overlay.qcow2").exists()
 
 
-@pytest.mark.parametrize("is_copied", [False, True])
+@pytest.mark.parametrize("deployment", ["", "0.10.8"])
 def test_without_room_for_it_nothing_is_kept(
-    host: Host, monkeypatch: pytest.MonkeyPatch, is_copied: bool
+    host: Host, monkeypatch: pytest.MonkeyPatch, deployment: str
 ) -> None:
     def full(_source: Path, target: Path) -> None:
         target.write_bytes(STATE[:3])
@@ -205,14 +204,13 @@ def test_without_room_for_it_nothing_is_kept(
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "move", full)
         patched.setattr(process, "run", fails)
-        keep = host.states.keep_copy if is_copied else host.states.keep
-        assert keep(overlay, Known("boot", CLIENT, HOST)) is None
+        assert host.states.keep(overlay, Known("boot", CLIENT, HOST), deployment) is None
     assert (host.names, host.states.wanted(), overlay.read_bytes()) == (set(), True, STATE)
 
 
 def test_a_lane_that_goes_on_keeps_its_overlay_and_the_store_has_a_copy(host: Host, tmp_path: Path) -> None:
     overlay = host.overlay()
-    stored = host.states.keep_copy(overlay, Known("boot", CLIENT, HOST))
+    stored = host.states.keep(overlay, Known("boot", CLIENT, HOST))
     assert state_of(stored, tmp_path / "copied") == STATE
     overlay.write_bytes(b"what the lane writes later")
     assert state_of(host.states.find(), tmp_path / "again") == STATE
@@ -239,18 +237,16 @@ def test_older_boots_of_a_guest_go_and_those_of_others_stay(host: Host) -> None:
     assert replace(host, guest=BACKPORTS).states.find() == other
 
 
-def test_only_the_newest_states_with_a_build_stay_and_the_boot_with_them(host: Host) -> None:
+def test_each_build_has_a_state_beside_the_boot_whose_overlay_is_moved_into_the_store(host: Host) -> None:
     boot = host.keep()
-    for number, build in enumerate(("0.9.0", "0.10.0", "0.10.7", "0.10.8")):
-        kept = host.states.keep(host.overlay(), Known("build-0", CLIENT, HOST, {"a.whl": build}), build)
-        assert kept is not None
-        os.utime(kept.folder, (number, number))
+    builds = ("0.9.0", "0.10.7", "0.10.8")
+    for build in builds:
+        overlay = host.overlay()
+        assert host.states.keep(overlay, Known("build-0", CLIENT, HOST, {"a.whl": build}), build)
+        assert not overlay.exists()
     assert boot == host.states.find()
-    assert host.states.find("0.9.0") is None
-    left = [host.states.find(build) for build in ("0.10.0", "0.10.7", "0.10.8")]
-    assert [state and state.known().files for state in left] == [
-        {"a.whl": build} for build in ("0.10.0", "0.10.7", "0.10.8")
-    ]
+    left = [host.states.find(build) for build in builds]
+    assert [state and state.known().files for state in left] == [{"a.whl": build} for build in builds]
     # With another image or another QEMU these states can no longer be loaded.
     new = replace(host, sha256="2" * 64).keep()
     assert new is not None

@@ -11,16 +11,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from filelock import FileLock
-
 from lab.base.paths import Paths
-from lab.machine import leftovers, ports
+from lab.machine import leftovers
 from lab.record import RunResult
 
 # Tests change HOME for themselves while these runs are made, and libvirt starts a daemon for each.
@@ -28,9 +25,6 @@ ENVIRONMENT = dict(os.environ)
 
 # An image is built without getting in the way of a guest.
 BUILD_NICENESS = "15"
-# Ports that the runs leave to the labs of other tests. Two labs with different homes do not see each other's
-# locks, and could choose the same port in the same second.
-PORTS_OF_OTHERS = 100
 # After this a lab that was asked to end is killed.
 END_SECONDS = 60.0
 
@@ -77,7 +71,6 @@ class SharedRuns:
     _threads: list[threading.Thread] = field(default_factory=list)
     _stopped: bool = False
     _changed: threading.Condition = field(default_factory=threading.Condition)
-    _held: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
         self._waiting = in_order(self.runs)
@@ -88,9 +81,6 @@ class SharedRuns:
 
     def __enter__(self) -> Self:
         make_home(self.home)
-        folder = self.paths.make(self.paths.ports)
-        for number in range(ports.FIRST, ports.FIRST + PORTS_OF_OTHERS):
-            self._held.enter_context(FileLock(folder / f"{number}.lock", timeout=0))
         for work in (self._work, self._build):
             thread = threading.Thread(target=work, daemon=True)
             self._threads.append(thread)
@@ -108,7 +98,6 @@ class SharedRuns:
             end(process)
         for thread in self._threads:
             thread.join(END_SECONDS)
-        self._held.close()
         remove_home(self.home)
 
     def folder(self, run: SharedRun) -> Path:

@@ -12,9 +12,9 @@ import pytest
 
 from lab.base import process
 from lab.base.wait import Deadline, wait_for
-from lab.machine import domain, watch
+from lab.machine import domain, qemu
 from lab.machine.connection import connection_for_lanes, default_uri
-from lab.machine.watch import Watch
+from lab.machine.qemu import Watch
 
 # Programs for a boot sector. An interrupt without a table of interrupts is a triple fault.
 NO_TABLE = bytes.fromhex("fa 0f011e107c cc")
@@ -38,7 +38,6 @@ def start(home: Path) -> Iterator[Start]:
             name = f"lab-test-{os.getpid()}"
             spec = domain.DomainSpec(
                 name=name,
-                lane=name,
                 kvm=False,
                 memory_mib=64,
                 cpus=1,
@@ -70,18 +69,18 @@ def test_qemu_says_that_a_triple_fault_ended_a_machine(start: Start) -> None:
 
 
 def test_a_stopped_qemu_is_noticed_and_can_be_taken_down(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "ANSWER_SECONDS", 2.0)
-    monkeypatch.setattr(watch, "ASK_SECONDS", 0.0)
+    monkeypatch.setattr(qemu, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(qemu, "ASK_SECONDS", 0.0)
     machine, watched = start(LOOP_FOR_EVER)
     assert watched.ask("query-status", 30)["return"]["status"] == "running"
-    [qemu] = [
+    [process_of_qemu] = [
         found
         for found in psutil.process_iter(["name", "cmdline"])
         if any(word.startswith(f"guest={machine.name()},") for word in found.info["cmdline"] or [])
     ]
-    qemu.suspend()
+    process_of_qemu.suspend()
     assert watched.why_not_running() == ""
     assert watched.why_not_answering() == "did not answer for 2 s: QEMU stands still"
     machine.destroy()
-    psutil.wait_procs([qemu], timeout=10)
-    assert not qemu.is_running()
+    psutil.wait_procs([process_of_qemu], timeout=10)
+    assert not process_of_qemu.is_running()
