@@ -7,8 +7,7 @@ The result is kept. Lanes start from it, install nothing and need no network. Wh
 import hashlib
 import json
 import shlex
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ from lab.base.errors import LabError
 from lab.base.files import plain
 from lab.base.locks import locked
 from lab.base.paths import Paths
-from lab.base.speed import Speed
 from lab.catalog import CloudImage, Guest, PackageManager
 from lab.guest import ready
 from lab.guest.programs import sources
@@ -170,7 +168,6 @@ class Preparation:
 
     connection: libvirt.virConnect
     paths: Paths
-    uri: str
     acceleration: Acceleration
     say: Say
     processors: Processors
@@ -233,13 +230,22 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
 
     Raises NotPrepared, LaneDied, or another LabError if the host is at fault; nothing is kept then.
     """
-    if prepared := find(preparation.paths, guest, image):
-        return prepared
     paths = preparation.paths
-    folder = paths.make(paths.images) / f"{PREPARED}{guest.name}-{inputs_digest(guest, image)[:16]}"
+    if prepared := find(paths, guest, image):
+        return prepared
+    inputs, base = inputs_digest(guest, image), image.manifest.disk_sha256
+    folder = paths.make(paths.images) / f"{PREPARED}{guest.name}-{inputs[:16]}"
     lock = folder.with_name(f"{folder.name}.lock")
     with locked(lock, LOCK_SECONDS, "this image to be prepared", preparation.say):
-        return find(paths, guest, image) or _make(preparation, guest, image, folder)
+        if prepared := find(paths, guest, image):
+            return prepared
+        download.check_room(paths.images, FREE_BYTES, f"preparing {guest.name}")
+
+        def fill(partial: Path) -> None:
+            _boot_and_install(preparation, guest, image, partial / DISK)
+
+        made = store.place(folder, guest.name, inputs, f"prepared from sha256 {base[:16]}", fill, base=base)
+    return replace(made, firmware=image.firmware)
 
 
 def inputs_digest(guest: Guest, image: BaseImage) -> str:
@@ -251,31 +257,16 @@ def inputs_digest(guest: Guest, image: BaseImage) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _make(preparation: Preparation, guest: Guest, image: BaseImage, folder: Path) -> BaseImage:
-    started = time.monotonic()
-    download.check_room(preparation.paths.images, FREE_BYTES, f"preparing {guest.name}")
-
-    def fill(partial: Path) -> float:
-        _boot_and_install(preparation, guest, image, partial / DISK)
-        return time.monotonic() - started
-
-    source = f"prepared from sha256 {image.manifest.disk_sha256[:16]}"
-    base = image.manifest.disk_sha256
-    made = store.place(folder, guest.name, inputs_digest(guest, image), source, fill, base=base)
-    return replace(made, firmware=image.firmware)
-
-
 def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, disk: Path) -> None:
     """Boot the image on a lane of its own, complete the guest, and write its disk to `disk`."""
-    # The host's clock: package managers and their servers have limits of their own, and QEMU's user network
-    # counts the time of its connections by QEMU's clock.
-    how, say = replace(preparation.acceleration, clock=REAL), preparation.say
     with open_lane(
         preparation.connection,
         preparation.paths,
         guest=guest,
         image=image,
-        acceleration=how,
+        # The host's clock: package managers and their servers have limits of their own, and QEMU's user network
+        # counts the time of its connections by QEMU's clock.
+        acceleration=replace(preparation.acceleration, clock=REAL),
         network=Network.OPEN,
     ) as made:
         preparation.on_lane(made)
@@ -289,7 +280,7 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
                 hint=error.hint,
                 evidence={"console.log": made.console_text(), **error.evidence},
             ) from error
-        say("storing the prepared disk")
+        preparation.say("storing the prepared disk")
         process.run(
             ["qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", made.overlay, disk],
             timeout=CONVERT_SECONDS,
@@ -300,12 +291,25 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
 def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
     """Boot the guest for the first time, install what it lacks, and power it off.
 
-    Returns what was changed in it besides packages.
+    Returns what was changed in it besides packages. Raises LabError.
     """
-    manager = store.cloud_image(made.guest).package_manager
-    speed = replace(made.speed, more=FIRST_BOOT)
-    session = Session(made.endpoint, alive=made.check_alive, speed=speed)
+    guest, manager = made.guest, store.cloud_image(made.guest).package_manager
+    packages = [*PACKAGES[manager], *guest.image.packages]
+    session = Session(made.endpoint, alive=made.check_alive, speed=replace(made.speed, more=FIRST_BOOT))
     hold_processor = partial(holding, preparation.processors, how=preparation.acceleration, say=preparation.say)
+
+    def run_within(seconds: float, script: str) -> tuple[bool, list[str]]:
+        """Run a script as root; whether it went well, and the last lines of what it printed."""
+        # The limit is set inside the guest, so that its output is not lost with the connection.
+        limited = f"timeout {made.speed.from_kvm(seconds):.0f} sh -ec {shlex.quote(script)} 2>&1"
+        done = session.run(f"sudo -n {limited}", seconds=seconds + 30, check=False)
+        lines = [line for line in plain(done.stdout).splitlines() if line.strip()]
+        return done.status == 0, lines[-LAST_LINES:]
+
+    def missing() -> list[str]:
+        script = "\n".join(MISSING[manager].replace("NAME", name) for name in packages)
+        return session.run(script, seconds=10).stdout.split()
+
     try:
         with hold_processor("first boot"):
             made.start(may_restart=True)
@@ -323,59 +327,29 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
             },
             seconds=OTHERS_SECONDS + 30,
         )
-        # A guest that has everything needs no network.
-        packages = [*PACKAGES[manager], *made.guest.image.packages]
-        if lacks := _missing(session, manager, packages):
+        # A guest that has everything needs no network. With `packages` in its seed cloud-init would need one.
+        if lacks := missing():
             with hold_processor(f"installing {', '.join(lacks)}"):
-                _install(session, made, manager, packages, lacks)
+                configure = f"printf %s {shlex.quote(seed.packages(lacks))} >{CONFIG}"
+                _, printed = run_within(INSTALL_SECONDS, f"{configure}; {INSTALL}")
+                lacks = missing()
+            if lacks:
+                raise LabError(
+                    f"{guest.name} lacks {', '.join(lacks)}, which could not be installed in it; "
+                    + "\n  | ".join(["cloud-init says:", *printed]),
+                    hint="the guest needs its own package sources once, through this host's network: check "
+                    "that it has one; or bring an image with these packages in it: lab images import FILE "
+                    f"--as {guest.name}",
+                )
         with hold_processor("fetching what remedies need"):
-            _fetch_supplies(session, manager, made.speed, preparation.say)
+            for what, script in SUPPLIES[manager].items():
+                went_well, printed = run_within(FETCH_SECONDS, script)
+                if not went_well:
+                    why = printed[-1] if printed else "nothing was said"
+                    preparation.say(f"{what} could not be fetched, so what needs it cannot be tried: {why}")
         script = shlex.quote(f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}")
         session.run(f"sudo -n sh -ec {script}", seconds=CLEAN_SECONDS)
     finally:
         session.close()
     made.wait_until_off(CLEAN_SECONDS * FIRST_BOOT)
     return changes
-
-
-def _missing(session: Session, manager: PackageManager, packages: Sequence[str]) -> list[str]:
-    """Which of these packages are not installed in the guest."""
-    script = "\n".join(MISSING[manager].replace("NAME", name) for name in packages)
-    return session.run(script, seconds=10).stdout.split()
-
-
-def _install(
-    session: Session, made: Lane, manager: PackageManager, packages: Sequence[str], lacks: list[str]
-) -> None:
-    """Have cloud-init install what the guest lacks of these packages. Raises LabError.
-
-    `packages` in the seed would not do: with it cloud-init needs the network even if nothing is missing.
-    """
-    write = f"printf %s {shlex.quote(seed.packages(lacks))} >{CONFIG}"
-    # The limit is set inside the guest, so that its output is not lost with the connection.
-    install = f"timeout {made.speed.from_kvm(INSTALL_SECONDS):.0f} {INSTALL}"
-    script = shlex.quote(f"{write}; {install} 2>&1")
-    printed = session.run(f"sudo -n sh -c {script}", seconds=INSTALL_SECONDS + 30, check=False).stdout
-    if missing := _missing(session, manager, packages):
-        lines = [line for line in plain(printed).splitlines() if line.strip()][-LAST_LINES:]
-        name = made.guest.name
-        raise LabError(
-            f"{name} lacks {', '.join(missing)}, which could not be installed in it; cloud-init says:\n"
-            + "\n".join(f"  | {line}" for line in lines),
-            hint="the guest needs its own package sources once, through this host's network: check that it has "
-            f"one; or bring an image with these packages in it: lab images import FILE --as {name}",
-        )
-
-
-def _fetch_supplies(session: Session, manager: PackageManager, speed: Speed, say: Say) -> None:
-    """Fetch what the guest's own package sources have of it; `say` is told what they do not.
-
-    `speed` is the machine's. Raises RemoteFailed.
-    """
-    for what, script in SUPPLIES[manager].items():
-        # The limit is set inside the guest, so that its output is not lost with the connection.
-        limited = f"timeout {speed.from_kvm(FETCH_SECONDS):.0f} sh -ec {shlex.quote(script)} 2>&1"
-        done = session.run(f"sudo -n {limited}", seconds=FETCH_SECONDS + 30, check=False)
-        if done.status != 0:
-            lines = [line for line in plain(done.stdout).splitlines() if line.strip()] or ["nothing was said"]
-            say(f"{what} could not be fetched, so what needs it cannot be tried: {lines[-1]}")

@@ -11,22 +11,21 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Literal, NoReturn
+from typing import Literal
 
 import psutil
 from pydantic import BaseModel, ConfigDict
 
 from lab.base import scratch
 from lab.base.errors import LabError, NotApplicable, UsageError, unknown_name
-from lab.base.files import is_locked
+from lab.base.files import is_locked, write_atomically
 from lab.base.paths import Paths
 from lab.base.speed import Speed
 from lab.base.wait import Deadline, wait_for
@@ -38,7 +37,7 @@ from lab.lane import prepare_image
 from lab.lane.cell import CellRunner
 from lab.lane.guest import Say
 from lab.lane.prepare_image import Preparation
-from lab.lane.running import RunningLane, Work, open_running_lane, states_of
+from lab.lane.running import Work, open_running_lane, states_of
 from lab.machine import acceleration
 from lab.machine.budget import Processors
 from lab.machine.connection import connection_for_lanes
@@ -171,7 +170,7 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
         image = store.ensure(paths, cell.guest, say)
         how = acceleration.decide(connection, paths, image, say)
         processors = Processors(os.cpu_count() or 1)
-        preparation = Preparation(connection, paths, uri, how, say, processors)
+        preparation = Preparation(connection, paths, how, say, processors)
         image = prepare_image.ensure(preparation, cell.guest, image)
         work = Work(
             paths=paths,
@@ -181,33 +180,30 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
             build=cell.build,
             sysctls=cell.variant.sysctls,
         )
-        open_lane = partial(
-            open_running_lane, connection, machine=cell.machine, image=image, acceleration=how, say=say
-        )
+
+        @contextmanager
+        def deployed(work: Work) -> Iterator[CellRunner]:
+            with open_running_lane(
+                connection, work, machine=cell.machine, image=image, acceleration=how, say=say
+            ) as running:
+                running.start()
+                runner = CellRunner(running)
+                if reason := runner.why_not(cell):
+                    raise NotApplicable(reason)
+                running.deploy(cell.build)
+                yield runner
+
         states = states_of(connection, work, cell.machine, image, how)
         if states and states.wanted(work.deployment):
             # The next shell then needs seconds, and so does the lane below.
-            with open_lane(work) as running:
-                _start(running, cell)
-                running.deploy(cell.build)
-                running.store_deployment()
+            with deployed(work) as runner:
+                runner.running.store_deployment()
         # A lane for one cell gains nothing from a checkpoint.
-        with open_lane(replace(work, checkpoints=False)) as running:
-            runner = _start(running, cell)
-            running.deploy(cell.build)
+        with deployed(replace(work, checkpoints=False)) as runner:
             runner.apply(cell.variant)
-            running.guest.close()
-            lane = running.lane
+            runner.guest.close()
+            lane = runner.running.lane
             yield Opened(lane, make_entrance(lane.endpoint, lane.folder, cell, speed=lane.speed))
-
-
-def _start(running: RunningLane, cell: Cell) -> CellRunner:
-    """Bring the guest up. Raises NotApplicable if the variant makes no sense on it."""
-    running.start()
-    runner = CellRunner(running)
-    if reason := runner.why_not(cell):
-        raise NotApplicable(reason)
-    return runner
 
 
 # -- kept guests
@@ -216,22 +212,38 @@ def _start(running: RunningLane, cell: Cell) -> CellRunner:
 class Kept(BaseModel):
     """A guest that is kept. `keeper` is the id of the process that holds its lane."""
 
-    name: str
     cell: str
     since: datetime
     keeper: int
     entrance: Entrance
 
+    @property
+    def name(self) -> str:
+        return self.entrance.folder.name
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its keeper lives. Meanwhile no other process has the keeper's number."""
+        return is_locked(self.entrance.folder / LOCK)
+
     def check_alive(self) -> None:
         """Raise LabError if the guest is gone."""
-        if not is_locked(self.entrance.folder / LOCK):
+        if not self.is_there:
             raise LabError(f"{self.name} is gone", hint="lab attach --list names the guests that are kept")
 
 
 def all_kept(paths: Paths) -> list[Kept]:
     """The guests that are kept, the oldest first."""
     marks = [_read_mark(folder) for folder in paths.lanes.glob(FOLDERS)]
-    return sorted((kept for kept in marks if kept), key=lambda kept: kept.since)
+    return sorted((kept for kept in marks if kept and kept.is_there), key=lambda kept: kept.since)
+
+
+def _read_mark(folder: Path) -> Kept | None:
+    """What the mark of a kept guest says; None if the lane is another one."""
+    try:
+        return Kept.model_validate_json((folder / MARK).read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def find_kept(paths: Paths, name: str | None) -> Kept:
@@ -250,18 +262,17 @@ def find_kept(paths: Paths, name: str | None) -> Kept:
 
 def end_kept(kept: Kept) -> None:
     """Have a keeper take its lane down, and wait until it has. Raises DeadlineExpired."""
-    # While the lane's lock is held, its keeper lives, and no other process has its number.
-    if not is_locked(kept.entrance.folder / LOCK):
+    if not kept.is_there:
         return
     with suppress(psutil.NoSuchProcess):
         keeper = psutil.Process(kept.keeper)
         keeper.terminate()
-        wait_for(lambda: _has_ended(keeper), Deadline(END_SECONDS, f"the end of {kept.name}"))
 
+        def has_ended() -> bool | None:
+            # One whose parent has not noticed its end is a zombie.
+            return None if keeper.is_running() and keeper.status() != psutil.STATUS_ZOMBIE else True
 
-def _has_ended(process: psutil.Process) -> bool | None:
-    """True, or None while it runs. One whose parent has not noticed its end is a zombie."""
-    return True if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE else None
+        wait_for(has_ended, Deadline(END_SECONDS, f"the end of {kept.name}"))
 
 
 @dataclass(frozen=True)
@@ -298,80 +309,53 @@ def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None 
     receiving, sending = Pipe(duplex=False)
     keeper = os.fork()
     if keeper == 0:
-        receiving.close()
-        _be_a_keeper(sending, cell, paths, uri, own_rootfs)
+        try:
+            receiving.close()
+            guest = ready(cell, paths, uri, lambda text: sending.send(str(text)), own_rootfs=own_rootfs)
+            _keep(sending, guest, cell.name)
+        finally:
+            os._exit(0)  # It never returns to what started it.
     sending.close()
     return Starting(keeper, receiving)
 
 
-def _read_mark(folder: Path) -> Kept | None:
-    """What the mark says, or None if the lane is another one or its keeper is dead."""
-    try:
-        kept = Kept.model_validate_json((folder / MARK).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return kept if is_locked(folder / LOCK) else None
+def _keep(messages: Connection, guest: AbstractContextManager[Opened], cell: str) -> None:
+    """Bring a guest up, say so or why not, and hold it until its machine dies or this process is ended."""
 
+    def end(_number: int, _frame: FrameType | None) -> None:
+        # A second signal must not stop the taking down.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
 
-def _be_a_keeper(messages: Connection, cell: Cell, paths: Paths, uri: str, own_rootfs: Path | None) -> NoReturn:
-    """Keep a guest until its end; this process never returns to what started it."""
-    error: BaseException | None = None
+    error: BaseException
     try:
-        _detach()
-        _keep(messages, cell, paths, uri, own_rootfs)
+        # Leave the terminal and the files of the process that started this one.
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(nothing, number)
+        os.chdir("/")
+        signal.signal(signal.SIGTERM, end)
+        with guest as opened:
+            folder = opened.lane.folder
+            kept = Kept(cell=cell, since=datetime.now(UTC), keeper=os.getpid(), entrance=opened.entrance)
+            # The mark is written in one step. Only its owner may read it: it holds the key to the guest.
+            write_atomically(folder / MARK, kept.model_dump_json() + "\n", mode=0o600)
+            messages.send(kept)
+            messages.close()
+            while True:
+                opened.lane.check_alive()
+                time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
-        pass
+        return
     except NotApplicable as reason:
         error = reason
     except LabError as fault:
+        # Not as it is: not every kind of error can be sent.
         error = LabError(fault.args[0], hint=fault.hint)
         error.exit_status = fault.exit_status
     except BaseException:
         error = RuntimeError(f"the keeper failed:\n{traceback.format_exc()}")
-    finally:
-        # Whoever started it has been told before that the guest is up, or has gone.
-        with suppress(OSError):
-            if error is not None:
-                messages.send(error)
-        os._exit(0)
-
-
-def _detach() -> None:
-    """Leave the terminal and the files of the process that started this one."""
-    os.setsid()
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(nothing, number)
-    os.chdir("/")
-    signal.signal(signal.SIGTERM, _end)
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    # A second signal must not stop the taking down.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-def _keep(messages: Connection, cell: Cell, paths: Paths, uri: str, own_rootfs: Path | None) -> None:
-    """Bring the guest up, tell so, and hold it until its machine dies or this process is told to end.
-
-    Raises OSError if nobody waits for the keeper any more.
-    """
-    with ready(cell, paths, uri, lambda text: messages.send(str(text)), own_rootfs=own_rootfs) as opened:
-        kept = Kept(
-            name=opened.lane.name,
-            cell=cell.name,
-            since=datetime.now(UTC),
-            keeper=os.getpid(),
-            entrance=opened.entrance,
-        )
-        # The mark is written in one step. Only its owner may read it: it holds the key to the guest.
-        half = opened.lane.folder / f".{MARK}"
-        half.touch(0o600)
-        half.write_text(kept.model_dump_json() + "\n")
-        half.rename(opened.lane.folder / MARK)
-        messages.send(kept)
-        messages.close()
-        while True:
-            opened.lane.check_alive()
-            time.sleep(WATCH_SECONDS)
+    # Whoever started it has been told before that the guest is up, or has gone.
+    with suppress(OSError):
+        messages.send(error)

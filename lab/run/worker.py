@@ -176,14 +176,9 @@ class Worker:
 
     def _prepare(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> BaseImage | None:
         """The image as lanes start from it. If it cannot be prepared, its cells are decided at once."""
+        work = self._work
         preparation = prepare_image.Preparation(
-            opened,
-            self._work.paths,
-            self._shared.uri,
-            how,
-            self._say_of_image,
-            self._work.processors,
-            self._hold,
+            opened, work.paths, how, self._say_of_image, work.processors, self._hold
         )
         try:
             return prepare_image.ensure(preparation, self.machine.guest, image)
@@ -203,12 +198,7 @@ class Worker:
 
     def _open_lane(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> None:
         with open_running_lane(
-            opened,
-            self._work,
-            machine=self.machine,
-            image=image,
-            acceleration=how,
-            say=self._say,
+            opened, self._work, machine=self.machine, image=image, acceleration=how, say=self._say
         ) as running:
             self._hold(running.lane)
             try:

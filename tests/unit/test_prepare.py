@@ -17,7 +17,7 @@ from lab.base import process
 from lab.base.errors import LabError
 from lab.base.files import sha256
 from lab.base.paths import Paths, definitions
-from lab.base.speed import ORDINARY, Speed
+from lab.base.speed import Speed
 from lab.catalog import Firmware, Guest, PackageManager
 from lab.guest import ready
 from lab.guest.session import Output
@@ -42,7 +42,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def preparation(paths: Paths, say: Callable[[str], None] = lambda text: None) -> Preparation:
-    return Preparation(None, paths, "test:///default", EMULATION, say, Processors(1))
+    return Preparation(None, paths, EMULATION, say, Processors(1))
 
 
 def works(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Path) -> None:
@@ -288,7 +288,7 @@ def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
 
         made: Lane = machine  # type: ignore[assignment]
         monkeypatch.setattr(prepare_image, "holding", turn)
-        prepare_image._complete(made, preparation(paths))
+        prepare_image._complete(made, preparation(paths, machine.done.append))
         return machine.done
 
     return run
@@ -337,19 +337,21 @@ def test_package_lists_and_the_package_that_a_remedy_installs_stay_in_the_image(
     assert "apt-get clean" not in clean
 
 
-def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_told(paths: Paths) -> None:
+def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_told(complete: Complete) -> None:
     class Offline(InGuest):
-        def run(self, command: str, **_: Any) -> Output:
-            return Output(100, "Reading lists\nE: Unable to locate package bubblewrap\n", "")
+        def run(self, command: str, **more: Any) -> Output:
+            if "apt-get" in command:
+                return Output(100, "Reading lists\nE: Unable to locate package bubblewrap\n", "")
+            return super().run(command, **more)
 
-    told: list[str] = []
-    session: Any = Offline([], set())
-    prepare_image._fetch_supplies(session, APT, ORDINARY, told.append)
+    done = complete(Offline([], set()))
+    told = [text for text in done if "could not be fetched" in text]
     assert len(told) == 3
     assert told[1] == (
         "the package bubblewrap could not be fetched, so what needs it cannot be tried: "
         "E: Unable to locate package bubblewrap"
     )
+    assert done[-1] == "off"
 
 
 def test_a_prepared_guest_reaches_its_sources(
