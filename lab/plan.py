@@ -109,14 +109,6 @@ class Cell:
         remedies = REMEDIES_SECONDS if self.trials and options.remedies else 0.0
         return BLOCKED_SECONDS + remedies + (TURNING_SECONDS if always else 0.0)
 
-    def typical_trials_seconds(self, options: RunOptions = DEFAULT_OPTIONS) -> float:
-        """Estimate how long its remedies and its experiment take, once its suite has run."""
-        always = options.experiments is ExperimentPolicy.ALWAYS
-        if always and self.expected.status != "xfail":
-            return BREAKING_SECONDS
-        remedies = REMEDIES_SECONDS if options.remedies else 0.0
-        return remedies + (TURNING_SECONDS if always or not remedies else 0.0)
-
     def rerun(self, options: RunOptions) -> str:
         """Return a command line that runs exactly this cell again."""
         return self.again or rerun(self.guest.name, self.variant.name, self.build.argument, options)

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import click
-from pydantic import ValidationError
 
 from lab import builds, catalog, cli
-from lab.base.errors import Bug, UsageError, one_line
+from lab.base.errors import Bug, UsageError
 from lab.base.files import make_folder
 from lab.base.notices import hide_progress
 from lab.cli import lists, options, output
 from lab.cli.gate import EXPECT, GateOptions
 from lab.cli.gate import show as show_decision
 from lab.fleet import inventory
-from lab.fleet.part import EventLines, Part, Refused
+from lab.fleet.part import EventLines, Part
 from lab.machine.budget import Limits
 from lab.record import RunResult
 from lab.report import live, table
@@ -78,10 +77,6 @@ class Matrix(Request):
             "FILE",
         ),
     ] = None
-    kvm: Annotated[
-        bool,
-        Option(Group.HOSTS, "--kvm", "With --hosts: give no cells to a host whose guests run without KVM."),
-    ] = False
     gate: Annotated[
         str | None,
         Option(
@@ -168,11 +163,6 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
 def _hosts(request: Matrix) -> inventory.Inventory | None:
     """Read the inventory of a run on several hosts. Raises UsageError."""
     if request.hosts is None:
-        if request.kvm:
-            raise UsageError(
-                "--kvm chooses among the hosts of --hosts",
-                hint="lab doctor says whether guests run under KVM here",
-            )
         return None
     try:
         import distributed  # noqa: F401
@@ -206,9 +196,7 @@ def _run(
         from lab.fleet.coordinator import Coordinator  # It needs dask.
 
         again = f"lab matrix --resume {planned.folder} --hosts {request.hosts}"
-        return Coordinator(
-            planned, lab.paths, hosts, log, offline=request.offline, needs_kvm=request.kvm, again=again
-        ).run()
+        return Coordinator(planned, lab.paths, hosts, log, offline=request.offline, again=again).run()
 
 
 def _stored(lab: options.Lab, wanted: str | None, *, quiet: bool) -> str:
@@ -261,22 +249,13 @@ def _refuse_other_options() -> None:
 def part_command(lab: options.Lab, file: IO[str], folder: Path) -> int:
     """Run a part of another host's run on one lane, and tell its events on standard output.
 
-    A host of a run starts this and reads what it prints. If this host must not run the part, an event says so.
+    A host of a run starts this and reads what it prints. Exit status 2: it must not run the part.
     """
     hide_progress()
-    events = EventLines(sys.stdout)
-    try:
-        part = Part.model_validate_json(file.read())
-        planned = part.plan(folder, catalog.load())
-    except ValidationError as error:
-        events.tell("refused", text=f"this is no part of a run: {one_line(error)}")
-        raise UsageError(f"this is no part of a run: {one_line(error)}") from error
-    except Refused as error:
-        events.tell("refused", text=str(error))
-        raise
+    part = Part.read(file.read())
+    planned = part.plan(folder, catalog.load())
     lab.sweep()
     make_folder(folder)
-    part.put_evidence(folder)
-    with RunLog(folder, events) as log:
+    with RunLog(folder, EventLines(sys.stdout)) as log:
         done = planned.run(lab.paths, lab.uri, Limits.of_this_host(1), log, offline=part.offline)
     return cli.INTERRUPTED if done.run.interrupted else 0

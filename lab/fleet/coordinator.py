@@ -24,10 +24,10 @@ from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import bounded, make_folder, plain
 from lab.base.paths import Paths
 from lab.catalog import Guest
-from lab.fleet import engine, host, images, login, part, results
+from lab.fleet import engine, host, images, part, results
 from lab.fleet.engine import Joined, Piece
 from lab.fleet.inventory import Inventory
-from lab.fleet.login import Login
+from lab.fleet.login import Login, end_all
 from lab.fleet.part import Part, Refused
 from lab.images.store import BaseImage, Manifest
 from lab.machine.budget import Memory
@@ -63,8 +63,7 @@ ARRIVING, CREDENTIALS = ".arriving-", "credentials.pem"
 class Coordinator:
     """Runs a planned run on the hosts of an inventory.
 
-    `paths` has the store of images. `needs_kvm`: no cells go to a host without KVM. `again` is the command that
-    continues the run.
+    `paths` has the store of images. `again` is the command that continues the run.
     """
 
     planned: PlannedRun
@@ -72,7 +71,6 @@ class Coordinator:
     inventory: Inventory
     observer: Observer
     offline: bool = False
-    needs_kvm: bool = False
     again: str = "lab matrix --resume"
     most_seconds: float = MOST_SECONDS
     _inbox: SimpleQueue[Callable[[], None]] = field(default_factory=SimpleQueue)
@@ -90,9 +88,6 @@ class Coordinator:
     _is_over: bool = False
     _crash: BaseException | None = None
     _bug: Exception | None = None
-
-    def __post_init__(self) -> None:
-        self.observer = kept_apart(self._keep_bug, self.observer)
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
@@ -129,15 +124,13 @@ class Coordinator:
     def _begin(self) -> None:
         """Begin the record; it is on disk once it is complete."""
         planned, options = self.planned, self.planned.info.options
+        # Trials that are left on a cell are made by a run on one host.
+        left = [cell for cell in planned.left if cell.folder not in planned.kept]
         self._labels = Labels(planned.info.lanes)
         self._journal = Journal(planned.folder, planned.cells, planned.info, planned.kept)
         self.observer = kept_apart(self._keep_bug, self.observer, LaneSteps(self._journal.add_step))
         self._backlog = Backlog(
-            planned.left,
-            Estimates.from_folder(self.paths.runs, options),
-            decided={folder: kept for folder, kept in planned.kept.items() if kept.has_more_to_try},
-            cold=options.cold,
-            repeat=options.repeat,
+            left, Estimates.from_folder(self.paths.runs, options), cold=options.cold, repeat=options.repeat
         )
         most = max(MOST_FAILURES, len(self.inventory.hosts)) - 1
         self._decisions = Decisions(self._journal, self._backlog, self.observer, most, jobs=1)
@@ -160,22 +153,24 @@ class Coordinator:
         where, pem = self.inventory.coordinator, engine.new_key()
         try:
             with engine.running(where.address, where.port, engine.security(pem)) as (self._client, port):
-                self._client.subscribe_topic(part.TOPIC, self._told)
+                self._client.subscribe_topic(
+                    part.TOPIC, lambda told: self._inbox.put(partial(self._event, json.loads(told[1])))
+                )
                 self._completed = as_completed(loop=self._client.loop, with_results=True, raise_errors=False)
                 if where.port is not None:
                     file = self.planned.folder / CREDENTIALS
                     file.touch(0o600)
                     file.write_text(pem)
                     self.observer.note(f"hosts may dial in at tls://{where.address}:{port} with {file}")
-                for name, each in self.inventory.hosts.items():
-                    self._logins[name] = Login(name, each, pem, (where.address, port), self.observer.note)
+                for name, listed in self.inventory.hosts.items():
+                    self._logins[name] = Login(name, listed, pem, (where.address, port), self.observer.note)
                     self._logins[name].start()
                 self._apart(self._pin_all)
                 try:
                     self._work()
                 finally:
                     self._is_over = True
-                    login.end_all(self._logins, self.observer.note)
+                    end_all(self._logins, self.observer.note)
         except BaseException as error:
             self._fail(error)
         finally:
@@ -309,7 +304,7 @@ class Coordinator:
         made = Part.of(tickets, self._journal, number=number, offline=self.offline, image=image.manifest)
         need = Memory.need_mib(cell.guest.memory_mib)
         avoided = set[str]().union(*(self._avoids.get(ticket, ()) for ticket in tickets))
-        others = [each.address for name, each in self._usable.items() if name not in avoided]
+        others = [joined.address for name, joined in self._usable.items() if name not in avoided]
         future = self._client.submit(
             part.run_part,
             made.model_dump_json(),
@@ -317,7 +312,7 @@ class Coordinator:
             # dask's own `retries` would give it to the same host again, which is idle as soon as its lab fails.
             workers=others if avoided and others else None,
             allow_other_workers=bool(avoided and others),
-            resources={"lane": 1, "memory": need} | ({"kvm": 1} if self.needs_kvm else {}),
+            resources={"lane": 1, "memory": need},
             priority=int(sum(backlog.typical_seconds(ticket, options) for ticket in tickets)),
             pure=False,
         )
@@ -325,9 +320,6 @@ class Coordinator:
         self._completed.add(future)
 
     # -- what hosts tell
-
-    def _told(self, event: tuple[float, str]) -> None:
-        self._inbox.put(partial(self._event, json.loads(event[1])))
 
     def _event(self, told: dict[str, Any]) -> None:
         """Take in what a host tells of a part; see `EventLines` and `run_part`."""
@@ -394,20 +386,15 @@ class Coordinator:
                 for lane in run.run.lanes:
                     own = {"label": self._lane(piece, lane.label), "host": lane.host or run.run.host}
                     self._journal.add_lane(lane.model_copy(update=own))
-                # Of a child that was ended, the rest can be tried elsewhere. One that came to its end has tried
-                # everything, as often as a run on one host would.
+                # One that came to its end has tried everything, as often as a run on one host would.
                 is_whole = run.run.finished is not None and not run.run.interrupted
-                taken = [
-                    each
-                    for each in run.cells
-                    if each.status is not Status.NOT_RUN or each.reason not in UNDECIDED
-                ]
-                for each in taken:
-                    self._take_cell(piece, tickets[each.folder], each, arriving, is_whole)
+                for sent in run.cells:
+                    if sent.status is not Status.NOT_RUN or sent.reason not in UNDECIDED:
+                        self._take_cell(piece, tickets[sent.folder], sent, arriving, is_whole)
+                        if joined := self._hosts.get(piece.host):
+                            joined.failures = 0
             finally:
                 shutil.rmtree(arriving, ignore_errors=True)
-        if taken and piece.host in self._hosts:
-            self._hosts[piece.host].failures = 0
         if self._backlog.open(piece.tickets) and not self._is_stopping:
             words = f"the lab on {piece.host} ended with exit status {end['status']}: {end['words']}"
             self._failed(piece, LabError(words.rstrip(": ")))
@@ -415,21 +402,12 @@ class Coordinator:
     def _take_cell(
         self, piece: Piece, ticket: Ticket, sent: CellResult, arriving: Path, is_whole: bool
     ) -> None:
-        """Decide a cell as its host did, or keep what its suite showed while trials are left."""
-        before, folder = ticket.decided, sent.folder
-        results.keep_evidence(arriving / folder, self.planned.folder / folder, only_trials=before is not None)
+        """Decide a cell as its host did. What its suite showed stands, also if trials are left."""
+        results.keep_evidence(arriving / sent.folder, self.planned.folder / sent.folder)
         ticket.errors += [fault for fault in map(plain, sent.retried) if fault not in ticket.errors]
-        trials = self._lane(piece, sent.trials_lane)
-        own = sent.model_copy(update={"trials_lane": trials})
-        label = trials if before else self._lane(piece, sent.lane)
-        if before:
-            retried = list(dict.fromkeys([*before.retried, *ticket.errors]))
-            update = {"retried": retried, "bug": before.bug or sent.bug}
-            ticket.decided = before.model_copy(update=update)
-        if sent.unfinished and not is_whole:
-            self._decisions.decide_before_trials(ticket, own, label)
-        else:
-            self._decisions.decide(ticket, own, label)
+        own = sent.model_copy(update={"trials_lane": self._lane(piece, sent.trials_lane)})
+        is_left = sent.unfinished and not is_whole
+        self._decisions.decide(ticket, own, self._lane(piece, sent.lane), unfinished=is_left)
 
     def _failed(self, piece: Piece, error: Exception) -> None:
         """The lab failed with a part: another host tries what is left of it, or its cells are given up."""
@@ -453,7 +431,7 @@ class Coordinator:
         return None
 
     def _decide_all(self, tickets: Iterable[Ticket], status: Status, reason: str) -> None:
-        """Decide cells that cannot be run; those whose suites have run keep their results, and lack trials."""
+        """Decide cells that cannot be run."""
         with self._journal.one_write():
             for ticket in tickets:
                 self._backlog.begin([ticket])
@@ -464,41 +442,36 @@ class Coordinator:
     @property
     def _usable(self) -> dict[str, Joined]:
         """The hosts that have joined and get parts."""
-        return {name: each for name, each in self._hosts.items() if name not in self._refused}
+        return {name: joined for name, joined in self._hosts.items() if name not in self._refused}
 
     @property
     def _is_coming(self) -> bool:
         """Whether a host is on its way."""
-        return any(each.is_alive() and name not in self._hosts for name, each in self._logins.items())
+        return any(login.is_alive() and name not in self._hosts for name, login in self._logins.items())
 
     def _why_not(self, cell: Cell) -> str:
         """Why no host that is there can run a cell; empty if one can."""
-        needed, reasons = Memory.need_mib(cell.guest.memory_mib), []
-        for name, each in self._usable.items():
-            if needed > each.memory_mib:
-                reasons.append(f"a lane needs {needed} MiB of memory, and {name} has {each.memory_mib} MiB")
-            elif self.needs_kvm and not each.kvm:
-                reasons.append(f"guests of {name} run without KVM, and --kvm asks for it")
-            else:
-                return ""
-        return "; ".join(reasons)
+        needed, hosts = Memory.need_mib(cell.guest.memory_mib), self._usable
+        if any(needed <= joined.memory_mib for joined in hosts.values()):
+            return ""
+        has = [f"{name} has {joined.memory_mib} MiB" for name, joined in hosts.items()]
+        return f"a lane needs {needed} MiB of memory, and {', '.join(has)}"
 
     def _look(self) -> None:
         """Look which hosts have joined, and which have gone."""
         workers = self._client.scheduler_info()["workers"]
-        found = {str(worker["name"]): (address, worker["resources"]) for address, worker in workers.items()}
+        alive = {str(worker["name"]): (address, worker["resources"]) for address, worker in workers.items()}
         for name, joined in list(self._hosts.items()):
-            if name not in found or found[name][0] != joined.address:
+            if name not in alive or alive[name][0] != joined.address:
                 self._gone(name)
-        for name, (address, offers) in found.items():
+        for name, (address, offers) in alive.items():
             if name not in self._hosts:
-                lanes, memory, kvm = (int(offers.get(key, 0)) for key in ("lane", "memory", "kvm"))
-                self._hosts[name] = Joined(address, lanes, memory, bool(kvm))
+                self._hosts[name] = Joined(address, int(offers.get("lane", 0)), int(offers.get("memory", 0)))
                 if name not in self._journal.info.host_names:
                     self._journal.info.host_names.append(name)
                 self._refused.pop(name, None)
                 self.observer.note(f"{name} joined: {self._hosts[name]}")
-        self._decisions.jobs = max(1, sum(each.lanes for each in self._usable.values()))
+        self._decisions.jobs = max(1, sum(joined.lanes for joined in self._usable.values()))
 
     def _gone(self, name: str) -> None:
         """A host has gone: dask gives its parts to others."""
@@ -541,6 +514,6 @@ class Coordinator:
                     piece.future.cancel()
                     self._decide_all(piece.tickets, Status.NOT_RUN, reason)
         elif self.inventory.coordinator.port is None:
-            faults = [each.fault for each in self._logins.values() if each.fault]
+            faults = [login.fault for login in self._logins.values() if login.fault]
             faults += [f"{name} got no more parts: {why}" for name, why in self._refused.items()]
             raise LabError("\n".join(["no host is left:", *faults]), hint=self.again)

@@ -5,15 +5,9 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dask.config
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from distributed import Client, Future, Scheduler, Security, SpecCluster
 
 from lab.base.errors import UsageError
@@ -34,8 +28,6 @@ SETTINGS = {
         }
     }
 }
-# The clocks of hosts differ: dask's own temporary certificates are refused where one is a second slow.
-SKEW, VALID = timedelta(days=2), timedelta(days=30)
 
 
 @dataclass(eq=False)
@@ -62,12 +54,11 @@ class Joined:
     address: str
     lanes: int
     memory_mib: int
-    kvm: bool
     failures: int = 0
 
     def __str__(self) -> str:
         lanes = f"{self.lanes} lane{'s' if self.lanes != 1 else ''}"
-        return f"{lanes}, {self.memory_mib} MiB of memory, {'with' if self.kvm else 'without'} KVM"
+        return f"{lanes}, {self.memory_mib} MiB of memory"
 
 
 def new_key() -> str:
@@ -75,21 +66,8 @@ def new_key() -> str:
 
     Whoever has it can run code as the user of each host of the run.
     """
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a run of boxlite-lab")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - SKEW)
-        .not_valid_after(now + VALID)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return (secret + certificate.public_bytes(Encoding.PEM)).decode()
+    made = Security.temporary()
+    return f"{made.tls_client_key}{made.tls_client_cert}"
 
 
 def security(pem: str) -> Security:

@@ -13,13 +13,12 @@ import threading
 import time
 from typing import Any
 
-from lab import __version__
 from lab.base import scratch
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.fleet.inventory import LOOPBACK
 from lab.lane import upkeep
-from lab.machine import acceleration, leftovers
+from lab.machine import leftovers
 from lab.machine.budget import RESERVE_MIB, available_mib
 from lab.machine.connection import connection, default_uri
 
@@ -46,13 +45,12 @@ def work(told: dict[str, Any]) -> None:
         os.setpgid(0, 0)
     threading.Thread(target=_end_with_login, daemon=True).start()
     paths = Paths.default()
-    with connection(default_uri()) as opened:
-        how = acceleration.cached(opened, paths)
+    with connection(default_uri()):
+        pass  # A host without libvirt says so here, before it joins.
     leftovers.reap(paths)
     upkeep.sweep(paths)
     lanes = told["lanes"] or os.cpu_count() or 1
     memory = told["memory_mib"] or max(0, available_mib() - RESERVE_MIB)
-    has_kvm = how.kvm if how else os.access("/dev/kvm", os.R_OK | os.W_OK)
     dask.config.set({f"distributed.comm.tls.{name}": told["key"] for name in KEYS})
     dask.config.set({"distributed.worker.profile.enabled": False})  # It would look at all threads all the time.
     with scratch.temporary() as folder:
@@ -60,7 +58,7 @@ def work(told: dict[str, Any]) -> None:
             told["scheduler"],
             f"--name={told['name']}",
             f"--nthreads={lanes}",
-            f"--resources=lane={lanes} memory={memory} kvm={lanes if has_kvm else 0}",
+            f"--resources=lane={lanes} memory={memory}",
             f"--listen-address=tls://{LOOPBACK}:0",
             f"--contact-address={told['contact']}",
             f"--death-timeout={JOIN_SECONDS}",
@@ -71,11 +69,11 @@ def work(told: dict[str, Any]) -> None:
 
 
 def dask_setup(worker: Any) -> None:
-    """Prepare a worker of dask's before it joins: no HTTP server, and a line that says what it is."""
+    """Prepare a worker of dask's before it joins: no HTTP server, and a line that says where it is."""
     worker.http_server.stop()
     # `worker.port` is that of the address by which the scheduler reaches it.
     port = int(worker.listener.listen_address.rpartition(":")[2])
-    print(json.dumps({"lab": __version__, "pid": os.getpid(), "port": port}), flush=True)
+    print(json.dumps({"pid": os.getpid(), "port": port}), flush=True)
 
 
 def _end_with_login() -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import paramiko
 from fabric import Connection
 
-from lab import __version__
 from lab.base.errors import LabError
 from lab.base.files import plain
 from lab.fleet.inventory import LOOPBACK, Host
@@ -153,18 +152,9 @@ class Login(threading.Thread):
                     if line := plain(output.readline()):
                         last.append(line.rstrip()[:SHOWN])
                     if line.startswith("{"):
-                        self._joins(json.loads(line))
+                        self.worker = json.loads(line)
             status = channel.recv_exit_status()
         raise self._ended(status, "\n".join(last))
-
-    def _joins(self, worker: dict[str, Any]) -> None:
-        """Take in what a worker says of itself before it joins. Raises LabError if it must not."""
-        if worker["lab"] != __version__:
-            raise LabError(
-                f"host {self.name}: it has lab {worker['lab']}, and this host has lab {__version__}",
-                hint="check out the same version on both",
-            )
-        self.worker = worker
 
     # -- dask's connections
 
@@ -227,14 +217,14 @@ class Login(threading.Thread):
 
 def end_all(logins: Mapping[str, Login], say: Callable[[str], None]) -> None:
     """Let the workers of all hosts end, at the same time; kill those that do not."""
-    for each in logins.values():
-        each.end()
+    for login in logins.values():
+        login.end()
     by = time.monotonic() + END_SECONDS
-    for name, each in logins.items():
-        each.join(max(0.0, by - time.monotonic()))
-        if each.is_alive():
+    for name, login in logins.items():
+        login.join(max(0.0, by - time.monotonic()))
+        if login.is_alive():
             say(f"host {name}: its worker did not end in {END_SECONDS:.0f} s and is killed")
-            each.cut()
+            login.cut()
 
 
 def carry(channel: paramiko.Channel, connection: socket.socket) -> None:
@@ -244,11 +234,11 @@ def carry(channel: paramiko.Channel, connection: socket.socket) -> None:
         with suppress(OSError, EOFError):
             while data := source.recv(65536):
                 target.sendall(data)
-        for each in (source, target):
+        for end in (source, target):
             with suppress(OSError, EOFError):
-                each.shutdown(socket.SHUT_RDWR)
+                end.shutdown(socket.SHUT_RDWR)
             with suppress(OSError, EOFError):
-                each.close()
+                end.close()
 
     for ends in ((channel, connection), (connection, channel)):
         threading.Thread(target=copy, args=ends, daemon=True).start()

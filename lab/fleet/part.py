@@ -18,11 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from lab import __version__, builds
 from lab.base import scratch
 from lab.base.activity import Activity, Step
-from lab.base.errors import LabError, UsageError
+from lab.base.errors import LabError, UsageError, one_line
 from lab.base.files import bounded, plain
 from lab.base.paths import Paths
 from lab.catalog import Catalog
-from lab.causes.evidence import PROBES_FILE
 from lab.fleet import images, results
 from lab.images.store import BaseImage, Manifest
 from lab.record import RESULTS_FILE, CellResult, RunResult, Status
@@ -31,8 +30,6 @@ from lab.run.backlog import Ticket
 from lab.run.journal import UNDECIDED, Journal
 from lab.run.lanes import HOST_NAME
 from lab.run.observer import Observer
-from lab.trials import experiment
-from lab.trials.changes import Policy
 
 # The topic of dask's event log that has the progress of parts: one JSON text for each event.
 TOPIC = "lab"
@@ -48,12 +45,7 @@ class Refused(UsageError):
 
 
 class Part(BaseModel):
-    """Cells of one machine, as the record of a run that its host resumes.
-
-    `record` has the cells without results. `kept` are earlier results: those of its cells on which only trials
-    are left, and passing cells with which experiments are compared. `probes` are the probes of the former, by
-    the folders of their cells.
-    """
+    """Cells of one machine without results, as the record of a run that its host resumes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,8 +53,6 @@ class Part(BaseModel):
     record: RunResult
     offline: bool = False
     image: Manifest = Field(description="What its machine has to run from.")
-    kept: list[CellResult] = Field(default_factory=list)
-    probes: dict[Path, str] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, tickets: Sequence[Ticket], journal: Journal, *, number: int, **more: Any) -> "Part":
@@ -71,19 +61,22 @@ class Part(BaseModel):
         command = f"part {number} of run {journal.info.id}"
         info = start.begin(journal.folder, cells, command=command, options=options, shard=None).info
         undecided = [cell.result(Status.NOT_RUN, reason=UNDECIDED[0]) for cell in cells]
-        kept: dict[Path, CellResult] = {}
-        probes: dict[Path, str] = {}
-        policy = Policy(experiments=options.experiments)
-        for cell, before in [(ticket.cell, ticket.decided) for ticket in tickets if ticket.decided]:
-            kept[cell.folder] = before.model_copy(update={"unfinished": True, "lane": "", "trials_lane": ""})
-            if (file := journal.folder / cell.folder / PROBES_FILE).is_file():
-                probes[cell.folder / PROBES_FILE] = file.read_text(errors="replace")
-            is_wanted = cell.trials and experiment.is_wanted(policy, before.before_trials())
-            passing = journal.passing(cell.build) if is_wanted else []
-            if near := experiment.nearest(before, cell.variant, passing):
-                kept.setdefault(near[0].folder, near[0])
-        record = RunResult(run=info, cells=undecided)
-        return cls(number=number, record=record, kept=list(kept.values()), probes=probes, **more)
+        return cls(number=number, record=RunResult(run=info, cells=undecided), **more)
+
+    @classmethod
+    def read(cls, text: str) -> "Part":
+        """Read what a coordinator sent. Raises Refused if that has another lab, or if it is no part."""
+        try:
+            # First: a part of another lab may have another form.
+            lab = json.loads(text)["record"]["run"]["lab"]
+            if lab == __version__:
+                return cls.model_validate_json(text)
+        except (ValueError, LookupError, TypeError) as error:
+            raise Refused(f"this is no part of a run: {one_line(error)}") from error
+        raise Refused(
+            f"the coordinator has lab {plain(str(lab))}, and this host has lab {__version__}",
+            hint="check out the same version on both",
+        )
 
     def plan(self, folder: Path, known: Catalog) -> start.PlannedRun:
         """The part as a run of this host, in a new folder.
@@ -91,8 +84,6 @@ class Part(BaseModel):
         Raises Refused if this host does not have what the coordinator has.
         """
         info = self.record.run
-        if info.lab != __version__:
-            raise Refused(f"the coordinator is lab {plain(info.lab)}, and this host has lab {__version__}")
         # Compared below: what is resumed may lack definitions of today, and here each difference counts.
         record = self.record.model_copy(update={"run": info.model_copy(update={"definitions": {}})})
         try:
@@ -106,13 +97,7 @@ class Part(BaseModel):
             )
         digest = self.image.digest
         pinned = [replace(cell, guest=cell.guest.from_image(digest)) for cell in planned.cells]
-        return replace(planned, cells=pinned, kept={result.folder: result for result in self.kept})
-
-    def put_evidence(self, folder: Path) -> None:
-        """Write what trials read of the evidence of suites into the folder of a run."""
-        for file, text in self.probes.items():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / file).write_text(text)
+        return replace(planned, cells=pinned)
 
 
 # -- on a host, in the child that runs the part
@@ -124,8 +109,7 @@ LONGEST = 4000
 class EventLines(Observer):
     """An observer that writes what it is told as JSON, one event a line, for the coordinator.
 
-    Their `kind` is `lane`, `note`, `prepared` (an image, and the folder that has it), or `refused` (why this
-    host must not run the part).
+    Their `kind` is `lane`, `note`, or `prepared` (an image, and the folder that has it).
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -177,7 +161,7 @@ def run_part(text: str) -> bytes:
     from distributed import get_worker  # Not installed where all runs are on one host.
 
     worker = get_worker()
-    part, host = Part.model_validate_json(text), str(worker.name)
+    part, host = Part.read(text), str(worker.name)
 
     def tell(event: dict[str, Any]) -> None:
         worker.log_event(TOPIC, json.dumps({**event, "part": part.number, "host": host}))
@@ -190,16 +174,16 @@ def run_part(text: str) -> bytes:
     images.get(Paths.default(), part.image, ask, _is_stopping)
     with scratch.temporary() as folder:
         run = folder / "run"
-        status, refused, words = _run_child(text, run, host, tell)
-        if refused:
-            raise Refused(refused)
+        status, words = _run_child(text, run, host, tell)
+        if status == Refused.exit_status:
+            raise Refused(" ".join(words.split()))
         if not (run / RESULTS_FILE).exists():
             raise LabError(f"the lab on {host} ended with exit status {status}: {words}".rstrip(": "))
         return results.pack(run, {"host": host, "status": status, "words": words})
 
 
-def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]], None]) -> tuple[int, str, str]:
-    """Run the child to its end; its exit status, why it refused the part, and its last words."""
+def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]], None]) -> tuple[int, str]:
+    """Run the child to its end; its exit status, and its last words."""
     child = subprocess.Popen(
         # It ends with this thread, also if dask's worker is killed.
         ["setpriv", "--pdeathsig", "TERM", "--", *LAB, "part", "-", "-o", str(run)],
@@ -220,15 +204,12 @@ def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]],
         words.start()
         with suppress(BrokenPipeError), child.stdin as stdin:
             stdin.write(text)
-        refused = ""
         for line in child.stdout:
             with suppress(ValueError):
-                event = json.loads(line)
-                tell(event)
-                refused = event["text"] if event["kind"] == "refused" else refused
+                tell(json.loads(line))
         status = child.wait()
         words.join(WORDS_SECONDS)
-        return status, refused, plain("".join(last)).strip()[-LAST_WORDS:]
+        return status, plain("".join(last)).strip()[-LAST_WORDS:]
     finally:
         _children.discard(child)
 

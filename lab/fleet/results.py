@@ -85,13 +85,13 @@ def unpack(archive: bytes, target: Path, cells: Collection[Path]) -> tuple[RunRe
         raise DamagedResult(f"it is damaged: {error}") from error
 
 
-def keep_evidence(source: Path, target: Path, *, only_trials: bool) -> None:
-    """Move the evidence of a cell into the run's folder; `only_trials`: that of its suite stays."""
+def keep_evidence(source: Path, target: Path) -> None:
+    """Move the evidence of a cell into the run's folder, beside that of earlier faults of the lab."""
     target.mkdir(parents=True, exist_ok=True)
     for entry in sorted(source.iterdir()) if source.is_dir() else ():
         if entry.name.startswith(FAULT):
             entry.rename(fault_folder(target))
         elif entry.is_dir() and (target / entry.name).is_dir():
-            keep_evidence(entry, target / entry.name, only_trials=only_trials)
-        elif not (only_trials and (target / entry.name).exists()):
+            keep_evidence(entry, target / entry.name)
+        else:
             entry.replace(target / entry.name)

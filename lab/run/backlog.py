@@ -272,9 +272,7 @@ class Backlog:
 
 
 def typical_seconds(ticket: Ticket, options: RunOptions) -> float:
-    """How long a cell takes, or its trials alone if its suite ran before; the same on every host."""
-    if ticket.decided:
-        return ticket.cell.typical_trials_seconds(options)
+    """How long a cell takes, the same on every host."""
     return ticket.cell.typical_seconds(options) * options.repeat
 
 

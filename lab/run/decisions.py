@@ -39,14 +39,17 @@ class Decisions:
     follow: Follow = nothing_follows
     stopped: threading.Event = field(default_factory=threading.Event)
 
-    def decide(self, ticket: Ticket, result: CellResult, lane: str = "") -> None:
-        """Keep a cell's result and show it; `lane` served it. Raises ResultsNotWritten."""
+    def decide(self, ticket: Ticket, result: CellResult, lane: str = "", *, unfinished: bool = False) -> None:
+        """Keep a cell's result and show it; `lane` served it. Raises ResultsNotWritten.
+
+        `unfinished`: trials are left on it, and this run makes none of them.
+        """
         if ticket.decided and result.status.could_not_run:
             # The suite has run before: that nothing more could be tried does not change its result.
             bug = {"bug": True, "retried": [*ticket.decided.retried, result.reason]} if result.bug else {}
             result = ticket.decided.model_copy(update=bug)
         else:
-            result = self._completed(ticket, result, lane)
+            result = self._completed(ticket, result, lane).model_copy(update={"unfinished": unfinished})
         result = self.journal.decide(ticket.cell, result)
         self.observer.cell(result)
         # Before the lane asks for its next cell: it may serve these.

@@ -3,7 +3,7 @@
 `seconds`: how long each cell takes. `until`: a file that it waits for before it does anything. `refuse`: why
 the part is refused. `status`: the exit status; `after`: how many cells are decided before that. `bulk`: how
 large the evidence of a cell is, in bytes. `trials`: every suite fails, and it takes so many seconds to try a
-remedy after it; with `dies`, it is killed after a suite that it ran itself. `prepares`: the inputs and
+remedy after it; with `dies`, it is killed at the first trial of the first part. `prepares`: the inputs and
 the base of the image that it prepares for a part with a disk that is not prepared; on each host it is another
 one. Ended by SIGINT, it keeps what it decided. It imports nothing of the lab, so that it starts quickly.
 """
@@ -45,30 +45,26 @@ def main(control: str, to: str) -> int:
         if "until" in wanted:
             wait_for(Path(wanted["until"]), part["record"]["cells"][0]["guest"])
         if "refuse" in wanted:
-            tell("refused", text=wanted["refuse"])
+            print(f"error: {wanted['refuse']}", file=sys.stderr)
             return 2
         if not has_image(part):
             print("the image of the part is not in the store", file=sys.stderr)
             return 3
-        known = {name(each): each for each in part["kept"] if each["unfinished"]}
         if "prepares" in wanted and not part["image"]["base"]:
             part["image"] = prepare(part["image"]["guest"], host, **wanted["prepares"])
             folder_there = Path(os.environ["LAB_HOME"], "cache", "images", prepared(part["image"]))
             tell("prepared", folder=str(folder_there), image=part["image"])
         for number, cell in enumerate(part["record"]["cells"]):
-            if name(cell) in known:
-                results.append(known[name(cell)])
-            else:
-                what = f"{cell['variant']}: suite"
-                tell("lane", cell["guest"], what, activity="suite", name=what)
-                time.sleep(wanted.get("seconds", 0.0))
-                if "status" in wanted and number == wanted.get("after", 0):
-                    break
-                failed = "trials" in wanted
-                results.append(decide(folder, cell, host, wanted.get("bulk", 0), failed=failed))
+            what = f"{cell['variant']}: suite"
+            tell("lane", cell["guest"], what, activity="suite", name=what)
+            time.sleep(wanted.get("seconds", 0.0))
+            if "status" in wanted and number == wanted.get("after", 0):
+                break
+            failed = "trials" in wanted
+            results.append(decide(folder, cell, host, wanted.get("bulk", 0), failed=failed))
             if results[-1].get("unfinished"):
                 tell("lane", cell["guest"], f"{cell['variant']}: trying a remedy")
-                if wanted.get("dies") and name(cell) not in known:
+                if wanted.get("dies") and part["number"] == 1:
                     write(folder, part, results, interrupted=False, finished=False)
                     os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(wanted.get("trials", 0.0))
@@ -133,8 +129,6 @@ def decide(folder: Path, cell: dict[str, Any], host: str, bulk: int, *, failed: 
     evidence = folder / "cells" / name(cell) / "kernel.log"
     evidence.parent.mkdir(parents=True)
     evidence.write_text(f"{name(cell)} on {host}\n" + " " * bulk)
-    if failed:
-        (evidence.parent / "probes.json").write_text("{}")
     made = {**row(cell, "fail" if failed else "pass", ""), "lane": cell["guest"]}
     return {**made, "unfinished": True} if failed else made
 
@@ -144,7 +138,7 @@ def with_remedy(folder: Path, result: dict[str, Any], host: str) -> dict[str, An
     log.parent.mkdir(parents=True)
     log.write_text(f"tried on {host}\n")
     made = {"remedies": [{"name": "a", "result": "verified", "price": ""}], "unfinished": False}
-    return {**result, **made, **({} if result["lane"] else {"trials_lane": result["guest"]})}
+    return {**result, **made}
 
 
 def row(cell: dict[str, Any], status: str, reason: str) -> dict[str, Any]:

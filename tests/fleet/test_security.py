@@ -83,7 +83,7 @@ def test_a_host_dials_in_with_dask_s_own_command(fleet: Fleet, tmp_path: Path, p
                 *(f"tls://127.0.0.1:{port}", "--listen-address", f"tls://127.0.0.1:{free_port()}"),
                 *("--tls-ca-file", str(pem), "--tls-cert", str(pem), "--tls-key", str(pem)),
                 *("--no-nanny", "--no-dashboard", "--preload", "lab.fleet.host", "--memory-limit", "0"),
-                *("--name", "own", "--nthreads", "1", "--resources", "lane=1 memory=8000 kvm=1"),
+                *("--name", "own", "--nthreads", "1", "--resources", "lane=1 memory=8000"),
             ]
         )
         try:

@@ -175,7 +175,7 @@ def test_a_host_with_other_definitions_gets_no_parts_and_the_others_go_on(fleet:
     fleet.add("good", seconds=1)
     with running(fleet, PLAN, most_seconds=100.0) as run:
         result = run.finish()
-        assert run.told.noted("bad gets no more parts: other definitions: seed")
+        assert run.told.noted("bad gets no more parts: error: other definitions: seed")
         assert [cell.status for cell in result.cells] == [Status.PASS] * len(PLAN)
         assert [cell.retried for cell in result.cells] == [[]] * len(PLAN)
         assert {cell.lane.partition(":")[0] for cell in result.cells} == {"good"}
@@ -207,16 +207,22 @@ def test_an_interrupt_keeps_what_was_decided_and_the_run_is_resumed(fleet: Fleet
         assert len(again.told.cells) == len(ONE_GUEST) - len(kept)
 
 
-def test_trials_that_are_left_when_a_child_dies_are_made_by_the_next(fleet: Fleet, tmp_path: Path) -> None:
+def test_what_a_suite_showed_stands_if_its_child_dies_at_trials(fleet: Fleet, tmp_path: Path) -> None:
+    """The trials are left to a run on one host."""
     fleet.add("one", trials=0.0, dies=True)
-    with running(fleet, ONE_GUEST[:1]) as run:
-        [cell] = run.finish().cells
-    assert (cell.status, [each.result for each in cell.remedies]) == (Status.FAIL, ["verified"])
-    assert (cell.lane, cell.trials_lane, cell.unfinished) == ("one: debian-13", "one: debian-13 #2", False)
-    folder = tmp_path / "run" / cell.folder
-    assert (folder / "kernel.log").exists()
-    assert (folder / "remedies/a/a.log").read_text() == "tried on one\n"
-    assert "exit status -9" in cell.retried[0]
+    with running(fleet, ONE_GUEST[:2]) as run:
+        first, second = run.finish().cells
+        assert decided_once(run)
+    assert (first.status, first.remedies, first.unfinished) == (Status.FAIL, [], True)
+    assert (second.status, second.unfinished) == (Status.FAIL, False)
+    assert "exit status -9" in second.retried[0]
+    folder = tmp_path / "run"
+    assert (folder / first.folder / "kernel.log").exists()
+    assert (folder / second.folder / "remedies/a/a.log").read_text() == "tried on one\n"
+    planned = start.resume(folder, RunResult.read(folder), KNOWN)
+    assert [cell.folder for cell in planned.left] == [first.folder]
+    with running(fleet, planned=planned) as again:
+        assert again.finish().cells == [first, second]
 
 
 def test_a_worker_that_stands_still_is_lost_and_its_late_result_dropped(fleet: Fleet, tmp_path: Path) -> None:

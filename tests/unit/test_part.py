@@ -15,7 +15,7 @@ from lab import __version__
 from lab.fleet import results
 from lab.fleet.part import Part, Refused
 from lab.fleet.results import DamagedResult
-from lab.record import RunOptions, Status
+from lab.record import RunOptions
 from lab.run import backlog
 from lab.run.backlog import Ticket
 from lab.run.journal import Journal
@@ -54,26 +54,6 @@ def test_a_part_is_json_and_becomes_the_same_cells_on_another_host(tmp_path: Pat
     assert (planned.info.options, planned.info.command) == (OPTIONS, "part 7 of run whole")
 
 
-def test_trials_that_are_left_go_with_what_the_suite_showed(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    run = finish(folder, begin(folder, SMALL), [Status.FAIL, *[Status.PASS] * 3])
-    (folder / CELLS[0] / "probes.json").write_text("{}")
-    journal = Journal(folder, SMALL, run.run, {cell.folder: cell for cell in run.cells})
-    ticket = Ticket(SMALL[0], decided=run.cells[0])
-    sent = Part.of([ticket], journal, number=1, image=IMAGE)
-    assert sent.kept[0].folder == CELLS[0]
-    assert (sent.kept[0].status, sent.kept[0].unfinished) == (Status.FAIL, True)
-    sent.put_evidence(tmp_path / "there")
-    assert (tmp_path / "there" / CELLS[0] / "probes.json").read_text() == "{}"
-    planned = sent.plan(tmp_path / "there", KNOWN)
-    assert [cell.folder for cell in planned.left] == [CELLS[0]]
-
-
-def test_a_host_with_another_lab_refuses(tmp_path: Path, part: Part) -> None:
-    with pytest.raises(Refused, match=f"the coordinator is lab 99.0, and this host has lab {__version__}"):
-        of_lab(part, "99.0").plan(tmp_path, KNOWN)
-
-
 def test_other_definitions_are_refused(tmp_path: Path, part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     own = own_definitions(tmp_path, monkeypatch)
     seed = next(file for file in sorted((own / "cloud-init").iterdir()) if file.is_file())
@@ -94,19 +74,23 @@ def test_a_host_without_a_guest_or_with_another_build_refuses(tmp_path: Path, pa
         changed(part, record=record).plan(tmp_path / "r", KNOWN)
 
 
-def test_a_part_that_this_host_must_not_run_is_refused_by_an_event(
+def test_a_host_refuses_what_is_no_part_and_what_another_lab_sent(
     tmp_path: Path, part: Part, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
+    other = of_lab(part, "99.0").model_dump(mode="json", by_alias=True) | {"form": "another"}
+    no_part = part.model_dump(mode="json", by_alias=True) | {"form": "another"}
     for text, reason in (
         ("{}", "this is no part of a run"),
-        (of_lab(part, "99.0").model_dump_json(), "the coordinator is lab 99.0"),
+        ("", "this is no part of a run"),
+        (json.dumps(no_part), "form"),
+        (json.dumps(other), f"the coordinator has lab 99.0, and this host has lab {__version__}"),
     ):
         (tmp_path / "part.json").write_text(text)
         assert run_main(monkeypatch, "part", tmp_path / "part.json", "-o", tmp_path / "run") == 2
-        event = json.loads(capsys.readouterr().out)
-        assert event["kind"] == "refused"
-        assert event["text"].startswith(reason)
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert reason in " ".join(told.err.split())
     assert not (tmp_path / "run").exists()
 
 
@@ -199,7 +183,7 @@ def test_a_result_of_other_cells_is_damaged(tmp_path: Path) -> None:
         results.unpack(packed(tmp_path), tmp_path / "target", CELLS[:1])
 
 
-def test_evidence_of_trials_stands_beside_that_of_the_suite(tmp_path: Path) -> None:
+def test_evidence_stands_beside_that_of_earlier_faults(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     for folder, text in ((source, "new"), (target, "old")):
         (folder / "fault-1").mkdir(parents=True)
@@ -207,6 +191,6 @@ def test_evidence_of_trials_stands_beside_that_of_the_suite(tmp_path: Path) -> N
             (folder / name).write_text(text)
     (source / "remedies/a").mkdir(parents=True)
     (source / "remedies/a/log").write_text("new")
-    results.keep_evidence(source, target, only_trials=True)
+    results.keep_evidence(source, target)
     found = {str(file.relative_to(target)): file.read_text() for file in target.rglob("*") if file.is_file()}
-    assert found == {"kernel.log": "old", "fault-1/a": "old", "fault-2/a": "new", "remedies/a/log": "new"}
+    assert found == {"kernel.log": "new", "fault-1/a": "old", "fault-2/a": "new", "remedies/a/log": "new"}
