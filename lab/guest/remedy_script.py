@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lab.builds import FOLDER
+from lab.catalog.remedies import Remedy
 from lab.guest.programs import checked
 from lab.guest.session import SUITE, Session
 
@@ -48,23 +49,14 @@ class Steps:
         return "".join(parts)
 
 
-def apply(session: Session, name: str, script: str, *, about_user: bool) -> Steps:
-    """Run the script until the remedy is in place, and once more. Raises what `Session.run` raises."""
-    return _run(session, name, script, about_user=about_user, undo=False)
-
-
-def undo(session: Session, name: str, script: str, *, about_user: bool) -> Steps:
-    """Undo what `apply` did. Raises what `Session.run` raises."""
-    return _run(session, name, script, about_user=about_user, undo=True)
-
-
-def _run(session: Session, name: str, script: str, *, about_user: bool, undo: bool) -> Steps:
+def run(session: Session, remedy: Remedy, *, undo: bool = False) -> Steps:
+    """Run a remedy's script until it is in place, and once more; or undo that. Raises as `Session.run` does."""
     printed = session.program(
         "run_script",
         {
-            "file": f"{FOLDER}/{name}.sh",
-            "script": script,
-            "arguments": ["--user", SUITE] if about_user else [],
+            "file": f"{FOLDER}/{remedy.name}.sh",
+            "script": remedy.script(),
+            "arguments": ["--user", SUITE] if remedy.about_user else [],
             "undo": undo,
             "seconds": session.speed.from_emulation(ONE_RUN_SECONDS) * session.speed.clock,
         },

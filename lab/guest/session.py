@@ -19,7 +19,6 @@ import paramiko
 from fabric import Config, Connection
 from fabric.runners import Remote
 from invoke.exceptions import CommandTimedOut, ThreadException
-from paramiko.ssh_exception import NoValidConnectionsError
 
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
@@ -29,7 +28,7 @@ from lab.guest import programs
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.programs import MOST_SHOWN, Answer, Call, Keep, RemoteFailed, keep_none
 from lab.machine import seed
-from lab.machine.lane import Endpoint, LaneDied
+from lab.machine.lane import Endpoint
 
 User = Literal["lab", "tester"]
 ADMIN: User = "lab"
@@ -49,13 +48,9 @@ WATCH_SECONDS = 2.0
 # nobody in who gave up fifteen lately (PerSourcePenalties and MaxStartups of sshd_config(5)).
 LOOK_SECONDS = 10.0
 
-# libvirt notices that a machine died a moment after its connections broke. For so long it is asked, so that the
-# error names the machine's death and not the broken connection.
-NOTICE_SECONDS = 2.0
-
-# What forwards a guest's port ends with its machine, and libvirt has been seen to notice the machine's end more
-# than two seconds later. For so long it is asked after nothing listens on the port.
-GONE_SECONDS = 10.0
+# libvirt notices that a machine died a moment after its connections broke, and has needed more than 2 seconds.
+# For so long it is asked, so that the error names the machine's death and not the broken connection.
+NOTICE_SECONDS = 10.0
 
 # The most that a command may print. The longest that the lab asks for is a suite's report.
 MOST_BYTES = 16 * 2**20
@@ -117,8 +112,8 @@ class Session:
         """Wait until the administrator can log in.
 
         `seconds` is the limit on ordinary hardware with KVM. `listens` is called until it says that the guest's
-        server is up; as long as it does not, the server is asked now and then. Raises DeadlineExpired, LaneDied
-        if the guest has lost its network, or whatever `alive` and `listens` raise.
+        server is up; as long as it does not, the server is asked now and then. Raises DeadlineExpired, or
+        whatever `alive` and `listens` raise.
         """
         begun = time.monotonic()
         next_look = 0.0
@@ -137,8 +132,6 @@ class Session:
             except (paramiko.SSHException, OSError, EOFError) as error:
                 if isinstance(error, paramiko.BadHostKeyException):
                     raise SessionLost(f"the guest showed a host key that is not its own: {error}") from error
-                if isinstance(error, NoValidConnectionsError):
-                    self._check_network()
                 return None  # The server answers before the accounts exist.
             return True
 
@@ -149,8 +142,7 @@ class Session:
     ) -> Output:
         """Run a shell command; `seconds` is its limit under hardware acceleration. Errors call it `name`.
 
-        Raises SessionLost, RemoteFailed if `check` is set, LaneDied if the guest has lost its network, or
-        whatever `alive` raises.
+        Raises SessionLost, RemoteFailed if `check` is set, or whatever `alive` raises.
         """
         limit = self.speed.from_kvm(seconds)
         called = f"`{name or bounded(command.partition('\n')[0], 120)}`"
@@ -295,47 +287,19 @@ class Session:
         return connection
 
     def _shows_banner(self) -> bool:
-        """Whether the guest's server is up: QEMU accepts connections long before, so only its banner counts.
-
-        Raises as `_check_network` does.
-        """
+        """Whether the guest's server is up: QEMU accepts connections long before, so only its banner counts."""
         limit = self.speed.from_emulation(SHOW_SECONDS)
         try:
             with socket.create_connection((self._endpoint.host, self._endpoint.port), limit) as connection:
                 connection.settimeout(limit)
                 return connection.recv(4) == b"SSH-"
-        except ConnectionRefusedError:
-            self._check_network()
         except OSError:
-            pass
-        return False
-
-    def _check_network(self) -> None:
-        """Raise LaneDied if nothing forwards the guest's port any more, or what `alive` raises if that is why.
-
-        QEMU forwards the port for as long as the machine is there.
-        """
-        where = (self._endpoint.host, self._endpoint.port)
-        try:
-            socket.create_connection(where, SHOW_SECONDS).close()
-        except ConnectionRefusedError as error:
-            self._wait_for_death(GONE_SECONDS)
-            raise LaneDied(
-                f"the guest has no network: nothing listens on {where[0]}:{where[1]}, so what forwarded it has "
-                "ended"
-            ) from error
-        except OSError:
-            pass
-
-    def _wait_for_death(self, seconds: float) -> None:
-        """Raise whatever `alive` raises, within so many seconds."""
-        with suppress(DeadlineExpired):
-            wait_for(lambda: None, Deadline(seconds, "libvirt"), alive=self._alive, interval=0.1)
+            return False
 
     def _lost(self, message: str, error: BaseException | None) -> NoReturn:
         self.close()
-        self._wait_for_death(NOTICE_SECONDS)
-        self._check_network()
+        with suppress(DeadlineExpired):
+            wait_for(lambda: None, Deadline(NOTICE_SECONDS, "libvirt"), alive=self._alive, interval=0.1)
         raise SessionLost(message) from error
 
 

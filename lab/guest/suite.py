@@ -88,13 +88,13 @@ def run(
     """
     suite = build.suite
     results = folder(variant)
-    wanted = command(build, variant, speed=speed, options=options)
+    limited = command(build, variant, speed=speed, options=options)
     report_file = build.report_file(results)
     # Another run in this fork may have left a report, and a runner that does not even start leaves none. The
     # guest's uptime says how long it took, whatever the tests do to its clock.
     script = (
         f"mkdir -p {results}; rm -f {report_file}; read -r begun _ </proc/uptime; "
-        f"({in_state_of_tests(build, variant, wanted, options.environment)}) >{results}/suite.log 2>&1; "
+        f"({in_state_of_tests(build, variant, limited, options.environment)}) >{results}/suite.log 2>&1; "
         "status=$?; read -r ended _ </proc/uptime; echo $status $((${ended%.*} - ${begun%.*})); "
         f"head -c {MOST_REPORT_BYTES} {report_file} 2>/dev/null || true"
     )
@@ -135,8 +135,8 @@ def command(build: Build, variant: Variant, *, speed: Speed, options: SuiteOptio
     """The command that runs the suite under its time limit, for a shell in the state that tests see."""
     suite = build.suite
     test_seconds = speed.in_guest(suite.test_seconds * options.more_time)
-    wanted = build.command(options, results=folder(variant), test_seconds=test_seconds)
-    return f"timeout --kill-after=5 {speed.in_guest(suite.suite_seconds * options.more_time):.0f} {wanted}"
+    tests = build.command(options, results=folder(variant), test_seconds=test_seconds)
+    return f"timeout --kill-after=5 {speed.in_guest(suite.suite_seconds * options.more_time):.0f} {tests}"
 
 
 def in_state_of_tests(

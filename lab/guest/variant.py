@@ -129,8 +129,8 @@ def probe_as_user_does(session: Session, variant: Variant, sysctls: Iterable[str
     return session.run(command, seconds=30, user=login(variant), check=False).stdout
 
 
-def _run_probe(session: Session, variant: Variant, asked: dict[str, Any]) -> Any:
-    return session.program_as(login(variant), under(variant), "probe", asked, seconds=30)
+def _run_probe(session: Session, variant: Variant, request: dict[str, Any]) -> Any:
+    return session.program_as(login(variant), under(variant), "probe", request, seconds=30)
 
 
 def check_in_effect(variant: Variant, facts: Facts, who: SuiteUser) -> None:

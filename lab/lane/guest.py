@@ -217,11 +217,11 @@ class LaneGuest:
 
     def apply_remedy(self, remedy: Remedy) -> Steps:
         """Run a remedy's script until it is in place, and once more."""
-        return remedy_script.apply(self.session, remedy.name, remedy.script(), about_user=remedy.about_user)
+        return remedy_script.run(self.session, remedy)
 
     def undo_remedy(self, remedy: Remedy) -> Steps:
         """Undo what `apply_remedy` did."""
-        return remedy_script.undo(self.session, remedy.name, remedy.script(), about_user=remedy.about_user)
+        return remedy_script.run(self.session, remedy, undo=True)
 
     def add_note(self, text: str) -> None:
         """Show something and keep it for the lane's record."""
