@@ -1,11 +1,8 @@
-"""Where things are: the folders of the lab's cache, state and definitions; the classes in a package's files."""
+"""Where things are: the folders of the lab's cache, state and definitions."""
 
-import importlib
 import os
-import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import platformdirs
 
@@ -82,24 +79,3 @@ class Paths:
                     break
                 part.chmod(0o755)
         return folder
-
-
-def classes[C](package: ModuleType, base: type[C]) -> dict[str, type[C]]:
-    """Map each module's name to the one subclass of `base` that it defines.
-
-    Modules whose names begin with `_` are skipped. Raises TypeError if a module does not define exactly one.
-    """
-    found = {}
-    for info in pkgutil.iter_modules(package.__path__):
-        if info.name.startswith("_"):
-            continue
-        module = importlib.import_module(f"{package.__name__}.{info.name}")
-        own = [
-            each
-            for each in vars(module).values()
-            if isinstance(each, type) and issubclass(each, base) and each.__module__ == module.__name__
-        ]
-        if len(own) != 1:
-            raise TypeError(f"{module.__name__} defines {len(own)} kinds of {base.__name__}, not one")
-        found[info.name] = own[0]
-    return found

@@ -153,7 +153,11 @@ def _running_of(leader: int, known: set[psutil.Process]) -> set[psutil.Process]:
 
     A child may have left the session, and one whose parent ended is no descendant any more.
     """
-    family = known | {process for process in psutil.process_iter() if _session(process.pid) == leader}
+    family = set(known)
+    for process in psutil.process_iter():
+        with suppress(OSError):
+            if os.getsid(process.pid) == leader:
+                family.add(process)
     for process in list(family):
         with suppress(psutil.Error):
             family |= set(process.children(recursive=True))
@@ -174,13 +178,6 @@ def _age(process: psutil.Process) -> tuple[float, int]:
         return process.create_time(), process.pid
     except GONE:
         return 0.0, process.pid
-
-
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return None
 
 
 def tail(lines: Sequence[str] | deque[str], count: int = 20) -> str:

@@ -1,5 +1,7 @@
 """Builds: which boxlite is tested. Each kind of build is a module of `lab.builds.kinds` and is found there."""
 
+import importlib
+import pkgutil
 import shlex
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +9,7 @@ from packaging.version import InvalidVersion, Version
 
 from lab.base.errors import UsageError, unknown_name
 from lab.base.files import plain
-from lab.base.paths import Paths, classes
+from lab.base.paths import Paths
 from lab.builds import kinds, wheels
 from lab.builds._base import (
     FILES,
@@ -55,9 +57,17 @@ ANY: Build = Wheel.release(NEWEST)
 
 
 def known_kinds() -> dict[str, type[Build]]:
-    """Every kind of build, by its prefix in `--build KIND:...`."""
-    by_module = classes(kinds, Build)  # type: ignore[type-abstract]
-    return {name.replace("_", "-"): kind for name, kind in by_module.items()}
+    """Every kind of build, by its prefix in `--build KIND:...`: the one class of each module."""
+    by_prefix = {}
+    for info in pkgutil.iter_modules(kinds.__path__):
+        module = importlib.import_module(f"{kinds.__name__}.{info.name}")
+        [kind] = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Build) and value.__module__ == module.__name__
+        ]
+        by_prefix[info.name.replace("_", "-")] = kind
+    return by_prefix
 
 
 def forms() -> str:

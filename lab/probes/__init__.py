@@ -8,18 +8,5 @@ from pathlib import Path
 
 from lab.probes.facts import NONE_RUN, NOT_RUN, Context, Facts, Probe, Probed, Probes, SuiteUser, Who
 
-__all__ = [
-    "NONE_RUN",
-    "NOT_RUN",
-    "PROGRAMS",
-    "Context",
-    "Facts",
-    "Probe",
-    "Probed",
-    "Probes",
-    "SuiteUser",
-    "Who",
-]
-
 # Each program runs with Python's standard library alone.
 PROGRAMS = Path(__file__).parent / "programs"

@@ -37,7 +37,7 @@ def text(sysctls: Iterable[str] = ()) -> str:
 
     It holds no single quote, so that it can stand between two in a command line.
     """
-    asked = {
+    request = {
         "sysctls": [name for name in dict.fromkeys(sysctls) if SYSCTL.fullmatch(name)],
         "shown": {"profiles": PROFILES, "words": COMMAND_LINE},
         "seconds": SECONDS,
@@ -49,7 +49,7 @@ def text(sysctls: Iterable[str] = ()) -> str:
         modules=MODULES,
         seconds=SECONDS,
         path=":".join(PATH),
-        asked=json.dumps(asked).replace('"', '\\"'),
+        request=json.dumps(request).replace('"', '\\"'),
     )
 
 

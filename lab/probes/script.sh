@@ -46,6 +46,6 @@ END_OF_TEXT
 fi
 export LC_ALL=C PATH="{{ path }}"
 cd /
-facts=$(read_facts "{{ asked }}") &&
+facts=$(read_facts "{{ request }}") &&
     probes=$(run_probes "{\"probes\": true, \"seconds\": {{ seconds }}}") &&
     show "$facts" "$probes"

@@ -19,6 +19,7 @@ from lab import probes
 from lab.builds.elf import Needs
 from lab.catalog.knobs import Bubblewrap
 from lab.probes import PROGRAMS, Facts, Probed, SuiteUser, Who
+from lab.probes.facts import read_label
 from lab.verdict.claims import issue_468
 from lab.verdict.words import FinishedCell
 from tests.builders.cells import cell as a_cell
@@ -293,3 +294,24 @@ def test_file_capabilities_are_shown(program: dict[str, Any], monkeypatch: pytes
     monkeypatch.setattr(os, "getxattr", kept)
     assert program["capabilities"]("/usr/bin/bwrap") == "0000010000200000"
     assert program["capabilities"]("none") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "profiles", "mode", "confines"),
+    [
+        ("a (enforce)", ("a",), "enforce", True),
+        ("a//&unconfined (enforce)", ("a",), "enforce", True),
+        ("unconfined//&a (complain)", ("a",), "complain", True),
+        ("a//&b (mixed)", ("a", "b"), "mixed", True),
+        ("a//child//&unconfined (enforce)", ("a//child",), "enforce", True),
+        ("a (unconfined)", ("a",), "unconfined", False),
+        ("unconfined", (), None, False),
+        ("", (), None, False),
+        (None, (), None, False),
+    ],
+)
+def test_a_label_is_read_as_its_profiles_without_the_unconfined_one(
+    text: str | None, profiles: tuple[str, ...], mode: str | None, confines: bool
+) -> None:
+    label = read_label(text)
+    assert (label.profiles, label.mode, label.confines) == (profiles, mode, confines)

@@ -355,12 +355,12 @@ def without_private(every, shown):
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    SECONDS = asked.get("seconds", SECONDS)
-    every = facts(asked["sysctls"])
-    if "shown" in asked:
+    request = json.loads(sys.argv[1])
+    SECONDS = request.get("seconds", SECONDS)
+    every = facts(request["sysctls"])
+    if "shown" in request:
         like = (assignments("/etc/os-release").get("ID_LIKE") or "").split()
-        public = without_private(every, asked["shown"])
+        public = without_private(every, request["shown"])
         print(json.dumps({"facts": public, "unreadable": UNREADABLE, "id_like": like}))
     else:
         # Root may read everything. These two say None where their file system is not mounted.

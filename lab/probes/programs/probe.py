@@ -262,12 +262,12 @@ def who():
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    SECONDS = asked.get("seconds", SECONDS)
-    found = who()
-    if asked["probes"]:
-        found["probes"] = probe_all()
-    if "links" in asked:
-        links = {path: link(path) for path in asked["links"]}
-        found.update(limits=limits(), links=links, bubblewrap=bubblewrap())
-    print(json.dumps(found))
+    request = json.loads(sys.argv[1])
+    SECONDS = request.get("seconds", SECONDS)
+    user = who()
+    if request["probes"]:
+        user["probes"] = probe_all()
+    if "links" in request:
+        links = {path: link(path) for path in request["links"]}
+        user.update(limits=limits(), links=links, bubblewrap=bubblewrap())
+    print(json.dumps(user))
