@@ -9,24 +9,14 @@ from lab.base.activity import Say
 from lab.base.errors import LabError, one_line
 from lab.base.files import bounded, plain
 
-# What gets the lines of `progress`; none: they are not shown.
-_listeners: list[Say] = []
+# What gets the lines of `progress`; the command line sets it. None: they are not shown.
+listener: Say | None = None
 
 
 def progress(line: str) -> None:
     """Tell whoever waits for this command what it does before it has anything to show."""
-    for say in _listeners:
-        say(line)
-
-
-def show_progress(say: Say) -> None:
-    """Give each line of `progress` to `say`."""
-    _listeners[:] = [say]
-
-
-def hide_progress() -> None:
-    """Show no more lines of `progress`."""
-    _listeners.clear()
+    if listener is not None:
+        listener(line)
 
 
 def quiet_libraries() -> None:

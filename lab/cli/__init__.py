@@ -10,13 +10,11 @@ from pathlib import Path
 from types import FrameType
 
 import click
-from click.shell_completion import CompletionItem
 
 from lab import __version__
 from lab.base import notices, space
 from lab.base.errors import Bug, LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
-from lab.base.notices import quiet_libraries, show_progress
 from lab.base.paths import STATES_GIB, Paths
 
 # The exit status that shells give a program ended by SIGINT.
@@ -55,21 +53,30 @@ INTERNAL = {"part": "matrix.part_command"}
 
 
 class Commands(click.Group):
-    """The commands of `COMMANDS`. Each is imported when it is called or its help is shown: that takes long."""
+    """The commands of `COMMANDS`. Each is imported when it is called or its own help is shown: that takes long.
+
+    What `completion` knows of them stands for them while a shell completes a word, and in the list of commands.
+    """
 
     def list_commands(self, _context: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if context.resilient_parsing:
+            return self._stand_ins().get_command(context, name)
         if (path := COMMANDS.get(name) or INTERNAL.get(name)) and name not in self.commands:
             module, _, attribute = path.partition(".")
             self.add_command(getattr(import_module(f"lab.cli.{module}"), attribute), name)
         return super().get_command(context, name)
 
-    def shell_complete(self, context: click.Context, word: str) -> list[CompletionItem]:
-        """Offer the names alone: what each command does would have to be imported at each press of Tab."""
-        names = [CompletionItem(name) for name in self.list_commands(context) if name.startswith(word)]
-        return names + click.Command.shell_complete(self, context, word)
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        self._stand_ins().format_commands(context, formatter)
+
+    @staticmethod
+    def _stand_ins() -> click.Group:
+        from lab.cli import completion  # `lab --version` needs none.
+
+        return completion.commands()
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,8 +113,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A file may have a name that is no text.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    quiet_libraries()
-    show_progress(_tell)
+    notices.quiet_libraries()
+    notices.listener = _tell
     # Whatever the umask is: what others may write, a later command must not trust.
     os.umask(os.umask(0o077) | 0o022)
     # SIGTERM ends a run as Ctrl-C does: all machines are taken down.

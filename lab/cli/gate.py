@@ -13,7 +13,7 @@ from lab.base.files import plain
 from lab.base.paths import Paths
 from lab.cli import options, output
 from lab.gate import baseline, expectations, results
-from lab.gate.compare import compare
+from lab.gate.compare import Comparison, compare
 from lab.gate.decision import Decision, PlannedGate, decide_with
 from lab.gate.expectations import FILL_IN, Expectations
 from lab.gate.results import BuildResults, CellSummary, Identity
@@ -84,11 +84,11 @@ class GateOptions:
         Raises UsageError if nothing can be compared.
         """
         names = [record.name for record in planned.info.builds]
-        if self.gate_build is not None and earlier is None:
-            return PlannedGate(names[0], names[1], self.expected)
-        if self.gate_build is not None and earlier is not None:
-            build = None if self.gate_build == PREVIOUS else self.gate_build
-            old, new = results.choose_pair(earlier, build, None, ("--gate-build", CHOOSE))
+        if self.gate_build is not None:
+            old, new = names[0], names[-1]
+            if earlier is not None:
+                build = None if self.gate_build == PREVIOUS else self.gate_build
+                old, new = results.choose_pair(earlier, build, None, ("--gate-build", CHOOSE))
             return PlannedGate(old, new, self.expected)
         if self.old is None:
             return None
@@ -136,8 +136,8 @@ def expect_command(
 
 
 @click.command("compare")
-@click.argument("old", metavar="OLD", shell_complete=options.runs)
-@click.argument("new", metavar="[NEW]", required=False, shell_complete=options.runs)
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="[NEW]", required=False)
 @options.build_option("Compare with this build of OLD, if OLD tested several.", "--old-build")
 @options.build_option("Compare this build of NEW, if NEW tested several.", "--new-build")
 @format_option
@@ -156,13 +156,7 @@ def compare_command(
     else:
         before = baseline.read_side(runs, old, old_build, flags[0])
         now = baseline.read_side(runs, new, new_build, flags[1])
-    comparison = compare(before, now)
-    if kind == "json":
-        click.echo(comparison.model_dump_json(indent=2, ensure_ascii=True))
-    elif kind == "markdown":
-        click.echo(report.render(comparison), nl=False)
-    else:
-        report.table(output.console, comparison)
+    _print(kind, compare(before, now))
     return 0
 
 
@@ -191,7 +185,6 @@ def baseline_command(lab: options.Lab, run: str, file: Path, build: str | None) 
 @click.option(
     "--against",
     metavar="FILE-or-RUN",
-    shell_complete=options.runs,
     help="Compare with this baseline file or run.",
 )
 @options.build_option(
@@ -237,13 +230,20 @@ def gate_command(
 
 def show(decision: Decision, kind: str = "table") -> int:
     """Print the gate's decision and return its exit status."""
-    if kind == "json":
-        click.echo(decision.model_dump_json(indent=2, ensure_ascii=True))
-    elif kind == "markdown":
-        click.echo(report.render(decision.comparison, decision), nl=False)
-    else:
-        report.gate(output.console, decision)
+    _print(kind, decision.comparison, decision)
     return decision.exit_status
+
+
+def _print(kind: str, comparison: Comparison, decision: Decision | None = None) -> None:
+    """Print a comparison, or the gate's decision over it."""
+    if kind == "json":
+        click.echo((decision or comparison).model_dump_json(indent=2, ensure_ascii=True))
+    elif kind == "markdown":
+        click.echo(report.render(comparison, decision), nl=False)
+    elif decision is not None:
+        report.gate(output.console, decision)
+    else:
+        report.table(output.console, comparison)
 
 
 def _pair(

@@ -18,7 +18,6 @@ from lab import builds, catalog, plan
 from lab.base.errors import UsageError
 from lab.base.files import plain
 from lab.cli import options, output
-from lab.cli.options import OFFERED
 from lab.guest import transfer
 from lab.guest.session import Session
 from lab.lane import shell
@@ -62,14 +61,13 @@ def in_a_cell[T: Callable[..., Any]](command: T) -> T:
         click.option(
             "--run",
             metavar="RUN",
-            shell_complete=options.runs,
             help="Take a cell of this run, with its build and root file system: name GUEST/VARIANT, or "
             "GUEST/VARIANT/BUILD, instead of GUEST and VARIANT. A build for which programs of this host are "
             "executed has to be named with --build, too.",
         ),
         options.build_option(f"Deploy this {builds.forms()}. Default: the newest release."),
-        click.argument("variant", metavar="[VARIANT]", required=False, shell_complete=OFFERED["VARIANT"]),
-        click.argument("guest", metavar="GUEST", shell_complete=OFFERED["GUEST"]),
+        click.argument("variant", metavar="[VARIANT]", required=False),
+        click.argument("guest", metavar="GUEST"),
     ):
         command = add(command)
     return command
@@ -151,9 +149,11 @@ def run(guest: Opened | Kept, command: list[str]) -> int:
 
 
 def _target(lab: options.Lab, *, guest: str, variant: str | None, build: str | None, run: str | None) -> Target:
-    known = catalog.load()
+    definitions = catalog.load()
     if run is None:
-        return Target(plan.Cell(known.guest(guest), known.variant(variant or "stock"), builds.resolve(build)))
+        return Target(
+            plan.Cell(definitions.guest(guest), definitions.variant(variant or "stock"), builds.resolve(build))
+        )
     if variant is not None:
         raise UsageError(
             "--run takes the variant from the run",
@@ -161,10 +161,10 @@ def _target(lab: options.Lab, *, guest: str, variant: str | None, build: str | N
         )
     folder = journal.find_folder(lab.paths.runs, run)
     # A variant may have been made for that run alone.
-    known = known.with_variants(folder / journal.VARIANTS)
+    definitions = definitions.with_variants(folder / journal.VARIANTS)
     again = shlex.join(["lab", str(click.get_current_context().info_name), "--run", run, guest])
     named = [build] if build is not None else []
-    cell = past.find_cell(RunResult.read(folder), guest, known, lab.paths, named, again)
+    cell = past.find_cell(RunResult.read(folder), guest, definitions, lab.paths, named, again)
     for warning in cell.warnings:
         output.warn(f"lab: warning: {warning}")
     cause = f" ({cell.result.cause})" if cell.result.cause else ""
@@ -205,7 +205,7 @@ IN_GUEST = re.compile(r"(?P<name>[^/:]+):(?P<path>.*)", re.DOTALL)
 
 
 @click.command("attach")
-@click.argument("name", required=False, shell_complete=OFFERED["KEPT"])
+@click.argument("name", required=False)
 @USER
 @click.option("--list", "only_list", is_flag=True, help="List the guests that are kept.")
 @click.option("--end", is_flag=True, help="Remove the guest instead.")
@@ -231,8 +231,8 @@ def attach_command(lab: options.Lab, name: str | None, user: Who, only_list: boo
 
 
 @click.command("copy")
-@click.argument("source", metavar="SRC", shell_complete=OFFERED["KEPT:PATH"])
-@click.argument("target", metavar="DST", shell_complete=OFFERED["KEPT:PATH"])
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
 @USER
 @click.pass_obj
 def copy_command(lab: options.Lab, source: str, target: str, user: Who) -> int:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 from rich.markup import escape
@@ -15,7 +15,6 @@ from lab.base.errors import LabError, UsageError
 from lab.base.files import plain
 from lab.check import Answer, tested, text
 from lab.cli import options, output
-from lab.cli.options import OFFERED
 from lab.lane import shell
 from lab.machine import doctor, leftovers
 from lab.machine.connection import NoLibvirt
@@ -39,7 +38,6 @@ NAMING_GUESTS = (doctor.State.BROKEN, doctor.State.LIMITED, doctor.State.NOT_NEE
     "--set",
     "set_name",
     metavar="SET",
-    shell_complete=OFFERED["SET"],
     help="Check what the guests of this set need. Default: all guests.",
 )
 @click.option(
@@ -47,7 +45,6 @@ NAMING_GUESTS = (doctor.State.BROKEN, doctor.State.LIMITED, doctor.State.NOT_NEE
     "guests",
     multiple=True,
     metavar="GUEST",
-    shell_complete=OFFERED["GUEST"],
     help="Check what this guest needs, instead of those of the set; repeatable.",
 )
 @click.option(
@@ -69,9 +66,9 @@ def doctor_command(
 
     Exit status: 0 if it can, 3 if something is broken.
     """
-    known = catalog.load()
-    chosen = plan.choose(known, set_name=set_name, guests=guests)
-    everything = list(known.guests.values())
+    definitions = catalog.load()
+    chosen = plan.choose(definitions, set_name=set_name, guests=guests)
+    everything = list(definitions.guests.values())
     lines = doctor.examine(doctor.Examination(lab.paths, chosen.guests, everything, lab.uri, again))
     if as_json:
         checks = list(lines)
@@ -113,18 +110,18 @@ def clean_command(lab: options.Lab) -> int:
 
     Exit status: 0, or 3 if a folder could not be removed.
     """
-    swept = lab.sweep()
-    for lane in swept.lanes:
+    lanes, folders, stuck = lab.sweep()
+    for lane in lanes:
         output.say(f"removed {lane}")
-    for folder in swept.folders:
+    for folder in folders:
         output.say(f"removed {folder.path} ({output.mib(folder.size)})")
     try:
         for name in leftovers.reap_unrecorded(lab.uri):
             output.say(f"removed {name}, of which the lab had no record")
     except NoLibvirt as error:
         output.say(f"machines without a record were not looked for: {error.args[0]}")
-    if swept.stuck:
-        for reason in swept.stuck:
+    if stuck:
+        for reason in stuck:
             output.warn(f"lab: cannot remove {reason}")
         output.warn(STUCK_HINT)
         return LabError.exit_status
@@ -157,18 +154,17 @@ def probe_command(*, form: bool) -> int:
 
 
 @click.command("check")
-@click.argument("probe", required=False, metavar="[PROBE|-]", type=click.Path(allow_dash=True))
+@click.argument("probe", required=False, metavar="[PROBE|-]", type=click.File("rb"))
 @click.option(
     "--results",
     multiple=True,
     metavar="RUN|SITE",
-    shell_complete=options.runs,
     help="Compare with this run, or with the site in this folder (made by `lab publish`); may be given several "
     "times. Default: all of the lab's own runs.",
 )
 @options.json_option
 @click.pass_obj
-def check_command(lab: options.Lab, probe: str | None, results: tuple[str, ...], *, as_json: bool) -> int:
+def check_command(lab: options.Lab, probe: BinaryIO | None, results: tuple[str, ...], *, as_json: bool) -> int:
     """Say whether boxlite will work on a host, why not, and what to do.
 
     PROBE is a file that holds the output of the script that `lab probe` prints, for example a bug report; `-`
@@ -216,20 +212,14 @@ def _here() -> HostReport:
     return report
 
 
-def _pasted(name: str) -> HostReport:
-    try:
-        with click.open_file(name, "rb") as stream:
-            data = stream.read(LARGEST + 1)
-    except OSError as error:
-        raise UsageError(
-            f"{name}: {error.strerror}", hint="give a file with the probe's output, or - and paste it"
-        ) from error
+def _pasted(stream: BinaryIO) -> HostReport:
+    data = stream.read(LARGEST + 1)
     if len(data) > LARGEST:
-        raise UsageError(f"{name}: larger than {LARGEST >> 20} MiB", hint="give only the probe's output")
+        raise UsageError(f"PROBE is larger than {LARGEST >> 20} MiB", hint="give only the probe's output")
     report = read(data.decode("utf-8", errors="replace"))
     if report is None:
         raise UsageError(
-            f"{name}: holds no output of the probe script",
+            "PROBE holds no output of the probe script",
             hint="on the host: `sh probe.sh`, with the script that `lab probe` prints",
         )
     return report

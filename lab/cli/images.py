@@ -1,6 +1,6 @@
 """Base images of the guests."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from lab import catalog
 from lab.base.errors import LabError, UsageError
 from lab.catalog import Guest
 from lab.cli import options, output
-from lab.cli.options import OFFERED
 from lab.images import cloud, download, store
 from lab.images.store import BaseImage
 from lab.lane import upkeep
@@ -26,7 +25,7 @@ def images_group() -> None:
 
 
 @images_group.command("pull")
-@click.argument("guests", nargs=-1, shell_complete=OFFERED["GUEST"])
+@click.argument("guests", nargs=-1)
 @click.option(
     "--update",
     is_flag=True,
@@ -46,19 +45,19 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
             "  next: pull them with a network, or: lab images import FILE --as GUEST; --offline asks no server"
         )
     left = [guest for guest in pulled if not any(guest.name in names for _, names in unreachable.values())]
-    status = _for_each(left, lambda guest, where: _pull(lab, guest, where, update=update, offline=offline))
+    status = _pull_all(lab, left, update=update, offline=offline)
     return max(status, LabError.exit_status) if unreachable else status
 
 
 @images_group.command("build")
-@click.argument("guests", nargs=-1, required=True, shell_complete=OFFERED["GUEST"])
+@click.argument("guests", nargs=-1, required=True)
 @click.pass_obj
 def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
     """Build the images of these guests that are not in the store yet."""
     built = store.to_build(catalog.load(), guests)
     # A build that was killed leaves hundreds of MiB. No libvirt is needed to remove them.
     upkeep.sweep(lab.paths)
-    return _for_each(built, lambda guest, where: _pull(lab, guest, where))
+    return _pull_all(lab, built)
 
 
 @images_group.command("import")
@@ -68,7 +67,6 @@ def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
     "name",
     metavar="GUEST",
     required=True,
-    shell_complete=OFFERED["GUEST"],
     help="The guest that boots this disk.",
 )
 @click.pass_obj
@@ -87,8 +85,8 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
 
     A stored state is a guest right after its boot, or with a build deployed, from which later lanes start.
     """
-    known = catalog.load()
-    users = upkeep.users(lab.paths, known)
+    definitions = catalog.load()
+    users = upkeep.users(lab.paths, definitions)
     images: list[dict[str, Any]] = [
         {
             "guests": users.get(image.folder, []),
@@ -100,7 +98,7 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
         }
         for image in store.images(lab.paths)
     ]
-    without = [name for name in known.guests if not any(name in names for names in users.values())]
+    without = [name for name in definitions.guests if not any(name in names for names in users.values())]
     stored = states.stored(lab.paths)
     if as_json:
         rows = [
@@ -165,13 +163,13 @@ def _unreachable(
     return {host: (reason, by_host[host]) for host, reason in download.unreachable(urls).items()}
 
 
-def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool = False, offline: bool = False) -> None:
-    """Get the image of a guest, built or downloaded, and say which it is."""
+def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
+    """Get the image of a guest, built or downloaded, and say which it is; `where` is its place among all."""
     before = store.find(lab.paths, guest)
-    with output.console.status(f"{where} {guest.name}") as status:
+    with output.console.status(where) as status:
 
         def say(text: str) -> None:
-            status.update(escape(f"{where} {guest.name}: {text}"))
+            status.update(escape(f"{where}: {text}"))
 
         if update:
             moved = cloud.move_pin(guest, store.cloud_image(guest), say)
@@ -188,15 +186,12 @@ def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool = False, o
         _say(guest, image)
 
 
-def _for_each(guests: Sequence[Guest], do: Callable[[Guest, str], None]) -> int:
-    """Do this for every guest, even if others fail; return the worst exit status.
-
-    The function also gets the guest's place among all of them, for people.
-    """
+def _pull_all(lab: options.Lab, guests: Sequence[Guest], *, update: bool = False, offline: bool = False) -> int:
+    """Get the image of every guest, even if others fail; return the worst exit status."""
     status = 0
     for number, guest in enumerate(guests, start=1):
         try:
-            do(guest, f"{number} of {len(guests)}:")
+            _pull(lab, guest, f"{number} of {len(guests)}: {guest.name}", update=update, offline=offline)
         except LabError as error:
             output.warn(f"lab: {guest.name}: {error}")
             status = max(status, error.exit_status)

@@ -13,7 +13,6 @@ from lab import builds, catalog, causes, plan
 from lab.base.errors import UsageError
 from lab.catalog import Catalog, remedies
 from lab.cli import COMPLETE, options, output
-from lab.cli.options import OFFERED
 from lab.record import ExperimentPolicy, RunOptions
 
 # What the commands of `lab list cells` do, as `lab matrix` does without options.
@@ -23,11 +22,11 @@ OPTIONS = RunOptions(remedies=True, experiments=ExperimentPolicy.UNCLEAR)
 LISTS = ("guests", "variants", "causes", "sets", "suites", "cells")
 
 
-def rows(what: str, known: Catalog) -> list[dict[str, Any]]:
+def rows(what: str, definitions: Catalog) -> list[dict[str, Any]]:
     """Return one of the lists, as it stands in the JSON document under its name."""
     match what:
         case "guests":
-            guests = known.guests.items()
+            guests = definitions.guests.items()
             return [{"name": name, "title": guest.title, "image": guest.image.origin} for name, guest in guests]
         case "variants":
             return [
@@ -36,7 +35,7 @@ def rows(what: str, known: Catalog) -> list[dict[str, Any]]:
                     "title": variant.title,
                     "expected": {"status": variant.expect.status, "cause": variant.expect.cause or None},
                 }
-                for name, variant in known.variants.items()
+                for name, variant in definitions.variants.items()
             ]
         case "causes":
             return [
@@ -52,7 +51,7 @@ def rows(what: str, known: Catalog) -> list[dict[str, Any]]:
                     "variants": list(chosen.variants),
                     "remedies": chosen.remedies,
                 }
-                for name, chosen in known.sets.items()
+                for name, chosen in definitions.sets.items()
             ]
         case "suites":
             return [
@@ -73,7 +72,7 @@ def rows(what: str, known: Catalog) -> list[dict[str, Any]]:
                     "because": cell.because,
                     "command": cell.rerun(OPTIONS),
                 }
-                for cell in plan.choose(known).cells([builds.ANY])
+                for cell in plan.choose(definitions).cells([builds.ANY])
             ]
 
 
@@ -82,14 +81,14 @@ def rows(what: str, known: Catalog) -> list[dict[str, Any]]:
 @options.json_option
 def list_command(what: str, as_json: bool) -> int:
     """List the guests, variants, causes, sets, suites or cells that the lab knows."""
-    known = catalog.load()
-    listed = rows(what, known)
+    definitions = catalog.load()
+    listed = rows(what, definitions)
     if as_json:
         output.print_json({what: listed})
         return 0
     match what:
         case "cells":
-            print_cells(plan.choose(known).cells([builds.ANY]), OPTIONS)
+            print_cells(plan.choose(definitions).cells([builds.ANY]), OPTIONS)
         case "causes":
             for cause in listed:
                 output.say(f"{cause['name']}: {cause['explanation']}")
@@ -134,7 +133,7 @@ def remedies_group(context: click.Context) -> int:
 
 
 @remedies_group.command("show")
-@click.argument("name", metavar="REMEDY", shell_complete=OFFERED["REMEDY"])
+@click.argument("name", metavar="REMEDY")
 @click.option("--script", is_flag=True, help="Print a shell script that applies the remedy on your own host.")
 def remedies_show(name: str, script: bool) -> int:
     """Show what a remedy does, what it costs, and how to apply it."""

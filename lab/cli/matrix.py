@@ -5,14 +5,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Any
 
 import click
 
 from lab import builds, catalog, cli
+from lab.base import notices
 from lab.base.errors import Bug, UsageError
 from lab.base.files import make_folder
-from lab.base.notices import hide_progress
 from lab.cli import lists, options, output
 from lab.cli.gate import EXPECT, GateOptions
 from lab.cli.gate import show as show_decision
@@ -23,84 +23,64 @@ from lab.record import RunResult
 from lab.report import live, table
 from lab.report.live import RunLog
 from lab.run import journal, start
-from lab.run.request import Group, Option, Request
+from lab.run.request import Group, Request, option
 
 
 @dataclass(frozen=True)
 class Matrix(Request):
     """What `lab matrix` is asked for: a new run, or an earlier one to resume, and how it is run and shown."""
 
-    resume: Annotated[
-        str | None,
-        Option(
-            Group.WHAT,
-            "--resume",
-            "Continue an earlier run: run the cells that have no result, or are error or not-run. A build of "
-            "the run for which programs of this host are executed has to be named with --build.",
-            "RUN",
-        ),
-    ] = None
-    jobs: Annotated[
-        int | None,
-        Option(
-            Group.HOW,
-            "--jobs",
-            "Run at most this many machines at once. Default: one per CPU, and under emulation one more.",
-            limits=(1, 64),
-        ),
-    ] = None
-    memory: Annotated[
-        int | None,
-        Option(
-            Group.HOW,
-            "--memory",
-            "Use at most this much memory for all machines together. Default: what the host has free.",
-            "MIB",
-            limits=(1, None),
-        ),
-    ] = None
-    offline: Annotated[
-        bool,
-        Option(
-            Group.HOW,
-            "--offline",
-            "Build, fetch and prepare no image: cells of guests whose image is not ready are not-run at once. "
-            "Without --build, test the newest release in the cache.",
-        ),
-    ] = False
-    hosts: Annotated[
-        Path | None,
-        Option(
-            Group.HOSTS,
-            "--hosts",
-            "Run the cells on the hosts of this inventory, a TOML file: a worker is started over SSH on each.",
-            "FILE",
-        ),
-    ] = None
-    gate: Annotated[
-        str | None,
-        Option(
-            Group.GATE,
-            "--gate",
-            "End with the gate's decision: is this run worse than this baseline or run? See `lab gate`.",
-            "FILE-or-RUN",
-        ),
-    ] = None
-    gate_build: Annotated[
-        str | None,
-        Option(
-            Group.GATE,
-            "--gate-build",
-            "Run this build on the same guests as well, and end with the gate's decision over the pair. "
-            "previous: the newest release before the one that is tested.",
-            "previous|BUILD",
-        ),
-    ] = None
-    expect: Annotated[Path | None, Option(Group.GATE, "--expect", EXPECT, "FILE")] = None
-    only_list: Annotated[bool, Option(Group.OUTPUT, "--list", "List the cells and run nothing.")] = False
-    folder: Annotated[Path | None, Option(Group.OUTPUT, "-o", options.NEW_RUN, "DIR")] = None
-    quiet: Annotated[bool, Option(Group.OUTPUT, "--quiet", "Print only the result.")] = False
-    verbose: Annotated[bool, Option(Group.OUTPUT, "--verbose", options.EACH_STEP)] = False
+    resume: str | None = option(
+        Group.WHAT,
+        "--resume",
+        "Continue an earlier run: run the cells that have no result, or are error or not-run. A build of "
+        "the run for which programs of this host are executed has to be named with --build.",
+        "RUN",
+    )
+    jobs: int | None = option(
+        Group.HOW,
+        "--jobs",
+        "Run at most this many machines at once. Default: one per CPU, and under emulation one more.",
+        limits=(1, 64),
+    )
+    memory: int | None = option(
+        Group.HOW,
+        "--memory",
+        "Use at most this much memory for all machines together. Default: what the host has free.",
+        "MIB",
+        limits=(1, None),
+    )
+    offline: bool = option(
+        Group.HOW,
+        "--offline",
+        "Build, fetch and prepare no image: cells of guests whose image is not ready are not-run at once. "
+        "Without --build, test the newest release in the cache.",
+        default=False,
+    )
+    hosts: Path | None = option(
+        Group.HOSTS,
+        "--hosts",
+        "Run the cells on the hosts of this inventory, a TOML file: a worker is started over SSH on each.",
+        "FILE",
+    )
+    gate: str | None = option(
+        Group.GATE,
+        "--gate",
+        "End with the gate's decision: is this run worse than this baseline or run? See `lab gate`.",
+        "FILE-or-RUN",
+    )
+    gate_build: str | None = option(
+        Group.GATE,
+        "--gate-build",
+        "Run this build on the same guests as well, and end with the gate's decision over the pair. "
+        "previous: the newest release before the one that is tested.",
+        "previous|BUILD",
+    )
+    expect: Path | None = option(Group.GATE, "--expect", EXPECT, "FILE")
+    only_list: bool = option(Group.OUTPUT, "--list", "List the cells and run nothing.", default=False)
+    folder: Path | None = option(Group.OUTPUT, "-o", options.NEW_RUN, "DIR")
+    quiet: bool = option(Group.OUTPUT, "--quiet", "Print only the result.", default=False)
+    verbose: bool = option(Group.OUTPUT, "--verbose", options.EACH_STEP, default=False)
 
 
 # What a run is made of cannot be changed when it is resumed; the builds are those it has.
@@ -119,9 +99,9 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
     """
     request = Matrix(**values)
     if request.quiet:
-        hide_progress()
+        notices.listener = None
     hosts = _hosts(request)
-    known = catalog.load()
+    definitions = catalog.load()
     gate_options = GateOptions.read(lab.paths, request.gate, request.gate_build, request.expect)
     if not request.only_list and hosts is None:
         lab.sweep()
@@ -132,17 +112,17 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
             request = replace(request, builds=stored)
         request = replace(request, builds=gate_options.builds(request.builds))
         if request.only_list:
-            lists.print_cells(*start.preview(request, known))
+            lists.print_cells(*start.preview(request, definitions))
             return 0
         command = shlex.join(["lab", *sys.argv[1:]])
-        planned = start.new(request, known, lab.paths, request.folder, command)
+        planned = start.new(request, definitions, lab.paths, request.folder, command)
         planned_gate = gate_options.plan(planned)
     else:
         _refuse_other_options()
         source = journal.find_folder(lab.paths.runs, request.resume).resolve()
         earlier = RunResult.read(source)
-        known = known.with_variants(source / journal.VARIANTS)
-        planned = start.resume(source, earlier, known, request.builds)
+        definitions = definitions.with_variants(source / journal.VARIANTS)
+        planned = start.resume(source, earlier, definitions, request.builds)
         planned_gate = gate_options.plan(planned, earlier)
         if request.only_list:
             lists.print_cells(planned.left, planned.info.options)
@@ -199,18 +179,18 @@ def _run(
         return Coordinator(planned, lab.paths, hosts, log, offline=request.offline, again=again).run()
 
 
-def _stored(lab: options.Lab, wanted: str | None, *, quiet: bool) -> str:
-    """What --build takes for `wanted`: for a word, the release in the cache that it stands for.
+def _stored(lab: options.Lab, text: str | None, *, quiet: bool) -> str:
+    """What --build takes for a text of it: for a word, the release in the cache that it stands for.
 
     Raises UsageError if there is none.
     """
-    release = builds.stored(lab.paths, wanted)
+    release = builds.stored(lab.paths, text)
     if release is None:
-        return str(wanted)
+        return str(text)
     if not quiet:
         meant = (
-            f"{wanted} is {release.name}, as far as releases are"
-            if wanted
+            f"{text} is {release.name}, as far as releases are"
+            if text
             else f"{release.name} is the newest release"
         )
         output.say(f"--offline: {meant} in the cache; no package index was asked")
@@ -233,11 +213,11 @@ def _announce(planned: start.PlannedRun) -> None:
 def _refuse_other_options() -> None:
     """Raise UsageError if an option beside --resume would change the plan of the run."""
     context = click.get_current_context()
-    for option in context.command.params:
-        source = context.get_parameter_source(str(option.name))
-        if option.name in FIXED and source is click.core.ParameterSource.COMMANDLINE:
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name in FIXED and source is click.core.ParameterSource.COMMANDLINE:
             raise UsageError(
-                f"{option.opts[0]} cannot be changed for a run that is resumed",
+                f"{parameter.opts[0]} cannot be changed for a run that is resumed",
                 hint="leave it out, or start a new run",
             )
 
@@ -251,7 +231,7 @@ def part_command(lab: options.Lab, file: IO[str], folder: Path) -> int:
 
     A host of a run starts this and reads what it prints. Exit status 2: it must not run the part.
     """
-    hide_progress()
+    notices.listener = None
     part = Part.read(file.read())
     planned = part.plan(folder, catalog.load())
     lab.sweep()

@@ -1,20 +1,17 @@
-"""What the commands share: the lab's folders and its libvirt, the options, and what shell completion offers.
+"""What the commands share: the lab's folders and its libvirt, and options.
 
-While a shell completes a word, click runs no command: nothing is removed, started or asked over the network.
 What a few commands need is imported where it is used: the imports are most of what a short command takes.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import Field, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import Field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import click
-from click.shell_completion import CompletionItem
 
-from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.paths import STATES_GIB, Paths
 from lab.cli import output
@@ -23,20 +20,6 @@ from lab.run.request import Group, Option
 if TYPE_CHECKING:
     from lab.lane.upkeep import Unused
     from lab.record import RunResult
-
-Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
-
-
-@dataclass(frozen=True)
-class Swept:
-    """What dead labs left behind and a sweep removed: lanes by name, and folders.
-
-    `stuck` names the folders that could not be removed, each with the reason.
-    """
-
-    lanes: list[str]
-    folders: "list[Unused]"
-    stuck: list[str]
 
 
 class Lab:
@@ -53,16 +36,16 @@ class Lab:
 
         return self._connect or default_uri()
 
-    def sweep(self) -> Swept:
-        """Remove what dead labs left behind. Raises LabError if libvirt does not remove a machine of theirs.
+    def sweep(self) -> "tuple[list[str], list[Unused], list[str]]":
+        """Remove what dead labs left behind. Returns the names of lanes, the folders, and why others are left.
 
-        Every command that starts, uses or counts machines calls this first. The others do not, so that they
-        work where libvirt does not.
+        Raises LabError if libvirt does not remove a machine of theirs. Every command that starts, uses or
+        counts machines calls this first. The others do not, so that they work where libvirt does not.
         """
         from lab.lane import upkeep
         from lab.machine import leftovers
 
-        return Swept(leftovers.reap(self.paths), *upkeep.sweep(self.paths))
+        return leftovers.reap(self.paths), *upkeep.sweep(self.paths)
 
 
 def show_result(run: "RunResult", folder: Path) -> None:
@@ -73,106 +56,6 @@ def show_result(run: "RunResult", folder: Path) -> None:
         write_atomically(folder / "matrix.md", markdown.render(run, folder))
     finally:
         terminal.summary(output.console, run, folder)
-
-
-# -- what shell completion offers
-
-
-def _offering(names: Callable[[], Iterable[str]], otherwise: str = "") -> Completer:
-    """Offer the names that begin with the word, or else paths of the kind `otherwise`: dir or file."""
-
-    def complete(_context: click.Context, _parameter: click.Parameter, word: str) -> list[CompletionItem]:
-        try:
-            # The user's folders may hold any name; the shells' protocol has one line for each.
-            offered = [name for name in names() if name.startswith(word) and name.isprintable()]
-        except (LabError, OSError):
-            offered = []  # A broken definition is told by the command, not in the middle of a word.
-        if not offered and otherwise:
-            return [CompletionItem(word, type=otherwise)]
-        return [CompletionItem(name) for name in offered]
-
-    return complete
-
-
-def _of_catalog(kind: str) -> Completer:
-    """Offer the names of the catalog's guests, variants or sets."""
-
-    def names() -> Iterable[str]:
-        from lab import catalog
-
-        return list(getattr(catalog.load(), kind))
-
-    return _offering(names)
-
-
-def _runs() -> list[str]:
-    from lab.run import past
-
-    # The newest first: it is the one that is asked for most.
-    return sorted((folder.name for folder in past.folders(Paths.default().runs)), reverse=True)
-
-
-def _releases() -> set[str]:
-    """The releases in the cache of wheels: which others there are, only the package index knows."""
-    from lab.builds import wheels
-
-    folders = wheels.store(Paths.default()).glob(f"{wheels.PROJECT}-*/")
-    return {folder.name.removeprefix(f"{wheels.PROJECT}-").partition("-")[0] for folder in folders}
-
-
-def _kept() -> list[str]:
-    from lab.lane import shell
-
-    return [kept.name for kept in shell.all_kept(Paths.default())]
-
-
-def _guests(context: click.Context, parameter: click.Parameter, word: str) -> list[CompletionItem]:
-    """Offer guests, or the cells of the run that `--run` names."""
-    run = context.params.get("run")
-    if run is None:
-        return _of_catalog("guests")(context, parameter, word)
-
-    def names() -> Iterable[str]:
-        from lab.record import RunResult
-        from lab.run import journal, past
-
-        return past.names_of_cells(RunResult.read(journal.find_folder(Paths.default().runs, run)))
-
-    return _offering(names)(context, parameter, word)
-
-
-def _remedies() -> Iterable[str]:
-    from lab.catalog import remedies
-
-    return remedies.load()
-
-
-def _reports() -> Iterable[str]:
-    from lab.verdict import claims
-
-    return claims.REPORTS
-
-
-runs = _offering(_runs, otherwise="dir")
-builds = _offering(_releases, otherwise="file")
-# What is offered for a value, by the words that stand for it in the help.
-OFFERED: dict[str, Completer] = {
-    "GUEST": _guests,
-    "VARIANT": _of_catalog("variants"),
-    "SET": _of_catalog("sets"),
-    "BUILD": builds,
-    "previous|BUILD": builds,
-    "RUN": runs,
-    "FILE-or-RUN": runs,
-    "OWN-RUN": _offering(_runs),
-    "REMEDY": _offering(_remedies),
-    "REPORT": _offering(_reports),
-    "KEPT": _offering(_kept),
-    "KEPT:PATH": _offering(lambda: [f"{name}:" for name in _kept()], otherwise="file"),
-}
-
-
-# -- options
 
 
 class GroupedOption(click.Option):
@@ -199,12 +82,13 @@ class GroupedCommand(click.Command):
 
 
 def of_request(request: type[Any]) -> list[click.Parameter]:
-    """The options of a request: one for each of its fields, which are annotated with an `Option`."""
-    hints = get_type_hints(request, include_extras=True)
-    return [_option(field, *get_args(hints[field.name])) for field in fields(request)]
+    """The options of a request: one for each of its fields."""
+    kinds = get_type_hints(request)
+    return [_option(field, kinds[field.name]) for field in fields(request)]
 
 
-def _option(field: Field[Any], kind: Any, option: Option) -> click.Option:
+def _option(field: Field[Any], kind: Any) -> click.Option:
+    option: Option = field.metadata["option"]
     if isinstance(kind, UnionType):
         kind = next(part for part in get_args(kind) if part is not NoneType)
     settings: dict[str, Any] = {"default": field.default} if field.default else {}
@@ -220,14 +104,8 @@ def _option(field: Field[Any], kind: Any, option: Option) -> click.Option:
         settings["multiple"] = True
     if option.bare is not None:
         settings |= {"is_flag": False, "flag_value": option.bare}
-    return GroupedOption(
-        [field.name, option.flags],
-        group=option.group,
-        help=option.help,
-        metavar=option.metavar,
-        shell_complete=OFFERED.get(option.metavar or ""),
-        **settings,
-    )
+    names = [field.name, option.flags]
+    return GroupedOption(names, group=option.group, help=option.help, metavar=option.metavar, **settings)
 
 
 def _reader(parse: Callable[[str], Any], default: Any) -> Callable[..., Any]:
@@ -242,9 +120,9 @@ def _reader(parse: Callable[[str], Any], default: Any) -> Callable[..., Any]:
     return read
 
 
-def build_option(help_text: str, flag: str = "--build", metavar: str = "BUILD") -> Callable[..., Any]:
+def build_option(help_text: str, flag: str = "--build") -> Callable[..., Any]:
     """An option that names a build."""
-    return click.option(flag, metavar=metavar, shell_complete=builds, help=help_text)
+    return click.option(flag, metavar="BUILD", help=help_text)
 
 
 def file_option(help_text: str) -> Callable[..., Any]:
@@ -263,6 +141,6 @@ EACH_STEP = "Print a line for each step instead of a live table."
 JSON = "Print one JSON document; see docs/reference/json.md."
 NEW_RUN = "Write the run into this folder. Default: a new folder among the lab's runs."
 
-run_argument = click.argument("run", metavar="RUN", shell_complete=runs)
-runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=runs)
+run_argument = click.argument("run", metavar="RUN")
+runs_argument = click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 json_option = click.option("--json", "as_json", is_flag=True, help=JSON)

@@ -1,4 +1,6 @@
-"""Parts of `docs/` that are generated from the code; `python -m lab.cli.reference` regenerates them.
+"""What is generated from the code: parts of `docs/`, and the table of shell completion.
+
+`python -m lab.cli.reference` regenerates both.
 
 Each part is in a page between `<!-- generated: NAME -->` and `<!-- end -->`; people write the rest of the page.
 This module is in `lab/cli/` because no room below may import the commands.
@@ -15,7 +17,7 @@ from lab import catalog, causes, cli
 from lab.base.files import write_atomically
 from lab.base.paths import PACKAGE
 from lab.catalog import knobs, remedies
-from lab.cli import lists
+from lab.cli import completion, lists
 
 DOCS = PACKAGE.parent / "docs"
 PART = re.compile(r"(?P<begin><!-- generated: (?P<name>[a-z]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -145,12 +147,17 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Rewrite every page whose generated parts are out of date."""
+    """Rewrite what is out of date: pages with generated parts, and what completion knows of the commands."""
+    # First, because the list of commands in the help is made of it.
+    _write(completion.TABLE, completion.text(cli.cli))
     for page in pages(DOCS):
-        text = page.read_text()
-        if (now := regenerated(text)) != text:
-            write_atomically(page, now)
-            click.echo(f"written: {page.relative_to(DOCS.parent)}")
+        _write(page, regenerated(page.read_text()))
+
+
+def _write(file: Path, text: str) -> None:
+    if file.read_text() != text:
+        write_atomically(file, text)
+        click.echo(f"written: {file.relative_to(DOCS.parent)}")
 
 
 if __name__ == "__main__":

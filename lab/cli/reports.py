@@ -12,11 +12,11 @@ import click
 from lab.base.errors import UsageError
 from lab.base.files import plain
 from lab.cli import options, output
-from lab.cli.options import OFFERED
 from lab.record import RunResult
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.run import journal, past
 from lab.run.past import PastRun
+from lab.verdict import claims
 
 
 @click.command("merge")
@@ -70,9 +70,8 @@ def _readable(sources: Sequence[Path]) -> list[tuple[Path, RunResult]]:
 @click.option(
     "--claims",
     "report",
-    metavar="REPORT",
-    shell_complete=OFFERED["REPORT"],
-    help="Judge the claims of a bug report, or those of boxlite's documentation: issue-468, docs.",
+    type=click.Choice(list(claims.REPORTS)),
+    help="Judge the claims of a bug report, or those of boxlite's documentation.",
 )
 @click.option(
     "--upstream",
@@ -187,7 +186,7 @@ def runs_group(context: click.Context, as_json: bool) -> int:
 
 
 @runs_group.command("delete")
-@click.argument("names", nargs=-1, metavar="[RUN]...", shell_complete=OFFERED["OWN-RUN"])
+@click.argument("names", nargs=-1, metavar="[RUN]...")
 @click.option(
     "--older-than",
     "days",

@@ -4,7 +4,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import click
 
@@ -16,7 +16,7 @@ from lab.cli import options, output
 from lab.repro import judging, planning, reading, showing
 from lab.repro.planning import Plan, Wishes
 from lab.repro.report import Judged, Report
-from lab.run.request import Group, Option
+from lab.run.request import Group, option
 
 # Standard input, as an argument.
 STDIN = "-"
@@ -26,16 +26,16 @@ STDIN = "-"
 class Repro(Wishes):
     """What `lab repro` is asked for."""
 
-    text_only: Annotated[
-        bool,
-        Option(
-            Group.HOW, "--text-only", "Show what the report says and what its text alone shows; boot nothing."
-        ),
-    ] = False
-    folder: Annotated[Path | None, Option(Group.OUTPUT, "-o", options.NEW_RUN, "DIR")] = None
-    quiet: Annotated[bool, Option(Group.OUTPUT, "--quiet", "Print only the answer.")] = False
-    verbose: Annotated[bool, Option(Group.OUTPUT, "--verbose", options.EACH_STEP)] = False
-    as_json: Annotated[bool, Option(Group.OUTPUT, "--json", options.JSON)] = False
+    text_only: bool = option(
+        Group.HOW,
+        "--text-only",
+        "Show what the report says and what its text alone shows; boot nothing.",
+        default=False,
+    )
+    folder: Path | None = option(Group.OUTPUT, "-o", options.NEW_RUN, "DIR")
+    quiet: bool = option(Group.OUTPUT, "--quiet", "Print only the answer.", default=False)
+    verbose: bool = option(Group.OUTPUT, "--verbose", options.EACH_STEP, default=False)
+    as_json: bool = option(Group.OUTPUT, "--json", options.JSON, default=False)
 
 
 @click.command("repro", cls=options.GroupedCommand, params=options.of_request(Repro))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 from packaging.version import InvalidVersion, Version
 
@@ -18,7 +17,7 @@ from lab.record import ExperimentPolicy, RunOptions
 from lab.repro import systems, variants
 from lab.repro.report import AuditLine, Boxlite, Judged, Kernel, Place, Report, System, Words
 from lab.repro.variants import TRAITS, Check, Question
-from lab.run.request import Group, Option
+from lab.run.request import Group, option
 
 PROBE = "ask the reporter for the output of the script that lab probe prints"
 # The guest that most of the lab's results are from.
@@ -38,45 +37,36 @@ NEAR = (
 class Wishes:
     """What the user of the lab wants for a report: which guest and build are run, and what beside the suite."""
 
-    nearest: Annotated[
-        bool,
-        Option(
-            Group.WHAT,
-            "--nearest",
-            "If the report's host is no guest that can be run here, run the guest that comes nearest to it.",
-        ),
-    ] = False
-    guest: Annotated[
-        str | None,
-        Option(
-            Group.WHAT,
-            "--guest",
-            "Run this guest. Default: the one of the distribution and release that the report names.",
-            "GUEST",
-        ),
-    ] = None
-    build: Annotated[
-        str | None,
-        Option(
-            Group.WHAT,
-            "--build",
-            f"Test this {builds.forms()}. Default: the version that the report names, or else the newest "
-            "release.",
-            "BUILD",
-        ),
-    ] = None
-    bisection: Annotated[
-        bool,
-        Option(
-            Group.HOW,
-            "--bisect",
-            "Find out by running other releases which one first failed, and which one first passed again.",
-        ),
-    ] = False
-    remedies: Annotated[
-        bool,
-        Option(Group.HOW, "--remedies/--no-remedies", "Try remedies on the cells that fail. Default: yes."),
-    ] = True
+    nearest: bool = option(
+        Group.WHAT,
+        "--nearest",
+        "If the report's host is no guest that can be run here, run the guest that comes nearest to it.",
+        default=False,
+    )
+    guest: str | None = option(
+        Group.WHAT,
+        "--guest",
+        "Run this guest. Default: the one of the distribution and release that the report names.",
+        "GUEST",
+    )
+    build: str | None = option(
+        Group.WHAT,
+        "--build",
+        f"Test this {builds.forms()}. Default: the version that the report names, or else the newest release.",
+        "BUILD",
+    )
+    bisection: bool = option(
+        Group.HOW,
+        "--bisect",
+        "Find out by running other releases which one first failed, and which one first passed again.",
+        default=False,
+    )
+    remedies: bool = option(
+        Group.HOW,
+        "--remedies/--no-remedies",
+        "Try remedies on the cells that fail. Default: yes.",
+        default=True,
+    )
 
     @property
     def options(self) -> RunOptions:

@@ -2,10 +2,10 @@
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from lab.base.errors import UsageError
 from lab.builds import HIGHEST_SEED, UNDER_STRESS, forms, rootfs
@@ -32,7 +32,7 @@ class Group(StrEnum):
 
 @dataclass(frozen=True)
 class Option:
-    """One option. The field that it annotates says its type and its default.
+    """The option of a field of a request, which itself says the type and the default.
 
     `flags` are as click has them: "--cold", or "--remedies/--no-remedies". `metavar` stands for the value in
     the help, and decides what shell completion offers. `limits` are the smallest and the largest value of a
@@ -47,6 +47,13 @@ class Option:
     limits: tuple[int, int | None] | None = None
     parse: Callable[[str], Any] | None = None
     bare: str | None = None
+
+
+def option(
+    group: Group, flags: str, text: str, metavar: str | None = None, *, default: Any = None, **more: Any
+) -> Any:
+    """A field of a request that has an `Option`; `more` are further fields of that."""
+    return field(default=default, metadata={"option": Option(group, flags, text, metavar, **more)})
 
 
 def _seed(text: str) -> int:
@@ -73,125 +80,93 @@ class Request:
     Guests and variants that are not named here come from the set; without a set, the run has all of them.
     """
 
-    set_name: Annotated[
-        str | None, Option(Group.WHAT, "--set", "Run a named set of cells; see `lab list sets`.", "SET")
-    ] = None
-    guests: Annotated[
-        Sequence[str],
-        Option(
-            Group.WHAT,
-            "-g",
-            "Run this guest instead of the set's guests; repeatable. See `lab list guests`.",
-            "GUEST",
-        ),
-    ] = ()
-    variants: Annotated[
-        Sequence[str],
-        Option(
-            Group.WHAT,
-            "-v",
-            "Run this variant instead of the set's variants; repeatable. See `lab list variants`.",
-            "VARIANT",
-        ),
-    ] = ()
-    builds: Annotated[
-        Sequence[str],
-        Option(
-            Group.WHAT,
-            "--build",
-            f"Test this {forms()}; repeat it to compare builds. Default: the newest release.",
-            "BUILD",
-        ),
-    ] = ()
-    cold: Annotated[
-        bool, Option(Group.HOW, "--cold", "Boot a machine for each cell instead of forking a checkpoint.")
-    ] = False
-    repeat: Annotated[
-        int | None,
-        Option(
-            Group.HOW,
-            "--repeat",
-            "Run the suite this many times in each cell, and count how often each test fails. Default: 1.",
-            limits=(1, 1000),
-        ),
-    ] = None
-    until_fail: Annotated[
-        bool,
-        Option(
-            Group.HOW,
-            "--until-fail",
-            "Repeat the suite of a cell until a test fails, as often as --repeat says at most. "
-            f"Default: {UNTIL_FAIL} times.",
-        ),
-    ] = False
-    shuffle: Annotated[
-        int | None,
-        Option(
-            Group.HOW,
-            "--shuffle",
-            "Shuffle the order of the tests, each repeat by a seed of its own, which is recorded and shown. "
-            "With the SEED of a repeat, the first repeat has that one's order.",
-            "[=SEED]",
-            parse=_seed,
-            bare=ANY_SEED,
-        ),
-    ] = None
-    stress: Annotated[
-        Sequence[Stress],
-        Option(
-            Group.HOW,
-            "--stress",
-            "Load each guest with these while the suite runs, by stress-ng from the guest's packages. "
-            f"Limits of tests are {UNDER_STRESS:.0f} times as long. Default: all of them.",
-            f"[={','.join(Stress)}]",
-            parse=_stress,
-            bare=",".join(Stress),
-        ),
-    ] = ()
-    retries: Annotated[
-        int,
-        Option(
-            Group.HOW,
-            "--retries",
-            "Retry a cell on a fresh machine this many times after a fault of the lab itself.",
-            limits=(0, 10),
-        ),
-    ] = 1
-    remedies: Annotated[
-        bool | None,
-        Option(
-            Group.HOW,
-            "--remedies/--no-remedies",
-            "Try remedies on cells that fail. Default: as the set says; without a set, yes.",
-        ),
-    ] = None
-    experiment: Annotated[
-        bool | None,
-        Option(
-            Group.HOW,
-            "--experiment/--no-experiment",
-            "Try changes one by one to find which of them turn a failing cell into a passing one, and which "
-            "break a passing cell. Default: only on failing cells whose cause is not proved.",
-        ),
-    ] = None
-    rootfs: Annotated[
-        Path | None,
-        Option(
-            Group.HOW,
-            "--rootfs",
-            "Boot boxes from this OCI image layout; it needs sh, echo and sleep. Default: a static busybox.",
-            "DIR",
-        ),
-    ] = None
-    shard: Annotated[
-        str | None,
-        Option(
-            Group.HOSTS,
-            "--shard",
-            "Run only shard I of N, to split a plan over hosts; join with `lab merge`.",
-            "I/N",
-        ),
-    ] = None
+    set_name: str | None = option(Group.WHAT, "--set", "Run a named set of cells; see `lab list sets`.", "SET")
+    guests: Sequence[str] = option(
+        Group.WHAT,
+        "-g",
+        "Run this guest instead of the set's guests; repeatable. See `lab list guests`.",
+        "GUEST",
+        default=(),
+    )
+    variants: Sequence[str] = option(
+        Group.WHAT,
+        "-v",
+        "Run this variant instead of the set's variants; repeatable. See `lab list variants`.",
+        "VARIANT",
+        default=(),
+    )
+    builds: Sequence[str] = option(
+        Group.WHAT,
+        "--build",
+        f"Test this {forms()}; repeat it to compare builds. Default: the newest release.",
+        "BUILD",
+        default=(),
+    )
+    cold: bool = option(
+        Group.HOW, "--cold", "Boot a machine for each cell instead of forking a checkpoint.", default=False
+    )
+    repeat: int | None = option(
+        Group.HOW,
+        "--repeat",
+        "Run the suite this many times in each cell, and count how often each test fails. Default: 1.",
+        limits=(1, 1000),
+    )
+    until_fail: bool = option(
+        Group.HOW,
+        "--until-fail",
+        "Repeat the suite of a cell until a test fails, as often as --repeat says at most. "
+        f"Default: {UNTIL_FAIL} times.",
+        default=False,
+    )
+    shuffle: int | None = option(
+        Group.HOW,
+        "--shuffle",
+        "Shuffle the order of the tests, each repeat by a seed of its own, which is recorded and shown. "
+        "With the SEED of a repeat, the first repeat has that one's order.",
+        "[=SEED]",
+        parse=_seed,
+        bare=ANY_SEED,
+    )
+    stress: Sequence[Stress] = option(
+        Group.HOW,
+        "--stress",
+        "Load each guest with these while the suite runs, by stress-ng from the guest's packages. "
+        f"Limits of tests are {UNDER_STRESS:.0f} times as long. Default: all of them.",
+        f"[={','.join(Stress)}]",
+        parse=_stress,
+        bare=",".join(Stress),
+        default=(),
+    )
+    retries: int = option(
+        Group.HOW,
+        "--retries",
+        "Retry a cell on a fresh machine this many times after a fault of the lab itself.",
+        limits=(0, 10),
+        default=1,
+    )
+    remedies: bool | None = option(
+        Group.HOW,
+        "--remedies/--no-remedies",
+        "Try remedies on cells that fail. Default: as the set says; without a set, yes.",
+    )
+    experiment: bool | None = option(
+        Group.HOW,
+        "--experiment/--no-experiment",
+        "Try changes one by one to find which of them turn a failing cell into a passing one, and which "
+        "break a passing cell. Default: only on failing cells whose cause is not proved.",
+    )
+    rootfs: Path | None = option(
+        Group.HOW,
+        "--rootfs",
+        "Boot boxes from this OCI image layout; it needs sh, echo and sleep. Default: a static busybox.",
+        "DIR",
+    )
+    shard: str | None = option(
+        Group.HOSTS,
+        "--shard",
+        "Run only shard I of N, to split a plan over hosts; join with `lab merge`.",
+        "I/N",
+    )
 
     def parsed_shard(self) -> Shard | None:
         """Parse the shard. Raises UsageError."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -261,9 +262,9 @@ def test_a_document_for_programs(tmp_path: Path) -> None:
 def test_bad_input_says_what_to_give(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         lab(tmp_path, "-", text=text)
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(click.BadParameter, match="No such file"):
         lab(tmp_path, str(tmp_path / "nothing"))
-    with pytest.raises(UsageError, match="Is a directory"):
+    with pytest.raises(click.BadParameter, match="Is a directory"):
         lab(tmp_path, str(tmp_path))
 
 

@@ -1,7 +1,7 @@
 """Builds of a checkout: what is built, when, what is kept of it, and what is refused before anything is."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -46,12 +46,11 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lines() -> Iterator[list[str]]:
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is told while something is built."""
     told: list[str] = []
-    notices.show_progress(told.append)
-    yield told
-    notices.show_progress(lambda _line: None)
+    monkeypatch.setattr(notices, "listener", told.append)
+    return told
 
 
 @pytest.fixture

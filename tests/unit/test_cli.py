@@ -54,6 +54,7 @@ pytestmark = pytest.mark.usefixtures("releases")
             "jailer-off changes how boxlite is run, not the host",
         ),
         (["report", "yesterday"], 2, "no run 'yesterday'"),
+        (["report", "yesterday", "--claims", "issue-46"], 2, "'issue-46' is not one of 'docs', 'issue-468'"),
         (["matrix", "--resume", "yesterday"], 2, "no run 'yesterday'"),
         (["merge", "yesterday"], 2, "no run 'yesterday'"),
         (["merge"], 2, "Missing argument 'RUN...'"),

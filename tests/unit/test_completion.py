@@ -5,17 +5,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
 from click.shell_completion import ShellComplete
 
 from lab import catalog, cli
-from lab.base.errors import UsageError
 from lab.catalog import remedies
 from lab.cli import lists
+from lab.lane import shell
 from lab.machine import leftovers
+from lab.record import Status
 from lab.verdict import claims
+from tests.builders.cells import cell
 from tests.builders.runs import run_of
 
 SHELLS = ("bash", "zsh", "fish")
@@ -42,10 +45,21 @@ def offered(line: str) -> list[str]:
     return [item.value if item.type == "plain" else f"<{item.type}>" for item in found]
 
 
-def test_commands_are_offered_without_importing_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "import_module", lambda name: pytest.fail(f"{name} was imported"))
-    assert offered("lab re") == ["remedies", "report", "repro"]
-    assert offered("lab --v") == ["--version"]
+@pytest.mark.parametrize(
+    "line",
+    ["lab re", "lab matrix -g ", "lab matrix --", "lab shell debian-13 ", "lab doctor --set ", "lab report "],
+)
+def test_a_press_of_tab_imports_no_command_and_nothing_that_takes_long(line: str) -> None:
+    words, last = line.split(" ")[1:-1], line.split(" ")[-1]
+    code = f"""
+import sys
+from click.shell_completion import ShellComplete
+from lab import cli
+assert ShellComplete(cli.cli, {{}}, "lab", cli.COMPLETE).get_completions({words}, {last!r})
+print(sorted({{"pydantic", "rich", "libvirt", "paramiko", "lab.catalog", "lab.run"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
 
 
 def test_runs_are_offered_the_newest_first_wherever_a_run_is_asked_for() -> None:
@@ -54,7 +68,6 @@ def test_runs_are_offered_the_newest_first_wherever_a_run_is_asked_for() -> None
         assert offered(line) == both, line
     assert offered("lab report 20261124") == ["20261124-160000"]
     assert offered("lab report ./elsewhere") == ["<dir>"]
-    assert offered("lab runs delete ./elsewhere") == []
 
 
 def test_names_of_the_catalog_are_offered() -> None:
@@ -64,7 +77,7 @@ def test_names_of_the_catalog_are_offered() -> None:
     assert offered("lab matrix -g debian-13 -v userns-cl") == ["userns-clone-off"]
     assert offered("lab shell debian-13 ") == list(known.variants)
     assert offered("lab matrix --set ") == list(known.sets)
-    assert offered("lab remedies show ") == list(remedies.load())
+    assert sorted(offered("lab remedies show ")) == sorted(remedies.load())
     assert offered("lab report 20261124-160000 --claims ") == list(claims.REPORTS)
 
 
@@ -74,25 +87,39 @@ def test_builds_are_the_releases_in_the_cache_or_files() -> None:
 
 
 def test_commands_options_and_choices_are_offered() -> None:
-    assert {"matrix", "runs", "completion"} <= set(offered("lab "))
+    assert offered("lab ") == sorted(cli.COMMANDS)
+    assert offered("lab re") == ["remedies", "report", "repro"]
+    assert offered("lab --v") == ["--version"]
     assert "--json" in offered("lab list guests --")
     assert offered("lab completion ") == list(SHELLS)
     assert offered("lab list c") == ["causes", "cells"]
+    assert {"--remedies", "--no-remedies"} <= set(offered("lab matrix --"))
+    assert offered("lab matrix --stress -g debian-13-s") == ["debian-13-selinux"]
 
 
-def test_what_cannot_be_read_offers_nothing(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> catalog.Catalog:
-        raise UsageError("images/x.toml is broken")
-
-    monkeypatch.setattr(catalog, "load", broken)
-    assert offered("lab matrix -g ") == []
+def test_what_cannot_be_read_offers_nothing(state: Path) -> None:
     shutil.rmtree(state / "runs")
-    assert offered("lab runs delete ") == []
+    assert offered("lab runs delete 2026") == ["<dir>"]
+    assert offered("lab shell --run 20261124-160000 ") == []
 
 
 def test_a_name_that_would_break_the_shells_protocol_is_not_offered(state: Path) -> None:
     (state / "runs" / "2026\nplain,rm").mkdir()
     assert offered("lab runs delete 2026") == ["20261125-070000", "20261124-160000"]
+
+
+def test_with_a_run_its_cells_are_offered_the_failed_ones_first(state: Path) -> None:
+    failed = cell("debian-13", "userns-clone-off", status=Status.FAIL, cause="userns-sysctl")
+    run_of(cell(), failed).write(state / "runs" / "20261125-070000")
+    assert offered("lab exec --run 20261125-070000 ") == ["debian-13/userns-clone-off", "debian-13/stock"]
+    assert offered("lab shell --run no-such ") == []
+
+
+def test_kept_guests_are_offered_and_with_a_colon_for_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "all_kept", lambda _paths: [SimpleNamespace(name="lab-debian-13-000000")])
+    assert offered("lab attach lab-") == ["lab-debian-13-000000"]
+    assert offered("lab copy lab-") == ["lab-debian-13-000000:"]
+    assert offered("lab copy lab-debian-13-000000:log ./") == ["<file>"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

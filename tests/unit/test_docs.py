@@ -22,7 +22,7 @@ from lab import catalog, causes
 from lab.base.paths import PACKAGE, definitions
 from lab.catalog import Guest, Set, loading, remedies
 from lab.causes import rules, table
-from lab.cli import cli, reference
+from lab.cli import cli, completion, reference
 from lab.fleet import inventory
 from lab.fleet.inventory import Coordinator, Host
 from lab.gate import baseline, expectations
@@ -108,6 +108,10 @@ def test_the_pictures_of_the_readme_exist_are_small_and_load_nothing() -> None:
 @pytest.mark.parametrize("page", reference.pages(reference.DOCS), ids=lambda page: page.name)
 def test_the_generated_parts_are_up_to_date(page: Path) -> None:
     assert page.read_text() == reference.regenerated(page.read_text()), OUT_OF_DATE
+
+
+def test_shell_completion_knows_the_commands_as_they_are() -> None:
+    assert completion.TABLE.read_text() == completion.text(cli), OUT_OF_DATE
 
 
 def test_every_generated_part_is_on_a_page() -> None:

@@ -2,9 +2,10 @@
 
 import re
 import shlex
+from dataclasses import fields
 from io import StringIO
 from pathlib import Path
-from typing import NoReturn, get_args, get_type_hints
+from typing import NoReturn
 
 import pytest
 from rich.console import Console
@@ -210,7 +211,7 @@ def test_the_help_shows_each_option_of_the_request_under_its_heading(run_lab: Ru
         elif headings and (match := re.match(r"  (--?[a-z-]+)", line)):
             list(headings.values())[-1].append(match[1])
     assert list(headings) == list(Group)
-    declared = [get_args(hint)[1] for hint in get_type_hints(Matrix, include_extras=True).values()]
+    declared = [field.metadata["option"] for field in fields(Matrix)]
     for group in Group:
         flags = [option.flags.partition("/")[0] for option in declared if option.group is group]
         assert headings[group] == (flags or ["-h"])

@@ -245,7 +245,7 @@ def test_no_file_of_the_merging_host_gets_into_the_merged_run(
     secret.write_text("a secret of this host")
     put(folder / inner, secret)
     lines: list[str] = []
-    monkeypatch.setattr(notices, "_listeners", [lines.append])
+    monkeypatch.setattr(notices, "listener", lines.append)
     run = merge(shards, tmp_path / "whole")
     assert run.cells[2].evidence == [log]
     assert not (tmp_path / "whole" / inner).exists()

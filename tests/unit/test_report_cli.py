@@ -43,7 +43,6 @@ def test_a_report_ends_with_the_status_of_its_run(
         (3, "--format github", "# boxlite"),
         (3, "--claims issue-468", "# Bug report issue-468, judged by run 20261124-160000"),
         (3, "--upstream", "# What boxlite 0.10.8 gets wrong about its own failures, in run 20261124-160000"),
-        (2, "--claims issue-46", "lab: no report is called 'issue-46'\n  next: did you mean issue-468?"),
         (2, "--claims issue-468 --upstream", "lab: --format, --claims and --upstream are different reports"),
         (2, "--upstream --format table", "lab: --format, --claims and --upstream are different reports"),
     ],

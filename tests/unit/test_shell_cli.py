@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import click
@@ -12,7 +11,6 @@ import pytest
 
 from lab.base.speed import Speed
 from lab.cli import cli
-from lab.cli import guests as commands
 from lab.lane import shell
 from lab.lane.shell import Opened
 from lab.machine.lane import Endpoint, LaneDied
@@ -193,30 +191,3 @@ def test_a_kept_guest_has_a_process_of_its_own(
 
 def test_list_and_end_are_not_for_once(host: Host, run_lab: RunLab) -> None:
     assert "--list goes with nothing else" in run_lab(2, "attach", "--list", "--end")
-
-
-# -- completion
-
-
-def offered(command: str, *words: str) -> list[str]:
-    """What is offered for the last word of a command line."""
-    context = click.Context(kind(command))
-    *given, incomplete = words
-    made = kind(command).make_context(command, given, parent=context, resilient_parsing=True)
-    [argument] = [each for each in made.command.params if each.name == "guest"]
-    return [item.value for item in argument.shell_complete(made, incomplete)]
-
-
-def test_with_a_run_its_cells_are_offered_the_failed_ones_first(host: Host, recorded: RunResult) -> None:
-    assert offered("exec", "--run", "earlier", "") == ["debian-13/userns-clone-off", "debian-13/stock"]
-    assert "debian-13" in offered("exec", "")
-    assert offered("shell", "--run", "no such", "") == []
-
-
-def test_kept_guests_are_offered_with_a_colon(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = SimpleNamespace(name="lab-debian-13-000000")
-    monkeypatch.setattr(shell, "all_kept", lambda _paths: [there])
-    for command, wanted in ((commands.attach_command, "lab-debian-13-000000"), (commands.copy_command, None)):
-        context = click.Context(command)
-        items = command.params[0].shell_complete(context, "lab-")
-        assert [item.value for item in items] == [wanted or "lab-debian-13-000000:"]

@@ -1,0 +1,154 @@
+"""What a shell offers while a word is typed: commands, options, and the names that a value can have.
+
+A shell asks at each press of Tab, and importing the commands takes most of a second. So `completion.json`
+holds what completion needs to know of them; `python -m lab.cli.reference` writes it from the commands
+themselves. Names come from the files that have them. Nothing is removed, started or asked over the network
+meanwhile.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from lab.base.errors import LabError
+from lab.base.paths import PACKAGE, Paths, definitions
+
+TABLE = Path(__file__).with_name("completion.json")
+# Characters; more than the first sentence of any command's help has.
+FIRST_SENTENCE = 200
+
+
+def text(group: click.Group) -> str:
+    """The content of the table for these commands: a line for each."""
+    commands = _described(group)["commands"].items()
+    lines = [f"{json.dumps(name)}: {json.dumps(about)}" for name, about in commands]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _described(command: click.Command) -> dict[str, Any]:
+    """What completion needs to know of a command, and of the commands below it."""
+    context = click.Context(command)
+    about: dict[str, Any] = {"help": command.get_short_help_str(FIRST_SENTENCE), "parameters": []}
+    for parameter in command.params:
+        row: dict[str, Any] = {"name": parameter.name, "value": parameter.make_metavar(context).strip("[].")}
+        if isinstance(parameter.type, click.Choice):
+            row["choices"] = list(parameter.type.choices)
+        if isinstance(parameter, click.Option):
+            flags = "/".join([*parameter.opts, *parameter.secondary_opts])
+            row |= {"flags": flags, "is_flag": parameter.is_flag, "help": parameter.help}
+        else:
+            row["nargs"] = parameter.nargs
+        about["parameters"].append({key: value for key, value in row.items() if value})
+    if isinstance(command, click.Group):
+        parts = {name: command.get_command(context, name) for name in command.list_commands(context)}
+        about["commands"] = {name: _described(part) for name, part in parts.items() if part}
+    return about
+
+
+@cache
+def commands() -> click.Group:
+    """The commands, as far as completion and the list of them in the help need them."""
+    about = {"help": "", "parameters": [], "commands": json.loads(TABLE.read_text("utf-8"))}
+    group = _command("lab", about)
+    assert isinstance(group, click.Group)
+    return group
+
+
+def _command(name: str, about: dict[str, Any]) -> click.Command:
+    settings: dict[str, Any] = {
+        "help": about["help"],
+        "params": [_parameter(row) for row in about["parameters"]],
+    }
+    if "commands" in about:
+        return click.Group(
+            name, commands={part: _command(part, row) for part, row in about["commands"].items()}, **settings
+        )
+    return click.Command(name, **settings)
+
+
+def _parameter(row: dict[str, Any]) -> click.Parameter:
+    settings: dict[str, Any] = {"metavar": row.get("value")}
+    settings |= {"type": click.Choice(row["choices"])} if "choices" in row else {"shell_complete": _offered}
+    if "flags" not in row:
+        return click.Argument([row["name"]], required=False, nargs=row["nargs"], **settings)
+    if "is_flag" in row:
+        settings = {"is_flag": True}
+    elif row["value"].startswith("="):  # As the help shows a value that may be left out: [=SEED].
+        settings |= {"is_flag": False, "flag_value": ""}
+    return click.Option([row["name"], row["flags"]], help=row["help"], **settings)
+
+
+def _offered(context: click.Context, parameter: click.Parameter, word: str) -> list[CompletionItem]:
+    """Offer the names that begin with the word, or else paths, as `OFFERED` says."""
+    names, otherwise = OFFERED.get(parameter.metavar or "", (_none, ""))
+    try:
+        # The user's folders may hold any name; the shells' protocol has one line for each.
+        offered = [name for name in names(context) if name.startswith(word) and name.isprintable()]
+    except (LabError, OSError):
+        offered = []  # The command says what is wrong, not the middle of a word.
+    if not offered and otherwise:
+        return [CompletionItem(word, type=otherwise)]
+    return [CompletionItem(name) for name in offered]
+
+
+# -- names; what needs imports that take long is imported where it is used
+
+
+def _none(_context: click.Context) -> list[str]:
+    return []
+
+
+def _defined_in(folder: Path) -> Callable[[click.Context], list[str]]:
+    """The names of definitions, which are those of their files."""
+    return lambda _context: [file.stem for file in sorted(folder.glob("*.toml"))]
+
+
+def _guests(context: click.Context) -> Iterable[str]:
+    """Guests, or the cells of the run that `--run` names."""
+    if (run := context.params.get("run")) is None:
+        return _defined_in(definitions() / "images")(context)
+    from lab.record import RunResult
+    from lab.run import journal, past
+
+    return past.names_of_cells(RunResult.read(journal.find_folder(Paths.default().runs, run)))
+
+
+def _runs(_context: click.Context) -> list[str]:
+    # The newest first: it is the one that is asked for most.
+    return sorted((folder.name for folder in Paths.default().runs.iterdir() if folder.is_dir()), reverse=True)
+
+
+def _releases(_context: click.Context) -> set[str]:
+    """The releases in the cache of wheels: which others there are, only the package index knows."""
+    wheels = (Paths.default().cache / "wheels").glob("boxlite-*/")
+    return {folder.name.split("-")[1] for folder in wheels}
+
+
+def _kept(_context: click.Context) -> list[str]:
+    from lab.lane import shell
+
+    return [kept.name for kept in shell.all_kept(Paths.default())]
+
+
+def _kept_paths(context: click.Context) -> list[str]:
+    return [f"{name}:" for name in _kept(context)]
+
+
+# What is offered for a value, by the word that stands for it in the help; without any, paths of this kind.
+OFFERED: dict[str, tuple[Callable[[click.Context], Iterable[str]], str]] = {
+    **dict.fromkeys(("GUEST", "GUESTS"), (_guests, "")),
+    "VARIANT": (_defined_in(definitions() / "cloud-init" / "variants"), ""),
+    "SET": (_defined_in(definitions() / "images" / "sets"), ""),
+    "REMEDY": (_defined_in(PACKAGE / "remedies"), ""),
+    **dict.fromkeys(("BUILD", "previous|BUILD"), (_releases, "file")),
+    **dict.fromkeys(("RUN", "OLD", "NEW", "FILE-or-RUN", "RUN|SITE"), (_runs, "dir")),
+    "NAME": (_kept, ""),
+    **dict.fromkeys(("SRC", "DST"), (_kept_paths, "file")),
+    **dict.fromkeys(("FILE", "PROBE|-", "REPORT|-"), (_none, "file")),
+    "DIR": (_none, "dir"),
+}
