@@ -20,10 +20,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
 from lab import causes
-from lab.causes.evidence import Evidence
+from lab.causes.evidence import Evidence, confining_profile
 from lab.causes.rules import RESTRICTED
 from lab.probes import NONE_RUN, Probe
-from lab.probes.facts import STACKED, read_label
 from lab.probes.report import HostReport
 from lab.record import Confidence
 from lab.repro import messages, remarks
@@ -121,12 +120,11 @@ def _evidence(lines: Sequence[AuditLine], program: str, host: HostReport | None)
 
     Without a probe's output the program failed, and nobody quotes its words.
     """
-    label = read_label(host.who.context.apparmor) if host else None
     failed = NONE_RUN.model_copy(update={"bwrap_user": Probe(status=1, stderr="", command=())})
     sysctls = host.facts.sysctls.items() if host else ()
     return Evidence(
         probes=host.probes if host else failed,
-        profile=STACKED.join(label.profiles) if label and label.confines else None,
+        profile=confining_profile(host.who.context.apparmor) if host else None,
         sysctls={name: value for name, value in sysctls if value is not None},
         audit=[{"comm": program, **line.fields} for line in lines],
         programs=tuple(dict.fromkeys([program, *(line.fields.get("comm", program) for line in lines)])),

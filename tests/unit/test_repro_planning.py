@@ -5,7 +5,7 @@ import pytest
 from packaging.version import Version
 
 from lab import causes
-from lab.base.errors import LabError, UsageError
+from lab.base.errors import LabError
 from lab.repro import variants
 from lab.repro.planning import Host
 from lab.repro.report import Mood, Report, Setting, Speaker, Statement
@@ -204,11 +204,6 @@ def test_what_a_report_does_not_say(said: Report, missing: tuple[str, ...]) -> N
     assert plan(said, CLONE).missing == missing
 
 
-def test_a_guest_that_nobody_has_is_wrong_usage() -> None:
-    with pytest.raises(UsageError, match=r"no guest is called 'ubunto-24\.04'"):
-        plan(report(DEBIAN), CLONE, guest="ubunto-24.04")
-
-
 # -- the guest that comes nearest
 
 
@@ -311,11 +306,6 @@ def test_settings_that_were_all_tried_are_tried_alone_and_together() -> None:
         (f"{RESTRICT}=0", "tried-2"),
         (f"{SWITCH}=1 and {RESTRICT}=0", "tried-3"),
     ]
-
-
-def test_with_two_causes_what_was_tried_is_tried_on_both() -> None:
-    made = plan(report(DEBIAN, tried(LIMIT, "9", helped=False)), POLICY, CLONE)
-    assert [check.question.cause for check in made.checks] == [POLICY, CLONE]
 
 
 @pytest.mark.parametrize(

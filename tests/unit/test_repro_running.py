@@ -141,16 +141,6 @@ def test_wrong_options_are_told_with_the_next_step(
     assert "next: " in errors
 
 
-def test_an_index_that_does_not_answer_is_not_run(repro: Repro, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nobody() -> None:
-        raise LabError("could not ask for the releases")
-
-    monkeypatch.setattr(builds, "releases", nobody)
-    status, output, _ = repro(BLOCKED)
-    assert status == 3
-    assert "could not be found out: could not ask for the releases" in output
-
-
 @pytest.mark.parametrize(
     ("planned", "names"),
     [
