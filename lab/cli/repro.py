@@ -53,7 +53,12 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     read = reading.read(_content(report))
     judged = judging.judge(read)
     if request.text_only:
-        _show_text(lab, request, read, judged)
+        if request.as_json:
+            output.print_json(showing.document(read, judged))
+        else:
+            # Nobody is asked, and nothing is fetched.
+            host = planning.Host(lambda guest: _is_stored(lab, guest), lambda guest: True, None)
+            _print(read, judged, planning.plan(read, judged, catalog.load(), host, request))
         return 0
     # A text alone needs none of what runs guests.
     from lab.repro import answer, verdict
@@ -88,19 +93,10 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     return subject.verdict.result.exit_status
 
 
-def _show_text(lab: options.Lab, request: Repro, read: Report, judged: Judged) -> None:
-    """Show what the text of a report says, and a plan for which nobody is asked and nothing is fetched."""
-    if request.as_json:
-        output.print_json(showing.document(read, judged))
-        return
+def _is_stored(lab: options.Lab, guest: Guest) -> bool:
+    from lab.lane import prepare_image  # Few plans depend on it, and its import takes longer than the rest.
 
-    def is_stored(guest: Guest) -> bool:
-        from lab.lane import prepare_image  # Few plans depend on it, and its import takes longer than the rest.
-
-        return prepare_image.is_ready(lab.paths, guest)
-
-    host = planning.Host(is_stored, lambda guest: True, None)
-    _print(read, judged, planning.plan(read, judged, catalog.load(), host, request))
+    return prepare_image.is_ready(lab.paths, guest)
 
 
 def _print(read: Report, judged: Judged, plan: Plan) -> None:
