@@ -15,7 +15,7 @@ from lab.catalog import AND, Catalog, DebianImage, Guest, Variant
 from lab.plan import Cell
 from lab.record import ExperimentPolicy, RunOptions
 from lab.repro import systems, variants
-from lab.repro.report import AuditLine, Boxlite, Judged, Kernel, Place, Report, System, Words
+from lab.repro.report import BOXLITE, AuditLine, Judged, Kernel, Place, Program, Report, System, Words
 from lab.repro.variants import TRAITS, Check, Question
 from lab.run.request import Group, option
 
@@ -379,7 +379,7 @@ def _choose_build(report: Report, host: Host, name: str | None) -> tuple[Build |
 def _versions(report: Report) -> list[Version]:
     """The versions of boxlite that a report names, each once."""
     versions = []
-    for boxlite in report.of(Boxlite):
+    for program in report.of(Program):
         with suppress(InvalidVersion):
-            versions.append(Version(boxlite.version))
+            versions += [Version(program.version)] if program.name == BOXLITE else []
     return list(dict.fromkeys(versions))

@@ -8,7 +8,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -17,14 +17,11 @@ from lab.base.files import bounded
 from lab.probes import report as probe_report
 from lab.probes.report import QUOTE_MARKS, HostReport
 from lab.repro import judging, messages, settings, source, systems
-from lab.repro.lines import LONGEST, TABLE, Text, matches, quote
 from lab.repro.report import (
     AuditLine,
-    Boxlite,
     Command,
     Ended,
     Kernel,
-    LogLine,
     Mood,
     NamedTest,
     Place,
@@ -36,32 +33,26 @@ from lab.repro.report import (
     Statement,
     System,
 )
-from lab.repro.source import MOST_BYTES, Kind, Line, how_to_give, parse
+from lab.repro.source import LONGEST, MOST_BYTES, TABLE, Kind, Line, Text, how_to_give, matches, parse, quote
 
 __all__ = ["MOST_BYTES", "how_to_give", "read"]
 
 # The most lines that are kept as not understood, the longest title in characters, and the most statements of
-# one kind that a report is read for; a log may hold thousands.
+# one kind that a report is read for; a log may hold thousands. As many as `MOST_READ` are looked at: most of a
+# long log says the same.
 MOST_UNREAD = 200
 LONGEST_TITLE = 200
-MOST = 200
-# As many are looked at: most of a long log says the same.
-MOST_READ = 1_000
-NO_TITLE = re.compile(r'^[$#] |="[^"]*" \w+=|:$')
+MOST, MOST_READ = 200, 1_000
 # A shell's exit status of a program that a signal ended.
 BY_SIGNAL = 128
 SIGNALS = {one.value: one.name for one in signal.Signals}
-# At most so many lines are one wrapped line.
+# At most so many lines are one wrapped line of the audit log.
 MOST_WRAPPED = 8
-# Without these an audit line says too little to be one.
-TELLING = ("operation", "avc", "syscall", "sig")
-# Fields whose values hold spaces, which `ausearch -i` prints without quotes.
-SPACED = ("info", "name", "comm", "exe", "proctitle", "denied", "requested", "flags")
 
 PROGRAMS: dict[str, str] = TABLE["programs"]
-COMMANDS, TESTS, UNREAD, AUDIT = (
+COMMANDS, TESTS, KINDS, AUDIT = (
     {name: re.compile(pattern) for name, pattern in TABLE[section].items()}
-    for section in ("commands", "tests", "unread", "audit")
+    for section in ("commands", "tests", "kinds", "audit")
 )
 
 
@@ -84,10 +75,17 @@ def read(data: bytes) -> Report:
     )
     everything = [*_probed(output), *(statement for kind in of_lines for statement in islice(kind, MOST_READ))]
     everything.sort(key=lambda statement: statement.quote.number)
-    named = merged(everything)
-    statements = sorted(systems.completed(named), key=lambda statement: statement.quote.number)
+    statements = sorted(systems.completed(_merged(everything)), key=lambda statement: statement.quote.number)
+    # A heading is a title only if it is a page's, not a form's or a section's.
+    titles = (
+        line.text.strip()
+        for line in text.lines
+        if (line.kind is Kind.PROSE and not line.raw.startswith(">"))
+        or (line.kind is Kind.HEADING and not line.raw.lstrip().startswith("##"))
+    )
+    title = next((words for words in titles if " " in words and not KINDS["no_title"].search(words)), "")
     return Report(
-        title=_title(text.lines),
+        title=bounded(title, LONGEST_TITLE),
         statements=tuple(statements),
         unread=_unread(text, everything),
         size=origin.size,
@@ -96,32 +94,18 @@ def read(data: bytes) -> Report:
     )
 
 
-def _title(lines: Iterable[Line]) -> str:
-    """The first line in words; a heading only if it is a page's, not a form's or a section's."""
-    texts = (
-        line.text.strip()
-        for line in lines
-        if (line.kind is Kind.PROSE and not line.raw.startswith(">"))
-        or (line.kind is Kind.HEADING and not line.raw.lstrip().startswith("##"))
-    )
-    return bounded(
-        next((text for text in texts if " " in text and not NO_TITLE.search(text)), ""), LONGEST_TITLE
-    )
-
-
 def _unread(text: Text, everything: Iterable[Statement]) -> tuple[Quote, ...]:
     """The lines that look technical and that nothing understood, each text once."""
     read_lines = (range(statement.quote.number, statement.quote.last + 1) for statement in everything)
     understood = {number for numbers in read_lines for number in numbers}
     understood |= {text.lines[index].number for index in text.advice}
-    left = {
-        line.raw.strip(): quote(line)
-        for line in reversed(text.lines)
-        if line.number not in understood
-        and (line.kind is Kind.CODE or UNREAD["technical"].search(line.text))
-        and not UNREAD["traceback"].match(line.text)
-    }
-    return tuple(sorted(left.values(), key=lambda quote: quote.number)[:MOST_UNREAD])
+    left: dict[str, Quote] = {}
+    for line in text.lines:
+        if line.number in understood or KINDS["nothing_new"].match(line.text):
+            continue
+        if line.kind is Kind.CODE or KINDS["technical"].search(line.text):
+            left.setdefault(line.raw.strip(), quote(line))
+    return tuple(left.values())[:MOST_UNREAD]
 
 
 def _topics(text: Text) -> dict[str, Quote]:
@@ -136,7 +120,33 @@ def _topics(text: Text) -> dict[str, Quote]:
     return topics
 
 
+def _merged(statements: Iterable[Statement]) -> list[Statement]:
+    """Return each statement once, in the order of the text; what another says more exactly is left out."""
+    counts: Counter[type[Statement]] = Counter()
+    kept: list[Statement] = []
+    for statement in dict.fromkeys(statements):
+        counts[type(statement)] += 1
+        if counts[type(statement)] <= MOST:
+            kept.append(statement)
+    exact = [statement for statement in kept if isinstance(statement, System | Kernel)]
+    return [statement for statement in kept if not any(_says_more(other, statement) for other in exact)]
+
+
+def _says_more(other: Statement, than: Statement) -> bool:
+    """Whether a statement says all that another does, and more."""
+    match other, than:
+        case System(), System():
+            same = (other.id, other.place) == (than.id, than.place)
+            return same and than.version is None and other.version is not None
+        case Kernel(), Kernel():
+            return other.release != than.release and other.release.startswith(than.release)
+    return False
+
+
 # -- facts that a line tells by itself
+
+
+NEVER = re.compile("(?!)")
 
 
 @dataclass(frozen=True)
@@ -145,21 +155,20 @@ class Fact:
 
     kind: str
     pattern: re.Pattern[str]
-    not_before: re.Pattern[str] | None = None
-    not_after: re.Pattern[str] | None = None
+    not_before: re.Pattern[str] = NEVER
+    not_after: re.Pattern[str] = NEVER
     after: re.Pattern[str] | None = None
-    drop: re.Pattern[str] | None = None
     given: dict[str, str] = field(default_factory=dict)
 
 
 def _fact(row: dict[str, Any]) -> Fact:
-    patterns = {**TABLE, "PROGRAM": "|".join(PROGRAMS.values())}
-
-    def pattern(written: str) -> re.Pattern[str]:
-        return re.compile(re.sub(r"\{([A-Z_]+)\}", lambda name: str(patterns[name[1]]), written))
-
-    compiled = {name: pattern(value) for name, value in row.items() if name not in ("kind", "given")}
-    return Fact(**row | compiled)
+    names = {**TABLE, "PROGRAM": "|".join(PROGRAMS.values())}
+    patterns = {
+        name: re.compile(re.sub(r"\{([A-Z_]+)\}", lambda of: str(names[of[1]]), value))
+        for name, value in row.items()
+        if name not in ("kind", "given")
+    }
+    return Fact(**row | patterns)
 
 
 FACTS = [_fact(row) for row in TABLE["fact"]]
@@ -169,84 +178,62 @@ def _facts(text: Text, row: Fact) -> Iterator[Statement]:
     """Yield what the lines tell by one row of the table."""
     before: Line | None = None
     for line in text.lines:
-        words, asks, before = line.labelled, before, line
-        if row.after is not None and (asks is None or not row.after.search(asks.raw)):
+        words, question, before = line.labelled, before, line
+        if row.after is not None and (question is None or not row.after.search(question.raw)):
             continue
         for match in matches(row.pattern, words):
-            if row.not_before and row.not_before.search(words[: match.start()]):
+            if row.not_before.search(words[: match.start()]) or row.not_after.match(words[match.end() :]):
                 continue
-            if row.not_after and row.not_after.match(words[match.end() :]):
-                continue
-            says = row.given | {
-                name: row.drop.sub("", value) if row.drop else value
-                for name, value in match.groupdict().items()
-            }
-            if (statement := _statement(row.kind, quote(line), says)) is not None:
+            statement = _statement(row.kind, quote(line), row.given | match.groupdict())
+            if statement is not None:
                 yield statement
 
 
-def _statement(kind: str, quote_: Quote, says: dict[str, str]) -> Statement | None:
-    match kind:
-        case "boxlite":
-            return Boxlite(quote_, **says)
-        case "kernel":
-            return Kernel(quote_, **says)
-        case "log":
-            return LogLine(quote_, **says)
-        case "program":
-            names = (name for name, written in PROGRAMS.items() if re.fullmatch(written, says["name"], re.I))
-            return Program(quote_, next(names), says["version"])
-    if "status" in says:
-        status = int(says["status"])
-    else:
-        status = BY_SIGNAL + (signal.Signals[says["signal"]] if "signal" in says else int(says["number"]))
-    is_known = "status" in says or status - BY_SIGNAL in SIGNALS
-    return Ended(quote_, status, SIGNALS.get(status - BY_SIGNAL)) if is_known and status < 256 else None
+def _statement(kind: str, quote_: Quote, told: dict[str, str]) -> Statement | None:
+    if kind == "kernel":
+        return Kernel(quote_, KINDS["of_platform"].sub("", told["release"]))
+    if kind == "program":
+        written = told["name"]
+        names = (name for name, pattern in PROGRAMS.items() if re.fullmatch(pattern, written, re.IGNORECASE))
+        return Program(quote_, next(names, written), told["version"])
+    if "status" in told:
+        status = int(told["status"])
+        return Ended(quote_, status, SIGNALS.get(status - BY_SIGNAL)) if status < 256 else None
+    number = signal.Signals[told["signal"]] if "signal" in told else int(told["number"])
+    return Ended(quote_, BY_SIGNAL + number, SIGNALS[number]) if number in SIGNALS else None
 
 
 # -- the kernel's audit log
 
 
 def _audit_lines(text: Text) -> Iterator[Statement]:
-    index = 0
-    while index < len(text.lines):
-        line = text.lines[index]
-        index += 1
-        if not AUDIT["begins"].search(line.text):
+    last = -1
+    for index, line in enumerate(text.lines):
+        if index <= last or not AUDIT["begins"].search(line.text):
             continue
-        whole, last, written = line.text, line.number, [line.raw.strip()]
-        for after in text.lines[index : index + MOST_WRAPPED]:
-            if not _continues(whole, last, after):
+        whole, last = line.text, index
+        for after in text.lines[index + 1 : index + 1 + MOST_WRAPPED]:
+            is_next = after.number == text.lines[last].number + 1 and not AUDIT["new_line"].match(after.text)
+            is_inside_quotes = whole.replace('\\"', '"').count('"') % 2 == 1
+            goes_on = AUDIT["continues"].match(after.text) and not AUDIT["begins"].match(after.text.strip())
+            if not is_next or not (is_inside_quotes or goes_on):
                 break
-            whole, last, index = _joined(whole, after.text), after.number, index + 1
-            written.append(after.raw.strip())
-        values = _fields(whole.replace('\\"', '"'))
-        if any(key in values for key in TELLING):
-            yield AuditLine(Quote(line.number, bounded(" ".join(written), LONGEST), last), values)
-
-
-def _continues(begun: str, last: int, line: Line) -> bool:
-    if line.number != last + 1 or AUDIT["new_line"].match(line.text):
-        return False
-    if begun.replace('\\"', '"').count('"') % 2 == 1:
-        return True
-    # A line that begins as an audit line does is one of its own.
-    return AUDIT["continues"].match(line.text) is not None and not AUDIT["begins"].match(line.text.strip())
-
-
-def _joined(begun: str, rest: str) -> str:
-    """Join what a terminal wrapped: within a word if the last word is no whole `key=value`."""
-    word = begun.rsplit(None, 1)[-1] if begun.strip() else ""
-    quotes = begun.replace('\\"', '"').count('"')
-    whole = "=" in word or word.endswith(('"', "}", ":", "for")) or begun.endswith(" ")
-    return f"{begun}{'' if quotes % 2 == 1 or not whole else ' '}{rest.strip()}"
+            # A terminal wraps within a word, too: then the last word is no whole `key=value`.
+            word = whole.rsplit(None, 1)[-1]
+            is_whole = whole[-1].isspace() or "=" in word or word.endswith(('"', "}", ":", "for"))
+            whole += ("" if is_inside_quotes or not is_whole else " ") + after.text.strip()
+            last += 1
+        fields = _fields(whole.replace('\\"', '"'))
+        if any(key in fields for key in TABLE["telling"]):
+            written = " ".join(one.raw.strip() for one in text.lines[index : last + 1])
+            yield AuditLine(Quote(line.number, bounded(written, LONGEST), text.lines[last].number), fields)
 
 
 def _fields(line: str) -> dict[str, str]:
     """Return the fields of a line. See `lab.causes.evidence`, which reads lines that nobody edited."""
-    values: dict[str, str] = {}
+    fields: dict[str, str] = {}
     keys = list(AUDIT["key"].finditer(line))
-    interpreted = '="' not in line
+    is_interpreted = '="' not in line
     at = 0
     for key, following in zip(keys, [*keys[1:], None], strict=False):
         if key.start() < at:
@@ -255,34 +242,35 @@ def _fields(line: str) -> dict[str, str]:
         if rest.startswith('"'):
             value = rest[1:].partition('"')[0]
             at = key.end() + len(value) + 2
-        elif interpreted and key[1] in SPACED:
+        elif is_interpreted and key[1] in TABLE["spaced"]:
             value = line[key.end() : following.start() if following else len(line)].strip()
         else:
             value = (rest.split(None, 1) or [""])[0].rstrip("`)\"',")
-        values.setdefault(key[1], value)
+        if key[1] not in TABLE["each_time"]:
+            fields.setdefault(key[1], value)
     if denied := AUDIT["denied"].search(line):
-        values["avc"] = denied[1].strip()
+        fields["avc"] = denied[1].strip()
         # The record of the refused system call tells that the denial was enforced, even if it was cut off.
-        if "permissive" not in values and values.get("success") == "no":
-            values["permissive"] = "0"
-    capability = values.get("capability", "")
+        if "permissive" not in fields and fields.get("success") == "no":
+            fields["permissive"] = "0"
+    capability = fields.get("capability", "")
     if number := TABLE["capabilities"].get(capability):
-        values |= {"capability": number, "capname": capability}
-    return values
+        fields |= {"capability": number, "capname": capability}
+    return fields
 
 
 # -- commands that the reporter ran, and tests that fail
 
 
 def _commands(text: Text) -> Iterator[Statement]:
-    goes_on = False
+    before = ""
     for index, line in enumerate(text.lines):
-        # A title is no command, nor is the rest of one.
-        if not goes_on and index not in text.advice and line.kind is not Kind.HEADING:
-            command = _command(line)
-            if command and not COMMANDS["slash"].match(command):
-                yield Command(quote(line), command)
-        goes_on = line.text.rstrip().endswith("\\")
+        # A title is no command, nor is the rest of one, nor what somebody advises.
+        is_none = before.endswith("\\") or index in text.advice or line.kind is Kind.HEADING
+        before = line.text.rstrip()
+        command = None if is_none else _command(line)
+        if command and not COMMANDS["slash"].match(command):
+            yield Command(quote(line), command)
 
 
 def _command(line: Line) -> str | None:
@@ -319,16 +307,19 @@ def _named_tests(text: Text) -> Iterator[Statement]:
 # -- the output of the probe script
 
 
-def _probed(lines: Sequence[Line]) -> list[Statement]:
-    """Return what the lines of an output tell, and the facts of it that reports tell in words too."""
+def _probed(lines: Sequence[Line]) -> Iterator[Statement]:
+    """Yield what the lines of an output tell, and the facts of it that reports tell in words too."""
     if not lines:
-        return []
+        return
     whole = quote(lines[0], lines[-1].number)
     try:
         host = probe_report.read("\n".join(line.raw for line in lines))
     except UsageError as error:
-        return [Probed(whole, None, str(error.args[0]))]
-    return [] if host is None else [Probed(whole, host), *_of_probe(host, lines)]
+        yield Probed(whole, None, str(error.args[0]))
+        return
+    if host is not None:
+        yield Probed(whole, host)
+        yield from _of_probe(host, lines)
 
 
 def _of_probe(host: HostReport, lines: Sequence[Line]) -> Iterator[Statement]:
@@ -345,54 +336,9 @@ def _of_probe(host: HostReport, lines: Sequence[Line]) -> Iterator[Statement]:
         parent = None if like == system.id else like
         yield System(at("system"), system.id, system.version_id, name, place, parent)
     yield Kernel(at("kernel"), facts.kernel)
-    versions = {"bubblewrap": facts.bubblewrap, "apparmor": facts.apparmor}
-    for program, version in versions.items():
+    for program, version in {"bubblewrap": facts.bubblewrap, "apparmor": facts.apparmor}.items():
         if version is not None and version.version is not None:
             yield Program(at(program), program, version.version)
     for sysctl, value in facts.sysctls.items():
         if value is not None:
             yield Setting(at(sysctl), sysctl, value, Mood.HOLDS, place=place)
-
-
-# -- statements that say the same
-
-# Fields of an audit line that differ each time the same is denied.
-EACH_TIME = ("pid", "msg", "ino", "ppid", "ses", "auid", "type", "audit")
-
-
-def merged(statements: Iterable[Statement]) -> tuple[Statement, ...]:
-    """Return each statement once, in the order of the text; what another says more exactly is left out."""
-    once: dict[object, Statement] = {}
-    counts: Counter[type[Statement]] = Counter()
-    for statement in statements:
-        key = _key(statement)
-        if key not in once and counts[type(statement)] < MOST:
-            once[key] = statement
-            counts[type(statement)] += 1
-    kept = list(once.values())
-    exact = [statement for statement in kept if isinstance(statement, System | Kernel)]
-    return tuple(statement for statement in kept if not any(_says_more(other, statement) for other in exact))
-
-
-def _key(statement: Statement) -> object:
-    """Everything that a statement says, without the line."""
-    match statement:
-        case AuditLine():
-            return frozenset((key, value) for key, value in statement.fields.items() if key not in EACH_TIME)
-        case Probed():
-            return Probed
-        case System():
-            return System, statement.id, statement.version, statement.place
-    names = (one.name for one in fields(statement) if one.name != "quote")
-    return type(statement), *(getattr(statement, name) for name in names)
-
-
-def _says_more(other: Statement, than: Statement) -> bool:
-    """Whether a statement says all that another does, and more."""
-    match other, than:
-        case System(), System():
-            same = (other.id, other.place) == (than.id, than.place)
-            return same and than.version is None and other.version is not None
-        case Kernel(), Kernel():
-            return other.release != than.release and other.release.startswith(than.release)
-    return False

@@ -49,31 +49,14 @@ def _contradictions(report: Report) -> Iterator[Remark]:
             text = f"The report gives {name} two values, {one.value} and {other.value}."
             yield Remark(text, (one.quote, other.quote))
     for first, second in pairwise(system for system in report.of(System) if system.place is Place.HOST):
-        yield Remark(
-            f"The report names two systems, {first.name} and {second.name}, and does not say which is the "
-            "host.",
-            (first.quote, second.quote),
+        text = (
+            f"The report names two systems, {first.name} and {second.name}, and does not say which is the host."
         )
-    in_vain = [
-        one for one in report.of(Setting) if (one.name, one.value, one.helped) == (RESTRICTION, "0", False)
-    ]
-    profiles = (
-        (line, (line.fields.get("profile"), line.fields.get("target"))) for line in report.of(AuditLine)
-    )
-    lines = [line for line, names in profiles if PROFILE in names]
-    if in_vain and lines:
-        yield Remark(
-            f"The reporter says that {RESTRICTION}=0 does not help, but Ubuntu's kernel moves a program into "
-            f"the profile {PROFILE} only while that sysctl is 1. Either the audit line is older than the "
-            "change, or the change did not take effect, or the program was started inside a namespace that "
-            "was made before the change, where it stays in the profile, or the rest of the failure has "
-            "another cause. Ask for the value and the audit lines at the time of one failure.",
-            (in_vain[0].quote, lines[0].quote),
-        )
+        yield Remark(text, (first.quote, second.quote))
 
 
 def _on_findings(report: Report, findings: Sequence[Finding]) -> Iterator[Remark]:
-    """What a finding does not mean, and two that exclude each other."""
+    """What a finding does not mean, and what contradicts it."""
     for finding in findings:
         if finding.program != BUBBLEWRAP:
             yield Remark(
@@ -81,9 +64,24 @@ def _on_findings(report: Report, findings: Sequence[Finding]) -> Iterator[Remark
                 f"(bwrap-userns-restrict, bwrap-profile) does not cure {finding.program}.",
                 finding.quotes,
             )
+    audit = {line.quote: line.fields for line in report.of(AuditLine)}
+    in_vain = [
+        one for one in report.of(Setting) if (one.name, one.value, one.helped) == (RESTRICTION, "0", False)
+    ]
+    moved = [
+        quote for quote, fields in audit.items() if PROFILE in (fields.get("profile"), fields.get("target"))
+    ]
+    if in_vain and moved:
+        yield Remark(
+            f"The reporter says that {RESTRICTION}=0 does not help, but Ubuntu's kernel moves a program into "
+            f"the profile {PROFILE} only while that sysctl is 1. Either the audit line is older than the "
+            "change, or the change did not take effect, or the program was started inside a namespace that "
+            "was made before the change, where it stays in the profile, or the rest of the failure has "
+            "another cause. Ask for the value and the audit lines at the time of one failure.",
+            (in_vain[0].quote, moved[0]),
+        )
     not_run = [finding for finding in findings if finding.name == "bwrap-exec-denied"]
-    audit = {line.quote for line in report.of(AuditLine)}
-    ran = [finding for finding in findings if finding not in not_run and audit & {*finding.quotes}]
+    ran = [finding for finding in findings if finding not in not_run and audit.keys() & {*finding.quotes}]
     if not_run and ran:
         yield Remark(
             "The report shows two failures: by boxlite's words the host refuses to execute bubblewrap; by "
@@ -94,19 +92,17 @@ def _on_findings(report: Report, findings: Sequence[Finding]) -> Iterator[Remark
 
 def _on_kernels(report: Report) -> Iterator[Remark]:
     """A kernel that is another distribution's: a container shows its host's."""
-    hosts = [system for system in report.of(System) if system.place is Place.HOST and not system.inferred]
     for kernel in report.of(Kernel):
-        of_kernel = systems.of_kernel(kernel.release)
-        for system in hosts:
-            row = systems.DISTRIBUTIONS.get(system.id)
-            if of_kernel is None or row is None or of_kernel[0] in (row.id, row.family):
+        owner = systems.of_kernel(kernel)
+        for system in report.of(System):
+            family = systems.family(system.id)
+            is_host = system.place is Place.HOST and not system.inferred
+            if owner is None or family is None or not is_host or owner.id in (system.id, family):
                 continue
-            name = system.name
-            text = (
-                f"{kernel.release} is a kernel of {of_kernel[1]}, not of {name}: {name} runs in a container, "
-            )
-            text += "or the kernel is another host's."
-            if of_kernel[0] == WSL:
-                text = f"{kernel.release} is the kernel of WSL2, in which {name} runs. The lab has no WSL2: a "
-                text += f"guest of {name} has another kernel and another policy."
+            name, release = system.name, kernel.release
+            text = f"{release} is a kernel of {owner.name}, not of {name}: {name} runs in a container, or the "
+            text += "kernel is another host's."
+            if owner.id == WSL:
+                text = f"{release} is the kernel of WSL2, in which {name} runs. The lab has no WSL2: a guest "
+                text += f"of {name} has another kernel and another policy."
             yield Remark(text, (system.quote, kernel.quote))

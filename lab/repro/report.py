@@ -1,4 +1,7 @@
-"""A bug report as data: statements, each with the line that it was read from, and what they show."""
+"""A bug report as data: statements, each with the line that it was read from, and what they show.
+
+Two statements are equal if they say the same, whatever their lines are.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +12,8 @@ from lab.record import Confidence
 
 # The program that the causes are about, unless a finding names another.
 BUBBLEWRAP = "bwrap"
+# The name of the program under test among the programs of a report.
+BOXLITE = "boxlite"
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Speaker(StrEnum):
 class Statement:
     """One thing that a report says."""
 
-    quote: Quote
+    quote: Quote = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,11 @@ class System(Statement):
 
     id: str
     version: str | None
-    name: str
+    name: str = field(compare=False)
     place: Place = Place.HOST
-    like: str | None = None
-    or_derivative: bool = False
-    inferred: bool = False
+    like: str | None = field(default=None, compare=False)
+    or_derivative: bool = field(default=False, compare=False)
+    inferred: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -86,16 +91,9 @@ class Kernel(Statement):
 
 @dataclass(frozen=True)
 class Program(Statement):
-    """The version of a program beside boxlite, for example of bubblewrap."""
+    """The version of a program: of boxlite, or of one beside it, for example of bubblewrap."""
 
     name: str
-    version: str
-
-
-@dataclass(frozen=True)
-class Boxlite(Statement):
-    """A version of boxlite."""
-
     version: str
 
 
@@ -116,7 +114,7 @@ class Setting(Statement):
 
 @dataclass(frozen=True)
 class AuditLine(Statement):
-    """A line of the kernel's audit log, as its fields: see `lab.causes.evidence`."""
+    """A line of the kernel's audit log: its fields, without those that differ each time."""
 
     fields: dict[str, str] = field(hash=False)
 
@@ -137,15 +135,6 @@ class Words(Statement):
     program: str | None = None
     means: str | None = None
     engine: bool = False
-
-
-@dataclass(frozen=True)
-class LogLine(Statement):
-    """A line of boxlite's log: its level, the module that wrote it, and what it says."""
-
-    level: str
-    module: str
-    text: str
 
 
 @dataclass(frozen=True)

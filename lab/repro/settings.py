@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lab.repro import messages
-from lab.repro.lines import Text, matches, place, quote
 from lab.repro.report import Mood, Place, Setting
-from lab.repro.source import Kind
+from lab.repro.source import Kind, Text, matches, place, quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 SAYS = {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in TABLE["says"].items()}

@@ -11,13 +11,11 @@ from lab.repro.planning import named
 from lab.repro.report import (
     BUBBLEWRAP,
     AuditLine,
-    Boxlite,
     Command,
     Ended,
     Finding,
     Judged,
     Kernel,
-    LogLine,
     Mood,
     NamedTest,
     Place,
@@ -118,8 +116,6 @@ def in_words(statement: Statement) -> tuple[str, str]:
             return "kernel", statement.release
         case Program():
             return "program", f"{statement.name} {statement.version}"
-        case Boxlite():
-            return "boxlite", statement.version
         case Setting():
             place = " (in a container)" if statement.place is Place.CONTAINER else ""
             tried = f"; {OUTCOMES[statement.helped]}" if statement.mood is Mood.TRIED else ""
@@ -130,8 +126,6 @@ def in_words(statement: Statement) -> tuple[str, str]:
             is_named = statement.speaker is Speaker.OTHER and statement.program not in (None, ANY)
             error = f" [{statement.errno}]" if statement.errno else ""
             return "message", f"{statement.program if is_named else statement.speaker}: {statement.text}{error}"
-        case LogLine():
-            return "log", f"{statement.level} {statement.module}: {statement.text}"
         case Ended(status=status, signal=signal):
             return "exit status", f"{status} = 128 + {status - 128}, {signal}" if signal else str(status)
         case Command():

@@ -1,20 +1,29 @@
-"""A report's text: the forms in which it arrives, and its lines with what Markdown makes of them.
+"""A report's text: the forms in which it arrives, its lines, and what stands around a word on one of them.
 
 Markdown's blocks tell code from prose, rows of a table from sentences, and what belongs together. HTML is text.
+What the words around a fact say is in the table `lines` of `reading.toml`.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from lab.base.errors import UsageError
-from lab.base.files import plain
+from lab.base.files import bounded, plain
+from lab.repro.report import Place, Quote
 
+TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("reading.toml").read_text())
+SAYS = {name: re.compile(pattern) for name, pattern in TABLE["lines"].items()}
 # A report is cut to these; an issue of GitHub's has at most 65,536 characters.
 MOST_BYTES = 8 * 2**20
 MOST_CHARACTERS = 250_000
@@ -23,8 +32,18 @@ MOST_IN_A_LINE = 4_000
 # A wider gap tells nothing, and rules would look at each of its spaces.
 WIDEST_GAP = 40
 GAP = re.compile(rf"[^\S\n]{{{WIDEST_GAP},}}")
+# Longest quote, and most of a sentence before or after a fact, in characters; and most facts of a line.
+LONGEST = 1_000
+MOST_ON_A_LINE = 20
+# Most lines of output between a command and the sentence that says what came of it, and most lines of a block
+# that a sentence goes on over. A paragraph may be as long as the report.
+MOST_OUTPUT, MOST_WRAPPED = 200, 8
+# Longest heading that can be the name of a form's field, and longest one that says which system the lines
+# below it are from: a title says what a report is about.
+LONGEST_LABEL, LONGEST_SECTION = 80, 30
 URL = re.compile(r"https?://\S+")
 ISSUE = re.compile(r"https?://github\.com/([\w.-]{1,100}/[\w.-]{1,100})/(?:issues|pull)/(\d{1,9})\b")
+END_OF_SENTENCE = re.compile(r"[.!?](?=\s|$)")
 # Byte order marks, as Windows' programs write them.
 ENCODINGS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # Blocks, without what is inside a line; definitions of links would swallow lines such as `[1]: text`.
@@ -34,8 +53,6 @@ INLINE = MarkdownIt("zero").enable(["backticks", "emphasis", "escape", "entity"]
 # Characters that can begin any of these.
 MARKS = frozenset("`*_\\&")
 COMMENT_BEGINS, COMMENT_ENDS = "<!--", "-->"
-# Longest heading that can be the name of a form's field.
-LONGEST_LABEL = 80
 
 
 @dataclass(frozen=True)
@@ -56,9 +73,15 @@ def how_to_give(address: str = "") -> str:
 
 def source(data: bytes) -> Source:
     """Read a report from any of its forms. Raises UsageError if it is none."""
-    text = _text(data)
-    if (issue := _issue(text)) is not None:
-        text = issue
+    kept = data[:MOST_BYTES]
+    encoding = next((name for mark, name in ENCODINGS.items() if kept.startswith(mark)), "utf-8")
+    text = kept.decode(encoding, errors="replace")
+    beginning = text[:MOST_IN_A_LINE]
+    odd = sum(character == "\ufffd" or character < "\t" for character in beginning)
+    if "\0" in beginning or odd * 5 > len(beginning):
+        raise UsageError("the report is binary data, not text", hint=f"give the report's text: {how_to_give()}")
+    if text.lstrip().startswith(("{", "[")):
+        text = _of_json(text)
     text = plain(text.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
         raise UsageError(
@@ -70,29 +93,17 @@ def source(data: bytes) -> Source:
             f"the report is an address, {text.strip()[:200]}, and nothing is fetched",
             hint=how_to_give(text.strip()),
         )
-    kept, cut = _cut(text)
-    return Source(kept, len(text), cut or len(data) > MOST_BYTES)
+    lines = [line[:MOST_IN_A_LINE] for line in text[:MOST_CHARACTERS].split("\n", MOST_LINES)[:MOST_LINES]]
+    cut = sum(map(len, lines)) + len(lines) - 1 < len(text) or len(data) > MOST_BYTES
+    return Source("\n".join(GAP.sub(" " * WIDEST_GAP, line) for line in lines), len(text), cut)
 
 
-def _text(data: bytes) -> str:
-    data = data[:MOST_BYTES]
-    encoding = next((name for mark, name in ENCODINGS.items() if data.startswith(mark)), "utf-8")
-    text = data.decode(encoding, errors="replace")
-    beginning = text[:MOST_IN_A_LINE]
-    odd = sum(character == "\ufffd" or character < "\t" for character in beginning)
-    if "\0" in beginning or odd * 5 > len(beginning):
-        raise UsageError("the report is binary data, not text", hint=f"give the report's text: {how_to_give()}")
-    return text
-
-
-def _issue(text: str) -> str | None:
-    """Return an issue in JSON as Markdown, with the title as its heading; None if the text is no JSON."""
-    if not text.lstrip().startswith(("{", "[")):
-        return None
+def _of_json(text: str) -> str:
+    """Return an issue in JSON as Markdown, with the title as its heading; other text unchanged."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        return text
     if not isinstance(document, dict):
         raise UsageError("the report is JSON, but no object with `body`", hint=how_to_give())
     comments = document.get("comments")
@@ -104,13 +115,6 @@ def _issue(text: str) -> str | None:
     title = document.get("title")
     heading = [f"# {' '.join(title.split())}"] if isinstance(title, str) and title.strip() else []
     return "\n\n".join([*heading, *written])
-
-
-def _cut(text: str) -> tuple[str, bool]:
-    lines = text[:MOST_CHARACTERS].split("\n", MOST_LINES)
-    kept = [line[:MOST_IN_A_LINE] for line in lines[:MOST_LINES]]
-    cut = sum(map(len, kept)) + len(kept) - 1 < len(text)
-    return "\n".join(GAP.sub(" " * WIDEST_GAP, line) for line in kept), cut
 
 
 # -- lines
@@ -129,10 +133,9 @@ class Kind(StrEnum):
 class Line:
     """One line of a report. `number` counts from 1.
 
-    `raw` is the line as it was written, `text` the same without Markdown's marks; `spans` are its code spans. A
-    row of a table is written as `name: value`. Lines with the same `block` belong together: a paragraph, the
-    first paragraph of a list's item, a block of code, a row. `label` is the heading right above; `section` is
-    the last heading.
+    `raw` is the line as it was written, `text` the same without Markdown's marks. A row of a table is written
+    as `name: value`. Lines with the same `block` belong together: a paragraph, the first paragraph of a list's
+    item, a block of code, a row. `label` is the heading right above; `section` is the last heading.
     """
 
     number: int
@@ -140,7 +143,6 @@ class Line:
     text: str
     kind: Kind
     block: int
-    spans: tuple[str, ...] = ()
     label: str = ""
     section: str = ""
 
@@ -161,8 +163,10 @@ def parse(text: str) -> list[Line]:
     for kind, first, contents in _blocks(BLOCKS.parse("\n".join(visible))):
         block += 1
         if kind is Kind.ROW:
-            texts = [_inline(cell)[0] for cell in contents]
-            contents, header = [_row(header, texts)], header or texts
+            cells = [_inline(cell) for cell in contents]
+            named = len(cells) > 2 and len(header) == len(cells)
+            pairs = (f"{name}: {cell}" for name, cell in zip(header, cells, strict=False))
+            contents, header = ["; ".join(pairs) if named else ": ".join(cells)], header or cells
         else:
             header = []
         if kind is Kind.CODE and visible[first].lstrip().startswith(("```", "~~~")):
@@ -171,8 +175,8 @@ def parse(text: str) -> list[Line]:
         for index, content in enumerate(contents, first):
             if not content.strip() or index in lines or index >= len(raw):
                 continue
-            shown, spans = _inline(content) if kind in (Kind.PROSE, Kind.HEADING) else (content, ())
-            lines[index] = Line(index + 1, raw[index], shown, kind, block, spans, label, section)
+            words = _inline(content) if kind in (Kind.PROSE, Kind.HEADING) else content
+            lines[index] = Line(index + 1, raw[index], words, kind, block, label, section)
             label = ""
         if kind is Kind.HEADING:
             section = " ".join(contents).strip()
@@ -217,20 +221,108 @@ def _blocks(tokens: Iterable[Token]) -> Iterator[tuple[Kind, int, list[str]]]:
                 yield Kind.CODE, first, token.content.removesuffix("\n").split("\n")
 
 
-def _row(header: list[str], cells: list[str]) -> str:
-    if len(cells) > 2 and len(header) == len(cells):
-        return "; ".join(f"{name}: {cell}" for name, cell in zip(header, cells, strict=True))
-    return ": ".join(cells)
-
-
-def _inline(content: str) -> tuple[str, tuple[str, ...]]:
-    """Return a line without Markdown's marks, and its code spans."""
+def _inline(content: str) -> str:
+    """Return a line without Markdown's marks."""
     if MARKS.isdisjoint(content):
-        return content, ()
+        return content
     parts = INLINE.parseInline(content)[0].children or []
     # An entity may stand for a character that hides text or ends the line.
-    shown = plain("".join(part.content for part in parts)).replace("\n", " ")
-    return (
-        shown,
-        tuple(part.content for part in parts if part.type == "code_inline"),
-    )
+    return plain("".join(part.content for part in parts)).replace("\n", " ")
+
+
+def quote(line: Line, last: int = 0) -> Quote:
+    """Quote a line. `last`: the number of the last line that was read with it."""
+    return Quote(line.number, bounded(line.raw.strip(), LONGEST), last or line.number)
+
+
+def matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """The first matches on a line; no line that a person wrote holds more."""
+    return islice(pattern.finditer(text), MOST_ON_A_LINE)
+
+
+# -- what stands around a word
+
+
+@dataclass(frozen=True)
+class Text:
+    """The lines of a report, and how they belong together."""
+
+    lines: Sequence[Line]
+
+    @cached_property
+    def blocks(self) -> dict[int, range]:
+        """The indexes of each block's lines."""
+        blocks: dict[int, range] = {}
+        for index, line in enumerate(self.lines):
+            first = blocks[line.block].start if line.block in blocks else index
+            blocks[line.block] = range(first, index + 1)
+        return blocks
+
+    @cached_property
+    def advice(self) -> frozenset[int]:
+        """The indexes of lines in which boxlite, or another program, advises what nobody need have done."""
+        advice = set[int]()
+        for index, line in enumerate(self.lines):
+            goes_on = line.raw[:1].isspace() or line.text.startswith("#")
+            if SAYS["advice"].match(line.text) or (index - 1 in advice and goes_on):
+                advice.add(index)
+        return frozenset(advice)
+
+    def lead(self, index: int, start: int) -> str:
+        """The words before column `start` of a line: its sentence so far, or what introduces its block."""
+        line, block = self.lines[index], self.blocks[self.lines[index].block]
+        before = [] if line.kind is Kind.CODE else self.lines[max(block.start, index - MOST_WRAPPED) : index]
+        words = " ".join([*(other.text for other in before), line.text[:start]])[-LONGEST:]
+        words = words[max((end.end() for end in END_OF_SENTENCE.finditer(words)), default=0) :]
+        return words if words.strip(" -*:$#") else f"{self.introduction(index)} {words}"
+
+    def tail(self, index: int, end: int) -> str:
+        """The words after column `end` of a line: the rest of its sentence."""
+        line, block = self.lines[index], self.blocks[self.lines[index].block]
+        stop = index + 1 if line.kind is Kind.CODE else min(block.stop, index + 1 + MOST_WRAPPED)
+        words = line.text[end:]
+        for after in self.lines[index + 1 : stop]:
+            if SAYS["else"].match(after.text):
+                break
+            words += f" {after.text}"
+        return END_OF_SENTENCE.split(words[:LONGEST], maxsplit=1)[0]
+
+    def next_sentence(self, index: int) -> str:
+        """The first sentence after the block of a line, if it is prose."""
+        stop = self.blocks[self.lines[index].block].stop
+        for after in range(stop, min(stop + MOST_OUTPUT, len(self.lines))):
+            if self.lines[after].kind is not Kind.CODE:
+                return self.tail(after, 0) if self.lines[after].kind is Kind.PROSE else ""
+        return ""
+
+    def introduction(self, index: int) -> str:
+        """The line that introduces the block of a line, mostly with a colon. Empty if there is none."""
+        start = self.blocks[self.lines[index].block].start
+        for before in reversed(self.lines[max(0, start - MOST_WRAPPED) : start]):
+            if SAYS["introduces"].search(before.text):
+                return before.text
+            if before.kind is not self.lines[start].kind:
+                break
+        return ""
+
+
+def place(line: Line, start: int = 0) -> Place:
+    """Which system the words at column `start` of a line are about."""
+    text = line.labelled
+    start += len(text) - len(line.text)
+    parts = [part.span() for part in SAYS["clause"].finditer(text)]
+    begin = max((stop for _, stop in parts if stop <= start), default=0)
+    end = min((begins for begins, _ in parts if begins > start), default=len(text))
+    label = SAYS["label"].match(text)
+    field = label[1] if label else ""
+    section = line.section if len(line.section) <= LONGEST_SECTION else ""
+    for words, container in (
+        (text[begin:end], "container"),
+        (field, "of_container"),
+        (section, "of_container"),
+    ):
+        if SAYS["host"].search(words):
+            return Place.HOST
+        if SAYS[container].search(words):
+            return Place.CONTAINER
+    return Place.HOST

@@ -25,7 +25,6 @@ from lab.repro import planning
 from lab.repro.planning import Host, Plan, Wishes
 from lab.repro.report import (
     AuditLine,
-    Boxlite,
     Command,
     Judged,
     Mood,
@@ -87,8 +86,8 @@ def audit(number: int = 5, **fields: str) -> AuditLine:
     return AuditLine(quote(number, "audit: DENIED"), {**refused, **fields})
 
 
-def boxlite(version: str) -> Boxlite:
-    return Boxlite(quote(6), version)
+def boxlite(version: str) -> Program:
+    return Program(quote(6), "boxlite", version)
 
 
 def command(text: str, number: int) -> Command:

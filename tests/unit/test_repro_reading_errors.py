@@ -136,6 +136,7 @@ def test_a_test_that_passes_does_not_fail() -> None:
             "ERROR: Could not access KVM kernel module: Permission denied",
         ),
         ("Error creating the Kvm object: Error(13)", "kvm", "EACCES", "creating the Kvm object: Error(13)"),
+        ("Could not boot the VM: VmBoot(KvmNew(Error(13)))", "kvm", "EACCES", "KvmNew(Error(13)"),
         (
             "kvm: Could not access KVM kernel module: Keine Berechtigung",
             "kvm",

@@ -5,7 +5,7 @@ import pytest
 
 from lab.repro import planning
 from lab.repro.reading import read
-from lab.repro.report import Boxlite, Kernel, Place, Program, System
+from lab.repro.report import Kernel, Place, Program, System
 from tests.builders.report_texts import of, systems
 
 
@@ -133,6 +133,15 @@ def test_kernels(text: str, release: str) -> None:
         ("`bwrap --version`: bubblewrap 0.11.0", "bubblewrap", "0.11.0"),
         ("AppArmor 4.0.1", "apparmor", "4.0.1"),
         ("Docker version 28.0.1, build x", "docker", "28.0.1"),
+        ("boxlite 0.10.8", "boxlite", "0.10.8"),
+        ("boxlite==0.9.5", "boxlite", "0.9.5"),
+        ("- boxlite version: `0.10.2`", "boxlite", "0.10.2"),
+        ("### BoxLite version\n\n0.10.7", "boxlite", "0.10.7"),
+        ("```\n$ pip show boxlite\nName: boxlite\nVersion: 0.10.3\n```", "boxlite", "0.10.3"),
+        ("npm install @boxlite-ai/boxlite@0.10.0", "boxlite", "0.10.0"),
+        ('$ python3 -c "import boxlite; print(boxlite.__version__)"\n0.10.8', "boxlite", "0.10.8"),
+        ("boxlite: 0.10.7 (pip)", "boxlite", "0.10.7"),
+        ("boxlite-0.10.8-cp312-abi3-manylinux_2_28_x86_64.whl", "boxlite", "0.10.8"),
     ],
 )
 def test_versions_of_programs(text: str, name: str, version: str) -> None:
@@ -146,24 +155,6 @@ def test_an_images_tag_and_a_least_version_are_no_program() -> None:
 @pytest.mark.parametrize("text", ["kernel 6.7+ has it", "needs kernel 5.19", "kernel >= 6.1"])
 def test_a_kernel_that_something_needs_is_not_the_one_that_runs(text: str) -> None:
     assert of(Kernel, text) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "version"),
-    [
-        ("boxlite 0.10.8", "0.10.8"),
-        ("boxlite==0.9.5", "0.9.5"),
-        ("- boxlite version: `0.10.2`", "0.10.2"),
-        ("### BoxLite version\n\n0.10.7", "0.10.7"),
-        ("```\n$ pip show boxlite\nName: boxlite\nVersion: 0.10.3\n```", "0.10.3"),
-        ("npm install @boxlite-ai/boxlite@0.10.0", "0.10.0"),
-        ('$ python3 -c "import boxlite; print(boxlite.__version__)"\n0.10.8', "0.10.8"),
-        ("boxlite: 0.10.7 (pip)", "0.10.7"),
-        ("boxlite-0.10.8-cp312-abi3-manylinux_2_28_x86_64.whl", "0.10.8"),
-    ],
-)
-def test_versions_of_boxlite(text: str, version: str) -> None:
-    assert [boxlite.version for boxlite in of(Boxlite, text)] == [version]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +203,7 @@ def test_versions_of_boxlite(text: str, version: str) -> None:
         ("Using Docker Desktop on macOS 14", ("macos", "14")),
         ("Host OS: Windows 10 with VirtualBox; guest Ubuntu 20.04", ("ubuntu", "20.04")),
         ("Linux Mint 22 | Cinnamon", ("linuxmint", "22")),
-        ("Manjaro KDE 23.1", ("manjaro", None)),
+        ("Manjaro KDE 23.1", ("manjaro", "23.1")),
         ("EndeavourOS, kernel 6.9", ("endeavouros", None)),
         ("Running on AWS EC2 (Amazon Linux 2)", ("amzn", "2")),
         ("in my Alpine 3.18 container on Ubuntu 22.04", ("ubuntu", "22.04")),
@@ -222,6 +213,59 @@ def test_versions_of_boxlite(text: str, version: str) -> None:
         ("Void Linux musl", ("void", None)),
         ("Parrot OS 6.0", ("parrot", "6.0")),
         ("Linux 6.1.0-13-amd64", ("debian", "12")),
+        # Forms, with the version in a field of its own, and boxes that are not ticked.
+        (
+            "### What Linux distribution are you using?\n\nUbuntu\n\n### Linux distribution version\n\n22.04.2",
+            ("ubuntu", "22.04"),
+        ),
+        (
+            "### What operating system(s) are you using?\n\nDebian\n\n### Operating System Version\n\n12",
+            ("debian", "12"),
+        ),
+        ("### Ubuntu version\n\n22.04", ("ubuntu", "22.04")),
+        ("- [ ] Ubuntu 22.04\n- [x] Fedora 41", ("fedora", "41")),
+        ("OS (e.g. Ubuntu 22.04): Debian 12", ("debian", "12")),
+        ("| | Ubuntu 24.04 (broken) | Kali (works) |\n|-|-|-|\n| kernel | 1 | 2 |", ("ubuntu", "24.04")),
+        # What programs print.
+        (
+            '```\n"distribution": {\n  "distribution": "fedora",\n  "variant": "workstation",\n  "version": "40"\n},\n```',
+            ("fedora", "40"),
+        ),
+        (
+            "Distributor ID:\tManjaroLinux\nDescription:\tManjaro Linux\nRelease:\t23.1.0",
+            ("manjaro", "23.1.0"),
+        ),
+        ("I use Debian 12.\n\nCentOS Linux release 7.9.2009 (Core)", ("centos", "7")),
+        ("I use Debian 12.\n\n    Ubuntu 22.04.3 LTS \\n \\l", ("ubuntu", "22.04")),
+        ("* Ubuntu-22.04    Running         2", ("ubuntu", "22.04")),
+        ("OS: Fedora Linux 39 (Workstation Edition) x86_64", ("fedora", "39")),
+        ("OS: Arch Linux x86_64\nKernel: 6.6.7-arch1-1", ("arch", None)),
+        ("Platform: darwin\nOS Version: Darwin 23.1.0", ("macos", None)),
+        ("QEMU emulator version 6.2.0 (Debian 1:6.2+dfsg-2ubuntu6.16)", None),
+        ("gcc (Debian 12.2.0-14) 12.2.0", None),
+        # Words between a name and its version.
+        ("Linux (Debian 9.x, x86_64)", ("debian", "9")),
+        ('My OS is Ubuntu "18.04.2 LTS (Bionic Beaver)"', ("ubuntu", "18.04")),
+        ("Distribution: Manjaro Xfce 20.2 x64", ("manjaro", "20.2")),
+        ("OS: Fedora Linux KDE Plasma 42", ("fedora", "42")),
+        ("Kali GNU/Linux Rolling 2023.4", ("kali", "2023.4")),
+        ("Raspberry Pi OS 64-bit (bookworm)", ("raspbian", "12")),
+        ("Ubuntu Server, version: 24.04", ("ubuntu", "24.04")),
+        ("RHEL 8.8, SteamOS is not affected", ("rhel", "8.8")),
+        ("Ubuntu, 24 cores", ("ubuntu", None)),
+        ("OS x86_64", None),
+        # What fails outweighs what is only named.
+        ("Debian and Kubuntu have this patch. It fails on a fresh Fedora 41.", ("fedora", "41")),
+        # Kernels that tell their distribution.
+        ("Linux pop-os 6.6.10-76060610-generic #202401051437~1704728131~22.04~24d69e2 SMP", ("pop", "22.04")),
+        ("uname -r: 5.15.0-200.131.27.el9uek.x86_64", ("ol", "9")),
+        ("uname -r: 5.10.0-136.12.0.86.oe2203sp1.x86_64", ("openEuler", "22.03")),
+        ("uname -r: 6.5.0-kali3-amd64", ("kali", None)),
+        ("uname -r: 6.1.52-valve9-1-neptune-61", ("steamos", None)),
+        ("uname -r: 5.14.21-150500.55.39-default", ("opensuse-leap", "15.5")),
+        ("uname -r: 6.6.9-1-default", ("opensuse-tumbleweed", None)),
+        ("Linux box 6.6.14-0-lts #1-Alpine SMP", ("alpine", None)),
+        ("Linux box 6.1.69 #1-NixOS SMP", ("nixos", None)),
     ],
 )
 def test_one_of_the_systems_is_the_host(text: str, host: tuple[str, str | None] | None) -> None:

@@ -4,10 +4,10 @@
 import pytest
 
 from lab.repro import settings as settings_of_reports
-from lab.repro.lines import Text
 from lab.repro.reading import read
 from lab.repro.report import Command, Mood, Place, Program, Setting, Speaker, Words
 from lab.repro.settings import Outcome
+from lab.repro.source import Text
 from tests.builders.report_texts import CLONE, RESTRICT, holds, of, settings, tried
 
 
