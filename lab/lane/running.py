@@ -3,7 +3,7 @@
 Runs, shells and kept guests open their lanes with `open_running_lane`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,31 +84,22 @@ def open_running_lane(
         acceleration=acceleration,
         arguments=machine.arguments,
     ) as made:
-        states = states_of(connection, work, machine, image, acceleration)
+        states = None
+        # A stored state was booted without further arguments of the kernel.
+        if not work.cold and not machine.arguments:
+            states = States(
+                work.paths,
+                connection,
+                guest=machine.guest,
+                image=image,
+                acceleration=acceleration,
+                agent=programs.loader(),
+            )
         running = RunningLane(work, LaneGuest(made, work.processors, say), states)
         try:
             yield running
         finally:
             running.guest.close()
-
-
-def states_of(
-    connection: libvirt.virConnect, work: Work, machine: Machine, image: BaseImage, acceleration: Acceleration
-) -> States | None:
-    """Where the states of this machine are stored. None if its lanes neither use one nor leave one.
-
-    That is so for a guest that is booted with further arguments: a stored state was booted without them.
-    """
-    if work.cold or machine.arguments:
-        return None
-    return States(
-        work.paths,
-        connection,
-        guest=machine.guest,
-        image=image,
-        acceleration=acceleration,
-        agent=programs.loader(),
-    )
 
 
 @dataclass
@@ -146,7 +137,7 @@ class RunningLane:
         self.restored = self._restore(deployment) or self._restore()
         if not self.restored:
             self._boot()
-            self._store_boot()
+            self._store(BOOT)
         with self.guest.watch.step("boot"):
             self._facts = self.guest.read_facts(self.work.sysctls)
         if self.work.build is None and self.work.checkpoints:
@@ -215,22 +206,27 @@ class RunningLane:
             if not self.work.cold:
                 guest.start_agent()
 
-    def _store_boot(self) -> None:
-        """Store this boot for later lanes, and go on. A stored boot that is bad shows when it is used."""
-        if self.states is None or not self.states.wanted():
+    def _store(self, tag: str, deployment: str = "", files: Mapping[str, str] | None = None) -> None:
+        """Store the guest as it is now for later lanes, and go on; `deployment` and `files` say what it holds.
+
+        A stored state that is bad shows when it is used.
+        """
+        if self.states is None or not self.states.wanted(deployment):
             return
         guest, lane = self.guest, self.lane
-        guest.say(Step("storing its boot", Activity.START))
+        guest.say(Step(f"storing {'the deployed build' if deployment else 'its boot'}", Activity.START))
         guest.session.close()
-        known = Known(BOOT, lane.endpoint.client_key, lane.endpoint.host_key, programs=guest.agent_programs)
+        known = Known(
+            tag, lane.endpoint.client_key, lane.endpoint.host_key, dict(files or {}), guest.agent_programs
+        )
         with guest.watch.step("boot"):
             try:
-                snapshot = MemoryCheckpoint.take(lane, BOOT)
+                snapshot = MemoryCheckpoint.take(lane, tag)
             except CheckpointFailed:
-                return  # The checkpoint of the deployed build will say why.
+                return  # If there is to be a checkpoint of the deployed build, that will say why.
             # QEMU writes nothing to the overlay meanwhile, and has written all that it kept in memory.
             with lane.standing_still():
-                self.states.keep(lane.overlay, known)
+                self.states.keep(lane.overlay, known, deployment)
             # A checkpoint of this lane needs the room.
             snapshot.drop()
             # The one that the guest knows is in the store.
@@ -289,6 +285,10 @@ class RunningLane:
         """The checkpoint that a deployed build's cells are forked from; None where cells are cold."""
         return self._deployed[build.name].checkpoint
 
+    def store_and_go_on(self, build: Build) -> None:
+        """Store the guest with this deployed build, the run's only one, for later lanes, and go on."""
+        self._store(DEPLOYED, self.work.deployment, self._deployed[build.name].files)
+
     def store_deployment(self) -> None:
         """Store the guest with its deployed build for later lanes; the lane is stopped then.
 
@@ -310,7 +310,7 @@ class RunningLane:
                 self.lane.check_alive()
                 self.lane.stop()
                 self.lane.rewind(tag)
-                self.states.keep(self.lane.overlay, known, self.work.deployment)
+                self.states.keep(self.lane.overlay, known, self.work.deployment, move=True)
         except FAULTS as error:
             self.guest.add_note(f"the deployed build was not stored: {str(error).splitlines()[0]}")
 

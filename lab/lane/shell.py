@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -37,7 +37,7 @@ from lab.lane import prepare_image
 from lab.lane.cell import CellRunner
 from lab.lane.guest import Say
 from lab.lane.prepare_image import Preparation
-from lab.lane.running import Work, open_running_lane, states_of
+from lab.lane.running import Work, open_running_lane
 from lab.machine import acceleration
 from lab.machine.budget import Processors
 from lab.machine.connection import connection_for_lanes
@@ -179,30 +179,22 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
             processors=processors,
             build=cell.build,
             sysctls=cell.variant.sysctls,
+            # A lane for one cell gains nothing from a checkpoint.
+            checkpoints=False,
         )
-
-        @contextmanager
-        def deployed(work: Work) -> Iterator[CellRunner]:
-            with open_running_lane(
-                connection, work, machine=cell.machine, image=image, acceleration=how, say=say
-            ) as running:
-                running.start()
-                runner = CellRunner(running)
-                if reason := runner.why_not(cell):
-                    raise NotApplicable(reason)
-                running.deploy(cell.build)
-                yield runner
-
-        states = states_of(connection, work, cell.machine, image, how)
-        if states and states.wanted(work.deployment):
-            # The next shell then needs seconds, and so does the lane below.
-            with deployed(work) as runner:
-                runner.running.store_deployment()
-        # A lane for one cell gains nothing from a checkpoint.
-        with deployed(replace(work, checkpoints=False)) as runner:
+        with open_running_lane(
+            connection, work, machine=cell.machine, image=image, acceleration=how, say=say
+        ) as running:
+            running.start()
+            runner = CellRunner(running)
+            if reason := runner.why_not(cell):
+                raise NotApplicable(reason)
+            running.deploy(cell.build)
+            # The next shell then needs seconds.
+            running.store_and_go_on(cell.build)
             runner.apply(cell.variant)
-            runner.guest.close()
-            lane = runner.running.lane
+            running.guest.close()
+            lane = running.lane
             yield Opened(lane, make_entrance(lane.endpoint, lane.folder, cell, speed=lane.speed))
 
 

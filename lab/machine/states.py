@@ -152,13 +152,14 @@ class States:
         free = shutil.disk_usage(self._paths.cache).free / 2**30
         return free >= FREE_GIB and self.find(deployment) is None
 
-    def keep(self, overlay: Path, known: Known, deployment: str = "") -> StoredState | None:
-        """Store a lane's overlay; None if that fails.
+    def keep(
+        self, overlay: Path, known: Known, deployment: str = "", *, move: bool = False
+    ) -> StoredState | None:
+        """Copy a lane's overlay into the store, or `move` that of one which is done; None if that fails.
 
-        The lane of a boot goes on and only stands still meanwhile, so its overlay is copied. One with a
-        deployed build is stopped, so its overlay is moved. If another lab stored the same state first, that one
-        is returned. States of the guest's former images or of another QEMU are deleted, and so is what was not
-        used for longest and is above the limit of the store. The state that was just stored stays.
+        If another lab stored the same state first, that one is returned. States of the guest's former images or
+        of another QEMU are deleted, and so is what was not used for longest and is above the limit of the
+        store. The state that was just stored stays.
         """
         folder, root = self._folder(deployment), self._paths.states
         try:
@@ -166,7 +167,7 @@ class States:
             root.chmod(0o700)
             with scratch.make_in(root, PARTIAL) as partial:
                 try:
-                    if deployment:
+                    if move:
                         shutil.move(overlay, partial / _STATE)
                     else:
                         _copy(overlay, partial / _STATE)

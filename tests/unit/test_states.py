@@ -188,10 +188,8 @@ def test_a_stored_state_has_its_name_only_when_it_is_whole_and_on_disk(
     assert (host.names, synced[-1]) == ({kept.folder.name}, host.paths.states.name)
 
 
-@pytest.mark.parametrize("deployment", ["", "0.10.8"])
-def test_without_room_for_it_nothing_is_kept(
-    host: Host, monkeypatch: pytest.MonkeyPatch, deployment: str
-) -> None:
+@pytest.mark.parametrize("move", [False, True])
+def test_without_room_for_it_nothing_is_kept(host: Host, monkeypatch: pytest.MonkeyPatch, move: bool) -> None:
     def full(_source: Path, target: Path) -> None:
         target.write_bytes(STATE[:3])
         raise OSError(28, "No space left on device")
@@ -204,7 +202,7 @@ def test_without_room_for_it_nothing_is_kept(
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "move", full)
         patched.setattr(process, "run", fails)
-        assert host.states.keep(overlay, Known("boot", CLIENT, HOST), deployment) is None
+        assert host.states.keep(overlay, Known("boot", CLIENT, HOST), move=move) is None
     assert (host.names, host.states.wanted(), overlay.read_bytes()) == (set(), True, STATE)
 
 
@@ -237,12 +235,12 @@ def test_older_boots_of_a_guest_go_and_those_of_others_stay(host: Host) -> None:
     assert replace(host, guest=BACKPORTS).states.find() == other
 
 
-def test_each_build_has_a_state_beside_the_boot_whose_overlay_is_moved_into_the_store(host: Host) -> None:
+def test_each_build_has_a_state_beside_the_boot(host: Host) -> None:
     boot = host.keep()
     builds = ("0.9.0", "0.10.7", "0.10.8")
     for build in builds:
         overlay = host.overlay()
-        assert host.states.keep(overlay, Known("build-0", CLIENT, HOST, {"a.whl": build}), build)
+        assert host.states.keep(overlay, Known("build-0", CLIENT, HOST, {"a.whl": build}), build, move=True)
         assert not overlay.exists()
     assert boot == host.states.find()
     left = [host.states.find(build) for build in builds]
