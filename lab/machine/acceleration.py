@@ -127,8 +127,9 @@ def keep_speed(paths: Paths, how: Acceleration, boot: str) -> bool:
     seconds, verdict = how.measured(boot), _read(paths)
     if seconds is None or verdict is None or verdict.kvm != how.kvm:
         return False
+    newer = verdict.model_copy(update={"kernel_seconds": seconds})
     try:
-        _write(paths, verdict.model_copy(update={"kernel_seconds": seconds}))
+        write_atomically(paths.acceleration, newer.model_dump_json() + "\n")
     except OSError:  # A full disk: later lanes know less.
         return False
     return verdict.kernel_seconds is None
@@ -139,10 +140,6 @@ def _read(paths: Paths) -> Verdict | None:
         return Verdict.model_validate_json(paths.acceleration.read_bytes())
     except (OSError, ValueError):
         return None
-
-
-def _write(paths: Paths, verdict: Verdict) -> None:
-    write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
 
 
 def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> Acceleration:
@@ -172,7 +169,8 @@ def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) ->
                 raise NoLibvirt(f"libvirt went away while KVM was tried: {error}") from error
             return Acceleration(False, f"/dev/kvm opens, but under it QEMU fails: {str(error).splitlines()[0]}")
     how = Acceleration(not problem, problem or "a guest kernel ran under KVM", seconds)
-    _write(paths, Verdict(key=_key(connection), kvm=how.kvm, reason=how.reason, kernel_seconds=seconds))
+    verdict = Verdict(key=_key(connection), kvm=how.kvm, reason=how.reason, kernel_seconds=seconds)
+    write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
     return how
 
 

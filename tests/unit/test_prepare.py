@@ -1,4 +1,3 @@
-import errno
 import json
 import shutil
 import threading
@@ -8,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -24,7 +23,7 @@ from lab.guest.session import Output
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
-from lab.lane.prepare_image import NotPrepared, Preparation
+from lab.lane.prepare_image import Preparation
 from lab.machine import seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
@@ -155,37 +154,6 @@ def test_what_was_prepared_differently_does_not_count(
 def test_both_package_managers_packages_are_part_of_the_recipe() -> None:
     for names in prepare_image.PACKAGES.values():
         assert set(names) <= set(prepare_image.RECIPE)
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (NotPrepared("no bubblewrap", hint=None, evidence={}), NotPrepared),
-        (KeyboardInterrupt(), KeyboardInterrupt),
-        (OSError(errno.ENOSPC, "No space left on device"), LabError),
-    ],
-)
-def test_what_fails_half_way_leaves_nothing(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, error: BaseException, expected: type[BaseException]
-) -> None:
-    def fails(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Path) -> NoReturn:
-        disk.write_text("half of it")
-        raise error
-
-    monkeypatch.setattr(prepare_image, "_boot_and_install", fails)
-    with pytest.raises(expected):
-        prepare_image.ensure(preparation(paths), GUEST, IMAGE)
-    assert folders(paths) == []
-    monkeypatch.setattr(prepare_image, "_boot_and_install", works)
-    assert prepare_image.ensure(preparation(paths), GUEST, IMAGE).disk.exists()
-
-
-def test_what_a_killed_lab_left_is_no_image_and_goes(paths: Paths, working: pytest.MonkeyPatch) -> None:
-    made = prepare_image.ensure(preparation(paths), GUEST, IMAGE)
-    made.folder.rename(made.folder.with_name(f".partial-{made.folder.name}"))
-    assert prepare_image.find(paths, GUEST, IMAGE) is None
-    assert prepare_image.ensure(preparation(paths), GUEST, IMAGE).folder == made.folder
-    assert folders(paths) == [made.folder.name]
 
 
 def test_too_little_space_is_said_before_anything_is_booted(paths: Paths, working: pytest.MonkeyPatch) -> None:
