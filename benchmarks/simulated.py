@@ -170,11 +170,11 @@ class SimulatedWorker(Worker):
         self._say("booting")
         self._backlog.lane_is_up(self.machine.name, self.number)
         self._decisions.tell_time_left()
-        self._shared.wake()
+        self._wake()
         alive = SimpleNamespace(check_alive=lambda: None)
         running = SimpleNamespace(lane=alive, deploy=lambda _build: {"boxlite.whl": "0" * 64})
         self._runner = cast(CellRunner, Runner(self, running))
-        while not self.is_stopped and not self._shared.ended():
+        while not self.is_stopped and not self._decisions.crash:
             ticket = self._backlog.take(self.machine.name, self.number)
             if ticket is None or not self.serve(ticket):
                 break
@@ -185,9 +185,7 @@ class SimulatedWorker(Worker):
 def make(originals: Originals, folder: Path, shape: Shape, seconds: float, jobs: int, *, later: bool) -> None:
     """Make a run in a folder that does not exist yet."""
     options = RunOptions(retries=0)
-    planned = start.begin(
-        folder, shape.plan(), command=f"simulated cells, {shape}", options=options, shard=None
-    )
+    planned = start.begin(folder, shape.plan(), command=f"simulated cells, {shape}", options=options)
     # A later run has another original behind some cells.
     turn = [number + (1 if later and number % CHANGED == 0 else 0) for number in range(len(planned.cells))]
     SimulatedWorker.originals, SimulatedWorker.seconds = originals, seconds
@@ -202,7 +200,7 @@ def make(originals: Originals, folder: Path, shape: Shape, seconds: float, jobs:
         ):
             stack.enter_context(patch.object(where, name, instead))
         log = stack.enter_context(RunLog(folder, Observer()))
-        planned.run(Paths.default(), "", Limits(jobs), log)
+        scheduler.Scheduler(planned, Paths.default(), "", Limits(jobs), log).run()
 
 
 def main() -> None:

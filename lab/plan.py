@@ -1,7 +1,6 @@
 """The plan: the cells of a run, how a command line chooses them, and the shards they are split into."""
 
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -209,48 +208,44 @@ class Shard:
         raise UsageError(f"--shard {text}: not of the form I/N with I from 1 to N", hint="for example 1/3")
 
     def of(self, cells: Sequence[Cell], options: RunOptions = DEFAULT_OPTIONS) -> list[Cell]:
-        """Return the cells of this shard. Every cell is in exactly one shard; shards take about the same time.
+        """Return the cells of this shard."""
+        return self._all(cells, options)[self.number - 1]
+
+    def _all(self, cells: Sequence[Cell], options: RunOptions) -> list[list[Cell]]:
+        """All shards of a plan. Every cell is in exactly one shard; shards take about the same time.
 
         A shard is a contiguous piece of the plan, so that few shards boot the same guest. The split does not
         depend on the host: the same command line gives the same shards everywhere.
         """
-        numbers = self._numbers(cells, options)
-        return [cell for cell, number in zip(cells, numbers, strict=True) if number == self.number]
-
-    def _numbers(self, cells: Sequence[Cell], options: RunOptions) -> list[int]:
-        """The number of the shard that each cell is in."""
+        shards: list[list[Cell]] = [[] for _ in range(self.count)]
         typical = [cell.typical_seconds(options) for cell in cells]
-        total = sum(typical)
-        numbers, before, shard = [], 0.0, 0
-        for left, seconds in zip(range(len(cells), 0, -1), typical, strict=True):
+        total, before, number = sum(typical), 0.0, 0
+        for left, cell, seconds in zip(range(len(cells), 0, -1), cells, typical, strict=True):
             middle = before + seconds / 2
             before += seconds
             # Leave no shard empty if there are enough cells: skip none, and keep a cell for each that is left.
             by_time = max(int(middle / total * self.count) + 1, self.count - left + 1)
-            shard = min(by_time, shard + 1)
-            numbers.append(shard)
-        return numbers
+            number = min(by_time, number + 1)
+            shards[number - 1].append(cell)
+        return shards
 
     def record(self, cells: Sequence[Cell], options: RunOptions) -> ShardRecord:
         """Return this shard of the plan `cells` as the run's record keeps it."""
-        counted = Counter(self._numbers(cells, options))
+        sizes = [len(shard) for shard in self._all(cells, options)]
         return ShardRecord(
-            number=self.number,
-            count=self.count,
-            plan=[cell.name for cell in cells],
-            sizes=[counted[number] for number in range(1, self.count + 1)],
+            number=self.number, count=self.count, plan=[cell.name for cell in cells], sizes=sizes
         )
 
 
 def cells_of_shard(cells: Sequence[Cell], shard: Shard | None, options: RunOptions) -> list[Cell]:
-    """Return the plan's cells that a run of this shard, or of the whole plan, runs.
+    """Return the plan's cells as a run of this shard, or of the whole plan, runs them with these options.
 
     Raises UsageError for a shard that would have no cell.
     """
-    chosen = shard.of(cells, options) if shard else list(cells)
+    chosen = shard.of(cells, options) if shard else cells
     if shard and not chosen:
         raise UsageError(
             f"--shard {shard}: the plan has {len(cells)} cells, too few for so many shards",
             hint=f"split it into at most {len(cells)} shards",
         )
-    return chosen
+    return [cell.under(options) for cell in chosen]

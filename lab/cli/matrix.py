@@ -22,7 +22,7 @@ from lab.machine.budget import Limits
 from lab.record import RunResult
 from lab.report import live, table
 from lab.report.live import RunLog
-from lab.run import journal, start
+from lab.run import journal, scheduler, start
 from lab.run.request import Group, Request, option
 
 
@@ -172,7 +172,7 @@ def _run(
     ):
         if hosts is None:
             limits = Limits.of_this_host(request.jobs, request.memory)
-            return planned.run(lab.paths, lab.uri, limits, log, offline=request.offline)
+            return scheduler.Scheduler(planned, lab.paths, lab.uri, limits, log, offline=request.offline).run()
         from lab.fleet.coordinator import Coordinator  # It needs dask.
 
         again = f"lab matrix --resume {planned.folder} --hosts {request.hosts}"
@@ -236,6 +236,7 @@ def part_command(lab: options.Lab, file: IO[str], folder: Path) -> int:
     planned = part.plan(folder, catalog.load())
     lab.sweep()
     make_folder(folder)
+    limits = Limits.of_this_host(1)
     with RunLog(folder, EventLines(sys.stdout)) as log:
-        done = planned.run(lab.paths, lab.uri, Limits.of_this_host(1), log, offline=part.offline)
+        done = scheduler.Scheduler(planned, lab.paths, lab.uri, limits, log, offline=part.offline).run()
     return cli.INTERRUPTED if done.run.interrupted else 0

@@ -253,7 +253,7 @@ def _document(run: PastRun) -> dict[str, Any]:
         "finished": record.run.finished.isoformat() if record and record.run.finished else None,
         "builds": run.builds,
         "counts": run.counts,
-        "exit_status": run.exit_status,
+        "exit_status": record.exit_status() if record else None,
         "fault": run.fault or None,
         "bytes": run.size,
     }

@@ -34,12 +34,11 @@ from lab.machine.budget import Memory
 from lab.plan import Cell
 from lab.record import CellResult, RunResult, Status
 from lab.run import backlog
-from lab.run.backlog import Backlog, Ticket
+from lab.run.backlog import Backlog, Estimates, Ticket
 from lab.run.decisions import Decisions
-from lab.run.estimates import Estimates
 from lab.run.journal import UNDECIDED, Journal, locked_folder
 from lab.run.lanes import NUMBERED, Labels
-from lab.run.observer import LaneSteps, Observer, kept_apart
+from lab.run.observer import Observer
 from lab.run.start import PlannedRun
 from lab.run.worker import NO_IMAGE
 
@@ -87,7 +86,6 @@ class Coordinator:
     _stop_by: float | None = None
     _is_over: bool = False
     _crash: BaseException | None = None
-    _bug: Exception | None = None
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
@@ -112,7 +110,7 @@ class Coordinator:
             hosts = {lane.host for lane in info.lanes}
             info.host = hosts.pop() if len(hosts) == 1 else None
             run = self._journal.finish(interrupted=self._is_stopping)
-            for error in (self._crash, self._bug):
+            for error in (self._crash, self._decisions.bug):
                 if error:
                     raise error
             return run
@@ -128,21 +126,15 @@ class Coordinator:
         left = [cell for cell in planned.left if cell.folder not in planned.kept]
         self._labels = Labels(planned.info.lanes)
         self._journal = Journal(planned.folder, planned.cells, planned.info, planned.kept)
-        self.observer = kept_apart(self._keep_bug, self.observer, LaneSteps(self._journal.add_step))
-        self._backlog = Backlog(
-            left, Estimates.from_folder(self.paths.runs, options), cold=options.cold, repeat=options.repeat
-        )
+        self._backlog = Backlog(left, Estimates(options), cold=options.cold, repeat=options.repeat)
         most = max(MOST_FAILURES, len(self.inventory.hosts)) - 1
         self._decisions = Decisions(self._journal, self._backlog, self.observer, most, jobs=1)
+        self.observer = self._decisions.observer
         self._journal.write()
 
     @property
     def _is_stopping(self) -> bool:
         return self._decisions.stopped.is_set()
-
-    def _keep_bug(self, error: Exception) -> None:
-        """Have `run` raise it at the end: no cell is worse for it."""
-        self._bug = self._bug or error
 
     def _fail(self, error: BaseException) -> None:
         self._crash = self._crash or error
@@ -432,10 +424,9 @@ class Coordinator:
 
     def _decide_all(self, tickets: Iterable[Ticket], status: Status, reason: str) -> None:
         """Decide cells that cannot be run."""
-        with self._journal.one_write():
-            for ticket in tickets:
-                self._backlog.begin([ticket])
-                self._decisions.decide(ticket, ticket.cell.result(status, reason=reason))
+        for ticket in tickets:
+            self._backlog.begin([ticket])
+            self._decisions.decide(ticket, ticket.cell.result(status, reason=reason))
 
     # -- which hosts there are
 

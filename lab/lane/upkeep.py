@@ -17,8 +17,7 @@ from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
 from lab.machine import leftovers, states
-from lab.record import RESULTS_FILE
-from lab.record.decided import DECIDED_FILE
+from lab.record import DECIDED_FILE, RESULTS_FILE
 
 # The prefix of an image that `verify` found changed.
 CHANGED = ".changed-"

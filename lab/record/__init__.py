@@ -31,8 +31,10 @@ from lab.record.outcome import (
     TestResult,
 )
 from lab.record.run import (
+    DECIDED_FILE,
     RESULTS_FILE,
     BuildRecord,
+    DecidedCell,
     Host,
     LaneRecord,
     LaneStep,
@@ -41,5 +43,6 @@ from lab.record.run import (
     RunOptions,
     RunResult,
     ShardRecord,
+    continuing,
     json_schema,
 )

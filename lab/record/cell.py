@@ -238,7 +238,8 @@ class CellResult(Entry):
     )
     lane: str = Field(
         default="",
-        description="The lane that ran it: the guest's name, with a number from its second lane on.",
+        description="The lane that ran it: the guest's name, with a number from its second lane on; in a "
+        "merged run after its shard.",
     )
     trials_lane: str = Field(
         default="",
@@ -272,13 +273,17 @@ class CellResult(Entry):
     rerun: str = Field(default="", description="Command line that runs exactly this cell again.")
 
     @property
+    def name(self) -> str:
+        return f"{self.guest}/{self.variant}/{self.build}"
+
+    @property
     def folder(self) -> Path:
         """The folder of its evidence, relative to the run's folder."""
         return cell_folder(self.guest, self.variant, self.build)
 
     def shell(self, run: str) -> str:
         """Return a command line that opens a shell in this cell of a run, given by its name or folder."""
-        return shlex.join(["lab", "shell", "--run", run, f"{self.guest}/{self.variant}/{self.build}"])
+        return shlex.join(["lab", "shell", "--run", run, self.name])
 
     @property
     def lanes(self) -> tuple[str, str]:
@@ -307,8 +312,8 @@ class CellResult(Entry):
 
         An experiment that found which changes let a failed cell pass is kept, even if it met a fault.
         """
-        found = self.experiment and self.experiment.turning and self.status is not Status.PASS
-        again = self._experiment_met_fault and not found
+        turned = self.experiment and self.experiment.turning and self.status is not Status.PASS
+        again = self._experiment_met_fault and not turned
         decided = [tried for tried in self.remedies if tried.result is not RemedyOutcome.ERROR]
         update = {"remedies": decided, "unfinished": False, "bug": False}
         return self.model_copy(update=update | ({"experiment": None} if again else {}))

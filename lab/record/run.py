@@ -1,17 +1,16 @@
 """A whole run, as `results.json` stores it."""
 
+import hashlib
 import json
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import from_json
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
 
 from lab.base.activity import Activity
 from lab.base.errors import UsageError, one_line
 from lab.base.files import write_atomically
-from lab.record import decided
 from lab.record.cell import CELLS, CellResult, ExperimentPolicy
 from lab.record.outcome import Entry, PlainText, Seconds, Stress
 
@@ -122,7 +121,9 @@ class ProcessorTime(Entry):
         return max(0.0, self.capacity - self.busy - self.idle)
 
 
-RESULTS_FILE = "results.json"
+# The record, and what was decided since it was written: to write the whole record at each cell would cost a run
+# of many cells more the longer it goes on.
+RESULTS_FILE, DECIDED_FILE = "results.json", "decided.jsonl"
 # The one format that is written and read.
 SCHEMA: Final = 2
 # The most of each that a command line takes.
@@ -254,6 +255,19 @@ class RunInfo(Entry):
         return [record for record in of_guest if lane and record.label == lane] or of_guest
 
 
+class DecidedCell(Entry):
+    """A line of `decided.jsonl`: a cell that was decided, with the lanes and their steps that ended before."""
+
+    cell: CellResult
+    lanes: list[LaneRecord]
+    steps: list[LaneStep]
+
+
+def continuing(record: bytes) -> bytes:
+    """The first line of the `decided.jsonl` that continues the `results.json` with this content."""
+    return json.dumps({"follows": hashlib.sha256(record).hexdigest()}).encode() + b"\n"
+
+
 class RunResult(Entry):
     """The record of one run of `lab matrix`, as stored in `results.json`."""
 
@@ -279,17 +293,17 @@ class RunResult(Entry):
         """
         path = source = folder / RESULTS_FILE
         try:
-            since = decided.read(folder)
+            # Before `results.json`: one that is written meanwhile has all that these lines add.
+            since = b""
+            with suppress(FileNotFoundError):
+                since = (folder / DECIDED_FILE).read_bytes()
             text = path.read_bytes()
-            continued = decided.first_line(text) if since else b""
-            raw = from_json(text)
-            del text  # As large as the record itself.
-            if not isinstance(raw, dict) or "schema" not in raw:
-                raise _NotARecord("expected an object with the keys schema, run and cells")
-            run = cls.model_validate(raw)
-            source = folder / decided.DECIDED_FILE
-            run._add(decided.added(since, continued))
-            source = path
+            run = cls.model_validate_json(text)
+            if since and since.startswith(continuing(text)):
+                source = folder / DECIDED_FILE
+                # A last line without an end is what a lab was writing when it was killed.
+                run._add(since.split(b"\n")[1:-1])
+                source = path
             run._check(folder)
             return run
         except OSError as error:
@@ -298,59 +312,45 @@ class RunResult(Entry):
                 hint="name a folder that `lab matrix` wrote",
             ) from error
         except ValueError as error:
-            invalid = "" if isinstance(error, ValidationError | _NotARecord) else "Invalid JSON: "
             raise UsageError(
-                f"{source} is no record that this lab can read: {invalid}{one_line(error)}",
+                f"{source} is no record that this lab can read: {one_line(error)}",
                 hint="name another run, copy it again if it is cut off, or read it with the lab that wrote it",
             ) from error
 
-    def _add(self, entries: Iterable[tuple[decided.Kind, Any]]) -> None:
+    def _add(self, lines: list[bytes]) -> None:
         """Take in what was decided later. Raises ValueError."""
-        cells = {cell.folder: number for number, cell in enumerate(self.cells)}
-        for kind, entry in entries:
-            match kind:
-                case "cell":
-                    cell = CellResult.model_validate(entry)
-                    if cell.folder not in cells:
-                        raise _NotARecord(f"cell: the run has no {cell.folder}")
-                    self.cells[cells[cell.folder]] = cell
-                case "lane":
-                    self.run.lanes.append(LaneRecord.model_validate(entry))
-                case "step":
-                    self.run.steps.append(LaneStep.model_validate(entry))
-                case "build":
-                    build = BuildRecord.model_validate(entry)
-                    builds = self.run.builds
-                    self.run.builds = [build if old.name == build.name else old for old in builds]
-                case _:
-                    raise _NotARecord(f"expected a cell, a lane, a step or a build, found {str(kind)[:40]!r}")
+        numbers = {cell.folder: number for number, cell in enumerate(self.cells)}
+        for decision in map(DecidedCell.model_validate_json, lines):
+            if decision.cell.folder not in numbers:
+                raise ValueError(f"cell: the run has no {decision.cell.folder}")
+            self.cells[numbers[decision.cell.folder]] = decision.cell
+            self.run.lanes += decision.lanes
+            self.run.steps += decision.steps
 
     def _check(self, folder: Path) -> None:
-        """Raise _NotARecord if there is no cell, one twice, one of no build of the run, or one elsewhere.
+        """Raise ValueError if there is no cell, one twice, one of no build of the run, or one elsewhere.
 
         Evidence is read from a cell's folder and a resumed run writes there, so it is a folder of the run's
         folder.
         """
         if not self.cells:
-            raise _NotARecord("cells: the run has none, expected at least one")
+            raise ValueError("cells: the run has none, expected at least one")
         builds = {build.name for build in self.run.builds}
         numbers: dict[Path, int] = {}
         for number, cell in enumerate(self.cells):
             parts = cell.folder.parts
             if parts[0] != CELLS or ".." in parts or "\0" in str(cell.folder):
                 name = str(cell.folder)[:80]
-                raise _NotARecord(f"cells.{number}: expected names of a folder, found {name!r}")
+                raise ValueError(f"cells.{number}: expected names of a folder, found {name!r}")
             if cell.build not in builds:
-                raise _NotARecord(
-                    f"cells.{number}.build: expected one of run.builds, found {cell.build[:40]!r}"
-                )
+                raise ValueError(f"cells.{number}.build: expected one of run.builds, found {cell.build[:40]!r}")
             if cell.folder in numbers:
                 first = numbers[cell.folder]
-                raise _NotARecord(f"cells.{number}: expected each cell once, found that of cells.{first}")
+                raise ValueError(f"cells.{number}: expected each cell once, found that of cells.{first}")
             numbers[cell.folder] = number
         folders = {place for cell in numbers for place in (cell, *cell.parents[:-1])}
         if link := next((place for place in folders if (folder / place).is_symlink()), None):
-            raise _NotARecord(f"{link}: expected a folder, found a link")
+            raise ValueError(f"{link}: expected a folder, found a link")
 
     @property
     def met_bug(self) -> bool:
@@ -368,10 +368,6 @@ class RunResult(Entry):
         if any(not s.as_expected and not s.could_not_run for s in statuses):
             return 1
         return 3 if any(s.could_not_run for s in statuses) else 0
-
-
-class _NotARecord(ValueError):
-    """A `results.json` that is valid JSON but no record; the message names the key and what was expected."""
 
 
 def json_schema() -> dict[str, Any]:

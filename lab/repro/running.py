@@ -25,7 +25,7 @@ from lab.repro import answer, bisection, claims, verdict
 from lab.repro.answer import Subject
 from lab.repro.bisection import Bisection
 from lab.repro.planning import Host, Plan, Wishes
-from lab.run import journal, start
+from lab.run import journal, scheduler, start
 from lab.run.decisions import Follow, nothing_follows
 from lab.verdict.words import FinishedCell
 
@@ -120,7 +120,7 @@ class Runner:
         `made` are variants without a file of their own: `lab matrix --resume` finds them in the run's folder.
         Raises LabError if nothing can be run at all.
         """
-        planned = start.begin(folder, cells, command=self.command, options=options, shard=None)
+        planned = start.begin(folder, cells, command=self.command, options=options)
         for name, variant in made.items():
             table = variant.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
             make_folder(folder / journal.VARIANTS)
@@ -128,7 +128,8 @@ class Runner:
         view = live.view(self.console, possible or planned.cells, [], quiet=self.quiet, verbose=self.verbose)
         try:
             with view as observer, RunLog(folder, observer) as log:
-                run = planned.run(self.paths, self.uri, Limits.of_this_host(JOBS), log, follow)
+                limits = Limits.of_this_host(JOBS)
+                run = scheduler.Scheduler(planned, self.paths, self.uri, limits, log, follow).run()
         except LabError:
             if not (folder / RESULTS_FILE).exists():
                 # Nothing was begun, so there is no run to resume.

@@ -13,7 +13,7 @@ from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import FOLDER, AppArmor, Selinux, Sysctl
 from lab.record import Expectation
 from lab.repro.report import Mood, Place, Quote, Report, Setting, Words
-from lab.trials.changes import Change
+from lab.trials.experiment import Change
 
 # The variant that changes nothing, and the names of those that are made for one report.
 STOCK, REPORT, TRIED = "stock", "report", "tried"

@@ -6,16 +6,55 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
+from lab.lane.running import COLD
 from lab.plan import Cell, Machine
 from lab.record import CellResult, RunOptions
-from lab.run.estimates import Estimates
 from lab.trials.experiment import Steps
 from lab.verdict.status import may_be_hang, missed_a_limit
 
 # After a limit ended a suite: one that does not end in twice the time hangs.
 MORE_TIME = SuiteOptions(stretch=2.0)
+
+# Seconds from the start of a lane to its checkpoint, without the time to build an image. Under emulation on two
+# processors a boot alone took 25 to 29 s, a deployment 13 to 20 s. A further lane of a guest restores the boot
+# that the first one stored, in 5 to 10 s, and deploys in 10 s.
+BRING_UP_SECONDS, BRING_UP_AGAIN_SECONDS = 45.0, 20.0
+
+
+class Estimates:
+    """Estimated seconds of cells and lanes: typical ones, times how slow the suites of the run were so far."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self._options = options
+        self._ratios: list[float] = []
+
+    def learn(self, cell: Cell, result: CellResult) -> None:
+        """Learn how fast this host is from a cell whose suite ran."""
+        spent = sum(result.seconds.values())
+        if result.tests and spent:
+            # The seconds of a cold cell include its boot.
+            typical = cell.typical_seconds() + (BRING_UP_SECONDS if result.fork == COLD else 0.0)
+            self._ratios.append(spent / typical)
+
+    @property
+    def are_measured(self) -> bool:
+        """Whether a suite of the run was timed; without that all seconds are those of another host."""
+        return bool(self._ratios)
+
+    @property
+    def _ratio(self) -> float:
+        return median(self._ratios) if self._ratios else 1.0
+
+    def cell(self, cell: Cell) -> float:
+        """Seconds for one repeat of a cell, with its trials."""
+        return cell.typical_seconds(self._options) * self._ratio
+
+    def bring_up(self, *, again: bool = False) -> float:
+        """Seconds to bring a lane up; `again`: a further one of a guest whose boot is stored."""
+        return (BRING_UP_AGAIN_SECONDS if again else BRING_UP_SECONDS) * self._ratio
 
 
 @dataclass(eq=False)
@@ -115,7 +154,7 @@ class Backlog:
     def _need(self, entry: _Entry) -> float:
         """Seconds of work for one more lane of the machine; 0 if it would not help."""
         left = sum(self._seconds(ticket) for ticket in entry.waiting)
-        bring_up = self._estimates.bring_up(entry.machine.guest.name)
+        bring_up = self._estimates.bring_up()
         if self._cold:
             # A cold lane runs one cell: each lane that has taken none yet will take one.
             on_their_way = [lane for lane in entry.lanes.values() if not lane.has_served]
@@ -127,8 +166,7 @@ class Backlog:
             return 0.0
         # One more lane must save more time than its own start takes.
         lanes = len(entry.lanes)
-        if not entry.machine.arguments:  # With those no boot is stored.
-            bring_up = self._estimates.bring_up_again(entry.machine.guest.name)
+        bring_up = self._estimates.bring_up(again=not entry.machine.arguments)  # With those no boot is stored.
         return left / lanes if left / lanes > bring_up + left / (lanes + 1) else 0.0
 
     def lane_opened(self, machine: str, number: int) -> None:
@@ -192,12 +230,12 @@ class Backlog:
                 if ticket in self._machines[ticket.cell.machine.name].running:
                     self.put_back(ticket, after=0)
 
-    def ended(self, ticket: Ticket, result: CellResult, ran: RunOptions) -> None:
+    def ended(self, ticket: Ticket, result: CellResult) -> None:
         """A ticket's cell is decided: the rest is estimated by what it took, too."""
         with self._lock:
             self._stop(ticket)
             self._has_answer |= bool(result.tests)
-            self._estimates.learn(result, ran)
+            self._estimates.learn(ticket.cell, result)
 
     def _stop(self, ticket: Ticket) -> None:
         running = self._machines[ticket.cell.machine.name].running
@@ -244,8 +282,8 @@ class Backlog:
     def seconds_left(self, lanes: int) -> float | None:
         """Estimated seconds until all work is done by that many lanes; None while that cannot be told.
 
-        That is so until a suite was timed on this host, and while a guest that is left has no image: how long
-        it takes to build or to download one, nothing tells in advance.
+        That is so until a suite of the run was timed, and while a guest that is left has no image: how long it
+        takes to build or to download one, nothing tells in advance.
         """
         with self._lock:
             if not self._estimates.are_measured:
@@ -254,10 +292,9 @@ class Backlog:
             # The seconds of each thing that is left to do and cannot be divided among lanes.
             parts: list[float] = [0.0]
             for entry in self._machines.values():
-                guest = entry.machine.guest.name
-                if guest in self._without_image and (entry.waiting or entry.running):
+                if entry.machine.guest.name in self._without_image and (entry.waiting or entry.running):
                     return None
-                bring_up = self._estimates.bring_up(guest)
+                bring_up = self._estimates.bring_up()
                 if entry.waiting and not entry.lanes:
                     parts.append(bring_up)
                 coming_up = [lane for lane in entry.lanes.values() if not lane.is_up]

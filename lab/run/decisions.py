@@ -9,7 +9,7 @@ from lab.plan import Cell
 from lab.record import CellResult, RemedyResult
 from lab.run.backlog import Backlog, Ticket
 from lab.run.journal import Journal
-from lab.run.observer import Observer
+from lab.run.observer import LaneSteps, Observer, kept_apart
 
 # The cells that a decided cell leads to. They join the run.
 Follow = Callable[[CellResult], Sequence[Cell]]
@@ -28,7 +28,8 @@ def nothing_follows(_result: CellResult) -> Sequence[Cell]:
 class Decisions:
     """`retries` is how often a cell is tried again after a fault of the lab; `jobs`, the lanes at once.
 
-    `stopped` is set when the run is interrupted: from then on no fault counts.
+    `stopped` is set when the run is interrupted: from then on no fault counts. `crash` ends the run as soon as
+    its lanes are down; `bug` is raised when the run is at its end, because no cell is worse for it.
     """
 
     journal: Journal
@@ -38,6 +39,15 @@ class Decisions:
     jobs: int
     follow: Follow = nothing_follows
     stopped: threading.Event = field(default_factory=threading.Event)
+    crash: BaseException | None = None
+    bug: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.observer = kept_apart(self.keep_bug, self.observer, LaneSteps(self.journal.add_step))
+
+    def keep_bug(self, error: Exception) -> None:
+        """Keep a bug that is the error of no cell."""
+        self.bug = self.bug or error
 
     def decide(self, ticket: Ticket, result: CellResult, lane: str = "", *, unfinished: bool = False) -> None:
         """Keep a cell's result and show it; `lane` served it. Raises ResultsNotWritten.
@@ -52,11 +62,16 @@ class Decisions:
             result = self._completed(ticket, result, lane).model_copy(update={"unfinished": unfinished})
         result = self.journal.decide(ticket.cell, result)
         self.observer.cell(result)
+        following: Sequence[Cell] = ()
+        try:
+            following = self.follow(result)
+        except Exception as error:
+            self.keep_bug(error)
         # Before the lane asks for its next cell: it may serve these.
-        for cell in self.follow(result):
+        for cell in following:
             self.journal.add(cell)
             self.backlog.add(cell)
-        self.backlog.ended(ticket, result, self.journal.info.options)
+        self.backlog.ended(ticket, result)
         self.tell_time_left()
 
     def tell_time_left(self) -> None:

@@ -1,5 +1,6 @@
 """The results of a run while it goes on: every decided cell is on disk before anything else happens."""
 
+import os
 import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +15,10 @@ from lab.base.space import A_RUN, free_text, is_full
 from lab.builds import Build
 from lab.plan import Cell
 from lab.record import (
+    DECIDED_FILE,
     RESULTS_FILE,
     CellResult,
+    DecidedCell,
     Host,
     LaneRecord,
     LaneStep,
@@ -23,16 +26,15 @@ from lab.record import (
     RunInfo,
     RunResult,
     Status,
-    decided,
+    continuing,
 )
-from lab.record.decided import DecidedFile
 
 LOCK = ".lock"
 RUN_LOG = "run.log"
 # The variants that were made for a run and are not in the catalog.
 VARIANTS = "variants"
-# A record below this size, in bytes, is written whole at each decision: about 40 cells.
-SMALL_RECORD = 1 << 20
+# A record below this size, in bytes, is written whole at each decision: about ten cells.
+SMALL_RECORD = 1 << 18
 
 # Why a cell without a result is not-run: in a run that goes on or was killed, and in an interrupted one.
 UNDECIDED = ("not reached yet", "interrupted")
@@ -59,11 +61,12 @@ class Journal:
         self._results = dict(kept)
         self._has_begun = False
         self._lock = threading.RLock()
-        self._is_held = False
-        # The size of `results.json`, what was decided after it, and lines that wait for the next decision.
+        # The size of `results.json`, or 0 if the next decision has to write it.
         self._size = 0
-        self._later = DecidedFile(folder)
-        self._waiting: list[bytes] = []
+        # How `decided.jsonl` begins, and how many bytes were added to it.
+        self._first_line, self._added = b"", 0
+        # How many lanes and steps both files have.
+        self._lanes = self._steps = 0
 
     def decide(self, cell: Cell, result: CellResult) -> CellResult:
         """Write down a cell's result and return it with its evidence.
@@ -72,13 +75,15 @@ class Journal:
         """
         with self._lock:
             result = self._complete(cell, result)
+            lanes, steps = self.info.lanes[self._lanes :], self.info.steps[self._steps :]
+            line = DecidedCell(cell=result, lanes=lanes, steps=steps).model_dump_json().encode() + b"\n"
             # Copies with other values were never validated. What cannot be read again would cost the whole run.
-            CellResult.model_validate_json(result.model_dump_json())
+            DecidedCell.model_validate_json(line)
             self._results[cell.folder] = result
-            if self._size < SMALL_RECORD or self._later.size >= self._size:
+            if self._size < SMALL_RECORD or self._added >= self._size:
                 self.write()
             else:
-                self._add(decided.line("cell", result))
+                self._add(line)
         return result
 
     def add(self, cell: Cell) -> None:
@@ -89,9 +94,6 @@ class Journal:
                 self.info.builds.append(cell.build.record())
             self.write()
 
-    def is_decided(self, cell: Cell) -> bool:
-        return cell.folder in self._results
-
     def passing(self, build: Build) -> list[CellResult]:
         """The cells of a build that passed so far."""
         with self._lock:
@@ -101,12 +103,10 @@ class Journal:
     def add_lane(self, record: LaneRecord) -> None:
         with self._lock:
             self.info.lanes.append(record)
-            self._waiting.append(decided.line("lane", record))
 
     def add_step(self, step: LaneStep) -> None:
         with self._lock:
             self.info.steps.append(step)
-            self._waiting.append(decided.line("step", step))
 
     def deployed(self, build: Build, files: Mapping[str, str]) -> None:
         """Write down which files of a build were deployed, each with its SHA-256."""
@@ -114,7 +114,7 @@ class Journal:
             for record in self.info.builds:
                 if record.name == build.name and not files.items() <= record.files.items():
                     record.files.update(files)
-                    self._waiting.append(decided.line("build", record))
+                    self._size = 0
 
     def begin_on(self, host: Host) -> bool:
         """Write down what a lane runs on; whether it is the first lane of this session."""
@@ -122,7 +122,7 @@ class Journal:
             is_first, self._has_begun = not self._has_begun, True
             if self.info.host is None and not self.info.merged:
                 self.info.host = host
-                self._size = 0  # The next decision writes the whole record, with the host.
+                self._size = 0
             return is_first
 
     def finish(self, *, interrupted: bool, spent: Sequence[ProcessorTime] = ()) -> RunResult:
@@ -131,9 +131,8 @@ class Journal:
             self.info.processor_time += spent
             self.info.finished = datetime.now(UTC)
             self.info.interrupted = interrupted
-            run = self.result()
-            self._write(run)
-            self._later.remove()
+            run = self.write()
+            (self.folder / DECIDED_FILE).unlink(missing_ok=True)
             return run
 
     def result(self) -> RunResult:
@@ -147,42 +146,26 @@ class Journal:
             ]
             return RunResult(run=self.info, cells=cells)
 
-    @contextmanager
-    def one_write(self) -> Iterator[None]:
-        """Write down the results of a block once, at its end. Raises ResultsNotWritten.
-
-        Hundreds of cells may be decided at once, and each write takes longer than deciding one.
-        """
+    def write(self) -> RunResult:
+        """Write `results.json`. Raises ResultsNotWritten."""
         with self._lock:
-            self._is_held = True
-            try:
-                yield
-            finally:
-                self._is_held = False
-            self.write()
-
-    def write(self) -> None:
-        """Write `results.json`, unless that waits for the end of a block. Raises ResultsNotWritten."""
-        if not self._is_held:
-            self._write(self.result())
-
-    def _write(self, run: RunResult) -> None:
-        self._size = 0
-        with self._written():
-            record = run.write(self.folder).read_bytes()
-        self._later.follow(record)
-        self._waiting.clear()
-        self._size = len(record)
+            self._size = 0
+            run = self.result()
+            with self._written():
+                record = run.write(self.folder).read_bytes()
+            self._size, self._first_line, self._added = len(record), continuing(record), 0
+            self._lanes, self._steps = len(self.info.lanes), len(self.info.steps)
+            return run
 
     def _add(self, line: bytes) -> None:
         """Add a line to what was decided after `results.json` was written. Raises ResultsNotWritten."""
-        if self._is_held:
-            return
         size, self._size = self._size, 0  # If this fails, the next decision writes the whole record.
-        with self._written():
-            self._later.add(b"".join([*self._waiting, line]))
-        self._waiting.clear()
-        self._size = size
+        with self._written(), (self.folder / DECIDED_FILE).open("ab" if self._added else "wb") as stream:
+            stream.write(line if self._added else self._first_line + line)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._size, self._added = size, self._added + len(line)
+        self._lanes, self._steps = len(self.info.lanes), len(self.info.steps)
 
     @contextmanager
     def _written(self) -> Iterator[None]:

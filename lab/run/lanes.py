@@ -2,7 +2,6 @@
 
 import os
 import platform
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -57,41 +56,24 @@ def describe_host(opened: libvirt.virConnect, how: Acceleration) -> Host:
     )
 
 
-class Meter:
-    """Measures from its making on. Lanes tell it from their own threads what their machines took."""
+def clocks() -> tuple[float, float, float]:
+    """Seconds by now: on the clock, of processor time of the lab, and in which the host's processors were idle.
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._lab = _lab()
-        self._idle = _idle()
-        self._lanes = 0.0
-        self._lock = threading.Lock()
-
-    def add_lane(self, seconds: float) -> None:
-        """Add the processor time of a lane that is at its end."""
-        with self._lock:
-            self._lanes += seconds
-
-    def read(self) -> ProcessorTime:
-        """What was spent so far."""
-        with self._lock:
-            return ProcessorTime(
-                processors=os.cpu_count() or 1,
-                wall=round(time.monotonic() - self._start, 1),
-                lanes=round(self._lanes, 1),
-                lab=round(_lab() - self._lab, 2),
-                # The kernel may count less waiting for a disk than before.
-                idle=max(0.0, round(_idle() - self._idle, 1)),
-            )
+    The lab is this process and those that it started and waited for.
+    """
+    lab, host = os.times(), psutil.cpu_times()
+    spent = lab.user + lab.system + lab.children_user + lab.children_system
+    return time.monotonic(), spent, float(host.idle + host.iowait)
 
 
-def _lab() -> float:
-    """Seconds of processor time of this process, and of those that it started and waited for."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
-
-
-def _idle() -> float:
-    """Seconds in which the host's processors had nothing to do, since it was booted."""
-    spent = psutil.cpu_times()
-    return float(spent.idle + spent.iowait)
+def processor_time(since: tuple[float, float, float], opened: Iterable[LaneRecord]) -> ProcessorTime:
+    """What a session with these lanes did with the host's processors; `since` are the clocks at its start."""
+    wall, lab, idle = (now - before for now, before in zip(clocks(), since, strict=True))
+    return ProcessorTime(
+        processors=os.cpu_count() or 1,
+        wall=round(wall, 1),
+        lanes=round(sum(lane.processor_seconds or 0.0 for lane in opened), 1),
+        lab=round(lab, 2),
+        # The kernel may count less waiting for a disk than before.
+        idle=max(0.0, round(idle, 1)),
+    )

@@ -32,7 +32,6 @@ from lab.record import (
 )
 from lab.run import definitions
 from lab.run.journal import LOCK, locked_folder
-from lab.run.lanes import NUMBERED, Labels
 
 
 class State(StrEnum):
@@ -90,11 +89,6 @@ class PastRun:
         """How many cells have each status; statuses that no cell has are left out."""
         counted = Counter(cell.status for cell in self.record.cells) if self.record else Counter[Status]()
         return {status: counted[status] for status in Status if counted[status]}
-
-    @property
-    def exit_status(self) -> int | None:
-        """The exit status that `lab report` gives for the run."""
-        return self.record.exit_status() if self.record else None
 
 
 def folders(runs: Path) -> list[Path]:
@@ -173,11 +167,7 @@ def names_of_cells(run: RunResult) -> list[str]:
     """The names of a run's cells, those that failed first; with their builds if the run has several."""
     several = len({cell.build for cell in run.cells}) > 1
     cells = sorted(run.cells, key=lambda cell: cell.status.as_expected)
-    return [_name(cell) if several else f"{cell.guest}/{cell.variant}" for cell in cells]
-
-
-def _name(cell: CellResult) -> str:
-    return f"{cell.guest}/{cell.variant}/{cell.build}"
+    return [cell.name if several else f"{cell.guest}/{cell.variant}" for cell in cells]
 
 
 def find_cell(
@@ -188,19 +178,15 @@ def find_cell(
     Raises UsageError if the run has no such cell, or several, or if its build has to be named, or its build or
     root file system is not what it was; LabError if that could not be found out.
     """
-    matching = [cell for cell in run.cells if name in (_name(cell), f"{cell.guest}/{cell.variant}")]
+    matching = [cell for cell in run.cells if name in (cell.name, f"{cell.guest}/{cell.variant}")]
     if not matching:
         raise unknown_name(f"cell of run {run.run.id}", name, names_of_cells(run))
     if len(matching) > 1:
-        choices = ", ".join(map(_name, matching))
+        choices = ", ".join(cell.name for cell in matching)
         raise UsageError(f"run {run.run.id} has {name} with several builds", hint=f"name one of {choices}")
     [result] = matching
-    record = next((record for record in run.run.builds if record.name == result.build), None)
-    if record is None:
-        raise UsageError(
-            f"run {run.run.id} does not say where its build {result.build} is from", hint="name another run"
-        )
-    build = builds.resolve_recorded([record], named, again)[record.name]
+    recorded = [build for build in run.run.builds if build.name == result.build]
+    build = builds.resolve_recorded(recorded, named, again)[result.build]
     # What the run tried beside the cell decides nothing here.
     options = run.run.options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
     cell = Cell(catalog.guest(result.guest), catalog.variant(result.variant), build).under(options)
@@ -238,7 +224,7 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
     first = infos[0]
     assert first.shard is not None
     plan, count = first.shard.plan, first.shard.count
-    lanes, cells = _relabelled(shards)
+    lanes, cells = _lanes_and_cells(shards)
     # Shards are contiguous pieces of the plan.
     numbers = [number for number, size in enumerate(first.shard.sizes, 1) for _ in range(size)]
     missing = {name: number for name, number in zip(plan, numbers, strict=True) if name not in cells}
@@ -323,34 +309,28 @@ def _check_shards(shards: Sequence[tuple[Path, RunResult]]) -> dict[str, object]
     return {"definitions": digests, "builds": list(records.values())}
 
 
-def _relabelled(
+def _lanes_and_cells(
     shards: Sequence[tuple[Path, RunResult]],
 ) -> tuple[list[LaneRecord], dict[str, tuple[Path, CellResult]]]:
-    """All lanes, each with a label of its own, and all cells by name, each with its shard's folder.
+    """All lanes, labelled with their shard, and all cells by name, each with its shard's folder.
 
     Each lane says by itself what it ran on. Raises UsageError if two shards have the same cell.
     """
-    labels = Labels()
     lanes: list[LaneRecord] = []
     cells: dict[str, tuple[Path, CellResult]] = {}
     for path, shard in shards:
-        # A lane that did not come up has no record, but its label is with its cells.
-        used = [
-            *(lane.label for lane in shard.run.lanes),
-            *(name for cell in shard.cells for name in cell.lanes),
-        ]
-        new = {old: labels.next(old.partition(NUMBERED)[0]) if old else "" for old in dict.fromkeys(used)}
         for lane in shard.run.lanes:
-            own = {"label": new[lane.label], "host": lane.host or shard.run.host}
+            own = {"label": f"{shard.run.shard}: {lane.label}", "host": lane.host or shard.run.host}
             lanes.append(lane.model_copy(update=own))
         for cell in shard.cells:
-            if _name(cell) in cells:
+            if cell.name in cells:
                 raise UsageError(
-                    f"{cells[_name(cell)][0]} and {path} overlap: both have {_name(cell)}",
+                    f"{cells[cell.name][0]} and {path} overlap: both have {cell.name}",
                     hint="leave one of them out; lab compare says in what they differ",
                 )
-            update = {"lane": new[cell.lane], "trials_lane": new[cell.trials_lane]}
-            cells[_name(cell)] = path, cell.model_copy(update=update)
+            labels = {"lane": cell.lane, "trials_lane": cell.trials_lane}
+            update = {key: f"{shard.run.shard}: {label}" for key, label in labels.items() if label}
+            cells[cell.name] = path, cell.model_copy(update=update)
     return lanes, cells
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from lab.base.errors import UsageError
 from lab.builds import HIGHEST_SEED, UNDER_STRESS, forms, rootfs
 from lab.catalog import Catalog
-from lab.plan import Choice, Shard, choose
 from lab.record import ExperimentPolicy, RunOptions, Stress
 
 # How often a suite is run at most to see it fail, unless --repeat says how often.
@@ -167,14 +166,6 @@ class Request:
         "Run only shard I of N, to split a plan over hosts; join with `lab merge`.",
         "I/N",
     )
-
-    def parsed_shard(self) -> Shard | None:
-        """Parse the shard. Raises UsageError."""
-        return Shard.parse(self.shard) if self.shard is not None else None
-
-    def choice(self, catalog: Catalog) -> Choice:
-        """Look up guests and variants. Raises UsageError for a name that is not in the catalog."""
-        return choose(catalog, set_name=self.set_name, guests=self.guests, variants=self.variants)
 
     def options(self, catalog: Catalog) -> RunOptions:
         """Decide the run's options. Raises UsageError if they contradict each other or `rootfs` is unusable."""

@@ -1,7 +1,7 @@
 """The scheduler decides which lane is opened next, admits it, and ends the run. Workers do the rest."""
 
+import shlex
 import threading
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,22 +11,18 @@ from lab.base.files import make_folder
 from lab.base.paths import Paths
 from lab.base.space import A_RUN, explained
 from lab.builds import rootfs
-from lab.catalog import remedies
 from lab.lane import prepare_image
 from lab.lane.running import Work
-from lab.machine import clock
 from lab.machine.budget import Limits, Memory, Processors, others_load
 from lab.machine.connection import connection
-from lab.plan import Cell
-from lab.record import CellResult, RunInfo, RunResult, Status
-from lab.run.backlog import Backlog
+from lab.record import RESULTS_FILE, RunResult, Status
+from lab.run.backlog import Backlog, Estimates
 from lab.run.decisions import Decisions, Follow, nothing_follows
-from lab.run.estimates import Estimates
 from lab.run.journal import Journal, locked_folder
-from lab.run.lanes import Labels, Meter
-from lab.run.observer import LaneSteps, Observer, kept_apart
-from lab.run.worker import NO_IMAGE, Shared, Worker
-from lab.trials.changes import Policy
+from lab.run.lanes import Labels, clocks, processor_time
+from lab.run.observer import Observer
+from lab.run.start import PlannedRun
+from lab.run.worker import NO_IMAGE, Worker
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.
 MEMORY_SECONDS = 2.0
@@ -34,44 +30,50 @@ MEMORY_SECONDS = 2.0
 
 @dataclass
 class Scheduler:
-    """One run. `kept` are the results, by the folders of their cells, of a run that is resumed.
+    """Runs the cells of a run that are left, on this host.
 
     `follow` is called with each result and may add cells, on guests of the run only. `offline`: no image is
-    built, fetched or prepared.
+    built, fetched or prepared. `estimates` are for tests.
     """
 
-    cells: Sequence[Cell]
+    planned: PlannedRun
     paths: Paths
-    folder: Path
     uri: str
-    info: RunInfo
     limits: Limits
     observer: Observer
-    estimates: Estimates = field(default_factory=Estimates)
-    kept: Mapping[Path, CellResult] = field(default_factory=dict)
     follow: Follow = nothing_follows
     offline: bool = False
+    estimates: Estimates | None = None
     _workers: dict[int, Worker] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
-    _labels: Labels = field(default_factory=Labels)
     _changed: threading.Condition = field(default_factory=threading.Condition)
-    _meter: Meter = field(default_factory=Meter)
     _crowd_told: bool = False
-    _crash: BaseException | None = None
-    _bug: Exception | None = None
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
 
         Raises LabError if nothing can be run at all. A KeyboardInterrupt ends the run with what there is:
         the cells that were not decided are `not-run`. A bug that is the error of no cell is raised at the end.
+        The traceback of any error names the run, whose results so far are kept.
         """
+        try:
+            return self._run()
+        except Exception as error:
+            folder = self.planned.folder
+            again = f"lab matrix --resume {shlex.quote(str(folder))}"
+            begun = (folder / RESULTS_FILE).exists()
+            kept = f"whose results so far are kept: {again}" if begun else "before it recorded anything"
+            error.add_note(f"in the run {folder}, {kept}")
+            raise
+
+    def _run(self) -> RunResult:
         with connection(self.uri):
             pass  # Without libvirt nothing is worth starting.
-        make_folder(self.folder)
-        with locked_folder(self.folder):
-            with explained(self.folder, A_RUN):
-                self._shared = self._share()
+        folder, since, before = self.planned.folder, clocks(), len(self.planned.info.lanes)
+        make_folder(folder)
+        with locked_folder(folder):
+            with explained(folder, A_RUN):
+                self._begin()
             try:
                 self._leave_out_absent()
                 self._open_lanes()
@@ -80,69 +82,51 @@ class Scheduler:
             for thread in self._threads:
                 if thread.ident is not None:  # An interrupt can come just before its start.
                     thread.join()
-            if self._crash:
-                raise self._crash
-            stopped = self._shared.decisions.stopped.is_set()
-            run = self._shared.decisions.journal.finish(interrupted=stopped, spent=[self._meter.read()])
-            if self._bug:
-                raise self._bug
+            decisions = self._decisions
+            if decisions.crash:
+                raise decisions.crash
+            journal = decisions.journal
+            spent = [processor_time(since, journal.info.lanes[before:])]
+            run = journal.finish(interrupted=decisions.stopped.is_set(), spent=spent)
+            if decisions.bug:
+                raise decisions.bug
             return run
 
-    def _share(self) -> Shared:
-        """What the workers share; the record is on disk once it is complete."""
-        options = self.info.options
-        self._labels = Labels(self.info.lanes)
+    def _begin(self) -> None:
+        """Make what the workers share, and write the first record."""
+        planned, options = self.planned, self.planned.info.options
+        self._labels = Labels(planned.info.lanes)
         self._memory = Memory(self.limits.memory_mib)
-        journal = Journal(self.folder, self.cells, self.info, self.kept)
-        self.observer = kept_apart(self._keep_bug, self.observer, LaneSteps(journal.add_step))
-        more = {folder: result for folder, result in self.kept.items() if result.has_more_to_try}
-        left = [cell for cell in self.cells if cell.folder in more or not journal.is_decided(cell)]
-        unready = {cell.guest.name for cell in left if not prepare_image.is_ready(self.paths, cell.guest)}
-        backlog = Backlog(
+        journal = Journal(planned.folder, planned.cells, planned.info, planned.kept)
+        left = planned.left
+        self._backlog = Backlog(
             left,
-            self.estimates,
-            decided=more,
+            self.estimates or Estimates(options),
+            decided=planned.kept,
             cold=options.cold,
             repeat=options.repeat,
-            without_image=unready,
+            without_image={c.guest.name for c in left if not prepare_image.is_ready(self.paths, c.guest)},
         )
-        self.observer.time_left(backlog.seconds_left(self.limits.jobs))
+        self._decisions = Decisions(
+            journal, self._backlog, self.observer, options.retries, self.limits.jobs, self.follow
+        )
+        self._decisions.tell_time_left()
         # The sysctls to read in each guest: those that variants set, and those that kept results hold, because
         # an experiment compares a cell with these. The catalog may have changed since they were made.
-        kept = [result.facts for result in self.kept.values() if result.facts]
-        of_variants = catalog.load().sysctls([cell.variant for cell in self.cells])
-        shared = Shared(
-            work=Work(
-                paths=self.paths,
-                folder=self.folder,
-                rootfs=Path(options.rootfs) if options.rootfs else rootfs.make(self.folder / "rootfs"),
-                processors=Processors(self.limits.processors),
-                build=left[0].build if len({cell.build for cell in left}) == 1 else None,
-                sysctls=sorted({*of_variants, *(name for facts in kept for name in facts.sysctls)}),
-                checkpoints=not options.cold,
-                cold=options.cold,
-            ),
-            uri=self.uri,
-            policy=Policy(
-                remedies=remedies.load() if options.remedies else {},
-                experiments=options.experiments,
-                retries=options.retries,
-            ),
-            decisions=Decisions(
-                journal, backlog, self.observer, options.retries, self.limits.jobs, self._follow
-            ),
-            meter=self._meter,
-            ended=lambda: self._crash is not None,
-            wake=self._wake,
-            on_bug=self._keep_bug,
+        sysctls = set(catalog.load().sysctls([cell.variant for cell in planned.cells]))
+        sysctls.update(name for kept in planned.kept.values() if kept.facts for name in kept.facts.sysctls)
+        self._work = Work(
+            paths=self.paths,
+            folder=planned.folder,
+            rootfs=Path(options.rootfs) if options.rootfs else rootfs.make(planned.folder / "rootfs"),
+            processors=Processors(self.limits.processors),
+            build=left[0].build if len({cell.build for cell in left}) == 1 else None,
+            sysctls=sorted(sysctls),
+            checkpoints=not options.cold,
+            cold=options.cold,
         )
         # Last: what fails before this leaves no record, and the folder can be used again.
         journal.write()
-        return shared
-
-    @property
-    def _backlog(self) -> Backlog:
-        return self._shared.decisions.backlog
 
     def _leave_out_absent(self) -> None:
         """Decide the cells of all guests that have no image and can get none, before any lane is opened."""
@@ -155,11 +139,12 @@ class Scheduler:
         for guest, reason in reasons.items():
             by_reason.setdefault(reason, []).append(guest)
         told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
-        self.observer.note(f"no image, so their cells are not-run: {told}\n  next: {prepare_image.WHEN_ABSENT}")
-        with self._shared.decisions.journal.one_write():
-            for machine in left:
-                if machine.guest.name in reasons:
-                    self._decide_not_run(machine.name, f"{NO_IMAGE}: {reasons[machine.guest.name]}")
+        self._decisions.observer.note(
+            f"no image, so their cells are not-run: {told}\n  next: {prepare_image.WHEN_ABSENT}"
+        )
+        for machine in left:
+            if machine.guest.name in reasons:
+                self._decide_not_run(machine.name, f"{NO_IMAGE}: {reasons[machine.guest.name]}")
 
     def _open_lanes(self) -> None:
         """Open lanes as long as one would help and the host can carry it, until nothing is left."""
@@ -186,7 +171,7 @@ class Scheduler:
     def _admit(self, number: int, refused: dict[str, str]) -> Worker | None:
         """A worker for the machine that needs a lane most and fits; `refused` gets why others do not fit."""
         lanes = len(self._workers)
-        if self._crash or lanes >= self._most_lanes():
+        if self._decisions.crash or lanes >= self._most_lanes():
             return None
         for machine in self._backlog.next_machines():
             if lanes >= self.limits.jobs and self._backlog.lanes(machine.name):
@@ -196,7 +181,8 @@ class Scheduler:
                 refused[machine.name] = reason
                 continue
             label = self._labels.next(machine.name)
-            worker = self._workers[number] = Worker(self._shared, machine, number, label)
+            worker = Worker(machine, number, label, self._work, self.uri, self._decisions, self._wake)
+            self._workers[number] = worker
             self._backlog.lane_opened(machine.name, number)
             return worker
         return None
@@ -204,51 +190,37 @@ class Scheduler:
     def _most_lanes(self) -> int:
         """How many lanes may be open at once: spare ones too, once a lane knows that guests are emulated.
 
-        While other programs get more than half of the processors, only one, unless boxes are in time anyway:
-        under KVM, or by a slower clock.
+        There is no spare one while other programs get more than half of the processors.
         """
-        lanes = [worker.how for worker in self._workers.values() if worker.how is not None]
         others = others_load(len(self._workers))
         if others <= self.limits.processors:
-            return self.limits.jobs + (0 if all(how.kvm for how in lanes) else self.limits.spare)
+            emulated = any(worker.how and not worker.how.kvm for worker in self._workers.values())
+            return self.limits.jobs + (self.limits.spare if emulated else 0)
         if self._workers and not self._crowd_told:
             self._crowd_told = True
-            self.observer.note(
+            self._decisions.observer.note(
                 f"{others:.0f} other programs want the {self.limits.processors} processors of this host: "
                 "this run takes longer"
             )
-        in_time = all(how.kvm or how.clock.rate < 1 for how in lanes) if lanes else clock.library() is not None
-        return self.limits.jobs if in_time else 1
+        return self.limits.jobs
 
     def _decide_not_run(self, machine: str, reason: str) -> None:
         for ticket in self._backlog.drop(machine):
-            self._shared.decisions.decide(ticket, ticket.cell.result(Status.NOT_RUN, reason=reason))
+            self._decisions.decide(ticket, ticket.cell.result(Status.NOT_RUN, reason=reason))
 
     def _run_worker(self, worker: Worker) -> None:
         """A worker's thread, whatever happens to it."""
         try:
             worker.work()
         except BaseException as error:  # `run` raises it once the other lanes are down.
-            self._crash = self._crash or error
+            self._decisions.crash = self._decisions.crash or error
         finally:
             with self._changed:
                 del self._workers[worker.number]
                 self._backlog.lane_closed(worker.machine.name, worker.number)
                 self._memory.release(worker.machine.guest.memory_mib)
                 self._changed.notify_all()
-            self.observer.lane(worker.label, "")
-
-    def _keep_bug(self, error: Exception) -> None:
-        """Have `run` raise it at the end: no cell is worse for it."""
-        self._bug = self._bug or error
-
-    def _follow(self, result: CellResult) -> Sequence[Cell]:
-        """What a decided cell leads to: nothing where a bug keeps that from being known."""
-        try:
-            return self.follow(result)
-        except Exception as error:
-            self._keep_bug(error)
-            return ()
+            self._decisions.observer.lane(worker.label, "")
 
     def _wake(self) -> None:
         """Look again whether a lane can be opened."""
@@ -258,8 +230,8 @@ class Scheduler:
     def _interrupt(self) -> None:
         """End what runs: a worker whose machine is gone comes to its end by itself."""
         with self._changed:
-            self._shared.decisions.stopped.set()
-            self._shared.decisions.journal.info.interrupted = True
+            self._decisions.stopped.set()
+            self._decisions.journal.info.interrupted = True
             running = list(self._workers.values())
         process.stop_all()
         for worker in running:

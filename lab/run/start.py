@@ -11,13 +11,9 @@ from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.builds import Build
 from lab.catalog import Catalog
-from lab.machine.budget import Limits
-from lab.plan import Cell, Shard, cells_of_shard
-from lab.record import RESULTS_FILE, CellResult, RunInfo, RunOptions, RunResult
-from lab.run import definitions, journal, scheduler
-from lab.run.decisions import Follow, nothing_follows
-from lab.run.estimates import Estimates
-from lab.run.observer import Observer
+from lab.plan import Cell, Choice, Shard, cells_of_shard, choose
+from lab.record import CellResult, RunInfo, RunOptions, RunResult
+from lab.run import definitions, journal
 from lab.run.request import Request
 
 
@@ -47,49 +43,20 @@ class PlannedRun:
             if cell.folder not in self.kept or self.kept[cell.folder].has_more_to_try
         ]
 
-    def run(
-        self,
-        paths: Paths,
-        uri: str,
-        limits: Limits,
-        observer: Observer,
-        follow: Follow = nothing_follows,
-        *,
-        offline: bool = False,
-    ) -> RunResult:
-        """Run the cells that are left, and those that they lead to. Raises LabError if none can be run.
-
-        The traceback of any other error names the run, whose results so far are kept.
-        """
-        run = scheduler.Scheduler(
-            self.cells,
-            paths,
-            self.folder,
-            uri,
-            self.info,
-            limits,
-            observer,
-            estimates=Estimates.from_folder(paths.runs, self.info.options),
-            kept=self.kept,
-            follow=follow,
-            offline=offline,
-        )
-        try:
-            return run.run()
-        except Exception as error:
-            again = f"lab matrix --resume {shlex.quote(str(self.folder))}"
-            begun = (self.folder / RESULTS_FILE).exists()
-            kept = f"whose results so far are kept: {again}" if begun else "before it recorded anything"
-            error.add_note(f"in the run {self.folder}, {kept}")
-            raise
-
 
 def preview(request: Request, catalog: Catalog) -> tuple[list[Cell], RunOptions]:
     """List the cells and the options of a new run without asking which release is the newest."""
-    shard, choice, options = request.parsed_shard(), request.choice(catalog), request.options(catalog)
+    shard, choice, options = _read(request, catalog)
     chosen = builds.resolve_all(request.builds, only_shown=True) if request.builds else [builds.ANY]
     _check_order(chosen, options)
-    return [cell.under(options) for cell in cells_of_shard(choice.cells(chosen), shard, options)], options
+    return cells_of_shard(choice.cells(chosen), shard, options), options
+
+
+def _read(request: Request, catalog: Catalog) -> tuple[Shard | None, Choice, RunOptions]:
+    """Read all of a request but its builds. Raises UsageError if any of it cannot be met."""
+    shard = Shard.parse(request.shard) if request.shard is not None else None
+    choice = choose(catalog, set_name=request.set_name, guests=request.guests, variants=request.variants)
+    return shard, choice, request.options(catalog)
 
 
 def _check_order(chosen: Sequence[Build], options: RunOptions) -> None:
@@ -107,7 +74,7 @@ def new(request: Request, catalog: Catalog, paths: Paths, folder: Path | None, c
 
     Raises UsageError for a request that cannot be met, LabError if the newest release cannot be found out.
     """
-    shard, choice, options = request.parsed_shard(), request.choice(catalog), request.options(catalog)
+    shard, choice, options = _read(request, catalog)
     folder = journal.new_folder(paths.make(paths.runs), folder)
     chosen = builds.resolve_all(request.builds)
     _check_order(chosen, options)
@@ -117,10 +84,10 @@ def new(request: Request, catalog: Catalog, paths: Paths, folder: Path | None, c
 
 
 def begin(
-    folder: Path, plan: Sequence[Cell], *, command: str, options: RunOptions, shard: Shard | None
+    folder: Path, plan: Sequence[Cell], *, command: str, options: RunOptions, shard: Shard | None = None
 ) -> PlannedRun:
     """Begin the record of a run of a plan, or of one shard of it. Raises UsageError for an empty shard."""
-    cells = [cell.under(options) for cell in cells_of_shard(plan, shard, options)]
+    cells = cells_of_shard(plan, shard, options)
     info = RunInfo(
         id=folder.name,
         started=datetime.now(UTC),

@@ -1,10 +1,9 @@
 """A worker owns one lane, from its image to its last cell."""
 
-import shutil
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,55 +24,47 @@ from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lane
 from lab.machine.lane import Lane, LaneDied, as_fault
 from lab.machine.leftovers import LeftBehind
 from lab.plan import Machine
-from lab.record import CellResult, Host, Status
+from lab.record import CellResult, ExperimentPolicy, Host, Status
 from lab.run import lanes
 from lab.run.backlog import Ticket
 from lab.run.decisions import REST_AGAIN, Decisions
 from lab.run.journal import ResultsNotWritten
-from lab.run.lanes import Meter
 from lab.trials import experiment, remedies
-from lab.trials.changes import Policy
 from lab.verdict import status
-from lab.verdict.status import missed_a_limit
 
 # How the reason of a cell begins whose guest has no image.
 NO_IMAGE = "image not available"
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What all workers of a run share. `ended` tells whether no further cell is to be begun.
-
-    `wake` has the scheduler look again whether another lane is worth its start. `on_bug` gets what is the error
-    of no cell.
-    """
-
-    work: Work
-    uri: str
-    policy: Policy
-    decisions: Decisions
-    meter: Meter
-    ended: Callable[[], bool]
-    wake: Callable[[], None]
-    on_bug: Callable[[Exception], None]
-
-
 class Worker:
-    """One lane of a run. `number` counts the run's lanes; `label` is its name for people."""
+    """One lane of a run. `number` counts the run's lanes; `label` is its name for people.
+
+    `wake` has the scheduler look again whether another lane is worth its start.
+    """
 
     _runner: CellRunner  # Once the lane is up.
 
-    def __init__(self, shared: Shared, machine: Machine, number: int, label: str) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        number: int,
+        label: str,
+        work: Work,
+        uri: str,
+        decisions: Decisions,
+        wake: Callable[[], None],
+    ) -> None:
         self.machine = machine
         self.number = number
         self.label = label
-        self._shared = shared
-        self._work = shared.work
-        self._decisions = shared.decisions
-        self._journal = shared.decisions.journal
-        self._backlog = shared.decisions.backlog
-        self._observer = shared.decisions.observer
-        self._options = shared.decisions.journal.info.options
+        self._work = work
+        self._uri = uri
+        self._decisions = decisions
+        self._wake = wake
+        self._journal = decisions.journal
+        self._backlog = decisions.backlog
+        self._observer = decisions.observer
+        self._options = decisions.journal.info.options
         self._host: Host | None = None
         # Known once its guest has an image.
         self.how: Acceleration | None = None
@@ -96,14 +87,11 @@ class Worker:
         """Serve cells until none is left for this lane; a fault becomes a result. Raises ResultsNotWritten."""
         try:
             with connection_for_lanes(
-                self._shared.uri, seconds=RESTART_SECONDS, waiting=self._wait_for_libvirt
+                self._uri, seconds=RESTART_SECONDS, waiting=self._wait_for_libvirt
             ) as opened:
                 if image := self._find_image():
                     how = self._find_acceleration(opened, image)
                     if prepared := self._prepare(opened, image, how):
-                        self._backlog.image_is_ready(self.machine.guest.name)
-                        self._observer.image(prepared)
-                        self._decisions.tell_time_left()
                         self._open_lane(opened, prepared, how)
         except ResultsNotWritten:
             raise
@@ -111,35 +99,28 @@ class Worker:
             # Its cells are decided or go to another lane; this one only waits for libvirt to take it down.
             self._observer.note(str(error))
             with suppress(LabError):
-                connect(self._shared.uri, seconds=RESTART_SECONDS, waiting=self._wait_for_libvirt).close()
+                connect(self._uri, seconds=RESTART_SECONDS, waiting=self._wait_for_libvirt).close()
                 leftovers.reap(self._work.paths)
         except Exception as error:
             self._did_not_come_up(as_fault(error))
 
     def _wait_for_libvirt(self) -> None:
         """Called while libvirt is away. Raises LabError when the run is interrupted."""
-        if self.is_stopped:
-            raise LabError("interrupted while libvirt was away")
         self._say(Step("waiting for libvirt to come back", Activity.WAITING))
 
     def _say(self, text: str) -> None:
-        self._observer.lane(self.label, text)
-
-    def _say_or_stop(self, text: str) -> None:
-        """Say what is waited for, or end the wait if the run was interrupted."""
+        """Say what the lane does now. Raises LabError when the run is interrupted: it does no more then."""
         if self.is_stopped:
             raise LabError("interrupted")
-        self._say(text)
+        self._observer.lane(self.label, text)
 
     def _say_of_image(self, text: str) -> None:
-        self._say_or_stop(Step.of(text, Activity.IMAGE, prefix="image: "))
+        self._say(Step.of(text, Activity.IMAGE, prefix="image: "))
 
     def _hold(self, opened: Lane | None) -> None:
         """Remember the lane, so that an interrupt can take it down, or forget one that is at its end."""
         with self._lock:
-            before, self._lane = self._lane, opened
-        if before:
-            self._shared.meter.add_lane(before.processor_seconds)
+            self._lane = opened
         if opened and self.is_stopped:
             opened.give_up()
 
@@ -165,7 +146,7 @@ class Worker:
 
     def _find_acceleration(self, opened: libvirt.virConnect, image: BaseImage) -> Acceleration:
         self._say(Step("finding out about KVM", Activity.WAITING))
-        how = acceleration.decide(opened, self._work.paths, image, self._say_or_stop)
+        how = acceleration.decide(opened, self._work.paths, image, self._say)
         self._host, self.how = lanes.describe_host(opened, how), how
         if self._journal.begin_on(self._host) and not how.kvm:
             speed = f"; {how.speed.compared}" if how.kernel_seconds is not None else ""
@@ -197,6 +178,10 @@ class Worker:
             self._decisions.decide(ticket, ticket.cell.result(status, reason=reason))
 
     def _open_lane(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> None:
+        """Open a lane that starts from this image, and serve cells on it."""
+        self._backlog.image_is_ready(self.machine.guest.name)
+        self._observer.image(image)
+        self._decisions.tell_time_left()
         with open_running_lane(
             opened, self._work, machine=self.machine, image=image, acceleration=how, say=self._say
         ) as running:
@@ -223,10 +208,10 @@ class Worker:
         self._backlog.lane_is_up(self.machine.name, self.number)
         self._decisions.tell_time_left()
         # From here on another lane of its guest may be worth a start.
-        self._shared.wake()
+        self._wake()
         self._runner = CellRunner(running)
         try:
-            while not self.is_stopped and not self._shared.ended():
+            while not self.is_stopped and not self._decisions.crash:
                 ticket = self._backlog.take(self.machine.name, self.number)
                 if ticket is None:
                     running.store_deployment()
@@ -246,7 +231,7 @@ class Worker:
         for ticket in tickets:
             self._fault(ticket, error)
         if isinstance(error, Bug) and not tickets and not self.is_stopped:
-            self._shared.on_bug(error.error)
+            self._decisions.keep_bug(error.error)
 
     # -- the cells of a lane that is up
 
@@ -326,7 +311,7 @@ class Worker:
                 and self._decisions.may_retry(ticket)
             ):
                 set_aside(folder, fault_folder(evidence))
-                if missed_a_limit(result.reason):
+                if status.missed_a_limit(result.reason):
                     self._decisions.retry(ticket, result.reason, after=0, what="to be tried again alone")
                 else:
                     self._decisions.retry(ticket, result.reason, after=self.number)
@@ -341,35 +326,29 @@ class Worker:
 
         If the machine dies meanwhile, a fresh lane tries the rest, unless the cell was retried often enough.
         """
-        cell, folder, runner = ticket.cell, self._folder(ticket), self._runner
-        policy = self._shared.policy if cell.trials else Policy()
-        if experiment.is_wanted(policy, result) or remedies.is_wanted(policy, result):
+        cell, folder, runner, options = ticket.cell, self._folder(ticket), self._runner, self._options
+        if not cell.trials:
+            options = options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
+        if experiment.is_wanted(options, result) or remedies.is_wanted(options, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
-        # Trials that the result does not have are to be made again, if at all.
-        tried = {remedy.name for remedy in result.remedies}
-        undecided = [path for path in folder.glob(f"{remedies.FOLDER}/*") if path.name not in tried]
-        if not (result.experiment or ticket.steps.made):
-            undecided.append(folder / experiment.FOLDER)
-        for path in undecided:
-            shutil.rmtree(path, ignore_errors=True)
         before, passing = result, self._journal.passing(cell.build)
-        result = experiment.with_experiment(policy, runner, cell, result, passing, ticket.steps)
-        if result is not before and remedies.is_wanted(policy, result):
+        result = experiment.with_experiment(options, runner, cell, result, passing, ticket.steps)
+        if result is not before and remedies.is_wanted(options, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
         keep = partial(self._decisions.keep_trial, ticket)
-        result = remedies.with_remedies(policy, runner, cell, result, keep)
+        result = remedies.with_remedies(options, runner, cell, result, keep)
+        died: LaneDied | None = None
         try:
             runner.running.lane.check_alive()
         except LaneDied as error:
-            if result.has_more_to_try and self._decisions.may_retry(ticket) and not self.is_stopped:
-                self._keep_evidence(fault_folder(folder), error)
-                self._decisions.decide_before_trials(ticket, result, self.label, fault=str(error))
-                self._decisions.retry(ticket, str(error), after=self.number, what=REST_AGAIN)
-            else:
-                self._decisions.decide(ticket, result, self.label)
-            return False
-        self._decisions.decide(ticket, result, self.label)
-        return True
+            died = error
+        if died and result.has_more_to_try and self._decisions.may_retry(ticket) and not self.is_stopped:
+            self._keep_evidence(fault_folder(folder), died)
+            self._decisions.decide_before_trials(ticket, result, self.label, fault=str(died))
+            self._decisions.retry(ticket, str(died), after=self.number, what=REST_AGAIN)
+        else:
+            self._decisions.decide(ticket, result, self.label)
+        return died is None
 
     def _fault(self, ticket: Ticket, error: Exception) -> None:
         """A fault of the lab: the cell is tried again on a fresh lane, or its status is `error`.

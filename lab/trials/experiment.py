@@ -1,8 +1,11 @@
-"""Experiments: which changes are tried on a cell, which of them turn its outcome, and what that proves."""
+"""Experiments: which changes are tried on a cell, which of them turn its outcome, and what that proves.
+
+A change is a setting of the cell's variant left out, or others added to it.
+"""
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import pairwise
@@ -11,8 +14,10 @@ from pathlib import Path
 from lab import catalog
 from lab.base.activity import Activity, Step
 from lab.base.errors import NotApplicable
+from lab.base.files import plain
 from lab.builds import SuiteOptions
-from lab.catalog import Catalog, Variant
+from lab.catalog import Catalog, Variant, knobs
+from lab.catalog.knob import Conflict, Knob
 from lab.guest.variant import NotInEffect
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
@@ -27,12 +32,77 @@ from lab.record import (
     Finding,
     NotTried,
     Outcome,
+    RunOptions,
     Status,
     StepOutcome,
 )
-from lab.trials import changes
-from lab.trials.changes import Change, Policy
 from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
+
+
+@dataclass(frozen=True)
+class Change:
+    """Settings, by the names of their kinds, that are added to a variant, or left out of it (`without`)."""
+
+    name: str
+    settings: Mapping[str, Knob]
+    without: bool = False
+
+    def __str__(self) -> str:
+        # A name may come from a guest.
+        return plain(f"{'without' if self.without else 'with'} {self.name}")
+
+    @property
+    def wants_own_machine(self) -> bool:
+        """Whether a machine has to be booted for it."""
+        return any(knob.kernel_arguments() for knob in self.settings.values())
+
+    def on(self, variant: Variant) -> Variant:
+        """The changed variant, under its own name. Its settings that contradict the change give way."""
+        update: dict[str, Knob | None] = {}
+        for kind, knob in self.settings.items():
+            own = variant.knobs[kind].parts() if kind in variant.knobs else []
+            kept = [part for part in own if part != knob and not _contradict(part, knob)]
+            parts = kept if self.without else [*kept, knob]
+            update[kind] = reduce(type(knob).combined, parts) if parts else None
+        return variant.model_copy(update=update)
+
+
+def undoing(variant: Variant) -> list[Change]:
+    """One change for each of the variant's settings: that setting left out."""
+    return [
+        Change(f"{kind} {part.words()}", {kind: part}, without=True)
+        for kind, knob in variant.knobs.items()
+        for part in knob.parts()
+    ]
+
+
+def leading(variant: Variant, here: Facts, there: Facts) -> list[Change]:
+    """The single changes that make a cell with facts `here` more like one with facts `there`.
+
+    They are limited to what a knob can set, and leave out what the variant itself sets: see `undoing`.
+    """
+    made = []
+    for kind, knob in knobs.KINDS.items():
+        own = variant.knobs[kind].parts() if kind in variant.knobs else []
+        for setting in knob.leading(here, there):
+            if not any(_contradict(part, setting) for part in own):
+                made.append(Change(f"{kind} {setting.words()}", {kind: setting}))
+    return made
+
+
+def of_catalog(definitions: Catalog) -> list[Change]:
+    """The variants with a single kind of setting; those that are expected to pass come first."""
+    single = [variant for variant in definitions.variants.values() if len(variant.knobs) == 1]
+    single.sort(key=lambda variant: variant.expect.cause is not None)
+    return [Change(variant.name, variant.knobs) for variant in single]
+
+
+def _contradict(part: Knob, other: Knob) -> bool:
+    try:
+        part.combined(other)
+    except Conflict:
+        return True
+    return False
 
 
 def smallest[T](whole: Sequence[T], does: Callable[[Sequence[T]], bool]) -> list[T]:
@@ -119,7 +189,7 @@ class Steps:
 class Series:
     """The forks of one experiment. `tests` are those that decide; `steps` and `seen` are those of `Steps`."""
 
-    policy: Policy
+    retries: int
     runner: CellRunner
     cell: Cell
     tests: Sequence[str]
@@ -133,12 +203,49 @@ class Series:
         return self.runner.folder / self.cell.folder / FOLDER
 
     def outcome(self, changes: Sequence[Change]) -> StepOutcome:
-        """What these changes lead to. A step that was made before is not made again. Raises Stopped."""
+        """What these changes lead to. A step that was made before is not made again.
+
+        Raises Stopped if no more forks can be made, LaneDied if the run is interrupted.
+        """
         names = [str(change) for change in changes]
-        made = next((step for step in self.steps if step.changes == names), None)
-        if made is None:
-            made = self._step(changes, names)
-            self.steps.append(made)
+        if made := next((step for step in self.steps if step.changes == names), None):
+            return made.outcome
+        self.runner.guest.lane.check_wanted()
+        if not self.runner.guest.is_alive:
+            raise Stopped("the machine is gone")
+        if self._forks >= FORKS:
+            raise Stopped(f"the budget of {FORKS} forks is used up")
+        if time.monotonic() - self._start >= SECONDS:
+            raise Stopped(f"the budget of {SECONDS:.0f} s is used up")
+        what = f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}"
+        self.runner.guest.say(Step(what, Activity.TRIALS))
+        start = time.monotonic()
+        impossible = (NotApplicable, NotInEffect)
+        tries = Tries(self.runner, self.retries, StepOutcome.CANNOT, StepOutcome.ERROR, impossible)
+
+        def begin(folder: Path) -> StepAttempt:
+            self._forks += 1
+            return StepAttempt(self.runner, self.cell, self.tests, changes, folder)
+
+        def is_surprising(outcome: StepOutcome, reason: str, _attempt: StepAttempt) -> bool:
+            # It fails otherwise than the unchanged cell does. A box may die for its own reasons, as now and
+            # then under emulation; none passes by chance.
+            return outcome is StepOutcome.FAILS and bool(self.steps) and reason != self.steps[0].reason
+
+        folder = self.folder / f"{len(self.steps) + 1:02}"
+        shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
+        tried = tries.run(begin, folder, is_surprising=is_surprising)
+        if seen := tried.attempt.seen:
+            self.seen[tuple(names)] = seen
+        made = ExperimentStep(
+            changes=names,
+            outcome=tried.outcome,
+            reason=tried.reason,
+            seconds=round(time.monotonic() - start, 2),
+            retried=tries.retried,
+            bug=tries.bug,
+        )
+        self.steps.append(made)
         return made.outcome
 
     def passes(self, changes: Sequence[Change]) -> bool:
@@ -160,54 +267,9 @@ class Series:
             }
         )
 
-    def _step(self, changes: Sequence[Change], names: list[str]) -> ExperimentStep:
-        """Make a step. Raises Stopped if no more forks can be made, LaneDied if the run is interrupted."""
-        self.runner.guest.lane.check_wanted()
-        if not self.runner.guest.is_alive:
-            raise Stopped("the machine is gone")
-        if self._forks >= FORKS:
-            raise Stopped(f"the budget of {FORKS} forks is used up")
-        if time.monotonic() - self._start >= SECONDS:
-            raise Stopped(f"the budget of {SECONDS:.0f} s is used up")
-        what = f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}"
-        self.runner.guest.say(Step(what, Activity.TRIALS))
-        start = time.monotonic()
-        tries = Tries(
-            self.runner,
-            self.policy.retries,
-            StepOutcome.CANNOT,
-            StepOutcome.ERROR,
-            impossible=(NotApplicable, NotInEffect),
-        )
-
-        def begin(folder: Path) -> StepAttempt:
-            self._forks += 1
-            return StepAttempt(self.runner, self.cell, self.tests, changes, folder)
-
-        folder = self.folder / f"{len(self.steps) + 1:02}"
-        shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
-        tried = tries.run(begin, folder, is_surprising=self._is_surprising)
-        if seen := tried.attempt.seen:
-            self.seen[tuple(names)] = seen
-        return ExperimentStep(
-            changes=names,
-            outcome=tried.outcome,
-            reason=tried.reason,
-            seconds=round(time.monotonic() - start, 2),
-            retried=tries.retried,
-            bug=tries.bug,
-        )
-
-    def _is_surprising(self, outcome: StepOutcome, reason: str, _attempt: StepAttempt) -> bool:
-        """Whether it fails otherwise than the unchanged cell does.
-
-        A box may die for its own reasons, as now and then under emulation; none passes by chance.
-        """
-        return outcome is StepOutcome.FAILS and bool(self.steps) and reason != self.steps[0].reason
-
 
 def with_experiment(
-    policy: Policy,
+    options: RunOptions,
     runner: CellRunner,
     cell: Cell,
     result: CellResult,
@@ -219,7 +281,7 @@ def with_experiment(
     `passing`: the cells of the same build that passed so far; `so_far`: the steps made on a lane that died. No
     fault of the lab is raised: the record says what it kept from being tried. The lane may be dead afterwards.
     """
-    if not is_wanted(policy, result):
+    if not is_wanted(options, result):
         return result
     # Steps that met a fault of the lab are made again.
     so_far.made = [step for step in so_far.made if step.outcome is not StepOutcome.ERROR]
@@ -227,7 +289,9 @@ def with_experiment(
     failed = [
         test.name for test in result.tests if test.outcome is not Outcome.PASS and test.name in suite.tests
     ]
-    series = Series(policy, runner, cell, failed or suite.telling, so_far.made, so_far.seen)
+    series = Series(options.retries, runner, cell, failed or suite.telling, so_far.made, so_far.seen)
+    if not so_far.made:
+        shutil.rmtree(series.folder, ignore_errors=True)  # From a run that was killed.
     definitions = catalog.load()
     if result.status is Status.PASS:
         return result.model_copy(update={"experiment": _find_breaking(series, definitions)})
@@ -235,9 +299,9 @@ def with_experiment(
     return _with_conclusion(result.model_copy(update={"experiment": made}), series, definitions)
 
 
-def is_wanted(policy: Policy, result: CellResult) -> bool:
+def is_wanted(options: RunOptions, result: CellResult) -> bool:
     """Whether an experiment is to be made on a cell."""
-    when = policy.experiments
+    when = options.experiments
     if result.experiment is not None:
         return False
     failed = result.status in (Status.FAIL, Status.XFAIL)
@@ -249,7 +313,7 @@ def is_wanted(policy: Policy, result: CellResult) -> bool:
 
 def _find_breaking(series: Series, definitions: Catalog) -> Experiment:
     """Which single variants of the catalog break a cell that passed; those expected to break it come first."""
-    candidates = list(reversed(changes.of_catalog(definitions)))
+    candidates = list(reversed(of_catalog(definitions)))
     stopped = ""
     try:
         _check_unchanged(series, StepOutcome.PASSES)
@@ -272,7 +336,7 @@ def _find_turning(
     """
     near = nearest(result, series.cell.variant, passing)
     other, leads = near or (None, [])
-    own, others = [*changes.undoing(series.cell.variant), *leads], changes.of_catalog(definitions)
+    own, others = [*undoing(series.cell.variant), *leads], of_catalog(definitions)
     stopped = ""
     try:
         _check_unchanged(series, StepOutcome.FAILS)
@@ -345,7 +409,7 @@ def nearest(
     None if nothing is known of any.
     """
     here = result.facts
-    cells = [(other, changes.leading(variant, here, other.facts)) for other in passing if here and other.facts]
+    cells = [(other, leading(variant, here, other.facts)) for other in passing if here and other.facts]
     return min(cells, key=lambda near: (near[0].guest != result.guest, len(near[1])), default=None)
 
 

@@ -18,8 +18,17 @@ from lab.guest import remedy_script
 from lab.guest.suite import SuiteRun
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
-from lab.record import CellResult, Needs, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
-from lab.trials.changes import Change, Policy
+from lab.record import (
+    CellResult,
+    Needs,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    RunOptions,
+    Status,
+    TestResult,
+)
+from lab.trials.experiment import Change
 from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
 
 PROBES_UNDONE_FILE = "probes-undone.json"
@@ -188,13 +197,13 @@ class Trial:
         return self.result.causes is not None and cause not in self.result.causes
 
 
-def is_wanted(policy: Policy, result: CellResult) -> bool:
+def is_wanted(options: RunOptions, result: CellResult) -> bool:
     """Whether remedies are to be tried on a cell."""
-    return result.status in (Status.FAIL, Status.XFAIL) and bool(policy.remedies)
+    return options.remedies and result.status in (Status.FAIL, Status.XFAIL)
 
 
 def with_remedies(
-    policy: Policy,
+    options: RunOptions,
     runner: CellRunner,
     cell: Cell,
     result: CellResult,
@@ -206,9 +215,9 @@ def with_remedies(
     tried, unless it met a fault. No fault of the lab is raised: the results say what it kept from being tried.
     The lane may be dead afterwards.
     """
-    if not is_wanted(policy, result):
+    if not is_wanted(options, result):
         return result
-    trials = Trials(policy, runner, cell, result, keep)
+    trials = Trials(options.retries, runner, cell, result, keep)
     return result.model_copy(update={"remedies": trials.all()})
 
 
@@ -216,7 +225,7 @@ def with_remedies(
 class Trials:
     """All trials of one cell. `before` is its result before them; the remedies in it are not tried again."""
 
-    policy: Policy
+    retries: int
     runner: CellRunner
     cell: Cell
     before: CellResult
@@ -228,13 +237,13 @@ class Trials:
         If none cures alone, the cheapest that lifts the first cause is the base, and on top of it come the
         candidates for the next cause that shows, until one lifts that, and so on.
         """
-        names = [finding.name for finding in self.before.causes]
-        tried = [self._try((remedy,)) for remedy in remedies.candidates(self.policy.remedies, names)]
+        by_name, names = remedies.load(), [finding.name for finding in self.before.causes]
+        tried = [self._try((remedy,)) for remedy in remedies.candidates(by_name, names)]
         is_cured = any(trial.result.result is RemedyOutcome.VERIFIED for trial in tried)
         base = None if is_cured else next((trial for trial in tried if trial.lifted(names[0])), None)
         while base is not None and (left := base.result.causes):
             below, base = base.remedies, None
-            for remedy in remedies.candidates(self.policy.remedies, left[:1]):
+            for remedy in remedies.candidates(by_name, left[:1]):
                 if remedy.host is None or remedy in below:
                     continue
                 tried.append(self._try((*below, remedy)))
@@ -247,26 +256,20 @@ class Trials:
         return results + [result for result in self.before.remedies if result.name not in made]
 
     def _try(self, these: tuple[Remedy, ...]) -> Trial:
-        """What came of these before, or why they are not tried at all, or what comes of them now."""
-        name = _name(these)
+        """What came of these before, or why they are not tried at all, or what comes of them now, in forks."""
+        name, price = AND.join(remedy.name for remedy in these), " ".join(remedy.price for remedy in these)
         if before := next((result for result in self.before.remedies if result.name == name), None):
             return Trial(these, before)
         if reason := "; ".join(self._not_judged(these)):
-            result = RemedyResult(
-                name=name, result=RemedyOutcome.NOT_JUDGED, reason=reason, price=_price(these)
-            )
-            return Trial(these, result)
-        return self._make(these)
-
-    def _make(self, these: tuple[Remedy, ...]) -> Trial:
-        """Try these in forks."""
-        name, runner = _name(these), self.runner
+            not_judged = RemedyOutcome.NOT_JUDGED
+            return Trial(these, RemedyResult(name=name, result=not_judged, reason=reason, price=price))
+        runner = self.runner
         runner.guest.say(Step(f"{self.cell.variant.name}: trying {name}", Activity.TRIALS))
         folder = runner.folder / self.cell.folder / FOLDER / name
         shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
         start = time.monotonic()
         watch = Stopwatch()
-        tries = Tries(runner, self.policy.retries, RemedyOutcome.CANNOT, RemedyOutcome.ERROR)
+        tries = Tries(runner, self.retries, RemedyOutcome.CANNOT, RemedyOutcome.ERROR)
         tried = tries.run(
             lambda here: RemedyAttempt(runner, self.cell, self.before, these, here, watch),
             folder,
@@ -277,7 +280,7 @@ class Trials:
             name=name,
             result=tried.outcome,
             reason=tried.reason,
-            price=_price(these),
+            price=price,
             seconds=round(time.monotonic() - start, 2),
             steps=watch.seconds,
             scripts={remedy.name: remedy.digest for remedy in these if remedy.host},
@@ -299,11 +302,3 @@ class Trials:
         if variables and not self.cell.build.heeds_remedies:
             why.append(f"the tests of {self.cell.suite.name} do not go by {' and '.join(variables)}")
         return why
-
-
-def _name(these: Sequence[Remedy]) -> str:
-    return AND.join(remedy.name for remedy in these)
-
-
-def _price(these: Sequence[Remedy]) -> str:
-    return " ".join(remedy.price for remedy in these)

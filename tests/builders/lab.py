@@ -1,9 +1,8 @@
 """A lab whose runs go to libvirt's own test driver, with stand-ins for all that needs a real guest."""
 
-import threading
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import libvirt
@@ -13,17 +12,16 @@ from lab.base.paths import Paths
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
-from lab.images.store import BaseImage
 from lab.lane.running import RunningLane
 from lab.machine.budget import Limits
 from lab.plan import Cell, choose
 from lab.record import CellResult, RunOptions, RunResult, Status
 from lab.run import start
-from lab.run.estimates import Estimates
+from lab.run.backlog import Estimates
 from lab.run.journal import LOCK
-from lab.run.observer import Observer
 from lab.run.scheduler import Scheduler
 from tests.builders.facts import facts
+from tests.builders.runs import Told
 
 # A daemon inside this process, whose machines run nothing. All open connections see the same machines, which
 # disappear when the last connection is closed.
@@ -42,13 +40,10 @@ class Seconds(Estimates):
     are_measured = True
 
     def __init__(self, bring_up: float, cells: Mapping[str, float]) -> None:
-        super().__init__()
+        super().__init__(RunOptions())
         self._bring_up, self._seconds = bring_up, cells
 
-    def bring_up(self, guest: str) -> float:
-        return self._bring_up
-
-    def bring_up_again(self, guest: str) -> float:
+    def bring_up(self, *, again: bool = False) -> float:
         return self._bring_up
 
     def cell(self, cell: Cell) -> float:
@@ -58,38 +53,14 @@ class Seconds(Estimates):
 class Even(Estimates):
     """Nothing was measured, and all cells are alike, so that one lane takes them in the order of the plan."""
 
+    def __init__(self) -> None:
+        super().__init__(RunOptions())
+
     def cell(self, cell: Cell) -> float:
         return 30.0
 
-    def bring_up_again(self, guest: str) -> float:
-        return self.bring_up(guest)
-
-
-class Heard(Observer):
-    """An observer that remembers."""
-
-    def __init__(self) -> None:
-        self.cells: list[CellResult] = []
-        self.notes: list[str] = []
-        self.lefts: list[float | None] = []
-        self.images: list[BaseImage] = []
-        self.ended: dict[str, threading.Event] = defaultdict(threading.Event)
-
-    def lane(self, lane: str, text: str) -> None:
-        if not text:
-            self.ended[lane].set()
-
-    def cell(self, result: CellResult) -> None:
-        self.cells.append(result)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def time_left(self, seconds: float | None) -> None:
-        self.lefts.append(seconds)
-
-    def image(self, image: BaseImage) -> None:
-        self.images.append(image)
+    def bring_up(self, *, again: bool = False) -> float:
+        return super().bring_up()
 
 
 class Lab:
@@ -101,7 +72,7 @@ class Lab:
     def __init__(self, opened: libvirt.virConnect, paths: Paths) -> None:
         self.opened, self.paths = opened, paths
         self.folder = paths.runs / "run"
-        self.heard = Heard()
+        self.heard = Told()
         self.boot: Callable[[RunningLane], None] = boots
         self.deploy: Callable[[RunningLane, Build], dict[str, str] | None] = lambda _running, _build: {}
         self.cell: RunCell = passes
@@ -139,19 +110,15 @@ class Lab:
             choice.cells(builds),
             command="lab matrix",
             options=RunOptions(rootfs="/layout", **options),
-            shard=None,
         )
         run = Scheduler(
-            begun.cells,
+            replace(begun, kept={cell.folder: result for cell in begun.cells if (result := kept(cell))}),
             self.paths,
-            self.folder,
             uri,
-            begun.info,
             Limits(jobs=jobs, memory_mib=memory, processors=processors),
             self.heard,
-            estimates=estimates or Even(),
-            kept={cell.folder: result for cell in begun.cells if (result := kept(cell))},
             offline=offline,
+            estimates=estimates or Even(),
         ).run()
         assert RunResult.read(self.folder) == run
         return run

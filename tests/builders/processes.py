@@ -83,9 +83,10 @@ def interrupt_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Interrupted(scheduler.Scheduler):
         def run(self) -> RunResult:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            journal = Journal(self.folder, self.cells, self.info, self.kept)
-            self.observer.cell(journal.decide(self.cells[0], self.cells[0].result(Status.XPASS)))
+            run = self.planned
+            run.folder.mkdir(parents=True, exist_ok=True)
+            journal = Journal(run.folder, run.cells, run.info, run.kept)
+            self.observer.cell(journal.decide(run.cells[0], run.cells[0].result(Status.XPASS)))
             return journal.finish(interrupted=True)
 
     monkeypatch.setattr(scheduler, "Scheduler", Interrupted)

@@ -15,6 +15,7 @@ from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import definitions, loading
 from lab.catalog.knobs import Sysctl
+from lab.images.store import BaseImage
 from lab.plan import Cell, Shard
 from lab.record import BuildRecord, CellResult, Host, RunInfo, RunOptions, RunResult, Status
 from lab.run import start
@@ -109,28 +110,37 @@ def own_definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Told(Observer):
-    """What a run told, in order; a test can wait for it."""
+    """What a run told, in order; a test can wait for it, or act on what a lane begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_lane: Callable[[str, str], None] = lambda _lane, _text: None) -> None:
         self.notes: list[str] = []
         self.lanes: list[tuple[str, str]] = []
         self.cells: list[CellResult] = []
+        self.lefts: list[float | None] = []
+        self.images: list[BaseImage] = []
+        self._on_lane = on_lane
         self._changed = threading.Condition()
 
-    def lane(self, lane: str, text: str) -> None:
+    def _tell[T](self, told: list[T], what: T) -> None:
         with self._changed:
-            self.lanes.append((lane, text))
+            told.append(what)
             self._changed.notify_all()
+
+    def lane(self, lane: str, text: str) -> None:
+        self._tell(self.lanes, (lane, text))
+        self._on_lane(lane, text)
 
     def cell(self, result: CellResult) -> None:
-        with self._changed:
-            self.cells.append(result)
-            self._changed.notify_all()
+        self._tell(self.cells, result)
 
     def note(self, text: str) -> None:
-        with self._changed:
-            self.notes.append(text)
-            self._changed.notify_all()
+        self._tell(self.notes, text)
+
+    def time_left(self, seconds: float | None) -> None:
+        self._tell(self.lefts, seconds)
+
+    def image(self, image: BaseImage) -> None:
+        self._tell(self.images, image)
 
     def wait(self, for_what: Callable[[], object]) -> None:
         """Wait until something was told."""

@@ -134,9 +134,7 @@ class Attempt:
         if run := self._results():
             self.findings += checks.untrue(self.reference.table, run)
             record.cells = {name: str(square) for name, square in checks.table_of(run).items()}
-            reasons = {
-                f"{c.guest}/{c.variant}/{c.build}": c.reason for c in run.cells if c.status.could_not_run
-            }
+            reasons = {c.name: c.reason for c in run.cells if c.status.could_not_run}
             record.cells |= {name: f"{record.cells[name]}: {why[:300]}" for name, why in reasons.items()}
         self.findings += self._fault.check(scene)
 

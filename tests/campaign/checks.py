@@ -28,7 +28,7 @@ Table = dict[str, Square]
 
 
 def table_of(run: RunResult) -> Table:
-    return {_name(cell): _square(cell) for cell in run.cells}
+    return {cell.name: _square(cell) for cell in run.cells}
 
 
 def untrue(reference: Table, run: RunResult) -> list[str]:
@@ -38,7 +38,7 @@ def untrue(reference: Table, run: RunResult) -> list[str]:
     """
     found = [f"{name} is missing from the results" for name in reference.keys() - table_of(run).keys()]
     for cell in run.cells:
-        name, square = _name(cell), _square(cell)
+        name, square = cell.name, _square(cell)
         if cell.status.could_not_run:
             if not cell.reason.strip():
                 found.append(f"{name} is {cell.status} without a reason")
@@ -57,11 +57,7 @@ def _tests(name: str, expected: Square, found: Square) -> list[str]:
 
 def unfinished(run: RunResult) -> list[str]:
     """The cells that could not be run, or on which more is to be tried."""
-    return [_name(cell) for cell in run.cells if cell.status.could_not_run or cell.has_more_to_try]
-
-
-def _name(cell: CellResult) -> str:
-    return f"{cell.guest}/{cell.variant}/{cell.build}"
+    return [cell.name for cell in run.cells if cell.status.could_not_run or cell.has_more_to_try]
 
 
 def _square(cell: CellResult) -> Square:

@@ -182,9 +182,7 @@ def running(
     if has_images:
         fleet.put_images(cells)
     folder = fleet.folder / "run"
-    planned = planned or start.begin(
-        folder, cells, command="lab matrix", options=options or RunOptions(), shard=None
-    )
+    planned = planned or start.begin(folder, cells, command="lab matrix", options=options or RunOptions())
     told = Told()
     known = inventory.load(fleet.inventory())
     run = Running(told, Coordinator(planned, fleet.paths, known, told, most_seconds=most_seconds))

@@ -68,7 +68,7 @@ def test_three_hosts_find_what_one_finds_and_nothing_is_left_on_them(fleet: Flee
 
 
 def _planned(folder: Path) -> start.PlannedRun:
-    return start.begin(folder, PLAN, command="lab matrix", options=RunOptions(), shard=None)
+    return start.begin(folder, PLAN, command="lab matrix", options=RunOptions())
 
 
 def test_every_socket_of_every_process_is_on_loopback(fleet: Fleet) -> None:

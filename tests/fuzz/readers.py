@@ -45,7 +45,7 @@ from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
 from lab.probes import report as probe_report
 from lab.probes import script
-from lab.record import Protection, RunResult, ShardRecord, TestResult, decided
+from lab.record import DECIDED_FILE, Protection, RunResult, ShardRecord, TestResult, continuing
 from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.report.site.model import read_history
@@ -266,7 +266,7 @@ def _tree_of(run: RunResult) -> Any:
 
 
 RUN = _tree_of(full_run())
-DECIDED = [{"cell": RUN["cells"][1]}, {"lane": RUN["run"]["lanes"][0]}, {"build": RUN["run"]["builds"][0]}]
+DECIDED = [{"cell": RUN["cells"][1], "lanes": RUN["run"]["lanes"], "steps": []}]
 
 
 def _record(content: bytes, folder: Path) -> RunResult:
@@ -278,7 +278,7 @@ def _record(content: bytes, folder: Path) -> RunResult:
 
 def _decided(content: bytes, folder: Path) -> None:
     record = full_run().write(folder).read_bytes()
-    (folder / decided.DECIDED_FILE).write_bytes(decided.first_line(record) + content)
+    (folder / DECIDED_FILE).write_bytes(continuing(record) + content)
     RunResult.read(folder)
 
 
@@ -313,7 +313,7 @@ def _reported_evidence(content: dict[str, bytes], folder: Path) -> None:
 def _shards() -> list[RunResult]:
     """Two shards of a plan with one cell each."""
     first, second = full_run(), full_run()
-    plan = [f"{cell.guest}/{cell.variant}/{cell.build}" for cell in first.cells]
+    plan = [cell.name for cell in first.cells]
     for number, shard in enumerate((first, second), 1):
         shard.run.shard = ShardRecord(number=number, count=2, plan=plan, sizes=[1, 1])
         shard.cells = [shard.cells[number - 1]]

@@ -5,7 +5,6 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from lab import catalog
 from lab.base.errors import ImageNotAvailable, LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.builds import Build
@@ -17,7 +16,7 @@ from lab.lane import prepare_image
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.plan import Cell
-from lab.record import RunResult, Status
+from lab.record import Status
 from tests.builders.facts import facts
 from tests.builders.lab import DISK_FULL, OLDER, ONE, PASSED, RELEASE, Lab, statuses
 
@@ -143,20 +142,6 @@ def test_offline_no_server_is_asked(lab: Lab, image: BaseImage, monkeypatch: pyt
         "image not available: it is not prepared yet, and --offline forbids installing packages in it",
     ]
     assert len([note for note in lab.heard.notes if "no image" in note]) == 1
-
-
-def test_cells_decided_together_are_written_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    really, written = RunResult.write, list[int]()
-
-    def write(result: RunResult, folder: Path) -> Path:
-        written.append(sum(cell.reason.startswith("image not available") for cell in result.cells))
-        return really(result, folder)
-
-    monkeypatch.setattr(RunResult, "write", write)
-    run = lab.run(guests=CLOUD, variants=list(catalog.load().variants), offline=True)
-    assert {cell.status for cell in run.cells} == {Status.NOT_RUN}
-    # At the beginning of the run, after these cells, and at its end.
-    assert written == [0, len(run.cells), len(run.cells)]
 
 
 @pytest.mark.parametrize("offline", [True, False])

@@ -67,21 +67,21 @@ def test_a_lost_shard_is_made_good_and_every_cell_is_what_one_host_would_have_ma
     planned = list(served)
     for number in (1, 2, 3):
         assert command(f"runner-{number}", *matrix, "--shard", f"{number}/3", "-o", f"shard-{number}") == 0
-    lost = {f"{c.guest}/{c.variant}/{c.build}" for c in RunResult.read(tmp_path / "shard-2").cells}
+    lost = {c.name for c in RunResult.read(tmp_path / "shard-2").cells}
     shutil.rmtree(tmp_path / "shard-2")
 
     assert command("alone", "merge", "shard-1", "shard-3", "-o", "merged") == 2
     assert "shard 2/3 is missing" in capsys.readouterr().err
     assert command("alone", "merge", "--partial", "shard-1", "shard-3", "-o", "merged") == 3
     partial = RunResult.read(tmp_path / "merged")
-    reasons = {f"{c.guest}/{c.variant}/{c.build}": c.reason for c in partial.cells}
+    reasons = {c.name: c.reason for c in partial.cells}
     assert reasons == {name: "shard 2/3 was lost" if name in lost else "" for name in reasons}
 
     served.clear()
     assert command("runner-4", "matrix", "--quiet", "--resume", "merged") == 0
     assert set(served) == lost
     merged = RunResult.read(tmp_path / "merged")
-    assert sorted(planned) == sorted(f"{c.guest}/{c.variant}/{c.build}" for c in merged.cells)
+    assert sorted(planned) == sorted(c.name for c in merged.cells)
     assert [c.model_dump(exclude=OF_A_RUN) for c in merged.cells] == [
         c.model_dump(exclude=OF_A_RUN) for c in whole.cells
     ]
@@ -93,7 +93,7 @@ def test_a_lost_shard_is_made_good_and_every_cell_is_what_one_host_would_have_ma
     assert len(labels) == len(set(labels))
     ran_on = {c.folder: [host.name for host in merged.run.hosts(c.guest, c.lane)] for c in merged.cells}
     assert {name for [name] in ran_on.values()} == {"runner-1", "runner-3", "runner-4"}
-    of_lost = [ran_on[c.folder] for c in merged.cells if f"{c.guest}/{c.variant}/{c.build}" in lost]
+    of_lost = [ran_on[c.folder] for c in merged.cells if c.name in lost]
     assert of_lost == [["runner-4"]] * len(lost)
     page = (tmp_path / "merged" / "matrix.md").read_text()
     assert f"- runner-4 ran {len(lost)} cell" in page

@@ -19,11 +19,11 @@ from lab.record import (
     Finding,
     RemedyOutcome,
     RemedyResult,
+    RunOptions,
     RunResult,
     Status,
 )
 from lab.trials import experiment
-from lab.trials.changes import Policy
 from lab.trials.experiment import Steps
 from lab.trials.remedies import RemedyAttempt, Trials
 from tests.builders.lab import ONE, Lab, at, blocked, fails, statuses, until_given_up
@@ -35,7 +35,7 @@ def trials(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     made: list[tuple[str, str]] = []
 
     def try_all(trials: Trials) -> list[RemedyResult]:
-        assert "userns-limit-raise" in trials.policy.remedies
+        assert trials.retries == 1
         made.append((trials.cell.variant.name, trials.runner.running.lane.name))
         return [RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="", seconds=1.0)]
 
@@ -206,14 +206,14 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
     heard: list[tuple[str, list[str], ExperimentPolicy]] = []
 
     def experimented(
-        policy: Policy,
+        options: RunOptions,
         _runner: CellRunner,
         cell: Cell,
         result: CellResult,
         passing: Sequence[CellResult],
         _so_far: Steps,
     ) -> CellResult:
-        heard.append((cell.variant.name, [each.variant for each in passing], policy.experiments))
+        heard.append((cell.variant.name, [each.variant for each in passing], options.experiments))
         assert trials == []
         return result.model_copy(update={"experiment": Experiment(tests=["a"])})
 

@@ -7,10 +7,9 @@ import pytest
 
 from lab import catalog
 from lab.builds.kinds.wheel import Wheel
-from lab.plan import Cell
-from lab.record import Outcome, RunOptions, Status, TestResult
-from lab.run.backlog import Backlog, Ticket
-from lab.run.estimates import Estimates
+from lab.plan import BLOCKED_SECONDS, BREAKING_SECONDS, PASS_SECONDS, REMEDIES_SECONDS, TURNING_SECONDS, Cell
+from lab.record import CellResult, ExperimentPolicy, Outcome, RunOptions, Status, TestResult
+from lab.run.backlog import BRING_UP_AGAIN_SECONDS, BRING_UP_SECONDS, Backlog, Estimates, Ticket
 from tests.builders.lab import Seconds
 
 KNOWN = catalog.load()
@@ -58,15 +57,6 @@ def test_the_guest_with_the_most_left_to_do_is_first() -> None:
     assert machines(backlog) == [SHORT, LONG]
 
 
-def test_a_guest_that_is_slow_to_come_up_is_before_one_with_the_same_cells() -> None:
-    class Slow(Seconds):
-        def bring_up(self, guest: str) -> float:
-            return 90.0 if guest == LONG else 10.0
-
-    slow = Slow(0.0, dict.fromkeys(GUESTS, 30.0))
-    assert machines(Backlog([*cells(SHORT, 2), *cells(LONG, 2)], slow)) == [LONG, SHORT]
-
-
 # Four cells of 30 s are 120 s for one lane, 60 for two, 40 for three.
 @pytest.mark.parametrize(
     ("lanes", "coming_up", "seconds", "pays"),
@@ -102,12 +92,12 @@ def test_until_a_suite_has_ended_the_cell_with_the_soonest_answer_is_taken_first
     first, second = take(backlog, LONG, 1), take(backlog, LONG, 1)
     assert [first.cell, second.cell] == [plan[2], plan[3]]
     # A cell that does not apply is no answer yet.
-    backlog.ended(first, first.cell.result(Status.NOT_APPLICABLE), RunOptions())
+    backlog.ended(first, first.cell.result(Status.NOT_APPLICABLE))
     third = take(backlog, LONG, 1)
     assert third.cell == plan[1]
     tests = [TestResult(name="starts", outcome=Outcome.FAIL)]
     backlog.put_back(third, after=0)
-    backlog.ended(second, second.cell.result(Status.XFAIL).model_copy(update={"tests": tests}), RunOptions())
+    backlog.ended(second, second.cell.result(Status.XFAIL).model_copy(update={"tests": tests}))
     # From then on they come in the order of the plan.
     assert [take(backlog, LONG, 1).cell for _ in range(2)] == [plan[0], plan[1]]
     assert backlog.take(LONG, 1) is None
@@ -200,15 +190,57 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return now
 
 
-def test_nobody_can_tell_what_is_left_until_a_suite_was_timed_on_this_host(clock: SimpleNamespace) -> None:
-    backlog = Backlog(cells(LONG, 2), Estimates())
+def ran(cell: Cell, seconds: float, *, fork: str = "memory", tests: int = 1) -> CellResult:
+    """A cell whose suite took so long."""
+    update = {
+        "tests": [TestResult(name="starts", outcome=Outcome.PASS)] * tests,
+        "seconds": {"apply": seconds / 4, "suite": seconds * 3 / 4},
+        "fork": fork,
+    }
+    return cell.result(Status.PASS).model_copy(update=update)
+
+
+def test_nobody_can_tell_what_is_left_until_a_suite_was_timed(clock: SimpleNamespace) -> None:
+    backlog = Backlog(cells(LONG, 2), Estimates(RunOptions()))
     bring_up(backlog, LONG, 1)
-    ticket = take(backlog, LONG, 1)
+    first, second = take(backlog, LONG, 1), take(backlog, LONG, 1)
     assert backlog.seconds_left(1) is None
-    passed = [TestResult(name="a", outcome=Outcome.PASS)]
-    result = ticket.cell.result(Status.PASS).model_copy(update={"tests": passed, "seconds": {"suite": 12.0}})
-    backlog.ended(ticket, result, RunOptions())
+    backlog.ended(first, ran(first.cell, 12.0))
     assert backlog.seconds_left(1) is not None
+    backlog.ended(second, ran(second.cell, 12.0))
+    assert backlog.seconds_left(1) == 0.0
+
+
+STOCK, BLOCKED = (Cell(KNOWN.guest(LONG), KNOWN.variant(name), NEW) for name in ("stock", "max-userns-zero"))
+TRIES = RunOptions(remedies=True, experiments=ExperimentPolicy.ALWAYS)
+
+
+@pytest.mark.parametrize(
+    ("results", "are_measured", "ratio"),
+    [
+        ([], False, 1.0),
+        ([ran(STOCK, PASS_SECONDS / 3)], True, 1 / 3),
+        # The median of all: what ran once on a busy host decides nothing.
+        ([ran(STOCK, PASS_SECONDS * times) for times in (2, 3, 40)], True, 3.0),
+        # The seconds of a cold cell hold its boot.
+        ([ran(STOCK, PASS_SECONDS + BRING_UP_SECONDS, fork="cold")], True, 1.0),
+        # No suite ran in it, or nobody timed it.
+        ([ran(STOCK, 900.0, tests=0), ran(STOCK, 0.0)], False, 1.0),
+    ],
+)
+def test_cells_and_lanes_take_typical_seconds_as_fast_as_the_suites_so_far(
+    results: list[CellResult], are_measured: bool, ratio: float
+) -> None:
+    estimates, tries = Estimates(RunOptions()), Estimates(TRIES)
+    for result in results:
+        estimates.learn(STOCK, result)
+        tries.learn(STOCK, result)
+    assert estimates.are_measured is are_measured
+    assert (estimates.cell(STOCK), estimates.cell(BLOCKED)) == (PASS_SECONDS * ratio, BLOCKED_SECONDS * ratio)
+    assert estimates.bring_up() == BRING_UP_SECONDS * ratio
+    assert estimates.bring_up(again=True) == BRING_UP_AGAIN_SECONDS * ratio
+    assert tries.cell(STOCK) == (PASS_SECONDS + BREAKING_SECONDS) * ratio
+    assert tries.cell(BLOCKED) == (BLOCKED_SECONDS + REMEDIES_SECONDS + TURNING_SECONDS) * ratio
 
 
 def test_nobody_can_tell_what_is_left_while_an_image_is_missing(clock: SimpleNamespace) -> None:
@@ -242,7 +274,7 @@ def test_what_runs_is_left_for_as_long_as_it_is_estimated_to_take(clock: SimpleN
     assert backlog.seconds_left(1) == 60.0
     for _ in range(2):
         ticket = take(backlog, LONG, 1)
-        backlog.ended(ticket, ticket.cell.result(Status.PASS), RunOptions())
+        backlog.ended(ticket, ticket.cell.result(Status.PASS))
     assert backlog.seconds_left(1) == 0.0
 
 

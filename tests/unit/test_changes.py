@@ -9,8 +9,8 @@ from lab.catalog import Variant
 from lab.catalog.knob import TableKnob
 from lab.catalog.knobs import AppArmor, Bubblewrap, Profile, Sysctl
 from lab.probes import Facts, Who
-from lab.trials import changes
-from lab.trials.changes import Change
+from lab.trials import experiment
+from lab.trials.experiment import Change
 from tests.builders.facts import facts
 
 KNOWN = catalog.load()
@@ -23,11 +23,11 @@ NOCAPS = KNOWN.variant("apparmor-userns-nocaps").model_copy(
 
 
 def undone(variant: Variant) -> dict[str, Variant]:
-    return {str(change): change.on(variant) for change in changes.undoing(variant)}
+    return {str(change): change.on(variant) for change in experiment.undoing(variant)}
 
 
 def catalogs(name: str) -> Change:
-    [found] = [change for change in changes.of_catalog(KNOWN) if change.name == name]
+    [found] = [change for change in experiment.of_catalog(KNOWN) if change.name == name]
     return found
 
 
@@ -35,7 +35,7 @@ def catalogs(name: str) -> Change:
 def test_the_parts_of_every_setting_are_the_whole(name: str) -> None:
     variant = KNOWN.variants[name]
     whole = KNOWN.variant("stock")
-    for change in changes.undoing(variant):
+    for change in experiment.undoing(variant):
         whole = Change(change.name, change.settings).on(whole)
     for kind, knob in variant.knobs.items():
         made = whole.knobs.get(kind)
@@ -89,13 +89,13 @@ def test_a_profile_that_is_there_by_the_setting_alone_and_confines_the_suite_is_
 
 def test_with_all_of_it_left_out_nothing_is_set() -> None:
     variant = BOTH
-    for change in changes.undoing(BOTH):
+    for change in experiment.undoing(BOTH):
         variant = change.on(variant)
     assert variant.knobs == {}
     assert variant.name == BOTH.name
-    assert changes.undoing(KNOWN.variant("stock")) == []
+    assert experiment.undoing(KNOWN.variant("stock")) == []
     # What only says where a variant makes sense is no setting.
-    assert len(changes.undoing(KNOWN.variant("apparmor-restrict-on"))) == 1
+    assert len(experiment.undoing(KNOWN.variant("apparmor-restrict-on"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_change_goes_before_the_variant(variant: str, change: str, settings: d
 
 
 def test_of_the_catalog_single_settings_count_and_those_that_should_pass_come_first() -> None:
-    names = [change.name for change in changes.of_catalog(KNOWN)]
+    names = [change.name for change in experiment.of_catalog(KNOWN)]
     assert {"stock", "issue-468-settings"}.isdisjoint(names)
     broken = [KNOWN.variant(name).expect.cause is not None for name in names]
     assert broken == sorted(broken)
@@ -181,10 +181,12 @@ STOCK = KNOWN.variant("stock")
     ],
 )
 def test_what_leads_from_one_guest_to_another(here: Facts, there: Facts, names: list[str]) -> None:
-    assert [str(change) for change in changes.leading(STOCK, here, there)] == names
+    assert [str(change) for change in experiment.leading(STOCK, here, there)] == names
 
 
 def test_what_the_variant_itself_sets_is_left_out_and_not_overridden() -> None:
     here = facts(sysctls={CLONE: "0", LIMIT: "1"})
     variant = KNOWN.variant("userns-clone-off")
-    assert [str(change) for change in changes.leading(variant, here, facts())] == [f"with sysctl {LIMIT}=7794"]
+    assert [str(change) for change in experiment.leading(variant, here, facts())] == [
+        f"with sysctl {LIMIT}=7794"
+    ]

@@ -29,11 +29,11 @@ from lab.record import (
     Finding,
     Needs,
     Outcome,
+    RunOptions,
     Status,
     TestResult,
 )
-from lab.trials import changes, experiment
-from lab.trials.changes import Policy
+from lab.trials import experiment
 from lab.trials.experiment import Steps, smallest, with_experiment
 from tests.builders.facts import facts as a_facts
 from tests.builders.facts import who
@@ -77,7 +77,7 @@ class Guest(FakeRunner):
         self, folder: Path, experiments: ExperimentPolicy, blocks: Callable[[Variant], str], retries: int = 0
     ) -> None:
         super().__init__(folder, facts())
-        self.policy = Policy(experiments=experiments, retries=retries)
+        self.options = RunOptions(experiments=experiments, retries=retries)
         self.blocks = blocks
         self.did: list[dict[str, Any]] = []
         self.asked: list[SuiteOptions] = []
@@ -157,7 +157,7 @@ def run(
     so_far: Steps | None = None,
 ) -> CellResult:
     runner: Any = guest
-    return with_experiment(guest.policy, runner, cell, result, passing, so_far or Steps())
+    return with_experiment(guest.options, runner, cell, result, passing, so_far or Steps())
 
 
 def made(result: CellResult) -> Experiment:
@@ -303,7 +303,7 @@ def test_of_a_cell_that_passed_every_single_change_that_breaks_it_is_named(guest
     assert steps(result)[0] == ([], "passes")
     tried = {each[0] for each, _ in steps(result)[1:]}
     untried = {each.change for each in made(result).not_tried}
-    assert tried | untried == {str(change) for change in changes.of_catalog(KNOWN)}
+    assert tried | untried == {str(change) for change in experiment.of_catalog(KNOWN)}
     assert {"with as-root", "with bwrap-absent", "with kvm-denied"} <= tried
     assert {"with apparmor-off", "with apparmor-userns-deny"} <= untried
     # What the catalog expects to break comes first: a budget may end it.

@@ -57,11 +57,12 @@ def run_that(ends: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let the first cell of a run pass and then do what `ends` does with the run; the command line."""
 
     class Ends(scheduler.Scheduler):
-        def run(self) -> RunResult:
-            make_folder(self.folder)
-            journal = Journal(self.folder, self.cells, self.info, self.kept)
-            self.observer.cell(journal.decide(self.cells[0], self.cells[0].result(Status.PASS)))
-            ended: RunResult = ends(self.folder, journal, self.cells[1])
+        def _run(self) -> RunResult:
+            run = self.planned
+            make_folder(run.folder)
+            journal = Journal(run.folder, run.cells, run.info, run.kept)
+            self.observer.cell(journal.decide(run.cells[0], run.cells[0].result(Status.PASS)))
+            ended: RunResult = ends(run.folder, journal, run.cells[1])
             return ended
 
     monkeypatch.setattr(scheduler, "Scheduler", Ends)
@@ -143,11 +144,11 @@ def test_a_bug_ends_with_4_its_traceback_and_the_folder_of_the_run(
 def test_a_bug_before_anything_was_recorded_names_no_run_to_resume(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(_scheduler: scheduler.Scheduler) -> NoReturn:
+    def fail(_scheduler: scheduler.Scheduler) -> NoReturn:
         raise ZeroDivisionError
 
     words = run_that(None, monkeypatch)
-    monkeypatch.setattr(scheduler.Scheduler, "run", run)
+    monkeypatch.setattr(scheduler.Scheduler, "_run", fail)
     status, said = main(monkeypatch, capsys, *words, "-o", str(tmp_path / "run"))
     assert status == 4
     assert f"in the run {tmp_path / 'run'}, before it recorded anything\n" in said

@@ -188,8 +188,8 @@ def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_othe
     begun: list[RunOptions] = []
 
     def run(matrix: scheduler.Scheduler) -> RunResult:
-        begun.append(matrix.info.options)
-        return RunResult(run=matrix.info, cells=[])
+        begun.append(matrix.planned.info.options)
+        return RunResult(run=matrix.planned.info, cells=[])
 
     monkeypatch.setattr(scheduler.Scheduler, "run", run)
     seen: list[str] = []

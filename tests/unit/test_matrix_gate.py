@@ -42,10 +42,11 @@ def guests(
 
     class Scheduler(scheduler.Scheduler):
         def run(self) -> RunResult:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            journal = Journal(self.folder, self.cells, self.info, self.kept)
-            for each in self.cells[: 1 if interrupted else None]:
-                if not journal.is_decided(each):
+            run = self.planned
+            run.folder.mkdir(parents=True, exist_ok=True)
+            journal = Journal(run.folder, run.cells, run.info, run.kept)
+            for each in run.cells[: 1 if interrupted else None]:
+                if each.folder not in run.kept:
                     ran.append(each.name)
                     result = each.result(statuses.get(each.build.name, Status.PASS))
                     journal.decide(each, result.model_copy(update={"bug": bug}))

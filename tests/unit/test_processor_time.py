@@ -10,10 +10,9 @@ import psutil
 import pytest
 
 from lab.machine import qemu
-from lab.record import ProcessorTime, RunInfo, RunResult
+from lab.record import LaneRecord, ProcessorTime, RunInfo, RunResult
 from lab.report import table
 from lab.run import lanes
-from lab.run.lanes import Meter
 
 LANE = "lab-debian-13-2d2671"
 QEMU = ["/usr/bin/qemu-system-x86_64", "-name", f"guest={LANE},debug-threads=on"]
@@ -53,15 +52,16 @@ def test_a_lane_takes_what_its_qemu_takes(
 
 
 def test_a_session_is_measured_from_its_start_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    lab, idle = iter([10.0, 13.0]), iter([500.0, 530.0])
-    monkeypatch.setattr(lanes, "_lab", lambda: next(lab))
-    monkeypatch.setattr(lanes, "_idle", lambda: next(idle))
-    measured = Meter()
-    measured.add_lane(40.0)
-    measured.add_lane(20.0)
-    found = measured.read()
-    assert (found.lanes, found.lab, found.idle) == (60.0, 3.0, 30.0)
-    assert found.processors == os.cpu_count()
+    # One lane's machine was not measured, and the kernel counts less waiting for a disk than before.
+    opened = [
+        LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={}, processor_seconds=seconds)
+        for seconds in (40.0, 20.0, None)
+    ]
+    for idle_now, idle in ((530.0, 30.0), (499.0, 0.0)):
+        monkeypatch.setattr(lanes, "clocks", lambda now=idle_now: (70.0, 13.0, now))
+        session = lanes.processor_time((20.0, 10.0, 500.0), opened)
+        assert (session.wall, session.lanes, session.lab, session.idle) == (50.0, 60.0, 3.0, idle)
+        assert session.processors == os.cpu_count()
 
 
 def test_what_the_run_did_not_take_and_nobody_idled_away_other_programs_took() -> None:

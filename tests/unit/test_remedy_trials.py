@@ -27,10 +27,10 @@ from lab.record import (
     Outcome,
     RemedyOutcome,
     RemedyResult,
+    RunOptions,
     Status,
     TestResult,
 )
-from lab.trials.changes import Policy
 from lab.trials.remedies import Trial, Trials, with_remedies
 from tests.builders.facts import facts, probe, probed
 from tests.builders.guests import SUITE, FakeRunner, fails
@@ -189,9 +189,9 @@ def try_all(tmp_path: Path) -> Try:
         ]
         guest.folder = tmp_path
         runner: Any = guest
-        policy = Policy(remedies=KNOWN, retries=retries)
+        options = RunOptions(remedies=True, retries=retries)
         keep = [] if finished is None else finished
-        tried = with_remedies(policy, runner, cell, before, keep.append).remedies
+        tried = with_remedies(options, runner, cell, before, keep.append).remedies
         return {each.name: each for each in tried}
 
     return run
@@ -533,11 +533,11 @@ def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
     monkeypatch: pytest.MonkeyPatch, status: Status, known: bool, tried: bool
 ) -> None:
     one = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
-    monkeypatch.setattr(Trials, "_make", lambda trials, these: Trial(these, one))
+    monkeypatch.setattr(Trials, "_try", lambda trials, these: Trial(these, one))
     causes = [finding(SYSCTL)] if known else []
     result: CellResult = CELL.result(status).model_copy(update={"causes": causes})
     runner: Any = Guest([])
     kept: list[RemedyResult] = []
-    made = with_remedies(Policy(remedies=KNOWN), runner, CELL, result, kept.append)
+    made = with_remedies(RunOptions(remedies=True), runner, CELL, result, kept.append)
     assert bool(made.remedies) is tried
-    assert with_remedies(Policy(), runner, CELL, result, kept.append) is result
+    assert with_remedies(RunOptions(), runner, CELL, result, kept.append) is result

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.version import Version
@@ -20,6 +19,7 @@ from lab.record import CellResult, ExperimentPolicy, RunResult
 from lab.repro.planning import Plan, Wishes
 from lab.repro.running import Runner
 from lab.run import journal
+from lab.run.scheduler import Scheduler
 from lab.run.start import PlannedRun
 from tests.builders import messages
 from tests.builders.processes import run_main
@@ -71,16 +71,17 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> list[PlannedRun]:
         gather(planned.folder, result, log=messages.USERNS_SYSCTL, kernel="")
         return result
 
-    def run(self: PlannedRun, _paths: Paths, _uri: str, _limits: Any, _log: Any, follow: Any) -> RunResult:
-        runs.append(self)
-        waiting, results = list(self.cells), []
+    def run(self: Scheduler) -> RunResult:
+        planned = self.planned
+        runs.append(planned)
+        waiting, results = list(planned.cells), []
         while waiting:
-            results.append(decide(self, waiting.pop(0)))
-            waiting += follow(results[-1])
-        info = {"host": host(), "finished": self.info.started + timedelta(seconds=90)}
-        return RunResult(run=self.info.model_copy(update=info), cells=results)
+            results.append(decide(planned, waiting.pop(0)))
+            waiting += self.follow(results[-1])
+        info = {"host": host(), "finished": planned.info.started + timedelta(seconds=90)}
+        return RunResult(run=planned.info.model_copy(update=info), cells=results)
 
-    monkeypatch.setattr(PlannedRun, "run", run)
+    monkeypatch.setattr(Scheduler, "run", run)
     return runs
 
 
@@ -166,8 +167,8 @@ def test_a_report_s_variants_are_kept_with_its_run_and_read_from_there(
     folder = tmp_path / "run"
     begun: list[PlannedRun] = []
 
-    def stop(self: PlannedRun, *_: object) -> None:
-        begun.append(self)
+    def stop(self: Scheduler) -> None:
+        begun.append(self.planned)
         kept = KNOWN.with_variants(folder / journal.VARIANTS)
         assert sorted(set(kept.variants) - set(KNOWN.variants)) == names
         for name, variant in planned.variants.items():
@@ -175,7 +176,7 @@ def test_a_report_s_variants_are_kept_with_its_run_and_read_from_there(
             assert kept.variant(name).expect == variant.expect
         raise LabError("no libvirt")
 
-    monkeypatch.setattr(PlannedRun, "run", stop)
+    monkeypatch.setattr(Scheduler, "run", stop)
     runner = Runner(Paths(tmp_path, tmp_path), "", "lab repro -", Console(), quiet=True)
     with pytest.raises(LabError, match="no libvirt"):
         runner.answer(planned, folder, Wishes())

@@ -13,10 +13,8 @@ from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog.knobs import Sysctl
-from lab.machine import clock
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Limits, Memory
-from lab.machine.clock import Clock
 from lab.plan import choose
 from lab.record import LaneRecord, RunOptions, RunResult, Status
 from lab.run import scheduler, start
@@ -25,8 +23,7 @@ from lab.run.scheduler import Scheduler
 from lab.run.worker import Worker
 from tests.builders.facts import facts
 from tests.builders.guests import fails
-from tests.builders.lab import Heard
-from tests.builders.runs import host
+from tests.builders.runs import Told, host
 
 KNOWN = catalog.load()
 IPC = "user.max_ipc_namespaces"
@@ -54,14 +51,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **more: Any) -> Scheduler:
-    begun = start.begin(folder, CELLS, command="lab matrix", options=RunOptions(rootfs="/layout"), shard=None)
+    planned = start.begin(folder, CELLS, command="lab matrix", options=RunOptions(rootfs="/layout"))
     paths = Paths(cache=folder.parent / "cache", state=folder.parent / "state")
     shows, limits = observer or Observer(), Limits(jobs=2, memory_mib=memory)
-    return Scheduler(begun.cells, paths, folder, "", begun.info, limits, shows, **more)
+    return Scheduler(replace(planned, **more), paths, "", limits, shows)
 
 
 def test_what_the_host_has_no_memory_for_is_not_run_and_says_why(folder: Path) -> None:
-    heard = Heard()
+    heard = Told()
     run = run_of(folder, memory=3071, observer=heard).run()
     assert [cell.status for cell in run.cells] == ["not-run", "not-run"]
     assert {cell.reason for cell in run.cells} == {
@@ -73,16 +70,13 @@ def test_what_the_host_has_no_memory_for_is_not_run_and_says_why(folder: Path) -
 
 
 def test_each_guest_is_asked_for_every_variant_s_sysctls(folder: Path) -> None:
-    folder.mkdir()
     own = KNOWN.variant("stock").model_copy(update={"name": "no-ipc", "sysctl": Sysctl({IPC: 0})})
     cells = [CELLS[0], replace(CELLS[1], variant=own)]
-    asked = replace(run_of(folder), cells=cells)._share().work.sysctls
-    assert IPC in asked
-    assert set(asked) == {IPC, *KNOWN.sysctls()}
-    assert IPC not in run_of(folder)._share().work.sysctls
+    assert set(begin(run_of(folder))._work.sysctls) == set(KNOWN.sysctls())
+    assert set(begin(run_of(folder, cells=cells))._work.sysctls) == {IPC, *KNOWN.sysctls()}
     # A kept result may be of a catalog with more variants.
     kept = CELLS[0].result(Status.PASS).model_copy(update={"facts": facts(sysctls={IPC: "31437"})})
-    assert IPC in run_of(folder, kept={CELLS[0].folder: kept})._share().work.sysctls
+    assert IPC in begin(run_of(folder, kept={CELLS[0].folder: kept}))._work.sysctls
 
 
 def test_a_run_of_which_everything_is_kept_is_at_its_end(folder: Path) -> None:
@@ -103,9 +97,9 @@ def test_a_run_that_could_not_be_prepared_leaves_no_record(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     monkeypatch.setattr(rootfs, "make", lambda _folder: fails(error)())
-    run = run_of(folder)
+    info = run_of(folder).planned.info.model_copy(update={"options": RunOptions()})
     with pytest.raises(LabError, match=said):
-        replace(run, info=run.info.model_copy(update={"options": RunOptions()})).run()
+        run_of(folder, info=info).run()
     assert list(folder.iterdir()) == []
 
 
@@ -120,16 +114,24 @@ def test_a_resumed_run_keeps_both_hosts(folder: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Worker, "work", serve)
     kernel, status = "6.12", Status.PASS
-    first = replace(run_of(folder), cells=CELLS[1:]).run()
+    first = run_of(folder, cells=CELLS[1:]).run()
     kept = {CELLS[1].folder: first.cells[0]}
     more = replace(CELLS[1], variant=KNOWN.variant("userns-clone-off"))
     kernel = "6.18"
-    again = replace(run_of(folder, kept=kept), info=first.run, cells=[CELLS[1], more]).run()
+    again = run_of(folder, kept=kept, info=first.run, cells=[CELLS[1], more]).run()
     assert [lane.label for lane in again.run.lanes] == ["debian-13", "debian-13 #2"]
     assert [cell.lane for cell in again.cells] == ["debian-13", "debian-13 #2"]
     kernels = [[host.kernel for host in again.run.hosts(cell.guest, cell.lane)] for cell in again.cells]
     assert kernels == [["6.12"], ["6.18"]]
     assert again.run.host == host(kernel="6.12")
+
+
+def begin(scheduler: Scheduler) -> Scheduler:
+    """The scheduler right before it opens its first lane."""
+    scheduler.planned.folder.mkdir(exist_ok=True)
+    scheduler._begin()
+    scheduler._memory = Memory(None, available=lambda: 64_000)
+    return scheduler
 
 
 def admitted(scheduler: Scheduler, number: int, acceleration: str) -> str:
@@ -144,14 +146,11 @@ def admitted(scheduler: Scheduler, number: int, acceleration: str) -> str:
 
 @pytest.mark.parametrize(("acceleration", "third"), [("emulation", "debian-14"), ("kvm", "")])
 def test_emulated_guests_have_a_spare_lane(folder: Path, acceleration: str, third: str) -> None:
-    folder.mkdir()
     # So much for the first guest that a second lane of it would pay at any time.
     plan = choose(KNOWN, guests=["debian-12"], variants=[*BLOCKED, "stock"]).cells([RELEASE])
     plan += choose(KNOWN, guests=["debian-13", "debian-14"], variants=["stock"]).cells([RELEASE])
-    begun = run_of(folder)
-    begun = replace(begun, cells=plan, limits=replace(begun.limits, jobs=1, spare=1))
-    begun._shared = begun._share()
-    begun._memory = Memory(None, available=lambda: 64_000)
+    begun = run_of(folder, cells=plan)
+    begun = begin(replace(begun, limits=replace(begun.limits, jobs=1, spare=1)))
     assert admitted(begun, 1, acceleration) == "debian-12"
     assert admitted(begun, 2, acceleration) == ("debian-13" if third else "")
     assert admitted(begun, 3, acceleration) == ""
@@ -160,30 +159,12 @@ def test_emulated_guests_have_a_spare_lane(folder: Path, acceleration: str, thir
     assert admitted(begun, 4, acceleration) == ""
 
 
-@pytest.mark.parametrize(
-    ("how", "is_installed", "lanes"),
-    [
-        (Acceleration(False, "", clock=Clock(0.1)), True, 2),
-        (Acceleration(True, ""), False, 2),
-        (Acceleration(False, ""), True, 1),
-        (None, True, 2),
-        (None, False, 1),
-    ],
-    ids=["a slower clock", "KVM", "the host's clock", "not known yet, installed", "not known yet"],
-)
-def test_on_a_crowded_host_one_lane_is_opened_at_a_time_unless_boxes_are_in_time_all_the_same(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, how: Acceleration | None, is_installed: bool, lanes: int
+def test_on_a_crowded_host_there_is_no_spare_lane_and_that_is_told_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clock, "library", lambda: Path("/libfaketime") if is_installed else None)
     monkeypatch.setattr(scheduler, "others_load", lambda _lanes: 8.2)
-    folder.mkdir()
-    heard = Heard()
+    heard = Told()
     begun = run_of(folder, observer=heard)
-    begun = replace(begun, limits=replace(begun.limits, processors=2))
-    begun._shared = begun._share()
-    begun._memory = Memory(None, available=lambda: 64_000)
-    assert admitted(begun, 1, "emulation")
-    begun._workers[1].how = how
-    assert (admitted(begun, 2, "emulation") != "") is (lanes == 2)
-    assert admitted(begun, 3, "emulation") == ""
+    begun = begin(replace(begun, limits=replace(begun.limits, jobs=1, processors=2, spare=1)))
+    assert [admitted(begun, number, "emulation") != "" for number in (1, 2, 3)] == [True, False, False]
     assert heard.notes == ["8 other programs want the 2 processors of this host: this run takes longer"]

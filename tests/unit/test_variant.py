@@ -26,7 +26,7 @@ from lab.guest.variant import (
     why_not_applicable,
 )
 from lab.probes import Facts, SuiteUser
-from lab.trials import changes
+from lab.trials import experiment
 from tests.builders.facts import facts, printed_facts, who
 
 KNOWN = catalog.load().variants
@@ -480,7 +480,7 @@ def test_the_sysctls_of_every_variant_are_asked_for_and_of_those_that_are_made_f
     for each in [*known.variants.values(), both, IPC_ZERO]:
         assert set(each.sysctls) <= set(asked)
     # An experiment's changes are made of these variants' settings.
-    for change in [*changes.of_catalog(known), *changes.undoing(both)]:
+    for change in [*experiment.of_catalog(known), *experiment.undoing(both)]:
         assert set(change.on(both).sysctls) <= set(asked)
 
 

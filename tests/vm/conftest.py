@@ -24,9 +24,10 @@ from lab.images.store import BaseImage
 from lab.machine.budget import Limits
 from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
-from lab.record import CellResult, RunOptions, RunResult
+from lab.record import RunOptions, RunResult
 from lab.run import scheduler, start
 from lab.run.observer import Observer
+from tests.builders.runs import Told
 from tests.vm import shared
 from tests.vm.shared import SharedRun, SharedRuns
 
@@ -154,26 +155,6 @@ def image(paths: Paths, known: Catalog) -> BaseImage:
     return store.ensure(paths, known.guest("debian-13"), lambda text: None)
 
 
-class Recorder(Observer):
-    """An observer that keeps what it is told, and can act on it."""
-
-    def __init__(self, on_lane: Callable[[str, str], None] = lambda guest, text: None) -> None:
-        self.cells: list[CellResult] = []
-        self.steps: list[tuple[str, str]] = []
-        self.notes: list[str] = []
-        self._on_lane = on_lane
-
-    def lane(self, lane: str, text: str) -> None:
-        self.steps.append((lane, text))
-        self._on_lane(lane, text)
-
-    def cell(self, result: CellResult) -> None:
-        self.cells.append(result)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 RunCells = Callable[..., RunResult]
 
 
@@ -197,11 +178,9 @@ def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
         folder = tmp_path / "run"
         # What is broken here stays so: a second try would only take time.
         wanted = RunOptions.model_validate({"retries": 0, **options})
-        begun = start.begin(folder, cells, command="test", options=wanted, shard=None)
+        begun = start.begin(folder, cells, command="test", options=wanted)
         limits = Limits(jobs=2, processors=processors or os.cpu_count() or 1)
-        return scheduler.Scheduler(
-            begun.cells, at or paths, folder, default_uri(), begun.info, limits, observer or Recorder()
-        ).run()
+        return scheduler.Scheduler(begun, at or paths, default_uri(), limits, observer or Told()).run()
 
     return run
 

@@ -21,9 +21,9 @@ from lab.images.store import BaseImage
 from lab.machine import checkpoint
 from lab.record import CellResult, Needs, Outcome, RunResult, Status
 from tests.builders.processes import keys_for_all
+from tests.builders.runs import Told
 from tests.vm.conftest import (
     RELEASE,
-    Recorder,
     RunCells,
     changed_image,
     domains_of,
@@ -128,7 +128,7 @@ def test_a_qemu_killed_during_the_suite_is_an_error_with_its_console(
         if text.endswith("running the suite"):
             kill_qemu(paths)
 
-    run = run_cells([known.guest("debian-13")], [CHEAP, "max-userns-zero"], observer=Recorder(kill))
+    run = run_cells([known.guest("debian-13")], [CHEAP, "max-userns-zero"], observer=Told(kill))
     assert [cell.status for cell in run.cells] == [Status.ERROR, Status.ERROR]
     assert all("console" in cell.reason for cell in run.cells)
     assert run.exit_status() == 3
@@ -146,7 +146,7 @@ def test_a_fault_of_the_labs_own_is_tried_again_on_a_fresh_lane_and_told(
             if len(lanes) == 1:
                 kill_qemu(paths)
 
-    run = run_cells([known.guest("debian-13")], [CHEAP], observer=Recorder(kill_first), retries=1)
+    run = run_cells([known.guest("debian-13")], [CHEAP], observer=Told(kill_first), retries=1)
     [cell] = run.cells
     assert (cell.status, cell.cause) == (Status.XFAIL, "userns-sysctl"), cell.reason
     assert lanes == ["debian-13", "debian-13 #2"]
@@ -196,13 +196,13 @@ def test_without_a_checkpoint_of_memory_cells_boot_from_the_deployed_disk(
 ) -> None:
     # What QEMU before 6.0 answers, from the real QEMU: it does not know the command.
     monkeypatch.setattr(checkpoint, "SAVE", "snapshot-save-of-a-newer-qemu")
-    observer = Recorder()
+    observer = Told()
     run = run_cells([known.guest("debian-13")], [CHEAP], observer=observer)
     assert [(cell.status, cell.fork) for cell in run.cells] == [(Status.XFAIL, "disk")]
     [lane] = run.run.lanes
     assert lane.fork == "disk"
     assert "has not been found" in lane.note
-    assert any("no checkpoint of memory" in text for _, text in observer.steps)
+    assert any("no checkpoint of memory" in text for _, text in observer.lanes)
 
 
 @pytest.fixture

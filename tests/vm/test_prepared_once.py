@@ -111,7 +111,7 @@ def test_what_one_host_prepares_the_other_one_runs(
         known = loading.load()
         cells = plan.choose(known, guests=[TWIN.name], variants=VARIANTS).cells([builds.resolve(RELEASE)])
         options = RunOptions(remedies=False)
-        planned = start.begin(tmp_path / "run", cells, command="lab matrix", options=options, shard=None)
+        planned = start.begin(tmp_path / "run", cells, command="lab matrix", options=options)
         done: list[RunResult | BaseException] = []
 
         # Each cell is a part by itself.
