@@ -18,28 +18,3 @@ from lab.catalog.definitions import (
     first_expected,
 )
 from lab.catalog.loading import Catalog, key_file, load, load_pins, load_suite, load_suites, pins_file
-
-__all__ = [
-    "AND",
-    "PASS",
-    "Catalog",
-    "CloudImage",
-    "DebianImage",
-    "Firmware",
-    "Guest",
-    "PackageManager",
-    "Pin",
-    "Set",
-    "SignatureForm",
-    "SignedChecksums",
-    "Suite",
-    "UnsignedChecksums",
-    "Variant",
-    "first_expected",
-    "key_file",
-    "load",
-    "load_pins",
-    "load_suite",
-    "load_suites",
-    "pins_file",
-]

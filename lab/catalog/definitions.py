@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +11,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, create_model, model_val
 from lab import causes
 from lab.base.paths import PACKAGE
 from lab.catalog.knob import Conflict, Knob
+from lab.catalog.knobs import KINDS
 from lab.catalog.toml import Definition
 from lab.record import Expectation, Needs
 
@@ -30,14 +30,14 @@ def check_expectation(expect: Expectation) -> None:
 
 def first_expected(*expectations: Expectation) -> Expectation:
     """Return the one whose cause boxlite meets first; a pass if none has a cause."""
-    by_cause = {each.cause: each for each in expectations}
+    by_cause = {expected.cause: expected for expected in expectations}
     return next((by_cause[cause] for cause in causes.known() if cause in by_cause), Expectation())
 
 
 class Variant(Definition):
     """A named set of security settings for a guest.
 
-    Besides these keys it has one for each kind of setting in `lab.catalog.knobs`: see `variant_file`.
+    Besides these keys it has one for each kind of setting in `lab.catalog.knobs`: see `VariantFile`.
     """
 
     name: str
@@ -106,11 +106,9 @@ class Variant(Definition):
         return self.model_copy(update={**update, **knobs})
 
 
-@cache  # Variants are equal only if they have the same class.
-def variant_file(kinds: tuple[tuple[str, type[Knob]], ...]) -> type[Variant]:
-    """Build the model of a variant's file: its own keys, and a table for each kind of setting."""
-    tables: dict[str, Any] = {name: (kind | None, None) for name, kind in kinds}
-    return create_model("VariantFile", __base__=Variant, **tables)
+# The model of a variant's file: its own keys, and a table for each kind of setting.
+_TABLES: dict[str, Any] = {name: (kind | None, None) for name, kind in KINDS.items()}
+VariantFile: type[Variant] = create_model("VariantFile", __base__=Variant, **_TABLES)
 
 
 class DebianImage(Definition):
@@ -305,8 +303,8 @@ class Guest(Definition):
 
     def with_packages(self, *names: str) -> "Guest":
         """The guest with further packages: another image, beside the one without them."""
-        wanted = [*self.image.packages, *names]
-        return self.model_copy(update={"image": self.image.model_copy(update={"packages": wanted})})
+        packages = [*self.image.packages, *names]
+        return self.model_copy(update={"image": self.image.model_copy(update={"packages": packages})})
 
     @property
     def kernel_arguments(self) -> str:

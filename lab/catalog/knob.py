@@ -43,8 +43,20 @@ class Knob(ABC):
         """The smallest settings that this one consists of. All of them combined are this setting."""
 
     @abstractmethod
+    def given(self) -> dict[str, Any]:
+        """What a variant gave, by the keys of its table."""
+
     def words(self) -> str:
         """What it sets, in a few words."""
+        return ", ".join(f"{key}={value}" for key, value in self.given().items())
+
+    def joined(self, other: Self) -> dict[str, Any]:
+        """What this and another of the same kind gave. Raises Conflict if a key has two values."""
+        mine, theirs = self.given(), other.given()
+        for key in sorted(mine.keys() & theirs.keys()):
+            if mine[key] != theirs[key]:
+                raise Conflict(f"{key} is {mine[key]} and {theirs[key]}")
+        return {**mine, **theirs}
 
     @classmethod
     def leading(cls, here: Facts, there: Facts) -> list[Self]:
@@ -74,23 +86,15 @@ class TableKnob(Definition, Knob):
     def settings(self) -> dict[str, Any] | None:
         return self.model_dump()
 
+    def given(self) -> dict[str, Any]:
+        # Declaration order: the order of `model_fields_set` differs between processes.
+        return {key: getattr(self, key) for key in type(self).model_fields if key in self.model_fields_set}
+
     def combined(self, other: Self) -> Self:
-        mine, theirs = self._given(), other._given()
-        different = sorted(key for key in mine.keys() & theirs.keys() if mine[key] != theirs[key])
-        if different:
-            key = different[0]
-            raise Conflict(f"{key} is {mine[key]} and {theirs[key]}")
-        return self.model_copy(update={**theirs, **mine})
+        return self.model_copy(update=self.joined(other))
 
     def parts(self) -> list[Self]:
         return [self]
-
-    def words(self) -> str:
-        return ", ".join(f"{key}={value}" for key, value in self._given().items())
-
-    def _given(self) -> dict[str, Any]:
-        # Declaration order: the order of `model_fields_set` differs between processes.
-        return {key: getattr(self, key) for key in type(self).model_fields if key in self.model_fields_set}
 
 
 class MapKnob(RootModel[dict[Any, Any]], Knob):
@@ -104,14 +108,11 @@ class MapKnob(RootModel[dict[Any, Any]], Knob):
     def settings(self) -> dict[str, Any] | None:
         return self.root
 
+    def given(self) -> dict[str, Any]:
+        return self.root
+
     def combined(self, other: Self) -> Self:
-        for name in sorted(self.root.keys() & other.root.keys()):
-            if self.root[name] != other.root[name]:
-                raise Conflict(f"{name} is {self.root[name]} and {other.root[name]}")
-        return self.model_validate({**self.root, **other.root})
+        return self.model_validate(self.joined(other))
 
     def parts(self) -> list[Self]:
         return [self.model_validate({name: value}) for name, value in self.root.items()]
-
-    def words(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.root.items())

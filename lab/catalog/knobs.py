@@ -34,20 +34,15 @@ class Kernel(TableKnob):
         given = facts.command_line.split()
         wrong = [f"the kernel was booted without {word}" for word in self.arguments if word not in given]
         if facts.lsm is None:
-            return [
-                *wrong,
-                *(f"whether the security module {name} is in use is not known" for name in self.without),
-            ]
-        return [
-            *wrong,
-            *(f"the security module {name} is in use" for name in self.without if name in facts.lsm),
-        ]
+            wrong += [f"whether the security module {name} is in use is not known" for name in self.without]
+        else:
+            wrong += [f"the security module {name} is in use" for name in self.without if name in facts.lsm]
+        return wrong
 
     def combined(self, other: Self) -> Self:
-        arguments = [*self.arguments, *(word for word in other.arguments if word not in self.arguments)]
-        return self.model_copy(
-            update={"arguments": arguments, "without": sorted({*self.without, *other.without})}
-        )
+        arguments = list(dict.fromkeys([*self.arguments, *other.arguments]))
+        without = sorted({*self.without, *other.without})
+        return self.model_copy(update={"arguments": arguments, "without": without})
 
     def kernel_arguments(self) -> list[str]:
         return self.arguments
@@ -71,7 +66,7 @@ def canonical(value: Any) -> int | str:
 
     The kernel prints the numbers of a list with tabs between them.
     """
-    if isinstance(value, list) and all(type(each) is int for each in value):
+    if isinstance(value, list) and all(type(number) is int for number in value):
         value = " ".join(map(str, value))
     if type(value) is int:
         return value
@@ -101,21 +96,21 @@ class Sysctl(MapKnob):
         return [
             f"{name} is {facts.sysctls[name]}, not {value}"
             for name, value in self.root.items()
-            if _known(facts.sysctls[name]) != value
+            if _as_set(facts.sysctls[name]) != value
         ]
 
     @classmethod
     def leading(cls, here: Facts, there: Facts) -> list[Self]:
         """Each sysctl that was read in both guests and has a different value there."""
         made = []
-        for name, value in here.sysctls.items():
-            wanted = _known(there.sysctls.get(name))
-            if value is not None and wanted is not None and wanted != _known(value):
-                made.append(cls.model_validate({name: wanted}))
+        for name, mine in here.sysctls.items():
+            theirs = _as_set(there.sysctls.get(name))
+            if mine is not None and theirs is not None and theirs != _as_set(mine):
+                made.append(cls.model_validate({name: theirs}))
         return made
 
 
-def _known(text: str | None) -> int | str | None:
+def _as_set(text: str | None) -> int | str | None:
     """The value that a guest shows; None if its kernel has no such sysctl, or shows nothing that can be set."""
     try:
         return canonical(text)
@@ -187,9 +182,9 @@ class AppArmor(TableKnob):
             return "no AppArmor"
         if self.userns and not apparmor.userns_mediation:
             return f"AppArmor {apparmor.version or 'of an unknown version'} does not mediate user namespaces"
-        wanted = [profile.shipped for profile in self.profiles if profile.shipped]
-        wanted += [f"{FOLDER}/{name}" for name in self.removed]
-        missing = [path for path in wanted if path not in apparmor.profile_files]
+        files = [profile.shipped for profile in self.profiles if profile.shipped]
+        files += [f"{FOLDER}/{name}" for name in self.removed]
+        missing = [path for path in files if path not in apparmor.profile_files]
         if missing:
             return f"ships no {missing[0]}"
         loaded = [name for name in self.without if name in apparmor.profiles]
@@ -207,8 +202,8 @@ class AppArmor(TableKnob):
         for profile in self.profiles:
             mode = loaded.get(profile.name)
             if mode != profile.mode:
-                shown = "not loaded" if mode is None else f"in {mode} mode"
-                wrong.append(f"AppArmor profile {profile.name} is {shown}")
+                state = "not loaded" if mode is None else f"in {mode} mode"
+                wrong.append(f"AppArmor profile {profile.name} is {state}")
             elif profile.is_for_bubblewrap and not _is_in(who.bubblewrap, profile.name):
                 wrong.append(
                     f"bubblewrap runs as {who.bubblewrap!r}, not under {profile.name}: "
@@ -222,8 +217,8 @@ class AppArmor(TableKnob):
     def _confined(self, who: SuiteUser) -> bool:
         label = read_label(who.context.apparmor)
         modes = {profile.name: profile.mode for profile in self.profiles}
-        wanted = modes.get(self.confine_suite_by or "", Mode.ENFORCE)
-        return (label.profiles, label.mode) == ((self.confine_suite_by,), wanted)
+        mode = modes.get(self.confine_suite_by or "", Mode.ENFORCE)
+        return (label.profiles, label.mode) == ((self.confine_suite_by,), mode)
 
     def combined(self, other: Self) -> Self:
         mine = {profile.name: profile for profile in self.profiles}
@@ -250,17 +245,17 @@ class AppArmor(TableKnob):
         confine: dict[str, Any] = {"confine_suite_by": self.confine_suite_by}
         # Without the part that loads its own profile, the suite could not start in it: both are one part.
         own = [profile for profile in self.profiles if profile.text and profile.name == self.confine_suite_by]
-        made = [{"profiles": [each], **(confine if each in own else {})} for each in self.profiles]
+        made = [{"profiles": [profile], **(confine if profile in own else {})} for profile in self.profiles]
         made += [{"removed": [name]} for name in self.removed]
         made += [confine] if self.confine_suite_by and not own else []
         nothing: dict[str, Any] = {"profiles": [], "removed": [], "confine_suite_by": None}
         return [self.model_copy(update=nothing | settings) for settings in made]
 
     def words(self) -> str:
-        said = [f"profile {profile.name} ({profile.mode})" for profile in self.profiles]
-        said += [f"profile {name} unloaded" for name in self.removed]
-        said += [f"suite confined by {self.confine_suite_by}"] if self.confine_suite_by else []
-        return ", ".join(said)
+        words = [f"profile {profile.name} ({profile.mode})" for profile in self.profiles]
+        words += [f"profile {name} unloaded" for name in self.removed]
+        words += [f"suite confined by {self.confine_suite_by}"] if self.confine_suite_by else []
+        return ", ".join(words)
 
     @classmethod
     def leading(cls, here: Facts, there: Facts) -> list[Self]:
@@ -416,8 +411,8 @@ class Bubblewrap(TableKnob):
 
     def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
         mode = facts.bubblewrap.mode if facts.bubblewrap else None
-        wanted = BUBBLEWRAP_MODES[self.state]
-        return [] if mode == wanted else [f"bubblewrap's mode is {mode}, not {wanted}"]
+        expected = BUBBLEWRAP_MODES[self.state]
+        return [] if mode == expected else [f"bubblewrap's mode is {mode}, not {expected}"]
 
     @classmethod
     def leading(cls, here: Facts, there: Facts) -> list[Self]:
@@ -451,8 +446,8 @@ class Limits(TableKnob):
     nproc: int = Field(ge=1, description="Processes and threads of this user on the whole host.")
 
     def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
-        shown = who.limits.nproc
-        return [] if shown == self.nproc else [f"the suite's user may have {shown} processes, not {self.nproc}"]
+        nproc = who.limits.nproc
+        return [] if nproc == self.nproc else [f"the suite's user may have {nproc} processes, not {self.nproc}"]
 
 
 class Cgroup(TableKnob):

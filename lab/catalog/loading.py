@@ -7,9 +7,8 @@ from pathlib import Path
 
 from lab.base.errors import UsageError, one_line, unknown_name
 from lab.base.paths import PACKAGE, definitions
-from lab.catalog.definitions import AND, CloudImage, Guest, Pin, Set, Suite, Variant, variant_file
+from lab.catalog.definitions import AND, CloudImage, Guest, Pin, Set, Suite, Variant, VariantFile
 from lab.catalog.knob import Conflict
-from lab.catalog.knobs import KINDS
 from lab.catalog.toml import load_file, load_folder, read, validate
 
 
@@ -27,11 +26,11 @@ class Catalog:
 
     def variant(self, name: str) -> Variant:
         """One variant, or several at once: `userns-clone-off+bwrap-absent`. Raises UsageError."""
-        first, *others = [_lookup("variant", each, self.variants) for each in name.split(AND)]
+        first, *others = [_lookup("variant", part, self.variants) for part in name.split(AND)]
         try:
             return reduce(Variant.combined, others, first)
         except Conflict as why:
-            apart = " ".join(f"-v {each}" for each in name.split(AND))
+            apart = " ".join(f"-v {part}" for part in name.split(AND))
             raise UsageError(
                 f"the variants of {name} cannot be combined on one guest: {why}",
                 hint=f"run each in its own cell: {apart}",
@@ -39,7 +38,7 @@ class Catalog:
 
     def sysctls(self, variants: Iterable[Variant] = ()) -> list[str]:
         """The sysctls that must be read in a guest for any variant of the catalog or any of these."""
-        return sorted({name for each in [*self.variants.values(), *variants] for name in each.sysctls})
+        return sorted({name for variant in [*self.variants.values(), *variants] for name in variant.sysctls})
 
     def set(self, name: str) -> Set:
         return _lookup("set", name, self.sets)
@@ -51,23 +50,20 @@ class Catalog:
         """
         if not any(folder.glob("*.toml")):
             return self
-        return replace(self, variants={**self.variants, **load_folder(folder, _variant_file())})
+        return replace(self, variants={**self.variants, **load_folder(folder, VariantFile)})
 
 
+@cache
 def load(root: Path | None = None) -> Catalog:
     """Every definition below `root`; the default is the lab's own definitions.
 
     Each root is read once in the life of a process: a run goes by the definitions whose digests it recorded,
     whatever happens to the files meanwhile. Raises UsageError for the first wrong file, with all errors in it.
     """
-    return _load(root or definitions())
-
-
-@cache
-def _load(root: Path) -> Catalog:
+    root = root or definitions()
     catalog = Catalog(
         guests=_pinned(root, load_folder(root / "images", Guest)),
-        variants=load_folder(root / "cloud-init" / "variants", _variant_file()),
+        variants=load_folder(root / "cloud-init" / "variants", VariantFile),
         sets=load_folder(root / "images" / "sets", Set),
         suite=load_suite("jailer"),
     )
@@ -114,20 +110,16 @@ def load_pins(file: Path) -> dict[str, Pin]:
 
 def _pinned(root: Path, guests: Mapping[str, Guest]) -> dict[str, Guest]:
     """The guests, each with its pinned build unless its definition has one itself."""
-    file, found = pins_file(root), dict(guests)
+    file, pinned = pins_file(root), dict(guests)
     for name, pin in load_pins(file).items():
         guest = _lookup("guest", name, guests)
         if isinstance(guest.image, CloudImage) and guest.image.build is not None:
             continue
         try:
-            found[name] = guest.pinned(pin)
+            pinned[name] = guest.pinned(pin)
         except ValueError as error:
             raise UsageError(f"{file}: {name}: {one_line(error)}") from error
-    return found
-
-
-def _variant_file() -> type[Variant]:
-    return variant_file(tuple(KINDS.items()))
+    return pinned
 
 
 def _check_keys(root: Path, catalog: Catalog) -> None:
@@ -138,8 +130,8 @@ def _check_keys(root: Path, catalog: Catalog) -> None:
             raise UsageError(f"{file}: image.checksums.key: there is no file {key_file(signed.key, root)}")
 
 
-def _lookup[T](kind: str, name: str, known: Mapping[str, T]) -> T:
+def _lookup[T](kind: str, name: str, by_name: Mapping[str, T]) -> T:
     try:
-        return known[name]
+        return by_name[name]
     except KeyError:
-        raise unknown_name(kind, name, known) from None
+        raise unknown_name(kind, name, by_name) from None

@@ -4,7 +4,6 @@ A remedy changes either the host, with a shell script, or the way boxlite is run
 in its guests that `lab remedies show NAME --script` prints.
 """
 
-import textwrap
 from collections.abc import Collection, Mapping
 from functools import cache
 from hashlib import sha256
@@ -124,7 +123,6 @@ def _template() -> "jinja2.Template":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"wrapped": wrapped, "body": _body}
     return environment.get_template(TEMPLATE)
 
 
@@ -135,13 +133,13 @@ def load(folder: Path = FOLDER) -> Mapping[str, Remedy]:
     A folder is read once in the life of a process, as the catalog is.
     """
     remedies = load_folder(folder, Remedy)
-    known = causes.known()
-    blocking = [name for name, cause in known.items() if cause.breaks is Needs.SANDBOX]
+    rows = causes.known()
+    blocking = [name for name, cause in rows.items() if cause.breaks is Needs.SANDBOX]
     for name, remedy in remedies.items():
         cures = blocking if remedy.cures == [SANDBOX] else remedy.cures
         for cause in cures:
-            if cause not in known:
-                unknown = unknown_name("cause", cause, known)
+            if cause not in rows:
+                unknown = unknown_name("cause", cause, rows)
                 raise UsageError(f"{folder / name}.toml: cures: {unknown.args[0]}", hint=unknown.hint)
         remedies[name] = remedy.model_copy(update={"cures": cures})
     return dict(sorted(remedies.items(), key=lambda item: (item[1].loss, item[0])))
@@ -149,21 +147,12 @@ def load(folder: Path = FOLDER) -> Mapping[str, Remedy]:
 
 def find(name: str) -> Remedy:
     """Return one remedy. Raises UsageError for an unknown name."""
-    known = load()
-    if name not in known:
-        raise unknown_name("remedy", name, known)
-    return known[name]
+    remedies = load()
+    if name not in remedies:
+        raise unknown_name("remedy", name, remedies)
+    return remedies[name]
 
 
-def candidates(known: Mapping[str, Remedy], causes: Collection[str]) -> list[Remedy]:
-    """Return the remedies that claim to cure one of these causes, in the order of `known`."""
-    return [remedy for remedy in known.values() if not set(causes).isdisjoint(remedy.cures)]
-
-
-def wrapped(text: str, prefix: str = "") -> str:
-    """Wrap a paragraph to the width of a terminal."""
-    return textwrap.fill(text, 96, initial_indent=prefix, subsequent_indent=prefix)
-
-
-def _body(commands: str) -> str:
-    return textwrap.indent(commands.strip(), "    ")
+def candidates(remedies: Mapping[str, Remedy], causes: Collection[str]) -> list[Remedy]:
+    """Return the remedies that claim to cure one of these causes, in the order of `remedies`."""
+    return [remedy for remedy in remedies.values() if not set(causes).isdisjoint(remedy.cures)]

@@ -1,5 +1,6 @@
 """What the lab knows: guests, variants, causes, sets, suites, cells, remedies; and completion of names."""
 
+import textwrap
 from collections.abc import Sequence
 from itertools import compress
 from typing import Any
@@ -148,7 +149,7 @@ def remedies_show(name: str, script: bool) -> int:
         return 0
     output.say(f"{remedy.name}: {remedy.title}")
     output.say(f"\ncauses: {', '.join(remedy.cures)}\nloss: {remedy.loss} of 100")
-    output.say(f"\n{remedies.wrapped(remedy.does)}\n\nWhat that costs:\n{remedies.wrapped(remedy.price)}\n")
+    output.say(f"\n{textwrap.fill(remedy.does, 96)}\n\nWhat that costs:\n{textwrap.fill(remedy.price, 96)}\n")
     if remedy.run is not None:
         output.say(remedy.run.example.strip())
     if remedy.host is not None:

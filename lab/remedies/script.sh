@@ -25,10 +25,10 @@ explain() {
     cat <<'END'
 {{ remedy.title }}
 
-{{ remedy.does | wrapped("  ") }}
+{{ remedy.does | wordwrap(94) | indent(2, first=true) }}
 
 What this costs:
-{{ remedy.price | wrapped("  ") }}
+{{ remedy.price | wordwrap(94) | indent(2, first=true) }}
 
 END
 }
@@ -50,19 +50,19 @@ die() {
 {% endfor %}
 # Prints the reason if it cannot work on this host.
 possible() {
-{{ host.possible | body }}
+{{ host.possible | trim | indent(4, first=true) }}
 }
 
 in_place() {
-{{ host.check | body }}
+{{ host.check | trim | indent(4, first=true) }}
 }
 
 apply() {
-{{ host.apply | body }}
+{{ host.apply | trim | indent(4, first=true) }}
 }
 
 undo() {
-{{ host.undo | body }}
+{{ host.undo | trim | indent(4, first=true) }}
 }
 
 # If a command fails with any status, exit with 1 and say what to do next.

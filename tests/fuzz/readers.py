@@ -26,8 +26,7 @@ from lab.builds.kinds import wheel as wheel_kind
 from lab.builds.pytest_tests import read_reportlog
 from lab.builds.upstream_tests import read_results
 from lab.catalog import Guest, key_file, load_pins, remedies, toml
-from lab.catalog.definitions import Set, Suite
-from lab.catalog.loading import _variant_file
+from lab.catalog.definitions import Set, Suite, VariantFile
 from lab.catalog.remedies import Remedy
 from lab.causes import evidence
 from lab.check import answer, published, tested
@@ -69,7 +68,7 @@ from tests.unit.test_libtest import PANIC, SUITE, ending, event
 from tests.unit.test_results import full_run
 
 ROOT = Path(__file__).parents[2]
-VARIANTS, VARIANT = "cloud-init/variants", _variant_file()
+VARIANTS, VARIANT = "cloud-init/variants", VariantFile
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def own_definitions() -> None:
     """Definitions that are read in this test, as a process reads them once."""
-    loading._load.cache_clear()
+    loading.load.cache_clear()
     remedies.load.cache_clear()
 
 

@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
+from pydantic import create_model
 
 from lab import catalog, causes
 from lab.base.errors import UsageError
-from lab.catalog import Suite, knobs, loading, remedies, toml
+from lab.catalog import Suite, Variant, loading, remedies, toml
 from lab.catalog.knob import TableKnob
 from lab.catalog.knobs import Sysctl
 from lab.probes import Facts, SuiteUser
@@ -44,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 def error_of(root: Path, file: str, text: str) -> str:
     """The lab's error for a definition with this text."""
     (root / file).write_text(text)
-    loading._load.cache_clear()
+    loading.load.cache_clear()
     with pytest.raises(UsageError) as error:
         catalog.load(root)
     return str(error.value)
@@ -98,7 +99,8 @@ def test_variants_that_exclude_each_other_are_refused(root: Path) -> None:
 
 
 def test_a_new_kind_of_setting_is_a_class_with_a_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(knobs.KINDS, "weather", Weather)
+    file = create_model("VariantFile", __base__=Variant, weather=(Weather | None, None))
+    monkeypatch.setattr(loading, "VariantFile", file)
     (root / VARIANT_FILE).write_text(VARIANT + 'weather = { outside = "rain" }')
     variant = catalog.load(root).variant("stock")
     assert variant.knobs["weather"].settings() == {"outside": "rain"}

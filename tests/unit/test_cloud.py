@@ -319,7 +319,7 @@ def test_a_disk_of_another_definition_does_not_count(publish: Publish, paths: Pa
     store.ensure(paths, publish("ubuntu-24.04"), no_say)
     file = root / "images" / "pins" / "pins.toml"
     file.write_text(file.read_text().replace('"release-20260926"', '"release-20261101"'))
-    loading._load.cache_clear()  # As another process sees it.
+    loading.load.cache_clear()  # As another process sees it.
     assert store.find(paths, guest("ubuntu-24.04")) is None
 
 

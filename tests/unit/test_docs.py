@@ -204,15 +204,15 @@ def test_the_examples_of_guests_load(root: Path, file: str) -> None:
 def test_the_example_of_a_variant_loads(root: Path) -> None:
     file = "cloud-init/variants/hardened.toml"
     (root / file).write_text(example("adding-a-variant.md", file))
-    loading._load.cache_clear()
+    loading.load.cache_clear()
     assert list(catalog.load(root).variant("hardened").knobs) == ["mount", "sysctl"]
     file = "cloud-init/variants/moved-home.toml"
     (root / file).write_text(example("adding-a-variant.md", file))
-    loading._load.cache_clear()
+    loading.load.cache_clear()
     assert list(catalog.load(root).variant("moved-home").knobs) == ["files", "limits"]
     file = "cloud-init/variants/quiet-console.toml"
     (root / file).write_text(example("adding-a-variant.md", file))
-    loading._load.cache_clear()
+    loading.load.cache_clear()
     assert catalog.load(root).variant("quiet-console").knobs["sysctl"].settings() == {
         "kernel.printk": "3 4 1 7",
         "kernel.core_pattern": "|/bin/false %p",

@@ -43,7 +43,7 @@ def test_the_newest_listed_build_is_pinned_with_the_date(newer: Mirror, root: Pa
     assert (written[UBUNTU].build, written[UBUNTU].digest) == (NEW, None)
     assert written["fedora-43"].build == "43-1.6"
     assert pins_file(root).read_text().startswith("# Which build of each published disk")
-    loading._load.cache_clear()  # As another process sees it.
+    loading.load.cache_clear()  # As another process sees it.
     assert cloud(guest(UBUNTU)).build == NEW
 
 
@@ -101,7 +101,7 @@ def other(root: Path, mirror: Mirror) -> Iterator[Mirror]:
         mirrors = f'mirrors = ["{served.url}/second/{{build}}"]'
         lines = [mirrors if line.startswith("mirrors") else line for line in file.read_text().splitlines()]
         file.write_text("\n".join(lines))
-        loading._load.cache_clear()
+        loading.load.cache_clear()
         yield served
 
 
@@ -157,7 +157,7 @@ def test_a_digest_on_which_not_all_mirrors_agree_is_not_pinned(
 )
 def test_a_wrong_pin_is_named(mirror: Mirror, root: Path, text: str, told: str) -> None:
     pins_file(root).write_text(text)
-    loading._load.cache_clear()
+    loading.load.cache_clear()
     with pytest.raises(UsageError, match=told):
         catalog.load(root)
 
@@ -178,7 +178,7 @@ def test_pull_all_tells_once_that_a_server_cannot_be_reached(
         pass
     for file in (root / "images").glob("*.toml"):
         file.write_text(file.read_text().replace(mirror.url, gone.url))
-    loading._load.cache_clear()
+    loading.load.cache_clear()
     assert run_main(monkeypatch, "images", "pull") == 3
     told = capsys.readouterr().err
     names = "fedora-43, fedora-44, ubuntu-22.04, ubuntu-24.04, ubuntu-26.04"

@@ -107,7 +107,7 @@ def test_what_one_host_prepares_the_other_one_runs(
         shutil.copytree(PACKAGE, lab / "lab")
         pulled = CliRunner().invoke(cli, ["images", "pull", "--update", TWIN.name], standalone_mode=False)
         assert pulled.exception is None, pulled.output
-        loading._load.cache_clear()
+        loading.load.cache_clear()
         known = loading.load()
         cells = plan.choose(known, guests=[TWIN.name], variants=VARIANTS).cells([builds.resolve(RELEASE)])
         options = RunOptions(remedies=False)

@@ -84,7 +84,7 @@ def run(
             # Nothing is pinned: the build is found in the distribution's listing.
             lab("images", "pull", "--update", twin.name)
             # The file of pins was read already.
-            loading._load.cache_clear()
+            loading.load.cache_clear()
             made = own.state / twin.name
             words = ["--jobs", "1", "--no-remedies", "-g", twin.name, *variants, "--build", RELEASE]
             lab("matrix", *words, "-o", made, status=None)
