@@ -27,31 +27,6 @@ from lab.builds.kinds.wheel import INDEX, NEWEST, Wheel
 from lab.builds.wheels import releases
 from lab.record import BuildRecord
 
-__all__ = [
-    "ANY",
-    "FILES",
-    "FOLDER",
-    "HIGHEST_SEED",
-    "ROOTFS",
-    "UNDER_STRESS",
-    "WHOLE_SUITE",
-    "Build",
-    "Step",
-    "SuiteOptions",
-    "argument",
-    "forms",
-    "known_kinds",
-    "naming",
-    "preview",
-    "previous",
-    "releases",
-    "resolve",
-    "resolve_all",
-    "resolve_recorded",
-    "shuffled",
-    "stored",
-]
-
 # For a plan that is only shown: the newest release, without asking which that is.
 ANY: Build = Wheel.release(NEWEST)
 
@@ -77,23 +52,6 @@ def forms() -> str:
     )
 
 
-def resolve(text: str | None) -> Build:
-    """The build that `--build` names: KIND:..., what `Wheel.parse` takes, or None for the newest release.
-
-    Raises UsageError for anything else, LabError if nobody can tell which releases there are.
-    """
-    if text is None:
-        return Wheel.release(wheels.choose_release(None, wheels.releases(), INDEX))
-    kind, rest = _kind(text)
-    return kind.parse(rest)
-
-
-def preview(text: str) -> Build:
-    """The build that `--build` names, for a plan that is only shown. Raises UsageError."""
-    kind, rest = _kind(text)
-    return kind.preview(rest)
-
-
 def _kind(text: str) -> tuple[type[Build], str]:
     """The kind of build that a text of `--build` names, and what is behind its prefix. Raises UsageError."""
     prefix, colon, rest = text.partition(":")
@@ -103,6 +61,24 @@ def _kind(text: str) -> tuple[type[Build], str]:
     if prefix not in by_prefix:
         raise unknown_name("kind of build", prefix, by_prefix)
     return by_prefix[prefix], rest
+
+
+def resolve(text: str | None, *, only_shown: bool = False) -> Build:
+    """The build that `--build` names: KIND:..., what `Wheel.parse` takes, or None for the newest release.
+
+    `only_shown`: for a plan that is only shown, for which nothing is made. Raises UsageError for anything else,
+    LabError if nobody can tell which releases there are.
+    """
+    if text is None:
+        return ANY if only_shown else Wheel.release(wheels.choose_release(None, wheels.releases(), INDEX))
+    kind, rest = _kind(text)
+    return kind.preview(rest) if only_shown else kind.parse(rest)
+
+
+def resolve_all(texts: Sequence[str], *, only_shown: bool = False) -> list[Build]:
+    """The builds of a command line, each once; the newest release if it names none. Raises as `resolve`."""
+    named = [resolve(text, only_shown=only_shown) for text in texts] or [resolve(None, only_shown=only_shown)]
+    return list({build.name: build for build in named}.values())
 
 
 def stored(paths: Paths, text: str | None = None) -> Build | None:
@@ -138,13 +114,25 @@ def previous(build: Build) -> Build:
     return Wheel.release(str(older[-1]))
 
 
-def resolve_all(texts: Sequence[str], *, only_shown: bool = False) -> list[Build]:
-    """The builds of a command line, each once; the newest release if it names none. `only_shown`: as `preview`.
+# --- builds of a record -------------------------------------------------------------------------------
 
-    Raises as `resolve` does.
-    """
-    named = map(preview if only_shown else resolve, texts)
-    return list({build.name: build for build in named}.values()) or [resolve(None)]
+
+def argument(record: BuildRecord) -> str:
+    """What `--build` takes to name the build of a record again."""
+    return record.version if record.source == INDEX else record.source
+
+
+def naming(records: Iterable[BuildRecord]) -> str:
+    """The options that name those builds of a record which a record must not choose by itself."""
+    return shlex.join(f"--build={plain(text)}" for text in map(argument, records) if not _is_data(text))
+
+
+def _is_data(text: str) -> bool:
+    try:
+        kind, rest = _kind(text)
+    except UsageError:
+        return True  # Of no kind, so that nothing is executed: `resolve` refuses it.
+    return kind.is_data(rest)
 
 
 def resolve_recorded(
@@ -179,21 +167,3 @@ def resolve_recorded(
             )
         resolved[record.name] = build
     return resolved
-
-
-def naming(records: Iterable[BuildRecord]) -> str:
-    """The options that name those builds of a record which a record must not choose by itself."""
-    return shlex.join(f"--build={plain(text)}" for text in map(argument, records) if not _is_data(text))
-
-
-def _is_data(text: str) -> bool:
-    try:
-        kind, rest = _kind(text)
-    except UsageError:
-        return True  # Of no kind, so that nothing is executed: `resolve` refuses it.
-    return kind.is_data(rest)
-
-
-def argument(record: BuildRecord) -> str:
-    """What `--build` takes to name the build of a record again."""
-    return record.version if record.source == INDEX else record.source

@@ -1,11 +1,9 @@
 """Archives that others made: wheels, npm's tarballs, cargo-nextest's archives. Nothing in them is trusted."""
 
-import errno
 import gzip
 import io
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,7 +11,9 @@ from pathlib import Path, PurePosixPath
 import zstandard
 
 from lab.base import scratch
+from lab.base.errors import LabError
 from lab.base.files import bounded, plain
+from lab.base.space import is_full
 
 # What an archive may hold, unpacked. boxlite 0.10.8's wheel has 115 MB in 31 files.
 MOST_BYTES = 4 << 30
@@ -23,61 +23,77 @@ DEEPEST = 64
 # tarfile takes a header of any length into memory.
 LARGEST_HEADER = 1 << 20
 LONGEST_MESSAGE = 300
-# What reading a damaged archive raises: RuntimeError for encrypted files, and for 1,000 headers of one member;
-# OverflowError for a time that no file can have.
-DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    zstandard.ZstdError,
-    EOFError,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
-# Of OSErrors, those that a position or a name in an archive causes. Without a number: gzip's own.
-OF_THE_ARCHIVE = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 
 
-class Damaged(ValueError):
+class Damaged(LabError):
     """An archive cannot be read, is not what it says of itself, or holds more than the lab unpacks."""
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Raise what shows in the block that an archive is damaged as Damaged."""
+    """Raise as Damaged whatever the block raises, unless a disk is full.
+
+    zipfile, tarfile, the decompressors and readers of JSON raise a dozen kinds of errors for damaged data.
+    """
     try:
         yield
-    except Damaged:
-        raise
-    except (*DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in OF_THE_ARCHIVE:
+    except Exception as error:
+        if isinstance(error, Damaged) or is_full(error):
             raise
         raise Damaged(bounded(plain(str(error)), LONGEST_MESSAGE)) from error
 
 
-@contextmanager
-def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip file. In the block, too, what shows that it is damaged raises Damaged."""
-    with reading(), zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        # zipfile reads no more of a file than the directory says that it has.
-        _check_limits(len(entries), sum(entry.file_size for entry in entries))
-        yield archive
+def read(path: Path, name: str, most: int) -> bytes:
+    """Up to `most` bytes of the file with this name in a wheel or a compressed tar. Raises Damaged."""
+    with reading():
+        if _is_wheel(path):
+            with _open_wheel(path) as wheel, wheel.open(name) as file:
+                return file.read(most)
+        with _open_tar(path) as tar:
+            members = {member.name: member for member in _members(tar)}
+            content = tar.extractfile(members[name]) if name in members else None
+            if content is None:
+                raise Damaged(f"it has no file {name}")
+            return content.read(most)
 
 
-def check_zip(path: Path) -> None:
-    """Read all files of a zip file. Raises Damaged if one is not what its checksum says."""
-    with open_zip(path) as archive:
-        if name := archive.testzip():
+def unpack(path: Path, to: Path) -> None:
+    """Unpack a wheel or a compressed tar into a folder. Raises Damaged."""
+    with reading():
+        if _is_wheel(path):
+            with _open_wheel(path) as wheel:
+                wheel.extractall(to)  # noqa: S202 - it keeps names below the folder, and they are looked at above
+        else:
+            with _open_tar(path) as tar:
+                tar.extractall(to, _members(tar), filter="data")
+
+
+def check_wheel(path: Path) -> None:
+    """Read all files of a wheel. Raises Damaged if one is not what its checksum says."""
+    with reading(), _open_wheel(path) as wheel:
+        if name := wheel.testzip():
             raise Damaged(f"{bounded(plain(name), LONGEST_MESSAGE)} is not what its checksum says")
 
 
+def _is_wheel(path: Path) -> bool:
+    return path.suffix == ".whl"
+
+
 @contextmanager
-def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
-    """Open a tar that is compressed by zstd (`.zst`) or gzip. In the block, too, damage raises Damaged."""
-    with scratch.temporary() as folder, reading():
+def _open_wheel(path: Path) -> Iterator[zipfile.ZipFile]:
+    with zipfile.ZipFile(path) as archive:
+        size = 0
+        for number, entry in enumerate(archive.infolist(), 1):
+            size += entry.file_size  # zipfile reads no more of a file than the directory says that it has.
+            _check_limits(number, size)
+            _check_name(entry.filename)
+        yield archive
+
+
+@contextmanager
+def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """A tar that is compressed by zstd (`.zst`) or gzip."""
+    with scratch.temporary() as folder:
         whole = folder / "tar"
         with path.open("rb") as raw, whole.open("wb") as out:
             stream = (
@@ -92,23 +108,20 @@ def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
             yield tar
 
 
-def members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The regular files and the folders of a tar. Raises Damaged if it has anything else, or too many."""
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The files and folders of a tar. Raises Damaged if it has anything else, or too many."""
     size = 0
     for number, member in enumerate(tar, 1):
         size += member.size  # Of a sparse file, as cargo-nextest packs programs, with its holes.
         _check_limits(number, size)
-        path = PurePosixPath(member.name)
-        is_below = not path.is_absolute() and ".." not in path.parts and len(path.parts) <= DEEPEST
-        if not (is_below and (member.isreg() or member.isdir())):
-            raise Damaged(f"it holds {bounded(plain(member.name), 100)!r}: expected files and folders below it")
+        _check_name(member.name, is_usual=member.isreg() or member.isdir())
         yield member
 
 
-def unpack(path: Path, to: Path) -> None:
-    """Unpack a compressed tar into an empty folder. Raises Damaged."""
-    with open_tar(path) as tar:
-        tar.extractall(to, members(tar), filter="data")
+def _check_name(name: str, *, is_usual: bool = True) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or len(path.parts) > DEEPEST or not is_usual:
+        raise Damaged(f"it holds {bounded(plain(name), 100)!r}: expected files and folders below it")
 
 
 def _check_limits(files: int, size: int) -> None:

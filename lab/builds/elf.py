@@ -9,14 +9,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from io import BytesIO
-from itertools import islice
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 from packaging.version import Version
 
+from lab.base import scratch
 from lab.base.errors import NotApplicable, UsageError
 from lab.builds import archives
 from lab.probes import Facts
@@ -26,20 +25,16 @@ if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile
     from elftools.elf.gnuversions import GNUVerNeedSection
 
-MAGIC = b"\x7fELF"
-# Bytes that are read of a file in an archive, which may hold a bomb. boxlite's library has 110 MB.
-LARGEST = 1 << 30
-BLOCK = archives.LARGEST_HEADER
 GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)", re.ASCII)
+# A version without a number that linkers write, with the first glibc that knows it.
+UNNUMBERED = {"GLIBC_ABI_DT_RELR": Version("2.36")}
+# The property that names levels of x86-64, and the flag of a version that a program can do without.
+ISA_NEEDED, WEAK = "GNU_PROPERTY_X86_ISA_1_NEEDED", 0x2
+# What pyelftools calls the processor of every guest.
+MACHINE = "EM_X86_64"
 # How often pyelftools may read from a file, or from all files of one archive, and how many bytes: a hostile
 # file has it read one place for ever. boxlite 0.10.8's library takes 753 reads, libLLVM 14 takes 38,000.
 MOST_READS, MOST_READ = 200_000, 16 << 20
-# A version without a number that linkers write, with the first glibc that knows it.
-UNNUMBERED = {"GLIBC_ABI_DT_RELR": Version("2.36")}
-# The flag of a version that a program can do without.
-WEAK = 0x2
-# What pyelftools calls the processor of every guest.
-MACHINE = "EM_X86_64"
 
 
 @dataclass(frozen=True)
@@ -73,13 +68,13 @@ class Needs:
 def check(files: Mapping[str, Path], facts: Facts) -> None:
     """Raise NotApplicable with the reason if one of a build's files cannot run in a guest with these facts."""
     for path in files.values():
-        if reason := why_not(path, facts):
+        if reason := why_not(read(path), facts):
             raise NotApplicable(reason)
 
 
-def why_not(path: Path, facts: Facts) -> str | None:
-    """Why a file, or a file in this archive, cannot run in a guest; None if no need is known to be unmet."""
-    return next(filter(None, (needs.unmet(facts) for needs in read(path))), None)
+def why_not(needs: Sequence[Needs], facts: Facts) -> str | None:
+    """The first of these needs that a guest does not meet, in words; None if none is known to be unmet."""
+    return next(filter(None, (need.unmet(facts) for need in needs)), None)
 
 
 def read(path: Path) -> Sequence[Needs]:
@@ -95,22 +90,16 @@ def read(path: Path) -> Sequence[Needs]:
 
 
 @lru_cache
-def _read(path: Path, _size: int, _changed: int) -> Sequence[Needs]:
+def _read(path: Path, _size: int, _changed: int) -> list[Needs]:
     """Read a file once as long as it stays the same: unpacking boxlite's library takes seconds."""
     budget = _Budget()
-    with path.open("rb") as stream:
-        if stream.read(len(MAGIC)) == MAGIC:
-            return _needs(stream, path.name, budget)
-    needs: list[Needs] = []
-    with suppress(archives.Damaged), archives.reading():
-        for name, file in _contents(path):
-            content = file.read(len(MAGIC))
-            if content == MAGIC:
-                # `archives` refuses to read more of a tar at once.
-                blocks = islice(iter(partial(file.read, BLOCK), b""), LARGEST // BLOCK)
-                whole = BytesIO(content + b"".join(blocks))
-                needs += _needs(whole, f"{Path(name).name} in {path.name}", budget)
-    return needs
+    if path.suffix not in (".whl", ".tgz"):
+        return _needs(path, path.name, budget)
+    with scratch.temporary() as folder, suppress(archives.Damaged):
+        archives.unpack(path, folder)
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        return [need for file in files for need in _needs(file, f"{file.name} in {path.name}", budget)]
+    return []
 
 
 def check_program(file: Path, what: str) -> None:
@@ -147,46 +136,32 @@ class _Budget:
         return content
 
 
-def _contents(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """The files in a tarball of npm's or in a wheel, by their names."""
-    if path.suffix == ".tgz":
-        with archives.open_tar(path) as tar:
-            for member in archives.members(tar):
-                if content := tar.extractfile(member):
-                    yield member.name, content
-    else:
-        with archives.open_zip(path) as archive:
-            for entry in archive.infolist():
-                with archive.open(entry) as file:
-                    yield entry.filename, file
-
-
-def _needs(stream: IO[bytes], name: str, budget: _Budget) -> list[Needs]:
-    """What an ELF file needs; nothing if it is damaged."""
+def _needs(path: Path, name: str, budget: _Budget) -> list[Needs]:
+    """What an ELF file needs; nothing if it is none, or damaged."""
     from elftools.elf.gnuversions import GNUVerNeedSection
     from elftools.elf.sections import NoteSection
 
     levels, glibc, kernels = [1], list[Version](), list[Version]()
-    try:
-        elf = budget.open(stream)
-        for section in elf.iter_sections():
-            if isinstance(section, GNUVerNeedSection):
-                glibc += _glibc(section)
-            for note in section.iter_notes() if isinstance(section, NoteSection) else ():
-                # Others have types of the same numbers.
-                kind = note["n_type"] if note["n_name"] == "GNU" else ""
-                about = note["n_desc"]
-                if kind == "NT_GNU_ABI_TAG" and about["abi_os"] == "ELF_NOTE_OS_LINUX":
-                    parts = (str(about[f"abi_{part}"]) for part in ("major", "minor", "tiny"))
-                    kernels.append(Version(".".join(parts)))
-                elif kind == "NT_GNU_PROPERTY_TYPE_0":
-                    # Bit 0 is level 1.
-                    needed = [prop for prop in about if prop["pr_type"] == "GNU_PROPERTY_X86_ISA_1_NEEDED"]
-                    levels += [prop["pr_data"].bit_length() for prop in needed]
-        machine = str(elf["e_machine"])
-    except Exception:
-        # pyelftools raises whatever comes up in it: ELFError, OverflowError, ArrayError and others.
-        return []
+    with path.open("rb") as stream:
+        try:
+            elf = budget.open(stream)
+            for section in elf.iter_sections():
+                if isinstance(section, GNUVerNeedSection):
+                    glibc += _glibc(section)
+                for note in section.iter_notes() if isinstance(section, NoteSection) else ():
+                    # Others have types of the same numbers.
+                    kind = note["n_type"] if note["n_name"] == "GNU" else ""
+                    about = note["n_desc"]
+                    if kind == "NT_GNU_ABI_TAG" and about["abi_os"] == "ELF_NOTE_OS_LINUX":
+                        parts = (str(about[f"abi_{part}"]) for part in ("major", "minor", "tiny"))
+                        kernels.append(Version(".".join(parts)))
+                    elif kind == "NT_GNU_PROPERTY_TYPE_0":
+                        needed = [entry for entry in about if entry["pr_type"] == ISA_NEEDED]
+                        levels += [entry["pr_data"].bit_length() for entry in needed]  # Bit 0 is level 1.
+            machine = str(elf["e_machine"])
+        except Exception:
+            # pyelftools raises whatever comes up in it: ELFError, OverflowError, ArrayError and others.
+            return []
     return [Needs(name, machine, max(levels), max(glibc, default=None), max(kernels, default=None))]
 
 

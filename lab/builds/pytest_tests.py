@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from lab.base.files import bounded, plain
-from lab.base.paths import Paths
-from lab.builds import archives, wheels
+from lab.builds import archives
 from lab.builds._base import FOLDER, ROOTFS, Build, Step, SuiteOptions
 from lab.record import Outcome, Protection, TestResult
+
+# --- the results of a run -----------------------------------------------------------------------------
 
 # Bounds, because the build under test can write what it likes into the report.
 MOST_TESTS = 1_000
@@ -41,18 +42,6 @@ class _Phase(BaseModel):
     user_properties: list[tuple[str, Any]] = Field(default=[], max_length=100)
 
     @property
-    def protection(self) -> Protection | None:
-        """What the test recorded of its box; None if it recorded nothing."""
-        return next(
-            (Protection.model_validate(seen) for what, seen in self.user_properties if what == PROTECTION), None
-        )
-
-    @property
-    def name(self) -> str:
-        """The test's name in the suite."""
-        return self.nodeid.rpartition("::")[2]
-
-    @property
     def message(self) -> str:
         """The exception's own words, without the traceback, which is in junit.xml."""
         match self.longrepr:
@@ -66,7 +55,7 @@ class _Phase(BaseModel):
 
 
 def read_reportlog(text: str) -> dict[str, TestResult | None] | None:
-    """The result of each test that began, by its name; None for a test that has no end.
+    """The result of each test that began, by its name in the suite; None for a test that has no end.
 
     None instead of all results if pytest did not collect the tests. Raises ValueError if a line is not what
     pytest-reportlog writes.
@@ -81,13 +70,13 @@ def read_reportlog(text: str) -> dict[str, TestResult | None] | None:
                 collected |= entry.get("outcome") == "passed" and str(entry.get("nodeid")).endswith(".py")
             case "TestReport":
                 phase = _Phase.model_validate(entry)
-                phases.setdefault(phase.name, {})[phase.when] = phase
+                phases.setdefault(phase.nodeid.rpartition("::")[2], {})[phase.when] = phase
         if len(phases) > MOST_TESTS:
             raise ValueError(f"it has more than {MOST_TESTS} tests")
     # Where tests are chosen by name, pytest reports no collection of their module.
     if not collected and not phases:
         return None
-    return {name: _result(name, seen) if "teardown" in seen else None for name, seen in phases.items()}
+    return {name: _result(name, of_test) if "teardown" in of_test else None for name, of_test in phases.items()}
 
 
 def entry_of(line: str) -> dict[str, Any]:
@@ -102,37 +91,26 @@ def entry_of(line: str) -> dict[str, Any]:
 
 
 def _result(name: str, phases: dict[str, _Phase]) -> TestResult:
-    seconds = round(sum(phase.duration for phase in phases.values()), 2)
-    name = bounded(name, LONGEST_NAME)
-    for when, outcome in (
-        ("setup", Outcome.ERROR),
-        ("call", Outcome.FAIL),
-        ("teardown", Outcome.ERROR),
-    ):
+    name, seconds = bounded(name, LONGEST_NAME), round(sum(phase.duration for phase in phases.values()), 2)
+    failures = {"setup": Outcome.ERROR, "call": Outcome.FAIL, "teardown": Outcome.ERROR}
+    for when, failure in failures.items():
         phase = phases.get(when)
-        if phase and phase.outcome == "skipped":
-            return TestResult(name=name, outcome=Outcome.SKIP, seconds=seconds, message=phase.message)
         if phase and phase.outcome != "passed":
+            outcome = Outcome.SKIP if phase.outcome == "skipped" else failure
             return TestResult(name=name, outcome=outcome, seconds=seconds, message=phase.message)
     if "call" not in phases:
         return TestResult(name=name, outcome=Outcome.ERROR, seconds=seconds, message="was not called")
-    seen = phases["call"].protection
-    return TestResult(name=name, outcome=Outcome.PASS, seconds=seconds, protection=seen)
+    recorded = (seen for what, seen in phases["call"].user_properties if what == PROTECTION)
+    protection = next(map(Protection.model_validate, recorded), None)
+    return TestResult(name=name, outcome=Outcome.PASS, seconds=seconds, protection=protection)
 
+
+# --- a kind of build ----------------------------------------------------------------------------------
 
 # Where a guest has the unpacked wheels.
 SITE = f"{FOLDER}/site"
 # What every such suite needs.
 RUNNER = ("pytest", "pytest-timeout", "pytest-reportlog")
-
-
-def runner(paths: Paths, python: str, say: Callable[[str], None], more: Sequence[str] = ()) -> list[Path]:
-    """The wheels of pytest and its plugins, and of `more` requirements, for a guest's Python.
-
-    Raises as `wheels.download` does.
-    """
-    required = [*RUNNER, *more]
-    return wheels.download(paths, required, python, f"runner-{wheels.digest(required)}", say)
 
 
 @dataclass(frozen=True)
@@ -156,10 +134,9 @@ class PytestTests(Build):
     def laid_out(self, files: Mapping[str, Path], folder: Path, python: str) -> dict[str, Path]:
         """The wheels unpacked, and compiled if this host has the guest's Python; the rest as it is."""
         site = folder / "site"
-        names = [name for name in files if name.endswith(".whl") and "/" not in name]
-        for name in sorted(names):
-            with archives.open_zip(files[name]) as wheel:
-                wheel.extractall(site)
+        names = sorted(name for name in files if name.endswith(".whl") and "/" not in name)
+        for name in names:
+            archives.unpack(files[name], site)
         if python == f"{sys.version_info.major}.{sys.version_info.minor}":
             compileall.compile_dir(site, ddir=SITE, quiet=2)
         rest = {name: file for name, file in files.items() if name not in names}
@@ -197,9 +174,6 @@ class PytestTests(Build):
         # pytest-reportlog writes each outcome as it comes; JUnit is written only at a regular end.
         words += [f"--timeout={test_seconds:.0f}", f"--report-log={self.report_file(results)}"]
         return shlex.join([*words, f"--junitxml={results}/junit.xml"])
-
-    def report_file(self, results: str) -> str:
-        return f"{results}/report.jsonl"
 
     def read_report(self, text: str) -> dict[str, TestResult | None] | None:
         return read_reportlog(text)

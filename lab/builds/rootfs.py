@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from lab.base.errors import LabError, UsageError
+from lab.builds import elf
 
 APPLETS = ("sh", "echo", "sleep", "cat", "ls", "id", "mount", "true")
 FOLDERS = ("bin", "dev", "etc", "proc", "root", "sys", "tmp", "var")
+SYSTEMS_BUSYBOX = Path("/bin/busybox")
 
 
 def make(folder: Path) -> Path:
@@ -58,22 +60,11 @@ def check(folder: Path) -> Path:
 
 def find_busybox() -> Path:
     """The host's static busybox; the layer holds no libraries. Raises LabError if there is none."""
-    for candidate in ("/bin/busybox", shutil.which("busybox")):
-        if candidate and Path(candidate).exists() and _is_static(Path(candidate)):
-            return Path(candidate)
+    for candidate in (SYSTEMS_BUSYBOX, Path(shutil.which("busybox") or SYSTEMS_BUSYBOX)):
+        # What is static asks for no version of glibc.
+        if candidate.exists() and any(needs.glibc is None for needs in elf.read(candidate)):
+            return candidate
     raise LabError("no static busybox on this host", hint="install busybox-static (Fedora: busybox)")
-
-
-def _is_static(program: Path) -> bool:
-    """Whether an ELF program names no interpreter, and so has no segment of type PT_INTERP."""
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
-
-    try:
-        with program.open("rb") as stream:
-            return all(segment["p_type"] != "PT_INTERP" for segment in ELFFile(stream).iter_segments())
-    except (OSError, ELFError):
-        return False
 
 
 def _layer(busybox: bytes) -> bytes:
@@ -83,22 +74,20 @@ def _layer(busybox: bytes) -> bytes:
             entry = tarfile.TarInfo(name)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
             tar.addfile(entry)
-        entry = tarfile.TarInfo("bin/busybox")
-        entry.mode, entry.size = 0o755, len(busybox)
-        tar.addfile(entry, BytesIO(busybox))
+        _add_file(tar, "bin/busybox", busybox, 0o755)
         for name in APPLETS:
             entry = tarfile.TarInfo(f"bin/{name}")
             entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(entry)
-        _add_text(tar, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
-        _add_text(tar, "etc/group", "root:x:0:\n")
+        _add_file(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644)
+        _add_file(tar, "etc/group", b"root:x:0:\n", 0o644)
     return stream.getvalue()
 
 
-def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:
+def _add_file(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
     entry = tarfile.TarInfo(name)
-    entry.mode, entry.size = 0o644, len(text)
-    tar.addfile(entry, BytesIO(text.encode()))
+    entry.mode, entry.size = mode, len(content)
+    tar.addfile(entry, BytesIO(content))
 
 
 def _json(value: Any) -> bytes:

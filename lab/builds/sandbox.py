@@ -5,6 +5,7 @@ variables and no processes of the host's, and no identity of the lab's: where th
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,15 +13,20 @@ from functools import cache
 from pathlib import Path
 
 from lab.base import process, scratch
-from lab.base.errors import LabError
+from lab.base.errors import LabError, UsageError
 from lab.base.files import plain
+from lab.builds import elf
 
 # Bytes that a program may print, or keep in its /tmp. The names of 10,000 tests take 3 MB in nextest's JSON.
 MOST_OUTPUT = 16 << 20
 MOST_FILES = 256 << 20
+# Characters of its last lines that an error shows.
+MOST_SHOWN = 4_000
 NOBODY = 65534
 TMP = "/tmp"  # noqa: S108 - the sandbox's own
 CHECK_SECONDS = 30.0
+# It may unpack a runtime first.
+VERSION_SECONDS = 60.0
 # All that is unshared but user namespaces: root needs none, and some hosts have none for others.
 APART = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
 # Every host of hosts.table has merged /usr.
@@ -35,6 +41,28 @@ VARIABLES = {"PATH": "/usr/bin:/bin", "HOME": TMP, "LC_ALL": "C.UTF-8", "NO_COLO
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")
 
 
+def ask_version(program: Path, what: str, pattern: str, *arguments: str) -> re.Match[str]:
+    """What a program prints of its version, by a pattern for the start of that.
+
+    Raises UsageError unless it is a program for the guests that prints so, LabError if this host makes no
+    sandbox.
+    """
+    elf.check_program(program, what)
+    try:
+        with folder() as visible:
+            copy = shutil.copy(program, visible / program.name)
+            printed = run(visible, [copy, *arguments], timeout=VERSION_SECONDS)
+    except process.CommandFailed as error:
+        raise UsageError(
+            f"{program}: expected {what}, which tells its version: {error}",
+            hint="it has to start on this host, too, in a sandbox with /usr and no home: is its glibc new "
+            "enough?",
+        ) from error
+    if not (version := re.match(pattern, printed, re.ASCII)):
+        raise UsageError(f"{program}: expected {what}, which tells its version; it said {printed[:80]!r}")
+    return version
+
+
 @contextmanager
 def folder() -> Iterator[Path]:
     """A temporary folder for what a program is to see. Other users of this host cannot enter it."""
@@ -44,41 +72,22 @@ def folder() -> Iterator[Path]:
         yield inner
 
 
-def ask(program: Path, *arguments: str, timeout: float) -> str:
-    """What one program prints. Raises as `run` does."""
-    with folder() as visible:
-        return run(visible, [shutil.copy(program, visible / program.name), *arguments], timeout=timeout)
-
-
 def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
     """Run a program that sees one folder, at its own path. Every file in it can be read and executed.
 
-    Raises CommandFailed if it fails, takes longer than `timeout` seconds or prints too much; LabError if this
-    host makes no sandbox.
+    Returns what it prints. Raises CommandFailed if it fails, takes longer than `timeout` seconds or prints too
+    much; LabError if this host makes no sandbox.
     """
     check()
     for path in (visible, *visible.rglob("*")):
         path.chmod(0o755)
-    with scratch.temporary() as outside:
-        output = outside / "output"
-        output.touch()
-        # The kernel ends whoever writes more into a file.
-        into = ["sh", "-c", 'out=$0; exec "$@" >"$out" 2>&1', str(output)]
-        limited = ["prlimit", f"--fsize={MOST_OUTPUT}", *into]
-        failed = None
-        try:
-            process.run([*limited, *_sandbox(visible), *command], timeout=timeout)
-        except process.CommandFailed as error:
-            failed = error
-        with output.open(errors="replace") as file:
-            printed = file.read()
-        if failed:
-            is_long = output.stat().st_size >= MOST_OUTPUT
-            why = f"it took {timeout:.0f} s" if failed.late else "it failed in its sandbox"
-            why = f"it printed more than {MOST_OUTPUT >> 20} MiB" if is_long else why
-            last = process.tail(printed.splitlines(keepends=True)) or failed.output
-            raise process.CommandFailed(command, why, plain(last))
-    return printed
+    # A program that prints more is ended by that.
+    limited = ["bash", "-o", "pipefail", "-c", f'"$@" 2>&1 | head -c {MOST_OUTPUT}', "sandbox"]
+    try:
+        return process.run([*limited, *_sandbox(visible), *command], timeout=timeout)
+    except process.CommandFailed as error:
+        why = f"it took {timeout:.0f} s" if error.late else "it failed in its sandbox"
+        raise process.CommandFailed(command, why, plain(error.output)[-MOST_SHOWN:]) from None
 
 
 @cache

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags
@@ -29,9 +28,6 @@ from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.builds import archives
 
-if TYPE_CHECKING:
-    from packaging.metadata import Metadata
-
 PROJECT = "boxlite"
 # A Python that every release has a wheel for: 0.9.7 has none for 3.13, 0.10.6 none for 3.12.
 EVERY = "3.11"
@@ -40,6 +36,8 @@ NEWEST_GLIBC = 40
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(NEWEST_GLIBC, 16, -1)] + ["manylinux2014_x86_64"]
 # The limit of each call of uv or pip.
 SECONDS = 600.0
+# Longer than whoever fills a folder of the cache can take: two commands that build a checkout take 8 h.
+WAIT_SECONDS = 9 * 3600.0
 # The newest release before the newest one.
 PREVIOUS = "previous"
 # 0.10.x, and 0.10.* as packaging tools write it.
@@ -49,8 +47,6 @@ NAME_ONE = "name one that is stored with --build VERSION, or a wheel, or check t
 METADATA_BYTES = 4 << 20
 # What uv prints where no wheel of boxlite fits.
 NO_WHEEL = re.compile(rf"\b{PROJECT}==\S+ has no (?:usable )?wheels|no version of {PROJECT}==")
-# All that uv may choose: versions of projects, with the digests of their files. No address, file or folder.
-PINS = re.compile(r"(?:[\w.-]+==[\w.!+-]+ \\\n(?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)+", re.ASCII)
 # Options of pip about package indexes, and the variables by which uv takes the same.
 OF_PIP = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -71,27 +67,19 @@ def store(paths: Paths) -> Path:
     return paths.cache / "wheels"
 
 
-def fetch_once(
-    folder: Path,
-    what: str,
-    fill: Callable[[Path], None],
-    *,
-    seconds: float,
-    say: Callable[[str], None],
-    verbs: tuple[str, str] = ("fetching", "fetched"),
-) -> Path:
+def fetch_once(folder: Path, doing: str, fill: Callable[[Path], None], say: Callable[[str], None]) -> Path:
     """A folder of the cache that `fill` has filled with files, now or before; what fails leaves none.
 
-    One with other files than `fill` left is filled again. `what` says what is in it. While another lab or
-    thread fills it, `say` may raise to end the wait. Raises LabError after `seconds`, and what `fill` raises.
+    One with other files than `fill` left is filled again. `doing` says what filling it is: "fetching boxlite".
+    While another lab or thread does that, `say` may raise to end the wait. Raises what `fill` raises.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Whoever removes what dead labs left half-made goes by both names.
     lock, partial = folder.with_name(f"{folder.name}.lock"), folder.with_name(f".partial-{folder.name}")
-    with locked(lock, seconds, f"{what} to be {verbs[1]}", say):
+    with locked(lock, WAIT_SECONDS, f"another lab that is {doing}", say):
         sums = folder / SUMS
         if not (sums.is_file() and sums.read_text(errors="replace") == _sums(folder)):
-            say(f"{verbs[0]} {what}")
+            say(doing)
             for old in (folder, partial):
                 shutil.rmtree(old, ignore_errors=True)
             partial.mkdir()
@@ -107,6 +95,24 @@ def fetch_once(
 def _sums(folder: Path) -> str:
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != SUMS)
     return "".join(f"{sha256(file)}  {file.name}\n" for file in files)
+
+
+# --- which releases there are -------------------------------------------------------------------------
+
+
+@cache
+def _versions() -> tuple[Version, ...]:
+    """Every version, oldest first. The package index is asked once. Raises LabError if pip cannot tell."""
+    words = ["index", "versions", PROJECT, "--json", "--pre", *_platforms(EVERY)]
+    try:
+        printed = process.run(_pip(*words), timeout=SECONDS).splitlines()
+    except process.CommandFailed as error:
+        raise LabError(
+            f"could not ask which releases of {PROJECT} there are: {error.output.strip()}", hint=NAME_ONE
+        ) from error
+    # Warnings are among the lines.
+    answer = next(line for line in printed if line.startswith("{"))
+    return tuple(sorted(map(Version, json.loads(answer)["versions"])))
 
 
 def releases() -> list[Version]:
@@ -155,114 +161,28 @@ def choose_release(word: str | None, released: Sequence[Version], where: str) ->
     return str(fitting[-1])
 
 
-@cache
-def _versions() -> tuple[Version, ...]:
-    """Every version, oldest first. The package index is asked once. Raises LabError if pip cannot tell."""
-    words = ["index", "versions", PROJECT, "--json", "--pre", *_platforms(EVERY)]
-    try:
-        printed = process.run(_pip(*words), timeout=SECONDS).splitlines()
-    except process.CommandFailed as error:
-        raise LabError(
-            f"could not ask which releases of {PROJECT} there are: {error.output.strip()}", hint=NAME_ONE
-        ) from error
-    # Warnings are among the lines.
-    answer = next(line for line in printed if line.startswith("{"))
-    return tuple(sorted(map(Version, json.loads(answer)["versions"])))
+# --- which wheels a Python needs ----------------------------------------------------------------------
 
 
-def needs(wheel: Path) -> list[str]:
-    """What a wheel requires, with environment markers. Raises ValueError if the wheel is damaged."""
-    return list(map(str, _metadata(wheel).requires_dist or []))
+def requirements(wheel: Path) -> tuple[list[str], SpecifierSet]:
+    """What a wheel requires, with environment markers, and the Pythons that it is for.
 
-
-def allows(wheel: Path, python: str) -> bool:
-    """Whether a wheel's own `Requires-Python` allows a guest's Python.
-
-    Raises ValueError if the wheel is damaged.
+    Raises ValueError or Damaged if nobody can read that, or if it requires what no package index has.
     """
-    allowed = _metadata(wheel).requires_python
-    return allowed is None or allowed.contains(f"{python}.0")
-
-
-def _metadata(wheel: Path) -> "Metadata":
-    """What a wheel says of itself. Raises ValueError if it does not, or if nobody can read it."""
     from packaging.metadata import Metadata  # It takes long, and few commands read a wheel.
 
-    try:
-        with archives.open_zip(wheel) as archive:
-            names = [name for name in archive.namelist() if re.fullmatch(r"[^/]*\.dist-info/METADATA", name)]
-            if len(names) != 1:
-                raise archives.Damaged("it holds no METADATA")
-            with archive.open(names[0]) as file:
-                text = file.read(METADATA_BYTES)
-        # Only what is read here is checked: old wheels have fields that are no longer valid.
-        metadata = Metadata.from_email(text, validate=False)
-        requirements = metadata.requires_dist or []
-        _ = metadata.requires_python
-    except archives.Damaged as error:
-        raise ValueError(f"not a complete wheel: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"its METADATA is not valid: {error}") from error
-    for requirement in requirements:
+    distribution = "-".join(wheel.name.split("-")[:2])
+    text = archives.read(wheel, f"{distribution}.dist-info/METADATA", METADATA_BYTES)
+    # Only what is read here is checked: old wheels have fields that are no longer valid.
+    metadata = Metadata.from_email(text, validate=False)
+    required = metadata.requires_dist or []
+    for requirement in required:
         # What is there would be built on this host, or is no package that anybody published.
         if requirement.url:
             raise ValueError(
                 f"it requires {requirement.name} from {requirement.url}, and not from a package index"
             )
-        # A marker may hold any text, and requirements are lines of a file.
-        if not str(requirement).isprintable():
-            raise ValueError(f"its METADATA is not valid: it requires {str(requirement)!r}")
-    return metadata
-
-
-def download(
-    paths: Paths, requirements: Sequence[str], python: str, folder_name: str, say: Callable[[str], None]
-) -> list[Path]:
-    """The wheels of these requirements, with all they depend on, for a Python such as "3.13".
-
-    They are kept in a folder of the cache. While another lab or thread fetches them, `say` may raise to end the
-    wait. Raises NotApplicable if boxlite is required and has no wheel for that Python, LabError if uv or pip
-    fails otherwise.
-    """
-    folder = paths.make(store(paths)) / f"{folder_name}-cp{python.replace('.', '')}"
-    fetch_once(
-        folder,
-        f"{requirements[0]} for Python {python}",
-        lambda partial: _fetch(requirements, python, partial),
-        seconds=2 * SECONDS + 60,  # Longer than another lab can take.
-        say=say,
-    )
-    return sorted(folder.glob("*.whl"))
-
-
-def _fetch(requirements: Sequence[str], python: str, folder: Path) -> None:
-    """Put the wheels of requirements, and of all that these lead to on that Python, into a folder."""
-    with scratch.temporary() as workspace:
-        required, pins = workspace / "requirements.in", workspace / "requirements.txt"
-        required.write_text("".join(f"{requirement}\n" for requirement in requirements))
-        try:
-            process.run(_uv(required, pins, python), timeout=SECONDS, env=_index())
-            if not PINS.fullmatch(pins.read_text()):
-                raise LabError(f"uv chose something that no package index has: {pins.read_text()[:1_000]}")
-            words = ["download", "--quiet", "--no-deps", "--require-hashes", *_platforms(python)]
-            process.run(_pip(*words, f"--dest={folder}", f"--requirement={pins}"), timeout=SECONDS)
-        except process.CommandFailed as error:
-            if NO_WHEEL.search(" ".join(error.output.split())):
-                raise NotApplicable(f"{requirements[0]} has no wheel for Python {python}") from error
-            raise LabError(
-                f"{requirements[0]} could not be fetched for Python {python}: {error.output.strip()}",
-                hint="check that the package index can be reached; a local wheel needs no index: --build PATH",
-            ) from error
-    for wheel in folder.glob("*.whl"):
-        try:
-            archives.check_zip(wheel)
-        except archives.Damaged as error:
-            raise LabError(f"the package index has a damaged wheel, {wheel.name}: {error}") from error
-
-
-def digest(requirements: Sequence[str]) -> str:
-    """A short digest of requirements, for the name of the folder that holds their wheels."""
-    return hashlib.sha256(" ".join(requirements).encode()).hexdigest()[:8]
+    return list(map(str, required)), metadata.requires_python or SpecifierSet()
 
 
 def tags(python: str) -> list[Tag]:
@@ -272,6 +192,37 @@ def tags(python: str) -> list[Tag]:
         *cpython_tags((major, minor), platforms=PLATFORMS),
         *compatible_tags((major, minor), platforms=PLATFORMS),
     ]
+
+
+def download(paths: Paths, required: Sequence[str], python: str, say: Callable[[str], None]) -> dict[str, Path]:
+    """The wheels of these requirements, with all they depend on, by their names, for a Python such as "3.13".
+
+    They are kept in a folder of the cache. While another lab or thread fetches them, `say` may raise to end the
+    wait. Raises NotApplicable if boxlite is required and has no wheel for that Python, LabError if uv or pip
+    fails otherwise.
+    """
+
+    def fill(folder: Path) -> None:
+        with scratch.temporary() as workspace:
+            names, pins = workspace / "requirements.in", workspace / "requirements.txt"
+            names.write_text("".join(f"{requirement}\n" for requirement in required))
+            try:
+                process.run(_uv(names, pins, python), timeout=SECONDS, env=_index())
+                words = ["download", "--quiet", "--no-deps", "--require-hashes", *_platforms(python)]
+                process.run(_pip(*words, f"--dest={folder}", f"--requirement={pins}"), timeout=SECONDS)
+            except process.CommandFailed as error:
+                if NO_WHEEL.search(" ".join(error.output.split())):
+                    raise NotApplicable(f"{required[0]} has no wheel for Python {python}") from error
+                raise LabError(
+                    f"{required[0]} could not be fetched for Python {python}: {error.output.strip()}",
+                    hint="check that the package index can be reached; a local wheel needs none: --build PATH",
+                ) from error
+
+    digest = hashlib.sha256(" ".join(required).encode()).hexdigest()[:8]
+    # A release is found by this name.
+    name = f"{required[0].replace('==', '-')}-{digest}-cp{python.replace('.', '')}"
+    folder = fetch_once(store(paths) / name, f"fetching {required[0]} for Python {python}", fill, say)
+    return {wheel.name: wheel for wheel in sorted(folder.glob("*.whl"))}
 
 
 def _uv(required: Path, pins: Path, python: str) -> list[str]:

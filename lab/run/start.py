@@ -47,7 +47,7 @@ class PlannedRun:
 def preview(request: Request, catalog: Catalog) -> tuple[list[Cell], RunOptions]:
     """List the cells and the options of a new run without asking which release is the newest."""
     shard, choice, options = _read(request, catalog)
-    chosen = builds.resolve_all(request.builds, only_shown=True) if request.builds else [builds.ANY]
+    chosen = builds.resolve_all(request.builds, only_shown=True)
     _check_order(chosen, options)
     return cells_of_shard(choice.cells(chosen), shard, options), options
 

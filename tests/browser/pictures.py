@@ -47,7 +47,7 @@ def middle(console: Console, run: RunResult, log: str) -> None:
     """
     assert run.run.finished, "the run is not finished"
     known = catalog.load()
-    tested = {build.name: builds.preview(builds.argument(build)) for build in run.run.builds}
+    tested = {build.name: builds.resolve(builds.argument(build), only_shown=True) for build in run.run.builds}
     plan = [
         Cell(known.guest(cell.guest), known.variant(cell.variant), tested[cell.build]) for cell in run.cells
     ]

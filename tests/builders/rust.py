@@ -11,7 +11,8 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import Paths
-from lab.builds import sandbox, upstream_tests
+from lab.builds import sandbox
+from lab.builds.kinds import nextest
 
 WORKSPACE = '[workspace]\nmembers = ["src/boxlite"]\nresolver = "2"\n[profile.dev]\ndebug = 0\n'
 PACKAGE = '[package]\nname = "boxlite"\nversion = "0.10.8"\nedition = "2021"\n'
@@ -81,14 +82,14 @@ def archiver(home: Paths) -> Path:
         pytest.skip("this host has no cargo to build a crate with")
     try:
         sandbox.check()
-        return upstream_tests.program(home)
+        return nextest.program(home)
     except LabError as error:
         pytest.skip(f"no cargo-nextest, or no sandbox for what it lists: {error.args[0]}")
 
 
 def make(
     folder: Path,
-    nextest: Path,
+    program: Path,
     tests: str = TESTS,
     *,
     others: Mapping[str, str] | None = None,
@@ -99,7 +100,7 @@ def make(
     archive = folder / "jailer.tar.zst"
     path = f"{Path(cargo() or '').parent}:{os.environ['PATH']}"
     which = "--tests" if others or library else "--test=jailer"
-    command = [str(nextest), "nextest", "archive", "--offline", which, f"--archive-file={archive}"]
+    command = [str(program), "nextest", "archive", "--offline", which, f"--archive-file={archive}"]
     subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True, capture_output=True)
     deps = folder / "target" / "debug" / "deps"
     [executable] = [file for file in deps.glob("jailer-*") if not file.suffix]

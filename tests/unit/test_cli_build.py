@@ -8,8 +8,7 @@ import pytest
 from lab import builds
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.paths import Paths
-from lab.builds import elf, sandbox
-from lab.builds.kinds import cli as kind
+from lab.builds import elf, sandbox, wheels
 from lab.catalog import load_suite
 from tests.builders import packages
 from tests.builders.facts import facts
@@ -22,7 +21,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program that says what boxlite says of its version."""
     file = tmp_path / "boxlite"
     shutil.copy(shutil.which("true") or "", file)
-    monkeypatch.setattr(sandbox, "ask", lambda *_, **__: "boxlite 0.10.8\n")
+    monkeypatch.setattr(sandbox, "run", lambda *_, **__: "boxlite 0.10.8\n")
     return file
 
 
@@ -42,11 +41,11 @@ def test_a_guest_gets_the_program_and_pytest_for_its_own_python(
     wheel = tmp_path / "pytest-8.4-py3-none-any.whl"
     pythons: list[str] = []
 
-    def runner(_paths: Paths, python: str, _say: object) -> list[Path]:
+    def download(_paths: Paths, _required: object, python: str, _say: object) -> dict[str, Path]:
         pythons.append(python)
-        return [wheel]
+        return {wheel.name: wheel}
 
-    monkeypatch.setattr(kind, "runner", runner)
+    monkeypatch.setattr(wheels, "download", download)
     files = builds.resolve(f"cli:{program}").fetch(paths, facts(python="3.9"), lambda _text: None)
     assert files == {"boxlite": program, wheel.name: wheel}
     assert pythons == ["3.9"]
@@ -68,8 +67,8 @@ def test_a_program_that_needs_a_newer_glibc_is_not_applicable(tmp_path: Path) ->
         (packages.elf(machine=packages.AARCH64), 0o755, "program for the processor EM_AARCH64"),
         (packages.elf(), 0o755, "expected boxlite's command line program, which tells its version"),
         (packages.elf(), 0o644, "it is not executable"),
-        ("uname", 0o755, "boxlite's command line program, which says `boxlite VERSION`"),
-        (None, 0, "--build cli:.*: no such file"),
+        ("uname", 0o755, "boxlite's command line program, which tells its version; it said 'uname"),
+        (None, 0, "boxlite's command line program: No such file"),
     ],
 )
 def test_a_wrong_program_is_wrong_usage(

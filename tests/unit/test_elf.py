@@ -4,14 +4,14 @@ import os
 import random
 import re
 import runpy
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.version import Version
 
-from lab.base.errors import NotApplicable
+from lab.base.errors import NotApplicable, UsageError
 from lab.builds import elf
 from lab.builds.elf import Needs
 from lab.builds.kinds.wheel import choose
@@ -96,17 +96,17 @@ def test_a_real_program_needs_no_more_than_the_host_that_runs_it_has() -> None:
 def test_an_unmet_need_is_not_applicable(tmp_path: Path, parts: dict[str, Any], reason: str | None) -> None:
     guest = facts(glibc="2.41", cpu_level=3, kernel="6.12.94+deb13-amd64")
     path = file(tmp_path, packages.elf(**parts))
-    assert elf.why_not(path, guest) == reason
+    assert elf.why_not(elf.read(path), guest) == reason
     with nullcontext() if reason is None else pytest.raises(NotApplicable, match=f"^{re.escape(reason)}$"):
         elf.check({"build/program": path}, guest)
 
 
 def test_the_files_of_a_wheel_decide_and_not_its_tag(tmp_path: Path) -> None:
     path = wheel(tmp_path, packages.elf(versions=NEW_GLIBC))
-    assert elf.why_not(path, facts(glibc="2.36")) == (
+    assert elf.why_not(elf.read(path), facts(glibc="2.36")) == (
         f"{Path(LIBRARY).name} in {path.name} needs glibc 2.42, and the guest has 2.36"
     )
-    assert elf.why_not(path, facts(glibc="2.42")) is None
+    assert elf.why_not(elf.read(path), facts(glibc="2.42")) is None
 
 
 def test_what_is_no_elf_file_needs_nothing(tmp_path: Path) -> None:
@@ -123,14 +123,17 @@ def test_damaged_files_say_nothing_and_raise_nothing(tmp_path: Path) -> None:
         damaged = bytearray(whole[: numbers.randrange(4, len(whole) + 1)])
         for _ in range(numbers.choice((0, 1, 8))):
             damaged[numbers.randrange(len(damaged))] = numbers.randrange(256)
-        elf.why_not(file(tmp_path, bytes(damaged)), facts())
+        program = file(tmp_path, bytes(damaged))
+        elf.why_not(elf.read(program), facts())
+        with suppress(UsageError):
+            elf.check_program(program, "a program")
     path = wheel(tmp_path, whole)
     content = path.read_bytes()
     for _ in range(200):
         damaged = bytearray(content)
         damaged[numbers.randrange(len(content))] ^= 0xFF
         path.write_bytes(damaged)
-        elf.why_not(path, facts())
+        elf.why_not(elf.read(path), facts())
 
 
 def test_of_several_wheels_for_a_python_the_preferred_one_that_can_run_is_taken(tmp_path: Path) -> None:

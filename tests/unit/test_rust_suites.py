@@ -10,8 +10,8 @@ from lab import builds, catalog
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.base.speed import ORDINARY
-from lab.builds import WHOLE_SUITE, Build, SuiteOptions, upstream_tests
-from lab.builds.upstream_tests import Listing
+from lab.builds import WHOLE_SUITE, Build, SuiteOptions
+from lab.builds.kinds import nextest
 from lab.catalog import load_suite, load_suites
 from lab.guest import suite as guest_suite
 from lab.plan import Cell
@@ -36,7 +36,7 @@ DETACH = """
 
 @pytest.fixture(scope="module")
 def crate(rust_lab: Paths, tmp_path_factory: pytest.TempPathFactory) -> Crate:
-    program, folder = upstream_tests.program(rust_lab), tmp_path_factory.mktemp("crate")
+    program, folder = nextest.program(rust_lab), tmp_path_factory.mktemp("crate")
     return rust.make(folder, program, others={"detach": DETACH}, library=LIBRARY)
 
 
@@ -96,13 +96,9 @@ def test_tests_of_one_name_in_two_binaries_are_told_apart(
 
 
 def test_tests_that_nextest_itself_does_not_tell_apart_are_refused() -> None:
-    listing = Listing(
-        {"boxlite": ["works"], "boxlite::bin/boxlite": ["works"]},
-        {"boxlite": "boxlite::boxlite", "boxlite::bin/boxlite": "boxlite::boxlite"},
-        "1",
-    )
+    tests = {"boxlite": ["works"], "boxlite::bin/boxlite": ["works"]}
     with pytest.raises(UsageError, match=r"reports as boxlite::boxlite\$works\n.*binary_id"):
-        listing.names()
+        nextest.expressions_of(tests, dict.fromkeys(tests, "boxlite::boxlite"))
 
 
 @pytest.mark.parametrize(

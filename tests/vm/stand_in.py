@@ -26,12 +26,9 @@ START = b"START=0000000000"
 
 def make(paths: Paths, file: Path) -> Path:
     """Write the program to `file`. Raises LabError if its parts cannot be fetched; it needs gcc and npm."""
-    _, native_package = npm.tarballs(paths, RELEASE, print)
-    wheel = next(
-        each
-        for each in wheels.download(paths, [NODE], wheels.EVERY, NODE.replace("==", "-"), print)
-        if each.name.startswith("nodejs")
-    )
+    *_, native_package = npm.Npm.parse(RELEASE).packages(paths, print)
+    fetched = wheels.download(paths, [NODE], wheels.EVERY, print)
+    wheel = next(file for name, file in fetched.items() if name.startswith("nodejs"))
     with zipfile.ZipFile(wheel) as archive:
         [name] = [each for each in archive.namelist() if each.endswith("/bin/node")]
         node_program = archive.read(name)

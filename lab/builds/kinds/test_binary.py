@@ -3,13 +3,13 @@
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from lab.builds import elf, upstream_tests
-from lab.builds.kinds.nextest import Nextest
-from lab.builds.upstream_tests import MANIFEST, Unpacked, Words
+from lab.builds import elf
+from lab.builds.kinds import nextest
+from lab.builds.kinds.nextest import MANIFEST, Nextest, Unpacked, Words
 
 # Where a guest has the workspace, unless `at` says so: a lone executable does not tell where it was built.
 PLACE = "/opt/boxlite"
@@ -30,11 +30,11 @@ class TestBinary(Nextest):
     usual_filter = "all()"
 
     @classmethod
-    def read(cls, words: Words, file: Path) -> dict[str, Any]:
+    def read(cls, words: Words, file: Path, **more: Any) -> Self:
         elf.check_program(file, "a test binary")
-        build = super().read(words, file)
+        build = super().read(words, file, **more)
         # Its version is not known.
-        return {**build, "name": build["name"].replace(f"-{VERSION}@", "@")}
+        return replace(build, name=build.name.replace(f"-{VERSION}@", "@"))
 
     @classmethod
     def unpack(cls, file: Path, folder: Path) -> Unpacked:
@@ -46,7 +46,7 @@ class TestBinary(Nextest):
         tests.chmod(0o755)
         for name, document in _metadata(HASH.sub("", file.name), f"{PLACE}/target/{path}").items():
             (metadata / f"{name}-metadata.json").write_text(json.dumps(document))
-        return upstream_tests.read_workspace(folder)
+        return nextest.read_workspace(folder)
 
 
 def _metadata(name: str, path: str) -> dict[str, Any]:

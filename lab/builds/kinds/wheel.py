@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
 from lab.builds import archives, elf, wheels
-from lab.builds.pytest_tests import RUNNER, PytestTests, runner
+from lab.builds.pytest_tests import RUNNER, PytestTests
 from lab.catalog import Suite, load_suite
 from lab.probes import Facts
 
@@ -91,13 +91,10 @@ class Wheel(PytestTests):
         if Version(self.version) < OLDEST:
             raise NotApplicable(f"the suite needs boxlite {OLDEST} or newer, and this is {self.version}")
         if self.path is None:
-            required = [f"{wheels.PROJECT}=={self.version}", *RUNNER]
-            folder = f"{wheels.PROJECT}-{self.version}-{wheels.digest(required)}"
-            files = wheels.download(paths, required, facts.python, folder, say)
-        else:
-            own = choose(self.path, facts)
-            files = [own, *runner(paths, facts.python, say, wheels.needs(own))]
-        return {file.name: file for file in files}
+            return wheels.download(paths, [f"{wheels.PROJECT}=={self.version}", *RUNNER], facts.python, say)
+        own = choose(self.path, facts)
+        needs, _ = wheels.requirements(own)
+        return {own.name: own, **wheels.download(paths, [*RUNNER, *needs], facts.python, say)}
 
     @property
     def first_use(self) -> str:
@@ -111,33 +108,47 @@ def choose(path: Path, facts: Facts) -> Path:
     """
     python, files = facts.python, _files(path)
     ranks = {tag: rank for rank, tag in enumerate(wheels.tags(python))}
-    fitting = [
-        (min(ranks[tag] for tag in fits), wheel)
+    by_rank = sorted(
+        (min(ranks[tag] for tag in fitting), wheel)
         for wheel in files
-        if (fits := parse_wheel_filename(wheel.name)[3] & ranks.keys()) and wheels.allows(wheel, python)
-    ]
-    if not fitting:
+        if (fitting := parse_wheel_filename(wheel.name)[3] & ranks.keys())
+        and wheels.requirements(wheel)[1].contains(f"{python}.0")
+    )
+    if not by_rank:
         if path.is_dir():
             names = ", ".join(wheel.name for wheel in files)
             raise NotApplicable(f"{path} has no wheel for Python {python}, only {names}")
         raise NotApplicable(f"{path.name} is not for Python {python}")
-    best, *others = (wheel for _, wheel in sorted(fitting))
-    if not others:
-        return best
-    return next((wheel for wheel in (best, *others) if elf.why_not(wheel, facts) is None), best)
+    can_run = (wheel for _, wheel in by_rank if elf.why_not(elf.read(wheel), facts) is None)
+    return next(can_run, by_rank[0][1])
 
 
 def read_version(path: Path) -> Version:
-    """The version of the wheel or wheels at a path, each of which is looked into.
+    """The version of the wheel or wheels at a path, each of which is read whole.
 
     Raises UsageError if there is none, or if they are not all of boxlite and of one version.
     """
-    if not (files := _files(path)):
+    versions: dict[str, Version] = {}
+    for wheel in _files(path):
+        try:
+            if not wheel.is_file():
+                raise ValueError("no such file")
+            project, versions[wheel.name], _, _ = parse_wheel_filename(wheel.name)
+            if project != wheels.PROJECT:
+                raise ValueError(f"a wheel of {project}, not of {wheels.PROJECT}")
+            wheels.requirements(wheel)
+            archives.check_wheel(wheel)
+        except (ValueError, archives.Damaged) as error:
+            which = "" if wheel == path else f" {wheel.name}:"
+            raise UsageError(
+                f"--build {path}:{which} {error}",
+                hint=f"name a wheel of {wheels.PROJECT} as it was built, under the name that it got",
+            ) from error
+    if not versions:
         raise UsageError(
             f"--build {path}: a folder without wheels",
             hint=f"it must hold wheels of {wheels.PROJECT}, one per Python",
         )
-    versions = {wheel.name: _version(path, wheel) for wheel in files}
     if len(set(versions.values())) > 1:
         listed = ", ".join(f"{version} ({name})" for name, version in versions.items())
         raise UsageError(
@@ -149,24 +160,6 @@ def read_version(path: Path) -> Version:
 
 def _files(path: Path) -> list[Path]:
     return sorted(path.glob("*.whl")) if path.is_dir() else [path]
-
-
-def _version(named: Path, wheel: Path) -> Version:
-    where = f"--build {named}" if named == wheel else f"--build {named}: {wheel.name}"
-    if not wheel.is_file():
-        raise UsageError(f"{where}: no such file")
-    try:
-        name, version, _, _ = parse_wheel_filename(wheel.name)
-    except InvalidWheelFilename as error:
-        raise UsageError(f"{where}: {error}", hint="a wheel must keep its name") from error
-    if name != wheels.PROJECT:
-        raise UsageError(f"{where}: a wheel of {name}, not of {wheels.PROJECT}")
-    try:
-        wheels.needs(wheel)
-        archives.check_zip(wheel)
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}", hint="copy or build the wheel again") from error
-    return version
 
 
 def _digest(path: Path) -> str:

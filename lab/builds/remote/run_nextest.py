@@ -65,15 +65,6 @@ def cut(text):
     )
 
 
-def parse(line):
-    """Nextest's event in a line; an empty one for any other line."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
 def names(suite):
     """What a binary is called in JUnit files, and in events, by nextest's event of it."""
     crate, name, kind = (suite[key] for key in ("crate", "test_binary", "kind"))
@@ -121,7 +112,10 @@ def main():
     called = {}
     with (folder / "report.jsonl").open("w", buffering=1, encoding="utf-8", errors="replace") as report:
         for line in child.stdout:
-            event = parse(line)
+            try:
+                event = json.loads(line)
+            except ValueError:  # No event.
+                continue
             if event.get("type") == "suite" and "nextest" in event:
                 called.update([names(event["nextest"])])
             if "stdout" in event:
@@ -131,7 +125,7 @@ def main():
                 event["reason"] = "was killed at its time limit of %d s" % seconds
             # What ends after that signal did not end by itself.
             if not ended_early:
-                report.write("%s\n" % json.dumps(event) if event else line)
+                report.write("%s\n" % json.dumps(event))
         status = child.wait()
         if junit.exists():
             report.writelines(endings(junit, called))
