@@ -44,16 +44,7 @@ def rows(what: str, definitions: Catalog) -> list[dict[str, Any]]:
                 for name, cause in causes.known().items()
             ]
         case "sets":
-            return [
-                {
-                    "name": name,
-                    "title": chosen.title,
-                    "guests": list(chosen.guests),
-                    "variants": list(chosen.variants),
-                    "remedies": chosen.remedies,
-                }
-                for name, chosen in definitions.sets.items()
-            ]
+            return [chosen.model_dump(mode="json") for chosen in definitions.sets.values()]
         case "suites":
             return [
                 {
