@@ -32,11 +32,11 @@ def shim_pid(home: Path, box_id: str) -> int:
 
 def descendants(pid: int) -> list[int]:
     """`pid` and all its descendants, each after its parent."""
-    found = [pid]
+    family = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
-            found += descendants(int(child))
-    return found
+            family += descendants(int(child))
+    return family
 
 
 def apart(pid: int) -> set[str]:
@@ -44,34 +44,34 @@ def apart(pid: int) -> set[str]:
     return {kind for kind in NAMESPACES if _namespace(pid, kind) != _namespace("self", kind)}
 
 
-def most_confined(pid: int, wanted: set[str]) -> tuple[int, set[str]]:
+def most_confined(pid: int, kinds: set[str]) -> tuple[int, set[str]]:
     """The one among `pid` and its descendants with the most namespaces of its own, and their kinds.
 
-    Of several with as many, the last descendant counts. Waits for one that has all that are wanted.
+    Of several with as many, the last descendant counts. Waits for one that has all of `kinds`.
     """
     end = time.monotonic() + SETTLE_SECONDS
     while True:
         best: tuple[int, set[str]] = (pid, set())
         for process in descendants(pid):
             try:
-                best = max((process, apart(process)), best, key=lambda found: len(found[1]))
+                best = max((process, apart(process)), best, key=lambda candidate: len(candidate[1]))
             except OSError:  # It ended, or this user may not look at it.
                 continue
-        if wanted <= best[1] or time.monotonic() > end:
+        if kinds <= best[1] or time.monotonic() > end:
             return best
         time.sleep(LOOK_SECONDS)
 
 
-def record(keep: Callable[[str, object], None], home: Path, box_id: str, asked: dict[str, Any]) -> None:
+def record(keep: Callable[[str, object], None], home: Path, box_id: str, requested: dict[str, Any]) -> None:
     """Have what confines a running box kept in the test's result, with pytest's `record_property`.
 
-    `asked` are the security options that the test gave boxlite, by their names in Python.
+    `requested` are the security options that the test gave boxlite, by their names in Python.
     """
     try:
         shim = shim_pid(home, box_id)
         process, _ = most_confined(shim, set())
         seen = protection(process, home, box_id)
-        seen.update(asked=asked, processes=processes(shim), warnings=warnings(home, box_id))
+        seen.update(asked=requested, processes=processes(shim), warnings=warnings(home, box_id))
         keep("protection", seen)
     except (OSError, ValueError, LookupError) as error:
         # The box works; only what confines it stays unknown.
@@ -114,14 +114,14 @@ def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
 
 def processes(shim: int) -> list[dict[str, Any]]:
     """What each process of a box has of what boxlite may give any of them: the shim and its descendants."""
-    found = []
+    members = []
     for pid in descendants(shim):
         of = Path(f"/proc/{pid}")
         try:
-            found.append({"program": _status(of)["Name"], "seccomp": _seccomp(of), "limits": _limits(of)})
+            members.append({"program": _status(of)["Name"], "seccomp": _seccomp(of), "limits": _limits(of)})
         except OSError:  # It ended, or this user may not look at it.
             continue
-    return found
+    return members
 
 
 def warnings(home: Path, box_id: str) -> list[str]:
@@ -130,13 +130,13 @@ def warnings(home: Path, box_id: str) -> list[str]:
     A process has one log for all of its runtimes, in the home of the first.
     """
     logs = [*(home / "boxes" / box_id / "logs").glob("boxlite*"), *home.parent.glob("*/logs/boxlite*")]
-    found: dict[str, None] = {}
+    told: dict[str, None] = {}
     for log in sorted(logs):
         for line in log.read_text(errors="replace").splitlines():
-            _, warns, said = line.partition(" WARN ")
-            if warns and box_id in said:
-                found[said.strip().replace(str(home), "HOME").replace(box_id, "BOX")[:LONGEST_WARNING]] = None
-    return list(found)[:MOST_WARNINGS]
+            _, warns, words = line.partition(" WARN ")
+            if warns and box_id in words:
+                told[words.strip().replace(str(home), "HOME").replace(box_id, "BOX")[:LONGEST_WARNING]] = None
+    return list(told)[:MOST_WARNINGS]
 
 
 def _limits(of: Path) -> dict[str, str]:
@@ -161,8 +161,8 @@ def _cgroup_limits(cgroup: str) -> dict[str, str]:
 
 def _seccomp(of: Path) -> list[str]:
     """The modes of a process: each of its threads has its own filters."""
-    said = {_status(thread).get("Seccomp") for thread in (of / "task").iterdir()}
-    return sorted(NOT_TOLD if mode is None else SECCOMP.get(mode, mode) for mode in said)
+    modes = {_status(thread).get("Seccomp") for thread in (of / "task").iterdir()}
+    return sorted(NOT_TOLD if mode is None else SECCOMP.get(mode, mode) for mode in modes)
 
 
 def _status(of: Path) -> dict[str, str]:

@@ -39,14 +39,14 @@ def serving(*, needed: bool) -> Iterator[str | None]:
             if self.path == "/v2/":
                 self.send(b"{}", "application/json", {}, with_content=with_content)
                 return
-            asked = REQUEST.fullmatch(self.path)
-            digest = asked and (asked["digest"] or first["digest"])
+            request = REQUEST.fullmatch(self.path)
+            digest = request and (request["digest"] or first["digest"])
             blob = layout / "blobs" / str(digest).replace(":", "/")
-            if asked is None or not blob.is_file():
+            if request is None or not blob.is_file():
                 self.send_error(404)
                 return
             content, kind = blob.read_bytes(), "application/octet-stream"
-            if asked["kind"] == "manifests":
+            if request["kind"] == "manifests":
                 kind = json.loads(content).get("mediaType", first["mediaType"])
             self.send(content, kind, {"Docker-Content-Digest": str(digest)}, with_content=with_content)
 

@@ -56,14 +56,14 @@ class Program:
         return options
 
 
-def allowed(wanted: str | None) -> str | None:
-    """The wanted value of --security, unless a remedy that is being tried changes it. None: not given."""
-    if wanted != "disable":
+def allowed(value: str | None) -> str | None:
+    """A value of --security, unless a remedy that is being tried changes it. None: not given."""
+    if value != "disable":
         if JAILER_OFF:
             return "disable"
         if PREFLIGHT:
             preflight()
-    return wanted
+    return value
 
 
 def security(value: str | None) -> list[str]:
@@ -71,7 +71,7 @@ def security(value: str | None) -> list[str]:
     return [] if value is None else ["--security", value]
 
 
-def asked(value: str | None) -> dict[str, bool]:
+def requested(value: str | None) -> dict[str, bool]:
     """What that asks of boxlite, by the name of its option in Python."""
     return {} if value is None else {"jailer_enabled": value == "enable"}
 
@@ -89,35 +89,35 @@ class Boxes:
         """Create a box without any security options and return its ID."""
         return boxlite(*self.program.options(), "create", *self._small())
 
-    def assert_runs(self, wanted: str | None) -> None:
+    def assert_runs(self, value: str | None) -> None:
         """Assert that `boxlite run` prints what a box prints. What confines it is recorded meanwhile."""
-        value = allowed(wanted)
+        value = allowed(value)
         says = ["sh", "-c", f"echo jailer-test; sleep {PAUSE_SECONDS}"]
         words = [*self.program.options(), "run", "--rm", *security(value), *self._small(), *says]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with subprocess.Popen([os.environ["LAB_PROGRAM"], *words], text=True, **pipes) as process:
             try:
-                said = process.stdout.readline()
-                if said:
+                printed = process.stdout.readline()
+                if printed:
                     [folder] = (self.home / "boxes").iterdir()
-                    outside.record(self.record, self.home, folder.name, asked(value))
+                    outside.record(self.record, self.home, folder.name, requested(value))
                 more, error = process.communicate(timeout=END_SECONDS)
             finally:
                 process.kill()
         if process.returncode != 0:
             raise BoxliteFailed(error.strip() or f"boxlite ended with {process.returncode}")
-        assert (said + more).strip() == "jailer-test"
+        assert (printed + more).strip() == "jailer-test"
 
     @contextmanager
-    def in_background(self, wanted: str) -> Iterator[str]:
+    def in_background(self, value: str) -> Iterator[str]:
         """The ID of a box that runs until the block ends. What confines it is recorded."""
         options = self.program.options()
-        value = allowed(wanted)
+        value = allowed(value)
         run = ["run", "--detach", *security(value), *self._small(), "sleep", "300"]
         box_id = boxlite(*options, *run)
         try:
             yield box_id
-            outside.record(self.record, self.home, box_id, asked(value))
+            outside.record(self.record, self.home, box_id, requested(value))
         finally:
             boxlite(*options, "rm", "--force", box_id)
 

@@ -48,7 +48,7 @@ def options(rootfs: str, security: SecurityOptions | None = None) -> BoxOptions:
 
 
 def allowed(security: SecurityOptions | None) -> SecurityOptions | None:
-    """The wanted security options, unless a remedy that is being tried changes them."""
+    """Security options, unless a remedy that is being tried changes them."""
     if security is None or not security.jailer_enabled:
         return security
     if JAILER_OFF:
@@ -58,11 +58,11 @@ def allowed(security: SecurityOptions | None) -> SecurityOptions | None:
     return security
 
 
-def asked(security: SecurityOptions | None) -> dict[str, object]:
+def requested(security: SecurityOptions | None) -> dict[str, object]:
     """What a test asks of boxlite, by the names of boxlite's own options; nothing if boxlite chooses."""
     names = [name for name in dir(security) if not name.startswith("_")] if security else []
-    found = {name: getattr(security, name) for name in names}
-    return {name: value for name, value in found.items() if value is None or isinstance(value, (bool, int))}
+    values = {name: getattr(security, name) for name in names}
+    return {name: value for name, value in values.items() if value is None or isinstance(value, (bool, int))}
 
 
 @dataclass
@@ -81,11 +81,11 @@ class Boxes:
     @asynccontextmanager
     async def started(self, security: SecurityOptions) -> AsyncIterator[Any]:
         """A running box. What confines it is recorded when the test is content with it."""
-        wanted = allowed(security)
-        box = await self.runtime.create(options(self.rootfs, wanted))
+        used = allowed(security)
+        box = await self.runtime.create(options(self.rootfs, used))
         async with box:
             yield box
-            outside.record(self.record, self.home, str(box.id), asked(wanted))
+            outside.record(self.record, self.home, str(box.id), requested(used))
 
     async def assert_echoes(self, security: SecurityOptions) -> None:
         """Assert that a box with these options starts, runs a command and returns what it printed."""
@@ -95,6 +95,6 @@ class Boxes:
             result = await execution.wait()
             assert (result.exit_code, output.strip()) == (0, "jailer-test")
 
-    def namespaces(self, box: Any, wanted: set[str]) -> set[str]:
-        """The kinds of namespace that a process of a running box has for itself; waits for those wanted."""
-        return outside.most_confined(outside.shim_pid(self.home, str(box.id)), wanted)[1]
+    def namespaces(self, box: Any, kinds: set[str]) -> set[str]:
+        """The kinds of namespace that a process of a running box has for itself; waits for these."""
+        return outside.most_confined(outside.shim_pid(self.home, str(box.id)), kinds)[1]

@@ -7,20 +7,20 @@ import { JsBoxlite } from "@boxlite-ai/boxlite";
 
 const STEPS = ["load", "open", "create", "start"];
 const last = STEPS.indexOf(process.argv[2]);
-const wanted = JSON.parse(process.argv[3] ?? "{}");
+const options = JSON.parse(process.argv[3] ?? "{}");
 
 function say(what) {
   process.stdout.write(JSON.stringify(what) + "\n");
 }
 
 function open() {
-  const images = { host: wanted.registry, transport: "http", search: true };
-  return new JsBoxlite({ homeDir: wanted.home, ...(wanted.registry && { imageRegistries: [images] }) });
+  const images = { host: options.registry, transport: "http", search: true };
+  return new JsBoxlite({ homeDir: options.home, ...(options.registry && { imageRegistries: [images] }) });
 }
 
 function create(runtime) {
-  const small = { rootfsPath: wanted.rootfs, cpus: 1, memoryMib: 256, autoRemove: true };
-  return runtime.create({ ...small, ...(wanted.security && { security: wanted.security }) });
+  const small = { rootfsPath: options.rootfs, cpus: 1, memoryMib: 256, autoRemove: true };
+  return runtime.create({ ...small, ...(options.security && { security: options.security }) });
 }
 
 async function echo(box) {

@@ -39,7 +39,7 @@ def run(step: str, **options: Any) -> list[dict[str, Any]]:
 
 
 def allowed(security: Security) -> Security:
-    """The wanted security options, unless a remedy that is being tried changes them."""
+    """Security options, unless a remedy that is being tried changes them."""
     if security == UNJAILED:
         return security
     if JAILER_OFF:
@@ -66,19 +66,19 @@ class Boxes:
     @contextmanager
     def started(self, security: Security) -> Iterator[str]:
         """The ID of a box that runs and has run `echo`. What confines it is recorded at the end."""
-        wanted = allowed(security)
-        asked = {NAMES[name]: value for name, value in (wanted or {}).items()}
-        command = ["node", str(PROGRAM), "start", json.dumps(self._options(wanted))]
+        security = allowed(security)
+        requested = {NAMES[name]: value for name, value in (security or {}).items()}
+        command = ["node", str(PROGRAM), "start", json.dumps(self._options(security))]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with subprocess.Popen(command, text=True, **pipes) as process:
             try:
-                said = [json.loads(process.stdout.readline() or "null") for _ in range(3)]
-                if said[-1] is None:
+                steps = [json.loads(process.stdout.readline() or "null") for _ in range(3)]
+                if steps[-1] is None:
                     error = process.communicate(timeout=END_SECONDS)[1].strip()
                     raise BoxFailed(error or f"node ended with {process.returncode}")
-                assert said[-1] == {"exitCode": 0, "output": "jailer-test"}
-                yield said[1]["id"]
-                outside.record(self.record, self.home, said[1]["id"], asked)
+                assert steps[-1] == {"exitCode": 0, "output": "jailer-test"}
+                yield steps[1]["id"]
+                outside.record(self.record, self.home, steps[1]["id"], requested)
                 error = process.communicate(timeout=END_SECONDS)[1].strip()
                 assert process.returncode == 0, error
             finally:
