@@ -19,8 +19,7 @@ from rich.table import Table
 from benchmarks import history
 from lab.base import scratch
 from lab.base.paths import Paths
-from lab.record import CellResult, RunResult
-from lab.verdict.status import missed_a_limit
+from lab.record import RunResult
 
 # The command line, with another rate than the lab's own; 1 is the host's clock.
 LAB = """
@@ -61,14 +60,9 @@ class Measured:
             cells[PASSING].seconds.get("suite", 0.0),
             sum(lane.processor_seconds or 0.0 for lane in lanes),
             [test.seconds for test in cells[PASSING].tests if test.protection],
-            sum(map(_missed, run.cells)),
+            sum(fault.missed_a_limit for cell in run.cells for fault in cell.faults),
             ", ".join(f"{cell.variant} {cell.status}" for cell in run.cells),
         )
-
-
-def _missed(cell: CellResult) -> int:
-    """How often a cell missed a limit of time."""
-    return sum(map(missed_a_limit, [*cell.retried, cell.reason]))
 
 
 @contextmanager

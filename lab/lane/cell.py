@@ -110,6 +110,8 @@ class CellRunner:
                 "cause": verdict.cause,
                 "confidence": verdict.confidence,
                 "causes": findings,
+                "faults": [verdict.fault] if verdict.fault else [],
+                "faulty": list(verdict.faulty),
                 "tests": ran.tests,
                 "stress": list(options.stress),
                 "facts": applied.facts,

@@ -21,6 +21,7 @@ from lab.record.outcome import (
     Confidence,
     Entry,
     Expectation,
+    Fault,
     Finding,
     Needs,
     Outcome,

@@ -11,6 +11,7 @@ from lab.record.outcome import (
     Confidence,
     Entry,
     Expectation,
+    Fault,
     Finding,
     PlainText,
     Seconds,
@@ -259,6 +260,15 @@ class CellResult(Entry):
     retried: list[PlainText] = Field(
         default_factory=list,
         description="Faults of the lab after which the cell was retried on a fresh lane.",
+    )
+    faults: list[Fault] = Field(
+        default_factory=list,
+        description="What of the lab's own kept it from judging boxlite by a suite of this cell: one entry for "
+        "each try that met such a fault, in their order.",
+    )
+    faulty: list[str] = Field(
+        default_factory=list,
+        description="The tests of `tests` that failed for such a fault, and so say nothing about boxlite.",
     )
     bug: bool = Field(
         default=False,

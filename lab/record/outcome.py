@@ -124,6 +124,25 @@ class Status(StrEnum):
         return self in (Status.ERROR, Status.NOT_RUN)
 
 
+class Fault(StrEnum):
+    """What of the lab's own kept it from judging boxlite by a suite that ran."""
+
+    TOO_SLOW = "too slow"  # a box missed boxlite's own time limit on a slow host
+    TIME_LIMIT = "time limit"  # one of the lab's ended it on a slow host, where it may have been slow or hung
+    NO_REGISTRY = "no registry"  # the build pulls its boxes' system from one, which the guest could not reach
+    NO_MEMORY = "no memory"  # the guest's kernel killed programs
+
+    @property
+    def missed_a_limit(self) -> bool:
+        """Whether the suite may be in time while no other lane is at work."""
+        return self in (Fault.TOO_SLOW, Fault.TIME_LIMIT)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether every other lane would show it, too."""
+        return self is Fault.NO_REGISTRY
+
+
 class Needs(StrEnum):
     """How much of its host a test needs. Each of these also needs all that are listed before it."""
 

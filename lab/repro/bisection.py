@@ -17,7 +17,6 @@ from lab.plan import Cell
 from lab.record import UNKNOWN, CellResult, Outcome, RunInfo, Status, TestResult
 from lab.report import markdown
 from lab.repro.verdict import RAN
-from lab.verdict.status import is_fault
 
 TEMPLATES = Path(__file__).parent / "templates"
 # After so many faults of the lab it is not a single release that cannot be run.
@@ -125,7 +124,7 @@ def _judged(cell: CellResult) -> Sequence[TestResult]:
     if cell.status in RAN:
         return cell.tests
     if cell.status is Status.ERROR:
-        return [test for test in cell.tests if not is_fault(test, cell.reason)]
+        return [test for test in cell.tests if test.name not in cell.faulty]
     return ()
 
 

@@ -11,9 +11,8 @@ from statistics import median
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.lane.running import COLD
 from lab.plan import Cell, Machine
-from lab.record import CellResult, RunOptions
+from lab.record import CellResult, Fault, RunOptions
 from lab.trials.experiment import Steps
-from lab.verdict.status import may_be_hang, missed_a_limit
 
 # After a limit ended a suite: one that does not end in twice the time hangs.
 MORE_TIME = SuiteOptions(stretch=2.0)
@@ -61,6 +60,8 @@ class Estimates:
 class Ticket:
     """A cell that is waiting or being run, with its finished repeats and the faults of the lab met so far.
 
+    `errors` are these in words, and `faults` those of them that a suite which ran met.
+
     `decided` is its kept result, if only remedies or experiments are left to be tried on it, with the remedies
     that were tried. `steps` are those of its experiment that were made, should their lane have died. After a
     fault only a fresh lane may take it: one with a number above `after`.
@@ -70,6 +71,7 @@ class Ticket:
     decided: CellResult | None = None
     done: list[CellResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     steps: Steps = field(default_factory=Steps)
     after: int = 0
     # When a lane took it, by the monotonic clock, and how many seconds it was then expected to take.
@@ -79,12 +81,12 @@ class Ticket:
     @property
     def missed_a_limit(self) -> bool:
         """Whether its suite was too slow for a limit: it is run again while no other lane is at work."""
-        return any(map(missed_a_limit, self.errors))
+        return any(fault.missed_a_limit for fault in self.faults)
 
     @property
     def options(self) -> SuiteOptions:
         """How its suite is run: with more time than usual after a limit ended it, to see whether it hangs."""
-        return MORE_TIME if any(map(may_be_hang, self.errors)) else WHOLE_SUITE
+        return MORE_TIME if Fault.TIME_LIMIT in self.faults else WHOLE_SUITE
 
 
 @dataclass

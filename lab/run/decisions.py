@@ -113,7 +113,9 @@ class Decisions:
         """A result with its faults and its lane; if the suite ran before, with those of then."""
         if before := ticket.decided:
             trials = lane if lane != before.lane else ""
-            update = {"retried": before.retried, "lane": before.lane, "trials_lane": trials, "bug": before.bug}
+            update = {"lane": before.lane, "trials_lane": trials, "bug": before.bug}
+            update |= {"retried": before.retried, "faults": before.faults}
         else:
-            update = {"retried": ticket.errors, "lane": lane}
+            faults = [*ticket.faults, *result.faults]
+            update = {"retried": ticket.errors, "faults": faults, "lane": lane}
         return result.model_copy(update={**update, "unfinished": False})

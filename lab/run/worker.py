@@ -305,13 +305,11 @@ class Worker:
                 runner.alone = False
             if self.is_stopped:
                 return False
-            if (
-                result.status is Status.ERROR
-                and not status.is_lasting(result.reason)
-                and self._decisions.may_retry(ticket)
-            ):
+            lasts = any(fault.is_lasting for fault in result.faults)
+            if result.status is Status.ERROR and not lasts and self._decisions.may_retry(ticket):
                 set_aside(folder, fault_folder(evidence))
-                if status.missed_a_limit(result.reason):
+                ticket.faults += result.faults
+                if any(fault.missed_a_limit for fault in result.faults):
                     self._decisions.retry(ticket, result.reason, after=0, what="to be tried again alone")
                 else:
                     self._decisions.retry(ticket, result.reason, after=self.number)

@@ -29,6 +29,7 @@ from lab.record import (
     Experiment,
     ExperimentPolicy,
     ExperimentStep,
+    Fault,
     Finding,
     NotTried,
     Outcome,
@@ -150,6 +151,7 @@ class StepAttempt:
     changes: Sequence[Change]
     folder: Path
     seen: tuple[Facts, SuiteUser] | None = None
+    fault: Fault | None = None
 
     def run(self) -> tuple[StepOutcome, str]:
         """Run the tests that decide."""
@@ -159,6 +161,7 @@ class StepAttempt:
         # What cut a suite short may be told by the kernel's log alone.
         fork.gather(full=bool(ran.cut_short))
         verdict, failed = fork.judge(ran), first_failure(ran)
+        self.fault = verdict.fault
         missing = set(self.tests) - {test.name for test in tests_that_ran(ran)}
         if verdict.status is Status.FAIL:
             reason = f"{failed.name}: {failed.message}" if failed else verdict.reason

@@ -17,8 +17,8 @@ from lab.lane.cell import CellRunner, fault_folder, keep_texts, set_aside
 from lab.machine.lane import as_fault
 from lab.plan import Cell
 from lab.probes import Facts
-from lab.record import Expectation, Finding, Outcome, TestResult
-from lab.verdict.status import Verdict, judge, missed_a_limit
+from lab.record import Expectation, Fault, Finding, Outcome, TestResult
+from lab.verdict.status import Verdict, judge
 
 # Where the evidence of a second look goes, below that of the first, and of a third, below that of the second.
 AGAIN = "again"
@@ -87,7 +87,12 @@ def first_failure(ran: SuiteRun) -> TestResult | None:
 
 
 class Attempt[T: StrEnum](Protocol):
-    """One attempt in one fork. It is run once; what else it found is kept in its own fields."""
+    """One attempt in one fork. It is run once; what else it found is kept in its own fields.
+
+    `fault`: what of the lab's own kept its suite from saying anything, if that is known.
+    """
+
+    fault: Fault | None
 
     def run(self) -> tuple[T, str]:
         """Make the attempt; its outcome, and why. Raises NotApplicable, or what is a fault."""
@@ -163,7 +168,7 @@ class Tries[T: StrEnum]:
                 outcome, reason, lasts = self._run_guarded(attempt, folder)
             finally:
                 self.runner.alone = False
-            slow = missed_a_limit(reason)
+            slow = attempt.fault is not None and attempt.fault.missed_a_limit
             is_last = lasts or len(self.retried) >= self.retries or not self.runner.guest.is_alive
             if outcome is not self.error or is_last:
                 return Tried(outcome, reason, (attempt,))

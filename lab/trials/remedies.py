@@ -20,6 +20,7 @@ from lab.lane.cell import CellRunner
 from lab.plan import Cell
 from lab.record import (
     CellResult,
+    Fault,
     Needs,
     Outcome,
     RemedyOutcome,
@@ -42,7 +43,7 @@ LAST_LINES = 2
 
 @dataclass
 class RemedyAttempt:
-    """Remedies put in place in one fork of the cell. `defects` and `causes` are what it found besides."""
+    """Remedies put in place in one fork of the cell. `defects`, `causes`, `fault`: what it found besides."""
 
     runner: CellRunner
     cell: Cell
@@ -52,6 +53,7 @@ class RemedyAttempt:
     watch: Stopwatch = field(default_factory=Stopwatch)
     defects: list[str] = field(default_factory=list)
     causes: tuple[str, ...] | None = None
+    fault: Fault | None = None
 
     def run(self) -> tuple[RemedyOutcome, str]:
         """Put them in place, run the suite to its first failure, judge, and undo them."""
@@ -133,6 +135,7 @@ class RemedyAttempt:
             findings = [finding for finding in findings if rows[finding.name].breaks is not Needs.SANDBOX]
         self.causes = tuple(finding.name for finding in findings)
         verdict = fork.judge(ran, findings)
+        self.fault = verdict.fault
         if verdict.status is Status.ERROR or failed is None:
             return RemedyOutcome.ERROR, verdict.reason
         passed = {test.name for test in self.before.tests if test.outcome is Outcome.PASS}

@@ -1,7 +1,7 @@
 """Derives a cell's status from outcomes and causes, and makes one result of its repeats."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -13,6 +13,7 @@ from lab.record import (
     CellResult,
     Confidence,
     Expectation,
+    Fault,
     Finding,
     Needs,
     Outcome,
@@ -24,61 +25,45 @@ from lab.record import (
 
 # The messages of boxlite 0.10 and of older releases if a box is not up within 30 s.
 TOO_SLOW = re.compile(r"timed out after \d+s waiting for it to become ready|Timeout waiting for guest ready")
-SLOW_REASON = (
-    "the guest was too slow for boxlite's own time limit, which says nothing about the jailer "
-    "(it needs a host that is faster, or has less to do)"
-)
-
 # What the lab's own limits leave: that of a test, in the words of pytest-timeout, and that of the suite.
 OUT_OF_TIME = re.compile(r"^Failed: Timeout \(?>|was killed at its time limit of \d+ s$")
-HANG_REASON = "the lab's time limit ended it on a slow host, where the guest may have been slow or hung"
-
 # The message of boxlite 0.9, which makes the system of each box from a registry's image. The suite serves one
 # to releases that are known to need it.
 NO_REGISTRY = re.compile(r"Failed to pull image '([^']+)'")
-NO_REGISTRY_REASON = (
-    "this build pulls {image} from a registry for its boxes, and the guest could not reach the registry; "
-    "that says nothing about the jailer (boxlite 0.10 and newer need no registry)"
-)
-# Whatever failed then may have failed for want of memory.
-NO_MEMORY_REASON = (
-    "the guest had no memory left, and its kernel killed {programs}, which says nothing about the jailer "
-    "(memory_mib in the guest's definition is what it has)"
-)
 
-
-def is_fault(test: TestResult, reason: str) -> bool:
-    """Whether a failed test says nothing about boxlite, because the lab is at fault. `reason`: its cell's."""
-    if test.outcome.is_failure and NO_MEMORY_REASON.partition("{programs}")[0] in reason:
-        return True
-    if may_be_hang(reason) and OUT_OF_TIME.search(test.message):
-        return True
-    return bool(TOO_SLOW.search(test.message) or NO_REGISTRY.search(test.message))
-
-
-def may_be_hang(reason: str) -> bool:
-    """Whether a cell with this reason met a limit of the lab's, and only more time can show if it hangs."""
-    return HANG_REASON in reason
-
-
-def missed_a_limit(reason: str) -> bool:
-    """Whether a cell or a trial with this reason was too slow for a limit, and may be in time on its own."""
-    return SLOW_REASON in reason or may_be_hang(reason)
-
-
-def is_lasting(reason: str) -> bool:
-    """Whether a cell with this reason would be `error` on every other lane, too."""
-    return NO_REGISTRY_REASON.partition("{image}")[2] in reason
+# Why such a fault says nothing about the jailer, and what would help.
+REASONS = {
+    Fault.TOO_SLOW: "the guest was too slow for boxlite's own time limit, which says nothing about the jailer "
+    "(it needs a host that is faster, or has less to do): {what}",
+    Fault.TIME_LIMIT: "the lab's time limit ended it on a slow host, where the guest may have been slow or "
+    "hung: {what}",
+    Fault.NO_REGISTRY: "this build pulls {what} from a registry for its boxes, and the guest could not reach "
+    "the registry; that says nothing about the jailer (boxlite 0.10 and newer need no registry)",
+    # Whatever failed then may have failed for want of memory.
+    Fault.NO_MEMORY: "the guest had no memory left, and its kernel killed {what}, which says nothing about the "
+    "jailer (memory_mib in the guest's definition is what it has)",
+}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The status of a cell, and its explanation."""
+    """The status of a cell, and its explanation.
+
+    `fault`: what of the lab's own kept it from judging boxlite, if a suite ran and still says nothing. `faulty`
+    are the tests that failed for that.
+    """
 
     status: Status
     cause: str | None = None
     confidence: Confidence | None = None
     reason: str = ""
+    fault: Fault | None = None
+    faulty: tuple[str, ...] = ()
+
+    @classmethod
+    def at_fault(cls, fault: Fault, what: str, tests: Collection[str]) -> "Verdict":
+        """The verdict where the lab is at fault; `what` completes the fault's reason."""
+        return cls(Status.ERROR, reason=REASONS[fault].format(what=what), fault=fault, faulty=tuple(tests))
 
 
 def judge(
@@ -111,47 +96,42 @@ def judge(
     """
     if not tests:
         return Verdict(Status.ERROR, reason="no test of the suite has a result")
-    failed = {test.name for test in tests if test.outcome.is_failure}
+    messages = {test.name: test.message for test in tests if test.outcome.is_failure}
+    failed = set(messages)
     not_run = {test.name for test in tests if test.outcome is Outcome.NOT_RUN}
     skipped = {test.name for test in tests if test.outcome is Outcome.SKIP}
-    slow = [test.name for test in tests if test.name in failed and TOO_SLOW.search(test.message)]
+    slow = [name for name, message in messages.items() if TOO_SLOW.search(message)]
+    images = {name: image[1] for name, message in messages.items() if (image := NO_REGISTRY.search(message))}
     if speed.is_slow and slow:
-        return Verdict(Status.ERROR, reason=f"{SLOW_REASON}: {', '.join(slow)}; {speed}")
-    pulls = [match for test in tests if test.name in failed and (match := NO_REGISTRY.search(test.message))]
-    if pulls:
-        return Verdict(Status.ERROR, reason=NO_REGISTRY_REASON.format(image=pulls[0][1]))
+        return Verdict.at_fault(Fault.TOO_SLOW, f"{', '.join(slow)}; {speed}", [*slow, *images])
+    if images:
+        return Verdict.at_fault(Fault.NO_REGISTRY, next(iter(images.values())), [*slow, *images])
     if not failed and not not_run and not cut_short:
-        return _without_failure(skipped, expected)
+        if skipped:
+            return Verdict(Status.ERROR, reason=f"skipped, so not covered: {', '.join(sorted(skipped))}")
+        if expected.status == "xfail":
+            return Verdict(Status.XPASS, reason=f"passed, but was expected to fail for {expected.cause}")
+        return Verdict(Status.PASS)
     if killed_for_memory:
-        return Verdict(Status.ERROR, reason=NO_MEMORY_REASON.format(programs=", ".join(killed_for_memory)))
-    late = [test.name for test in tests if test.name in failed and OUT_OF_TIME.search(test.message)]
+        return Verdict.at_fault(Fault.NO_MEMORY, ", ".join(killed_for_memory), messages)
+    late = [name for name, message in messages.items() if OUT_OF_TIME.search(message)]
     is_late = bool(late or OUT_OF_TIME.search(cut_short))
     if speed.is_slow and not hangs_count and is_late:
-        return Verdict(Status.ERROR, reason=f"{HANG_REASON}: {', '.join(late) or suite.name}; {speed}")
-    cause = findings[0].name if findings else UNKNOWN
-    confidence = findings[0].confidence if findings else None
+        return Verdict.at_fault(Fault.TIME_LIMIT, f"{', '.join(late) or suite.name}; {speed}", late)
+    cause, confidence = (findings[0].name, findings[0].confidence) if findings else (UNKNOWN, None)
     reasons = [finding.why for finding in findings] or [_no_finding(suite, failed, not_run)]
     status = Status.FAIL
-    if expected.status == "xfail" and cause == expected.cause and not cut_short:
+    if expected.status == "xfail" and cause != expected.cause:
+        reasons.append(f"expected to fail for {expected.cause}")
+    elif expected.status == "xfail" and not cut_short:
         difference = _difference(suite.needing(_broken(findings)), failed, skipped, not_run)
         status = Status.FAIL if difference else Status.XFAIL
         reasons += [difference] if difference else []
-    elif expected.status == "xfail" and cause != expected.cause:
-        reasons.append(f"expected to fail for {expected.cause}")
     if cut_short:
         reasons.append(f"the suite {cut_short}")
     if is_late:
         reasons.append(str(speed))
     return Verdict(status, cause, confidence, "; ".join(reasons))
-
-
-def _without_failure(skipped: set[str], expected: Expectation) -> Verdict:
-    if skipped:
-        names = ", ".join(sorted(skipped))
-        return Verdict(Status.ERROR, reason=f"skipped, so not covered: {names}")
-    if expected.status == "xfail":
-        return Verdict(Status.XPASS, reason=f"passed, but was expected to fail for {expected.cause}")
-    return Verdict(Status.PASS)
 
 
 def _no_finding(suite: Suite, failed: set[str], not_run: set[str]) -> str:
@@ -172,13 +152,13 @@ def _broken(findings: list[Finding]) -> Needs:
 
 def _difference(expected: set[str], failed: set[str], skipped: set[str], not_run: set[str]) -> str:
     """Describe how the failed tests differ from those that must fail; empty if they do not differ."""
-    parts = [f"skipped, so not covered: {', '.join(sorted(skipped))}"] if skipped else []
-    parts += [f"did not run, so not covered: {', '.join(sorted(not_run))}"] if not_run else []
-    if more := failed - expected:
-        parts.append(f"failed too: {', '.join(sorted(more))}")
-    if less := expected - failed - skipped - not_run:
-        parts.append(f"passed unexpectedly: {', '.join(sorted(less))}")
-    return "; ".join(parts)
+    differences = {
+        "skipped, so not covered": skipped,
+        "did not run, so not covered": not_run,
+        "failed too": failed - expected,
+        "passed unexpectedly": expected - failed - skipped - not_run,
+    }
+    return "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in differences.items() if names)
 
 
 CONFIDENCE = 0.95

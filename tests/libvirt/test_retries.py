@@ -14,8 +14,7 @@ from lab.lane.running import RunningLane
 from lab.machine import acceleration, console
 from lab.machine.lane import BootFailed, CoreLimited
 from lab.plan import Cell
-from lab.record import CellResult, Outcome, Status, TestResult
-from lab.verdict.status import HANG_REASON, SLOW_REASON
+from lab.record import CellResult, Fault, Outcome, Status, TestResult
 from tests.builders.lab import DISK_FULL, ONE, Lab, at, boots, fails, passes, statuses
 
 
@@ -119,28 +118,27 @@ def test_a_verdict_that_is_the_labs_fault_is_tried_again(lab: Lab, times: int, s
 
 
 @pytest.mark.parametrize(
-    ("reason", "stretched", "again"),
+    ("fault", "stretched", "again"),
     [
         # A box that missed boxlite's own limit.
-        (SLOW_REASON, [1.0, 1.0, 1.0], Status.PASS),
+        (Fault.TOO_SLOW, [1.0, 1.0, 1.0], Status.PASS),
         # A suite that met the lab's own has twice the time; if that does not suffice, either, boxlite hangs.
-        (HANG_REASON, [1.0, 1.0, 2.0], Status.FAIL),
+        (Fault.TIME_LIMIT, [1.0, 1.0, 2.0], Status.FAIL),
     ],
 )
 def test_a_suite_that_missed_a_limit_is_run_again_alone_on_the_same_lane(
-    lab: Lab, reason: str, stretched: list[float], again: Status
+    lab: Lab, fault: Fault, stretched: list[float], again: Status
 ) -> None:
-    lab.cell = at(
-        "debian-13/stock",
-        lambda _running, cell: cell.result(Status.ERROR, reason=f"{reason}: a_test"),
-        lambda _running, cell: cell.result(again),
-    )
+    def late(_running: RunningLane, cell: Cell) -> CellResult:
+        return cell.result(Status.ERROR, reason="a_test was late").model_copy(update={"faults": [fault]})
+
+    lab.cell = at("debian-13/stock", late, lambda _running, cell: cell.result(again))
     run = lab.run(guests=ONE)
     assert [sorted(lane) for lane in lab.lanes()] == [["max-userns-zero", "stock", "stock"]]
     assert (sorted(lab.stretched), sorted(lab.alone)) == (stretched, [False, False, True])
     assert statuses(run) == {"debian-13": [again, "pass"]}
-    assert run.cells[0].retried == [f"{reason}: a_test"]
-    assert f"debian-13 stock: to be tried again alone: {reason}: a_test" in lab.heard.notes
+    assert (run.cells[0].retried, run.cells[0].faults) == (["a_test was late"], [fault])
+    assert "debian-13 stock: to be tried again alone: a_test was late" in lab.heard.notes
 
 
 def test_a_fault_in_a_repeat_loses_no_repeat_that_ended(lab: Lab) -> None:

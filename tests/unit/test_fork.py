@@ -11,9 +11,8 @@ from lab.base.errors import LabError, NotApplicable
 from lab.guest.variant import NotInEffect
 from lab.lane.cell import clear, fault_folder, set_aside
 from lab.machine.lane import LaneDied
-from lab.record import RemedyOutcome
+from lab.record import Fault, RemedyOutcome
 from lab.trials.fork import Tried, Tries
-from lab.verdict.status import SLOW_REASON
 from tests.builders.facts import facts
 from tests.builders.guests import FakeRunner
 
@@ -48,6 +47,7 @@ class Step:
     ends: Outcome | Exception
     folder: Path
     runs: Callable[[], None]
+    fault: Fault | None = None
 
     def run(self) -> Outcome:
         self.runs()
@@ -55,6 +55,7 @@ class Step:
         (self.folder / "suite.log").write_text(str(self.ends))
         if isinstance(self.ends, Exception):
             raise self.ends
+        self.fault = Fault(self.ends[1]) if self.ends[1] in list(Fault) else None
         return self.ends
 
 
@@ -122,7 +123,7 @@ def test_under_emulation_a_third_fork_decides_between_two_that_disagree(
 
 
 def test_an_attempt_that_was_too_slow_is_repeated_while_no_other_lane_is_at_work(runner: FakeRunner) -> None:
-    tried, scripted, _ = settle(runner, (ERROR, f"{SLOW_REASON}: a_test"), (HELPS, ""), retries=1)
+    tried, scripted, _ = settle(runner, (ERROR, Fault.TOO_SLOW), (HELPS, ""), retries=1)
     assert (tried.outcome, scripted.alone) == (HELPS, [False, True])
     _, scripted, _ = settle(runner, LabError("SSH broke"), (HELPS, ""), retries=1)
     assert (scripted.alone, runner.alone) == ([False, False], False)

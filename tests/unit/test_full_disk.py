@@ -12,7 +12,7 @@ import pytest
 from lab.base import space
 from lab.base.files import make_folder
 from lab.base.space import DiskFull
-from lab.record import RunResult, Status
+from lab.record import Fault, RunResult, Status
 from lab.report import terminal
 from lab.report.live import RunLog
 from lab.run import scheduler
@@ -173,6 +173,8 @@ def test_a_log_that_cannot_be_written_ends_with_one_note_and_the_run_goes_on(sma
 
 def test_evidence_of_an_attempt_that_does_not_fit_is_told_with_its_folder(tmp_path: Path) -> None:
     class Attempt:
+        fault: Fault | None = None
+
         def run(self) -> NoReturn:
             raise NO_SPACE
 

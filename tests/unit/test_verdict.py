@@ -5,8 +5,8 @@ import pytest
 
 from lab.base.speed import ORDINARY, Speed
 from lab.catalog import Suite
-from lab.record import Confidence, Expectation, Finding, Needs, Outcome, Status, TestResult
-from lab.verdict.status import Verdict, is_fault, is_lasting, judge, may_be_hang
+from lab.record import Confidence, Expectation, Fault, Finding, Needs, Outcome, Status, TestResult
+from lab.verdict.status import Verdict, judge
 
 SUITE = Suite(
     name="small",
@@ -142,7 +142,7 @@ def test_a_box_too_slow_under_emulation_is_the_labs_fault_and_under_kvm_boxlites
     )
     judged = verdict({}, PASSES, messages={"jail_starts": message}, speed=Speed(emulated))
     assert judged.status is (Status.ERROR if emulated else Status.FAIL)
-    assert ("too slow" in judged.reason) is emulated
+    assert (judged.fault, judged.faulty) == ((Fault.TOO_SLOW, ("jail_starts",)) if emulated else (None, ()))
 
 
 TEST_LIMIT = "Failed: Timeout (>120.0s) from pytest-timeout."
@@ -167,11 +167,11 @@ def test_a_limit_of_the_lab_counts_under_kvm_and_under_emulation_only_with_more_
         SUITE, tests, PASSES, [], cut_short=cut_short, speed=Speed(emulated), hangs_count=hangs_count
     )
     assert judged.status is status
-    assert may_be_hang(judged.reason) is (status is Status.ERROR)
-    assert (f": {tests[-1].name if message else SUITE.name}" in judged.reason) is (status is Status.ERROR)
+    is_fault = status is Status.ERROR
+    assert (judged.fault is Fault.TIME_LIMIT) is is_fault
+    assert (f": {tests[-1].name if message else SUITE.name}" in judged.reason) is is_fault
     # What the others of such a cell showed holds.
-    of_boxlite = [test.name for test in tests if not is_fault(test, judged.reason)]
-    assert len(of_boxlite) == len(tests) - bool(message and status is Status.ERROR)
+    assert judged.faulty == ((tests[-1].name,) if message and is_fault else ())
 
 
 @pytest.mark.parametrize("cut_short", [KILLED, CRASHED])
@@ -208,6 +208,7 @@ def test_a_guest_without_memory_is_the_labs_fault_whatever_else_was_found(cut_sh
     assert (judged.status, judged.cause) == (Status.ERROR, None)
     assert "killed python3, boxlite-shim" in judged.reason
     assert "memory_mib" in judged.reason
+    assert (judged.fault, judged.faulty) == (Fault.NO_MEMORY, tuple(SANDBOX))
 
 
 @either_expectation
@@ -221,5 +222,5 @@ def test_a_build_that_needs_a_registry_cannot_be_judged_without_one(expected: Ex
     assert (judged.status, judged.cause) == (Status.ERROR, None)
     assert "debian:bookworm-slim from a registry" in judged.reason
     # On a fresh lane it would be the same.
-    assert is_lasting(judged.reason)
-    assert not is_lasting("the machine is gone")
+    assert judged.fault and judged.fault.is_lasting
+    assert judged.faulty == tuple(SUITE.tests)
