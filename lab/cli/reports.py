@@ -16,7 +16,7 @@ from lab.record import RunResult
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.run import journal, past
 from lab.run.past import PastRun
-from lab.verdict import claims
+from lab.verdict import known_claims
 
 
 @click.command("merge")
@@ -70,7 +70,7 @@ def _readable(sources: Sequence[Path]) -> list[tuple[Path, RunResult]]:
 @click.option(
     "--claims",
     "report",
-    type=click.Choice(list(claims.REPORTS)),
+    type=click.Choice(list(known_claims.REPORTS)),
     help="Judge the claims of a bug report, or those of boxlite's documentation.",
 )
 @click.option(

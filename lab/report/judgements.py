@@ -12,24 +12,24 @@ from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
 from lab.record import RemedyOutcome, RemedyResult, RunResult, Status
 from lab.report import markdown, table
-from lab.verdict import claims, words
+from lab.verdict import claims, known_claims, words
 from lab.verdict.claims import Judgement, Seen
 from lab.verdict.words import FinishedCell, WordsVerdict
 
 
 def render_claims(run: RunResult, folder: Path, report: str) -> str:
     """Say what the run in `folder` shows about each claim on each guest. Raises UsageError: unknown report."""
-    known_claims = claims.known(report)
+    known = known_claims.find(report)
     cells = [FinishedCell(result, folder) for result in run.cells]
     guests = list(dict.fromkeys(cell.guest for cell in run.cells))
     judged = {
-        name: [claims.judge(claim, guest, cells) for guest in guests] for name, claim in known_claims.items()
+        name: [claims.judge(claim, guest, cells) for guest in guests] for name, claim in known.claims.items()
     }
     return markdown.page(
         "claims.md",
         run=run,
-        title=claims.find(report).title,
-        claims=known_claims,
+        title=known.title,
+        claims=known.claims,
         guests=guests,
         judged=judged,
         rows=_rows,

@@ -241,7 +241,7 @@ def _compare(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Com
 
 def _evidence(cell: FinishedCell) -> Iterator[Proof]:
     """Every line of a cell's files."""
-    files = [file for pattern in FILES for file in matching(cell.folder, pattern)] if cell.is_inside else []
+    files = [file for pattern in FILES for file in matching(cell.folder, pattern)]
     for file in files[:MOST_FILES]:
         with file.open(errors="replace") as stream:
             text = stream.read(LARGEST)

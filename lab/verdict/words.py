@@ -132,7 +132,10 @@ def judge(cell: CellResult, words: Words, known: Mapping[str, Remedy]) -> WordsV
 
 @dataclass(frozen=True)
 class FinishedCell:
-    """One cell of a run whose record is in the folder `run`. Its files are read on first use."""
+    """One cell of a run whose record is in the folder `run`. Its files are read on first use.
+
+    `RunResult.read` refuses a record whose cells lead out of that folder.
+    """
 
     result: CellResult
     run: Path
@@ -142,27 +145,18 @@ class FinishedCell:
         return self.run / self.result.folder
 
     @cached_property
-    def is_inside(self) -> bool:
-        """Whether the cell's folder is in the run's, not behind a link: a record may name anything."""
-        try:
-            whole, folder = self.run.resolve(), self.folder.resolve()
-            return folder == whole / self.result.folder and folder.is_relative_to(whole)
-        except (OSError, ValueError):  # No path can hold such a name.
-            return False
-
-    @cached_property
     def evidence(self) -> Evidence:
         """What the rules of the causes read. Raises LabError if a file cannot be read."""
-        return evidence.read(self.folder, self.result.tests) if self.is_inside else Evidence()
+        return evidence.read(self.folder, self.result.tests)
 
     @cached_property
     def words(self) -> Words:
-        return read(self.folder, self.result.tests) if self.is_inside else Words()
+        return read(self.folder, self.result.tests)
 
     @cached_property
     def refusals(self) -> dict[str, list[str]]:
         """What the kernel refused, by file. Raises LabError if a file cannot be read."""
-        return evidence.refusals(self.folder) if self.is_inside else {}
+        return evidence.refusals(self.folder)
 
     def path(self, file: str) -> str:
         """Return the path of a file in the cell's folder, relative to the run's folder."""

@@ -17,7 +17,7 @@ from lab.cli import lists
 from lab.lane import shell
 from lab.machine import leftovers
 from lab.record import Status
-from lab.verdict import claims
+from lab.verdict import known_claims
 from tests.builders.cells import cell
 from tests.builders.runs import run_of
 
@@ -78,7 +78,7 @@ def test_names_of_the_catalog_are_offered() -> None:
     assert offered("lab shell debian-13 ") == list(known.variants)
     assert offered("lab matrix --set ") == list(known.sets)
     assert sorted(offered("lab remedies show ")) == sorted(remedies.load())
-    assert offered("lab report 20261124-160000 --claims ") == list(claims.REPORTS)
+    assert offered("lab report 20261124-160000 --claims ") == list(known_claims.REPORTS)
 
 
 def test_builds_are_the_releases_in_the_cache_or_files() -> None:

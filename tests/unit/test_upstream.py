@@ -7,7 +7,6 @@ from markdown_it import MarkdownIt
 from lab.probes import Facts
 from lab.record import CellResult, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.report import judgements, markdown
-from lab.verdict.words import FinishedCell
 from tests.builders import evidence, messages
 from tests.builders.cells import blocked, cell
 from tests.builders.evidence import APPARMOR_DENY, DENIED_CREATE
@@ -178,14 +177,3 @@ def test_the_table_s_page_marks_what_boxlite_got_wrong_and_nothing_else(tmp_path
         in page.split("## xfail apparmor-userns-deny: debian-13 apparmor-userns-deny\n")[1].split("\n## ")[0]
     )
     assert "own diagnosis" not in markdown.render(run_of(wrong))
-
-
-@pytest.mark.parametrize("name", ["../../..", "/etc", "a\0b", "\ud800"])
-def test_no_file_outside_of_the_run_is_read_for_a_name_that_leads_there(tmp_path: Path, name: str) -> None:
-    run = tmp_path / "a" / "run"
-    logs = tmp_path / "stock" / "0.10.8" / "boxlite" / "box" / "logs"
-    logs.mkdir(parents=True)
-    (logs / "boxlite.log").write_text(messages.USERNS_SYSCTL)
-    (run / "cells").mkdir(parents=True)
-    result = failed().model_copy(update={"guest": name, "variant": "stock"})
-    assert (FinishedCell(result, run).words.logged, FinishedCell(result, run).words.file) == ("", "")
