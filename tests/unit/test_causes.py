@@ -297,7 +297,7 @@ def test_a_symlink_that_bubblewrap_names_is_named_whoever_quotes_it() -> None:
 
 
 def test_a_new_cause_is_one_new_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = Cause("full-moon", Needs.SANDBOX, "It is. That will pass.", full_moon)
+    row = Cause("full-moon", Needs.SANDBOX, full_moon, "It is. That will pass.")
     monkeypatch.setattr(table, "CAUSES", (row, *table.CAUSES))
     assert list(causes.known())[:2] == ["full-moon", "kvm-absent"]
     assert found(gathered(messages=("the moon is full",))) == ["full-moon"]
