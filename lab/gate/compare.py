@@ -175,13 +175,18 @@ def compare(old: BuildResults, new: BuildResults) -> Comparison:
 
 def _cell(old: BuildResults, new: BuildResults, guest: str, variant: str) -> CellDifference:
     before, now = old.cells.get((guest, variant)), new.cells.get((guest, variant))
-    tests = _tests(before, now)
-    changed = _environment(old, new, before, now)
+    tests: list[TestChange] = []
+    weaker: list[str] = []
+    changed: list[EnvironmentChange] = []
+    if before and now:
+        tests, weaker = _tests(before, now), _protection(before, now)
+        if not before.status.could_not_run and not now.status.could_not_run:
+            changed = environment_changes(before.environment, now.environment)
+            changed += environment_changes(old.definitions_of(now), new.definitions_of(now))
     if (guest, variant) in new.elsewhere or (before is None and (guest, variant) in old.elsewhere):
         difference, reason = Difference.COULD_NOT_RUN, IN_ANOTHER_SHARD
     else:
         difference, reason = _difference(before, now, tests)
-    weaker = _protection(before, now)
     if weaker and not difference.blocks:
         difference, reason = Difference.LESS_PROTECTED, "its boxes work, and are less protected than before"
     if difference is Difference.UNCHANGED and changed:
@@ -260,30 +265,18 @@ def _by_tests(before: CellSummary, now: CellSummary, tests: list[TestChange]) ->
     return (Difference.TESTS_CHANGED, "") if tests else (Difference.UNCHANGED, now.reason)
 
 
-def _tests(before: CellSummary | None, now: CellSummary | None) -> list[TestChange]:
-    if before is None or now is None or not before.tests or not now.tests:
+def _tests(before: CellSummary, now: CellSummary) -> list[TestChange]:
+    if not before.tests or not now.tests:
         return []
     names = dict.fromkeys([*now.tests, *before.tests])
     pairs = [TestChange(name=name, old=before.tests.get(name), new=now.tests.get(name)) for name in names]
     return [pair for pair in pairs if pair.old is not pair.new]
 
 
-def _protection(before: CellSummary | None, now: CellSummary | None) -> list[str]:
+def _protection(before: CellSummary, now: CellSummary) -> list[str]:
     """Say what boxes of the same test lack that they had before, tests with the same loss together."""
-    if before is None or now is None:
-        return []
     losses: dict[tuple[str, ...], list[str]] = {}
     for test, had in before.protection.items():
         if test in now.protection and (lacking := lost(had, now.protection[test])):
             losses.setdefault(lacking, []).append(test)
     return [f"the box of {', '.join(tests)} lacks {', '.join(lacking)}" for lacking, tests in losses.items()]
-
-
-def _environment(
-    old: BuildResults, new: BuildResults, before: CellSummary | None, now: CellSummary | None
-) -> list[EnvironmentChange]:
-    """Return what changed under a cell that has a result on both sides."""
-    if before is None or now is None or before.status.could_not_run or now.status.could_not_run:
-        return []
-    changes = environment_changes(before.environment, now.environment)
-    return changes + environment_changes(old.definitions_of(now), new.definitions_of(now))

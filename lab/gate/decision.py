@@ -26,10 +26,6 @@ class Gate(StrEnum):
     BLOCKED = "blocked"
     INCOMPLETE = "incomplete"  # nothing is worse as far as it was run, but some cells could not be run
 
-    @property
-    def exit_status(self) -> int:
-        return {Gate.PASSED: 0, Gate.BLOCKED: 1, Gate.INCOMPLETE: 3}[self]
-
 
 class KnownFailure(Entry):
     """A cell that failed as an expectation says."""
@@ -66,7 +62,7 @@ class Decision(Entry):
 
     @property
     def exit_status(self) -> int:
-        return self.gate.exit_status
+        return {Gate.PASSED: 0, Gate.BLOCKED: 1, Gate.INCOMPLETE: 3}[self.gate]
 
 
 def decide(comparison: Comparison, judgement: Judgement = NO_EXPECTATIONS) -> Decision:

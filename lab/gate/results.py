@@ -10,8 +10,7 @@ from typing import Final
 from lab import builds
 from lab.base.errors import UsageError, unknown_name
 from lab.base.files import plain
-from lab.probes import Facts
-from lab.record import CellResult, Entry, Outcome, RunInfo, RunResult, Status
+from lab.record import BuildRecord, CellResult, Entry, Outcome, RunResult, Status
 from lab.verdict.protection import words
 
 # The parts of a cell's environment, in the order in which files and reports have them. A part that is missing
@@ -54,10 +53,32 @@ class EnvironmentChange(Entry):
 
 def environment_of(cell: CellResult, run: RunResult) -> dict[str, str]:
     """Return what a cell of a run ran on; empty if the lab never read it."""
-    if cell.facts is None:
+    facts = cell.facts
+    if facts is None:
         return {}
-    parts = {**_of_facts(cell.facts), **_of_host(cell, run.run), "load": ", ".join(cell.stress)}
-    parts |= {"order": "shuffled"} if cell.seed is not None else {}
+    bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
+    parts = dict.fromkeys(("bubblewrap", "apparmor", "profiles", "selinux"), NONE)
+    parts |= {"kernel": facts.kernel, "load": ", ".join(cell.stress)}
+    if bubblewrap is not None:
+        parts["bubblewrap"] = (bubblewrap.version or "does not run") + (" setuid" if bubblewrap.setuid else "")
+    if apparmor is not None:
+        parts["apparmor"] = apparmor.version or "without parser"
+        parts["profiles"] = short_digest(apparmor.profiles)
+    if selinux is not None:
+        policy = (selinux.mode, selinux.policy, selinux.policy_version)
+        parts["selinux"] = " ".join(str(part) for part in policy if part is not None)
+    if cell.seed is not None:
+        parts["order"] = "shuffled"
+    # A host's name tells nothing, so it is no part of it.
+    hosts, lanes = run.run.hosts(cell.guest, cell.lane), run.run.lanes_of(cell.guest, cell.lane)
+    of_lanes = {
+        "image": {lane.image[:DIGEST_LENGTH] for lane in lanes},
+        "host": {f"{host.system} with kernel {host.kernel}" for host in hosts},
+        "qemu": {host.qemu for host in hosts},
+        "acceleration": {host.acceleration for host in hosts},
+        "network": {lane.network for lane in lanes if lane.network},
+    }
+    parts |= {part: ", ".join(sorted(values)) for part, values in of_lanes.items()}
     return {part: _word(parts[part]) for part in PARTS if parts.get(part)}
 
 
@@ -82,39 +103,10 @@ def environment_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[
     ]
 
 
-def _of_facts(facts: Facts) -> dict[str, str]:
-    """Read the parts of the environment that the guest reports."""
-    bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
-    parts = dict.fromkeys(("bubblewrap", "apparmor", "profiles", "selinux"), NONE) | {"kernel": facts.kernel}
-    if bubblewrap is not None:
-        parts["bubblewrap"] = (bubblewrap.version or "does not run") + (" setuid" if bubblewrap.setuid else "")
-    if apparmor is not None:
-        parts["apparmor"] = apparmor.version or "without parser"
-        parts["profiles"] = short_digest(apparmor.profiles)
-    if selinux is not None:
-        policy = (selinux.mode, selinux.policy, selinux.policy_version)
-        parts["selinux"] = " ".join(str(part) for part in policy if part is not None)
-    return parts
-
-
 def short_digest(value: object) -> str:
     """A name for what JSON can hold: it changes only with that."""
     text = json.dumps(value, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
-
-
-def _of_host(cell: CellResult, info: RunInfo) -> dict[str, str]:
-    """Read what the cell's lane ran on. A host's name tells nothing, so it is no part of it."""
-    hosts = info.hosts(cell.guest, cell.lane)
-    own = info.lanes_of(cell.guest, cell.lane)
-    values = {
-        "image": {lane.image[:DIGEST_LENGTH] for lane in own},
-        "host": {f"{host.system} with kernel {host.kernel}" for host in hosts},
-        "qemu": {host.qemu for host in hosts},
-        "acceleration": {host.acceleration for host in hosts},
-        "network": {lane.network for lane in own if lane.network},
-    }
-    return {part: ", ".join(sorted(found)) for part, found in values.items()}
 
 
 # What identifies a cell across builds: guest and variant.
@@ -195,30 +187,21 @@ def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
     )
 
 
-def build_names(run: RunResult) -> list[str]:
-    """Return the names of the builds that a run tested, in the order of its command line."""
-    # A shard may have no cell of one of the plan's builds.
-    tested = {cell.build for cell in run.cells}
-    return [record.name for record in run.run.builds if record.name in tested]
-
-
 def choose_build(run: RunResult, wanted: str | None, option: str) -> str:
     """Return the name of one of a run's builds, named by `option`; it may be left out if there is only one.
 
     Raises UsageError for an unknown build, and if it must be named.
     """
-    names = build_names(run)
+    tested = _tested(run)
+    names = [record.name for record in tested]
+    if wanted in names or (wanted is None and len(names) == 1):
+        return wanted or names[0]
     if wanted is None:
-        if len(names) > 1:
-            raise UsageError(
-                f"run {run.run.id} tested several builds: {', '.join(names)}",
-                hint=f"choose one with {option} BUILD",
-            )
-        return names[0]
-    if wanted in names:
-        return wanted
-    described = [record for record in run.run.builds if record.name in names]
-    same = [record.name for record in described if wanted in (record.version, builds.argument(record))]
+        raise UsageError(
+            f"run {run.run.id} tested several builds: {', '.join(names)}",
+            hint=f"choose one with {option} BUILD",
+        )
+    same = [record.name for record in tested if wanted in (record.version, builds.argument(record))]
     if len(same) != 1:
         raise unknown_name(f"build of run {run.run.id}", wanted, names)
     return same[0]
@@ -230,22 +213,28 @@ def choose_pair(run: RunResult, old: str | None, new: str | None, options: tuple
     Of exactly two builds, the first is the old one; if only one of them is named, the other is the other side.
     Raises UsageError if it is not clear which builds are meant.
     """
-    names = build_names(run)
+    names = [record.name for record in _tested(run)]
     if len(names) == 1:
         raise UsageError(
             f"run {run.run.id} tested one build, {names[0]}: there is no other to compare it with",
             hint="name a second run, or run both builds: lab matrix --build OLD --build NEW",
         )
-    if len(names) == 2 and old is None:
-        new = choose_build(run, new, options[1]) if new is not None else names[1]
-        old = next(name for name in names if name != new)
-    elif len(names) == 2 and new is None:
-        old = choose_build(run, old, options[0])
-        new = next(name for name in names if name != old)
-    pair = choose_build(run, old, options[0]), choose_build(run, new, options[1])
+    # Of exactly two, a build that is not named is the other one.
+    others = dict(zip(names, reversed(names), strict=True)) if len(names) == 2 else {}
+    first, second = (
+        None if wanted is None and others else choose_build(run, wanted, option)
+        for wanted, option in zip((old, new), options, strict=True)
+    )
+    pair = first or others[second or names[1]], second or others[first or names[0]]
     if pair[0] == pair[1]:
         raise UsageError(f"{' and '.join(options)} both name {pair[0]}", hint=f"builds: {', '.join(names)}")
     return pair
+
+
+def _tested(run: RunResult) -> list[BuildRecord]:
+    """The builds that a run tested, in the order of its command line: a shard may have no cell of one."""
+    tested = {cell.build for cell in run.cells}
+    return [record for record in run.run.builds if record.name in tested]
 
 
 def _summary(cell: CellResult, run: RunResult, folder: Path) -> CellSummary:
