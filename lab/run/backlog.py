@@ -74,9 +74,12 @@ class Ticket:
     faults: list[Fault] = field(default_factory=list)
     steps: Steps = field(default_factory=Steps)
     after: int = 0
-    # When a lane took it, by the monotonic clock, and how many seconds it was then expected to take.
-    taken: float = 0.0
+    # When a lane took it, by the monotonic clock, or None while it waits; and for how long, as was expected.
+    taken: float | None = None
     expected: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.machine = self.cell.machine.name
 
     @property
     def missed_a_limit(self) -> bool:
@@ -100,18 +103,16 @@ class _Lane:
 
 @dataclass
 class _Entry:
-    """The tickets of one machine, those that lanes have taken (`running`), and its open lanes by number."""
+    """One machine with its open lanes by number."""
 
     machine: Machine
-    waiting: list[Ticket]
-    running: list[Ticket] = field(default_factory=list)
     lanes: dict[int, _Lane] = field(default_factory=dict)
     # Whether it gets no second lane: one failed to come up while another one was open.
     single: bool = False
 
 
 class Backlog:
-    """The tickets of a run, by machine. Lanes call it from their own threads."""
+    """The tickets of the cells that are not decided. Lanes call it from their own threads."""
 
     def __init__(
         self,
@@ -133,6 +134,8 @@ class Backlog:
         self._without_image = set(without_image)
         self._lock = threading.RLock()
         self._machines: dict[str, _Entry] = {}
+        # In the order in which lanes take them.
+        self._tickets: list[Ticket] = []
         # Whether a suite of this session has come to an end.
         self._has_answer = False
         for cell in cells:
@@ -141,8 +144,8 @@ class Backlog:
     def add(self, cell: Cell, decided: CellResult | None = None) -> None:
         """Take in a cell, with its kept result if only more is to be tried on it."""
         with self._lock:
-            entry = self._machines.setdefault(cell.machine.name, _Entry(cell.machine, []))
-            entry.waiting.append(Ticket(cell, decided))
+            self._machines.setdefault(cell.machine.name, _Entry(cell.machine))
+            self._tickets.append(Ticket(cell, decided))
 
     def next_machines(self) -> list[Machine]:
         """The machines for which a new lane would help, the one with the most work left first.
@@ -155,12 +158,13 @@ class Backlog:
 
     def _need(self, entry: _Entry) -> float:
         """Seconds of work for one more lane of the machine; 0 if it would not help."""
-        left = sum(self._seconds(ticket) for ticket in entry.waiting)
+        waiting = self.waiting(entry.machine.name)
+        left = sum(self._seconds(ticket) for ticket in waiting)
         bring_up = self._estimates.bring_up()
         if self._cold:
             # A cold lane runs one cell: each lane that has taken none yet will take one.
             on_their_way = [lane for lane in entry.lanes.values() if not lane.has_served]
-            return left + bring_up if len(entry.waiting) > len(on_their_way) else 0.0
+            return left + bring_up if len(waiting) > len(on_their_way) else 0.0
         stranded = self._stranded(entry)
         if stranded:
             return bring_up + sum(self._seconds(ticket) for ticket in stranded)
@@ -194,62 +198,53 @@ class Backlog:
         first, so that a user who waits for a first answer has it soon.
         """
         with self._lock:
-            entry = self._machines[machine]
-            free = [ticket for ticket in entry.waiting if ticket.after < number]
+            free = [ticket for ticket in self.waiting(machine) if ticket.after < number]
             ticket = next(iter(free), None) if self._has_answer else min(free, key=self._seconds, default=None)
             if ticket:
-                entry.waiting.remove(ticket)
-                entry.lanes[number].has_served = True
-                entry.running.append(ticket)
-                ticket.taken, ticket.expected = time.monotonic(), self._seconds(ticket)
+                self._machines[machine].lanes[number].has_served = True
+                self.begin([ticket])
             return ticket
 
-    def waiting(self) -> list[Ticket]:
-        """All tickets that no lane has taken."""
+    def waiting(self, machine: str = "") -> list[Ticket]:
+        """The tickets that no lane has taken; those of one machine, if it is named."""
         with self._lock:
-            return [ticket for entry in self._machines.values() for ticket in entry.waiting]
+            return [t for t in self._tickets if t.taken is None and machine in ("", t.machine)]
 
     def begin(self, tickets: Iterable[Ticket]) -> None:
-        """A lane elsewhere begins with these tickets, which another one may have begun with before."""
+        """A lane begins with these tickets, which another one elsewhere may have begun with before."""
         with self._lock:
             for ticket in tickets:
-                entry = self._machines[ticket.cell.machine.name]
-                if ticket in entry.waiting:
-                    entry.waiting.remove(ticket)
-                    entry.running.append(ticket)
                 ticket.taken, ticket.expected = time.monotonic(), self._seconds(ticket)
 
     def open(self, tickets: Iterable[Ticket]) -> list[Ticket]:
         """Those of these tickets whose cells are not decided."""
         with self._lock:
-            left = {own for entry in self._machines.values() for own in (*entry.waiting, *entry.running)}
-            return [ticket for ticket in tickets if ticket in left]
+            return [ticket for ticket in tickets if ticket in self._tickets]
 
     def put_back_begun(self, tickets: Iterable[Ticket]) -> None:
         """Return those of these tickets that a lane elsewhere had begun with and that are not decided."""
         with self._lock:
-            for ticket in tickets:
-                if ticket in self._machines[ticket.cell.machine.name].running:
+            for ticket in self.open(tickets):
+                if ticket.taken is not None:
                     self.put_back(ticket, after=0)
 
     def ended(self, ticket: Ticket, result: CellResult) -> None:
         """A ticket's cell is decided: the rest is estimated by what it took, too."""
         with self._lock:
-            self._stop(ticket)
+            self._take_out([ticket])
             self._has_answer |= bool(result.tests)
             self._estimates.learn(ticket.cell, result)
 
-    def _stop(self, ticket: Ticket) -> None:
-        running = self._machines[ticket.cell.machine.name].running
-        if ticket in running:
-            running.remove(ticket)
-
     def put_back(self, ticket: Ticket, *, after: int) -> None:
-        """Return a ticket to be tried again by a lane with a number above `after`."""
+        """Return a ticket to be tried again, after all others, by a lane with a number above `after`."""
         with self._lock:
-            self._stop(ticket)
-            ticket.after = after
-            self._machines[ticket.cell.machine.name].waiting.append(ticket)
+            self._take_out([ticket])
+            self._tickets.append(ticket)
+            ticket.taken, ticket.after = None, after
+
+    def _take_out(self, tickets: list[Ticket]) -> list[Ticket]:
+        self._tickets = [ticket for ticket in self._tickets if ticket not in tickets]
+        return tickets
 
     def lanes(self, machine: str) -> int:
         """How many lanes the machine has."""
@@ -259,10 +254,7 @@ class Backlog:
     def drop(self, machine: str, build: Build | None = None) -> list[Ticket]:
         """Take out all waiting tickets of a machine, or of one build on it, because they cannot be run."""
         with self._lock:
-            entry = self._machines[machine]
-            out = [t for t in entry.waiting if build is None or t.cell.build == build]
-            entry.waiting = [t for t in entry.waiting if t not in out]
-            return out
+            return self._take_out([t for t in self.waiting(machine) if build in (None, t.cell.build)])
 
     def lane_failed(self, machine: str, number: int) -> list[Ticket]:
         """Close a lane that did not come up; take out the tickets that no other lane can take."""
@@ -271,15 +263,13 @@ class Backlog:
             self.lane_closed(machine, number)
             entry.single |= bool(entry.lanes)
             # A cold lane would have run one cell, no matter how many other lanes there are.
-            could = [ticket for ticket in entry.waiting if ticket.after < number]
-            out = could[:1] if self._cold else self._stranded(entry)
-            entry.waiting = [ticket for ticket in entry.waiting if ticket not in out]
-            return out
+            could = [ticket for ticket in self.waiting(machine) if ticket.after < number]
+            return self._take_out(could[:1] if self._cold else self._stranded(entry))
 
-    @staticmethod
-    def _stranded(entry: _Entry) -> list[Ticket]:
+    def _stranded(self, entry: _Entry) -> list[Ticket]:
         """The waiting tickets that no open lane may take."""
-        return [t for t in entry.waiting if not any(number > t.after for number in entry.lanes)]
+        waiting = self.waiting(entry.machine.name)
+        return [ticket for ticket in waiting if not any(number > ticket.after for number in entry.lanes)]
 
     def seconds_left(self, lanes: int) -> float | None:
         """Estimated seconds until all work is done by that many lanes; None while that cannot be told.
@@ -290,19 +280,20 @@ class Backlog:
         with self._lock:
             if not self._estimates.are_measured:
                 return None
-            now = time.monotonic()
+            if any(ticket.cell.guest.name in self._without_image for ticket in self._tickets):
+                return None
+            now, bring_up = time.monotonic(), self._estimates.bring_up()
             # The seconds of each thing that is left to do and cannot be divided among lanes.
             parts: list[float] = [0.0]
-            for entry in self._machines.values():
-                if entry.machine.guest.name in self._without_image and (entry.waiting or entry.running):
-                    return None
-                bring_up = self._estimates.bring_up()
-                if entry.waiting and not entry.lanes:
-                    parts.append(bring_up)
+            for ticket in self._tickets:
+                if ticket.taken is None:
+                    parts.append(self._seconds(ticket))
+                else:
+                    parts.append(max(0.0, ticket.expected - (now - ticket.taken)))
+            for name, entry in self._machines.items():
                 coming_up = [lane for lane in entry.lanes.values() if not lane.is_up]
                 parts += [max(0.0, bring_up - (now - lane.opened)) for lane in coming_up]
-                parts += [max(0.0, ticket.expected - (now - ticket.taken)) for ticket in entry.running]
-                parts += [self._seconds(ticket) for ticket in entry.waiting]
+                parts += [bring_up] if not entry.lanes and self.waiting(name) else []
             # No number of lanes makes the longest part shorter.
             return max(sum(parts) / max(1, lanes), *parts)
 
