@@ -296,11 +296,6 @@ class CellResult(Entry):
         return shlex.join(["lab", "shell", "--run", run, self.name])
 
     @property
-    def lanes(self) -> tuple[str, str]:
-        """The lane that ran it, and the one that made its trials if that is another; empty if there is none."""
-        return self.lane, self.trials_lane
-
-    @property
     def met_bug(self) -> bool:
         """Whether a bug in the lab kept the cell, or anything that was to be tried on it, from its end."""
         steps = self.experiment.steps if self.experiment else []

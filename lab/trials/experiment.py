@@ -337,9 +337,12 @@ def _find_turning(
     First come the changes that lead to a cell known to pass: they tell why. A variant of the catalog that
     happens to help tells less, and many of them contradict each other: each is tried alone, and last.
     """
-    near = nearest(result, series.cell.variant, passing)
+    here, variant = result.facts, series.cell.variant
+    cells = [(other, leading(variant, here, other.facts)) for other in passing if here and other.facts]
+    # The passing cell most like this one, best of the same guest, and the changes that lead to it.
+    near = min(cells, key=lambda near: (near[0].guest != result.guest, len(near[1])), default=None)
     other, leads = near or (None, [])
-    own, others = [*undoing(series.cell.variant), *leads], of_catalog(definitions)
+    own, others = [*undoing(variant), *leads], of_catalog(definitions)
     stopped = ""
     try:
         _check_unchanged(series, StepOutcome.FAILS)
@@ -402,18 +405,6 @@ def _not_tried(series: Series, candidates: Sequence[Change], why: str) -> list[N
         for change in candidates
         if str(change) not in tried
     ]
-
-
-def nearest(
-    result: CellResult, variant: Variant, passing: Sequence[CellResult]
-) -> tuple[CellResult, list[Change]] | None:
-    """The passing cell most like this one, best of the same guest, and the changes that lead to it.
-
-    None if nothing is known of any.
-    """
-    here = result.facts
-    cells = [(other, leading(variant, here, other.facts)) for other in passing if here and other.facts]
-    return min(cells, key=lambda near: (near[0].guest != result.guest, len(near[1])), default=None)
 
 
 def _with_conclusion(result: CellResult, series: Series, definitions: Catalog) -> CellResult:

@@ -111,7 +111,7 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
     assert lanes[0][0] != lanes[1][0]
     [retried] = run.cells[0].retried
     assert "is gone" in retried
-    assert run.cells[0].lanes == ("debian-13", "debian-13 #2")
+    assert (run.cells[0].lane, run.cells[0].trials_lane) == ("debian-13", "debian-13 #2")
     assert (run.cells[0].unfinished, run.cells[0].has_more_to_try) == (False, False)
     assert any("the rest of its trials is to be made on a fresh lane" in note for note in lab.heard.notes)
     assert "Reached target" in (lab.folder / run.cells[0].folder / "fault-1/console.log").read_text()
@@ -171,7 +171,8 @@ def test_a_resumed_run_tries_only_what_met_a_fault(lab: Lab, trials: list[tuple[
     run = lab.run(guests=ONE, variants=["stock"], remedies=True, kept=half_tried)
     [cell] = run.cells
     assert (cell.status, [str(each.result) for each in cell.remedies]) == ("xfail", ["verified"])
-    assert (cell.lanes, cell.retried, cell.unfinished) == (("an earlier one", "debian-13"), ["no SSH"], False)
+    assert (cell.lane, cell.trials_lane) == ("an earlier one", "debian-13")
+    assert (cell.retried, cell.unfinished) == (["no SSH"], False)
     assert [name for name, _ in trials] == ["stock"]
     assert len(lab.heard.cells) == 1
 

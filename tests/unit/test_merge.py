@@ -169,7 +169,7 @@ def test_lanes_of_several_shards_have_labels_of_their_own_and_say_what_they_ran_
         for number in (1, 2)
         for label in ("debian-13", "debian-13 #2", "debian-13 lsm=yama")
     ]
-    assert [cell.lanes for cell in run.cells] == [
+    assert [(cell.lane, cell.trials_lane) for cell in run.cells] == [
         ("1/2: debian-13", "1/2: debian-13 #2"),
         ("1/2: debian-13 #3", ""),
         ("2/2: debian-13", "2/2: debian-13 #2"),
