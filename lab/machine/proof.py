@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import libvirt
 
@@ -20,9 +19,6 @@ from lab.images import store
 from lab.machine import acceleration, throwaway
 from lab.machine.connection import NoLibvirt
 
-# The rules that setup.sh can add, and the name of the only one.
-RULES = Path(__file__).with_name("rules.sh")
-CONSOLES = "consoles"
 READ_LOGS = (
     "see the logs of libvirt, and what AppArmor or SELinux denied: sudo dmesg, sudo journalctl, "
     "/var/log/audit/audit.log"
@@ -71,26 +67,15 @@ def prove(opened: libvirt.virConnect, paths: Paths) -> Refusal | None:
 
 
 def mend(refusal: Refusal, paths: Paths) -> str:
-    """What to do where something was refused: the rule that allows it, or the logs that may say what it was."""
-    rule = rule_for(refusal.denials)
-    return f"./setup.sh --allow={rule} doctor adds this rule: {show(rule, paths)}" if rule else READ_LOGS
-
-
-def show(rule: str, paths: Paths) -> str:
-    """A rule as setup.sh would add it for these folders."""
-    return process.run(["sh", RULES, "show", rule, paths.state], timeout=20).rstrip()
-
-
-def rule_for(lines: Sequence[str]) -> str:
-    """The rule of setup.sh that allows what these lines deny; empty if it has none.
+    """What to do where something was refused: the command that allows it, or the logs that may say what it was.
 
     virtlogd may write only to folders that have the label of libvirt's logs:
     https://github.com/fedora-selinux/selinux-policy, policy/modules/contrib/virt.te.
     """
-    for fields in parse_audit("\n".join(lines)):
+    for fields in parse_audit("\n".join(refusal.denials)):
         if ":virtlogd_t:" in fields.get("scontext", "") and ":var_lib_t:" in fields.get("tcontext", ""):
-            return CONSOLES
-    return ""
+            return f"./setup.sh --allow=consoles doctor puts the SELinux label virt_log_t on {paths.state}"
+    return READ_LOGS
 
 
 def log_lines() -> list[str]:

@@ -6,27 +6,46 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from lab.base import process
 from lab.base.paths import Paths
 from lab.images import disk, store
 from lab.machine import acceleration, leftovers, proof
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
-from lab.machine.proof import Refusal
+from lab.machine.proof import Refusal, denials, log_lines
 from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image
 
-CONSOLE = (
-    'type=AVC msg=audit(1.2:3): avc:  denied  { write } for  pid=812 comm="virtlogd" name="paused-x" '
-    "scontext=system_u:system_r:virtlogd_t:s0 tcontext=unconfined_u:object_r:var_lib_t:s0 tclass=dir"
+# Lines of the kernel's and auditd's logs as they are in public reports, except where it is said otherwise.
+UUID = "15de3735-d0a2-482b-95ce-42ab775ceaa7"
+# In this form, but made up: the profile of one machine.
+DISK = (
+    'audit: type=1400 audit(1795707710.076:105): apparmor="DENIED" operation="open" class="file" '
+    f'profile="libvirt-{UUID}" name="/srv/lab/overlay.qcow2" pid=750 '
+    'comm="qemu-system-x86" requested_mask="wr" denied_mask="wr" fsuid=64055 ouid=0'
 )
-OLDER = CONSOLE.replace("pid=812", "pid=811")
+SEGFAULT = (
+    "qemu-system-x86[4711]: segfault at 7f1 ip 00007f1 sp 00007ff error 4 in qemu-system-x86_64[7f1+2000] "
+    "likely on CPU 0"
+)
+# Fedora, root.
+CONSOLE = (
+    'avc:  denied  { write } for  pid=812 comm="virtlogd" name="paused-x" dev="vda3" ino=1 '
+    "scontext=system_u:system_r:virtlogd_t:s0-s0:c0.c1023 tcontext=unconfined_u:object_r:var_lib_t:s0 "
+    "tclass=dir permissive=0"
+)
+AUDITD = f"type=AVC msg=audit(1786952496.100:241): {CONSOLE}"
+OTHER = DISK.replace(f"libvirt-{UUID}", "firefox").replace("qemu-system-x86", "firefox")
+ALLOWED = DISK.replace("DENIED", "ALLOWED")
+AGAIN = DISK.replace("076:105", "077:106").replace("pid=750", "pid=751")
+OLDER = AUDITD.replace("pid=812", "pid=811")
 REFUSED = "Unable to open file: /var/x/console.log: Permission denied\n"
 
 
 @pytest.fixture
 def daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     """The daemon of a host whose logs tell of a second denial; nothing of a machine is left afterwards."""
-    logs = [[OLDER], [OLDER, CONSOLE]]
+    logs = [[OLDER], [OLDER, AUDITD]]
     monkeypatch.setattr(proof, "log_lines", lambda: logs.pop(0) if logs else [])
     made = Daemon()
     yield made
@@ -59,7 +78,7 @@ def test_it_runs_as_guests_do_and_emulated_where_kvm_was_not_tried(
 
 def test_a_refusal_is_told_with_logs_unless_the_daemon_went_away(paths: Paths, daemon: Daemon) -> None:
     daemon.refuses["qemu"] = REFUSED
-    assert proof.prove(daemon, paths) == Refusal(REFUSED.strip(), [CONSOLE])
+    assert proof.prove(daemon, paths) == Refusal(REFUSED.strip(), [AUDITD])
     daemon.is_alive = False
     with pytest.raises(NoLibvirt, match="libvirt went away while a machine was tried"):
         proof.prove(daemon, paths)
@@ -76,7 +95,47 @@ def test_a_stuck_machine_is_ended(paths: Paths, daemon: Daemon, monkeypatch: pyt
     assert proof.prove(daemon, paths) is None
 
 
-def test_what_to_do_is_the_rule_or_the_logs_to_read(paths: Paths) -> None:
-    rule = f"the SELinux label virt_log_t on {paths.state} and all below it"
-    told = f"./setup.sh --allow=consoles doctor adds this rule: {rule}"
-    assert [proof.mend(Refusal("", lines), paths) for lines in ([CONSOLE], [])] == [told, proof.READ_LOGS]
+# -- what the logs say
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["usb 1-1: new device", DISK, OTHER, ALLOWED, SEGFAULT], [DISK, SEGFAULT]),
+        # One denial or crash in several logs, or by several processes, is told once.
+        ([AUDITD, DISK, AGAIN, f"audit: type=1400 audit(1.2:3): {CONSOLE}"], [AUDITD, DISK]),
+        ([f"[   12.5] {SEGFAULT}", f"kernel: {SEGFAULT}"], [f"[   12.5] {SEGFAULT}"]),
+        # No line of a log reaches a terminal as it is.
+        ([f"{DISK}\x1b[31m"], [DISK]),
+        ([], []),
+    ],
+)
+def test_denials_and_crashes_are_told_apart_from_other_lines(lines: list[str], told: list[str]) -> None:
+    assert denials(lines) == told
+
+
+def test_a_log_that_cannot_be_read_has_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], *, timeout: float) -> str:
+        if command[0] == "journalctl":
+            return f"libvirtd started\n{DISK}\n"
+        raise process.CommandFailed(command, "exit status 1", "Operation not permitted")
+
+    monkeypatch.setattr(process, "run", run)
+    assert log_lines() == ["libvirtd started", DISK]
+
+
+@pytest.mark.parametrize(
+    ("line", "has_rule"),
+    [
+        (AUDITD, True),
+        # What no rule of setup.sh allows.
+        (DISK, False),
+        (AUDITD.replace("var_lib_t", "shadow_t"), False),
+        (SEGFAULT, False),
+    ],
+)
+def test_what_to_do_is_the_rule_that_allows_it_or_the_logs_to_read(
+    paths: Paths, line: str, has_rule: bool
+) -> None:
+    rule = f"./setup.sh --allow=consoles doctor puts the SELinux label virt_log_t on {paths.state}"
+    assert proof.mend(Refusal("", [SEGFAULT, line]), paths) == (rule if has_rule else proof.READ_LOGS)
