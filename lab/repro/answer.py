@@ -112,13 +112,13 @@ def render(subject: Subject) -> str:
 
 def _cures(cells: Sequence[CellResult]) -> list[Cure]:
     """The verified remedies, for each cell the one that gives up least first."""
-    known = remedies.load()
+    by_name = remedies.load()
     cures = []
     for cell in cells:
         for tried in cell.remedies:
             names = tried.name.split(remedies.AND)
-            if tried.result is RemedyOutcome.VERIFIED and all(name in known for name in names):
-                cures.append(Cure(tried, tuple(known[name] for name in names), cell.variant))
+            if tried.result is RemedyOutcome.VERIFIED and all(name in by_name for name in names):
+                cures.append(Cure(tried, tuple(by_name[name] for name in names), cell.variant))
     return cures
 
 

@@ -122,6 +122,7 @@ def denied(**fields: str) -> tuple[list[Statement], TextFinding]:
             Result.NOT_REPRODUCED,
             "quotes no words to compare",
         ),
+        ([], None, POLICY, Result.NOT_REPRODUCED, "quotes no words to compare"),
         ([OTHER_WORDS], None, POLICY, Result.NOT_REPRODUCED, "it fails, but not with the report's words"),
     ],
 )
@@ -137,6 +138,13 @@ def test_the_verdict_on_a_cell(
     judged = of(made, tmp_path, cause=cause)
     assert judged.result is result
     assert why in judged.why[0]
+
+
+def test_the_same_bubblewrap_explains_no_other_words(tmp_path: Path) -> None:
+    made = plan(report(system(), program("bubblewrap", "0.12.0"), OTHER_WORDS), POLICY)
+    judged = of(made, tmp_path)
+    assert judged.result is Result.NOT_REPRODUCED
+    assert "bubblewrap" not in judged.why[0]
 
 
 @pytest.mark.parametrize(
