@@ -90,8 +90,8 @@ def test_it_is_built_once_for_each_commit_and_shown_and_logged(
         builds.previous(build)
     # A plan that is shown builds nothing.
     (tree / "more").touch()
-    [shown] = builds.resolve_all([build.argument], only_shown=True)
-    assert (shown.name, shown.argument) == (f"checkout-{version}-dirty", build.argument)
+    [listed] = builds.resolve_all([build.argument], only_shown=True)
+    assert (listed.name, listed.argument) == (f"checkout-{version}-dirty", build.argument)
 
 
 def test_a_changed_checkout_is_another_build_and_words_choose_what_is_built(
@@ -192,7 +192,7 @@ def test_a_submodule_counts_and_has_to_be_checked_out(tree: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("argument", "expected"),
     [
         ("TMP/none", "none: no such file or folder"),
         ("TMP/plain", "TMP/plain: expected a git checkout with a commit: fatal: not a git repository"),
@@ -210,7 +210,7 @@ def test_a_submodule_counts_and_has_to_be_checked_out(tree: Path, tmp_path: Path
     ],
 )
 def test_what_cannot_be_built_is_wrong_usage(
-    tree: Path, tmp_path: Path, rust_lab: Paths, wanted: str, expected: str
+    tree: Path, tmp_path: Path, rust_lab: Paths, argument: str, expected: str
 ) -> None:
     for name in ("plain", "empty", "bare"):
         (tmp_path / name).mkdir()
@@ -219,9 +219,9 @@ def test_what_cannot_be_built_is_wrong_usage(
     commit(tmp_path / "bare")
     where = {"TREE": str(tree), "TMP": str(tmp_path)}
     for name, folder in where.items():
-        wanted, expected = wanted.replace(name, folder), expected.replace(name, folder)
+        argument, expected = argument.replace(name, folder), expected.replace(name, folder)
     with pytest.raises(UsageError, match=expected):
-        builds.resolve(f"checkout:{wanted}")
+        builds.resolve(f"checkout:{argument}")
 
 
 def test_a_test_binary_that_there_is_not_is_told_in_cargos_words(tree: Path, rust_lab: Paths) -> None:

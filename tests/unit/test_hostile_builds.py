@@ -140,10 +140,10 @@ def test_a_time_that_no_file_can_have_is_refused_with_its_archive(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "wanted", ["../../etc/passwd", "0.10.0/../../x", "file:/etc", "0.10.0\n", "1" * 5000 + ".0.0"]
+    "version", ["../../etc/passwd", "0.10.0/../../x", "file:/etc", "0.10.0\n", "1" * 5000 + ".0.0"]
 )
-def test_a_version_that_is_a_path_is_refused(tmp_path: Path, wanted: str) -> None:
-    file = tarball(tmp_path, manifest(optionalDependencies={npm.NATIVE: wanted}))
+def test_a_version_that_is_a_path_is_refused(tmp_path: Path, version: str) -> None:
+    file = tarball(tmp_path, manifest(optionalDependencies={npm.NATIVE: version}))
     with pytest.raises(UsageError, match=rf"optionalDependencies\.{npm.NATIVE}: String should match"):
         builds.resolve(f"npm:{file}")
 
@@ -198,13 +198,13 @@ def test_an_archive_whose_metadata_lead_elsewhere_is_refused(
 def headers(kind: int, section: bytes, *, count: int = 10_000, size: int = 0, info: int = 0) -> bytes:
     """An ELF file with `count` headers of sections, all of which are one and the same place."""
     strings = struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, 64, 1, 0, 0, 1, 0)
-    each = struct.pack("<IIQQQQIIQQ", 0, kind, 0, 0, 65, size or len(section), 0, info, 4, 0)
+    one = struct.pack("<IIQQQQIIQQ", 0, kind, 0, 0, 65, size or len(section), 0, info, 4, 0)
     begin = 65 + len(section)
     header = struct.pack(
         "<4s5B7xHHIQQQIHHHHHH",
         *(b"\x7fELF", 2, 1, 1, 0, 0, 3, packages.X86_64, 1, 0, 0, begin, 0, 64, 0, 0, 64, count + 1, 0),
     )
-    return header + b"\0" + section + strings + each * count
+    return header + b"\0" + section + strings + one * count
 
 
 # Notes of GNU's without a description; an entry that is followed by itself.
@@ -274,13 +274,13 @@ def test_a_program_in_the_sandbox_has_nothing_of_the_host(monkeypatch: pytest.Mo
         script = folder / "script"
         script.write_text(INSIDE)
         script.chmod(0o600)
-        said = sandbox.run(folder, ["sh", script], timeout=30).split()
+        printed = sandbox.run(folder, ["sh", script], timeout=30).split()
         assert list(folder.iterdir()) == [script]
     user = "65534" if os.geteuid() == 0 else str(os.geteuid())
     zero = "0" * 16
-    assert said[:2] == [user, "lo"]
-    assert int(said[2]) < 10
-    assert said[3:] == ["CapPrm:", zero, "CapEff:", zero, "NoNewPrivs:", "1"]
+    assert printed[:2] == [user, "lo"]
+    assert int(printed[2]) < 10
+    assert printed[3:] == ["CapPrm:", zero, "CapEff:", zero, "NoNewPrivs:", "1"]
 
 
 @pytest.mark.usefixtures("sandboxed")
@@ -316,35 +316,35 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return ran
 
 
-@pytest.mark.parametrize("wanted", ["cli:{}", "test-binary:{}", "nextest:{},nextest={}"])
+@pytest.mark.parametrize("argument", ["cli:{}", "test-binary:{}", "nextest:{},nextest={}"])
 def test_a_program_under_test_is_only_run_in_the_sandbox(
-    wanted: str, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    argument: str, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nextest, "program", lambda _paths: tmp_path / "program")
     file = tmp_path / "program"
     file.write_bytes(packages.elf())
     file.chmod(0o755)
     with pytest.raises(UsageError):
-        builds.resolve(wanted.format(file, file))
+        builds.resolve(argument.format(file, file))
     assert commands
     assert all("bwrap" in command for command in commands)
 
 
 @pytest.mark.parametrize(
-    ("there", "said", "hint"),
+    ("there", "printed", "hint"),
     [
         (True, "setting up uid map: Permission denied", "lab check"),
         (False, "failed to execute bwrap", "install bubblewrap"),
     ],
 )
 def test_a_host_without_sandboxes_runs_nothing_and_says_what_to_do(
-    there: bool, said: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    there: bool, printed: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[list[str]] = []
 
     def fails(command: list[str], **_: object) -> str:
         ran.append(command)
-        raise process.CommandFailed(command, "exit status 1", said)
+        raise process.CommandFailed(command, "exit status 1", printed)
 
     sandbox.check.cache_clear()
     monkeypatch.setattr(process, "run", fails)
@@ -352,7 +352,7 @@ def test_a_host_without_sandboxes_runs_nothing_and_says_what_to_do(
     file = tmp_path / "boxlite"
     file.write_bytes(packages.elf())
     file.chmod(0o755)
-    with pytest.raises(LabError, match=said) as raised:
+    with pytest.raises(LabError, match=printed) as raised:
         builds.resolve(f"cli:{file}")
     assert not isinstance(raised.value, UsageError)
     assert hint in str(raised.value.hint)

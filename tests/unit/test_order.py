@@ -38,8 +38,8 @@ def test_pytest_runs_tests_in_the_order_that_is_asked_for(tmp_path: Path) -> Non
     tests = list(build.suite.tests)
     (tmp_path / "jailer_suite.py").write_text("".join(f"def {name}(): pass\n" for name in tests))
     (tmp_path / "pytest.ini").write_text("[pytest]\npython_functions = *\n")
-    wanted = shuffled(tests, 3)
-    words = build.command(SuiteOptions(tests=wanted), results=str(tmp_path), test_seconds=10).split()
+    order = shuffled(tests, 3)
+    words = build.command(SuiteOptions(tests=order), results=str(tmp_path), test_seconds=10).split()
     chosen = [word for word in words if "::" in word]
     command = [
         sys.executable,
@@ -52,24 +52,24 @@ def test_pytest_runs_tests_in_the_order_that_is_asked_for(tmp_path: Path) -> Non
         "pytest.ini",
         *chosen,
     ]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    ran = [line.split("::")[1].split()[0] for line in said.splitlines() if "PASSED" in line]
-    assert ran == wanted
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    ran = [line.split("::")[1].split()[0] for line in printed.splitlines() if "PASSED" in line]
+    assert ran == order
 
 
 def test_more_tests_than_nextest_has_priorities_share_them_in_their_order() -> None:
     for count in (1, 7, 201, 202, 1000):
         text = PRIORITIES([f"t{number}" for number in range(count)])
-        found = [int(line.split(" = ")[1]) for line in text.splitlines() if line.startswith("priority")]
-        assert found == sorted(found, reverse=True)
-        assert (len(found), found[0]) == (count, 100)
-        assert min(found) >= -100
-        assert len(set(found)) == min(count, 201)
+        priorities = [int(line.split(" = ")[1]) for line in text.splitlines() if line.startswith("priority")]
+        assert priorities == sorted(priorities, reverse=True)
+        assert (len(priorities), priorities[0]) == (count, 100)
+        assert min(priorities) >= -100
+        assert len(set(priorities)) == min(count, 201)
 
 
 def test_an_expression_stays_what_it_is_in_nextest_s_profile() -> None:
     expression = 'test(=a"b\\c)'
-    [line] = [each for each in PRIORITIES([expression]).splitlines() if each.startswith("filter")]
+    [line] = [line for line in PRIORITIES([expression]).splitlines() if line.startswith("filter")]
     assert json.loads(line.partition(" = ")[2]) == expression
 
 

@@ -201,7 +201,7 @@ def test_runtime_and_cache_are_deployed(crate: Crate, rust_lab: Paths, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("argument", "expected"),
     [
         ("nextest:none.tar.zst,sute=detach", "none.tar.zst,sute=detach: no such file.*\n.*ignored"),
         ("nextest:TEXT", "TEXT: expected an archive that `cargo nextest archive` made: "),
@@ -222,7 +222,7 @@ def test_runtime_and_cache_are_deployed(crate: Crate, rust_lab: Paths, tmp_path:
         ("ARCHIVE,nextest=/bin/true", "true: expected cargo-nextest, which tells its version"),
     ],
 )
-def test_bad_input_is_refused(crate: Crate, tmp_path: Path, wanted: str, expected: str) -> None:
+def test_bad_input_is_refused(crate: Crate, tmp_path: Path, argument: str, expected: str) -> None:
     text, other = tmp_path / "some.tar.zst", tmp_path / "jailer-0123456789abcdef"
     text.write_text("text")
     content = bytearray(crate.executable.read_bytes())
@@ -230,9 +230,9 @@ def test_bad_input_is_refused(crate: Crate, tmp_path: Path, wanted: str, expecte
     other.write_bytes(content)
     where = {"TEXT": text, "OTHER": other, "ARCHIVE": f"nextest:{crate.archive}", "PLACE": PLACE}
     for name, value in {**where, "WORKSPACE": crate.workspace}.items():
-        wanted, expected = wanted.replace(name, str(value)), expected.replace(name, str(value))
+        argument, expected = argument.replace(name, str(value)), expected.replace(name, str(value))
     with pytest.raises(UsageError, match=expected):
-        builds.resolve(wanted)
+        builds.resolve(argument)
 
 
 def test_an_archive_needs_nothing_of_the_workspace_it_was_built_in(crate: Crate, tmp_path: Path) -> None:

@@ -112,16 +112,16 @@ def test_each_suite_has_limits_that_fit_each_other(suite: catalog.Suite) -> None
 
 
 def test_what_a_suite_does_not_need_is_not_expected_to_fail_it() -> None:
-    known = catalog.load()
+    loaded = catalog.load()
     build = replace(builds.ANY, suite=load_suite("jailer-unit"))
     expected = {
-        name: Cell(known.guest("debian-13"), known.variant(name), build).expected.status
+        name: Cell(loaded.guest("debian-13"), loaded.variant(name), build).expected.status
         for name in ("stock", "kvm-denied", "userns-clone-off")
     }
     assert expected == {"stock": "pass", "kvm-denied": "pass", "userns-clone-off": "xfail"}
     with_boxes = replace(build, suite=load_suite("detach"))
     assert (
-        Cell(known.guest("debian-13"), known.variant("kvm-denied"), with_boxes).expected.cause == "kvm-denied"
+        Cell(loaded.guest("debian-13"), loaded.variant("kvm-denied"), with_boxes).expected.cause == "kvm-denied"
     )
 
 
@@ -129,8 +129,8 @@ def test_without_a_control_a_verdict_says_so_and_an_expected_failure_has_exactly
     suite = load_suite("jailer-unit")
     blocked = suite.needing(Needs.SANDBOX)
     assert len(blocked) == 3
-    known = catalog.load()
-    expected = known.variant("userns-clone-off").expect
+    loaded = catalog.load()
+    expected = loaded.variant("userns-clone-off").expect
 
     def verdict(failed: set[str], *findings: Finding) -> tuple[Status, str]:
         tests = [
