@@ -13,10 +13,9 @@ from lab.catalog.remedies import Remedy
 from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResult
 from lab.report import markdown, table
 from lab.repro.bisection import Bisection
-from lab.repro.claims import ClaimLine
 from lab.repro.planning import PROBE, Plan, host_of, named
 from lab.repro.variants import is_made
-from lab.repro.verdict import FAILED, OWN, Result, Verdict, shown
+from lab.repro.verdict import FAILED, OWN, ClaimLine, Result, Verdict, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILE = TEMPLATE = "answer.md"

@@ -21,7 +21,7 @@ from lab.plan import Cell
 from lab.record import RESULTS_FILE, ExperimentPolicy, RunOptions, RunResult
 from lab.report import live, markdown, terminal
 from lab.report.live import RunLog
-from lab.repro import answer, bisection, claims, verdict
+from lab.repro import answer, bisection, verdict
 from lab.repro.answer import Subject
 from lab.repro.bisection import Bisection
 from lab.repro.planning import Host, Plan, Wishes
@@ -81,7 +81,7 @@ class Runner:
         run = self._run(folder, plan.cells, plan.made_variants, wishes.options)
         cells = [FinishedCell(cell, folder) for cell in run.cells]
         judged = verdict.of_run(plan, run, folder)
-        subject = Subject(plan, judged, claims.lines(plan, judged, cells), run)
+        subject = Subject(plan, judged, verdict.claims_of(plan, judged, cells), run)
         # The answer stands, whatever becomes of the bisection.
         write_atomically(folder / answer.FILE, answer.render(subject))
         failing = {cell.variant for cell in run.cells if bisection.failing(cell)}

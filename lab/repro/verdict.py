@@ -1,6 +1,7 @@
 """The verdict on a report: what its cells show of each question, and of all of them together.
 
-A report's own words are compared to the letter with what a cell's evidence holds.
+A report's own words are compared to the letter with what a cell's evidence holds. What a report claims besides
+them is told one by one: it held, it did not hold, or it was not tested and why.
 """
 
 import errno
@@ -9,16 +10,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 
 from lab import causes
 from lab.base.files import bounded, plain
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit
-from lab.record import UNKNOWN, CellResult, Confidence, RunResult, Status
+from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult, Status
 from lab.repro import variants
 from lab.repro.planning import Plan
 from lab.repro.report import AuditLine, Command, NamedTest, Program, Speaker, Words
-from lab.repro.variants import Question
+from lab.repro.variants import Check, Question
 from lab.verdict.words import FinishedCell
 
 FAILED = (Status.FAIL, Status.XFAIL)
@@ -29,8 +31,8 @@ OWN = ("bwrap", "boxlite")
 # Words this many lines below a command of the report are what that command printed.
 NEAR = 3
 NOT_PRINTED = "the command that printed it was not run; lab exec GUEST VARIANT -- COMMAND runs it"
-# Most words and audit lines of a report that are looked for in one cell.
-MOST = 30
+# Most words and audit lines of a report that are looked for in one cell, and most tests that are claims.
+MOST, MOST_TESTS = 30, 20
 # The files of a cell that hold words of boxlite, bubblewrap and the kernel, the ones that say most first.
 FILES = ("boxlite/*/logs/*", "suite/suite.log", "probes.json", KERNEL_FILE, AUDIT_FILE)
 # A guest may have written anything: so many files are read, so many characters of each, and of each line.
@@ -269,3 +271,94 @@ def spaced(text: str) -> str:
 def shown(proof: Proof) -> str:
     """Return a line of evidence for a table."""
     return bounded(proof.text, 300)
+
+
+# -- what a report claims, one line for each statement
+
+
+class Held(StrEnum):
+    """What a run says about a claim."""
+
+    HELD = "held"
+    NOT_HELD = "did not hold"
+    NOT_TESTED = "not tested"
+
+
+@dataclass(frozen=True)
+class ClaimLine:
+    """A claim, what the run says about it, and why. `files` of the run show it; `line` is the report's."""
+
+    claim: str
+    held: Held
+    why: str
+    files: tuple[str, ...] = ()
+    line: int | None = None
+
+
+def claims_of(plan: Plan, verdict: Verdict, cells: Sequence[FinishedCell]) -> list[ClaimLine]:
+    """Return the claims of a report, each with what the cells of its run show.
+
+    They are its words, audit lines and failing tests, and what its reporter tried.
+    """
+    compared: dict[int, list[Compared]] = {}
+    for answered in verdict.answered:
+        for one in answered.compared:
+            compared.setdefault(id(one.statement), []).append(one)
+    return [
+        *map(_of_compared, compared.values()),
+        *(_of_test(test, verdict) for test in islice(plan.report.of(NamedTest), MOST_TESTS)),
+        *(_of_check(plan, check, cells) for check in plan.checks),
+    ]
+
+
+def _of_compared(same: Sequence[Compared]) -> ClaimLine:
+    statement = same[0].statement
+    claim = f"{'says' if isinstance(statement, Words) else 'the kernel logs'}: {same[0].quote}"
+    if proof := next((one.proof for one in same if one.proof), None):
+        why = f"{proof.file}, line {proof.line}: {shown(proof)}"
+        return ClaimLine(claim, Held.HELD, why, (proof.file,), statement.quote.number)
+    untested = next((one.untested for one in same if one.untested), "")
+    held = Held.NOT_TESTED if untested else Held.NOT_HELD
+    return ClaimLine(claim, held, untested or "no line of the evidence says so", line=statement.quote.number)
+
+
+def _of_test(test: NamedTest, verdict: Verdict) -> ClaimLine:
+    outcomes = {
+        cell.result.variant: result.outcome
+        for cell in verdict.cells
+        if cell.result.status in RAN
+        for result in cell.result.tests
+        if result.name == test.name and result.outcome is not Outcome.NOT_RUN
+    }
+    held, why = Held.NOT_TESTED, "it did not run" if test.known else "the lab's suite has no such test"
+    if test.known and outcomes:
+        failed = all(outcome.is_failure for outcome in outcomes.values())
+        held = Held.HELD if failed else Held.NOT_HELD
+        why = ", ".join(f"{variant}: {outcome}" for variant, outcome in outcomes.items())
+    return ClaimLine(f"{test.name} fails", held, why, line=test.quote.number)
+
+
+def _of_check(plan: Plan, check: Check, cells: Sequence[FinishedCell]) -> ClaimLine:
+    """What a setting that the reporter tried does on the very cell."""
+    helped, line = check.settings[0].helped, check.settings[0].quote.number
+    several = len(check.settings) > 1
+    verb = ("help" if several else "helps") if helped else f"{'do' if several else 'does'} not help"
+    claim = f"{check.said} {verb} against {check.question.cause or 'it'}"
+    cell = next((cell for cell in cells if check.variant and cell.result.variant == check.variant.name), None)
+    if cell is None:
+        return ClaimLine(claim, Held.NOT_TESTED, check.why_not or "its cell was not run", line=line)
+    if cell.result.status not in RAN:
+        return ClaimLine(claim, Held.NOT_TESTED, f"{cell.result.status}: {cell.result.reason}", line=line)
+    needing = plan.build.suite.needing(Needs.SANDBOX) if plan.build else set()
+    tests = (test for test in cell.result.tests if test.name in needing)
+    failing = [test.name for test in tests if test.outcome is not Outcome.PASS]
+    why = f"with it{f' on {check.question.variant.name}' if check.question.variant else ''}, "
+    if failing:
+        why += f"{', '.join(failing)} fail all the same: {cell.result.reason}"
+    else:
+        why += "every test that needs the sandbox passes"
+    held = Held.HELD if helped is not bool(failing) else Held.NOT_HELD
+    if helped is None:
+        claim, held = f"tried: {check.said}", Held.NOT_TESTED
+        why = f"the report does not say what it did; {why}"
+    return ClaimLine(claim, held, why, line=line)

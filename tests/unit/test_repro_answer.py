@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 from lab import causes
 from lab.catalog import remedies
 from lab.record import RemedyOutcome, RemedyResult
-from lab.repro import answer, claims, verdict
+from lab.repro import answer, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Plan
 from lab.repro.report import Mood, Setting
@@ -38,7 +38,7 @@ def subject(folder: Path, made: Plan, *cells: object) -> Subject:
     done = run(*cells)  # type: ignore[arg-type]
     judged = verdict.of_run(made, done, folder)
     return Subject(
-        made, judged, claims.lines(made, judged, [FinishedCell(cell, folder) for cell in done.cells]), done
+        made, judged, verdict.claims_of(made, judged, [FinishedCell(cell, folder) for cell in done.cells]), done
     )
 
 

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from lab.record import CellResult, Outcome, RunResult, TestResult
-from lab.repro import claims, verdict
-from lab.repro.claims import ClaimLine, Held
+from lab.repro import verdict
 from lab.repro.planning import Plan
 from lab.repro.report import Speaker
+from lab.repro.verdict import ClaimLine, Held
 from lab.verdict.words import FinishedCell
 from tests.builders.reports import (
     CLONE,
@@ -31,7 +31,7 @@ ECHO = "jailer_enabled_box_starts_and_executes"
 def lines(made: Plan, folder: Path, *cells: CellResult) -> list[ClaimLine]:
     run: RunResult = run_of_cells(*cells)
     found = verdict.of_run(made, run, folder)
-    return claims.lines(made, found, [FinishedCell(cell, folder) for cell in run.cells])
+    return verdict.claims_of(made, found, [FinishedCell(cell, folder) for cell in run.cells])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from lab import builds
 from lab.catalog import Catalog
 from lab.record import Confidence, RunResult
-from lab.repro import answer, claims, planning, reading, verdict
+from lab.repro import answer, planning, reading, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Host, Plan
 from lab.repro.report import Finding, Judged
@@ -42,7 +42,7 @@ def test_a_report_is_reproduced_with_its_words_and_answered_with_a_verified_reme
     assert found.result is Result.REPRODUCED, found.why
     proofs = [pair.proof for pair in found.answered[0].compared if pair.proof]
     assert "Sandbox preflight failed" in proofs[0].text
-    said = claims.lines(planned, found, [FinishedCell(cell, folder) for cell in run.cells])
+    said = verdict.claims_of(planned, found, [FinishedCell(cell, folder) for cell in run.cells])
     text = answer.render(Subject(planned, found, said, run))
     assert "userns-clone-on.sh" in text
     assert str(folder) not in text
