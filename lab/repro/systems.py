@@ -39,6 +39,7 @@ class Distribution:
     parts: int | None = None
     like: str | None = None
     alone: Sequence[str] = ()
+    told: Sequence[str] = ()
     outer: bool = False
     codenames: dict[str, str] = field(default_factory=dict)
 
@@ -125,13 +126,11 @@ def read(text: Text) -> Iterator[System]:
     if inner or any(SAYS["inside"].search(line.text) for line in text.lines):
         # A form's field names Windows around WSL where nothing names what is in it.
         hosts = inner or [mention for mention in hosts if mention[0] >= Rank.FIELD]
-    if not any(system.version for _, system in hosts):
-        # rpm-ostree tells the release of Fedora, and of what derives from it.
-        told = next((match[1] for line in text.lines if (match := SAYS["ostree"].match(line.text))), None)
-        hosts = [
-            (rank, replace(system, version=told) if family(system.id) == "fedora" else system)
-            for rank, system in hosts
-        ]
+    with_version = {system.id for _, system in hosts if system.version}
+    hosts = [
+        (rank, system if system.id in with_version else replace(system, version=_told(text, system.id)))
+        for rank, system in hosts
+    ]
     most = max((rank for rank, _ in hosts), default=Rank.PROSE)
     kept = [system for rank, system in hosts if rank == most]
     # Another line may say more of the same system.
@@ -139,6 +138,21 @@ def read(text: Text) -> Iterator[System]:
     kept += [system for rank, system in hosts if rank != most and system.id in ids]
     kept += [system for _, system in mentions if system.place is Place.CONTAINER]
     yield from sorted(kept, key=lambda system: system.quote.number)
+
+
+def _told(text: Text, name: str) -> str | None:
+    """The version of a distribution that lines tell which do not name it; None if they do not agree."""
+    row = DISTRIBUTIONS.get(name)
+    for pattern in row.told if row else ():
+        versions = {
+            match[1]
+            for line in text.lines
+            for match in matches(re.compile(pattern), line.text)
+            if place(line, match.start()) is Place.HOST
+        }
+        if len(versions) == 1:
+            return versions.pop()
+    return None
 
 
 # -- what the kernel's words tell

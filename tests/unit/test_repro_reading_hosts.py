@@ -254,6 +254,13 @@ def test_a_kernel_that_something_needs_is_not_the_one_that_runs(text: str) -> No
         ("RHEL 8.8, SteamOS is not affected", ("rhel", "8.8")),
         ("Ubuntu, 24 cores", ("ubuntu", None)),
         ("OS x86_64", None),
+        # What tells the version elsewhere.
+        ("OS: Ubuntu\n\nSince I am on 24.04.1 it fails.", ("ubuntu", "24.04")),
+        ("OS: Ubuntu\n\nIt works on 22.04, not on 24.04.", ("ubuntu", None)),
+        ("OS: Ubuntu\n\n    docker run ubuntu:20.04 true", ("ubuntu", None)),
+        ("OS: Debian\n\nbubblewrap 0.8.0-2+deb12u1", ("debian", "12")),
+        ("OS: Fedora\n\nbubblewrap-0.10.0-1.fc41.x86_64", ("fedora", "41")),
+        ("OS: Rocky Linux\n\nbubblewrap-0.4.0-2.el8_10.x86_64", ("rocky", "8")),
         # What fails outweighs what is only named.
         ("Debian and Kubuntu have this patch. It fails on a fresh Fedora 41.", ("fedora", "41")),
         # Kernels that tell their distribution.
