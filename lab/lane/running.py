@@ -22,7 +22,7 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
 from lab.machine.lane import FAULTS, Lane, LaneDied, WriteFailed, open_lane
-from lab.machine.states import Damaged, Known, States, StoredState
+from lab.machine.states import Damaged, StateInfo, States, StoredState
 from lab.plan import Machine
 from lab.probes import Facts
 from lab.record import LaneRecord
@@ -169,19 +169,19 @@ class RunningLane:
 
     def _load(self, stored: StoredState) -> None:
         guest, lane = self.guest, self.lane
-        known = stored.known()
+        info = stored.info()
         lane.adopt(stored)
         guest.session.use(lane.endpoint)
         lane.start(paused=True)
-        snapshot = MemoryCheckpoint(lane, known.tag)
+        snapshot = MemoryCheckpoint(lane, info.tag)
         snapshot.fork()
         # A checkpoint of this lane may use the same name, and needs the room.
         snapshot.drop()
         lane.resume()
-        guest.wait_restored(known.programs)
+        guest.wait_restored(info.programs)
         # The stored keys were on disk, so this lane continues with a client key of its own.
         guest.renew_key()
-        self._restored_files = known.files
+        self._restored_files = info.files
 
     def _boot(self) -> None:
         """Boot; once more if the machine dies before it is up, as emulated machines sometimes do.
@@ -211,12 +211,12 @@ class RunningLane:
 
         A stored state that is bad shows when it is used.
         """
-        if self.states is None or not self.states.wanted(deployment):
+        if self.states is None or not self.states.should_store(deployment):
             return
         guest, lane = self.guest, self.lane
         guest.say(Step(f"storing {'the deployed build' if deployment else 'its boot'}", Activity.START))
         guest.session.close()
-        known = Known(
+        info = StateInfo(
             tag, lane.endpoint.client_key, lane.endpoint.host_key, dict(files or {}), guest.agent_programs
         )
         with guest.watch.step("boot"):
@@ -226,7 +226,7 @@ class RunningLane:
                 return  # If there is to be a checkpoint of the deployed build, that will say why.
             # QEMU writes nothing to the overlay meanwhile, and has written all that it kept in memory.
             with lane.standing_still():
-                self.states.keep(lane.overlay, known, deployment)
+                self.states.keep(lane.overlay, info, deployment)
             # A checkpoint of this lane needs the room.
             snapshot.drop()
             # The one that the guest knows is in the store.
@@ -300,17 +300,17 @@ class RunningLane:
         deployed = self._deployed.get(build.name)
         if deployed is None or deployed.checkpoint is None or deployed.checkpoint.kind != MemoryCheckpoint.kind:
             return
-        if not self.states.wanted(self.work.deployment):
+        if not self.states.should_store(self.work.deployment):
             return
         tag, endpoint = deployed.checkpoint.tag, self.lane.endpoint
-        known = Known(tag, endpoint.client_key, endpoint.host_key, deployed.files, self.guest.agent_programs)
+        info = StateInfo(tag, endpoint.client_key, endpoint.host_key, deployed.files, self.guest.agent_programs)
         try:
             with self.guest.watch.step("checkpoint"):
                 self.guest.close()
                 self.lane.check_alive()
                 self.lane.stop()
                 self.lane.rewind(tag)
-                self.states.keep(self.lane.overlay, known, self.work.deployment, move=True)
+                self.states.keep(self.lane.overlay, info, self.work.deployment, move=True)
         except FAULTS as error:
             self.guest.add_note(f"the deployed build was not stored: {str(error).splitlines()[0]}")
 

@@ -146,8 +146,8 @@ class Lane:
 
     def adopt(self, stored: StoredState) -> None:
         """Use a copy of a stored state as the overlay, with the keys that its guest knows. Raises LabError."""
-        known = stored.known()
-        self._write_seed(known.client, known.host)
+        info = stored.info()
+        self._write_seed(info.client, info.host)
         self.overlay.unlink(missing_ok=True)
         stored.copy_to(self.overlay)
         # The lab that stored it may have had the image in another place.

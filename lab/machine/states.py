@@ -38,7 +38,7 @@ COPY_SECONDS = 120.0
 # What a lab is storing.
 PARTIAL = ".partial-"
 
-_STATE, _KNOWN = "state.qcow2", "known.json"
+_STATE, _INFO = "state.qcow2", "known.json"
 
 
 class Damaged(LabError):
@@ -46,7 +46,7 @@ class Damaged(LabError):
 
 
 @dataclass(frozen=True)
-class Known:
+class StateInfo:
     """The content of `known.json`: what a lane must know to use the state.
 
     `tag` names the snapshot in the overlay, `client` and `host` are the keys that the guest knew, `files` maps
@@ -61,7 +61,7 @@ class Known:
     programs: str = ""
 
 
-_ADAPTER = TypeAdapter(Known)
+_ADAPTER = TypeAdapter(StateInfo)
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class StoredState:
         except OSError:
             return 0.0
 
-    def known(self) -> Known:
+    def info(self) -> StateInfo:
         """Read `known.json`. Raises Damaged."""
-        file = self.folder / _KNOWN
+        file = self.folder / _INFO
         try:
             return _ADAPTER.validate_json(file.read_bytes())
         except (OSError, ValueError) as error:
@@ -144,7 +144,7 @@ class States:
         folder = self._folder(deployment)
         return StoredState(folder) if (folder / _STATE).is_file() else None
 
-    def wanted(self, deployment: str = "") -> bool:
+    def should_store(self, deployment: str = "") -> bool:
         """Whether to store a state: any may be stored, there is none, the disk has room."""
         if not self._paths.states_gib:
             return False
@@ -153,7 +153,7 @@ class States:
         return free >= FREE_GIB and self.find(deployment) is None
 
     def keep(
-        self, overlay: Path, known: Known, deployment: str = "", *, move: bool = False
+        self, overlay: Path, info: StateInfo, deployment: str = "", *, move: bool = False
     ) -> StoredState | None:
         """Copy a lane's overlay into the store, or `move` that of one which is done; None if that fails.
 
@@ -172,8 +172,8 @@ class States:
                     else:
                         _copy(overlay, partial / _STATE)
                     (partial / _STATE).chmod(0o400)
-                    (partial / _KNOWN).touch(0o600)
-                    (partial / _KNOWN).write_bytes(_ADAPTER.dump_json(known) + b"\n")
+                    (partial / _INFO).touch(0o600)
+                    (partial / _INFO).write_bytes(_ADAPTER.dump_json(info) + b"\n")
                     if not (folder / _STATE).exists():  # What is left of one that was dropped.
                         shutil.rmtree(folder, ignore_errors=True)
                     # Only a whole state has its name.

@@ -32,7 +32,7 @@ from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.domain import Network
 from lab.machine.lane import BootFailed, Endpoint, LaneDied
 from lab.machine.seed import new_keys
-from lab.machine.states import Known, States, StoredState
+from lab.machine.states import StateInfo, States, StoredState
 from lab.plan import Cell
 from lab.probes import Facts, Probed, SuiteUser
 from lab.record import Finding, Outcome, TestResult
@@ -150,7 +150,7 @@ class Machine:
         self.do("set up")
 
     def adopt(self, stored: StoredState) -> None:
-        state = stored.known()
+        state = stored.info()
         self.endpoint = Endpoint(1, state.client, state.host)
         self.overlay.write_text("of the store")
         self.tags = {state.tag}
@@ -329,7 +329,7 @@ class Bench:
         """Let there be a stored boot, as another lane left it."""
         overlay = self.folder / "another.qcow2"
         overlay.touch()
-        stored = self.states.keep(overlay, Known("boot", new_keys("stored"), new_keys("stored")))
+        stored = self.states.keep(overlay, StateInfo("boot", new_keys("stored"), new_keys("stored")))
         assert stored is not None
         return stored
 

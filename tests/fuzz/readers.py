@@ -361,7 +361,7 @@ def _signature(content: bytes, _folder: Path) -> None:
 
 
 def _known(folder: Path) -> None:
-    states.StoredState(folder).known()
+    states.StoredState(folder).info()
 
 
 def _disk(content: bytes, folder: Path) -> None:

@@ -13,7 +13,7 @@ from lab.lane import guest as lane_guest
 from lab.lane.cell import CellRunner
 from lab.lane.guest import LaneGuest
 from lab.machine.checkpoint import CheckpointFailed
-from lab.machine.states import Known
+from lab.machine.states import StateInfo
 from tests.builders.guests import NEW, RESTORED, Bench, Guest, cell, fails
 
 
@@ -64,7 +64,7 @@ def test_a_booted_guest_gets_an_agent(bench: Bench, answers: list[Callable[[], o
     ]
     stored = bench.states.find()
     assert stored is not None
-    assert stored.known().programs == programs.digest()
+    assert stored.info().programs == programs.digest()
     served.deploy(NEW)
     bench.machine.did.clear()
     CellRunner(served).run(cell(NEW), bench.folder / "cell")
@@ -111,7 +111,7 @@ def test_without_agent_ssh_serves(bench: Bench, answers: list[Callable[[], objec
     stored = bench.states.find()
     assert stored is not None
     # Lanes that restore it will not look for one.
-    assert stored.known() == Known("boot", stored.known().client, stored.known().host)
+    assert stored.info() == StateInfo("boot", stored.info().client, stored.info().host)
 
 
 def test_a_silent_agent_is_given_up(bench: Bench, answers: list[Callable[[], object]]) -> None:

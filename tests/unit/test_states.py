@@ -18,7 +18,7 @@ from lab.lane import upkeep
 from lab.machine import seed, states
 from lab.machine.acceleration import Acceleration
 from lab.machine.seed import KeyPair
-from lab.machine.states import Damaged, Known, States, StoredState
+from lab.machine.states import Damaged, StateInfo, States, StoredState
 from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image
 
@@ -57,7 +57,7 @@ class Host:
         return folder / "overlay.qcow2"
 
     def keep(self, state: bytes = STATE) -> StoredState | None:
-        return self.states.keep(self.overlay(state), Known("boot", CLIENT, HOST))
+        return self.states.keep(self.overlay(state), StateInfo("boot", CLIENT, HOST))
 
     @property
     def names(self) -> set[str]:
@@ -98,7 +98,7 @@ CHANGES: dict[str, Callable[[Host], Host]] = {
 def test_a_boot_is_for_the_same_machine_alone(host: Host, change: Callable[[Host], Host]) -> None:
     host.keep()
     assert change(host).states.find() is None
-    assert change(host).states.wanted()
+    assert change(host).states.should_store()
 
 
 def test_under_kvm_a_boot_is_for_one_number_of_processors(host: Host) -> None:
@@ -137,8 +137,8 @@ def test_a_later_lane_of_the_same_machine_gets_a_copy_of_the_state_and_its_keys(
     host.paths.states.mkdir(parents=True, mode=0o755)
     kept = host.keep()
     assert kept is not None
-    assert (host.states.find(), kept.known()) == (kept, Known("boot", CLIENT, HOST))
-    assert not host.states.wanted()
+    assert (host.states.find(), kept.info()) == (kept, StateInfo("boot", CLIENT, HOST))
+    assert not host.states.should_store()
     # Memory and keys are the owner's alone.
     assert (mode(host.paths.states), mode(kept.folder)) == (0o700, 0o700)
     assert {file.name: mode(file) & 0o077 for file in kept.folder.iterdir()} == {
@@ -159,7 +159,7 @@ def test_a_damaged_known_file_is_named_without_the_keys_in_it(host: Host, known:
     with pytest.raises(
         Damaged, match=f"{kept.folder / 'known.json'} of a stored state cannot be read: "
     ) as error:
-        kept.known()
+        kept.info()
     assert "private" not in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
@@ -202,13 +202,13 @@ def test_without_room_for_it_nothing_is_kept(host: Host, monkeypatch: pytest.Mon
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "move", full)
         patched.setattr(process, "run", fails)
-        assert host.states.keep(overlay, Known("boot", CLIENT, HOST), move=move) is None
-    assert (host.names, host.states.wanted(), overlay.read_bytes()) == (set(), True, STATE)
+        assert host.states.keep(overlay, StateInfo("boot", CLIENT, HOST), move=move) is None
+    assert (host.names, host.states.should_store(), overlay.read_bytes()) == (set(), True, STATE)
 
 
 def test_a_lane_that_goes_on_keeps_its_overlay_and_the_store_has_a_copy(host: Host, tmp_path: Path) -> None:
     overlay = host.overlay()
-    stored = host.states.keep(overlay, Known("boot", CLIENT, HOST))
+    stored = host.states.keep(overlay, StateInfo("boot", CLIENT, HOST))
     assert state_of(stored, tmp_path / "copied") == STATE
     overlay.write_bytes(b"what the lane writes later")
     assert state_of(host.states.find(), tmp_path / "again") == STATE
@@ -240,11 +240,11 @@ def test_each_build_has_a_state_beside_the_boot(host: Host) -> None:
     builds = ("0.9.0", "0.10.7", "0.10.8")
     for build in builds:
         overlay = host.overlay()
-        assert host.states.keep(overlay, Known("build-0", CLIENT, HOST, {"a.whl": build}), build, move=True)
+        assert host.states.keep(overlay, StateInfo("build-0", CLIENT, HOST, {"a.whl": build}), build, move=True)
         assert not overlay.exists()
     assert boot == host.states.find()
     left = [host.states.find(build) for build in builds]
-    assert [state and state.known().files for state in left] == [{"a.whl": build} for build in builds]
+    assert [state and state.info().files for state in left] == [{"a.whl": build} for build in builds]
     # With another image or another QEMU these states can no longer be loaded.
     new = replace(host, sha256="2" * 64).keep()
     assert new is not None
@@ -311,7 +311,7 @@ def test_a_bad_boot_is_deleted_and_stored_anew(host: Host, tmp_path: Path) -> No
     kept = host.keep(b"bad")
     assert kept is not None
     kept.drop()
-    assert (host.names, host.states.find(), host.states.wanted()) == (set(), None, True)
+    assert (host.names, host.states.find(), host.states.should_store()) == (set(), None, True)
     # What another lab left that died while it deleted it.
     kept.folder.mkdir()
     assert state_of(host.keep(), tmp_path / "overlay") == STATE
@@ -331,7 +331,7 @@ def test_a_boot_is_stored_where_the_disk_has_room_and_the_user_allows_it(
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     limited = replace(host, paths=replace(host.paths, states_gib=limit_gib))
-    assert limited.states.wanted() is wanted
+    assert limited.states.should_store() is wanted
 
 
 def test_a_copy_that_fails_is_an_error_of_the_lab(host: Host, tmp_path: Path) -> None:

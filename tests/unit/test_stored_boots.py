@@ -12,12 +12,12 @@ from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.lane import BootFailed, LaneDied
-from lab.machine.states import Known
+from lab.machine.states import StateInfo
 from tests.builders.guests import NEW, OLD, RESTORED, SYSCTLS, Bench, asked_for, cell, fails
 
 
 def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> None:
-    known = bench.store().known()
+    known = bench.store().info()
     served = bench.service()
     served.start()
     assert bench.machine.did == RESTORED
@@ -43,7 +43,7 @@ def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> No
 )
 def test_a_useless_boot_is_made_again(bench: Bench, at: str, error: Exception, is_bad: bool) -> None:
     stored = bench.store()
-    known = stored.known()
+    known = stored.info()
 
     def fail_once() -> NoReturn:
         del bench.machine.when[at]
@@ -62,7 +62,7 @@ def test_a_useless_boot_is_made_again(bench: Bench, at: str, error: Exception, i
     assert not record.restored
     assert record.note == f"a stored state could not be used: {str(error).splitlines()[0]}"
     assert bench.states.find() == stored
-    assert (stored.known() == known) is not is_bad
+    assert (stored.info() == known) is not is_bad
 
 
 def test_a_guest_whose_stored_keys_are_damaged_is_booted(bench: Bench) -> None:
@@ -102,7 +102,7 @@ def test_a_boot_is_stored_and_the_lane_goes_on_with_a_key_of_its_own(bench: Benc
     assert not served.record().restored
     stored = bench.states.find()
     assert stored is not None
-    assert stored.known() == Known("boot", client, host)
+    assert stored.info() == StateInfo("boot", client, host)
     assert (stored.folder / "state.qcow2").read_text() == "empty"
     assert bench.machine.overlay.read_text() == "empty"
     # Whoever can read the store must not get into this lane.
