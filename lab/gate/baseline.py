@@ -17,7 +17,7 @@ from lab.base.errors import UsageError
 from lab.base.files import write_atomically
 from lab.catalog import toml
 from lab.gate import results
-from lab.gate.results import PARTS, WITHOUT_TESTS, BuildResults, CellSummary, short_digest
+from lab.gate.results import PARTS, WITHOUT_TESTS, BuildResults, CellSummary, Identity, short_digest
 from lab.record import RESULTS_FILE, Outcome, RunResult, Status
 from lab.run import journal
 
@@ -90,25 +90,33 @@ def read(file: Path) -> BuildResults:
     try:
         table = toml.read(file)
         # A file of another schema is not wrong in all its keys.
-        schema = {"schema": table.get("schema")}
-        if schema["schema"] != SCHEMA:
-            raise UsageError(f"{file}: schema: expected {SCHEMA}, found {schema['schema']!r}")
+        if (schema := table.get("schema")) != SCHEMA:
+            raise UsageError(f"{file}: schema: expected {SCHEMA}, found {schema!r}")
         made = toml.validate(file, table, BaselineFile)
     except UsageError as error:
         hint = "write it again with: lab baseline RUN -o FILE, or name another baseline or a run"
         raise UsageError(error.args[0], hint=hint) from error
-    cells = [
-        _cell(made, guest, variant, line)
-        for guest, variants in made.cells.items()
-        for variant, line in variants.items()
-    ]
+    cells: dict[Identity, CellSummary] = {}
+    for guest, variants in made.cells.items():
+        for variant, line in variants.items():
+            has_tests = line.status not in WITHOUT_TESTS
+            environment = {} if line.status.could_not_run else made.guests.get(guest, {}) | line.environment
+            cells[guest, variant] = CellSummary(
+                guest=guest,
+                variant=variant,
+                status=line.status,
+                cause=line.cause,
+                tests=line.outcomes(made.tests) if has_tests else {},
+                protection=made.protection.get(line.protection, {}) if has_tests else {},
+                environment={part: value for part, value in environment.items() if value},
+            )
     return BuildResults(
         source=f"baseline {file}",
         build=made.build,
         version=made.version,
         # A release has its version as its name. Nothing else can be found again by what a baseline holds.
         argument=made.version if made.build == made.version else None,
-        cells={cell.identity: cell for cell in cells},
+        cells=cells,
         definitions=made.definitions,
     )
 
@@ -181,20 +189,6 @@ def _line(cell: CellSummary, tests: list[str], common: Mapping[str, str]) -> Inl
     if line.get("environment"):
         line["environment"] = _inline(line["environment"])
     return _inline({str(key): value for key, value in line.items() if value})
-
-
-def _cell(file: BaselineFile, guest: str, variant: str, line: CellLine) -> CellSummary:
-    has_tests = line.status not in WITHOUT_TESTS
-    environment = {} if line.status.could_not_run else {**file.guests.get(guest, {}), **line.environment}
-    return CellSummary(
-        guest=guest,
-        variant=variant,
-        status=line.status,
-        cause=line.cause,
-        tests=line.outcomes(file.tests) if has_tests else {},
-        protection=file.protection.get(line.protection, {}) if has_tests else {},
-        environment={part: value for part, value in environment.items() if value},
-    )
 
 
 # How to compare with one build of a run that tested several.

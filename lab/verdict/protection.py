@@ -81,8 +81,9 @@ def _limits(protection: Protection) -> Iterator[tuple[str, int, bool]]:
     for name, limit in LIMITS.items():
         number = protection.asked.get(name)
         if isinstance(number, int) and not isinstance(number, bool):
-            in_force = _number(protection.limits.get(limit.name)), _group(protection, limit)
-            yield name, number, any(found is not None and found <= number for found in in_force)
+            seen = protection.limits.get(limit.name), protection.cgroup_limits.get(limit.file)
+            in_force = [value for value in map(_number, seen) if value is not None]
+            yield name, number, any(value <= number for value in in_force)
 
 
 def _threads(protection: Protection) -> str:
@@ -112,25 +113,20 @@ def _without_limit(protection: Protection, limit: _Limit, wanted: int) -> str:
     numbers = {process.program: _number(process.limits.get(limit.name)) for process in protection.processes}
     if others := [name for name, number in numbers.items() if number is not None and number <= wanted]:
         seen += f", only {', '.join(others)} has it"
-    if limit.file:
-        group = _group(protection, limit)
-        if group is not None:
-            seen += f", and its control group {limit.shown(group)}"
-        elif protection.cgroup is None:
-            seen += f", and no control group of its own{_admitted(protection, 'cgroup setup failed')}"
-        else:
-            seen += f", and its control group sets no {limit.file}"
-    return seen
+    if not limit.file:
+        return seen
+    group = _number(protection.cgroup_limits.get(limit.file))
+    if group is not None:
+        return f"{seen}, and its control group {limit.shown(group)}"
+    if protection.cgroup is None:
+        return f"{seen}, and no control group of its own{_admitted(protection, 'cgroup setup failed')}"
+    return f"{seen}, and its control group sets no {limit.file}"
 
 
 def _admitted(protection: Protection, about: str) -> str:
     """What boxlite itself warned of."""
     said = next((line for line in protection.warnings if about in line.lower()), "")
     return f'; boxlite\'s own log: "{said}"' if said else ""
-
-
-def _group(protection: Protection, limit: _Limit) -> int | None:
-    return _number(protection.cgroup_limits.get(limit.file))
 
 
 def _number(text: Any) -> int | None:
@@ -151,42 +147,42 @@ UNTOLD = "seccomp not told"
 
 def strengths(protection: Protection) -> list[str]:
     """What confines a box, in words."""
-    found = [f"{kind} namespace" for kind in protection.namespaces]
-    if protection.no_new_privs:
-        found.append("no_new_privs")
-    if protection.seccomp == ["filter"]:
-        found.append(SECCOMP)
-    elif "filter" in protection.seccomp:
-        found.append(f"{SECCOMP} in some threads")
-    if {protection.capabilities.get(name, EMPTY) for name in HELD} == {EMPTY}:
-        found.append("no capabilities")
-    if protection.capabilities.get("Bnd") == EMPTY:
-        found.append("empty bounding set")
-    if protection.cgroup is not None:
-        found.append("control group of its own")
-    found += [f"{LIMIT}{what}" for what in protection.own_limits]
-    return found + [f"{ASKED}{name}" for name in limits_given(protection)]
+    # Whether each of these confines it, in the order in which it is told.
+    confines = {
+        "no_new_privs": protection.no_new_privs,
+        SECCOMP: protection.seccomp == ["filter"],
+        f"{SECCOMP} in some threads": "filter" in protection.seccomp and protection.seccomp != ["filter"],
+        "no capabilities": {protection.capabilities.get(name, EMPTY) for name in HELD} == {EMPTY},
+        "empty bounding set": protection.capabilities.get("Bnd") == EMPTY,
+        "control group of its own": protection.cgroup is not None,
+    }
+    return [
+        *(f"{kind} namespace" for kind in protection.namespaces),
+        *(word for word, is_so in confines.items() if is_so),
+        *(f"{LIMIT}{what}" for what in protection.own_limits),
+        *(f"{ASKED}{name}" for name in limits_given(protection)),
+    ]
 
 
 def summary(strong: Iterable[str]) -> str:
     """Join what confines a box into one phrase, with limits of one kind together."""
     strong = list(strong)
     parts = [word for word in strong if not word.startswith((LIMIT, ASKED))]
-    for beginning, said in ((LIMIT, "limits of its own on "), (ASKED, "the limits asked for by ")):
+    for beginning, phrase in ((LIMIT, "limits of its own on "), (ASKED, "the limits asked for by ")):
         if limits := [word.removeprefix(beginning) for word in strong if word.startswith(beginning)]:
-            parts.append(f"{said}{' and '.join(limits)}")
+            parts.append(f"{phrase}{' and '.join(limits)}")
     return ", ".join(parts) or "nothing"
 
 
 def words(protection: Protection) -> list[str]:
     """All that is compared of a box: what confines it, and what opens it. `lost` reads them."""
-    found = strengths(protection)
+    told = strengths(protection)
     if MODE_UNTOLD in protection.seccomp:
-        found.append(UNTOLD)
+        told.append(UNTOLD)
     # A box that shares the mounts of its host may write what its user may.
-    if MOUNTS in found:
-        found += [f"{WRITABLE}{mount[:-3]}" for mount in protection.mounts if mount.endswith(" rw")]
-    return found
+    if MOUNTS in told:
+        told += [f"{WRITABLE}{mount[:-3]}" for mount in protection.mounts if mount.endswith(" rw")]
+    return told
 
 
 def lost(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:

@@ -172,9 +172,9 @@ def combine(results: Sequence[CellResult], *, wanted: int = 1) -> CellResult:
     Repeats agree if their status, their cause and the outcome of each test are the same. Repeats that failed
     because of the lab are ignored. The details are those of the first unexpected repeat, or else of the first.
     """
-    shown = next((result for result in results if not result.status.as_expected), results[0])
+    detailed = next((result for result in results if not result.status.as_expected), results[0])
     if max(len(results), wanted) == 1:
-        return shown
+        return detailed
     repeats = [
         RepeatResult(
             status=result.status,
@@ -194,10 +194,10 @@ def combine(results: Sequence[CellResult], *, wanted: int = 1) -> CellResult:
     }
     if len(outcomes) <= 1:
         fault = next((result for result in results if result.status.could_not_run), None)
-        return (fault or shown).model_copy(update=update)
+        return (fault or detailed).model_copy(update=update)
     passed = sum(not repeat.failed for repeat in repeats if not repeat.status.could_not_run)
     low, high = wilson(passed, len(completed))
-    shown = next((result for result in completed if not result.status.as_expected), completed[0])
+    detailed = next((result for result in completed if not result.status.as_expected), completed[0])
     update["status"] = Status.FLAKY
     update["reason"] = (
         f"all tests passed in {passed} of {len(completed)} repeats "
@@ -207,7 +207,7 @@ def combine(results: Sequence[CellResult], *, wanted: int = 1) -> CellResult:
             for number, repeat in enumerate(repeats, 1)
         )
     )
-    return shown.model_copy(update=update)
+    return detailed.model_copy(update=update)
 
 
 def failure_rates(results: Sequence[CellResult]) -> list[TestRate]:
