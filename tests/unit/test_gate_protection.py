@@ -96,11 +96,3 @@ def test_a_baseline_keeps_what_confines_boxes_once_for_all_cells(tmp_path: Path)
     weak = side(*(boxed(guest=guest, seccomp=["off"]) for guest in guests))
     found = {cell.guest: cell.difference for cell in compare(baseline.read(file), weak).cells}
     assert found == dict.fromkeys(guests, Difference.LESS_PROTECTED) | {"fedora-44": Difference.VANISHED}
-
-
-def test_a_baseline_of_an_older_lab_says_nothing_of_protection(tmp_path: Path) -> None:
-    file = tmp_path / "baseline.toml"
-    file.write_text(baseline.render(side(done(Status.PASS))))
-    assert "protection" not in file.read_text()
-    [cell] = compare(baseline.read(file), side(boxed(seccomp=["off"]))).cells
-    assert (cell.difference, cell.protection) == (Difference.UNCHANGED, [])
