@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 from lab import builds
 from lab.base.errors import UsageError
 from lab.plan import Cell
-from lab.record import UNKNOWN, CellResult, Outcome, RunInfo, Status, TestResult
+from lab.record import UNKNOWN, CellResult, Outcome, RunInfo, Status
 from lab.report import markdown
 from lab.repro.verdict import RAN
 
@@ -85,9 +85,20 @@ def search(releases: Sequence[str], states: Mapping[str, State]) -> Border:
 # -- what a cell shows
 
 
+def outcomes(cell: CellResult) -> dict[str, Outcome]:
+    """The outcomes of the tests that say something about boxlite.
+
+    A cell is `error` if a single test met a fault, for example a registry that cannot be reached. What its
+    other tests showed holds all the same.
+    """
+    if cell.status not in (*RAN, Status.ERROR):
+        return {}
+    return {test.name: test.outcome for test in cell.tests if test.name not in cell.faulty}
+
+
 def failing(cell: CellResult) -> list[str]:
     """The tests of a cell that failed, and not because the lab was at fault."""
-    return [test.name for test in _judged(cell) if test.outcome.is_failure]
+    return [name for name, outcome in outcomes(cell).items() if outcome.is_failure]
 
 
 def compare(reported: CellResult, cell: CellResult) -> tuple[State, str]:
@@ -99,7 +110,7 @@ def compare(reported: CellResult, cell: CellResult) -> tuple[State, str]:
     if not tests:
         return State.SKIPPED, reported.reason or "the reported build shows no failure to compare with"
     failures = failing(cell)
-    passed = [test.name for test in _judged(cell) if test.outcome is Outcome.PASS and test.name in tests]
+    passed = [name for name, outcome in outcomes(cell).items() if outcome is Outcome.PASS and name in tests]
     failed = [name for name in failures if name in tests]
     not_judged = "" if cell.status in RAN else f"other tests cannot be judged: {cell.reason}"
     if len(passed) == len(tests):
@@ -113,19 +124,6 @@ def compare(reported: CellResult, cell: CellResult) -> tuple[State, str]:
     if cause != other:
         return State.SKIPPED, f"the same tests fail for another cause: {other}"
     return State.BAD, not_judged or cell.reason
-
-
-def _judged(cell: CellResult) -> Sequence[TestResult]:
-    """The tests that say something about boxlite.
-
-    A cell is `error` if a single test met a fault, for example a registry that cannot be reached. What its
-    other tests showed holds all the same.
-    """
-    if cell.status in RAN:
-        return cell.tests
-    if cell.status is Status.ERROR:
-        return [test for test in cell.tests if test.name not in cell.faulty]
-    return ()
 
 
 # -- the steps
