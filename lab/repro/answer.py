@@ -15,7 +15,7 @@ from lab.report import markdown, table
 from lab.repro.bisection import Bisection
 from lab.repro.planning import PROBE, Plan, host_of, named
 from lab.repro.variants import is_made
-from lab.repro.verdict import FAILED, OWN, ClaimLine, Result, Verdict, shown
+from lab.repro.verdict import FAILED, OWN, Result, Verdict, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILE = TEMPLATE = "answer.md"
@@ -31,7 +31,6 @@ class Subject:
 
     plan: Plan
     verdict: Verdict
-    claims: Sequence[ClaimLine] = ()
     run: RunResult | None = None
     bisection: Bisection | None = None
 
@@ -177,7 +176,7 @@ def document(subject: Subject) -> dict[str, object]:
                 "why": claim.why,
                 "files": list(claim.files),
             }
-            for claim in subject.claims
+            for claim in verdict.claims
         ],
         "bisection": subject.bisection.document() if subject.bisection else None,
         "cures": [

@@ -27,7 +27,6 @@ from lab.repro.bisection import Bisection
 from lab.repro.planning import Host, Plan, Wishes
 from lab.run import journal, scheduler, start
 from lab.run.decisions import Follow, nothing_follows
-from lab.verdict.words import FinishedCell
 
 # The folder of a bisection in that of its report's run.
 BISECTION = "bisection"
@@ -68,7 +67,7 @@ class Runner:
         return Host(lambda guest: prepare_image.is_ready(self.paths, guest), has_image, builds.releases)
 
     def answer(self, plan: Plan, folder: Path | None, wishes: Wishes) -> Subject:
-        """Run a plan and judge it: the run with its claims, and what else is wished for.
+        """Run a plan and judge it: the cells of its questions, and what else is wished for.
 
         Without a `folder` the run has a new one among the lab's own; the answer is written there, too. Raises
         UsageError if it holds a run already, or if no release can be compared with the build of a wished
@@ -79,9 +78,7 @@ class Runner:
         folder = journal.new_folder(self.paths.make(self.paths.runs), folder)
         self.say(f"run {folder}")
         run = self._run(folder, plan.cells, plan.made_variants, wishes.options)
-        cells = [FinishedCell(cell, folder) for cell in run.cells]
-        judged = verdict.of_run(plan, run, folder)
-        subject = Subject(plan, judged, verdict.claims_of(plan, judged, cells), run)
+        subject = Subject(plan, verdict.of_run(plan, run, folder), run)
         # The answer stands, whatever becomes of the bisection.
         write_atomically(folder / answer.FILE, answer.render(subject))
         failing = {cell.variant for cell in run.cells if bisection.failing(cell)}

@@ -8,7 +8,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -98,6 +98,25 @@ class Answered:
     compared: tuple[Compared, ...] = ()
 
 
+class Held(StrEnum):
+    """What a run says about a claim."""
+
+    HELD = "held"
+    NOT_HELD = "did not hold"
+    NOT_TESTED = "not tested"
+
+
+@dataclass(frozen=True)
+class ClaimLine:
+    """A claim, what the run says about it, and why. `files` of the run show it; `line` is the report's."""
+
+    claim: str
+    held: Held
+    why: str
+    files: tuple[str, ...] = ()
+    line: int | None = None
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The verdict on a report: the worst of those on its questions, each with its evidence."""
@@ -105,6 +124,7 @@ class Verdict:
     result: Result
     why: tuple[str, ...]
     answered: tuple[Answered, ...] = ()
+    claims: tuple[ClaimLine, ...] = ()
 
     @property
     def cells(self) -> list[FinishedCell]:
@@ -126,7 +146,8 @@ def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     why = [answer.why for answer in answered]
     if worst is Result.NOT_RUN and plan.hint:
         why.append(plan.hint)
-    return Verdict(worst, tuple(dict.fromkeys(why)), answered)
+    verdict = Verdict(worst, tuple(dict.fromkeys(why)), answered)
+    return replace(verdict, claims=tuple(_claims(plan, verdict, cells)))
 
 
 def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -> Answered:
@@ -276,39 +297,15 @@ def shown(proof: Proof) -> str:
 # -- what a report claims, one line for each statement
 
 
-class Held(StrEnum):
-    """What a run says about a claim."""
-
-    HELD = "held"
-    NOT_HELD = "did not hold"
-    NOT_TESTED = "not tested"
-
-
-@dataclass(frozen=True)
-class ClaimLine:
-    """A claim, what the run says about it, and why. `files` of the run show it; `line` is the report's."""
-
-    claim: str
-    held: Held
-    why: str
-    files: tuple[str, ...] = ()
-    line: int | None = None
-
-
-def claims_of(plan: Plan, verdict: Verdict, cells: Sequence[FinishedCell]) -> list[ClaimLine]:
-    """Return the claims of a report, each with what the cells of its run show.
-
-    They are its words, audit lines and failing tests, and what its reporter tried.
-    """
+def _claims(plan: Plan, verdict: Verdict, cells: Mapping[str, FinishedCell]) -> Iterator[ClaimLine]:
+    """The words, audit lines and failing tests of a report, and what its reporter tried."""
     compared: dict[int, list[Compared]] = {}
     for answered in verdict.answered:
         for one in answered.compared:
             compared.setdefault(id(one.statement), []).append(one)
-    return [
-        *map(_of_compared, compared.values()),
-        *(_of_test(test, verdict) for test in islice(plan.report.of(NamedTest), MOST_TESTS)),
-        *(_of_check(plan, check, cells) for check in plan.checks),
-    ]
+    yield from map(_of_compared, compared.values())
+    yield from (_of_test(test, verdict) for test in islice(plan.report.of(NamedTest), MOST_TESTS))
+    yield from (_of_check(plan, check, cells) for check in plan.checks)
 
 
 def _of_compared(same: Sequence[Compared]) -> ClaimLine:
@@ -338,13 +335,13 @@ def _of_test(test: NamedTest, verdict: Verdict) -> ClaimLine:
     return ClaimLine(f"{test.name} fails", held, why, line=test.quote.number)
 
 
-def _of_check(plan: Plan, check: Check, cells: Sequence[FinishedCell]) -> ClaimLine:
+def _of_check(plan: Plan, check: Check, cells: Mapping[str, FinishedCell]) -> ClaimLine:
     """What a setting that the reporter tried does on the very cell."""
     helped, line = check.settings[0].helped, check.settings[0].quote.number
     several = len(check.settings) > 1
     verb = ("help" if several else "helps") if helped else f"{'do' if several else 'does'} not help"
     claim = f"{check.said} {verb} against {check.question.cause or 'it'}"
-    cell = next((cell for cell in cells if check.variant and cell.result.variant == check.variant.name), None)
+    cell = cells.get(check.variant.name) if check.variant else None
     if cell is None:
         return ClaimLine(claim, Held.NOT_TESTED, check.why_not or "its cell was not run", line=line)
     if cell.result.status not in RAN:

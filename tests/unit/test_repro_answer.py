@@ -11,7 +11,6 @@ from lab.repro import answer, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Plan
 from lab.repro.report import Mood, Setting
-from lab.verdict.words import FinishedCell
 from tests.builders import messages
 from tests.builders.reports import (
     CLONE,
@@ -36,10 +35,7 @@ AGAIN = "lab repro REPORT"
 
 def subject(folder: Path, made: Plan, *cells: object) -> Subject:
     done = run(*cells)  # type: ignore[arg-type]
-    judged = verdict.of_run(made, done, folder)
-    return Subject(
-        made, judged, verdict.claims_of(made, judged, [FinishedCell(cell, folder) for cell in done.cells]), done
-    )
+    return Subject(made, verdict.of_run(made, done, folder), done)
 
 
 def blocked(folder: Path) -> Subject:

@@ -2,12 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.record import CellResult, Outcome, RunResult, TestResult
+from lab.record import CellResult, Outcome, TestResult
 from lab.repro import verdict
 from lab.repro.planning import Plan
 from lab.repro.report import Speaker
 from lab.repro.verdict import ClaimLine, Held
-from lab.verdict.words import FinishedCell
 from tests.builders.reports import (
     CLONE,
     POLICY,
@@ -29,9 +28,7 @@ ECHO = "jailer_enabled_box_starts_and_executes"
 
 
 def lines(made: Plan, folder: Path, *cells: CellResult) -> list[ClaimLine]:
-    run: RunResult = run_of_cells(*cells)
-    found = verdict.of_run(made, run, folder)
-    return verdict.claims_of(made, found, [FinishedCell(cell, folder) for cell in run.cells])
+    return list(verdict.of_run(made, run_of_cells(*cells), folder).claims)
 
 
 @pytest.mark.parametrize(

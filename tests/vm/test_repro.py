@@ -12,7 +12,6 @@ from lab.repro.answer import Subject
 from lab.repro.planning import Host, Plan
 from lab.repro.report import Finding, Judged
 from lab.repro.verdict import Result
-from lab.verdict.words import FinishedCell
 from tests.vm.conftest import ONE_KNOB, RELEASE, TRIES
 
 REPORT = f"""\
@@ -42,7 +41,6 @@ def test_a_report_is_reproduced_with_its_words_and_answered_with_a_verified_reme
     assert found.result is Result.REPRODUCED, found.why
     proofs = [pair.proof for pair in found.answered[0].compared if pair.proof]
     assert "Sandbox preflight failed" in proofs[0].text
-    said = verdict.claims_of(planned, found, [FinishedCell(cell, folder) for cell in run.cells])
-    text = answer.render(Subject(planned, found, said, run))
+    text = answer.render(Subject(planned, found, run))
     assert "userns-clone-on.sh" in text
     assert str(folder) not in text
