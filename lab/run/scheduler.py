@@ -33,7 +33,7 @@ class Scheduler:
     """Runs the cells of a run that are left, on this host.
 
     `follow` is called with each result and may add cells, on guests of the run only. `offline`: no image is
-    built, fetched or prepared. `estimates` are for tests.
+    built, fetched or prepared.
     """
 
     planned: PlannedRun
@@ -43,7 +43,6 @@ class Scheduler:
     observer: Observer
     follow: Follow = nothing_follows
     offline: bool = False
-    estimates: Estimates | None = None
     _workers: dict[int, Worker] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -101,7 +100,7 @@ class Scheduler:
         left = planned.left
         self._backlog = Backlog(
             left,
-            self.estimates or Estimates(options),
+            Estimates(options),
             decided=planned.kept,
             cold=options.cold,
             repeat=options.repeat,

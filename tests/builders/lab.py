@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
+from unittest.mock import patch
 
 import libvirt
 
@@ -16,7 +17,7 @@ from lab.lane.running import RunningLane
 from lab.machine.budget import Limits
 from lab.plan import Cell, choose
 from lab.record import CellResult, RunOptions, RunResult, Status
-from lab.run import start
+from lab.run import scheduler, start
 from lab.run.backlog import Estimates
 from lab.run.journal import LOCK
 from lab.run.scheduler import Scheduler
@@ -111,15 +112,10 @@ class Lab:
             command="lab matrix",
             options=RunOptions(rootfs="/layout", **options),
         )
-        run = Scheduler(
-            replace(begun, kept={cell.folder: result for cell in begun.cells if (result := kept(cell))}),
-            self.paths,
-            uri,
-            Limits(jobs=jobs, memory_mib=memory, processors=processors),
-            self.heard,
-            offline=offline,
-            estimates=estimates or Even(),
-        ).run()
+        begun = replace(begun, kept={cell.folder: result for cell in begun.cells if (result := kept(cell))})
+        limits = Limits(jobs=jobs, memory_mib=memory, processors=processors)
+        with patch.object(scheduler, "Estimates", lambda _options: estimates or Even()):
+            run = Scheduler(begun, self.paths, uri, limits, self.heard, offline=offline).run()
         assert RunResult.read(self.folder) == run
         return run
 
