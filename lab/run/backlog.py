@@ -12,7 +12,6 @@ from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.lane.running import COLD
 from lab.plan import Cell, Machine
 from lab.record import CellResult, Fault, RunOptions
-from lab.trials.experiment import Steps
 
 # After a limit ended a suite: one that does not end in twice the time hangs.
 MORE_TIME = SuiteOptions(stretch=2.0)
@@ -63,8 +62,7 @@ class Ticket:
     `errors` are these in words, and `faults` those of them that a suite which ran met.
 
     `decided` is its kept result, if only remedies or experiments are left to be tried on it, with the remedies
-    that were tried. `steps` are those of its experiment that were made, should their lane have died. After a
-    fault only a fresh lane may take it: one with a number above `after`.
+    that were tried. After a fault only a fresh lane may take it: one with a number above `after`.
     """
 
     cell: Cell
@@ -72,7 +70,6 @@ class Ticket:
     done: list[CellResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    steps: Steps = field(default_factory=Steps)
     after: int = 0
     # When a lane took it, by the monotonic clock, or None while it waits; and for how long, as was expected.
     taken: float | None = None

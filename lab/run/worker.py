@@ -330,7 +330,7 @@ class Worker:
         if experiment.is_wanted(options, result) or remedies.is_wanted(options, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
         before, passing = result, self._journal.passing(cell.build)
-        result = experiment.with_experiment(options, runner, cell, result, passing, ticket.steps)
+        result = experiment.with_experiment(options, runner, cell, result, passing)
         if result is not before and remedies.is_wanted(options, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
         keep = partial(self._decisions.keep_trial, ticket)

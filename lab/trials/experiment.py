@@ -178,26 +178,18 @@ class StepAttempt:
 
 
 @dataclass
-class Steps:
-    """The steps of one experiment so far. They outlive the lane, so that a fresh one makes the rest.
+class Series:
+    """The forks of one experiment. `tests` are those that decide.
 
     `seen`: what the guest showed in steps that pass and in the first, by the names of their changes.
     """
-
-    made: list[ExperimentStep] = field(default_factory=list)
-    seen: dict[tuple[str, ...], tuple[Facts, SuiteUser]] = field(default_factory=dict)
-
-
-@dataclass
-class Series:
-    """The forks of one experiment. `tests` are those that decide; `steps` and `seen` are those of `Steps`."""
 
     retries: int
     runner: CellRunner
     cell: Cell
     tests: Sequence[str]
-    steps: list[ExperimentStep]
-    seen: dict[tuple[str, ...], tuple[Facts, SuiteUser]]
+    steps: list[ExperimentStep] = field(default_factory=list)
+    seen: dict[tuple[str, ...], tuple[Facts, SuiteUser]] = field(default_factory=dict)
     _start: float = field(default_factory=time.monotonic)
     _forks: int = 0
 
@@ -236,7 +228,6 @@ class Series:
             return outcome is StepOutcome.FAILS and bool(self.steps) and reason != self.steps[0].reason
 
         folder = self.folder / f"{len(self.steps) + 1:02}"
-        shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
         tried = tries.run(begin, folder, is_surprising=is_surprising)
         if seen := tried.attempt.seen:
             self.seen[tuple(names)] = seen
@@ -277,24 +268,20 @@ def with_experiment(
     cell: Cell,
     result: CellResult,
     passing: Sequence[CellResult],
-    so_far: Steps,
 ) -> CellResult:
     """A cell's result with what an experiment on it found, if one is wanted.
 
-    `passing`: the cells of the same build that passed so far; `so_far`: the steps made on a lane that died. No
-    fault of the lab is raised: the record says what it kept from being tried. The lane may be dead afterwards.
+    `passing`: the cells of the same build that passed so far. No fault of the lab is raised: the record says
+    what it kept from being tried. The lane may be dead afterwards.
     """
     if not is_wanted(options, result):
         return result
-    # Steps that met a fault of the lab are made again.
-    so_far.made = [step for step in so_far.made if step.outcome is not StepOutcome.ERROR]
     suite = cell.build.suite
     failed = [
         test.name for test in result.tests if test.outcome is not Outcome.PASS and test.name in suite.tests
     ]
-    series = Series(options.retries, runner, cell, failed or suite.telling, so_far.made, so_far.seen)
-    if not so_far.made:
-        shutil.rmtree(series.folder, ignore_errors=True)  # From a run that was killed.
+    series = Series(options.retries, runner, cell, failed or suite.telling)
+    shutil.rmtree(series.folder, ignore_errors=True)  # From a lane that died.
     definitions = catalog.load()
     if result.status is Status.PASS:
         return result.model_copy(update={"experiment": _find_breaking(series, definitions)})

@@ -24,7 +24,6 @@ from lab.record import (
     Status,
 )
 from lab.trials import experiment
-from lab.trials.experiment import Steps
 from lab.trials.remedies import RemedyAttempt, Trials
 from tests.builders.lab import ONE, Lab, at, blocked, fails, statuses, until_given_up
 
@@ -212,7 +211,6 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
         cell: Cell,
         result: CellResult,
         passing: Sequence[CellResult],
-        _so_far: Steps,
     ) -> CellResult:
         heard.append((cell.variant.name, [each.variant for each in passing], options.experiments))
         assert trials == []

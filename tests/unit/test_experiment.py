@@ -34,7 +34,7 @@ from lab.record import (
     TestResult,
 )
 from lab.trials import experiment
-from lab.trials.experiment import Steps, smallest, with_experiment
+from lab.trials.experiment import smallest, with_experiment
 from tests.builders.facts import facts as a_facts
 from tests.builders.facts import who
 from tests.builders.guests import SUITE, FakeRunner
@@ -154,10 +154,9 @@ def run(
     cell: Cell,
     result: CellResult,
     passing: Sequence[CellResult] = (),
-    so_far: Steps | None = None,
 ) -> CellResult:
     runner: Any = guest
-    return with_experiment(guest.options, runner, cell, result, passing, so_far or Steps())
+    return with_experiment(guest.options, runner, cell, result, passing)
 
 
 def made(result: CellResult) -> Experiment:
@@ -443,8 +442,8 @@ def test_an_emulated_guest_that_is_too_slow_says_nothing_of_the_change(guest: Ma
     assert made(result).turning == []
 
 
-def test_a_fresh_lane_goes_on_where_the_dead_one_stopped(guest: Make) -> None:
-    cell, so_far, service = planned("userns-clone-off"), Steps(), guest()
+def test_on_a_dead_lane_an_experiment_ends_and_it_starts_over_on_a_fresh_one(guest: Make) -> None:
+    cell, service = planned("userns-clone-off"), guest()
 
     def dies_without_knobs(wanted: Variant) -> str:
         if not wanted.knobs:
@@ -453,16 +452,15 @@ def test_a_fresh_lane_goes_on_where_the_dead_one_stopped(guest: Make) -> None:
         return NO_SANDBOX
 
     service.blocks = dies_without_knobs
-    before = failed(cell)
-    first = run(service, cell, before, so_far=so_far)
+    first = run(service, cell, failed(cell))
     assert steps(first) == [([], "fails"), ([NOT_CLONE], "error")]
     assert made(first).stopped == "the machine is gone"
-    fresh = guest()
-    result = run(fresh, cell, before, so_far=so_far)
+    assert first.has_more_to_try and first.before_trials().experiment is None
+    result = run(guest(), cell, failed(cell))
     assert steps(result) == [([], "fails"), ([NOT_CLONE], "passes")]
     assert (made(result).turning, made(result).stopped) == ([[NOT_CLONE]], "")
-    # The unchanged cell was not run again.
-    assert fresh.did == [{}]
+    folder = f"{cell.folder}/experiment"
+    assert made(result).evidence == [f"{folder}/01/suite.log", f"{folder}/02/suite.log"]
 
 
 def test_an_interrupt_ends_the_experiment_and_leaves_no_result(guest: Make) -> None:
