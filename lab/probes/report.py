@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import batched
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,18 +16,15 @@ from lab.probes.facts import Answer, Facts, Probes, Who
 
 # Characters of one line, and of the part of an output that is JSON: far more than the script prints.
 LONGEST_LINE, LONGEST = 100_000, 200_000
-# A match starts with the first of several `=`: a search that started at each of them would be quadratic.
-MARK = r"(?<!=)={2,}+ ?"
-BEGIN = re.compile(rf"{MARK}{script.BEGIN} (\d{{1,4}})\b")
-END = re.compile(rf"{MARK}{script.END} \d{{1,4}}: (\d{{1,9}}) characters")
+# The first and the last line, without white space.
+BEGIN = re.compile(rf"={script.BEGIN} (\d{{1,4}})=".replace(" ", ""))
+END = re.compile(rf"={script.END} \d{{1,4}}: (\d{{1,9}}) characters".replace(" ", ""))
 # A line of the summary, or of the JSON, which has no white space.
 PART = re.compile(r"[\w./ -]{1,80}: .*|[!-~]+", re.ASCII)
 # What mail programs put before the lines that they quote.
 QUOTE_MARKS = " \t>|"
 # What programs make of plain characters. The script prints none of these itself, and no backslash.
-UNDONE = str.maketrans(
-    {"–": "--", "—": "--", "‑": "-", "…": "...", "\u00a0": " ", "\\": None, "“": '"', "”": '"', "„": '"'}
-)
+UNDONE = str.maketrans({"–": "--", "—": "--", "‑": "-", "…": "...", "\\": None, "“": '"', "”": '"', "„": '"'})
 HINT = (
     f"ask for the whole output, from the line `===== {script.BEGIN}` to the line `===== {script.END}`; "
     "`lab probe` prints the script"
@@ -62,11 +59,11 @@ class HostReport(Answer):
 
 def find(lines: Sequence[str]) -> slice:
     """Return which lines are the first output of the script; where it is cut off, those before other text."""
-    begin = next((number for number, line in enumerate(lines) if BEGIN.search(line)), None)
+    begin = next((number for number, line in enumerate(lines) if BEGIN.search(_packed(line))), None)
     if begin is None:
         return slice(0, 0)
     rest = lines[begin + 1 :]
-    last = next((number for number, line in enumerate(rest) if END.search(line)), None)
+    last = next((number for number, line in enumerate(rest) if END.search(_packed(line))), None)
     if last is not None:
         return slice(begin, begin + last + 2)
     foreign = (number for number, line in enumerate(rest) if not PART.fullmatch(line.strip(QUOTE_MARKS)))
@@ -78,12 +75,13 @@ def read(text: str) -> HostReport | None:
 
     Raises UsageError if there are only outputs that are damaged, or made by a newer script.
     """
-    lines = [plain(line[:LONGEST_LINE]).translate(UNDONE).strip(QUOTE_MARKS) for line in text.splitlines()]
-    begins = [number for number, line in enumerate(lines) if BEGIN.search(line)]
+    joined = "".join(map(_packed, text.splitlines()))
     first_error: UsageError | None = None
-    for begin, next_begin in pairwise([*begins, len(lines)]):
+    # What is before the first output, and then the form and the rest of each.
+    _, *outputs = BEGIN.split(joined)
+    for form, output in batched(outputs, 2):
         try:
-            return _read(lines[begin:next_begin])
+            return _read(int(form), output)
         except UsageError as error:
             first_error = first_error or error
     if first_error:
@@ -91,23 +89,23 @@ def read(text: str) -> HostReport | None:
     return None
 
 
-def _read(lines: Sequence[str]) -> HostReport:
-    """Read one output from its first line on. Raises UsageError if it is damaged or of a newer form."""
-    begin = BEGIN.search(lines[0])
-    assert begin is not None
-    if int(begin[1]) > show.VERSION:
+def _packed(line: str) -> str:
+    """A line without white space and marks of quotations, of which it gains some where lines are folded."""
+    return "".join(plain(line[:LONGEST_LINE]).translate(UNDONE).strip(QUOTE_MARKS).split())
+
+
+def _read(form: int, output: str) -> HostReport:
+    """Read one output. Raises UsageError if it is damaged or of a newer form."""
+    if form > show.VERSION:
         raise UsageError(
-            f"the probe's output has form {begin[1]}, and this lab reads forms up to {show.VERSION}",
+            f"the probe's output has form {form}, and this lab reads forms up to {show.VERSION}",
             hint="update the lab, or run the script that this lab's `lab probe` prints",
         )
-    last, end = next(
-        ((number, end) for number, line in enumerate(lines) if (end := END.search(line))), (0, None)
-    )
+    end = END.search(output)
     if end is None:
         raise _damaged("its last line is missing")
-    # What comes before is the summary for people.
-    first = next((number for number, line in enumerate(lines[:last]) if line.startswith("{")), last)
-    document = "".join("".join(lines[first:last]).split())[:LONGEST]
+    _summary, brace, rest = output[: end.start()].partition("{")
+    document = f"{brace}{rest}".rstrip("=")[:LONGEST]
     if len(document) != int(end[1]):
         raise _damaged(f"it has {len(document)} of {end[1]} characters")
     try:
