@@ -231,19 +231,19 @@ def _document(answer: Answer, sources: tuple[str, ...]) -> dict[str, Any]:
         "system": answer.system,
         "outcome": answer.outcome,
         "reasons": list(answer.reasons),
-        "causes": [each.model_dump(mode="json") for each in answer.findings],
-        "refused": [asdict(each) for each in answer.refused],
+        "causes": [finding.model_dump(mode="json") for finding in answer.findings],
+        "refused": [asdict(refused) for refused in answer.refused],
         "advice": [
             {
-                "remedy": each.name,
-                "title": each.title,
-                "does": each.does,
-                "price": each.price,
-                "commands": each.commands,
-                "verified_on": each.verified_on and _cell(each.verified_on),
-                "script_changed": each.changed,
+                "remedy": advice.name,
+                "title": advice.title,
+                "does": advice.does,
+                "price": advice.price,
+                "commands": advice.commands,
+                "verified_on": advice.verified_on and _cell(advice.verified_on),
+                "script_changed": advice.changed,
             }
-            for each in answer.advice
+            for advice in answer.advice
         ],
         "otherwise": list(answer.otherwise),
         "nearest": near
@@ -251,11 +251,13 @@ def _document(answer: Answer, sources: tuple[str, ...]) -> dict[str, Any]:
             **_cell(near.cell),
             "same_system": answer.same_system,
             "compared": len(near.comparison.compared),
-            "differing": [{**asdict(each), "decides": each.decides} for each in near.comparison.differing],
+            "differing": [
+                {**asdict(setting), "decides": setting.decides} for setting in near.comparison.differing
+            ],
             "not_known": list(near.comparison.not_known),
         },
-        "as_close": [_cell(each) for each in answer.others],
-        "related": [each.name for each in answer.related],
+        "as_close": [_cell(cell) for cell in answer.others],
+        "related": [distribution.name for distribution in answer.related],
         "unreadable": list(answer.unreadable),
         "as_root": answer.as_root,
         "results": list(sources),
