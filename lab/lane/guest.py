@@ -68,17 +68,13 @@ class LaneGuest:
         self.session = Session(self.lane.endpoint, alive=self.lane.check_alive, speed=self.speed)
 
     @property
-    def acceleration(self) -> Acceleration:
-        return self.lane.acceleration
-
-    @property
     def speed(self) -> Speed:
         """How fast it is now, as far as is known: a slow boot and a busy host stretch later limits."""
         return self.lane.speed
 
     @property
     def is_emulated(self) -> bool:
-        return not self.acceleration.kvm
+        return not self.lane.acceleration.kvm
 
     @property
     def is_alive(self) -> bool:
@@ -91,7 +87,7 @@ class LaneGuest:
 
     def holding(self, what: str, *, alone: bool = False) -> AbstractContextManager[None]:
         """Hold a processor of the host for `what`, which is shown; `alone`: all of them."""
-        return holding(self.processors, what, how=self.acceleration, say=self.say, alone=alone)
+        return holding(self.processors, what, how=self.lane.acceleration, say=self.say, alone=alone)
 
     def close(self) -> None:
         """Drop the connections, the agent's too: the machine ends or is started again."""
@@ -166,8 +162,8 @@ class LaneGuest:
     def wait_up(self) -> None:
         """Wait for a guest that was just started, and learn this host's speed. Raises BootFailed, LaneDied."""
         ready.wait_up(self.session, self.lane)
-        before, now = self.acceleration, self.acceleration.learned(self.lane.console_text())
-        self.lane.acceleration = now
+        before = self.lane.acceleration
+        self.lane.acceleration = now = before.learned(self.lane.console_text())
         self._look_at_load()
         if now.speed.factor > before.speed.factor:
             self.say(f"this boot was slower than what was known: {now.told()}")

@@ -102,10 +102,6 @@ class Examination:
 Need = Callable[[Paths, Guest], bool]
 
 
-def everyone(_paths: Paths, _guest: Guest) -> bool:
-    return True
-
-
 def nobody(_paths: Paths, _guest: Guest) -> bool:
     """No guest needs this; a command that runs no cells does."""
     return False
@@ -270,15 +266,15 @@ def _memory(examination: Examination) -> str:
 
 @dataclass(frozen=True)
 class Requirement:
-    """One row: how it is asked, what to do where the error has no hint of its own, and which guests need it.
+    """One row: how it is asked, and what to do where the error has no hint of its own.
 
-    `of_users`: root does not need it.
+    `need` says which guests need it, None that all do. `of_users`: root does not need it.
     """
 
     what: str
     ask: Ask
     mend: str = SETUP
-    need: Need = everyone
+    need: Need | None = None
     of_users: bool = False
 
 
@@ -334,7 +330,7 @@ def line_of(requirement: Requirement, examination: Examination) -> Line:
     """Ask for one requirement, and judge the answer by the guests that are to be run."""
     what, need = requirement.what, requirement.need
     needed_by = None
-    if need is not everyone:
+    if need:
         needed_by = [guest.name for guest in examination.catalog if need(examination.paths, guest)]
     try:
         return Line(what, State.OK, requirement.ask(examination), needed_by=needed_by)
