@@ -108,10 +108,17 @@ def test_a_cell_that_the_new_side_was_not_asked_for_vanished_only_if_it_had_a_re
 
 def test_a_cell_that_another_shard_has_did_not_vanish() -> None:
     plan = ["debian-13/stock/0.10.8", "debian-13/a/0.10.8"]
-    new = side(done(PASS), shard=ShardRecord(number=1, count=2, plan=plan, sizes=[1, 1]))
-    found = compare(side(done(PASS), done(PASS, variant="a")), new)
-    assert found.cells[1].difference is Difference.COULD_NOT_RUN
-    assert "merge the shards" in found.cells[1].reason
+    part = side(done(PASS), shard=ShardRecord(number=1, count=2, plan=plan, sizes=[1, 1]))
+    whole = side(done(PASS), done(PASS, variant="a"))
+    for old, new in ((whole, part), (part, whole)):
+        found = compare(old, new)
+        assert found.cells[1].difference is Difference.COULD_NOT_RUN
+        assert "merge the shards" in found.cells[1].reason
+
+
+@pytest.mark.parametrize(("old", "new"), [(FLAKY, PASS), (PASS, FLAKY), (NOT_APPLICABLE, PASS)])
+def test_no_test_changed_where_one_side_has_none(old: Status, new: Status) -> None:
+    assert compared(done(old), done(new)).tests == []
 
 
 def test_a_cell_that_only_the_new_side_has_is_new() -> None:
