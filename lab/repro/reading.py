@@ -8,7 +8,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -33,7 +33,7 @@ from lab.repro.report import (
     Statement,
     System,
 )
-from lab.repro.source import LONGEST, MOST_BYTES, TABLE, Kind, Line, Text, how_to_give, matches, parse, quote
+from lab.repro.source import LONGEST, MOST_BYTES, TABLE, Kind, Line, Text, how_to_give, matches, quote
 
 __all__ = ["MOST_BYTES", "how_to_give", "read"]
 
@@ -58,13 +58,12 @@ COMMANDS, TESTS, KINDS, AUDIT = (
 
 def read(data: bytes) -> Report:
     """Read a report. Raises UsageError for what is none."""
-    origin = source.source(data)
-    lines = parse(origin.text)
+    whole = source.read(data)
     # The output of the probe script is read exactly, and by nothing else. It may be cut off.
-    output = list(lines[probe_report.find([line.raw for line in lines])])
-    exact = {line.number for line in output}
-    text = Text([line for line in lines if line.number not in exact])
+    output = probe_report.find([line.raw for line in whole.lines])
+    text = replace(whole, lines=[*whole.lines[: output.start], *whole.lines[output.stop :]])
     of_lines = (
+        _probed(whole.lines[output]),
         _audit_lines(text),
         _commands(text),
         systems.read(text),
@@ -73,7 +72,10 @@ def read(data: bytes) -> Report:
         settings.read(text),
         messages.read(text, AUDIT["begins"]),
     )
-    everything = [*_probed(output), *(statement for kind in of_lines for statement in islice(kind, MOST_READ))]
+    everything = [
+        *_probed(whole.lines[output]),
+        *(statement for kind in of_lines for statement in islice(kind, MOST_READ)),
+    ]
     everything.sort(key=lambda statement: statement.quote.number)
     statements = sorted(systems.completed(_merged(everything)), key=lambda statement: statement.quote.number)
     # A heading is a title only if it is a page's, not a form's or a section's.
@@ -88,8 +90,8 @@ def read(data: bytes) -> Report:
         title=bounded(title, LONGEST_TITLE),
         statements=tuple(statements),
         unread=_unread(text, everything),
-        size=origin.size,
-        cut=origin.cut,
+        size=text.size,
+        cut=text.cut,
         topics=_topics(text),
     )
 

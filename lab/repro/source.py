@@ -55,15 +55,6 @@ MARKS = frozenset("`*_\\&")
 COMMENT_BEGINS, COMMENT_ENDS = "<!--", "-->"
 
 
-@dataclass(frozen=True)
-class Source:
-    """A report's text, without control characters. `size` counts characters; `cut`: only a part was kept."""
-
-    text: str
-    size: int
-    cut: bool
-
-
 def how_to_give(address: str = "") -> str:
     """Return the command that gives an issue of GitHub as a report: the one at the address, if it is one."""
     issue = ISSUE.match(address)
@@ -71,8 +62,8 @@ def how_to_give(address: str = "") -> str:
     return f"gh issue view {number} --repo {repository} --json title,body,comments | lab repro -"
 
 
-def source(data: bytes) -> Source:
-    """Read a report from any of its forms. Raises UsageError if it is none."""
+def read(data: bytes) -> "Text":
+    """Read a report from any of its forms, without control characters. Raises UsageError if it is none."""
     kept = data[:MOST_BYTES]
     encoding = next((name for mark, name in ENCODINGS.items() if kept.startswith(mark)), "utf-8")
     text = kept.decode(encoding, errors="replace")
@@ -95,7 +86,7 @@ def source(data: bytes) -> Source:
         )
     lines = [line[:MOST_IN_A_LINE] for line in text[:MOST_CHARACTERS].split("\n", MOST_LINES)[:MOST_LINES]]
     cut = sum(map(len, lines)) + len(lines) - 1 < len(text) or len(data) > MOST_BYTES
-    return Source("\n".join(GAP.sub(" " * WIDEST_GAP, line) for line in lines), len(text), cut)
+    return Text(parse("\n".join(GAP.sub(" " * WIDEST_GAP, line) for line in lines)), len(text), cut)
 
 
 def _of_json(text: str) -> str:
@@ -245,9 +236,14 @@ def matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 
 @dataclass(frozen=True)
 class Text:
-    """The lines of a report, and how they belong together."""
+    """The lines of a report, and how they belong together.
+
+    `size` is the report's length in characters; `cut`: only a part of it was kept.
+    """
 
     lines: Sequence[Line]
+    size: int = 0
+    cut: bool = False
 
     @cached_property
     def blocks(self) -> dict[int, range]:

@@ -127,10 +127,8 @@ def read(text: Text) -> Iterator[System]:
         # A form's field names Windows around WSL where nothing names what is in it.
         hosts = inner or [mention for mention in hosts if mention[0] >= Rank.FIELD]
     with_version = {system.id for _, system in hosts if system.version}
-    hosts = [
-        (rank, system if system.id in with_version else replace(system, version=_told(text, system.id)))
-        for rank, system in hosts
-    ]
+    told = {name: _told(text, name) for name in {system.id for _, system in hosts} - with_version}
+    hosts = [(rank, replace(system, version=system.version or told.get(system.id))) for rank, system in hosts]
     most = max((rank for rank, _ in hosts), default=Rank.PROSE)
     kept = [system for rank, system in hosts if rank == most]
     # Another line may say more of the same system.
@@ -233,6 +231,7 @@ def _named(text: Text, index: int) -> Iterator[Mention]:
             written = target[1] if target else None
             if written is None or not re.fullmatch(row.version, written, re.IGNORECASE):
                 continue
+            end = match.end()
         elif is_base or _is_another(line, before, match[0], after, is_family=derivative is not None):
             continue
         written = written or _next_field(text, index, row, after)

@@ -254,6 +254,9 @@ def test_a_kernel_that_something_needs_is_not_the_one_that_runs(text: str) -> No
         ("RHEL 8.8, SteamOS is not affected", ("rhel", "8.8")),
         ("Ubuntu, 24 cores", ("ubuntu", None)),
         ("OS x86_64", None),
+        ("OS: Amazon Linux 2023.6.20241121", ("amzn", "2023.6.20241121")),
+        ("Running Steam on arch rolling 64-bit", ("arch", None)),
+        ("It is built on arch x86_64", None),
         # What tells the version elsewhere.
         ("OS: Ubuntu\n\nSince I am on 24.04.1 it fails.", ("ubuntu", "24.04")),
         ("OS: Ubuntu\n\nIt works on 22.04, not on 24.04.", ("ubuntu", None)),
@@ -278,6 +281,11 @@ def test_a_kernel_that_something_needs_is_not_the_one_that_runs(text: str) -> No
 def test_one_of_the_systems_is_the_host(text: str, host: tuple[str, str | None] | None) -> None:
     system = planning.host_of(read(text.encode()))
     assert (None if system is None else (system.id, system.version)) == host
+
+
+def test_a_system_that_was_upgraded_is_not_called_by_its_old_version() -> None:
+    [system] = of(System, "Since the upgrade from Ubuntu 23.10 to 24.04 it fails.")
+    assert (system.version, system.name) == ("24.04", "Ubuntu")
 
 
 def test_what_a_program_printed_outweighs_a_form_and_a_form_outweighs_a_sentence() -> None:
