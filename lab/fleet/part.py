@@ -25,7 +25,7 @@ from lab.catalog import Catalog
 from lab.fleet import images, results
 from lab.images.store import BaseImage, Manifest
 from lab.record import RESULTS_FILE, CellResult, RunResult, Status
-from lab.run import definitions, start
+from lab.run import start
 from lab.run.backlog import Ticket
 from lab.run.journal import UNDECIDED, Journal
 from lab.run.lanes import HOST_NAME
@@ -90,7 +90,7 @@ class Part(BaseModel):
             planned = start.resume(folder, record, known, [builds.argument(build) for build in info.builds])
         except LabError as error:
             raise Refused(f"this host lacks what the part needs: {error.args[0]}") from error
-        if changed := definitions.differences(info.definitions, planned.info.definitions):
+        if changed := start.differences(info.definitions, planned.info.definitions):
             raise Refused(
                 f"this host has other definitions than the coordinator: {', '.join(changed)}",
                 hint="check out the same version of the lab on both",

@@ -30,7 +30,7 @@ from lab.record import (
     RunResult,
     Status,
 )
-from lab.run import definitions
+from lab.run import start
 from lab.run.journal import LOCK, locked_folder
 
 
@@ -191,9 +191,9 @@ def find_cell(
     options = run.run.options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
     cell = Cell(catalog.guest(result.guest), catalog.variant(result.variant), build).under(options)
     own_rootfs = rootfs.check(Path(options.rootfs)) if options.rootfs else None
-    now = definitions.digests([cell], options)
+    now = start.digests([cell], options)
     before = {name: digest for name, digest in run.run.definitions.items() if name in now}
-    changed = definitions.differences(before, {name: now[name] for name in before})
+    changed = start.differences(before, {name: now[name] for name in before})
     if "rootfs" in changed:
         raise UsageError(
             f"the root file system {options.rootfs} changed since run {run.run.id}",
@@ -296,7 +296,7 @@ def _check_shards(shards: Sequence[tuple[Path, RunResult]]) -> dict[str, object]
             wrong.append("another plan")
         if info.options.model_copy(update={"retries": first.options.retries}) != first.options:
             wrong.append("other options")
-        both = {*definitions.OF_EVERY_CELL, *(info.definitions.keys() & digests.keys())}
+        both = {*start.OF_EVERY_CELL, *(info.definitions.keys() & digests.keys())}
         wrong += [f"another {name}" for name in sorted(both) if info.definitions.get(name) != digests.get(name)]
         for build in info.builds:
             record = records.setdefault(build.name, build.model_copy(update={"files": {}}))

@@ -29,7 +29,7 @@ from lab.machine.domain import PAYLOAD_BYTES
 from lab.machine.lane import empty_disk
 from lab.plan import Cell
 from lab.record import BuildRecord, Outcome, RunOptions, TestResult
-from lab.run import definitions
+from lab.run import start
 from tests.builders.facts import facts
 from tests.unit.test_docs import example
 
@@ -155,7 +155,7 @@ def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: P
     assert cell.suite.witness == "isolates"
     assert f" --build {argument} " in cell.rerun(RunOptions())
     cells = [cell, Cell(cell.guest, cell.variant, Wheel("0.10.8", "0.10.8"))]
-    assert {"suite box", "suite jailer"} <= definitions.digests(cells, RunOptions()).keys()
+    assert {"suite box", "suite jailer"} <= start.digests(cells, RunOptions()).keys()
     # A run records it and takes it up again.
     record = build.record({"bin/program": program})
     assert (record.source, record.files) == (argument, {"bin/program": sha256(program)})

@@ -12,7 +12,7 @@ from lab.guest import programs
 from lab.images import debian
 from lab.plan import Cell
 from lab.record import ExperimentPolicy, RunOptions
-from lab.run import definitions
+from lab.run import start
 from tests.builders.runs import KNOWN, OTHER, PLAN, SMALL, own_definitions
 
 
@@ -26,10 +26,10 @@ def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def test_definitions_are_those_of_the_cells_and_no_others() -> None:
-    found = definitions.digests(SMALL[2:3], RunOptions())
+    found = start.digests(SMALL[2:3], RunOptions())
     common = {"seed", "programs", "rule set", "deployment"}
     assert set(found) == {"guest debian-13", "variant stock", "suite jailer", *common}
-    assert found.items() <= definitions.digests(PLAN, RunOptions()).items()
+    assert found.items() <= start.digests(PLAN, RunOptions()).items()
     assert len(set(found.values())) == 7
 
 
@@ -42,33 +42,33 @@ def test_definitions_are_those_of_the_cells_and_no_others() -> None:
 )
 def test_a_changed_definition_changes_its_digest_alone(change: Callable[[Cell], Cell], name: str) -> None:
     [wanted] = SMALL[2:3]
-    before, now = (definitions.digests([each], RunOptions()) for each in (wanted, change(wanted)))
+    before, now = (start.digests([each], RunOptions()) for each in (wanted, change(wanted)))
     assert changed(before, now) == [name]
 
 
 def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = RunOptions(remedies=True)
-    before = definitions.digests(SMALL, tries)
-    without = definitions.digests(SMALL, RunOptions())
+    before = start.digests(SMALL, tries)
+    without = start.digests(SMALL, RunOptions())
     known = remedies.load()
     assert changed(without, before) == sorted(f"remedy {name}" for name in known)
     other = known["jailer-off"].model_copy(update={"price": "nothing at all"})
     monkeypatch.setattr(remedies, "load", lambda: {**known, "jailer-off": other, "new": known["preflight"]})
-    after = definitions.digests(SMALL, tries)
+    after = start.digests(SMALL, tries)
     assert changed(before, after) == ["remedy jailer-off", "remedy new"]
 
 
 def test_every_variant_is_a_definition_of_a_run_that_makes_experiments() -> None:
-    without = definitions.digests(SMALL, RunOptions())
-    made = definitions.digests(SMALL, RunOptions(experiments=ExperimentPolicy.UNCLEAR))
+    without = start.digests(SMALL, RunOptions())
+    made = start.digests(SMALL, RunOptions(experiments=ExperimentPolicy.UNCLEAR))
     of_cells = {each.variant.name for each in SMALL}
     assert changed(without, made) == sorted(f"variant {name}" for name in KNOWN.variants.keys() - of_cells)
 
 
 def test_another_way_to_build_images_changes_every_guest(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = definitions.digests(SMALL, RunOptions())
+    before = start.digests(SMALL, RunOptions())
     monkeypatch.setattr(debian, "PACKAGES", (*debian.PACKAGES, "vim"))
-    assert changed(before, definitions.digests(SMALL, RunOptions())) == ["guest debian-12", "guest debian-13"]
+    assert changed(before, start.digests(SMALL, RunOptions())) == ["guest debian-12", "guest debian-13"]
 
 
 SUITE_FILES = sorted(f.name for f in KNOWN.suite.folder.iterdir() if f.is_file())
@@ -82,20 +82,20 @@ SEED_FILES = sorted(f.name for f in (paths.definitions() / "cloud-init").iterdir
     + [(f"cloud-init/{file}", "seed") for file in SEED_FILES],
 )
 def test_a_changed_file_of_the_suite_or_the_seed_is_seen(own_files: Path, file: str, name: str) -> None:
-    before = definitions.digests(SMALL, RunOptions())
+    before = start.digests(SMALL, RunOptions())
     with (own_files / file).open("a") as stream:
         stream.write("# changed\n")
-    assert changed(before, definitions.digests(SMALL, RunOptions())) == [name]
+    assert changed(before, start.digests(SMALL, RunOptions())) == [name]
 
 
 def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not(own_files: Path) -> None:
-    before = definitions.digests(SMALL, RunOptions())
+    before = start.digests(SMALL, RunOptions())
     suite = own_files / "suites" / "jailer"
     (suite / "__pycache__").mkdir(exist_ok=True)
     (suite / "__pycache__" / "boxes.cpython-313.pyc").write_bytes(b"\xff")
-    assert definitions.digests(SMALL, RunOptions()) == before
+    assert start.digests(SMALL, RunOptions()) == before
     (suite / "boxes.py").rename(suite / "boxez.py")
-    assert changed(before, definitions.digests(SMALL, RunOptions())) == ["suite jailer"]
+    assert changed(before, start.digests(SMALL, RunOptions())) == ["suite jailer"]
 
 
 @pytest.mark.parametrize(
@@ -115,15 +115,15 @@ def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not
 def test_a_changed_rule_or_way_to_deploy_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, name: str
 ) -> None:
-    before = definitions.digests(SMALL, RunOptions())
+    before = start.digests(SMALL, RunOptions())
     for folder in ("images", "cloud-init"):
         (tmp_path / folder).symlink_to(paths.definitions() / folder)
     shutil.copytree(paths.PACKAGE, tmp_path / "lab", ignore=shutil.ignore_patterns("__pycache__", "site"))
     monkeypatch.setattr(paths, "PACKAGE", tmp_path / "lab")
-    assert definitions.digests(SMALL, RunOptions()) == before
+    assert start.digests(SMALL, RunOptions()) == before
     with (tmp_path / "lab" / file).open("a") as code:
         code.write("ANOTHER = 1\n")
-    assert changed(before, definitions.digests(SMALL, RunOptions())) == [name]
+    assert changed(before, start.digests(SMALL, RunOptions())) == [name]
 
 
 def test_a_run_goes_by_what_it_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

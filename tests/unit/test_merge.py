@@ -9,7 +9,7 @@ from lab.base import notices
 from lab.base.errors import LabError, UsageError
 from lab.plan import Cell, Shard
 from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, ShardRecord, Status
-from lab.run import definitions
+from lab.run import start
 from lab.run.lanes import Labels
 from lab.run.past import merge
 from tests.builders.runs import SMALL, begin, finish, host, names, resume
@@ -56,7 +56,7 @@ def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert (info.started, info.finished) == (begun - timedelta(hours=1), begun + timedelta(hours=3))
     assert info.interrupted
     assert [lane.guest for lane in info.lanes] == ["debian-12", "debian-13"]
-    assert info.definitions == definitions.digests(SMALL, RunOptions())
+    assert info.definitions == start.digests(SMALL, RunOptions())
 
 
 def test_cells_and_wheels_of_all_shards_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_partial_run_is_resumed_with_the_cells_of_the_lost_shard_alone(tmp_pat
     assert names(begun) == [cell.name for cell in SMALL]
     assert [cell.name for cell in begun.left] == [SMALL[2].name]
     # Of this guest only one shard knew what it was defined by.
-    assert begun.info.definitions == definitions.digests(SMALL, begun.info.options)
+    assert begun.info.definitions == start.digests(SMALL, begun.info.options)
     assert [part.id for part in begun.info.merged] == ["shard-1", "shard-2", "shard-4"]
     assert (begun.info.lost_shards, begun.info.is_partial) == ([3], False)
 

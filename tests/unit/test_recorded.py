@@ -13,7 +13,7 @@ from lab.images import store
 from lab.lane import prepare_image
 from lab.plan import Cell
 from lab.record import BuildRecord, LaneRecord, RunOptions, RunResult, Status
-from lab.run import definitions, past
+from lab.run import past, start
 from tests.builders.cells import cell
 from tests.builders.guests import base_image
 from tests.builders.runs import run_of
@@ -31,7 +31,7 @@ def run(*cells: Any, **info: Any) -> RunResult:
         for each in made.cells
     ]
     options = info.get("options", RunOptions())
-    known = {"builds": BUILDS, "definitions": definitions.digests(wanted, options), "options": options}
+    known = {"builds": BUILDS, "definitions": start.digests(wanted, options), "options": options}
     return made.model_copy(update={"run": made.run.model_copy(update=known | info)})
 
 

@@ -20,7 +20,7 @@ from lab.record import (
     Status,
     StepOutcome,
 )
-from lab.run import definitions
+from lab.run import start
 from tests.builders.runs import (
     KNOWN,
     PLAN,
@@ -41,7 +41,7 @@ def test_a_new_run_says_all_that_it_takes_to_resume_it(tmp_path: Path) -> None:
     begun = begin(tmp_path / "20261124-1", options=options)
     assert (begun.cells, begun.kept) == (PLAN, {})
     assert (begun.info.id, begun.info.command, begun.info.options) == ("20261124-1", "lab matrix", options)
-    assert begun.info.definitions == definitions.digests(PLAN, RunOptions(rootfs=layout))
+    assert begun.info.definitions == start.digests(PLAN, RunOptions(rootfs=layout))
     assert "rootfs" in begun.info.definitions
     assert begun.info.builds == [RELEASE.record()]
     assert (begun.info.shard, begun.info.merged, begun.info.resumed) == (None, [], [])
@@ -164,15 +164,13 @@ def test_a_new_variant_does_not_stop_a_resume(tmp_path: Path, monkeypatch: pytes
     run = finish(tmp_path, begin(tmp_path, SMALL, options=options))
     new = KNOWN.variant("userns-clone-off").model_copy(update={"name": "new"})
     later = replace(KNOWN, variants={**KNOWN.variants, "new": new})
-    monkeypatch.setattr(definitions, "load", lambda: later)
+    monkeypatch.setattr(start, "load", lambda: later)
     begun = resume(run, later)
     assert "variant new" in begun.info.definitions
     # An experiment may have tried what this one was.
     changed = new.model_copy(update={"title": "Other"})
     again = run.model_copy(update={"run": begun.info})
-    monkeypatch.setattr(
-        definitions, "load", lambda: replace(KNOWN, variants={**KNOWN.variants, "new": changed})
-    )
+    monkeypatch.setattr(start, "load", lambda: replace(KNOWN, variants={**KNOWN.variants, "new": changed}))
     with pytest.raises(UsageError, match="changed since: variant new\n"):
         resume(again, later)
 
