@@ -134,7 +134,7 @@ def smallest[T](whole: Sequence[T], does: Callable[[Sequence[T]], bool]) -> list
 
 FOLDER = "experiment"
 # An experiment ends here, whatever it found.
-FORKS, SECONDS = 48, 900.0
+SECONDS = 900.0
 
 
 class Stopped(Exception):
@@ -191,7 +191,6 @@ class Series:
     steps: list[ExperimentStep] = field(default_factory=list)
     seen: dict[tuple[str, ...], tuple[Facts, SuiteUser]] = field(default_factory=dict)
     _start: float = field(default_factory=time.monotonic)
-    _forks: int = 0
 
     @property
     def folder(self) -> Path:
@@ -208,8 +207,6 @@ class Series:
         self.runner.guest.lane.check_wanted()
         if not self.runner.guest.is_alive:
             raise Stopped("the machine is gone")
-        if self._forks >= FORKS:
-            raise Stopped(f"the budget of {FORKS} forks is used up")
         if time.monotonic() - self._start >= SECONDS:
             raise Stopped(f"the budget of {SECONDS:.0f} s is used up")
         what = f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}"
@@ -219,7 +216,6 @@ class Series:
         tries = Tries(self.runner, self.retries, StepOutcome.CANNOT, StepOutcome.ERROR, impossible)
 
         def begin(folder: Path) -> StepAttempt:
-            self._forks += 1
             return StepAttempt(self.runner, self.cell, self.tests, changes, folder)
 
         def is_surprising(outcome: StepOutcome, reason: str, _attempt: StepAttempt) -> bool:

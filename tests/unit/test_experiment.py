@@ -1,8 +1,10 @@
 """Experiments on a cell, with a guest that is not there: what it is put on with decides what blocks it."""
 
+import time
 from collections.abc import Callable, Sequence
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -332,18 +334,23 @@ def test_a_change_breaks_what_passed_only_where_it_does_so_in_two_forks(guest: M
     assert {f"{folder}/suite.log", f"{folder}/again/suite.log"} <= set(made(result).evidence)
 
 
-@pytest.mark.parametrize(
-    ("limit", "value", "said"),
-    [("FORKS", 3, "the budget of 3 forks is used up"), ("SECONDS", 0.0, "the budget of 0 s is used up")],
-)
+def limit(monkeypatch: pytest.MonkeyPatch, steps: int) -> str:
+    """Let the time of an experiment be up after so many steps, each of which looks at the clock three times."""
+    clock = count(time.monotonic() + 1000, 1000)
+    monkeypatch.setattr(experiment, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(experiment, "SECONDS", 3000.0 * steps + 500)
+    return f"the budget of {experiment.SECONDS:.0f} s is used up"
+
+
+@pytest.mark.parametrize("number", [0, 3])
 def test_a_budget_ends_it_and_what_was_not_tried_is_said(
-    guest: Make, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, said: str
+    guest: Make, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(experiment, limit, value)
+    said = limit(monkeypatch, number)
     cell = planned("stock")
     result = run(guest(lambda wanted: NO_SANDBOX), cell, failed(cell))
     assert made(result).stopped == said
-    assert len(made(result).steps) == (3 if limit == "FORKS" else 0)
+    assert len(made(result).steps) == number
     reasons = {each.change: each.reason for each in made(result).not_tried}
     assert reasons["with userns-clone-off"] == said
     assert made(result).turning == []
@@ -351,12 +358,12 @@ def test_a_budget_ends_it_and_what_was_not_tried_is_said(
 
 def test_a_set_that_cannot_shrink_is_said(guest: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = planned("ptrace-scope-3+userns-clone-off+io-uring-disabled+max-userns-zero")
-    monkeypatch.setattr(experiment, "FORKS", 6)
+    said = limit(monkeypatch, 6)
     result = run(guest(), cell, failed(cell))
     [turning] = made(result).turning
     assert len(turning) == 4
     assert made(result).not_tried[-1].change == "fewer of those that let it pass together"
-    assert made(result).not_tried[-1].reason == made(result).stopped == "the budget of 6 forks is used up"
+    assert made(result).not_tried[-1].reason == made(result).stopped == said
 
 
 @pytest.mark.parametrize(
@@ -520,8 +527,8 @@ def parts(whole: str, needed: set[str]) -> tuple[str, list[str]]:
 @pytest.mark.parametrize("size", range(1, 8))
 def test_exactly_what_is_needed_is_found_whatever_it_is(size: int) -> None:
     whole = "abcdefg"[:size]
-    for count in range(1, size + 1):
-        for needed in combinations(whole, count):
+    for length in range(1, size + 1):
+        for needed in combinations(whole, length):
             assert parts(whole, set(needed))[0] == "".join(needed)
 
 
