@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -12,7 +12,8 @@ from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
 from lab.causes.evidence import Evidence, confining_profile
 from lab.check import settings
-from lab.check.published import Cell, Distribution, Kind, Published, SystemName, cells_of
+from lab.check.published import Cell, Distribution, Published, SystemName, cells_of
+from lab.check.results import Kind
 from lab.check.settings import Comparison
 from lab.probes import Probes
 from lab.probes.report import HostReport
@@ -69,15 +70,27 @@ class Close:
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """The tested cells of a host's own release, or else of related systems, the closest first.
+class Answer:
+    """What to expect of boxlite on a host, why, and what to do.
 
-    `related` are other releases or distributions with results, if the host's own has none.
+    `reasons` are sentences that lead to the outcome. `refused` are probes that failed or could not be tried.
+    `otherwise` are remedies that change how boxlite or its tests are run, not the host. `cells` are the tested
+    cells of the host's own release, the closest first, or else those of `related` systems: other releases or
+    distributions with results.
     """
 
+    system: str
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    refused: tuple[Refused, ...]
+    advice: tuple[Advice, ...]
+    otherwise: tuple[str, ...]
     same_system: bool
     cells: tuple[Close, ...]
     related: tuple[Distribution, ...]
+    unreadable: tuple[str, ...]
+    as_root: bool
 
     @property
     def nearest(self) -> Close | None:
@@ -94,35 +107,21 @@ class Ranked:
         ]
 
 
-@dataclass(frozen=True)
-class Answer(Ranked):
-    """What to expect of boxlite on a host, why, and what to do.
-
-    `reasons` are sentences that lead to the outcome. `refused` are probes that failed or could not be tried.
-    `otherwise` are remedies that change how boxlite or its tests are run, not the host.
-    """
-
-    system: str
-    outcome: Outcome
-    reasons: tuple[str, ...]
-    findings: tuple[Finding, ...]
-    refused: tuple[Refused, ...]
-    advice: tuple[Advice, ...]
-    otherwise: tuple[str, ...]
-    unreadable: tuple[str, ...]
-    as_root: bool
-
-
 def judge(report: HostReport, published: Published) -> Answer:
     """Say what to expect of boxlite on a host."""
     all_remedies = remedies.load()
     findings = diagnose(report)
-    ranked = rank(report, published)
-    outcome, reasons = _decide(report, findings, ranked)
     names = [finding.name for finding in findings]
+    own, related = _alike(report, published)
+    near = _closest_first(report, own or related)
+    outcome, reasons = _decide(report, findings, near[0] if near else None, same_system=bool(own))
+    # Cells that these causes block and a verified remedy cures, those of the own system first.
+    guests = {close.cell.guest for close in near}
+    cells = _closest_first(report, published.distributions)
+    cured = [close.cell for close in cells if close.cell.remedy and set(close.cell.causes) == set(names)]
+    cured.sort(key=lambda cell: cell.guest not in guests)
     system = report.facts.os
     return Answer(
-        **vars(ranked),
         system=system.pretty_name or " ".join(filter(None, [system.id, system.version_id])) or "no name",
         outcome=outcome,
         reasons=tuple(reasons),
@@ -137,8 +136,11 @@ def judge(report: HostReport, published: Published) -> Answer:
             for name, probe in report.probes.by_name().items()
             if not probe.worked
         ),
-        advice=tuple(advise(names, report, published, ranked, all_remedies)),
+        advice=tuple(_advise(names, report, cured, all_remedies)),
         otherwise=tuple(remedy.name for remedy in remedies.candidates(all_remedies, names[:1]) if remedy.run),
+        same_system=bool(own),
+        cells=tuple(near),
+        related=tuple(related),
         unreadable=report.unreadable,
         as_root=report.who.uid == 0,
     )
@@ -172,8 +174,8 @@ def _mode_allows_kvm(report: HostReport) -> bool:
     return int(kvm.mode, 8) >> shift & 0o6 == 0o6
 
 
-def rank(report: HostReport, published: Published) -> Ranked:
-    """Compare a host with the cells of its own release, or else with those of related systems."""
+def _alike(report: HostReport, published: Published) -> tuple[list[Distribution], list[Distribution]]:
+    """Return the host's own release; if there is none, other releases of it, or else what it derives from."""
     host = report.facts.os
 
     def is_own(system: SystemName) -> bool:
@@ -183,48 +185,38 @@ def rank(report: HostReport, published: Published) -> Ranked:
             return host.version_id == system.version
         return not host.version_codename or not system.codename or host.version_codename == system.codename
 
-    def related_to(*ids: str | None) -> list[Distribution]:
-        """Return the distributions with results that have one of these names."""
-        return [
+    own = [distribution for distribution in published.distributions if any(map(is_own, distribution.systems))]
+    if own:
+        return own, []
+    for ids in ([host.id], report.id_like):
+        related = [
             distribution
             for distribution in published.distributions
             if cells_of([distribution])
             and any(system.id is not None and system.id in ids for system in distribution.systems)
         ]
-
-    own = [distribution for distribution in published.distributions if any(map(is_own, distribution.systems))]
-    # Other releases of the distribution, or else those that it derives from.
-    related = [] if own else related_to(host.id) or related_to(*report.id_like)
-    cells = [Close(cell, settings.compare_report(report, cell.settings)) for cell in cells_of(own or related)]
-    cells.sort(key=lambda close: (close.comparison.distance, close.cell.changed, close.cell.guest))
-    return Ranked(bool(own), tuple(cells), tuple(related))
+        if related:
+            return [], related
+    return [], []
 
 
-def advise(
-    causes: Sequence[str],
-    report: HostReport,
-    published: Published,
-    ranked: Ranked,
-    all_remedies: Mapping[str, Remedy],
+def _closest_first(report: HostReport, distributions: Iterable[Distribution]) -> list[Close]:
+    """Compare a host with the cells of distributions."""
+    cells = [Close(cell, settings.compare_report(report, cell.settings)) for cell in cells_of(distributions)]
+    return sorted(cells, key=lambda close: (close.comparison.distance, close.cell.changed, close.cell.guest))
+
+
+def _advise(
+    causes: Sequence[str], report: HostReport, cured: Sequence[Cell], all_remedies: Mapping[str, Remedy]
 ) -> list[Advice]:
-    """Return the verified remedy for these causes, or else the changes of the host that claim to cure."""
-    if not causes:
-        return []
-    own = {close.cell.guest for close in ranked.cells}
-    cured = [
-        Close(cell, settings.compare_report(report, cell.settings))
-        for cell in cells_of(published.distributions)
-        if cell.remedy and set(cell.causes) == set(causes)
-    ]
-    # The nearest cell that these causes block and a verified remedy cures; the own system first.
-    cured.sort(key=lambda close: (close.cell.guest not in own, close.comparison.distance, close.cell.changed))
+    """Return the remedies that cure the first of these cells, or else those that claim to cure."""
     advice = []
-    if cured and (verified := cured[0].cell.remedy):
+    if causes and cured and (verified := cured[0].remedy):
         for name in verified.name.split(remedies.AND):
             if remedy := all_remedies.get(name):
                 changed = verified.digests.get(name) != remedy.digest
-                advice.append(_advice(remedy, cured[0].cell, changed=changed))
-    yours = settings.of(report)
+                advice.append(_advice(remedy, cured[0], changed=changed))
+    yours = settings.of_report(report)
     return advice or [
         _advice(remedy)
         for remedy in remedies.candidates(all_remedies, causes[:1])
@@ -243,9 +235,11 @@ def _advice(remedy: Remedy, verified_on: Cell | None = None, *, changed: bool = 
     return Advice(remedy.name, remedy.title, remedy.does, remedy.price, commands, verified_on, changed)
 
 
-def _decide(report: HostReport, findings: list[Finding], ranked: Ranked) -> tuple[Outcome, list[str]]:
+def _decide(
+    report: HostReport, findings: list[Finding], near: Close | None, *, same_system: bool
+) -> tuple[Outcome, list[str]]:
     """Return the outcome, and the sentences that lead to it."""
-    probes, near = report.probes, ranked.nearest
+    probes = report.probes
     # Without the system's bubblewrap boxlite uses its own, which was not tried.
     sandbox = probes.bwrap_all if probes.bwrap_all.status is not None else probes.unshare_user_root
     decisive = [probes.open_kvm, probes.exec_home, sandbox]
@@ -260,7 +254,7 @@ def _decide(report: HostReport, findings: list[Finding], ranked: Ranked) -> tupl
             reasons.append(
                 "the kernel makes a user namespace and denies its capabilities: a security module does that"
             )
-        if near and ranked.same_system and not near.comparison.deciding and near.cell.kind is Kind.BLOCKED:
+        if near and same_system and not near.comparison.deciding and near.cell.kind is Kind.BLOCKED:
             by = ", ".join(near.cell.causes) or "a cause nobody knows"
             reasons.append(f"the nearest tested host is blocked by {by}")
         reasons.append("the kernel's log may name it: sudo journalctl -k | grep -E 'apparmor=|avc:'")
@@ -278,7 +272,7 @@ def _decide(report: HostReport, findings: list[Finding], ranked: Ranked) -> tupl
     # The probe was refused nothing: what was published decides.
     if near is None or not near.comparison.compared:
         why = "no published result is about this system or its relatives"
-    elif not ranked.same_system:
+    elif not same_system:
         why = "this system was never tested; the nearest that was is another one"
     elif near.comparison.deciding:
         why = "no tested host has all the settings of this one"

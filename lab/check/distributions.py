@@ -9,21 +9,24 @@ from lab.base.errors import UsageError
 from lab.base.files import slug
 from lab.catalog import Variant, remedies
 from lab.catalog.remedies import Remedy
-from lab.check.published import Kind
-from lab.check.results import STOCK, Result, Results, Source
-from lab.check.settings import compare, settings
+from lab.check import settings
+from lab.check.results import STOCK, Kind, Result, Results, Source
 from lab.probes import Facts
 from lab.record import UNKNOWN, CellResult, Finding, RemedyOutcome, RemedyResult
 
 
 @dataclass(frozen=True)
-class Cure:
-    """A remedy, or several together, with which the whole suite passed on this very cell."""
+class Trial:
+    """A remedy, or several together, tried on a cell."""
 
     tried: RemedyResult
-    remedies: tuple[Remedy, ...]
     source: Source
     cell: CellResult
+    remedies: tuple[Remedy, ...]
+
+    @property
+    def cures(self) -> bool:
+        return self.tried.result is RemedyOutcome.VERIFIED
 
     @property
     def scripts(self) -> list[Remedy]:
@@ -98,78 +101,62 @@ class Answer:
         return [cause for cause in (self.result.cell.causes if self.result else []) if cause.name != UNKNOWN]
 
     @cached_property
-    def _trials(self) -> list[tuple[CellResult, Source, RemedyResult]]:
-        """What was tried on this cell by the published run, and by older ones with the same cause."""
+    def trials(self) -> list[Trial]:
+        """What was tried on this cell by the published run, or by older ones with the same cause.
+
+        Of each remedy that the lab still has: the newest trial that cured, or else the newest.
+        """
         if self.result is None or self.kind is not Kind.BLOCKED:
             return []
-        return [
-            (cell, source, tried)
-            for cell, source in [(self.result.cell, self.result.source), *self.result.older]
-            if cell.cause == self.result.cell.cause and Kind.of(cell.status) is Kind.BLOCKED
-            for tried in cell.remedies
-        ]
-
-    @cached_property
-    def _verified(self) -> dict[str, Cure]:
-        """The newest trial that cured the cell, of each remedy that the lab still has."""
-        verified: dict[str, Cure] = {}
-        for cell, source, tried in self._trials:
-            names = tried.name.split(remedies.AND)
-            if tried.result is RemedyOutcome.VERIFIED and self.results.remedies.keys() >= set(names):
+        trials: dict[str, Trial] = {}
+        for cell, source in [(self.result.cell, self.result.source), *self.result.older]:
+            if cell.cause != self.result.cell.cause or Kind.of(cell.status) is not Kind.BLOCKED:
+                continue
+            for tried in cell.remedies:
+                names = tried.name.split(remedies.AND)
+                if not self.results.remedies.keys() >= set(names):
+                    continue
                 of_today = tuple(self.results.remedies[name] for name in names)
-                verified.setdefault(tried.name, Cure(tried, of_today, source, cell))
-        return verified
-
-    @property
-    def cures(self) -> list[Cure]:
-        """The verified remedies whose scripts are still those that were tried; the least price first."""
-        return [cure for cure in self._verified.values() if cure.is_current]
-
-    @property
-    def outdated(self) -> list[Cure]:
-        """The remedies that were verified with a script that is another one today."""
-        return [cure for cure in self._verified.values() if not cure.is_current]
-
-    @property
-    def not_judged(self) -> list[RemedyResult]:
-        """Remedies of which this cell cannot tell what they do on a real host."""
-        return [tried for tried in self._no_cures if tried.result is RemedyOutcome.NOT_JUDGED]
-
-    @property
-    def did_not_help(self) -> list[RemedyResult]:
-        """Remedies that were tried on this cell and did not cure it."""
-        return [tried for tried in self._no_cures if tried.result is not RemedyOutcome.NOT_JUDGED]
-
-    @property
-    def _no_cures(self) -> list[RemedyResult]:
-        trials = {tried.name: tried for _, _, tried in self._trials if tried.name not in self._verified}
+                trial = Trial(tried, source, cell, of_today)
+                if tried.name not in trials or (trial.cures and not trials[tried.name].cures):
+                    trials[tried.name] = trial
         return list(trials.values())
+
+    @property
+    def cures(self) -> list[Trial]:
+        """The verified remedies whose scripts are still those that were tried."""
+        return [trial for trial in self.trials if trial.cures and trial.is_current]
+
+    @property
+    def outdated(self) -> list[Trial]:
+        """The remedies that were verified with a script that is another one today."""
+        return [trial for trial in self.trials if trial.cures and not trial.is_current]
+
+    @property
+    def no_cures(self) -> list[RemedyResult]:
+        """Remedies that were tried and did not cure the cell, or of which it cannot tell what they do."""
+        return [trial.tried for trial in self.trials if not trial.cures]
 
     @property
     def untried(self) -> list[Remedy]:
         """Remedies that claim to cure one of the causes, and were not tried on this cell."""
         if self.result is None or self.kind is not Kind.BLOCKED:
             return []
-        tried = {name for _, _, trial in self._trials for name in trial.name.split(remedies.AND)}
-        yours = settings(self.result.cell.facts) if self.result.cell.facts else {}
+        tried = {remedy.name for trial in self.trials for remedy in trial.remedies}
+        yours = settings.of_facts(self.result.cell.facts) if self.result.cell.facts else {}
         return [
             remedy
             for remedy in remedies.candidates(self.results.remedies, [cause.name for cause in self.findings])
-            if remedy.name not in tried and not compare(yours, remedy.helps_with).differing
+            if remedy.name not in tried and not settings.compare(yours, remedy.helps_with).differing
         ]
 
     @property
     def sameness(self) -> tuple[object, ...]:
         """All that a user is told, but for versions."""
-        return (
-            self.kind,
-            self.build,
-            tuple(cause.name for cause in self.findings),
-            tuple(cure.tried.name for cure in self.cures),
-            tuple(cure.tried.name for cure in self.outdated),
-            tuple(tried.name for tried in self.did_not_help),
-            tuple(tried.name for tried in self.not_judged),
+        trials = frozenset(
+            (trial.tried.name, trial.cures, trial.cures and trial.is_current) for trial in self.trials
         )
+        return self.kind, self.build, tuple(cause.name for cause in self.findings), trials
 
 
 def ask(results: Results, guest: str, variant: str = STOCK) -> Answer:

@@ -1,7 +1,8 @@
 """What is published about tested hosts: a site holds this model, `lab check` and the front page read it."""
 
-from collections.abc import Iterable
-from enum import StrEnum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -9,36 +10,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from lab.base.errors import UsageError, one_line
 from lab.base.files import plain
-from lab.check.settings import CONFINED, LIMITS, PROFILE, UNCONFINED, VERSIONS
-from lab.probes import script
-from lab.record import Status
+from lab.catalog.knobs import AppArmor
+from lab.check import distributions, results, settings
+from lab.check.distributions import Answer, setting_id
+from lab.check.results import STOCK, Kind, Source
+from lab.record import RunResult
+from lab.run import journal, past
 
 FILE = "published.json"
 LONGEST = 2000  # characters of one text
 
 # A text without characters that control a terminal or hide others: guests and sites are not trusted.
 Text = Annotated[str, AfterValidator(lambda text: plain(text)[:LONGEST])]
-
-
-class Kind(StrEnum):
-    """The kind of an answer: it has a shape, a colour, and the words of its headline."""
-
-    WORKS = "works"
-    BLOCKED = "blocked"
-    TROUBLE = "trouble"
-    UNTESTED = "untested"
-
-    @classmethod
-    def of(cls, status: Status | None) -> "Kind":
-        """Return the kind for a cell's status; None: the cell was in no run."""
-        match status:
-            case Status.PASS | Status.XPASS:
-                return cls.WORKS
-            case Status.FAIL | Status.XFAIL:
-                return cls.BLOCKED
-            case Status.FLAKY:
-                return cls.TROUBLE
-        return cls.UNTESTED
 
 
 class _Data(BaseModel):
@@ -80,7 +63,7 @@ class Cell(_Data):
     why: tuple[Text, ...]
     remedy: Remedy | None
     settings: dict[Text, Text | None]
-    changed: int = 0
+    changed: int
     part: Text
 
 
@@ -103,12 +86,11 @@ class Distribution(_Data):
 class Rules(_Data):
     """How settings are compared, for the front page: see `settings`."""
 
-    profile: str = PROFILE
-    shown_profiles: tuple[str, ...] = script.PROFILES
-    confined: str = CONFINED
-    unconfined: str = UNCONFINED
-    versions: tuple[str, ...] = VERSIONS
-    limits: str = LIMITS
+    profile: str = settings.PROFILE
+    confined: str = settings.CONFINED
+    unconfined: str = settings.UNCONFINED
+    versions: tuple[str, ...] = settings.VERSIONS
+    limits: str = settings.LIMITS
 
 
 class Published(_Data):
@@ -123,8 +105,37 @@ def cells_of(distributions: Iterable[Distribution]) -> list[Cell]:
     return [cell for distribution in distributions for cell in distribution.cells if cell.settings]
 
 
-def read(site: Path) -> Published:
-    """Read what a site holds. Raises UsageError for a file that is no such thing."""
+@dataclass(frozen=True)
+class Loaded:
+    """Published results, where they come from, and why others of the lab's own were left out."""
+
+    published: Published
+    sources: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def load(names: Sequence[str], runs: Path) -> Loaded:
+    """Read the named runs and sites; without a name, all of the lab's own runs, which are in the folder `runs`.
+
+    Raises UsageError for a name that is neither, and for a run or site that cannot be read.
+    """
+    sites = [Path(name) for name in names if (Path(name) / FILE).is_file()]
+    folders = [journal.find_folder(runs, name) for name in names if Path(name) not in sites]
+    left_out: list[str] = []
+    sources = list(names)
+    if not names:
+        for run in [past.read(folder) for folder in past.folders(runs)]:
+            if run.record and run.record.cells:
+                folders.append(run.folder)
+                sources.append(run.name)
+            else:
+                left_out.append(f"{run.name}: {run.fault or 'it has no cells yet'}")
+    parts = [_read(site) for site in sites] + ([of_runs(folders)] if folders else [])
+    joined = Published(distributions=tuple(chain.from_iterable(part.distributions for part in parts)))
+    return Loaded(joined, tuple(sources), tuple(left_out))
+
+
+def _read(site: Path) -> Published:
     try:
         return Published.model_validate_json((site / FILE).read_bytes())
     except (OSError, ValidationError) as error:
@@ -132,3 +143,85 @@ def read(site: Path) -> Published:
         raise UsageError(
             f"--results {site}: {FILE}: {why}", hint="publish the site again with this lab"
         ) from error
+
+
+def of_runs(folders: Sequence[Path]) -> Published:
+    """Return what a site of these runs would hold. Raises UsageError."""
+    newest = results.of([Source(RunResult.read(folder), folder) for folder in folders])
+    return of_distributions(distributions.load(newest))
+
+
+def of_distributions(loaded: Iterable[distributions.Distribution]) -> Published:
+    """Return the answers for these distributions and their tested cells."""
+    made = []
+    for distribution in loaded:
+        answers = [answer for guest in distribution.guests for answer in distribution.of(guest)]
+        facts = [answer.result.cell.facts for answer in answers if answer.result]
+        systems = {
+            SystemName(id=of.os.id, version=of.os.version_id, codename=of.os.version_codename)
+            for of in facts
+            if of
+        }
+        if not systems:  # None of its guests was ever up: what the distribution's own name says.
+            system, _, release = distribution.name.partition("-")
+            systems = {SystemName(id=system, version=release, codename=None)}
+        stock = {answer.guest: _settings(answer) for answer in answers if answer.variant == STOCK}
+        cells = [
+            _cell(distribution.guests[answer.guest], answer, stock[answer.guest])
+            for answer in answers
+            if answer.kind is not Kind.UNTESTED
+        ]
+        made.append(
+            Distribution(
+                name=distribution.name,
+                title=distribution.title,
+                page=distribution.page,
+                kind=distribution.answer.kind,
+                headline=distribution.answer.headline,
+                reason=distribution.answer.reason,
+                systems=tuple(sorted(systems, key=str)),
+                cells=tuple(cells),
+            )
+        )
+    return Published(distributions=tuple(made))
+
+
+def _settings(answer: Answer) -> dict[str, settings.Value]:
+    facts = answer.result.cell.facts if answer.result else None
+    if facts is None:
+        return {}
+    values = settings.of_facts(facts)
+    if facts.apparmor:
+        apparmor = answer.definition and answer.definition.knobs.get("apparmor")
+        profile = apparmor.confine_suite_by if isinstance(apparmor, AppArmor) else None
+        values[settings.CONFINED] = profile or settings.UNCONFINED
+    return values
+
+
+def _cell(system: str, answer: Answer, stock: Mapping[str, settings.Value]) -> Cell:
+    values = _settings(answer)
+    differing = sum(stock.get(name) != values.get(name) for name in stock.keys() | values.keys())
+    remedy = None
+    if cure := next(iter(answer.cures), None):
+        remedy = Remedy(
+            name=cure.tried.name,
+            title=cure.title,
+            price=" ".join(part.price for part in cure.remedies),
+            digests={part.name: part.digest for part in cure.remedies},
+        )
+    return Cell(
+        guest=answer.guest,
+        system=system,
+        variant=answer.variant,
+        title=answer.title,
+        build=answer.build,
+        kind=answer.kind,
+        headline=answer.headline,
+        causes=tuple(cause.name for cause in answer.findings),
+        why=tuple(answer.results.explanation(cause.name) for cause in answer.findings),
+        remedy=remedy,
+        part=setting_id(answer.variant) if answer.kind in (Kind.BLOCKED, Kind.TROUBLE) else "",
+        settings=values,
+        # A variant may change what no fact shows.
+        changed=differing + (answer.variant != STOCK),
+    )

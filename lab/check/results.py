@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
@@ -13,13 +14,34 @@ from lab.base.files import slug
 from lab.catalog import Catalog, remedies
 from lab.catalog.remedies import Remedy
 from lab.causes import Cause
-from lab.record import BuildRecord, CellResult, RunResult
+from lab.record import BuildRecord, CellResult, RunResult, Status
 from lab.verdict.words import FinishedCell
 
 # A cell's identity: guest, variant, build.
 Identity = tuple[str, str, str]
 # The variant that changes nothing.
 STOCK = "stock"
+
+
+class Kind(StrEnum):
+    """The kind of an answer: it has a shape, a colour, and the words of its headline."""
+
+    WORKS = "works"
+    BLOCKED = "blocked"
+    TROUBLE = "trouble"
+    UNTESTED = "untested"
+
+    @classmethod
+    def of(cls, status: Status | None) -> "Kind":
+        """Return the kind for a cell's status; None: the cell was in no run."""
+        match status:
+            case Status.PASS | Status.XPASS:
+                return cls.WORKS
+            case Status.FAIL | Status.XFAIL:
+                return cls.BLOCKED
+            case Status.FLAKY:
+                return cls.TROUBLE
+        return cls.UNTESTED
 
 
 @dataclass(frozen=True)

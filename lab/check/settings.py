@@ -20,7 +20,7 @@ NOT_LOADED = "not loaded"
 CONFINED, UNCONFINED = "AppArmor confines the user by", "no profile"
 
 
-def settings(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> dict[str, Value]:
+def of_facts(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> dict[str, Value]:
     """Return what decides about boxlite, by name. `is_known`: whether a fact, by its path, was read."""
     apparmor, bubblewrap = facts.apparmor, facts.bubblewrap
     values: dict[str, tuple[str, Value]] = {
@@ -41,13 +41,15 @@ def settings(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> 
     if apparmor:
         mediates = _yes(apparmor.userns_mediation)
         values["AppArmor mediates user namespaces"] = ("apparmor.userns_mediation", mediates)
-        values |= {f"{PROFILE}{name}": ("apparmor.profiles", mode) for name, mode in apparmor.profiles.items()}
+        # Those that the probe script prints: no host tells the others.
+        named = [name for name in apparmor.profiles if any(part in name for part in script.PROFILES)]
+        values |= {f"{PROFILE}{name}": ("apparmor.profiles", apparmor.profiles[name]) for name in named}
     return {name: value for name, (fact, value) in values.items() if is_known(fact)}
 
 
-def of(report: HostReport) -> dict[str, Value]:
+def of_report(report: HostReport) -> dict[str, Value]:
     """Return the settings of a reported host, and what confines the user who ran the probe there."""
-    values = settings(report.facts, report.knows)
+    values = of_facts(report.facts, report.knows)
     if report.facts.apparmor is None:
         return values
     return values | {CONFINED: confining_profile(report.who.context.apparmor) or UNCONFINED}
@@ -100,20 +102,13 @@ def compare(yours: Mapping[str, Value], theirs: Mapping[str, Value]) -> Comparis
 
 
 def compare_report(report: HostReport, theirs: Mapping[str, Value]) -> Comparison:
-    """Compare a reported host with a cell: a profile that one of both names is not loaded on the other."""
-    yours = of(report)
-    if report.facts.apparmor is None or not report.knows("apparmor.profiles"):
-        return compare(yours, theirs)
-    return compare(
-        {name: NOT_LOADED for name in theirs if is_named(name)} | yours,
-        {name: NOT_LOADED for name in yours if is_named(name)} | dict(theirs),
-    )
-
-
-def is_named(setting: str) -> bool:
-    """Whether a setting is an AppArmor profile that every host names, because it may decide about boxlite."""
-    name = setting.removeprefix(PROFILE)
-    return name != setting and any(part in name for part in script.PROFILES)
+    """Compare a reported host with a cell: a profile that one of both has is not loaded on the other."""
+    yours = of_report(report)
+    if report.facts.apparmor is not None and report.knows("apparmor.profiles"):
+        profiles = [name for name in (*yours, *theirs) if name.startswith(PROFILE)]
+        not_loaded: dict[str, Value] = dict.fromkeys(profiles, NOT_LOADED)
+        yours, theirs = not_loaded | yours, not_loaded | dict(theirs)
+    return compare(yours, theirs)
 
 
 def _alike(name: str, yours: Value, theirs: Value) -> bool:

@@ -7,7 +7,6 @@ from lab import causes
 from lab.base.files import bounded, plain
 from lab.check.answer import Answer
 from lab.check.published import Cell
-from lab.check.settings import PROFILE
 
 WIDTH = 100
 # Entries of a list that are shown, and characters of a value.
@@ -21,15 +20,13 @@ def lines(answer: Answer) -> Iterator[str]:
         yield from _item(reason)
     if answer.as_root:
         yield from _item("The probe ran as root. Run it as the user who runs boxlite.")
-    known_causes = causes.known()
+    all_causes = causes.known()
     for finding in answer.findings:
         yield from _item(f"{finding.name} ({finding.confidence}): {finding.why}")
-        yield from _item(known_causes[finding.name].explanation, mark=" ")
+        yield from _item(all_causes[finding.name].explanation, mark=" ")
     for tried, title in ((True, "The probe was refused:"), (False, "The probe could not try:")):
-        failed = [refused for refused in answer.refused if refused.tried is tried]
-        if failed:
-            yield ""
-            yield title
+        if failed := [refused for refused in answer.refused if refused.tried is tried]:
+            yield from ("", title)
         for refused in failed:
             yield from _item(f"{refused.tries.rstrip('.')}: {_short(refused.error)}")
     if answer.findings:
@@ -55,7 +52,7 @@ def _what_to_do(answer: Answer) -> Iterator[str]:
         yield from textwrap.indent(advice.commands, "    ").splitlines()
     if answer.otherwise:
         names = ", ".join(answer.otherwise)
-        yield from _wrapped(f"Other ways to run boxlite or its tests (`lab remedies show NAME`): {names}")
+        yield from _item(f"Other ways to run boxlite or its tests (`lab remedies show NAME`): {names}", mark="")
 
 
 def _tested(answer: Answer) -> Iterator[str]:
@@ -64,12 +61,14 @@ def _tested(answer: Answer) -> Iterator[str]:
         return
     if not answer.same_system:
         names = ", ".join(distribution.title for distribution in answer.related[:MOST])
-        yield from _wrapped(f"This system was never tested. Related ones, which are other systems: {names}")
+        yield from _item(
+            f"This system was never tested. Related ones, which are other systems: {names}", mark=""
+        )
     nearest, comparison = answer.nearest.cell, answer.nearest.comparison
-    yield from _wrapped(f"Nearest tested host: {_cell(nearest)}: {nearest.headline}")
-    count, of = len(comparison.differing), len(comparison.compared)
-    if count:
-        yield from _item(f"{count} of {of} settings that could be compared differ:")
+    yield from _item(f"Nearest tested host: {_cell(nearest)}: {nearest.headline}", mark="")
+    of = len(comparison.compared)
+    if comparison.differing:
+        yield from _item(f"{len(comparison.differing)} of {of} settings that could be compared differ:")
     else:
         yield from _item(f"All {of} settings that could be compared are as tested.")
     for difference in sorted(comparison.differing, key=lambda difference: not difference.decides)[:MOST]:
@@ -83,10 +82,7 @@ def _tested(answer: Answer) -> Iterator[str]:
         yield from _item(f"{len(answer.others)} tested hosts are as close and had another outcome:")
         for cell in answer.others[:MOST]:
             yield from _item(f"{_cell(cell)}: {cell.headline}", mark="  -")
-    missing = [name for name in comparison.not_known if not name.startswith(PROFILE)]
-    if len(missing) < len(comparison.not_known):
-        missing.append("some AppArmor profiles")
-    if missing:
+    if missing := comparison.not_known:
         yield from _item(f"Not known here, so not compared: {', '.join(missing[:MOST])}")
     if answer.unreadable:
         unreadable = ", ".join(map(_short, answer.unreadable[:MOST]))
@@ -98,12 +94,9 @@ def _cell(cell: Cell) -> str:
 
 
 def _item(text: str, mark: str = "-") -> list[str]:
-    indent = " " * (len(mark) + 1)
-    return textwrap.wrap(plain(text), WIDTH, initial_indent=f"{mark} ", subsequent_indent=indent) or [""]
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(plain(text), WIDTH)
+    """Wrap a text; lines after the first stand below its beginning."""
+    first = f"{mark} " if mark else ""
+    return textwrap.wrap(plain(text), WIDTH, initial_indent=first, subsequent_indent=" " * len(first)) or [""]
 
 
 def _short(text: str) -> str:

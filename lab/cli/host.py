@@ -13,7 +13,7 @@ from rich.markup import escape
 from lab import catalog, check, plan
 from lab.base.errors import LabError, UsageError
 from lab.base.files import plain
-from lab.check import Answer, tested, text
+from lab.check import Answer, published, text
 from lab.cli import options, output
 from lab.lane import shell
 from lab.machine import doctor, leftovers
@@ -175,7 +175,7 @@ def check_command(lab: options.Lab, probe: BinaryIO | None, results: tuple[str, 
     3 not known.
     """
     report = _here() if probe is None else _pasted(probe)
-    loaded = tested.load(results, lab.paths.runs)
+    loaded = published.load(results, lab.paths.runs)
     answer = check.judge(report, loaded.published)
     for left_out in loaded.left_out:
         output.warn(f"left out: {left_out}")

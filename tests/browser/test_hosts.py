@@ -1,6 +1,5 @@
 """The pages for users: find a host by name or by what a command prints there, and copy what cures it."""
 
-import json
 import platform
 import subprocess
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
-from lab.check import judge, tested
+from lab.check import judge, published
 from lab.probes import Probe
 from lab.probes.report import read
 from tests.browser.records import CURE, HOSTILE
@@ -28,7 +27,7 @@ def compare(page: Page, text: str) -> Locator:
 
 
 def printed(**changes: Any) -> str:
-    return json.dumps(printed_facts(**changes))
+    return output(printed_facts(**changes))
 
 
 def os_release(name: str, version: str, title: str) -> dict[str, str | None]:
@@ -100,7 +99,7 @@ def test_what_the_host_itself_shows_comes_first(visit: Visiting) -> None:
 
 
 def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> None:
-    known = tested.load([str(site)], site).published
+    known = published.load([str(site)], site).published
     page = visit().open(INDEX)
     switches = [{"kernel.unprivileged_userns_clone": value} for value in ("0", "1")]
     # A profile that no tested host has, and one that confines the user.
@@ -127,7 +126,7 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
 
 def test_an_output_as_it_comes_by_mail_is_read_and_one_with_holes_is_not(visit: Visiting) -> None:
     page = visit().open(INDEX)
-    text = output(printed_facts())
+    text = printed()
     mailed = "Hello,\r\n" + "".join(f"> > {line}\r\n\r\n" for line in text.splitlines())
     expect(compare(page, mailed).locator("h3")).to_contain_text("Debian 13")
     lines = text.splitlines()
@@ -140,7 +139,6 @@ def test_no_paste_breaks_the_page_becomes_markup_or_is_sent(visit: Visiting) -> 
     tab = visit()
     page = tab.open(INDEX)
     before = len(tab.requests)
-    hostile = {"os": {"id": HOSTILE, "version_id": "13", "pretty_name": HOSTILE}, "sysctls": {HOSTILE: HOSTILE}}
     odd = [
         "",
         " ",
@@ -153,8 +151,8 @@ def test_no_paste_breaks_the_page_becomes_markup_or_is_sent(visit: Visiting) -> 
         "=\n" * 100_000,
     ]
     hostile_os = os_release(HOSTILE, HOSTILE, HOSTILE)
-    outputs = [output(printed_facts(os=hostile_os)), output(printed_facts(kernel=HOSTILE))]
-    for text in [json.dumps(hostile), *outputs, *odd]:
+    outputs = [printed(os=hostile_os), printed(kernel=HOSTILE), printed(sysctls={HOSTILE: HOSTILE})]
+    for text in [*outputs, *odd]:
         answer = compare(page, text)
         assert answer.locator("img, script").count() == 0
         tab.check()

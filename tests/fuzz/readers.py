@@ -28,7 +28,7 @@ from lab.catalog import Guest, key_file, load_pins, remedies, toml
 from lab.catalog.definitions import Set, Suite, VariantFile
 from lab.catalog.remedies import Remedy
 from lab.causes import evidence
-from lab.check import answer, published, tested
+from lab.check import answer, published
 from lab.check import text as check_text
 from lab.fleet import inventory, results
 from lab.gate import baseline, expectations
@@ -386,7 +386,7 @@ def _published() -> Any:
     """What is published of a run, as the site has it and `lab check` reads it."""
     with tempfile.TemporaryDirectory() as name:
         full_run().write(Path(name))
-        return json.loads(tested.of_runs([Path(name)]).model_dump_json())
+        return json.loads(published.of_runs([Path(name)]).model_dump_json())
 
 
 def _probe_output(content: bytes, _folder: Path) -> None:
@@ -403,7 +403,7 @@ def _probe_document(content: bytes, folder: Path) -> None:
 
 def _site(content: bytes, folder: Path) -> None:
     _file(folder, published.FILE, content)
-    loaded = tested.load([str(folder)], folder)
+    loaded = published.load([str(folder)], folder)
     report = probe_report.read(report_texts.PROBE)
     assert report
     list(check_text.lines(answer.judge(report, loaded.published)))

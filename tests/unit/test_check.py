@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from lab.base.errors import UsageError
 from lab.catalog import remedies
-from lab.check import Answer, Outcome, Published, judge, tested
+from lab.check import Answer, Outcome, Published, judge, published
 from lab.check.text import lines
 from lab.cli import cli
 from lab.probes import Facts, Probe, Probes
@@ -56,7 +56,7 @@ STOCK = a_cell(facts=facts())
 
 def from_run(base: Path, *cells: CellResult) -> Published:
     folder = run_folder(base, *cells, name=f"run-{len(list(base.iterdir()))}")
-    return tested.load([str(folder)], base).published
+    return published.load([str(folder)], base).published
 
 
 def check(base: Path, host: HostReport, *cells: CellResult) -> Answer:
@@ -213,16 +213,17 @@ def test_a_profile_that_its_user_would_see_is_not_loaded(tmp_path: Path) -> None
     cells = [STOCK, a_cell(variant="userns-clone-off", status=Status.FAIL, facts=with_profile)]
     answer = check(tmp_path, report(), *cells)
     assert answer.nearest is not None
-    assert "AppArmor profile bwrap" in answer.nearest.comparison.compared
+    assert answer.nearest.cell.variant == "stock"
+    assert "AppArmor profile bwrap" in [each.name for each in answer.cells[1].comparison.differing]
     assert answer.outcome is Outcome.WORKS
 
 
 def test_a_site_says_the_same_as_the_run_it_was_made_of(tmp_path: Path) -> None:
     site = site_of(tmp_path, STOCK, cured())
-    of_site = tested.load([str(site)], tmp_path).published
-    of_run = tested.load([str(tmp_path / "run")], tmp_path).published
+    of_site = published.load([str(site)], tmp_path).published
+    of_run = published.load([str(tmp_path / "run")], tmp_path).published
     assert of_site == of_run
-    both = tested.load([str(site), str(tmp_path / "run")], tmp_path).published
+    both = published.load([str(site), str(tmp_path / "run")], tmp_path).published
     with_cells = [each.name for each in both.distributions for _ in each.cells]
     assert with_cells == ["debian-13"] * 4
 
@@ -273,7 +274,7 @@ def test_a_site_that_is_damaged_is_named(tmp_path: Path, text: str) -> None:
     site = site_of(tmp_path, STOCK)
     (site / "published.json").write_text(text)
     with pytest.raises(UsageError, match=r"published\.json"):
-        tested.load([str(site)], tmp_path)
+        published.load([str(site)], tmp_path)
 
 
 @pytest.mark.timeout(120)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from lab.catalog import remedies
-from lab.check import tested
+from lab.check import published
 from lab.check.distributions import ask
-from lab.check.published import Kind, Published, SystemName, cells_of
+from lab.check.published import Published, SystemName, cells_of
+from lab.check.results import Kind
 from lab.probes import Facts
 from lab.record import CellResult, RemedyOutcome, RemedyResult, Status
 from lab.report.site import model
@@ -131,11 +132,9 @@ def test_a_remedy_that_a_cell_cannot_tell_about_is_no_fact_about_the_distributio
     cell = blocked("userns-sysctl", unknown, tried("preflight", RemedyOutcome.AVOIDS))
     site = site_of(tmp_path, cell)
     answer = ask(model.load([tmp_path / "run"], History()), "debian-13", "userns-clone-off")
-    assert ([each.name for each in answer.not_judged], answer.cures) == (["userns-clone-on"], [])
-    assert [each.name for each in answer.did_not_help] == ["preflight"]
-    _, told = page(site, "debian-13").split("Not judged here (1)", 1)
-    told, _ = told.split("Tried here, and no cure (1)", 1)
-    assert "userns-clone-on: the suite starts in the profile" in told
+    assert ([each.name for each in answer.no_cures], answer.cures) == (["userns-clone-on", "preflight"], [])
+    _, told = page(site, "debian-13").split("No cure here (2)", 1)
+    assert "userns-clone-on: not judged here: the suite starts in the profile preflight: avoids it" in told
 
 
 def test_a_remedy_of_an_older_run_counts_if_the_cause_is_the_same(tmp_path: Path) -> None:
@@ -209,20 +208,20 @@ def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: 
         blocked("userns-sysctl", tried("userns-clone-on")),
         a_cell(variant="max-userns-zero", status=Status.ERROR, facts=facts()),
     )
-    published = tested.of_distributions(site.distributions)
-    assert [cell.variant for cell in cells_of(published.distributions)] == ["stock", "userns-clone-off"]
-    stock, changed = cells_of(published.distributions)
+    distributions = published.of_distributions(site.distributions).distributions
+    assert [cell.variant for cell in cells_of(distributions)] == ["stock", "userns-clone-off"]
+    stock, changed = cells_of(distributions)
     assert stock.settings["kernel.unprivileged_userns_clone"] == "1"
     assert stock.settings["kernel.apparmor_restrict_unprivileged_userns"] is None
     assert changed.settings["kernel.unprivileged_userns_clone"] == "0"
     assert changed.remedy is not None
     assert changed.remedy.title == KNOWN["userns-clone-on"].title
     assert changed.part == "setting-userns-clone-off"
-    [debian] = [each for each in published.distributions if each.name == "debian-13"]
+    [debian] = [each for each in distributions if each.name == "debian-13"]
     assert debian.systems == (SystemName(id="debian", version="13", codename="trixie"),)
 
 
-def test_only_profiles_that_tell_cells_apart_are_compared(tmp_path: Path) -> None:
+def test_only_profiles_that_a_host_tells_are_compared(tmp_path: Path) -> None:
     def with_profiles(**profiles: str) -> Facts:
         return facts(apparmor={"profiles": profiles})
 
@@ -231,9 +230,9 @@ def test_only_profiles_that_tell_cells_apart_are_compared(tmp_path: Path) -> Non
         a_cell(facts=with_profiles(common="enforce")),
         blocked(facts=with_profiles(common="enforce", bwrap="enforce")),
     )
-    cells = cells_of(tested.of_distributions(site.distributions).distributions)
-    assert [cell.settings["AppArmor profile bwrap"] for cell in cells] == ["not loaded", "enforce"]
-    assert not [name for cell in cells for name in cell.settings if name.endswith("common")]
+    cells = cells_of(published.of_distributions(site.distributions).distributions)
+    profiles = [[name for name in cell.settings if name.startswith("AppArmor profile ")] for cell in cells]
+    assert profiles == [[], ["AppArmor profile bwrap"]]
 
 
 def test_the_front_page_and_a_file_hold_what_is_published_and_no_text_ends_it(tmp_path: Path) -> None:
@@ -242,8 +241,8 @@ def test_the_front_page_and_a_file_hold_what_is_published_and_no_text_ends_it(tm
     inside = page.split('<script id="published" type="application/json">')[1].split("</script>")[0]
     assert Published.model_validate_json(inside) == Published.model_validate_json(file)
     assert "<" not in inside
-    published = Published.model_validate_json(file).distributions
-    assert [cell.guest for each in published for cell in each.cells] == ["</script><!---1"]
+    distributions = Published.model_validate_json(file).distributions
+    assert [cell.guest for each in distributions for cell in each.cells] == ["</script><!---1"]
 
 
 def test_the_front_page_has_the_probe_script_as_a_command_and_as_a_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from lab import catalog
 from lab.causes import evidence
-from lab.check import judge, tested
+from lab.check import judge, published
 from lab.probes import Probed
 from lab.probes.report import HostReport, read
 from lab.record import CellResult, RunResult
@@ -95,9 +95,9 @@ def test_what_the_user_may_not_read_is_told_as_such(run: RunResult, folder: Path
 
 @test_causes.reads("debian-13")
 def test_from_the_output_alone_the_host_is_called_blocked(run: RunResult, folder: Path) -> None:
-    published = tested.load([str(folder)], folder).published
+    loaded = published.load([str(folder)], folder)
     for cell, report, _ in told(run, folder):
-        answer = judge(report, published)
+        answer = judge(report, loaded.published)
         # The script does not try boxlite's own bubblewrap.
         assert answer.outcome == ("not known" if cell.cause == "bwrap-exec-denied" else "blocked"), cell.variant
         proved = {each.name for each in cell.causes}

@@ -10,10 +10,9 @@ from markupsafe import Markup, escape
 
 from lab.base.files import plain, slug
 from lab.catalog.remedies import Remedy
-from lab.check import published, tested
-from lab.check.distributions import Answer, Cure, setting_id
-from lab.check.published import Kind
-from lab.check.results import STOCK, Results, Source, cell_page
+from lab.check import published
+from lab.check.distributions import Answer, Trial, setting_id
+from lab.check.results import STOCK, Kind, Results, Source, cell_page
 from lab.probes import script
 from lab.record import CellResult, Status
 from lab.report import markdown, protection
@@ -157,7 +156,7 @@ def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str
     return components | {"tested on": f"{info.started:%Y-%m-%d}", "run": source.id}
 
 
-def verified_with(answer: Answer, cure: Cure) -> str:
+def verified_with(answer: Answer, cure: Trial) -> str:
     """Return the versions with which a remedy was verified, in one line."""
     tested_with = versions(cure.source, cure.cell, answer.results)
     names = ("boxlite", "kernel", "bubblewrap", "AppArmor", "SELinux", "image")
@@ -197,8 +196,9 @@ SCRIPT_FILE = "probe.sh"
 
 def front_page(site: Site) -> Iterator[Output]:
     """Yield the front page, what its script compares a host with, and the probe script."""
-    data = tested.of_distributions(site.distributions).model_dump_json()
-    sysctls = tested.sysctls(site)
+    data = published.of_distributions(site.distributions).model_dump_json()
+    facts = [result.cell.facts for result in site.cells.values() if result.cell.facts]
+    sysctls = sorted({name for of in facts for name in of.sysctls})
     values = {
         "Kind": Kind,
         "distributions": site.distributions,

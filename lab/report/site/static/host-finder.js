@@ -50,19 +50,18 @@ function sameSystem(host, system) {
   return !host.codename || !system.codename || host.codename === system.codename;
 }
 
-function compare(settings, cell) {
-  const differing = [];
-  // A profile that no tested host had loaded.
-  const own = Object.keys(settings).filter((name) => name.startsWith(lab.hosts.rules.profile) && !(name in cell.settings));
-  const tested = { ...cell.settings, ...Object.fromEntries(own.map((name) => [name, "not loaded"])) };
-  for (const [name, theirs] of Object.entries(tested)) {
-    if (name in settings && !alike(name, settings[name], theirs)) {
-      differing.push({ name, yours: settings[name], theirs });
-    }
-  }
-  const deciding = differing.filter((each) => !lab.hosts.rules.versions.includes(each.name)).length;
-  const compared = Object.keys(tested).filter((name) => name in settings).length;
-  return { cell, compared, differing, deciding, distance: deciding + (differing.length - deciding) / 100 };
+function compare(host, cell) {
+  // A profile that one of both has is not loaded on the other.
+  const names = [...Object.keys(host.settings), ...Object.keys(cell.settings)];
+  const profiles = host.knowsProfiles ? names.filter((name) => name.startsWith(lab.hosts.rules.profile)) : [];
+  const notLoaded = Object.fromEntries(profiles.map((name) => [name, "not loaded"]));
+  const yours = { ...notLoaded, ...host.settings };
+  const theirs = { ...notLoaded, ...cell.settings };
+  const compared = Object.keys(theirs).filter((name) => name in yours);
+  const differing = compared.filter((name) => !alike(name, yours[name], theirs[name])).map((name) => ({ name, yours: yours[name], theirs: theirs[name] }));
+  const deciding = differing.filter(({ name }) => !lab.hosts.rules.versions.includes(name)).length;
+  const missing = Object.keys(theirs).filter((name) => !(name in yours));
+  return { cell, compared: compared.length, differing, deciding, missing, distance: deciding + (differing.length - deciding) / 100 };
 }
 
 // A limit on a number of namespaces depends on the host's memory; only 0 is a setting of its own.
@@ -119,10 +118,10 @@ function about(distribution, host) {
     const why = distribution.kind === "untested" ? `Not tested: ${distribution.reason}.` : "Its results are too old to hold settings to compare with. Read its page.";
     return [heading, verdict(distribution.kind, distribution.headline, make("p", {}, why))];
   }
-  const ranked = cells.map((cell) => compare(host.settings, cell)).sort((one, two) => one.distance - two.distance || one.cell.changed - two.cell.changed);
+  const ranked = cells.map((cell) => compare(host, cell)).sort((one, two) => one.distance - two.distance || one.cell.changed - two.cell.changed);
   const best = { ...ranked[0], refused: host.refused.length > 0 };
   const equal = ranked.slice(1).filter((each) => each.distance === best.distance);
-  return [heading, ...outcome(distribution, best), differences(best), ...equallyClose(equal, best), notAsked(host.settings, best.cell)];
+  return [heading, ...outcome(distribution, best), differences(best), ...equallyClose(equal, best), notAsked(best)];
 }
 
 function outcome(distribution, { cell, deciding, compared, refused }) {
@@ -183,11 +182,7 @@ function equallyClose(equal, best) {
   return parts;
 }
 
-function notAsked(settings, cell) {
-  const missing = Object.keys(cell.settings).filter((name) => !(name in settings));
-  const profiles = missing.filter((name) => name.startsWith(lab.hosts.rules.profile)).length;
-  const names = missing.filter((name) => !name.startsWith(lab.hosts.rules.profile));
-  if (profiles) names.push(`which other AppArmor profiles are loaded`);
-  if (!names.length) return "";
-  return make("details", {}, make("summary", {}, `Not in your text, so not compared (${names.length})`), make("ul", {}, names.map((name) => make("li", {}, name))));
+function notAsked({ missing }) {
+  if (!missing.length) return "";
+  return make("details", {}, make("summary", {}, `Not in your text, so not compared (${missing.length})`), make("ul", {}, missing.map((name) => make("li", {}, name))));
 }

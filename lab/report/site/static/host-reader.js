@@ -1,22 +1,17 @@
 "use strict";
-// Reads what is pasted into the front page: the output of the script that it shows, or a cell's facts as JSON.
+// Reads what is pasted into the front page: the output of the script that it shows.
 
 const LONGEST = 400000; // characters that are read
 
-// Returns {system: {id, version, codename, title, like}, settings: {name: text, or null: not there}, refused: [text]}.
+// Returns {system: {id, version, codename, title, like}, settings: {name: text, or null: not there}, knowsProfiles, refused: [text]}.
 // Raises Error with what to tell the user.
 function read(text) {
   const pasted = text.slice(0, LONGEST).replace(/\x1b\[[0-9;?]*[ -\/]*[@-~]/g, "");
-  if (!pasted.trim().startsWith("{")) return readProbe(parsed(outputOfScript(pasted), unescaped));
-  const cell = parsed(pasted);
-  return { ...readFacts(cell.facts ?? cell), refused: [] };
-}
-
-function parsed(json, reviver) {
+  const output = outputOfScript(pasted);
   try {
-    return JSON.parse(json, reviver);
+    return readProbe(JSON.parse(output, unescaped));
   } catch (error) {
-    throw new Error(`This starts like JSON, but is not valid: ${error.message}. Paste the whole text.`);
+    throw new Error(`The output is damaged: ${error.message}. Paste all that the script prints.`);
   }
 }
 
@@ -58,15 +53,15 @@ function readProbe({ facts, unreadable, id_like, who, probes }) {
     if (!name) delete facts[group];
     else if (facts[group]) delete facts[group][name];
   }
-  const { system, settings } = readFacts(facts, lab.hosts.rules.shown_profiles);
+  const settings = readFacts(facts);
   if (facts.apparmor) settings[lab.hosts.rules.confined] = confining(who.context.apparmor ?? "");
-  return { system: { ...system, like: id_like }, settings, refused: refused(probes) };
+  const os = facts.os ?? {};
+  const system = { id: os.id, version: os.version_id, codename: os.version_codename, title: os.pretty_name, like: id_like };
+  return { system, settings, knowsProfiles: facts.apparmor?.profiles !== undefined, refused: refused(probes) };
 }
 
-// What decides about boxlite. `shown`: of profiles whose names have none of these parts nothing is known.
-function readFacts(facts, shown = [""]) {
-  const os = facts.os ?? {};
-  const system = { id: os.id, version: os.version_id, codename: os.version_codename, title: os.pretty_name, like: [] };
+// What decides about boxlite.
+function readFacts(facts) {
   const settings = {};
   const set = (name, key, value) => {
     if (key in facts) settings[name] = value(facts[key]);
@@ -86,21 +81,7 @@ function readFacts(facts, shown = [""]) {
   }
   const { userns_mediation, profiles } = facts.apparmor ?? {};
   if (userns_mediation !== undefined) settings["AppArmor mediates user namespaces"] = yes(userns_mediation);
-  if (profiles) Object.assign(settings, readProfiles(profiles, shown));
-  return { system, settings };
-}
-
-// The profiles that tell tested cells apart, and those that concern boxlite.
-function readProfiles(profiles, shown) {
-  const { profile, shown_profiles } = lab.hosts.rules;
-  const tested = lab.hosts.distributions.flatMap(({ cells }) => cells.flatMap((cell) => Object.keys(cell.settings))).filter((name) => name.startsWith(profile));
-  const own = Object.keys(profiles).filter((name) => shown_profiles.some((part) => name.includes(part)));
-  const settings = {};
-  for (const setting of new Set([...tested, ...own.map((name) => profile + name)])) {
-    const name = setting.slice(profile.length);
-    if (name in profiles) settings[setting] = String(profiles[name]);
-    else if (shown.some((part) => name.includes(part))) settings[setting] = "not loaded";
-  }
+  for (const [name, mode] of Object.entries(profiles ?? {})) settings[lab.hosts.rules.profile + name] = String(mode);
   return settings;
 }
 
