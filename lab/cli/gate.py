@@ -240,10 +240,8 @@ def _print(kind: str, comparison: Comparison, decision: Decision | None = None) 
         click.echo((decision or comparison).model_dump_json(indent=2, ensure_ascii=True))
     elif kind == "markdown":
         click.echo(report.render(comparison, decision), nl=False)
-    elif decision is not None:
-        report.gate(output.console, decision)
     else:
-        report.table(output.console, comparison)
+        report.show(output.console, comparison, decision)
 
 
 def _pair(

@@ -1,24 +1,22 @@
-"""A comparison of two builds and the gate's decision, for the terminal and as Markdown."""
+"""A comparison of two builds and the gate's decision over it, for the terminal and as Markdown."""
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from lab.base.files import bounded
 from lab.gate.compare import CellDifference, Comparison, Difference
-from lab.gate.decision import Decision, Gate, KnownFailure
+from lab.gate.decision import Decision, Gate
 from lab.report import markdown
+from lab.report.table import counted
 from lab.report.terminal import print_plain
 
 STYLES = {
     **{difference: "bold red" for difference in Difference if difference.blocks},
     Difference.COULD_NOT_RUN: "magenta",
-    Difference.FIXED: "green",
-    Difference.NEW: "cyan",
 }
 GATE_STYLES = {Gate.PASSED: "bold green", Gate.BLOCKED: "bold red", Gate.INCOMPLETE: "bold magenta"}
 BLOCKING = tuple(difference for difference in Difference if difference.blocks)
@@ -28,66 +26,59 @@ LONGEST = 300  # characters of a reason
 MOST_TESTS = 20  # tests of a cell that are named
 
 
-def table(console: Console, comparison: Comparison) -> None:
-    """Print a comparison: the cells that differ as a table, then what changed in each and under them."""
-    print_plain(console, sides(comparison))
-    print_plain(console, comparison.counts, "bold")
-    cells = comparison.of(*BLOCKING, *TOLD)
-    if cells:
-        made = Table("difference", "guest", "variant", "old", "new", box=None, pad_edge=False)
-        for cell in cells:
-            words = [cell.guest, cell.variant, transition(cell, "old"), transition(cell, "new")]
-            made.add_row(Text(str(cell.difference), STYLES.get(cell.difference, "")), *map(Text, words))
-        console.print()
-        console.print(made)
-    # A table row says everything about the others.
-    _print_cells(
-        console,
-        [
-            cell
-            for cell in cells
-            if (cell.difference.blocks and cell.new is not None)
-            or (cell.tests and transition(cell, "old") == transition(cell, "new"))
-        ],
-    )
-    _print_lines(console, "could not run", could_not_run(comparison))
-    _print_lines(console, "environment changed", environment(comparison))
-
-
-def gate(console: Console, decision: Decision) -> None:
-    """Print the gate's decision: the verdict, each cell that blocks, and then what is told."""
-    comparison = decision.comparison
-    print_plain(console, verdict(decision), GATE_STYLES[decision.gate])
-    print_plain(console, sides(comparison))
-    print_plain(console, comparison.counts)
-    if decision.other_plan:
-        print_plain(console, other_plan(decision), "cyan")
-    _print_cells(console, decision.blocking)
-    _print_lines(console, "expectations that do not hold", decision.expectations_at_fault)
-    _print_lines(console, "could not run", could_not_run(comparison))
-    _print_lines(console, "known failures, as expected", [known_failure(failure) for failure in decision.known])
-    told = [heading(cell) for cell in comparison.of(*TOLD)]
-    _print_lines(console, "different, does not block", told)
-    _print_lines(console, "environment changed, does not block", environment(comparison))
+def show(console: Console, comparison: Comparison, decision: Decision | None = None) -> None:
+    """Print a comparison, or the gate's decision: the verdict, each cell that blocks, and then what is told."""
+    values = _values(comparison, decision)
+    if decision:
+        print_plain(console, values["verdict"], GATE_STYLES[decision.gate])
+    print_plain(console, f"new: boxlite {comparison.new}\nold: boxlite {comparison.old}")
+    print_plain(console, comparison.counts, "" if decision else "bold")
+    if values["other_plan"]:
+        print_plain(console, values["other_plan"], "cyan")
+    apart = True
+    for cell in values["blocking"]:
+        # Nothing more is known about a cell that the run was not asked for. Such cells follow each other.
+        lines = details(cell) if cell.new else []
+        print_plain(console, ("\n" if apart or lines else "") + heading(cell), STYLES.get(cell.difference, ""))
+        apart = bool(lines)
+        for label, text in lines:
+            # A record from elsewhere may have a line break in the name of a folder.
+            line = " ".join(text.splitlines())
+            print_plain(console, f"  {label}: {line}" if label else f"  {line}")
+    for title, lines in values["sections"].items():
+        print_plain(console, f"\n{title}:", "bold")
+        for line in lines:
+            print_plain(console, f"  {line}")
 
 
 def render(comparison: Comparison, decision: Decision | None = None) -> str:
     """Render a comparison, or the gate's decision over it, as Markdown."""
-    blocking = decision.blocking if decision else comparison.of(*BLOCKING)
-    return markdown.page(
-        "compare.md",
-        comparison=comparison,
-        decision=decision,
-        blocking=blocking,
-        told=comparison.of(*TOLD),
-        could_not_run=could_not_run(comparison),
-        environment=environment(comparison),
-        other_plan=other_plan(decision) if decision and decision.other_plan else "",
-        verdict=verdict(decision) if decision else "",
-        known=[known_failure(failure) for failure in decision.known] if decision else [],
-        details=details,
-        transition=transition,
-    )
+    values = {"details": details, "transition": transition, **_values(comparison, decision)}
+    return markdown.page("compare.md", comparison=comparison, **values)
+
+
+def _values(comparison: Comparison, decision: Decision | None) -> dict[str, Any]:
+    """Return what both forms show; `sections` are lines under a title."""
+    sections = {
+        "expectations that do not hold": decision.expectations_at_fault if decision else [],
+        "could not run": could_not_run(comparison),
+        "known failures, as expected": [
+            f"{failure.cell.name}: {transition(failure.cell, 'new')}: {failure.expected.reason} "
+            f"({failure.expected.bug}, {failure.expected.owner}, until {failure.expected.until})"
+            for failure in (decision.known if decision else [])
+        ],
+        "different, does not block": [heading(cell) for cell in comparison.of(*TOLD)],
+        "environment changed, does not block": environment(comparison),
+    }
+    missing = ", ".join(decision.other_plan) if decision else ""
+    return {
+        "verdict": verdict(decision) if decision else "",
+        # The old side has what the run was never asked for.
+        "other_plan": missing
+        and f"the run was not asked for any cell of {missing}: is the old side of another plan?",
+        "blocking": decision.blocking if decision else comparison.of(*BLOCKING),
+        "sections": {title: lines for title, lines in sections.items() if lines},
+    }
 
 
 def verdict(decision: Decision) -> str:
@@ -100,30 +91,11 @@ def verdict(decision: Decision) -> str:
             plural = "expectations do" if at_fault > 1 else "expectation does"
             why = ", ".join(parts + ([f"{at_fault} {plural} not hold"] if at_fault else []))
         case Gate.INCOMPLETE:
-            missing = f"{_cells(len(decision.could_not_run))} could not be run; nothing else is worse"
+            missing = f"{counted(len(decision.could_not_run), 'cell')} could not be run; nothing else is worse"
             why = missing if decision.could_not_run else "no cell has a result on both sides"
         case Gate.PASSED:
-            why = f"{_cells(decision.comparison.compared)} compared, nothing is worse"
+            why = f"{counted(decision.comparison.compared, 'cell')} compared, nothing is worse"
     return f"gate {decision.gate}: {why}"
-
-
-def sides(comparison: Comparison) -> str:
-    return f"new: boxlite {comparison.new}\nold: boxlite {comparison.old}"
-
-
-def other_plan(decision: Decision) -> str:
-    """Say that the old side has what the run was never asked for."""
-    missing = ", ".join(decision.other_plan)
-    return f"the run was not asked for any cell of {missing}: is the old side of another plan?"
-
-
-def known_failure(failure: KnownFailure) -> str:
-    """Say which known failure a cell shows."""
-    expected = failure.expected
-    return (
-        f"{failure.cell.name}: {transition(failure.cell, 'new')}: {expected.reason} "
-        f"({expected.bug}, {expected.owner}, until {expected.until})"
-    )
 
 
 def transition(cell: CellDifference, side: str) -> str:
@@ -133,22 +105,27 @@ def transition(cell: CellDifference, side: str) -> str:
 
 
 def heading(cell: CellDifference) -> str:
-    """Return a cell's difference in one line."""
-    return f"{cell.difference}: {cell.name}: {transition(cell, 'old')} -> {transition(cell, 'new')}"
+    """Return a cell's difference in one line, with the tests that changed where nothing else did."""
+    old, new = transition(cell, "old"), transition(cell, "new")
+    tests = "; ".join(map(str, cell.tests)) if old == new and not cell.difference.blocks else ""
+    return f"{cell.difference}: {cell.name}: {old} -> {new}" + (
+        f" ({bounded(tests, LONGEST)})" if tests else ""
+    )
 
 
 def details(cell: CellDifference) -> list[tuple[str, str]]:
     """Return what is known about a cell's difference, as pairs of a label and a text."""
     pairs = [("", bounded(cell.reason, LONGEST))]
     pairs += [("test", str(test)) for test in cell.tests[:MOST_TESTS]]
-    if more := len(cell.tests) - MOST_TESTS:
-        pairs += [("tests", f"{more} more changed")] if more > 0 else []
+    if (more := len(cell.tests) - MOST_TESTS) > 0:
+        pairs.append(("tests", f"{more} more changed"))
     pairs += [("less protected", bounded(line, LONGEST)) for line in cell.protection[:MOST_TESTS]]
-    if cell.environment:
-        pairs.append(("environment changed", "; ".join(map(str, cell.environment))))
-    pairs.append(("evidence", cell.evidence))
-    pairs.append(("run it again", cell.rerun))
-    pairs.append(("both builds on this guest", cell.both_builds))
+    pairs += [
+        ("environment changed", "; ".join(map(str, cell.environment))),
+        ("evidence", cell.evidence),
+        ("run it again", cell.rerun),
+        ("both builds on this guest", cell.both_builds),
+    ]
     return [(label, text) for label, text in pairs if text]
 
 
@@ -183,28 +160,3 @@ def _names(cells: Sequence[CellDifference], comparison: Comparison) -> str:
         f"{guest} (every variant)" if len(variants) == every[guest] > 1 else f"{guest} ({', '.join(variants)})"
         for guest, variants in guests.items()
     )
-
-
-def _cells(count: int) -> str:
-    return f"{count} cell{'s' if count != 1 else ''}"
-
-
-def _print_cells(console: Console, cells: Iterable[CellDifference]) -> None:
-    """Print each cell with its details; those that one line says everything about follow each other."""
-    apart = True
-    for cell in cells:
-        # Nothing more is known about a cell that the run was not asked for.
-        lines = details(cell) if cell.new else []
-        print_plain(console, ("\n" if apart or lines else "") + heading(cell), STYLES.get(cell.difference, ""))
-        apart = bool(lines)
-        for label, text in lines:
-            # A record from elsewhere may have a line break in the name of a folder.
-            line = " ".join(text.splitlines())
-            print_plain(console, f"  {label}: {line}" if label else f"  {line}")
-
-
-def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:
-    if lines:
-        print_plain(console, f"\n{title}:", "bold")
-        for line in lines:
-            print_plain(console, f"  {line}")

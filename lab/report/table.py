@@ -33,6 +33,23 @@ Column = tuple[str, str]
 LEFT_OUT = (Status.NOT_APPLICABLE, Status.NOT_RUN)
 
 
+def counted(number: int, noun: str) -> str:
+    """Count things: `1 cell`, `2 cells`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def title(run: RunResult) -> str:
+    """Return what a run is about, in one line."""
+    versions = dict.fromkeys(build.version for build in run.run.builds)
+    boxlite = " ".join(filter(None, ["boxlite", ", ".join(versions)]))
+    return f"{boxlite}: the jailer on {counted(len(rows(run)), 'guest')}"
+
+
+def name(cell: CellResult) -> str:
+    """Return what a cell is called in lines about it."""
+    return f"{cell.guest} {cell.variant} {cell.build}"
+
+
 def square(cell: CellResult | None) -> str:
     """Return the text of a cell's square: its status, and what is said beside it."""
     return f"{cell.status} {remark(cell)}".strip() if cell else ""
@@ -231,8 +248,7 @@ class Section:
         """Name the cell if there is one; else count cells and guests."""
         if len(self.cells) == 1:
             return f"{self.first.guest} {self.heading(self.first)}"
-        guests = len(self.by_guest)
-        return f"{len(self.cells)} cells on {guests} guest{'s' if guests != 1 else ''}"
+        return f"{len(self.cells)} cells on {counted(len(self.by_guest), 'guest')}"
 
     @cached_property
     def by_guest(self) -> dict[str, list[CellResult]]:
@@ -292,8 +308,8 @@ class Section:
         """Say what is folded, as the heading of the section's details."""
         tests = len({name for failed in self.failed for name in failed.names})
         counts = {"tests that did not pass": tests, "other remedies": len(self.others)}
-        counted = [f"{what}: {count}" for what, count in counts.items() if count]
-        return "; ".join([*counted, "how to run it again"])
+        told = [f"{what}: {count}" for what, count in counts.items() if count]
+        return "; ".join([*told, "how to run it again"])
 
 
 def sections(run: RunResult, misdiagnosis: Misdiagnosis = lambda _: "") -> list[Section]:
@@ -432,12 +448,12 @@ def hosts_alike(run: RunResult) -> list[tuple[Host, list[str]]]:
 def host_names(info: RunInfo) -> dict[Host, str]:
     """What to call each host of a run: its name, numbered where that does not tell it from the others."""
     hosts = info.hosts()
-    counted = Counter(host.name for host in hosts)
+    times = Counter(host.name for host in hosts)
     seen = Counter[str]()
     called = {}
     for host in hosts:
         seen[host.name] += 1
-        called[host] = f"{host.name} ({seen[host.name]})" if counted[host.name] > 1 else host.name
+        called[host] = f"{host.name} ({seen[host.name]})" if times[host.name] > 1 else host.name
     return called
 
 
@@ -455,14 +471,12 @@ def host_lines(run: RunResult) -> list[str]:
             ran[host].append(cell)
         if host and other and host != other:
             shared.append(
-                f"{cell.guest} {cell.variant} {cell.build}: its suite ran on {called[host]}; "
+                f"{name(cell)}: its suite ran on {called[host]}; "
                 f"its remedies and changes were tried on {called[other]}"
             )
     lines = []
     for host, cells in ran.items():
-        count = (
-            f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {listed(run, cells)}" if cells else "no cell"
-        )
+        count = f"{counted(len(cells), 'cell')}: {listed(run, cells)}" if cells else "no cell"
         lines.append(f"{called[host]} ran {count}")
     return lines + shared
 
