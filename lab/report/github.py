@@ -4,9 +4,6 @@ GitHub reads commands from a job's log, one a line. Here only annotations are co
 own escapes stand for what ends a command, and no line of the summary is one.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
 
 from lab.base import notices
@@ -17,34 +14,11 @@ from lab.report.table import Section, sections
 
 # GitHub takes at most this much for the summary of a step, in bytes, and drops all of a longer one.
 LARGEST = 1 << 20
-# GitHub shows at most this many annotations of each kind for a step.
-MOST = 10
+# How GitHub marks an annotation; it shows at most so many of each for a step, above the log of the job.
+KINDS, MOST = ("error", "warning", "notice"), 10
 # Longest title and text of an annotation, in characters.
 LONGEST_TITLE, LONGEST_TEXT = 200, 2000
 CUT = "\n\nThis summary is cut: GitHub takes at most 1 MiB. `lab report RUN --format markdown` shows all.\n"
-
-
-class Kind(StrEnum):
-    """The kind of an annotation: how GitHub marks it."""
-
-    ERROR = "error"
-    WARNING = "warning"
-    NOTICE = "notice"
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """A remark that GitHub shows above the log of the job."""
-
-    kind: Kind
-    title: str
-    text: str
-
-    @property
-    def command(self) -> str:
-        """The line that makes GitHub show it."""
-        title = _data(plain(bounded(self.title, LONGEST_TITLE))).replace(":", "%3A").replace(",", "%2C")
-        return f"::{self.kind} title={title}::{_data(plain(bounded(self.text, LONGEST_TEXT)))}"
 
 
 def summary(run: RunResult, folder: Path, room: int = LARGEST) -> str:
@@ -69,39 +43,34 @@ def annotations(run: RunResult) -> list[str]:
 
     What is not as expected is an error, what could not be run a warning; a notice says how the run ended.
     """
-    versions = ", ".join(dict.fromkeys(build.version for build in run.run.builds))
-    guests = len(table.rows(run))
-    title = f"boxlite {versions} on {guests} guest{'s' if guests != 1 else ''}"
+    notes: dict[str, list[tuple[str, str]]] = {kind: [] for kind in KINDS}
+    for section in sections(run):
+        status = section.first.status
+        if not status.as_expected and status not in table.LEFT_OUT:
+            notes["warning" if status.could_not_run else "error"].append((section.title, _text(section)))
     missing = table.left_out(run, [Status.NOT_RUN])
-    notes = [
-        *[
-            notices.shown_or_why(
-                partial(_of_section, section), partial(Annotation, Kind.WARNING, section.where)
-            )
-            for section in sections(run)
-            if not section.first.status.as_expected and section.first.status not in table.LEFT_OUT
-        ],
-        *[Annotation(Kind.WARNING, "cells were not run", line) for line in missing],
-        Annotation(Kind.NOTICE, title, table.counts(run.cells) or "this run has no cells"),
-    ]
+    notes["warning"] += [("cells were not run", line) for line in missing]
+    notes["notice"].append((table.title(run), table.counts(run.cells) or "this run has no cells"))
     commands = []
-    for kind in Kind:
-        of_kind = [note for note in notes if note.kind is kind]
+    for kind, of_kind in notes.items():
         if (more := len(of_kind) - MOST) > 0:
-            of_kind[MOST - 1 :] = [Annotation(kind, f"and {more + 1} more", "the job's summary lists them")]
-        commands += [note.command for note in of_kind]
+            of_kind[MOST - 1 :] = [(f"and {more + 1} more", "the job's summary lists them")]
+        for title, text in of_kind:
+            escaped = _data(title, LONGEST_TITLE).replace(":", "%3A").replace(",", "%2C")
+            commands.append(f"::{kind} title={escaped}::{_data(text, LONGEST_TEXT)}")
     return commands
 
 
-def _of_section(section: Section) -> Annotation:
+@notices.guarded_text
+def _text(section: Section) -> str:
+    """Say of what is not as expected why it is so, where, and how to run it again."""
     first = section.first
     again = f"\nrun it again: {first.rerun}" if first.rerun else ""
     where = ", ".join(f"{cell.guest} {section.heading(cell)}" for cell in section.cells)
-    kind = Kind.WARNING if first.status.could_not_run else Kind.ERROR
     reason = bounded(first.reason or str(first.status), LONGEST_TEXT // 2)
-    return Annotation(kind, section.title, f"{reason}\n{bounded(where, LONGEST_TEXT // 4)}{again}")
+    return f"{reason}\n{bounded(where, LONGEST_TEXT // 4)}{again}"
 
 
-def _data(text: str) -> str:
+def _data(text: str, longest: int) -> str:
     """Escape what ends a command."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return plain(bounded(text, longest)).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

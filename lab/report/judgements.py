@@ -1,15 +1,13 @@
 """What others say, judged by a run, as Markdown: the claims of a bug report, and boxlite's own diagnoses."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from lab import catalog
 from lab.base import notices
 from lab.catalog import remedies
-from lab.catalog.remedies import Remedy
 from lab.record import RemedyOutcome, RemedyResult, RunResult, Status
 from lab.report import markdown, table
 from lab.verdict import claims, known_claims, words
@@ -103,21 +101,18 @@ class Review:
     """
 
     counts: Counter[WordsVerdict | None]
-    found: list[Misdiagnosis]
+    misdiagnoses: list[Misdiagnosis]
     unread: list[str]
 
 
-def review(run: RunResult, folder: Path, known_remedies: Mapping[str, Remedy]) -> Review:
-    """Judge boxlite's words in a run's failed cells, grouping cells with the same causes and the same words.
-
-    `known_remedies` are the remedies; they tell whether boxlite's advice was tried.
-    """
+def review(run: RunResult, folder: Path) -> Review:
+    """Judge boxlite's words in a run's failed cells, grouping cells with the same causes and the same words."""
     counts: Counter[WordsVerdict | None] = Counter()
     by_words: dict[tuple[str, ...], Misdiagnosis] = {}
     unread: list[str] = []
 
     def add(cell: FinishedCell) -> str:
-        judged = words.judge(cell.result, cell.words, known_remedies)
+        judged = words.judge(cell.result, cell.words, remedies.load())
         counts[judged] += 1
         if judged is not None and judged is not WordsVerdict.RIGHT:
             key = (judged, cell.words.essence, *(finding.name for finding in cell.result.causes))
@@ -126,23 +121,22 @@ def review(run: RunResult, folder: Path, known_remedies: Mapping[str, Remedy]) -
 
     for cell in (FinishedCell(result, folder) for result in run.cells):
         if cell.result.status in (Status.FAIL, Status.XFAIL) and (why := notices.guarded_text(add)(cell)):
-            unread.append(f"{cell.result.guest} {cell.result.variant} {cell.result.build}: {why}")
+            unread.append(f"{table.name(cell.result)}: {why}")
     return Review(counts, list(by_words.values()), unread)
 
 
 def render_misdiagnoses(run: RunResult, folder: Path) -> str:
     """Render what can be filed upstream from the run in `folder`."""
-    known = remedies.load()
     return markdown.page(
         "upstream.md",
         run=run,
-        review=review(run, folder, known),
+        review=review(run, folder),
         judged=WordsVerdict,
         variants=catalog.load().variants,
         table=table,
         versions=_versions,
         cured=cured,
-        advice=partial(_advice, known),
+        advice=_advice,
         probes=notices.guarded_text(_failed_probes),
         refusals=notices.guarded_text(_refusals),
     )
@@ -158,12 +152,13 @@ def _versions(cell: FinishedCell) -> list[str]:
     return [system, table.kernel([cell.result]), *versions, selinux, cell.result.build]
 
 
-def _advice(known_remedies: Mapping[str, Remedy], cell: FinishedCell, command: str) -> list[RemedyResult]:
+def _advice(cell: FinishedCell, command: str) -> list[RemedyResult]:
     """Return the results of the remedies that do what one advised command does."""
+    all_remedies = remedies.load()
     return [
         tried
         for tried in cell.result.remedies
-        if tried.name in known_remedies and known_remedies[tried.name].is_advised_by(command)
+        if tried.name in all_remedies and all_remedies[tried.name].is_advised_by(command)
     ]
 
 

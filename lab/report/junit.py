@@ -48,7 +48,7 @@ def render(run: RunResult) -> str:
 
 
 def _suite(run: RunResult, cell: CellResult, *, several: bool) -> TestSuite:
-    suite = TestSuite(_name(f"{cell.guest} {cell.variant} {cell.build}"))
+    suite = TestSuite(_name(table.name(cell)))
     suite.timestamp = run.run.started.isoformat(timespec="seconds")
     properties = {
         "guest": cell.guest,
@@ -79,7 +79,7 @@ def _suite(run: RunResult, cell: CellResult, *, several: bool) -> TestSuite:
 
 
 def _not_shown(cell: CellResult, why: str) -> TestSuite:
-    name = _name(f"{cell.guest} {cell.variant} {cell.build}")
+    name = _name(table.name(cell))
     suite, case = TestSuite(name), TestCase(CELL, name, 0.0)
     case.result = _result(Error, "fault of the lab", why)
     suite.add_testcases([case])

@@ -72,7 +72,7 @@ class Lines(Observer):
                 self.line(f"{lane}: {step or 'done'}")
 
     def cell(self, result: CellResult) -> None:
-        name = f"{result.guest} {result.variant} {result.build}"
+        name = table.name(result)
         seconds = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
         with self._lock:
             self._done += 1

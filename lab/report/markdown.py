@@ -31,38 +31,35 @@ def render(run: RunResult, folder: Path | None = None, *, linked: bool = True) -
     If the run's `folder` is given, boxlite's own diagnosis of each cell is judged too. `linked`: with links to
     evidence.
     """
-    return page("matrix.md", **values_of_page(run, folder), guarded=guarded, linked=linked)
-
-
-def values_of_page(run: RunResult, folder: Path | None) -> dict[str, Any]:
-    """Return what the templates of a run's page show, in Markdown and in HTML."""
-    known_remedies = remedies.load()
+    all_remedies = remedies.load()
     weaknesses = protection.weaknesses(run.cells)
     weak = protection.weak_cells(weaknesses)
 
     @notices.guarded_text
     def misdiagnosis(cell: CellResult) -> str:
-        judged = words.judge(cell, FinishedCell(cell, folder).words, known_remedies) if folder else None
+        judged = words.judge(cell, FinishedCell(cell, folder).words, all_remedies) if folder else None
         return "" if judged in (None, WordsVerdict.RIGHT) else str(judged)
 
-    return {
-        "run": run,
-        "table": table,
-        "next_step": table.next_step(run, folder) if folder else "",
-        "sections": sections(run, misdiagnosis),
-        "repeated": table.rates_of_run(run),
-        "given": protection.given(run.cells),
-        "not_given": protection.not_given(run.cells),
-        "weaknesses": weaknesses,
-        "is_weak": lambda cell: id(cell) in weak,
-        "most": MOST,
-    }
+    def guarded(make: Callable[[Section], str], section: Section) -> str:
+        """Make the text of a section with a macro of the page, or say in its place why that failed."""
+        return notices.shown_or_why(
+            lambda: make(section), lambda why: f"## {_escape(section.where)}: {_escape(why)}\n\n"
+        )
 
-
-def guarded(make: Callable[[Section], str], section: Section) -> str:
-    """Make the text of a section with a macro of a page, or say in its place why that failed."""
-    return notices.shown_or_why(
-        lambda: make(section), lambda why: f"## {_escape(section.where)}: {_escape(why)}\n\n"
+    return page(
+        "matrix.md",
+        run=run,
+        table=table,
+        next_step=table.next_step(run, folder) if folder else "",
+        sections=sections(run, misdiagnosis),
+        repeated=table.rates_of_run(run),
+        given=protection.given(run.cells),
+        not_given=protection.not_given(run.cells),
+        weaknesses=weaknesses,
+        is_weak=lambda cell: id(cell) in weak,
+        most=MOST,
+        guarded=guarded,
+        linked=linked,
     )
 
 
@@ -78,22 +75,18 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    meanings = explanations()
+    all_causes = causes.known()
     environment.filters |= {
         "cell": _escape,
         "paragraph": _paragraph,
         "code": _code,
         "block": _block,
         "link": _link,
+        "counted": table.counted,
         # Another lab may have found a cause that this one does not know.
-        "explanation": lambda name: meanings.get(name, ""),
+        "explanation": lambda name: all_causes[name].explanation if name in all_causes else "",
     }
     return inert(plain(environment.get_template(template).render(values)))
-
-
-def explanations() -> dict[str, str]:
-    """What each cause means, by its name."""
-    return {name: cause.explanation for name, cause in causes.known().items()}
 
 
 def _one_line(text: object) -> str:

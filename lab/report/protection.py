@@ -5,52 +5,28 @@ It is also compared with what the tests asked for.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lab.record import CellResult, Protection
-from lab.verdict.protection import Unmet, lost, strengths, summary, unmet_options, words
+from lab.verdict.protection import lost, strengths, summary, unmet_options, words
 
 # Fewer tests than these are named.
 MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
-class Boxes[What]:
-    """Boxes of one build in which the same was seen: their tests, and their cells."""
+class Boxes:
+    """Boxes of one build of which the same is to be said: their tests, and their cells."""
 
     build: str
-    what: What
+    what: str
     tests: list[str]
     cells: list[CellResult]
 
-
-class Given(Boxes[tuple[str, ...]]):
-    """What confines boxes, if it is the same in all of them."""
-
-    @property
-    def summary(self) -> str:
-        """What confines them, as one phrase."""
-        return summary(self.what)
-
-
-class NotGiven(Boxes[Unmet]):
-    """What tests asked for and what was seen instead, the same in all of them and in all cells."""
-
     def __str__(self) -> str:
-        """One line: who asked for what, what was seen, and where."""
-        return f"boxlite {self.build}: {_named(self.tests)} {self.what}; {self.where}"
-
-    @property
-    def short(self) -> str:
-        """The line without what was seen."""
-        asked = f"asked for {self.what.wanted} ({self.what.option})"
-        return f"boxlite {self.build}: {_named(self.tests)} {asked}; {self.where}"
-
-    @property
-    def where(self) -> str:
-        """The cells, by name if they are few."""
+        """One line: the cells, by name if they are few, whose boxes, and what is said of them."""
         named = len(self.cells) <= MOST_NAMED
-        return f"in {', '.join(map(_where, self.cells)) if named else f'{len(self.cells)} cells'}"
+        where = ", ".join(map(_where, self.cells)) if named else f"{len(self.cells)} cells"
+        return f"{where}, boxlite {self.build}: {_named(self.tests)} {self.what}"
 
 
 @dataclass(frozen=True)
@@ -70,24 +46,22 @@ class Weakness:
         return f"{where}: less protected: {box} lacked {lacked}; {_where(self.elsewhere)} has that"
 
 
-def not_given(cells: Iterable[CellResult]) -> list[NotGiven]:
+def not_given(cells: Iterable[CellResult]) -> list[Boxes]:
     """What the tests of these cells asked boxlite for and what is not to be seen in their boxes."""
-    return _grouped(NotGiven, cells, unmet_options)
+    return _grouped(cells, lambda protection: map(str, unmet_options(protection)))
 
 
-def given(cells: Iterable[CellResult]) -> list[Given]:
-    """What confined the boxes of these cells, each combination once."""
-    return _grouped(Given, cells, lambda protection: [tuple(strengths(protection))])
+def given(cells: Iterable[CellResult]) -> list[Boxes]:
+    """What confined the boxes of these cells, as one phrase, each combination once."""
+    return _grouped(cells, lambda protection: [summary(strengths(protection))])
 
 
-def _grouped[B: Boxes[Any]](
-    kind: type[B], cells: Iterable[CellResult], seen: Callable[[Protection], Iterable[Any]]
-) -> list[B]:
-    groups: dict[tuple[str, Any], B] = {}
+def _grouped(cells: Iterable[CellResult], said: Callable[[Protection], Iterable[str]]) -> list[Boxes]:
+    groups: dict[tuple[str, str], Boxes] = {}
     for cell in cells:
         for test, protection in _boxes(cell):
-            for what in seen(protection):
-                group = groups.setdefault((cell.build, what), kind(cell.build, what, [], []))
+            for what in said(protection):
+                group = groups.setdefault((cell.build, what), Boxes(cell.build, what, [], []))
                 group.tests.extend([test] if test not in group.tests else [])
                 group.cells.extend([cell] if cell not in group.cells[-1:] else [])
     return list(groups.values())
@@ -117,9 +91,9 @@ def weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
     ]
 
 
-def weak_cells(found: Iterable[Weakness]) -> set[int]:
+def weak_cells(weak: Iterable[Weakness]) -> set[int]:
     """The cells with a weakness, by `id`."""
-    return {id(cell) for weakness in found for cell in weakness.cells}
+    return {id(cell) for weakness in weak for cell in weakness.cells}
 
 
 def _boxes(cell: CellResult) -> Iterator[tuple[str, Protection]]:

@@ -55,13 +55,11 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
     for weakness in weaknesses:
         print_plain(console, f"\n{weakness}", "yellow")
     if not_given := protection.not_given(run.cells):
-        print_plain(
-            console, "\nasked of boxlite and not seen in any process of a box (matrix.md: what was seen):"
-        )
-    for lacking in not_given[:MOST]:
-        print_plain(console, f"  {lacking.short}", "yellow")
+        print_plain(console, "\nasked of boxlite and not seen in any process of a box:")
+    for boxes in not_given[:MOST]:
+        print_plain(console, f"  {_line(str(boxes))}", "yellow")
     for cell in run.cells:
-        name = f"{cell.guest} {cell.variant} {cell.build}"
+        name = table.name(cell)
         is_unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
         if is_unexpected or cell.remedies or cell.experiment:
             print_cell = partial(_print_cell, console, cell, name, folder)

@@ -70,14 +70,14 @@ def test_each_kind_of_failure_is_one_annotation_and_the_last_one_counts() -> Non
         ),
         ("warning", "error: ubuntu-24.04 stock", "no SSH\nubuntu-24.04 stock"),
         ("warning", "cells were not run", "not-run (no image): ubuntu-22.04"),
-        ("notice", "boxlite 0.10.8 on 6 guests", "1 pass, 2 fail, 1 xfail, 1 error, 1 not-run"),
+        ("notice", "boxlite 0.10.8: the jailer on 6 guests", "1 pass, 2 fail, 1 xfail, 1 error, 1 not-run"),
     ]
 
 
 def test_a_version_that_several_builds_have_is_told_once(tmp_path: Path) -> None:
     builds = [BuildRecord(name=name, version="abc-dirty", source=name) for name in ("one", "other")]
     run = run_of(cell("debian-13"), builds=[*builds, BuildRecord(name="3", version="ABC-dirty", source="3")])
-    assert decoded(github.annotations(run)[-1])[1] == "boxlite abc-dirty, ABC-dirty on 1 guest"
+    assert decoded(github.annotations(run)[-1])[1] == "boxlite abc-dirty, ABC-dirty: the jailer on 1 guest"
     assert markdown.render(run, tmp_path).startswith("# boxlite abc-dirty, ABC-dirty: the jailer on 1 guest\n")
 
 

@@ -18,7 +18,7 @@ from lab.record import (
     TestResult,
 )
 from lab.report.site import model
-from lab.report.site.maintainers import LONGEST_LINE, MOST_LINES, Matrix
+from lab.report.site.maintainers import LONGEST_LINE, MOST_LINES, order
 from lab.report.site.model import History
 from lab.report.site.publish import publish
 from tests.builders import output
@@ -73,7 +73,7 @@ def test_a_page_says_what_the_record_says(tmp_path: Path) -> None:
         "fork 1.2 suite 20.0",
         "6.12.118+deb13-cloud-amd64",
         "0.12.0 (/usr/bin/bwrap)",
-        "4.1.0, mediates user namespaces",
+        "4.1.0 (mediates user namespaces)",
         "lab matrix -g debian-13 -v stock",
     ):
         assert said in text, said
@@ -126,8 +126,8 @@ def test_a_page_leads_to_its_neighbours_to_other_builds_and_names_other_runs(tmp
     record["run"]["started"] = "2026-11-25T00:00:00Z"
     (new / "results.json").write_text(json.dumps(record))
     publish([old, new], tmp_path / "site")
-    order = Matrix(model.load([old, new], History())).order
-    assert [build for _, _, build in order] == ["0.10.8", "0.10.0", "0.10.8"]
+    builds = [build for _, _, build in order(model.load([old, new], History()))]
+    assert builds == ["0.10.8", "0.10.0", "0.10.8"]
     first = output.Parsed(tmp_path / "site" / CELL)
     relations = {str(link["rel"]): str(link["href"]) for link in first.of("a") if "rel" in link}
     assert relations == {"next": "0.10.0.html"}

@@ -8,7 +8,7 @@ import pytest
 
 from lab.base.activity import Activity
 from lab.record import LaneStep
-from lab.report.site.charts import MOST_TICKS, Scale, duration, timelines
+from lab.report.site.charts import MOST_TICKS, duration, ticks, timelines
 from lab.report.site.publish import publish
 from tests.builders import output
 from tests.builders.cells import cell
@@ -34,26 +34,27 @@ STEPS = [
 def test_a_timeline_has_a_row_for_each_lane_from_the_first_step_on() -> None:
     [line] = timelines(run_of(steps=STEPS[::-1]).run)
     assert line.began == STARTED + timedelta(seconds=2)
-    assert [(row.name, row.start, row.end) for row in line.lanes] == [
-        ("debian-13", 0, 118),
-        ("debian-13 #2", 39, 128),
-    ]
-    first = line.lanes[0]
-    assert [(part.activity, part.start, part.seconds) for part in first.segments] == [
-        (Activity.START, 0, 30),
-        (Activity.SUITE, 42, 60),
-        (Activity.TRIALS, 103, 5),
-        (Activity.TRIALS, 108, 10),
-    ]
-    assert first.sums == {Activity.START: 30, Activity.SUITE: 60, Activity.TRIALS: 15}
-    assert line.scale.end == 128
+    assert {
+        lane: [(step.activity, line.start(step), line.end(step)) for step in steps]
+        for lane, steps in line.lanes.items()
+    } == {
+        "debian-13": [
+            (Activity.START, 0, 30),
+            (Activity.SUITE, 42, 102),
+            (Activity.TRIALS, 103, 108),
+            (Activity.TRIALS, 108, 118),
+        ],
+        "debian-13 #2": [(Activity.START, 39, 128)],
+    }
+    assert line.sums("debian-13") == {Activity.START: 30, Activity.SUITE: 60, Activity.TRIALS: 15}
+    assert (line.length, line.percent(64)) == (128, 50)
     assert line.activities == [Activity.START, Activity.SUITE, Activity.TRIALS]
 
 
 def test_the_lanes_of_a_host_stand_together() -> None:
     names = ["one: debian-13", "two: debian-13", "one: debian-13 #2"]
     [line] = timelines(run_of(steps=[step(name, Activity.SUITE, at, 1) for at, name in enumerate(names)]).run)
-    assert [row.name for row in line.lanes] == ["one: debian-13", "one: debian-13 #2", "two: debian-13"]
+    assert list(line.lanes) == ["one: debian-13", "one: debian-13 #2", "two: debian-13"]
 
 
 def test_each_session_has_a_timeline_and_so_has_each_shard_of_a_merged_run() -> None:
@@ -63,7 +64,7 @@ def test_each_session_has_a_timeline_and_so_has_each_shard_of_a_merged_run() -> 
     first, second = timelines(run)
     assert (first.title, second.title) == (f"Run {run.id}", f"Run {run.id}, resumed")
     assert second.began - first.began == timedelta(hours=2)
-    assert [row.sums for row in first.lanes] == [row.sums for row in second.lanes]
+    assert [first.sums(lane) for lane in first.lanes] == [second.sums(lane) for lane in second.lanes]
     parts = [run.model_copy(update={"steps": STEPS, "resumed": [], "id": name}) for name in ("one", "two")]
     merged = run.model_copy(update={"steps": later, "merged": parts, "id": "both"})
     assert [line.title for line in timelines(merged)] == ["Run one", "Run two", "Run both, resumed"]
@@ -75,10 +76,10 @@ def test_a_run_without_steps_has_no_timeline() -> None:
 
 @pytest.mark.parametrize("end", [0.0, 0.3, 7.0, 59.0, 61.0, 3599.0, 90000.0, 1e7])
 def test_an_axis_has_few_round_ticks_that_lie_on_it(end: float) -> None:
-    ticks = Scale(end).ticks
-    assert 1 <= len(ticks) <= MOST_TICKS and ticks[0].at == 0
-    assert all(0 <= tick.at <= 100 for tick in ticks)
-    assert len({tick.label for tick in ticks}) == len(ticks)
+    times = ticks(end)
+    assert 1 <= len(times) <= MOST_TICKS and times[0] == 0
+    assert all(0 <= at <= end for at in times)
+    assert len({duration(at) for at in times}) == len(times)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_cells_with_another_cause_or_other_words_are_another_misdiagnosis(tmp_pa
     unlike = [failed(), failed("apparmor-userns-nocaps"), failed("bwrap-setuid")]
     recorded(tmp_path, *unlike[:2])
     recorded(tmp_path, unlike[2], log=messages.HOME_NOEXEC)
-    misdiagnoses = judgements.review(run_of(*unlike), tmp_path, {}).found
+    misdiagnoses = judgements.review(run_of(*unlike), tmp_path).misdiagnoses
     assert [[cell.result.variant for cell in one.cells] for one in misdiagnoses] == [
         [one.variant] for one in unlike
     ]

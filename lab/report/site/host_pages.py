@@ -16,7 +16,7 @@ from lab.check.results import STOCK, Kind, Results, Source, cell_page
 from lab.probes import script
 from lab.record import CellResult, Status
 from lab.report import markdown, protection
-from lab.report.site.model import History, Seen, Site
+from lab.report.site.model import NOT_IN_USE, History, Seen, Site, components
 from lab.report.site.page import Output, Page, Text
 
 # The groups of changes, in the order in which the page shows them: the heading, and the words of the summary.
@@ -83,10 +83,6 @@ def summary_of_changes(changes: Sequence[Change]) -> str:
     return f"Cells since this site was published before: {', '.join(parts)}" if parts else ""
 
 
-# A security module that the kernel does not have, or does not use.
-NOT_IN_USE = "not in use"
-
-
 def host_pages(site: Site) -> Iterator[Output]:
     """Yield a page for each distribution, and the scripts that these pages offer."""
     offered: dict[str, Remedy] = {}
@@ -135,25 +131,18 @@ def compared(answers: Sequence[Answer]) -> list[tuple[str, list[str]]]:
 
 def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str]:
     """Return the version of each component with which a run tested a cell."""
-    info, facts = source.run.run, cell.facts
-    components = {"boxlite": source.build(cell.build).version}
-    if facts:
-        bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
-        components |= {
-            "system": facts.os.pretty_name or facts.os.id or "not named",
-            "kernel": facts.kernel,
-            "bubblewrap": bubblewrap.version or "version not known" if bubblewrap else "not installed",
-            "AppArmor": apparmor.version or "in use, without its parser" if apparmor else NOT_IN_USE,
-            "SELinux": f"{selinux.mode}, {selinux.policy or 'unnamed'} policy" if selinux else NOT_IN_USE,
-        }
+    info = source.run.run
+    about = {"boxlite": source.build(cell.build).version}
+    if cell.facts:
+        about |= components(cell.facts)
     if image := next((lane.image for lane in info.lanes_of(cell.guest, cell.lane)), ""):
-        components["image"] = f"sha256 {image[:16]}"
+        about["image"] = f"sha256 {image[:16]}"
     if defined := newest.catalog.guests.get(cell.guest):
-        components["image from"] = defined.image.origin
+        about["image from"] = defined.image.origin
     hosts = info.hosts(cell.guest, cell.lane)
     if machines := dict.fromkeys(f"QEMU {host.qemu}, {host.acceleration}" for host in hosts):
-        components["virtual machine"] = " / ".join(machines)
-    return components | {"tested on": f"{info.started:%Y-%m-%d}", "run": source.id}
+        about["virtual machine"] = " / ".join(machines)
+    return about | {"tested on": f"{info.started:%Y-%m-%d}", "run": source.id}
 
 
 def verified_with(answer: Answer, cure: Trial) -> str:

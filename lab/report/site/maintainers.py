@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,11 +12,11 @@ from lab.base.errors import LabError
 from lab.base.files import slug
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.check.results import Identity, Result, Source, identity
-from lab.probes import Facts, Probe
+from lab.probes import Probe
 from lab.record import CellResult, Status
 from lab.report import judgements, protection, table
 from lab.report.site.charts import timelines
-from lab.report.site.model import CellEvidence, Site
+from lab.report.site.model import UNKNOWN, CellEvidence, Site, components
 from lab.report.site.page import Copy, Page, not_shown
 from lab.verdict import words
 from lab.verdict.words import WordsVerdict
@@ -49,92 +48,59 @@ MEANINGS = {
 ATTENTION = (Status.FAIL, Status.XPASS, Status.FLAKY, Status.ERROR, Status.NOT_RUN)
 
 
-def meanings(cells: Iterable[CellResult]) -> dict[Status, str]:
-    """Return what the statuses of these cells mean."""
-    statuses = {cell.status for cell in cells}
-    return {status: text for status, text in MEANINGS.items() if status in statuses}
-
-
 def page_of_run(source: Source) -> str:
     """Return the path of a run's page in the site."""
     return f"runs/{slug(source.id)}.html"
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """The table: a row per guest; a group of columns per variant, with a column for each of its builds."""
+def _columns(site: Site) -> dict[str, list[str]]:
+    """Return the builds of each variant. A column without any cell is left out."""
+    occurring = {(variant, build) for _, variant, build in site.cells}
+    return {
+        variant: [build for build in site.builds if (variant, build) in occurring] for variant in site.variants
+    }
 
-    site: Site
 
-    @cached_property
-    def columns(self) -> dict[str, list[str]]:
-        """The builds of each variant. A column without any cell is left out."""
-        occurring = {(variant, build) for _, variant, build in self.site.cells}
-        return {
-            variant: [build for build in self.site.builds if (variant, build) in occurring]
-            for variant in self.site.variants
-        }
-
-    @property
-    def order(self) -> list[Identity]:
-        """The identities of all cells, row by row."""
-        places = [
-            (guest, variant, build)
-            for guest in self.site.guests
-            for variant, builds in self.columns.items()
-            for build in builds
-        ]
-        return [place for place in places if place in self.site.cells]
-
-    @cached_property
-    def weak(self) -> set[int]:
-        """The cells, by `id`, whose boxes work and are less protected than those of another cell."""
-        return protection.weak_cells(self.site.weaknesses)
-
-    @cached_property
-    def differing(self) -> set[tuple[str, str]]:
-        """The guests and variants in which builds have different statuses or causes."""
-        outcomes: dict[tuple[str, str], set[tuple[Status, str | None]]] = {}
-        for (guest, variant, _), published in self.site.cells.items():
-            if not published.cell.status.could_not_run:
-                outcomes.setdefault((guest, variant), set()).add((published.cell.status, published.cell.cause))
-        return {place for place, of_builds in outcomes.items() if len(of_builds) > 1}
-
-    def is_weak(self, cell: CellResult) -> bool:
-        return id(cell) in self.weak
-
-    def kernel(self, guest: str) -> str:
-        """Return the kernel that was read in a guest; a dash if it never ran."""
-        return table.kernel(result.cell for result in self.site.of_guest(guest))
-
-    @property
-    def filters(self) -> dict[str, list[tuple[str, int]]]:
-        """The filters by their names in the address: each value that occurs, and how many cells have it."""
-        cells = [published.cell for published in self.site.cells.values()]
-        builds = list(dict.fromkeys(build for builds in self.columns.values() for build in builds))
-        causes = sorted({cell.cause for cell in cells if cell.cause})
-        values: dict[str, tuple[Iterable[str], Counter[str]]] = {
-            "guest": (self.site.guests, Counter(cell.guest for cell in cells)),
-            "variant": (self.columns, Counter(cell.variant for cell in cells)),
-            "build": (builds, Counter(cell.build for cell in cells)),
-            "status": (map(str, Status), Counter(str(cell.status) for cell in cells)),
-            "cause": ([*causes, ""], Counter(cell.cause or "" for cell in cells)),
-        }
-        return {
-            name: [(value, counts[value]) for value in ordered if counts[value]]
-            for name, (ordered, counts) in values.items()
-        }
+def order(site: Site) -> list[Identity]:
+    """Return the identities of all cells as the table has them, row by row."""
+    columns = [(variant, build) for variant, builds in _columns(site).items() for build in builds]
+    places = [(guest, *column) for guest in site.guests for column in columns]
+    return [place for place in places if place in site.cells]
 
 
 def matrix_page(site: Site) -> Iterable[Page]:
-    """Make the page of the matrix."""
-    pages = {guest: of.page for of in site.distributions for guest in of.guests}
+    """Make the page of the matrix: a row per guest; for each variant a column per build."""
+    cells = [published.cell for published in site.cells.values()]
+    columns = _columns(site)
+    outcomes: dict[tuple[str, str], set[tuple[Status, str | None]]] = {}
+    for cell in cells:
+        if not cell.status.could_not_run:
+            outcomes.setdefault((cell.guest, cell.variant), set()).add((cell.status, cell.cause))
+    # The filters by their names in the address: each value that occurs, and how many cells have it.
+    causes = sorted({cell.cause for cell in cells if cell.cause})
+    filters: dict[str, tuple[Iterable[str], Counter[str]]] = {
+        "guest": (site.guests, Counter(cell.guest for cell in cells)),
+        "variant": (columns, Counter(cell.variant for cell in cells)),
+        "build": (site.builds, Counter(cell.build for cell in cells)),
+        "status": (map(str, Status), Counter(str(cell.status) for cell in cells)),
+        "cause": ([*causes, ""], Counter(cell.cause or "" for cell in cells)),
+    }
+    weak = protection.weak_cells(site.weaknesses)
     values = {
-        "matrix": Matrix(site),
+        "columns": columns,
+        "filters": {
+            name: [(value, counts[value]) for value in ordered if counts[value]]
+            for name, (ordered, counts) in filters.items()
+        },
+        # Guests and variants in which builds have different statuses or causes.
+        "differing": {place for place, of_builds in outcomes.items() if len(of_builds) > 1},
+        "weak": weak,
+        "is_weak": lambda cell: id(cell) in weak,
+        "kernel": lambda guest: table.kernel(result.cell for result in site.of_guest(guest)),
         "site": site,
-        "pages_of_guests": pages,
+        "pages_of_guests": {guest: of.page for of in site.distributions for guest in of.guests},
         "marks": MARKS,
-        "meanings": meanings(published.cell for published in site.cells.values()),
+        "meanings": {status: text for status, text in MEANINGS.items() if filters["status"][1][status]},
         "table": table,
         "attention": ATTENTION,
     }
@@ -148,7 +114,7 @@ def findings_page(site: Site) -> Iterable[Page]:
         # An older result of a cell that is shown adds nothing.
         shown = [cell for cell in source.run.cells if site.cells[identity(cell)].source is source]
         run = source.run.model_copy(update={"cells": shown})
-        reviews[source.id] = judgements.review(run, source.folder, site.remedies)
+        reviews[source.id] = judgements.review(run, source.folder)
     values = {
         "reviews": reviews,
         "verdicts": list(WordsVerdict),
@@ -184,119 +150,12 @@ def run_pages(site: Site) -> Iterator[Page]:
 # What a page shows of a file; the rest is in the file.
 MOST_LINES = 12
 LONGEST_LINE = 400  # characters
-UNKNOWN = "not known: the lab did not read it"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What the page of one cell shows beside the cell's own record."""
-
-    published: Result
-    evidence: CellEvidence
-
-    @property
-    def files(self) -> Mapping[str, list[Copy]]:
-        """The copied files by the folder that they are in; the cell's own come first, under an empty name."""
-
-        def folder(file: Copy) -> str:
-            parts = PurePosixPath(file.name).parts
-            return "" if len(parts) == 1 or parts[0] in ("suite", "boxlite") else "/".join(parts[:2])
-
-        ordered = sorted(self.evidence.files, key=lambda file: (folder(file), file.name))
-        return {name: list(files) for name, files in groupby(ordered, key=folder)}
-
-    @property
-    def refusals(self) -> list[tuple[Copy, list[str], int]]:
-        """What the kernel refused: a file that the site has, some lines, and how many more there are."""
-        copied = {file.name: file for file in self.evidence.files}
-        names = [name for name in (KERNEL_FILE, AUDIT_FILE) if name in copied]
-        return [
-            (
-                copied[name],
-                [
-                    line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …"
-                    for line in lines[:MOST_LINES]
-                ],
-                max(len(lines) - MOST_LINES, 0),
-            )
-            for name, lines in refusals(self.published.finished.folder, names).items()
-        ]
-
-    @property
-    def probes(self) -> dict[str, Probe]:
-        """The probes that ran; none if their file is missing or damaged."""
-        if not any(file.name == PROBES_FILE for file in self.evidence.files):
-            return {}
-        try:
-            probes = self.published.finished.evidence.probes.by_name()
-        except LabError:
-            return {}
-        return {name: probe for name, probe in probes.items() if probe.status is not None}
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What the cell ran on; what the lab did not read is named as such."""
-        cell, run = self.published.cell, self.published.source.run.run
-        environment = _guest(cell.facts) if cell.facts else {"guest": UNKNOWN}
-        confined = UNKNOWN
-        if context := cell.context:
-            confined = f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}"
-        environment["suite confined by"] = confined
-        if cell.stress:
-            environment["load"] = ", ".join(cell.stress)
-        build = self.published.source.build(cell.build)
-        environment["boxlite"] = f"{build.version} from {build.source}"
-        hosts, called = run.hosts(cell.guest, cell.lane), table.host_names(run)
-        if len(called) > 1:
-            environment["run by"] = " / ".join(called[host] for host in hosts)
-        about: dict[str, dict[str, None]] = {}
-        for host in hosts:  # Where they differ, what each of them has.
-            for name, value in {
-                "host": f"{host.system}, kernel {host.kernel}, {host.cpus} CPUs, {host.memory_mib} MiB",
-                "libvirt, QEMU": f"{host.libvirt}, {host.qemu}",
-                "acceleration": f"{host.acceleration}: {host.acceleration_reason}",
-            }.items():
-                about.setdefault(name, {})[value] = None
-        return environment | ({name: " / ".join(values) for name, values in about.items()} or {"host": UNKNOWN})
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """The SHA-256 of what was tested: the image of the cell's lane, and the files of the build.
-
-        Of a cell whose lane has no record, the images of all lanes of the guest.
-        """
-        cell, source = self.published.cell, self.published.source
-        images = dict.fromkeys(lane.image for lane in source.run.run.lanes_of(cell.guest, cell.lane))
-        several = len(images) > 1
-        named = {f"image {number}" if several else "image": image for number, image in enumerate(images, 1)}
-        return named | source.build(cell.build).files
-
-
-def _guest(facts: Facts) -> dict[str, str]:
-    bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
-    about = {
-        "system": facts.os.pretty_name or UNKNOWN,
-        "kernel": facts.kernel,
-        "Python, glibc": f"{facts.python}, {facts.glibc}",
-        "security modules": ", ".join(facts.lsm) if facts.lsm is not None else UNKNOWN,
-        "bubblewrap": "not installed",
-        "AppArmor": "not in use",
-        "SELinux": f"{selinux.mode}, policy {selinux.policy}" if selinux else "not in use",
-        "/dev/kvm": facts.kvm.mode if facts.kvm else "none",
-    }
-    if bubblewrap:
-        setuid = ", set-user-ID" if bubblewrap.setuid else ""
-        about["bubblewrap"] = f"{bubblewrap.version or 'version unknown'} ({bubblewrap.path}{setuid})"
-    if apparmor:
-        mediates = "mediates" if apparmor.userns_mediation else "does not mediate"
-        about["AppArmor"] = f"{apparmor.version or 'version unknown'}, {mediates} user namespaces"
-    return about
 
 
 def cell_pages(site: Site) -> Iterable[Page]:
     """Make a page for each cell."""
-    order = [site.cells[key] for key in Matrix(site).order]
-    for before, published, following in zip([None, *order], order, [*order[1:], None], strict=False):
+    cells = [site.cells[key] for key in order(site)]
+    for before, published, following in zip([None, *cells], cells, [*cells[1:], None], strict=False):
         make = partial(_page, site, published, before, following)
         title = " ".join(published.identity)
         yield notices.shown_or_why(make, partial(not_shown, published.page, title))
@@ -304,20 +163,25 @@ def cell_pages(site: Site) -> Iterable[Page]:
 
 def _page(site: Site, published: Result, before: Result | None, following: Result | None) -> Page:
     guest, variant, build = published.identity
-    shown = Shown(published, site.evidence.get(published.identity, CellEvidence()))
-    boxlite_words = published.finished.words if shown.files else words.Words()
+    evidence = site.evidence[published.identity]
+    boxlite_words = published.finished.words if evidence.files else words.Words()
     values = {
         "cell": published.cell,
         "published": published,
         "source": published.source,
-        "shown": shown,
+        "files": _files(evidence),
+        "left_out": evidence.left_out,
+        "refusals": _refusals(published, evidence),
+        "probes": _probes(published, evidence),
+        "environment": _environment(published),
+        "digests": _digests(published),
         "given": protection.given([published.cell]),
         "not_given": protection.not_given([published.cell]),
         "weaknesses": site.weaknesses_of(published.cell),
         "mark": MARKS,
         "table": table,
         "causes": site.causes,
-        "known_remedies": site.remedies,
+        "all_remedies": site.remedies,
         "variant": site.catalog.variants.get(variant),
         "said": boxlite_words,
         "judged": words.judge(published.cell, boxlite_words, site.remedies),
@@ -332,3 +196,77 @@ def _page(site: Site, published: Result, before: Result | None, following: Resul
         "page_of_run": page_of_run,
     }
     return Page(published.page, f"{guest}, {variant}, boxlite {build}", "cell.html", values)
+
+
+def _files(evidence: CellEvidence) -> Mapping[str, list[Copy]]:
+    """Return the copied files by their folder; the cell's own come first, under an empty name."""
+
+    def folder(file: Copy) -> str:
+        parts = PurePosixPath(file.name).parts
+        return "" if len(parts) == 1 or parts[0] in ("suite", "boxlite") else "/".join(parts[:2])
+
+    ordered = sorted(evidence.files, key=lambda file: (folder(file), file.name))
+    return {name: list(files) for name, files in groupby(ordered, key=folder)}
+
+
+def _refusals(published: Result, evidence: CellEvidence) -> list[tuple[Copy, list[str], int]]:
+    """Return what the kernel refused: a file that the site has, some lines, and how many more there are."""
+    copied = {file.name: file for file in evidence.files}
+    names = [name for name in (KERNEL_FILE, AUDIT_FILE) if name in copied]
+    return [
+        (
+            copied[name],
+            [line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …" for line in lines[:MOST_LINES]],
+            max(len(lines) - MOST_LINES, 0),
+        )
+        for name, lines in refusals(published.finished.folder, names).items()
+    ]
+
+
+def _probes(published: Result, evidence: CellEvidence) -> dict[str, Probe]:
+    """Return the probes that ran; none if their file is missing or damaged."""
+    if not any(file.name == PROBES_FILE for file in evidence.files):
+        return {}
+    try:
+        probes = published.finished.evidence.probes.by_name()
+    except LabError:
+        return {}
+    return {name: probe for name, probe in probes.items() if probe.status is not None}
+
+
+def _environment(published: Result) -> dict[str, str]:
+    """Return what the cell ran on; what the lab did not read is named as such."""
+    cell, run = published.cell, published.source.run.run
+    environment = components(cell.facts) if cell.facts else {"guest": UNKNOWN}
+    environment["suite confined by"] = UNKNOWN
+    if context := cell.context:
+        confined = f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}"
+        environment["suite confined by"] = confined
+    if cell.stress:
+        environment["load"] = ", ".join(cell.stress)
+    build = published.source.build(cell.build)
+    environment["boxlite"] = f"{build.version} from {build.source}"
+    hosts, called = run.hosts(cell.guest, cell.lane), table.host_names(run)
+    if len(called) > 1:
+        environment["run by"] = " / ".join(called[host] for host in hosts)
+    about: dict[str, dict[str, None]] = {}
+    for host in hosts:  # Where they differ, what each of them has.
+        for name, value in {
+            "host": f"{host.system}, kernel {host.kernel}, {host.cpus} CPUs, {host.memory_mib} MiB",
+            "libvirt, QEMU": f"{host.libvirt}, {host.qemu}",
+            "acceleration": f"{host.acceleration}: {host.acceleration_reason}",
+        }.items():
+            about.setdefault(name, {})[value] = None
+    return environment | ({name: " / ".join(values) for name, values in about.items()} or {"host": UNKNOWN})
+
+
+def _digests(published: Result) -> dict[str, str]:
+    """Return the SHA-256 of what was tested: the image of the cell's lane, and the files of the build.
+
+    Of a cell whose lane has no record, the images of all lanes of the guest.
+    """
+    cell, source = published.cell, published.source
+    images = dict.fromkeys(lane.image for lane in source.run.run.lanes_of(cell.guest, cell.lane))
+    several = len(images) > 1
+    named = {f"image {number}" if several else "image": image for number, image in enumerate(images, 1)}
+    return named | source.build(cell.build).files

@@ -15,7 +15,8 @@ from lab.causes.evidence import why_not
 from lab.check import distributions, results
 from lab.check.distributions import Distribution
 from lab.check.results import Identity, Result, Results, Source
-from lab.record import CellResult, Entry, Host, RunInfo, RunResult, Status
+from lab.probes import Facts
+from lab.record import CellResult, Entry, Host, LaneRecord, LaneStep, RunInfo, RunResult, Status
 from lab.report import protection
 from lab.report.protection import Weakness
 from lab.report.site.page import Copy
@@ -41,41 +42,29 @@ class HostNumbers:
         longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
         pattern = re.compile(rf"(?<![\w.-])(?:{longest_first})(?![\w-])")
 
-        def text(value: str) -> str:
-            return pattern.sub(lambda match: self.of(match[0]), value) if names else value
+        def numbered(value: Any) -> Any:
+            match value:
+                case str():
+                    return pattern.sub(lambda match: self.of(match[0]), value) if names else value
+                case list():
+                    return [numbered(entry) for entry in value]
+                case Host():
+                    return value.model_copy(update={"name": self.of(value.name)})
+                case RunInfo():
+                    fields = ["host", "lanes", "steps", "host_names", "merged"]
+                case LaneRecord():
+                    fields = ["host", "label"]
+                case LaneStep():
+                    fields = ["lane", "text"]
+                case CellResult():
+                    # Other reasons are about boxlite.
+                    reason = ["reason"] if value.status.could_not_run else []
+                    fields = ["lane", "trials_lane", "retried", *reason]
+                case _:
+                    return value
+            return value.model_copy(update={field: numbered(getattr(value, field)) for field in fields})
 
-        def host(of: Host | None) -> Host | None:
-            return of and of.model_copy(update={"name": self.of(of.name)})
-
-        def of_run(info: RunInfo) -> RunInfo:
-            update: Mapping[str, Any] = {
-                "host": host(info.host),
-                "lanes": [
-                    lane.model_copy(update={"host": host(lane.host), "label": text(lane.label)})
-                    for lane in info.lanes
-                ],
-                "steps": [
-                    step.model_copy(update={"lane": text(step.lane), "text": text(step.text)})
-                    for step in info.steps
-                ],
-                "host_names": [self.of(name) for name in info.host_names],
-                "merged": [of_run(part) for part in info.merged],
-            }
-            return info.model_copy(update=update)
-
-        info = of_run(result.run)
-        cells = [
-            cell.model_copy(
-                update={
-                    "lane": text(cell.lane),
-                    "trials_lane": text(cell.trials_lane),
-                    "retried": [text(fault) for fault in cell.retried],
-                    "reason": text(cell.reason) if cell.status.could_not_run else cell.reason,
-                }
-            )
-            for cell in result.cells
-        ]
-        return result.model_copy(update={"run": info, "cells": cells})
+        return result.model_copy(update={"run": numbered(result.run), "cells": numbered(result.cells)})
 
 
 HISTORY_FILE: Final = "history.json"
@@ -207,6 +196,32 @@ def _target(published: Result, name: str) -> str:
     # A folder's name never is a copy's: `notes` and `notes.txt/b` may be evidence of one cell.
     inside = [folder.replace(".txt", "-txt") for folder in folders]
     return "/".join(["evidence", *cell, *inside, last if last.endswith(".txt") else f"{last}.txt"])
+
+
+# What the lab did not read, and a security module that the kernel does not have, or does not use.
+UNKNOWN, NOT_IN_USE = "not known: the lab did not read it", "not in use"
+
+
+def components(facts: Facts) -> dict[str, str]:
+    """Return what a guest was like: the version of each component, or what else tells it from others."""
+    bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
+    about = {
+        "system": facts.os.pretty_name or facts.os.id or UNKNOWN,
+        "kernel": facts.kernel,
+        "bubblewrap": "not installed",
+        "AppArmor": NOT_IN_USE,
+        "SELinux": f"{selinux.mode} ({selinux.policy or 'unnamed'} policy)" if selinux else NOT_IN_USE,
+        "security modules": ", ".join(facts.lsm) if facts.lsm is not None else UNKNOWN,
+        "/dev/kvm": facts.kvm.mode if facts.kvm else "none",
+        "Python, glibc": f"{facts.python}, {facts.glibc}",
+    }
+    if bubblewrap:
+        setuid = ", set-user-ID" if bubblewrap.setuid else ""
+        about["bubblewrap"] = f"{bubblewrap.version or 'version unknown'} ({bubblewrap.path}{setuid})"
+    if apparmor:
+        mediates = "mediates" if apparmor.userns_mediation else "does not mediate"
+        about["AppArmor"] = f"{apparmor.version or 'version unknown'} ({mediates} user namespaces)"
+    return about
 
 
 @dataclass(frozen=True)
