@@ -175,7 +175,11 @@ def read_text(folder: Path, name: str | Path) -> str:
 
 def matching(folder: Path, pattern: str) -> list[Path]:
     """The files of evidence whose paths match a pattern, by name; whatever must not be read is left out."""
-    return [path for path in sorted(folder.glob(pattern)) if not why_not(folder, path.relative_to(folder))]
+    try:
+        matches = sorted(folder.glob(pattern))
+    except ValueError:  # No path can hold the name of such a folder.
+        return []
+    return [path for path in matches if not why_not(folder, path.relative_to(folder))]
 
 
 # How an audit line begins in the kernel's log, and in the audit daemon's. The same words inside a line prove
