@@ -4,7 +4,6 @@ gpgv's status lines: https://github.com/gpg/gnupg/blob/master/doc/DETAILS
 """
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -210,7 +209,7 @@ def dearmour(key: Path) -> bytes:
         # The headers end at the first empty line; the line that begins with "=" is a checksum.
         body = key.read_text().partition("\n\n")[2].partition("\n=")[0].partition("\n-----END")[0]
         data = base64.b64decode(body.replace("\n", ""), validate=True)
-    except (OSError, ValueError, binascii.Error) as error:
+    except (OSError, ValueError) as error:
         raise LabError(f"{key} cannot be read: {error}") from error
     if not data:
         raise LabError(f"{key} is not an ASCII-armoured key")
