@@ -145,6 +145,17 @@ def test_what_is_the_same_for_several_boxes_is_told_once() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("number", "where"), [(2, "debian-0 stock, debian-1 stock"), (4, "4 cells")], ids=["few", "many"]
+)
+def test_what_was_asked_for_and_is_not_seen_is_one_line_for_all_cells(number: int, where: str) -> None:
+    seen = box(seccomp=["off"], asked={"seccomp_enabled": True})
+    cells = [cell(f"debian-{n}", tests=[passed("starts", seen), passed("ends", seen)]) for n in range(number)]
+    [line] = protection.not_given(cells)
+    asked = "starts, ends asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM has one"
+    assert str(line) == f"{where}, boxlite 0.10.8: {asked}"
+
+
 def test_limits_of_one_kind_are_one_phrase_and_a_box_that_nothing_confines_says_so() -> None:
     seen = box(own_limits=["file size", "open files"])
     [given] = protection.given([cell(tests=[passed("starts", seen)])])
