@@ -64,8 +64,9 @@ print(sorted({{"pydantic", "rich", "libvirt", "paramiko", "lab.catalog", "lab.ru
 
 def test_runs_are_offered_the_newest_first_wherever_a_run_is_asked_for() -> None:
     both = ["20261125-070000", "20261124-160000"]
-    for line in ("lab report ", "lab merge 20261125-070000 ", "lab matrix --resume ", "lab runs delete "):
-        assert offered(line) == both, line
+    lines = ("report", "merge 20261125-070000", "matrix --resume", "runs delete", "compare", "matrix --gate")
+    for words in (*lines, "compare 20261124-160000", "gate --against", "check --results"):
+        assert offered(f"lab {words} ") == both, words
     assert offered("lab report 20261124") == ["20261124-160000"]
     assert offered("lab report ./elsewhere") == ["<dir>"]
 
@@ -84,6 +85,14 @@ def test_names_of_the_catalog_are_offered() -> None:
 def test_builds_are_the_releases_in_the_cache_or_files() -> None:
     assert offered("lab matrix --build ") == ["0.10.8"]
     assert offered("lab shell debian-13 --build ./dist/") == ["<file>"]
+    assert offered("lab matrix --gate-build ") == ["0.10.8"]
+
+
+def test_files_and_folders_are_offered_where_a_path_is_asked_for() -> None:
+    for line in ("lab check ./", "lab repro ./", "lab expect 20261124-160000 -o ./", "lab matrix --hosts ./"):
+        assert offered(line) == ["<file>"], line
+    for line in ("lab publish -o ./", "lab matrix --rootfs ./"):
+        assert offered(line) == ["<dir>"], line
 
 
 def test_commands_options_and_choices_are_offered() -> None:
