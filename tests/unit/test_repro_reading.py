@@ -96,6 +96,7 @@ def test_a_family_may_be_a_derivative_and_its_three_values_are_read() -> None:
     report = read(FAMILY.encode())
     [system] = report.of(System)
     assert (system.id, system.version, system.or_derivative) == ("ubuntu", "24.04", True)
+    assert system.name == "Ubuntu 24.04 family"
     assert settings(FAMILY) == [
         holds(CLONE, "1"),
         holds("user.max_user_namespaces", "255645"),

@@ -267,6 +267,8 @@ def test_a_kernel_that_something_needs_is_not_the_one_that_runs(text: str) -> No
         # What fails outweighs what is only named.
         ("Debian and Kubuntu have this patch. It fails on a fresh Fedora 41.", ("fedora", "41")),
         # Kernels that tell their distribution.
+        ("OS: Debian\n\nkernel: 6.12.57+deb13-amd64", ("debian", "13")),
+        ("OS: Arch Linux\n\nI run alpine:3.19 in docker", ("arch", None)),
         ("Linux pop-os 6.6.10-76060610-generic #202401051437~1704728131~22.04~24d69e2 SMP", ("pop", "22.04")),
         ("uname -r: 5.15.0-200.131.27.el9uek.x86_64", ("ol", "9")),
         ("uname -r: 5.10.0-136.12.0.86.oe2203sp1.x86_64", ("openEuler", "22.03")),
@@ -281,6 +283,35 @@ def test_a_kernel_that_something_needs_is_not_the_one_that_runs(text: str) -> No
 def test_one_of_the_systems_is_the_host(text: str, host: tuple[str, str | None] | None) -> None:
     system = planning.host_of(read(text.encode()))
     assert (None if system is None else (system.id, system.version)) == host
+
+
+@pytest.mark.parametrize(
+    ("text", "system"),
+    [
+        ("Pop!_OS 22.04", ("pop", "22.04", "Pop!_OS 22.04", "host", "ubuntu")),
+        ("I use jammy", ("ubuntu", "22.04", "Ubuntu jammy", "host", None)),
+        ("```\n$ cat /etc/alpine-release\n3.23.4\n```", ("alpine", "3.23", "Alpine 3.23.4", "host", None)),
+        (
+            'ID=pop\nNAME="Pop!_OS"\nPRETTY_NAME="Pop!_OS 22.04 LTS"\nVERSION_ID="22.04"',
+            ("pop", "22.04", "Pop!_OS 22.04 LTS", "host", "ubuntu"),
+        ),
+        (
+            "docker run python:3.12-slim-bookworm",
+            ("debian", "12", "debian (python:3.12-slim-bookworm)", "container", None),
+        ),
+        ("FROM alpine:3.19", ("alpine", "3.19", "alpine:3.19", "container", None)),
+        ("docker image ubuntu:22.04", ("ubuntu", "22.04", "ubuntu:22.04", "container", None)),
+        ("kernel 6.10.3-200.fc40.x86_64", ("fedora", "40", "Fedora", "host", None)),
+        ("OS: Quill OS 2", ("quill", "2", "Quill OS", "host", None)),
+        ("Ubuntu 24.04 family", ("ubuntu", "24.04", "Ubuntu 24.04 family", "host", None)),
+        ("image: ubuntu:22.04", ("ubuntu", "22.04", "ubuntu:22.04", "container", None)),
+        ('ID=arch\nNAME="Arch Linux"\nVERSION_ID=""', ("arch", None, "Arch Linux", "host", None)),
+    ],
+)
+def test_a_system_as_a_whole(text: str, system: tuple[str | None, ...]) -> None:
+    [first, *others] = of(System, text)
+    assert (first.id, first.version, first.name, str(first.place), first.like) == system
+    assert {other.id for other in others} <= {first.id}
 
 
 def test_a_system_that_was_upgraded_is_not_called_by_its_old_version() -> None:
