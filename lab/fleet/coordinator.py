@@ -144,7 +144,8 @@ class Coordinator:
     def _serve(self) -> None:
         where, pem = self.inventory.coordinator, engine.new_key()
         try:
-            with engine.running(where.address, where.port, engine.security(pem)) as (self._client, port):
+            listed, secured = self.inventory.hosts, engine.security(pem)
+            with engine.running(where.address, where.port, secured, hosts=len(listed)) as (self._client, port):
                 self._client.subscribe_topic(
                     part.TOPIC, lambda told: self._inbox.put(partial(self._event, json.loads(told[1])))
                 )
@@ -154,8 +155,8 @@ class Coordinator:
                     file.touch(0o600)
                     file.write_text(pem)
                     self.observer.note(f"hosts may dial in at tls://{where.address}:{port} with {file}")
-                for name, listed in self.inventory.hosts.items():
-                    self._logins[name] = Login(name, listed, pem, (where.address, port), self.observer.note)
+                for name, own in listed.items():
+                    self._logins[name] = Login(name, own, pem, (where.address, port), self.observer.note)
                     self._logins[name].start()
                 self._apart(self._pin_all)
                 try:
@@ -403,17 +404,24 @@ class Coordinator:
 
     def _failed(self, piece: Piece, error: Exception) -> None:
         """The lab failed with a part: another host tries what is left of it, or its cells are given up."""
-        name, left = piece.host, self._backlog.open(piece.tickets)
-        fault, is_lost = bounded(plain(str(error)), LONGEST_FAULT), isinstance(error, KilledWorker)
+        name, left, fault = (
+            piece.host,
+            self._backlog.open(piece.tickets),
+            bounded(plain(str(error)), LONGEST_FAULT),
+        )
         if isinstance(error, Refused):
             return self._refuse(name, fault)
-        if is_lost:
-            fault = f"lost with its host {engine.MOST_LOSSES} times"
+        if isinstance(error, KilledWorker):
+            fault = f"lost with its host {error.allowed_failures + 1} times"
         self.observer.note(f"part {piece.number}: {fault}")
         for ticket in left:
             ticket.errors.append(fault)
             self._avoids.setdefault(ticket, set()).add(name)
-        lost = [ticket for ticket in left if is_lost or len(ticket.errors) > self._decisions.retries]
+        lost = [
+            ticket
+            for ticket in left
+            if isinstance(error, KilledWorker) or len(ticket.errors) > self._decisions.retries
+        ]
         self._decide_all(lost, Status.ERROR, fault)
         if joined := self._usable.get(name):
             joined.failures += 1

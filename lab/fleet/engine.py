@@ -15,19 +15,12 @@ from lab.fleet.inventory import LOOPBACK
 from lab.images.store import BaseImage
 from lab.run.backlog import Ticket
 
-# So many hosts may be lost with a part before its cells are given up: it may be what ends them.
+# A part may be lost so often with each host before its cells are given up: it may be what ends them. If the
+# coordinator's own link is cut, dask loses all hosts at once, and passes the part from one to the next.
 MOST_LOSSES = 3
 # The user's own settings of dask's come before these. A host that does not answer is lost after `worker-ttl` to
 # twice that. `part` is how dask calls the tasks; without their duration no host would take over another's.
-SETTINGS = {
-    "distributed": {
-        "scheduler": {
-            "allowed-failures": MOST_LOSSES - 1,
-            "default-task-durations": {"part": "10m"},
-            "worker-ttl": "30s",
-        }
-    }
-}
+SETTINGS = {"default-task-durations": {"part": "10m"}, "worker-ttl": "30s"}
 
 
 @dataclass(eq=False)
@@ -82,12 +75,16 @@ def security(pem: str) -> Security:
 
 
 @contextmanager
-def running(host: str, port: int | None, security: Security) -> Iterator[tuple[Client, int]]:
-    """A client of a scheduler that listens there, and its port. Raises UsageError if nothing can."""
+def running(host: str, port: int | None, security: Security, *, hosts: int) -> Iterator[tuple[Client, int]]:
+    """A client of a scheduler that listens there, and its port; `hosts` are expected to join.
+
+    Raises UsageError if nothing can listen there.
+    """
     for name in ("distributed", "tornado", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [logging.NullHandler()], False
-    dask.config.update_defaults(SETTINGS)
+    losses = {"allowed-failures": MOST_LOSSES * max(1, hosts) - 1}
+    dask.config.update_defaults({"distributed": {"scheduler": SETTINGS | losses}})
     where = {"host": host, "port": port or 0, "protocol": "tls", "security": security}
     try:
         cluster = SpecCluster(scheduler={"cls": _scheduler, "options": where}, security=security)
