@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from packaging.version import InvalidVersion, Version
 
 from lab import builds
 from lab.base import notices
@@ -67,11 +68,16 @@ def resolve(tree: Path, words: str = "") -> Build:
     return builds.resolve(f"checkout:{tree},at={PLACE}{words}")
 
 
+def test_no_commit_is_taken_for_a_release() -> None:
+    with pytest.raises(InvalidVersion):
+        Version(Tree(Path(), "123456789a12" + "0" * 28, "").version)
+
+
 def test_it_is_built_once_for_each_commit_and_shown_and_logged(
     tree: Path, rust_lab: Paths, lines: list[str], no_build: Callable[[], None]
 ) -> None:
     build = resolve(tree)
-    version = Tree.read(tree).commit[:12]
+    version = f"g{Tree.read(tree).commit[:12]}"
     assert build.version == version
     assert build.name.startswith(f"checkout-{version}@")
     assert build.suite.name == "upstream-jailer"

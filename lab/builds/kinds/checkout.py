@@ -60,8 +60,11 @@ class Tree:
 
     @property
     def version(self) -> str:
-        """The commit, and whether there is more in the checkout."""
-        return self.commit[:12] + ("-dirty" if self.changes else "")
+        """The commit as `git describe` writes it, and whether there is more in the checkout.
+
+        Without the g, a commit such as 123456789a12 would be a release's version (PEP 440).
+        """
+        return f"g{self.commit[:12]}" + ("-dirty" if self.changes else "")
 
     @classmethod
     def read(cls, folder: Path) -> "Tree":
