@@ -46,9 +46,14 @@ class Weakness:
         return f"{where}: less protected: {box} lacked {lacked}; {_where(self.elsewhere)} has that"
 
 
-def not_given(cells: Iterable[CellResult]) -> list[Boxes]:
-    """What the tests of these cells asked boxlite for and what is not to be seen in their boxes."""
-    return _grouped(cells, lambda protection: map(str, unmet_options(protection)))
+def not_given(cells: Iterable[CellResult], *, seen: bool = True) -> list[Boxes]:
+    """What the tests of these cells asked boxlite for and what is not to be seen in their boxes.
+
+    `seen`: with what was seen instead, which may be long.
+    """
+    return _grouped(
+        cells, lambda protection: [str(own) if seen else own.asked for own in unmet_options(protection)]
+    )
 
 
 def given(cells: Iterable[CellResult]) -> list[Boxes]:

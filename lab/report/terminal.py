@@ -29,8 +29,6 @@ FILES = ("results.json", "decided.jsonl", "matrix.md", "cells/", "run.log")
 GAP = 2
 # Longest message of a test, and longest reason, in characters.
 LONGEST, LONGEST_REASON = 300, 4000
-# Longest line about what was asked of boxlite and is not to be seen, in characters.
-LONGEST_UNMET = 160
 # Longest text in a cell of the table, in characters.
 LONGEST_CELL = 80
 # Most tests that are listed for a cell.
@@ -56,10 +54,12 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
             print_plain(console, line, "dim")
     for weakness in weaknesses:
         print_plain(console, f"\n{weakness}", "yellow")
-    if not_given := protection.not_given(run.cells):
-        print_plain(console, "\nasked of boxlite and not seen in any process of a box (matrix.md: all of it):")
+    if not_given := protection.not_given(run.cells, seen=False):
+        print_plain(
+            console, "\nasked of boxlite and not seen in any process of a box (matrix.md: what was seen):"
+        )
     for boxes in not_given[:MOST]:
-        print_plain(console, f"  {_line(str(boxes), LONGEST_UNMET)}", "yellow")
+        print_plain(console, f"  {_line(str(boxes))}", "yellow")
     for cell in run.cells:
         name = table.name(cell)
         is_unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
@@ -185,8 +185,8 @@ def print_plain(console: Console, text: str, style: str = "") -> None:
     console.print(Text(inert(plain(text)), style), soft_wrap=True)
 
 
-def _line(text: str, most: int = LONGEST) -> str:
-    return " ".join(plain(bounded(text, most)).split())
+def _line(text: str) -> str:
+    return " ".join(plain(bounded(text, LONGEST)).split())
 
 
 def _reason(text: str) -> str:

@@ -23,8 +23,13 @@ class Unmet:
     wanted: str
     seen: str
 
+    @property
+    def asked(self) -> str:
+        """What was asked for, without what was seen."""
+        return f"asked for {self.wanted} ({self.option})"
+
     def __str__(self) -> str:
-        return f"asked for {self.wanted} ({self.option}): {self.seen}"
+        return f"{self.asked}: {self.seen}"
 
 
 @dataclass(frozen=True)

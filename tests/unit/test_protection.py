@@ -154,6 +154,8 @@ def test_what_was_asked_for_and_is_not_seen_is_one_line_for_all_cells(number: in
     [line] = protection.not_given(cells)
     asked = "starts, ends asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM has one"
     assert str(line) == f"{where}, boxlite 0.10.8: {asked}"
+    [short] = protection.not_given(cells, seen=False)
+    assert str(short) == str(line).partition(": no thread")[0]
 
 
 def test_limits_of_one_kind_are_one_phrase_and_a_box_that_nothing_confines_says_so() -> None:

@@ -26,7 +26,7 @@ def run(home: Path) -> Run:
         folder = home / "runs" / build.partition(":")[0]
         chosen = " ".join(f"-g {guest}" for guest in guests)
         words = f"{chosen} -v stock -v userns-clone-off --no-remedies --no-experiment --jobs 1".split()
-        where = ["--build", build, "--run-dir", str(folder)]
+        where = ["--build", build, "-o", str(folder)]
         command = [sys.executable, "-m", "lab", "matrix", *words, *where]
         done = subprocess.run(command, env={**os.environ, "LAB_HOME": str(home)})
         assert done.returncode in (0, 1)
