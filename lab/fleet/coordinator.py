@@ -404,11 +404,8 @@ class Coordinator:
 
     def _failed(self, piece: Piece, error: Exception) -> None:
         """The lab failed with a part: another host tries what is left of it, or its cells are given up."""
-        name, left, fault = (
-            piece.host,
-            self._backlog.open(piece.tickets),
-            bounded(plain(str(error)), LONGEST_FAULT),
-        )
+        name, left = piece.host, self._backlog.open(piece.tickets)
+        fault, is_lost = bounded(plain(str(error)), LONGEST_FAULT), isinstance(error, KilledWorker)
         if isinstance(error, Refused):
             return self._refuse(name, fault)
         if isinstance(error, KilledWorker):
@@ -417,11 +414,7 @@ class Coordinator:
         for ticket in left:
             ticket.errors.append(fault)
             self._avoids.setdefault(ticket, set()).add(name)
-        lost = [
-            ticket
-            for ticket in left
-            if isinstance(error, KilledWorker) or len(ticket.errors) > self._decisions.retries
-        ]
+        lost = [ticket for ticket in left if is_lost or len(ticket.errors) > self._decisions.retries]
         self._decide_all(lost, Status.ERROR, fault)
         if joined := self._usable.get(name):
             joined.failures += 1

@@ -59,7 +59,7 @@ class Decisions:
             bug = {"bug": True, "retried": [*ticket.decided.retried, result.reason]} if result.bug else {}
             result = ticket.decided.model_copy(update=bug)
         else:
-            result = self._completed(ticket, result, lane).model_copy(update={"unfinished": unfinished})
+            result = self._completed(ticket, result, lane, unfinished=unfinished)
         result = self.journal.decide(ticket.cell, result)
         self.observer.cell(result)
         following: Sequence[Cell] = ()
@@ -82,9 +82,9 @@ class Decisions:
 
         What the suite showed stands from here on, however the run ends. `fault`: why it is tried elsewhere.
         """
-        result = self._completed(ticket, result, lane)
-        retried = [*result.retried, *([plain(fault)] if fault else [])]
-        result = result.model_copy(update={"unfinished": True, "retried": retried})
+        result = self._completed(ticket, result, lane, unfinished=True)
+        if fault:
+            result = result.model_copy(update={"retried": [*result.retried, plain(fault)]})
         ticket.decided = self.journal.decide(ticket.cell, result)
 
     def keep_trial(self, ticket: Ticket, tried: RemedyResult) -> None:
@@ -109,7 +109,7 @@ class Decisions:
         self.observer.note(f"{name}: {what}: {first}")
         self.backlog.put_back(ticket, after=after)
 
-    def _completed(self, ticket: Ticket, result: CellResult, lane: str) -> CellResult:
+    def _completed(self, ticket: Ticket, result: CellResult, lane: str, *, unfinished: bool) -> CellResult:
         """A result with its faults and its lane; if the suite ran before, with those of then."""
         if before := ticket.decided:
             trials = lane if lane != before.lane else ""
@@ -118,4 +118,4 @@ class Decisions:
         else:
             faults = [*ticket.faults, *result.faults]
             update = {"retried": ticket.errors, "faults": faults, "lane": lane}
-        return result.model_copy(update={**update, "unfinished": False})
+        return result.model_copy(update={**update, "unfinished": unfinished})
