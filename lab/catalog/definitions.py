@@ -146,13 +146,20 @@ class PackageManager(StrEnum):
 
     APT = "apt"
     DNF = "dnf"
+    PACMAN = "pacman"
 
 
 class SignatureForm(StrEnum):
-    """How a checksum file is signed: by a separate file with the suffix `.gpg`, or inside its own text."""
+    """How a checksum file is signed: by a file beside it that is called like it, or inside its own text."""
 
     DETACHED = "detached"
+    ARMOURED = "armoured"
     CLEAR = "clear"
+
+    @property
+    def suffix(self) -> str | None:
+        """What the name of the separate file ends with; None if there is no such file."""
+        return {"detached": ".gpg", "armoured": ".asc"}.get(self)
 
 
 class SignedChecksums(Definition):
@@ -164,11 +171,11 @@ class SignedChecksums(Definition):
 
 
 class UnsignedChecksums(Definition):
-    """A checksum file that nobody signs: a digest of it is pinned if all mirrors have the same."""
+    """A checksum file that nobody signs: a digest of it is pinned if all servers have the same."""
 
-    file: str = Field(pattern=r"^[^/]+$")
+    file: str = Field(pattern=r"^[^/]+$", description="The file's name; with `{build}`.")
     mirrors: list[str] = Field(
-        min_length=1, description="Folders with that file on other servers than `url`; with `{build}`."
+        [], description="Folders with that file on other servers than `url`; with `{build}`."
     )
 
 
@@ -209,6 +216,12 @@ class CloudImage(Definition):
     # It decides what is prepared of the disk, not which disk that is.
     packages: list[str] = Field(
         [], exclude=True, description="Packages to install while it is prepared, besides what the suite needs."
+    )
+    python: str | None = Field(
+        None,
+        pattern=r"^python3\.\d+$",
+        exclude=True,
+        description="Package and program of a newer Python than the system's own, for the suite.",
     )
     selinux: str | None = Field(None, pattern=r"^[a-z]+$", description="SELinux policy that it enforces.")
     disk_gib: int = Field(10, ge=2, le=64, description="Size to which the disk is grown in the guest.")
@@ -264,6 +277,11 @@ class Guest(Definition):
     name: str
     title: str
     image: Annotated[DebianImage | CloudImage, Field(discriminator="kind")]
+    system: str = Field(
+        "",
+        pattern=r"^[a-z]*(-[\d.]+)?$",
+        description="ID and VERSION_ID of its os-release, if the guest is not named after them.",
+    )
     memory_mib: int = Field(2048, ge=512)
     cpus: int = Field(2, ge=1, le=16, description="Processors under KVM; emulated guests have one.")
     expect: Expectation = Field(
@@ -297,8 +315,7 @@ class Guest(Definition):
         """The guest with this build of its disk. Raises ValueError if the pin does not suit it."""
         if not isinstance(self.image, CloudImage):
             raise ValueError("its image is built locally")
-        fields = {**self.image.model_dump(), "build": pin.build, "digest": pin.digest}
-        fields["packages"] = self.image.packages
+        fields = {**dict(self.image), "build": pin.build, "digest": pin.digest}
         return self.model_copy(update={"image": CloudImage.model_validate(fields)})
 
     def with_packages(self, *names: str) -> "Guest":

@@ -21,7 +21,6 @@ from lab.catalog import (
     CloudImage,
     Guest,
     Pin,
-    SignatureForm,
     UnsignedChecksums,
     key_file,
     load_pins,
@@ -104,7 +103,8 @@ def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> PublishedDisk:
     try:
         say("fetching checksums")
         listed = download.read(address, say)
-        detached = download.read(f"{address}.gpg", say) if checksums.form is SignatureForm.DETACHED else None
+        suffix = checksums.form.suffix
+        detached = download.read(f"{address}{suffix}", say) if suffix else None
         text = verify_signature(listed, detached, key_file(checksums.key), download.short(address))
     except NotPublished:
         if image.archived is None:
@@ -274,16 +274,17 @@ def _agreed_digest(url: str, unsigned: UnsignedChecksums, build: str, say: Say) 
     folder, _, disk = address.rpartition("/")
     digests: dict[str, str] = {}
     for mirror in (folder, *unsigned.mirrors):
-        file = f"{mirror.replace(BUILD, build)}/{unsigned.file}"
+        file = f"{mirror}/{unsigned.file}".replace(BUILD, build)
         text = download.read(file, say, only_https=True).decode(errors="replace")
-        digests[file] = find_digest(text, disk, file, "sha512")
+        algorithm = "sha512" if re.search(rf"{FORMS['sha512'][0].pattern}", text) else "sha256"
+        digests[file] = f"{algorithm}:{find_digest(text, disk, file, algorithm)}"
     if len(set(digests.values())) != 1:
-        told = ", ".join(f"{file}: {digest[:16]}" for file, digest in digests.items())
+        told = ", ".join(f"{file}: {digest[:23]}" for file, digest in digests.items())
         raise ImageNotAvailable(
             f"the mirrors do not have the same digest of {disk}: {told}",
             hint="one of them may not be up to date: try again later; nothing was pinned",
         )
-    return f"sha512:{digests.popitem()[1]}"
+    return digests.popitem()[1]
 
 
 def _write_pin(file: Path, guest: str, pin: Pin) -> None:

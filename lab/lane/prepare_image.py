@@ -53,6 +53,7 @@ WHEN_ABSENT = (
 PACKAGES = {
     PackageManager.APT: ("apparmor", "bubblewrap", "procps", "python3"),
     PackageManager.DNF: ("bubblewrap", "procps-ng", "python3"),
+    PackageManager.PACMAN: ("bubblewrap", "procps-ng", "python"),
 }
 
 # By how much a first boot may take longer than later ones: the root grows, keys and caches are made, SELinux
@@ -76,12 +77,16 @@ LAST_LINES = 20
 MISSING = {
     PackageManager.APT: "dpkg-query -W -f '${Status}' NAME 2>/dev/null | grep -q ' installed$' || echo NAME",
     PackageManager.DNF: "rpm --quiet -q NAME || echo NAME",
+    PackageManager.PACMAN: "pacman -Q NAME >/dev/null 2>&1 || echo NAME",
 }
 FORGET_DOWNLOADS = {
     # Remedies need its lists and one package, which SUPPLIES fetches.
     PackageManager.APT: "",
     PackageManager.DNF: "dnf -q clean all",
+    PackageManager.PACMAN: "rm -rf /var/cache/pacman/pkg/*",
 }
+# Where the suite's user finds another Python first. The system's programs go on with its own.
+PYTHON = "/usr/local/bin/python3"
 # Among cloud-init's own files, because its option for another file differs between versions.
 CONFIG = "/etc/cloud/cloud.cfg.d/99-lab-packages.cfg"
 INSTALL = "cloud-init single --name package_update_upgrade_install --frequency always"
@@ -143,6 +148,7 @@ rm -r "$PWD"
 """,
     },
     PackageManager.DNF: {},
+    PackageManager.PACMAN: {},
 }
 
 # Everything that is done in the guest.
@@ -254,6 +260,8 @@ def inputs_digest(guest: Guest, image: BaseImage) -> str:
     files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)
     parts = [image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
     parts += guest.image.packages
+    if isinstance(guest.image, CloudImage) and guest.image.python:
+        parts.append(guest.image.python)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -293,8 +301,9 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
 
     Returns what was changed in it besides packages. Raises LabError.
     """
-    guest, manager = made.guest, store.cloud_image(made.guest).package_manager
-    packages = [*PACKAGES[manager], *guest.image.packages]
+    guest, published = made.guest, store.cloud_image(made.guest)
+    manager, python = published.package_manager, published.python
+    packages = [*PACKAGES[manager], *published.packages, *([python] if python else [])]
     session = Session(made.endpoint, alive=made.check_alive, speed=replace(made.speed, more=FIRST_BOOT))
     hold_processor = partial(holding, preparation.processors, how=preparation.acceleration, say=preparation.say)
 
@@ -341,6 +350,8 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
                     "that it has one; or bring an image with these packages in it: lab images import FILE "
                     f"--as {guest.name}",
                 )
+        if python:
+            session.run(f"sudo -n ln -sf /usr/bin/{python} {PYTHON}", seconds=10)
         with hold_processor("fetching what remedies need"):
             for what, script in SUPPLIES[manager].items():
                 went_well, printed = run_within(FETCH_SECONDS, script)

@@ -291,9 +291,12 @@ def _choose_guest(
 
 def _exact(catalog: Catalog, system: System | None) -> Guest | None:
     """The catalog's guest of this distribution and release."""
+    guests = {guest.system or name: guest for name, guest in catalog.guests.items()}
+    if system and system.id in guests:  # A rolling distribution has no releases.
+        return guests[system.id]
     version = system.version if system and not system.inferred else None
     while system and version:
-        if guest := catalog.guests.get(f"{system.id}-{version}"):
+        if guest := guests.get(f"{system.id}-{version}"):
             return guest
         # A point release, for example 24.04.3 or 13.2, has the VERSION_ID of its release.
         version = version.rpartition(".")[0]

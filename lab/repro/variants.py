@@ -86,8 +86,8 @@ TRAITS: Mapping[str, tuple[Callable[[Guest], bool], str]] = {
 
 
 def distribution(guest: Guest) -> str:
-    """Return the ID of a guest's distribution; guests are named after it and its release."""
-    return guest.name.partition("-")[0]
+    """Return the ID of a guest's distribution."""
+    return (guest.system or guest.name).partition("-")[0]
 
 
 def has_sysctl(guest: Guest, name: str) -> bool:

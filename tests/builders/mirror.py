@@ -18,9 +18,7 @@ from lab import catalog
 from lab.base.paths import PACKAGE
 from lab.catalog import CloudImage, Guest, SignatureForm
 
-HOSTS = re.compile(
-    r"https://(cloud-images\.ubuntu\.com|(?:download|archives)\.fedoraproject\.org|(?:cloud|cdimage)\.debian\.org)"
-)
+HOSTS = re.compile(r"https://[\w.-]+")
 
 
 class Request(BaseHTTPRequestHandler):
@@ -126,7 +124,7 @@ class Mirror:
         assert key is not None
         name = path_of(guest).rpartition("/")[2]
         digest = hashlib.sha256(disk).hexdigest()
-        if image.checksums.form is SignatureForm.DETACHED:
+        if image.checksums.form.suffix:
             self.sign(guest, f"{'0' * 64} *another-{name}\n{digest} *{name}\n", key)
         else:
             self.sign(guest, f"# {name}: {len(disk)} bytes\nSHA256 ({name}) = {digest}\n", key)
@@ -142,9 +140,11 @@ class Mirror:
     def sign(self, guest: Guest, text: str, key: "SigningKey") -> None:
         """Serve this text as the guest's checksum file."""
         checksums, path = cloud(guest).checksums, checksums_path(guest)
-        if checksums is not None and checksums.form is SignatureForm.DETACHED:
+        assert checksums is not None
+        if suffix := checksums.form.suffix:
             self.files[path] = text.encode()
-            self.files[f"{path}.gpg"] = key.sign(text, "--detach-sign")
+            armour = ["--armor"] if checksums.form is SignatureForm.ARMOURED else []
+            self.files[f"{path}{suffix}"] = key.sign(text, *armour, "--detach-sign")
         else:
             self.files[path] = key.sign(text, "--clear-sign")
 
@@ -189,8 +189,8 @@ class SigningKey:
         self._gpg("--quick-generate-key", name, "ed25519", "sign", expires)
         self.public = self._gpg("--armor", "--export", name).decode()
 
-    def sign(self, text: str, how: str) -> bytes:
-        return self._gpg("--local-user", self._name, how, text=text)
+    def sign(self, text: str, *how: str) -> bytes:
+        return self._gpg("--local-user", self._name, *how, text=text)
 
     def _gpg(self, *arguments: str, text: str = "") -> bytes:
         command = ["gpg", "--batch", "--quiet", "--homedir", str(self._home), "--passphrase", "", *self._when]

@@ -32,9 +32,17 @@ from tests.builders.mirror import (
 
 Keys = dict[str, SigningKey]
 Publish = Callable[..., Guest]
-SIGNED = ["ubuntu-24.04", "fedora-44"]
-GUESTS = [*SIGNED, "debian-13-cloud"]
-BUILD = "20261101-2300"
+SIGNED = ["ubuntu-24.04", "fedora-44", "almalinux-10"]
+# Those whose disks nobody signs, with a build.
+UNSIGNED = {
+    "debian-13-cloud": "20261101-2300",
+    "rocky-10": "10.3-20261101.0",
+    "centos-stream-10": "20261101.0",
+    "amazonlinux-2023": "2023.12.20261101.0",
+    "arch": "20261101.604814",
+}
+GUESTS = [*SIGNED, *UNSIGNED]
+BUILD = UNSIGNED["debian-13-cloud"]
 
 
 @pytest.fixture
@@ -42,8 +50,8 @@ def publish(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> Publish:
     """Serve a guest's disk as its distribution does, and return the guest."""
 
     def serve(name: str, *, content: bytes = disk, key: str = "good") -> Guest:
-        if name == "debian-13-cloud":
-            pin(root, name, BUILD, f"sha512:{hashlib.sha512(content).hexdigest()}")
+        if name in UNSIGNED:
+            pin(root, name, UNSIGNED[name], f"sha512:{hashlib.sha512(content).hexdigest()}")
         mirror.publish(guest(name), content, keys[key])
         return guest(name)
 
@@ -70,6 +78,18 @@ def left(paths: Paths) -> list[str]:
             "Fedora-Cloud-Base-Generic-44-1.7.x86_64.qcow2",
             "https://download.fedoraproject.org/pub/fedora/linux/releases/44/Cloud/x86_64/images/"
             "Fedora-Cloud-44-1.7-x86_64-CHECKSUM",
+        ),
+        (
+            "almalinux-10",
+            "https://repo.almalinux.org/almalinux/10/cloud/x86_64/images/"
+            "AlmaLinux-10-GenericCloud-10.2-20260526.0.x86_64.qcow2",
+            "https://repo.almalinux.org/almalinux/10/cloud/x86_64/images/CHECKSUM",
+        ),
+        (
+            "amazonlinux-2023",
+            "https://cdn.amazonlinux.com/al2023/os-images/2023.12.20260909.0/kvm/"
+            "al2023-kvm-2023.12.20260909.0-kernel-6.1-x86_64.xfs.gpt.qcow2",
+            None,
         ),
         ("debian-13-cloud", None, None),
     ],
@@ -142,8 +162,9 @@ def test_checksums_without_a_signature_are_refused(
         mirror.files[path] = f"SHA256 ({file}) = {hashlib.sha256(disk).hexdigest()}\n".encode()
         assert "it contains no signature" in refused(paths, wanted)
     else:
-        del mirror.files[f"{path}.gpg"]
-        assert f"SHA256SUMS.gpg of {mirror.host}: HTTP 404 Not Found" in refused(paths, wanted)
+        signature = next(name for name in mirror.files if name.startswith(f"{path}."))
+        del mirror.files[signature]
+        assert f"{Path(signature).name} of {mirror.host}: HTTP 404 Not Found" in refused(paths, wanted)
 
 
 @pytest.mark.parametrize("name", SIGNED)

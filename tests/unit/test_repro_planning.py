@@ -223,13 +223,29 @@ def test_the_nearest_guest_can_have_what_the_cause_needs(host: Statement, suspec
 
 
 @pytest.mark.parametrize(
+    ("host", "guest"),
+    [
+        (system("amzn", "2023"), "amazonlinux-2023"),
+        (system("centos", "10"), "centos-stream-10"),
+        (system("almalinux", "9.6", like="rhel"), "almalinux-9"),
+        (system("arch", None), "arch"),
+    ],
+)
+def test_a_guest_is_found_by_what_its_os_release_says(host: Statement, guest: str) -> None:
+    chosen = plan(report(host), host=Host(lambda guest: True, lambda guest: True, HOST.releases)).guest
+    assert chosen is not None
+    assert chosen.name == guest
+
+
+@pytest.mark.parametrize(
     ("host", "guest", "why"),
     [
-        (system("ubuntu", "20.04"), "ubuntu-24.04", "another release of the same distribution"),
+        (system("ubuntu", "18.04"), "ubuntu-24.04", "another release of the same distribution"),
         (POP, "ubuntu-24.04", "the host's distribution derives from its own"),
         (system("kali", None, like="debian"), "debian-13", "the host's distribution derives from its own"),
-        (system("rocky", "9", like="rhel"), "fedora-43", "its distribution is of the same family"),
-        (system("arch", None), "debian-13", "most of the lab's results are from it"),
+        (system("rocky", "9", like="rhel"), "rocky-10", "another release of the same distribution"),
+        (system("ol", "9", like="rhel"), "almalinux-10", "its distribution is of the same family"),
+        (system("gentoo", None), "debian-13", "most of the lab's results are from it"),
     ],
 )
 def test_of_guests_with_an_image_the_closest_relative_is_nearest(host: Statement, guest: str, why: str) -> None:

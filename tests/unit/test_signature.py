@@ -14,6 +14,8 @@ from tests.builders.mirror import SigningKey
 TEXT = "0123 *disk.img\n"
 # As Debian's packages ubuntu-keyring and distribution-gpg-keys have them.
 SHIPPED = {
+    "almalinux-9": "BF18AC2876178908D6E71267D36CB86CB86B3716",
+    "almalinux-10": "EE6DB7B98F5BF5EDD9DA0DE5DEE5C11CC2A1E572",
     "ubuntu-cloud": "D2EB44626FDDC30B513D5BB71A5D6C4C7DB87C81",
     "fedora-43": "C6E7F081CF80E13146676E88829B606631645531",
     "fedora-44": "36F612DCF27F7D1A48A835E4DBFCF71C6D9F90A6",
