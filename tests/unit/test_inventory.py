@@ -8,10 +8,6 @@ from lab.base.errors import UsageError
 from lab.fleet import inventory
 
 WHOLE = """
-[coordinator]
-address = "10.0.0.1"
-port = 8786
-
 [hosts.lab-1]
 address = "lab@lab-1.example.org:2222"
 python = "/srv/lab/.venv/bin/python"
@@ -31,37 +27,31 @@ def read(tmp_path: Path, text: str) -> inventory.Inventory:
 
 
 def test_a_whole_inventory_is_read(tmp_path: Path) -> None:
-    found = read(tmp_path, WHOLE)
-    assert (found.coordinator.address, found.coordinator.port) == ("10.0.0.1", 8786)
-    first, second = found.hosts["lab-1"], found.hosts["lab-2"]
-    assert (first.lanes, first.memory_mib) == (4, 16384)
+    first, second = read(tmp_path, WHOLE).hosts.values()
+    assert (first.address, first.lanes, first.memory_mib) == ("lab@lab-1.example.org:2222", 4, 16384)
     assert first.command == "env LAB_HOME=/var/lab /srv/lab/.venv/bin/python -m lab.fleet.host"
     assert second.command == "env /opt/venv/bin/python -m lab.fleet.host"
 
 
-def test_everything_that_is_wrong_is_told_at_once_by_its_key(tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as raised:
-        read(
-            tmp_path,
-            "[coordinator]\nport = 0\n"
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("", ["hosts"]),
+        ("[hosts]\n", ["hosts"]),
+        ('[hosts."A B"]\naddress = "x"\npython = "/p"\n', ["hosts.A B.[key]"]),
+        (
             '[hosts.a]\naddress = "-oProxyCommand=x"\nmemory_mib = "all"\ncores = 2\npython = "/p"\n'
             '[hosts.b]\naddress = "::1"\nlanes = 0\npython = "~/python"\n[hosts.c]\naddress = "x"\n',
-        )
-    for key in (
-        *("coordinator.port", "hosts.a.address", "hosts.a.memory_mib", "hosts.a.cores"),
-        *("hosts.b.lanes", "hosts.b.python", "hosts.c.python"),
-    ):
-        assert f"hosts.toml: {key}: " in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("", "expected a host, for example [hosts.lab-1], or coordinator.port"),
-        ('[hosts."A B"]\naddress = "x"\npython = "/p"\n', "hosts.A B.[key]: String should match pattern"),
+            ["hosts.a.address", "hosts.a.memory_mib", "hosts.a.cores"]
+            + ["hosts.b.lanes", "hosts.b.python", "hosts.c.python"],
+        ),
     ],
+    ids=["empty", "no host", "name", "values"],
 )
-def test_no_hosts_and_names_that_are_none_are_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_everything_that_is_wrong_is_told_at_once_by_its_key(
+    tmp_path: Path, text: str, keys: list[str]
+) -> None:
     with pytest.raises(UsageError) as raised:
         read(tmp_path, text)
-    assert told in str(raised.value)
+    for key in keys:
+        assert f"hosts.toml: {key}: " in str(raised.value)
