@@ -8,7 +8,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,9 +18,9 @@ from typing import Any
 
 from distributed import Future, KilledWorker, as_completed
 
-from lab.base import process, scratch
+from lab.base import scratch
 from lab.base.activity import Activity, Step
-from lab.base.errors import ImageNotAvailable, LabError
+from lab.base.errors import LabError
 from lab.base.files import bounded, make_folder, plain
 from lab.base.paths import Paths
 from lab.catalog import Guest
@@ -34,13 +34,12 @@ from lab.machine.budget import Memory
 from lab.plan import Cell
 from lab.record import CellResult, RunResult, Status
 from lab.run import backlog
-from lab.run.backlog import Backlog, Estimates, Ticket
+from lab.run.backlog import Ticket
 from lab.run.decisions import Decisions
-from lab.run.journal import UNDECIDED, Journal, locked_folder
-from lab.run.lanes import NUMBERED, Labels
+from lab.run.journal import UNDECIDED, locked_folder
+from lab.run.lanes import NUMBERED
 from lab.run.observer import Observer
 from lab.run.start import PlannedRun
-from lab.run.worker import NO_IMAGE
 
 # A part is no longer than this, in typical seconds: what a lost host costs, and how evenly hosts end.
 MOST_SECONDS = 15 * 60.0
@@ -85,7 +84,6 @@ class Coordinator:
     _refused: dict[str, str] = field(default_factory=dict)
     _stop_by: float | None = None
     _is_over: bool = False
-    _crash: BaseException | None = None
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
@@ -108,11 +106,7 @@ class Coordinator:
                     self.stop()
             hosts = {lane.host for lane in info.lanes}
             info.host = hosts.pop() if len(hosts) == 1 else None
-            run = self._journal.finish(interrupted=self._is_stopping)
-            for error in (self._crash, self._decisions.bug):
-                if error:
-                    raise error
-            return run
+            return self._decisions.finish()
 
     def stop(self) -> None:
         """End the run soon, from another thread, as Ctrl-C does: what hosts have decided is kept."""
@@ -120,14 +114,12 @@ class Coordinator:
 
     def _begin(self) -> None:
         """Begin the record; it is on disk once it is complete."""
-        planned, options = self.planned, self.planned.info.options
+        planned = self.planned
         # Trials that are left on a cell are made by a run on one host.
         left = [cell for cell in planned.left if cell.folder not in planned.kept]
-        self._labels = Labels(planned.info.lanes)
-        self._journal = Journal(planned.folder, planned.cells, planned.info, planned.kept)
-        self._backlog = Backlog(left, Estimates(options), cold=options.cold, repeat=options.repeat)
         most = max(MOST_FAILURES, len(self.inventory.hosts)) - 1
-        self._decisions = Decisions(self._journal, self._backlog, self.observer, most, jobs=1)
+        self._decisions = Decisions(planned, left, self.observer, retries=most)
+        self._backlog, self._journal = self._decisions.backlog, self._decisions.journal
         self.observer = self._decisions.observer
         self._journal.write()
 
@@ -136,7 +128,7 @@ class Coordinator:
         return self._decisions.stopped.is_set()
 
     def _fail(self, error: BaseException) -> None:
-        self._crash = self._crash or error
+        self._decisions.crash = self._decisions.crash or error
 
     # -- the session
 
@@ -163,7 +155,7 @@ class Coordinator:
     def _work(self) -> None:
         """Hand out parts until every cell is decided, or the run was stopped and its hosts have ended."""
         looked = 0.0
-        while not self._crash and not self._is_done():
+        while not self._decisions.crash and not self._is_done():
             self._hand_out()
             with suppress(Empty):
                 self._inbox.get(timeout=TICK_SECONDS)()
@@ -185,10 +177,8 @@ class Coordinator:
         """End all parts soon; what they decided is kept."""
         if self._is_stopping:
             return
-        self._decisions.stopped.set()
-        self._journal.info.interrupted = True
+        self._decisions.interrupt()
         self._stop_by = time.monotonic() + STOP_SECONDS
-        process.stop_all()
         for piece in self._pieces.values():
             if not piece.host:
                 piece.future.cancel()
@@ -229,12 +219,8 @@ class Coordinator:
     def _has_no_image(self, guest: Guest, error: LabError) -> None:
         if self._is_stopping:
             return
-        self.observer.note(f"{guest.name}: {error}")
         tickets = [ticket for ticket in self._backlog.waiting() if ticket.cell.guest.name == guest.name]
-        if isinstance(error, ImageNotAvailable):
-            self._decide_all(tickets, Status.NOT_RUN, f"{NO_IMAGE}: {error.args[0]}")
-        else:
-            self._decide_all(tickets, Status.ERROR, str(error))
+        self._decisions.decide_without_image(tickets, guest.name, error)
 
     def _push(self, name: str, piece: Piece, folder: str) -> None:
         """Bring its image to the host of a part, which waits for it."""
@@ -329,7 +315,7 @@ class Coordinator:
     def _lane(self, piece: Piece, own: str) -> str:
         """The label of a lane of a part; its host calls it `own`."""
         if own and own not in piece.lanes:
-            piece.lanes[own] = self._labels.next(f"{piece.host}: {own.partition(NUMBERED)[0]}")
+            piece.lanes[own] = self._decisions.labels.next(f"{piece.host}: {own.partition(NUMBERED)[0]}")
         return piece.lanes.get(own, "")
 
     def _clear(self, piece: Piece) -> None:
@@ -404,19 +390,13 @@ class Coordinator:
             ticket.errors.append(fault)
             self._avoids.setdefault(ticket, set()).add(name)
         lost = [ticket for ticket in left if is_lost or len(ticket.errors) > self._decisions.retries]
-        self._decide_all(lost, Status.ERROR, fault)
+        self._decisions.decide_all(lost, Status.ERROR, fault)
         if joined := self._usable.get(name):
             joined.failures += 1
             if joined.failures >= FAILURES_OF_A_HOST and len(self._usable) > 1:
                 last = bounded(" ".join(fault.split()), 300)
                 self._refuse(name, f"its lab failed {joined.failures} times in a row, the last time: {last}")
         return None
-
-    def _decide_all(self, tickets: Iterable[Ticket], status: Status, reason: str) -> None:
-        """Decide cells that cannot be run."""
-        for ticket in tickets:
-            self._backlog.begin([ticket])
-            self._decisions.decide(ticket, ticket.cell.result(status, reason=reason))
 
     # -- which hosts there are
 
@@ -490,7 +470,7 @@ class Coordinator:
                 reason = self._why_not(piece.tickets[0].cell)
                 if reason and not piece.future.cancelled():
                     piece.future.cancel()
-                    self._decide_all(piece.tickets, Status.NOT_RUN, reason)
+                    self._decisions.decide_all(piece.tickets, Status.NOT_RUN, reason)
         else:
             faults = [login.fault for login in self._logins.values() if login.fault]
             faults += [f"{name} got no more parts: {why}" for name, why in self._refused.items()]

@@ -1,15 +1,18 @@
-"""What becomes of each cell of a run: it is decided, or tried again on a fresh lane. Workers share this."""
+"""What becomes of each cell of a run: it is decided, or tried again on a fresh lane. All who run cells share it."""
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
 
+from lab.base import process
+from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import plain
 from lab.plan import Cell
-from lab.record import CellResult, RemedyResult
-from lab.run.backlog import Backlog, Ticket
+from lab.record import CellResult, ProcessorTime, RemedyResult, RunResult, Status
+from lab.run.backlog import Backlog, Estimates, Ticket
 from lab.run.journal import Journal
+from lab.run.lanes import Labels
 from lab.run.observer import LaneSteps, Observer, kept_apart
+from lab.run.start import PlannedRun
 
 # The cells that a decided cell leads to. They join the run.
 Follow = Callable[[CellResult], Sequence[Cell]]
@@ -17,6 +20,8 @@ Follow = Callable[[CellResult], Sequence[Cell]]
 # What the note on a retried cell says.
 AGAIN = "to be tried again on a fresh lane"
 REST_AGAIN = "the rest of its trials is to be made on a fresh lane"
+# How the reason of a cell begins whose guest has no image.
+NO_IMAGE = "image not available"
 
 
 def nothing_follows(_result: CellResult) -> Sequence[Cell]:
@@ -24,30 +29,49 @@ def nothing_follows(_result: CellResult) -> Sequence[Cell]:
     return ()
 
 
-@dataclass
 class Decisions:
-    """`retries` is how often a cell is tried again after a fault of the lab; `jobs`, the lanes at once.
+    """A session of a run: its record (`journal`), what is left of it (`backlog`), and the names of its lanes.
 
+    `cells` are those to run. `retries` is how often one is tried again after a fault of the lab; `jobs`, the
+    lanes at once. `without_image` are the guests whose image has to be built, downloaded or prepared first.
     `stopped` is set when the run is interrupted: from then on no fault counts. `crash` ends the run as soon as
     its lanes are down; `bug` is raised when the run is at its end, because no cell is worse for it.
     """
 
-    journal: Journal
-    backlog: Backlog
-    observer: Observer
-    retries: int
-    jobs: int
-    follow: Follow = nothing_follows
-    stopped: threading.Event = field(default_factory=threading.Event)
-    crash: BaseException | None = None
-    bug: Exception | None = None
-
-    def __post_init__(self) -> None:
-        self.observer = kept_apart(self.keep_bug, self.observer, LaneSteps(self.journal.add_step))
+    def __init__(
+        self,
+        planned: PlannedRun,
+        cells: Iterable[Cell],
+        observer: Observer,
+        *,
+        retries: int,
+        jobs: int = 1,
+        follow: Follow = nothing_follows,
+        without_image: Collection[str] = (),
+    ) -> None:
+        options = planned.info.options
+        self.journal = Journal(planned.folder, planned.cells, planned.info, planned.kept)
+        self.backlog = Backlog(
+            cells,
+            Estimates(options),
+            decided=planned.kept,
+            cold=options.cold,
+            repeat=options.repeat,
+            without_image=without_image,
+        )
+        self.labels = Labels(planned.info.lanes)
+        self.observer = kept_apart(self.keep_bug, observer, LaneSteps(self.journal.add_step))
+        self.retries, self.jobs = retries, jobs
+        self.stopped = threading.Event()
+        self.crash: BaseException | None = None
+        self._bug: Exception | None = None
+        self._follow = follow
 
     def keep_bug(self, error: Exception) -> None:
         """Keep a bug that is the error of no cell."""
-        self.bug = self.bug or error
+        self._bug = self._bug or error
+
+    # -- a cell is at its end
 
     def decide(self, ticket: Ticket, result: CellResult, lane: str = "", *, unfinished: bool = False) -> None:
         """Keep a cell's result and show it; `lane` served it. Raises ResultsNotWritten.
@@ -64,7 +88,7 @@ class Decisions:
         self.observer.cell(result)
         following: Sequence[Cell] = ()
         try:
-            following = self.follow(result)
+            following = self._follow(result)
         except Exception as error:
             self.keep_bug(error)
         # Before the lane asks for its next cell: it may serve these.
@@ -74,8 +98,24 @@ class Decisions:
         self.backlog.ended(ticket, result)
         self.tell_time_left()
 
+    def decide_all(self, tickets: Iterable[Ticket], status: Status, reason: str) -> None:
+        """Decide cells that cannot be run, all for the same reason. Raises ResultsNotWritten."""
+        for ticket in tickets:
+            self.decide(ticket, ticket.cell.result(status, reason=reason))
+
+    def decide_without_image(self, tickets: Iterable[Ticket], guest: str, error: LabError) -> None:
+        """Decide the cells of a guest that has no image. Raises ResultsNotWritten."""
+        if isinstance(error, ImageNotAvailable):
+            # Each cell of the row shows the reason; the next step is told once.
+            self.observer.note(f"{guest}: {error}")
+            self.decide_all(tickets, Status.NOT_RUN, f"{NO_IMAGE}: {error.args[0]}")
+        else:
+            self.decide_all(tickets, Status.ERROR, str(error))
+
     def tell_time_left(self) -> None:
         self.observer.time_left(self.backlog.seconds_left(self.jobs))
+
+    # -- a cell goes on
 
     def decide_before_trials(self, ticket: Ticket, result: CellResult, lane: str, *, fault: str = "") -> None:
         """Keep the result of a cell on which something is still to be tried. Raises ResultsNotWritten.
@@ -119,3 +159,20 @@ class Decisions:
             faults = [*ticket.faults, *result.faults]
             update = {"retried": ticket.errors, "faults": faults, "lane": lane}
         return result.model_copy(update={**update, "unfinished": unfinished})
+
+    # -- the run is at its end
+
+    def interrupt(self) -> None:
+        """The run is interrupted: cells that are not decided stay so, and programs that run for it are ended."""
+        self.stopped.set()
+        self.journal.info.interrupted = True
+        process.stop_all()
+
+    def finish(self, spent: Sequence[ProcessorTime] = ()) -> RunResult:
+        """Write the end of the session down and return the record. Raises what ended the run, or its bug."""
+        if self.crash:
+            raise self.crash
+        run = self.journal.finish(interrupted=self.stopped.is_set(), spent=spent)
+        if self._bug:
+            raise self._bug
+        return run

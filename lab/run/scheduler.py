@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import catalog
-from lab.base import process
 from lab.base.files import make_folder
 from lab.base.paths import Paths
 from lab.base.space import A_RUN, explained
@@ -16,13 +15,12 @@ from lab.lane.running import Work
 from lab.machine.budget import Limits, Memory, Processors, others_load
 from lab.machine.connection import connection
 from lab.record import RESULTS_FILE, RunResult, Status
-from lab.run.backlog import Backlog, Estimates
-from lab.run.decisions import Decisions, Follow, nothing_follows
-from lab.run.journal import Journal, locked_folder
-from lab.run.lanes import Labels, clocks, processor_time
+from lab.run.decisions import NO_IMAGE, Decisions, Follow, nothing_follows
+from lab.run.journal import locked_folder
+from lab.run.lanes import clocks, processor_time
 from lab.run.observer import Observer
 from lab.run.start import PlannedRun
-from lab.run.worker import NO_IMAGE, Worker
+from lab.run.worker import Worker
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.
 MEMORY_SECONDS = 2.0
@@ -68,7 +66,8 @@ class Scheduler:
     def _run(self) -> RunResult:
         with connection(self.uri):
             pass  # Without libvirt nothing is worth starting.
-        folder, since, before = self.planned.folder, clocks(), len(self.planned.info.lanes)
+        folder, lanes, since = self.planned.folder, self.planned.info.lanes, clocks()
+        before = len(lanes)
         make_folder(folder)
         with locked_folder(folder):
             with explained(folder, A_RUN):
@@ -81,34 +80,22 @@ class Scheduler:
             for thread in self._threads:
                 if thread.ident is not None:  # An interrupt can come just before its start.
                     thread.join()
-            decisions = self._decisions
-            if decisions.crash:
-                raise decisions.crash
-            journal = decisions.journal
-            spent = [processor_time(since, journal.info.lanes[before:])]
-            run = journal.finish(interrupted=decisions.stopped.is_set(), spent=spent)
-            if decisions.bug:
-                raise decisions.bug
-            return run
+            return self._decisions.finish([processor_time(since, lanes[before:])])
 
     def _begin(self) -> None:
         """Make what the workers share, and write the first record."""
         planned, options = self.planned, self.planned.info.options
-        self._labels = Labels(planned.info.lanes)
-        self._memory = Memory(self.limits.memory_mib)
-        journal = Journal(planned.folder, planned.cells, planned.info, planned.kept)
-        left = planned.left
-        self._backlog = Backlog(
+        self._memory, left = Memory(self.limits.memory_mib), planned.left
+        self._decisions = Decisions(
+            planned,
             left,
-            Estimates(options),
-            decided=planned.kept,
-            cold=options.cold,
-            repeat=options.repeat,
+            self.observer,
+            retries=options.retries,
+            jobs=self.limits.jobs,
+            follow=self.follow,
             without_image={c.guest.name for c in left if not prepare_image.is_ready(self.paths, c.guest)},
         )
-        self._decisions = Decisions(
-            journal, self._backlog, self.observer, options.retries, self.limits.jobs, self.follow
-        )
+        self._backlog = self._decisions.backlog
         self._decisions.tell_time_left()
         # The sysctls to read in each guest: those that variants set, and those that kept results hold, because
         # an experiment compares a cell with these. The catalog may have changed since they were made.
@@ -125,7 +112,7 @@ class Scheduler:
             cold=options.cold,
         )
         # Last: what fails before this leaves no record, and the folder can be used again.
-        journal.write()
+        self._decisions.journal.write()
 
     def _leave_out_absent(self) -> None:
         """Decide the cells of all guests that have no image and can get none, before any lane is opened."""
@@ -179,7 +166,7 @@ class Scheduler:
             if reason := self._memory.admit(machine.guest.memory_mib):
                 refused[machine.name] = reason
                 continue
-            label = self._labels.next(machine.name)
+            label = self._decisions.labels.next(machine.name)
             worker = Worker(machine, number, label, self._work, self.uri, self._decisions, self._wake)
             self._workers[number] = worker
             self._backlog.lane_opened(machine.name, number)
@@ -204,8 +191,7 @@ class Scheduler:
         return self.limits.jobs
 
     def _decide_not_run(self, machine: str, reason: str) -> None:
-        for ticket in self._backlog.drop(machine):
-            self._decisions.decide(ticket, ticket.cell.result(Status.NOT_RUN, reason=reason))
+        self._decisions.decide_all(self._backlog.drop(machine), Status.NOT_RUN, reason)
 
     def _run_worker(self, worker: Worker) -> None:
         """A worker's thread, whatever happens to it."""
@@ -228,10 +214,8 @@ class Scheduler:
 
     def _interrupt(self) -> None:
         """End what runs: a worker whose machine is gone comes to its end by itself."""
+        self._decisions.interrupt()
         with self._changed:
-            self._decisions.stopped.set()
-            self._decisions.journal.info.interrupted = True
             running = list(self._workers.values())
-        process.stop_all()
         for worker in running:
             worker.give_up()

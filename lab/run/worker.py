@@ -1,7 +1,7 @@
 """A worker owns one lane, from its image to its last cell."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -10,7 +10,7 @@ from pathlib import Path
 import libvirt
 
 from lab.base.activity import Activity, Step
-from lab.base.errors import Bug, ImageNotAvailable, LabError, NotApplicable, is_lasting
+from lab.base.errors import Bug, LabError, NotApplicable, is_lasting
 from lab.builds import shuffled
 from lab.catalog import DebianImage
 from lab.images import store
@@ -31,9 +31,6 @@ from lab.run.decisions import REST_AGAIN, Decisions
 from lab.run.journal import ResultsNotWritten
 from lab.trials import experiment, remedies
 from lab.verdict import status
-
-# How the reason of a cell begins whose guest has no image.
-NO_IMAGE = "image not available"
 
 
 class Worker:
@@ -136,12 +133,8 @@ class Worker:
             hold = self._work.processors.hold(1, lambda: self._say_of_image(wait))
             with hold if is_built_now else nullcontext():
                 return store.ensure(paths, guest, self._say_of_image)
-        except ImageNotAvailable as error:
-            # Each cell of the row shows the reason; the next step is told once.
-            self._observer.note(f"{guest.name}: {error}")
-            self._decide_all(Status.NOT_RUN, f"{NO_IMAGE}: {error.args[0]}")
         except LabError as error:
-            self._decide_all(Status.ERROR, str(error))
+            self._decisions.decide_without_image(self._drop_all(), guest.name, error)
         return None
 
     def _find_acceleration(self, opened: libvirt.virConnect, image: BaseImage) -> Acceleration:
@@ -166,16 +159,17 @@ class Worker:
         except LaneDied:
             raise  # Emulated machines sometimes do; another lane may try again.
         except LabError as error:
-            self._decide_all(Status.ERROR, str(error), error.evidence)
+            tickets = self._drop_all()
+            for ticket in tickets:
+                keep_texts(self._folder(ticket), error.evidence)
+            self._decisions.decide_all(tickets, Status.ERROR, str(error))
             return None
         finally:
             self._hold(None)
 
-    def _decide_all(self, status: Status, reason: str, evidence: Mapping[str, str] | None = None) -> None:
-        """Decide every waiting cell of the machine: what keeps it from running is the same for all."""
-        for ticket in [] if self.is_stopped else self._backlog.drop(self.machine.name):
-            keep_texts(self._folder(ticket), evidence or {})
-            self._decisions.decide(ticket, ticket.cell.result(status, reason=reason))
+    def _drop_all(self) -> list[Ticket]:
+        """Every waiting cell of the machine, for what keeps all of them from running."""
+        return [] if self.is_stopped else self._backlog.drop(self.machine.name)
 
     def _open_lane(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> None:
         """Open a lane that starts from this image, and serve cells on it."""

@@ -17,7 +17,7 @@ from lab.lane.running import RunningLane
 from lab.machine.budget import Limits
 from lab.plan import Cell, choose
 from lab.record import CellResult, RunOptions, RunResult, Status
-from lab.run import scheduler, start
+from lab.run import decisions, start
 from lab.run.backlog import Estimates
 from lab.run.journal import LOCK
 from lab.run.scheduler import Scheduler
@@ -114,7 +114,7 @@ class Lab:
         )
         begun = replace(begun, kept={cell.folder: result for cell in begun.cells if (result := kept(cell))})
         limits = Limits(jobs=jobs, memory_mib=memory, processors=processors)
-        with patch.object(scheduler, "Estimates", lambda _options: estimates or Even()):
+        with patch.object(decisions, "Estimates", lambda _options: estimates or Even()):
             run = Scheduler(begun, self.paths, uri, limits, self.heard, offline=offline).run()
         assert RunResult.read(self.folder) == run
         return run
