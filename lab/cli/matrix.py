@@ -41,14 +41,14 @@ class Matrix(Request):
         Group.HOW,
         "--jobs",
         "Run at most this many machines at once. Default: one per CPU, and under emulation one more.",
-        limits=(1, 64),
+        type=click.IntRange(1, 64),
     )
     memory: int | None = option(
         Group.HOW,
         "--memory",
         "Use at most this much memory for all machines together. Default: what the host has free.",
         "MIB",
-        limits=(1, None),
+        type=click.IntRange(min=1),
     )
     offline: bool = option(
         Group.HOW,

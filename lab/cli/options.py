@@ -15,7 +15,7 @@ import click
 from lab.base.files import write_atomically
 from lab.base.paths import STATES_GIB, Paths
 from lab.cli import output
-from lab.run.request import Group, Option
+from lab.run.request import Group
 
 if TYPE_CHECKING:
     from lab.lane.upkeep import Unused
@@ -88,36 +88,20 @@ def of_request(request: type[Any]) -> list[click.Parameter]:
 
 
 def _option(field: Field[Any], kind: Any) -> click.Option:
-    option: Option = field.metadata["option"]
+    settings = dict(field.metadata)
+    if field.default:
+        settings["default"] = field.default
     if isinstance(kind, UnionType):
         kind = next(part for part in get_args(kind) if part is not NoneType)
-    settings: dict[str, Any] = {"default": field.default} if field.default else {}
-    if option.parse is not None:
-        settings["callback"] = _reader(option.parse, field.default)
+    if "type" in settings:
+        pass
     elif kind is bool:
         settings |= {"is_flag": True, "default": field.default}
-    elif kind is int:
-        settings |= {"type": click.IntRange(*(option.limits or ())), "show_default": True}
     elif kind is Path:
         settings["type"] = click.Path(path_type=Path)
     elif get_origin(kind) is Sequence:
         settings["multiple"] = True
-    if option.bare is not None:
-        settings |= {"is_flag": False, "flag_value": option.bare}
-    names = [field.name, option.flags]
-    return GroupedOption(names, group=option.group, help=option.help, metavar=option.metavar, **settings)
-
-
-def _reader(parse: Callable[[str], Any], default: Any) -> Callable[..., Any]:
-    """Click's callback for an option whose text is read by `parse`. It raises BadParameter."""
-
-    def read(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Any:
-        try:
-            return default if value is None else parse(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-
-    return read
+    return GroupedOption([field.name, settings.pop("flags")], **settings)
 
 
 def build_option(help_text: str, flag: str = "--build") -> Callable[..., Any]:

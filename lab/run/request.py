@@ -1,11 +1,13 @@
 """What a user asks of a run, and how it is asked for: a field of a request says its option and its help."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+import click
 
 from lab.base.errors import UsageError
 from lab.builds import HIGHEST_SEED, UNDER_STRESS, forms, rootfs
@@ -29,30 +31,16 @@ class Group(StrEnum):
     OTHER = "Options"
 
 
-@dataclass(frozen=True)
-class Option:
-    """The option of a field of a request, which itself says the type and the default.
-
-    `flags` are as click has them: "--cold", or "--remedies/--no-remedies". `metavar` stands for the value in
-    the help, and decides what shell completion offers. `limits` are the smallest and the largest value of a
-    number. `parse` reads a text, and raises ValueError with what is wrong with it. `bare` is what the option
-    means if it is given without a value; if `bare` is None, it needs a value.
-    """
-
-    group: Group
-    flags: str
-    help: str
-    metavar: str | None = None
-    limits: tuple[int, int | None] | None = None
-    parse: Callable[[str], Any] | None = None
-    bare: str | None = None
-
-
 def option(
-    group: Group, flags: str, text: str, metavar: str | None = None, *, default: Any = None, **more: Any
+    group: Group, flags: str, text: str, metavar: str | None = None, *, default: Any = None, **settings: Any
 ) -> Any:
-    """A field of a request that has an `Option`; `more` are further fields of that."""
-    return field(default=default, metadata={"option": Option(group, flags, text, metavar, **more)})
+    """A field of a request that is an option of its command; the field says the type and the default.
+
+    `flags` are as click has them: "--cold", or "--remedies/--no-remedies". `text` is the help. `metavar` stands
+    for the value in the help, and decides what shell completion offers. `settings` are others of click's.
+    """
+    about = {"flags": flags, "group": group, "help": text, "metavar": metavar, **settings}
+    return field(default=default, metadata=about)
 
 
 def _seed(text: str) -> int:
@@ -108,7 +96,7 @@ class Request:
         Group.HOW,
         "--repeat",
         "Run the suite this many times in each cell, and count how often each test fails. Default: 1.",
-        limits=(1, 1000),
+        type=click.IntRange(1, 1000),
     )
     until_fail: bool = option(
         Group.HOW,
@@ -123,24 +111,26 @@ class Request:
         "Shuffle the order of the tests, each repeat by a seed of its own, which is recorded and shown. "
         "With the SEED of a repeat, the first repeat has that one's order.",
         "[=SEED]",
-        parse=_seed,
-        bare=ANY_SEED,
+        type=_seed,
+        is_flag=False,
+        flag_value=ANY_SEED,
     )
-    stress: Sequence[Stress] = option(
+    stress: Sequence[Stress] | None = option(
         Group.HOW,
         "--stress",
         "Load each guest with these while the suite runs, by stress-ng from the guest's packages. "
         f"Limits of tests are {UNDER_STRESS:.0f} times as long. Default: all of them.",
         f"[={','.join(Stress)}]",
-        parse=_stress,
-        bare=",".join(Stress),
-        default=(),
+        type=_stress,
+        is_flag=False,
+        flag_value=",".join(Stress),
     )
     retries: int = option(
         Group.HOW,
         "--retries",
         "Retry a cell on a fresh machine this many times after a fault of the lab itself.",
-        limits=(0, 10),
+        type=click.IntRange(0, 10),
+        show_default=True,
         default=1,
     )
     remedies: bool | None = option(
@@ -187,7 +177,7 @@ class Request:
             repeat=self.repeat or (UNTIL_FAIL if self.until_fail else 1),
             until_fail=self.until_fail,
             shuffle=self.shuffle,
-            stress=list(self.stress),
+            stress=list(self.stress or ()),
             retries=self.retries,
             remedies=remedies and not self.cold,
             experiments=ExperimentPolicy.NEVER if self.cold or self.experiment is False else experiments,

@@ -211,7 +211,7 @@ def test_the_help_shows_each_option_of_the_request_under_its_heading(run_lab: Ru
         elif headings and (match := re.match(r"  (--?[a-z-]+)", line)):
             list(headings.values())[-1].append(match[1])
     assert list(headings) == list(Group)
-    declared = [field.metadata["option"] for field in fields(Matrix)]
+    declared = [field.metadata for field in fields(Matrix)]
     for group in Group:
-        flags = [option.flags.partition("/")[0] for option in declared if option.group is group]
+        flags = [about["flags"].partition("/")[0] for about in declared if about["group"] is group]
         assert headings[group] == (flags or ["-h"])
