@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 from lab.base.errors import UsageError
 from lab.base.files import plain
 from lab.cli import options, output
-from lab.record import RunResult
+from lab.record import RunResult, Status
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.run import journal, past
 from lab.run.past import PastRun
@@ -203,11 +204,21 @@ def runs_delete(lab: options.Lab, names: tuple[str, ...], days: int | None, yes:
     """
     if bool(names) is (days is not None):
         raise UsageError("name the runs to delete, or use --older-than DAYS", hint="lab runs lists them")
-    chosen = past.to_delete(lab.paths.runs, [*names] if days is None else _older_than(lab, days))
+    if days is not None:
+        # Not those being made, and those whose age nobody knows.
+        limit = datetime.now(UTC) - timedelta(days=days)
+        runs = [past.read(folder) for folder in past.folders(lab.paths.runs)]
+        ended = [run for run in runs if not run.is_being_made]
+        names = tuple(run.name for run in ended if run.record and run.record.run.started < limit)
+    chosen = past.to_delete(lab.paths.runs, names)
     if not chosen:
         output.say("no run is that old")
         return 0
-    _confirm(chosen, yes=yes)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("deleting needs a confirmation, and this is no terminal", hint="add --yes")
+        output.print_rows([_row(run) for run in chosen])
+        click.confirm("Delete them?", abort=True)
     for run in chosen:
         past.delete(run)
         output.say(f"deleted {run.name} ({output.mib(run.size)})")
@@ -215,44 +226,29 @@ def runs_delete(lab: options.Lab, names: tuple[str, ...], days: int | None, yes:
     return 0
 
 
-def _older_than(lab: options.Lab, days: int) -> list[str]:
-    """The names of the runs that are older. Leaves out those being made, and those whose age nobody knows."""
-    limit = datetime.now(UTC) - timedelta(days=days)
-    runs = [past.read(folder) for folder in past.folders(lab.paths.runs)]
-    return [run.name for run in runs if run.started and run.started < limit and not run.is_being_made]
-
-
-def _confirm(chosen: list[PastRun], *, yes: bool) -> None:
-    """Ask before deleting. Raises UsageError where nobody can answer, Abort if the answer is no."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError("deleting needs a confirmation, and this is no terminal", hint="add --yes")
-    output.print_rows([_row(run) for run in chosen])
-    click.confirm("Delete them?", abort=True)
-
-
 def _row(run: PastRun) -> list[str]:
-    if run.record is None:
-        result = plain(run.fault)
-    else:
-        counts = ", ".join(f"{number} {status}" for status, number in run.counts.items())
-        result = f"{counts or 'no cells'}: {RESULTS[run.record.exit_status()]}"
-    started = f"{run.started:%Y-%m-%d %H:%M}" if run.started else "-"
-    builds = plain(", ".join(run.builds)) or "-"
+    about = _document(run)
+    result = plain(run.fault)
+    if run.record:
+        counts = ", ".join(f"{number} {status}" for status, number in about["counts"].items())
+        result = f"{counts or 'no cells'}: {RESULTS[about['exit_status']]}"
+    started = f"{run.record.run.started:%Y-%m-%d %H:%M}" if run.record else "-"
+    builds = plain(", ".join(about["builds"])) or "-"
     return [plain(run.name), started, builds, run.state, " ".join(result.split()), output.mib(run.size)]
 
 
 def _document(run: PastRun) -> dict[str, Any]:
     record = run.record
+    info = record.run if record else None
+    counts = Counter(cell.status for cell in record.cells) if record else Counter[Status]()
     return {
         "name": run.name,
         "folder": str(run.folder),
         "state": run.state,
-        "started": record.run.started.isoformat() if record else None,
-        "finished": record.run.finished.isoformat() if record and record.run.finished else None,
-        "builds": run.builds,
-        "counts": run.counts,
+        "started": info.started.isoformat() if info else None,
+        "finished": info.finished.isoformat() if info and info.finished else None,
+        "builds": [build.name for build in info.builds] if info else [],
+        "counts": {status: counts[status] for status in Status if counts[status]},
         "exit_status": record.exit_status() if record else None,
         "fault": run.fault or None,
         "bytes": run.size,

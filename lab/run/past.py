@@ -1,11 +1,9 @@
 """Runs on disk: what each is, its deletion, one of its cells looked at again, and shards joined to one run."""
 
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -49,15 +47,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class PastRun:
-    """One folder of the lab's runs. `size` is in bytes.
-
-    `record` is None if it cannot be read; `fault` says why.
-    """
+    """One folder of the lab's runs; `size` is in bytes. If `record` cannot be read, `fault` says why."""
 
     folder: Path
     size: int
     is_being_made: bool
-    record: RunResult | None = None
+    record: RunResult | None
     fault: str = ""
 
     @property
@@ -76,20 +71,6 @@ class PastRun:
             return State.INTERRUPTED
         return State.COMPLETE if self.record.run.finished else State.UNFINISHED
 
-    @property
-    def started(self) -> datetime | None:
-        return self.record.run.started if self.record else None
-
-    @property
-    def builds(self) -> list[str]:
-        return [build.name for build in self.record.run.builds] if self.record else []
-
-    @property
-    def counts(self) -> dict[Status, int]:
-        """How many cells have each status; statuses that no cell has are left out."""
-        counted = Counter(cell.status for cell in self.record.cells) if self.record else Counter[Status]()
-        return {status: counted[status] for status in Status if counted[status]}
-
 
 def folders(runs: Path) -> list[Path]:
     """The folders of the lab's runs, by name and so by their start."""
@@ -98,16 +79,14 @@ def folders(runs: Path) -> list[Path]:
 
 def read(folder: Path) -> PastRun:
     """Read what a folder of the lab's runs holds, damaged or not."""
-    making = is_locked(folder / LOCK)
-    record, fault = None, ""
+    making, size = is_locked(folder / LOCK), upkeep.size(folder)
     try:
-        record = RunResult.read(folder)
+        return PastRun(folder, size, making, RunResult.read(folder))
     except UsageError as error:
-        fault = str(error.args[0])
-    return PastRun(folder, upkeep.size(folder), making, record, fault)
+        return PastRun(folder, size, making, None, str(error.args[0]))
 
 
-def to_delete(runs: Path, names: list[str]) -> list[PastRun]:
+def to_delete(runs: Path, names: Sequence[str]) -> list[PastRun]:
     """The runs of these names, if all may be deleted. Raises UsageError for any other name."""
     chosen = []
     for name in dict.fromkeys(names):
