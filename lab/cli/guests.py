@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from lab.guest import transfer
 from lab.guest.session import Session
 from lab.lane import shell
 from lab.lane.shell import SUITE_USER, Kept, Opened, Who
-from lab.plan import Cell
 from lab.record import RunResult
 from lab.run import journal, past
 
@@ -30,16 +28,6 @@ from lab.run import journal, past
 SSH_FAILED = 255
 # Where click keeps the words behind `--`.
 WORDS = "lab.command"
-
-
-@dataclass(frozen=True)
-class Target:
-    """The cell in whose state a guest is opened. `about` says what a recorded cell did in its run."""
-
-    cell: Cell
-    own_rootfs: Path | None = None
-    about: str = ""
-
 
 USER = click.option(
     "--user",
@@ -97,9 +85,8 @@ def shell_command(lab: options.Lab, /, *, user: Who, keep: bool, **which: Any) -
     seconds. The guest is removed when the shell ends, and the exit status is the shell's. Without a terminal
     the shell reads its commands from standard input.
     """
-    target = _target(lab, **which)
-    with _guest(lab, target, keep=keep) as guest:
-        return open_shell(guest, user, target.about)
+    with _guest(lab, keep=keep, **which) as (guest, about):
+        return open_shell(guest, user, about)
 
 
 @click.command("exec", cls=WithCommand)
@@ -118,7 +105,7 @@ def exec_command(context: click.Context, /, *, user: Who, keep: bool, **which: A
     words = context.meta.get(WORDS)
     if not words:
         raise UsageError("no command to run", hint="name it after --: lab exec GUEST [VARIANT] -- COMMAND")
-    with _guest(context.obj, _target(context.obj, **which), keep=keep) as guest:
+    with _guest(context.obj, keep=keep, **which) as (guest, _):
         return run(guest, guest.entrance.command(words, user=user, stdin=not sys.stdin.isatty()))
 
 
@@ -148,56 +135,57 @@ def run(guest: Opened | Kept, command: list[str]) -> int:
     return status
 
 
-def _target(lab: options.Lab, *, guest: str, variant: str | None, build: str | None, run: str | None) -> Target:
-    definitions = catalog.load()
-    if run is None:
-        return Target(
-            plan.Cell(definitions.guest(guest), definitions.variant(variant or "stock"), builds.resolve(build))
-        )
-    if variant is not None:
-        raise UsageError(
-            "--run takes the variant from the run",
-            hint=f"for example: --run {run} {guest}/{variant or 'stock'}",
-        )
-    folder = journal.find_folder(lab.paths.runs, run)
-    # A variant may have been made for that run alone.
-    definitions = definitions.with_variants(folder / journal.VARIANTS)
-    again = shlex.join(["lab", str(click.get_current_context().info_name), "--run", run, guest])
-    named = [build] if build is not None else []
-    cell = past.find_cell(RunResult.read(folder), guest, definitions, lab.paths, named, again)
-    for warning in cell.warnings:
-        output.warn(f"lab: warning: {warning}")
-    cause = f" ({cell.result.cause})" if cell.result.cause else ""
-    return Target(cell.cell, cell.own_rootfs, f"{cell.cell.name} was {cell.result.status}{cause} in that run")
-
-
 @contextmanager
-def _guest(lab: options.Lab, target: Target, *, keep: bool) -> Iterator[Opened | Kept]:
-    """A guest in the state of the cell. It is removed after the block, or kept from then on."""
+def _guest(
+    lab: options.Lab, *, guest: str, variant: str | None, build: str | None, run: str | None, keep: bool
+) -> Iterator[tuple[Opened | Kept, str]]:
+    """A guest in the state of a cell, and what a recorded cell did in its run.
+
+    The guest is removed after the block, or kept from then on.
+    """
+    definitions = catalog.load()
+    own_rootfs: Path | None = None
+    about = ""
+    if run is None:
+        cell = plan.Cell(
+            definitions.guest(guest), definitions.variant(variant or "stock"), builds.resolve(build)
+        )
+    else:
+        if variant is not None:
+            hint = f"for example: --run {run} {guest}/{variant}"
+            raise UsageError("--run takes the variant from the run", hint=hint)
+        folder = journal.find_folder(lab.paths.runs, run)
+        # A variant may have been made for that run alone.
+        definitions = definitions.with_variants(folder / journal.VARIANTS)
+        again = shlex.join(["lab", str(click.get_current_context().info_name), "--run", run, guest])
+        named = [build] if build is not None else []
+        recorded = past.find_cell(RunResult.read(folder), guest, definitions, lab.paths, named, again)
+        for warning in recorded.warnings:
+            output.warn(f"lab: warning: {warning}")
+        cell, own_rootfs = recorded.cell, recorded.own_rootfs
+        cause = f" ({recorded.result.cause})" if recorded.result.cause else ""
+        about = f"{cell.name} was {recorded.result.status}{cause} in that run"
     lab.sweep()
     if keep:
         # The keeper is made of this process while it has one thread: the status line has another.
-        starting = shell.start_keeper(target.cell, lab.paths, lab.uri, own_rootfs=target.own_rootfs)
+        starting = shell.start_keeper(cell, lab.paths, lab.uri, own_rootfs=own_rootfs)
         with output.errors.status("starting") as status:
             kept = starting.wait(lambda text: status.update(escape(text)))
         try:
-            yield kept
+            yield kept, about
         finally:
             name = kept.name
             output.warn(f"kept: {name}; a shell in it: lab attach {name}; its end: lab attach {name} --end")
         return
     # Standard output is the command's.
     with output.errors.status("starting") as status:
-        opened = shell.ready(
-            target.cell,
-            lab.paths,
-            lab.uri,
-            lambda text: status.update(escape(text)),
-            own_rootfs=target.own_rootfs,
-        )
-        with opened as guest:
+
+        def say(text: str) -> None:
+            status.update(escape(text))
+
+        with shell.ready(cell, lab.paths, lab.uri, say, own_rootfs=own_rootfs) as opened:
             status.stop()
-            yield guest
+            yield opened, about
 
 
 # NAME:PATH. A path of this host with a colon in it has a slash before that: ./a:b.
