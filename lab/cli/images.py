@@ -1,6 +1,6 @@
 """Base images of the guests."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from lab.catalog import Guest
 from lab.cli import options, output
 from lab.images import cloud, download, store
 from lab.images.store import BaseImage
-from lab.lane import upkeep
+from lab.lane import prepare_image, upkeep
 from lab.machine import states
 
 
@@ -38,15 +38,18 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
     if update and offline:
         raise UsageError("--update and --offline contradict each other", hint="leave one of them out")
     pulled = store.to_pull(catalog.load(), guests)
-    unreachable = {} if offline else _unreachable(lab, pulled, update=update)
-    for server, (reason, names) in unreachable.items():
-        output.warn(
-            f"lab: {server} cannot be reached ({reason}), so not pulled: {', '.join(names)}\n"
-            "  next: pull them with a network, or: lab images import FILE --as GUEST; --offline asks no server"
-        )
-    left = [guest for guest in pulled if not any(guest.name in names for _, names in unreachable.values())]
-    status = _pull_all(lab, left, update=update, offline=offline)
-    return max(status, LabError.exit_status) if unreachable else status
+    needed = [] if offline else [guest for guest in pulled if update or not store.find(lab.paths, guest)]
+    # All servers are asked at once: a download would try each of them again and again.
+    unreachable = download.unreachable(store.cloud_image(guest).url for guest in needed)
+    status = 0
+    for guest in needed:
+        server = urlsplit(store.cloud_image(guest).url).netloc
+        if server in unreachable:
+            why = f"{server} cannot be reached: {unreachable[server]}"
+            output.warn(f"lab: {guest.name}: {why}\n  next: {prepare_image.WHEN_ABSENT}")
+            pulled.remove(guest)
+            status = LabError.exit_status
+    return max(status, _pull_all(lab, pulled, update=update, offline=offline))
 
 
 @images_group.command("build")
@@ -146,21 +149,6 @@ def images_prune(lab: options.Lab, dry_run: bool) -> int:
         output.say(f"{'would remove' if dry_run else 'removed'} {unused.path} ({output.mib(unused.size)})")
     output.say(f"{len(gone)} unused, {output.mib(sum(unused.size for unused in gone))}")
     return 0
-
-
-def _unreachable(
-    lab: options.Lab, guests: Iterable[Guest], *, update: bool
-) -> dict[str, tuple[str, list[str]]]:
-    """The servers that cannot be reached, each with the reason and the guests that need it now."""
-    by_host: dict[str, list[str]] = {}
-    urls: list[str] = []
-    for guest in guests:
-        image = store.cloud_image(guest)
-        needed = update or (not cloud.why_unpinned(image) and store.find(lab.paths, guest) is None)
-        if needed:
-            urls.append(image.url)
-            by_host.setdefault(urlsplit(image.url).netloc, []).append(guest.name)
-    return {host: (reason, by_host[host]) for host, reason in download.unreachable(urls).items()}
 
 
 def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
