@@ -182,11 +182,7 @@ def baseline_command(lab: options.Lab, run: str, file: Path, build: str | None) 
 
 @click.command("gate")
 @options.run_argument
-@click.option(
-    "--against",
-    metavar="FILE-or-RUN",
-    help="Compare with this baseline file or run.",
-)
+@click.option("--against", metavar="FILE-or-RUN", help="Compare with this baseline file or run.")
 @options.build_option(
     "Compare with another build of the same run. previous: the first of its two builds, as "
     "`lab matrix --gate-build previous` runs them.",

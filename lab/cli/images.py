@@ -65,13 +65,7 @@ def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
 
 @images_group.command("import")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--as",
-    "name",
-    metavar="GUEST",
-    required=True,
-    help="The guest that boots this disk.",
-)
+@click.option("--as", "name", metavar="GUEST", required=True, help="The guest that boots this disk.")
 @click.pass_obj
 def images_import(lab: options.Lab, file: Path, name: str) -> int:
     """Copy a qcow2 or raw disk into the store as the image of a cloud guest."""

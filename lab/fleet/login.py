@@ -42,14 +42,7 @@ class Login(threading.Thread):
     thread.
     """
 
-    def __init__(
-        self,
-        name: str,
-        host: Host,
-        key: str,
-        scheduler: int,
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, name: str, host: Host, key: str, scheduler: int, say: Callable[[str], None]) -> None:
         super().__init__(name=name, daemon=True)
         self.host, self.worker, self.fault = host, dict[str, Any](), ""
         self._key, self._scheduler, self._say = key, scheduler, say

@@ -184,9 +184,7 @@ class Journal:
         """Complete a result with what every cell has: its evidence, and the command that runs it again."""
         folder = self.folder / cell.folder
         files = sorted(str(file.relative_to(self.folder)) for file in folder.rglob("*") if file.is_file())
-        return result.model_copy(
-            update={"evidence": files, "rerun": cell.rerun(self.info.options)},
-        )
+        return result.model_copy(update={"evidence": files, "rerun": cell.rerun(self.info.options)})
 
 
 @contextmanager
