@@ -82,37 +82,26 @@ class Worker:
 
     def work(self) -> None:
         """Serve cells until none is left for this lane; a fault becomes a result. Raises ResultsNotWritten."""
+        uri, wait = self._uri, Step("waiting for libvirt to come back", Activity.WAITING)
         try:
-            with connection_for_lanes(
-                self._uri, seconds=RESTART_SECONDS, waiting=self._wait_for_libvirt
-            ) as opened:
-                if image := self._find_image():
-                    how = self._find_acceleration(opened, image)
-                    if prepared := self._prepare(opened, image, how):
-                        self._open_lane(opened, prepared, how)
+            with connection_for_lanes(uri, seconds=RESTART_SECONDS, waiting=lambda: self._say(wait)) as opened:
+                self._work_on(opened)
         except ResultsNotWritten:
             raise
         except LeftBehind as error:
             # Its cells are decided or go to another lane; this one only waits for libvirt to take it down.
             self._observer.note(str(error))
             with suppress(LabError):
-                connect(self._uri, seconds=RESTART_SECONDS, waiting=self._wait_for_libvirt).close()
+                connect(uri, seconds=RESTART_SECONDS, waiting=lambda: self._say(wait)).close()
                 leftovers.reap(self._work.paths)
         except Exception as error:
             self._did_not_come_up(as_fault(error))
-
-    def _wait_for_libvirt(self) -> None:
-        """Called while libvirt is away. Raises LabError when the run is interrupted."""
-        self._say(Step("waiting for libvirt to come back", Activity.WAITING))
 
     def _say(self, text: str) -> None:
         """Say what the lane does now. Raises LabError when the run is interrupted: it does no more then."""
         if self.is_stopped:
             raise LabError("interrupted")
         self._observer.lane(self.label, text)
-
-    def _say_of_image(self, text: str) -> None:
-        self._say(Step.of(text, Activity.IMAGE, prefix="image: "))
 
     def _hold(self, opened: Lane | None) -> None:
         """Remember the lane, so that an interrupt can take it down, or forget one that is at its end."""
@@ -123,39 +112,33 @@ class Worker:
 
     # -- from the image to a lane
 
-    def _find_image(self) -> BaseImage | None:
-        """The guest's image; without one, all of its cells are decided at once, since no lane is to blame."""
-        paths, guest = self._work.paths, self.machine.guest
+    def _work_on(self, opened: libvirt.virConnect) -> None:
+        """Find the guest's image, prepare it, and open a lane on it. Without one, all its cells are decided."""
+        work, guest = self._work, self.machine.guest
+
+        def say(text: str) -> None:
+            self._say(Step.of(text, Activity.IMAGE, prefix="image: "))
+
         wait = Step("waiting for a processor", Activity.WAITING)
         try:
             # To build an image keeps a processor busy as long as a boot does.
-            is_built_now = isinstance(guest.image, DebianImage) and not store.find(paths, guest)
-            hold = self._work.processors.hold(1, lambda: self._say_of_image(wait))
-            with hold if is_built_now else nullcontext():
-                return store.ensure(paths, guest, self._say_of_image)
+            is_built_now = isinstance(guest.image, DebianImage) and not store.find(work.paths, guest)
+            with work.processors.hold(1, lambda: say(wait)) if is_built_now else nullcontext():
+                image = store.ensure(work.paths, guest, say)
         except LabError as error:
             self._decisions.decide_without_image(self._drop_all(), guest.name, error)
-        return None
-
-    def _find_acceleration(self, opened: libvirt.virConnect, image: BaseImage) -> Acceleration:
+            return
         self._say(Step("finding out about KVM", Activity.WAITING))
-        how = acceleration.decide(opened, self._work.paths, image, self._say)
+        how = acceleration.decide(opened, work.paths, image, self._say)
         self._host, self.how = lanes.describe_host(opened, how), how
         if self._journal.begin_on(self._host) and not how.kvm:
             speed = f"; {how.speed.compared}" if how.kernel_seconds is not None else ""
             self._observer.note(f"guests run under software emulation: {how.reason}{speed}")
         if how.kernel_seconds is not None:
             self._say(how.told())
-        return how
-
-    def _prepare(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> BaseImage | None:
-        """The image as lanes start from it. If it cannot be prepared, its cells are decided at once."""
-        work = self._work
-        preparation = prepare_image.Preparation(
-            opened, work.paths, how, self._say_of_image, work.processors, self._hold
-        )
+        preparation = prepare_image.Preparation(opened, work.paths, how, say, work.processors, self._hold)
         try:
-            return prepare_image.ensure(preparation, self.machine.guest, image)
+            image = prepare_image.ensure(preparation, guest, image)
         except LaneDied:
             raise  # Emulated machines sometimes do; another lane may try again.
         except LabError as error:
@@ -163,27 +146,24 @@ class Worker:
             for ticket in tickets:
                 keep_texts(self._folder(ticket), error.evidence)
             self._decisions.decide_all(tickets, Status.ERROR, str(error))
-            return None
+            return
         finally:
             self._hold(None)
-
-    def _drop_all(self) -> list[Ticket]:
-        """Every waiting cell of the machine, for what keeps all of them from running."""
-        return [] if self.is_stopped else self._backlog.drop(self.machine.name)
-
-    def _open_lane(self, opened: libvirt.virConnect, image: BaseImage, how: Acceleration) -> None:
-        """Open a lane that starts from this image, and serve cells on it."""
-        self._backlog.image_is_ready(self.machine.guest.name)
+        self._backlog.image_is_ready(guest.name)
         self._observer.image(image)
         self._decisions.tell_time_left()
         with open_running_lane(
-            opened, self._work, machine=self.machine, image=image, acceleration=how, say=self._say
+            opened, work, machine=self.machine, image=image, acceleration=how, say=self._say
         ) as running:
             self._hold(running.lane)
             try:
                 self._serve_cells(running)
             finally:
                 self._hold(None)
+
+    def _drop_all(self) -> list[Ticket]:
+        """Every waiting cell of the machine, for what keeps all of them from running."""
+        return [] if self.is_stopped else self._backlog.drop(self.machine.name)
 
     def _serve_cells(self, running: RunningLane) -> None:
         """Bring the lane up and serve cells until none is left that it may take."""
