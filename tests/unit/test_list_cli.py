@@ -15,11 +15,6 @@ from tests.builders.processes import ONE_CELL, RunLab, rows_listed
 pytestmark = pytest.mark.usefixtures("releases")
 
 
-def test_list_explains_the_causes(home: Path, run_lab: RunLab) -> None:
-    lines = run_lab(0, "list", "causes").splitlines()
-    assert lines == [f"{name}: {cause.explanation}" for name, cause in causes.known().items()]
-
-
 def test_list_shows_the_cells_and_makes_nothing(home: Path, run_lab: RunLab) -> None:
     printed = run_lab(0, "matrix", "--set", "quick", "-v", "max-userns-zero", "--list")
     lines = [line.split(maxsplit=4) for line in printed.splitlines()[1:]]
@@ -28,7 +23,7 @@ def test_list_shows_the_cells_and_makes_nothing(home: Path, run_lab: RunLab) -> 
     assert not home.exists()
 
 
-def test_a_list_tells_builds_apart_and_runs_each_cell_as_the_run_would(home: Path, run_lab: RunLab) -> None:
+def test_a_list_tells_builds_apart(home: Path, run_lab: RunLab) -> None:
     printed = run_lab(0, *ONE_CELL, "--build", "0.10.0", "--build", "0.10.8", "--list")
     again = "lab matrix -g debian-13 -v stock --build"
     assert rows_listed(printed) == [
@@ -36,8 +31,6 @@ def test_a_list_tells_builds_apart_and_runs_each_cell_as_the_run_would(home: Pat
         ["debian-13", "stock", "0.10.0", "pass", f"{again} 0.10.0"],
         ["debian-13", "stock", "0.10.8", "pass", f"{again} 0.10.8"],
     ]
-    printed = run_lab(0, "matrix", "--set", "quick", "-g", "debian-13", "-v", "stock", "--list")
-    assert rows_listed(printed)[1][-1] == "lab matrix -g debian-13 -v stock --no-remedies"
 
 
 def test_a_list_refuses_what_a_run_would(home: Path, run_lab: RunLab) -> None:
@@ -48,10 +41,12 @@ def test_a_list_refuses_what_a_run_would(home: Path, run_lab: RunLab) -> None:
 def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, run_lab: RunLab, what: str) -> None:
     printed = run_lab(0, "list", what)
     assert "\u2026" not in printed
+    guests = catalog.load().guests.items()
     if what == "guests":
-        lines = rows_listed(printed)
-        known = catalog.load().guests
-        assert lines == [[name, guest.title, guest.image.origin] for name, guest in known.items()]
+        assert rows_listed(printed) == [[name, guest.title, guest.image.origin] for name, guest in guests]
+    if what == "causes":
+        rows = [f"{name}: {cause.explanation}" for name, cause in causes.known().items()]
+        assert printed.splitlines() == rows
 
 
 def test_every_suite_is_listed_the_one_of_wheels_first(home: Path, run_lab: RunLab) -> None:
@@ -82,8 +77,8 @@ def test_remedies_are_listed_with_what_they_give_up(home: Path, run_lab: RunLab)
     assert printed.err == ""
     names = [line.split()[0] for line in printed.splitlines() if line[:1].strip()]
     assert names[0] == "remedy"
-    known = remedies.load()
-    assert names[1 : len(known) + 1] == list(known)
+    defined = list(remedies.load())
+    assert names[1 : len(defined) + 1] == defined
     assert "userns-sysctl" in printed
 
 
@@ -102,3 +97,22 @@ def test_a_remedy_is_shown_with_its_price_and_how_it_is_done(home: Path, run_lab
 def test_the_script_that_is_printed_is_the_one_that_the_lab_runs(home: Path, run_lab: RunLab) -> None:
     printed = run_lab(0, "remedies", "show", "userns-clone-on", "--script")
     assert printed == remedies.find("userns-clone-on").script()
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [
+        ([], ""),
+        (["--no-remedies"], "--no-remedies"),
+        (["--set", "quick"], "--no-remedies"),
+        (["--set", "quick", "--remedies"], ""),
+        (["--experiment"], "--experiment"),
+        (["--no-experiment"], "--no-experiment"),
+        (["--cold", "--repeat", "2"], "--cold --repeat 2"),
+    ],
+)
+def test_a_cell_that_is_listed_is_run_again_as_the_run_would(
+    home: Path, run_lab: RunLab, words: list[str], again: str
+) -> None:
+    [_, [*_, command]] = rows_listed(run_lab(0, *ONE_CELL, *words, "--build", "0.10.8", "--list"))
+    assert command == f"lab matrix -g debian-13 -v stock --build 0.10.8 {again}".rstrip()

@@ -14,8 +14,7 @@ from lab.base.errors import LabError
 from lab.builds import wheels
 from lab.cli import output
 from lab.cli.matrix import Matrix
-from lab.record import ExperimentPolicy, RunOptions, RunResult
-from lab.run import scheduler
+from lab.record import RunResult
 from lab.run.request import Group
 from tests.builders.processes import ONE_CELL, RunLab, run_main
 
@@ -30,8 +29,8 @@ def test_a_release_that_there_is_not_is_refused_before_anything_is_started(
 
 
 def test_each_build_is_run_once_and_has_a_column(home: Path, passing: list[str], run_lab: RunLab) -> None:
-    wanted = ["--build", "0.10.8", "--build", "0.10.7", "--build", "0.10.8"]
-    out = run_lab(0, *ONE_CELL, *wanted)
+    builds = ["--build", "0.10.8", "--build", "0.10.7", "--build", "0.10.8"]
+    out = run_lab(0, *ONE_CELL, *builds)
     assert passing == ["debian-13/stock/0.10.8", "debian-13/stock/0.10.7"]
     assert out.startswith("boxlite 0.10.8, 0.10.7, 2 cells, run ")
     [header] = [line.split() for line in out.splitlines() if line.startswith("guest ")]
@@ -76,10 +75,9 @@ def test_offline_the_newest_release_of_the_cache_is_tested_and_named(
         store_release(home, version)
     printed = run_lab(0, *ONE_CELL, "--offline")
     assert passing == ["debian-13/stock/0.10.10"]
-    said = (
+    assert printed.startswith(
         "--offline: 0.10.10 is the newest release in the cache; no package index was asked\nboxlite 0.10.10, "
     )
-    assert printed.startswith(said)
 
 
 @pytest.mark.usefixtures("no_index")
@@ -90,8 +88,8 @@ def test_offline_a_range_stands_for_a_release_of_the_cache(
         store_release(home, version)
     printed = run_lab(0, *ONE_CELL, "--offline", "--build", "0.9.x", "--build", "0.10.8")
     assert sorted(passing) == ["debian-13/stock/0.10.8", "debian-13/stock/0.9.7"]
-    said = "--offline: 0.9.x is 0.9.7, as far as releases are in the cache; no package index was asked\n"
-    assert printed.startswith(said)
+    told = "--offline: 0.9.x is 0.9.7, as far as releases are in the cache; no package index was asked\n"
+    assert printed.startswith(told)
     assert " --build 0.9.7" in run_lab(0, *ONE_CELL, "--offline", "--build", "0.9.x", "--list")
 
 
@@ -103,9 +101,9 @@ def test_offline_without_a_release_in_the_cache_a_build_must_be_named(
     lock = home / "cache/wheels/boxlite-0.10.8-02e3de1a-cp313.lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
-    said = run_lab(2, *ONE_CELL, "--offline")
-    assert f"the cache {home / 'cache/wheels'} has no release of boxlite" in said
-    assert "next: name a wheel with --build FILE.whl" in said
+    printed = run_lab(2, *ONE_CELL, "--offline")
+    assert f"the cache {home / 'cache/wheels'} has no release of boxlite" in printed
+    assert "next: name a wheel with --build FILE.whl" in printed
     assert passing == []
 
 
@@ -129,9 +127,9 @@ def shown_on(is_terminal: bool, monkeypatch: pytest.MonkeyPatch, *more: str) -> 
 def test_with_quiet_the_result_alone_is_printed_and_the_log_has_all(
     home: Path, passing: list[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
 ) -> None:
-    shown = shown_on(is_terminal, monkeypatch, "--quiet")
+    screen = shown_on(is_terminal, monkeypatch, "--quiet")
     [folder] = home.glob("state/runs/*")
-    assert [line.split() for line in shown.splitlines() if line] == [
+    assert [line.split() for line in screen.splitlines() if line] == [
         ["guest", "kernel", "stock"],
         ["debian-13", "-", "pass"],
         ["1", "pass"],
@@ -153,53 +151,22 @@ def test_without_a_terminal_and_with_verbose_each_step_is_a_line(
     more: list[str],
     lines: bool,
 ) -> None:
-    shown = shown_on(is_terminal, monkeypatch, *more)
-    steps = [line.partition(" s] ")[2] for line in shown.splitlines() if line.startswith("[ ")]
+    screen = shown_on(is_terminal, monkeypatch, *more)
+    steps = [line.partition(" s] ")[2] for line in screen.splitlines() if line.startswith("[ ")]
     expected = [
         "debian-13: running the suite",
         "1/1 debian-13 stock 0.10.8: pass",
         "note: guests are not run at all",
     ]
     assert steps == (expected if lines else [])
-    assert ("1 of 1 cells" in shown) is not lines
+    assert ("1 of 1 cells" in screen) is not lines
 
 
-@pytest.mark.parametrize(
-    ("words", "tries", "experiments"),
-    [
-        (["-g", "debian-13", "-v", "stock"], True, ExperimentPolicy.UNCLEAR),
-        (["-g", "debian-13", "-v", "stock", "--no-remedies"], False, ExperimentPolicy.UNCLEAR),
-        (["--set", "quick", "-g", "debian-13", "-v", "stock"], False, ExperimentPolicy.UNCLEAR),
-        (["--set", "quick", "-g", "debian-13", "-v", "stock", "--remedies"], True, ExperimentPolicy.UNCLEAR),
-        (["-g", "debian-13", "-v", "stock", "--experiment"], True, ExperimentPolicy.ALWAYS),
-        (["-g", "debian-13", "-v", "stock", "--no-experiment"], True, ExperimentPolicy.NEVER),
-        (["-g", "debian-13", "-v", "stock", "--cold"], False, ExperimentPolicy.NEVER),
-    ],
-)
-def test_remedies_and_experiments_are_tried_unless_the_set_or_the_user_says_otherwise(
-    home: Path,
-    tmp_path: Path,
-    run_lab: RunLab,
-    monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
-    tries: bool,
-    experiments: ExperimentPolicy,
-) -> None:
-    begun: list[RunOptions] = []
-
-    def run(matrix: scheduler.Scheduler) -> RunResult:
-        begun.append(matrix.planned.info.options)
-        return RunResult(run=matrix.planned.info, cells=[])
-
-    monkeypatch.setattr(scheduler.Scheduler, "run", run)
-    seen: list[str] = []
-    monkeypatch.setattr(output, "say", seen.append)
-    folder = tmp_path / "run"
-    folder.mkdir()
-    run_lab(0, "matrix", *words, "--build", "0.10.8", "-o", str(folder))
-    assert [(options.remedies, options.experiments) for options in begun] == [(tries, experiments)]
+def test_a_cold_run_says_that_it_tries_nothing(home: Path, passing: list[str], run_lab: RunLab) -> None:
     told = "--cold makes no forks, so no remedies and no experiments are tried"
-    assert (told in seen) is ("--cold" in words)
+    for words in ([], ["--cold"]):
+        printed = run_lab(0, *ONE_CELL, "--build", "0.10.8", *words)
+        assert (told in printed) is bool(words)
 
 
 def test_the_help_shows_each_option_of_the_request_under_its_heading(run_lab: RunLab) -> None:

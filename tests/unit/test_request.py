@@ -18,43 +18,52 @@ KNOWN = catalog.load()
 
 
 def refuse(*_: object) -> Any:
-    raise AssertionError("a release was asked for")
+    raise AssertionError("a release was looked up")
 
 
 @pytest.mark.parametrize(
-    ("asked", "tries", "experiments"),
+    ("request_", "options"),
     [
-        ({}, True, "unclear"),
-        ({"remedies": False}, False, "unclear"),
-        ({"set_name": "quick"}, False, "unclear"),
-        ({"set_name": "quick", "remedies": True}, True, "unclear"),
-        ({"experiment": True}, True, "always"),
-        ({"experiment": False}, True, "never"),
-        ({"cold": True}, False, "never"),
-        ({"cold": True, "remedies": False, "experiment": False}, False, "never"),
+        # The set decides what the user leaves open.
+        ({}, {"remedies": True, "experiments": "unclear"}),
+        ({"remedies": False}, {"experiments": "unclear"}),
+        ({"set_name": "quick"}, {"experiments": "unclear"}),
+        ({"set_name": "quick", "remedies": True}, {"remedies": True, "experiments": "unclear"}),
+        ({"experiment": True}, {"remedies": True, "experiments": "always"}),
+        ({"experiment": False}, {"remedies": True, "experiments": "never"}),
+        ({"cold": True}, {"cold": True, "experiments": "never"}),
+        (
+            {"cold": True, "remedies": False, "experiment": False},
+            {"cold": True, "experiments": "never"},
+        ),
+        # Until a test fails: a hundred times, unless the user says how often.
+        ({"repeat": 3}, {"remedies": True, "experiments": "unclear", "repeat": 3}),
+        (
+            {"until_fail": True},
+            {"remedies": True, "experiments": "unclear", "until_fail": True, "repeat": 100},
+        ),
+        (
+            {"until_fail": True, "repeat": 8},
+            {"remedies": True, "experiments": "unclear", "until_fail": True, "repeat": 8},
+        ),
     ],
 )
-def test_the_set_decides_what_is_not_asked_for(asked: dict[str, Any], tries: bool, experiments: str) -> None:
-    options = Request(**asked).options(KNOWN)
-    assert options.remedies is tries
-    assert options == RunOptions.model_validate(
-        {"cold": options.cold, "remedies": tries, "experiments": experiments}
-    )
+def test_the_options_of_a_run_follow_from_the_request(
+    request_: dict[str, Any], options: dict[str, Any]
+) -> None:
+    assert Request(**request_).options(KNOWN) == RunOptions.model_validate(options)
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
-    [
-        ({"remedies": True}, "--remedies and --cold contradict each other"),
-        ({"experiment": True}, "--experiment and --cold contradict each other"),
-    ],
+    ("option", "what"),
+    [("remedies", "--remedies and --cold .* each remedy"), ("experiment", "--experiment and --cold .* each change")],
 )
-def test_what_takes_forks_contradicts_cold(asked: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        Request(cold=True, **asked).options(KNOWN)
+def test_what_takes_forks_contradicts_cold(option: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        Request(cold=True, **{option: True}).options(KNOWN)
 
 
-def test_a_preview_does_not_ask_for_the_newest_release(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preview_does_not_look_up_the_newest_release(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheels, "releases", refuse)
     cells, options = start.preview(Request(guests=["debian-13"], variants=["stock"], repeat=3), KNOWN)
     assert [(cell.guest.name, cell.variant.name, cell.build) for cell in cells] == [
@@ -64,7 +73,7 @@ def test_a_preview_does_not_ask_for_the_newest_release(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "wrong",
     [
         {"guests": ["debian-99"]},
         {"variants": ["none"]},
@@ -73,34 +82,25 @@ def test_a_preview_does_not_ask_for_the_newest_release(monkeypatch: pytest.Monke
         {"rootfs": Path("/none")},
         {"cold": True, "remedies": True},
     ],
-    ids=lambda asked: next(iter(asked)),
+    ids=lambda wrong: next(iter(wrong)),
 )
 def test_a_wrong_request_is_refused_before_a_release_is_looked_up_or_a_folder_is_made(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(wheels, "releases", refuse)
     with pytest.raises(UsageError):
-        start.new(Request(**asked), KNOWN, paths, None, "lab matrix")
+        start.new(Request(**wrong), KNOWN, paths, None, "lab matrix")
     with pytest.raises(UsageError):
-        start.preview(Request(**asked), KNOWN)
+        start.preview(Request(**wrong), KNOWN)
     assert not paths.runs.exists()
 
 
 def test_a_new_run_has_its_own_folder(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     release = Wheel("0.10.8", "0.10.8")
-    monkeypatch.setattr(builds, "resolve_all", lambda wanted: [release])
+    monkeypatch.setattr(builds, "resolve_all", lambda _names: [release])
     monkeypatch.setattr(Wheel, "check", refuse)  # The newest release is known to be there.
     planned = start.new(Request(guests=["debian-13"]), KNOWN, paths, None, "lab matrix -g debian-13")
     assert planned.cells == plan.choose(KNOWN, guests=["debian-13"]).cells([release])
     assert (planned.info.command, planned.info.id) == ("lab matrix -g debian-13", planned.folder.name)
     assert planned.folder.parent == paths.runs
     assert (planned.left, planned.complete) == (planned.cells, [])
-
-
-@pytest.mark.parametrize(
-    ("asked", "times"),
-    [({}, 1), ({"repeat": 3}, 3), ({"until_fail": True}, 100), ({"until_fail": True, "repeat": 8}, 8)],
-)
-def test_until_fail_means_a_hundred_repeats_unless_told(asked: dict[str, Any], times: int) -> None:
-    options = Request(**asked).options(KNOWN)
-    assert (options.repeat, options.until_fail) == (times, "until_fail" in asked)

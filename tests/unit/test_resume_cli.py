@@ -94,9 +94,9 @@ def test_a_run_that_is_resumed_keeps_its_plan(
 ) -> None:
     before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
     for line in (["--resume", half_run.name, *option], [*option, "--resume", half_run.name]):
-        said = run_lab(2, "matrix", *line)
-        assert f"lab: {option[0]} cannot be changed for a run that is resumed\n  next: " in said.err
-        assert said.out == ""
+        printed = run_lab(2, "matrix", *line)
+        assert f"lab: {option[0]} cannot be changed for a run that is resumed\n  next: " in printed.err
+        assert printed.out == ""
     assert passing == []
     assert {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()} == before
 
@@ -127,13 +127,13 @@ def test_a_run_with_a_link_in_it_is_not_resumed(
 
 
 @pytest.mark.parametrize(
-    ("run", "said"), [("20261124", "no run is called '20261124'"), ("", "no run is called ''")]
+    ("run", "message"), [("20261124", "no run is called '20261124'"), ("", "no run is called ''")]
 )
 def test_a_run_that_there_is_not_is_not_resumed(
-    half_run: Path, passing: list[str], run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, run: str, said: str
+    half_run: Path, passing: list[str], run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, run: str, message: str
 ) -> None:
     monkeypatch.setattr(wheels, "releases", lambda: [Version("0.10.8")])
-    assert said in run_lab(2, "matrix", "--resume", run)
+    assert message in run_lab(2, "matrix", "--resume", run)
     assert passing == []
 
 
