@@ -71,12 +71,10 @@ class Cell:
 
     @property
     def suite(self) -> Suite:
-        """The suite of its build."""
         return self.build.suite
 
     @property
     def machine(self) -> Machine:
-        """The machine that its lane boots."""
         return Machine(self.guest, " ".join(self.variant.kernel_arguments))
 
     @cached_property
@@ -156,7 +154,6 @@ class Choice:
     variants: list[Variant]
 
     def cells(self, builds: Sequence[Build]) -> list[Cell]:
-        """Return a cell for each guest in each variant with each build."""
         return [
             Cell(guest, variant, build)
             for guest in self.guests
@@ -208,7 +205,6 @@ class Shard:
         raise UsageError(f"--shard {text}: not of the form I/N with I from 1 to N", hint="for example 1/3")
 
     def of(self, cells: Sequence[Cell], options: RunOptions = DEFAULT_OPTIONS) -> list[Cell]:
-        """Return the cells of this shard."""
         return self._all(cells, options)[self.number - 1]
 
     def _all(self, cells: Sequence[Cell], options: RunOptions) -> list[list[Cell]]:

@@ -31,7 +31,6 @@ class Lab:
 
     @cached_property
     def uri(self) -> str:
-        """The libvirt daemon to use."""
         from lab.machine.connection import default_uri
 
         return self._connect or default_uri()
@@ -105,18 +104,15 @@ def _option(field: Field[Any], kind: Any) -> click.Option:
 
 
 def build_option(help_text: str, flag: str = "--build") -> Callable[..., Any]:
-    """An option that names a build."""
     return click.option(flag, metavar="BUILD", help=help_text)
 
 
 def file_option(help_text: str) -> Callable[..., Any]:
-    """`-o FILE`, which has to be given."""
     kind = click.Path(path_type=Path, dir_okay=False)
     return click.option("-o", "file", type=kind, metavar="FILE", required=True, help=help_text)
 
 
 def folder_option(help_text: str, *, required: bool = False) -> Callable[..., Any]:
-    """`-o DIR`."""
     kind = click.Path(path_type=Path)
     return click.option("-o", "folder", type=kind, metavar="DIR", required=required, help=help_text)
 

@@ -47,10 +47,8 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def mib(size: int) -> str:
-    """Bytes, for people."""
     return f"{size / 2**20:.0f} MiB"
 
 
 def gib(size: int) -> str:
-    """Many bytes, for people."""
     return f"{size / 2**30:.1f} GiB"

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -31,8 +30,7 @@ from lab.fleet.login import Login, end_all
 from lab.fleet.part import Part, Refused
 from lab.images.store import BaseImage, Manifest
 from lab.machine.budget import Memory
-from lab.plan import Cell
-from lab.record import CellResult, RunResult, Status
+from lab.record import RunResult, Status
 from lab.run import backlog
 from lab.run.backlog import Ticket
 from lab.run.decisions import Decisions
@@ -95,7 +93,13 @@ class Coordinator:
         with locked_folder(folder):
             for abandoned in scratch.abandoned(folder, ARRIVING):
                 shutil.rmtree(abandoned)
-            self._begin()
+            # Trials that are left on a cell are made by a run on one host.
+            left = [cell for cell in self.planned.left if cell.folder not in self.planned.kept]
+            most = max(MOST_FAILURES, len(self.inventory.hosts)) - 1
+            self._decisions = Decisions(self.planned, left, self.observer, retries=most)
+            self._backlog, self._journal = self._decisions.backlog, self._decisions.journal
+            self.observer = self._decisions.observer
+            self._journal.write()
             # In a thread of its own: no signal must end it in the middle of a step.
             thread = threading.Thread(target=self._serve, name="coordinator", daemon=True)
             thread.start()
@@ -111,17 +115,6 @@ class Coordinator:
     def stop(self) -> None:
         """End the run soon, from another thread, as Ctrl-C does: what hosts have decided is kept."""
         self._inbox.put(self._stop)
-
-    def _begin(self) -> None:
-        """Begin the record; it is on disk once it is complete."""
-        planned = self.planned
-        # Trials that are left on a cell are made by a run on one host.
-        left = [cell for cell in planned.left if cell.folder not in planned.kept]
-        most = max(MOST_FAILURES, len(self.inventory.hosts)) - 1
-        self._decisions = Decisions(planned, left, self.observer, retries=most)
-        self._backlog, self._journal = self._decisions.backlog, self._decisions.journal
-        self.observer = self._decisions.observer
-        self._journal.write()
 
     @property
     def _is_stopping(self) -> bool:
@@ -357,25 +350,26 @@ class Coordinator:
                 # One that came to its end has tried everything, as often as a run on one host would.
                 is_whole = run.run.finished is not None and not run.run.interrupted
                 for sent in run.cells:
-                    if sent.status is not Status.NOT_RUN or sent.reason not in UNDECIDED:
-                        self._take_cell(piece, tickets[sent.folder], sent, arriving, is_whole)
-                        if joined := self._hosts.get(piece.host):
-                            joined.failures = 0
+                    if sent.status is Status.NOT_RUN and sent.reason in UNDECIDED:
+                        continue
+                    results.keep_evidence(arriving / sent.folder, self.planned.folder / sent.folder)
+                    ticket = tickets[sent.folder]
+                    ticket.errors += [fault for fault in map(plain, sent.retried) if fault not in ticket.errors]
+                    own = {"trials_lane": self._lane(piece, sent.trials_lane)}
+                    # What its suite showed stands, also if trials are left.
+                    self._decisions.decide(
+                        ticket,
+                        sent.model_copy(update=own),
+                        self._lane(piece, sent.lane),
+                        unfinished=sent.unfinished and not is_whole,
+                    )
+                    if joined := self._hosts.get(piece.host):
+                        joined.failures = 0
             finally:
                 shutil.rmtree(arriving, ignore_errors=True)
         if self._backlog.open(piece.tickets) and not self._is_stopping:
             words = f"the lab on {piece.host} ended with exit status {end['status']}: {end['words']}"
             self._failed(piece, LabError(words.rstrip(": ")))
-
-    def _take_cell(
-        self, piece: Piece, ticket: Ticket, sent: CellResult, arriving: Path, is_whole: bool
-    ) -> None:
-        """Decide a cell as its host did. What its suite showed stands, also if trials are left."""
-        results.keep_evidence(arriving / sent.folder, self.planned.folder / sent.folder)
-        ticket.errors += [fault for fault in map(plain, sent.retried) if fault not in ticket.errors]
-        own = sent.model_copy(update={"trials_lane": self._lane(piece, sent.trials_lane)})
-        is_left = sent.unfinished and not is_whole
-        self._decisions.decide(ticket, own, self._lane(piece, sent.lane), unfinished=is_left)
 
     def _failed(self, piece: Piece, error: Exception) -> None:
         """The lab failed with a part: another host tries what is left of it, or its cells are given up."""
@@ -410,14 +404,6 @@ class Coordinator:
         """Whether a host is on its way."""
         return any(login.is_alive() and name not in self._hosts for name, login in self._logins.items())
 
-    def _why_not(self, cell: Cell) -> str:
-        """Why no host that is there can run a cell; empty if one can."""
-        needed, hosts = Memory.need_mib(cell.guest.memory_mib), self._usable
-        if any(needed <= joined.memory_mib for joined in hosts.values()):
-            return ""
-        has = [f"{name} has {joined.memory_mib} MiB" for name, joined in hosts.items()]
-        return f"a lane needs {needed} MiB of memory, and {', '.join(has)}"
-
     def _look(self) -> None:
         """Look which hosts have joined, and which have gone."""
         workers = self._client.scheduler_info()["workers"]
@@ -427,10 +413,9 @@ class Coordinator:
                 self._gone(name)
         for name, (address, offers) in alive.items():
             if name not in self._hosts:
-                self._hosts[name] = Joined(address, int(offers.get("lane", 0)), int(offers.get("memory", 0)))
+                self._hosts[name] = Joined(address, int(offers["lane"]), int(offers["memory"]))
                 if name not in self._journal.info.host_names:
                     self._journal.info.host_names.append(name)
-                self._refused.pop(name, None)
                 self.observer.note(f"{name} joined: {self._hosts[name]}")
         self._decisions.jobs = max(1, sum(joined.lanes for joined in self._usable.values()))
 
@@ -465,13 +450,15 @@ class Coordinator:
         """Decide what no host can run. Raise LabError if no host is left at all."""
         if self._is_stopping or self._is_coming or any(piece.host for piece in self._pieces.values()):
             return
-        if self._usable:
-            for piece in self._pieces.values():
-                reason = self._why_not(piece.tickets[0].cell)
-                if reason and not piece.future.cancelled():
-                    piece.future.cancel()
-                    self._decisions.decide_all(piece.tickets, Status.NOT_RUN, reason)
-        else:
+        hosts = self._usable
+        if not hosts:
             faults = [login.fault for login in self._logins.values() if login.fault]
             faults += [f"{name} got no more parts: {why}" for name, why in self._refused.items()]
             raise LabError("\n".join(["no host is left:", *faults]), hint=self.again)
+        has = ", ".join(f"{name} has {joined.memory_mib} MiB" for name, joined in hosts.items())
+        for piece in self._pieces.values():
+            needed = Memory.need_mib(piece.tickets[0].cell.guest.memory_mib)
+            if all(joined.memory_mib < needed for joined in hosts.values()) and not piece.future.cancelled():
+                piece.future.cancel()
+                reason = f"a lane needs {needed} MiB of memory, and {has}"
+                self._decisions.decide_all(piece.tickets, Status.NOT_RUN, reason)

@@ -244,7 +244,6 @@ class Backlog:
         return tickets
 
     def lanes(self, machine: str) -> int:
-        """How many lanes the machine has."""
         with self._lock:
             return len(self._machines[machine].lanes)
 

@@ -35,15 +35,10 @@ class Labels:
         return machine if number == 1 else f"{machine}{NUMBERED}{number}"
 
 
-def host_name() -> str:
-    """What this host is called."""
-    return os.environ.get(HOST_NAME) or platform.node()
-
-
 def describe_host(opened: libvirt.virConnect, how: Acceleration) -> Host:
     """Describe this host, and the software with which it runs guests."""
     return Host(
-        name=host_name(),
+        name=os.environ.get(HOST_NAME) or platform.node(),
         kernel=platform.release(),
         system=platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
         cpus=os.cpu_count() or 1,

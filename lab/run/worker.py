@@ -70,7 +70,6 @@ class Worker:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the run was interrupted."""
         return self._decisions.stopped.is_set()
 
     def give_up(self) -> None:
