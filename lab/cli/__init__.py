@@ -23,33 +23,20 @@ INTERRUPTED = 130
 LONGEST = 20_000
 # The variable by which a shell's script asks `lab` for names; click knows it by the program's name.
 COMPLETE = "_LAB_COMPLETE"
-# The module of each command in `lab.cli`, and the command's name there.
-COMMANDS = {
-    "attach": "guests.attach_command",
-    "baseline": "gate.baseline_command",
-    "check": "host.check_command",
-    "clean": "host.clean_command",
-    "compare": "gate.compare_command",
-    "completion": "lists.completion_command",
-    "copy": "guests.copy_command",
-    "doctor": "host.doctor_command",
-    "exec": "guests.exec_command",
-    "expect": "gate.expect_command",
-    "gate": "gate.gate_command",
-    "images": "images.images_group",
-    "list": "lists.list_command",
-    "matrix": "matrix.matrix_command",
-    "merge": "reports.merge_command",
-    "probe": "host.probe_command",
-    "publish": "reports.publish_command",
-    "remedies": "lists.remedies_group",
-    "report": "reports.report_command",
-    "repro": "repro.repro_command",
-    "runs": "reports.runs_group",
-    "shell": "guests.shell_command",
+# The commands of each module of `lab.cli`, where NAME is `NAME_command`.
+MODULES = {
+    "gate": "baseline compare expect gate",
+    "guests": "attach copy exec shell",
+    "host": "check clean doctor probe",
+    "images": "images",
+    "lists": "completion list remedies",
+    "matrix": "matrix",
+    "reports": "merge publish report runs",
+    "repro": "repro",
 }
+COMMANDS = {name: module for module, names in MODULES.items() for name in names.split()}
 # A host of a run on several hosts starts this one; nobody else needs to know it.
-INTERNAL = {"part": "matrix.part_command"}
+INTERNAL = {"part": "matrix"}
 
 
 class Commands(click.Group):
@@ -64,9 +51,8 @@ class Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if context.resilient_parsing:
             return self._stand_ins().get_command(context, name)
-        if (path := COMMANDS.get(name) or INTERNAL.get(name)) and name not in self.commands:
-            module, _, attribute = path.partition(".")
-            self.add_command(getattr(import_module(f"lab.cli.{module}"), attribute), name)
+        if (module := COMMANDS.get(name) or INTERNAL.get(name)) and name not in self.commands:
+            self.add_command(getattr(import_module(f"lab.cli.{module}"), f"{name}_command"), name)
         return super().get_command(context, name)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

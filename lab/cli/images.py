@@ -20,11 +20,11 @@ from lab.machine import states
 
 
 @click.group("images")
-def images_group() -> None:
+def images_command() -> None:
     """Manage the base images of the guests."""
 
 
-@images_group.command("pull")
+@images_command.command("pull")
 @click.argument("guests", nargs=-1)
 @click.option(
     "--update",
@@ -52,7 +52,7 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
     return max(status, _pull_all(lab, pulled, update=update, offline=offline))
 
 
-@images_group.command("build")
+@images_command.command("build")
 @click.argument("guests", nargs=-1, required=True)
 @click.pass_obj
 def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
@@ -63,7 +63,7 @@ def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
     return _pull_all(lab, built)
 
 
-@images_group.command("import")
+@images_command.command("import")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--as", "name", metavar="GUEST", required=True, help="The guest that boots this disk.")
 @click.pass_obj
@@ -74,7 +74,7 @@ def images_import(lab: options.Lab, file: Path, name: str) -> int:
     return 0
 
 
-@images_group.command("list")
+@images_command.command("list")
 @options.json_option
 @click.pass_obj
 def images_list(lab: options.Lab, as_json: bool) -> int:
@@ -121,7 +121,7 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
     return 0
 
 
-@images_group.command("verify")
+@images_command.command("verify")
 @click.pass_obj
 def images_verify(lab: options.Lab) -> int:
     """Verify the checksums of all files in the store; exit status 1 if a file was changed."""
@@ -132,7 +132,7 @@ def images_verify(lab: options.Lab) -> int:
     return 1 if changed else 0
 
 
-@images_group.command("prune")
+@images_command.command("prune")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed.")
 @click.pass_obj
 def images_prune(lab: options.Lab, dry_run: bool) -> int:

@@ -111,7 +111,7 @@ def print_cells(cells: Sequence[plan.Cell], options: RunOptions) -> None:
 
 @click.group("remedies", invoke_without_command=True)
 @click.pass_context
-def remedies_group(context: click.Context) -> int:
+def remedies_command(context: click.Context) -> int:
     """List the remedies and the causes that they cure, the one that gives up least protection first."""
     if context.invoked_subcommand is not None:
         return 0
@@ -124,7 +124,7 @@ def remedies_group(context: click.Context) -> int:
     return 0
 
 
-@remedies_group.command("show")
+@remedies_command.command("show")
 @click.argument("name", metavar="REMEDY")
 @click.option("--script", is_flag=True, help="Print a shell script that applies the remedy on your own host.")
 def remedies_show(name: str, script: bool) -> int:

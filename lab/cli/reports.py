@@ -167,7 +167,7 @@ RESULTS = {0: "as expected", 1: "not as expected", 3: "not all could be run", 4:
 @click.group("runs", invoke_without_command=True)
 @options.json_option
 @click.pass_context
-def runs_group(context: click.Context, as_json: bool) -> int:
+def runs_command(context: click.Context, as_json: bool) -> int:
     """List the lab's own runs: when, which builds, what they found, their size.
 
     Runs that were written elsewhere with -o are not listed.
@@ -186,7 +186,7 @@ def runs_group(context: click.Context, as_json: bool) -> int:
     return 0
 
 
-@runs_group.command("delete")
+@runs_command.command("delete")
 @click.argument("names", nargs=-1, metavar="[RUN]...")
 @click.option(
     "--older-than",

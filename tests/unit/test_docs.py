@@ -70,7 +70,8 @@ def code(page: Path) -> list[Token]:
 
 def example(page: str, file: str, folder: str = "guides") -> str:
     """Return the example file in a page: the code block whose first line is ```LANGUAGE FILE."""
-    [text] = [each.content for each in code(ROOT / "docs" / folder / page) if each.info.split()[1:] == [file]]
+    blocks = code(ROOT / "docs" / folder / page)
+    [text] = [block.content for block in blocks if block.info.split()[1:] == [file]]
     return text
 
 
@@ -144,12 +145,12 @@ def test_regenerating_changes_the_generated_parts_only(
 
 def commands(page: Path) -> list[str]:
     """Return the commands of the lab that a page shows."""
-    said = [line.strip() for each in code(page) for line in each.content.splitlines()]
-    said += [token.content for token in inline(parsed(page)) if token.type == "code_inline"]
+    lines = [line.strip() for block in code(page) for line in block.content.splitlines()]
+    lines += [token.content for token in inline(parsed(page)) if token.type == "code_inline"]
     # These are options of setup.sh itself.
     own = r"^\./setup\.sh (--dry-run(=\S+)?|--allow=\S+|--forbid=\S+|--with=\S+)"
-    said = [re.sub(own, "./setup.sh", line) for line in said]
-    return [line for line in said if re.match(r"((\.venv/bin/)?lab|\./setup\.sh(?! test| host)) [a-z-]", line)]
+    lines = [re.sub(own, "./setup.sh", line) for line in lines]
+    return [line for line in lines if re.match(r"((\.venv/bin/)?lab|\./setup\.sh(?! test| host)) [a-z-]", line)]
 
 
 @cache
@@ -159,19 +160,19 @@ def shipped() -> catalog.Catalog:
 
 @each_page
 def test_every_command_names_existing_subcommands_options_and_definitions(page: Path) -> None:
-    known = shipped()
+    definitions = shipped()
     mine = {"debian-13-profiles", "hardened", "moved-home", "quiet-console", "userns-limit-64"}
-    look_up = {"-g": known.guest, "-v": known.variant, "--set": known.set}
+    look_up = {"-g": definitions.guest, "-v": definitions.variant, "--set": definitions.set}
     for line in commands(page):
         words = shlex.split(line, comments=True)[1:]
         # What follows `--` is a command of the guest.
         words = words[: words.index("--")] if "--" in words else words
         command: click.Command = cli
         while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-            found = command.get_command(click.Context(command), words[0])
-            if found is None:
+            below = command.get_command(click.Context(command), words[0])
+            if below is None:
                 break
-            command = found
+            command = below
             del words[0]
         assert command is not cli or words[:1] == ["--connect"], f"no command: {line}"
         options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
@@ -202,17 +203,15 @@ def test_the_examples_of_guests_load(root: Path, file: str) -> None:
 
 
 def test_the_example_of_a_variant_loads(root: Path) -> None:
-    file = "cloud-init/variants/hardened.toml"
-    (root / file).write_text(example("adding-a-variant.md", file))
-    loading.load.cache_clear()
-    assert list(catalog.load(root).variant("hardened").knobs) == ["mount", "sysctl"]
-    file = "cloud-init/variants/moved-home.toml"
-    (root / file).write_text(example("adding-a-variant.md", file))
-    loading.load.cache_clear()
-    assert list(catalog.load(root).variant("moved-home").knobs) == ["files", "limits"]
-    file = "cloud-init/variants/quiet-console.toml"
-    (root / file).write_text(example("adding-a-variant.md", file))
-    loading.load.cache_clear()
+    for name, kinds in (
+        ("hardened", ["mount", "sysctl"]),
+        ("moved-home", ["files", "limits"]),
+        ("quiet-console", ["sysctl"]),
+    ):
+        file = f"cloud-init/variants/{name}.toml"
+        (root / file).write_text(example("adding-a-variant.md", file))
+        loading.load.cache_clear()
+        assert list(catalog.load(root).variant(name).knobs) == kinds
     assert catalog.load(root).variant("quiet-console").knobs["sysctl"].settings() == {
         "kernel.printk": "3 4 1 7",
         "kernel.core_pattern": "|/bin/false %p",
@@ -229,8 +228,8 @@ def test_the_example_of_a_cause_loads_and_is_found(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(table, "CAUSES", (*table.CAUSES[:place], home_full, *table.CAUSES[place:]))
     assert len(causes.known()) == len(table.CAUSES)
     assert causes.known()["home-full"].explanation.count(". ") == 1
-    said = "boxlite.errors.StorageError: storage error: No space left on device (os error 28)"
-    [finding] = causes.diagnose(gathered(messages=(said,), control_failed=True))
+    message = "boxlite.errors.StorageError: storage error: No space left on device (os error 28)"
+    [finding] = causes.diagnose(gathered(messages=(message,), control_failed=True))
     assert (finding.name, finding.confidence) == ("home-full", Confidence.LIKELY)
     assert causes.diagnose(gathered(control_failed=True)) == []
 
@@ -240,10 +239,10 @@ def test_the_example_of_a_remedy_loads_and_its_script_is_clean(tmp_path: Path) -
     folder = tmp_path / "remedies"
     shutil.copytree(PACKAGE / "remedies", folder)
     (folder / "userns-limit-64.toml").write_text(example("adding-a-remedy.md", file))
-    known = remedies.load(folder)
-    assert "userns-limit-64" in [each.name for each in remedies.candidates(known, ["userns-limit"])]
+    loaded = remedies.load(folder)
+    assert "userns-limit-64" in [remedy.name for remedy in remedies.candidates(loaded, ["userns-limit"])]
     script = tmp_path / "script.sh"
-    script.write_text(known["userns-limit-64"].script())
+    script.write_text(loaded["userns-limit-64"].script())
     done = subprocess.run([SHELLCHECK, "--shell=sh", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 

@@ -48,7 +48,7 @@ def write(
 
 
 def call(lab: options.Lab, *words: str) -> int:
-    status = reports.runs_group.main(list(words), obj=lab, standalone_mode=False)
+    status = reports.runs_command.main(list(words), obj=lab, standalone_mode=False)
     assert isinstance(status, int)
     return status
 
