@@ -82,7 +82,7 @@ class Scene:
 
     def strike(self) -> None:
         """From now on the seconds count."""
-        self.begun, self.position = time.monotonic(), len(self.command.said())
+        self.begun, self.position = time.monotonic(), len(self.command.printed())
 
     def wait(self, pattern: str) -> tuple[float, str]:
         """Wait until the coordinator printed something more after the fault; when that was, and its line."""

@@ -52,7 +52,7 @@ def visit(browser: "Browser", site: Path) -> Iterator[Visiting]:
         return opened[-1]
 
     yield start
-    for each in opened:
-        each.close()
-    for each in opened:
-        each.check()
+    for page in opened:
+        page.close()
+    for page in opened:
+        page.check()

@@ -49,15 +49,15 @@ def _command_sections(command: click.Command, name: str) -> Iterator[str]:
     yield f"## `{name}`\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for part in sorted(command.list_commands(context)):
-            if found := command.get_command(context, part):
-                yield from _command_sections(found, f"{name} {part}")
+            if below := command.get_command(context, part):
+                yield from _command_sections(below, f"{name} {part}")
 
 
 def _causes() -> str:
-    known = remedies.load()
+    loaded = remedies.load()
     rows = []
     for name, cause in causes.known().items():
-        cures = ", ".join(f"`{remedy.name}`" for remedy in remedies.candidates(known, [name]))
+        cures = ", ".join(f"`{remedy.name}`" for remedy in remedies.candidates(loaded, [name]))
         rows.append((f"`{name}`", str(cause.breaks), cause.explanation, cures))
     return _table(("cause", "breaks", "what blocks boxlite", "remedies"), rows)
 

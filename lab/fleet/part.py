@@ -78,7 +78,7 @@ class Part(BaseModel):
             hint="check out the same version on both",
         )
 
-    def plan(self, folder: Path, known: Catalog) -> start.PlannedRun:
+    def plan(self, folder: Path, catalog: Catalog) -> start.PlannedRun:
         """The part as a run of this host, in a new folder.
 
         Raises Refused if this host does not have what the coordinator has.
@@ -87,7 +87,7 @@ class Part(BaseModel):
         # Compared below: what is resumed may lack definitions of today, and here each difference counts.
         record = self.record.model_copy(update={"run": info.model_copy(update={"definitions": {}})})
         try:
-            planned = start.resume(folder, record, known, [builds.argument(build) for build in info.builds])
+            planned = start.resume(folder, record, catalog, [builds.argument(build) for build in info.builds])
         except LabError as error:
             raise Refused(f"this host lacks what the part needs: {error.args[0]}") from error
         if changed := start.differences(info.definitions, planned.info.definitions):

@@ -70,9 +70,9 @@ def unpack(archive: bytes, target: Path, cells: Collection[Path]) -> tuple[RunRe
                 if left < 0 or number >= MOST_FILES:
                     raise DamagedResult(f"it holds more than {MOST_BYTES >> 20} MiB or {MOST_FILES} files")
                 name = PurePosixPath(member.name)
-                known = member.name in (RESULTS_FILE, END_FILE)
+                is_own = member.name in (RESULTS_FILE, END_FILE)
                 if not (
-                    member.isreg() and (known or any(PurePosixPath(cell) in name.parents for cell in cells))
+                    member.isreg() and (is_own or any(PurePosixPath(cell) in name.parents for cell in cells))
                 ):
                     raise DamagedResult(f"it holds {bounded(plain(member.name), 100)!r}, no file of its cells")
                 tar.extract(member, target, filter="data")

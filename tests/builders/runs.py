@@ -69,8 +69,8 @@ def begin(
     return start.begin(folder, cells, command="lab matrix", options=options, shard=shard)
 
 
-def resume(run: RunResult, known: catalog.Catalog = KNOWN) -> start.PlannedRun:
-    return start.resume(Path("run"), run, known)
+def resume(run: RunResult, definitions: catalog.Catalog = KNOWN) -> start.PlannedRun:
+    return start.resume(Path("run"), run, definitions)
 
 
 def finish(folder: Path, begun: start.PlannedRun, statuses: Sequence[Status] = ()) -> RunResult:

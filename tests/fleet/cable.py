@@ -64,10 +64,10 @@ class Cable:
         self.near, self.far = near, far
         peer = str(far.process.pid)
         near.run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", peer)
-        for each, name, address in ((near, "near", NEAR), (far, "far", FAR)):
-            each.run("ip", "address", "add", f"{address}/24", "dev", name)
+        for host, name, address in ((near, "near", NEAR), (far, "far", FAR)):
+            host.run("ip", "address", "add", f"{address}/24", "dev", name)
             for device in ("lo", name):
-                each.run("ip", "link", "set", device, "up")
+                host.run("ip", "link", "set", device, "up")
 
     def cut(self) -> None:
         """Pull it: nothing more arrives, and nobody is told."""
@@ -86,7 +86,7 @@ def laid() -> Iterator[Cable]:
         far = Namespace(beside=near)
         stack.callback(far.end)
         yield Cable(near, far)
-        made = {identity(each.process.pid) for each in (near, far)}
+        made = {identity(host.process.pid) for host in (near, far)}
     wait_for(
         lambda: not made & {identity(pid) for pid in psutil.pids()} or None,
         Deadline(SECONDS, "the last process in the namespaces to end"),

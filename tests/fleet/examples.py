@@ -53,10 +53,10 @@ class HostExample:
         mark = str(self.home / "control.json")
 
         def look() -> psutil.Process | None:
-            for each in psutil.process_iter(["cmdline"]):
-                words = each.info["cmdline"] or []
+            for process in psutil.process_iter(["cmdline"]):
+                words = process.info["cmdline"] or []
                 if "tests.fleet.worker" in words and mark in words and words[0] != "sh":
-                    return each
+                    return process
             return None
 
         return wait_for(look, Deadline(SECONDS, f"the worker of {self.name}"))
@@ -66,11 +66,8 @@ class HostExample:
 
     def below(self) -> list[psutil.Process]:
         """All processes that were started with a path of this host."""
-        found = []
-        for each in psutil.process_iter(["cmdline"]):
-            if any(str(self.home) in word for word in each.info["cmdline"] or []):
-                found.append(each)
-        return found
+        processes = psutil.process_iter(["cmdline"])
+        return [own for own in processes if any(str(self.home) in word for word in own.info["cmdline"] or [])]
 
 
 @dataclass
@@ -131,9 +128,9 @@ class Fleet:
         self.server.kill()
         self.server.wait()
         for host in self.hosts.values():
-            for each in host.below():
+            for process in host.below():
                 with suppress(psutil.NoSuchProcess):
-                    each.kill()
+                    process.kill()
 
 
 @pytest.fixture
@@ -181,8 +178,8 @@ def running(
     folder = fleet.folder / "run"
     planned = planned or start.begin(folder, cells, command="lab matrix", options=options or RunOptions())
     told = Told()
-    known = inventory.load(fleet.inventory())
-    run = Running(told, Coordinator(planned, fleet.paths, known, told, most_seconds=most_seconds))
+    hosts = inventory.load(fleet.inventory())
+    run = Running(told, Coordinator(planned, fleet.paths, hosts, told, most_seconds=most_seconds))
 
     def go() -> None:
         try:
@@ -217,16 +214,16 @@ class Command:
             )
         fleet.commands.append(self.process)
 
-    def said(self) -> str:
+    def printed(self) -> str:
         return self.out.read_text()
 
     def wait_for(self, pattern: str, since: int = 0) -> str:
         """Wait until something was printed; return the last group of the pattern, or all of it."""
 
         def look() -> str | None:
-            found = list(re.finditer(pattern, self.said()[since:], re.MULTILINE))
-            assert found or self.process.poll() is None, self.said()
-            return found[-1][found[-1].lastindex or 0] if found else None
+            matches = list(re.finditer(pattern, self.printed()[since:], re.MULTILINE))
+            assert matches or self.process.poll() is None, self.printed()
+            return matches[-1][matches[-1].lastindex or 0] if matches else None
 
         return wait_for(look, Deadline(SECONDS, pattern), interval=0.05)
 
@@ -239,12 +236,12 @@ class Command:
 
 def left_on(fleet: Fleet) -> list[str]:
     """What is left on the hosts of a fleet after one more command on each."""
-    found = []
+    left = []
     for host in fleet.hosts.values():
-        found += [" ".join(each.cmdline()) for each in host.below()]
+        left += [" ".join(process.cmdline()) for process in host.below()]
         own = {**os.environ, "LAB_HOME": str(host.home), "TMPDIR": str(host.home), "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "lab", "--connect", "test:///default", "clean"]
         subprocess.run(command, cwd=ROOT, env=own, check=True, capture_output=True)
         for pattern in ("boxlite-lab-tmp-*", "cache/images/.partial-*", "state/lanes/*"):
-            found += [str(each) for each in host.home.glob(pattern) if each.name != ".gate"]
-    return found
+            left += [str(path) for path in host.home.glob(pattern) if path.name != ".gate"]
+    return left

@@ -11,23 +11,22 @@ import psutil
 
 def reachable(process: psutil.Process) -> set[tuple[str, int]]:
     """Where a process takes what comes, in IPv4 and IPv6: TCP that listens, and UDP without one peer."""
-    found = process.net_connections("inet")
     return {
-        (each.laddr.ip, each.laddr.port)
-        for each in found
+        (opened.laddr.ip, opened.laddr.port)
+        for opened in process.net_connections("inet")
         if (
-            each.status == psutil.CONN_LISTEN
-            if each.type == socket.SOCK_STREAM
-            else bool(each.laddr) and not each.raddr
+            opened.status == psutil.CONN_LISTEN
+            if opened.type == socket.SOCK_STREAM
+            else bool(opened.laddr) and not opened.raddr
         )
     }
 
 
 def is_loopback(address: str) -> bool:
     """Whether only this host can reach an address; one of IPv4 within IPv6 counts as what it is."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    mapped = found.ipv4_mapped if found.version == 6 else None
-    return (mapped or found).is_loopback
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    mapped = parsed.ipv4_mapped if parsed.version == 6 else None
+    return (mapped or parsed).is_loopback
 
 
 @contextmanager
@@ -37,14 +36,14 @@ def watched(kind: Callable[[list[str]], str]) -> Iterator[dict[str, set[str]]]:
     `kind` tells from the words of a command what the process is; empty if it is not meant. What is found are
     the addresses of each kind of process that was seen.
     """
-    found: dict[str, set[str]] = {}
+    addresses: dict[str, set[str]] = {}
     done = threading.Event()
 
     def look() -> None:
         for process in psutil.process_iter(["cmdline"]):
             with suppress(psutil.NoSuchProcess):
                 if name := kind(process.info["cmdline"] or []):
-                    found.setdefault(name, set()).update(address for address, _ in reachable(process))
+                    addresses.setdefault(name, set()).update(address for address, _ in reachable(process))
 
     def watch() -> None:
         while not done.wait(1.0):
@@ -53,7 +52,7 @@ def watched(kind: Callable[[list[str]], str]) -> Iterator[dict[str, set[str]]]:
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield found
+        yield addresses
     finally:
         done.set()
         thread.join()

@@ -33,54 +33,54 @@ def tell(kind: str, lane: str = "", text: str = "", **more: Any) -> None:
     print(json.dumps({"kind": kind, "lane": lane, "text": text, **more}), flush=True)
 
 
-def main(control: str, to: str) -> int:
+def main(control_file: str, to: str) -> int:
     host = os.environ["LAB_HOST_NAME"]
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
-    wanted, folder = json.loads(Path(control).read_text()), Path(to)
+    control, folder = json.loads(Path(control_file).read_text()), Path(to)
     part = json.loads(sys.stdin.read())
     results: list[dict[str, Any]] = []
     interrupted = False
     try:
-        if "until" in wanted:
-            wait_for(Path(wanted["until"]), part["record"]["cells"][0]["guest"])
-        if "refuse" in wanted:
-            print(f"error: {wanted['refuse']}", file=sys.stderr)
+        if "until" in control:
+            wait_for(Path(control["until"]), part["record"]["cells"][0]["guest"])
+        if "refuse" in control:
+            print(f"error: {control['refuse']}", file=sys.stderr)
             return 2
         if not has_image(part):
             print("the image of the part is not in the store", file=sys.stderr)
             return 3
-        if "prepares" in wanted and not part["image"]["base"]:
-            part["image"] = prepare(part["image"]["guest"], host, **wanted["prepares"])
+        if "prepares" in control and not part["image"]["base"]:
+            part["image"] = prepare(part["image"]["guest"], host, **control["prepares"])
             folder_there = Path(os.environ["LAB_HOME"], "cache", "images", prepared(part["image"]))
             tell("prepared", folder=str(folder_there), image=part["image"])
         for number, cell in enumerate(part["record"]["cells"]):
             what = f"{cell['variant']}: suite"
             tell("lane", cell["guest"], what, activity="suite", name=what)
-            time.sleep(wanted.get("seconds", 0.0))
-            if "status" in wanted and number == wanted.get("after", 0):
+            time.sleep(control.get("seconds", 0.0))
+            if "status" in control and number == control.get("after", 0):
                 break
-            failed = "trials" in wanted
-            results.append(decide(folder, cell, host, wanted.get("bulk", 0), failed=failed))
+            failed = "trials" in control
+            results.append(decide(folder, cell, host, control.get("bulk", 0), failed=failed))
             if results[-1].get("unfinished"):
                 tell("lane", cell["guest"], f"{cell['variant']}: trying a remedy")
-                if wanted.get("dies") and part["number"] == 1:
+                if control.get("dies") and part["number"] == 1:
                     write(folder, part, results, interrupted=False, finished=False)
                     os.kill(os.getpid(), signal.SIGKILL)
-                time.sleep(wanted.get("trials", 0.0))
+                time.sleep(control.get("trials", 0.0))
                 results[-1] = with_remedy(folder, results[-1], host)
             tell("lane", cell["guest"], f"decided {cell['variant']}: {results[-1]['status']}")
     except Interrupted:
         interrupted = True
     write(folder, part, results, interrupted=interrupted)
-    return int(wanted.get("status", 130 if interrupted else 0))
+    return int(control.get("status", 130 if interrupted else 0))
 
 
 def has_image(part: dict[str, Any]) -> bool:
     """Whether all files of the part's image are together in the store of this host."""
-    wanted = {name: file["sha256"] for name, file in part["image"]["files"].items()}
+    files = {name: file["sha256"] for name, file in part["image"]["files"].items()}
     store = Path(os.environ["LAB_HOME"], "cache", "images")
-    return any(wanted.items() <= digests(file.parent).items() for file in store.glob("[!.]*/manifest.json"))
+    return any(files.items() <= digests(file.parent).items() for file in store.glob("[!.]*/manifest.json"))
 
 
 def digests(folder: Path) -> dict[str, str]:

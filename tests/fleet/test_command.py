@@ -33,8 +33,8 @@ def all_gone(host: HostExample) -> None:
 def decided_once(folder: Path) -> None:
     run = RunResult.read(folder)
     assert {cell.status for cell in run.cells} == {Status.PASS}
-    found = re.findall(r"^\S+Z (\S+ \S+ 0\.10\.8): pass", (folder / RUN_LOG).read_text(), re.MULTILINE)
-    assert Counter(found) == Counter(f"{cell.guest} {cell.variant} {cell.build}" for cell in run.cells)
+    decided = re.findall(r"^\S+Z (\S+ \S+ 0\.10\.8): pass", (folder / RUN_LOG).read_text(), re.MULTILINE)
+    assert Counter(decided) == Counter(f"{cell.guest} {cell.variant} {cell.build}" for cell in run.cells)
 
 
 @pytest.mark.parametrize("times", [0, 1, 2], ids=["SIGKILL", "Ctrl-C", "Ctrl-C twice"])
@@ -55,7 +55,7 @@ def test_an_ended_coordinator_leaves_nothing_behind(fleet: Fleet, tmp_path: Path
         assert [cell.status for cell in RunResult.read(tmp_path / "run").cells].count(Status.PASS) >= 1
     one.does()
     again = Command(fleet, "--resume", str(tmp_path / "run"))
-    assert again.ends() == 0, again.said()
+    assert again.ends() == 0, again.printed()
     decided_once(tmp_path / "run")
     all_gone(one)
     assert left_on(fleet) == []
@@ -81,24 +81,24 @@ def test_a_pulled_cable_costs_a_second_try(tmp_path: Path, monkeypatch: pytest.M
         one.does()
         cable.mend()
         # Its login starts another worker.
-        command.wait_for("one joined", since=command.said().index("one was lost"))
-        assert command.ends() == 0, command.said()
+        command.wait_for("one joined", since=command.printed().index("one was lost"))
+        assert command.ends() == 0, command.printed()
         decided_once(tmp_path / "run")
 
 
 def test_bad_inventories_are_told_with_host_and_next_step(fleet: Fleet, tmp_path: Path) -> None:
     fleet.tables = "[hosts.a]\naddress = 'x'\npython = '/p'\ncores = 2\n"
     command = Command(fleet, *PLAN)
-    assert command.ends() == 2, command.said()
-    assert "hosts.toml: hosts.a.cores: unknown key" in command.said()
+    assert command.ends() == 2, command.printed()
+    assert "hosts.toml: hosts.a.cores: unknown key" in command.printed()
     fleet.tables = ""
     fleet.add("good")
     fleet.add("closed", table="address = '127.0.0.1:1'")
     fleet.add("without-libvirt", environment="LAB_CONNECT=nowhere:///")
     command = Command(fleet, *PLAN, "-o", str(tmp_path / "run"))
-    assert command.ends() == 0, command.said()
-    said = " ".join(command.said().split())
-    assert "host closed: no login as " in said
-    assert "true` has to work without a question" in said
-    assert re.search(r"host without-libvirt: .*exit status [23].* next: ", said)
+    assert command.ends() == 0, command.printed()
+    printed = " ".join(command.printed().split())
+    assert "host closed: no login as " in printed
+    assert "true` has to work without a question" in printed
+    assert re.search(r"host without-libvirt: .*exit status [23].* next: ", printed)
     decided_once(tmp_path / "run")

@@ -77,14 +77,14 @@ def test_every_socket_of_every_process_is_on_loopback(fleet: Fleet) -> None:
         run.told.wait(lambda: sum(" joined: " in note for note in run.told.notes) == 3)
         run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
         own = [process for host in hosts for process in (host.worker(), *host.children())]
-        found = {process.pid: reachable(process) for process in own}
-        found[psutil.Process().pid] = reachable(psutil.Process()) - before
-        found[fleet.server.pid] = reachable(psutil.Process(fleet.server.pid))
-        counted = {pid: len(addresses) for pid, addresses in found.items()}
+        sockets = {process.pid: reachable(process) for process in own}
+        sockets[psutil.Process().pid] = reachable(psutil.Process()) - before
+        sockets[fleet.server.pid] = reachable(psutil.Process(fleet.server.pid))
+        counted = {pid: len(addresses) for pid, addresses in sockets.items()}
         # A worker has one port. This process has dask's scheduler, and a way to each worker; no HTTP server.
         assert [counted[host.worker().pid] for host in hosts] == [1, 1, 1]
         assert counted[psutil.Process().pid] == 1 + 3
-        assert all(is_loopback(ip) for addresses in found.values() for ip, _ in addresses), found
+        assert all(is_loopback(ip) for addresses in sockets.values() for ip, _ in addresses), sockets
         for host in hosts:
             host.does()
 

@@ -151,11 +151,11 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             run = self.planned
             run.folder.mkdir(parents=True, exist_ok=True)
             journal = Journal(run.folder, run.cells, run.info, run.kept)
-            for each in run.cells:
-                if each.folder not in run.kept:
-                    self.observer.lane(each.guest.name, "running the suite")
-                    self.observer.cell(journal.decide(each, each.result(Status.PASS)))
-                    ran.append(each.name)
+            for cell in run.cells:
+                if cell.folder not in run.kept:
+                    self.observer.lane(cell.guest.name, "running the suite")
+                    self.observer.cell(journal.decide(cell, cell.result(Status.PASS)))
+                    ran.append(cell.name)
             self.observer.note("guests are not run at all")
             return journal.finish(interrupted=False)
 

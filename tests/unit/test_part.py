@@ -192,5 +192,5 @@ def test_evidence_stands_beside_that_of_earlier_faults(tmp_path: Path) -> None:
     (source / "remedies/a").mkdir(parents=True)
     (source / "remedies/a/log").write_text("new")
     results.keep_evidence(source, target)
-    found = {str(file.relative_to(target)): file.read_text() for file in target.rglob("*") if file.is_file()}
-    assert found == {"kernel.log": "new", "fault-1/a": "old", "fault-2/a": "new", "remedies/a/log": "new"}
+    kept = {str(file.relative_to(target)): file.read_text() for file in target.rglob("*") if file.is_file()}
+    assert kept == {"kernel.log": "new", "fault-1/a": "old", "fault-2/a": "new", "remedies/a/log": "new"}

@@ -87,18 +87,18 @@ def test_a_run_of_which_everything_is_kept_is_at_its_end(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (LabError("no static busybox"), "no static busybox"),
         (OSError(28, "No space left on device"), "No space left on device: .*MiB are free in .*; a run needs"),
     ],
 )
 def test_a_run_that_could_not_be_prepared_leaves_no_record(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     monkeypatch.setattr(rootfs, "make", lambda _folder: fails(error)())
     info = run_of(folder).planned.info.model_copy(update={"options": RunOptions()})
-    with pytest.raises(LabError, match=said):
+    with pytest.raises(LabError, match=message):
         run_of(folder, info=info).run()
     assert list(folder.iterdir()) == []
 

@@ -282,11 +282,11 @@ def test_what_is_no_rule_of_this_host_is_refused(tmp_path: Path, host: str, name
 def test_cargo_is_installed_only_if_it_is_asked_for(tmp_path: Path, host: str) -> None:
     install = APT_INSTALL if host.startswith(("debian", "ubuntu")) else DNF_INSTALL
     lines = dry_run(tmp_path, RELEASES[host], "--with=cargo", "test").stdout.splitlines()
-    [asked] = [line for line in lines if line.startswith(f"would run: {install}")]
-    assert asked.split()[-1] == "cargo"
+    [with_cargo] = [line for line in lines if line.startswith(f"would run: {install}")]
+    assert with_cargo.split()[-1] == "cargo"
     lines = dry_run(tmp_path, RELEASES[host], "test").stdout.splitlines()
-    [unasked] = [line for line in lines if line.startswith(f"would run: {install}")]
-    assert unasked == asked.removesuffix(" cargo")
+    [without] = [line for line in lines if line.startswith(f"would run: {install}")]
+    assert without == with_cargo.removesuffix(" cargo")
 
 
 def test_what_nothing_is_known_of_is_not_installed(tmp_path: Path) -> None:

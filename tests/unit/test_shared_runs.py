@@ -20,7 +20,7 @@ def run(name: str, seconds: float, *, words: Sequence[str] = (), after: Sequence
 
 def test_the_longest_begins_first_unless_it_waits_for_another(tmp_path: Path) -> None:
     runs = [run("short", 1, words=["--bad-short"]), run("long", 9, words=["--bad-long"], after=["short"])]
-    assert [each.name for each in in_order(runs)] == ["long", "short"]
+    assert [run.name for run in in_order(runs)] == ["long", "short"]
     with SharedRuns(tmp_path / "home", runs) as shared:
         with pytest.raises(AssertionError, match="--bad-long"):
             shared.result(runs[1])
