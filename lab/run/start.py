@@ -14,12 +14,11 @@ from lab import __version__, builds
 from lab.base import paths
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
-from lab.builds import Build
 from lab.catalog import Catalog, Variant, load, remedies
 from lab.guest import programs
 from lab.images import store
 from lab.lane import prepare_image
-from lab.plan import Cell, Choice, Shard, cells_of_shard, choose
+from lab.plan import Cell, Shard, cells_of_shard, choose
 from lab.record import CellResult, ExperimentPolicy, RunInfo, RunOptions, RunResult
 from lab.run import journal
 from lab.run.request import Request
@@ -58,61 +57,61 @@ class PlannedRun:
         ]
 
 
-def preview(request: Request, catalog: Catalog) -> tuple[list[Cell], RunOptions]:
-    """List the cells and the options of a new run without asking which release is the newest."""
-    shard, choice, options = _read(request, catalog)
-    chosen = builds.resolve_all(request.builds, only_shown=True)
-    _check_order(chosen, options)
-    return cells_of_shard(choice.cells(chosen), shard, options), options
+def plan(
+    request: Request, catalog: Catalog, *, only_shown: bool = False
+) -> tuple[list[Cell], Shard | None, RunOptions]:
+    """The plan of a new run, the shard of it that is run, and the run's options.
 
-
-def _read(request: Request, catalog: Catalog) -> tuple[Shard | None, Choice, RunOptions]:
-    """Read all of a request but its builds. Raises UsageError if any of it cannot be met."""
+    `only_shown`: nobody is asked which release is the newest. Raises UsageError for a request that cannot be
+    met, LabError if the newest release cannot be found out.
+    """
     shard = Shard.parse(request.shard) if request.shard is not None else None
     choice = choose(catalog, set_name=request.set_name, guests=request.guests, variants=request.variants)
-    return shard, choice, request.options(catalog)
-
-
-def _check_order(chosen: Sequence[Build], options: RunOptions) -> None:
-    """Raise UsageError if the tests of a build are to be shuffled, and its runner keeps no order."""
+    options = request.options(catalog)
+    chosen = builds.resolve_all(request.builds, only_shown=only_shown)
     without = [build.name for build in chosen if not build.keeps_order]
     if options.shuffle is not None and without:
         raise UsageError(
             f"--shuffle: the tests of {', '.join(without)} run in an order that the lab cannot choose",
             hint="leave --shuffle out; --repeat and --stress work without it",
         )
+    return choice.cells(chosen), shard, options
+
+
+def preview(request: Request, catalog: Catalog) -> tuple[list[Cell], RunOptions]:
+    """The cells and the options of a new run, which is not begun."""
+    cells, shard, options = plan(request, catalog, only_shown=True)
+    return cells_of_shard(cells, shard, options), options
 
 
 def new(request: Request, catalog: Catalog, paths: Paths, folder: Path | None, command: str) -> PlannedRun:
     """Plan a new run in `folder`, or in a new one of the lab's own; `command` is the command line to record.
 
-    Raises UsageError for a request that cannot be met, LabError if the newest release cannot be found out.
+    Raises as `plan`.
     """
-    shard, choice, options = _read(request, catalog)
+    cells, shard, options = plan(request, catalog)
     folder = journal.new_folder(paths.make(paths.runs), folder)
-    chosen = builds.resolve_all(request.builds)
-    _check_order(chosen, options)
-    for build in chosen if request.builds else []:
+    for build in dict.fromkeys(cell.build for cell in cells) if request.builds else ():
         build.check(paths)
-    return begin(folder, choice.cells(chosen), command=command, options=options, shard=shard)
+    return begin(folder, cells, command=command, options=options, shard=shard)
 
 
 def begin(
-    folder: Path, plan: Sequence[Cell], *, command: str, options: RunOptions, shard: Shard | None = None
+    folder: Path, cells: Sequence[Cell], *, command: str, options: RunOptions, shard: Shard | None = None
 ) -> PlannedRun:
-    """Begin the record of a run of a plan, or of one shard of it. Raises UsageError for an empty shard."""
-    cells = cells_of_shard(plan, shard, options)
+    """Begin the record of a run of these cells, or of a shard of them. Raises UsageError for an empty shard."""
+    own = cells_of_shard(cells, shard, options)
     info = RunInfo(
         id=folder.name,
         started=datetime.now(UTC),
         command=command,
         lab=__version__,
         options=options,
-        definitions=digests(cells, options),
-        shard=shard.record(plan, options) if shard else None,
-        builds=[build.record() for build in dict.fromkeys(cell.build for cell in plan)],
+        definitions=digests(own, options),
+        shard=shard.record(cells, options) if shard else None,
+        builds=[build.record() for build in dict.fromkeys(cell.build for cell in cells)],
     )
-    return PlannedRun(folder, cells, info)
+    return PlannedRun(folder, own, info)
 
 
 def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] = ()) -> PlannedRun:
