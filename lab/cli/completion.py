@@ -31,19 +31,25 @@ def text(group: click.Group) -> str:
 
 
 def _described(command: click.Command) -> dict[str, Any]:
-    """What completion needs to know of a command, and of the commands below it."""
+    """The settings of a command that completion needs, as click has them, and of the commands below it."""
     context = click.Context(command)
-    about: dict[str, Any] = {"help": command.get_short_help_str(FIRST_SENTENCE), "parameters": []}
+    params: list[dict[str, Any]] = []
     for parameter in command.params:
-        row: dict[str, Any] = {"name": parameter.name, "value": parameter.make_metavar(context).strip("[].")}
-        if isinstance(parameter.type, click.Choice):
-            row["choices"] = list(parameter.type.choices)
+        metavar = parameter.make_metavar(context).strip("[].")
+        settings: dict[str, Any] = {"param_decls": [parameter.name], "metavar": metavar}
         if isinstance(parameter, click.Option):
-            flags = "/".join([*parameter.opts, *parameter.secondary_opts])
-            row |= {"flags": flags, "is_flag": parameter.is_flag, "help": parameter.help}
+            settings["param_decls"].append("/".join([*parameter.opts, *parameter.secondary_opts]))
+            settings["help"] = parameter.help
+            if parameter.is_flag:
+                settings |= {"is_flag": True, "metavar": None}
+            elif metavar.startswith("="):  # As the help shows a value that may be left out: [=SEED].
+                settings |= {"is_flag": False, "flag_value": ""}
         else:
-            row["nargs"] = parameter.nargs
-        about["parameters"].append({key: value for key, value in row.items() if value})
+            settings |= {"nargs": parameter.nargs, "required": False}
+        if isinstance(parameter.type, click.Choice):
+            settings["type"] = list(parameter.type.choices)
+        params.append(settings)
+    about: dict[str, Any] = {"help": command.get_short_help_str(FIRST_SENTENCE), "params": params}
     if isinstance(command, click.Group):
         parts = {name: command.get_command(context, name) for name in command.list_commands(context)}
         about["commands"] = {name: _described(part) for name, part in parts.items() if part}
@@ -53,34 +59,20 @@ def _described(command: click.Command) -> dict[str, Any]:
 @cache
 def commands() -> click.Group:
     """The commands, as far as completion and the list of them in the help need them."""
-    about = {"help": "", "parameters": [], "commands": json.loads(TABLE.read_text("utf-8"))}
-    group = _command("lab", about)
-    assert isinstance(group, click.Group)
-    return group
+    table = json.loads(TABLE.read_text("utf-8"))
+    return click.Group(commands={name: _command(name, about) for name, about in table.items()})
 
 
 def _command(name: str, about: dict[str, Any]) -> click.Command:
-    settings: dict[str, Any] = {
-        "help": about["help"],
-        "params": [_parameter(row) for row in about["parameters"]],
-    }
-    if "commands" in about:
-        return click.Group(
-            name, commands={part: _command(part, row) for part, row in about["commands"].items()}, **settings
-        )
-    return click.Command(name, **settings)
-
-
-def _parameter(row: dict[str, Any]) -> click.Parameter:
-    settings: dict[str, Any] = {"metavar": row.get("value")}
-    settings |= {"type": click.Choice(row["choices"])} if "choices" in row else {"shell_complete": _offered}
-    if "flags" not in row:
-        return click.Argument([row["name"]], required=False, nargs=row["nargs"], **settings)
-    if "is_flag" in row:
-        settings = {"is_flag": True}
-    elif row["value"].startswith("="):  # As the help shows a value that may be left out: [=SEED].
-        settings |= {"is_flag": False, "flag_value": ""}
-    return click.Option([row["name"], row["flags"]], help=row["help"], **settings)
+    params: list[click.Parameter] = []
+    for settings in about["params"]:
+        choices = settings.pop("type", None)
+        settings |= {"type": click.Choice(choices)} if choices else {"shell_complete": _offered}
+        params.append(click.Option(**settings) if "help" in settings else click.Argument(**settings))
+    if "commands" not in about:
+        return click.Command(name, params=params, help=about["help"])
+    parts = {part: _command(part, row) for part, row in about["commands"].items()}
+    return click.Group(name, parts, params=params, help=about["help"])
 
 
 def _offered(context: click.Context, parameter: click.Parameter, word: str) -> list[CompletionItem]:

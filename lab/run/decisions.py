@@ -1,4 +1,4 @@
-"""What becomes of each cell of a run: it is decided, or tried again on a fresh lane. All who run cells share it."""
+"""What becomes of each cell of a run: it is decided, or tried again on a fresh lane. All its lanes share this."""
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -163,7 +163,7 @@ class Decisions:
     # -- the run is at its end
 
     def interrupt(self) -> None:
-        """The run is interrupted: cells that are not decided stay so, and programs that run for it are ended."""
+        """Cells that are not decided stay so, and programs that run for them are ended."""
         self.stopped.set()
         self.journal.info.interrupted = True
         process.stop_all()
