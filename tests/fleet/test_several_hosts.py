@@ -2,6 +2,7 @@
 
 import socket
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from lab.record import RunOptions, RunResult, Status
 from lab.run import start
 from tests.builders.processes import SECONDS
 from tests.builders.runs import KNOWN, PLAN, SMALL
-from tests.fleet.examples import Fleet, Running, left_on, running
+from tests.fleet.examples import Fleet, HostExample, Running, left_on, running
 from tests.fleet.sockets import is_loopback, reachable
 
 pytestmark = pytest.mark.timeout(900)
@@ -109,33 +110,35 @@ def test_sockets_that_others_can_reach_would_be_found() -> None:
     assert all(is_loopback(address) for address in ("127.3.2.1", "::1", "::ffff:127.0.0.1"))
 
 
-def test_a_worker_that_is_killed_costs_its_part_a_second_try(fleet: Fleet, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("killed", "fault", "note"),
+    [
+        (HostExample.worker, "one was lost", "one was lost with part"),
+        (
+            lambda host: host.children()[0],
+            "the lab on one ended with exit status -9",
+            "ended with exit status -9",
+        ),
+    ],
+    ids=["worker", "child"],
+)
+def test_what_is_killed_costs_its_part_a_second_try(
+    fleet: Fleet, tmp_path: Path, killed: Callable[[HostExample], psutil.Process], fault: str, note: str
+) -> None:
     one = fleet.add("one", seconds=60)
     with running(fleet, ONE_GUEST) as run:
         run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
         one.does()
         children = one.children()
-        one.worker().kill()
+        killed(one).kill()
         result = run.finish()
         assert [cell.status for cell in result.cells] == [Status.PASS] * len(ONE_GUEST)
-        assert {tuple(cell.retried) for cell in result.cells} == {("one was lost",)}
-        assert run.told.noted("one was lost with part")
+        assert {tuple(cell.retried) for cell in result.cells} == {(fault,)}
+        assert run.told.noted(note)
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
         assert psutil.wait_procs(children, timeout=60)[1] == []
     assert left_on(fleet) == []
-
-
-def test_a_child_that_is_killed_costs_its_part_a_second_try(fleet: Fleet) -> None:
-    one = fleet.add("one", seconds=60)
-    with running(fleet, ONE_GUEST) as run:
-        run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
-        one.does()
-        one.children()[0].kill()
-        result = run.finish()
-        assert [cell.status for cell in result.cells] == [Status.PASS] * len(ONE_GUEST)
-        assert {tuple(cell.retried) for cell in result.cells} == {("the lab on one ended with exit status -9",)}
-        assert decided_once(run)
 
 
 def test_what_a_child_decided_before_it_failed_is_kept(fleet: Fleet, tmp_path: Path) -> None:
