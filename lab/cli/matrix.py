@@ -23,7 +23,7 @@ from lab.record import RunResult
 from lab.report import live, table
 from lab.report.live import RunLog
 from lab.run import journal, scheduler, start
-from lab.run.request import Group, Request, option
+from lab.run.request import Group, Request, flag, option
 
 
 @dataclass(frozen=True)
@@ -31,56 +31,45 @@ class Matrix(Request):
     """What `lab matrix` is asked for: a new run, or an earlier one to resume, and how it is run and shown."""
 
     resume: str | None = option(
-        Group.WHAT,
-        "--resume",
         "Continue an earlier run: run the cells that have no result, or are error or not-run. A build of "
         "the run for which programs of this host are executed has to be named with --build.",
         "RUN",
+        group=Group.WHAT,
     )
     jobs: int | None = option(
-        Group.HOW,
-        "--jobs",
         "Run at most this many machines at once. Default: one per CPU, and under emulation one more.",
         type=click.IntRange(1, 64),
+        group=Group.HOW,
     )
     memory: int | None = option(
-        Group.HOW,
-        "--memory",
         "Use at most this much memory for all machines together. Default: what the host has free.",
         "MIB",
         type=click.IntRange(min=1),
     )
-    offline: bool = option(
-        Group.HOW,
-        "--offline",
+    offline: bool = flag(
         "Build, fetch and prepare no image: cells of guests whose image is not ready are not-run at once. "
-        "Without --build, test the newest release in the cache.",
-        default=False,
+        "Without --build, test the newest release in the cache."
     )
     hosts: Path | None = option(
-        Group.HOSTS,
-        "--hosts",
         "Run the cells on the hosts of this inventory, a TOML file: a worker is started over SSH on each.",
         "FILE",
+        group=Group.HOSTS,
     )
     gate: str | None = option(
-        Group.GATE,
-        "--gate",
         "End with the gate's decision: is this run worse than this baseline or run? See `lab gate`.",
         "FILE-or-RUN",
+        group=Group.GATE,
     )
     gate_build: str | None = option(
-        Group.GATE,
-        "--gate-build",
         "Run this build on the same guests as well, and end with the gate's decision over the pair. "
         "previous: the newest release before the one that is tested.",
         "previous|BUILD",
     )
-    expect: Path | None = option(Group.GATE, "--expect", EXPECT, "FILE")
-    only_list: bool = option(Group.OUTPUT, "--list", "List the cells and run nothing.", default=False)
-    folder: Path | None = option(Group.OUTPUT, "-o", options.NEW_RUN, "DIR")
-    quiet: bool = option(Group.OUTPUT, "--quiet", "Print only the result.", default=False)
-    verbose: bool = option(Group.OUTPUT, "--verbose", options.EACH_STEP, default=False)
+    expect: Path | None = option(EXPECT, "FILE")
+    only_list: bool = flag("List the cells and run nothing.", flags="--list", group=Group.OUTPUT)
+    folder: Path | None = option(options.NEW_RUN, "DIR", flags="-o")
+    quiet: bool = flag("Print only the result.")
+    verbose: bool = flag(options.EACH_STEP)
 
 
 # What a run is made of cannot be changed when it is resumed; the builds are those it has.

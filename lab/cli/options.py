@@ -4,7 +4,7 @@ What a few commands need is imported where it is used: the imports are most of w
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import Field, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from types import NoneType, UnionType
@@ -82,25 +82,29 @@ class GroupedCommand(click.Command):
 
 def of_request(request: type[Any]) -> list[click.Parameter]:
     """The options of a request: one for each of its fields."""
-    kinds = get_type_hints(request)
-    return [_option(field, kinds[field.name]) for field in fields(request)]
-
-
-def _option(field: Field[Any], kind: Any) -> click.Option:
-    settings = dict(field.metadata)
-    if field.default:
-        settings["default"] = field.default
-    if isinstance(kind, UnionType):
-        kind = next(part for part in get_args(kind) if part is not NoneType)
-    if "type" in settings:
-        pass
-    elif kind is bool:
-        settings |= {"is_flag": True, "default": field.default}
-    elif kind is Path:
-        settings["type"] = click.Path(path_type=Path)
-    elif get_origin(kind) is Sequence:
-        settings["multiple"] = True
-    return GroupedOption([field.name, settings.pop("flags")], **settings)
+    kinds, group, options = get_type_hints(request), Group.OTHER, list[click.Parameter]()
+    for field in fields(request):
+        settings, kind = dict(field.metadata), kinds[field.name]
+        group = settings.pop("group") or group
+        name = field.name.replace("_", "-")
+        flags = settings.pop("flags") or f"--{name}"
+        if isinstance(kind, UnionType):
+            kind = next(part for part in get_args(kind) if part is not NoneType)
+        if field.default:
+            settings["default"] = field.default
+        if "type" in settings:
+            pass
+        elif kind is bool and field.default is False:
+            settings |= {"is_flag": True, "default": False}
+        elif kind is bool:
+            flags = f"--{name}/--no-{name}"
+            settings |= {"is_flag": True, "default": field.default}
+        elif kind is Path:
+            settings["type"] = click.Path(path_type=Path)
+        elif get_origin(kind) is Sequence:
+            settings["multiple"] = True
+        options.append(GroupedOption([field.name, flags], group=group, **settings))
+    return options
 
 
 def build_option(help_text: str, flag: str = "--build") -> Callable[..., Any]:

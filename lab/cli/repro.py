@@ -16,7 +16,7 @@ from lab.cli import options, output
 from lab.repro import judging, planning, reading, showing
 from lab.repro.planning import Plan, Wishes
 from lab.repro.report import Judged, Report
-from lab.run.request import Group, option
+from lab.run.request import Group, flag, option
 
 # Standard input, as an argument.
 STDIN = "-"
@@ -26,16 +26,13 @@ STDIN = "-"
 class Repro(Wishes):
     """What `lab repro` is asked for."""
 
-    text_only: bool = option(
-        Group.HOW,
-        "--text-only",
-        "Show what the report says and what its text alone shows; boot nothing.",
-        default=False,
+    text_only: bool = flag(
+        "Show what the report says and what its text alone shows; boot nothing.", group=Group.HOW
     )
-    folder: Path | None = option(Group.OUTPUT, "-o", options.NEW_RUN, "DIR")
-    quiet: bool = option(Group.OUTPUT, "--quiet", "Print only the answer.", default=False)
-    verbose: bool = option(Group.OUTPUT, "--verbose", options.EACH_STEP, default=False)
-    as_json: bool = option(Group.OUTPUT, "--json", options.JSON, default=False)
+    folder: Path | None = option(options.NEW_RUN, "DIR", flags="-o", group=Group.OUTPUT)
+    quiet: bool = flag("Print only the answer.")
+    verbose: bool = flag(options.EACH_STEP)
+    as_json: bool = flag(options.JSON, flags="--json")
 
 
 @click.command("repro", cls=options.GroupedCommand, params=options.of_request(Repro))

@@ -17,7 +17,7 @@ from lab.record import ExperimentPolicy, RunOptions
 from lab.repro import systems, variants
 from lab.repro.report import BOXLITE, AuditLine, Judged, Kernel, Place, Program, Report, System, Words
 from lab.repro.variants import TRAITS, Check, Question
-from lab.run.request import Group, option
+from lab.run.request import Group, flag, option
 
 PROBE = "ask the reporter for the output of the script that lab probe prints"
 # The guest that most of the lab's results are from.
@@ -37,36 +37,23 @@ NEAR = (
 class Wishes:
     """What the user of the lab wants for a report: which guest and build are run, and what beside the suite."""
 
-    nearest: bool = option(
-        Group.WHAT,
-        "--nearest",
+    nearest: bool = flag(
         "If the report's host is no guest that can be run here, run the guest that comes nearest to it.",
-        default=False,
+        group=Group.WHAT,
     )
     guest: str | None = option(
-        Group.WHAT,
-        "--guest",
-        "Run this guest. Default: the one of the distribution and release that the report names.",
-        "GUEST",
+        "Run this guest. Default: the one of the distribution and release that the report names.", "GUEST"
     )
     build: str | None = option(
-        Group.WHAT,
-        "--build",
         f"Test this {builds.forms()}. Default: the version that the report names, or else the newest release.",
         "BUILD",
     )
-    bisection: bool = option(
-        Group.HOW,
-        "--bisect",
+    bisection: bool = flag(
         "Find out by running other releases which one first failed, and which one first passed again.",
-        default=False,
+        flags="--bisect",
+        group=Group.HOW,
     )
-    remedies: bool = option(
-        Group.HOW,
-        "--remedies/--no-remedies",
-        "Try remedies on the cells that fail. Default: yes.",
-        default=True,
-    )
+    remedies: bool = option("Try remedies on the cells that fail. Default: yes.", default=True)
 
     @property
     def options(self) -> RunOptions:

@@ -32,15 +32,28 @@ class Group(StrEnum):
 
 
 def option(
-    group: Group, flags: str, text: str, metavar: str | None = None, *, default: Any = None, **settings: Any
+    text: str,
+    metavar: str | None = None,
+    *,
+    flags: str = "",
+    group: Group | None = None,
+    default: Any = None,
+    **settings: Any,
 ) -> Any:
-    """A field of a request that is an option of its command; the field says the type and the default.
+    """A field of a request that is an option of its command; `text` is its help.
 
-    `flags` are as click has them: "--cold", or "--remedies/--no-remedies". `text` is the help. `metavar` stands
-    for the value in the help, and decides what shell completion offers. `settings` are others of click's.
+    The field says the name, the type and the default. A bool that is not False by default has two flags:
+    `--NAME` and `--no-NAME`. `flags` is another name for the command line. `metavar` stands for the value in the
+    help, and decides what shell completion offers. Without a `group`, that of the field before holds. `settings`
+    are others of click's.
     """
-    about = {"flags": flags, "group": group, "help": text, "metavar": metavar, **settings}
+    about = {"help": text, "metavar": metavar, "flags": flags, "group": group, **settings}
     return field(default=default, metadata=about)
+
+
+def flag(text: str, **more: Any) -> Any:
+    """An option without a value, which is False by default."""
+    return option(text, default=False, **more)
 
 
 def _seed(text: str) -> int:
@@ -67,47 +80,37 @@ class Request:
     Guests and variants that are not named here come from the set; without a set, the run has all of them.
     """
 
-    set_name: str | None = option(Group.WHAT, "--set", "Run a named set of cells; see `lab list sets`.", "SET")
+    set_name: str | None = option(
+        "Run a named set of cells; see `lab list sets`.", "SET", flags="--set", group=Group.WHAT
+    )
     guests: Sequence[str] = option(
-        Group.WHAT,
-        "-g",
         "Run this guest instead of the set's guests; repeatable. See `lab list guests`.",
         "GUEST",
+        flags="-g",
         default=(),
     )
     variants: Sequence[str] = option(
-        Group.WHAT,
-        "-v",
         "Run this variant instead of the set's variants; repeatable. See `lab list variants`.",
         "VARIANT",
+        flags="-v",
         default=(),
     )
     builds: Sequence[str] = option(
-        Group.WHAT,
-        "--build",
         f"Test this {forms()}; repeat it to compare builds. Default: the newest release.",
         "BUILD",
+        flags="--build",
         default=(),
     )
-    cold: bool = option(
-        Group.HOW, "--cold", "Boot a machine for each cell instead of forking a checkpoint.", default=False
-    )
+    cold: bool = flag("Boot a machine for each cell instead of forking a checkpoint.", group=Group.HOW)
     repeat: int | None = option(
-        Group.HOW,
-        "--repeat",
         "Run the suite this many times in each cell, and count how often each test fails. Default: 1.",
         type=click.IntRange(1, 1000),
     )
-    until_fail: bool = option(
-        Group.HOW,
-        "--until-fail",
+    until_fail: bool = flag(
         "Repeat the suite of a cell until a test fails, as often as --repeat says at most. "
-        f"Default: {UNTIL_FAIL} times.",
-        default=False,
+        f"Default: {UNTIL_FAIL} times."
     )
     shuffle: int | None = option(
-        Group.HOW,
-        "--shuffle",
         "Shuffle the order of the tests, each repeat by a seed of its own, which is recorded and shown. "
         "With the SEED of a repeat, the first repeat has that one's order.",
         "[=SEED]",
@@ -116,8 +119,6 @@ class Request:
         flag_value=ANY_SEED,
     )
     stress: Sequence[Stress] | None = option(
-        Group.HOW,
-        "--stress",
         "Load each guest with these while the suite runs, by stress-ng from the guest's packages. "
         f"Limits of tests are {UNDER_STRESS:.0f} times as long. Default: all of them.",
         f"[={','.join(Stress)}]",
@@ -126,35 +127,23 @@ class Request:
         flag_value=",".join(Stress),
     )
     retries: int = option(
-        Group.HOW,
-        "--retries",
         "Retry a cell on a fresh machine this many times after a fault of the lab itself.",
         type=click.IntRange(0, 10),
         show_default=True,
         default=1,
     )
     remedies: bool | None = option(
-        Group.HOW,
-        "--remedies/--no-remedies",
-        "Try remedies on cells that fail. Default: as the set says; without a set, yes.",
+        "Try remedies on cells that fail. Default: as the set says; without a set, yes."
     )
     experiment: bool | None = option(
-        Group.HOW,
-        "--experiment/--no-experiment",
         "Try changes one by one to find which of them turn a failing cell into a passing one, and which "
-        "break a passing cell. Default: only on failing cells whose cause is not proved.",
+        "break a passing cell. Default: only on failing cells whose cause is not proved."
     )
     rootfs: Path | None = option(
-        Group.HOW,
-        "--rootfs",
-        "Boot boxes from this OCI image layout; it needs sh, echo and sleep. Default: a static busybox.",
-        "DIR",
+        "Boot boxes from this OCI image layout; it needs sh, echo and sleep. Default: a static busybox.", "DIR"
     )
     shard: str | None = option(
-        Group.HOSTS,
-        "--shard",
-        "Run only shard I of N, to split a plan over hosts; join with `lab merge`.",
-        "I/N",
+        "Run only shard I of N, to split a plan over hosts; join with `lab merge`.", "I/N", group=Group.HOSTS
     )
 
     def options(self, catalog: Catalog) -> RunOptions:

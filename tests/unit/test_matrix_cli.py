@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from dataclasses import fields
 from io import StringIO
 from pathlib import Path
 from typing import NoReturn
@@ -13,7 +12,8 @@ from rich.console import Console
 from lab.base.errors import LabError
 from lab.builds import wheels
 from lab.cli import output
-from lab.cli.matrix import Matrix
+from lab.cli.matrix import matrix_command
+from lab.cli.options import GroupedOption
 from lab.record import RunResult
 from lab.run.request import Group
 from tests.builders.processes import ONE_CELL, RunLab, run_main
@@ -178,7 +178,7 @@ def test_the_help_shows_each_option_of_the_request_under_its_heading(run_lab: Ru
         elif headings and (match := re.match(r"  (--?[a-z-]+)", line)):
             list(headings.values())[-1].append(match[1])
     assert list(headings) == list(Group)
-    declared = [field.metadata for field in fields(Matrix)]
+    options = [option for option in matrix_command.params if isinstance(option, GroupedOption)]
     for group in Group:
-        flags = [about["flags"].partition("/")[0] for about in declared if about["group"] is group]
+        flags = [option.opts[0] for option in options if option.group is group]
         assert headings[group] == (flags or ["-h"])
