@@ -1,4 +1,4 @@
-"""What becomes of each cell of a run: it is decided, or tried again on a fresh lane. All its lanes share this."""
+"""What becomes of each cell of a run: it is decided, or tried again on a fresh lane. Lanes share this."""
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence

@@ -43,9 +43,9 @@ def option(
     """A field of a request that is an option of its command; `text` is its help.
 
     The field says the name, the type and the default. A bool that is not False by default has two flags:
-    `--NAME` and `--no-NAME`. `flags` is another name for the command line. `metavar` stands for the value in the
-    help, and decides what shell completion offers. Without a `group`, that of the field before holds. `settings`
-    are others of click's.
+    `--NAME` and `--no-NAME`. `flags` is another name for the command line. `metavar` stands for the value in
+    the help, and decides what shell completion offers. Without a `group`, that of the field before holds.
+    `settings` are others of click's.
     """
     about = {"help": text, "metavar": metavar, "flags": flags, "group": group, **settings}
     return field(default=default, metadata=about)
