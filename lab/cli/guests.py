@@ -208,7 +208,14 @@ def attach_command(lab: options.Lab, name: str | None, user: Who, only_list: boo
     if only_list:
         if name or end:
             raise UsageError("--list goes with nothing else", hint="lab attach --list")
-        _list(shell.all_kept(lab.paths))
+        rows = [["name", "cell", "for", "keeper"]]
+        for kept in shell.all_kept(lab.paths):
+            minutes = (datetime.now(UTC) - kept.since).total_seconds() / 60
+            rows.append([kept.name, kept.cell, f"{minutes:.0f} min", f"process {kept.keeper}"])
+        if len(rows) > 1:
+            output.print_rows(rows)
+        else:
+            output.say("no guest is kept; keep one: lab shell GUEST [VARIANT] --keep")
         return 0
     kept = shell.find_kept(lab.paths, name)
     if end:
@@ -256,13 +263,3 @@ def copy_command(lab: options.Lab, source: str, target: str, user: Who) -> int:
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' if count != 1 else ''}"
 
-
-def _list(guests: list[Kept]) -> None:
-    if not guests:
-        output.say("no guest is kept; keep one: lab shell GUEST [VARIANT] --keep")
-        return
-    rows = [["name", "cell", "for", "keeper"]]
-    for kept in guests:
-        minutes = (datetime.now(UTC) - kept.since).total_seconds() / 60
-        rows.append([kept.name, kept.cell, f"{minutes:.0f} min", f"process {kept.keeper}"])
-    output.print_rows(rows)

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,15 +36,6 @@ def merge_command(lab: options.Lab, runs: tuple[str, ...], folder: Path | None, 
     merged run, as `lab matrix` would give it.
     """
     sources = [journal.find_folder(lab.paths.runs, run).resolve() for run in runs]
-    read = _readable(sources) if partial else [(source, RunResult.read(source)) for source in sources]
-    target = journal.new_folder(lab.paths.make(lab.paths.runs), folder)
-    run = past.merge(read, target, partial=partial)
-    options.show_result(run, target)
-    return run.exit_status()
-
-
-def _readable(sources: Sequence[Path]) -> list[tuple[Path, RunResult]]:
-    """Read the shards that can be read, and say which cannot. Raises UsageError if none can."""
     read: list[tuple[Path, RunResult]] = []
     faults: list[UsageError] = []
     for source in sources:
@@ -53,11 +43,14 @@ def _readable(sources: Sequence[Path]) -> list[tuple[Path, RunResult]]:
             read.append((source, RunResult.read(source)))
         except UsageError as error:
             faults.append(error)
-    if not read:
+    if faults and not (partial and read):
         raise faults[0]
     for fault in faults:
         output.say(f"left out: {plain(str(fault.args[0]))}")
-    return read
+    target = journal.new_folder(lab.paths.make(lab.paths.runs), folder)
+    run = past.merge(read, target, partial=partial)
+    options.show_result(run, target)
+    return run.exit_status()
 
 
 @click.command("report")
