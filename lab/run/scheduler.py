@@ -53,30 +53,34 @@ class Scheduler:
         the cells that were not decided are `not-run`. A bug that is the error of no cell is raised at the end.
         The traceback of any error names the run, whose results so far are kept.
         """
-        folder, lanes = self.planned.folder, self.planned.info.lanes
-        since, before = clocks(), len(lanes)
         try:
-            with connection(self.uri):
-                pass  # Without libvirt nothing is worth starting.
-            make_folder(folder)
-            with locked_folder(folder):
-                with explained(folder, A_RUN):
-                    self._begin()
-                try:
-                    self._leave_out_absent()
-                    self._open_lanes()
-                except KeyboardInterrupt:
-                    self._interrupt()
-                for thread in self._threads:
-                    if thread.ident is not None:  # An interrupt can come just before its start.
-                        thread.join()
-                return self._decisions.finish([processor_time(since, lanes[before:])])
+            return self._run()
         except Exception as error:
+            folder = self.planned.folder
             again = f"lab matrix --resume {shlex.quote(str(folder))}"
             begun = (folder / RESULTS_FILE).exists()
             kept = f"whose results so far are kept: {again}" if begun else "before it recorded anything"
             error.add_note(f"in the run {folder}, {kept}")
             raise
+
+    def _run(self) -> RunResult:
+        with connection(self.uri):
+            pass  # Without libvirt nothing is worth starting.
+        folder, lanes = self.planned.folder, self.planned.info.lanes
+        since, before = clocks(), len(lanes)
+        make_folder(folder)
+        with locked_folder(folder):
+            with explained(folder, A_RUN):
+                self._begin()
+            try:
+                self._leave_out_absent()
+                self._open_lanes()
+            except KeyboardInterrupt:
+                self._interrupt()
+            for thread in self._threads:
+                if thread.ident is not None:  # An interrupt can come just before its start.
+                    thread.join()
+            return self._decisions.finish([processor_time(since, lanes[before:])])
 
     def _begin(self) -> None:
         """Make what the workers share, and write the first record."""

@@ -16,13 +16,12 @@ from lab.catalog import loading, remedies
 from lab.images import download
 from lab.machine import clock, lane, leftovers
 from lab.machine.acceleration import Acceleration
-from lab.record import RunResult, Status
+from lab.record import Status
 from lab.run import scheduler
-from lab.run.journal import Journal
 from tests.builders import rust
 from tests.builders.guests import EMULATION, Bench, without_machines
 from tests.builders.mirror import Mirror, SigningKey, definitions, key_ring, serving
-from tests.builders.processes import Printed, RunLab, run_main
+from tests.builders.processes import Printed, RunLab, decide_at_once, run_main
 
 
 @pytest.fixture
@@ -144,23 +143,7 @@ def releases(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def passing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs without guests, of which each cell passes; the names of the cells that were run."""
-    ran: list[str] = []
-
-    class Passing(scheduler.Scheduler):
-        def run(self) -> RunResult:
-            run = self.planned
-            run.folder.mkdir(parents=True, exist_ok=True)
-            journal = Journal(run.folder, run.cells, run.info, run.kept)
-            for cell in run.cells:
-                if cell.folder not in run.kept:
-                    self.observer.lane(cell.guest.name, "running the suite")
-                    self.observer.cell(journal.decide(cell, cell.result(Status.PASS)))
-                    ran.append(cell.name)
-            self.observer.note("guests are not run at all")
-            return journal.finish(interrupted=False)
-
-    monkeypatch.setattr(scheduler, "Scheduler", Passing)
-    return ran
+    return decide_at_once(monkeypatch, lambda cell: cell.result(Status.PASS))
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from packaging.version import Version
 from lab.builds import wheels
 from lab.builds.kinds.wheel import Wheel
 from lab.gate import baseline
-from lab.record import RunResult, Status
+from lab.plan import Cell
+from lab.record import CellResult, Status
 from lab.run import scheduler
-from lab.run.journal import Journal
 from tests.builders.cells import done, run_with, side, write
-from tests.builders.processes import RunLab
+from tests.builders.processes import RunLab, decide_at_once
 
 CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
 
@@ -38,22 +38,11 @@ def guests(
     bug: bool = False,
 ) -> list[str]:
     """Runs without guests: each build's cells get a status. Returns the names of the cells that were run."""
-    ran: list[str] = []
 
-    class Scheduler(scheduler.Scheduler):
-        def run(self) -> RunResult:
-            run = self.planned
-            run.folder.mkdir(parents=True, exist_ok=True)
-            journal = Journal(run.folder, run.cells, run.info, run.kept)
-            for each in run.cells[: 1 if interrupted else None]:
-                if each.folder not in run.kept:
-                    ran.append(each.name)
-                    result = each.result(statuses.get(each.build.name, Status.PASS))
-                    journal.decide(each, result.model_copy(update={"bug": bug}))
-            return journal.finish(interrupted=interrupted)
+    def result(cell: Cell) -> CellResult:
+        return cell.result(statuses.get(cell.build.name, Status.PASS)).model_copy(update={"bug": bug})
 
-    monkeypatch.setattr(scheduler, "Scheduler", Scheduler)
-    return ran
+    return decide_at_once(monkeypatch, result, interrupted=interrupted)
 
 
 @pytest.mark.parametrize(
