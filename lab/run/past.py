@@ -198,12 +198,11 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
     Each shard is its folder and its record. With `partial`, shards may be missing: their cells are `not-run`,
     and the run can be resumed. Raises UsageError for shards that overlap, differ in their plan, or are missing.
     """
-    common = _check_shards(shards)
+    common, cells = _join(shards)
     infos = [shard.run for _, shard in shards]
     first = infos[0]
     assert first.shard is not None
     plan, count = first.shard.plan, first.shard.count
-    lanes, cells = _lanes_and_cells(shards)
     # Shards are contiguous pieces of the plan.
     numbers = [number for number, size in enumerate(first.shard.sizes, 1) for _ in range(size)]
     missing = {name: number for name, number in zip(plan, numbers, strict=True) if name not in cells}
@@ -248,7 +247,6 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
         "shard": None,
         "lost_shards": lost,
         "host": hosts.pop() if len(hosts) == 1 else None,
-        "lanes": lanes,
         # The shards have them under their own labels, in `merged`.
         "steps": [],
         "host_names": list(dict.fromkeys(name for info in infos for name in info.host_names)),
@@ -260,12 +258,20 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
     return run
 
 
-def _check_shards(shards: Sequence[tuple[Path, RunResult]]) -> dict[str, object]:
-    """The definitions and builds of all shards. Raises UsageError for a run that is no shard of their plan."""
+def _join(
+    shards: Sequence[tuple[Path, RunResult]],
+) -> tuple[dict[str, object], dict[str, tuple[Path, CellResult]]]:
+    """What the records of all shards hold together, and all cells by name, each with its shard's folder.
+
+    Lanes and their cells are labelled with the shard, and each lane says by itself what it ran on. Raises
+    UsageError for a run that is no shard of their plan, or if two of them have the same cell.
+    """
     first = shards[0][1].run
     digests = dict(first.definitions)
     # Each build once, with all files that any shard deployed.
     records: dict[str, BuildRecord] = {}
+    lanes: list[LaneRecord] = []
+    cells: dict[str, tuple[Path, CellResult]] = {}
     for path, shard in shards:
         info = shard.run
         if info.shard is None or first.shard is None:
@@ -285,21 +291,8 @@ def _check_shards(shards: Sequence[tuple[Path, RunResult]]) -> dict[str, object]
         if wrong:
             raise UsageError(f"{path} is not a shard of the same plan as run {first.id}: {', '.join(wrong)}")
         digests |= info.definitions
-    return {"definitions": digests, "builds": list(records.values())}
-
-
-def _lanes_and_cells(
-    shards: Sequence[tuple[Path, RunResult]],
-) -> tuple[list[LaneRecord], dict[str, tuple[Path, CellResult]]]:
-    """All lanes, labelled with their shard, and all cells by name, each with its shard's folder.
-
-    Each lane says by itself what it ran on. Raises UsageError if two shards have the same cell.
-    """
-    lanes: list[LaneRecord] = []
-    cells: dict[str, tuple[Path, CellResult]] = {}
-    for path, shard in shards:
-        for lane in shard.run.lanes:
-            own = {"label": f"{shard.run.shard}: {lane.label}", "host": lane.host or shard.run.host}
+        for lane in info.lanes:
+            own = {"label": f"{info.shard}: {lane.label}", "host": lane.host or info.host}
             lanes.append(lane.model_copy(update=own))
         for cell in shard.cells:
             if cell.name in cells:
@@ -308,9 +301,9 @@ def _lanes_and_cells(
                     hint="leave one of them out; lab compare says in what they differ",
                 )
             labels = {"lane": cell.lane, "trials_lane": cell.trials_lane}
-            update = {key: f"{shard.run.shard}: {label}" for key, label in labels.items() if label}
+            update = {key: f"{info.shard}: {label}" for key, label in labels.items() if label}
             cells[cell.name] = path, cell.model_copy(update=update)
-    return lanes, cells
+    return {"definitions": digests, "builds": list(records.values()), "lanes": lanes}, cells
 
 
 def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
