@@ -14,7 +14,6 @@ from lab.base.errors import Bug, LabError, NotApplicable, is_lasting
 from lab.builds import shuffled
 from lab.catalog import DebianImage
 from lab.images import store
-from lab.images.store import BaseImage
 from lab.lane import prepare_image
 from lab.lane.cell import CellRunner, clear, fault_folder, keep_texts, set_aside
 from lab.lane.running import RunningLane, Work, open_running_lane
