@@ -262,4 +262,3 @@ def copy_command(lab: options.Lab, source: str, target: str, user: Who) -> int:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' if count != 1 else ''}"
-

@@ -42,8 +42,10 @@ def test_a_whole_inventory_is_read(tmp_path: Path) -> None:
         (
             '[hosts.a]\naddress = "-oProxyCommand=x"\nmemory_mib = "all"\ncores = 2\npython = "/p"\n'
             '[hosts.b]\naddress = "::1"\nlanes = 0\npython = "~/python"\n[hosts.c]\naddress = "x"\n',
-            ["hosts.a.address", "hosts.a.memory_mib", "hosts.a.cores"]
-            + ["hosts.b.lanes", "hosts.b.python", "hosts.c.python"],
+            [
+                *("hosts.a.address", "hosts.a.memory_mib", "hosts.a.cores"),
+                *("hosts.b.lanes", "hosts.b.python", "hosts.c.python"),
+            ],
         ),
     ],
     ids=["empty", "no host", "name", "values"],

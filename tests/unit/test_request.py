@@ -56,11 +56,14 @@ def test_the_options_of_a_run_follow_from_the_request(
 
 @pytest.mark.parametrize(
     ("option", "what"),
-    [("remedies", "--remedies and --cold .* each remedy"), ("experiment", "--experiment and --cold .* each change")],
+    [
+        ({"remedies": True}, "--remedies and --cold .* each remedy"),
+        ({"experiment": True}, "--experiment and --cold .* each change"),
+    ],
 )
-def test_what_takes_forks_contradicts_cold(option: str, what: str) -> None:
+def test_what_takes_forks_contradicts_cold(option: dict[str, Any], what: str) -> None:
     with pytest.raises(UsageError, match=what):
-        Request(cold=True, **{option: True}).options(KNOWN)
+        Request(cold=True, **option).options(KNOWN)
 
 
 def test_a_preview_does_not_look_up_the_newest_release(monkeypatch: pytest.MonkeyPatch) -> None:
