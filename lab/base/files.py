@@ -1,9 +1,11 @@
-"""Helpers for files and for text that comes from guests."""
+"""Helpers for files, for text that comes from guests, and for lists."""
 
 import hashlib
 import os
 import re
+import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from lab.base.errors import UsageError
@@ -32,9 +34,22 @@ def bounded(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text) - most} more characters)"
 
 
+def in_one_line(text: str, most: int = sys.maxsize) -> str:
+    """Make a guest's text one line that controls no terminal, cut to `most` characters."""
+    return " ".join(plain(bounded(text, most)).split())
+
+
 def inert(text: str) -> str:
     """Put a backslash into whatever would be a command to GitHub in a job's log."""
     return JOB_COMMAND.sub(lambda found: f"{found[1]}\\:" if found[1] is not None else "##\\", text)
+
+
+def grouped[K, V](pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """Return the values of each key, in their order."""
+    groups: dict[K, list[V]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 def sha256(path: Path) -> str:

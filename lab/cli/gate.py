@@ -14,7 +14,7 @@ from lab.base.paths import Paths
 from lab.cli import options, output
 from lab.gate import baseline, expectations, results
 from lab.gate.compare import Comparison, compare
-from lab.gate.decision import Decision, PlannedGate, decide_with
+from lab.gate.decision import Decision, PlannedGate, decide
 from lab.gate.expectations import FILL_IN, Expectations
 from lab.gate.results import BuildResults, CellSummary, Identity
 from lab.record import RunResult
@@ -221,7 +221,7 @@ def gate_command(
     else:
         old = None if against_build == PREVIOUS else against_build
         before, now = _pair(lab, run, old, build, ("--against-build", "--build"))
-    return show(decide_with(before, now, expected), kind)
+    return show(decide(before, now, expected), kind)
 
 
 def show(decision: Decision, kind: str = "table") -> int:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from lab.base.files import grouped
 from lab.gate.results import BuildResults, CellSummary, EnvironmentChange, Identity, environment_changes
 from lab.record import Entry, Outcome, Status
 from lab.verdict.protection import lost
@@ -30,7 +31,6 @@ class Difference(StrEnum):
 
     @property
     def blocks(self) -> bool:
-        """Whether a release is held back by it."""
         return list(Difference).index(self) <= list(Difference).index(Difference.UNEXPECTED_PASS)
 
 
@@ -116,15 +116,6 @@ class Comparison(Entry):
         """Count the cells by difference: `1 regressed, 14 unchanged`."""
         counts = Counter(cell.difference for cell in self.cells)
         return ", ".join(f"{counts[kind]} {kind}" for kind in Difference if counts[kind])
-
-    @property
-    def environment_changes(self) -> dict[str, list[CellDifference]]:
-        """Map each change of environment, as text, to the cells that it touches."""
-        cells: dict[str, list[CellDifference]] = {}
-        for cell in self.cells:
-            for change in cell.environment:
-                cells.setdefault(str(change), []).append(cell)
-        return cells
 
     @property
     def in_common(self) -> bool:
@@ -275,8 +266,9 @@ def _tests(before: CellSummary, now: CellSummary) -> list[TestChange]:
 
 def _protection(before: CellSummary, now: CellSummary) -> list[str]:
     """Say what boxes of the same test lack that they had before, tests with the same loss together."""
-    losses: dict[tuple[str, ...], list[str]] = {}
-    for test, had in before.protection.items():
-        if test in now.protection and (lacking := lost(had, now.protection[test])):
-            losses.setdefault(lacking, []).append(test)
+    losses = grouped(
+        (lacking, test)
+        for test, had in before.protection.items()
+        if test in now.protection and (lacking := lost(had, now.protection[test]))
+    )
     return [f"the box of {', '.join(tests)} lacks {', '.join(lacking)}" for lacking, tests in losses.items()]

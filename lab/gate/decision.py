@@ -10,11 +10,10 @@ from pydantic import Field, computed_field
 from lab.base.errors import UsageError
 from lab.gate import expectations, results
 from lab.gate.compare import CellDifference, Comparison, Difference, compare
-from lab.gate.expectations import Expectations, ExpectedFailure, Judgement
+from lab.gate.expectations import Expectations, ExpectedFailure
 from lab.gate.results import BuildResults
 from lab.record import Entry, RunResult
 
-NO_EXPECTATIONS = Judgement()
 # What an expectation excuses: failures. A result that is missing or a pass is none.
 EXCUSED = (Difference.REGRESSED, Difference.CAUSE_CHANGED)
 
@@ -47,15 +46,10 @@ class Decision(Entry):
         default_factory=list, description="The cells that failed as an expectation says."
     )
     could_not_run: list[CellDifference] = Field(description="The cells without a result.")
-    other_plan: list[str] = Field(
-        default_factory=list,
-        description="Guests and variants of the old side that the run has no cell of at all.",
-    )
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def gate(self) -> Gate:
-        """What the gate says."""
         if self.blocking or self.expectations_at_fault:
             return Gate.BLOCKED
         return Gate.INCOMPLETE if self.could_not_run or not self.comparison.compared else Gate.PASSED
@@ -65,17 +59,19 @@ class Decision(Entry):
         return {Gate.PASSED: 0, Gate.BLOCKED: 1, Gate.INCOMPLETE: 3}[self.gate]
 
 
-def decide(comparison: Comparison, judgement: Judgement = NO_EXPECTATIONS) -> Decision:
-    """Decide over a comparison, with what became of the expectations in the new build's cells.
+def decide(old: BuildResults, new: BuildResults, expected: Expectations | None = None) -> Decision:
+    """Decide over two builds with what is expected today.
 
     Raises UsageError if the two sides have no cell in common.
     """
+    comparison = compare(old, new)
     if not comparison.in_common:
         raise UsageError(
             f"{comparison.new} and {comparison.old} have no cell in common, so there is nothing to compare",
             hint="compare runs of the same plan: the same --set, or the same guests and variants",
         )
-    covered = judgement.covered
+    today = datetime.datetime.now(datetime.UTC).date()
+    covered, problems = expectations.judge(expected, new, today) if expected else ({}, [])
     return Decision(
         comparison=comparison,
         blocking=[
@@ -84,27 +80,14 @@ def decide(comparison: Comparison, judgement: Judgement = NO_EXPECTATIONS) -> De
             # A failure that is known excuses no protection that other boxes of the cell lost.
             if cell.difference not in EXCUSED or cell.protection or (cell.guest, cell.variant) not in covered
         ],
-        expectations_at_fault=list(judgement.problems),
+        expectations_at_fault=problems,
         known=[
             KnownFailure(cell=cell, expected=covered[cell.guest, cell.variant])
             for cell in comparison.cells
             if (cell.guest, cell.variant) in covered
         ],
         could_not_run=comparison.of(Difference.COULD_NOT_RUN),
-        other_plan=_other_plan(comparison),
     )
-
-
-def _other_plan(comparison: Comparison) -> list[str]:
-    """Name the guests and variants of the old side of which the new side was asked for no cell."""
-    planned = [cell for cell in comparison.cells if cell.new or cell.difference is Difference.COULD_NOT_RUN]
-    guests, variants = {cell.guest for cell in planned}, {cell.variant for cell in planned}
-    vanished = comparison.of(Difference.VANISHED)
-    lost = [f"guest {cell.guest}" for cell in vanished if cell.guest not in guests]
-    # A variant that went with its guests is not told twice.
-    with_guest = [cell for cell in vanished if cell.guest in guests]
-    lost += [f"variant {cell.variant}" for cell in with_guest if cell.variant not in variants]
-    return list(dict.fromkeys(lost))
 
 
 @dataclass(frozen=True)
@@ -116,13 +99,5 @@ class PlannedGate:
     expected: Expectations | None = None
 
     def decide(self, run: RunResult, folder: Path) -> Decision:
-        """Decide over the run. Raises UsageError as `decide` does."""
         old = results.of_run(run, folder, self.old) if isinstance(self.old, str) else self.old
-        return decide_with(old, results.of_run(run, folder, self.build), self.expected)
-
-
-def decide_with(old: BuildResults, new: BuildResults, expected: Expectations | None) -> Decision:
-    """Decide over two builds with what is expected today. Raises UsageError as `decide` does."""
-    today = datetime.datetime.now(datetime.UTC).date()
-    judged = expectations.judge(expected, new, today) if expected else NO_EXPECTATIONS
-    return decide(compare(old, new), judged)
+        return decide(old, results.of_run(run, folder, self.build), self.expected)

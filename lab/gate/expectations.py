@@ -4,7 +4,7 @@ import datetime
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -105,23 +105,17 @@ class Expectations:
     expect: Mapping[str, ExpectedFailure]
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What became of the expectations in a run: the cells that they cover, and what is wrong with them."""
-
-    covered: Mapping[Identity, ExpectedFailure] = field(default_factory=dict)
-    problems: Sequence[str] = ()
-
-
 def read(file: Path) -> Expectations:
     """Read a file for a gate. Raises UsageError with every wrong key: what was expected and what was found."""
     return Expectations(file, toml.validate(file, _table(file), _File[ExpectedFailure]).expect)
 
 
-def judge(expectations: Expectations, results: BuildResults, today: datetime.date) -> Judgement:
-    """Find the cells that the expectations cover, and the expectations that do not hold."""
+def judge(
+    expectations: Expectations, results: BuildResults, today: datetime.date
+) -> tuple[dict[Identity, ExpectedFailure], list[str]]:
+    """Return the expectation that covers each known failure, and what is wrong with expectations."""
     covered: dict[Identity, ExpectedFailure] = {}
-    problems = []
+    problems: list[str] = []
     for name, expected in expectations.expect.items():
         matched = [cell for cell in results.cells.values() if expected.matches(*cell.identity)]
         covered |= {cell.identity: expected for cell in matched if expected.covers(cell)}
@@ -130,7 +124,7 @@ def judge(expectations: Expectations, results: BuildResults, today: datetime.dat
         if matched or not any(expected.matches(*identity) for identity in results.elsewhere):
             faults.append(_fault(expected, matched))
         problems += [f"{expectations.file}: expect.{name}: {fault}" for fault in faults if fault]
-    return Judgement(covered, problems)
+    return covered, problems
 
 
 def _fault(expected: Draft, matched: Sequence[CellSummary]) -> str:
@@ -214,7 +208,6 @@ class Rewritten:
     look_at: Sequence[str]
 
     def diff(self, name: str) -> str:
-        """Return the change as a unified diff; empty if there is none."""
         old, new = (text.splitlines(keepends=True) for text in (self.before, self.after))
         return "".join(difflib.unified_diff(old, new, f"a/{name}", f"b/{name}"))
 

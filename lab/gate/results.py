@@ -9,7 +9,7 @@ from typing import Final
 
 from lab import builds
 from lab.base.errors import UsageError, unknown_name
-from lab.base.files import plain
+from lab.base.files import in_one_line
 from lab.record import BuildRecord, CellResult, Entry, Outcome, RunResult, Status
 from lab.verdict.protection import words
 
@@ -79,7 +79,7 @@ def environment_of(cell: CellResult, run: RunResult) -> dict[str, str]:
         "network": {lane.network for lane in lanes if lane.network},
     }
     parts |= {part: ", ".join(sorted(values)) for part, values in of_lanes.items()}
-    return {part: _word(parts[part]) for part in PARTS if parts.get(part)}
+    return {part: in_one_line(parts[part]) for part in PARTS if parts.get(part)}
 
 
 def definitions(run: RunResult) -> dict[str, str]:
@@ -140,7 +140,6 @@ class CellSummary:
 
     @property
     def failed(self) -> list[str]:
-        """The tests that did not pass."""
         return [name for name, outcome in self.tests.items() if outcome is not Outcome.PASS]
 
 
@@ -163,7 +162,6 @@ class BuildResults:
     folder: Path | None = None
 
     def definitions_of(self, cell: CellSummary) -> dict[str, str]:
-        """Return the digests of the definitions that decide what a cell does."""
         own = (f"guest {cell.guest}", f"variant {cell.variant}", *COMMON)
         definitions = self.definitions.items()
         return {name: digest for name, digest in definitions if name in own or name.startswith("suite ")}
@@ -176,9 +174,9 @@ def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
     plan = [name.split("/") for name in run.run.shard.plan] if run.run.shard else []
     planned = {(guest, variant) for guest, variant, planned_build in plan if planned_build == build}
     return BuildResults(
-        source=f"run {_word(run.run.id)}",
-        build=_word(record.name),
-        version=_word(record.version),
+        source=f"run {in_one_line(run.run.id)}",
+        build=in_one_line(record.name),
+        version=in_one_line(record.version),
         argument=builds.argument(record),
         cells={cell.identity: cell for cell in cells},
         definitions=definitions(run),
@@ -219,16 +217,19 @@ def choose_pair(run: RunResult, old: str | None, new: str | None, options: tuple
             f"run {run.run.id} tested one build, {names[0]}: there is no other to compare it with",
             hint="name a second run, or run both builds: lab matrix --build OLD --build NEW",
         )
-    # Of exactly two, a build that is not named is the other one.
-    others = dict(zip(names, reversed(names), strict=True)) if len(names) == 2 else {}
-    first, second = (
-        None if wanted is None and others else choose_build(run, wanted, option)
-        for wanted, option in zip((old, new), options, strict=True)
-    )
-    pair = first or others[second or names[1]], second or others[first or names[0]]
-    if pair[0] == pair[1]:
-        raise UsageError(f"{' and '.join(options)} both name {pair[0]}", hint=f"builds: {', '.join(names)}")
-    return pair
+
+    def other(name: str) -> str:
+        return names[1 - names.index(name)]
+
+    if len(names) == 2 and old is None:
+        second = choose_build(run, new or names[1], options[1])
+        first = other(second)
+    else:
+        first = choose_build(run, old, options[0])
+        second = other(first) if len(names) == 2 and new is None else choose_build(run, new, options[1])
+    if first == second:
+        raise UsageError(f"{' and '.join(options)} both name {first}", hint=f"builds: {', '.join(names)}")
+    return first, second
 
 
 def _tested(run: RunResult) -> list[BuildRecord]:
@@ -241,23 +242,18 @@ def _summary(cell: CellResult, run: RunResult, folder: Path) -> CellSummary:
     tests = [] if cell.status in WITHOUT_TESTS else cell.tests
     cause = None if cell.status in WITHOUT_TESTS else cell.cause
     return CellSummary(
-        guest=_word(cell.guest),
-        variant=_word(cell.variant),
+        guest=in_one_line(cell.guest),
+        variant=in_one_line(cell.variant),
         status=cell.status,
-        cause=None if cause is None else _word(cause),
-        tests={_word(test.name): test.outcome for test in tests},
+        cause=None if cause is None else in_one_line(cause),
+        tests={in_one_line(test.name): test.outcome for test in tests},
         protection={
-            _word(test.name): sorted(_word(word) for word in words(test.protection))
+            in_one_line(test.name): sorted(in_one_line(word) for word in words(test.protection))
             for test in tests
             if test.protection
         },
         environment=environment_of(cell, run),
-        reason=_word(cell.reason),
+        reason=in_one_line(cell.reason),
         evidence=folder / cell.folder if cell.evidence else None,
-        rerun=_word(cell.rerun),
+        rerun=in_one_line(cell.rerun),
     )
-
-
-def _word(text: str) -> str:
-    """Join text into one line that controls no terminal: a record may come from anywhere."""
-    return " ".join(plain(text).split())

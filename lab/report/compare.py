@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lab.base.files import bounded
+from lab.base.files import bounded, grouped
 from lab.gate.compare import CellDifference, Comparison, Difference
 from lab.gate.decision import Decision, Gate
 from lab.report import markdown
@@ -52,7 +52,6 @@ def show(console: Console, comparison: Comparison, decision: Decision | None = N
 
 
 def render(comparison: Comparison, decision: Decision | None = None) -> str:
-    """Render a comparison, or the gate's decision over it, as Markdown."""
     values = {"details": details, "transition": transition, **_values(comparison, decision)}
     return markdown.page("compare.md", comparison=comparison, **values)
 
@@ -70,19 +69,19 @@ def _values(comparison: Comparison, decision: Decision | None) -> dict[str, Any]
         "different, does not block": [heading(cell) for cell in comparison.of(*TOLD)],
         "environment changed, does not block": environment(comparison),
     }
-    missing = ", ".join(decision.other_plan) if decision else ""
+    not_asked = [cell for cell in comparison.of(Difference.VANISHED) if decision and cell.new is None]
     return {
         "verdict": verdict(decision) if decision else "",
-        # The old side has what the run was never asked for.
-        "other_plan": missing
-        and f"the run was not asked for any cell of {missing}: is the old side of another plan?",
+        "other_plan": f"this run was not asked for {counted(len(not_asked), 'cell')} that the old side has: "
+        "is that side of another plan?"
+        if not_asked
+        else "",
         "blocking": decision.blocking if decision else comparison.of(*BLOCKING),
         "sections": {title: lines for title, lines in sections.items() if lines},
     }
 
 
 def verdict(decision: Decision) -> str:
-    """Say in one line what the gate decided and why."""
     match decision.gate:
         case Gate.BLOCKED:
             counts = Counter(cell.difference for cell in decision.blocking)
@@ -131,21 +130,17 @@ def details(cell: CellDifference) -> list[tuple[str, str]]:
 
 def could_not_run(comparison: Comparison) -> list[str]:
     """Return one line for each reason why cells could not be run, with its cells, and how to run them."""
-    by_reason: dict[str, list[CellDifference]] = {}
-    for cell in comparison.of(Difference.COULD_NOT_RUN):
-        by_reason.setdefault(cell.reason or "no reason given", []).append(cell)
+    missing = comparison.of(Difference.COULD_NOT_RUN)
+    by_reason = grouped((cell.reason or "no reason given", cell) for cell in missing)
     lines = [f"{_names(cells, comparison)}: {bounded(reason, LONGEST)}" for reason, cells in by_reason.items()]
-    missing = any(cell.new and cell.new.status.could_not_run for cells in by_reason.values() for cell in cells)
-    if missing and comparison.new.folder:
+    if comparison.new.folder and any(cell.new and cell.new.status.could_not_run for cell in missing):
         lines.append(f"run what is missing: lab matrix --resume {shlex.quote(comparison.new.folder)}")
     return lines
 
 
 def environment(comparison: Comparison) -> list[str]:
-    """Return one line for each change of environment with its cells, and the command that runs both builds."""
-    lines = [
-        f"{change}: {_names(cells, comparison)}" for change, cells in comparison.environment_changes.items()
-    ]
+    changes = grouped((str(change), cell) for cell in comparison.cells for change in cell.environment)
+    lines = [f"{change}: {_names(cells, comparison)}" for change, cells in changes.items()]
     offer = f"both builds on the same guests: {comparison.both_builds}"
     return [*lines, offer] if comparison.both_builds else lines
 
@@ -153,9 +148,7 @@ def environment(comparison: Comparison) -> list[str]:
 def _names(cells: Sequence[CellDifference], comparison: Comparison) -> str:
     """Name cells, by their guest alone where all of its cells are meant."""
     every = Counter(cell.guest for cell in comparison.cells)
-    guests: dict[str, list[str]] = {}
-    for cell in cells:
-        guests.setdefault(cell.guest, []).append(cell.variant)
+    guests = grouped((cell.guest, cell.variant) for cell in cells)
     return ", ".join(
         f"{guest} (every variant)" if len(variants) == every[guest] > 1 else f"{guest} ({', '.join(variants)})"
         for guest, variants in guests.items()

@@ -15,6 +15,7 @@ from lab.record import (
     Finding,
     LaneRecord,
     Outcome,
+    Protection,
     RunResult,
     Status,
     TestResult,
@@ -36,6 +37,12 @@ JAILED: dict[str, Any] = {
     "limits": {"open files": "1024"},
     "mounts": ["/ rw", "/usr ro", "HOME/boxes/BOX/tmp rw"],
 }
+
+
+def box(**other: Any) -> Protection:
+    """What confines a box that is like JAILED, but for `other`."""
+    return Protection.model_validate(JAILED | other)
+
 
 # A suite of three tests; the last two need the sandbox.
 TESTS = ("control", "starts", "isolates")

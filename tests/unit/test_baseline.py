@@ -28,10 +28,10 @@ def test_a_baseline_reads_back_as_it_was_written(tmp_path: Path) -> None:
     again = baseline.read(file)
     assert (again.build, again.version, again.argument) == ("0.10.8", "0.10.8", "0.10.8")
     for identity, cell in RESULTS.cells.items():
-        found = again.cells[identity]
-        assert (found.status, found.cause, found.tests) == (cell.status, cell.cause, cell.tests)
+        read = again.cells[identity]
+        assert (read.status, read.cause, read.tests) == (cell.status, cell.cause, cell.tests)
         # A cell that was left out before anything was read is given what its guest is.
-        assert not cell.environment or found.environment == cell.environment
+        assert not cell.environment or read.environment == cell.environment
     differences = {cell.difference for cell in compare(again, RESULTS).cells}
     assert differences == {Difference.UNCHANGED, Difference.COULD_NOT_RUN}
     assert baseline.render(again) == file.read_text()
@@ -70,10 +70,10 @@ def broken(old: str, new: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        (broken("schema = 1", "schema = 2"), "b.toml: schema: expected 1, found 2"),
-        ("", "b.toml: schema: expected 1, found None"),
+        (broken("schema = 1", "schema = 2"), "b.toml: schema: Input should be 1, found 2"),
+        ("", "b.toml: schema: Field required"),
         (broken("count = 6", "count = 6\ncolour = 1"), "b.toml: colour: unknown key"),
         (broken('status = "pass"', 'status = "pass", x = 1'), "cells.debian-13.stock.x: unknown key"),
         (broken('status = "pass"', 'status = "green"'), "cells.debian-13.stock.status: Input should be 'pass'"),
@@ -89,11 +89,11 @@ def broken(old: str, new: str) -> str:
         ),
     ],
 )
-def test_a_wrong_file_is_refused_with_file_key_and_expectation(tmp_path: Path, text: str, said: str) -> None:
+def test_a_wrong_file_is_refused_with_file_key_and_expectation(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "b.toml").write_text(text)
     with pytest.raises(UsageError) as refused:
         baseline.read(tmp_path / "b.toml")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "next: write it again with: lab baseline" in str(refused.value)
 
 

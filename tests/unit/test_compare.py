@@ -53,15 +53,17 @@ PASSES, FAILS = Outcome.PASS, Outcome.FAIL
     ],
 )
 def test_two_statuses_say_how_a_cell_differs(old: Status, new: Status, difference: Difference) -> None:
-    assert compared(done(old), done(new)).difference is difference
+    cell = compared(done(old), done(new))
+    assert cell.difference is difference
+    # No test changed where one side has none.
+    assert not cell.tests or {old, new}.isdisjoint(results.WITHOUT_TESTS)
 
 
 @pytest.mark.parametrize("status", [FAIL, XFAIL])
 def test_another_cause_is_told_even_if_the_same_tests_fail(status: Status) -> None:
-    found = compared(done(XFAIL, "userns-limit"), done(status, "userns-sysctl"))
-    assert found.difference is Difference.CAUSE_CHANGED
-    assert (str(found.old), str(found.new)) == ("xfail userns-limit", f"{status} userns-sysctl")
-    assert found.tests == []
+    cell = compared(done(XFAIL, "userns-limit"), done(status, "userns-sysctl"))
+    assert (cell.difference, cell.tests) == (Difference.CAUSE_CHANGED, [])
+    assert (str(cell.old), str(cell.new)) == ("xfail userns-limit", f"{status} userns-sysctl")
 
 
 @pytest.mark.parametrize(
@@ -87,23 +89,24 @@ def test_another_cause_is_told_even_if_the_same_tests_fail(status: Status) -> No
 def test_tests_that_changed_are_named_and_say_how_a_cell_differs(
     old: Status, new: Status, changed: dict[str, Outcome | None], difference: Difference, told: list[str]
 ) -> None:
-    found = compared(done(old), done(new, tests=changed))
-    assert (found.difference, [str(test) for test in found.tests]) == (difference, told)
+    cell = compared(done(old), done(new, tests=changed))
+    assert (cell.difference, [str(test) for test in cell.tests]) == (difference, told)
 
 
-def test_a_cell_that_the_new_side_was_not_asked_for_vanished_only_if_it_had_a_result() -> None:
+def test_a_cell_of_the_old_side_alone_vanished_if_it_had_a_result_and_one_of_the_new_side_is_new() -> None:
     old = side(
         done(PASS), done(FAIL, variant="a"), done(NOT_APPLICABLE, variant="b"), done(NOT_RUN, variant="c")
     )
-    found = compare(old, side(done(PASS)))
-    assert [(cell.variant, cell.difference) for cell in found.cells] == [
-        ("stock", Difference.UNCHANGED),
-        ("a", Difference.VANISHED),
-        ("b", Difference.UNCHANGED),
-        ("c", Difference.UNCHANGED),
+    comparison = compare(old, side(done(PASS), done(FAIL, guest="debian-14")))
+    assert [(cell.name, cell.difference) for cell in comparison.cells] == [
+        ("debian-13 stock", Difference.UNCHANGED),
+        ("debian-14 stock", Difference.NEW),
+        ("debian-13 a", Difference.VANISHED),
+        ("debian-13 b", Difference.UNCHANGED),
+        ("debian-13 c", Difference.UNCHANGED),
     ]
-    assert found.cells[1].reason == "this run was not asked for it"
-    assert found.counts == "1 vanished, 3 unchanged"
+    assert comparison.cells[2].reason == "this run was not asked for it"
+    assert comparison.counts == "1 vanished, 1 new, 3 unchanged"
 
 
 def test_a_cell_that_another_shard_has_did_not_vanish() -> None:
@@ -111,19 +114,9 @@ def test_a_cell_that_another_shard_has_did_not_vanish() -> None:
     part = side(done(PASS), shard=ShardRecord(number=1, count=2, plan=plan, sizes=[1, 1]))
     whole = side(done(PASS), done(PASS, variant="a"))
     for old, new in ((whole, part), (part, whole)):
-        found = compare(old, new)
-        assert found.cells[1].difference is Difference.COULD_NOT_RUN
-        assert "merge the shards" in found.cells[1].reason
-
-
-@pytest.mark.parametrize(("old", "new"), [(FLAKY, PASS), (PASS, FLAKY), (NOT_APPLICABLE, PASS)])
-def test_no_test_changed_where_one_side_has_none(old: Status, new: Status) -> None:
-    assert compared(done(old), done(new)).tests == []
-
-
-def test_a_cell_that_only_the_new_side_has_is_new() -> None:
-    found = compare(side(done(PASS)), side(done(PASS), done(FAIL, guest="debian-14")))
-    assert [cell.difference for cell in found.cells] == [Difference.UNCHANGED, Difference.NEW]
+        _, cell = compare(old, new).cells
+        assert cell.difference is Difference.COULD_NOT_RUN
+        assert "merge the shards" in cell.reason
 
 
 def test_a_changed_environment_is_told_with_the_command_that_runs_both_builds() -> None:
@@ -133,17 +126,23 @@ def test_a_changed_environment_is_told_with_the_command_that_runs_both_builds() 
         lanes=[LaneRecord(guest="debian-13", image="b2" * 32, fork="memory", seconds={})],
         definitions={"programs": "q" * 64, "variant other": "o" * 64},
     )
-    [found] = compare(before, now).cells
-    assert found.difference is Difference.ENVIRONMENT_CHANGED
-    assert [str(change) for change in found.environment] == [
+    comparison = compare(before, now)
+    [cell] = comparison.cells
+    assert cell.difference is Difference.ENVIRONMENT_CHANGED
+    assert [str(change) for change in cell.environment] == [
         "image changed",
         "kernel 6.12.118+deb13-cloud-amd64 -> 6.13.1",
         "bubblewrap 0.12.0 -> 0.12.0 setuid",
         "selinux none -> permissive default 34",
         "the lab's programs in the guest changed",
     ]
-    assert found.both_builds == "lab matrix -g debian-13 -v stock --build 0.10.0 --build 0.10.8"
-    assert compare(before, now).both_builds == found.both_builds
+    assert cell.both_builds == "lab matrix -g debian-13 -v stock --build 0.10.0 --build 0.10.8"
+    assert comparison.both_builds == cell.both_builds
+    # It hides no regression, and what was never read is not told.
+    regressed = compared(done(PASS), done(FAIL, facts=facts(kernel="6.13.1")))
+    assert regressed.difference is Difference.REGRESSED
+    assert [change.what for change in regressed.environment] == ["kernel"]
+    assert compared(done(PASS, facts=None), done(PASS)).environment == []
 
 
 def lane(network: str | None, label: str = "lane-1") -> LaneRecord:
@@ -161,22 +160,12 @@ def test_another_network_is_a_change_of_the_environment_of_the_cells_of_its_lane
     assert [str(change) for change in other.environment] == ["network closed -> open"]
 
 
-def test_a_changed_environment_does_not_hide_a_regression() -> None:
-    found = compared(done(PASS), done(FAIL, facts=facts(kernel="6.13.1")))
-    assert found.difference is Difference.REGRESSED
-    assert [change.what for change in found.environment] == ["kernel"]
-
-
-def test_nothing_is_said_about_an_environment_that_was_never_read() -> None:
-    assert compared(done(PASS, facts=None), done(PASS)).environment == []
-
-
-def test_the_name_of_the_build_does_not_matter_but_its_results_are_kept_apart() -> None:
+def test_two_builds_of_one_run_are_kept_apart() -> None:
     run = run_with(done(PASS, build="0.10.0"), done(FAIL, build="0.10.8"))
     old, new = (results.of_run(run, Path("/runs/one"), build) for build in ("0.10.0", "0.10.8"))
-    [found] = compare(old, new).cells
-    assert found.difference is Difference.REGRESSED
-    assert found.evidence == "/runs/one/cells/debian-13/stock/0.10.8"
+    [cell] = compare(old, new).cells
+    assert cell.difference is Difference.REGRESSED
+    assert cell.evidence == "/runs/one/cells/debian-13/stock/0.10.8"
 
 
 def test_the_wheel_of_a_baseline_has_to_be_named_by_the_reader() -> None:

@@ -17,10 +17,7 @@ BEFORE = run_with(
 )
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def now(
@@ -47,66 +44,66 @@ def now(
     ],
 )
 def test_the_gate_says_its_verdict_first_and_ends_with_its_status(
-    home: Path, run_lab: RunLab, new: RunResult, status: int, verdict: str
+    tmp_path: Path, run_lab: RunLab, new: RunResult, status: int, verdict: str
 ) -> None:
-    old, candidate = write(BEFORE, home / "old"), write(new, home / "new")
+    old, candidate = write(BEFORE, tmp_path / "old"), write(new, tmp_path / "new")
     assert run_lab(status, "gate", candidate, "--against", old).splitlines()[0] == verdict
 
 
 def test_a_cell_that_blocks_is_printed_with_its_reason_its_evidence_and_the_commands_to_run(
-    home: Path, run_lab: RunLab
+    tmp_path: Path, run_lab: RunLab
 ) -> None:
-    old, candidate = write(BEFORE, home / "old"), write(now(stock=Status.FAIL), home / "new")
-    assert run_lab(0, "baseline", old, "-o", home / "b.toml") == f"{home}/b.toml: 3 cells of boxlite 0.10.0\n"
-    said = run_lab(1, "gate", candidate, "--against", home / "b.toml")
-    assert f"old: boxlite 0.10.0 (baseline {home}/b.toml)" in said
-    assert "regressed: debian-13 stock: pass -> fail userns-limit\n  why it failed\n" in said
-    assert "  test: starts: pass -> fail\n" in said
-    assert f"  evidence: {candidate}/cells/debian-13/stock/0.10.8\n" in said
-    assert "  run it again: lab matrix -g debian-13 -v stock --build 0.10.8\n" in said
-
-
-def test_the_decision_as_json_and_as_markdown(home: Path, run_lab: RunLab) -> None:
-    old, candidate = write(BEFORE, home / "old"), write(now(stock=Status.FAIL), home / "new")
-    said = json.loads(run_lab(1, "gate", candidate, "--against", old, "--format", "json"))
-    assert said["gate"] == "blocked"
-    assert [(cell["guest"], cell["difference"]) for cell in said["blocking"]] == [("debian-13", "regressed")]
-    lines = run_lab(1, "gate", candidate, "--against", old, "--format", "markdown").splitlines()
-    assert lines[0] == "# gate blocked: 1 regressed"
-    assert "| regressed | debian-13 | stock | pass | fail userns-limit |" in lines
-    assert "- run it again: `lab matrix -g debian-13 -v stock --build 0.10.8`" in lines
+    old, candidate = write(BEFORE, tmp_path / "old"), write(now(stock=Status.FAIL), tmp_path / "new")
+    assert (
+        run_lab(0, "baseline", old, "-o", tmp_path / "b.toml")
+        == f"{tmp_path}/b.toml: 3 cells of boxlite 0.10.0\n"
+    )
+    printed = run_lab(1, "gate", candidate, "--against", tmp_path / "b.toml")
+    for lines in (
+        f"old: boxlite 0.10.0 (baseline {tmp_path}/b.toml)",
+        "regressed: debian-13 stock: pass -> fail userns-limit\n  why it failed\n",
+        "  test: starts: pass -> fail\n",
+        f"  evidence: {candidate}/cells/debian-13/stock/0.10.8\n",
+        "  run it again: lab matrix -g debian-13 -v stock --build 0.10.8\n",
+    ):
+        assert lines in printed
+    document = json.loads(run_lab(1, "gate", candidate, "--against", old, "--format", "json"))
+    assert document["gate"] == "blocked"
+    assert [(cell["guest"], cell["difference"]) for cell in document["blocking"]] == [
+        ("debian-13", "regressed")
+    ]
+    page = run_lab(1, "gate", candidate, "--against", old, "--format", "markdown").splitlines()
+    assert page[0] == "# gate blocked: 1 regressed"
+    assert "| regressed | debian-13 | stock | pass | fail userns-limit |" in page
+    assert "- run it again: `lab matrix -g debian-13 -v stock --build 0.10.8`" in page
 
 
 def test_what_could_not_run_is_named_with_the_reason_and_the_command_that_runs_it(
-    home: Path, run_lab: RunLab
+    tmp_path: Path, run_lab: RunLab
 ) -> None:
     missing = [done(Status.ERROR, guest="debian-12", reason="no boot"), done(Status.PASS)]
     blocked = done(Status.NOT_RUN, variant="max-userns-zero", reason="interrupted")
-    old, candidate = write(BEFORE, home / "old"), write(run_with(*missing, blocked), home / "new")
-    printed = run_lab(3, "gate", candidate, "--against", old)
+    old, candidate = write(BEFORE, tmp_path / "old"), write(run_with(*missing, blocked), tmp_path / "new")
     assert (
         "could not run:\n"
         "  debian-12 (stock): no boot\n"
         "  debian-13 (max-userns-zero): interrupted\n"
         f"  run what is missing: lab matrix --resume {candidate}\n"
-    ) in printed
-
-
-def test_an_old_side_without_results_is_not_a_green_gate(home: Path, run_lab: RunLab) -> None:
-    old = write(run_with(done(Status.NOT_RUN)), home / "old")
-    printed = run_lab(3, "gate", write(now(), home / "new"), "--against", old)
+    ) in run_lab(3, "gate", candidate, "--against", old)
+    # An old side without results is no green gate.
+    empty = write(run_with(done(Status.NOT_RUN)), tmp_path / "empty")
+    printed = run_lab(3, "gate", write(now(), tmp_path / "whole"), "--against", empty)
     assert "gate incomplete: no cell has a result on both sides" in printed
 
 
-def test_a_run_of_another_plan_is_refused_or_named(home: Path, run_lab: RunLab) -> None:
-    old = write(BEFORE, home / "old")
-    other = write(run_with(done(Status.PASS, guest="debian-14")), home / "other")
+def test_a_run_of_another_plan_is_refused_or_named(tmp_path: Path, run_lab: RunLab) -> None:
+    old = write(BEFORE, tmp_path / "old")
+    other = write(run_with(done(Status.PASS, guest="debian-14")), tmp_path / "other")
     assert "have no cell in common" in run_lab(2, "gate", other, "--against", old)
-    part = write(run_with(done(Status.PASS)), home / "part")
-    said = run_lab(1, "gate", part, "--against", old)
-    assert "gate blocked: 2 vanished" in said
-    assert "the run was not asked for any cell of guest debian-12, variant max-userns-zero: is the old" in said
-    assert "vanished: debian-12 stock: pass -> not asked" in said
+    printed = run_lab(1, "gate", write(run_with(done(Status.PASS)), tmp_path / "part"), "--against", old)
+    assert "gate blocked: 2 vanished" in printed
+    assert "this run was not asked for 2 cells that the old side has" in printed
+    assert "vanished: debian-12 stock: pass -> not asked" in printed
 
 
 TWO = run_with(done(Status.PASS, build="0.10.0"), done(Status.FAIL, build="0.10.8"))
@@ -114,27 +111,23 @@ THREE = run_with(*(done(Status.PASS, build=build) for build in ("0.10.0", "0.10.
 
 
 def test_two_builds_of_one_run_are_compared_in_the_order_of_the_command_line(
-    home: Path, run_lab: RunLab
+    tmp_path: Path, run_lab: RunLab
 ) -> None:
-    run = write(TWO, home / "two")
-    said = run_lab(0, "compare", run)
-    assert "new: boxlite 0.10.8 (run 20261124-160000)\nold: boxlite 0.10.0" in said
-    assert "1 regressed" in said
+    run = write(TWO, tmp_path / "two")
+    printed = run_lab(0, "compare", run)
+    assert "new: boxlite 0.10.8 (run 20261124-160000)\nold: boxlite 0.10.0" in printed
+    assert "1 regressed" in printed
+    assert json.loads(run_lab(0, "compare", run, "--format", "json"))["cells"][0]["difference"] == "regressed"
+    page = run_lab(0, "compare", run, "--format", "markdown")
+    assert page.startswith("# boxlite 0.10.8 compared with 0.10.0\n")
     assert "1 fixed" in run_lab(0, "compare", run, "--new-build", "0.10.0")
     run_lab(1, "gate", run, "--against-build", "0.10.0")
     run_lab(0, "gate", run, "--against-build", "0.10.8", "--build", "0.10.0")
     assert "old: boxlite 0.10.0" in run_lab(1, "gate", run, "--against-build", "previous")
 
 
-def test_a_comparison_has_the_format_that_was_asked_for(home: Path, run_lab: RunLab) -> None:
-    run = write(TWO, home / "two")
-    assert json.loads(run_lab(0, "compare", run, "--format", "json"))["cells"][0]["difference"] == "regressed"
-    printed = run_lab(0, "compare", run, "--format", "markdown")
-    assert printed.startswith("# boxlite 0.10.8 compared with 0.10.0\n")
-
-
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             ["compare", "three"],
@@ -165,48 +158,45 @@ def test_a_comparison_has_the_format_that_was_asked_for(home: Path, run_lab: Run
     ],
 )
 def test_what_cannot_be_compared_is_said(
-    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+    tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
-    monkeypatch.chdir(home)
+    monkeypatch.chdir(tmp_path)
     write(THREE, Path("three"))
     write(now(), Path("one"))
     write(run_with(), Path("empty"))
     baseline.write(side(done(Status.PASS)), Path("b.toml"))
     Path("cut.toml").write_text(Path("b.toml").read_text()[:-3])
-    assert said in run_lab(2, *words)
+    assert message in run_lab(2, *words)
     assert not Path("new.toml").exists()
 
 
-def test_hostile_text_of_a_record_controls_neither_terminal_nor_markdown(home: Path, run_lab: RunLab) -> None:
-    new = run_with(done(Status.FAIL, variant="max-userns-zero", reason="<b>x</b> \x1b[31m`y`\n# z"))
-    new = new.model_copy(
-        update={"cells": [*new.cells, done(Status.PASS), done(Status.PASS, guest="debian-12")]}
-    )
-    old, candidate = write(BEFORE, home / "old"), write(new, home / "new")
+def test_hostile_text_of_a_record_controls_neither_terminal_nor_markdown(
+    tmp_path: Path, run_lab: RunLab
+) -> None:
+    name = "stock\ngate passed: everything is fine"
+    cells = [
+        done(Status.FAIL, variant="max-userns-zero", reason="<b>x</b> \x1b[31m`y`\n# z"),
+        *(done(Status.PASS), done(Status.PASS, guest="debian-12")),
+        done(Status.FAIL, variant=name, tests={name: Outcome.FAIL}),
+    ]
+    before = run_with(*BEFORE.cells, done(Status.PASS, variant=name, build="0.10.0"))
+    old, candidate = write(before, tmp_path / "old"), write(run_with(*cells), tmp_path / "new")
     document = json.loads((candidate / "results.json").read_text())
     document["cells"][0]["tests"].append({"name": "t\x1b[2J|<i>", "outcome": "fail"})
     document["cells"][0]["cause"] = "\x1b]0;x\x07bad"
     (candidate / "results.json").write_text(json.dumps(document))
     for kind in ("table", "markdown"):
-        said = run_lab(1, "gate", candidate, "--against", old, "--format", kind)
-        assert "\x1b" not in said
-        if kind == "markdown":
-            assert "<b>" not in said
-            assert "<i>" not in said
+        printed = run_lab(1, "gate", candidate, "--against", old, "--format", kind)
+        assert "\x1b" not in printed
+        assert kind == "table" or not ("<b>" in printed or "<i>" in printed)
+        # No name makes a line of its own.
+        assert not [line for line in printed.splitlines() if line.startswith("gate passed")]
 
 
-def test_no_name_in_a_record_makes_a_line_of_its_own(home: Path, run_lab: RunLab) -> None:
-    name = "stock\ngate passed: everything is fine"
-    old = write(run_with(done(Status.PASS, variant=name, build="0.10.0")), home / "old")
-    new = write(run_with(done(Status.FAIL, variant=name, tests={name: Outcome.FAIL})), home / "new")
-    printed = run_lab(1, "gate", new, "--against", old)
-    assert not [line for line in printed.splitlines() if line.startswith("gate passed")]
-
-
-def test_a_cell_of_which_many_tests_changed_names_the_first_of_them(home: Path, run_lab: RunLab) -> None:
+def test_a_cell_of_which_many_tests_changed_names_the_first_of_them(tmp_path: Path, run_lab: RunLab) -> None:
     many = {f"test-{number}": Outcome.FAIL for number in range(100)}
-    old = write(run_with(done(Status.PASS, tests=dict.fromkeys(many, Outcome.PASS))), home / "old")
-    new = write(run_with(done(Status.FAIL, tests=many)), home / "new")
-    said = run_lab(1, "gate", new, "--against", old)
-    assert said.count("  test: ") == 20
-    assert "  tests: 82 more changed\n" in said
+    old = write(run_with(done(Status.PASS, tests=dict.fromkeys(many, Outcome.PASS))), tmp_path / "old")
+    new = write(run_with(done(Status.FAIL, tests=many)), tmp_path / "new")
+    printed = run_lab(1, "gate", new, "--against", old)
+    assert printed.count("  test: ") == 20
+    assert "  tests: 82 more changed\n" in printed

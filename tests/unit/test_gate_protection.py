@@ -8,34 +8,32 @@ import pytest
 from lab.gate import baseline
 from lab.gate.compare import Difference, compare
 from lab.gate.decision import Gate, decide
-from lab.gate.expectations import ExpectedFailure, Judgement
-from lab.record import CellResult, Outcome, Protection, Status
-from lab.report import compare as shown
-from tests.builders.cells import JAILED, compared, done, side
+from lab.gate.expectations import Expectations, ExpectedFailure
+from lab.record import CellResult, Outcome, Status
+from lab.report import compare as report
+from tests.builders.cells import JAILED, box, compared, done, side
 
 
 def boxed(status: Status = Status.PASS, guest: str = "debian-13", **other: Any) -> CellResult:
     """A cell whose test `starts` had a box that was confined like JAILED, but for `other`."""
     cell = done(status, guest=guest)
-    seen = Protection.model_validate(JAILED | other)
     tests = [
-        test.model_copy(update={"protection": seen if test.outcome is Outcome.PASS else None})
+        test.model_copy(update={"protection": box(**other) if test.outcome is Outcome.PASS else None})
         for test in cell.tests
     ]
     return cell.model_copy(update={"tests": tests})
 
 
 def test_a_box_that_lost_protection_blocks_although_it_works() -> None:
-    comparison = compare(side(boxed()), side(boxed(seccomp=["off"], mounts=["/ rw", "/usr rw"])))
-    [found] = comparison.cells
-    assert found.difference is Difference.LESS_PROTECTED
-    assert found.protection == [
+    decision = decide(side(boxed()), side(boxed(seccomp=["off"], mounts=["/ rw", "/usr rw"])))
+    [cell] = decision.comparison.cells
+    assert cell.difference is Difference.LESS_PROTECTED
+    assert cell.protection == [
         "the box of control, starts, isolates lacks seccomp filter, a /usr that is not writable"
     ]
-    decision = decide(comparison)
     assert (decision.gate, decision.exit_status) == (Gate.BLOCKED, 1)
-    assert shown.verdict(decision) == "gate blocked: 1 less protected"
-    page = shown.render(comparison, decision)
+    assert report.verdict(decision) == "gate blocked: 1 less protected"
+    page = report.render(decision.comparison, decision)
     assert "- less protected: the box of control, starts, isolates lacks seccomp filter" in page
 
 
@@ -69,16 +67,16 @@ def test_only_boxes_that_worked_on_both_sides_are_compared() -> None:
 def test_an_expected_failure_excuses_no_loss_of_protection(status: Status) -> None:
     values = {"cause": "userns-limit", "bug": "https://b/1", "reason": "r", "owner": "o", "until": "1.0"}
     expected = ExpectedFailure.model_validate(values | {"guest": "debian-13", "variant": "stock"})
-    known = Judgement(covered={("debian-13", "stock"): expected})
+    expected_failures = Expectations(Path("expect.toml"), {"1": expected})
     weak: dict[str, Any] = {"seccomp": ["off"]}
-    comparison = compare(side(boxed(status)), side(boxed(Status.FAIL, **weak)))
-    assert decide(comparison, known).gate is Gate.BLOCKED
-    assert decide(compare(side(boxed(status)), side(boxed(Status.FAIL))), known).gate is Gate.PASSED
+    before = side(boxed(status))
+    assert decide(before, side(boxed(Status.FAIL, **weak)), expected_failures).gate is Gate.BLOCKED
+    assert decide(before, side(boxed(Status.FAIL)), expected_failures).gate is Gate.PASSED
 
 
 def test_a_limit_that_was_asked_for_and_is_not_kept_any_more_is_lost() -> None:
-    asked: dict[str, Any] = {"asked": {"max_open_files": 1024}, "own_limits": ["open files"]}
-    [lost] = compared(boxed(**asked), boxed(**asked, limits={"open files": "4096"})).protection
+    limited: dict[str, Any] = {"asked": {"max_open_files": 1024}, "own_limits": ["open files"]}
+    [lost] = compared(boxed(**limited), boxed(**limited, limits={"open files": "4096"})).protection
     assert lost.endswith("lacks limit asked for by max_open_files")
 
 
@@ -94,5 +92,5 @@ def test_a_baseline_keeps_what_confines_boxes_once_for_all_cells(tmp_path: Path)
         cell.protection for cell in old.cells.values()
     ]
     weak = side(*(boxed(guest=guest, seccomp=["off"]) for guest in guests))
-    found = {cell.guest: cell.difference for cell in compare(baseline.read(file), weak).cells}
-    assert found == dict.fromkeys(guests, Difference.LESS_PROTECTED) | {"fedora-44": Difference.VANISHED}
+    differences = {cell.guest: cell.difference for cell in compare(baseline.read(file), weak).cells}
+    assert differences == dict.fromkeys(guests, Difference.LESS_PROTECTED) | {"fedora-44": Difference.VANISHED}
