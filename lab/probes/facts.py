@@ -194,12 +194,10 @@ class Probe(Answer):
 
     @property
     def worked(self) -> bool:
-        """Whether it ran and succeeded."""
         return self.status == 0
 
     @property
     def failed(self) -> bool:
-        """Whether it ran and did not succeed."""
         return self.status not in (0, None)
 
     def failed_with(self, text: str) -> bool:
@@ -228,12 +226,10 @@ class Probes(Answer):
     home_allows_exec: Probe = Field(description="Look whether the home's file system is mounted noexec.")
 
     def by_name(self) -> dict[str, Probe]:
-        """Every probe by its name."""
         return dict(self)
 
     @property
     def ran(self) -> bool:
-        """Whether any probe ran."""
         return any(probe.status is not None for probe in self.by_name().values())
 
 

@@ -42,7 +42,6 @@ def escaped(text: str) -> str:
 
 
 def summary(host: Any) -> Iterator[Tuple[str, str]]:
-    """Names and values for people, in the order in which they are printed."""
     facts, hidden = host["facts"], host["unreadable"]
 
     def module(name: str, words: Callable[[Any], str]) -> str:

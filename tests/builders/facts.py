@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from lab.probes import NOT_RUN, Context, Facts, Probe, Probed, Probes, SuiteUser, Who
@@ -126,3 +127,11 @@ def probed(probes: Mapping[str, Probe], **changes: Any) -> Probed:
     all_of_them = dict.fromkeys(Probes.model_fields, NOT_RUN) | dict(probes)
     user = Who.model_validate(_changed(TESTER, changes))
     return Probed(**dict(user), probes=Probes(**all_of_them))
+
+
+def put(root: Path, files: Mapping[str, str]) -> Path:
+    """Write files below a folder that stands for a host's file system. Returns the folder."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return root

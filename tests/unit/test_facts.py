@@ -18,19 +18,20 @@ from pydantic import BaseModel
 from lab import probes
 from lab.builds.elf import Needs
 from lab.catalog.knobs import Bubblewrap
-from lab.probes import PROGRAMS, Facts, Probed, SuiteUser, Who
+from lab.probes import PROGRAMS, Facts, Probed, SuiteUser
 from lab.probes.facts import read_label
 from lab.verdict import claims, known_claims
 from lab.verdict.words import FinishedCell
 from tests.builders.cells import cell as a_cell
 from tests.builders.facts import facts as a_facts
+from tests.builders.facts import put
 
 
 def printed(program: str, argument: dict[str, Any]) -> dict[str, Any]:
     """What a program prints here, run as it is in a guest: without what `site` finds."""
     command = [sys.executable, "-I", "-S", str(PROGRAMS / f"{program}.py"), json.dumps(argument)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    return found
+    answer: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -39,27 +40,16 @@ def program() -> dict[str, Any]:
     return runpy.run_path(str(PROGRAMS / "facts.py"))
 
 
-def put(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(content)
-    return root
-
-
-def test_any_linux_host_has_facts() -> None:
-    facts = Facts.model_validate(printed("facts", {"sysctls": []}))
+def test_any_linux_host_has_facts_and_the_sysctls_that_are_asked_for() -> None:
+    # The kernel has none of the others: the third is below a file, the fourth is a folder.
+    names = ["kernel.ostype", "kernel.no_such_thing", "kernel.ostype.below", "kernel.random"]
+    facts = Facts.model_validate(printed("facts", {"sysctls": names}))
     assert facts.kernel == os.uname().release
     assert facts.python == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert facts.os.id
     assert (facts.sysctls["user.max_user_namespaces"] or "").isdigit()
     assert facts.mounts.keys() == {"/home", "/tmp"}
-
-
-def test_a_sysctl_is_read_by_its_name_and_one_that_the_kernel_has_not_is_none() -> None:
-    # The third is below a file, the fourth is a folder.
-    asked = ["kernel.ostype", "kernel.no_such_thing", "kernel.ostype.below", "kernel.random"]
-    facts = Facts.model_validate(printed("facts", {"sysctls": asked}))
-    assert [facts.sysctls[name] for name in asked] == ["Linux", None, None, None]
+    assert [facts.sysctls[name] for name in names] == ["Linux", None, None, None]
     assert "kernel.osrelease" not in facts.sysctls
 
 
@@ -69,15 +59,6 @@ def test_a_slash_in_a_sysctl_is_a_dot(program: dict[str, Any], monkeypatch: pyte
 
     monkeypatch.setattr(Path, "read_text", read)
     assert program["sysctl"]("net.ipv4.conf.eth0/1.forwarding") == "/proc/sys/net/ipv4/conf/eth0.1/forwarding"
-
-
-def test_an_unreadable_sysctl_is_not_missing(program: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> str:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_text", refuse)
-    assert program["sysctls"](["vm.compact_memory"]) == {}
-    assert "sysctls.vm.compact_memory" in program["UNREADABLE"]
 
 
 def test_a_guest_in_which_root_cannot_read_a_fact_is_an_error() -> None:
@@ -102,16 +83,12 @@ def test_a_version_that_no_release_has_is_compared_as_far_as_it_has_numbers(odd:
     assert (judged.answer is claims.Answer.NOT_JUDGED) is not odd.startswith(("4", "9"))
 
 
-def test_the_suites_user_is_seen_from_inside() -> None:
-    who = Who.model_validate(printed("probe", {"probes": False}))
-    assert (who.uid, sorted(who.groups)) == (os.getuid(), sorted(os.getgroups()))
-
-
-def test_limits_and_symlinks_are_read_from_the_suites_own_process(tmp_path: Path) -> None:
+def test_the_suites_user_is_seen_from_inside_with_its_limits_and_where_links_lead(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc")
     (tmp_path / "dangling").symlink_to("elsewhere")
     paths = [str(tmp_path / name) for name in ("link", "dangling", "none")]
     user = SuiteUser.model_validate(printed("probe", {"probes": False, "links": paths}))
+    assert (user.uid, sorted(user.groups)) == (os.getuid(), sorted(os.getgroups()))
     assert [(user.links[path].target, user.links[path].error) for path in paths] == [
         ("/etc", ""),
         ("elsewhere", "No such file or directory"),
@@ -122,22 +99,22 @@ def test_limits_and_symlinks_are_read_from_the_suites_own_process(tmp_path: Path
 
 
 def test_the_label_of_bubblewrap_is_read_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {"probes": False, "links": []}
+    request = {"probes": False, "links": []}
     # Waits for its arguments, as bubblewrap does.
     program = tmp_path / "bwrap"
     program.write_text(f'#!/bin/bash\necho "$@" >{tmp_path}/began\ncat <&"$2" >/dev/null\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    own = SuiteUser.model_validate(printed("probe", asked))
+    own = SuiteUser.model_validate(printed("probe", request))
     # This program is confined like the one that started it.
     assert own.bubblewrap == own.context.apparmor
     assert (tmp_path / "began").read_text().startswith("--args ")
     # Until it has read something, its label may still be that of the program that started it.
     program.write_text("#!/bin/bash\nsleep 0.2\n")
-    assert SuiteUser.model_validate(printed("probe", asked)).bubblewrap is None
+    assert SuiteUser.model_validate(printed("probe", request)).bubblewrap is None
     program.chmod(0o644)
     monkeypatch.setenv("PATH", f"{tmp_path}:{shadow(tmp_path / 'python')}")
-    assert SuiteUser.model_validate(printed("probe", asked)).bubblewrap is None
+    assert SuiteUser.model_validate(printed("probe", request)).bubblewrap is None
 
 
 def test_a_missing_program_is_not_a_forbidden_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,8 +138,8 @@ def shadow(folder: Path) -> Path:
 
 
 def test_every_probe_says_what_was_tried_and_what_came_of_it() -> None:
-    found = Probed.model_validate(printed("probe", {"probes": True})).probes
-    for probe in found.by_name().values():
+    probes = Probed.model_validate(printed("probe", {"probes": True})).probes
+    for probe in probes.by_name().values():
         assert probe.command
         assert probe.stderr == "" or not probe.worked
 
@@ -232,14 +209,14 @@ def test_apparmor_is_read_with_the_features_that_decide(
     )
     monkeypatch.setitem(read, "APPARMOR", security)
     monkeypatch.setitem(read, "output", lambda *command: "AppArmor parser version 4.1.0\nCopyright")
-    found = apparmor()
-    assert (found["version"], found["userns_mediation"]) == ("4.1.0", True)
-    assert found["features"] == {
+    facts = apparmor()
+    assert (facts["version"], facts["userns_mediation"]) == ("4.1.0", True)
+    assert facts["features"] == {
         "namespaces_mask": "userns_create",
         "unconfined_userns": "1",
         "policy_versions": ["v9"],
     }
-    assert found["profiles"] == {
+    assert facts["profiles"] == {
         "plasmashell//QtWebEngineProcess": "unconfined",
         "unprivileged_userns": "complain",
     }
@@ -280,8 +257,8 @@ def test_a_path_has_its_mount_options(program: dict[str, Any], path: str, on: st
         /dev/vdc /home ext4 rw,noexec 0 0
     """
     lines = [line.split() for line in table.strip().splitlines()]
-    found = program["mount_of"](path, lines)
-    assert (found["on"], found["options"]) == (on, options)
+    mount = program["mount_of"](path, lines)
+    assert (mount["on"], mount["options"]) == (on, options)
 
 
 def test_file_capabilities_are_shown(program: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,12 +30,10 @@ SYSCTLS = (
 )
 SYSCTL_FOLDER = Path("/proc/sys")
 SWAPPED = str.maketrans("./", "/.")
-LSM = Path("/sys/kernel/security/lsm")
 OS_RELEASE = ("ID", "VERSION_ID", "VERSION_CODENAME", "PRETTY_NAME")
 APPARMOR = Path("/sys/kernel/security/apparmor")
 # Y if the AppArmor of the kernel is in use, whether or not securityfs is mounted.
 APPARMOR_ENABLED = Path("/sys/module/apparmor/parameters/enabled")
-MODULES = "/sys/module"
 # The folder whose profiles are loaded at boot, and that of examples.
 PROFILES = ("/etc/apparmor.d", "/usr/share/apparmor/extra-profiles")
 # Debian has the first folder, Fedora the second.
@@ -43,14 +41,9 @@ PAM_SYSTEMD = ("/usr/lib/*/security/pam_systemd.so", "/usr/lib64/security/pam_sy
 SELINUX = Path("/sys/fs/selinux")
 # The default priority of semodule; distributions install with 100 or 200.
 PRIORITY = 400
-CGROUP = Path("/sys/fs/cgroup")
 # Where the shell of an ordinary user looks for programs.
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 KVM = Path("/dev/kvm")
-PODMAN = "/usr/bin/podman"
-MKFS_BTRFS = "/sbin/mkfs.btrfs"
-# The flags of processors by AMD and by Intel.
-VIRTUALIZATION = ("svm", "vmx")
 # What each level of x86-64 after the first adds, by the kernel's names of flags: pni is SSE3, abm has LZCNT,
 # and xsave is hidden where OSXSAVE is off. Source: System V ABI, supplement for x86-64, table 3.1.
 CPU_LEVELS = (
@@ -58,7 +51,6 @@ CPU_LEVELS = (
     ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"),
     ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
 )
-MOUNTS = ("/home", "/tmp")
 # Names of users and groups from this number on may be those of people.
 FIRST_PERSON = 1000
 # The limit of one command.
@@ -101,7 +93,6 @@ def output(*command):
 
 
 def assignments(path):
-    """The NAME=VALUE lines of a file, without the quotes."""
     return dict(re.findall(r"^(\w+)=\x22?(.*?)\x22?$", text(path) or "", re.MULTILINE))
 
 
@@ -115,22 +106,12 @@ def names(folder):
         return None
 
 
-def os_release():
-    lines = assignments("/etc/os-release")
-    return {key.lower(): lines.get(key) for key in OS_RELEASE}
-
-
 def glibc():
     """The version of the C library; empty for another library than glibc."""
     try:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").split(" ")[-1]
     except (OSError, ValueError):
         return ""
-
-
-def lsm():
-    modules = text(LSM)
-    return unreadable("lsm") if modules is None else modules.split(",")
 
 
 def sysctls(more):
@@ -159,7 +140,7 @@ def sysctl(name):
 def apparmor():
     if not os.path.isdir(APPARMOR):
         # Where it is in use, or nobody knows, the file system with its features is not mounted here.
-        hidden = text(APPARMOR_ENABLED) == "Y" or not os.path.isdir(MODULES)
+        hidden = text(APPARMOR_ENABLED) == "Y" or not os.path.isdir("/sys/module")
         return unreadable("apparmor") if hidden else None
     version = re.search(r"version (\S+)", output("apparmor_parser", "--version") or "")
     features = APPARMOR / "features"
@@ -178,7 +159,6 @@ def apparmor():
 
 
 def profiles():
-    """The mode of each loaded profile, by its name."""
     loaded = text(APPARMOR / "profiles")
     if loaded is not None:
         # A name that begins with a colon is of another policy namespace: that profile confines no program of
@@ -262,37 +242,17 @@ def name_of(look_up, number):
         return None
 
 
-def cpu_flags():
-    lines = (text("/proc/cpuinfo") or "").splitlines()
-    return next((line.split() for line in lines if line.startswith("flags")), [])
-
-
-def virtualization(flags):
-    """The flag of the processor for hardware virtualization, or None."""
-    return next((flag for flag in VIRTUALIZATION if flag in flags), None)
-
-
 def cpu_level(flags):
     """The highest level of x86-64 that a processor with these flags has: no level is left out below it."""
     missing = [not set(level) <= set(flags) for level in CPU_LEVELS]
     return 1 + [*missing, True].index(True)
 
 
-def cgroup():
-    controllers = text(CGROUP / "cgroup.controllers")
-    if controllers is None:
-        return {"version": "v1", "controllers": []}
-    return {"version": "v2", "controllers": controllers.split()}
-
-
 def mounts(*paths):
     """The mount of each path, with its kind of file system and its options."""
     lines = [line.split() for line in (text("/proc/self/mounts") or "").splitlines()]
-    mounted = {path: mount_of(path, lines) for path in paths}
-    for path in paths:
-        if mounted[path] is None:
-            unreadable("mounts." + path)
-    return {path: mount for path, mount in mounted.items() if mount is not None}
+    mounted = {path: mount_of(path, lines) or unreadable("mounts." + path) for path in paths}
+    return {path: mount for path, mount in mounted.items() if mount}
 
 
 def mount_of(path, lines):
@@ -307,26 +267,30 @@ def mount_of(path, lines):
 
 def facts(more):
     """All facts, with the values of more sysctls than the usual ones."""
-    flags = cpu_flags()
+    release, modules = assignments("/etc/os-release"), text("/sys/kernel/security/lsm")
+    controllers = text("/sys/fs/cgroup/cgroup.controllers")
+    cgroup = "v1" if controllers is None else "v2"
+    processors = (text("/proc/cpuinfo") or "").splitlines()
+    flags = next((line.split() for line in processors if line.startswith("flags")), [])
     return {
-        "os": os_release(),
+        "os": {key.lower(): release.get(key) for key in OS_RELEASE},
         "kernel": os.uname().release,
         "command_line": text("/proc/cmdline") or "",
         "python": "%d.%d" % sys.version_info[:2],
         "glibc": glibc(),
-        "lsm": lsm(),
+        "lsm": unreadable("lsm") if modules is None else modules.split(","),
         "sysctls": sysctls(more),
         "apparmor": apparmor(),
         "selinux": selinux(),
         "bubblewrap": bubblewrap(),
         "kvm": kvm(),
-        "podman": os.path.exists(PODMAN),
-        "mkfs_btrfs": os.path.exists(MKFS_BTRFS),
+        "podman": os.path.exists("/usr/bin/podman"),
+        "mkfs_btrfs": os.path.exists("/sbin/mkfs.btrfs"),
         "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
         "cpu_level": cpu_level(flags),
-        "virtualization": virtualization(flags),
-        "cgroup": cgroup(),
-        "mounts": mounts(*MOUNTS),
+        "virtualization": next((flag for flag in ("svm", "vmx") if flag in flags), None),
+        "cgroup": {"version": cgroup, "controllers": (controllers or "").split()},
+        "mounts": mounts("/home", "/tmp"),
     }
 
 

@@ -49,6 +49,10 @@ WAIT_SECONDS = 20.0
 CONTAINER = "/run/.containerenv"
 
 
+def result(command, status, stderr=""):
+    return {"command": command, "status": status, "stderr": stderr}
+
+
 def lies_on_path(name):
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return any(os.path.lexists(os.path.join(folder, name)) for folder in folders)
@@ -71,25 +75,25 @@ def attempt(command):
         missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
         # The kernel refuses a folder of PATH that may not be entered, too.
         is_nowhere = error.errno == errno.EACCES and not lies_on_path(command[0])
-        return {"command": command, "status": None, "stderr": str(missing if is_nowhere else error)}
+        return result(command, None, str(missing if is_nowhere else error))
     except subprocess.TimeoutExpired:
-        return {"command": command, "status": None, "stderr": "did not end within %d s" % SECONDS}
-    return {"command": command, "status": done.returncode, "stderr": done.stderr.strip()}
+        return result(command, None, "did not end within %d s" % SECONDS)
+    return result(command, done.returncode, done.stderr.strip())
 
 
 def open_kvm():
     try:
         os.close(os.open("/dev/kvm", os.O_RDWR))
     except OSError as error:
-        return {"command": ["open", "/dev/kvm"], "status": error.errno, "stderr": str(error)}
-    return {"command": ["open", "/dev/kvm"], "status": 0, "stderr": ""}
+        return result(["open", "/dev/kvm"], error.errno, str(error))
+    return result(["open", "/dev/kvm"], 0)
 
 
 def unshare_nothing():
     """Ask for no namespace at all: the kernel grants that to everyone, only a seccomp filter refuses it."""
     libc = ctypes.CDLL(None, use_errno=True)
     error = ctypes.get_errno() if libc.unshare(0) != 0 else 0
-    return {"command": ["unshare(0)"], "status": error, "stderr": os.strerror(error) if error else ""}
+    return result(["unshare(0)"], error, os.strerror(error) if error else "")
 
 
 def mounts():
@@ -102,7 +106,7 @@ def proc_unmasked():
     """Look for mounts on parts of /proc: with one, a user namespace cannot mount a /proc of its own."""
     points = [point for point, _, _ in mounts()]
     masks = [point for point in points if point.startswith("/proc/") and point not in MOUNT_POINTS]
-    return {"command": [MOUNTS], "status": int(bool(masks)), "stderr": " ".join(masks)}
+    return result([MOUNTS], int(bool(masks)), " ".join(masks))
 
 
 def exec_in(folder):
@@ -113,7 +117,7 @@ def exec_in(folder):
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700)
     except OSError as error:
-        return {"command": [program], "status": None, "stderr": "no file can be made: %s" % error.strerror}
+        return result([program], None, "no file can be made: %s" % error.strerror)
     try:
         with os.fdopen(handle, "w") as script:
             # \x21 is an exclamation mark, which older shells expand in what is pasted.
@@ -124,10 +128,27 @@ def exec_in(folder):
     except OSError as error:
         # Without the name of a file it is an error of writing: the disk is full.
         status = error.errno if error.filename else None
-        return {"command": [program], "status": status, "stderr": str(OSError(*error.args[:2], program))}
+        return result([program], status, str(OSError(*error.args[:2], program)))
     finally:
         os.unlink(path)
-    return {"command": [program], "status": done.returncode, "stderr": ""}
+    return result([program], done.returncode)
+
+
+def of_home(folder):
+    """The probes of a home. A remote one is only looked up among the mounts."""
+    remote = remote_mount(folder) or remote_mount(os.path.realpath(folder))
+    if remote:
+        kind, options = remote
+        executed = result([os.path.join(folder, PROGRAM)], None, "the home is on %s" % kind)
+        noexec = "noexec" in options
+    else:
+        executed = exec_in(folder)
+        try:
+            noexec = bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
+        except OSError as error:
+            return {"exec_home": executed, "home_allows_exec": result(["statvfs", folder], None, str(error))}
+    allows_exec = result(["statvfs", folder], int(noexec), "noexec" if noexec else "")
+    return {"exec_home": executed, "home_allows_exec": allows_exec}
 
 
 def remote_mount(path):
@@ -138,32 +159,6 @@ def remote_mount(path):
         if (path + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(longest):
             longest, kind, options = point, its_kind, its_options
     return (kind, options.split(",")) if re.match(REMOTE, kind) else None
-
-
-def allows_exec(folder):
-    command = ["statvfs", folder]
-    try:
-        noexec = bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
-    except OSError as error:
-        return {"command": command, "status": None, "stderr": str(error)}
-    return {"command": command, "status": int(noexec), "stderr": "noexec" if noexec else ""}
-
-
-def of_home(folder):
-    """The probes of a home. A remote one is only looked up among the mounts."""
-    remote = remote_mount(folder) or remote_mount(os.path.realpath(folder))
-    if not remote:
-        return {"exec_home": exec_in(folder), "home_allows_exec": allows_exec(folder)}
-    kind, options = remote
-    program, noexec = os.path.join(folder, PROGRAM), "noexec" in options
-    return {
-        "exec_home": {"command": [program], "status": None, "stderr": "the home is on %s" % kind},
-        "home_allows_exec": {
-            "command": ["statvfs", folder],
-            "status": int(noexec),
-            "stderr": "noexec" if noexec else "",
-        },
-    }
 
 
 def probe_all():
