@@ -31,7 +31,6 @@ class Outcome(StrEnum):
 
     @property
     def exit_status(self) -> int:
-        """The exit status of `lab check`."""
         return {Outcome.WORKS: 0, Outcome.BLOCKED: 1, Outcome.UNKNOWN: 3}[self]
 
 
@@ -49,16 +48,17 @@ class Refused:
 class Advice:
     """A remedy. `verified_on`: the published cell on which all tests passed with it; None: there is none.
 
-    `changed`: the lab's script is another one than the one that was tried. `commands` is what a user types.
+    `script_changed`: the lab's script is another one than the one that was tried. `commands` is what a user
+    types.
     """
 
-    name: str
+    remedy: str
     title: str
     does: str
     price: str
     commands: str
     verified_on: Cell | None = None
-    changed: bool = False
+    script_changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,6 @@ def _alike(report: HostReport, published: Published) -> tuple[list[Distribution]
 
 
 def _closest_first(report: HostReport, distributions: Iterable[Distribution]) -> list[Close]:
-    """Compare a host with the cells of distributions."""
     cells = [Close(cell, settings.compare_report(report, cell.settings)) for cell in cells_of(distributions)]
     return sorted(cells, key=lambda close: (close.comparison.distance, close.cell.changed, close.cell.guest))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab.base.errors import UsageError
-from lab.base.files import slug
+from lab.base.files import grouped, slug
 from lab.catalog import Variant, remedies
 from lab.catalog.remedies import Remedy
 from lab.check import settings
@@ -30,7 +30,6 @@ class Trial:
 
     @property
     def scripts(self) -> list[Remedy]:
-        """Its remedies that change the host, each with a script."""
         return [remedy for remedy in self.remedies if remedy.host]
 
     @property
@@ -58,7 +57,6 @@ class Answer:
 
     @property
     def headline(self) -> str:
-        """The answer in a few words."""
         match self.kind:
             case Kind.WORKS:
                 return "works as installed" if self.variant == STOCK else "works"
@@ -92,7 +90,6 @@ class Answer:
 
     @property
     def title(self) -> str:
-        """What the variant changes on the host, in a sentence."""
         return self.definition.title if self.definition else self.variant
 
     @property
@@ -199,7 +196,6 @@ class Distribution:
 
     @cached_property
     def tested(self) -> list[str]:
-        """The guests that a published run has."""
         return [guest for guest in self.guests if any(answer.result for answer in self.of(guest))]
 
     @property
@@ -213,25 +209,18 @@ class Distribution:
         return sorted(self.answers.keys() - {STOCK}, key=lambda variant: (not self.trouble(variant), variant))
 
     def title_of(self, variant: str) -> str:
-        """Return what a variant changes on the host, in a sentence."""
         return next(iter(self.answers[variant].values())).title
 
     def trouble(self, variant: str) -> list[list[Answer]]:
         """Return the answers of guests on which boxlite does not work; those that are alike are a group."""
-        groups: dict[tuple[object, ...], list[Answer]] = {}
-        for answer in self.answers[variant].values():
-            if answer.kind in (Kind.BLOCKED, Kind.TROUBLE):
-                groups.setdefault(answer.sameness, []).append(answer)
-        return list(groups.values())
+        kinds = (Kind.BLOCKED, Kind.TROUBLE)
+        answers = [answer for answer in self.answers[variant].values() if answer.kind in kinds]
+        return list(grouped((answer.sameness, answer) for answer in answers).values())
 
     @property
     def untested(self) -> dict[str, list[Answer]]:
-        """The answers without a result, by the reason."""
-        by_reason: dict[str, list[Answer]] = {}
-        for answer in (answer for guest in self.tested for answer in self.of(guest)):
-            if answer.kind is Kind.UNTESTED:
-                by_reason.setdefault(answer.reason, []).append(answer)
-        return by_reason
+        answers = [answer for guest in self.tested for answer in self.of(guest)]
+        return grouped((answer.reason, answer) for answer in answers if answer.kind is Kind.UNTESTED)
 
     @property
     def blocking(self) -> list[Answer]:
@@ -292,7 +281,6 @@ def load(results: Results) -> list[Distribution]:
 
 
 def setting_id(variant: str) -> str:
-    """Return the id of a variant's section in a distribution's page."""
     return f"setting-{slug(variant)}"
 
 

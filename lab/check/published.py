@@ -121,18 +121,20 @@ def load(names: Sequence[str], runs: Path) -> Loaded:
     """
     sites = [Path(name) for name in names if (Path(name) / FILE).is_file()]
     folders = [journal.find_folder(runs, name) for name in names if Path(name) not in sites]
+    sources = [Source(RunResult.read(folder), folder) for folder in folders]
+    read = list(names)
     left_out: list[str] = []
-    sources = list(names)
-    if not names:
-        for run in [past.read(folder) for folder in past.folders(runs)]:
-            if run.record and run.record.cells:
-                folders.append(run.folder)
-                sources.append(run.name)
-            else:
-                left_out.append(f"{run.name}: {run.fault or 'it has no cells yet'}")
-    parts = [_read(site) for site in sites] + ([of_runs(folders)] if folders else [])
+    for run in [] if names else map(past.read, past.folders(runs)):
+        if run.record:
+            sources.append(Source(run.record, run.folder))
+            read.append(run.name)
+        else:
+            left_out.append(f"{run.name}: {run.fault}")
+    parts = [_read(site) for site in sites]
+    if sources:
+        parts.append(of_distributions(distributions.load(results.of(sources))))
     joined = Published(distributions=tuple(chain.from_iterable(part.distributions for part in parts)))
-    return Loaded(joined, tuple(sources), tuple(left_out))
+    return Loaded(joined, tuple(read), tuple(left_out))
 
 
 def _read(site: Path) -> Published:
@@ -145,14 +147,7 @@ def _read(site: Path) -> Published:
         ) from error
 
 
-def of_runs(folders: Sequence[Path]) -> Published:
-    """Return what a site of these runs would hold. Raises UsageError."""
-    newest = results.of([Source(RunResult.read(folder), folder) for folder in folders])
-    return of_distributions(distributions.load(newest))
-
-
 def of_distributions(loaded: Iterable[distributions.Distribution]) -> Published:
-    """Return the answers for these distributions and their tested cells."""
     made = []
     for distribution in loaded:
         answers = [answer for guest in distribution.guests for answer in distribution.of(guest)]

@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from lab import catalog, causes
 from lab.base.errors import UsageError
-from lab.base.files import slug
+from lab.base.files import grouped, slug
 from lab.catalog import Catalog, remedies
 from lab.catalog.remedies import Remedy
 from lab.causes import Cause
@@ -79,7 +79,6 @@ class Result:
 
     @property
     def page(self) -> str:
-        """The path of the cell's own page in the site."""
         return cell_page(self.identity)
 
     @cached_property
@@ -125,7 +124,6 @@ class Results:
 
     @property
     def guests(self) -> list[str]:
-        """The guests with results, by name."""
         return sorted({guest for guest, _, _ in self.cells})
 
     @property
@@ -137,20 +135,14 @@ class Results:
         return [result for result in self.cells.values() if result.cell.guest == guest]
 
     def explanation(self, cause: str) -> str:
-        """What a cause means, for a user."""
         entry = self.causes.get(cause)
         return entry.explanation if entry else f"The cause is {cause}, which this lab no longer knows."
 
 
 def of(sources: Sequence[Source]) -> Results:
-    """Return the newest results of runs. Raises UsageError for a run without cells, or that is named twice."""
+    """Return the newest results of runs. Raises UsageError for a run that is named twice."""
     folders: dict[str, Path] = {}
     for source in sources:
-        if not source.run.cells:
-            raise UsageError(
-                f"{source.folder / 'results.json'}: cells: the run has none, so there is nothing to publish",
-                hint="name a run that has results; `lab report RUN` shows them",
-            )
         if source.id in folders:
             raise UsageError(
                 f"{source.folder} and {folders[source.id]} are both run {source.id}",
@@ -158,10 +150,8 @@ def of(sources: Sequence[Source]) -> Results:
             )
         folders[source.id] = source.folder
     newest_first = tuple(sorted(sources, key=lambda source: source.run.run.started, reverse=True))
-    of_cells: dict[Identity, list[tuple[CellResult, Source]]] = {}
-    for source in newest_first:
-        for cell in source.run.cells:
-            of_cells.setdefault(identity(cell), []).append((cell, source))
+    pairs = [(cell, source) for source in newest_first for cell in source.run.cells]
+    of_cells = grouped((identity(cell), (cell, source)) for cell, source in pairs)
     chosen = {}
     for key, results in sorted(of_cells.items()):
         ran = (number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run)

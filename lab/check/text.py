@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from lab import causes
-from lab.base.files import bounded, plain
+from lab.base.files import in_one_line, plain
 from lab.check.answer import Answer
 from lab.check.published import Cell
 
@@ -43,10 +43,10 @@ def _what_to_do(answer: Answer) -> Iterator[str]:
         joint = "What to do" if number == 0 else "and" if advice.verified_on else "or"
         yield f"{joint}: {advice.title}"
         if advice.verified_on is None:
-            tried = f"{advice.name} claims to cure it; no published result shows that it does."
+            tried = f"{advice.remedy} claims to cure it; no published result shows that it does."
         else:
-            tried = f"{advice.name} was verified on {_cell(advice.verified_on)}: all tests passed with it."
-        yield from _item(f"{tried} Its script has changed since." if advice.changed else tried)
+            tried = f"{advice.remedy} was verified on {_cell(advice.verified_on)}: all tests passed with it."
+        yield from _item(f"{tried} Its script has changed since." if advice.script_changed else tried)
         yield from _item(advice.does)
         yield from _item(f"What it costs: {advice.price}")
         yield from textwrap.indent(advice.commands, "    ").splitlines()
@@ -100,4 +100,4 @@ def _item(text: str, mark: str = "-") -> list[str]:
 
 
 def _short(text: str) -> str:
-    return bounded(" ".join(plain(text).split()), LONGEST)
+    return in_one_line(text, LONGEST)

@@ -234,15 +234,7 @@ def _document(answer: Answer, sources: tuple[str, ...]) -> dict[str, Any]:
         "causes": [finding.model_dump(mode="json") for finding in answer.findings],
         "refused": [asdict(refused) for refused in answer.refused],
         "advice": [
-            {
-                "remedy": advice.name,
-                "title": advice.title,
-                "does": advice.does,
-                "price": advice.price,
-                "commands": advice.commands,
-                "verified_on": advice.verified_on and _cell(advice.verified_on),
-                "script_changed": advice.changed,
-            }
+            asdict(advice) | {"verified_on": advice.verified_on and _cell(advice.verified_on)}
             for advice in answer.advice
         ],
         "otherwise": list(answer.otherwise),

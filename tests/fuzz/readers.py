@@ -386,7 +386,7 @@ def _published() -> Any:
     """What is published of a run, as the site has it and `lab check` reads it."""
     with tempfile.TemporaryDirectory() as name:
         full_run().write(Path(name))
-        return json.loads(published.of_runs([Path(name)]).model_dump_json())
+        return json.loads(published.load([name], Path(name).parent).published.model_dump_json())
 
 
 def _probe_output(content: bytes, _folder: Path) -> None:
