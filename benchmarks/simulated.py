@@ -30,7 +30,7 @@ from lab.lane.cell import CellRunner
 from lab.machine.budget import Limits, Memory
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, RunOptions, RunResult
-from lab.report.live import RunLog
+from lab.report.live import run_log
 from lab.run import scheduler, start
 from lab.run.observer import Observer
 from lab.run.worker import Worker
@@ -199,7 +199,7 @@ def make(originals: Originals, folder: Path, shape: Shape, seconds: float, jobs:
             (prepare_image, "why_absent", lambda *_args, **_kwargs: {}),
         ):
             stack.enter_context(patch.object(where, name, instead))
-        log = stack.enter_context(RunLog(folder, Observer()))
+        log = stack.enter_context(run_log(folder, Observer()))
         scheduler.Scheduler(planned, Paths.default(), "", Limits(jobs), log).run()
 
 

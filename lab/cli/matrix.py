@@ -21,7 +21,7 @@ from lab.fleet.part import EventLines, Part
 from lab.machine.budget import Limits
 from lab.record import RunResult
 from lab.report import live, table
-from lab.report.live import RunLog
+from lab.report.live import run_log
 from lab.run import journal, scheduler, start
 from lab.run.request import Group, Request, flag, option
 
@@ -157,7 +157,7 @@ def _run(
         live.view(
             output.console, planned.cells, planned.complete, quiet=request.quiet, verbose=request.verbose
         ) as view,
-        RunLog(planned.folder, view) as log,
+        run_log(planned.folder, view) as log,
     ):
         if hosts is None:
             limits = Limits.of_this_host(request.jobs, request.memory)
@@ -226,6 +226,6 @@ def part_command(lab: options.Lab, file: IO[str], folder: Path) -> int:
     lab.sweep()
     make_folder(folder)
     limits = Limits.of_this_host(1)
-    with RunLog(folder, EventLines(sys.stdout)) as log:
+    with run_log(folder, EventLines(sys.stdout)) as log:
         done = scheduler.Scheduler(planned, lab.paths, lab.uri, limits, log, offline=part.offline).run()
     return cli.INTERRUPTED if done.run.interrupted else 0

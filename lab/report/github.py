@@ -72,5 +72,4 @@ def _text(section: Section) -> str:
 
 
 def _data(text: str, longest: int) -> str:
-    """Escape what ends a command."""
     return plain(bounded(text, longest)).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lab import catalog
 from lab.base import notices
+from lab.base.files import grouped
 from lab.catalog import remedies
 from lab.record import RemedyOutcome, RemedyResult, RunResult, Status
 from lab.report import markdown, table
@@ -65,7 +66,6 @@ class Misdiagnosis:
 
     @property
     def title(self) -> str:
-        """The problem in one line, as the title of an issue."""
         why = self.first.result.causes[0].why
         match self.judged:
             case WordsVerdict.WRONG_KNOB:
@@ -80,16 +80,13 @@ class Misdiagnosis:
     @property
     def cures(self) -> dict[str, list[RemedyResult]]:
         """The remedies tried on these cells, by name: the verified ones, or else all that have a result."""
-        by_name: dict[str, list[RemedyResult]] = {}
-        for tried in (tried for cell in self.cells for tried in cell.result.remedies):
-            if not tried.result.says_nothing:
-                by_name.setdefault(tried.name, []).append(tried)
+        all_tried = [tried for cell in self.cells for tried in cell.result.remedies]
+        by_name = grouped((tried.name, tried) for tried in all_tried if not tried.result.says_nothing)
         verified = {name: results for name, results in by_name.items() if cured(results)}
         return verified or by_name
 
 
 def cured(results: Iterable[RemedyResult]) -> int:
-    """Count the cells in which the whole suite passed."""
     return sum(result.result is RemedyOutcome.VERIFIED for result in results)
 
 
@@ -126,7 +123,6 @@ def review(run: RunResult, folder: Path) -> Review:
 
 
 def render_misdiagnoses(run: RunResult, folder: Path) -> str:
-    """Render what can be filed upstream from the run in `folder`."""
     return markdown.page(
         "upstream.md",
         run=run,
@@ -153,7 +149,6 @@ def _versions(cell: FinishedCell) -> list[str]:
 
 
 def _advice(cell: FinishedCell, command: str) -> list[RemedyResult]:
-    """Return the results of the remedies that do what one advised command does."""
     all_remedies = remedies.load()
     return [
         tried
@@ -163,7 +158,6 @@ def _advice(cell: FinishedCell, command: str) -> list[RemedyResult]:
 
 
 def _failed_probes(cell: FinishedCell) -> str:
-    """Return the commands of the cell's failed probes, each with its error message."""
     return "\n".join(
         f"$ {' '.join(probe.command)}\n{probe.stderr}"
         for probe in cell.evidence.probes.by_name().values()

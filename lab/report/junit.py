@@ -17,7 +17,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import FinalResult
 
 from lab.base import notices
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, in_one_line, plain
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import table
 
@@ -25,10 +25,10 @@ from lab.report import table
 CELL = "cell"
 # Longest message and longest text of a result, and the longest name or property, in characters.
 LONGEST_MESSAGE, LONGEST_TEXT, LONGEST_NAME = 300, 20_000, 500
+_name = partial(in_one_line, most=LONGEST_NAME)
 
 
 def render(run: RunResult) -> str:
-    """Return the run as JUnit XML."""
     several = len({cell.build for cell in run.cells}) > 1
     suites = [
         notices.shown_or_why(partial(_suite, run, cell, several=several), partial(_not_shown, cell))
@@ -87,7 +87,6 @@ def _not_shown(cell: CellResult, why: str) -> TestSuite:
 
 
 def _of_cell(cell: CellResult) -> FinalResult | None:
-    """Return the result of the cell as a whole; None for a pass."""
     why = ": ".join(filter(None, [cell.cause, cell.reason]))
     match cell.status:
         case Status.PASS:
@@ -103,7 +102,6 @@ def _of_cell(cell: CellResult) -> FinalResult | None:
 
 
 def _of_test(cell: CellResult, test: TestResult) -> FinalResult | None:
-    """Return the result of a test in this cell; None for a pass."""
     if test.outcome is Outcome.PASS:
         return None
     if test.outcome is Outcome.SKIP:
@@ -124,7 +122,3 @@ def _result(kind: type[FinalResult], what: str, text: str, *, label: bool = Fals
     result = kind(bounded(" ".join(whole.split()), LONGEST_MESSAGE), what)
     result.text = bounded(whole, LONGEST_TEXT)
     return result
-
-
-def _name(text: str) -> str:
-    return bounded(" ".join(plain(text).split()), LONGEST_NAME)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,7 +20,7 @@ from lab.images.store import BaseImage
 from lab.plan import Cell
 from lab.record import CellResult, Status
 from lab.report import table
-from lab.report.terminal import STYLES, fewest_lines, styled, tables
+from lab.report.terminal import fewest_lines, styled, tables
 from lab.run.journal import RUN_LOG
 from lab.run.observer import Observer
 
@@ -35,7 +34,6 @@ LEAST_TABLE = 7
 def view(
     console: Console, cells: Sequence[Cell], kept: Collection[CellResult], *, quiet: bool, verbose: bool
 ) -> Iterator[Observer]:
-    """Yield the observer that shows a run on this console."""
     if quiet:
         yield Observer()
     elif verbose or not console.is_terminal:
@@ -53,18 +51,22 @@ def view(
 
 
 class Lines(Observer):
-    """Gives `write` one line for each step of a lane, each decided cell and each note.
+    """Gives `write` one line for each step of a lane, each decided cell and each note, and tells `view` all.
 
     Decided cells are counted if `total` says how many cells the run has; `done` of them were decided before.
     """
 
-    def __init__(self, write: Callable[[str], None], total: int = 0, done: int = 0) -> None:
+    def __init__(
+        self, write: Callable[[str], None], total: int = 0, done: int = 0, view: Observer | None = None
+    ) -> None:
         self._write = write
         self._total, self._done = total, done
+        self._view = view or Observer()
         self._last: dict[str, str] = {}
         self._lock = threading.RLock()
 
     def lane(self, lane: str, text: str) -> None:
+        self._view.lane(lane, text)
         step = name_of(text)
         with self._lock:
             if step != self._last.get(lane):
@@ -72,6 +74,7 @@ class Lines(Observer):
                 self.line(f"{lane}: {step or 'done'}")
 
     def cell(self, result: CellResult) -> None:
+        self._view.cell(result)
         name = table.name(result)
         seconds = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
         with self._lock:
@@ -82,44 +85,8 @@ class Lines(Observer):
                 self.line(f"{name}: tried again after: {fault}")
 
     def note(self, text: str) -> None:
-        self.line(f"note: {text}")
-
-    def line(self, text: str) -> None:
-        """Write one line, even if the text has several."""
-        with self._lock:
-            self._write(bounded(" / ".join(filter(str.strip, plain(text).splitlines())), LONGEST_LINE))
-
-
-class RunLog(Lines):
-    """The lines in `run.log`, each with its time. Everything is told to `view`, too."""
-
-    def __init__(self, folder: Path, view: Observer) -> None:
-        super().__init__(self._add)
-        self._folder = folder
-        self._view = view
-        self._started = False
-        self._ended = False
-
-    def __enter__(self) -> "RunLog":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None and self._started:
-            self.line(f"ended by {type(error).__name__}: {error}")
-
-    def lane(self, lane: str, text: str) -> None:
-        self._view.lane(lane, text)
-        super().lane(lane, text)
-
-    def cell(self, result: CellResult) -> None:
-        self._view.cell(result)
-        super().cell(result)
-
-    def note(self, text: str) -> None:
         self._view.note(text)
-        super().note(text)
+        self.line(f"note: {text}")
 
     def time_left(self, seconds: float | None) -> None:
         self._view.time_left(seconds)
@@ -127,22 +94,44 @@ class RunLog(Lines):
     def image(self, image: BaseImage) -> None:
         self._view.image(image)
 
-    def _add(self, line: str) -> None:
-        """Add a line to the file. The log ends where it cannot be written."""
-        if self._ended:
+    def line(self, text: str) -> None:
+        """Write one line, even if the text has several."""
+        with self._lock:
+            self._write(bounded(" / ".join(filter(str.strip, plain(text).splitlines())), LONGEST_LINE))
+
+
+@contextmanager
+def run_log(folder: Path, view: Observer) -> Iterator[Lines]:
+    """Yield an observer that adds its lines to `run.log`, each with its time, and tells `view` everything.
+
+    The log begins with its first line: a run that is refused must neither create the folder nor write to
+    another's log. It ends where it cannot be written.
+    """
+    file = folder / RUN_LOG
+    has_begun = has_ended = False
+
+    def add(line: str) -> None:
+        nonlocal has_begun, has_ended
+        if has_ended:
             return
         now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3]
         try:
-            # With the first line: a run that is refused must neither create the folder nor write to another's
-            # log.
-            if not self._started:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._started = True
-            with (self._folder / RUN_LOG).open("a", encoding="utf-8") as log:
+            if not has_begun:
+                folder.mkdir(parents=True, exist_ok=True)
+                has_begun = True
+            with file.open("a", encoding="utf-8") as log:
                 log.write(f"{now}Z {line}\n")
         except OSError as error:
-            self._ended = True
-            self._view.note(f"{self._folder / RUN_LOG} ends here: {error.strerror}; {free_text(self._folder)}")
+            has_ended = True
+            view.note(f"{file} ends here: {error.strerror}; {free_text(folder)}")
+
+    lines = Lines(add, view=view)
+    try:
+        yield lines
+    except BaseException as error:
+        if has_begun:
+            lines.line(f"ended by {type(error).__name__}: {error}")
+        raise
 
 
 class LiveTable(Observer):
@@ -222,7 +211,7 @@ class LiveTable(Observer):
         counts = {
             guest: [
                 Text(str(waiting[guest] or "")),
-                *[Text(str(statuses[guest, status] or ""), STYLES[status]) for status in columns],
+                *[Text(str(statuses[guest, status] or ""), table.LOOKS[status].style) for status in columns],
             ]
             for guest in self._guests
         }
@@ -234,5 +223,4 @@ class LiveTable(Observer):
 
 
 def _clock(seconds: float) -> str:
-    """A time in hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))

@@ -10,7 +10,7 @@ import jinja2
 
 from lab import causes
 from lab.base import notices
-from lab.base.files import bounded, inert, plain
+from lab.base.files import bounded, in_one_line, inert, plain
 from lab.catalog import remedies
 from lab.record import CellResult, RunResult
 from lab.report import protection, table
@@ -89,14 +89,9 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
     return inert(plain(environment.get_template(template).render(values)))
 
 
-def _one_line(text: object) -> str:
-    """Join text into one line, without control characters."""
-    return " ".join(plain(str(text)).split())
-
-
 def _escape(text: object, most: int = LONGEST) -> str:
     """Escape text for a cell of a Markdown table, cut to `most` characters."""
-    shown = _one_line(bounded(str(text), most))
+    shown = in_one_line(str(text), most)
     # An entity such as &#x202e; would be one more way to write a mark that hides text.
     escaped = re.sub(r"([\\|`*\[\]~]|&(?=#|\w+;)|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", shown)
     return escaped.replace("<", "&lt;")
@@ -109,7 +104,7 @@ def _paragraph(text: object) -> str:
 
 def _code(text: object) -> str:
     """Replace the backticks in text that goes between backticks, where nothing can be escaped."""
-    return _one_line(bounded(str(text), LONGEST)).replace("`", "'")
+    return in_one_line(str(text), LONGEST).replace("`", "'")
 
 
 def _link(path: object) -> str:

@@ -97,7 +97,6 @@ def weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
 
 
 def weak_cells(weak: Iterable[Weakness]) -> set[int]:
-    """The cells with a weakness, by `id`."""
     return {id(cell) for weakness in weak for cell in weakness.cells}
 
 

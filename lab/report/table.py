@@ -11,7 +11,7 @@ from pathlib import Path
 from lab import builds
 from lab.base import notices
 from lab.base.errors import TRACEBACK_FILE
-from lab.base.files import plain
+from lab.base.files import grouped, in_one_line
 from lab.builds import UNDER_STRESS
 from lab.record import (
     CellResult,
@@ -39,14 +39,12 @@ def counted(number: int, noun: str) -> str:
 
 
 def title(run: RunResult) -> str:
-    """Return what a run is about, in one line."""
     versions = dict.fromkeys(build.version for build in run.run.builds)
     boxlite = " ".join(filter(None, ["boxlite", ", ".join(versions)]))
     return f"{boxlite}: the jailer on {counted(len(rows(run)), 'guest')}"
 
 
 def name(cell: CellResult) -> str:
-    """Return what a cell is called in lines about it."""
     return f"{cell.guest} {cell.variant} {cell.build}"
 
 
@@ -76,20 +74,15 @@ def outcome(cell: CellResult) -> str:
 
 def left_out(run: RunResult, statuses: Collection[Status] = LEFT_OUT) -> list[str]:
     """Return one line for each reason why cells are n/a or were not run, with the cells concerned."""
-    cells_by_reason: dict[str, list[CellResult]] = {}
-    for cell in run.cells:
-        if cell.status in statuses:
-            cells_by_reason.setdefault(f"{cell.status}{_why(cell)}", []).append(cell)
-    return [f"{why}: {listed(run, cells)}" for why, cells in cells_by_reason.items()]
+    by_reason = grouped((f"{cell.status}{_why(cell)}", cell) for cell in run.cells if cell.status in statuses)
+    return [f"{why}: {listed(run, cells)}" for why, cells in by_reason.items()]
 
 
 def listed(run: RunResult, cells: Iterable[CellResult]) -> str:
     """Name cells of a run by guest, and those of a guest only if they are not all of it."""
     headings = columns_of(run)
     planned = Counter(cell.guest for cell in run.cells)
-    guests: dict[str, list[str]] = {}
-    for cell in cells:
-        guests.setdefault(cell.guest, []).append(headings[cell.variant, cell.build])
+    guests = grouped((cell.guest, headings[cell.variant, cell.build]) for cell in cells)
     return ", ".join(
         guest if len(names) == planned[guest] else f"{guest} ({', '.join(names)})"
         for guest, names in guests.items()
@@ -97,7 +90,7 @@ def listed(run: RunResult, cells: Iterable[CellResult]) -> str:
 
 
 def _why(cell: CellResult) -> str:
-    reason = " ".join(plain(cell.reason).split())
+    reason = in_one_line(cell.reason)
     return f" ({reason})" if reason and cell.status in LEFT_OUT else ""
 
 
@@ -122,7 +115,7 @@ def next_step(run: RunResult, folder: Path) -> str:
 def kernel(cells: Iterable[CellResult | None]) -> str:
     """Return the kernel that was read in the guest; a dash if the guest never ran."""
     release = next((cell.facts.kernel for cell in cells if cell and cell.facts), "-")
-    return " ".join(plain(release).split())
+    return in_one_line(release)
 
 
 def columns(names: Iterable[Column]) -> dict[Column, str]:
@@ -186,17 +179,30 @@ def counts(cells: Iterable[CellResult]) -> str:
     return ", ".join(f"{statuses.count(s)} {s}" for s in Status if s in statuses)
 
 
+@dataclass(frozen=True)
+class Look:
+    """How a status is shown: its style on a terminal, the kind of its mark on a page, and what it means."""
+
+    style: str
+    mark: str
+    meaning: str
+
+
 # What a person has to look at comes first.
-ORDER = (
-    Status.FAIL,
-    Status.XPASS,
-    Status.FLAKY,
-    Status.ERROR,
-    Status.NOT_RUN,
-    Status.XFAIL,
-    Status.PASS,
-    Status.NOT_APPLICABLE,
-)
+LOOKS = {
+    Status.FAIL: Look(
+        "bold red",
+        "blocked",
+        "boxlite failed where a pass is expected, or for another cause than expected",
+    ),
+    Status.XPASS: Look("bold red", "trouble", "boxlite passed where a failure is expected"),
+    Status.FLAKY: Look("bold red", "trouble", "repeats of the suite disagree"),
+    Status.ERROR: Look("bold magenta", "trouble", "a fault of the lab: says nothing about boxlite"),
+    Status.NOT_RUN: Look("magenta", "untested", "not tested"),
+    Status.XFAIL: Look("yellow", "blocked", "boxlite failed as expected, for the expected cause"),
+    Status.PASS: Look("green", "works", "every test passed"),
+    Status.NOT_APPLICABLE: Look("dim", "untested", "does not apply to this guest: not tested"),
+}
 
 # boxlite's own diagnosis of a cell, if it is not right; empty if it is, or was not judged.
 Misdiagnosis = Callable[[CellResult], str]
@@ -240,7 +246,6 @@ class Section:
 
     @property
     def title(self) -> str:
-        """The square of these cells, and the cell or the number of cells."""
         return f"{square(self.first)}: {self.where}"
 
     @property
@@ -252,10 +257,7 @@ class Section:
 
     @cached_property
     def by_guest(self) -> dict[str, list[CellResult]]:
-        by_guest: dict[str, list[CellResult]] = {}
-        for cell in self.cells:
-            by_guest.setdefault(cell.guest, []).append(cell)
-        return by_guest
+        return grouped((cell.guest, cell) for cell in self.cells)
 
     def heading(self, cell: CellResult) -> str:
         """Return the heading of the cell's column: its variant, and its build if the run has several."""
@@ -291,12 +293,10 @@ class Section:
 
     @property
     def others(self) -> list[TriedRemedy]:
-        """The remedies that were tried and cure nothing."""
         return [tried for tried in self.remedies if not tried.cures]
 
     @property
     def commands(self) -> list[str]:
-        """The commands that run these cells again, each on a line of its own."""
         return [" ".join(cell.rerun.split()) for cell in self.cells if cell.rerun]
 
     def shells(self, run: str) -> list[str]:
@@ -320,7 +320,8 @@ def sections(run: RunResult, misdiagnosis: Misdiagnosis = lambda _: "") -> list[
         if _tells(cell):
             verdict = misdiagnosis(cell)
             by_key.setdefault(_key(cell, verdict), Section([], headings, verdict)).cells.append(cell)
-    return sorted(by_key.values(), key=lambda section: ORDER.index(section.first.status))
+    order = list(LOOKS)
+    return sorted(by_key.values(), key=lambda section: order.index(section.first.status))
 
 
 def _tells(cell: CellResult) -> bool:
@@ -392,7 +393,6 @@ class Rate:
         return ", ".join([*named, *more]) or "-"
 
     def named_tests(self, most: int) -> str:
-        """Name its tests, at most so many."""
         more = len(self.tests) - most
         return ", ".join(self.tests[:most]) + (f" and {more} more" if more > 0 else "")
 
@@ -439,9 +439,7 @@ def hosts_alike(run: RunResult) -> list[tuple[Host, list[str]]]:
     There is no name if the run had one host.
     """
     called = host_names(run.run)
-    names: dict[Host, list[str]] = {}
-    for host, name in called.items():
-        names.setdefault(host.model_copy(update={"name": ""}), []).append(name)
+    names = grouped((host.model_copy(update={"name": ""}), name) for host, name in called.items())
     return [(host, of_kind if len(called) > 1 else []) for host, of_kind in names.items()]
 
 

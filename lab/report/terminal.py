@@ -10,20 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base import notices
-from lab.base.files import bounded, inert, plain
+from lab.base.files import bounded, in_one_line, inert, plain
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
 from lab.report import protection, table
 
-STYLES = {
-    Status.PASS: "green",
-    Status.XFAIL: "yellow",
-    Status.NOT_APPLICABLE: "dim",
-    Status.NOT_RUN: "magenta",
-    Status.ERROR: "bold magenta",
-    Status.FAIL: "bold red",
-    Status.XPASS: "bold red",
-    Status.FLAKY: "bold red",
-}
 FILES = ("results.json", "decided.jsonl", "matrix.md", "cells/", "run.log")
 # Spaces between two columns.
 GAP = 2
@@ -59,7 +49,7 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
             console, "\nasked of boxlite and not seen in any process of a box (matrix.md: what was seen):"
         )
     for boxes in not_given[:MOST]:
-        print_plain(console, f"  {_line(str(boxes))}", "yellow")
+        print_plain(console, f"  {in_one_line(str(boxes), LONGEST)}", "yellow")
     for cell in run.cells:
         name = table.name(cell)
         is_unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
@@ -87,7 +77,6 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
 
 
 def _print_rates(console: Console, run: RunResult) -> None:
-    """Print how often tests failed in cells that were repeated."""
     repeated = table.rates_of_run(run)
     if not repeated:
         return
@@ -95,7 +84,7 @@ def _print_rates(console: Console, run: RunResult) -> None:
     for rate in repeated[:MOST]:
         style = "bold red" if 0 < rate.rate.failed < rate.rate.ran else ""
         where = f" (in {rate.repeats})" if rate.rate.failed else ""
-        tests = _line(rate.named_tests(MOST_NAMED))
+        tests = in_one_line(rate.named_tests(MOST_NAMED), LONGEST)
         print_plain(console, f"  {rate.where}: {rate.failed}, {rate.interval}: {tests}{where}", style)
     if len(repeated) > MOST:
         print_plain(console, f"  and {len(repeated) - MOST} more")
@@ -107,15 +96,15 @@ def _print_not_shown(console: Console, name: str, why: str) -> None:
 
 def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> None:
     """Print a cell's explanation, the remedies and changes tried on it, and where its evidence is."""
-    print_plain(console, f"\n{name}: {table.square(cell)}", STYLES[cell.status])
+    print_plain(console, f"\n{name}: {table.square(cell)}", table.LOOKS[cell.status].style)
     if cell.reason:
         sure = f" ({cell.confidence})" if cell.confidence else ""
         print_plain(console, f"  {_reason(cell.reason)}{sure}")
     if not cell.status.as_expected:
         failed = [test for test in cell.tests if test.outcome is not Outcome.PASS]
         for test in failed[:MOST]:
-            message = f": {_line(test.message)}" if test.message else ""
-            print_plain(console, f"  {_line(test.name)}: {test.outcome}{message}")
+            message = f": {in_one_line(test.message, LONGEST)}" if test.message else ""
+            print_plain(console, f"  {in_one_line(test.name, LONGEST)}: {test.outcome}{message}")
         if len(failed) > MOST:
             print_plain(console, f"  and {len(failed) - MOST} more tests")
         print_plain(console, f"  run it again: {cell.rerun}")
@@ -125,12 +114,12 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
         print_plain(console, f"  by experiment: {_reason(experiment)}")
     for tried in table.remedies(cell):
         verified = tried.result is RemedyOutcome.VERIFIED
-        reason = f": {_line(tried.reason)}" if tried.reason else ""
+        reason = f": {in_one_line(tried.reason, LONGEST)}" if tried.reason else ""
         print_plain(console, f"  {tried.name}: {tried.result}{reason}", "green" if verified else "dim")
         if verified or tried.result is RemedyOutcome.AVOIDS:
             print_plain(console, f"    price: {tried.price}\n    {table.how(tried)}")
         for defect in tried.defects:
-            print_plain(console, f"    a defect of {tried.name}: {_line(defect)}", "bold red")
+            print_plain(console, f"    a defect of {tried.name}: {in_one_line(defect, LONGEST)}", "bold red")
     if cell.evidence:
         print_plain(console, f"  evidence: {folder / cell.folder}")
 
@@ -173,7 +162,7 @@ def fewest_lines(headings: Sequence[str], rows: int, width: int) -> int:
 def styled(cell: CellResult | None, *, weak: bool = False) -> Text:
     """Return a square in the colour of its status. `weak`: boxes in other cells were better protected."""
     text = f"{table.square(cell)}, less protected" if weak else table.square(cell)
-    return Text(_cell(text), STYLES[cell.status] if cell else "")
+    return Text(_cell(text), table.LOOKS[cell.status].style if cell else "")
 
 
 def _longest_word(text: Text) -> int:
@@ -185,17 +174,12 @@ def print_plain(console: Console, text: str, style: str = "") -> None:
     console.print(Text(inert(plain(text)), style), soft_wrap=True)
 
 
-def _line(text: str) -> str:
-    return " ".join(plain(bounded(text, LONGEST)).split())
-
-
 def _reason(text: str) -> str:
     return plain(bounded(text, LONGEST_REASON))
 
 
 def _cell(text: str) -> str:
-    """Make text fit for a cell of the table."""
-    return inert(" ".join(plain(bounded(text, LONGEST_CELL)).split()))
+    return inert(in_one_line(text, LONGEST_CELL))
 
 
 def _short(kernel: str) -> str:

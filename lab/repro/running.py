@@ -20,7 +20,7 @@ from lab.machine.budget import Limits
 from lab.plan import Cell
 from lab.record import RESULTS_FILE, ExperimentPolicy, RunOptions, RunResult
 from lab.report import live, markdown, terminal
-from lab.report.live import RunLog
+from lab.report.live import run_log
 from lab.repro import answer, bisection, verdict
 from lab.repro.answer import Subject
 from lab.repro.bisection import Bisection
@@ -124,7 +124,7 @@ class Runner:
             (folder / journal.VARIANTS / f"{name}.toml").write_text(tomlkit.dumps(table))
         view = live.view(self.console, possible or planned.cells, [], quiet=self.quiet, verbose=self.verbose)
         try:
-            with view as observer, RunLog(folder, observer) as log:
+            with view as observer, run_log(folder, observer) as log:
                 limits = Limits.of_this_host(JOBS)
                 run = scheduler.Scheduler(planned, self.paths, self.uri, limits, log, follow).run()
         except LabError:

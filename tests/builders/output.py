@@ -1,7 +1,7 @@
 """What reports print and a site shows, and text with which a guest could change it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -12,7 +12,8 @@ from markdown_it.token import Token
 from rich.console import Console
 
 from lab.record import CellResult, Outcome, RepeatResult, RunResult, Status, TestResult
-from lab.report import terminal
+from lab.report import github, judgements, junit, markdown, terminal
+from lab.report.site import one_page
 from lab.report.site.publish import publish
 from tests.builders.cells import cell
 from tests.builders.facts import facts
@@ -38,6 +39,19 @@ def printed(run: RunResult, folder: Path = Path("a run"), width: int = 240) -> s
     console = Console(file=out, width=width, force_terminal=False, color_system=None)
     terminal.summary(console, run, folder)
     return out.getvalue()
+
+
+# Every report of a run as text.
+REPORTS: dict[str, Callable[[RunResult, Path], str]] = {
+    "table": printed,
+    "Markdown": markdown.render,
+    "HTML": one_page.render,
+    "JUnit": lambda run, _: junit.render(run),
+    "summary": github.summary,
+    "annotations": lambda run, _: "\n".join(github.annotations(run)),
+    "claims": lambda run, folder: judgements.render_claims(run, folder, "issue-468"),
+    "upstream": judgements.render_misdiagnoses,
+}
 
 
 def squares_of(line: str) -> list[str]:

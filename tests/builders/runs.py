@@ -89,6 +89,18 @@ def finish(folder: Path, begun: start.PlannedRun, statuses: Sequence[Status] = (
     return RunResult.read(folder)
 
 
+Shards = list[tuple[Path, RunResult]]
+
+
+def runs_of_shards(folder: Path, count: int = 2, cells: Sequence[Cell] = SMALL) -> Shards:
+    """The shards of a plan, run on one host and ended well."""
+    shards = []
+    for number in range(1, count + 1):
+        shard = folder / f"shard-{number}"
+        shards.append((shard, finish(shard, begin(shard, cells, shard=Shard(number, count)))))
+    return shards
+
+
 def make_wheel(path: Path, content: str = "") -> Build:
     more = {"boxlite/__init__.py": content.encode()}
     made = packages.make_wheel(path.parent, "boxlite", "0.10.8", more=more)

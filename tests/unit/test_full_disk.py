@@ -14,7 +14,7 @@ from lab.base.files import make_folder
 from lab.base.space import DiskFull
 from lab.record import Fault, RunResult, Status
 from lab.report import terminal
-from lab.report.live import RunLog
+from lab.report.live import run_log
 from lab.run import scheduler
 from lab.run.journal import RUN_LOG, Journal
 from lab.run.observer import Observer
@@ -161,7 +161,7 @@ def test_a_log_that_cannot_be_written_ends_with_one_note_and_the_run_goes_on(sma
         def note(self, text: str) -> None:
             heard.append(text)
 
-    with RunLog(small, View()) as log:
+    with run_log(small, View()) as log:
         log.lane("debian-13", "booting")
         fill(small)
         # One page of the log is there already.

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from lab.cli import main
 from lab.record import BuildRecord, CellResult, RunResult, Status
 from lab.report import github, markdown
 from tests.builders.cells import cell
-from tests.builders.runs import run_of
-from tests.unit.test_merge import runs_of_shards
+from tests.builders.processes import RunLab
+from tests.builders.runs import run_of, runs_of_shards
 
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / "action.yml"
@@ -27,25 +26,25 @@ COMMAND = re.compile(r"::(error|warning|notice) title=([^:,]*)::(.*)")
 
 def decoded(line: str) -> tuple[str, str, str]:
     """An annotation as GitHub reads it: kind, title, text."""
-    found = COMMAND.fullmatch(line)
-    assert found, line
+    parts = COMMAND.fullmatch(line)
+    assert parts, line
 
     def unescaped(text: str) -> str:
         for escape, character in {"%0D": "\r", "%0A": "\n", "%3A": ":", "%2C": ",", "%25": "%"}.items():
             text = text.replace(escape, character)
         return text
 
-    return found[1], unescaped(found[2]), unescaped(found[3])
+    return parts[1], unescaped(parts[2]), unescaped(parts[3])
 
 
 def failed(guest: str, **more: Any) -> CellResult:
-    wanted: dict[str, Any] = {
+    given: dict[str, Any] = {
         "status": Status.FAIL,
         "cause": "unknown",
         "reason": f"of {guest}",
         "rerun": f"lab matrix -g {guest}",
     }
-    return cell(guest, **(wanted | more))
+    return cell(guest, **(given | more))
 
 
 # -- annotations
@@ -125,56 +124,38 @@ def test_a_table_that_is_too_long_is_cut_after_a_line_with_a_note(tmp_path: Path
 # -- the command line
 
 
-def report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("sys.argv", ["lab", "report", str(folder), "--format", "github"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
-
-
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a run with one failed cell."""
-    monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    made = tmp_path / "run"
-    made.mkdir()
-    run_of(failed("debian-13")).write(made)
-    return made
+    run_of(failed("debian-13")).write(tmp_path)
+    return tmp_path
 
 
-def test_outside_of_a_job_the_summary_is_printed_before_the_annotations(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert report(folder, monkeypatch) == 1
-    out = capsys.readouterr().out
-    assert out.startswith("# boxlite 0.10.8: the jailer on 1 guest\n")
-    assert [line.partition(" ")[0] for line in out.splitlines()[-2:]] == ["::error", "::notice"]
+def test_outside_of_a_job_the_summary_is_printed_before_the_annotations(folder: Path, run_lab: RunLab) -> None:
+    printed = run_lab(1, "report", folder, "--format", "github").out
+    assert printed.startswith("# boxlite 0.10.8: the jailer on 1 guest\n")
+    assert [line.partition(" ")[0] for line in printed.splitlines()[-2:]] == ["::error", "::notice"]
 
 
 def test_in_a_job_the_summary_is_added_to_the_job_s(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
-    job = tmp_path / "summary.md"
+    job = folder / "summary.md"
     job.write_text("of an earlier step\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(job))
-    assert report(folder, monkeypatch) == 1
+    printed = run_lab(1, "report", folder, "--format", "github").out
     assert job.read_text().startswith("of an earlier step\n# boxlite 0.10.8: the jailer on 1 guest\n")
-    assert all(map(COMMAND.fullmatch, capsys.readouterr().out.splitlines()))
+    assert all(map(COMMAND.fullmatch, printed.splitlines()))
     # The limit counts what is there already.
     job.write_text("x" * (github.LARGEST - 400))
-    report(folder, monkeypatch)
+    run_lab(1, "report", folder, "--format", "github")
     assert github.LARGEST - 400 < job.stat().st_size <= github.LARGEST
     assert job.read_text().endswith(github.CUT)
-
-
-def test_a_summary_that_cannot_be_written_names_the_file(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
-    assert report(folder, monkeypatch) == 2
-    assert f"the job's summary cannot be written: Is a directory: {tmp_path}" in capsys.readouterr().err
+    # A file that cannot be written is named.
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder))
+    printed = run_lab(2, "report", folder, "--format", "github").err
+    assert f"the job's summary cannot be written: Is a directory: {folder}" in printed
 
 
 # -- the action
@@ -196,12 +177,12 @@ def test_no_input_is_part_of_a_program(file: Path) -> None:
 
 
 def test_the_workflow_gives_the_action_inputs_that_it_has() -> None:
-    known = set(re.findall(r"^  ([a-z-]+):$", ACTION.read_text().split("\noutputs:")[0], re.MULTILINE))
+    declared = set(re.findall(r"^  ([a-z-]+):$", ACTION.read_text().split("\noutputs:")[0], re.MULTILINE))
     used = re.findall(r"uses: OWNER/boxlite-lab@main\n +with:\n((?: {10}.*\n)+)", WORKFLOW.read_text())
     assert len(used) == 2
     given = {line.split(":")[0].strip() for block in used for line in block.splitlines()}
-    assert given <= known, given - known
-    assert {"build", "set", "shard", "gate", "expect"} <= known
+    assert given <= declared, given - declared
+    assert {"build", "set", "shard", "gate", "expect"} <= declared
 
 
 class Runner:
@@ -209,8 +190,8 @@ class Runner:
 
     def __init__(self, folder: Path) -> None:
         self.action, self.work, self.temporary = folder / "action", folder / "work", folder / "temporary"
-        for each in (self.action / ".ci", self.work, self.temporary):
-            each.mkdir(parents=True)
+        for made in (self.action / ".ci", self.work, self.temporary):
+            made.mkdir(parents=True)
         (self.action / ".ci" / "action").write_bytes((ROOT / ".ci" / "action").read_bytes())
         (self.action / ".ci" / "action").chmod(0o755)
         self.calls, self.output, self.summary = folder / "calls", folder / "output", folder / "summary.md"
@@ -243,6 +224,12 @@ class Runner:
     @property
     def called(self) -> list[list[str]]:
         return [json.loads(line) for line in self.calls.read_text().splitlines()] if self.calls.exists() else []
+
+    def filled(self, calls: list[list[str]], run: object) -> list[list[str]]:
+        """Calls with the folders in place of RUN and WORK."""
+        return [
+            [word.replace("RUN", str(run)).replace("WORK", str(self.work)) for word in call] for call in calls
+        ]
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -332,9 +319,7 @@ def test_the_action_merges_shards_runs_what_is_missing_and_asks_the_gate(
     run = runner.outputs["run"]
     merge, *others = runner.called
     assert merge == ["merge", "--partial", "-o", run, *(f"{shard}/" for shard in shards)]
-    assert others == [
-        [word.replace("RUN", run).replace("WORK", str(runner.work)) for word in call] for call in calls
-    ]
+    assert others == runner.filled(calls, run)
     assert runner.outputs["status"] == status
 
 
@@ -361,7 +346,7 @@ def test_a_lost_shard_ends_the_job_with_3(runner: Runner, tmp_path: Path) -> Non
     assert runner.step("judge", {"LAB_STATUS": runner.outputs["status"]}) == 3
 
 
-def test_the_workflow_runs_every_shard_of_its_plan_and_merges_them_under_their_own_names() -> None:
+def test_the_workflow_runs_every_shard_of_its_plan_and_makes_a_lost_one_good() -> None:
     text = WORKFLOW.read_text()
     [listed] = re.findall(r"shard: (\[.*\])", text)
     shards = json.loads(listed)
@@ -371,38 +356,39 @@ def test_the_workflow_runs_every_shard_of_its_plan_and_merges_them_under_their_o
     assert "pattern: shard-*" in text
     # Each artifact is uploaded again if its job is.
     assert text.count("uses: actions/upload-artifact@") == text.count("overwrite: true")
-
-
-def test_the_workflow_s_last_job_makes_a_lost_shard_good_and_has_the_time_for_it() -> None:
-    shard, last = WORKFLOW.read_text().split("\n  gate:\n")
+    shard, last = text.split("\n  gate:\n")
     assert 'resume: "true"' in last
     assert "if: ${{ !cancelled() }}" in last
     of_shard, of_last = (int(re.findall(r"timeout-minutes: (\d+)", job)[-1]) for job in (shard, last))
     assert of_last > of_shard
 
 
-def test_the_summary_begins_with_the_gate_s_decision(runner: Runner) -> None:
-    run = runner.work / "run"
-    run.mkdir()
-    assert runner.step("report", {"LAB_RUN": str(run), "LAB_GATE": "base.toml", "STATUS_gate": "1"}) == 0
-    assert [call[0] for call in runner.called] == ["gate", "report", "report"]
-    assert runner.called[0] == ["gate", str(run), "--format", "markdown", f"--against={runner.work}/base.toml"]
-    assert runner.summary.read_text() == "printed\n"
-    assert runner.step("report", {"LAB_RUN": str(run), "LAB_GATE_BUILD": "previous"}) == 0
-    assert [call[0] for call in runner.called[3:]] == ["gate", "report", "report"]
-    assert runner.called[3] == ["gate", str(run), "--format", "markdown", "--against-build=previous"]
+REPORTS = [["report", "RUN", "--format", "github"], ["report", "RUN", "--format", "junit"]]
+GATE = ["gate", "RUN", "--format", "markdown"]
 
 
-def test_the_action_reports_and_publishes(runner: Runner) -> None:
+@pytest.mark.parametrize(
+    ("inputs", "calls"),
+    [
+        (
+            {"LAB_PUBLISH": "site", "STATUS_report": "1"},
+            [*REPORTS, ["publish", "RUN", "-o", "WORK/site"]],
+        ),
+        ({"LAB_GATE": "base.toml", "STATUS_gate": "1"}, [[*GATE, "--against=WORK/base.toml"], *REPORTS]),
+        ({"LAB_GATE_BUILD": "previous"}, [[*GATE, "--against-build=previous"], *REPORTS]),
+    ],
+    ids=["publish", "gate", "gate with a build"],
+)
+def test_the_action_reports_after_the_gate_s_decision_and_publishes(
+    runner: Runner, inputs: dict[str, str], calls: list[list[str]]
+) -> None:
     run = runner.work / "run"
     run.mkdir()
-    assert runner.step("report", {"LAB_RUN": str(run), "LAB_PUBLISH": "site", "STATUS_report": "1"}) == 0
-    assert runner.called == [
-        ["report", str(run), "--format", "github"],
-        ["report", str(run), "--format", "junit"],
-        ["publish", str(run), "-o", f"{runner.work}/site"],
-    ]
+    assert runner.step("report", {"LAB_RUN": str(run), **inputs}) == 0
+    assert runner.called == runner.filled(calls, run)
     assert (run / "junit.xml").read_text() == "printed\n"
+    summary = runner.summary.read_text() if runner.summary.exists() else ""
+    assert summary == ("printed\n" if calls[0][0] == "gate" else "")
 
 
 def test_the_action_s_program_can_be_run_and_refuses_other_steps(runner: Runner) -> None:

@@ -8,36 +8,25 @@ import pytest
 from lab.base import notices
 from lab.base.errors import LabError
 from lab.record import CellResult, RunResult
-from lab.report import github, judgements, junit, markdown, table
-from lab.report.site import one_page
+from lab.report import table
 from lab.report.site.publish import publish
 from lab.verdict import words
 from lab.verdict.words import FinishedCell
 from tests.builders.claims import gathered
-from tests.builders.output import pages, printed
+from tests.builders.output import REPORTS, pages
 from tests.builders.processes import run_main
 from tests.builders.runs import run_of
 from tests.unit.test_upstream import failed, recorded
 
 OTHER = "userns-limit"
-REPORTS: dict[str, Callable[[RunResult, Path], str]] = {
-    "table": printed,
-    "Markdown": markdown.render,
-    "HTML": one_page.render,
-    "JUnit": lambda run, _: junit.render(run),
-    "summary": github.summary,
-    "annotations": lambda run, _: "\n".join(github.annotations(run)),
-    "claims": lambda run, folder: judgements.render_claims(run, folder, "issue-468"),
-    "upstream": judgements.render_misdiagnoses,
-}
 in_each_report = pytest.mark.parametrize("render", REPORTS.values(), ids=REPORTS)
 
 
 @pytest.fixture(autouse=True)
 def bugs(monkeypatch: pytest.MonkeyPatch) -> dict[str, None]:
-    found: dict[str, None] = {}
-    monkeypatch.setattr(notices, "bugs", found)
-    return found
+    kept: dict[str, None] = {}
+    monkeypatch.setattr(notices, "bugs", kept)
+    return kept
 
 
 @pytest.fixture
@@ -64,9 +53,9 @@ def test_a_bug_in_reading_one_cell_is_said_in_its_place(
     run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bugs: dict[str, None], name: str
 ) -> None:
     monkeypatch.setattr(words, "judge", of_the_first(words.judge))
-    shown = REPORTS[name](run, tmp_path)
-    assert "could not be shown: TypeError: a bug" in shown
-    assert OTHER in shown
+    text = REPORTS[name](run, tmp_path)
+    assert "could not be shown: TypeError: a bug" in text
+    assert OTHER in text
     assert any("Traceback" in trace for trace in bugs)
 
 
@@ -79,8 +68,8 @@ def test_a_bug_in_the_square_of_one_cell_is_said_in_its_place(
 
     monkeypatch.setattr(table, "kernel", notices.guarded_text(kernel))
     monkeypatch.setattr(table, "square", notices.guarded_text(of_the_first(table.square)))  # type: ignore[arg-type]
-    shown = REPORTS[name](run, tmp_path)
-    assert "could not be shown: TypeError" in shown and f"{OTHER}" in shown
+    text = REPORTS[name](run, tmp_path)
+    assert "could not be shown: TypeError" in text and f"{OTHER}" in text
 
 
 @in_each_report
@@ -118,11 +107,11 @@ def test_a_bug_in_the_page_of_one_cell_is_said_there(
 ) -> None:
     monkeypatch.setattr(words, "judge", of_the_first(words.judge))
     publish([tmp_path], tmp_path / "site")
-    said = {
+    told = {
         page.parent.name: "could not be shown" in page.read_text()
         for page in (tmp_path / "site").rglob("0.10.8.html")
     }
-    assert said == {run.cells[0].variant: True, OTHER: False}
+    assert told == {run.cells[0].variant: True, OTHER: False}
     assert bugs
 
 

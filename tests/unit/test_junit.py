@@ -13,10 +13,10 @@ from tests.builders.cells import cell
 from tests.builders.runs import run_of
 from tests.unit.test_report_cells import everything
 
-DATA = Path(__file__).parent / "data"
-SCHEMA = xmlschema.XMLSchema(DATA / "junit.xsd")
+SCHEMA = xmlschema.XMLSchema(Path(__file__).parent / "data" / "junit.xsd")
 XFAIL: dict[str, Any] = {"status": Status.XFAIL, "cause": "userns-limit", "reason": "the limit is 0"}
-OUTCOMES = {"pass": Outcome.PASS, "fail": Outcome.FAIL, "skip": Outcome.SKIP, "error": Outcome.ERROR}
+NO_SSH: dict[str, Any] = {"status": Status.ERROR, "reason": "no SSH"}
+PASSED = ("passed", "", "")
 
 
 def read(run: RunResult) -> JUnitXml:
@@ -28,16 +28,16 @@ def read(run: RunResult) -> JUnitXml:
 
 def cases(*cells: CellResult) -> dict[str, TestCase]:
     """The test cases of the report, by class and name."""
-    found = [case for suite in read(run_of(*cells)) for case in suite]
-    by_name = {f"{case.classname} {case.name}": case for case in found}
-    assert len(by_name) == len(found), "a CI system knows a test case by its class and name"
+    listed = [case for suite in read(run_of(*cells)) for case in suite]
+    by_name = {f"{case.classname} {case.name}": case for case in listed}
+    assert len(by_name) == len(listed), "a CI system knows a test case by its class and name"
     return by_name
 
 
-def shown(case: TestCase) -> tuple[str, str, str]:
+def result_of(case: TestCase) -> tuple[str, str, str]:
     """The element, type and message of a case's result; `passed` without one."""
     if not case.result:
-        return "passed", "", ""
+        return PASSED
     [result] = case.result
     return type(result).__name__.lower(), result.type, result.message
 
@@ -49,7 +49,7 @@ def a_test(name: str, outcome: Outcome, message: str = "") -> TestResult:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({"status": Status.PASS}, ("passed", "", "")),
+        ({"status": Status.PASS}, PASSED),
         (XFAIL, ("skipped", "expected failure", "expected failure: userns-limit: the limit is 0")),
         (
             {"status": Status.NOT_APPLICABLE, "reason": "no AppArmor"},
@@ -58,80 +58,56 @@ def a_test(name: str, outcome: Outcome, message: str = "") -> TestResult:
         ({"status": Status.FAIL, "cause": "unknown", "reason": "x"}, ("failure", "fail", "unknown: x")),
         ({"status": Status.XPASS, "reason": "passed, but"}, ("failure", "xpass", "passed, but")),
         ({"status": Status.FLAKY, "reason": "2 of 3"}, ("failure", "flaky", "2 of 3")),
-        ({"status": Status.ERROR, "reason": "no SSH"}, ("error", "error", "no SSH")),
+        (NO_SSH, ("error", "error", "no SSH")),
         ({"status": Status.NOT_RUN, "reason": "no image"}, ("error", "not-run", "no image")),
         ({"status": Status.NOT_RUN}, ("error", "not-run", "the cell has no result")),
     ],
 )
 def test_each_status_has_a_result_without_tests(more: dict[str, Any], expected: tuple[str, str, str]) -> None:
-    assert {name: shown(case) for name, case in cases(cell(**more)).items()} == {
-        "debian-13.stock cell": expected
-    }
+    [(name, case)] = cases(cell(**more)).items()
+    assert (name, result_of(case)) == ("debian-13.stock cell", expected)
 
 
 def test_nothing_but_a_pass_is_a_pass() -> None:
+    tests = [a_test(str(outcome), outcome) for outcome in Outcome]
     for status in Status:
-        tests = [a_test("t", outcome) for outcome in Outcome if outcome is not Outcome.PASS]
-        for outcome in tests:
-            found = cases(cell(status=status, tests=[outcome]))
-            assert shown(found["debian-13.stock t"])[0] != "passed"
-            assert (shown(found["debian-13.stock cell"])[0] == "passed") is (status is Status.PASS)
+        passed = [name for name, case in cases(cell(status=status, tests=tests)).items() if not case.result]
+        names = ["cell", "pass"] if status is Status.PASS else ["pass"]
+        assert passed == [f"debian-13.stock {name}" for name in names]
 
 
 @pytest.mark.parametrize(
-    ("more", "expected"),
+    ("more", "outcome", "expected"),
     [
-        (
-            {"status": Status.FAIL},
-            {
-                "pass": ("passed", "", ""),
-                "fail": ("failure", "fail", "said"),
-                "skip": ("skipped", "skip", "said"),
-                "error": ("error", "error", "said"),
-            },
-        ),
-        (
-            XFAIL,
-            {
-                "pass": ("passed", "", ""),
-                "fail": ("skipped", "expected failure", "expected failure: said"),
-                "skip": ("skipped", "skip", "said"),
-                "error": ("skipped", "expected failure", "expected failure: said"),
-            },
-        ),
+        ({"status": Status.FAIL}, Outcome.FAIL, ("failure", "fail", "words")),
+        ({"status": Status.FAIL}, Outcome.SKIP, ("skipped", "skip", "words")),
+        ({"status": Status.FAIL}, Outcome.ERROR, ("error", "error", "words")),
+        (XFAIL, Outcome.FAIL, ("skipped", "expected failure", "expected failure: words")),
+        (XFAIL, Outcome.SKIP, ("skipped", "skip", "words")),
+        (XFAIL, Outcome.ERROR, ("skipped", "expected failure", "expected failure: words")),
         # What failed in a cell that the lab could not run is no failure of boxlite.
-        (
-            {"status": Status.ERROR, "reason": "no SSH"},
-            {
-                "pass": ("passed", "", ""),
-                "fail": ("error", "fault of the lab", "no SSH said"),
-                "skip": ("skipped", "skip", "said"),
-                "error": ("error", "fault of the lab", "no SSH said"),
-            },
-        ),
+        (NO_SSH, Outcome.FAIL, ("error", "fault of the lab", "no SSH words")),
+        (NO_SSH, Outcome.SKIP, ("skipped", "skip", "words")),
+        (NO_SSH, Outcome.ERROR, ("error", "fault of the lab", "no SSH words")),
+        *((more, Outcome.NOT_RUN, ("error", "not-run", "the test did not run")) for more in (XFAIL, NO_SSH)),
     ],
 )
-def test_each_outcome_has_a_result(more: dict[str, Any], expected: dict[str, tuple[str, str, str]]) -> None:
-    tests = [a_test(name, outcome, "said") for name, outcome in OUTCOMES.items()]
-    found = cases(cell(**more, tests=tests))
-    assert {name: shown(found[f"debian-13.stock {name}"]) for name in OUTCOMES} == expected
-
-
-@pytest.mark.parametrize("status", [Status.XFAIL, Status.FAIL, Status.ERROR])
-def test_a_test_that_did_not_run_is_an_error(status: Status) -> None:
-    found = cases(cell(status=status, tests=[a_test("t", Outcome.NOT_RUN)]))
-    assert shown(found["debian-13.stock t"]) == ("error", "not-run", "the test did not run")
+def test_each_outcome_has_a_result(
+    more: dict[str, Any], outcome: Outcome, expected: tuple[str, str, str]
+) -> None:
+    message = "" if outcome is Outcome.NOT_RUN else "words"
+    by_name = cases(cell(**more, tests=[a_test("t", outcome, message)]))
+    assert result_of(by_name["debian-13.stock t"]) == expected
 
 
 def test_the_report_of_everything_is_valid_and_its_counts_are_right() -> None:
     report = read(everything())
-    found = [shown(case)[0] for suite in report for case in suite]
-    assert (report.tests, report.failures, report.errors) == (
-        len(found),
-        found.count("failure"),
-        found.count("error"),
-    )
+    elements = [result_of(case)[0] for suite in report for case in suite]
+    counts = len(elements), elements.count("failure"), elements.count("error")
+    assert (report.tests, report.failures, report.errors) == counts
     assert report.time == 1.235
+    empty = read(run_of())
+    assert (len(empty), empty.tests) == (0, 0)
 
 
 def test_the_build_is_in_the_names_only_if_there_are_several() -> None:
@@ -142,26 +118,22 @@ def test_the_build_is_in_the_names_only_if_there_are_several() -> None:
     }
 
 
-def test_a_run_without_cells_is_a_valid_report() -> None:
-    assert (len(read(run_of())), read(run_of()).tests) == (0, 0)
-
-
 HOSTILE = ']]></failure><testcase name="x"/> <![CDATA[ &amp; \x00\x08\x1b[31m\x85\ufffe\uffff\ud800 "\'é\u202e'
 
 
 def test_hostile_text_stays_text_and_what_xml_cannot_hold_is_left_out() -> None:
     tests = [TestResult.model_construct(name=HOSTILE, outcome=Outcome.FAIL, seconds=0.0, message=HOSTILE)]
     [suite] = read(run_of(cell(status=Status.FAIL).model_copy(update={"guest": HOSTILE, "tests": tests})))
-    said = ']]></failure><testcase name="x"/> <![CDATA[ &amp; "\'é'
-    assert suite.name == f"{said} stock 0.10.8"
-    assert [(case.name, shown(case)[2]) for case in suite] == [("cell", "fail"), (said, said)]
+    text = ']]></failure><testcase name="x"/> <![CDATA[ &amp; "\'é'
+    assert suite.name == f"{text} stock 0.10.8"
+    assert [(case.name, result_of(case)[2]) for case in suite] == [("cell", "fail"), (text, text)]
 
 
 def test_a_message_of_ten_megabytes_is_cut_and_the_report_says_so() -> None:
-    tests = [a_test("t", Outcome.FAIL, "x" * 10_000_000)]
+    tests = [a_test("t", Outcome.FAIL, "x" * 10_000_000), a_test("n" * 10_000_000, Outcome.PASS)]
     run = run_of(cell(status=Status.FAIL, reason="y" * 10_000_000, tests=tests))
     assert len(junit.render(run)) < 100_000
-    [case, test] = [case for suite in read(run) for case in suite]
+    [case, test, _] = [case for suite in read(run) for case in suite]
     assert test.result[0].message == "x" * 300 + "... (9999700 more characters)"
     assert test.result[0].text == "x" * 20_000 + "... (9980000 more characters)"
     assert case.result[0].text.endswith("... (9980000 more characters)")

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -17,7 +17,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.plan import Cell, choose
 from lab.record import LaneStep, Status
 from lab.report import live as progress
-from lab.report.live import Lines, LiveTable, RunLog
+from lab.report.live import Lines, LiveTable, run_log
 from lab.run import observer
 from lab.run.journal import RUN_LOG
 from lab.run.observer import LaneSteps, Observer
@@ -107,12 +107,6 @@ LINES = [
 ]
 
 
-def test_each_step_of_a_lane_and_each_decided_cell_is_a_line() -> None:
-    lines: list[str] = []
-    tell(Lines(lines.append, total=4, done=2))
-    assert lines == LINES
-
-
 def test_the_lines_of_a_console_have_the_seconds_since_the_start(clock: SimpleNamespace) -> None:
     out = StringIO()
     with progress.view(console_on(out), cells_to_run(), [], quiet=False, verbose=True) as view:
@@ -132,9 +126,12 @@ def entries(folder: Path) -> list[tuple[datetime, str]]:
     return [(datetime.fromisoformat(match[1]), match[2]) for match in matches if match]
 
 
-def test_the_log_has_the_same_lines_without_the_count_and_tells_everything_on(tmp_path: Path) -> None:
+def test_each_step_of_a_lane_and_each_decided_cell_is_a_line_of_a_pipe_and_of_the_log(tmp_path: Path) -> None:
+    lines: list[str] = []
+    tell(Lines(lines.append, total=4, done=2))
+    assert lines == LINES
     heard = Told()
-    with RunLog(tmp_path / "run", heard) as log:
+    with run_log(tmp_path / "run", heard) as log:
         tell(log)
     assert [text for _, text in entries(tmp_path / "run")] == [re.sub(r"^\d/4 ", "", line) for line in LINES]
     direct = Told()
@@ -154,7 +151,7 @@ def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_the_log_s_times_are_in_utc(tmp_path: Path, far_east: None) -> None:
     before = datetime.now(UTC)
-    with RunLog(tmp_path, Observer()) as log:
+    with run_log(tmp_path, Observer()) as log:
         log.note("now")
     [(stamp, _)] = entries(tmp_path)
     # Milliseconds are truncated.
@@ -162,9 +159,9 @@ def test_the_log_s_times_are_in_utc(tmp_path: Path, far_east: None) -> None:
 
 
 def test_the_log_of_a_run_that_is_resumed_is_written_on_and_says_what_ended_it(tmp_path: Path) -> None:
-    with RunLog(tmp_path, Observer()) as log:
+    with run_log(tmp_path, Observer()) as log:
         log.note("first")
-    with pytest.raises(OSError, match="no room"), RunLog(tmp_path, Observer()) as log:
+    with pytest.raises(OSError, match="no room"), run_log(tmp_path, Observer()) as log:
         log.note("second")
         raise OSError("no room")
     lines = ["note: first", "note: second", "ended by OSError: no room"]
@@ -273,71 +270,72 @@ def test_a_guest_cannot_steer_the_terminal_while_the_run_goes(verbose: bool) -> 
 
 def test_a_guest_cannot_add_a_line(tmp_path: Path) -> None:
     forged = "debian-12 stock 0.10.8: pass"
-    said = f"{STEERING}\n2026-11-24T16:00:00.000Z {forged}"
-    with pytest.raises(OSError, match="title"), RunLog(tmp_path, Observer()) as log:
-        log.lane("debian-13", said)
-        log.note(said)
-        log.cell(told(said))
-        raise OSError(said)
-    text = (tmp_path / RUN_LOG).read_text()
-    assert SAID in text
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
-    assert forged not in [line.partition("Z ")[2] for line in text.splitlines()]
+    text = f"{STEERING}\n2026-11-24T16:00:00.000Z {forged}"
+    with pytest.raises(OSError, match="title"), run_log(tmp_path, Observer()) as log:
+        log.lane("debian-13", text)
+        log.note(text)
+        log.cell(told(text))
+        raise OSError(text)
+    written = (tmp_path / RUN_LOG).read_text()
+    assert SAID in written
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", written)
+    assert forged not in [line.partition("Z ")[2] for line in written.splitlines()]
 
 
 # -- the steps in the record
 
-
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[tuple[str, str]]], list[LaneStep]]:
-    """Tell what lanes do, one thing a second, and return the steps that are kept."""
-
-    def told_each_second(texts: list[tuple[str, str]]) -> list[LaneStep]:
-        now = [datetime(2026, 11, 24, 16, tzinfo=UTC)]
-        monkeypatch.setattr(observer, "datetime", SimpleNamespace(now=lambda _zone: now[0]))
-        kept: list[LaneStep] = []
-        lanes = LaneSteps(kept.append)
-        for lane, text in texts:
-            lanes.lane(lane, text)
-            now[0] += timedelta(seconds=1)
-        return kept
-
-    return told_each_second
+NOTE = "this boot was slow"
+TRYING, SUITE = Step("stock: trying x", Activity.TRIALS), Step("stock: running the suite", Activity.SUITE)
+WAITING, BEGINS = Step("waiting for a processor", Activity.WAITING), Step("podman", Activity.SETUP)
 
 
-Keeping = Callable[[list[tuple[str, str]]], list[LaneStep]]
-
-
-def of_one_lane(*texts: str) -> list[tuple[str, str]]:
-    return [("debian-13", text) for text in texts]
-
-
-def test_a_step_lasts_until_the_next_of_its_lane(steps: Keeping) -> None:
-    told = [("a", BOOTING), ("b", BOOTING), ("a", upload(1)), ("a", upload(2)), ("b", ""), ("a", "")]
-    assert [(step.lane, step.text, step.activity, step.seconds) for step in steps(told)] == [
-        ("a", "booting", Activity.START, 2),
-        ("b", "booting", Activity.START, 3),
-        ("a", "deploying", Activity.DEPLOY, 3),
-    ]
-
-
-def test_a_text_that_is_no_step_goes_on_with_the_work_before_it(steps: Keeping) -> None:
-    kept = steps(of_one_lane("a note", BOOTING, "this boot was slow", ""))
-    assert [step.activity for step in kept] == [Activity.OTHER, Activity.START, Activity.START]
-
-
-def test_the_suite_under_a_remedy_is_part_of_trying_it_up_to_the_next_cell(steps: Keeping) -> None:
-    trying, suite = Step("stock: trying x", Activity.TRIALS), Step("stock: running the suite", Activity.SUITE)
-    waiting, begins = Step("waiting for a processor", Activity.WAITING), Step("podman", Activity.SETUP)
-    kept = steps(of_one_lane(suite, trying, waiting, suite, begins, suite, ""))
-    assert [step.activity for step in kept] == [
-        Activity.SUITE,
-        Activity.TRIALS,
-        Activity.WAITING,
-        Activity.TRIALS,
-        Activity.SETUP,
-        Activity.SUITE,
-    ]
+@pytest.mark.parametrize(
+    ("texts", "steps"),
+    [
+        # A step lasts until the next of its lane.
+        (
+            [("a", BOOTING), ("b", BOOTING), ("a", upload(1)), ("a", upload(2)), ("b", ""), ("a", "")],
+            [
+                ("a", "booting", Activity.START, 2),
+                ("b", "booting", Activity.START, 3),
+                ("a", "deploying", Activity.DEPLOY, 3),
+            ],
+        ),
+        # A text that is no step goes on with the work before it.
+        (
+            [("a", text) for text in ("a note", BOOTING, NOTE, "")],
+            [
+                ("a", "a note", Activity.OTHER, 1),
+                ("a", "booting", Activity.START, 1),
+                ("a", NOTE, Activity.START, 1),
+            ],
+        ),
+        # The suite under a remedy is part of trying it, up to the next cell.
+        (
+            [("a", text) for text in (SUITE, TRYING, WAITING, SUITE, BEGINS, SUITE, "")],
+            [
+                ("a", SUITE, Activity.SUITE, 1),
+                ("a", TRYING, Activity.TRIALS, 1),
+                ("a", WAITING, Activity.WAITING, 1),
+                ("a", SUITE, Activity.TRIALS, 1),
+                ("a", BEGINS, Activity.SETUP, 1),
+                ("a", SUITE, Activity.SUITE, 1),
+            ],
+        ),
+    ],
+)
+def test_the_steps_of_lanes_are_kept_with_their_work_and_seconds(
+    texts: list[tuple[str, str]], steps: list[tuple[str, str, Activity, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [datetime(2026, 11, 24, 16, tzinfo=UTC)]
+    monkeypatch.setattr(observer, "datetime", SimpleNamespace(now=lambda _zone: now[0]))
+    kept: list[LaneStep] = []
+    lanes = LaneSteps(kept.append)
+    # One thing a second.
+    for lane, text in texts:
+        lanes.lane(lane, text)
+        now[0] += timedelta(seconds=1)
+    assert [(step.lane, step.text, step.activity, step.seconds) for step in kept] == steps
 
 
 def test_a_prefix_leaves_a_step_what_it_is() -> None:

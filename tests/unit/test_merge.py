@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -7,23 +7,12 @@ import pytest
 
 from lab.base import notices
 from lab.base.errors import LabError, UsageError
-from lab.plan import Cell, Shard
+from lab.plan import Shard
 from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, ShardRecord, Status
 from lab.run import start
 from lab.run.lanes import Labels
 from lab.run.past import merge
-from tests.builders.runs import SMALL, begin, finish, host, names, resume
-
-Shards = list[tuple[Path, RunResult]]
-
-
-def runs_of_shards(folder: Path, count: int = 2, cells: Sequence[Cell] = SMALL) -> Shards:
-    """The shards of a plan, run on one host and ended well."""
-    shards = []
-    for number in range(1, count + 1):
-        shard = folder / f"shard-{number}"
-        shards.append((shard, finish(shard, begin(shard, cells, shard=Shard(number, count)))))
-    return shards
+from tests.builders.runs import SMALL, Shards, begin, finish, host, names, resume, runs_of_shards
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -51,26 +40,21 @@ def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
         for guest in ("debian-12", "debian-13")
     ]
     one.run.lanes, two.run.lanes = lanes[:1], lanes[1:]
-    info = merge(shards, tmp_path / "whole").run
+    wheels = [{"cp311.whl": "1" * 64, "pytest.whl": "3" * 64}, {"cp313.whl": "2" * 64, "pytest.whl": "3" * 64}]
+    one.run.builds[0].files, two.run.builds[0].files = dict(wheels[0]), dict(wheels[1])
+    two.cells[0] = SMALL[2].result(Status.NOT_RUN, reason="interrupted")
+    # How often faults are tried again does not make another plan.
+    two.run.options = RunOptions(retries=5)
+    run = merge(shards, tmp_path / "whole")
+    info = run.run
     assert (info.id, info.shard, info.merged) == ("whole", None, [one.run, two.run])
     assert (info.started, info.finished) == (begun - timedelta(hours=1), begun + timedelta(hours=3))
     assert info.interrupted
     assert [lane.guest for lane in info.lanes] == ["debian-12", "debian-13"]
     assert info.definitions == start.digests(SMALL, RunOptions())
-
-
-def test_cells_and_wheels_of_all_shards_are_taken_as_they_are(tmp_path: Path) -> None:
-    shards = runs_of_shards(tmp_path)
-    digests = [{"cp311.whl": "1" * 64, "pytest.whl": "3" * 64}, {"cp313.whl": "2" * 64, "pytest.whl": "3" * 64}]
-    for (_, shard), files in zip(shards, digests, strict=True):
-        shard.run.builds[0].files = dict(files)
-    shards[1][1].cells[0] = SMALL[2].result(Status.NOT_RUN, reason="interrupted")
-    # How often faults are tried again does not make another plan.
-    shards[1][1].run.options = RunOptions(retries=5)
-    run = merge(shards, tmp_path / "whole")
     assert [(c.status, c.reason) for c in run.cells][2] == (Status.NOT_RUN, "interrupted")
-    assert [build.files for build in run.run.builds] == [digests[0] | digests[1]]
-    assert [shard.run.builds[0].files for _, shard in shards] == digests
+    assert [build.files for build in info.builds] == [wheels[0] | wheels[1]]
+    assert [shard.run.builds[0].files for _, shard in shards] == wheels
 
 
 def test_the_host_is_kept_only_where_all_lanes_had_the_same(tmp_path: Path) -> None:
@@ -267,16 +251,16 @@ def test_the_cells_of_lost_shards_are_not_run_and_the_run_says_so(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("lost", "said"),
+    ("lost", "message"),
     [
         ([2], "shard 2/4 is missing: 1 of the plan's 4 cells are in none of these runs\n  next: run what"),
         ([1, 2, 4], "shards 1/4, 2/4, 4/4 are missing: 3 of the plan's 4 cells are in none of these runs"),
     ],
 )
-def test_missing_shards_have_to_be_allowed(tmp_path: Path, lost: list[int], said: str) -> None:
+def test_missing_shards_have_to_be_allowed(tmp_path: Path, lost: list[int], message: str) -> None:
     with pytest.raises(UsageError) as error:
         merge(without(runs_of_shards(tmp_path, 4), *lost), tmp_path / "whole")
-    assert str(error.value).startswith(said)
+    assert str(error.value).startswith(message)
     assert "--partial" in str(error.value)
     assert not (tmp_path / "whole").exists()
 

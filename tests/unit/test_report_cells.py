@@ -21,7 +21,6 @@ from lab.record import (
     NotTried,
     Outcome,
     ProcessorTime,
-    Protection,
     RemedyOutcome,
     RemedyResult,
     RunOptions,
@@ -34,8 +33,8 @@ from lab.record import (
 from lab.report import github, junit, markdown, table
 from lab.report.site import one_page
 from lab.verdict.status import combine
-from tests.builders.cells import JAILED, cell
 from tests.builders.cells import blocked as a_blocked_cell
+from tests.builders.cells import box, cell
 from tests.builders.facts import facts
 from tests.builders.output import FAULT, FLAKY, printed
 from tests.builders.runs import host, run_of
@@ -48,16 +47,24 @@ def step(outcome: StepOutcome, *changes: str) -> ExperimentStep:
     return ExperimentStep(changes=list(changes), outcome=outcome)
 
 
-PASSES, FAILS = StepOutcome.PASSES, StepOutcome.FAILS
+def trials(steps: list[ExperimentStep], *turning: list[str], tests: str = "box", **more: Any) -> Experiment:
+    return Experiment(tests=tests.split(), steps=steps, turning=list(turning), **more)
+
+
+PASSES, FAILS, CANNOT, ERROR = StepOutcome
 ONE, OTHER = "without sysctl a=0", "without sysctl b=0"
 NOT_TRIED = [NotTried(change="with as-root", reason="something else let it pass before")]
-TURNED = Experiment(
-    tests=["box", "namespace"],
-    steps=[step(FAILS), step(FAILS, ONE), step(FAILS, OTHER), step(PASSES, ONE, OTHER)],
-    turning=[[ONE, OTHER]],
+ALONE = [step(FAILS), step(FAILS, ONE), step(FAILS, OTHER)]
+TURNED = trials(
+    [*ALONE, step(PASSES, ONE, OTHER)],
+    [ONE, OTHER],
+    tests="box namespace",
     not_tried=NOT_TRIED,
     evidence=["cells/a/experiment/01/suite.log", "cells/a/experiment/02/suite.log"],
 )
+BROKEN = [step(PASSES), step(FAILS, "with a"), step(FAILS, "with b"), step(PASSES, "with c")]
+STOPPED = "the budget of 4 forks is used up"
+OTHERWISE = "the cell did otherwise: passes"
 
 
 @pytest.mark.parametrize(
@@ -70,49 +77,32 @@ TURNED = Experiment(
         ),
         (
             Status.FAIL,
-            Experiment(
-                tests=["box"],
-                steps=[step(FAILS), step(FAILS, ONE), step(FAILS, OTHER), step(FAILS, ONE, OTHER)],
-                stopped="the budget of 4 forks is used up",
-            ),
-            "nothing that was tried lets it pass; the budget of 4 forks is used up; tried alone: 2; "
-            "judged by box",
+            trials([*ALONE, step(FAILS, ONE, OTHER)], stopped=STOPPED),
+            f"nothing that was tried lets it pass; {STOPPED}; tried alone: 2; judged by box",
         ),
         (
             Status.PASS,
-            Experiment(
-                tests=["namespace"],
-                steps=[
-                    step(PASSES),
-                    step(FAILS, "with a"),
-                    step(FAILS, "with b"),
-                    step(PASSES, "with c"),
-                    step(StepOutcome.CANNOT, "with d"),
-                    step(StepOutcome.ERROR, "with e"),
-                ],
-                turning=[["with a"], ["with b"]],
+            trials(
+                [*BROKEN, step(CANNOT, "with d"), step(ERROR, "with e")],
+                *(["with a"], ["with b"]),
                 not_tried=NOT_TRIED,
             ),
-            "it fails with a, with b; tried alone: 3; not tried: 2; faults of the lab: 1; judged by namespace",
+            "it fails with a, with b; tried alone: 3; not tried: 2; faults of the lab: 1; judged by box",
         ),
         (
             Status.PASS,
-            Experiment(tests=["namespace"], steps=[step(PASSES), step(PASSES, "with c")]),
-            "nothing that was tried breaks it; tried alone: 1; judged by namespace",
+            trials([step(PASSES), step(PASSES, "with c")]),
+            "nothing that was tried breaks it; tried alone: 1; judged by box",
         ),
         (
             Status.FAIL,
-            Experiment(
-                tests=["box"],
-                steps=[step(FAILS), step(StepOutcome.ERROR, ONE), step(PASSES, ONE, OTHER)],
-                turning=[[ONE, OTHER]],
-            ),
+            trials([step(FAILS), step(ERROR, ONE), step(PASSES, ONE, OTHER)], [ONE, OTHER]),
             f"what failed passes {ONE} and {OTHER}; faults of the lab: 1; judged by box",
         ),
         (
             Status.FAIL,
-            Experiment(tests=["box"], steps=[step(PASSES)], stopped="the cell did otherwise: passes"),
-            "no change was tried; the cell did otherwise: passes; judged by box",
+            trials([step(PASSES)], stopped=OTHERWISE),
+            f"no change was tried; {OTHERWISE}; judged by box",
         ),
     ],
 )
@@ -168,7 +158,7 @@ def repeated(guest: str, variant: str, times: int, **failed_in: list[int]) -> Ce
 
 def boxes(guest: str, **changes: Any) -> CellResult:
     """A cell that passed, with what confined the boxes of its tests."""
-    seen = Protection.model_validate(JAILED | changes)
+    seen = box(**changes)
     tests = [TestResult(name=name, outcome=Outcome.PASS, protection=seen) for name in ("starts", "isolates")]
     return cell(guest, "podman", tests=tests, lane=guest)
 

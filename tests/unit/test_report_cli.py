@@ -63,6 +63,6 @@ def test_an_unknown_run_says_the_nearest(home: Path, run_lab: RunLab) -> None:
 
 def test_results_that_cannot_be_read_are_no_traceback(home: Path, tmp_path: Path, run_lab: RunLab) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"schema": 9}))
-    said = run_lab(2, "report", str(tmp_path))
-    assert "results.json is no record that this lab can read: schema: " in said
-    assert "\n  next: name another run" in said
+    printed = run_lab(2, "report", str(tmp_path))
+    assert "results.json is no record that this lab can read: schema: " in printed
+    assert "\n  next: name another run" in printed

@@ -66,8 +66,8 @@ def test_hosts_that_are_alike_are_described_once() -> None:
 
 def test_hosts_that_share_a_name_are_told_apart() -> None:
     rebooted = host(name="alpha", kernel="6.18")
-    found = [host(name="alpha"), rebooted, host(name="beta")]
-    run = run_of(lanes=[lane(f"debian-13 #{number}", each) for number, each in enumerate(found, 2)])
+    hosts = [host(name="alpha"), rebooted, host(name="beta")]
+    run = run_of(lanes=[lane(f"debian-13 #{number}", of) for number, of in enumerate(hosts, 2)])
     assert list(table.host_names(run.run).values()) == ["alpha (1)", "alpha (2)", "beta"]
 
 
@@ -100,12 +100,20 @@ def texts(site: Path) -> str:
 
 
 def test_a_site_numbers_hosts_and_does_not_name_them(folder: Path, tmp_path: Path) -> None:
-    publish([folder], tmp_path / "site")
+    other = on_two_hosts()
+    other.run.id = "other"
+    other.run.lanes.reverse()
+    (tmp_path / "other").mkdir()
+    other.write(tmp_path / "other")
+    publish([folder, tmp_path / "other"], tmp_path / "site")
     text = texts(tmp_path / "site")
     assert not re.search(r"(alpha|beta)\.example", text)
-    assert "host 1: Debian, kernel 6.12" in text
     assert "host 1 ran 2 cells: debian-12, debian-13 (stock)" in text
-    assert "host 2: Debian, kernel 6.18" in text
+    # A host has the same number in all runs.
+    for run in ("20261124-160000", "other"):
+        text = (tmp_path / "site" / "runs" / f"{run}.html").read_text()
+        assert "host 1: Debian, kernel 6.12" in text
+        assert "host 2: Debian, kernel 6.18" in text
     page = one_page.render(RunResult.read(folder), folder)
     assert "alpha" not in page
     assert "host 2: Debian, kernel 6.18" in page
@@ -120,21 +128,8 @@ def test_a_publisher_may_name_the_hosts(
     assert not home.exists()
 
 
-def test_a_host_has_the_same_number_in_all_runs_of_a_site(folder: Path, tmp_path: Path) -> None:
-    other = on_two_hosts()
-    other.run.id = "other"
-    other.run.lanes.reverse()
-    (tmp_path / "other").mkdir()
-    other.write(tmp_path / "other")
-    publish([folder, tmp_path / "other"], tmp_path / "site")
-    for page in ("20261124-160000", "other"):
-        text = (tmp_path / "site" / "runs" / f"{page}.html").read_text()
-        assert "host 1: Debian, kernel 6.12" in text
-        assert "host 2: Debian, kernel 6.18" in text
-
-
 def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_names(tmp_path: Path) -> None:
-    said = {
+    published = {
         "gamma.example was lost": "host 2 was lost",
         "the lab on alpha.example ended with exit status 4: x": "the lab on host 1 ended with exit status 4: x",
         "host delta.example: no: `bring an image`": "host host 3: no: `bring an image`",
@@ -149,8 +144,8 @@ def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_
     }
     label = "alpha.example: debian-13 #2"
     cells = [
-        cell(lane=label, trials_lane=label, retried=[*said], status=Status.FAIL),
-        *(cell(variant=f"v{n}", status=Status.ERROR, reason=each) for n, each in enumerate(said)),
+        cell(lane=label, trials_lane=label, retried=[*published], status=Status.FAIL),
+        *(cell(variant=f"v{n}", status=Status.ERROR, reason=reason) for n, reason in enumerate(published)),
     ]
     names = ["alpha.example", "gamma.example", "delta.example", "epsilon.example"]
     steps = [
@@ -169,10 +164,10 @@ def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_
         host_names=names,
         steps=steps,
     )
-    found = HostNumbers().run(run)
-    assert (found.cells[0].lane, found.cells[0].trials_lane) == ("host 1: debian-13 #2", "host 1: debian-13 #2")
-    assert found.run.lanes[0].label == "host 1: debian-13 #2"
-    assert found.cells[0].retried == [each.reason for each in found.cells[1:]] == [*said.values()]
+    numbered = HostNumbers().run(run)
+    first, *others = numbered.cells
+    assert first.lane == first.trials_lane == numbered.run.lanes[0].label == "host 1: debian-13 #2"
+    assert first.retried == [cell.reason for cell in others] == [*published.values()]
     folder = tmp_path / "run"
     folder.mkdir()
     run.write(folder)
@@ -190,7 +185,7 @@ def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_
 def compared(old: RunResult, new: RunResult) -> list[list[str]]:
     """The changes of environment of each cell."""
     sides = [results.of_run(run, Path("run"), "0.10.8") for run in (old, new)]
-    return [[str(change) for change in found.environment] for found in compare(*sides).cells]
+    return [[str(change) for change in cell.environment] for cell in compare(*sides).cells]
 
 
 def test_each_cell_of_a_merged_run_is_compared_by_what_it_ran_on_itself() -> None:
@@ -206,7 +201,7 @@ def test_each_cell_of_a_merged_run_is_compared_by_what_it_ran_on_itself() -> Non
         ],
     ]
     sides = [results.of_run(run, Path("run"), "0.10.8") for run in (before, now)]
-    assert [each.difference for each in compare(*sides).cells] == [
+    assert [cell.difference for cell in compare(*sides).cells] == [
         Difference.UNCHANGED,
         Difference.ENVIRONMENT_CHANGED,
     ]

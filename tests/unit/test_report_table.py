@@ -10,7 +10,7 @@ import pytest
 
 from lab import catalog
 from lab.record import BuildRecord, CellResult, Status
-from lab.report import markdown, table, terminal
+from lab.report import markdown, table
 from tests.builders.cells import cell
 from tests.builders.facts import facts
 from tests.builders.output import FLAKY, printed, rows_of
@@ -38,8 +38,7 @@ def test_a_square_says_the_status_and_the_cause(more: dict[str, Any] | None, exp
 
 
 def test_pass_alone_is_green() -> None:
-    assert [status for status, style in terminal.STYLES.items() if "green" in style] == [Status.PASS]
-    assert set(terminal.STYLES) == set(Status)
+    assert [status for status, look in table.LOOKS.items() if "green" in look.style] == [Status.PASS]
 
 
 @pytest.mark.parametrize("status", [Status.ERROR, Status.NOT_RUN])
@@ -89,7 +88,7 @@ def test_a_square_that_a_shard_does_not_have_is_empty_and_moves_no_other() -> No
         cell("debian-13", "max-userns-zero", status=Status.FAIL),
         cell("debian-13-backports", "stock"),
     )
-    assert [[each and str(each.status) for each in row] for row in table.rows(run).values()] == [
+    assert [[square and str(square.status) for square in row] for row in table.rows(run).values()] == [
         ["error", None],
         ["fail", "pass"],
         [None, "pass"],
@@ -131,25 +130,25 @@ def test_why_cells_were_left_out_is_said_once_for_each_reason() -> None:
 # A guest's name takes 19 columns, a square 22, with two spaces between them.
 @pytest.mark.parametrize(("width", "columns"), [(60, 1), (80, 2), (120, 4), (240, 8)])
 def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, columns: int) -> None:
-    known = catalog.load()
+    variants = catalog.load().variants
     cause = "a-cause-of-22-letters-"
     run = run_of(
         *[
             cell(guest, variant, status=Status.XFAIL, cause=cause)
             for guest in ("debian-12", "debian-13-backports")
-            for variant in known.variants
+            for variant in variants
         ]
     )
     lines = [line.rstrip() for line in printed(run, width=width).splitlines()]
     tables = lines[: lines.index(table.counts(run.cells))]
     assert all(len(line) <= width for line in tables)
     words = [word for line in tables for word in line.split()]
-    assert [word for word in words if word in known.variants] == list(known.variants)
+    assert [word for word in words if word in variants] == list(variants)
     assert words.count("xfail") == words.count(cause) == len(run.cells)
     heads = words.count("guest")
     assert words.count("debian-12") == words.count("debian-13-backports") == heads
     # One column may be too wide to stand beside as many others as the rest do.
-    assert heads <= math.ceil(len(known.variants) / columns) + 1
+    assert heads <= math.ceil(len(variants) / columns) + 1
 
 
 MISSING = [cell(), cell("debian-12", status=Status.NOT_RUN), cell("debian-14", status=Status.ERROR)]

@@ -6,7 +6,7 @@ import pytest
 
 from lab.record import CellResult, Confidence, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.report import markdown
-from lab.report.table import ORDER, sections
+from lab.report.table import LOOKS, sections
 from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.cells import cell
 from tests.builders.runs import run_of
@@ -54,14 +54,14 @@ def test_cells_that_fail_in_the_same_way_are_one_section() -> None:
     ],
 )
 def test_cells_that_differ_in_how_they_fail_are_sections_of_their_own(other: dict[str, Any]) -> None:
-    found = sections(run_of(blocked("debian-12"), blocked("debian-13", **other)))
-    assert sorted(section.first.guest for section in found) == ["debian-12", "debian-13"]
+    run = run_of(blocked("debian-12"), blocked("debian-13", **other))
+    assert sorted(section.first.guest for section in sections(run)) == ["debian-12", "debian-13"]
 
 
 def test_cells_are_sections_of_their_own_if_boxlite_says_something_else_about_them() -> None:
     run = run_of(blocked("debian-12"), blocked("debian-13"))
-    found = sections(run, lambda each: "unknown" if each.guest == "debian-13" else "")
-    assert [(section.first.guest, section.misdiagnosis) for section in found] == [
+    judged = sections(run, lambda cell: "unknown" if cell.guest == "debian-13" else "")
+    assert [(section.first.guest, section.misdiagnosis) for section in judged] == [
         ("debian-12", ""),
         ("debian-13", "unknown"),
     ]
@@ -78,17 +78,11 @@ def test_the_same_failure_in_other_words_of_another_build_is_one_section_with_bo
 
 
 def test_what_needs_a_person_comes_first_and_what_passed_has_no_section() -> None:
-    cells = [cell(f"guest-{status}", status=status, reason="x") for status in reversed(ORDER)]
-    found = sections(run_of(*cells, cell("passed")))
-    assert [str(section.first.status) for section in found] == [
-        "fail",
-        "xpass",
-        "flaky",
-        "error",
-        "xfail",
-        "pass",
-    ]
-    assert set(ORDER) == set(Status)
+    cells = [cell(f"guest-{status}", status=status, reason="x") for status in reversed(LOOKS)]
+    listed = sections(run_of(*cells, cell("passed")))
+    statuses = ["fail", "xpass", "flaky", "error", "xfail", "pass"]
+    assert [str(section.first.status) for section in listed] == statuses
+    assert set(LOOKS) == set(Status)
 
 
 def test_a_section_says_that_nothing_cures_it_and_why_under_each_remedy() -> None:
@@ -96,8 +90,8 @@ def test_a_section_says_that_nothing_cures_it_and_why_under_each_remedy() -> Non
         blocked(guest, remedies=[remedy(RemedyOutcome.CANNOT, f"{guest} has no podman")])
         for guest in ("debian-12", "debian-13")
     ]
-    shown, folded = markdown.render(run_of(*failed)).split("<details>")
-    assert "- remedies tried: 1; none cures it\n" in shown
+    open_part, folded = markdown.render(run_of(*failed)).split("<details>")
+    assert "- remedies tried: 1; none cures it\n" in open_part
     assert (
         "- remedy `limit-raise`: cannot be tried here: debian-12 has no podman / debian-13 has no podman\n"
         in folded

@@ -29,6 +29,7 @@ STEPS = [
     step("debian-13", Activity.TRIALS, 105, 5),
     step("debian-13", Activity.TRIALS, 110, 10),
 ]
+LATER = [step.model_copy(update={"began": step.began + timedelta(hours=2)}) for step in STEPS]
 
 
 def test_a_timeline_has_a_row_for_each_lane_from_the_first_step_on() -> None:
@@ -49,9 +50,7 @@ def test_a_timeline_has_a_row_for_each_lane_from_the_first_step_on() -> None:
     assert line.sums("debian-13") == {Activity.START: 30, Activity.SUITE: 60, Activity.TRIALS: 15}
     assert (line.length, line.percent(64)) == (128, 50)
     assert line.activities == [Activity.START, Activity.SUITE, Activity.TRIALS]
-
-
-def test_the_lanes_of_a_host_stand_together() -> None:
+    # The lanes of a host stand together.
     names = ["one: debian-13", "two: debian-13", "one: debian-13 #2"]
     [line] = timelines(run_of(steps=[step(name, Activity.SUITE, at, 1) for at, name in enumerate(names)]).run)
     assert list(line.lanes) == ["one: debian-13", "one: debian-13 #2", "two: debian-13"]
@@ -59,18 +58,14 @@ def test_the_lanes_of_a_host_stand_together() -> None:
 
 def test_each_session_has_a_timeline_and_so_has_each_shard_of_a_merged_run() -> None:
     resumed = STARTED + timedelta(hours=2)
-    later = [each.model_copy(update={"began": each.began + timedelta(hours=2)}) for each in STEPS]
-    run = run_of(steps=[*STEPS, *later], resumed=[resumed]).run
+    run = run_of(steps=[*STEPS, *LATER], resumed=[resumed]).run
     first, second = timelines(run)
     assert (first.title, second.title) == (f"Run {run.id}", f"Run {run.id}, resumed")
     assert second.began - first.began == timedelta(hours=2)
     assert [first.sums(lane) for lane in first.lanes] == [second.sums(lane) for lane in second.lanes]
     parts = [run.model_copy(update={"steps": STEPS, "resumed": [], "id": name}) for name in ("one", "two")]
-    merged = run.model_copy(update={"steps": later, "merged": parts, "id": "both"})
+    merged = run.model_copy(update={"steps": LATER, "merged": parts, "id": "both"})
     assert [line.title for line in timelines(merged)] == ["Run one", "Run two", "Run both, resumed"]
-
-
-def test_a_run_without_steps_has_no_timeline() -> None:
     assert timelines(run_of(cell()).run) == []
 
 
@@ -96,8 +91,7 @@ def page_of(base: Path, **more: Any) -> output.Parsed:
 
 
 def test_each_chart_is_an_image_with_a_text_and_a_table_of_its_figures(tmp_path: Path) -> None:
-    later = [each.model_copy(update={"began": each.began + timedelta(hours=2)}) for each in STEPS]
-    page = page_of(tmp_path, steps=[*STEPS, *later], resumed=[STARTED + timedelta(hours=2)])
+    page = page_of(tmp_path, steps=[*STEPS, *LATER], resumed=[STARTED + timedelta(hours=2)])
     assert [figure["data-chart"] for figure in page.of("figure")] == ["timeline"] * 2
     images = [image for image in page.of("svg") if image.get("role") == "img"]
     ids = page.attributes("id")

@@ -1,30 +1,27 @@
 """The time of a run's lanes as data. `templates/charts.html` draws it as SVG and as tables."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
-from itertools import count, takewhile
 
 from lab.base.activity import Activity
+from lab.base.files import grouped
 from lab.record import LaneStep, RunInfo
 
 # Distances between ticks that people read easily, in seconds: up to a minute, an hour, and days.
 DISTANCES = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 # A phone of 320 pixels has room for this many labels.
 MOST_TICKS = 5
-# A chart with more steps does not describe each of them: the page stays below a megabyte.
-MOST_DESCRIBED = 1500
 
 
 def ticks(end: float) -> list[float]:
     """Return at most MOST_TICKS round times on an axis from 0 to `end`, in seconds; the first is 0."""
-    days = (86400.0 * number for number in count(2))
-    distances = (*DISTANCES, *takewhile(lambda day: day <= end, days))
-    few = (distance for distance in distances if end / distance < MOST_TICKS)
-    distance = next(few, end or 1.0)
-    return list(takewhile(lambda at: at <= end, (number * distance for number in count())))
+    days = 86400.0 * math.ceil(end / 86400 / (MOST_TICKS - 1))
+    distance = next((distance for distance in DISTANCES if end / distance < MOST_TICKS), days)
+    return [distance * number for number in range(MOST_TICKS) if distance * number <= end]
 
 
 def duration(seconds: float) -> str:
@@ -51,10 +48,8 @@ class Timeline:
     @cached_property
     def lanes(self) -> dict[str, list[LaneStep]]:
         """The steps of each lane. By name: the lanes of a host stand together, and so do those of a guest."""
-        lanes: dict[str, list[LaneStep]] = {}
-        for step in sorted(self.steps, key=lambda step: (step.lane, step.began)):
-            lanes.setdefault(step.lane, []).append(step)
-        return lanes
+        ordered = sorted(self.steps, key=lambda step: (step.lane, step.began))
+        return grouped((step.lane, step) for step in ordered)
 
     def start(self, step: LaneStep) -> float:
         return (step.began - self.began).total_seconds()
@@ -75,7 +70,6 @@ class Timeline:
         return ticks(self.length)
 
     def sums(self, lane: str) -> Counter[Activity]:
-        """Return the seconds of each activity."""
         seconds: Counter[Activity] = Counter()
         for step in self.lanes[lane]:
             # A Counter holds any number.
@@ -87,11 +81,6 @@ class Timeline:
         """The activities that occur, in their usual order."""
         occurring = {step.activity for step in self.steps}
         return [activity for activity in Activity if activity in occurring]
-
-    @property
-    def is_small(self) -> bool:
-        """Whether there is room in the page to describe each step."""
-        return len(self.steps) <= MOST_DESCRIBED
 
     def time(self, seconds: float) -> str:
         """Return the time of day (UTC) of a point on the axis."""

@@ -1,8 +1,7 @@
 """The pages for users: the front page, one for each distribution, what changed, the table in other forms."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -20,14 +19,19 @@ from lab.report.site.model import NOT_IN_USE, History, Seen, Site, components
 from lab.report.site.page import Output, Page, Text
 
 # The groups of changes, in the order in which the page shows them: the heading, and the words of the summary.
-CHANGED, NEW, GONE = "changed", "new", "gone"
 GROUPS = {
-    CHANGED: ("Another result", "with another result"),
-    NEW: ("New here", "new"),
-    GONE: ("No longer published", "no longer published"),
+    "changed": ("Another result", "with another result"),
+    "new": ("New here", "new"),
+    "gone": ("No longer published", "no longer published"),
 }
-# The worst news first.
-URGENCY: Sequence[Kind] = (Kind.BLOCKED, Kind.TROUBLE, Kind.UNTESTED, Kind.WORKS)
+# The worst news first, each with its colour by shields.io's names. What was not tested is never green.
+COLOURS = {
+    Kind.BLOCKED: "red",
+    Kind.TROUBLE: "orange",
+    Kind.UNTESTED: "lightgrey",
+    Kind.WORKS: "brightgreen",
+}
+BLOCKED_BUT_CURED = "yellow"
 
 
 @dataclass(frozen=True)
@@ -38,48 +42,41 @@ class Change:
     now: Seen | None
 
     @property
-    def group(self) -> str:
-        return NEW if self.before is None else GONE if self.now is None else CHANGED
-
-    @property
     def kind(self) -> Kind:
         return Kind.of(self.now.status if self.now else None)
 
 
-def find_changes(history: History) -> list[Change]:
-    """Return the cells whose status or cause differs from what the site showed before, worst news first."""
-    if not history.before:
-        return []
+def find_changes(history: History) -> dict[str, list[Change]]:
+    """Return by group the cells whose status or cause differs from what the site showed, worst news first."""
     before = {seen.identity: seen for seen in history.before}
     now = {seen.identity: seen for seen in history.shown}
-    changes = [
-        Change(before.get(key), now.get(key))
-        for key in sorted(before.keys() | now.keys())
-        if key not in before or key not in now or before[key].outcome != now[key].outcome
-    ]
-    return sorted(changes, key=lambda change: URGENCY.index(change.kind))
+    groups: dict[str, list[Change]] = {group: [] for group in GROUPS}
+    for cell in sorted(before.keys() | now.keys()) if before else ():
+        change = Change(before.get(cell), now.get(cell))
+        if change.before is None or change.now is None:
+            groups["gone" if change.before else "new"].append(change)
+        elif change.before.outcome != change.now.outcome:
+            groups["changed"].append(change)
+    for changes in groups.values():
+        changes.sort(key=lambda change: list(COLOURS).index(change.kind))
+    return groups
 
 
 def changes_page(site: Site) -> Iterator[Page]:
-    """Yield the page with all changes."""
-    changes = find_changes(site.history)
+    groups = find_changes(site.history)
     values = {
         "address": lambda seen: cell_page(seen.identity),
-        "groups": [
-            (group, heading, [change for change in changes if change.group == group])
-            for group, (heading, _) in GROUPS.items()
-        ],
+        "groups": [(group, heading, groups[group]) for group, (heading, _) in GROUPS.items()],
         "first": not site.history.before,
         "kind": lambda seen: Kind.of(seen.status),
-        "summary": summary_of_changes(changes),
+        "summary": summary_of_changes(groups),
     }
     yield Page("changes.html", "What changed", "changes.html", values)
 
 
-def summary_of_changes(changes: Sequence[Change]) -> str:
+def summary_of_changes(groups: Mapping[str, Sequence[Change]]) -> str:
     """Count the changes in a sentence without its end; empty if there are none."""
-    counts = Counter(change.group for change in changes)
-    parts = [f"{counts[group]} {words}" for group, (_, words) in GROUPS.items() if counts[group]]
+    parts = [f"{len(groups[group])} {words}" for group, (_, words) in GROUPS.items() if groups[group]]
     return f"Cells since this site was published before: {', '.join(parts)}" if parts else ""
 
 
@@ -152,16 +149,6 @@ def verified_with(answer: Answer, cure: Trial) -> str:
     return ", ".join(
         f"{name} {tested_with[name]}" for name in names if tested_with.get(name, NOT_IN_USE) != NOT_IN_USE
     )
-
-
-# Names of shields.io's colours. What was not tested is never green.
-COLOURS = {
-    Kind.WORKS: "brightgreen",
-    Kind.BLOCKED: "red",
-    Kind.TROUBLE: "orange",
-    Kind.UNTESTED: "lightgrey",
-}
-BLOCKED_BUT_CURED = "yellow"
 
 
 def support_files(site: Site) -> Iterator[Text]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from lab.base import notices
 from lab.base.errors import LabError
-from lab.base.files import slug
+from lab.base.files import grouped, slug
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.check.results import Identity, Result, Source, identity
 from lab.probes import Probe
-from lab.record import CellResult, Status
+from lab.record import Status
 from lab.report import judgements, protection, table
 from lab.report.site.charts import timelines
 from lab.report.site.model import UNKNOWN, CellEvidence, Site, components
@@ -23,33 +23,11 @@ from lab.verdict.words import WordsVerdict
 
 MATRIX_PAGE, RUNS_PAGE = "matrix.html", "runs.html"
 
-# What the shape and the colour of a mark say, by status. The word beside them is the status itself.
-MARKS = {
-    Status.PASS: "works",
-    Status.FAIL: "blocked",
-    Status.XFAIL: "blocked",
-    Status.XPASS: "trouble",
-    Status.FLAKY: "trouble",
-    Status.ERROR: "trouble",
-    Status.NOT_APPLICABLE: "untested",
-    Status.NOT_RUN: "untested",
-}
-MEANINGS = {
-    Status.PASS: "every test passed",
-    Status.FAIL: "boxlite failed where a pass is expected, or for another cause than expected",
-    Status.XFAIL: "boxlite failed as expected, for the expected cause",
-    Status.XPASS: "boxlite passed where a failure is expected",
-    Status.FLAKY: "repeats of the suite disagree",
-    Status.NOT_APPLICABLE: "does not apply to this guest: not tested",
-    Status.ERROR: "a fault of the lab: says nothing about boxlite",
-    Status.NOT_RUN: "not tested",
-}
-# What a maintainer looks at first.
-ATTENTION = (Status.FAIL, Status.XPASS, Status.FLAKY, Status.ERROR, Status.NOT_RUN)
+# What the shape and the colour of a mark say. The word beside them is the status itself.
+MARKS = {status: table.LOOKS[status].mark for status in Status}
 
 
 def page_of_run(source: Source) -> str:
-    """Return the path of a run's page in the site."""
     return f"runs/{slug(source.id)}.html"
 
 
@@ -100,15 +78,14 @@ def matrix_page(site: Site) -> Iterable[Page]:
         "site": site,
         "pages_of_guests": {guest: of.page for of in site.distributions for guest in of.guests},
         "marks": MARKS,
-        "meanings": {status: text for status, text in MEANINGS.items() if filters["status"][1][status]},
+        "meanings": {status: table.LOOKS[status].meaning for status in Status if filters["status"][1][status]},
         "table": table,
-        "attention": ATTENTION,
+        "attention": [status for status in table.LOOKS if not status.as_expected],
     }
     yield Page(MATRIX_PAGE, "The whole matrix", "matrix.html", values, ("matrix.js",))
 
 
 def findings_page(site: Site) -> Iterable[Page]:
-    """Make the page of the findings."""
     reviews = {}
     for source in site.sources:
         # An older result of a cell that is shown adds nothing.
@@ -127,17 +104,13 @@ def findings_page(site: Site) -> Iterable[Page]:
 
 
 def run_pages(site: Site) -> Iterator[Page]:
-    """Make the page of all runs, and a page for each."""
     values: dict[str, Any] = {"sources": site.sources, "table": table, "page_of_run": page_of_run}
     yield Page(RUNS_PAGE, "Runs", "runs.html", values)
     for source in site.sources:
-        missing: dict[tuple[Status, str], list[CellResult]] = {}
-        for cell in source.run.cells:
-            if cell.status.could_not_run:
-                missing.setdefault((cell.status, cell.reason), []).append(cell)
+        missing = [cell for cell in source.run.cells if cell.status.could_not_run]
         values = {
             "run": source.run,
-            "missing": missing,
+            "missing": grouped(((cell.status, cell.reason), cell) for cell in missing),
             "timelines": timelines,
             "mark": MARKS,
             "table": table,
@@ -153,7 +126,6 @@ LONGEST_LINE = 400  # characters
 
 
 def cell_pages(site: Site) -> Iterable[Page]:
-    """Make a page for each cell."""
     cells = [site.cells[key] for key in order(site)]
     for before, published, following in zip([None, *cells], cells, [*cells[1:], None], strict=False):
         make = partial(_page, site, published, before, following)

@@ -109,7 +109,6 @@ class History(Entry):
     )
 
     def published(self, cells: Mapping[Identity, Result]) -> "History":
-        """Return the history with these cells as what the site shows."""
         shown = [
             Seen(
                 guest=published.cell.guest,
@@ -237,11 +236,9 @@ class Site(Results):
 
     @cached_property
     def weaknesses(self) -> list[Weakness]:
-        """Where boxes work and are less protected than in another cell, whatever run that is from."""
         return protection.weaknesses([published.cell for published in self.cells.values()])
 
     def weaknesses_of(self, cell: CellResult) -> list[Weakness]:
-        """Those that concern one of the cells shown."""
         return [weakness for weakness in self.weaknesses if any(weak is cell for weak in weakness.cells)]
 
 

@@ -21,7 +21,6 @@ HEADINGS = 2
 
 
 def render(run: RunResult, folder: Path) -> str:
-    """Render the run in `folder` as one page, without the names of its hosts."""
     run = HostNumbers().run(run)
     style = (STATIC / "style.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

@@ -16,13 +16,11 @@ from lab.report.site.page import STATIC, Copy, Output, Page, Text, not_shown, re
 
 
 def evidence_files(site: Site) -> Iterator[Copy]:
-    """Yield the copies of all evidence that fits."""
     for evidence in site.evidence.values():
         yield from evidence.files
 
 
 def static_files(_site: Site) -> Iterator[Text]:
-    """Yield the style sheet, the scripts of pages, and the icon."""
     for file in sorted(STATIC.iterdir()):
         yield Text(file.name, file.read_text("utf-8"))
 
