@@ -66,42 +66,44 @@ def kinds(site: Path) -> list[str]:
     by_folder: dict[str, list[str]] = {}
     for path in paths(site):
         by_folder.setdefault(PurePosixPath(path).parts[0] if "/" in path else path, []).append(path)
-    found: list[str] = []
+    chosen: list[str] = []
     for pages in by_folder.values():
         ordered = sorted(pages, key=lambda path: (site / path).stat().st_size)
-        found += ordered[-EACH_KIND:]
-    return found
+        chosen += ordered[-EACH_KIND:]
+    return chosen
+
+
+def texts(page: Page, script: str) -> list[str]:
+    """What a script in the page returns."""
+    returned: list[str] = page.evaluate(script)
+    return returned
 
 
 def sideways(page: Page) -> list[str]:
     """What makes the page wider than its window."""
-    found: list[str] = page.evaluate(SIDEWAYS)
-    return found[-6:]
+    return texts(page, SIDEWAYS)[-6:]
 
 
 def scrolling_without_focus(page: Page) -> list[str]:
     """Parts that scroll sideways, and that no key reaches."""
-    found: list[str] = page.evaluate(SCROLLING)
-    return found
+    return texts(page, SCROLLING)
 
 
 def unreadable_on_paper(page: Page) -> list[str]:
     """Details whose content a printed page lacks."""
     page.emulate_media(media="print")
     page.evaluate(DRAWN)
-    found: list[str] = page.evaluate(DETAILS)
+    folded = texts(page, DETAILS)
     page.emulate_media(media="screen")
-    return found
+    return folded
 
 
 def words_of_tables(page: Page) -> list[str]:
-    found: list[str] = page.evaluate(TABLES)
-    return found
+    return texts(page, TABLES)
 
 
 def moving(page: Page) -> list[str]:
-    found: list[str] = page.evaluate(MOVING)
-    return found
+    return texts(page, MOVING)
 
 
 def invalid_html(files: Sequence[Path]) -> list[str]:

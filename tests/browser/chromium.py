@@ -20,10 +20,10 @@ DESKTOP, PHONE = (1280, 900), (320, 640)
 
 def program(name: str, names: tuple[str, ...], package: str) -> str:
     """The path of the first of these programs. Fails the test without one: a missing program proves nothing."""
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
         pytest.fail(f"these tests need {name}: ./setup.sh test installs it (the package {package})")
-    return found
+    return path
 
 
 def browser_program() -> str:
@@ -84,15 +84,15 @@ class Visit:
     def axe(self) -> list[str]:
         """What axe-core finds wrong with the page as it is now, one line for each rule."""
         # The style sheets that it would load again are refused by the page's own policy.
-        found = (
+        violations = (
             Axe()
             .run(self.page, options={"resultTypes": ["violations"], "preload": False})
             .response["violations"]
         )
         return [
-            f"{each['id']} ({each['impact']}): {', '.join(str(node['target']) for node in each['nodes'][:3])}: "
-            f"{each['nodes'][0]['failureSummary']}"
-            for each in found
+            f"{rule['id']} ({rule['impact']}): {', '.join(str(node['target']) for node in rule['nodes'][:3])}: "
+            f"{rule['nodes'][0]['failureSummary']}"
+            for rule in violations
         ]
 
     def _saw(self, request: Request) -> None:

@@ -46,10 +46,11 @@ def middle(console: Console, run: RunResult, log: str) -> None:
     No record has the estimates of the time left. Here it is what the run then took.
     """
     assert run.run.finished, "the run is not finished"
-    known = catalog.load()
+    definitions = catalog.load()
     tested = {build.name: builds.resolve(builds.argument(build), only_shown=True) for build in run.run.builds}
     plan = [
-        Cell(known.guest(cell.guest), known.variant(cell.variant), tested[cell.build]) for cell in run.cells
+        Cell(definitions.guest(cell.guest), definitions.variant(cell.variant), tested[cell.build])
+        for cell in run.cells
     ]
     waiting = {f"{cell.guest} {cell.variant} {cell.build}": cell for cell in run.cells}
     lanes = {lane.label or lane.guest for lane in run.run.lanes}
@@ -71,11 +72,11 @@ def middle(console: Console, run: RunResult, log: str) -> None:
 
 def draw(file: Path, show: Callable[[Console], None]) -> None:
     """Draw what a terminal shows as an SVG, in whatever font of equal widths its reader has."""
-    shown = StringIO()
-    show(Console(file=shown, force_terminal=True, color_system="standard", width=COLUMNS, height=30))
+    screen = StringIO()
+    show(Console(file=screen, force_terminal=True, color_system="standard", width=COLUMNS, height=30))
     console = Console(file=StringIO(), record=True, width=COLUMNS)
     # Lines that are too long are wrapped, as a terminal does.
-    console.print(Text.from_ansi(shown.getvalue().strip("\n")))
+    console.print(Text.from_ansi(screen.getvalue().strip("\n")))
     svg = FOREIGN.sub("", console.export_svg(title="lab matrix", theme=MONOKAI, unique_id=file.stem))
     file.write_text("\n".join(filter(None, map(str.rstrip, svg.splitlines()))) + "\n")
 
@@ -85,8 +86,8 @@ def photograph(page: Page, file: Path) -> None:
     tops = "[...document.querySelectorAll('h2, h3, footer')].map(each => each.getBoundingClientRect().top)"
     height = max(top for top in page.evaluate(tops) if top <= LONGEST)
     clip = {"x": 0, "y": 0, "width": WIDTH, "height": height, "scale": 1}
-    wanted = {"format": "webp", "quality": QUALITY, "clip": clip, "captureBeyondViewport": True}
-    taken = page.context.new_cdp_session(page).send("Page.captureScreenshot", wanted)
+    options = {"format": "webp", "quality": QUALITY, "clip": clip, "captureBeyondViewport": True}
+    taken = page.context.new_cdp_session(page).send("Page.captureScreenshot", options)
     file.write_bytes(base64.b64decode(taken["data"]))
 
 
@@ -101,7 +102,9 @@ def pictures(runs: tuple[Path, ...]) -> None:
     # The folders that the run's folder is in are the machine's.
     with chdir(last.parent):
         draw(PICTURES / "finished.svg", lambda console: terminal.summary(console, run, Path(last.name)))
-    cured = [cell for cell in run.cells if any(each.result is RemedyOutcome.VERIFIED for each in cell.remedies)]
+    cured = [
+        cell for cell in run.cells if any(tried.result is RemedyOutcome.VERIFIED for tried in cell.remedies)
+    ]
     telling = next(iter(cured or [cell for cell in run.cells if cell.cause] or run.cells))
     with tempfile.TemporaryDirectory() as folder, running() as browser:
         site = publish(runs, Path(folder) / "site").parent

@@ -65,7 +65,7 @@ def _facts(guest: str, **changes: Any) -> Facts:
 
 def _cell(guest: str, variant: str, status: Status = Status.PASS, build: str = NEW, **more: Any) -> CellResult:
     evidence = [f"cells/{guest}/{variant}/{build}/{name}" for name in ("suite/suite.log", "probes.json")]
-    wanted: dict[str, Any] = {
+    given: dict[str, Any] = {
         "facts": None if status.could_not_run else _facts(guest),
         "tests": [] if status.could_not_run else _tests(),
         "seconds": {"fork": 1.0, "apply": 0.5, "suite": 21.0},
@@ -74,12 +74,12 @@ def _cell(guest: str, variant: str, status: Status = Status.PASS, build: str = N
         "evidence": evidence,
         "rerun": f"lab matrix -g {guest} -v {variant} --build {build}",
     }
-    return cell(guest, variant, build=build, status=status, **(wanted | more))
+    return cell(guest, variant, build=build, status=status, **(given | more))
 
 
 def _blocked(guest: str, build: str, status: Status = Status.XFAIL, **more: Any) -> CellResult:
     reason = "kernel.unprivileged_userns_clone is 0"
-    wanted = {
+    given = {
         "facts": _facts(guest, sysctls={"kernel.unprivileged_userns_clone": "0"}),
         "expected": Expectation(status="xfail", cause=CAUSE),
         "cause": CAUSE,
@@ -101,7 +101,7 @@ def _blocked(guest: str, build: str, status: Status = Status.XFAIL, **more: Any)
             ),
         ],
     }
-    return _cell(guest, BLOCKED, status, build, **(wanted | more))
+    return _cell(guest, BLOCKED, status, build, **(given | more))
 
 
 def _everything() -> list[CellResult]:

@@ -12,7 +12,7 @@ CHARTS = "figure[data-chart]"
 
 def test_each_chart_has_a_name_and_its_figures_as_a_table(site: Path, visit: Visiting) -> None:
     tab, charts = visit(), 0
-    for path in [each for each in checks.paths(site) if each.startswith("runs")]:
+    for path in [path for path in checks.paths(site) if path.startswith("runs")]:
         for chart in tab.open(path).locator(CHARTS).all():
             charts += 1
             picture = chart.get_by_role("img")

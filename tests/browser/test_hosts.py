@@ -99,7 +99,7 @@ def test_what_the_host_itself_shows_comes_first(visit: Visiting) -> None:
 
 
 def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> None:
-    known = published.load([str(site)], site).published
+    results = published.load([str(site)], site).published
     page = visit().open(INDEX)
     switches = [{"kernel.unprivileged_userns_clone": value} for value in ("0", "1")]
     # A profile that no tested host has, and one that confines the user.
@@ -115,9 +115,9 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
     for text in texts:
         report = read(text)
         assert report is not None
-        near = judge(report, known).nearest
+        near = judge(report, results).nearest
         assert near is not None
-        differing = sorted(each.name for each in near.comparison.differing)
+        differing = sorted(difference.name for difference in near.comparison.differing)
         answer = compare(page, text)
         assert sorted(answer.locator("#host-differences tbody th").all_inner_texts()) == differing
         expect(answer).to_contain_text(f"of {len(near.comparison.compared)} compared settings")
@@ -158,7 +158,7 @@ def test_no_paste_breaks_the_page_becomes_markup_or_is_sent(visit: Visiting) -> 
         tab.check()
         expect(answer).not_to_be_empty()
     assert page.title() != "owned"
-    assert [each for each in tab.requests[before:] if not each.endswith("icon.svg")] == []
+    assert [address for address in tab.requests[before:] if not address.endswith("icon.svg")] == []
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("#host-result")).to_be_empty()
 
@@ -182,16 +182,24 @@ def test_a_command_is_copied_by_keyboard(visit: Visiting) -> None:
 
 def test_every_way_on_the_front_page_is_reached_by_keyboard(visit: Visiting) -> None:
     page = visit().open(INDEX)
-    wanted = ["#name", "#hosts a", "#probe", "button[data-copies=probe]", "#host-output", "button[type=submit]"]
+    expected = [
+        "#name",
+        "#hosts a",
+        "#probe",
+        "button[data-copies=probe]",
+        "#host-output",
+        "button[type=submit]",
+    ]
     reached: list[str] = []
     for _ in range(60):
         page.keyboard.press("Tab")
         here = page.evaluate(
-            "(wanted) => wanted.find((selector) => document.activeElement.matches(selector)) ?? ''", wanted
+            "(selectors) => selectors.find((selector) => document.activeElement.matches(selector)) ?? ''",
+            expected,
         )
         if here and here not in reached:
             reached.append(here)
-    assert reached == wanted
+    assert reached == expected
 
 
 def test_a_script_can_be_read_and_downloaded(visit: Visiting) -> None:

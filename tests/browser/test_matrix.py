@@ -13,12 +13,12 @@ MATRIX = "matrix.html"
 SHOWN = "#matrix td[data-status]:visible:not([data-filtered])"
 
 
-def shown(page: Page) -> set[tuple[str, str, str]]:
+def visible(page: Page) -> set[tuple[str, str, str]]:
     """The cells that can be seen: guest, variant and build of each."""
-    found: list[list[str]] = page.locator(SHOWN).evaluate_all(
+    squares: list[list[str]] = page.locator(SHOWN).evaluate_all(
         "all => all.map((each) => [each.closest('tr').dataset.guest, each.dataset.variant, each.dataset.build])"
     )
-    return {(guest, variant, build) for guest, variant, build in found}
+    return {(guest, variant, build) for guest, variant, build in squares}
 
 
 def statuses(page: Page) -> set[str]:
@@ -40,13 +40,13 @@ def choose(page: Page, name: str, value: str) -> None:
 
 def test_filters_change_what_is_shown_and_the_address(visit: Visiting) -> None:
     page = visit().open(MATRIX)
-    everything = shown(page)
+    everything = visible(page)
     choose(page, "guest", "debian-13")
     assert in_address(page) == {"guest": ["debian-13"]}
-    assert shown(page) == {cell for cell in everything if cell[0] == "debian-13"}
+    assert visible(page) == {cell for cell in everything if cell[0] == "debian-13"}
     choose(page, "build", NEW)
     choose(page, "variant", BLOCKED)
-    assert shown(page) == {("debian-13", BLOCKED, NEW)}
+    assert visible(page) == {("debian-13", BLOCKED, NEW)}
     assert in_address(page) == {"guest": ["debian-13"], "build": [NEW], "variant": [BLOCKED]}
     expect(page.locator("#matrix-count")).to_contain_text(f"1 of {len(everything)} cells")
     assert page.locator("#matrix tbody tr:visible").count() == 1
@@ -61,29 +61,29 @@ def test_a_link_restores_the_filters(visit: Visiting) -> None:
     choose(page, "status", "fail")
     choose(page, "status", "flaky")
     choose(page, "cause", CAUSE)
-    address, found = page.url, shown(page)
-    assert found == {("debian-13", BLOCKED, NEW)}
+    address, cells = page.url, visible(page)
+    assert cells == {("debian-13", BLOCKED, NEW)}
     tab.open("index.html")
     page.goto(address)
-    assert shown(page) == found
+    assert visible(page) == cells
     assert page.locator("input[name=status][value=fail]").is_checked()
     assert page.locator("input[name=status][value=flaky]").is_checked()
     assert not page.locator("input[name=status][value=pass]").is_checked()
     assert page.locator("[data-filter=cause] .chosen").inner_text() == CAUSE
     page.reload()
-    assert shown(page) == found
+    assert visible(page) == cells
 
 
 def test_an_address_that_is_changed_by_hand_or_by_a_link_on_the_page_is_followed(visit: Visiting) -> None:
     page = visit().open(f"{MATRIX}#build={OLD}")
-    assert {build for *_, build in shown(page)} == {OLD}
+    assert {build for *_, build in visible(page)} == {OLD}
     page.locator("#matrix-attention").click()
     expect(page.locator("[data-filter=build] .chosen")).to_have_text("all")
     assert statuses(page).isdisjoint({"pass", "xfail", "n/a"})
     assert {"fail", "xpass", "flaky", "error"} <= statuses(page)
     page.go_back()
     expect(page.locator("[data-filter=build] .chosen")).to_have_text(OLD)
-    assert {build for *_, build in shown(page)} == {OLD}
+    assert {build for *_, build in visible(page)} == {OLD}
 
 
 def test_no_address_breaks_the_page(visit: Visiting) -> None:
@@ -98,8 +98,8 @@ def test_no_address_breaks_the_page(visit: Visiting) -> None:
 def test_only_where_builds_differ(visit: Visiting) -> None:
     page = visit().open(MATRIX)
     page.locator("#matrix-differs").check()
-    assert {cell for cell in shown(page) if cell[1] == "stock"} == set()
-    assert {(guest, variant) for guest, variant, _ in shown(page)} == {
+    assert {cell for cell in visible(page) if cell[1] == "stock"} == set()
+    assert {(guest, variant) for guest, variant, _ in visible(page)} == {
         ("debian-13", BLOCKED),
         ("debian-13", "podman"),
     }
@@ -112,7 +112,7 @@ def test_a_cell_leads_to_its_page_and_back(visit: Visiting) -> None:
     expect(page.locator("h1")).to_have_text(f"debian-13, {BLOCKED}, boxlite {NEW}")
     expect(page.locator("#causes + ol")).to_contain_text(CAUSE)
     page.go_back()
-    assert shown(page) == {("debian-13", BLOCKED, NEW)}
+    assert visible(page) == {("debian-13", BLOCKED, NEW)}
 
 
 # -- by keyboard
@@ -120,42 +120,42 @@ def test_a_cell_leads_to_its_page_and_back(visit: Visiting) -> None:
 
 def focused(page: Page) -> str:
     """What has the focus, in a few words."""
-    found: str = page.evaluate(
+    words: str = page.evaluate(
         """() => {
           const each = document.activeElement;
           const place = each.id || each.closest("[data-filter]")?.dataset.filter || each.closest("table")?.id;
           return [each.tagName.toLowerCase(), place, each.name].filter(Boolean).join(" ");
         }"""
     )
-    return found
+    return words
 
 
 def has_visible_focus(page: Page) -> bool:
-    found: bool = page.evaluate(
+    is_visible: bool = page.evaluate(
         """() => {
           const style = getComputedStyle(document.activeElement);
           return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
         }"""
     )
-    return found
+    return is_visible
 
 
 def tabbed(page: Page, most: int = 40) -> list[str]:
     """What gets the focus by Tab, in order, from where it is now; each of it is seen to have it."""
-    found: list[str] = []
+    order: list[str] = []
     for _ in range(most):
         page.keyboard.press("Tab")
-        found.append(focused(page))
-        if found[-1] == "body":
+        order.append(focused(page))
+        if order[-1] == "body":
             break
-        assert has_visible_focus(page), found[-1]
-    return found
+        assert has_visible_focus(page), order[-1]
+    return order
 
 
 def test_tab_reaches_the_filters_and_then_the_cells(visit: Visiting) -> None:
     order = tabbed(visit().open(MATRIX))
     filters = [f"summary {name}" for name in ("guest", "variant", "build", "status", "cause")]
-    places = [order.index(each) for each in [*filters, "button matrix-reset", "a matrix"]]
+    places = [order.index(name) for name in [*filters, "button matrix-reset", "a matrix"]]
     assert places == sorted(places)
 
 
@@ -191,7 +191,7 @@ def test_on_a_phone_the_filters_work_too(visit: Visiting) -> None:
         assert checks.sideways(page) == []
         choice.locator("summary").click()
     choose(page, "variant", "stock")
-    assert {variant for _, variant, _ in shown(page)} == {"stock"}
+    assert {variant for _, variant, _ in visible(page)} == {"stock"}
 
 
 def test_the_head_and_the_guests_stay_in_sight_while_the_table_scrolls(visit: Visiting) -> None:

@@ -23,11 +23,11 @@ def test_every_page_loads_without_an_error_and_asks_for_nothing_outside_of_the_f
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_wrong_on_any_kind_of_page(site: Path, visit: Visiting, scheme: str) -> None:
     tab = visit(color_scheme=scheme)
-    found = {}
+    violations = {}
     for path in checks.kinds(site):
         tab.open(path)
-        found[path] = tab.axe()
-    assert {path: wrong for path, wrong in found.items() if wrong} == {}
+        violations[path] = tab.axe()
+    assert {path: wrong for path, wrong in violations.items() if wrong} == {}
 
 
 def test_at_320_pixels_no_page_scrolls_sideways_and_keys_reach_what_does(site: Path, visit: Visiting) -> None:

@@ -56,9 +56,9 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_the_live_table_is_shown_as_it_was_when_half_of_the_cells_were_decided(run: Path) -> None:
-    shown = StringIO()
-    pictures.middle(Console(file=shown, width=100), RunResult.read(run), LOG)
-    head, row, _, lane, last = shown.getvalue().splitlines()
+    screen = StringIO()
+    pictures.middle(Console(file=screen, width=100), RunResult.read(run), LOG)
+    head, row, _, lane, last = screen.getvalue().splitlines()
     assert head.split() == ["guest", "stock", "userns-clone-off"]
     assert row.split() == ["debian-13", "pass", "·"]
     assert lane == "debian-13: userns-clone-off: running the suite (1 done)"

@@ -27,8 +27,7 @@ def undone(variant: Variant) -> dict[str, Variant]:
 
 
 def catalogs(name: str) -> Change:
-    [found] = [change for change in experiment.of_catalog(KNOWN) if change.name == name]
-    return found
+    return next(change for change in experiment.of_catalog(KNOWN) if change.name == name)
 
 
 @pytest.mark.parametrize("name", KNOWN.variants)

@@ -25,8 +25,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Wheel, "check", lambda *_: None)
-    known = list(map(Version, ("0.10.0", "0.10.7", "0.10.8")))
-    monkeypatch.setattr(wheels, "releases", lambda: known)
+    releases = list(map(Version, ("0.10.0", "0.10.7", "0.10.8")))
+    monkeypatch.setattr(wheels, "releases", lambda: releases)
     return tmp_path
 
 
@@ -73,10 +73,10 @@ def test_a_failure_that_the_old_side_had_is_no_reason_to_block(
 
 def test_two_releases_are_compared(run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = guests(monkeypatch, {"0.10.8": Status.FAIL})
-    said = run_lab(1, *CELL, "--gate-build", "previous")
+    printed = run_lab(1, *CELL, "--gate-build", "previous")
     assert ran == ["debian-13/stock/0.10.7", "debian-13/stock/0.10.8"]
-    assert "gate blocked: 1 regressed\nnew: boxlite 0.10.8 (run " in said
-    assert "\nold: boxlite 0.10.7 (run " in said
+    assert "gate blocked: 1 regressed\nnew: boxlite 0.10.8 (run " in printed
+    assert "\nold: boxlite 0.10.7 (run " in printed
 
 
 def test_the_pair_may_be_named(run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_a_run_of_one_build_may_be_resumed_with_a_gate(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--gate", "b.toml", "--gate-build", "0.10.0"], "--gate and --gate-build are different gates"),
         (["--expect", "good.toml"], "--expect needs a gate"),
@@ -128,7 +128,7 @@ def test_a_run_of_one_build_may_be_resumed_with_a_gate(
     ],
 )
 def test_a_gate_that_cannot_be_is_refused_before_any_guest_boots(
-    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     baseline.write(side(done(Status.PASS)), Path("b.toml"))
     baseline.write(side(done(Status.PASS, guest="debian-12")), Path("other.toml"))
@@ -141,7 +141,7 @@ def test_a_gate_that_cannot_be_is_refused_before_any_guest_boots(
             raise AssertionError("a guest would have been booted")
 
     monkeypatch.setattr(scheduler, "Scheduler", Refused)
-    assert said in run_lab(2, *CELL, *words)
+    assert message in run_lab(2, *CELL, *words)
     assert not list(home.glob("home/state/runs/*"))
 
 

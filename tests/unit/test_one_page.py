@@ -22,7 +22,7 @@ def test_the_policy_allows_the_page_s_own_style_and_nothing_else(tmp_path: Path)
     [style] = re.findall(r"<style>(.*?)</style>", (tmp_path / "page.html").read_text(), re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     [policy] = [
-        each["content"] for each in page.of("meta") if each.get("http-equiv") == "Content-Security-Policy"
+        meta["content"] for meta in page.of("meta") if meta.get("http-equiv") == "Content-Security-Policy"
     ]
     assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     assert not {"script", "link", "img", "iframe", "a"} & {tag for tag, _ in page.elements}

@@ -67,9 +67,9 @@ def test_a_terminal_gets_colours_unless_the_user_wants_none(home: Path) -> None:
 
 @pytest.mark.parametrize("words", [["--help"], ["report", "nowhere"]], ids=" ".join)
 def test_without_colours_no_command_writes_any(home: Path, words: list[str]) -> None:
-    said = on_terminal([*LAB, *words], environment(home, NO_COLOR="1"))
-    assert said.strip()
-    assert not COLOUR.search(said)
+    printed = on_terminal([*LAB, *words], environment(home, NO_COLOR="1"))
+    assert printed.strip()
+    assert not COLOUR.search(printed)
 
 
 @pytest.mark.parametrize("words", [["report", "a"], ["list", "nothing"]], ids=" ".join)
@@ -96,26 +96,26 @@ def test_a_closed_pipe_ends_a_command_without_a_word(home: Path, words: list[str
 def listed(what: str, run_lab: RunLab) -> list[dict[str, Any]]:
     document = json.loads(run_lab(0, "list", what, "--json").out)
     assert list(document) == [what]
-    found: list[dict[str, Any]] = document[what]
-    return found
+    entries: list[dict[str, Any]] = document[what]
+    return entries
 
 
 @pytest.mark.parametrize("what", lists.LISTS)
 def test_each_list_is_json_with_documented_keys(what: str, run_lab: RunLab) -> None:
-    found = listed(what, run_lab)
-    assert found
-    assert len({tuple(each) for each in found}) == 1
+    entries = listed(what, run_lab)
+    assert entries
+    assert len({tuple(entry) for entry in entries}) == 1
     told = (Path(__file__).parents[2] / FOLDER).read_text()
-    assert [key for key in found[0] if f"`{key}`" not in told] == []
+    assert [key for key in entries[0] if f"`{key}`" not in told] == []
 
 
 def test_the_lists_hold_the_catalog(run_lab: RunLab) -> None:
-    known = catalog.load()
-    assert [each["name"] for each in listed("guests", run_lab)] == list(known.guests)
-    assert [each["name"] for each in listed("variants", run_lab)] == list(known.variants)
-    assert [each["name"] for each in listed("causes", run_lab)] == list(causes.known())
+    definitions = catalog.load()
+    assert [entry["name"] for entry in listed("guests", run_lab)] == list(definitions.guests)
+    assert [entry["name"] for entry in listed("variants", run_lab)] == list(definitions.variants)
+    assert [entry["name"] for entry in listed("causes", run_lab)] == list(causes.known())
     assert listed("suites", run_lab)[0]["tests"][0].keys() == {"name", "needs"}
-    [blocked] = [each for each in listed("variants", run_lab) if each["name"] == "userns-clone-off"]
+    [blocked] = [entry for entry in listed("variants", run_lab) if entry["name"] == "userns-clone-off"]
     assert blocked["expected"] == {"status": "xfail", "cause": "userns-sysctl"}
     first = listed("cells", run_lab)[0]
     assert first["command"].startswith(f"lab matrix -g {first['guest']} -v {first['variant']}")

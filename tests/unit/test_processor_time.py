@@ -64,11 +64,6 @@ def test_a_session_is_measured_from_its_start_on(monkeypatch: pytest.MonkeyPatch
         assert session.processors == os.cpu_count()
 
 
-def test_what_the_run_did_not_take_and_nobody_idled_away_other_programs_took() -> None:
-    session = ProcessorTime(processors=2, wall=50.0, lanes=60.0, lab=3.0, idle=30.0)
-    assert (session.capacity, session.busy, session.others) == (100.0, 63.0, 7.0)
-
-
 def run_of(*sessions: ProcessorTime) -> RunResult:
     info = RunInfo(
         id="run", started=datetime.now(UTC), command="lab matrix", lab="1", processor_time=list(sessions)

@@ -15,12 +15,8 @@ from lab.base.paths import PACKAGE
 from lab.record import Outcome, Protection, TestResult
 from lab.report import protection
 from lab.verdict import protection as words
-from tests.builders.cells import JAILED, cell
+from tests.builders.cells import box, cell
 from tests.builders.runs import run_of
-
-
-def box(**other: Any) -> Protection:
-    return Protection.model_validate(JAILED | other)
 
 
 @pytest.fixture
@@ -54,6 +50,10 @@ def test_a_process_that_shares_all_is_seen(outside: ModuleType, child: int, tmp_
     assert seen.users == [str(os.getuid())]
     assert "/proc rw" in seen.mounts
     assert set(seen.capabilities) == {"Inh", "Prm", "Eff", "Bnd", "Amb"}
+    # A mount of every process stands for the home of boxlite, whose name only one box has.
+    mounts = outside.protection(child, Path("/proc"), "no-such-box")["mounts"]
+    assert "HOME rw" in mounts
+    assert not [mount for mount in mounts if mount.startswith("/proc")]
 
 
 def test_a_limit_that_was_raised_is_none_of_its_own(
@@ -89,17 +89,8 @@ def test_the_most_confined_descendant_is_found(outside: ModuleType, tmp_path: Pa
         assert apart == {"mnt", "user", "uts"}
         assert pid != process.pid
         assert outside.protection(pid, tmp_path, "x")["namespaces"] == ["mnt", "user", "uts"]
-        for each in (pid, process.pid):
-            os.kill(each, 9)
-
-
-def test_names_that_only_one_box_has_are_not_told(
-    outside: ModuleType, child: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [home] = {"/proc"}  # A mount of every process stands for the home of boxlite.
-    mounts = outside.protection(child, Path(home), "no-such-box")["mounts"]
-    assert "HOME rw" in mounts
-    assert not [mount for mount in mounts if mount.startswith("/proc")]
+        for ended in (pid, process.pid):
+            os.kill(ended, 9)
 
 
 def passed(name: str, seen: Protection | None) -> TestResult:
@@ -112,12 +103,12 @@ def test_a_box_with_less_than_the_same_test_s_elsewhere_is_a_finding() -> None:
         cell("debian-13", tests=[passed("starts", box()), passed("isolates", box())]),
         cell("fedora-44", tests=[passed("starts", weak), passed("isolates", box())]),
     )
-    [found] = protection.weaknesses(run.cells)
-    assert str(found) == (
+    [weakness] = protection.weaknesses(run.cells)
+    assert str(weakness) == (
         "fedora-44 stock: less protected: the box of starts lacked seccomp filter, control group of its own, "
         "a /usr that is not writable; debian-13 stock has that"
     )
-    assert protection.weak_cells([found]) == {id(run.cells[1])}
+    assert protection.weak_cells([weakness]) == {id(run.cells[1])}
 
 
 def test_what_the_kernel_does_not_tell_other_tests_and_other_builds_are_not_compared() -> None:
@@ -152,8 +143,8 @@ def test_what_was_asked_for_and_is_not_seen_is_one_line_for_all_cells(number: in
     seen = box(seccomp=["off"], asked={"seccomp_enabled": True})
     cells = [cell(f"debian-{n}", tests=[passed("starts", seen), passed("ends", seen)]) for n in range(number)]
     [line] = protection.not_given(cells)
-    asked = "starts, ends asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM has one"
-    assert str(line) == f"{where}, boxlite 0.10.8: {asked}"
+    unmet = "starts, ends asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM has one"
+    assert str(line) == f"{where}, boxlite 0.10.8: {unmet}"
     [short] = protection.not_given(cells, seen=False)
     assert str(short) == str(line).partition(": no thread")[0]
 
@@ -192,7 +183,7 @@ def asking(**other: Any) -> Protection:
 
 
 def test_what_was_asked_for_and_is_not_seen_is_told_with_what_is_seen_and_said() -> None:
-    assert [str(each) for each in words.unmet_options(asking())] == [
+    assert list(map(str, words.unmet_options(asking()))) == [
         "asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM, nor of the 2 other processes "
         "of its box, has one",
         "asked for files of at most 1 GiB (max_file_size): the limit of libkrun VM is 20 GiB",
@@ -219,7 +210,7 @@ def test_what_was_asked_for_and_is_given_is_no_finding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "seen"),
     [
         ({"seccomp": ["filter", "off"]}, "only some threads of libkrun VM have one"),
         ({"seccomp": ["not told by the kernel"]}, "the kernel does not tell whether libkrun VM has one"),
@@ -230,8 +221,8 @@ def test_what_was_asked_for_and_is_given_is_no_finding() -> None:
         ),
     ],
 )
-def test_all_threads_and_processes_of_a_box_are_looked_at(other: dict[str, Any], said: str) -> None:
-    assert words.unmet_options(asking(**other))[0].seen == said
+def test_all_threads_and_processes_of_a_box_are_looked_at(other: dict[str, Any], seen: str) -> None:
+    assert words.unmet_options(asking(**other))[0].seen == seen
 
 
 def test_a_missing_jailer_and_a_limit_that_only_another_process_has_are_told_as_such() -> None:
@@ -248,7 +239,7 @@ def test_a_missing_jailer_and_a_limit_that_only_another_process_has_are_told_as_
 @pytest.mark.parametrize("number", ["9" * 400, "9" * 5000], ids=len)
 def test_a_limit_that_no_kernel_has_is_no_number(number: str) -> None:
     limits = {"open files": "1024", "file size": number, "processes": number}
-    assert [each.seen for each in words.unmet_options(asking(limits=limits))][1] == "nothing limits libkrun VM"
+    assert words.unmet_options(asking(limits=limits))[1].seen == "nothing limits libkrun VM"
     with pytest.raises(ValidationError, match="less than 18446744073709551616"):
         asking(asked={"max_file_size": 10**400})
 
@@ -279,10 +270,10 @@ def test_kinds_of_boxes_are_compared_and_not_cells(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(protection, "lost", lost)
     boxes = [box(no_new_privs=number % 50 != 7) for number in range(200)]
     cells = [
-        cell(variant=f"v{number}", tests=[TestResult(name="box_starts", outcome=Outcome.PASS, protection=each)])
-        for number, each in enumerate(boxes)
+        cell(variant=f"v{number}", tests=[TestResult(name="box_starts", outcome=Outcome.PASS, protection=seen)])
+        for number, seen in enumerate(boxes)
     ]
-    [found] = protection.weaknesses(cells)
-    assert [each.variant for each in found.cells] == ["v7", "v57", "v107", "v157"]
-    assert (found.lacking, found.elsewhere.variant) == (("no_new_privs",), "v0")
+    [weakness] = protection.weaknesses(cells)
+    assert [cell.variant for cell in weakness.cells] == ["v7", "v57", "v107", "v157"]
+    assert (weakness.lacking, weakness.elsewhere.variant) == (("no_new_privs",), "v0")
     assert len(compared) < 10

@@ -29,17 +29,17 @@ def test_tests_that_fail_now_and_then_come_first_and_those_alike_are_one_row() -
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "expected"),
     [
         (RunOptions(), []),
         (RunOptions(repeat=100, until_fail=True), ["rather too high"]),
         (RunOptions(repeat=9, shuffle=3), ["an order of its own"]),
     ],
 )
-def test_what_to_mind_about_rates_is_told(options: RunOptions, words: list[str]) -> None:
+def test_what_to_mind_about_rates_is_told(options: RunOptions, expected: list[str]) -> None:
     note = table.rates_note(run_of(repeated("debian-13", "stock", 3, box_starts=[3]), options=options))
     possible = ("rather too high", "an order of its own")
-    assert [said for said in possible if said in note] == words
+    assert [words for words in possible if words in note] == expected
 
 
 def test_a_run_without_repeats_says_nothing_of_rates(tmp_path: Path) -> None:
@@ -52,6 +52,6 @@ def test_long_lists_are_cut_and_a_shuffled_repeat_is_named_with_the_option_for_i
     long = repeated("debian-13", "stock", 30, box_starts=[*range(1, 30)])
     [first, *_] = table.rates_of_cell(long)
     assert first.repeats == "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, and 19 more"
-    seeds = [each.model_copy(update={"seed": 40 + number}) for number, each in enumerate(long.repeats, 1)]
+    seeds = [repeat.model_copy(update={"seed": 40 + number}) for number, repeat in enumerate(long.repeats, 1)]
     [first, *_] = table.rates_of_cell(long.model_copy(update={"repeats": seeds}))
     assert first.repeats.startswith("1 (--shuffle=41), 2 (--shuffle=42)")

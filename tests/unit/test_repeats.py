@@ -53,11 +53,6 @@ def test_the_interval_ends_where_the_share_is_just_likely_enough(trials: int) ->
             assert abs(share - end) == pytest.approx(1.959964 * (end * (1 - end) / trials) ** 0.5, abs=1e-6)
 
 
-def test_a_single_run_is_no_repeat() -> None:
-    assert combine([FAILED]) == FAILED
-    assert combine([FAILED]).repeats == []
-
-
 @pytest.mark.parametrize(
     "result",
     [
@@ -72,21 +67,20 @@ def test_repeats_that_agree_keep_status_and_reason(result: CellResult) -> None:
     slower = result.model_copy(update={"seconds": {"suite": 2.0}, "reason": "in other words"})
     combined = combine([result, slower, result])
     assert combined.model_copy(update={"repeats": [], "rates": []}) == result
-    assert [each.status for each in combined.repeats] == [result.status] * 3
-    assert [each.seconds["suite"] for each in combined.repeats] == [1.0, 2.0, 1.0]
+    assert [repeat.status for repeat in combined.repeats] == [result.status] * 3
+    assert [repeat.seconds["suite"] for repeat in combined.repeats] == [1.0, 2.0, 1.0]
     assert combined.repeats[1].reason == "in other words"
 
 
 def test_repeats_that_disagree_are_flaky_with_count_and_interval() -> None:
-    combined = combine([PASSED] * 4 + [FAILED] * 3 + [PASSED] * 3)
+    repeats = [PASSED] * 4 + [FAILED] * 3 + [PASSED] * 3
+    combined = combine(repeats)
     assert combined.status is Status.FLAKY
     assert "7 of 10 repeats" in combined.reason
     assert "40% to 89%" in combined.reason
     assert "4: pass; 5: fail unknown b; 6: fail unknown b; 7: fail unknown b; 8: pass" in combined.reason
-    assert [each.status for each in combined.repeats] == [Status.PASS] * 4 + [Status.FAIL] * 3 + [
-        Status.PASS
-    ] * 3
-    assert [each.failed for each in combined.repeats[3:5]] == [[], ["b"]]
+    assert [repeat.status for repeat in combined.repeats] == [repeat.status for repeat in repeats]
+    assert [repeat.failed for repeat in combined.repeats[3:5]] == [[], ["b"]]
     assert combined.repeats[4].reason == "b gave 1"
 
 
@@ -143,15 +137,15 @@ def test_each_test_has_its_own_rate_over_the_repeats_in_which_it_ran() -> None:
         assert (rate.low, rate.high) == pytest.approx(wilson(rate.failed, rate.ran), abs=6e-5)
 
 
-def test_a_test_that_never_ran_has_no_rate() -> None:
+def test_a_single_run_is_no_repeat_unless_it_was_to_be_repeated() -> None:
+    assert combine([FAILED]) == FAILED
+    assert combine([FAILED]).repeats == []
+    [rate, other] = combine([FAILED], wanted=100).rates
+    assert (rate.name, rate.failed_in, other.name, other.failed_in) == ("a", [], "b", [1])
+    # A test that never ran has no rate.
     assert combine([repeat(Status.ERROR, Outcome.SKIP, Outcome.NOT_RUN)] * 2).rates == []
 
 
-def test_a_run_that_was_to_be_repeated_counts_if_it_is_the_only_one() -> None:
-    [rate, other] = combine([FAILED], wanted=100).rates
-    assert (rate.name, rate.failed_in, other.name, other.failed_in) == ("a", [], "b", [1])
-
-
 def test_what_the_lab_is_to_blame_for_is_no_failure() -> None:
-    assert [has_failure(each) for each in (PASSED, FAILED)] == [False, True]
+    assert [has_failure(result) for result in (PASSED, FAILED)] == [False, True]
     assert not has_failure(repeat(Status.ERROR, Outcome.FAIL, reason="too slow"))

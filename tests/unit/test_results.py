@@ -136,10 +136,10 @@ def changed(key: str, value: object, *, raw: bool = False) -> bytes:
     """The JSON of a valid record with another value; `raw`: as it stands there."""
     record = valid()
     *parents, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
-    found = record
+    inner = record
     for part in parents:
-        found = found[part]
-    found[last] = value
+        inner = inner[part]
+    inner[last] = value
     text = json.dumps(record)
     return (text.replace(json.dumps(value), str(value)) if raw else text).encode()
 
