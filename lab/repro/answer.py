@@ -13,9 +13,9 @@ from lab.catalog.remedies import Remedy
 from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResult
 from lab.report import markdown, table
 from lab.repro.bisection import Bisection
-from lab.repro.planning import PROBE, Plan, host_of, named
+from lab.repro.planning import PROBE, Plan
 from lab.repro.variants import is_made
-from lab.repro.verdict import FAILED, OWN, Result, Verdict, shown
+from lab.repro.verdict import FAILED, OWN, Result, Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILE = TEMPLATE = "answer.md"
@@ -51,8 +51,8 @@ def headline(subject: Subject) -> str:
         return str(result)
     if plan.is_host:
         return f"{result} on {plan.guest.name}"
-    system = host_of(plan.report)
-    host = f"not on {named(system)}" if system and not system.inferred else "the report names no host"
+    system = plan.report.host
+    host = f"not on {system.title}" if system and not system.inferred else "the report names no host"
     policies = [POLICIES[q.cause] for q in plan.questions if q.cause in POLICIES]
     partly = "" if len(policies) == len(plan.questions) else "in part "
     under = f", {partly}{' and '.join(policies)}" if policies else ""
@@ -61,10 +61,9 @@ def headline(subject: Subject) -> str:
 
 def render(subject: Subject) -> str:
     """Return the answer as Markdown. Text from the report and from guests is escaped."""
-    plan, rows = subject.plan, causes.known()
-    cells = [cell.result for cell in subject.verdict.cells]
+    plan, verdict, cells = subject.plan, subject.verdict, subject.verdict.cells
     failed = [cell for cell in cells if cell.status in FAILED]
-    names = dict.fromkeys(finding.name for cell in failed for finding in cell.causes)
+    causes_of_cells = [finding.name for cell in failed for finding in cell.causes]
     cures = _cures(cells)
     # The cure of each cell that gives up least, and those cures, each once.
     of_cells: dict[str, Cure] = {}
@@ -72,8 +71,6 @@ def render(subject: Subject) -> str:
     for cure in cures:
         if of_cells.setdefault(cure.variant, cure) is cure:
             cheapest.setdefault(cure.tried.name, cure)
-    without_cell = [answered for answered in subject.verdict.answered if not answered.cell]
-    untested = dict.fromkeys(f"{answered.question.cause}: {answered.why}" for answered in without_cell)
     again = [plan.again]
     if plan.guest:
         # What --build takes; of a local file only its name, and no path of this machine.
@@ -81,16 +78,17 @@ def render(subject: Subject) -> str:
         option = f" --build {shlex.quote(build)}" if build else ""
         alone = [name for name in plan.variants if not is_made(name)]
         again += [f"lab matrix -g {plan.guest.name} -v {name}{option}" for name in alone]
-    is_enough = not plan.missing or (subject.verdict.result is not Result.NOT_RUN and plan.is_host)
+    missing = plan.report.missing
+    is_enough = not missing or (verdict.result is not Result.NOT_RUN and plan.is_host)
     page = markdown.page(
         TEMPLATE,
         TEMPLATES,
         it=subject,
         headline=headline(subject),
-        probe="" if is_enough else f"The report does not say: {', '.join(plan.missing)}; {PROBE}.",
+        probe="" if is_enough else f"The report does not say: {', '.join(missing)}; {PROBE}.",
         titles={name: variant.title for name, variant in plan.variants.items()},
         square=table.square,
-        explained={name: rows[name].explanation for name in names if name in rows},
+        explained=[name for name in dict.fromkeys(causes_of_cells) if name in causes.known()],
         unexplained=[cell.variant for cell in failed if cell.cause in (None, UNKNOWN)],
         failed=failed,
         cheapest=list(cheapest.values()),
@@ -100,8 +98,7 @@ def render(subject: Subject) -> str:
         versions=list(dict.fromkeys(line for cell in cells for line in _versions(cell))),
         is_emulated=subject.run and any(host.acceleration != "kvm" for host in subject.run.run.hosts()),
         again=again,
-        untested=list(untested),
-        shown=shown,
+        untested=[answered for answered in verdict.answered if not answered.cell],
         # GitHub would make a mention of a user or of another issue even of escaped text.
         unlinked=lambda text: re.sub(r"([@#])(?=\w)", r"\1<!-- -->", text),
     )
@@ -145,42 +142,33 @@ def document(subject: Subject) -> dict[str, object]:
         "why": list(verdict.why),
         "guest": plan.guest.name if plan.guest else None,
         "is_host": plan.is_host,
-        "nearest": plan.nearest.guest.name if plan.nearest else None,
+        "nearest": plan.nearest.name if plan.nearest else None,
         "build": plan.build.name if plan.build else None,
         "steps": list(plan.steps),
-        "missing": list(plan.missing),
+        "missing": list(plan.report.missing),
         "questions": [
             {
                 "cause": answered.question.cause,
                 "variant": answered.question.variant.name if answered.question.variant else None,
                 "verdict": str(answered.result),
                 "why": answered.why,
-                "words": [
-                    {
-                        "line": pair.statement.quote.number,
-                        "text": pair.quote,
-                        "file": pair.proof.file if pair.proof else None,
-                        "file_line": pair.proof.line if pair.proof else None,
-                        "untested": pair.untested or None,
-                    }
-                    for pair in answered.compared
-                ],
             }
             for answered in verdict.answered
         ],
         "claims": [
             {
-                "claim": claim.claim,
-                "line": claim.line,
+                "claim": claim.text,
+                "line": claim.statement.quote.number,
                 "result": str(claim.held),
                 "why": claim.why,
-                "files": list(claim.files),
+                "file": claim.file,
+                "file_line": claim.file_line,
             }
             for claim in verdict.claims
         ],
         "bisection": subject.bisection.document() if subject.bisection else None,
         "cures": [
             {"remedy": cure.tried.name, "variant": cure.variant, "price": cure.tried.price}
-            for cure in _cures([cell.result for cell in verdict.cells])
+            for cure in _cures(verdict.cells)
         ],
     }

@@ -6,7 +6,6 @@ A cell fails as another one does if the same tests fail, for the same cause.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -15,10 +14,8 @@ from lab import builds
 from lab.base.errors import UsageError
 from lab.plan import Cell
 from lab.record import UNKNOWN, CellResult, Outcome, RunInfo, Status
-from lab.report import markdown
 from lab.repro.verdict import RAN
 
-TEMPLATES = Path(__file__).parent / "templates"
 # After so many faults of the lab it is not a single release that cannot be run.
 MOST_FAULTS = 3
 
@@ -169,7 +166,7 @@ class Bisection:
         if result.status is Status.NOT_RUN or len(faults) >= MOST_FAULTS:
             self.stopped = result.reason
             return ()
-        release = next((border.next for border in (self.failed, self.fixed) if border and border.next), None)
+        release = next((border.next for border in self.borders if border and border.next), None)
         return [cell for cell in self.cells if cell.build.name == release]
 
     @property
@@ -187,40 +184,24 @@ class Bisection:
         return [(cell, *compare(self.results[0], cell)) for cell in self.results]
 
     @property
-    def failed(self) -> Border | None:
-        """Where the releases up to the report's begin to fail; None if none is older."""
-        return self._search(self.releases[: self.releases.index(self.reported.build.name) + 1])
-
-    @property
-    def fixed(self) -> Border | None:
-        """Where the releases from the newest one back to the report's begin to fail; None if none is newer."""
-        return self._search(self.releases[self.releases.index(self.reported.build.name) :][::-1])
-
-    def _search(self, releases: Sequence[str]) -> Border | None:
-        states = {cell.build: state for cell, state, _ in self.steps}
-        return search(releases, states) if len(releases) > 1 else None
-
-    @property
-    def first_failed(self) -> str | None:
-        """The release that first failed; None if that is not known to be one release."""
-        return self.failed.bad if self.failed and self.failed.is_found else None
-
-    @property
-    def first_fixed(self) -> str | None:
-        """The release that first passed again; None if that is not known to be one release."""
-        return self.fixed.good if self.fixed and self.fixed.is_found else None
-
-    @property
     def not_run(self) -> list[str]:
         """The releases that were not run, because no answer depended on them."""
         run = {cell.build for cell in self.results}
         return [release for release in self.releases if release not in run]
 
     @property
-    def seconds(self) -> float:
-        """How long it took; 0 until it has ended."""
-        run = self.run
-        return round((run.finished - run.started).total_seconds(), 1) if run and run.finished else 0.0
+    def borders(self) -> tuple[Border | None, Border | None]:
+        """Where the releases up to the report's begin to fail, and those from the newest one back to it.
+
+        None if no release is older, or newer.
+        """
+        states = {cell.build: state for cell, state, _ in self.steps}
+        at = self.releases.index(self.reported.build.name)
+        older, newer = self.releases[: at + 1], self.releases[at:][::-1]
+        return (
+            search(older, states) if len(older) > 1 else None,
+            search(newer, states) if len(newer) > 1 else None,
+        )
 
     @property
     def result(self) -> list[str]:
@@ -231,32 +212,33 @@ class Bisection:
         _, state, why = self.steps[0]
         if state is not State.BAD:
             return [f"boxlite {name}, the build of the report, shows no failure to look for: {why}."]
+        failed, fixed = self.borders
         sentences = []
-        if (border := self.failed) and border.good:
-            sentences.append(_first([*border.between, border.bad], "fails", border.good, "passes"))
-        elif border:
+        if failed and failed.good:
+            sentences.append(_first([*failed.between, failed.bad], "fails", failed.good, "passes"))
+        elif failed:
             why = "is the oldest release and fails, too"
-            if older := self.releases[: self.releases.index(border.bad or name)]:
+            if older := self.releases[: self.releases.index(failed.bad or name)]:
                 tried = ", ".join(release for release in older if release not in self.not_run)
                 why = f"fails, and of the older ones none could be judged (tried: {tried})"
-            sentences.append(f"No release is known to pass before {name}: {border.bad} {why}.")
-        if (border := self.fixed) and border.good:
-            candidates = [*reversed(border.between), border.good]
-            sentences.append(_first(candidates, "passes again", border.bad, "fails"))
-        elif border:
-            sentences.append(f"No newer release is known to pass: {border.bad} fails, too.")
+            sentences.append(f"No release is known to pass before {name}: {failed.bad} {why}.")
+        if fixed and fixed.good:
+            candidates = [*reversed(fixed.between), fixed.good]
+            sentences.append(_first(candidates, "passes again", fixed.bad, "fails"))
+        elif fixed:
+            sentences.append(f"No newer release is known to pass: {fixed.bad} fails, too.")
         return sentences
 
     def document(self) -> dict[str, Any]:
         """All of it for a JSON document. The folders of its steps are relative to that of its run."""
+        failed, fixed = self.borders
         return {
-            "guest": self.reported.guest.name,
-            "variant": self.reported.variant.name,
             "reported": self.reported.build.name,
             "run": self.run.id if self.run else "",
             "tests": self.tests,
-            "first_failed": self.first_failed,
-            "first_fixed": self.first_fixed,
+            # None if that is not known to be one release.
+            "first_failed": failed.bad if failed and failed.is_found else None,
+            "first_fixed": fixed.good if fixed and fixed.is_found else None,
             "result": self.result,
             "steps": [
                 {
@@ -272,12 +254,7 @@ class Bisection:
                 for cell, state, why in self.steps
             ],
             "not_run": self.not_run,
-            "seconds": self.seconds,
         }
-
-    def render(self) -> str:
-        """The steps and the result, as Markdown."""
-        return markdown.page("bisection.md", TEMPLATES, it=self)
 
 
 def _first(candidates: Sequence[str | None], does: str, before: str | None, did: str) -> str:

@@ -28,6 +28,7 @@ from lab.probes.report import HostReport
 from lab.record import Confidence
 from lab.repro import messages, systems
 from lab.repro.report import (
+    ANY,
     BUBBLEWRAP,
     AuditLine,
     Ended,
@@ -63,8 +64,6 @@ SEEN = 0.5
 MOST_POSSIBLE, MOST_PROGRAMS = 5, 10
 # boxlite's own threads and processes, which make namespaces before and after bubblewrap.
 BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
-# systemd, and the processes in which it sets up a service: containers deny them mounts, and they go on.
-SERVICES = re.compile(r"systemd(?:-\w+)?|\(.*\)")
 # More remarks than any report deserves.
 MOST_REMARKS = 20
 # WSL2's kernel is one of Windows.
@@ -97,21 +96,37 @@ def _by_evidence(report: Report) -> Iterator[Finding]:
         own = [line for line in lines if _program_of(line) in (program, "unshare")]
         host = probed.host if probed and program == BUBBLEWRAP else None
         for name, cause in causes.known().items():
-            shown = cause.rule(_evidence(own, program, host))
-            if shown is None:
+            evidence = cause.rule(_evidence(own, program, host))
+            if evidence is None:
                 continue
             telling = [line for line in own if cause.rule(_evidence([line], program, None))]
-            if program != BUBBLEWRAP and not any(_is_about_namespaces(name, line.fields) for line in telling):
+            # Profiles of services and snaps deny other programs a lot all the time, and nothing fails.
+            about = re.compile(knowledge()["other-programs"].get(name, ""), re.MULTILINE)
+            if program != BUBBLEWRAP and not any(map(about.search, map(_written, telling))):
                 continue
             by_probe = host is not None and cause.rule(_evidence([], program, host)) is not None
             # Lines of boxlite's thread and of `unshare` are logged where bubblewrap works, too.
             by_line = any(_is_denial(line.fields) and line.fields.get("comm") == program for line in telling)
-            is_proved = by_line or (by_probe and shown.confidence is Confidence.PROVED)
+            is_proved = by_line or (by_probe and evidence.confidence is Confidence.PROVED)
             is_named = not telling or any("comm" in line.fields for line in telling)
-            why = shown.why if is_named else f"{shown.why}; the audit line, as it is quoted, names no program"
+            why = (
+                evidence.why
+                if is_named
+                else f"{evidence.why}; the audit line, as it is quoted, names no program"
+            )
             quotes = [line.quote for line in telling] + ([probed.quote] if probed and by_probe else [])
             confidence = Confidence.PROVED if is_proved else Confidence.LIKELY
             yield Finding(name, confidence, why, tuple(dict.fromkeys(quotes)), program)
+
+
+def _written(line: AuditLine) -> str:
+    """The fields of an audit line, each on a line of its own."""
+    return "\n".join(f"{key}={value}" for key, value in line.fields.items())
+
+
+def _is_denial(fields: Mapping[str, str]) -> bool:
+    """Whether the kernel refused something with this audit line, rather than only told of it."""
+    return fields.get("apparmor") == "DENIED" or ("avc" in fields and fields.get("permissive") != "1")
 
 
 def _program_of(line: AuditLine) -> str:
@@ -134,26 +149,6 @@ def _evidence(lines: Sequence[AuditLine], program: str, host: HostReport | None)
         audit=[{"comm": program, **line.fields} for line in lines],
         programs=tuple(dict.fromkeys([program, *(line.fields.get("comm", program) for line in lines)])),
     )
-
-
-def _is_about_namespaces(cause: str, fields: Mapping[str, str]) -> bool:
-    """Whether a line of another program than bubblewrap is about what the cause denies bubblewrap.
-
-    Profiles of services and snaps deny capabilities and disconnected paths all the time, and nothing fails.
-    """
-    match cause:
-        case "apparmor-userns-nocaps":
-            return RESTRICTED in (fields.get("profile"), fields.get("target"))
-        case "apparmor-disconnected":
-            return re.search(r"(?:uid_map|gid_map|setgroups)$|/ns/", fields.get("name", "")) is not None
-        case "apparmor-mount-deny" | "selinux-mount-deny":
-            return SERVICES.fullmatch(fields.get("comm", "")) is None
-    return True
-
-
-def _is_denial(fields: Mapping[str, str]) -> bool:
-    """Whether the kernel refused something with this audit line, rather than only told of it."""
-    return fields.get("apparmor") == "DENIED" or ("avc" in fields and fields.get("permissive") != "1")
 
 
 # -- everything else, by the table
@@ -185,7 +180,7 @@ class Weight:
     """What something in the report does to the odds: a factor for each cause, in words, and its line.
 
     The factors of a message are its chances under each cause. `decides`: it is reason enough to judge its
-    field, as a message is, or what cured.
+    field, as a message is, or what cured. `remark` warns against a wrong conclusion from it.
     """
 
     factors: Odds
@@ -193,6 +188,7 @@ class Weight:
     quote: Quote | None = None
     is_message: bool = False
     decides: bool = False
+    remark: Remark | None = None
 
     def of(self, cause: str) -> float:
         return self.factors.get(cause, 1.0)
@@ -208,7 +204,7 @@ def _by_odds(
     spoken = list(report.of(Words))
     # A signal says what was refused, too.
     spoken += [
-        Words(ended.quote, "", Speaker.OTHER, step="signal", program=messages.ANY, means=ended.signal)
+        Words(ended.quote, "", Speaker.OTHER, step="signal", program=ANY, means=ended.signal)
         for ended in report.of(Ended)
         if ended.signal
     ]
@@ -218,10 +214,11 @@ def _by_odds(
         since = _since(report, told)
         told = [message for message in told if message.quote.number >= since]
         weights = [
-            *_of_messages(report, field, told, notes),
+            *_of_messages(report, field, told),
             *_of_topics(report, prior, told),
             *_of_settings(report, prior, since),
         ]
+        notes += [weight.remark for weight in weights if weight.remark]
         blocked = {finding.name: finding.program for finding in by_evidence if finding.name in prior}
         if not any(weight.decides for weight in weights) or set(blocked.values()) - {BUBBLEWRAP}:
             continue
@@ -253,10 +250,8 @@ def _since(report: Report, words: Sequence[Words]) -> int:
     return line.number if after and before - after else 0
 
 
-def _of_messages(
-    report: Report, field: Mapping[str, Any], told: Sequence[Words], notes: list[Remark]
-) -> Iterator[Weight]:
-    """What messages of a field say, each once. Remarks on them are added to `notes`."""
+def _of_messages(report: Report, field: Mapping[str, Any], told: Sequence[Words]) -> Iterator[Weight]:
+    """What messages of a field say, each once."""
     quotes: dict[tuple[str | None, ...], list[Quote]] = defaultdict(list)
     for message in told:
         quotes[message.step, message.means, message.program].append(message.quote)
@@ -272,15 +267,14 @@ def _of_messages(
         if not rows:
             continue
         row = next((row for row in rows if "program" in row), rows[0])
-        if "remark" in row:
-            notes.append(Remark(row["remark"], tuple(lines)))
+        remark = Remark(row["remark"], tuple(lines)) if "remark" in row else None
         seen = measured().get((step, means, program), frozenset())
         chances = {
             name: max(row["of"].get(name, FLOOR), SEEN if name in seen else 0) for name in field["prior"]
         }
-        who = "a program" if program == messages.ANY else program
+        who = "a program" if program == ANY else program
         what = f"{who} is refused {field['steps'][step]}{f' ({means})' if means else ''}"
-        yield Weight(chances, what, lines[0], is_message=True, decides=True)
+        yield Weight(chances, what, lines[0], is_message=True, decides=True, remark=remark)
 
 
 def _of_topics(report: Report, prior: Odds, told: Sequence[Words]) -> Iterator[Weight]:
@@ -299,7 +293,6 @@ def _of_settings(report: Report, prior: Odds, since: int) -> Iterator[Weight]:
             continue
         tried = {True: "helped", False: "in_vain", None: "tried"}[setting.helped]
         mood = tried if setting.mood is Mood.TRIED else str(setting.mood)
-        name = setting.name if setting.value is None else f"{setting.name}={setting.value}"
         for row in knowledge()["setting"]:
             factors = row["by_mood"].get(mood, {})
             if (
@@ -310,7 +303,7 @@ def _of_settings(report: Report, prior: Odds, since: int) -> Iterator[Weight]:
             ):
                 is_cure = setting.helped is True and not row.get("beside")
                 decides = is_cure or (row.get("alone", False) and setting.mood is Mood.HOLDS)
-                why = f"{name} {knowledge()['moods'][mood]}"
+                why = f"{setting.written} {knowledge()['moods'][mood]}"
                 yield Weight(factors, why, setting.quote, decides=decides)
 
 
@@ -374,7 +367,11 @@ def _possible(
         yield Possible(name, round(share, 2), speaks_for, speaks_against, command, shows, quotes)
 
 
-# -- contradictions in a report, and warnings against wrong conclusions
+# -- contradictions in a report, and warnings against wrong conclusions: their words are in the table
+
+
+def _remark(name: str, /, *quotes: Quote, **values: object) -> Remark:
+    return Remark(knowledge()["remarks"][name].format(**values), quotes)
 
 
 def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark]) -> tuple[Remark, ...]:
@@ -393,53 +390,35 @@ def _contradictions(report: Report) -> Iterator[Remark]:
     """Statements that cannot both be true of one host, and what is damaged."""
     for probed in report.of(Probed):
         if probed.host is None:
-            text = f"Of the probe's output nothing is used: {probed.damaged}. Ask for it again."
-            yield Remark(text, (probed.quote,))
+            yield _remark("damaged", probed.quote, why=probed.damaged)
     settings = [one for one in report.of(Setting) if one.mood is Mood.HOLDS and one.place is Place.HOST]
     for name in dict.fromkeys(setting.name for setting in settings):
         for one, other in pairwise([setting for setting in settings if setting.name == name]):
-            text = f"The report gives {name} two values, {one.value} and {other.value}."
-            yield Remark(text, (one.quote, other.quote))
+            yield _remark("two-values", one.quote, other.quote, name=name, one=one.value, other=other.value)
     for first, second in pairwise(system for system in report.of(System) if system.place is Place.HOST):
-        text = (
-            f"The report names two systems, {first.name} and {second.name}, and does not say which is the host."
-        )
-        yield Remark(text, (first.quote, second.quote))
+        yield _remark("two-systems", first.quote, second.quote, one=first.name, other=second.name)
 
 
 def _on_findings(report: Report, findings: Sequence[Finding]) -> Iterator[Remark]:
     """What a finding does not mean, and what contradicts it."""
     for finding in findings:
         if finding.program != BUBBLEWRAP:
-            yield Remark(
-                f"The audit line is about {finding.program}, not about bubblewrap. A profile for bubblewrap "
-                f"(bwrap-userns-restrict, bwrap-profile) does not cure {finding.program}.",
-                finding.quotes,
-            )
+            yield _remark("another-program", *finding.quotes, program=finding.program)
     audit = {line.quote: line.fields for line in report.of(AuditLine)}
-    in_vain = [
-        one for one in report.of(Setting) if (one.name, one.value, one.helped) == (RESTRICTION, "0", False)
+    switched_off = [
+        one.quote
+        for one in report.of(Setting)
+        if (one.name, one.value, one.helped) == (RESTRICTION, "0", False)
     ]
     moved = [
         quote for quote, fields in audit.items() if RESTRICTED in (fields.get("profile"), fields.get("target"))
     ]
-    if in_vain and moved:
-        yield Remark(
-            f"The reporter says that {RESTRICTION}=0 does not help, but Ubuntu's kernel moves a program into "
-            f"the profile {RESTRICTED} only while that sysctl is 1. Either the audit line is older than the "
-            "change, or the change did not take effect, or the program was started inside a namespace that "
-            "was made before the change, where it stays in the profile, or the rest of the failure has "
-            "another cause. Ask for the value and the audit lines at the time of one failure.",
-            (in_vain[0].quote, moved[0]),
-        )
+    if switched_off and moved:
+        yield _remark("still-moved", switched_off[0], moved[0], sysctl=RESTRICTION, profile=RESTRICTED)
     not_run = [finding for finding in findings if finding.name == "bwrap-exec-denied"]
     ran = [finding for finding in findings if finding not in not_run and audit.keys() & {*finding.quotes}]
     if not_run and ran:
-        yield Remark(
-            "The report shows two failures: by boxlite's words the host refuses to execute bubblewrap; by "
-            "the audit line bubblewrap ran and was denied. One start of bubblewrap cannot show both.",
-            (*not_run[0].quotes, *ran[0].quotes[:1]),
-        )
+        yield _remark("two-failures", *not_run[0].quotes, *ran[0].quotes[:1])
 
 
 def _on_kernels(report: Report) -> Iterator[Remark]:
@@ -451,10 +430,6 @@ def _on_kernels(report: Report) -> Iterator[Remark]:
             is_host = system.place is Place.HOST and not system.inferred
             if owner is None or family is None or not is_host or owner.id in (system.id, family):
                 continue
-            name, release = system.name, kernel.release
-            text = f"{release} is a kernel of {owner.name}, not of {name}: {name} runs in a container, or the "
-            text += "kernel is another host's."
-            if owner.id == WSL:
-                text = f"{release} is the kernel of WSL2, in which {name} runs. The lab has no WSL2: a guest "
-                text += f"of {name} has another kernel and another policy."
-            yield Remark(text, (system.quote, kernel.quote))
+            name = "wsl-kernel" if owner.id == WSL else "foreign-kernel"
+            values = {"release": kernel.release, "owner": owner.name, "system": system.name}
+            yield _remark(name, system.quote, kernel.quote, **values)

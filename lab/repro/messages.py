@@ -33,8 +33,8 @@ ERROR = re.compile(
 AFTER, BEFORE = 200, 60
 # Longest name of the program before a message.
 LONGEST_PROGRAM = 64
-# The table's words for bubblewrap, and for a message that several programs print.
-BWRAP, ANY = "bubblewrap", "any"
+# The table's word for bubblewrap.
+BWRAP = "bubblewrap"
 # What opens a quotation, and what closes it.
 QUOTED = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "«": "»", "(": ")"}
 # Steps of messages that name no error.
@@ -58,11 +58,6 @@ class Message:
 MESSAGES = [Message(**row | {"pattern": re.compile(row["pattern"], re.IGNORECASE)}) for row in TABLE["message"]]
 
 
-def error(words: str) -> str | None:
-    """Return the name of the first error that a text tells, by its name, its number or its message."""
-    return _first_error(words)[0]
-
-
 def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Words]:
     """Yield the messages, at most one of a line. Lines of the audit log are none."""
     of_boxlite = any("boxlite" in line.raw.lower() for line in text.lines)
@@ -70,21 +65,21 @@ def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Words]:
     for index, line in enumerate(text.lines):
         if index <= last or is_audit.search(line.text) or SAYS["record"].search(line.text):
             continue
-        words, end = message_of(quote(line), line.text, of_boxlite=of_boxlite), index
+        words, last_of_it = message_of(quote(line), line.text, of_boxlite=of_boxlite), index
         if words is None and (rest := _rest(text, index)):
             whole = f"{line.text.rstrip()} {rest.strip()}"
-            words, end = message_of(quote(line), whole, of_boxlite=of_boxlite), index + 1
+            words, last_of_it = message_of(quote(line), whole, of_boxlite=of_boxlite), index + 1
         if words is not None and words.errno is None and words.step is not None and not _says_enough(words):
             # The error of a chain is on a line of its own.
-            if (end_of_chain := _end_of_chain(text, index)) is not None:
-                end, told = end_of_chain, text.lines[end_of_chain].text.strip()
+            if (end := _end_of_chain(text, index)) is not None:
+                last_of_it, told = end, text.lines[end].text.strip()
                 name = error(told)
                 words = replace(words, errno=name, means=name, text=f"{words.text}: {told}")
             elif words.speaker is Speaker.OTHER:
                 words = None
         if words is not None:
-            last = end
-            yield replace(words, quote=quote(line, text.lines[end].number))
+            last = last_of_it
+            yield replace(words, quote=quote(line, text.lines[last].number))
 
 
 def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Words | None:
@@ -100,15 +95,16 @@ def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Words |
     own = [SAYS["boxlite"].search(text), SAYS["common"].search(text) if of_boxlite else None]
     first = min(filter(None, own), key=lambda match: match.start(), default=None)
     if first is None and (match := SAYS["kernel"].search(text)) and SAYS["kernel_tells"].search(text):
-        return Words(quote_, _unquoted((match[1] or match[2]).strip()), Speaker.KERNEL, error(match[0]))
+        words, name = _unquoted((match[1] or match[2]).strip()), error(match[0])
+        return Words(quote_, words, Speaker.KERNEL, name)
     if whole := first or SAYS["rust"].search(text):
         words, name = _unquoted(whole[0].strip()), error(whole[0])
-        listed = _of_table(quote_, words)
-        means = name or (listed.means if listed else None)
-        step, program = (listed.step, listed.program) if listed else (None, None)
-        return Words(quote_, words, Speaker.BOXLITE if first else Speaker.OTHER, name, step, program, means)
-    if listed := _of_table(quote_, text):
-        return listed
+        speaker = Speaker.BOXLITE if first else Speaker.OTHER
+        listed = _of_table(quote_, words) or Words(quote_, words, speaker)
+        means = name or listed.means
+        return Words(quote_, words, speaker, name, listed.step, listed.program, means)
+    if listed_ := _of_table(quote_, text):
+        return listed_
     if (match := SAYS["other"].match(text)) and (name := error(match[2])):
         return Words(quote_, _unquoted(text.strip()), Speaker.OTHER, name)
     return None
@@ -140,8 +136,8 @@ def _of_table(quote_: Quote, text: str) -> Words | None:
         if row.errors and name not in row.errors:
             continue
         speaker = Speaker.BUBBLEWRAP if row.program == BWRAP else Speaker.OTHER
-        said, means = _unquoted(text[start:end].strip()), name or row.errno
-        words = Words(quote_, said, speaker, name, row.step, row.program, means, row.engine)
+        told = _unquoted(text[start:end].strip())
+        words = Words(quote_, told, speaker, name, row.step, row.program, name or row.errno, row.engine)
         if name is not None or _says_enough(words):
             return words
         without = without or words
@@ -174,6 +170,11 @@ def _end_of_chain(text: Text, index: int) -> int | None:
         if not SAYS["between"].match(line.text):
             break
     return None
+
+
+def error(words: str) -> str | None:
+    """The name of the first error that a text tells, by its name, its number or its message."""
+    return _first_error(words)[0]
 
 
 def _first_error(words: str) -> tuple[str | None, int]:

@@ -2,11 +2,10 @@
 
 import shlex
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from lab import builds
 from lab.base.errors import LabError
@@ -15,7 +14,7 @@ from lab.catalog import AND, Catalog, DebianImage, Guest, Variant
 from lab.plan import Cell
 from lab.record import ExperimentPolicy, RunOptions
 from lab.repro import systems, variants
-from lab.repro.report import BOXLITE, AuditLine, Judged, Kernel, Place, Program, Report, System, Words
+from lab.repro.report import Judged, Kernel, Place, Report, System
 from lab.repro.variants import TRAITS, Check, Question
 from lab.run.request import Group, flag, option
 
@@ -91,48 +90,39 @@ class Host:
 
 
 @dataclass(frozen=True)
-class Nearest:
-    """A guest that is run although it is not the report's host, and why this one."""
-
-    guest: Guest
-    why: str
-
-
-@dataclass(frozen=True)
 class Plan:
     """What is run for a report. Nothing is run if `why_not` says why.
 
-    `guest` is run: the report's host, or the guest that comes nearest to it among those that can be run here.
-    That one is `nearest`, whether it is run or not. `stated` are the settings that the report states. `steps`
-    say in words what is done, and what is left out. `missing` is what the report does not say and a verdict
-    needs. `again` is the command that makes the plan again.
+    `guest` is run: the report's host, or the `nearest` guest among those that can be run here, which is named
+    with the reason `why_nearest` whether it is run or not. `stated` are the settings that the report states.
+    `steps` say in words what is done, and what is left out. `again` is the command that makes the plan again.
     """
 
     report: Report
     judged: Judged
     guest: Guest | None
-    nearest: Nearest | None
+    nearest: Guest | None
+    why_nearest: str
     build: Build | None
     questions: tuple[Question, ...]
     checks: tuple[Check, ...]
     stated: Variant | None
     steps: tuple[str, ...]
     why_not: tuple[str, ...]
-    missing: tuple[str, ...]
     again: str
 
     @property
     def is_host(self) -> bool:
         """Whether the guest that is run is the report's host, and not the nearest one."""
-        return self.guest is not None and (self.nearest is None or self.nearest.guest != self.guest)
+        return self.guest is not None and self.guest != self.nearest
 
     @property
     def hint(self) -> str:
         """Which guest could be run instead of the one that could not; empty if there is none."""
-        if self.nearest is None or self.nearest.guest == self.guest:
+        if self.nearest is None or self.nearest == self.guest:
             return ""
         build = "" if self.build else " --build BUILD"
-        return f"{self.nearest.guest.name} comes nearest: {self.nearest.why}; --nearest{build} runs it"
+        return f"{self.nearest.name} comes nearest: {self.why_nearest}; --nearest{build} runs it"
 
     @property
     def variants(self) -> dict[str, Variant]:
@@ -144,11 +134,8 @@ class Plan:
     def made_variants(self) -> dict[str, Variant]:
         """The variants that have no file: those that were made for this report, and of which others consist."""
         stated = {self.stated.name: self.stated} if self.stated else {}
-        return stated | {
-            name: variant
-            for name, variant in self.variants.items()
-            if variants.is_made(name) and AND not in name
-        }
+        made = {name: variant for name, variant in self.variants.items() if variants.is_made(name)}
+        return stated | {name: variant for name, variant in made.items() if AND not in name}
 
     @property
     def cells(self) -> list[Cell]:
@@ -176,26 +163,27 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
         quotes = tuple(dict.fromkeys((*before.quotes, *finding.quotes)))
         suspected[finding.name] = replace(before, quotes=quotes)
     suspected = suspected or {None: Question(None)}
-    guest, nearest, of_guest = _choose_guest(report, list(suspected), catalog, host, wishes)
-    build, of_build, why_no_build = _choose_build(report, host, wishes.build)
-    why_not = [reason for reason in ("" if guest else of_guest, why_no_build) if reason]
+    guest, (nearest, why_nearest), of_guest = _choose_guest(report, list(suspected), catalog, host, wishes)
+    build, of_build = _choose_build(report, host, wishes.build)
+    # Only a plan that asks nobody leaves the build open.
+    is_open = build is None and host.releases is None
+    why_not = [] if guest else [of_guest]
+    why_not += [] if build or is_open else [of_build]
     steps = [of_guest, *_left_out(report, guest)] if guest else []
-    steps += [of_build] if of_build else []
+    steps += [of_build] if build or is_open else []
     # A plan that cannot be run is shown all the same: what would be done on the guest that comes nearest.
-    there = guest or (nearest.guest if nearest else None)
+    there = guest or nearest
     stated, of_settings = variants.stated_by(report, catalog, there)
     steps += of_settings
-    questions = []
-    for question in suspected.values():
-        variant, why_no_variant = variants.variant_for(question.cause, stated, catalog, there)
-        questions.append(replace(question, variant=variant, why_not=why_no_variant))
-        cause = question.cause or "the text shows no cause"
-        what = f"variant {variant.name} ({variant.title})" if variant else why_no_variant
-        steps.append(f"asked: {cause}: {what}")
+    questions = [variants.answering(question, stated, catalog, there) for question in suspected.values()]
+    for question in questions:
+        variant = question.variant
+        what = f"variant {variant.name} ({variant.title})" if variant else question.why_not
+        steps.append(f"asked: {question.cause or 'the text shows no cause'}: {what}")
     checks = variants.checks_of(report, questions, there)
     for check in checks:
         what = f"variant {check.variant.name}" if check.variant else f"not tested: {check.why_not}"
-        steps.append(f"tried: {check.said}, on {check.question.cause or variants.REPORT}: {what}")
+        steps.append(f"tried: {check.written}, on {check.question.cause or variants.REPORT}: {what}")
     if not why_not and not any(question.variant for question in questions):
         why_not = [question.why_not for question in questions]
     return Plan(
@@ -203,77 +191,64 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
         judged=judged,
         guest=guest,
         nearest=nearest,
+        why_nearest=why_nearest,
         build=build,
         questions=tuple(questions),
         checks=checks,
         stated=stated,
         steps=tuple(steps),
         why_not=tuple(why_not),
-        missing=_missing(report),
         again=wishes.command,
     )
 
 
-def _missing(report: Report) -> tuple[str, ...]:
-    """What a report does not say and a verdict needs."""
-    system = host_of(report)
-    is_named = system is not None and not system.inferred
-    release = f"the release of {system.name}" if system and is_named else "the distribution and its release"
-    is_said = {
-        release: is_named and system is not None and system.version is not None,
-        "an error message, or a line of the kernel's audit log": any(
-            isinstance(statement, Words | AuditLine) for statement in report.statements
-        ),
-        "the version of boxlite": bool(_versions(report)),
-    }
-    return tuple(what for what, is_there in is_said.items() if not is_there)
+def _left_out(report: Report, guest: Guest) -> list[str]:
+    """What of the report's host the guest does not have."""
+    kernels = [f"kernel: that of {guest.name}, not {kernel.release}" for kernel in report.of(Kernel)]
+    containers = [
+        f"not set up: the container of {system.title} that line {system.quote.number} tells of"
+        for system in report.of(System)
+        if system.place is Place.CONTAINER
+    ]
+    return [*kernels[:1], *containers[:1]]
 
 
-def host_of(report: Report) -> System | None:
-    """Return the system of the host that the report names, a named one first; None if it names none."""
-    hosts = [system for system in report.of(System) if system.place is Place.HOST]
-    return next((system for system in hosts if not system.inferred), hosts[0] if hosts else None)
-
-
-def named(system: System) -> str:
-    """Return a distribution as the report names it, with what the report leaves open."""
-    version = f" {system.version}" if system.version and system.version not in system.name else ""
-    more = " or a derivative" if system.or_derivative and "derivative" not in system.name else ""
-    return f"{system.name}{version}{more}"
+# -- the guest
 
 
 def _choose_guest(
     report: Report, suspected: Sequence[str | None], catalog: Catalog, host: Host, wishes: Wishes
-) -> tuple[Guest | None, Nearest | None, str]:
-    """The guest to run, the nearest one if that is not the report's host, and why this one or why none."""
-    system = host_of(report)
-    name = named(system) if system else ""
+) -> tuple[Guest | None, tuple[Guest | None, str], str]:
+    """The guest to run, the nearest one with its reason, and why the first is run or why none is."""
+    system = report.host
+    name = system.title if system else ""
     is_named = system is not None and not system.inferred
     no_host = "the report names no host" + (f", only its words tell of {name}" if system else "")
     guest = own = _exact(catalog, system)
-    near = None
+    near, why = None, ""
     if wishes.guest is not None:
         guest = catalog.guest(wishes.guest)
-        near = None if guest == own else Nearest(guest, "it was asked for")
+        near, why = (None, "") if guest == own else (guest, "it was asked for")
     elif own is None or wishes.nearest or host.releases is not None:
         # A plan that is only shown names no other guest beside the host's own. If there is no variant for a
         # cause, any guest is as near.
         needed = [made[0] for cause in suspected if (made := variants.leading_to(cause, catalog, None))]
-        near = _nearest(catalog, system, needed, host)
-        near = None if near and near.guest == own else near
+        near, why = _nearest(catalog, system, needed, host)
+        near = None if near == own else near
         if wishes.nearest and near and (own is None or not host.has_image(own)):
-            guest = near.guest
-    if guest is not None and near is not None and near.guest == guest:
-        why = f"which is not {name}: {near.why}" if is_named else f"because {near.why}; {no_host}"
-        return guest, near, f"guest: {guest.name}, {why}"
+            guest = near
+    nearest = near, why
+    if guest is not None and near == guest:
+        instead = f"which is not {name}: {why}" if is_named else f"because {why}; {no_host}"
+        return guest, nearest, f"guest: {guest.name}, {instead}"
     if guest is not None:
         more = "; the report leaves open whether it is a derivative" if system and system.or_derivative else ""
-        return guest, near, f"guest: {guest.name}, for {name}{more}"
+        return guest, nearest, f"guest: {guest.name}, for {name}{more}"
     if system is None or not is_named:
-        return None, near, f"{no_host}; {PROBE}"
+        return None, nearest, f"{no_host}; {PROBE}"
     if system.version is None and system.id in map(variants.distribution, catalog.guests.values()):
-        return None, near, f"the report names no release of {system.name}; {PROBE}"
-    return None, near, f"the lab has no guest for {name}, which another distribution does not replace"
+        return None, nearest, f"the report names no release of {system.name}; {PROBE}"
+    return None, nearest, f"the lab has no guest for {name}, which another distribution does not replace"
 
 
 def _exact(catalog: Catalog, system: System | None) -> Guest | None:
@@ -290,8 +265,10 @@ def _exact(catalog: Catalog, system: System | None) -> Guest | None:
     return None
 
 
-def _nearest(catalog: Catalog, system: System | None, needed: Sequence[Variant], host: Host) -> Nearest | None:
-    """The guest nearest to a system of those that can be run here and can have the needed variants.
+def _nearest(
+    catalog: Catalog, system: System | None, needed: Sequence[Variant], host: Host
+) -> tuple[Guest | None, str]:
+    """The guest nearest to a system of those that can be run here and can have the needed variants, and why.
 
     Only a guest that is built from packages can be run if its image is not stored.
     """
@@ -317,59 +294,39 @@ def _nearest(catalog: Catalog, system: System | None, needed: Sequence[Variant],
         if is_able and (isinstance(guest.image, DebianImage) or host.is_stored(guest)):
             traits = [TRAITS[kind][1] for variant in needed for kind in variant.knobs if kind in TRAITS]
             reasons = [*filter(None, traits), NEAR[distance(guest)]]
-            return Nearest(guest, "; ".join(dict.fromkeys(reasons)))
-    return None
-
-
-def _left_out(report: Report, guest: Guest) -> list[str]:
-    """What of the report's host the guest does not have."""
-    kernels = [f"kernel: that of {guest.name}, not {kernel.release}" for kernel in report.of(Kernel)]
-    containers = [
-        f"not set up: the container of {named(system)} that line {system.quote.number} tells of"
-        for system in report.of(System)
-        if system.place is Place.CONTAINER
-    ]
-    return [*kernels[:1], *containers[:1]]
+            return guest, "; ".join(dict.fromkeys(reasons))
+    return None, ""
 
 
 # -- the build
 
 
-def _choose_build(report: Report, host: Host, name: str | None) -> tuple[Build | None, str, str]:
-    """The build to test, what is to be said of it, and why there is none."""
-    stated = _versions(report)
+def _choose_build(report: Report, host: Host, name: str | None) -> tuple[Build | None, str]:
+    """The build to test, and what is to be said of it, or why there is none."""
+    stated = report.versions
     if name is not None:
         build = builds.resolve(name)
         if build.version in map(str, stated):
-            return build, f"build: boxlite {build.version}, as the report says", ""
+            return build, f"build: boxlite {build.version}, as the report says"
         about = f"is about {', '.join(map(str, stated))}" if stated else "names no version"
-        return build, f"build: boxlite {build.name}, as asked for; the report {about}", ""
+        return build, f"build: boxlite {build.name}, as asked for; the report {about}"
     if host.releases is None:
         if stated:
-            return None, f"build: boxlite {stated[0]}, as the report says, if the package index has it", ""
-        return None, "build: the newest release on the package index; the report names no version", ""
+            return None, f"build: boxlite {stated[0]}, as the report says, if the package index has it"
+        return None, "build: the newest release on the package index; the report names no version"
     try:
         releases = host.releases()
     except LabError as error:
-        return None, "", f"which releases of boxlite there are could not be found out: {error.args[0]}"
+        return None, f"which releases of boxlite there are could not be found out: {error.args[0]}"
     if not releases:
-        return None, "", "the package index has no release of boxlite"
+        return None, "the package index has no release of boxlite"
     if not stated:
         step = f"build: boxlite {releases[-1]}, the newest release; the report names no version"
-        return builds.resolve(str(releases[-1])), step, ""
+        return builds.resolve(str(releases[-1])), step
     if version := next((version for version in stated if version in releases), None):
-        return builds.resolve(str(version)), f"build: boxlite {version}, as the report says", ""
+        return builds.resolve(str(version)), f"build: boxlite {version}, as the report says"
     if stated[0] < releases[0]:
         why = f"is older than every release on the package index; the oldest is {releases[0]}"
     else:
         why = f"is no release on the package index; the newest is {releases[-1]}"
-    return None, "", f"boxlite {stated[0]} {why}; --build names another build"
-
-
-def _versions(report: Report) -> list[Version]:
-    """The versions of boxlite that a report names, each once."""
-    versions = []
-    for program in report.of(Program):
-        with suppress(InvalidVersion):
-            versions += [Version(program.version)] if program.name == BOXLITE else []
-    return list(dict.fromkeys(versions))
+    return None, f"boxlite {stated[0]} {why}; --build names another build"

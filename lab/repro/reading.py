@@ -8,14 +8,14 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from lab.base.errors import UsageError
 from lab.base.files import bounded
 from lab.probes import report as probe_report
-from lab.probes.report import QUOTE_MARKS, HostReport
+from lab.probes.report import QUOTE_MARKS
 from lab.repro import judging, messages, settings, source, systems
 from lab.repro.report import (
     AuditLine,
@@ -62,8 +62,7 @@ def read(data: bytes) -> Report:
     # The output of the probe script is read exactly, and by nothing else. It may be cut off.
     output = probe_report.find([line.raw for line in whole.lines])
     text = replace(whole, lines=[*whole.lines[: output.start], *whole.lines[output.stop :]])
-    of_lines = (
-        _probed(whole.lines[output]),
+    readers: list[Iterator[Statement]] = [
         _audit_lines(text),
         _commands(text),
         systems.read(text),
@@ -71,13 +70,12 @@ def read(data: bytes) -> Report:
         _named_tests(text),
         settings.read(text),
         messages.read(text, AUDIT["begins"]),
-    )
-    everything = [
-        *_probed(whole.lines[output]),
-        *(statement for kind in of_lines for statement in islice(kind, MOST_READ)),
     ]
+    everything = list(_probed(whole.lines[output]))
+    for statements in readers:
+        everything += islice(statements, MOST_READ)
     everything.sort(key=lambda statement: statement.quote.number)
-    statements = sorted(systems.completed(_merged(everything)), key=lambda statement: statement.quote.number)
+    merged = systems.completed(_merged(everything))
     # A heading is a title only if it is a page's, not a form's or a section's.
     titles = (
         line.text.strip()
@@ -88,7 +86,7 @@ def read(data: bytes) -> Report:
     title = next((words for words in titles if " " in words and not KINDS["no_title"].search(words)), "")
     return Report(
         title=bounded(title, LONGEST_TITLE),
-        statements=tuple(statements),
+        statements=tuple(sorted(merged, key=lambda statement: statement.quote.number)),
         unread=_unread(text, everything),
         size=text.size,
         cut=text.cut,
@@ -98,9 +96,9 @@ def read(data: bytes) -> Report:
 
 def _unread(text: Text, everything: Iterable[Statement]) -> tuple[Quote, ...]:
     """The lines that look technical and that nothing understood, each text once."""
-    read_lines = (range(statement.quote.number, statement.quote.last + 1) for statement in everything)
-    understood = {number for numbers in read_lines for number in numbers}
-    understood |= {text.lines[index].number for index in text.advice}
+    understood = {text.lines[index].number for index in text.advice}
+    for statement in everything:
+        understood |= {*range(statement.quote.number, statement.quote.last + 1)}
     left: dict[str, Quote] = {}
     for line in text.lines:
         if line.number in understood or KINDS["nothing_new"].match(line.text):
@@ -130,68 +128,53 @@ def _merged(statements: Iterable[Statement]) -> list[Statement]:
         counts[type(statement)] += 1
         if counts[type(statement)] <= MOST:
             kept.append(statement)
-    exact = [statement for statement in kept if isinstance(statement, System | Kernel)]
-    return [statement for statement in kept if not any(_says_more(other, statement) for other in exact)]
+    with_version = {(one.id, one.place) for one in kept if isinstance(one, System) and one.version is not None}
+    releases = [one.release for one in kept if isinstance(one, Kernel)]
 
+    def is_said_better(statement: Statement) -> bool:
+        match statement:
+            case System(id=name, version=None, place=place):
+                return (name, place) in with_version
+            case Kernel(release=release):
+                return any(other != release and other.startswith(release) for other in releases)
+        return False
 
-def _says_more(other: Statement, than: Statement) -> bool:
-    """Whether a statement says all that another does, and more."""
-    match other, than:
-        case System(), System():
-            same = (other.id, other.place) == (than.id, than.place)
-            return same and than.version is None and other.version is not None
-        case Kernel(), Kernel():
-            return other.release != than.release and other.release.startswith(than.release)
-    return False
+    return [statement for statement in kept if not is_said_better(statement)]
 
 
 # -- facts that a line tells by itself
 
 
+def _compiled(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table of facts with its patterns compiled; the table explains its fields."""
+    names = {**TABLE, "PROGRAM": "|".join(PROGRAMS.values())}
+
+    def pattern(written: str) -> re.Pattern[str]:
+        return re.compile(re.sub(r"\{([A-Z_]+)\}", lambda name: str(names[name[1]]), written))
+
+    return {name: value if name in ("kind", "given") else pattern(value) for name, value in row.items()}
+
+
+FACTS = [_compiled(row) for row in TABLE["fact"]]
 NEVER = re.compile("(?!)")
 
 
-@dataclass(frozen=True)
-class Fact:
-    """A row of the table's facts, which explains its fields."""
-
-    kind: str
-    pattern: re.Pattern[str]
-    not_before: re.Pattern[str] = NEVER
-    not_after: re.Pattern[str] = NEVER
-    after: re.Pattern[str] | None = None
-    given: dict[str, str] = field(default_factory=dict)
-
-
-def _fact(row: dict[str, Any]) -> Fact:
-    names = {**TABLE, "PROGRAM": "|".join(PROGRAMS.values())}
-    patterns = {
-        name: re.compile(re.sub(r"\{([A-Z_]+)\}", lambda of: str(names[of[1]]), value))
-        for name, value in row.items()
-        if name not in ("kind", "given")
-    }
-    return Fact(**row | patterns)
-
-
-FACTS = [_fact(row) for row in TABLE["fact"]]
-
-
-def _facts(text: Text, row: Fact) -> Iterator[Statement]:
+def _facts(text: Text, row: dict[str, Any]) -> Iterator[Statement]:
     """Yield what the lines tell by one row of the table."""
+    not_before, not_after = row.get("not_before", NEVER), row.get("not_after", NEVER)
     before: Line | None = None
     for line in text.lines:
         words, question, before = line.labelled, before, line
-        if row.after is not None and (question is None or not row.after.search(question.raw)):
+        if "after" in row and (question is None or not row["after"].search(question.raw)):
             continue
-        for match in matches(row.pattern, words):
-            if row.not_before.search(words[: match.start()]) or row.not_after.match(words[match.end() :]):
+        for match in matches(row["pattern"], words):
+            if not_before.search(words[: match.start()]) or not_after.match(words[match.end() :]):
                 continue
-            statement = _statement(row.kind, quote(line), row.given | match.groupdict())
-            if statement is not None:
+            if statement := _fact(row["kind"], quote(line), row.get("given", {}) | match.groupdict()):
                 yield statement
 
 
-def _statement(kind: str, quote_: Quote, told: dict[str, str]) -> Statement | None:
+def _fact(kind: str, quote_: Quote, told: dict[str, str]) -> Statement | None:
     if kind == "kernel":
         return Kernel(quote_, KINDS["of_platform"].sub("", told["release"]))
     if kind == "program":
@@ -225,31 +208,25 @@ def _audit_lines(text: Text) -> Iterator[Statement]:
             is_whole = whole[-1].isspace() or "=" in word or word.endswith(('"', "}", ":", "for"))
             whole += ("" if is_inside_quotes or not is_whole else " ") + after.text.strip()
             last += 1
-        fields = _fields(whole.replace('\\"', '"'))
+        fields = _audit_fields(whole.replace('\\"', '"'))
         if any(key in fields for key in TABLE["telling"]):
             written = " ".join(one.raw.strip() for one in text.lines[index : last + 1])
             yield AuditLine(Quote(line.number, bounded(written, LONGEST), text.lines[last].number), fields)
 
 
-def _fields(line: str) -> dict[str, str]:
+def _audit_fields(line: str) -> dict[str, str]:
     """Return the fields of a line. See `lab.causes.evidence`, which reads lines that nobody edited."""
     fields: dict[str, str] = {}
-    keys = list(AUDIT["key"].finditer(line))
     is_interpreted = '="' not in line
-    at = 0
-    for key, following in zip(keys, [*keys[1:], None], strict=False):
-        if key.start() < at:
-            continue  # Inside the quotes of the field before.
-        rest = line[key.end() :]
-        if rest.startswith('"'):
-            value = rest[1:].partition('"')[0]
-            at = key.end() + len(value) + 2
-        elif is_interpreted and key[1] in TABLE["spaced"]:
-            value = line[key.end() : following.start() if following else len(line)].strip()
-        else:
-            value = (rest.split(None, 1) or [""])[0].rstrip("`)\"',")
-        if key[1] not in TABLE["each_time"]:
-            fields.setdefault(key[1], value)
+    for pair in AUDIT["pair"].finditer(line):
+        key, value = pair["key"], pair["quoted"]
+        if is_interpreted and key in TABLE["spaced"]:
+            following = AUDIT["pair"].search(line, pair.end())
+            value = line[pair.end() : following.start() if following else len(line)].strip()
+        elif value is None:
+            value = pair["word"].rstrip("`)\"',")
+        if key not in TABLE["each_time"]:
+            fields.setdefault(key, value)
     if denied := AUDIT["denied"].search(line):
         fields["avc"] = denied[1].strip()
         # The record of the refused system call tells that the denial was enforced, even if it was cut off.
@@ -270,23 +247,21 @@ def _commands(text: Text) -> Iterator[Statement]:
         # A title is no command, nor is the rest of one, nor what somebody advises.
         is_none = before.endswith("\\") or index in text.advice or line.kind is Kind.HEADING
         before = line.text.rstrip()
-        command = None if is_none else _command(line)
-        if command and not COMMANDS["slash"].match(command):
-            yield Command(quote(line), command)
-
-
-def _command(line: Line) -> str | None:
-    words = line.text.strip()
-    prompt = COMMANDS["prompt"].match(line.text)
-    if prompt is None and line.kind is Kind.CODE:
-        prompt = COMMANDS["quote_prompt"].match(line.text)
-    if prompt:
-        words = line.text[prompt.end() :].strip()
-        if "#" not in prompt[0]:
-            return words  # After # it may also be a comment.
-    elif about := COMMANDS["about"].match(words):
-        return about[1]
-    return words if COMMANDS["program"].match(words) and not COMMANDS["sentence"].search(words) else None
+        if is_none:
+            continue
+        words, is_command = line.text.strip(), False
+        prompt = COMMANDS["prompt"].match(line.text)
+        if prompt is None and line.kind is Kind.CODE:
+            prompt = COMMANDS["quote_prompt"].match(line.text)
+        if prompt:
+            words = line.text[prompt.end() :].strip()
+            is_command = "#" not in prompt[0]  # After # it may also be a comment.
+        elif about := COMMANDS["about"].match(words):
+            words, is_command = about[1], True
+        if not is_command:
+            is_command = bool(COMMANDS["program"].match(words) and not COMMANDS["sentence"].search(words))
+        if is_command and words and not COMMANDS["slash"].match(words):
+            yield Command(quote(line), words)
 
 
 def _named_tests(text: Text) -> Iterator[Statement]:
@@ -302,8 +277,7 @@ def _named_tests(text: Text) -> Iterator[Statement]:
         here = [name for name in tests if name in line.text]
         failed = [next(filter(None, match.groups())) for match in matches(TESTS["failed"], line.text)]
         others = [name for name in failed if not any(test in name for test in here)]
-        for name in (*here, *others):
-            yield NamedTest(quote(line), name, known=name in here)
+        yield from (NamedTest(quote(line), name, known=name in here) for name in (*here, *others))
 
 
 # -- the output of the probe script
@@ -319,12 +293,10 @@ def _probed(lines: Sequence[Line]) -> Iterator[Statement]:
     except UsageError as error:
         yield Probed(whole, None, str(error.args[0]))
         return
-    if host is not None:
-        yield Probed(whole, host)
-        yield from _of_probe(host, lines)
+    if host is None:
+        return
+    yield Probed(whole, host)
 
-
-def _of_probe(host: HostReport, lines: Sequence[Line]) -> Iterator[Statement]:
     def at(name: str) -> Quote:
         begin = f"{name.lower()}: "
         told = (line for line in lines if line.raw.strip(QUOTE_MARKS).lower().startswith(begin))

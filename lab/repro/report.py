@@ -4,8 +4,12 @@ Two statements are equal if they say the same, whatever their lines are.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
+
+from packaging.version import InvalidVersion, Version
 
 from lab.probes.report import HostReport
 from lab.record import Confidence
@@ -14,6 +18,18 @@ from lab.record import Confidence
 BUBBLEWRAP = "bwrap"
 # The name of the program under test among the programs of a report.
 BOXLITE = "boxlite"
+# What stands for the program of a message that several programs print.
+ANY = "any"
+# Fields of an audit line that tell what happened, in this order.
+AUDIT_FIELDS = (
+    "apparmor", "avc", "operation", "class", "tclass", "info", "profile", "target", "comm", "name",
+    "capability", "capname", "scontext", "permissive", "sig", "syscall",
+)  # fmt: skip
+OUTCOMES = {
+    True: "the reporter says that it helps",
+    False: "the reporter says that it does not help",
+    None: "outcome not said",
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +76,9 @@ class Speaker(StrEnum):
 
 @dataclass(frozen=True)
 class Statement:
-    """One thing that a report says."""
+    """One thing that a report says. Its text is what people are shown beside its `kind`."""
 
+    kind: ClassVar[str]
     quote: Quote = field(compare=False)
 
 
@@ -73,6 +90,7 @@ class System(Statement):
     distribution or one that derives from it. `inferred`: nobody named it, its kernel's words tell it.
     """
 
+    kind = "system"
     id: str
     version: str | None
     name: str = field(compare=False)
@@ -81,20 +99,44 @@ class System(Statement):
     or_derivative: bool = field(default=False, compare=False)
     inferred: bool = field(default=False, compare=False)
 
+    @property
+    def title(self) -> str:
+        """The distribution as the report names it, with what the report leaves open."""
+        version = f" {self.version}" if self.version and self.version not in self.name else ""
+        more = " or a derivative" if self.or_derivative and "derivative" not in self.name else ""
+        return f"{self.name}{version}{more}"
+
+    def __str__(self) -> str:
+        notes = {
+            "version not named": not self.version,
+            f"derives from {self.like}": self.like,
+            "told by its kernel: the report names no system": self.inferred,
+            "in a container": self.place is Place.CONTAINER,
+        }
+        return "; ".join([self.title, *(note for note, holds in notes.items() if holds)])
+
 
 @dataclass(frozen=True)
 class Kernel(Statement):
     """The release of the running kernel."""
 
+    kind = "kernel"
     release: str
+
+    def __str__(self) -> str:
+        return self.release
 
 
 @dataclass(frozen=True)
 class Program(Statement):
     """The version of a program: of boxlite, or of one beside it, for example of bubblewrap."""
 
+    kind = "program"
     name: str
     version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
 
 
 @dataclass(frozen=True)
@@ -105,18 +147,32 @@ class Setting(Statement):
     `apparmor_parser -R /etc/apparmor.d/unprivileged_userns`.
     """
 
+    kind = "setting"
     name: str
     value: str | None
     mood: Mood
     helped: bool | None = None
     place: Place = Place.HOST
 
+    @property
+    def written(self) -> str:
+        """The setting as its reporter would write it."""
+        return self.name if self.value is None else f"{self.name}={self.value}"
+
+    def __str__(self) -> str:
+        place = " (in a container)" if self.place is Place.CONTAINER else ""
+        return f"{self.written}{place}" + (f"; {OUTCOMES[self.helped]}" if self.mood is Mood.TRIED else "")
+
 
 @dataclass(frozen=True)
 class AuditLine(Statement):
     """A line of the kernel's audit log: its fields, without those that differ each time."""
 
+    kind = "audit line"
     fields: dict[str, str] = field(hash=False)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{key}={self.fields[key]}" for key in AUDIT_FIELDS if key in self.fields)
 
 
 @dataclass(frozen=True)
@@ -128,6 +184,7 @@ class Words(Statement):
     containers.
     """
 
+    kind = "message"
     text: str
     speaker: Speaker
     errno: str | None = None
@@ -136,28 +193,45 @@ class Words(Statement):
     means: str | None = None
     engine: bool = False
 
+    def __str__(self) -> str:
+        is_named = self.speaker is Speaker.OTHER and self.program not in (None, ANY)
+        error = f" [{self.errno}]" if self.errno else ""
+        return f"{self.program if is_named else self.speaker}: {self.text}{error}"
+
 
 @dataclass(frozen=True)
 class Ended(Statement):
     """How a program ended: its exit status, and the name of the signal that this status stands for."""
 
+    kind = "exit status"
     status: int
     signal: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.status} = 128 + {self.status - 128}, {self.signal}" if self.signal else str(self.status)
 
 
 @dataclass(frozen=True)
 class Command(Statement):
     """A command line that the reporter ran. It is shown and never run."""
 
+    kind = "command"
     text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
 class NamedTest(Statement):
     """A test that fails, by its name in upstream's suite. `known`: the lab's suite has a test of this name."""
 
+    kind = "failing test"
     name: str
     known: bool
+
+    def __str__(self) -> str:
+        return self.name if self.known else f"{self.name} (not in the lab's suite)"
 
 
 @dataclass(frozen=True)
@@ -167,8 +241,17 @@ class Probed(Statement):
     `host` is None if the output is damaged; `damaged` then says why. Its facts are statements of their own too.
     """
 
+    kind = "lab probe"
     host: HostReport | None = field(hash=False)
     damaged: str = ""
+
+    def __str__(self) -> str:
+        if self.host is None:
+            return f"not used: {self.damaged}"
+        probes = self.host.probes.by_name().items()
+        worked = ", ".join(name for name, probe in probes if probe.worked)
+        failed = ", ".join(name for name, probe in probes if probe.failed)
+        return f"worked: {worked or 'none'}; failed: {failed or 'none'}"
 
 
 @dataclass(frozen=True)
@@ -189,6 +272,35 @@ class Report:
     def of[S: Statement](self, kind: type[S]) -> Iterator[S]:
         """Yield the statements of one kind, in the order of the text."""
         return (statement for statement in self.statements if isinstance(statement, kind))
+
+    @property
+    def host(self) -> System | None:
+        """The host's system, a named one before one that is inferred; None if the report names none."""
+        hosts = (system for system in self.of(System) if system.place is Place.HOST)
+        return min(hosts, key=lambda system: system.inferred, default=None)
+
+    @property
+    def versions(self) -> list[Version]:
+        """The versions of boxlite that it names, each once."""
+        versions = []
+        for program in self.of(Program):
+            with suppress(InvalidVersion):
+                versions += [Version(program.version)] if program.name == BOXLITE else []
+        return list(dict.fromkeys(versions))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What it does not say and a verdict needs."""
+        named = self.host if self.host and not self.host.inferred else None
+        release = f"the release of {named.name}" if named else "the distribution and its release"
+        lacks = {
+            release: named is None or named.version is None,
+            "an error message, or a line of the kernel's audit log": not any(
+                isinstance(statement, Words | AuditLine) for statement in self.statements
+            ),
+            "the version of boxlite": not self.versions,
+        }
+        return tuple(what for what, is_missing in lacks.items() if is_missing)
 
 
 # -- what a text alone shows

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import Mood, Place, Setting
@@ -19,8 +19,8 @@ SAYS = {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in TABL
 NAME = rf"(?:{'|'.join(TABLE['sysctls'])})(?:\.[\w-]+)*|{TABLE['PATH']}|{'|'.join(TABLE['short'])}"
 # So many settings, and as many steps, are looked at: the words around each cost time, and more say the same.
 MOST = 500
-# Most characters before a word in which it is looked for what negates it.
-LONGEST_NOT = 40
+# Most values that one command asks for, and most characters before a word in which its negation is looked for.
+MOST_ASKED, LONGEST_NOT = 20, 40
 # What parts the clauses of a sentence.
 CLAUSE = re.compile(r"[,;]| because | until ")
 STUCK = re.compile(r"(?<=[a-z_])does not .*")
@@ -40,43 +40,76 @@ STEPS = [
     (re.compile(row["pattern"]), row.get("command", False), row.get("said", False)) for row in TABLE["step"]
 ]
 
-
-class Outcome(NamedTuple):
-    """What the words around a setting say of it: its mood, and whether it helped."""
-
-    mood: Mood
-    helped: bool | None
-
-
-HOLDS = Outcome(Mood.HOLDS, None)
+# What the words around a setting say of it: its mood, and whether it helped.
+type Outcome = tuple[Mood, bool | None]
 
 
 def read(text: Text) -> Iterator[Setting]:
     """Yield the settings of a report, and the steps that were tried and are no settings."""
+    yield from _of_values(text)
+    for index in range(len(text.lines)):
+        yield from _answers(text, index)
+    steps = (
+        (index, match, is_command, is_said)
+        for index, line in enumerate(text.lines)
+        for pattern, is_command, is_said in STEPS
+        if is_command or line.kind is not Kind.CODE
+        for match in matches(pattern, line.text)
+    )
+    for index, match, is_command, is_said in islice(steps, MOST):
+        line, is_advice = text.lines[index], index in text.advice
+        # A step in words is a change; an option only in the clause that is about it.
+        mood, helped = outcome_of(
+            text, index, match.start(), match.end(), changes=is_command, clause=not is_command
+        )
+        # What stands below advice does not tell what came of it.
+        is_told = (_helped(line.text) if is_advice else helped) is not None
+        if mood is Mood.TRIED and (is_told or not (is_said or is_advice)):
+            name = STUCK.sub("", match[0]).rstrip(".,;:)`'\"")
+            yield Setting(quote(line), name, None, mood, helped, place(line))
+
+
+def _of_values(text: Text) -> Iterator[Setting]:
+    """Yield each setting that stands with its value."""
+    forms = (
+        (index, match, CHANGES.search(line.text) is not None)
+        for index, line in enumerate(text.lines)
+        # bubblewrap's advice names a sysctl that nobody set, and an error names one that is not there.
+        if not messages.span(line.text) and not NO_SETTING.search(line.text)
+        for form in FORMS
+        for match in matches(form, line.text)
+    )
     changed: set[tuple[str, str]] = set()
-    for index, match, changes in islice(_forms(text), MOST):
-        line = text.lines[index]
-        what = name_of(match["name"]), _value(match)
-        lead = text.lead(index, match.start())
-        outcome = outcome_of(text, index, match.start(), match.end(), changes=changes)
-        is_advice = index in text.advice and outcome.helped is None
-        is_echo = what in changed and line.kind is Kind.CODE and not changes  # What `sysctl -w` prints.
-        if is_advice or is_echo or SAYS["elsewhere"].search(f"{text.introduction(index)}\n{lead}"):
+    for index, match, changes in islice(forms, MOST):
+        groups = match.groupdict()
+        if value := groups.get("value") or groups.get("number"):
+            value = " ".join(value.rstrip(".").split())
+        else:
+            value = "1" if bool(groups["on"]) is not bool(groups["not"]) else "0"
+        what = name_of(match["name"]), value
+        mood, helped = outcome_of(text, index, match.start(), match.end(), changes=changes)
+        is_advice = index in text.advice and helped is None
+        # What `sysctl -w` prints.
+        is_echo = what in changed and text.lines[index].kind is Kind.CODE and not changes
+        lead = f"{text.introduction(index)}\n{text.lead(index, match.start())}"
+        if is_advice or is_echo or SAYS["elsewhere"].search(lead):
             continue
         if changes:
             changed.add(what)
-        yield _setting(text, index, what, outcome, match.start(), index)
-    for index in range(len(text.lines)):
-        yield from _answers(text, index)
-    for index, match, is_command, is_said in islice(_steps(text), MOST):
-        line = text.lines[index]
-        # A step in words is a change; an option only in the clause that is about it.
-        outcome = outcome_of(text, index, match.start(), match.end(), changes=is_command, clause=not is_command)
-        # What stands below advice does not tell what came of it.
-        helped = _helped(line.text) if index in text.advice else outcome.helped
-        if outcome.mood is Mood.TRIED and (helped is not None or not (is_said or index in text.advice)):
-            name = STUCK.sub("", match[0]).rstrip(".,;:)`'\"")
-            yield Setting(quote(line), name, None, Mood.TRIED, outcome.helped, place(line))
+        yield _setting(text, index, what, (mood, helped), match.start(), index)
+
+
+def _answers(text: Text, index: int) -> Iterator[Setting]:
+    """Yield the settings that a command on a line asks for, and that the lines below it answer."""
+    question = ASKS.match(text.lines[index].text)
+    names = question["names"].split()[:MOST_ASKED] if question else []
+    for below, name in enumerate(names, start=1):
+        following = text.lines[index + below] if index + below < len(text.lines) else None
+        answer = ANSWER.match(following.text) if following else None
+        if answer is None or following is None or following.number != text.lines[index].number + below:
+            return
+        what = name_of(name), " ".join(answer[1].split())
+        yield _setting(text, index, what, (Mood.HOLDS, None), 0, index + below)
 
 
 def name_of(written: str) -> str:
@@ -84,43 +117,6 @@ def name_of(written: str) -> str:
     if written.startswith("/proc/"):
         return written.removeprefix("/proc/sys/").replace("/", ".")
     return str(TABLE["short"].get(written, written))
-
-
-def _value(match: re.Match[str]) -> str:
-    groups = match.groupdict()
-    if value := groups.get("value") or groups.get("number"):
-        return " ".join(value.rstrip(".").split())
-    return "1" if bool(groups["on"]) is not bool(groups["not"]) else "0"
-
-
-def _forms(text: Text) -> Iterator[tuple[int, re.Match[str], bool]]:
-    """Yield each setting with its value, by the index of its line, and whether the line changes it."""
-    for index, line in enumerate(text.lines):
-        # bubblewrap's advice names a sysctl that nobody set, and an error names one that is not there.
-        if messages.span(line.text) or NO_SETTING.search(line.text):
-            continue
-        changes = CHANGES.search(line.text) is not None
-        for form in FORMS:
-            yield from ((index, match, changes) for match in matches(form, line.text))
-
-
-def _steps(text: Text) -> Iterator[tuple[int, re.Match[str], bool, bool]]:
-    """Yield each step that is no setting, by the index of its line; the table explains the rest."""
-    for index, line in enumerate(text.lines):
-        for pattern, is_command, is_said in STEPS:
-            if is_command or line.kind is not Kind.CODE:
-                yield from ((index, match, is_command, is_said) for match in matches(pattern, line.text))
-
-
-def _answers(text: Text, index: int) -> Iterator[Setting]:
-    """Yield the settings that a command on a line asks for, and that the lines below it answer."""
-    question = ASKS.match(text.lines[index].text)
-    for number, name in enumerate(question["names"].split()[:20] if question else [], index + 1):
-        following = text.lines[number] if number < len(text.lines) else None
-        answer = ANSWER.match(following.text) if following else None
-        if answer is None or following is None or following.number != text.lines[index].number + number - index:
-            return
-        yield _setting(text, index, (name_of(name), " ".join(answer[1].split())), HOLDS, 0, number)
 
 
 def _setting(text: Text, index: int, what: tuple[str, str], outcome: Outcome, start: int, last: int) -> Setting:
@@ -140,24 +136,20 @@ def outcome_of(text: Text, index: int, start: int, end: int, *, changes: bool, c
     if clause:
         lead, tail = CLAUSE.split(lead)[-1], CLAUSE.split(tail)[0]
     if SAYS["avoided"].search(lead) or SAYS["undone"].match(tail):
-        return Outcome(Mood.AVOIDED, None)
-    helped = _helped(tail)
-    if helped is None:
-        helped = _helped(lead)
+        return Mood.AVOIDED, None
+    of_tail = _helped(tail)
+    helped = _helped(lead) if of_tail is None else of_tail
     if SAYS["although"].search(lead):
         helped = False
     introduction = text.introduction(index)
     if helped is None:
-        if (
-            SAYS["cure"].search(lead)
-            or SAYS["cure_section"].match(line.section)
-            or SAYS["cure"].search(introduction)
-        ):
-            return Outcome(Mood.TRIED, True)  # Somebody presents it as the cure.
+        is_cure = SAYS["cure"].search(lead) or SAYS["cure"].search(introduction)
+        if is_cure or SAYS["cure_section"].match(line.section):
+            return Mood.TRIED, True  # Somebody presents it as the cure.
         if changes and SAYS["reproduce"].search(f"{line.section}\n{introduction}"):
-            return HOLDS  # A step to reproduce the failure is the state in which it fails.
+            return Mood.HOLDS, None  # A step to reproduce the failure is the state in which it fails.
         if SAYS["advised"].search(lead):
-            return Outcome(Mood.HYPOTHETICAL, None)
+            return Mood.HYPOTHETICAL, None
     tried = changes or SAYS["tried"].search(lead) is not None
     if tried and helped is None and (changes or line.kind is Kind.CODE):
         helped = _helped(text.next_sentence(index))
@@ -165,11 +157,11 @@ def outcome_of(text: Text, index: int, start: int, end: int, *, changes: bool, c
         after = tail.strip()
         tried = bool(SAYS["perhaps"].search(lead) or SAYS["cured"].match(after) or SAYS["in_vain"].match(after))
     if tried or SAYS["in_vain"].search(lead):
-        return Outcome(Mood.TRIED, helped)
+        return Mood.TRIED, helped
     if SAYS["default"].search(f"{lead} {tail}") or SAYS["comment"].match(line.text):
-        return Outcome(Mood.DEFAULT, None)
+        return Mood.DEFAULT, None
     supposed = SAYS["hypothetical"].search(lead) or SAYS["hypothetical_after"].match(tail)
-    return Outcome(Mood.HYPOTHETICAL, None) if supposed else HOLDS
+    return Mood.HYPOTHETICAL if supposed else Mood.HOLDS, None
 
 
 def _helped(words: str) -> bool | None:

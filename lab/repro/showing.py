@@ -6,46 +6,23 @@ from itertools import groupby
 from typing import Any
 
 from lab.base.files import bounded
-from lab.repro.messages import ANY
-from lab.repro.planning import named
 from lab.repro.report import (
     BUBBLEWRAP,
-    AuditLine,
     Command,
-    Ended,
     Finding,
     Judged,
-    Kernel,
-    Mood,
-    NamedTest,
-    Place,
     Possible,
     Probed,
-    Program,
     Quote,
     Remark,
     Report,
     Setting,
-    Speaker,
     Statement,
-    System,
-    Words,
 )
-from lab.repro.variants import written
 
 # Longest line that is shown of a report, and the most lines that are shown as not understood.
 LONGEST = 160
 MOST_UNREAD = 20
-# Fields of an audit line that tell what happened, in this order.
-AUDIT_FIELDS = (
-    "apparmor", "avc", "operation", "class", "tclass", "info", "profile", "target", "comm", "name",
-    "capability", "capname", "scontext", "permissive", "sig", "syscall",
-)  # fmt: skip
-OUTCOMES = {
-    True: "the reporter says that it helps",
-    False: "the reporter says that it does not help",
-    None: "outcome not said",
-}
 
 
 def lines(report: Report, judged: Judged) -> Iterator[str]:
@@ -62,8 +39,7 @@ def lines(report: Report, judged: Judged) -> Iterator[str]:
         for statement in of_line:
             # A step that was tried is shown as that, and not as a command, too.
             if not (isinstance(statement, Command) and statement.text in steps):
-                kind, words = in_words(statement)
-                yield f"          {kind:<13} {bounded(words, LONGEST)}"
+                yield f"          {statement.kind:<13} {bounded(str(statement), LONGEST)}"
     if report.unread:
         yield "\nnot understood, and perhaps of interest"
         yield from map(_quoted, report.unread[:MOST_UNREAD])
@@ -101,47 +77,6 @@ def _quoted(quote: Quote) -> str:
     return f"{quote.number:>6} | {bounded(quote.text, LONGEST)}"
 
 
-def in_words(statement: Statement) -> tuple[str, str]:
-    """Return the kind of a statement, and what it says."""
-    match statement:
-        case System():
-            notes = [
-                "" if statement.version else "version not named",
-                f"derives from {statement.like}" if statement.like else "",
-                "told by its kernel: the report names no system" if statement.inferred else "",
-                "in a container" if statement.place is Place.CONTAINER else "",
-            ]
-            return "system", "; ".join(filter(None, [named(statement), *notes]))
-        case Kernel():
-            return "kernel", statement.release
-        case Program():
-            return "program", f"{statement.name} {statement.version}"
-        case Setting():
-            place = " (in a container)" if statement.place is Place.CONTAINER else ""
-            tried = f"; {OUTCOMES[statement.helped]}" if statement.mood is Mood.TRIED else ""
-            return "setting", f"{written(statement)}{place}{tried}"
-        case AuditLine(fields=fields):
-            return "audit line", ", ".join(f"{key}={fields[key]}" for key in AUDIT_FIELDS if key in fields)
-        case Words():
-            is_named = statement.speaker is Speaker.OTHER and statement.program not in (None, ANY)
-            error = f" [{statement.errno}]" if statement.errno else ""
-            return "message", f"{statement.program if is_named else statement.speaker}: {statement.text}{error}"
-        case Ended(status=status, signal=signal):
-            return "exit status", f"{status} = 128 + {status - 128}, {signal}" if signal else str(status)
-        case Command():
-            return "command", statement.text
-        case NamedTest(name=name, known=known):
-            return "failing test", name if known else f"{name} (not in the lab's suite)"
-        case Probed(host=None):
-            return "lab probe", f"not used: {statement.damaged}"
-        case Probed(host=host):
-            probes = host.probes.by_name().items() if host else ()
-            worked = ", ".join(name for name, probe in probes if probe.worked)
-            failed = ", ".join(name for name, probe in probes if probe.failed)
-            return "lab probe", f"worked: {worked or 'none'}; failed: {failed or 'none'}"
-    raise TypeError(statement)
-
-
 def document(report: Report, judged: Judged) -> dict[str, Any]:
     """Return the same as a JSON document."""
     return {
@@ -157,13 +92,11 @@ def document(report: Report, judged: Judged) -> dict[str, Any]:
 
 
 def _statement(statement: Statement) -> dict[str, Any]:
-    if isinstance(statement, Probed):
-        host = statement.host.model_dump(mode="json") if statement.host else None
-        fields = {"host": host, "damaged": statement.damaged}
-    else:
-        fields = asdict(statement)
-        del fields["quote"]
-    return {"kind": in_words(statement)[0].replace(" ", "-"), **_quote(statement.quote), "says": fields}
+    says = asdict(statement)
+    del says["quote"]
+    if isinstance(statement, Probed) and statement.host:
+        says["host"] = statement.host.model_dump(mode="json")
+    return {"kind": statement.kind.replace(" ", "-"), **_quote(statement.quote), "says": says}
 
 
 def _judged(item: Finding | Possible | Remark) -> dict[str, Any]:

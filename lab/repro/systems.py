@@ -60,6 +60,11 @@ class Distribution:
             return f"{written[:2]}.{written[2:] or '04'}"
         return ".".join(written.split(".")[: self.parts])
 
+    def on(self, line: Line, name: str, written: str | None, place: Place, last: int = 0) -> System:
+        """It as the system that a line names so, with its version or codename as it is written."""
+        version = self.release(written) if written else None
+        return System(quote(line, last), self.id, version, name, place, self.like)
+
 
 class Rank(IntEnum):
     """How much a line counts that names a system."""
@@ -237,8 +242,7 @@ def _named(text: Text, index: int) -> Iterator[Mention]:
         written = written or _next_field(text, index, row, after)
         name = f"{words[start:end].rstrip(' -:,(_')}{derivative[0] if derivative else ''}"
         where = _place(line, before, words[start:end], after)
-        release = row.release(written) if written else None
-        system = System(quote(line), row.id, release, name, where, row.like, derivative is not None)
+        system = replace(row.on(line, name, written, where), or_derivative=derivative is not None)
         yield rank, system
         more = SAYS["more"].match(after)
         if version and more and more[1].lower() in row.codenames:
@@ -267,8 +271,7 @@ def _without_a_name(line: Line, words: str) -> Iterator[Mention]:
         row, before = ROWS[match.lastgroup or ""], words[: match.start()]
         if not SAYS["not_this"].search(before):
             where = _place(line, before, match[0], words[match.end() :])
-            name = f"{row.id.capitalize()} {match[0]}"
-            yield _rank(line), System(quote(line), row.id, row.release(match[0]), name, where, row.like)
+            yield _rank(line), row.on(line, f"{row.id.capitalize()} {match[0]}", match[0], where)
     if unlisted := SAYS["unlisted"].match(line.labelled):
         name = re.sub(r"\s*(?:Linux|OS)$", "", unlisted[1]).lower()
         slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
@@ -325,8 +328,8 @@ def _tagged(line: Line) -> Iterator[Mention]:
     for match in matches(SAYS["tag"], line.text):
         row = next((row for row in ROWS.values() if match[1] in (row.id, *row.codenames)), None)
         if row is not None:
-            name, version = f"{row.id} ({match[0]})", row.codenames.get(match[1])
-            yield Rank.PROSE, System(quote(line), row.id, version, name, Place.CONTAINER, row.like)
+            codename = match[1] if match[1] in row.codenames else None
+            yield Rank.PROSE, row.on(line, f"{row.id} ({match[0]})", codename, Place.CONTAINER)
 
 
 def _os_release(text: Text) -> Iterator[Mention]:
@@ -337,8 +340,7 @@ def _os_release(text: Text) -> Iterator[Mention]:
         if file and (version := SAYS["version_line"].match(following.text)):
             row = DISTRIBUTIONS[file[1]]
             name = f"{row.id.capitalize()} {version[1]}"
-            lines = quote(line, following.number)
-            yield Rank.PRINTED, System(lines, row.id, row.release(version[1]), name, place(line))
+            yield Rank.PRINTED, row.on(line, name, version[1], place(line), following.number)
     for line in text.lines:
         if pair := SAYS["os_release"].match(line.text):
             pasted.setdefault(pair[1], (line, pair[2]))

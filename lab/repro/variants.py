@@ -1,16 +1,15 @@
 """The variants that a report leads to: for its causes, for what it states, and for what its reporter tried."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import reduce
-
-from pydantic import ValidationError
+from itertools import count
 
 from lab import causes
 from lab.catalog import AND, Catalog, DebianImage, Guest, Variant
 from lab.catalog.knob import Conflict, Knob
-from lab.catalog.knobs import FOLDER, AppArmor, Selinux, Sysctl
+from lab.catalog.knobs import FOLDER, KINDS, AppArmor, Selinux, Sysctl
 from lab.record import Expectation
 from lab.repro.report import Mood, Place, Quote, Report, Setting, Words
 from lab.trials.experiment import Change
@@ -50,9 +49,9 @@ class Check:
     why_not: str = ""
 
     @property
-    def said(self) -> str:
+    def written(self) -> str:
         """The settings as their reporter would write them."""
-        return " and ".join(map(written, self.settings))
+        return " and ".join(setting.written for setting in self.settings)
 
 
 # -- what a guest can have, as far as its definition tells; the guest itself is asked before a cell is run
@@ -117,50 +116,50 @@ def leading_to(cause: str | None, catalog: Catalog, guest: Guest | None) -> list
     return sorted((v for v in leading if guest is None or can_have(guest, v)), key=rank)
 
 
-def variant_for(
-    cause: str | None, stated: Variant | None, catalog: Catalog, guest: Guest | None
-) -> tuple[Variant | None, str]:
-    """The variant with which a guest has a cause and the stated settings, or why there is none."""
+def answering(question: Question, stated: Variant | None, catalog: Catalog, guest: Guest | None) -> Question:
+    """The question with the variant that gives a guest its cause and the stated settings, or why none does."""
+    cause = question.cause
     if cause is None or cause not in causes.known():
-        return stated or catalog.variant(STOCK), ""
+        return replace(question, variant=stated or catalog.variant(STOCK))
     variants = leading_to(cause, catalog, guest)
     if not variants:
-        return None, f"no variant of the lab leads to {cause}" + (f" on {guest.name}" if guest else "")
+        where = f" on {guest.name}" if guest else ""
+        return replace(question, why_not=f"no variant of the lab leads to {cause}{where}")
     if stated is None:
-        return variants[0], ""
+        return replace(question, variant=variants[0])
     try:
         together = stated.combined(variants[0])
     except Conflict as why:
-        return None, f"what the report states contradicts {cause}: {why}"
+        return replace(question, why_not=f"what the report states contradicts {cause}: {why}")
     if together.knobs == stated.knobs:
-        return stated.model_copy(update={"expect": Expectation(status="xfail", cause=cause)}), ""
-    return together, ""
+        together = stated.model_copy(update={"expect": Expectation(status="xfail", cause=cause)})
+    return replace(question, variant=together)
 
 
 def stated_by(report: Report, catalog: Catalog, guest: Guest | None) -> tuple[Variant | None, list[str]]:
-    """The settings that hold on the host as one variant, None if there are none; and in words what is set."""
+    """The sysctls that hold on the host as one variant, None if there are none; and in words what is set."""
     steps: list[str] = []
-    knobs: dict[str, Knob] = {}
     values: dict[str, str | None] = {}
+    sysctls: dict[str, int | str] = {}
     stated = [s for s in report.of(Setting) if s.mood is Mood.HOLDS and s.place is Place.HOST]
     for setting in stated[:MOST_STATED]:
         line = setting.quote.number
         if setting.name in values:
             if values[setting.name] != setting.value:
-                steps.append(f"not set: {written(setting)}: another line contradicts line {line}")
+                steps.append(f"not set: {setting.written}: another line contradicts line {line}")
             continue
         values[setting.name] = setting.value
-        setting_of_lab = _knob(setting, guest)
-        if isinstance(setting_of_lab, str):
-            steps.append(f"not set: {written(setting)}: {setting_of_lab}")
-            continue
-        kind, knob = setting_of_lab
-        knobs[kind] = reduce(type(knob).combined, [knobs[kind], knob]) if kind in knobs else knob
-        steps.append(f"set: {written(setting)}, as line {line} says")
-    if not knobs:
+        match _knob(setting, guest):
+            case Sysctl() as sysctl:
+                sysctls |= sysctl.root
+                steps.append(f"set: {setting.written}, as line {line} says")
+            case why_not:
+                steps.append(f"not set: {setting.written}: {why_not}")
+    if not sysctls:
         return None, steps
-    made = {"name": REPORT, "title": "The settings that the report states", "expect": Expectation()}
-    return catalog.variant(STOCK).model_copy(update=made | knobs), steps
+    update = {"name": REPORT, "title": "The settings that the report states", "expect": Expectation()}
+    made = catalog.variant(STOCK).model_copy(update={**update, "sysctl": Sysctl.model_validate(sysctls)})
+    return made, steps
 
 
 # -- what the reporter tried
@@ -173,44 +172,44 @@ def checks_of(report: Report, questions: Sequence[Question], guest: Guest | None
     tried: dict[str, Setting] = {}
     for setting in report.of(Setting):
         if setting.mood is Mood.TRIED and setting.place is Place.HOST and setting.quote not in messages:
-            tried.setdefault(written(setting), setting)
+            tried.setdefault(setting.written, setting)
     checks: list[Check] = []
+    numbers = count(1)
     for question in (question for question in questions if question.variant):
-        alone = [_check((setting,), question, guest) for setting in list(tried.values())[:MOST_TRIED]]
+        alone = [_check((setting,), question, guest, numbers) for setting in list(tried.values())[:MOST_TRIED]]
         checks += alone
         together = tuple(c.settings[0] for c in alone if c.variant not in (None, question.variant))
         if len(together) > 1 and len({setting.helped for setting in together}) == 1:
             # A reporter who tried one after another usually left them in place.
-            checks.append(_check(together, question, guest))
-    number = 0
-    for index, check in enumerate(checks):
-        if check.variant is not None and check.variant != check.question.variant:
-            number += 1
-            variant = check.variant.model_copy(update={"name": f"{TRIED}-{number}"})
-            checks[index] = replace(check, variant=variant)
+            checks.append(_check(together, question, guest, numbers))
     return tuple(checks)
 
 
-def _check(tried: tuple[Setting, ...], question: Question, guest: Guest | None) -> Check:
-    """A check of settings on the variant of a question."""
+def _check(
+    tried: tuple[Setting, ...], question: Question, guest: Guest | None, numbers: Iterator[int]
+) -> Check:
+    """A check of settings on the variant of a question; a new variant is named by the next number."""
     base = changed = question.variant
     assert base is not None and changed is not None
     check = Check(tried, question)
     for setting in tried:
-        setting_of_lab = _knob(setting, guest)
-        if isinstance(setting_of_lab, str):
-            return replace(check, why_not=setting_of_lab)
-        kind, knob = setting_of_lab
+        knob = _knob(setting, guest)
+        if isinstance(knob, str):
+            return replace(check, why_not=knob)
+        kind = next(kind for kind, model in KINDS.items() if isinstance(knob, model))
         profiles = {profile.name for profile in getattr(base.knobs.get(kind), "profiles", ())}
         if own := profiles.intersection(getattr(knob, "removed", ())):
             why = f"the variant {base.name} loads {min(own)} itself, to stand for the policy of the host"
             return replace(check, why_not=why)
-        changed = Change(written(setting), {kind: knob}).on(changed)
+        changed = Change(setting.written, {kind: knob}).on(changed)
     if changed.knobs == base.knobs:
         return replace(check, variant=base)
-    title = f"{base.name}; then, as the reporter tried: {check.said}"
-    expect = Expectation() if tried[0].helped else base.expect
-    return replace(check, variant=changed.model_copy(update={"title": title, "expect": expect}))
+    update = {
+        "name": f"{TRIED}-{next(numbers)}",
+        "title": f"{base.name}; then, as the reporter tried: {check.written}",
+        "expect": Expectation() if tried[0].helped else base.expect,
+    }
+    return replace(check, variant=changed.model_copy(update=update))
 
 
 def is_made(name: str) -> bool:
@@ -227,31 +226,18 @@ LONGEST_NAME = 100
 NUMBERS = re.compile(r"-?[0-9]{1,18}(?:[ \t]+-?[0-9]{1,18}){0,7}")
 UNLOAD = re.compile(rf"(?:sudo )?apparmor_parser (?:-R|--remove) {FOLDER}/([A-Za-z0-9_.-]+)")
 PERMISSIVE = re.compile(r"(?:sudo )?setenforce (?:0|[Pp]ermissive)")
-NO_SETTING = "the lab has no such setting"
 
 
-def _knob(setting: Setting, guest: Guest | None) -> tuple[str, Knob] | str:
-    """The setting as a knob, with the name of its kind, or why a guest cannot have it."""
-    if setting.value is None:
-        command = setting.name.strip()
-        if unloaded := UNLOAD.fullmatch(command):
-            return "apparmor", AppArmor(removed=[unloaded[1]])
-        if PERMISSIVE.fullmatch(command):
-            return "selinux", Selinux.model_validate_json('{"mode": "permissive"}')
-        return NO_SETTING
-    is_sysctl = len(setting.name) <= LONGEST_NAME and SYSCTL.fullmatch(setting.name)
-    if not is_sysctl or not NUMBERS.fullmatch(setting.value):
-        return NO_SETTING
-    if guest is not None and not has_sysctl(guest, setting.name):
-        return f"the kernel of {guest.name} has no such sysctl"
-    is_number = setting.value.lstrip("-").isdecimal()
-    try:
-        value = int(setting.value) if is_number else setting.value
-        return "sysctl", Sysctl.model_validate({setting.name: value})
-    except ValidationError:
-        return NO_SETTING
-
-
-def written(setting: Setting) -> str:
-    """Return the setting as its reporter would write it."""
-    return setting.name if setting.value is None else f"{setting.name}={setting.value}"
+def _knob(setting: Setting, guest: Guest | None) -> Knob | str:
+    """The setting as a knob, or why a guest cannot have it."""
+    name, value = setting.name.strip(), setting.value
+    if value is None and (unloaded := UNLOAD.fullmatch(name)):
+        return AppArmor(removed=[unloaded[1]])
+    if value is None and PERMISSIVE.fullmatch(name):
+        return Selinux.model_validate_json('{"mode": "permissive"}')
+    if value is not None and len(name) <= LONGEST_NAME and SYSCTL.fullmatch(name) and NUMBERS.fullmatch(value):
+        if guest is not None and not has_sysctl(guest, name):
+            return f"the kernel of {guest.name} has no such sysctl"
+        with suppress(ValueError):
+            return Sysctl.model_validate({name: int(value) if value.lstrip("-").isdecimal() else value})
+    return "the lab has no such setting"

@@ -1,14 +1,14 @@
 """The verdict on a report: what its cells show of each question, and of all of them together.
 
-A report's own words are compared to the letter with what a cell's evidence holds. What a report claims besides
-them is told one by one: it held, it did not hold, or it was not tested and why.
+A report's own words are compared to the letter with what a cell's evidence holds. Each thing that a report
+claims is told one by one: it held, it did not hold, or it was not tested and why.
 """
 
 import errno
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult, Status
 from lab.repro import variants
 from lab.repro.planning import Plan
-from lab.repro.report import AuditLine, Command, NamedTest, Program, Speaker, Words
+from lab.repro.report import AuditLine, Command, NamedTest, Program, Speaker, Statement, Words
 from lab.repro.variants import Check, Question
 from lab.verdict.words import FinishedCell
 
@@ -35,8 +35,9 @@ NOT_PRINTED = "the command that printed it was not run; lab exec GUEST VARIANT -
 MOST, MOST_TESTS = 30, 20
 # The files of a cell that hold words of boxlite, bubblewrap and the kernel, the ones that say most first.
 FILES = ("boxlite/*/logs/*", "suite/suite.log", "probes.json", KERNEL_FILE, AUDIT_FILE)
-# A guest may have written anything: so many files are read, so many characters of each, and of each line.
-MOST_FILES, LARGEST, LONGEST = 20, 1_000_000, 4000
+# A guest may have written anything: so many files are read, so many characters of each, and of each line; and
+# so many are shown of a line.
+MOST_FILES, LARGEST, LONGEST, SHOWN = 20, 1_000_000, 4000, 300
 # A shorter text proves nothing: `Permission denied` stands in many messages.
 SHORTEST = 20
 # What a program puts before its message.
@@ -62,59 +63,42 @@ class Result(StrEnum):
         return {Result.REPRODUCED: 0, Result.NOT_RUN: 3}.get(self, 1)
 
 
+class Held(StrEnum):
+    """What a run says about a claim. Of several cells the first of these counts."""
+
+    HELD = "held"
+    NOT_TESTED = "not tested"
+    NOT_HELD = "did not hold"
+
+
 @dataclass(frozen=True)
-class Proof:
-    """A line of a cell's evidence: the file in the run's folder, the line's number from 1, and its text."""
+class Claim:
+    """A statement of a report as a claim, what the run says about it, and why.
 
-    file: str
-    line: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Words or an audit line of the report, and the line of the evidence that is the same; None: there is none.
-
-    `untested` says why it was not looked for.
+    If a line of the evidence says the same, `file` is its file in the run's folder, and `file_line` its number
+    from 1.
     """
 
-    statement: Words | AuditLine
-    proof: Proof | None
-    untested: str = ""
-
-    @property
-    def quote(self) -> str:
-        return self.statement.text if isinstance(self.statement, Words) else self.statement.quote.text
+    statement: Statement
+    text: str
+    held: Held
+    why: str
+    file: str | None = None
+    file_line: int | None = None
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What a cell shows of one question. `cell` is None if none was run for it."""
+    """What a cell shows of one question; `claims` are the words of the report that were looked for in it.
+
+    `cell` is None if none was run for it.
+    """
 
     question: Question
     result: Result
     why: str
     cell: FinishedCell | None = None
-    compared: tuple[Compared, ...] = ()
-
-
-class Held(StrEnum):
-    """What a run says about a claim."""
-
-    HELD = "held"
-    NOT_HELD = "did not hold"
-    NOT_TESTED = "not tested"
-
-
-@dataclass(frozen=True)
-class ClaimLine:
-    """A claim, what the run says about it, and why. `files` of the run show it; `line` is the report's."""
-
-    claim: str
-    held: Held
-    why: str
-    files: tuple[str, ...] = ()
-    line: int | None = None
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,13 +108,13 @@ class Verdict:
     result: Result
     why: tuple[str, ...]
     answered: tuple[Answered, ...] = ()
-    claims: tuple[ClaimLine, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     @property
-    def cells(self) -> list[FinishedCell]:
+    def cells(self) -> list[CellResult]:
         """The cells of its questions, each once."""
-        cells = [answered.cell for answered in self.answered if answered.cell]
-        return list({cell.result.folder: cell for cell in cells}.values())
+        cells = [answered.cell.result for answered in self.answered if answered.cell]
+        return list({cell.folder: cell for cell in cells}.values())
 
 
 def of_plan(plan: Plan) -> Verdict:
@@ -146,8 +130,16 @@ def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     why = [answer.why for answer in answered]
     if worst is Result.NOT_RUN and plan.hint:
         why.append(plan.hint)
-    verdict = Verdict(worst, tuple(dict.fromkeys(why)), answered)
-    return replace(verdict, claims=tuple(_claims(plan, verdict, cells)))
+    words: dict[Statement, Claim] = {}
+    for claim in (claim for answer in answered for claim in answer.claims):
+        other = words.get(claim.statement, claim)
+        words[claim.statement] = min(other, claim, key=lambda claim: list(Held).index(claim.held))
+    claims = [
+        *words.values(),
+        *(_of_test(test, answered) for test in islice(plan.report.of(NamedTest), MOST_TESTS)),
+        *(_of_check(plan, check, cells) for check in plan.checks),
+    ]
+    return Verdict(worst, tuple(dict.fromkeys(why)), answered, tuple(claims))
 
 
 def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -> Answered:
@@ -158,10 +150,10 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
     ran = cell.result
     if ran.status not in RAN:
         return Answered(question, Result.NOT_RUN, f"{ran.status}: {ran.reason}", cell)
-    compared = tuple(_compare(plan, question, cell))
+    claims = tuple(_of_words(plan, question, cell))
     if ran.status not in FAILED:
-        return Answered(question, Result.NOT_REPRODUCED, "every test passes", cell, compared)
-    result, why = _judge(plan, question, ran, compared)
+        return Answered(question, Result.NOT_REPRODUCED, "every test passes", cell, claims)
+    result, why = _judge(plan, question, ran, claims)
     if question.program not in ("", *OWN):
         why += f"; it was met by {question.program} in the report, and by boxlite here"
     theirs = next((one.version for one in plan.report.of(Program) if one.name == "bubblewrap"), None)
@@ -170,16 +162,16 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
         why += (
             f"; bubblewrap is {theirs} in the report and {here} here, and releases word one failure differently"
         )
-    return Answered(question, result, why, cell, compared)
+    return Answered(question, result, why, cell, claims)
 
 
-def _judge(plan: Plan, question: Question, ran: CellResult, compared: Sequence[Compared]) -> tuple[Result, str]:
+def _judge(plan: Plan, question: Question, ran: CellResult, claims: Sequence[Claim]) -> tuple[Result, str]:
     """The verdict on a cell that failed, and why."""
     cause, first = question.cause, ran.cause or UNKNOWN
     sure = f" ({ran.confidence})" if ran.confidence else ""
     shows = f"the cause found is {first}{sure}"
-    looked_for = [pair for pair in compared if not pair.untested]
-    has_same_words = any(pair.proof for pair in looked_for)
+    looked_for = [claim for claim in claims if claim.held is not Held.NOT_TESTED]
+    has_same_words = any(claim.held is Held.HELD for claim in looked_for)
     if cause is None:
         tests = {test.name for test in plan.report.of(NamedTest) if test.known}
         if has_same_words:
@@ -210,20 +202,20 @@ def _judge(plan: Plan, question: Question, ran: CellResult, compared: Sequence[C
     return Result.REPRODUCED, f"the same cause by the settings that the report states: {cause}{sure}"
 
 
-def _met_by_chance(cause: str, ran: CellResult, looked_for: Sequence[Compared]) -> str:
+def _met_by_chance(cause: str, ran: CellResult, looked_for: Sequence[Claim]) -> str:
     """The report's error if the cell met it and chance decides which program meets the cause; empty if not."""
-    row = causes.known().get(cause)
-    if row is None or not row.met_by_chance:
+    if cause not in causes.known() or not causes.known()[cause].met_by_chance:
         return ""
     why = next((finding.why for finding in ran.causes if finding.name == cause), "")
-    errors = {pair.statement.errno for pair in looked_for if isinstance(pair.statement, Words)} - {None}
-    return next((name for name in sorted(filter(None, errors)) if os.strerror(getattr(errno, name)) in why), "")
+    words = [claim.statement for claim in looked_for]
+    errors = sorted({message.errno for message in words if isinstance(message, Words) and message.errno})
+    return next((name for name in errors if os.strerror(getattr(errno, name)) in why), "")
 
 
-# -- a report's own words and what a cell's evidence holds
+# -- the claims of a report: its words and audit lines, the tests that fail, and what its reporter tried
 
 
-def _compare(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Compared]:
+def _of_words(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Claim]:
     """Look in a cell's evidence for what the report quotes about a question.
 
     A line that another question is about is left to that one; a line that is about none is looked for in each.
@@ -244,33 +236,39 @@ def _compare(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Com
     logs = [cell.path(name) for name in (KERNEL_FILE, AUDIT_FILE)]
     for statement in (own or of_none)[:MOST]:
         if isinstance(statement, Words):
-            text = essence(statement.text)
-            same = (line for line in lines if len(text) >= SHORTEST and text in line.text)
+            text, words = f"says: {statement.text}", essence(statement.text)
+            same = (line for line in lines if len(words) >= SHORTEST and words in line[2])
             is_printed = any(0 < statement.quote.number - number <= NEAR for number in commands)
             untested = NOT_PRINTED if is_printed else ""
         else:
+            text = f"the kernel logs: {statement.quote.text}"
             # Whichever program met it, it is the same refusal.
             refusal = {key: statement.fields[key] for key in REFUSED if key in statement.fields}.items()
             same = (
                 line
                 for line in lines
-                if line.file in logs and refusal and any(refusal <= f.items() for f in parse_audit(line.text))
+                if line[0] in logs and refusal and any(refusal <= f.items() for f in parse_audit(line[2]))
             )
             is_of_ubuntu = statement.fields.get("apparmor") == "AUDIT" and not is_ubuntu
             untested = "only Ubuntu's kernel writes such a line" if is_of_ubuntu else ""
-        proof = next(same, None)
-        yield Compared(statement, proof, "" if proof else untested)
+        if proof := next(same, None):
+            file, number, line = proof
+            why = f"{file}, line {number}: {bounded(line, SHOWN)}"
+            yield Claim(statement, text, Held.HELD, why, file, number)
+        else:
+            held = Held.NOT_TESTED if untested else Held.NOT_HELD
+            yield Claim(statement, text, held, untested or "no line of the evidence says so")
 
 
-def _evidence(cell: FinishedCell) -> Iterator[Proof]:
-    """Every line of a cell's files."""
+def _evidence(cell: FinishedCell) -> Iterator[tuple[str, int, str]]:
+    """Every line of a cell's files: the file in the run's folder, the line's number, and its text."""
     files = [file for pattern in FILES for file in matching(cell.folder, pattern)]
     for file in files[:MOST_FILES]:
         with file.open(errors="replace") as stream:
             text = stream.read(LARGEST)
         name = cell.path(str(file.relative_to(cell.folder)))
         for number, line in enumerate(text.splitlines(), start=1):
-            yield Proof(name, number, spaced(line[:LONGEST]))
+            yield name, number, spaced(line[:LONGEST])
 
 
 def essence(text: str) -> str:
@@ -289,41 +287,11 @@ def spaced(text: str) -> str:
     return " ".join(plain(text).replace('\\"', '"').replace("\\n", " ").split())
 
 
-def shown(proof: Proof) -> str:
-    """Return a line of evidence for a table."""
-    return bounded(proof.text, 300)
-
-
-# -- what a report claims, one line for each statement
-
-
-def _claims(plan: Plan, verdict: Verdict, cells: Mapping[str, FinishedCell]) -> Iterator[ClaimLine]:
-    """The words, audit lines and failing tests of a report, and what its reporter tried."""
-    compared: dict[int, list[Compared]] = {}
-    for answered in verdict.answered:
-        for one in answered.compared:
-            compared.setdefault(id(one.statement), []).append(one)
-    yield from map(_of_compared, compared.values())
-    yield from (_of_test(test, verdict) for test in islice(plan.report.of(NamedTest), MOST_TESTS))
-    yield from (_of_check(plan, check, cells) for check in plan.checks)
-
-
-def _of_compared(same: Sequence[Compared]) -> ClaimLine:
-    statement = same[0].statement
-    claim = f"{'says' if isinstance(statement, Words) else 'the kernel logs'}: {same[0].quote}"
-    if proof := next((one.proof for one in same if one.proof), None):
-        why = f"{proof.file}, line {proof.line}: {shown(proof)}"
-        return ClaimLine(claim, Held.HELD, why, (proof.file,), statement.quote.number)
-    untested = next((one.untested for one in same if one.untested), "")
-    held = Held.NOT_TESTED if untested else Held.NOT_HELD
-    return ClaimLine(claim, held, untested or "no line of the evidence says so", line=statement.quote.number)
-
-
-def _of_test(test: NamedTest, verdict: Verdict) -> ClaimLine:
+def _of_test(test: NamedTest, answered: Sequence[Answered]) -> Claim:
     outcomes = {
         cell.result.variant: result.outcome
-        for cell in verdict.cells
-        if cell.result.status in RAN
+        for cell in (answer.cell for answer in answered)
+        if cell and cell.result.status in RAN
         for result in cell.result.tests
         if result.name == test.name and result.outcome is not Outcome.NOT_RUN
     }
@@ -332,20 +300,20 @@ def _of_test(test: NamedTest, verdict: Verdict) -> ClaimLine:
         failed = all(outcome.is_failure for outcome in outcomes.values())
         held = Held.HELD if failed else Held.NOT_HELD
         why = ", ".join(f"{variant}: {outcome}" for variant, outcome in outcomes.items())
-    return ClaimLine(f"{test.name} fails", held, why, line=test.quote.number)
+    return Claim(test, f"{test.name} fails", held, why)
 
 
-def _of_check(plan: Plan, check: Check, cells: Mapping[str, FinishedCell]) -> ClaimLine:
+def _of_check(plan: Plan, check: Check, cells: Mapping[str, FinishedCell]) -> Claim:
     """What a setting that the reporter tried does on the very cell."""
-    helped, line = check.settings[0].helped, check.settings[0].quote.number
+    setting, helped = check.settings[0], check.settings[0].helped
     several = len(check.settings) > 1
     verb = ("help" if several else "helps") if helped else f"{'do' if several else 'does'} not help"
-    claim = f"{check.said} {verb} against {check.question.cause or 'it'}"
+    text = f"{check.written} {verb} against {check.question.cause or 'it'}"
     cell = cells.get(check.variant.name) if check.variant else None
     if cell is None:
-        return ClaimLine(claim, Held.NOT_TESTED, check.why_not or "its cell was not run", line=line)
+        return Claim(setting, text, Held.NOT_TESTED, check.why_not or "its cell was not run")
     if cell.result.status not in RAN:
-        return ClaimLine(claim, Held.NOT_TESTED, f"{cell.result.status}: {cell.result.reason}", line=line)
+        return Claim(setting, text, Held.NOT_TESTED, f"{cell.result.status}: {cell.result.reason}")
     needing = plan.build.suite.needing(Needs.SANDBOX) if plan.build else set()
     tests = (test for test in cell.result.tests if test.name in needing)
     failing = [test.name for test in tests if test.outcome is not Outcome.PASS]
@@ -354,8 +322,7 @@ def _of_check(plan: Plan, check: Check, cells: Mapping[str, FinishedCell]) -> Cl
         why += f"{', '.join(failing)} fail all the same: {cell.result.reason}"
     else:
         why += "every test that needs the sandbox passes"
-    held = Held.HELD if helped is not bool(failing) else Held.NOT_HELD
     if helped is None:
-        claim, held = f"tried: {check.said}", Held.NOT_TESTED
         why = f"the report does not say what it did; {why}"
-    return ClaimLine(claim, held, why, line=line)
+        return Claim(setting, f"tried: {check.written}", Held.NOT_TESTED, why)
+    return Claim(setting, text, Held.HELD if helped is not bool(failing) else Held.NOT_HELD, why)

@@ -6,7 +6,7 @@ The hosts are real ones; the words are the tests' own.
 
 from lab.probes import Probe
 from lab.repro.reading import read
-from lab.repro.report import Mood, Setting, Statement, System
+from lab.repro.report import Statement
 from tests.builders import probe_script
 from tests.builders.facts import printed_facts
 
@@ -124,19 +124,3 @@ RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 
 def of[S: Statement](kind: type[S], text: str) -> list[S]:
     return list(read(text.encode()).of(kind))
-
-
-def systems(text: str) -> list[tuple[str, str | None]]:
-    return [(system.id, system.version) for system in of(System, text) if not system.inferred]
-
-
-def settings(text: str) -> list[tuple[str, str | None, Mood, bool | None]]:
-    return [(setting.name, setting.value, setting.mood, setting.helped) for setting in of(Setting, text)]
-
-
-def holds(name: str, value: str) -> tuple[str, str | None, Mood, bool | None]:
-    return name, value, Mood.HOLDS, None
-
-
-def tried(name: str, value: str | None, helped: bool | None) -> tuple[str, str | None, Mood, bool | None]:
-    return name, value, Mood.TRIED, helped

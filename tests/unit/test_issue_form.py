@@ -20,7 +20,7 @@ def form() -> str:
 
 def fields(form: str) -> dict[str, Any]:
     return {
-        each.get("id", str(number)): each for number, each in enumerate(YAML(typ="safe").load(form)["body"])
+        field.get("id", str(number)): field for number, field in enumerate(YAML(typ="safe").load(form)["body"])
     }
 
 
@@ -40,17 +40,16 @@ def test_github_takes_it(form: str, tmp_path: Path) -> None:
 
 
 def test_it_asks_for_what_decides_and_labels_and_ids_are_unique(form: str) -> None:
-    known = fields(form)
-    asked = {name: each for name, each in known.items() if each["type"] != "markdown"}
-    required = {name for name, each in asked.items() if each.get("validations", {}).get("required")}
+    questions = {name: field for name, field in fields(form).items() if field["type"] != "markdown"}
+    required = {name for name, field in questions.items() if field.get("validations", {}).get("required")}
     assert required == {"what-happened", "version", "installed-by", "probe"}
-    assert len({each["attributes"]["label"] for each in asked.values()}) == len(asked)
+    assert len({field["attributes"]["label"] for field in questions.values()}) == len(questions)
     # GitHub puts such an answer between fences, so that nothing in it is markup.
-    assert asked["probe"]["attributes"]["render"] == "text"
+    assert questions["probe"]["attributes"]["render"] == "text"
 
 
 def test_the_command_in_it_prints_what_the_lab_reads_in_the_issue_that_comes_of_it(form: str) -> None:
-    [text] = [each["attributes"]["value"] for each in fields(form).values() if "```sh" in str(each)]
+    [text] = [field["attributes"]["value"] for field in fields(form).values() if "```sh" in str(field)]
     command = text.split("```sh\n")[1].split("```")[0]
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=60)
     issue = f"### Version of boxlite\n\n0.10.8\n\n### Output of the probe\n\n```text\n{done.stdout}\n```\n"

@@ -18,7 +18,8 @@ from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.plan import Cell
 from lab.record import CellResult, Expectation, Outcome, RunResult, Status, TestResult
-from lab.repro import bisection
+from lab.report import markdown
+from lab.repro import answer, bisection
 from lab.repro.bisection import Bisection, Border, State, compare, failing
 from lab.repro.running import Runner
 from lab.run import scheduler
@@ -285,7 +286,8 @@ def test_what_a_bisection_finds(
     truth: Truth, version: str, first_failed: str | None, first_fixed: str | None, result: list[str]
 ) -> None:
     bisected, _ = run(truth, version)
-    assert (bisected.first_failed, bisected.first_fixed) == (first_failed, first_fixed)
+    document = bisected.document()
+    assert (document["first_failed"], document["first_fixed"]) == (first_failed, first_fixed)
     assert bisected.result == result
 
 
@@ -316,7 +318,7 @@ def test_a_build_without_a_place_among_releases_is_refused(monkeypatch: pytest.M
 def test_a_build_of_ones_own_is_newer_than_the_releases_before_it() -> None:
     bisected = Bisection.of(reported("0.10.5", name="0.10.5@12345678"))
     assert bisected.releases == [*RELEASES, "0.10.5@12345678"]
-    assert bisected.fixed is None
+    assert bisected.borders[1] is None
 
 
 def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +336,7 @@ def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
     paths, folder = Paths(cache=tmp_path / "cache", state=tmp_path / "state"), tmp_path / "run"
     runner = Runner(paths, "", "lab repro report.md --bisect", Console(), quiet=True)
     bisected = runner.bisected(reported(), folder, {})
-    assert (bisected.first_failed, bisected.stopped) == ("0.10.3", "")
+    assert bisected.stopped == ""
     assert lanes == [1]
     record = RunResult.read(folder)
     assert [cell.build for cell in record.cells][:2] == ["0.10.4", "0.9.0"]
@@ -348,7 +350,7 @@ def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_answer_has_every_step_and_its_command() -> None:
     bisected, _ = run(BAD_SINCE | {"0.10.0": skipped})
-    text = bisected.render()
+    text = markdown.page("bisection.md", answer.TEMPLATES, it=bisected)
     assert "### Which release\n" in text
     assert f"Compared are the tests that fail with 0.10.4: {JAILED}, {ISOLATED}.\n" in text
     assert "\nboxlite 0.10.2 is the first release that fails: " in text

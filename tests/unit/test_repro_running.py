@@ -1,4 +1,4 @@
-"""`lab repro` from a report to its answer, with a run that needs no guest."""
+"""`lab repro` as users have it, from a report to its answer, with runs that need no guest."""
 
 import io
 import json
@@ -23,6 +23,7 @@ from lab.run.scheduler import Scheduler
 from lab.run.start import PlannedRun
 from tests.builders import messages
 from tests.builders.processes import run_main
+from tests.builders.report_texts import FAMILY, MANY_PROCESSES, PROBE, TWICE
 from tests.builders.reports import CLONE, KNOWN, POLICY, SWITCH, gather, holds, plan, ran, report, system, tried
 from tests.builders.runs import host
 
@@ -44,12 +45,13 @@ Repro = Callable[..., tuple[int, str, str]]
 def repro(
     home: Path, releases: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Repro:
-    """Run `lab repro -` with a report and options: its exit status, output and errors."""
+    """Run `lab repro` with a report or another argument, and options: exit status, output and errors."""
     monkeypatch.setattr(builds, "releases", lambda: [Version("0.9.0"), Version("0.10.8")])
 
-    def call(text: str, *options: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-        status = run_main(monkeypatch, "repro", "-", *options)
+    def call(text: str | bytes, *options: str, argument: str | Path = "-") -> tuple[int, str, str]:
+        data = text.encode() if isinstance(text, str) else text
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        status = run_main(monkeypatch, "repro", argument, *options)
         assert isinstance(status, int)
         return status, *capsys.readouterr()
 
@@ -230,7 +232,7 @@ def test_a_bisection_runs_other_releases_on_the_cell_that_failed_and_is_part_of_
     status, output, _ = repro(BLOCKED, "--bisect", "-o", str(tmp_path / "run"))
     assert status == 0
     assert "### Which release\n\nboxlite 0.10.8 is the first release that fails: 0.9.0, the release" in output
-    assert "2 of 2 releases were\nrun, in 90 s." in output
+    assert "2 of 2 releases were\nrun." in output
     assert "lab repro REPORT --bisect" in output
     bisected = blocked[1]
     assert bisected.folder == tmp_path / "run" / "bisection"
@@ -263,3 +265,86 @@ def test_what_cannot_be_bisected(
     assert ("there is no release of boxlite beside 0.10.8" in errors) is (runs == 0)
     assert ("nothing to bisect" in output) is (runs == 1)
     assert "### Which release" not in output
+
+
+# -- the text alone
+
+
+def test_a_report_is_shown_with_its_lines_and_what_they_show(repro: Repro) -> None:
+    status, output, _ = repro(FAMILY, "--text-only")
+    assert status == 0
+    lines = [line.strip() for line in output.splitlines()]
+    assert "1 | - OS: Ubuntu 24.04 family" in lines
+    assert "system        Ubuntu 24.04 family or a derivative" in lines
+    assert "apparmor-userns-nocaps (likely)" in lines
+    assert "lines 6, 10, 12" in lines
+
+
+def test_the_plan_is_shown_without_a_network(repro: Repro) -> None:
+    _, output, _ = repro("# No box on Ubuntu 24.04\n\nboxlite 0.10.8", "--text-only")
+    assert "guest: ubuntu-24.04, for Ubuntu 24.04" in output
+    assert "build: boxlite 0.10.8, as the report says, if the package index has it" in output
+    _, output, _ = repro(MANY_PROCESSES, "--text-only")
+    assert "names no host; ask the reporter for the output of the script that lab probe prints" in output
+
+
+def test_a_file_is_shown_as_json(repro: Repro, tmp_path: Path) -> None:
+    file = tmp_path / "report.md"
+    file.write_text(TWICE)
+    document = json.loads(repro("", "--text-only", "--json", argument=file)[1])
+    kinds = [statement["kind"] for statement in document["statements"]]
+    assert {"system", "kernel", "setting", "audit-line", "message", "failing-test", "command"} <= set(kinds)
+    tried = [one["says"] for one in document["statements"] if one["kind"] == "setting"]
+    assert [setting["helped"] for setting in tried] == [False, False, False]
+    assert "apparmor-userns-nocaps" in [finding["cause"] for finding in document["findings"]]
+    assert (document["characters"], document["cut"]) == (len(TWICE), False)
+
+
+def test_the_output_of_the_probe_script_is_shown(repro: Repro) -> None:
+    assert "failed: unshare_user, unshare_user_root" in repro(PROBE, "--text-only")[1]
+    document = json.loads(repro(PROBE, "--text-only", "--json")[1])
+    [probed] = [one for one in document["statements"] if one["kind"] == "lab-probe"]
+    assert probed["says"]["host"]["facts"]["os"]["id"] == "debian"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "lab: the report is empty"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "lab: the report is binary data, not text"),
+        (
+            "https://github.com/a/b/issues/7",
+            "gh issue view 7 --repo a/b --json title,body,comments | lab repro -",
+        ),
+        ('{"title": "x"}', "JSON without any text"),
+    ],
+)
+def test_bad_input_is_told_with_the_next_step(repro: Repro, text: str | bytes, error: str) -> None:
+    status, output, errors = repro(text, "--text-only")
+    assert (status, output) == (2, "")
+    assert error in errors
+    assert "next: " in errors
+
+
+@pytest.mark.parametrize(
+    ("argument", "error"),
+    [
+        (".", "cannot be read: Is a directory"),
+        ("none.md", "cannot be read: No such file or directory"),
+        ("https://github.com/a/b/issues/7", "is an address, and nothing is fetched"),
+    ],
+)
+def test_what_is_no_file_is_told_with_the_next_step(repro: Repro, argument: str, error: str) -> None:
+    status, _, errors = repro("", "--text-only", argument=argument)
+    assert status == 2
+    assert error in errors
+    assert "next: " in errors
+
+
+def test_a_hostile_report_does_not_reach_the_terminal(repro: Repro) -> None:
+    text = "Ubuntu 24.04 \x1b]0;owned\x07 \u202e[bold]x[/bold]\n::error::forged\n$ echo ##[add-path]/evil\n"
+    status, output, _ = repro(text, "--text-only")
+    assert status == 0
+    assert not any(part in output for part in ("\x1b", "\u202e", "##["))
+    assert "[bold]x[/bold]" in output
+    assert "##\\[add-path]" in output

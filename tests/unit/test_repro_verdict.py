@@ -4,16 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from lab.record import Confidence, Finding, Status
+from lab.record import Confidence, Finding, Outcome, Status
 from lab.repro import verdict
 from lab.repro.planning import Plan
 from lab.repro.report import Finding as TextFinding
 from lab.repro.report import Speaker, Statement
-from lab.repro.verdict import Proof, Result, Verdict, essence, spaced
+from lab.repro.verdict import Claim, Held, Result, Verdict, essence, spaced
 from tests.builders import evidence
 from tests.builders.reports import (
     CLONE,
     POLICY,
+    RESTRICT,
     SWITCH,
     audit,
     command,
@@ -28,13 +29,14 @@ from tests.builders.reports import (
     run,
     suspected,
     system,
+    tried,
     variant_of,
     words,
 )
 
 NAMESPACE = "bwrap: No permissions to create a new namespace, likely because the kernel does not allow \
 non-privileged user namespaces. See another distribution's page."
-LIMIT = "nproc-limit"
+LIMIT, ECHO = "nproc-limit", "jailer_enabled_box_starts_and_executes"
 CANNOT_RUN = "failed to run bwrap: Permission denied (os error 13)"
 OTHER_WORDS = words("bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted")
 PROVED, LIKELY = Confidence.PROVED, Confidence.LIKELY
@@ -47,9 +49,9 @@ def of(made: Plan, folder: Path, *, cause: str | None = POLICY, confidence: Conf
     return verdict.of_run(made, run(cell), folder)
 
 
-def proofs(judged: Verdict) -> list[Proof]:
-    """The lines of the evidence that say what the report says about its first question."""
-    return [pair.proof for pair in judged.answered[0].compared if pair.proof]
+def held(judged: Verdict) -> list[Claim]:
+    """What the report says about its first question and a line of the evidence says, too."""
+    return [claim for claim in judged.answered[0].claims if claim.held is Held.HELD]
 
 
 def denied(**fields: str) -> tuple[list[Statement], TextFinding]:
@@ -59,7 +61,7 @@ def denied(**fields: str) -> tuple[list[Statement], TextFinding]:
 
 
 @pytest.mark.parametrize(
-    ("said", "suspicion", "cause", "result", "why"),
+    ("statements", "suspicion", "cause", "result", "why"),
     [
         (
             [words(NAMESPACE)],
@@ -109,7 +111,7 @@ def denied(**fields: str) -> tuple[list[Statement], TextFinding]:
             f"the same words; the cause found is {POLICY} (proved)",
         ),
         (
-            [named_test("jailer_enabled_box_starts_and_executes")],
+            [named_test(ECHO)],
             None,
             POLICY,
             Result.REPRODUCED,
@@ -128,13 +130,13 @@ def denied(**fields: str) -> tuple[list[Statement], TextFinding]:
 )
 def test_the_verdict_on_a_cell(
     tmp_path: Path,
-    said: Sequence[Statement],
+    statements: Sequence[Statement],
     suspicion: str | TextFinding | None,
     cause: str | None,
     result: Result,
     why: str,
 ) -> None:
-    made = plan(report(system(), *said), *([suspicion] if suspicion else []))
+    made = plan(report(system(), *statements), *([suspicion] if suspicion else []))
     judged = of(made, tmp_path, cause=cause)
     assert judged.result is result
     assert why in judged.why[0]
@@ -156,11 +158,12 @@ def test_without_words_settings_must_prove_it(tmp_path: Path, confidence: Confid
 
 
 def test_the_line_that_shows_the_same_words_is_named(tmp_path: Path) -> None:
-    [proof] = proofs(of(plan(report(system(), words(NAMESPACE)), POLICY), tmp_path))
-    assert proof.file.endswith("logs/boxlite.log.2026-11-24")
-    line = (tmp_path / proof.file).read_text().splitlines()[proof.line - 1]
-    assert spaced(line) == proof.text
-    assert "bwrap: No permissions to create a new namespace" in proof.text
+    [claim] = held(of(plan(report(system(), words(NAMESPACE)), POLICY), tmp_path))
+    assert claim.file and claim.file_line
+    assert claim.file.endswith("logs/boxlite.log.2026-11-24")
+    line = spaced((tmp_path / claim.file).read_text().splitlines()[claim.file_line - 1])
+    assert "bwrap: No permissions to create a new namespace" in line
+    assert claim.why.startswith(f"{claim.file}, line {claim.file_line}: {line[:80]}")
 
 
 @pytest.mark.parametrize("status", [Status.ERROR, Status.NOT_RUN, Status.NOT_APPLICABLE, Status.FLAKY])
@@ -180,34 +183,33 @@ def test_an_audit_line_that_boxlite_wrote_is_not_the_kernel_s(tmp_path: Path) ->
     gather(tmp_path, cell, kernel="")
     forged = tmp_path / cell.folder / "boxlite/box-a/logs/kernel.log"
     forged.write_text(evidence.DENIED_CAP_BWRAP)
-    assert proofs(verdict.of_run(made, run(cell), tmp_path)) == []
+    assert held(verdict.of_run(made, run(cell), tmp_path)) == []
     (tmp_path / cell.folder / "kernel.log").write_text(evidence.DENIED_CAP_BWRAP)
-    assert len(proofs(verdict.of_run(made, run(cell), tmp_path))) == 1
+    assert len(held(verdict.of_run(made, run(cell), tmp_path))) == 1
 
 
 def test_a_line_that_only_ubuntu_s_kernel_writes_is_not_missed_elsewhere(tmp_path: Path) -> None:
     moved = audit(5, apparmor="AUDIT", operation="userns_create")
-    said = report(system("ubuntu", "24.04"), moved, audit(6, comm="some-desktop"))
+    lines = report(system("ubuntu", "24.04"), moved, audit(6, comm="some-desktop"))
     suspicion = suspected(POLICY, moved.quote, quote(6, "audit: DENIED"), program="some-desktop")
-    judged = of(plan(said, suspicion, nearest=True), tmp_path)
-    first, second = judged.answered[0].compared
-    assert (first.proof, first.untested) == (None, "only Ubuntu's kernel writes such a line")
-    assert second.proof
+    judged = of(plan(lines, suspicion, nearest=True), tmp_path)
+    first, second = judged.answered[0].claims
+    assert (first.held, first.why) == (Held.NOT_TESTED, "only Ubuntu's kernel writes such a line")
+    assert second.held is Held.HELD
     assert judged.result is Result.REPRODUCED
     assert "it was met by some-desktop in the report, and by boxlite here" in judged.why[0]
 
 
 def test_two_causes_are_told_apart_each_by_its_own_words(tmp_path: Path) -> None:
-    line, said = audit(5), words(CANNOT_RUN, 4, Speaker.BOXLITE)
-    made = plan(report(system(), said, line), suspected(POLICY, line.quote), suspected(CLONE, said.quote))
+    line, message = audit(5), words(CANNOT_RUN, 4, Speaker.BOXLITE)
+    made = plan(report(system(), message, line), suspected(POLICY, line.quote), suspected(CLONE, message.quote))
     first, second = (question.variant.name for question in made.questions if question.variant)
     cells = [ran(made, first, cause=POLICY), ran(made, second, cause=CLONE)]
     gather(tmp_path, cells[0])
     gather(tmp_path, cells[1], log=f"ERROR boxlite: {CANNOT_RUN}\n", kernel="")
     judged = verdict.of_run(made, run(*cells), tmp_path)
     assert [answered.result for answered in judged.answered] == [Result.REPRODUCED, Result.REPRODUCED]
-    compared = [[pair.statement for pair in answered.compared] for answered in judged.answered]
-    assert compared == [[line], [said]]
+    assert [[claim.statement for claim in one.claims] for one in judged.answered] == [[line], [message]]
     assert judged.result.exit_status == 0
 
 
@@ -233,12 +235,12 @@ def test_the_worst_of_several_answers_is_the_verdict(tmp_path: Path) -> None:
     ],
 )
 def test_any_program_s_error_at_a_limit_reproduces_it(tmp_path: Path, why: str, result: Result) -> None:
-    said = replace(
+    message = replace(
         words("bwrap: Creating new namespace failed: Resource temporarily unavailable"), errno="EAGAIN"
     )
-    made = plan(report(system(), said), LIMIT)
-    shown = [Finding(name=LIMIT, confidence=LIKELY, why=why)]
-    cell = ran(made, variant_of(made).name, cause=LIMIT, confidence=LIKELY, causes=shown)
+    made = plan(report(system(), message), LIMIT)
+    findings = [Finding(name=LIMIT, confidence=LIKELY, why=why)]
+    cell = ran(made, variant_of(made).name, cause=LIMIT, confidence=LIKELY, causes=findings)
     gather(tmp_path, cell)
     judged = verdict.of_run(made, run(cell), tmp_path)
     assert judged.result is result
@@ -247,16 +249,16 @@ def test_any_program_s_error_at_a_limit_reproduces_it(tmp_path: Path, why: str, 
 
 
 @pytest.mark.parametrize(
-    ("said", "untested"),
+    ("statements", "untested"),
     [
         ([command("bwrap --unshare-net true", 3), OTHER_WORDS], True),
         ([program("bubblewrap", "0.9.0"), OTHER_WORDS], False),
     ],
 )
-def test_why_words_were_not_looked_for(tmp_path: Path, said: Sequence[Statement], untested: bool) -> None:
-    [compared] = of(plan(report(system(), *said), POLICY), tmp_path).answered[0].compared
-    assert compared.proof is None
-    assert ("lab exec GUEST VARIANT -- COMMAND" in compared.untested) is untested
+def test_why_words_were_not_looked_for(tmp_path: Path, statements: Sequence[Statement], untested: bool) -> None:
+    [claim] = of(plan(report(system(), *statements), POLICY), tmp_path).answered[0].claims
+    assert claim.held is (Held.NOT_TESTED if untested else Held.NOT_HELD)
+    assert ("lab exec GUEST VARIANT -- COMMAND" in claim.why) is untested
 
 
 def test_a_plan_that_cannot_be_run_is_not_run_for_its_reasons() -> None:
@@ -286,4 +288,75 @@ def test_evidence_outside_of_the_run_is_not_read(tmp_path: Path) -> None:
     (logs / "boxlite.log.2026-11-24").unlink()
     (tmp_path / "run" / cell.folder / "probes.json").unlink()
     (logs / "boxlite.log.2026-11-24").symlink_to(tmp_path / "elsewhere")
-    assert proofs(verdict.of_run(made, run(cell), tmp_path / "run")) == []
+    assert held(verdict.of_run(made, run(cell), tmp_path / "run")) == []
+
+
+# -- the claims of a report
+
+
+@pytest.mark.parametrize(
+    ("helped", "cured", "result"),
+    [
+        (True, True, Held.HELD),
+        (True, False, Held.NOT_HELD),
+        (False, False, Held.HELD),
+        (False, True, Held.NOT_HELD),
+    ],
+)
+def test_what_was_tried_is_judged_on_the_cell(tmp_path: Path, helped: bool, cured: bool, result: Held) -> None:
+    made = plan(report(system(), tried(SWITCH, "1", helped=helped)), CLONE)
+    cells = [ran(made, "userns-clone-off", cause=CLONE), ran(made, "tried-1", cause=None if cured else CLONE)]
+    [claim] = verdict.of_run(made, run(*cells), tmp_path).claims
+    assert claim.held is result
+    assert claim.text == f"{SWITCH}=1 {'helps' if helped else 'does not help'} against {CLONE}"
+    outcome = "every test that needs the sandbox passes" if cured else f"{ECHO}, "
+    assert f"with it on userns-clone-off, {outcome}" in claim.why
+    assert claim.statement.quote.number == 3
+
+
+def test_a_skipped_test_is_no_cure(tmp_path: Path) -> None:
+    made = plan(report(system(), tried(SWITCH, "1", helped=True)), CLONE)
+    cure = ran(made, "tried-1")
+    tests = [
+        test.model_copy(update={"outcome": Outcome.SKIP}) if test.name == ECHO else test for test in cure.tests
+    ]
+    cells = [ran(made, "userns-clone-off", cause=CLONE), cure.model_copy(update={"tests": tests})]
+    [claim] = verdict.of_run(made, run(*cells), tmp_path).claims
+    assert claim.held is Held.NOT_HELD
+
+
+def test_what_could_not_be_tried_says_why_and_what_has_no_outcome_is_no_claim(tmp_path: Path) -> None:
+    settings = tried(RESTRICT, "0", helped=False), tried(SWITCH, "1", helped=None)
+    made = plan(report(system("ubuntu", "24.04"), *settings), POLICY, nearest=True)
+    cells = [ran(made, "apparmor-userns-nocaps", cause=POLICY), ran(made, "tried-1", cause=POLICY)]
+    switch, open_one = verdict.of_run(made, run(*cells), tmp_path).claims
+    assert (switch.held, switch.why) == (Held.NOT_TESTED, "the kernel of debian-13 has no such sysctl")
+    assert open_one.held is Held.NOT_TESTED
+    assert open_one.why.startswith("the report does not say what it did; with it on apparmor-userns-nocaps")
+
+
+def test_words_audit_lines_and_tests_of_a_new_report_are_its_claims(tmp_path: Path) -> None:
+    statements = (
+        words("bwrap: Creating new namespace failed: Permission denied", 4),
+        words("Sandbox preflight failed: bwrap cannot create user namespaces.", 5, Speaker.BOXLITE),
+        audit(6),
+        named_test(ECHO),
+        named_test("zygote_starts", known=False),
+    )
+    claims = of(plan(report(system(), *statements), POLICY), tmp_path).claims
+    assert [(claim.held, claim.statement) for claim in claims] == list(
+        zip((Held.NOT_HELD, Held.HELD, Held.HELD, Held.HELD, Held.NOT_TESTED), statements, strict=True)
+    )
+    assert "boxlite.log.2026-11-24, line 2: " in claims[1].why
+    assert claims[4].why == "the lab's suite has no such test"
+
+
+def test_what_two_cells_are_asked_holds_if_one_shows_it(tmp_path: Path) -> None:
+    message = words("Sandbox preflight failed: bwrap cannot create user namespaces.", 5, Speaker.BOXLITE)
+    made = plan(report(system(), message), POLICY, CLONE)
+    cells = [ran(made, "apparmor-userns-nocaps", cause=POLICY), ran(made, "userns-clone-off", cause=CLONE)]
+    gather(tmp_path, cells[0], log="", kernel="")
+    gather(tmp_path, cells[1])
+    judged = verdict.of_run(made, run(*cells), tmp_path)
+    assert [answered.claims[0].held for answered in judged.answered] == [Held.NOT_HELD, Held.HELD]
+    assert [claim.held for claim in judged.claims] == [Held.HELD]

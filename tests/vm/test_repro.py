@@ -11,7 +11,7 @@ from lab.repro import answer, planning, reading, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Host, Plan
 from lab.repro.report import Finding, Judged
-from lab.repro.verdict import Result
+from lab.repro.verdict import Held, Result
 from tests.vm.conftest import ONE_KNOB, RELEASE, TRIES
 
 REPORT = f"""\
@@ -37,10 +37,10 @@ def test_a_report_is_reproduced_with_its_words_and_answered_with_a_verified_reme
     planned: Plan, run: RunResult, folder: Path
 ) -> None:
     assert [cell.variant.name for cell in planned.cells] == [ONE_KNOB]
-    found = verdict.of_run(planned, run, folder)
-    assert found.result is Result.REPRODUCED, found.why
-    proofs = [pair.proof for pair in found.answered[0].compared if pair.proof]
-    assert "Sandbox preflight failed" in proofs[0].text
-    text = answer.render(Subject(planned, found, run))
+    judged = verdict.of_run(planned, run, folder)
+    assert judged.result is Result.REPRODUCED, judged.why
+    claim = next(claim for claim in judged.claims if claim.held is Held.HELD)
+    assert "Sandbox preflight failed" in claim.why
+    text = answer.render(Subject(planned, judged, run))
     assert "userns-clone-on.sh" in text
     assert str(folder) not in text
