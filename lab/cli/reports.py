@@ -16,7 +16,7 @@ from lab.record import RunResult, Status
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.run import journal, past
 from lab.run.past import PastRun
-from lab.verdict import known_claims
+from lab.verdict import claims
 
 
 @click.command("merge")
@@ -64,7 +64,7 @@ def merge_command(lab: options.Lab, runs: tuple[str, ...], folder: Path | None, 
 @click.option(
     "--claims",
     "report",
-    type=click.Choice(list(known_claims.REPORTS)),
+    type=click.Choice(claims.names()),
     help="Judge the claims of a bug report, or those of boxlite's documentation.",
 )
 @click.option(

@@ -22,8 +22,6 @@ from lab.record import UNKNOWN, Status
 
 # What a person must replace: `lab expect` cannot know it.
 FILL_IN: Final = "FILL IN: "
-FAILED: Final = (Status.FAIL, Status.XFAIL)
-PASSED: Final = (Status.PASS, Status.XPASS)
 
 
 class Draft(toml.Definition):
@@ -67,7 +65,7 @@ class Draft(toml.Definition):
         """Whether the cell failed in the way that is expected. A cell that could not run is never covered."""
         return (
             self.matches(cell.guest, cell.variant)
-            and cell.status in FAILED
+            and cell.status.failed
             and cell.cause == self.cause
             and (self.tests is None or set(cell.failed) <= set(self.tests))
         )
@@ -131,7 +129,7 @@ def _fault(expected: Draft, matched: Sequence[CellSummary]) -> str:
     """Say why an expectation does not describe what its cells did; empty if it does, or if none of them ran."""
     if not matched:
         return "matches no cell of this run: remove it"
-    if passed := [cell for cell in matched if cell.status in PASSED]:
+    if passed := [cell for cell in matched if cell.status.passed]:
         names = ", ".join(f"{cell.guest} {cell.variant}" for cell in passed)
         return f"{names} {'passes' if len(passed) == 1 else 'pass'}: remove it, or match fewer cells"
     ran = [cell for cell in matched if not cell.status.could_not_run]
@@ -140,7 +138,7 @@ def _fault(expected: Draft, matched: Sequence[CellSummary]) -> str:
     others = []
     for cell in ran:
         name = f"{cell.guest} {cell.variant}"
-        if cell.status not in FAILED:
+        if not cell.status.failed:
             others.append(f"{name} is {cell.status}")
         elif cell.cause != expected.cause:
             others.append(f"{name} fails for {cell.cause}")

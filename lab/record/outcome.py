@@ -114,6 +114,21 @@ class Status(StrEnum):
     NOT_RUN = "not-run"
 
     @property
+    def passed(self) -> bool:
+        """Whether every test passed, expected or not."""
+        return self in (Status.PASS, Status.XPASS)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the same tests failed each time, expected or not."""
+        return self in (Status.FAIL, Status.XFAIL)
+
+    @property
+    def is_decisive(self) -> bool:
+        """Whether the suite ran, with the same result each time."""
+        return self.passed or self.failed
+
+    @property
     def as_expected(self) -> bool:
         """Whether the cell did what its variant expects. `n/a` expects nothing."""
         return self in (Status.PASS, Status.XFAIL, Status.NOT_APPLICABLE)

@@ -9,21 +9,19 @@ from lab import catalog
 from lab.base import notices
 from lab.base.files import grouped
 from lab.catalog import remedies
-from lab.record import RemedyOutcome, RemedyResult, RunResult, Status
+from lab.record import RemedyOutcome, RemedyResult, RunResult
 from lab.report import markdown, table
-from lab.verdict import claims, known_claims, words
+from lab.verdict import claims, words
 from lab.verdict.claims import Judgement, Seen
 from lab.verdict.words import FinishedCell, WordsVerdict
 
 
 def render_claims(run: RunResult, folder: Path, report: str) -> str:
-    """Say what the run in `folder` shows about each claim on each guest. Raises UsageError: unknown report."""
-    known = known_claims.find(report)
+    """Say what the run in `folder` shows about each claim of a report on each guest."""
+    known = claims.load(report)
     cells = [FinishedCell(result, folder) for result in run.cells]
     guests = list(dict.fromkeys(cell.guest for cell in run.cells))
-    judged = {
-        name: [claims.judge(claim, guest, cells) for guest in guests] for name, claim in known.claims.items()
-    }
+    judged = {name: [claims.judge(known, name, guest, cells) for guest in guests] for name in known.claims}
     return markdown.page(
         "claims.md",
         run=run,
@@ -43,7 +41,7 @@ def _rows(judgements: Iterable[Judgement]) -> dict[tuple[str, str, str, str], li
             result = seen.cell.result
             system = (result.facts and result.facts.os.pretty_name) or "-"
             about = f"{system}, boxlite {result.build}"
-            row = (judgement.guest, about, str(seen.sight.answer), seen.sight.what)
+            row = (judgement.guest, about, str(seen.answer), seen.what)
             rows.setdefault(row, []).append(seen)
     return rows
 
@@ -117,7 +115,7 @@ def review(run: RunResult, folder: Path) -> Review:
         return ""
 
     for cell in (FinishedCell(result, folder) for result in run.cells):
-        if cell.result.status in (Status.FAIL, Status.XFAIL) and (why := notices.guarded_text(add)(cell)):
+        if cell.result.status.failed and (why := notices.guarded_text(add)(cell)):
             unread.append(f"{table.name(cell.result)}: {why}")
     return Review(counts, list(by_words.values()), unread)
 

@@ -57,7 +57,7 @@ def square(cell: CellResult | None) -> str:
 def remark(cell: CellResult) -> str:
     """Return what is said beside a cell's status: the cause, or how many repeats passed, and the retries."""
     parts = []
-    if cell.status in (Status.FAIL, Status.XFAIL) and cell.cause:
+    if cell.status.failed and cell.cause:
         parts.append(cell.cause)
     if cell.status is Status.FLAKY:
         completed = [repeat for repeat in cell.repeats if not repeat.status.could_not_run]

@@ -15,7 +15,7 @@ from lab.report import markdown, table
 from lab.repro.bisection import Bisection
 from lab.repro.planning import PROBE, Plan
 from lab.repro.variants import is_made
-from lab.repro.verdict import FAILED, OWN, Result, Verdict
+from lab.repro.verdict import OWN, Result, Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILE = TEMPLATE = "answer.md"
@@ -62,7 +62,7 @@ def headline(subject: Subject) -> str:
 def render(subject: Subject) -> str:
     """Return the answer as Markdown. Text from the report and from guests is escaped."""
     plan, verdict, cells = subject.plan, subject.verdict, subject.verdict.cells
-    failed = [cell for cell in cells if cell.status in FAILED]
+    failed = [cell for cell in cells if cell.status.failed]
     causes_of_cells = [finding.name for cell in failed for finding in cell.causes]
     cures = _cures(cells)
     # The cure of each cell that gives up least, and those cures, each once.

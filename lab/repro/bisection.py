@@ -14,7 +14,6 @@ from lab import builds
 from lab.base.errors import UsageError
 from lab.plan import Cell
 from lab.record import UNKNOWN, CellResult, Outcome, RunInfo, Status
-from lab.repro.verdict import RAN
 
 # After so many faults of the lab it is not a single release that cannot be run.
 MOST_FAULTS = 3
@@ -88,7 +87,7 @@ def outcomes(cell: CellResult) -> dict[str, Outcome]:
     A cell is `error` if a single test met a fault, for example a registry that cannot be reached. What its
     other tests showed holds all the same.
     """
-    if cell.status not in (*RAN, Status.ERROR):
+    if not (cell.status.is_decisive or cell.status is Status.ERROR):
         return {}
     return {test.name: test.outcome for test in cell.tests if test.name not in cell.faulty}
 
@@ -109,7 +108,7 @@ def compare(reported: CellResult, cell: CellResult) -> tuple[State, str]:
     failures = failing(cell)
     passed = [name for name, outcome in outcomes(cell).items() if outcome is Outcome.PASS and name in tests]
     failed = [name for name in failures if name in tests]
-    not_judged = "" if cell.status in RAN else f"other tests cannot be judged: {cell.reason}"
+    not_judged = "" if cell.status.is_decisive else f"other tests cannot be judged: {cell.reason}"
     if len(passed) == len(tests):
         return State.GOOD, not_judged or (f"other tests fail: {', '.join(failures)}" if failures else "")
     if not passed and not failed:

@@ -16,16 +16,13 @@ from pathlib import Path
 from lab import causes
 from lab.base.files import bounded, plain
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit
-from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult, Status
+from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
 from lab.repro import variants
 from lab.repro.planning import Plan
 from lab.repro.report import AuditLine, Command, NamedTest, Program, Speaker, Statement, Words
 from lab.repro.variants import Check, Question
 from lab.verdict.words import FinishedCell
 
-FAILED = (Status.FAIL, Status.XFAIL)
-# Statuses of cells whose suite ran to its end, with the same result each time.
-RAN = (*FAILED, Status.PASS, Status.XPASS)
 # The programs that boxlite starts to make its sandbox, and boxlite itself.
 OWN = ("bwrap", "boxlite")
 # Words this many lines below a command of the report are what that command printed.
@@ -148,10 +145,10 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
         return Answered(question, Result.NOT_RUN, question.why_not)
     cell = cells[question.variant.name]
     ran = cell.result
-    if ran.status not in RAN:
+    if not ran.status.is_decisive:
         return Answered(question, Result.NOT_RUN, f"{ran.status}: {ran.reason}", cell)
     claims = tuple(_of_words(plan, question, cell))
-    if ran.status not in FAILED:
+    if not ran.status.failed:
         return Answered(question, Result.NOT_REPRODUCED, "every test passes", cell, claims)
     result, why = _judge(plan, question, ran, claims)
     if question.program not in ("", *OWN):
@@ -291,7 +288,7 @@ def _of_test(test: NamedTest, answered: Sequence[Answered]) -> Claim:
     outcomes = {
         cell.result.variant: result.outcome
         for cell in (answer.cell for answer in answered)
-        if cell and cell.result.status in RAN
+        if cell and cell.result.status.is_decisive
         for result in cell.result.tests
         if result.name == test.name and result.outcome is not Outcome.NOT_RUN
     }
@@ -312,7 +309,7 @@ def _of_check(plan: Plan, check: Check, cells: Mapping[str, FinishedCell]) -> Cl
     cell = cells.get(check.variant.name) if check.variant else None
     if cell is None:
         return Claim(setting, text, Held.NOT_TESTED, check.why_not or "its cell was not run")
-    if cell.result.status not in RAN:
+    if not cell.result.status.is_decisive:
         return Claim(setting, text, Held.NOT_TESTED, f"{cell.result.status}: {cell.result.reason}")
     needing = plan.build.suite.needing(Needs.SANDBOX) if plan.build else set()
     tests = (test for test in cell.result.tests if test.name in needing)

@@ -290,7 +290,7 @@ def is_wanted(options: RunOptions, result: CellResult) -> bool:
     when = options.experiments
     if result.experiment is not None:
         return False
-    failed = result.status in (Status.FAIL, Status.XFAIL)
+    failed = result.status.failed
     if when is ExperimentPolicy.ALWAYS:
         return failed or result.status is Status.PASS
     unclear = result.cause == UNKNOWN or result.confidence is Confidence.LIKELY

@@ -202,7 +202,7 @@ class Trial:
 
 def is_wanted(options: RunOptions, result: CellResult) -> bool:
     """Whether remedies are to be tried on a cell."""
-    return options.remedies and result.status in (Status.FAIL, Status.XFAIL)
+    return options.remedies and result.status.failed
 
 
 def with_remedies(

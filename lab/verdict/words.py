@@ -17,7 +17,7 @@ from lab.base.files import plain
 from lab.catalog.remedies import Remedy
 from lab.causes import evidence
 from lab.causes.evidence import Evidence
-from lab.record import CellResult, Confidence, RemedyOutcome, Status, TestResult
+from lab.record import CellResult, Confidence, RemedyOutcome, TestResult
 
 # The first line of a log entry; the lines up to the next match belong to it.
 ENTRY = re.compile(r"^\S+Z +(?P<level>[A-Z]+) (?P<module>[\w:]+): (?P<text>.*)$")
@@ -110,7 +110,7 @@ def judge(cell: CellResult, words: Words, known: Mapping[str, Remedy]) -> WordsV
 
     `known` are the remedies; they tell whether boxlite's advice was tried on this cell.
     """
-    if cell.status not in (Status.FAIL, Status.XFAIL) or cell.confidence is not Confidence.PROVED:
+    if not cell.status.failed or cell.confidence is not Confidence.PROVED:
         return None
     if not cell.causes:  # A record from elsewhere may say that a cause is proved, and list none.
         return None

@@ -50,7 +50,7 @@ from lab.report.site.model import read_history
 from lab.report.site.publish import publish
 from lab.repro import judging, reading
 from lab.run import past
-from lab.verdict import known_claims, protection, words
+from lab.verdict import claims, protection, words
 from lab.verdict import protection as verdict
 from tests.builders import evidence as evidence_examples
 from tests.builders import messages, report_texts
@@ -283,7 +283,7 @@ def _report_all(run: RunResult, folder: Path) -> None:
     github.annotations(run)
     terminal.summary(Console(file=io.StringIO(), width=120), run, folder)
     judgements.render_misdiagnoses(run, folder)
-    for name in known_claims.REPORTS:
+    for name in claims.names():
         judgements.render_claims(run, folder, name)
     results = of_run(run, folder, run.run.builds[0].name)
     compare_report.render(compare(results, results))

@@ -15,7 +15,7 @@ from lab.catalog import remedies
 from lab.lane import shell
 from lab.machine import leftovers
 from lab.record import Status
-from lab.verdict import known_claims
+from lab.verdict import claims
 from tests.builders.cells import cell
 from tests.builders.runs import run_of
 
@@ -75,7 +75,7 @@ print(sorted({{"pydantic", "rich", "libvirt", "paramiko", "lab.catalog", "lab.ru
         (["shell debian-13"], list(KNOWN.variants)),
         (["matrix --set"], list(KNOWN.sets)),
         (["remedies show"], sorted(remedies.load(), key="{}.toml".format)),
-        ([f"report {OLDEST} --claims"], list(known_claims.REPORTS)),
+        ([f"report {OLDEST} --claims"], claims.names()),
         # Builds: the releases in the cache, or files.
         (["matrix --build", "matrix --gate-build"], ["0.10.8"]),
         (["shell debian-13 --build ./dist/+"], ["<file>"]),

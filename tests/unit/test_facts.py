@@ -20,7 +20,7 @@ from lab.builds.elf import Needs
 from lab.catalog.knobs import Bubblewrap
 from lab.probes import PROGRAMS, Facts, Probed, SuiteUser
 from lab.probes.facts import read_label
-from lab.verdict import claims, known_claims
+from lab.verdict import claims
 from lab.verdict.words import FinishedCell
 from tests.builders.cells import cell as a_cell
 from tests.builders.facts import facts as a_facts
@@ -79,7 +79,7 @@ def test_a_version_that_no_release_has_is_compared_as_far_as_it_has_numbers(odd:
     assert bool(needs.unmet(told)) is odd.startswith("2")
     assert Bubblewrap(state="setuid").why_not(told) is None
     cell = FinishedCell(a_cell(variant="stock", facts=told), Path())
-    judged = claims.judge(known_claims.find("issue-468").claims["profile-ships"], "debian-13", [cell])
+    judged = claims.judge(claims.load("issue-468"), "profile-ships", "debian-13", [cell])
     assert (judged.answer is claims.Answer.NOT_JUDGED) is not odd.startswith(("4", "9"))
 
 

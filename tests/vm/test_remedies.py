@@ -8,7 +8,7 @@ import pytest
 
 from lab.catalog import remedies
 from lab.record import CellResult, RemedyOutcome, RemedyResult, RunResult, Status
-from lab.verdict import claims, known_claims, words
+from lab.verdict import claims, words
 from lab.verdict.claims import Answer
 from lab.verdict.words import FinishedCell, WordsVerdict
 from tests.vm.conftest import ONE_KNOB, TRIES, TWO_KNOBS
@@ -108,11 +108,11 @@ def test_the_summary_says_what_cures_first(cell: CellResult, folder: Path) -> No
 @of_one_knob
 def test_the_report_s_claims_are_judged_by_what_was_tried(cell: CellResult, folder: Path) -> None:
     blocked = FinishedCell(cell, folder)
-    known = known_claims.find("issue-468").claims
+    report = claims.load("issue-468")
     for name in ("blocked-tests", "preflight-fails", "option-preflight"):
-        assert claims.judge(known[name], "debian-13", [blocked]).answer is Answer.HOLDS
+        assert claims.judge(report, name, "debian-13", [blocked]).answer is Answer.HOLDS
     # A blocked switch of the kernel's says nothing of Ubuntu's policy.
-    assert claims.judge(known["audit-line"], "debian-13", [blocked]).answer is Answer.NOT_JUDGED
+    assert claims.judge(report, "audit-line", "debian-13", [blocked]).answer is Answer.NOT_JUDGED
 
 
 @of_one_knob
