@@ -2,6 +2,7 @@
 
 import compileall
 import json
+import re
 import shlex
 import sys
 from abc import abstractmethod
@@ -25,6 +26,8 @@ LONGEST_NAME = 200
 LONGEST_MESSAGE = 20_000
 # The name under which a test of a suite records what confines its box.
 PROTECTION = "protection"
+# How pytest-timeout begins its words about a test that met its limit.
+TIMED_OUT = re.compile(r"Failed: Timeout \(?>")
 
 # What a guest wrote: Python also writes halves of surrogate pairs, for what was no UTF-8 in the name of a file.
 Plain = Annotated[str, BeforeValidator(lambda text: plain(text) if isinstance(text, str) else text)]
@@ -97,7 +100,10 @@ def _result(name: str, phases: dict[str, _Phase]) -> TestResult:
         phase = phases.get(when)
         if phase and phase.outcome != "passed":
             outcome = Outcome.SKIP if phase.outcome == "skipped" else failure
-            return TestResult(name=name, outcome=outcome, seconds=seconds, message=phase.message)
+            late = bool(TIMED_OUT.match(phase.message))
+            return TestResult(
+                name=name, outcome=outcome, seconds=seconds, message=phase.message, out_of_time=late
+            )
     if "call" not in phases:
         return TestResult(name=name, outcome=Outcome.ERROR, seconds=seconds, message="was not called")
     recorded = (seen for what, seen in phases["call"].user_properties if what == PROTECTION)

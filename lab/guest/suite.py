@@ -39,11 +39,12 @@ class SuiteRun:
     """What one run of the suite gave: a result for each test.
 
     `cut_short` says what ended it before each test had its turn, for example "was killed at its time limit of
-    45 s"; it is empty if nothing did.
+    45 s"; it is empty if nothing did. `out_of_time`: whether that was its time limit.
     """
 
     tests: list[TestResult]
     cut_short: str = ""
+    out_of_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def run(
     hangs = None in began.values()
     cut_short = str(ending) if hangs or ending.is_early(build) else ""
     ran = suite.only(options.tests) if options.tests else suite
-    return SuiteRun(complete(ran, began, cut_short=cut_short), cut_short)
+    tests = complete(ran, began, cut_short=cut_short, out_of_time=ending.at_limit)
+    return SuiteRun(tests, cut_short, ending.at_limit)
 
 
 def _read(printed: str, *, limit: float) -> tuple[Ending, str]:
@@ -165,19 +167,23 @@ def folder(variant: Variant) -> str:
     return f"{home(variant)}/results"
 
 
-def complete(suite: Suite, began: Mapping[str, TestResult | None], *, cut_short: str = "") -> list[TestResult]:
+def complete(
+    suite: Suite, began: Mapping[str, TestResult | None], *, cut_short: str = "", out_of_time: bool = False
+) -> list[TestResult]:
     """One result for each test that the suite names, in its order, from those of the tests that began.
 
     If the suite was cut short, the test that was running failed: one that began and has no end, or else the
-    first that has no result. A test that never began did not run. A test that the suite does not name is an
-    error. None of them is ever taken for a pass.
+    first that has no result; `out_of_time` says whether the suite's limit ended it. A test that never began did
+    not run. A test that the suite does not name is an error. None of them is ever taken for a pass.
     """
     results = {name: began.get(name) or TestResult(name=name, outcome=Outcome.NOT_RUN) for name in suite.tests}
     without_end = [name for name in suite.tests if began.get(name) is None]
     if cut_short and without_end:
         running = next((name for name in without_end if name in began), without_end[0])
         message = f"was running when the suite {cut_short}"
-        results[running] = TestResult(name=running, outcome=Outcome.FAIL, message=message)
+        results[running] = TestResult(
+            name=running, outcome=Outcome.FAIL, message=message, out_of_time=out_of_time
+        )
     return [*results.values()] + [
         TestResult(name=name, outcome=Outcome.ERROR, message="ran, but suite.toml does not name it")
         for name in began

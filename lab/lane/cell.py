@@ -100,6 +100,7 @@ class CellRunner:
             cell.expected,
             findings,
             cut_short=ran.cut_short,
+            out_of_time=ran.out_of_time,
             speed=self.guest.speed,
             hangs_count=options.stretch > 1,
             killed_for_memory=evidence.killed_for_memory(folder),

@@ -211,6 +211,9 @@ class TestResult(Entry):
     outcome: Outcome
     seconds: Seconds = 0.0
     message: PlainText = ""
+    out_of_time: bool = Field(
+        default=False, description="Whether a time limit of the lab ended it: its own, or that of the suite."
+    )
     protection: Protection | None = Field(
         default=None,
         description="What confined the box of a test that passed. None: it has no box, or that was not read.",

@@ -70,6 +70,7 @@ class Fork:
             Expectation(),
             list(findings),
             cut_short=ran.cut_short,
+            out_of_time=ran.out_of_time,
             speed=self.runner.guest.speed,
             # A surprising failure is looked at in a second fork.
             hangs_count=True,

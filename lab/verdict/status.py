@@ -25,8 +25,6 @@ from lab.record import (
 
 # The messages of boxlite 0.10 and of older releases if a box is not up within 30 s.
 TOO_SLOW = re.compile(r"timed out after \d+s waiting for it to become ready|Timeout waiting for guest ready")
-# What the lab's own limits leave: that of a test, in the words of pytest-timeout, and that of the suite.
-OUT_OF_TIME = re.compile(r"^Failed: Timeout \(?>|was killed at its time limit of \d+ s$")
 # The message of boxlite 0.9, which makes the system of each box from a registry's image. The suite serves one
 # to releases that are known to need it.
 NO_REGISTRY = re.compile(r"Failed to pull image '([^']+)'")
@@ -73,14 +71,16 @@ def judge(
     findings: list[Finding],
     *,
     cut_short: str = "",
+    out_of_time: bool = False,
     speed: Speed = ORDINARY,
     hangs_count: bool = False,
     killed_for_memory: Sequence[str] = (),
 ) -> Verdict:
     """Return the verdict on a cell that ran.
 
-    `cut_short` says what ended the suite before each test had its turn, if anything did. `killed_for_memory`
-    are the programs that the guest's kernel killed because the guest had no memory left.
+    `cut_short` says what ended the suite before each test had its turn, if anything did; `out_of_time`, whether
+    its time limit did. `killed_for_memory` are the programs that the guest's kernel killed because the guest had no
+    memory left.
 
     `speed` is the host's. If it is slow and a guest was too slow for boxlite's own time limit, or if a guest
     cannot reach a registry or has too little memory, the lab is at fault and the status is `error`. No result
@@ -114,8 +114,8 @@ def judge(
         return Verdict(Status.PASS)
     if killed_for_memory:
         return Verdict.at_fault(Fault.NO_MEMORY, ", ".join(killed_for_memory), messages)
-    late = [name for name, message in messages.items() if OUT_OF_TIME.search(message)]
-    is_late = bool(late or OUT_OF_TIME.search(cut_short))
+    late = [test.name for test in tests if test.out_of_time]
+    is_late = bool(late) or out_of_time
     if speed.is_slow and not hangs_count and is_late:
         return Verdict.at_fault(Fault.TIME_LIMIT, f"{', '.join(late) or suite.name}; {speed}", late)
     cause, confidence = (findings[0].name, findings[0].confidence) if findings else (UNKNOWN, None)

@@ -274,9 +274,11 @@ def test_its_suite_runs_in_its_folder_and_its_report_is_read_however_it_ends(
     options = SuiteOptions({"EXTRA": extra} if extra else {})
     ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY, options=options)
     assert ran.cut_short == cut_short
+    late = extra == "hang"
+    message = failure.replace("CUT", cut_short)
     assert ran.tests == [
         TestResult(name="starts", outcome=Outcome.PASS),
-        TestResult(name="isolates", outcome=Outcome.FAIL, message=failure.replace("CUT", cut_short)),
+        TestResult(name="isolates", outcome=Outcome.FAIL, message=message, out_of_time=late),
         TestResult(name="stops", outcome=Outcome.NOT_RUN if cut_short else Outcome.PASS),
     ]
     calls = (deployed.root / "opt" / "program" / "calls").read_text().splitlines()

@@ -153,6 +153,9 @@ def test_each_test_of_the_suite_has_its_outcome_in_the_suite_s_order(
     tests = results(entries, cut_short=cut_short)
     found = [(test.name, (test.outcome, test.message)) for test in tests]
     assert found == [*(dict.fromkeys(SUITE.tests, ("pass", "")) | others).items()]
+    assert [test.name for test in tests if test.out_of_time] == [
+        test.name for test in tests if test.message.startswith("Failed: Timeout")
+    ]
 
 
 class Session:
@@ -254,6 +257,8 @@ def suite_run(*printed: str) -> guest_suite.SuiteRun:
 def test_how_a_suite_was_cut_short_is_told(ended: str, cut_short: str) -> None:
     ran = suite_run(f"{ended}\n{report(*whole('first'), phase('second', 'setup'))}")
     assert ran.cut_short == cut_short
+    is_late = "killed at its time limit" in cut_short
+    assert (ran.out_of_time, [test.out_of_time for test in ran.tests]) == (is_late, [False, is_late, False])
     assert [(test.outcome, test.message) for test in ran.tests] == [
         ("pass", ""),
         ("fail", f"was running when the suite {cut_short}"),

@@ -108,6 +108,9 @@ def test_a_test_s_end_is_told_behind_its_words() -> None:
     assert message(event("it", "failed", stdout="test it ... "), ending("it", how)) == how
     limit = "was killed at its time limit of 12 s"
     assert message(event("it", "failed", reason=limit), ending("it", how)) == limit
+    for event_of, is_late in ((event("it", "failed", reason=limit), True), (event("it", "failed"), False)):
+        results = read(SUITE, event("it", "started"), event_of)
+        assert results and results["it"] and results["it"].out_of_time is is_late
     assert message(event("it", "failed", stdout=""), ending("it", "")) == "failed"
 
 

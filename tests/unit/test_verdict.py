@@ -145,12 +145,10 @@ def test_a_box_too_slow_under_emulation_is_the_labs_fault_and_under_kvm_boxlites
     assert (judged.fault, judged.faulty) == ((Fault.TOO_SLOW, ("jail_starts",)) if emulated else (None, ()))
 
 
-TEST_LIMIT = "Failed: Timeout (>120.0s) from pytest-timeout."
-
 
 @pytest.mark.parametrize(
-    ("message", "cut_short"),
-    [(TEST_LIMIT, ""), (f"was running when the suite {KILLED}", KILLED), (None, KILLED)],
+    ("test_is_late", "cut_short"),
+    [(True, ""), (True, KILLED), (False, KILLED)],
     ids=["a test", "the suite", "the suite after its last test"],
 )
 @pytest.mark.parametrize(
@@ -158,20 +156,19 @@ TEST_LIMIT = "Failed: Timeout (>120.0s) from pytest-timeout."
     [(True, False, Status.ERROR), (True, True, Status.FAIL), (False, False, Status.FAIL)],
 )
 def test_a_limit_of_the_lab_counts_under_kvm_and_under_emulation_only_with_more_time(
-    message: str | None, cut_short: str, emulated: bool, hangs_count: bool, status: Status
+    test_is_late: bool, cut_short: str, emulated: bool, hangs_count: bool, status: Status
 ) -> None:
     tests = [TestResult(name=name, outcome=Outcome.PASS) for name in SUITE.tests]
-    if message:
-        tests[-1] = TestResult(name=tests[-1].name, outcome=Outcome.FAIL, message=message)
-    judged = judge(
-        SUITE, tests, PASSES, [], cut_short=cut_short, speed=Speed(emulated), hangs_count=hangs_count
-    )
+    if test_is_late:
+        tests[-1] = TestResult(name=tests[-1].name, outcome=Outcome.FAIL, out_of_time=True)
+    more: dict[str, Any] = {"cut_short": cut_short, "out_of_time": bool(cut_short)}
+    judged = judge(SUITE, tests, PASSES, [], speed=Speed(emulated), hangs_count=hangs_count, **more)
     assert judged.status is status
     is_fault = status is Status.ERROR
     assert (judged.fault is Fault.TIME_LIMIT) is is_fault
-    assert (f": {tests[-1].name if message else SUITE.name}" in judged.reason) is is_fault
+    assert (f": {tests[-1].name if test_is_late else SUITE.name}" in judged.reason) is is_fault
     # What the others of such a cell showed holds.
-    assert judged.faulty == ((tests[-1].name,) if message and is_fault else ())
+    assert judged.faulty == ((tests[-1].name,) if test_is_late and is_fault else ())
 
 
 @pytest.mark.parametrize("cut_short", [KILLED, CRASHED])
@@ -198,7 +195,7 @@ def test_a_suite_that_was_cut_short_fails_says_how_and_keeps_its_cause(
 
 def test_a_suite_that_crashed_under_emulation_is_no_hang() -> None:
     assert verdict({}, PASSES, cut_short=CRASHED, speed=Speed(emulated=True)).status is Status.FAIL
-    assert verdict({}, PASSES, cut_short=KILLED, speed=ORDINARY).status is Status.FAIL
+    assert verdict({}, PASSES, cut_short=KILLED, out_of_time=True, speed=ORDINARY).status is Status.FAIL
 
 
 @pytest.mark.parametrize("cut_short", ["", CRASHED.replace("SIGSEGV", "SIGKILL")])

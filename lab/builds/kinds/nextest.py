@@ -381,7 +381,13 @@ def _result(event: _Event, called: str, how: str) -> TestResult | None:
         case "failed":
             ending = bounded(event.reason or how, LONGEST_ENDING)
             message = "\n".join(filter(None, [_words_of_panic(event.stdout), ending]))
-            return TestResult(name=name, outcome=Outcome.FAIL, seconds=seconds, message=message or "failed")
+            return TestResult(
+                name=name,
+                outcome=Outcome.FAIL,
+                seconds=seconds,
+                message=message or "failed",
+                out_of_time=bool(event.reason),
+            )
     raise ValueError(f"{name} has an event of no known kind: {bounded(plain(event.event), 40)}")
 
 

@@ -121,7 +121,7 @@ def main():
             if "stdout" in event:
                 event["stdout"] = cut(str(event["stdout"]))
             if "reason" in event:
-                # Nothing else has one. By these words lab/verdict/status.py knows a limit of the lab's.
+                # Only a test that met its limit has one.
                 event["reason"] = "was killed at its time limit of %d s" % seconds
             # What ends after that signal did not end by itself.
             if not ended_early:
