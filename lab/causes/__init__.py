@@ -1,13 +1,11 @@
 """The causes why boxlite is blocked, and the diagnosis of a cell's evidence.
 
 `table` holds them in the order in which boxlite meets them, so the first one found is the first that blocks.
-`rules` says how the evidence shows each.
 """
 
 from lab.causes import table
 from lab.causes.evidence import Evidence
-from lab.causes.rules import Shown
-from lab.causes.table import Cause
+from lab.causes.table import Cause, Shown
 from lab.record import Confidence, Finding, Needs
 
 

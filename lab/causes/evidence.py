@@ -59,11 +59,6 @@ class Evidence:
         """The AppArmor profiles that confined the suite and the probes."""
         return tuple(self.profile.split(STACKED)) if self.profile else ()
 
-    def avc_denied(self, permission: str, **wanted: str) -> list[dict[str, str]]:
-        """SELinux's denials of a permission that have all the given fields."""
-        lines = self._lines_with(wanted)
-        return [line for line in lines if permission in line.get("avc", "").split()]
-
     def says(self, text: str) -> bool:
         """Whether the message of a test that did not pass holds this text."""
         return any(text in message for message in self.messages)
@@ -72,18 +67,34 @@ class Evidence:
         """Whether boxlite said this text, to its caller or in its log."""
         return self.says(text) or any(text in log for log in self.logs)
 
+    def bubblewrap_says(self, text: str) -> bool:
+        """Whether bubblewrap failed with this text: the host's, or boxlite's own, as boxlite says."""
+        bwrap = self.probes.bwrap_user
+        return bwrap.failed_with(text) or (bwrap.status is None and self.boxlite_says(text))
+
     @property
     def said(self) -> tuple[str, ...]:
         """What boxlite said, to its caller and in its logs, and bubblewrap in the probes."""
         bwrap = (self.probes.bwrap_user, self.probes.bwrap_all)
         return (*self.messages, *self.logs, *(probe.stderr for probe in bwrap if probe.failed))
 
-    def denied(self, **wanted: str) -> list[dict[str, str]]:
-        """AppArmor's denials that have all the given fields."""
-        return self._lines_with({"apparmor": "DENIED", **wanted})
+    def own(self, lines: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+        """The audit lines of bubblewrap itself: only these say what stopped it.
 
-    def _lines_with(self, fields: dict[str, str]) -> list[dict[str, str]]:
+        Ubuntu's kernel also logs lines of boxlite's thread and of the probe `unshare`, even where bubblewrap
+        works.
+        """
+        return [line for line in lines if line.get("comm") in self.programs]
+
+    def denied(self, **fields: str) -> list[dict[str, str]]:
+        """AppArmor's denials that have all the given fields."""
+        fields["apparmor"] = "DENIED"
         return [line for line in self.audit if fields.items() <= line.items()]
+
+    def avc_denied(self, permission: str, **fields: str) -> list[dict[str, str]]:
+        """SELinux's denials of a permission that have all the given fields."""
+        lines = [line for line in self.audit if fields.items() <= line.items()]
+        return [line for line in lines if permission in line.get("avc", "").split()]
 
 
 def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -> Evidence:
@@ -94,7 +105,15 @@ def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -
     """
     outcome = next((test.outcome for test in tests if test.name == control), Outcome.NOT_RUN)
     logs = [log for kind in LOGS for log in matching(folder, kind)[:MOST_LOGS]]
-    stored = _read_probed(folder / PROBES_FILE)
+    stored = None
+    if why_not(folder, PROBES_FILE) != MISSING:
+        try:
+            stored = Probed.model_validate_json(read_text(folder, PROBES_FILE))
+        except ValidationError as error:
+            raise LabError(
+                f"{folder / PROBES_FILE} cannot be read: {one_line(error)}",
+                hint="run the cell again to gather its evidence again",
+            ) from error
     return Evidence(
         probes=stored.probes if stored else NONE_RUN,
         sysctls=parse_sysctls(read_text(folder, SYSCTLS_FILE)),
@@ -102,40 +121,20 @@ def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -
         profile=confining_profile(stored.context.apparmor) if stored else None,
         messages=tuple(test.message for test in tests if test.outcome is not Outcome.PASS),
         control_failed=None if outcome in (Outcome.NOT_RUN, Outcome.SKIP) else outcome.is_failure,
-        logs=tuple(_beginning(log) for log in logs),
+        logs=tuple(map(_beginning, logs)),
         modes={line[2]: int(line[1], 8) for line in MODE.finditer(read_text(folder, MODES_FILE))},
     )
 
 
-def read_probes(path: Path) -> Probes:
-    """The probes in a file that holds what `probe` printed; if there is no file, none that ran.
-
-    Raises LabError if the file is damaged.
-    """
-    stored = _read_probed(path)
-    return stored.probes if stored else NONE_RUN
+def _beginning(log: Path) -> str:
+    with log.open("rb") as file:
+        return file.read(LOG_BYTES).decode(errors="replace")
 
 
 def parse_sysctls(text: str) -> dict[str, str]:
     """Read `name = value` lines, as `sysctl --all` prints them."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _read_probed(path: Path) -> Probed | None:
-    if why_not(path.parent, path.name) == MISSING:
-        return None
-    try:
-        return Probed.model_validate_json(read_text(path.parent, path.name))
-    except ValidationError as error:
-        raise LabError(
-            f"{path} cannot be read: {one_line(error)}", hint="run the cell again to gather its evidence again"
-        ) from error
-
-
-def _beginning(log: Path) -> str:
-    with log.open("rb") as file:
-        return file.read(LOG_BYTES).decode(errors="replace")
 
 
 def confining_profile(label: str | None) -> str | None:

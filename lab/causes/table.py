@@ -1,245 +1,613 @@
-"""The causes, in the order in which boxlite meets them. The comment above a row says why it stands there.
+"""The causes, in the order in which boxlite meets them: each is the rule that detects it.
+
+The comment above a rule says why it stands there. Its docstring explains the cause to users in two sentences:
+what blocks boxlite, and where that comes from. No rule relies on a message that bubblewrap prints for several
+causes.
 
 boxlite opens /dev/kvm first. Then it looks for bubblewrap and checks that it can make a user namespace
 (`can_create_user_namespace` in boxlite's jailer/bwrap.rs). The comment of `userns-sysctl` describes the order
 in which the kernel decides.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lab.causes import rules
 from lab.causes.evidence import Evidence
-from lab.causes.rules import Shown
-from lab.record import Needs
+from lab.record import Confidence, Needs
+
+# What bubblewrap says if it made its user namespace and may not write the map of its users.
+UID_MAP = "setting up uid map"
+# The switch of Ubuntu's restriction of user namespaces, which other kernels do not have. It is 1 on Ubuntu as
+# installed, also where boxlite works.
+RESTRICTION = "kernel.apparmor_restrict_unprivileged_userns"
+# The profile into which Ubuntu's kernel moves an unconfined program that makes a user namespace.
+RESTRICTED = "unprivileged_userns"
+# strerror(3) for EPERM, EACCES, ENOENT and ENOSPC.
+NOT_PERMITTED = "Operation not permitted"
+PERMISSION_DENIED = "Permission denied"
+NOT_THERE = "No such file or directory"
+NO_SPACE = "No space left on device"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How sure a cause is, and one sentence that states the evidence."""
+
+    confidence: Confidence
+    why: str
+
+
+# Returns what the evidence shows for one cause, or None if it shows nothing.
+Rule = Callable[[Evidence], Shown | None]
 
 
 @dataclass(frozen=True)
 class Cause:
     """A property of the host that blocks boxlite, and the rule that detects it.
 
-    Tests that need the part of the host that it `breaks` fail. `rule` returns what the evidence shows for this
-    cause, or None if it shows nothing. `explanation` has two sentences for users: what blocks boxlite, and
-    where that comes from. `blamed_by` are messages with which boxlite blames this cause; none if it does not
-    know it. `met_by_chance`: whether it is chance which program meets the cause first, so that one host says
-    other words the next time.
+    Tests that need the part of the host that it `breaks` fail. `blamed_by` are messages with which boxlite
+    blames it; none if boxlite does not know it. `met_by_chance`: whether it is chance which program meets the
+    cause first, so that one host says other words the next time.
     """
 
     name: str
     breaks: Needs
-    rule: Callable[[Evidence], Shown | None]
-    explanation: str
-    blamed_by: tuple[str, ...] = ()
+    rule: Rule
+    blamed_by: Sequence[str] = ()
     met_by_chance: bool = False
 
+    @property
+    def explanation(self) -> str:
+        """The cause in two sentences for users."""
+        return " ".join((self.rule.__doc__ or "").split())
 
-CAUSES = (
-    # boxlite's runtime checks /dev/kvm first.
-    Cause(
-        "kvm-absent",
-        Needs.RUNTIME,
-        rules.kvm_absent,
-        "This host has no /dev/kvm, and every box is a virtual machine that needs it. Either virtualization is "
-        "disabled in the firmware or in the hypervisor that runs this host, or the kernel module kvm_intel or "
-        "kvm_amd is not loaded.",
-        blamed_by=(rules.KVM_IS_ABSENT,),
-    ),
-    # Checked together with its absence; only one of the two is possible.
-    Cause(
-        "kvm-denied",
-        Needs.RUNTIME,
-        rules.kvm_denied,
-        "The user may not open /dev/kvm, and every box is a virtual machine that needs it. On Debian and "
-        "Ubuntu it belongs to the group kvm, and a user who is added to this group must log in again.",
-        blamed_by=(rules.KVM_IS_DENIED,),
-    ),
-    # The kernel asks AppArmor after it has checked the permissions of the file: see `kvm-denied`.
-    Cause(
-        "apparmor-kvm-deny",
-        Needs.RUNTIME,
-        rules.apparmor_kvm_deny,
-        "An AppArmor profile that confines boxlite denies it /dev/kvm, and every box is a virtual machine that "
-        "needs it. The file's permissions allow it, so membership of the group kvm does not help; the kernel's "
-        "audit line names the profile.",
-    ),
-    # boxlite starts threads before it runs its own programs: see `home-noexec`.
-    Cause(
-        "nproc-limit",
-        # Of a user who is near the limit: with no process left at all, not even boxlite's runtime starts.
-        Needs.BOX,
-        rules.nproc_limit,
-        "The user has as many processes and threads as the limit RLIMIT_NPROC allows, so no more can be "
-        "started for a box. The limit counts everything of this user on the whole host, and usually comes from "
-        "/etc/security/limits.conf.",
-        # The limit refuses whichever process is one too many: how many threads there are at a moment is timing.
-        met_by_chance=True,
-    ),
-    # boxlite unpacks its own programs below the home and runs them from there; mke2fs, for the box's disk, runs
-    # before bubblewrap.
-    Cause(
-        "home-noexec",
-        Needs.BOX,
-        rules.home_noexec,
-        "The user's home directory is mounted with the option noexec, and boxlite runs its bundled programs "
-        "from there (~/.local/share/boxlite). No file on that mount can be executed, whatever its permissions "
-        "are.",
-    ),
-    # boxlite starts bubblewrap after its programs for the box's disk: see `home-noexec`.
-    Cause(
-        "bwrap-exec-denied",
-        Needs.SANDBOX,
-        rules.bwrap_exec_denied,
-        "The host refuses to execute bubblewrap (EACCES), both the system's and the one that boxlite ships, so "
-        "the jailer fails before it asks for a user namespace. An AppArmor profile that confines boxlite and "
-        "denies executing bwrap does this; an explicit deny rule leaves no line in the kernel's log.",
-        blamed_by=(rules.BWRAP_NOT_RUN,),
-    ),
-    # bubblewrap checks this first, before it makes any namespace.
-    Cause(
-        "bwrap-setuid",
-        Needs.SANDBOX,
-        rules.bwrap_setuid,
-        "The system's bubblewrap is setuid root, and newer releases of bubblewrap refuse to run setuid. "
-        "boxlite selects it all the same, because it still prints its version.",
-    ),
-    # The kernel runs the filter before the system call itself.
-    Cause(
-        "seccomp",
-        Needs.SANDBOX,
-        rules.seccomp,
-        "A seccomp filter denies the system calls that make a namespace, which the jailer's sandbox needs. "
-        "Docker's default filter does this in containers without CAP_SYS_ADMIN; podman's does not.",
-    ),
-    # For a new user namespace the kernel checks this sysctl, then the limit, then the security modules; the
-    # capabilities inside come last (`ksys_unshare` in kernel/fork.c, `create_user_ns` in user_namespace.c).
-    Cause(
-        "userns-sysctl",
-        Needs.SANDBOX,
-        rules.userns_sysctl,
-        "The sysctl kernel.unprivileged_userns_clone is 0: ordinary users may not make user namespaces, and "
-        "the jailer's sandbox needs one. The sysctl exists in Debian's and Ubuntu's kernels, and hardening "
-        "guides set it to 0.",
-        blamed_by=(f"({rules.USERNS_CLONE}=0)",),
-    ),
-    # See `userns-sysctl`.
-    Cause(
-        "userns-limit",
-        Needs.SANDBOX,
-        rules.userns_limit,
-        "The host's limit on user namespaces, user.max_user_namespaces, is 0 or reached, and the jailer's "
-        "sandbox needs a user namespace. Hardening guides set the limit to 0.",
-        blamed_by=(f"({rules.MAX_USERNS}=0)",),
-    ),
-    # See `userns-sysctl`.
-    Cause(
-        "apparmor-userns-deny",
-        Needs.SANDBOX,
-        rules.apparmor_userns_deny,
-        "AppArmor denies bubblewrap the user namespace that the jailer's sandbox needs: the profile that "
-        "confines bubblewrap has no rule `userns`, or the kernel restricts programs without a profile. The "
-        "kernel's audit line names the profile.",
-        # Also if the profile of Ubuntu's policy is not loaded.
-        blamed_by=(f"({rules.RESTRICTION}=1)",),
-    ),
-    # See `userns-sysctl`. The same position as AppArmor's: a host uses only one of the two.
-    Cause(
-        "selinux-userns-deny",
-        Needs.SANDBOX,
-        rules.selinux_userns_deny,
-        "The SELinux policy does not allow bubblewrap to make the user namespace that the jailer's sandbox "
-        "needs (class user_namespace, permission create). The kernel's audit line names the domain in which "
-        "bubblewrap runs.",
-    ),
-    # boxlite's own check makes a user namespace with options of every version; then it starts the sandbox.
-    Cause(
-        "bwrap-too-old",
-        Needs.SANDBOX,
-        rules.bwrap_too_old,
-        "The host's bubblewrap is older than the options that boxlite gives it, and boxlite prefers it to the "
-        "newer one that it bundles. Debian 11 has bubblewrap 0.4.1, which lacks --clearenv of 0.5.0.",
-    ),
-    # The kernel makes the other namespaces after the user namespace, before bubblewrap opens its uid map
-    # (`copy_creds` and `copy_namespaces` in kernel/fork.c).
-    Cause(
-        "namespace-limit",
-        Needs.SANDBOX,
-        rules.namespace_limit,
-        "The host's limit on a kind of namespace that the jailer's sandbox needs besides a user namespace is 0 "
-        "or reached: user.max_mnt_namespaces, user.max_uts_namespaces, user.max_ipc_namespaces or "
-        "user.max_pid_namespaces. The kernel's default is several thousand of each kind.",
-    ),
-    # bubblewrap opens its uid map after making the namespace, and before it needs a capability.
-    Cause(
-        "apparmor-disconnected",
-        Needs.SANDBOX,
-        rules.apparmor_disconnected,
-        "An AppArmor profile that confines bubblewrap lacks the flag attach_disconnected, so the kernel cannot "
-        "resolve the files that bubblewrap opens outside its namespace, and denies them. It denies them in "
-        "complain mode too, although it logs them as allowed.",
-    ),
-    # After every cause that denies the namespace itself; see `userns-sysctl`.
-    Cause(
-        "apparmor-userns-nocaps",
-        Needs.SANDBOX,
-        rules.apparmor_userns_nocaps,
-        "AppArmor lets bubblewrap make a user namespace but denies it every capability inside, so bubblewrap "
-        "cannot set up the sandbox. Since 24.04 this is Ubuntu's policy (profile unprivileged_userns) for "
-        "programs without a profile of their own.",
-        # boxlite reads this sysctl first.
-        blamed_by=(f"({rules.RESTRICTION}=1)",),
-    ),
-    # bubblewrap mounts after it has its namespaces and their capabilities.
-    Cause(
-        "apparmor-mount-deny",
-        Needs.SANDBOX,
-        rules.apparmor_mount_deny,
-        "An AppArmor profile lets bubblewrap make its namespaces but denies mounts in them, or the call "
-        "pivot_root that makes them its root, so bubblewrap cannot set up the sandbox. Docker's profile for "
-        "containers denies every mount without logging it.",
-    ),
-    # See `apparmor-mount-deny`. A host uses only one of the two.
-    Cause(
-        "selinux-mount-deny",
-        Needs.SANDBOX,
-        rules.selinux_mount_deny,
-        "The SELinux policy lets bubblewrap make its namespaces but denies it the mounts that the jailer's "
-        "sandbox consists of (permissions mounton, mount and remount), as policies do to confined users. The "
-        "kernel's audit line names the domain in which bubblewrap runs.",
-    ),
-    # bubblewrap mounts /proc after its first mounts.
-    Cause(
-        "masked-proc",
-        Needs.SANDBOX,
-        rules.masked_proc,
-        "Mounts hide parts of /proc, as in every container that is not privileged. The kernel then does not "
-        "let a user namespace mount its own /proc, which would reveal these parts and which the jailer's "
-        "sandbox needs.",
-    ),
-    # bubblewrap mounts boxlite's own files after /proc: see `masked-proc`.
-    Cause(
-        "mount-symlink",
-        Needs.SANDBOX,
-        rules.mount_symlink,
-        "A file that boxlite mounts into the jailer's sandbox is a symlink there, and bubblewrap 0.12 refuses "
-        "to mount on one. On Arch Linux and Fedora it is the bundle of CA certificates, which older boxlite "
-        "releases mount once more inside the folder that it is in.",
-    ),
-    # bubblewrap starts the shim when its sandbox stands; only then does the shim do anything.
-    Cause(
-        "shim-not-executable",
-        Needs.SANDBOX,
-        rules.shim_not_executable,
-        "For the jailer boxlite copies its shim beside a box, and on a file system that clones files (btrfs, "
-        "Fedora's default, and XFS) the copy loses its execute permission, so bubblewrap cannot start it. This "
-        "is a fault of boxlite's, its issue 1496; SELinux and AppArmor have nothing to do with it.",
-    ),
-    # The shim puts itself under boxlite's own filter after bubblewrap started it.
-    Cause(
-        "shim-seccomp",
-        Needs.SANDBOX,
-        rules.shim_seccomp,
-        "The kernel ended boxlite's shim with SIGSYS, because it made a system call that boxlite's own seccomp "
-        "filter does not allow. Which calls it makes depends on the host's C library, kernel and processor, "
-        "and on what the box does; boxlite 0.10 filters only a box without a network.",
-    ),
+
+CAUSES: list[Cause] = []
+
+
+def cause(
+    name: str, breaks: Needs, *, blamed_by: Sequence[str] = (), met_by_chance: bool = False
+) -> Callable[[Rule], Rule]:
+    """Make a function the rule of the next cause: see `Cause`."""
+
+    def add(rule: Rule) -> Rule:
+        CAUSES.append(Cause(name, breaks, rule, blamed_by, met_by_chance))
+        return rule
+
+    return add
+
+
+def proved_if(proof: bool, why: str, proof_why: str = "") -> Shown:
+    """Return a proved cause, with the proof added to its sentence, or else a likely one."""
+    return Shown(Confidence.PROVED, why + proof_why) if proof else Shown(Confidence.LIKELY, why)
+
+
+# boxlite 0.10.8's messages.
+KVM_IS_ABSENT = "KVM is not available on this host"
+KVM_IS_DENIED = "KVM is available but access is denied"
+DEVICE = "/dev/kvm"
+
+
+# boxlite's runtime checks /dev/kvm first.
+@cause("kvm-absent", Needs.RUNTIME, blamed_by=[KVM_IS_ABSENT])
+def kvm_absent(evidence: Evidence) -> Shown | None:
+    """This host has no /dev/kvm, and every box is a virtual machine that needs it. Either virtualization is
+    disabled in the firmware or in the hypervisor that runs this host, or the kernel module kvm_intel or kvm_amd
+    is not loaded.
+    """
+    missing = evidence.probes.open_kvm.failed_with(NOT_THERE)
+    if not missing and not evidence.says(KVM_IS_ABSENT):
+        return None
+    return proved_if(missing, "boxlite finds no KVM", ", and there is no /dev/kvm")
+
+
+# Checked together with its absence; only one of the two is possible.
+@cause("kvm-denied", Needs.RUNTIME, blamed_by=[KVM_IS_DENIED])
+def kvm_denied(evidence: Evidence) -> Shown | None:
+    """The user may not open /dev/kvm, and every box is a virtual machine that needs it. On Debian and Ubuntu it
+    belongs to the group kvm, and a user who is added to this group must log in again.
+    """
+    denied = evidence.probes.open_kvm.failed_with(PERMISSION_DENIED)
+    if not denied and not evidence.says(KVM_IS_DENIED):
+        return None
+    # The kernel asks AppArmor only after the file's permissions allowed it.
+    if device_denials(evidence):
+        return None
+    return proved_if(denied, "boxlite may not use KVM", ", and opening /dev/kvm fails with EACCES")
+
+
+# The kernel asks AppArmor after it has checked the permissions of the file: see `kvm-denied`.
+@cause("apparmor-kvm-deny", Needs.RUNTIME)
+def apparmor_kvm_deny(evidence: Evidence) -> Shown | None:
+    """An AppArmor profile that confines boxlite denies it /dev/kvm, and every box is a virtual machine that
+    needs it. The file's permissions allow it, so membership of the group kvm does not help; the kernel's audit
+    line names the profile.
+    """
+    lines = device_denials(evidence)
+    if not lines:
+        return None
+    opened = evidence.probes.open_kvm
+    why = f"AppArmor denied {DEVICE} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
+    return proved_if(opened.failed_with(PERMISSION_DENIED), why, ", and opening it fails with EACCES")
+
+
+def device_denials(evidence: Evidence) -> list[dict[str, str]]:
+    """Return AppArmor's denials of /dev/kvm to boxlite, or to any program if no probe could open it."""
+    opened = evidence.probes.open_kvm
+    return [
+        line
+        for line in evidence.denied(operation="open", name=DEVICE)
+        if not opened.worked and (opened.status is None or line.get("profile") in evidence.profiles)
+    ]
+
+
+# A process or a thread that could not be started, for EAGAIN: as bubblewrap, Rust's standard library and the Go
+# runtime in boxlite's shim print it. Other calls have the same error for other reasons.
+NOT_STARTED = re.compile(
+    r"Creating new namespace failed: Resource temporarily unavailable"
+    r"|[Ff]ailed to run [^:\n]{1,200}: Resource temporarily unavailable"
+    r"|\bspawn\b[^:\n]{0,60}: (?:Resource temporarily unavailable|Os \{ code: 11\b)"
+    r"|failed to create new OS thread"
+    r"|pthread_create failed: Resource temporarily unavailable"
 )
+
+
+# boxlite starts threads before it runs its own programs: see `home-noexec`. With no process left at all, not
+# even its runtime starts; a user who is near the limit has no box. The limit refuses whichever process is one
+# too many, and how many threads there are at a moment is timing.
+@cause("nproc-limit", Needs.BOX, met_by_chance=True)
+def nproc_limit(evidence: Evidence) -> Shown | None:
+    """The user has as many processes and threads as the limit RLIMIT_NPROC allows, so no more can be started
+    for a box. The limit counts everything of this user on the whole host, and usually comes from
+    /etc/security/limits.conf.
+    """
+    words = next((found[0] for said in evidence.said if (found := NOT_STARTED.search(said))), None)
+    if words is None:
+        return None
+    # A control group and the whole host have limits with the same error.
+    return Shown(Confidence.LIKELY, f"no process could be started: {words}")
+
+
+# boxlite unpacks its own programs below the home and runs them from there; mke2fs, for the box's disk, runs
+# before bubblewrap.
+@cause("home-noexec", Needs.BOX)
+def home_noexec(evidence: Evidence) -> Shown | None:
+    """The user's home directory is mounted with the option noexec, and boxlite runs its bundled programs from
+    there (~/.local/share/boxlite). No file on that mount can be executed, whatever its permissions are.
+    """
+    if not evidence.probes.exec_home.failed_with(PERMISSION_DENIED):
+        return None
+    # Without the option something else denies the execution, which is another cause.
+    if not evidence.probes.home_allows_exec.failed_with("noexec"):
+        return None
+    why = "the home directory is mounted noexec: executing a program in it fails with EACCES"
+    return Shown(Confidence.PROVED, why)
+
+
+# boxlite's words for a bubblewrap that it could not start (`can_create_user_namespace` in its jailer/bwrap.rs),
+# as Rust's standard library prints EACCES. For one that ran and failed it says `bwrap --unshare-user failed`.
+BWRAP_NOT_RUN = "failed to run bwrap: Permission denied (os error 13)"
+
+
+# boxlite starts bubblewrap after its programs for the box's disk: see `home-noexec`.
+@cause("bwrap-exec-denied", Needs.SANDBOX, blamed_by=[BWRAP_NOT_RUN])
+def bwrap_exec_denied(evidence: Evidence) -> Shown | None:
+    """The host refuses to execute bubblewrap (EACCES), both the system's and the one that boxlite ships, so the
+    jailer fails before it asks for a user namespace. An AppArmor profile that confines boxlite and denies
+    executing bwrap does this; an explicit deny rule leaves no line in the kernel's log.
+    """
+    bwrap = evidence.probes.bwrap_user
+    lines = [
+        line for line in evidence.denied(operation="exec") if line.get("name", "").rpartition("/")[2] == "bwrap"
+    ]
+    said = evidence.boxlite_says(BWRAP_NOT_RUN)
+    refused = bwrap.status is None and PERMISSION_DENIED in bwrap.stderr
+    # A system's bubblewrap that cannot be executed stops nobody by itself: boxlite then uses its own. And a
+    # profile of another program, such as a browser's, may deny bubblewrap to that one.
+    if not said and not (lines and refused):
+        return None
+    if lines:
+        why = f"AppArmor denied executing {lines[0].get('name')} under profile {lines[0].get('profile')}"
+    else:
+        profile = f" under {evidence.profile}" if evidence.profile else ""
+        why = f"boxlite says{profile}: {BWRAP_NOT_RUN}"
+    return proved_if(said and refused, why, ": starting it fails with EACCES")
+
+
+# Only bubblewrap prints this, and only for this reason.
+NO_SETUID = "setuid use of bubblewrap is not supported"
+
+
+# bubblewrap checks this first, before it makes any namespace.
+@cause("bwrap-setuid", Needs.SANDBOX)
+def bwrap_setuid(evidence: Evidence) -> Shown | None:
+    """The system's bubblewrap is setuid root, and newer releases of bubblewrap refuse to run setuid. boxlite
+    selects it all the same, because it still prints its version.
+    """
+    if not evidence.probes.bwrap_user.failed_with(NO_SETUID):
+        return None
+    return Shown(Confidence.PROVED, f"bubblewrap prints: {NO_SETUID}")
+
+
+# The kernel runs the filter before the system call itself.
+@cause("seccomp", Needs.SANDBOX)
+def seccomp(evidence: Evidence) -> Shown | None:
+    """A seccomp filter denies the system calls that make a namespace, which the jailer's sandbox needs.
+    Docker's default filter does this in containers without CAP_SYS_ADMIN; podman's does not.
+    """
+    if not evidence.probes.unshare_nothing.failed_with(NOT_PERMITTED):
+        return None
+    why = "unshare(0), which requests nothing and which the kernel always allows, fails with EPERM"
+    return Shown(Confidence.PROVED, why)
+
+
+USERNS_CLONE = "kernel.unprivileged_userns_clone"
+
+
+# For a new user namespace the kernel checks this sysctl, then the limit, then the security modules; the
+# capabilities inside come last (`ksys_unshare` in kernel/fork.c, `create_user_ns` in user_namespace.c).
+@cause("userns-sysctl", Needs.SANDBOX, blamed_by=[f"({USERNS_CLONE}=0)"])
+def userns_sysctl(evidence: Evidence) -> Shown | None:
+    """The sysctl kernel.unprivileged_userns_clone is 0: ordinary users may not make user namespaces, and the
+    jailer's sandbox needs one. The sysctl exists in Debian's and Ubuntu's kernels, and hardening guides set it
+    to 0.
+    """
+    made = evidence.probes.unshare_user
+    # The kernel does not ask this sysctl for a user who has CAP_SYS_ADMIN.
+    if evidence.sysctls.get(USERNS_CLONE) != "0" or made.worked:
+        return None
+    refused = made.failed_with(NOT_PERMITTED)
+    return proved_if(refused, f"{USERNS_CLONE} is 0", " and `unshare -U` fails with EPERM")
+
+
+MAX_USERNS = "user.max_user_namespaces"
+
+
+# See `userns-sysctl`.
+@cause("userns-limit", Needs.SANDBOX, blamed_by=[f"({MAX_USERNS}=0)"])
+def userns_limit(evidence: Evidence) -> Shown | None:
+    """The host's limit on user namespaces, user.max_user_namespaces, is 0 or reached, and the jailer's sandbox
+    needs a user namespace. Hardening guides set the limit to 0.
+    """
+    limit = evidence.sysctls.get(MAX_USERNS)
+    made = evidence.probes.unshare_user
+    refused = made.failed_with(NO_SPACE)
+    if made.worked or (limit != "0" and not refused):
+        return None
+    confidence = Confidence.PROVED if limit == "0" and refused else Confidence.LIKELY
+    proof = " and `unshare -U` fails with ENOSPC" if refused else ""
+    return Shown(confidence, f"{MAX_USERNS} is {limit}{proof}")
+
+
+NAMESPACE_DENIED = f"Creating new namespace failed: {PERMISSION_DENIED}"
+
+
+# See `userns-sysctl`. boxlite blames the restriction also if the profile of Ubuntu's policy is not loaded.
+@cause("apparmor-userns-deny", Needs.SANDBOX, blamed_by=[f"({RESTRICTION}=1)"])
+def apparmor_userns_deny(evidence: Evidence) -> Shown | None:
+    """AppArmor denies bubblewrap the user namespace that the jailer's sandbox needs: the profile that confines
+    bubblewrap has no rule `userns`, or the kernel restricts programs without a profile. The kernel's audit line
+    names the profile.
+    """
+    lines = evidence.own(evidence.denied(operation="userns_create"))
+    if lines:
+        profile = lines[0].get("profile")
+        # Ubuntu's kernels log `unconfined` if the profile that they would switch to is not loaded.
+        restricted = "without a profile: the kernel restricts unconfined programs"
+        where = restricted if profile == "unconfined" else f"under profile {profile}"
+        why = f"AppArmor denied userns_create to {lines[0].get('comm')} {where}"
+        return proved_if(not evidence.probes.bwrap_user.worked, why)
+    # Without a log, as on a user's own host.
+    unshare_is_denied = evidence.probes.unshare_user.failed_with(PERMISSION_DENIED)
+    if not (unshare_is_denied and evidence.bubblewrap_says(NAMESPACE_DENIED)):
+        return None
+    if evidence.sysctls.get(RESTRICTION) != "1":
+        return None
+    why = f"{RESTRICTION} is 1, and `unshare -U` and bubblewrap fail with EACCES"
+    return Shown(Confidence.LIKELY, f"{why}, as where the profile of Ubuntu's policy is not loaded")
+
+
+# See `userns-sysctl`. The same position as AppArmor's: a host uses only one of the two.
+@cause("selinux-userns-deny", Needs.SANDBOX)
+def selinux_userns_deny(evidence: Evidence) -> Shown | None:
+    """The SELinux policy does not allow bubblewrap to make the user namespace that the jailer's sandbox needs
+    (class user_namespace, permission create). The kernel's audit line names the domain in which bubblewrap
+    runs.
+    """
+    lines = evidence.own(evidence.avc_denied("create", tclass="user_namespace", permissive="0"))
+    if not lines:
+        return None
+    why = f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a user namespace"
+    return proved_if(not evidence.probes.bwrap_user.worked, why)
+
+
+# Only bubblewrap prints this, and only of an option that its version does not have. What a report quotes of it
+# comes without its name.
+UNKNOWN_OPTION = re.compile(r"(?:bwrap: |^)(Unknown option --[a-z][a-z0-9-]{0,40})", re.MULTILINE)
+
+
+# boxlite's own check makes a user namespace with options of every version; then it starts the sandbox.
+@cause("bwrap-too-old", Needs.SANDBOX)
+def bwrap_too_old(evidence: Evidence) -> Shown | None:
+    """The host's bubblewrap is older than the options that boxlite gives it, and boxlite prefers it to the
+    newer one that it bundles. Debian 11 has bubblewrap 0.4.1, which lacks --clearenv of 0.5.0.
+    """
+    found = next(filter(None, map(UNKNOWN_OPTION.search, evidence.said)), None)
+    return Shown(Confidence.PROVED, f"bubblewrap prints: {found[1]}") if found else None
+
+
+# The limits on those that bubblewrap makes for a box. It makes the first for every sandbox.
+NAMESPACE_LIMITS = tuple(f"user.max_{kind}_namespaces" for kind in ("mnt", "uts", "ipc", "pid"))
+# bubblewrap's words for ENOSPC, whichever of its namespaces the kernel refuses.
+NAMESPACES_EXCEEDED = "namespaces exceeded (ENOSPC)"
+
+
+# The kernel makes the other namespaces after the user namespace, before bubblewrap opens its uid map
+# (`copy_creds` and `copy_namespaces` in kernel/fork.c).
+@cause("namespace-limit", Needs.SANDBOX)
+def namespace_limit(evidence: Evidence) -> Shown | None:
+    """The host's limit on a kind of namespace that the jailer's sandbox needs besides a user namespace is 0 or
+    reached: user.max_mnt_namespaces, user.max_uts_namespaces, user.max_ipc_namespaces or
+    user.max_pid_namespaces. The kernel's default is several thousand of each kind.
+    """
+    probes = evidence.probes
+    zero = [name for name in NAMESPACE_LIMITS if evidence.sysctls.get(name) == "0"]
+    # If a user namespace alone can be made, its own limit is not what bubblewrap met.
+    refused = probes.unshare_user.worked and probes.bwrap_all.failed_with(NAMESPACES_EXCEEDED)
+    if probes.bwrap_all.worked or not (zero or refused):
+        return None
+    if not zero:
+        why = "`unshare -U` works and bubblewrap, which makes more namespaces, fails with ENOSPC"
+        return Shown(Confidence.LIKELY, why)
+    why = f"{' and '.join(zero)} {'is' if len(zero) == 1 else 'are'} 0"
+    return proved_if(refused, why, ", and bubblewrap fails with ENOSPC although `unshare -U` works")
+
+
+DISCONNECTED = "Failed name lookup - disconnected path"
+EACCES = "-13"
+
+
+# bubblewrap opens its uid map after making the namespace, and before it needs a capability.
+@cause("apparmor-disconnected", Needs.SANDBOX)
+def apparmor_disconnected(evidence: Evidence) -> Shown | None:
+    """An AppArmor profile that confines bubblewrap lacks the flag attach_disconnected, so the kernel cannot
+    resolve the files that bubblewrap opens outside its namespace, and denies them. It denies them in complain
+    mode too, although it logs them as allowed.
+    """
+    # Ubuntu's policy lacks the flag attach_disconnected too, and bubblewrap fails at the same point. But even
+    # with the flag bubblewrap would fail at its first capability, so that policy, if it is enforced, is another
+    # cause.
+    policies = {line.get("profile") for line in capability_denials(evidence)}
+    lines = [
+        line
+        for line in evidence.own(evidence.audit)
+        if line.get("profile") not in policies
+        and line.get("info") == DISCONNECTED
+        and line.get("error") == EACCES
+        and line.get("operation") == "open"
+    ]
+    if lines:
+        opened, profile = lines[0].get("name"), lines[0].get("profile")
+        why = f"AppArmor could not resolve {opened}, which {lines[0].get('comm')} opens under profile {profile}"
+        return proved_if(not evidence.probes.bwrap_user.worked, why)
+    # Without a log: the restriction is on and takes no capability, so its profile is in complain mode.
+    words = f"{UID_MAP}: {PERMISSION_DENIED}"
+    in_force = evidence.sysctls.get(RESTRICTION) == "1" and evidence.probes.unshare_user_root.worked
+    if in_force and not evidence.audit and evidence.bubblewrap_says(words):
+        why = f"{RESTRICTION} is 1, `unshare -Ur` works all the same, and bubblewrap says: {words}"
+        return Shown(Confidence.LIKELY, why)
+    return None
+
+
+# capabilities(7): needed in the namespace to mount, and to drop capabilities.
+SYS_ADMIN, SETPCAP = "21", "8"
+# bubblewrap's words where it has its user namespace and may do nothing in it; the second without a network.
+WITHOUT_CAPABILITIES = (UID_MAP, f"loopback: Failed RTM_NEWADDR: {NOT_PERMITTED}")
+# Its words if the profile confined it before, so that the kernel denies the namespaces made with that one.
+# bubblewrap prints them for several causes.
+NO_PERMISSIONS = "No permissions to creat"
+
+
+# After every cause that denies the namespace itself; see `userns-sysctl`. boxlite reads this sysctl first.
+@cause("apparmor-userns-nocaps", Needs.SANDBOX, blamed_by=[f"({RESTRICTION}=1)"])
+def apparmor_userns_nocaps(evidence: Evidence) -> Shown | None:
+    """AppArmor lets bubblewrap make a user namespace but denies it every capability inside, so bubblewrap
+    cannot set up the sandbox. Since 24.04 this is Ubuntu's policy (profile unprivileged_userns) for programs
+    without a profile of their own.
+    """
+    said = next((words for words in WITHOUT_CAPABILITIES if evidence.bubblewrap_says(words)), None)
+    lines = capability_denials(evidence)
+    if evidence.bubblewrap_says(NO_PERMISSIONS):
+        # The kernel logs a denied capability once: that of boxlite's thread may stand for bubblewrap's.
+        said = NO_PERMISSIONS
+        thread = evidence.denied(operation="capable", capability=SYS_ADMIN)
+        lines += [line for line in thread if line.get("profile") in evidence.profiles]
+    if lines:
+        what = lines[0].get("capname") or lines[0].get("name")
+        why = f"AppArmor denied {what} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
+        return proved_if(said is not None, why, f", and bubblewrap says: {said}")
+    # A bug report may quote the log alone.
+    wordless = evidence.probes.bwrap_user.failed and not evidence.probes.bwrap_user.stderr
+    if said not in WITHOUT_CAPABILITIES and not wordless:
+        return None
+    # AUDIT: the kernel moves bubblewrap into the profile. With ALLOWED the profile is in complain mode.
+    in_policy = {
+        line.get("apparmor")
+        for line in evidence.own(evidence.audit)
+        if RESTRICTED in (line.get("profile"), line.get("target"))
+    }
+    if in_policy == {"AUDIT"}:
+        why = f"AppArmor moved {evidence.programs[0]} into profile {RESTRICTED} as it made its namespace"
+        return proved_if(said is not None, why, f", and bubblewrap says: {said}")
+    # Without a log, as on a user's own host.
+    stripped = evidence.probes.unshare_user.worked and evidence.probes.unshare_user_root.failed
+    if stripped and evidence.sysctls.get(RESTRICTION) == "1" and not evidence.audit:
+        probes = "`unshare -U` works and `unshare -Ur` does not"
+        return Shown(Confidence.LIKELY, f"{RESTRICTION} is 1, {probes}, and bubblewrap says: {said}")
+    return None
+
+
+def capability_denials(evidence: Evidence) -> list[dict[str, str]]:
+    """Return what bubblewrap was denied of the capabilities that it needs, or by Ubuntu's policy.
+
+    The policy's profile also lacks the flag attach_disconnected, so bubblewrap fails at its uid map before it
+    needs a capability. The kernel logs that each time, and a capability once for a profile and a program.
+    """
+    return [
+        line
+        for line in evidence.own(evidence.denied())
+        if line.get("profile") == RESTRICTED
+        or (line.get("operation") == "capable" and line.get("capability") in (SYS_ADMIN, SETPCAP))
+    ]
+
+
+# The operations in the kernel's audit lines, and what each is.
+MOUNT_OPERATIONS = {"mount": "a mount", "pivotroot": "pivot_root"}
+# bubblewrap prints the first only for its first mount, which separates / from the host, and the second only for
+# the call that makes its mounts its root. SELinux does not decide about that call, and AppArmor gives EACCES.
+FIRST_MOUNT = f"Failed to make / slave: {PERMISSION_DENIED}"
+PIVOT_ROOT = f"pivot_root: {PERMISSION_DENIED}"
+
+
+# bubblewrap mounts after it has its namespaces and their capabilities.
+@cause("apparmor-mount-deny", Needs.SANDBOX)
+def apparmor_mount_deny(evidence: Evidence) -> Shown | None:
+    """An AppArmor profile lets bubblewrap make its namespaces but denies mounts in them, or the call pivot_root
+    that makes them its root, so bubblewrap cannot set up the sandbox. Docker's profile for containers denies
+    every mount without logging it.
+    """
+    bwrap = evidence.probes.bwrap_user
+    lines = evidence.own([line for name in MOUNT_OPERATIONS for line in evidence.denied(operation=name)])
+    if lines:
+        comm, profile = lines[0].get("comm"), lines[0].get("profile")
+        why = f"AppArmor denied {comm} {MOUNT_OPERATIONS[lines[0]['operation']]} under profile {profile}"
+        return proved_if(not bwrap.worked, why)
+    # An explicit deny rule does not log.
+    if evidence.profile and bwrap.failed_with(FIRST_MOUNT):
+        why = f"under {evidence.profile} bubblewrap makes its namespaces; its first mount fails with EACCES"
+        return Shown(Confidence.LIKELY, why)
+    if evidence.bubblewrap_says(PIVOT_ROOT):
+        where = f"under {evidence.profile} " if evidence.profile else ""
+        why = f"{where}bubblewrap makes its namespaces and mounts; pivot_root fails with EACCES"
+        return Shown(Confidence.LIKELY, why)
+    return None
+
+
+# SELinux's permissions of a mount: on a directory or a file, and of a file system.
+MOUNT_PERMISSIONS = ("mounton", "mount", "remount", "unmount")
+
+
+# See `apparmor-mount-deny`. A host uses only one of the two.
+@cause("selinux-mount-deny", Needs.SANDBOX)
+def selinux_mount_deny(evidence: Evidence) -> Shown | None:
+    """The SELinux policy lets bubblewrap make its namespaces but denies it the mounts that the jailer's sandbox
+    consists of (permissions mounton, mount and remount), as policies do to confined users. The kernel's audit
+    line names the domain in which bubblewrap runs.
+    """
+    denied = [line for name in MOUNT_PERMISSIONS for line in evidence.avc_denied(name, permissive="0")]
+    lines = evidence.own(denied)
+    if not lines:
+        return None
+    where = lines[0].get("path") or lines[0].get("name") or "a file system"
+    why = f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a mount on {where}"
+    return proved_if(not evidence.probes.bwrap_user.worked, why)
+
+
+# How bubblewrap's words about this mount end; AppArmor and SELinux deny it with another error.
+NO_PROC = f"/proc: {NOT_PERMITTED}"
+
+
+# bubblewrap mounts /proc after its first mounts.
+@cause("masked-proc", Needs.SANDBOX)
+def masked_proc(evidence: Evidence) -> Shown | None:
+    """Mounts hide parts of /proc, as in every container that is not privileged. The kernel then does not let a
+    user namespace mount its own /proc, which would reveal these parts and which the jailer's sandbox needs.
+    """
+    masks, user = evidence.probes.proc_unmasked, evidence.probes.bwrap_user
+    if masks.worked or None in (masks.status, user.status):
+        return None
+    if not user.worked:
+        # Something else stops bubblewrap before it mounts /proc.
+        return Shown(Confidence.LIKELY, f"these mounts hide parts of /proc: {masks.stderr}")
+    if not evidence.probes.bwrap_all.failed_with(NO_PROC):
+        return None
+    why = "bubblewrap can make its namespaces but cannot mount /proc, parts of which are hidden by mounts"
+    return Shown(Confidence.PROVED, f"{why}: {masks.stderr}")
+
+
+# Only bubblewrap prints this, since 0.11.2, and only for this reason.
+ON_SYMLINK = "Can't mount on symlink destination"
+SYMLINK = re.compile(re.escape(ON_SYMLINK) + r" (/[^\s:]{1,300})")
+
+
+# bubblewrap mounts boxlite's own files after /proc: see `masked-proc`.
+@cause("mount-symlink", Needs.SANDBOX)
+def mount_symlink(evidence: Evidence) -> Shown | None:
+    """A file that boxlite mounts into the jailer's sandbox is a symlink there, and bubblewrap 0.12 refuses to
+    mount on one. On Arch Linux and Fedora it is the bundle of CA certificates, which older boxlite releases
+    mount once more inside the folder that it is in.
+    """
+    said = next((text for text in evidence.said if ON_SYMLINK in text), None)
+    if said is None:
+        return None
+    place = SYMLINK.search(said)
+    return Shown(Confidence.PROVED, f"bubblewrap prints: {place[0] if place else ON_SYMLINK}")
+
+
+# bubblewrap's words for a program that it may not execute, here the copy of the shim beside a box.
+SHIM_NOT_EXECUTED = re.compile(r"bwrap: execvp (\S+/boxlite-shim): Permission denied")
+# Where the copy is, below the user's home, in the file of the modes.
+COPY = re.compile(r".*/boxes/[^/]+/bin/boxlite-shim")
+OWNER_MAY_EXECUTE = 0o100
+
+
+# bubblewrap starts the shim when its sandbox stands; only then does the shim do anything.
+@cause("shim-not-executable", Needs.SANDBOX)
+def shim_not_executable(evidence: Evidence) -> Shown | None:
+    """For the jailer boxlite copies its shim beside a box, and on a file system that clones files (btrfs,
+    Fedora's default, and XFS) the copy loses its execute permission, so bubblewrap cannot start it. This is a
+    fault of boxlite's, its issue 1496; SELinux and AppArmor have nothing to do with it.
+    """
+    said = next(filter(None, map(SHIM_NOT_EXECUTED.search, evidence.said)), None)
+    if said is None:
+        return None
+    copies = {path: mode for path, mode in evidence.modes.items() if COPY.fullmatch(path)}
+    lost = next((path for path, mode in copies.items() if not mode & OWNER_MAY_EXECUTE), None)
+    if lost is not None:
+        why = f"{lost} has mode {copies[lost]:04o}, which lacks the owner's execute bit; {said[0]}"
+        return Shown(Confidence.PROVED, why)
+    # What has the permission is denied by something else, and so may a copy be whose mode nobody knows.
+    if copies or evidence.profile or evidence.probes.exec_home.failed:
+        return None
+    return Shown(Confidence.LIKELY, f"bubblewrap says: {said[0]}")
+
+
+SHIM = "boxlite-shim"
+# signal(7): the kernel sends it for a system call that the filter does not allow.
+SIGSYS = "31"
+# What the shim of boxlite 0.10.8 writes into its box's folder when that signal ends it; measured on debian-13.
+WRITTEN = '"signal":"SIGSYS"'
+# boxlite 0.10.8's message, and how boxlite 0.5 and a shell print the shim's exit status: 128 + SIGSYS.
+VIOLATION = "seccomp violation (SIGSYS)"
+STATUS = re.compile(r"\bexit[ _](?:code|status)[:=]? ?159\b", re.IGNORECASE)
+
+
+# The shim puts itself under boxlite's own filter after bubblewrap started it.
+@cause("shim-seccomp", Needs.SANDBOX)
+def shim_seccomp(evidence: Evidence) -> Shown | None:
+    """The kernel ended boxlite's shim with SIGSYS, because it made a system call that boxlite's own seccomp
+    filter does not allow. Which calls it makes depends on the host's C library, kernel and processor, and on
+    what the box does; boxlite 0.10 filters only a box without a network.
+    """
+    for line in evidence.audit:
+        if line.get("sig") == SIGSYS and SHIM in (line.get("comm"), line.get("exe", "").rpartition("/")[2]):
+            call = f" for system call {line['syscall']}" if "syscall" in line else ""
+            return Shown(Confidence.PROVED, f"the kernel ended {SHIM} with SIGSYS{call}")
+    if any(WRITTEN in log for log in evidence.logs):
+        return Shown(Confidence.PROVED, f"{SHIM} wrote that SIGSYS ended it")
+    if evidence.boxlite_says(VIOLATION):
+        return Shown(Confidence.LIKELY, f"boxlite says: {VIOLATION}")
+    if any(STATUS.search(said) for said in evidence.said):
+        return Shown(Confidence.LIKELY, "the shim's exit status is 159, which is 128 + SIGSYS")
+    return None

@@ -169,8 +169,7 @@ class RemedyAttempt:
                 self.defects.append(f"its undo failed: {undone.last.output.strip()}")
         probed = self.runner.guest.probe(self.cell.variant)
         (self.folder / PROBES_UNDONE_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
-        cell = self.runner.folder / self.cell.folder
-        before = evidence.read_probes(cell / evidence.PROBES_FILE)
+        before = evidence.read(self.runner.folder / self.cell.folder).probes
         if not before.ran:
             return  # Somebody deleted that evidence: nothing can be said about it.
         after = probed.probes.by_name()

@@ -1,7 +1,7 @@
 """What bug reports claim, which cells can show a claim, and what such a cell says about it.
 
-A report is a TOML file in `reports/`, its claims in the order of its text. Nothing is run to judge one: the record of
-a run and the evidence beside it are read.
+A report is a TOML file in `reports/`, its claims in the order of its text. Nothing is run to judge one: the
+record of a run and the evidence beside it are read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from lab.base import notices
 from lab.catalog.toml import Definition, load_file
 from lab.causes.evidence import KERNEL_FILE, PROBES_FILE
-from lab.causes.rules import BWRAP_NOT_RUN, RESTRICTED, RESTRICTION
+from lab.causes.table import BWRAP_NOT_RUN, RESTRICTED, RESTRICTION
 from lab.probes import Facts
 from lab.probes.facts import numbers
 from lab.record import UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome
@@ -287,9 +287,8 @@ def ships(cell: FinishedCell, profile: str, *, since: int = 0, missing: bool = F
     if f"/etc/apparmor.d/{profile}" not in apparmor.profile_files:
         return Sight(missing, f"its {version} has no profile {profile}")
     mode = apparmor.profiles.get(profile)
-    return Sight(
-        not missing, f"its {version} has the profile {profile}, {f'loaded in {mode} mode' if mode else 'not loaded'}"
-    )
+    state = f"loaded in {mode} mode" if mode else "not loaded"
+    return Sight(not missing, f"its {version} has the profile {profile}, {state}")
 
 
 # -- the documentation
@@ -423,12 +422,12 @@ def ubuntu_default(cell: FinishedCell) -> Sight:
     return Sight(mode == "enforce" and switch == "1", what)
 
 
-# What a claim can have looked at, by name. Each gets a cell whose suite ran with the same result each time, and the
-# claim's arguments; it raises NotShown if the cell shows neither.
+# What a claim can have looked at, by name. Each gets a cell whose suite ran with the same result each time, and
+# the claim's arguments; it raises NotShown if the cell does not tell.
 LOOKS: dict[str, Callable[..., Sight]] = {
     look.__name__: look
     for look in (
-        *(says, suite_passes, tried, ships, kvm_mode, capability_8, aa_status, error_text, in_vain, blocked_tests),
-        *(fresh_ubuntu, audit_line, one_cause, bwrap_alone, capability_denied, ubuntu_default),
+        *(says, suite_passes, tried, ships, kvm_mode, capability_8, aa_status, error_text, in_vain),
+        *(blocked_tests, fresh_ubuntu, audit_line, one_cause, bwrap_alone, capability_denied, ubuntu_default),
     )
 }

@@ -79,8 +79,8 @@ def judge(
     """Return the verdict on a cell that ran.
 
     `cut_short` says what ended the suite before each test had its turn, if anything did; `out_of_time`, whether
-    its time limit did. `killed_for_memory` are the programs that the guest's kernel killed because the guest had no
-    memory left.
+    its time limit did. `killed_for_memory` are the programs that the guest's kernel killed because the guest
+    had no memory left.
 
     `speed` is the host's. If it is slow and a guest was too slow for boxlite's own time limit, or if a guest
     cannot reach a registry or has too little memory, the lab is at fault and the status is `error`. No result

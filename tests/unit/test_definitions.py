@@ -101,7 +101,6 @@ def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        ("causes/rules.py", "rule set"),
         ("causes/table.py", "rule set"),
         ("causes/evidence.py", "rule set"),
         ("catalog/knobs.py", "rule set"),
