@@ -82,9 +82,9 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown_name(kind: str, name: str, existing: Iterable[str]) -> UsageError:
     """Build the error for a name that is not in the catalog; its hint suggests the closest known names."""
-    names = sorted(known)
+    names = sorted(existing)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(names)}"
     return UsageError(f"no {kind} is called {name!r}", hint=hint)

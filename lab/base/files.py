@@ -41,7 +41,7 @@ def in_one_line(text: str, most: int = sys.maxsize) -> str:
 
 def inert(text: str) -> str:
     """Put a backslash into whatever would be a command to GitHub in a job's log."""
-    return JOB_COMMAND.sub(lambda found: f"{found[1]}\\:" if found[1] is not None else "##\\", text)
+    return JOB_COMMAND.sub(lambda match: f"{match[1]}\\:" if match[1] is not None else "##\\", text)
 
 
 def grouped[K, V](pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:

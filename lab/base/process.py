@@ -148,12 +148,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             child.poll()
 
 
-def _running_of(leader: int, known: set[psutil.Process]) -> set[psutil.Process]:
-    """The processes of a program that still run: those of its session, those known before, and their children.
+def _running_of(leader: int, before: set[psutil.Process]) -> set[psutil.Process]:
+    """The processes of a program that still run: those of its session, those of `before`, and their children.
 
     A child may have left the session, and one whose parent ended is no descendant any more.
     """
-    family = set(known)
+    family = set(before)
     for process in psutil.process_iter():
         with suppress(OSError):
             if os.getsid(process.pid) == leader:

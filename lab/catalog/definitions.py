@@ -70,8 +70,8 @@ class Variant(Definition):
     @model_validator(mode="after")
     def _expectation_is_whole(self) -> "Variant":
         check_expectation(self.expect)
-        known = {*causes.known(), PASS}
-        if unknown := [name for pair in self.turns.items() for name in pair if name not in known]:
+        names = {*causes.known(), PASS}
+        if unknown := [name for pair in self.turns.items() for name in pair if name not in names]:
             raise ValueError(f"turns must hold causes and {PASS!r}; found {unknown[0]!r}")
         if self.brings not in (None, *causes.known()):
             raise ValueError(f"brings must be a cause; found {self.brings!r}")

@@ -139,8 +139,8 @@ def parse_sysctls(text: str) -> dict[str, str]:
 
 def confining_profile(label: str | None) -> str | None:
     """Return the profile that a process's AppArmor label names, or None if it does not confine the process."""
-    found = read_label(label)
-    return STACKED.join(found.profiles) if found.confines else None
+    parsed = read_label(label)
+    return STACKED.join(parsed.profiles) if parsed.confines else None
 
 
 def why_not(folder: Path, name: str | Path) -> str:
@@ -204,11 +204,11 @@ def refusals(folder: Path, files: Iterable[str] = (KERNEL_FILE, AUDIT_FILE)) -> 
 
     Raises LabError if one of the files cannot be read.
     """
-    found: dict[str, list[str]] = {}
+    by_file: dict[str, list[str]] = {}
     for name in files:
         if lines := [line for line in _audit_lines(read_text(folder, name)) if tells_of_refusal(line)]:
-            found[name] = lines
-    return found
+            by_file[name] = lines
+    return by_file
 
 
 def tells_of_refusal(line: str) -> bool:
@@ -244,5 +244,5 @@ MOST_NAMES = 5
 
 def killed_for_memory(folder: Path) -> list[str]:
     """The names of these programs, each once; at most five."""
-    found = dict.fromkeys(bounded(plain(name), 40) for name in KILLED.findall(read_text(folder, KERNEL_FILE)))
-    return list(found)[:MOST_NAMES]
+    names = dict.fromkeys(bounded(plain(name), 40) for name in KILLED.findall(read_text(folder, KERNEL_FILE)))
+    return list(names)[:MOST_NAMES]

@@ -162,7 +162,7 @@ def nproc_limit(evidence: Evidence) -> Shown | None:
     for a box. The limit counts everything of this user on the whole host, and usually comes from
     /etc/security/limits.conf.
     """
-    words = next((found[0] for said in evidence.said if (found := NOT_STARTED.search(said))), None)
+    words = next((match[0] for text in evidence.said if (match := NOT_STARTED.search(text))), None)
     if words is None:
         return None
     # A control group and the whole host have limits with the same error.
@@ -333,8 +333,8 @@ def bwrap_too_old(evidence: Evidence) -> Shown | None:
     """The host's bubblewrap is older than the options that boxlite gives it, and boxlite prefers it to the
     newer one that it bundles. Debian 11 has bubblewrap 0.4.1, which lacks --clearenv of 0.5.0.
     """
-    found = next(filter(None, map(UNKNOWN_OPTION.search, evidence.said)), None)
-    return Shown(Confidence.PROVED, f"bubblewrap prints: {found[1]}") if found else None
+    option = next(filter(None, map(UNKNOWN_OPTION.search, evidence.said)), None)
+    return Shown(Confidence.PROVED, f"bubblewrap prints: {option[1]}") if option else None
 
 
 # The limits on those that bubblewrap makes for a box. It makes the first for every sandbox.
@@ -608,6 +608,6 @@ def shim_seccomp(evidence: Evidence) -> Shown | None:
         return Shown(Confidence.PROVED, f"{SHIM} wrote that SIGSYS ended it")
     if evidence.boxlite_says(VIOLATION):
         return Shown(Confidence.LIKELY, f"boxlite says: {VIOLATION}")
-    if any(STATUS.search(said) for said in evidence.said):
+    if any(map(STATUS.search, evidence.said)):
         return Shown(Confidence.LIKELY, "the shim's exit status is 159, which is 128 + SIGSYS")
     return None

@@ -59,7 +59,7 @@ class Place(Definition):
     blocked_by: list[str] = Field(
         [], description="Causes that block the cell: the one that is proved, otherwise the expected one."
     )
-    variants: list[str] = []
+    variants: list[str] = Field([], description="Variants, one of which the cell has.")
     ubuntu: list[str] = Field([], description="Releases of Ubuntu.")
     passed: str = Field("", description="A test that passed.")
     loaded: str = Field("", description="A profile of AppArmor that is loaded.")
@@ -88,7 +88,7 @@ class Claim(Definition):
     check: str = Field(description="What is checked, in a sentence.")
     place: str = Field(description="The name of the place whose cells can show it.")
     look: str = Field(description="The name of the function that says what such a cell shows.")
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field({}, description="What that function gets besides the cell.")
 
 
 class BugReport(Definition):

@@ -20,13 +20,13 @@ class Unmet:
     """One option that a test set, and that is not to be seen: in words what it asks for, and what was seen."""
 
     option: str
-    wanted: str
+    request: str
     seen: str
 
     @property
     def asked(self) -> str:
         """What was asked for, without what was seen."""
-        return f"asked for {self.wanted} ({self.option})"
+        return f"asked for {self.request} ({self.option})"
 
     def __str__(self) -> str:
         return f"{self.asked}: {self.seen}"
@@ -38,8 +38,8 @@ class _Limit:
 
     name: str
     file: str
-    wanted: str
-    shown: Callable[[int], str] = str
+    request: str
+    unit: Callable[[int], str] = str
 
 
 def _bytes(number: int) -> str:
@@ -71,8 +71,8 @@ def unmet_options(protection: Protection) -> list[Unmet]:
     for name, number, in_force in _limits(protection):
         if not in_force:
             limit = LIMITS[name]
-            wanted = limit.wanted.format(limit.shown(number))
-            unmet.append(Unmet(name, wanted, _without_limit(protection, limit, number)))
+            request = limit.request.format(limit.unit(number))
+            unmet.append(Unmet(name, request, _without_limit(protection, limit, number)))
     return unmet
 
 
@@ -106,23 +106,23 @@ def _threads(protection: Protection) -> str:
     return f"no thread of {program}{nor_others} has one"
 
 
-def _without_limit(protection: Protection, limit: _Limit, wanted: int) -> str:
+def _without_limit(protection: Protection, limit: _Limit, most: int) -> str:
     """What limits the process that has the machine, if not what was asked for."""
     program, in_force = protection.program, _number(protection.limits.get(limit.name))
     if in_force is None:
         seen = f"nothing limits {program}"
     elif limit.name in protection.own_limits:
-        seen = f"the limit of {program} is {limit.shown(in_force)}"
+        seen = f"the limit of {program} is {limit.unit(in_force)}"
     else:
         seen = f"{program} has no lower limit than the test itself"
     numbers = {process.program: _number(process.limits.get(limit.name)) for process in protection.processes}
-    if others := [name for name, number in numbers.items() if number is not None and number <= wanted]:
+    if others := [name for name, number in numbers.items() if number is not None and number <= most]:
         seen += f", only {', '.join(others)} has it"
     if not limit.file:
         return seen
     group = _number(protection.cgroup_limits.get(limit.file))
     if group is not None:
-        return f"{seen}, and its control group {limit.shown(group)}"
+        return f"{seen}, and its control group {limit.unit(group)}"
     if protection.cgroup is None:
         return f"{seen}, and no control group of its own{_admitted(protection, 'cgroup setup failed')}"
     return f"{seen}, and its control group sets no {limit.file}"
@@ -130,8 +130,8 @@ def _without_limit(protection: Protection, limit: _Limit, wanted: int) -> str:
 
 def _admitted(protection: Protection, about: str) -> str:
     """What boxlite itself warned of."""
-    said = next((line for line in protection.warnings if about in line.lower()), "")
-    return f'; boxlite\'s own log: "{said}"' if said else ""
+    warning = next((line for line in protection.warnings if about in line.lower()), "")
+    return f'; boxlite\'s own log: "{warning}"' if warning else ""
 
 
 def _number(text: Any) -> int | None:

@@ -146,8 +146,8 @@ def _no_finding(suite: Suite, failed: set[str], not_run: set[str]) -> str:
 
 def _broken(findings: list[Finding]) -> Needs:
     """Return the most basic need that one of these causes breaks: no test can rely on it."""
-    known = causes.known()
-    return min((known[finding.name].breaks for finding in findings), key=list(Needs).index)
+    rows = causes.known()
+    return min((rows[finding.name].breaks for finding in findings), key=list(Needs).index)
 
 
 def _difference(expected: set[str], failed: set[str], skipped: set[str], not_run: set[str]) -> str:

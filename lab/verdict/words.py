@@ -52,8 +52,8 @@ class Words:
     @property
     def blames(self) -> list[str]:
         """The causes that boxlite blames, by the lab's names for them."""
-        known = causes.known().items()
-        return [name for name, cause in known if any(message in self.text for message in cause.blamed_by)]
+        rows = causes.known().items()
+        return [name for name, cause in rows if any(message in self.text for message in cause.blamed_by)]
 
     @property
     def advises(self) -> list[str]:
@@ -105,10 +105,10 @@ class WordsVerdict(StrEnum):
     NOTHING = "says nothing"
 
 
-def judge(cell: CellResult, words: Words, known: Mapping[str, Remedy]) -> WordsVerdict | None:
+def judge(cell: CellResult, words: Words, remedies: Mapping[str, Remedy]) -> WordsVerdict | None:
     """Judge boxlite's diagnosis of a failed cell; None if no cause is proved or no log was collected.
 
-    `known` are the remedies; they tell whether boxlite's advice was tried on this cell.
+    `remedies` tell whether boxlite's advice was tried on this cell.
     """
     if not cell.status.failed or cell.confidence is not Confidence.PROVED:
         return None
@@ -116,7 +116,7 @@ def judge(cell: CellResult, words: Words, known: Mapping[str, Remedy]) -> WordsV
         return None
     proved = {cell.cause, *(finding.name for finding in cell.causes)}
     # The remedies that do what boxlite advises, each tried alone.
-    advised = {name for name, remedy in known.items() if any(map(remedy.is_advised_by, words.advises))}
+    advised = {name for name, remedy in remedies.items() if any(map(remedy.is_advised_by, words.advises))}
     results = [tried.result for tried in cell.remedies if tried.name in advised]
     # What cures is no wrong knob: a setting that boxlite blames may be behind the cause found.
     if words.blames and proved.isdisjoint(words.blames) and RemedyOutcome.VERIFIED not in results:
