@@ -4,19 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.probes import Facts
-from lab.record import (
-    CellResult,
-    Confidence,
-    Expectation,
-    Outcome,
-    RemedyOutcome,
-    RemedyResult,
-    Status,
-    TestResult,
-)
+from lab.record import CellResult, Outcome, RemedyOutcome, RemedyResult, TestResult
 from lab.verdict.words import FinishedCell
-from tests.builders import evidence, messages
-from tests.builders.cells import cell
+from tests.builders import cells, evidence, messages
 from tests.builders.facts import context, facts, probe, probed
 
 TESTS = ("jailer_enabled_box_starts_and_executes", "jailer_creates_isolated_mount_namespace")
@@ -26,9 +16,8 @@ POLICY = "apparmor-userns-nocaps"
 
 def ran(*outcomes: Outcome) -> list[TestResult]:
     """The two tests of the report, with these outcomes."""
-    said = messages.SAID
     return [
-        TestResult(name=name, outcome=outcome, message="" if outcome is Outcome.PASS else said)
+        TestResult(name=name, outcome=outcome, message="" if outcome is Outcome.PASS else messages.SAID)
         for name, outcome in zip(TESTS, outcomes, strict=True)
     ]
 
@@ -40,18 +29,8 @@ UBUNTU = {"id": "ubuntu", "version_id": "24.04", "pretty_name": "Ubuntu 24.04.3 
 
 def blocked(name: str = POLICY, /, **more: Any) -> CellResult:
     """A cell that is blocked as its variant expects, which is named like the cause."""
-    defaults: dict[str, Any] = {
-        "variant": name,
-        "status": Status.XFAIL,
-        "expected": Expectation(status="xfail", cause=name),
-        "cause": name,
-        "confidence": Confidence.PROVED,
-        "reason": "the evidence in a sentence",
-        "tests": FAIL,
-        "facts": facts(),
-        "context": context(),
-    }
-    return cell(**(defaults | more))
+    defaults: dict[str, Any] = {"variant": name, "tests": FAIL, "facts": facts(), "context": context()}
+    return cells.blocked(name, "the evidence in a sentence", **(defaults | more))
 
 
 def ubuntu(restriction: str = "1", *profiles: str) -> Facts:

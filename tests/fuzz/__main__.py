@@ -43,7 +43,7 @@ class Tried:
     inputs: int = 0
     taken: int = 0
     slowest: float = 0.0
-    found: dict[str, str] = field(default_factory=dict)
+    tracebacks: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def _in_time() -> Iterator[None]:
 
 def _place(error: BaseException) -> str:
     """Where an error arose: the last line of the lab's own."""
-    frames = [each for each in traceback.extract_tb(error.__traceback__) if "/lab/" in each.filename]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/lab/" in frame.filename]
     last = frames[-1] if frames else None
     return (
         f"{type(error).__name__} {last.filename.rpartition('/lab/')[2]}:{last.lineno}" if last else repr(error)
@@ -76,14 +76,14 @@ def attempt(reader: Reader, inputs: int, number: int) -> Tried:
         warnings.simplefilter(
             "ignore"
         )  # Of long inputs, and of names that an archive has twice: they are meant.
-        while len(tried.found) < MOST_FOUND and (failure := _until_failure(reader, inputs, number, tried)):
-            tried.found[_place(failure[0])] = _shown(*failure)
+        while len(tried.tracebacks) < MOST_FOUND and (failure := _until_failure(reader, inputs, number, tried)):
+            tried.tracebacks[_place(failure[0])] = _shown(*failure)
     return tried
 
 
 def _attempt(name: str, inputs: int, number: int) -> Tried:
     """In a process of its own, which has the readers, and cannot be sent one."""
-    return attempt(next(each for each in READERS if each.name == name), inputs, number)
+    return attempt(next(reader for reader in READERS if reader.name == name), inputs, number)
 
 
 def _until_failure(reader: Reader, inputs: int, number: int, tried: Tried) -> tuple[Exception, Any] | None:
@@ -112,9 +112,9 @@ def _until_failure(reader: Reader, inputs: int, number: int, tried: Tried) -> tu
             pass
         except TooSlow as error:
             # Not raised: smaller ones would each take as long to find.
-            tried.found.setdefault(_place(error), _shown(error, content))
+            tried.tracebacks.setdefault(_place(error), _shown(error, content))
         except Exception as error:
-            if _place(error) not in tried.found:
+            if _place(error) not in tried.tracebacks:
                 raise
         tried.slowest = max(tried.slowest, time.process_time() - began)
 
@@ -139,24 +139,26 @@ def main() -> int:
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     chosen = [
-        each for each in READERS if not options.reader or any(word in each.name for word in options.reader)
+        reader
+        for reader in READERS
+        if not options.reader or any(word in reader.name for word in options.reader)
     ]
-    found, tries = 0, {}
+    failures, tries = 0, {}
     with ProcessPoolExecutor() as pool:
         for reader in chosen:
             tries[reader.name] = pool.submit(_attempt, reader.name, options.inputs, options.seed)
         for reader in chosen:
             tried = tries[reader.name].result()
-            found += len(tried.found)
+            failures += len(tried.tracebacks)
             print(
                 f"{reader.source:6} {reader.name:30} {tried.inputs:6} inputs, {tried.taken:6} taken, "
-                f"the slowest {tried.slowest:5.2f} s, {len(tried.found)} tracebacks",
+                f"the slowest {tried.slowest:5.2f} s, {len(tried.tracebacks)} tracebacks",
                 flush=True,
             )
-            for place, shown in tried.found.items():
-                print(f"  {place}: {shown}", flush=True)
-    print(f"{len(chosen)} readers, {found} tracebacks")
-    return 1 if found else 0
+            for place, text in tried.tracebacks.items():
+                print(f"  {place}: {text}", flush=True)
+    print(f"{len(chosen)} readers, {failures} tracebacks")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

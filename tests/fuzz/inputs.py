@@ -83,7 +83,7 @@ def edit(content: bytes, edits: list[tuple[str, int, int, bytes]]) -> bytes:
 
 def edited(*samples: bytes | str) -> Inputs:
     """One of the samples, with some of its bytes changed."""
-    contents = [each.encode() if isinstance(each, str) else each for each in samples]
+    contents = [sample.encode() if isinstance(sample, str) else sample for sample in samples]
     return st.tuples(_one_of(contents), EDITS).map(lambda drawn: edit(*drawn))
 
 
@@ -116,7 +116,7 @@ def _tree(sample: Any, dumps: Callable[[Any], str]) -> Inputs:
             text = dumps(tree)
         except (TypeError, ValueError):
             text = json.dumps(tree)  # TOML has no null.
-        text = re.sub(r'"\\u0000raw(\d+)"', lambda found: RAW[int(found[1])], text)
+        text = re.sub(r'"\\u0000raw(\d+)"', lambda match: RAW[int(match[1])], text)
         return text.encode(errors="surrogatepass")
 
     return st.lists(st.tuples(st.integers(0, len(places) - 1), _one_of(VALUES)), max_size=2).map(made)
@@ -129,7 +129,7 @@ def json_of(sample: Any) -> Inputs:
 
 def lines_of(*entries: Any) -> Inputs:
     """JSON lines of which one has hostile values, or hostile bytes."""
-    lines = [json.dumps(each).encode() for each in entries]
+    lines = [json.dumps(entry).encode() for entry in entries]
 
     def with_line(number: int) -> Inputs:
         return _tree(entries[number], json.dumps).map(
@@ -146,7 +146,7 @@ def toml_of(sample: bytes) -> Inputs:
 
 def files_of(files: Mapping[str, bytes | str]) -> Inputs:
     """A folder's files, by name, of which one has hostile bytes."""
-    contents = {name: each.encode() if isinstance(each, str) else each for name, each in files.items()}
+    contents = {name: text.encode() if isinstance(text, str) else text for name, text in files.items()}
     changed = st.tuples(_one_of(sorted(contents)), EDITS)
     return changed.map(lambda drawn: contents | {drawn[0]: edit(contents[drawn[0]], drawn[1])})
 
@@ -181,7 +181,7 @@ def archives_of(members: Mapping[str, bytes | str], kind: str) -> Inputs:
     pack, names = (_zip if kind == "zip" else _tar), sorted(members)
     hostile = st.tuples(_one_of([*NAMES, *names]), _one_of(TYPES), _one_of(PAX))
     whole = pack(
-        {name: each.encode() if isinstance(each, str) else each for name, each in members.items()}, None, kind
+        {name: text.encode() if isinstance(text, str) else text for name, text in members.items()}, None, kind
     )
     with_member = st.tuples(files_of(members), st.one_of(st.none(), hostile)).map(
         lambda drawn: pack(*drawn, kind)

@@ -106,9 +106,9 @@ def _file(folder: Path, name: str, content: bytes) -> Path:
 def _answer(content: bytes, folder: Path) -> None:
     answer = programs.Answer([("facts", {})], EvidenceFolder(folder).keep)
     if any(answer.take(line) for line in content.splitlines()):
-        found = variant._checked_facts(answer.results[0], KNOWN.sysctls())
-        [variant.why_not_applicable(each, found) for each in KNOWN.variants.values()]
-        elf.check({}, found)
+        checked = variant._checked_facts(answer.results[0], KNOWN.sysctls())
+        [variant.why_not_applicable(change, checked) for change in KNOWN.variants.values()]
+        elf.check({}, checked)
 
 
 def _probed(content: bytes, folder: Path) -> None:
@@ -150,8 +150,8 @@ def _evidence(content: dict[str, bytes], folder: Path) -> None:
     _put(folder, content)
     tests = full_run().cells[1].tests
     for control in ("", "a"):
-        found = evidence.read(folder, tests, control=control)
-        causes.diagnose(found)
+        gathered = evidence.read(folder, tests, control=control)
+        causes.diagnose(gathered)
     evidence.killed_for_memory(folder)
     evidence.refusals(folder)
 
@@ -161,24 +161,24 @@ def _rewritten(file: Path) -> None:
 
 
 def _words(content: dict[str, bytes], folder: Path) -> None:
-    said = words.read(_put(folder, content), full_run().cells[1].tests)
-    _ = said.text, said.blames, said.advises, said.essence
-    words.judge(full_run().cells[1], said, remedies.load())
+    diagnosis = words.read(_put(folder, content), full_run().cells[1].tests)
+    _ = diagnosis.text, diagnosis.blames, diagnosis.advises, diagnosis.essence
+    words.judge(full_run().cells[1], diagnosis, remedies.load())
 
 
 def _protection(content: bytes, _folder: Path) -> None:
-    shown = Protection.model_validate_json(content)
-    verdict.summary(verdict.strengths(shown))
-    verdict.words(shown)
-    [str(each) for each in protection.unmet_options(shown)]
-    protection.limits_given(shown)
+    box = Protection.model_validate_json(content)
+    verdict.summary(verdict.strengths(box))
+    verdict.words(box)
+    [str(option) for option in protection.unmet_options(box)]
+    protection.limits_given(box)
 
 
 def _results_of(read: Callable[[str], Mapping[str, TestResult | None] | None]) -> Callable[[bytes, Path], None]:
     """Reads a suite's report, writes its results into a record, as a cell does, and reads that."""
 
     def read_twice(content: bytes, folder: Path) -> None:
-        tests = [each for each in (read(_text(content)) or {}).values() if each]
+        tests = [test for test in (read(_text(content)) or {}).values() if test]
         RunResult(run=full_run().run, cells=[cell(tests=tests)]).write(folder)
         try:
             RunResult.read(folder)
@@ -336,7 +336,7 @@ def _toml(load: Callable[[Path], object]) -> Callable[[bytes, Path], object]:
 
 
 def _part_archive(content: bytes, folder: Path) -> None:
-    results.unpack(content, folder / "to", [each.folder for each in SMALL])
+    results.unpack(content, folder / "to", [cell.folder for cell in SMALL])
 
 
 # -- what the lab itself stored
@@ -390,8 +390,8 @@ def _published() -> Any:
 
 
 def _probe_output(content: bytes, _folder: Path) -> None:
-    if found := probe_report.read(_text(content)):
-        list(check_text.lines(answer.judge(found, published.Published.model_validate(_published()))))
+    if report := probe_report.read(_text(content)):
+        list(check_text.lines(answer.judge(report, published.Published.model_validate(_published()))))
 
 
 def _probe_document(content: bytes, folder: Path) -> None:

@@ -64,15 +64,15 @@ def full_moon(evidence: Evidence) -> Shown | None:
 
 
 def example(name: str) -> Evidence:
-    shown: Evidence = getattr(examples, name)
-    return shown
+    evidence: Evidence = getattr(examples, name)
+    return evidence
 
 
 def fails_control(cause: str) -> bool:
     return Needs.BOX.includes(causes.known()[cause].breaks)
 
 
-def found(evidence: Evidence) -> list[str]:
+def causes_of(evidence: Evidence) -> list[str]:
     return [finding.name for finding in diagnose(evidence)]
 
 
@@ -84,27 +84,29 @@ def test_what_was_seen_on_real_guests_proves_its_cause_and_no_other(name: str, c
     assert why in finding.why
     # A container's masks are detected, whatever else blocks in it.
     behind = ["masked-proc"] if not evidence.probes.proc_unmasked.worked and cause != "masked-proc" else []
-    assert [(each.name, each.confidence) for each in others] == [(name, Confidence.LIKELY) for name in behind]
+    assert [(other.name, other.confidence) for other in others] == [
+        (name, Confidence.LIKELY) for name in behind
+    ]
 
 
 @pytest.mark.parametrize(("name", "cause", "_why"), SEEN)
 def test_a_cause_needs_the_support_of_the_control_test(name: str, cause: str, _why: str) -> None:
     evidence = example(name)
     # One of the sandbox does not fail the control; one that fails the control is none where that passed.
-    assert found(replace(evidence, control_failed=not fails_control(cause))) == []
-    proved = [each.name for each in diagnose(evidence) if each.confidence is Confidence.PROVED]
+    assert causes_of(replace(evidence, control_failed=not fails_control(cause))) == []
+    proved = [cause.name for cause in diagnose(evidence) if cause.confidence is Confidence.PROVED]
     assert proved
-    assert found(replace(evidence, control_failed=None)) == proved
+    assert causes_of(replace(evidence, control_failed=None)) == proved
 
 
 def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_control() -> None:
     open_kvm = examples.KVM_DENIED.probes.open_kvm
     probes = examples.USERNS_LIMIT.probes.model_copy(update={"open_kvm": open_kvm})
     both = replace(examples.USERNS_LIMIT, probes=probes)
-    assert found(replace(both, control_failed=True)) == ["kvm-denied", "userns-limit"]
+    assert causes_of(replace(both, control_failed=True)) == ["kvm-denied", "userns-limit"]
     # The message alone may be wrong, and then nothing explains the failed control.
-    said = replace(examples.USERNS_LIMIT, messages=examples.KVM_DENIED.messages, control_failed=True)
-    assert found(said) == ["kvm-denied"]
+    by_words = replace(examples.USERNS_LIMIT, messages=examples.KVM_DENIED.messages, control_failed=True)
+    assert causes_of(by_words) == ["kvm-denied"]
 
 
 NO_CAUSE = {
@@ -155,7 +157,7 @@ NO_CAUSE = {
 
 @pytest.mark.parametrize("name", NO_CAUSE)
 def test_evidence_that_shows_no_cause_proves_none(name: str) -> None:
-    assert found(NO_CAUSE[name]) == []
+    assert causes_of(NO_CAUSE[name]) == []
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_other_programs_and_other_rules_prove_nothing(name: str, changes: dict[s
     for old, new in changes.items():
         assert old in kernel
         kernel = kernel.replace(old, new)
-    assert found(gathered(kernel)) == []
+    assert causes_of(gathered(kernel)) == []
 
 
 def test_denied_setpcap_counts_as_denied_sys_admin_does() -> None:
@@ -209,7 +211,7 @@ def test_two_causes_are_named_in_order(kernel: str, probes: str, sysctls: list[s
         probes=example(probes).probes.by_name(),
         sysctls=dict.fromkeys(sysctls, "0"),
     )
-    assert found(evidence) == expected.split()
+    assert causes_of(evidence) == expected.split()
 
 
 @pytest.mark.parametrize(
@@ -254,8 +256,8 @@ def test_ubuntus_policy_is_proved_where_its_lines_are_of_the_bubblewrap_that_box
 def test_a_denial_of_kvm_to_another_program_leaves_the_permissions_to_blame() -> None:
     # Another user's program, in a profile of its own.
     both = replace(examples.KVM_DENIED, audit=examples.APPARMOR_KVM_DENY.audit)
-    assert found(both) == ["kvm-denied"]
-    assert found(replace(both, probes=NONE_RUN)) == ["apparmor-kvm-deny"]
+    assert causes_of(both) == ["kvm-denied"]
+    assert causes_of(replace(both, probes=NONE_RUN)) == ["apparmor-kvm-deny"]
 
 
 def test_every_cause_was_seen_on_a_real_guest_or_is_known_from_a_report_and_says_what_a_user_must_know() -> (
@@ -282,7 +284,9 @@ def test_every_cause_was_seen_on_a_real_guest_or_is_known_from_a_report_and_says
     ],
 )
 def test_the_limit_on_processes_is_told_by_what_could_not_be_started(said: str, told: bool) -> None:
-    assert found(gathered(logs=(said,), probes=NONE, control_failed=True)) == (["nproc-limit"] if told else [])
+    assert causes_of(gathered(logs=(said,), probes=NONE, control_failed=True)) == (
+        ["nproc-limit"] if told else []
+    )
 
 
 def test_a_symlink_that_bubblewrap_names_is_named_whoever_quotes_it() -> None:
@@ -300,9 +304,9 @@ def test_a_symlink_that_bubblewrap_names_is_named_whoever_quotes_it() -> None:
 def test_a_new_cause_is_one_new_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "CAUSES", [Cause("full-moon", Needs.SANDBOX, full_moon), *table.CAUSES])
     assert list(causes.known())[:2] == ["full-moon", "kvm-absent"]
-    assert found(gathered(messages=("the moon is full",))) == ["full-moon"]
+    assert causes_of(gathered(messages=("the moon is full",))) == ["full-moon"]
     # A remedy covers it without further changes.
-    assert [each.name for each in remedies.candidates(remedies.load(), ["full-moon"])] == ["jailer-off"]
+    assert [remedy.name for remedy in remedies.candidates(remedies.load(), ["full-moon"])] == ["jailer-off"]
 
 
 def test_a_denial_of_boxlites_own_thread_counts_in_the_profile_that_confined_the_suite(tmp_path: Path) -> None:
@@ -325,6 +329,6 @@ def test_a_denial_of_boxlites_own_thread_counts_in_the_profile_that_confined_the
         ("unconfined", []),
         (None, []),
     ):
-        known = probed(probes, context={"apparmor": context})
-        (tmp_path / "probes.json").write_text(known.model_dump_json())
-        assert found(read(tmp_path)) == expected
+        stored = probed(probes, context={"apparmor": context})
+        (tmp_path / "probes.json").write_text(stored.model_dump_json())
+        assert causes_of(read(tmp_path)) == expected

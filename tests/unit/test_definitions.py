@@ -26,11 +26,11 @@ def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def test_definitions_are_those_of_the_cells_and_no_others() -> None:
-    found = start.digests(SMALL[2:3], RunOptions())
+    digests = start.digests(SMALL[2:3], RunOptions())
     common = {"seed", "programs", "rule set", "deployment"}
-    assert set(found) == {"guest debian-13", "variant stock", "suite jailer", *common}
-    assert found.items() <= start.digests(PLAN, RunOptions()).items()
-    assert len(set(found.values())) == 7
+    assert set(digests) == {"guest debian-13", "variant stock", "suite jailer", *common}
+    assert digests.items() <= start.digests(PLAN, RunOptions()).items()
+    assert len(set(digests.values())) == 7
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_definitions_are_those_of_the_cells_and_no_others() -> None:
     ],
 )
 def test_a_changed_definition_changes_its_digest_alone(change: Callable[[Cell], Cell], name: str) -> None:
-    [wanted] = SMALL[2:3]
-    before, now = (start.digests([each], RunOptions()) for each in (wanted, change(wanted)))
+    [cell] = SMALL[2:3]
+    before, now = (start.digests([either], RunOptions()) for either in (cell, change(cell)))
     assert changed(before, now) == [name]
 
 
@@ -50,10 +50,12 @@ def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.M
     tries = RunOptions(remedies=True)
     before = start.digests(SMALL, tries)
     without = start.digests(SMALL, RunOptions())
-    known = remedies.load()
-    assert changed(without, before) == sorted(f"remedy {name}" for name in known)
-    other = known["jailer-off"].model_copy(update={"price": "nothing at all"})
-    monkeypatch.setattr(remedies, "load", lambda: {**known, "jailer-off": other, "new": known["preflight"]})
+    all_remedies = remedies.load()
+    assert changed(without, before) == sorted(f"remedy {name}" for name in all_remedies)
+    other = all_remedies["jailer-off"].model_copy(update={"price": "nothing at all"})
+    monkeypatch.setattr(
+        remedies, "load", lambda: {**all_remedies, "jailer-off": other, "new": all_remedies["preflight"]}
+    )
     after = start.digests(SMALL, tries)
     assert changed(before, after) == ["remedy jailer-off", "remedy new"]
 
@@ -61,7 +63,7 @@ def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.M
 def test_every_variant_is_a_definition_of_a_run_that_makes_experiments() -> None:
     without = start.digests(SMALL, RunOptions())
     made = start.digests(SMALL, RunOptions(experiments=ExperimentPolicy.UNCLEAR))
-    of_cells = {each.variant.name for each in SMALL}
+    of_cells = {cell.variant.name for cell in SMALL}
     assert changed(without, made) == sorted(f"variant {name}" for name in KNOWN.variants.keys() - of_cells)
 
 

@@ -56,12 +56,10 @@ def test_probes_and_what_confined_them_are_read_from_their_file(tmp_path: Path) 
     assert (nothing.probes.unshare_user.status, nothing.probes.ran) == (None, False)
     stored = probed({"bwrap_user": probe(1, "bwrap: refused")}, context={"apparmor": "a (enforce)"})
     (tmp_path / "probes.json").write_text(stored.model_dump_json())
-    found = evidence.read(tmp_path)
-    assert (found.profile, found.probes.ran) == ("a", True)
-    assert found.probes == NONE_RUN.model_copy(update={"bwrap_user": probe(1, "bwrap: refused")})
-    assert found.probes.bwrap_all == NOT_RUN
-    assert evidence.read_probes(tmp_path / "probes.json") == found.probes
-    assert evidence.read_probes(tmp_path / "none.json") == NONE_RUN
+    gathered = evidence.read(tmp_path)
+    assert (gathered.profile, gathered.probes.ran) == ("a", True)
+    assert gathered.probes == NONE_RUN.model_copy(update={"bwrap_user": probe(1, "bwrap: refused")})
+    assert gathered.probes.bwrap_all == NOT_RUN
 
 
 def without(*path: str) -> str:
@@ -168,10 +166,10 @@ def test_audit_lines_of_any_length_are_read(tmp_path: Path, piece: str) -> None:
 def test_denials_are_those_with_all_the_fields() -> None:
     log = examples.DENIED_CREATE + examples.DENIED_CAP_BWRAP
     log += examples.DENIED_CREATE.replace("DENIED", "ALLOWED")
-    found = Evidence(audit=evidence.parse_audit(log))
-    assert [line["comm"] for line in found.denied(operation="userns_create")] == ["bwrap"]
-    assert found.denied(operation="userns_create", comm="unshare") == []
-    assert len(found.denied()) == 2
+    gathered = Evidence(audit=evidence.parse_audit(log))
+    assert [line["comm"] for line in gathered.denied(operation="userns_create")] == ["bwrap"]
+    assert gathered.denied(operation="userns_create", comm="unshare") == []
+    assert len(gathered.denied()) == 2
 
 
 def test_sysctls_are_read_as_text() -> None:
@@ -198,18 +196,18 @@ def test_boxlites_own_logs_are_read_as_far_as_each_goes(tmp_path: Path) -> None:
     logs = tmp_path / "boxlite" / "box-a" / "logs"
     (logs / "boxlite.log.2026-11-25").mkdir(parents=True)
     (logs / "boxlite.log.2026-11-26").write_bytes(b"it failed \xff" + b"x" * LOG_BYTES)
-    found = evidence.read(tmp_path)
-    assert [len(log) for log in found.logs] == [LOG_BYTES]
-    assert found.boxlite_says("it failed")
-    assert not found.says("it failed")
-    assert not found.boxlite_says("it worked")
+    gathered = evidence.read(tmp_path)
+    assert [len(log) for log in gathered.logs] == [LOG_BYTES]
+    assert gathered.boxlite_says("it failed")
+    assert not gathered.says("it failed")
+    assert not gathered.boxlite_says("it worked")
 
 
 def test_modes_are_read_by_path_and_other_lines_are_left_out(tmp_path: Path) -> None:
     lines = ("0755 runtimes/v1/boxlite-shim", "0664 box-a/boxes/B0X/bin/a name", "0999 no-mode", "words")
     (tmp_path / "modes.txt").write_text("\n".join(lines) + "\n")
-    found = evidence.read(tmp_path).modes
-    assert found == {"runtimes/v1/boxlite-shim": 0o755, "box-a/boxes/B0X/bin/a name": 0o664}
+    modes = evidence.read(tmp_path).modes
+    assert modes == {"runtimes/v1/boxlite-shim": 0o755, "box-a/boxes/B0X/bin/a name": 0o664}
 
 
 SIGSYS = '{"type":"signal","exit_code":159,"signal":"SIGSYS"}'

@@ -41,93 +41,74 @@ from tests.builders.facts import facts as a_facts
 from tests.builders.facts import who
 from tests.builders.guests import SUITE, FakeRunner
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]
 CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
 NOT_CLONE, NOT_LIMIT = f"without sysctl {CLONE}=0", f"without sysctl {LIMIT}=0"
-SLOW = "Timeout waiting for guest ready (30s)"
+BOTH = "userns-clone-off+max-userns-zero"
 NO_SANDBOX = "The sandbox could not be initialized on this host."
-
-
+DIES = "VM subprocess exited"
 DEBIAN_HAS = {CLONE: "1", LIMIT: "7794", "kernel.yama.ptrace_scope": "1", "kernel.io_uring_disabled": "0"}
+WHO = who(context={"apparmor": None})
+UNCLEAR, ALWAYS = ExperimentPolicy.UNCLEAR, ExperimentPolicy.ALWAYS
 
 
 def planned(name: str, guest: str = "debian-13") -> Cell:
-    return Cell(KNOWN.guest(guest), KNOWN.variant(name), Wheel("0.10.8", "0.10.8"))
+    return Cell(CATALOG.guest(guest), CATALOG.variant(name), Wheel("0.10.8", "0.10.8"))
 
 
 def facts(**sysctls: str) -> Facts:
     values = {name.replace("__", "."): value for name, value in sysctls.items()}
-    return a_facts(
-        apparmor=None,
-        login_sessions=True,
-        lsm=[],
-        sysctls={**dict.fromkeys(KNOWN.sysctls()), **DEBIAN_HAS, **values},
-    )
+    every: dict[str, str | None] = {**dict.fromkeys(CATALOG.sysctls()), **DEBIAN_HAS, **values}
+    return a_facts(apparmor=None, login_sessions=True, lsm=[], sysctls=every)
 
 
-def blocked_by_sysctls(wanted: Variant) -> str:
+def sysctls_of(changed: Variant) -> dict[str, Any]:
+    return (changed.knobs["sysctl"].settings() or {}) if "sysctl" in changed.knobs else {}
+
+
+def blocked_by_sysctls(changed: Variant) -> str:
     """As a Debian blocks: whichever of the two sysctls is 0."""
-    sysctls = {name: value for knob in wanted.knobs.values() for name, value in (knob.settings() or {}).items()}
-    return NO_SANDBOX if sysctls.get(CLONE) == 0 or sysctls.get(LIMIT) == 0 else ""
+    return NO_SANDBOX if 0 in map(sysctls_of(changed).get, (CLONE, LIMIT)) else ""
 
 
 class Guest(FakeRunner):
     """`blocks`: what tests say under a variant; nothing if they pass. `did` has the settings of each fork."""
 
-    def __init__(
-        self, folder: Path, experiments: ExperimentPolicy, blocks: Callable[[Variant], str], retries: int = 0
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(folder, facts())
-        self.options = RunOptions(experiments=experiments, retries=retries)
-        self.blocks = blocks
+        self.blocks: Callable[[Variant], str] = blocked_by_sysctls
         self.did: list[dict[str, Any]] = []
-        self.asked: list[SuiteOptions] = []
+        self.ran: list[SuiteOptions] = []
 
-    def apply(self, wanted: Variant) -> Applied:
-        settings = {name: knob.settings() for name, knob in wanted.knobs.items()}
-        self.did.append(settings)
-        set_now = {name: str(value) for name, value in (settings.get("sysctl") or {}).items()}
-        sysctls = {**self.facts.sysctls, **set_now}
-        return Applied(self.facts.model_copy(update={"sysctls": sysctls}), WHO, variant.Mark("begins"))
+    def apply(self, applied: Variant) -> Applied:
+        self.did.append({name: knob.settings() for name, knob in applied.knobs.items()})
+        set_now = {name: str(value) for name, value in sysctls_of(applied).items()}
+        facts_now = self.facts.model_copy(update={"sysctls": {**self.facts.sysctls, **set_now}})
+        return Applied(facts_now, WHO, variant.Mark("begins"))
 
-    def read_who(self, _wanted: Variant) -> SuiteUser:
+    def read_who(self, _variant: Variant) -> SuiteUser:
         return WHO
 
     def run_suite(self, cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:
-        self.asked.append(options)
-        message = self.blocks(cell.variant)
-        results = []
-        for name in options.tests:
-            if not message:
-                results.append(TestResult(name=name, outcome=Outcome.PASS))
-            elif results:
-                results.append(TestResult(name=name, outcome=Outcome.NOT_RUN))
-            else:
-                results.append(TestResult(name=name, outcome=Outcome.FAIL, message=message))
-        return SuiteRun(results)
-
-
-WHO = who(context={"apparmor": None})
-
-
-Make = Callable[..., Guest]
+        self.ran.append(options)
+        first, *others = options.tests
+        if message := self.blocks(cell.variant):
+            failure = TestResult(name=first, outcome=Outcome.FAIL, message=message)
+            return SuiteRun([failure, *(TestResult(name=name, outcome=Outcome.NOT_RUN) for name in others)])
+        return SuiteRun([TestResult(name=name, outcome=Outcome.PASS) for name in options.tests])
 
 
 @pytest.fixture
-def guest(tmp_path: Path) -> Make:
-    def make(
-        blocks: Callable[[Variant], str] = blocked_by_sysctls,
-        experiments: ExperimentPolicy = ExperimentPolicy.ALWAYS,
-        retries: int = 0,
-    ) -> Guest:
-        return Guest(tmp_path, experiments, blocks, retries)
-
-    return make
+def guest(tmp_path: Path) -> Guest:
+    return Guest(tmp_path)
 
 
-def found(cause: str, confidence: Confidence = Confidence.PROVED) -> Finding:
+def finding(cause: str, confidence: Confidence = Confidence.PROVED) -> Finding:
     return Finding(name=cause, confidence=confidence, why=f"{cause} it is")
+
+
+SYSCTL, LIKELY = finding("userns-sysctl"), finding("userns-limit", Confidence.LIKELY)
 
 
 def failed(cell: Cell, *causes: Finding, status: Status = Status.FAIL, **sysctls: str) -> CellResult:
@@ -155,10 +136,22 @@ def run(
     guest: Guest,
     cell: Cell,
     result: CellResult,
+    *,
+    when: ExperimentPolicy = ALWAYS,
+    retries: int = 0,
     passing: Sequence[CellResult] = (),
 ) -> CellResult:
     runner: Any = guest
-    return with_experiment(guest.options, runner, cell, result, passing)
+    return with_experiment(RunOptions(experiments=when, retries=retries), runner, cell, result, passing)
+
+
+def run_failed(guest: Guest, name: str, *causes: Finding, **more: Any) -> CellResult:
+    """The result of a cell that failed for these causes, after the experiment on it."""
+    return run(guest, planned(name), failed(planned(name), *causes), **more)
+
+
+def run_passed(guest: Guest) -> CellResult:
+    return run(guest, planned("stock"), passed(planned("stock")))
 
 
 def made(result: CellResult) -> Experiment:
@@ -170,27 +163,29 @@ def steps(result: CellResult) -> list[tuple[list[str], str]]:
     return [(step.changes, str(step.outcome)) for step in made(result).steps]
 
 
-def test_the_one_setting_that_blocks_is_found_by_leaving_it_out(guest: Make, tmp_path: Path) -> None:
+def not_tried(result: CellResult) -> dict[str, str]:
+    return {untried.change: untried.reason for untried in made(result).not_tried}
+
+
+def test_the_one_setting_that_blocks_is_found_by_leaving_it_out(guest: Guest) -> None:
     cell = planned("userns-clone-off")
-    service = guest()
-    result = run(service, cell, failed(cell, found("userns-sysctl"), status=Status.XFAIL))
+    result = run(guest, cell, failed(cell, SYSCTL, status=Status.XFAIL))
     assert steps(result) == [([], "fails"), ([NOT_CLONE], "passes")]
     assert made(result).turning == [[NOT_CLONE]]
-    assert service.did == [{"sysctl": {CLONE: 0}}, {}]
+    assert guest.did == [{"sysctl": {CLONE: 0}}, {}]
     # Only what failed is run, to its first failure.
-    assert service.asked == [SuiteOptions(tests=BLOCKED, to_first_failure=True)] * 2
+    assert guest.ran == [SuiteOptions(tests=BLOCKED, to_first_failure=True)] * 2
     assert made(result).tests == BLOCKED
     assert made(result).steps[0].reason == f"{BLOCKED[0]}: {NO_SANDBOX}"
     base = f"{cell.folder}/experiment"
     assert made(result).evidence == [f"{base}/01/suite.log", f"{base}/02/suite.log"]
     # A cause that is proved already needs no other proof.
-    assert (result.causes, result.reason) == ([found("userns-sysctl")], "userns-sysctl it is")
+    assert (result.causes, result.reason) == ([SYSCTL], "userns-sysctl it is")
 
 
-def test_two_that_block_at_once_are_found_together_and_no_fork_is_made_twice(guest: Make) -> None:
-    cell = planned("userns-clone-off+max-userns-zero")
-    causes = [found("userns-sysctl"), found("userns-limit", Confidence.LIKELY)]
-    result = run(guest(), cell, failed(cell, *causes, status=Status.XFAIL))
+def test_two_that_block_at_once_are_found_together_and_no_fork_is_made_twice(guest: Guest) -> None:
+    cell = planned(BOTH)
+    result = run(guest, cell, failed(cell, SYSCTL, LIKELY, status=Status.XFAIL))
     assert steps(result) == [
         ([], "fails"),
         ([NOT_CLONE], "fails"),
@@ -198,139 +193,127 @@ def test_two_that_block_at_once_are_found_together_and_no_fork_is_made_twice(gue
         ([NOT_CLONE, NOT_LIMIT], "passes"),
     ]
     assert made(result).turning == [[NOT_CLONE, NOT_LIMIT]]
-    assert [(each.name, str(each.confidence)) for each in result.causes] == [
+    assert [(cause.name, str(cause.confidence)) for cause in result.causes] == [
         ("userns-sysctl", "proved"),
         ("userns-limit", "proved"),
     ]
-    said = f"by experiment, what failed passes {NOT_CLONE} and {NOT_LIMIT}"
-    assert result.causes[1].why == f"userns-limit it is; {said}"
-    assert result.reason.endswith(said)
+    by_experiment = f"by experiment, what failed passes {NOT_CLONE} and {NOT_LIMIT}"
+    assert result.causes[1].why == f"userns-limit it is; {by_experiment}"
+    assert result.reason.endswith(by_experiment)
     assert result.status is Status.XFAIL
-    reasons = {each.change: each.reason for each in made(result).not_tried}
+    reasons = not_tried(result)
     assert reasons["with as-root"] == "something else let it pass before"
     assert reasons["with max-userns-zero"] == "it is so already"
     assert reasons["with apparmor-off"] == "it needs a machine that is booted for it"
     assert reasons["with apparmor-restrict-off"].startswith("its kernel has no ")
 
 
-def test_of_many_settings_bisection_finds_those_that_matter(guest: Make) -> None:
-    cell = planned("ptrace-scope-3+userns-clone-off+io-uring-disabled+tmp-noexec+max-userns-zero+bwrap-absent")
-    assert made(run(guest(), cell, failed(cell))).turning == [[NOT_CLONE, NOT_LIMIT]]
+def test_of_many_settings_bisection_finds_those_that_matter(guest: Guest) -> None:
+    many = "ptrace-scope-3+userns-clone-off+io-uring-disabled+tmp-noexec+max-userns-zero+bwrap-absent"
+    assert made(run_failed(guest, many)).turning == [[NOT_CLONE, NOT_LIMIT]]
 
 
-def test_a_likely_cause_is_proved_where_what_makes_it_was_taken_back(guest: Make) -> None:
-    cell = planned("max-userns-zero")
-    result = run(
-        guest(experiments=ExperimentPolicy.UNCLEAR),
-        cell,
-        failed(cell, found("userns-limit", Confidence.LIKELY)),
-    )
-    assert (result.cause, result.confidence) == ("userns-limit", Confidence.PROVED)
-    assert result.causes[0].confidence is Confidence.PROVED
+@pytest.mark.parametrize(
+    ("name", "when", "confidence", "taken_back"),
+    [
+        ("max-userns-zero", UNCLEAR, Confidence.PROVED, NOT_LIMIT),
+        # Something else than what makes the cause turned the outcome.
+        ("userns-clone-off", ALWAYS, Confidence.LIKELY, ""),
+    ],
+)
+def test_a_likely_cause_is_proved_only_by_taking_back_what_makes_it(
+    guest: Guest, name: str, when: ExperimentPolicy, confidence: Confidence, taken_back: str
+) -> None:
+    result = run_failed(guest, name, LIKELY, when=when)
+    assert made(result).turning == [[taken_back or NOT_CLONE]]
+    assert (result.cause, result.confidence) == ("userns-limit", confidence)
+    assert [(cause.name, cause.confidence) for cause in result.causes] == [("userns-limit", confidence)]
+    by_experiment = f"; by experiment, what failed passes {taken_back}" if taken_back else ""
+    assert result.reason == result.causes[0].why == f"userns-limit it is{by_experiment}"
 
 
-def test_a_likely_cause_stays_so_where_something_else_turned_the_outcome(guest: Make) -> None:
-    cell = planned("userns-clone-off")
-    likely = found("userns-limit", Confidence.LIKELY)
-    result = run(guest(), cell, failed(cell, likely))
-    assert made(result).turning == [[NOT_CLONE]]
-    assert (result.causes, result.confidence) == ([likely], Confidence.LIKELY)
-    assert result.reason == "userns-limit it is"
+def test_a_box_that_dies_once_proves_no_likely_cause(guest: Guest) -> None:
+    deaths = [DIES]
 
-
-def test_a_box_that_dies_once_proves_no_likely_cause(guest: Make) -> None:
-    cell = planned("userns-clone-off+max-userns-zero")
-    deaths = ["VM subprocess exited"]
-
-    def blocks(wanted: Variant) -> str:
-        knob = wanted.knobs.get("sysctl")
-        if knob and (knob.settings() or {}).get(CLONE) == 0:
+    def blocks(changed: Variant) -> str:
+        if sysctls_of(changed).get(CLONE) == 0:
             return NO_SANDBOX
         return deaths.pop() if deaths else ""
 
-    likely = found("userns-limit", Confidence.LIKELY)
-    result = run(guest(blocks, ExperimentPolicy.UNCLEAR), cell, failed(cell, likely))
+    guest.blocks = blocks
+    result = run_failed(guest, BOTH, LIKELY, when=UNCLEAR)
     assert steps(result)[1] == ([NOT_CLONE], "passes")
     assert made(result).steps[1].reason.startswith("in two of three tries under emulation; once: fails: ")
-    assert result.causes == [likely]
+    assert result.causes == [LIKELY]
 
 
-def test_an_unknown_cause_stays_unknown_and_its_reason_says_what_was_found(guest: Make) -> None:
-    cell = planned("tmp-noexec")
-    service = guest(lambda wanted: "no sandbox" if "mount" in wanted.knobs else "", ExperimentPolicy.UNCLEAR)
-    result = run(service, cell, failed(cell))
+def test_an_unknown_cause_stays_unknown_and_its_reason_says_what_was_found(guest: Guest) -> None:
+    guest.blocks = lambda changed: "no sandbox" if "mount" in changed.knobs else ""
+    result = run_failed(guest, "tmp-noexec", when=UNCLEAR)
     assert (result.cause, result.confidence, result.causes) == (UNKNOWN, None, [])
     assert result.reason == "nothing is proved; by experiment, what failed passes without mount /tmp noexec"
 
 
-def test_what_the_guest_itself_sets_is_found_by_the_nearest_passing_cell(guest: Make) -> None:
+def test_what_the_guest_itself_sets_is_found_by_the_nearest_passing_cell(guest: Guest) -> None:
     cell = planned("stock")
-
-    def strange(wanted: Variant) -> str:
-        knob = wanted.knobs.get("sysctl")
-        return "" if knob and (knob.settings() or {}).get("kernel.strange") == 7 else NO_SANDBOX
-
+    guest.blocks = lambda changed: "" if sysctls_of(changed).get("kernel.strange") == 7 else NO_SANDBOX
     passing = [
         passed(planned("stock", "debian-12"), kernel__strange="8", kernel__other="1"),
         passed(planned("stock", "debian-14"), kernel__strange="7", kernel__other="1"),
         passed(planned("as-root"), kernel__strange="7", kernel__other="0", user__max_user_namespaces="1"),
     ]
-    service = guest(strange)
-    service.facts = facts(kernel__strange="0", kernel__other="0")
-    result = run(service, cell, failed(cell, kernel__strange="0", kernel__other="0"), passing)
+    guest.facts = facts(kernel__strange="0", kernel__other="0")
+    result = run(guest, cell, failed(cell, kernel__strange="0", kernel__other="0"), passing=passing)
     # Of its own guest, although another one's differs in less.
     assert made(result).compared_with == "debian-13/as-root"
     assert made(result).turning == [["with sysctl kernel.strange=7"]]
-    assert made(run(service, cell, failed(cell), passing[:2])).compared_with == "debian-12/stock"
+    assert made(run_failed(guest, "stock", passing=passing[:2])).compared_with == "debian-12/stock"
 
 
-def test_without_a_passing_cell_the_catalog_is_tried(guest: Make) -> None:
-    cell = planned("stock")
-    service = guest(lambda wanted: "" if "kvm" in wanted.knobs else NO_SANDBOX)
-    result = run(service, cell, failed(cell))
-    names = [step_changes for step_changes, _ in steps(result)]
+def test_without_a_passing_cell_the_catalog_is_tried(guest: Guest) -> None:
+    guest.blocks = lambda changed: "" if "kvm" in changed.knobs else NO_SANDBOX
+    result = run_failed(guest, "stock")
+    changes = [changes for changes, _ in steps(result)]
     assert made(result).turning == [["with kvm-absent"]]
-    assert names.index(["with as-root"]) < names.index(["with kvm-absent"])
-    assert all(len(each) <= 1 for each in names)
+    assert changes.index(["with as-root"]) < changes.index(["with kvm-absent"])
+    assert all(len(change) <= 1 for change in changes)
 
 
-def test_of_a_cell_that_passed_every_single_change_that_breaks_it_is_named(guest: Make) -> None:
-    cell = planned("stock")
-    service = guest()
-    result = run(service, cell, passed(cell))
-    assert sorted(made(result).turning) == [["with max-userns-zero"], ["with userns-clone-off"]]
+BREAKING = [["with max-userns-zero"], ["with userns-clone-off"]]
+
+
+def test_of_a_cell_that_passed_every_single_change_that_breaks_it_is_named(guest: Guest) -> None:
+    result = run_passed(guest)
+    assert sorted(made(result).turning) == BREAKING
     assert result.status is Status.PASS
     assert made(result).tests == [SUITE.witness]
     assert steps(result)[0] == ([], "passes")
-    tried = {each[0] for each, _ in steps(result)[1:]}
-    untried = {each.change for each in made(result).not_tried}
-    assert tried | untried == {str(change) for change in experiment.of_catalog(KNOWN)}
+    tried = {changes[0] for changes, _ in steps(result)[1:]}
+    untried = not_tried(result).keys()
+    assert tried | untried == {str(change) for change in experiment.of_catalog(CATALOG)}
     assert {"with as-root", "with bwrap-absent", "with kvm-denied"} <= tried
     assert {"with apparmor-off", "with apparmor-userns-deny"} <= untried
     # What the catalog expects to break comes first: a budget may end it.
     assert steps(result)[1][0][0] != "with as-root"
 
 
-def test_a_change_breaks_what_passed_only_where_it_does_so_in_two_forks(guest: Make) -> None:
-    cell = planned("stock")
-    deaths = ["VM subprocess exited"]
-
-    def dies_once(wanted: Variant) -> str:
-        return deaths.pop() if "kvm" in wanted.knobs and deaths else blocked_by_sysctls(wanted)
-
-    result = run(guest(dies_once), cell, passed(cell))
-    assert sorted(made(result).turning) == [["with max-userns-zero"], ["with userns-clone-off"]]
+def test_a_change_breaks_what_passed_only_where_it_does_so_in_two_forks(guest: Guest) -> None:
+    deaths = [DIES]
+    guest.blocks = lambda changed: (
+        deaths.pop() if "kvm" in changed.knobs and deaths else blocked_by_sysctls(changed)
+    )
+    result = run_passed(guest)
+    assert sorted(made(result).turning) == BREAKING
     [doubtful] = [
         step
         for step in made(result).steps
         if step.changes[:1] and step.changes[0].startswith("with kvm-") and step.reason
     ]
-    once = f"once: fails: {SUITE.witness}: VM subprocess exited"
+    once = f"once: fails: {SUITE.witness}: {DIES}"
     assert (doubtful.outcome, doubtful.reason) == ("passes", f"in two of three tries under emulation; {once}")
     [broke] = [step for step in made(result).steps if step.changes == ["with max-userns-zero"]]
     assert broke.reason == f"twice: {SUITE.witness}: {NO_SANDBOX}"
-    number = made(result).steps.index(broke) + 1
-    folder = f"{cell.folder}/experiment/{number:02}"
+    folder = f"{result.folder}/experiment/{made(result).steps.index(broke) + 1:02}"
     assert {f"{folder}/suite.log", f"{folder}/again/suite.log"} <= set(made(result).evidence)
 
 
@@ -344,30 +327,27 @@ def limit(monkeypatch: pytest.MonkeyPatch, steps: int) -> str:
 
 @pytest.mark.parametrize("number", [0, 3])
 def test_a_budget_ends_it_and_what_was_not_tried_is_said(
-    guest: Make, monkeypatch: pytest.MonkeyPatch, number: int
+    guest: Guest, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    said = limit(monkeypatch, number)
-    cell = planned("stock")
-    result = run(guest(lambda wanted: NO_SANDBOX), cell, failed(cell))
-    assert made(result).stopped == said
-    assert len(made(result).steps) == number
-    reasons = {each.change: each.reason for each in made(result).not_tried}
-    assert reasons["with userns-clone-off"] == said
+    used_up = limit(monkeypatch, number)
+    guest.blocks = lambda changed: NO_SANDBOX
+    result = run_failed(guest, "stock")
+    assert (made(result).stopped, len(made(result).steps)) == (used_up, number)
+    assert not_tried(result)["with userns-clone-off"] == used_up
     assert made(result).turning == []
 
 
-def test_a_set_that_cannot_shrink_is_said(guest: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = planned("ptrace-scope-3+userns-clone-off+io-uring-disabled+max-userns-zero")
-    said = limit(monkeypatch, 6)
-    result = run(guest(), cell, failed(cell))
+def test_a_set_that_cannot_shrink_is_said(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    used_up = limit(monkeypatch, 6)
+    result = run_failed(guest, "ptrace-scope-3+userns-clone-off+io-uring-disabled+max-userns-zero")
     [turning] = made(result).turning
     assert len(turning) == 4
     assert made(result).not_tried[-1].change == "fewer of those that let it pass together"
-    assert made(result).not_tried[-1].reason == made(result).stopped == said
+    assert made(result).not_tried[-1].reason == made(result).stopped == used_up
 
 
 @pytest.mark.parametrize(
-    ("variant", "shows", "outcome"),
+    ("name", "shows", "outcome"),
     [
         ("userns-clone-off", "", "passes"),
         ("stock", NO_SANDBOX, f"fails: {SUITE.witness}: {NO_SANDBOX}"),
@@ -375,181 +355,151 @@ def test_a_set_that_cannot_shrink_is_said(guest: Make, monkeypatch: pytest.Monke
     ],
 )
 def test_a_cell_that_does_otherwise_when_it_is_run_again_tells_nothing(
-    guest: Make, variant: str, shows: str | Exception, outcome: str
+    guest: Guest, name: str, shows: str | Exception, outcome: str
 ) -> None:
-    cell = planned(variant)
-
-    def blocks(_wanted: Variant) -> str:
+    def blocks(_changed: Variant) -> str:
         if isinstance(shows, Exception):
             raise shows
         return shows
 
-    result = run(guest(blocks), cell, passed(cell) if variant == "stock" else failed(cell))
-    assert made(result).turning == []
-    assert len(made(result).steps) == 1
+    guest.blocks = blocks
+    result = run_passed(guest) if name == "stock" else run_failed(guest, name)
+    assert (made(result).turning, len(made(result).steps)) == ([], 1)
     assert made(result).stopped.startswith("the cell was run once more, unchanged, and not as before: ")
     assert made(result).stopped.endswith(outcome)
-    assert {untried.reason for untried in made(result).not_tried} >= {made(result).stopped}
+    assert made(result).stopped in not_tried(result).values()
 
 
-def test_a_result_that_the_suite_does_not_name_decides_nothing(guest: Make) -> None:
+def test_a_result_that_the_suite_does_not_name_decides_nothing(guest: Guest) -> None:
     cell = planned("userns-clone-off")
     result = failed(cell)
     result.tests.append(TestResult(name="another", outcome=Outcome.ERROR))
-    assert made(run(guest(), cell, result)).tests == BLOCKED
+    assert made(run(guest, cell, result)).tests == BLOCKED
 
 
-def test_what_cannot_be_put_on_is_not_what_breaks(guest: Make) -> None:
-    cell = planned("stock")
-
-    def refuses(wanted: Variant) -> str:
-        if "bubblewrap" in wanted.knobs:
+def test_what_cannot_be_put_on_is_not_what_breaks(guest: Guest) -> None:
+    def refuses(changed: Variant) -> str:
+        if "bubblewrap" in changed.knobs:
             raise NotInEffect("variant not in effect: bubblewrap's mode is 0o755, not None")
         return ""
 
-    result = run(guest(refuses), cell, passed(cell))
+    guest.blocks = refuses
+    result = run_passed(guest)
     assert (["with bwrap-absent"], "cannot be tried here") in steps(result)
     assert made(result).turning == []
 
 
-def test_a_fault_of_the_lab_s_says_nothing_of_the_change(guest: Make) -> None:
-    cell = planned("userns-clone-off")
+def test_a_fault_of_the_lab_s_says_nothing_of_the_change(guest: Guest) -> None:
     faults = [SessionLost("SSH broke"), LabError("a broken tool")]
 
-    def broken(wanted: Variant) -> str:
-        if not wanted.knobs and faults:
+    def broken(changed: Variant) -> str:
+        if not changed.knobs and faults:
             raise faults.pop()
-        return blocked_by_sysctls(wanted)
+        return blocked_by_sysctls(changed)
 
-    result = run(guest(broken, retries=1), cell, failed(cell))
+    guest.blocks = broken
+    result = run_failed(guest, "userns-clone-off", retries=1)
     [step] = [step for step in made(result).steps if step.changes == [NOT_CLONE]]
     assert (str(step.outcome), step.reason, step.retried) == ("error", "SSH broke", ["a broken tool"])
     assert made(result).turning == []
 
 
-def test_a_fault_that_hides_whether_less_would_do_leaves_a_likely_cause_likely(guest: Make) -> None:
-    cell = planned("userns-clone-off+max-userns-zero")
-
-    def broken(wanted: Variant) -> str:
-        if wanted.knobs and CLONE not in (wanted.knobs["sysctl"].settings() or {}):
+def test_a_fault_that_hides_whether_less_would_do_leaves_a_likely_cause_likely(guest: Guest) -> None:
+    def broken(changed: Variant) -> str:
+        if changed.knobs and CLONE not in sysctls_of(changed):
             raise SessionLost("SSH broke")
-        return blocked_by_sysctls(wanted)
+        return blocked_by_sysctls(changed)
 
-    likely = found("userns-limit", Confidence.LIKELY)
-    result = run(guest(broken), cell, failed(cell, likely))
+    guest.blocks = broken
+    result = run_failed(guest, BOTH, LIKELY)
     assert (steps(result)[1], made(result).turning) == (([NOT_CLONE], "error"), [[NOT_CLONE, NOT_LIMIT]])
     assert made(result).not_tried[-1].reason == "it was not seen to fail without each of them"
-    assert result.causes == [likely]
+    assert result.causes == [LIKELY]
 
 
-def test_an_emulated_guest_that_is_too_slow_says_nothing_of_the_change(guest: Make) -> None:
-    cell = planned("stock")
-    result = run(guest(lambda wanted: SLOW if wanted.knobs else ""), cell, passed(cell))
-    assert {outcome for each, outcome in steps(result) if each} == {"error"}
+def test_an_emulated_guest_that_is_too_slow_says_nothing_of_the_change(guest: Guest) -> None:
+    guest.blocks = lambda changed: "Timeout waiting for guest ready (30s)" if changed.knobs else ""
+    result = run_passed(guest)
+    assert {outcome for changes, outcome in steps(result) if changes} == {"error"}
     assert made(result).turning == []
 
 
-def test_on_a_dead_lane_an_experiment_ends_and_it_starts_over_on_a_fresh_one(guest: Make) -> None:
-    cell, service = planned("userns-clone-off"), guest()
-
-    def dies_without_knobs(wanted: Variant) -> str:
-        if not wanted.knobs:
-            service.alive = False
+def test_on_a_dead_lane_an_experiment_ends_and_it_starts_over_on_a_fresh_one(guest: Guest) -> None:
+    def dies_without_knobs(changed: Variant) -> str:
+        if not changed.knobs:
+            guest.alive = False
             raise LaneDied("the machine is gone")
         return NO_SANDBOX
 
-    service.blocks = dies_without_knobs
-    first = run(service, cell, failed(cell))
+    guest.blocks = dies_without_knobs
+    first = run_failed(guest, "userns-clone-off")
     assert steps(first) == [([], "fails"), ([NOT_CLONE], "error")]
     assert made(first).stopped == "the machine is gone"
     assert first.has_more_to_try and first.before_trials().experiment is None
-    result = run(guest(), cell, failed(cell))
+    result = run_failed(Guest(guest.folder), "userns-clone-off")
     assert steps(result) == [([], "fails"), ([NOT_CLONE], "passes")]
     assert (made(result).turning, made(result).stopped) == ([[NOT_CLONE]], "")
-    folder = f"{cell.folder}/experiment"
+    folder = f"{result.folder}/experiment"
     assert made(result).evidence == [f"{folder}/01/suite.log", f"{folder}/02/suite.log"]
 
 
-def test_an_interrupt_ends_the_experiment_and_leaves_no_result(guest: Make) -> None:
-    cell = planned("userns-clone-off")
-    service = guest()
-
-    def interrupted(wanted: Variant) -> str:
-        service.given_up = True
-        raise SessionLost("SSH broke")
-
-    service.blocks = interrupted
-    with pytest.raises(LaneDied, match="given up"):
-        run(service, cell, failed(cell))
-
-
-PROVED, LIKELY = found("userns-sysctl"), found("userns-sysctl", Confidence.LIKELY)
-
-
 @pytest.mark.parametrize(
-    ("when", "status", "causes", "wanted"),
+    ("when", "status", "causes", "is_made"),
     [
-        (ExperimentPolicy.UNCLEAR, Status.FAIL, [], True),
-        (ExperimentPolicy.UNCLEAR, Status.XFAIL, [LIKELY], True),
-        (ExperimentPolicy.UNCLEAR, Status.XFAIL, [PROVED], False),
-        (ExperimentPolicy.UNCLEAR, Status.PASS, None, False),
-        (ExperimentPolicy.ALWAYS, Status.XFAIL, [PROVED], True),
-        (ExperimentPolicy.ALWAYS, Status.PASS, None, True),
-        (ExperimentPolicy.ALWAYS, Status.FLAKY, [PROVED], False),
-        (ExperimentPolicy.ALWAYS, Status.ERROR, None, False),
+        (UNCLEAR, Status.FAIL, [], True),
+        (UNCLEAR, Status.XFAIL, [LIKELY], True),
+        (UNCLEAR, Status.XFAIL, [SYSCTL], False),
+        (UNCLEAR, Status.PASS, None, False),
+        (ALWAYS, Status.XFAIL, [SYSCTL], True),
+        (ALWAYS, Status.PASS, None, True),
+        (ALWAYS, Status.FLAKY, [SYSCTL], False),
+        (ALWAYS, Status.ERROR, None, False),
         (ExperimentPolicy.NEVER, Status.FAIL, [], False),
         (ExperimentPolicy.NEVER, Status.PASS, None, False),
     ],
 )
 def test_on_which_cells_an_experiment_is_made(
-    guest: Make, when: ExperimentPolicy, status: Status, causes: list[Finding] | None, wanted: bool
+    guest: Guest, when: ExperimentPolicy, status: Status, causes: list[Finding] | None, is_made: bool
 ) -> None:
     cell = planned("userns-clone-off" if causes is not None else "stock")
     result = passed(cell) if causes is None else failed(cell, *causes)
     result.status = status
-    assert (run(guest(experiments=when), cell, result).experiment is not None) is wanted
+    assert (run(guest, cell, result, when=when).experiment is not None) is is_made
 
 
 # -- delta debugging, on sets whose smallest failing part is known
 
 
-def parts(whole: str, needed: set[str]) -> tuple[str, list[str]]:
-    """What is found where `needed` is needed, and every part that was asked about."""
-    asked: list[str] = []
+def smallest_of(whole: str, does: Callable[[set[str]], bool]) -> tuple[str, list[str]]:
+    """What is found where `does` decides, and every part that was tried."""
+    tried: list[str] = []
 
-    def does(part: Sequence[str]) -> bool:
-        asked.append("".join(part))
-        return needed <= set(part)
+    def decide(part: Sequence[str]) -> bool:
+        tried.append("".join(part))
+        return does(set(part))
 
-    return "".join(smallest(whole, does)), asked
+    return "".join(smallest(whole, decide)), tried
 
 
 @pytest.mark.parametrize("size", range(1, 8))
 def test_exactly_what_is_needed_is_found_whatever_it_is(size: int) -> None:
     whole = "abcdefg"[:size]
     for length in range(1, size + 1):
-        for needed in combinations(whole, length):
-            assert parts(whole, set(needed))[0] == "".join(needed)
+        for needed in map(set, combinations(whole, length)):
+            assert smallest_of(whole, needed.issubset)[0] == "".join(sorted(needed))
 
 
 def test_where_any_of_several_does_it_nothing_can_be_left_out_of_what_is_found() -> None:
-    def does(part: Sequence[str]) -> bool:
-        return {"a", "f"} <= set(part) or {"b", "c", "g"} <= set(part)
+    def does(part: set[str]) -> bool:
+        return {"a", "f"} <= part or {"b", "c", "g"} <= part
 
-    found = smallest("abcdefgh", does)
-    assert does(found)
-    assert not any(does([each for each in found if each != left_out]) for left_out in found)
-
-
-def test_one_of_many_takes_few_tries() -> None:
-    found, asked = parts("".join(map(chr, range(100, 164))), {"x"})
-    assert found == "x"
-    assert len(asked) <= 12
+    smallest_part, _ = smallest_of("abcdefgh", does)
+    assert does(set(smallest_part))
+    assert not any(does(set(smallest_part) - {left_out}) for left_out in smallest_part)
 
 
-def test_of_two_that_are_needed_together_each_is_tried_alone_and_nothing_twice() -> None:
-    assert parts("ab", {"a", "b"}) == ("ab", ["a", "b"])
-
-
-def test_a_single_one_needs_no_try() -> None:
-    assert parts("a", {"a"}) == ("a", [])
+def test_few_parts_are_tried_and_none_twice() -> None:
+    smallest_part, tried = smallest_of("".join(map(chr, range(100, 164))), {"x"}.issubset)
+    assert (smallest_part, len(tried) <= 12) == ("x", True)
+    assert smallest_of("ab", {"a", "b"}.issubset) == ("ab", ["a", "b"])
+    assert smallest_of("a", {"a"}.issubset) == ("a", [])

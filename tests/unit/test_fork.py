@@ -23,6 +23,7 @@ HELPS, NOT, CANNOT, ERROR = (
     RemedyOutcome.ERROR,
 )
 Outcome = tuple[RemedyOutcome, str]
+BROKE, NOT_SO = LabError("SSH broke"), NotInEffect("variant not in effect: no")
 
 
 @dataclass
@@ -77,93 +78,67 @@ def settle(
     return tried, scripted, tries
 
 
-def test_what_does_not_surprise_is_tried_once(runner: FakeRunner) -> None:
-    tried, scripted, tries = settle(runner, (HELPS, "it does"))
-    assert (tried.outcome, tried.reason, len(tried.attempts)) == (HELPS, "it does", 1)
-    assert (scripted.folders, tries.retried) == (["try"], [])
-
-
-@pytest.mark.parametrize(
-    ("second", "outcome", "reason"),
-    [
-        ((NOT, "b"), NOT, "twice: a"),
-        ((HELPS, ""), ERROR, "two tries disagree: does not help: a; verified"),
-        (LabError("SSH broke"), ERROR, "a second try, after does not help: a, met a fault: SSH broke"),
-    ],
-)
-def test_a_surprise_counts_only_if_a_second_fork_agrees(
-    runner: FakeRunner, second: Outcome | Exception, outcome: RemedyOutcome, reason: str
-) -> None:
-    runner.is_emulated = False
-    tried, scripted, _ = settle(runner, (NOT, "a"), second)
-    assert (tried.outcome, tried.reason, len(tried.attempts)) == (outcome, reason, 2)
-    assert scripted.folders == ["try", "again"]
-    assert tried.attempt.folder == runner.folder / "try" / "again"
-
-
+NEW_FAULT = "a second try, after does not help: a, met a fault: "
+THREE = "three tries disagree: does not help: a; verified; "
 TWO_OF_THREE = "in two of three tries under emulation; once: "
 
 
 @pytest.mark.parametrize(
-    ("third", "outcome", "reason"),
+    ("emulated", "retries", "steps", "outcome", "reason", "retried"),
     [
-        ((HELPS, ""), HELPS, f"{TWO_OF_THREE}does not help: a"),
-        ((NOT, "b"), NOT, f"b ({TWO_OF_THREE}verified)"),
-        ((CANNOT, "c"), ERROR, "three tries disagree: does not help: a; verified; cannot be tried here: c"),
-        (LabError("SSH broke"), ERROR, "three tries disagree: does not help: a; verified; error: SSH broke"),
+        (True, 0, [(HELPS, "it does")], HELPS, "it does", []),
+        (True, 2, [NotApplicable("no podman")], CANNOT, "no podman", []),
+        # It would be the same in another fork.
+        (True, 3, [NOT_SO], ERROR, "variant not in effect: no", []),
+        # A surprise counts only if a second fork agrees.
+        (False, 0, [(NOT, "a"), (NOT, "b")], NOT, "twice: a", []),
+        (False, 0, [(NOT, "a"), (HELPS, "")], ERROR, "two tries disagree: does not help: a; verified", []),
+        (False, 0, [(NOT, "a"), BROKE], ERROR, f"{NEW_FAULT}SSH broke", []),
+        # Under emulation a third fork decides between two that disagree, but for a fault.
+        (True, 0, [(NOT, "a"), BROKE], ERROR, f"{NEW_FAULT}SSH broke", []),
+        (True, 0, [(NOT, "a"), (HELPS, ""), (HELPS, "")], HELPS, f"{TWO_OF_THREE}does not help: a", []),
+        (True, 0, [(NOT, "a"), (HELPS, ""), (NOT, "b")], NOT, f"b ({TWO_OF_THREE}verified)", []),
+        (True, 0, [(NOT, "a"), (HELPS, ""), (CANNOT, "c")], ERROR, f"{THREE}cannot be tried here: c", []),
+        (True, 0, [(NOT, "a"), (HELPS, ""), BROKE], ERROR, f"{THREE}error: SSH broke", []),
+        # Faults are tried again, and those of all looks count together.
+        (True, 2, [BROKE, (ERROR, "too slow"), (HELPS, "")], HELPS, "", ["SSH broke", "too slow"]),
+        (True, 1, [BROKE, (NOT, "a"), LabError("2")], ERROR, f"{NEW_FAULT}2", ["SSH broke"]),
     ],
 )
-def test_under_emulation_a_third_fork_decides_between_two_that_disagree(
-    runner: FakeRunner, third: Outcome | Exception, outcome: RemedyOutcome, reason: str
+def test_what_comes_of_tries(
+    runner: FakeRunner,
+    emulated: bool,
+    retries: int,
+    steps: list[Outcome | Exception],
+    outcome: RemedyOutcome,
+    reason: str,
+    retried: list[str],
 ) -> None:
-    tried, scripted, _ = settle(runner, (NOT, "a"), (HELPS, ""), third)
-    assert (tried.outcome, tried.reason, len(tried.attempts)) == (outcome, reason, 3)
-    assert scripted.folders == ["try", "again", "again"]
-    assert tried.attempt.folder == runner.folder / "try" / "again" / "again"
+    runner.is_emulated = emulated
+    tried, scripted, tries = settle(runner, *steps, retries=retries)
+    assert (tried.outcome, tried.reason, tries.retried) == (outcome, reason, retried)
+    looks = len(scripted.folders) - len(retried)
+    assert len(tried.attempts) == looks
+    assert [*dict.fromkeys(scripted.folders)] == ["try", "again"][:looks]
+    assert tried.attempt.folder == runner.folder.joinpath("try", *["again"] * (looks - 1))
 
 
 def test_an_attempt_that_was_too_slow_is_repeated_while_no_other_lane_is_at_work(runner: FakeRunner) -> None:
     tried, scripted, _ = settle(runner, (ERROR, Fault.TOO_SLOW), (HELPS, ""), retries=1)
     assert (tried.outcome, scripted.alone) == (HELPS, [False, True])
-    _, scripted, _ = settle(runner, LabError("SSH broke"), (HELPS, ""), retries=1)
+    _, scripted, _ = settle(runner, BROKE, (HELPS, ""), retries=1)
     assert (scripted.alone, runner.alone) == ([False, False], False)
 
 
-def test_a_fault_in_the_second_look_is_no_disagreement(runner: FakeRunner) -> None:
-    tried, scripted, _ = settle(runner, (NOT, "a"), LabError("SSH broke"))
-    assert (tried.outcome, len(scripted.folders)) == (ERROR, 2)
-
-
-def test_a_fault_is_tried_again_in_another_fork_and_its_evidence_set_aside(runner: FakeRunner) -> None:
-    tried, _, tries = settle(runner, LabError("SSH broke"), (ERROR, "too slow"), (HELPS, ""), retries=2)
-    assert (tried.outcome, tries.retried) == (HELPS, ["SSH broke", "too slow"])
+def test_the_evidence_of_a_fault_is_set_aside(runner: FakeRunner) -> None:
+    settle(runner, BROKE, (ERROR, "too slow"), (HELPS, ""), retries=2)
     folder = runner.folder / "try"
     assert sorted(entry.name for entry in folder.iterdir()) == ["fault-1", "fault-2", "suite.log"]
     assert (folder / "fault-1" / "suite.log").read_text() == "SSH broke"
 
 
-def test_faults_of_both_looks_count_together(runner: FakeRunner) -> None:
-    steps: list[Outcome | Exception] = [LabError("one"), (NOT, "a"), LabError("two"), (NOT, "a")]
-    tried, _, tries = settle(runner, *steps, retries=1)
-    assert (tried.outcome, tries.retried) == (ERROR, ["one"])
-    assert tried.reason == "a second try, after does not help: a, met a fault: two"
-
-
-def test_what_is_not_applicable_cannot_be_tried(runner: FakeRunner) -> None:
-    tried, _, _ = settle(runner, NotApplicable("no podman"), retries=2)
-    assert (tried.outcome, tried.reason) == (CANNOT, "no podman")
-
-
-def test_a_variant_that_is_not_in_effect_is_a_fault(runner: FakeRunner) -> None:
-    error = NotInEffect("variant not in effect: no")
-    assert settle(runner, error)[0].outcome is ERROR
-    assert settle(runner, error, impossible=(NotApplicable, NotInEffect))[0].outcome is CANNOT
-
-
-def test_a_variant_that_is_not_in_effect_is_not_tried_in_another_fork(runner: FakeRunner) -> None:
-    tried, scripted, tries = settle(runner, NotInEffect("variant not in effect: no"), retries=3)
-    assert (tried.outcome, tried.reason) == (ERROR, "variant not in effect: no")
-    assert (scripted.folders, tries.retried) == (["try"], [])
+def test_what_says_that_something_cannot_be_tried_depends_on_what_is_tried(runner: FakeRunner) -> None:
+    assert settle(runner, NOT_SO, impossible=(NotApplicable, NotInEffect))[0].outcome is CANNOT
 
 
 def test_on_a_dead_machine_nothing_is_tried_or_repeated(runner: FakeRunner) -> None:
@@ -176,7 +151,7 @@ def test_on_a_dead_machine_nothing_is_tried_or_repeated(runner: FakeRunner) -> N
 def test_an_interrupt_is_no_outcome(runner: FakeRunner) -> None:
     runner.given_up = True
     with pytest.raises(LaneDied, match="given up"):
-        settle(runner, LabError("SSH broke"), retries=3)
+        settle(runner, BROKE, retries=3)
 
 
 # -- what attempts left

@@ -140,9 +140,9 @@ def test_a_host_is_described_with_what_it_runs_guests_with() -> None:
     libvirt: Any = SimpleNamespace(
         getLibVersion=lambda: 11_003_000, getVersion=lambda: 10_000_002, getURI=lambda: "qemu:///session"
     )
-    found = lanes.describe_host(libvirt, EMULATION)
-    assert (found.libvirt, found.qemu, found.connect) == ("11.3.0", "10.0.2", "qemu:///session")
-    assert (found.acceleration, found.acceleration_reason) == ("emulation", "no /dev/kvm")
+    described = lanes.describe_host(libvirt, EMULATION)
+    assert (described.libvirt, described.qemu, described.connect) == ("11.3.0", "10.0.2", "qemu:///session")
+    assert (described.acceleration, described.acceleration_reason) == ("emulation", "no /dev/kvm")
 
 
 def test_a_run_names_the_host_that_it_began_on_and_its_lanes_name_their_own(tmp_path: Path) -> None:
@@ -232,8 +232,8 @@ def test_a_large_record_is_appended_to(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_a_run_writes_grows_as_its_cells_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SMALL_RECORD", 1)
-    known = catalog.load()
-    variants = [known.variant("stock").model_copy(update={"name": f"v{number}"}) for number in range(64)]
+    stock = catalog.load().variant("stock")
+    variants = [stock.model_copy(update={"name": f"v{number}"}) for number in range(64)]
     growing = record(tmp_path)
     growing._cells = [replace(STOCK, variant=variant) for variant in variants]
     growing.write()

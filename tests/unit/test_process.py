@@ -132,18 +132,6 @@ def test_stop_all_ends_what_other_threads_run() -> None:
     assert len(raised) == 1
 
 
-def test_an_exception_while_reading_ends_the_program() -> None:
-    pids: list[int] = []
-
-    def interrupt(line: str) -> None:
-        pids.append(int(line))
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        process.run(["sh", "-c", "echo $$; exec sleep 600"], timeout=LONG, on_line=interrupt)
-    wait_until_ended(pids[0])
-
-
 def test_a_killed_lab_leaves_no_child_running() -> None:
     with other_process(RUNS_A_CHILD) as (parent, line):
         parent.kill()

@@ -35,8 +35,8 @@ def test_what_gives_up_least_is_tried_first_and_the_jailer_is_given_up_last() ->
     assert losses == sorted(losses)
     assert list(KNOWN)[-1] == "jailer-off"
     assert [name for name, remedy in KNOWN.items() if remedy.loss == 100] == ["jailer-off"]
-    known = causes.known()
-    assert KNOWN["jailer-off"].cures == [name for name in known if known[name].breaks is Needs.SANDBOX]
+    rows = causes.known()
+    assert KNOWN["jailer-off"].cures == [name for name in rows if rows[name].breaks is Needs.SANDBOX]
 
 
 def test_each_says_what_it_costs_and_every_cause_has_one() -> None:
@@ -72,9 +72,9 @@ def test_a_remedy_for_a_cause_that_there_is_not_is_refused(tmp_path: Path) -> No
     ],
 )
 def test_a_change_to_the_host_is_tried_for_each_cause(cause: str, first_on_the_host: str) -> None:
-    found = [remedy for remedy in remedies.candidates(KNOWN, [cause]) if remedy.host]
-    assert found[0].name == first_on_the_host
-    assert all(cause in remedy.cures for remedy in found)
+    on_the_host = [remedy for remedy in remedies.candidates(KNOWN, [cause]) if remedy.host]
+    assert on_the_host[0].name == first_on_the_host
+    assert all(cause in remedy.cures for remedy in on_the_host)
 
 
 def test_candidates_of_two_causes_are_those_of_either_and_each_once() -> None:
@@ -86,14 +86,14 @@ def test_candidates_of_two_causes_are_those_of_either_and_each_once() -> None:
 def test_a_remedy_is_one_file_dropped_into_the_folder(tmp_path: Path) -> None:
     (tmp_path / "ask.toml").write_text(MINIMAL)
     (tmp_path / "ask-first.toml").write_text(MINIMAL.replace("loss = 3", "loss = 2"))
-    known = remedies.load(tmp_path)
-    assert list(known) == ["ask-first", "ask"]
-    assert [each.name for each in remedies.candidates(known, ["userns-sysctl"])] == ["ask-first", "ask"]
-    assert "name=ask\n" in known["ask"].script()
+    loaded = remedies.load(tmp_path)
+    assert list(loaded) == ["ask-first", "ask"]
+    assert [remedy.name for remedy in remedies.candidates(loaded, ["userns-sysctl"])] == ["ask-first", "ask"]
+    assert "name=ask\n" in loaded["ask"].script()
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "error"),
     [
         ("loss = 3", "loss = 101", "loss: Input should be less than or equal to 100, found 101"),
         ('price = "Pride."', "", "price: Field required"),
@@ -102,12 +102,12 @@ def test_a_remedy_is_one_file_dropped_into_the_folder(tmp_path: Path) -> None:
         ("[host]", '[run]\nexample = "please"\n[host]', "exactly one of `host` and `run` must be given"),
     ],
 )
-def test_a_wrong_file_is_named_with_the_key(tmp_path: Path, before: str, after: str, said: str) -> None:
+def test_a_wrong_file_is_named_with_the_key(tmp_path: Path, before: str, after: str, error: str) -> None:
     assert before in MINIMAL
     (tmp_path / "ask.toml").write_text(MINIMAL.replace(before, after))
     with pytest.raises(UsageError) as raised:
         remedies.load(tmp_path)
-    assert said in str(raised.value)
+    assert error in str(raised.value)
     assert str(tmp_path / "ask.toml") in str(raised.value)
 
 

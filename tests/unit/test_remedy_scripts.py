@@ -259,8 +259,8 @@ def test_a_home_is_found_wherever_it_is_mounted(tmp_path: Path, mounted: str) ->
     (tmp_path / "home" / "tester").mkdir(parents=True)
     mounts = host.put("mounts", f"/ rw\n{mounted} rw,noexec,nosuid\n")
     before = mounts.read_text()
-    status, said = host.run("home-exec", "--check", "--user", "tester")
-    assert (status, said) == (1, "home-exec: not in place\n")
+    status, output = host.run("home-exec", "--check", "--user", "tester")
+    assert (status, output) == (1, "home-exec: not in place\n")
     assert host.run("home-exec", "--yes", "--user", "tester")[0] == 0
     assert mounts.read_text().splitlines()[-1] == f"{mounted} rw,exec,nosuid"
     assert host.run("home-exec", "--yes", "--user", "tester")[1].startswith("home-exec: already in place")
@@ -271,9 +271,9 @@ def test_a_home_is_found_wherever_it_is_mounted(tmp_path: Path, mounted: str) ->
 def test_a_home_that_is_not_there_is_not_called_in_place(tmp_path: Path) -> None:
     host = Host(tmp_path)
     host.put("mounts", "/ rw\n")
-    status, said = host.run("home-exec", "--yes", "--user", "tester")
+    status, output = host.run("home-exec", "--yes", "--user", "tester")
     assert status == 3
-    assert "the home directory of tester, " in said
+    assert "the home directory of tester, " in output
 
 
 PROGRAMS = "home/tester/.local/share/boxlite/runtimes"
@@ -326,11 +326,11 @@ def test_a_line_break_in_a_name_leads_root_to_no_file_of_somebody_else(on_btrfs:
 
 def test_where_programs_cannot_be_kept_from_being_cloned_it_says_why(on_btrfs: Host) -> None:
     on_btrfs.put("filesystem", "xfs\n")
-    status, said = on_btrfs.run("shim-not-cloned", "--yes", "--user", "tester")
-    assert (status, "is not on btrfs; only btrfs has files that are not cloned" in said) == (3, True)
+    status, output = on_btrfs.run("shim-not-cloned", "--yes", "--user", "tester")
+    assert (status, "is not on btrfs; only btrfs has files that are not cloned" in output) == (3, True)
     (on_btrfs.root / PROGRAMS).rename(on_btrfs.root / "elsewhere")
-    status, said = on_btrfs.run("shim-not-cloned", "--yes", "--user", "tester")
-    assert (status, "boxlite has not run as tester yet: there is no " in said) == (3, True)
+    status, output = on_btrfs.run("shim-not-cloned", "--yes", "--user", "tester")
+    assert (status, "boxlite has not run as tester yet: there is no " in output) == (3, True)
 
 
 def test_a_profile_by_the_name_of_the_allow_list_s_is_not_the_allow_list(blocked: Host) -> None:
@@ -474,8 +474,8 @@ def test_limits_that_are_too_low_are_raised_to_what_the_kernel_starts_with(block
     file = blocked.root / "etc/sysctl.d/zz-boxlite-userns-limit-raise.conf"
     assert file.read_text() == "user.max_user_namespaces = 15000\n"
     assert blocked.run("namespace-limit-raise", "--yes")[0] == 0
-    found = [blocked.sysctl(f"user.max_{kind}_namespaces") for kind in ("mnt", "uts", "ipc", "pid")]
-    assert found == ["15000", "20000", "15000", "15000"]
+    limits = [blocked.sysctl(f"user.max_{kind}_namespaces") for kind in ("mnt", "uts", "ipc", "pid")]
+    assert limits == ["15000", "20000", "15000", "15000"]
     file = blocked.root / "etc/sysctl.d/zz-boxlite-namespace-limit-raise.conf"
     assert file.read_text() == "user.max_ipc_namespaces = 15000\nuser.max_pid_namespaces = 15000\n"
 

@@ -115,11 +115,11 @@ class Guest(FakeRunner):
     def control_fails(self) -> bool:
         return any(cause.startswith("kvm") for cause in self.left)
 
-    def apply(self, wanted: Variant) -> Applied:
-        more = [f"{kind} {knob.words()}" for kind, knob in wanted.knobs.items() if kind != "sysctl"]
+    def apply(self, applied: Variant) -> Applied:
+        more = [f"{kind} {knob.words()}" for kind, knob in applied.knobs.items() if kind != "sysctl"]
         self.did.append(" ".join(["fork", *more]))
         self.applied.clear()
-        return super().apply(wanted)
+        return super().apply(applied)
 
     def apply_remedy(self, remedy: Remedy) -> Steps:
         self.did.append(f"apply {remedy.name}{' for the user' if remedy.about_user else ''}")
@@ -152,8 +152,8 @@ class Guest(FakeRunner):
         assert control.outcome is (Outcome.FAIL if self.control_fails() else Outcome.PASS)
         # And of no words from before the remedy.
         assert "before" not in [test.message for test in tests]
-        shown = self.left[:1] if self.masking else self.left
-        return [finding(cause) for cause in shown]
+        seen = self.left[:1] if self.masking else self.left
+        return [finding(cause) for cause in seen]
 
     def probe(self, _wanted: Variant) -> Probed:
         return probed({"bwrap_user": probe(1 if self.left else 0)})
@@ -178,9 +178,9 @@ def try_all(tmp_path: Path) -> Try:
         folder.mkdir(parents=True, exist_ok=True)
         if has_probes:
             (folder / "probes.json").write_text(guest.probe(cell.variant).model_dump_json())
-        found = guest.blocked_by if causes is None else causes
+        blocking = guest.blocked_by if causes is None else causes
         before = cell.result(Status.XFAIL)
-        before.causes = [finding(cause) for cause in found]
+        before.causes = [finding(cause) for cause in blocking]
         before.remedies = list(finished or [])
         failed = [*BLOCKED, *([SUITE.control] if guest.control_fails() else [])]
         before.tests = [
@@ -192,7 +192,7 @@ def try_all(tmp_path: Path) -> Try:
         options = RunOptions(remedies=True, retries=retries)
         keep = [] if finished is None else finished
         tried = with_remedies(options, runner, cell, before, keep.append).remedies
-        return {each.name: each for each in tried}
+        return {trial.name: trial for trial in tried}
 
     return run
 
@@ -201,7 +201,7 @@ SYSCTL, LIMIT, NOCAPS, KVM = "userns-sysctl", "userns-limit", "apparmor-userns-n
 
 
 def results(tried: Mapping[str, RemedyResult]) -> dict[str, str]:
-    return {name: str(each.result) for name, each in tried.items()}
+    return {name: str(trial.result) for name, trial in tried.items()}
 
 
 def test_every_candidate_has_its_fork_and_is_recorded_in_order(try_all: Try, tmp_path: Path) -> None:
@@ -284,18 +284,6 @@ def test_what_a_suite_shows_under_a_remedy(
     assert not any(guest.instead.values())
 
 
-def test_a_box_that_dies_once_under_a_remedy_tells_nothing_of_it(try_all: Try) -> None:
-    guest = Guest([SYSCTL], {CURE: {SYSCTL}})
-    guest.is_emulated = False
-    guest.instead[CURE] = [lambda: a_suite([WORSE])]
-    tried = try_all(guest)[CURE]
-    assert tried.result == "error"
-    assert tried.reason.startswith(f"two tries disagree: makes it worse: {WORSE} passed without it: ")
-    assert tried.reason.endswith("; verified")
-    logs = [Path(file) for file in tried.evidence if file.endswith(f"{CURE}.log")]
-    assert [log.parent.name for log in logs] == ["again", CURE]
-
-
 @pytest.mark.parametrize("blocked_by", [SYSCTL, NOCAPS])
 def test_a_box_without_a_sandbox_is_not_blocked_by_it(try_all: Try, blocked_by: str) -> None:
     guest = Guest([blocked_by])
@@ -346,19 +334,36 @@ def test_defects_of_a_remedy_are_told_beside_its_result(
     assert (tried.result, tried.defects) == ("verified", defects)
 
 
-@pytest.mark.parametrize("masking", [False, True], ids=["both show", "the second shows behind the first"])
-def test_two_causes_are_cured_together_by_the_cheapest_for_each(try_all: Try, masking: bool) -> None:
-    lifts = {"userns-clone-on": {SYSCTL}, "userns-limit-raise": {LIMIT}}
-    guest = Guest([SYSCTL, LIMIT], lifts, masking=masking)
-    tried = results(try_all(guest, [SYSCTL] if masking else None))
-    assert tried["userns-clone-on"] == "does not help"
-    assert list(tried.items())[-1] == ("userns-clone-on+userns-limit-raise", "verified")
-    assert sum("+" in name for name in tried) == 1
-    together = guest.did[-6:]
-    assert together == [
-        *["fork", "apply userns-clone-on", "apply userns-limit-raise", "suite"],
-        *["undo userns-limit-raise", "undo userns-clone-on"],
-    ]
+RAISE = "userns-limit-raise"
+LIFTS = {CURE: {SYSCTL}, RAISE: {LIMIT}, "bwrap-profile": {NOCAPS}}
+
+
+@pytest.mark.parametrize(
+    ("blocked_by", "lifts", "masking", "cures"),
+    [
+        ([SYSCTL, LIMIT], LIFTS, False, [CURE, RAISE]),
+        # The second shows behind the first.
+        ([SYSCTL, LIMIT], LIFTS, True, [CURE, RAISE]),
+        ([SYSCTL, LIMIT, NOCAPS], LIFTS, True, [CURE, RAISE, "bwrap-profile"]),
+        # Nothing is put on top of what lifts nothing.
+        ([SYSCTL, LIMIT], {RAISE: {LIMIT}}, False, []),
+    ],
+)
+def test_remedies_are_added_the_cheapest_for_each_cause_as_long_as_each_lifts_one(
+    try_all: Try, blocked_by: list[str], lifts: dict[str, set[str]], masking: bool, cures: list[str]
+) -> None:
+    guest = Guest(blocked_by, lifts, masking=masking)
+    tried = try_all(guest, [SYSCTL] if masking else None)
+    together = [name for name in tried if "+" in name]
+    assert [together[0], together[-1]] == ["+".join(cures[:2]), "+".join(cures)] if cures else not together
+    assert {name: tried[name].result for name in [CURE, *together]} == {
+        name: "verified" if name == "+".join(cures) else "does not help" for name in [CURE, *together]
+    }
+    if cures:
+        assert list(tried)[-1] == together[-1]
+        assert list(tried[together[-1]].scripts) == cures
+        applied, undone = [f"apply {name}" for name in cures], [f"undo {name}" for name in reversed(cures)]
+        assert guest.did[-2 * len(cures) - 2 :] == ["fork", *applied, "suite", *undone]
 
 
 def test_what_shows_behind_a_cause_that_broke_the_control_is_cured_too(try_all: Try) -> None:
@@ -374,22 +379,6 @@ def test_what_shows_behind_a_cause_that_broke_the_control_is_cured_too(try_all: 
     assert any("/control/" in file for file in first.evidence)
     assert list(results(tried).items())[-1] == ("kvm-module+userns-clone-on", "verified")
     assert guest.did[:5] == ["fork", "apply kvm-module", "suite", "control", "undo kvm-module"]
-
-
-def test_remedies_are_added_as_long_as_each_lifts_a_cause(try_all: Try) -> None:
-    lifts = {"userns-clone-on": {SYSCTL}, "userns-limit-raise": {LIMIT}, "bwrap-profile": {NOCAPS}}
-    tried = try_all(Guest([SYSCTL, LIMIT, NOCAPS], lifts, masking=True), [SYSCTL])
-    together = [name for name in tried if "+" in name]
-    assert together[0] == "userns-clone-on+userns-limit-raise"
-    assert together[-1] == "userns-clone-on+userns-limit-raise+bwrap-profile"
-    assert tried[together[-1]].result == "verified"
-    assert list(tried[together[-1]].scripts) == ["userns-clone-on", "userns-limit-raise", "bwrap-profile"]
-    assert {str(tried[name].result) for name in together[:-1]} == {"does not help"}
-
-
-def test_nothing_is_put_on_top_of_what_lifts_nothing(try_all: Try) -> None:
-    tried = try_all(Guest([SYSCTL, LIMIT], {"userns-limit-raise": {LIMIT}}))
-    assert not any("+" in name for name in tried)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +402,7 @@ def test_another_way_to_run_boxlite_can_take_variants_of_its_own(
     run = container.run.model_copy(update={"variants": variants})
     guest = Guest([SYSCTL])
     monkeypatch.setattr(
-        remedies, "candidates", lambda known, causes: [container.model_copy(update={"run": run})]
+        remedies, "candidates", lambda _remedies, _causes: [container.model_copy(update={"run": run})]
     )
     tried = try_all(guest)["privileged-container"]
     assert tried.result == result
@@ -426,7 +415,7 @@ def test_a_cell_s_container_gives_way_to_that_of_a_remedy(try_all: Try) -> None:
     guest.facts = facts(podman=True)
     tried = try_all(guest, variant_name="podman-apparmor-off+userns-clone-off")
     assert list(tried) == ["unconfined-container", "privileged-container", "jailer-off"]
-    assert [each for each in guest.did if each.startswith("fork")] == [
+    assert [step for step in guest.did if step.startswith("fork")] == [
         "fork container kind=unconfined",
         "fork container kind=privileged user name=root",
         "fork container kind=apparmor-off",
@@ -438,7 +427,7 @@ def test_what_a_variant_cannot_tell_about_is_not_tried_and_says_why(try_all: Try
     guest.facts = facts(sysctls=guest.facts.sysctls)
     variant = CATALOG.variant("apparmor-userns-nocaps")
     tried = try_all(guest, variant_name=variant.name)
-    not_judged = {name: each.reason for name, each in tried.items() if each.result == "not judged here"}
+    not_judged = {name: trial.reason for name, trial in tried.items() if trial.result == "not judged here"}
     assert not_judged == variant.not_judged
     assert not_judged.keys() >= {"apparmor-restrict-off"}
     assert not {f"apply {name}" for name in not_judged} & set(guest.did)
@@ -451,7 +440,7 @@ def test_remedies_by_ignored_variables_are_not_judged(try_all: Try, monkeypatch:
     guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}})
     tried = try_all(guest)
     assert tried["userns-clone-on"].result == "verified"
-    assert {name: each.reason for name, each in tried.items() if each.result == "not judged here"} == {
+    assert {name: trial.reason for name, trial in tried.items() if trial.result == "not judged here"} == {
         "preflight": "the tests of jailer do not go by LAB_PREFLIGHT",
         "jailer-off": "the tests of jailer do not go by LAB_JAILER",
     }
@@ -505,21 +494,8 @@ def test_a_fresh_lane_tries_only_what_the_dead_one_did_not_finish(try_all: Try, 
     assert results(second)[CURE] == "verified"
 
 
-def test_an_interrupt_ends_the_trials(try_all: Try) -> None:
-    guest = Guest([SYSCTL])
-
-    def interrupt() -> SuiteRun:
-        guest.given_up = True
-        raise SessionLost("SSH broke")
-
-    guest.instead["userns-clone-on"] = [interrupt]
-    with pytest.raises(LaneDied, match="given up"):
-        try_all(guest)
-    assert guest.did[-1] == "suite"
-
-
 @pytest.mark.parametrize(
-    ("status", "known", "tried"),
+    ("status", "has_cause", "tried"),
     [
         (Status.XFAIL, True, True),
         (Status.FAIL, True, True),
@@ -530,11 +506,11 @@ def test_an_interrupt_ends_the_trials(try_all: Try) -> None:
     ],
 )
 def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
-    monkeypatch: pytest.MonkeyPatch, status: Status, known: bool, tried: bool
+    monkeypatch: pytest.MonkeyPatch, status: Status, has_cause: bool, tried: bool
 ) -> None:
     one = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
     monkeypatch.setattr(Trials, "_try", lambda trials, these: Trial(these, one))
-    causes = [finding(SYSCTL)] if known else []
+    causes = [finding(SYSCTL)] if has_cause else []
     result: CellResult = CELL.result(status).model_copy(update={"causes": causes})
     runner: Any = Guest([])
     kept: list[RemedyResult] = []

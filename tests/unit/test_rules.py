@@ -78,8 +78,8 @@ def test_what_is_no_rule_changes_nothing(host: Host, arguments: list[str]) -> No
 
 
 def test_a_rule_is_shown_without_being_added(host: Host, tmp_path: Path) -> None:
-    shown = host.run("show", "consoles", tmp_path / "state")
-    assert shown.stdout == f"the SELinux label virt_log_t on {tmp_path}/state and all below it\n"
+    printed = host.run("show", "consoles", tmp_path / "state")
+    assert printed.stdout == f"the SELinux label virt_log_t on {tmp_path}/state and all below it\n"
     assert (host.called, (tmp_path / "state").exists()) == ([], False)
 
 
