@@ -1,4 +1,4 @@
-"""Waiting for a lock file that another lab or thread holds: within a limit, and with a word about it."""
+"""Lock files: does a process hold one, and waiting for one within a limit, with a word about it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,17 @@ from lab.base.wait import Deadline, DeadlineExpired, wait_for
 
 # How often the lock is tried.
 INTERVAL_SECONDS = 1.0
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether a process holds this lock file. A lock that a dead process left is held by nobody."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 @contextmanager

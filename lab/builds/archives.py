@@ -12,8 +12,7 @@ import zstandard
 
 from lab.base import scratch
 from lab.base.errors import LabError
-from lab.base.files import bounded, plain
-from lab.base.space import is_full
+from lab.base.files import bounded, is_full, plain
 
 # What an archive may hold, unpacked. boxlite 0.10.8's wheel has 115 MB in 31 files.
 MOST_BYTES = 4 << 30

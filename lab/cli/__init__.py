@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from lab import __version__
-from lab.base import notices, space
+from lab.base import files, notices
 from lab.base.errors import Bug, LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
 from lab.base.paths import STATES_GIB, Paths
@@ -119,7 +119,7 @@ def main() -> None:
         _tell(f"lab: n/a: {_safe(reason)}")
         sys.exit(UsageError.exit_status)
     except Exception as error:
-        if isinstance(error, OSError) and space.is_full(error):
+        if isinstance(error, OSError) and files.is_full(error):
             error = _disk_full(error)
         if isinstance(error, LabError):
             _tell(f"lab: {_safe(error)}")
@@ -144,11 +144,11 @@ def _check_arguments() -> None:
 def _disk_full(error: OSError) -> LabError:
     """The error of a disk that was found full where nobody expected it; it may not name the file."""
     if error.filename:
-        return space.disk_full(error, Path(), space.A_RUN)
+        return files.disk_full(error, Path(), files.A_RUN)
     paths = Paths.default()
     folders = dict.fromkeys([paths.cache, paths.state, Path(tempfile.gettempdir()), Path.cwd()])
-    free = "; ".join(dict.fromkeys(map(space.free_text, folders)))
-    return space.DiskFull(f"{error.strerror}: {free}; {space.A_RUN}", hint=space.HINT)
+    free = "; ".join(dict.fromkeys(map(files.free_text, folders)))
+    return files.DiskFull(f"{error.strerror}: {free}; {files.A_RUN}", hint=files.HINT)
 
 
 def _show_trace(trace: str) -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.base.errors import LabError
-from lab.base.speed import Speed
-from lab.base.wait import Deadline
+from lab.base.wait import Deadline, Speed
 from lab.guest import programs
 from lab.guest.programs import Answer, Call, Keep, keep_none
 from lab.machine.domain import AGENT_PORT

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab.base import scratch
 from lab.base.activity import Activity, Step
-from lab.base.space import A_PAYLOAD, explained
+from lab.base.files import A_PAYLOAD, explained
 from lab.builds import FOLDER, ROOTFS, Build
 from lab.guest.session import ADMIN, SUITE, Session
 from lab.machine.domain import PAYLOAD

@@ -22,8 +22,7 @@ from invoke.exceptions import CommandTimedOut, ThreadException
 
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
-from lab.base.speed import Speed
-from lab.base.wait import Deadline, DeadlineExpired, wait_for
+from lab.base.wait import Deadline, DeadlineExpired, Speed, wait_for
 from lab.guest import programs
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.programs import MOST_SHOWN, Answer, Call, Keep, RemoteFailed, keep_none

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
-from lab.base.speed import Speed
+from lab.base.wait import Speed
 from lab.guest.session import Session
 from lab.record import Stress
 

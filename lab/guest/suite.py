@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lab.base.errors import LabError, one_line
 from lab.base.files import bounded, plain
-from lab.base.speed import Speed
+from lab.base.wait import Speed
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
 from lab.guest.session import Session

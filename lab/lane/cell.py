@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab import causes
 from lab.base.activity import Activity, Step
-from lab.base.space import A_RUN, explained
+from lab.base.files import A_RUN, explained
 from lab.base.wait import Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from lab.base.activity import Activity, Step
 from lab.base.errors import LabError
-from lab.base.speed import Speed
-from lab.base.wait import Stopwatch
+from lab.base.wait import Speed, Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
 from lab.catalog.remedies import Remedy

@@ -25,10 +25,10 @@ from pydantic import BaseModel, ConfigDict
 
 from lab.base import scratch
 from lab.base.errors import LabError, NotApplicable, UsageError, unknown_name
-from lab.base.files import is_locked, write_atomically
+from lab.base.files import write_atomically
+from lab.base.locks import is_locked
 from lab.base.paths import Paths
-from lab.base.speed import Speed
-from lab.base.wait import Deadline, wait_for
+from lab.base.wait import Deadline, Speed, wait_for
 from lab.builds import SuiteOptions, rootfs
 from lab.guest import suite, variant
 from lab.guest.session import ADMIN, User

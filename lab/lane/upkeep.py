@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lab.base import scratch
 from lab.base.errors import LabError, one_line
-from lab.base.files import is_locked, sha256
+from lab.base.files import sha256
+from lab.base.locks import is_locked
 from lab.base.paths import Paths
 from lab.builds import wheels
 from lab.builds.kinds import checkout

@@ -17,8 +17,7 @@ from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.locks import locked
 from lab.base.paths import Paths
-from lab.base.speed import Speed
-from lab.base.wait import Deadline, DeadlineExpired, wait_for
+from lab.base.wait import Deadline, DeadlineExpired, Speed, wait_for
 from lab.images.store import BaseImage
 from lab.machine import clock, console, domain, throwaway
 from lab.machine.clock import REAL, Clock

@@ -12,10 +12,9 @@ import libvirt
 
 from lab.base import process
 from lab.base.errors import Bug, LabError
+from lab.base.files import free_text
 from lab.base.paths import Paths
-from lab.base.space import free_text
-from lab.base.speed import Speed, busy_now
-from lab.base.wait import Deadline, DeadlineExpired, call_within, wait_for
+from lab.base.wait import Deadline, DeadlineExpired, Speed, busy_now, call_within, wait_for
 from lab.catalog import Guest
 from lab.images import disk
 from lab.images.store import BaseImage

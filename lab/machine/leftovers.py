@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from lab.base.errors import LabError
-from lab.base.files import is_locked
+from lab.base.locks import is_locked
 from lab.base.paths import Paths
 from lab.machine import domain, qemu
 from lab.machine.connection import ask, connection

@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.activity import name_of
-from lab.base.files import bounded, inert, plain
-from lab.base.space import free_text
+from lab.base.files import bounded, free_text, inert, plain
 from lab.images.store import BaseImage
 from lab.plan import Cell
 from lab.record import CellResult, Status

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lab.base.errors import LabError, UsageError, unknown_name
-from lab.base.space import A_RUN, free_text, is_full
+from lab.base.files import A_RUN, free_text, is_full
 from lab.builds import Build
 from lab.plan import Cell
 from lab.record import (

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lab import builds
 from lab.base.errors import LabError, UsageError, unknown_name
-from lab.base.files import is_locked, make_folder, plain
+from lab.base.files import make_folder, plain
+from lab.base.locks import is_locked
 from lab.base.notices import progress
 from lab.base.paths import Paths
 from lab.builds import rootfs

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import catalog
-from lab.base.files import make_folder
+from lab.base.files import A_RUN, explained, make_folder
 from lab.base.paths import Paths
-from lab.base.space import A_RUN, explained
 from lab.builds import rootfs
 from lab.lane import prepare_image
 from lab.lane.running import Work

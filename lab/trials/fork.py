@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lab.base.errors import Bug, NotApplicable, is_lasting
-from lab.base.space import A_RUN, explained
+from lab.base.files import A_RUN, explained
 from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
 from lab.causes import evidence

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from lab import causes
-from lab.base.speed import ORDINARY, Speed
+from lab.base.wait import ORDINARY, Speed
 from lab.catalog import Suite
 from lab.record import (
     UNKNOWN,

@@ -12,7 +12,7 @@ import pytest
 from lab import catalog
 from lab.base import process
 from lab.base.paths import Paths
-from lab.base.speed import Speed
+from lab.base.wait import Speed
 from lab.builds import Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Firmware, Variant

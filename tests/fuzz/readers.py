@@ -18,7 +18,7 @@ from rich.console import Console
 from lab import causes, probes
 from lab.base.errors import LabError
 from lab.base.paths import Paths
-from lab.base.speed import Speed
+from lab.base.wait import Speed
 from lab.builds import elf
 from lab.builds.kinds import npm
 from lab.builds.kinds import wheel as wheel_kind

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.base.speed import ORDINARY
-from lab.base.wait import Deadline
+from lab.base.wait import ORDINARY, Deadline
 from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.collect import EvidenceFolder

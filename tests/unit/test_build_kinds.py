@@ -16,7 +16,7 @@ from lab.base import process
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import PACKAGE, Paths
-from lab.base.speed import ORDINARY
+from lab.base.wait import ORDINARY
 from lab.builds import Build, SuiteOptions, kinds, pytest_tests
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading

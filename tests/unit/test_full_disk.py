@@ -9,9 +9,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from lab.base import space
-from lab.base.files import make_folder
-from lab.base.space import DiskFull
+from lab.base import files
+from lab.base.files import DiskFull, make_folder
 from lab.record import Fault, RunResult, Status
 from lab.report import terminal
 from lab.report.live import run_log
@@ -189,7 +188,7 @@ def test_evidence_of_an_attempt_that_does_not_fit_is_told_with_its_folder(tmp_pa
 
 @pytest.mark.parametrize(("number", "full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
 def test_a_used_up_quota_is_a_full_disk(tmp_path: Path, number: int, full: bool) -> None:
-    with pytest.raises(DiskFull if full else OSError) as raised, space.explained(tmp_path, "a run needs 2 MiB"):
+    with pytest.raises(DiskFull if full else OSError) as raised, files.explained(tmp_path, "a run needs 2 MiB"):
         raise OSError(number, os.strerror(number))
     assert isinstance(raised.value, DiskFull) is full
     if full:
@@ -200,6 +199,6 @@ def test_the_error_s_own_file_is_named_though_it_does_not_exist(tmp_path: Path) 
     file = tmp_path / "no" / "such" / "file"
     with (
         pytest.raises(DiskFull, match=f"{file}: [0-9]+ MiB are free in {tmp_path}; x"),
-        space.explained(Path(), "x"),
+        files.explained(Path(), "x"),
     ):
         raise OSError(errno.ENOSPC, "No space left on device", str(file))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lab import catalog
-from lab.base.speed import ORDINARY, Speed
+from lab.base.wait import ORDINARY, Speed
 from lab.builds import SuiteOptions, pytest_tests
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Suite

@@ -27,7 +27,7 @@ from pathlib import Path
 from lab import catalog
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
-from lab.base.speed import ORDINARY
+from lab.base.wait import ORDINARY
 from lab.builds.kinds.wheel import Wheel
 from lab.lane import shell
 from lab.machine import leftovers

@@ -16,7 +16,7 @@ from lab.base import process
 from lab.base.errors import LabError
 from lab.base.files import sha256
 from lab.base.paths import Paths, definitions
-from lab.base.speed import Speed
+from lab.base.wait import Speed
 from lab.catalog import Firmware, Guest, PackageManager
 from lab.guest import ready
 from lab.guest.session import Output

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from lab import catalog
-from lab.base.speed import ORDINARY
-from lab.base.wait import DeadlineExpired
+from lab.base.wait import ORDINARY, DeadlineExpired
 from lab.guest import ready
 from lab.guest.ready import (
     MOST_WAITS,

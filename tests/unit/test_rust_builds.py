@@ -11,7 +11,7 @@ import pytest
 from lab import builds, catalog
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
-from lab.base.speed import ORDINARY
+from lab.base.wait import ORDINARY
 from lab.builds import Build, SuiteOptions, sandbox, wheels
 from lab.builds.kinds import nextest
 from lab.catalog import load_suite

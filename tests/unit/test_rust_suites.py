@@ -9,7 +9,7 @@ import pytest
 from lab import builds, catalog
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
-from lab.base.speed import ORDINARY
+from lab.base.wait import ORDINARY
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds import nextest
 from lab.catalog import load_suite, load_suites

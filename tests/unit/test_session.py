@@ -18,7 +18,7 @@ import paramiko
 import pytest
 from fabric import Connection
 
-from lab.base.speed import ORDINARY
+from lab.base.wait import ORDINARY
 from lab.catalog import remedies
 from lab.guest import programs, remedy_script, session
 from lab.guest.programs import RemoteFailed

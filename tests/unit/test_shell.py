@@ -15,7 +15,7 @@ import pytest
 from lab import catalog
 from lab.base.errors import NotApplicable
 from lab.base.paths import Paths
-from lab.base.speed import Speed
+from lab.base.wait import Speed
 from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Guest as GuestDefinition

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 import pytest
 
-from lab.base.speed import Speed
+from lab.base.wait import Speed
 from lab.cli import cli
 from lab.lane import shell
 from lab.lane.shell import Opened

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from lab import catalog
-from lab.base.speed import ORDINARY, Speed
+from lab.base.wait import ORDINARY, Speed
 from lab.builds import SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Guest

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from lab.base.speed import ORDINARY, Speed
+from lab.base.wait import ORDINARY, Speed
 from lab.catalog import Suite
 from lab.record import Confidence, Expectation, Fault, Finding, Needs, Outcome, Status, TestResult
 from lab.verdict.status import Verdict, judge
@@ -143,7 +143,6 @@ def test_a_box_too_slow_under_emulation_is_the_labs_fault_and_under_kvm_boxlites
     judged = verdict({}, PASSES, messages={"jail_starts": message}, speed=Speed(emulated))
     assert judged.status is (Status.ERROR if emulated else Status.FAIL)
     assert (judged.fault, judged.faulty) == ((Fault.TOO_SLOW, ("jail_starts",)) if emulated else (None, ()))
-
 
 
 @pytest.mark.parametrize(
