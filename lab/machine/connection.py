@@ -136,11 +136,11 @@ def how_to_start(uri: str) -> str:
     if _is_session(uri):
         what = host_table.install("libvirt")
         return f"{what}; the session daemon starts by itself (./setup.sh doctor does both)"
-    here = host_table.this_host()
-    units, daemons = (here.units, here.daemons) if here else (["libvirtd.service"], ["virtlogd", "libvirtd"])
+    here = host_table.this_host() or {"units": "libvirtd.service", "daemons": "virtlogd libvirtd"}
     if Path("/run/systemd/system").is_dir():
-        return f"systemctl start {' '.join(units)} (./setup.sh doctor does it)"
-    return f"{' && '.join(f'{daemon} -d' for daemon in daemons)} (./setup.sh doctor does it)"
+        return f"systemctl start {here['units']} (./setup.sh doctor does it)"
+    daemons = " && ".join(f"{daemon} -d" for daemon in here["daemons"].split())
+    return f"{daemons} (./setup.sh doctor does it)"
 
 
 def version(number: int) -> str:
