@@ -1,7 +1,7 @@
 """What a knob is: one kind of setting that a variant can apply to a guest."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import ConfigDict, RootModel
 
@@ -19,8 +19,6 @@ class Knob(ABC):
     `KINDS` in `lab/catalog/knobs.py` names its table in the TOML. A subclass is a pydantic model too. What puts
     it on in the guest is the function of that name in `lab/guest/remote/knobs.py`.
     """
-
-    runs_as_root: ClassVar[bool] = False
 
     def why_not(self, facts: Facts) -> str | None:
         """Why this setting makes no sense on a guest with these facts; None if it makes sense."""

@@ -6,7 +6,7 @@ The classes only read definitions and facts. The program that changes a guest is
 import posixpath
 import re
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from packaging.version import Version
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
@@ -431,7 +431,6 @@ class User(TableKnob):
     """Root instead of the ordinary user of all other cells."""
 
     name: Literal["root"]
-    runs_as_root: ClassVar[bool] = True
 
     def settings(self) -> dict[str, Any] | None:
         return None

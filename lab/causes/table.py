@@ -95,7 +95,7 @@ def kvm_absent(evidence: Evidence) -> Shown | None:
     """This host has no /dev/kvm, and every box is a virtual machine that needs it. Either virtualization is
     disabled in the firmware or in the hypervisor that runs this host, or the kernel module kvm_intel or kvm_amd
     is not loaded.
-    """
+    """  # noqa: D404 - users read it
     missing = evidence.probes.open_kvm.failed_with(NOT_THERE)
     if not missing and not evidence.says(KVM_IS_ABSENT):
         return None
