@@ -46,7 +46,6 @@ def box(**other: Any) -> Protection:
 
 # A suite of three tests; the last two need the sandbox.
 TESTS = ("control", "starts", "isolates")
-WITH_TESTS = (Status.PASS, Status.XPASS, Status.FAIL, Status.XFAIL, Status.FLAKY)
 
 
 def cell(guest: str = "debian-13", variant: str = "stock", **more: Any) -> CellResult:
@@ -69,7 +68,7 @@ def blocked(cause: str = "userns-limit", why: str = "the limit is 0", /, **more:
 
 def outcomes(status: Status, changed: Mapping[str, Outcome | None]) -> list[TestResult]:
     """What the tests did in a cell of this status, but for those that are changed; None: not there at all."""
-    blocked = Outcome.FAIL if status in (Status.FAIL, Status.XFAIL) else Outcome.PASS
+    blocked = Outcome.FAIL if status.failed else Outcome.PASS
     by_name: dict[str, Outcome | None] = {"control": Outcome.PASS, "starts": blocked, "isolates": blocked}
     return [
         TestResult(name=name, outcome=outcome)
@@ -89,8 +88,8 @@ def done(
     **more: Any,
 ) -> CellResult:
     """A cell that ran on a debian-13, with the tests that go with its status."""
-    ran = status in WITH_TESTS
-    if cause is None and status in (Status.FAIL, Status.XFAIL):
+    ran = status.is_decisive or status is Status.FLAKY
+    if cause is None and status.failed:
         cause = "userns-limit"
     told: dict[str, Any] = {
         "tests": outcomes(status, tests or {}) if ran else [],
