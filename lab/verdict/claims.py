@@ -1,6 +1,6 @@
 """What bug reports claim, which cells can show a claim, and what such a cell says about it.
 
-A report is a TOML file in `reports/`, its claims in the order of its text. Nothing is run to judge one: the
+A report is a TOML file in `bug_reports/`, its claims in the order of its text. Nothing is run to judge one: the
 record of a run and the evidence beside it are read.
 """
 
@@ -22,7 +22,7 @@ from lab.probes.facts import numbers
 from lab.record import UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome
 from lab.verdict.words import FinishedCell
 
-FOLDER = Path(__file__).with_name("reports")
+FOLDER = Path(__file__).with_name("bug_reports")
 
 
 class Answer(StrEnum):
