@@ -329,7 +329,6 @@ class RunningLane:
             stored_build=bool(self._restored_files),
             kernel_seconds=acceleration.kernel_seconds,
             clock=acceleration.clock.rate,
-            limits_factor=acceleration.speed.factor,
             seconds=dict(self.guest.watch.seconds),
             processor_seconds=self.lane.processor_seconds,
         )

@@ -66,11 +66,6 @@ class LaneRecord(Entry):
         description="Seconds of the guest's clock in each real second: below 1 for an emulated guest. The "
         "seconds of tests are on that clock, and so are those in the guest's logs; all others are real.",
     )
-    limits_factor: float | None = Field(
-        default=None,
-        description="By what limits of time were multiplied that are meant for ordinary hardware with KVM. "
-        "null: not recorded.",
-    )
     seconds: dict[str, Seconds]
     processor_seconds: Seconds | None = Field(
         default=None,
