@@ -70,9 +70,9 @@ class BaselineFile(toml.Definition):
 
     @model_validator(mode="after")
     def _is_complete(self) -> "BaselineFile":
-        found = sum(map(len, self.cells.values()))
-        if found != self.count:
-            raise ValueError(f"count says {self.count} cells, found {found}: the file is not complete")
+        cells = sum(map(len, self.cells.values()))
+        if cells != self.count:
+            raise ValueError(f"count says {self.count} cells, found {cells}: the file is not complete")
         for guest, variants in self.cells.items():
             for variant, line in variants.items():
                 named = [*line.absent, *(name for outcome in NOT_PASSED for name in line.named(outcome))]

@@ -244,8 +244,8 @@ def _difference(
 def _by_tests(before: CellSummary, now: CellSummary, tests: list[TestChange]) -> tuple[Difference, str]:
     """Judge a cell that does the same as before by the outcomes of its tests."""
     # New tests of a cell that fails as expected failed as they must.
-    asked = [test for test in tests if test.old is not None or now.status is Status.FAIL]
-    if any(test.old in (Outcome.PASS, None) and test.new not in (Outcome.PASS, None) for test in asked):
+    judged = [test for test in tests if test.old is not None or now.status is Status.FAIL]
+    if any(test.old in (Outcome.PASS, None) and test.new not in (Outcome.PASS, None) for test in judged):
         return Difference.REGRESSED, "tests fail that did not fail before"
     if any(test.old not in LOST and test.new in LOST for test in tests):
         return Difference.VANISHED, "tests ran before that do not run now"

@@ -185,23 +185,23 @@ def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
     )
 
 
-def choose_build(run: RunResult, wanted: str | None, option: str) -> str:
+def choose_build(run: RunResult, build: str | None, option: str) -> str:
     """Return the name of one of a run's builds, named by `option`; it may be left out if there is only one.
 
     Raises UsageError for an unknown build, and if it must be named.
     """
     tested = _tested(run)
     names = [record.name for record in tested]
-    if wanted in names or (wanted is None and len(names) == 1):
-        return wanted or names[0]
-    if wanted is None:
+    if build in names or (build is None and len(names) == 1):
+        return build or names[0]
+    if build is None:
         raise UsageError(
             f"run {run.run.id} tested several builds: {', '.join(names)}",
             hint=f"choose one with {option} BUILD",
         )
-    same = [record.name for record in tested if wanted in (record.version, builds.argument(record))]
+    same = [record.name for record in tested if build in (record.version, builds.argument(record))]
     if len(same) != 1:
-        raise unknown_name(f"build of run {run.run.id}", wanted, names)
+        raise unknown_name(f"build of run {run.run.id}", build, names)
     return same[0]
 
 

@@ -18,15 +18,15 @@ from lab.verdict.words import FinishedCell, WordsVerdict
 
 def render_claims(run: RunResult, folder: Path, report: str) -> str:
     """Say what the run in `folder` shows about each claim of a report on each guest."""
-    known = claims.load(report)
+    issue = claims.load(report)
     cells = [FinishedCell(result, folder) for result in run.cells]
     guests = list(dict.fromkeys(cell.guest for cell in run.cells))
-    judged = {name: [claims.judge(known, name, guest, cells) for guest in guests] for name in known.claims}
+    judged = {name: [claims.judge(issue, name, guest, cells) for guest in guests] for name in issue.claims}
     return markdown.page(
         "claims.md",
         run=run,
-        title=known.title,
-        claims=known.claims,
+        title=issue.title,
+        claims=issue.claims,
         guests=guests,
         judged=judged,
         rows=_rows,

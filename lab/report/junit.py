@@ -117,8 +117,8 @@ def _of_test(cell: CellResult, test: TestResult) -> FinalResult | None:
 
 def _result(kind: type[FinalResult], what: str, text: str, *, label: bool = False) -> FinalResult:
     """Make a result of type `what` with the text, and a one-line message. `label`: both begin with `what`."""
-    said = plain(text).strip()
-    whole = f"{what}: {said}" if label and said else said or what
+    text = plain(text).strip()
+    whole = f"{what}: {text}" if label and text else text or what
     result = kind(bounded(" ".join(whole.split()), LONGEST_MESSAGE), what)
     result.text = bounded(whole, LONGEST_TEXT)
     return result

@@ -91,9 +91,9 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
 
 def _escape(text: object, most: int = LONGEST) -> str:
     """Escape text for a cell of a Markdown table, cut to `most` characters."""
-    shown = in_one_line(str(text), most)
+    line = in_one_line(str(text), most)
     # An entity such as &#x202e; would be one more way to write a mark that hides text.
-    escaped = re.sub(r"([\\|`*\[\]~]|&(?=#|\w+;)|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", shown)
+    escaped = re.sub(r"([\\|`*\[\]~]|&(?=#|\w+;)|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)
     return escaped.replace("<", "&lt;")
 
 
@@ -114,6 +114,6 @@ def _link(path: object) -> str:
 
 def _block(text: object, language: str = "text") -> str:
     """Return text as a code block, fenced with more backticks than it contains."""
-    shown = plain(bounded(str(text), LONGEST_BLOCK))
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown)), 0)
-    return f"{fence}{language}\n{shown}\n{fence}"
+    content = plain(bounded(str(text), LONGEST_BLOCK))
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", content)), 0)
+    return f"{fence}{language}\n{content}\n{fence}"

@@ -61,11 +61,11 @@ def given(cells: Iterable[CellResult]) -> list[Boxes]:
     return _grouped(cells, lambda protection: [summary(strengths(protection))])
 
 
-def _grouped(cells: Iterable[CellResult], said: Callable[[Protection], Iterable[str]]) -> list[Boxes]:
+def _grouped(cells: Iterable[CellResult], words_of: Callable[[Protection], Iterable[str]]) -> list[Boxes]:
     groups: dict[tuple[str, str], Boxes] = {}
     for cell in cells:
         for test, protection in _boxes(cell):
-            for what in said(protection):
+            for what in words_of(protection):
                 group = groups.setdefault((cell.build, what), Boxes(cell.build, what, [], []))
                 group.tests.extend([test] if test not in group.tests else [])
                 group.cells.extend([cell] if cell not in group.cells[-1:] else [])

@@ -15,7 +15,7 @@ from lab import catalog
 from lab.base.activity import Activity, Step
 from lab.builds.kinds.wheel import Wheel
 from lab.plan import Cell, choose
-from lab.record import LaneStep, Status
+from lab.record import CellResult, LaneStep, Status
 from lab.report import live as progress
 from lab.report.live import Lines, LiveTable, run_log
 from lab.run import observer
@@ -36,14 +36,14 @@ def console_on(out: StringIO, *, is_terminal: bool = False, height: int = 24, wi
     return Console(file=out, width=width, height=height, force_terminal=is_terminal, color_system=None)
 
 
-def cells_to_run(*builds: str) -> list[Cell]:
-    choice = choose(catalog.load(), guests=["debian-13"], variants=["stock", "max-userns-zero"])
+def cells_to_run(
+    *builds: str, guests: str = "debian-13", variants: str = "stock max-userns-zero"
+) -> list[Cell]:
+    choice = choose(catalog.load(), guests=guests.split(), variants=variants.split())
     return choice.cells([Wheel(name, name) for name in builds or ("0.10.8",)])
 
 
-def cells_of_two_guests() -> list[Cell]:
-    choice = choose(catalog.load(), guests=["debian-12", "debian-13"], variants=list(catalog.load().variants))
-    return choice.cells([Wheel("0.10.8", "0.10.8")])
+GUESTS = "debian-12 debian-13"
 
 
 @pytest.fixture
@@ -171,15 +171,18 @@ def test_the_log_of_a_run_that_is_resumed_is_written_on_and_says_what_ended_it(t
 # -- the table
 
 
-def screen(live: LiveTable, width: int = 240) -> str:
+def live_of(cells: list[Cell], *done: CellResult, width: int = 240, height: int = 24) -> LiveTable:
+    return LiveTable(console_on(StringIO(), width=width, height=height), cells, done)
+
+
+def screen(live: LiveTable) -> str:
     out = StringIO()
-    Console(file=out, width=width, color_system=None).print(live.live.get_renderable())
+    Console(file=out, width=live.live.console.width, color_system=None).print(live.live.get_renderable())
     return out.getvalue()
 
 
 def test_the_table_fills_in_and_an_undecided_cell_is_a_dot(clock: SimpleNamespace) -> None:
-    cells = cells_to_run("0.10.7", "0.10.8")
-    live = LiveTable(console_on(StringIO()), cells, [cell(build="0.10.7", status=Status.XPASS)])
+    live = live_of(cells_to_run("0.10.7", "0.10.8"), cell(build="0.10.7", status=Status.XPASS))
     before = screen(live)
     assert re.search(
         r"guest +stock 0.10.7 +stock 0.10.8 +max-userns-zero 0.10.7 +max-userns-zero 0.10.8", before
@@ -200,7 +203,7 @@ def test_the_table_fills_in_and_an_undecided_cell_is_a_dot(clock: SimpleNamespac
 
 
 def test_the_time_left_is_unknown_until_it_is_known_and_not_told_without_lanes(clock: SimpleNamespace) -> None:
-    live = LiveTable(console_on(StringIO()), cells_to_run(), [])
+    live = live_of(cells_to_run())
     live.lane("debian-13", "booting")
     live.lane("debian-13 #2", "booting")
     unknown = (None, "time left unknown")
@@ -215,39 +218,36 @@ def test_the_time_left_is_unknown_until_it_is_known_and_not_told_without_lanes(c
 
 
 def test_where_the_squares_do_not_fit_the_screen_they_are_counted_for_each_guest_if_that_fits() -> None:
-    cells = cells_of_two_guests()
+    cells = cells_to_run(guests=GUESTS, variants=" ".join(catalog.load().variants))
     done = [cell(), cell(variant="podman", status=Status.FAIL), cell(variant="as-root")]
-    live = LiveTable(console_on(StringIO(), width=80), cells, done)
+    live = live_of(cells, *done, width=80)
     live.lane("debian-13", "booting")
     count = len(cells) // 2
-    assert [line.split() for line in screen(live, 80).splitlines()[:4]] == [
+    assert [line.split() for line in screen(live).splitlines()[:4]] == [
         ["guest", "left", "pass", "fail"],
         ["debian-12", str(count)],
         ["debian-13", str(count - 3), "2", "1"],
         [],
     ]
-    assert "debian-13: booting (0 done)\n3 of" in screen(live, 80)
-    low = LiveTable(console_on(StringIO(), width=80, height=5), cells, done)
+    assert "debian-13: booting (0 done)\n3 of" in screen(live)
+    low = live_of(cells, *done, width=80, height=5)
     low.lane("debian-13", "booting")
-    assert "guest" not in screen(low, 80)
-    assert "debian-13: booting (0 done)\n3 of" in screen(low, 80)
+    assert "guest" not in screen(low)
+    assert "debian-13: booting (0 done)\n3 of" in screen(low)
 
 
 @pytest.mark.parametrize("spare", [-12, -1, 0, 12])
 def test_squares_are_shown_if_they_fit(spare: int) -> None:
     """They are not even made if they cannot; that must never leave out those that fit."""
-    cells = cells_of_two_guests()
-    whole = LiveTable(console_on(StringIO(), width=80, height=1000), cells, [])
-    height = len(screen(whole, 80).splitlines()) + spare
-    live = LiveTable(console_on(StringIO(), width=80, height=height), cells, [])
-    assert (screen(live, 80).split()[1] != "left") == (spare >= 0)
+    cells = cells_to_run(guests=GUESTS, variants=" ".join(catalog.load().variants))
+    height = len(screen(live_of(cells, width=80, height=1000)).splitlines()) + spare
+    live = live_of(cells, width=80, height=height)
+    assert (screen(live).split()[1] != "left") == (spare >= 0)
 
 
 def test_a_square_that_a_shard_does_not_have_is_no_undecided_cell() -> None:
-    first, second = choose(catalog.load(), guests=["debian-12", "debian-13"], variants=["stock"]).cells(
-        [Wheel("0.10.7", "0.10.7"), Wheel("0.10.8", "0.10.8")]
-    )[1:3]
-    lines = screen(LiveTable(console_on(StringIO()), [first, second], [])).splitlines()
+    cells = cells_to_run("0.10.7", "0.10.8", guests=GUESTS, variants="stock")
+    lines = screen(live_of(cells[1:3])).splitlines()
     assert [line.count("·") for line in lines if line.startswith("debian")] == [1, 1]
 
 

@@ -89,8 +89,8 @@ def findings_page(site: Site) -> Iterable[Page]:
     reviews = {}
     for source in site.sources:
         # An older result of a cell that is shown adds nothing.
-        shown = [cell for cell in source.run.cells if site.cells[identity(cell)].source is source]
-        run = source.run.model_copy(update={"cells": shown})
+        newest = [cell for cell in source.run.cells if site.cells[identity(cell)].source is source]
+        run = source.run.model_copy(update={"cells": newest})
         reviews[source.id] = judgements.review(run, source.folder)
     values = {
         "reviews": reviews,
