@@ -118,14 +118,6 @@ class Comparison(Entry):
         return ", ".join(f"{counts[kind]} {kind}" for kind in Difference if counts[kind])
 
     @property
-    def in_common(self) -> bool:
-        """Whether there is a cell that both sides have, or that another shard of the new side's plan has."""
-        return any(
-            (cell.old is not None and cell.new is not None) or cell.difference is Difference.COULD_NOT_RUN
-            for cell in self.cells
-        )
-
-    @property
     def compared(self) -> int:
         """The number of cells that have a result on both sides."""
         return sum(_has_result(cell.old) and _has_result(cell.new) for cell in self.cells)

@@ -53,11 +53,6 @@ def result(command, status, stderr=""):
     return {"command": command, "status": status, "stderr": stderr}
 
 
-def lies_on_path(name):
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return any(os.path.lexists(os.path.join(folder, name)) for folder in folders)
-
-
 def attempt(command):
     try:
         done = subprocess.run(
@@ -72,10 +67,11 @@ def attempt(command):
             env={**os.environ, "LC_ALL": "C"},
         )
     except OSError as error:
-        missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
-        # The kernel refuses a folder of PATH that may not be entered, too.
-        is_nowhere = error.errno == errno.EACCES and not lies_on_path(command[0])
-        return result(command, None, str(missing if is_nowhere else error))
+        # The kernel refuses a folder of PATH that may not be entered, too: then the program is missing.
+        places = [os.path.join(folder, command[0]) for folder in os.get_exec_path()]
+        if error.errno == errno.EACCES and not any(map(os.path.lexists, places)):
+            error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
+        return result(command, None, str(error))
     except subprocess.TimeoutExpired:
         return result(command, None, "did not end within %d s" % SECONDS)
     return result(command, done.returncode, done.stderr.strip())
@@ -159,16 +155,6 @@ def remote_mount(path):
         if (path + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(longest):
             longest, kind, options = point, its_kind, its_options
     return (kind, options.split(",")) if re.match(REMOTE, kind) else None
-
-
-def probe_all():
-    return {
-        **{name: attempt(command) for name, command in PROBES.items()},
-        "open_kvm": open_kvm(),
-        "unshare_nothing": unshare_nothing(),
-        "proc_unmasked": proc_unmasked(),
-        **of_home(os.path.expanduser("~")),
-    }
 
 
 def text(path):
@@ -261,7 +247,13 @@ if __name__ == "__main__":
     SECONDS = request.get("seconds", SECONDS)
     user = who()
     if request["probes"]:
-        user["probes"] = probe_all()
+        user["probes"] = {
+            **{name: attempt(command) for name, command in PROBES.items()},
+            "open_kvm": open_kvm(),
+            "unshare_nothing": unshare_nothing(),
+            "proc_unmasked": proc_unmasked(),
+            **of_home(os.path.expanduser("~")),
+        }
     if "links" in request:
         links = {path: link(path) for path in request["links"]}
         user.update(limits=limits(), links=links, bubblewrap=bubblewrap())
