@@ -14,7 +14,7 @@ from lab.guest import ready
 from lab.guest.session import Session
 from lab.images import store
 from lab.machine import acceleration
-from lab.machine.checkpoint import Checkpoint
+from lab.machine.checkpoint import MemoryCheckpoint
 from lab.machine.connection import connection, default_uri
 from lab.machine.lane import open_lane
 
@@ -32,7 +32,7 @@ def measure(guest_name: str, forks: int) -> dict[str, list[float]]:
             session = Session(made.endpoint, alive=made.check_alive, speed=how.speed)
             ready.wait_up(session, made)
             session.close()
-            checkpoint = Checkpoint.take(made, "benchmark")
+            checkpoint = MemoryCheckpoint.take(made, "benchmark")
             for _ in range(forks):
                 start = time.monotonic()
                 checkpoint.fork()

@@ -41,7 +41,7 @@ from lab.guest.session import Session
 from lab.images import store
 from lab.machine import acceleration
 from lab.machine.acceleration import Acceleration
-from lab.machine.checkpoint import Checkpoint
+from lab.machine.checkpoint import MemoryCheckpoint
 from lab.machine.clock import REAL
 from lab.machine.connection import connection, default_uri
 from lab.machine.lane import Lane, open_lane
@@ -80,7 +80,7 @@ def lab_ways(bench: Bench, *, cold: bool) -> Measured:
         else:
             with _booted(bench, opened, how) as (lane, session):
                 session.close()
-                checkpoint = Checkpoint.take(lane, "peers")
+                checkpoint = MemoryCheckpoint.take(lane, "peers")
                 for _ in range(bench.cells):
                     start = time.monotonic()
                     checkpoint.fork()

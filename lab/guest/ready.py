@@ -43,6 +43,8 @@ class _Result(BaseModel):
 
 
 class NotAsDefined(LabError):
+    """The guest is not what its definition says it is."""
+
     lasting = True
 
 

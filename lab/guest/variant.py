@@ -102,6 +102,7 @@ def as_run(variant: Variant, script: str) -> str:
 
 
 def home(variant: Variant) -> str:
+    """The home of the suite's user."""
     return "/root" if login(variant) == ADMIN else f"/home/{SUITE}"
 
 

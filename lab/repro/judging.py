@@ -55,7 +55,7 @@ OTHER = "other"
 # The least share of a field's odds with which a cause is called likely: learned by benchmarks/reports.py, so
 # that of those that are called likely at least nine in ten are right. And the least one with which a cause is
 # listed at all.
-LIKELY, POSSIBLE = 0.55, 0.08
+LIKELY, POSSIBLE = 0.5, 0.08
 # The chance of a message under a cause that the table does not name for it: people quote unrelated messages.
 FLOOR = 0.003
 # The least chance of a message under a cause under which it was measured.

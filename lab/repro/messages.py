@@ -27,7 +27,8 @@ CODE = r"(?:\s*\((?:os error )?-?\d{1,3}\))?"
 TEXT_OF_ERROR = re.compile(f"{TEXT}{CODE}")
 # An error by its name, its text, or its number, each with the number in brackets that may follow a text.
 ERROR = re.compile(
-    rf"\b(?P<name>{'|'.join(TABLE['errors'])})\b|(?P<text>{TEXT}){CODE}|(?i:{'|'.join(TABLE['numbers'])})"
+    rf"(?<!== )\b(?P<name>{'|'.join(TABLE['errors'])})\b|(?P<text>{TEXT}){CODE}"
+    rf"|(?i:{'|'.join(TABLE['numbers'])})"
 )
 # So far after a message's first words, in characters, an error still belongs to it; and so far before them.
 AFTER, BEFORE = 200, 60
@@ -38,7 +39,7 @@ BWRAP = "bubblewrap"
 # What opens a quotation, and what closes it.
 QUOTED = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "«": "»", "(": ")"}
 # Steps of messages that name no error.
-SAY_ENOUGH = ("chromium", "disabled", "sandbox", "kvm-unusable")
+SAY_ENOUGH = ("chromium", "disabled", "restricted", "sandbox", "kvm-unusable")
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ def _rest(text: Text, index: int) -> str | None:
 def _end_of_chain(text: Text, index: int) -> int | None:
     """The index of the line that tells the error of the message on a line; None if none does."""
     for after, line in enumerate(text.lines[index + 1 : index + 3], index + 1):
-        if SAYS["goes_on"].match(line.text) and error(line.text):
+        is_next = after == index + 1 and SAYS["breaks_off"].search(text.lines[index].text)
+        if (is_next or SAYS["goes_on"].match(line.text)) and error(line.text):
             return after
         if not SAYS["between"].match(line.text):
             break
@@ -198,6 +200,13 @@ def _bubblewrap(text: str, match: re.Match[str]) -> str:
         # A hint of the program's own follows a colon or a comma.
         if rest and rest[0] in " \"'`”<)]},;." and not rest.startswith((", ", " (")):
             return words[: told.end()]
+    for row in MESSAGES:
+        if (
+            row.alone
+            and (said := row.pattern.search(words))
+            and SAYS["sentence_goes_on"].match(words, said.end())
+        ):
+            return words[: said.end()]
     return words
 
 

@@ -150,8 +150,9 @@ def outcome_of(text: Text, index: int, start: int, end: int, *, changes: bool, c
             return Mood.HOLDS, None  # A step to reproduce the failure is the state in which it fails.
         if SAYS["advised"].search(lead):
             return Mood.HYPOTHETICAL, None
-    tried = changes or SAYS["tried"].search(lead) is not None
-    if tried and helped is None and (changes or line.kind is Kind.CODE):
+    is_introduced = SAYS["tried"].search(introduction) is not None
+    tried = changes or is_introduced or SAYS["tried"].search(lead) is not None
+    if tried and helped is None and (changes or is_introduced or line.kind is Kind.CODE):
         helped = _helped(text.next_sentence(index))
     if helped is not None and not tried:
         after = tail.strip()

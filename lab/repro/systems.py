@@ -54,7 +54,9 @@ class Distribution:
         """The version in /etc/os-release of a version or a codename as it is written."""
         if codename := self.codenames.get(written.lower()):
             return codename
-        written = re.sub(r"[ -]?sp(?=\d)", ".", written.lower()).removeprefix("v").removesuffix(" lts")
+        written = (
+            re.sub(r"[ -]?sp(?=\d)|(?<=\d)-(?=\d)", ".", written.lower()).removeprefix("v").removesuffix(" lts")
+        )
         if self.id == "ubuntu" and written.isdecimal():
             # ubuntu24 and ubuntu2404.
             return f"{written[:2]}.{written[2:] or '04'}"
@@ -136,6 +138,10 @@ def read(text: Text) -> Iterator[System]:
     hosts = [(rank, replace(system, version=system.version or told.get(system.id))) for rank, system in hosts]
     most = max((rank for rank, _ in hosts), default=Rank.PROSE)
     kept = [system for rank, system in hosts if rank == most]
+    if most is Rank.PROSE and any(system.version for system in kept):
+        # A sentence that names no release is about distributions.
+        with_version = {system.id for system in kept if system.version}
+        kept = [system for system in kept if system.id in with_version]
     # Another line may say more of the same system.
     ids = {system.id for system in kept if system.version is None}
     kept += [system for rank, system in hosts if rank != most and system.id in ids]
@@ -186,8 +192,11 @@ def of_kernel(kernel: Kernel) -> System | None:
     return None
 
 
-def completed(statements: Sequence[Statement]) -> list[Statement]:
-    """Return statements with what only the kernel's words tell: a named host's release, or the host itself."""
+def completed(text: Text, statements: Sequence[Statement]) -> list[Statement]:
+    """Return statements with what only the kernel's words tell: a named host's release, or the host itself.
+
+    Where nothing names the host, what is only found in one distribution tells it: files, packages, its tracker.
+    """
     told = [
         System(line.quote, "ubuntu", None, "Ubuntu", or_derivative=True, inferred=True)
         for line in statements
@@ -195,7 +204,7 @@ def completed(statements: Sequence[Statement]) -> list[Statement]:
     ]
     told += filter(None, (of_kernel(kernel) for kernel in statements if isinstance(kernel, Kernel)))
     if not any(isinstance(one, System) and one.place is Place.HOST for one in statements):
-        return [*statements, *told[:1]]
+        return [*statements, *(told[:1] or _traced(text))]
     releases = {system.id: system.version for system in told if system.version}
     return [
         replace(one, version=one.version or releases.get(one.id))
@@ -203,6 +212,20 @@ def completed(statements: Sequence[Statement]) -> list[Statement]:
         else one
         for one in statements
     ]
+
+
+def _traced(text: Text) -> list[System]:
+    """The distribution that a report has traces of, unless it has those of several."""
+    found: dict[str, System] = {}
+    for line in text.lines:
+        for row in TABLE["trace"]:
+            if match := re.search(row["pattern"], line.text):
+                version = match.expand(row["version"]) if "version" in row else None
+                found.setdefault(
+                    row["id"],
+                    System(quote(line), row["id"], version, row["name"], or_derivative=True, inferred=True),
+                )
+    return list(found.values()) if len(found) == 1 else []
 
 
 # -- what lines name
@@ -228,9 +251,11 @@ def _named(text: Text, index: int) -> Iterator[Mention]:
         is_child = parent is not None and parent.id != row.id and family(parent.id) == family(row.id)
         # A name after another may tell what that one derives from.
         is_base = is_child and ("(" in between[:40] or "based" in between[:40])
-        is_base = is_base or (parent is not None and SAYS["based"].match(after) is not None)
+        is_base = is_base or bool(parent and not parent.outer and SAYS["based"].match(after))
         parent = row
         written = version["version"] if version else None
+        if written is None and (ahead := SAYS["version_before"].search(before)):
+            written = ahead[1] if re.fullmatch(row.version, ahead[1], re.IGNORECASE) else None
         if SAYS["upgrade"].search(before):
             target = SAYS["upgraded"].match(after)
             written = target[1] if target else None

@@ -12,7 +12,7 @@ from lab.base.errors import ImageNotAvailable, LabError, UsageError
 from lab.base.files import digest, sha256
 from lab.base.paths import Paths
 from lab.builds import wheels
-from lab.catalog import Catalog, Firmware, loading
+from lab.catalog import Catalog, Firmware
 from lab.images import debian, store
 from lab.images.store import BaseImage
 from lab.lane import upkeep
@@ -27,7 +27,7 @@ CLOUD = "debian-13-cloud"
 
 
 @pytest.fixture
-def definitions(root: Path) -> Catalog:
+def known(root: Path) -> Catalog:
     return catalog.load()
 
 
@@ -40,16 +40,16 @@ def file(disk: bytes, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def built(paths: Paths, definitions: Catalog, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
+def built(paths: Paths, known: Catalog, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
     """An image that was built locally."""
     monkeypatch.setattr(debian, "build", build_well)
-    return store.ensure(paths, definitions.guest("debian-13"), no_say)
+    return store.ensure(paths, known.guest("debian-13"), no_say)
 
 
 @pytest.fixture
-def imported(paths: Paths, definitions: Catalog, file: Path) -> BaseImage:
+def imported(paths: Paths, known: Catalog, file: Path) -> BaseImage:
     """A disk that was imported."""
-    return store.import_file(paths, definitions.guest(CLOUD), file, no_say)
+    return store.import_file(paths, known.guest(CLOUD), file, no_say)
 
 
 def entries(paths: Paths) -> set[str]:
@@ -60,22 +60,22 @@ def entries(paths: Paths) -> set[str]:
 
 
 def test_an_imported_disk_is_the_guest_s_image(
-    paths: Paths, definitions: Catalog, imported: BaseImage, file: Path, mirror: Mirror
+    paths: Paths, known: Catalog, imported: BaseImage, file: Path, mirror: Mirror
 ) -> None:
     assert imported.disk.read_bytes() == file.read_bytes()
     assert imported.manifest.disk_sha256 == sha256(file)
     assert (imported.manifest.source, imported.firmware) == ("imported from mine.qcow2", Firmware.BIOS)
-    assert store.ensure(paths, definitions.guest(CLOUD), no_say) == imported
+    assert store.ensure(paths, known.guest(CLOUD), no_say) == imported
     assert [path.name for path in paths.downloads.iterdir()] == ["import.lock"]
     assert mirror.asked == []
 
 
 def test_the_disk_that_was_imported_last_is_the_guest_s(
-    paths: Paths, definitions: Catalog, imported: BaseImage, file: Path, tmp_path: Path
+    paths: Paths, known: Catalog, imported: BaseImage, file: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.qcow2"
     make_disk(other, 2048)
-    guest = definitions.guest(CLOUD)
+    guest = known.guest(CLOUD)
     new = store.import_file(paths, guest, other, no_say)
     assert store.find(paths, guest) == new
     again = store.import_file(paths, guest, file, no_say)
@@ -83,57 +83,51 @@ def test_the_disk_that_was_imported_last_is_the_guest_s(
     store.check(again)
 
 
-def test_a_raw_disk_is_imported_as_qcow2(paths: Paths, definitions: Catalog, tmp_path: Path) -> None:
+def test_a_raw_disk_is_imported_as_qcow2(paths: Paths, known: Catalog, tmp_path: Path) -> None:
     raw = tmp_path / "mine.img"
     raw.write_bytes(bytes(510) + b"\x55\xaa" + os.urandom(1 << 20))
-    image = store.import_file(paths, definitions.guest(CLOUD), raw, no_say)
+    image = store.import_file(paths, known.guest(CLOUD), raw, no_say)
     process.run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image.disk], timeout=60)
 
 
-@pytest.mark.parametrize(
-    ("guest", "made", "message"),
-    [
-        (CLOUD, "", "neither a qcow2 disk nor a raw disk with a partition table"),
-        (CLOUD, "text\n", "neither a qcow2 disk nor a raw disk with a partition table"),
-        (CLOUD, "<html>" * 1000, "neither a qcow2 disk nor a raw disk with a partition table"),
-        (CLOUD, ["vmdk"], "of format vmdk"),
-        (CLOUD, ["qcow2", "-b", "FILE", "-F", "qcow2"], "refers to another file"),
-        ("debian-13", ["qcow2"], "the image of debian-13 is built locally"),
-    ],
-)
-def test_what_no_guest_can_start_from_is_not_imported(
-    paths: Paths,
-    definitions: Catalog,
-    file: Path,
-    tmp_path: Path,
-    guest: str,
-    made: str | list[str],
-    message: str,
+@pytest.mark.parametrize("content", [b"", b"text\n", b"<html>" * 1000])
+def test_what_is_no_disk_is_not_imported(paths: Paths, known: Catalog, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "page.img").write_bytes(content)
+    with pytest.raises(UsageError, match="neither a qcow2 disk nor a raw disk with a partition table"):
+        store.import_file(paths, known.guest(CLOUD), tmp_path / "page.img", no_say)
+    assert not paths.images.exists()
+
+
+@pytest.mark.parametrize(("form", "said"), [("vmdk", "of format vmdk"), ("qcow2", "refers to another file")])
+def test_a_disk_that_no_guest_can_start_from_is_not_imported(
+    paths: Paths, known: Catalog, file: Path, tmp_path: Path, form: str, said: str
 ) -> None:
-    other = tmp_path / "made"
-    if isinstance(made, str):
-        other.write_text(made)
-    else:
-        form, *over = (word.replace("FILE", str(file)) for word in made)
-        process.run(["qemu-img", "create", "-q", "-f", form, *over, other, "1M"], timeout=60)
-    with pytest.raises(UsageError, match=message):
-        store.import_file(paths, definitions.guest(guest), other, no_say)
-    assert not paths.images.exists() or entries(paths) == set()
+    made = tmp_path / "made"
+    over = ["-b", str(file), "-F", "qcow2"] if form == "qcow2" else []
+    process.run(["qemu-img", "create", "-q", "-f", form, *over, made, "1M"], timeout=60)
+    with pytest.raises(UsageError, match=said):
+        store.import_file(paths, known.guest(CLOUD), made, no_say)
 
 
-def test_only_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> None:
+def test_a_disk_other_than_the_pinned_one_is_not_imported(paths: Paths, root: Path, file: Path) -> None:
     pin(root, CLOUD, "20261101-2300", f"sha512:{'0' * 128}")
     with pytest.raises(UsageError, match=f"does not have the digest that images/{CLOUD}.toml pins"):
         store.import_file(paths, catalog.load().guest(CLOUD), file, no_say)
-    toml = root / "images" / f"{CLOUD}.toml"
-    toml.write_text(toml.read_text().replace("0" * 128, digest(file, "sha512")))
-    loading.load.cache_clear()
+
+
+def test_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> None:
+    pin(root, CLOUD, "20261101-2300", f"sha512:{digest(file, 'sha512')}")
     guest = catalog.load().guest(CLOUD)
     assert store.import_file(paths, guest, file, no_say) == store.find(paths, guest)
 
 
+def test_a_guest_that_is_built_here_takes_no_disk(paths: Paths, known: Catalog, file: Path) -> None:
+    with pytest.raises(UsageError, match="the image of debian-13 is built locally"):
+        store.import_file(paths, known.guest("debian-13"), file, no_say)
+
+
 def test_a_full_disk_is_said_and_nothing_is_kept(
-    paths: Paths, definitions: Catalog, file: Path, monkeypatch: pytest.MonkeyPatch
+    paths: Paths, known: Catalog, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_source: Path, copy: Path) -> None:
         copy.write_bytes(b"half")
@@ -141,7 +135,7 @@ def test_a_full_disk_is_said_and_nothing_is_kept(
 
     monkeypatch.setattr("shutil.copyfile", fail)
     with pytest.raises(LabError, match="cannot be copied into the store: No space left on device"):
-        store.import_file(paths, definitions.guest(CLOUD), file, no_say)
+        store.import_file(paths, known.guest(CLOUD), file, no_say)
     assert [path.name for path in paths.downloads.iterdir()] == ["import.lock"]
     assert entries(paths) == set()
 
@@ -158,97 +152,102 @@ def change(file: Path) -> None:
     os.utime(file, ns=(told.st_atime_ns, told.st_mtime_ns))
 
 
+def test_a_store_that_nobody_touched_is_well(paths: Paths, built: BaseImage, imported: BaseImage) -> None:
+    assert {(image.folder, wrong) for image, wrong in upkeep.verify(paths)} == {
+        (built.folder, ""),
+        (imported.folder, ""),
+    }
+    assert entries(paths) == {built.folder.name, imported.folder.name}
+
+
 @pytest.mark.parametrize("name", debian.FILES)
 def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
-    paths: Paths, definitions: Catalog, built: BaseImage, imported: BaseImage, name: str
+    paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage, name: str
 ) -> None:
-    assert [problem for _, problem in upkeep.verify(paths)] == ["", ""]
-    assert entries(paths) == {built.folder.name, imported.folder.name}
     change(built.folder / name)
-    wrong = {image.folder: problem for image, problem in upkeep.verify(paths)}
+    wrong = {image.folder: said for image, said in upkeep.verify(paths)}
     assert wrong[imported.folder] == ""
     assert wrong[built.folder].startswith(f"{name} was changed: its sha256 is ")
     assert f"set aside as {paths.images}/.changed-" in wrong[built.folder]
-    assert store.find(paths, definitions.guest("debian-13")) is None
+    assert store.find(paths, known.guest("debian-13")) is None
     assert store.any_image(paths) is None
-    assert (
-        store.ensure(paths, definitions.guest("debian-13"), no_say).disk.read_text() == "content of disk.qcow2"
-    )
-    assert [problem for _, problem in upkeep.verify(paths)] == ["", ""]
+    assert store.ensure(paths, known.guest("debian-13"), no_say).disk.read_text() == "content of disk.qcow2"
+    assert [said for _, said in upkeep.verify(paths)] == ["", ""]
 
 
 def test_a_file_that_is_gone_is_found(paths: Paths, built: BaseImage) -> None:
     built.kernel.unlink()
-    assert [problem.partition(";")[0] for _, problem in upkeep.verify(paths)] == [
+    assert [said.partition(";")[0] for _, said in upkeep.verify(paths)] == [
         "vmlinuz cannot be read: No such file or directory"
     ]
 
 
-def test_a_swapped_disk_is_pulled_again(
-    paths: Paths, definitions: Catalog, imported: BaseImage, file: Path
-) -> None:
+def test_a_swapped_disk_is_pulled_again(paths: Paths, known: Catalog, imported: BaseImage, file: Path) -> None:
     change(imported.disk)
     os.utime(imported.disk)
     with pytest.raises(ImageNotAvailable, match="was changed since it was stored"):
-        store.ensure(paths, definitions.guest(CLOUD), no_say)
-    assert [bool(problem) for _, problem in upkeep.verify(paths)] == [True]
-    assert store.find(paths, definitions.guest(CLOUD)) is None
-    again = store.import_file(paths, definitions.guest(CLOUD), file, no_say)
-    assert store.ensure(paths, definitions.guest(CLOUD), no_say) == again
+        store.ensure(paths, known.guest(CLOUD), no_say)
+    assert [bool(said) for _, said in upkeep.verify(paths)] == [True]
+    assert store.find(paths, known.guest(CLOUD)) is None
+    again = store.import_file(paths, known.guest(CLOUD), file, no_say)
+    assert store.ensure(paths, known.guest(CLOUD), no_say) == again
 
 
 # -- pruning
 
 
-def removed(paths: Paths, definitions: Catalog) -> set[str]:
-    return {unused.path.name for unused in upkeep.prune(paths, definitions, dry_run=False)}
+def removed(paths: Paths, known: Catalog) -> set[str]:
+    return {each.path.name for each in upkeep.prune(paths, known, dry_run=False)}
 
 
-def without(definitions: Catalog, *names: str) -> Catalog:
-    guests = {name: guest for name, guest in definitions.guests.items() if name not in names}
-    return Catalog(guests, definitions.variants, definitions.sets, definitions.suite)
-
-
-def test_what_no_guest_uses_goes(
-    paths: Paths, definitions: Catalog, built: BaseImage, imported: BaseImage
-) -> None:
-    assert removed(paths, definitions) == set()
-    [unused] = upkeep.prune(paths, without(definitions, "debian-13"), dry_run=True)
-    assert (unused.path, unused.size) == (built.folder, upkeep.size(built.folder))
-    assert unused.size > 0
+def test_what_guests_use_stays(paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage) -> None:
+    assert removed(paths, known) == set()
     assert entries(paths) == {built.folder.name, imported.folder.name}
-    assert removed(paths, without(definitions, CLOUD)) == {imported.folder.name}
-    assert removed(paths, without(definitions, CLOUD, "debian-13")) == {built.folder.name}
+
+
+def without(known: Catalog, *names: str) -> Catalog:
+    guests = {name: guest for name, guest in known.guests.items() if name not in names}
+    return Catalog(guests, known.variants, known.sets, known.suite)
+
+
+def test_what_no_guest_uses_goes(paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage) -> None:
+    assert removed(paths, without(known, CLOUD)) == {imported.folder.name}
+    assert removed(paths, without(known, CLOUD, "debian-13")) == {built.folder.name}
     assert entries(paths) == set()
 
 
-def test_what_a_run_used_stays(
-    paths: Paths, definitions: Catalog, built: BaseImage, imported: BaseImage
-) -> None:
+def test_what_a_run_used_stays(paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage) -> None:
     folder = paths.runs / "20261124-160000"
     folder.mkdir(parents=True)
     lane = LaneRecord(guest=CLOUD, image=imported.manifest.disk_sha256, fork="memory", seconds={})
     run_of(cell(), lanes=[lane]).write(folder)
     (paths.runs / "no-text").mkdir()
     (paths.runs / "no-text" / "results.json").write_bytes(b"\xff\xfe")
-    assert removed(paths, without(definitions, CLOUD, "debian-13")) == {built.folder.name}
+    assert removed(paths, without(known, CLOUD, "debian-13")) == {built.folder.name}
 
 
-def test_only_what_no_lab_uses_is_removed(paths: Paths, definitions: Catalog, imported: BaseImage) -> None:
+def test_a_dry_run_removes_nothing(paths: Paths, known: Catalog, built: BaseImage) -> None:
+    [unused] = upkeep.prune(paths, without(known, "debian-13"), dry_run=True)
+    assert (unused.path, unused.size) == (built.folder, upkeep.size(built.folder))
+    assert unused.size > 0
+    assert entries(paths) == {built.folder.name}
+
+
+def test_only_what_no_lab_uses_is_removed(paths: Paths, known: Catalog, imported: BaseImage) -> None:
     for name in (".changed-sha256-1", ".partial-debian-12-1", ".partial-debian-13-1"):
         (paths.images / name).mkdir()
         (paths.images / name / "disk.qcow2").touch()
     for name in ("sha256-2", "sha256-3", "import.qcow2"):
         (paths.downloads / name).touch()
     with FileLock(paths.images / "debian-13-1.lock"), FileLock(paths.downloads / "sha256-3.lock"):
-        assert removed(paths, definitions) == {
+        assert removed(paths, known) == {
             ".changed-sha256-1",
             ".partial-debian-12-1",
             "sha256-2",
             "import.qcow2",
         }
-        assert removed(paths, definitions) == set()
-    assert removed(paths, definitions) == {".partial-debian-13-1", "sha256-3"}
+        assert removed(paths, known) == set()
+    assert removed(paths, known) == {".partial-debian-13-1", "sha256-3"}
     assert entries(paths) == {imported.folder.name}
 
 
@@ -258,18 +257,18 @@ def test_wheels_that_a_killed_lab_was_fetching_are_swept_but_not_those_of_a_livi
         (folder / name).mkdir()
     with FileLock(folder / "boxlite-2-cp313.lock"):
         swept, stuck = upkeep.sweep(paths)
-    assert ([unused.path.name for unused in swept], stuck) == ([".partial-boxlite-1-cp313"], [])
+    assert ([each.path.name for each in swept], stuck) == ([".partial-boxlite-1-cp313"], [])
     assert (folder / ".partial-boxlite-2-cp313").is_dir()
     assert (folder / "boxlite-3-cp313").is_dir()
 
 
-def test_while_guests_run_nothing_is_pruned(paths: Paths, definitions: Catalog, built: BaseImage) -> None:
+def test_while_guests_run_nothing_is_pruned(paths: Paths, known: Catalog, built: BaseImage) -> None:
     (paths.lanes / "lab-debian-13-1").mkdir(parents=True)
     with pytest.raises(LabError, match="guests are running: lab-debian-13-1"):
-        upkeep.prune(paths, without(definitions, "debian-13"), dry_run=False)
+        upkeep.prune(paths, without(known, "debian-13"), dry_run=False)
     assert entries(paths) == {built.folder.name}
 
 
-def test_an_empty_store_is_well_and_has_nothing_to_prune(paths: Paths, definitions: Catalog) -> None:
-    assert (list(upkeep.verify(paths)), removed(paths, definitions)) == ([], set())
+def test_an_empty_store_is_well_and_has_nothing_to_prune(paths: Paths, known: Catalog) -> None:
+    assert (list(upkeep.verify(paths)), removed(paths, known)) == ([], set())
     assert not paths.cache.exists()
