@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import shlex
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from packaging.version import InvalidVersion, Version
 
@@ -124,15 +125,12 @@ def argument(record: BuildRecord) -> str:
 
 def naming(records: Iterable[BuildRecord]) -> str:
     """The options that name those builds of a record which a record must not choose by itself."""
-    return shlex.join(f"--build={plain(text)}" for text in map(argument, records) if not _is_data(text))
-
-
-def _is_data(text: str) -> bool:
-    try:
-        kind, rest = _kind(text)
-    except UsageError:
-        return True  # Of no kind, so that nothing is executed: `resolve` refuses it.
-    return kind.is_data(rest)
+    words = []
+    for text in map(argument, records):
+        with suppress(UsageError):  # Of no kind, so that nothing is executed: `resolve` refuses it.
+            kind, rest = _kind(text)
+            words += [] if kind.is_data(rest) else [f"--build={plain(text)}"]
+    return shlex.join(words)
 
 
 def resolve_recorded(

@@ -27,9 +27,9 @@ UNDER_STRESS = 3.0
 class SuiteOptions:
     """How the suite is run: variables its tests get besides the usual, and whether the first failure ends it.
 
-    `tests` names the tests to run, in this order if the build `keeps_order`; if it is empty, all are run as the
-    suite has them. `stress` is what the guest is loaded with meanwhile. Its time limits are multiplied by
-    `stretch`, and by `UNDER_STRESS` if there is a load.
+    `tests` names the tests to run, in this order; if it is empty, all are run as the suite has them. `stress`
+    is what the guest is loaded with meanwhile. The suite's time limits are multiplied by `stretch`, and by
+    `UNDER_STRESS` if there is a load.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -77,8 +77,6 @@ class Build(ABC):
     runner_failed: ClassVar[frozenset[int]] = frozenset()
     # Whether the suite's tests go by the variables of remedies that change how boxlite is run.
     heeds_remedies: ClassVar[bool] = True
-    # Whether it runs tests in the order in which `SuiteOptions.tests` names them.
-    keeps_order: ClassVar[bool] = False
 
     name: str
     version: str

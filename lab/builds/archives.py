@@ -45,7 +45,7 @@ def reading() -> Iterator[None]:
 def read(path: Path, name: str, most: int) -> bytes:
     """Up to `most` bytes of the file with this name in a wheel or a compressed tar. Raises Damaged."""
     with reading():
-        if _is_wheel(path):
+        if path.suffix == ".whl":
             with _open_wheel(path) as wheel, wheel.open(name) as file:
                 return file.read(most)
         with _open_tar(path) as tar:
@@ -59,7 +59,7 @@ def read(path: Path, name: str, most: int) -> bytes:
 def unpack(path: Path, to: Path) -> None:
     """Unpack a wheel or a compressed tar into a folder. Raises Damaged."""
     with reading():
-        if _is_wheel(path):
+        if path.suffix == ".whl":
             with _open_wheel(path) as wheel:
                 wheel.extractall(to)  # noqa: S202 - it keeps names below the folder, and they are looked at above
         else:
@@ -72,10 +72,6 @@ def check_wheel(path: Path) -> None:
     with reading(), _open_wheel(path) as wheel:
         if name := wheel.testzip():
             raise Damaged(f"{bounded(plain(name), LONGEST_MESSAGE)} is not what its checksum says")
-
-
-def _is_wheel(path: Path) -> bool:
-    return path.suffix == ".whl"
 
 
 @contextmanager

@@ -1,8 +1,7 @@
-"""What a build's files need of a guest: its processor, glibc and kernel, read from the ELF files themselves.
+"""What a build's files need of a guest: its processor and glibc, read from the ELF files themselves.
 
 Names are only claims: a wheel is tagged manylinux_2_28 if whoever built it says so. The dynamic loader goes by
-the files. Sources: the System V ABI's supplement for x86-64, about GNU_PROPERTY_X86_ISA_1_NEEDED; the Linux
-Standard Base, about versions of symbols and NT_GNU_ABI_TAG.
+the files. Source: the Linux Standard Base, about versions of symbols.
 """
 
 import re
@@ -16,7 +15,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, cast
 from packaging.version import Version
 
 from lab.base import scratch
-from lab.base.errors import NotApplicable, UsageError
+from lab.base.errors import NotApplicable
 from lab.builds import archives
 from lab.probes import Facts
 from lab.probes.facts import numbers
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)", re.ASCII)
 # A version without a number that linkers write, with the first glibc that knows it.
 UNNUMBERED = {"GLIBC_ABI_DT_RELR": Version("2.36")}
-# The property that names levels of x86-64, and the flag of a version that a program can do without.
-ISA_NEEDED, WEAK = "GNU_PROPERTY_X86_ISA_1_NEEDED", 0x2
+# The flag of a version that a program can do without.
+WEAK = 0x2
 # What pyelftools calls the processor of every guest.
 MACHINE = "EM_X86_64"
 # How often pyelftools may read from a file, or from all files of one archive, and how many bytes: a hostile
@@ -39,30 +38,11 @@ MOST_READS, MOST_READ = 200_000, 16 << 20
 
 @dataclass(frozen=True)
 class Needs:
-    """What one ELF file needs. `level` is that of x86-64, from 1 to 4. None: it asks for no version."""
+    """What one ELF file needs. `glibc` None: it asks for no version."""
 
     file: str
     machine: str = MACHINE
-    level: int = 1
     glibc: Version | None = None
-    kernel: Version | None = None
-
-    def unmet(self, facts: Facts) -> str | None:
-        """Why the file cannot run in a guest with these facts; None if no need is known to be unmet."""
-        if self.machine != MACHINE:
-            return f"{self.file} is for the processor {self.machine}, and the guest's is {MACHINE}"
-        has = numbers(facts.glibc)
-        if self.glibc and has and self.glibc > has:
-            return f"{self.file} needs glibc {self.glibc}, and the guest has {facts.glibc}"
-        if self.level > facts.cpu_level:
-            return (
-                f"{self.file} needs a processor of level x86-64-v{self.level}, "
-                f"and the guest's has level x86-64-v{facts.cpu_level}"
-            )
-        running = numbers(facts.kernel)
-        if self.kernel and running and self.kernel > running:
-            return f"{self.file} needs Linux {self.kernel}, and the guest has {facts.kernel}"
-        return None
 
 
 def check(files: Mapping[str, Path], facts: Facts) -> None:
@@ -74,11 +54,17 @@ def check(files: Mapping[str, Path], facts: Facts) -> None:
 
 def why_not(needs: Sequence[Needs], facts: Facts) -> str | None:
     """The first of these needs that a guest does not meet, in words; None if none is known to be unmet."""
-    return next(filter(None, (need.unmet(facts) for need in needs)), None)
+    glibc = numbers(facts.glibc)
+    for need in needs:
+        if need.machine != MACHINE:
+            return f"{need.file} is for the processor {need.machine}, and the guest's is {MACHINE}"
+        if need.glibc and glibc and need.glibc > glibc:
+            return f"{need.file} needs glibc {need.glibc}, and the guest has {facts.glibc}"
+    return None
 
 
 def read(path: Path) -> Sequence[Needs]:
-    """What an ELF file, or each one in a wheel or in a tarball of npm's, needs; nothing for anything else.
+    """What an ELF file, or each one in an archive, needs; nothing for anything else.
 
     Damaged files are passed over: what becomes of a build with such files is for its suite to show. Raises
     OSError.
@@ -93,25 +79,13 @@ def read(path: Path) -> Sequence[Needs]:
 def _read(path: Path, _size: int, _changed: int) -> list[Needs]:
     """Read a file once as long as it stays the same: unpacking boxlite's library takes seconds."""
     budget = _Budget()
-    if path.suffix not in (".whl", ".tgz"):
+    if path.suffix not in (".whl", ".tgz", ".zst"):
         return _needs(path, path.name, budget)
     with scratch.temporary() as folder, suppress(archives.Damaged):
         archives.unpack(path, folder)
         files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
         return [need for file in files for need in _needs(file, f"{file.name} in {path.name}", budget)]
     return []
-
-
-def check_program(file: Path, what: str) -> None:
-    """Raise UsageError unless a file is a program for the guests' processor."""
-    try:
-        needs = read(file)
-    except OSError as error:
-        raise UsageError(f"{file}: expected {what}: {error.strerror}") from error
-    if not needs:
-        raise UsageError(f"{file}: expected {what}, a program for x86-64 Linux; it is no ELF file")
-    if needs[0].machine != MACHINE:
-        raise UsageError(f"{file}: {what} for the processor {needs[0].machine}; the guests have {MACHINE}")
 
 
 class _Budget:
@@ -139,30 +113,16 @@ class _Budget:
 def _needs(path: Path, name: str, budget: _Budget) -> list[Needs]:
     """What an ELF file needs; nothing if it is none, or damaged."""
     from elftools.elf.gnuversions import GNUVerNeedSection
-    from elftools.elf.sections import NoteSection
 
-    levels, glibc, kernels = [1], list[Version](), list[Version]()
     with path.open("rb") as stream:
         try:
             elf = budget.open(stream)
-            for section in elf.iter_sections():
-                if isinstance(section, GNUVerNeedSection):
-                    glibc += _glibc(section)
-                for note in section.iter_notes() if isinstance(section, NoteSection) else ():
-                    # Others have types of the same numbers.
-                    kind = note["n_type"] if note["n_name"] == "GNU" else ""
-                    about = note["n_desc"]
-                    if kind == "NT_GNU_ABI_TAG" and about["abi_os"] == "ELF_NOTE_OS_LINUX":
-                        parts = (str(about[f"abi_{part}"]) for part in ("major", "minor", "tiny"))
-                        kernels.append(Version(".".join(parts)))
-                    elif kind == "NT_GNU_PROPERTY_TYPE_0":
-                        needed = [entry for entry in about if entry["pr_type"] == ISA_NEEDED]
-                        levels += [entry["pr_data"].bit_length() for entry in needed]  # Bit 0 is level 1.
-            machine = str(elf["e_machine"])
+            sections = [part for part in elf.iter_sections() if isinstance(part, GNUVerNeedSection)]
+            glibc = max((version for section in sections for version in _glibc(section)), default=None)
+            return [Needs(name, str(elf["e_machine"]), glibc)]
         except Exception:
             # pyelftools raises whatever comes up in it: ELFError, OverflowError, ArrayError and others.
             return []
-    return [Needs(name, machine, max(levels), max(glibc, default=None), max(kernels, default=None))]
 
 
 def _glibc(section: "GNUVerNeedSection") -> Iterator[Version]:

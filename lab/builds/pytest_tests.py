@@ -5,11 +5,10 @@ import json
 import re
 import shlex
 import sys
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
@@ -125,17 +124,8 @@ class PytestTests(Build):
 
     # pytest's ExitCode: interrupted, internal error, wrong usage, no tests collected.
     runner_failed = frozenset({2, 3, 4, 5})
-    # pytest runs what its arguments name in the order of these.
-    keeps_order = True
-
-    @property
-    @abstractmethod
-    def first_use(self) -> str:
-        """A command of the suite's user that uses the build once, so that no test pays for what comes first."""
-
-    def unpacking(self) -> Sequence[Step]:
-        """What has to be done with the build's own files, before pytest first reads the suite."""
-        return ()
+    # A command of the suite's user that uses the build once, so that no test pays for what comes first.
+    first_use: ClassVar[str]
 
     def laid_out(self, files: Mapping[str, Path], folder: Path, python: str) -> dict[str, Path]:
         """The wheels unpacked, and compiled if this host has the guest's Python; the rest as it is."""
@@ -152,17 +142,12 @@ class PytestTests(Build):
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.environment.items())
         # What Python compiles on a first import is compiled here once, and not in every cell.
         compiling = f"LAB_ROOTFS={ROOTFS} PYTHONPATH={SITE} python3 -m pytest --quiet --collect-only"
+        # boxlite unpacks its runtime when it is first used, and a first login starts the user's own service
+        # manager. If a build cannot even do that, the suite will show it.
+        using = f"export {variables} && {self.first_use}"
         return [
-            *self.unpacking(),
             Step(f"cd {self.working_folder} && {compiling}", seconds=30),
-            # boxlite unpacks its runtime when it is first used, and a first login starts the user's own service
-            # manager. If a build cannot even do that, the suite will show it.
-            Step(
-                f"cd {self.working_folder} && export {variables} && {self.first_use}",
-                seconds=30,
-                as_suite_user=True,
-                check=False,
-            ),
+            Step(f"cd {self.working_folder} && {using}", seconds=30, as_suite_user=True, check=False),
         ]
 
     @property

@@ -5,7 +5,6 @@ variables and no processes of the host's, and no identity of the lab's: where th
 """
 
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +12,8 @@ from functools import cache
 from pathlib import Path
 
 from lab.base import process, scratch
-from lab.base.errors import LabError, UsageError
+from lab.base.errors import LabError
 from lab.base.files import plain
-from lab.builds import elf
 
 # Bytes that a program may print, or keep in its /tmp. The names of 10,000 tests take 3 MB in nextest's JSON.
 MOST_OUTPUT = 16 << 20
@@ -25,8 +23,6 @@ MOST_SHOWN = 4_000
 NOBODY = 65534
 TMP = "/tmp"  # noqa: S108 - the sandbox's own
 CHECK_SECONDS = 30.0
-# It may unpack a runtime first.
-VERSION_SECONDS = 60.0
 # All that is unshared but user namespaces: root needs none, and some hosts have none for others.
 APART = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
 # Every host of hosts.table has merged /usr.
@@ -39,28 +35,6 @@ SYSTEM = (
 VARIABLES = {"PATH": "/usr/bin:/bin", "HOME": TMP, "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
 # Root makes namespaces without a user namespace, and then gives its identity up.
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")
-
-
-def ask_version(program: Path, what: str, pattern: str, *arguments: str) -> re.Match[str]:
-    """What a program prints of its version, by a pattern for the start of that.
-
-    Raises UsageError unless it is a program for the guests that prints so, LabError if this host makes no
-    sandbox.
-    """
-    elf.check_program(program, what)
-    try:
-        with folder() as visible:
-            copy = shutil.copy(program, visible / program.name)
-            printed = run(visible, [copy, *arguments], timeout=VERSION_SECONDS)
-    except process.CommandFailed as error:
-        raise UsageError(
-            f"{program}: expected {what}, which tells its version: {error}",
-            hint="it has to start on this host, too, in a sandbox with /usr and no home: is its glibc new "
-            "enough?",
-        ) from error
-    if not (version := re.match(pattern, printed, re.ASCII)):
-        raise UsageError(f"{program}: expected {what}, which tells its version; it said {printed[:80]!r}")
-    return version
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
 @click.option("--as", "name", metavar="GUEST", required=True, help="The guest that boots this disk.")
 @click.pass_obj
 def images_import(lab: options.Lab, file: Path, name: str) -> int:
-    """Copy a qcow2 or raw disk into the store as the image of a cloud guest."""
+    """Copy a qcow2 disk into the store as the image of a cloud guest."""
     guest = catalog.load().guest(name)
     _say(guest, store.import_file(lab.paths, guest, file, lambda text: None))
     return 0

@@ -144,7 +144,6 @@ class Facts(Answer):
     login_sessions: bool = Field(
         description="Whether pam_systemd is installed. Without it users get no control groups."
     )
-    cpu_level: int = Field(description="The highest level of x86-64 by the processor's flags, from 1 to 4.")
     virtualization: Literal["svm", "vmx"] | None = Field(
         description="The processor's flag for hardware virtualization. None: it shows neither flag."
     )

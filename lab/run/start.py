@@ -69,12 +69,6 @@ def plan(
     choice = choose(catalog, set_name=request.set_name, guests=request.guests, variants=request.variants)
     options = request.options(catalog)
     chosen = builds.resolve_all(request.builds, only_shown=only_shown)
-    without = [build.name for build in chosen if not build.keeps_order]
-    if options.shuffle is not None and without:
-        raise UsageError(
-            f"--shuffle: the tests of {', '.join(without)} run in an order that the lab cannot choose",
-            hint="leave --shuffle out; --repeat and --stress work without it",
-        )
     return choice.cells(chosen), shard, options
 
 

@@ -55,7 +55,6 @@ DEBIAN: dict[str, Any] = {
     "kvm": {"mode": "0o660", "uid": 0, "gid": 993, "owner": "root", "group": "kvm"},
     "podman": False,
     "mkfs_btrfs": False,
-    "cpu_level": 3,
     "login_sessions": False,
     "virtualization": "svm",
     "cgroup": {"version": "v2", "controllers": ["cpu", "memory", "pids"]},

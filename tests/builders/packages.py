@@ -1,18 +1,14 @@
-"""What builds are made of, tiny: wheels and an index of them, ELF files, npm packages and their registry."""
+"""What builds are made of, tiny: wheels, ELF files, npm packages and their registry."""
 
-import contextlib
 import hashlib
-import html
-import http.server
 import io
 import json
 import os
 import shutil
 import struct
 import tarfile
-import threading
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +22,7 @@ from lab.builds.kinds import npm
 PURE = "py3-none-any"
 
 X86_64, AARCH64 = 62, 183
-STRTAB, NOTE, VERNEED = 3, 7, 0x6FFFFFFE
-ISA_NEEDED, ISA_USED = 0xC0008002, 0xC0010002
+STRTAB, VERNEED = 3, 0x6FFFFFFE
 
 
 NATIVE_FILE = "package/boxlite.linux-x64-gnu.node"
@@ -64,6 +59,7 @@ def make_wheel(
         f"{project}/__init__.py": b"",
         f"{information}/METADATA": ("\n".join(lines) + "\n").encode(),
         f"{information}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n".encode(),
+        f"{information}/RECORD": b"",
         **(more or {}),
     }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
@@ -109,82 +105,17 @@ def _pin(wheel: Path) -> str:
     return f"{name}=={version} \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
 
 
-def _page(wheels: Sequence[Path], pythons: Mapping[str, str]) -> str:
-    links = []
-    for wheel in wheels:
-        python = html.escape(pythons.get(wheel.name, ""))
-        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        allowed = f' data-requires-python="{python}"' if python else ""
-        links.append(f'<a href="/files/{wheel.name}#sha256={digest}"{allowed}>{wheel.name}</a>')
-    return "<!DOCTYPE html><html><body>" + "\n".join(links) + "</body></html>"
-
-
-@contextlib.contextmanager
-def index(folder: Path, pythons: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The address of an index that serves the wheels of a folder.
-
-    `pythons` are the Pythons that the index, by a wheel's name, says it is for.
-    """
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            kind, _, name = self.path.strip("/").partition("/")
-            if kind == "files":
-                self._send((folder / Path(name).name).read_bytes(), "application/octet-stream")
-                return
-            wheels = [
-                wheel
-                for wheel in sorted(folder.glob("*.whl"))
-                if parse_wheel_filename(wheel.name)[0] == name.strip("/")
-            ]
-            if wheels:
-                self._send(_page(wheels, pythons or {}).encode(), "text/html")
-            else:
-                self.send_error(404)
-
-        def _send(self, content: bytes, kind: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
-
-        do_HEAD = do_GET  # noqa: N815 - the name that the server calls; uv asks so for a wheel's size
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/simple"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def elf(
     *,
     versions: Mapping[str, Sequence[str]] | None = None,
     weak: Sequence[str] = (),
-    levels: Mapping[int, int] | None = None,
-    kernel: tuple[int, int, int] | None = None,
     machine: int = X86_64,
 ) -> bytes:
-    """An ELF file with these versions of symbols, by library, these properties and this ABI tag."""
+    """An ELF file with these versions of symbols, by library."""
     strings = bytearray(b"\0")
     sections = [(0, b"", 0, 0), (STRTAB, b"", 0, 0)]
     if versions:
         sections.append((VERNEED, _needed(versions, weak, strings), 1, len(versions)))
-    if levels:
-        properties = b"".join(struct.pack("<IIII", kind, 4, bits, 0) for kind, bits in levels.items())
-        sections.append((NOTE, struct.pack("<III4s", 4, len(properties), 5, b"GNU") + properties, 0, 0))
-    if kernel:
-        sections.append((NOTE, struct.pack("<III4sIIII", 4, 16, 1, b"GNU", 0, *kernel), 0, 0))
-    # As Go's: a note of another owner, with the number of the GNU property's type.
-    sections.append((NOTE, struct.pack("<III4s4s", 3, 4, 5, b"Go", b"made"), 0, 0))
     sections[1] = (STRTAB, bytes(strings), 0, 0)
     body, headers = bytearray(64), bytearray()
     for kind, content, link, info in sections:

@@ -13,7 +13,7 @@ import pytest
 
 from lab import builds, catalog, plan
 from lab.base import process
-from lab.base.errors import NotApplicable, UsageError
+from lab.base.errors import UsageError
 from lab.base.files import sha256
 from lab.base.paths import PACKAGE, Paths
 from lab.base.wait import ORDINARY
@@ -139,9 +139,7 @@ def deployed(build: Build, guest: Any, paths: Paths, tmp_path: Path) -> Any:
 
 
 def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: Path) -> None:
-    assert set(builds.known_kinds()) == {
-        *("checkout", "cli", "nextest", "npm", "program", "test-binary", "wheel")
-    }
+    assert set(builds.known_kinds()) == {*("checkout", "cli", "nextest", "npm", "program", "wheel")}
     argument = f"program:{program}"
     assert build.name == f"program@{sha256(program)[:8]}"
     assert build.argument == argument
@@ -178,7 +176,6 @@ def test_what_it_cannot_be_made_of_is_wrong_usage(box: Path) -> None:
     [
         ("cli:FILE", "0.10.8"),
         ("nextest:FILE", "0.10.8"),
-        ("test-binary:FILE", "0.10.8"),
         ("checkout:DIR", "0123456789ab"),
         ("npm:FILE", "0.10.8"),
         # A release is what its version says.
@@ -213,12 +210,9 @@ def test_a_release_needs_no_naming(source: str) -> None:
     assert list(builds.resolve_recorded([record])) == [name]
 
 
-def test_where_it_has_nothing_for_a_guest_its_cells_are_not_applicable(build: Build, paths: Paths) -> None:
-    with pytest.raises(NotApplicable, match=r"the program needs Linux 5\.0 or newer"):
-        build.fetch(paths, facts(kernel="4.19.0"), lambda _text: None)
-
-
-def test_it_is_deployed_by_its_own_steps(deployed: Any) -> None:
+def test_it_is_deployed_by_its_own_steps_and_a_shell_sees_what_its_tests_see(
+    build: Build, deployed: Any
+) -> None:
     root = deployed.root
     assert (root / "opt" / "program" / "program").read_text() == PROGRAM
     assert (root / "opt" / "program" / "calls").read_text().startswith("warm-up ")
@@ -229,6 +223,9 @@ def test_it_is_deployed_by_its_own_steps(deployed: Any) -> None:
     # The disk on which all that came is empty again.
     status = deployed.disk.stat()
     assert (status.st_size, status.st_blocks) == (PAYLOAD_BYTES, 0)
+    command = guest_suite.in_state_of_tests(build, STOCK, "sh -c 'pwd; echo $PROGRAM $LAB_ROOTFS'")
+    places = [f"{root}/opt/{name}" for name in ("program", "program/program", "lab/rootfs")]
+    assert deployed.run(command, seconds=5).stdout.split() == places
 
 
 def test_suites_share_files(build: Build, box: Path, guest: Any, paths: Paths, tmp_path: Path) -> None:
@@ -303,16 +300,6 @@ def test_a_suite_that_begins_no_test_is_broken_whatever_an_earlier_run_reported(
     (deployed.root / "opt" / "lab" / "suites" / "box" / "run.sh").write_text("echo 'no such runner'; exit 3")
     with pytest.raises(SuiteBroken, match=r"it ended with exit status 3\nno such runner"):
         guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
-
-
-def test_a_shell_sees_what_its_tests_see(build: Build, deployed: Any) -> None:
-    command = guest_suite.in_state_of_tests(build, STOCK, "sh -c 'pwd; echo $PROGRAM $LAB_ROOTFS'")
-    folder = f"{deployed.root}/opt"
-    assert deployed.run(command, seconds=5).stdout.split() == [
-        f"{folder}/program",
-        f"{folder}/program/program",
-        f"{folder}/lab/rootfs",
-    ]
 
 
 def test_a_stored_state_is_of_one_deployment(

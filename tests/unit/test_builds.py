@@ -123,6 +123,8 @@ def test_a_word_or_a_version_is_a_release_even_if_a_folder_is_called_so(
     assert build == Wheel(version, version)
     assert builds.argument(build.record()) == version
     assert build.record().source == "PyPI"
+    # The index is asked once.
+    assert builds.resolve(text) == build
     assert len(tools.calls) == calls
     with pytest.raises(UsageError, match="a folder without wheels"):
         builds.resolve(f"./{folder}")
@@ -174,13 +176,6 @@ def test_releases_that_cannot_be_asked_for_are_a_fault_that_says_what_to_do(
             ask()
         assert error.value.exit_status == 3
         assert "--build VERSION" in (error.value.hint or "")
-
-
-def test_releases_come_oldest_first_without_pre_releases_and_are_asked_for_once(tools: StandIn) -> None:
-    assert ", ".join(map(str, builds.releases())) == IN_ORDER
-    assert builds.releases() == builds.releases()
-    assert len(tools.calls) == 1
-    assert "--python-version=3.13" not in tools.calls[0]
 
 
 @pytest.mark.parametrize(
@@ -312,12 +307,6 @@ def test_each_guest_gets_its_wheel(dist: Path, paths: Paths, monkeypatch: pytest
     make_wheel(dist, "boxlite", "0.11.0", tags="cp313-cp313-manylinux_2_28_aarch64")
     assert choose(dist, facts(python="3.13")) == newer
     assert choose(dist, facts(python="3.12")) == abi3
-
-
-def test_a_release_that_the_suite_was_never_tried_with_is_not_applicable(tmp_path: Path, paths: Paths) -> None:
-    build = builds.resolve(str(make_wheel(tmp_path, "boxlite", "0.8.2")))
-    with pytest.raises(NotApplicable, match=r"the suite needs boxlite 0\.9\.0 or newer, and this is 0\.8\.2"):
-        fetch(paths, build)
 
 
 @pytest.mark.parametrize(

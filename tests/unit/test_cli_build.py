@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lab import builds
-from lab.base.errors import NotApplicable, UsageError
+from lab.base.errors import UsageError
 from lab.base.paths import Paths
-from lab.builds import elf, sandbox, wheels
+from lab.builds import sandbox, wheels
 from lab.catalog import load_suite
 from tests.builders import packages
 from tests.builders.facts import facts
@@ -51,35 +51,23 @@ def test_a_guest_gets_the_program_and_pytest_for_its_own_python(
     assert pythons == ["3.9"]
 
 
-def test_a_program_that_needs_a_newer_glibc_is_not_applicable(tmp_path: Path) -> None:
-    file = tmp_path / "boxlite"
-    file.write_bytes(packages.elf(versions={"libc.so.6": ["GLIBC_2.39"]}))
-    with pytest.raises(NotApplicable, match=r"boxlite needs glibc 2\.39, and the guest has 2\.31"):
-        elf.check({"boxlite": file}, facts(glibc="2.31"))
-
-
 @pytest.mark.usefixtures("sandboxed")
 @pytest.mark.parametrize(
     ("content", "mode", "expected"),
     [
-        (b"#!/bin/sh\necho boxlite 0.10.8\n", 0o755, "boxlite's command line program.* it is no ELF file"),
-        (b"", 0o755, "it is no ELF file"),
-        (packages.elf(machine=packages.AARCH64), 0o755, "program for the processor EM_AARCH64"),
-        (packages.elf(), 0o755, "expected boxlite's command line program, which tells its version"),
-        (packages.elf(), 0o644, "it is not executable"),
-        ("uname", 0o755, "boxlite's command line program, which tells its version; it said 'uname"),
-        (None, 0, "boxlite's command line program: No such file"),
+        (b"", 0o755, "which tells its version"),
+        (packages.elf(), 0o755, "which tells its version"),
+        (b"#!/bin/sh\nuname\n", 0o755, "which tells its version; it said 'Linux"),
+        (b"#!/bin/sh\necho boxlite 0.10.8\n", 0o644, "it is not executable"),
+        (None, 0, "no such file"),
     ],
 )
 def test_a_wrong_program_is_wrong_usage(
-    tmp_path: Path, content: bytes | str | None, mode: int, expected: str
+    tmp_path: Path, content: bytes | None, mode: int, expected: str
 ) -> None:
     file = tmp_path / "boxlite"
-    if isinstance(content, bytes):
-        file.write_bytes(content)
-    elif content:
-        shutil.copy(shutil.which(content) or "", file)
     if content is not None:
+        file.write_bytes(content)
         file.chmod(mode)
-    with pytest.raises(UsageError, match=expected):
+    with pytest.raises(UsageError, match=f"boxlite: expected boxlite's command line program.*{expected}"):
         builds.resolve(f"cli:{file}")

@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import struct
-import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from lab.base.paths import Paths
 from lab.builds import archives, elf, sandbox, wheels
 from lab.builds.kinds import nextest, npm
 from lab.builds.kinds.checkout import Tree
-from lab.builds.kinds.nextest import Nextest
 from tests.builders import packages
-from tests.builders.packages import NOTE, VERNEED, make_wheel, manifest, tarball
+from tests.builders.packages import VERNEED, make_wheel, manifest, tarball
+from tests.unit.test_checkout_builds import commit, git
 
 MODULE = b"x = 1\n" * 1000
 
@@ -126,7 +125,7 @@ def test_a_hostile_tar_is_refused_and_unpacks_nothing_outside(
     to = tmp_path / "to"
     to.mkdir()
     with pytest.raises(UsageError, match=rf"tests\.tar\.zst: expected .*{expected}"):
-        Nextest.unpack(archive, to)
+        nextest.unpack(archive, to)
     assert not (tmp_path / "above").exists()
     assert elf.read(package) == []
 
@@ -136,7 +135,7 @@ def test_a_time_that_no_file_can_have_is_refused_with_its_archive(tmp_path: Path
     archive.write_bytes(zstandard.compress(member("target/late", mtime=1 << 80) + bytes(1024)))
     (tmp_path / "to").mkdir()
     with pytest.raises(UsageError, match="expected an archive that `cargo nextest archive` made"):
-        Nextest.unpack(archive, tmp_path / "to")
+        nextest.unpack(archive, tmp_path / "to")
 
 
 @pytest.mark.parametrize(
@@ -167,23 +166,20 @@ def cargo(manifest_path: str) -> dict[str, Any]:
     return {"workspace_root": "/opt/boxlite", "workspace_members": ["a"], "packages": [package]}
 
 
-def built(path: str) -> dict[str, Any]:
-    return {"rust-build-meta": {"target-directory": "/opt/t"}, "rust-binaries": {"a": {"binary-path": path}}}
+GOOD = cargo("/opt/boxlite/Cargo.toml")
+BINARIES: dict[str, Any] = {"rust-binaries": {"a": {}}}
 
 
 @pytest.mark.parametrize(
     ("metadata", "binaries"),
     [
-        (cargo("/opt/boxlite/../../etc/cron.d/x"), built("/opt/t/debug/a")),
-        (cargo("/etc/cron.d/x"), built("/opt/t/debug/a")),
-        (cargo("/opt/boxlite/Cargo.toml"), built("/opt/t/../../../../etc/shadow")),
-        (cargo("/opt/boxlite/Cargo.toml"), built("/usr/bin/sh")),
-        (b"[" * 100_000, built("/opt/t/debug/a")),
-        (cargo("/opt/boxlite/Cargo.toml"), []),
-        ({**cargo("/opt/boxlite/Cargo.toml"), "packages": 1}, built("/opt/t/debug/a")),
-        (cargo("/opt/boxlite/Cargo.toml"), {**built("/opt/t/a"), "rust-binaries": []}),
-        (b"\xff", built("/opt/t/debug/a")),
-        (b"9" * 5000, built("/opt/t/debug/a")),
+        (cargo("/opt/boxlite/../../etc/cron.d/x"), BINARIES),
+        (cargo("/etc/cron.d/x"), BINARIES),
+        (b"[" * 100_000, BINARIES),
+        (GOOD, []),
+        ({**GOOD, "packages": 1}, BINARIES),
+        (b"\xff", BINARIES),
+        (b"9" * 5000, BINARIES),
     ],
 )
 def test_an_archive_whose_metadata_lead_elsewhere_is_refused(
@@ -192,36 +188,21 @@ def test_an_archive_whose_metadata_lead_elsewhere_is_refused(
     to = tmp_path / "to"
     to.mkdir()
     with pytest.raises(UsageError, match=r"expected an archive that `cargo nextest archive` made"):
-        Nextest.unpack(packed(tmp_path, cargo=metadata, binaries=binaries), to)
-
-
-def headers(kind: int, section: bytes, *, count: int = 10_000, size: int = 0, info: int = 0) -> bytes:
-    """An ELF file with `count` headers of sections, all of which are one and the same place."""
-    strings = struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, 64, 1, 0, 0, 1, 0)
-    one = struct.pack("<IIQQQQIIQQ", 0, kind, 0, 0, 65, size or len(section), 0, info, 4, 0)
-    begin = 65 + len(section)
-    header = struct.pack(
-        "<4s5B7xHHIQQQIHHHHHH",
-        *(b"\x7fELF", 2, 1, 1, 0, 0, 3, packages.X86_64, 1, 0, 0, begin, 0, 64, 0, 0, 64, count + 1, 0),
-    )
-    return header + b"\0" + section + strings + one * count
-
-
-# Notes of GNU's without a description; an entry that is followed by itself.
-NOTES = struct.pack("<III4s", 4, 0, 99, b"GNU\0") * 10_000
-AGAIN = struct.pack("<HHIII", 1, 65535, 0, 0, 0)
+        nextest.unpack(packed(tmp_path, cargo=metadata, binaries=binaries), to)
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(
-    "content",
-    [
-        headers(NOTE, NOTES),
-        headers(VERNEED, AGAIN, info=2**32 - 1),
-    ],
-    ids=["notes", "versions"],
-)
-def test_an_elf_file_that_is_endless_needs_nothing(tmp_path: Path, content: bytes) -> None:
+def test_an_elf_file_that_is_endless_needs_nothing(tmp_path: Path) -> None:
+    # 10,000 headers of sections, all of the same versions, and among these an entry that is followed by itself.
+    count, again = 10_000, struct.pack("<HHIII", 1, 65535, 0, 0, 0)
+    strings = struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, 64, 1, 0, 0, 1, 0)
+    one = struct.pack("<IIQQQQIIQQ", 0, VERNEED, 0, 0, 65, len(again), 0, 2**32 - 1, 4, 0)
+    header = struct.pack(
+        "<4s5B7xHHIQQQIHHHHHH",
+        *(b"\x7fELF", 2, 1, 1, 0, 0, 3, packages.X86_64, 1, 0, 0, 65 + len(again), 0, 64, 0, 0, 64),
+        *(count + 1, 0),
+    )
+    content = header + b"\0" + again + strings + one * count
     file = tmp_path / "program"
     file.write_bytes(content)
     assert elf.read(file) == []
@@ -240,16 +221,10 @@ def test_git_starts_no_program_that_the_checkout_names(tmp_path: Path) -> None:
     for name in ("post-index-change", "post-checkout"):
         (hooks / name).symlink_to(script)
 
-    def git(*words: str) -> None:
-        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        subprocess.run(["git", *who, "-C", folder, *words], check=True, capture_output=True)
-
     (folder / "file").write_text("text")
-    git("init", "--quiet")
-    git("add", "--all")
-    git("commit", "--quiet", "--message=all")
-    git("config", "core.fsmonitor", str(script))
-    git("config", "core.hooksPath", str(hooks))
+    commit(folder)
+    git(folder, "config", "core.fsmonitor", str(script))
+    git(folder, "config", "core.hooksPath", str(hooks))
     (folder / "file").write_text("other")
     shows.unlink(missing_ok=True)
     assert Tree.read(folder).version.endswith("-dirty")
@@ -316,16 +291,17 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return ran
 
 
-@pytest.mark.parametrize("argument", ["cli:{}", "test-binary:{}", "nextest:{},nextest={}"])
+@pytest.mark.parametrize("kind", ["cli", "nextest"])
 def test_a_program_under_test_is_only_run_in_the_sandbox(
-    argument: str, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nextest, "program", lambda _paths: tmp_path / "program")
     file = tmp_path / "program"
+    monkeypatch.setattr(nextest, "program", lambda _paths: file)
     file.write_bytes(packages.elf())
     file.chmod(0o755)
+    archive = packed(tmp_path, cargo=GOOD, binaries=BINARIES)
     with pytest.raises(UsageError):
-        builds.resolve(argument.format(file, file))
+        builds.resolve(f"{kind}:{file if kind == 'cli' else archive}")
     assert commands
     assert all("bwrap" in command for command in commands)
 

@@ -1,7 +1,6 @@
-"""Which wheels a guest's Python needs: `served` is an index of tiny wheels that the real uv and pip ask."""
+"""Which wheels a guest's Python needs: `served` is a folder of tiny wheels for the real uv and pip."""
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from lab.builds import wheels
 from lab.builds.archives import Damaged
 from lab.builds.kinds.wheel import Wheel
 from tests.builders.facts import facts
-from tests.builders.packages import StandIn, index, make_wheel
+from tests.builders.packages import StandIn, make_wheel
 
 BINARY = "manylinux_2_28_x86_64"
 RELEASE = Wheel("0.10.8", "0.10.8")
@@ -26,24 +25,19 @@ def quiet(_text: str) -> None:
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of an index; uv and pip ask that index, which only pip is told of, and no other."""
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of wheels, from which alone pip is told to take wheels, and uv by the lab."""
     folder = tmp_path / "index"
     folder.mkdir()
-    with index(folder, {"narrow-2.0-py3-none-any.whl": ">=3.12"}) as address:
-        for name in OTHERS:
-            monkeypatch.delenv(f"PIP_{name}", raising=False)
-            monkeypatch.delenv(f"UV_{name}", raising=False)
-        # No configuration of this host's: it may name other places, or versions.
-        monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-        monkeypatch.setenv("PIP_INDEX_URL", address)
-        monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-        yield folder
-
-
-def fetched(paths: Paths, python: str, *requirements: str) -> list[str]:
-    names = wheels.download(paths, requirements, python, quiet)
-    return ["-".join(name.split("-")[:2]) for name in names]
+    for name in OTHERS:
+        monkeypatch.delenv(f"PIP_{name}", raising=False)
+        monkeypatch.delenv(f"UV_{name}", raising=False)
+    # No configuration of this host's: it may name other places, or versions.
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    return folder
 
 
 def make_runner(folder: Path) -> None:
@@ -80,22 +74,6 @@ def test_markers_are_judged_for_the_python_of_the_guest(served: Path, paths: Pat
     assert names == {"boxlite", "pytest", "pytest_timeout", "pytest_reportlog", "iniconfig"} | backports
 
 
-def test_what_requirements_lead_to_is_followed_as_the_guest_s_python_needs_it(
-    served: Path, paths: Paths
-) -> None:
-    # The index does not have what only the host's Python, or another machine, needs.
-    make_wheel(served, "a", "1.0", "b[fast]>=1", "c", 'newer; python_version >= "3.12"')
-    # Its newest version is too new for c, and needs what is missing.
-    make_wheel(served, "b", "2.0", "missing")
-    needs = ('d; extra == "fast" and python_version < "3.11"', 'e; extra == "slow"')
-    make_wheel(served, "b", "1.5", *needs, extras=["fast", "slow"])
-    make_wheel(served, "c", "1.0", "b<2", 'other; platform_machine == "aarch64"')
-    make_wheel(served, "d", "1.0", "narrow")
-    make_wheel(served, "narrow", "1.0")
-    make_wheel(served, "narrow", "2.0", python=">=3.12")
-    assert fetched(paths, "3.10", "a") == ["a-1.0", "b-1.5", "c-1.0", "d-1.0", "narrow-1.0"]
-
-
 def test_only_wheels_for_the_platform_and_the_python_of_the_guest_are_taken(served: Path, paths: Paths) -> None:
     fitting = "cp310-cp310-manylinux_2_17_x86_64.manylinux2014_x86_64"
     for tags in (
@@ -119,20 +97,8 @@ def test_a_wheel_of_the_index_that_needs_what_no_index_has_is_refused_and_nothin
     (project / "setup.py").write_text(f"open({str(tmp_path / 'built')!r}, 'w')\n")
     make_wheel(served, "a", "1.0", need.replace("FOLDER", str(project)))
     with pytest.raises(LabError, match="could not be fetched for Python"):
-        fetched(paths, "3.10", "a")
+        wheels.download(paths, ["a"], "3.10", quiet)
     assert not (tmp_path / "built").exists()
-
-
-def test_requirements_that_contradict_each_other_are_an_error_and_nothing_is_stored(
-    served: Path, paths: Paths
-) -> None:
-    make_wheel(served, "a", "1.0", "b>=2", "c")
-    make_wheel(served, "c", "1.0", "b<2")
-    make_wheel(served, "b", "2.0")
-    make_wheel(served, "b", "1.5")
-    with pytest.raises(LabError, match=r"a could not be fetched for Python 3\.10"):
-        fetched(paths, "3.10", "a")
-    assert [file for file in wheels.store(paths).iterdir() if file.is_dir()] == []
 
 
 PRINTED = """\

