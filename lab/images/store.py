@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from lab.base import process
 from lab.base.activity import Say
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
 from lab.base.files import bounded, digest, plain, put_in_place, seal, sha256
@@ -32,7 +31,7 @@ BUILD_FREE_BYTES = 3 << 30
 BUILD_SECONDS = 1800.0
 # A disk of 1 GiB at 150 KiB/s.
 DOWNLOAD_SECONDS = 7200.0
-CONVERT_SECONDS = 1800.0
+IMPORT_SECONDS = 1800.0
 # Another lane may be bringing the same image from another host: a disk of 1 GiB at 300 KiB/s.
 RECEIVE_SECONDS = 3600.0
 
@@ -250,7 +249,7 @@ def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
     image = cloud_image(guest)
     started = time.monotonic()
     try:
-        form = disk.detect_format(file)
+        disk.check_qcow2(file)
     except disk.NotADisk as error:
         raise UsageError(
             f"{file}: {error.args[0]}", hint="import a disk as the distribution publishes it"
@@ -260,13 +259,9 @@ def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
         if digest(file, algorithm) != pinned:
             raise UsageError(f"{file} does not have the digest that images/{guest.name}.toml pins")
     copy = paths.make(paths.downloads) / "import.qcow2"
-    with locked(copy.with_suffix(".lock"), CONVERT_SECONDS, "this image to be imported", say):
+    with locked(copy.with_suffix(".lock"), IMPORT_SECONDS, "this image to be imported", say):
         try:
-            if form == "raw":  # The guests' overlays need qcow2.
-                command: list[str | Path] = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", file, copy]
-                process.run(command, timeout=CONVERT_SECONDS)
-            else:
-                shutil.copyfile(file, copy)
+            shutil.copyfile(file, copy)
             return _store_disk(paths, guest, copy, f"imported from {file.name}", started, say)
         except OSError as error:
             raise LabError(f"{file} cannot be copied into the store: {error.strerror}") from error

@@ -35,7 +35,7 @@ class Request(BaseHTTPRequestHandler):
         self.do_GET()
 
     def answer(self) -> None:
-        self.mirror.asked.append((self.path, self.headers.get("Range")))
+        self.mirror.requests.append((self.path, self.headers.get("Range")))
         steps = self.mirror.faults[self.path]
         body = self.mirror.files.get(self.path)
         if steps:
@@ -60,14 +60,22 @@ Answer = Callable[[Request, bytes], None]
 
 def well(request: Request, body: bytes) -> None:
     """Send the whole file, or the rest to a client that has its beginning."""
-    begin = int((request.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-    if begin and begin >= len(body):
-        request.head(416, Content_Range=f"bytes */{len(body)}", Content_Length="0")
-        return
-    more = {"Content_Range": f"bytes {begin}-{len(body) - 1}/{len(body)}"} if begin else {}
-    length = str(len(body) - begin)
-    request.head(206 if begin else 200, Content_Length=length, **more)
-    request.wfile.write(body[begin:])
+    breaks_off(len(body))(request, body)
+
+
+def breaks_off(after: int) -> Answer:
+    """Send a file so, but close the connection after this many bytes."""
+
+    def answer(request: Request, body: bytes) -> None:
+        begin = int((request.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        if begin and begin >= len(body):
+            request.head(416, Content_Range=f"bytes */{len(body)}", Content_Length="0")
+            return
+        more = {"Content_Range": f"bytes {begin}-{len(body) - 1}/{len(body)}"} if begin else {}
+        request.head(206 if begin else 200, Content_Length=str(len(body) - begin), **more)
+        request.wfile.write(body[begin : begin + after])
+
+    return answer
 
 
 def whole(request: Request, body: bytes) -> None:
@@ -91,19 +99,6 @@ def redirect(to: str) -> Answer:
     return lambda request, _body: request.head(302, Location=to, Content_Length="0")
 
 
-def breaks_off(after: int) -> Answer:
-    """Close the connection after this many bytes."""
-
-    def answer(request: Request, body: bytes) -> None:
-        begin = int((request.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        more = {"Content_Range": f"bytes {begin}-{len(body) - 1}/{len(body)}"} if begin else {}
-        length = str(len(body) - begin)
-        request.head(206 if begin else 200, Content_Length=length, **more)
-        request.wfile.write(body[begin : begin + after])
-
-    return answer
-
-
 class Mirror:
     """A mirror: the files by path, the faults to inject by path, and the requests with their ranges."""
 
@@ -112,7 +107,7 @@ class Mirror:
         self.host = url.removeprefix("http://")
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, list[Answer]] = defaultdict(list)
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
 
     def publish(self, guest: Guest, disk: bytes, key: "SigningKey | None" = None) -> None:
         """Serve a guest's disk, and its checksums as the distribution signs them."""

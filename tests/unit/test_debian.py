@@ -20,7 +20,7 @@ from tests.builders.guests import no_say
 KNOWN = catalog.load()
 
 WORKS = """
-echo "$@" >"$ASKED"
+echo "$@ selinux=$LAB_SELINUX $(readlink /proc/self/ns/mnt)" >"$ASKED"
 echo "I: running apt-get update..."
 echo "I: downloading packages with apt..."
 echo "done"
@@ -60,7 +60,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def install(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a program called mmdebstrap on the PATH, before the real one."""
     folder = tmp_path / "bin"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "mmdebstrap").write_text(f"#!/bin/sh\n{program}")
     (folder / "mmdebstrap").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -77,37 +77,39 @@ def test_a_build_says_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     install(WORKS, tmp_path, monkeypatch)
     out = tmp_path / "out"
     out.mkdir()
-    said: list[str] = []
-    debian.build(image_of("debian-13"), out, said.append, timeout=60)
-    assert said == ["fetching package lists", "downloading packages", "making the disk"]
+    stages: list[str] = []
+    debian.build(image_of("debian-13"), out, stages.append, timeout=60)
+    assert stages == ["fetching package lists", "downloading packages", "making the disk"]
     assert {file.name for file in out.iterdir()} == set(debian.FILES)
     assert (out / "vmlinuz").read_text() == "vmlinuz of 6G\n"
 
 
-def asked_for(guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The arguments that mmdebstrap gets for a guest."""
+def call_for(guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How mmdebstrap is called for a guest: its arguments, the policy to label by, its namespace of mounts."""
     install(WORKS, tmp_path, monkeypatch)
     debian.build(image_of(guest), tmp_path, no_say, timeout=60)
     return (tmp_path / "asked").read_text()
 
 
 @pytest.mark.parametrize(
-    ("guest", "wanted", "unwanted"),
+    ("guest", "present", "absent"),
     [
         ("debian-12", [" bookworm ", ",bubblewrap,"], []),
         # No other package of forky and newer needs `mount`, and without it systemd mounts nothing.
         ("debian-sid", [" sid ", ",mount,", "--aptopt=Acquire::Check-Valid-Until false"], []),
         ("debian-13-backports", [" trixie ", ",linux-image-cloud-amd64/trixie-backports,"], []),
         # A stable suite is built from all archives.
-        ("debian-13", [" trixie "], ["security", "Valid-Until"]),
+        ("debian-13", ["--mode=root ", " trixie ", " selinux= "], ["security", "Valid-Until"]),
+        ("debian-13-selinux", [" selinux=default "], []),
     ],
 )
 def test_the_suite_and_the_packages_are_those_of_the_guest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guest: str, wanted: list[str], unwanted: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guest: str, present: list[str], absent: list[str]
 ) -> None:
-    asked = asked_for(guest, tmp_path, monkeypatch)
-    assert [word for word in wanted if word not in asked] == []
-    assert [word for word in unwanted if word in asked] == []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    call = call_for(guest, tmp_path, monkeypatch)
+    assert [words for words in present if words not in call] == []
+    assert [words for words in absent if words in call] == []
 
 
 @pytest.mark.parametrize("is_there", [False, True])
@@ -118,12 +120,11 @@ def test_mmdebstrap_is_told_debian_s_keys(
     if is_there:  # It refuses to start with a keyring that does not exist.
         keys.touch()
     monkeypatch.setattr(debian, "KEYRING", keys)
-    assert (f"--keyring={keys}" in asked_for("debian-13", tmp_path, monkeypatch)) is is_there
+    assert (f"--keyring={keys}" in call_for("debian-13", tmp_path, monkeypatch)) is is_there
 
 
 def test_a_suite_may_lack_its_security_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = asked_for("debian-11", tmp_path, monkeypatch)
-    hook = asked.partition("--setup-hook=")[2].partition(" --")[0]
+    hook = call_for("debian-11", tmp_path, monkeypatch).partition("--setup-hook=")[2].partition(" --")[0]
     sources = tmp_path / "etc/apt/sources.list"
     sources.parent.mkdir(parents=True)
     sources.write_text(
@@ -133,14 +134,20 @@ def test_a_suite_may_lack_its_security_archive(tmp_path: Path, monkeypatch: pyte
     assert sources.read_text() == "deb mirror bullseye main\ndeb mirror bullseye-updates main\n"
 
 
-@pytest.mark.parametrize(("guest", "policy"), [("debian-13", ""), ("debian-13-selinux", "default")])
-def test_the_recipe_is_told_by_which_policy_to_label(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guest: str, policy: str
+@pytest.mark.parametrize("may_unshare", [True, False])
+def test_mounts_are_the_build_s_own_where_that_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_unshare: bool
 ) -> None:
-    install('echo "$LAB_SELINUX" >"$ASKED"\n' + WORKS.replace('"$ASKED"', "/dev/null"), tmp_path, monkeypatch)
+    if may_unshare:
+        if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+            pytest.skip("this user may not make a namespace of mounts")
+    else:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/unshare").write_text("#!/bin/sh\necho not permitted >&2\nexit 1\n")
+        (tmp_path / "bin/unshare").chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    debian.build(image_of(guest), tmp_path, no_say, timeout=60)
-    assert (tmp_path / "asked").read_text() == f"{policy}\n"
+    own = f" {Path('/proc/self/ns/mnt').readlink()}\n"
+    assert call_for("debian-13", tmp_path, monkeypatch).endswith(own) != may_unshare
 
 
 def test_only_root_sets_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,25 +197,6 @@ def test_a_build_s_processes_end_before_its_folder(tmp_path: Path, monkeypatch: 
     with pytest.raises(LabError, match="stopped after 3 s"):
         debian.build(image_of("debian-13"), tmp_path, no_say, timeout=3)
     assert removed in (["ended"], [psutil.STATUS_ZOMBIE])
-
-
-def test_root_s_mounts_end_with_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this user may not make a namespace of mounts")
-    install(
-        'readlink /proc/self/ns/mnt >"$ASKED"\n' + WORKS.replace('"$ASKED"', "/dev/null"), tmp_path, monkeypatch
-    )
-    debian.build(image_of("debian-13"), tmp_path, no_say, timeout=60)
-    assert (tmp_path / "asked").read_text().strip() != str(Path("/proc/self/ns/mnt").readlink())
-
-
-def test_mmdebstrap_starts_without_own_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(WORKS, tmp_path, monkeypatch)
-    (tmp_path / "bin/unshare").write_text("#!/bin/sh\necho not permitted >&2\nexit 1\n")
-    (tmp_path / "bin/unshare").chmod(0o755)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    debian.build(image_of("debian-13"), tmp_path, no_say, timeout=60)
-    assert "--mode=root" in (tmp_path / "asked").read_text()
 
 
 @pytest.mark.parametrize("is_there", [False, True])

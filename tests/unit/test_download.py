@@ -33,12 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def ranges(mirror: Mirror) -> list[str | None]:
-    return [asked for path, asked in mirror.asked if path == PATH]
-
-
-def another_part(request: Request, body: bytes) -> None:
-    request.head(206, Content_Range=f"bytes 5-9/{len(body)}", Content_Length="5")
-    request.wfile.write(body[5:10])
+    return [interval for path, interval in mirror.requests if path == PATH]
 
 
 REST, LAST_PART = f"bytes={HALF}-", f"bytes={2 * HALF}-"
@@ -54,8 +49,6 @@ AGAIN = download.TRIES - 1
         # A server that ignores ranges starts over, with and without a length.
         ([breaks_off(HALF), whole], [None, REST]),
         ([breaks_off(HALF), endless], [None, REST]),
-        # One that sends another part is not believed.
-        ([breaks_off(HALF), another_part], [None, REST, None]),
         # One in trouble is asked again.
         *(
             ([status(code)] * (download.TRIES - 1), [None] * download.TRIES)
@@ -66,12 +59,12 @@ AGAIN = download.TRIES - 1
 def test_a_file_comes_whole_whatever_the_server_does(
     served: Mirror, file: Path, faults: list[Answer], requested: list[str | None]
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     served.faults[PATH] = faults[:]
-    download.fetch(served.url + PATH, file, said.append)
+    download.fetch(served.url + PATH, file, messages.append)
     assert file.read_bytes() == BODY
     assert ranges(served) == requested
-    again = [text for text in said if not text.startswith("downloading: ")]
+    again = [text for text in messages if not text.startswith("downloading: ")]
     assert all("; trying again in 0 s" in text for text in again)
     # A whole file that was never verified is not fetched again.
     download.fetch(served.url + PATH, file, no_say)
@@ -111,7 +104,7 @@ def test_a_server_that_has_no_file_is_named_after_as_many_tries_as_make_sense(
         download.fetch(served.url + PATH, file, no_say)
     assert f"is {served.url}{PATH} right and reachable?" in (error.value.hint or "")
     assert "lab images import" in (error.value.hint or "")
-    assert len(served.asked) == tries
+    assert len(served.requests) == tries
     assert not file.exists()
 
 
@@ -132,10 +125,10 @@ def test_redirects_in_a_circle_come_to_an_end(served: Mirror, file: Path) -> Non
 def test_a_host_that_cannot_be_reached_is_named(file: Path, mirror: Mirror) -> None:
     with serving() as gone:
         url = gone.url
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(ImageNotAvailable, match=f"disk.img of {gone.host}: Connection refused"):
-        download.fetch(url + PATH, file, said.append)
-    assert len(said) == download.TRIES - 1
+        download.fetch(url + PATH, file, messages.append)
+    assert len(messages) == download.TRIES - 1
 
 
 def test_an_interrupt_ends_a_download(served: Mirror, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +137,7 @@ def test_an_interrupt_ends_a_download(served: Mirror, file: Path, monkeypatch: p
 
     with pytest.raises(LabError, match="interrupted"):
         download.fetch(served.url + PATH, file, interrupt)
-    assert len(served.asked) == 1
+    assert len(served.requests) == 1
     download.fetch(served.url + PATH, file, no_say)
     assert file.read_bytes() == BODY
 
@@ -178,20 +171,14 @@ def test_a_disk_that_fills_up_is_named_and_nothing_is_kept(served: Mirror, small
         download.fetch(served.url + PATH, small_disk / "disk", no_say)
     assert "free some disk space" in (error.value.hint or "")
     assert list(small_disk.iterdir()) == []
-    assert len(served.asked) == 1
-
-
-def test_a_disk_that_is_known_to_be_too_small_is_not_filled(served: Mirror, small_disk: Path) -> None:
-    with pytest.raises(LabError, match=r"the download needs 0\.0 GiB free"):
-        download.fetch(served.url + PATH, small_disk / "disk", no_say)
-    assert list(small_disk.iterdir()) == []
+    assert len(served.requests) == 1
 
 
 def test_a_small_file_is_read_and_asked_for_again(served: Mirror) -> None:
     served.files["/SUMS"] = b"text\n"
     served.faults["/SUMS"] = [status(500), status(429)]
     assert download.read(f"{served.url}/SUMS", no_say) == b"text\n"
-    assert len(served.asked) == 3
+    assert len(served.requests) == 3
 
 
 def test_a_checksum_file_as_large_as_a_disk_is_none(served: Mirror) -> None:
@@ -224,11 +211,11 @@ def test_progress_tells_rate_and_time_left(
 
 def test_progress_is_told_as_it_goes(served: Mirror, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "SAY_SECONDS", 0.0)
-    said: list[str] = []
-    download.fetch(served.url + PATH, file, said.append)
-    assert len(said) > 2
-    assert all(text.startswith("downloading: ") and " of 3 MiB (" in text for text in said)
-    assert "3 of 3 MiB (100 %)" in said[-1]
+    messages: list[str] = []
+    download.fetch(served.url + PATH, file, messages.append)
+    assert len(messages) > 2
+    assert all(text.startswith("downloading: ") and " of 3 MiB (" in text for text in messages)
+    assert "3 of 3 MiB (100 %)" in messages[-1]
 
 
 def test_servers_that_do_not_answer_are_told_apart_from_those_that_do(served: Mirror) -> None:
@@ -236,10 +223,10 @@ def test_servers_that_do_not_answer_are_told_apart_from_those_that_do(served: Mi
         pass
     served.faults["/"] = [status(500)]
     urls = [f"{served.url}/a", f"{served.url}/b", f"{gone.url}/a", "http://name.invalid/c"]
-    found = download.unreachable(urls)
-    assert found.keys() == {gone.host, "name.invalid"}
-    assert found[gone.host] == "Connection refused"
-    assert [path for path, _ in served.asked] == ["/"]
+    reasons = download.unreachable(urls)
+    assert reasons.keys() == {gone.host, "name.invalid"}
+    assert reasons[gone.host] == "Connection refused"
+    assert [path for path, _ in served.requests] == ["/"]
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,8 +39,8 @@ def test_an_image_arrives_whole_and_is_the_guest_s(here: Paths, sent: BaseImage)
     assert made.manifest.digest == sent.manifest.digest
     assert made.manifest.source == "built for a test; from host one"
     store.check(made)
-    found = store.find(here, GUEST)
-    assert found and found.folder == made.folder
+    image = store.find(here, GUEST)
+    assert image and image.folder == made.folder
     # It is not brought again.
     assert receive(here, sent, damage=b"x").folder == made.folder
 
@@ -49,7 +49,7 @@ def test_of_a_damaged_image_nothing_is_stored(here: Paths, sent: BaseImage) -> N
     with pytest.raises(LabError, match="initrd of debian-13 arrived damaged"):
         receive(here, sent, damage=b"x")
     assert store.find(here, GUEST) is None
-    assert not [each for each in here.images.iterdir() if each.is_dir()]
+    assert not [entry for entry in here.images.iterdir() if entry.is_dir()]
 
 
 def test_an_image_stands_beside_the_one_that_was_built_here(here: Paths, sent: BaseImage) -> None:

@@ -35,16 +35,6 @@ def folders(paths: Paths) -> list[Path]:
     return [path for path in paths.images.iterdir() if path.is_dir()]
 
 
-def test_pull_has_the_disks_and_says_what_they_are(
-    paths: Paths, served: Mirror, disk: bytes, run_lab: RunLab
-) -> None:
-    lines = run_lab(0, "images", "pull", UBUNTU, "fedora-44").splitlines()
-    for name, line in zip((UBUNTU, "fedora-44"), lines, strict=True):
-        digest = hashlib.sha256(disk + name.encode()).hexdigest()
-        assert line.startswith(f"{name}: sha256 {digest[:16]} of 20")
-        assert f" in {paths.images}/{name}-{digest[:16]} (" in line
-
-
 def test_pull_without_names_pulls_all_and_tells_which_cannot_be_had(
     paths: Paths, served: Mirror, run_lab: RunLab
 ) -> None:
@@ -81,11 +71,11 @@ def test_pull_takes_a_newer_build_on_demand_and_shows_it(
 def test_pull_offline_asks_nobody(paths: Paths, served: Mirror, run_lab: RunLab) -> None:
     printed = run_lab(3, "images", "pull", "--offline", UBUNTU)
     assert f"lab: {UBUNTU}: the image is not in the store, and --offline forbids fetching it" in printed
-    assert served.asked == []
+    assert served.requests == []
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (["pull", "--update", "--offline"], "contradict each other"),
         (
@@ -99,16 +89,16 @@ def test_pull_offline_asks_nobody(paths: Paths, served: Mirror, run_lab: RunLab)
         ),
         (["build"], "Missing argument"),
         (["import", "/nowhere", "--as", UBUNTU], "'/nowhere' does not exist"),
-        (["import", "/etc/passwd", "--as", UBUNTU], "neither a qcow2 disk nor a raw disk"),
+        (["import", "/etc/passwd", "--as", UBUNTU], "no qcow2 disk but raw"),
         (["import", "/etc/passwd"], "Missing option '--as'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_usage_is_told_and_nothing_is_begun(
-    paths: Paths, served: Mirror, run_lab: RunLab, line: list[str], said: str
+    paths: Paths, served: Mirror, run_lab: RunLab, line: list[str], message: str
 ) -> None:
-    assert said in run_lab(2, "images", *line)
-    assert served.asked == []
+    assert message in run_lab(2, "images", *line)
+    assert served.requests == []
     assert not paths.images.exists()
 
 
@@ -155,8 +145,8 @@ def test_list_shows_what_stored_states_take_and_what_they_may(
     assert "stored states: 2, 0.0 GiB of at most 7 GiB (--states-gib)" in run_lab(None, "images", "list")
     states = json.loads(run_lab(None, "--states-gib", "3", "images", "list", "--json"))["states"]
     assert states["limit_bytes"] == 3 * 2**30
-    assert [each["folder"] for each in states["stored"]] == [str(folder) for folder in two_states]
-    assert {each["bytes"] for each in states["stored"]} == {2 << 20}
+    assert [state["folder"] for state in states["stored"]] == [str(folder) for folder in two_states]
+    assert {state["bytes"] for state in states["stored"]} == {2 << 20}
     assert states["stored"][1]["last_used"] == "1970-01-01T00:00:00+00:00"
 
 
@@ -168,8 +158,14 @@ def test_prune_removes_the_stored_states_above_the_limit(
     assert [folder.exists() for folder in two_states] == [True, False]
 
 
-def test_verify_ends_with_1_where_a_file_was_changed(paths: Paths, served: Mirror, run_lab: RunLab) -> None:
-    run_lab(0, "images", "pull", UBUNTU, "fedora-44")
+def test_pull_says_what_the_disks_are_and_verify_ends_with_1_where_a_file_was_changed(
+    paths: Paths, served: Mirror, disk: bytes, run_lab: RunLab
+) -> None:
+    lines = run_lab(0, "images", "pull", UBUNTU, "fedora-44").splitlines()
+    for name, line in zip((UBUNTU, "fedora-44"), lines, strict=True):
+        digest = hashlib.sha256(disk + name.encode()).hexdigest()
+        assert line.startswith(f"{name}: sha256 {digest[:16]} of 20")
+        assert f" in {paths.images}/{name}-{digest[:16]} (" in line
     assert [line.rpartition(": ")[2] for line in run_lab(0, "images", "verify").splitlines()] == ["ok", "ok"]
     changed = folders(paths)[0]
     (changed / "disk.qcow2").chmod(0o644)

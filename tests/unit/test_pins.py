@@ -16,7 +16,7 @@ from lab.images import store
 from lab.images.cloud import move_pin, newest_build
 from tests.builders.guests import no_say
 from tests.builders.mirror import Mirror, SigningKey, cloud, guest, path_of, redirect, serving
-from tests.builders.processes import run_main
+from tests.builders.processes import RunLab
 
 Keys = dict[str, SigningKey]
 UBUNTU, FEDORA, DEBIAN = "ubuntu-24.04", "fedora-44", "debian-13-cloud"
@@ -185,24 +185,22 @@ def test_a_wrong_pin_is_named(mirror: Mirror, root: Path, text: str, told: str) 
 
 
 def test_pull_update_pins_and_pulls_and_says_what_to_review(
-    newer: Mirror, root: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    newer: Mirror, root: Path, home: Path, run_lab: RunLab
 ) -> None:
-    assert run_main(monkeypatch, "images", "pull", "--update", UBUNTU) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = run_lab(0, "images", "pull", "--update", UBUNTU).out.splitlines()
     assert lines[0] == f"{UBUNTU}: pinned {NEW}; review {pins_file(root)}"
     assert lines[1].startswith(f"{UBUNTU}: sha256 ")
 
 
 def test_pull_all_tells_once_that_a_server_cannot_be_reached(
-    mirror: Mirror, root: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mirror: Mirror, root: Path, home: Path, run_lab: RunLab
 ) -> None:
     with serving() as gone:
         pass
     for file in (root / "images").glob("*.toml"):
         file.write_text(file.read_text().replace(mirror.url, gone.url))
     loading.load.cache_clear()
-    assert run_main(monkeypatch, "images", "pull") == 3
-    told = capsys.readouterr().err
+    told = run_lab(3, "images", "pull").err
     names = ", ".join(sorted(load_pins(pins_file(root))))
     assert f"lab: {gone.host} cannot be reached (Connection refused), so not pulled: {names}\n" in told
     assert told.count("cannot be reached") == 1

@@ -164,7 +164,7 @@ def test_the_full_disk_is_the_one_written_to(paths: Paths, monkeypatch: pytest.M
 
 def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     built, building, waiting = [], threading.Event(), threading.Event()
-    found: list[store.BaseImage] = []
+    images: list[store.BaseImage] = []
 
     def build(image: DebianImage, out: Path, say: Say, *, timeout: float) -> float:
         building.set()
@@ -177,11 +177,11 @@ def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.
         waiting.set()
 
     monkeypatch.setattr(debian, "build", build)
-    first = threading.Thread(target=lambda: found.append(store.ensure(paths, GUEST, no_say)))
+    first = threading.Thread(target=lambda: images.append(store.ensure(paths, GUEST, no_say)))
     first.start()
     assert building.wait(30)
-    found.append(store.ensure(paths, GUEST, say_second))
+    images.append(store.ensure(paths, GUEST, say_second))
     first.join(30)
     assert built == ["trixie"]
-    assert found[0] == found[1]
-    assert json.loads((found[0].folder / "manifest.json").read_text())["guest"] == "debian-13"
+    assert images[0] == images[1]
+    assert json.loads((images[0].folder / "manifest.json").read_text())["guest"] == "debian-13"
