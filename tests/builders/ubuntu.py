@@ -121,7 +121,7 @@ STATES = {
 }
 
 
-def said(program: str, text: str | None) -> Probe:
+def probe_of(program: str, text: str | None) -> Probe:
     return probe(1, f"{program}: {text}") if text else examples.OK
 
 
@@ -142,12 +142,12 @@ def evidence(
     `bundled`: the host has no bubblewrap, and boxlite's own met the same.
     """
     words = bwrap or state.bwrap
-    tried = examples.NO_PROGRAM if bundled else said(BWRAP, words)
+    tried = examples.NO_PROGRAM if bundled else probe_of(BWRAP, words)
     return examples.gathered(
         examples.NOISE + ("".join(state.log(first=first)) + kernel if logged else ""),
         probes={
-            "unshare_user": said(UNSHARE, state.unshare),
-            "unshare_user_root": said(UNSHARE, state.unshare_root),
+            "unshare_user": probe_of(UNSHARE, state.unshare),
+            "unshare_user_root": probe_of(UNSHARE, state.unshare_root),
             "bwrap_user": tried,
             "bwrap_all": tried,
             **(probes or {}),

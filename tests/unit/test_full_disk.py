@@ -20,7 +20,7 @@ from lab.run.observer import Observer
 from lab.trials.fork import Tries
 from tests.builders.facts import facts
 from tests.builders.guests import FakeRunner
-from tests.builders.processes import TWO_CELLS, run_main
+from tests.builders.processes import TWO_CELLS, RunLab
 
 SIZE = 2**20
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
@@ -45,13 +45,6 @@ def fill(folder: Path) -> None:
             stream.write(b"x" * 4096)
 
 
-def main(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
-) -> tuple[object, str]:
-    """The exit status of a command line, run in this process, and what it says on standard error."""
-    return run_main(monkeypatch, *words), capsys.readouterr().err
-
-
 def run_that(ends: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let the first cell of a run pass and then do what `ends` does with the run; the command line."""
 
@@ -74,7 +67,7 @@ def statuses(folder: Path) -> list[Status]:
 
 
 def test_a_run_whose_folder_is_full_ends_with_3_and_keeps_its_results(
-    home: Path, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, small: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
     folder = small / "run"
 
@@ -82,19 +75,18 @@ def test_a_run_whose_folder_is_full_ends_with_3_and_keeps_its_results(
         fill(folder)
         journal.decide(cell, cell.result(Status.PASS))
 
-    status, said = main(monkeypatch, capsys, *run_that(ends, monkeypatch), "-o", str(folder))
-    assert status == 3
-    assert f"written into {folder}: No space left on device; 0 MiB are free in {folder}; a run needs" in said
-    assert f"lab matrix --resume {folder} runs the others" in said
-    assert "Traceback" not in said
+    printed = run_lab(3, *run_that(ends, monkeypatch), "-o", folder).err
+    assert f"written into {folder}: No space left on device; 0 MiB are free in {folder}; a run needs" in printed
+    assert f"lab matrix --resume {folder} runs the others" in printed
+    assert "Traceback" not in printed
     assert statuses(folder) == ["pass", "not-run"]
 
 
 def test_a_run_whose_table_cannot_be_written_shows_it_and_ends_with_3(
-    home: Path, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, small: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
-    shown: list[RunResult] = []
-    monkeypatch.setattr(terminal, "summary", lambda _console, run, _folder: shown.append(run))
+    tables: list[RunResult] = []
+    monkeypatch.setattr(terminal, "summary", lambda _console, run, _folder: tables.append(run))
 
     def ends(folder: Path, journal: Journal, cell: Any) -> RunResult:
         journal.decide(cell, cell.result(Status.PASS))
@@ -103,54 +95,52 @@ def test_a_run_whose_table_cannot_be_written_shows_it_and_ends_with_3(
         return run
 
     folder = small / "run"
-    status, said = main(monkeypatch, capsys, *run_that(ends, monkeypatch), "-o", str(folder))
-    assert (status, "Traceback" in said) == (3, False)
-    assert f"No space left on device: {folder}/matrix.md: 0 MiB are free" in said
-    assert [cell.status for run in shown for cell in run.cells] == ["pass", "pass"]
+    printed = run_lab(3, *run_that(ends, monkeypatch), "-o", folder).err
+    assert "Traceback" not in printed
+    assert f"No space left on device: {folder}/matrix.md: 0 MiB are free" in printed
+    assert [cell.status for run in tables for cell in run.cells] == ["pass", "pass"]
 
 
 def test_a_full_disk_that_names_no_file_is_told_with_what_is_free_in_each_folder(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
     def ends(*_: object) -> NoReturn:
         raise NO_SPACE
 
-    status, said = main(monkeypatch, capsys, *run_that(ends, monkeypatch))
-    assert (status, "Traceback" in said) == (3, False)
-    assert "No space left on device: " in said
-    assert f"MiB are free in {tmp_path}" in said
-    assert "next: free some disk space" in said
+    printed = run_lab(3, *run_that(ends, monkeypatch)).err
+    assert "Traceback" not in printed
+    assert "No space left on device: " in printed
+    assert f"MiB are free in {tmp_path}" in printed
+    assert "next: free some disk space" in printed
 
 
 def test_a_bug_ends_with_4_its_traceback_and_the_folder_of_the_run(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
     def ends(*_: object) -> NoReturn:
         raise ZeroDivisionError("of the lab's own \x1b[31m\n::error::forged")
 
     folder = tmp_path / "run"
-    status, said = main(monkeypatch, capsys, *run_that(ends, monkeypatch), "-o", str(folder))
-    assert status == 4
-    assert "Traceback (most recent call last)" in said
-    assert "ZeroDivisionError: of the lab's own" in said
-    assert f"the run {folder}, whose results so far are kept: lab matrix --resume {folder}\n" in said
-    assert said.rstrip().endswith("next: report it with the text above")
-    assert "\x1b" not in said
-    assert "\n::error" not in said
+    printed = run_lab(4, *run_that(ends, monkeypatch), "-o", folder).err
+    assert "Traceback (most recent call last)" in printed
+    assert "ZeroDivisionError: of the lab's own" in printed
+    assert f"the run {folder}, whose results so far are kept: lab matrix --resume {folder}\n" in printed
+    assert printed.rstrip().endswith("next: report it with the text above")
+    assert "\x1b" not in printed
+    assert "\n::error" not in printed
     assert statuses(folder) == ["pass", "not-run"]
 
 
 def test_a_bug_before_anything_was_recorded_names_no_run_to_resume(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
     def fail(_scheduler: scheduler.Scheduler) -> NoReturn:
         raise ZeroDivisionError
 
     words = run_that(None, monkeypatch)
     monkeypatch.setattr(scheduler.Scheduler, "_run", fail)
-    status, said = main(monkeypatch, capsys, *words, "-o", str(tmp_path / "run"))
-    assert status == 4
-    assert f"in the run {tmp_path / 'run'}, before it recorded anything\n" in said
+    printed = run_lab(4, *words, "-o", tmp_path / "run").err
+    assert f"in the run {tmp_path / 'run'}, before it recorded anything\n" in printed
 
 
 def test_a_log_that_cannot_be_written_ends_with_one_note_and_the_run_goes_on(small: Path) -> None:

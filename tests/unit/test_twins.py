@@ -21,8 +21,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("twin", twins.TWINS, ids=lambda twin: str(twin.original))
 def test_a_twin_is_defined_as_its_original_under_a_name_of_its_own(root: Path, twin: Twin) -> None:
-    known = catalog.load(root)
-    own, original = known.guest(twin.name), known.guest(twin.original)
+    definitions = catalog.load(root)
+    own, original = definitions.guest(twin.name), definitions.guest(twin.original)
     # The build is found in a listing, not taken from the original's pin.
     same = cloud(original).model_copy(update={"build": None, "digest": None})
     assert cloud(own) == same
@@ -30,7 +30,7 @@ def test_a_twin_is_defined_as_its_original_under_a_name_of_its_own(root: Path, t
     assert cloud(own).url.startswith(URL)
     # What is expected of it, is of variants that exist.
     for variant in [*twin.cells, *twin.remedies.values()]:
-        assert known.variant(variant)
+        assert definitions.variant(variant)
 
 
 @pytest.mark.parametrize("twin", twins.TWINS, ids=lambda twin: str(twin.original))

@@ -58,8 +58,8 @@ VARIANTS: dict[str, tuple[Evidence, list[str]]] = {
 }
 
 
-def found(gathered: Evidence) -> list[tuple[str, Confidence]]:
-    return [(each.name, each.confidence) for each in diagnose(gathered)]
+def diagnosed(gathered: Evidence) -> list[tuple[str, Confidence]]:
+    return [(finding.name, finding.confidence) for finding in diagnose(gathered)]
 
 
 @pytest.mark.parametrize("bundled", [False, True], ids=["system's bwrap", "boxlite's bwrap"])
@@ -67,16 +67,16 @@ def found(gathered: Evidence) -> list[tuple[str, Confidence]]:
 @pytest.mark.parametrize("name", STATES)
 def test_each_state_of_the_policy_has_its_cause_and_no_other(name: str, *, first: bool, bundled: bool) -> None:
     gathered = evidence(STATES[name], first=first, bundled=bundled)
-    assert found(gathered) == ([(CAUSES[name], Confidence.PROVED)] if name in CAUSES else [])
+    assert diagnosed(gathered) == ([(CAUSES[name], Confidence.PROVED)] if name in CAUSES else [])
 
 
 @pytest.mark.parametrize("name", STATES)
 def test_without_a_log_the_words_of_bubblewrap_make_the_cause_likely(name: str) -> None:
     gathered = evidence(STATES[name], logged=False)
-    assert found(gathered) == ([(CAUSES[name], Confidence.LIKELY)] if name in CAUSES else [])
+    assert diagnosed(gathered) == ([(CAUSES[name], Confidence.LIKELY)] if name in CAUSES else [])
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_what_the_policy_does_to_other_programs_is_no_cause_of_another_failure(name: str) -> None:
     gathered, causes = VARIANTS[name]
-    assert found(gathered) == [(each, Confidence.PROVED) for each in causes]
+    assert diagnosed(gathered) == [(cause, Confidence.PROVED) for cause in causes]

@@ -94,11 +94,11 @@ def on_root(raw: Path, command: str) -> str:
 def ensure(paths: Paths, recipe: Recipe = SMALL) -> CloudDisk:
     """The disk, built where the cache has none of this recipe."""
     name = f"test-{recipe.script}-disk-{recipe.digest[:16]}"
-    found = CloudDisk(paths.make(paths.cache) / name)
-    with FileLock(found.folder.with_name(f"{name}.lock")):
-        if not found.folder.exists():
-            _build(recipe, found.folder)
-    return found
+    disk = CloudDisk(paths.make(paths.cache) / name)
+    with FileLock(disk.folder.with_name(f"{name}.lock")):
+        if not disk.folder.exists():
+            _build(recipe, disk.folder)
+    return disk
 
 
 def _build(recipe: Recipe, folder: Path) -> None:
@@ -136,15 +136,15 @@ def _build_in(workspace: Path, recipe: Recipe) -> None:
 
 
 class Repository:
-    """A package repository on 127.0.0.1; `url` is what a guest calls it, `asked` the paths it was asked for."""
+    """A package repository on 127.0.0.1; `url` is what a guest calls it, `requests` has the paths."""
 
     def __init__(self, folder: Path) -> None:
-        self.asked: list[str] = []
-        asked = self.asked
+        self.requests: list[str] = []
+        requests = self.requests
 
         class Handler(SimpleHTTPRequestHandler):
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-                asked.append(self.path)
+                requests.append(self.path)
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
         # In QEMU's open user network the host's 127.0.0.1 is behind the gateway.
@@ -163,11 +163,11 @@ class Repository:
 @contextmanager
 def served(folder: Path) -> Iterator[Repository]:
     """Serve a folder until the block ends, or until it is closed."""
-    found = Repository(folder)
+    repository = Repository(folder)
     try:
-        yield found
+        yield repository
     finally:
-        found.close()
+        repository.close()
 
 
 if __name__ == "__main__":

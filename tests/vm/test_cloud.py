@@ -172,7 +172,7 @@ def test_preparing_installs_what_is_missing_and_leaves_no_identity(
     own: Paths,
     tmp_path: Path,
 ) -> None:
-    assert [name for name in repository.asked if name.endswith(".deb")] != []
+    assert [name for name in repository.requests if name.endswith(".deb")] != []
     made = prepare_image.find(own, guest(UBUNTU), pulled[UBUNTU])
     assert made is not None
     assert first[1].run.lanes[0].image == made.manifest.disk_sha256

@@ -96,9 +96,9 @@ def test_what_blocks_the_sandbox_is_found_by_rusts_tests_too(blocked: RunResult,
     cells = {cell.variant: cell for cell in blocked.cells if cell.guest == guest}
     assert cells["stock"].status is Status.PASS
     assert {test.outcome for test in cells["stock"].tests} == {Outcome.PASS}
-    found = cells["userns-clone-off"]
-    assert (found.status, found.cause, found.confidence) == (Status.XFAIL, "userns-sysctl", "proved")
-    failed = {test.name for test in found.tests if test.outcome is Outcome.FAIL}
+    cell = cells["userns-clone-off"]
+    assert (cell.status, cell.cause, cell.confidence) == (Status.XFAIL, "userns-sysctl", "proved")
+    failed = {test.name for test in cell.tests if test.outcome is Outcome.FAIL}
     assert failed == {name for name, needs in UPSTREAM.tests.items() if needs.value == "sandbox"}
 
 
@@ -111,15 +111,15 @@ def test_every_outcome_is_right(outcomes: RunResult, guest: str) -> None:
         "development_mode_disables_jailer",
         "jailer_disabled_box_starts_and_executes",
     }
-    said = {test.name: test.message for test in cell.tests if test.outcome is Outcome.FAIL}
-    assert len(said) == len(cell.tests) - len(passed)
-    assert said["jailer_enabled_box_starts_and_executes"] == "was ended by SIGSEGV"
-    assert said["host_network_grants_off_box_starts_and_executes"] == "was ended by SIGSYS"
-    assert said["deeper::aborts"] == "was ended by SIGABRT"
-    assert said["has_no_memory_left"].startswith("memory allocation of ")
-    assert said["exits"] == "ended with exit status 7"
-    assert said["hangs"].startswith("was killed at its time limit of ")
-    assert said["standard_mode_enables_jailer"].endswith(":\nafter 10 MB")
+    messages = {test.name: test.message for test in cell.tests if test.outcome is Outcome.FAIL}
+    assert len(messages) == len(cell.tests) - len(passed)
+    assert messages["jailer_enabled_box_starts_and_executes"] == "was ended by SIGSEGV"
+    assert messages["host_network_grants_off_box_starts_and_executes"] == "was ended by SIGSYS"
+    assert messages["deeper::aborts"] == "was ended by SIGABRT"
+    assert messages["has_no_memory_left"].startswith("memory allocation of ")
+    assert messages["exits"] == "ended with exit status 7"
+    assert messages["hangs"].startswith("was killed at its time limit of ")
+    assert messages["standard_mode_enables_jailer"].endswith(":\nafter 10 MB")
 
 
 @pytest.mark.parametrize("guest", GUESTS)
@@ -138,8 +138,8 @@ def test_forks_draw_random_numbers_of_their_own_so_that_a_flaky_test_is_counted(
     run = matrix(own.state / "flaky", *words, "--build", f"{build},filter=not test(={KILLED})")
     [cell] = run.cells
     assert cell.status is Status.FLAKY
-    assert {name for each in cell.repeats for name in each.failed} == {"is_flaky_by_chance"}
+    assert {name for repeat in cell.repeats for name in repeat.failed} == {"is_flaky_by_chance"}
     [rate] = [rate for rate in cell.rates if rate.name == "is_flaky_by_chance"]
     assert rate.ran == REPEATS
-    assert rate.failed == len([each for each in cell.repeats if each.failed])
+    assert rate.failed == len([repeat for repeat in cell.repeats if repeat.failed])
     assert 0 < rate.low < rate.failed / REPEATS < rate.high < 1

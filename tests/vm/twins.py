@@ -201,8 +201,8 @@ TWINS = (NOBLE, RESOLUTE, FEDORA)
 def with_twins(root: Path, url: str, key: SigningKey) -> Path:
     """The lab's definitions with the twins among them, all published at this URL and signed with this key."""
     definitions(root, url, key)
-    for each in TWINS:
-        each.define(root / "images")
+    for twin in TWINS:
+        twin.define(root / "images")
     # Their builds are found by `lab images pull --update`.
     return root
 
