@@ -21,17 +21,17 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     the sandbox is broken, so causes that block only the sandbox are listed only if a proved cause explains the
     failed control. If it did not run, only proved causes are listed.
     """
-    shown = {cause.name: (cause, what) for cause in table.CAUSES if (what := cause.rule(evidence))}
-    proved = {name for name, (_, what) in shown.items() if what.confidence is Confidence.PROVED}
-    fails_control = {name for name, (cause, _) in shown.items() if Needs.BOX.includes(cause.breaks)}
+    by_name = {cause.name: (cause, what) for cause in table.CAUSES if (what := cause.rule(evidence))}
+    proved = {name for name, (_, what) in by_name.items() if what.confidence is Confidence.PROVED}
+    fails_control = {name for name, (cause, _) in by_name.items() if Needs.BOX.includes(cause.breaks)}
     if evidence.control_failed is None:
         named = proved
     elif evidence.control_failed:
-        named = set(shown) if fails_control & proved else fails_control
+        named = set(by_name) if fails_control & proved else fails_control
     else:
-        named = shown.keys() - fails_control
+        named = by_name.keys() - fails_control
     return [
         Finding(name=name, confidence=what.confidence, why=what.why)
-        for name, (_, what) in shown.items()
+        for name, (_, what) in by_name.items()
         if name in named
     ]

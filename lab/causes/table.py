@@ -201,18 +201,18 @@ def bwrap_exec_denied(evidence: Evidence) -> Shown | None:
     lines = [
         line for line in evidence.denied(operation="exec") if line.get("name", "").rpartition("/")[2] == "bwrap"
     ]
-    said = evidence.boxlite_says(BWRAP_NOT_RUN)
+    is_quoted = evidence.boxlite_says(BWRAP_NOT_RUN)
     refused = bwrap.status is None and PERMISSION_DENIED in bwrap.stderr
     # A system's bubblewrap that cannot be executed stops nobody by itself: boxlite then uses its own. And a
     # profile of another program, such as a browser's, may deny bubblewrap to that one.
-    if not said and not (lines and refused):
+    if not is_quoted and not (lines and refused):
         return None
     if lines:
         why = f"AppArmor denied executing {lines[0].get('name')} under profile {lines[0].get('profile')}"
     else:
         profile = f" under {evidence.profile}" if evidence.profile else ""
         why = f"boxlite says{profile}: {BWRAP_NOT_RUN}"
-    return proved_if(said and refused, why, ": starting it fails with EACCES")
+    return proved_if(is_quoted and refused, why, ": starting it fails with EACCES")
 
 
 # Only bubblewrap prints this, and only for this reason.
@@ -416,20 +416,20 @@ def apparmor_userns_nocaps(evidence: Evidence) -> Shown | None:
     cannot set up the sandbox. Since 24.04 this is Ubuntu's policy (profile unprivileged_userns) for programs
     without a profile of their own.
     """
-    said = next((words for words in WITHOUT_CAPABILITIES if evidence.bubblewrap_says(words)), None)
+    words = next((words for words in WITHOUT_CAPABILITIES if evidence.bubblewrap_says(words)), None)
     lines = capability_denials(evidence)
     if evidence.bubblewrap_says(NO_PERMISSIONS):
         # The kernel logs a denied capability once: that of boxlite's thread may stand for bubblewrap's.
-        said = NO_PERMISSIONS
+        words = NO_PERMISSIONS
         thread = evidence.denied(operation="capable", capability=SYS_ADMIN)
         lines += [line for line in thread if line.get("profile") in evidence.profiles]
     if lines:
         what = lines[0].get("capname") or lines[0].get("name")
         why = f"AppArmor denied {what} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
-        return proved_if(said is not None, why, f", and bubblewrap says: {said}")
+        return proved_if(words is not None, why, f", and bubblewrap says: {words}")
     # A bug report may quote the log alone.
     wordless = evidence.probes.bwrap_user.failed and not evidence.probes.bwrap_user.stderr
-    if said not in WITHOUT_CAPABILITIES and not wordless:
+    if words not in WITHOUT_CAPABILITIES and not wordless:
         return None
     # AUDIT: the kernel moves bubblewrap into the profile. With ALLOWED the profile is in complain mode.
     in_policy = {
@@ -439,12 +439,12 @@ def apparmor_userns_nocaps(evidence: Evidence) -> Shown | None:
     }
     if in_policy == {"AUDIT"}:
         why = f"AppArmor moved {evidence.programs[0]} into profile {RESTRICTED} as it made its namespace"
-        return proved_if(said is not None, why, f", and bubblewrap says: {said}")
+        return proved_if(words is not None, why, f", and bubblewrap says: {words}")
     # Without a log, as on a user's own host.
     stripped = evidence.probes.unshare_user.worked and evidence.probes.unshare_user_root.failed
     if stripped and evidence.sysctls.get(RESTRICTION) == "1" and not evidence.audit:
         probes = "`unshare -U` works and `unshare -Ur` does not"
-        return Shown(Confidence.LIKELY, f"{RESTRICTION} is 1, {probes}, and bubblewrap says: {said}")
+        return Shown(Confidence.LIKELY, f"{RESTRICTION} is 1, {probes}, and bubblewrap says: {words}")
     return None
 
 
@@ -548,10 +548,10 @@ def mount_symlink(evidence: Evidence) -> Shown | None:
     mount on one. On Arch Linux and Fedora it is the bundle of CA certificates, which older boxlite releases
     mount once more inside the folder that it is in.
     """
-    said = next((text for text in evidence.said if ON_SYMLINK in text), None)
-    if said is None:
+    text = next((text for text in evidence.said if ON_SYMLINK in text), None)
+    if text is None:
         return None
-    place = SYMLINK.search(said)
+    place = SYMLINK.search(text)
     return Shown(Confidence.PROVED, f"bubblewrap prints: {place[0] if place else ON_SYMLINK}")
 
 
@@ -569,18 +569,18 @@ def shim_not_executable(evidence: Evidence) -> Shown | None:
     Fedora's default, and XFS) the copy loses its execute permission, so bubblewrap cannot start it. This is a
     fault of boxlite's, its issue 1496; SELinux and AppArmor have nothing to do with it.
     """
-    said = next(filter(None, map(SHIM_NOT_EXECUTED.search, evidence.said)), None)
-    if said is None:
+    match = next(filter(None, map(SHIM_NOT_EXECUTED.search, evidence.said)), None)
+    if match is None:
         return None
     copies = {path: mode for path, mode in evidence.modes.items() if COPY.fullmatch(path)}
     lost = next((path for path, mode in copies.items() if not mode & OWNER_MAY_EXECUTE), None)
     if lost is not None:
-        why = f"{lost} has mode {copies[lost]:04o}, which lacks the owner's execute bit; {said[0]}"
+        why = f"{lost} has mode {copies[lost]:04o}, which lacks the owner's execute bit; {match[0]}"
         return Shown(Confidence.PROVED, why)
     # What has the permission is denied by something else, and so may a copy be whose mode nobody knows.
     if copies or evidence.profile or evidence.probes.exec_home.failed:
         return None
-    return Shown(Confidence.LIKELY, f"bubblewrap says: {said[0]}")
+    return Shown(Confidence.LIKELY, f"bubblewrap says: {match[0]}")
 
 
 SHIM = "boxlite-shim"

@@ -289,7 +289,7 @@ class Worker:
             ticket.done.append(result)
             if options.until_fail and status.has_failure(result):
                 break
-        return self._try(ticket, status.combine(ticket.done, wanted=options.repeat))
+        return self._try(ticket, status.combine(ticket.done, at_most=options.repeat))
 
     def _try(self, ticket: Ticket, result: CellResult) -> bool:
         """Try experiments and remedies on a cell whose suite has run, and decide it; see `serve`.

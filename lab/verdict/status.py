@@ -164,16 +164,16 @@ def _difference(expected: set[str], failed: set[str], skipped: set[str], not_run
 CONFIDENCE = 0.95
 
 
-def combine(results: Sequence[CellResult], *, wanted: int = 1) -> CellResult:
+def combine(results: Sequence[CellResult], *, at_most: int = 1) -> CellResult:
     """Return the common result if all repeats agree, or else one with status `flaky`.
 
-    `wanted`: how often the suite was to be run, at most.
+    `at_most`: how often the suite was to be run.
 
     Repeats agree if their status, their cause and the outcome of each test are the same. Repeats that failed
     because of the lab are ignored. The details are those of the first unexpected repeat, or else of the first.
     """
     detailed = next((result for result in results if not result.status.as_expected), results[0])
-    if max(len(results), wanted) == 1:
+    if max(len(results), at_most) == 1:
         return detailed
     repeats = [
         RepeatResult(

@@ -140,7 +140,7 @@ def test_each_test_has_its_own_rate_over_the_repeats_in_which_it_ran() -> None:
 def test_a_single_run_is_no_repeat_unless_it_was_to_be_repeated() -> None:
     assert combine([FAILED]) == FAILED
     assert combine([FAILED]).repeats == []
-    [rate, other] = combine([FAILED], wanted=100).rates
+    [rate, other] = combine([FAILED], at_most=100).rates
     assert (rate.name, rate.failed_in, other.name, other.failed_in) == ("a", [], "b", [1])
     # A test that never ran has no rate.
     assert combine([repeat(Status.ERROR, Outcome.SKIP, Outcome.NOT_RUN)] * 2).rates == []

@@ -39,7 +39,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield folder
 
 
-def found(parent: Path, prefix: str) -> list[Path]:
+def abandoned(parent: Path, prefix: str) -> list[Path]:
     return list(scratch.abandoned(parent, prefix))
 
 
@@ -47,25 +47,25 @@ def test_a_temporary_folder_is_the_users_own_and_gone_after_its_block(elsewhere:
     with scratch.temporary() as folder:
         (folder / "file").touch()
         assert (folder.parent, folder.stat().st_mode & 0o777) == (elsewhere, 0o700)
-        assert found(elsewhere, scratch.PREFIX) == []
+        assert abandoned(elsewhere, scratch.PREFIX) == []
     assert list(elsewhere.iterdir()) == []
 
 
 def test_the_folder_of_a_process_is_abandoned_when_that_was_killed(tmp_path: Path) -> None:
     with other_process(HOLDER, tmp_path) as (holder, name):
-        assert found(tmp_path, "build-") == []
+        assert abandoned(tmp_path, "build-") == []
         holder.kill()
         wait_until_ended(holder.pid)
-    assert found(tmp_path, "build-") == [Path(name)]
+    assert abandoned(tmp_path, "build-") == [Path(name)]
 
 
 def test_two_sweeps_at_once_do_not_remove_one_folder_twice(tmp_path: Path) -> None:
     (tmp_path / "build-1").mkdir()
     sweeping = scratch.abandoned(tmp_path, "build-")
     assert next(sweeping) == tmp_path / "build-1"
-    assert found(tmp_path, "build-") == []
+    assert abandoned(tmp_path, "build-") == []
     sweeping.close()
-    assert found(tmp_path, "build-") == [tmp_path / "build-1"]
+    assert abandoned(tmp_path, "build-") == [tmp_path / "build-1"]
 
 
 def test_what_others_own_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,9 +74,9 @@ def test_what_others_own_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "build-file").touch()
     (tmp_path / "build-folder").mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    assert found(tmp_path, "build-") == []
+    assert abandoned(tmp_path, "build-") == []
     monkeypatch.undo()
-    assert found(tmp_path, "build-") == [tmp_path / "build-folder"]
+    assert abandoned(tmp_path, "build-") == [tmp_path / "build-folder"]
 
 
 def test_a_swept_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_unlocked_folders_are_never_abandoned(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(fcntl, "flock", refuse)
     with scratch.make_in(tmp_path, "build-") as folder:
         assert folder.is_dir()
-        assert found(tmp_path, "build-") == []
+        assert abandoned(tmp_path, "build-") == []
 
 
 def left_by_dead_labs(paths: Paths, temporary: Path) -> list[Path]:
