@@ -3,6 +3,7 @@
 from lab.catalog.definitions import (
     AND,
     PASS,
+    Change,
     CloudImage,
     DebianImage,
     Firmware,

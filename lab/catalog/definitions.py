@@ -1,14 +1,17 @@
 """The definitions: a guest (`images/*.toml`), a variant (`cloud-init/variants/*.toml`), a set, a suite."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, create_model, model_validator
 
 from lab import causes
+from lab.base.files import plain
 from lab.base.paths import PACKAGE
 from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import KINDS
@@ -104,6 +107,34 @@ class Variant(Definition):
             "differs": self.differs | other.differs,
         }
         return self.model_copy(update={**update, **knobs})
+
+
+@dataclass(frozen=True)
+class Change:
+    """Settings, by the names of their kinds, that are added to a variant, or left out of it (`without`)."""
+
+    name: str
+    settings: Mapping[str, Knob]
+    without: bool = False
+
+    def __str__(self) -> str:
+        # A name may come from a guest.
+        return plain(f"{'without' if self.without else 'with'} {self.name}")
+
+    @property
+    def wants_own_machine(self) -> bool:
+        """Whether a machine has to be booted for it."""
+        return any(knob.kernel_arguments() for knob in self.settings.values())
+
+    def on(self, variant: Variant) -> Variant:
+        """The changed variant, under its own name. Its settings that contradict the change give way."""
+        update: dict[str, Knob | None] = {}
+        for kind, knob in self.settings.items():
+            own = variant.knobs[kind].parts() if kind in variant.knobs else []
+            kept = [part for part in own if part != knob and not part.contradicts(knob)]
+            parts = kept if self.without else [*kept, knob]
+            update[kind] = reduce(type(knob).combined, parts) if parts else None
+        return variant.model_copy(update=update)
 
 
 # The model of a variant's file: its own keys, and a table for each kind of setting.

@@ -56,6 +56,14 @@ class Knob(ABC):
                 raise Conflict(f"{key} is {mine[key]} and {theirs[key]}")
         return {**mine, **theirs}
 
+    def contradicts(self, other: Self) -> bool:
+        """Whether both cannot hold at once."""
+        try:
+            self.combined(other)
+        except Conflict:
+            return True
+        return False
+
     @classmethod
     def leading(cls, here: Facts, there: Facts) -> list[Self]:
         """Settings of this kind that make a guest with facts `here` more like one with facts `there`."""

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from lab import causes
-from lab.catalog import AND, Catalog, DebianImage, Guest, Variant
+from lab.catalog import AND, Catalog, Change, DebianImage, Guest, Variant
 from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import FOLDER, KINDS, AppArmor, Selinux, Sysctl
 from lab.record import Expectation
 from lab.repro.report import Mood, Place, Quote, Report, Setting, Words
-from lab.trials.experiment import Change
 
 # The variant that changes nothing, and the names of those that are made for one report.
 STOCK, REPORT, TRIED = "stock", "report", "tried"

@@ -5,7 +5,7 @@ A change is a setting of the cell's variant left out, or others added to it.
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import pairwise
@@ -14,10 +14,8 @@ from pathlib import Path
 from lab import catalog
 from lab.base.activity import Activity, Step
 from lab.base.errors import NotApplicable
-from lab.base.files import plain
 from lab.builds import SuiteOptions
-from lab.catalog import Catalog, Variant, knobs
-from lab.catalog.knob import Conflict, Knob
+from lab.catalog import Catalog, Change, Variant, knobs
 from lab.guest.variant import NotInEffect
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
@@ -40,34 +38,6 @@ from lab.record import (
 from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
 
 
-@dataclass(frozen=True)
-class Change:
-    """Settings, by the names of their kinds, that are added to a variant, or left out of it (`without`)."""
-
-    name: str
-    settings: Mapping[str, Knob]
-    without: bool = False
-
-    def __str__(self) -> str:
-        # A name may come from a guest.
-        return plain(f"{'without' if self.without else 'with'} {self.name}")
-
-    @property
-    def wants_own_machine(self) -> bool:
-        """Whether a machine has to be booted for it."""
-        return any(knob.kernel_arguments() for knob in self.settings.values())
-
-    def on(self, variant: Variant) -> Variant:
-        """The changed variant, under its own name. Its settings that contradict the change give way."""
-        update: dict[str, Knob | None] = {}
-        for kind, knob in self.settings.items():
-            own = variant.knobs[kind].parts() if kind in variant.knobs else []
-            kept = [part for part in own if part != knob and not _contradict(part, knob)]
-            parts = kept if self.without else [*kept, knob]
-            update[kind] = reduce(type(knob).combined, parts) if parts else None
-        return variant.model_copy(update=update)
-
-
 def undoing(variant: Variant) -> list[Change]:
     """One change for each of the variant's settings: that setting left out."""
     return [
@@ -86,7 +56,7 @@ def leading(variant: Variant, here: Facts, there: Facts) -> list[Change]:
     for kind, knob in knobs.KINDS.items():
         own = variant.knobs[kind].parts() if kind in variant.knobs else []
         for setting in knob.leading(here, there):
-            if not any(_contradict(part, setting) for part in own):
+            if not any(part.contradicts(setting) for part in own):
                 made.append(Change(f"{kind} {setting.words()}", {kind: setting}))
     return made
 
@@ -96,14 +66,6 @@ def of_catalog(definitions: Catalog) -> list[Change]:
     single = [variant for variant in definitions.variants.values() if len(variant.knobs) == 1]
     single.sort(key=lambda variant: variant.expect.cause is not None)
     return [Change(variant.name, variant.knobs) for variant in single]
-
-
-def _contradict(part: Knob, other: Knob) -> bool:
-    try:
-        part.combined(other)
-    except Conflict:
-        return True
-    return False
 
 
 def smallest[T](whole: Sequence[T], does: Callable[[Sequence[T]], bool]) -> list[T]:

@@ -11,7 +11,7 @@ from lab import catalog, causes
 from lab.base.activity import Activity, Step
 from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
-from lab.catalog import remedies
+from lab.catalog import Change, remedies
 from lab.catalog.remedies import AND, Remedy
 from lab.causes import evidence
 from lab.guest import remedy_script
@@ -29,7 +29,6 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.trials.experiment import Change
 from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
 
 PROBES_UNDONE_FILE = "probes-undone.json"

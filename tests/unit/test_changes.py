@@ -5,12 +5,11 @@ from typing import Any
 import pytest
 
 from lab import catalog
-from lab.catalog import Variant
+from lab.catalog import Change, Variant
 from lab.catalog.knob import TableKnob
 from lab.catalog.knobs import AppArmor, Bubblewrap, Profile, Sysctl
 from lab.probes import Facts, Who
 from lab.trials import experiment
-from lab.trials.experiment import Change
 from tests.builders.facts import facts
 
 KNOWN = catalog.load()
