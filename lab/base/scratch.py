@@ -37,7 +37,20 @@ def make_in(parent: Path, prefix: str) -> Iterator[Path]:
 
     Raises LabError if other labs take one new folder after the other for an abandoned one.
     """
-    folder, lock = _made(parent, prefix)
+    lock = None
+    for _ in range(TRIES):
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        try:
+            lock = _lock(folder)
+        except OSError:  # The file system, for example NFS, locks no folders: nothing there looks abandoned.
+            break
+        if lock is not None:
+            break
+    else:
+        raise LabError(
+            f"no temporary folder could be made in {parent}: {TRIES} new ones were locked or removed at once",
+            hint=f"find out what removes new folders there; those of this lab begin with {prefix}",
+        )
     try:
         yield folder
     finally:
@@ -60,22 +73,6 @@ def abandoned(parent: Path, prefix: str) -> Generator[Path]:
                     yield folder
             finally:
                 os.close(lock)
-
-
-def _made(parent: Path, prefix: str) -> tuple[Path, int | None]:
-    """A new folder and its lock; None: the file system, for example NFS, locks no folders."""
-    for _ in range(TRIES):
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        try:
-            lock = _lock(folder)
-        except OSError:
-            return folder, None  # Nothing is taken for abandoned there.
-        if lock is not None:
-            return folder, lock
-    raise LabError(
-        f"no temporary folder could be made in {parent}: {TRIES} new ones were locked or removed at once",
-        hint=f"find out what removes new folders there; those of this lab begin with {prefix}",
-    )
 
 
 def _lock(folder: Path) -> int | None:

@@ -176,17 +176,16 @@ class Series:
         start = time.monotonic()
         impossible = (NotApplicable, NotInEffect)
         tries = Tries(self.runner, self.retries, StepOutcome.CANNOT, StepOutcome.ERROR, impossible)
-
-        def begin(folder: Path) -> StepAttempt:
-            return StepAttempt(self.runner, self.cell, self.tests, changes, folder)
-
-        def is_surprising(outcome: StepOutcome, reason: str, _attempt: StepAttempt) -> bool:
-            # It fails otherwise than the unchanged cell does. A box may die for its own reasons, as now and
-            # then under emulation; none passes by chance.
-            return outcome is StepOutcome.FAILS and bool(self.steps) and reason != self.steps[0].reason
-
-        folder = self.folder / f"{len(self.steps) + 1:02}"
-        tried = tries.run(begin, folder, is_surprising=is_surprising)
+        # A step surprises if it fails otherwise than the unchanged cell does. A box may die for its own
+        # reasons, as now and then under emulation; none passes by chance.
+        unchanged = self.steps[0].reason if self.steps else None
+        tried = tries.run(
+            lambda folder: StepAttempt(self.runner, self.cell, self.tests, changes, folder),
+            self.folder / f"{len(self.steps) + 1:02}",
+            is_surprising=lambda outcome, reason, _: (
+                outcome is StepOutcome.FAILS and unchanged is not None and reason != unchanged
+            ),
+        )
         if seen := tried.attempt.seen:
             self.seen[tuple(names)] = seen
         made = ExperimentStep(

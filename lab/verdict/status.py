@@ -215,19 +215,17 @@ def failure_rates(results: Sequence[CellResult]) -> list[TestRate]:
 
     A test that was skipped or did not run in any of them has no rate.
     """
-    failed_in: dict[str, list[int]] = {}
-    ran: dict[str, int] = {}
+    # Whether each test failed, by the number of the repeat.
+    outcomes: dict[str, dict[int, bool]] = {}
     for number, result in enumerate(results, 1):
         for test in () if result.status.could_not_run else result.tests:
             if test.outcome is Outcome.PASS or test.outcome.is_failure:
-                ran[test.name] = ran.get(test.name, 0) + 1
-                failed_in.setdefault(test.name, []).extend([number] if test.outcome.is_failure else [])
+                outcomes.setdefault(test.name, {})[number] = test.outcome.is_failure
     rates = []
-    for name, numbers in failed_in.items():
-        low, high = wilson(len(numbers), ran[name])
-        rates.append(
-            TestRate(name=name, ran=ran[name], failed_in=numbers, low=round(low, 4), high=round(high, 4))
-        )
+    for name, by_repeat in outcomes.items():
+        numbers = [number for number, has_failed in by_repeat.items() if has_failed]
+        low, high = (round(end, 4) for end in wilson(len(numbers), len(by_repeat)))
+        rates.append(TestRate(name=name, ran=len(by_repeat), failed_in=numbers, low=low, high=high))
     return rates
 
 
