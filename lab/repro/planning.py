@@ -163,7 +163,12 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
         quotes = tuple(dict.fromkeys((*before.quotes, *finding.quotes)))
         suspected[finding.name] = replace(before, quotes=quotes)
     suspected = suspected or {None: Question(None)}
-    guest, (nearest, why_nearest), of_guest = _choose_guest(report, list(suspected), catalog, host, wishes)
+    own = _exact(catalog, report.host)
+    nearest, why_nearest = _nearest(report.host, own, list(suspected), catalog, host, wishes)
+    guest = catalog.guest(wishes.guest) if wishes.guest else own
+    if wishes.nearest and nearest and guest == own and (own is None or not host.has_image(own)):
+        guest = nearest
+    of_guest = _of_guest(report.host, guest, why_nearest if guest == nearest else "", catalog)
     build, of_build = _choose_build(report, host, wishes.build)
     # Only a plan that asks nobody leaves the build open.
     is_open = build is None and host.releases is None
@@ -216,41 +221,6 @@ def _left_out(report: Report, guest: Guest) -> list[str]:
 # -- the guest
 
 
-def _choose_guest(
-    report: Report, suspected: Sequence[str | None], catalog: Catalog, host: Host, wishes: Wishes
-) -> tuple[Guest | None, tuple[Guest | None, str], str]:
-    """The guest to run, the nearest one with its reason, and why the first is run or why none is."""
-    system = report.host
-    name = system.title if system else ""
-    is_named = system is not None and not system.inferred
-    no_host = "the report names no host" + (f", only its words tell of {name}" if system else "")
-    guest = own = _exact(catalog, system)
-    near, why = None, ""
-    if wishes.guest is not None:
-        guest = catalog.guest(wishes.guest)
-        near, why = (None, "") if guest == own else (guest, "it was asked for")
-    elif own is None or wishes.nearest or host.releases is not None:
-        # A plan that is only shown names no other guest beside the host's own. If there is no variant for a
-        # cause, any guest is as near.
-        needed = [made[0] for cause in suspected if (made := variants.leading_to(cause, catalog, None))]
-        near, why = _nearest(catalog, system, needed, host)
-        near = None if near == own else near
-        if wishes.nearest and near and (own is None or not host.has_image(own)):
-            guest = near
-    nearest = near, why
-    if guest is not None and near == guest:
-        instead = f"which is not {name}: {why}" if is_named else f"because {why}; {no_host}"
-        return guest, nearest, f"guest: {guest.name}, {instead}"
-    if guest is not None:
-        more = "; the report leaves open whether it is a derivative" if system and system.or_derivative else ""
-        return guest, nearest, f"guest: {guest.name}, for {name}{more}"
-    if system is None or not is_named:
-        return None, nearest, f"{no_host}; {PROBE}"
-    if system.version is None and system.id in map(variants.distribution, catalog.guests.values()):
-        return None, nearest, f"the report names no release of {system.name}; {PROBE}"
-    return None, nearest, f"the lab has no guest for {name}, which another distribution does not replace"
-
-
 def _exact(catalog: Catalog, system: System | None) -> Guest | None:
     """The catalog's guest of this distribution and release."""
     guests = {guest.system or name: guest for name, guest in catalog.guests.items()}
@@ -266,12 +236,23 @@ def _exact(catalog: Catalog, system: System | None) -> Guest | None:
 
 
 def _nearest(
-    catalog: Catalog, system: System | None, needed: Sequence[Variant], host: Host
+    system: System | None,
+    own: Guest | None,
+    suspected: Sequence[str | None],
+    catalog: Catalog,
+    host: Host,
+    wishes: Wishes,
 ) -> tuple[Guest | None, str]:
-    """The guest nearest to a system of those that can be run here and can have the needed variants, and why.
+    """The guest that stands for a system in place of its own one, and why; None if none does.
 
-    Only a guest that is built from packages can be run if its image is not stored.
+    It is the nearest of those that can be run here and can have what leads to the suspected causes. Only a
+    guest that is built from packages can be run if its image is not stored.
     """
+    if wishes.guest is not None:
+        guest = catalog.guest(wishes.guest)
+        return (None, "") if guest == own else (guest, "it was asked for")
+    if own and not wishes.nearest and host.releases is None:
+        return None, ""  # A plan that is only shown names no other guest beside the host's own.
 
     def origin(name: str) -> str:
         """The distribution that one derives from in the end."""
@@ -279,13 +260,15 @@ def _nearest(
         return ORIGINS.get(family, family)
 
     def distance(guest: Guest) -> int:
-        own = variants.distribution(guest)
+        name = variants.distribution(guest)
         if system is None:
             return 3
-        if own in (system.id, system.like):
-            return 0 if own == system.id else 1
-        return 2 if origin(own) in (origin(system.id), origin(system.like or "")) else 3
+        if name in (system.id, system.like):
+            return 0 if name == system.id else 1
+        return 2 if origin(name) in (origin(system.id), origin(system.like or "")) else 3
 
+    # If there is no variant for a cause, any guest is as near.
+    needed = [made[0] for cause in suspected if (made := variants.leading_to(cause, catalog, None))]
     nearest_first = sorted(
         catalog.guests.values(), key=lambda guest: (distance(guest), guest.name != USUAL, guest.name)
     )
@@ -293,9 +276,27 @@ def _nearest(
         is_able = all(variants.can_have(guest, variant) for variant in needed)
         if is_able and (isinstance(guest.image, DebianImage) or host.is_stored(guest)):
             traits = [TRAITS[kind][1] for variant in needed for kind in variant.knobs if kind in TRAITS]
-            reasons = [*filter(None, traits), NEAR[distance(guest)]]
-            return guest, "; ".join(dict.fromkeys(reasons))
+            reasons = dict.fromkeys([*filter(None, traits), NEAR[distance(guest)]])
+            return (None, "") if guest == own else (guest, "; ".join(reasons))
     return None, ""
+
+
+def _of_guest(system: System | None, guest: Guest | None, why_nearest: str, catalog: Catalog) -> str:
+    """What is to be said of the guest that is run, the nearest one if there is a reason; or why none is."""
+    name = system.title if system else ""
+    named = system if system and not system.inferred else None
+    no_host = "the report names no host" + (f", only its words tell of {name}" if system else "")
+    if guest and why_nearest:
+        why = f"which is not {name}: {why_nearest}" if named else f"because {why_nearest}; {no_host}"
+        return f"guest: {guest.name}, {why}"
+    if guest:
+        more = "; the report leaves open whether it is a derivative" if system and system.or_derivative else ""
+        return f"guest: {guest.name}, for {name}{more}"
+    if named is None:
+        return f"{no_host}; {PROBE}"
+    if named.version is None and named.id in map(variants.distribution, catalog.guests.values()):
+        return f"the report names no release of {named.name}; {PROBE}"
+    return f"the lab has no guest for {name}, which another distribution does not replace"
 
 
 # -- the build
