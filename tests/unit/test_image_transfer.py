@@ -34,7 +34,9 @@ def sent(tmp_path: Path) -> BaseImage:
     return put_image(Paths(tmp_path / "there", tmp_path / "there"), GUEST)
 
 
-def test_an_image_arrives_whole_and_is_the_guest_s(here: Paths, sent: BaseImage) -> None:
+def test_an_image_arrives_whole_and_is_the_guest_s_beside_one_that_was_built_here(
+    here: Paths, sent: BaseImage
+) -> None:
     made = receive(here, sent)
     assert made.manifest.digest == sent.manifest.digest
     assert made.manifest.source == "built for a test; from host one"
@@ -43,6 +45,9 @@ def test_an_image_arrives_whole_and_is_the_guest_s(here: Paths, sent: BaseImage)
     assert image and image.folder == made.folder
     # It is not brought again.
     assert receive(here, sent, damage=b"x").folder == made.folder
+    own = put_image(here, GUEST, kib=2048)
+    assert store.find(here, GUEST) == own
+    assert store.by_content(here, sent.manifest.digest) == made
 
 
 def test_of_a_damaged_image_nothing_is_stored(here: Paths, sent: BaseImage) -> None:
@@ -50,10 +55,3 @@ def test_of_a_damaged_image_nothing_is_stored(here: Paths, sent: BaseImage) -> N
         receive(here, sent, damage=b"x")
     assert store.find(here, GUEST) is None
     assert not [entry for entry in here.images.iterdir() if entry.is_dir()]
-
-
-def test_an_image_stands_beside_the_one_that_was_built_here(here: Paths, sent: BaseImage) -> None:
-    own = put_image(here, GUEST, kib=2048)
-    made = receive(here, sent)
-    assert store.find(here, GUEST) == own
-    assert store.by_content(here, sent.manifest.digest) == made

@@ -66,15 +66,6 @@ def test_an_image_of_another_definition_is_another_image(guest: catalog.Guest, i
     assert (store.inputs_digest(guest) == store.inputs_digest(GUEST)) is is_same
 
 
-def test_another_recipe_is_another_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = store.inputs_digest(GUEST)
-    recipe = tmp_path / "images" / "recipes" / "debian.sh"
-    recipe.parent.mkdir(parents=True)
-    recipe.write_text("#!/bin/sh\n# better\n")
-    monkeypatch.setattr(debian, "definitions", lambda: tmp_path)
-    assert store.inputs_digest(GUEST) != before
-
-
 def test_a_built_image_is_read_only_and_found_again_and_not_built_again(
     paths: Paths, building: pytest.MonkeyPatch
 ) -> None:
