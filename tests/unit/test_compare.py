@@ -76,6 +76,7 @@ def test_another_cause_is_told_even_if_the_same_tests_fail(status: Status) -> No
         (XFAIL, FAIL, {"control": FAILS}, Difference.REGRESSED, ["control: pass -> fail"]),
         # The cause must fail it.
         (XFAIL, FAIL, {"isolates": PASSES}, Difference.UNEXPECTED_PASS, ["isolates: fail -> pass"]),
+        (XFAIL, XFAIL, {"isolates": PASSES}, Difference.FIXED, ["isolates: fail -> pass"]),
         (FAIL, FAIL, {"isolates": PASSES}, Difference.FIXED, ["isolates: fail -> pass"]),
         # Counts would hide that one is fixed and another breaks.
         (

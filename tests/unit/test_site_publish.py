@@ -136,7 +136,7 @@ def test_a_site_can_be_replaced_where_folders_cannot_be_exchanged(
     ("file", "content", "message"),
     [
         ("site/CNAME", "example.org", "would be replaced as a whole: CNAME"),
-        ("site/history.json", "{", "history.json: the whole file: "),
+        ("site/history.json", "{", "history.json: Invalid JSON: "),
         ("site/history.json", '{"format": "something else"}', "history.json: format: "),
         ("site/history.json", '{"schema": 9}', "history.json: schema: "),
         ("site/history.json", '{"shown": [{"guest": "x"}]}', "history.json: shown.0.variant: "),

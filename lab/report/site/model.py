@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from lab.base.errors import UsageError
+from lab.base.errors import UsageError, one_line
 from lab.base.files import slug
 from lab.causes.evidence import why_not
 from lab.check import distributions, results
@@ -136,10 +136,8 @@ def read_history(folder: Path) -> History:
             f"{path}: cannot be read: {error.strerror}", hint="publish into another folder"
         ) from error
     except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        key = ".".join(map(str, first["loc"])) or "the whole file"
         raise UsageError(
-            f"{path}: {key}: {first['msg']}; expected the history that `lab publish` writes",
+            f"{path}: {one_line(error)}; expected the history that `lab publish` writes",
             hint="restore the file, or publish into another folder; nothing was changed",
         ) from error
 
