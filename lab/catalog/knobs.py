@@ -455,7 +455,7 @@ class Cgroup(TableKnob):
     delegation: Literal[False]
 
     def why_not(self, facts: Facts) -> str | None:
-        if facts.cgroup.version != "v2":
+        if facts.cgroup != "v2":
             return "has no cgroup v2, the only one to be given away"
         return None if facts.login_sessions else "gives its users no control groups to begin with"
 

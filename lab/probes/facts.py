@@ -35,27 +35,10 @@ class OsRelease(Answer):
     pretty_name: str | None = Field(description="PRETTY_NAME, as users know the system. None: no such line.")
 
 
-class AppArmorFeatures(Answer):
-    """What the kernel's AppArmor can do, as far as it decides about user namespaces."""
-
-    namespaces_mask: str | None = Field(
-        description="Content of namespaces/mask: userns_create if AppArmor mediates user namespaces. "
-        "None: this AppArmor has no such file."
-    )
-    unconfined_userns: str | None = Field(
-        description="Content of policy/unconfined_restrictions/userns: 1 if AppArmor can restrict the user "
-        "namespaces of unconfined processes. None: this AppArmor has no such file."
-    )
-    policy_versions: tuple[str, ...] = Field(
-        description="Names in policy/versions: the versions of compiled policy that the kernel loads."
-    )
-
-
 class AppArmor(Answer):
     """AppArmor in the kernel, and what the guest has installed for it."""
 
     version: str | None = Field(description="Version of apparmor_parser. None: it prints none.")
-    features: AppArmorFeatures = Field(description="What the kernel's AppArmor can do.")
     userns_mediation: bool = Field(description="Whether the kernel's AppArmor mediates user namespaces.")
     profiles: dict[str, str] = Field(
         description="The mode of each loaded profile, for example enforce, by its name; without those of other "
@@ -78,7 +61,6 @@ class Selinux(Answer):
         description="Whether the loaded policy has the class user_namespace. SELinux decides nothing about "
         "user namespaces without it."
     )
-    deny_unknown: bool = Field(description="Whether the kernel denies what the policy does not define.")
     modules: tuple[str, ...] = Field(description="Policy modules that the distribution did not install.")
 
 
@@ -89,9 +71,6 @@ class Bubblewrap(Answer):
     version: str | None = Field(description="For example 0.11.0. None: it does not run, or prints no version.")
     setuid: bool = Field(description="Whether the file has the set-user-ID bit.")
     mode: Mode = Field(description="Permission bits, in octal with 0o before it.")
-    capabilities: str | None = Field(
-        description="Permitted file capabilities as 16 hexadecimal digits. None: the file has no capabilities."
-    )
 
 
 class Kvm(Answer):
@@ -102,13 +81,6 @@ class Kvm(Answer):
     gid: int = Field(description="The group's number.")
     owner: str | None = Field(description="Name of the owner. None: no user has this uid.")
     group: str | None = Field(description="Name of the group. None: no group has this gid.")
-
-
-class Cgroup(Answer):
-    """Control groups."""
-
-    version: Literal["v1", "v2"] = Field(description="The version that is mounted on /sys/fs/cgroup.")
-    controllers: tuple[str, ...] = Field(description="Those of the root control group; empty for cgroup v1.")
 
 
 class Mount(Answer):
@@ -147,7 +119,7 @@ class Facts(Answer):
     virtualization: Literal["svm", "vmx"] | None = Field(
         description="The processor's flag for hardware virtualization. None: it shows neither flag."
     )
-    cgroup: Cgroup = Field(description="Control groups.")
+    cgroup: Literal["v1", "v2"] = Field(description="The version of control groups on /sys/fs/cgroup.")
     mounts: dict[str, Mount] = Field(description="The mounts of /home and /tmp.")
 
 

@@ -73,7 +73,7 @@ def find(lines: Sequence[str]) -> slice:
 def read(text: str) -> HostReport | None:
     """Return the first whole output of the probe script in a text; None if the text has none.
 
-    Raises UsageError if there are only outputs that are damaged, or made by a newer script.
+    Raises UsageError if there are only outputs that are damaged, or made by the script of another lab.
     """
     joined = "".join(map(_packed, text.splitlines()))
     first_error: UsageError | None = None
@@ -95,11 +95,11 @@ def _packed(line: str) -> str:
 
 
 def _read(form: int, output: str) -> HostReport:
-    """Read one output. Raises UsageError if it is damaged or of a newer form."""
-    if form > show.VERSION:
+    """Read one output. Raises UsageError if it is damaged or of another form."""
+    if form != show.VERSION:
         raise UsageError(
-            f"the probe's output has form {form}, and this lab reads forms up to {show.VERSION}",
-            hint="update the lab, or run the script that this lab's `lab probe` prints",
+            f"the probe's output has form {form}, and this lab reads form {show.VERSION}",
+            hint="run the script that this lab's `lab probe` prints, or use the lab whose script it was",
         )
     end = END.search(output)
     if end is None:

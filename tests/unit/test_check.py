@@ -216,7 +216,7 @@ def test_this_host_is_checked_with_and_without_results(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("no probe here", "holds no output of the probe script"),
-        ("===== begin boxlite-probe 1 =====", "damaged"),
+        ("===== begin boxlite-probe 2 =====", "damaged"),
     ],
 )
 def test_bad_input_says_what_to_give(tmp_path: Path, text: str, says: str) -> None:

@@ -200,7 +200,7 @@ def test_what_cannot_be_read_is_not_called_absent(tmp_path: Path) -> None:
 HOSTILE = [
     '"; touch /tmp/owned; $(touch /tmp/owned) `touch /tmp/owned`',
     "x\\n99 kernel: 9.9 \\033[31m %s %n ${HOME} (none)",
-    "===== end boxlite-probe 1: 3 characters =====",
+    "===== end boxlite-probe 2: 3 characters =====",
     '{"facts": 1}',
     "END_OF_PROGRAM",
     "“smart” – — … & < > é 漢字  two  spaces ",
@@ -297,13 +297,14 @@ def _changed(**changes: Any) -> str:
         (PRINTED.replace('"facts"', '"facts;'), "it is not JSON"),
         (_changed(podman="perhaps"), "facts.podman: Input should be"),
         (_changed(more=1), "facts.more: Extra"),
-        (PRINTED.replace(" 1 ", " 2 ", 1), "has form 2, and this lab reads forms up to 1"),
+        (PRINTED.replace(" 2 ", " 1 ", 1), "has form 1, and this lab reads form 2"),
+        (PRINTED.replace(" 2 ", " 3 ", 1), "has form 3, and this lab reads form 2"),
         (
-            f"===== {script.BEGIN} 1 =====\n{'[' * 100_000}\n===== {script.END} 1: 1 characters",
+            f"===== {script.BEGIN} 2 =====\n{'[' * 100_000}\n===== {script.END} 2: 1 characters",
             "of 1 characters",
         ),
     ],
-    ids=["truncated", "a hole", "no JSON", "damaged JSON", "a wrong value", "another fact", "newer", "nested"],
+    ids=["truncated", "a hole", "no JSON", "damaged JSON", "a value", "a fact", "older", "newer", "nested"],
 )
 def test_a_damaged_output_says_what_is_wrong(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as raised:
@@ -315,12 +316,12 @@ def test_a_damaged_output_says_what_is_wrong(text: str, says: str) -> None:
 @pytest.mark.parametrize("document", ['{"a":' * 20_000, '{"a":' + "9" * 5000 + "}", '{"a":' + "[" * 50_000])
 def test_json_that_no_script_prints_is_damaged(document: str) -> None:
     with pytest.raises(UsageError, match="it is not JSON"):
-        read(f"===== {script.BEGIN} 1 =====\n{document}\n===== {script.END} 1: {len(document)} characters")
+        read(f"===== {script.BEGIN} 2 =====\n{document}\n===== {script.END} 2: {len(document)} characters")
 
 
 @pytest.mark.timeout(120)
 def test_a_long_text_is_read_in_bounds() -> None:
-    text = f"===== {script.BEGIN} 1 =====\n{{" + "x" * 2_000_000 + "\nnext" * 500_000
+    text = f"===== {script.BEGIN} 2 =====\n{{" + "x" * 2_000_000 + "\nnext" * 500_000
     with pytest.raises(UsageError, match="its last line is missing"):
         read(text)
     # A reader that tries each split of a line takes hours for these.

@@ -105,7 +105,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["apparmor-restrict-on"], RESTRICTED, "has the profile bwrap loaded"),
         (KNOWN["apparmor-pivot-root-deny"], RESTRICTED, "has the profile bwrap loaded"),
         (KNOWN["apparmor-userns-nocaps"], RESTRICTED, "has the profile bwrap loaded"),
-        (KNOWN["cgroup-no-delegation"], facts(cgroup={"version": "v1"}), "has no cgroup v2, the only one to"),
+        (KNOWN["cgroup-no-delegation"], facts(cgroup="v1"), "has no cgroup v2, the only one to"),
         (KNOWN["issue-468-settings"], facts(apparmor=None, sysctls=SWITCH_OFF), "no AppArmor"),
         (KNOWN["podman-apparmor-off"], facts(podman=True, apparmor=None), "no AppArmor"),
         (

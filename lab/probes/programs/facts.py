@@ -13,7 +13,6 @@ import json
 import os
 import pwd
 import re
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -136,16 +135,9 @@ def apparmor():
         hidden = text(APPARMOR_ENABLED) == "Y" or not os.path.isdir("/sys/module")
         return unreadable("apparmor") if hidden else None
     version = re.search(r"version (\S+)", output("apparmor_parser", "--version") or "")
-    features = APPARMOR / "features"
-    mask = text(features / "namespaces/mask")
     return {
         "version": version.group(1) if version else None,
-        "features": {
-            "namespaces_mask": mask,
-            "unconfined_userns": text(features / "policy/unconfined_restrictions/userns"),
-            "policy_versions": names(features / "policy/versions") or [],
-        },
-        "userns_mediation": "userns_create" in (mask or ""),
+        "userns_mediation": "userns_create" in (text(APPARMOR / "features/namespaces/mask") or ""),
         "profiles": profiles(),
         "profile_files": sorted(str(f) for folder in PROFILES for f in Path(folder).glob("*") if f.is_file()),
     }
@@ -181,7 +173,6 @@ def selinux():
         "policy": policy,
         "policy_version": max(versions, default=None),
         "user_namespace_class": (SELINUX / "class/user_namespace").is_dir(),
-        "deny_unknown": text(SELINUX / "deny_unknown") == "1",
         "modules": unreadable("selinux.modules", []) if modules is None else modules,
     }
 
@@ -198,21 +189,7 @@ def bubblewrap():
         "version": version.group(1) if version else None,
         "setuid": bool(mode & 0o4000),
         "mode": oct(mode & 0o7777),
-        "capabilities": capabilities(path),
     }
-
-
-def capabilities(path):
-    """The permitted file capabilities in hex, as in /proc/PID/status; None if the file has none.
-
-    Format: struct vfs_cap_data in include/uapi/linux/capability.h of the kernel, from its revision 2 on.
-    """
-    try:
-        attribute = os.getxattr(path, "security.capability")
-    except OSError:
-        return None
-    _, low, _, high = struct.unpack_from("<4I", attribute)
-    return "%016x" % (high << 32 | low)
 
 
 def kvm():
@@ -255,8 +232,6 @@ def mount_of(path, lines):
 def facts(more):
     """All facts, with the values of more sysctls than the usual ones."""
     release, modules = assignments("/etc/os-release"), text("/sys/kernel/security/lsm")
-    controllers = text("/sys/fs/cgroup/cgroup.controllers")
-    cgroup = "v1" if controllers is None else "v2"
     processors = (text("/proc/cpuinfo") or "").splitlines()
     flags = next((line.split() for line in processors if line.startswith("flags")), [])
     return {
@@ -275,7 +250,7 @@ def facts(more):
         "mkfs_btrfs": os.path.exists("/sbin/mkfs.btrfs"),
         "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
         "virtualization": next((flag for flag in ("svm", "vmx") if flag in flags), None),
-        "cgroup": {"version": cgroup, "controllers": (controllers or "").split()},
+        "cgroup": "v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "v1",
         "mounts": mounts("/home", "/tmp"),
     }
 
