@@ -23,7 +23,7 @@ from lab.base.errors import LabError
 from lab.base.files import bounded, make_folder, plain
 from lab.base.paths import Paths
 from lab.catalog import Guest
-from lab.fleet import engine, images, part, results
+from lab.fleet import engine, host, images, part, results
 from lab.fleet.engine import Joined, Piece
 from lab.fleet.inventory import Inventory
 from lab.fleet.login import Login, end_all
@@ -51,8 +51,8 @@ STOP_SECONDS = 120.0
 LOOK_SECONDS, TICK_SECONDS = 1.0, 0.1
 # How much of a failure is told, in characters.
 LONGEST_FAULT = 1000
-# Where results are unpacked, in the run's folder.
-ARRIVING = ".arriving-"
+# Where results are unpacked, and where the run's key is for a host that dials in, in the run's folder.
+ARRIVING, CREDENTIALS = ".arriving-", "credentials.pem"
 
 
 @dataclass
@@ -86,7 +86,8 @@ class Coordinator:
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
 
-        A KeyboardInterrupt ends the run with what hosts have decided. Raises LabError if no host is left.
+        A KeyboardInterrupt ends the run with what hosts have decided. Raises LabError if no host is left, and
+        UsageError if nothing can listen where the inventory says.
         """
         folder, info = self.planned.folder, self.planned.info
         make_folder(folder)
@@ -126,15 +127,21 @@ class Coordinator:
     # -- the session
 
     def _serve(self) -> None:
-        listed, pem = self.inventory.hosts, engine.new_key()
+        where, pem = self.inventory.coordinator, engine.new_key()
         try:
-            with engine.running(engine.security(pem), hosts=len(listed)) as (self._client, port):
+            listed, secured = self.inventory.hosts, engine.security(pem)
+            with engine.running(where.address, where.port, secured, hosts=len(listed)) as (self._client, port):
                 self._client.subscribe_topic(
                     part.TOPIC, lambda told: self._inbox.put(partial(self._event, json.loads(told[1])))
                 )
                 self._completed = as_completed(loop=self._client.loop, with_results=True, raise_errors=False)
+                if where.port is not None:
+                    file = self.planned.folder / CREDENTIALS
+                    file.touch(0o600)
+                    file.write_text(pem)
+                    self.observer.note(f"hosts may dial in at tls://{where.address}:{port} with {file}")
                 for name, own in listed.items():
-                    self._logins[name] = Login(name, own, pem, port, self.observer.note)
+                    self._logins[name] = Login(name, own, pem, (where.address, port), self.observer.note)
                     self._logins[name].start()
                 self._apart(self._pin_all)
                 try:
@@ -144,6 +151,8 @@ class Coordinator:
                     end_all(self._logins, self.observer.note)
         except BaseException as error:
             self._fail(error)
+        finally:
+            (self.planned.folder / CREDENTIALS).unlink(missing_ok=True)
 
     def _work(self) -> None:
         """Hand out parts until every cell is decided, or the run was stopped and its hosts have ended."""
@@ -221,6 +230,8 @@ class Coordinator:
         on_its_way = Step("image: on its way to this host", Activity.IMAGE)
         self.observer.lane(f"{name}: {piece.guest}", on_its_way)
         try:
+            if name not in self._logins:
+                raise LabError(f"{name} dialled in and lacks the image of {piece.guest}: copy it there")
             images.push(self._logins[name], piece.image, folder)
         except LabError as error:
             why_not = str(error)
@@ -232,7 +243,7 @@ class Coordinator:
         self.observer.lane(lane, Step(f"image: on its way from {name}", Activity.IMAGE))
         try:
             pin = images.fetch(self.paths, self._logins[name], manifest, folder), True
-        except LabError as error:
+        except (LabError, KeyError) as error:
             self.observer.note(f"{piece.guest}: the image that {name} prepared did not come here: {error}")
         self.observer.lane(lane, "")
         self._pins[piece.guest] = pin
@@ -426,7 +437,7 @@ class Coordinator:
             if piece.host == name:
                 self._lost(piece)
         del self._hosts[name]
-        if name not in self._refused:
+        if name in self._logins and name not in self._refused:
             self._apart(self._logins[name].cut)  # It may stand still. The login starts another worker.
 
     def _lost(self, piece: Piece) -> None:
@@ -444,17 +455,22 @@ class Coordinator:
         if name in self._usable:
             self._refused[name] = why
             self.observer.note(f"{name} gets no more parts: {why}")
-            self._logins[name].end()
+            if name in self._logins:
+                self._logins[name].end()
+            else:
+                self._apart(self._call, name, host.leave)
 
     def _wait_no_longer(self) -> None:
-        """Decide what no host can run. Raise LabError if no host is left at all."""
+        """Decide what no host can run. Raise LabError if no host is left at all, and none can dial in."""
         if self._is_stopping or self._is_coming or any(piece.host for piece in self._pieces.values()):
             return
         hosts = self._usable
-        if not hosts:
+        if not hosts and self.inventory.coordinator.port is None:
             faults = [login.fault for login in self._logins.values() if login.fault]
             faults += [f"{name} got no more parts: {why}" for name, why in self._refused.items()]
             raise LabError("\n".join(["no host is left:", *faults]), hint=self.again)
+        if not hosts:
+            return
         has = ", ".join(f"{name} has {joined.memory_mib} MiB" for name, joined in hosts.items())
         for piece in self._pieces.values():
             needed = Memory.need_mib(piece.tickets[0].cell.guest.memory_mib)

@@ -10,6 +10,7 @@ from typing import Any
 import dask.config
 from distributed import Client, Future, Scheduler, Security, SpecCluster
 
+from lab.base.errors import UsageError
 from lab.fleet.inventory import LOOPBACK
 from lab.images.store import BaseImage
 from lab.run.backlog import Ticket
@@ -74,15 +75,27 @@ def security(pem: str) -> Security:
 
 
 @contextmanager
-def running(security: Security, *, hosts: int) -> Iterator[tuple[Client, int]]:
-    """A client of a scheduler that listens on loopback, and its port; so many `hosts` are expected to join."""
+def running(host: str, port: int | None, security: Security, *, hosts: int) -> Iterator[tuple[Client, int]]:
+    """A client of a scheduler that listens there, and its port; `hosts` are expected to join.
+
+    Raises UsageError if nothing can listen there.
+    """
     for name in ("distributed", "tornado", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [logging.NullHandler()], False
-    losses = {"allowed-failures": MOST_LOSSES * hosts - 1}
+    losses = {"allowed-failures": MOST_LOSSES * max(1, hosts) - 1}
     dask.config.update_defaults({"distributed": {"scheduler": SETTINGS | losses}})
-    where = {"host": LOOPBACK, "port": 0, "protocol": "tls", "security": security}
-    cluster = SpecCluster(scheduler={"cls": _scheduler, "options": where}, security=security)
+    where = {"host": host, "port": port or 0, "protocol": "tls", "security": security}
+    try:
+        cluster = SpecCluster(scheduler={"cls": _scheduler, "options": where}, security=security)
+    except RuntimeError as error:
+        why: BaseException = error
+        while why.__cause__:
+            why = why.__cause__
+        raise UsageError(
+            f"nothing can listen on {host}, port {port}: {why}",
+            hint="set coordinator.address to an address of this host, and coordinator.port to a free port",
+        ) from error
     address = cluster.scheduler_address
     with cluster, Client(address, security=security, set_as_default=False) as client:
         yield client, int(address.rpartition(":")[2])

@@ -1,6 +1,7 @@
 """What a host of a run does: it runs dask's own worker until its login ends.
 
-`python -m lab.fleet.host` does that. The worker loads this module with `--preload`.
+`python -m lab.fleet.host` does that. Any worker of a run, however it was started, loads this module with
+`--preload`.
 """
 
 import json
@@ -82,10 +83,15 @@ def _end_with_login() -> None:
     """
     while select.select([0], [], [], SILENT_SECONDS)[0] and os.read(0, 4096):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    leave()
     # dask may wait for a scheduler that has gone. Parts are ended by the kernel when this process has.
     time.sleep(LEAVE_SECONDS)
     os._exit(1)
+
+
+def leave() -> None:
+    """End this worker, and the parts that it runs."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> int:

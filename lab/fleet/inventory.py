@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from lab.catalog.toml import NAME, Definition, read, validate
 
@@ -14,6 +14,16 @@ LOOPBACK = "127.0.0.1"
 # no shell replaces.
 Word = Annotated[str, StringConstraints(pattern=r"^[^\s~-]\S*$")]
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME.pattern}$")]
+
+
+class Coordinator(Definition):
+    """Where dask's scheduler listens. Hosts that are started over SSH reach it through their logins.
+
+    Only a host that dials in by itself needs a known `port`, and perhaps another `address` than loopback.
+    """
+
+    address: Word = LOOPBACK
+    port: int | None = Field(default=None, ge=1, le=65535)
 
 
 class Host(Definition):
@@ -40,7 +50,16 @@ class Host(Definition):
 class Inventory(Definition):
     """All hosts, by the names that the run calls them."""
 
-    hosts: dict[Name, Host] = Field(min_length=1)
+    coordinator: Coordinator = Coordinator()
+    hosts: dict[Name, Host] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_hosts(self) -> "Inventory":
+        if not self.hosts and self.coordinator.port is None:
+            raise ValueError(
+                "expected a host, for example [hosts.lab-1], or coordinator.port for hosts that dial in"
+            )
+        return self
 
 
 def load(file: Path) -> Inventory:

@@ -38,11 +38,12 @@ class Login(threading.Thread):
     """The login on host `name`, from its first connection to the end of its worker.
 
     `worker` is what its worker says of itself. `fault` says why the host is not used, or no longer.
-    `scheduler` is the port of dask's scheduler on this host. `say` is told what people have to know, in this
-    thread.
+    `scheduler` is where dask's scheduler listens. `say` is told what people have to know, in this thread.
     """
 
-    def __init__(self, name: str, host: Host, key: str, scheduler: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, name: str, host: Host, key: str, scheduler: tuple[str, int], say: Callable[[str], None]
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.host, self.worker, self.fault = host, dict[str, Any](), ""
         self._key, self._scheduler, self._say = key, scheduler, say
@@ -155,7 +156,7 @@ class Login(threading.Thread):
     def _connected_back(self, channel: paramiko.Channel, _origin: object, _server: object) -> None:
         """The worker connects to the scheduler."""
         try:
-            carry(channel, socket.create_connection((LOOPBACK, self._scheduler)))
+            carry(channel, socket.create_connection(self._scheduler))
         except OSError:
             channel.close()
 

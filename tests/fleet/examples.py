@@ -34,7 +34,10 @@ ROOT = Path(__file__).parents[2]
 PYTHON = """#!/bin/sh
 export PYTHONPATH={root} TMPDIR=${{LAB_TMP:-$LAB_HOME}} LAB_CONNECT=test:///default
 [ ! -f $LAB_HOME/environment ] || . $LAB_HOME/environment
-exec {python} -m tests.fleet.worker $LAB_HOME/control.json
+case "$2 $3" in
+*lab.fleet.host*|*tls://*) shift; set -- -m tests.fleet.worker $LAB_HOME/control.json "$@" ;;
+esac
+exec {python} "$@"
 """
 
 
@@ -79,7 +82,7 @@ class Fleet:
     address: str = "127.0.0.1"
     hosts: dict[str, HostExample] = field(default_factory=dict)
     commands: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    tables: str = ""
+    head: str = ""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -106,12 +109,12 @@ class Fleet:
         own = {"address": f"{self.address}:{self.port}", "home": str(home), "lanes": 1, "memory_mib": 8192}
         own["python"] = str(self.python)
         lines = [f"{key} = {json.dumps(value)}" for key, value in own.items() if f"{key} =" not in f"\n{table}"]
-        self.tables += "\n".join([f"[hosts.{name}]", *lines, table, ""])
+        self.head += "\n".join([f"[hosts.{name}]", *lines, table, ""])
         return made
 
     def inventory(self) -> Path:
         file = self.folder / "hosts.toml"
-        file.write_text(self.tables)
+        file.write_text(self.head)
         return file
 
     def put_images(self, cells: Sequence[Cell]) -> None:

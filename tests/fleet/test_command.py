@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -87,11 +88,25 @@ def test_a_pulled_cable_costs_a_second_try(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_bad_inventories_are_told_with_host_and_next_step(fleet: Fleet, tmp_path: Path) -> None:
-    fleet.tables = "[hosts.a]\naddress = 'x'\npython = '/p'\ncores = 2\n"
-    command = Command(fleet, *PLAN)
-    assert command.ends() == 2, command.printed()
-    assert "hosts.toml: hosts.a.cores: unknown key" in command.printed()
-    fleet.tables = ""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for head, told in (
+            (
+                "[hosts.a]\naddress = 'x'\npython = '/p'\ncores = 2\n",
+                r"hosts\.toml: hosts\.a\.cores: unknown key",
+            ),
+            (f"[coordinator]\nport = {port}\n", f"nothing can listen on 127.0.0.1, port {port}: .*in use"),
+            (
+                "[coordinator]\naddress = '192.0.2.1'\nport = 8786\n",
+                "nothing can listen on 192.0.2.1, port 8786",
+            ),
+        ):
+            fleet.head = head
+            command = Command(fleet, *PLAN)
+            assert command.ends() == 2, command.printed()
+            assert re.search(told, command.printed()), command.printed()
+    assert "set coordinator.address to an address of this host" in command.printed()
+    fleet.head = ""
     fleet.add("good")
     fleet.add("closed", table="address = '127.0.0.1:1'")
     fleet.add("without-libvirt", environment="LAB_CONNECT=nowhere:///")

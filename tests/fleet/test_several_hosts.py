@@ -17,6 +17,7 @@ import dask.config
 from lab.base.activity import Activity
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, wait_for
+from lab.fleet import coordinator
 from lab.record import RunOptions, RunResult, Status
 from lab.run import start
 from tests.builders.processes import SECONDS
@@ -41,6 +42,7 @@ def evidence_is_whole(run: RunResult, folder: Path) -> None:
         assert (folder / log).read_text() == f"{cell.guest}/{cell.variant}/{cell.build} on {host}\n"
     assert {lane.label for lane in run.run.lanes} == {cell.lane for cell in run.cells}
     assert not list(folder.glob(".arriving-*"))
+    assert not (folder / coordinator.CREDENTIALS).exists()
 
 
 def decided_once(run: Running) -> bool:

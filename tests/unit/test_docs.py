@@ -23,7 +23,7 @@ from lab.catalog import Guest, Set, loading, remedies
 from lab.causes import table
 from lab.cli import cli, completion, reference
 from lab.fleet import inventory
-from lab.fleet.inventory import Host
+from lab.fleet.inventory import Coordinator, Host
 from lab.gate import baseline, expectations
 from lab.record import Confidence, Outcome, RemedyOutcome, Status, StepOutcome
 from lab.verdict.claims import Answer
@@ -293,4 +293,5 @@ def test_the_example_of_an_inventory_loads_and_every_key_is_documented(tmp_path:
     (tmp_path / "hosts.toml").write_text(example("several-hosts.md", "hosts.toml"))
     assert list(inventory.load(tmp_path / "hosts.toml").hosts) == ["lab-1", "lab-2"]
     told = (ROOT / "docs" / "guides" / "several-hosts.md").read_text()
-    assert [key for key in sorted(fields(Host)) if f"{key}`" not in told] == []
+    keys = fields(Host) | {f"coordinator.{key}" for key in fields(Coordinator)}
+    assert [key for key in sorted(keys) if f"{key}`" not in told] == []

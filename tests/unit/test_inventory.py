@@ -8,6 +8,10 @@ from lab.base.errors import UsageError
 from lab.fleet import inventory
 
 WHOLE = """
+[coordinator]
+address = "10.0.0.1"
+port = 8786
+
 [hosts.lab-1]
 address = "lab@lab-1.example.org:2222"
 python = "/srv/lab/.venv/bin/python"
@@ -27,8 +31,10 @@ def read(tmp_path: Path, text: str) -> inventory.Inventory:
 
 
 def test_a_whole_inventory_is_read(tmp_path: Path) -> None:
-    first, second = read(tmp_path, WHOLE).hosts.values()
-    assert (first.address, first.lanes, first.memory_mib) == ("lab@lab-1.example.org:2222", 4, 16384)
+    whole = read(tmp_path, WHOLE)
+    assert (whole.coordinator.address, whole.coordinator.port) == ("10.0.0.1", 8786)
+    first, second = whole.hosts.values()
+    assert (first.lanes, first.memory_mib) == (4, 16384)
     assert first.command == "env LAB_HOME=/var/lab /srv/lab/.venv/bin/python -m lab.fleet.host"
     assert second.command == "env /opt/venv/bin/python -m lab.fleet.host"
 
@@ -36,15 +42,16 @@ def test_a_whole_inventory_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "keys"),
     [
-        ("", ["hosts"]),
-        ("[hosts]\n", ["hosts"]),
-        ('[hosts."A B"]\naddress = "x"\npython = "/p"\n', ["hosts.A B.[key]"]),
+        ("", ["expected a host, for example [hosts.lab-1], or coordinator.port"]),
+        ("[hosts]\n", ["expected a host"]),
+        ('[hosts."A B"]\naddress = "x"\npython = "/p"\n', ["hosts.A B.[key]: "]),
         (
+            "[coordinator]\nport = 0\n"
             '[hosts.a]\naddress = "-oProxyCommand=x"\nmemory_mib = "all"\ncores = 2\npython = "/p"\n'
             '[hosts.b]\naddress = "::1"\nlanes = 0\npython = "~/python"\n[hosts.c]\naddress = "x"\n',
             [
-                *("hosts.a.address", "hosts.a.memory_mib", "hosts.a.cores"),
-                *("hosts.b.lanes", "hosts.b.python", "hosts.c.python"),
+                *("coordinator.port: ", "hosts.a.address: ", "hosts.a.memory_mib: ", "hosts.a.cores: "),
+                *("hosts.b.lanes: ", "hosts.b.python: ", "hosts.c.python: "),
             ],
         ),
     ],
@@ -56,4 +63,4 @@ def test_everything_that_is_wrong_is_told_at_once_by_its_key(
     with pytest.raises(UsageError) as raised:
         read(tmp_path, text)
     for key in keys:
-        assert f"hosts.toml: {key}: " in str(raised.value)
+        assert key in str(raised.value)
