@@ -465,12 +465,12 @@ class Coordinator:
         if self._is_stopping or self._is_coming or any(piece.host for piece in self._pieces.values()):
             return
         hosts = self._usable
-        if not hosts and self.inventory.coordinator.port is None:
+        if not hosts:
+            if self.inventory.coordinator.port is not None:
+                return
             faults = [login.fault for login in self._logins.values() if login.fault]
             faults += [f"{name} got no more parts: {why}" for name, why in self._refused.items()]
             raise LabError("\n".join(["no host is left:", *faults]), hint=self.again)
-        if not hosts:
-            return
         has = ", ".join(f"{name} has {joined.memory_mib} MiB" for name, joined in hosts.items())
         for piece in self._pieces.values():
             needed = Memory.need_mib(piece.tickets[0].cell.guest.memory_mib)

@@ -52,10 +52,11 @@ mod deeper { #[test] fn aborts() { std::process::abort() } }
 
 @dataclass(frozen=True)
 class Crate:
-    """The crate's workspace, and the archive of its tests."""
+    """The crate's workspace, the archive made of it, and the executable that has its jailer's tests."""
 
     workspace: Path
     archive: Path
+    executable: Path
 
 
 def cargo() -> str | None:
@@ -101,4 +102,6 @@ def make(
     which = "--tests" if others or library else "--test=jailer"
     command = [str(program), "nextest", "archive", "--offline", which, f"--archive-file={archive}"]
     subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True, capture_output=True)
-    return Crate(folder, archive)
+    deps = folder / "target" / "debug" / "deps"
+    [executable] = [file for file in deps.glob("jailer-*") if not file.suffix]
+    return Crate(folder, archive, executable)

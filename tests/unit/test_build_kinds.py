@@ -139,7 +139,9 @@ def deployed(build: Build, guest: Any, paths: Paths, tmp_path: Path) -> Any:
 
 
 def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: Path) -> None:
-    assert set(builds.known_kinds()) == {*("checkout", "cli", "nextest", "npm", "program", "wheel")}
+    assert set(builds.known_kinds()) == {
+        *("checkout", "cli", "nextest", "npm", "program", "test-binary", "wheel")
+    }
     argument = f"program:{program}"
     assert build.name == f"program@{sha256(program)[:8]}"
     assert build.argument == argument

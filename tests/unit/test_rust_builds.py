@@ -88,6 +88,20 @@ def whole(crate: Crate, rust_lab: Paths, tmp_path_factory: pytest.TempPathFactor
     return Deployed(build, deployed(build, rust_lab, tmp_path_factory.mktemp("guest")))
 
 
+def test_the_tests_of_a_lone_executable_end_as_those_of_an_archive(
+    crate: Crate, rust_lab: Paths, tmp_path: Path
+) -> None:
+    build = builds.resolve(f"test-binary:{crate.executable},at={PLACE}")
+    ran = Deployed(build, deployed(build, rust_lab, tmp_path)).run(SuiteOptions(stretch=0.5))
+    passing = {test.name for test in ran.tests if test.outcome is Outcome.PASS}
+    failing = {test.name for test in ran.tests if test.outcome is Outcome.FAIL}
+    assert (passing, failing) == (PASSING, set(FAILING))
+    text = tmp_path / "text"
+    text.write_text("no program")
+    with pytest.raises(UsageError, match="expected a test binary, a program for x86-64 Linux"):
+        builds.resolve(f"test-binary:{text},at={PLACE}")
+
+
 def test_every_outcome_of_a_test_is_right(whole: Deployed) -> None:
     ran = whole.run(SuiteOptions(stretch=0.5))
     assert ran.cut_short == ""

@@ -176,26 +176,31 @@ def unpack(file: Path, folder: Path) -> Unpacked:
     """Unpack the archive in a file into an empty folder. Raises UsageError if it is none."""
     try:
         archives.unpack(file, folder)
-        with archives.reading():
-            metadata = folder / "target" / "nextest"
-            cargo = json.loads((metadata / "cargo-metadata.json").read_text())
-            built = json.loads((metadata / "binaries-metadata.json").read_text())
-            binaries = list(map(str, built["rust-binaries"]))
-            workspace = Path(cargo["workspace_root"])
-            members = [package for package in cargo["packages"] if package["id"] in cargo["workspace_members"]]
-            # nextest wants manifests to be there, and reads only the metadata.
-            for manifest in (workspace / "Cargo.toml", *(package["manifest_path"] for package in members)):
-                below = Path(manifest).relative_to(workspace)
-                if ".." in below.parts:
-                    raise ValueError(f"{manifest} is not below {workspace}")
-                (folder / below).parent.mkdir(parents=True, exist_ok=True)
-                (folder / below).touch()
-            versions = {package["id"]: str(package["version"]) for package in cargo["packages"]}
+        return read_workspace(folder)
     except archives.Damaged as error:
         raise UsageError(
             f"{file}: expected an archive that `cargo nextest archive` made: {one_line(error)}",
             hint="make it with: cargo nextest archive --archive-file tests.tar.zst",
         ) from error
+
+
+def read_workspace(folder: Path) -> Unpacked:
+    """The workspace in a folder, completed for nextest. Raises archives.Damaged."""
+    with archives.reading():
+        metadata = folder / "target" / "nextest"
+        cargo = json.loads((metadata / "cargo-metadata.json").read_text())
+        built = json.loads((metadata / "binaries-metadata.json").read_text())
+        binaries = list(map(str, built["rust-binaries"]))
+        workspace = Path(cargo["workspace_root"])
+        members = [package for package in cargo["packages"] if package["id"] in cargo["workspace_members"]]
+        # nextest wants manifests to be there, and reads only the metadata.
+        for manifest in (workspace / "Cargo.toml", *(package["manifest_path"] for package in members)):
+            below = Path(manifest).relative_to(workspace)
+            if ".." in below.parts:
+                raise ValueError(f"{manifest} is not below {workspace}")
+            (folder / below).parent.mkdir(parents=True, exist_ok=True)
+            (folder / below).touch()
+        versions = {package["id"]: str(package["version"]) for package in cargo["packages"]}
     return Unpacked(folder, str(workspace), binaries, versions)
 
 
@@ -389,6 +394,8 @@ class Nextest(Build):
     heeds_remedies = False
     # The prefix.
     kind: ClassVar[str] = "nextest"
+    # What runs where the words have no filter; None: the suite's.
+    usual_filter: ClassVar[str | None] = None
 
     words: Words
     file: Path = field(hash=False)
@@ -396,6 +403,11 @@ class Nextest(Build):
     # nextest's expression for all tests, and for each test of the suite the one that chooses it alone.
     filter: str
     expressions: Mapping[str, str] = field(hash=False)
+
+    @staticmethod
+    def unpack(file: Path, folder: Path) -> Unpacked:
+        """Make a workspace of the file in an empty folder. Raises UsageError."""
+        return unpack(file, folder)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -406,10 +418,10 @@ class Nextest(Build):
     def read(cls, words: Words, file: Path, **more: Any) -> Self:
         """The build of words and of an archive; `more` are fields of a kind's own. Raises UsageError."""
         suite = words.definition
-        chosen = words.filter or suite.filter
+        chosen = words.filter or cls.usual_filter or suite.filter
         nextest = program(Paths.default())
         with sandbox.folder() as folder:
-            unpacked = unpack(file, folder)
+            unpacked = cls.unpack(file, folder)
             choice = [f"-E={chosen}", f"--run-ignored={words.ignored}"]
             expressions, version = list_tests(nextest, unpacked, choice)
         place = words.at or check_place(unpacked.built_in, f"{file.name}, built in {unpacked.built_in}")
@@ -447,7 +459,7 @@ class Nextest(Build):
 
     def laid_out(self, files: Mapping[str, Path], folder: Path, python: str) -> dict[str, Path]:
         """The workspace with the tests; the rest as it is."""
-        unpack(files[TESTS], folder)
+        self.unpack(files[TESTS], folder)
         rest = {name: file for name, file in files.items() if name != TESTS}
         return {f"{FILES}/{WORKSPACE}": folder, **super().laid_out(rest, folder, python)}
 
