@@ -13,7 +13,7 @@ from lab.base.errors import Bug, UsageError
 from lab.base.files import inert, plain
 from lab.catalog import Guest
 from lab.cli import options, output
-from lab.repro import judging, planning, reading, showing
+from lab.repro import judging, planning, reading, showing, source
 from lab.repro.planning import Plan, Wishes
 from lab.repro.report import Judged, Report
 from lab.run.request import Group, flag, option
@@ -108,12 +108,12 @@ def _print(read: Report, judged: Judged, plan: Plan) -> None:
 def _content(report: str) -> bytes:
     """The bytes of a report, up to the most that are read. Raises UsageError if there is no such file."""
     if report == STDIN:
-        return sys.stdin.buffer.read(reading.MOST_BYTES + 1)
+        return sys.stdin.buffer.read(source.MOST_BYTES + 1)
     if report.startswith(("http://", "https://")):
-        raise UsageError(f"{report} is an address, and nothing is fetched", hint=reading.how_to_give(report))
+        raise UsageError(f"{report} is an address, and nothing is fetched", hint=source.how_to_give(report))
     try:
         with Path(report).open("rb") as file:
-            return file.read(reading.MOST_BYTES + 1)
+            return file.read(source.MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(

@@ -376,60 +376,50 @@ def _remark(name: str, /, *quotes: Quote, **values: object) -> Remark:
 
 def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark]) -> tuple[Remark, ...]:
     """Return the remarks on a report, in the order of their first lines. `notes` are those on its messages."""
-    quotes: dict[str, tuple[Quote, ...]] = {}
-    for remark in (*notes, *_contradictions(report), *_on_findings(report, findings), *_on_kernels(report)):
-        # The same remark on several lines is one.
-        quotes[remark.text] = tuple(dict.fromkeys([*quotes.get(remark.text, ()), *remark.quotes]))
-    remarks = [Remark(text, lines) for text, lines in quotes.items()]
-    return tuple(
-        sorted(remarks, key=lambda remark: remark.quotes[0].number if remark.quotes else 0)[:MOST_REMARKS]
-    )
-
-
-def _contradictions(report: Report) -> Iterator[Remark]:
-    """Statements that cannot both be true of one host, and what is damaged."""
+    remarks = list(notes)
+    # What is damaged, and statements that cannot both be true of one host.
     for probed in report.of(Probed):
         if probed.host is None:
-            yield _remark("damaged", probed.quote, why=probed.damaged)
+            remarks.append(_remark("damaged", probed.quote, why=probed.damaged))
     settings = [one for one in report.of(Setting) if one.mood is Mood.HOLDS and one.place is Place.HOST]
     for name in dict.fromkeys(setting.name for setting in settings):
         for one, other in pairwise([setting for setting in settings if setting.name == name]):
-            yield _remark("two-values", one.quote, other.quote, name=name, one=one.value, other=other.value)
-    for first, second in pairwise(system for system in report.of(System) if system.place is Place.HOST):
-        yield _remark("two-systems", first.quote, second.quote, one=first.name, other=second.name)
-
-
-def _on_findings(report: Report, findings: Sequence[Finding]) -> Iterator[Remark]:
-    """What a finding does not mean, and what contradicts it."""
+            values = {"name": name, "one": one.value, "other": other.value}
+            remarks.append(_remark("two-values", one.quote, other.quote, **values))
+    hosts = [system for system in report.of(System) if system.place is Place.HOST]
+    for first, second in pairwise(hosts):
+        names = {"one": first.name, "other": second.name}
+        remarks.append(_remark("two-systems", first.quote, second.quote, **names))
+    # What a finding does not mean, and what contradicts it.
     for finding in findings:
         if finding.program != BUBBLEWRAP:
-            yield _remark("another-program", *finding.quotes, program=finding.program)
+            remarks.append(_remark("another-program", *finding.quotes, program=finding.program))
     audit = {line.quote: line.fields for line in report.of(AuditLine)}
-    switched_off = [
-        one.quote
-        for one in report.of(Setting)
-        if (one.name, one.value, one.helped) == (RESTRICTION, "0", False)
-    ]
+    off = [s.quote for s in report.of(Setting) if (s.name, s.value, s.helped) == (RESTRICTION, "0", False)]
     moved = [
         quote for quote, fields in audit.items() if RESTRICTED in (fields.get("profile"), fields.get("target"))
     ]
-    if switched_off and moved:
-        yield _remark("still-moved", switched_off[0], moved[0], sysctl=RESTRICTION, profile=RESTRICTED)
+    if off and moved:
+        remarks.append(_remark("still-moved", off[0], moved[0], sysctl=RESTRICTION, profile=RESTRICTED))
     not_run = [finding for finding in findings if finding.name == "bwrap-exec-denied"]
     ran = [finding for finding in findings if finding not in not_run and audit.keys() & {*finding.quotes}]
     if not_run and ran:
-        yield _remark("two-failures", *not_run[0].quotes, *ran[0].quotes[:1])
-
-
-def _on_kernels(report: Report) -> Iterator[Remark]:
-    """A kernel that is another distribution's: a container shows its host's."""
+        remarks.append(_remark("two-failures", *not_run[0].quotes, *ran[0].quotes[:1]))
+    # A kernel that is another distribution's: a container shows its host's.
     for kernel in report.of(Kernel):
         owner = systems.of_kernel(kernel)
-        for system in report.of(System):
+        for system in hosts:
             family = systems.family(system.id)
-            is_host = system.place is Place.HOST and not system.inferred
-            if owner is None or family is None or not is_host or owner.id in (system.id, family):
+            if owner is None or family is None or system.inferred or owner.id in (system.id, family):
                 continue
             name = "wsl-kernel" if owner.id == WSL else "foreign-kernel"
-            values = {"release": kernel.release, "owner": owner.name, "system": system.name}
-            yield _remark(name, system.quote, kernel.quote, **values)
+            words = {"release": kernel.release, "owner": owner.name, "system": system.name}
+            remarks.append(_remark(name, system.quote, kernel.quote, **words))
+    quotes: dict[str, tuple[Quote, ...]] = {}
+    for remark in remarks:
+        # The same remark on several lines is one.
+        quotes[remark.text] = tuple(dict.fromkeys([*quotes.get(remark.text, ()), *remark.quotes]))
+    whole = [Remark(text, lines) for text, lines in quotes.items()]
+    return tuple(
+        sorted(whole, key=lambda remark: remark.quotes[0].number if remark.quotes else 0)[:MOST_REMARKS]
+    )

@@ -33,9 +33,7 @@ from lab.repro.report import (
     Statement,
     System,
 )
-from lab.repro.source import LONGEST, MOST_BYTES, TABLE, Kind, Line, Text, how_to_give, matches, quote
-
-__all__ = ["MOST_BYTES", "how_to_give", "read"]
+from lab.repro.source import LONGEST, TABLE, Kind, Line, Text, matches, quote
 
 # The most lines that are kept as not understood, the longest title in characters, and the most statements of
 # one kind that a report is read for; a log may hold thousands. As many as `MOST_READ` are looked at: most of a
@@ -84,40 +82,28 @@ def read(data: bytes) -> Report:
         or (line.kind is Kind.HEADING and not line.raw.lstrip().startswith("##"))
     )
     title = next((words for words in titles if " " in words and not KINDS["no_title"].search(words)), "")
-    return Report(
-        title=bounded(title, LONGEST_TITLE),
-        statements=tuple(sorted(merged, key=lambda statement: statement.quote.number)),
-        unread=_unread(text, everything),
-        size=text.size,
-        cut=text.cut,
-        topics=_topics(text),
-    )
-
-
-def _unread(text: Text, everything: Iterable[Statement]) -> tuple[Quote, ...]:
-    """The lines that look technical and that nothing understood, each text once."""
     understood = {text.lines[index].number for index in text.advice}
     for statement in everything:
         understood |= {*range(statement.quote.number, statement.quote.last + 1)}
-    left: dict[str, Quote] = {}
-    for line in text.lines:
-        if line.number in understood or KINDS["nothing_new"].match(line.text):
-            continue
-        if line.kind is Kind.CODE or KINDS["technical"].search(line.text):
-            left.setdefault(line.raw.strip(), quote(line))
-    return tuple(left.values())[:MOST_UNREAD]
-
-
-def _topics(text: Text) -> dict[str, Quote]:
-    """What the text is about beside its statements, each with the first line that says so."""
-    patterns = {row["name"]: re.compile(row["pattern"], re.IGNORECASE) for row in judging.knowledge()["topic"]}
+    # Lines that look technical and that nothing understood, each text once; and what lines are about besides.
+    unread: dict[str, Quote] = {}
     topics: dict[str, Quote] = {}
+    patterns = {row["name"]: re.compile(row["pattern"], re.IGNORECASE) for row in judging.knowledge()["topic"]}
     for line in text.lines:
-        words = line.labelled
+        is_new = line.number not in understood and not KINDS["nothing_new"].match(line.text)
+        if is_new and (line.kind is Kind.CODE or KINDS["technical"].search(line.text)):
+            unread.setdefault(line.raw.strip(), quote(line))
         for name, pattern in patterns.items():
-            if name not in topics and pattern.search(words):
+            if name not in topics and pattern.search(line.labelled):
                 topics[name] = quote(line)
-    return topics
+    return Report(
+        title=bounded(title, LONGEST_TITLE),
+        statements=tuple(sorted(merged, key=lambda statement: statement.quote.number)),
+        unread=tuple(unread.values())[:MOST_UNREAD],
+        size=text.size,
+        cut=text.cut,
+        topics=topics,
+    )
 
 
 def _merged(statements: Iterable[Statement]) -> list[Statement]:

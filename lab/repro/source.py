@@ -146,7 +146,11 @@ class Line:
 def parse(text: str) -> list[Line]:
     """Return the lines of a Markdown text that hold anything, in order."""
     raw = text.split("\n")
-    visible = _without_comments(text).split("\n")
+    # Readers of an issue do not see HTML comments, which hold the form's own examples. Where none ends there is
+    # nothing to look for, from any of their beginnings.
+    before, end, after = text.rpartition("-->")
+    blanked = COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), before + end)
+    visible = f"{blanked}{after}".split("\n")
     lines: dict[int, Line] = {}
     section, label, block = "", "", 0
     fences: set[int] = set()
@@ -178,13 +182,6 @@ def parse(text: str) -> list[Line]:
             block += 1
             lines[index] = Line(index + 1, raw[index], content, Kind.PROSE, block)
     return [lines[index] for index in sorted(lines)]
-
-
-def _without_comments(text: str) -> str:
-    """Blank out HTML comments, which readers of an issue do not see: they hold the form's own examples."""
-    # Where none ends there is nothing to look for, from any of their beginnings.
-    before, end, after = text.rpartition("-->")
-    return COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), before + end) + after
 
 
 def _blocks(tokens: Iterable[Token]) -> Iterator[tuple[Kind, int, list[str]]]:

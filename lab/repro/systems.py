@@ -123,7 +123,12 @@ def read(text: Text) -> Iterator[System]:
             inside.add(line.number)
         if not SAYS["not_printed"].match(line.text):
             mentions += _named(text, index)
-        mentions += _tagged(line)
+        for match in matches(SAYS["tag"], line.text):
+            row = next((row for row in ROWS.values() if match[1] in (row.id, *row.codenames)), None)
+            if row is not None:
+                codename = match[1] if match[1] in row.codenames else None
+                name = f"{row.id} ({match[0]})"
+                mentions.append((Rank.PROSE, row.on(line, name, codename, Place.CONTAINER)))
     mentions = [
         (rank, replace(system, place=Place.CONTAINER) if system.quote.number in inside else system)
         for rank, system in mentions
@@ -347,14 +352,6 @@ def _rank(line: Line, before: str = "") -> Rank:
     if SAYS["field"].match(line.labelled):
         return Rank.FIELD
     return Rank.OWN if SAYS["own"].search(END_OF_SENTENCE.split(before)[-1]) else Rank.PROSE
-
-
-def _tagged(line: Line) -> Iterator[Mention]:
-    for match in matches(SAYS["tag"], line.text):
-        row = next((row for row in ROWS.values() if match[1] in (row.id, *row.codenames)), None)
-        if row is not None:
-            codename = match[1] if match[1] in row.codenames else None
-            yield Rank.PROSE, row.on(line, f"{row.id} ({match[0]})", codename, Place.CONTAINER)
 
 
 def _os_release(text: Text) -> Iterator[Mention]:
