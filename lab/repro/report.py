@@ -25,11 +25,6 @@ AUDIT_FIELDS = (
     "apparmor", "avc", "operation", "class", "tclass", "info", "profile", "target", "comm", "name",
     "capability", "capname", "scontext", "permissive", "sig", "syscall",
 )  # fmt: skip
-OUTCOMES = {
-    True: "the reporter says that it helps",
-    False: "the reporter says that it does not help",
-    None: "outcome not said",
-}
 
 
 @dataclass(frozen=True)
@@ -63,6 +58,19 @@ class Mood(StrEnum):
     DEFAULT = "default"
     HYPOTHETICAL = "hypothetical"
     AVOIDED = "avoided"
+
+
+# What is shown of a setting that was tried, by whether it helped, and of one that neither holds nor was tried.
+OUTCOMES = {
+    True: "the reporter says that it helps",
+    False: "the reporter says that it does not help",
+    None: "outcome not said",
+}
+MOODS = {
+    Mood.DEFAULT: "said to be the default",
+    Mood.HYPOTHETICAL: "named as what it takes",
+    Mood.AVOIDED: "not wanted",
+}
 
 
 class Speaker(StrEnum):
@@ -161,7 +169,8 @@ class Setting(Statement):
 
     def __str__(self) -> str:
         place = " (in a container)" if self.place is Place.CONTAINER else ""
-        return f"{self.written}{place}" + (f"; {OUTCOMES[self.helped]}" if self.mood is Mood.TRIED else "")
+        note = OUTCOMES[self.helped] if self.mood is Mood.TRIED else MOODS.get(self.mood)
+        return f"{self.written}{place}" + (f"; {note}" if note else "")
 
 
 @dataclass(frozen=True)

@@ -387,6 +387,19 @@ def test_a_container_has_its_hosts_kernel() -> None:
     assert [setting.place for setting in of(Setting, text)] == [Place.HOST, Place.CONTAINER]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{CLONE} = 0", f"{CLONE}=0"),
+        (f"With {CLONE}=1 it works.", f"{CLONE}=1; the reporter says that it helps"),
+        (f"Docker requires {CLONE}=1", f"{CLONE}=1; named as what it takes"),
+        ("## In the container\n\nuser.max_ipc_namespaces = 0", "user.max_ipc_namespaces=0 (in a container)"),
+    ],
+)
+def test_a_setting_is_shown_with_what_is_said_of_it(text: str, words: str) -> None:
+    assert [str(setting) for setting in of(Setting, text)] == [words]
+
+
 @pytest.mark.parametrize("shape", ["{}", "```\n{}```"])
 def test_what_boxlite_advises_was_done_by_nobody(shape: str) -> None:
     text = (
