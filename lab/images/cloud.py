@@ -139,21 +139,17 @@ def fetch(published: PublishedDisk, folder: Path, say: Say) -> Path:
     file = folder / published.name
     download.fetch(published.url, file, say)
     say("verifying")
-    try:
-        actual = digest(file, published.algorithm)
-        if actual != published.digest:
-            raise ImageNotAvailable(
-                f"{download.short(published.url)} does not have the expected digest",
-                hint=f"its {published.algorithm} is {actual}, expected {published.digest}; the download was "
-                "deleted: try again later or from another network",
-            )
-        disk.check_qcow2(file)
-    except disk.NotADisk as error:
+    actual = digest(file, published.algorithm)
+    if actual != published.digest:
         file.unlink()
-        raise ImageNotAvailable(f"{download.short(published.url)}: {error.args[0]}") from error
-    except ImageNotAvailable:
+        raise ImageNotAvailable(
+            f"{download.short(published.url)} does not have the expected digest",
+            hint=f"its {published.algorithm} is {actual}, expected {published.digest}; the download was "
+            "deleted: try again later or from another network",
+        )
+    if wrong := disk.why_unusable(file):
         file.unlink()
-        raise
+        raise ImageNotAvailable(f"{download.short(published.url)}: {wrong}")
     return file
 
 

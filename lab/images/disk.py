@@ -5,27 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from lab.base import process
-from lab.base.errors import LabError, UsageError
+from lab.base.errors import UsageError
 
 SECONDS = 60.0
 
 
-class NotADisk(LabError):
-    """A guest cannot boot from this file; the message says what the file is instead."""
-
-
-def check_qcow2(file: Path) -> None:
-    """Raise NotADisk unless the file is a whole qcow2 disk, which refers to no other file."""
+def why_unusable(file: Path) -> str:
+    """Why no guest can boot from a file; empty if it is a whole qcow2 disk, which refers to no other file."""
     try:
         info = _info(file)
     except (process.CommandFailed, ValueError) as error:
-        raise NotADisk(f"cannot be read as a disk: {error}") from error
+        return f"cannot be read as a disk: {error}"
     if (form := info.get("format")) != "qcow2":
         # QEMU takes any file for a raw disk.
-        raise NotADisk(f"no qcow2 disk but {form}; of another disk qemu-img convert -O qcow2 makes one")
+        return f"no qcow2 disk but {form}; of another disk qemu-img convert -O qcow2 makes one"
     # QEMU would read the files that it refers to from this host.
     if "backing-filename" in info or "data-file" in info.get("format-specific", {}).get("data", {}):
-        raise NotADisk("not a whole disk: it refers to another file")
+        return "not a whole disk: it refers to another file"
+    return ""
 
 
 def _info(file: Path) -> dict[str, Any]:

@@ -248,12 +248,8 @@ def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
     """Copy a disk into the store as a guest's image. Raises UsageError if the disk cannot be this guest's."""
     image = cloud_image(guest)
     started = time.monotonic()
-    try:
-        disk.check_qcow2(file)
-    except disk.NotADisk as error:
-        raise UsageError(
-            f"{file}: {error.args[0]}", hint="import a disk as the distribution publishes it"
-        ) from error
+    if wrong := disk.why_unusable(file):
+        raise UsageError(f"{file}: {wrong}", hint="import a disk as the distribution publishes it")
     if image.digest:
         algorithm, _, pinned = image.digest.partition(":")
         if digest(file, algorithm) != pinned:

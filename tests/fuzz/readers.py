@@ -38,7 +38,7 @@ from lab.guest import programs, variant
 from lab.guest.agent import Agent
 from lab.guest.collect import EvidenceFolder
 from lab.images import cloud, download, store
-from lab.images.disk import check_qcow2
+from lab.images.disk import why_unusable
 from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
 from lab.probes import report as probe_report
@@ -362,7 +362,7 @@ def _known(folder: Path) -> None:
 
 
 def _disk(content: bytes, folder: Path) -> None:
-    check_qcow2(_file(folder, "disk", content))
+    why_unusable(_file(folder, "disk", content))
 
 
 # -- a report
