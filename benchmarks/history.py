@@ -74,7 +74,6 @@ class Result(BaseModel):
     made: datetime
     machine: Machine
     figures: list[Figure]
-    note: str = ""
     details: Any = None
 
 
@@ -151,7 +150,6 @@ def keep(
     *,
     setting: str,
     figures: list[Figure],
-    note: str = "",
     details: object = None,
 ) -> Result:
     """Write a result down, and print how it compares with the last one on the same kind of machine."""
@@ -162,7 +160,6 @@ def keep(
         made=datetime.now(UTC),
         machine=this_machine(paths),
         figures=figures,
-        note=note,
         details=details,
     )
     folder: Path = options.history or paths.state / "benchmarks"

@@ -75,7 +75,7 @@ class Acceleration:
         """How many processors a machine gets that is to have so many under KVM.
 
         An emulated one gets one. QEMU runs each processor in a thread of the host, and those of one machine
-        wait for each other: with two, a box took 16.6 s instead of 9.0 s (benchmarks/boxes.py, medians of 100).
+        wait for each other: with two, a box took 16.6 s instead of 9.0 s (medians of 100, docs/faults.md).
         """
         return count if self.kvm else 1
 
