@@ -12,12 +12,10 @@ import click
 
 from lab.base.errors import LabError, unknown_name
 from tests.campaign import host
-from tests.campaign.attempt import Attempt, Reference, TryRecord, make_reference
+from tests.campaign.faults import FAULTS
 from tests.campaign.host import Home
-from tests.campaign.kinds import KINDS
-from tests.campaign.moments import Name, names
+from tests.campaign.tries import ROOT, Name, Try, make_reference, names
 
-ROOT = Path(__file__).parents[2]
 # Where homes are made: QEMU's user must be able to enter it, and links to the cache need its file system.
 HOMES = Path("/var/tmp")
 
@@ -25,22 +23,12 @@ HOMES = Path("/var/tmp")
 @click.command()
 @click.option("--tries", default=10, show_default=True, help="How many tries to make.")
 @click.option("--seed", default=1, show_default=True, help="Decides faults and moments.")
-@click.option("--first", default=0, show_default=True, help="The number of the first try of this seed.")
-@click.option("--faults", metavar="NAME,...", help="Make only these. Default: every kind.")
+@click.option("--faults", metavar="NAME,...", default=",".join(FAULTS), help="Make only these.")
 @click.option("--again", "repeated", multiple=True, metavar="SEED:NUMBER:FAULT", help="Repeat a try.")
-@click.option("--minutes", type=float, help="Begin no further try after so many minutes.")
 @click.option(
     "-o", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Keep the record here."
 )
-def campaign(
-    tries: int,
-    seed: int,
-    first: int,
-    faults: str | None,
-    repeated: tuple[str, ...],
-    minutes: float | None,
-    folder: Path,
-) -> None:
+def campaign(tries: int, seed: int, faults: str, repeated: tuple[str, ...], folder: Path) -> None:
     """Break small real runs of the lab, one fault each, and check what the lab promises.
 
     Exit status: 0 if everything was as promised, 1 if not, 2 for wrong usage, 3 if a campaign is not possible.
@@ -49,9 +37,12 @@ def campaign(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        chosen = [_known(Name.parse(text)) for text in repeated] or names(seed, tries, _faults(faults), first)
+        for fault in faults.split(","):
+            if fault not in FAULTS:
+                raise unknown_name("kind of fault", fault, FAULTS)
+        chosen = [Name.parse(text) for text in repeated] or names(seed, tries, faults.split(","))
         host.enter()
-        sys.exit(_make(chosen, folder, minutes))
+        sys.exit(_make(chosen, folder))
     except LabError as error:
         click.echo(f"campaign: {error}", err=True)
         sys.exit(error.exit_status)
@@ -64,87 +55,50 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _faults(words: str | None) -> list[str]:
-    wanted = words.split(",") if words else list(KINDS)
-    for name in wanted:
-        if name not in KINDS:
-            raise unknown_name("kind of fault", name, KINDS)
-    return wanted
-
-
-def _known(name: Name) -> Name:
-    _faults(name.fault)
-    return name
-
-
-def _make(chosen: list[Name], folder: Path, minutes: float | None) -> int:
-    """Make the tries one after another; the exit status."""
+def _make(chosen: list[Name], folder: Path) -> int:
+    """Make the tries one after another; the exit status. The undisturbed run is made if it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
-    began, failed = time.monotonic(), 0
+    describe = ["git", "describe", "--always", "--dirty"]
+    revision = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
+    reference, failed = folder / "reference", 0
     try:
         host.start_daemons()
-        reference = _reference(folder)
+        if not reference.exists():
+            home = _new_home()
+            try:
+                seconds = make_reference(home, revision, reference)
+            finally:
+                home.remove()
+            click.echo(f"the undisturbed run took {seconds:.0f} s")
         for name in chosen:
-            if minutes and time.monotonic() - began > minutes * 60:
-                click.echo(f"time is up; the next try would be {name}")
-                break
-            made = _try(name, reference, folder)
-            failed += bool(made.findings)
-            click.echo(_line(made))
+            home = _new_home()
+            attempt = Try(home, str(name), revision)
+            try:
+                attempt.run(name, reference)
+                with (folder / "record.jsonl").open("a") as record:
+                    record.write(attempt.record())
+                if attempt.findings:
+                    # What explains them: the outputs of the lab, and the run's folder.
+                    kept = folder / str(name).replace(":", "-")
+                    kept.mkdir(exist_ok=True)
+                    files = [*home.base.glob("output-*"), *home.out.glob("*")]
+                    subprocess.run(["cp", "-a", *files, kept], check=False, timeout=120)
+            finally:
+                home.remove()
+            failed += bool(attempt.findings)
+            statuses = ", ".join(f"{what} {status}" for what, status in attempt.statuses)
+            what = f"{attempt.happened or 'nothing done'} ({statuses}; {attempt.seconds:.0f} s)"
+            click.echo(f"{name} at {attempt.moment}: {what}")
+            for finding in attempt.findings:
+                click.echo(f"  FINDING {finding}")
     finally:
-        host.stop_daemons()
+        for daemon in reversed(host.DAEMONS):
+            host.signal_daemon(daemon, signal.SIGTERM)
     return 1 if failed else 0
-
-
-def _reference(folder: Path) -> Reference:
-    """The undisturbed run of this campaign, made by now if there is none in its folder."""
-    file = folder / "reference.json"
-    if file.exists():
-        return Reference.model_validate_json(file.read_bytes())
-    home = _new_home()
-    try:
-        made = make_reference(home, _revision())
-    finally:
-        home.remove()
-    file.write_text(made.model_dump_json(indent=2) + "\n")
-    click.echo(f"the undisturbed run took {made.timeline.seconds:.0f} s")
-    return made
-
-
-def _try(name: Name, reference: Reference, folder: Path) -> TryRecord:
-    home = _new_home()
-    try:
-        made = Attempt(name, home, _revision(), reference).run()
-        made.append(folder)
-        if made.findings:
-            _keep(home, folder / str(name).replace(":", "-"))
-        return made
-    finally:
-        home.remove()
-
-
-def _keep(home: Home, target: Path) -> None:
-    """Keep what explains a finding: the outputs of the lab, and the run's folder."""
-    target.mkdir(exist_ok=True)
-    found = [*home.base.glob("output-*"), *home.out.glob("*")]
-    subprocess.run(["cp", "-a", *found, target], check=False, timeout=120)
 
 
 def _new_home() -> Home:
     return Home(HOMES / f"boxlite-lab-campaign-{os.getpid()}-{time.time_ns()}")
-
-
-def _revision() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def _line(made: TryRecord) -> str:
-    statuses = ", ".join(f"{what} {status}" for what, status in made.statuses)
-    text = f"{made.name} at {made.moment}: {made.happened or 'nothing done'} ({statuses}; {made.seconds:.0f} s)"
-    return "\n".join([text, *(f"  FINDING {finding}" for finding in made.findings)])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where a try runs: a LAB_HOME of its own, and a libvirt of the campaign's own.
+"""Where a try runs: a LAB_HOME of its own, and a libvirt of the campaign's own; and what a try leaves there.
 
 A home shares images and stored states with the user's cache, and nothing else. The daemons can be killed, and
 no other lab on this host notices. The campaign and all that it starts see their own mounts, so what it mounts
@@ -10,9 +10,12 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
@@ -28,13 +31,23 @@ PLAN = [
 DIGEST = "[0-9a-f]" * 16
 SHARED = {"images": f"{GUEST}-{DIGEST}", "states": f"{GUEST}-{DIGEST}*", "wheels": f"boxlite-{BUILD}-*"}
 COPY_SECONDS = 300.0
+# Sockets, machines, definitions and logs of the daemons.
+RUN, LOGS = Path("/run/libvirt"), Path("/var/log/libvirt")
+FOLDERS = [RUN, Path("/var/lib/libvirt"), Path("/etc/libvirt/qemu"), LOGS]
+DAEMONS = ("virtlogd", "libvirtd")
+START_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Home:
-    """The folders of one try. `temporary` is TMPDIR of its labs; `keys` has the keys of its lanes."""
+    """The folders of one try. `temporary` is TMPDIR of its labs; `keys` has the keys of its lanes.
+
+    `out` is the parent of the run's folder: a small file system can be mounted there. `mounts` are the folders
+    at which its fault has mounted one.
+    """
 
     base: Path
+    mounts: list[Path] = field(default_factory=list)
 
     @property
     def paths(self) -> Paths:
@@ -50,17 +63,11 @@ class Home:
 
     @property
     def out(self) -> Path:
-        """The parent of the run's folder: a small file system can be mounted here."""
         return self.base / "out"
 
     @property
     def run(self) -> Path:
         return self.out / "run"
-
-    @property
-    def folders(self) -> list[Path]:
-        """The folders that must exist before a lab starts."""
-        return [self.paths.cache, self.paths.state, self.temporary, self.keys, self.out]
 
     def environment(self) -> dict[str, str]:
         """The environment of the try's labs."""
@@ -69,39 +76,91 @@ class Home:
 
     def make(self) -> None:
         self.base.mkdir(mode=0o755, parents=True)
-        for folder in self.folders:
+        for folder in (self.paths.cache, self.paths.state, self.temporary, self.keys, self.out):
             folder.mkdir()
         self.keys.chmod(0o700)
 
     def fill_cache(self, *, states: bool = True) -> None:
-        """Link what the plan needs from the user's cache, or copy it to another file system."""
+        """Link what the plan needs from the user's cache; copy it to another file system. Raises LabError."""
         own = Paths.default().cache
         for name, pattern in SHARED.items():
             target = self.paths.cache / name
             target.mkdir(exist_ok=True)
             for entry in [] if name == "states" and not states else sorted((own / name).glob(pattern)):
-                if entry.suffix != ".lock" and not (target / entry.name).exists():
-                    _link_or_copy(entry, target / entry.name)
+                if entry.suffix == ".lock" or (target / entry.name).exists():
+                    continue
+                how = "--link" if entry.stat().st_dev == target.stat().st_dev else "--sparse=always"
+                command = ["cp", "-a", how, str(entry), str(target)]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=COPY_SECONDS)
+                if done.returncode != 0:
+                    raise LabError(f"cannot share {entry} with a try: {done.stderr.strip()}")
         if (own / "acceleration.json").exists():
-            shutil.copy2(own / "acceleration.json", self.paths.cache / "acceleration.json")
+            shutil.copy2(own / "acceleration.json", self.paths.cache)
+
+    def mount(self, folder: str, size: str) -> None:
+        """Put a small file system over one of its folders, until `remove`."""
+        mount_tmpfs(self.base / folder, size)
+        self.mounts.append(self.base / folder)
 
     def remove(self) -> None:
+        for folder in self.mounts:
+            subprocess.run(["umount", "--lazy", folder], check=False, timeout=30, capture_output=True)
         subprocess.run(["rm", "-rf", "--one-file-system", self.base], check=True, timeout=COPY_SECONDS)
 
+    def left(self, *, resumed: bool) -> list[str]:
+        """Everything that is left of it after its labs have ended and `lab clean` ran.
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    how = "--link" if source.stat().st_dev == target.parent.stat().st_dev else "--sparse=always"
-    done = subprocess.run(
-        ["cp", "-a", how, source, target], capture_output=True, text=True, check=False, timeout=COPY_SECONDS
-    )
-    if done.returncode != 0:
-        raise LabError(f"cannot share {source} with a try: {done.stderr.strip()}")
+        What is in the run's folder counts if the run was `resumed`: no other command knows of the folder.
+        """
+        found = (
+            ["libvirt does not answer"]
+            if (names := domains()) is None
+            else [f"domain {name}" for name in names]
+        )
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                command = " ".join(process.cmdline())
+                found.append(f"process {process.pid} {process.name()}: {command[:160]}")
+        found += [f"file {path}" for path in self.files_left(resumed=resumed)]
+        here = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+        expected = {str(folder) for folder in self.mounts}
+        return found + [f"mount {at}" for at in sorted(here - expected) if Path(at).is_relative_to(self.base)]
+
+    def files_left(self, *, resumed: bool) -> list[Path]:
+        """Folders of lanes, half-made images, states and wheels, and temporary files; locks of a run."""
+        paths = self.paths
+        found = [
+            *paths.lanes.glob("lab-*"),
+            *paths.cache.rglob(".partial-*"),
+            *(entry for entry in paths.state.glob("*") if entry not in (paths.lanes, paths.runs)),
+            *self.temporary.glob("*"),
+            *(self.out.glob("*/.*") if resumed else ()),
+        ]
+        return sorted(path.relative_to(self.base) for path in found)
+
+    def processes(self) -> list[psutil.Process]:
+        """The processes of the try's labs, and the machines of its lanes."""
+        assert _mounts_of("self") != _outside, (
+            "without mounts of its own, every process would be the campaign's"
+        )
+        spared = {os.getpid(), *(pid for name in DAEMONS if (pid := pid_of(name)))}
+        lanes = [file.stem for file in (LOGS / "qemu").glob("lab-*.log")]
+        found = []
+        for process in psutil.process_iter(["name", "cmdline", "status"]):
+            if process.pid in spared or process.info["status"] == psutil.STATUS_ZOMBIE:
+                continue
+            words = (process.info["name"] or "", " ".join(process.info["cmdline"] or []))
+            if _mounts_of(str(process.pid)) == _mounts_of("self") or is_machine(
+                *words, [f"{self.base}/", *lanes]
+            ):
+                found.append(process)
+        return found
 
 
-# Sockets, machines, definitions and logs of the daemons.
-FOLDERS = [Path("/run/libvirt"), Path("/var/lib/libvirt"), Path("/etc/libvirt/qemu"), Path("/var/log/libvirt")]
-DAEMONS = ("virtlogd", "libvirtd")
-START_SECONDS = 20.0
+def is_machine(name: str, command: str, marks: Iterable[str]) -> bool:
+    """Whether a process is QEMU, and its command has one of these marks: libvirt gives it mounts of its own."""
+    return name.startswith("qemu") and any(mark in command for mark in marks)
+
 
 # The mounts that this process saw before `enter`.
 _outside = ""
@@ -114,7 +173,7 @@ def enter() -> None:
             "the campaign mounts file systems and starts a libvirtd of its own", hint="run it as root"
         )
     global _outside
-    _outside = _mounts_of_this()
+    _outside = _mounts_of("self")
     os.unshare(os.CLONE_NEWNS)
     subprocess.run(["mount", "--make-rprivate", "/"], check=True, timeout=10)
     for folder in FOLDERS:
@@ -122,13 +181,12 @@ def enter() -> None:
         mount_tmpfs(folder)
 
 
-def is_entered() -> bool:
-    """Whether this process sees mounts of its own, so that what it finds below is not the host's."""
-    return _outside != "" and _outside != _mounts_of_this()
-
-
-def _mounts_of_this() -> str:
-    return str(Path("/proc/self/ns/mnt").readlink())
+def _mounts_of(process: str) -> str:
+    """The name of the mount namespace of a process; empty if it has ended."""
+    try:
+        return str(Path(f"/proc/{process}/ns/mnt").readlink())
+    except OSError:
+        return ""
 
 
 def mount_tmpfs(folder: Path, size: str = "64M") -> None:
@@ -137,20 +195,13 @@ def mount_tmpfs(folder: Path, size: str = "64M") -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True, timeout=10)
 
 
-def unmount(folder: Path) -> None:
-    subprocess.run(["umount", "--lazy", folder], check=False, timeout=30, capture_output=True)
-
-
-def mounts(below: Path) -> set[str]:
-    """Where file systems are mounted below a folder."""
-    places = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    return {place for place in places if Path(place).is_relative_to(below)}
+# -- daemons
 
 
 def pid_of(daemon: str) -> int | None:
     """The process of a daemon of the campaign's own, None if it does not run."""
     try:
-        pid = int((FOLDERS[0] / f"{daemon}.pid").read_text())
+        pid = int((RUN / f"{daemon}.pid").read_text())
         state = Path(f"/proc/{pid}/stat").read_text()
     except (OSError, ValueError):
         return None
@@ -161,8 +212,7 @@ def start_daemons() -> None:
     """Start the daemons that do not run, and wait until libvirt answers. Raises LabError."""
     for daemon in DAEMONS:
         if pid_of(daemon) is None:
-            pid_file = FOLDERS[0] / f"{daemon}.pid"
-            subprocess.run([daemon, "-d", "-p", pid_file], check=True, timeout=START_SECONDS)
+            subprocess.run([daemon, "-d", "-p", RUN / f"{daemon}.pid"], check=True, timeout=START_SECONDS)
     end = time.monotonic() + START_SECONDS
     while domains() is None:
         if time.monotonic() > end:
@@ -170,16 +220,10 @@ def start_daemons() -> None:
         time.sleep(0.5)
 
 
-def kill_daemon(daemon: str, number: signal.Signals = signal.SIGKILL) -> None:
-    pid = pid_of(daemon)
-    if pid is not None:
+def signal_daemon(daemon: str, number: signal.Signals) -> None:
+    if pid := pid_of(daemon):
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-def stop_daemons() -> None:
-    for daemon in reversed(DAEMONS):
-        kill_daemon(daemon, signal.SIGTERM)
 
 
 def domains() -> list[str] | None:
@@ -195,13 +239,3 @@ def virsh(*words: str) -> "subprocess.CompletedProcess[str]":
     """Run virsh within 10 s. Raises TimeoutExpired."""
     command = ["virsh", "-q", "-c", "qemu:///system", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-
-
-def lanes() -> set[str]:
-    """The lanes that libvirt has started since the logs were cleared."""
-    return {file.stem for file in (Path("/var/log/libvirt") / "qemu").glob("lab-*.log")}
-
-
-def clear_logs() -> None:
-    for file in (Path("/var/log/libvirt") / "qemu").glob("lab-*.log"):
-        file.unlink()
