@@ -1,6 +1,7 @@
 """Real guests. Images are the user's own and stay; everything else is in folders of the tests'."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,16 @@ from types import FrameType
 import libvirt
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from lab import builds, catalog, plan
 from lab.base import process
 from lab.base.paths import Paths
 from lab.catalog import Catalog, Guest, Suite
+from lab.cli import cli
 from lab.images import store
 from lab.images.store import BaseImage
+from lab.machine import leftovers
 from lab.machine.budget import Limits
 from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
@@ -114,7 +118,7 @@ def _test_home(suffix: str = "") -> Path:
 
 
 @pytest.fixture(scope="session")
-def known() -> Catalog:
+def definitions() -> Catalog:
     return catalog.load()
 
 
@@ -130,6 +134,31 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def paths(home: Path) -> Paths:
     return Paths(cache=home / "cache", state=home / "state")
+
+
+@contextmanager
+def own_home(base: Path, paths: Paths) -> Iterator[Paths]:
+    """A LAB_HOME of some tests' own, for the labs in this process; nothing of it is left.
+
+    It knows whether KVM works on this host, if that was found out: some kernels hang under a KVM that does not
+    work, and the lab gives them two minutes.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("LAB_HOME", str(base))
+        made = Paths.default()
+        if paths.acceleration.exists():
+            shutil.copy(paths.acceleration, made.make(made.cache))
+        yield made
+    leftovers.reap(Paths(cache=base / "cache", state=base / "state"))
+    process.run(["rm", "-rf", base], timeout=60)
+
+
+def invoke(*arguments: str | Path) -> tuple[int, str]:
+    """Run a command line in this process, with the definitions of the test; its exit status and output."""
+    done = CliRunner().invoke(cli, [str(word) for word in arguments], standalone_mode=False)
+    assert done.exception is None, done.output
+    assert isinstance(done.return_value, int)
+    return done.return_value, done.output
 
 
 @pytest.fixture(scope="session")
@@ -151,15 +180,15 @@ def folder(request: pytest.FixtureRequest, shared_runs: SharedRuns) -> Path:
 
 
 @pytest.fixture(scope="session")
-def image(paths: Paths, known: Catalog) -> BaseImage:
-    return store.ensure(paths, known.guest("debian-13"), lambda text: None)
+def image(paths: Paths, definitions: Catalog) -> BaseImage:
+    return store.ensure(paths, definitions.guest("debian-13"), lambda text: None)
 
 
 RunCells = Callable[..., RunResult]
 
 
 @pytest.fixture
-def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
+def run_cells(paths: Paths, definitions: Catalog, tmp_path: Path) -> RunCells:
     """Run variants on guests inside this process, where a test can reach in."""
 
     def run(
@@ -174,11 +203,11 @@ def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
     ) -> RunResult:
         build = builds.resolve(RELEASE)
         build = replace(build, suite=suite) if suite else build
-        cells = plan.Choice(guests, [known.variant(name) for name in variants]).cells([build])
+        cells = plan.Choice(guests, [definitions.variant(name) for name in variants]).cells([build])
         folder = tmp_path / "run"
         # What is broken here stays so: a second try would only take time.
-        wanted = RunOptions.model_validate({"retries": 0, **options})
-        begun = start.begin(folder, cells, command="test", options=wanted)
+        run_options = RunOptions.model_validate({"retries": 0, **options})
+        begun = start.begin(folder, cells, command="test", options=run_options)
         limits = Limits(jobs=2, processors=processors or os.cpu_count() or 1)
         return scheduler.Scheduler(begun, at or paths, default_uri(), limits, observer or Told()).run()
 
@@ -188,6 +217,23 @@ def run_cells(paths: Paths, known: Catalog, tmp_path: Path) -> RunCells:
 def lab(home: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the command line in a process group of its own."""
     return shared.start(home, [sys.executable, "-m", "lab", *arguments])
+
+
+def run_lab(
+    home: Path, *arguments: str | Path, stdin: str = "", status: int | None = 0, seconds: float = 600
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end with this exit status; None: whatever it is."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", *arguments],
+        env={**shared.ENVIRONMENT, "LAB_HOME": str(home)},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert status in (None, done.returncode), done.stdout + done.stderr
+    return done
 
 
 @contextmanager
@@ -211,12 +257,12 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 def domains_of(lanes: set[str]) -> set[str]:
     """Which of these lanes have a domain."""
-    found = set()
+    names = set()
     with connection(default_uri()) as opened:
-        for each in opened.listAllDomains():
+        for domain in opened.listAllDomains():
             with suppress(libvirt.libvirtError):  # It may end while its XML is read.
-                found.add(lane_of(each.XMLDesc()))
-    return {name for name in found if name in lanes}
+                names.add(lane_of(domain.XMLDesc()))
+    return {name for name in names if name in lanes}
 
 
 def processes_of(lanes: set[str]) -> list[str]:

@@ -152,8 +152,7 @@ def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path) -> None:
 
 def download_wheels(folder: Path) -> None:
     """What setup.sh installs with pip, by the lock files with their hashes."""
-    # What a host worker needs, which has all that the lab needs.
-    locks = [word for name in ("build", "hosts") for word in ("-r", str(ROOT / "requirements" / f"{name}.txt"))]
+    locks = [word for name in ("build", "lab") for word in ("-r", str(ROOT / "requirements" / f"{name}.txt"))]
     options = [
         "--quiet",
         "--disable-pip-version-check",

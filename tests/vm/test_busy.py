@@ -1,8 +1,5 @@
 """A host that other programs keep busy: a cell has the verdict that it has on a quiet one."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +7,7 @@ import pytest
 from benchmarks.clock import busy
 from lab.record import RunResult, Status
 from tests.vm import shared
-from tests.vm.conftest import RELEASE
+from tests.vm.conftest import RELEASE, run_lab
 
 pytestmark = [pytest.mark.busy, pytest.mark.timeout(7200)]
 
@@ -24,16 +21,9 @@ def test_the_cell_that_takes_longest_passes_as_on_a_quiet_host(home: Path, tmp_p
     try:
         words = ["-g", "debian-13", "-v", "stock", "--build", RELEASE]
         with busy(PROGRAMS):
-            run = subprocess.run(
-                [sys.executable, "-m", "lab", "matrix", *words, "-o", str(tmp_path / "run")],
-                env={**os.environ, "LAB_HOME": str(own)},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            run = run_lab(own, "matrix", *words, "-o", tmp_path / "run", seconds=7200)
     finally:
         shared.remove_home(own)
-    assert run.returncode == 0, run.stdout + run.stderr
     assert "other programs want the" in run.stderr + run.stdout
     [cell] = RunResult.read(tmp_path / "run").cells
     assert cell.status is Status.PASS

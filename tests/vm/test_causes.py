@@ -14,23 +14,32 @@ from lab.verdict.words import FinishedCell, WordsVerdict
 from tests.vm.conftest import RELEASE
 from tests.vm.shared import SharedRun
 
-PLAIN, PODMAN, SELINUX = "debian-13", "debian-13-podman", "debian-13-selinux"
+# The runs; all cells of a run are of one guest. Each change makes the first one, root also the last.
+PLAIN, MORE, PODMAN, SELINUX = "causes-plain", "causes-more", "causes-podman", "causes-selinux"
+GUESTS = {
+    PLAIN: "debian-13",
+    MORE: "debian-13",
+    PODMAN: "debian-13-podman",
+    SELINUX: "debian-13-selinux",
+}
 # What the evidence must show in each cell, in the order in which boxlite meets it.
 BLOCKED = {
-    (PLAIN, "kvm-denied"): [("kvm-denied", "proved")],
-    (PLAIN, "kvm-absent"): [("kvm-absent", "proved")],
-    # The suite's profile is stacked on `unconfined`.
-    (PLAIN, "apparmor-kvm-deny+apparmor-restrict-unconfined-on"): [("apparmor-kvm-deny", "proved")],
     (PLAIN, "home-noexec"): [("home-noexec", "proved")],
-    (PLAIN, "apparmor-bwrap-exec-deny"): [("bwrap-exec-denied", "proved")],
     (PLAIN, "bwrap-setuid"): [("bwrap-setuid", "proved")],
     (PLAIN, "apparmor-bwrap-complain"): [("apparmor-disconnected", "proved")],
     (PLAIN, "apparmor-mount-deny"): [("apparmor-mount-deny", "proved")],
-    (PLAIN, "apparmor-pivot-root-deny"): [("apparmor-mount-deny", "proved")],
     (PLAIN, "userns-clone-off+bwrap-absent"): [("userns-sysctl", "proved")],
     (PLAIN, "userns-clone-off+kvm-denied"): [("kvm-denied", "proved"), ("userns-sysctl", "proved")],
-    (PLAIN, "max-pidns-zero"): [("namespace-limit", "proved")],
-    (PLAIN, "max-userns-zero+apparmor-off"): [("userns-limit", "proved")],
+    # Each of these is made as a cell above or of the shared run `matrix` is, or takes a boot of its own.
+    (MORE, "kvm-denied"): [("kvm-denied", "proved")],
+    (MORE, "kvm-absent"): [("kvm-absent", "proved")],
+    # The suite's profile is stacked on `unconfined`.
+    (MORE, "apparmor-kvm-deny+apparmor-restrict-unconfined-on"): [("apparmor-kvm-deny", "proved")],
+    (MORE, "apparmor-userns-deny"): [("apparmor-userns-deny", "proved")],
+    (MORE, "apparmor-bwrap-exec-deny"): [("bwrap-exec-denied", "proved")],
+    (MORE, "apparmor-pivot-root-deny"): [("apparmor-mount-deny", "proved")],
+    (MORE, "max-pidns-zero"): [("namespace-limit", "proved")],
+    (MORE, "max-userns-zero+apparmor-off"): [("userns-limit", "proved")],
     (PODMAN, "podman-no-namespaces"): [("seccomp", "proved"), ("masked-proc", "likely")],
     (PODMAN, "podman"): [("apparmor-userns-deny", "proved"), ("masked-proc", "likely")],
     (PODMAN, "podman-apparmor-off"): [("masked-proc", "proved")],
@@ -50,54 +59,53 @@ MISTOLD = {
     # boxlite's own check makes a user namespace and no pid namespace.
     "max-pidns-zero": WordsVerdict.NOTHING,
     "bwrap-setuid": WordsVerdict.UNKNOWN,
+    "apparmor-userns-deny": WordsVerdict.UNKNOWN,
     "apparmor-bwrap-complain": WordsVerdict.UNKNOWN,
     "apparmor-mount-deny": WordsVerdict.UNKNOWN,
     "apparmor-pivot-root-deny": WordsVerdict.UNKNOWN,
 }
 
 
-def run_of(guest: str, *, seconds: float) -> SharedRun:
-    """All cells of one guest."""
-    variants = [variant for other, variant in (*BLOCKED, *OTHERS) if other == guest]
-    words = ["-g", guest, *(word for variant in variants for word in ("-v", variant))]
+def made(name: str, *, seconds: float) -> SharedRun:
+    """The run with all cells of this name."""
+    variants = [variant for other, variant in (*BLOCKED, *OTHERS) if other == name]
+    words = ["-g", GUESTS[name], *(word for variant in variants for word in ("-v", variant))]
     words += ["--no-remedies", "--no-experiment", "--build", RELEASE]
-    return SharedRun(f"causes-{guest}", words, guests=[guest], seconds=seconds)
+    return SharedRun(name, words, guests=[GUESTS[name]], seconds=seconds)
 
 
-RUNS = {PLAIN: run_of(PLAIN, seconds=485), PODMAN: run_of(PODMAN, seconds=200)}
-if os.geteuid() == 0:
-    RUNS[SELINUX] = run_of(SELINUX, seconds=280)
+SECONDS = {PLAIN: 240, MORE: 380, PODMAN: 200, SELINUX: 280}
+RUNS = {name: made(name, seconds=seconds) for name, seconds in SECONDS.items()}
 
 # What blocks an older release and no longer RELEASE, so that the variant expects no failure. Another run stores
 # the state after this build was deployed, so this one needs no boot.
 OLDER = SharedRun(
     "older-release",
     [
-        *("-g", PLAIN, "-v", "ca-bundle-symlink", "--build", "0.10.0"),
+        *("-g", GUESTS[PLAIN], "-v", "ca-bundle-symlink", "--build", "0.10.0"),
         *("--no-remedies", "--no-experiment"),
     ],
-    guests=[PLAIN],
+    guests=[GUESTS[PLAIN]],
     seconds=140,
     after=["two-builds"],
     exit_status=1,
 )
 
 
-def reads(guest: str) -> pytest.MarkDecorator:
-    """The mark of a test that reads the cells of a guest."""
-    if guest not in RUNS:
-        return pytest.mark.skip(reason="only root can build a guest with SELinux labels")
-    return pytest.mark.shared(RUNS[guest])
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    """The marks of a parameter that reads a run: its name's, and those of what is left out."""
+    if name == SELINUX and os.geteuid() != 0:
+        return [pytest.mark.skip(reason="only root can build a guest with SELinux labels")]
+    return [pytest.mark.shared(RUNS[name]), *([pytest.mark.slow] if name in (MORE, PODMAN) else [])]
 
 
-def marks(guest: str) -> list[pytest.MarkDecorator]:
-    """The same, as marks of a parameter; containers are left out of what each change runs."""
-    return [reads(guest), *([pytest.mark.slow] if guest == PODMAN else [])]
+def reads(*names: str) -> pytest.MarkDecorator:
+    """The mark of a test that is made once for each of these runs."""
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in names])
 
 
-each_blocked = pytest.mark.parametrize(
-    ("guest", "variant"), [pytest.param(*key, marks=marks(key[0])) for key in BLOCKED]
-)
+def blocked(name: str) -> list[str]:
+    return [variant for other, variant in BLOCKED if other == name]
 
 
 def facts_of(cell: CellResult) -> Facts:
@@ -105,69 +113,74 @@ def facts_of(cell: CellResult) -> Facts:
     return cell.facts
 
 
-def cell(run: RunResult, guest: str, variant: str) -> CellResult:
-    [found] = [each for each in run.cells if (each.guest, each.variant) == (guest, variant)]
-    return found
+def cell(run: RunResult, variant: str) -> CellResult:
+    [of_variant] = [one for one in run.cells if one.variant == variant]
+    return of_variant
 
 
-@each_blocked
+def failed(cell: CellResult) -> set[str]:
+    return {test.name for test in cell.tests if test.outcome is not Outcome.PASS}
+
+
+@pytest.mark.parametrize(("name", "variant"), [pytest.param(*key, marks=marks(key[0])) for key in BLOCKED])
 def test_every_cause_is_named_with_proof_and_exactly_its_tests_failed(
-    run: RunResult, guest: str, variant: str, known: Catalog
+    run: RunResult, name: str, variant: str, definitions: Catalog
 ) -> None:
-    blocked, expected = cell(run, guest, variant), BLOCKED[guest, variant]
-    assert [(found.name, str(found.confidence)) for found in blocked.causes] == expected
+    its, expected = cell(run, variant), BLOCKED[name, variant]
+    assert [(cause.name, str(cause.confidence)) for cause in its.causes] == expected
     first, _ = expected[0]
-    assert (blocked.status, blocked.cause) == (Status.XFAIL, first), blocked.reason
-    failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
-    assert failed == known.suite.needing(causes.known()[first].breaks)
+    assert (its.status, its.cause) == (Status.XFAIL, first), its.reason
+    assert failed(its) == definitions.suite.needing(causes.known()[first].breaks)
 
 
 @pytest.mark.slow
 @pytest.mark.shared(OLDER)
-def test_what_blocked_an_older_release_still_blocks_it(run: RunResult, folder: Path, known: Catalog) -> None:
-    [blocked] = run.cells
-    assert [(found.name, str(found.confidence)) for found in blocked.causes] == [("mount-symlink", "proved")]
-    assert blocked.status is Status.FAIL, blocked.reason
-    failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
-    assert failed == known.suite.needing(causes.known()["mount-symlink"].breaks)
+def test_what_blocked_an_older_release_still_blocks_it(
+    run: RunResult, folder: Path, definitions: Catalog
+) -> None:
+    [its] = run.cells
+    assert [(cause.name, str(cause.confidence)) for cause in its.causes] == [("mount-symlink", "proved")]
+    assert its.status is Status.FAIL, its.reason
+    assert failed(its) == definitions.suite.needing(causes.known()["mount-symlink"].breaks)
     # What its suite wrote lies apart from what the kernel did.
-    assert {file.name for file in (folder / blocked.folder / "suite").iterdir()} >= {
-        "suite.log",
-        "report.jsonl",
-    }
-    assert (folder / blocked.folder / "kernel.log").is_file()
+    written = {file.name for file in (folder / its.folder / "suite").iterdir()}
+    assert written >= {"suite.log", "report.jsonl"}
+    assert (folder / its.folder / "kernel.log").is_file()
 
 
-@reads(PLAIN)
-def test_kernel_arguments_have_a_lane_of_their_own_and_everything_else_shares_one(run: RunResult) -> None:
-    lanes = {
-        cell(run, guest, variant).lane
-        for guest, variant in BLOCKED
-        if guest == PLAIN and "apparmor-off" not in variant
-    }
-    booted = cell(run, PLAIN, "max-userns-zero+apparmor-off")
+@reads(MORE)
+def test_kernel_arguments_have_a_lane_of_their_own_and_everything_else_shares_one(
+    run: RunResult, name: str
+) -> None:
+    lanes = {cell(run, variant).lane for variant in blocked(name) if "apparmor-off" not in variant}
+    booted = cell(run, "max-userns-zero+apparmor-off")
     assert booted.lane not in lanes
     assert facts_of(booted).command_line.endswith("apparmor=0")
     assert "apparmor" not in (facts_of(booted).lsm or ["apparmor"])
-    assert "apparmor" in (facts_of(cell(run, PLAIN, "kvm-denied")).lsm or [])
+    assert "apparmor" in (facts_of(cell(run, "kvm-denied")).lsm or [])
 
 
-@reads(PLAIN)
-@pytest.mark.parametrize("variant", [variant for guest, variant in BLOCKED if guest == PLAIN])
-def test_boxlites_own_diagnosis_is_read_and_judged(run: RunResult, folder: Path, variant: str) -> None:
-    blocked = FinishedCell(cell(run, PLAIN, variant), folder)
-    assert words.judge(blocked.result, blocked.words, {}) is MISTOLD.get(variant, WordsVerdict.RIGHT)
+@reads(PLAIN, MORE)
+def test_boxlites_own_diagnosis_is_read_and_judged(run: RunResult, folder: Path, name: str) -> None:
+    verdicts = {}
+    for variant in blocked(name):
+        finished = FinishedCell(cell(run, variant), folder)
+        verdicts[variant] = words.judge(finished.result, finished.words, {})
+    assert verdicts == {variant: MISTOLD.get(variant, WordsVerdict.RIGHT) for variant in blocked(name)}
 
 
 @reads(SELINUX)
-def test_as_installed_it_passes_every_test_under_an_enforcing_selinux(run: RunResult) -> None:
-    stock = cell(run, SELINUX, "stock")
+def test_under_an_enforcing_selinux_it_passes_as_installed_and_a_policy_is_loaded_beside_the_guests_own(
+    run: RunResult, name: str
+) -> None:
+    stock = cell(run, "stock")
     assert stock.status is Status.PASS, stock.reason
     facts = facts_of(stock)
     assert facts.virtualization is not None
     assert facts.selinux is not None
     assert (facts.selinux.mode, facts.selinux.policy) == ("enforcing", "default")
     assert facts.selinux.user_namespace_class is True
+    assert "lab" not in facts.selinux.modules
     assert facts.lsm is not None
     assert "selinux" in facts.lsm
     assert "apparmor" not in facts.lsm
@@ -176,19 +189,10 @@ def test_as_installed_it_passes_every_test_under_an_enforcing_selinux(run: RunRe
     assert (stock.context.selinux or "").startswith("unconfined_u:unconfined_r:unconfined_t:")
     assert stock.context.apparmor is None
 
+    without_apparmor = cell(run, "apparmor-userns-deny")
+    assert (without_apparmor.status, without_apparmor.reason) == (Status.NOT_APPLICABLE, "no AppArmor")
 
-@reads(SELINUX)
-def test_without_apparmor_its_variants_make_no_sense(run: RunResult) -> None:
-    blocked = cell(run, SELINUX, "apparmor-userns-deny")
-    assert (blocked.status, blocked.reason) == (Status.NOT_APPLICABLE, "no AppArmor")
-
-
-@reads(SELINUX)
-def test_a_policy_without_user_namespaces_is_loaded_beside_the_guests_own(run: RunResult) -> None:
-    blocked = cell(run, SELINUX, "selinux-userns-deny")
-    changed, plain = facts_of(blocked).selinux, facts_of(cell(run, SELINUX, "stock")).selinux
+    changed = facts_of(cell(run, "selinux-userns-deny")).selinux
     assert changed is not None
     assert changed.mode == "enforcing"
     assert "lab" in changed.modules
-    assert plain is not None
-    assert "lab" not in plain.modules

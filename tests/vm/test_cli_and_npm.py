@@ -1,8 +1,5 @@
 """boxlite's program and its npm package in three releases of Debian, also with a blocked sandbox."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +9,7 @@ from lab.base.paths import Paths
 from lab.catalog import load_suite
 from lab.record import CellResult, Confidence, Needs, Outcome, RunResult, Status
 from tests.vm import stand_in
+from tests.vm.conftest import run_lab
 
 pytestmark = [pytest.mark.program_and_npm, pytest.mark.timeout(3600)]
 
@@ -24,14 +22,11 @@ def run(home: Path) -> Run:
 
     def matrix(build: str, *guests: str) -> dict[tuple[str, str], CellResult]:
         folder = home / "runs" / build.partition(":")[0]
-        chosen = " ".join(f"-g {guest}" for guest in guests)
-        words = f"{chosen} -v stock -v userns-clone-off --no-remedies --no-experiment --jobs 1".split()
-        where = ["--build", build, "-o", str(folder)]
-        command = [sys.executable, "-m", "lab", "matrix", *words, *where]
-        done = subprocess.run(command, env={**os.environ, "LAB_HOME": str(home)})
-        assert done.returncode in (0, 1)
-        found = RunResult.model_validate_json((folder / "results.json").read_text())
-        return {(cell.guest, cell.variant): cell for cell in found.cells}
+        words = [word for guest in guests for word in ("-g", guest)]
+        words += ["-v", "stock", "-v", "userns-clone-off", "--no-remedies", "--no-experiment", "--jobs", "1"]
+        done = run_lab(home, "matrix", *words, "--build", build, "-o", folder, status=None, seconds=3600)
+        assert done.returncode in (0, 1), done.stderr
+        return {(cell.guest, cell.variant): cell for cell in RunResult.read(folder).cells}
 
     return matrix
 

@@ -5,18 +5,15 @@ layout. A cell of it says nothing of the distribution whose layout it has.
 """
 
 import hashlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from lab.base import process
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest, loading
-from lab.cli import cli
 from lab.guest import ready
 from lab.guest.session import Session
 from lab.images import store
@@ -30,50 +27,19 @@ from lab.machine.lane import open_lane
 from lab.record import CellResult, RunResult, Status
 from tests.builders.mirror import SigningKey, definitions, guest, key_ring, pin, serving
 from tests.vm import cloud_disk
-from tests.vm.conftest import RELEASE
+from tests.vm.conftest import RELEASE, invoke, own_home
 
 UBUNTU, FEDORA, DEBIAN = "ubuntu-24.04", "fedora-44", "debian-13-cloud"
 # In nobody's layout: it is not published.
 ABSENT = "ubuntu-26.04"
 STAMP = "20261101-2200"
 
-Lab = Callable[..., int]
-
 
 @pytest.fixture(scope="module")
 def own(home: Path, paths: Paths) -> Iterator[Paths]:
-    """A store of these tests' own: what is pulled here is of no use to anybody else.
-
-    It knows whether KVM works on this host, if that was found out.
-    """
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("LAB_HOME", str(home / "cloud"))
-        made = Paths.default()
-        if paths.acceleration.exists():
-            # Some kernels hang under a KVM that does not work, and the lab gives them two minutes.
-            shutil.copy(paths.acceleration, made.make(made.cache))
+    """A store of these tests' own: what is pulled here is of no use to anybody else."""
+    with own_home(home / "cloud", paths) as made:
         yield made
-    process.run(["rm", "-rf", home / "cloud"], timeout=60)
-
-
-@pytest.fixture(scope="module")
-def printed() -> list[str]:
-    """What the last command printed."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def lab(own: Paths, printed: list[str]) -> Lab:
-    """The command line, inside this process: its definitions are the tests' own."""
-
-    def run(*arguments: str | Path) -> int:
-        done = CliRunner().invoke(cli, [str(word) for word in arguments], standalone_mode=False)
-        printed[:] = done.output.splitlines()
-        assert done.exception is None, done.output
-        assert isinstance(done.return_value, int)
-        return done.return_value
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +73,11 @@ def published(
         fedora = root / "images" / f"{FEDORA}.toml"
         fedora.write_text(fedora.read_text().replace('"dnf"', '"apt"').replace('"bios"', '"uefi"'))
         patched.setattr(loading, "definitions", lambda: root)
+        loading.load.cache_clear()
         for name in (UBUNTU, FEDORA, DEBIAN):
             mirror.publish(guest(name), made, key)
         yield hashlib.sha256(made).hexdigest()
+    loading.load.cache_clear()
 
 
 def cells(run: RunResult, name: str) -> list[CellResult]:
@@ -117,35 +85,34 @@ def cells(run: RunResult, name: str) -> list[CellResult]:
 
 
 @pytest.fixture(scope="module")
-def pulled(lab: Lab, published: str, own: Paths) -> dict[str, BaseImage]:
+def pulled(published: str, own: Paths) -> dict[str, BaseImage]:
     """By the command line, from each layout."""
-    assert lab("images", "pull", UBUNTU, FEDORA, DEBIAN) == 0
+    assert invoke("images", "pull", UBUNTU, FEDORA, DEBIAN)[0] == 0
     found = {name: store.find(own, guest(name)) for name in (UBUNTU, FEDORA, DEBIAN)}
     return {name: image for name, image in found.items() if image}
 
 
 @pytest.fixture(scope="module")
-def first(
-    lab: Lab, pulled: dict[str, BaseImage], own: Paths, repository: cloud_disk.Repository
-) -> tuple[int, RunResult]:
+def first(pulled: dict[str, BaseImage], own: Paths, repository: cloud_disk.Repository) -> tuple[int, RunResult]:
     """A run in which the guest is prepared, beside one that cannot be had; the repository is gone after it."""
     words = ["-g", UBUNTU, "-g", ABSENT, "-v", "userns-clone-off", "--build", RELEASE]
-    status = lab("matrix", "--no-remedies", *words, "-o", own.state / "first")
+    status, _ = invoke("matrix", "--no-remedies", *words, "-o", own.state / "first")
     repository.close()
     return status, RunResult.read(own.state / "first")
 
 
 def test_a_disk_is_pulled_from_each_layout_and_kept_for_each_guest(
-    pulled: dict[str, BaseImage], published: str, lab: Lab, printed: list[str]
+    pulled: dict[str, BaseImage], published: str
 ) -> None:
     assert {name: (image.manifest.disk_sha256, image.firmware) for name, image in pulled.items()} == {
         UBUNTU: (published, Firmware.BIOS),
         FEDORA: (published, Firmware.UEFI),
         DEBIAN: (published, Firmware.BIOS),
     }
-    assert lab("images", "verify") == 0
-    assert lab("images", "list") == 0
-    rows = [line for line in printed if published in line]
+    assert invoke("images", "verify")[0] == 0
+    status, printed = invoke("images", "list")
+    assert status == 0
+    rows = [line for line in printed.splitlines() if published in line]
     assert {name for name in pulled for row in rows if name in row} == pulled.keys()
     assert len(rows) == len(pulled)
 
@@ -185,12 +152,11 @@ def test_preparing_installs_what_is_missing_and_leaves_no_identity(
     raw.unlink()
 
 
-def test_a_prepared_guest_needs_no_network(first: tuple[int, RunResult], lab: Lab, own: Paths) -> None:
+@pytest.mark.slow
+def test_a_prepared_guest_needs_no_network(first: tuple[int, RunResult], own: Paths) -> None:
     again = own.state / "again"
-    assert (
-        lab("matrix", "--no-remedies", "-g", UBUNTU, "-v", "max-userns-zero", "--build", RELEASE, "-o", again)
-        == 0
-    )
+    words = ["-g", UBUNTU, "-v", "max-userns-zero", "--build", RELEASE]
+    assert invoke("matrix", "--no-remedies", *words, "-o", again)[0] == 0
     run = RunResult.read(again)
     [cell] = run.cells
     assert (cell.status, cell.cause) == (Status.XFAIL, "userns-limit")
@@ -229,11 +195,11 @@ def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memo
 
 @pytest.mark.slow
 def test_a_guest_that_cannot_be_prepared_says_what_it_lacks_in_each_of_its_cells(
-    first: tuple[int, RunResult], repository: cloud_disk.Repository, lab: Lab, own: Paths
+    first: tuple[int, RunResult], repository: cloud_disk.Repository, own: Paths
 ) -> None:
     failed = own.state / "failed"
     words = ["-g", DEBIAN, "-v", "userns-clone-off", "-v", "stock", "--build", RELEASE]
-    assert lab("matrix", "--no-remedies", *words, "-o", failed) == 3
+    assert invoke("matrix", "--no-remedies", *words, "-o", failed)[0] == 3
     run = RunResult.read(failed)
     assert len(run.cells) == 2
     for cell in run.cells:

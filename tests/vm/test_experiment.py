@@ -25,7 +25,7 @@ def made(cell: CellResult) -> Experiment:
     return cell.experiment
 
 
-def test_the_smallest_change_that_turns_it_is_both_settings(made: Experiment, known: Catalog) -> None:
+def test_the_smallest_change_that_turns_it_is_both_settings(made: Experiment, definitions: Catalog) -> None:
     assert made.turning == [[LIMIT, CLONE]]
     assert [(step.changes, step.outcome) for step in made.steps] == [
         ([], StepOutcome.FAILS),
@@ -33,7 +33,7 @@ def test_the_smallest_change_that_turns_it_is_both_settings(made: Experiment, kn
         ([CLONE], StepOutcome.FAILS),
         ([LIMIT, CLONE], StepOutcome.PASSES),
     ]
-    assert set(made.tests) == known.suite.needing(Needs.SANDBOX)
+    assert set(made.tests) == definitions.suite.needing(Needs.SANDBOX)
 
 
 def test_a_cause_that_the_evidence_made_likely_is_proved_by_it(cell: CellResult) -> None:

@@ -15,7 +15,7 @@ from lab.images.store import BaseImage
 from lab.machine.checkpoint import MemoryCheckpoint
 from tests.vm import host_guest
 from tests.vm.conftest import RELEASE
-from tests.vm.host_guest import LAB_SECONDS, Host, Who
+from tests.vm.host_guest import Host, Who
 
 pytestmark = [pytest.mark.host_guest, pytest.mark.timeout(7200)]
 
@@ -127,32 +127,6 @@ def test_cells_fork_under_kvm_and_a_blocked_one_is_named(host: Host, who: Who) -
     assert {lane["host"]["acceleration"] for lane in results["run"]["lanes"]} == {"kvm"}, ran.stdout
     [cell] = results["cells"]
     assert (cell["status"], cell["cause"]) == ("xfail", "kvm-denied"), ran.stdout
-
-
-def test_a_worker_that_systemd_keeps_runs_a_cell(host: Host) -> None:
-    """The unit of `lab worker --unit`, as the guide has it: what it takes away, no guest needs."""
-    address, unit = "tls://127.0.0.1:8786", "/etc/systemd/system/lab-worker.service"
-    host.lab("hosts", "init", "lab-1")
-    bundle = host.run("ls /var/lib/boxlite-lab/hosts/workers/lab-1.pem").stdout.strip()
-    host.run(f".venv/bin/lab hosts install < {bundle}", seconds=LAB_SECONDS)
-    host.lab("worker", "--help")  # Installs dask.
-    host.run(
-        f".venv/bin/lab worker {address} --unit > {unit} && systemctl enable --now lab-worker",
-        seconds=LAB_SECONDS,
-    )
-    first = host.run("systemctl show -P MainPID lab-worker").stdout
-    host.run("systemctl kill -s KILL lab-worker")
-    ran = host.lab("matrix", *CELLS, "-o", "/tmp/run", "--hosts", address, check=False)
-    results = json.loads(host.run("cat /tmp/run/results.json").stdout)
-    [lane] = results["run"]["lanes"]
-    assert (lane["host"]["acceleration"], lane["label"]) == ("kvm", "lab-1: debian-13"), ran.stdout
-    [cell] = results["cells"]
-    assert (cell["status"], cell["cause"]) == ("xfail", "kvm-denied"), ran.stdout
-    # systemd started it again, and it ends when it is told to, with all that it started.
-    assert host.run("systemctl show -P MainPID lab-worker").stdout != first
-    host.run("systemctl stop lab-worker", seconds=LAB_SECONDS)
-    assert host.run("systemctl is-failed lab-worker", check=False).stdout.strip() == "inactive"
-    assert host.run("pgrep -f '[l]ab (worker|matrix)|[q]emu-system'", check=False).stdout == ""
 
 
 def test_consoles_that_selinux_denies_are_told_and_mended(paths: Paths, image: BaseImage, wheels: Path) -> None:

@@ -63,8 +63,8 @@ def start(home: Path) -> Iterator[Start]:
 
 def test_qemu_says_that_a_triple_fault_ended_a_machine(start: Start) -> None:
     _machine, watched = start(NO_TABLE)
-    said = wait_for(lambda: watched.why_not_running() or None, Deadline(60, "the triple fault"))
-    assert said.endswith("QEMU's reason: guest-reset"), said
+    why = wait_for(lambda: watched.why_not_running() or None, Deadline(60, "the triple fault"))
+    assert why.endswith("QEMU's reason: guest-reset"), why
     assert watched.was_reset
 
 
@@ -74,9 +74,9 @@ def test_a_stopped_qemu_is_noticed_and_can_be_taken_down(start: Start, monkeypat
     machine, watched = start(LOOP_FOR_EVER)
     assert watched.ask("query-status", 30)["return"]["status"] == "running"
     [process_of_qemu] = [
-        found
-        for found in psutil.process_iter(["name", "cmdline"])
-        if any(word.startswith(f"guest={machine.name()},") for word in found.info["cmdline"] or [])
+        running
+        for running in psutil.process_iter(["name", "cmdline"])
+        if any(word.startswith(f"guest={machine.name()},") for word in running.info["cmdline"] or [])
     ]
     process_of_qemu.suspend()
     assert watched.why_not_running() == ""

@@ -14,6 +14,7 @@ from tests.builders.probe_script import differences
 from tests.vm import test_causes
 from tests.vm.conftest import RELEASE
 from tests.vm.shared import SharedRun
+from tests.vm.test_causes import MORE, PLAIN, PODMAN, SELINUX
 
 GUESTS = catalog.load().sets["built"].guests
 # Every guest that the lab builds itself, in a cell that fails, so that its evidence is gathered.
@@ -33,72 +34,61 @@ HOMES = {"as-root": "/root"}
 
 def told(run: RunResult, folder: Path) -> list[tuple[CellResult, HostReport, Probed]]:
     """Each cell that failed, what the script printed there, and what the lab's own program printed."""
-    found = []
+    cells = []
     for cell in run.cells:
         script = folder / cell.folder / evidence.SCRIPT_FILE
         if script.exists():
             report = read(script.read_text())
             assert report is not None, script.read_text()
             probed = Probed.model_validate_json((script.parent / evidence.PROBES_FILE).read_bytes())
-            found.append((cell, report, probed))
-    return found
+            cells.append((cell, report, probed))
+    return cells
 
 
 def agrees(run: RunResult, folder: Path) -> list[str]:
-    """The guests on which the script and the lab's programs agree. Fails on one where they do not."""
-    guests = []
+    """The cells in which the script and the lab's programs agree, as `guest/variant`. Fails if one does not."""
+    names = []
     for cell, report, probed in told(run, folder):
         assert cell.facts is not None
         home = HOMES.get(cell.variant, "/home/tester")
-        found = differences(report, cell.facts, probed, home)
+        differing = differences(report, cell.facts, probed, home)
         if probed.probes.bwrap_user.status is None:
             # The facts are read by root, whom nothing confines.
-            found.pop("facts.bubblewrap.version", None)
-        assert found == {}, (cell.guest, cell.variant)
-        guests.append(cell.guest)
-    return guests
+            differing.pop("facts.bubblewrap.version", None)
+        assert differing == {}, (cell.guest, cell.variant)
+        names.append(f"{cell.guest}/{cell.variant}")
+    return names
 
 
-def blocked(guest: str) -> list[str]:
-    return [variant for other, variant in test_causes.BLOCKED if other == guest]
-
-
-@pytest.mark.parametrize(
-    "guest",
-    [pytest.param(guest, marks=test_causes.marks(guest)) for guest in ("debian-13", "debian-13-podman")],
-)
-def test_the_script_says_what_the_labs_own_programs_say(guest: str, run: RunResult, folder: Path) -> None:
-    assert agrees(run, folder) == [guest] * len(blocked(guest))
-
-
-@test_causes.reads("debian-13-selinux")
-def test_the_script_says_it_under_selinux_too(run: RunResult, folder: Path) -> None:
-    assert agrees(run, folder) == ["debian-13-selinux"] * len(blocked("debian-13-selinux"))
-    for _, report, _ in told(run, folder):
+@test_causes.reads(PLAIN, MORE, PODMAN, SELINUX)
+def test_the_script_says_what_the_labs_own_programs_say(name: str, run: RunResult, folder: Path) -> None:
+    expected = [f"{test_causes.GUESTS[name]}/{variant}" for variant in test_causes.blocked(name)]
+    assert sorted(agrees(run, folder)) == sorted(expected)
+    if name == SELINUX:
         # Its policy's modules are in a folder of root's, and an ordinary user is told so.
-        assert "selinux.modules" in report.unreadable
+        assert all("selinux.modules" in report.unreadable for _, report, _ in told(run, folder))
 
 
-@test_causes.reads("debian-13")
-def test_what_the_user_may_not_read_is_told_as_such(run: RunResult, folder: Path) -> None:
-    name = "kernel.apparmor_restrict_unprivileged_unconfined"
+@test_causes.reads(PLAIN, MORE)
+def test_what_the_user_may_not_read_is_told_as_such(name: str, run: RunResult, folder: Path) -> None:
+    sysctl = "kernel.apparmor_restrict_unprivileged_unconfined"
     for cell, report, _ in told(run, folder):
         assert cell.facts is not None
         # Without AppArmor the kernel has no such sysctl.
-        there = cell.facts.sysctls[name] is not None
-        assert (f"sysctls.{name}" in report.unreadable) == there, cell.variant
+        there = cell.facts.sysctls[sysctl] is not None
+        assert (f"sysctls.{sysctl}" in report.unreadable) == there, cell.variant
         assert report.knows("apparmor.profiles"), cell.variant
 
 
-@test_causes.reads("debian-13")
-def test_from_the_output_alone_the_host_is_called_blocked(run: RunResult, folder: Path) -> None:
+@test_causes.reads(PLAIN, MORE)
+def test_from_the_output_alone_the_host_is_called_blocked(name: str, run: RunResult, folder: Path) -> None:
     loaded = published.load([str(folder)], folder)
     for cell, report, _ in told(run, folder):
         answer = judge(report, loaded.published)
         # The script does not try boxlite's own bubblewrap.
         assert answer.outcome == ("not known" if cell.cause == "bwrap-exec-denied" else "blocked"), cell.variant
-        proved = {each.name for each in cell.causes}
-        assert {each.name for each in answer.findings} <= proved, cell.variant
+        proved = {finding.name for finding in cell.causes}
+        assert {finding.name for finding in answer.findings} <= proved, cell.variant
 
 
 @pytest.mark.every_guest
@@ -106,5 +96,5 @@ def test_from_the_output_alone_the_host_is_called_blocked(run: RunResult, folder
 @pytest.mark.shared(BUILT)
 def test_the_script_says_it_on_every_built_guest(run: RunResult, folder: Path) -> None:
     ran = {cell.guest for cell in run.cells if not cell.status.could_not_run}
-    assert set(agrees(run, folder)) == ran
+    assert {name.partition("/")[0] for name in agrees(run, folder)} == ran
     assert {cell.guest for cell in run.cells} == set(GUESTS)

@@ -24,14 +24,14 @@ of_each = pytest.mark.parametrize(
 
 @pytest.fixture
 def cell(run: RunResult) -> CellResult:
-    [found] = run.cells
-    assert found.status is Status.XFAIL, found.reason
-    return found
+    [only] = run.cells
+    assert only.status is Status.XFAIL, only.reason
+    return only
 
 
 def tried(cell: CellResult, name: str) -> RemedyResult:
-    [found] = [each for each in cell.remedies if each.name == name]
-    return found
+    [remedy] = [remedy for remedy in cell.remedies if remedy.name == name]
+    return remedy
 
 
 @of_one_knob
@@ -79,9 +79,9 @@ def test_no_script_changes_a_host_twice_and_every_undo_undoes(
 ) -> None:
     before = json.loads((folder / cell.folder / "probes.json").read_text())
     undone = 0
-    for each in cell.remedies:
-        assert each.defects == []
-        for file in each.evidence:
+    for remedy in cell.remedies:
+        assert remedy.defects == []
+        for file in remedy.evidence:
             if file.endswith("probes-undone.json"):
                 after = json.loads((folder / file).read_text())
                 assert _statuses(after) == _statuses(before)
@@ -97,8 +97,8 @@ def _statuses(probes: dict[str, dict[str, dict[str, object]]]) -> dict[str, obje
 def test_the_summary_says_what_cures_first(cell: CellResult, folder: Path) -> None:
     page = (folder / "matrix.md").read_text()
     section = page.split("\n## xfail userns-sysctl: debian-13 userns-clone-off\n")[1].split("\n## ")[0]
-    shown, folded = section.split("<details>")
-    cures = [line for line in shown.splitlines() if line.startswith("- cured by")]
+    unfolded, folded = section.split("<details>")
+    cures = [line for line in unfolded.splitlines() if line.startswith("- cured by")]
     assert cures[0].startswith(
         "- cured by `userns-clone-on` (verified): `lab remedies show userns-clone-on --script`"
     )

@@ -24,12 +24,12 @@ Debian 13, boxlite {RELEASE}. The log has
 
 
 @pytest.fixture
-def planned(known: Catalog) -> Plan:
+def planned(definitions: Catalog) -> Plan:
     read = reading.read(REPORT.encode())
     host = Host(lambda guest: True, lambda guest: True, builds.releases)
     # These words alone have several causes.
     suspected = Judged((Finding("userns-sysctl", Confidence.LIKELY, "a guess", ()),))
-    return planning.plan(read, suspected, known, host, planning.Wishes(build=RELEASE))
+    return planning.plan(read, suspected, definitions, host, planning.Wishes(build=RELEASE))
 
 
 @pytest.mark.shared(TRIES[ONE_KNOB])

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from lab.base.paths import Paths
 from lab.catalog import load_suite
-from lab.cli import cli
 from lab.record import Outcome, RunResult, Status
 from tests.builders import rust
+from tests.vm.conftest import invoke
 
 pytestmark = [pytest.mark.rust, pytest.mark.timeout(3600)]
 
@@ -61,8 +60,7 @@ def program(own: Paths) -> Path:
 def matrix(folder: Path, *words: str) -> RunResult:
     """Run cells without remedies, inside this process."""
     common = ["matrix", "--jobs", "1", "--no-remedies", "--no-experiment", "-o", str(folder)]
-    done = CliRunner().invoke(cli, [*common, *words], standalone_mode=False)
-    assert done.exception is None, done.output
+    invoke(*common, *words)
     return RunResult.read(folder)
 
 

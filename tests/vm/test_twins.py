@@ -6,57 +6,30 @@ Debian's. Every trait is looked at in the guest, so that none is lost from a rec
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from lab.base import process
 from lab.base.paths import Paths
 from lab.catalog import loading, remedies
-from lab.cli import cli
 from lab.images import store
 from lab.lane import prepare_image
-from lab.machine import leftovers
 from lab.record import CellResult, Fault, RunResult
 from lab.report import markdown
 from tests.builders.mirror import guest
 from tests.vm import cloud_disk, twins
-from tests.vm.conftest import RELEASE
+from tests.vm.conftest import RELEASE, invoke, own_home
 from tests.vm.twins import Twin
 
 # A first boot with all its waits, and the boots and boxes of the cells, on a busy host.
 pytestmark = [pytest.mark.twins, pytest.mark.timeout(5400)]
 
-Lab = Callable[..., str]
-
 
 @pytest.fixture(scope="module")
 def own(home: Path, paths: Paths) -> Iterator[Paths]:
-    """A store of these tests' own, which knows the host's speed if the user's does."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("LAB_HOME", str(home / "twins"))
-        made = Paths.default()
-        if paths.acceleration.exists():
-            shutil.copy(paths.acceleration, made.make(made.cache))
+    with own_home(home / "twins", paths) as made:
         yield made
-    leftovers.reap(Paths(cache=home / "twins" / "cache", state=home / "twins" / "state"))
-    process.run(["rm", "-rf", home / "twins"], timeout=60)
-
-
-@pytest.fixture(scope="module")
-def lab(own: Paths) -> Lab:
-    """The command line, inside this process: its definitions are the tests' own. Returns what it printed."""
-
-    def run(*arguments: str | Path, status: int | None = 0) -> str:
-        done = CliRunner().invoke(cli, [str(word) for word in arguments], standalone_mode=False)
-        assert done.exception is None, done.output
-        assert status in (None, done.return_value), done.output
-        return done.output
-
-    return run
 
 
 @pytest.fixture(scope="module", params=twins.TWINS, ids=lambda twin: str(twin.original))
@@ -68,9 +41,7 @@ def twin(request: pytest.FixtureRequest) -> Twin:
 
 
 @pytest.fixture(scope="module")
-def run(
-    twin: Twin, own: Paths, paths: Paths, lab: Lab, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunResult]:
+def run(twin: Twin, own: Paths, paths: Paths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunResult]:
     """The twin is published in its distribution's layout, pinned, pulled and prepared, and its cells run.
 
     After that no server is left; the definitions stay until the last test of this twin.
@@ -81,12 +52,12 @@ def run(
     with pytest.MonkeyPatch.context() as patched:
         with twins.published(twin, built, folder, patched):
             # Nothing is pinned: the build is found in the distribution's listing.
-            lab("images", "pull", "--update", twin.name)
+            assert invoke("images", "pull", "--update", twin.name)[0] == 0
             # The file of pins was read already.
             loading.load.cache_clear()
             made = own.state / twin.name
             words = ["--jobs", "1", "--no-remedies", "-g", twin.name, *variants, "--build", RELEASE]
-            lab("matrix", *words, "-o", made, status=None)
+            invoke("matrix", *words, "-o", made)
         yield RunResult.read(made)
 
 
@@ -142,19 +113,21 @@ def test_what_the_guest_does_by_itself_was_waited_for_and_is_recorded(
 
 
 def test_every_trait_is_in_the_guest_that_ran(
-    twin: Twin, run: RunResult, lab: Lab, capfd: pytest.CaptureFixture[str]
+    twin: Twin, run: RunResult, capfd: pytest.CaptureFixture[str]
 ) -> None:
     checks = "\n".join(f"({check}) >/dev/null 2>&1 || echo {name!r}" for name, check in twin.traits.items())
-    lab("exec", twin.name, "--build", RELEASE, "--user", "root", "--", "sh", "-c", f"{checks}\necho asked")
+    command = ["sh", "-c", f"{checks}\necho asked"]
+    assert invoke("exec", twin.name, "--build", RELEASE, "--user", "root", "--", *command)[0] == 0
     assert capfd.readouterr().out.splitlines() == ["asked"]
 
 
 def test_what_remedies_need_is_in_the_guest_without_a_network(
-    twin: Twin, run: RunResult, lab: Lab, capfd: pytest.CaptureFixture[str]
+    twin: Twin, run: RunResult, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for remedy, variant in twin.remedies.items():
         script = remedies.load()[remedy].script()
         # With the whole script the state is put in place, not only looked at.
         command = ["sh", "-c", script, remedy, "--yes"]
-        lab("exec", twin.name, variant, "--build", RELEASE, "--user", "root", "--", *command)
+        where = [twin.name, variant, "--build", RELEASE, "--user", "root"]
+        assert invoke("exec", *where, "--", *command)[0] == 0
         assert "cannot" not in capfd.readouterr().out
