@@ -118,6 +118,7 @@ def own_definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(definitions, "PACKAGE", tmp_path)
     monkeypatch.setattr(loading, "PACKAGE", tmp_path)
     monkeypatch.setattr(paths, "definitions", lambda: tmp_path)
+    loading.load.cache_clear()
     return tmp_path
 
 

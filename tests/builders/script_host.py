@@ -37,7 +37,7 @@ sed -i "s/ $3//" "$ROOT/groups"
     "stat": """#!/bin/sh
 echo kvm
 """,
-    "sysctl": """#!/usr/bin/env python3
+    "sysctl": """#!/usr/bin/env -S python3 -IS
 import os, sys
 from pathlib import Path
 words = [word for word in sys.argv[1:] if not word.startswith("-")]
@@ -51,7 +51,7 @@ else:
     sys.exit(0 if "-e" in sys.argv else 1)
 """,
     # The kernel's list: one line per profile.
-    "apparmor_parser": """#!/usr/bin/env python3
+    "apparmor_parser": """#!/usr/bin/env -S python3 -IS
 import os, re, sys
 from pathlib import Path
 do, file = sys.argv[1], Path(sys.argv[2])

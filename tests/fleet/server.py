@@ -1,13 +1,213 @@
-"""The SSH server of a test's hosts: python -m tests.fleet.server FOLDER ADDRESS. It ends with its input."""
+"""An SSH server of paramiko's parts on a loopback address, which runs commands as this user.
 
+python -m tests.fleet.server FOLDER ADDRESS prints its port. It ends with its input.
+"""
+
+import base64
+import os
+import socket
+import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
+from typing import IO
 
-from tests.builders import ssh
-from tests.builders.ssh import User
+import paramiko
+from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+from paramiko.sftp import SFTP_OK
+
+from lab.fleet.login import carry
+from lab.machine.seed import KeyPair, new_keys
+
+
+class User:
+    """A user with a home folder: a key to log in with, and what servers the user knows."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.key = home, new_keys("user")
+        (home / ".ssh").mkdir(parents=True, mode=0o700)
+        self.known_hosts = home / ".ssh" / "known_hosts"
+        self.known_hosts.touch()
+        self.use(self.key)
+
+    def use(self, key: KeyPair) -> None:
+        """Log in with this key from now on."""
+        file = self.home / ".ssh" / "id_ed25519"
+        file.touch(mode=0o600)
+        file.write_text(key.private)
+
+    def knows(self, port: int, key: KeyPair, address: str = "127.0.0.1") -> None:
+        """Expect this key of the server on a port."""
+        kind, text = key.public.split()[:2]
+        self.known_hosts.write_text(f"{self.known_hosts.read_text()}[{address}]:{port} {kind} {text}\n")
+
+
+class _Interface(paramiko.ServerInterface):
+    """Lets one key in, runs what it asks for, and forwards ports of loopback both ways."""
+
+    def __init__(self, public: str, environment: dict[str, str], transport: paramiko.Transport) -> None:
+        self._key = paramiko.Ed25519Key(data=base64.b64decode(public.split()[1]))
+        self._environment = environment
+        self._transport = transport
+        self._targets: dict[int, tuple[str, int]] = {}
+
+    def check_port_forward_request(self, address: str, port: int) -> int:
+        listening = socket.create_server((address, port))
+        own: tuple[str, int] = listening.getsockname()
+
+        def accept() -> None:
+            with listening, suppress(OSError, EOFError, paramiko.SSHException):
+                while self._transport.is_active():
+                    listening.settimeout(1.0)
+                    with suppress(TimeoutError):
+                        connection, origin = listening.accept()
+                        connection.settimeout(None)
+                        carry(self._transport.open_forwarded_tcpip_channel(origin, own), connection)
+
+        threading.Thread(target=accept, daemon=True).start()
+        return own[1]
+
+    def check_channel_direct_tcpip_request(
+        self, chanid: int, origin: tuple[str, int], destination: tuple[str, int]
+    ) -> int:
+        self._targets[chanid] = destination
+        return OPEN_SUCCEEDED
+
+    def accept_all(self) -> None:
+        """Connect each channel that is to lead to a port of this host."""
+        while self._transport.is_active():
+            channel = self._transport.accept(1.0)
+            if channel and channel.chanid in self._targets:
+                try:
+                    carry(channel, socket.create_connection(self._targets.pop(channel.chanid)))
+                except OSError:
+                    channel.close()
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return AUTH_SUCCESSFUL if key == self._key else AUTH_FAILED
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        threading.Thread(target=_run, args=(channel, command, self._environment), daemon=True).start()
+        return True
+
+
+class _Files(paramiko.SFTPServerInterface):
+    """The files of this host, as far as they are written, read and looked at."""
+
+    def open(self, path: str, flags: int, attr: paramiko.SFTPAttributes) -> paramiko.SFTPHandle | int:
+        try:
+            stream = os.fdopen(
+                os.open(path, flags, 0o600), "rb+" if flags & (os.O_WRONLY | os.O_RDWR) else "rb"
+            )
+        except OSError as error:
+            return paramiko.SFTPServer.convert_errno(error.errno or 0)
+        handle = _File(flags)
+        handle.readfile = handle.writefile = stream  # type: ignore[attr-defined]
+        return handle
+
+    def stat(self, path: str) -> paramiko.SFTPAttributes | int:
+        try:
+            return paramiko.SFTPAttributes.from_stat(Path(path).stat())
+        except OSError as error:
+            return paramiko.SFTPServer.convert_errno(error.errno or 0)
+
+
+class _File(paramiko.SFTPHandle):
+    def stat(self) -> paramiko.SFTPAttributes:
+        return paramiko.SFTPAttributes.from_stat(os.fstat(self.readfile.fileno()))  # type: ignore[attr-defined]
+
+    def chattr(self, attr: paramiko.SFTPAttributes) -> int:
+        os.fchmod(self.readfile.fileno(), attr.st_mode or 0o600)  # type: ignore[attr-defined]
+        return SFTP_OK
+
+
+def _run(channel: paramiko.Channel, command: bytes, environment: dict[str, str]) -> None:
+    """Run a command as sshd does without a terminal: it gets no signal when the connection goes."""
+    child = subprocess.Popen(
+        ["sh", "-c", command.decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=environment["HOME"],
+        env=environment,
+    )
+    assert child.stdin and child.stdout and child.stderr
+    threading.Thread(target=_fill, args=(channel, child.stdin), daemon=True).start()
+    pumps = [
+        threading.Thread(target=_pump, args=(child.stdout, channel.sendall)),
+        threading.Thread(target=_pump, args=(child.stderr, channel.sendall_stderr)),
+    ]
+    for pump in pumps:
+        pump.start()
+    for pump in pumps:
+        pump.join()
+    status = child.wait()
+    with suppress(OSError, EOFError, paramiko.SSHException):
+        channel.send_exit_status(status)
+        channel.close()
+
+
+def _fill(channel: paramiko.Channel, stdin: IO[bytes]) -> None:
+    with suppress(OSError), stdin:
+        while block := channel.recv(4096):
+            stdin.write(block)
+            stdin.flush()
+
+
+def _pump(stream: IO[bytes], send: Callable[[bytes], object]) -> None:
+    with stream:
+        while block := os.read(stream.fileno(), 4096):
+            with suppress(OSError, EOFError):
+                send(block)
+
+
+@contextmanager
+def paramiko_server(user: User, environment: dict[str, str], address: str = "127.0.0.1") -> Iterator[int]:
+    """A server of paramiko's parts; its port."""
+    host_key = new_keys("host")
+    transports: list[paramiko.Transport] = []
+    with socket.create_server((address, 0)) as listening:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                transport = paramiko.Transport(connection)
+                transport.add_server_key(paramiko.Ed25519Key.from_private_key(StringIO(host_key.private)))
+                transports.append(transport)
+                with suppress(paramiko.SSHException, EOFError):
+                    interface = _Interface(user.key.public, environment, transport)
+                    transport.set_subsystem_handler("sftp", paramiko.SFTPServer, _Files)
+                    transport.start_server(event=threading.Event(), server=interface)
+                    threading.Thread(target=interface.accept_all, daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        port = listening.getsockname()[1]
+        user.knows(port, host_key, address)
+        yield port
+        listening.shutdown(socket.SHUT_RDWR)
+    for transport in transports:
+        transport.close()
+
+
+def environment(user: User) -> dict[str, str]:
+    """What a command of this user's sees; its own programs are found first."""
+    return {"HOME": str(user.home), "PATH": f"{user.home}/bin:{os.environ['PATH']}"}
+
 
 if __name__ == "__main__":
     user = User(Path(sys.argv[1]))
-    with ssh.paramiko_server(user, ssh.environment(user), sys.argv[2]) as port:
+    with paramiko_server(user, environment(user), sys.argv[2]) as port:
         print(port, flush=True)
         sys.stdin.read()

@@ -13,6 +13,7 @@ from lab.base.paths import Paths
 from lab.builds import sandbox
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading, remedies
+from lab.causes import table
 from lab.images import download
 from lab.machine import clock, lane, leftovers
 from lab.machine.acceleration import Acceleration
@@ -52,11 +53,19 @@ def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=2**42))
 
 
+def _definitions() -> tuple[object, ...]:
+    """What decides which definitions are read."""
+    return vars(loading)["definitions"], vars(loading)["PACKAGE"], table.CAUSES
+
+
 @pytest.fixture(autouse=True)
-def own_definitions() -> None:
-    """Definitions that are read in this test, as a process reads them once."""
-    loading.load.cache_clear()
-    remedies.load.cache_clear()
+def own_definitions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test sees the definitions that another one put in place of the lab's own. Reading them takes long."""
+    own = _definitions()
+    yield
+    if own != _definitions():
+        loading.load.cache_clear()
+        remedies.load.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +112,7 @@ def root(mirror: Mirror, keys: dict[str, SigningKey], tmp_path: Path, monkeypatc
     """The lab's definitions, with the mirror as the source of every distribution."""
     made = definitions(tmp_path / "definitions", mirror.url, keys["good"])
     monkeypatch.setattr(loading, "definitions", lambda: made)
+    loading.load.cache_clear()
     return made
 
 

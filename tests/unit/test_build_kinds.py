@@ -102,6 +102,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(PACKAGE / "suites", tmp_path / "suites")
     monkeypatch.setattr(loading, "PACKAGE", tmp_path)
     monkeypatch.setattr(catalog.definitions, "PACKAGE", tmp_path)
+    loading.load.cache_clear()
     folder = tmp_path / "suites" / "box"
     folder.mkdir()
     for name, text in SUITE_FILES.items():

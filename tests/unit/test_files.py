@@ -81,9 +81,9 @@ def test_plain_text_controls_nothing_and_hides_nothing(text: str, expected: str)
     assert files.plain(text) == expected
 
 
-def test_ten_megabytes_of_unfinished_escapes_are_cleaned_in_time() -> None:
+def test_a_megabyte_of_unfinished_escapes_is_cleaned_in_time() -> None:
     for piece in ("\x1b]", "\x1b[", "\x1b[0;", "\u202e", "x"):
-        cleaned = files.plain(piece * (10_000_000 // len(piece)))
+        cleaned = files.plain(piece * (1_000_000 // len(piece)))
         assert set(cleaned) <= {"x", "0", ";"}
 
 

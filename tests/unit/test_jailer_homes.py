@@ -44,10 +44,11 @@ def last(home): assert sorted(each.name for each in home.iterdir()) == ["boxes",
 """
 
 
-@pytest.fixture
-def user(tmp_path: Path) -> Path:
-    """The home of a user who ran the tests above with the suite's fixtures."""
-    user, suite = tmp_path / "user", tmp_path / "suite"
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a user who ran the tests above with the suite's fixtures; beside it is what pytest wrote."""
+    made = tmp_path_factory.mktemp("homes")
+    user, suite = made / "user", made / "suite"
     for folder in (user, suite / "boxlite"):
         folder.mkdir(parents=True)
     for file in [SUITE.folder / "conftest.py", SUITE.folder / "boxes.py", *(SHARED / n for n in SUITE.shared)]:
@@ -62,8 +63,8 @@ def user(tmp_path: Path) -> Path:
     return user
 
 
-def test_tests_share_a_home_until_one_fails_and_each_says_which_it_had(user: Path, tmp_path: Path) -> None:
-    tree = ElementTree.parse(tmp_path / "junit.xml")
+def test_tests_share_a_home_until_one_fails_and_each_says_which_it_had(user: Path) -> None:
+    tree = ElementTree.parse(user.with_name("junit.xml"))
     had = {
         case.get("name"): found.get("value")
         for case in tree.iter("testcase")
