@@ -242,7 +242,7 @@ class RunningLane:
         """
         if build.name in self._deployed:
             return None
-        files = self._restored_files or self._deploy(build)
+        files = (build == self.work.build and self._restored_files) or self._deploy(build)
         tag = f"{DEPLOYED}-{len(self._deployed)}"
         self._deployed[build.name] = _Deployed(
             self._take_checkpoint(tag) if self.work.checkpoints else None, files
@@ -256,6 +256,8 @@ class RunningLane:
             elf.check(files, self.facts)
         if self._base:
             self.guest.fork(self._base)
+        else:
+            assert not self._deployed or self.work.cold, "a second build needs a state to go back to"
         with self.guest.holding(Step("deploying", Activity.DEPLOY)), watch.step("deploy"):
             self.guest.deploy(build, files, self.work.rootfs, python=self.facts.python)
         return build.record(files).files

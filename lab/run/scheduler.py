@@ -105,7 +105,10 @@ class Scheduler:
             folder=planned.folder,
             rootfs=Path(options.rootfs) if options.rootfs else rootfs.make(planned.folder / "rootfs"),
             processors=Processors(self.limits.processors),
-            build=left[0].build if len({cell.build for cell in left}) == 1 else None,
+            # Cells that follow may have other builds.
+            build=left[0].build
+            if len({cell.build for cell in left}) == 1 and self.follow is nothing_follows
+            else None,
             sysctls=sorted(sysctls),
             checkpoints=not options.cold,
             cold=options.cold,

@@ -79,6 +79,14 @@ def test_each_guest_is_asked_for_every_variant_s_sysctls(folder: Path) -> None:
     assert IPC in begin(run_of(folder, kept={CELLS[0].folder: kept}))._work.sysctls
 
 
+def test_lanes_are_for_the_one_build_of_a_run_unless_cells_with_others_may_follow(folder: Path) -> None:
+    assert begin(run_of(folder))._work.build == RELEASE
+    # A bisection: what was stored with one build is no place to go back to for another.
+    followed = run_of(folder)
+    followed.follow = lambda _result: ()
+    assert begin(followed)._work.build is None
+
+
 def test_a_run_of_which_everything_is_kept_is_at_its_end(folder: Path) -> None:
     kept = {cell.folder: cell.result(Status.PASS) for cell in CELLS}
     run = run_of(folder, kept=kept).run()
