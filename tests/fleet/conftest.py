@@ -1,3 +1,3 @@
-from tests.fleet.examples import fleet
+from tests.fleet.examples import fleet, server
 
-__all__ = ["fleet"]
+__all__ = ["fleet", "server"]

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,15 +14,18 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
 
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, wait_for
-from lab.fleet import inventory
+from lab.fleet import inventory, login
 from lab.fleet.coordinator import MOST_SECONDS, Coordinator
 from lab.images import store
+from lab.lane import upkeep
+from lab.machine import leftovers
 from lab.plan import Cell
 from lab.record import RunOptions, RunResult
 from lab.run import start
@@ -73,13 +77,30 @@ class HostExample:
         return [own for own in processes if any(str(self.home) in word for word in own.info["cmdline"] or [])]
 
 
+class Server:
+    """An SSH server, and the home of its user; `within` are words before its command."""
+
+    def __init__(self, user: Path, within: Sequence[str] = (), address: str = "127.0.0.1") -> None:
+        self.user, self.address = user, address
+        words = [*within, sys.executable, "-m", "tests.fleet.server", str(user), address]
+        own = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            words, cwd=ROOT, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert self.process.stdout
+        self.port = int(self.process.stdout.readline())
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
 @dataclass
 class Fleet:
-    """Hosts, and the SSH server through which they are reached; `within` are words before its command."""
+    """Hosts, and the SSH server through which they are reached."""
 
     folder: Path
-    within: Sequence[str] = ()
-    address: str = "127.0.0.1"
+    server: Server
     hosts: dict[str, HostExample] = field(default_factory=dict)
     commands: list[subprocess.Popen[bytes]] = field(default_factory=list)
     head: str = ""
@@ -87,14 +108,6 @@ class Fleet:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.paths = Paths(cache=self.folder / "home/cache", state=self.folder / "home/state")
-        self.user = self.folder / "user"
-        words = [*self.within, sys.executable, "-m", "tests.fleet.server", str(self.user), self.address]
-        own = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.server = subprocess.Popen(
-            words, cwd=ROOT, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert self.server.stdout
-        self.port = int(self.server.stdout.readline())
         self.python = self.folder / "python"
         self.python.write_text(PYTHON.format(root=ROOT, python=sys.executable))
         self.python.chmod(0o755)
@@ -106,8 +119,13 @@ class Fleet:
         made = self.hosts[name] = HostExample(name, home)
         made.does(**control)
         (home / "environment").write_text(environment)
-        own = {"address": f"{self.address}:{self.port}", "home": str(home), "lanes": 1, "memory_mib": 8192}
-        own["python"] = str(self.python)
+        own = {
+            "address": f"{self.server.address}:{self.server.port}",
+            "home": str(home),
+            "lanes": 1,
+            "memory_mib": 8192,
+            "python": str(self.python),
+        }
         lines = [f"{key} = {json.dumps(value)}" for key, value in own.items() if f"{key} =" not in f"\n{table}"]
         self.head += "\n".join([f"[hosts.{name}]", *lines, table, ""])
         return made
@@ -128,19 +146,28 @@ class Fleet:
         for command in self.commands:
             command.kill()
             command.wait()
-        self.server.kill()
-        self.server.wait()
         for host in self.hosts.values():
             for process in host.below():
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("server") / "user")
+    try:
+        yield made
+    finally:
+        made.end()
+
+
 @pytest.fixture
-def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
-    made = Fleet(tmp_path)
+def fleet(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """Hosts of one test. A worker that was lost is started again at once."""
+    made = Fleet(tmp_path, server)
+    monkeypatch.setattr(login, "AGAIN_SECONDS", 0.2)
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HOME", str(made.user))
+    monkeypatch.setenv("HOME", str(server.user))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     try:
         yield made
@@ -210,7 +237,7 @@ class Command:
                 put_image(fleet.paths, KNOWN.guest(word))
         self.out = fleet.folder / "out"
         words = [*within, sys.executable, "-m", "lab", "matrix", *arguments, "--hosts", str(fleet.inventory())]
-        own = {"LAB_HOME": str(fleet.folder / "home"), "HOME": str(fleet.user), "PYTHONPATH": str(ROOT)}
+        own = {"LAB_HOME": str(fleet.folder / "home"), "HOME": str(fleet.server.user), "PYTHONPATH": str(ROOT)}
         with self.out.open("wb") as output:
             self.process = subprocess.Popen(
                 words, cwd=ROOT, env={**os.environ, **own}, stdout=output, stderr=subprocess.STDOUT
@@ -238,13 +265,14 @@ class Command:
 
 
 def left_on(fleet: Fleet) -> list[str]:
-    """What is left on the hosts of a fleet after one more command on each."""
+    """What is left on the hosts of a fleet, after what every command that uses machines does first."""
     left = []
     for host in fleet.hosts.values():
         left += [" ".join(process.cmdline()) for process in host.below()]
-        own = {**os.environ, "LAB_HOME": str(host.home), "TMPDIR": str(host.home), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "lab", "--connect", "test:///default", "clean"]
-        subprocess.run(command, cwd=ROOT, env=own, check=True, capture_output=True)
+        paths = Paths(cache=host.home / "cache", state=host.home / "state")
+        with patch.object(tempfile, "tempdir", str(host.home)):
+            leftovers.reap(paths)
+            upkeep.sweep(paths)
         for pattern in ("boxlite-lab-tmp-*", "cache/images/.partial-*", "state/lanes/*"):
             left += [str(path) for path in host.home.glob(pattern) if path.name != ".gate"]
     return left

@@ -16,8 +16,8 @@ from lab.base.wait import Deadline, wait_for
 from lab.record import RunResult, Status
 from lab.run.journal import RUN_LOG
 from tests.builders.processes import SECONDS
-from tests.fleet.cable import FAR, NEAR, NoNamespaces, laid
-from tests.fleet.examples import Command, Fleet, HostExample, left_on
+from tests.fleet.cable import FAR, NoNamespaces, laid
+from tests.fleet.examples import Command, Fleet, HostExample, Server, left_on
 
 pytestmark = pytest.mark.timeout(900)
 PLAN = [
@@ -38,7 +38,14 @@ def decided_once(folder: Path) -> None:
     assert Counter(decided) == Counter(f"{cell.guest} {cell.variant} {cell.build}" for cell in run.cells)
 
 
-@pytest.mark.parametrize("times", [0, 1, 2], ids=["SIGKILL", "Ctrl-C", "Ctrl-C twice"])
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param(0, id="SIGKILL"),
+        pytest.param(1, id="Ctrl-C"),
+        pytest.param(2, id="Ctrl-C twice", marks=pytest.mark.slow),
+    ],
+)
 def test_an_ended_coordinator_leaves_nothing_behind(fleet: Fleet, tmp_path: Path, times: int) -> None:
     one = fleet.add("one", seconds=2)
     command = Command(fleet, *PLAN, "-o", str(tmp_path / "run"))
@@ -70,10 +77,10 @@ def test_a_pulled_cable_costs_a_second_try(tmp_path: Path, monkeypatch: pytest.M
             cable = stack.enter_context(laid())
         except NoNamespaces as error:
             pytest.skip(f"no network namespaces for this user: {error}")
-        fleet = Fleet(tmp_path, within=cable.far.within, address=FAR)
+        server = Server(tmp_path / "user", cable.far.within, FAR)
+        stack.callback(server.end)
+        fleet = Fleet(tmp_path, server)
         stack.callback(fleet.end)
-        near = Fleet(tmp_path / "near", within=cable.near.within, address=NEAR)
-        stack.callback(near.end)
         one = fleet.add("one", seconds=600)
         command = Command(fleet, *PLAN, "-o", str(tmp_path / "run"), within=cable.near.within)
         command.wait_for("one: debian-1[23]: stock: suite")

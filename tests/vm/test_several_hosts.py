@@ -10,7 +10,7 @@ from typing import IO
 import pytest
 
 from lab.record import RunResult
-from tests.fleet.examples import ROOT, Fleet
+from tests.fleet.examples import ROOT, Server
 from tests.fleet.sockets import is_loopback, watched
 from tests.vm import shared
 from tests.vm.conftest import RELEASE
@@ -32,7 +32,7 @@ class Homes:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        self.fleet: Fleet | None = None
+        self.server: Server | None = None
         self.running: list[subprocess.Popen[bytes]] = []
         for name in ("coordinator", *NAMES):
             shared.make_home(self.home(name))
@@ -42,7 +42,7 @@ class Homes:
 
     def lab(self, name: str, *arguments: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
         # The coordinator's known_hosts and key are the test's.
-        user = self.fleet.user if self.fleet and name == "coordinator" else Path.home()
+        user = self.server.user if self.server and name == "coordinator" else Path.home()
         process = subprocess.Popen(
             [sys.executable, "-m", "lab", *arguments],
             env={**os.environ, "LAB_HOME": str(self.home(name)), "HOME": str(user)},
@@ -54,7 +54,7 @@ class Homes:
 
     def inventory(self, folder: Path) -> Path:
         """The inventory of the three hosts, which are reached over SSH on loopback."""
-        self.fleet = Fleet(folder / "fleet")
+        self.server = Server(folder / "user")
         python = folder / "python"
         # The SSH server has a home of its own, where an ordinary user's libvirt would start another daemon.
         python.write_text(
@@ -62,7 +62,7 @@ class Homes:
         )
         python.chmod(0o755)
         lines = [
-            f'[hosts.{name}]\naddress = "127.0.0.1:{self.fleet.port}"\nlanes = 1\n'
+            f'[hosts.{name}]\naddress = "127.0.0.1:{self.server.port}"\nlanes = 1\n'
             f'home = "{self.home(name)}"\npython = "{python}"'
             for name in NAMES
         ]
@@ -70,8 +70,8 @@ class Homes:
         return folder / "hosts.toml"
 
     def end(self) -> None:
-        if self.fleet:
-            self.fleet.end()
+        if self.server:
+            self.server.end()
         for process in self.running:
             process.terminate()
         for process in self.running:
