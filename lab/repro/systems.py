@@ -187,7 +187,11 @@ def of_kernel(kernel: Kernel) -> System | None:
         version = match.expand(row["version"]) if match and "version" in row else None
         if built := SAYS["built_for"].search(words):
             version = built[1]
-        elif version is None and (row["id"] != "ubuntu" or SAYS["of_ubuntu"].search(words)):
+        elif (
+            version is None
+            and ".bpo" not in kernel.release
+            and (row["id"] != "ubuntu" or SAYS["of_ubuntu"].search(words))
+        ):
             series = ".".join(kernel.release.split(".")[:2])
             version = next((release for release, first in releases.items() if first == series), None)
         like = listed.like if listed else None
