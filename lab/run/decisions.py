@@ -34,8 +34,8 @@ class Decisions:
 
     `cells` are those to run. `retries` is how often one is tried again after a fault of the lab; `jobs`, the
     lanes at once. `without_image` are the guests whose image has to be built, downloaded or prepared first.
-    `stopped` is set when the run is interrupted: from then on no fault counts. `crash` ends the run as soon as
-    its lanes are down; `bug` is raised when the run is at its end, because no cell is worse for it.
+    `stopped` is set when the run is interrupted: from then on no fault counts. `changed` guards which lanes
+    there are. `crash` ends the run as soon as its lanes are down.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Decisions:
         self.labels = Labels(planned.info.lanes)
         self.observer = kept_apart(self.keep_bug, observer, LaneSteps(self.journal.add_step))
         self.retries, self.jobs = retries, jobs
-        self.stopped = threading.Event()
+        self.stopped, self.changed = threading.Event(), threading.Condition()
         self.crash: BaseException | None = None
         self._bug: Exception | None = None
         self._follow = follow
@@ -111,6 +111,11 @@ class Decisions:
             self.decide_all(tickets, Status.NOT_RUN, f"{NO_IMAGE}: {error.args[0]}")
         else:
             self.decide_all(tickets, Status.ERROR, str(error))
+
+    def wake(self) -> None:
+        """Have the scheduler look again whether another lane is worth its start."""
+        with self.changed:
+            self.changed.notify_all()
 
     def tell_time_left(self) -> None:
         self.observer.time_left(self.backlog.seconds_left(self.jobs))

@@ -42,7 +42,6 @@ class Scheduler:
     offline: bool = False
     _workers: dict[int, Worker] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
     _crowd_told: bool = False
 
     def run(self) -> RunResult:
@@ -138,7 +137,7 @@ class Scheduler:
         """Open lanes as long as one would help and the host can carry it, until nothing is left."""
         number = 1
         while True:
-            with self._changed:
+            with self._decisions.changed:
                 refused: dict[str, str] = {}
                 worker = self._admit(number, refused)
                 if worker is None:
@@ -147,7 +146,7 @@ class Scheduler:
                         for machine, reason in refused.items():
                             self._decide_not_run(machine, reason)
                         return
-                    self._changed.wait(timeout=MEMORY_SECONDS)
+                    self._decisions.changed.wait(timeout=MEMORY_SECONDS)
                     continue
             number += 1
             thread = threading.Thread(
@@ -169,7 +168,7 @@ class Scheduler:
                 refused[machine.name] = reason
                 continue
             label = self._decisions.labels.next(machine.name)
-            worker = Worker(machine, number, label, self._work, self.uri, self._decisions, self._wake)
+            worker = Worker(machine, number, label, self._work, self.uri, self._decisions)
             self._workers[number] = worker
             self._backlog.lane_opened(machine.name, number)
             return worker
@@ -202,22 +201,17 @@ class Scheduler:
         except BaseException as error:  # `run` raises it once the other lanes are down.
             self._decisions.crash = self._decisions.crash or error
         finally:
-            with self._changed:
+            with self._decisions.changed:
                 del self._workers[worker.number]
                 self._backlog.lane_closed(worker.machine.name, worker.number)
                 self._memory.release(worker.machine.guest.memory_mib)
-                self._changed.notify_all()
+                self._decisions.changed.notify_all()
             self._decisions.observer.lane(worker.label, "")
-
-    def _wake(self) -> None:
-        """Look again whether a lane can be opened."""
-        with self._changed:
-            self._changed.notify_all()
 
     def _interrupt(self) -> None:
         """End what runs: a worker whose machine is gone comes to its end by itself."""
         self._decisions.interrupt()
-        with self._changed:
+        with self._decisions.changed:
             running = list(self._workers.values())
         for worker in running:
             worker.give_up()

@@ -1,7 +1,6 @@
 """A worker owns one lane, from its image to its last cell."""
 
 import threading
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -33,22 +32,12 @@ from lab.verdict import status
 
 
 class Worker:
-    """One lane of a run. `number` counts the run's lanes; `label` is its name for people.
-
-    `wake` has the scheduler look again whether another lane is worth its start.
-    """
+    """One lane of a run. `number` counts the run's lanes; `label` is its name for people."""
 
     _runner: CellRunner  # Once the lane is up.
 
     def __init__(
-        self,
-        machine: Machine,
-        number: int,
-        label: str,
-        work: Work,
-        uri: str,
-        decisions: Decisions,
-        wake: Callable[[], None],
+        self, machine: Machine, number: int, label: str, work: Work, uri: str, decisions: Decisions
     ) -> None:
         self.machine = machine
         self.number = number
@@ -56,7 +45,6 @@ class Worker:
         self._work = work
         self._uri = uri
         self._decisions = decisions
-        self._wake = wake
         self._journal = decisions.journal
         self._backlog = decisions.backlog
         self._observer = decisions.observer
@@ -180,7 +168,7 @@ class Worker:
         self._backlog.lane_is_up(self.machine.name, self.number)
         self._decisions.tell_time_left()
         # From here on another lane of its guest may be worth a start.
-        self._wake()
+        self._decisions.wake()
         self._runner = CellRunner(running)
         try:
             while not self.is_stopped and not self._decisions.crash:
