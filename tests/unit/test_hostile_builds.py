@@ -18,6 +18,7 @@ from lab.base.paths import Paths
 from lab.builds import archives, elf, sandbox, wheels
 from lab.builds.kinds import nextest, npm
 from lab.builds.kinds.checkout import Tree
+from lab.builds.kinds.nextest import Nextest
 from tests.builders import packages
 from tests.builders.packages import VERNEED, make_wheel, manifest, tarball
 from tests.unit.test_checkout_builds import commit, git
@@ -125,7 +126,7 @@ def test_a_hostile_tar_is_refused_and_unpacks_nothing_outside(
     to = tmp_path / "to"
     to.mkdir()
     with pytest.raises(UsageError, match=rf"tests\.tar\.zst: expected .*{expected}"):
-        nextest.unpack(archive, to)
+        Nextest.unpack(archive, to)
     assert not (tmp_path / "above").exists()
     assert elf.read(package) == []
 
@@ -135,7 +136,7 @@ def test_a_time_that_no_file_can_have_is_refused_with_its_archive(tmp_path: Path
     archive.write_bytes(zstandard.compress(member("target/late", mtime=1 << 80) + bytes(1024)))
     (tmp_path / "to").mkdir()
     with pytest.raises(UsageError, match="expected an archive that `cargo nextest archive` made"):
-        nextest.unpack(archive, tmp_path / "to")
+        Nextest.unpack(archive, tmp_path / "to")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_an_archive_whose_metadata_lead_elsewhere_is_refused(
     to = tmp_path / "to"
     to.mkdir()
     with pytest.raises(UsageError, match=r"expected an archive that `cargo nextest archive` made"):
-        nextest.unpack(packed(tmp_path, cargo=metadata, binaries=binaries), to)
+        Nextest.unpack(packed(tmp_path, cargo=metadata, binaries=binaries), to)
 
 
 @pytest.mark.timeout(60)

@@ -172,18 +172,6 @@ class Unpacked:
     versions: Mapping[str, str]
 
 
-def unpack(file: Path, folder: Path) -> Unpacked:
-    """Unpack the archive in a file into an empty folder. Raises UsageError if it is none."""
-    try:
-        archives.unpack(file, folder)
-        return read_workspace(folder)
-    except archives.Damaged as error:
-        raise UsageError(
-            f"{file}: expected an archive that `cargo nextest archive` made: {one_line(error)}",
-            hint="make it with: cargo nextest archive --archive-file tests.tar.zst",
-        ) from error
-
-
 def read_workspace(folder: Path) -> Unpacked:
     """The workspace in a folder, completed for nextest. Raises archives.Damaged."""
     with archives.reading():
@@ -407,7 +395,14 @@ class Nextest(Build):
     @staticmethod
     def unpack(file: Path, folder: Path) -> Unpacked:
         """Make a workspace of the file in an empty folder. Raises UsageError."""
-        return unpack(file, folder)
+        try:
+            archives.unpack(file, folder)
+            return read_workspace(folder)
+        except archives.Damaged as error:
+            raise UsageError(
+                f"{file}: expected an archive that `cargo nextest archive` made: {one_line(error)}",
+                hint="make it with: cargo nextest archive --archive-file tests.tar.zst",
+            ) from error
 
     @classmethod
     def parse(cls, text: str) -> Self:
