@@ -174,7 +174,8 @@ def test_a_living_lab_leaves_no_rest(paths: Paths, registry: Registry, monkeypat
 
     monkeypatch.setattr(process, "run", look)
     Npm.parse("0.10.0").packages(paths, quiet)
-    assert removed == []
+    # Another lab may have died on this host.
+    assert [path for path in removed if path.is_relative_to(paths.cache)] == []
 
 
 def test_a_local_tarball_takes_the_native_package_beside_it_or_that_of_the_release(
