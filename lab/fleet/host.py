@@ -16,6 +16,7 @@ from typing import Any
 from lab.base import scratch
 from lab.base.errors import LabError
 from lab.base.paths import Paths
+from lab.fleet import part
 from lab.fleet.inventory import LOOPBACK
 from lab.lane import upkeep
 from lab.machine import leftovers
@@ -91,6 +92,7 @@ def _end_with_login() -> None:
 
 def leave() -> None:
     """End this worker, and the parts that it runs."""
+    part.stop()  # dask's worker waits half a minute for a thread that is busy.
     os.kill(os.getpid(), signal.SIGTERM)
 
 
