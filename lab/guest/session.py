@@ -1,13 +1,13 @@
-"""Commands and files over SSH to one guest, limited in time. Uses fabric.
+"""Commands and files over SSH to one guest, limited in time.
 
 The guest must show the one host key that it was given, and no more is taken of what it prints than the lab can
 hold.
 """
 
 import base64
+import select
 import shlex
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,13 +16,10 @@ from io import StringIO
 from typing import Any, Literal, NoReturn
 
 import paramiko
-from fabric import Config, Connection
-from fabric.runners import Remote
-from invoke.exceptions import CommandTimedOut, ThreadException
 
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
-from lab.base.wait import Deadline, DeadlineExpired, Speed, wait_for
+from lab.base.wait import Deadline, DeadlineExpired, Speed, call_within, wait_for
 from lab.guest import programs
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.programs import MOST_SHOWN, Answer, Call, Keep, RemoteFailed, keep_none
@@ -39,7 +36,7 @@ CONNECT_SECONDS, BANNER_SECONDS, LOGIN_SECONDS = 10.0, 30.0, 30.0
 # How long a server that is up may take to show its banner, before it is asked once more.
 SHOW_SECONDS = 2.0
 
-# How often the machine is checked while one of the lab's commands runs in it.
+# How often the machine is checked while a command in it prints nothing.
 WATCH_SECONDS = 2.0
 
 # How often a guest's SSH server is asked whether it is up; less often the longer it takes. QEMU keeps each
@@ -53,6 +50,7 @@ NOTICE_SECONDS = 10.0
 
 # The most that a command may print. The longest that the lab asks for is a suite's report.
 MOST_BYTES = 16 * 2**20
+BLOCK = 2**15
 
 # How long the guest may take to answer a request of SFTP, under hardware acceleration.
 SFTP_SECONDS = 10.0
@@ -87,7 +85,7 @@ class Session:
         self._alive = alive
         self.speed = speed
         self.agent: Agent | None = None
-        self._connections: dict[User, Connection] = {}
+        self._connections: dict[User, paramiko.Transport] = {}
 
     def use(self, endpoint: Endpoint) -> None:
         """Continue with other keys."""
@@ -127,10 +125,8 @@ class Session:
                 if not self._shows_banner():
                     return None
             try:
-                self._connection(ADMIN)
-            except (paramiko.SSHException, OSError, EOFError) as error:
-                if isinstance(error, paramiko.BadHostKeyException):
-                    raise SessionLost(f"the guest showed a host key that is not its own: {error}") from error
+                self._transport(ADMIN)
+            except (paramiko.SSHException, OSError, EOFError):
                 return None  # The server answers before the accounts exist.
             return True
 
@@ -141,28 +137,58 @@ class Session:
     ) -> Output:
         """Run a shell command; `seconds` is its limit under hardware acceleration. Errors call it `name`.
 
-        Raises SessionLost, RemoteFailed if `check` is set, or whatever `alive` raises.
+        Raises SessionLost, RemoteFailed if it prints too much or `check` is set, or whatever `alive` raises.
         """
         limit = self.speed.from_kvm(seconds)
         called = f"`{name or bounded(command.partition('\n')[0], 120)}`"
         try:
-            with self._watched():
-                connection = self._connection(user)
-                result = connection.run(command, hide=True, warn=True, in_stream=False, timeout=limit)
-        except ThreadException as error:
-            if any(isinstance(one.value, _PrintedTooMuch) for one in error.exceptions):
-                raise RemoteFailed(f"{called} in the guest printed more than the lab takes") from error
-            self._lost(f"SSH broke during {called}: {error.exceptions[0].value}", error)
-        except CommandTimedOut as error:
+            output = self._execute(self._transport(user), command, Deadline(limit, called))
+        except DeadlineExpired as error:
             self._lost(f"{called} did not end within {limit:.0f} s ({self.speed})", error)
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._lost(f"SSH broke during {called}: {error}", error)
-        if result.exited == -1:  # paramiko's word for a channel that closed without a status
+        if output.status == -1:  # paramiko's word for a channel that closed without a status
             self._lost(f"SSH closed during {called}", None)
-        if check and result.exited != 0:
-            printed = bounded(f"{result.stdout}{result.stderr}".rstrip(), MOST_SHOWN)
-            raise RemoteFailed(f"{called} in the guest: exit status {result.exited}\n{printed}".rstrip())
-        return Output(result.exited, result.stdout, result.stderr)
+        if check and output.status != 0:
+            printed = bounded(f"{output.stdout}{output.stderr}".rstrip(), MOST_SHOWN)
+            raise RemoteFailed(f"{called} in the guest: exit status {output.status}\n{printed}".rstrip())
+        return output
+
+    def _execute(self, transport: paramiko.Transport, command: str, deadline: Deadline) -> Output:
+        """Run a command until it has closed its output and ended.
+
+        Raises DeadlineExpired, RemoteFailed if it prints too much, and what paramiko and `alive` raise.
+        """
+        printed, errors = bytearray(), bytearray()
+        with transport.open_session(timeout=deadline.remaining) as channel:
+            # A guest that stands still never answers this.
+            call_within(lambda: channel.exec_command(command), deadline)
+            channel.shutdown_write()
+            readable = select.poll()
+            readable.register(channel.fileno(), select.POLLIN)
+            while True:
+                # All that was printed before the end is in the buffers by then.
+                is_whole = channel.eof_received or channel.closed
+                blocks = (
+                    channel.recv(BLOCK) if channel.recv_ready() else b"",
+                    channel.recv_stderr(BLOCK) if channel.recv_stderr_ready() else b"",
+                )
+                printed += blocks[0]
+                errors += blocks[1]
+                if len(printed) + len(errors) > MOST_BYTES:
+                    raise RemoteFailed(f"{deadline.what} in the guest printed more than the lab takes")
+                if any(blocks):
+                    continue
+                if is_whole:
+                    break
+                if not readable.poll(min(WATCH_SECONDS, deadline.remaining) * 1000):
+                    self._alive()
+                    deadline.check()
+            while not channel.status_event.wait(min(WATCH_SECONDS, deadline.remaining)):
+                self._alive()
+                deadline.check()
+            status = channel.recv_exit_status()
+        return Output(status, printed.decode(errors="replace"), errors.decode(errors="replace"))
 
     def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> Any:
         """Run one of `programs` as root with a JSON argument, and return the JSON that it prints."""
@@ -209,9 +235,7 @@ class Session:
         Raises LabError if the guest cannot be reached.
         """
         try:
-            transport = self._connection(user).transport
-            assert transport is not None, "the connection is open"
-            channel = transport.open_session()
+            channel = self._transport(user).open_session()
             channel.settimeout(self.speed.from_kvm(SFTP_SECONDS))
             if as_root:
                 channel.exec_command(SFTP_AS_ROOT)
@@ -230,60 +254,34 @@ class Session:
 
     def log_out(self, user: User) -> None:
         """Drop one user's connection: their next command is run in a new login."""
-        connection = self._connections.pop(user, None)
-        # Connection.close would wait for the other side, which a loaded checkpoint has forgotten.
-        if connection is not None and connection.transport is not None:
-            connection.transport.close()
+        if connection := self._connections.pop(user, None):
+            connection.close()
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Drop the connections as soon as the machine is gone: a stopped guest does not close them."""
-        done = threading.Event()
+    def _transport(self, user: User) -> paramiko.Transport:
+        """The user's open connection, made if there is none.
 
-        def watch() -> None:
-            while not done.wait(WATCH_SECONDS):
-                try:
-                    self._alive()
-                except LabError:
-                    # Again and again: a connection may just be under way.
-                    self.close()
-
-        watcher = threading.Thread(target=watch, name="watch", daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
-
-    def _connection(self, user: User) -> Connection:
-        """The user's open connection. Raises what paramiko raises, BadHostKeyException for another host key."""
+        Raises SessionLost for another host key than the guest's, and what paramiko raises.
+        """
         if user in self._connections:
             return self._connections[user]
-        endpoint = self._endpoint
-        connection = Connection(
-            endpoint.host,
-            user=user,
-            port=endpoint.port,
-            connect_timeout=self.speed.from_emulation(CONNECT_SECONDS),
-            connect_kwargs={
-                "pkey": paramiko.Ed25519Key.from_private_key(StringIO(endpoint.client_key.private)),
-                "allow_agent": False,
-                "look_for_keys": False,
-                "banner_timeout": self.speed.from_emulation(BANNER_SECONDS),
-                "auth_timeout": self.speed.from_emulation(LOGIN_SECONDS),
-            },
-            config=Config(overrides={"load_ssh_configs": False, "runners": {"remote": _BoundedRemote}}),
-        )
-        kind, text = endpoint.host_key.public.split()[:2]
-        connection.client.get_host_keys().add(
-            f"[{endpoint.host}]:{endpoint.port}", kind, paramiko.Ed25519Key(data=base64.b64decode(text))
-        )
-        # fabric's own choice is to accept any key.
-        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        connection.open()
-        self._connections[user] = connection
-        return connection
+        endpoint, limit = self._endpoint, self.speed.from_emulation
+        host_key = paramiko.Ed25519Key(data=base64.b64decode(endpoint.host_key.public.split()[1]))
+        address = (endpoint.host, endpoint.port)
+        transport = paramiko.Transport(socket.create_connection(address, limit(CONNECT_SECONDS)))
+        try:
+            transport.banner_timeout = limit(BANNER_SECONDS)
+            transport.auth_timeout = limit(LOGIN_SECONDS)
+            transport.get_security_options().key_types = [host_key.get_name()]
+            transport.start_client(timeout=limit(BANNER_SECONDS))
+            if transport.get_remote_server_key() != host_key:
+                raise SessionLost("the guest showed a host key that is not its own")
+            client_key = paramiko.Ed25519Key.from_private_key(StringIO(endpoint.client_key.private))
+            transport.auth_publickey(user, client_key)
+        except BaseException:
+            transport.close()
+            raise
+        self._connections[user] = transport
+        return transport
 
     def _shows_banner(self) -> bool:
         """Whether the guest's server is up: QEMU accepts connections long before, so only its banner counts."""
@@ -300,28 +298,3 @@ class Session:
         with suppress(DeadlineExpired):
             wait_for(lambda: None, Deadline(NOTICE_SECONDS, "libvirt"), alive=self._alive, interval=0.1)
         raise SessionLost(message) from error
-
-
-class _PrintedTooMuch(Exception):
-    """A command printed more than is taken."""
-
-
-class _BoundedRemote(Remote):  # type: ignore[misc]
-    """Raises _PrintedTooMuch, inside of a ThreadException, as soon as a command printed too much."""
-
-    _taken = 0
-
-    def read_proc_stdout(self, num_bytes: int) -> bytes:
-        return self._counted(super().read_proc_stdout(num_bytes))
-
-    def read_proc_stderr(self, num_bytes: int) -> bytes:
-        return self._counted(super().read_proc_stderr(num_bytes))
-
-    def respond(self, buffer_: list[str]) -> None:
-        """Nothing answers to output. invoke would join all that was printed before, for every block."""
-
-    def _counted(self, block: bytes) -> bytes:
-        self._taken += len(block)
-        if self._taken > MOST_BYTES:
-            raise _PrintedTooMuch
-        return block

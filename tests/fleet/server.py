@@ -29,6 +29,9 @@ class User:
     def __init__(self, home: Path) -> None:
         self.home, self.key = home, new_keys("user")
         (home / ".ssh").mkdir(parents=True, mode=0o700)
+        # Who logged in, and the key of the server that was started last.
+        self.logins: list[str] = []
+        self.server_key = self.key
         self.known_hosts = home / ".ssh" / "known_hosts"
         self.known_hosts.touch()
         self.use(self.key)
@@ -48,8 +51,9 @@ class User:
 class _Interface(paramiko.ServerInterface):
     """Lets one key in, runs what it asks for, and forwards ports of loopback both ways."""
 
-    def __init__(self, public: str, environment: dict[str, str], transport: paramiko.Transport) -> None:
-        self._key = paramiko.Ed25519Key(data=base64.b64decode(public.split()[1]))
+    def __init__(self, user: User, environment: dict[str, str], transport: paramiko.Transport) -> None:
+        self._user = user
+        self._key = paramiko.Ed25519Key(data=base64.b64decode(user.key.public.split()[1]))
         self._environment = environment
         self._transport = transport
         self._targets: dict[int, tuple[str, int]] = {}
@@ -90,7 +94,10 @@ class _Interface(paramiko.ServerInterface):
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        return AUTH_SUCCESSFUL if key == self._key else AUTH_FAILED
+        if key != self._key:
+            return AUTH_FAILED
+        self._user.logins.append(username)
+        return AUTH_SUCCESSFUL
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return OPEN_SUCCEEDED
@@ -173,7 +180,7 @@ def _pump(stream: IO[bytes], send: Callable[[bytes], object]) -> None:
 @contextmanager
 def paramiko_server(user: User, environment: dict[str, str], address: str = "127.0.0.1") -> Iterator[int]:
     """A server of paramiko's parts; its port."""
-    host_key = new_keys("host")
+    host_key = user.server_key = new_keys("host")
     transports: list[paramiko.Transport] = []
     with socket.create_server((address, 0)) as listening:
 
@@ -187,7 +194,7 @@ def paramiko_server(user: User, environment: dict[str, str], address: str = "127
                 transport.add_server_key(paramiko.Ed25519Key.from_private_key(StringIO(host_key.private)))
                 transports.append(transport)
                 with suppress(paramiko.SSHException, EOFError):
-                    interface = _Interface(user.key.public, environment, transport)
+                    interface = _Interface(user, environment, transport)
                     transport.set_subsystem_handler("sftp", paramiko.SFTPServer, _Files)
                     transport.start_server(event=threading.Event(), server=interface)
                     threading.Thread(target=interface.accept_all, daemon=True).start()
