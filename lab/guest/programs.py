@@ -31,7 +31,6 @@ class RemoteFailed(LabError):
 
 
 def files() -> dict[str, Path]:
-    """The file of every program that runs in guests, by the name by which it is called."""
     folders = (Path(__file__).parent / "remote", PROGRAMS)
     return {file.stem: file for folder in folders for file in sorted(folder.glob("[!_]*.py"))}
 
@@ -43,13 +42,12 @@ def source(file: Path) -> str:
 
 
 def sources() -> dict[str, str]:
-    """The source of every program that runs in guests, by its name."""
     return {name: source(file) for name, file in files().items()}
 
 
 def digest() -> str:
-    """A digest of every program's source."""
-    return hashlib.sha256(json.dumps(sources()).encode()).hexdigest()
+    """A digest of the source of every program, and of what runs them."""
+    return hashlib.sha256(json.dumps([sources(), loader()]).encode()).hexdigest()
 
 
 def loader() -> str:

@@ -43,7 +43,6 @@ class _Result(BaseModel):
 
 
 class NotAsDefined(LabError):
-    """The guest is not what its definition says it is."""
 
     lasting = True
 

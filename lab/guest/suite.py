@@ -61,11 +61,9 @@ class Ending:
         return self.status in (*TIMED_OUT, KILLED) and self.seconds >= int(self.limit) - ROUNDING
 
     def is_early(self, build: Build) -> bool:
-        """Whether the suite ended before each of its tests had its turn."""
         return self.at_limit or self.status not in build.completed
 
     def __str__(self) -> str:
-        """What happened to the suite, as the end of a sentence."""
         if self.at_limit:
             return f"was killed at its time limit of {self.limit:.0f} s"
         names = {number.value: number.name for number in signal.Signals}

@@ -102,7 +102,6 @@ def as_run(variant: Variant, script: str) -> str:
 
 
 def home(variant: Variant) -> str:
-    """The home of the suite's user."""
     return "/root" if login(variant) == ADMIN else f"/home/{SUITE}"
 
 

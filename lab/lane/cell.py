@@ -20,7 +20,7 @@ from lab.guest import ready
 from lab.guest.suite import SuiteRun
 from lab.guest.variant import Mark, check_in_effect, why_not_applicable
 from lab.lane.guest import LaneGuest
-from lab.lane.running import COLD, RunningLane
+from lab.lane.running import COLD, FORKED, RunningLane
 from lab.plan import Cell
 from lab.probes import Facts, SuiteUser
 from lab.record import CellResult, Finding, Outcome, Status, TestResult
@@ -60,7 +60,6 @@ class CellRunner:
         return self.running.work.folder
 
     def why_not(self, cell: Cell) -> str | None:
-        """Why the cell's variant makes no sense on this guest; None if it does."""
         if cell.machine.arguments and self.running.lane.image.firmware is not None:
             return "its own loader decides what its kernel is booted with"
         return why_not_applicable(cell.variant, self.running.facts)
@@ -118,7 +117,7 @@ class CellRunner:
                 "facts": applied.facts,
                 "context": applied.who.context,
                 "seconds": dict(watch.seconds),
-                "fork": checkpoint.kind if checkpoint else COLD,
+                "fork": FORKED if checkpoint else COLD,
             }
         )
 

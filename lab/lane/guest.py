@@ -3,18 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from lab.base.activity import Activity, Step
-from lab.base.errors import LabError
 from lab.base.wait import Speed, Stopwatch
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
 from lab.catalog.remedies import Remedy
-from lab.guest import agent, collect, deploy, programs, ready, remedy_script, stress, suite, variant
-from lab.guest.agent import Agent, AgentLost
-from lab.guest.programs import RemoteFailed
+from lab.guest import agent, collect, deploy, ready, remedy_script, stress, suite, variant
+from lab.guest.agent import Agent
 from lab.guest.remedy_script import Steps
 from lab.guest.session import Session
 from lab.guest.suite import SuiteRun
@@ -26,9 +23,6 @@ from lab.machine.lane import Lane, LaneDied
 from lab.probes import Facts, Probed, SuiteUser
 
 Say = Callable[[str], None]
-
-POWER_OFF_SECONDS = 10.0
-
 
 @contextmanager
 def holding(
@@ -52,8 +46,8 @@ def holding(
 class LaneGuest:
     """The guest of one lane, and everything that is done in it. Its methods raise LabError.
 
-    `watch` adds up the seconds of the lane's own steps; `note` is for its record. `agent_programs` is a digest
-    of what its agent has to run; empty if it has no agent.
+    `watch` adds up the seconds of the lane's own steps; `note` is for its record. `has_agent`: whether an
+    agent runs the lab's programs in it.
     """
 
     lane: Lane
@@ -61,7 +55,7 @@ class LaneGuest:
     say: Say
     watch: Stopwatch = field(default_factory=Stopwatch)
     note: str = ""
-    agent_programs: str = ""
+    has_agent: bool = False
 
     def __post_init__(self) -> None:
         self.session = Session(self.lane.endpoint, alive=self.lane.check_alive, speed=self.speed)
@@ -77,7 +71,6 @@ class LaneGuest:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its machine still runs."""
         try:
             self.lane.check_alive()
         except LaneDied:
@@ -91,9 +84,6 @@ class LaneGuest:
     def close(self) -> None:
         """Drop the connections, the agent's too: the machine ends or is started again."""
         self.session.close()
-        self._leave_agent()
-
-    def _leave_agent(self) -> None:
         if self.session.agent:
             self.session.agent.close()
             self.session.agent = None
@@ -105,58 +95,36 @@ class LaneGuest:
             self.session.agent.speed = self.speed
 
     def start_agent(self) -> None:
-        """Start the guest's agent; if that fails, the lane's note says why, and the lab goes on over SSH."""
-        try:
-            self.session.run(agent.start_command(), seconds=agent.LOAD_SECONDS, name="the agent's start")
-            self._meet_agent(loaded="")
-        except (RemoteFailed, AgentLost) as error:
-            self._go_without_agent(error)
+        """Start the guest's agent, which runs the lab's programs from then on. Raises RemoteFailed, AgentLost."""
+        self.session.run(agent.start_command(), seconds=agent.LOAD_SECONDS, name="the agent's start")
+        self._meet_agent().load()
 
-    def _meet_agent(self, loaded: str) -> None:
-        """Connect to the agent, which runs, and see that it has the lab's programs. Raises AgentLost.
-
-        `loaded` is a digest of those that it has; empty if it has none.
-        """
-        lane = self.lane
-        if lane.agent is None:
-            raise AgentLost(f"the path of a socket in {lane.folder} would be too long")
-        met = Agent(lane.agent, alive=lane.check_alive, speed=self.speed)
+    def _meet_agent(self) -> Agent:
+        """Connect to the agent, which runs. Raises AgentLost."""
+        path = self.lane.agent
+        assert path is not None, "a guest without a port has no agent"
+        met = Agent(path, alive=self.lane.check_alive, speed=self.speed)
         self.session.agent = met
         met.sync()
-        self.agent_programs = programs.digest()
-        if loaded != self.agent_programs:
-            met.load()
-
-    def _go_without_agent(self, error: LabError) -> None:
-        self._leave_agent()
-        self.agent_programs = ""
-        self.add_note(f"no agent, SSH does its work: {str(error).splitlines()[0]}")
+        self.has_agent = True
+        return met
 
     def fork(self, checkpoint: Checkpoint) -> None:
         """Put the guest into the checkpoint's state and wait until it answers."""
         self.session.close()
         self._look_at_load()
         checkpoint.fork()
-        if checkpoint.boots:
-            self._leave_agent()
-            self.agent_programs = ""
-            self.wait_up()
+        if self.session.agent:
+            self.session.agent.sync()
         else:
-            self._wait_loaded(self.session.agent.sync if self.session.agent else None)
+            self.session.wait_open(ready.BOOT_SECONDS)
 
-    def wait_restored(self, agent_programs: str) -> None:
-        """Wait for a guest whose stored state was loaded; its agent, if it has one, has these programs."""
-        self._wait_loaded(partial(self._meet_agent, agent_programs) if agent_programs else None)
-
-    def _wait_loaded(self, meet_agent: Callable[[], None] | None) -> None:
-        """Wait for the agent of a guest whose state was loaded, or its SSH server. Raises DeadlineExpired."""
-        if meet_agent:
-            try:
-                meet_agent()
-                return
-            except AgentLost as error:
-                self._go_without_agent(error)
-        self.session.wait_open(ready.BOOT_SECONDS)
+    def wait_restored(self, *, has_agent: bool) -> None:
+        """Wait for a guest whose stored state was loaded; `has_agent`: whether its agent has the lab's programs."""
+        if has_agent and self.lane.agent:
+            self._meet_agent()
+        else:
+            self.session.wait_open(ready.BOOT_SECONDS)
 
     def wait_up(self) -> None:
         """Wait for a guest that was just started, and learn this host's speed. Raises BootFailed, LaneDied."""
@@ -167,26 +135,19 @@ class LaneGuest:
         if now.speed.factor > before.speed.factor:
             self.say(f"this boot was slower than what was known: {now.told()}")
 
-    def power_off(self) -> None:
-        """Have the guest power itself off, and wait for that."""
-        self.session.run("sudo -n sh -c 'sync; systemctl poweroff --no-block'", seconds=10)
-        self.session.close()
-        self.lane.wait_until_off(POWER_OFF_SECONDS)
-
     def renew_key(self) -> None:
         """Replace the client key by one that only this lane knows."""
         self.lane.endpoint = self.session.renew_key()
 
+    # What is done in it; each function that is called says what that is.
+
     def deploy(self, build: Build, files: Mapping[str, Path], rootfs: Path, *, python: str) -> None:
-        """Put a build's files, its suite and the box's root file system into the guest with this Python."""
         deploy.deploy(self.session, self.lane.payload, build, files, rootfs=rootfs, python=python, say=self.say)
 
     def read_facts(self, sysctls: Iterable[str]) -> Facts:
-        """What the guest is, with the values of these sysctls."""
         return variant.read_facts(self.session, sysctls)
 
     def apply(self, under: Variant, mark: Mark, sysctls: Iterable[str]) -> Facts:
-        """Mark the kernel log and apply a variant; the facts read then."""
         return variant.begin(self.session, under, mark=mark, sysctls=sysctls)
 
     def run_suite(self, build: Build, under: Variant, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
@@ -195,27 +156,21 @@ class LaneGuest:
             return suite.run(self.session, build, under, speed=self.speed, options=options)
 
     def collect(self, folder: Path, under: Variant, *, mark: Mark, full: bool) -> None:
-        """Fetch the suite's evidence; with `full`, all that can explain a failure."""
         collect.collect(self.session, folder, under, mark=mark, full=full)
 
     def probe(self, under: Variant) -> Probed:
-        """What the kernel allows the suite's user, confined as under this variant."""
         return variant.probe(self.session, under)
 
     def probe_as_user_does(self, under: Variant, sysctls: Iterable[str]) -> str:
-        """What the script for users prints of this guest, confined as under this variant."""
         return variant.probe_as_user_does(self.session, under, sysctls)
 
     def read_who(self, under: Variant) -> SuiteUser:
-        """Who the suite runs as under this variant, and confined by what."""
         return variant.read_who(self.session, under)
 
     def apply_remedy(self, remedy: Remedy) -> Steps:
-        """Run a remedy's script until it is in place, and once more."""
         return remedy_script.run(self.session, remedy)
 
     def undo_remedy(self, remedy: Remedy) -> Steps:
-        """Undo what `apply_remedy` did."""
         return remedy_script.run(self.session, remedy, undo=True)
 
     def add_note(self, text: str) -> None:

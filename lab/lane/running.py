@@ -16,19 +16,20 @@ from lab.base.paths import Paths
 from lab.base.wait import DeadlineExpired
 from lab.builds import Build, elf
 from lab.guest import deploy, programs
+from lab.guest.agent import AgentLost
 from lab.images.store import BaseImage
 from lab.lane.guest import LaneGuest, Say
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
-from lab.machine.checkpoint import Checkpoint, CheckpointFailed, DiskCheckpoint, MemoryCheckpoint
-from lab.machine.lane import FAULTS, Lane, LaneDied, WriteFailed, open_lane
+from lab.machine.checkpoint import Checkpoint, CheckpointFailed
+from lab.machine.lane import FAULTS, Lane, open_lane
 from lab.machine.states import Damaged, StateInfo, States, StoredState
 from lab.plan import Machine
 from lab.probes import Facts
 from lab.record import LaneRecord
 
-# How a cell is made that is not forked.
-COLD = "cold"
+# How cells are made: in forks of a checkpoint, or in the lane as it is.
+FORKED, COLD = "memory", "cold"
 # Names of snapshots in a lane's overlay. The first one is that of a stored boot.
 BOOT, BASE, DEPLOYED = "boot", "base", "build"
 
@@ -93,7 +94,7 @@ def open_running_lane(
                 guest=machine.guest,
                 image=image,
                 acceleration=acceleration,
-                agent=programs.loader(),
+                agent=programs.digest(),
             )
         running = RunningLane(work, LaneGuest(made, work.processors, say), states)
         try:
@@ -156,7 +157,7 @@ class RunningLane:
                 self._load(stored)
         except (LabError, OSError) as error:
             self.lane.check_wanted()
-            if isinstance(error, (CheckpointFailed, DeadlineExpired, Damaged)):
+            if isinstance(error, (CheckpointFailed, DeadlineExpired, AgentLost, Damaged)):
                 stored.drop()
             self.guest.add_note(f"a stored state could not be used: {str(error).splitlines()[0]}")
             # Back to an empty overlay and to keys of the lane's own.
@@ -173,37 +174,23 @@ class RunningLane:
         lane.adopt(stored)
         guest.session.use(lane.endpoint)
         lane.start(paused=True)
-        snapshot = MemoryCheckpoint(lane, info.tag)
+        snapshot = Checkpoint(lane, info.tag)
         snapshot.fork()
         # A checkpoint of this lane may use the same name, and needs the room.
         snapshot.drop()
         lane.resume()
-        guest.wait_restored(info.programs)
+        guest.wait_restored(has_agent=info.agent)
         # The stored keys were on disk, so this lane continues with a client key of its own.
         guest.renew_key()
         self._restored_files = info.files
 
     def _boot(self) -> None:
-        """Boot; once more if the machine dies before it is up, as emulated machines sometimes do.
-
-        A full disk of the host would end the second boot, too.
-        """
         guest, lane = self.guest, self.lane
         # The step begins after the wait for processors: it measures the boot alone.
         with guest.holding(Step("booting", Activity.START)), guest.watch.step("boot"):
-            try:
-                lane.start()
-                guest.wait_up()
-            except WriteFailed:
-                raise
-            except LaneDied as error:
-                guest.add_note(f"booted twice: {str(error).splitlines()[0]}")
-                guest.close()
-                lane.stop()
-                lane.new_overlay(lane.image.disk)
-                lane.start()
-                guest.wait_up()
-            if not self.work.cold:
+            lane.start()
+            guest.wait_up()
+            if not self.work.cold and lane.agent:
                 guest.start_agent()
 
     def _store(self, tag: str, deployment: str = "", files: Mapping[str, str] | None = None) -> None:
@@ -217,11 +204,11 @@ class RunningLane:
         guest.say(Step(f"storing {'the deployed build' if deployment else 'its boot'}", Activity.START))
         guest.session.close()
         info = StateInfo(
-            tag, lane.endpoint.client_key, lane.endpoint.host_key, dict(files or {}), guest.agent_programs
+            tag, lane.endpoint.client_key, lane.endpoint.host_key, dict(files or {}), guest.has_agent
         )
         with guest.watch.step("boot"):
             try:
-                snapshot = MemoryCheckpoint.take(lane, tag)
+                snapshot = Checkpoint.take(lane, tag)
             except CheckpointFailed:
                 return  # If there is to be a checkpoint of the deployed build, that will say why.
             # QEMU writes nothing to the overlay meanwhile, and has written all that it kept in memory.
@@ -268,20 +255,15 @@ class RunningLane:
         self.guest.say(Step.of(text, Activity.DEPLOY))
 
     def _take_checkpoint(self, tag: str) -> Checkpoint:
-        """Take a checkpoint of memory, or of the disk if that fails; the lane's note says why."""
+        """Take a checkpoint. Raises CheckpointFailed, LaneDied."""
         self.guest.say(Step("taking a checkpoint", Activity.DEPLOY))
         with self.guest.watch.step("checkpoint"):
             self.guest.session.close()
             try:
-                return MemoryCheckpoint.take(self.lane, tag)
-            except LaneDied:
-                raise
-            except LabError as error:
-                self.guest.add_note(
-                    f"no checkpoint of memory ({error}); every cell boots from the deployed disk"
-                )
-                self.guest.power_off()
-                return DiskCheckpoint(self.lane, tag)
+                return Checkpoint.take(self.lane, tag)
+            except CheckpointFailed as error:
+                hint = "free disk space if it lacks that; with --cold each cell boots a guest, without checkpoints"
+                raise CheckpointFailed(f"no checkpoint of the guest: {error}", hint=hint) from error
 
     def checkpoint(self, build: Build) -> Checkpoint | None:
         """The checkpoint that a deployed build's cells are forked from; None where cells are cold."""
@@ -300,12 +282,12 @@ class RunningLane:
         if not self.states or build is None or self._restored_files:
             return
         deployed = self._deployed.get(build.name)
-        if deployed is None or deployed.checkpoint is None or deployed.checkpoint.kind != MemoryCheckpoint.kind:
+        if deployed is None or deployed.checkpoint is None:
             return
         if not self.states.should_store(self.work.deployment):
             return
         tag, endpoint = deployed.checkpoint.tag, self.lane.endpoint
-        info = StateInfo(tag, endpoint.client_key, endpoint.host_key, deployed.files, self.guest.agent_programs)
+        info = StateInfo(tag, endpoint.client_key, endpoint.host_key, deployed.files, self.guest.has_agent)
         try:
             with self.guest.watch.step("checkpoint"):
                 self.guest.close()
@@ -318,15 +300,14 @@ class RunningLane:
 
     def record(self) -> LaneRecord:
         """What the cells of this lane share."""
-        taken = [deployed.checkpoint for deployed in self._deployed.values() if deployed.checkpoint]
         acceleration = self.lane.acceleration
         return LaneRecord(
             guest=self.lane.guest.name,
             image=self.lane.image.manifest.disk_sha256,
-            fork=taken[-1].kind if taken else COLD,
+            fork=FORKED if any(deployed.checkpoint for deployed in self._deployed.values()) else COLD,
             network=self.lane.network,
             note=self.guest.note,
-            agent=bool(self.guest.agent_programs),
+            agent=self.guest.has_agent,
             restored=self.restored,
             stored_build=bool(self._restored_files),
             kernel_seconds=acceleration.kernel_seconds,

@@ -1,8 +1,4 @@
-"""Checkpoints: states that a lane can be put back into, above all the one after a build is deployed.
-
-There are two kinds, the better one first. `memory`: QEMU's own snapshot of memory and disk, loaded inside the
-running process. `disk`: the powered-off disk, from which every cell boots.
-"""
+"""States that a lane can be put back into, any number of times: above all the one after a build is deployed."""
 
 from typing import Any
 
@@ -24,16 +20,12 @@ class CheckpointFailed(LabError):
     """The machine's state could not be saved or loaded back; the text is QEMU's reason."""
 
 
-class MemoryCheckpoint:
-    """Memory and disk, as an internal snapshot of the overlay.
+class Checkpoint:
+    """QEMU's own snapshot of memory and disk, in the lane's overlay, loaded inside the running process.
 
-    QEMU's `snapshot-save` and `snapshot-load` (6.0 and newer):
+    It is QEMU's `snapshot-save` and `snapshot-load` (6.0 and newer):
     https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html
     """
-
-    kind = "memory"
-    # Whether a fork boots the guest, so that it must be waited for as after a start.
-    boots = False
 
     def __init__(self, lane: Lane, tag: str) -> None:
         """Use a snapshot that is in the overlay already."""
@@ -42,7 +34,7 @@ class MemoryCheckpoint:
         self._node = self._overlay_node()
 
     @classmethod
-    def take(cls, lane: Lane, tag: str) -> "MemoryCheckpoint":
+    def take(cls, lane: Lane, tag: str) -> "Checkpoint":
         """Save the machine as it is now under `tag`. Raises CheckpointFailed."""
         made = cls(lane, tag)
         made._job(SAVE, SAVE_SECONDS)
@@ -90,28 +82,3 @@ class MemoryCheckpoint:
         if "error" in reply:
             raise CheckpointFailed(f"QEMU's {command}: {reply['error']['desc']}")
         return reply["return"]
-
-
-class DiskCheckpoint:
-    """The disk of the powered-off guest; every fork boots from a fresh overlay on top of it.
-
-    The caller powers the guest off first. The guest keeps its address and instance-id.
-    """
-
-    kind = "disk"
-    boots = True
-
-    def __init__(self, lane: Lane, tag: str) -> None:
-        self._lane = lane
-        self.tag = tag
-        self._prepared = lane.folder / f"{tag}.qcow2"
-        lane.overlay.rename(self._prepared)
-
-    def fork(self) -> None:
-        self._lane.stop()
-        self._lane.new_overlay(self._prepared)
-        self._lane.start()
-
-
-# A state that a lane can be put back into, any number of times.
-type Checkpoint = MemoryCheckpoint | DiskCheckpoint

@@ -44,7 +44,6 @@ def kernel_seconds(text: str) -> float | None:
 
 
 def shows_an_end(text: str) -> bool:
-    """Whether the guest's kernel says that it ended or restarted the machine itself."""
     return any(words in text for words in ENDING_WORDS)
 
 
@@ -54,7 +53,6 @@ def asks_for_help(text: str) -> str:
 
 
 def shows_ssh(text: str) -> bool:
-    """Whether the guest says that its SSH server is up."""
     return SSH_WORDS.search(text) is not None
 
 

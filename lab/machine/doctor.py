@@ -124,7 +124,6 @@ def is_verified(paths: Paths, guest: Guest) -> bool:
 
 
 def starts_from_uefi(_paths: Paths, guest: Guest) -> bool:
-    """Whether UEFI starts the guest."""
     return isinstance(guest.image, CloudImage) and guest.image.firmware is Firmware.UEFI
 
 
@@ -135,7 +134,6 @@ Ask = Callable[[Examination], str]
 
 
 def _program(program: str, argument: str) -> Ask:
-    """Ask a program for its version."""
 
     def ask(_examination: Examination) -> str:
         path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:{ADMINISTRATION}")
@@ -181,7 +179,6 @@ def _acceleration(examination: Examination) -> str:
 
 
 def _clock(examination: Examination) -> str:
-    """Which clock guests have."""
     paths, opened = examination.paths, examination.libvirt
     verdict = acceleration.cached(opened, paths)
     if verdict is not None and verdict.kvm:

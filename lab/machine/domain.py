@@ -127,7 +127,6 @@ class DomainSpec:
 
 
 def to_xml(spec: DomainSpec) -> str:
-    """The domain's XML."""
     domain = ET.Element("domain", type="kvm" if spec.kvm else "qemu")
     _text(domain, "name", spec.name)
     _text(domain, "uuid", spec.uuid)

@@ -54,18 +54,8 @@ class LaneDied(LabError):
     """The guest's machine is gone; the message ends in its console's last lines."""
 
 
-class WriteFailed(LaneDied):
-    """QEMU stopped the guest's machine, because the host's disk is full."""
-
-
 class BootFailed(LabError):
     """The guest did not come up; the message ends in its console's last lines."""
-
-
-class CoreLimited(BootFailed):
-    """libvirt may start no machine in this login, because of its limit for core files."""
-
-    lasting = True
 
 
 @dataclass(frozen=True)
@@ -141,7 +131,10 @@ class Lane:
     def set_up_disk(self) -> None:
         """Write the seed with keys of this lane's own, and make the overlay over the base image."""
         self._write_seed(seed.new_keys("lab"), seed.new_keys(f"root@{self.guest.name}"))
-        self.new_overlay(self.image.disk)
+        # A distribution's disk has partitions of the distribution's size, and its guest grows its root at boot, so
+        # the overlay is as large as the guest's definition says.
+        size = self.guest.image.disk_gib if self.image.firmware else None
+        disk.create_overlay(self.overlay, self.image.disk, gib=size)
 
     def adopt(self, stored: StoredState) -> None:
         """Use a copy of a stored state as the overlay, with the keys that its guest knows. Raises LabError."""
@@ -162,15 +155,6 @@ class Lane:
             nameserver=seed.NAMESERVER if self.network is Network.OPEN else "",
         )
         seed.write(self.folder / "seed.iso", files)
-
-    def new_overlay(self, backing: Path) -> None:
-        """Start over with an empty overlay on top of `backing`.
-
-        A distribution's disk has partitions of the distribution's size, and its guest grows its root at boot,
-        so the overlay is as large as the guest's definition says.
-        """
-        size = self.guest.image.disk_gib if self.image.firmware else None
-        disk.create_overlay(self.overlay, backing, gib=size)
 
     def rewind(self, tag: str) -> None:
         """Discard what a stopped machine wrote to its overlay since the snapshot `tag`. Raises LabError."""
@@ -208,11 +192,9 @@ class Lane:
         try:
             machine = self.connection.createXML(domain.to_xml(spec), flags)
         except libvirt.libvirtError as error:
-            message = f"libvirt could not start {self.name}: {error}"
-            if CORE_LIMIT in str(error):
-                raise CoreLimited(message, hint=CORE_LIMIT_HINT) from error
-            hint = "lab doctor shows what keeps libvirt from starting machines"
-            raise BootFailed(message, hint=hint) from error
+            doctor = "lab doctor shows what keeps libvirt from starting machines"
+            hint = CORE_LIMIT_HINT if CORE_LIMIT in str(error) else doctor
+            raise BootFailed(f"libvirt could not start {self.name}: {error}", hint=hint) from error
         self._watch = Watch(self.connection, machine)
         self.check_wanted()
 
@@ -263,8 +245,8 @@ class Lane:
             return
         message = f"the machine of {self.guest.name} {problem}"
         if problem == FAILED_WRITE:
-            raise WriteFailed(f"{message}: {free_text(self.folder)}\n{self.last_words()}")
-        if watch.was_reset and not self.acceleration.kvm and not console.shows_an_end(self.console_text()):
+            message += f": {free_text(self.folder)}"
+        elif watch.was_reset and not self.acceleration.kvm and not console.shows_an_end(self.console_text()):
             message = f"the emulated processor of {self.guest.name} failed, and its machine {problem}"
         raise LaneDied(f"{message}\n{self.last_words()}")
 
@@ -274,7 +256,6 @@ class Lane:
         return self._watch
 
     def last_words(self) -> str:
-        """The console's last lines, as the end of an error message."""
         return console.last_words(self.console_text())
 
     def console_text(self) -> str:

@@ -50,15 +50,14 @@ class StateInfo:
     """The content of `known.json`: what a lane must know to use the state.
 
     `tag` names the snapshot in the overlay, `client` and `host` are the keys that the guest knew, `files` maps
-    each deployed file to its SHA-256. `programs` is a digest of what its agent has to run; empty if
-    it has no agent.
+    each deployed file to its SHA-256. `agent`: whether it has one.
     """
 
     tag: str
     client: KeyPair
     host: KeyPair
     files: dict[str, str] = field(default_factory=dict)
-    programs: str = ""
+    agent: bool = False
 
 
 _ADAPTER = TypeAdapter(StateInfo)
@@ -120,7 +119,7 @@ def above_limit(paths: Paths) -> list[StoredState]:
 
 
 class States:
-    """The stored states of one guest's image on this host and QEMU, with this agent's program.
+    """The stored states of one guest's image on this host and QEMU, with this agent and its programs.
 
     `deployment` identifies all that was deployed; it is empty for a guest right after its boot.
     """
@@ -194,7 +193,6 @@ class States:
         return self._paths.states / f"{self._machine}{digest}"
 
     def _is_old(self, folder: Path) -> bool:
-        """Whether it belongs to another machine of the guest."""
         same = re.fullmatch(f"({re.escape(self._guest)}-[0-9a-f]{{16}})(-[0-9a-f]{{16}})?", folder.name)
         return same is not None and same[1] != self._machine
 

@@ -40,14 +40,14 @@ class LaneRecord(Entry):
     host: Host | None = Field(default=None, description="What it ran on. null: as the run's `host` says.")
     image: str = Field(description="SHA-256 of the base image's disk.")
     fork: str = Field(
-        description="How cells were forked from the lane's checkpoint: memory or disk. cold: they were not."
+        description="memory: cells were forked from the lane's checkpoint of memory and disk. cold: they were not."
     )
     network: str | None = Field(
         default=None,
         description="What its guest reached through QEMU's own user network. closed: neither the host nor "
         "anything beyond. null: not recorded.",
     )
-    note: PlainText = Field(default="", description="Why the lane did not fork from memory, if it did not.")
+    note: PlainText = Field(default="", description="What failed and cost no cell: using or storing a state of the guest.")
     restored: bool = Field(
         default=False, description="Whether the lane restored a stored state instead of booting."
     )

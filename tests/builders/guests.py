@@ -133,7 +133,7 @@ class Machine:
         self.overlay = folder / "overlay.qcow2"
         self.given_up = False
         # On its console.
-        self.said = ""
+        self.console = ""
         # Snapshots in the overlay.
         self.tags: set[str] = set()
         self.set_up_disk()
@@ -156,10 +156,6 @@ class Machine:
         self.tags = {state.tag}
         self.do("adopt")
 
-    def new_overlay(self, backing: Path) -> None:
-        self.overlay.write_text("empty")
-        self.do(f"overlay on {backing}")
-
     def start(self, *, paused: bool = False) -> None:
         self.do("start paused" if paused else "start")
         if not self.overlay.exists():
@@ -180,9 +176,6 @@ class Machine:
     def rewind(self, tag: str) -> None:
         self.do(f"rewind {tag}")
 
-    def wait_until_off(self, _seconds: float) -> None:
-        self.do("off")
-
     def check_alive(self) -> None:
         self.when.get("alive?", lambda: None)()
 
@@ -194,7 +187,7 @@ class Machine:
         return "its console stayed empty"
 
     def console_text(self) -> str:
-        return self.said
+        return self.console
 
     @property
     def speed(self) -> Speed:
@@ -203,8 +196,6 @@ class Machine:
 
 class Snapshot:
     """A checkpoint of memory that notes in its lane what is done."""
-
-    kind, boots = "memory", False
 
     def __init__(self, lane: Machine, tag: str) -> None:
         self.lane, self.tag = lane, tag
@@ -230,12 +221,6 @@ class Guest(LaneGuest):
 
     lane: Any
     shows: Facts | None = None
-
-    def start_agent(self) -> None:
-        pass
-
-    def power_off(self) -> None:
-        self.lane.wait_until_off(0.0)
 
     def renew_key(self) -> None:
         self.lane.endpoint = replace(self.lane.endpoint, client_key=new_keys("renewed"))
@@ -270,22 +255,22 @@ class Guest(LaneGuest):
 
 def without_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let lanes have checkpoints and guests that are not there, and a disk with room for stored states."""
-    monkeypatch.setattr(running, "MemoryCheckpoint", Snapshot)
+    monkeypatch.setattr(running, "Checkpoint", Snapshot)
     monkeypatch.setattr(states, "FREE_GIB", 0.0)
     monkeypatch.setattr(ready, "wait_ready", lambda session, check, **_more: None)
     monkeypatch.setattr(Session, "wait_open", lambda *_: None)
 
 
 class Turns(Processors):
-    """Processors that remember how many were wanted."""
+    """Processors that remember how many were held at a time."""
 
     def __init__(self) -> None:
         super().__init__(16)
-        self.wanted: list[int] = []
+        self.turns: list[int] = []
 
     @contextmanager
     def hold(self, count: int, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        self.wanted.append(count)
+        self.turns.append(count)
         with super().hold(count, on_wait):
             yield
 

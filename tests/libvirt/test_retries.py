@@ -12,7 +12,7 @@ from lab.guest.ready import NotAsDefined
 from lab.guest.variant import NotInEffect
 from lab.lane.running import RunningLane
 from lab.machine import acceleration, console
-from lab.machine.lane import BootFailed, CoreLimited
+from lab.machine.lane import BootFailed
 from lab.plan import Cell
 from lab.record import CellResult, Fault, Outcome, Status, TestResult
 from tests.builders.lab import DISK_FULL, ONE, Lab, at, boots, fails, passes, statuses
@@ -73,21 +73,6 @@ def test_after_a_guest_that_did_not_come_up_later_lanes_know_how_slow_its_kernel
     assert statuses(run) == {"debian-13": ["pass", "pass"]}
     kept = acceleration.Verdict.model_validate_json(lab.paths.acceleration.read_bytes())
     assert kept == verdict.model_copy(update={"kernel_seconds": 20.0})
-
-
-def test_a_login_that_may_start_no_machine_is_told_once_for_each_cell(lab: Lab) -> None:
-    refused = CoreLimited("libvirt could not start it: cannot limit core file size", hint="max_core = 0")
-
-    def boot(running: RunningLane) -> None:
-        raise refused
-
-    lab.boot = boot
-    run = lab.run(guests=ONE, retries=3)
-    assert len(lab.booted) == 1
-    assert [(cell.status, cell.reason, cell.retried) for cell in run.cells] == [
-        (Status.ERROR, str(refused), []),
-        (Status.ERROR, str(refused), []),
-    ]
 
 
 @pytest.mark.parametrize("status", [Status.FAIL, Status.XPASS, Status.XFAIL])

@@ -8,6 +8,7 @@ import pytest
 
 from lab.base import process
 from lab.base.wait import DeadlineExpired
+from lab.guest.agent import AgentLost
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.machine.checkpoint import CheckpointFailed
@@ -17,16 +18,17 @@ from tests.builders.guests import NEW, OLD, RESTORED, SYSCTLS, Bench, asked_for,
 
 
 def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> None:
-    known = bench.store().info()
+    stored = bench.store().info()
     served = bench.service()
     served.start()
     assert bench.machine.did == RESTORED
     assert served.record().restored
-    assert bench.machine.endpoint.host_key == known.host
+    assert bench.machine.endpoint.host_key == stored.host
     # Whoever can read the store must not get into this lane.
-    assert bench.machine.endpoint.client_key != known.client
+    assert bench.machine.endpoint.client_key != stored.client
     assert served.guest.session._endpoint is bench.machine.endpoint
     assert bench.states.find() is not None
+    assert bench.processors.turns == []
 
 
 @pytest.mark.parametrize(
@@ -34,16 +36,17 @@ def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> No
     [
         ("load boot", CheckpointFailed("QEMU's snapshot-load: no such device\nand so on"), True),
         ("resume", DeadlineExpired("waited 30 s"), True),
+        ("resume", AgentLost("no answer"), True),
         ("start paused", BootFailed("libvirt could not start it"), False),
         ("load boot", LaneDied("the machine is gone"), False),
         ("adopt", process.CommandFailed(["cp"], "exit status 1", "No space left on device"), False),
         ("adopt", OSError(28, "No space left on device"), False),
     ],
-    ids=["cannot be loaded", "does not answer", "cannot be started", "dies", "cannot be copied", "disk full"],
+    ids=["cannot be loaded", "silent", "silent agent", "cannot be started", "dies", "not copied", "disk full"],
 )
 def test_a_useless_boot_is_made_again(bench: Bench, at: str, error: Exception, is_bad: bool) -> None:
     stored = bench.store()
-    known = stored.info()
+    info = stored.info()
 
     def fail_once() -> NoReturn:
         del bench.machine.when[at]
@@ -56,16 +59,19 @@ def test_a_useless_boot_is_made_again(bench: Bench, at: str, error: Exception, i
     # A state that is bad is stored anew; a fault of that moment says nothing about it.
     anew = STORED if is_bad else ["start"]
     assert bench.machine.did == [*RESTORED[:until], "stop", "set up", *anew]
-    assert bench.machine.endpoint.host_key != known.host
+    assert bench.machine.endpoint.host_key != info.host
     assert served.guest.session._endpoint is bench.machine.endpoint
     record = served.record()
     assert not record.restored
     assert record.note == f"a stored state could not be used: {str(error).splitlines()[0]}"
     assert bench.states.find() == stored
-    assert (stored.info() == known) is not is_bad
+    assert (stored.info() == info) is not is_bad
 
 
-def test_a_guest_whose_stored_keys_are_damaged_is_booted(bench: Bench) -> None:
+def test_a_state_with_damaged_keys_is_not_restored_nor_any_where_none_may_be(bench: Bench) -> None:
+    bench.store()
+    bench.service(stores=False).start()
+    assert bench.machine.did == ["start"]
     # As after a power failure: the folder has its name, and a file in it has no content yet.
     (bench.store().folder / "known.json").write_text("")
     served = bench.service()
@@ -134,18 +140,6 @@ def test_a_boot_that_is_not_stored_serves_all_the_same(
     assert served.facts == asked_for(SYSCTLS)
     assert bench.states.find() is None
     assert list(bench.paths.states.glob("*/*")) == []
-
-
-def test_a_restored_boot_takes_no_turn(bench: Bench) -> None:
-    bench.store()
-    bench.service().start()
-    assert bench.processors.wanted == []
-
-
-def test_without_a_store_a_guest_is_only_booted(bench: Bench) -> None:
-    bench.store()
-    bench.service(stores=False).start()
-    assert bench.machine.did == ["start"]
 
 
 def served_lane(bench: Bench) -> RunningLane:
@@ -223,9 +217,3 @@ def test_a_build_that_is_not_stored_costs_nothing_else(bench: Bench, at: str, er
     served.store_deployment()
     assert not list(bench.paths.states.glob("*-*-*-*"))
     assert served.record().note == f"the deployed build was not stored: {str(error).splitlines()[0]}"
-
-
-def test_a_lane_that_forks_from_its_disk_stores_no_build(bench: Bench) -> None:
-    bench.machine.when["save build-0"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
-    served_lane(bench).store_deployment()
-    assert bench.machine.did == []

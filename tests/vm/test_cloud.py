@@ -20,7 +20,7 @@ from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
 from lab.machine import acceleration
-from lab.machine.checkpoint import MemoryCheckpoint
+from lab.machine.checkpoint import Checkpoint
 from lab.machine.connection import connection, default_uri
 from lab.machine.console import KERNEL_RAN
 from lab.machine.lane import open_lane
@@ -185,7 +185,7 @@ def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memo
             # The disk that was built has 3 GiB.
             assert int(seen.stdout.split()[-1].rstrip("G")) >= chosen.image.disk_gib - 1
             session.close()
-            checkpoint = MemoryCheckpoint.take(made, "test")
+            checkpoint = Checkpoint.take(made, "test")
             for _ in range(2):
                 checkpoint.fork()
                 session.wait_open(60)

@@ -18,7 +18,6 @@ from lab.catalog import Catalog, Guest, Suite
 from lab.guest import ready
 from lab.images import debian, store
 from lab.images.store import BaseImage
-from lab.machine import checkpoint
 from lab.record import Needs, Outcome, RunResult, Status
 from tests.builders.processes import keys_for_all
 from tests.builders.runs import Told
@@ -171,21 +170,6 @@ def test_a_suite_that_hangs_on_two_lanes_has_failed_and_the_tests_that_ran_keep_
     ]
     assert cell.status is Status.FAIL
     assert "killed at its time limit" in cell.reason
-
-
-@pytest.mark.slow
-def test_without_a_checkpoint_of_memory_cells_boot_from_the_deployed_disk(
-    run_cells: RunCells, definitions: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What QEMU before 6.0 answers, from the real QEMU: it does not know the command.
-    monkeypatch.setattr(checkpoint, "SAVE", "snapshot-save-of-a-newer-qemu")
-    observer = Told()
-    run = run_cells([definitions.guest("debian-13")], [CHEAP], observer=observer)
-    assert [(cell.status, cell.fork) for cell in run.cells] == [(Status.XFAIL, "disk")]
-    [lane] = run.run.lanes
-    assert lane.fork == "disk"
-    assert "has not been found" in lane.note
-    assert any("no checkpoint of memory" in text for _, text in observer.lanes)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from lab.base.paths import Paths
 from lab.images.store import BaseImage
-from lab.machine.checkpoint import MemoryCheckpoint
+from lab.machine.checkpoint import Checkpoint
 from tests.vm import host_guest
 from tests.vm.conftest import RELEASE
 from tests.vm.host_guest import Host, Who
@@ -32,7 +32,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ready(paths: Paths, image: BaseImage, wheels: Path) -> Iterator[tuple[Host, MemoryCheckpoint]]:
+def ready(paths: Paths, image: BaseImage, wheels: Path) -> Iterator[tuple[Host, Checkpoint]]:
     """A host on which the user may use KVM, and what it was when both had run `./setup.sh doctor`."""
     with host_guest.host(paths, host_guest.definition(), print) as host:
         host_guest.move_in(host, paths, image, wheels)
@@ -40,11 +40,11 @@ def ready(paths: Paths, image: BaseImage, wheels: Path) -> Iterator[tuple[Host, 
         host.guest.session.close()  # A login has the groups of its beginning.
         for who in USERS:
             host.first[who] = host.lab("doctor", who=who)
-        yield host, MemoryCheckpoint.take(host.guest.lane, "ready")
+        yield host, Checkpoint.take(host.guest.lane, "ready")
 
 
 @pytest.fixture
-def host(ready: tuple[Host, MemoryCheckpoint]) -> Host:
+def host(ready: tuple[Host, Checkpoint]) -> Host:
     """The host as it was then."""
     made, checkpoint = ready
     made.guest.fork(checkpoint)
@@ -58,7 +58,7 @@ def line_of(what: str, printed: str) -> str:
 
 
 @pytest.mark.parametrize("who", USERS)
-def test_doctor_proves_kvm_and_that_machines_start(ready: tuple[Host, MemoryCheckpoint], who: Who) -> None:
+def test_doctor_proves_kvm_and_that_machines_start(ready: tuple[Host, Checkpoint], who: Who) -> None:
     printed = ready[0].first[who].stdout
     assert line_of("acceleration", printed).startswith("ok  ")
     assert "KVM: a guest kernel ran under KVM" in printed
