@@ -43,7 +43,6 @@ class _Result(BaseModel):
 
 
 class NotAsDefined(LabError):
-
     lasting = True
 
 

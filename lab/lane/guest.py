@@ -24,6 +24,7 @@ from lab.probes import Facts, Probed, SuiteUser
 
 Say = Callable[[str], None]
 
+
 @contextmanager
 def holding(
     processors: Processors, what: str, *, how: Acceleration, say: Say, alone: bool = False
@@ -95,7 +96,7 @@ class LaneGuest:
             self.session.agent.speed = self.speed
 
     def start_agent(self) -> None:
-        """Start the guest's agent, which runs the lab's programs from then on. Raises RemoteFailed, AgentLost."""
+        """Start the guest's agent, which then runs the lab's programs. Raises RemoteFailed, AgentLost."""
         self.session.run(agent.start_command(), seconds=agent.LOAD_SECONDS, name="the agent's start")
         self._meet_agent().load()
 
@@ -120,7 +121,7 @@ class LaneGuest:
             self.session.wait_open(ready.BOOT_SECONDS)
 
     def wait_restored(self, *, has_agent: bool) -> None:
-        """Wait for a guest whose stored state was loaded; `has_agent`: whether its agent has the lab's programs."""
+        """Wait for a guest whose stored state was loaded; `has_agent`: whether that has an agent."""
         if has_agent and self.lane.agent:
             self._meet_agent()
         else:

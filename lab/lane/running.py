@@ -262,7 +262,9 @@ class RunningLane:
             try:
                 return Checkpoint.take(self.lane, tag)
             except CheckpointFailed as error:
-                hint = "free disk space if it lacks that; with --cold each cell boots a guest, without checkpoints"
+                hint = (
+                    "free disk space if it lacks that; with --cold each cell boots a guest, without checkpoints"
+                )
                 raise CheckpointFailed(f"no checkpoint of the guest: {error}", hint=hint) from error
 
     def checkpoint(self, build: Build) -> Checkpoint | None:

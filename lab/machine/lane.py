@@ -131,7 +131,7 @@ class Lane:
     def set_up_disk(self) -> None:
         """Write the seed with keys of this lane's own, and make the overlay over the base image."""
         self._write_seed(seed.new_keys("lab"), seed.new_keys(f"root@{self.guest.name}"))
-        # A distribution's disk has partitions of the distribution's size, and its guest grows its root at boot, so
+        # A distribution's disk has partitions of the distribution's size, and its guest grows its root at boot:
         # the overlay is as large as the guest's definition says.
         size = self.guest.image.disk_gib if self.image.firmware else None
         disk.create_overlay(self.overlay, self.image.disk, gib=size)

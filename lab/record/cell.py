@@ -248,7 +248,7 @@ class CellResult(Entry):
     )
     fork: str = Field(
         default="",
-        description="memory: the cell was forked from its lane's checkpoint of memory and disk. cold: it was not.",
+        description="memory: the cell was forked from its lane's checkpoint. cold: it was not.",
     )
     repeats: list[RepeatResult] = Field(
         default_factory=list,

@@ -39,15 +39,15 @@ class LaneRecord(Entry):
     label: str = Field(default="", description="Its name in this run, as `lane` of its cells has it.")
     host: Host | None = Field(default=None, description="What it ran on. null: as the run's `host` says.")
     image: str = Field(description="SHA-256 of the base image's disk.")
-    fork: str = Field(
-        description="memory: cells were forked from the lane's checkpoint of memory and disk. cold: they were not."
-    )
+    fork: str = Field(description="memory: cells were forked from the lane's checkpoint. cold: they were not.")
     network: str | None = Field(
         default=None,
         description="What its guest reached through QEMU's own user network. closed: neither the host nor "
         "anything beyond. null: not recorded.",
     )
-    note: PlainText = Field(default="", description="What failed and cost no cell: using or storing a state of the guest.")
+    note: PlainText = Field(
+        default="", description="What failed and cost no cell: using or storing a state of the guest."
+    )
     restored: bool = Field(
         default=False, description="Whether the lane restored a stored state instead of booting."
     )

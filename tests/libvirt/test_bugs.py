@@ -73,10 +73,10 @@ def test_a_bug_in_a_trial_keeps_the_result(lab: Lab, monkeypatch: pytest.MonkeyP
     cell = run.cells[1]
     assert cell.has_more_to_try and run.exit_status() == 4
     if where.endswith("run"):
-        assert {(each.result, each.bug) for each in cell.remedies} >= {(RemedyOutcome.ERROR, True)}
+        assert {(remedy.result, remedy.bug) for remedy in cell.remedies} >= {(RemedyOutcome.ERROR, True)}
         tried = [name for name in cell.evidence if name.endswith("traceback.txt")]
         assert [name.split("/")[-2] for name in tried] == sorted(
-            each.name for each in cell.remedies if each.bug
+            remedy.name for remedy in cell.remedies if remedy.bug
         )
     else:
         assert cell.bug and "TypeError" in cell.retried[0] and "in raises" in traceback_of(lab, cell)

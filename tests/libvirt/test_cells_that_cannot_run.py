@@ -41,10 +41,10 @@ def test_a_guest_without_an_image_costs_its_own_cells(
     status: str,
     reason: str,
 ) -> None:
-    asked: list[str] = []
+    guests: list[str] = []
 
     def ensure(_paths: Paths, guest: Guest, _say: object) -> BaseImage:
-        asked.append(guest.name)
+        guests.append(guest.name)
         if guest.name == "debian-12":
             raise error
         return image
@@ -53,7 +53,7 @@ def test_a_guest_without_an_image_costs_its_own_cells(
     run = lab.run()
     assert statuses(run) == {"debian-12": [status, status], "debian-13": ["pass", "pass"]}
     assert {cell.reason for cell in run.cells[:2]} == {reason}
-    assert asked.count("debian-12") == tries
+    assert guests.count("debian-12") == tries
     if status == "not-run":
         assert lab.heard.notes.count("debian-12: no host\n  next: import it") == 1
     assert run.exit_status() == 3
@@ -84,8 +84,8 @@ def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there(lab: Lab, 
     reasons = {(cell.build, cell.reason) for cell in run.cells if cell.guest == "debian-12"}
     assert reasons == {("0.9.0", "boxlite has no wheels for Python 3.11"), ("0.10.8", "")}
     # What the reason rests on was read in the guest, and is there to be read.
-    known = [cell.facts for cell in run.cells if cell.status is Status.NOT_APPLICABLE]
-    assert known == [facts(python="3.11")] * 2
+    read = [cell.facts for cell in run.cells if cell.status is Status.NOT_APPLICABLE]
+    assert read == [facts(python="3.11")] * 2
     assert len(lab.lanes(of="debian-12")) == 1
     assert sides == {None}
     assert [build.files for build in run.run.builds] == [{}, {"boxlite.whl": "2" * 64}]

@@ -33,18 +33,6 @@ def test_lanes_of_a_guest_share_its_cells_where_that_pays(lab: Lab) -> None:
     assert [len(lane) for lane in lab.lanes()] == [2, 2]
 
 
-def test_a_guest_keeps_to_one_lane_where_another_does_not_pay(lab: Lab) -> None:
-    lab.run(guests=ONE, builds=[OLDER, RELEASE], estimates=Seconds(200.0, {"debian-13": 100.0}))
-    assert [len(lane) for lane in lab.lanes()] == [4]
-
-
-@pytest.mark.parametrize("repeat", [1, 3])
-def test_a_guest_boots_once_however_often_its_cells_are_run(lab: Lab, repeat: int) -> None:
-    run = lab.run(guests=ONE, repeat=repeat)
-    assert lab.lanes() == [["stock"] * repeat + ["max-userns-zero"] * repeat]
-    assert [len(cell.repeats) for cell in run.cells] == [repeat if repeat > 1 else 0] * 2
-
-
 @pytest.mark.parametrize("repeat", [1, 2])
 def test_when_cold_every_run_of_a_cell_has_a_lane_of_its_own(lab: Lab, repeat: int) -> None:
     run = lab.run(guests=ONE, cold=True, repeat=repeat)

@@ -66,8 +66,8 @@ def test_a_lane_that_a_remedy_killed_keeps_its_cell_s_result_and_costs_no_other_
 ) -> None:
     killed = [RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="the machine is gone")]
 
-    def kill(each: Trials) -> list[RemedyResult]:
-        each.runner.running.lane.domain.destroy()
+    def kill(trials: Trials) -> list[RemedyResult]:
+        trials.runner.running.lane.domain.destroy()
         return killed
 
     monkeypatch.setattr(Trials, "all", kill)
@@ -87,12 +87,12 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
     verified = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
     lanes: list[tuple[str, list[str]]] = []
 
-    def try_two(each: Trials) -> list[RemedyResult]:
-        lane = each.runner.running.lane
-        lanes.append((lane.name, [tried.name for tried in each.before.remedies]))
+    def try_two(trials: Trials) -> list[RemedyResult]:
+        lane = trials.runner.running.lane
+        lanes.append((lane.name, [tried.name for tried in trials.before.remedies]))
         if len(lanes) > 1:
             return [verified, verified.model_copy(update={"name": "b"})]
-        each.keep(verified)
+        trials.keep(verified)
         lane.domain.destroy()
         return [verified, RemedyResult(name="b", result=RemedyOutcome.ERROR, price="", reason="it is gone")]
 
@@ -100,7 +100,7 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
     lab.cell = at("debian-13/stock", blocked)
     run = lab.run(guests=ONE, remedies=True, retries=1)
     assert statuses(run) == {"debian-13": ["xfail", "pass"]}
-    assert [(each.name, each.result) for each in run.cells[0].remedies] == [
+    assert [(remedy.name, remedy.result) for remedy in run.cells[0].remedies] == [
         ("a", RemedyOutcome.VERIFIED),
         ("b", RemedyOutcome.VERIFIED),
     ]
@@ -119,9 +119,9 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
 def test_an_interrupt_while_remedies_are_tried_leaves_those_to_a_later_run(
     lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]
 ) -> None:
-    def try_all(each: Trials) -> list[RemedyResult]:
+    def try_all(trials: Trials) -> list[RemedyResult]:
         interrupt()
-        until_given_up(each.runner.running)
+        until_given_up(trials.runner.running)
 
     monkeypatch.setattr(Trials, "all", try_all)
     lab.cell = at("debian-13/stock", blocked)
@@ -136,13 +136,13 @@ def test_what_was_tried_before_an_interrupt_stays_tried(
 ) -> None:
     begun: list[str] = []
 
-    def attempt(each: RemedyAttempt) -> tuple[RemedyOutcome, str]:
-        begun.append(each.these[0].name)
-        each.folder.mkdir(parents=True)
-        (each.folder / "suite.log").write_text(f"{len(begun)}")
+    def attempt(tried: RemedyAttempt) -> tuple[RemedyOutcome, str]:
+        begun.append(tried.these[0].name)
+        tried.folder.mkdir(parents=True)
+        (tried.folder / "suite.log").write_text(f"{len(begun)}")
         if len(begun) == 3:
             interrupt()
-            until_given_up(each.runner.running)
+            until_given_up(tried.runner.running)
         return RemedyOutcome.VERIFIED, ""
 
     monkeypatch.setattr(RemedyAttempt, "run", attempt)
@@ -169,7 +169,7 @@ def test_a_resumed_run_tries_only_what_met_a_fault(lab: Lab, trials: list[tuple[
     lab.cell = fails(AssertionError("its suite was run"))
     run = lab.run(guests=ONE, variants=["stock"], remedies=True, kept=half_tried)
     [cell] = run.cells
-    assert (cell.status, [str(each.result) for each in cell.remedies]) == ("xfail", ["verified"])
+    assert (cell.status, [str(remedy.result) for remedy in cell.remedies]) == ("xfail", ["verified"])
     assert (cell.lane, cell.trials_lane) == ("an earlier one", "debian-13")
     assert (cell.retried, cell.unfinished) == (["no SSH"], False)
     assert [name for name, _ in trials] == ["stock"]
@@ -212,7 +212,7 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
         result: CellResult,
         passing: Sequence[CellResult],
     ) -> CellResult:
-        heard.append((cell.variant.name, [each.variant for each in passing], options.experiments))
+        heard.append((cell.variant.name, [other.variant for other in passing], options.experiments))
         assert trials == []
         return result.model_copy(update={"experiment": Experiment(tests=["a"])})
 
@@ -227,9 +227,9 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
     assert [cell.experiment is not None for cell in run.cells] == [True, True]
 
 
-CANDIDATES = [each.name for each in remedies.candidates(remedies.load(), ["userns-limit"])]
+CANDIDATES = [remedy.name for remedy in remedies.candidates(remedies.load(), ["userns-limit"])]
 
 
 def blocked_and_found(_running: RunningLane, cell: Cell) -> CellResult:
-    found = Finding(name="userns-limit", confidence=Confidence.PROVED, why="it is 0")
-    return blocked(_running, cell).model_copy(update={"causes": [found], "seconds": {"suite": 20.0}})
+    finding = Finding(name="userns-limit", confidence=Confidence.PROVED, why="it is 0")
+    return blocked(_running, cell).model_copy(update={"causes": [finding], "seconds": {"suite": 20.0}})

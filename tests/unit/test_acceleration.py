@@ -199,10 +199,10 @@ def test_the_newest_boot_of_a_guest_counts_for_later_lanes(paths: Paths, boots: 
 
 
 def test_a_slow_boot_makes_later_limits_longer_and_a_fast_one_none_shorter() -> None:
-    known = Acceleration(True, "", 2.0)
-    assert known.learned(RAN.format("10.250000")).speed.factor == 20.5
-    assert known.learned(RAN.format("0.250000")) is known
-    assert known.learned("a kernel that is quiet") is known
+    how = Acceleration(True, "", 2.0)
+    assert how.learned(RAN.format("10.250000")).speed.factor == 20.5
+    assert how.learned(RAN.format("0.250000")) is how
+    assert how.learned("a kernel that is quiet") is how
     # Ten times KVM is what emulation gets at least.
     assert Acceleration(False, "").learned(RAN.format("4.0")) == Acceleration(False, "", 4.0)
     assert (Acceleration(True, "").name, Acceleration(True, "").speed.factor) == ("kvm", 1.0)

@@ -51,25 +51,25 @@ def of_emulated(paths: Paths, daemon: Daemon) -> Clock:
 
 def test_without_the_library_guests_have_the_host_s_clock_and_nothing_is_started(paths: Paths) -> None:
     daemon = Daemon()
-    found = of_emulated(paths, daemon)
-    assert (found.rate, found.environment, daemon.machines) == (1.0, {}, [])
-    assert found.reason.startswith("libfaketime is not installed")
+    emulated = of_emulated(paths, daemon)
+    assert (emulated.rate, emulated.environment, daemon.machines) == (1.0, {}, [])
+    assert emulated.reason.startswith("libfaketime is not installed")
 
 
 def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> None:
     maps.write_text(MAPPED.format("/usr/lib/libc.so.6") + MAPPED.format(library))
     daemon = Daemon()
-    found = of_emulated(paths, daemon)
-    assert (found.rate, found.reason) == (RATE, "")
-    assert found.environment["LD_PRELOAD"] == str(library)
-    assert found.environment["FAKETIME"] == "+0 x0.1"
+    emulated = of_emulated(paths, daemon)
+    assert (emulated.rate, emulated.reason) == (RATE, "")
+    assert emulated.environment["LD_PRELOAD"] == str(library)
+    assert emulated.environment["FAKETIME"] == "+0 x0.1"
     [machine] = daemon.machines
-    assert machine.environment == found.environment
+    assert machine.environment == emulated.environment
     # It stands still, ends with the connection, and is gone.
     assert machine.flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
     assert not machine.is_there
     assert leftovers.lanes(paths) == []
-    assert of_emulated(paths, daemon) == found
+    assert of_emulated(paths, daemon) == emulated
     assert daemon.machines == [machine]
 
 
@@ -77,11 +77,11 @@ def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> 
 def test_a_killed_program_leaves_no_memory(paths: Paths, maps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "FOLDERS", FOLDERS)
     maps.write_text(MAPPED.format(INSTALLED))
-    found = of_emulated(paths, Daemon())
-    assert found.rate == RATE
+    emulated = of_emulated(paths, Daemon())
+    assert emulated.rate == RATE
     told = "import time; print(time.monotonic(), flush=True); time.sleep(60)"
     ran = subprocess.Popen(
-        [sys.executable, "-c", told], env={**os.environ, **found.environment}, stdout=subprocess.PIPE
+        [sys.executable, "-c", told], env={**os.environ, **emulated.environment}, stdout=subprocess.PIPE
     )
     assert ran.stdout and ran.stdout.readline()
     ran.kill()
@@ -93,9 +93,9 @@ def test_a_killed_program_leaves_no_memory(paths: Paths, maps: Path, monkeypatch
 def test_a_confined_qemu_has_the_host_clock(paths: Paths, library: Path, maps: Path, text: str | None) -> None:
     if text is not None:
         maps.write_text(text)
-    found = of_emulated(paths, Daemon())
-    assert (found.rate, found.environment) == (1.0, {})
-    assert found.reason == f"libvirt starts QEMU without {library}: something on this host confines it"
+    emulated = of_emulated(paths, Daemon())
+    assert (emulated.rate, emulated.environment) == (1.0, {})
+    assert emulated.reason == f"libvirt starts QEMU without {library}: something on this host confines it"
 
 
 def test_a_failed_start_says_nothing_of_the_clock(paths: Paths, library: Path, maps: Path) -> None:
@@ -116,8 +116,8 @@ def test_only_emulated_guests_have_a_slower_clock(
     monkeypatch.setattr(acceleration, "boot_under_kvm", lambda *_: 0.5)
     if kvm:
         device.touch()
-    found = acceleration.decide(Daemon(), paths, base_image(paths.images), lambda text: None)
-    assert (found.kvm, found.speed.clock) == (kvm, 1.0 if kvm else RATE)
+    how = acceleration.decide(Daemon(), paths, base_image(paths.images), lambda text: None)
+    assert (how.kvm, how.speed.clock) == (kvm, 1.0 if kvm else RATE)
 
 
 def test_a_boot_by_a_slower_clock_counts_in_real_seconds() -> None:

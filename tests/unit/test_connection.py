@@ -14,14 +14,14 @@ from lab.machine.connection import NoLibvirt, connect, default_uri, how_to_start
 NO_SOCKET = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
 
 
-def test_lab_connect_decides_which_libvirt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAB_CONNECT", "test:///default")
-    assert default_uri() == "test:///default"
-
-
-@pytest.mark.parametrize(("user", "uri"), [(0, "qemu:///system"), (1000, "qemu:///session")])
-def test_users_have_a_libvirt_of_their_own(monkeypatch: pytest.MonkeyPatch, user: int, uri: str) -> None:
-    monkeypatch.delenv("LAB_CONNECT", raising=False)
+@pytest.mark.parametrize(
+    ("chosen", "user", "uri"),
+    [("", 0, "qemu:///system"), ("", 1000, "qemu:///session"), ("test:///default", 0, "test:///default")],
+)
+def test_users_have_a_libvirt_of_their_own_unless_they_choose(
+    monkeypatch: pytest.MonkeyPatch, chosen: str, user: int, uri: str
+) -> None:
+    monkeypatch.setenv("LAB_CONNECT", chosen)
     monkeypatch.setattr("os.geteuid", lambda: user)
     assert default_uri() == uri
 
@@ -58,11 +58,10 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return next_answers
 
 
-def test_a_session_s_daemon_that_is_just_ending_is_asked_again(answers: list[object]) -> None:
+def test_only_a_session_s_daemon_starts_by_itself(answers: list[object]) -> None:
+    again = answers[:]
     assert connect("qemu:///session") == "a connection"
-
-
-def test_the_system_s_daemon_is_not_started_automatically(answers: list[object]) -> None:
+    answers[:] = again
     with pytest.raises(NoLibvirt, match="Failed to connect socket"):
         connect("qemu:///system")
 

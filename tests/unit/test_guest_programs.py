@@ -92,21 +92,21 @@ def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:
         'everything = lambda request: [("kernel.log", b"the lab\'s")]\nrequest = json.loads',
         1,
     )
-    asked = {
+    request = {
         "mark": "begins",
         "since": 0.0,
         "results": str(folder / "results"),
         "homes": str(folder / "home"),
         "full": full,
     }
-    wanted = json.dumps([["collect", base64.b64encode(program.encode()).decode(), json.dumps(asked)]])
-    command = [sys.executable, "-I", "-S", "-c", programs.loader(), "once", wanted]
+    calls = json.dumps([["collect", base64.b64encode(program.encode()).decode(), json.dumps(request)]])
+    command = [sys.executable, "-I", "-S", "-c", programs.loader(), "once", calls]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     into = folder / "into"
     shutil.rmtree(into, ignore_errors=True)
-    answer = programs.Answer([("collect", asked)], EvidenceFolder(into).keep)
+    answer = programs.Answer([("collect", request)], EvidenceFolder(into).keep)
     assert any(answer.take(line) for line in done.stdout.splitlines())
-    return {str(each.relative_to(into)): each.read_bytes() for each in into.rglob("*") if each.is_file()}
+    return {str(file.relative_to(into)): file.read_bytes() for file in into.rglob("*") if file.is_file()}
 
 
 def test_what_the_suite_wrote_has_a_folder_of_its_own_whatever_its_names(tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_what_the_suite_wrote_has_a_folder_of_its_own_whatever_its_names(tmp_pat
     (results / "junit.xml").write_bytes(b"x" * 3_000_000)
     (logs / "boxlite.log").write_text("log")
     (logs / "program").write_bytes(b"x" * 3_000_000)
-    found = gathered(tmp_path, full=True)
-    assert len(found.pop("suite/junit.xml")) == 2_000_000
-    assert found == {
+    files = gathered(tmp_path, full=True)
+    assert len(files.pop("suite/junit.xml")) == 2_000_000
+    assert files == {
         "suite/suite.log": b"said",
         "suite/kernel.log": b"the suite's",
         "suite/audit.log": evidence_examples.DENIED_CREATE.encode(),
@@ -177,11 +177,11 @@ def remedy(folder: Path, script: str, *, undo: bool = False) -> tuple[list[tuple
     program = re.sub(r"(?m)^FOLDERS = .*\n", watched, program)
     (folder / "etc").mkdir()
     about = {"script": script, "arguments": ["--user", "me"], "undo": undo, "seconds": 300}
-    asked = {"file": str(folder / "remedy.sh"), **about}
-    command = [sys.executable, "-c", program, json.dumps(asked)]
+    request = {"file": str(folder / "remedy.sh"), **about}
+    command = [sys.executable, "-c", program, json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
-    found = json.loads(done.stdout)
-    return [(step["status"], step["output"]) for step in found["steps"]], found["changed"]
+    printed = json.loads(done.stdout)
+    return [(step["status"], step["output"]) for step in printed["steps"]], printed["changed"]
 
 
 REMEDY = """
@@ -229,9 +229,9 @@ def knob(folder: Path, name: str, argument: dict[str, object], stubs: dict[str, 
     program = re.sub(r"/(srv|usr/local/bin|etc/sudoers\.d|sys/fs/selinux)/", f"{folder}/\\1/", program)
     for place in ("stubs", "srv", "usr/local/bin", "etc/sudoers.d", "sys/fs/selinux"):
         (folder / place).mkdir(parents=True)
-    for each, text in stubs.items():
-        (folder / "stubs" / each).write_text(f"#!/bin/sh\n{text}\n")
-        (folder / "stubs" / each).chmod(0o755)
+    for stub, text in stubs.items():
+        (folder / "stubs" / stub).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "stubs" / stub).chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}/stubs:{os.environ['PATH']}", "FOLDER": str(folder)}
     command = [sys.executable, "-c", program, json.dumps({name: argument})]
     subprocess.run(command, env=environment, capture_output=True, check=True)
@@ -275,9 +275,9 @@ def test_a_command_is_handed_to_a_container_word_for_word(tmp_path: Path, kind: 
 
 def test_the_filter_refuses_user_namespaces_and_nothing_else_of_clone(tmp_path: Path) -> None:
     knob(tmp_path, "container", {"kind": "no-namespaces"}, {"mount": ""})
-    found = json.loads((tmp_path / "srv/lab-container.json").read_text())
-    assert found["defaultAction"] == "SCMP_ACT_ALLOW"
-    refused = {name: rule for rule in found["syscalls"] for name in rule["names"]}
+    profile = json.loads((tmp_path / "srv/lab-container.json").read_text())
+    assert profile["defaultAction"] == "SCMP_ACT_ALLOW"
+    refused = {name: rule for rule in profile["syscalls"] for name in rule["names"]}
     assert {"unshare", "setns", "clone", "clone3"} == set(refused)
     assert (refused["unshare"]["errnoRet"], refused["clone3"]["errnoRet"]) == (errno.EPERM, errno.ENOSYS)
     [flag] = refused["clone"]["args"]

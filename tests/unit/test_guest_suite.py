@@ -64,17 +64,13 @@ def results(entries: list[Entry], *, cut_short: str = "") -> list[TestResult]:
     return guest_suite.complete(SUITE, began, cut_short=cut_short)
 
 
-def test_all_passed() -> None:
-    tests = results([*whole("first"), *whole("second"), *whole("third")])
-    assert tests == [TestResult(name=name, outcome=Outcome.PASS, seconds=1.5) for name in SUITE.tests]
-
-
 def test_what_a_passed_test_recorded_of_its_box_is_in_its_result() -> None:
     entries = [*whole("first"), *whole("second"), *whole("third", call=("failed", CRASH))]
     for entry in entries:
         if entry["when"] == "call":
             entry["user_properties"] = [["other", 1], ["protection", JAILED]]
     first, _, third = results(entries)
+    assert (first.outcome, first.seconds) == (Outcome.PASS, 1.5)
     assert first.protection == Protection.model_validate(JAILED)
     assert third.protection is None
 
@@ -151,8 +147,8 @@ def test_each_test_of_the_suite_has_its_outcome_in_the_suite_s_order(
     entries: list[Entry], cut_short: str, others: dict[str, tuple[str, str]]
 ) -> None:
     tests = results(entries, cut_short=cut_short)
-    found = [(test.name, (test.outcome, test.message)) for test in tests]
-    assert found == [*(dict.fromkeys(SUITE.tests, ("pass", "")) | others).items()]
+    outcomes = [(test.name, (test.outcome, test.message)) for test in tests]
+    assert outcomes == [*(dict.fromkeys(SUITE.tests, ("pass", "")) | others).items()]
     assert [test.name for test in tests if test.out_of_time] == [
         test.name for test in tests if test.message.startswith("Failed: Timeout")
     ]
@@ -224,12 +220,6 @@ def test_some_tests_of_a_suite_can_be_run_alone() -> None:
     assert [(test.name, test.outcome) for test in ran.tests] == [("first", "fail"), ("third", "not-run")]
     [command] = session.commands
     assert " -ra small_suite.py::first small_suite.py::third --timeout=" in command
-
-
-def test_the_file_of_the_suite_s_tests_is_called_as_it_is_asked_for() -> None:
-    suite = catalog.load().suite
-    assert (suite.folder / f"{suite.name}_suite.py").is_file()
-    assert suite.tests[suite.witness] is Needs.SANDBOX
 
 
 def suite_run(*printed: str) -> guest_suite.SuiteRun:
@@ -372,8 +362,8 @@ def test_a_report_that_no_suite_writes_is_a_fault_of_its_cell(
 
 
 def test_what_a_test_says_is_bounded_and_plain() -> None:
-    said = "no file \udc80\x1b[2J" + "x" * 2 * pytest_tests.LONGEST_MESSAGE
-    entries = whole("first", call=("failed", {"reprcrash": {"message": said}}))
+    message = "no file \udc80\x1b[2J" + "x" * 2 * pytest_tests.LONGEST_MESSAGE
+    entries = whole("first", call=("failed", {"reprcrash": {"message": message}}))
     [first, *_] = suite_run(f"1 3\n{report(*entries)}").tests
     assert first.outcome is Outcome.FAIL
     assert first.message.startswith("no file xxx")

@@ -66,10 +66,10 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tests_share_a_home_until_one_fails_and_each_says_which_it_had(user: Path) -> None:
     tree = ElementTree.parse(user.with_name("junit.xml"))
     had = {
-        case.get("name"): found.get("value")
+        case.get("name"): entry.get("value")
         for case in tree.iter("testcase")
-        for found in case.iter("property")
-        if found.get("name") == "home"
+        for entry in case.iter("property")
+        if entry.get("name") == "home"
     }
     first, second, third = dict.fromkeys(had.values())
     assert had == {
@@ -77,10 +77,10 @@ def test_tests_share_a_home_until_one_fails_and_each_says_which_it_had(user: Pat
         **dict.fromkeys(["three", "skipped", "four", "errs"], second),
         **dict.fromkeys(["five", "last"], third),
     }
-    assert {each.name for each in user.iterdir()} == {first, second, third}
+    assert {home.name for home in user.iterdir()} == {first, second, third}
 
 
 def test_of_every_home_the_logs_and_the_files_of_failed_boxes_are_kept(user: Path) -> None:
     for home in user.iterdir():
-        found = {str(each.relative_to(home)) for each in home.rglob("*")}
-        assert found == {"logs", "logs/boxlite.log", "boxes", "boxes/failed", "boxes/failed/log"}
+        left = {str(path.relative_to(home)) for path in home.rglob("*")}
+        assert left == {"logs", "logs/boxlite.log", "boxes", "boxes/failed", "boxes/failed/log"}

@@ -38,8 +38,8 @@ from lab.plan import Cell
 base, event = Path(sys.argv[1]), sys.argv[2]
 paths = Paths(cache=base / "cache", state=base / "state")
 leftovers.FIRST_PORT, leftovers.LAST_PORT = 23250, 23299
-known = catalog.load()
-cell = Cell(known.guest("debian-13"), known.variant("stock"), Wheel("0.10.8", "0.10.8"))
+definitions = catalog.load()
+cell = Cell(definitions.guest("debian-13"), definitions.variant("stock"), Wheel("0.10.8", "0.10.8"))
 shell.WATCH_SECONDS = 0.05
 
 class Lane:
@@ -138,11 +138,11 @@ def test_a_keeper_whose_machine_died_ends_by_itself(paths: Paths) -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "said"), [("error", "2 no such thing\n  next: name another\n"), ("n/a", "n/a no AppArmor\n")]
+    ("event", "message"), [("error", "2 no such thing\n  next: name another\n"), ("n/a", "n/a no AppArmor\n")]
 )
-def test_why_a_kept_guest_does_not_come_up_is_told(paths: Paths, event: str, said: str) -> None:
+def test_why_a_kept_guest_does_not_come_up_is_told(paths: Paths, event: str, message: str) -> None:
     done = subprocess.run(command(paths, event), capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.partition("\n")[2] == f"booting\n{said}"
+    assert done.stdout.partition("\n")[2] == f"booting\n{message}"
     assert nothing_is_left(paths)
 
 

@@ -46,7 +46,6 @@ def answers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], 
     return answers
 
 
-
 def test_a_booted_guest_gets_an_agent(bench: Bench, answers: list[Callable[[], object]]) -> None:
     served = bench.service()
     served.start()

@@ -15,7 +15,7 @@ from lab.base.paths import Paths
 from lab.machine import leftovers
 from lab.machine.connection import NoLibvirt
 from lab.machine.leftovers import LeftBehind
-from tests.builders.processes import LANE_HOLDER, other_process, wait_until_ended
+from tests.builders.processes import LANE_HOLDER, other_process
 
 # libvirt's own test driver: it answers like a daemon, and knows no domain of these names.
 URI = "test:///default"
@@ -40,27 +40,15 @@ def test_the_mark_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
     assert leftovers.lanes(paths) == []
 
 
-def test_reaping_where_no_lab_ever_ran_removes_nothing(paths: Paths) -> None:
-    assert leftovers.reap(paths) == []
-    assert not paths.state.exists()
-
-
 def test_reaping_leaves_the_lanes_of_living_labs(paths: Paths) -> None:
+    # Nothing is made where no lab ever ran.
+    assert (leftovers.reap(paths), paths.state.exists()) == ([], False)
     with (
         leftovers.lane_folder(paths, guest="debian-12", uri=URI) as (ours, _),
         other_process(LANE_HOLDER, paths.state.parent) as (_, theirs),
     ):
         assert leftovers.reap(paths) == []
         assert leftovers.lanes(paths) == sorted([ours.name, theirs])
-
-
-def test_reaping_removes_all_that_a_killed_lab_left(paths: Paths) -> None:
-    with other_process(LANE_HOLDER, paths.state.parent) as (lab, name):
-        lab.kill()
-        wait_until_ended(lab.pid)
-    assert leftovers.lanes(paths) == [name]
-    assert leftovers.reap(paths) == [name]
-    assert leftovers.lanes(paths) == []
 
 
 NO_DAEMON = '{"uri": "test+bogus:///x", "port": 22100}'
@@ -125,7 +113,7 @@ def test_reaping_ends_a_machine_without_daemon(paths: Paths, monkeypatch: pytest
         return Process("qemu-system-x86", "qemu-system-x86_64", "-name", f"guest={name},debug-threads=on")
 
     running = [qemu("lab-debian-13-abc123"), qemu("lab-debian-13-abc1234"), Process("vi", f"guest={folder},")]
-    monkeypatch.setattr(psutil, "process_iter", lambda: (each for each in running if not each.ended))
+    monkeypatch.setattr(psutil, "process_iter", lambda: (process for process in running if not process.ended))
     assert leftovers.reap(paths) == [folder.name]
     assert [process.ended for process in running] == [True, False, False]
 
@@ -155,14 +143,6 @@ def test_a_daemon_that_stands_still_holds_no_command_up(paths: Paths, monkeypatc
         assert not goes_on.is_set()
     finally:
         goes_on.set()
-
-
-def test_a_lane_whose_machine_was_left_behind_stays_marked_for_the_next_command(paths: Paths) -> None:
-    with pytest.raises(LeftBehind), lane(paths) as (folder, _):
-        raise LeftBehind("its QEMU still runs")
-    assert (folder / "lane.json").is_file()
-    assert leftovers.reap(paths) == [folder.name]
-    assert leftovers.lanes(paths) == []
 
 
 # -- ports
@@ -202,9 +182,13 @@ def test_a_port_that_somebody_listens_on_is_skipped(paths: Paths, begin: list[in
         assert ports_of(paths) == [FIRST + 1]
 
 
-def test_a_port_is_the_lane_s_until_its_machine_has_ended(paths: Paths, begin: list[int]) -> None:
-    with pytest.raises(LeftBehind), lane(paths):
+def test_a_lane_is_marked_and_its_port_taken_until_its_machine_has_ended(
+    paths: Paths, begin: list[int]
+) -> None:
+    with pytest.raises(LeftBehind), lane(paths) as (folder, _):
         raise LeftBehind("its QEMU still runs")
+    assert (folder / "lane.json").is_file()
     assert ports_of(paths) == [FIRST + 1]
-    leftovers.reap(paths)
+    assert leftovers.reap(paths) == [folder.name]
+    assert leftovers.lanes(paths) == []
     assert ports_of(paths) == [FIRST]

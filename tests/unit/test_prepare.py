@@ -103,15 +103,15 @@ def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.
 
     receive(here, sent)
     monkeypatch.setattr(prepare_image, "_boot_and_install", None)
-    found = prepare_image.ensure(preparation(here), GUEST, base)
-    assert found.folder.name.startswith(f"received-ubuntu-24.04-{sent.manifest.inputs[:16]}-")
-    assert (found.manifest.digest, found.firmware) == (sent.manifest.digest, Firmware.BIOS)
-    assert found.manifest.base == base.manifest.disk_sha256
+    received = prepare_image.ensure(preparation(here), GUEST, base)
+    assert received.folder.name.startswith(f"received-ubuntu-24.04-{sent.manifest.inputs[:16]}-")
+    assert (received.manifest.digest, received.firmware) == (sent.manifest.digest, Firmware.BIOS)
+    assert received.manifest.base == base.manifest.disk_sha256
     # A run that names it as the guest's only image starts from it as it is.
     named = GUEST.from_image(sent.manifest.digest)
     only = store.find(here, named)
-    assert only == found
-    assert prepare_image.find(here, named, only) == found
+    assert only == received
+    assert prepare_image.find(here, named, only) == received
     assert prepare_image.is_ready(here, named)
     # This host's own comes first from the time at which there is one.
     own = put_prepared(here, GUEST, base, kib=640)
@@ -151,9 +151,12 @@ def test_what_was_prepared_differently_does_not_count(
     assert prepare_image.find(paths, guest, image) is None
 
 
-def test_both_package_managers_packages_are_part_of_the_recipe() -> None:
-    for names in prepare_image.PACKAGES.values():
-        assert set(names) <= set(prepare_image.RECIPE)
+def test_what_is_installed_and_what_is_stopped_are_part_of_the_recipe() -> None:
+    packages = {name for names in prepare_image.PACKAGES.values() for name in names}
+    assert packages | {*prepare_image.UNITS, *prepare_image.LOCKS} <= set(prepare_image.RECIPE)
+    assert "apt-daily-upgrade.timer" in prepare_image.UNITS
+    # TRANSACTION_LOCK_FILEPATH of libdnf5, whose dnf does not wait for others.
+    assert "/run/dnf/rpmtransaction.lock" in prepare_image.LOCKS
 
 
 def test_too_little_space_is_said_before_anything_is_booted(paths: Paths, working: pytest.MonkeyPatch) -> None:
@@ -266,11 +269,17 @@ FIRST_BOOT = ["first boot", "start, may restart: True", "given back"]
 SUPPLIES = ["fetching what remedies need", "given back"]
 
 
-def test_in_a_guest_that_has_everything_nothing_is_installed(complete: Complete) -> None:
+def test_in_a_guest_that_has_everything_nothing_is_installed_and_what_remedies_need_stays(
+    complete: Complete,
+) -> None:
     inside = InGuest([], set())
     assert complete(inside) == [*FIRST_BOOT, *SUPPLIES, "off"]
-    *_supplies, clean, closed = inside.ran
+    lists, package, profile, clean, closed = inside.ran
+    assert "apt-get -q update" in lists
+    assert "--download-only --yes bubblewrap" in package
+    assert "download apparmor-profiles" in profile
     assert "cloud-init clean" in clean
+    assert not [word for word in ("lists", "apt-get clean") if word in clean]
     assert closed == "close"
 
 
@@ -294,17 +303,6 @@ def test_what_could_not_be_installed_is_named_with_the_guest_s_own_last_words(co
     assert "lab images import FILE --as ubuntu-24.04" in (error.value.hint or "")
 
 
-def test_package_lists_and_the_package_that_a_remedy_installs_stay_in_the_image(complete: Complete) -> None:
-    inside = InGuest([], set())
-    complete(inside)
-    lists, package, profile, clean, _ = inside.ran
-    assert "apt-get -q update" in lists
-    assert "--download-only --yes bubblewrap" in package
-    assert "download apparmor-profiles" in profile
-    assert "lists" not in clean
-    assert "apt-get clean" not in clean
-
-
 def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_told(complete: Complete) -> None:
     class Offline(InGuest):
         def run(self, command: str, **more: Any) -> Output:
@@ -313,9 +311,9 @@ def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_to
             return super().run(command, **more)
 
     done = complete(Offline([], set()))
-    told = [text for text in done if "could not be fetched" in text]
-    assert len(told) == 3
-    assert told[1] == (
+    notes = [text for text in done if "could not be fetched" in text]
+    assert len(notes) == 3
+    assert notes[1] == (
         "the package bubblewrap could not be fetched, so what needs it cannot be tried: "
         "E: Unable to locate package bubblewrap"
     )
@@ -334,10 +332,10 @@ def test_a_prepared_guest_reaches_its_sources(
         yield SimpleNamespace(overlay=paths.state / "overlay.qcow2")
 
     monkeypatch.setattr(prepare_image, "open_lane", open_lane)
-    asked = replace(preparation(paths), acceleration=replace(EMULATION, clock=Clock(RATE)))
+    slow = replace(preparation(paths), acceleration=replace(EMULATION, clock=Clock(RATE)))
     monkeypatch.setattr(prepare_image, "_complete", lambda *_: changes)
     monkeypatch.setattr(process, "run", lambda *_, **__: "")
-    prepare_image._boot_and_install(asked, GUEST, IMAGE, tmp_path / "disk.qcow2")
+    prepare_image._boot_and_install(slow, GUEST, IMAGE, tmp_path / "disk.qcow2")
     assert opened == [(Network.OPEN, REAL)]
     # What was changed in the guest is kept beside its disk.
     assert json.loads((tmp_path / "changes.json").read_text())["masked"] == ["fstrim.timer"]

@@ -56,7 +56,7 @@ def daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
 
 
 def test_a_machine_is_tried_each_time(paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "any_image", lambda known: base_image(known.images))
+    monkeypatch.setattr(store, "any_image", lambda paths: base_image(paths.images))
     monkeypatch.setattr(disk, "create_overlay", lambda overlay, _backing: overlay.touch())
     assert [proof.prove(daemon, paths) for _ in range(2)] == [None, None]
     assert len(daemon.machines) == 2
@@ -70,8 +70,8 @@ def test_a_machine_is_tried_each_time(paths: Paths, daemon: Daemon, monkeypatch:
 def test_it_runs_as_guests_do_and_emulated_where_kvm_was_not_tried(
     paths: Paths, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, kvm: bool | None, kind: str
 ) -> None:
-    known = None if kvm is None else Acceleration(kvm, "")
-    monkeypatch.setattr(acceleration, "cached", lambda *_: known)
+    cached = None if kvm is None else Acceleration(kvm, "")
+    monkeypatch.setattr(acceleration, "cached", lambda *_: cached)
     assert proof.prove(daemon, paths) is None
     assert [machine.xml.get("type") for machine in daemon.machines] == [kind]
 

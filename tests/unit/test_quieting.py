@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from lab.guest.programs import files
-from lab.lane import prepare_image
 
 # Knows two units; one cannot be masked.
 SYSTEMCTL = """#!/bin/sh
@@ -29,7 +28,7 @@ esac
 """
 
 
-def quiet(folder: Path, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Mapping[str, Any]:
+def quiet(folder: Path, monkeypatch: pytest.MonkeyPatch, **request: Any) -> Mapping[str, Any]:
     program = folder / "systemctl"
     program.write_text(SYSTEMCTL)
     program.chmod(0o755)
@@ -41,12 +40,12 @@ def quiet(folder: Path, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Mappin
         "seconds": 0,
         "loaders": [],
         "kernel_arguments": ["no_timer_check", "tsc=nowatchdog"],
-        **asked,
+        **request,
     }
     command = [sys.executable, "-I", "-S", str(files()["quiet"]), json.dumps(argument)]
     printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
-    found: dict[str, Any] = json.loads(printed)
-    return found
+    changes: dict[str, Any] = json.loads(printed)
+    return changes
 
 
 def test_units_are_masked_or_the_reason_is_told_and_only_timers_stopped(
@@ -74,8 +73,8 @@ def test_a_login_s_scripts_are_disabled(tmp_path: Path, monkeypatch: pytest.Monk
     for name, mode in [("00-header", 0o755), ("50-news", 0o644)]:
         (folder / name).touch()
         (folder / name).chmod(mode)
-    found = quiet(tmp_path, monkeypatch, scripts=[str(folder), str(tmp_path / "none")])
-    assert found["not_executable"] == [str(folder / "00-header")]
+    changes = quiet(tmp_path, monkeypatch, scripts=[str(folder), str(tmp_path / "none")])
+    assert changes["not_executable"] == [str(folder / "00-header")]
     assert (folder / "00-header").stat().st_mode & 0o777 == 0o644
 
 
@@ -99,18 +98,8 @@ def test_another_program_s_locks_are_awaited(tmp_path: Path, monkeypatch: pytest
     lock, free = tmp_path / "lock", tmp_path / "free"
     lock.touch()
     free.touch()
-    asked = [str(lock), str(free), str(tmp_path / "none")]
+    locks = [str(lock), str(free), str(tmp_path / "none")]
     with lock.open("r+b") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
-        assert quiet(tmp_path, monkeypatch, locks=asked)["held"] == [str(lock)]
-    assert quiet(tmp_path, monkeypatch, locks=asked)["held"] == []
-
-
-def test_the_lock_of_dnf_5_is_waited_for_because_dnf_does_not_wait() -> None:
-    # libdnf5's TRANSACTION_LOCK_FILEPATH.
-    assert "/run/dnf/rpmtransaction.lock" in prepare_image.LOCKS
-
-
-def test_what_is_stopped_is_part_of_the_recipe() -> None:
-    assert {*prepare_image.UNITS, *prepare_image.LOCKS} <= set(prepare_image.RECIPE)
-    assert "apt-daily-upgrade.timer" in prepare_image.UNITS
+        assert quiet(tmp_path, monkeypatch, locks=locks)["held"] == [str(lock)]
+    assert quiet(tmp_path, monkeypatch, locks=locks)["held"] == []

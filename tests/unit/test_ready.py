@@ -61,7 +61,7 @@ class Session:
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "message"),
     [
         ("", "left no result"),
         ("[]", "left no result"),
@@ -73,9 +73,9 @@ class Session:
         ('{"v1": {"errors": [], "datasource": null}}', "failed: it used None"),
     ],
 )
-def test_a_guest_whose_cloud_init_left_no_result_is_not_up(result: str, said: str) -> None:
+def test_a_guest_whose_cloud_init_left_no_result_is_not_up(result: str, message: str) -> None:
     session: Any = Session(result)
-    with pytest.raises(CloudInitFailed, match=said) as failed:
+    with pytest.raises(CloudInitFailed, match=message) as failed:
         wait_ready(session, listens=lambda: True, cloud_init=True)
     assert failed.value.evidence == {"cloud-init.log": "its log"}
 
@@ -153,8 +153,8 @@ def test_a_boot_that_stands_still_or_never_ends_is_given_up(
     monkeypatch.setattr(ready, "time", SimpleNamespace(monotonic=lambda: next(now) if not written else 0.0))
     lane: Any = Machine("[ 0.0] Linux version\n")
     session: Any = SlowSession(100, lane, written)
-    said = rf"debian-13 did not come up: waited 300 s for the guest's SSH server{times}\n"
-    with pytest.raises(BootFailed, match=said):
+    message = rf"debian-13 did not come up: waited 300 s for the guest's SSH server{times}\n"
+    with pytest.raises(BootFailed, match=message):
         wait_up(session, lane)
     assert session.waits == 100 - waits
 

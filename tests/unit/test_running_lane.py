@@ -41,6 +41,7 @@ from tests.builders.guests import (
     fails,
 )
 
+
 def test_a_guest_that_does_not_come_up_is_given_up_with_its_last_words(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +236,9 @@ def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherw
     assert applied.facts.selinux == permissive.selinux
 
 
-@pytest.mark.parametrize("error", [CheckpointFailed("QEMU's snapshot-save: no"), LaneDied("the machine is gone")])
+@pytest.mark.parametrize(
+    "error", [CheckpointFailed("QEMU's snapshot-save: no"), LaneDied("the machine is gone")]
+)
 def test_a_checkpoint_that_fails_is_a_fault_of_its_lane(bench: Bench, error: LabError) -> None:
     bench.machine.when["save build-0"] = fails(error)
     served = bench.service(stores=False)

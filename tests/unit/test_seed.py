@@ -17,14 +17,14 @@ CLIENT, HOST = seed.new_keys("lab"), seed.new_keys("root@debian-13")
 
 
 def rendered(**more: str) -> dict[str, str]:
-    wanted = {"instance": "lab-debian-13-abc123", "hostname": "debian-13"} | more
-    return seed.render(client_key=CLIENT, host_key=HOST, **wanted)
+    values = {"instance": "lab-debian-13-abc123", "hostname": "debian-13"} | more
+    return seed.render(client_key=CLIENT, host_key=HOST, **values)
 
 
 def values(text: str, key: str) -> list[Any]:
     """What YAML reads for a key: its JSON strings, which are YAML too."""
-    found = re.findall(rf"^ *{key}: (.*)$", text, re.MULTILINE)
-    return [json.loads(each) if each.startswith(('"', "[")) else each for each in found]
+    texts = re.findall(rf"^ *{key}: (.*)$", text, re.MULTILINE)
+    return [json.loads(text) if text.startswith(('"', "[")) else text for text in texts]
 
 
 def test_the_user_data_has_the_keys_and_the_users_of_the_lane() -> None:
@@ -45,20 +45,24 @@ def test_the_user_data_has_the_keys_and_the_users_of_the_lane() -> None:
 def test_no_file_has_a_tab_or_a_placeholder_or_the_lab_s_private_key() -> None:
     for text in rendered().values():
         assert [words for words in ("\t", "{{", CLIENT.private) if words in text] == []
+    lines = seed.packages(["bubblewrap", "python3"]).splitlines()
+    assert (lines[0], lines[-1]) == ("#cloud-config", 'packages: ["bubblewrap", "python3"]')
 
 
 def test_instance_and_network_are_those_of_the_lane() -> None:
     files = rendered()
     assert files["meta-data"].splitlines()[0] == "instance-id: lab-debian-13-abc123"
-    assert f'macaddress: "{seed.MAC}"' in files["network-config"]
-    assert f'["{seed.ADDRESS}/{seed.PREFIX}"]' in files["network-config"]
-
-
-def test_a_guest_is_told_of_a_nameserver_only_where_it_needs_one() -> None:
-    without = rendered()["network-config"]
-    assert "nameservers" not in without
+    network = files["network-config"]
+    assert f'macaddress: "{seed.MAC}"' in network
+    assert f'["{seed.ADDRESS}/{seed.PREFIX}"]' in network
+    # netplan 0.101 of Debian 11 stops at `to: default`, and the guest is left without a network.
+    assert re.findall(r"^ *routes: (.*)$", network, re.MULTILINE) == [
+        f"[{{to: 0.0.0.0/0, via: {seed.GATEWAY}}}]"
+    ]
+    # Only a guest that needs a nameserver is told of one.
+    assert "nameservers" not in network
     told = rendered(nameserver=seed.NAMESERVER)["network-config"]
-    assert told == without.rstrip("\n") + '\n    nameservers: {addresses: ["10.0.2.3"]}\n'
+    assert told == network.rstrip("\n") + '\n    nameservers: {addresses: ["10.0.2.3"]}\n'
 
 
 def test_a_guest_without_cloud_init_gets_its_keys_and_its_name_by_a_script(tmp_path: Path) -> None:
@@ -76,17 +80,6 @@ def test_a_guest_without_cloud_init_gets_its_keys_and_its_name_by_a_script(tmp_p
         folder = tmp_path / "home" / user / ".ssh"
         assert folder.stat().st_mode & 0o777 == 0o700
         assert (folder / "authorized_keys").read_text() == f"{CLIENT.public}\n"
-
-
-def test_packages_are_named_to_cloud_init() -> None:
-    lines = seed.packages(["bubblewrap", "python3"]).splitlines()
-    assert (lines[0], lines[-1]) == ("#cloud-config", 'packages: ["bubblewrap", "python3"]')
-
-
-def test_the_route_is_written_so_that_the_oldest_netplan_reads_it() -> None:
-    # netplan 0.101 of Debian 11 stops at `to: default`, and the guest is left without a network.
-    [routes] = re.findall(r"^ *routes: (.*)$", rendered()["network-config"], re.MULTILINE)
-    assert routes == f"[{{to: 0.0.0.0/0, via: {seed.GATEWAY}}}]"
 
 
 def test_the_network_that_built_guests_have_in_their_image_is_that_of_the_seed() -> None:

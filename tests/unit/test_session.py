@@ -165,14 +165,18 @@ def test_a_user_who_was_logged_out_logs_in_again(guest: Session, user: User) -> 
     assert user.logins == ["tester", "tester"]
 
 
-def test_a_host_key_that_is_not_the_guest_s_is_refused_before_anyone_logs_in(guest: Session, user: User) -> None:
+def test_a_host_key_that_is_not_the_guest_s_is_refused_before_anyone_logs_in(
+    guest: Session, user: User
+) -> None:
     guest.use(replace(guest._endpoint, host_key=new_keys("another host")))
     with pytest.raises(SessionLost, match="showed a host key that is not its own"):
         guest.wait_open(60)
     assert user.logins == []
 
 
-def test_a_guest_is_open_when_its_server_shows_itself_and_its_accounts_exist(guest: Session, user: User) -> None:
+def test_a_guest_is_open_when_its_server_shows_itself_and_its_accounts_exist(
+    guest: Session, user: User
+) -> None:
     guest.wait_open(60, listens=lambda: False)
     assert user.logins == ["lab"]
 
@@ -204,7 +208,11 @@ def test_a_silent_guest_is_asked_now_and_then(
     [
         *("", "no JSON", "{}", "[]", "null", "\x1b[2J", "[" * 100_000, f"[{'1' * 5000}]"),
         *('{"results": {}}', '{"results": [1, 2]}', '{"results": [1], "file": []}'),
-        *('{"file": "a", "content": "no base64"}', '{"file": "a", "content": ""}', '{"file": "a", "content": "é"}'),
+        *(
+            '{"file": "a", "content": "no base64"}',
+            '{"file": "a", "content": ""}',
+            '{"file": "a", "content": "é"}',
+        ),
         *('{"file": "a", "content": null}', '{"file": "a", "content": 1}', '{"file": {"a": "\x1b[2J"}}'),
         *('{"file": null}', '{"content": null}', '{"failed": [1]}', '{"failed": null}'),
     ],

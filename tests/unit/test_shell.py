@@ -23,19 +23,19 @@ from lab.guest import suite
 from lab.guest.variant import NotInEffect
 from lab.images import store
 from lab.lane import running, shell
-from lab.lane.shell import Entrance
+from lab.lane.shell import Entrance, Who
 from lab.machine import acceleration, states
 from lab.machine.lane import Endpoint
 from lab.machine.seed import new_keys
 from lab.plan import Cell
 from tests.builders.guests import EMULATION, RESTORED, Bench, Guest, base_image, without_machines
 
-KNOWN = catalog.load()
+DEFINITIONS = catalog.load()
 BUILD = Wheel("0.10.8", "0.10.8")
 
 
 def cell(variant: str = "stock") -> Cell:
-    return Cell(KNOWN.guest("debian-13"), KNOWN.variant(variant), BUILD)
+    return Cell(DEFINITIONS.guest("debian-13"), DEFINITIONS.variant(variant), BUILD)
 
 
 def made(folder: Path, variant: str = "stock") -> Entrance:
@@ -87,11 +87,9 @@ def test_standard_input_is_passed_only_if_there_is_one(way_in: Entrance) -> None
     piped = way_in.command(["cat"], stdin=True)
     assert "-n" not in piped
     assert run_remotely(piped, b"\0\xff bytes").stdout == b"\0\xff bytes"
-
-
-def test_a_shell_without_a_terminal_reads_its_commands_and_gives_its_status(way_in: Entrance) -> None:
     ran = run_remotely(way_in.shell(terminal=False), b"echo $SEEN\nexit 5\n")
     assert (ran.stdout, ran.stderr, ran.returncode) == (b"yes\n", b"", 5)
+    assert "-t" in way_in.shell(user="root")
 
 
 def test_a_shell_has_the_suites_command_in_its_history_and_nothing_of_that_in_its_environment(
@@ -99,8 +97,8 @@ def test_a_shell_has_the_suites_command_in_its_history_and_nothing_of_that_in_it
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("HISTFILE", raising=False)
-    said = typed(way_in.shell()[-1], b"history\nenv\nexit 3\n")
-    lines = [line.strip() for line in said.splitlines()]
+    screen = typed(way_in.shell()[-1], b"history\nenv\nexit 3\n")
+    lines = [line.strip() for line in screen.splitlines()]
     numbered = [line.partition("  ")[2] for line in lines if line[:1].isdigit()]
     # Arrow up shows the last one first.
     assert numbered[:3] == [way_in.one_test, way_in.suite, "history"]
@@ -112,16 +110,16 @@ def test_a_shell_has_the_suites_command_in_its_history_and_nothing_of_that_in_it
 def typed(script: str, keys: bytes) -> str:
     """Type something into a script that runs on a terminal; what it showed, and its status."""
     ours, theirs = pty.openpty()
-    shown = b""
+    screen = b""
     with subprocess.Popen(["bash", "-c", script], stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         os.write(ours, keys)
         with suppress(OSError):  # What Linux says when the other end is closed.
             while read := os.read(ours, 65536):
-                shown += read
+                screen += read
         status = process.wait(timeout=60)
     os.close(ours)
-    return f"{shown.decode()}\nstatus {status}"
+    return f"{screen.decode()}\nstatus {status}"
 
 
 def test_the_suites_command_is_what_a_cell_runs(tmp_path: Path) -> None:
@@ -132,33 +130,33 @@ def test_the_suites_command_is_what_a_cell_runs(tmp_path: Path) -> None:
             commands.append(command)
             return SimpleNamespace(stdout="124 450\n")
 
-    wanted = cell("apparmor-userns-deny")
+    denied = cell("apparmor-userns-deny")
     session: Any = Session()
     with suppress(suite.SuiteBroken):  # There is no report.
-        suite.run(session, BUILD, wanted.variant, speed=Speed(emulated=True))
-    way_in = made(tmp_path, wanted.variant.name)
+        suite.run(session, BUILD, denied.variant, speed=Speed(emulated=True))
+    way_in = made(tmp_path, denied.variant.name)
     assert f"({way_in.state} {way_in.suite}) >" in commands[0]
 
 
-def test_a_suite_that_runs_as_root_gets_its_shell_by_the_administrator(tmp_path: Path) -> None:
-    ordinary, root = made(tmp_path).command(["id"]), made(tmp_path, "as-root").command(["id"])
-    assert ordinary[-2].startswith("tester@")
-    assert root[-2].startswith("lab@")
-    assert root[-1].startswith("sudo -n -H sh -c ")
-
-
-def test_root_is_not_confined_by_what_the_variant_puts_the_tests_under(tmp_path: Path) -> None:
-    way_in = made(tmp_path, "apparmor-kvm-deny")
-    assert "aa-exec" in way_in.command(["id"])[-1]
-    as_root = way_in.command(["id"], user="root")
-    assert "aa-exec" not in as_root[-1]
-    assert (as_root[-2], "-t" in way_in.shell(user="root")) == ("lab@127.0.0.1", True)
-
-
-def test_a_container_gets_standard_input_only_if_the_command_does(tmp_path: Path) -> None:
-    way_in = made(tmp_path, "podman")
-    assert "LAB_STDIN" not in way_in.command(["cat"])[-1]
-    assert "exec env LAB_STDIN=1 lab-container env -u LAB_STDIN " in way_in.command(["cat"], stdin=True)[-1]
+@pytest.mark.parametrize(
+    ("variant", "user", "stdin", "login", "begins", "has"),
+    [
+        ("stock", "tester", False, "tester", "exec 3", "exec env "),
+        # A suite that runs as root gets its shell by the administrator.
+        ("as-root", "tester", False, "lab", "sudo -n -H sh -c ", "exec env "),
+        # Root is not confined by what the variant puts the tests under.
+        ("apparmor-kvm-deny", "tester", False, "tester", "exec 3", "exec aa-exec "),
+        ("apparmor-kvm-deny", "root", False, "lab", "sudo -n -H sh -c ", "exec id"),
+        # A container gets standard input only if the command does.
+        ("podman", "tester", False, "tester", "exec 3", "exec lab-container env "),
+        ("podman", "tester", True, "tester", "exec 3", "exec env LAB_STDIN=1 lab-container env -u LAB_STDIN "),
+    ],
+)
+def test_who_logs_in_and_what_confines_a_command(
+    tmp_path: Path, variant: str, user: Who, stdin: bool, login: str, begins: str, has: str
+) -> None:
+    *_, whom, script = made(tmp_path, variant).command(["id"], user=user, stdin=stdin)
+    assert (whom, script.startswith(begins), has in script) == (f"{login}@127.0.0.1", True, True)
 
 
 # -- bringing a guest there

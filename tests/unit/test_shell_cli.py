@@ -40,16 +40,16 @@ class Lane:
 
 
 class Host:
-    """A host whose guests are folders. `asked` are the cells that guests were brought up for."""
+    """A host whose guests are folders. `opened` are the cells that guests were brought up for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.asked: list[tuple[str, Path | None]] = []
+        self.opened: list[tuple[str, Path | None]] = []
         self.lane = Lane(folder)
 
     @contextmanager
     def ready(self, cell: Cell, *_: object, own_rootfs: Path | None = None) -> Iterator[Opened]:
-        self.asked.append((cell.name, own_rootfs))
+        self.opened.append((cell.name, own_rootfs))
         endpoint = Endpoint(22100, new_keys("client"), new_keys("host"))
         made = shell.make_entrance(endpoint, self.folder, cell, speed=Speed(emulated=True))
         state = f"cd {self.folder} && exec env SEEN=yes"
@@ -77,7 +77,7 @@ CELL = ["debian-13", "userns-clone-off", "--build", "0.10.8"]
 def test_a_command_gets_its_words_and_the_lab_its_status(host: Host, run_lab: RunLab) -> None:
     words = ["sh", "-c", 'echo "$SEEN" "$@"; echo apart >&2; exit 7', "sh", "--build", "--", "-h"]
     printed = run_lab(7, "exec", *CELL, "--", *words)
-    assert host.asked == [("debian-13/userns-clone-off/0.10.8", None)]
+    assert host.opened == [("debian-13/userns-clone-off/0.10.8", None)]
     assert (printed.out, printed.err) == ("yes --build -- -h\n", "apart\n")
 
 
@@ -94,13 +94,13 @@ def test_a_command_ended_by_a_signal_and_one_that_fails_as_ssh_does_are_told_apa
 def test_a_command_must_be_named(host: Host, run_lab: RunLab) -> None:
     for words in (["exec", "debian-13", "true"], ["exec", "debian-13", "--"]):
         assert "after --: lab exec GUEST [VARIANT] -- COMMAND" in run_lab(2, *words)
-    assert host.asked == []
+    assert host.opened == []
 
 
 def kind(name: str) -> click.Command:
-    found = cli.get_command(click.Context(cli), name)
-    assert found
-    return found
+    command = cli.get_command(click.Context(cli), name)
+    assert command
+    return command
 
 
 def test_the_usage_of_exec_shows_where_the_command_goes() -> None:
@@ -144,12 +144,12 @@ def recorded(host: Host, tmp_path: Path) -> RunResult:
 def test_a_cell_of_a_run_is_opened_with_its_build(host: Host, recorded: RunResult, run_lab: RunLab) -> None:
     words = ["--run", "earlier", "debian-13/userns-clone-off", "--", "true"]
     printed = run_lab(0, "exec", *words)
-    assert host.asked == [("debian-13/userns-clone-off/0.10.8", None)]
+    assert host.opened == [("debian-13/userns-clone-off/0.10.8", None)]
     assert "lab: warning: changed since run" in printed
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--run", "earlier", "debian-13", "stock"], "for example: --run earlier debian-13/stock"),
         (["--run", "earlier", "debian-13/stock", "--build", "0.9.0"], "is 0.9.0, and the run has 0.10.8"),
@@ -158,10 +158,10 @@ def test_a_cell_of_a_run_is_opened_with_its_build(host: Host, recorded: RunResul
     ],
 )
 def test_what_does_not_name_a_cell_of_the_run_is_refused(
-    host: Host, recorded: RunResult, run_lab: RunLab, words: list[str], said: str
+    host: Host, recorded: RunResult, run_lab: RunLab, words: list[str], message: str
 ) -> None:
-    assert said in " ".join(run_lab(2, "shell", *words).split())
-    assert host.asked == []
+    assert message in " ".join(run_lab(2, "shell", *words).split())
+    assert host.opened == []
 
 
 # -- kept guests
@@ -186,7 +186,7 @@ def test_a_kept_guest_has_a_process_of_its_own(
 
     monkeypatch.setattr(shell, "start_keeper", start)
     run_lab(3, "exec", *CELL, "--keep", "--", "true")
-    assert host.asked == []
+    assert host.opened == []
 
 
 def test_list_and_end_are_not_for_once(host: Host, run_lab: RunLab) -> None:

@@ -46,7 +46,7 @@ class FakeGuest:
 
     def run(self, command: str, **_: object) -> Output:
         self.ran.append(command)
-        return next((each for word, each in self.answers.items() if word in command), Output(0, "", ""))
+        return next((answer for word, answer in self.answers.items() if word in command), Output(0, "", ""))
 
 
 def session(guest: FakeGuest) -> Session:
@@ -137,19 +137,19 @@ def digests(guest: Guest) -> tuple[str, str]:
 
 def test_a_cell_under_load_is_not_compared_as_one_without() -> None:
     calm, loaded = done(Status.PASS), done(Status.PASS).model_copy(update={"stress": ALL})
-    for old, new, said in (
+    for old, new, change in (
         (calm, loaded, "load none -> cpu, memory, io"),
         (loaded, calm, "load cpu, memory, io -> none"),
     ):
-        found = compared(old, new)
-        assert found.difference is Difference.ENVIRONMENT_CHANGED
-        assert [str(change) for change in found.environment] == [said]
+        difference = compared(old, new)
+        assert difference.difference is Difference.ENVIRONMENT_CHANGED
+        assert [str(changed) for changed in difference.environment] == [change]
     assert compared(loaded, loaded).difference is Difference.UNCHANGED
 
 
 def test_the_environment_of_a_usual_cell_says_nothing_of_load_and_order() -> None:
     run = run_of(cell(facts=facts()), cell(variant="other", facts=facts(), seed=7))
-    usual, shuffled = (results.environment_of(each, run) for each in run.cells)
+    usual, shuffled = (results.environment_of(cell, run) for cell in run.cells)
     assert not {"load", "order"} & usual.keys()
     assert shuffled["order"] == "shuffled"
 
@@ -180,8 +180,8 @@ def test_what_is_loaded_is_recorded_and_in_the_command_that_runs_the_cell_again(
 ) -> None:
     assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", "--list", given) == 0
     again = f" --stress={','.join(kinds)}" if kinds else ""
-    said = " ".join(capsys.readouterr().out.split())
-    assert ("--stress" in said, again in said) == (bool(kinds), True)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ("--stress" in printed, again in printed) == (bool(kinds), True)
 
 
 @pytest.mark.parametrize("given", ["--stress=gpu", "--stress=", "--shuffle=x", "--shuffle=1234567890"])

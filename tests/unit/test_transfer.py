@@ -34,8 +34,8 @@ class Guest:
         if remote in self.listed:
             yield from self.listed[remote]
         else:
-            for each in sorted(self._here(remote).iterdir()):
-                yield SFTPAttributes.from_stat(each.lstat(), filename=each.name)
+            for path in sorted(self._here(remote).iterdir()):
+                yield SFTPAttributes.from_stat(path.lstat(), filename=path.name)
         self.is_listing = False
 
     def open(self, remote: str, _mode: str) -> Any:

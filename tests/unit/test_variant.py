@@ -116,9 +116,9 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
     ],
 )
 def test_why_a_variant_makes_no_sense_on_a_guest(variant: Variant, guest: Facts, reason: str) -> None:
-    said = why_not_applicable(variant, guest)
-    assert said is not None
-    assert said.startswith(reason)
+    why_not = why_not_applicable(variant, guest)
+    assert why_not is not None
+    assert why_not.startswith(reason)
 
 
 @pytest.mark.parametrize(
@@ -216,8 +216,8 @@ def test_a_profile_that_is_loaded_but_not_what_bubblewrap_runs_in_is_not_in_effe
         assert f"bubblewrap runs as {label!r}, not under {profile.name}" in str(error.value)
 
 
-def profiles(wanted: Variant) -> list[Profile]:
-    knob = wanted.knobs["apparmor"]
+def profiles(variant: Variant) -> list[Profile]:
+    knob = variant.knobs["apparmor"]
     assert isinstance(knob, AppArmor)
     return knob.profiles
 
@@ -227,7 +227,7 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
         [profile] = profiles(KNOWN[name])
         assert not profile.is_for_bubblewrap
     imitated = profiles(KNOWN["apparmor-userns-nocaps"])
-    assert [each.name for each in imitated if each.is_for_bubblewrap] == ["unprivileged_userns"]
+    assert [profile.name for profile in imitated if profile.is_for_bubblewrap] == ["unprivileged_userns"]
     written = "profile a /opt/x/bwrap {\n}\nprofile b /usr/bin/bwrapper {\n}\n/usr/bin/bwrap {\n}\n"
     made = [Profile(name=name, text=written, shipped=None) for name in "ab"]
     assert [profile.is_for_bubblewrap for profile in made] == [True, False]
@@ -364,36 +364,36 @@ class Guest:
     """As much of a session as applying a variant needs: it keeps what it was asked."""
 
     def __init__(self, **printed: Any) -> None:
-        self.asked: list[Any] = []
+        self.requests: list[Any] = []
         self.printed: dict[str, Any] = {"facts": printed_facts(), "probe": WHO_PRINTED} | printed
 
-    def programs(self, wanted: list[tuple[str, dict[str, Any]]], *, seconds: float) -> list[Any]:
-        self.asked += wanted
-        return [self.printed.get(name) for name, _ in wanted]
+    def programs(self, calls: list[tuple[str, dict[str, Any]]], *, seconds: float) -> list[Any]:
+        self.requests += calls
+        return [self.printed.get(name) for name, _ in calls]
 
     def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> Any:
         [result] = self.programs([(name, argument)], seconds=seconds)
         return result
 
     def program_as(self, user: str, under: str, name: str, argument: dict[str, Any], *, seconds: float) -> Any:
-        self.asked.append((user, under))
+        self.requests.append((user, under))
         return self.program(name, argument, seconds=seconds)
 
     def log_out(self, user: str) -> None:
-        self.asked.append(f"{user} is logged out")
+        self.requests.append(f"{user} is logged out")
 
 
 def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_in_anew() -> None:
     guest = Guest()
-    wanted = catalog.load().variant("apparmor-userns-deny+max-userns-zero")
-    shown = begin(session(guest), wanted, mark=Mark("a mark", 1000.5), sysctls=["user.max_pid_namespaces"])
-    assert shown == facts()
-    assert guest.asked.pop() == "tester is logged out"
-    name, beginning = guest.asked.pop(0)
+    two = catalog.load().variant("apparmor-userns-deny+max-userns-zero")
+    read = begin(session(guest), two, mark=Mark("a mark", 1000.5), sysctls=["user.max_pid_namespaces"])
+    assert read == facts()
+    assert guest.requests.pop() == "tester is logged out"
+    name, beginning = guest.requests.pop(0)
     assert len(base64.b64decode(beginning.pop("seed"))) == 32
     assert (name, beginning) == ("begin", {"mark": "a mark", "clock": 1000.5})
-    assert guest.asked == [
-        ("knobs", {"apparmor": wanted.knobs["apparmor"].settings(), "sysctl": {"user.max_user_namespaces": 0}}),
+    assert guest.requests == [
+        ("knobs", {"apparmor": two.knobs["apparmor"].settings(), "sysctl": {"user.max_user_namespaces": 0}}),
         ("facts", {"sysctls": ["user.max_pid_namespaces"]}),
     ]
 
@@ -449,7 +449,7 @@ def test_a_sysctl_makes_sense_on_every_kernel_that_has_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "read"),
     [
         (0, "0"),
         ([4, 4, 1, 7], "4\t4\t1\t7"),
@@ -461,27 +461,27 @@ def test_a_sysctl_makes_sense_on_every_kernel_that_has_it() -> None:
         (18446744073692774399, "18446744073692774399"),
     ],
 )
-def test_values_are_read_back_whatever_the_spaces_in_them(value: Any, shown: str) -> None:
-    wanted = KNOWN["stock"].model_copy(update={"sysctl": Sysctl.model_validate({"kernel.any": value})})
-    check_in_effect(wanted, facts(sysctls={"kernel.any": shown}), who())
+def test_values_are_read_back_whatever_the_spaces_in_them(value: Any, read: str) -> None:
+    variant = KNOWN["stock"].model_copy(update={"sysctl": Sysctl.model_validate({"kernel.any": value})})
+    check_in_effect(variant, facts(sysctls={"kernel.any": read}), who())
     for other in ("4 4 1 8", "4417", "", "7 "[::-1] + "7", None):
         with pytest.raises(NotInEffect, match=r"kernel\.any is "):
-            check_in_effect(wanted, facts(sysctls={"kernel.any": other}), who())
+            check_in_effect(variant, facts(sysctls={"kernel.any": other}), who())
 
 
 def test_the_sysctls_of_every_variant_are_asked_for_and_of_those_that_are_made_for_one_run() -> None:
-    known = catalog.load()
-    both = known.variant("userns-clone-off+max-userns-zero")
+    definitions = catalog.load()
+    both = definitions.variant("userns-clone-off+max-userns-zero")
     assert both.sysctls == ["kernel.unprivileged_userns_clone", "user.max_user_namespaces"]
-    assert known.variant("stock").sysctls == []
-    asked = known.sysctls([IPC_ZERO.combined(both)])
-    assert IPC in asked
-    assert IPC not in known.sysctls()
-    for each in [*known.variants.values(), both, IPC_ZERO]:
-        assert set(each.sysctls) <= set(asked)
+    assert definitions.variant("stock").sysctls == []
+    sysctls = definitions.sysctls([IPC_ZERO.combined(both)])
+    assert IPC in sysctls
+    assert IPC not in definitions.sysctls()
+    for variant in [*definitions.variants.values(), both, IPC_ZERO]:
+        assert set(variant.sysctls) <= set(sysctls)
     # An experiment's changes are made of these variants' settings.
-    for change in [*experiment.of_catalog(known), *experiment.undoing(both)]:
-        assert set(change.on(both).sysctls) <= set(asked)
+    for change in [*experiment.of_catalog(definitions), *experiment.undoing(both)]:
+        assert set(change.on(both).sysctls) <= set(sysctls)
 
 
 def test_every_kind_of_setting_that_is_put_on_has_its_function_and_every_function_its_kind() -> None:
