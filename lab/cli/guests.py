@@ -17,8 +17,7 @@ from lab import builds, catalog, plan
 from lab.base.errors import UsageError
 from lab.base.files import plain
 from lab.cli import options, output
-from lab.guest import transfer
-from lab.guest.session import Session
+from lab.guest.transfer import Sftp
 from lab.lane import shell
 from lab.lane.shell import SUITE_USER, Kept, Opened, Who
 from lab.record import RunResult
@@ -246,17 +245,17 @@ def copy_command(lab: options.Lab, source: str, target: str, user: Who) -> int:
             hint="for example: lab copy NAME:/tmp/log . (lab attach --list has the names)",
         )
     kept, remote = shell.find_kept(lab.paths, match["name"]), match["path"] or "."
-    session = Session(kept.entrance.endpoint, alive=kept.check_alive, speed=kept.entrance.speed)
-    login, as_root = kept.entrance.logs_in_as(user)
-    with (
-        output.errors.status("copying") as status,
-        session.sftp(login, as_root=as_root) as sftp,
-    ):
-        copying = transfer.Copying(sftp, lambda text: status.update(escape(text)))
-        put = copying.upload(Path(source), remote) if in_guest[1] else copying.download(remote, Path(target))
-    session.close()
-    left_out = f"; left out: {_counted(copying.left_out, 'link or special file')}" if copying.left_out else ""
-    output.say(plain(f"{put}: {_counted(copying.files, 'file')}, {output.mib(copying.size)}{left_out}"))
+    sftp = Sftp(kept.entrance.sftp(user), kept.check_alive)
+    with output.errors.status("copying"):
+        if in_guest[1]:
+            copied, left_out = Path(source), sftp.upload(Path(source), remote)
+        else:
+            copied, left_out = sftp.download(remote, Path(target))
+    paths = [path for path in (copied.resolve(), *copied.resolve().rglob("*")) if not path.is_symlink()]
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    where = f"{kept.name}:{remote}" if in_guest[1] else copied
+    less = f"; left out: {_counted(left_out, 'link or special file')}" if left_out else ""
+    output.say(plain(f"{where}: {_counted(len(sizes), 'file')}, {output.mib(sum(sizes))}{less}"))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Commands and files over SSH to one guest, limited in time.
+"""Commands over SSH to one guest, limited in time.
 
 The guest must show the one host key that it was given, and no more is taken of what it prints than the lab can
 hold.
@@ -9,8 +9,8 @@ import select
 import shlex
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any, Literal, NoReturn
@@ -51,14 +51,6 @@ NOTICE_SECONDS = 10.0
 # The most that a command may print. The longest that the lab asks for is a suite's report.
 MOST_BYTES = 16 * 2**20
 BLOCK = 2**15
-
-# How long the guest may take to answer a request of SFTP, under hardware acceleration.
-SFTP_SECONDS = 10.0
-# OpenSSH's server of SFTP, where Debian and Fedora have it, in root's home.
-SFTP_AS_ROOT = (
-    "sudo -n -H sh -c 'cd; for each in /usr/lib/openssh/sftp-server /usr/libexec/openssh/sftp-server; "
-    "do test -x $each && exec $each; done'"
-)
 
 
 class SessionLost(LabError):
@@ -227,25 +219,6 @@ class Session:
             printed = bounded(plain(f"{output.stdout}{output.stderr}"), MOST_SHOWN)
             raise RemoteFailed(f"{answer.names} in the guest printed no JSON of its results: {printed}")
         return answer.results
-
-    @contextmanager
-    def sftp(self, user: User, *, as_root: bool = False) -> Iterator[paramiko.SFTPClient]:
-        """A client for a user's files, or for root's if that user is the administrator.
-
-        Raises LabError if the guest cannot be reached.
-        """
-        try:
-            channel = self._transport(user).open_session()
-            channel.settimeout(self.speed.from_kvm(SFTP_SECONDS))
-            if as_root:
-                channel.exec_command(SFTP_AS_ROOT)
-            else:
-                channel.invoke_subsystem("sftp")
-            client = paramiko.SFTPClient(channel)
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            self._lost(f"SFTP could not be started: {error}", error)
-        with client:
-            yield client
 
     def close(self) -> None:
         """Drop the connections, but not the agent's. The session can be used again: it opens new ones."""

@@ -32,6 +32,7 @@ from lab.base.wait import Deadline, Speed, wait_for
 from lab.builds import SuiteOptions, rootfs
 from lab.guest import suite, variant
 from lab.guest.session import ADMIN, User
+from lab.guest.transfer import AS_ROOT
 from lab.images import store
 from lab.lane import prepare_image
 from lab.lane.cell import CellRunner
@@ -103,23 +104,33 @@ class Entrance(BaseModel):
         """Who logs in to become this user, and whether that is by sudo."""
         return (ADMIN, True) if user == "root" else (self.tests_login, self.tests_login == ADMIN)
 
-    def _ssh(self, options: Sequence[str], state: str, command: str, user: Who) -> list[str]:
+    def sftp(self, user: Who) -> list[str]:
+        """OpenSSH's `sftp`, which reads its commands from standard input, for a user's files."""
+        login, as_root = self.logs_in_as(user)
+        server = ["-s", AS_ROOT] if as_root else []
+        return ["sftp", "-b", "-", *self._options(), *server, f"{login}@{self.endpoint.host}"]
+
+    def _options(self) -> list[str]:
+        """What `ssh` and `sftp` both take."""
         settings = {
             "IdentitiesOnly": "yes",
             "StrictHostKeyChecking": "yes",
             "UserKnownHostsFile": str(self.folder / KNOWN_HOSTS),
             "GlobalKnownHostsFile": os.devnull,
             "LogLevel": "ERROR",
+            "Port": str(self.endpoint.port),
         }
-        words = ["ssh", *options, "-F", os.devnull, "-i", str(self.folder / KEY), "-p", str(self.endpoint.port)]
-        words += [word for item in settings.items() for word in ("-o", "=".join(item))]
+        words = ["-F", os.devnull, "-i", str(self.folder / KEY)]
+        return [*words, *(word for item in settings.items() for word in ("-o", "=".join(item)))]
+
+    def _ssh(self, options: Sequence[str], state: str, command: str, user: Who) -> list[str]:
         login, as_root = self.logs_in_as(user)
         before = f"cd {self.working_folder} && exec" if user == "root" else state
         # A shell waits for the command, because ssh does not tell which signal ended it; the shell's own words
         # about that are dropped.
         waiting = f"exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; {before} {command}); exit $?"
         remote = f"sudo -n -H sh -c {shlex.quote(waiting)}" if as_root else waiting
-        return [*words, f"{login}@{self.endpoint.host}", remote]
+        return ["ssh", *options, *self._options(), f"{login}@{self.endpoint.host}", remote]
 
 
 def make_entrance(endpoint: Endpoint, folder: Path, cell: Cell, *, speed: Speed) -> Entrance:

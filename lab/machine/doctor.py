@@ -23,7 +23,7 @@ from lab.machine.budget import RESERVE_MIB, Memory, available_mib
 from lab.machine.connection import connection, version
 
 SETUP = "./setup.sh doctor installs it"
-SSH = f"lab shell, lab exec and lab attach need it: {SETUP}"
+SSH = f"lab shell, lab exec, lab attach and lab copy need it: {SETUP}"
 # Not on every user's PATH.
 ADMINISTRATION = "/usr/sbin:/sbin"
 FREE_GIB = 8.0

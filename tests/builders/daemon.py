@@ -71,9 +71,9 @@ class Daemon:
     def getCapabilities(self) -> str:  # noqa: N802
         return f"<capabilities><host>{self.cpu}</host></capabilities>"
 
-    def getDomainCapabilities(self, *asked: object) -> str:  # noqa: N802
+    def getDomainCapabilities(self, *query: object) -> str:  # noqa: N802
         """As much as tells which UEFI firmware the lab's kind of machine can have."""
-        assert asked == (None, "x86_64", "pc", "qemu", 0)
+        assert query == (None, "x86_64", "pc", "qemu", 0)
         if not self.knows_firmware:
             raise libvirt.libvirtError("not supported by this driver")
         values = "".join(f"<value>{file}</value>" for file in self.firmware)

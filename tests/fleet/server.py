@@ -32,6 +32,8 @@ class User:
         # Who logged in, and the key of the server that was started last.
         self.logins: list[str] = []
         self.server_key = self.key
+        # What the server says is in a folder, by its path.
+        self.listed: dict[str, list[paramiko.SFTPAttributes]] = {}
         self.known_hosts = home / ".ssh" / "known_hosts"
         self.known_hosts.touch()
         self.use(self.key)
@@ -108,12 +110,16 @@ class _Interface(paramiko.ServerInterface):
 
 
 class _Files(paramiko.SFTPServerInterface):
-    """The files of this host, as far as they are written, read and looked at."""
+    """The files of this host. Of some folders the server says what a test has it say."""
+
+    def __init__(self, server: "_Interface", *_: object) -> None:
+        self._listed = server._user.listed
 
     def open(self, path: str, flags: int, attr: paramiko.SFTPAttributes) -> paramiko.SFTPHandle | int:
         try:
             stream = os.fdopen(
-                os.open(path, flags, 0o600), "rb+" if flags & (os.O_WRONLY | os.O_RDWR) else "rb"
+                os.open(path, flags, attr.st_mode or 0o600),
+                "rb+" if flags & (os.O_WRONLY | os.O_RDWR) else "rb",
             )
         except OSError as error:
             return paramiko.SFTPServer.convert_errno(error.errno or 0)
@@ -126,6 +132,18 @@ class _Files(paramiko.SFTPServerInterface):
             return paramiko.SFTPAttributes.from_stat(Path(path).stat())
         except OSError as error:
             return paramiko.SFTPServer.convert_errno(error.errno or 0)
+
+    lstat = stat
+
+    def list_folder(self, path: str) -> list[paramiko.SFTPAttributes] | int:
+        entries = sorted(Path(path).iterdir())
+        return self._listed.get(
+            path, [paramiko.SFTPAttributes.from_stat(entry.lstat(), filename=entry.name) for entry in entries]
+        )
+
+    def mkdir(self, path: str, attr: paramiko.SFTPAttributes) -> int:
+        Path(path).mkdir()
+        return SFTP_OK
 
 
 class _File(paramiko.SFTPHandle):

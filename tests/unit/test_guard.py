@@ -138,9 +138,9 @@ def test_no_report_reads_through_a_link_that_leads_out_of_the_run(tmp_path: Path
         (folder / "boxlite").unlink()
         (folder / "boxlite").mkdir()
         (folder / "boxlite/box-a").symlink_to(outside / cell.folder / "boxlite/box-a")
-    found = FinishedCell(cell, run)
-    assert not found.words.logged and not found.words.file
-    for read in (lambda: found.evidence.audit, lambda: found.refusals):
+    finished = FinishedCell(cell, run)
+    assert not finished.words.logged and not finished.words.file
+    for read in (lambda: finished.evidence.audit, lambda: finished.refusals):
         try:
             assert not read()
         except LabError as error:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import paramiko
+
 from lab.base import host_table, process
 from lab.base.paths import Paths
 from lab.catalog import Guest
@@ -108,8 +110,9 @@ class Host:
             with tarfile.open(fileobj=archive, mode="w") as opened:
                 files(opened)
             archive.flush()
-            with self.guest.session.sftp(ADMIN) as client:
-                client.put(archive.name, "/tmp/put.tar")
+            client = paramiko.SFTPClient.from_transport(self.guest.session._transport(ADMIN))
+            assert client is not None
+            client.put(archive.name, "/tmp/put.tar")
         unpack = f"mkdir -p {to} && tar --no-same-owner -xf /tmp/put.tar -C {to} && chmod -R a+rX {to}"
         self.guest.session.run(f"sudo -n sh -c '{unpack} && rm /tmp/put.tar'", seconds=60)
 
