@@ -206,8 +206,9 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("first", "second"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)]
+)
 def test_whoever_interrupts_twice_does_not_wait(home: Path, first: int, second: int) -> None:
     command = [sys.executable, "-c", BUSY, "shell", "debian-13", "--build", "0.10.8"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
