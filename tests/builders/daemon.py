@@ -9,6 +9,13 @@ import libvirt
 from lab.machine.domain import QEMU
 
 
+def error_of(words: str) -> libvirt.libvirtError:
+    """An error with these words; the binding puts in those of the last error, whoever met it."""
+    error = libvirt.libvirtError(words)
+    error.args, error.err = (words,), None
+    return error
+
+
 @dataclass
 class Machine:
     """A machine as libvirt was told to start it."""
@@ -36,7 +43,7 @@ class Machine:
 
     def destroy(self) -> None:
         if not self.daemon.ends_machines:
-            raise libvirt.libvirtError("the daemon is gone")
+            raise error_of("the daemon is gone")
         self.is_there = False
 
 
@@ -75,13 +82,13 @@ class Daemon:
         """As much as tells which UEFI firmware the lab's kind of machine can have."""
         assert query == (None, "x86_64", "pc", "qemu", 0)
         if not self.knows_firmware:
-            raise libvirt.libvirtError("not supported by this driver")
+            raise error_of("not supported by this driver")
         values = "".join(f"<value>{file}</value>" for file in self.firmware)
         return f"<domainCapabilities><os><loader supported='yes'>{values}</loader></os></domainCapabilities>"
 
     def createXML(self, xml: str, flags: int) -> Machine:  # noqa: N802
         machine = Machine(ET.fromstring(xml), flags, self)
         if words := self.refuses.get(str(machine.xml.get("type"))):
-            raise libvirt.libvirtError(words)
+            raise error_of(words)
         self.machines.append(machine)
         return machine
