@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.record import Confidence, Finding, Outcome, Status
+from lab.record import Confidence, Finding, Outcome, Status, TestResult
 from lab.repro import verdict
 from lab.repro.planning import Plan
 from lab.repro.report import Finding as TextFinding
@@ -225,22 +225,23 @@ def test_the_worst_of_several_answers_is_the_verdict(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("why", "result"),
+    ("cause", "why", "result"),
     [
-        (
-            "no process could be started: Failed to run mke2fs: Resource temporarily unavailable",
-            Result.REPRODUCED,
-        ),
-        ("no process could be started: failed to create new OS thread", Result.NOT_REPRODUCED),
+        (LIMIT, "Failed to run mke2fs: Resource temporarily unavailable", Result.REPRODUCED),
+        (LIMIT, "failed to create new OS thread", Result.NOT_REPRODUCED),
+        # Chance decides nowhere else.
+        (CLONE, "Failed to run mke2fs: Resource temporarily unavailable", Result.NOT_REPRODUCED),
     ],
 )
-def test_any_program_s_error_at_a_limit_reproduces_it(tmp_path: Path, why: str, result: Result) -> None:
+def test_any_program_s_error_at_a_limit_reproduces_it(
+    tmp_path: Path, cause: str, why: str, result: Result
+) -> None:
     message = replace(
         words("bwrap: Creating new namespace failed: Resource temporarily unavailable"), errno="EAGAIN"
     )
-    made = plan(report(system(), message), LIMIT)
-    findings = [Finding(name=LIMIT, confidence=LIKELY, why=why)]
-    cell = ran(made, variant_of(made).name, cause=LIMIT, confidence=LIKELY, causes=findings)
+    made = plan(report(system(), message), cause)
+    findings = [Finding(name=cause, confidence=LIKELY, why=why)]
+    cell = ran(made, variant_of(made).name, cause=cause, confidence=LIKELY, causes=findings)
     gather(tmp_path, cell)
     judged = verdict.of_run(made, run(cell), tmp_path)
     assert judged.result is result
@@ -312,6 +313,14 @@ def test_what_was_tried_is_judged_on_the_cell(tmp_path: Path, helped: bool, cure
     outcome = "every test that needs the sandbox passes" if cured else f"{ECHO}, "
     assert f"with it on userns-clone-off, {outcome}" in claim.why
     assert claim.statement.quote.number == 3
+
+
+def test_a_test_that_did_not_run_says_nothing(tmp_path: Path) -> None:
+    made = plan(report(system(), named_test(ECHO)), CLONE)
+    tests = [TestResult(name=ECHO, outcome=Outcome.NOT_RUN)]
+    cell = ran(made, "userns-clone-off", cause=CLONE).model_copy(update={"tests": tests})
+    [claim] = verdict.of_run(made, run(cell), tmp_path).claims
+    assert (claim.held, claim.why) == (Held.NOT_TESTED, "it did not run")
 
 
 def test_a_skipped_test_is_no_cure(tmp_path: Path) -> None:
