@@ -15,6 +15,7 @@ from typing import Any
 
 import paramiko
 from fabric import Connection
+from fabric.tunnels import Tunnel
 
 from lab.base.errors import LabError
 from lab.base.files import plain
@@ -156,7 +157,7 @@ class Login(threading.Thread):
     def _connected_back(self, channel: paramiko.Channel, _origin: object, _server: object) -> None:
         """The worker connects to the scheduler."""
         try:
-            carry(channel, socket.create_connection(self._scheduler))
+            Tunnel(channel, socket.create_connection(self._scheduler), threading.Event()).start()
         except OSError:
             channel.close()
 
@@ -170,7 +171,8 @@ class Login(threading.Thread):
                 while True:
                     connection, origin = listener.accept()
                     target = (LOOPBACK, self.worker.get("port", 0))
-                    carry(transport.open_channel("direct-tcpip", target, origin), connection)
+                    channel = transport.open_channel("direct-tcpip", target, origin)
+                    Tunnel(channel, connection, threading.Event()).start()
 
         threading.Thread(target=serve, daemon=True).start()
         port: int = listener.getsockname()[1]
@@ -220,23 +222,6 @@ def end_all(logins: Mapping[str, Login], say: Callable[[str], None]) -> None:
         if login.is_alive():
             say(f"host {name}: its worker did not end in {END_SECONDS:.0f} s and is killed")
             login.cut()
-
-
-def carry(channel: paramiko.Channel, connection: socket.socket) -> None:
-    """Carry what comes on each of the two to the other, until one of them ends."""
-
-    def copy(source: Any, target: Any) -> None:
-        with suppress(OSError, EOFError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        for end in (source, target):
-            with suppress(OSError, EOFError):
-                end.shutdown(socket.SHUT_RDWR)
-            with suppress(OSError, EOFError):
-                end.close()
-
-    for ends in ((channel, connection), (connection, channel)):
-        threading.Thread(target=copy, args=ends, daemon=True).start()
 
 
 def _refuse_unknown_keys(connection: Connection) -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO
 
 import paramiko
+from fabric.tunnels import Tunnel
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 from paramiko.sftp import SFTP_OK
 
-from lab.fleet.login import carry
 from lab.machine.seed import KeyPair, new_keys
 
 
@@ -71,7 +71,8 @@ class _Interface(paramiko.ServerInterface):
                     with suppress(TimeoutError):
                         connection, origin = listening.accept()
                         connection.settimeout(None)
-                        carry(self._transport.open_forwarded_tcpip_channel(origin, own), connection)
+                        channel = self._transport.open_forwarded_tcpip_channel(origin, own)
+                        Tunnel(channel, connection, threading.Event()).start()
 
         threading.Thread(target=accept, daemon=True).start()
         return own[1]
@@ -88,7 +89,8 @@ class _Interface(paramiko.ServerInterface):
             channel = self._transport.accept(1.0)
             if channel and channel.chanid in self._targets:
                 try:
-                    carry(channel, socket.create_connection(self._targets.pop(channel.chanid)))
+                    target = socket.create_connection(self._targets.pop(channel.chanid))
+                    Tunnel(channel, target, threading.Event()).start()
                 except OSError:
                     channel.close()
 
