@@ -424,9 +424,11 @@ class Coordinator:
                 self._gone(name)
         for name, (address, offers) in alive.items():
             if name not in self._hosts:
-                self._hosts[name] = Joined(address, int(offers["lane"]), int(offers["memory"]))
+                # A host that dials in may offer nothing, and may dial in again after it got no more parts.
+                self._hosts[name] = Joined(address, int(offers.get("lane", 0)), int(offers.get("memory", 0)))
                 if name not in self._journal.info.host_names:
                     self._journal.info.host_names.append(name)
+                self._refused.pop(name, None)
                 self.observer.note(f"{name} joined: {self._hosts[name]}")
         self._decisions.jobs = max(1, sum(joined.lanes for joined in self._usable.values()))
 
