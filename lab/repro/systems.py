@@ -55,7 +55,10 @@ class Distribution:
         if codename := self.codenames.get(written.lower()):
             return codename
         written = (
-            re.sub(r"[ -]?sp(?=\d)|(?<=\d)-(?=\d)", ".", written.lower()).removeprefix("v").removesuffix(" lts")
+            re.sub(r"[ -]?sp(?=\d)|(?<=\d)-(?=\d)", ".", written.lower())
+            .removeprefix("v")
+            .removesuffix(" lts")
+            .partition("pre")[0]
         )
         if self.id == "ubuntu" and written.isdecimal():
             # ubuntu24 and ubuntu2404.
@@ -121,7 +124,7 @@ def read(text: Text) -> Iterator[System]:
             block = line.block
         if line.block == block:
             inside.add(line.number)
-        if not SAYS["not_printed"].match(line.text):
+        if index not in text.advice and not SAYS["not_printed"].match(line.text):
             mentions += _named(text, index)
         for match in matches(SAYS["tag"], line.text):
             row = next((row for row in ROWS.values() if match[1] in (row.id, *row.codenames)), None)
@@ -318,7 +321,7 @@ def _blanked(words: str) -> str:
     if span := messages.span(words):
         start, end = span
         words = f"{words[:start]}{' ' * (end - start)}{words[end:]}"
-    blanks = ["blank"] + ["in_brackets"] * (len(SAYS["in_brackets"].findall(words)) > 1)
+    blanks = ["blank", "families"] + ["in_brackets"] * (len(SAYS["in_brackets"].findall(words)) > 1)
     for name in blanks:
         words = SAYS[name].sub(lambda match: " " * len(match[0]), words)
     return words
