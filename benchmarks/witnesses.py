@@ -100,6 +100,7 @@ VARIES = (
     (re.compile(r"/home/\w+"), "/home/USER"),
     (re.compile(r"\[ *\d+\.\d+\] "), ""),
     (re.compile(r"audit\(\d+\.\d+:\d+\)"), "audit(TIME)"),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?Z?"), "TIME"),
 )
 AUDIT = re.compile(r"apparmor=\"(?:DENIED|AUDIT|ALLOWED)\"|avc:\s+denied")
 # Fields of an audit line that tell what was refused.

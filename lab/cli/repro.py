@@ -11,8 +11,8 @@ import click
 from lab import catalog, cli
 from lab.base.errors import Bug, UsageError
 from lab.base.files import inert, plain
-from lab.catalog import Guest
 from lab.cli import options, output
+from lab.images import store
 from lab.repro import judging, planning, reading, showing, source
 from lab.repro.planning import Plan, Wishes
 from lab.repro.report import Judged, Report
@@ -54,7 +54,9 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
             output.print_json(showing.document(read, judged))
         else:
             # Nobody is asked, and nothing is fetched.
-            host = planning.Host(lambda guest: _is_stored(lab, guest), lambda guest: True, None)
+            host = planning.Host(
+                lambda guest: store.find(lab.paths, guest) is not None, lambda guest: True, None
+            )
             _print(read, judged, planning.plan(read, judged, catalog.load(), host, request))
         return 0
     # A text alone needs none of what runs guests.
@@ -88,12 +90,6 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     if subject.run is not None and subject.run.met_bug:
         return Bug.exit_status
     return subject.verdict.result.exit_status
-
-
-def _is_stored(lab: options.Lab, guest: Guest) -> bool:
-    from lab.lane import prepare_image  # Few plans depend on it, and its import takes longer than the rest.
-
-    return prepare_image.is_ready(lab.paths, guest)
 
 
 def _print(read: Report, judged: Judged, plan: Plan) -> None:

@@ -15,7 +15,6 @@ from lab.base.files import make_folder, write_atomically
 from lab.base.paths import Paths
 from lab.catalog import Guest, Variant
 from lab.images import store
-from lab.lane import prepare_image
 from lab.machine.budget import Limits
 from lab.plan import Cell
 from lab.record import RESULTS_FILE, ExperimentPolicy, RunOptions, RunResult
@@ -64,7 +63,7 @@ class Runner:
                 return False
             return True
 
-        return Host(lambda guest: prepare_image.is_ready(self.paths, guest), has_image, builds.releases)
+        return Host(lambda guest: store.find(self.paths, guest) is not None, has_image, builds.releases)
 
     def answer(self, plan: Plan, folder: Path | None, wishes: Wishes) -> Subject:
         """Run a plan and judge it: the cells of its questions, and what else is wished for.
