@@ -191,7 +191,13 @@ class Build(ABC):
     def record(self, files: Mapping[str, Path] | None = None) -> BuildRecord:
         """What a run keeps of this build, with the SHA-256 of each of its files."""
         digests = {name: sha256(file) for name, file in (files or {}).items()}
-        return BuildRecord(name=self.name, version=self.version, source=self.source, files=digests)
+        return BuildRecord(
+            name=self.name,
+            version=self.version,
+            source=self.source,
+            files=digests,
+            remarks=list(self.remarks),
+        )
 
 
 # The highest seed; the lowest is 0. Short enough to be typed.

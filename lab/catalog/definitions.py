@@ -371,7 +371,10 @@ class Set(Definition):
 
 
 class Suite(Definition):
-    """The tests that run inside the guest. `tests` names all of them, so that a missing result is noticed."""
+    """The tests that run inside the guest. `tests` names all of them, so that a missing result is noticed.
+
+    Of a suite that nextest runs, the archive names them: see `others`.
+    """
 
     name: str
     title: str
@@ -395,6 +398,11 @@ class Suite(Definition):
     suite_seconds: int = Field(description="Limit of the whole suite, on such a host.")
     shared: list[Annotated[str, Field(max_length=100)]] = Field(
         default=[], description="Files of `lab/suites/_shared` that stand beside the suite's own in the guest."
+    )
+    others: Needs | None = Field(
+        default=None,
+        description="What each test needs that nextest lists and `tests` does not name. Without it the lab "
+        "tells of such a test, and takes it to need a box.",
     )
     tests: dict[str, Needs] = Field(min_length=1)
 

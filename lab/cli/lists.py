@@ -52,6 +52,7 @@ def rows(what: str, definitions: Catalog) -> list[dict[str, Any]]:
                     "title": suite.title,
                     "filter": suite.filter or None,
                     "tests": [{"name": name, "needs": needs} for name, needs in suite.tests.items()],
+                    "others": suite.others,
                 }
                 for suite in catalog.load_suites()
             ]
@@ -91,6 +92,8 @@ def list_command(what: str, as_json: bool) -> int:
                 if suite["filter"]:
                     output.say(f"  suite={name} behind nextest:FILE or checkout:DIR runs {suite['filter']}")
                 output.print_rows([[f"  {test['name']}", f"needs {test['needs']}"] for test in suite["tests"]])
+                if suite["others"]:
+                    output.say(f"  all others need {suite['others']}")
         case _:
             columns = ["name", "title", *(["image"] if what == "guests" else [])]
             output.print_rows([[row[column] for column in columns] for row in listed])

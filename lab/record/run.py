@@ -12,7 +12,7 @@ from lab.base.activity import Activity
 from lab.base.errors import UsageError, one_line
 from lab.base.files import write_atomically
 from lab.record.cell import CELLS, CellResult, ExperimentPolicy
-from lab.record.outcome import Entry, PlainText, Seconds, Stress
+from lab.record.outcome import Entry, PlainText, Seconds, Stress, Texts
 
 
 class Host(Entry):
@@ -132,6 +132,10 @@ class BuildRecord(Entry):
     version: str
     source: str
     files: dict[str, str] = Field(default_factory=dict)
+    remarks: Texts = Field(
+        default_factory=list,
+        description="What whoever starts a run is told of it, such as tests that its suite names and it lacks.",
+    )
 
 
 class RunOptions(Entry):

@@ -55,9 +55,10 @@ def test_every_suite_is_listed_the_one_of_wheels_first(home: Path, run_lab: RunL
     filters = {suite["name"]: suite["filter"] for suite in others}
     assert filters["upstream-jailer"] == "binary(jailer)"
     assert filters["npm"] is filters["cli"] is None
-    assert {"detach", "jailer-unit", "network", "security", "zygote"} < set(filters)
+    assert {"detach", "jailer-unit", "network", "security", "zygote", "pause", "pid-file"} < set(filters)
     lines = run_lab(0, "list", "suites").splitlines()
     assert "  suite=detach behind nextest:FILE or checkout:DIR runs binary(detach)" in lines
+    assert "  all others need sandbox" in lines
     assert [line for line in lines if not line.startswith(" ")] == [
         f"{suite['name']}: {suite['title']}" for suite in (jailer, *others)
     ]

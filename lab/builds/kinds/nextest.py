@@ -442,10 +442,13 @@ class Nextest(Build):
 
     @property
     def remarks(self) -> Sequence[str]:
-        classified = self.words.definition.tests
-        new = [name for name in self.suite.tests if name not in classified]
-        missing = [name for name in classified if name not in self.suite.tests]
-        remarks = {"not classified, so taken to need a box": new, "not among the tests": missing}
+        definition = self.words.definition
+        new = [] if definition.others else [name for name in self.suite.tests if name not in definition.tests]
+        gone = [name for name in definition.tests if name not in self.suite.tests]
+        remarks = {
+            "tests that its suite does not name, so taken to need a box": new,
+            "tests that its suite names and that are not there": gone,
+        }
         return [f"{why}: {bounded(', '.join(names), MOST_NAMES)}" for why, names in remarks.items() if names]
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
@@ -510,7 +513,7 @@ class Nextest(Build):
 
 
 def _with_tests(suite: Suite, names: Collection[str], file: Path) -> Suite:
-    """A suite with exactly these tests. One that it does not classify counts as needing a box.
+    """A suite with exactly these tests. One that it does not name needs what it says of others, or else a box.
 
     Raises UsageError if its control or its witness is not among them.
     """
@@ -521,6 +524,6 @@ def _with_tests(suite: Suite, names: Collection[str], file: Path) -> Suite:
             hint="without them nobody can tell why a host fails; filter=EXPR chooses other tests, suite=NAME "
             "another suite of `lab list suites`",
         )
-    classified = {name: needs for name, needs in suite.tests.items() if name in names}
-    others = [name for name in names if name not in suite.tests]
-    return suite.model_copy(update={"tests": {**classified, **dict.fromkeys(others, Needs.BOX)}})
+    named = {name: needs for name, needs in suite.tests.items() if name in names}
+    others = [name for name in names if name not in named]
+    return suite.model_copy(update={"tests": {**named, **dict.fromkeys(others, suite.others or Needs.BOX)}})
