@@ -72,13 +72,12 @@ VARIANTS, VARIANT = "cloud-init/variants", VariantFile
 
 @dataclass(frozen=True)
 class Reader:
-    """What reads an input into an empty folder. `source` writes the data; `cost` divides how many are tried.
+    """What reads an input into an empty folder. `cost` divides how many are tried.
 
     It may raise what the lab raises for bad input, and what its docstring says: `expected`.
     """
 
     name: str
-    source: str
     inputs: Inputs
     read: Callable[[Any, Path], object]
     expected: tuple[type[Exception], ...] = ()
@@ -150,14 +149,9 @@ def _evidence(content: dict[str, bytes], folder: Path) -> None:
     _put(folder, content)
     tests = full_run().cells[1].tests
     for control in ("", "a"):
-        gathered = evidence.read(folder, tests, control=control)
-        causes.diagnose(gathered)
+        causes.diagnose(evidence.read(folder, tests, control=control))
     evidence.killed_for_memory(folder)
     evidence.refusals(folder)
-
-
-def _rewritten(file: Path) -> None:
-    expectations.rewrite(file, [])
 
 
 def _words(content: dict[str, bytes], folder: Path) -> None:
@@ -344,21 +338,12 @@ def _stored(name: str, read: Callable[[Path], object]) -> Callable[[bytes, Path]
     return lambda content, folder: read(_file(folder, name, content).parent)
 
 
-def _cached(name: str, read: Callable[[Paths], object]) -> Callable[[bytes, Path], object]:
-    """The same for what takes all folders of a home."""
-    return lambda content, folder: read(Paths(_put(folder, {name: content}), folder))
-
-
 def _checksums(content: bytes, _folder: Path) -> None:
     cloud.find_digest(_text(content), "disk.qcow2", "https://x/SUMS")
 
 
 def _signature(content: bytes, _folder: Path) -> None:
     cloud.verify_signature(content, None, key_file("ubuntu-cloud"), "SUMS")
-
-
-def _known(folder: Path) -> None:
-    states.StoredState(folder).info()
 
 
 def _disk(content: bytes, folder: Path) -> None:
@@ -420,7 +405,7 @@ MANIFEST = {
 SPEED = "acceleration.json"
 KEYS = {"private": "x", "public": "y"}
 STATE = {"tag": "t", "client": KEYS, "host": KEYS, "files": {"a": "b"}}
-ACCELERATION = {"key": "k", "kvm": False, "reason": "x", "kernel_seconds": 4.0}
+KVM = {"key": "k", "kvm": False, "reason": "x", "kernel_seconds": 4.0}
 CHECKSUMS = f"{'a' * 64}  disk.qcow2\n{'b' * 64} *other.qcow2\nSHA256 (x.qcow2) = {'c' * 64}\n"
 SIGNED = (
     f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{CHECKSUMS}\n-----BEGIN PGP SIGNATURE-----\n\niQ==\n"
@@ -444,47 +429,47 @@ def _of(path: str) -> Inputs:
 
 # fmt: off
 READERS = [
-    Reader("programs and facts of a guest", "guest", lines_of(FILE, ANSWER), _answer, cost=2),
-    Reader("the agent of a guest", "guest", lines_of({"id": 1} | ANSWER), _agent, cost=2),
-    Reader("probes of a guest", "guest", json_of(PROBES), _probed, (ValueError,)),
-    Reader("evidence of a cell, causes", "guest", files_of(CELL), _evidence, cost=2),
-    Reader("boxlite's words", "guest", files_of(CELL), _words),
-    Reader("evidence in all reports", "guest", files_of(CELL), _reported_evidence, cost=40),
-    Reader("protection of a box", "guest", json_of(JAILED), _protection, (ValueError,)),
-    Reader("pytest's report", "guest", lines_of(*PYTEST), _results_of(read_reportlog), (ValueError,), cost=2),
-    Reader("nextest's report", "guest", lines_of(*NEXTEST), _results_of(read_results), (ValueError,), cost=2),
-    Reader("a wheel", "build", archives_of(WHEEL, "zip"), _wheel, cost=2),
-    Reader("a package of npm", "build", archives_of(NPM, "gz"), _npm, cost=2),
-    Reader("a program", "build", edited(WHEEL["boxlite/runtime.so"]), _program),
-    Reader("results.json", "record", json_of(RUN), _record, cost=2),
-    Reader("decided.jsonl", "record", lines_of(*DECIDED), _decided, cost=2),
-    Reader("a record in all reports", "record", json_of(RUN), _reports, cost=20),
-    Reader("the history of a site", "record", json_of({"shown": []}), _stored("history.json", read_history)),
-    Reader("a shard", "shard", json_of(_tree_of(_shards()[1])), _shard, cost=4),
-    Reader("a baseline", "record", toml_of(baseline.render(RESULTS).encode()), _toml(baseline.read), cost=2),
-    Reader("expectations", "user", toml_of(entry().encode()), _toml(expectations.read)),
-    Reader("drafts of expectations", "user", toml_of(entry().encode()), _toml(_rewritten)),
-    Reader("a guest's definition", "user", _of("images/debian-13.toml"), _definition(Guest)),
-    Reader("a cloud guest's definition", "user", _of("images/debian-12-cloud.toml"), _definition(Guest)),
-    Reader("a variant's definition", "user", _of(f"{VARIANTS}/userns-clone-off.toml"), _definition(VARIANT)),
-    Reader("a set's definition", "user", _of("images/sets/quick.toml"), _definition(Set)),
-    Reader("a suite's definition", "user", _of("lab/suites/jailer/suite.toml"), _definition(Suite)),
-    Reader("a remedy's definition", "user", _of("lab/remedies/kvm-group.toml"), _definition(Remedy)),
-    Reader("pins", "user", _of("images/pins/pins.toml"), _toml(load_pins)),
-    Reader("an inventory", "user", toml_of(WHOLE.encode()), _toml(inventory.load)),
-    Reader("the result of a part", "host", archives_of(SENT, "zst"), _part_archive, cost=4),
-    Reader("checksums of images", "image", edited(CHECKSUMS), _checksums),
-    Reader("signed checksums", "image", edited(SIGNED), _signature, cost=50),
-    Reader("a listing of builds", "image", edited(LISTING), _listing),
-    Reader("a disk", "image", edited(QCOW2), _disk, cost=50),
-    Reader("a stored image's manifest", "lab", json_of(MANIFEST), _stored("manifest.json", store.read)),
-    Reader("a stored state", "lab", json_of(STATE), _stored("known.json", _known)),
-    Reader("a lane's mark", "lab", json_of(MARK), _stored(leftovers.MARK, leftovers._read)),
-    Reader("acceleration.json", "lab", json_of(ACCELERATION), _cached(SPEED, acceleration._read)),
-    Reader("a kept guest", "lab", json_of(KEPT), _stored(shell.MARK, shell._read_mark)),
-    Reader("a bug report", "report", edited(*REPORTS), _report, cost=20),
-    Reader("the probe script's output", "report", edited(report_texts.PROBE), _probe_output, cost=8),
-    Reader("the JSON in it", "report", json_of(PROBED_HOST), _probe_document, cost=8),
-    Reader("data of a published site", "report", st.deferred(lambda: json_of(_published())), _site, cost=4),
+    Reader("programs and facts of a guest", lines_of(FILE, ANSWER), _answer, cost=2),
+    Reader("the agent of a guest", lines_of({"id": 1} | ANSWER), _agent, cost=2),
+    Reader("probes of a guest", json_of(PROBES), _probed, (ValueError,)),
+    Reader("evidence of a cell, causes", files_of(CELL), _evidence, cost=2),
+    Reader("boxlite's words", files_of(CELL), _words),
+    Reader("evidence in all reports", files_of(CELL), _reported_evidence, cost=40),
+    Reader("protection of a box", json_of(JAILED), _protection, (ValueError,)),
+    Reader("pytest's report", lines_of(*PYTEST), _results_of(read_reportlog), (ValueError,), cost=2),
+    Reader("nextest's report", lines_of(*NEXTEST), _results_of(read_results), (ValueError,), cost=2),
+    Reader("a wheel", archives_of(WHEEL, "zip"), _wheel, cost=2),
+    Reader("a package of npm", archives_of(NPM, "gz"), _npm, cost=2),
+    Reader("a program", edited(WHEEL["boxlite/runtime.so"]), _program),
+    Reader("results.json", json_of(RUN), _record, cost=2),
+    Reader("decided.jsonl", lines_of(*DECIDED), _decided, cost=2),
+    Reader("a record in all reports", json_of(RUN), _reports, cost=20),
+    Reader("the history of a site", json_of({"shown": []}), _stored("history.json", read_history)),
+    Reader("a shard", json_of(_tree_of(_shards()[1])), _shard, cost=4),
+    Reader("a baseline", toml_of(baseline.render(RESULTS).encode()), _toml(baseline.read), cost=2),
+    Reader("expectations", toml_of(entry().encode()), _toml(expectations.read)),
+    Reader("drafts of expectations", toml_of(entry().encode()), _toml(lambda at: expectations.rewrite(at, []))),
+    Reader("a guest's definition", _of("images/debian-13.toml"), _definition(Guest)),
+    Reader("a cloud guest's definition", _of("images/debian-12-cloud.toml"), _definition(Guest)),
+    Reader("a variant's definition", _of(f"{VARIANTS}/userns-clone-off.toml"), _definition(VARIANT)),
+    Reader("a set's definition", _of("images/sets/quick.toml"), _definition(Set)),
+    Reader("a suite's definition", _of("lab/suites/jailer/suite.toml"), _definition(Suite)),
+    Reader("a remedy's definition", _of("lab/remedies/kvm-group.toml"), _definition(Remedy)),
+    Reader("pins", _of("images/pins/pins.toml"), _toml(load_pins)),
+    Reader("an inventory", toml_of(WHOLE.encode()), _toml(inventory.load)),
+    Reader("the result of a part", archives_of(SENT, "zst"), _part_archive, cost=4),
+    Reader("checksums of images", edited(CHECKSUMS), _checksums),
+    Reader("signed checksums", edited(SIGNED), _signature, cost=50),
+    Reader("a listing of builds", edited(LISTING), _listing),
+    Reader("a disk", edited(QCOW2), _disk, cost=50),
+    Reader("a stored image's manifest", json_of(MANIFEST), _stored("manifest.json", store.read)),
+    Reader("a stored state", json_of(STATE), _stored("known.json", lambda at: states.StoredState(at).info())),
+    Reader("a lane's mark", json_of(MARK), _stored(leftovers.MARK, leftovers._read)),
+    Reader("acceleration.json", json_of(KVM), _stored(SPEED, lambda at: acceleration._read(Paths(at, at)))),
+    Reader("a kept guest", json_of(KEPT), _stored(shell.MARK, shell._read_mark)),
+    Reader("a bug report", edited(*REPORTS), _report, cost=20),
+    Reader("the probe script's output", edited(report_texts.PROBE), _probe_output, cost=8),
+    Reader("the JSON in it", json_of(PROBED_HOST), _probe_document, cost=8),
+    Reader("data of a published site", st.deferred(lambda: json_of(_published())), _site, cost=4),
 ]
 # fmt: on
