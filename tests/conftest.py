@@ -1,5 +1,7 @@
-"""What is left out unless it is asked for, and the browser: of a site of records, and of one of a real run."""
+"""What is left out unless it is asked for, small disks, and the browser on a site of records or a real run."""
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+Mount = Callable[[Path, str], Path]
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """Mounts a small file system at a new folder, with options of tmpfs, until the end of the test."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    folders: list[Path] = []
+
+    def make(folder: Path, options: str) -> Path:
+        folder.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+        folders.append(folder)
+        return folder
+
+    yield make
+    for folder in folders:
+        subprocess.run(["umount", "-l", folder], check=True)
+        folder.rmdir()
 
 
 Visiting = Callable[..., "Visit"]

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -78,14 +77,17 @@ class HostExample:
 
 
 class Server:
-    """An SSH server, and the home of its user; `within` are words before its command."""
+    """An SSH server, and the home of its user."""
 
-    def __init__(self, user: Path, within: Sequence[str] = (), address: str = "127.0.0.1") -> None:
-        self.user, self.address = user, address
-        words = [*within, sys.executable, "-m", "tests.fleet.server", str(user), address]
-        own = {**os.environ, "PYTHONPATH": str(ROOT)}
+    def __init__(self, user: Path) -> None:
+        self.user = user
         self.process = subprocess.Popen(
-            words, cwd=ROOT, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "tests.fleet.server", str(user)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         assert self.process.stdout
         self.port = int(self.process.stdout.readline())
@@ -120,7 +122,7 @@ class Fleet:
         made.does(**control)
         (home / "environment").write_text(environment)
         own = {
-            "address": f"{self.server.address}:{self.server.port}",
+            "address": f"127.0.0.1:{self.server.port}",
             "home": str(home),
             "lanes": 1,
             "memory_mib": 8192,
@@ -227,16 +229,16 @@ def running(
 
 
 class Command:
-    """`lab matrix --hosts` as a process, as a user runs it; `within` are words before the command."""
+    """`lab matrix --hosts` as a process, as a user runs it."""
 
-    def __init__(self, fleet: Fleet, *arguments: str, within: Sequence[str] = ()) -> None:
+    def __init__(self, fleet: Fleet, *arguments: str) -> None:
         release = fleet.paths.cache / "wheels/boxlite-0.10.8-02e3de1a-cp313"
         release.mkdir(parents=True, exist_ok=True)
         for option, word in pairwise(arguments):
             if option == "-g" and store.find(fleet.paths, KNOWN.guest(word)) is None:
                 put_image(fleet.paths, KNOWN.guest(word))
         self.out = fleet.folder / "out"
-        words = [*within, sys.executable, "-m", "lab", "matrix", *arguments, "--hosts", str(fleet.inventory())]
+        words = [sys.executable, "-m", "lab", "matrix", *arguments, "--hosts", str(fleet.inventory())]
         own = {"LAB_HOME": str(fleet.folder / "home"), "HOME": str(fleet.server.user), "PYTHONPATH": str(ROOT)}
         with self.out.open("wb") as output:
             self.process = subprocess.Popen(
@@ -247,18 +249,15 @@ class Command:
     def printed(self) -> str:
         return self.out.read_text()
 
-    def wait_for(self, pattern: str, since: int = 0) -> str:
-        """Wait until something was printed; return the last group of the pattern, or all of it."""
+    def wait_for(self, pattern: str) -> None:
+        """Wait until something was printed."""
 
-        def look() -> str | None:
-            matches = list(re.finditer(pattern, self.printed()[since:], re.MULTILINE))
-            assert matches or self.process.poll() is None, self.printed()
-            return matches[-1][matches[-1].lastindex or 0] if matches else None
+        def look() -> bool | None:
+            is_there = bool(re.search(pattern, self.printed()))
+            assert is_there or self.process.poll() is None, self.printed()
+            return is_there or None
 
-        return wait_for(look, Deadline(SECONDS, pattern), interval=0.05)
-
-    def interrupt(self) -> None:
-        self.process.send_signal(signal.SIGINT)
+        wait_for(look, Deadline(SECONDS, pattern), interval=0.05)
 
     def ends(self) -> int:
         return self.process.wait(timeout=SECONDS)

@@ -1,6 +1,6 @@
 """An SSH server of paramiko's parts on a loopback address, which runs commands as this user.
 
-python -m tests.fleet.server FOLDER ADDRESS prints its port. It ends with its input.
+python -m tests.fleet.server FOLDER prints its port. It ends with its input.
 """
 
 import base64
@@ -20,7 +20,7 @@ from fabric.tunnels import Tunnel
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 from paramiko.sftp import SFTP_OK
 
-from lab.machine.seed import KeyPair, new_keys
+from lab.machine.seed import new_keys
 
 
 class User:
@@ -36,18 +36,9 @@ class User:
         self.listed: dict[str, list[paramiko.SFTPAttributes]] = {}
         self.known_hosts = home / ".ssh" / "known_hosts"
         self.known_hosts.touch()
-        self.use(self.key)
-
-    def use(self, key: KeyPair) -> None:
-        """Log in with this key from now on."""
-        file = self.home / ".ssh" / "id_ed25519"
+        file = home / ".ssh" / "id_ed25519"
         file.touch(mode=0o600)
-        file.write_text(key.private)
-
-    def knows(self, port: int, key: KeyPair, address: str = "127.0.0.1") -> None:
-        """Expect this key of the server on a port."""
-        kind, text = key.public.split()[:2]
-        self.known_hosts.write_text(f"{self.known_hosts.read_text()}[{address}]:{port} {kind} {text}\n")
+        file.write_text(self.key.private)
 
 
 class _Interface(paramiko.ServerInterface):
@@ -169,14 +160,10 @@ def _run(channel: paramiko.Channel, command: bytes, environment: dict[str, str])
     )
     assert child.stdin and child.stdout and child.stderr
     threading.Thread(target=_fill, args=(channel, child.stdin), daemon=True).start()
-    pumps = [
-        threading.Thread(target=_pump, args=(child.stdout, channel.sendall)),
-        threading.Thread(target=_pump, args=(child.stderr, channel.sendall_stderr)),
-    ]
-    for pump in pumps:
-        pump.start()
-    for pump in pumps:
-        pump.join()
+    errors = threading.Thread(target=_pump, args=(child.stderr, channel.sendall_stderr))
+    errors.start()
+    _pump(child.stdout, channel.sendall)
+    errors.join()
     status = child.wait()
     with suppress(OSError, EOFError, paramiko.SSHException):
         channel.send_exit_status(status)
@@ -198,11 +185,11 @@ def _pump(stream: IO[bytes], send: Callable[[bytes], object]) -> None:
 
 
 @contextmanager
-def paramiko_server(user: User, environment: dict[str, str], address: str = "127.0.0.1") -> Iterator[int]:
+def paramiko_server(user: User, environment: dict[str, str]) -> Iterator[int]:
     """A server of paramiko's parts; its port."""
     host_key = user.server_key = new_keys("host")
     transports: list[paramiko.Transport] = []
-    with socket.create_server((address, 0)) as listening:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def accept() -> None:
             while True:
@@ -221,7 +208,8 @@ def paramiko_server(user: User, environment: dict[str, str], address: str = "127
 
         threading.Thread(target=accept, daemon=True).start()
         port = listening.getsockname()[1]
-        user.knows(port, host_key, address)
+        kind, text = host_key.public.split()[:2]
+        user.known_hosts.write_text(f"{user.known_hosts.read_text()}[127.0.0.1]:{port} {kind} {text}\n")
         yield port
         listening.shutdown(socket.SHUT_RDWR)
     for transport in transports:
@@ -235,6 +223,6 @@ def environment(user: User) -> dict[str, str]:
 
 if __name__ == "__main__":
     user = User(Path(sys.argv[1]))
-    with paramiko_server(user, environment(user), sys.argv[2]) as port:
+    with paramiko_server(user, environment(user)) as port:
         print(port, flush=True)
         sys.stdin.read()

@@ -5,7 +5,6 @@ import signal
 import socket
 import time
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,7 @@ from lab.base.wait import Deadline, wait_for
 from lab.record import RunResult, Status
 from lab.run.journal import RUN_LOG
 from tests.builders.processes import SECONDS
-from tests.fleet.cable import FAR, NoNamespaces, laid
-from tests.fleet.examples import Command, Fleet, HostExample, Server, left_on
+from tests.fleet.examples import Command, Fleet, HostExample, left_on
 
 pytestmark = pytest.mark.timeout(900)
 PLAN = [
@@ -54,13 +52,16 @@ def test_an_ended_coordinator_leaves_nothing_behind(fleet: Fleet, tmp_path: Path
     if not times:
         command.process.kill()
     for _ in range(times):
-        command.interrupt()
+        command.process.send_signal(signal.SIGINT)
         time.sleep(0.2)  # Two at once may be delivered as one.
     assert command.ends() == (130 if times else -signal.SIGKILL)
     all_gone(one)
     assert left_on(fleet) == []
     if times == 1:
-        assert [cell.status for cell in RunResult.read(tmp_path / "run").cells].count(Status.PASS) >= 1
+        first = RunResult.read(tmp_path / "run")
+        assert first.run.interrupted
+        assert {cell.reason for cell in first.cells if cell.status is not Status.PASS} == {"interrupted"}
+        assert any(cell.status is Status.PASS for cell in first.cells)
     one.does()
     again = Command(fleet, "--resume", str(tmp_path / "run"))
     assert again.ends() == 0, again.printed()
@@ -69,49 +70,13 @@ def test_an_ended_coordinator_leaves_nothing_behind(fleet: Fleet, tmp_path: Path
     assert left_on(fleet) == []
 
 
-def test_a_pulled_cable_costs_a_second_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between network namespaces; the other host runs the part."""
-    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "6s")
-    with ExitStack() as stack:
-        try:
-            cable = stack.enter_context(laid())
-        except NoNamespaces as error:
-            pytest.skip(f"no network namespaces for this user: {error}")
-        server = Server(tmp_path / "user", cable.far.within, FAR)
-        stack.callback(server.end)
-        fleet = Fleet(tmp_path, server)
-        stack.callback(fleet.end)
-        one = fleet.add("one", seconds=600)
-        command = Command(fleet, *PLAN, "-o", str(tmp_path / "run"), within=cable.near.within)
-        command.wait_for("one: debian-1[23]: stock: suite")
-        cable.cut()
-        command.wait_for("one was lost with part")
-        one.does()
-        cable.mend()
-        # Its login starts another worker.
-        command.wait_for("one joined", since=command.printed().index("one was lost"))
-        assert command.ends() == 0, command.printed()
-        decided_once(tmp_path / "run")
-
-
 def test_bad_inventories_are_told_with_host_and_next_step(fleet: Fleet, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        for head, told in (
-            (
-                "[hosts.a]\naddress = 'x'\npython = '/p'\ncores = 2\n",
-                r"hosts\.toml: hosts\.a\.cores: unknown key",
-            ),
-            (f"[coordinator]\nport = {port}\n", f"nothing can listen on 127.0.0.1, port {port}: .*in use"),
-            (
-                "[coordinator]\naddress = '192.0.2.1'\nport = 8786\n",
-                "nothing can listen on 192.0.2.1, port 8786",
-            ),
-        ):
-            fleet.head = head
-            command = Command(fleet, *PLAN)
-            assert command.ends() == 2, command.printed()
-            assert re.search(told, command.printed()), command.printed()
+        fleet.head = f"[coordinator]\nport = {port}\n"
+        command = Command(fleet, *PLAN)
+        assert command.ends() == 2, command.printed()
+    assert re.search(f"nothing can listen on 127.0.0.1, port {port}: .*in use", command.printed())
     assert "set coordinator.address to an address of this host" in command.printed()
     fleet.head = ""
     fleet.add("good")

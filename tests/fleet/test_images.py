@@ -13,8 +13,8 @@ from lab.lane import prepare_image
 from lab.record import Status
 from tests.builders.guests import put_image, put_published
 from tests.builders.runs import KNOWN, PLAN, RELEASE, VARIANTS
+from tests.conftest import Mount
 from tests.fleet.examples import Fleet, HostExample, running
-from tests.fleet.small_disk import NoMounts, mounted
 
 pytestmark = pytest.mark.timeout(900)
 ONE_GUEST = [cell for cell in PLAN if cell.guest.name == "debian-13"]
@@ -60,30 +60,24 @@ def test_a_distribution_s_image_is_prepared_by_one_host_for_all(fleet: Fleet, tm
     assert len([*tmp_path.glob("*/cache/images/prepared-*/")]) == 1
 
 
-def test_a_host_without_room_for_an_image_says_so_and_another_runs_the_part(fleet: Fleet) -> None:
+def test_a_host_without_room_for_an_image_says_so_and_another_runs_the_part(fleet: Fleet, mount: Mount) -> None:
     bad = fleet.add("bad")
-    try:
-        with mounted(bad.home / "cache", "size=2m"):
-            fleet.add("good", seconds=1)
-            with running(fleet, ONE_GUEST, most_seconds=1.0) as run:
-                result = run.finish()
-                assert run.told.noted("bring the image of debian-13; is the disk full there?")
-            assert {cell.status for cell in result.cells} == {Status.PASS}
-            assert {cell.lane.partition(":")[0] for cell in result.cells} == {"good"}
-    except NoMounts as error:
-        pytest.skip(str(error))
+    mount(bad.home / "cache", "size=2m")
+    fleet.add("good", seconds=1)
+    with running(fleet, ONE_GUEST, most_seconds=1.0) as run:
+        result = run.finish()
+        assert run.told.noted("bring the image of debian-13; is the disk full there?")
+    assert {cell.status for cell in result.cells} == {Status.PASS}
+    assert {cell.lane.partition(":")[0] for cell in result.cells} == {"good"}
 
 
-def test_a_full_disk_costs_no_cell(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_full_disk_costs_no_cell(fleet: Fleet, tmp_path: Path, mount: Mount) -> None:
     """The results of one host do not fit its temporary files."""
-    try:
-        with mounted(tmp_path / "small", "size=100k,nr_inodes=200") as disk:
-            fleet.add("bad", environment=f"export TMPDIR={disk}", bulk=500_000)
-            fleet.add("good", seconds=1)
-            with running(fleet, ONE_GUEST, most_seconds=1.0) as run:
-                result = run.finish()
-                assert run.told.noted("No space left on device")
-            assert {cell.status for cell in result.cells} == {Status.PASS}
-            assert {cell.lane.partition(":")[0] for cell in result.cells} == {"good"}
-    except NoMounts as error:
-        pytest.skip(str(error))
+    disk = mount(tmp_path / "small", "size=100k,nr_inodes=200")
+    fleet.add("bad", environment=f"export TMPDIR={disk}", bulk=500_000)
+    fleet.add("good", seconds=1)
+    with running(fleet, ONE_GUEST, most_seconds=1.0) as run:
+        result = run.finish()
+        assert run.told.noted("No space left on device")
+    assert {cell.status for cell in result.cells} == {Status.PASS}
+    assert {cell.lane.partition(":")[0] for cell in result.cells} == {"good"}

@@ -17,33 +17,27 @@ from lab.fleet import engine
 from lab.fleet.coordinator import CREDENTIALS
 from tests.builders.runs import SMALL
 from tests.fleet.examples import Fleet, running
+from tests.fleet.sockets import reachable
 
 pytestmark = pytest.mark.timeout(900)
 
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        found: int = free.getsockname()[1]
-    return found
+        port: int = free.getsockname()[1]
+    return port
 
 
-@pytest.fixture
-def port() -> int:
-    """A port that is free now."""
-    return free_port()
-
-
-def test_a_peer_without_the_run_s_certificate_is_refused(fleet: Fleet, tmp_path: Path, port: int) -> None:
+def test_a_peer_without_the_run_s_certificate_is_refused(fleet: Fleet, tmp_path: Path) -> None:
+    port = free_port()
     fleet.head = f"[coordinator]\nport = {port}\n"
     one = fleet.add("one", seconds=60)
     with running(fleet, SMALL) as run:
         run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
-        file = tmp_path / "run" / CREDENTIALS
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        pem = file.read_text()
-        worker = next(
-            each.laddr.port for each in one.worker().net_connections("tcp") if each.status == "LISTEN"
-        )
+        credentials = tmp_path / "run" / CREDENTIALS
+        assert stat.S_IMODE(credentials.stat().st_mode) == 0o600
+        pem = credentials.read_text()
+        [(_, worker)] = reachable(one.worker())
         for target in (port, worker):
             with pytest.raises(OSError, match=r"Timed out|CERTIFICATE|alert|closed|TLS"):
                 Client(f"tls://127.0.0.1:{target}", security=engine.security(engine.new_key()), timeout=5)
@@ -57,18 +51,16 @@ def test_a_peer_without_the_run_s_certificate_is_refused(fleet: Fleet, tmp_path:
             ):
                 secured.recv(1)
         with Client(f"tls://127.0.0.1:{port}", security=engine.security(pem), set_as_default=False) as own:
-            assert [each["name"] for each in own.scheduler_info()["workers"].values()] == ["one"]
-        assert not [each for each in one.home.rglob("*") if each.is_file() and "PRIVATE KEY" in _text(each)]
+            assert [peer["name"] for peer in own.scheduler_info()["workers"].values()] == ["one"]
+        files = [file for file in one.home.rglob("*") if file.is_file()]
+        assert not [file for file in files if b"PRIVATE KEY" in file.read_bytes()]
         one.does()
-    assert not file.exists()
+    assert not credentials.exists()
 
 
-def _text(file: Path) -> str:
-    return file.read_bytes().decode(errors="replace")
-
-
-def test_a_host_dials_in_with_dask_s_own_command(fleet: Fleet, tmp_path: Path, port: int) -> None:
+def test_a_host_dials_in_with_dask_s_own_command(fleet: Fleet, tmp_path: Path) -> None:
     """As docs/guides/several-hosts.md has it."""
+    port = free_port()
     fleet.head = f"[coordinator]\nport = {port}\n"
     with running(fleet, SMALL) as run:
         run.told.wait(lambda: run.told.noted("hosts may dial in at "))

@@ -1,9 +1,7 @@
 """Real workers of dask's, started over SSH on 127.0.0.1; only their children are stand-ins."""
 
-import socket
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -92,26 +90,6 @@ def test_every_socket_of_every_process_is_on_loopback(fleet: Fleet) -> None:
             host.does()
 
 
-def test_sockets_that_others_can_reach_would_be_found() -> None:
-    with ExitStack() as stack:
-        for family, kind, address in (
-            (socket.AF_INET, socket.SOCK_STREAM, "0.0.0.0"),
-            (socket.AF_INET, socket.SOCK_DGRAM, "0.0.0.0"),
-            (socket.AF_INET6, socket.SOCK_STREAM, "::"),
-            (socket.AF_INET6, socket.SOCK_DGRAM, "::"),
-        ):
-            if family == socket.AF_INET6 and not socket.has_dualstack_ipv6():
-                continue
-            opened = stack.enter_context(socket.socket(family, kind))
-            opened.bind((address, 0))
-            if kind == socket.SOCK_STREAM:
-                opened.listen()
-            assert (address, opened.getsockname()[1]) in reachable(psutil.Process())
-            assert not is_loopback(address)
-    assert not is_loopback("::ffff:10.0.0.1")
-    assert all(is_loopback(address) for address in ("127.3.2.1", "::1", "::ffff:127.0.0.1"))
-
-
 @pytest.mark.parametrize(
     ("killed", "fault", "note"),
     [
@@ -193,27 +171,9 @@ def test_no_host_that_can_run_a_cell_is_its_reason(fleet: Fleet) -> None:
         assert all("small has 1000 MiB" in cell.reason for cell in result.cells)
 
 
-def test_an_interrupt_keeps_what_was_decided_and_the_run_is_resumed(fleet: Fleet, tmp_path: Path) -> None:
-    one = fleet.add("one", seconds=3)
-    with running(fleet, ONE_GUEST) as run:
-        run.told.wait(lambda: any(text.startswith("decided ") for _, text in run.told.lanes))
-        run.coordinator.stop()
-        first = run.finish()
-    assert first.run.interrupted
-    kept = [cell for cell in first.cells if cell.status is Status.PASS]
-    assert 1 <= len(kept) < len(ONE_GUEST)
-    assert {cell.reason for cell in first.cells if cell not in kept} == {"interrupted"}
-    assert left_on(fleet) == []
-    one.does()
-    planned = start.resume(tmp_path / "run", RunResult.read(tmp_path / "run"), KNOWN)
-    with running(fleet, ONE_GUEST, planned=planned) as again:
-        assert {cell.status for cell in again.finish().cells} == {Status.PASS}
-        assert len(again.told.cells) == len(ONE_GUEST) - len(kept)
-
-
 def test_what_a_suite_showed_stands_if_its_child_dies_at_trials(fleet: Fleet, tmp_path: Path) -> None:
     """The trials are left to a run on one host."""
-    fleet.add("one", trials=0.0, dies=True)
+    fleet.add("one", trials=True, dies=True)
     with running(fleet, ONE_GUEST[:2]) as run:
         first, second = run.finish().cells
         assert decided_once(run)
@@ -229,19 +189,26 @@ def test_what_a_suite_showed_stands_if_its_child_dies_at_trials(fleet: Fleet, tm
         assert again.finish().cells == [first, second]
 
 
-def test_workers_that_stand_still_are_lost_and_their_late_results_dropped(fleet: Fleet, tmp_path: Path) -> None:
-    """All stand still at once as if the coordinator's own link was cut: that is one loss of the part."""
+@pytest.mark.parametrize("what", ["workers", "link"])
+def test_what_stands_still_is_lost_once_and_its_late_results_dropped(
+    fleet: Fleet, tmp_path: Path, what: str
+) -> None:
+    """All workers at once, or the SSH server through which they are reached: that is one loss of the part."""
     hosts = [fleet.add(name, seconds=3) for name in ("one", "two", "three")]
     with dask.config.set({"distributed.scheduler.worker-ttl": "6s"}), running(fleet, ONE_GUEST) as run:
         for host in hosts:
             run.told.wait(partial(run.told.noted, f"{host.name} joined"))
         run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
-        workers = [host.worker() for host in hosts]
+        server = psutil.Process(fleet.server.process.pid)
+        still = [host.worker() for host in hosts] if what == "workers" else [server]
         for host in hosts:
             host.does(seconds=1)
-        for worker in workers:
-            worker.suspend()
-        run.told.wait(lambda: run.told.noted("was lost with part"))
+        for process in still:
+            process.suspend()
+        try:
+            run.told.wait(lambda: run.told.noted("was lost with part"))
+        finally:
+            server.resume()
         result = run.finish()
         assert {cell.status for cell in result.cells} == {Status.PASS}
         # dask may have passed it from one to the next, before it looked at that one.
