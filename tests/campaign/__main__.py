@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -14,7 +16,7 @@ from lab.base.errors import LabError, unknown_name
 from tests.campaign import host
 from tests.campaign.faults import FAULTS
 from tests.campaign.host import Home
-from tests.campaign.tries import ROOT, Name, Try, make_reference, names
+from tests.campaign.tries import ROOT, Try, make_reference, names
 
 # Where homes are made: QEMU's user must be able to enter it, and links to the cache need its file system.
 HOMES = Path("/var/tmp")
@@ -37,10 +39,10 @@ def campaign(tries: int, seed: int, faults: str, repeated: tuple[str, ...], fold
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        for fault in faults.split(","):
-            if fault not in FAULTS:
+        chosen = list(repeated) or names(seed, tries, faults.split(","))
+        for name in chosen:
+            if (fault := name.rpartition(":")[2]) not in FAULTS:
                 raise unknown_name("kind of fault", fault, FAULTS)
-        chosen = [Name.parse(text) for text in repeated] or names(seed, tries, faults.split(","))
         host.enter()
         sys.exit(_make(chosen, folder))
     except LabError as error:
@@ -55,7 +57,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _make(chosen: list[Name], folder: Path) -> int:
+def _make(chosen: list[str], folder: Path) -> int:
     """Make the tries one after another; the exit status. The undisturbed run is made if it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
     describe = ["git", "describe", "--always", "--dirty"]
@@ -64,31 +66,25 @@ def _make(chosen: list[Name], folder: Path) -> int:
     try:
         host.start_daemons()
         if not reference.exists():
-            home = _new_home()
-            try:
+            with _new_home() as home:
                 seconds = make_reference(home, revision, reference)
-            finally:
-                home.remove()
             click.echo(f"the undisturbed run took {seconds:.0f} s")
         for name in chosen:
-            home = _new_home()
-            attempt = Try(home, str(name), revision)
-            try:
-                attempt.run(name, reference)
+            with _new_home() as home:
+                attempt = Try(home, name, revision)
+                attempt.run(reference)
                 with (folder / "record.jsonl").open("a") as record:
                     record.write(attempt.record())
                 if attempt.findings:
                     # What explains them: the outputs of the lab, and the run's folder.
-                    kept = folder / str(name).replace(":", "-")
+                    kept = folder / name.replace(":", "-")
                     kept.mkdir(exist_ok=True)
                     files = [*home.base.glob("output-*"), *home.out.glob("*")]
                     subprocess.run(["cp", "-a", *files, kept], check=False, timeout=120)
-            finally:
-                home.remove()
             failed += bool(attempt.findings)
             statuses = ", ".join(f"{what} {status}" for what, status in attempt.statuses)
             what = f"{attempt.happened or 'nothing done'} ({statuses}; {attempt.seconds:.0f} s)"
-            click.echo(f"{name} at {attempt.moment}: {what}")
+            click.echo(f"{name} at {attempt.moment} s: {what}")
             for finding in attempt.findings:
                 click.echo(f"  FINDING {finding}")
     finally:
@@ -97,8 +93,13 @@ def _make(chosen: list[Name], folder: Path) -> int:
     return 1 if failed else 0
 
 
-def _new_home() -> Home:
-    return Home(HOMES / f"boxlite-lab-campaign-{os.getpid()}-{time.time_ns()}")
+@contextmanager
+def _new_home() -> Iterator[Home]:
+    home = Home(HOMES / f"boxlite-lab-campaign-{os.getpid()}-{time.time_ns()}")
+    try:
+        yield home
+    finally:
+        home.remove()
 
 
 if __name__ == "__main__":

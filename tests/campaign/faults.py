@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import socket
-import stat
 import subprocess
 import threading
 import time
@@ -15,7 +13,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import StringIO
-from pathlib import Path
 from shlex import quote
 
 import paramiko
@@ -23,13 +20,13 @@ import psutil
 
 from lab.base.errors import LabError
 from lab.machine import leftovers
-from lab.record import RESULTS_FILE, RunResult
+from lab.record import RunResult
 from tests.campaign import host
 from tests.campaign.host import PLAN, Home
 
 # Every cell as expected; something could not be run.
 DONE, INCOMPLETE = 0, 3
-WRONG_USAGE, INTERRUPTED = 2, 130
+INTERRUPTED = 130
 # Popen reports the negative number of a signal.
 KILLED = -9
 
@@ -212,69 +209,9 @@ def fills(folder: str, scene: Scene) -> str:
         return f"filled {folder}/ with {stream.tell() // 2**20} MiB"
 
 
-# -- how the host is set up: ports that are taken, masks of file modes
-
-# How many of the lab's ports stay free. The lab begins its search anywhere: it nearly always meets a taken one.
-FREE = 50
-KEY_MARKS = (b"PRIVATE KEY", b'"private"')
-
-
-def takes_ports(scene: Scene) -> str:
-    """Take all ports of the lab but the last ones, until the run has ended."""
-    sockets = 0
-    for number in range(leftovers.FIRST_PORT, leftovers.LAST_PORT + 1 - FREE):
-        taken = socket.socket()
-        try:
-            taken.bind(("0.0.0.0", number))
-            taken.listen(1)
-        except OSError:  # Another lab has it.
-            taken.close()
-            continue
-        scene.afterwards.callback(taken.close)
-        sockets += 1
-    return f"{sockets} ports were taken"
-
-
-def looks_for_exposed_files(scene: Scene) -> str:
-    """Look at the modes of the files that there are now, and after the run."""
-
-    def look() -> None:
-        scene.findings += [text for text in exposed(scene.home.base) if text not in scene.findings]
-
-    look()
-    scene.afterwards.callback(look)
-    return "looked at the modes of all files"
-
-
-def exposed(base: Path) -> list[str]:
-    """The files below a folder that others can write, and those with a private key that others can read."""
-    found = []
-    for file in sorted(base.rglob("*")):
-        try:
-            mode = file.lstat().st_mode
-            folders = [folder for folder in file.parents if folder.is_relative_to(base)]
-            if not stat.S_ISREG(mode) or not all(folder.stat().st_mode & stat.S_IXOTH for folder in folders):
-                continue
-            # Without a lane's random name.
-            place = "/".join(
-                "lab-*" if part.startswith("lab-") else part for part in file.relative_to(base).parts
-            )
-            if mode & stat.S_IWOTH:
-                found.append(f"others can write {place}")
-            if mode & stat.S_IROTH:
-                with file.open("rb") as stream:
-                    text = stream.read(2**20)
-                if any(mark in text for mark in KEY_MARKS):
-                    found.append(f"others can read the key in {place}")
-        except OSError:  # The lab has removed it.
-            continue
-    return found
-
-
-# -- what other programs do to the lab's store and to its records
+# -- what other programs do to the lab's store
 
 SECOND_SECONDS = 500.0
-GARBAGE = (b"", b"{", b"[]", b'{"schema": 2}', b"\x00\xff" * 500, b'{"schema": 99, "run": {}, "cells": []}')
 
 
 def removes_the_store(scene: Scene) -> str:
@@ -285,29 +222,6 @@ def removes_the_store(scene: Scene) -> str:
     shutil.rmtree(scene.home.paths.cache, ignore_errors=True)
     scene.afterwards.callback(put_back)
     return "deleted the cache"
-
-
-def damages_the_results(scene: Scene) -> str:
-    scene.lab.send_signal(signal.SIGINT)
-    scene.afterwards.callback(_resume_garbage, scene)
-    return "sent SIGINT"
-
-
-def _resume_garbage(scene: Scene) -> None:
-    file = scene.home.run / RESULTS_FILE
-    if not file.exists():
-        return
-    whole = file.read_bytes()
-    garbage = scene.random.choice([*GARBAGE, whole[:-200]])
-    file.write_bytes(garbage)
-    status, output = scene.run_lab("resume of garbage", "matrix", "--resume", str(scene.home.run))
-    if status != WRONG_USAGE:
-        scene.findings.append(f"resume of {garbage[:20]!r} ended with {status}, expected {WRONG_USAGE}")
-    if str(file) not in output:
-        scene.findings.append(f"resume of {garbage[:20]!r} does not name the file: {output[-300:]}")
-    if file.read_bytes() != garbage:
-        scene.findings.append("resume changed a file that it cannot read")
-    file.write_bytes(whole)
 
 
 def runs_a_second_lab(scene: Scene) -> str:
@@ -352,9 +266,7 @@ FAULTS: dict[str, Fault] = {
     "guest-sshd-killed": guest("pkill -9 sshd"),
     # The brackets keep this script's own shell from being found.
     "guest-agent-killed": guest("pkill -9 -f '[l]ab-agent.py'"),
-    "port-taken": Fault(lambda scene: "the ports were taken from the start", frozenset({DONE}), takes_ports),
-    "umask-077": Fault(looks_for_exposed_files, frozenset({DONE}), looks_for_exposed_files, umask=0o077),
-    "umask-000": Fault(looks_for_exposed_files, frozenset({DONE}), looks_for_exposed_files, umask=0o000),
+    "umask-077": Fault(lambda scene: "the lab runs with umask 077", frozenset({DONE}), umask=0o077),
     "lab-sigkill": Fault(partial(sends, signal.SIGKILL), frozenset({KILLED, DONE})),
     "lab-sigterm": Fault(partial(sends, signal.SIGTERM), INTERRUPTS),
     "lab-sigint": Fault(partial(sends, signal.SIGINT), INTERRUPTS),
@@ -366,6 +278,5 @@ FAULTS: dict[str, Fault] = {
     "libvirtd-sigstop": Fault(stops_libvirtd),
     "virtlogd-sigkill": Fault(partial(kills, "virtlogd")),
     "store-removed": Fault(removes_the_store),
-    "results-garbage": Fault(damages_the_results, INTERRUPTS),
     "two-labs": Fault(runs_a_second_lab),
 }

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +111,7 @@ class Home:
 
         What is in the run's folder counts if the run was `resumed`: no other command knows of the folder.
         """
-        found = (
+        left = (
             ["libvirt does not answer"]
             if (names := domains()) is None
             else [f"domain {name}" for name in names]
@@ -120,23 +119,23 @@ class Home:
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 command = " ".join(process.cmdline())
-                found.append(f"process {process.pid} {process.name()}: {command[:160]}")
-        found += [f"file {path}" for path in self.files_left(resumed=resumed)]
+                left.append(f"process {process.pid} {process.name()}: {command[:160]}")
+        left += [f"file {path}" for path in self.files_left(resumed=resumed)]
         here = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
         expected = {str(folder) for folder in self.mounts}
-        return found + [f"mount {at}" for at in sorted(here - expected) if Path(at).is_relative_to(self.base)]
+        return left + [f"mount {at}" for at in sorted(here - expected) if Path(at).is_relative_to(self.base)]
 
     def files_left(self, *, resumed: bool) -> list[Path]:
         """Folders of lanes, half-made images, states and wheels, and temporary files; locks of a run."""
         paths = self.paths
-        found = [
+        left = [
             *paths.lanes.glob("lab-*"),
             *paths.cache.rglob(".partial-*"),
             *(entry for entry in paths.state.glob("*") if entry not in (paths.lanes, paths.runs)),
             *self.temporary.glob("*"),
             *(self.out.glob("*/.*") if resumed else ()),
         ]
-        return sorted(path.relative_to(self.base) for path in found)
+        return sorted(path.relative_to(self.base) for path in left)
 
     def processes(self) -> list[psutil.Process]:
         """The processes of the try's labs, and the machines of its lanes."""
@@ -144,22 +143,17 @@ class Home:
             "without mounts of its own, every process would be the campaign's"
         )
         spared = {os.getpid(), *(pid for name in DAEMONS if (pid := pid_of(name)))}
-        lanes = [file.stem for file in (LOGS / "qemu").glob("lab-*.log")]
-        found = []
+        # libvirt gives machines mounts of their own.
+        marks = [f"{self.base}/", *(file.stem for file in (LOGS / "qemu").glob("lab-*.log"))]
+        processes = []
         for process in psutil.process_iter(["name", "cmdline", "status"]):
             if process.pid in spared or process.info["status"] == psutil.STATUS_ZOMBIE:
                 continue
-            words = (process.info["name"] or "", " ".join(process.info["cmdline"] or []))
-            if _mounts_of(str(process.pid)) == _mounts_of("self") or is_machine(
-                *words, [f"{self.base}/", *lanes]
-            ):
-                found.append(process)
-        return found
-
-
-def is_machine(name: str, command: str, marks: Iterable[str]) -> bool:
-    """Whether a process is QEMU, and its command has one of these marks: libvirt gives it mounts of its own."""
-    return name.startswith("qemu") and any(mark in command for mark in marks)
+            name, command = process.info["name"] or "", " ".join(process.info["cmdline"] or [])
+            is_machine = name.startswith("qemu") and any(mark in command for mark in marks)
+            if is_machine or _mounts_of(str(process.pid)) == _mounts_of("self"):
+                processes.append(process)
+        return processes
 
 
 # The mounts that this process saw before `enter`.

@@ -7,13 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
@@ -21,7 +18,7 @@ from lab.base.errors import LabError, UsageError
 from lab.record import RESULTS_FILE, CellResult, RunResult
 from lab.run.journal import RUN_LOG
 from tests.campaign import host
-from tests.campaign.faults import FAULTS, Scene
+from tests.campaign.faults import FAULTS, Fault, Scene
 from tests.campaign.host import PLAN, Home
 
 # A run takes a minute, and two on a busy host. A fault may cost a lane its limits: eight minutes for a suite in
@@ -35,149 +32,54 @@ MOST_RESUMES = 3
 START_SECONDS, BOOTING_SECONDS = 3.0, 150.0
 BUG = 4
 SUITE = "running the suite"
+UNDISTURBED = Fault(lambda scene: "")
 RESUME = ["matrix", "--verbose", "--jobs", "1", "--resume"]
 ROOT = Path(__file__).parents[2]
 
 
-# -- which fault, and when
-
-
-@dataclass(frozen=True)
-class Name:
-    """A try's name, `SEED:NUMBER:FAULT`: it decides all that is random in the try."""
-
-    seed: int
-    number: int
-    fault: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Name":
-        """Raises UsageError."""
-        parts = text.split(":")
-        if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal() and parts[2] in FAULTS):
-            raise UsageError(f"{text!r} names no try", hint="expected SEED:NUMBER:FAULT, as in record.jsonl")
-        return cls(int(parts[0]), int(parts[1]), parts[2])
-
-    def __str__(self) -> str:
-        return f"{self.seed}:{self.number}:{self.fault}"
-
-
-def names(seed: int, tries: int, faults: Sequence[str]) -> list[Name]:
-    """The tries of a campaign: every fault once in a random order, then again."""
-    made: list[Name] = []
+def names(seed: int, tries: int, faults: list[str]) -> list[str]:
+    """The tries of a campaign, `SEED:NUMBER:FAULT`: every fault once in a random order, then again."""
+    made: list[str] = []
     while len(made) < tries:
-        order = list(faults)
-        random.Random(f"{seed}:{len(made) // len(order)}").shuffle(order)
-        made += [Name(seed, len(made) + place, fault) for place, fault in enumerate(order)]
+        order = random.Random(f"{seed}:{len(made) // len(faults)}").sample(faults, len(faults))
+        made += [f"{seed}:{number}:{fault}" for number, fault in enumerate(order, len(made))]
     return made[:tries]
 
 
-class Step(NamedTuple):
-    """What a run did between two lines of its log: the text of the first, and seconds until the second."""
-
-    text: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Moment:
-    """`delay` seconds after so many lines of the run's log, or at the `end` of what the last one began."""
-
-    lines: int
-    delay: float
-    text: str = ""
-    end: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.text or 'start'} + {self.delay:.1f} s"
-
-
-def lines_of(run: Path) -> list[tuple[str, str]]:
-    """The stamps and texts of a run's log, without notes, and without the times that a decided cell has."""
-    try:
-        lines = [line.partition(" ") for line in (run / RUN_LOG).read_text(errors="replace").splitlines()]
-    except OSError:
-        return []
-    return [
-        (stamp, text.partition(" (")[0][:200])
-        for stamp, _, text in lines
-        if text and not text.startswith("note:")
-    ]
-
-
-def steps(run: Path, ended: datetime) -> list[Step]:
-    """The steps of an undisturbed run, the time before its first line among them."""
-    lines = lines_of(run)
-    times = [*(datetime.fromisoformat(stamp) for stamp, _ in lines), ended]
-    lengths = [(later - earlier).total_seconds() for earlier, later in pairwise(times)]
-    return [
-        Step("", START_SECONDS),
-        *(Step(text, max(0.0, seconds)) for (_, text), seconds in zip(lines, lengths, strict=True)),
-    ]
-
-
-def moment(source: random.Random, undisturbed: Sequence[Step], *, in_suite: bool) -> Moment:
-    """A moment of the run, each second as likely as any other; `in_suite`: while the suite runs."""
-    places = [n for n, step in enumerate(undisturbed) if step.text.endswith(SUITE) or not in_suite]
-    [lines] = source.choices(places, [undisturbed[place].seconds for place in places])
-    text, seconds = undisturbed[lines]
-    return Moment(lines, round(source.uniform(0.0, seconds), 2), text)
-
-
 def last_line(run: Path) -> str:
-    """What the run was doing, as its log says."""
-    return next((text for _, text in reversed(lines_of(run))), "before the first step")
+    """What a run was doing, as its log says, without notes and the times that a decided cell has."""
+    with suppress(OSError):
+        for line in reversed((run / RUN_LOG).read_text(errors="replace").splitlines()):
+            text = line.partition(" ")[2].partition(" (")[0][:200]
+            if text and not text.startswith("note:"):
+                return text
+    return "before the first step"
 
 
-def wait_for(when: Moment, run: Path, process: "subprocess.Popen[bytes]", limit: float) -> bool:
-    """Wait for a moment of the run; False if the run ended before it, or did not come so far in time."""
-    reached = time.monotonic()
-    while len(lines_of(run)) < when.lines:
-        if process.poll() is not None or time.monotonic() > limit:
-            return False
-        time.sleep(0.05)
-        reached = time.monotonic()
-    while time.monotonic() < reached + when.delay:
-        if process.poll() is not None:
-            return False
-        if when.end and len(lines_of(run)) > when.lines:
-            break
-        time.sleep(0.02)
-    return True
-
-
-# -- what must hold of a run's table
+def outcomes(cell: CellResult) -> dict[str, str]:
+    """What a cell did: its status with its cause, and the outcome of each test."""
+    tests = {test.name: str(test.outcome) for test in cell.tests}
+    return {"status": f"{cell.status} {cell.cause or ''}".strip(), **tests}
 
 
 def untrue(undisturbed: RunResult, run: RunResult) -> list[str]:
-    """The cells of a disturbed run that claim what is not so, and those that are missing.
+    """What a disturbed run claims that is not so, and cells that are missing.
 
     A cell may do as in the undisturbed run, or say with a reason that it could not be run.
     """
-    reference = {cell.name: cell for cell in undisturbed.cells}
-    found = [
-        f"{name} is missing from the results" for name in reference.keys() - {cell.name for cell in run.cells}
-    ]
+    expected = {cell.name: outcomes(cell) for cell in undisturbed.cells}
+    cells = sorted(cell.name for cell in run.cells)
+    findings = [] if cells == sorted(expected) else [f"the cells are {cells}, expected {sorted(expected)}"]
     for cell in run.cells:
-        expected, reason = reference.get(cell.name), cell.reason.strip()
-        if expected is None:
-            found.append(f"{cell.name} was not planned")
-        elif cell.status.could_not_run:
-            found += [] if reason else [f"{cell.name} is {cell.status} without a reason"]
-        elif _square(cell) != _square(expected):
-            (square, tests), (wanted, outcomes) = _square(cell), _square(expected)
-            found.append(f"{cell.name} is {square} ({reason[:200]}), expected {wanted}")
-            found += [
-                f"{cell.name}: {test} is {tests.get(test)}, expected {outcome}"
-                for test, outcome in outcomes.items()
-                if tests.get(test) != outcome
-            ]
-    return sorted(found)
-
-
-def _square(cell: CellResult) -> tuple[str, dict[str, str]]:
-    """What a cell did: its status with its cause, and the outcome of each test."""
-    return f"{cell.status} {cell.cause or ''}".strip(), {test.name: str(test.outcome) for test in cell.tests}
+        if cell.status.could_not_run:
+            findings += [] if cell.reason.strip() else [f"{cell.name} is {cell.status} without a reason"]
+            continue
+        happened, planned = outcomes(cell), expected.get(cell.name, {})
+        for what in happened | planned:
+            if happened.get(what) != planned.get(what):
+                told = f"{happened.get(what)} ({cell.reason[:200]}), expected {planned.get(what)}"
+                findings.append(f"{cell.name}: {what} is {told}")
+    return findings
 
 
 def unfinished(run: RunResult) -> list[str]:
@@ -185,24 +87,20 @@ def unfinished(run: RunResult) -> list[str]:
     return [cell.name for cell in run.cells if cell.status.could_not_run or cell.has_more_to_try]
 
 
-# -- the try
-
-
 @dataclass
 class Try:
     """A try at work, and what is recorded of it: its fields but `home`.
 
-    `moment` is when the fault was to happen, `happened` what was done (empty: the run ended before), `doing`
-    what the lab's log said then. `statuses` has each command of the try with its exit status, in order.
-    `findings` are what was not as promised.
+    `moment` is when the fault was to happen, in seconds after the start of the lab, or of the suite. `happened`
+    is what was done (empty: the run ended before), `doing` what the lab's log said then. `statuses` has each
+    command of the try with its exit status, in order. `findings` are what was not as promised.
     """
 
     home: Home
     name: str
     lab: str
-    fault: str = ""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
-    moment: str = ""
+    moment: float = 0.0
     happened: str = ""
     doing: str = ""
     statuses: list[tuple[str, int | None]] = field(default_factory=list)
@@ -210,33 +108,29 @@ class Try:
     findings: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    @property
+    def fault(self) -> Fault:
+        return FAULTS.get(self.name.rpartition(":")[2], UNDISTURBED)
+
     def record(self) -> str:
         """One line of JSON. Records are published: the folders of a host say nothing to others."""
-        shown = {key: value for key, value in asdict(self).items() if key != "home"}
-        return json.dumps(shown).replace(str(self.home.base), "LAB_HOME") + "\n"
+        fields = {key: value for key, value in asdict(self).items() if key != "home"}
+        return json.dumps(fields).replace(str(self.home.base), "LAB_HOME") + "\n"
 
-    def run(self, name: Name, reference: Path) -> None:
+    def run(self, reference: Path) -> None:
         """Make it from its home to its end; nothing of it is left on the host but the home.
 
         `reference` is the folder of the undisturbed run.
         """
-        began, source, self.fault = time.monotonic(), random.Random(str(name)), name.fault
-        fault, undisturbed = FAULTS[name.fault], RunResult.read(reference)
-        ended = undisturbed.run.finished
-        assert ended
-        if fault.boots:
-            when = Moment(0, round(source.uniform(0.0, BOOTING_SECONDS), 2), end=False)
-        else:
-            when = moment(source, steps(reference, ended), in_suite=fault.in_guest)
-        self.moment = str(when)
+        began, undisturbed = time.monotonic(), RunResult.read(reference)
         try:
             self.home.make()
-            self.disturb(when, source)
+            self.disturb(undisturbed)
             if run := self.results():
                 self.findings += untrue(undisturbed, run)
                 for cell in run.cells:
                     reason = f": {cell.reason[:300]}" if cell.status.could_not_run else ""
-                    self.cells[cell.name] = _square(cell)[0] + reason
+                    self.cells[cell.name] = outcomes(cell)["status"] + reason
             self.look_for_leftovers("lab clean", resumed=False)
             self.complete(undisturbed)
         except (LabError, OSError, subprocess.SubprocessError) as error:
@@ -245,16 +139,16 @@ class Try:
             self.take_down()
             self.seconds = round(time.monotonic() - began, 1)
 
-    def disturb(self, when: Moment, source: random.Random) -> None:
+    def disturb(self, undisturbed: RunResult) -> None:
         """Run the plan, make the fault at its moment, and put the host right again."""
-        fault = FAULTS[self.fault]
+        fault, source = self.fault, random.Random(self.name)
         with ExitStack() as afterwards:
             scene = Scene(self.home, source, self.run_lab, afterwards, self.findings)
             fault.prepare(scene)
             self.home.fill_cache(states=not fault.boots)
             scene.lab = process = self.start("run", *PLAN, "-o", str(self.home.run))
             limit = time.monotonic() + RUN_SECONDS
-            if wait_for(when, self.home.run, process, limit):
+            if self.comes_to_its_moment(undisturbed, source, process, limit):
                 self.doing, began = last_line(self.home.run), time.monotonic()
                 try:
                     self.happened = fault.make(scene)
@@ -269,6 +163,30 @@ class Try:
         allowed = fault.statuses if self.happened else {0}
         if status is not None and status not in allowed:
             self.findings.append(f"the run ended with {status}, expected one of {sorted(allowed)}")
+
+    def comes_to_its_moment(
+        self, undisturbed: RunResult, source: random.Random, process: subprocess.Popen[bytes], limit: float
+    ) -> bool:
+        """Wait for the moment of the fault; False if the run ended before it, or did not come so far in time.
+
+        Each second that the undisturbed run took is as likely as any other, or of its shortest suite.
+        """
+        ended = undisturbed.run.finished
+        assert ended
+        longest = START_SECONDS + (ended - undisturbed.run.started).total_seconds()
+        if self.fault.in_guest:
+            longest = min(cell.seconds["suite"] for cell in undisturbed.cells)
+        elif self.fault.boots:
+            longest = BOOTING_SECONDS
+        self.moment = round(source.uniform(0.0, longest), 1)
+        while self.fault.in_guest and not last_line(self.home.run).endswith(SUITE):
+            if process.poll() is not None or time.monotonic() > limit:
+                return False
+            time.sleep(0.05)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(self.moment)
+            return False
+        return True
 
     def results(self) -> RunResult | None:
         """The run's results; None if it ended before there were any."""
@@ -320,8 +238,7 @@ class Try:
         return self.home.base / f"output-{what.replace(' ', '-')}.txt"
 
     def start(self, what: str, *words: str) -> subprocess.Popen[bytes]:
-        fault = FAULTS.get(self.fault)
-        program = "tests.campaign.lab_with_keys" if fault and fault.in_guest else "lab"
+        program = "tests.campaign.lab_with_keys" if self.fault.in_guest else "lab"
         with self.output(what).open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", program, *words],
@@ -331,7 +248,7 @@ class Try:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                umask=fault.umask if fault else 0o022,
+                umask=self.fault.umask,
             )
 
     def end(self, what: str, process: subprocess.Popen[bytes], limit: float) -> int | None:
