@@ -1,5 +1,6 @@
 """A lab whose runs go to libvirt's own test driver, with stand-ins for all that needs a real guest."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,7 +19,7 @@ from lab.machine.budget import Limits
 from lab.plan import Cell, choose
 from lab.record import CellResult, RunOptions, RunResult, Status
 from lab.run import decisions, start
-from lab.run.backlog import Estimates
+from lab.run.backlog import BRING_UP_SECONDS, Estimates
 from lab.run.journal import LOCK
 from lab.run.scheduler import Scheduler
 from tests.builders.facts import facts
@@ -51,17 +52,8 @@ class Seconds(Estimates):
         return self._seconds[cell.guest.name]
 
 
-class Even(Estimates):
-    """Nothing was measured, and all cells are alike, so that one lane takes them in the order of the plan."""
-
-    def __init__(self) -> None:
-        super().__init__(RunOptions())
-
-    def cell(self, cell: Cell) -> float:
-        return 30.0
-
-    def bring_up(self, *, again: bool = False) -> float:
-        return super().bring_up()
+# All cells are alike, so that one lane takes them in the order of the plan.
+EVEN = Seconds(BRING_UP_SECONDS, defaultdict(lambda: 30.0))
 
 
 class Lab:
@@ -114,7 +106,7 @@ class Lab:
         )
         begun = replace(begun, kept={cell.folder: result for cell in begun.cells if (result := kept(cell))})
         limits = Limits(jobs=jobs, memory_mib=memory, processors=processors)
-        with patch.object(decisions, "Estimates", lambda _options: estimates or Even()):
+        with patch.object(decisions, "Estimates", lambda _options: estimates or EVEN):
             run = Scheduler(begun, self.paths, uri, limits, self.heard, offline=offline).run()
         assert RunResult.read(self.folder) == run
         return run
@@ -152,10 +144,10 @@ def fails(error: BaseException) -> RunCell:
     return run
 
 
-def until_given_up(running: RunningLane) -> NoReturn:
-    """Run until the lane is taken down."""
+def until_given_up(alive: Callable[[], None]) -> NoReturn:
+    """Do nothing until `alive` raises the interrupt."""
     with suppress(DeadlineExpired):
-        wait_for(lambda: None, Deadline(20, "the interrupt"), alive=running.lane.check_wanted, interval=0.01)
+        wait_for(lambda: None, Deadline(20, "the interrupt"), alive=alive, interval=0.01)
     raise AssertionError("it was not given up")
 
 

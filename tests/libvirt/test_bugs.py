@@ -6,8 +6,7 @@ from typing import Any, NoReturn
 import pytest
 
 from lab.record import CellResult, RemedyOutcome, RunResult, Status
-from lab.run.decisions import Decisions
-from tests.builders.lab import ONE, PASSED, Lab, at, boots, statuses
+from tests.builders.lab import ONE, PASSED, Lab, at, statuses
 from tests.libvirt.test_trials_of_a_cell import blocked_and_found
 
 BUG = TypeError("'NoneType' object is not subscriptable")
@@ -18,50 +17,45 @@ def raises(*_arguments: Any, **_more: Any) -> NoReturn:
     raise BUG
 
 
+def dies(running: Any, _cell: Any) -> NoReturn:
+    running.lane.domain.destroy()
+    raises()
+
+
+def endless(_running: Any, cell: Any) -> CellResult:
+    """A result that cannot be recorded."""
+    result: CellResult = cell.result(Status.PASS)
+    return result.model_copy(update={"seconds": {"suite": float("inf")}})
+
+
 def traceback_of(lab: Lab, cell: CellResult) -> str:
     [name] = [name for name in cell.evidence if name.endswith("traceback.txt")]
     return (lab.folder / name).read_text()
 
 
-def is_bug_of(lab: Lab, cell: CellResult) -> bool:
-    """Whether the cell is the error of this bug, with its traceback, and was not tried again."""
-    assert "TypeError: 'NoneType' object is not subscriptable" in cell.reason and "report it" in cell.reason
-    assert "in raises" in traceback_of(lab, cell)
-    return (cell.status, cell.bug, cell.retried) == (Status.ERROR, True, [])
-
-
-def test_a_bug_in_one_cell_is_that_cells_error_and_its_lane_serves_the_next_one(lab: Lab) -> None:
-    lab.cell = at(WHERE, raises)
-    run = lab.run()
-    assert statuses(run) == PASSED | {"debian-13": ["error", "pass"]}
-    assert is_bug_of(lab, run.cells[2])
-    assert lab.lanes() == [["stock", "max-userns-zero"]]
+@pytest.mark.parametrize(
+    ("what", "broken", "error", "outcomes", "lanes"),
+    [
+        ("cell", at(WHERE, raises), "TypeError", ["error", "pass"], [["stock", "max-userns-zero"]]),
+        ("cell", at(WHERE, dies), "TypeError", ["error", "pass"], [["stock"], ["max-userns-zero"]]),
+        ("cell", at(WHERE, endless), "ValidationError", ["error", "pass"], [["stock", "max-userns-zero"]]),
+        ("boot", raises, "TypeError", ["error", "error"], [[]]),
+        ("deploy", raises, "TypeError", ["error", "error"], [[]]),
+    ],
+    ids=["in a cell", "on a machine that died", "in a record", "in a boot", "in a damaged wheel"],
+)
+def test_a_bug_is_the_error_of_the_cells_that_met_it_with_its_traceback_and_is_not_tried_again(
+    lab: Lab, what: str, broken: Callable[..., Any], error: str, outcomes: list[str], lanes: list[list[str]]
+) -> None:
+    setattr(lab, what, broken)
+    run = lab.run(guests=ONE)
+    assert statuses(run) == {"debian-13": outcomes}
+    assert lab.lanes() == lanes
+    for cell in run.cells[: outcomes.count("error")]:
+        assert f"{error}: " in cell.reason and "report it" in cell.reason
+        assert f"{error}: " in traceback_of(lab, cell)
+        assert (cell.bug, cell.retried) == (True, [])
     assert (run.exit_status(), RunResult.read(lab.folder).exit_status()) == (4, 4)
-
-
-def test_a_machine_that_died_with_a_bug_is_replaced_and_the_bug_is_not_tried_again(lab: Lab) -> None:
-    def die(running: Any, _cell: Any) -> NoReturn:
-        running.lane.domain.destroy()
-        raises()
-
-    lab.cell = at(WHERE, die)
-    run = lab.run(guests=ONE)
-    assert is_bug_of(lab, run.cells[0])
-    assert lab.lanes() == [["stock"], ["max-userns-zero"]]
-
-
-def test_a_bug_while_a_lane_is_opened_is_the_error_of_the_cells_that_no_other_lane_takes(lab: Lab) -> None:
-    lab.boot = lambda running: raises() if running.lane.guest.name == "debian-13" else boots(running)
-    run = lab.run()
-    assert statuses(run) == PASSED | {"debian-13": ["error", "error"]}
-    assert all(is_bug_of(lab, cell) for cell in run.cells[2:])
-
-
-def test_a_build_with_a_damaged_wheel_costs_the_cells_of_that_build(lab: Lab) -> None:
-    lab.deploy = lambda _running, _build: raises()
-    run = lab.run(guests=ONE)
-    assert statuses(run) == {"debian-13": ["error", "error"]}
-    assert all(is_bug_of(lab, cell) for cell in run.cells) and len(lab.booted) == 1
 
 
 @pytest.mark.parametrize("where", ["remedies.RemedyAttempt.run", "remedies.Trials.all"])
@@ -74,25 +68,23 @@ def test_a_bug_in_a_trial_keeps_the_result(lab: Lab, monkeypatch: pytest.MonkeyP
     assert cell.has_more_to_try and run.exit_status() == 4
     if where.endswith("run"):
         assert {(remedy.result, remedy.bug) for remedy in cell.remedies} >= {(RemedyOutcome.ERROR, True)}
-        tried = [name for name in cell.evidence if name.endswith("traceback.txt")]
-        assert [name.split("/")[-2] for name in tried] == sorted(
-            remedy.name for remedy in cell.remedies if remedy.bug
-        )
+        tried = [name.split("/")[-2] for name in cell.evidence if name.endswith("traceback.txt")]
+        assert tried == sorted(remedy.name for remedy in cell.remedies if remedy.bug)
     else:
         assert cell.bug and "TypeError" in cell.retried[0] and "in raises" in traceback_of(lab, cell)
 
 
-def test_a_result_that_cannot_be_recorded_is_its_cells_error(lab: Lab) -> None:
-    endless = {"seconds": {"suite": float("inf")}}
-    lab.cell = at(WHERE, lambda _running, cell: cell.result(Status.PASS).model_copy(update=endless))
-    run = lab.run(guests=ONE)
-    assert statuses(run) == {"debian-13": ["error", "pass"]}
-    assert run.cells[0].bug and "ValidationError" in run.cells[0].reason
-
-
-@pytest.mark.parametrize("what", ["lane", "cell", "note", "time_left"])
-def test_an_observer_s_bug_decides_no_cell(lab: Lab, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    monkeypatch.setattr(lab.heard, what, raises)
+@pytest.mark.parametrize(
+    "where",
+    [
+        *(f"tests.builders.runs.Told.{what}" for what in ("lane", "cell", "note", "time_left")),
+        "lab.lane.running.RunningLane.store_deployment",
+    ],
+)
+def test_a_bug_that_costs_no_cell_is_told_at_the_end(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(where, raises)
     with pytest.raises(TypeError) as raised:
         lab.run()
     assert raised.value is BUG
@@ -100,15 +92,8 @@ def test_an_observer_s_bug_decides_no_cell(lab: Lab, monkeypatch: pytest.MonkeyP
     assert statuses(recorded) == PASSED and recorded.run.finished is not None
 
 
-def test_a_bug_that_costs_no_cell_is_told_at_the_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.lane.running.RunningLane.store_deployment", raises)
-    with pytest.raises(TypeError):
-        lab.run()
-    assert statuses(RunResult.read(lab.folder)) == PASSED
-
-
 def test_a_bug_in_the_decisions_themselves_ends_the_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Decisions, "decide", raises)
+    monkeypatch.setattr("lab.run.decisions.Decisions.decide", raises)
     with pytest.raises(TypeError):
         lab.run()
 

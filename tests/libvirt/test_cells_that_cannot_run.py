@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import libvirt
 import pytest
 
-from lab.base.errors import ImageNotAvailable, LabError, NotApplicable
+from lab.base.errors import NotApplicable
 from lab.base.paths import Paths
 from lab.builds import Build
 from lab.catalog import Guest
@@ -18,45 +17,7 @@ from lab.lane.running import RunningLane
 from lab.plan import Cell
 from lab.record import Status
 from tests.builders.facts import facts
-from tests.builders.lab import DISK_FULL, OLDER, ONE, PASSED, RELEASE, Lab, statuses
-
-
-# Where it cannot be built or had a fresh lane is no help; a fault of the host is tried again like any other.
-@pytest.mark.parametrize(
-    ("error", "tries", "status", "reason"),
-    [
-        (LabError("no package"), 1, "error", "no package"),
-        (libvirt.libvirtError("no daemon"), 2, "error", "no daemon"),
-        (DISK_FULL, 2, "error", str(DISK_FULL)),
-        (ImageNotAvailable("no host", hint="import it"), 1, "not-run", "image not available: no host"),
-    ],
-    ids=["cannot be built", "libvirt", "disk full", "cannot be had"],
-)
-def test_a_guest_without_an_image_costs_its_own_cells(
-    lab: Lab,
-    image: BaseImage,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    tries: int,
-    status: str,
-    reason: str,
-) -> None:
-    guests: list[str] = []
-
-    def ensure(_paths: Paths, guest: Guest, _say: object) -> BaseImage:
-        guests.append(guest.name)
-        if guest.name == "debian-12":
-            raise error
-        return image
-
-    monkeypatch.setattr(store, "ensure", ensure)
-    run = lab.run()
-    assert statuses(run) == {"debian-12": [status, status], "debian-13": ["pass", "pass"]}
-    assert {cell.reason for cell in run.cells[:2]} == {reason}
-    assert guests.count("debian-12") == tries
-    if status == "not-run":
-        assert lab.heard.notes.count("debian-12: no host\n  next: import it") == 1
-    assert run.exit_status() == 3
+from tests.builders.lab import OLDER, ONE, PASSED, RELEASE, Lab, statuses
 
 
 def test_a_guest_that_the_host_has_no_memory_for_is_not_run_and_the_others_are(lab: Lab) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import libvirt
 import libvirt_qemu
@@ -40,11 +40,6 @@ class Lanes:
             self.connection, self.paths, guest=self.guest, image=self.image, acceleration=EMULATION
         )
 
-    def size_of_the_overlay(self) -> int:
-        with self.open() as made:
-            info = process.run(["qemu-img", "info", "--output=json", made.overlay], timeout=60)
-        return int(json.loads(info)["virtual-size"])
-
     @property
     def domains(self) -> list[str]:
         return [machine.name() for machine in self.connection.listAllDomains() if machine.name() != "test"]
@@ -53,6 +48,14 @@ class Lanes:
     def left(self) -> list[Path]:
         """The lanes' folders on the disk."""
         return list(self.paths.lanes.glob("lab-*"))
+
+
+def overlay_of(lane: Lane) -> dict[str, Any]:
+    """What qemu-img says of a lane's disk."""
+    info: dict[str, Any] = json.loads(
+        process.run(["qemu-img", "info", "--output=json", lane.overlay], timeout=60)
+    )
+    return info
 
 
 @pytest.fixture
@@ -106,7 +109,7 @@ def test_a_lane_is_made_ready_before_its_machine_starts(lanes: Lanes) -> None:
         assert lanes.domains == []
         with pytest.raises(LaneDied, match="is not running"):
             made.check_alive()
-        info = json.loads(process.run(["qemu-img", "info", "--output=json", made.overlay], timeout=60))
+        info = overlay_of(made)
     # The overlay lies over the image.
     assert info["full-backing-filename"] == str(lanes.image.disk)
     assert info["backing-filename-format"] == "qcow2"
@@ -122,15 +125,19 @@ def test_a_stored_state_is_taken_up_over_the_image_where_that_is_now(lanes: Lane
     elsewhere.unlink()
     with lanes.open() as made:
         made.adopt(stored)
-        info = json.loads(process.run(["qemu-img", "info", "--output=json", made.overlay], timeout=60))
+        info = overlay_of(made)
     assert info["full-backing-filename"] == str(lanes.image.disk)
 
 
-@pytest.mark.parametrize("firmware", [Firmware.BIOS, Firmware.UEFI])
-def test_a_guest_that_grows_its_root_gets_an_overlay_of_its_own_size(lanes: Lanes, firmware: Firmware) -> None:
-    built = lanes.size_of_the_overlay()
+@pytest.mark.parametrize(
+    ("firmware", "size"), [(None, 2**20), (Firmware.BIOS, 6 * 2**30), (Firmware.UEFI, 6 * 2**30)]
+)
+def test_a_guest_that_grows_its_root_gets_an_overlay_of_its_own_size(
+    lanes: Lanes, firmware: Firmware | None, size: int
+) -> None:
     lanes.image = replace(lanes.image, firmware=firmware)
-    assert (built, lanes.size_of_the_overlay()) == (2**20, lanes.guest.image.disk_gib * 2**30)
+    with lanes.open() as made:
+        assert overlay_of(made)["virtual-size"] == size
 
 
 def test_a_disk_is_never_cut_off(lanes: Lanes) -> None:
@@ -276,11 +283,7 @@ def test_a_machine_stands_still_for_a_block_and_goes_on_whatever_happens_in_it(l
             made.check_alive()
             raise OSError("the disk is full")
         assert made.domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
-
-
-def test_a_machine_that_has_gone_is_off_and_does_not_stand_still(lanes: Lanes) -> None:
-    with lanes.open() as made:
-        made.start()
+        # One that has gone is off, and does not stand still.
         made.domain.destroy()
         made.wait_until_off(60)
         with pytest.raises(LaneDied, match="is not running"):
@@ -312,29 +315,22 @@ def test_a_machine_that_libvirt_refuses_is_a_failed_boot_and_not_ours_to_remove(
     lanes.connection.lookupByName(made.name).destroy()
 
 
-def dead_lane(paths: Paths) -> str:
-    """The name of a lane whose lab was killed."""
-    with other_process(LANE_HOLDER, paths.state.parent) as (lab, name):
+@pytest.mark.parametrize("machine", ["its own", "of another lane", "not the lab's"])
+def test_of_a_dead_lab_only_its_own_machine_is_removed(lanes: Lanes, machine: str) -> None:
+    with other_process(LANE_HOLDER, lanes.paths.state.parent) as (lab, name):
         lab.kill()
         wait_until_ended(lab.pid)
-    return name
-
-
-def test_the_machine_of_a_dead_lab_is_removed(lanes: Lanes) -> None:
-    name = dead_lane(lanes.paths)
-    lanes.connection.createXML(domain.to_xml(spec_of(name)), 0)
+    own = domain.to_xml(spec_of(name))
+    xml = {
+        "its own": own,
+        "of another lane": own.replace(f'id="{name}"', 'id="lab-debian-13-other"'),
+        "not the lab's": foreign_xml(name),
+    }
+    lanes.connection.createXML(xml[machine], 0)
     assert leftovers.reap(lanes.paths) == [name]
-
-
-@pytest.mark.parametrize("ours", [False, True], ids=["not the lab's", "of another lane"])
-def test_a_machine_that_only_has_the_name_of_a_dead_lane_is_left_alone(lanes: Lanes, ours: bool) -> None:
-    name = dead_lane(lanes.paths)
-    marked = domain.to_xml(spec_of(name)).replace(f'id="{name}"', 'id="lab-debian-13-other"')
-    xml = marked if ours else foreign_xml(name)
-    lanes.connection.createXML(xml, 0)
-    assert leftovers.reap(lanes.paths) == [name]
-    assert (lanes.domains, lanes.left) == ([name], [])
-    lanes.connection.lookupByName(name).destroy()
+    assert (lanes.domains, lanes.left) == ([] if machine == "its own" else [name], [])
+    for left in lanes.domains:
+        lanes.connection.lookupByName(left).destroy()
 
 
 def lost_lane(lanes: Lanes) -> str:

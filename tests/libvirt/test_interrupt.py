@@ -7,10 +7,13 @@ from typing import NoReturn
 import pytest
 
 from lab.base.paths import Paths
-from lab.base.wait import Deadline, wait_for
 from lab.catalog import Guest
 from lab.images import store
+from lab.images.store import BaseImage
+from lab.lane import prepare_image
+from lab.lane.prepare_image import Preparation
 from lab.lane.running import RunningLane
+from lab.machine.lane import open_lane
 from lab.plan import Cell
 from lab.record import CellResult
 from tests.builders.lab import Lab, boots, passes, statuses, until_given_up
@@ -28,7 +31,7 @@ def test_an_interrupt_keeps_results(lab: Lab, interrupt: Callable[[], None], job
         else:
             assert jobs == 1 or other_runs.wait(20)
             interrupt()
-        return until_given_up(running)
+        return until_given_up(running.lane.check_wanted)
 
     lab.cell = run_cell
     run = lab.run(jobs=jobs, retries=retries)
@@ -40,27 +43,34 @@ def test_an_interrupt_keeps_results(lab: Lab, interrupt: Callable[[], None], job
     assert (len(lab.heard.cells), len(lab.heard.notes)) == (1, 1)
 
 
-def test_an_interrupt_of_a_boot_is_no_fault_of_its_cells(lab: Lab, interrupt: Callable[[], None]) -> None:
-    def boot(running: RunningLane) -> None:
+@pytest.mark.parametrize("step", ["image", "preparation", "boot"])
+def test_an_interrupt_before_its_cells_are_run_is_no_fault_of_theirs(
+    lab: Lab, interrupt: Callable[[], None], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def build(_paths: Paths, _guest: Guest, say: Callable[[str], None]) -> NoReturn:
+        interrupt()
+        until_given_up(lambda: say("unpacking"))
+
+    def prepare(work: Preparation, guest: Guest, image: BaseImage) -> None:
+        how = work.acceleration
+        with open_lane(work.connection, work.paths, guest=guest, image=image, acceleration=how) as lane:
+            work.on_lane(lane)
+            lane.start()
+            interrupt()
+            until_given_up(lane.check_wanted)
+
+    def boot(running: RunningLane) -> NoReturn:
         boots(running)
         interrupt()
-        until_given_up(running)
+        until_given_up(running.lane.check_wanted)
 
-    lab.boot = boot
+    if step == "image":
+        monkeypatch.setattr(store, "ensure", build)
+    elif step == "preparation":
+        monkeypatch.setattr(prepare_image, "ensure", prepare)
+    else:
+        lab.boot = boot
     run = lab.run(jobs=1, retries=0)
     assert {(cell.status, cell.reason) for cell in run.cells} == {("not-run", "interrupted")}
-    assert len(lab.booted) == 1
-
-
-def test_an_interrupt_while_an_image_is_built_is_no_fault_of_its_cells(
-    lab: Lab, interrupt: Callable[[], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def ensure(_paths: Paths, _guest: Guest, say: Callable[[str], None]) -> NoReturn:
-        interrupt()
-        wait_for(lambda: None, Deadline(20, "the interrupt"), alive=lambda: say("unpacking"), interval=0.01)
-        raise AssertionError("it went on")
-
-    monkeypatch.setattr(store, "ensure", ensure)
-    run = lab.run(jobs=1)
-    assert {(cell.status, cell.reason) for cell in run.cells} == {("not-run", "interrupted")}
-    assert lab.heard.cells == []
+    assert run.run.interrupted
+    assert len(lab.booted) == (step == "boot")

@@ -1,18 +1,22 @@
 """A fault of the lab's own: which cells are tried again on a fresh lane, how often, and what is kept."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import libvirt
 import pytest
 
-from lab.base.errors import LabError
-from lab.builds import Build
+from lab.base.errors import ImageNotAvailable, LabError
 from lab.guest.ready import NotAsDefined
 from lab.guest.variant import NotInEffect
+from lab.images import store
+from lab.images.store import BaseImage
+from lab.lane import prepare_image
+from lab.lane.prepare_image import NotPrepared
 from lab.lane.running import RunningLane
 from lab.machine import acceleration, console
-from lab.machine.lane import BootFailed
+from lab.machine.lane import BootFailed, LaneDied
 from lab.plan import Cell
 from lab.record import CellResult, Fault, Outcome, Status, TestResult
 from tests.builders.lab import DISK_FULL, ONE, Lab, at, boots, fails, passes, statuses
@@ -40,21 +44,82 @@ def test_a_fault_is_tried_again_on_a_fresh_lane_and_is_an_error_beyond_the_retri
     assert [note.rpartition(": ")[2] for note in notes] == [reason.splitlines()[0] for reason in retried]
 
 
+ALWAYS = 9
+
+
+def failing(error: Exception, times: int, then: Callable[..., Any]) -> Callable[..., Any]:
+    """A step of a run that meets this error the first so many times."""
+    errors = iter([error] * times)
+
+    def step(*arguments: Any) -> Any:
+        if failure := next(errors, None):
+            raise failure
+        return then(*arguments)
+
+    return step
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("step", "error", "times", "status", "tries"),
     [
-        NotInEffect("variant not in effect: the profile is in unconfined mode"),
-        NotAsDefined("debian-13 should enforce the SELinux policy targeted, but SELinux is not in use"),
+        # Without an image no lane helps; a fault of the host is tried again like any other.
+        ("image", LabError("no package"), ALWAYS, "error", 1),
+        ("image", ImageNotAvailable("no host", hint="import it"), ALWAYS, "not-run", 1),
+        ("image", libvirt.libvirtError("no daemon"), ALWAYS, "error", 2),
+        ("image", DISK_FULL, 1, "pass", 2),
+        ("preparation", NotPrepared("no bwrap", hint="a net", evidence={"a.log": "apt"}), ALWAYS, "error", 1),
+        ("preparation", LaneDied("the machine is gone"), 1, "pass", 2),
+        ("boot", LabError("no boot"), 1, "pass", 2),
+        ("build", libvirt.libvirtError("no daemon"), 1, "pass", 2),
+        ("build", DISK_FULL, 1, "pass", 2),
+        # It costs no boot for each cell.
+        ("build", LabError("pip could not fetch boxlite"), ALWAYS, "error", 2),
+        ("cell", libvirt.libvirtError("no daemon"), 1, "pass", 2),
+        ("cell", DISK_FULL, 1, "pass", 2),
+        # Every lane would meet these.
+        ("cell", NotInEffect("variant not in effect"), 1, "error", 1),
+        ("cell", NotAsDefined("SELinux is not in use"), 1, "error", 1),
     ],
-    ids=["variant", "guest"],
 )
-def test_a_fault_that_every_lane_would_meet_is_not_tried_again(lab: Lab, error: LabError) -> None:
-    lab.cell = at("debian-13/stock", fails(error))
-    run = lab.run(guests=ONE, retries=3)
-    assert statuses(run) == {"debian-13": ["error", "pass"]}
-    assert (run.cells[0].reason, run.cells[0].retried) == (str(error), [])
+def test_a_fault_costs_the_cells_that_it_keeps_from_running_a_second_try_where_that_may_help(
+    lab: Lab,
+    image: BaseImage,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    error: Exception,
+    times: int,
+    status: str,
+    tries: int,
+) -> None:
+    if step == "image":
+        monkeypatch.setattr(store, "ensure", failing(error, times, lambda *_: image))
+    elif step == "preparation":
+        monkeypatch.setattr(prepare_image, "ensure", failing(error, times, lambda *_: image))
+    elif step == "boot":
+        lab.boot = failing(error, times, boots)
+    elif step == "build":
+        lab.deploy = failing(error, times, lambda *_: {})
+    else:
+        lab.cell = at("debian-13/stock", fails(error))
+    run = lab.run(guests=ONE, jobs=1)
+    assert statuses(run) == {"debian-13": [status, "pass" if step == "cell" else status]}
+    [cell, _] = run.cells
+    assert cell.retried == [str(error)] * (tries - 1)
+    assert cell.reason == {"pass": "", "not-run": "image not available: no host"}.get(status, str(error))
+    assert len(lab.booted) <= tries
+    assert run.exit_status() == (0 if status == "pass" else 3)
+    if status == "not-run":
+        assert lab.heard.notes.count("debian-13: no host\n  next: import it") == 1
+    if isinstance(error, NotPrepared):
+        assert [(lab.folder / name).read_text() for name in cell.evidence] == ["apt"]
+
+
+@pytest.mark.parametrize("status", [Status.FAIL, Status.XPASS, Status.XFAIL])
+def test_what_boxlite_does_is_never_tried_again(lab: Lab, status: Status) -> None:
+    lab.cell = at("debian-13/stock", lambda _running, cell: cell.result(status, reason="so it is"))
+    run = lab.run(guests=ONE, retries=5)
     assert lab.lanes() == [["stock", "max-userns-zero"]]
-    assert run.cells[0].evidence == ["cells/debian-13/stock/0.10.8/console.log"]
+    assert [(cell.status, cell.retried) for cell in run.cells] == [(status, []), (Status.PASS, [])]
 
 
 def test_after_a_guest_that_did_not_come_up_later_lanes_know_how_slow_its_kernel_was(lab: Lab) -> None:
@@ -73,14 +138,6 @@ def test_after_a_guest_that_did_not_come_up_later_lanes_know_how_slow_its_kernel
     assert statuses(run) == {"debian-13": ["pass", "pass"]}
     kept = acceleration.Verdict.model_validate_json(lab.paths.acceleration.read_bytes())
     assert kept == verdict.model_copy(update={"kernel_seconds": 20.0})
-
-
-@pytest.mark.parametrize("status", [Status.FAIL, Status.XPASS, Status.XFAIL])
-def test_what_boxlite_does_is_never_tried_again(lab: Lab, status: Status) -> None:
-    lab.cell = at("debian-13/stock", lambda _running, cell: cell.result(status, reason="so it is"))
-    run = lab.run(guests=ONE, retries=5)
-    assert lab.lanes() == [["stock", "max-userns-zero"]]
-    assert [(cell.status, cell.retried) for cell in run.cells] == [(status, []), (Status.PASS, [])]
 
 
 @pytest.mark.parametrize(("times", "status"), [(1, "pass"), (2, "error")])
@@ -134,47 +191,12 @@ def test_a_fault_in_a_repeat_loses_no_repeat_that_ended(lab: Lab) -> None:
     assert (cell.status, cell.retried, len(cell.repeats)) == (Status.PASS, ["SSH broke"], 3)
 
 
-@pytest.mark.parametrize(
-    "error", [libvirt.libvirtError("no daemon"), DISK_FULL], ids=lambda error: type(error).__name__
-)
-@pytest.mark.parametrize("during", ["prepare", "run"])
-def test_a_fault_of_the_host_loses_no_cell(lab: Lab, during: str, error: Exception) -> None:
-    failing = iter([error])
-
-    def deploy(_running: RunningLane, _build: Build) -> dict[str, str]:
-        if failure := next(failing, None):
-            raise failure
-        return {}
-
-    if during == "prepare":
-        lab.deploy = deploy
-    else:
-        lab.cell = at("debian-13/stock", fails(error))
-    run = lab.run(guests=ONE)
-    assert statuses(run) == {"debian-13": ["pass", "pass"]}
-    assert run.cells[0].retried == [str(error)]
-
-
-def test_a_build_that_cannot_be_had_costs_no_boot_for_each_cell(lab: Lab) -> None:
-    def deploy(_running: RunningLane, _build: Build) -> NoReturn:
-        raise LabError("pip could not fetch boxlite: no network")
-
-    lab.deploy = deploy
-    run = lab.run(guests=ONE, variants=["stock", "max-userns-zero", "userns-clone-off"], jobs=1)
-    assert statuses(run) == {"debian-13": ["error"] * 3}
-    assert {cell.reason for cell in run.cells} == {"pip could not fetch boxlite: no network"}
-    assert len(lab.booted) == 2
-
-
-@pytest.mark.parametrize("retries", [0, 1])
-def test_a_lost_console_loses_no_cell(lab: Lab, monkeypatch: pytest.MonkeyPatch, retries: int) -> None:
+def test_a_lost_console_loses_no_cell(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def keep(_console: Path, _folder: Path) -> NoReturn:
         raise DISK_FULL
 
     monkeypatch.setattr(console, "keep", keep)
-    lab.cell = at("debian-13/stock", fails(LabError("SSH broke")))
-    run = lab.run(guests=ONE, retries=retries)
-    assert statuses(run) == {"debian-13": ["pass" if retries else "error", "pass"]}
-    assert (run.cells[0].retried, run.cells[0].reason) == (
-        (["SSH broke"], "") if retries else ([], "SSH broke")
-    )
+    lab.cell = at("debian-13/stock", *[fails(LabError("SSH broke"))] * 2)
+    run = lab.run(guests=ONE, retries=1)
+    assert statuses(run) == {"debian-13": ["error", "pass"]}
+    assert (run.cells[0].retried, run.cells[0].reason) == (["SSH broke"], "SSH broke")

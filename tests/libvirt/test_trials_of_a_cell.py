@@ -1,12 +1,12 @@
 """Remedies and experiments on the cells that failed: when they are tried, and what a fault in them costs."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from lab.base.errors import LabError
-from lab.builds import Build
 from lab.catalog import remedies
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
@@ -116,21 +116,6 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
     assert "Reached target" in (lab.folder / run.cells[0].folder / "fault-1/console.log").read_text()
 
 
-def test_an_interrupt_while_remedies_are_tried_leaves_those_to_a_later_run(
-    lab: Lab, trials: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]
-) -> None:
-    def try_all(trials: Trials) -> list[RemedyResult]:
-        interrupt()
-        until_given_up(trials.runner.running)
-
-    monkeypatch.setattr(Trials, "all", try_all)
-    lab.cell = at("debian-13/stock", blocked)
-    run = lab.run(guests=ONE, variants=["stock"], remedies=True)
-    # What the suite showed is known.
-    assert statuses(run) == {"debian-13": ["xfail"]}
-    assert (run.run.interrupted, run.cells[0].unfinished, run.cells[0].has_more_to_try) == (True, True, True)
-
-
 def test_what_was_tried_before_an_interrupt_stays_tried(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[[], None]
 ) -> None:
@@ -142,13 +127,16 @@ def test_what_was_tried_before_an_interrupt_stays_tried(
         (tried.folder / "suite.log").write_text(f"{len(begun)}")
         if len(begun) == 3:
             interrupt()
-            until_given_up(tried.runner.running)
+            until_given_up(tried.runner.running.lane.check_wanted)
         return RemedyOutcome.VERIFIED, ""
 
     monkeypatch.setattr(RemedyAttempt, "run", attempt)
     lab.cell = at("debian-13/max-userns-zero", blocked_and_found)
     options: dict[str, Any] = {"guests": ONE, "variants": ["max-userns-zero"], "remedies": True, "jobs": 1}
-    [first] = lab.run(**options).cells
+    run = lab.run(**options)
+    [first] = run.cells
+    # What the suite showed is known.
+    assert (run.run.interrupted, first.status, first.has_more_to_try) == (True, "xfail", True)
     assert first.unfinished and [tried.name for tried in first.remedies] == CANDIDATES[:2]
     assert RunResult.read(lab.folder).cells == [first]
     [second] = lab.run(**options, kept=lambda _cell: first).cells
@@ -176,26 +164,13 @@ def test_a_resumed_run_tries_only_what_met_a_fault(lab: Lab, trials: list[tuple[
     assert len(lab.heard.cells) == 1
 
 
-def test_a_decided_cell_stays_so_without_a_lane(lab: Lab, trials: list[tuple[str, str]]) -> None:
-    def boot(_running: RunningLane) -> NoReturn:
-        raise LabError("no SSH")
-
-    lab.boot = boot
-    run = lab.run(guests=ONE, variants=["stock"], remedies=True, retries=1, kept=half_tried)
-    [cell] = run.cells
-    assert (cell.status, cell.has_more_to_try, trials) == ("xfail", True, [])
-
-
 def test_a_fault_before_the_trials_has_its_own_evidence(lab: Lab, trials: list[tuple[str, str]]) -> None:
-    def deploy(_running: RunningLane, _build: Build) -> NoReturn:
-        raise LabError("no room")
-
-    lab.deploy = deploy
+    lab.deploy = Mock(side_effect=LabError("no room"))
     cell = lab.folder / "cells/debian-13/stock/0.10.8"
     cell.mkdir(parents=True)
     (cell / "console.log").write_text("of the suite")
     run = lab.run(guests=ONE, variants=["stock"], remedies=True, retries=0, kept=half_tried)
-    assert (run.cells[0].status, run.cells[0].has_more_to_try) == ("xfail", True)
+    assert (run.cells[0].status, run.cells[0].has_more_to_try, trials) == ("xfail", True, [])
     assert (cell / "console.log").read_text() == "of the suite"
     assert "Reached target" in (cell / "fault-1/console.log").read_text()
 

@@ -1,10 +1,12 @@
 """What a whole run does: each cell is run, shown and written, and nothing is left behind."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lab.builds import SuiteOptions
+from lab.images.store import BaseImage
 from lab.lane import prepare_image as prepare
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
@@ -14,7 +16,7 @@ from lab.machine.connection import NoLibvirt
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, Status, TestResult
 from lab.run.journal import ResultsNotWritten
-from tests.builders.lab import ONE, PASSED, Lab, RunCell, Seconds, at, statuses
+from tests.builders.lab import ONE, PASSED, Lab, RunCell, Seconds, at, boots, statuses
 
 
 def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> None:
@@ -28,17 +30,14 @@ def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> No
     assert {step.lane for step in run.run.steps} == {lane.label for lane in run.run.lanes}
 
 
-@pytest.mark.parametrize(
-    ("kernel_seconds", "speed"),
-    [(None, ""), (7.0, "; this host boots a kernel 14 times slower than ordinary hardware with KVM")],
-)
-def test_emulation_is_told_once_with_the_speed_if_that_was_measured(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, kernel_seconds: float | None, speed: str
+def test_emulation_is_told_once_with_the_speed_that_was_measured(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how = Acceleration(False, "a test", kernel_seconds)
+    how = Acceleration(False, "a test", 7.0)
     monkeypatch.setattr(acceleration, "decide", lambda *_, **__: how)
     lab.run()
-    assert lab.heard.notes == [f"guests run under software emulation: a test{speed}"]
+    speed = "this host boots a kernel 14 times slower than ordinary hardware with KVM"
+    assert lab.heard.notes == [f"guests run under software emulation: a test; {speed}"]
 
 
 def test_a_speed_that_the_first_boot_shows_is_said_and_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +73,22 @@ def test_the_longest_guest_goes_first(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     # At the start, when a lane comes up, at each cell.
     assert lefts == sorted(lefts, reverse=True)
     assert len(set(lefts)) >= 5
+
+
+def test_lanes_start_from_prepared_images(lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    images: list[BaseImage] = []
+    prepared = replace(image, manifest=image.manifest.model_copy(update={"disk_sha256": "2" * 64}))
+
+    def boot(running: RunningLane) -> None:
+        images.append(running.lane.image)
+        boots(running)
+
+    lab.boot = boot
+    monkeypatch.setattr(prepare, "ensure", lambda _work, _guest, base: prepared if base == image else None)
+    run = lab.run(guests=ONE)
+    assert statuses(run) == {"debian-13": ["pass", "pass"]}
+    assert images == lab.heard.images == [prepared]
+    assert [lane.image for lane in run.run.lanes] == ["2" * 64]
 
 
 def test_repeats_that_disagree_are_flaky(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
