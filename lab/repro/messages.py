@@ -22,6 +22,10 @@ SAYS = {name: re.compile(pattern) for name, pattern in TABLE["patterns"].items()
 TEXTS = {os.strerror(getattr(errno, name)).lower(): name for name in TABLE["errors"]} | {
     text.lower(): name for name, texts in TABLE["translated"].items() for text in texts
 }
+# How a line ends that a terminal broke within such a text.
+BEGINNINGS = {
+    f" {' '.join(words[:count])}" for words in map(str.split, TEXTS) for count in range(1, len(words))
+}
 TEXT = rf"(?i:{'|'.join(sorted(map(re.escape, TEXTS), key=len, reverse=True))})"
 CODE = r"(?:\s*\((?:os error )?-?\d{1,3}\))?"
 TEXT_OF_ERROR = re.compile(f"{TEXT}{CODE}")
@@ -67,7 +71,8 @@ def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Words]:
         if index <= last or is_audit.search(line.text) or SAYS["record"].search(line.text):
             continue
         words, last_of_it = message_of(quote(line), line.text, of_boxlite=of_boxlite), index
-        if words is None and (rest := _rest(text, index)):
+        rest = _rest(text, index) if words is None else None
+        if rest := rest or (_rest_of_error(text, index) if words is None or words.errno is None else None):
             whole = f"{line.text.rstrip()} {rest.strip()}"
             words, last_of_it = message_of(quote(line), whole, of_boxlite=of_boxlite), index + 1
         if words is not None and words.errno is None and words.step is not None and not _says_enough(words):
@@ -161,6 +166,17 @@ def _rest(text: Text, index: int) -> str | None:
     closes = following.text.count(")") - following.text.count("(")
     is_one = line.block == following.block and opens == closes == 1
     return following.text if is_one and not error(line.text) and error(following.text) else None
+
+
+def _rest_of_error(text: Text, index: int) -> str | None:
+    """The next line, if a terminal broke the text of an error between the two; else None."""
+    if index + 1 >= len(text.lines):
+        return None
+    ending, following = f" {text.lines[index].text.strip().lower()}", text.lines[index + 1].text
+    for told in filter(ending.endswith, BEGINNINGS):
+        if any(f"{told} {following.strip().lower()}".startswith(f" {said}") for said in TEXTS):
+            return following
+    return None
 
 
 def _end_of_chain(text: Text, index: int) -> int | None:
