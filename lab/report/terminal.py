@@ -179,7 +179,8 @@ def _reason(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return inert(in_one_line(text, LONGEST_CELL))
+    # Each of its words may begin a line of the table.
+    return " ".join(map(inert, in_one_line(text, LONGEST_CELL).split(" ")))
 
 
 def _short(kernel: str) -> str:
