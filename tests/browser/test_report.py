@@ -7,7 +7,6 @@ import pytest
 from lab.record import RunResult
 from lab.report.site import one_page
 from tests.browser import checks
-from tests.browser.chromium import PHONE
 from tests.conftest import Visiting
 
 PAGE = "report.html"
@@ -32,12 +31,4 @@ def test_the_file_asks_for_no_other_and_no_text_becomes_code(visit: Visiting) ->
 
 def test_the_file_is_valid_and_for_everyone(site: Path, visit: Visiting) -> None:
     assert checks.invalid_html([site / PAGE]) == []
-    wide, phone = visit(), visit(size=PHONE, color_scheme="dark")
-    wide.open(PAGE)
-    assert wide.axe() == []
-    assert checks.unreadable_on_paper(wide.page) == []
-    page = phone.open(PAGE)
-    assert phone.axe() == []
-    assert checks.sideways(page) == []
-    assert checks.scrolling_without_focus(page) == []
-    assert checks.moving(page) == []
+    assert checks.faults(visit, [PAGE]) == {}
