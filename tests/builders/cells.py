@@ -8,7 +8,6 @@ from lab.gate import results
 from lab.gate.compare import CellDifference, compare
 from lab.gate.results import BuildResults
 from lab.record import (
-    BuildRecord,
     CellResult,
     Confidence,
     Expectation,
@@ -44,10 +43,6 @@ def box(**other: Any) -> Protection:
     return Protection.model_validate(JAILED | other)
 
 
-# A suite of three tests; the last two need the sandbox.
-TESTS = ("control", "starts", "isolates")
-
-
 def cell(guest: str = "debian-13", variant: str = "stock", **more: Any) -> CellResult:
     defaults: dict[str, Any] = {"build": "0.10.8", "status": Status.PASS, "expected": Expectation()}
     return CellResult(guest=guest, variant=variant, **(defaults | more))
@@ -66,17 +61,6 @@ def blocked(cause: str = "userns-limit", why: str = "the limit is 0", /, **more:
     return cell(**(told | more))
 
 
-def outcomes(status: Status, changed: Mapping[str, Outcome | None]) -> list[TestResult]:
-    """What the tests did in a cell of this status, but for those that are changed; None: not there at all."""
-    blocked = Outcome.FAIL if status.failed else Outcome.PASS
-    by_name: dict[str, Outcome | None] = {"control": Outcome.PASS, "starts": blocked, "isolates": blocked}
-    return [
-        TestResult(name=name, outcome=outcome)
-        for name, outcome in (by_name | dict(changed)).items()
-        if outcome is not None
-    ]
-
-
 def done(
     status: Status,
     cause: str | None = None,
@@ -87,12 +71,19 @@ def done(
     build: str = "0.10.8",
     **more: Any,
 ) -> CellResult:
-    """A cell that ran on a debian-13, with the tests that go with its status."""
+    """A cell that ran on a debian-13, with the tests that go with its status.
+
+    `tests` are outcomes of other tests, or other outcomes; None: the test is not there at all.
+    """
     ran = status.is_decisive or status is Status.FLAKY
     if cause is None and status.failed:
         cause = "userns-limit"
+    other = Outcome.FAIL if status.failed else Outcome.PASS
+    by_name: dict[str, Outcome | None] = {"control": Outcome.PASS, "starts": other, "isolates": other}
+    by_name |= tests or {}
+    listed = [TestResult(name=name, outcome=outcome) for name, outcome in by_name.items() if outcome]
     told: dict[str, Any] = {
-        "tests": outcomes(status, tests or {}) if ran else [],
+        "tests": listed if ran else [],
         "facts": facts() if ran else None,
         "evidence": [f"cells/{guest}/{variant}/{build}/suite.log"] if ran else [],
         "rerun": f"lab matrix -g {guest} -v {variant} --build {build}",
@@ -102,13 +93,11 @@ def done(
 
 def run_with(*cells: CellResult, **more: Any) -> RunResult:
     """A run of these cells, with what it needs to be described: builds, lanes, host, definitions."""
-    names = dict.fromkeys(cell.build for cell in cells)
     lanes = [
         LaneRecord(guest=guest, image="a1" * 32, fork="memory", seconds={})
         for guest in dict.fromkeys(cell.guest for cell in cells)
     ]
     told: dict[str, Any] = {
-        "builds": [BuildRecord(name=name, version=name, source="PyPI") for name in names],
         "lanes": lanes,
         "host": host(),
         "definitions": {"programs": "p" * 64, "variant stock": "s" * 64, "suite jailer": "j" * 64},

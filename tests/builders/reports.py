@@ -1,7 +1,7 @@
 """Reports as data, plans for them, and runs that answer them, without a guest."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from packaging.version import Version
@@ -12,13 +12,11 @@ from lab.plan import Cell
 from lab.record import (
     CellResult,
     Confidence,
-    Expectation,
     Finding,
     Outcome,
     RemedyOutcome,
     RemedyResult,
     RunResult,
-    Status,
     TestResult,
 )
 from lab.repro import planning
@@ -39,8 +37,10 @@ from lab.repro.report import (
     Words,
 )
 from lab.repro.report import Finding as TextFinding
-from tests.builders import evidence, messages
-from tests.builders.facts import facts, probed
+from tests.builders import evidence
+from tests.builders.cells import blocked, cell
+from tests.builders.claims import gathered
+from tests.builders.facts import facts
 from tests.builders.runs import host, run_of
 
 KNOWN = catalog.load()
@@ -134,50 +134,31 @@ def ran(
     cause: str | None = None,
     confidence: Confidence = Confidence.PROVED,
     cured_by: Sequence[str] = (),
-    status: Status | None = None,
     **more: Any,
 ) -> CellResult:
     """A cell of a plan that failed for a cause, or passed; its sandbox tests did the same."""
-    assert planned.guest
-    assert planned.build
+    assert planned.guest and planned.build
     outcome = Outcome.FAIL if cause else Outcome.PASS
-    tests = [
-        TestResult(name=name, outcome=outcome if needs == "sandbox" else Outcome.PASS)
-        for name, needs in planned.build.suite.tests.items()
-    ]
-    remedies = [RemedyResult(name=name, result=RemedyOutcome.VERIFIED, price="something") for name in cured_by]
-    findings = [Finding(name=cause, confidence=confidence, why="the evidence")] if cause else []
     values: dict[str, Any] = {
         "guest": planned.guest.name,
         "variant": variant,
         "build": planned.build.name,
-        "status": status or (Status.XFAIL if cause else Status.PASS),
-        "expected": Expectation(),
-        "cause": cause,
-        "confidence": confidence if cause else None,
-        "causes": findings,
-        "reason": "the evidence in a sentence" if cause else "",
-        "tests": tests,
+        "tests": [
+            TestResult(name=name, outcome=outcome if needs == "sandbox" else Outcome.PASS)
+            for name, needs in planned.build.suite.tests.items()
+        ],
         "facts": facts(),
-        "remedies": remedies,
+        "remedies": [RemedyResult(name=name, result=RemedyOutcome.VERIFIED, price="x") for name in cured_by],
     }
-    return CellResult(**(values | more))
+    if cause is None:
+        return cell(**(values | more))
+    findings = [Finding(name=cause, confidence=confidence, why="the evidence")]
+    values |= {"confidence": confidence, "causes": findings}
+    return blocked(cause, "the evidence in a sentence", **(values | more))
 
 
-def gather(
-    folder: Path,
-    cell: CellResult,
-    *,
-    log: str = messages.APPARMOR_NOCAPS,
-    kernel: str = evidence.DENIED_CAP_BWRAP,
-) -> None:
-    """Write the evidence of a cell into the folder of its run."""
-    logs = folder / cell.folder / "boxlite/box-a/logs"
-    logs.mkdir(parents=True)
-    (logs / "boxlite.log.2026-11-24").write_text(log)
-    (folder / cell.folder / "kernel.log").write_text(kernel)
-    probes = probed(evidence.ALL_WORK | {"bwrap_user": evidence.BWRAP_REFUSED})
-    (folder / cell.folder / "probes.json").write_text(probes.model_dump_json(indent=2))
+# Writes the evidence of a cell into the folder of its run; by default that of Ubuntu's policy.
+gather = partial(gathered, said=evidence.BWRAP_REFUSED.stderr)
 
 
 def run(*cells: CellResult) -> RunResult:

@@ -358,7 +358,7 @@ def _report(content: bytes, _folder: Path) -> None:
 
 
 REPORTS = [
-    *(report_texts.TWICE, report_texts.KILLED, report_texts.MANY_PROCESSES),
+    *(report_texts.TWICE, report_texts.KILLED),
     *(report_texts.FAMILY, report_texts.MOVED, report_texts.PROBE),
 ]
 

@@ -6,7 +6,7 @@ from markdown_it import MarkdownIt
 
 from lab import causes
 from lab.catalog import remedies
-from lab.record import RemedyOutcome, RemedyResult
+from lab.record import CellResult, RemedyOutcome, RemedyResult
 from lab.repro import answer, verdict
 from lab.repro.answer import Subject
 from lab.repro.planning import Plan
@@ -33,8 +33,8 @@ MESSAGE = words("Sandbox preflight failed: bwrap cannot create user namespaces."
 AGAIN = "lab repro REPORT"
 
 
-def subject(folder: Path, made: Plan, *cells: object) -> Subject:
-    done = run(*cells)  # type: ignore[arg-type]
+def subject(folder: Path, made: Plan, *cells: CellResult) -> Subject:
+    done = run(*cells)
     return Subject(made, verdict.of_run(made, done, folder), done)
 
 
@@ -99,15 +99,11 @@ def test_a_cell_that_no_remedy_cured_says_so_and_an_unknown_cause_is_not_explain
 
 def test_a_remedy_that_the_cell_cannot_tell_about_is_told_with_the_reason(tmp_path: Path) -> None:
     made = plan(report(system(), MESSAGE))
-    unknown = RemedyResult(
-        name="apparmor-restrict-off", result=RemedyOutcome.NOT_JUDGED, reason="only Ubuntu tells", price=""
-    )
-    cell = ran(made, "stock", cause=POLICY).model_copy(update={"remedies": [unknown]})
+    remedy = {"name": "apparmor-restrict-off", "result": RemedyOutcome.NOT_JUDGED, "reason": "why", "price": ""}
+    cell = ran(made, "stock", cause=POLICY, remedies=[RemedyResult.model_validate(remedy)])
     gather(tmp_path, cell)
     text = answer.render(subject(tmp_path, made, cell))
-    assert (
-        "No remedy was verified on stock: `apparmor-restrict-off` not judged here (only Ubuntu tells)." in text
-    )
+    assert "No remedy was verified on stock: `apparmor-restrict-off` not judged here (why)." in text
 
 
 def test_hostile_text_of_a_report_becomes_neither_markup_nor_a_control_sequence(tmp_path: Path) -> None:
@@ -128,15 +124,10 @@ def test_hostile_text_of_a_report_becomes_neither_markup_nor_a_control_sequence(
 
 def test_the_document_for_programs_has_the_verdict_the_words_and_the_claims(tmp_path: Path) -> None:
     document = json.loads(json.dumps(answer.document(blocked(tmp_path))))
-    assert (document["verdict"], document["guest"], document["is_host"], document["build"]) == (
-        "reproduced",
-        "debian-13",
-        True,
-        "0.10.8",
-    )
-    assert [(question["cause"], question["verdict"]) for question in document["questions"]] == [
-        (CLONE, "reproduced")
-    ]
+    keys = ("verdict", "guest", "is_host", "build")
+    assert [document[key] for key in keys] == ["reproduced", "debian-13", True, "0.10.8"]
+    [question] = document["questions"]
+    assert (question["cause"], question["verdict"]) == (CLONE, "reproduced")
     quoted, cure = document["claims"]
     assert (quoted["line"], quoted["result"], quoted["file_line"]) == (4, "held", 2)
     assert (cure["line"], cure["result"], cure["file"]) == (3, "held", None)

@@ -12,7 +12,7 @@ from lab.record import Confidence
 from lab.repro.judging import MEASURED, judge, knowledge, measured
 from lab.repro.reading import read
 from lab.repro.report import Judged, Possible, Quote
-from tests.builders.report_texts import FAMILY, KILLED, MANY_PROCESSES, MOVED, PROBE, TWICE
+from tests.builders.report_texts import FAMILY, KILLED, MOVED, PROBE, TWICE
 
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 NOCAPS = "apparmor-userns-nocaps"
@@ -21,6 +21,7 @@ LINE = 'apparmor="DENIED" operation="capable" profile="unprivileged_userns" comm
 # Texts by the cause that they make likely, and those that make none likely.
 CASES = tomllib.loads((Path(__file__).parent / "data/repro/judging.toml").read_text())
 NONE = "none"
+NO_PROCESS = "bwrap: Creating new namespace failed: Resource temporarily unavailable"
 # The keys of each table of `judging.toml`.
 KEYS = {
     "topic": {"name", "pattern"},
@@ -87,67 +88,26 @@ def test_a_message_that_was_measured_under_a_cause_makes_it_possible_at_least() 
         assert under & field["prior"].keys(), (step, means, program)
 
 
-SERVICE = 'apparmor="DENIED" operation="mount" profile="lxc-container-default" name="/" comm="(networkd)"'
 SELINUX = 'avc:  denied  {{ {} }} for  pid=1 comm="bwrap" scontext=a tcontext=b tclass={} permissive=0'
-ALLOWED = 'apparmor="ALLOWED" operation="{}" {} profile="p//null-/usr/bin/bwrap" comm="bwrap"'
 
 
 @pytest.mark.parametrize(
     ("lines", "causes_"),
     [
         (LINE.format("bwrap"), [(NOCAPS, "proved", "bwrap")]),
-        # It only tells of the transition.
-        (
-            'apparmor="AUDIT" operation="userns_create" info="Userns create - transitioning profile" '
-            'profile="unconfined" comm="some-desktop" target="unprivileged_userns"',
-            [(NOCAPS, "likely", "some-desktop")],
-        ),
-        (SERVICE, []),
-        ('avc:  denied  { mounton } for  comm="systemd" path="/" tclass=dir permissive=0', []),
-        (f"{SERVICE}\n\nFailed to open /dev/kvm: Permission denied", [("kvm-denied", "likely", "bwrap")]),
         (SELINUX.format("create", "user_namespace"), [("selinux-userns-deny", "proved", "bwrap")]),
         (SELINUX.format("mounton", "dir"), [("selinux-mount-deny", "proved", "bwrap")]),
         (SELINUX.format("mount", "filesystem"), [("selinux-mount-deny", "proved", "bwrap")]),
         (SELINUX.format("remount", "filesystem"), [("selinux-mount-deny", "proved", "bwrap")]),
-        # Each line is one of its own.
-        (
-            "\n".join(
-                (
-                    ALLOWED.format("getattr", 'name="/proc/1/fd/"'),
-                    ALLOWED.format("capable", "capability=12"),
-                    ALLOWED.format(
-                        "open", 'info="Failed name lookup - disconnected path" error=-13 name="proc/1/uid_map"'
-                    ),
-                )
-            ),
-            [("apparmor-disconnected", "likely", "bwrap")],
-        ),
-        # Profiles of other programs deny these all the time.
-        (LINE.format("web").replace("unprivileged_userns", "snap.web.web"), []),
-        (
-            'apparmor="DENIED" operation="open" info="Failed name lookup - disconnected path" error=-13 '
-            'profile="/usr/sbin/cupsd" name="run/systemd/journal/socket" comm="cupsd"',
-            [],
-        ),
+        # Ubuntu logs these where bubblewrap works, too.
+        (LINE.format("tokio-rt-worker"), [(NOCAPS, "likely", "bwrap")]),
+        (LINE.format("unshare"), [(NOCAPS, "likely", "bwrap")]),
+        # It names no program.
+        (LINE.replace('comm="{}" ', ""), [(NOCAPS, "likely", "bwrap")]),
     ],
 )
 def test_what_audit_lines_show(lines: str, causes_: list[tuple[str, str, str]]) -> None:
     assert named(lines) == causes_
-
-
-@pytest.mark.parametrize(
-    ("line", "is_told"),
-    [
-        # Ubuntu logs these where bubblewrap works, too.
-        (LINE.format("tokio-rt-worker"), False),
-        (LINE.format("unshare"), False),
-        (LINE.replace('comm="{}" ', ""), True),
-    ],
-)
-def test_an_audit_line_of_no_or_of_another_program_proves_nothing(line: str, is_told: bool) -> None:
-    [finding] = judged(line).findings
-    assert (finding.name, finding.confidence, finding.program) == (NOCAPS, Confidence.LIKELY, "bwrap")
-    assert ("names no program" in finding.why) is is_told
 
 
 def test_another_program_is_not_cured_by_a_profile_for_bubblewrap() -> None:
@@ -217,7 +177,7 @@ def test_the_output_of_the_probe_script_proves_a_cause_unless_it_is_damaged() ->
         # A bubblewrap that was not executed made no namespace.
         (TWICE, "One start of bubblewrap cannot show both.", None),
         (KILLED, "a seccomp filter that the program set up itself", None),
-        (MANY_PROCESSES, "EAGAIN: a limit on the user's processes (RLIMIT_NPROC)", None),
+        (NO_PROCESS, "EAGAIN: a limit on the user's processes (RLIMIT_NPROC)", None),
         ("Debian 13, kernel 6.17.4-300.fc43.x86_64", "is a kernel of Fedora, not of Debian 13", [1]),
         ("Ubuntu 24.04, kernel 5.15.1-microsoft-standard-WSL2", "The lab has no WSL2", [1]),
         (

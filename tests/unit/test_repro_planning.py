@@ -8,7 +8,7 @@ from lab import causes
 from lab.base.errors import LabError
 from lab.repro import variants
 from lab.repro.planning import Host
-from lab.repro.report import Mood, Report, Setting, Speaker, Statement
+from lab.repro.report import Mood, Setting, Speaker, Statement
 from tests.builders.reports import (
     CLONE,
     HOST,
@@ -34,6 +34,7 @@ POP = system("pop", None, like="ubuntu")
 NEAREST = {"nearest": True}
 LIMIT = "user.max_user_namespaces"
 NOBODY = Host(is_built, is_built, None)
+EVERYTHING = Host(lambda guest: True, lambda guest: True, HOST.releases)
 
 
 @pytest.mark.parametrize(
@@ -62,16 +63,6 @@ NOBODY = Host(is_built, is_built, None)
             {},
             [f"debian-13/{name}/0.10.8" for name in ("apparmor-userns-nocaps", "userns-clone-off", "stock")],
         ),
-        # What was tried is a cell of its own, on each cause.
-        (
-            [DEBIAN, tried(LIMIT, "9", helped=False)],
-            [POLICY, CLONE],
-            {},
-            [
-                f"debian-13/{name}/0.10.8"
-                for name in ("apparmor-userns-nocaps", "userns-clone-off", "tried-1", "tried-2")
-            ],
-        ),
         ([DEBIAN, boxlite("0.10.7")], [CLONE], {}, ["debian-13/userns-clone-off/0.10.7"]),
         ([DEBIAN, boxlite("0.5.13")], [CLONE], {}, []),
         ([DEBIAN, boxlite("0.5.13")], [CLONE], {"build": "0.10.8"}, ["debian-13/userns-clone-off/0.10.8"]),
@@ -89,57 +80,21 @@ def test_the_cells_of_a_report(
     ("statements", "suspected", "more", "step"),
     [
         ([DEBIAN], CLONE, {}, "guest: debian-13, for Debian 13"),
-        (
-            [UBUNTU],
-            POLICY,
-            NEAREST,
-            "guest: debian-13, which is not Ubuntu 24.04: its AppArmor mediates user namespaces; "
-            "its distribution is of the same family",
-        ),
-        (
-            [UBUNTU, holds(RESTRICT, "1")],
-            POLICY,
-            NEAREST,
-            f"not set: {RESTRICT}=1: the kernel of debian-13 has no such sysctl",
-        ),
+        ([UBUNTU], POLICY, NEAREST, "debian-13, which is not Ubuntu 24.04: its AppArmor mediates"),
+        ([UBUNTU, holds(RESTRICT, "1")], POLICY, NEAREST, f"not set: {RESTRICT}=1: the kernel of debian-13"),
         ([UBUNTU, holds(SWITCH, "1")], POLICY, NEAREST, f"set: {SWITCH}=1, as line 2 says"),
-        (
-            [DEBIAN, holds(SWITCH, "0"), holds(SWITCH, "1", 3)],
-            CLONE,
-            {},
-            f"not set: {SWITCH}=1: another line contradicts line 3",
-        ),
-        (
-            [DEBIAN, tried(LIMIT, "9", helped=False)],
-            CLONE,
-            {},
-            f"tried: {LIMIT}=9, on {CLONE}: variant tried-1",
-        ),
-        (
-            [DEBIAN, boxlite("0.5.13")],
-            CLONE,
-            {"build": "0.10.8"},
-            "build: boxlite 0.10.8, as asked for; the report is about 0.5.13",
-        ),
-        (
-            [DEBIAN, boxlite("0.5.13")],
-            CLONE,
-            {"host": NOBODY},
-            "build: boxlite 0.5.13, as the report says, if the package index has it",
-        ),
-        (
-            [DEBIAN],
-            CLONE,
-            {"host": NOBODY},
-            "build: the newest release on the package index; the report names no version",
-        ),
+        ([DEBIAN, holds(SWITCH, "0"), holds(SWITCH, "1", 3)], CLONE, {}, "1: another line contradicts line 3"),
+        ([DEBIAN, tried(LIMIT, "9", helped=False)], CLONE, {}, f"{LIMIT}=9, on {CLONE}: variant tried-1"),
+        ([DEBIAN, boxlite("0.5.13")], CLONE, {"build": "0.10.8"}, "as asked for; the report is about 0.5.13"),
+        ([DEBIAN, boxlite("0.5.13")], CLONE, {"host": NOBODY}, "as the report says, if the package index"),
+        ([DEBIAN], CLONE, {"host": NOBODY}, "build: the newest release on the package index"),
     ],
 )
 def test_the_steps_say_what_is_done_and_why(
     statements: Sequence[Statement], suspected: str, more: dict[str, Any], step: str
 ) -> None:
     made = plan(report(*statements), suspected, **more)
-    assert step in made.steps
+    assert step in "\n".join(made.steps)
     assert made.why_not == ()
     # A plan that asks nobody leaves the build open.
     assert (made.build is None) is ("host" in more)
@@ -148,32 +103,19 @@ def test_the_steps_say_what_is_done_and_why(
 @pytest.mark.parametrize(
     ("statements", "suspected", "why"),
     [
-        (
-            [words("bwrap: no")],
-            CLONE,
-            "the report names no host; ask the reporter for the output of the script",
-        ),
-        (
-            [system("ubuntu", None, inferred=True, or_derivative=True)],
-            CLONE,
-            "the report names no host, only its words tell of Ubuntu or a derivative; ask the reporter",
-        ),
+        ([words("bwrap: no")], CLONE, "names no host; ask the reporter for the output of the script"),
+        ([system("ubuntu", None, inferred=True, or_derivative=True)], CLONE, "only its words tell of Ubuntu"),
         ([system("debian", None)], CLONE, "the report names no release of Debian; ask the reporter"),
         ([POP], POLICY, "the lab has no guest for Pop, which another distribution does not replace"),
         ([DEBIAN, holds(SWITCH, "1")], CLONE, f"what the report states contradicts {CLONE}"),
-        (
-            [DEBIAN, boxlite("0.5.13")],
-            CLONE,
-            "boxlite 0.5.13 is older than every release on the package index; the oldest is 0.9.0; "
-            "--build names another build",
-        ),
+        ([DEBIAN, boxlite("0.5.13")], CLONE, "0.5.13 is older than every release on the package index"),
         ([DEBIAN, boxlite("0.10.9")], CLONE, "boxlite 0.10.9 is no release"),
     ],
 )
 def test_why_nothing_is_run(statements: Sequence[Statement], suspected: str, why: str) -> None:
     made = plan(report(*statements), suspected)
     assert made.cells == []
-    assert made.why_not[0].startswith(why)
+    assert why in made.why_not[0]
 
 
 def test_an_index_that_does_not_answer_is_a_reason_and_no_guess() -> None:
@@ -184,23 +126,11 @@ def test_an_index_that_does_not_answer_is_a_reason_and_no_guess() -> None:
     assert made.why_not == ("which releases of boxlite there are could not be found out: no network",)
 
 
-@pytest.mark.parametrize(
-    ("text", "missing"),
-    [
-        (
-            report(),
-            (
-                "the distribution and its release",
-                "an error message, or a line of the kernel's audit log",
-                "the version of boxlite",
-            ),
-        ),
-        (report(system("debian", None), words("bwrap: no"), boxlite("1.0")), ("the release of Debian",)),
-        (report(DEBIAN, words("bwrap: no"), boxlite("1.0")), ()),
-    ],
-)
-def test_what_a_report_does_not_say(text: Report, missing: tuple[str, ...]) -> None:
-    assert text.missing == missing
+def test_what_a_report_does_not_say() -> None:
+    message, program = words("bwrap: no"), boxlite("1.0")
+    assert [part.split()[-1] for part in report().missing] == ["release", "log", "boxlite"]
+    assert report(system("debian", None), message, program).missing == ("the release of Debian",)
+    assert report(DEBIAN, message, program).missing == ()
 
 
 # -- the guest that comes nearest
@@ -230,41 +160,31 @@ def test_the_nearest_guest_can_have_what_the_cause_needs(host: Statement, suspec
     ],
 )
 def test_a_guest_is_found_by_what_its_os_release_says(host: Statement, guest: str) -> None:
-    chosen = plan(report(host), host=Host(lambda guest: True, lambda guest: True, HOST.releases)).guest
-    assert chosen is not None
-    assert chosen.name == guest
+    chosen = plan(report(host), host=EVERYTHING).guest
+    assert chosen and chosen.name == guest
 
 
 @pytest.mark.parametrize(
     ("host", "guest", "why"),
     [
-        (system("ubuntu", "18.04"), "ubuntu-24.04", "another release of the same distribution"),
-        (POP, "ubuntu-24.04", "the host's distribution derives from its own"),
-        (system("kali", None, like="debian"), "debian-13", "the host's distribution derives from its own"),
-        (system("rocky", "9", like="rhel"), "rocky-10", "another release of the same distribution"),
-        (system("ol", "9", like="rhel"), "almalinux-10", "its distribution is of the same family"),
-        (system("gentoo", None), "debian-13", "most of the lab's results are from it"),
+        (system("ubuntu", "18.04"), "ubuntu", "another release of the same distribution"),
+        (POP, "ubuntu", "the host's distribution derives from its own"),
+        (system("kali", None, like="debian"), "debian", "the host's distribution derives from its own"),
+        (system("rocky", "9", like="rhel"), "rocky", "another release of the same distribution"),
+        (system("ol", "9", like="rhel"), "almalinux", "its distribution is of the same family"),
+        (system("gentoo", None), "debian", "most of the lab's results are from it"),
     ],
 )
 def test_of_guests_with_an_image_the_closest_relative_is_nearest(host: Statement, guest: str, why: str) -> None:
-    everything = Host(lambda guest: True, lambda guest: True, HOST.releases)
-    made = plan(report(host), host=everything)
-    assert made.nearest and made.nearest.name.partition("-")[0] == guest.partition("-")[0]
+    made = plan(report(host), host=EVERYTHING)
+    assert made.nearest and made.nearest.name.partition("-")[0] == guest
     assert why in made.why_nearest
-
-
-def test_the_nearest_guest_is_named_where_it_is_not_run() -> None:
-    assert plan(report(POP), POLICY).hint == (
-        "debian-13 comes nearest: its AppArmor mediates user namespaces; its distribution is of the same "
-        "family; --nearest runs it"
-    )
 
 
 def test_the_nearest_guest_is_run_only_if_asked_for_and_only_if_the_own_one_has_no_image() -> None:
     assert plan(report(UBUNTU), POLICY).is_host
     assert not plan(report(UBUNTU), POLICY, nearest=True).is_host
-    everything = Host(lambda guest: True, lambda guest: True, HOST.releases)
-    assert plan(report(UBUNTU), POLICY, nearest=True, host=everything).is_host
+    assert plan(report(UBUNTU), POLICY, nearest=True, host=EVERYTHING).is_host
 
 
 # -- the variants
@@ -282,18 +202,15 @@ def test_what_a_report_states_is_a_variant_that_is_expected_to_fail_for_the_caus
     ("name", "value"),
     [
         *((SWITCH, value) for value in ("off", "1; id", "1\n2", "|/bin/sh %p", "")),
-        *(
-            (name, "1")
-            for name in ("../../etc/passwd", "kernel.x\nkernel.y", "a", "kernel." + "x" * 200, "kernel.$(id)")
-        ),
+        *((name, "1") for name in ("../../etc/passwd", "kernel.x\nkernel.y", "a", "kernel." + "x" * 200)),
+        ("kernel.$(id)", "1"),
     ],
 )
 def test_what_no_sysctl_has_is_not_set(name: str, value: str) -> None:
     made = plan(report(DEBIAN, holds(name, value)), CLONE)
     assert [cell.name for cell in made.cells] == ["debian-13/userns-clone-off/0.10.8"]
-    assert any(
-        step.startswith("not set: ") and step.endswith("the lab has no such setting") for step in made.steps
-    )
+    [step] = [step for step in made.steps if step.startswith("not set: ")]
+    assert step.endswith("the lab has no such setting")
 
 
 def test_a_setting_in_a_program_s_message_was_not_tried_by_the_reporter() -> None:
@@ -311,30 +228,30 @@ def test_what_was_tried_is_a_cell_of_its_own_on_which_no_remedy_is_tried() -> No
     assert cure.variant.expect.status == "pass"
 
 
-def test_settings_that_were_all_tried_are_tried_alone_and_together() -> None:
-    made = plan(report(UBUNTU, tried(SWITCH, "1", helped=False), tried(RESTRICT, "0", helped=False)), POLICY)
+def test_settings_that_were_all_tried_are_tried_alone_and_together_on_each_cause() -> None:
+    settings = tried(SWITCH, "1", helped=False), tried(RESTRICT, "0", helped=False)
+    made = plan(report(UBUNTU, *settings), POLICY)
     assert [(check.written, check.variant.name) for check in made.checks if check.variant] == [
         (f"{SWITCH}=1", "tried-1"),
         (f"{RESTRICT}=0", "tried-2"),
         (f"{SWITCH}=1 and {RESTRICT}=0", "tried-3"),
     ]
+    cells = plan(report(DEBIAN, tried(LIMIT, "9", helped=False)), POLICY, CLONE).cells
+    assert [cell.variant.name for cell in cells][2:] == ["tried-1", "tried-2"]
 
 
 @pytest.mark.parametrize(
     ("setting", "why"),
     [
         (tried(RESTRICT, "0", helped=False), "the kernel of debian-13 has no such sysctl"),
-        (
-            tried(UNLOAD, None, helped=False),
-            "the variant apparmor-userns-nocaps loads unprivileged_userns itself, to stand for the policy of "
-            "the host",
-        ),
+        (tried(UNLOAD, None, helped=False), "apparmor-userns-nocaps loads unprivileged_userns itself"),
         (tried("make it work", None, helped=False), "the lab has no such setting"),
     ],
 )
 def test_what_cannot_be_tried_on_the_nearest_guest_says_why(setting: Setting, why: str) -> None:
     [check] = plan(report(UBUNTU, setting), POLICY, nearest=True).checks
-    assert (check.variant, check.why_not) == (None, why)
+    assert check.variant is None
+    assert why in check.why_not
 
 
 def test_a_variant_that_brings_a_cause_with_some_builds_only_asks_for_it() -> None:

@@ -14,8 +14,7 @@ from rich.console import Console
 from lab import builds
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
-from lab.plan import Cell
-from lab.record import CellResult, ExperimentPolicy, RunResult
+from lab.record import ExperimentPolicy, RunResult
 from lab.repro.planning import Plan, Wishes
 from lab.repro.running import Runner
 from lab.run import journal
@@ -23,7 +22,7 @@ from lab.run.scheduler import Scheduler
 from lab.run.start import PlannedRun
 from tests.builders import messages
 from tests.builders.processes import run_main
-from tests.builders.report_texts import FAMILY, MANY_PROCESSES, PROBE, TWICE
+from tests.builders.report_texts import FAMILY, PROBE, TWICE
 from tests.builders.reports import CLONE, KNOWN, POLICY, SWITCH, gather, holds, plan, ran, report, system, tried
 from tests.builders.runs import host
 
@@ -38,6 +37,7 @@ Debian 13, boxlite 0.10.8.
 I tried `sysctl -w {SWITCH}=1`, and it works at once.
 """
 ELSEWHERE = BLOCKED.replace("Debian 13", "Pop!_OS 22.04")
+UBUNTU = system("ubuntu", "24.04")
 Repro = Callable[..., tuple[int, str, str]]
 
 
@@ -48,9 +48,8 @@ def repro(
     """Run `lab repro` with a report or another argument, and options: exit status, output and errors."""
     monkeypatch.setattr(builds, "releases", lambda: [Version("0.9.0"), Version("0.10.8")])
 
-    def call(text: str | bytes, *options: str, argument: str | Path = "-") -> tuple[int, str, str]:
-        data = text.encode() if isinstance(text, str) else text
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    def call(text: str, *options: str, argument: str | Path = "-") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
         status = run_main(monkeypatch, "repro", argument, *options)
         assert isinstance(status, int)
         return status, *capsys.readouterr()
@@ -60,25 +59,19 @@ def repro(
 
 @pytest.fixture
 def blocked(monkeypatch: pytest.MonkeyPatch) -> list[PlannedRun]:
-    """Runs without guests: cells of questions fail for the suspected cause since 0.10, and others pass.
-
-    Returns the runs that were made.
-    """
+    """The runs that are made, without guests: cells of questions fail for the cause since 0.10, others pass."""
     runs: list[PlannedRun] = []
-
-    def decide(planned: PlannedRun, cell: Cell) -> CellResult:
-        fails = cell.trials and cell.build.name == "0.10.8"
-        cures = ["userns-clone-on"] if planned.info.options.remedies else []
-        result = ran(cell, cell.variant.name, cause=CLONE if fails else None, cured_by=cures)
-        gather(planned.folder, result, log=messages.USERNS_SYSCTL, kernel="")
-        return result
 
     def run(self: Scheduler) -> RunResult:
         planned = self.planned
         runs.append(planned)
         waiting, results = list(planned.cells), []
+        cures = ["userns-clone-on"] if planned.info.options.remedies else []
         while waiting:
-            results.append(decide(planned, waiting.pop(0)))
+            cell = waiting.pop(0)
+            cause = CLONE if cell.trials and cell.build.name == "0.10.8" else None
+            results.append(ran(cell, cell.variant.name, cause=cause, cured_by=cures))
+            gather(planned.folder, results[-1], log=messages.USERNS_SYSCTL, kernel="")
             waiting += self.follow(results[-1])
         info = {"host": host(), "finished": planned.info.started + timedelta(seconds=90)}
         return RunResult(run=planned.info.model_copy(update=info), cells=results)
@@ -98,26 +91,11 @@ def test_a_report_is_run_and_answered(repro: Repro, blocked: list[PlannedRun], t
     assert [cell.name for cell in made.cells] == ["debian-13/report/0.10.8", "debian-13/tried-1/0.10.8"]
 
 
-def test_programs_get_one_document(repro: Repro, blocked: list[PlannedRun], tmp_path: Path) -> None:
-    status, output, _ = repro(BLOCKED, "-o", str(tmp_path / "run"), "--json")
-    document = json.loads(output)
-    assert (status, document["verdict"], document["guest"]) == (0, "reproduced", "debian-13")
-    assert document["report"]["title"] == "boxes do not start"
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        (ELSEWHERE, "the lab has no guest for Pop"),
-        (BLOCKED.replace("0.10.8", "0.5.13"), "boxlite 0.5.13 is older than every release"),
-        (BLOCKED.replace("Debian 13, b", "B"), "the report names no host"),
-    ],
-)
-def test_what_cannot_be_run_boots_nothing(repro: Repro, blocked: list[PlannedRun], text: str, why: str) -> None:
-    status, output, _ = repro(text)
+def test_what_cannot_be_run_boots_nothing(repro: Repro, blocked: list[PlannedRun]) -> None:
+    status, output, _ = repro(ELSEWHERE)
     assert status == 3
     assert "## Verdict: not run" in output
-    assert why in output
+    assert "the lab has no guest for Pop" in output
     assert blocked == []
 
 
@@ -126,45 +104,22 @@ def test_the_nearest_guest_can_be_asked_for(repro: Repro, blocked: list[PlannedR
     assert status == 0
     assert "reproduced on debian-13; not on Pop!\\_OS 22.04" in output
     assert "lab repro REPORT --nearest" in output
+    document = json.loads(repro(ELSEWHERE, "--nearest", "-o", str(tmp_path / "other"), "--json")[1])
+    assert (document["verdict"], document["guest"]) == ("reproduced", "debian-13")
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    "planned",
     [
-        (("--guest", "debian-31"), "no guest is called 'debian-31'"),
-        (("--build", "newest-one"), "neither a version nor the path of a wheel"),
-    ],
-)
-def test_wrong_options_are_told_with_the_next_step(
-    repro: Repro, options: tuple[str, ...], message: str
-) -> None:
-    status, _, errors = repro(BLOCKED, *options)
-    assert status == 2
-    assert message in errors
-    assert "next: " in errors
-
-
-@pytest.mark.parametrize(
-    ("planned", "names"),
-    [
-        (
-            plan(report(system(), holds(SWITCH, "0"), tried(SWITCH, "1", helped=True)), CLONE),
-            ["report", "tried-1"],
-        ),
-        (
-            plan(
-                report(
-                    system("ubuntu", "24.04"), holds(SWITCH, "1"), tried("setenforce 0", None, helped=False)
-                ),
-                POLICY,
-                nearest=True,
-            ),
-            ["report", "tried-1"],
+        plan(report(system(), holds(SWITCH, "0"), tried(SWITCH, "1", helped=True)), CLONE),
+        plan(
+            report(UBUNTU, holds(SWITCH, "1"), tried("setenforce 0", None, helped=False)), POLICY, nearest=True
         ),
     ],
+    ids=["on its host", "on the nearest guest"],
 )
 def test_a_report_s_variants_are_kept_with_its_run_and_read_from_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, planned: Plan, names: list[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, planned: Plan
 ) -> None:
     folder = tmp_path / "run"
     begun: list[PlannedRun] = []
@@ -172,7 +127,7 @@ def test_a_report_s_variants_are_kept_with_its_run_and_read_from_there(
     def stop(self: Scheduler) -> None:
         begun.append(self.planned)
         kept = KNOWN.with_variants(folder / journal.VARIANTS)
-        assert sorted(set(kept.variants) - set(KNOWN.variants)) == names
+        assert sorted(set(kept.variants) - set(KNOWN.variants)) == ["report", "tried-1"]
         for name, variant in planned.variants.items():
             assert kept.variant(name).knobs == variant.knobs
             assert kept.variant(name).expect == variant.expect
@@ -201,29 +156,15 @@ def test_an_image_that_cannot_be_had_is_told(
     assert here.has_image(guest)
 
 
-@pytest.mark.parametrize(
-    ("given", "remedies", "experiments", "again"),
-    [
-        ((), True, ExperimentPolicy.UNCLEAR, "lab repro REPORT\n"),
-        (("--no-remedies",), False, ExperimentPolicy.UNCLEAR, "lab repro REPORT --no-remedies\n"),
-        # A bisection tells by releases what an experiment tells by settings.
-        (("--bisect",), True, ExperimentPolicy.NEVER, "lab repro REPORT --bisect\n"),
-    ],
-)
-def test_remedies_and_experiments_are_made_as_asked(
-    repro: Repro,
-    blocked: list[PlannedRun],
-    tmp_path: Path,
-    given: tuple[str, ...],
-    remedies: bool,
-    experiments: ExperimentPolicy,
-    again: str,
+@pytest.mark.parametrize("given", [(), ("--no-remedies",)])
+def test_remedies_are_tried_as_asked(
+    repro: Repro, blocked: list[PlannedRun], tmp_path: Path, given: tuple[str, ...]
 ) -> None:
     status, output, _ = repro(BLOCKED, *given, "-o", str(tmp_path / "run"))
     assert status == 0
     options = blocked[0].info.options
-    assert (options.remedies, options.experiments) == (remedies, experiments)
-    assert again in output
+    assert (options.remedies, options.experiments) == (not given, ExperimentPolicy.UNCLEAR)
+    assert " ".join(("lab repro REPORT", *given)) + "\n" in output
 
 
 def test_a_bisection_runs_other_releases_on_the_cell_that_failed_and_is_part_of_the_answer(
@@ -233,8 +174,11 @@ def test_a_bisection_runs_other_releases_on_the_cell_that_failed_and_is_part_of_
     assert status == 0
     assert "### Which release\n\nboxlite 0.10.8 is the first release that fails: 0.9.0, the release" in output
     assert "2 of 2 releases were\nrun." in output
-    assert "lab repro REPORT --bisect" in output
-    bisected = blocked[1]
+    assert "lab repro REPORT --bisect\n" in output
+    first, bisected = blocked
+    assert first.info.options.remedies
+    # A bisection tells by releases what an experiment tells by settings.
+    assert first.info.options.experiments is ExperimentPolicy.NEVER
     assert bisected.folder == tmp_path / "run" / "bisection"
     assert (bisected.folder / journal.VARIANTS / "report.toml").is_file()
     assert not bisected.info.options.remedies
@@ -284,8 +228,6 @@ def test_the_plan_is_shown_without_a_network(repro: Repro) -> None:
     _, output, _ = repro("# No box on Ubuntu 24.04\n\nboxlite 0.10.8", "--text-only")
     assert "guest: ubuntu-24.04, for Ubuntu 24.04" in output
     assert "build: boxlite 0.10.8, as the report says, if the package index has it" in output
-    _, output, _ = repro(MANY_PROCESSES, "--text-only")
-    assert "names no host; ask the reporter for the output of the script that lab probe prints" in output
 
 
 def test_a_file_is_shown_as_json(repro: Repro, tmp_path: Path) -> None:
@@ -308,35 +250,20 @@ def test_the_output_of_the_probe_script_is_shown(repro: Repro) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error"),
+    ("text", "words", "error"),
     [
-        ("", "lab: the report is empty"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "lab: the report is binary data, not text"),
-        (
-            "https://github.com/a/b/issues/7",
-            "gh issue view 7 --repo a/b --json title,body,comments | lab repro -",
-        ),
-        ('{"title": "x"}', "JSON without any text"),
+        ("", "-", "the report is empty"),
+        ("", ".", "cannot be read: Is a directory"),
+        ("", "none.md", "cannot be read: No such file or directory"),
+        ("", "https://github.com/a/b/issues/7", "is an address, and nothing is fetched"),
+        (BLOCKED, "- --guest debian-31", "no guest is called 'debian-31'"),
+        (BLOCKED, "- --build newest-one", "neither a version nor the path of a wheel"),
     ],
 )
-def test_bad_input_is_told_with_the_next_step(repro: Repro, text: str | bytes, error: str) -> None:
-    status, output, errors = repro(text, "--text-only")
+def test_bad_input_is_told_with_the_next_step(repro: Repro, text: str, words: str, error: str) -> None:
+    argument, *options = words.split()
+    status, output, errors = repro(text, *options, argument=argument)
     assert (status, output) == (2, "")
-    assert error in errors
-    assert "next: " in errors
-
-
-@pytest.mark.parametrize(
-    ("argument", "error"),
-    [
-        (".", "cannot be read: Is a directory"),
-        ("none.md", "cannot be read: No such file or directory"),
-        ("https://github.com/a/b/issues/7", "is an address, and nothing is fetched"),
-    ],
-)
-def test_what_is_no_file_is_told_with_the_next_step(repro: Repro, argument: str, error: str) -> None:
-    status, _, errors = repro("", "--text-only", argument=argument)
-    assert status == 2
     assert error in errors
     assert "next: " in errors
 
