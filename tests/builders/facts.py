@@ -1,11 +1,14 @@
 """What a guest says of itself: facts, its suite's user, probes."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from lab.probes import NOT_RUN, Context, Facts, Probe, Probed, Probes, SuiteUser, Who
+from lab.probes import NOT_RUN, PROGRAMS, Context, Facts, Probe, Probed, Probes, SuiteUser, Who
 
 # A debian-13 as installed.
 DEBIAN: dict[str, Any] = {
@@ -127,3 +130,9 @@ def put(root: Path, files: Mapping[str, str]) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content)
     return root
+
+
+def run_program(name: str, argument: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Run a program of the lab's here as it is run in a guest: without what `site` finds."""
+    command = [sys.executable, "-I", "-S", str(PROGRAMS / f"{name}.py"), json.dumps(argument)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

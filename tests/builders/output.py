@@ -1,6 +1,5 @@
 """What reports print and a site shows, and text with which a guest could change it."""
 
-import re
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from io import StringIO
@@ -52,22 +51,6 @@ REPORTS: dict[str, Callable[[RunResult, Path], str]] = {
     "claims": lambda run, folder: judgements.render_claims(run, folder, "issue-468"),
     "upstream": judgements.render_misdiagnoses,
 }
-
-
-def squares_of(line: str) -> list[str]:
-    """Split a Markdown row into its squares at the bars that are not escaped."""
-    parts, square = [], ""
-    for token in re.findall(r"\\.|.", line):
-        if token == "|":
-            parts.append(square.strip())
-            square = ""
-        else:
-            square += token
-    return parts[1:]
-
-
-def rows_of(text: str) -> list[list[str]]:
-    return [squares_of(line) for line in text.splitlines() if line.startswith("|")]
 
 
 def told(text: str) -> CellResult:
@@ -128,6 +111,11 @@ class Parsed(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+    @property
+    def words(self) -> str:
+        """The text with one space between words."""
+        return " ".join(self.text.split())
 
     def attributes(self, name: str) -> list[str]:
         return [str(attributes[name]) for _, attributes in self.elements if name in attributes]

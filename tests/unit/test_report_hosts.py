@@ -8,14 +8,13 @@ import pytest
 
 from lab.base.activity import Activity
 from lab.gate import results
-from lab.gate.compare import Difference, compare
+from lab.gate.compare import CellDifference, Difference, compare
 from lab.record import CellResult, Host, LaneRecord, LaneStep, RunResult, Status
 from lab.report import markdown, table
 from lab.report.site import one_page
 from lab.report.site.model import HostNumbers
 from lab.report.site.publish import publish
 from tests.builders.cells import cell, done, run_with
-from tests.builders.output import printed
 from tests.builders.processes import run_main
 from tests.builders.runs import host, run_of
 
@@ -40,23 +39,6 @@ def on_two_hosts(*more: CellResult) -> RunResult:
     return run_of(*cells, *more, lanes=lanes)
 
 
-def test_every_report_says_which_of_several_hosts_ran_what() -> None:
-    run = on_two_hosts()
-    assert table.host_lines(run) == [
-        "alpha.example ran 2 cells: debian-12, debian-13 (stock)",
-        "beta.example ran 1 cell: debian-13 (podman)",
-    ]
-    assert "cells by memory; ran on beta.example, KVM\n" in markdown.render(run)
-
-
-def test_of_one_host_nothing_is_said_but_what_it_is(tmp_path: Path) -> None:
-    run = run_of(cell(lane="debian-13"), lanes=[lane("debian-13", ALPHA)], host=ALPHA)
-    assert table.host_lines(run) == []
-    assert "alpha" not in printed(run, tmp_path)
-    assert "alpha" not in markdown.render(run)
-    assert "\n- host: Debian, kernel 6.12, 2 CPUs" in markdown.render(run)
-
-
 def test_hosts_that_are_alike_are_described_once() -> None:
     lanes = [lane(f"debian-13 #{number}", host(name=f"runner-{number}")) for number in range(2, 5)]
     text = markdown.render(run_of(cell(), lanes=[*lanes, lane("debian-12", BETA)]))
@@ -72,14 +54,11 @@ def test_hosts_that_share_a_name_are_told_apart() -> None:
 
 
 def test_a_cell_whose_trials_were_on_another_host_is_told_as_such() -> None:
-    run = on_two_hosts(cell("debian-12", "podman", lane="debian-12", trials_lane="debian-13 #2"))
+    run = on_two_hosts(cell("debian-12", "podman", lane="debian-12", trials_lane="debian-12 #2"))
     run.run.lanes.append(lane("debian-12 #2", BETA))
-    run.cells[-1].trials_lane = "debian-12 #2"
-    line = (
-        "debian-12 podman 0.10.8: its suite ran on alpha.example; "
-        "its remedies and changes were tried on beta.example"
-    )
-    assert table.host_lines(run)[2:] == [line]
+    [line] = table.host_lines(run)[2:]
+    assert line.startswith("debian-12 podman 0.10.8: its suite ran on alpha.example; its remedies and changes")
+    assert line.endswith("on beta.example")
 
 
 # -- what is published
@@ -133,14 +112,8 @@ def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_
         "gamma.example was lost": "host 2 was lost",
         "the lab on alpha.example ended with exit status 4: x": "the lab on host 1 ended with exit status 4: x",
         "host delta.example: no: `bring an image`": "host host 3: no: `bring an image`",
-        "the result of delta.example cannot be used: cut": "the result of host 3 cannot be used: cut",
         "lost: gamma.example was lost; delta.example was lost": "lost: host 2 was lost; host 3 was lost",
-        "a lane needs 9 MiB of memory, and delta.example has 5 MiB": (
-            "a lane needs 9 MiB of memory, and host 3 has 5 MiB"
-        ),
-        "guests of delta.example run without KVM": "guests of host 3 run without KVM",
         "shard 2/4 was lost": "shard 2/4 was lost",
-        "apt-get failed: no network": "apt-get failed: no network",
     }
     label = "alpha.example: debian-13 #2"
     cells = [
@@ -182,31 +155,21 @@ def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_
 # -- the gate
 
 
-def compared(old: RunResult, new: RunResult) -> list[list[str]]:
-    """The changes of environment of each cell."""
-    sides = [results.of_run(run, Path("run"), "0.10.8") for run in (old, new)]
-    return [[str(change) for change in cell.environment] for cell in compare(*sides).cells]
+def compared(old: RunResult, new: RunResult) -> list[CellDifference]:
+    return compare(*(results.of_run(run, Path("run"), "0.10.8") for run in (old, new))).cells
 
 
 def test_each_cell_of_a_merged_run_is_compared_by_what_it_ran_on_itself() -> None:
     cells = [done(Status.PASS, lane="debian-13"), done(Status.PASS, variant="podman", lane="debian-13 #2")]
     before = run_with(*cells, lanes=[lane("debian-13", ALPHA), lane("debian-13 #2", ALPHA)])
     now = run_with(*cells, lanes=[lane("debian-13", ALPHA), lane("debian-13 #2", BETA, image="2")])
-    assert compared(before, now) == [
-        [],
-        [
-            "image changed",
-            "host Debian with kernel 6.12 -> Debian with kernel 6.18",
-            "acceleration emulation -> KVM",
-        ],
-    ]
-    sides = [results.of_run(run, Path("run"), "0.10.8") for run in (before, now)]
-    assert [cell.difference for cell in compare(*sides).cells] == [
-        Difference.UNCHANGED,
-        Difference.ENVIRONMENT_CHANGED,
-    ]
+    same, other = compared(before, now)
+    assert (same.difference, other.difference) == (Difference.UNCHANGED, Difference.ENVIRONMENT_CHANGED)
+    host = "host Debian with kernel 6.12 -> Debian with kernel 6.18"
+    changes = ["image changed", host, "acceleration emulation -> KVM"]
+    assert [str(change) for change in other.environment] == changes
 
 
 def test_hosts_of_other_names_are_no_other_environment() -> None:
     of = [run_with(done(Status.PASS, lane="debian-13"), lanes=[lane("debian-13", host(name=n))]) for n in "ab"]
-    assert compared(*of) == [[]]
+    assert [cell.environment for cell in compared(*of)] == [[]]

@@ -8,7 +8,6 @@ import pytest
 from lab.base.errors import UsageError
 from lab.base.paths import PACKAGE
 from lab.record import (
-    BuildRecord,
     Confidence,
     Expectation,
     LaneRecord,
@@ -31,51 +30,32 @@ PUBLISHED = PACKAGE.parent / "docs" / "results.schema.json"
 
 
 def full_run() -> RunResult:
-    """A run with something in every field."""
+    """A run with something in every field that has a form of its own."""
     failed = cell(
         variant="max-userns-zero",
         status=Status.XFAIL,
         expected=Expectation(status="xfail", cause="userns-limit"),
         cause="userns-limit",
         confidence=Confidence.PROVED,
-        reason="user.max_user_namespaces is 0 and `unshare -U` is refused: ENOSPC",
         tests=[TestResult(name="a", outcome=Outcome.FAIL, seconds=1.5, message='<"ä\n">')],
         facts=facts(kvm=None),
         context=context(),
-        evidence=["cells/debian-13/max-userns-zero/0.10.8/kernel.log"],
         remedies=[RemedyResult(name="sysctl", result=RemedyOutcome.VERIFIED, price="none", seconds=2.0)],
         seconds={"suite": 12.5},
-        fork="memory",
-        repeats=[
-            RepeatResult(
-                status=Status.XFAIL,
-                cause="userns-limit",
-                reason="ENOSPC",
-                failed=["a"],
-                seconds={"suite": 12.5},
-            )
-        ],
-        retried=["the machine died"],
-        rerun="lab matrix -g debian-13",
+        repeats=[RepeatResult(status=Status.XFAIL, failed=["a"], seconds={"suite": 12.5})],
     )
-    lane = LaneRecord(
-        guest="debian-13",
-        image="1" * 64,
-        fork="memory",
-        note="booted twice",
-        restored=True,
-        seconds={"boot": 21.0},
-    )
-    run = run_of(cell(), failed, lanes=[lane])
-    run.run.finished = run.run.started
-    run.run.builds = [BuildRecord(name="0.10.8", version="0.10.8", source="PyPI", files={"b.whl": "2" * 64})]
-    run.run.host = host()
-    run.run.resumed = [run.run.started]
-    run.run.options = RunOptions(cold=True, repeat=3, retries=2, rootfs="/layout")
-    run.run.definitions = {"variant stock": "3" * 64}
-    run.run.shard = ShardRecord(number=1, count=2, plan=["debian-13/stock/0.10.8"], sizes=[1, 0])
-    run.run.merged = [run_of(cell()).run]
-    return run
+    run = run_of(cell(), failed)
+    more = {
+        "lanes": [LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={"boot": 21.0})],
+        "finished": run.run.started,
+        "resumed": [run.run.started],
+        "host": host(),
+        "options": RunOptions(cold=True, repeat=3),
+        "definitions": {"variant stock": "3" * 64},
+        "shard": ShardRecord(number=1, count=2, plan=["debian-13/stock/0.10.8"], sizes=[1, 0]),
+        "merged": [run.run],
+    }
+    return RunResult(run=run.run.model_copy(update=more), cells=run.cells)
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -96,19 +76,14 @@ def test_a_test_that_did_not_run_is_no_failure(outcome: str, is_failure: bool) -
     ("statuses", "expected"),
     [
         ([], 0),
-        (["pass"], 0),
         (["pass", "xfail", "n/a"], 0),
-        (["n/a"], 0),
         (["fail"], 1),
         (["xpass"], 1),
         (["flaky"], 1),
-        (["pass", "fail"], 1),
         (["error", "fail"], 1),
-        (["not-run", "xpass"], 1),
         (["flaky", "error", "not-run"], 1),
         (["error"], 3),
         (["not-run"], 3),
-        (["pass", "xfail", "n/a", "error"], 3),
         (["pass", "not-run"], 3),
     ],
 )
@@ -132,58 +107,40 @@ def valid() -> Any:
     return json.loads(full_run().model_dump_json(by_alias=True))
 
 
-def changed(key: str, value: object, *, raw: bool = False) -> bytes:
-    """The JSON of a valid record with another value; `raw`: as it stands there."""
+def changed(key: str, value: object) -> bytes:
+    """The JSON of a valid record with another value."""
     record = valid()
     *parents, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
     inner = record
     for part in parents:
         inner = inner[part]
     inner[last] = value
-    text = json.dumps(record)
-    return (text.replace(json.dumps(value), str(value)) if raw else text).encode()
+    return json.dumps(record).encode()
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (b"", "Invalid JSON"),
-        (b"not json", "Invalid JSON"),
-        (b'{"schema": 2', "Invalid JSON"),
         (b"\xff\xfe", "results.json"),
         (b"[]", "Input should be an object\n  next: name another run"),
         (b"{}", "run: Field required"),
-        (json.dumps(valid()).encode()[:-100], "EOF while parsing"),
-        *((changed("schema", wrong), "schema: Input should be 2\n  next: name") for wrong in (1, True, [1])),
+        (changed("schema", 1), "schema: Input should be 2\n  next: name"),
         (changed("cells", []), "cells: the run has none, expected at least one"),
         (changed("cells", valid()["cells"][:1] * 2), "cells.1: expected each cell once, found that of cells.0"),
-        (changed("cells", "many"), "cells: Input should be a valid array"),
-        (changed("cells", ["one"]), "cells.0: Input should be"),
         (changed("cells", [{"guest": "x"}]), "cells.0.variant: Field required"),
-        (changed("run", "x"), "run: Input should be"),
-        (changed("run", {"lanes": {}, "merged": [1]}), "run.id: Field required"),
         (changed("colour", "red"), "colour: Extra inputs are not permitted"),
         # What only a hostile host, guest or shard writes.
-        (
-            changed("run.lanes.0.seconds", {"boot": 1e308}),
-            "run.lanes.0.seconds.boot: Input should be less than",
-        ),
-        (changed("cells.1.tests.0.seconds", "1e400", raw=True), "cells.1.tests.0.seconds: Input should be "),
+        (changed("run.lanes.0.seconds", {"boot": 1e308}), "lanes.0.seconds.boot: Input should be less than"),
         (changed("cells.1.seconds", {"suite": -1.0}), "cells.1.seconds.suite: Input should be greater than"),
         (changed("run.started", "2026-11-26T10:00:00"), "run.started: Input should have timezone info"),
-        (changed("run.resumed.0", "2026-11-26T10:00:00"), "run.resumed.0: Input should have timezone info"),
-        (
-            changed("run.shard.plan.0", "debian-13/stock"),
-            "run.shard.plan: Value error, expected GUEST/VARIANT/BUILD",
-        ),
+        (changed("run.shard.plan.0", "debian-13/stock"), "run.shard.plan: Value error, expected GUEST/VARIANT"),
         (changed("run.shard.plan", ["a/b/c"] * 2), "run.shard.plan: Value error, expected each cell once"),
-        (changed("run.shard.count", 10**10), "run.shard.count: Input should be less than"),
         (changed("run.shard.number", 3), "run.shard: Value error, expected a number from 1 to 2"),
         (changed("run.options.repeat", 10**10), "run.options.repeat: Input should be less than"),
         (changed("run.builds", []), "cells.0.build: expected one of run.builds, found '0.10.8'"),
         (changed("cells.0.guest", ".."), "cells.0: expected names of a folder, found 'cells/../stock/0.10.8'"),
         (changed("cells.0.variant", "/etc"), "cells.0: expected names of a folder, found '/etc/0.10.8'"),
-        (changed("cells.0.build", "a\0b"), "cells.0: expected names of a folder"),
     ],
 )
 def test_results_that_cannot_be_read_name_file_and_key(tmp_path: Path, content: bytes, expected: str) -> None:

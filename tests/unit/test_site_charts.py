@@ -1,16 +1,12 @@
-"""The chart of a run's time: its figures are those of the record, and it has the same figures as text."""
+"""The chart of a run's time: its figures are those of the record."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lab.base.activity import Activity
 from lab.record import LaneStep
 from lab.report.site.charts import MOST_TICKS, duration, ticks, timelines
-from lab.report.site.publish import publish
-from tests.builders import output
 from tests.builders.cells import cell
 from tests.builders.runs import run_of
 
@@ -83,22 +79,3 @@ def test_an_axis_has_few_round_ticks_that_lie_on_it(end: float) -> None:
 )
 def test_seconds_are_said_in_the_units_that_people_use(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-def page_of(base: Path, **more: Any) -> output.Parsed:
-    publish([output.run_folder(base, cell(), name="run", **more)], base / "site")
-    return output.Parsed(base / "site" / "runs" / "run.html")
-
-
-def test_each_chart_is_an_image_with_a_text_and_a_table_of_its_figures(tmp_path: Path) -> None:
-    page = page_of(tmp_path, steps=[*STEPS, *LATER], resumed=[STARTED + timedelta(hours=2)])
-    assert [figure["data-chart"] for figure in page.of("figure")] == ["timeline"] * 2
-    images = [image for image in page.of("svg") if image.get("role") == "img"]
-    ids = page.attributes("id")
-    assert len(images) == len(page.of("figure")) == len(page.of("caption"))
-    assert all(part in ids for image in images for part in str(image["aria-labelledby"]).split())
-    assert len(ids) == len(set(ids))
-    assert all(image.get("role") == "img" or "aria-hidden" in image for image in page.of("svg"))
-    text = " ".join(page.text.split())
-    assert "kind of work from 16:00:02 on" in text and "kind of work from 18:00:02 on" in text
-    assert "debian-1316:00:0216:02:00" in text.replace(" ", "")
