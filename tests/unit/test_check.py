@@ -42,9 +42,8 @@ def report(*, unreadable: tuple[str, ...] = (), uid: int = 1000, **changes: Any)
 
 def cured(**more: Any) -> CellResult:
     """A cell that a sysctl blocks, and a remedy cures."""
-    trial = RemedyResult(
-        name=CURE.name, result=RemedyOutcome.VERIFIED, price="x", scripts={CURE.name: CURE.digest}
-    )
+    scripts = {CURE.name: CURE.digest}
+    trial = RemedyResult(name=CURE.name, result=RemedyOutcome.VERIFIED, price="x", scripts=scripts)
     given = {"variant": "userns-clone-off", "remedies": [trial], "facts": facts(sysctls={CLONE: "0"})}
     return blocked("userns-sysctl", **(given | more))
 
@@ -82,12 +81,7 @@ KERNEL, PTRACE, CLOSED = DEBIAN["kernel"], "kernel.yama.ptrace_scope", {"mode": 
 @pytest.mark.parametrize(
     ("host", "outcome", "causes", "says"),
     [
-        (
-            report(kernel="6.12.200"),
-            WORKS,
-            [],
-            f"kernel: 6.12.200 here, {KERNEL} on the tested host (seldom decides)",
-        ),
+        (report(kernel="6.12.200"), WORKS, [], f"{KERNEL} on the tested host (seldom decides)"),
         (report(sysctls={PTRACE: "3"}), UNKNOWN, [], f"{PTRACE}: 3 here, 1 on the tested host"),
         (report(uid=0), UNKNOWN, [], "ran as root"),
         (report(probes={"open_kvm": probe(None, "no")}), UNKNOWN, [], "could be tried"),
@@ -129,12 +123,8 @@ def test_what_the_probe_shows_comes_before_what_was_published(tmp_path: Path) ->
     assert "userns-clone-on was verified on Debian 13 (trixie) with userns-clone-off" in text
     assert "lab remedies show userns-clone-on --script" in text
     # A script that is another one now says so.
-    [debian] = [distribution for distribution in data.distributions if distribution.cells]
-    [cell] = [cell for cell in debian.cells if cell.remedy]
-    assert cell.remedy is not None
-    older = cell.model_copy(update={"remedy": cell.remedy.model_copy(update={"digests": {CURE.name: "0"}})})
-    changed = data.model_copy(update={"distributions": (debian.model_copy(update={"cells": (older,)}),)})
-    [advice] = judge(host, changed).advice
+    changed = data.model_dump_json().replace(CURE.digest, "0")
+    [advice] = judge(host, Published.model_validate_json(changed)).advice
     assert advice.script_changed
 
 
@@ -190,7 +180,7 @@ def test_a_site_says_the_same_as_the_run_it_was_made_of(tmp_path: Path) -> None:
     assert with_cells == ["debian-13"] * 4
 
 
-# ---- The command.
+# -- The command.
 
 
 def lab(tmp_path: Path, *arguments: str, text: str = "") -> tuple[int, str]:
@@ -213,29 +203,26 @@ def test_this_host_is_checked_with_and_without_results(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("argument", "text", "says"),
     [
-        ("no probe here", "holds no output of the probe script"),
-        ("===== begin boxlite-probe 2 =====", "damaged"),
+        ("-", "no probe here", "holds no output of the probe script"),
+        ("-", "===== begin boxlite-probe 2 =====", "damaged"),
+        ("nothing", "", "No such file"),
+        (".", "", "Is a directory"),
     ],
 )
-def test_bad_input_says_what_to_give(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        lab(tmp_path, "-", text=text)
-    with pytest.raises(click.BadParameter, match="No such file"):
-        lab(tmp_path, str(tmp_path / "nothing"))
-    with pytest.raises(click.BadParameter, match="Is a directory"):
-        lab(tmp_path, str(tmp_path))
+def test_bad_input_says_what_to_give(tmp_path: Path, argument: str, text: str, says: str) -> None:
+    with pytest.raises((UsageError, click.BadParameter), match=says):
+        lab(tmp_path, argument, text=text)
 
 
-@pytest.mark.parametrize("text", ["alert(1)", "{}", '{"cells": 3}', "[" * 10_000])
-def test_a_site_that_is_damaged_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "published.json").write_text(text)
+def test_a_site_that_is_damaged_is_named(tmp_path: Path) -> None:
+    (tmp_path / "published.json").write_text("alert(1)")
     with pytest.raises(UsageError, match=r"published\.json"):
         published.load([str(tmp_path)], tmp_path)
 
 
-# ---- Hosts with Ubuntu's restriction of user namespaces.
+# -- Hosts with Ubuntu's restriction of user namespaces.
 
 UNCONFINED = "kernel.apparmor_restrict_unprivileged_unconfined"
 ENFORCED = {ubuntu.POLICY: "enforce"}
@@ -281,12 +268,9 @@ def test_each_state_of_ubuntus_policy_is_told_from_the_tested_one(
 
 
 def test_nothing_is_advised_that_the_host_has_already(tmp_path: Path) -> None:
-    installed = {
-        advice.remedy for advice in check(tmp_path, on_ubuntu("as installed", ENFORCED), POLICY).advice
-    }
-    assert {"bwrap-userns-restrict", "apparmor-restrict-off"} <= installed
-    in_place = {"install-bubblewrap", "bundled-bwrap-profile"}
-    assert installed.isdisjoint(in_place)
+    advised = {advice.remedy for advice in check(tmp_path, on_ubuntu("as installed", ENFORCED), POLICY).advice}
+    assert {"bwrap-userns-restrict", "apparmor-restrict-off"} <= advised
+    assert advised.isdisjoint({"install-bubblewrap", "bundled-bwrap-profile"})
 
 
 def test_a_cell_whose_suite_a_profile_confined_is_not_like_a_host_where_none_does(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from lab.gate.decision import Gate, decide
 from lab.gate.expectations import Expectations, ExpectedFailure
 from lab.record import BuildRecord, CellResult, LaneRecord, Outcome, ShardRecord, Status
 from lab.report import compare as report
-from tests.builders.cells import JAILED, box, compared, done, run_with, side
+from tests.builders.cells import JAILED, box, compared, done, side
 from tests.builders.facts import facts
 
 PASS, FAIL, XFAIL, XPASS = Status.PASS, Status.FAIL, Status.XFAIL, Status.XPASS
@@ -124,11 +124,15 @@ def test_a_cell_that_another_shard_has_did_not_vanish() -> None:
         assert "merge the shards" in cell.reason
 
 
+def lane(image: str, network: str) -> LaneRecord:
+    return LaneRecord(guest="debian-13", image=image * 32, fork="memory", network=network, seconds={})
+
+
 def test_a_changed_environment_is_told_with_the_command_that_runs_both_builds() -> None:
-    before = side(done(PASS, build="0.10.0"))
+    before = side(done(PASS, build="0.10.0"), lanes=[lane("a1", "closed")])
     now = side(
         done(PASS, facts=facts(kernel="6.13.1", bubblewrap={"setuid": True}, selinux={"mode": "permissive"})),
-        lanes=[LaneRecord(guest="debian-13", image="b2" * 32, fork="memory", seconds={})],
+        lanes=[lane("b2", "open")],
         definitions={"programs": "q" * 64, "variant other": "o" * 64},
     )
     comparison = compare(before, now)
@@ -139,6 +143,7 @@ def test_a_changed_environment_is_told_with_the_command_that_runs_both_builds() 
         "kernel 6.12.118+deb13-cloud-amd64 -> 6.13.1",
         "bubblewrap 0.12.0 -> 0.12.0 setuid",
         "selinux none -> permissive default 34",
+        "network closed -> open",
         "the lab's programs in the guest changed",
     ]
     assert cell.both_builds == "lab matrix -g debian-13 -v stock --build 0.10.0 --build 0.10.8"
@@ -148,29 +153,6 @@ def test_a_changed_environment_is_told_with_the_command_that_runs_both_builds() 
     assert regressed.difference is Difference.REGRESSED
     assert [change.what for change in regressed.environment] == ["kernel"]
     assert compared(done(PASS, facts=None), done(PASS)).environment == []
-
-
-def lane(network: str | None, label: str = "lane-1") -> LaneRecord:
-    return LaneRecord(
-        guest="debian-13", label=label, image="a1" * 32, fork="memory", network=network, seconds={}
-    )
-
-
-def test_another_network_is_a_change_of_the_environment_of_the_cells_of_its_lane() -> None:
-    cells = done(PASS, lane="lane-1"), done(PASS, variant="a", lane="lane-2")
-    before = side(*cells, lanes=[lane("closed"), lane("closed", "lane-2")])
-    now = side(*cells, lanes=[lane("closed"), lane("open", "lane-2")])
-    same, other = compare(before, now).cells
-    assert (same.difference, other.difference) == (Difference.UNCHANGED, Difference.ENVIRONMENT_CHANGED)
-    assert [str(change) for change in other.environment] == ["network closed -> open"]
-
-
-def test_two_builds_of_one_run_are_kept_apart() -> None:
-    run = run_with(done(PASS, build="0.10.0"), done(FAIL, build="0.10.8"))
-    old, new = (results.of_run(run, Path("/runs/one"), build) for build in ("0.10.0", "0.10.8"))
-    [cell] = compare(old, new).cells
-    assert cell.difference is Difference.REGRESSED
-    assert cell.evidence == "/runs/one/cells/debian-13/stock/0.10.8"
 
 
 def test_the_wheel_of_a_baseline_has_to_be_named_by_the_reader() -> None:

@@ -1,6 +1,4 @@
-import functools
 import json
-import operator
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from lab import causes
 from lab.base.errors import LabError
 from lab.causes import evidence
 from lab.causes.evidence import LOG_BYTES, Evidence
-from lab.probes import NONE_RUN, NOT_RUN, Probe
+from lab.probes import NONE_RUN, NOT_RUN
 from lab.record import Confidence, Outcome, TestResult
 from tests.builders import evidence as examples
 from tests.builders.facts import probe, probed
@@ -62,11 +60,13 @@ def test_probes_and_what_confined_them_are_read_from_their_file(tmp_path: Path) 
     assert gathered.probes.bwrap_all == NOT_RUN
 
 
-def without(*path: str) -> str:
+def without(first: str, second: str = "") -> str:
     """A file of probes without one of its keys."""
     document: Any = json.loads(probed({}).model_dump_json())
-    *parents, last = path
-    del functools.reduce(operator.getitem, parents, document)[last]
+    if second:
+        del document[first][second]
+    else:
+        del document[first]
     return json.dumps(document)
 
 
@@ -74,10 +74,8 @@ def without(*path: str) -> str:
     ("text", "key"),
     [
         ("{", "Invalid JSON"),
-        ("[]", "Input should be"),
         (without("probes"), "probes: Field required"),
         (without("probes", "unshare_user"), "probes.unshare_user: Field required"),
-        (without("probes", "unshare_user", "status"), "probes.unshare_user.status: Field required"),
         (without("context", "apparmor"), "context.apparmor: Field required"),
     ],
 )
@@ -88,17 +86,7 @@ def test_damaged_probes_name_the_file_and_the_key(tmp_path: Path, text: str, key
     assert key in str(error.value)
 
 
-def test_an_audit_line_is_read_into_its_fields_and_a_name_with_spaces_stays_whole() -> None:
-    [line] = evidence.parse_audit(examples.NOISE + examples.DENIED_CAP_BWRAP)
-    keys = ("apparmor", "operation", "profile", "comm", "capability", "capname")
-    assert [line[key] for key in keys] == [
-        "DENIED",
-        "capable",
-        "unprivileged_userns",
-        "bwrap",
-        "21",
-        "sys_admin",
-    ]
+def test_a_name_with_spaces_in_an_audit_line_stays_whole() -> None:
     [line] = evidence.parse_audit('audit: type=1400 audit(1.5:2): comm="Web Content" name="/tmp/a=b" pid=1')
     assert (line["comm"], line["name"], line["pid"]) == ("Web Content", "/tmp/a=b", "1")
 
@@ -139,7 +127,6 @@ def test_other_lines_are_no_audit_lines(log: str) -> None:
     assert evidence.parse_audit(log) == []
 
 
-CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
 HOSTILE = [
     "x",
     "x ",
@@ -161,35 +148,6 @@ def test_audit_lines_of_any_length_are_read(tmp_path: Path, piece: str) -> None:
     (tmp_path / "kernel.log").write_text(line)
     evidence.refusals(tmp_path)
     evidence.parse_audit(line)
-
-
-def test_denials_are_those_with_all_the_fields() -> None:
-    log = examples.DENIED_CREATE + examples.DENIED_CAP_BWRAP
-    log += examples.DENIED_CREATE.replace("DENIED", "ALLOWED")
-    gathered = Evidence(audit=evidence.parse_audit(log))
-    assert [line["comm"] for line in gathered.denied(operation="userns_create")] == ["bwrap"]
-    assert gathered.denied(operation="userns_create", comm="unshare") == []
-    assert len(gathered.denied()) == 2
-
-
-def test_sysctls_are_read_as_text() -> None:
-    text = f"{CLONE} = 0\n{LIMIT}=7794\nsysctl: permission denied\n"
-    assert evidence.parse_sysctls(text) == {CLONE: "0", LIMIT: "7794"}
-
-
-@pytest.mark.parametrize(
-    ("tried", "worked", "refused"),
-    [
-        (probe(0, ""), True, False),
-        (probe(0, "Operation not permitted"), True, False),
-        (probe(1, "unshare: Operation not permitted"), False, True),
-        (probe(1, "something else"), False, False),
-        (probe(None, "Operation not permitted"), False, False),
-    ],
-)
-def test_a_probe_may_neither_work_nor_be_refused(tried: Probe, worked: bool, refused: bool) -> None:
-    assert tried.worked is worked
-    assert tried.failed_with("Operation not permitted") is refused
 
 
 def test_boxlites_own_logs_are_read_as_far_as_each_goes(tmp_path: Path) -> None:

@@ -129,13 +129,9 @@ def test_two_builds_of_one_run_are_compared_in_the_order_of_the_command_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ["compare", "three"],
-            "tested several builds: 0.10.0, 0.10.7, 0.10.8\n  next: choose one with --old-bu",
-        ),
+        (["compare", "three"], "several builds: 0.10.0, 0.10.7, 0.10.8\n  next: choose one with --old-build"),
         (["compare", "three", "--old-build", "0.10.0"], "next: choose one with --new-build BUILD"),
         (["compare", "one"], "tested one build, 0.10.8: there is no other to compare it with"),
-        (["compare", "one", "three"], "tested several builds"),
         (["compare", "three", "--old-build", "0.9", "--new-build", "0.10.8"], "no build of run"),
         (["compare", "three", "--old-build", "0.10.8", "--new-build", "0.10.8"], "both name 0.10.8"),
         (["compare", "b.toml"], "b.toml is a baseline of one build"),
@@ -145,12 +141,8 @@ def test_two_builds_of_one_run_are_compared_in_the_order_of_the_command_line(
         (["gate", "one", "--against", "yesterday"], "no run 'yesterday'"),
         (["gate", "one"], "--against FILE-or-RUN, or --against-build BUILD"),
         (["gate", "one", "--against", "b.toml", "--against-build", "0.10.0"], "compares with one thing"),
-        (["gate", "one", "--against-build", "0.10.0"], "there is no other to compare it with"),
         (["gate", "one", "--against-build", "previous"], "there is no other to compare it with"),
-        (
-            ["gate", "one", "--against", "three/results.json"],
-            "0.10.0, 0.10.7, 0.10.8\n  next: choose one with lab baseline RUN -o FILE --build BUILD",
-        ),
+        (["gate", "one", "--against", "three/results.json"], "next: choose one with lab baseline RUN -o FILE"),
         (["gate", "one", "--against", "cut.toml"], "cut.toml: not valid TOML"),
         (["gate", "empty", "--against", "one"], "cells: the run has none, expected at least one"),
         (["baseline", "three", "-o", "new.toml"], "next: choose one with --build BUILD"),

@@ -205,6 +205,7 @@ def runner(tmp_path: Path) -> Runner:
 # An input of the action is never code.
 HOSTILE = '$(touch "$GITHUB_WORKSPACE/owned"); `touch owned` "; touch owned #'
 MATRIX = ["matrix", "--verbose", "-o", "RUN"]
+BUILDS = ["--build=0.10.0", "--build=WORK/a b.whl"]
 MERGE = ["merge", "--partial", "-o", "RUN", "WORK/shards/shard-0/", "WORK/shards/shard-1/"]
 SHARDS = {"LAB_MERGE": "shards"}
 RESUME = {**SHARDS, "LAB_RESUME": "true"}
@@ -215,10 +216,7 @@ RESUME = {**SHARDS, "LAB_RESUME": "true"}
     [
         (
             {"LAB_BUILD": "0.10.0\na b.whl\n", "LAB_SET": "all", "LAB_GATE": "b.toml", "LAB_EXPECT": "/e.toml"},
-            [
-                [*MATRIX, "--set=all", "--gate=WORK/b.toml", "--expect=/e.toml"]
-                + ["--build=0.10.0", "--build=WORK/a b.whl"]
-            ],
+            [[*MATRIX, "--set=all", "--gate=WORK/b.toml", "--expect=/e.toml", *BUILDS]],
             "0",
         ),
         (

@@ -207,7 +207,7 @@ def test_where_the_squares_do_not_fit_the_screen_they_are_counted_for_each_guest
         ["debian-13", str(count - 3), "2", "1"],
     ]
     low.lane("debian-13", "booting")
-    assert screen(low).startswith("debian-13: booting (0 done)\n3 of")
+    assert screen(low).startswith("\ndebian-13: booting (0 done)\n3 of")
 
 
 @pytest.mark.parametrize("spare", [-12, -1, 0, 12])

@@ -1,7 +1,6 @@
 """The probe script: run here in each shell, compared with the lab's own programs, and read from other text."""
 
 import ast
-import json
 import os
 import re
 import shutil
@@ -9,14 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from textwrap import wrap
 
 import pytest
 
 from lab.base.errors import UsageError
-from lab.probes import PROGRAMS, Facts, Probed, script
+from lab.probes import Facts, Probed, script
 from lab.probes.report import HostReport, read
-from tests.builders.facts import printed_facts, put
+from tests.builders.facts import printed_facts, put, run_program
 from tests.builders.probe_script import SCRIPT, differences, output
 
 SHELLS = [
@@ -52,16 +51,11 @@ def understood(text: str) -> HostReport:
     return report
 
 
-def ours(program: str, argument: dict[str, object]) -> object:
-    command = [sys.executable, "-I", "-S", str(PROGRAMS / f"{program}.py"), json.dumps(argument)]
-    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-
-
 @pytest.mark.parametrize("shell", SHELLS)
 def test_it_says_what_the_labs_own_programs_say_of_this_host(shell: list[str]) -> None:
     report = understood(run(shell))
-    facts = Facts.model_validate(ours("facts", {"sysctls": list(report.facts.sysctls)}))
-    probed = Probed.model_validate(ours("probe", {"probes": True}))
+    facts = Facts.model_validate_json(run_program("facts", {"sysctls": [*report.facts.sysctls]}).stdout)
+    probed = Probed.model_validate_json(run_program("probe", {"probes": True}).stdout)
     # The system's Python, not the one of these tests.
     facts = facts.model_copy(update={"python": report.facts.python})
     assert differences(report, facts, probed, str(Path.home())) == {}
@@ -121,7 +115,7 @@ def test_a_sysctl_with_an_odd_name_is_not_asked_for() -> None:
     assert "kernel.a\n" not in text
 
 
-# ---- On folders made up.
+# -- On folders made up.
 
 
 def moved(root: Path) -> str:
@@ -227,7 +221,7 @@ def test_no_value_is_run_or_taken_for_another_line(text: str, tmp_path: Path) ->
     assert not Path("/tmp/owned").exists()
 
 
-# ---- Reading.
+# -- Reading.
 
 PRINTED = output(printed_facts(), unreadable=["selinux.modules"], id_like=["a b"])
 Change = Callable[[str], str]
@@ -235,9 +229,8 @@ Change = Callable[[str], str]
 
 def test_a_summary_for_people_comes_first() -> None:
     summary = PRINTED[: PRINTED.index("{")].splitlines()
-    assert "system: Debian GNU/Linux 13 (trixie)" in summary
-    assert "kernel.unprivileged_userns_clone: 1" in summary
-    assert "bwrap_all: works" in summary
+    lines = ["system: Debian GNU/Linux 13 (trixie)", "kernel.unprivileged_userns_clone: 1", "bwrap_all: works"]
+    assert set(lines) < set(summary)
 
 
 @pytest.mark.parametrize(
@@ -251,25 +244,13 @@ def test_a_summary_for_people_comes_first() -> None:
         lambda text: text.replace(" ", "\u00a0"),
         lambda text: text.replace("_", "\\_"),
         lambda text: text.replace('"', "\u201d").replace("--", "\u2014"),
-        lambda text: "".join(f"> {part}\n" for line in text.splitlines() for part in _folded(line)),
+        lambda text: "".join(f"> {part}\n" for line in text.splitlines() for part in wrap(line, 60) or [""]),
         lambda text: "".join(f"{line[:60]}\n{line[60:]}\n" for line in text.splitlines()),
         lambda text: "\ufeff" + text.replace(":", ":\u200b"),
-    ],
-    ids=[
-        *("fences", "crlf", "quoted", "indented", "double-spaced", "nbsp", "backslashes", "smart"),
-        *("folded", "cut", "invisible"),
     ],
 )
 def test_it_is_read_as_people_paste_it(change: Change) -> None:
     assert read(change(PRINTED)) == understood(PRINTED)
-
-
-def _folded(line: str) -> list[str]:
-    """A line folded as mail programs do: at the last space before a width."""
-    if len(line) <= 60 or " " not in line[10:60]:
-        return [line]
-    at = line.rindex(" ", 0, 60)
-    return [line[:at], *_folded(line[at + 1 :])]
 
 
 def test_the_first_whole_output_of_a_text_counts() -> None:
@@ -279,32 +260,19 @@ def test_the_first_whole_output_of_a_text_counts() -> None:
     assert read("begin boxlite-probe is the first line of its output") is None
 
 
-def _without_line(text: str) -> str:
-    lines = text.splitlines()
-    return "\n".join(lines[:-5] + lines[-4:])
-
-
-def _changed(**changes: Any) -> str:
-    return output(printed_facts() | changes)
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         (PRINTED[: len(PRINTED) // 2], "its last line is missing"),
-        (_without_line(PRINTED), r"it has \d+ of \d+ characters"),
+        ("\n".join(PRINTED.splitlines()[:-5] + PRINTED.splitlines()[-4:]), r"it has \d+ of \d+ characters"),
         (re.sub(r"\n{[^=]+", "\n", PRINTED, flags=re.DOTALL), "it has 0 of"),
         (PRINTED.replace('"facts"', '"facts;'), "it is not JSON"),
-        (_changed(podman="perhaps"), "facts.podman: Input should be"),
-        (_changed(more=1), "facts.more: Extra"),
-        (PRINTED.replace(" 2 ", " 1 ", 1), "has form 1, and this lab reads form 2"),
+        (output(printed_facts(podman="perhaps")), "facts.podman: Input should be"),
+        (output(printed_facts(more=1)), "facts.more: Extra"),
         (PRINTED.replace(" 2 ", " 3 ", 1), "has form 3, and this lab reads form 2"),
-        (
-            f"===== {script.BEGIN} 2 =====\n{'[' * 100_000}\n===== {script.END} 2: 1 characters",
-            "of 1 characters",
-        ),
+        (f"===== {script.BEGIN} 2 =====\n[[[\n===== {script.END} 2: 1 characters", "of 1 characters"),
     ],
-    ids=["truncated", "a hole", "no JSON", "damaged JSON", "a value", "a fact", "older", "newer", "nested"],
+    ids=["truncated", "a hole", "no JSON", "damaged JSON", "a value", "a fact", "newer", "nested"],
 )
 def test_a_damaged_output_says_what_is_wrong(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as raised:

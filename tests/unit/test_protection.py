@@ -3,20 +3,18 @@
 import importlib.util
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from lab.base.paths import PACKAGE
 from lab.record import Outcome, Protection, TestResult
 from lab.report import protection
 from lab.verdict import protection as words
 from tests.builders.cells import box, cell
-from tests.builders.runs import run_of
 
 
 @pytest.fixture
@@ -56,27 +54,16 @@ def test_a_process_that_shares_all_is_seen(outside: ModuleType, child: int, tmp_
     assert not [mount for mount in mounts if mount.startswith("/proc")]
 
 
-def test_a_limit_that_was_raised_is_none_of_its_own(
+def test_a_limit_that_was_raised_is_none_of_its_own_and_a_kernel_may_tell_nothing_of_seccomp(
     outside: ModuleType, child: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    test = {"open files": "10", "file size": "100"}
-    monkeypatch.setattr(
-        outside, "_limits", lambda of: test if of.name == "self" else {"open files": "77", "file size": "99"}
-    )
-    assert outside.protection(child, tmp_path, "a-box")["own_limits"] == ["file size"]
-
-
-def test_a_kernel_without_seccomp_tells_nothing_of_it(
-    outside: ModuleType, child: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = outside._status
-
-    def without(of: Path) -> dict[str, str]:
-        return {key: value for key, value in told(of).items() if not key.startswith("Seccomp")}
-
-    monkeypatch.setattr(outside, "_status", without)
-    seen = Protection.model_validate(outside.protection(child, tmp_path, "a-box"))
-    assert seen.seccomp == ["not told by the kernel"]
+    test = {"open files": "10", "a": "100"}
+    of_box = {"open files": "77", "a": "99"}
+    status = outside._status
+    monkeypatch.setattr(outside, "_limits", lambda of: test if of.name == "self" else of_box)
+    monkeypatch.setattr(outside, "_status", lambda of: {**status(of), "Seccomp": None})
+    seen = outside.protection(child, tmp_path, "a-box")
+    assert (seen["own_limits"], seen["seccomp"]) == (["a"], ["not told by the kernel"])
 
 
 def test_the_most_confined_descendant_is_found(outside: ModuleType, tmp_path: Path) -> None:
@@ -97,20 +84,6 @@ def passed(name: str, seen: Protection | None) -> TestResult:
     return TestResult(name=name, outcome=Outcome.PASS, protection=seen)
 
 
-def test_a_box_with_less_than_the_same_test_s_elsewhere_is_a_finding() -> None:
-    weak = box(seccomp=["off"], cgroup=None, mounts=["/ rw", "/usr rw", "HOME/boxes/BOX/tmp rw"])
-    run = run_of(
-        cell("debian-13", tests=[passed("starts", box()), passed("isolates", box())]),
-        cell("fedora-44", tests=[passed("starts", weak), passed("isolates", box())]),
-    )
-    [weakness] = protection.weaknesses(run.cells)
-    assert str(weakness) == (
-        "fedora-44 stock: less protected: the box of starts lacked seccomp filter, control group of its own, "
-        "a /usr that is not writable; debian-13 stock has that"
-    )
-    assert protection.weak_cells([weakness]) == {id(run.cells[1])}
-
-
 def test_what_the_kernel_does_not_tell_other_tests_and_other_builds_are_not_compared() -> None:
     off = box(namespaces=[], no_new_privs=False, seccomp=["off"])
     untold = box(seccomp=["not told by the kernel"])
@@ -124,35 +97,14 @@ def test_what_the_kernel_does_not_tell_other_tests_and_other_builds_are_not_comp
         assert protection.weaknesses(cells) == []
 
 
-def test_what_is_the_same_for_several_boxes_is_told_once() -> None:
-    off = box(namespaces=[], no_new_privs=False, seccomp=["off"], limits={}, cgroup=None)
-    both = [passed("jailed", box()), passed("again", box()), passed("control", off), passed("preset", None)]
-    run = run_of(cell("debian-12", tests=both), cell("debian-13", tests=both))
-    jailed, control = protection.given(run.cells)
-    assert (jailed.tests, len(jailed.cells)) == (["jailed", "again"], 2)
-    assert (control.tests, control.what) == (["control"], "no capabilities, empty bounding set")
-    assert {"user namespace", "no_new_privs", "seccomp filter", "control group of its own"} < set(
-        jailed.what.split(", ")
-    )
-
-
-@pytest.mark.parametrize(
-    ("number", "where"), [(2, "debian-0 stock, debian-1 stock"), (4, "4 cells")], ids=["few", "many"]
-)
-def test_what_was_asked_for_and_is_not_seen_is_one_line_for_all_cells(number: int, where: str) -> None:
+def test_what_was_asked_for_and_is_not_seen_is_one_line_for_all_cells() -> None:
     seen = box(seccomp=["off"], asked={"seccomp_enabled": True})
-    cells = [cell(f"debian-{n}", tests=[passed("starts", seen), passed("ends", seen)]) for n in range(number)]
-    [line] = protection.not_given(cells)
-    unmet = "starts, ends asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM has one"
-    assert str(line) == f"{where}, boxlite 0.10.8: {unmet}"
+    cells = [cell(f"debian-{n}", tests=[passed("starts", seen), passed("ends", seen)]) for n in range(4)]
     [short] = protection.not_given(cells, seen=False)
-    assert str(short) == str(line).partition(": no thread")[0]
+    assert str(short) == "4 cells, boxlite 0.10.8: starts, ends asked for a seccomp filter (seccomp_enabled)"
 
 
-def test_limits_of_one_kind_are_one_phrase_and_a_box_that_nothing_confines_says_so() -> None:
-    seen = box(own_limits=["file size", "open files"])
-    [given] = protection.given([cell(tests=[passed("starts", seen)])])
-    assert given.what.endswith(", control group of its own, limits of its own on file size and open files")
+def test_a_box_that_nothing_confines_says_so() -> None:
     free = {"namespaces": [], "no_new_privs": False, "seccomp": ["off"], "cgroup": None}
     held = dict.fromkeys(("Inh", "Prm", "Eff", "Bnd", "Amb"), "1" * 16)
     [given] = protection.given([cell(tests=[passed("control", box(**free, capabilities=held))])])
@@ -227,21 +179,16 @@ def test_all_threads_and_processes_of_a_box_are_looked_at(other: dict[str, Any],
 
 def test_a_missing_jailer_and_a_limit_that_only_another_process_has_are_told_as_such() -> None:
     [jailer, *_] = words.unmet_options(asking(namespaces=[]))
-    assert str(jailer) == (
-        "asked for the jailer (jailer_enabled): libkrun VM shares all namespaces with the test"
-    )
+    assert (jailer.option, jailer.seen) == ("jailer_enabled", "libkrun VM shares all namespaces with the test")
     tree = [{"program": "bwrap", "seccomp": ["off"], "limits": {"file size": str(1 << 30)}}]
     limits = {"open files": "1024", "processes": "100"}
     [_, size] = words.unmet_options(asking(processes=tree, limits=limits, own_limits=[]))
     assert size.seen == "nothing limits libkrun VM, only bwrap has it"
 
 
-@pytest.mark.parametrize("number", ["9" * 400, "9" * 5000], ids=len)
-def test_a_limit_that_no_kernel_has_is_no_number(number: str) -> None:
-    limits = {"open files": "1024", "file size": number, "processes": number}
+def test_a_limit_that_no_kernel_has_is_no_number() -> None:
+    limits = {"open files": "1024", "file size": "9" * 5000, "processes": "9" * 5000}
     assert words.unmet_options(asking(limits=limits))[1].seen == "nothing limits libkrun VM"
-    with pytest.raises(ValidationError, match="less than 18446744073709551616"):
-        asking(asked={"max_file_size": 10**400})
 
 
 def test_warnings_are_read_from_another_runtime_s_log(outside: ModuleType, tmp_path: Path) -> None:
@@ -260,20 +207,9 @@ def test_warnings_are_read_from_another_runtime_s_log(outside: ModuleType, tmp_p
     ]
 
 
-def test_kinds_of_boxes_are_compared_and_not_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared = []
-
-    def lost(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
-        compared.append(1)
-        return words.lost(before, now)
-
-    monkeypatch.setattr(protection, "lost", lost)
+def test_cells_whose_boxes_lack_the_same_are_one_finding() -> None:
     boxes = [box(no_new_privs=number % 50 != 7) for number in range(200)]
-    cells = [
-        cell(variant=f"v{number}", tests=[TestResult(name="box_starts", outcome=Outcome.PASS, protection=seen)])
-        for number, seen in enumerate(boxes)
-    ]
+    cells = [cell(variant=f"v{number}", tests=[passed("starts", seen)]) for number, seen in enumerate(boxes)]
     [weakness] = protection.weaknesses(cells)
     assert [cell.variant for cell in weakness.cells] == ["v7", "v57", "v107", "v157"]
     assert (weakness.lacking, weakness.elsewhere.variant) == (("no_new_privs",), "v0")
-    assert len(compared) < 10

@@ -40,6 +40,7 @@ def full_run() -> RunResult:
         tests=[TestResult(name="a", outcome=Outcome.FAIL, seconds=1.5, message='<"ä\n">')],
         facts=facts(kvm=None),
         context=context(),
+        evidence=["cells/debian-13/max-userns-zero/0.10.8/kernel.log"],
         remedies=[RemedyResult(name="sysctl", result=RemedyOutcome.VERIFIED, price="none", seconds=2.0)],
         seconds={"suite": 12.5},
         repeats=[RepeatResult(status=Status.XFAIL, failed=["a"], seconds={"suite": 12.5})],

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from lab.base.wait import ORDINARY, Speed
+from lab.base.wait import Speed
 from lab.catalog import Suite
 from lab.record import Confidence, Expectation, Fault, Finding, Needs, Outcome, Status, TestResult
 from lab.verdict.status import Verdict, judge
@@ -56,10 +56,9 @@ def verdict(
     return judge(SUITE, tests, expected, list(findings), **more)
 
 
-@pytest.mark.parametrize("cut_short", ["", KILLED])
 @either_expectation
-def test_a_suite_without_a_single_result_is_no_pass(expected: Expectation, cut_short: str) -> None:
-    judged = judge(SUITE, [], expected, [], cut_short=cut_short)
+def test_a_suite_without_a_single_result_is_no_pass(expected: Expectation) -> None:
+    judged = judge(SUITE, [], expected, [], cut_short=KILLED)
     assert judged == Verdict(Status.ERROR, reason="no test of the suite has a result")
 
 
@@ -170,7 +169,7 @@ def test_a_limit_of_the_lab_counts_under_kvm_and_under_emulation_only_with_more_
     assert judged.faulty == ((tests[-1].name,) if test_is_late and is_fault else ())
 
 
-@pytest.mark.parametrize("cut_short", [KILLED, CRASHED])
+@pytest.mark.parametrize("emulated", [True, False])
 @pytest.mark.parametrize(
     ("outcomes", "expected", "findings", "cause"),
     [
@@ -182,25 +181,19 @@ def test_a_limit_of_the_lab_counts_under_kvm_and_under_emulation_only_with_more_
         ({}, BLOCKED, [], "unknown"),
     ],
 )
-def test_a_suite_that_was_cut_short_fails_says_how_and_keeps_its_cause(
-    cut_short: str, outcomes: dict[str, str], expected: Expectation, findings: list[Finding], cause: str
+def test_a_suite_that_crashed_fails_says_how_and_keeps_its_cause(
+    emulated: bool, outcomes: dict[str, str], expected: Expectation, findings: list[Finding], cause: str
 ) -> None:
-    judged = verdict(outcomes, expected, findings, cut_short=cut_short)
+    judged = verdict(outcomes, expected, findings, cut_short=CRASHED, speed=Speed(emulated))
     assert (judged.status, judged.cause) == (Status.FAIL, cause)
-    assert f"; the suite {cut_short}" in judged.reason
+    assert f"; the suite {CRASHED}" in judged.reason
     assert all(finding.why in judged.reason for finding in findings)
     assert "the control failed" not in judged.reason
 
 
-def test_a_suite_that_crashed_under_emulation_is_no_hang() -> None:
-    assert verdict({}, PASSES, cut_short=CRASHED, speed=Speed(emulated=True)).status is Status.FAIL
-    assert verdict({}, PASSES, cut_short=KILLED, out_of_time=True, speed=ORDINARY).status is Status.FAIL
-
-
-@pytest.mark.parametrize("cut_short", ["", CRASHED.replace("SIGSEGV", "SIGKILL")])
-def test_a_guest_without_memory_is_the_labs_fault_whatever_else_was_found(cut_short: str) -> None:
+def test_a_guest_without_memory_is_the_labs_fault_whatever_else_was_found() -> None:
     killed = ["python3", "boxlite-shim"]
-    judged = verdict(SANDBOX, BLOCKED, [LIMIT], cut_short=cut_short, killed_for_memory=killed)
+    judged = verdict(SANDBOX, BLOCKED, [LIMIT], cut_short=CRASHED, killed_for_memory=killed)
     assert (judged.status, judged.cause) == (Status.ERROR, None)
     assert "killed python3, boxlite-shim" in judged.reason
     assert "memory_mib" in judged.reason
