@@ -43,7 +43,7 @@ BWRAP = "bubblewrap"
 # What opens a quotation, and what closes it.
 QUOTED = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "«": "»", "(": ")"}
 # Steps of messages that name no error.
-SAY_ENOUGH = ("chromium", "disabled", "restricted", "sandbox", "kvm-unusable")
+SAY_ENOUGH = ("chromium", "on-symlink", "disabled", "restricted", "sandbox", "kvm-unusable")
 
 
 @dataclass(frozen=True)
