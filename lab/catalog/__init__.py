@@ -3,6 +3,7 @@
 from lab.catalog.definitions import (
     AND,
     PASS,
+    TWIN,
     Change,
     CloudImage,
     DebianImage,

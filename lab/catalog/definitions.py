@@ -21,6 +21,8 @@ from lab.record import Expectation, Needs
 # Joins the names of variants that are combined on a guest.
 AND = "+"
 PASS = "pass"
+# How the name begins of a guest that has traits of a system and is not that system.
+TWIN = "twin-"
 
 
 def check_expectation(expect: Expectation) -> None:

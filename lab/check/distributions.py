@@ -7,7 +7,7 @@ from functools import cached_property
 
 from lab.base.errors import UsageError
 from lab.base.files import grouped, slug
-from lab.catalog import Variant, remedies
+from lab.catalog import TWIN, Variant, remedies
 from lab.catalog.remedies import Remedy
 from lab.check import settings
 from lab.check.results import STOCK, Kind, Result, Results, Source
@@ -259,7 +259,8 @@ def load(results: Results) -> list[Distribution]:
         facts = _facts_of(results, guest)
         # Debian testing and unstable have no VERSION_ID, and the same os-release; their guests' names differ.
         name = "-".join(guest.split("-")[:2])
-        if facts and facts.os.id and facts.os.version_id:
+        # A twin has the os-release of its packages, and nothing that it shows is shown as that system's.
+        if facts and facts.os.id and facts.os.version_id and not guest.startswith(TWIN):
             name = f"{facts.os.id}-{facts.os.version_id}"
         guests.setdefault(name, []).append(guest)
     loaded = []

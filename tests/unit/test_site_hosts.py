@@ -53,6 +53,7 @@ def test_guests_of_one_release_are_one_distribution(tmp_path: Path) -> None:
         a_cell(facts=facts()),
         a_cell("debian-13-podman", facts=facts(podman=True)),
         a_cell("server", facts=facts()),
+        a_cell("twin-wsl2", facts=facts()),
         *(a_cell(guest, facts=rolling) for guest in ("debian-14", "debian-sid")),
     )
     by_name = {distribution.name: distribution for distribution in site.distributions}
@@ -60,6 +61,9 @@ def test_guests_of_one_release_are_one_distribution(tmp_path: Path) -> None:
     assert guests[0] == "debian-13"
     assert {"debian-13-podman", "server", "debian-13-cloud"} < set(guests)
     assert by_name["debian-13"].title == "Debian 13 (trixie)"
+    # A twin is shown as itself, whatever its os-release says.
+    assert list(by_name["twin-wsl2"].guests) == ["twin-wsl2"]
+    assert by_name["twin-wsl2"].title.startswith("Twin of WSL2, not WSL2")
     # Testing and unstable are two, although their os-release is the same.
     assert "debian-14" in by_name
     assert [name for name in by_name if name.startswith("debian")][-1] == "debian-sid"

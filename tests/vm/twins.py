@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 
 from lab.base import process
-from lab.catalog import Pin, loading
+from lab.catalog import TWIN, Pin, loading
 from lab.guest.session import SUITE
 from lab.record import Confidence, Status
 from tests.builders.mirror import SigningKey, definitions, guest, key_ring, serving
 from tests.vm import cloud_disk
 from tests.vm.cloud_disk import CloudDisk, Recipe
 
-PREFIX = "twin-"
 PROFILES = "/sys/kernel/security/apparmor/profiles"
 # Seconds. Public logs show up to 210 s for snapd. Fewer do here, where everything else takes longer, too.
 # cloud-init gives up on dpkg's lock after 30 s.
@@ -57,7 +56,7 @@ class Twin:
 
     @property
     def name(self) -> str:
-        return f"{PREFIX}{self.original}"
+        return f"{TWIN}{self.original}"
 
     def define(self, images: Path) -> None:
         """Write its definition beside the original's."""
