@@ -20,6 +20,7 @@ from lab.causes.table import BWRAP_NOT_RUN, RESTRICTED, RESTRICTION
 from lab.probes import Facts
 from lab.probes.facts import numbers
 from lab.record import UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome
+from lab.verdict.protection import JAILER
 from lab.verdict.words import FinishedCell
 
 FOLDER = Path(__file__).with_name("bug_reports")
@@ -322,6 +323,18 @@ def aa_status(cell: FinishedCell) -> Sight:
     return Sight(any("bwrap-userns-restrict" in name for name in names), f"loaded: {', '.join(names)}")
 
 
+def isolated(cell: FinishedCell, kinds: Sequence[str]) -> Sight:
+    """Whether each box that was given the jailer has namespaces of these kinds for itself."""
+    protections = [test.protection for test in cell.result.tests if test.protection]
+    boxes = [protection for protection in protections if protection.asked.get(JAILER) is True]
+    if not boxes:
+        raise NotShown("what confines its boxes was not read")
+    shared = [kind for kind in kinds if any(kind not in box.namespaces for box in boxes)]
+    own = {kind for box in boxes for kind in box.namespaces}
+    what = f"{len(boxes)} boxes have namespaces of their own: {', '.join(sorted(own)) or 'none'}"
+    return Sight(not shared, f"{what}; shared with the test: {', '.join(shared)}" if shared else what, (JUNIT,))
+
+
 # -- issue 468
 
 # Upstream's names, and the suite's.
@@ -427,7 +440,7 @@ def ubuntu_default(cell: FinishedCell) -> Sight:
 LOOKS: dict[str, Callable[..., Sight]] = {
     look.__name__: look
     for look in (
-        *(says, suite_passes, tried, ships, kvm_mode, capability_8, aa_status, error_text, in_vain),
+        *(says, suite_passes, tried, ships, kvm_mode, isolated, capability_8, aa_status, error_text, in_vain),
         *(blocked_tests, fresh_ubuntu, audit_line, one_cause, bwrap_alone, capability_denied, ubuntu_default),
     )
 }

@@ -16,7 +16,7 @@ from lab.verdict.claims import Answer
 from lab.verdict.words import FinishedCell
 from tests.builders import evidence as evidence_examples
 from tests.builders import messages
-from tests.builders.cells import cell
+from tests.builders.cells import box, cell
 from tests.builders.claims import (
     FAIL,
     POLICY,
@@ -254,6 +254,13 @@ def loaded(*profiles: str) -> CellResult:
     return passing(facts=facts(apparmor={"profiles": dict.fromkeys(profiles, "enforce")}))
 
 
+def boxed(*namespaces: str, asked: bool = True) -> CellResult:
+    """A cell whose witness saw a box with these namespaces; `asked`: whether it was given the jailer."""
+    seen = box(namespaces=list(namespaces), asked={"jailer_enabled": asked})
+    witness = TestResult(name=SUITE.witness, outcome=Outcome.PASS, protection=seen)
+    return passing(tests=[witness])
+
+
 FAILING: dict[str, Any] = {"status": Status.FAIL, "tests": outcomes(JAILED)}
 
 # The claim, one cell, its evidence, the answer, a word of what is seen or of why it is not judged.
@@ -266,6 +273,13 @@ OF_DOCS: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ("kvm-mode", passing(), {}, HOLDS, "mode 0o660, owner root, group kvm"),
     ("kvm-mode", passing(facts=facts(kvm={"mode": "0o666"})), {}, DOES_NOT, "mode 0o666"),
     ("kvm-mode", passing(facts=facts(kvm=None)), {}, NOT_JUDGED, "it has no /dev/kvm"),
+    ("kvm-newgrp", with_remedies(("kvm-group", VERIFIED), name="kvm-denied"), {}, HOLDS, "kvm-group: verified"),
+    ("kvm-chmod", with_remedies(("kvm-everyone", NO_HELP), name="kvm-denied"), {}, DOES_NOT, "does not help"),
+    ("namespaces", boxed("mnt", "pid", "net", "user"), {}, HOLDS, "of their own: mnt, net, pid, user"),
+    ("namespaces", boxed("mnt", "pid", "user"), {}, DOES_NOT, "shared with the test: net"),
+    ("namespaces", boxed("mnt", asked=False), {}, NOT_JUDGED, "was not read"),
+    ("namespaces", passing(), {}, NOT_JUDGED, "what confines its boxes was not read"),
+    ("namespaces", blocked(tests=outcomes(SUITE.witness)), {}, NOT_JUDGED, "only a cell in which a box with"),
     ("policy-timeout", blocked(tests=outcomes(JAILED, message=TIMEOUT)), {}, HOLDS, "Timeout waiting"),
     ("works-with-sudo", passing_on(UBUNTU, variant="as-root"), {}, HOLDS, "every test passes"),
     ("works-with-sudo", passing_on(UBUNTU, variant="as-root", **FAILING), {}, DOES_NOT, f"fail: {JAILED}"),

@@ -63,6 +63,7 @@ CHANGES = [
     "bwrap-profile",
     "unprivileged-userns-complain",
     "kvm-group",
+    "kvm-everyone",
     "selinux-permissive",
     "selinux-unconfined-permissive",
     "ca-bundle-file",
@@ -152,6 +153,7 @@ APPARMOR = "sys/kernel/security/apparmor"
         ("bwrap-userns-restrict", "", "", "there is no {root}/usr/share/apparmor/extra-profiles/bwrap-userns-"),
         ("bundled-bwrap-profile", "", "", "boxlite uses {root}/stubs/bwrap instead of its bundled bubblewrap"),
         ("kvm-group", "dev/kvm", "", "there is no {root}/dev/kvm"),
+        ("kvm-everyone", "dev/kvm", "", "there is no {root}/dev/kvm"),
         # AppArmor's programs are older than the kernel, the kernel knows no user namespaces, or it is off.
         ("bwrap-profile", "etc/apparmor.d/abi/4.0", "", "AppArmor's programs are too old"),
         ("bwrap-profile", f"{APPARMOR}/features/namespaces/mask", "", "does not mediate user namespaces"),
