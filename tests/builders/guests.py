@@ -1,5 +1,6 @@
 """Guests that are not there: a lane on the bench, a runner of cells without one, and images in a store."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -109,6 +110,32 @@ def put_prepared(paths: Paths, guest: catalog.Guest, base: BaseImage, *, kib: in
     folder = paths.make(paths.images) / f"{prepare_image.PREPARED}{guest.name}-{inputs[:16]}"
     disk = base.manifest.disk_sha256
     return store.place(folder, guest.name, inputs, "prepared for a test", fill, base=disk)
+
+
+class TwoLabs:
+    """Two labs that want the same image at once; it is `made` by the first, for which the second waits."""
+
+    def __init__(self, made: str) -> None:
+        self.wait = f"waiting for this image to be {made}"
+        self._at_work, self._waiting = threading.Event(), threading.Event()
+
+    def work(self) -> None:
+        """To be called by what only one of them does."""
+        self._at_work.set()
+        assert self._waiting.wait(30)
+
+    def run(self, ensure: Callable[[Callable[[str], None]], BaseImage]) -> list[BaseImage]:
+        def say(text: str) -> None:
+            if text == self.wait:
+                self._waiting.set()
+
+        images: list[BaseImage] = []
+        first = threading.Thread(target=lambda: images.append(ensure(no_say)))
+        first.start()
+        assert self._at_work.wait(30)
+        images.append(ensure(say))
+        first.join(30)
+        return images
 
 
 def asked_for(sysctls: Iterable[str]) -> Facts:

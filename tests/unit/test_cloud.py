@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +9,11 @@ import pytest
 
 from lab import catalog
 from lab.base import process
-from lab.base.errors import ImageNotAvailable, LabError, UsageError
-from lab.base.files import sha256
+from lab.base.errors import ImageNotAvailable, UsageError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest, loading
 from lab.images import cloud, store
-from lab.images.store import BaseImage
-from tests.builders.guests import no_say
+from tests.builders.guests import TwoLabs, no_say
 from tests.builders.mirror import (
     Mirror,
     Request,
@@ -43,20 +40,10 @@ UNSIGNED = {
 }
 GUESTS = [UBUNTU, FEDORA, ALMA, *UNSIGNED]
 ADDRESSES = {
-    "ubuntu-22.04": (
-        "https://cloud-images.ubuntu.com/releases/jammy/release-20260913",
-        "ubuntu-22.04-server-cloudimg-amd64.img",
-        "SHA256SUMS",
-    ),
     FEDORA: (
         "https://download.fedoraproject.org/pub/fedora/linux/releases/44/Cloud/x86_64/images",
         "Fedora-Cloud-Base-Generic-44-1.7.x86_64.qcow2",
         "Fedora-Cloud-44-1.7-x86_64-CHECKSUM",
-    ),
-    ALMA: (
-        "https://repo.almalinux.org/almalinux/10/cloud/x86_64/images",
-        "AlmaLinux-10-GenericCloud-10.2-20260526.0.x86_64.qcow2",
-        "CHECKSUM",
     ),
     "amazonlinux-2023": (
         "https://cdn.amazonlinux.com/al2023/os-images/2023.12.20260909.0/kvm",
@@ -180,10 +167,8 @@ def disk_over_a_file(mirror: Mirror, published: Guest, keys: Keys, folder: Path)
     [
         *((name, another_disk, "IMAGE of HOST does not have the expected digest") for name in GUESTS),
         (UBUNTU, another_rest, "IMAGE of HOST does not have the expected digest"),
-        (UBUNTU, no_signature, "SHA256SUMS.gpg of HOST: HTTP 404 Not Found"),
         (ALMA, no_signature, "CHECKSUM.asc of HOST: HTTP 404 Not Found"),
         (FEDORA, no_signature, "it contains no signature"),
-        (UBUNTU, not_listed, "SHA256SUMS of HOST lists no digest for IMAGE"),
         (FEDORA, not_listed, " of HOST lists no digest for IMAGE"),
         (UBUNTU, listed_twice, "SHA256SUMS of HOST lists several digests for IMAGE"),
         # What is vouched for has to be a whole disk as well.
@@ -218,7 +203,6 @@ def test_a_disk_that_is_not_vouched_for_is_refused_and_nothing_of_it_is_kept(
 @pytest.mark.parametrize(
     ("line", "is_listed"),
     [
-        ("{0} *disk.img", True),
         ("{0}  disk.img", True),
         ("SHA256 (disk.img) = {0}", True),
         ("{0} *disk.img\r", True),
@@ -254,17 +238,6 @@ def test_offline_the_network_is_left_alone(mirror: Mirror, publish: Publish, pat
 
 
 # --- what is stored -------------------------------------------------------------------------------------
-
-
-def test_a_full_store_keeps_nothing(publish: Publish, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_path: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(store, "seal", fail)
-    published = publish(UBUNTU)
-    with pytest.raises(LabError, match="files were deleted: No space left on device"):
-        store.ensure(paths, published, no_say)
-    assert (list(store.images(paths)), list(paths.images.glob(".partial-*"))) == ([], [])
 
 
 @pytest.mark.parametrize("is_gone", [False, True])
@@ -322,64 +295,35 @@ def test_two_guests_with_one_disk_have_an_image_each(publish: Publish, paths: Pa
 
 @pytest.mark.parametrize("name", [UBUNTU, DEBIAN])
 def test_two_labs_at_once_download_a_disk_once(
-    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes, name: str
+    mirror: Mirror, publish: Publish, paths: Paths, name: str
 ) -> None:
-    published = publish(name)
-    downloading, waiting = threading.Event(), threading.Event()
-    images: list[BaseImage] = []
+    labs, published = TwoLabs("downloaded"), publish(name)
 
     def slow(request: Request, body: bytes) -> None:
-        downloading.set()
-        assert waiting.wait(30)
+        labs.work()
         well(request, body)
 
-    def say_second(text: str) -> None:
-        if text == "waiting for this image to be downloaded":
-            waiting.set()
-
     mirror.faults[path_of(published)] = [slow]
-    first = threading.Thread(target=lambda: images.append(store.ensure(paths, published, no_say)))
-    first.start()
-    assert downloading.wait(30)
-    images.append(store.ensure(paths, published, say_second))
-    first.join(30)
-    assert images[0] == images[1]
-    assert requested(mirror).count(path_of(published)) == 1
-    assert sha256(images[0].disk) == hashlib.sha256(disk).hexdigest()
+    first, second = labs.run(lambda say: store.ensure(paths, published, say))
+    assert (first, requested(mirror).count(path_of(published))) == (second, 1)
 
 
 # --- definitions ----------------------------------------------------------------------------------------
 
 
+KIND, KEY, BUILDS = 'kind = "cloud"', 'key = "ubuntu-cloud.asc"', "builds = 'release-\\d{8}(\\.\\d+)?'"
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "expected"),
     [
-        (UBUNTU, 'key = "ubuntu-cloud.asc"', 'key = "nobody.asc"', "image.checksums.key: there is no file "),
-        (UBUNTU, 'key = "ubuntu-cloud.asc"', 'key = "../x.asc"', "image.checksums.key: "),
-        (UBUNTU, 'form = "detached"', 'form = "spoken"', "image.checksums.form: "),
-        (UBUNTU, 'firmware = "bios"', 'firmware = "coreboot"', "image.firmware: "),
-        (UBUNTU, 'package_manager = "apt"', 'package_manager = "brew"', "image.package_manager: "),
+        (UBUNTU, KEY, 'key = "nobody.asc"', "image.checksums.key: there is no file "),
+        (UBUNTU, KEY, 'key = "../x.asc"', "image.checksums.key: "),
         (UBUNTU, 'url = "http:', 'url = "file:', "image.url: "),
-        (UBUNTU, 'kind = "cloud"', 'kind = "cloud"\ndigest = "sha256:12"', "image.digest: "),
-        (
-            UBUNTU,
-            'kind = "cloud"',
-            f'kind = "cloud"\ndigest = "sha256:{"0" * 64}"',
-            "only one of `checksums` and",
-        ),
-        (
-            DEBIAN,
-            'kind = "cloud"',
-            f'kind = "cloud"\ndigest = "sha512:{"0" * 128}"',
-            "`build` must be given with",
-        ),
-        (UBUNTU, 'user = "ubuntu"', "", "image.user: "),
-        (
-            UBUNTU,
-            "builds = 'release-\\d{8}(\\.\\d+)?'",
-            "builds = '20(26'",
-            "image.builds: expected a regular expression: missing )",
-        ),
+        (UBUNTU, KIND, f'{KIND}\ndigest = "sha256:12"', "image.digest: "),
+        (UBUNTU, KIND, f'{KIND}\ndigest = "sha256:{"0" * 64}"', "only one of `checksums` and"),
+        (DEBIAN, KIND, f'{KIND}\ndigest = "sha512:{"0" * 128}"', "`build` must be given with"),
+        (UBUNTU, BUILDS, "builds = '20(26'", "image.builds: expected a regular expression: missing )"),
     ],
 )
 def test_a_wrong_cloud_guest_names_file_and_key(

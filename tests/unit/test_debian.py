@@ -112,15 +112,13 @@ def test_the_suite_and_the_packages_are_those_of_the_guest(
     assert [words for words in absent if words in call] == []
 
 
-@pytest.mark.parametrize("is_there", [False, True])
-def test_mmdebstrap_is_told_debian_s_keys(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
-) -> None:
+def test_mmdebstrap_is_told_debian_s_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = tmp_path / "keys.gpg"
-    if is_there:  # It refuses to start with a keyring that does not exist.
-        keys.touch()
     monkeypatch.setattr(debian, "KEYRING", keys)
-    assert (f"--keyring={keys}" in call_for("debian-13", tmp_path, monkeypatch)) is is_there
+    # It refuses to start with a keyring that does not exist.
+    assert "--keyring" not in call_for("debian-13", tmp_path, monkeypatch)
+    keys.touch()
+    assert f"--keyring={keys}" in call_for("debian-13", tmp_path, monkeypatch)
 
 
 def test_a_suite_may_lack_its_security_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,11 +160,7 @@ def test_only_root_sets_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("program", "message", "hint"),
     [
-        (
-            DISK_FULL,
-            "the disk filled up while building trixie; the partial image was deleted",
-            "free some disk space",
-        ),
+        (DISK_FULL, "the disk filled up while building trixie; the partial image", "free some disk space"),
         (NO_KEYS, "NO_PUBKEY 6ED0E7B82643E131", "debian-archive-keyring"),
         (NO_MIRROR, "Temporary failure resolving the mirror", "mirror reachable?"),
     ],

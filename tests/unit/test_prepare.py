@@ -1,7 +1,5 @@
 import json
 import shutil
-import threading
-from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -30,14 +28,13 @@ from lab.machine.budget import Processors
 from lab.machine.clock import RATE, REAL, Clock
 from lab.machine.domain import Network
 from lab.machine.lane import Lane
-from tests.builders.guests import base_image, put_prepared, put_published
+from tests.builders.guests import TwoLabs, base_image, put_prepared, put_published
 
 GUEST = catalog.load().guest("ubuntu-24.04")
 APT = PackageManager.APT
 IMAGE = base_image(Path("/store/cloud"), Firmware.BIOS)
 EMULATION = Acceleration(False, "a test")
 pytestmark = pytest.mark.usefixtures("roomy")
-Usage = namedtuple("Usage", "total used free")
 
 
 def preparation(paths: Paths, say: Callable[[str], None] = lambda text: None) -> Preparation:
@@ -61,11 +58,8 @@ def folders(paths: Paths) -> list[str]:
 
 def test_a_built_image_is_ready_as_it_is(paths: Paths) -> None:
     built = base_image(Path("/store/debian-13"))
-    assert (
-        prepare_image.find(paths, GUEST, built)
-        == prepare_image.ensure(preparation(paths), GUEST, built)
-        == built
-    )
+    assert prepare_image.find(paths, GUEST, built) == built
+    assert prepare_image.ensure(preparation(paths), GUEST, built) == built
     assert not paths.images.exists()
 
 
@@ -80,10 +74,8 @@ def test_what_is_prepared_is_kept_under_its_name_and_read_only(
     assert prepare_image.ensure(preparation(paths), GUEST, image) == made
     assert prepare_image.find(paths, GUEST, image) == made
     assert made.firmware is firmware
-    assert {file.name: file.stat().st_mode & 0o777 for file in made.folder.iterdir()} == {
-        "disk.qcow2": 0o444,
-        "manifest.json": 0o444,
-    }
+    modes = {file.name: file.stat().st_mode & 0o777 for file in made.folder.iterdir()}
+    assert modes == {"disk.qcow2": 0o444, "manifest.json": 0o444}
     assert made.manifest.disk_sha256 == sha256(made.disk) != IMAGE.manifest.disk_sha256
     assert made.manifest.inputs == prepare_image.inputs_digest(GUEST, IMAGE)
     assert made.folder == paths.images / f"prepared-ubuntu-24.04-{made.manifest.inputs[:16]}"
@@ -154,41 +146,27 @@ def test_what_was_prepared_differently_does_not_count(
 def test_what_is_installed_and_what_is_stopped_are_part_of_the_recipe() -> None:
     packages = {name for names in prepare_image.PACKAGES.values() for name in names}
     assert packages | {*prepare_image.UNITS, *prepare_image.LOCKS} <= set(prepare_image.RECIPE)
-    assert "apt-daily-upgrade.timer" in prepare_image.UNITS
-    # TRANSACTION_LOCK_FILEPATH of libdnf5, whose dnf does not wait for others.
-    assert "/run/dnf/rpmtransaction.lock" in prepare_image.LOCKS
 
 
 def test_too_little_space_is_said_before_anything_is_booted(paths: Paths, working: pytest.MonkeyPatch) -> None:
-    working.setattr(shutil, "disk_usage", lambda _path: Usage(10 * 2**30, 9 * 2**30, 2**30))
+    working.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=2**30))
     with pytest.raises(LabError, match=r"ubuntu-24.04 needs 5.0 GiB free in .*; there are 1\.0"):
         prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     assert folders(paths) == []
 
 
 def test_two_labs_at_once_prepare_a_guest_once(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    labs = TwoLabs("prepared")
     done: list[str] = []
-    at_work, waiting = threading.Event(), threading.Event()
-    made: list[BaseImage] = []
 
     def work(_preparation: Preparation, guest: Guest, _image: BaseImage, disk: Path) -> None:
-        at_work.set()
-        assert waiting.wait(30)
+        labs.work()
         done.append(guest.name)
         disk.write_text("a prepared disk")
 
-    def say(text: str) -> None:
-        assert text == "waiting for this image to be prepared"
-        waiting.set()
-
     monkeypatch.setattr(prepare_image, "_boot_and_install", work)
-    first = threading.Thread(target=lambda: made.append(prepare_image.ensure(preparation(paths), GUEST, IMAGE)))
-    first.start()
-    assert at_work.wait(30)
-    made.append(prepare_image.ensure(preparation(paths, say), GUEST, IMAGE))
-    first.join(30)
-    assert done == ["ubuntu-24.04"]
-    assert made[0] == made[1]
+    first, second = labs.run(lambda say: prepare_image.ensure(preparation(paths, say), GUEST, IMAGE))
+    assert (first, done) == (second, ["ubuntu-24.04"])
 
 
 class InGuest:
@@ -269,27 +247,21 @@ FIRST_BOOT = ["first boot", "start, may restart: True", "given back"]
 SUPPLIES = ["fetching what remedies need", "given back"]
 
 
-def test_in_a_guest_that_has_everything_nothing_is_installed_and_what_remedies_need_stays(
+def test_only_what_is_missing_is_installed_by_cloud_init_and_what_remedies_need_stays(
     complete: Complete,
 ) -> None:
-    inside = InGuest([], set())
-    assert complete(inside) == [*FIRST_BOOT, *SUPPLIES, "off"]
-    lists, package, profile, clean, closed = inside.ran
+    assert complete(InGuest([], set())) == [*FIRST_BOOT, *SUPPLIES, "off"]
+    inside = InGuest(["bubblewrap"], {"bubblewrap"})
+    assert complete(inside) == [*FIRST_BOOT, "installing bubblewrap", "given back", *SUPPLIES, "off"]
+    install, lists, package, profile, clean, closed = inside.ran
+    assert "cloud-init single --name package_update_upgrade_install" in install
+    assert 'packages: ["bubblewrap"]' in install
     assert "apt-get -q update" in lists
     assert "--download-only --yes bubblewrap" in package
     assert "download apparmor-profiles" in profile
     assert "cloud-init clean" in clean
     assert not [word for word in ("lists", "apt-get clean") if word in clean]
     assert closed == "close"
-
-
-def test_only_what_is_missing_is_installed_by_cloud_init(complete: Complete) -> None:
-    inside = InGuest(["bubblewrap"], {"bubblewrap"})
-    assert complete(inside) == [*FIRST_BOOT, "installing bubblewrap", "given back", *SUPPLIES, "off"]
-    install, *_supplies, clean, _ = inside.ran
-    assert "cloud-init single --name package_update_upgrade_install" in install
-    assert 'packages: ["bubblewrap"]' in install
-    assert "cloud-init clean" in clean
 
 
 def test_what_could_not_be_installed_is_named_with_the_guest_s_own_last_words(complete: Complete) -> None:
@@ -313,10 +285,7 @@ def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_to
     done = complete(Offline([], set()))
     notes = [text for text in done if "could not be fetched" in text]
     assert len(notes) == 3
-    assert notes[1] == (
-        "the package bubblewrap could not be fetched, so what needs it cannot be tried: "
-        "E: Unable to locate package bubblewrap"
-    )
+    assert "the package bubblewrap could not be" in notes[1] and "E: Unable to locate package" in notes[1]
     assert done[-1] == "off"
 
 

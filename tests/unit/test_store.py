@@ -1,10 +1,8 @@
 import errno
-import json
 import shutil
-import threading
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,13 +14,12 @@ from lab.base.paths import Paths
 from lab.catalog import DebianImage
 from lab.images import debian, store
 from lab.lane import upkeep
-from tests.builders.guests import no_say
+from tests.builders.guests import TwoLabs, no_say
 
 KNOWN = catalog.load()
 GUEST = KNOWN.guest("debian-13")
 Say = Callable[[str], None]
 pytestmark = pytest.mark.usefixtures("roomy")
-Usage = namedtuple("Usage", "total used free")
 
 
 def fill(folder: Path) -> None:
@@ -83,7 +80,7 @@ def test_a_built_image_is_read_only_and_found_again_and_not_built_again(
     assert image.folder.name == f"debian-13-{store.inputs_digest(GUEST)[:16]}"
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"guest": "debian-13", "more": 1}'])
+@pytest.mark.parametrize("text", [None, "", "[]", '{"guest": "debian-13", "more": 1}'])
 def test_a_folder_without_a_whole_manifest_is_no_image_and_is_made_again(
     paths: Paths, building: pytest.MonkeyPatch, text: str | None
 ) -> None:
@@ -113,7 +110,7 @@ def test_what_a_killed_build_left_is_no_image_and_is_removed_by_the_next(
 
 
 def test_too_little_space_is_said_before_anything_is_built(paths: Paths, building: pytest.MonkeyPatch) -> None:
-    building.setattr(shutil, "disk_usage", lambda _path: Usage(10 * 2**30, 9 * 2**30, 2**30))
+    building.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=2**30))
     with pytest.raises(LabError, match=r"debian-13 needs 3.0 GiB free in .*; there are 1\.0") as error:
         store.ensure(paths, GUEST, no_say)
     assert "free some disk space" in (error.value.hint or "")
@@ -123,7 +120,6 @@ def test_too_little_space_is_said_before_anything_is_built(paths: Paths, buildin
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
-        (LabError("the mirror is away"), LabError),
         (KeyboardInterrupt(), KeyboardInterrupt),
         (OSError(errno.ENOSPC, "No space left on device"), LabError),
     ],
@@ -154,25 +150,14 @@ def test_the_full_disk_is_the_one_written_to(paths: Paths, monkeypatch: pytest.M
 
 
 def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    built, building, waiting = [], threading.Event(), threading.Event()
-    images: list[store.BaseImage] = []
+    labs = TwoLabs("built")
+    built: list[str] = []
 
     def build(image: DebianImage, out: Path, say: Say, *, timeout: float) -> float:
-        building.set()
-        assert waiting.wait(30)
+        labs.work()
         built.append(image.suite)
         return build_well(image, out, say, timeout=timeout)
 
-    def say_second(text: str) -> None:
-        assert text == "waiting for this image to be built"
-        waiting.set()
-
     monkeypatch.setattr(debian, "build", build)
-    first = threading.Thread(target=lambda: images.append(store.ensure(paths, GUEST, no_say)))
-    first.start()
-    assert building.wait(30)
-    images.append(store.ensure(paths, GUEST, say_second))
-    first.join(30)
-    assert built == ["trixie"]
-    assert images[0] == images[1]
-    assert json.loads((images[0].folder / "manifest.json").read_text())["guest"] == "debian-13"
+    first, second = labs.run(lambda say: store.ensure(paths, GUEST, say))
+    assert (first, built) == (second, ["trixie"])

@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from lab import catalog
 from lab.base import process
-from lab.base.errors import ImageNotAvailable, LabError, UsageError
+from lab.base.errors import LabError, UsageError
 from lab.base.files import digest, sha256
 from lab.base.paths import Paths
 from lab.builds import wheels
@@ -102,17 +102,14 @@ def test_a_disk_other_than_the_pinned_one_is_not_imported(paths: Paths, root: Pa
     pin(root, CLOUD, "20261101-2300", f"sha512:{'0' * 128}")
     with pytest.raises(UsageError, match=f"does not have the digest that images/{CLOUD}.toml pins"):
         store.import_file(paths, catalog.load().guest(CLOUD), file, no_say)
+    with pytest.raises(UsageError, match="the image of debian-13 is built locally"):
+        store.import_file(paths, catalog.load().guest("debian-13"), file, no_say)
 
 
 def test_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> None:
     pin(root, CLOUD, "20261101-2300", f"sha512:{digest(file, 'sha512')}")
     guest = catalog.load().guest(CLOUD)
     assert store.import_file(paths, guest, file, no_say) == store.find(paths, guest)
-
-
-def test_a_guest_that_is_built_here_takes_no_disk(paths: Paths, known: Catalog, file: Path) -> None:
-    with pytest.raises(UsageError, match="the image of debian-13 is built locally"):
-        store.import_file(paths, known.guest("debian-13"), file, no_say)
 
 
 def test_a_full_disk_is_said_and_nothing_is_kept(
@@ -141,14 +138,6 @@ def change(file: Path) -> None:
     os.utime(file, ns=(told.st_atime_ns, told.st_mtime_ns))
 
 
-def test_a_store_that_nobody_touched_is_well(paths: Paths, built: BaseImage, imported: BaseImage) -> None:
-    assert {(image.folder, wrong) for image, wrong in upkeep.verify(paths)} == {
-        (built.folder, ""),
-        (imported.folder, ""),
-    }
-    assert entries(paths) == {built.folder.name, imported.folder.name}
-
-
 @pytest.mark.parametrize("name", debian.FILES)
 def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
     paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage, name: str
@@ -162,24 +151,9 @@ def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
     assert store.any_image(paths) is None
     assert store.ensure(paths, known.guest("debian-13"), no_say).disk.read_text() == "content of disk.qcow2"
     assert [said for _, said in upkeep.verify(paths)] == ["", ""]
-
-
-def test_a_file_that_is_gone_is_found(paths: Paths, built: BaseImage) -> None:
-    built.kernel.unlink()
-    assert [said.partition(";")[0] for _, said in upkeep.verify(paths)] == [
-        "vmlinuz cannot be read: No such file or directory"
-    ]
-
-
-def test_a_swapped_disk_is_pulled_again(paths: Paths, known: Catalog, imported: BaseImage, file: Path) -> None:
-    change(imported.disk)
-    os.utime(imported.disk)
-    with pytest.raises(ImageNotAvailable, match="was changed since it was stored"):
-        store.ensure(paths, known.guest(CLOUD), no_say)
-    assert [bool(said) for _, said in upkeep.verify(paths)] == [True]
-    assert store.find(paths, known.guest(CLOUD)) is None
-    again = store.import_file(paths, known.guest(CLOUD), file, no_say)
-    assert store.ensure(paths, known.guest(CLOUD), no_say) == again
+    (built.folder / name).unlink()
+    [gone] = [said for _, said in upkeep.verify(paths) if said]
+    assert gone.startswith(f"{name} cannot be read: No such file or directory")
 
 
 # -- pruning
@@ -189,17 +163,13 @@ def removed(paths: Paths, known: Catalog) -> set[str]:
     return {each.path.name for each in upkeep.prune(paths, known, dry_run=False)}
 
 
-def test_what_guests_use_stays(paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage) -> None:
-    assert removed(paths, known) == set()
-    assert entries(paths) == {built.folder.name, imported.folder.name}
-
-
 def without(known: Catalog, *names: str) -> Catalog:
     guests = {name: guest for name, guest in known.guests.items() if name not in names}
     return Catalog(guests, known.variants, known.sets, known.suite)
 
 
 def test_what_no_guest_uses_goes(paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage) -> None:
+    assert removed(paths, known) == set()
     assert removed(paths, without(known, CLOUD)) == {imported.folder.name}
     assert removed(paths, without(known, CLOUD, "debian-13")) == {built.folder.name}
     assert entries(paths) == set()
@@ -215,13 +185,6 @@ def test_what_a_run_used_stays(paths: Paths, known: Catalog, built: BaseImage, i
     assert removed(paths, without(known, CLOUD, "debian-13")) == {built.folder.name}
 
 
-def test_a_dry_run_removes_nothing(paths: Paths, known: Catalog, built: BaseImage) -> None:
-    [unused] = upkeep.prune(paths, without(known, "debian-13"), dry_run=True)
-    assert (unused.path, unused.size) == (built.folder, upkeep.size(built.folder))
-    assert unused.size > 0
-    assert entries(paths) == {built.folder.name}
-
-
 def test_only_what_no_lab_uses_is_removed(paths: Paths, known: Catalog, imported: BaseImage) -> None:
     for name in (".changed-sha256-1", ".partial-debian-12-1", ".partial-debian-13-1"):
         (paths.images / name).mkdir()
@@ -229,12 +192,8 @@ def test_only_what_no_lab_uses_is_removed(paths: Paths, known: Catalog, imported
     for name in ("sha256-2", "sha256-3", "import.qcow2"):
         (paths.downloads / name).touch()
     with FileLock(paths.images / "debian-13-1.lock"), FileLock(paths.downloads / "sha256-3.lock"):
-        assert removed(paths, known) == {
-            ".changed-sha256-1",
-            ".partial-debian-12-1",
-            "sha256-2",
-            "import.qcow2",
-        }
+        unused = {".changed-sha256-1", ".partial-debian-12-1", "sha256-2", "import.qcow2"}
+        assert removed(paths, known) == unused
         assert removed(paths, known) == set()
     assert removed(paths, known) == {".partial-debian-13-1", "sha256-3"}
     assert entries(paths) == {imported.folder.name}
