@@ -201,16 +201,11 @@ def test_no_program_of_this_host_is_executed_because_a_record_says_so(
     record = BuildRecord(name="x", version=version, source=source)
     with pytest.raises(UsageError, match="executes programs of this host") as refused:
         builds.resolve_recorded([record], again="lab matrix --resume run")
+    # A release needs no naming.
+    release = BuildRecord(name="npm-0.10.0", version="0.10.0", source="npm:0.10.0")
+    assert list(builds.resolve_recorded([release])) == ["npm-0.10.0"]
     words = shlex.split(str(refused.value.hint).partition(": ")[2])
     assert words == ["lab", "matrix", "--resume", "run", f"--build={builds.argument(record)}"]
-
-
-@pytest.mark.parametrize("source", ["PyPI", "npm:0.10.0"])
-def test_a_release_needs_no_naming(source: str) -> None:
-    version = "0.10.0"
-    name = version if source == "PyPI" else "npm-0.10.0"
-    record = BuildRecord(name=name, version=version, source=source)
-    assert list(builds.resolve_recorded([record])) == [name]
 
 
 def test_it_is_deployed_by_its_own_steps_and_a_shell_sees_what_its_tests_see(
@@ -282,24 +277,19 @@ def test_its_suite_runs_in_its_folder_and_its_report_is_read_however_it_ends(
         TestResult(name="stops", outcome=Outcome.NOT_RUN if cut_short else Outcome.PASS),
     ]
     calls = (deployed.root / "opt" / "program" / "calls").read_text().splitlines()
-    assert (
-        calls[1].rstrip()
-        == f"starts {deployed.root}/opt/program {deployed.root}/opt/lab/rootfs {extra}".rstrip()
-    )
+    opt = f"{deployed.root}/opt"
+    assert calls[1].rstrip() == f"starts {opt}/program {opt}/lab/rootfs {extra}".rstrip()
 
 
-def test_options_of_a_suite_are_the_same_for_every_kind(build: Build, deployed: Any) -> None:
+def test_options_of_a_suite_are_the_same_for_every_kind_and_a_suite_without_a_test_is_broken(
+    build: Build, deployed: Any
+) -> None:
     options = SuiteOptions({"EXTRA": "a b"}, to_first_failure=True, tests=["isolates", "stops"])
     ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY, options=options)
     outcomes = {test.name: test.outcome for test in ran.tests}
     assert outcomes == {"isolates": Outcome.FAIL, "stops": Outcome.NOT_RUN}
     assert (deployed.root / "opt" / "program" / "calls").read_text().endswith("rootfs a b\n")
-
-
-def test_a_suite_that_begins_no_test_is_broken_whatever_an_earlier_run_reported(
-    build: Build, deployed: Any
-) -> None:
-    guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
+    # Whatever an earlier run reported.
     (deployed.root / "opt" / "lab" / "suites" / "box" / "run.sh").write_text("echo 'no such runner'; exit 3")
     with pytest.raises(SuiteBroken, match=r"it ended with exit status 3\nno such runner"):
         guest_suite.run(deployed, build, STOCK, speed=ORDINARY)

@@ -39,11 +39,6 @@ error: No solution found when resolving dependencies
   cause: Because there is no version of boxlite==0.10.8 and you require boxlite==0.10.8, we can conclude \
 that your requirements are unsatisfiable.
 """
-UNREACHABLE = """\
-error: Request failed after 3 retries in 6.1s
-  cause: Failed to fetch: http://127.0.0.1:9/simple/boxlite/
-  cause: Connection refused (os error 111)
-"""
 NO_RUNNER = """\
 error: No solution found when resolving dependencies
   cause: Because pytest-reportlog was not found in the package registry and you require pytest-reportlog, we \
@@ -109,12 +104,7 @@ def fetch(paths: Paths, build: Build = RELEASE, python: str = "3.13") -> list[st
     ],
 )
 def test_a_word_or_a_version_is_a_release_even_if_a_folder_is_called_so(
-    tools: StandIn,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    text: str | None,
-    version: str,
-    calls: int,
+    tools: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, version: str, calls: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = Path(str(text).removeprefix("wheel:"))
@@ -140,12 +130,7 @@ def test_a_word_or_a_version_is_a_release_even_if_a_folder_is_called_so(
     ],
 )
 def test_a_word_for_no_release_is_wrong_usage(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    word: str,
-    releases: list[str],
-    problem: str,
-    hint: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, releases: list[str], problem: str, hint: str
 ) -> None:
     serve(monkeypatch, tmp_path / "shelf", *releases)
     with pytest.raises(UsageError) as error:
@@ -167,35 +152,14 @@ def test_without_the_index_a_word_stands_for_a_release_of_the_cache(paths: Paths
         builds.stored(paths, "0.11.x")
 
 
-def test_releases_that_cannot_be_asked_for_are_a_fault_that_says_what_to_do(
-    tools: StandIn, paths: Paths
-) -> None:
-    tools.fails["versions"] = "Connection refused"
-    for ask in (lambda: builds.resolve(None), lambda: RELEASE.check(paths)):
-        with pytest.raises(LabError, match=r"which releases of boxlite there are: Connection refused") as error:
-            ask()
-        assert error.value.exit_status == 3
-        assert "--build VERSION" in (error.value.hint or "")
-
-
 @pytest.mark.parametrize(
     ("version", "expected"),
-    [
-        ("0.10.8", "0.10.0"),
-        ("0.11.0rc1", "0.10.10"),
-        ("0.10.8+mine", "0.10.8"),
-        ("0.10.5", "0.10.0"),
-        ("0.9.5", None),
-    ],
+    [("0.10.8", "0.10.0"), ("0.11.0rc1", "0.10.10"), ("0.10.8+mine", "0.10.8"), ("0.10.5", "0.10.0")],
 )
 def test_the_release_before_a_version_is_the_newest_that_is_older(
-    tools: StandIn, version: str, expected: str | None
+    tools: StandIn, version: str, expected: str
 ) -> None:
-    if expected:
-        assert builds.previous(Wheel(version, version)) == Wheel(expected, expected)
-    else:
-        with pytest.raises(UsageError, match=r"no release of boxlite older than 0\.9\.5"):
-            builds.previous(Wheel(version, version))
+    assert builds.previous(Wheel(version, version)) == Wheel(expected, expected)
 
 
 def test_a_release_that_there_is_not_is_wrong_usage_before_anything_is_started(
@@ -203,6 +167,12 @@ def test_a_release_that_there_is_not_is_wrong_usage_before_anything_is_started(
 ) -> None:
     # What a failed download left is no stored release.
     (paths.make(wheels.store(paths)) / "boxlite-99.0-00000000-cp313.lock").touch()
+    tools.fails["versions"] = "Connection refused"
+    with pytest.raises(LabError, match=r"which releases of boxlite there are: Connection refused") as fault:
+        RELEASE.check(paths)
+    assert (fault.value.exit_status, "--build VERSION" in (fault.value.hint or "")) == (3, True)
+    tools.fails.clear()
+    tools.calls.clear()
     # Nobody is asked for a wheel, or for a release that is stored.
     (wheels.store(paths) / "boxlite-0.10.8-00000000-cp313").mkdir()
     RELEASE.check(paths)
@@ -247,11 +217,9 @@ def test_several_builds_keep_their_order_and_each_name_counts_once(wheel: Path, 
     ("name", "expected"),
     [
         ("latest!", "--build latest!: neither a version nor the path of a wheel"),
-        ("", "--build : neither a version nor"),
         ("boxlite-0.10.8-py3-none-any.whl", "no such file"),
         ("folder", "--build folder: a folder without wheels"),
         ("notes.txt", "--build notes.txt: Invalid wheel filename"),
-        ("boxlite.whl", "Invalid wheel filename"),
         ("numpy-2.0-py3-none-any.whl", "a wheel of numpy, not of boxlite"),
         ("boxlite-0.9.0-py3-none-any.whl", "not a zip file"),
         # Of a folder, the wrong wheel is named.
@@ -269,7 +237,7 @@ def test_a_build_that_is_none_is_wrong_usage(
     monkeypatch.chdir(tmp_path)
     for folder in ("folder", "bad", "mixed"):
         Path(folder).mkdir()
-    for file in ("notes.txt", "boxlite.whl", "numpy-2.0-py3-none-any.whl", "boxlite-0.9.0-py3-none-any.whl"):
+    for file in ("notes.txt", "numpy-2.0-py3-none-any.whl", "boxlite-0.9.0-py3-none-any.whl"):
         Path(file).write_text("no zip")
     shutil.copy("numpy-2.0-py3-none-any.whl", "bad")
     for version in ("0.10.8", "0.11.0"):
@@ -312,12 +280,9 @@ def test_each_guest_gets_its_wheel(dist: Path, paths: Paths, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("tags", "python", "fits"),
     [
-        ("cp313-cp313-manylinux_2_28_x86_64", "3.13", True),
         ("cp310-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64", "3.11", True),
         ("py3-none-any", "3.12", True),
-        ("cp312-cp312-manylinux_2_28_x86_64", "3.13", False),
         ("cp310-abi3-manylinux_2_28_x86_64", "3.9", False),
-        ("cp313-cp313-manylinux_2_28_aarch64", "3.13", False),
         ("cp313-cp313-musllinux_1_2_x86_64", "3.13", False),
     ],
 )
@@ -337,7 +302,18 @@ def test_a_wheel_comes_first_and_the_runner_after_it_where_the_wheel_fits_the_gu
 # --- fetching -----------------------------------------------------------------------------------------
 
 
-def test_a_release_is_fetched_once_for_each_python(paths: Paths, tools: StandIn) -> None:
+def test_a_release_is_fetched_once_for_each_python_and_no_half_of_it_is_kept(
+    paths: Paths, tools: StandIn
+) -> None:
+    half = tools.folder / "half-1-py3-none-any.whl"
+    half.touch()
+    tools.fails["download"] = "Connection refused"
+    with pytest.raises(LabError, match="Connection refused"):
+        fetch(paths)
+    assert [file.name for file in wheels.store(paths).iterdir() if file.is_dir()] == []
+    half.unlink()
+    tools.fails.clear()
+    tools.calls.clear()
     assert fetch(paths) == fetch(paths) == FETCHED
     assert ["--python-version=3.13" in call for call in tools.calls] == [True, True]
     fetch(paths, python="3.11")
@@ -349,9 +325,8 @@ def test_a_release_is_fetched_once_for_each_python(paths: Paths, tools: StandIn)
     [
         (NO_WHEELS, NotApplicable, "boxlite==0.10.8 has no wheel for Python 3.13"),
         (NO_SUCH_VERSION, NotApplicable, "boxlite==0.10.8 has no wheel for Python 3.13"),
-        (UNREACHABLE, LabError, "Connection refused"),
+        ("error: Request failed\n  cause: Connection refused (os error 111)\n", LabError, "Connection refused"),
         (NO_RUNNER, LabError, "pytest-reportlog"),
-        ("error: No space left on device", LabError, "No space left on device"),
     ],
 )
 def test_what_uv_says_decides_whose_fault_it_is(
@@ -361,17 +336,6 @@ def test_what_uv_says_decides_whose_fault_it_is(
     with pytest.raises(error, match=expected) as raised:
         fetch(paths)
     assert type(raised.value) is error
-
-
-def test_a_download_that_fails_leaves_no_half_in_the_store(paths: Paths, tools: StandIn) -> None:
-    (tools.folder / "half-1-py3-none-any.whl").touch()
-    tools.fails["download"] = "Connection refused"
-    with pytest.raises(LabError, match="Connection refused"):
-        fetch(paths)
-    assert [file.name for file in wheels.store(paths).iterdir() if file.is_dir()] == []
-    (tools.folder / "half-1-py3-none-any.whl").unlink()
-    tools.fails.clear()
-    assert fetch(paths) == FETCHED
 
 
 def test_waiting_for_another_lab_that_fetches_is_said_and_ends_when_the_caller_wants(

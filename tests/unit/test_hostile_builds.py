@@ -178,7 +178,6 @@ BINARIES: dict[str, Any] = {"rust-binaries": {"a": {}}}
         (cargo("/etc/cron.d/x"), BINARIES),
         (b"[" * 100_000, BINARIES),
         (GOOD, []),
-        ({**GOOD, "packages": 1}, BINARIES),
         (b"\xff", BINARIES),
         (b"9" * 5000, BINARIES),
     ],

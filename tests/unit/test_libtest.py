@@ -87,18 +87,14 @@ def test_the_runner_tells_how_a_test_ended(tmp_path: Path, kind: str, message: s
     failure = f'<failure type="{kind}" message="{message}"/>'
     case = f'<testcase name="it">{failure}</testcase><testcase name="other"/>'
     junit.write_text(f'<testsuites><testsuite name="boxlite">{case}</testsuite></testsuites>')
-    # JUnit files call a library's binary by another name than events.
-    library = RUN_NEXTEST["names"]({"crate": "boxlite", "test_binary": "boxlite", "kind": "lib"})
+    # JUnit files call a binary by another name than events.
+    names = RUN_NEXTEST["names"]
+    for kind_of_binary, in_junit in (("test", "boxlite::jailer"), ("bin", "boxlite::bin/jailer")):
+        binary = {"crate": "boxlite", "test_binary": "jailer", "kind": kind_of_binary}
+        assert names(binary) == (in_junit, "boxlite::jailer")
+    library = names({"crate": "boxlite", "test_binary": "boxlite", "kind": "lib"})
     [line] = RUN_NEXTEST["endings"](junit, dict([library]))
     assert json.loads(line) == {"type": "ending", "name": "boxlite::boxlite$it", "how": how}
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"), [("test", "boxlite::jailer"), ("lib", "boxlite"), ("bin", "boxlite::bin/jailer")]
-)
-def test_the_runner_knows_what_junit_files_call_a_binary(kind: str, name: str) -> None:
-    binary = {"crate": "boxlite", "test_binary": "jailer", "kind": kind}
-    assert RUN_NEXTEST["names"](binary) == (name, "boxlite::jailer")
 
 
 def test_a_test_s_end_is_told_behind_its_words() -> None:

@@ -18,6 +18,7 @@ from lab.lane import upkeep
 from lab.probes import Facts
 from tests.builders import packages
 from tests.builders.facts import facts
+from tests.builders.guests import no_say
 from tests.builders.packages import NATIVE_FILE, Registry, manifest, tarball
 
 
@@ -35,8 +36,6 @@ def of(identity: str, codename: str | None, name: str) -> Facts:
 
 
 TRIXIE = of("debian", "trixie", "Debian GNU/Linux 13 (trixie)")
-BULLSEYE = of("debian", "bullseye", "Debian GNU/Linux 11 (bullseye)")
-FEDORA = of("fedora", None, "Fedora Linux 44")
 
 
 @pytest.fixture
@@ -67,10 +66,6 @@ def no_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(wheels, "download", lambda *_: {wheel.name: wheel})
 
 
-def quiet(_text: str) -> None:
-    pass
-
-
 def test_a_release_is_fetched_once_with_its_native_package_and_node(
     paths: Paths, registry: Registry, debian: list[list[str]]
 ) -> None:
@@ -81,7 +76,7 @@ def test_a_release_is_fetched_once_with_its_native_package_and_node(
     assert len(calls) == 2
     assert all("--ignore-scripts" in call for call in calls)
     for _ in range(2):
-        files = build.fetch(paths, TRIXIE, quiet)
+        files = build.fetch(paths, TRIXIE, no_say)
         assert {name: file.name for name, file in files.items()} == {
             "main.tgz": "boxlite-ai-boxlite-0.10.0.tgz",
             "native.tgz": "boxlite-ai-boxlite-linux-x64-gnu-0.10.0.tgz",
@@ -98,18 +93,17 @@ def test_a_release_is_fetched_once_with_its_native_package_and_node(
         elf.check(files, facts(glibc="2.17"))
 
 
-def test_old_releases_have_other_archives(paths: Paths, registry: Registry, debian: list[list[str]]) -> None:
-    with pytest.raises(
-        NotApplicable, match=r"needs Node 18\.0\.0 or newer; Debian GNU/Linux 11 .*has 12\.22\.12"
-    ):
-        builds.resolve("npm:0.10.0").fetch(paths, BULLSEYE, quiet)
+def test_a_guest_without_a_fitting_node_is_not_applicable(
+    paths: Paths, registry: Registry, debian: list[list[str]]
+) -> None:
+    build = builds.resolve("npm:0.10.0")
+    with pytest.raises(NotApplicable, match=r"needs Node 18\.0\.0 or newer; .*Linux 11 .*has 12\.22\.12"):
+        build.fetch(paths, of("debian", "bullseye", "Debian GNU/Linux 11 (bullseye)"), no_say)
+    # Old releases have other archives.
     [command] = debian
     assert any("bullseye-security" in word for word in command)
-
-
-def test_a_guest_of_another_distribution_is_not_applicable(paths: Paths, registry: Registry) -> None:
     with pytest.raises(NotApplicable, match="Debian's releases only; the guest is Fedora Linux 44"):
-        builds.resolve("npm:0.10.0").fetch(paths, FEDORA, quiet)
+        build.fetch(paths, of("fedora", None, "Fedora Linux 44"), no_say)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +129,7 @@ def test_a_release_that_cannot_be_tested_is_wrong_usage(
 @pytest.mark.parametrize(
     ("program", "expected"),
     [
-        (None, "npm: No such file or directory"),
-        ("echo npm error ECONNREFUSED; exit 1", "ECONNREFUSED"),
+        ("", "npm: No such file or directory"),
         # npm compares what was sent with the registry's digest.
         ("echo npm error code EINTEGRITY; exit 1", "EINTEGRITY"),
     ],
@@ -146,11 +139,11 @@ def test_what_cannot_be_fetched_is_a_fault_that_says_what_to_do_and_is_not_kept(
     registry: Registry,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    program: str | None,
+    program: str,
     expected: str,
 ) -> None:
     npm_here = tmp_path / "programs" / "npm"
-    if program is None:
+    if not program:
         npm_here.unlink()
         (tmp_path / "programs" / "setpriv").symlink_to("/usr/bin/setpriv")
         monkeypatch.setenv("PATH", str(tmp_path / "programs"))
@@ -173,7 +166,7 @@ def test_a_living_lab_leaves_no_rest(paths: Paths, registry: Registry, monkeypat
         return run(command, **more)
 
     monkeypatch.setattr(process, "run", look)
-    Npm.parse("0.10.0").packages(paths, quiet)
+    Npm.parse("0.10.0").packages(paths, no_say)
     # Another lab may have died on this host.
     assert [path for path in removed if path.is_relative_to(paths.cache)] == []
 
@@ -191,10 +184,10 @@ def test_a_local_tarball_takes_the_native_package_beside_it_or_that_of_the_relea
     assert build.name.startswith("npm-0.11.0@")
     assert build.name != alone.name
     assert builds.resolve(build.argument) == build
-    assert Npm.parse(str(main)).packages(paths, quiet)[1:] == (main, native)
+    assert Npm.parse(str(main)).packages(paths, no_say)[1:] == (main, native)
     assert registry.calls == []
     released = tarball(folder)
-    *_, native = Npm.parse(str(released)).packages(paths, quiet)
+    *_, native = Npm.parse(str(released)).packages(paths, no_say)
     assert native.parent.parent == paths.cache / "wheels"
 
 
@@ -204,7 +197,6 @@ def test_a_local_tarball_takes_the_native_package_beside_it_or_that_of_the_relea
         (manifest("left-pad"), r"expected a tarball of @boxlite-ai/boxlite, .* name: String should match"),
         (manifest(optionalDependencies={}), rf"optionalDependencies\.{npm.NATIVE}: Field required"),
         (manifest(npm.NATIVE), "name: String should match"),
-        (b"no archive", "it cannot be read"),
         (b"", "it cannot be read"),
         (b"\x1f\x8b\x08rest", "it cannot be read"),
     ],

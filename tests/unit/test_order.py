@@ -2,13 +2,9 @@
 
 import json
 import runpy
-import subprocess
-import sys
-from pathlib import Path
 
-from lab.builds import HIGHEST_SEED, SuiteOptions, shuffled
+from lab.builds import HIGHEST_SEED, shuffled
 from lab.builds.kinds.nextest import RUNNER
-from lab.builds.kinds.wheel import Wheel
 
 PRIORITIES = runpy.run_path(str(RUNNER))["priorities"]
 TESTS = ["a", "b", "c", "d", "e"]
@@ -26,30 +22,6 @@ def test_a_seed_gives_one_order_whichever_order_it_is_given() -> None:
 def test_two_tests_have_the_same_order_in_a_part_of_the_suite() -> None:
     for seed in range(20):
         assert [name for name in shuffled(TESTS, seed) if name in "ace"] == shuffled("ace", seed)
-
-
-def test_pytest_runs_tests_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
-    build = Wheel("0.10.8", "0.10.8")
-    tests = list(build.suite.tests)
-    (tmp_path / "jailer_suite.py").write_text("".join(f"def {name}(): pass\n" for name in tests))
-    (tmp_path / "pytest.ini").write_text("[pytest]\npython_functions = *\n")
-    order = shuffled(tests, 3)
-    words = build.command(SuiteOptions(tests=order), results=str(tmp_path), test_seconds=10).split()
-    chosen = [word for word in words if "::" in word]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "--verbose",
-        "-c",
-        "pytest.ini",
-        *chosen,
-    ]
-    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    ran = [line.split("::")[1].split()[0] for line in printed.splitlines() if "PASSED" in line]
-    assert ran == order
 
 
 def test_more_tests_than_nextest_has_priorities_share_them_in_their_order() -> None:

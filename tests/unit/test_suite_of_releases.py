@@ -27,11 +27,9 @@ ASK = "import boxes, json; print(json.dumps([boxes.JAILER_BY_DEFAULT, boxes.NEED
 @pytest.mark.parametrize(
     ("release", "jailer", "registry"),
     [
-        ("0.9.0", False, True),
         ("0.9.5", False, True),
         ("0.9.7", True, True),
         ("0.10.0rc1", True, False),
-        ("0.10.0", True, False),
         ("0.10.8", True, False),
     ],
 )
@@ -41,12 +39,8 @@ def test_a_release_has_its_expectation(tmp_path: Path, release: str, jailer: boo
     classes = [f"class {name}: pass\n" for name in EXPORTED]
     (package / "__init__.py").write_text(f"__version__ = '{release}'\n" + "".join(classes))
     (package / "boxlite.py").write_text("class AdvancedBoxOptions: pass\n")
-    command = [
-        sys.executable,
-        "-B",
-        "-c",
-        f"import sys; sys.path[:0] = {[str(SUITE), str(SHARED), str(tmp_path)]}; {ASK}",
-    ]
+    program = f"import sys; sys.path[:0] = {[str(SUITE), str(SHARED), str(tmp_path)]}; {ASK}"
+    command = [sys.executable, "-B", "-c", program]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert json.loads(printed) == [jailer, registry]
 
@@ -85,17 +79,11 @@ def test_every_image_is_the_layout(address: str, layout: Path) -> None:
             _, content = fetched(f"{address}library/debian/blobs/{blob['digest']}")
             (layout / "got").write_bytes(content)
             assert f"sha256:{sha256(layout / 'got')}" == blob["digest"]
-
-
-def test_a_head_has_no_content(address: str, layout: Path) -> None:
     headers, content = fetched(f"{address}library/debian/manifests/bookworm-slim", "HEAD")
     assert (content, int(headers["Content-Length"]) > 100) == (b"", True)
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["library/debian/tags/list", f"a/blobs/sha256:{'0' * 64}", "a/blobs/../../index.json", "../oci-layout"],
-)
+@pytest.mark.parametrize("path", ["library/debian/tags/list", "a/blobs/../../index.json"])
 def test_anything_else_is_not_found(address: str, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="404"):
         fetched(address + path)

@@ -12,16 +12,13 @@ from lab.builds import wheels
 from lab.builds.archives import Damaged
 from lab.builds.kinds.wheel import Wheel
 from tests.builders.facts import facts
+from tests.builders.guests import no_say
 from tests.builders.packages import StandIn, make_wheel
 
 BINARY = "manylinux_2_28_x86_64"
 RELEASE = Wheel("0.10.8", "0.10.8")
 # Every variable by which pip or uv could take another index, or another version, than that of the test.
 OTHERS = ("FIND_LINKS", "EXTRA_INDEX_URL", "NO_INDEX", "CONSTRAINT", "INDEX", "DEFAULT_INDEX", "INDEX_URL")
-
-
-def quiet(_text: str) -> None:
-    pass
 
 
 @pytest.fixture
@@ -60,30 +57,21 @@ def make_runner(folder: Path) -> None:
     make_wheel(folder, "pytest-reportlog", "1.0", "pytest")
 
 
-@pytest.mark.parametrize("python", ["3.9", "3.10", "3.13", "3.14"])
+@pytest.mark.parametrize("python", ["3.9", "3.10", "3.14"])
 def test_markers_are_judged_for_the_python_of_the_guest(served: Path, paths: Paths, python: str) -> None:
     make_runner(served)
     for tag in ("cp310", "cp313"):
         make_wheel(served, "boxlite", "0.10.8", tags=f"{tag}-abi3-{BINARY}")
+    # None of these is for a guest.
+    for platform in ("macosx_11_0_arm64", "manylinux_2_28_aarch64"):
+        make_wheel(served, "boxlite", "0.10.8", tags=f"cp39-abi3-{platform}")
     if python == "3.9":
         with pytest.raises(NotApplicable, match=r"boxlite==0\.10\.8 has no wheel for Python 3\.9"):
-            RELEASE.fetch(paths, facts(python=python), quiet)
+            RELEASE.fetch(paths, facts(python=python), no_say)
         return
-    names = {name.split("-")[0] for name in RELEASE.fetch(paths, facts(python=python), quiet)}
+    names = {name.split("-")[0] for name in RELEASE.fetch(paths, facts(python=python), no_say)}
     backports = {"exceptiongroup", "tomli", "typing_extensions"} if python == "3.10" else set()
     assert names == {"boxlite", "pytest", "pytest_timeout", "pytest_reportlog", "iniconfig"} | backports
-
-
-def test_only_wheels_for_the_platform_and_the_python_of_the_guest_are_taken(served: Path, paths: Paths) -> None:
-    fitting = "cp310-cp310-manylinux_2_17_x86_64.manylinux2014_x86_64"
-    for tags in (
-        "cp310-cp310-macosx_11_0_arm64",
-        "cp310-cp310-manylinux_2_28_aarch64",
-        "cp313-cp313-manylinux_2_28_x86_64",
-        fitting,
-    ):
-        make_wheel(served, "a", tags=tags)
-    assert list(wheels.download(paths, ["a"], "3.10", quiet)) == [f"a-1.0-{fitting}.whl"]
 
 
 @pytest.mark.parametrize("need", ["b @ file://FOLDER/b-1.0-py3-none-any.whl", "b @ file://FOLDER"])
@@ -97,7 +85,7 @@ def test_a_wheel_of_the_index_that_needs_what_no_index_has_is_refused_and_nothin
     (project / "setup.py").write_text(f"open({str(tmp_path / 'built')!r}, 'w')\n")
     make_wheel(served, "a", "1.0", need.replace("FOLDER", str(project)))
     with pytest.raises(LabError, match="could not be fetched for Python"):
-        wheels.download(paths, ["a"], "3.10", quiet)
+        wheels.download(paths, ["a"], "3.10", no_say)
     assert not (tmp_path / "built").exists()
 
 
@@ -132,7 +120,7 @@ def test_a_store_that_is_not_as_it_was_fetched_is_fetched_again(
 
     def download() -> tuple[list[Path], int]:
         before = len(tools.calls)
-        files = wheels.download(paths, ["pytest"], "3.10", quiet)
+        files = wheels.download(paths, ["pytest"], "3.10", no_say)
         return list(files.values()), len(tools.calls) - before
 
     files, _ = download()
@@ -149,7 +137,7 @@ def test_a_local_wheel_brings_what_it_needs_itself(served: Path, paths: Paths, t
     make_wheel(served, "helper")
     needs = ("helper>=1", 'tomli; python_version < "3.11"', 'numpy; extra == "dev"')
     build = Wheel.parse(str(make_wheel(tmp_path, "boxlite", "0.11.0", *needs, extras=["dev"])))
-    names = {python: set(build.fetch(paths, facts(python=python), quiet)) for python in ("3.10", "3.13")}
+    names = {python: set(build.fetch(paths, facts(python=python), no_say)) for python in ("3.10", "3.13")}
     assert {"helper-1.0-py3-none-any.whl", "tomli-2.0-py3-none-any.whl"} <= names["3.10"]
     assert "helper-1.0-py3-none-any.whl" in names["3.13"]
     assert "tomli-2.0-py3-none-any.whl" not in names["3.13"]
@@ -158,22 +146,18 @@ def test_a_local_wheel_brings_what_it_needs_itself(served: Path, paths: Paths, t
 def test_a_local_wheel_that_is_not_for_a_python_is_not_applicable_there(paths: Paths, tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path, "boxlite", "0.11.0", python=">=3.12")
     with pytest.raises(NotApplicable, match=r"is not for Python 3\.10"):
-        Wheel.parse(str(wheel)).fetch(paths, facts(python="3.10"), quiet)
+        Wheel.parse(str(wheel)).fetch(paths, facts(python="3.10"), no_say)
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (b"no zip", "not a zip file"),
-        (b"", "not a zip file"),
-        (b"PK\x03\x04" + bytes(40), "not a zip file"),
         ({"a/METADATA": "Name: a"}, "no item named 'a-1.0.dist-info/METADATA'"),
         ("a b c !!", "is invalid for 'requires-dist'"),
-        ("x; nothing == 'y'", "is invalid for 'requires-dist'"),
         # A line of its own in a file of requirements.
         ("x; python_version > 'a\n --index-url=https://example.org'", "is invalid for 'requires-dist'"),
         # What builds it would run on this host.
-        ("x @ file:///tmp/x", "it requires x from file:///tmp/x, and not from a package index"),
         ("x @ git+https://example.org/x ; python_version < '3'", "it requires x from git"),
     ],
 )
