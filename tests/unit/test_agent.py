@@ -108,10 +108,7 @@ def test_programs_run_one_after_another_and_leave_nothing_in_the_agent(resident:
     assert resident.call([("keep", {})], seconds=20, keep=keep) == [2]
     assert (tmp_path / "cell/kernel.log").read_bytes() == b"\xff\n"
     assert (tmp_path / "cell/suite/c").read_bytes() == b""
-
-
-def test_programs_run_with_the_usual_umask_whatever_carries_them(resident: Agent) -> None:
-    # What they make is for the suite's user to read: the folder of a moved file, for example.
+    # They have the usual umask whatever carries them: what they make is for the suite's user to read.
     assert call(resident, "mask", "mask") == [0o022, 0o022]
     assert once("mask") == {"results": [0o022]}
     assert once("full") == {"failed": "full: [Errno 28] No space left on device"}
@@ -134,11 +131,6 @@ def test_a_program_that_fails_says_why_and_the_agent_goes_on(resident: Agent, na
     assert call(resident, "echo") == [{"of": "echo"}]
 
 
-def test_a_program_that_does_not_end_is_waited_for_up_to_its_limit(resident: Agent) -> None:
-    with pytest.raises(AgentLost, match=r"`hang` in the guest did not end within 1 s"):
-        call(resident, "hang", seconds=1.0)
-
-
 def test_what_is_of_an_earlier_life_is_no_request_and_no_answer(resident: Agent) -> None:
     earlier, number = resident._token, resident._number
     resident.sync()
@@ -151,9 +143,14 @@ def test_what_is_of_an_earlier_life_is_no_request_and_no_answer(resident: Agent)
     resident._left += b'{"id": 3, "results": [1]}\n{"token": "earlier"}\nthe beginning of a li'
     resident.sync()
     assert call(resident, "echo") == [{"of": "echo"}]
+    # A program that does not end is waited for up to its limit.
+    with pytest.raises(AgentLost, match=r"`hang` in the guest did not end within 1 s"):
+        call(resident, "hang", seconds=1.0)
 
 
-def test_the_end_of_the_machine_is_the_error(port: Port) -> None:
+def test_the_end_of_the_machine_is_the_error(port: Port, tmp_path: Path) -> None:
+    with pytest.raises(AgentLost, match=r"cannot be opened: .*No such file"):
+        Agent(tmp_path / "none", alive=lambda: None, speed=ORDINARY)
     made, end = port.connect()
     end.close()
     with pytest.raises(AgentLost, match=r"QEMU closed the agent's port|was not asked"):
@@ -185,11 +182,6 @@ def test_an_agent_without_an_answer_is_lost(
     end.sendall(sent)
     with pytest.raises(AgentLost, match=message):
         made.sync()
-
-
-def test_a_socket_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(AgentLost, match=r"cannot be opened: .*No such file"):
-        Agent(tmp_path / "none", alive=lambda: None, speed=ORDINARY)
 
 
 def test_the_agent_has_imported_what_its_programs_import() -> None:

@@ -45,13 +45,9 @@ def maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield file
 
 
-def of_emulated(paths: Paths, daemon: Daemon) -> Clock:
-    return clock.of_emulated(daemon, paths)
-
-
 def test_without_the_library_guests_have_the_host_s_clock_and_nothing_is_started(paths: Paths) -> None:
     daemon = Daemon()
-    emulated = of_emulated(paths, daemon)
+    emulated = clock.of_emulated(daemon, paths)
     assert (emulated.rate, emulated.environment, daemon.machines) == (1.0, {}, [])
     assert emulated.reason.startswith("libfaketime is not installed")
 
@@ -59,7 +55,7 @@ def test_without_the_library_guests_have_the_host_s_clock_and_nothing_is_started
 def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> None:
     maps.write_text(MAPPED.format("/usr/lib/libc.so.6") + MAPPED.format(library))
     daemon = Daemon()
-    emulated = of_emulated(paths, daemon)
+    emulated = clock.of_emulated(daemon, paths)
     assert (emulated.rate, emulated.reason) == (RATE, "")
     assert emulated.environment["LD_PRELOAD"] == str(library)
     assert emulated.environment["FAKETIME"] == "+0 x0.1"
@@ -69,7 +65,7 @@ def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> 
     assert machine.flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
     assert not machine.is_there
     assert leftovers.lanes(paths) == []
-    assert of_emulated(paths, daemon) == emulated
+    assert clock.of_emulated(daemon, paths) == emulated
     assert daemon.machines == [machine]
 
 
@@ -77,7 +73,7 @@ def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> 
 def test_a_killed_program_leaves_no_memory(paths: Paths, maps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "FOLDERS", FOLDERS)
     maps.write_text(MAPPED.format(INSTALLED))
-    emulated = of_emulated(paths, Daemon())
+    emulated = clock.of_emulated(Daemon(), paths)
     assert emulated.rate == RATE
     told = "import time; print(time.monotonic(), flush=True); time.sleep(60)"
     ran = subprocess.Popen(
@@ -93,16 +89,16 @@ def test_a_killed_program_leaves_no_memory(paths: Paths, maps: Path, monkeypatch
 def test_a_confined_qemu_has_the_host_clock(paths: Paths, library: Path, maps: Path, text: str | None) -> None:
     if text is not None:
         maps.write_text(text)
-    emulated = of_emulated(paths, Daemon())
+    emulated = clock.of_emulated(Daemon(), paths)
     assert (emulated.rate, emulated.environment) == (1.0, {})
     assert emulated.reason == f"libvirt starts QEMU without {library}: something on this host confines it"
 
 
 def test_a_failed_start_says_nothing_of_the_clock(paths: Paths, library: Path, maps: Path) -> None:
     with pytest.raises(libvirt.libvirtError):
-        of_emulated(paths, Daemon(refuses={"qemu": "no room"}))
+        clock.of_emulated(Daemon(refuses={"qemu": "no room"}), paths)
     maps.write_text(MAPPED.format(library))
-    assert of_emulated(paths, Daemon()).rate == RATE
+    assert clock.of_emulated(Daemon(), paths).rate == RATE
 
 
 @pytest.mark.parametrize("kvm", [False, True])

@@ -9,7 +9,7 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.machine import connection
-from lab.machine.connection import NoLibvirt, connect, default_uri, how_to_start, version
+from lab.machine.connection import NoLibvirt, connect, default_uri, how_to_start
 
 NO_SOCKET = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
 
@@ -112,8 +112,3 @@ def test_how_to_start_libvirt_is_told_for_the_host(
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": name, "VERSION_ID": version_id})
     monkeypatch.setattr(Path, "is_dir", lambda _path: systemd)
     assert how_to_start(uri).startswith(told)
-
-
-def test_versions_are_as_people_write_them() -> None:
-    assert version(11_003_000) == "11.3.0"
-    assert version(9_000_012) == "9.0.12"

@@ -116,14 +116,9 @@ def test_reaping_ends_a_machine_without_daemon(paths: Paths, monkeypatch: pytest
     monkeypatch.setattr(psutil, "process_iter", lambda: (process for process in running if not process.ended))
     assert leftovers.reap(paths) == [folder.name]
     assert [process.ended for process in running] == [True, False, False]
-
-
-def test_a_machine_that_cannot_end_keeps_its_lane(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One that cannot end keeps its lane.
     folder = lane_of_a_dead_lab(paths)
-    immortal = Process(
-        "qemu-system-x86", "qemu-system-x86_64", "-name", f"guest={folder.name},debug-threads=on"
-    )
-    monkeypatch.setattr(psutil, "process_iter", lambda: iter([immortal]))
+    monkeypatch.setattr(psutil, "process_iter", lambda: iter([qemu(folder.name)]))
     with pytest.raises(LeftBehind, match=f"the machine of {folder.name} could not be ended"):
         leftovers.reap(paths)
     assert leftovers.lanes(paths) == [folder.name]

@@ -27,14 +27,6 @@ RESULT_OF_SUCCESS = '{"v1": {"errors": [], "datasource": "DataSourceNoCloud [see
 
 
 @pytest.mark.parametrize(
-    ("guest", "selinux"),
-    [("debian-13", None), ("debian-13-selinux", {"mode": "enforcing", "policy": "default"})],
-)
-def test_a_guest_that_shows_what_it_promises_is_as_defined(guest: str, selinux: dict[str, Any] | None) -> None:
-    check_as_defined(KNOWN.guest(guest), facts(selinux=selinux))
-
-
-@pytest.mark.parametrize(
     ("selinux", "state"),
     [
         (None, "SELinux is not in use"),
@@ -43,6 +35,10 @@ def test_a_guest_that_shows_what_it_promises_is_as_defined(guest: str, selinux: 
     ],
 )
 def test_a_guest_has_to_enforce_its_policy(selinux: dict[str, Any] | None, state: str) -> None:
+    check_as_defined(KNOWN.guest("debian-13"), facts(selinux=selinux))
+    check_as_defined(
+        KNOWN.guest("debian-13-selinux"), facts(selinux={"mode": "enforcing", "policy": "default"})
+    )
     with pytest.raises(NotAsDefined, match=f"should enforce the SELinux policy default, but {state}"):
         check_as_defined(KNOWN.guest("debian-13-selinux"), facts(selinux=selinux))
 
@@ -64,11 +60,8 @@ class Session:
     ("result", "message"),
     [
         ("", "left no result"),
-        ("[]", "left no result"),
-        ('{"v1": []}', "left no result"),
         ('{"v1": {"errors": [], "datasource"', "left no result"),
         ('{"v1": {"datasource": "NoCloud"}}', r"left no result: v1\.errors: Field required"),
-        ('{"v1": {"errors": "none", "datasource": "NoCloud"}}', "left no result"),
         ('{"v1": {"errors": [{"a": 1}], "datasource": "NoCloud"}}', "failed: {'a': 1}"),
         ('{"v1": {"errors": [], "datasource": null}}', "failed: it used None"),
     ],
@@ -162,7 +155,6 @@ def test_a_boot_that_stands_still_or_never_ends_is_given_up(
 @pytest.mark.parametrize(
     ("line", "up"),
     [
-        ("[  OK  ] Started ssh.service - OpenBSD Secure Shell server.", True),
         ("[  OK  ] Started OpenBSD Secure Shell server.", True),
         ("[  OK  ] Listening on ssh.socket - OpenBSD Secure Shell server socket.", True),
         ("[  OK  ] Started sshd.service - OpenSSH server daemon.", True),

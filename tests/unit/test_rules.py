@@ -25,15 +25,26 @@ class Host:
     def __init__(self, root: Path) -> None:
         self.root = root
         (root / "label").write_text("var_lib_t\n")
-        (root / "bin").mkdir()
         for name, text in STUBS.items():
-            (root / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
-            (root / "bin" / name).chmod(0o755)
+            self.put(f"bin/{name}", text)
 
-    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": f"{self.root}/bin:{os.environ['PATH']}", "ROOT": str(self.root)}
+    def put(self, name: str, text: str) -> None:
+        program = self.root / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+
+    def run(self, *arguments: str | Path, script: Path = RULES) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": f"{self.root}/bin:/usr/sbin:{os.environ['PATH']}",
+            "ROOT": str(self.root),
+            "HOME": str(self.root),
+            "LAB_HOME": str(self.root / "home"),
+            "LAB_CONNECT": "test:///default",
+        }
+        command = ["sh", script, *arguments]
         return subprocess.run(
-            ["sh", RULES, *arguments], capture_output=True, text=True, check=False, env=environment
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment
         )
 
     @property
@@ -85,8 +96,8 @@ def test_a_rule_is_shown_without_being_added(host: Host, tmp_path: Path) -> None
 
 # -- setup.sh, with a copy of what it reads
 
+COPIED = ("setup.sh", "pyproject.toml", "requirements", "lab/base/hosts.table", "lab/machine/rules.sh")
 SETUP_STUBS = {
-    **{f"bin/{name}": text for name, text in STUBS.items()},
     "bin/id": "echo 0",
     "bin/dpkg-query": "echo install ok installed",
     "bin/rpm": "true",
@@ -95,55 +106,17 @@ SETUP_STUBS = {
 }
 
 
-class Copy:
-    """The files of the project that setup.sh reads, and a host under SELinux on which a rule is missing."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.folder = root, root / "copy"
-        for name in (
-            "setup.sh",
-            "pyproject.toml",
-            "requirements",
-            "lab/base/hosts.table",
-            "lab/machine/rules.sh",
-        ):
-            target = self.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile)(ROOT / name, target)
-        setup = self.folder / "setup.sh"
-        setup.write_text(setup.read_text().replace("/sys/fs/selinux/enforce", f"{root}/label"))
-        for name, text in SETUP_STUBS.items():
-            program = root / name
-            program.parent.mkdir(parents=True, exist_ok=True)
-            program.write_text(f"#!/bin/sh\n{text}\n")
-            program.chmod(0o755)
-        (root / "label").write_text("var_lib_t\n")
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            "PATH": f"{self.root}/bin:/usr/sbin:/usr/bin:/bin",
-            "ROOT": str(self.root),
-            "HOME": str(self.root),
-            "LAB_HOME": str(self.root / "home"),
-            "LAB_CONNECT": "test:///default",
-        }
-        command = ["sh", str(self.folder / "setup.sh"), *arguments]
-        return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment
-        )
-
-    @property
-    def has_rule(self) -> bool:
-        return (self.root / "label").read_text() == "virt_log_t\n"
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Copy:
-    return Copy(tmp_path)
-
-
-def test_a_rule_is_added_and_removed_where_the_lab_keeps_its_lanes(copy: Copy) -> None:
-    for change, has_rule in (("allow", True), ("allow", True), ("forbid", False)):
-        done = copy.run(f"--{change}=consoles", "doctor")
-        assert (copy.has_rule, done.stdout) == (has_rule, "lab doctor\n")
-        assert f"the SELinux label virt_log_t on {copy.root}/home/state" in done.stderr
+def test_a_rule_is_added_and_removed_where_the_lab_keeps_its_lanes(host: Host, tmp_path: Path) -> None:
+    for name in COPIED:
+        target = tmp_path / "copy" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile)(ROOT / name, target)
+    for name, text in SETUP_STUBS.items():
+        host.put(name, text)
+    setup = tmp_path / "copy" / "setup.sh"
+    # A host under SELinux.
+    setup.write_text(setup.read_text().replace("/sys/fs/selinux/enforce", f"{tmp_path}/label"))
+    for change, label in (("allow", "virt_log_t\n"), ("allow", "virt_log_t\n"), ("forbid", "var_lib_t\n")):
+        done = host.run(f"--{change}=consoles", "doctor", script=setup)
+        assert ((tmp_path / "label").read_text(), done.stdout) == (label, "lab doctor\n")
+        assert f"the SELinux label virt_log_t on {tmp_path}/home/state" in done.stderr

@@ -170,10 +170,9 @@ def test_a_suite_that_was_cut_short_has_all_evidence_and_has_not_passed(
     assert reason in result.reason
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench, count: int) -> None:
+def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench) -> None:
     bench.machine.network = Network.OPEN
-    served = bench.service(cold=True, builds=count, stores=False)
+    served = bench.service(cold=True, builds=2, stores=False)
     served.start()
     served.deploy(NEW)
     result = CellRunner(served).run(cell(NEW), bench.folder / "cell")

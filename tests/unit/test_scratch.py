@@ -95,10 +95,8 @@ def test_a_swept_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_lab_gives_up_after_a_few_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "_lock", lambda folder: None)
-    with (
-        pytest.raises(LabError, match="no temporary folder could be made"),
-        scratch.make_in(tmp_path, "build-"),
-    ):
+    match = "no temporary folder could be made"
+    with pytest.raises(LabError, match=match), scratch.make_in(tmp_path, "build-"):
         pass
     assert len(list(tmp_path.glob("build-*"))) == scratch.TRIES
 

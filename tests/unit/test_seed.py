@@ -1,12 +1,10 @@
-import base64
 import json
 import re
 import subprocess
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import paramiko
 import pycdlib
 import pytest
 
@@ -40,9 +38,7 @@ def test_the_user_data_has_the_keys_and_the_users_of_the_lane() -> None:
     assert ("sudo:" in admin, "sudo:" in suite, "groups: [kvm]" in suite) == (True, False, True)
     # cloud-init's schema wants at least one type here; without the line no key is made, as there are ssh_keys.
     assert "ssh_genkeytypes" not in text
-
-
-def test_no_file_has_a_tab_or_a_placeholder_or_the_lab_s_private_key() -> None:
+    # No file has a tab, a placeholder or the lab's private key.
     for text in rendered().values():
         assert [words for words in ("\t", "{{", CLIENT.private) if words in text] == []
     lines = seed.packages(["bubblewrap", "python3"]).splitlines()
@@ -110,12 +106,3 @@ def test_the_image_holds_the_files_under_the_names_that_nocloud_reads(tmp_path: 
     assert read == files
     assert set(read) == {"user-data", "meta-data", "network-config", "seed.sh"}
     assert label == "cidata"
-
-
-def test_a_generated_pair_is_one_that_ssh_understands() -> None:
-    pair = seed.new_keys("lab")
-    private = paramiko.Ed25519Key.from_private_key(StringIO(pair.private))
-    kind, public, comment = pair.public.split()
-    assert (kind, comment) == ("ssh-ed25519", "lab")
-    assert private == paramiko.Ed25519Key(data=base64.b64decode(public))
-    assert seed.new_keys("lab").public != pair.public

@@ -1,9 +1,9 @@
 import os
 import shutil
-from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -27,8 +27,6 @@ STATE = b"memory and disk"
 GUEST = catalog.load().guest("debian-13")
 TOLD = GUEST.image.model_copy(update={"kernel_arguments": "quiet"})
 BACKPORTS = catalog.load().guest("debian-13-backports")
-
-Usage = namedtuple("Usage", "total used free")
 
 
 @dataclass(frozen=True)
@@ -138,16 +136,17 @@ def test_a_later_lane_of_the_same_machine_gets_a_copy_of_the_state_and_its_keys(
     host.paths.states.mkdir(parents=True, mode=0o755)
     kept = host.keep()
     assert kept is not None
+    # A lab that is slower takes the boot of the other.
+    assert host.keep(b"the second") == kept
+    host.overlay()
     # The lane goes on with its own.
     assert host.overlay_file.read_bytes() == STATE
     assert (host.states.find(), kept.info()) == (kept, StateInfo("boot", CLIENT, HOST))
     assert not host.states.should_store()
     # Memory and keys are the owner's alone.
     assert (mode(host.paths.states), mode(kept.folder)) == (0o700, 0o700)
-    assert {file.name: mode(file) & 0o077 for file in kept.folder.iterdir()} == {
-        "state.qcow2": 0,
-        "known.json": 0,
-    }
+    modes = {file.name: mode(file) & 0o077 for file in kept.folder.iterdir()}
+    assert modes == {"state.qcow2": 0, "known.json": 0}
     overlay = tmp_path / "overlay.qcow2"
     assert (state_of(kept, overlay), mode(overlay)) == (STATE, 0o600)
     overlay.write_bytes(b"what the lane wrote")
@@ -159,36 +158,10 @@ def test_a_damaged_known_file_is_named_without_the_keys_in_it(host: Host, text: 
     kept = host.keep()
     assert kept is not None
     (kept.folder / "known.json").write_text(text)
-    with pytest.raises(
-        Damaged, match=f"{kept.folder / 'known.json'} of a stored state cannot be read: "
-    ) as error:
+    with pytest.raises(Damaged, match=f"{kept.folder / 'known.json'} of a stored state cannot be") as error:
         kept.info()
     assert "private" not in str(error.value)
     assert len(str(error.value).splitlines()) == 1
-
-
-def test_a_stored_state_has_its_name_only_when_it_is_whole_and_on_disk(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[str] = []
-    seen: list[tuple[set[str], bool]] = []
-    rename = Path.rename
-
-    def look(path: Path, target: Path) -> Path:
-        if path.parent == host.paths.states:
-            seen.append(({file.name for file in path.iterdir()}, target.exists()))
-            assert {"state.qcow2", "known.json"} < set(synced)
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", look)
-    monkeypatch.setattr(
-        os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
-    )
-    kept = host.keep()
-    assert kept is not None
-    # One step: the folder was complete before, and nothing was at its final place.
-    assert seen == [({"state.qcow2", "known.json"}, False)]
-    assert (host.names, synced[-1]) == ({kept.folder.name}, host.paths.states.name)
 
 
 @pytest.mark.parametrize("move", [False, True])
@@ -207,13 +180,6 @@ def test_without_room_for_it_nothing_is_kept(host: Host, monkeypatch: pytest.Mon
         patched.setattr(process, "run", fails)
         assert host.states.keep(overlay, StateInfo("boot", CLIENT, HOST), move=move) is None
     assert (host.names, host.states.should_store(), overlay.read_bytes()) == (set(), True, STATE)
-
-
-def test_a_lab_that_is_slower_takes_the_boot_of_the_other(host: Host, tmp_path: Path) -> None:
-    first = host.keep(b"the first")
-    assert host.keep(b"the second") == first
-    assert state_of(host.states.find(), tmp_path / "overlay") == b"the first"
-    assert len(host.names) == 1
 
 
 def test_older_boots_of_a_guest_go_and_those_of_others_stay(host: Host) -> None:
@@ -290,14 +256,9 @@ def test_the_state_unused_for_longest_goes_first(host: Host, of_one_gib: None, t
     assert states.above_limit(limited.paths) == []
     fourth = replace(limited, guest=catalog.load().guest("debian-13-podman")).keep()
     assert states.stored(host.paths) == [fourth, first, third]
-
-
-def test_the_state_that_was_just_stored_stays_whatever_its_size(host: Host, of_one_gib: None) -> None:
-    kept_one_after_another(host, "debian-12", "debian-13-backports")
-    limited = replace(host, paths=replace(host.paths, states_gib=1))
-    kept = limited.keep()
-    assert kept is not None
-    assert states.stored(host.paths) == [kept]
+    # The one that was just stored stays whatever its size.
+    kept = replace(host, paths=replace(host.paths, states_gib=0)).keep()
+    assert kept and states.stored(host.paths) == [kept]
 
 
 @pytest.mark.parametrize(
@@ -308,9 +269,9 @@ def test_a_boot_is_stored_where_the_disk_has_room_and_the_user_allows_it(
 ) -> None:
     monkeypatch.setattr(states, "FREE_GIB", 5.0)
 
-    def usage(path: Path) -> Usage:
+    def usage(path: Path) -> SimpleNamespace:
         assert (path, path.exists()) == (host.paths.cache, True)
-        return Usage(100 * 2**30, 0, int(free_gib * 2**30))
+        return SimpleNamespace(free=int(free_gib * 2**30))
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     limited = replace(host, paths=replace(host.paths, states_gib=limit_gib))
