@@ -138,26 +138,19 @@ def test_a_suite_has_its_control_and_witness(tmp_path: Path, text: str, expected
     [
         ('flavour = "x"\n' + GUEST, "flavour", "unknown key"),
         (GUEST + 'colour = "x"', "image.colour", "unknown key"),
-        ('memory_mib = "2048"\n' + GUEST, "memory_mib", "valid integer, found '2048'"),
         ("memory_mib = 128\n" + GUEST, "memory_mib", "greater than or equal to 512, found 128"),
-        (GUEST.replace('"Debian 13"', "13"), "title", "valid string, found 13"),
         (GUEST.replace('"Debian 13"', "2026-11-24"), "title", "valid string, found {'date or time'"),
         (GUEST.replace('title = "Debian 13"', ""), "title", "required"),
-        ('title = "x"', "image", "required"),
         (GUEST.replace('"debian"', '"ubuntu"'), "image.kind", "one of debian, cloud, found 'ubuntu'"),
         (GUEST.replace('kind = "debian"', ""), "image.kind", "one of debian, cloud, found None"),
         ('title = "x"\nimage = "debian"', "image", "found 'debian'"),
         (GUEST.replace("trixie", "trixie main"), "image.suite", "match pattern"),
-        (GUEST + "security = 0", "image.security", "valid boolean, found 0"),
         (GUEST + 'selinux = "../mls"', "image.selinux", "match pattern"),
-        (GUEST + "packages = ['vim', 1]", "image.packages.1", "valid string, found 1"),
         ('name = "debian-13"\n' + GUEST, "name", "the file's name is the name"),
         (GUEST + "[image", "", "not valid TOML"),
         (GUEST + f"packages = {'[' * 2000}{']' * 2000}", "", "not valid TOML: it is nested too deeply"),
         (GUEST + f"packages = {'[' * 300}{']' * 300}", "", "recursion limit exceeded"),
         (GUEST + f"disk_gib = {'9' * 5000}", "", "not valid TOML: Exceeds the limit"),
-        (GUEST + f"disk_gib = {'9' * 4000}", "image.disk_gib", "less than or equal to 64"),
-        (GUEST + "disk_gib = inf", "image.disk_gib", "valid integer, found inf"),
     ],
 )
 def test_a_wrong_guest_names_file_key_and_expectation(root: Path, text: str, key: str, expected: str) -> None:
@@ -174,30 +167,20 @@ def test_a_wrong_guest_names_file_key_and_expectation(root: Path, text: str, key
         ('expect = { status = "xfail", cause = "unknown" }', "expect.cause", "found 'unknown'"),
         ('expect = { status = "xfail", cause = "ghosts" }', "expect.cause", "found 'ghosts'"),
         ('expect = { status = "error" }', "expect.status", "'pass' or 'xfail', found 'error'"),
-        ('expect = { why = "x" }', "expect.why", "unknown key"),
-        ('expect = "xfail"', "expect", "found 'xfail'"),
         ('sysctl = { "kernel.printk" = true }', "sysctl.kernel.printk", "expected a number, a text"),
-        ('sysctl = { "kernel.printk" = [4, "x"] }', "sysctl.kernel.printk", "expected a number, a text"),
         ('sysctl = { "kernel.printk" = " " }', "sysctl.kernel.printk", "expected a number, a text"),
         ('sysctl = { "kernel.core_pattern" = "a\\u001b[0m" }', "sysctl.kernel.core_pattern", "in one line"),
         ('sysctl = { "printk" = 1 }', "sysctl.printk", "expected a name like kernel.printk"),
-        ('sysctl = { "kernel/printk" = 1 }', "sysctl.kernel/printk", "expected a name like"),
         # A slash stands for a dot: this would be kernel/../../etc/passwd.
         ('sysctl = { "kernel.//.//.etc.passwd" = 1 }', "sysctl.kernel", "expected a name like"),
         ('files = { "etc/a" = "/b" }', "files.etc/a", "expected an absolute path without . and .."),
         ('files = { "/etc/../a" = "/b" }', "files./etc/../a", "expected an absolute path without . and .."),
         ('files = { "/" = "/b" }', "files./", "expected an absolute path"),
         ('files = { "/a" = "" }', "files./a", "expected a path: absolute, or relative"),
-        ("limits = { nproc = 0 }", "limits.nproc", "greater than or equal to 1"),
         ("moonlight = true", "moonlight", "unknown key"),
         ("apparmor = { moonlight = true }", "apparmor.moonlight", "unknown key"),
         ('apparmor.profiles = [{ name = "p" }]', "apparmor.profiles.0", "exactly one of `text` and `shipped`"),
-        (
-            'apparmor.profiles = [{ name = "p", text = "t", shipped = "s" }]',
-            "apparmor.profiles.0",
-            "exactly one",
-        ),
-        ('apparmor.profiles = [{ name = "p", text = "t", mode = "kill" }]', "profiles.0.mode", "found 'kill'"),
+        ('apparmor.profiles = [{ name = "p", text = "t", shipped = "s" }]', "profiles.0", "exactly one"),
     ],
 )
 def test_a_wrong_variant_names_file_key_and_expectation(root: Path, text: str, key: str, expected: str) -> None:
@@ -210,8 +193,6 @@ def test_a_wrong_variant_names_file_key_and_expectation(root: Path, text: str, k
 @pytest.mark.parametrize(
     ("text", "key", "expected"),
     [
-        (SET.replace('["debian-13"]', '"debian-13"'), "guests", "valid array"),
-        (SET.replace("variants", "variant"), "variants", "required"),
         (SET.replace("debian-13", "debain-13"), "guests", "'debain-13'\n  next: did you mean debian-13?"),
         (SET.replace("stock", "stork"), "variants", "'stork'\n  next: did you mean stock?"),
     ],
@@ -227,9 +208,7 @@ def test_everything_wrong_in_a_file_is_said_at_once(root: Path) -> None:
     assert len(error.splitlines()) == 2
     assert "memory_mib" in error
     assert "flavour" in error
-
-
-def test_a_file_that_is_no_text_is_named(root: Path) -> None:
+    # A file that is no text is named.
     (root / GUEST_FILE).write_bytes(b"title = '\xff'")
     with pytest.raises(UsageError, match=r"debian-13\.toml: not valid TOML"):
         catalog.load(root)
@@ -238,11 +217,8 @@ def test_a_file_that_is_no_text_is_named(root: Path) -> None:
 @pytest.mark.parametrize("name", ["Debian-13", "debian_13", "-debian", "débian"])
 def test_a_name_that_is_none_is_refused(root: Path, name: str) -> None:
     assert f"{name}.toml: the file's name" in error_of(root, f"images/{name}.toml", GUEST)
-
-
-def test_a_folder_without_definitions_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"no definitions in {tmp_path / 'images'}"):
-        catalog.load(tmp_path)
+    with pytest.raises(UsageError, match=f"no definitions in {root / 'none' / 'images'}"):
+        catalog.load(root / "none")
 
 
 @pytest.mark.parametrize(

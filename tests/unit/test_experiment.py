@@ -208,11 +208,6 @@ def test_two_that_block_at_once_are_found_together_and_no_fork_is_made_twice(gue
     assert reasons["with apparmor-restrict-off"].startswith("its kernel has no ")
 
 
-def test_of_many_settings_bisection_finds_those_that_matter(guest: Guest) -> None:
-    many = "ptrace-scope-3+userns-clone-off+io-uring-disabled+tmp-noexec+max-userns-zero+bwrap-absent"
-    assert made(run_failed(guest, many)).turning == [[NOT_CLONE, NOT_LIMIT]]
-
-
 @pytest.mark.parametrize(
     ("name", "when", "confidence", "taken_back"),
     [

@@ -126,29 +126,24 @@ def test_what_comes_of_tries(
 def test_an_attempt_that_was_too_slow_is_repeated_while_no_other_lane_is_at_work(runner: FakeRunner) -> None:
     tried, scripted, _ = settle(runner, (ERROR, Fault.TOO_SLOW), (HELPS, ""), retries=1)
     assert (tried.outcome, scripted.alone) == (HELPS, [False, True])
+    # The evidence of a fault is set aside.
+    assert (runner.folder / "try/fault-1/suite.log").is_file()
     _, scripted, _ = settle(runner, BROKE, (HELPS, ""), retries=1)
     assert (scripted.alone, runner.alone) == ([False, False], False)
-
-
-def test_the_evidence_of_a_fault_is_set_aside(runner: FakeRunner) -> None:
-    settle(runner, BROKE, (ERROR, "too slow"), (HELPS, ""), retries=2)
-    folder = runner.folder / "try"
-    assert sorted(entry.name for entry in folder.iterdir()) == ["fault-1", "fault-2", "suite.log"]
-    assert (folder / "fault-1" / "suite.log").read_text() == "SSH broke"
 
 
 def test_what_says_that_something_cannot_be_tried_depends_on_what_is_tried(runner: FakeRunner) -> None:
     assert settle(runner, NOT_SO, impossible=(NotApplicable, NotInEffect))[0].outcome is CANNOT
 
 
-def test_on_a_dead_machine_nothing_is_tried_or_repeated(runner: FakeRunner) -> None:
+def test_on_a_dead_machine_nothing_is_tried_or_repeated_and_an_interrupt_is_no_outcome(
+    runner: FakeRunner,
+) -> None:
     runner.alive = False
     tried, scripted, tries = settle(runner, (HELPS, ""), retries=3)
     assert (tried.outcome, tried.reason.splitlines()[0]) == (ERROR, "the machine is gone")
     assert (len(scripted.folders), tries.retried) == (1, [])
-
-
-def test_an_interrupt_is_no_outcome(runner: FakeRunner) -> None:
+    runner.alive = True
     runner.given_up = True
     with pytest.raises(LaneDied, match="given up"):
         settle(runner, BROKE, retries=3)
@@ -182,10 +177,7 @@ def test_all_that_a_try_left_is_kept_beside_the_faults_before(tmp_path: Path) ->
 
 
 def test_what_a_try_left_is_cleared_but_for_the_evidence_of_its_fault(tmp_path: Path) -> None:
-    for name in ("kernel.log", "repeat-2/kernel.log", "fault-1/console.log", "fault-2/console.log"):
-        file = tmp_path / "cell" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
+    write(tmp_path / "cell", "kernel.log", "repeat-2/kernel.log", "fault-1/console.log", "fault-2/console.log")
     clear(tmp_path / "cell")
     assert sorted(path.name for path in (tmp_path / "cell").iterdir()) == ["fault-1", "fault-2"]
     assert (tmp_path / "cell" / "fault-1" / "console.log").exists()

@@ -87,18 +87,10 @@ def test_suite_toml_names_exactly_what_the_suite_imports_and_what_pytest_collect
 def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:
     """Gather evidence of a suite whose results are in `folder`/results; the lab's own files are stand-ins."""
     program = programs.sources()["collect"]
-    program = program.replace(
-        "request = json.loads",
-        'everything = lambda request: [("kernel.log", b"the lab\'s")]\nrequest = json.loads',
-        1,
-    )
-    request = {
-        "mark": "begins",
-        "since": 0.0,
-        "results": str(folder / "results"),
-        "homes": str(folder / "home"),
-        "full": full,
-    }
+    own = 'everything = lambda request: [("kernel.log", b"the lab\'s")]\n'
+    program = program.replace("request = json.loads", f"{own}request = json.loads", 1)
+    places = {"results": str(folder / "results"), "homes": str(folder / "home")}
+    request = {"mark": "begins", "since": 0.0, "full": full, **places}
     calls = json.dumps([["collect", base64.b64encode(program.encode()).decode(), json.dumps(request)]])
     command = [sys.executable, "-I", "-S", "-c", programs.loader(), "once", calls]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -300,13 +292,7 @@ def test_a_module_is_added_to_selinux_where_that_is_not_denied_and_then_the_mode
 @pytest.mark.parametrize(
     ("mode", "before", "after", "arguments"),
     [
-        ("enforce", "profile a /x flags=(complain) {", "profile a /x {", ""),
-        (
-            "enforce",
-            "profile a flags=(attach_disconnected,complain) {",
-            "profile a flags=(attach_disconnected) {",
-            "",
-        ),
+        ("enforce", "profile a flags=(m,complain) {", "profile a flags=(m) {", ""),
         ("enforce", "profile a /x flags=(unconfined) {", "profile a /x {", ""),
         ("complain", "profile a /x flags=(unconfined) {", "profile a /x {", " --complain"),
         ("unconfined", "profile a /{usr/,}x {", "profile a /{usr/,}x flags=(unconfined) {", ""),
@@ -325,13 +311,11 @@ def test_a_profile_s_mode_is_loaded(tmp_path: Path, mode: str, before: str, afte
     assert (tmp_path / "parsed").read_text() == f"--replace{arguments} {file}\n"
 
 
-def moved(links: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Leave symlinks where files were."""
-    command = [sys.executable, str(programs.files()["knobs"]), json.dumps({"files": links})]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_a_file_and_a_folder_are_moved_to_where_the_symlink_leads(tmp_path: Path) -> None:
+    def moved(links: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(programs.files()["knobs"]), json.dumps({"files": links})]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
     (tmp_path / "certs").mkdir()
     (tmp_path / "certs/bundle.crt").write_text("a certificate")
     (tmp_path / "home/me").mkdir(parents=True)
@@ -344,9 +328,7 @@ def test_a_file_and_a_folder_are_moved_to_where_the_symlink_leads(tmp_path: Path
     assert (tmp_path / "data/home/me").is_dir()
     assert {path: str(Path(path).readlink()) for path in links} == links
     assert (tmp_path / "certs/bundle.crt").read_text() == "a certificate"
-
-
-def test_there_is_no_symlink_where_nothing_was_before(tmp_path: Path) -> None:
+    # There is none where nothing was before.
     done = moved({str(tmp_path / "none"): "elsewhere"})
-    assert (done.returncode, list(tmp_path.iterdir())) == (1, [])
+    assert (done.returncode, (tmp_path / "none").is_symlink()) == (1, False)
     assert done.stderr == f"there is no {tmp_path}/none to move to {tmp_path}/elsewhere\n"

@@ -37,9 +37,6 @@ def test_what_gives_up_least_is_tried_first_and_the_jailer_is_given_up_last() ->
     assert [name for name, remedy in KNOWN.items() if remedy.loss == 100] == ["jailer-off"]
     rows = causes.known()
     assert KNOWN["jailer-off"].cures == [name for name in rows if rows[name].breaks is Needs.SANDBOX]
-
-
-def test_each_says_what_it_costs_and_every_cause_has_one() -> None:
     assert all(len(remedy.price) > 20 and remedy.does for remedy in KNOWN.values())
     assert {cause for remedy in KNOWN.values() for cause in remedy.cures} == set(causes.known())
 
@@ -49,32 +46,6 @@ def test_a_remedy_for_a_cause_that_there_is_not_is_refused(tmp_path: Path) -> No
     with pytest.raises(UsageError, match=r"ask\.toml: cures: .*userns-sysctls") as error:
         remedies.load(tmp_path)
     assert "userns-sysctl" in (error.value.hint or "")
-
-
-@pytest.mark.parametrize(
-    ("cause", "first_on_the_host"),
-    [
-        ("userns-sysctl", "userns-clone-on"),
-        ("userns-limit", "userns-limit-raise"),
-        ("namespace-limit", "namespace-limit-raise"),
-        ("apparmor-userns-deny", "bwrap-userns-restrict"),
-        ("apparmor-userns-nocaps", "install-bubblewrap"),
-        ("kvm-absent", "kvm-module"),
-        ("kvm-denied", "kvm-group"),
-        ("bwrap-setuid", "bwrap-setuid-off"),
-        ("home-noexec", "home-exec"),
-        ("apparmor-disconnected", "bwrap-userns-restrict"),
-        ("selinux-userns-deny", "selinux-unconfined-permissive"),
-        ("selinux-mount-deny", "selinux-unconfined-permissive"),
-        ("bwrap-too-old", "bundled-bwrap"),
-        ("mount-symlink", "ca-bundle-file"),
-        ("shim-not-executable", "shim-not-cloned"),
-    ],
-)
-def test_a_change_to_the_host_is_tried_for_each_cause(cause: str, first_on_the_host: str) -> None:
-    on_the_host = [remedy for remedy in remedies.candidates(KNOWN, [cause]) if remedy.host]
-    assert on_the_host[0].name == first_on_the_host
-    assert all(cause in remedy.cures for remedy in on_the_host)
 
 
 def test_candidates_of_two_causes_are_those_of_either_and_each_once() -> None:
@@ -95,8 +66,6 @@ def test_a_remedy_is_one_file_dropped_into_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "error"),
     [
-        ("loss = 3", "loss = 101", "loss: Input should be less than or equal to 100, found 101"),
-        ('price = "Pride."', "", "price: Field required"),
         ('cures = ["userns-sysctl"]', "cures = []", "cures: List should have at least 1 item"),
         ('undo = "true"', 'undone = "true"', "host.undone: unknown key"),
         ("[host]", '[run]\nexample = "please"\n[host]', "exactly one of `host` and `run` must be given"),
@@ -109,11 +78,6 @@ def test_a_wrong_file_is_named_with_the_key(tmp_path: Path, before: str, after: 
         remedies.load(tmp_path)
     assert error in str(raised.value)
     assert str(tmp_path / "ask.toml") in str(raised.value)
-
-
-def test_a_name_that_there_is_not_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean userns-clone-on"):
-        remedies.find("userns-clone")
 
 
 def test_a_digest_changes_with_all_that_a_trial_does() -> None:
@@ -141,11 +105,3 @@ def test_scripts_say_what_they_do_and_cost_and_are_clean_for_any_posix_shell(nam
     file.write_text(script)
     done = subprocess.run([SHELLCHECK, "--shell=sh", file], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
-
-
-def test_no_sysctl_of_a_remedy_is_overruled_by_a_file_that_sorts_later() -> None:
-    # systemd-sysctl and procps read the files of all folders sorted by name; the last one wins.
-    written = "zz-boxlite-userns-clone-on.conf"
-    others = ["50-bubblewrap.conf", "99-sysctl.conf", "99-zz-lab.conf", "10-apparmor.conf"]
-    assert sorted([*others, written])[-1] == written
-    assert "/etc/sysctl.d/zz-boxlite-$name.conf" in KNOWN["userns-clone-on"].script()

@@ -93,16 +93,13 @@ def test_a_remedy_is_put_in_place_once_and_taken_back(blocked: Host, name: str) 
     assert blocked.run(name, "--undo", "--yes", *whose) == (0, nothing)
 
 
-@pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("todo", [[], ["--undo"]], ids=["do", "undo"])
-def test_nothing_is_changed_without_an_answer(blocked: Host, name: str, todo: list[str]) -> None:
-    whose = WHOSE.get(name, ())
+def test_nothing_is_changed_without_an_answer(blocked: Host, todo: list[str]) -> None:
     if todo:
-        assert blocked.run(name, "--yes", *whose)[0] == 0
+        assert blocked.run("bwrap-profile", "--yes")[0] == 0
     before = blocked.files()
-    status, output = blocked.run(name, *todo, *whose)
-    assert status == 2
-    assert "cannot ask without a terminal: give --yes" in output
+    status, output = blocked.run("bwrap-profile", *todo)
+    assert (status, "cannot ask without a terminal: give --yes" in output) == (2, True)
     assert blocked.files() == before
 
 
@@ -111,14 +108,9 @@ def test_at_a_terminal_it_asks(blocked: Host, answer: str, status: int) -> None:
     ours, theirs = pty.openpty()
     try:
         os.write(ours, f"{answer}\n".encode())
+        command = ["sh", str(blocked.script("userns-clone-on"))]
         done = subprocess.run(
-            ["sh", blocked.script("userns-clone-on")],
-            stdin=theirs,
-            capture_output=True,
-            text=True,
-            env=blocked.environment(),
-            check=False,
-            timeout=30,
+            command, stdin=theirs, capture_output=True, text=True, env=blocked.environment(), check=False
         )
     finally:
         os.close(ours)
@@ -127,28 +119,12 @@ def test_at_a_terminal_it_asks(blocked: Host, answer: str, status: int) -> None:
     assert blocked.sysctl("kernel.unprivileged_userns_clone") == ("1" if status == 0 else "0")
 
 
-def test_only_root_can_change_a_host_and_anyone_can_look(blocked: Host) -> None:
-    before = blocked.files()
-    assert blocked.run("userns-clone-on", "--yes", TEST_UID="1000") == (
-        2,
-        "userns-clone-on: run this as root: it changes this host\n",
-    )
-    assert blocked.run("userns-clone-on", "--check", TEST_UID="1000")[0] == 1
-    assert blocked.files() == before
-
-
 APPARMOR = "sys/kernel/security/apparmor"
 
 
 @pytest.mark.parametrize(
     ("name", "lacks", "domain", "why"),
     [
-        (
-            "userns-clone-on",
-            "proc/sys/kernel/unprivileged_userns_clone",
-            "",
-            "the kernel has no kernel.unprivileged",
-        ),
         ("apparmor-restrict-off", "", "", "the kernel has no kernel.apparmor_restrict_unprivileged_userns"),
         ("bwrap-userns-restrict", "", "", "there is no {root}/usr/share/apparmor/extra-profiles/bwrap-userns-"),
         ("bundled-bwrap-profile", "", "", "boxlite uses {root}/stubs/bwrap instead of its bundled bubblewrap"),
@@ -157,11 +133,9 @@ APPARMOR = "sys/kernel/security/apparmor"
         # AppArmor's programs are older than the kernel, the kernel knows no user namespaces, or it is off.
         ("bwrap-profile", "etc/apparmor.d/abi/4.0", "", "AppArmor's programs are too old"),
         ("bwrap-profile", f"{APPARMOR}/features/namespaces/mask", "", "does not mediate user namespaces"),
-        ("bwrap-profile", APPARMOR, "", "AppArmor is off, or"),
         ("bwrap-userns-restrict", APPARMOR, "", "AppArmor is off, or"),
         ("bundled-bwrap-profile", APPARMOR, "", "AppArmor is off, or"),
         # Only the domain of unconfined logins is let go.
-        ("selinux-unconfined-permissive", "", "user_t", "in a domain other than unconfined_t"),
         ("selinux-unconfined-permissive", "", "unconfined_tt", "in a domain other than unconfined_t"),
     ],
 )
@@ -187,7 +161,12 @@ def test_where_it_can_do_nothing_it_says_why_and_does_nothing(
     assert why.format(root=blocked.root) in output
 
 
-def test_what_is_wrong_usage_is_said(blocked: Host) -> None:
+def test_what_is_wrong_usage_is_said_and_only_root_can_change_a_host(blocked: Host) -> None:
+    before = blocked.files()
+    as_root = "userns-clone-on: run this as root: it changes this host\n"
+    assert blocked.run("userns-clone-on", "--yes", TEST_UID="1000") == (2, as_root)
+    assert blocked.run("userns-clone-on", "--check", TEST_UID="1000")[0] == 1
+    assert blocked.files() == before
     assert blocked.run("userns-clone-on", "--force")[0] == 2
     assert blocked.run("kvm-group", "--yes") == (
         2,
@@ -209,11 +188,10 @@ def test_what_does_not_take_effect_is_no_success(blocked: Host) -> None:
 
 def test_a_command_that_fails_ends_the_script_and_can_be_taken_back(blocked: Host) -> None:
     before = blocked.files()
-    failing = APPARMOR_PARSER.replace(
-        "do, file =", "sys.exit('no') if 'boxlite-bwrap' in sys.argv[2] else 0\ndo, file ="
-    )
     # Any status: the script's own statuses have fixed meanings.
-    failing = failing.replace("sys.exit('no')", "sys.exit(3)")
+    failing = APPARMOR_PARSER.replace(
+        "do, file =", "sys.exit(3) if 'boxlite-bwrap' in sys.argv[2] else 0\ndo, file ="
+    )
     blocked.put("stubs/apparmor_parser", failing).chmod(0o755)
     status, output = blocked.run("bwrap-profile", "--yes")
     assert status == 1
@@ -237,11 +215,8 @@ def test_each_account_that_was_put_into_a_group_is_taken_out(blocked: Host) -> N
     # Somebody else removed one of them from the group.
     blocked.put("groups-of-carol", "carol\n")
     assert blocked.run("kvm-group", "--undo", "--yes") == (0, "kvm-group: undone\n")
-    assert [blocked.root.joinpath(f"groups-of-{name}").read_text() for name in ("alice", "bob", "carol")] == [
-        "alice\n",
-        "bob\n",
-        "carol\n",
-    ]
+    for name in ("alice", "bob", "carol"):
+        assert (blocked.root / f"groups-of-{name}").read_text() == f"{name}\n"
 
 
 def test_a_bit_that_dpkg_would_set_again_is_taken_from_it_until_it_is_taken_back(blocked: Host) -> None:
@@ -268,14 +243,10 @@ def test_a_home_is_found_wherever_it_is_mounted(tmp_path: Path, mounted: str) ->
     assert host.run("home-exec", "--yes", "--user", "tester")[1].startswith("home-exec: already in place")
     assert host.run("home-exec", "--undo", "--yes", "--user", "tester")[0] == 0
     assert mounts.read_text().splitlines()[-1] == before.splitlines()[-1]
-
-
-def test_a_home_that_is_not_there_is_not_called_in_place(tmp_path: Path) -> None:
-    host = Host(tmp_path)
-    host.put("mounts", "/ rw\n")
+    # One that is not there is not called in place.
+    (tmp_path / "home" / "tester").rmdir()
     status, output = host.run("home-exec", "--yes", "--user", "tester")
-    assert status == 3
-    assert "the home directory of tester, " in output
+    assert (status, "the home directory of tester, " in output) == (3, True)
 
 
 PROGRAMS = "home/tester/.local/share/boxlite/runtimes"
@@ -357,6 +328,8 @@ def test_a_profile_by_the_name_of_the_allow_list_s_is_not_the_allow_list(blocked
 
 def test_what_is_not_loaded_and_old_copies_are_in_nobody_s_way(blocked: Host) -> None:
     bwrap = blocked.root / "usr/bin/bwrap"
+    loaded = blocked.root / "sys/kernel/security/apparmor/profiles"
+    assert "strict-bwrap (enforce)" in loaded.read_text()
     refuses = APPARMOR_PARSER.replace(
         "lines = listed", "if do == '--remove' and 'unloaded' in sys.argv[2]: sys.exit(254)\nlines = listed"
     )
@@ -366,6 +339,7 @@ def test_what_is_not_loaded_and_old_copies_are_in_nobody_s_way(blocked: Host) ->
     assert blocked.run("bwrap-profile", "--yes")[0] == 0
     disabled = blocked.root / "etc/apparmor.d/disable"
     assert sorted(file.name for file in disabled.iterdir()) == ["strict", "unloaded"]
+    assert "strict-bwrap" not in loaded.read_text()
 
 
 def test_remedies_on_top_of_each_other_are_taken_back_in_any_order(blocked: Host) -> None:
@@ -383,29 +357,9 @@ def test_remedies_on_top_of_each_other_are_taken_back_in_any_order(blocked: Host
     assert list((blocked.root / "etc/apparmor.d/disable").iterdir()) == []
 
 
-def test_another_profile_on_the_same_path_is_set_aside_until_it_is_taken_back(blocked: Host) -> None:
-    loaded = blocked.root / "sys/kernel/security/apparmor/profiles"
-    assert blocked.run("bwrap-profile", "--yes")[0] == 0
-    assert sorted(loaded.read_text().splitlines()) == [
-        "boxlite-bwrap (enforce)",
-        "boxlite-bwrap-payload (enforce)",
-        "jail (enforce)",
-        "unprivileged_userns (enforce)",
-    ]
-    # It is not loaded at the next boot either.
-    assert (blocked.root / "etc/apparmor.d/disable/strict").exists()
-    assert blocked.run("bwrap-profile", "--undo", "--yes")[0] == 0
-    assert sorted(loaded.read_text().splitlines()) == [
-        "jail (enforce)",
-        "strict-bwrap (enforce)",
-        "unprivileged_userns (enforce)",
-    ]
-
-
 @pytest.mark.parametrize(
     ("header", "is_for_bwrap"),
     [
-        ("profile x {bwrap} {{", True),
         ("profile x {bwrap} flags=(attach_disconnected, complain) {{", True),
         ('profile x "{bwrap}" {{', True),
         ("profile {bwrap} {{", True),
@@ -424,6 +378,7 @@ def test_a_header_tells_bubblewrap_s_profile(blocked: Host, header: str, is_for_
     text = header.format(bwrap=blocked.root / "usr/bin/bwrap")
     blocked.put("etc/apparmor.d/other", f"abi <abi/4.0>,\n{text}\n  file,\n}}\n")
     assert blocked.run("bwrap-profile", "--yes")[0] == 0
+    # One of bubblewrap's is not loaded at the next boot either.
     assert (blocked.root / "etc/apparmor.d/disable/other").exists() is is_for_bwrap
 
 
@@ -453,11 +408,8 @@ def test_rules_in_profiles_that_are_not_loaded_are_left_alone(blocked: Host) -> 
     jail = blocked.root / "etc/apparmor.d/jail"
     blocked.put("etc/apparmor.d/jail.dpkg-old", jail.read_text())
     blocked.put("etc/apparmor.d/disable/jail", "")
-    assert blocked.run("bwrap-deny-rules-off", "--yes") == (
-        3,
-        "bwrap-deny-rules-off: nothing can be done on this host: no profile in /etc/apparmor.d has a rule that "
-        "denies executing bubblewrap\n".replace("/etc", f"{blocked.root}/etc"),
-    )
+    status, output = blocked.run("bwrap-deny-rules-off", "--yes")
+    assert (status, "has a rule that denies executing bubblewrap" in output) == (3, True)
 
 
 def test_the_first_value_is_the_one_that_is_put_back(blocked: Host) -> None:

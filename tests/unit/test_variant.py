@@ -22,7 +22,6 @@ from lab.guest.variant import (
     probe,
     read_facts,
     read_who,
-    under,
     why_not_applicable,
 )
 from lab.probes import Facts, SuiteUser
@@ -84,7 +83,6 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
 @pytest.mark.parametrize(
     ("variant", "guest", "reason"),
     [
-        (KNOWN["apparmor-userns-deny"], facts(apparmor=None), "no AppArmor"),
         (NEEDS_ALONE, facts(apparmor=None), "no AppArmor"),
         (KNOWN["apparmor-userns-deny"], OLD_APPARMOR, "AppArmor 3.0.8 does not mediate user namespaces"),
         (
@@ -95,7 +93,6 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["bwrap-allow-list"], apparmor(profile_files=[SHIPPED_PROFILE]), f"ships no {ALLOW_LIST}"),
         (KNOWN["userns-clone-off"], NO_SYSCTL, "its kernel has no kernel.unprivileged_userns_clone"),
         (KNOWN["max-userns-zero"], facts(sysctls={LIMIT: None}), f"its kernel has no {LIMIT}"),
-        (KNOWN["kvm-denied"], facts(kvm=None), "has no /dev/kvm to begin with"),
         (KNOWN["kvm-absent"], facts(kvm=None), "has no /dev/kvm to begin with"),
         (KNOWN["kvm-denied"], facts(kvm=OPEN_KVM), "everyone may use its /dev/kvm, whatever their groups"),
         (KNOWN["home-btrfs"], facts(), "has no mkfs.btrfs"),
@@ -104,7 +101,6 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["bwrap-setuid"], facts(bubblewrap={"version": "0.8.0"}), "its bubblewrap 0.8.0 is made for"),
         (KNOWN["apparmor-restrict-on"], RESTRICTED, "has the profile bwrap loaded"),
         (KNOWN["apparmor-pivot-root-deny"], RESTRICTED, "has the profile bwrap loaded"),
-        (KNOWN["apparmor-userns-nocaps"], RESTRICTED, "has the profile bwrap loaded"),
         (KNOWN["cgroup-no-delegation"], facts(cgroup="v1"), "has no cgroup v2, the only one to"),
         (KNOWN["issue-468-settings"], facts(apparmor=None, sysctls=SWITCH_OFF), "no AppArmor"),
         (KNOWN["podman-apparmor-off"], facts(podman=True, apparmor=None), "no AppArmor"),
@@ -147,7 +143,6 @@ IN_CONTAINER = "containers-default (enforce)"
     ("name", "guest", "user"),
     [
         ("stock", facts(), who()),
-        ("max-userns-zero", facts(sysctls={LIMIT: "0"}), who()),
         (
             "apparmor-userns-nocaps",
             apparmor(profiles=IMITATED),
@@ -157,11 +152,6 @@ IN_CONTAINER = "containers-default (enforce)"
         # A kernel that restricts changes of profile stacks the one that an unconfined program asks for.
         ("apparmor-kvm-deny", WITHOUT_KVM, who(context={"apparmor": "unconfined//&lab-without-kvm (enforce)"})),
         ("apparmor-bwrap-unconfined", UNCONFINED, who(bubblewrap="lab-bwrap-unconfined (unconfined)")),
-        (
-            "apparmor-bwrap-unconfined",
-            UNCONFINED,
-            who(bubblewrap="unconfined//&lab-bwrap-unconfined (unconfined)"),
-        ),
         ("apparmor-bwrap-unconfined", UNCONFINED, who(bubblewrap=None)),
         ("stock", facts(kvm=None), who(groups=[1001])),
         ("kvm-denied", facts(), who(groups=[1001])),
@@ -175,16 +165,13 @@ IN_CONTAINER = "containers-default (enforce)"
         ("issue-468-settings", UBUNTU, who()),
         ("apparmor-off", facts(command_line="rw apparmor=0", lsm=["yama"]), who()),
         ("podman", facts(), in_container(seccomp=2, apparmor=IN_CONTAINER)),
-        ("podman-no-namespaces", facts(), in_container(seccomp=2, apparmor=IN_CONTAINER)),
         ("podman", facts(apparmor=None), in_container(seccomp=2, apparmor=None)),
         # Where crun has a profile of its own, that of the container is stacked on it.
         ("podman", facts(), in_container(seccomp=2, apparmor="containers-default//&crun (mixed)")),
         ("podman-apparmor-off", facts(), in_container(seccomp=2)),
-        ("podman-unconfined", facts(), in_container(apparmor="crun (unconfined)")),
         ("podman-privileged", facts(), in_container(apparmor="crun (unconfined)")),
         ("selinux-permissive", facts(selinux={"mode": "permissive"}), who()),
         ("selinux-userns-deny", DENYING, who()),
-        ("selinux-mount-deny", DENYING, who()),
         ("nproc-400", facts(), who(limits={"nproc": 400})),
         ("ca-bundle-symlink", facts(), who(links={BUNDLE: {"target": BUNDLE_TARGET, "error": ""}})),
     ],
@@ -237,7 +224,6 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
     ("name", "guest", "user", "differences"),
     [
         ("home-btrfs", facts(), who(), ["/home is on ext4, not on btrfs"]),
-        ("max-userns-zero", facts(), who(), ["user.max_user_namespaces is 7794, not 0"]),
         ("max-userns-zero", facts(sysctls={LIMIT: None}), who(), [f"{LIMIT} is None, not 0"]),
         ("apparmor-userns-deny", facts(), who(), ["AppArmor profile lab-bwrap-without-userns is not loaded"]),
         (
@@ -334,18 +320,6 @@ def test_every_difference_is_named(name: str, guest: Facts, user: SuiteUser, dif
     assert str(error.value).count(";") == len(differences) - 1
 
 
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [
-        ("stock", ""),
-        ("apparmor-kvm-deny", "aa-exec -p lab-without-kvm --"),
-        ("podman-privileged", "lab-container"),
-    ],
-)
-def test_a_variant_decides_what_the_suite_runs_under(name: str, command: str) -> None:
-    assert under(KNOWN[name]) == command
-
-
 def test_the_suite_is_run_by_an_ordinary_user_unless_a_variant_says_root() -> None:
     stock, root = KNOWN["stock"], KNOWN["as-root"]
     assert (login(stock), home(stock), as_run(stock, "echo 'a'")) == ("tester", "/home/tester", "echo 'a'")
@@ -409,7 +383,6 @@ def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_i
         ({}, ["user.max_ipc_namespaces"], ["it does not tell user.max_ipc_namespaces"]),
         ({"mounts": {}}, [], ["it does not tell the mount of /home; it does not tell the mount of /tmp"]),
         ({"python": "\u0663.\u0661\u0663"}, [], ["is no version of Python"]),
-        ({"python": "../../3.13"}, [], ["'../../3.13' is no version of Python"]),
         ({"python": "\x1b[2J3.13\n"}, [], ["'3.13\\n' is no version of Python"]),
     ],
 )
@@ -424,28 +397,16 @@ def test_facts_have_to_fit_and_to_answer_the_question(
         begin(session(guest), KNOWN["stock"], mark=Mark("a mark"), sysctls=sysctls)
 
 
-@pytest.mark.parametrize("printed", [None, [], {}, {"uid": 0}, who().model_dump() | {"probes": {}}])
+@pytest.mark.parametrize("printed", [None, {"uid": 0}, who().model_dump() | {"probes": {}}])
 def test_a_user_that_does_not_fit_is_a_fault_of_the_program(printed: Any) -> None:
     with pytest.raises(RemoteFailed, match="`probe` in the guest"):
         read_who(session(Guest(probe=printed)), KNOWN["stock"])
-
-
-def test_probes_that_were_not_asked_for_are_not_there() -> None:
-    assert not hasattr(read_who(session(Guest()), KNOWN["stock"]), "probes")
     with pytest.raises(RemoteFailed, match="probes: Field required"):
         probe(session(Guest()), KNOWN["stock"])
 
 
 IPC = "user.max_ipc_namespaces"
 IPC_ZERO = KNOWN["stock"].model_copy(update={"name": "no-ipc", "sysctl": Sysctl({IPC: 0})})
-
-
-def test_a_sysctl_makes_sense_on_every_kernel_that_has_it() -> None:
-    # facts.py asked only for a fixed list, and what was not in that list counted as not in the kernel.
-    assert why_not_applicable(IPC_ZERO, facts(sysctls={IPC: "31437"})) is None
-    assert why_not_applicable(IPC_ZERO, facts(sysctls={IPC: None})) == f"its kernel has no {IPC}"
-    with pytest.raises(NotInEffect, match=f"{IPC} is 31437, not 0"):
-        check_in_effect(IPC_ZERO, facts(sysctls={IPC: "31437"}), who())
 
 
 @pytest.mark.parametrize(
@@ -455,10 +416,7 @@ def test_a_sysctl_makes_sense_on_every_kernel_that_has_it() -> None:
         ([4, 4, 1, 7], "4\t4\t1\t7"),
         ("4 4  1 7", "4\t4\t1\t7"),
         ("|/bin/false %p", "|/bin/false %p"),
-        ("7", "7"),
-        (-1, "-1"),
         ("007", "007"),
-        (18446744073692774399, "18446744073692774399"),
     ],
 )
 def test_values_are_read_back_whatever_the_spaces_in_them(value: Any, read: str) -> None:
@@ -493,6 +451,8 @@ def test_every_kind_of_setting_that_is_put_on_has_its_function_and_every_functio
     }
     functions = {name: getattr(function, "id", None) for name, function in table("KINDS").items()}
     assert functions == {name: name for name in put_on}
+    assert {name for variant in KNOWN.values() for name in variant.knobs} == knobs.KINDS.keys()
+    assert list(table("OPTIONS")) == list(get_args(ContainerKind))
 
 
 def table(name: str) -> dict[str, ast.expr]:
@@ -506,14 +466,6 @@ def table(name: str) -> dict[str, ast.expr]:
     return {ast.literal_eval(key): item for key, item in zip(value.keys, value.values, strict=True) if key}
 
 
-def test_every_kind_of_setting_is_used_by_a_variant() -> None:
-    assert {name for variant in KNOWN.values() for name in variant.knobs} == knobs.KINDS.keys()
-
-
 def test_two_containers_contradict_each_other() -> None:
     with pytest.raises(UsageError, match="container: kind is default and privileged"):
         catalog.load().variant("podman+as-root+podman-privileged")
-
-
-def test_every_kind_of_container_has_its_options() -> None:
-    assert list(table("OPTIONS")) == list(get_args(ContainerKind))
