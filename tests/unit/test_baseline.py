@@ -73,11 +73,7 @@ def broken(old: str, new: str) -> str:
     ("text", "message"),
     [
         (broken("schema = 1", "schema = 2"), "b.toml: schema: Input should be 1, found 2"),
-        ("", "b.toml: schema: Field required"),
-        (broken("count = 6", "count = 6\ncolour = 1"), "b.toml: colour: unknown key"),
         (broken('status = "pass"', 'status = "pass", x = 1'), "cells.debian-13.stock.x: unknown key"),
-        (broken('status = "pass"', 'status = "green"'), "cells.debian-13.stock.status: Input should be 'pass'"),
-        (broken("count = 6", 'count = "6"'), "b.toml: count: "),
         (
             broken('fail = ["isolates"', 'fail = ["isolate"'),
             "b.toml: (whole file): cells.debian-13.a+b: expected names of the list tests, found isolate",

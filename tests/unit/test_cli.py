@@ -18,9 +18,7 @@ from lab.images import store
 from lab.lane import shell
 from lab.machine import leftovers
 from lab.record import RunResult
-from tests.builders.cells import cell
 from tests.builders.processes import ONE_CELL, TWO_CELLS, RunLab, interrupt_runs
-from tests.builders.runs import run_of
 
 pytestmark = pytest.mark.usefixtures("releases")
 
@@ -65,14 +63,6 @@ def test_what_cannot_be_done_is_said(
     assert "Traceback" not in printed.err
     assert not (home / "state" / "lanes").exists()
     assert not list(home.glob("state/runs/*"))
-
-
-def test_without_libvirt_it_is_said_how_to_start_it(home: Path, run_lab: RunLab) -> None:
-    printed = run_lab(3, "--connect", "test+bogus:///x", "doctor")
-    line = next(line for line in printed.splitlines() if line.startswith("libvirt"))
-    assert "broken" in line
-    assert "-> " in printed.split(line)[1].splitlines()[1]
-    assert printed.err == ""
 
 
 DEAD_LANE = "could not remove the domain lab-debian-13-abc123 of a dead run"
@@ -128,13 +118,6 @@ def test_a_command_that_uses_or_counts_machines_first_removes_those_of_dead_labs
 ) -> None:
     assert DEAD_LANE in run_lab(3, *arguments)
     assert not list(home.glob("state/runs/*"))
-
-
-def test_a_folder_with_a_run_in_it_is_refused(home: Path, tmp_path: Path, run_lab: RunLab) -> None:
-    before = run_of(cell()).write(tmp_path).read_text()
-    printed = run_lab(2, *ONE_CELL, "--build", "0.10.8", "-o", tmp_path)
-    assert f"-o {tmp_path}: there is a run in it already" in printed.err
-    assert (tmp_path / "results.json").read_text() == before
 
 
 @pytest.mark.parametrize("folder", ["a-file", "a-file/run"])

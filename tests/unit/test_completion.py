@@ -22,6 +22,7 @@ from tests.builders.runs import run_of
 SHELLS = ("bash", "zsh", "fish")
 NEWEST, OLDEST = RUNS = ["20261125-070000", "20261124-160000"]
 KNOWN = catalog.load()
+BASH = "COMP_WORDS=(lab report 20261125); COMP_CWORD=2; _lab_completion lab"
 
 
 @pytest.fixture(autouse=True)
@@ -98,12 +99,9 @@ def test_what_fits_is_offered_wherever_it_is_expected(lines: list[str], expected
         assert offered(f"lab {typed}") == expected, line
 
 
-def test_options_are_offered_a_flag_by_both_names() -> None:
-    assert "--json" in offered("lab list guests --")
-    assert {"--remedies", "--no-remedies"} <= set(offered("lab matrix --"))
-
-
 def test_what_cannot_be_read_or_would_break_the_shells_protocol_is_not_offered(state: Path) -> None:
+    # A flag has both names.
+    assert {"--remedies", "--no-remedies"} <= set(offered("lab matrix --"))
     (state / "runs" / "2026\nplain,rm").mkdir()
     assert offered("lab runs delete 2026") == RUNS
     shutil.rmtree(state / "runs")
@@ -128,19 +126,10 @@ def test_kept_guests_are_offered_and_with_a_colon_for_copies(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("shell", "program", "expected"),
     [
-        (
-            "bash",
-            'source "$1"; COMP_WORDS=(lab report 20261125); COMP_CWORD=2; _lab_completion lab; '
-            'echo "${COMPREPLY[@]}"',
-            NEWEST,
-        ),
+        ("bash", f'source "$1"; {BASH}; echo "${{COMPREPLY[@]}}"', NEWEST),
         ("fish", "source $argv[2]; complete --do-complete 'lab report 20261125'", NEWEST),
         # zsh completes only in an interactive line editor.
-        (
-            "zsh",
-            'autoload -Uz compinit; compinit -u -D; source "$1"; print ${_comps[lab]}',
-            "_lab_completion",
-        ),
+        ("zsh", 'autoload -Uz compinit; compinit -u -D; source "$1"; print ${_comps[lab]}', "_lab_completion"),
     ],
 )
 def test_a_shell_that_has_read_its_script_asks_this_program(

@@ -19,9 +19,6 @@ def test_unknown_name_says_the_nearest_or_all(name: str, hint: str) -> None:
     assert str(error) == f"no guest is called '{name}'\n  next: {hint}"
 
 
-def test_exit_statuses() -> None:
+def test_an_error_has_its_status_and_without_a_hint_no_next_step() -> None:
     assert (LabError("x").exit_status, UsageError("x").exit_status) == (3, 2)
-
-
-def test_an_error_without_a_hint_has_no_next_step() -> None:
     assert str(LabError("it broke")) == "it broke"

@@ -6,21 +6,16 @@ import pytest
 from lab.base import files
 
 
-def test_write_replaces_the_whole_content(tmp_path: Path) -> None:
+def test_write_replaces_the_whole_content_or_leaves_the_old_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text("a much longer old content")
+    with pytest.raises(UnicodeEncodeError):
+        files.write_atomically(path, "new, up to here: \ud800")
+    assert path.read_text() == "a much longer old content"
+    assert list(tmp_path.iterdir()) == [path]
     files.write_atomically(path, "new")
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o644
-
-
-def test_a_write_that_fails_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
-    path.write_text("old")
-    with pytest.raises(UnicodeEncodeError):
-        files.write_atomically(path, "new, up to here: \ud800")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_is_on_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,12 +41,6 @@ def synced_paths(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     synced: list[Path] = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink()))
     return synced
-
-
-def test_sha256(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"abc")
-    assert files.sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 @pytest.mark.parametrize(

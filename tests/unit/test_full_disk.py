@@ -129,18 +129,10 @@ def test_a_bug_ends_with_4_its_traceback_and_the_folder_of_the_run(
     assert "\x1b" not in printed
     assert "\n::error" not in printed
     assert statuses(folder) == ["pass", "not-run"]
-
-
-def test_a_bug_before_anything_was_recorded_names_no_run_to_resume(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
-) -> None:
-    def fail(_scheduler: scheduler.Scheduler) -> NoReturn:
-        raise ZeroDivisionError
-
-    words = run_that(None, monkeypatch)
-    monkeypatch.setattr(scheduler.Scheduler, "_run", fail)
-    printed = run_lab(4, *words, "-o", tmp_path / "run").err
-    assert f"in the run {tmp_path / 'run'}, before it recorded anything\n" in printed
+    # Before anything was recorded there is no run to resume.
+    monkeypatch.setattr(scheduler.Scheduler, "_run", ends)
+    printed = run_lab(4, *TWO_CELLS, "--build", "0.10.8", "-o", tmp_path / "other").err
+    assert f"in the run {tmp_path / 'other'}, before it recorded anything\n" in printed
 
 
 def test_a_log_that_cannot_be_written_ends_with_one_note_and_the_run_goes_on(small: Path) -> None:
@@ -187,8 +179,6 @@ def test_a_used_up_quota_is_a_full_disk(tmp_path: Path, number: int, full: bool)
 
 def test_the_error_s_own_file_is_named_though_it_does_not_exist(tmp_path: Path) -> None:
     file = tmp_path / "no" / "such" / "file"
-    with (
-        pytest.raises(DiskFull, match=f"{file}: [0-9]+ MiB are free in {tmp_path}; x"),
-        files.explained(Path(), "x"),
-    ):
+    message = f"{file}: [0-9]+ MiB are free in {tmp_path}; x"
+    with pytest.raises(DiskFull, match=message), files.explained(Path(), "x"):
         raise OSError(errno.ENOSPC, "No space left on device", str(file))

@@ -18,8 +18,7 @@ from lab.machine.acceleration import Acceleration
 from lab.plan import choose
 from lab.record import CellResult, DecidedCell, LaneRecord, RunInfo, RunOptions, RunResult, Status, run
 from lab.run import journal, lanes
-from lab.run.journal import LOCK, Journal, ResultsNotWritten, locked_folder, new_folder
-from tests.builders.processes import LOCK_HOLDER, other_process
+from lab.run.journal import Journal, ResultsNotWritten, locked_folder, new_folder
 from tests.builders.runs import host
 
 BUILDS = [Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")]
@@ -44,14 +43,6 @@ def record(folder: Path, *, kept: Sequence[CellResult] = (), **options: Any) -> 
 
 def told(run: RunResult) -> list[tuple[str, str]]:
     return [(cell.status, cell.reason) for cell in run.cells]
-
-
-def test_a_decided_cell_is_on_disk_at_once_and_the_others_are_not_reached_yet(tmp_path: Path) -> None:
-    growing = record(tmp_path)
-    growing.write()
-    assert told(RunResult.read(tmp_path)) == [("not-run", "not reached yet")] * 2
-    growing.decide(OTHER, OTHER.result(Status.FAIL, reason="so it is"))
-    assert told(RunResult.read(tmp_path)) == [("not-run", "not reached yet"), ("fail", "so it is")]
 
 
 @pytest.mark.parametrize("size", [0, journal.SMALL_RECORD])
@@ -89,9 +80,14 @@ def test_a_result_says_where_its_evidence_is_and_how_to_run_it_again(tmp_path: P
 @pytest.mark.parametrize(
     ("interrupted", "reason"), [(True, "interrupted"), (False, "not reached yet")], ids=["interrupted", "ended"]
 )
-def test_a_finished_run_says_whether_it_was_interrupted(tmp_path: Path, interrupted: bool, reason: str) -> None:
+def test_each_cell_is_on_disk_at_once_and_a_finished_run_says_whether_it_was_interrupted(
+    tmp_path: Path, interrupted: bool, reason: str
+) -> None:
     growing = record(tmp_path)
+    growing.write()
+    assert told(RunResult.read(tmp_path)) == [("not-run", "not reached yet")] * 2
     growing.decide(STOCK, STOCK.result(Status.PASS))
+    assert told(RunResult.read(tmp_path)) == [("pass", ""), ("not-run", "not reached yet")]
     run = growing.finish(interrupted=interrupted)
     assert told(run) == [("pass", ""), ("not-run", reason)]
     assert run.run.interrupted is interrupted
@@ -121,13 +117,8 @@ def test_unwritten_results_leave_the_last_ones_whole(tmp_path: Path, monkeypatch
     monkeypatch.setattr(run, "write_atomically", full)
     with pytest.raises(ResultsNotWritten) as caught:
         growing.decide(OTHER, OTHER.result(Status.PASS))
-    assert str(caught.value).startswith(
-        f"the results cannot be written into {tmp_path}: No space left on device; "
-    )
-    assert caught.value.hint == (
-        "free some disk space; the cells that ran before are in results.json, and "
-        f"lab matrix --resume {tmp_path} runs the others"
-    )
+    assert f"the results cannot be written into {tmp_path}: No space left on device; " in str(caught.value)
+    assert f"lab matrix --resume {tmp_path} runs the others" in (caught.value.hint or "")
     assert told(RunResult.read(tmp_path)) == [("pass", ""), ("not-run", "not reached yet")]
 
 
@@ -165,15 +156,6 @@ def test_a_run_names_the_host_that_it_began_on_and_its_lanes_name_their_own(tmp_
     assert info.hosts("debian-13", "debian-13 #2") == [second]
 
 
-def test_a_folder_in_which_another_lab_is_at_work_is_refused(tmp_path: Path) -> None:
-    with (
-        other_process(LOCK_HOLDER, tmp_path / LOCK),
-        pytest.raises(UsageError, match=f"{tmp_path}: another lab is at work in it"),
-        locked_folder(tmp_path),
-    ):
-        raise AssertionError("it was not refused")
-
-
 def test_a_folder_is_free_again_whatever_ended_the_run(tmp_path: Path) -> None:
     half, whole = tmp_path / ".results.json.abc123", tmp_path / "results.json"
     for file in (half, whole):
@@ -182,7 +164,7 @@ def test_a_folder_is_free_again_whatever_ended_the_run(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError), locked_folder(tmp_path):
             # What a lab left half-written goes when the next one is at work.
             assert not half.exists()
-            with pytest.raises(UsageError), locked_folder(tmp_path):
+            with pytest.raises(UsageError, match="another lab is at work in it"), locked_folder(tmp_path):
                 pass
             raise RuntimeError("a bug")
     assert list(tmp_path.iterdir()) == [whole]
@@ -281,8 +263,6 @@ ELSEWHERE = OTHER.result(Status.PASS).model_copy(update={"guest": "x"})
     ("line", "error"),
     [
         ("garbage", "Invalid JSON: expected value"),
-        ("[]", "Input should be an object"),
-        ('{"cake": {}}', "cell: Field required"),
         ('{"cell": {"guest": 1}}', "cell.guest: Input should be a valid string"),
         (DecidedCell(cell=ELSEWHERE, lanes=[], steps=[]).model_dump_json(), "the run has no cells/x/"),
     ],
@@ -309,8 +289,6 @@ def test_after_a_failed_line_all_is_written(tmp_path: Path, monkeypatch: pytest.
         growing.decide(OTHER, OTHER.result(Status.FAIL))
     assert RunResult.read(tmp_path).cells[0].status is Status.PASS
     growing.decide(OTHER, OTHER.result(Status.PASS))
-    assert [cell.status for cell in RunResult(**json.loads((tmp_path / "results.json").read_text())).cells] == [
-        "pass",
-        "pass",
-    ]
+    whole = RunResult(**json.loads((tmp_path / "results.json").read_text()))
+    assert [cell.status for cell in whole.cells] == ["pass", "pass"]
     assert RunResult.read(tmp_path) == growing.result()

@@ -13,7 +13,7 @@ from lab.gate import baseline
 from lab.plan import Cell
 from lab.record import CellResult, Status
 from lab.run import scheduler
-from tests.builders.cells import done, run_with, side, write
+from tests.builders.cells import done, side
 from tests.builders.processes import RunLab, decide_at_once
 
 CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
@@ -62,27 +62,12 @@ def test_a_run_ends_with_the_decision_and_the_status_of_its_gate(
     assert f"\n{verdict}" in run_lab(exit_status, *CELL, "--gate", "b.toml")
 
 
-def test_a_failure_that_the_old_side_had_is_no_reason_to_block(
-    run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    guests(monkeypatch, {"0.10.8": Status.FLAKY})
-    write(run_with(done(Status.FLAKY)), Path("old"))
-    run_lab(1, *CELL)
-    run_lab(0, *CELL, "--gate", "old")
-
-
 def test_two_releases_are_compared(run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = guests(monkeypatch, {"0.10.8": Status.FAIL})
     printed = run_lab(1, *CELL, "--gate-build", "previous")
     assert ran == ["debian-13/stock/0.10.7", "debian-13/stock/0.10.8"]
     assert "gate blocked: 1 regressed\nnew: boxlite 0.10.8 (run " in printed
     assert "\nold: boxlite 0.10.7 (run " in printed
-
-
-def test_the_pair_may_be_named(run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = guests(monkeypatch, {"0.10.0": Status.FAIL, "0.10.7": Status.PASS})
-    run_lab(0, *CELL, "--gate-build", "0.10.0", "--build", "0.10.7")
-    assert ran == ["debian-13/stock/0.10.0", "debian-13/stock/0.10.7"]
 
 
 def test_an_interrupted_run_has_no_gate_and_the_one_that_resumes_it_has(
@@ -115,11 +100,8 @@ def test_a_run_of_one_build_may_be_resumed_with_a_gate(
         (["--gate", "b.toml", "--gate-build", "0.10.0"], "--gate and --gate-build are different gates"),
         (["--expect", "good.toml"], "--expect needs a gate"),
         (["--gate", "nowhere.toml"], "nowhere.toml: no such file"),
-        (["--gate", "yesterday"], "no run 'yesterday'"),
-        (["--gate", "cut.toml"], "cut.toml: not valid TOML"),
         (["--gate", "other.toml"], "have no cell in common"),
         (["--gate", "b.toml", "--expect", "bad.toml"], "bad.toml: colour: unknown key"),
-        (["--gate", "b.toml", "--expect", "nowhere.toml"], "nowhere.toml: No such file"),
         (["--gate", "b.toml", "--build", "0.10.0", "--build", "0.10.8"], "--gate decides about one build"),
         (["--gate-build", "0.9", "--build", "0.10.0", "--build", "0.10.8"], "tests one candidate"),
         (["--gate-build", "previous", "--build", "0.10.0"], "there is no release of boxlite older than 0.10.0"),
@@ -132,7 +114,6 @@ def test_a_gate_that_cannot_be_is_refused_before_any_guest_boots(
 ) -> None:
     baseline.write(side(done(Status.PASS)), Path("b.toml"))
     baseline.write(side(done(Status.PASS, guest="debian-12")), Path("other.toml"))
-    Path("cut.toml").write_text(Path("b.toml").read_text()[:-4])
     Path("good.toml").write_text("")
     Path("bad.toml").write_text("colour = 1\n")
 

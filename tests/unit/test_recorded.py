@@ -57,13 +57,6 @@ def test_a_cell_with_several_builds_needs_the_build(paths: Paths) -> None:
     assert past.find_cell(several, "debian-13/stock/0.9.0", CATALOG, paths).cell.build.version == "0.9.0"
 
 
-def test_a_wheel_that_changed_since_is_refused(paths: Paths, tmp_path: Path) -> None:
-    source = tmp_path / "nothing.whl"
-    record = BuildRecord(name="0.10.8", version="0.10.8", source=str(source))
-    with pytest.raises(UsageError, match="no such file"):
-        past.find_cell(run(builds=[record]), "debian-13/userns-clone-off", CATALOG, paths)
-
-
 def layout(folder: Path) -> Path:
     (folder / "blobs").mkdir(parents=True)
     (folder / "oci-layout").write_text("{}")

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from packaging.version import Version
 
 from lab import cli
-from lab.builds import wheels
 from lab.record import RunResult
 from lab.run import scheduler
 from lab.run.journal import LOCK
@@ -74,16 +72,10 @@ def test_a_run_that_is_resumed_runs_what_is_left_as_it_was_begun(
     "option",
     [
         ["-g", "debian-13"],
-        ["-v", "stock"],
         ["--set", "quick"],
-        ["--shard", "1/2"],
         # What it is anyway is refused too: nobody has to know.
         ["--repeat", "3"],
-        ["--until-fail"],
         ["--shuffle"],
-        ["--stress"],
-        ["--retries", "1"],
-        ["--cold"],
         ["--rootfs", "/layout"],
         ["-o", "/run"],
     ],
@@ -101,15 +93,6 @@ def test_a_run_that_is_resumed_keeps_its_plan(
     assert {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()} == before
 
 
-def test_a_run_that_is_resumed_has_the_builds_that_it_had(
-    half_run: Path, passing: list[str], run_lab: RunLab
-) -> None:
-    printed = run_lab(2, "matrix", "--resume", half_run.name, "--build", "0.9.0", "--list")
-    assert "is 0.9.0, and the run has 0.10.8\n" in printed
-    run_lab(0, "matrix", "--resume", half_run.name, "--build", "0.10.8", "--list")
-    assert passing == []
-
-
 @pytest.mark.parametrize(
     "link", ["run.log", "decided.jsonl", "cells/debian-13/max-userns-zero/0.10.8/remedies"]
 )
@@ -124,17 +107,6 @@ def test_a_run_with_a_link_in_it_is_not_resumed(
     run_lab(2, "matrix", "--resume", half_run.name)
     assert passing == []
     assert not list(target.iterdir()) if target.is_dir() else target.read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    ("run", "message"), [("20261124", "no run is called '20261124'"), ("", "no run is called ''")]
-)
-def test_a_run_that_there_is_not_is_not_resumed(
-    half_run: Path, passing: list[str], run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, run: str, message: str
-) -> None:
-    monkeypatch.setattr(wheels, "releases", lambda: [Version("0.10.8")])
-    assert message in run_lab(2, "matrix", "--resume", run)
-    assert passing == []
 
 
 def test_a_run_at_which_another_lab_is_at_work_is_left_alone(

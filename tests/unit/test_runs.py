@@ -64,6 +64,9 @@ def table(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> list[list[str
 
 
 def test_each_run_is_a_row(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(lab) == 0
+    assert "make one with: lab matrix --set quick" in capsys.readouterr().out
+    assert documents(lab, capsys) == {}
     write(lab.paths, "a", cell(), cell(variant="podman"))
     write(lab.paths, "b", cell(), cell(variant="podman", status=Status.FAIL))
     write(lab.paths, "c\x1b[2J", cell(status=Status.ERROR))  # No name steers the terminal.
@@ -73,12 +76,6 @@ def test_each_run_is_a_row(lab: options.Lab, capsys: pytest.CaptureFixture[str])
         ["b", "2026-11-24 16:00", "0.10.8", "complete", "1 pass, 1 fail: not as expected", "0 MiB"],
         ["c", "2026-11-24 16:00", "0.10.8", "complete", "1 error: not all could be run", "0 MiB"],
     ]
-
-
-def test_without_runs_the_next_step_is_told(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(lab) == 0
-    assert "make one with: lab matrix --set quick" in capsys.readouterr().out
-    assert documents(lab, capsys) == {}
 
 
 def test_json_has_what_the_table_has(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,12 +138,10 @@ def test_deleting_removes_named_runs_only(lab: options.Lab, capsys: pytest.Captu
     ("name", "message"),
     [
         ("nowhere", "no run is called 'nowhere'"),
-        ("../runs/a", "is not the name of one of the lab's own runs"),
-        (".", "is not the name of one of the lab's own runs"),
-        ("..", "is not the name of one of the lab's own runs"),
-        ("", "is not the name of one of the lab's own runs"),
-        ("/", "is not the name of one of the lab's own runs"),
-        ("link", "is not the name of one of the lab's own runs"),
+        *(
+            (name, "is not the name of one of the lab's own runs")
+            for name in ("../runs/a", ".", "..", "", "/", "link")
+        ),
         ("notes", "has no results.json, so it may be no run"),
         ("making", "run making is being made"),
     ],
@@ -203,7 +198,7 @@ def test_what_is_not_clear_deletes_nothing(lab: options.Lab, words: Sequence[str
     assert (lab.paths.runs / "a" / "results.json").exists()
 
 
-@pytest.mark.parametrize(("answer", "left"), [("y\n", []), ("n\n", ["a"]), ("\n", ["a"])])
+@pytest.mark.parametrize(("answer", "left"), [("y\n", []), ("\n", ["a"])])
 def test_on_a_terminal_the_user_is_asked(
     lab: options.Lab, answer: str, left: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

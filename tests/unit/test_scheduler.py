@@ -16,7 +16,7 @@ from lab.catalog.knobs import Sysctl
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Limits, Memory
 from lab.plan import choose
-from lab.record import LaneRecord, RunOptions, RunResult, Status
+from lab.record import LaneRecord, RunOptions, Status
 from lab.run import scheduler, start
 from lab.run.observer import Observer
 from lab.run.scheduler import Scheduler
@@ -50,23 +50,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
-def run_of(folder: Path, *, memory: int | None = None, observer: Any = None, **more: Any) -> Scheduler:
+def run_of(folder: Path, *, observer: Any = None, **more: Any) -> Scheduler:
     planned = start.begin(folder, CELLS, command="lab matrix", options=RunOptions(rootfs="/layout"))
     paths = Paths(cache=folder.parent / "cache", state=folder.parent / "state")
-    shows, limits = observer or Observer(), Limits(jobs=2, memory_mib=memory)
+    shows, limits = observer or Observer(), Limits(jobs=2, memory_mib=None)
     return Scheduler(replace(planned, **more), paths, "", limits, shows)
-
-
-def test_what_the_host_has_no_memory_for_is_not_run_and_says_why(folder: Path) -> None:
-    heard = Told()
-    run = run_of(folder, memory=3071, observer=heard).run()
-    assert [cell.status for cell in run.cells] == ["not-run", "not-run"]
-    assert {cell.reason for cell in run.cells} == {
-        "a lane needs 3072 MiB of memory, and 3071 of the 3071 MiB for lanes are left"
-    }
-    assert (run.exit_status(), run.run.interrupted) == (3, False)
-    assert heard.cells == run.cells
-    assert RunResult.read(folder) == run
 
 
 def test_each_guest_is_asked_for_every_variant_s_sysctls(folder: Path) -> None:

@@ -63,18 +63,11 @@ def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Pa
     run = finish(tmp_path, begin(tmp_path), list(Status))
     begun = resume(run)
     assert begun.cells == PLAN
-    assert [result.status for result in begun.kept.values()] == [
-        Status.PASS,
-        Status.FAIL,
-        Status.XFAIL,
-        Status.XPASS,
-        Status.FLAKY,
-        Status.NOT_APPLICABLE,
-    ]
     results = {result.folder: result for result in run.cells}
     assert all(result == results[folder] for folder, result in begun.kept.items())
     left = [cell for cell in begun.cells if cell.folder not in begun.kept]
     assert {results[cell.folder].status for cell in left} == {Status.ERROR, Status.NOT_RUN}
+    assert len(left) == 2
 
 
 def experiment(outcome: StepOutcome) -> Experiment:
@@ -105,10 +98,8 @@ def test_on_a_cell_whose_trials_met_a_fault_or_were_interrupted_they_are_made_ag
     before = run.cells[1].before_trials()
     is_kept = [bool(getattr(before, name)) for name in tried]
     assert is_kept == [not is_left]
-
-
-def test_what_an_experiment_found_for_a_cell_that_failed_stands(tmp_path: Path) -> None:
-    result = finish(tmp_path, begin(tmp_path, SMALL), [Status.XFAIL] * len(SMALL)).cells[0]
+    # What an experiment found for a cell that failed stands.
+    result = run.cells[0]
     result.experiment = experiment(StepOutcome.ERROR)
     result.experiment.turning = [["without a"]]
     assert result.before_trials().experiment == result.experiment
@@ -195,12 +186,3 @@ def test_a_changed_or_lost_wheel_is_refused_by_its_path(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(UsageError, match=f"{file}: no such file"):
         resume(run)
-
-
-def test_a_resumed_run_has_its_root_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    busybox = tmp_path / "busybox"
-    busybox.write_bytes(b"static")
-    monkeypatch.setattr(rootfs, "find_busybox", lambda: busybox)
-    first = rootfs.make(tmp_path / "run" / "rootfs")
-    # The folder of a run is the same when the run is resumed.
-    assert rootfs.check(rootfs.make(first)) == first

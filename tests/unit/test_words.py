@@ -72,7 +72,10 @@ def test_blame_and_advice_are_read(tmp_path: Path, log: str, blames: list[str], 
 
 
 def test_an_entry_is_read_whole_and_what_is_logged_of_every_failure_is_left_out(tmp_path: Path) -> None:
-    diagnosis = read(tmp_path, examples.APPARMOR_DENY + examples.USERNS_LIMIT)
+    # No log steers a terminal.
+    steering = examples.APPARMOR_DENY.replace("bwrap stderr:", "\x1b[2J\x1b]0;title\x07bwrap stderr:")
+    diagnosis = read(tmp_path, steering + examples.USERNS_LIMIT)
+    assert "\nbwrap stderr:" in diagnosis.logged
     assert diagnosis.module == "boxlite::jailer::sandbox::bwrap"
     first, *_, last = diagnosis.logged.splitlines()
     assert first == "Sandbox preflight failed: bwrap cannot create user namespaces."
@@ -95,16 +98,13 @@ def test_a_box_that_logs_nothing_of_its_own_does_not_hide_the_words_of_the_next(
     assert diagnosis.blames == []
 
 
-def test_a_log_steers_no_terminal(tmp_path: Path) -> None:
-    log = examples.APPARMOR_DENY.replace("bwrap stderr:", "\x1b[2J\x1b]0;title\x07bwrap stderr:")
-    assert "\nbwrap stderr:" in read(tmp_path, log).logged
-
-
 def test_of_what_was_not_gathered_nothing_is_known(tmp_path: Path) -> None:
     assert words.read(tmp_path, FAILED) == Words(said=examples.SAID)
     assert words.read(tmp_path, [TestResult(name="a", outcome=Outcome.PASS)]) == Words()
     not_run = TestResult(name="a", outcome=Outcome.NOT_RUN, message="the suite ended")
     assert words.read(tmp_path, [not_run]) == Words()
+    # boxlite is not said to say nothing.
+    assert words.judge(blocked("apparmor-userns-deny"), Words(said=examples.SAID), {}) is None
 
 
 FAILS = RemedyOutcome.DOES_NOT_HELP
@@ -135,6 +135,7 @@ UNPROVED: list[dict[str, Any]] = [
         (examples.SELINUX_DENY, blocked("selinux-userns-deny"), WordsVerdict.UNKNOWN),
         (examples.HOME_NOEXEC, blocked("home-noexec"), WordsVerdict.NOTHING),
         (examples.UBUNTU, blocked("apparmor-userns-nocaps"), WordsVerdict.RIGHT),
+        (examples.UBUNTU, blocked("apparmor-userns-deny"), WordsVerdict.RIGHT),
         # boxlite checks the sysctl of Ubuntu's kernels first, the kernel checks it last.
         (examples.UBUNTU, blocked("userns-sysctl"), WordsVerdict.WRONG_KNOB),
         (examples.UBUNTU, blocked("userns-sysctl", "apparmor-userns-nocaps"), WordsVerdict.RIGHT),
@@ -164,10 +165,6 @@ def test_boxlites_words_are_judged_by_the_cause_that_was_found(
     tmp_path: Path, log: str, result: CellResult, expected: WordsVerdict | None
 ) -> None:
     assert judged(tmp_path, log, result) is expected
-
-
-def test_without_a_log_boxlite_is_not_said_to_say_nothing() -> None:
-    assert words.judge(blocked("apparmor-userns-deny"), Words(said=examples.SAID), {}) is None
 
 
 def test_a_cause_may_stand_in_what_boxlite_says_to_its_caller(tmp_path: Path) -> None:
