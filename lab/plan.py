@@ -10,6 +10,7 @@ from lab import causes
 from lab.base.errors import UsageError
 from lab.builds import Build
 from lab.catalog import PASS, Catalog, Guest, Suite, Variant, first_expected
+from lab.catalog.kernels import OWN, parse
 from lab.record import (
     CellResult,
     Expectation,
@@ -108,7 +109,7 @@ class Cell:
 
     def rerun(self, options: RunOptions) -> str:
         """Return a command line that runs exactly this cell again."""
-        return self.again or rerun(self.guest.name, self.variant.name, self.build.argument, options)
+        return self.again or rerun(self.guest.argument, self.variant.name, self.build.argument, options)
 
     def under(self, options: RunOptions) -> "Cell":
         """The cell with what the options need of its guest: stress-ng, if it is put under load."""
@@ -118,6 +119,7 @@ class Cell:
         """Return a result for this cell that has only a status and a reason."""
         return CellResult(
             guest=self.guest.name,
+            kernel=self.guest.kernel.argument if self.guest.kernel else "",
             variant=self.variant.name,
             build=self.build.name,
             status=status,
@@ -128,7 +130,10 @@ class Cell:
 
 
 def rerun(guest: str, variant: str, build: str | None, options: RunOptions) -> str:
-    """Return a command line that runs one cell. `build` is an argument for --build, or None for the newest."""
+    """Return a command line that runs one cell.
+
+    `guest` names the guest with its kernel; `build` is an argument for --build, or None for the newest.
+    """
     words = ["lab", "matrix", "-g", guest, "-v", variant]
     words += ["--build", build] if build else []
     words += ["--cold"] if options.cold else []
@@ -168,21 +173,33 @@ def choose(
     set_name: str | None = None,
     guests: Sequence[str] = (),
     variants: Sequence[str] = (),
+    kernels: Sequence[str] = (),
 ) -> Choice:
-    """Look up guests and variants by name.
+    """Look up guests and variants by name, and put each kernel under each guest.
 
-    A set lists guests and variants; `guests` and `variants` override its lists. Without a set, the lists are
-    all guests and all variants of the catalog, stock first. Raises UsageError for a name that is not in the
-    catalog.
+    A set lists guests, variants and kernels; what is named beside it overrides its lists. Without a set, the
+    lists are all guests and all variants of the catalog, stock first, and guests have their own kernels. Raises
+    UsageError for a name that is not in the catalog, and for a kernel that is none or cannot be chosen.
     """
     chosen = catalog.set(set_name) if set_name is not None else None
     stock_first = sorted(catalog.variants, key=lambda name: (name != "stock", name))
     guest_names = guests or (chosen.guests if chosen else catalog.guests)
     variant_names = variants or (chosen.variants if chosen else stock_first)
-    return Choice(
-        [catalog.guest(name) for name in dict.fromkeys(guest_names)],
-        [catalog.variant(name) for name in dict.fromkeys(variant_names)],
-    )
+    kernel_names = kernels or (chosen.kernels if chosen else [])
+    own = [catalog.guest(name) for name in dict.fromkeys(guest_names)]
+    under = [
+        guest if kernel == OWN else guest.with_kernel(parse(kernel))
+        for guest in own
+        for kernel in dict.fromkeys(kernel_names or [OWN])
+    ]
+    by_name = {guest.name: guest for guest in under}
+    for guest in under:
+        if (other := by_name[guest.name]) != guest:
+            raise UsageError(
+                f"{guest.argument} and {other.argument} would both be called {guest.name}",
+                hint="rename one of the files, or run them apart",
+            )
+    return Choice(list(by_name.values()), [catalog.variant(name) for name in dict.fromkeys(variant_names)])
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, PrivateAttr, create_model, model_validator
 
 from lab import causes
+from lab.base.errors import UsageError
 from lab.base.files import plain
 from lab.base.paths import PACKAGE
+from lab.catalog.kernels import Kernel
 from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import KINDS
 from lab.catalog.toml import Definition
-from lab.record import Expectation, Needs
+from lab.record import AT, Expectation, Needs, without_kernel
 
 # Joins the names of variants that are combined on a guest.
 AND = "+"
@@ -161,10 +163,23 @@ class DebianImage(Definition):
     kernel_arguments: str = Field("", description="Kernel arguments in addition to those of every guest.")
     disk_gib: int = Field(6, ge=2, le=64)
 
+    # Not a field: no definition sets it. See `lab.images.debian.inputs`.
+    _kernel: Kernel | None = PrivateAttr(None)
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The kernel that it has instead of its own."""
+        return self._kernel
+
+    def with_kernel(self, kernel: Kernel) -> "DebianImage":
+        made = self.model_copy()
+        made._kernel = kernel
+        return made
+
     @property
     def origin(self) -> str:
         """Where the image comes from, as text for users."""
-        return f"built from Debian {self.suite} packages"
+        return f"built from Debian {self.suite} packages" + (f" with {self.kernel.name}" if self.kernel else "")
 
 
 class Firmware(StrEnum):
@@ -356,6 +371,38 @@ class Guest(Definition):
         packages = [*self.image.packages, *names]
         return self.model_copy(update={"image": self.image.model_copy(update={"packages": packages})})
 
+    def with_kernel(self, kernel: Kernel) -> "Guest":
+        """The guest with another kernel than its own: another guest, with an image of its own.
+
+        Raises UsageError if its kernel cannot be chosen.
+        """
+        if not isinstance(self.image, DebianImage):
+            raise UsageError(
+                f"{self.name} starts the kernel on its distribution's disk, so it cannot have {kernel.name}",
+                hint="name a guest that is built from packages: lab list guests",
+            )
+        if self.kernel:
+            raise UsageError(
+                f"{self.name} names its kernel, and {kernel.name} would be a second one",
+                hint=f"name one of them: {without_kernel(self.name)}{AT}{kernel.argument}, or no --kernel",
+            )
+        update = {
+            "name": f"{self.name}{AT}{kernel.name}",
+            "title": f"{self.title} with the kernel {kernel.name}",
+            "image": self.image.with_kernel(kernel),
+        }
+        return self.model_copy(update=update)
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The kernel that it was given instead of its own."""
+        return self.image.kernel if isinstance(self.image, DebianImage) else None
+
+    @property
+    def argument(self) -> str:
+        """What names it on a command line, with its kernel."""
+        return f"{without_kernel(self.name)}{AT}{self.kernel.argument}" if self.kernel else self.name
+
     @property
     def kernel_arguments(self) -> str:
         """Additional kernel arguments; none for a cloud image, whose own boot loader passes them."""
@@ -369,6 +416,7 @@ class Set(Definition):
     title: str
     guests: list[str]
     variants: list[str]
+    kernels: list[str] = Field([], description="Each guest has each of these kernels, as --kernel takes them.")
     remedies: bool = Field(True, description="Whether remedies are tried on the cells that fail.")
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from lab.base.errors import UsageError, one_line, unknown_name
 from lab.base.paths import PACKAGE, definitions
+from lab.catalog import kernels
 from lab.catalog.definitions import AND, CloudImage, Guest, Pin, Set, Suite, Variant, VariantFile
 from lab.catalog.knob import Conflict
 from lab.catalog.toml import load_file, load_folder, read, validate
+from lab.record import AT
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,22 @@ class Catalog:
     sets: Mapping[str, Set]
     suite: Suite
 
-    def guest(self, name: str) -> Guest:
-        return _lookup("guest", name, self.guests)
+    def guest(self, name: str, kernel: str = "") -> Guest:
+        """A guest, also with another kernel than its own: `debian-13@linux-image-rt-amd64`. Raises UsageError.
+
+        The name of a recorded guest has only the last part of a path; `kernel` is all of it.
+        """
+        own, has_kernel, named = name.partition(AT)
+        guest = _lookup("guest", own, self.guests)
+        if not has_kernel:
+            return guest
+        guest = guest.with_kernel(kernels.parse(kernel or named))
+        if kernel and guest.name != name:
+            raise UsageError(
+                f"the kernel of {name} was at {kernel}, and what is there now makes it {guest.name}",
+                hint="bring the file or folder back, or start a new run",
+            )
+        return guest
 
     def variant(self, name: str) -> Variant:
         """One variant, or several at once: `userns-clone-off+bwrap-absent`. Raises UsageError."""

@@ -7,12 +7,12 @@ from functools import cached_property
 
 from lab.base.errors import UsageError
 from lab.base.files import grouped, slug
-from lab.catalog import TWIN, Variant, remedies
+from lab.catalog import TWIN, Guest, Variant, remedies
 from lab.catalog.remedies import Remedy
 from lab.check import settings
 from lab.check.results import STOCK, Kind, Result, Results, Source
 from lab.probes import Facts
-from lab.record import UNKNOWN, CellResult, Finding, RemedyOutcome, RemedyResult
+from lab.record import AT, UNKNOWN, CellResult, Finding, RemedyOutcome, RemedyResult, without_kernel
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def load(results: Results) -> list[Distribution]:
     for guest in [*tested, *(name for name in defined if name not in tested)]:
         facts = _facts_of(results, guest)
         # Debian testing and unstable have no VERSION_ID, and the same os-release; their guests' names differ.
-        name = "-".join(guest.split("-")[:2])
+        name = "-".join(without_kernel(guest).split("-")[:2])
         # A twin has the os-release of its packages, and nothing that it shows is shown as that system's.
         if facts and facts.os.id and facts.os.version_id and not guest.startswith(TWIN):
             name = f"{facts.os.id}-{facts.os.version_id}"
@@ -267,7 +267,7 @@ def load(results: Results) -> list[Distribution]:
     for name, theirs in guests.items():
         theirs.sort(key=lambda guest: (guest not in tested, len(guest), guest))
         theirs.sort(key=name.__ne__)  # The guest that has the distribution's own name comes first.
-        titles = {guest: defined[guest].title if guest in defined else guest for guest in theirs}
+        titles = {guest: _title(defined, guest) for guest in theirs}
         title, facts = titles[theirs[0]], _facts_of(results, theirs[0])
         if theirs[0] not in defined:
             title = (facts and facts.os.pretty_name) or name
@@ -279,6 +279,12 @@ def load(results: Results) -> list[Distribution]:
             answers.setdefault(variant, {})[guest] = ask(results, guest, variant)
         loaded.append(Distribution(name, title, titles, answers))
     return sorted(loaded, key=lambda distribution: list(_natural(distribution.name)))
+
+
+def _title(defined: Mapping[str, Guest], guest: str) -> str:
+    own, _, kernel = guest.partition(AT)
+    title = defined[own].title if own in defined else own
+    return f"{title} with the kernel {kernel}" if kernel else title
 
 
 def setting_id(variant: str) -> str:

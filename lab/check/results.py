@@ -14,7 +14,7 @@ from lab.base.files import grouped, slug
 from lab.catalog import Catalog, remedies
 from lab.catalog.remedies import Remedy
 from lab.causes import Cause
-from lab.record import BuildRecord, CellResult, RunResult, Status
+from lab.record import BuildRecord, CellResult, RunResult, Status, without_kernel
 from lab.verdict.words import FinishedCell
 
 # A cell's identity: guest, variant, build.
@@ -124,7 +124,8 @@ class Results:
 
     @property
     def guests(self) -> list[str]:
-        return sorted({guest for guest, _, _ in self.cells})
+        """Those with another kernel come after the same guest with its own."""
+        return sorted({guest for guest, _, _ in self.cells}, key=lambda name: (without_kernel(name), name))
 
     @property
     def variants(self) -> list[str]:

@@ -141,6 +141,6 @@ OFFERED: dict[str, tuple[Callable[[click.Context], Iterable[str]], str]] = {
     **dict.fromkeys(("RUN", "OLD", "NEW", "FILE-or-RUN", "RUN|SITE"), (_runs, "dir")),
     "NAME": (_kept, ""),
     **dict.fromkeys(("SRC", "DST"), (_kept_paths, "file")),
-    **dict.fromkeys(("FILE", "PROBE|-", "REPORT|-"), (_none, "file")),
+    **dict.fromkeys(("FILE", "PACKAGE|FILE|DIR", "PROBE|-", "REPORT|-"), (_none, "file")),
     "DIR": (_none, "dir"),
 }

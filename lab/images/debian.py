@@ -1,6 +1,7 @@
 """Builds guests from Debian's packages: mmdebstrap makes a tree, and a hook turns the tree into a disk."""
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,10 +11,13 @@ from pathlib import Path
 import psutil
 
 from lab.base import host_table, process, scratch
-from lab.base.errors import ImageNotAvailable, LabError
+from lab.base.errors import ImageNotAvailable, LabError, one_line
 from lab.base.paths import definitions
-from lab.catalog import DebianImage
+from lab.catalog import DebianImage, kernels
+from lab.catalog.kernels import Kernel
 
+# The kernel of a guest that has its own.
+KERNEL = "linux-image-cloud-amd64"
 PACKAGES = (
     "apparmor",
     "bubblewrap",
@@ -21,7 +25,7 @@ PACKAGES = (
     "dbus",
     "initramfs-tools",
     "iproute2",
-    "linux-image-cloud-amd64",
+    KERNEL,
     "mount",
     "netbase",
     "openssh-server",
@@ -44,6 +48,17 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MADE = "made"
 HOOK = f'made="${{{{1%/*}}}}/{MADE}"; mkdir -m 755 "$made" && ln -s "$1" "$made/root" && {{}} "$made/root"'
 FILES = ("disk.qcow2", "vmlinuz", "initrd", "packages.tsv")
+# The recipe for another kernel than a guest's own, and the folder beside the guest's tree that has the files of
+# one that is no package of the archive.
+KERNEL_RECIPE, KERNEL_FILES = "kernel.sh", "kernel"
+# A package with modules and their symbols for debuggers has 1 GiB.
+UNPACK_SECONDS = 300.0
+# What apt says of a package, of a version or of a suite that the archive does not have.
+NO_PACKAGE = re.compile(
+    r"E: (Unable to locate package|Package .* has no installation candidate|(Version|Release) .* was not found)"
+)
+# What the recipe says of a kernel that no guest of the lab can boot with.
+LACKS = re.compile(r"E: (the kernel .*)")
 # mmdebstrap's messages, and the stage that the lab reports for each.
 STAGES = {
     "running apt-get update": "fetching package lists",
@@ -59,6 +74,9 @@ def inputs(image: DebianImage) -> bytes:
     """Return everything that determines the image's content, as bytes to be hashed."""
     files = [_recipe(), *sorted(_recipe().parent.glob("apparmor/*"))]
     words = image.model_dump_json() + " ".join(PACKAGES)
+    if image.kernel:
+        words += image.kernel.identity
+        files.append(_recipe(KERNEL_RECIPE))
     return words.encode() + b"".join(map(Path.read_bytes, files))
 
 
@@ -75,6 +93,8 @@ def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout:
         )
     try:
         with _workspace(out) as workspace:
+            if image.kernel and image.kernel.path:
+                _copy_kernel(image.kernel, image.kernel.path, workspace / KERNEL_FILES)
             process.run(
                 _command(image),
                 timeout=timeout,
@@ -106,8 +126,37 @@ def remove_workspace(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _recipe() -> Path:
-    return definitions() / "images" / "recipes" / "debian.sh"
+def _recipe(name: str = "debian.sh") -> Path:
+    return definitions() / "images" / "recipes" / name
+
+
+def _copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
+    """Copy a kernel from a file or a folder into `tree`, which has the guest's folders. Raises LabError."""
+    unpacked = tree.with_name(f"{KERNEL_FILES}-unpacked")
+    tree.mkdir()
+    unpacked.mkdir()
+    try:
+        if kernels.content(path) != kernel.digest:
+            raise LabError(f"{path} was changed after the run began", hint="run the same command again")
+        debs = kernels.packages(path)
+        for deb in debs:
+            process.run(["dpkg-deb", "--extract", deb, unpacked], timeout=UNPACK_SECONDS)
+        files = kernels.find_in(unpacked if debs else path, called=str(path))
+        for place in ("boot", "usr/lib/modules"):
+            (tree / place).mkdir(parents=True)
+        shutil.copyfile(files.image, tree / "boot" / f"vmlinuz-{files.release}")
+        # `build` and `source` lead to where the modules were made.
+        left_out = shutil.ignore_patterns("build", "source")
+        to = tree / "usr/lib/modules" / files.release
+        shutil.copytree(files.modules, to, symlinks=True, ignore=left_out)
+        # An ordinary user's mmdebstrap reads them as another user.
+        process.run(["chmod", "-R", "u+w,a+rX", tree], timeout=UNPACK_SECONDS)
+        shutil.rmtree(unpacked)
+    except (OSError, process.CommandFailed) as error:
+        raise LabError(
+            f"the kernel {path} cannot be copied: {one_line(error)}",
+            hint="is the disk full, or the file incomplete? Then run the same command again",
+        ) from error
 
 
 @contextmanager
@@ -137,7 +186,11 @@ def _has_room(memory: Path) -> bool:
 
 
 def _command(image: DebianImage) -> list[str | Path]:
+    kernel = image.kernel
     packages = [f"{name}/{image.suite}-backports" if name in image.backports else name for name in PACKAGES]
+    if kernel:
+        own = PACKAGES.index(KERNEL)
+        packages[own : own + 1] = [] if kernel.path else [kernel.package(image.suite)]
     command: list[str | Path] = [
         *_own_mounts(),
         "mmdebstrap",
@@ -148,7 +201,7 @@ def _command(image: DebianImage) -> list[str | Path]:
     ]
     if KEYRING.exists():
         command.append(f"--keyring={KEYRING}")
-    if image.backports:
+    if image.backports or (kernel and kernel.from_backports):
         # mmdebstrap chooses the mirror: copy its line and change the suite.
         command.append(
             "--setup-hook="
@@ -159,6 +212,8 @@ def _command(image: DebianImage) -> list[str | Path]:
         command.append(f"--setup-hook=sed -i '/ {image.suite}-security /d' \"$1/etc/apt/sources.list\"")
     if image.expired:
         command.append("--aptopt=Acquire::Check-Valid-Until false")
+    if kernel:
+        command.append(f'--customize-hook={shlex.quote(str(_recipe(KERNEL_RECIPE)))} "$1"')
     command.append(f"--customize-hook={HOOK.format(shlex.quote(str(_recipe())))}")
     return [*command, image.suite, "/dev/null"]
 
@@ -192,6 +247,17 @@ def _explain(image: DebianImage, error: process.CommandFailed) -> LabError:
         return LabError(
             f"the disk filled up while building {image.suite}; the partial image was deleted",
             hint="free some disk space and run the same command again",
+        )
+    if image.kernel and (lacks := LACKS.search(text)):
+        return LabError(
+            f"{image.kernel.argument} cannot be used: {lacks[1]}",
+            hint=f"compare its configuration with that of {KERNEL}, which guests have by themselves",
+        )
+    if image.kernel and (missing := NO_PACKAGE.search(text)):
+        return LabError(
+            f"Debian {image.suite} has no kernel {image.kernel.argument}: {missing[0].removeprefix('E: ')}",
+            hint=f"name one that this suite has, as {KERNEL}, or {KERNEL}={kernels.BACKPORTS} for the suite's "
+            "backports; an archive has the newest versions only",
         )
     if os.geteuid() != 0 and ("subuid" in text or "newuidmap" in text or "unshare" in text):
         return LabError(

@@ -21,6 +21,7 @@ from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
 from lab.images import cloud, debian, disk, download
+from lab.record import AT
 
 MANIFEST = "manifest.json"
 DISK = "disk.qcow2"
@@ -39,7 +40,7 @@ RECEIVE_SECONDS = 3600.0
 Bring = Callable[[str, Path], None]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # No path and no hidden file: folders and files are named by these, and a manifest may come from another host.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9@+~=._-]{0,199}$")]
 
 
 class StoredFile(BaseModel):
@@ -100,6 +101,11 @@ class BaseImage:
         return self.folder / "vmlinuz"
 
     @property
+    def has_own_kernel(self) -> bool:
+        """Whether its guest has its own kernel. Another one says nothing about this host."""
+        return AT not in self.manifest.guest
+
+    @property
     def initrd(self) -> Path:
         return self.folder / "initrd"
 
@@ -152,8 +158,8 @@ def by_content(paths: Paths, digest: str) -> BaseImage | None:
 
 
 def any_image(paths: Paths) -> BaseImage | None:
-    """Return any stored image that has a kernel."""
-    return next((image for image in images(paths) if image.kernel.exists()), None)
+    """Return any stored image that has a kernel, which is its guest's own."""
+    return next((image for image in images(paths) if image.has_own_kernel and image.kernel.exists()), None)
 
 
 def _is_received(image: BaseImage) -> bool:
@@ -223,7 +229,8 @@ def _build(paths: Paths, guest: Guest, say: Say) -> BaseImage:
         def fill(partial: Path) -> None:
             debian.build(image, partial, say, timeout=BUILD_SECONDS)
 
-        return place(folder, guest.name, inputs, f"built from Debian {image.suite}", fill)
+        with_kernel = f" with {image.kernel.name}" if image.kernel else ""
+        return place(folder, guest.name, inputs, f"built from Debian {image.suite}{with_kernel}", fill)
 
 
 def update(paths: Paths, guest: Guest, say: Say) -> BaseImage:

@@ -100,9 +100,10 @@ class Verdict(BaseModel):
 def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage, say: Say) -> Acceleration:
     """Return the verdict for this host kernel and QEMU, or boot the kernel of `image` to get one.
 
-    The kernel of any guest will do. The clock of emulated guests is found out each time. While another lab or
-    thread tries KVM, `say` may raise to end the wait. Raises LabError if the image's disk cannot be booted at
-    all, and libvirtError if libvirt starts no machine.
+    The kernel of any guest will do; what a kernel shows that is not its guest's own is not kept. The clock of
+    emulated guests is found out each time. While another lab or thread tries KVM, `say` may raise to end the
+    wait. Raises LabError if the image's disk cannot be booted at all, and libvirtError if libvirt starts no
+    machine.
     """
     how = cached(connection, paths)
     if how is None:
@@ -169,7 +170,8 @@ def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) ->
             return Acceleration(False, f"/dev/kvm opens, but under it QEMU fails: {str(error).splitlines()[0]}")
     how = Acceleration(not problem, problem or "a guest kernel ran under KVM", seconds)
     verdict = Verdict(key=_key(connection), kvm=how.kvm, reason=how.reason, kernel_seconds=seconds)
-    write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
+    if image.has_own_kernel:
+        write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
     return how
 
 

@@ -23,6 +23,7 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.domain import Network
 from lab.machine.qemu import ANSWER_SECONDS, FAILED_WRITE, Watch
 from lab.machine.states import StoredState
+from lab.record import without_kernel
 
 # libvirt 11.3's words if an ordinary user's hard limit for core files is finite. libvirt raises QEMU's limit to
 # `max_core` of its configuration, by default unlimited; sudo and hardened hosts set the hard limit to 0.
@@ -149,7 +150,7 @@ class Lane:
         self.endpoint = Endpoint(self.port, client_key, host_key)
         files = seed.render(
             instance=self.name,
-            hostname=self.guest.name,
+            hostname=without_kernel(self.guest.name),
             client_key=client_key,
             host_key=host_key,
             nameserver=seed.NAMESERVER if self.network is Network.OPEN else "",
@@ -246,9 +247,16 @@ class Lane:
         message = f"the machine of {self.guest.name} {problem}"
         if problem == FAILED_WRITE:
             message += f": {free_text(self.folder)}"
-        elif watch.was_reset and not self.acceleration.kvm and not console.shows_an_end(self.console_text()):
+        elif watch.was_reset and not self.acceleration.kvm and self._kernel_did_not_end_it():
             message = f"the emulated processor of {self.guest.name} failed, and its machine {problem}"
         raise LaneDied(f"{message}\n{self.last_words()}")
+
+    def _kernel_did_not_end_it(self) -> bool:
+        """Whether the guest's kernel would have said so if it had ended the machine, and did not.
+
+        Another kernel than a guest's own may have no driver for the console.
+        """
+        return self.image.has_own_kernel and not console.shows_an_end(self.console_text())
 
     def _watched(self) -> Watch:
         if self._watch is None:

@@ -29,6 +29,7 @@ from lab.machine import domain, seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.domain import KernelBoot
 from lab.machine.seed import KeyPair
+from lab.record import without_kernel
 
 # A stored boot of debian-13 took 0.3 GiB; a cache must not fill the disk.
 FREE_GIB = 5.0
@@ -233,7 +234,7 @@ def _digest(
         environment=acceleration.clock.environment,
     )
     nobody = KeyPair("", "")
-    files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)
+    files = seed.render(instance="", hostname=without_kernel(guest.name), client_key=nobody, host_key=nobody)
     processor = ET.fromstring(connection.getCapabilities()).find("host/cpu")
     if processor is not None:
         for counter in processor.findall("counter"):

@@ -4,6 +4,7 @@ What the other rooms need is imported here.
 """
 
 from lab.record.cell import (
+    AT,
     CellResult,
     Experiment,
     ExperimentPolicy,
@@ -15,6 +16,7 @@ from lab.record.cell import (
     StepOutcome,
     TestRate,
     cell_folder,
+    without_kernel,
 )
 from lab.record.outcome import (
     UNKNOWN,

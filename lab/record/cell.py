@@ -140,6 +140,15 @@ class RemedyResult(Entry):
     evidence: list[str] = Field(default_factory=list)
 
 
+# Joins the name of a guest and that of the kernel that it was given instead of its own.
+AT = "@"
+
+
+def without_kernel(guest: str) -> str:
+    """The name of a guest, without that of a kernel which is not its own."""
+    return guest.partition(AT)[0]
+
+
 # The folder of a run that has its evidence.
 CELLS = "cells"
 
@@ -188,7 +197,12 @@ def cell_folder(guest: str, variant: str, build: str) -> Path:
 class CellResult(Entry):
     """One cell: a guest in a variant with a build. Paths in `evidence` are relative to the run's folder."""
 
-    guest: str
+    guest: str = Field(description="Its name; with a kernel that is not its own, GUEST@KERNEL.")
+    kernel: str = Field(
+        default="",
+        description="The kernel that was put under the guest: a package of its archive, or the absolute path "
+        "of a .deb file or a folder. Empty: the guest's own.",
+    )
     variant: str
     build: str
     status: Status
@@ -285,6 +299,11 @@ class CellResult(Entry):
     @property
     def name(self) -> str:
         return f"{self.guest}/{self.variant}/{self.build}"
+
+    @property
+    def guest_argument(self) -> str:
+        """What names the guest on a command line, with its kernel."""
+        return f"{without_kernel(self.guest)}{AT}{self.kernel}" if self.kernel else self.guest
 
     @property
     def folder(self) -> Path:

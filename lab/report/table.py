@@ -25,6 +25,7 @@ from lab.record import (
     Status,
     StepOutcome,
     TestRate,
+    without_kernel,
 )
 
 Column = tuple[str, str]
@@ -41,7 +42,10 @@ def counted(number: int, noun: str) -> str:
 def title(run: RunResult) -> str:
     versions = dict.fromkeys(build.version for build in run.run.builds)
     boxlite = " ".join(filter(None, ["boxlite", ", ".join(versions)]))
-    return f"{boxlite}: the jailer on {counted(len(rows(run)), 'guest')}"
+    guests = {without_kernel(cell.guest) for cell in run.cells}
+    others = {cell.kernel for cell in run.cells} - {""}
+    more = f", with {counted(len(others), 'other kernel')}" if others else ""
+    return f"{boxlite}: the jailer on {counted(len(guests), 'guest')}{more}"
 
 
 def name(cell: CellResult) -> str:
@@ -130,11 +134,16 @@ def columns_of(run: RunResult) -> dict[Column, str]:
 
 
 def rows(run: RunResult) -> dict[str, list[CellResult | None]]:
-    """Return the cells by guest, in the order of the columns; None if the plan has no such cell."""
+    """Return the cells by guest, in the order of the columns; None if the plan has no such cell.
+
+    The rows of a guest with several kernels follow each other.
+    """
     by_identity = {(cell.guest, cell.variant, cell.build): cell for cell in run.cells}
     across = columns_of(run)
     guests = dict.fromkeys(cell.guest for cell in run.cells)
-    return {guest: [by_identity.get((guest, *column)) for column in across] for guest in guests}
+    with_kernels = grouped((without_kernel(guest), guest) for guest in guests)
+    in_order = (guest for group in with_kernels.values() for guest in group)
+    return {guest: [by_identity.get((guest, *column)) for column in across] for guest in in_order}
 
 
 def remedies(cell: CellResult) -> list[RemedyResult]:

@@ -20,6 +20,7 @@ from lab.images import store
 from lab.lane import prepare_image, upkeep
 from lab.plan import Cell, rerun
 from lab.record import (
+    AT,
     RESULTS_FILE,
     BuildRecord,
     CellResult,
@@ -169,7 +170,8 @@ def find_cell(
     build = builds.resolve_recorded(recorded, named, again)[result.build]
     # What the run tried beside the cell decides nothing here.
     options = run.run.options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
-    cell = Cell(catalog.guest(result.guest), catalog.variant(result.variant), build).under(options)
+    guest, variant = catalog.guest(result.guest, result.kernel), catalog.variant(result.variant)
+    cell = Cell(guest, variant, build).under(options)
     own_rootfs = rootfs.check(Path(options.rootfs)) if options.rootfs else None
     now = start.digests([cell], options)
     before = {name: digest for name, digest in run.run.definitions.items() if name in now}
@@ -226,17 +228,20 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
         argument = next((builds.argument(record) for record in first.builds if record.name == build), build)
         # What a variant should do is in the record of another of its cells.
         expected = next((cell.expected for _, cell in cells.values() if cell.variant == variant), Expectation())
-        results.append(
-            CellResult(
-                guest=guest,
-                variant=variant,
-                build=build,
-                status=Status.NOT_RUN,
-                expected=expected,
-                reason=f"shard {missing[name]}/{count} was lost",
-                rerun=rerun(guest, variant, argument, first.options),
-            )
+        # So is where a kernel's file is; a package is in the guest's name.
+        kernels = (cell.kernel for _, cell in cells.values() if cell.guest == guest)
+        kernel = next(kernels, guest.partition(AT)[2])
+        missed = CellResult(
+            guest=guest,
+            kernel=kernel,
+            variant=variant,
+            build=build,
+            status=Status.NOT_RUN,
+            expected=expected,
+            reason=f"shard {missing[name]}/{count} was lost",
         )
+        again = rerun(missed.guest_argument, variant, argument, first.options)
+        results.append(missed.model_copy(update={"rerun": again}))
     # The run has a host only if all lanes of all shards ran on the same one.
     hosts = {host for info in infos for host in info.hosts()}
     update = {

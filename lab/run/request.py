@@ -95,6 +95,14 @@ class Request:
         flags="-v",
         default=(),
     )
+    kernels: Sequence[str] = option(
+        "Run guests that are built from packages with this kernel: a package of the guest's archive (NAME, "
+        "NAME=VERSION, NAME=backports), a .deb file, or a folder with a kernel and its modules; repeatable. "
+        "own: the guest's own, which is the default.",
+        "PACKAGE|FILE|DIR",
+        flags="--kernel",
+        default=(),
+    )
     builds: Sequence[str] = option(
         f"Test this {forms()}; repeat it to compare builds. Default: the newest release.",
         "BUILD",

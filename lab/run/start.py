@@ -66,7 +66,13 @@ def plan(
     met, LabError if the newest release cannot be found out.
     """
     shard = Shard.parse(request.shard) if request.shard is not None else None
-    choice = choose(catalog, set_name=request.set_name, guests=request.guests, variants=request.variants)
+    choice = choose(
+        catalog,
+        set_name=request.set_name,
+        guests=request.guests,
+        variants=request.variants,
+        kernels=request.kernels,
+    )
     options = request.options(catalog)
     chosen = builds.resolve_all(request.builds, only_shown=only_shown)
     return choice.cells(chosen), shard, options
@@ -123,7 +129,9 @@ def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] 
     again = f"lab matrix --resume {shlex.quote(str(folder))}"
     tested = builds.resolve_recorded(run.run.builds, named, again)
     cells = [
-        Cell(catalog.guest(result.guest), catalog.variant(result.variant), tested[result.build]).under(options)
+        Cell(
+            catalog.guest(result.guest, result.kernel), catalog.variant(result.variant), tested[result.build]
+        ).under(options)
         for result in run.cells
     ]
     kept = {

@@ -159,7 +159,10 @@ class Worker:
             running.start()
         except Exception as error:
             failed = as_fault(error)
-        is_first = acceleration.keep_speed(self._work.paths, lane.acceleration, lane.console_text())
+        # How fast another kernel is says nothing about this host.
+        is_first = lane.image.has_own_kernel and acceleration.keep_speed(
+            self._work.paths, lane.acceleration, lane.console_text()
+        )
         if failed:
             self._did_not_come_up(failed)
             return

@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -134,7 +134,11 @@ def shipped() -> catalog.Catalog:
 def test_every_command_names_existing_subcommands_options_and_definitions(page: Path) -> None:
     definitions = shipped()
     mine = {"debian-13-profiles", "hardened", "moved-home", "quiet-console", "userns-limit-64"}
-    look_up = {"-g": definitions.guest, "-v": definitions.variant, "--set": definitions.set}
+    look_up: dict[str, Callable[[str], object]] = {
+        "-g": definitions.guest,
+        "-v": definitions.variant,
+        "--set": definitions.set,
+    }
     for line in commands(page):
         words = shlex.split(line, comments=True)[1:]
         # What follows `--` is a command of the guest.
