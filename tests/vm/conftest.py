@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ from click.testing import CliRunner
 from lab import builds, catalog, plan
 from lab.base import process
 from lab.base.paths import Paths
+from lab.base.wait import Deadline, wait_for
 from lab.catalog import Catalog, Guest, Suite
 from lab.cli import cli
 from lab.images import store
@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "/vm/" in str(item.path):
             item.add_marker(pytest.mark.vm)
-    place = {run.name: number for number, run in enumerate(shared.in_order(_shared_runs(items)), start=1)}
+    place = {run.name: number for number, run in enumerate(_shared_runs(items), start=1)}
     items.sort(key=lambda item: max((place[run.name] for run in _shared_runs([item])), default=0))
 
 
@@ -82,15 +82,16 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 
 
 def _shared_runs(items: Sequence[pytest.Item]) -> list[SharedRun]:
-    """The runs that these tests read, each once."""
+    """The runs that these tests read, each once. A long one that is begun last is waited for alone."""
     marks = [mark for item in items for mark in item.iter_markers("shared")]
-    return list({run.name: run for mark in marks for run in mark.args}.values())
+    runs = {run.name: run for mark in marks for run in mark.args}.values()
+    return sorted(runs, key=lambda run: -run.seconds)
 
 
 def _builds(items: Sequence[pytest.Item], runs: Sequence[SharedRun]) -> list[list[str]]:
     """The commands that build what these tests and runs will need."""
     cloud = any("published" in getattr(item, "fixturenames", ()) for item in items)
-    guests = list(dict.fromkeys(guest for run in shared.in_order(runs) for guest in run.guests))
+    guests = list(dict.fromkeys(guest for run in runs for guest in run.guests))
     commands = [["-m", "tests.vm.cloud_disk"]] if cloud else []
     commands += [["-m", "lab", "images", "build", *guests]] if guests else []
     return [[sys.executable, *command] for command in commands]
@@ -169,7 +170,7 @@ def shared_runs(pytestconfig: pytest.Config) -> SharedRuns:
 
 @pytest.fixture
 def run(request: pytest.FixtureRequest, shared_runs: SharedRuns) -> RunResult:
-    """The results of the shared run that the test reads, of the first if there are several."""
+    """The results of the shared run that the test reads, of the longest if there are several."""
     return shared_runs.result(_shared_runs([request.node])[0])
 
 
@@ -249,10 +250,7 @@ def lab_at_work(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.2)
+    wait_for(lambda: condition() or None, Deadline(seconds, what))
 
 
 def domains_of(lanes: set[str]) -> set[str]:
@@ -265,11 +263,11 @@ def domains_of(lanes: set[str]) -> set[str]:
     return {name for name in names if name in lanes}
 
 
-def processes_of(lanes: set[str]) -> list[str]:
-    """The command lines of these lanes' QEMU processes."""
+def processes_of(lanes: set[str]) -> list[psutil.Process]:
+    """These lanes' QEMU processes."""
     marks = [f"guest={lane}," for lane in lanes]
-    lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
-    return [line for line in lines if any(mark in line for mark in marks)]
+    processes = psutil.process_iter(["cmdline"])
+    return [own for own in processes if any(mark in " ".join(own.info["cmdline"] or []) for mark in marks)]
 
 
 def changed_image(image: BaseImage, folder: Path, commands: list[str]) -> BaseImage:

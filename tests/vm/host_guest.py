@@ -72,10 +72,10 @@ def definition(*, selinux: bool = False) -> Guest:
 
 
 class AllProcessors(Acceleration):
-    """Emulated as well with as many processors as wanted: a host has more than one."""
+    """Emulated as well with as many processors as a guest asks for: a host has more than one."""
 
-    def processors(self, wanted: int) -> int:
-        return wanted
+    def processors(self, count: int) -> int:
+        return count
 
 
 @dataclass
@@ -118,17 +118,17 @@ class Host:
 
 
 @contextmanager
-def host(paths: Paths, known: Guest, say: Callable[[str], None]) -> Iterator[Host]:
+def host(paths: Paths, guest: Guest, say: Callable[[str], None]) -> Iterator[Host]:
     """The guest, booted, with the clone and all that it needs; nothing of it is left afterwards."""
-    image = store.ensure(paths, known, say)
+    image = store.ensure(paths, guest, say)
     with connection_for_lanes(default_uri()) as opened:
-        found = acceleration.decide(opened, paths, image, say)
-        how = AllProcessors(found.kvm, found.reason, found.kernel_seconds)
-        with open_lane(opened, paths, guest=known, image=image, acceleration=how) as lane:
+        measured = acceleration.decide(opened, paths, image, say)
+        how = AllProcessors(measured.kvm, measured.reason, measured.kernel_seconds)
+        with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
             lane.start()
-            guest = LaneGuest(lane, Processors(1), say)
-            guest.wait_up()
-            yield Host(guest)
+            up = LaneGuest(lane, Processors(1), say)
+            up.wait_up()
+            yield Host(up)
 
 
 def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path) -> None:

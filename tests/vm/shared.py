@@ -11,9 +11,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from lab.base.paths import Paths
@@ -46,55 +45,33 @@ class SharedRun:
     exit_status: int = 0
 
 
-@dataclass(frozen=True)
-class _Ended:
-    """What became of a run's process."""
-
-    status: int
-    output: str
-
-
-@dataclass
 class SharedRuns:
-    """The runs, as a context manager: it begins them, the longest first, and leaves nothing of them behind.
+    """The runs, as a context manager: it begins them in their order, and leaves nothing of them behind.
 
     `builds` are commands that are run beside them one after another, because runs or tests will need what they
     build; whether they succeed is left to those to find out.
     """
 
-    home: Path
-    runs: Sequence[SharedRun]
-    builds: Sequence[Sequence[str]] = ()
-    _waiting: list[SharedRun] = field(init=False)
-    _ended: dict[str, _Ended] = field(default_factory=dict)
-    _processes: list[subprocess.Popen[str]] = field(default_factory=list)
-    _threads: list[threading.Thread] = field(default_factory=list)
-    _stopped: bool = False
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-
-    def __post_init__(self) -> None:
-        self._waiting = in_order(self.runs)
-
-    @property
-    def paths(self) -> Paths:
-        return Paths(cache=self.home / "cache", state=self.home / "state")
+    def __init__(self, home: Path, runs: Sequence[SharedRun], builds: Sequence[Sequence[str]] = ()) -> None:
+        self.home, self.runs, self.builds = home, runs, builds
+        # Each is held while its run is made. Exit status and output of the runs that have ended.
+        self._locks = {run.name: threading.Lock() for run in runs}
+        self._ended: dict[str, tuple[int, str]] = {}
+        self._processes: list[subprocess.Popen[str]] = []
+        self._stopping = threading.Lock()
+        self._is_stopped = False
 
     def __enter__(self) -> Self:
         make_home(self.home)
-        for work in (self._work, self._build):
-            thread = threading.Thread(target=work, daemon=True)
-            self._threads.append(thread)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._make_all, self._build)]
+        for thread in self._threads:
             thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-            running = list(self._processes)
-        for process in running:
+    def __exit__(self, *_: object) -> None:
+        with self._stopping:
+            self._is_stopped = True
+        for process in self._processes:
             end(process)
         for thread in self._threads:
             thread.join(END_SECONDS)
@@ -106,60 +83,43 @@ class SharedRuns:
 
     def result(self, run: SharedRun) -> RunResult:
         """The results of a run, made by now. Whoever waits makes runs that nobody has begun."""
-        while True:
-            with self._changed:
-                if run.name in self._ended:
-                    break
-                mine = self._take()
-                if mine is None:
-                    self._changed.wait()
-                    continue
-            self._make(mine)
-        ended = self._ended[run.name]
-        assert ended.status == run.exit_status, ended.output
+        for other in [run, *self.runs]:
+            if run.name not in self._ended:
+                self._make(other, wait=False)
+        self._make(run, wait=True)
+        status, output = self._ended[run.name]
+        assert status == run.exit_status, output
         result = RunResult.read(self.folder(run))
-        assert result.exit_status() == run.exit_status, ended.output
+        assert result.exit_status() == run.exit_status, output
         return result
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopped or not self._waiting or self._next())
-                run = self._take()
-            if run is None or self._stopped:
-                return
-            self._make(run)
+    def _make_all(self) -> None:
+        for run in self.runs:
+            self._make(run, wait=False)
 
-    def _next(self) -> SharedRun | None:
-        """The run to begin now; None if there is none, or none that need not wait for another."""
-        unfinished = {run.name for run in self.runs} - self._ended.keys()
-        return next((run for run in self._waiting if not unfinished.intersection(run.after)), None)
-
-    def _take(self) -> SharedRun | None:
-        run = self._next()
-        if run is not None:
-            self._waiting.remove(run)
-        return run
-
-    def _make(self, run: SharedRun) -> None:
-        words = ["matrix", *run.words, "--jobs", "1", "-o", str(self.folder(run))]
+    def _make(self, run: SharedRun, *, wait: bool) -> None:
+        """Make a run if nobody has; `wait` for another thread that is making it."""
+        if not self._locks[run.name].acquire(blocking=wait):
+            return
         try:
-            ended = self._run([sys.executable, "-m", "lab", *words], run.limit_seconds)
-        except OSError as error:
-            ended = _Ended(-1, str(error))
-        with self._changed:
-            self._ended[run.name] = ended
-            self._changed.notify_all()
+            if run.name not in self._ended:
+                for other in self.runs:
+                    if other.name in run.after:
+                        self._make(other, wait=True)
+                words = ["matrix", *run.words, "--jobs", "1", "-o", str(self.folder(run))]
+                self._ended[run.name] = self._run([sys.executable, "-m", "lab", *words], run.limit_seconds)
+        finally:
+            self._locks[run.name].release()
 
     def _build(self) -> None:
         for command in self.builds:
             self._run(["nice", "-n", BUILD_NICENESS, *command], seconds=1800)
 
-    def _run(self, command: Sequence[str], seconds: float) -> _Ended:
-        """Run a command to its end, or until it is given up."""
-        with self._changed:
-            if self._stopped:
-                return _Ended(-1, "the tests ended before it began")
+    def _run(self, command: Sequence[str], seconds: float) -> tuple[int, str]:
+        """Run a command to its end, or until it is given up; its exit status and output."""
+        with self._stopping:
+            if self._is_stopped:
+                return -1, "the tests ended before it began"
             process = start(self.home, command)
             self._processes.append(process)
         try:
@@ -167,12 +127,7 @@ class SharedRuns:
         except subprocess.TimeoutExpired:
             end(process)
             output = f"given up after {seconds:.0f} s:\n{process.communicate()[0]}"
-        return _Ended(process.returncode, output)
-
-
-def in_order(runs: Sequence[SharedRun]) -> list[SharedRun]:
-    """The order in which they are begun: a long one that is begun last is waited for alone."""
-    return sorted(runs, key=lambda run: -run.seconds)
+        return process.returncode, output
 
 
 def start(home: Path, command: Sequence[str]) -> subprocess.Popen[str]:

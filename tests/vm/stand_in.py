@@ -30,11 +30,11 @@ def make(paths: Paths, file: Path) -> Path:
     fetched = wheels.download(paths, [NODE], wheels.EVERY, print)
     wheel = next(file for name, file in fetched.items() if name.startswith("nodejs"))
     with zipfile.ZipFile(wheel) as archive:
-        [name] = [each for each in archive.namelist() if each.endswith("/bin/node")]
+        [name] = [member for member in archive.namelist() if member.endswith("/bin/node")]
         node_program = archive.read(name)
     with tarfile.open(native_package) as tar:
-        [name] = [each for each in tar.getnames() if each.endswith(".node")]
-        native, manifest = (tar.extractfile(each) for each in (name, "package/package.json"))
+        [name] = [member for member in tar.getnames() if member.endswith(".node")]
+        native, manifest = (tar.extractfile(member) for member in (name, "package/package.json"))
         assert native
         assert manifest
         contents = {

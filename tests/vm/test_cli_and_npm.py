@@ -61,8 +61,8 @@ def test_a_program_runs_where_boxlite_has_no_wheel(run: Run, home: Path, paths: 
     cells = run(f"cli:{program}", "debian-13", "debian-11")
     check(cells, "cli", "debian-13")
     # The release's bubblewrap, 0.4.1, is too old for boxlite's sandbox.
-    found = cells["debian-11", "stock"]
-    assert (found.status, found.cause, found.confidence) == (Status.FAIL, "bwrap-too-old", Confidence.PROVED)
-    failed = {test.name for test in found.tests if test.outcome is not Outcome.PASS}
+    old = cells["debian-11", "stock"]
+    assert (old.status, old.cause, old.confidence) == (Status.FAIL, "bwrap-too-old", Confidence.PROVED)
+    failed = {test.name for test in old.tests if test.outcome is not Outcome.PASS}
     assert failed == load_suite("cli").needing(Needs.SANDBOX)
     assert cells["debian-11", "userns-clone-off"].status is Status.XFAIL

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from lab.images.store import BaseImage
 from lab.record import Needs, Outcome, RunResult, Status
 from tests.builders.processes import keys_for_all
 from tests.builders.runs import Told
+from tests.conftest import Mount
 from tests.vm.conftest import (
     RELEASE,
     RunCells,
@@ -93,32 +93,8 @@ def test_guests_that_hang_or_never_open_ssh_are_given_up_at_a_deadline(
     assert "its console ends" in cells["no-ssh"].reason
 
 
-def kill_qemu(paths: Paths) -> None:
-    [lane] = [folder.name for folder in paths.lanes.glob("lab-*")]
-    [qemu] = [
-        process
-        for process in psutil.process_iter(["name", "cmdline"])
-        if f"guest={lane}," in " ".join(process.info["cmdline"] or [])
-    ]
-    qemu.kill()
-
-
-def test_a_qemu_killed_during_the_suite_is_an_error_with_its_console(
+def test_a_cell_whose_qemu_was_killed_is_tried_again_on_a_fresh_lane_and_told(
     run_cells: RunCells, definitions: Catalog, paths: Paths
-) -> None:
-    def kill(_lane: str, text: str) -> None:
-        if text.endswith("running the suite"):
-            kill_qemu(paths)
-
-    run = run_cells([definitions.guest("debian-13")], [CHEAP, "max-userns-zero"], observer=Told(kill))
-    assert [cell.status for cell in run.cells] == [Status.ERROR, Status.ERROR]
-    assert all("console" in cell.reason for cell in run.cells)
-    assert run.exit_status() == 3
-
-
-@pytest.mark.slow
-def test_a_fault_of_the_labs_own_is_tried_again_on_a_fresh_lane_and_told(
-    run_cells: RunCells, definitions: Catalog, paths: Paths, tmp_path: Path
 ) -> None:
     lanes: list[str] = []
 
@@ -126,7 +102,9 @@ def test_a_fault_of_the_labs_own_is_tried_again_on_a_fresh_lane_and_told(
         if text.endswith("running the suite"):
             lanes.append(lane)
             if len(lanes) == 1:
-                kill_qemu(paths)
+                [name] = [folder.name for folder in paths.lanes.glob("lab-*")]
+                [qemu] = processes_of({name})
+                qemu.kill()
 
     run = run_cells([definitions.guest("debian-13")], [CHEAP], observer=Told(kill_first), retries=1)
     [cell] = run.cells
@@ -134,6 +112,7 @@ def test_a_fault_of_the_labs_own_is_tried_again_on_a_fresh_lane_and_told(
     assert lanes == ["debian-13", "debian-13 #2"]
     [fault] = cell.retried
     assert "debian-13 is gone" in fault
+    assert "console" in fault
     assert any("/fault-1/console.log" in name for name in cell.evidence)
 
 
@@ -173,16 +152,9 @@ def test_a_suite_that_hangs_on_two_lanes_has_failed_and_the_tests_that_ran_keep_
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with little room, which only root can make."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    folder = Path("/var/tmp") / f"boxlite-lab-small-{os.getpid()}"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160M,mode=755", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-    folder.rmdir()
+def small_disk(mount: Mount) -> Path:
+    """A file system with little room."""
+    return mount(Path("/var/tmp") / f"boxlite-lab-small-{os.getpid()}", "size=160M,mode=755")
 
 
 def test_a_disk_that_fills_up_while_building_keeps_nothing(
@@ -218,18 +190,24 @@ def two_images(paths: Paths, definitions: Catalog, image: BaseImage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "guests"),
+    ("signals", "guests"),
     [
-        pytest.param(signal.SIGINT, ("debian-12", "debian-13"), marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, ("debian-12", "debian-13"), marks=pytest.mark.slow),
-        (signal.SIGKILL, ("debian-13",)),
+        pytest.param([signal.SIGINT], ("debian-12", "debian-13"), marks=pytest.mark.slow),
+        pytest.param([signal.SIGTERM], ("debian-12", "debian-13"), marks=pytest.mark.slow),
+        ([signal.SIGINT, signal.SIGINT], ("debian-13",)),
+        ([signal.SIGKILL], ("debian-13",)),
     ],
 )
 def test_nothing_is_left_of_a_lab_that_was_ended_under_load_and_its_run_can_be_resumed(
-    number: signal.Signals, guests: tuple[str, ...], home: Path, paths: Paths, request: pytest.FixtureRequest
+    signals: list[signal.Signals],
+    guests: tuple[str, ...],
+    home: Path,
+    paths: Paths,
+    request: pytest.FixtureRequest,
 ) -> None:
     request.getfixturevalue("image" if guests == ("debian-13",) else "two_images")
-    folder = home / f"ended-{number.name}"
+    last = signals[-1]
+    folder = home / f"ended-{len(signals)}-{last.name}"
     words = [word for guest in guests for word in ("-g", guest)]
     words += ["-v", CHEAP, "--build", RELEASE, "-o", str(folder)]
     lanes: set[str] = set()
@@ -243,9 +221,10 @@ def test_nothing_is_left_of_a_lab_that_was_ended_under_load_and_its_run_can_be_r
 
     with lab_at_work(home, "matrix", "--no-remedies", *words) as started:
         wait_until(under_load, 400, "the guests and a suite")
-        started.send_signal(number)
+        for number in signals:
+            started.send_signal(number)
         status = started.wait(60)
-    assert status == (-number if number is signal.SIGKILL else 130)
+    assert status == (-last if last is signal.SIGKILL else 130)
     assert {cell.status for cell in RunResult.read(folder).cells} == {Status.NOT_RUN}
     assert keys_for_all(folder) == keys_for_all(paths.state) == []
     run_lab(home, "clean")
@@ -254,27 +233,11 @@ def test_nothing_is_left_of_a_lab_that_was_ended_under_load_and_its_run_can_be_r
     wait_until(lambda: processes_of(lanes) == [], 10, "QEMU to be gone")
     assert list(paths.lanes.glob("lab-*")) == []
 
-    if number is signal.SIGKILL:
+    if last is signal.SIGKILL:
         run_lab(home, "matrix", "--resume", folder)
         run = RunResult.read(folder)
         assert {cell.status for cell in run.cells} == {Status.XFAIL}
         assert (len(run.run.resumed), run.run.interrupted) == (1, False)
-
-
-def test_a_second_signal_stops_at_once_and_the_next_command_cleans_up(
-    home: Path, paths: Paths, image: BaseImage
-) -> None:
-    words = ["-g", "debian-13", "-v", CHEAP, "--build", RELEASE, "-o", str(home / "twice")]
-    started = lab(home, "matrix", "--no-remedies", *words)
-    wait_until(lambda: any(paths.lanes.glob("lab-*/console-1.log")), 120, "a guest to be started")
-    lanes = {path.name for path in paths.lanes.glob("lab-*")}
-    for number in (signal.SIGINT, signal.SIGINT):
-        started.send_signal(number)
-    output, _ = started.communicate(timeout=60)
-    assert started.returncode == 130, output
-    run_lab(home, "clean")
-    assert domains_of(lanes) == set()
-    assert list(paths.lanes.glob("lab-*")) == []
 
 
 def unpacking(pid: int) -> bool:

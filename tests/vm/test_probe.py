@@ -28,6 +28,8 @@ BUILT = SharedRun(
     seconds=900,
     limit_seconds=3600,
 )
+# Only root reads this sysctl.
+OF_ROOT = "kernel.apparmor_restrict_unprivileged_unconfined"
 # The home of the suite's user, by the variant.
 HOMES = {"as-root": "/root"}
 
@@ -70,20 +72,14 @@ def test_the_script_says_what_the_labs_own_programs_say(name: str, run: RunResul
 
 
 @test_causes.reads(PLAIN, MORE)
-def test_what_the_user_may_not_read_is_told_as_such(name: str, run: RunResult, folder: Path) -> None:
-    sysctl = "kernel.apparmor_restrict_unprivileged_unconfined"
-    for cell, report, _ in told(run, folder):
-        assert cell.facts is not None
-        # Without AppArmor the kernel has no such sysctl.
-        there = cell.facts.sysctls[sysctl] is not None
-        assert (f"sysctls.{sysctl}" in report.unreadable) == there, cell.variant
-        assert report.knows("apparmor.profiles"), cell.variant
-
-
-@test_causes.reads(PLAIN, MORE)
 def test_from_the_output_alone_the_host_is_called_blocked(name: str, run: RunResult, folder: Path) -> None:
     loaded = published.load([str(folder)], folder)
     for cell, report, _ in told(run, folder):
+        assert cell.facts is not None
+        # What the user may not read is told as such; without AppArmor the kernel has no such sysctl.
+        there = cell.facts.sysctls[OF_ROOT] is not None
+        assert (f"sysctls.{OF_ROOT}" in report.unreadable) == there, cell.variant
+        assert report.knows("apparmor.profiles"), cell.variant
         answer = judge(report, loaded.published)
         # The script does not try boxlite's own bubblewrap.
         assert answer.outcome == ("not known" if cell.cause == "bwrap-exec-denied" else "blocked"), cell.variant

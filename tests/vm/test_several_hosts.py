@@ -3,15 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
 
 import pytest
 
 from lab.record import RunResult
 from tests.fleet.examples import ROOT, Server
-from tests.fleet.sockets import is_loopback, watched
 from tests.vm import shared
 from tests.vm.conftest import RELEASE
 
@@ -27,66 +25,46 @@ NAMES = ["one", "two", "three"]
 SECONDS = 2400.0
 
 
-class Homes:
-    """A coordinator and its hosts, each with a home of its own; their caches are the user's."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self.server: Server | None = None
-        self.running: list[subprocess.Popen[bytes]] = []
-        for name in ("coordinator", *NAMES):
-            shared.make_home(self.home(name))
-
-    def home(self, name: str) -> Path:
-        return self.base.with_name(f"{self.base.name}-{name}")
-
-    def lab(self, name: str, *arguments: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
-        # The coordinator's known_hosts and key are the test's.
-        user = self.server.user if self.server and name == "coordinator" else Path.home()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lab", *arguments],
-            env={**os.environ, "LAB_HOME": str(self.home(name)), "HOME": str(user)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        self.running.append(process)
-        return process
-
-    def inventory(self, folder: Path) -> Path:
-        """The inventory of the three hosts, which are reached over SSH on loopback."""
-        self.server = Server(folder / "user")
-        python = folder / "python"
-        # The SSH server has a home of its own, where an ordinary user's libvirt would start another daemon.
-        python.write_text(
-            f'#!/bin/sh\nexport PYTHONPATH={ROOT} HOME={Path.home()}\nexec {sys.executable} "$@"\n'
-        )
-        python.chmod(0o755)
-        lines = [
-            f'[hosts.{name}]\naddress = "127.0.0.1:{self.server.port}"\nlanes = 1\n'
-            f'home = "{self.home(name)}"\npython = "{python}"'
-            for name in NAMES
-        ]
-        (folder / "hosts.toml").write_text("\n".join(lines))
-        return folder / "hosts.toml"
-
-    def end(self) -> None:
-        if self.server:
-            self.server.end()
-        for process in self.running:
-            process.terminate()
-        for process in self.running:
-            process.wait(timeout=120)
-        for name in ("coordinator", *NAMES):
-            shared.remove_home(self.home(name))
+@pytest.fixture
+def homes(home: Path) -> Iterator[dict[str, Path]]:
+    """The homes of a coordinator and its hosts; their caches are the user's."""
+    made = {name: home.with_name(f"{home.name}-{name}") for name in ("coordinator", *NAMES)}
+    for own in made.values():
+        shared.make_home(own)
+    yield made
+    for own in made.values():
+        shared.remove_home(own)
 
 
 @pytest.fixture
-def homes(home: Path) -> Iterator[Homes]:
-    made = Homes(home)
-    try:
-        yield made
-    finally:
-        made.end()
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path / "user")
+    yield made
+    made.end()
+
+
+def inventory(folder: Path, server: Server, homes: Mapping[str, Path]) -> Path:
+    """The inventory of the three hosts, which are reached over SSH on loopback."""
+    python = folder / "python"
+    # The SSH server has a home of its own, where an ordinary user's libvirt would start another daemon.
+    python.write_text(f'#!/bin/sh\nexport PYTHONPATH={ROOT} HOME={Path.home()}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    lines = [
+        f'[hosts.{name}]\naddress = "127.0.0.1:{server.port}"\nlanes = 1\n'
+        f'home = "{homes[name]}"\npython = "{python}"'
+        for name in NAMES
+    ]
+    (folder / "hosts.toml").write_text("\n".join(lines))
+    return folder / "hosts.toml"
+
+
+def matrix(home: Path, user: Path, folder: Path, *words: str) -> RunResult:
+    """Run the cells from a home, with the keys of a user's."""
+    shell = {**os.environ, "LAB_HOME": str(home), "HOME": str(user)}
+    command = [sys.executable, "-m", "lab", "matrix", *CELLS, *words, "-o", str(folder)]
+    done = subprocess.run(command, env=shell, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return RunResult.read(folder)
 
 
 def table(run: RunResult) -> dict[tuple[str, str], tuple[object, ...]]:
@@ -101,38 +79,11 @@ def table(run: RunResult) -> dict[tuple[str, str], tuple[object, ...]]:
     }
 
 
-def kind(homes: Homes) -> Callable[[list[str]], str]:
-    """What a process of a run on several hosts is, by the words of its command."""
-
-    def tell(words: list[str]) -> str:
-        command = " ".join(words)
-        if "guest=lab-" in command:
-            return "qemu"
-        if "lab.fleet.host" in words:
-            return "worker"
-        if "-m lab" not in command:
-            return ""
-        return "child" if "part" in words else "coordinator" if "--hosts" in words else ""
-
-    return tell
-
-
-def test_three_workers_find_what_one_host_finds(homes: Homes, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with log.open("wb") as output, watched(kind(homes)) as reachable:
-        several = homes.lab(
-            *("coordinator", "matrix", *CELLS, "--hosts", str(homes.inventory(tmp_path))),
-            *("-o", str(tmp_path / "several")),
-            output=output,
-        )
-        assert several.wait(timeout=SECONDS) == 0, log.read_text()
-        one = homes.lab("one", "matrix", *CELLS, "-o", str(tmp_path / "one"), output=output)
-        assert one.wait(timeout=SECONDS) == 0, log.read_text()
-    assert reachable.keys() == {"coordinator", "worker", "child", "qemu"}
-    assert reachable["child"] == set()
-    assert all(is_loopback(each) for found in reachable.values() for each in found), reachable
-    print(f"sockets: {reachable}")
-    first, second = RunResult.read(tmp_path / "one"), RunResult.read(tmp_path / "several")
+def test_three_workers_find_what_one_host_finds(homes: dict[str, Path], server: Server, tmp_path: Path) -> None:
+    hosts_file = inventory(tmp_path, server, homes)
+    several = tmp_path / "several"
+    second = matrix(homes["coordinator"], server.user, several, "--hosts", str(hosts_file))
+    first = matrix(homes["one"], Path.home(), tmp_path / "one")
     assert table(first) == table(second)
     assert len(second.cells) == 2 * len(GUESTS)
     hosts = {lane.host.name for lane in second.run.lanes if lane.host}
@@ -140,10 +91,10 @@ def test_three_workers_find_what_one_host_finds(homes: Homes, tmp_path: Path) ->
     for cell in second.cells:
         assert cell.lane.partition(":")[0] in hosts
         assert cell.evidence
-        assert all((tmp_path / "several" / file).is_file() for file in cell.evidence)
+        assert all((several / file).is_file() for file in cell.evidence)
         assert {Path(file).name for file in cell.evidence} == {
-            Path(file).name for each in first.cells if each.folder == cell.folder for file in each.evidence
+            Path(file).name for other in first.cells if other.folder == cell.folder for file in other.evidence
         }
     # The file with which labs take turns stays.
-    left = {file.name for name in NAMES for file in (homes.home(name) / "state" / "lanes").glob("*")}
+    left = {file.name for name in NAMES for file in (homes[name] / "state" / "lanes").glob("*")}
     assert left <= {".gate"}

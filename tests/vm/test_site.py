@@ -7,7 +7,6 @@ import pytest
 from lab.record import RunResult
 from lab.report.site.publish import publish
 from tests.browser import checks
-from tests.browser.chromium import PHONE
 from tests.conftest import Visiting
 from tests.vm.test_matrix import reads_matrix
 
@@ -15,7 +14,6 @@ from tests.vm.test_matrix import reads_matrix
 @pytest.fixture
 def site(run: RunResult, folder: Path, tmp_path: Path) -> Path:
     """The folder of the site of that run."""
-    assert run.cells
     publish([folder], tmp_path / "site")
     return tmp_path / "site"
 
@@ -28,17 +26,3 @@ def test_every_page_of_a_real_run_loads_without_an_error_and_is_valid(site: Path
         tab.open(path)
         tab.check()
     assert checks.invalid_html([site / path for path in paths]) == []
-
-
-@reads_matrix
-def test_the_pages_of_a_real_run_are_for_everyone(site: Path, visit: Visiting) -> None:
-    """By keyboard, screen reader, phone and on paper."""
-    wide, phone = visit(), visit(size=PHONE, color_scheme="dark")
-    for path in checks.kinds(site):
-        wide.open(path)
-        assert wide.axe() == [], path
-        assert checks.unreadable_on_paper(wide.page) == [], path
-        phone.open(path)
-        assert phone.axe() == [], path
-        assert checks.sideways(phone.page) == [], path
-        assert checks.scrolling_without_focus(phone.page) == [], path
