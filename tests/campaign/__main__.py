@@ -16,7 +16,7 @@ from lab.base.errors import LabError, unknown_name
 from tests.campaign import host
 from tests.campaign.faults import FAULTS
 from tests.campaign.host import Home
-from tests.campaign.tries import ROOT, Try, make_reference, names
+from tests.campaign.tries import ROOT, Try, names
 
 # Where homes are made: QEMU's user must be able to enter it, and links to the cache need its file system.
 HOMES = Path("/var/tmp")
@@ -25,12 +25,15 @@ HOMES = Path("/var/tmp")
 @click.command()
 @click.option("--tries", default=10, show_default=True, help="How many tries to make.")
 @click.option("--seed", default=1, show_default=True, help="Decides faults and moments.")
+@click.option("--seconds", default=90.0, show_default=True, help="How long an undisturbed run takes here.")
 @click.option("--faults", metavar="NAME,...", default=",".join(FAULTS), help="Make only these.")
 @click.option("--again", "repeated", multiple=True, metavar="SEED:NUMBER:FAULT", help="Repeat a try.")
 @click.option(
     "-o", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Keep the record here."
 )
-def campaign(tries: int, seed: int, faults: str, repeated: tuple[str, ...], folder: Path) -> None:
+def campaign(
+    tries: int, seed: int, seconds: float, faults: str, repeated: tuple[str, ...], folder: Path
+) -> None:
     """Break small real runs of the lab, one fault each, and check what the lab promises.
 
     Exit status: 0 if everything was as promised, 1 if not, 2 for wrong usage, 3 if a campaign is not possible.
@@ -44,7 +47,7 @@ def campaign(tries: int, seed: int, faults: str, repeated: tuple[str, ...], fold
             if (fault := name.rpartition(":")[2]) not in FAULTS:
                 raise unknown_name("kind of fault", fault, FAULTS)
         host.enter()
-        sys.exit(_make(chosen, folder))
+        sys.exit(_make(chosen, seconds, folder))
     except LabError as error:
         click.echo(f"campaign: {error}", err=True)
         sys.exit(error.exit_status)
@@ -57,22 +60,18 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _make(chosen: list[str], folder: Path) -> int:
-    """Make the tries one after another; the exit status. The undisturbed run is made if it is not there."""
+def _make(chosen: list[str], seconds: float, folder: Path) -> int:
+    """Make the tries one after another; the exit status."""
     folder.mkdir(parents=True, exist_ok=True)
     describe = ["git", "describe", "--always", "--dirty"]
     revision = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
-    reference, failed = folder / "reference", 0
+    failed = 0
     try:
         host.start_daemons()
-        if not reference.exists():
-            with _new_home() as home:
-                seconds = make_reference(home, revision, reference)
-            click.echo(f"the undisturbed run took {seconds:.0f} s")
         for name in chosen:
             with _new_home() as home:
-                attempt = Try(home, name, revision)
-                attempt.run(reference)
+                attempt = Try(home, name, revision, seconds)
+                attempt.run()
                 with (folder / "record.jsonl").open("a") as record:
                     record.write(attempt.record())
                 if attempt.findings:
