@@ -1,6 +1,5 @@
 """How many lanes a guest gets, and which of them runs which cell."""
 
-import threading
 import time
 from collections import Counter
 
@@ -17,20 +16,6 @@ from lab.record import CellResult
 from tests.builders.lab import OLDER, ONE, PASSED, RELEASE, VARIANTS, Lab, Seconds, boots, passes, statuses
 
 LANE_MIB = 3072
-
-
-def test_lanes_of_a_guest_share_its_cells_where_that_pays(lab: Lab) -> None:
-    # No cell ends before another lane runs one too.
-    together = threading.Barrier(2, timeout=20)
-
-    def meets(running: RunningLane, cell: Cell) -> CellResult:
-        together.wait()
-        return passes(running, cell)
-
-    lab.cell = meets
-    run = lab.run(guests=ONE, builds=[OLDER, RELEASE], estimates=Seconds(10.0, {"debian-13": 100.0}))
-    assert statuses(run) == {"debian-13": ["pass"] * 4}
-    assert [len(lane) for lane in lab.lanes()] == [2, 2]
 
 
 @pytest.mark.parametrize("repeat", [1, 2])
