@@ -263,7 +263,7 @@ def test_every_cause_was_seen_on_a_real_guest_or_is_known_from_a_report_and_says
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("message", "told"),
     [
         ("failed to run bwrap: Resource temporarily unavailable (os error 11)", True),
         ("Failed to run mke2fs (/home/me/mke2fs): Resource temporarily unavailable (os error 11)", True),
@@ -275,18 +275,18 @@ def test_every_cause_was_seen_on_a_real_guest_or_is_known_from_a_report_and_says
         ("failed to run bwrap: Permission denied (os error 13)", False),
     ],
 )
-def test_the_limit_on_processes_is_told_by_what_could_not_be_started(said: str, told: bool) -> None:
-    assert causes_of(gathered(logs=(said,), probes=NONE, control_failed=True)) == (
+def test_the_limit_on_processes_is_told_by_what_could_not_be_started(message: str, told: bool) -> None:
+    assert causes_of(gathered(logs=(message,), probes=NONE, control_failed=True)) == (
         ["nproc-limit"] if told else []
     )
 
 
 def test_a_symlink_that_bubblewrap_names_is_named_whoever_quotes_it() -> None:
-    said = "bwrap: Can't mount on symlink destination /home/me/link: it is\x1b[0m one"
+    message = "bwrap: Can't mount on symlink destination /home/me/link: it is\x1b[0m one"
     for evidence in (
-        gathered(logs=(said,)),
-        gathered(messages=(said,)),
-        gathered(probes={"bwrap_user": probe(1, said)}),
+        gathered(logs=(message,)),
+        gathered(messages=(message,)),
+        gathered(probes={"bwrap_user": probe(1, message)}),
     ):
         [finding] = diagnose(evidence)
         assert finding.name == "mount-symlink"

@@ -92,9 +92,9 @@ def test_every_link_leads_to_an_existing_file_and_heading(page: Path) -> None:
 def test_the_pictures_of_the_readme_exist_are_small_and_load_nothing() -> None:
     """A browser that shows them asks no other host, and nothing in them names a folder of a machine."""
     tokens = inline(parsed(ROOT / "README.md"))
-    shown = {str(token.attrs["src"]) for token in tokens if token.type == "image"}
+    pictures = {str(token.attrs["src"]) for token in tokens if token.type == "image"}
     files = sorted((ROOT / "docs" / "pictures").iterdir())
-    assert shown == {str(file.relative_to(ROOT)) for file in files}
+    assert pictures == {str(file.relative_to(ROOT)) for file in files}
     assert sum(file.stat().st_size for file in files) <= 200_000
     for file in files:
         content = file.read_bytes().replace(b'xmlns="http://www.w3.org/2000/svg"', b"")

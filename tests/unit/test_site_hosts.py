@@ -190,10 +190,10 @@ def test_badges_and_support_md_are_truthful_and_escaped(tmp_path: Path) -> None:
     badges = {file.stem: json.loads(file.read_text()) for file in (site / "badges").iterdir()}
     assert badges["debian-13"]["schemaVersion"] == 1
     assert badges["debian-13"]["label"] == "boxlite on Debian 13 (trixie)"
-    shown = {guest: (badge["message"], badge["color"]) for guest, badge in badges.items()}
-    assert shown["debian-13"] == ("0.10.8: works as installed", "brightgreen")
-    assert shown["debian-12"][1] == "red"
-    assert shown["debian-11"] == shown["ubuntu-24.04"] == ("not tested", "lightgrey")
+    states = {guest: (badge["message"], badge["color"]) for guest, badge in badges.items()}
+    assert states["debian-13"] == ("0.10.8: works as installed", "brightgreen")
+    assert states["debian-12"][1] == "red"
+    assert states["debian-11"] == states["ubuntu-24.04"] == ("not tested", "lightgrey")
     text = (site / "support.md").read_text()
     assert "| Debian 13 (trixie) | works as installed | 0.10.8 |" in text
     assert "| Ubuntu 24.04 LTS (Noble Numbat) | not tested: no published run has it | - | - | - |" in text
