@@ -1,5 +1,6 @@
 """Evidence from real guests (Debian 12 and 13), shortened to the relevant parts."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -45,79 +46,21 @@ MASKS = probe(
     "/proc/sysrq-trigger",
 )
 
-# Logged in every cell when a box starts; not an audit line.
-NOISE = (
-    "[  135.883871] kvm: kvm [807]: vcpu0, guest rIP: 0xffffffff8100503b Unhandled WRMSR(0xc0010007) = 0xffff\n"
-)
-NO_MEMORY = (
-    "[   71.602414] Out of memory: Killed process 812 (python3) total-vm:2418020kB, anon-rss:1890436kB, "
-    "file-rss:128kB, shmem-rss:0kB, UID:1001 pgtables:3912kB oom_score_adj:0\n"
-)
-DENIED_CREATE = (
-    '[  302.509853] audit: type=1400 audit(1795536999.471:105): apparmor="DENIED" operation="userns_create" '
-    'class="namespace" profile="lab-bwrap-without-userns" pid=744 comm="bwrap" requested="userns_create" '
-    'denied="userns_create"\n'
-)
-DENIED_MOUNT = (
-    '[   65.463835] audit: type=1400 audit(1795601639.468:105): apparmor="DENIED" operation="mount" '
-    'class="mount" info="failed srcname match" error=-13 profile="lab-bwrap-without-mount" name="/" pid=766 '
-    'comm="bwrap" flags="rw, silent, rslave"\n'
-)
-# boxlite itself tries before bwrap.
-DENIED_CAP_BOXLITE = (
-    '[  236.276046] audit: type=1400 audit(1795537076.943:105): apparmor="DENIED" operation="capable" '
-    'class="cap" profile="unprivileged_userns" pid=744 comm="tokio-rt-worker" capability=21  '
-    'capname="sys_admin"\n'
-)
-DENIED_CAP_BWRAP = (
-    '[  240.003249] audit: type=1400 audit(1795537080.671:106): apparmor="DENIED" operation="capable" '
-    'class="cap" profile="unprivileged_userns" pid=753 comm="bwrap" capability=21  capname="sys_admin"\n'
-)
-# From a profile in complain mode.
-DISCONNECTED = (
-    '[  380.475187] audit: type=1400 audit(1795566173.443:115): apparmor="ALLOWED" operation="getattr" '
-    'class="file" info="Failed name lookup - disconnected path" error=-13 profile="lab-bwrap-without-userns" '
-    'name="" pid=803 comm="bwrap" requested_mask="r" denied_mask="r" fsuid=1001 ouid=0\n'
-    '[  380.476419] audit: type=1400 audit(1795566173.443:116): apparmor="ALLOWED" operation="open" '
-    'class="file" info="Failed name lookup - disconnected path" error=-13 profile="lab-bwrap-without-userns" '
-    'name="proc/804/uid_map" pid=804 comm="bwrap" requested_mask="wr" denied_mask="wr" fsuid=1001 ouid=100\n'
-)
-# Ubuntu 24.04's kernel, from issue 400 of Matoking/protontricks: a second bubblewrap was denied as the first,
-# and its capability not logged again.
-UBUNTU_MOVED = (
-    'audit: type=1400 audit(1746284084.451:210): apparmor="AUDIT" operation="userns_create" class="namespace" '
-    'info="Userns create - transitioning profile" profile="unconfined" pid=8507 comm="bwrap" '
-    'requested="userns_create" target="unprivileged_userns"\n'
-)
-UBUNTU_SETPCAP = (
-    'audit: type=1400 audit(1746284084.451:211): apparmor="DENIED" operation="capable" class="cap" '
-    'profile="unprivileged_userns" pid=8508 comm="bwrap" capability=8  capname="setpcap"\n'
-)
-UBUNTU_UID_MAP = (
-    'audit: type=1400 audit(1746284084.451:212): apparmor="DENIED" operation="open" class="file" '
-    'info="Failed name lookup - disconnected path" error=-13 profile="unprivileged_userns" '
-    'name="proc/8508/uid_map" pid=8508 comm="bwrap" requested_mask="wr" denied_mask="wr" fsuid=1000 ouid=1000\n'
-)
-# If that profile is not loaded.
-UBUNTU_UNCONFINED = (
-    'audit: type=1400 audit(1746284084.451:213): apparmor="DENIED" operation="userns_create" class="namespace" '
-    'info="Userns create restricted - failed to find unprivileged_userns profile" error=-13 '
-    'profile="unconfined" pid=8509 comm="bwrap" requested="userns_create" denied="userns_create" '
-    'target="unprivileged_userns"\n'
-)
-DENIED_CREATE_IN_CONTAINER = (
-    '[  377.111835] audit: type=1400 audit(1795578807.248:105): apparmor="DENIED" operation="userns_create" '
-    'class="namespace" profile="containers-default-0.62.2" pid=899 comm="tokio-rt-worker" '
-    'requested="userns_create" denied="userns_create"\n'
-    '[  377.136889] audit: type=1400 audit(1795578807.272:106): apparmor="DENIED" operation="userns_create" '
-    'class="namespace" profile="containers-default-0.62.2" pid=919 comm="bwrap" requested="userns_create" '
-    'denied="userns_create"\n'
-)
-SELINUX_DENIED = (
-    "[  156.360479] audit: type=1400 audit(1795579074.482:1493): avc:  denied  { create } for  pid=655 "
-    'comm="bwrap" scontext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 '
-    "tcontext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023 tclass=user_namespace permissive=0\n"
-)
+# What each is: see the file.
+KERNEL: dict[str, str] = tomllib.loads((Path(__file__).parents[1] / "unit/data/kernel.toml").read_text())
+NOISE = KERNEL["NOISE"]
+NO_MEMORY = KERNEL["NO_MEMORY"]
+DENIED_CREATE = KERNEL["DENIED_CREATE"]
+DENIED_MOUNT = KERNEL["DENIED_MOUNT"]
+DENIED_CAP_BOXLITE = KERNEL["DENIED_CAP_BOXLITE"]
+DENIED_CAP_BWRAP = KERNEL["DENIED_CAP_BWRAP"]
+DISCONNECTED = KERNEL["DISCONNECTED"]
+UBUNTU_MOVED = KERNEL["UBUNTU_MOVED"]
+UBUNTU_SETPCAP = KERNEL["UBUNTU_SETPCAP"]
+UBUNTU_UID_MAP = KERNEL["UBUNTU_UID_MAP"]
+UBUNTU_UNCONFINED = KERNEL["UBUNTU_UNCONFINED"]
+DENIED_CREATE_IN_CONTAINER = KERNEL["DENIED_CREATE_IN_CONTAINER"]
+SELINUX_DENIED = KERNEL["SELINUX_DENIED"]
 
 
 def gathered(
