@@ -55,7 +55,8 @@ KERNEL_RECIPE, KERNEL_FILES = "kernel.sh", "kernel"
 UNPACK_SECONDS = 300.0
 # What apt says of a package, of a version or of a suite that the archive does not have.
 NO_PACKAGE = re.compile(
-    r"E: (Unable to locate package|Package .* has no installation candidate|(Version|Release) .* was not found)"
+    r"E: (Unable to locate package .*|Package .* has no installation candidate"
+    r"|(Version|Release) .* was not found|The repository .*-backports.* does not have a Release file)"
 )
 # What the recipe says of a kernel that no guest of the lab can boot with.
 LACKS = re.compile(r"E: (the kernel .*)")

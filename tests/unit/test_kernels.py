@@ -454,6 +454,7 @@ def test_the_recipe_names_what_a_kernel_lacks(
     [
         (f"E: Unable to locate package {RT}", f"Debian trixie has no kernel {RT}"),
         ("E: Version '1' for 'linux-image-rt-amd64' was not found", "Version '1' for"),
+        ("E: The repository 'x sid-backports Release' does not have a Release file.", "x sid-backports"),
         (f"E: the kernel {UNAME} has neither built in nor as modules: ext4", "nor as modules: ext4"),
     ],
 )
