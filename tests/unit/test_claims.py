@@ -222,10 +222,6 @@ SUITE = catalog.load().suite
 BWRAP_FILE = "/etc/apparmor.d/bwrap-userns-restrict"
 TIMEOUT = "Timeout waiting for guest ready (30s)"
 ALLOW_LIST = ("bwrap", "bwrap-userns-restrict", "unpriv_bwrap")
-LOG_OF_8 = (
-    '[ 1.0] audit: type=1400 audit(1795536999.471:105): apparmor="DENIED" operation="capable" class="cap" '
-    'profile="unprivileged_userns" pid=1 comm="bwrap" capability=8 capname="setpcap"\n'
-)
 
 
 def outcomes(*failed: str, message: str = "it failed") -> list[TestResult]:
@@ -288,7 +284,7 @@ OF_DOCS: list[tuple[str, CellResult, dict[str, Any], Answer, str]] = [
     ("profile-is-missing", passing_on(UBUNTU), {}, HOLDS, "has no profile bwrap-userns-restrict"),
     ("profile-is-missing", passing_on(UBUNTU, BWRAP_FILE), {}, DOES_NOT, "has the profile bwrap-userns"),
     ("profile-is-missing", passing(), {}, NOT_JUDGED, "could only be judged on Ubuntu 24.04"),
-    ("capability-8", blocked(), {"kernel": LOG_OF_8}, HOLDS, "it denied capability 8 to bwrap"),
+    ("capability-8", blocked(), {"kernel": evidence_examples.UBUNTU_SETPCAP}, HOLDS, "capability 8 to bwrap"),
     ("capability-8", blocked(), {}, NOT_JUDGED, "it denied capability 21 to bwrap; Ubuntu's kernel"),
     ("capability-8", blocked(facts=facts(os=UBUNTU)), {}, DOES_NOT, "it denied capability 21 to bwrap"),
     ("capability-8", blocked(), {"kernel": evidence_examples.NOISE}, NOT_JUDGED, "it denied no capability"),
