@@ -62,7 +62,7 @@ def test_a_result_is_compared_with_the_last_one_of_its_kind(tmp_path: Path) -> N
 def test_figures_are_compared_as_ratios_and_only_those_that_both_have() -> None:
     size, gone, new = (Figure(name=name, value=0.0, unit="MiB") for name in ("size", "gone", "new"))
     ratios = history.compare(result(fork(2.0), gone, size), result(fork(3.0), size, new))
-    assert [(each.name, each.ratio) for each in ratios] == [("fork", 1.5), ("size", None)]
+    assert [(ratio.name, ratio.ratio) for ratio in ratios] == [("fork", 1.5), ("size", None)]
 
 
 def test_a_result_is_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,6 @@ pytestmark = pytest.mark.usefixtures("releases")
     ("arguments", "status", "message"),
     [
         (["matrix", "-g", "debain-13"], 2, "no guest is called 'debain-13'\n  next: did you mean debian-13"),
-        (["matrix", "-v", "stok"], 2, "no variant is called 'stok'\n  next: did you mean stock"),
-        (["matrix", "--set", "quik"], 2, "no set is called 'quik'\n  next: did you mean quick"),
-        ([*ONE_CELL, "--build", "latest!"], 2, "--build latest!: neither a version nor"),
         ([*ONE_CELL, "--rootfs", "/nowhere"], 2, "--rootfs /nowhere: not an OCI image layout"),
         (
             ["remedies", "show", "jailer-of"],

@@ -40,7 +40,7 @@ def four(boxes): pass
 def broken(boxes): raise OSError
 def errs(broken): pass
 def five(boxes): pass
-def last(home): assert sorted(each.name for each in home.iterdir()) == ["boxes", "db", "images", "logs"]
+def last(home): assert sorted(entry.name for entry in home.iterdir()) == ["boxes", "db", "images", "logs"]
 """
 
 

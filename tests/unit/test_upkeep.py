@@ -27,7 +27,7 @@ CLOUD = "debian-13-cloud"
 
 
 @pytest.fixture
-def known(root: Path) -> Catalog:
+def definitions(root: Path) -> Catalog:
     return catalog.load()
 
 
@@ -40,16 +40,16 @@ def file(disk: bytes, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def built(paths: Paths, known: Catalog, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
+def built(paths: Paths, definitions: Catalog, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
     """An image that was built locally."""
     monkeypatch.setattr(debian, "build", build_well)
-    return store.ensure(paths, known.guest("debian-13"), no_say)
+    return store.ensure(paths, definitions.guest("debian-13"), no_say)
 
 
 @pytest.fixture
-def imported(paths: Paths, known: Catalog, file: Path) -> BaseImage:
+def imported(paths: Paths, definitions: Catalog, file: Path) -> BaseImage:
     """A disk that was imported."""
-    return store.import_file(paths, known.guest(CLOUD), file, no_say)
+    return store.import_file(paths, definitions.guest(CLOUD), file, no_say)
 
 
 def entries(paths: Paths) -> set[str]:
@@ -60,22 +60,22 @@ def entries(paths: Paths) -> set[str]:
 
 
 def test_an_imported_disk_is_the_guest_s_image(
-    paths: Paths, known: Catalog, imported: BaseImage, file: Path, mirror: Mirror
+    paths: Paths, definitions: Catalog, imported: BaseImage, file: Path, mirror: Mirror
 ) -> None:
     assert imported.disk.read_bytes() == file.read_bytes()
     assert imported.manifest.disk_sha256 == sha256(file)
     assert (imported.manifest.source, imported.firmware) == ("imported from mine.qcow2", Firmware.BIOS)
-    assert store.ensure(paths, known.guest(CLOUD), no_say) == imported
+    assert store.ensure(paths, definitions.guest(CLOUD), no_say) == imported
     assert [path.name for path in paths.downloads.iterdir()] == ["import.lock"]
     assert mirror.requests == []
 
 
 def test_the_disk_that_was_imported_last_is_the_guest_s(
-    paths: Paths, known: Catalog, imported: BaseImage, file: Path, tmp_path: Path
+    paths: Paths, definitions: Catalog, imported: BaseImage, file: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.qcow2"
     make_disk(other, 2048)
-    guest = known.guest(CLOUD)
+    guest = definitions.guest(CLOUD)
     new = store.import_file(paths, guest, other, no_say)
     assert store.find(paths, guest) == new
     again = store.import_file(paths, guest, file, no_say)
@@ -88,13 +88,13 @@ def test_the_disk_that_was_imported_last_is_the_guest_s(
     [("raw", "no qcow2 disk but raw"), ("vmdk", "no qcow2 disk but vmdk"), ("qcow2", "refers to another file")],
 )
 def test_a_disk_that_no_guest_can_start_from_is_not_imported(
-    paths: Paths, known: Catalog, file: Path, tmp_path: Path, form: str, reason: str
+    paths: Paths, definitions: Catalog, file: Path, tmp_path: Path, form: str, reason: str
 ) -> None:
     made = tmp_path / "made"
     over = ["-b", str(file), "-F", "qcow2"] if form == "qcow2" else []
     process.run(["qemu-img", "create", "-q", "-f", form, *over, made, "1M"], timeout=60)
     with pytest.raises(UsageError, match=reason):
-        store.import_file(paths, known.guest(CLOUD), made, no_say)
+        store.import_file(paths, definitions.guest(CLOUD), made, no_say)
     assert not paths.images.exists()
 
 
@@ -113,7 +113,7 @@ def test_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> No
 
 
 def test_a_full_disk_is_said_and_nothing_is_kept(
-    paths: Paths, known: Catalog, file: Path, monkeypatch: pytest.MonkeyPatch
+    paths: Paths, definitions: Catalog, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_source: Path, copy: Path) -> None:
         copy.write_bytes(b"half")
@@ -121,7 +121,7 @@ def test_a_full_disk_is_said_and_nothing_is_kept(
 
     monkeypatch.setattr("shutil.copyfile", fail)
     with pytest.raises(LabError, match="cannot be copied into the store: No space left on device"):
-        store.import_file(paths, known.guest(CLOUD), file, no_say)
+        store.import_file(paths, definitions.guest(CLOUD), file, no_say)
     assert [path.name for path in paths.downloads.iterdir()] == ["import.lock"]
     assert entries(paths) == set()
 
@@ -140,52 +140,57 @@ def change(file: Path) -> None:
 
 @pytest.mark.parametrize("name", debian.FILES)
 def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
-    paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage, name: str
+    paths: Paths, definitions: Catalog, built: BaseImage, imported: BaseImage, name: str
 ) -> None:
     change(built.folder / name)
-    wrong = {image.folder: said for image, said in upkeep.verify(paths)}
+    wrong = {image.folder: problem for image, problem in upkeep.verify(paths)}
     assert wrong[imported.folder] == ""
     assert wrong[built.folder].startswith(f"{name} was changed: its sha256 is ")
     assert f"set aside as {paths.images}/.changed-" in wrong[built.folder]
-    assert store.find(paths, known.guest("debian-13")) is None
+    assert store.find(paths, definitions.guest("debian-13")) is None
     assert store.any_image(paths) is None
-    assert store.ensure(paths, known.guest("debian-13"), no_say).disk.read_text() == "content of disk.qcow2"
-    assert [said for _, said in upkeep.verify(paths)] == ["", ""]
+    rebuilt = store.ensure(paths, definitions.guest("debian-13"), no_say)
+    assert rebuilt.disk.read_text() == "content of disk.qcow2"
+    assert [problem for _, problem in upkeep.verify(paths)] == ["", ""]
     (built.folder / name).unlink()
-    [gone] = [said for _, said in upkeep.verify(paths) if said]
+    [gone] = [problem for _, problem in upkeep.verify(paths) if problem]
     assert gone.startswith(f"{name} cannot be read: No such file or directory")
 
 
 # -- pruning
 
 
-def removed(paths: Paths, known: Catalog) -> set[str]:
-    return {each.path.name for each in upkeep.prune(paths, known, dry_run=False)}
+def removed(paths: Paths, definitions: Catalog) -> set[str]:
+    return {unused.path.name for unused in upkeep.prune(paths, definitions, dry_run=False)}
 
 
-def without(known: Catalog, *names: str) -> Catalog:
-    guests = {name: guest for name, guest in known.guests.items() if name not in names}
-    return Catalog(guests, known.variants, known.sets, known.suite)
+def without(definitions: Catalog, *names: str) -> Catalog:
+    guests = {name: guest for name, guest in definitions.guests.items() if name not in names}
+    return Catalog(guests, definitions.variants, definitions.sets, definitions.suite)
 
 
-def test_what_no_guest_uses_goes(paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage) -> None:
-    assert removed(paths, known) == set()
-    assert removed(paths, without(known, CLOUD)) == {imported.folder.name}
-    assert removed(paths, without(known, CLOUD, "debian-13")) == {built.folder.name}
+def test_what_no_guest_uses_goes(
+    paths: Paths, definitions: Catalog, built: BaseImage, imported: BaseImage
+) -> None:
+    assert removed(paths, definitions) == set()
+    assert removed(paths, without(definitions, CLOUD)) == {imported.folder.name}
+    assert removed(paths, without(definitions, CLOUD, "debian-13")) == {built.folder.name}
     assert entries(paths) == set()
 
 
-def test_what_a_run_used_stays(paths: Paths, known: Catalog, built: BaseImage, imported: BaseImage) -> None:
+def test_what_a_run_used_stays(
+    paths: Paths, definitions: Catalog, built: BaseImage, imported: BaseImage
+) -> None:
     folder = paths.runs / "20261124-160000"
     folder.mkdir(parents=True)
     lane = LaneRecord(guest=CLOUD, image=imported.manifest.disk_sha256, fork="memory", seconds={})
     run_of(cell(), lanes=[lane]).write(folder)
     (paths.runs / "no-text").mkdir()
     (paths.runs / "no-text" / "results.json").write_bytes(b"\xff\xfe")
-    assert removed(paths, without(known, CLOUD, "debian-13")) == {built.folder.name}
+    assert removed(paths, without(definitions, CLOUD, "debian-13")) == {built.folder.name}
 
 
-def test_only_what_no_lab_uses_is_removed(paths: Paths, known: Catalog, imported: BaseImage) -> None:
+def test_only_what_no_lab_uses_is_removed(paths: Paths, definitions: Catalog, imported: BaseImage) -> None:
     for name in (".changed-sha256-1", ".partial-debian-12-1", ".partial-debian-13-1"):
         (paths.images / name).mkdir()
         (paths.images / name / "disk.qcow2").touch()
@@ -193,9 +198,9 @@ def test_only_what_no_lab_uses_is_removed(paths: Paths, known: Catalog, imported
         (paths.downloads / name).touch()
     with FileLock(paths.images / "debian-13-1.lock"), FileLock(paths.downloads / "sha256-3.lock"):
         unused = {".changed-sha256-1", ".partial-debian-12-1", "sha256-2", "import.qcow2"}
-        assert removed(paths, known) == unused
-        assert removed(paths, known) == set()
-    assert removed(paths, known) == {".partial-debian-13-1", "sha256-3"}
+        assert removed(paths, definitions) == unused
+        assert removed(paths, definitions) == set()
+    assert removed(paths, definitions) == {".partial-debian-13-1", "sha256-3"}
     assert entries(paths) == {imported.folder.name}
 
 
@@ -205,18 +210,18 @@ def test_wheels_that_a_killed_lab_was_fetching_are_swept_but_not_those_of_a_livi
         (folder / name).mkdir()
     with FileLock(folder / "boxlite-2-cp313.lock"):
         swept, stuck = upkeep.sweep(paths)
-    assert ([each.path.name for each in swept], stuck) == ([".partial-boxlite-1-cp313"], [])
+    assert ([unused.path.name for unused in swept], stuck) == ([".partial-boxlite-1-cp313"], [])
     assert (folder / ".partial-boxlite-2-cp313").is_dir()
     assert (folder / "boxlite-3-cp313").is_dir()
 
 
-def test_while_guests_run_nothing_is_pruned(paths: Paths, known: Catalog, built: BaseImage) -> None:
+def test_while_guests_run_nothing_is_pruned(paths: Paths, definitions: Catalog, built: BaseImage) -> None:
     (paths.lanes / "lab-debian-13-1").mkdir(parents=True)
     with pytest.raises(LabError, match="guests are running: lab-debian-13-1"):
-        upkeep.prune(paths, without(known, "debian-13"), dry_run=False)
+        upkeep.prune(paths, without(definitions, "debian-13"), dry_run=False)
     assert entries(paths) == {built.folder.name}
 
 
-def test_an_empty_store_is_well_and_has_nothing_to_prune(paths: Paths, known: Catalog) -> None:
-    assert (list(upkeep.verify(paths)), removed(paths, known)) == ([], set())
+def test_an_empty_store_is_well_and_has_nothing_to_prune(paths: Paths, definitions: Catalog) -> None:
+    assert (list(upkeep.verify(paths)), removed(paths, definitions)) == ([], set())
     assert not paths.cache.exists()
