@@ -469,9 +469,9 @@ EVERYONE = 0o006
 
 
 class Kvm(TableKnob):
-    """The group of /dev/kvm without members, or no /dev/kvm at all."""
+    """The group of /dev/kvm without members, no /dev/kvm at all, or /dev/null mounted on it (`masked`)."""
 
-    state: Literal["denied", "absent"]
+    state: Literal["denied", "absent", "masked"]
 
     def why_not(self, facts: Facts) -> str | None:
         if facts.kvm is None:
@@ -486,7 +486,27 @@ class Kvm(TableKnob):
             return ["/dev/kvm is there"] if kvm else []
         if kvm is None:
             return ["there is no /dev/kvm"]
+        if self.state == "masked":
+            return (
+                [] if who.create_vm.failed else ["/dev/kvm is not masked: it was not refused to make a machine"]
+            )
         return ["the suite's user is in the group of /dev/kvm"] if kvm.gid in who.groups else []
+
+
+# How the probe's answer about the folder for the sockets of boxes looks in each state.
+SOCKET_FOLDERS = {"foreign": "is owned by uid", "closed": "Permission denied"}
+
+
+class Sockets(TableKnob):
+    """The folder /tmp/bl-UID for the sockets of boxes: made by root (`foreign`), or /tmp closed to users."""
+
+    state: Literal["foreign", "closed"]
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        if who.socket_folder.failed_with(SOCKET_FOLDERS[self.state]):
+            return []
+        seen = who.socket_folder.stderr or "it is usable"
+        return [f"the folder for the sockets of boxes is not {self.state}: {seen}"]
 
 
 # The value of Seccomp in /proc/PID/status for a process with a filter.
@@ -540,6 +560,7 @@ KINDS: dict[str, type[Knob]] = {
     "limits": Limits,
     "mount": Mount,
     "selinux": Selinux,
+    "sockets": Sockets,
     "sysctl": Sysctl,
     "user": User,
 }

@@ -23,11 +23,12 @@ UID_MAP = "setting up uid map"
 RESTRICTION = "kernel.apparmor_restrict_unprivileged_userns"
 # The profile into which Ubuntu's kernel moves an unconfined program that makes a user namespace.
 RESTRICTED = "unprivileged_userns"
-# strerror(3) for EPERM, EACCES, ENOENT and ENOSPC.
+# strerror(3) for EPERM, EACCES, ENOENT, ENOSPC, and both ENODEV and ENXIO.
 NOT_PERMITTED = "Operation not permitted"
 PERMISSION_DENIED = "Permission denied"
 NOT_THERE = "No such file or directory"
 NO_SPACE = "No space left on device"
+NO_DEVICE = "No such device"
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,12 @@ def kvm_absent(evidence: Evidence) -> Shown | None:
     disabled in the firmware or in the hypervisor that runs this host, or the kernel module kvm_intel or kvm_amd
     is not loaded.
     """  # noqa: D404 - users read it
-    missing = evidence.probes.open_kvm.failed_with(NOT_THERE)
-    if not missing and not evidence.says(KVM_IS_ABSENT):
+    opened = evidence.probes.open_kvm
+    missing, empty = opened.failed_with(NOT_THERE), opened.failed_with(NO_DEVICE)
+    if not missing and not empty and not evidence.says(KVM_IS_ABSENT):
         return None
-    return proved_if(missing, "boxlite finds no KVM", ", and there is no /dev/kvm")
+    proof = "there is no /dev/kvm" if missing else f"nothing is behind /dev/kvm: {opened.stderr}"
+    return proved_if(missing or empty, "boxlite finds no KVM", f", and {proof}")
 
 
 # Checked together with its absence; only one of the two is possible.
@@ -142,6 +145,29 @@ def device_denials(evidence: Evidence) -> list[dict[str, str]]:
     ]
 
 
+# boxlite 0.10.8's words: to its caller, and in its log.
+KVM_IS_UNUSABLE = "KVM is present but cannot run a virtual machine"
+SMOKE_TEST = "KVM smoke test failed"
+
+
+# boxlite opens /dev/kvm and then has a virtual machine execute one instruction (`smoke_test_kvm` in its
+# system_check.rs).
+@cause("kvm-unusable", Needs.RUNTIME, blamed_by=[KVM_IS_UNUSABLE, SMOKE_TEST])
+def kvm_unusable(evidence: Evidence) -> Shown | None:
+    """The user may open /dev/kvm, and it makes or runs no virtual machine, which every box is. Another
+    hypervisor such as VirtualBox uses the processor, or virtualization inside of a virtual machine does not
+    work there, or another device stands in the place of KVM's.
+    """
+    made = evidence.probes.create_vm
+    words = next((words for words in (SMOKE_TEST, KVM_IS_UNUSABLE) if evidence.boxlite_says(words)), None)
+    if made.failed:
+        return Shown(
+            Confidence.PROVED, f"/dev/kvm can be opened, and it makes no virtual machine: {made.stderr}"
+        )
+    # A machine can be made, and it may still not run.
+    return Shown(Confidence.LIKELY, f"boxlite says: {words}") if words else None
+
+
 # A process or a thread that could not be started, for EAGAIN: as bubblewrap, Rust's standard library and the Go
 # runtime in boxlite's shim print it. Other calls have the same error for other reasons.
 NOT_STARTED = re.compile(
@@ -167,6 +193,30 @@ def nproc_limit(evidence: Evidence) -> Shown | None:
         return None
     # A control group and the whole host have limits with the same error.
     return Shown(Confidence.LIKELY, f"no process could be started: {words}")
+
+
+# boxlite 0.10.8's messages about the folder through which it reaches the sockets of a box
+# (`ensure_owned_private_dir` in its net/socket_path.rs).
+NO_SOCKET_FOLDER = "Failed to create socket symlink dir"
+SQUATTED = "refusing to use it (possible squatting"
+SOCKET_FOLDER = re.compile(
+    rf"{NO_SOCKET_FOLDER} /tmp/[^\n]{{1,100}}"
+    r"|/tmp/bl-\d{1,10} (?:is owned by uid \d{1,10}|exists but is not a directory)"
+)
+
+
+# boxlite prepares a box's folders before its disks: see `home-noexec`.
+@cause("socket-folder", Needs.BOX, blamed_by=[NO_SOCKET_FOLDER, SQUATTED])
+def socket_folder(evidence: Evidence) -> Shown | None:
+    """The user cannot have the folder /tmp/bl-UID, through which boxlite reaches the sockets of its boxes.
+    Another user made it before, as anybody can, or the user may not write to /tmp, whose mode is 1777 on every
+    usual host.
+    """
+    probe = evidence.probes.socket_folder
+    said = next((match[0] for text in evidence.said if (match := SOCKET_FOLDER.search(text))), None)
+    if probe.failed:
+        return Shown(Confidence.PROVED, f"the user cannot have the folder for sockets: {probe.stderr}")
+    return Shown(Confidence.LIKELY, f"boxlite says: {said}") if said else None
 
 
 # boxlite unpacks its own programs below the home and runs them from there; mke2fs, for the box's disk, runs
@@ -320,6 +370,23 @@ def selinux_userns_deny(evidence: Evidence) -> Shown | None:
         return None
     why = f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a user namespace"
     return proved_if(not evidence.probes.bwrap_user.worked, why)
+
+
+# The words of a release after 0.10.8 (boxlite#1419), for root alone: boxes of other users get no limits there.
+# 0.10.8 starts each such box and says "continuing without cgroup limits".
+REFUSES_UNCONFINED = "refusing to start the box unconfined"
+
+
+# boxlite makes a box's control group after its own check of user namespaces and before it starts bubblewrap
+# (`BwrapSandbox::setup` in its jailer/sandbox/bwrap.rs).
+@cause("cgroup-unavailable", Needs.SANDBOX, blamed_by=[REFUSES_UNCONFINED])
+def cgroup_unavailable(evidence: Evidence) -> Shown | None:
+    """For root's boxes boxlite makes control groups with limits, it could not, and releases after 0.10.8 refuse
+    to start such a box. The control groups are mounted read-only, as in containers, or are of version 1, or
+    lack the controllers cpu, memory and pids.
+    """
+    words = evidence.boxlite_says(REFUSES_UNCONFINED)
+    return Shown(Confidence.LIKELY, f"boxlite says: {REFUSES_UNCONFINED}") if words else None
 
 
 # Only bubblewrap prints this, and only of an option that its version does not have. What a report quotes of it
@@ -611,3 +678,27 @@ def shim_seccomp(evidence: Evidence) -> Shown | None:
     if any(map(STATUS.search, evidence.said)):
         return Shown(Confidence.LIKELY, "the shim's exit status is 159, which is 128 + SIGSYS")
     return None
+
+
+# libkrun's words, which it prints for this reason alone, and boxlite's own about that start. The library goes
+# when boxlite replaces libkrun.
+NO_LIBRARY = re.compile(r"Couldn't find or load (libkrunfw\.so\S{0,20})")
+VM_NOT_STARTED = "VM failed to start"
+# Where boxlite unpacks its shim and the library, below the user's home.
+UNPACKED_SHIM = re.compile(rf"(\.local/share/boxlite/runtimes/[^/]+)/{SHIM}")
+
+
+# The shim loads the library after it has put itself under its filter.
+@cause("runtime-library", Needs.BOX)
+def runtime_library(evidence: Evidence) -> Shown | None:
+    """The shim of boxlite cannot load libkrunfw, the library that holds the kernel of its boxes, so no box
+    starts, with the jailer or without. The library is missing where boxlite unpacked its programs
+    (~/.local/share/boxlite/runtimes), or this release of boxlite was built for another C library than the
+    host's.
+    """
+    library = next((match[1] for text in evidence.said if (match := NO_LIBRARY.search(text))), None)
+    if library is None or not evidence.boxlite_says(VM_NOT_STARTED):
+        return None
+    folders = [match[1] for path in evidence.modes if (match := UNPACKED_SHIM.fullmatch(path))]
+    lost = next((folder for folder in folders if f"{folder}/{library}" not in evidence.modes), None)
+    return proved_if(lost is not None, f"the shim cannot load {library}", f", and ~/{lost} has no such file")

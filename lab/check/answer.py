@@ -241,7 +241,7 @@ def _decide(
     probes = report.probes
     # Without the system's bubblewrap boxlite uses its own, which was not tried.
     sandbox = probes.bwrap_all if probes.bwrap_all.status is not None else probes.unshare_user_root
-    decisive = [probes.open_kvm, probes.exec_home, sandbox]
+    decisive = [probes.open_kvm, probes.create_vm, probes.socket_folder, probes.exec_home, sandbox]
     is_proved = any(finding.confidence is Confidence.PROVED for finding in findings)
     if findings and (is_proved or any(probe.failed for probe in decisive)):
         return Outcome.BLOCKED, []

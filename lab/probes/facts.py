@@ -187,11 +187,16 @@ class Probes(Answer):
     bwrap_user: Probe = Field(description="Have bubblewrap make a user namespace.")
     bwrap_all: Probe = Field(description="Have bubblewrap make every namespace that boxlite wants, with /proc.")
     open_kvm: Probe = Field(description="Open /dev/kvm for reading and writing.")
+    create_vm: Probe = Field(description="Have /dev/kvm make a virtual machine, with nothing in it.")
     unshare_nothing: Probe = Field(
         description="Call unshare(0), which the kernel grants to everyone: only a seccomp filter refuses it."
     )
     proc_unmasked: Probe = Field(
         description="Look for mounts on parts of /proc. With any, a user namespace cannot mount its own /proc."
+    )
+    socket_folder: Probe = Field(
+        description="Look at /tmp/bl-UID, where boxlite puts the sockets of boxes: whether it is a folder of "
+        "this user, or can be made."
     )
     exec_home: Probe = Field(description="Execute a script in the user's home.")
     home_allows_exec: Probe = Field(description="Look whether the home's file system is mounted noexec.")
@@ -249,6 +254,8 @@ class SuiteUser(Who):
     bubblewrap: str | None = Field(
         description="AppArmor's label of a bubblewrap that the user runs. None: it has none, or does not start."
     )
+    create_vm: Probe = Field(description="As in the probes.")
+    socket_folder: Probe = Field(description="As in the probes.")
 
 
 class Probed(Who):

@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterator, Tuple
 from urllib.parse import quote
 
 # Of the form of the output: a reader refuses any other.
-VERSION = 2
+VERSION = 3
 # Characters of a line. Mail programs fold lines at 76 characters or more.
 WIDTH = 74
 # Characters of a text, and of a text in the summary.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.causes import evidence
 from lab.causes.evidence import Evidence
-from lab.probes import Probe, Probes
+from lab.probes import NOT_RUN, Probe, Probes
 from tests.builders.facts import probe, probed
 
 OK = probe(0, "")
@@ -101,6 +101,19 @@ KVM_DENIED = gathered(
     ),
     control_failed=True,
 )
+KVM_WITHOUT_DRIVER = gathered(
+    probes={"open_kvm": probe(19, "[Errno 19] No such device: '/dev/kvm'"), "create_vm": NOT_RUN},
+    messages=("boxlite.errors.UnsupportedError: unsupported: KVM could not be opened.",),
+    control_failed=True,
+)
+KVM_UNUSABLE = gathered(
+    probes={"create_vm": probe(25, "[Errno 25] Inappropriate ioctl for device")},
+    messages=(
+        "boxlite.errors.UnsupportedError: unsupported: KVM is present but cannot run a virtual machine on this "
+        "host.",
+    ),
+    control_failed=True,
+)
 DENIED_KVM = (
     '[  109.071039] audit: type=1400 audit(1795667221.746:105): apparmor="DENIED" operation="open" '
     'class="file" profile="lab-without-kvm" name="/dev/kvm" pid=755 comm="python3" requested_mask="wr" '
@@ -111,6 +124,22 @@ APPARMOR_KVM_DENY = gathered(
     probes={"open_kvm": probe(13, "[Errno 13] Permission denied: '/dev/kvm'")},
     profile="lab-without-kvm",
     messages=KVM_DENIED.messages,
+    control_failed=True,
+)
+SOCKET_FOLDER = gathered(
+    probes={"socket_folder": probe(1, "/tmp/bl-1001 is owned by uid 0")},
+    messages=(
+        "boxlite.errors.InternalError: internal error: /tmp/bl-1001 is owned by uid 0 (expected 1001) — "
+        "refusing to use it (possible squatting; remove it or check ownership)",
+    ),
+    control_failed=True,
+)
+TMP_CLOSED = gathered(
+    probes={"socket_folder": probe(13, "[Errno 13] Permission denied: '/tmp/.lab-probe'")},
+    messages=(
+        "boxlite.errors.StorageError: storage error: Failed to create socket symlink dir /tmp/bl-1001: "
+        "Permission denied (os error 13)",
+    ),
     control_failed=True,
 )
 HOME_NOEXEC = gathered(
@@ -238,6 +267,17 @@ SHIM_SECCOMP = gathered(
         "boxlite.errors.EngineError: engine reported an error: The VM failed to start: seccomp violation "
         "(SIGSYS).",
     ),
+)
+# Put together from the reports boxlite#1144 and #1509.
+LIBRARY_LOST = gathered(
+    messages=("boxlite.errors.EngineError: engine reported an error: The VM failed to start.",),
+    logs=("Couldn't find or load libkrunfw.so.5\n[krun] krun_start_enter returned (status=-2, elapsed=0ms)\n",),
+    modes={".local/share/boxlite/runtimes/v0.10.8-fc65419-3c4eaf9215b6/boxlite-shim": 0o755},
+    control_failed=True,
+)
+# boxlite's own source after 0.10.8: no release says it.
+CGROUP_UNAVAILABLE = gathered(
+    logs=("ERROR boxlite::jailer: Cgroup setup failed — refusing to start the box unconfined; fix the",)
 )
 SELINUX_DENIED_MOUNT = (
     "[  322.715868] audit: type=1400 audit(1795669545.984:61): avc:  denied  { mounton } for  pid=685 "

@@ -100,7 +100,14 @@ def facts(**changes: Any) -> Facts:
     return Facts.model_validate(printed_facts(**changes))
 
 
-SETTINGS_OF_A_USER = {"links": {}, "limits": {"nproc": 3897}, "bubblewrap": "unconfined"}
+WORKS = {"status": 0, "stderr": "", "command": []}
+SETTINGS_OF_A_USER = {
+    "links": {},
+    "limits": {"nproc": 3897},
+    "bubblewrap": "unconfined",
+    "create_vm": WORKS,
+    "socket_folder": WORKS,
+}
 
 
 def who(**changes: Any) -> SuiteUser:

@@ -11,7 +11,7 @@ from lab.catalog import remedies
 
 KNOWN = remedies.load()
 # The host's paths in the scripts; tests move them below a temporary folder.
-PLACES = re.compile("/etc/|/var/lib/|/proc/|/sys/|/usr/share/|/usr/bin/bwrap|/dev/kvm")
+PLACES = re.compile(r"/etc/|/var/lib/|/proc/|/sys/|/usr/share/|/usr/bin/bwrap|/dev/kvm|/tmp\b")
 
 STATOVERRIDE = """#!/bin/sh
 case $1 in
@@ -23,7 +23,7 @@ esac
 STUBS = {
     "id": """#!/bin/sh
 case $1 in
-    -u) if [ $# = 1 ]; then echo "${TEST_UID:-0}"; else [ "$2" = tester ]; fi ;;
+    -u) if [ $# = 1 ]; then echo "${TEST_UID:-0}"; else [ "$2" = tester ] && echo 1001; fi ;;
     -nG) cat "$ROOT/groups" ;;
     -Z) echo "unconfined_u:unconfined_r:${TEST_DOMAIN:-unconfined_t}:s0" ;;
 esac
@@ -106,8 +106,15 @@ for path; do
     if grep -qx "$inode" "$ROOT/attributes"; then echo "----C-- $path"; else echo "------- $path"; fi
 done
 """,
+    # Options in `mounts`; what is mounted on another file, in the kernel's own list.
     "mount": """#!/bin/sh
-sed -i "s#^$3 .*#$3 rw,${2#remount,},nosuid#" "$ROOT/mounts"
+case $1 in
+    --bind) echo "none $3 none rw 0 0" >>"$ROOT/proc/self/mounts" ;;
+    *) sed -i "s#^$3 .*#$3 rw,${2#remount,},nosuid#" "$ROOT/mounts" ;;
+esac
+""",
+    "umount": """#!/bin/sh
+sed -i "\\\\# $1 #d" "$ROOT/proc/self/mounts"
 """,
     # What a login of a user gets: the last line of the files that PAM reads.
     "su": """#!/bin/sh
@@ -164,7 +171,7 @@ class Host:
 
     def files(self) -> dict[str, str]:
         """The files that a script could have changed."""
-        tops = [self.root / top for top in ("etc", "var", "proc", "sys", "dev", "groups")]
+        tops = [self.root / top for top in ("etc", "var", "proc", "sys", "dev", "tmp", "groups")]
         files = [file for top in tops for file in [top, *top.rglob("*")] if file.is_file()]
         return {
             str(file.relative_to(self.root)): str(file.readlink()) if file.is_symlink() else file.read_text()

@@ -15,8 +15,12 @@ from tests.builders.facts import probe, probed
 # An example of evidence, its cause, and words of why.
 SEEN = [
     ("KVM_ABSENT", "kvm-absent", "there is no /dev/kvm"),
+    ("KVM_WITHOUT_DRIVER", "kvm-absent", "nothing is behind /dev/kvm"),
     ("KVM_DENIED", "kvm-denied", "EACCES"),
     ("APPARMOR_KVM_DENY", "apparmor-kvm-deny", "/dev/kvm to python3 under profile lab-without-kvm"),
+    ("KVM_UNUSABLE", "kvm-unusable", "Inappropriate ioctl"),
+    ("SOCKET_FOLDER", "socket-folder", "/tmp/bl-1001 is owned by uid 0"),
+    ("TMP_CLOSED", "socket-folder", "Permission denied: '/tmp/"),
     ("HOME_NOEXEC", "home-noexec", "EACCES"),
     ("BWRAP_EXEC_DENIED", "bwrap-exec-denied", "under lab-without-bwrap: failed to run bwrap"),
     ("BWRAP_EXEC_DENIED_LOGGED", "bwrap-exec-denied", "3c4eaf9215b6/bwrap under profile lab-without-bwrap-a"),
@@ -46,6 +50,7 @@ SEEN = [
 REPORTED = [
     ("SHIM_WROTE_SIGSYS", "shim-seccomp", "boxlite-shim wrote that SIGSYS ended it"),
     ("SHIM_SECCOMP", "shim-seccomp", "boxlite-shim with SIGSYS for system call 35"),
+    ("LIBRARY_LOST", "runtime-library", "3c4eaf9215b6 has no such file"),
 ]
 CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
 NONE = NONE_RUN.by_name()
@@ -146,6 +151,8 @@ NO_CAUSE = {
     "a user to whom the sysctl does not apply": gathered(sysctls={"kernel.unprivileged_userns_clone": "0"}),
     "a user to whom the limit does not apply": gathered(sysctls={"user.max_user_namespaces": "0"}),
     "a profile that denies an absent bubblewrap": gathered(examples.DENIED_EXEC, probes=BUNDLED),
+    # libkrun's words alone: boxlite went on, or they are of another program.
+    "a library that boxlite does not miss": replace(examples.LIBRARY_LOST, messages=()),
 }
 
 
@@ -230,6 +237,11 @@ def test_two_causes_are_named_in_order(kernel: str, probes: str, sysctls: list[s
         (replace(examples.SHIM_NOT_EXECUTABLE, modes={}), "shim-not-executable"),
         (examples.UBUNTU_BUNDLED_NOT_LOGGED, "apparmor-userns-nocaps"),
         (replace(examples.SHIM_SECCOMP, audit=[]), "shim-seccomp"),
+        (replace(examples.KVM_UNUSABLE, probes=NONE_RUN), "kvm-unusable"),
+        (replace(examples.SOCKET_FOLDER, probes=NONE_RUN), "socket-folder"),
+        (replace(examples.TMP_CLOSED, probes=NONE_RUN), "socket-folder"),
+        (replace(examples.LIBRARY_LOST, modes={}), "runtime-library"),
+        (examples.CGROUP_UNAVAILABLE, "cgroup-unavailable"),
         (gathered(messages=("Box 01K failed to start\n\nExit code: 159 (unknown signal)",)), "shim-seccomp"),
     ],
 )
@@ -255,7 +267,11 @@ def test_a_denial_of_kvm_to_another_program_leaves_the_permissions_to_blame() ->
 def test_every_cause_was_seen_on_a_real_guest_or_is_known_from_a_report_and_says_what_a_user_must_know() -> (
     None
 ):
-    assert set(causes.known()) == {"nproc-limit", *(cause for _, cause, _ in [*SEEN, *REPORTED])}
+    assert set(causes.known()) == {
+        "nproc-limit",
+        "cgroup-unavailable",
+        *(cause for _, cause, _ in [*SEEN, *REPORTED]),
+    }
     assert len(causes.known()) == len(table.CAUSES)
     for cause in table.CAUSES:
         assert cause.explanation.count(". ") == 1

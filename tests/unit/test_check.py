@@ -206,7 +206,7 @@ def test_this_host_is_checked_with_and_without_results(tmp_path: Path) -> None:
     ("argument", "text", "says"),
     [
         ("-", "no probe here", "holds no output of the probe script"),
-        ("-", "===== begin boxlite-probe 2 =====", "damaged"),
+        ("-", "===== begin boxlite-probe 3 =====", "damaged"),
         ("nothing", "", "No such file"),
         (".", "", "Is a directory"),
     ],

@@ -41,6 +41,10 @@ def blocked(host: Host) -> Host:
         )
     host.put("etc/apparmor.d/abi/4.0", "")
     host.put("dev/kvm", "")
+    host.put("proc/self/mounts", f"none {host.root}/dev/kvm none rw 0 0\n")
+    host.put("tmp/bl-1001/box", "another user's")
+    (host.root / "tmp").chmod(0o755)
+    host.put("home/tester/.local/share/boxlite/runtimes/v1/boxlite-shim", "runs")
     host.put("etc/security/limits.d/99-lab.conf", "tester - nproc 100\n")
     host.put("etc/ca-certificates/extracted/bundle.pem", "a certificate\n")
     for bundle in ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt"):
@@ -68,8 +72,14 @@ CHANGES = [
     "selinux-unconfined-permissive",
     "ca-bundle-file",
     "nproc-raise",
+    "kvm-unmask",
+    "tmp-mode",
+    "socket-folder-aside",
+    "programs-renewed",
 ]
-WHOSE = {"kvm-group": ("--user", "tester"), "nproc-raise": ("--user", "tester")}
+WHOSE = dict.fromkeys(
+    ["kvm-group", "nproc-raise", "socket-folder-aside", "programs-renewed"], ("--user", "tester")
+)
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -47,6 +47,9 @@ NOEXEC = {"on": "/home", "type": "ext4", "options": ["rw", "noexec"]}
 # As Fedora has them.
 BTRFS = {"on": "/home", "type": "btrfs", "options": ["rw", "relatime"]}
 OPEN_KVM = {"mode": "0o666", "gid": 36}
+NO_IOCTL = {"status": 25, "stderr": "[Errno 25] Inappropriate ioctl for device"}
+FOREIGN = {"status": 1, "stderr": "/tmp/bl-1001 is owned by uid 0"}
+CLOSED = {"status": 13, "stderr": "[Errno 13] Permission denied: '/tmp/.lab-probe'"}
 SWITCH_OFF = {"kernel.apparmor_restrict_unprivileged_userns": "0"}
 UBUNTU = facts(sysctls=SWITCH_OFF, apparmor={"profiles": {}})
 RESTRICTED = facts(sysctls=SWITCH_OFF, apparmor={"profiles": {"bwrap": "enforce"}})
@@ -160,6 +163,9 @@ IN_CONTAINER = "containers-default (enforce)"
         ("bwrap-setuid", facts(bubblewrap={"mode": "0o4755"}), who()),
         ("home-noexec", facts(mounts={"/home": NOEXEC}), who()),
         ("home-btrfs", facts(mounts={"/home": BTRFS}), who()),
+        ("kvm-masked", facts(kvm={"mode": "0o666", "gid": 0}), who(create_vm=NO_IOCTL)),
+        ("socket-folder-foreign", facts(), who(socket_folder=FOREIGN)),
+        ("tmp-closed", facts(), who(socket_folder=CLOSED)),
         ("as-root", facts(), who(uid=0, groups=[0])),
         ("cgroup-no-delegation", facts(), who(context={"delegated": []})),
         ("issue-468-settings", UBUNTU, who()),
@@ -260,6 +266,10 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
         ("kvm-denied", facts(), who(), ["the suite's user is in the group of /dev/kvm"]),
         ("kvm-denied", facts(kvm=None), who(groups=[1001]), ["there is no /dev/kvm"]),
         ("kvm-absent", facts(), who(), ["/dev/kvm is there"]),
+        ("kvm-masked", facts(), who(), ["/dev/kvm is not masked"]),
+        ("kvm-masked", facts(kvm=None), who(), ["there is no /dev/kvm"]),
+        ("socket-folder-foreign", facts(), who(), ["is not foreign: it is usable"]),
+        ("tmp-closed", facts(), who(socket_folder=FOREIGN), ["is not closed: /tmp/bl-1001 is owned by uid 0"]),
         ("bwrap-absent", facts(), who(), ["bubblewrap's mode is 0o755, not None"]),
         ("bwrap-not-executable", facts(), who(), ["bubblewrap's mode is 0o755, not 0o644"]),
         ("bwrap-setuid", facts(bubblewrap=None), who(), ["bubblewrap's mode is None, not 0o4755"]),

@@ -7,6 +7,7 @@ which says what its settings are.
 import grp
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -99,9 +100,15 @@ def sysctl(settings):
 
 
 def kvm(settings):
-    """Empty the group of /dev/kvm, or take the kernel's module away. {"state": "denied" or "absent"}."""
+    """Take /dev/kvm from users: its group's members, the kernel's module, or the device behind the name.
+
+    {"state": "denied", "absent" or "masked"}.
+    """
     if settings["state"] == "denied":
         run("gpasswd", "--members", "", grp.getgrgid(os.stat("/dev/kvm").st_gid).gr_name)
+    elif settings["state"] == "masked":
+        # As runc and crun mask a path (`maskedPaths` of the OCI runtime specification).
+        run("mount", "--bind", "/dev/null", "/dev/kvm")
     else:
         modules = [name for name in ("kvm_amd", "kvm_intel", "kvm") if os.path.exists("/sys/module/" + name)]
         run("modprobe", "--remove", *modules)
@@ -202,6 +209,19 @@ def limits(settings):
     LIMITS_FILE.write_text("".join("%s - %s %d\n" % (SUITE_USER, *item) for item in settings.items()))
 
 
+def sockets(settings):
+    """Make the folder for the sockets of the suite's boxes as root, or close /tmp to users.
+
+    {"state": "foreign" or "closed"}.
+    """
+    if settings["state"] == "foreign":
+        folder = "/tmp/bl-%d" % pwd.getpwnam(SUITE_USER).pw_uid
+        os.makedirs(folder, 0o700, exist_ok=True)
+        os.chown(folder, 0, 0)
+    else:
+        os.chmod("/tmp", 0o755)
+
+
 # The guest's root file system once more, without what is mounted on it: no image has to be made of it.
 ROOT = Path("/srv/lab-container")
 FILTER = Path("/srv/lab-container.json")
@@ -272,6 +292,7 @@ KINDS = {
     "limits": limits,
     "mount": mount,
     "selinux": selinux,
+    "sockets": sockets,
     "sysctl": sysctl,
 }
 

@@ -1,10 +1,10 @@
 """Try what boxlite needs of its host, as the user who runs it and confined like that user. Prints JSON.
 
 Argument: {"probes": bool}, or {"probes": false, "links": [path]}. Without probes only the user is described; if
-`links` are given, also its limits, the label of its bubblewrap, and where these paths lead. "seconds" is the
-limit of one command. The models in `lab/probes/` say what each key means. `unshare_user` only makes a user
-namespace; `unshare_user_root` needs capabilities inside it too. If the first works and the second does not, the
-kernel makes the namespace and denies it the capabilities.
+`links` are given, also what settings of variants are read back from, among that where these paths lead.
+"seconds" is the limit of one command. The models in `lab/probes/` say what each key means. `unshare_user` only
+makes a user namespace; `unshare_user_root` needs capabilities inside it too. If the first works and the second
+does not, the kernel makes the namespace and denies it the capabilities.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import json
 import os
 import re
 import resource
+import stat
 import struct
 import subprocess
 import sys
@@ -39,7 +40,9 @@ MOUNT_POINTS = ("/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd", "/proc/openprom", "
 MOUNTS = "/proc/self/mounts"
 # File systems that another host or a program serves. A home there is not touched: it might never answer.
 REMOTE = r"nfs|cifs|smb|9p$|afs|ceph|lustre|glusterfs|fuse|autofs"
-# A script that is written into the home, executed and deleted.
+# Of linux/kvm.h, neither with an argument; and the only version that KVM ever had.
+KVM_GET_API_VERSION, KVM_CREATE_VM, KVM_API_VERSION = 0xAE00, 0xAE01, 12
+# A script that is written into the home, executed and deleted; and a folder that is made in /tmp and removed.
 PROGRAM = ".lab-probe"
 # The control group of the service manager of a user, by the number of the user.
 USER_MANAGER = "/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service"
@@ -77,12 +80,57 @@ def attempt(command):
     return result(command, done.returncode, done.stderr.strip())
 
 
-def open_kvm():
+def of_kvm():
+    """The probes of /dev/kvm: open it, and have it make a virtual machine, which is given up at once."""
+    opening, making = ["open", "/dev/kvm"], ["KVM_CREATE_VM", "/dev/kvm"]
     try:
-        os.close(os.open("/dev/kvm", os.O_RDWR))
+        device = os.open("/dev/kvm", os.O_RDWR)
     except OSError as error:
-        return result(["open", "/dev/kvm"], error.errno, str(error))
-    return result(["open", "/dev/kvm"], 0)
+        unmade = result(making, None, "/dev/kvm cannot be opened")
+        return {"open_kvm": result(opening, error.errno, str(error)), "create_vm": unmade}
+    try:
+        # Another device may answer the second call with anything.
+        version = fcntl.ioctl(device, KVM_GET_API_VERSION, 0)
+        if version != KVM_API_VERSION:
+            raise OSError(errno.ENOTTY, "not KVM: its version is %d" % version)
+        os.close(fcntl.ioctl(device, KVM_CREATE_VM, 0))
+        made = result(making, 0)
+    except OSError as error:
+        made = result(making, error.errno, str(error))
+    finally:
+        os.close(device)
+    return {"open_kvm": result(opening, 0), "create_vm": made}
+
+
+def socket_folder():
+    """Look whether the folder for the sockets of boxes is of this user, or can be made.
+
+    boxlite makes it if nothing is there, and refuses what is no folder or belongs to another user.
+    """
+    path = "/tmp/bl-%d" % os.getuid()
+    try:
+        there = os.lstat(path)
+    except FileNotFoundError:
+        return make_folder("/tmp")
+    except OSError as error:
+        return result(["lstat", path], error.errno, str(error))
+    if not stat.S_ISDIR(there.st_mode):
+        return result(["lstat", path], errno.ENOTDIR, "%s is not a directory" % path)
+    if there.st_uid != os.getuid():
+        return result(["lstat", path], errno.EPERM, "%s is owned by uid %d" % (path, there.st_uid))
+    return result(["lstat", path], 0)
+
+
+def make_folder(folder):
+    """Make a folder in this one, and remove it. The answer names it in the same way each time."""
+    name = os.path.join(folder, PROGRAM)
+    path = "%s-%d" % (name, os.getpid())
+    try:
+        os.mkdir(path, 0o700)
+        os.rmdir(path)
+    except OSError as error:
+        return result(["mkdir", name], error.errno, str(OSError(*error.args[:2], name)))
+    return result(["mkdir", name], 0)
 
 
 def unshare_nothing():
@@ -249,12 +297,14 @@ if __name__ == "__main__":
     if request["probes"]:
         user["probes"] = {
             **{name: attempt(command) for name, command in PROBES.items()},
-            "open_kvm": open_kvm(),
+            **of_kvm(),
             "unshare_nothing": unshare_nothing(),
             "proc_unmasked": proc_unmasked(),
+            "socket_folder": socket_folder(),
             **of_home(os.path.expanduser("~")),
         }
     if "links" in request:
         links = {path: link(path) for path in request["links"]}
-        user.update(limits=limits(), links=links, bubblewrap=bubblewrap())
+        read_back = {"create_vm": of_kvm()["create_vm"], "socket_folder": socket_folder()}
+        user.update(limits=limits(), links=links, bubblewrap=bubblewrap(), **read_back)
     print(json.dumps(user))

@@ -95,6 +95,6 @@ function confining(label) {
 // What boxlite cannot do without, and the script was refused. Without bubblewrap on the host, boxlite brings its own.
 function refused(probes) {
   const sandbox = probes.bwrap_all.status === null ? "unshare_user_root" : "bwrap_all";
-  const failed = ["open_kvm", "exec_home", sandbox].filter((name) => probes[name].status);
+  const failed = ["open_kvm", "create_vm", "socket_folder", "exec_home", sandbox].filter((name) => probes[name].status);
   return failed.map((name) => `${name}: ${probes[name].stderr || `error ${probes[name].status}`}`);
 }
