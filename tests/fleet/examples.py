@@ -137,12 +137,6 @@ class Fleet:
         file.write_text(self.head)
         return file
 
-    def put_images(self, cells: Sequence[Cell]) -> None:
-        """Give the coordinator the images of these cells' guests, which hosts then get from it."""
-        for guest in {cell.guest.name: cell.guest for cell in cells}.values():
-            if store.find(self.paths, guest) is None:
-                put_image(self.paths, guest)
-
     def end(self) -> None:
         """End all that was started."""
         for command in self.commands:
@@ -200,15 +194,14 @@ def running(
     cells: Sequence[Cell] = PLAN,
     *,
     most_seconds: float = MOST_SECONDS,
-    has_images: bool = True,
-    options: RunOptions | None = None,
     planned: start.PlannedRun | None = None,
 ) -> Iterator[Running]:
-    """A run on the hosts of a fleet that has begun."""
-    if has_images:
-        fleet.put_images(cells)
+    """A run on the hosts of a fleet that has begun. Its coordinator has the images, which hosts get from it."""
+    for guest in {cell.guest.name: cell.guest for cell in cells}.values():
+        if store.find(fleet.paths, guest) is None:
+            put_image(fleet.paths, guest)
     folder = fleet.folder / "run"
-    planned = planned or start.begin(folder, cells, command="lab matrix", options=options or RunOptions())
+    planned = planned or start.begin(folder, cells, command="lab matrix", options=RunOptions())
     told = Told()
     hosts = inventory.load(fleet.inventory())
     run = Running(told, Coordinator(planned, fleet.paths, hosts, told, most_seconds=most_seconds))

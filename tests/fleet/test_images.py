@@ -49,7 +49,7 @@ def test_a_distribution_s_image_is_prepared_by_one_host_for_all(fleet: Fleet, tm
     prepares = {"inputs": inputs, "base": base.manifest.disk_sha256}
     for name in ("one", "two"):
         fleet.add(name, seconds=2, prepares=prepares)
-    with running(fleet, CLOUD, most_seconds=1.0, has_images=False) as run:
+    with running(fleet, CLOUD, most_seconds=1.0) as run:
         result = run.finish()
     assert {cell.status for cell in result.cells} == {Status.PASS}
     assert {cell.lane.partition(":")[0] for cell in result.cells} == {"one", "two"}

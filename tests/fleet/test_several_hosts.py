@@ -49,7 +49,8 @@ def decided_once(run: Running) -> bool:
 
 def test_three_hosts_find_what_one_finds_and_nothing_is_left_on_them(fleet: Fleet, tmp_path: Path) -> None:
     fleet.add("one", seconds=0.3)
-    with running(fleet, planned=_planned(tmp_path / "first")) as run:
+    planned = start.begin(tmp_path / "first", PLAN, command="lab matrix", options=RunOptions())
+    with running(fleet, planned=planned) as run:
         alone = run.finish()
     fleet.add("two", seconds=0.3)
     fleet.add("three", seconds=0.3)
@@ -65,10 +66,6 @@ def test_three_hosts_find_what_one_finds_and_nothing_is_left_on_them(fleet: Flee
         assert set(result.run.host_names) == {"one", "two", "three"}
         assert RunResult.read(tmp_path / "run") == result
     assert left_on(fleet) == []
-
-
-def _planned(folder: Path) -> start.PlannedRun:
-    return start.begin(folder, PLAN, command="lab matrix", options=RunOptions())
 
 
 def test_every_socket_of_every_process_is_on_loopback(fleet: Fleet) -> None:
