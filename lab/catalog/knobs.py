@@ -546,6 +546,64 @@ class Container(TableKnob):
         return ["lab-container"]
 
 
+# Since this version bubblewrap calls openat2 (see its NEWS), which RestrictSUIDSGID= denies.
+OPENS_WITH_OPENAT2 = Version("0.12")
+# As systemd calls them. `SERVICE` in `lab/probes/programs/probe.py` has the same names.
+ServiceSetting = Literal[
+    "BindPaths",
+    "DeviceAllow",
+    "DevicePolicy",
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "NoNewPrivileges",
+    "PrivateDevices",
+    "PrivateTmp",
+    "ProcSubset",
+    "ProtectClock",
+    "ProtectControlGroups",
+    "ProtectHome",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelTunables",
+    "ProtectProc",
+    "ProtectSystem",
+    "ReadWritePaths",
+    "RestrictNamespaces",
+    "RestrictSUIDSGID",
+    "SystemCallFilter",
+]
+# systemd shows these in another form than they are written in, and the last as ~ if nothing is filtered.
+OTHERWISE_SHOWN = ("BindPaths", "DeviceAllow", "SystemCallFilter")
+
+
+class Service(MapKnob):
+    """Settings of the systemd service that the suite runs in. Root starts it; it has the suite's usual user."""
+
+    root: dict[ServiceSetting, str]
+
+    def why_not(self, facts: Facts) -> str | None:
+        if not facts.systemd:
+            return "has no systemd"
+        version = numbers(facts.bubblewrap.version) if facts.bubblewrap else None
+        if "RestrictSUIDSGID" in self.root and version is not None and version < OPENS_WITH_OPENAT2:
+            return f"its bubblewrap {version} does without openat2, which the service lacks"
+        return None
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        if who.service is None:
+            return ["systemd does not tell the settings of the suite's service"]
+        wrong = []
+        for name, value in self.root.items():
+            now = who.service.get(name, "")
+            is_set = now not in ("", "~")
+            if not (is_set if name in OTHERWISE_SHOWN else sorted(now.split()) == sorted(value.split())):
+                wrong.append(f"the suite would run in a service with {name}={now}, not {value}")
+        return wrong
+
+    def under(self) -> list[str]:
+        return ["lab-service"]
+
+
 # By the names of their tables in a variant's TOML, and of their functions in the guest. A variant's settings
 # are put on a guest in this order.
 KINDS: dict[str, type[Knob]] = {
@@ -560,6 +618,7 @@ KINDS: dict[str, type[Knob]] = {
     "limits": Limits,
     "mount": Mount,
     "selinux": Selinux,
+    "service": Service,
     "sockets": Sockets,
     "sysctl": Sysctl,
     "user": User,

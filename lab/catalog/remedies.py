@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from lab import causes
 from lab.base.errors import UsageError, unknown_name
 from lab.base.paths import PACKAGE
+from lab.catalog.knobs import Service
 from lab.catalog.toml import Definition, load_folder
 from lab.record import Needs
 
@@ -53,6 +54,9 @@ class RunChange(Definition):
     )
     variants: list[str] = Field(
         [], description="Variants that are added to the cell's own to run boxlite this way."
+    )
+    service: Service | None = Field(
+        None, description="Settings of the systemd service that boxlite runs in which are others this way."
     )
 
 
@@ -96,6 +100,11 @@ class Remedy(Definition):
     def has_no_sandbox(self) -> bool:
         """Whether it starts boxes without the jailer."""
         return self.run is not None and self.run.environment.items() >= JAILER_OFF.items()
+
+    @property
+    def changes_service(self) -> bool:
+        """Whether it changes the systemd service that boxlite runs in."""
+        return self.run is not None and self.run.service is not None
 
     @property
     def about_user(self) -> bool:

@@ -59,6 +59,13 @@ class Evidence:
         """The AppArmor profiles that confined the suite and the probes."""
         return tuple(self.profile.split(STACKED)) if self.profile else ()
 
+    @property
+    def service(self) -> dict[str, str]:
+        """What restricts the systemd service that the suite and the probes ran in, by systemd's names."""
+        shown = self.probes.service_unrestricted
+        pairs = (text.partition("=") for text in shown.stderr.split("; ")) if shown.failed else ()
+        return {name: value for name, _, value in pairs}
+
     def says(self, text: str) -> bool:
         """Whether the message of a test that did not pass holds this text."""
         return any(text in message for message in self.messages)

@@ -90,7 +90,31 @@ KVM_IS_DENIED = "KVM is available but access is denied"
 DEVICE = "/dev/kvm"
 
 
+# systemd gives a service with the first of these a /dev of its own, and one with the others a filter for
+# devices in its control group.
+PRIVATE_DEVICES, DEVICE_RULES = "PrivateDevices", ("DevicePolicy", "DeviceAllow")
+
+
 # boxlite's runtime checks /dev/kvm first.
+@cause("service-without-kvm", Needs.RUNTIME)
+def service_without_kvm(evidence: Evidence) -> Shown | None:
+    """The systemd service that boxlite runs in gets no /dev/kvm, and every box is a virtual machine that needs
+    it. PrivateDevices= hides the device, and DevicePolicy= and DeviceAllow= refuse to open it, whatever the
+    user's groups are.
+    """
+    opened, service = evidence.probes.open_kvm, evidence.service
+    if opened.failed_with(NOT_THERE) and PRIVATE_DEVICES in service:
+        why = f"the service has {PRIVATE_DEVICES}={service[PRIVATE_DEVICES]}, and in it there is no {DEVICE}"
+        return Shown(Confidence.PROVED, why)
+    rules = [name for name in DEVICE_RULES if name in service]
+    # A file's mode, an AppArmor profile and SELinux give EACCES.
+    if opened.failed_with(NOT_PERMITTED) and rules:
+        why = f"the service has {rules[0]}={service[rules[0]]}, and opening {DEVICE} fails with EPERM"
+        return Shown(Confidence.PROVED, why)
+    return None
+
+
+# See `service-without-kvm`, which hides what there is.
 @cause("kvm-absent", Needs.RUNTIME, blamed_by=[KVM_IS_ABSENT])
 def kvm_absent(evidence: Evidence) -> Shown | None:
     """This host has no /dev/kvm, and every box is a virtual machine that needs it. Either virtualization is
@@ -99,7 +123,7 @@ def kvm_absent(evidence: Evidence) -> Shown | None:
     """  # noqa: D404 - users read it
     opened = evidence.probes.open_kvm
     missing, empty = opened.failed_with(NOT_THERE), opened.failed_with(NO_DEVICE)
-    if not missing and not empty and not evidence.says(KVM_IS_ABSENT):
+    if service_without_kvm(evidence) or not (missing or empty or evidence.says(KVM_IS_ABSENT)):
         return None
     proof = "there is no /dev/kvm" if missing else f"nothing is behind /dev/kvm: {opened.stderr}"
     return proved_if(missing or empty, "boxlite finds no KVM", f", and {proof}")
@@ -112,7 +136,7 @@ def kvm_denied(evidence: Evidence) -> Shown | None:
     belongs to the group kvm, and a user who is added to this group must log in again.
     """
     denied = evidence.probes.open_kvm.failed_with(PERMISSION_DENIED)
-    if not denied and not evidence.says(KVM_IS_DENIED):
+    if service_without_kvm(evidence) or not (denied or evidence.says(KVM_IS_DENIED)):
         return None
     # The kernel asks AppArmor only after the file's permissions allowed it.
     if device_denials(evidence):
@@ -280,13 +304,53 @@ def bwrap_setuid(evidence: Evidence) -> Shown | None:
     return Shown(Confidence.PROVED, f"bubblewrap prints: {NO_SETUID}")
 
 
-# The kernel runs the filter before the system call itself.
+# Only bubblewrap prints this, and only if /proc lacks the file. It reads it before it makes any namespace.
+NO_OVERFLOW_UID = f"Can't read /proc/sys/kernel/overflowuid: {NOT_THERE}"
+PROC_SUBSET = "ProcSubset"
+
+
+# See `bwrap-setuid`.
+@cause("service-hides-proc", Needs.SANDBOX)
+def service_hides_proc(evidence: Evidence) -> Shown | None:
+    """The systemd service that boxlite runs in has ProcSubset=pid, so its /proc shows nothing but processes.
+    bubblewrap does not start without the file /proc/sys/kernel/overflowuid.
+    """
+    setting = evidence.service.get(PROC_SUBSET)
+    if setting is None or not evidence.probes.bwrap_user.failed_with(NO_OVERFLOW_UID):
+        return None
+    why = f"the service has {PROC_SUBSET}={setting}, and bubblewrap says: {NO_OVERFLOW_UID}"
+    return Shown(Confidence.PROVED, why)
+
+
+# systemd's setting for a filter of the flags that ask for namespaces, and what the jailer needs of them.
+NAMESPACE_FILTER, JAILER_NAMESPACES = "RestrictNamespaces", ("user", "mnt", "pid", "ipc", "uts")
+
+
+# The kernel runs a filter before the system call itself.
+@cause("service-restricts-namespaces", Needs.SANDBOX)
+def service_restricts_namespaces(evidence: Evidence) -> Shown | None:
+    """The systemd service that boxlite runs in has RestrictNamespaces=, so a filter of systemd's denies
+    namespaces that the jailer's sandbox consists of. It filters the flags of system calls, and is no setting of
+    the whole host.
+    """
+    setting = evidence.service.get(NAMESPACE_FILTER)
+    # It is `yes`, or names those that are allowed.
+    missing = [] if setting is None else [kind for kind in JAILER_NAMESPACES if kind not in setting.split()]
+    if not missing or not evidence.probes.unshare_flags.failed_with(NOT_PERMITTED):
+        return None
+    why = f"the service has {NAMESPACE_FILTER}={setting}, which denies {' '.join(missing)}"
+    proof = "unshare(2) with the jailer's flags and a wrong one fails with EPERM"
+    return Shown(Confidence.PROVED, f"{why}, and {proof}")
+
+
+# See `service-restricts-namespaces`. A filter of a service is another cause: see `service-filters-calls`.
 @cause("seccomp", Needs.SANDBOX)
 def seccomp(evidence: Evidence) -> Shown | None:
     """A seccomp filter denies the system calls that make a namespace, which the jailer's sandbox needs.
     Docker's default filter does this in containers without CAP_SYS_ADMIN; podman's does not.
     """
-    if not evidence.probes.unshare_nothing.failed_with(NOT_PERMITTED):
+    refused = evidence.probes.unshare_nothing.failed_with(NOT_PERMITTED)
+    if not refused or service_filters_calls(evidence):
         return None
     why = "unshare(0), which requests nothing and which the kernel always allows, fails with EPERM"
     return Shown(Confidence.PROVED, why)
@@ -529,6 +593,28 @@ def capability_denials(evidence: Evidence) -> list[dict[str, str]]:
     ]
 
 
+CALL_FILTER = "SystemCallFilter"
+
+
+# bubblewrap mounts after it has its namespaces and their capabilities, and the kernel runs a filter before it
+# asks AppArmor or SELinux. A list that lacks even unshare(2) denies the namespaces, too.
+@cause("service-filters-calls", Needs.SANDBOX)
+def service_filters_calls(evidence: Evidence) -> Shown | None:
+    """The systemd service that boxlite runs in has SystemCallFilter= without system calls that bubblewrap makes
+    its sandbox with, such as mount(2). The usual list @system-service lacks those of @mount, and systemd ends a
+    program that makes one, or with SystemCallErrorNumber= lets the call fail.
+    """
+    denied = evidence.service.get(CALL_FILTER, "").split()
+    calls = {"unshare": evidence.probes.unshare_nothing, "mount": evidence.probes.mount_nothing}
+    refused = next((probe for name, probe in calls.items() if name in denied and probe.failed), None)
+    if refused is None:
+        return None
+    why = f"the service's {CALL_FILTER}= lacks {' '.join(denied)}"
+    call = " ".join(refused.command)
+    what = f"{call}, which ends in one way for everyone, ended with: {refused.stderr}"
+    return Shown(Confidence.PROVED, f"{why}, and {what}")
+
+
 # The operations in the kernel's audit lines, and what each is.
 MOUNT_OPERATIONS = {"mount": "a mount", "pivotroot": "pivot_root"}
 # bubblewrap prints the first only for its first mount, which separates / from the host, and the second only for
@@ -537,7 +623,7 @@ FIRST_MOUNT = f"Failed to make / slave: {PERMISSION_DENIED}"
 PIVOT_ROOT = f"pivot_root: {PERMISSION_DENIED}"
 
 
-# bubblewrap mounts after it has its namespaces and their capabilities.
+# See `service-filters-calls`.
 @cause("apparmor-mount-deny", Needs.SANDBOX)
 def apparmor_mount_deny(evidence: Evidence) -> Shown | None:
     """An AppArmor profile lets bubblewrap make its namespaces but denies mounts in them, or the call pivot_root
@@ -581,26 +667,68 @@ def selinux_mount_deny(evidence: Evidence) -> Shown | None:
     return proved_if(not evidence.probes.bwrap_user.worked, why)
 
 
+# strerror(3) for ENOSYS, and systemd's setting that has openat2 fail so: a filter cannot see that call's flags.
+NOT_IMPLEMENTED, NO_SETUID_FILES = "Function not implemented", "RestrictSUIDSGID"
+
+
+# bubblewrap opens what it mounts after its first mounts.
+@cause("service-restricts-suid", Needs.SANDBOX)
+def service_restricts_suid(evidence: Evidence) -> Shown | None:
+    """The systemd service that boxlite runs in has RestrictSUIDSGID=, for which systemd denies the system call
+    openat2 altogether. bubblewrap 0.12 opens with it what it mounts, and has no other way if it is built for
+    newer kernels alone, as in Debian 13 and Arch Linux (its issue 774).
+    """
+    setting = evidence.service.get(NO_SETUID_FILES)
+    if setting is None or not evidence.probes.bwrap_user.failed_with(NOT_IMPLEMENTED):
+        return None
+    # A list of system calls may give the same error for a mount.
+    if service_filters_calls(evidence):
+        return None
+    why = f"the service has {NO_SETUID_FILES}={setting}, and bubblewrap fails with ENOSYS"
+    return Shown(Confidence.PROVED, f"{why}: {evidence.probes.bwrap_user.stderr}")
+
+
 # How bubblewrap's words about this mount end; AppArmor and SELinux deny it with another error.
 NO_PROC = f"/proc: {NOT_PERMITTED}"
 
 
-# bubblewrap mounts /proc after its first mounts.
-@cause("masked-proc", Needs.SANDBOX)
-def masked_proc(evidence: Evidence) -> Shown | None:
-    """Mounts hide parts of /proc, as in every container that is not privileged. The kernel then does not let a
-    user namespace mount its own /proc, which would reveal these parts and which the jailer's sandbox needs.
-    """
+def proc_masked(evidence: Evidence, by: str = "") -> Shown | None:
+    """What shows that parts of /proc are hidden; `by` says what hides them."""
     masks, user = evidence.probes.proc_unmasked, evidence.probes.bwrap_user
     if masks.worked or None in (masks.status, user.status):
         return None
     if not user.worked:
         # Something else stops bubblewrap before it mounts /proc.
-        return Shown(Confidence.LIKELY, f"these mounts hide parts of /proc: {masks.stderr}")
+        return Shown(Confidence.LIKELY, f"{by}these mounts hide parts of /proc: {masks.stderr}")
     if not evidence.probes.bwrap_all.failed_with(NO_PROC):
         return None
-    why = "bubblewrap can make its namespaces but cannot mount /proc, parts of which are hidden by mounts"
+    why = f"{by}bubblewrap can make its namespaces but cannot mount /proc, parts of which are hidden by mounts"
     return Shown(Confidence.PROVED, f"{why}: {masks.stderr}")
+
+
+# systemd's settings that mount something upon parts of /proc.
+PROC_SETTINGS = ("ProtectKernelTunables", "ProtectKernelLogs", "ProtectHostname")
+
+
+# bubblewrap mounts /proc after its first mounts.
+@cause("service-masks-proc", Needs.SANDBOX)
+def service_masks_proc(evidence: Evidence) -> Shown | None:
+    """The systemd service that boxlite runs in has mounts upon parts of /proc, by ProtectKernelTunables=,
+    ProtectKernelLogs= or ProtectHostname=. The kernel then does not let a user namespace mount its own /proc,
+    which would reveal these parts and which the jailer's sandbox needs.
+    """
+    service = evidence.service
+    settings = " and ".join(f"{name}={service[name]}" for name in PROC_SETTINGS if name in service)
+    return proc_masked(evidence, f"the service has {settings}: ") if settings else None
+
+
+# See `service-masks-proc`.
+@cause("masked-proc", Needs.SANDBOX)
+def masked_proc(evidence: Evidence) -> Shown | None:
+    """Mounts hide parts of /proc, as in every container that is not privileged. The kernel then does not let a
+    user namespace mount its own /proc, which would reveal these parts and which the jailer's sandbox needs.
+    """
+    return None if service_masks_proc(evidence) else proc_masked(evidence)
 
 
 # Only bubblewrap prints this, since 0.11.2, and only for this reason.

@@ -34,7 +34,7 @@ USER = click.option(
     default=SUITE_USER,
     show_default=True,
     help="tester: as the tests run. root: look around as the administrator, not confined by what the variant "
-    "runs the tests under (a profile, a container).",
+    "runs the tests under (a profile, a container, a service).",
 )
 
 

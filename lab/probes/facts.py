@@ -111,6 +111,7 @@ class Facts(Answer):
         description="The system's bubblewrap. None: there is no bwrap in /usr/local/bin, /usr/bin or /bin."
     )
     kvm: Kvm | None = Field(description="The device /dev/kvm. None: there is none.")
+    systemd: bool = Field(description="Whether systemd manages the host's services.")
     podman: bool = Field(description="Whether /usr/bin/podman exists.")
     mkfs_btrfs: bool = Field(description="Whether mkfs.btrfs is installed.")
     login_sessions: bool = Field(
@@ -191,12 +192,25 @@ class Probes(Answer):
     unshare_nothing: Probe = Field(
         description="Call unshare(0), which the kernel grants to everyone: only a seccomp filter refuses it."
     )
+    unshare_flags: Probe = Field(
+        description="Call unshare(2) for the namespaces of the jailer with a flag that it does not take. The "
+        "kernel ends that with EINVAL, or with EPERM where kernel.unprivileged_userns_clone is 0; a seccomp "
+        "filter that looks at the flags refuses it before."
+    )
+    mount_nothing: Probe = Field(
+        description="Call mount(2) without a path. The kernel ends that with EFAULT for everyone: only a "
+        "seccomp filter refuses it in another way."
+    )
     proc_unmasked: Probe = Field(
         description="Look for mounts on parts of /proc. With any, a user namespace cannot mount its own /proc."
     )
     socket_folder: Probe = Field(
         description="Look at /tmp/bl-UID, where boxlite puts the sockets of boxes: whether it is a folder of "
         "this user, or can be made."
+    )
+    service_unrestricted: Probe = Field(
+        description="Look for settings of the systemd service that the process is in, if any, that restrict "
+        "it. Of SystemCallFilter= it tells which system calls of bubblewrap are denied."
     )
     exec_home: Probe = Field(description="Execute a script in the user's home.")
     home_allows_exec: Probe = Field(description="Look whether the home's file system is mounted noexec.")
@@ -251,6 +265,10 @@ class SuiteUser(Who):
 
     links: dict[str, Link] = Field(description="Each path that was asked for.")
     limits: Limits = Field(description="Limits of the process.")
+    service: dict[str, str] | None = Field(
+        description="Settings of the systemd service that the process is in, as systemd shows them; empty "
+        "outside of a service. None: systemd does not tell them."
+    )
     bubblewrap: str | None = Field(
         description="AppArmor's label of a bubblewrap that the user runs. None: it has none, or does not start."
     )

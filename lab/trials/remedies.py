@@ -78,11 +78,10 @@ class RemedyAttempt:
 
         So of two containers the suite runs in the remedy's.
         """
-        names = [name for remedy in self.these if remedy.run for name in remedy.run.variants]
-        if not names:
-            return self.cell
         definitions = catalog.load()
-        changes = [Change(name, definitions.variant(name).knobs) for name in names]
+        runs = [remedy.run for remedy in self.these if remedy.run]
+        changes = [Change(name, definitions.variant(name).knobs) for run in runs for name in run.variants]
+        changes += [Change("service", {"service": run.service}) for run in runs if run.service]
         return replace(
             self.cell, variant=reduce(lambda so_far, change: change.on(so_far), changes, self.cell.variant)
         )
@@ -245,7 +244,7 @@ class Trials:
         while base is not None and (left := base.result.causes):
             below, base = base.remedies, None
             for remedy in remedies.candidates(by_name, left[:1]):
-                if remedy.host is None or remedy in below:
+                if remedy in below or not (remedy.host or remedy.changes_service):
                     continue
                 tried.append(self._try((*below, remedy)))
                 if tried[-1].lifted(left[0]):

@@ -238,6 +238,54 @@ MASKED_PROC = gathered(
         "proc_unmasked": MASKS,
     }
 )
+
+
+def service(settings: str) -> dict[str, Probe]:
+    """The probe that looks at the service, as it tells these settings."""
+    return {"service_unrestricted": probe(1, settings)}
+
+
+# In services of a debian-13.
+SERVICE_PRIVATE_DEVICES = replace(
+    KVM_ABSENT,
+    probes=KVM_ABSENT.probes.model_copy(
+        update=service("DevicePolicy=closed; PrivateDevices=yes")
+        | {"open_kvm": probe(2, "[Errno 2] No such file or directory: '/dev/kvm'")}
+    ),
+)
+SERVICE_DEVICE_RULES = replace(
+    KVM_DENIED,
+    probes=KVM_DENIED.probes.model_copy(
+        update=service("DevicePolicy=closed")
+        | {"open_kvm": probe(1, "[Errno 1] Operation not permitted: '/dev/kvm'")}
+    ),
+)
+SERVICE_NAMESPACES = gathered(
+    probes=none_made(EPERM, BWRAP_REFUSED)
+    | {"unshare_flags": probe(1, "Operation not permitted"), **service("RestrictNamespaces=yes")}
+)
+SERVICE_PROC_SUBSET = gathered(
+    probes=bwrap(probe(1, "bwrap: Can't read /proc/sys/kernel/overflowuid: No such file or directory"))
+    | service("ProcSubset=pid; ProtectProc=invisible")
+)
+SERVICE_CALLS = gathered(
+    probes=bwrap(probe(-31))
+    | {
+        "mount_nothing": probe(-31, "killed by SIGSYS", ["mount(NULL)"]),
+        **service("SystemCallFilter=mount pivot_root umount2"),
+    }
+)
+SERVICE_OPENAT2 = gathered(
+    probes=bwrap(probe(1, "bwrap: Can't open source /: Function not implemented"))
+    | service("NoNewPrivileges=yes; RestrictSUIDSGID=yes")
+)
+SERVICE_PROC = gathered(
+    probes={
+        "bwrap_all": probe(1, "bwrap: Can't mount proc on /newroot/proc: Operation not permitted"),
+        "proc_unmasked": probe(1, "/proc/acpi /proc/bus /proc/fs /proc/irq /proc/kallsyms /proc/sys"),
+        **service("ProtectKernelTunables=yes"),
+    }
+)
 # On a debian-11 with boxlite 0.10.0, for each box.
 BWRAP_TOO_OLD = gathered(
     messages=("boxes.BoxliteFailed: Error: engine reported an error: The VM failed to start.",),

@@ -50,6 +50,7 @@ DEBIAN: dict[str, Any] = {
         "mode": "0o755",
     },
     "kvm": {"mode": "0o660", "uid": 0, "gid": 993, "owner": "root", "group": "kvm"},
+    "systemd": True,
     "podman": False,
     "mkfs_btrfs": False,
     "login_sessions": False,
@@ -104,6 +105,7 @@ WORKS = {"status": 0, "stderr": "", "command": []}
 SETTINGS_OF_A_USER = {
     "links": {},
     "limits": {"nproc": 3897},
+    "service": {},
     "bubblewrap": "unconfined",
     "create_vm": WORKS,
     "socket_folder": WORKS,

@@ -379,7 +379,7 @@ def _probe_output(content: bytes, _folder: Path) -> None:
 def _probe_document(content: bytes, folder: Path) -> None:
     """The part for programs of an output that is whole otherwise."""
     document = "".join(_text(content).split())
-    begin, end = f"===== {script.BEGIN} 2 =====", f"===== {script.END} 2: {len(document)} characters ====="
+    begin, end = f"===== {script.BEGIN} 3 =====", f"===== {script.END} 3: {len(document)} characters ====="
     _probe_output(f"{begin}\n{document}\n{end}".encode(), folder)
 
 

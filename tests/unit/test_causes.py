@@ -9,11 +9,13 @@ from lab.causes.evidence import Evidence, parse_audit, read
 from lab.probes import NONE_RUN, NOT_RUN
 from lab.record import Confidence, Needs
 from tests.builders import evidence as examples
-from tests.builders.evidence import gathered
+from tests.builders.evidence import bwrap, gathered
 from tests.builders.facts import probe, probed
 
 # An example of evidence, its cause, and words of why.
 SEEN = [
+    ("SERVICE_PRIVATE_DEVICES", "service-without-kvm", "PrivateDevices=yes"),
+    ("SERVICE_DEVICE_RULES", "service-without-kvm", "DevicePolicy=closed"),
     ("KVM_ABSENT", "kvm-absent", "there is no /dev/kvm"),
     ("KVM_WITHOUT_DRIVER", "kvm-absent", "nothing is behind /dev/kvm"),
     ("KVM_DENIED", "kvm-denied", "EACCES"),
@@ -25,6 +27,8 @@ SEEN = [
     ("BWRAP_EXEC_DENIED", "bwrap-exec-denied", "under lab-without-bwrap: failed to run bwrap"),
     ("BWRAP_EXEC_DENIED_LOGGED", "bwrap-exec-denied", "3c4eaf9215b6/bwrap under profile lab-without-bwrap-a"),
     ("BWRAP_SETUID", "bwrap-setuid", "setuid use of bubblewrap is not supported"),
+    ("SERVICE_PROC_SUBSET", "service-hides-proc", "ProcSubset=pid"),
+    ("SERVICE_NAMESPACES", "service-restricts-namespaces", "=yes, which denies user mnt pid ipc uts"),
     ("SECCOMP", "seccomp", "unshare(0)"),
     ("USERNS_SYSCTL", "userns-sysctl", "kernel.unprivileged_userns_clone is 0"),
     ("USERNS_LIMIT", "userns-limit", "user.max_user_namespaces is 0"),
@@ -38,9 +42,12 @@ SEEN = [
     ("UBUNTU", "apparmor-userns-nocaps", "denied setpcap to bwrap under profile unprivileged_userns"),
     ("UBUNTU_NOT_REPEATED", "apparmor-userns-nocaps", "denied proc/8508/uid_map to bwrap under profile unpriv"),
     ("UBUNTU_WITHOUT_PROFILE", "apparmor-userns-deny", "without a profile"),
+    ("SERVICE_CALLS", "service-filters-calls", "lacks mount pivot_root umount2, and mount(NULL)"),
     ("APPARMOR_MOUNT_DENY", "apparmor-mount-deny", "bwrap a mount under profile lab-bwrap-without"),
     ("APPARMOR_PIVOT_ROOT_DENY", "apparmor-mount-deny", "under profile lab-bwrap-without-pivot-root"),
     ("SELINUX_MOUNT_DENY", "selinux-mount-deny", "unconfined_t:s0-s0:c0.c1023 a mount on /"),
+    ("SERVICE_OPENAT2", "service-restricts-suid", "RestrictSUIDSGID=yes, and bubblewrap fails with ENOSYS"),
+    ("SERVICE_PROC", "service-masks-proc", "ProtectKernelTunables=yes: bubblewrap can make"),
     ("MASKED_PROC", "masked-proc", "/proc/acpi /proc/kcore"),
     ("SHIM_NOT_EXECUTABLE", "shim-not-executable", "ePoFaMBWTqxA/bin/boxlite-shim has mode 0664"),
     ("BWRAP_TOO_OLD", "bwrap-too-old", "Unknown option --clearenv"),
@@ -82,7 +89,8 @@ def test_what_was_seen_on_real_guests_proves_its_cause_and_no_other(name: str, c
     assert (finding.name, finding.confidence) == (cause, Confidence.PROVED)
     assert why in finding.why
     # A container's masks are detected, whatever else blocks in it.
-    behind = ["masked-proc"] if not evidence.probes.proc_unmasked.worked and cause != "masked-proc" else []
+    masked = not evidence.probes.proc_unmasked.worked and cause not in ("masked-proc", "service-masks-proc")
+    behind = ["masked-proc"] if masked else []
     assert [(other.name, other.confidence) for other in others] == [
         (name, Confidence.LIKELY) for name in behind
     ]
@@ -150,6 +158,30 @@ NO_CAUSE = {
     "a moved probe, but no bubblewrap": gathered(MOVED_UNSHARE, probes={"unshare_user_root": examples.UID_MAP}),
     "a user to whom the sysctl does not apply": gathered(sysctls={"kernel.unprivileged_userns_clone": "0"}),
     "a user to whom the limit does not apply": gathered(sysctls={"user.max_user_namespaces": "0"}),
+    "a service whose settings leave boxlite alone": gathered(probes=examples.service("PrivateTmp=yes")),
+    "settings of a service that are not in force": gathered(
+        probes=examples.service("PrivateDevices=yes; RestrictNamespaces=yes; SystemCallFilter=mount")
+    ),
+    # Debian's kernel asks the sysctl before it looks at the flags; nobody told its value.
+    "a service that allows the namespaces of the jailer": gathered(
+        probes=examples.SERVICE_NAMESPACES.probes.by_name()
+        | examples.service("RestrictNamespaces=ipc mnt pid user uts")
+    ),
+    "a filter of a service that allows what something else denies": gathered(
+        probes=examples.SERVICE_CALLS.probes.by_name() | examples.service("SystemCallFilter=pivot_root")
+    ),
+    "a /proc that no setting of a service explains": gathered(
+        probes={"bwrap_user": examples.SERVICE_PROC_SUBSET.probes.bwrap_user}
+    ),
+    "a missing openat2 that no setting of a service explains": gathered(
+        probes={"bwrap_user": examples.SERVICE_OPENAT2.probes.bwrap_user}
+    ),
+    "a filter that no setting of a service explains": gathered(
+        probes={"unshare_flags": examples.SERVICE_NAMESPACES.probes.unshare_flags}
+    ),
+    "a service whose settings nobody tells": gathered(
+        probes=examples.SERVICE_NAMESPACES.probes.by_name() | {"service_unrestricted": NOT_RUN}
+    ),
     "a profile that denies an absent bubblewrap": gathered(examples.DENIED_EXEC, probes=BUNDLED),
     # libkrun's words alone: boxlite went on, or they are of another program.
     "a library that boxlite does not miss": replace(examples.LIBRARY_LOST, messages=()),
@@ -255,6 +287,36 @@ def test_ubuntus_policy_is_proved_where_its_lines_are_of_the_bubblewrap_that_box
     probes = {**examples.UBUNTU_PROBES, **NO_BWRAP}
     [finding] = diagnose(gathered(examples.UBUNTU_MOVED, probes=probes, logs=examples.BUNDLED_SAYS))
     assert (finding.name, finding.confidence) == ("apparmor-userns-nocaps", Confidence.PROVED)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("SERVICE_PRIVATE_DEVICES", "kvm-absent"),
+        ("SERVICE_DEVICE_RULES", "kvm-denied"),
+        ("SERVICE_PROC", "masked-proc"),
+    ],
+)
+def test_what_a_service_explains_is_no_cause_of_the_host(name: str, cause: str) -> None:
+    within = example(name)
+    outside = within.probes.model_copy(update={"service_unrestricted": examples.OK})
+    assert cause not in causes_of(within)
+    assert causes_of(replace(within, probes=outside)) == [cause]
+
+
+def test_a_filter_of_a_service_is_no_containers() -> None:
+    # SystemCallFilter=~unshare with SystemCallErrorNumber=EPERM.
+    filtered = examples.SECCOMP.probes.model_copy(update=examples.service("SystemCallFilter=unshare"))
+    assert causes_of(replace(examples.SECCOMP, probes=filtered))[0] == "service-filters-calls"
+    assert "seccomp" not in causes_of(replace(examples.SECCOMP, probes=filtered))
+
+
+def test_an_error_that_a_list_of_system_calls_gives_is_not_that_of_openat2() -> None:
+    # SystemCallErrorNumber=ENOSYS.
+    refused = bwrap(probe(1, "bwrap: Failed to make / slave: Function not implemented"))
+    refused |= {"mount_nothing": probe(38, "Function not implemented")}
+    settings = examples.service("RestrictSUIDSGID=yes; SystemCallFilter=mount pivot_root umount2")
+    assert causes_of(gathered(probes=refused | settings)) == ["service-filters-calls"]
 
 
 def test_a_denial_of_kvm_to_another_program_leaves_the_permissions_to_blame() -> None:

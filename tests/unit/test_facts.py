@@ -1,10 +1,12 @@
 """The programs that say what a guest is, run on this host and on folders made up."""
 
+import ctypes
 import errno
 import json
 import os
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -245,3 +247,86 @@ def test_a_label_is_read_as_its_profiles_without_the_unconfined_one(
 ) -> None:
     label = read_label(text)
     assert (label.profiles, label.mode, label.confines) == (profiles, mode, confines)
+
+
+USER_MANAGER = "/user.slice/user-1000.slice/user@1000.service"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "asked"),
+    [
+        ("0::/system.slice/run-u5.service\n", "show {} -- run-u5.service"),
+        ("4:pids:/a.service\n1:name=systemd:/system.slice/b.service\n0::/c.service\n", "show {} -- b.service"),
+        ("0::/system.slice/runner.service/job-1\n", "show {} -- runner.service"),
+        (f"0::{USER_MANAGER}/app.slice/serve.service\n", "--user show {} -- serve.service"),
+        (f"0::{USER_MANAGER}/app.slice/terminal.scope\n", "show {} -- user@1000.service"),
+        ("0::/user.slice/user-1000.slice/session-3.scope\n", None),
+        ("0::/\n", None),
+        (None, None),
+    ],
+)
+def test_a_service_is_known_by_its_control_group_and_systemd_tells_what_restricts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cgroup: str | None, asked: str | None
+) -> None:
+    probe = runpy.run_path(str(PROGRAMS / "probe.py"))
+    service, unrestricted = probe["service"], probe["service_unrestricted"]
+    monkeypatch.setitem(service.__globals__, "text", lambda _path: cgroup)
+    systemctl = tmp_path / "systemctl"
+    shown = "ProcSubset=all\nRestrictNamespaces=ipc user\nPrivateDevices=yes\nBindPaths=/home/me:/srv:rbind"
+    systemctl.write_text(
+        f'#!/bin/sh\necho "$*" >{tmp_path}/asked\necho "{shown}"\necho "SystemCallFilter=read unshare clone"\n'
+    )
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    settings = service()
+    if asked is None:
+        assert (settings, unrestricted(settings)["status"], (tmp_path / "asked").exists()) == ({}, 0, False)
+        return
+    names = ",".join(probe["SERVICE"])
+    assert (tmp_path / "asked").read_text() == f"{asked.format(f'--property={names}')}\n"
+    assert settings["RestrictNamespaces"] == "ipc user"
+    restricting = "PrivateDevices=yes; RestrictNamespaces=ipc user; SystemCallFilter=mount pivot_root umount2"
+    assert unrestricted(settings) == {"command": ["systemctl", "show"], "status": 1, "stderr": restricting}
+    systemctl.write_text("#!/bin/sh\nexit 1\n")
+    assert (service(), unrestricted(service())["status"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("calls", "denied"),
+    [
+        ("~", ""),
+        ("accept clone mount pivot_root umount2 unshare", ""),
+        ("accept clone unshare", "mount pivot_root umount2"),
+        ("~reboot swapon", ""),
+        ("~chroot pivot_root:EPERM mount", "mount pivot_root"),
+    ],
+)
+def test_a_list_of_system_calls_tells_what_bubblewrap_lacks(calls: str, denied: str) -> None:
+    told = runpy.run_path(str(PROGRAMS / "probe.py"))["service_unrestricted"]({"SystemCallFilter": calls})
+    assert told["stderr"] == (f"SystemCallFilter={denied}" if denied else "")
+    assert told["status"] == int(bool(denied))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (0, 0, ""),
+        (errno.EINVAL, 0, ""),
+        (errno.EPERM, errno.EPERM, "Operation not permitted"),
+        (-signal.SIGSYS, -signal.SIGSYS, "killed by SIGSYS"),
+    ],
+)
+def test_a_system_call_that_only_a_filter_can_refuse_is_made_in_a_child(
+    monkeypatch: pytest.MonkeyPatch, error: int, status: int, text: str
+) -> None:
+    class Libc:
+        def unshare(self, _flags: int) -> int:
+            if error < 0:
+                os.kill(os.getpid(), -error)
+            ctypes.set_errno(error)
+            return -1 if error else 0
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name, use_errno: Libc())
+    call = runpy.run_path(str(PROGRAMS / "probe.py"))["call"]
+    done = call("unshare(1)", "unshare", 1, expected=errno.EINVAL)
+    assert done == {"command": ["unshare(1)"], "status": status, "stderr": text}

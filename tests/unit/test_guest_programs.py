@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -263,6 +264,38 @@ def test_a_command_is_handed_to_a_container_word_for_word(tmp_path: Path, kind: 
     assert "--volume=/home:/home\n" in given
     assert "--volume=/tmp:/tmp\n" not in given
     assert inside == "\n".join(words) + "\n"
+
+
+def test_a_command_is_handed_to_a_service_word_for_word(tmp_path: Path) -> None:
+    # It runs what is after its options, in which it replaces variables: $$ is one dollar.
+    sudo = r"""shift 2
+printf '%s\n' "$@" >"$FOLDER/given"
+while [ "$1" != -- ]; do shift; done
+shift
+for word do set -- "$@" "$(printf '%s' "$word" | sed 's/\$\$/$/g')"; shift; done
+exec "$@"
+"""
+    settings: dict[str, object] = {"NoNewPrivileges": "yes", "RestrictNamespaces": "user mnt"}
+    environment = knob(tmp_path, "service", settings, {"sudo": sudo})
+    program = "import sys; print(sys.argv[1:], sys.stdin.read()); sys.exit(7)"
+    words = [sys.executable, "-c", program, "a  b\n$HOME ${HOME}", "--uid=0"]
+    done = subprocess.run(
+        [str(tmp_path / "usr/local/bin/lab-service"), *words],
+        env=environment,
+        input="typed",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (7, "['a  b\\n$HOME ${HOME}', '--uid=0'] typed\n")
+    given = (tmp_path / "given").read_text().splitlines()
+    options = given[: given.index("--")]
+    assert {"--wait", "--pipe", f"--uid={os.getuid()}", f"--working-directory={tmp_path}"} < set(options)
+    assert options[-2:] == ["--property=NoNewPrivileges=yes", "--property=RestrictNamespaces=user mnt"]
+    killed = [str(tmp_path / "usr/local/bin/lab-service"), "sh", "-c", "kill -KILL $$"]
+    ended = subprocess.run(killed, env=environment, cwd=tmp_path, capture_output=True, check=False)
+    assert ended.returncode == 128 + signal.SIGKILL
 
 
 def test_the_filter_refuses_user_namespaces_and_nothing_else_of_clone(tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ class Guest(FakeRunner):
     def apply(self, applied: Variant) -> Applied:
         more = [f"{kind} {knob.words()}" for kind, knob in applied.knobs.items() if kind != "sysctl"]
         self.did.append(" ".join(["fork", *more]))
-        self.applied.clear()
+        service = applied.knobs.get("service")
+        self.applied = {f"{name}={value}" for name, value in service.given().items()} if service else set()
         return super().apply(applied)
 
     def apply_remedy(self, remedy: Remedy) -> Steps:
@@ -416,6 +417,21 @@ def test_a_cell_s_container_gives_way_to_that_of_a_remedy(try_all: Try) -> None:
         "fork container kind=privileged user name=root",
         "fork container kind=apparmor-off",
     ]
+
+
+def test_settings_of_a_service_are_taken_back_together(try_all: Try) -> None:
+    namespaces, proc = "service-restricts-namespaces", "service-masks-proc"
+    lifts = {"RestrictNamespaces=user mnt pid ipc uts": {namespaces}, "ProtectKernelTunables=no": {proc}}
+    guest = Guest([namespaces, proc], lifts, masking=True)
+    tried = try_all(guest, [namespaces], variant_name="service-restrict-namespaces+service-kernel-tunables")
+    assert results(tried) == {
+        "preflight": "avoids it",
+        "service-namespaces": "does not help",
+        "jailer-off": "avoids it",
+        "service-namespaces+service-proc": "verified",
+    }
+    assert tried["service-namespaces+service-proc"].scripts == {}
+    assert "apply service-proc" not in guest.did
 
 
 def test_what_a_variant_cannot_tell_about_is_not_tried_and_says_why(try_all: Try) -> None:

@@ -1,5 +1,6 @@
 import ast
 import base64
+import runpy
 import shlex
 from typing import Any, cast, get_args
 
@@ -8,7 +9,7 @@ import pytest
 from lab import catalog
 from lab.base.errors import UsageError
 from lab.catalog import Variant, knobs
-from lab.catalog.knobs import AppArmor, ContainerKind, Profile, Sysctl
+from lab.catalog.knobs import AppArmor, ContainerKind, Profile, ServiceSetting, Sysctl
 from lab.guest.programs import RemoteFailed, sources
 from lab.guest.session import Session
 from lab.guest.variant import (
@@ -24,7 +25,7 @@ from lab.guest.variant import (
     read_who,
     why_not_applicable,
 )
-from lab.probes import Facts, SuiteUser
+from lab.probes import PROGRAMS, Facts, SuiteUser
 from lab.trials import experiment
 from tests.builders.facts import facts, printed_facts, who
 
@@ -107,6 +108,8 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["cgroup-no-delegation"], facts(cgroup="v1"), "has no cgroup v2, the only one to"),
         (KNOWN["issue-468-settings"], facts(apparmor=None, sysctls=SWITCH_OFF), "no AppArmor"),
         (KNOWN["podman-apparmor-off"], facts(podman=True, apparmor=None), "no AppArmor"),
+        (KNOWN["service-restrict-namespaces"], facts(systemd=False), "has no systemd"),
+        (KNOWN["service-restrict-suid"], facts(bubblewrap={"version": "0.8.0"}), "its bubblewrap 0.8.0 d"),
         (
             catalog.load().variant("apparmor-mount-deny-quiet+podman-privileged"),
             facts(podman=True),
@@ -179,6 +182,9 @@ IN_CONTAINER = "containers-default (enforce)"
         ("selinux-permissive", facts(selinux={"mode": "permissive"}), who()),
         ("selinux-userns-deny", DENYING, who()),
         ("nproc-400", facts(), who(limits={"nproc": 400})),
+        ("service-restrict-namespaces", facts(), who(service={"RestrictNamespaces": "yes"})),
+        # systemd shows the calls of a group, and the kinds of namespace in its own order.
+        ("service-system-calls", facts(), who(service={"SystemCallFilter": "accept accept4"})),
         ("ca-bundle-symlink", facts(), who(links={BUNDLE: {"target": BUNDLE_TARGET, "error": ""}})),
     ],
 )
@@ -316,6 +322,15 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
         # An experiment asks it of a guest that was read for another variant.
         ("ca-bundle-symlink", facts(), who(), [f"whether {BUNDLE} is a symlink is not known"]),
         ("nproc-400", facts(), who(), ["the suite's user may have 3897 processes, not 400"]),
+        *(
+            ("service-restrict-namespaces", facts(), who(service=service), [difference])
+            for service, difference in (
+                ({}, "in a service with RestrictNamespaces=, not yes"),
+                ({"RestrictNamespaces": "no"}, "in a service with RestrictNamespaces=no, not yes"),
+                (None, "systemd does not tell the settings"),
+            )
+        ),
+        ("service-system-calls", facts(), who(service={"SystemCallFilter": "~"}), ["=~, not @system-service"]),
         ("as-root", facts(), who(), ["the suite would run as user 1001, not as root"]),
         ("cgroup-no-delegation", facts(), who(), ["was given the controllers memory pids"]),
         ("issue-468-settings", facts(), who(), ["userns is None, not 0", "unprivileged_userns is loaded"]),
@@ -474,6 +489,11 @@ def table(name: str) -> dict[str, ast.expr]:
     ]
     assert isinstance(value, ast.Dict)
     return {ast.literal_eval(key): item for key, item in zip(value.keys, value.values, strict=True) if key}
+
+
+def test_the_settings_of_a_service_are_those_that_the_probe_reads_back() -> None:
+    probe = runpy.run_path(str(PROGRAMS / "probe.py"))
+    assert set(get_args(ServiceSetting)) == probe["SERVICE"].keys()
 
 
 def test_two_containers_contradict_each_other() -> None:

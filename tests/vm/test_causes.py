@@ -28,6 +28,13 @@ BLOCKED = {
     (PLAIN, "bwrap-setuid"): [("bwrap-setuid", "proved")],
     (PLAIN, "apparmor-bwrap-complain"): [("apparmor-disconnected", "proved")],
     (PLAIN, "apparmor-mount-deny"): [("apparmor-mount-deny", "proved")],
+    # Several settings that block, of which boxlite meets the last behind the others.
+    (PLAIN, "service-hardened"): [
+        ("service-without-kvm", "proved"),
+        ("service-restricts-namespaces", "proved"),
+        ("service-filters-calls", "proved"),
+        ("service-masks-proc", "likely"),
+    ],
     (PLAIN, "userns-clone-off+bwrap-absent"): [("userns-sysctl", "proved")],
     (PLAIN, "userns-clone-off+kvm-denied"): [("kvm-denied", "proved"), ("userns-sysctl", "proved")],
     # Each of these is made as a cell above or of the shared run `matrix` is, or takes a boot of its own.
@@ -41,6 +48,7 @@ BLOCKED = {
     (MORE, "apparmor-bwrap-exec-deny"): [("bwrap-exec-denied", "proved")],
     (MORE, "apparmor-pivot-root-deny"): [("apparmor-mount-deny", "proved")],
     (MORE, "max-pidns-zero"): [("namespace-limit", "proved")],
+    (MORE, "service-restrict-namespaces"): [("service-restricts-namespaces", "proved")],
     (MORE, "max-userns-zero+apparmor-off"): [("userns-limit", "proved")],
     (PODMAN, "podman-no-namespaces"): [("seccomp", "proved"), ("masked-proc", "likely")],
     (PODMAN, "podman"): [("apparmor-userns-deny", "proved"), ("masked-proc", "likely")],
@@ -65,6 +73,9 @@ MISTOLD = {
     "apparmor-bwrap-complain": WordsVerdict.UNKNOWN,
     "apparmor-mount-deny": WordsVerdict.UNKNOWN,
     "apparmor-pivot-root-deny": WordsVerdict.UNKNOWN,
+    "service-restrict-namespaces": WordsVerdict.UNKNOWN,
+    # It says that there is no KVM, and advises to load its module.
+    "service-hardened": WordsVerdict.WRONG_KNOB,
 }
 
 
@@ -76,7 +87,7 @@ def made(name: str, *, seconds: float) -> SharedRun:
     return SharedRun(name, words, guests=[GUESTS[name]], seconds=seconds)
 
 
-SECONDS = {PLAIN: 240, MORE: 430, PODMAN: 200, SELINUX: 280}
+SECONDS = {PLAIN: 265, MORE: 455, PODMAN: 200, SELINUX: 280}
 RUNS = {name: made(name, seconds=seconds) for name, seconds in SECONDS.items()}
 
 # What blocks an older release and no longer RELEASE, so that the variant expects no failure. Another run stores

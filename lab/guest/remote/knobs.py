@@ -222,6 +222,16 @@ def sockets(settings):
         os.chmod("/tmp", 0o755)
 
 
+def make_command(name, text, as_root):
+    """Make a command of /usr/local/bin, and allow everyone what it does as root."""
+    command = Path("/usr/local/bin/%s" % name)
+    command.write_text(text)
+    command.chmod(0o755)
+    rule = Path("/etc/sudoers.d/%s" % name)
+    rule.write_text("ALL ALL=(root) NOPASSWD: %s *\n" % as_root)
+    rule.chmod(0o440)
+
+
 # The guest's root file system once more, without what is mounted on it: no image has to be made of it.
 ROOT = Path("/srv/lab-container")
 FILTER = Path("/srv/lab-container.json")
@@ -272,13 +282,32 @@ def container(settings):
     ROOT.mkdir(exist_ok=True)
     run("mount", "--bind", "/", str(ROOT))
     FILTER.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": REFUSED}))
-    command = Path("/usr/local/bin/lab-container")
-    command.write_text(COMMAND % {"options": " ".join(OPTIONS[settings["kind"]]), "root": ROOT})
-    command.chmod(0o755)
+    text = COMMAND % {"options": " ".join(OPTIONS[settings["kind"]]), "root": ROOT}
     # As a member of Docker's group could: whoever may start containers is root outside of them.
-    rule = Path("/etc/sudoers.d/lab-container")
-    rule.write_text("ALL ALL=(root) NOPASSWD: /usr/bin/podman run *\n")
-    rule.chmod(0o440)
+    make_command("lab-container", text, "/usr/bin/podman run")
+
+
+# systemd would replace variables in the words of a command. The shell waits for the command, because
+# systemd-run does not tell which signal ended it.
+SERVICE = r"""#!/usr/bin/python3 -IS
+import os
+import sys
+
+words = ["/bin/sh", "-c", '"$@"; exit $?', "sh", *sys.argv[1:]]
+options = ["--quiet", "--collect", "--wait", "--pty" if os.isatty(0) else "--pipe"]
+options += ["--uid=%d" % os.getuid(), "--working-directory=" + os.getcwd(), *PROPERTIES, "--"]
+command = ["sudo", "-n", "systemd-run", *options, *(word.replace("$", "$$") for word in words)]
+os.execvp(command[0], command)
+"""
+
+
+def service(settings):
+    """Make the command that runs another one in a systemd service, /usr/local/bin/lab-service.
+
+    {name of a setting: value}.
+    """
+    properties = ["--property=%s=%s" % item for item in settings.items()]
+    make_command("lab-service", SERVICE.replace("PROPERTIES", repr(properties)), "/usr/bin/systemd-run")
 
 
 KINDS = {
@@ -292,6 +321,7 @@ KINDS = {
     "limits": limits,
     "mount": mount,
     "selinux": selinux,
+    "service": service,
     "sockets": sockets,
     "sysctl": sysctl,
 }

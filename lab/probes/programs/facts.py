@@ -246,6 +246,8 @@ def facts(more):
         "selinux": selinux(),
         "bubblewrap": bubblewrap(),
         "kvm": kvm(),
+        # As in sd_booted(3).
+        "systemd": os.path.isdir("/run/systemd/system"),
         "podman": os.path.exists("/usr/bin/podman"),
         "mkfs_btrfs": os.path.exists("/sbin/mkfs.btrfs"),
         "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import resource
+import signal
 import stat
 import struct
 import subprocess
@@ -50,6 +51,37 @@ USER_MANAGER = "/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service"
 WAIT_SECONDS = 20.0
 # Podman makes this file in its containers.
 CONTAINER = "/run/.containerenv"
+# linux/sched.h: the flags of the namespaces of the jailer (mount, uts, ipc, user, pid), and one that unshare(2)
+# never takes.
+JAILER_NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000
+CLONE_PARENT = 0x00008000
+# Settings of a service, as systemd names them, with the value of a service that is not restricted. None: it
+# restricts nothing, and may name folders.
+SERVICE = {
+    "BindPaths": None,
+    "DeviceAllow": "",
+    "DevicePolicy": "auto",
+    "LockPersonality": "no",
+    "MemoryDenyWriteExecute": "no",
+    "NoNewPrivileges": "no",
+    "PrivateDevices": "no",
+    "PrivateTmp": "no",
+    "ProcSubset": "all",
+    "ProtectClock": "no",
+    "ProtectControlGroups": "no",
+    "ProtectHome": "no",
+    "ProtectHostname": "no",
+    "ProtectKernelLogs": "no",
+    "ProtectKernelTunables": "no",
+    "ProtectProc": "default",
+    "ProtectSystem": "no",
+    "ReadWritePaths": None,
+    "RestrictNamespaces": "no",
+    "RestrictSUIDSGID": "no",
+    "SystemCallFilter": "~",
+}
+# What bubblewrap needs of a list of system calls, which has hundreds of names.
+SANDBOX_CALLS = ("clone", "mount", "pivot_root", "umount2", "unshare")
 
 
 def result(command, status, stderr=""):
@@ -133,11 +165,34 @@ def make_folder(folder):
     return result(["mkdir", name], 0)
 
 
-def unshare_nothing():
-    """Ask for no namespace at all: the kernel grants that to everyone, only a seccomp filter refuses it."""
+def call(words, function, *arguments, expected=0):
+    """Make a system call that ends with the error `expected`, whoever makes it: only a seccomp filter differs.
+
+    A filter may kill the caller, which therefore is a child.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    error = ctypes.get_errno() if libc.unshare(0) != 0 else 0
-    return result(["unshare(0)"], error, os.strerror(error) if error else "")
+    child = os.fork()
+    if child == 0:
+        failed = getattr(libc, function)(*arguments) != 0
+        os._exit(ctypes.get_errno() if failed else 0)
+    _, ended = os.waitpid(child, 0)
+    if os.WIFSIGNALED(ended):
+        number = os.WTERMSIG(ended)
+        return result([words], -number, "killed by %s" % signal.Signals(number).name)
+    error = os.WEXITSTATUS(ended)
+    return result([words], 0) if error in (0, expected) else result([words], error, os.strerror(error))
+
+
+def calls():
+    """System calls that only a seccomp filter can refuse, each by the name of its probe."""
+    flags = JAILER_NAMESPACES | CLONE_PARENT
+    return {
+        "unshare_nothing": call("unshare(0)", "unshare", 0),
+        # The kernel refuses the wrong flag; a filter that looks at the flags sees namespaces before that.
+        "unshare_flags": call("unshare(namespaces, and a wrong flag)", "unshare", flags, expected=errno.EINVAL),
+        # The kernel reads the path before it asks whether the caller may mount.
+        "mount_nothing": call("mount(NULL)", "mount", None, None, None, 0, None, expected=errno.EFAULT),
+    }
 
 
 def mounts():
@@ -231,6 +286,51 @@ def status(field):
         return next((line.split()[1] for line in lines if line.startswith(field + ":")), "0")
 
 
+def service():
+    """The settings of the systemd service that this process is in. Empty outside of one; None: nobody tells."""
+    # N:CONTROLLERS:PATH; cgroup v2 has no controllers there, and one hierarchy of v1 is systemd's.
+    lines = [line.split(":", 2) for line in (text("/proc/self/cgroup") or "").splitlines()]
+    path = next((line[2] for line in lines if line[1] in ("", "name=systemd")), "")
+    units = [part for part in path.split("/") if part.endswith(".service")]
+    if not units:
+        return {}
+    # A service of a user is below that of the service manager of the user.
+    manager = ["--user"] if len(units) > 1 and units[0].startswith("user@") else []
+    try:
+        done = subprocess.run(
+            ["systemctl", *manager, "show", "--property=" + ",".join(SERVICE), "--", units[-1]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+            timeout=SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+
+
+def denied_calls(calls):
+    """Those of SANDBOX_CALLS that a list of system calls denies; a list of the denied ones begins with ~."""
+    denies = calls.startswith("~")
+    names = {call.partition(":")[0] for call in calls.lstrip("~").split()}
+    return " ".join(call for call in SANDBOX_CALLS if (call in names) == denies)
+
+
+def service_unrestricted(settings):
+    """Look for settings that restrict the service. Of a list of system calls it tells what bubblewrap lacks."""
+    command = ["systemctl", "show"]
+    if settings is None:
+        return result(command, None, "systemd does not tell the settings of the service")
+    restricting = {name: value for name, value in settings.items() if SERVICE.get(name) not in (None, value)}
+    if "SystemCallFilter" in restricting:
+        restricting["SystemCallFilter"] = denied_calls(restricting["SystemCallFilter"])
+    told = "; ".join("%s=%s" % item for item in sorted(restricting.items()) if item[1])
+    return result(command, int(bool(told)), told)
+
+
 def link(path):
     """Where a path leads, and why this user cannot reach what is there."""
     target = os.readlink(path) if os.path.islink(path) else None
@@ -298,13 +398,14 @@ if __name__ == "__main__":
         user["probes"] = {
             **{name: attempt(command) for name, command in PROBES.items()},
             **of_kvm(),
-            "unshare_nothing": unshare_nothing(),
+            **calls(),
             "proc_unmasked": proc_unmasked(),
             "socket_folder": socket_folder(),
+            "service_unrestricted": service_unrestricted(service()),
             **of_home(os.path.expanduser("~")),
         }
     if "links" in request:
         links = {path: link(path) for path in request["links"]}
         read_back = {"create_vm": of_kvm()["create_vm"], "socket_folder": socket_folder()}
-        user.update(limits=limits(), links=links, bubblewrap=bubblewrap(), **read_back)
+        user.update(limits=limits(), service=service(), links=links, bubblewrap=bubblewrap(), **read_back)
     print(json.dumps(user))
