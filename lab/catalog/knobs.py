@@ -348,13 +348,14 @@ class Files(MapKnob):
 class Filesystem(MapKnob):
     """File systems by folder. The folder's content moves to a new one, which is in a file of the guest's."""
 
-    root: dict[Literal["/home"], Literal["btrfs"]]
+    root: dict[Literal["/home"], Literal["btrfs", "xfs"]]
 
     def why_not(self, facts: Facts) -> str | None:
         for path, kind in self.root.items():
             if facts.mounts[path].type == kind:
                 return f"its {path} is on {kind} to begin with"
-        return None if facts.mkfs_btrfs else "has no mkfs.btrfs"
+        missing = [kind for kind in self.root.values() if kind not in facts.mkfs]
+        return f"has no mkfs.{missing[0]}" if missing else None
 
     def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
         return [

@@ -113,7 +113,7 @@ class Facts(Answer):
     kvm: Kvm | None = Field(description="The device /dev/kvm. None: there is none.")
     systemd: bool = Field(description="Whether systemd manages the host's services.")
     podman: bool = Field(description="Whether /usr/bin/podman exists.")
-    mkfs_btrfs: bool = Field(description="Whether mkfs.btrfs is installed.")
+    mkfs: tuple[str, ...] = Field(description="For which of btrfs and xfs a mkfs.KIND is installed.")
     login_sessions: bool = Field(
         description="Whether pam_systemd is installed. Without it users get no control groups."
     )

@@ -52,7 +52,7 @@ DEBIAN: dict[str, Any] = {
     "kvm": {"mode": "0o660", "uid": 0, "gid": 993, "owner": "root", "group": "kvm"},
     "systemd": True,
     "podman": False,
-    "mkfs_btrfs": False,
+    "mkfs": [],
     "login_sessions": False,
     "virtualization": "svm",
     "cgroup": "v2",

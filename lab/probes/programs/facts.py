@@ -249,7 +249,7 @@ def facts(more):
         # As in sd_booted(3).
         "systemd": os.path.isdir("/run/systemd/system"),
         "podman": os.path.exists("/usr/bin/podman"),
-        "mkfs_btrfs": os.path.exists("/sbin/mkfs.btrfs"),
+        "mkfs": [kind for kind in ("btrfs", "xfs") if os.path.exists("/sbin/mkfs." + kind)],
         "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
         "virtualization": next((flag for flag in ("svm", "vmx") if flag in flags), None),
         "cgroup": "v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "v1",
