@@ -26,6 +26,7 @@ class Kernel(TableKnob):
     without: list[str] = Field(
         default_factory=list, description="Security modules that are not in use then, as the kernel calls them."
     )
+    cgroup: Literal["v1"] | None = Field(None, description="The version of control groups that is in use then.")
 
     def settings(self) -> dict[str, Any] | None:
         return None
@@ -37,12 +38,15 @@ class Kernel(TableKnob):
             wrong += [f"whether the security module {name} is in use is not known" for name in self.without]
         else:
             wrong += [f"the security module {name} is in use" for name in self.without if name in facts.lsm]
+        if self.cgroup and facts.cgroup != self.cgroup:
+            wrong.append(f"control groups are of version {facts.cgroup}")
         return wrong
 
     def combined(self, other: Self) -> Self:
         arguments = list(dict.fromkeys([*self.arguments, *other.arguments]))
         without = sorted({*self.without, *other.without})
-        return self.model_copy(update={"arguments": arguments, "without": without})
+        cgroup = self.cgroup or other.cgroup
+        return self.model_copy(update={"arguments": arguments, "without": without, "cgroup": cgroup})
 
     def kernel_arguments(self) -> list[str]:
         return self.arguments

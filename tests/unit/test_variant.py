@@ -44,6 +44,7 @@ def apparmor(**more: Any) -> Facts:
 
 
 LIMIT = "user.max_user_namespaces"
+V1 = "rw systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"
 NOEXEC = {"on": "/home", "type": "ext4", "options": ["rw", "noexec"]}
 # As Fedora has them.
 BTRFS = {"on": "/home", "type": "btrfs", "options": ["rw", "relatime"]}
@@ -175,6 +176,7 @@ IN_CONTAINER = "containers-default (enforce)"
         ("cgroup-no-delegation", facts(), who(context={"delegated": []})),
         ("issue-468-settings", UBUNTU, who()),
         ("apparmor-off", facts(command_line="rw apparmor=0", lsm=["yama"]), who()),
+        ("cgroup-v1", facts(command_line=V1, cgroup="v1"), who()),
         ("podman", facts(), in_container(seccomp=2, apparmor=IN_CONTAINER)),
         ("podman", facts(apparmor=None), in_container(seccomp=2, apparmor=None)),
         # Where crun has a profile of its own, that of the container is stacked on it.
@@ -288,6 +290,8 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
             who(),
             ["booted without apparmor=0", "the security module apparmor is in use"],
         ),
+        # systemd 258 knows no version 1.
+        ("cgroup-v1", facts(command_line=V1), who(), ["control groups are of version v2"]),
         (
             "podman",
             facts(),
