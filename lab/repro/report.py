@@ -260,7 +260,7 @@ class Probed(Statement):
         probes = self.host.probes.by_name().items()
         worked = ", ".join(name for name, probe in probes if probe.worked)
         failed = ", ".join(name for name, probe in probes if probe.failed)
-        return f"worked: {worked or 'none'}; failed: {failed or 'none'}"
+        return f"failed: {failed or 'none'}; worked: {worked or 'none'}"
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,13 @@ def agrees(run: RunResult, folder: Path) -> list[str]:
         if probed.probes.bwrap_user.status is None:
             # The facts are read by root, whom nothing confines.
             differing.pop("facts.bubblewrap.version", None)
+        if probed.probes.service_unrestricted.failed:
+            # Nor is what reads them in the service, which has other devices and mounts.
+            differing = {
+                name: pair
+                for name, pair in differing.items()
+                if not name.startswith(("facts.kvm", "facts.mounts."))
+            }
         assert differing == {}, (cell.guest, cell.variant)
         names.append(f"{cell.guest}/{cell.variant}")
     return names
