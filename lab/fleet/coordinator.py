@@ -392,9 +392,8 @@ class Coordinator:
             fault = f"lost with its host {error.allowed_failures + 1} times"
         self.observer.note(f"part {piece.number}: {fault}")
         for ticket in left:
-            if (
-                name not in self._refused
-            ):  # The run ended the worker of one that was refused, which costs no try.
+            # The run ends the worker of a host that it has refused: that costs no try, as in `_lost`.
+            if name not in self._refused:
                 ticket.errors.append(fault)
             self._avoids.setdefault(ticket, set()).add(name)
         lost = [ticket for ticket in left if is_lost or len(ticket.errors) > self._decisions.retries]
