@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from lab import causes
 from lab.base.errors import UsageError, unknown_name
 from lab.base.paths import PACKAGE
-from lab.catalog.knobs import Service
+from lab.catalog.confinement import Service
 from lab.catalog.toml import Definition, load_folder
 from lab.record import Needs
 

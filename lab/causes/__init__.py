@@ -1,17 +1,18 @@
 """The causes why boxlite is blocked, and the diagnosis of a cell's evidence.
 
-`table` holds them in the order in which boxlite meets them, so the first one found is the first that blocks.
+They are known in the order in which boxlite meets them, so the first one found is the first that blocks: a rule
+joins the others when its module is imported, so the imports here stand in that order.
 """
 
-from lab.causes import table
+from lab.causes import before_sandbox, rule, sandbox
 from lab.causes.evidence import Evidence
-from lab.causes.table import Cause, Shown
+from lab.causes.rule import Cause, Shown
 from lab.record import Confidence, Finding, Needs
 
 
 def known() -> dict[str, Cause]:
     """Return all causes by name, in the order in which boxlite meets them."""
-    return {cause.name: cause for cause in table.CAUSES}
+    return {cause.name: cause for cause in rule.CAUSES}
 
 
 def diagnose(evidence: Evidence) -> list[Finding]:
@@ -21,7 +22,7 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     the sandbox is broken, so causes that block only the sandbox are listed only if a proved cause explains the
     failed control. If it did not run, only proved causes are listed.
     """
-    by_name = {cause.name: (cause, what) for cause in table.CAUSES if (what := cause.rule(evidence))}
+    by_name = {cause.name: (cause, what) for cause in rule.CAUSES if (what := cause.rule(evidence))}
     proved = {name for name, (_, what) in by_name.items() if what.confidence is Confidence.PROVED}
     fails_control = {name for name, (cause, _) in by_name.items() if Needs.BOX.includes(cause.breaks)}
     if evidence.control_failed is None:

@@ -22,7 +22,7 @@ from packaging.version import InvalidVersion
 
 from lab import causes
 from lab.causes.evidence import Evidence, confining_profile
-from lab.causes.table import RESTRICTED, RESTRICTION
+from lab.causes.sandbox import RESTRICTED, RESTRICTION
 from lab.probes import NONE_RUN, Probe
 from lab.probes.report import HostReport
 from lab.record import Confidence

@@ -24,7 +24,14 @@ from lab.run import journal
 from lab.run.request import Request
 
 # What makes a result of what a guest shows, and what puts a build into a guest and runs its suite there.
-RULES = ("causes/*.py", "catalog/knob*.py", "trials/*.py", "verdict/status.py", "verdict/protection.py")
+RULES = (
+    "causes/*.py",
+    "catalog/knob*.py",
+    "catalog/confinement.py",
+    "trials/*.py",
+    "verdict/status.py",
+    "verdict/protection.py",
+)
 DEPLOYMENT = ("builds/**/*.py", "guest/deploy.py", "guest/suite.py", "guest/variant.py")
 # The definitions that every cell has.
 OF_EVERY_CELL = ("programs", "seed", "rule set", "deployment")

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from lab.base import notices
 from lab.catalog.toml import Definition, load_file
 from lab.causes.evidence import KERNEL_FILE, PROBES_FILE
-from lab.causes.table import BWRAP_NOT_RUN, RESTRICTED, RESTRICTION
+from lab.causes.sandbox import BWRAP_NOT_RUN, RESTRICTED, RESTRICTION
 from lab.probes import Facts
 from lab.probes.facts import numbers
 from lab.record import UNKNOWN, CellResult, Confidence, Outcome, RemedyOutcome

@@ -13,7 +13,7 @@ from lab.base.paths import Paths
 from lab.builds import sandbox
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading, remedies
-from lab.causes import table
+from lab.causes.rule import CAUSES
 from lab.images import download
 from lab.machine import clock, lane, leftovers
 from lab.machine.acceleration import Acceleration
@@ -55,7 +55,7 @@ def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _definitions() -> tuple[object, ...]:
     """What decides which definitions are read."""
-    return vars(loading)["definitions"], vars(loading)["PACKAGE"], table.CAUSES
+    return vars(loading)["definitions"], vars(loading)["PACKAGE"], CAUSES
 
 
 @pytest.fixture(autouse=True)

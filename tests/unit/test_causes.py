@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from lab import causes
-from lab.causes import diagnose, table
+from lab.causes import diagnose
 from lab.causes.evidence import Evidence, parse_audit, read
+from lab.causes.rule import CAUSES
 from lab.probes import NONE_RUN, NOT_RUN
 from lab.record import Confidence, Needs
 from tests.builders import evidence as examples
@@ -334,8 +335,8 @@ def test_every_cause_was_seen_on_a_real_guest_or_is_known_from_a_report_and_says
         "cgroup-unavailable",
         *(cause for _, cause, _ in [*SEEN, *REPORTED]),
     }
-    assert len(causes.known()) == len(table.CAUSES)
-    for cause in table.CAUSES:
+    assert len(causes.known()) == len(CAUSES)
+    for cause in CAUSES:
         assert cause.explanation.count(". ") == 1
         assert cause.explanation.endswith(".")
 

@@ -64,9 +64,10 @@ def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.M
 SUITE_FILES = sorted(f.name for f in KNOWN.suite.folder.iterdir() if f.is_file())
 SEED_FILES = sorted(f.name for f in (paths.definitions() / "cloud-init").iterdir() if f.is_file())
 CODE = {
-    "causes/table.py": "rule set",
+    "causes/sandbox.py": "rule set",
     "causes/evidence.py": "rule set",
     "catalog/knobs.py": "rule set",
+    "catalog/confinement.py": "rule set",
     "trials/remedies.py": "rule set",
     "verdict/status.py": "rule set",
     "guest/deploy.py": "deployment",

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from lab import catalog, causes
 from lab.base.paths import PACKAGE, definitions
 from lab.catalog import Guest, Set, loading, remedies
-from lab.causes import table
+from lab.causes import before_sandbox, rule
 from lab.cli import cli, completion, reference
 from lab.fleet import inventory
 from lab.fleet.inventory import Coordinator, Host
@@ -197,11 +197,11 @@ def test_the_example_of_a_variant_loads(root: Path) -> None:
 
 def test_the_example_of_a_cause_loads_and_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     place = list(causes.known()).index("home-noexec") + 1
-    first, later = table.CAUSES[:place], table.CAUSES[place:]
-    monkeypatch.setattr(table, "CAUSES", first)
-    exec(example("adding-a-cause.md", "lab/causes/table.py"), vars(table).copy())
-    table.CAUSES.extend(later)
-    assert len(causes.known()) == len(table.CAUSES)
+    first, later = rule.CAUSES[:place], rule.CAUSES[place:]
+    monkeypatch.setattr(rule, "CAUSES", first)
+    exec(example("adding-a-cause.md", "lab/causes/before_sandbox.py"), vars(before_sandbox).copy())
+    rule.CAUSES.extend(later)
+    assert len(causes.known()) == len(rule.CAUSES)
     assert causes.known()["home-full"].explanation.count(". ") == 1
     message = "boxlite.errors.StorageError: storage error: No space left on device (os error 28)"
     [finding] = causes.diagnose(gathered(messages=(message,), control_failed=True))

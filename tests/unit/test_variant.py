@@ -9,7 +9,8 @@ import pytest
 from lab import catalog
 from lab.base.errors import UsageError
 from lab.catalog import Variant, knobs
-from lab.catalog.knobs import AppArmor, ContainerKind, Profile, ServiceSetting, Sysctl
+from lab.catalog.confinement import ContainerKind, ServiceSetting
+from lab.catalog.knobs import AppArmor, Profile, Sysctl
 from lab.guest.programs import RemoteFailed, sources
 from lab.guest.session import Session
 from lab.guest.variant import (

@@ -1,0 +1,187 @@
+"""The kinds of setting that say who runs the suite, and what confines it; `knobs` has the others."""
+
+from typing import Any, Literal
+
+from packaging.version import Version
+from pydantic import Field
+
+from lab.catalog.knob import MapKnob, TableKnob
+from lab.probes import Facts, SuiteUser
+from lab.probes.facts import numbers, read_label
+
+
+class User(TableKnob):
+    """Root instead of the ordinary user of all other cells."""
+
+    name: Literal["root"]
+
+    def settings(self) -> dict[str, Any] | None:
+        return None
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        return [] if who.uid == 0 else [f"the suite would run as user {who.uid}, not as root"]
+
+
+class Limits(TableKnob):
+    """Limits of the suite's user, hard and soft, in a file of /etc/security/limits.d."""
+
+    nproc: int = Field(ge=1, description="Processes and threads of this user on the whole host.")
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        nproc = who.limits.nproc
+        return [] if nproc == self.nproc else [f"the suite's user may have {nproc} processes, not {self.nproc}"]
+
+
+class Cgroup(TableKnob):
+    """No control group is delegated to the user's service manager, so that it cannot create any."""
+
+    delegation: Literal[False]
+
+    def why_not(self, facts: Facts) -> str | None:
+        if facts.cgroup != "v2":
+            return "has no cgroup v2, the only one to be given away"
+        return None if facts.login_sessions else "gives its users no control groups to begin with"
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        given = who.context.delegated
+        return [f"the suite's user was given the controllers {' '.join(given)}"] if given else []
+
+
+# The permission bits that let everyone read and write.
+EVERYONE = 0o006
+
+
+class Kvm(TableKnob):
+    """The group of /dev/kvm without members, no /dev/kvm at all, or /dev/null mounted on it (`masked`)."""
+
+    state: Literal["denied", "absent", "masked"]
+
+    def why_not(self, facts: Facts) -> str | None:
+        if facts.kvm is None:
+            return "has no /dev/kvm to begin with"
+        if self.state == "denied" and int(facts.kvm.mode, 8) & EVERYONE == EVERYONE:
+            return "everyone may use its /dev/kvm, whatever their groups"
+        return None
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        kvm = facts.kvm
+        if self.state == "absent":
+            return ["/dev/kvm is there"] if kvm else []
+        if kvm is None:
+            return ["there is no /dev/kvm"]
+        if self.state == "masked":
+            return (
+                [] if who.create_vm.failed else ["/dev/kvm is not masked: it was not refused to make a machine"]
+            )
+        return ["the suite's user is in the group of /dev/kvm"] if kvm.gid in who.groups else []
+
+
+# How the probe's answer about the folder for the sockets of boxes looks in each state.
+SOCKET_FOLDERS = {"foreign": "is owned by uid", "closed": "Permission denied"}
+
+
+class Sockets(TableKnob):
+    """The folder /tmp/bl-UID for the sockets of boxes: made by root (`foreign`), or /tmp closed to users."""
+
+    state: Literal["foreign", "closed"]
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        if who.socket_folder.failed_with(SOCKET_FOLDERS[self.state]):
+            return []
+        seen = who.socket_folder.stderr or "it is usable"
+        return [f"the folder for the sockets of boxes is not {self.state}: {seen}"]
+
+
+# The value of Seccomp in /proc/PID/status for a process with a filter.
+FILTERED = 2
+
+
+# What confines a container, from most to nothing. The filter of `no-namespaces` refuses namespaces, as Docker's
+# default one does and podman's does not. With `unconfined` no part of /proc is masked either.
+ContainerKind = Literal["no-namespaces", "default", "apparmor-off", "unconfined", "privileged"]
+UNDER_A_PROFILE = ("no-namespaces", "default")
+UNDER_A_FILTER = (*UNDER_A_PROFILE, "apparmor-off")
+
+
+class Container(TableKnob):
+    """Root starts the container, as Docker does. In it the same user runs the suite as in other cells."""
+
+    kind: ContainerKind
+
+    def why_not(self, facts: Facts) -> str | None:
+        if not facts.podman:
+            return "has no podman"
+        needs_apparmor = self.kind == "apparmor-off" and facts.apparmor is None
+        return "no AppArmor" if needs_apparmor else None
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        wrong = [] if who.container else ["the suite would run in no container"]
+        filtered = who.seccomp == FILTERED
+        if filtered != (self.kind in UNDER_A_FILTER):
+            wrong.append(f"the suite would run {'under a' if filtered else 'without a'} seccomp filter")
+        # Where a profile exempts the container's runtime, that of the container is stacked on it.
+        confined = read_label(who.context.apparmor).confines
+        if confined != (self.kind in UNDER_A_PROFILE and facts.apparmor is not None):
+            wrong.append(f"the suite would run confined by {who.context.apparmor!r}")
+        return wrong
+
+    def under(self) -> list[str]:
+        return ["lab-container"]
+
+
+# Since this version bubblewrap calls openat2 (see its NEWS), which RestrictSUIDSGID= denies.
+OPENS_WITH_OPENAT2 = Version("0.12")
+# As systemd calls them. `SERVICE` in `lab/probes/programs/probe.py` has the same names.
+ServiceSetting = Literal[
+    "BindPaths",
+    "DeviceAllow",
+    "DevicePolicy",
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "NoNewPrivileges",
+    "PrivateDevices",
+    "PrivateTmp",
+    "ProcSubset",
+    "ProtectClock",
+    "ProtectControlGroups",
+    "ProtectHome",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelTunables",
+    "ProtectProc",
+    "ProtectSystem",
+    "ReadWritePaths",
+    "RestrictNamespaces",
+    "RestrictSUIDSGID",
+    "SystemCallFilter",
+]
+# systemd shows these in another form than they are written in, and the last as ~ if nothing is filtered.
+OTHERWISE_SHOWN = ("BindPaths", "DeviceAllow", "SystemCallFilter")
+
+
+class Service(MapKnob):
+    """Settings of the systemd service that the suite runs in. Root starts it; it has the suite's usual user."""
+
+    root: dict[ServiceSetting, str]
+
+    def why_not(self, facts: Facts) -> str | None:
+        if not facts.systemd:
+            return "has no systemd"
+        version = numbers(facts.bubblewrap.version) if facts.bubblewrap else None
+        if "RestrictSUIDSGID" in self.root and version is not None and version < OPENS_WITH_OPENAT2:
+            return f"its bubblewrap {version} does without openat2, which the service lacks"
+        return None
+
+    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+        if who.service is None:
+            return ["systemd does not tell the settings of the suite's service"]
+        wrong = []
+        for name, value in self.root.items():
+            now = who.service.get(name, "")
+            is_set = now not in ("", "~")
+            if not (is_set if name in OTHERWISE_SHOWN else sorted(now.split()) == sorted(value.split())):
+                wrong.append(f"the suite would run in a service with {name}={now}, not {value}")
+        return wrong
+
+    def under(self) -> list[str]:
+        return ["lab-service"]
