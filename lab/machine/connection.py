@@ -110,7 +110,7 @@ def connection(
 def connection_for_lanes(
     uri: str, *, seconds: float = 0.0, waiting: Callable[[], None] = lambda: None
 ) -> Iterator[libvirt.virConnect]:
-    """A connection that brings QEMU's events and fails if its daemon no longer answers; see `connect`.
+    """A connection that fails if its daemon no longer answers; see `connect`.
 
     libvirt's event loop runs in a thread from then on, for as long as this process lives: it must not fork.
     """

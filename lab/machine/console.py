@@ -11,8 +11,6 @@ LAST_LINES = 30
 KERNEL_RAN = "Run /init as init process"
 # With the kernel's own clock before it, which does not count how long QEMU and a boot loader took.
 RAN_AT = re.compile(rf"\[ *(\d{{1,6}}\.\d{{1,9}})\] {KERNEL_RAN}")
-# What Linux writes when it restarts, powers off or panics.
-ENDING_WORDS = ("Kernel panic", "reboot: ", "sysrq: Resetting")
 
 # What systemd (sulogin-shell.c) and dracut (dracut-emergency.sh) write when they cannot go on, before they
 # start a shell on the console. The commonest reason is a file system of /etc/fstab that did not appear within
@@ -41,10 +39,6 @@ def kernel_seconds(text: str) -> float | None:
     """
     times = RAN_AT.findall(text)
     return float(times[-1]) if times else None
-
-
-def shows_an_end(text: str) -> bool:
-    return any(words in text for words in ENDING_WORDS)
 
 
 def asks_for_help(text: str) -> str:

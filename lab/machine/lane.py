@@ -196,7 +196,7 @@ class Lane:
             doctor = "lab doctor shows what keeps libvirt from starting machines"
             hint = CORE_LIMIT_HINT if CORE_LIMIT in str(error) else doctor
             raise BootFailed(f"libvirt could not start {self.name}: {error}", hint=hint) from error
-        self._watch = Watch(self.connection, machine)
+        self._watch = Watch(machine)
         self.check_wanted()
 
     def resume(self) -> None:
@@ -240,23 +240,13 @@ class Lane:
 
     def check_running(self) -> None:
         """Raise LaneDied when the machine no longer runs."""
-        watch = self._watched()
-        problem = watch.why_not_running()
+        problem = self._watched().why_not_running()
         if not problem:
             return
         message = f"the machine of {self.guest.name} {problem}"
         if problem == FAILED_WRITE:
             message += f": {free_text(self.folder)}"
-        elif watch.was_reset and not self.acceleration.kvm and self._kernel_did_not_end_it():
-            message = f"the emulated processor of {self.guest.name} failed, and its machine {problem}"
         raise LaneDied(f"{message}\n{self.last_words()}")
-
-    def _kernel_did_not_end_it(self) -> bool:
-        """Whether the guest's kernel would have said so if it had ended the machine, and did not.
-
-        Another kernel than a guest's own may have no driver for the console.
-        """
-        return self.image.has_own_kernel and not console.shows_an_end(self.console_text())
 
     def _watched(self) -> Watch:
         if self._watch is None:
@@ -278,7 +268,6 @@ class Lane:
         if watch is None:
             return
         self._spent += qemu.processor_seconds(self.name)
-        watch.close()
         try:
             watch.machine.destroy()
         except libvirt.libvirtError as error:

@@ -4,7 +4,6 @@ The process of a machine has the machine's name on its command line.
 """
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,11 +22,7 @@ END_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 # How often it is asked at most.
 ASK_SECONDS = 5.0
-# QEMU's event comes a moment before or after libvirt knows of the machine's end.
-EVENT_SECONDS = 2.0
 
-# QEMU's reason when the guest reset its machine, or a triple fault of its processor did.
-GUEST_RESET = "guest-reset"
 FAILED_WRITE = "stopped at a failed write"
 RUNNING = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED)
 
@@ -70,25 +65,10 @@ def end(machine: str) -> None:
 class Watch:
     """One machine under watch, from its start to its end."""
 
-    def __init__(self, connection: libvirt.virConnect, machine: libvirt.virDomain) -> None:
-        self._connection = connection
+    def __init__(self, machine: libvirt.virDomain) -> None:
         self.machine = machine
-        self._ended = threading.Event()
-        self._reason = ""
         self._asked = time.monotonic()
         self._silent = False
-        self._callback: int | None = None
-        with suppress(libvirt.libvirtError):  # Only QEMU has these events.
-            self._callback = libvirt_qemu.qemuMonitorEventRegister(
-                connection, machine, "SHUTDOWN", self._hear_end, None
-            )
-
-    def close(self) -> None:
-        """Stop listening to its events, which keep the connection open."""
-        if self._callback is not None:
-            with suppress(libvirt.libvirtError):
-                libvirt_qemu.qemuMonitorEventDeregister(self._connection, self._callback)
-            self._callback = None
 
     def why_not_running(self) -> str:
         """What libvirt says of a machine that no longer runs; empty if it does."""
@@ -97,12 +77,12 @@ class Watch:
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 return f"can no longer be asked about: {error}"
-            return self._with_event("is gone")
+            return "is gone"
         if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
             # QEMU stops the machine instead of telling the guest that a write failed.
             return FAILED_WRITE
         if state not in RUNNING:
-            return self._with_event(f"stopped (state {state}, reason {reason})")
+            return f"stopped (state {state}, reason {reason})"
         return ""
 
     def why_not_answering(self) -> str:
@@ -117,11 +97,6 @@ class Watch:
                 self.ask("query-status", ANSWER_SECONDS)
         return f"did not answer for {ANSWER_SECONDS:.0f} s: QEMU stands still" if self._silent else ""
 
-    @property
-    def was_reset(self) -> bool:
-        """Whether QEMU reported a reset as the machine's end."""
-        return self._reason == GUEST_RESET
-
     def ask(self, command: str, seconds: float, **arguments: Any) -> dict[str, Any]:
         """What QEMU's monitor answers. Raises libvirtError, or DeadlineExpired if it does not."""
         request = json.dumps({"execute": command, "arguments": arguments})
@@ -133,16 +108,3 @@ class Watch:
             raise
         answer: dict[str, Any] = json.loads(text)
         return answer
-
-    def _with_event(self, problem: str) -> str:
-        """What libvirt said, with QEMU's reason if there is one."""
-        if self._callback is not None:
-            self._ended.wait(EVENT_SECONDS)
-        return f"{problem}; QEMU's reason: {self._reason}" if self._reason else problem
-
-    def _hear_end(self, *event: Any) -> None:
-        """A SHUTDOWN event of QEMU. The first one has the cause, a later one is libvirt ending the process."""
-        with suppress(ValueError, TypeError, AttributeError):
-            details = json.loads(event[5])
-            self._reason = self._reason or str(details.get("reason", ""))
-        self._ended.set()
