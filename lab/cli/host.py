@@ -12,7 +12,6 @@ from rich.markup import escape
 
 from lab import catalog, check, plan
 from lab.base.errors import LabError, UsageError
-from lab.base.files import plain
 from lab.check import Answer, published, text
 from lab.cli import options, output
 from lab.lane import shell
@@ -90,8 +89,6 @@ def _show(line: doctor.Line) -> None:
         who = "needed by other guests:" if line.state is doctor.State.NOT_NEEDED else "needed by"
         names = f"{who} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
         output.console.print(f"{'':16}{names}", soft_wrap=True)
-    for logged in line.evidence:
-        output.console.print(f"{'':16}| {escape(plain(logged))}", soft_wrap=True)
     if line.mend:
         first, *more = line.mend.splitlines()
         output.console.print(f"{'':16}-> {escape(first)}", soft_wrap=True)

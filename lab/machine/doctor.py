@@ -18,12 +18,19 @@ from lab.base.paths import Paths
 from lab.builds import rootfs, sandbox
 from lab.catalog import CloudImage, DebianImage, Firmware, Guest
 from lab.images import debian, store
-from lab.machine import acceleration, clock, domain, proof
+from lab.machine import acceleration, clock, domain, throwaway
 from lab.machine.budget import RESERVE_MIB, Memory, available_mib
-from lab.machine.connection import connection, version
+from lab.machine.connection import NoLibvirt, connection, version
 
 SETUP = "./setup.sh doctor installs it"
 SSH = f"lab shell, lab exec, lab attach and lab copy need it: {SETUP}"
+# What to do where libvirt starts no machine. virtlogd may write only to folders that have the label of
+# libvirt's logs: https://github.com/fedora-selinux/selinux-policy, policy/modules/contrib/virt.te.
+REFUSED = (
+    "see the logs of libvirt, and what AppArmor or SELinux denied: sudo dmesg, sudo journalctl, "
+    "/var/log/audit/audit.log\n"
+    "if SELinux denied virtlogd_t to write to var_lib_t: ./setup.sh --allow=consoles doctor"
+)
 # Not on every user's PATH.
 ADMINISTRATION = "/usr/sbin:/sbin"
 FREE_GIB = 8.0
@@ -51,8 +58,7 @@ class State(StrEnum):
 class Line:
     """One requirement: its state, what was found, and what to do about it (`mend`), if anything.
 
-    `needed_by` names the guests of the catalog that need it now; None means every guest. `evidence` holds lines
-    of this machine's logs.
+    `needed_by` names the guests of the catalog that need it now; None means every guest.
     """
 
     what: str
@@ -60,16 +66,14 @@ class Line:
     found: str
     mend: str = ""
     needed_by: Sequence[str] | None = None
-    evidence: Sequence[str] = ()
 
 
 class NotMet(LabError):
-    """A requirement is not met, or not as well as it could be; `lines` are those of this machine's logs."""
+    """A requirement is not met, or not as well as it could be."""
 
-    def __init__(self, state: State, found: str, hint: str | None = None, lines: Sequence[str] = ()) -> None:
+    def __init__(self, state: State, found: str, hint: str | None = None) -> None:
         super().__init__(found, hint=hint)
         self.state = state
-        self.lines = lines
 
 
 @dataclass
@@ -200,10 +204,15 @@ def _machine(examination: Examination) -> str:
     paths, opened = examination.paths, examination.libvirt
     if not opened.getURI().startswith("qemu"):
         raise NotMet(State.UNKNOWN, "only QEMU has one that can be tried")
-    refusal = proof.prove(opened, paths)
-    if refusal is not None:
-        raise NotMet(State.BROKEN, refusal.reason, proof.mend(refusal, paths), refusal.denials)
-    return "libvirt starts a machine, and QEMU opens its port on 127.0.0.1"
+    # Without an image KVM was not tried.
+    how = acceleration.cached(opened, paths)
+    try:
+        with throwaway.machine(opened, paths, kvm=how is not None and how.kvm, image=store.any_image(paths)):
+            return "libvirt starts a machine, and QEMU opens its port on 127.0.0.1"
+    except libvirt.libvirtError as error:
+        if not opened.isAlive():
+            raise NoLibvirt(f"libvirt went away while a machine was tried: {error}") from error
+        raise NotMet(State.BROKEN, str(error).strip(), REFUSED) from error
 
 
 def _keyring(_examination: Examination) -> str:
@@ -335,8 +344,8 @@ def line_of(requirement: Requirement, examination: Examination) -> Line:
         return Line(what, State.UNKNOWN, f"libvirt starts no machine: {error}", "see the line `machine`")
     except LabError as error:
         mend = requirement.mend if error.hint is None else error.hint
-        state, lines = (error.state, error.lines) if isinstance(error, NotMet) else (State.BROKEN, ())
+        state = error.state if isinstance(error, NotMet) else State.BROKEN
         is_needed = needed_by is None or any(guest.name in needed_by for guest in examination.guests)
         if not is_needed and state in (State.BROKEN, State.LIMITED):
             state = State.NOT_NEEDED
-        return Line(what, state, str(error.args[0]), mend, needed_by, lines)
+        return Line(what, state, str(error.args[0]), mend, needed_by)

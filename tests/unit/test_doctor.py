@@ -3,6 +3,7 @@ import pwd
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import libvirt
 import psutil
@@ -12,11 +13,10 @@ from lab import catalog
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
-from lab.images import debian, store
-from lab.machine import acceleration, clock, doctor, proof
+from lab.images import debian, disk, store
+from lab.machine import acceleration, clock, doctor, leftovers
 from lab.machine.acceleration import Acceleration
 from lab.machine.doctor import REQUIREMENTS, Examination, Line, State
-from lab.machine.proof import Refusal
 from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image
 
@@ -241,31 +241,48 @@ def test_where_no_machine_starts_nothing_is_said_of_kvm_and_of_the_clock(
         assert line.found.startswith("libvirt starts no machine: ")
 
 
-DENIED = 'audit: type=1400 apparmor="DENIED" operation="open" profile="libvirt-1"'
-
-
-@pytest.mark.parametrize(
-    ("outcome", "line"),
-    [
-        (None, Line("machine", State.OK, "libvirt starts a machine, and QEMU opens its port on 127.0.0.1")),
-        (
-            Refusal("no machine starts", [DENIED]),
-            Line("machine", State.BROKEN, "no machine starts", proof.READ_LOGS, evidence=[DENIED]),
-        ),
-        (LabError("no port", hint="lab clean"), Line("machine", State.BROKEN, "no port", "lab clean")),
-    ],
-    ids=["started", "refused", "cannot begin"],
-)
-def test_the_machine_is_what_was_proved(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, outcome: Refusal | LabError | None, line: Line
+@pytest.mark.parametrize(("kvm", "kind"), [(None, "qemu"), (False, "qemu"), (True, "kvm")])
+def test_a_machine_is_tried_with_what_a_lane_s_has_and_nothing_of_it_is_left(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, kvm: bool | None, kind: str
 ) -> None:
-    def prove(_opened: object, _paths: Paths) -> Refusal | None:
-        if isinstance(outcome, LabError):
-            raise outcome
-        return outcome
+    monkeypatch.setattr(store, "any_image", lambda paths: base_image(paths.images))
+    monkeypatch.setattr(disk, "create_overlay", lambda overlay, _backing: overlay.touch())
+    monkeypatch.setattr(acceleration, "cached", lambda *_: None if kvm is None else Acceleration(kvm, ""))
+    daemon = Daemon()
+    assert ask(paths, "machine", daemon).state is State.OK
+    [machine] = daemon.machines
+    assert machine.xml.get("type") == kind
+    assert machine.flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
+    assert [Path(overlay).name for overlay in machine.disks] == ["overlay.qcow2"]
+    assert "restrict=on,hostfwd=tcp:127.0.0.1:231" in machine.words[1]
+    assert not machine.is_there
+    assert leftovers.lanes(paths) == []
 
-    monkeypatch.setattr(proof, "prove", prove)
-    assert ask(paths, "machine", Daemon()) == line
+
+def test_a_machine_that_libvirt_refuses_is_told_in_its_words_with_the_logs_to_read(paths: Paths) -> None:
+    refused = "Unable to open file: /var/x/console.log: Permission denied"
+    daemon = Daemon(refuses={"qemu": f"{refused}\n"})
+    assert ask(paths, "machine", daemon) == Line("machine", State.BROKEN, refused, doctor.REFUSED)
+    daemon.is_alive = False
+    line = ask(paths, "machine", daemon)
+    assert (line.state, line.mend) == (State.BROKEN, "")
+    assert line.found.startswith("libvirt went away while a machine was tried")
+    assert leftovers.lanes(paths) == []
+
+
+def test_a_machine_that_cannot_begin_has_the_next_step(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lane_folder(*_: object, **__: object) -> NoReturn:
+        raise LabError("no port", hint="lab clean")
+
+    monkeypatch.setattr(leftovers, "lane_folder", lane_folder)
+    assert ask(paths, "machine", Daemon()) == Line("machine", State.BROKEN, "no port", "lab clean")
+
+
+def test_a_stuck_machine_is_ended(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon, ended = Daemon(ends_machines=False), []
+    monkeypatch.setattr(leftovers, "end_machine", lambda name, uri: ended.append((name, uri)))
+    assert ask(paths, "machine", daemon).state is State.OK
+    assert ended == [(daemon.machines[0].xml.findtext("name"), "qemu:///system")]
 
 
 @pytest.mark.parametrize(("number", "state"), [(8_005_999, State.BROKEN), (8_006_000, State.OK)])
