@@ -5,11 +5,10 @@ only these prove a cause. Everything else in a report is weighed by the table `j
 likely at most: how likely a message is under each cause, and how likely each cause is on the named system.
 """
 
-import json
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -26,7 +25,7 @@ from lab.causes.sandbox import RESTRICTED, RESTRICTION
 from lab.probes import NONE_RUN, Probe
 from lab.probes.report import HostReport
 from lab.record import Confidence
-from lab.repro import messages, systems
+from lab.repro import systems
 from lab.repro.report import (
     ANY,
     BUBBLEWRAP,
@@ -49,8 +48,6 @@ from lab.repro.report import (
 )
 
 TABLE = Path(__file__).with_suffix(".toml")
-# What programs said in the lab's guests under each cause: see benchmarks/witnesses.py.
-MEASURED = Path(__file__).with_name("measured.json")
 OTHER = "other"
 # The least share of a field's odds with which a cause is called likely: learned by benchmarks/reports.py, so
 # that of those that are called likely at least nine in ten are right. And the least one with which a cause is
@@ -58,8 +55,6 @@ OTHER = "other"
 LIKELY, POSSIBLE = 0.5, 0.08
 # The chance of a message under a cause that the table does not name for it: people quote unrelated messages.
 FLOOR = 0.003
-# The least chance of a message under a cause under which it was measured.
-SEEN = 0.5
 # Most causes that are listed as possible, and most programs that a report is judged for.
 MOST_POSSIBLE, MOST_PROGRAMS = 5, 10
 # boxlite's own threads and processes, which make namespaces before and after bubblewrap.
@@ -163,18 +158,6 @@ def knowledge() -> dict[str, Any]:
     return tomllib.loads(TABLE.read_text())
 
 
-@cache
-def measured() -> Mapping[tuple[str | None, ...], frozenset[str]]:
-    """The causes under which a program's message was measured, by its step, its error and the program."""
-    under = defaultdict(set)
-    for row in json.loads(MEASURED.read_text()):
-        for line in row["words"]:
-            words = messages.message_of(Quote(0, line), line)
-            if words is not None and words.step is not None:
-                under[words.step, words.means, words.program].add(row["cause"])
-    return {message: frozenset(names) for message, names in under.items()}
-
-
 @dataclass(frozen=True)
 class Weight:
     """What something in the report does to the odds: a factor for each cause, in words, and its line.
@@ -250,31 +233,35 @@ def _since(report: Report, words: Sequence[Words]) -> int:
     return line.number if after and before - after else 0
 
 
+def chances(
+    step: str | None, error: str | None, program: str | None, topics: Iterable[str] = ()
+) -> dict[str, Any] | None:
+    """The row of the table on a message: one that names the program, or else the first; None if it has none."""
+    rows = [
+        row
+        for row in knowledge()["chance"]
+        if row["step"] == step
+        and row.get("errno") in (None, error)
+        and row.get("topic") in (None, *topics)
+        and program in row.get("program", [program])
+    ]
+    return next((row for row in rows if "program" in row), rows[0] if rows else None)
+
+
 def _of_messages(report: Report, field: Mapping[str, Any], told: Sequence[Words]) -> Iterator[Weight]:
     """What messages of a field say, each once."""
     quotes: dict[tuple[str | None, ...], list[Quote]] = defaultdict(list)
     for message in told:
         quotes[message.step, message.means, message.program].append(message.quote)
     for (step, means, program), lines in quotes.items():
-        rows = [
-            row
-            for row in knowledge()["chance"]
-            if row["step"] == step
-            and row.get("errno") in (None, means)
-            and row.get("topic") in (None, *report.topics)
-            and program in row.get("program", [program])
-        ]
-        if not rows:
+        row = chances(step, means, program, report.topics)
+        if row is None:
             continue
-        row = next((row for row in rows if "program" in row), rows[0])
         remark = Remark(row["remark"], tuple(lines)) if "remark" in row else None
-        seen = measured().get((step, means, program), frozenset())
-        chances = {
-            name: max(row["of"].get(name, FLOOR), SEEN if name in seen else 0) for name in field["prior"]
-        }
+        factors = {name: row["of"].get(name, FLOOR) for name in field["prior"]}
         who = "a program" if program == ANY else program
         what = f"{who} is refused {field['steps'][step]}{f' ({means})' if means else ''}"
-        yield Weight(chances, what, lines[0], is_message=True, decides=True, remark=remark)
+        yield Weight(factors, what, lines[0], is_message=True, decides=True, remark=remark)
 
 
 def _of_topics(report: Report, prior: Odds, told: Sequence[Words]) -> Iterator[Weight]:
