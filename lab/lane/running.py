@@ -22,7 +22,7 @@ from lab.lane.guest import LaneGuest, Say
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed
-from lab.machine.lane import FAULTS, Lane, open_lane
+from lab.machine.lane import Lane, open_lane
 from lab.machine.states import Damaged, StateInfo, States, StoredState
 from lab.plan import Machine
 from lab.probes import Facts
@@ -138,7 +138,8 @@ class RunningLane:
         self.restored = self._restore(deployment) or self._restore()
         if not self.restored:
             self._boot()
-            self._store(BOOT)
+            with self.guest.watch.step("boot"):
+                self._store(BOOT)
         with self.guest.watch.step("boot"):
             self._facts = self.guest.read_facts(self.work.sysctls)
         if self.work.build is None and self.work.checkpoints:
@@ -206,23 +207,22 @@ class RunningLane:
         info = StateInfo(
             tag, lane.endpoint.client_key, lane.endpoint.host_key, dict(files or {}), guest.has_agent
         )
-        with guest.watch.step("boot"):
-            try:
-                snapshot = Checkpoint.take(lane, tag)
-            except CheckpointFailed:
-                return  # If there is to be a checkpoint of the deployed build, that will say why.
-            # QEMU writes nothing to the overlay meanwhile, and has written all that it kept in memory.
-            with lane.standing_still():
-                self.states.keep(lane.overlay, info, deployment)
-            # A checkpoint of this lane needs the room.
-            snapshot.drop()
-            # The one that the guest knows is in the store.
-            guest.renew_key()
+        try:
+            snapshot = Checkpoint.take(lane, tag)
+        except CheckpointFailed:
+            return  # If there is to be a checkpoint of the deployed build, that will say why.
+        # QEMU writes nothing to the overlay meanwhile, and has written all that it kept in memory.
+        with lane.standing_still():
+            self.states.keep(lane.overlay, info, deployment)
+        # A checkpoint of this lane needs the room.
+        snapshot.drop()
+        # The one that the guest knows is in the store.
+        guest.renew_key()
 
     # -- builds
 
     def deploy(self, build: Build) -> dict[str, str] | None:
-        """Deploy a build and take its checkpoint, unless that was done before.
+        """Deploy a build and take its checkpoint, unless that was done before; the run's only one is stored.
 
         Returns the deployed files, each with its SHA-256; None if the build was deployed before. Raises
         NotApplicable if this build has nothing for this guest, LabError for a fault.
@@ -247,7 +247,11 @@ class RunningLane:
             assert not self._deployed or self.work.cold, "a second build needs a state to go back to"
         with self.guest.holding(Step("deploying", Activity.DEPLOY)), watch.step("deploy"):
             self.guest.deploy(build, files, self.work.rootfs, python=self.facts.python)
-        return build.record(files).files
+        deployed = build.record(files).files
+        if build == self.work.build:
+            with watch.step("deploy"):
+                self._store(DEPLOYED, self.work.deployment, deployed)
+        return deployed
 
     def _say_while_alive(self, text: str) -> None:
         """Say what is waited for, or end the wait if the machine is gone, as after an interrupt."""
@@ -270,35 +274,6 @@ class RunningLane:
     def checkpoint(self, build: Build) -> Checkpoint | None:
         """The checkpoint that a deployed build's cells are forked from; None where cells are cold."""
         return self._deployed[build.name].checkpoint
-
-    def store_and_go_on(self, build: Build) -> None:
-        """Store the guest with this deployed build, the run's only one, for later lanes, and go on."""
-        self._store(DEPLOYED, self.work.deployment, self._deployed[build.name].files)
-
-    def store_deployment(self) -> None:
-        """Store the guest with its deployed build for later lanes; the lane is stopped then.
-
-        If that fails, the lane's note says why. No error is raised: the lane has served its last cell.
-        """
-        build = self.work.build
-        if not self.states or build is None or self._restored_files:
-            return
-        deployed = self._deployed.get(build.name)
-        if deployed is None or deployed.checkpoint is None:
-            return
-        if not self.states.should_store(self.work.deployment):
-            return
-        tag, endpoint = deployed.checkpoint.tag, self.lane.endpoint
-        info = StateInfo(tag, endpoint.client_key, endpoint.host_key, deployed.files, self.guest.has_agent)
-        try:
-            with self.guest.watch.step("checkpoint"):
-                self.guest.close()
-                self.lane.check_alive()
-                self.lane.stop()
-                self.lane.rewind(tag)
-                self.states.keep(self.lane.overlay, info, self.work.deployment, move=True)
-        except FAULTS as error:
-            self.guest.add_note(f"the deployed build was not stored: {str(error).splitlines()[0]}")
 
     def record(self) -> LaneRecord:
         """What the cells of this lane share."""

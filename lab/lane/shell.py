@@ -201,8 +201,6 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
             if reason := runner.why_not(cell):
                 raise NotApplicable(reason)
             running.deploy(cell.build)
-            # The next shell then needs seconds.
-            running.store_and_go_on(cell.build)
             runner.apply(cell.variant)
             running.guest.close()
             lane = running.lane

@@ -10,7 +10,6 @@ from typing import Any
 
 import libvirt
 
-from lab.base import process
 from lab.base.errors import Bug, LabError
 from lab.base.files import free_text
 from lab.base.paths import Paths
@@ -156,10 +155,6 @@ class Lane:
             nameserver=seed.NAMESERVER if self.network is Network.OPEN else "",
         )
         seed.write(self.folder / "seed.iso", files)
-
-    def rewind(self, tag: str) -> None:
-        """Discard what a stopped machine wrote to its overlay since the snapshot `tag`. Raises LabError."""
-        process.run(["qemu-img", "snapshot", "-q", "-a", tag, self.overlay], timeout=60)
 
     # -- its machine
 

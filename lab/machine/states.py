@@ -152,10 +152,8 @@ class States:
         free = shutil.disk_usage(self._paths.cache).free / 2**30
         return free >= FREE_GIB and self.find(deployment) is None
 
-    def keep(
-        self, overlay: Path, info: StateInfo, deployment: str = "", *, move: bool = False
-    ) -> StoredState | None:
-        """Copy a lane's overlay into the store, or `move` that of one which is done; None if that fails.
+    def keep(self, overlay: Path, info: StateInfo, deployment: str = "") -> StoredState | None:
+        """Copy a lane's overlay into the store; None if that fails.
 
         If another lab stored the same state first, that one is returned. States of the guest's former images or
         of another QEMU are deleted, and so is what was not used for longest and is above the limit of the
@@ -167,10 +165,7 @@ class States:
             root.chmod(0o700)
             with scratch.make_in(root, PARTIAL) as partial:
                 try:
-                    if move:
-                        shutil.move(overlay, partial / _STATE)
-                    else:
-                        _copy(overlay, partial / _STATE)
+                    _copy(overlay, partial / _STATE)
                     (partial / _STATE).chmod(0o400)
                     (partial / _INFO).touch(0o600)
                     (partial / _INFO).write_bytes(_ADAPTER.dump_json(info) + b"\n")

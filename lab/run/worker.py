@@ -177,7 +177,6 @@ class Worker:
             while not self.is_stopped and not self._decisions.crash:
                 ticket = self._backlog.take(self.machine.name, self.number)
                 if ticket is None:
-                    running.store_deployment()
                     return
                 if not self.serve(ticket) or self._options.cold:
                     return

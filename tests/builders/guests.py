@@ -200,9 +200,6 @@ class Machine:
     def stop(self) -> None:
         self.do("stop")
 
-    def rewind(self, tag: str) -> None:
-        self.do(f"rewind {tag}")
-
     def check_alive(self) -> None:
         self.when.get("alive?", lambda: None)()
 

@@ -75,11 +75,7 @@ def test_a_bug_in_a_trial_keeps_the_result(lab: Lab, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "where",
-    [
-        *(f"tests.builders.runs.Told.{what}" for what in ("lane", "cell", "note", "time_left")),
-        "lab.lane.running.RunningLane.store_deployment",
-    ],
+    "where", [f"tests.builders.runs.Told.{what}" for what in ("lane", "cell", "note", "time_left")]
 )
 def test_a_bug_that_costs_no_cell_is_told_at_the_end(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, where: str

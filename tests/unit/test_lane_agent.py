@@ -61,7 +61,6 @@ def test_a_booted_guest_gets_an_agent(bench: Bench, answers: list[Callable[[], o
     bench.machine.did.clear()
     CellRunner(served).run(cell(NEW), bench.folder / "cell")
     assert bench.machine.did == ["load build-0", "sync", "suite stock"]
-    served.store_deployment()
     assert served.record().agent
     bench.machine.did.clear()
     bench.machine.set_up_disk()

@@ -163,21 +163,15 @@ def test_a_damaged_known_file_is_named_without_the_keys_in_it(host: Host, text: 
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("move", [False, True])
-def test_without_room_for_it_nothing_is_kept(host: Host, monkeypatch: pytest.MonkeyPatch, move: bool) -> None:
-    def full(_source: Path, target: Path) -> None:
-        target.write_bytes(STATE[:3])
-        raise OSError(28, "No space left on device")
-
+def test_without_room_for_it_nothing_is_kept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(command: list[str | Path], **_more: object) -> None:
         Path(command[-1]).write_bytes(STATE[:3])
         raise process.CommandFailed(command, "exit status 1", "No space left on device")
 
     overlay = host.overlay()
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "move", full)
         patched.setattr(process, "run", fails)
-        assert host.states.keep(overlay, StateInfo("boot", CLIENT, HOST), move=move) is None
+        assert host.states.keep(overlay, StateInfo("boot", CLIENT, HOST)) is None
     assert (host.names, host.states.should_store(), overlay.read_bytes()) == (set(), True, STATE)
 
 
@@ -197,9 +191,8 @@ def test_each_build_has_a_state_beside_the_boot(host: Host) -> None:
     boot = host.keep()
     builds = ("0.9.0", "0.10.7", "0.10.8")
     for build in builds:
-        overlay = host.overlay()
-        assert host.states.keep(overlay, StateInfo("build-0", CLIENT, HOST, {"a.whl": build}), build, move=True)
-        assert not overlay.exists()
+        info = StateInfo("build", CLIENT, HOST, {"a.whl": build})
+        assert host.states.keep(host.overlay(), info, build)
     assert boot == host.states.find()
     left = [host.states.find(build) for build in builds]
     assert [state and state.info().files for state in left] == [{"a.whl": build} for build in builds]
