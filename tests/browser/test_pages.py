@@ -6,9 +6,7 @@ from tests.browser import checks
 from tests.conftest import Visiting
 
 
-def test_every_page_loads_without_an_error_and_asks_for_nothing_outside_of_the_folder(
-    site: Path, visit: Visiting
-) -> None:
+def test_every_page_loads_without_an_error_and_from_the_folder_alone(site: Path, visit: Visiting) -> None:
     tab = visit()
     for path in checks.paths(site):
         page = tab.open(path)

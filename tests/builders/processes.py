@@ -1,12 +1,13 @@
 """Command lines and how tests run them, and other processes to test against."""
 
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -122,6 +123,23 @@ def other_process(program: str, *arguments: object) -> Iterator[tuple[psutil.Pro
             yield psutil.Process(child.pid), child.stdout.readline().strip()
         finally:
             child.kill()
+
+
+def on_terminal(
+    command: Sequence[str], variables: Mapping[str, str] | None = None, *, keys: bytes = b""
+) -> tuple[str, int]:
+    """What a command shows on a terminal into which these keys are typed, and its exit status."""
+    ours, theirs = pty.openpty()
+    screen = b""
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=variables) as process:
+        os.close(theirs)
+        os.write(ours, keys)
+        with suppress(OSError):  # What Linux says when the other end is closed.
+            while shown := os.read(ours, 65536):
+                screen += shown
+        status = process.wait(timeout=60)
+    os.close(ours)
+    return screen.decode(), status
 
 
 def keys_for_all(folder: Path) -> list[Path]:

@@ -187,9 +187,7 @@ def test_what_a_suite_showed_stands_if_its_child_dies_at_trials(fleet: Fleet, tm
 
 
 @pytest.mark.parametrize("what", ["workers", "link"])
-def test_what_stands_still_is_lost_once_and_its_late_results_dropped(
-    fleet: Fleet, tmp_path: Path, what: str
-) -> None:
+def test_what_stands_still_is_lost_once_and_late_results_go(fleet: Fleet, tmp_path: Path, what: str) -> None:
     """All workers at once, or the SSH server through which they are reached: that is one loss of the part."""
     hosts = [fleet.add(name, seconds=3) for name in ("one", "two", "three")]
     with dask.config.set({"distributed.scheduler.worker-ttl": "6s"}), running(fleet, ONE_GUEST) as run:

@@ -132,9 +132,7 @@ def test_a_stored_state_is_taken_up_over_the_image_where_that_is_now(lanes: Lane
 @pytest.mark.parametrize(
     ("firmware", "size"), [(None, 2**20), (Firmware.BIOS, 6 * 2**30), (Firmware.UEFI, 6 * 2**30)]
 )
-def test_a_guest_that_grows_its_root_gets_an_overlay_of_its_own_size(
-    lanes: Lanes, firmware: Firmware | None, size: int
-) -> None:
+def test_a_guest_that_grows_its_root_gets_its_size(lanes: Lanes, firmware: Firmware | None, size: int) -> None:
     lanes.image = replace(lanes.image, firmware=firmware)
     with lanes.open() as made:
         assert overlay_of(made)["virtual-size"] == size

@@ -23,9 +23,7 @@ from tests.builders.lab import DISK_FULL, ONE, Lab, at, boots, fails, passes, st
 
 
 @pytest.mark.parametrize(("faults", "retries"), [(1, 0), (1, 1), (2, 1), (3, 2)])
-def test_a_fault_is_tried_again_on_a_fresh_lane_and_is_an_error_beyond_the_retries(
-    lab: Lab, faults: int, retries: int
-) -> None:
+def test_a_fault_is_tried_again_on_a_fresh_lane_and_then_an_error(lab: Lab, faults: int, retries: int) -> None:
     reasons = [f"fault {number}\nand so on" for number in range(1, faults + 1)]
     lab.cell = at("debian-13/stock", *(fails(LabError(reason)) for reason in reasons))
     run = lab.run(guests=ONE, retries=retries)

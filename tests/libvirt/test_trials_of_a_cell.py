@@ -181,11 +181,7 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
     heard: list[tuple[str, list[str], ExperimentPolicy]] = []
 
     def experimented(
-        options: RunOptions,
-        _runner: CellRunner,
-        cell: Cell,
-        result: CellResult,
-        passing: Sequence[CellResult],
+        options: RunOptions, _runner: CellRunner, cell: Cell, result: CellResult, passing: Sequence[CellResult]
     ) -> CellResult:
         heard.append((cell.variant.name, [other.variant for other in passing], options.experiments))
         assert trials == []

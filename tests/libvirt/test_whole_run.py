@@ -30,9 +30,7 @@ def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> No
     assert {step.lane for step in run.run.steps} == {lane.label for lane in run.run.lanes}
 
 
-def test_emulation_is_told_once_with_the_speed_that_was_measured(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_emulation_is_told_once_with_the_measured_speed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     how = Acceleration(False, "a test", 7.0)
     monkeypatch.setattr(acceleration, "decide", lambda *_, **__: how)
     lab.run()

@@ -67,9 +67,7 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_index")
-def test_offline_the_newest_release_of_the_cache_is_tested_and_named(
-    home: Path, passing: list[str], run_lab: RunLab
-) -> None:
+def test_offline_the_newest_cached_release_is_tested(home: Path, passing: list[str], run_lab: RunLab) -> None:
     for version in ("0.9.7", "0.10.8", "0.10.10", "0.11.0rc1"):
         store_release(home, version)
     printed = run_lab(0, *ONE_CELL, "--offline")

@@ -84,9 +84,7 @@ def test_an_interrupted_run_has_no_gate_and_the_one_that_resumes_it_has(
     assert "gate blocked: 1 regressed" in printed
 
 
-def test_a_run_of_one_build_may_be_resumed_with_a_gate(
-    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_may_be_resumed_with_a_gate(home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     guests(monkeypatch, {})
     run_lab(0, *CELL, "--build", "0.10.8", "--no-experiment")
     [run] = home.glob("home/state/runs/*")

@@ -201,9 +201,7 @@ def test_a_local_tarball_takes_the_native_package_beside_it_or_that_of_the_relea
         (b"\x1f\x8b\x08rest", "it cannot be read"),
     ],
 )
-def test_a_file_that_is_no_tarball_of_boxlite_is_wrong_usage(
-    tmp_path: Path, content: dict[str, Any] | bytes, expected: str
-) -> None:
+def test_another_tarball_is_wrong_usage(tmp_path: Path, content: dict[str, Any] | bytes, expected: str) -> None:
     file = tmp_path / "boxlite.tgz"
     if isinstance(content, bytes):
         file.write_bytes(content)

@@ -48,9 +48,7 @@ def test_the_newest_listed_build_is_pinned_with_the_date(newer: Mirror, root: Pa
     assert cloud(guest(UBUNTU)).build == NEW
 
 
-def test_a_build_signed_by_another_key_is_not_pinned(
-    newer: Mirror, root: Path, keys: Keys, disk: bytes
-) -> None:
+def test_a_build_of_another_key_is_not_pinned(newer: Mirror, root: Path, keys: Keys, disk: bytes) -> None:
     before = pins_file(root).read_text()
     newer.publish(at(UBUNTU, NEW), disk, keys["another"])
     newer.list_builds(guest(UBUNTU), NEW, OLD)

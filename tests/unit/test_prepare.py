@@ -247,9 +247,7 @@ FIRST_BOOT = ["first boot", "start, may restart: True", "given back"]
 SUPPLIES = ["fetching what remedies need", "given back"]
 
 
-def test_only_what_is_missing_is_installed_by_cloud_init_and_what_remedies_need_stays(
-    complete: Complete,
-) -> None:
+def test_only_what_is_missing_is_installed_and_what_remedies_need_stays(complete: Complete) -> None:
     assert complete(InGuest([], set())) == [*FIRST_BOOT, *SUPPLIES, "off"]
     inside = InGuest(["bubblewrap"], {"bubblewrap"})
     assert complete(inside) == [*FIRST_BOOT, "installing bubblewrap", "given back", *SUPPLIES, "off"]
@@ -289,9 +287,7 @@ def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_to
     assert done[-1] == "off"
 
 
-def test_a_prepared_guest_reaches_its_sources(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_guest_reaches_its_sources(paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened: list[tuple[Network, Clock]] = []
     changes = {"masked": ["fstrim.timer"]}
 

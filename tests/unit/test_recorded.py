@@ -42,12 +42,6 @@ def test_a_cell_is_found_with_its_build_and_the_lab_s_own_root_file_system(paths
     assert (recorded.result.status, recorded.own_rootfs, list(recorded.warnings)) == (Status.FAIL, None, [])
 
 
-def test_a_cell_that_the_run_does_not_have_is_refused_with_those_that_are_near(paths: Paths) -> None:
-    with pytest.raises(UsageError, match="no cell of run") as raised:
-        past.find_cell(run(), "debian-13/userns-clone-of", CATALOG, paths)
-    assert raised.value.hint == "did you mean debian-13/userns-clone-off?"
-
-
 def test_a_cell_with_several_builds_needs_the_build(paths: Paths) -> None:
     several = run(cell(build="0.10.8"), cell(build="0.9.0", status=Status.FAIL))
     assert past.names_of_cells(several) == ["debian-13/stock/0.9.0", "debian-13/stock/0.10.8"]

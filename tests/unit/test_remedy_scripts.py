@@ -1,13 +1,12 @@
 """Remedies' scripts on an imitated host: what they change, what they take back, and what they leave alone."""
 
-import os
-import pty
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.builders.processes import on_terminal
 from tests.builders.script_host import DENY_BWRAP, KNOWN, STATOVERRIDE, STUBS, Host
 
 APPARMOR_PARSER = STUBS["apparmor_parser"]
@@ -115,17 +114,9 @@ def test_nothing_is_changed_without_an_answer(blocked: Host, todo: list[str]) ->
 
 @pytest.mark.parametrize(("answer", "status"), [("y", 0), ("yes", 0), ("n", 1), ("", 1)])
 def test_at_a_terminal_it_asks(blocked: Host, answer: str, status: int) -> None:
-    ours, theirs = pty.openpty()
-    try:
-        os.write(ours, f"{answer}\n".encode())
-        command = ["sh", str(blocked.script("userns-clone-on"))]
-        done = subprocess.run(
-            command, stdin=theirs, capture_output=True, text=True, env=blocked.environment(), check=False
-        )
-    finally:
-        os.close(ours)
-        os.close(theirs)
-    assert (done.returncode, "Apply it? [y/N] " in done.stdout) == (status, True)
+    command = ["sh", str(blocked.script("userns-clone-on"))]
+    screen, ended = on_terminal(command, blocked.environment(), keys=f"{answer}\n".encode())
+    assert (ended, "Apply it? [y/N] " in screen) == (status, True)
     assert blocked.sysctl("kernel.unprivileged_userns_clone") == ("1" if status == 0 else "0")
 
 

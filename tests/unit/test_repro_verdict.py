@@ -184,9 +184,7 @@ def test_the_worst_of_several_answers_is_the_verdict(tmp_path: Path) -> None:
         (CLONE, "Failed to run mke2fs: Resource temporarily unavailable", Result.NOT_REPRODUCED),
     ],
 )
-def test_any_program_s_error_at_a_limit_reproduces_it(
-    tmp_path: Path, cause: str, why: str, result: Result
-) -> None:
+def test_any_error_at_a_limit_reproduces_it(tmp_path: Path, cause: str, why: str, result: Result) -> None:
     message = replace(words("bwrap: Creating new namespace failed: Resource temporarily"), errno="EAGAIN")
     made = plan(report(system(), message), cause)
     findings = [Finding(name=cause, confidence=LIKELY, why=why)]

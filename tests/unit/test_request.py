@@ -34,19 +34,14 @@ def refuse(*_: object) -> Any:
         ({"cold": True}, {"cold": True, "experiments": "never"}),
         # Until a test fails: a hundred times, unless the user says how often.
         ({"repeat": 3}, {"remedies": True, "experiments": "unclear", "repeat": 3}),
-        (
-            {"until_fail": True},
-            {"remedies": True, "experiments": "unclear", "until_fail": True, "repeat": 100},
-        ),
+        ({"until_fail": True}, {"remedies": True, "experiments": "unclear", "until_fail": True, "repeat": 100}),
         (
             {"until_fail": True, "repeat": 8},
             {"remedies": True, "experiments": "unclear", "until_fail": True, "repeat": 8},
         ),
     ],
 )
-def test_the_options_of_a_run_follow_from_the_request(
-    request_: dict[str, Any], options: dict[str, Any]
-) -> None:
+def test_options_of_a_run_follow_from_the_request(request_: dict[str, Any], options: dict[str, Any]) -> None:
     assert Request(**request_).options(KNOWN) == RunOptions.model_validate(options)
 
 

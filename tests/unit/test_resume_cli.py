@@ -36,9 +36,7 @@ def layout(folder: Path) -> Path:
     return folder / "layout"
 
 
-def test_the_list_of_a_run_that_is_resumed_is_what_is_left_of_it(
-    half_run: Path, passing: list[str], run_lab: RunLab
-) -> None:
+def test_the_list_of_a_resumed_run_is_what_is_left(half_run: Path, passing: list[str], run_lab: RunLab) -> None:
     before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
     printed = run_lab(0, "matrix", "--resume", str(half_run), "--list")
     [[guest, variant, _, again]] = rows_listed(printed)[1:]
@@ -48,9 +46,7 @@ def test_the_list_of_a_run_that_is_resumed_is_what_is_left_of_it(
 
 
 @pytest.mark.parametrize("by", ["name", "folder"])
-def test_a_run_that_is_resumed_runs_what_is_left_as_it_was_begun(
-    half_run: Path, passing: list[str], run_lab: RunLab, by: str
-) -> None:
+def test_a_resumed_run_runs_what_is_left(half_run: Path, passing: list[str], run_lab: RunLab, by: str) -> None:
     before = RunResult.read(half_run)
     which = half_run.name if by == "name" else str(half_run)
     free = ["--jobs", "3", "--memory", "4096", "--verbose"]

@@ -63,9 +63,7 @@ def test_a_folder_that_is_no_layout_is_refused(tmp_path: Path, missing: str) -> 
         rootfs.check(tmp_path / "none")
 
 
-def test_only_a_program_without_an_interpreter_is_static(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_without_interpreter_is_static(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     busybox = rootfs.find_busybox()
     (tmp_path / "script").write_text("#!/bin/sh\n")
     (tmp_path / "cut").write_bytes(busybox.read_bytes()[:100])

@@ -28,18 +28,7 @@ from lab.record import CellResult, Outcome, Status, TestResult
 from tests.builders import packages
 from tests.builders.evidence import NO_MEMORY
 from tests.builders.facts import facts, who
-from tests.builders.guests import (
-    EMULATION,
-    KVM,
-    NEW,
-    OLD,
-    SYSCTLS,
-    Bench,
-    Guest,
-    asked_for,
-    cell,
-    fails,
-)
+from tests.builders.guests import EMULATION, KVM, NEW, OLD, SYSCTLS, Bench, Guest, asked_for, cell, fails
 
 
 def test_a_guest_that_does_not_come_up_is_given_up_with_its_last_words(

@@ -88,9 +88,7 @@ def whole(crate: Crate, rust_lab: Paths, tmp_path_factory: pytest.TempPathFactor
     return Deployed(build, deployed(build, rust_lab, tmp_path_factory.mktemp("guest")))
 
 
-def test_the_tests_of_a_lone_executable_end_as_those_of_an_archive(
-    crate: Crate, rust_lab: Paths, tmp_path: Path
-) -> None:
+def test_tests_of_an_executable_end_as_in_an_archive(crate: Crate, rust_lab: Paths, tmp_path: Path) -> None:
     build = builds.resolve(f"test-binary:{crate.executable},at={PLACE}")
     ran = Deployed(build, deployed(build, rust_lab, tmp_path)).run(SuiteOptions(stretch=0.5))
     passing = {test.name for test in ran.tests if test.outcome is Outcome.PASS}
@@ -128,9 +126,7 @@ def test_a_suite_that_is_killed_at_its_limit_keeps_the_results_so_far(whole: Dep
 
 
 @pytest.mark.parametrize("order", [["exits", WITNESS, CONTROL], [CONTROL, WITNESS, "exits"]])
-def test_tests_run_in_the_order_that_is_asked_for_up_to_the_first_failure_if_that_is_wanted(
-    whole: Deployed, order: list[str]
-) -> None:
+def test_tests_run_in_the_order_that_is_asked_for_or_to_a_failure(whole: Deployed, order: list[str]) -> None:
     whole.run(SuiteOptions(tests=order))
     assert [name.partition("$")[2] for name in started(whole.guest.root)] == order
     ran = whole.run(SuiteOptions(tests=order, to_first_failure=True))
@@ -154,9 +150,7 @@ def test_its_workspace_is_the_users_and_what_was_unpacked_is_gone(whole: Deploye
     assert '"ok"' in (place / "target" / "lab-warm-up" / "report.jsonl").read_text()
 
 
-def test_a_filter_chooses_the_tests_and_what_is_unknown_or_missing_is_told(
-    whole: Deployed, crate: Crate
-) -> None:
+def test_a_filter_chooses_tests_and_unknown_or_missing_ones_are_told(whole: Deployed, crate: Crate) -> None:
     tests = whole.build.suite.tests
     assert list(tests)[:7] == list(UPSTREAM.tests)
     assert tests["hangs"] is Needs.BOX
@@ -233,9 +227,7 @@ def test_bad_input_is_refused(crate: Crate, tmp_path: Path, argument: str, expec
         builds.resolve(argument)
 
 
-def test_an_archive_needs_nothing_of_the_workspace_it_was_built_in(
-    whole: Deployed, crate: Crate, tmp_path: Path
-) -> None:
+def test_an_archive_needs_nothing_of_its_workspace(whole: Deployed, crate: Crate, tmp_path: Path) -> None:
     alone = tmp_path / "jailer.tar.zst"
     alone.write_bytes(crate.archive.read_bytes())
     aside = crate.workspace.rename(crate.workspace.with_name("aside"))

@@ -78,9 +78,7 @@ def test_a_suite_without_boxes_is_not_warmed_up(crate: Crate, rust_lab: Paths, t
     assert "test(=detached_box_creates_pid_file)" in warm_up
 
 
-def test_tests_of_one_name_in_two_binaries_are_told_apart(
-    crate: Crate, rust_lab: Paths, tmp_path: Path
-) -> None:
+def test_tests_of_one_name_in_two_binaries_are_two(crate: Crate, rust_lab: Paths, tmp_path: Path) -> None:
     build = resolve(crate, "filter=test(/^hangs$/) | test(/^jailer_/) | test(/^exits$/)")
     hang, passes = "boxlite::jailer$hangs", "boxlite::detach$hangs"
     assert {hang, passes, "exits"} < set(build.suite.tests)

@@ -122,9 +122,7 @@ def test_a_broken_connection_is_the_machine_s_end_or_else_its_own(
     cut.join()
 
 
-def test_a_port_on_which_nothing_listens_is_the_machine_s_end_or_a_lost_session(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_closed_port_is_the_machine_s_end_or_a_lost_session(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LaneDied, match=r"^the machine is gone$"):
         without_server(dying(3)).run("true", seconds=5)
     monkeypatch.setattr(session, "NOTICE_SECONDS", 0.0)
@@ -151,18 +149,14 @@ def test_a_new_key_is_for_later_logins_and_breaks_no_connection(guest: Session, 
     assert user.logins == ["lab", "tester"]
 
 
-def test_a_host_key_that_is_not_the_guest_s_is_refused_before_anyone_logs_in(
-    guest: Session, user: User
-) -> None:
+def test_another_host_key_is_refused_before_anyone_logs_in(guest: Session, user: User) -> None:
     guest.use(replace(guest._endpoint, host_key=new_keys("another host")))
     with pytest.raises(SessionLost, match="showed a host key that is not its own"):
         guest.wait_open(60)
     assert user.logins == []
 
 
-def test_a_guest_is_open_when_its_accounts_exist_and_who_was_logged_out_logs_in_again(
-    guest: Session, user: User
-) -> None:
+def test_a_guest_is_open_when_its_accounts_exist_and_log_in_again(guest: Session, user: User) -> None:
     guest.wait_open(60, listens=lambda: False)
     assert user.logins == ["lab"]
     for _ in range(2):
@@ -179,9 +173,7 @@ def test_a_port_on_which_nothing_listens_is_asked_until_the_machine_s_end_is_kno
 
 
 @pytest.mark.parametrize(("pause", "least", "most"), [(10.0, 1, 1), (0.0, 3, 9)])
-def test_a_silent_guest_is_asked_now_and_then(
-    pause: float, least: int, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_guest_is_asked(pause: float, least: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each connection that is given up counts against the lab once the server is up."""
     looks: list[Session] = []
     monkeypatch.setattr(Session, "_shows_banner", lambda asking: looks.append(asking))

@@ -33,9 +33,7 @@ def listed(printed: str) -> list[list[str]]:
     return [line.split()[:2] for line in printed.splitlines()[1:]]
 
 
-def test_a_shard_s_list_is_what_the_shard_runs_of_several_builds(
-    home: Path, passing: list[str], run_lab: RunLab
-) -> None:
+def test_a_shard_s_list_is_what_the_shard_runs(home: Path, passing: list[str], run_lab: RunLab) -> None:
     line = [*TWO_CELLS, "--build", "0.10.7", "--build", "0.10.8", "--shard", "1/4"]
     assert listed(run_lab(0, *line, "--list")) == [["debian-13", "stock"]]
     run_lab(0, *line)
@@ -109,9 +107,7 @@ def test_what_makes_no_run_is_not_merged(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_line_for_slurm_runs_every_cell_of_the_set_in_one_task(
-    home: Path, tmp_path: Path, run_lab: RunLab
-) -> None:
+def test_the_line_for_slurm_runs_each_cell_once(home: Path, tmp_path: Path, run_lab: RunLab) -> None:
     page = (PACKAGE.parent / "docs" / "guides" / "in-ci.md").read_text()
     [line] = [line for line in page.splitlines() if line.startswith("sbatch ")]
     options = dict(word.removeprefix("--").partition("=")[::2] for word in shlex.split(line)[1:])

@@ -1,7 +1,5 @@
 """Shells and commands in the state of a cell, without a guest: what runs in it is run on this host."""
 
-import os
-import pty
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +27,7 @@ from lab.machine.lane import Endpoint
 from lab.machine.seed import new_keys
 from lab.plan import Cell
 from tests.builders.guests import EMULATION, Bench, Guest, base_image, without_machines
+from tests.builders.processes import on_terminal
 
 DEFINITIONS = catalog.load()
 BUILD = Wheel("0.10.8", "0.10.8")
@@ -95,29 +94,14 @@ def test_a_shell_has_the_suites_command_in_its_history_and_nothing_of_that_in_it
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("HISTFILE", raising=False)
-    screen = typed(way_in.shell()[-1], b"history\nenv\nexit 3\n")
+    screen, status = on_terminal(["bash", "-c", way_in.shell()[-1]], keys=b"history\nenv\nexit 3\n")
     lines = [line.strip() for line in screen.splitlines()]
     numbered = [line.partition("  ")[2] for line in lines if line[:1].isdigit()]
     # Arrow up shows the last one first.
     assert numbered[:3] == [way_in.one_test, way_in.suite, "history"]
     assert "SEEN=yes" in lines
     assert not any(line.startswith("PROMPT_COMMAND=") for line in lines)
-    assert lines[-1] == "status 3"
-
-
-def typed(script: str, keys: bytes) -> str:
-    """Type something into a script that runs on a terminal; what it showed, and its status."""
-    ours, theirs = pty.openpty()
-    screen = b""
-    with subprocess.Popen(["bash", "-c", script], stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        os.write(ours, keys)
-        with suppress(OSError):  # What Linux says when the other end is closed.
-            while read := os.read(ours, 65536):
-                screen += read
-        status = process.wait(timeout=60)
-    os.close(ours)
-    return f"{screen.decode()}\nstatus {status}"
+    assert status == 3
 
 
 def test_the_suites_command_is_what_a_cell_runs(tmp_path: Path) -> None:

@@ -90,9 +90,7 @@ def test_a_command_must_be_named(host: Host, run_lab: RunLab) -> None:
     assert host.opened == []
 
 
-def test_a_shell_without_a_terminal_runs_what_it_reads_and_says_nothing(
-    host: Host, tmp_path: Path, run_lab: RunLab
-) -> None:
+def test_a_shell_without_terminal_runs_what_it_reads(host: Host, tmp_path: Path, run_lab: RunLab) -> None:
     (tmp_path / "script").write_text("echo $SEEN; exit 4\n")
     before = os.dup(0)
     with (tmp_path / "script").open() as script:
@@ -161,9 +159,7 @@ def test_one_side_of_a_copy_is_in_a_guest(host: Host, paths: tuple[str, str], ru
     assert "one of SRC and DST is a path of this host" in run_lab(2, "copy", *paths)
 
 
-def test_a_kept_guest_has_a_process_of_its_own(
-    host: Host, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kept_guest_has_its_own_process(host: Host, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(*_: object, **__: object) -> NoReturn:
         raise LaneDied("the keeper was started")
 

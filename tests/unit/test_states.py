@@ -128,9 +128,7 @@ def test_a_boot_is_not_for_another_build_of_the_firmware_or_another_seed(
     assert host.states.find() is None
 
 
-def test_a_later_lane_of_the_same_machine_gets_a_copy_of_the_state_and_its_keys(
-    host: Host, tmp_path: Path
-) -> None:
+def test_a_later_lane_gets_a_copy_of_the_state_and_its_keys(host: Host, tmp_path: Path) -> None:
     assert host.states.find() is None
     # Whatever the umask is and whoever made the folder before.
     host.paths.states.mkdir(parents=True, mode=0o755)

@@ -63,9 +63,7 @@ def test_an_image_of_another_definition_is_another_image(guest: catalog.Guest, i
     assert (store.inputs_digest(guest) == store.inputs_digest(GUEST)) is is_same
 
 
-def test_a_built_image_is_read_only_and_found_again_and_not_built_again(
-    paths: Paths, building: pytest.MonkeyPatch
-) -> None:
+def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: pytest.MonkeyPatch) -> None:
     # One of an older definition does not count.
     store.ensure(paths, with_image(packages=["vim"]), no_say)
     assert store.find(paths, GUEST) is None
@@ -96,9 +94,7 @@ def test_a_folder_without_a_whole_manifest_is_no_image_and_is_made_again(
     assert store.find(paths, GUEST)
 
 
-def test_what_a_killed_build_left_is_no_image_and_is_removed_by_the_next(
-    paths: Paths, building: pytest.MonkeyPatch
-) -> None:
+def test_what_a_killed_build_left_is_removed_by_the_next(paths: Paths, building: pytest.MonkeyPatch) -> None:
     image = store.ensure(paths, GUEST, no_say)
     partial = image.folder.with_name(f".partial-{image.folder.name}")
     image.folder.rename(partial)
@@ -119,10 +115,7 @@ def test_too_little_space_is_said_before_anything_is_built(paths: Paths, buildin
 
 @pytest.mark.parametrize(
     ("raised", "expected"),
-    [
-        (KeyboardInterrupt(), KeyboardInterrupt),
-        (OSError(errno.ENOSPC, "No space left on device"), LabError),
-    ],
+    [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(errno.ENOSPC, "No space left on device"), LabError)],
 )
 def test_a_build_that_fails_half_way_leaves_nothing(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, raised: BaseException, expected: type[BaseException]

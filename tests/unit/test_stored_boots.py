@@ -118,9 +118,7 @@ def test_a_boot_is_stored_and_the_lane_goes_on_with_a_key_of_its_own(bench: Benc
 
 
 @pytest.mark.parametrize("fault", ["no room", "cannot be saved", "the name is taken"])
-def test_a_boot_that_is_not_stored_serves_all_the_same(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
+def test_a_boot_that_is_not_stored_serves(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     def run(command: list[str], **_more: object) -> NoReturn:
         raise process.CommandFailed(command, "exit status 1", "No space left on device")
 

@@ -62,9 +62,7 @@ def entry(name: str, mode: int = stat.S_IFREG | 0o644) -> SFTPAttributes:
     return made
 
 
-def test_a_folder_of_the_guest_goes_into_a_folder_of_this_host_without_links(
-    sftp: Sftp, there: Path, here: Path
-) -> None:
+def test_a_folder_of_the_guest_is_copied_here_without_links(sftp: Sftp, there: Path, here: Path) -> None:
     assert sftp.download(str(tree(there / "found")), here) == (here / "found", 2)
     assert content(here) == {"found/a": "A", "found/sub/b.sh": "B"}
     assert os.access(here / "found" / "sub" / "b.sh", os.X_OK)
@@ -80,9 +78,7 @@ def test_a_folder_of_the_guest_goes_into_a_folder_of_this_host_without_links(
 
 
 @pytest.mark.parametrize("name", ["log", 'a "b" \\c*[d]? e'])
-def test_a_file_gets_the_name_that_it_is_to_have_and_replaces_what_has_it(
-    sftp: Sftp, there: Path, here: Path, name: str
-) -> None:
+def test_a_file_gets_its_name_and_replaces_what_has_it(sftp: Sftp, there: Path, here: Path, name: str) -> None:
     (there / name).write_text("new")
     victim = here.parent / "victim"
     victim.write_text("untouched")

@@ -16,12 +16,7 @@ from tests.vm.shared import SharedRun
 
 # The runs; all cells of a run are of one guest. Each change makes the first one, root also the last.
 PLAIN, MORE, PODMAN, SELINUX = "causes-plain", "causes-more", "causes-podman", "causes-selinux"
-GUESTS = {
-    PLAIN: "debian-13",
-    MORE: "debian-13",
-    PODMAN: "debian-13-podman",
-    SELINUX: "debian-13-selinux",
-}
+GUESTS = {PLAIN: "debian-13", MORE: "debian-13", PODMAN: "debian-13-podman", SELINUX: "debian-13-selinux"}
 # What the evidence must show in each cell, in the order in which boxlite meets it.
 BLOCKED = {
     (PLAIN, "home-noexec"): [("home-noexec", "proved")],
@@ -148,9 +143,7 @@ def test_every_cause_is_named_with_proof_and_exactly_its_tests_failed(
 
 @pytest.mark.slow
 @pytest.mark.shared(OLDER)
-def test_what_blocked_an_older_release_still_blocks_it(
-    run: RunResult, folder: Path, definitions: Catalog
-) -> None:
+def test_what_blocked_an_older_release_blocks_it(run: RunResult, folder: Path, definitions: Catalog) -> None:
     [its] = run.cells
     assert [(cause.name, str(cause.confidence)) for cause in its.causes] == [("mount-symlink", "proved")]
     assert its.status is Status.FAIL, its.reason
@@ -162,9 +155,7 @@ def test_what_blocked_an_older_release_still_blocks_it(
 
 
 @reads(MORE)
-def test_kernel_arguments_have_a_lane_of_their_own_and_everything_else_shares_one(
-    run: RunResult, name: str
-) -> None:
+def test_only_kernel_arguments_have_a_lane_of_their_own(run: RunResult, name: str) -> None:
     lanes = {cell(run, variant).lane for variant in blocked(name) if "apparmor-off" not in variant}
     booted = cell(run, "max-userns-zero+apparmor-off")
     assert booted.lane not in lanes

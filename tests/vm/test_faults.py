@@ -248,9 +248,7 @@ def unpacking(pid: int) -> bool:
         return False
 
 
-def test_a_killed_build_is_never_taken_for_whole_and_nothing_is_left_of_it(
-    home: Path, definitions: Catalog
-) -> None:
+def test_a_killed_build_is_never_taken_for_whole_or_left_there(home: Path, definitions: Catalog) -> None:
     guest = definitions.guest("debian-12")
     own = Paths(cache=home / "fresh" / "cache", state=home / "fresh" / "state")
     started = lab(home / "fresh", "images", "build", guest.name)

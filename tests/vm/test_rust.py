@@ -90,9 +90,7 @@ def test_a_guest_without_memory_is_no_failure_of_boxlites(own: Paths, program: P
     assert "the guest had no memory left, and its kernel killed jailer-" in cell.reason
 
 
-def test_forks_draw_random_numbers_of_their_own_so_that_a_flaky_test_is_counted(
-    own: Paths, program: Path, tmp_path: Path
-) -> None:
+def test_forks_draw_their_own_random_numbers(own: Paths, program: Path, tmp_path: Path) -> None:
     """Of twelve repeats, all are even or all are odd once in 2048 times."""
     build = crate(tmp_path / "crate", program, SANDBOXED + IN_A_GUEST)
     words = ["-g", GUEST, "-v", "stock", "--repeat", str(REPEATS)]

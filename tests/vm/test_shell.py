@@ -59,9 +59,7 @@ def lab(home: Path, image: BaseImage) -> Lab:
     return partial(run_lab, home, seconds=STARTS_IN)
 
 
-def test_a_command_runs_in_the_state_of_a_cell_in_a_guest_that_can_be_kept(
-    lab: Lab, paths: Paths, tmp_path: Path
-) -> None:
+def test_a_command_runs_in_the_state_of_a_cell_and_is_kept(lab: Lab, paths: Paths, tmp_path: Path) -> None:
     state = (
         "cat; id -un; pwd; cat /proc/sys/kernel/unprivileged_userns_clone; echo apart >&2; "
         "mkdir -p /tmp/found/sub; echo evidence >/tmp/found/sub/log; ln -s /etc/passwd /tmp/found/link; "
