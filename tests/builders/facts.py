@@ -141,6 +141,14 @@ def put(root: Path, files: Mapping[str, str]) -> Path:
     return root
 
 
+def executable(file: Path, text: str | bytes) -> Path:
+    """Write a file that can be executed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    file.chmod(0o755)
+    return file
+
+
 def run_program(name: str, argument: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
     """Run a program of the lab's here as it is run in a guest: without what `site` finds."""
     command = [sys.executable, "-I", "-S", str(PROGRAMS / f"{name}.py"), json.dumps(argument)]

@@ -30,7 +30,7 @@ from lab.machine.lane import empty_disk
 from lab.plan import Cell
 from lab.record import BuildRecord, Outcome, RunOptions, TestResult
 from lab.run import start
-from tests.builders.facts import facts
+from tests.builders.facts import executable, facts
 from tests.unit.test_docs import example
 
 KNOWN = catalog.load()
@@ -112,10 +112,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    file = tmp_path / "boxlite"
-    file.write_text(PROGRAM)
-    file.chmod(0o755)
-    return file
+    return executable(tmp_path / "boxlite", PROGRAM)
 
 
 @pytest.fixture

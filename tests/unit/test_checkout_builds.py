@@ -16,6 +16,7 @@ from lab.builds import Build
 from lab.builds.kinds import checkout
 from lab.builds.kinds.checkout import Tree
 from tests.builders import rust
+from tests.builders.facts import executable
 
 PLACE = "/opt/boxlite"
 # As upstream's: `make` reads the colon of a goal's name as its end unless it is escaped.
@@ -223,9 +224,6 @@ def test_what_cannot_be_built_is_wrong_usage(
 
 
 def test_the_path_of_upstreams_makefile_is_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program = tmp_path / ".cargo" / "bin" / "only-here"
-    program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\necho here\n")
-    program.chmod(0o755)
+    executable(tmp_path / ".cargo/bin/only-here", "#!/bin/sh\necho here\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert checkout._run(tmp_path, ["only-here"], 10) == "here\n"

@@ -17,6 +17,7 @@ from lab.machine import leftovers
 from lab.record import Status
 from lab.verdict import claims
 from tests.builders.cells import cell
+from tests.builders.facts import executable
 from tests.builders.runs import run_of
 
 SHELLS = ("bash", "zsh", "fish")
@@ -141,10 +142,7 @@ def test_a_shell_that_has_read_its_script_asks_this_program(
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     (tmp_path / "script").write_text(script)
-    lab = tmp_path / "bin" / "lab"
-    lab.parent.mkdir()
-    lab.write_text(f'#!/bin/sh\nexec {sys.executable} -m lab "$@"\n')
-    lab.chmod(0o755)
+    lab = executable(tmp_path / "bin" / "lab", f'#!/bin/sh\nexec {sys.executable} -m lab "$@"\n')
     environment = {**os.environ, "PATH": f"{lab.parent}:{os.environ['PATH']}"}
     command = [shell, "-c", program, shell, str(tmp_path / "script")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)

@@ -15,6 +15,7 @@ from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths, definitions
 from lab.catalog import DebianImage
 from lab.images import debian, store
+from tests.builders.facts import executable
 from tests.builders.guests import no_say
 
 KNOWN = catalog.load()
@@ -59,11 +60,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def install(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a program called mmdebstrap on the PATH, before the real one."""
-    folder = tmp_path / "bin"
-    folder.mkdir(exist_ok=True)
-    (folder / "mmdebstrap").write_text(f"#!/bin/sh\n{program}")
-    (folder / "mmdebstrap").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    executable(tmp_path / "bin/mmdebstrap", f"#!/bin/sh\n{program}")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
 
 
@@ -140,9 +138,7 @@ def test_mounts_are_the_build_s_own_where_that_may_be(
         if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
             pytest.skip("this user may not make a namespace of mounts")
     else:
-        (tmp_path / "bin").mkdir()
-        (tmp_path / "bin/unshare").write_text("#!/bin/sh\necho not permitted >&2\nexit 1\n")
-        (tmp_path / "bin/unshare").chmod(0o755)
+        executable(tmp_path / "bin/unshare", "#!/bin/sh\necho not permitted >&2\nexit 1\n")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     own = f" {Path('/proc/self/ns/mnt').readlink()}\n"
     assert call_for("debian-13", tmp_path, monkeypatch).endswith(own) != may_unshare
@@ -195,9 +191,8 @@ def test_a_build_s_processes_end_before_its_folder(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_the_recipe_s_files_are_secret(is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = tmp_path / "a recipe"
-    recipe.write_text('#!/bin/sh\necho made >"$(dirname "$1")/disk.qcow2"; cat "$1/tree"\n')
-    recipe.chmod(0o755)
+    script = '#!/bin/sh\necho made >"$(dirname "$1")/disk.qcow2"; cat "$1/tree"\n'
+    recipe = executable(tmp_path / "a recipe", script)
     monkeypatch.setattr(debian, "_recipe", lambda: recipe)
     [hook] = [word for word in map(str, debian._command(image_of("debian-13"))) if "customize" in word]
     tree = tmp_path / "workspace" / "mmdebstrap.abc"

@@ -18,6 +18,7 @@ from lab.machine import acceleration, clock, doctor, leftovers
 from lab.machine.acceleration import Acceleration
 from lab.machine.doctor import REQUIREMENTS, Examination, Line, State
 from tests.builders.daemon import Daemon
+from tests.builders.facts import executable
 from tests.builders.guests import base_image
 
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "gpgv", "ssh")
@@ -29,16 +30,10 @@ GIB = 2**30
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder before all others on the path, with programs that say their version."""
     folder = tmp_path / "bin"
-    folder.mkdir()
     for name in PROGRAMS:
-        write(folder / name, f"echo '{name} version 1.2.3 of today'")
+        executable(folder / name, f"#!/bin/sh\necho '{name} version 1.2.3 of today'\n")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return folder
-
-
-def write(program: Path, script: str) -> None:
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
 
 
 def examination(paths: Paths, *guests: str, uri: str = NOWHERE, again: bool = False) -> Examination:
@@ -100,7 +95,7 @@ def test_a_program_is_asked_for_its_version(
     found: str,
 ) -> None:
     program = programs / ("qemu-system-x86_64" if what == "QEMU" else what)
-    write(program, script)
+    executable(program, f"#!/bin/sh\n{script}\n")
     if script.startswith("sleep"):
         monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.1)
     line = examine(paths, what)
@@ -177,7 +172,7 @@ def test_a_stored_image_needs_no_tools(paths: Paths, programs: Path, monkeypatch
         return "an image" if guest.name == "debian-13" else None
 
     monkeypatch.setattr(store, "find", find)
-    write(programs / "mmdebstrap", "exit 1")
+    executable(programs / "mmdebstrap", "#!/bin/sh\nexit 1\n")
     line = examine(paths, "mmdebstrap", "debian-13")
     assert line.state is State.NOT_NEEDED
     assert line.needed_by is not None

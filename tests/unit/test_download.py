@@ -3,8 +3,6 @@
 import os
 import shutil
 import socket
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +12,7 @@ from lab.base.errors import ImageNotAvailable, LabError
 from lab.images import download
 from tests.builders.guests import no_say
 from tests.builders.mirror import Answer, Mirror, Request, breaks_off, endless, redirect, serving, status, whole
+from tests.conftest import Mount
 
 PATH = "/folder/disk.img"
 BODY = os.urandom(3 << 20)
@@ -152,20 +151,10 @@ def test_too_little_space_is_said_first(served: Mirror, file: Path, monkeypatch:
     assert not file.exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for half of the file."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    options = f"size={HALF}"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def test_a_disk_that_fills_up_is_named_and_nothing_is_kept(served: Mirror, small_disk: Path) -> None:
+def test_a_disk_that_fills_up_is_named_and_nothing_is_kept(
+    served: Mirror, tmp_path: Path, mount: Mount
+) -> None:
+    small_disk = mount(tmp_path / "small", f"size={HALF}")
     served.faults[PATH] = [endless]
     with pytest.raises(
         LabError, match=f"partial file was deleted: No space left on device: {small_disk}"

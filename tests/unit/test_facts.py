@@ -21,8 +21,8 @@ from lab.builds.elf import Needs, why_not
 from lab.catalog.knobs import Bubblewrap
 from lab.probes import PROGRAMS, Facts, Probed, SuiteUser
 from lab.probes.facts import read_label
+from tests.builders.facts import executable, put, run_program
 from tests.builders.facts import facts as a_facts
-from tests.builders.facts import put, run_program
 
 
 def printed(program: str, argument: dict[str, Any]) -> dict[str, Any]:
@@ -90,9 +90,8 @@ def test_the_suites_user_is_seen_from_inside_with_its_limits_and_where_links_lea
 def test_the_label_of_bubblewrap_is_read_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = {"probes": False, "links": []}
     # Waits for its arguments, as bubblewrap does.
-    program = tmp_path / "bwrap"
-    program.write_text(f'#!/bin/bash\necho "$@" >{tmp_path}/began\ncat <&"$2" >/dev/null\n')
-    program.chmod(0o755)
+    waits = f'#!/bin/bash\necho "$@" >{tmp_path}/began\ncat <&"$2" >/dev/null\n'
+    program = executable(tmp_path / "bwrap", waits)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     own = SuiteUser.model_validate(printed("probe", request))
     # This program is confined like the one that started it.
@@ -271,12 +270,10 @@ def test_a_service_is_known_by_its_control_group_and_systemd_tells_what_restrict
     probe = runpy.run_path(str(PROGRAMS / "probe.py"))
     service, unrestricted = probe["service"], probe["service_unrestricted"]
     monkeypatch.setitem(service.__globals__, "text", lambda _path: cgroup)
-    systemctl = tmp_path / "systemctl"
     shown = "ProcSubset=all\nRestrictNamespaces=ipc user\nPrivateDevices=yes\nBindPaths=/home/me:/srv:rbind"
-    systemctl.write_text(
-        f'#!/bin/sh\necho "$*" >{tmp_path}/asked\necho "{shown}"\necho "SystemCallFilter=read unshare clone"\n'
-    )
-    systemctl.chmod(0o755)
+    shown += "\nSystemCallFilter=read unshare clone"
+    systemctl = tmp_path / "systemctl"
+    executable(systemctl, f'#!/bin/sh\necho "$*" >{tmp_path}/asked\necho "{shown}"\n')
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     settings = service()
     if asked is None:

@@ -2,8 +2,6 @@
 
 import errno
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,21 +19,15 @@ from lab.trials.fork import Tries
 from tests.builders.facts import facts
 from tests.builders.guests import FakeRunner
 from tests.builders.processes import TWO_CELLS, RunLab
+from tests.conftest import Mount
 
-SIZE = 2**20
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
+def small(tmp_path: Path, mount: Mount) -> Path:
     """A file system of one MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    return mount(tmp_path / "small", "size=1m")
 
 
 def fill(folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from lab.record import BuildRecord, CellResult, Status
 from lab.report import github, markdown
 from tests.builders.cells import cell
+from tests.builders.facts import executable
 from tests.builders.processes import RunLab
 from tests.builders.runs import run_of, runs_of_shards
 
@@ -168,8 +169,7 @@ class Runner:
             "print('printed')\n"
             "sys.exit(int(os.environ.get('STATUS_' + sys.argv[1], '0')))\n"
         )
-        (self.action / "setup.sh").write_text(program)
-        (self.action / "setup.sh").chmod(0o755)
+        executable(self.action / "setup.sh", program)
 
     def step(self, name: str, inputs: Mapping[str, str]) -> int:
         environment = {

@@ -22,6 +22,7 @@ from lab.causes import evidence
 from lab.guest import programs
 from lab.guest.collect import EvidenceFolder
 from tests.builders import evidence as evidence_examples
+from tests.builders.facts import executable
 
 # The suites that pytest runs, with the oldest Python that each may meet. Older than 3.10 is Debian 11's
 # alone, for which boxlite has no wheel, and whose Node is too old.
@@ -220,11 +221,10 @@ def knob(folder: Path, name: str, argument: dict[str, object], stubs: dict[str, 
     """Put a setting on below a folder, with stand-ins for programs. Gives the environment."""
     program = programs.sources()["knobs"]
     program = re.sub(r"/(srv|usr/local/bin|etc/sudoers\.d|sys/fs/selinux)/", f"{folder}/\\1/", program)
-    for place in ("stubs", "srv", "usr/local/bin", "etc/sudoers.d", "sys/fs/selinux"):
+    for place in ("srv", "usr/local/bin", "etc/sudoers.d", "sys/fs/selinux"):
         (folder / place).mkdir(parents=True)
     for stub, text in stubs.items():
-        (folder / "stubs" / stub).write_text(f"#!/bin/sh\n{text}\n")
-        (folder / "stubs" / stub).chmod(0o755)
+        executable(folder / "stubs" / stub, f"#!/bin/sh\n{text}\n")
     environment = {**os.environ, "PATH": f"{folder}/stubs:{os.environ['PATH']}", "FOLDER": str(folder)}
     command = [sys.executable, "-c", program, json.dumps({name: argument})]
     subprocess.run(command, env=environment, capture_output=True, check=True)

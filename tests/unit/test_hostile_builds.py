@@ -20,6 +20,7 @@ from lab.builds.kinds import nextest, npm
 from lab.builds.kinds.checkout import Tree
 from lab.builds.kinds.nextest import Nextest
 from tests.builders import packages
+from tests.builders.facts import executable
 from tests.builders.packages import VERNEED, make_wheel, manifest, tarball
 from tests.unit.test_checkout_builds import commit, git
 
@@ -213,9 +214,7 @@ def test_an_elf_file_that_is_endless_needs_nothing(tmp_path: Path) -> None:
 def test_git_starts_no_program_that_the_checkout_names(tmp_path: Path) -> None:
     folder, shows = tmp_path / "checkout", tmp_path / "started"
     folder.mkdir()
-    script = tmp_path / "script"
-    script.write_text(f"#!/bin/sh\necho $0 >>{shows}\n")
-    script.chmod(0o755)
+    script = executable(tmp_path / "script", f"#!/bin/sh\necho $0 >>{shows}\n")
     hooks = tmp_path / "hooks"
     hooks.mkdir()
     for name in ("post-index-change", "post-checkout"):
@@ -295,10 +294,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_a_program_under_test_is_only_run_in_the_sandbox(
     kind: str, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "program"
+    file = executable(tmp_path / "program", packages.elf())
     monkeypatch.setattr(nextest, "program", lambda _paths: file)
-    file.write_bytes(packages.elf())
-    file.chmod(0o755)
     archive = packed(tmp_path, cargo=GOOD, binaries=BINARIES)
     with pytest.raises(UsageError):
         builds.resolve(f"{kind}:{file if kind == 'cli' else archive}")
@@ -325,9 +322,7 @@ def test_a_host_without_sandboxes_runs_nothing_and_says_what_to_do(
     sandbox.check.cache_clear()
     monkeypatch.setattr(process, "run", fails)
     monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/bwrap" if there else None)
-    file = tmp_path / "boxlite"
-    file.write_bytes(packages.elf())
-    file.chmod(0o755)
+    file = executable(tmp_path / "boxlite", packages.elf())
     with pytest.raises(LabError, match=printed) as raised:
         builds.resolve(f"cli:{file}")
     assert not isinstance(raised.value, UsageError)

@@ -24,7 +24,8 @@ from lab.record import CellResult, RunOptions, Status, without_kernel
 from lab.report import table
 from lab.run import past, start
 from tests.builders.cells import cell as cell_result
-from tests.builders.facts import facts
+from tests.builders.facts import executable, facts
+from tests.builders.facts import put as put_texts
 from tests.builders.guests import base_image, no_say, put_image
 from tests.builders.runs import run_of
 
@@ -361,8 +362,7 @@ def make_deb(folder: Path, name: str) -> None:
     (folder / "DEBIAN" / "control").write_text(
         f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n"
     )
-    (folder / "DEBIAN" / "postinst").write_text("#!/bin/sh\nexit 1\n")
-    (folder / "DEBIAN" / "postinst").chmod(0o755)
+    executable(folder / "DEBIAN" / "postinst", "#!/bin/sh\nexit 1\n")
     subprocess.run(
         ["dpkg-deb", "--root-owner-group", "--build", folder, folder.with_name(f"{name}.deb")],
         check=True,
@@ -436,10 +436,8 @@ ALL = "virtio_pci virtio_blk virtio_net virtio_console ext4 isofs"
 def test_the_recipe_names_what_a_kernel_lacks(
     images: list[str], has: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, text in (("bin/chroot", CHROOT), *((f"kernel/boot/{image}", "") for image in images)):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    (tmp_path / "bin/chroot").chmod(0o755)
+    executable(tmp_path / "bin/chroot", CHROOT)
+    put_texts(tmp_path, {f"kernel/boot/{image}": "" for image in images})
     (tmp_path / "root/boot").mkdir(parents=True)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("HAS", has)
@@ -461,10 +459,7 @@ def test_the_recipe_names_what_a_kernel_lacks(
 def test_a_kernel_that_cannot_be_used_is_named_with_a_next_step(
     words: str, expected: str, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = tmp_path / "bin" / "mmdebstrap"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "{words}" >&2\nexit 100\n')
-    program.chmod(0o755)
+    program = executable(tmp_path / "bin" / "mmdebstrap", f'#!/bin/sh\necho "{words}" >&2\nexit 100\n')
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     for name in ("IN_MEMORY", "ON_DISK"):
         monkeypatch.setattr(debian, name, tmp_path)
