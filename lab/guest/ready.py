@@ -80,7 +80,7 @@ def wait_ready(session: Session, listens: Callable[[], bool], *, cloud_init: boo
 def wait_up(session: Session, lane: Lane) -> None:
     """Do the same for a guest that was just started, and longer for one whose console grows.
 
-    Raises BootFailed if it does not come up in time, or stopped booting and waits for someone at its console.
+    Raises BootFailed with the console's last lines if it does not come up in time.
     """
     size, grown = 0, -math.inf
 
@@ -89,8 +89,6 @@ def wait_up(session: Session, lane: Lane) -> None:
         text = lane.console_text()
         if len(text) > size:
             size, grown = len(text), time.monotonic()
-        if words := console.asks_for_help(text):
-            raise BootFailed(f"{lane.guest.name} stopped booting: {words}\n{lane.last_words()}")
         return console.shows_ssh(text)
 
     for waits in itertools.count(1):

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from lab.base import host_table, process, scratch
 from lab.base.errors import ImageNotAvailable, LabError, one_line
 from lab.base.paths import definitions
@@ -36,10 +34,8 @@ PACKAGES = (
     "systemd-sysv",
     "udev",
 )
-# Where a guest is built: in memory if that has room. Two at once took 45 s there and 62 s on disk: dpkg writes
-# many small files. An ordinary user's mmdebstrap runs as a subordinate user, who cannot enter a home folder.
-IN_MEMORY, ON_DISK = Path("/dev/shm"), Path("/var/tmp")  # noqa: S108 - folders that mkdtemp makes in them
-ROOM_IN_MEMORY = 8 << 30
+# Where an ordinary user's guest is built: mmdebstrap runs as a subordinate user, who can enter no home folder.
+ON_DISK = Path("/var/tmp")  # noqa: S108 - a folder that mkdtemp makes in it
 WORKSPACE = "boxlite-lab-build-"
 # Where the host's apt does not trust Debian's keys, as on Ubuntu, mmdebstrap finds them only with gpg's help.
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -164,26 +160,13 @@ def _copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
 def _workspace(out: Path) -> Iterator[Path]:
     """A folder for mmdebstrap, removed after the block."""
     is_root = os.geteuid() == 0
-    parent = IN_MEMORY if _has_room(IN_MEMORY) else out if is_root else ON_DISK
-    with scratch.make_in(parent, "build-" if parent == out else WORKSPACE) as folder:
+    with scratch.make_in(out, "build-") if is_root else scratch.make_in(ON_DISK, WORKSPACE) as folder:
         try:
             if not is_root:
                 folder.chmod(0o1777)
             yield folder
         finally:
             remove_workspace(folder)
-
-
-def _has_room(memory: Path) -> bool:
-    """Whether guests can be built in memory: containers have little, or may execute nothing there."""
-    try:
-        there = os.statvfs(memory)
-    except OSError:
-        return False
-    # Root's mmdebstrap makes device nodes in the tree, an ordinary user's borrows the host's.
-    unusable = os.ST_NOEXEC | (os.ST_NODEV if os.geteuid() == 0 else 0)
-    room = min(there.f_bavail * there.f_frsize, psutil.virtual_memory().available)
-    return not there.f_flag & unusable and room >= ROOM_IN_MEMORY
 
 
 def _command(image: DebianImage) -> list[str | Path]:

@@ -117,8 +117,7 @@ def sweep(paths: Paths) -> tuple[list[Unused], list[str]]:
 def _abandoned(paths: Paths) -> Iterator[Path]:
     """What dead labs were at work in. Each stays locked until the next is asked for."""
     yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
-    for parent in (debian.IN_MEMORY, debian.ON_DISK):
-        yield from scratch.abandoned(parent, debian.WORKSPACE)
+    yield from scratch.abandoned(debian.ON_DISK, debian.WORKSPACE)
     yield from scratch.abandoned(paths.states, states.PARTIAL)
     yield from _partial(checkout.store(paths))
     yield from _partial(paths.images)

@@ -12,11 +12,6 @@ KERNEL_RAN = "Run /init as init process"
 # With the kernel's own clock before it, which does not count how long QEMU and a boot loader took.
 RAN_AT = re.compile(rf"\[ *(\d{{1,6}}\.\d{{1,9}})\] {KERNEL_RAN}")
 
-# What systemd (sulogin-shell.c) and dracut (dracut-emergency.sh) write when they cannot go on, before they
-# start a shell on the console. The commonest reason is a file system of /etc/fstab that did not appear within
-# systemd's 90 s, which a slow guest may need.
-HELP_WORDS = ("You are in emergency mode", "Entering emergency mode")
-
 # What systemd writes when OpenSSH's server or its socket is up: since Debian 12, in older ones and in Ubuntu
 # 22.04, in Ubuntu's with a socket, and in Fedora.
 SSH_WORDS = re.compile(
@@ -39,11 +34,6 @@ def kernel_seconds(text: str) -> float | None:
     """
     times = RAN_AT.findall(text)
     return float(times[-1]) if times else None
-
-
-def asks_for_help(text: str) -> str:
-    """What the guest says if it stopped booting and waits for someone at its console; empty if it does not."""
-    return next((words for words in HELP_WORDS if words in text), "")
 
 
 def shows_ssh(text: str) -> bool:

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -54,8 +53,7 @@ exit 100
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("IN_MEMORY", "ON_DISK"):
-        monkeypatch.setattr(debian, name, tmp_path)
+    monkeypatch.setattr(debian, "ON_DISK", tmp_path)
 
 
 def install(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,26 +226,6 @@ def test_files_of_subordinate_users_are_removed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(shutil, "rmtree", only_what_is_ours)
     debian.remove_workspace(workspace)
     assert not workspace.exists()
-
-
-@pytest.mark.parametrize(
-    ("gib", "flags", "user", "is_chosen"),
-    [
-        (8, os.ST_NODEV | os.ST_NOSUID, 1000, True),
-        (7, 0, 1000, False),
-        (8, os.ST_NOEXEC, 1000, False),
-        (8, os.ST_NODEV, 0, False),
-        (8, os.ST_NOSUID, 0, True),
-    ],
-)
-def test_a_guest_is_built_in_memory_where_that_has_room_and_the_user_can_build_there(
-    gib: int, flags: int, user: int, is_chosen: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    memory = SimpleNamespace(f_flag=flags, f_bavail=gib << 18, f_frsize=4096)
-    monkeypatch.setattr(os, "statvfs", lambda _: memory)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 << 30))
-    monkeypatch.setattr(os, "geteuid", lambda: user)
-    assert debian._has_room(Path("/dev/shm")) is is_chosen
 
 
 def test_the_recipe_and_what_kernels_mediate_are_part_of_the_image(

@@ -461,8 +461,7 @@ def test_a_kernel_that_cannot_be_used_is_named_with_a_next_step(
 ) -> None:
     program = executable(tmp_path / "bin" / "mmdebstrap", f'#!/bin/sh\necho "{words}" >&2\nexit 100\n')
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    for name in ("IN_MEMORY", "ON_DISK"):
-        monkeypatch.setattr(debian, name, tmp_path)
+    monkeypatch.setattr(debian, "ON_DISK", tmp_path)
     with pytest.raises(LabError) as error:
         store.ensure(paths, KNOWN.guest(RT_GUEST), no_say)
     assert expected in str(error.value.args[0])

@@ -95,21 +95,6 @@ class Machine:
         return console.last_words(self.text)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        'You are in emergency mode. After logging in, type "journalctl -xb" to view system logs.',
-        "Entering emergency mode. Exit the shell to continue.",
-    ],
-)
-def test_a_guest_that_waits_for_someone_at_its_console_is_not_waited_for(words: str) -> None:
-    session: Any = Session("no result yet")
-    lane: Any = Machine(f"[ TIME ] Timed out waiting for device\n{words}\n")
-    with pytest.raises(BootFailed, match="debian-13 stopped booting: ") as failed:
-        wait_up(session, lane)
-    assert f"  | {words}" in str(failed.value)
-
-
 class SlowSession(Session):
     """A guest that is waited for so often, and writes this much to its console meanwhile."""
 

@@ -34,8 +34,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    for name in ("IN_MEMORY", "ON_DISK"):
-        monkeypatch.setattr(debian, name, folder)
+    monkeypatch.setattr(debian, "ON_DISK", folder)
     yield folder
 
 

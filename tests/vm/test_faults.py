@@ -161,8 +161,6 @@ def test_a_disk_that_fills_up_while_building_keeps_nothing(
     small_disk: Path, definitions: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "BUILD_FREE_BYTES", 0)
-    # Root builds in the image's own folder where memory has no room.
-    monkeypatch.setattr(debian, "IN_MEMORY", small_disk)
     paths = Paths(cache=small_disk / "cache", state=small_disk / "state")
     with pytest.raises(LabError, match="the disk filled up"):
         store.ensure(paths, definitions.guest("debian-13"), lambda text: None)
@@ -263,6 +261,5 @@ def test_a_killed_build_is_never_taken_for_whole_or_left_there(home: Path, defin
     # A whole build would take a minute, and only begin with what `lab clean` does.
     run_lab(home / "fresh", "clean")
     assert list(own.images.glob(".partial-*")) == []
-    for parent in (debian.IN_MEMORY, debian.ON_DISK):
-        assert list(scratch.abandoned(parent, debian.WORKSPACE)) == []
+    assert list(scratch.abandoned(debian.ON_DISK, debian.WORKSPACE)) == []
     process.run(["rm", "-rf", home / "fresh"], timeout=60)
