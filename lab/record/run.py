@@ -46,7 +46,7 @@ class LaneRecord(Entry):
         "anything beyond. null: not recorded.",
     )
     note: PlainText = Field(
-        default="", description="What failed and cost no cell: using or storing a state of the guest."
+        default="", description="What failed and cost no cell: using a stored state of the guest."
     )
     restored: bool = Field(
         default=False, description="Whether the lane restored a stored state instead of booting."
