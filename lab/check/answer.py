@@ -74,9 +74,9 @@ class Answer:
     """What to expect of boxlite on a host, why, and what to do.
 
     `reasons` are sentences that lead to the outcome. `refused` are probes that failed or could not be tried.
-    `otherwise` are remedies that change how boxlite or its tests are run, not the host. `cells` are the tested
-    cells of the host's own release, the closest first, or else those of `related` systems: other releases or
-    distributions with results.
+    `otherwise` are remedies that change how boxlite or its tests are run, not the host or boxlite's service.
+    `cells` are the tested cells of the host's own release, the closest first, or else those of `related`
+    systems: other releases or distributions with results.
     """
 
     system: str
@@ -137,7 +137,11 @@ def judge(report: HostReport, published: Published) -> Answer:
             if not probe.worked
         ),
         advice=tuple(_advise(names, report, cured, all_remedies)),
-        otherwise=tuple(remedy.name for remedy in remedies.candidates(all_remedies, names[:1]) if remedy.run),
+        otherwise=tuple(
+            remedy.name
+            for remedy in remedies.candidates(all_remedies, names[:1])
+            if remedy.run and not remedy.changes_service
+        ),
         same_system=bool(own),
         cells=tuple(near),
         related=tuple(related),
@@ -219,7 +223,7 @@ def _advise(
     return advice or [
         _advice(remedy)
         for remedy in remedies.candidates(all_remedies, causes[:1])
-        if remedy.host and not settings.compare(yours, remedy.helps_with).differing
+        if (remedy.host or remedy.changes_service) and not settings.compare(yours, remedy.helps_with).differing
     ]
 
 

@@ -136,6 +136,18 @@ def test_a_cause_that_nobody_published_has_remedies_that_only_claim_to_cure(tmp_
     assert "claims to cure it; no published result shows that it does" in text_of(answer)
 
 
+def test_in_a_service_that_blocks_boxlite_its_setting_is_what_to_change(tmp_path: Path) -> None:
+    service = {
+        "service_unrestricted": probe(1, "RestrictNamespaces=yes"),
+        "unshare_flags": probe(1, "Operation not permitted"),
+    }
+    answer = check(tmp_path, report(probes=REFUSED | service), STOCK)
+    assert [finding.name for finding in answer.findings] == ["service-restricts-namespaces"]
+    assert [advice.remedy for advice in answer.advice] == ["service-namespaces"]
+    assert "RestrictNamespaces=user mnt pid ipc uts" in text_of(answer)
+    assert set(answer.otherwise) == {"preflight", "jailer-off"}
+
+
 def test_another_system_is_never_expected_to_work(tmp_path: Path) -> None:
     mint = {"id": "linuxmint", "version_id": "22", "version_codename": None, "pretty_name": "Linux Mint 22"}
     host = report(os=mint).model_copy(update={"id_like": ("debian",)})
