@@ -57,7 +57,6 @@ MOVING = """() => [...document.querySelectorAll("*")]
 
 
 def paths(site: Path) -> list[str]:
-    """Every page of a site."""
     return sorted(str(file.relative_to(site)) for file in site.rglob("*.html"))
 
 
@@ -74,7 +73,6 @@ def kinds(site: Path) -> list[str]:
 
 
 def texts(page: Page, script: str) -> list[str]:
-    """What a script in the page returns."""
     returned: list[str] = page.evaluate(script)
     return returned
 

@@ -69,7 +69,6 @@ class Home:
         return self.out / "run"
 
     def environment(self) -> dict[str, str]:
-        """The environment of the try's labs."""
         own = {"LAB_HOME": self.base, "TMPDIR": self.temporary, "CAMPAIGN_KEYS": self.keys}
         return {**os.environ, **{name: str(value) for name, value in own.items()}}
 

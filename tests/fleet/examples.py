@@ -55,7 +55,6 @@ class HostExample:
         (self.home / "control.json").write_text(json.dumps(control))
 
     def worker(self) -> psutil.Process:
-        """Its worker that runs now."""
         mark = str(self.home / "control.json")
 
         def look() -> psutil.Process | None:
@@ -138,7 +137,6 @@ class Fleet:
         return file
 
     def end(self) -> None:
-        """End all that was started."""
         for command in self.commands:
             command.kill()
             command.wait()
@@ -243,7 +241,6 @@ class Command:
         return self.out.read_text()
 
     def wait_for(self, pattern: str) -> None:
-        """Wait until something was printed."""
 
         def look() -> bool | None:
             is_there = bool(re.search(pattern, self.printed()))

@@ -295,7 +295,6 @@ def _reported_evidence(content: dict[str, bytes], folder: Path) -> None:
 
 
 def _shards() -> list[RunResult]:
-    """Two shards of a plan with one cell each."""
     first, second = full_run(), full_run()
     plan = [cell.name for cell in first.cells]
     for number, shard in enumerate((first, second), 1):
@@ -423,7 +422,6 @@ KEPT = {"cell": "c", "since": "2026-11-27T10:00:00Z", "keeper": 1, "entrance": {
 
 
 def _of(path: str) -> Inputs:
-    """A definition of the lab's own."""
     return toml_of((ROOT / path).read_bytes())
 
 

@@ -47,7 +47,6 @@ def works(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Pat
 
 @pytest.fixture
 def working(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Guests that are prepared in no time."""
     monkeypatch.setattr(prepare_image, "_boot_and_install", works)
     return monkeypatch
 

@@ -26,7 +26,6 @@ SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 
 def start(shell: Sequence[str], text: str = SCRIPT, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the script in a shell."""
     return subprocess.run(
         [*shell, "-c", text],
         env={**os.environ, **environment},
@@ -39,7 +38,6 @@ def start(shell: Sequence[str], text: str = SCRIPT, **environment: str) -> subpr
 
 
 def run(shell: Sequence[str] = ("sh",), text: str = SCRIPT, **environment: str) -> str:
-    """What the script prints in a shell."""
     done = start(shell, text, **environment)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

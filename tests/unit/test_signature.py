@@ -24,7 +24,6 @@ SHIPPED = {
 
 @pytest.fixture
 def key(keys: dict[str, SigningKey], tmp_path: Path) -> Path:
-    """The file of the trusted key."""
     file = tmp_path / "key.asc"
     file.write_text(keys["good"].public)
     return file
@@ -98,7 +97,6 @@ def test_the_shipped_keys_are_those_of_their_owners(tmp_path: Path) -> None:
 
 
 def fingerprints(key: Path, home: Path) -> list[str]:
-    """Return the fingerprints of all primary keys in a file, as gpg reads them."""
     command = ["gpg", "--homedir", str(home), "--with-colons", "--show-keys", str(key)]
     told = process.run(command, timeout=60)
     records = [line.split(":") for line in told.splitlines()]

@@ -1,4 +1,7 @@
+"""The store of images: building, importing, verifying and pruning."""
+
 import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -6,15 +9,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from lab import catalog
-from lab.base.errors import LabError
-from lab.base.files import sha256
+from lab.base import process
+from lab.base.errors import LabError, UsageError
+from lab.base.files import digest, sha256
 from lab.base.paths import Paths
-from lab.catalog import DebianImage
+from lab.builds import wheels
+from lab.catalog import Catalog, DebianImage, Firmware
 from lab.images import debian, store
+from lab.images.store import BaseImage
 from lab.lane import upkeep
-from tests.builders.guests import TwoLabs, no_say
+from lab.record import LaneRecord
+from tests.builders.cells import cell
+from tests.builders.guests import TwoLabs, make_disk, no_say
+from tests.builders.mirror import Mirror, pin
+from tests.builders.runs import run_of
 
 KNOWN = catalog.load()
 GUEST = KNOWN.guest("debian-13")
@@ -23,7 +34,6 @@ pytestmark = pytest.mark.usefixtures("roomy")
 
 
 def fill(folder: Path) -> None:
-    """Write the files that a build leaves."""
     for name in debian.FILES:
         (folder / name).write_text(f"content of {name}")
 
@@ -35,7 +45,6 @@ def build_well(_image: DebianImage, out: Path, _say: Say, *, timeout: float) -> 
 
 @pytest.fixture
 def building(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Builds that finish immediately."""
     monkeypatch.setattr(debian, "build", build_well)
     return monkeypatch
 
@@ -154,3 +163,205 @@ def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.
     monkeypatch.setattr(debian, "build", build)
     first, second = labs.run(lambda say: store.ensure(paths, GUEST, say))
     assert (first, built) == (second, ["trixie"])
+
+
+CLOUD = "debian-13-cloud"
+
+
+@pytest.fixture
+def definitions(root: Path) -> Catalog:
+    return catalog.load()
+
+
+@pytest.fixture
+def file(disk: bytes, tmp_path: Path) -> Path:
+    """A disk of the user's own."""
+    made = tmp_path / "mine.qcow2"
+    made.write_bytes(disk)
+    return made
+
+
+@pytest.fixture
+def built(paths: Paths, definitions: Catalog, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
+    monkeypatch.setattr(debian, "build", build_well)
+    return store.ensure(paths, definitions.guest("debian-13"), no_say)
+
+
+@pytest.fixture
+def imported(paths: Paths, definitions: Catalog, file: Path) -> BaseImage:
+    return store.import_file(paths, definitions.guest(CLOUD), file, no_say)
+
+
+def entries(paths: Paths) -> set[str]:
+    return {path.name for path in paths.images.glob("*/")}
+
+
+# -- importing
+
+
+def test_an_imported_disk_is_the_guest_s_image(
+    paths: Paths, definitions: Catalog, imported: BaseImage, file: Path, mirror: Mirror
+) -> None:
+    assert imported.disk.read_bytes() == file.read_bytes()
+    assert imported.manifest.disk_sha256 == sha256(file)
+    assert (imported.manifest.source, imported.firmware) == ("imported from mine.qcow2", Firmware.BIOS)
+    assert store.ensure(paths, definitions.guest(CLOUD), no_say) == imported
+    assert [path.name for path in paths.downloads.iterdir()] == ["import.lock"]
+    assert mirror.requests == []
+
+
+def test_the_disk_that_was_imported_last_is_the_guest_s(
+    paths: Paths, definitions: Catalog, imported: BaseImage, file: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.qcow2"
+    make_disk(other, 2048)
+    guest = definitions.guest(CLOUD)
+    new = store.import_file(paths, guest, other, no_say)
+    assert store.find(paths, guest) == new
+    again = store.import_file(paths, guest, file, no_say)
+    assert (again.folder, store.find(paths, guest)) == (imported.folder, again)
+    store.check(again)
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [("raw", "no qcow2 disk but raw"), ("vmdk", "no qcow2 disk but vmdk"), ("qcow2", "refers to another file")],
+)
+def test_a_disk_that_no_guest_can_start_from_is_not_imported(
+    paths: Paths, definitions: Catalog, file: Path, tmp_path: Path, form: str, reason: str
+) -> None:
+    made = tmp_path / "made"
+    over = ["-b", str(file), "-F", "qcow2"] if form == "qcow2" else []
+    process.run(["qemu-img", "create", "-q", "-f", form, *over, made, "1M"], timeout=60)
+    with pytest.raises(UsageError, match=reason):
+        store.import_file(paths, definitions.guest(CLOUD), made, no_say)
+    assert not paths.images.exists()
+
+
+def test_a_disk_other_than_the_pinned_one_is_not_imported(paths: Paths, root: Path, file: Path) -> None:
+    pin(root, CLOUD, "20261101-2300", f"sha512:{'0' * 128}")
+    with pytest.raises(UsageError, match=f"does not have the digest that images/{CLOUD}.toml pins"):
+        store.import_file(paths, catalog.load().guest(CLOUD), file, no_say)
+    with pytest.raises(UsageError, match="the image of debian-13 is built locally"):
+        store.import_file(paths, catalog.load().guest("debian-13"), file, no_say)
+
+
+def test_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> None:
+    pin(root, CLOUD, "20261101-2300", f"sha512:{digest(file, 'sha512')}")
+    guest = catalog.load().guest(CLOUD)
+    assert store.import_file(paths, guest, file, no_say) == store.find(paths, guest)
+
+
+def test_a_full_disk_is_said_and_nothing_is_kept(
+    paths: Paths, definitions: Catalog, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_source: Path, copy: Path) -> None:
+        copy.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", fail)
+    with pytest.raises(LabError, match="cannot be copied into the store: No space left on device"):
+        store.import_file(paths, definitions.guest(CLOUD), file, no_say)
+    assert [path.name for path in paths.downloads.iterdir()] == ["import.lock"]
+    assert entries(paths) == set()
+
+
+# -- verifying
+
+
+def change(file: Path) -> None:
+    """Change a file's content but not its size and time."""
+    told = file.stat()
+    content = file.read_bytes()
+    file.chmod(0o644)
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(file, ns=(told.st_atime_ns, told.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", debian.FILES)
+def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
+    paths: Paths, definitions: Catalog, built: BaseImage, imported: BaseImage, name: str
+) -> None:
+    change(built.folder / name)
+    wrong = {image.folder: problem for image, problem in upkeep.verify(paths)}
+    assert wrong[imported.folder] == ""
+    assert wrong[built.folder].startswith(f"{name} was changed: its sha256 is ")
+    assert f"set aside as {paths.images}/.changed-" in wrong[built.folder]
+    assert store.find(paths, definitions.guest("debian-13")) is None
+    assert store.any_image(paths) is None
+    rebuilt = store.ensure(paths, definitions.guest("debian-13"), no_say)
+    assert rebuilt.disk.read_text() == "content of disk.qcow2"
+    assert [problem for _, problem in upkeep.verify(paths)] == ["", ""]
+    (built.folder / name).unlink()
+    [gone] = [problem for _, problem in upkeep.verify(paths) if problem]
+    assert gone.startswith(f"{name} cannot be read: No such file or directory")
+
+
+# -- pruning
+
+
+def removed(paths: Paths, definitions: Catalog) -> set[str]:
+    return {unused.path.name for unused in upkeep.prune(paths, definitions, dry_run=False)}
+
+
+def without(definitions: Catalog, *names: str) -> Catalog:
+    guests = {name: guest for name, guest in definitions.guests.items() if name not in names}
+    return Catalog(guests, definitions.variants, definitions.sets, definitions.suite)
+
+
+def test_what_no_guest_uses_goes(
+    paths: Paths, definitions: Catalog, built: BaseImage, imported: BaseImage
+) -> None:
+    assert removed(paths, definitions) == set()
+    assert removed(paths, without(definitions, CLOUD)) == {imported.folder.name}
+    assert removed(paths, without(definitions, CLOUD, "debian-13")) == {built.folder.name}
+    assert entries(paths) == set()
+
+
+def test_what_a_run_used_stays(
+    paths: Paths, definitions: Catalog, built: BaseImage, imported: BaseImage
+) -> None:
+    folder = paths.runs / "20261124-160000"
+    folder.mkdir(parents=True)
+    lane = LaneRecord(guest=CLOUD, image=imported.manifest.disk_sha256, fork="memory", seconds={})
+    run_of(cell(), lanes=[lane]).write(folder)
+    (paths.runs / "no-text").mkdir()
+    (paths.runs / "no-text" / "results.json").write_bytes(b"\xff\xfe")
+    assert removed(paths, without(definitions, CLOUD, "debian-13")) == {built.folder.name}
+
+
+def test_only_what_no_lab_uses_is_removed(paths: Paths, definitions: Catalog, imported: BaseImage) -> None:
+    for name in (".changed-sha256-1", ".partial-debian-12-1", ".partial-debian-13-1"):
+        (paths.images / name).mkdir()
+        (paths.images / name / "disk.qcow2").touch()
+    for name in ("sha256-2", "sha256-3", "import.qcow2"):
+        (paths.downloads / name).touch()
+    with FileLock(paths.images / "debian-13-1.lock"), FileLock(paths.downloads / "sha256-3.lock"):
+        unused = {".changed-sha256-1", ".partial-debian-12-1", "sha256-2", "import.qcow2"}
+        assert removed(paths, definitions) == unused
+        assert removed(paths, definitions) == set()
+    assert removed(paths, definitions) == {".partial-debian-13-1", "sha256-3"}
+    assert entries(paths) == {imported.folder.name}
+
+
+def test_wheels_that_a_killed_lab_was_fetching_are_swept_but_not_those_of_a_living_one(paths: Paths) -> None:
+    folder = paths.make(wheels.store(paths))
+    for name in (".partial-boxlite-1-cp313", ".partial-boxlite-2-cp313", "boxlite-3-cp313"):
+        (folder / name).mkdir()
+    with FileLock(folder / "boxlite-2-cp313.lock"):
+        swept, stuck = upkeep.sweep(paths)
+    assert ([unused.path.name for unused in swept], stuck) == ([".partial-boxlite-1-cp313"], [])
+    assert (folder / ".partial-boxlite-2-cp313").is_dir()
+    assert (folder / "boxlite-3-cp313").is_dir()
+
+
+def test_while_guests_run_nothing_is_pruned(paths: Paths, definitions: Catalog, built: BaseImage) -> None:
+    (paths.lanes / "lab-debian-13-1").mkdir(parents=True)
+    with pytest.raises(LabError, match="guests are running: lab-debian-13-1"):
+        upkeep.prune(paths, without(definitions, "debian-13"), dry_run=False)
+    assert entries(paths) == {built.folder.name}
+
+
+def test_an_empty_store_is_well_and_has_nothing_to_prune(paths: Paths, definitions: Catalog) -> None:
+    assert (list(upkeep.verify(paths)), removed(paths, definitions)) == ([], set())
+    assert not paths.cache.exists()

@@ -29,7 +29,6 @@ def sftp(user: User) -> Iterator[Sftp]:
 
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
-    """A folder of the guest."""
     (tmp_path / "there").mkdir()
     return tmp_path / "there"
 

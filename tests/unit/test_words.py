@@ -36,7 +36,6 @@ LOGS = [
 
 
 def put_log(folder: Path, log: str) -> None:
-    """Write boxlite's log to where a run collects it."""
     (folder / "boxlite/box-a/logs").mkdir(parents=True)
     (folder / "boxlite/box-a/logs/boxlite.log.2026-11-24").write_text(log)
 

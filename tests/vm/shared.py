@@ -78,7 +78,6 @@ class SharedRuns:
         remove_home(self.home)
 
     def folder(self, run: SharedRun) -> Path:
-        """The folder of a run's results."""
         return self.home / run.name
 
     def result(self, run: SharedRun) -> RunResult:

@@ -25,7 +25,6 @@ CELLS = ["-g", "debian-13", "-v", "kvm-denied", "--build", RELEASE, "--no-remedi
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The lab's libraries."""
     folder = tmp_path_factory.mktemp("wheels")
     host_guest.download_wheels(folder)
     return folder

@@ -13,7 +13,6 @@ from tests.vm.test_matrix import reads_matrix
 
 @pytest.fixture
 def site(run: RunResult, folder: Path, tmp_path: Path) -> Path:
-    """The folder of the site of that run."""
     publish([folder], tmp_path / "site")
     return tmp_path / "site"
 

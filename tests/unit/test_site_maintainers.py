@@ -1,13 +1,19 @@
-"""The page of each cell, and that of the findings on what boxlite itself says of them."""
+"""The pages of the site for maintainers: cells, findings, the matrix and charts of time."""
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lab.base.activity import Activity
+from lab.base.files import slug
 from lab.record import (
     CellResult,
     Experiment,
     ExperimentStep,
+    LaneStep,
     Outcome,
     RemedyOutcome,
     RemedyResult,
@@ -16,12 +22,15 @@ from lab.record import (
     StepOutcome,
     TestResult,
 )
+from lab.report import table
+from lab.report.site.charts import MOST_TICKS, duration, ticks, timelines
 from lab.report.site.maintainers import LONGEST_LINE, MOST_LINES
 from lab.report.site.publish import publish
 from tests.builders import output
 from tests.builders.cells import blocked, box, cell
 from tests.builders.evidence import DENIED_CREATE
 from tests.builders.facts import context, facts, probe, probed
+from tests.builders.runs import run_of
 
 CELL = "cells/debian-13/stock/0.10.8.html"
 CURE = "userns-clone-on"
@@ -197,3 +206,149 @@ def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:
     text = output.Parsed(tmp_path / "site" / "findings.html").text
     assert "there is no diagnosis to judge" in text
     assert "not judged" in text and "No finding." in text
+
+
+# -- the matrix
+
+FAILED = {"status": Status.FAIL, "cause": "userns-sysctl", "reason": "the sysctl is 0"}
+
+
+def page(base: Path, *cells: CellResult) -> tuple[str, output.Parsed]:
+    file = output.site_of(base, *cells) / "matrix.html"
+    return file.read_text(), output.Parsed(file)
+
+
+def squares(parsed: output.Parsed) -> list[dict[str, str | None]]:
+    return [square for square in parsed.of("td") if "data-variant" in square]
+
+
+def test_builds_stand_side_by_side_below_their_variant_and_absent_cells_say_so(tmp_path: Path) -> None:
+    builds = [cell(build=build) for build in ("0.10.0", "0.10.8", "0.9.7")]
+    text, parsed = page(tmp_path, *builds, cell("debian-12", "max-userns-zero"), cell("debian-13-selinux"))
+    group = next(heading for heading in parsed.of("th") if heading.get("scope") == "colgroup")
+    names = [heading["data-build"] for heading in parsed.of("th") if heading.get("data-build")]
+    assert group["colspan"] == "3" and names == ["0.10.8", "0.10.0", "0.9.7", "0.10.8"]
+    assert len(squares(parsed)) == 12
+    empty = re.findall(r"<td[^>]*absent[^>]*>(.*?)</td>", text)
+    assert empty == ['<span class="sr">not in the plan</span>'] * 7
+    links = [address for address in parsed.attributes("href") if address.startswith("hosts/")]
+    assert links == ["hosts/debian-12.html", "hosts/debian-13.html", "hosts/debian-13.html"]
+
+
+def test_a_square_says_its_status_its_cause_and_its_tries_and_leads_to_its_page(tmp_path: Path) -> None:
+    repeats = [RepeatResult(status=Status.PASS), RepeatResult(status=Status.FAIL, failed=["a"])]
+    text, parsed = page(
+        tmp_path,
+        *(cell(variant=f"v{number}", status=status) for number, status in enumerate(Status)),
+        cell(**FAILED, retried=["lost"]),
+        cell(variant="flaky-one", status=Status.FLAKY, repeats=repeats),
+    )
+    assert "userns-sysctl (try 2)" in text and "1/2" in text
+    for link in (address for address in parsed.attributes("href") if address.startswith("cells/")):
+        assert (tmp_path / "site" / link).is_file()
+    # Only a pass has the mark of what works.
+    marked = re.findall(r'<td[^>]* data-status="([^"]*)"[^>]*><a[^>]*><span class="mark mark-works"', text)
+    assert marked == ["pass"]
+    assert {square["data-status"] for square in squares(parsed)} == set(Status)
+    assert [status for status, look in table.LOOKS.items() if look.mark == "works"] == [Status.PASS]
+
+
+def test_filters_offer_the_values_that_occur_and_builds_that_differ(tmp_path: Path) -> None:
+    _, parsed = page(
+        tmp_path,
+        cell(build="0.10.0"),
+        cell(build="0.10.8", **FAILED),
+        cell("debian-12", build="0.10.0"),
+        # What could not be run is no difference.
+        cell("debian-12", build="0.10.8", status=Status.ERROR),
+    )
+    differing = [square for square in squares(parsed) if square.get("data-differs")]
+    assert [square["data-status"] for square in differing] == ["fail", "pass"]
+    offered = ", ".join(f"{box['name']}={box['value']}" for box in parsed.of("input"))
+    assert offered == (
+        "guest=debian-12, guest=debian-13, build=0.10.8, build=0.10.0, "
+        "status=pass, status=fail, status=error, cause=userns-sysctl, cause=, differs=yes"
+    )
+    assert [note for note in parsed.of("p") if note.get("aria-live") == "polite"]
+
+
+@pytest.mark.parametrize("name", ["A", "Debian", "a b", "a/b", "..", ".", "", "-", "ä", "x" * 300, "\ud800"])
+def test_no_other_name_becomes_the_same_part_of_a_path(name: str) -> None:
+    made = slug(name)
+    assert made and re.fullmatch(r"[a-z0-9._+-]+", made) and not made.startswith(".") and len(made) < 100
+    # A name that looks like a made one is another one.
+    assert slug(made) != made and slug(made) != slug(name)
+    assert [slug(kept) for kept in ("stock", "a+b", "0.10.8")] == ["stock", "a+b", "0.10.8"]
+
+
+# -- the chart of a run's time: its figures are those of the record
+
+STARTED = datetime(2026, 11, 24, 16, 0, tzinfo=UTC)
+
+
+def step(lane: str, activity: Activity, start: float, seconds: float, text: str = "") -> LaneStep:
+    began = STARTED + timedelta(seconds=start)
+    return LaneStep(lane=lane, activity=activity, text=text or activity, began=began, seconds=seconds)
+
+
+STEPS = [
+    step("debian-13", Activity.START, 2, 30),
+    step("debian-13 #2", Activity.START, 41, 89),
+    step("debian-13", Activity.SUITE, 44, 60, "stock: running the suite"),
+    step("debian-13", Activity.TRIALS, 105, 5),
+    step("debian-13", Activity.TRIALS, 110, 10),
+]
+LATER = [step.model_copy(update={"began": step.began + timedelta(hours=2)}) for step in STEPS]
+
+
+def test_a_timeline_has_a_row_for_each_lane_from_the_first_step_on() -> None:
+    [line] = timelines(run_of(steps=STEPS[::-1]).run)
+    assert line.began == STARTED + timedelta(seconds=2)
+    assert {
+        lane: [(step.activity, line.start(step), line.end(step)) for step in steps]
+        for lane, steps in line.lanes.items()
+    } == {
+        "debian-13": [
+            (Activity.START, 0, 30),
+            (Activity.SUITE, 42, 102),
+            (Activity.TRIALS, 103, 108),
+            (Activity.TRIALS, 108, 118),
+        ],
+        "debian-13 #2": [(Activity.START, 39, 128)],
+    }
+    assert line.sums("debian-13") == {Activity.START: 30, Activity.SUITE: 60, Activity.TRIALS: 15}
+    assert (line.length, line.percent(64)) == (128, 50)
+    assert line.activities == [Activity.START, Activity.SUITE, Activity.TRIALS]
+    # The lanes of a host stand together.
+    names = ["one: debian-13", "two: debian-13", "one: debian-13 #2"]
+    [line] = timelines(run_of(steps=[step(name, Activity.SUITE, at, 1) for at, name in enumerate(names)]).run)
+    assert list(line.lanes) == ["one: debian-13", "one: debian-13 #2", "two: debian-13"]
+
+
+def test_each_session_has_a_timeline_and_so_has_each_shard_of_a_merged_run() -> None:
+    resumed = STARTED + timedelta(hours=2)
+    run = run_of(steps=[*STEPS, *LATER], resumed=[resumed]).run
+    first, second = timelines(run)
+    assert (first.title, second.title) == (f"Run {run.id}", f"Run {run.id}, resumed")
+    assert second.began - first.began == timedelta(hours=2)
+    assert [first.sums(lane) for lane in first.lanes] == [second.sums(lane) for lane in second.lanes]
+    parts = [run.model_copy(update={"steps": STEPS, "resumed": [], "id": name}) for name in ("one", "two")]
+    merged = run.model_copy(update={"steps": LATER, "merged": parts, "id": "both"})
+    assert [line.title for line in timelines(merged)] == ["Run one", "Run two", "Run both, resumed"]
+    assert timelines(run_of(cell()).run) == []
+
+
+@pytest.mark.parametrize("end", [0.0, 0.3, 7.0, 59.0, 61.0, 3599.0, 90000.0, 1e7])
+def test_an_axis_has_few_round_ticks_that_lie_on_it(end: float) -> None:
+    times = ticks(end)
+    assert 1 <= len(times) <= MOST_TICKS and times[0] == 0
+    assert all(0 <= at <= end for at in times)
+    assert len({duration(at) for at in times}) == len(times)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (0.44, "0.4 s"), (9.96, "10 s"), (60, "1 min"), (185, "3 min 5 s"), (7800, "2 h 10 min")],
+)
+def test_seconds_are_said_in_the_units_that_people_use(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
