@@ -1,6 +1,5 @@
 """The resident agent: its own program in a process of this host, and the lab's side of it."""
 
-import ast
 import base64
 import json
 import os
@@ -20,6 +19,7 @@ from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.collect import EvidenceFolder
 from lab.guest.programs import RemoteFailed
+from tests.unit.test_guest_programs import imported
 
 # What stands at the end of the agent's program, and what the tests have instead: a socket for the port.
 MAIN = '\nif __name__ == "__main__":'
@@ -188,16 +188,6 @@ def test_the_agent_has_imported_what_its_programs_import() -> None:
     loader = programs.loader()
     listed = re.search(r'MODULES = "([a-z ]+)"', loader)
     assert listed is not None
-    used = {name for text in programs.sources().values() for name in _imported(text)}
-    assert used <= {*listed[1].split(), *_imported(loader)}
+    used = {name for file in programs.files().values() for name in imported(file)}
+    assert used <= {*listed[1].split(), *imported(programs.LOADER)}
     assert {*listed[1].split()} <= used
-
-
-def _imported(text: str) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module or "")
-    return names

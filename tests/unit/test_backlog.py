@@ -69,9 +69,7 @@ def test_the_guest_with_the_most_left_to_do_is_first() -> None:
         (0, 1, 1.0, False),
     ],
 )
-def test_a_further_lane_has_to_pay_for_its_start(
-    lanes: int, coming_up: int, seconds: float, pays: bool
-) -> None:
+def test_a_further_lane_pays_for_its_start(lanes: int, coming_up: int, seconds: float, pays: bool) -> None:
     backlog = Backlog(cells(LONG, 4), even(bring_up=seconds))
     bring_up(backlog, LONG, *range(1, lanes + 1))
     for number in range(coming_up):

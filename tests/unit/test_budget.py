@@ -24,9 +24,7 @@ LANE = GUEST + QEMU_OVERHEAD_MIB
         (LANE + RESERVE_MIB, 64_000, 1),
     ],
 )
-def test_lanes_are_admitted_while_there_is_memory_and_give_it_back(
-    available: int, limit: int | None, lanes: int
-) -> None:
+def test_lanes_take_memory_that_there_is_and_return_it(available: int, limit: int | None, lanes: int) -> None:
     memory = Memory(limit, available=lambda: available)
     for _ in range(2):
         assert [memory.admit(GUEST) == "" for _ in range(3)] == [number < lanes for number in range(3)]

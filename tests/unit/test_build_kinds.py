@@ -205,9 +205,7 @@ def test_no_program_of_this_host_is_executed_because_a_record_says_so(
     assert words == ["lab", "matrix", "--resume", "run", f"--build={builds.argument(record)}"]
 
 
-def test_it_is_deployed_by_its_own_steps_and_a_shell_sees_what_its_tests_see(
-    build: Build, deployed: Any
-) -> None:
+def test_its_own_steps_deploy_it_and_a_shell_sees_what_its_tests_see(build: Build, deployed: Any) -> None:
     root = deployed.root
     assert (root / "opt" / "program" / "program").read_text() == PROGRAM
     assert (root / "opt" / "program" / "calls").read_text().startswith("warm-up ")
@@ -278,9 +276,7 @@ def test_its_suite_runs_in_its_folder_and_its_report_is_read_however_it_ends(
     assert calls[1].rstrip() == f"starts {opt}/program {opt}/lab/rootfs {extra}".rstrip()
 
 
-def test_options_of_a_suite_are_the_same_for_every_kind_and_a_suite_without_a_test_is_broken(
-    build: Build, deployed: Any
-) -> None:
+def test_every_kind_takes_a_suite_s_options_and_no_test_is_a_fault(build: Build, deployed: Any) -> None:
     options = SuiteOptions({"EXTRA": "a b"}, to_first_failure=True, tests=["isolates", "stops"])
     ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY, options=options)
     outcomes = {test.name: test.outcome for test in ran.tests}

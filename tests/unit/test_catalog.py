@@ -222,16 +222,6 @@ def test_a_name_that_is_none_is_refused(root: Path, name: str) -> None:
         catalog.load(root / "none")
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "near"),
-    [("guest", "debian-14", "debian-13"), ("variant", "stok", "stock"), ("set", "quik", "quick")],
-)
-def test_unknown_names_say_the_nearest(root: Path, kind: str, name: str, near: str) -> None:
-    look_up = getattr(catalog.load(root), kind)
-    with pytest.raises(UsageError, match=f"no {kind} is called '{name}'\n  next: did you mean {near}"):
-        look_up(name)
-
-
 def test_what_a_variant_cannot_tell_about_is_a_remedy_for_its_cause_with_a_reason() -> None:
     variants = [variant for variant in catalog.load().variants.values() if variant.not_judged]
     assert "apparmor-userns-nocaps" in [variant.name for variant in variants]

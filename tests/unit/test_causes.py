@@ -224,11 +224,6 @@ def test_other_programs_and_other_rules_prove_nothing(name: str, changes: dict[s
     assert causes_of(gathered(kernel)) == []
 
 
-def test_denied_setpcap_counts_as_denied_sys_admin_does() -> None:
-    kernel = examples.DENIED_CAP_BWRAP.replace("capability=21", "capability=8").replace("sys_admin", "setpcap")
-    assert causes_of(gathered(kernel)) == ["apparmor-userns-nocaps"]
-
-
 @pytest.mark.parametrize(
     ("kernel", "probes", "sysctls", "expected"),
     [

@@ -99,9 +99,7 @@ def test_it_is_built_once_for_each_commit_and_shown_and_logged(
     assert (listed.name, listed.argument) == (f"checkout-{version}-dirty", build.argument)
 
 
-def test_a_changed_checkout_is_another_build_and_words_choose_what_is_built(
-    tree: Path, rust_lab: Paths, lines: list[str]
-) -> None:
+def test_changes_and_words_make_another_build(tree: Path, rust_lab: Paths, lines: list[str]) -> None:
     build = resolve(tree)
     source = tree / "src" / "boxlite" / "tests" / "jailer.rs"
     source.write_text(f"{rust.TESTS}\n#[test] fn new() {{}}\n")
@@ -123,9 +121,7 @@ def test_a_changed_checkout_is_another_build_and_words_choose_what_is_built(
     ]
 
 
-def test_the_makefile_builds_the_runtime_first_and_a_failure_keeps_the_log(
-    tree: Path, lines: list[str], rust_lab: Paths
-) -> None:
+def test_make_builds_the_runtime_and_a_failure_is_logged(tree: Path, lines: list[str], rust_lab: Paths) -> None:
     (tree / "make").mkdir()
     (tree / "Makefile").write_text("include make/build.mk\n")
     (tree / "make" / "build.mk").write_text(f"{MAKEFILE}\t@echo >made\n")

@@ -20,7 +20,7 @@ from lab.machine import leftovers
 from lab.record import RunResult
 from tests.builders.processes import ONE_CELL, TWO_CELLS, RunLab, interrupt_runs
 
-pytestmark = pytest.mark.usefixtures("releases")
+pytestmark = pytest.mark.usefixtures("releases", "home")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def stuck(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=shlex.join,
 )
-def test_a_command_that_uses_no_machine_works_where_libvirt_does_not(
+def test_a_command_without_machines_needs_no_libvirt(
     stuck: None, run_lab: RunLab, arguments: list[str]
 ) -> None:
     printed = run_lab(None, *arguments)
@@ -119,7 +119,7 @@ def test_a_command_that_uses_or_counts_machines_first_removes_those_of_dead_labs
 
 @pytest.mark.parametrize("folder", ["a-file", "a-file/run"])
 def test_a_folder_that_cannot_be_made_is_refused(
-    home: Path, tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, folder: str
+    tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     # Any libvirt will do: the run asks for one before it makes its folder, and this host may run none.
     monkeypatch.setenv("LAB_CONNECT", "test:///default")
@@ -136,9 +136,7 @@ def test_a_folder_that_cannot_be_made_is_refused(
         assert "\n  next: choose another folder with -o DIR\n" in printed
 
 
-def test_a_shell_that_makes_no_sense_says_why(
-    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shell_that_makes_no_sense_says_why(run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise NotApplicable("AppArmor 3.0.8 does not mediate user namespaces")
 
@@ -151,7 +149,7 @@ def test_a_shell_that_makes_no_sense_says_why(
     "line", [["shell", "debian-13", "--build", "0.10.8"], ["images", "build", "debian-13"]]
 )
 def test_what_is_going_on_is_no_markup_and_an_interrupt_is_told(
-    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, line: list[str]
+    run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, line: list[str]
 ) -> None:
     def say_and_end(*arguments: Any, **_: Any) -> NoReturn:
         say: Callable[[str], None] = arguments[-1]
@@ -189,7 +187,7 @@ cli.main()
 @pytest.mark.parametrize(
     ("first", "second"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)]
 )
-def test_whoever_interrupts_twice_does_not_wait(home: Path, first: int, second: int) -> None:
+def test_whoever_interrupts_twice_does_not_wait(first: int, second: int) -> None:
     command = [sys.executable, "-c", BUSY, "shell", "debian-13", "--build", "0.10.8"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         try:
@@ -207,7 +205,7 @@ def test_whoever_interrupts_twice_does_not_wait(home: Path, first: int, second: 
 
 
 def test_an_error_with_text_from_a_guest_controls_neither_terminal_nor_ci(
-    home: Path, tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_folder: Path) -> None:
         raise LabError("x\x1b[31m\u202e\n::error::forged\n##[add-path]" + "y" * 100_000)
@@ -220,9 +218,7 @@ def test_an_error_with_text_from_a_guest_controls_neither_terminal_nor_ci(
     assert len(printed) < 30_000
 
 
-def test_the_doctor_of_a_plan_names_what_only_other_guests_need(
-    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_doctor_names_what_other_guests_need(run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     really = shutil.which
     monkeypatch.setattr(
         shutil, "which", lambda name, *more, **path: None if name == "gpgv" else really(name, *more, **path)

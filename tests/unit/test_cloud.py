@@ -241,9 +241,7 @@ def test_offline_the_network_is_left_alone(mirror: Mirror, publish: Publish, pat
 
 
 @pytest.mark.parametrize("is_gone", [False, True])
-def test_a_disk_that_changed_after_verification_is_not_used(
-    publish: Publish, paths: Paths, disk: bytes, is_gone: bool
-) -> None:
+def test_a_disk_that_changed_is_not_used(publish: Publish, paths: Paths, disk: bytes, is_gone: bool) -> None:
     published = publish(UBUNTU)
     image = store.ensure(paths, published, no_say)
     image.disk.unlink()
@@ -255,9 +253,7 @@ def test_a_disk_that_changed_after_verification_is_not_used(
         assert "lab images verify" in (error.value.hint or "")
 
 
-def test_a_newer_build_has_to_be_asked_for_and_verified(
-    mirror: Mirror, publish: Publish, paths: Paths, disk: bytes
-) -> None:
+def test_a_newer_build_has_to_be_asked_for(mirror: Mirror, publish: Publish, paths: Paths, disk: bytes) -> None:
     published = publish(UBUNTU)
     old = store.ensure(paths, published, no_say)
     newer = disk + bytes(512)
@@ -294,9 +290,7 @@ def test_two_guests_with_one_disk_have_an_image_each(publish: Publish, paths: Pa
 
 
 @pytest.mark.parametrize("name", [UBUNTU, DEBIAN])
-def test_two_labs_at_once_download_a_disk_once(
-    mirror: Mirror, publish: Publish, paths: Paths, name: str
-) -> None:
+def test_two_labs_download_a_disk_once(mirror: Mirror, publish: Publish, paths: Paths, name: str) -> None:
     labs, published = TwoLabs("downloaded"), publish(name)
 
     def slow(request: Request, body: bytes) -> None:
@@ -326,9 +320,7 @@ KIND, KEY, BUILDS = 'kind = "cloud"', 'key = "ubuntu-cloud.asc"', "builds = 'rel
         (UBUNTU, BUILDS, "builds = '20(26'", "image.builds: expected a regular expression: missing )"),
     ],
 )
-def test_a_wrong_cloud_guest_names_file_and_key(
-    root: Path, name: str, old: str, new: str, expected: str
-) -> None:
+def test_a_wrong_guest_names_file_and_key(root: Path, name: str, old: str, new: str, expected: str) -> None:
     file = root / "images" / f"{name}.toml"
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new))

@@ -133,9 +133,7 @@ def test_kept_guests_are_offered_and_with_a_colon_for_copies(monkeypatch: pytest
         ("zsh", 'autoload -Uz compinit; compinit -u -D; source "$1"; print ${_comps[lab]}', "_lab_completion"),
     ],
 )
-def test_a_shell_that_has_read_its_script_asks_this_program(
-    tmp_path: Path, shell: str, program: str, expected: str
-) -> None:
+def test_each_shell_s_script_asks_this_program(tmp_path: Path, shell: str, program: str, expected: str) -> None:
     command = [sys.executable, "-m", "lab", "completion", shell]
     script = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert f"{cli.COMPLETE}={shell}_complete" in script

@@ -18,9 +18,7 @@ NO_SOCKET = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
     ("chosen", "user", "uri"),
     [("", 0, "qemu:///system"), ("", 1000, "qemu:///session"), ("test:///default", 0, "test:///default")],
 )
-def test_users_have_a_libvirt_of_their_own_unless_they_choose(
-    monkeypatch: pytest.MonkeyPatch, chosen: str, user: int, uri: str
-) -> None:
+def test_each_user_has_a_libvirt(monkeypatch: pytest.MonkeyPatch, chosen: str, user: int, uri: str) -> None:
     monkeypatch.setenv("LAB_CONNECT", chosen)
     monkeypatch.setattr("os.geteuid", lambda: user)
     assert default_uri() == uri

@@ -228,9 +228,7 @@ def test_files_of_subordinate_users_are_removed(tmp_path: Path, monkeypatch: pyt
     assert not workspace.exists()
 
 
-def test_the_recipe_and_what_kernels_mediate_are_part_of_the_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recipe_and_mediation_are_part_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(definitions() / "images" / "recipes", tmp_path / "recipes")
     recipe = tmp_path / "recipes" / "debian.sh"
     monkeypatch.setattr(debian, "_recipe", lambda: recipe)

@@ -104,9 +104,7 @@ def test_a_program_is_asked_for_its_version(
     assert (line.state, line.found, line.mend) == expected
 
 
-def test_without_libvirt_it_says_how_to_start_it_and_nothing_is_made_by_looking(
-    paths: Paths, programs: Path
-) -> None:
+def test_without_libvirt_it_says_how_to_start_it_and_makes_nothing(paths: Paths, programs: Path) -> None:
     lines = {line.what: line for line in doctor.examine(examination(paths))}
     assert (lines["libvirt"].state, NOWHERE in lines["libvirt"].found) == (State.BROKEN, True)
     assert lines["libvirt"].mend
@@ -212,9 +210,7 @@ def test_an_ordinary_user_is_told_which_guests_only_root_can_build(
     assert "SELinux labels" not in [line.what for line in doctor.examine(examination(paths, *guests))]
 
 
-def test_emulation_is_told_with_the_speed_that_was_measured(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_emulation_is_told_with_its_measured_speed(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     verdict = Acceleration(False, "/dev/kvm does not exist", 7.0)
     monkeypatch.setattr(acceleration, "cached", lambda *_: verdict)
     line = ask(paths, "acceleration", Daemon())
@@ -224,9 +220,7 @@ def test_emulation_is_told_with_the_speed_that_was_measured(
     )
 
 
-def test_where_no_machine_starts_nothing_is_said_of_kvm_and_of_the_clock(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_machine_tells_nothing_of_kvm_and_the_clock(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "library", lambda: Path("/library"))
     monkeypatch.setattr(store, "any_image", lambda paths: base_image(paths.images))
     for what in ("acceleration", "clock"):

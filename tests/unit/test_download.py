@@ -100,9 +100,7 @@ def test_a_file_that_became_shorter_starts_over(served: Mirror, file: Path) -> N
 @pytest.mark.parametrize(
     ("code", "tries"), [(500, download.TRIES), *((code, 1) for code in (400, 401, 403, 404, 410, 501))]
 )
-def test_a_server_that_has_no_file_is_named_after_as_many_tries_as_make_sense(
-    served: Mirror, file: Path, code: int, tries: int
-) -> None:
+def test_a_server_without_the_file_is_named(served: Mirror, file: Path, code: int, tries: int) -> None:
     served.faults[PATH] = [status(code)] * download.TRIES
     with pytest.raises(ImageNotAvailable, match=f"disk.img of {served.host}: HTTP {code}") as error:
         download.fetch(served.url + PATH, file, no_say)
@@ -151,9 +149,7 @@ def test_too_little_space_is_said_first(served: Mirror, file: Path, monkeypatch:
     assert not file.exists()
 
 
-def test_a_disk_that_fills_up_is_named_and_nothing_is_kept(
-    served: Mirror, tmp_path: Path, mount: Mount
-) -> None:
+def test_a_disk_that_fills_up_is_named_and_nothing_kept(served: Mirror, tmp_path: Path, mount: Mount) -> None:
     small_disk = mount(tmp_path / "small", f"size={HALF}")
     served.faults[PATH] = [endless]
     with pytest.raises(

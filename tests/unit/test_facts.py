@@ -237,7 +237,6 @@ def test_a_path_has_its_mount_options(program: dict[str, Any], path: str, on: st
         ("a//child//&unconfined (enforce)", ("a//child",), "enforce", True),
         ("a (unconfined)", ("a",), "unconfined", False),
         ("unconfined", (), None, False),
-        ("", (), None, False),
         (None, (), None, False),
     ],
 )

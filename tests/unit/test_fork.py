@@ -136,9 +136,7 @@ def test_what_says_that_something_cannot_be_tried_depends_on_what_is_tried(runne
     assert settle(runner, NOT_SO, impossible=(NotApplicable, NotInEffect))[0].outcome is CANNOT
 
 
-def test_on_a_dead_machine_nothing_is_tried_or_repeated_and_an_interrupt_is_no_outcome(
-    runner: FakeRunner,
-) -> None:
+def test_a_dead_machine_ends_all_tries_and_an_interrupt_is_no_outcome(runner: FakeRunner) -> None:
     runner.alive = False
     tried, scripted, tries = settle(runner, (HELPS, ""), retries=3)
     assert (tried.outcome, tried.reason.splitlines()[0]) == (ERROR, "the machine is gone")

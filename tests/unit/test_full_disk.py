@@ -21,6 +21,7 @@ from tests.builders.guests import FakeRunner
 from tests.builders.processes import TWO_CELLS, RunLab
 from tests.conftest import Mount
 
+pytestmark = pytest.mark.usefixtures("home")
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -58,9 +59,7 @@ def statuses(folder: Path) -> list[Status]:
     return [cell.status for cell in RunResult.read(folder).cells]
 
 
-def test_a_run_whose_folder_is_full_ends_with_3_and_keeps_its_results(
-    home: Path, small: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
-) -> None:
+def test_a_full_folder_keeps_its_results(small: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab) -> None:
     folder = small / "run"
 
     def ends(folder: Path, journal: Journal, cell: Any) -> None:
@@ -74,9 +73,7 @@ def test_a_run_whose_folder_is_full_ends_with_3_and_keeps_its_results(
     assert statuses(folder) == ["pass", "not-run"]
 
 
-def test_a_run_whose_table_cannot_be_written_shows_it_and_ends_with_3(
-    home: Path, small: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
-) -> None:
+def test_an_unwritten_table_is_shown(small: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab) -> None:
     tables: list[RunResult] = []
     monkeypatch.setattr(terminal, "summary", lambda _console, run, _folder: tables.append(run))
 
@@ -94,7 +91,7 @@ def test_a_run_whose_table_cannot_be_written_shows_it_and_ends_with_3(
 
 
 def test_a_full_disk_that_names_no_file_is_told_with_what_is_free_in_each_folder(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
     def ends(*_: object) -> NoReturn:
         raise NO_SPACE
@@ -107,7 +104,7 @@ def test_a_full_disk_that_names_no_file_is_told_with_what_is_free_in_each_folder
 
 
 def test_a_bug_ends_with_4_its_traceback_and_the_folder_of_the_run(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
     def ends(*_: object) -> NoReturn:
         raise ZeroDivisionError("of the lab's own \x1b[31m\n::error::forged")

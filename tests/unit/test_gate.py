@@ -50,9 +50,7 @@ def test_the_gate_says_its_verdict_first_and_ends_with_its_status(
     assert run_lab(status, "gate", candidate, "--against", old).splitlines()[0] == verdict
 
 
-def test_a_cell_that_blocks_is_printed_with_its_reason_its_evidence_and_the_commands_to_run(
-    tmp_path: Path, run_lab: RunLab
-) -> None:
+def test_a_cell_that_blocks_has_its_reason_evidence_and_commands(tmp_path: Path, run_lab: RunLab) -> None:
     old, candidate = write(BEFORE, tmp_path / "old"), write(now(stock=Status.FAIL), tmp_path / "new")
     assert (
         run_lab(0, "baseline", old, "-o", tmp_path / "b.toml")
@@ -78,9 +76,7 @@ def test_a_cell_that_blocks_is_printed_with_its_reason_its_evidence_and_the_comm
     assert "- run it again: `lab matrix -g debian-13 -v stock --build 0.10.8`" in page
 
 
-def test_what_could_not_run_is_named_with_the_reason_and_the_command_that_runs_it(
-    tmp_path: Path, run_lab: RunLab
-) -> None:
+def test_what_could_not_run_is_named_with_reason_and_command(tmp_path: Path, run_lab: RunLab) -> None:
     missing = [done(Status.ERROR, guest="debian-12", reason="no boot"), done(Status.PASS)]
     blocked = done(Status.NOT_RUN, variant="max-userns-zero", reason="interrupted")
     old, candidate = write(BEFORE, tmp_path / "old"), write(run_with(*missing, blocked), tmp_path / "new")
@@ -110,9 +106,7 @@ TWO = run_with(done(Status.PASS, build="0.10.0"), done(Status.FAIL, build="0.10.
 THREE = run_with(*(done(Status.PASS, build=build) for build in ("0.10.0", "0.10.7", "0.10.8")))
 
 
-def test_two_builds_of_one_run_are_compared_in_the_order_of_the_command_line(
-    tmp_path: Path, run_lab: RunLab
-) -> None:
+def test_two_builds_of_one_run_are_compared_in_their_order(tmp_path: Path, run_lab: RunLab) -> None:
     run = write(TWO, tmp_path / "two")
     printed = run_lab(0, "compare", run)
     assert "new: boxlite 0.10.8 (run 20261124-160000)\nold: boxlite 0.10.0" in printed
@@ -162,9 +156,7 @@ def test_what_cannot_be_compared_is_said(
     assert not Path("new.toml").exists()
 
 
-def test_hostile_text_of_a_record_controls_neither_terminal_nor_markdown(
-    tmp_path: Path, run_lab: RunLab
-) -> None:
+def test_hostile_text_controls_neither_terminal_nor_markdown(tmp_path: Path, run_lab: RunLab) -> None:
     name = "stock\ngate passed: everything is fine"
     cells = [
         done(Status.FAIL, variant="max-userns-zero", reason="<b>x</b> \x1b[31m`y`\n# z"),

@@ -102,9 +102,7 @@ def test_outside_of_a_job_the_summary_is_printed_before_the_annotations(folder: 
     assert [line.partition(" ")[0] for line in printed.splitlines()[-2:]] == ["::error", "::notice"]
 
 
-def test_in_a_job_the_summary_is_added_to_the_job_s(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
-) -> None:
+def test_a_job_gets_the_summary_added(folder: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab) -> None:
     job = folder / "summary.md"
     job.write_text("of an earlier step\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(job))

@@ -313,9 +313,7 @@ def test_the_filter_refuses_user_namespaces_and_nothing_else_of_clone(tmp_path: 
 @pytest.mark.parametrize(
     ("mode", "module", "enforce"), [("enforcing", "(deny a b (c (d)))", "1"), ("permissive", None, "0")]
 )
-def test_a_module_is_added_to_selinux_where_that_is_not_denied_and_then_the_mode_is_set(
-    tmp_path: Path, mode: str, module: str | None, enforce: str
-) -> None:
+def test_selinux_gets_its_module_first(tmp_path: Path, mode: str, module: str | None, enforce: str) -> None:
     stubs = {"semodule": 'cp "$2" "$FOLDER/"; [ "$(cat "$FOLDER/sys/fs/selinux/enforce")" = 0 ]'}
     knob(tmp_path, "selinux", {"mode": mode, "module": module}, stubs)
     assert [file.read_text() for file in tmp_path.glob("lab.cil")] == ([module] if module else [])

@@ -123,11 +123,6 @@ NOT_RUN = ("not-run", "")
         ),
         # Of a suite that was ended, the test that was running failed, and the rest did not run.
         (
-            [*FIRST, phase("second", "setup")],
-            KILLED,
-            {"second": ("fail", f"was running when the suite {KILLED}"), "third": NOT_RUN},
-        ),
-        (
             whole("first", call=("failed", CRASH)),
             KILLED,
             {
@@ -237,7 +232,6 @@ def suite_run(*printed: str) -> guest_suite.SuiteRun:
         ("139 12", "was ended by SIGSEGV (exit status 139)"),
         ("124 12", "ended with exit status 124"),
         ("1 12", "ended with exit status 1"),
-        ("200 12", "ended with exit status 200"),
     ],
 )
 def test_how_a_suite_was_cut_short_is_told(ended: str, cut_short: str) -> None:

@@ -183,9 +183,7 @@ BINARIES: dict[str, Any] = {"rust-binaries": {"a": {}}}
         (b"9" * 5000, BINARIES),
     ],
 )
-def test_an_archive_whose_metadata_lead_elsewhere_is_refused(
-    tmp_path: Path, metadata: object, binaries: object
-) -> None:
+def test_metadata_that_lead_elsewhere_are_refused(tmp_path: Path, metadata: object, binaries: object) -> None:
     to = tmp_path / "to"
     to.mkdir()
     with pytest.raises(UsageError, match=r"expected an archive that `cargo nextest archive` made"):
@@ -267,9 +265,7 @@ def test_a_program_in_the_sandbox_has_nothing_of_the_host(monkeypatch: pytest.Mo
         (r"printf 'words\033]0;title\007\033[2J!\n'; exit 3", "it failed in its sandbox\nwords!$"),
     ],
 )
-def test_a_program_in_the_sandbox_has_limits(
-    script: str, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sandboxed_program_has_limits(script: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "MOST_OUTPUT", 1 << 20)
     small = [word.replace(str(sandbox.MOST_FILES), str(1 << 20)) for word in sandbox.SYSTEM]
     monkeypatch.setattr(sandbox, "SYSTEM", small)

@@ -34,9 +34,7 @@ def sent(tmp_path: Path) -> BaseImage:
     return put_image(Paths(tmp_path / "there", tmp_path / "there"), GUEST)
 
 
-def test_an_image_arrives_whole_and_is_the_guest_s_beside_one_that_was_built_here(
-    here: Paths, sent: BaseImage
-) -> None:
+def test_an_image_arrives_whole_and_stands_beside_one_built_here(here: Paths, sent: BaseImage) -> None:
     made = receive(here, sent)
     assert made.manifest.digest == sent.manifest.digest
     assert made.manifest.source == "built for a test; from host one"

@@ -57,9 +57,7 @@ def test_a_whole_inventory_is_read(tmp_path: Path) -> None:
     ],
     ids=["empty", "no host", "name", "values"],
 )
-def test_everything_that_is_wrong_is_told_at_once_by_its_key(
-    tmp_path: Path, text: str, keys: list[str]
-) -> None:
+def test_everything_wrong_is_told_at_once_by_its_key(tmp_path: Path, text: str, keys: list[str]) -> None:
     with pytest.raises(UsageError) as raised:
         read(tmp_path, text)
     for key in keys:

@@ -80,9 +80,7 @@ def test_a_result_says_where_its_evidence_is_and_how_to_run_it_again(tmp_path: P
 @pytest.mark.parametrize(
     ("interrupted", "reason"), [(True, "interrupted"), (False, "not reached yet")], ids=["interrupted", "ended"]
 )
-def test_each_cell_is_on_disk_at_once_and_a_finished_run_says_whether_it_was_interrupted(
-    tmp_path: Path, interrupted: bool, reason: str
-) -> None:
+def test_cells_are_on_disk_at_once_with_the_run_s_end(tmp_path: Path, interrupted: bool, reason: str) -> None:
     growing = record(tmp_path)
     growing.write()
     assert told(RunResult.read(tmp_path)) == [("not-run", "not reached yet")] * 2

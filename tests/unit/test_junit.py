@@ -80,7 +80,6 @@ def test_nothing_but_a_pass_is_a_pass() -> None:
     ("more", "outcome", "expected"),
     [
         ({"status": Status.FAIL}, Outcome.FAIL, ("failure", "fail", "words")),
-        ({"status": Status.FAIL}, Outcome.SKIP, ("skipped", "skip", "words")),
         ({"status": Status.FAIL}, Outcome.ERROR, ("error", "error", "words")),
         (XFAIL, Outcome.FAIL, ("skipped", "expected failure", "expected failure")),
         (XFAIL, Outcome.SKIP, ("skipped", "skip", "words")),

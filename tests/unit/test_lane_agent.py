@@ -71,9 +71,7 @@ def test_a_booted_guest_gets_an_agent(bench: Bench, answers: list[Callable[[], o
 
 
 @pytest.mark.parametrize("has_agent", [False, True], ids=["stored without one", "path too long"])
-def test_a_restored_guest_may_have_no_agent(
-    bench: Bench, answers: list[Callable[[], object]], has_agent: bool
-) -> None:
+def test_a_stored_boot_has_no_agent(bench: Bench, answers: list[Callable[[], object]], has_agent: bool) -> None:
     if has_agent:
         bench.service().start()
         bench.machine.did.clear()
@@ -86,9 +84,7 @@ def test_a_restored_guest_may_have_no_agent(
     assert not served.record().agent
 
 
-def test_an_agent_that_does_not_start_is_a_fault_of_its_lane(
-    bench: Bench, answers: list[Callable[[], object]]
-) -> None:
+def test_a_dead_agent_is_a_fault_of_its_lane(bench: Bench, answers: list[Callable[[], object]]) -> None:
     answers.append(fails(AgentLost("no answer")))
     with pytest.raises(AgentLost):
         bench.service().start()
@@ -98,9 +94,7 @@ def test_an_agent_that_does_not_start_is_a_fault_of_its_lane(
     assert bench.states.find() is None
 
 
-def test_an_agent_that_was_silent_is_back_after_the_next_load(
-    bench: Bench, answers: list[Callable[[], object]]
-) -> None:
+def test_a_silent_agent_is_back_after_the_next_load(bench: Bench, answers: list[Callable[[], object]]) -> None:
     served = bench.service(stores=False)
     served.start()
     served.deploy(NEW)
@@ -117,9 +111,7 @@ def test_an_agent_that_was_silent_is_back_after_the_next_load(
 
 
 @pytest.mark.parametrize("cold", [True, False], ids=["cold", "path too long"])
-def test_a_guest_may_be_booted_without_an_agent(
-    bench: Bench, answers: list[Callable[[], object]], cold: bool
-) -> None:
+def test_a_guest_may_boot_without_agent(bench: Bench, answers: list[Callable[[], object]], cold: bool) -> None:
     if not cold:
         bench.machine.agent = None
     served = bench.service(cold=cold, stores=False)

@@ -68,9 +68,7 @@ def lane_of_a_dead_lab(paths: Paths, mark: str | None = NO_DAEMON) -> Path:
     [None, "", '{"uri": "qemu', NO_DAEMON],
     ids=["no mark", "empty", "unfinished", "its daemon is gone, too"],
 )
-def test_reaping_removes_a_dead_lane_whatever_its_mark_says_and_nothing_else(
-    paths: Paths, mark: str | None
-) -> None:
+def test_reaping_removes_a_dead_lane_whatever_its_mark_says(paths: Paths, mark: str | None) -> None:
     folder = lane_of_a_dead_lab(paths, mark)
     (paths.lanes / "notes").mkdir()
     assert leftovers.reap(paths) == [folder.name]
@@ -177,9 +175,7 @@ def test_a_port_that_somebody_listens_on_is_skipped(paths: Paths, begin: list[in
         assert ports_of(paths) == [FIRST + 1]
 
 
-def test_a_lane_is_marked_and_its_port_taken_until_its_machine_has_ended(
-    paths: Paths, begin: list[int]
-) -> None:
+def test_a_lane_keeps_mark_and_port_until_its_machine_has_ended(paths: Paths, begin: list[int]) -> None:
     with pytest.raises(LeftBehind), lane(paths) as (folder, _):
         raise LeftBehind("its QEMU still runs")
     assert (folder / "lane.json").is_file()
