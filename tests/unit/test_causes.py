@@ -64,6 +64,7 @@ CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
 NONE = NONE_RUN.by_name()
 BUNDLED = {"bwrap_user": examples.NO_PROGRAM, "bwrap_all": examples.NO_PROGRAM}
 NO_BWRAP = {"bwrap_user": NOT_RUN, "bwrap_all": NOT_RUN}
+DENIED_ELSEWHERE = examples.DENIED_CAP_BWRAP.replace("capability=21", "capability={}").replace('"unpriv', '"an')
 MOVED_UNSHARE = examples.UBUNTU_MOVED.replace("bwrap", "unshare")
 OTHER_MOUNT = examples.MASKED_PROC.probes.model_copy(
     update={"bwrap_all": probe(1, "bwrap: Can't mount devpts on /newroot/dev/pts: Operation not permitted")}
@@ -252,6 +253,8 @@ def test_two_causes_are_named_in_order(kernel: str, probes: str, sysctls: list[s
         (gathered(examples.DENIED_CREATE), "apparmor-userns-deny"),
         (gathered(examples.SELINUX_DENIED), "selinux-userns-deny"),
         (gathered(examples.DENIED_CAP_BWRAP), "apparmor-userns-nocaps"),
+        # In any profile, but only of a capability that bubblewrap needs.
+        *((gathered(DENIED_ELSEWHERE.format(number)), "apparmor-userns-nocaps") for number in (8, 21)),
         (gathered(examples.DENIED_MOUNT), "apparmor-mount-deny"),
         (gathered(examples.SELINUX_DENIED_MOUNT), "selinux-mount-deny"),
         (replace(examples.BWRAP_EXEC_DENIED, probes=NONE_RUN), "bwrap-exec-denied"),

@@ -370,6 +370,7 @@ def test_one_cell_against_it_outweighs_those_that_show_it(tmp_path: Path) -> Non
         ("audit-line", blocked("userns-sysctl", expected=Expectation(status="xfail", cause=POLICY))),
         # A Debian is no Ubuntu, whatever it is called.
         ("fresh-ubuntu", stock(guest="ubuntu-24.04")),
+        ("fresh-ubuntu", stock(facts=enforcing(os=UBUNTU | {"id": "zorin"}))),
         ("ubuntu-default", stock(guest="ubuntu-24.04")),
         ("blocked-tests", blocked(expected=Expectation(), confidence=Confidence.LIKELY)),
     ],
