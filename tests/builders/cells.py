@@ -112,7 +112,6 @@ def side(*cells: CellResult, **more: Any) -> BuildResults:
 
 
 def compared(old: CellResult, new: CellResult) -> CellDifference:
-    """How one cell differs."""
     [difference] = compare(side(old), side(new)).cells
     return difference
 

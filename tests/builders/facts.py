@@ -142,7 +142,6 @@ def put(root: Path, files: Mapping[str, str]) -> Path:
 
 
 def executable(file: Path, text: str | bytes) -> Path:
-    """Write a file that can be executed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(text.encode() if isinstance(text, str) else text)
     file.chmod(0o755)

@@ -159,8 +159,6 @@ def checksums_path(guest: Guest) -> str:
 
 @contextmanager
 def serving() -> Iterator[Mirror]:
-    """Run a mirror until the end of the block."""
-
     class Bound(Request):
         pass
 
@@ -217,7 +215,6 @@ def definitions(root: Path, url: str, key: SigningKey) -> Path:
 
 
 def pin(root: Path, name: str, build: str, digest: str) -> None:
-    """Pin a build in a guest's definition."""
     file = root / "images" / f"{name}.toml"
     lines = f'kind = "cloud"\nbuild = "{build}"\ndigest = "{digest}"'
     file.write_text(file.read_text().replace('kind = "cloud"', lines))

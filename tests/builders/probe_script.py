@@ -75,7 +75,6 @@ def _relevant(name: str) -> bool:
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """A document's values by their paths."""
     if isinstance(value, dict) and value:
         return {
             name: inner

@@ -60,7 +60,6 @@ class Crate:
 
 
 def cargo() -> str | None:
-    """The host's cargo, if it has one."""
     return shutil.which("cargo") or shutil.which("cargo", path=Path("~/.cargo/bin").expanduser())
 
 

@@ -87,7 +87,6 @@ class Guest:
 
 
 def put(guest: Any, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
-    """Deploy a build into such a guest."""
     empty_disk(guest.disk)
     deploy.deploy(guest, guest.disk, build, files, rootfs=rootfs, python="3.13", say=lambda _text: None)
 
@@ -128,7 +127,6 @@ def guest(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def deployed(build: Build, guest: Any, paths: Paths, tmp_path: Path) -> Any:
-    """A guest with the build in it."""
     (tmp_path / "rootfs").mkdir()
     (tmp_path / "rootfs" / "index.json").write_text("{}")
     files = build.fetch(paths, facts(), lambda _text: None)

@@ -43,7 +43,6 @@ def root(tmp_path: Path) -> Path:
 
 
 def error_of(root: Path, file: str, text: str) -> str:
-    """The lab's error for a definition with this text."""
     (root / file).write_text(text)
     loading.load.cache_clear()
     with pytest.raises(UsageError) as error:

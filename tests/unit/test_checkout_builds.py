@@ -49,7 +49,6 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is told while something is built."""
     told: list[str] = []
     monkeypatch.setattr(notices, "listener", told.append)
     return told

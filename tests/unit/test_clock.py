@@ -29,7 +29,6 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The library is installed."""
     file = tmp_path / clock.FILE
     file.touch()
     monkeypatch.setattr(clock, "FOLDERS", (tmp_path / "none", tmp_path))

@@ -116,7 +116,6 @@ def test_every_generated_part_is_on_a_page() -> None:
 
 
 def commands(page: Path) -> list[str]:
-    """Return the commands of the lab that a page shows."""
     lines = [line.strip() for block in code(page) for line in block.content.splitlines()]
     lines += [token.content for token in inline(parsed(page)) if token.type == "code_inline"]
     # These are options of setup.sh itself.
@@ -161,7 +160,6 @@ def test_every_command_names_existing_subcommands_options_and_definitions(page: 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Copy the lab's definitions."""
     for name in ("images", "cloud-init"):
         shutil.copytree(definitions() / name, tmp_path / name)
     return tmp_path

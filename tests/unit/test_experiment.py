@@ -461,7 +461,6 @@ def test_on_which_cells_an_experiment_is_made(
 
 
 def smallest_of(whole: str, does: Callable[[set[str]], bool]) -> tuple[str, list[str]]:
-    """What is found where `does` decides, and every part that was tried."""
     tried: list[str] = []
 
     def decide(part: Sequence[str]) -> bool:

@@ -32,7 +32,6 @@ def printed(program: str, argument: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def program() -> dict[str, Any]:
-    """What facts.py defines."""
     return runpy.run_path(str(PROGRAMS / "facts.py"))
 
 

@@ -27,12 +27,10 @@ NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
 @pytest.fixture
 def small(tmp_path: Path, mount: Mount) -> Path:
-    """A file system of one MiB."""
     return mount(tmp_path / "small", "size=1m")
 
 
 def fill(folder: Path) -> None:
-    """Leave no space where the folder is."""
     with pytest.raises(OSError, match="No space left"), (folder / "full").open("wb", buffering=0) as stream:
         while True:
             stream.write(b"x" * 4096)

@@ -90,7 +90,6 @@ def test_a_table_that_is_too_long_is_cut_after_a_line_with_a_note(tmp_path: Path
 
 @pytest.fixture
 def folder(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a run with one failed cell."""
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     run_of(failed("debian-13")).write(tmp_path)
     return tmp_path

@@ -43,7 +43,6 @@ def files_of(name: str) -> list[Path]:
 
 
 def imported(file: Path) -> set[str]:
-    """The names of the modules that a program imports."""
     names = set[str]()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):

@@ -73,7 +73,6 @@ def test_a_cargo_nextest_that_is_another_is_refused(paths: Paths, monkeypatch: p
 
 
 def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, **more: Any) -> bytes:
-    """One member of a tar, by the letter."""
     entry = tarfile.TarInfo(name)
     entry.type, entry.size = kind, len(content)
     for key, value in more.items():
