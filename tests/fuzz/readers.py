@@ -60,8 +60,8 @@ from tests.builders.packages import NATIVE_FILE, manifest
 from tests.builders.packages import elf as elf_file
 from tests.builders.runs import KNOWN, SMALL
 from tests.fuzz.inputs import Inputs, archives_of, edited, files_of, json_of, lines_of, toml_of
-from tests.unit.test_baseline import RESULTS
-from tests.unit.test_expectations import entry
+from tests.unit.test_compare import RESULTS
+from tests.unit.test_gate import entry
 from tests.unit.test_inventory import WHOLE
 from tests.unit.test_libtest import PANIC, SUITE, ending, event
 from tests.unit.test_results import full_run

@@ -4,7 +4,7 @@ import pytest
 from pydantic import create_model
 
 from lab import catalog, causes
-from lab.base.errors import UsageError
+from lab.base.errors import LabError, UsageError, unknown_name
 from lab.catalog import Suite, Variant, loading, remedies, toml
 from lab.catalog.knob import TableKnob
 from lab.catalog.knobs import Sysctl
@@ -233,3 +233,27 @@ def test_what_a_variant_cannot_tell_about_is_a_remedy_for_its_cause_with_a_reaso
     definitions = catalog.load()
     both = definitions.variant("apparmor-userns-nocaps+userns-clone-off")
     assert both.not_judged == definitions.variant("apparmor-userns-nocaps").not_judged != {}
+
+
+# -- names that are none
+
+GUESTS = ["debian-12", "debian-13", "fedora-44"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("debain-13", "did you mean debian-13 or debian-12?"),
+        ("fedora", "did you mean fedora-44?"),
+        ("windows", "known names: debian-12, debian-13, fedora-44"),
+    ],
+)
+def test_unknown_name_says_the_nearest_or_all(name: str, hint: str) -> None:
+    error = unknown_name("guest", name, GUESTS)
+    assert isinstance(error, UsageError)
+    assert str(error) == f"no guest is called '{name}'\n  next: {hint}"
+
+
+def test_an_error_has_its_status_and_without_a_hint_no_next_step() -> None:
+    assert (LabError("x").exit_status, UsageError("x").exit_status) == (3, 2)
+    assert str(LabError("it broke")) == "it broke"

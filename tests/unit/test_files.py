@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.base import files
+from lab.base import files, locks
+from lab.base.errors import LabError
+from lab.base.locks import locked
+from tests.builders.processes import LOCK_HOLDER, other_process
 
 
 def test_write_replaces_the_whole_content_or_leaves_the_old_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -93,3 +96,21 @@ def test_a_text_is_cut_and_says_how_much_is_missing() -> None:
 )
 def test_inert_text_has_no_command_to_github(text: str, expected: str) -> None:
     assert files.inert(text) == expected
+
+
+# -- locks
+
+
+def test_a_lock_that_is_never_given_back_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "INTERVAL_SECONDS", 0.01)
+    texts: list[str] = []
+    lock = tmp_path / "an image.lock"
+    with (
+        other_process(LOCK_HOLDER, lock),
+        pytest.raises(LabError) as late,
+        locked(lock, 0.05, "this image to be built", texts.append),
+    ):
+        raise AssertionError("it was not waited for")
+    assert set(texts) == {"waiting for this image to be built"}
+    assert str(late.value).startswith("waited 0 s for this image to be built\n")
+    assert late.value.hint == f"lslocks shows which process holds {lock}; end it if it hangs"
