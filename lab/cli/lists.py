@@ -1,4 +1,4 @@
-"""What the lab knows: guests, variants, causes, sets, suites, cells, remedies; and completion of names."""
+"""What the lab knows: guests, variants, causes, sets, suites, remedies; and completion of names."""
 
 import textwrap
 from collections.abc import Sequence
@@ -10,17 +10,13 @@ from click.shell_completion import get_completion_class
 from rich.markup import escape
 from rich.table import Table
 
-from lab import builds, catalog, causes, plan
+from lab import catalog, causes, plan
 from lab.base.errors import UsageError
 from lab.catalog import Catalog, remedies
 from lab.cli import COMPLETE, options, output
-from lab.record import ExperimentPolicy, RunOptions
+from lab.record import RunOptions
 
-# What the commands of `lab list cells` do, as `lab matrix` does without options.
-OPTIONS = RunOptions(remedies=True, experiments=ExperimentPolicy.UNCLEAR)
-
-
-LISTS = ("guests", "variants", "causes", "sets", "suites", "cells")
+LISTS = ("guests", "variants", "causes", "sets", "suites")
 
 
 def rows(what: str, definitions: Catalog) -> list[dict[str, Any]]:
@@ -45,7 +41,7 @@ def rows(what: str, definitions: Catalog) -> list[dict[str, Any]]:
             ]
         case "sets":
             return [chosen.model_dump(mode="json") for chosen in definitions.sets.values()]
-        case "suites":
+        case _:
             return [
                 {
                     "name": suite.name,
@@ -56,32 +52,21 @@ def rows(what: str, definitions: Catalog) -> list[dict[str, Any]]:
                 }
                 for suite in catalog.load_suites()
             ]
-        case _:
-            return [
-                {
-                    "guest": cell.guest.name,
-                    "variant": cell.variant.name,
-                    "expected": {"status": cell.expected.status, "cause": cell.expected.cause},
-                    "because": cell.because,
-                    "command": cell.rerun(OPTIONS),
-                }
-                for cell in plan.choose(definitions).cells([builds.ANY])
-            ]
 
 
 @click.command("list")
 @click.argument("what", type=click.Choice(LISTS))
 @options.json_option
 def list_command(what: str, as_json: bool) -> int:
-    """List the guests, variants, causes, sets, suites or cells that the lab knows."""
-    definitions = catalog.load()
-    listed = rows(what, definitions)
+    """List the guests, variants, causes, sets or suites that the lab knows.
+
+    `lab matrix --list` lists cells.
+    """
+    listed = rows(what, catalog.load())
     if as_json:
         output.print_json({what: listed})
         return 0
     match what:
-        case "cells":
-            print_cells(plan.choose(definitions).cells([builds.ANY]), OPTIONS)
         case "causes":
             for cause in listed:
                 output.say(f"{cause['name']}: {cause['explanation']}")

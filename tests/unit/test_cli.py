@@ -288,7 +288,7 @@ def test_a_list_tells_builds_apart(home: Path, run_lab: RunLab) -> None:
     ]
 
 
-@pytest.mark.parametrize("what", ["guests", "variants", "sets", "suites", "cells", "causes"])
+@pytest.mark.parametrize("what", ["guests", "variants", "sets", "suites", "causes"])
 def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, run_lab: RunLab, what: str) -> None:
     printed = run_lab(0, "list", what)
     assert "\u2026" not in printed
