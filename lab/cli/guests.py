@@ -248,16 +248,10 @@ def copy_command(lab: options.Lab, source: str, target: str, user: Who) -> int:
     sftp = Sftp(kept.entrance.sftp(user), kept.check_alive)
     with output.errors.status("copying"):
         if in_guest[1]:
-            copied, left_out = Path(source), sftp.upload(Path(source), remote)
+            where, left_out = target, sftp.upload(Path(source), remote)
         else:
             copied, left_out = sftp.download(remote, Path(target))
-    paths = [path for path in (copied.resolve(), *copied.resolve().rglob("*")) if not path.is_symlink()]
-    sizes = [path.stat().st_size for path in paths if path.is_file()]
-    where = f"{kept.name}:{remote}" if in_guest[1] else copied
-    less = f"; left out: {_counted(left_out, 'link or special file')}" if left_out else ""
-    output.say(plain(f"{where}: {_counted(len(sizes), 'file')}, {output.mib(sum(sizes))}{less}"))
+            where = str(copied)
+    less = f"; links and special files left out: {left_out}" if left_out else ""
+    output.say(plain(f"copied to {where}{less}"))
     return 0
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' if count != 1 else ''}"
