@@ -35,11 +35,6 @@ class Limits:
         return cls(jobs or processors, memory_mib, processors, spare=0 if jobs else 1)
 
 
-def others_load(lanes: int) -> float:
-    """How many programs besides so many lanes wanted a processor of this host in the last minute."""
-    return max(0.0, os.getloadavg()[0] - lanes)
-
-
 def available_mib() -> int:
     """Memory that the host can give without swapping, in MiB."""
     return int(psutil.virtual_memory().available // 2**20)

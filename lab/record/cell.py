@@ -51,13 +51,6 @@ class ExperimentStep(Entry):
     bug: bool = Field(default=False, description="Whether it met a bug in the lab; see the cell's `bug`.")
 
 
-class NotTried(Entry):
-    """A change that was not tried, or not tried alone, and why."""
-
-    change: PlainText
-    reason: PlainText
-
-
 class Experiment(Entry):
     """Sets of changes to a cell, each tried in its own fork, to find those that turn the cell's outcome."""
 
@@ -73,7 +66,6 @@ class Experiment(Entry):
         description="The sets of changes that turn the outcome. For a failed cell: the smallest one found. "
         "For a passing cell: every single change that breaks it.",
     )
-    not_tried: list[NotTried] = Field(default_factory=list)
     stopped: PlainText = Field(
         default="",
         description="Why it ended before every possible change was tried, if it did; for example a budget.",

@@ -83,39 +83,6 @@ class LaneStep(Entry):
     seconds: Seconds
 
 
-# The most processors that are believed.
-MOST_PROCESSORS = 100_000
-
-
-class ProcessorTime(Entry):
-    """What one session of a run, from a start or a resume to its end, did with the processors of its host.
-
-    A run on several hosts has none: its parts overlap, so what was idle meanwhile cannot be said of each.
-    All but `processors` are seconds; all but `wall` are seconds of processor time.
-    """
-
-    processors: int = Field(ge=1, le=MOST_PROCESSORS, description="How many the host has.")
-    wall: Seconds = Field(description="How long the session took.")
-    lanes: Seconds = Field(description="Of its lanes' machines. One that ended by itself is not counted.")
-    lab: Seconds = Field(description="Of the lab and of the programs that it ran, as those that build images.")
-    idle: Seconds = Field(description="In which the host's processors had nothing to do.")
-
-    @property
-    def capacity(self) -> float:
-        """What all processors together could do meanwhile."""
-        return self.processors * self.wall
-
-    @property
-    def busy(self) -> float:
-        """What the run took."""
-        return self.lanes + self.lab
-
-    @property
-    def others(self) -> float:
-        """What all other programs of the host took."""
-        return max(0.0, self.capacity - self.busy - self.idle)
-
-
 # The record, and what was decided since it was written: to write the whole record at each cell would cost a run
 # of many cells more the longer it goes on.
 RESULTS_FILE, DECIDED_FILE = "results.json", "decided.jsonl"
@@ -222,11 +189,6 @@ class RunInfo(Entry):
     host_names: list[PlainText] = Field(
         default_factory=list,
         description="The names of the hosts of a run on several: also of those that were lost or ran nothing.",
-    )
-    processor_time: list[ProcessorTime] = Field(
-        default_factory=list,
-        description="One entry for each session that came to its end; in one on several hosts, for each that "
-        "sent one.",
     )
     merged: list["RunInfo"] = Field(
         default_factory=list, description="The runs that `lab merge` joined into this one."

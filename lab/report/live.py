@@ -15,13 +15,12 @@ from rich.text import Text
 
 from lab.base.activity import name_of
 from lab.base.files import bounded, free_text, inert, plain
-from lab.images.store import BaseImage
 from lab.plan import Cell
-from lab.record import CellResult, Status
+from lab.record import CellResult
 from lab.report import table
 from lab.report.terminal import fewest_lines, styled, tables
 from lab.run.journal import RUN_LOG
-from lab.run.observer import Observer
+from lab.run.observer import Observer, joined
 
 # Longest line, and longest text of an event in the table, in characters.
 LONGEST_LINE, LONGEST = 20_000, 4000
@@ -50,22 +49,18 @@ def view(
 
 
 class Lines(Observer):
-    """Gives `write` one line for each step of a lane, each decided cell and each note, and tells `view` all.
+    """Gives `write` one line for each step of a lane, each decided cell and each note.
 
     Decided cells are counted if `total` says how many cells the run has; `done` of them were decided before.
     """
 
-    def __init__(
-        self, write: Callable[[str], None], total: int = 0, done: int = 0, view: Observer | None = None
-    ) -> None:
+    def __init__(self, write: Callable[[str], None], total: int = 0, done: int = 0) -> None:
         self._write = write
         self._total, self._done = total, done
-        self._view = view or Observer()
         self._last: dict[str, str] = {}
         self._lock = threading.RLock()
 
     def lane(self, lane: str, text: str) -> None:
-        self._view.lane(lane, text)
         step = name_of(text)
         with self._lock:
             if step != self._last.get(lane):
@@ -73,7 +68,6 @@ class Lines(Observer):
                 self.line(f"{lane}: {step or 'done'}")
 
     def cell(self, result: CellResult) -> None:
-        self._view.cell(result)
         name = table.name(result)
         seconds = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
         with self._lock:
@@ -84,14 +78,7 @@ class Lines(Observer):
                 self.line(f"{name}: tried again after: {fault}")
 
     def note(self, text: str) -> None:
-        self._view.note(text)
         self.line(f"note: {text}")
-
-    def time_left(self, seconds: float | None) -> None:
-        self._view.time_left(seconds)
-
-    def image(self, image: BaseImage) -> None:
-        self._view.image(image)
 
     def line(self, text: str) -> None:
         """Write one line, even if the text has several."""
@@ -100,8 +87,8 @@ class Lines(Observer):
 
 
 @contextmanager
-def run_log(folder: Path, view: Observer) -> Iterator[Lines]:
-    """Yield an observer that adds its lines to `run.log`, each with its time, and tells `view` everything.
+def run_log(folder: Path, view: Observer) -> Iterator[Observer]:
+    """Yield an observer that tells `view` everything and adds lines to `run.log`, each with its time.
 
     The log begins with its first line: a run that is refused must neither create the folder nor write to
     another's log. It ends where it cannot be written.
@@ -124,9 +111,9 @@ def run_log(folder: Path, view: Observer) -> Iterator[Lines]:
             has_ended = True
             view.note(f"{file} ends here: {error.strerror}; {free_text(folder)}")
 
-    lines = Lines(add, view=view)
+    lines = Lines(add)
     try:
-        yield lines
+        yield joined(view, lines)
     except BaseException as error:
         if has_begun:
             lines.line(f"ended by {type(error).__name__}: {error}")
@@ -136,7 +123,7 @@ def run_log(folder: Path, view: Observer) -> Iterator[Lines]:
 class LiveTable(Observer):
     """Shows the table, each lane's step and number of finished cells, the counts by status, and the time left.
 
-    If the table does not fit the screen, it has the counts of each guest, and is left out if they do not fit.
+    A table that does not fit the screen is left out.
     """
 
     def __init__(self, console: Console, cells: Sequence[Cell], kept: Collection[CellResult]) -> None:
@@ -185,36 +172,18 @@ class LiveTable(Observer):
             most = max(1, self._console.height - LEAST_TABLE)
             if len(lines) > most:
                 lines[most - 1 :] = [Text(f"and {len(lines) - most + 1} more lanes", "dim")]
-            room = self._console.height - 2 - len(lines)
-            fitting: list[Table] = []
-            for layout in self._tables():
-                if sum(len(self._console.render_lines(part, pad=False)) for part in layout) <= room:
-                    fitting = layout
-                    break
-        return Group(*fitting, Text(), *lines, last)
+            squares = self._tables()
+            height = sum(len(self._console.render_lines(part, pad=False)) for part in squares)
+            fits = height + len(lines) + 2 <= self._console.height
+        return Group(*(squares if fits else []), Text(), *lines, last)
 
-    def _tables(self) -> Iterator[list[Table]]:
-        """The table of squares, then that of counts: of each guest by status.
-
-        Without the squares if they do not fit the screen in any way: those of 3,000 cells take their time.
-        """
+    def _tables(self) -> list[Table]:
+        """The table of squares. None if it cannot fit: to make 3,000 squares takes its time."""
         headings, height, width = list(self._columns.values()), self._console.height, self._console.width
-        if fewest_lines(headings, len(self._guests), width) < height:
-            rows = {
-                guest: [self._square((guest, *column)) for column in self._columns] for guest in self._guests
-            }
-            yield tables(headings, rows, width)
-        statuses = Counter((guest, cell.status) for (guest, *_), cell in self._done.items())
-        columns = [status for status in Status if any(status is key[1] for key in statuses)]
-        waiting = Counter(guest for guest, *_ in self._planned - self._done.keys())
-        counts = {
-            guest: [
-                Text(str(waiting[guest] or "")),
-                *[Text(str(statuses[guest, status] or ""), table.LOOKS[status].style) for status in columns],
-            ]
-            for guest in self._guests
-        }
-        yield tables(["left", *columns], counts, width)
+        if fewest_lines(headings, len(self._guests), width) >= height:
+            return []
+        rows = {guest: [self._square((guest, *column)) for column in self._columns] for guest in self._guests}
+        return tables(headings, rows, width)
 
     def _square(self, key: tuple[str, str, str]) -> Text:
         decided = self._done.get(key)

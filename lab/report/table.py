@@ -175,7 +175,7 @@ def experiment(cell: CellResult) -> str:
         finding = f"what failed passes {turning[0]}" if turning else "nothing that was tried lets it pass"
     counts = {
         "tried alone": judged,
-        "not tried": len(made.not_tried) + outcomes[StepOutcome.CANNOT],
+        "cannot be tried": outcomes[StepOutcome.CANNOT],
         "faults of the lab": outcomes[StepOutcome.ERROR],
     }
     numbers = [f"{what}: {count}" for what, count in counts.items() if count]
@@ -488,21 +488,15 @@ def host_lines(run: RunResult) -> list[str]:
     return lines + shared
 
 
-def time_lines(run: RunResult) -> list[str]:
-    """A sentence for each session of a run that was measured, the newest last."""
-    lines = []
-    for number, session in enumerate(run.run.processor_time, 1):
-        name = f"session {number}" if len(run.run.processor_time) > 1 else "the run"
-        wall, busy = (str(timedelta(seconds=round(seconds))) for seconds in (session.wall, session.busy))
-        several = session.processors > 1
-        processors = f"{session.processors} processors" if several else "the processor"
-        capacity = f"{session.processors} x {wall}" if several else wall
-        lab, others, idle = (
-            f"{100 * seconds / session.capacity:.0f} %" if session.capacity else "0 %"
-            for seconds in (session.lab, session.others, session.idle)
-        )
-        lines.append(
-            f"{name} took {wall}; it kept {processors} busy for {busy} of {capacity} (the lab itself {lab}); "
-            f"other programs {others}, idle {idle}"
-        )
-    return lines
+def time_line(run: RunResult) -> str:
+    """Say how long a run took and how busy its guests kept the host; empty if it did not end in one session."""
+    info = run.run
+    if info.finished is None or info.resumed or info.merged:
+        return ""
+    wall = (info.finished - info.started).total_seconds()
+    took, busy = (
+        str(timedelta(seconds=round(seconds)))
+        for seconds in (wall, sum(lane.processor_seconds or 0.0 for lane in info.lanes))
+    )
+    processors = sum(host.cpus for host in info.hosts())
+    return f"the run took {took}; its guests kept the processors busy for {busy} of {processors} x {took}"

@@ -68,7 +68,7 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         print_plain(console, _reason(line) if number else f"\n{_reason(line)}", "cyan")
     console.print()
     console.print(Text(table.counts(run.cells), "bold"))
-    for line in table.time_lines(run)[-1:]:
+    if line := table.time_line(run):
         print_plain(console, line)
     there = [name for name in FILES if (folder / name).exists()]
     print_plain(console, f"run: {folder}" + (f" ({', '.join(there)})" if there else ""))

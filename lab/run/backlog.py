@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -119,16 +119,11 @@ class Backlog:
         decided: Mapping[Path, CellResult] | None = None,
         cold: bool = False,
         repeat: int = 1,
-        without_image: Collection[str] = (),
     ) -> None:
-        """`decided` maps the folders of cells on which more is to be tried to their kept results.
-
-        `without_image` are the guests whose image has to be built, downloaded or prepared first.
-        """
+        """`decided` maps the folders of cells on which more is to be tried to their kept results."""
         self._estimates = estimates
         self._repeat = repeat
         self._cold = cold
-        self._without_image = set(without_image)
         self._lock = threading.RLock()
         self._machines: dict[str, _Entry] = {}
         # In the order in which lanes take them.
@@ -175,10 +170,6 @@ class Backlog:
     def lane_opened(self, machine: str, number: int) -> None:
         with self._lock:
             self._machines[machine].lanes[number] = _Lane(time.monotonic())
-
-    def image_is_ready(self, guest: str) -> None:
-        with self._lock:
-            self._without_image.discard(guest)
 
     def lane_is_up(self, machine: str, number: int) -> None:
         with self._lock:
@@ -268,15 +259,12 @@ class Backlog:
         return [ticket for ticket in waiting if not any(number > ticket.after for number in entry.lanes)]
 
     def seconds_left(self, lanes: int) -> float | None:
-        """Estimated seconds until all work is done by that many lanes; None while that cannot be told.
+        """Estimated seconds until all work is done by that many lanes; None until a suite of the run was timed.
 
-        That is so until a suite of the run was timed, and while a guest that is left has no image: how long it
-        takes to build or to download one, nothing tells in advance.
+        Images that have to be built or downloaded first are not in it: nothing tells how long that takes.
         """
         with self._lock:
             if not self._estimates.are_measured:
-                return None
-            if any(ticket.cell.guest.name in self._without_image for ticket in self._tickets):
                 return None
             now, bring_up = time.monotonic(), self._estimates.bring_up()
             # The seconds of each thing that is left to do and cannot be divided among lanes.

@@ -1,17 +1,17 @@
 """What becomes of each cell of a run: it is decided, or tried again on a fresh lane. Lanes share this."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import plain
 from lab.plan import Cell
-from lab.record import CellResult, ProcessorTime, RemedyResult, RunResult, Status
+from lab.record import CellResult, RemedyResult, RunResult, Status
 from lab.run.backlog import Backlog, Estimates, Ticket
 from lab.run.journal import Journal
 from lab.run.lanes import Labels
-from lab.run.observer import LaneSteps, Observer, kept_apart
+from lab.run.observer import LaneSteps, Observer, joined
 from lab.run.start import PlannedRun
 
 # The cells that a decided cell leads to. They join the run.
@@ -33,9 +33,8 @@ class Decisions:
     """A session of a run: its record (`journal`), what is left of it (`backlog`), and the names of its lanes.
 
     `cells` are those to run. `retries` is how often one is tried again after a fault of the lab; `jobs`, the
-    lanes at once. `without_image` are the guests whose image has to be built, downloaded or prepared first.
-    `stopped` is set when the run is interrupted: from then on no fault counts. `changed` guards which lanes
-    there are. `crash` ends the run as soon as its lanes are down.
+    lanes at once. `stopped` is set when the run is interrupted: from then on no fault counts. `changed` guards
+    which lanes there are. `crash` ends the run as soon as its lanes are down.
     """
 
     def __init__(
@@ -47,7 +46,6 @@ class Decisions:
         retries: int,
         jobs: int = 1,
         follow: Follow = nothing_follows,
-        without_image: Collection[str] = (),
     ) -> None:
         options = planned.info.options
         self.journal = Journal(planned.folder, planned.cells, planned.info, planned.kept)
@@ -57,10 +55,10 @@ class Decisions:
             decided=planned.kept,
             cold=options.cold,
             repeat=options.repeat,
-            without_image=without_image,
         )
         self.labels = Labels(planned.info.lanes)
-        self.observer = kept_apart(self.keep_bug, observer, LaneSteps(self.journal.add_step))
+        # What only shows a run decides nothing in it.
+        self.observer = joined(observer, LaneSteps(self.journal.add_step), on_bug=self.keep_bug)
         self.retries, self.jobs = retries, jobs
         self.stopped, self.changed = threading.Event(), threading.Condition()
         self.crash: BaseException | None = None
@@ -173,11 +171,11 @@ class Decisions:
         self.journal.info.interrupted = True
         process.stop_all()
 
-    def finish(self, spent: Sequence[ProcessorTime] = ()) -> RunResult:
+    def finish(self) -> RunResult:
         """Write the end of the session down and return the record. Raises what ended the run, or its bug."""
         if self.crash:
             raise self.crash
-        run = self.journal.finish(interrupted=self.stopped.is_set(), spent=spent)
+        run = self.journal.finish(interrupted=self.stopped.is_set())
         if self._bug:
             raise self._bug
         return run

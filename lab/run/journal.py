@@ -22,7 +22,6 @@ from lab.record import (
     Host,
     LaneRecord,
     LaneStep,
-    ProcessorTime,
     RunInfo,
     RunResult,
     Status,
@@ -125,10 +124,9 @@ class Journal:
                 self._size = 0
             return is_first
 
-    def finish(self, *, interrupted: bool, spent: Sequence[ProcessorTime] = ()) -> RunResult:
-        """Write the end of a session down, with what it took of its hosts' processors if that was measured."""
+    def finish(self, *, interrupted: bool) -> RunResult:
+        """Write the end of a session down."""
         with self._lock:
-            self.info.processor_time += spent
             self.info.finished = datetime.now(UTC)
             self.info.interrupted = interrupted
             run = self.write()

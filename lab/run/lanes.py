@@ -1,8 +1,7 @@
-"""The lanes of a run: their names, the host that they run on, and what they take of its processors."""
+"""The lanes of a run: their names, and the host that they run on."""
 
 import os
 import platform
-import time
 from collections import Counter
 from collections.abc import Iterable
 
@@ -11,7 +10,7 @@ import psutil
 
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import version
-from lab.record import Host, LaneRecord, ProcessorTime
+from lab.record import Host, LaneRecord
 
 # The environment variable with another name for this host than its node name.
 HOST_NAME = "LAB_HOST_NAME"
@@ -48,27 +47,4 @@ def describe_host(opened: libvirt.virConnect, how: Acceleration) -> Host:
         connect=opened.getURI(),
         acceleration=how.name,
         acceleration_reason=how.reason,
-    )
-
-
-def clocks() -> tuple[float, float, float]:
-    """Seconds by now: on the clock, of processor time of the lab, and in which the host's processors were idle.
-
-    The lab is this process and those that it started and waited for.
-    """
-    lab, host = os.times(), psutil.cpu_times()
-    spent = lab.user + lab.system + lab.children_user + lab.children_system
-    return time.monotonic(), spent, float(host.idle + host.iowait)
-
-
-def processor_time(since: tuple[float, float, float], opened: Iterable[LaneRecord]) -> ProcessorTime:
-    """What a session with these lanes did with the host's processors; `since` are the clocks at its start."""
-    wall, lab, idle = (now - before for now, before in zip(clocks(), since, strict=True))
-    return ProcessorTime(
-        processors=os.cpu_count() or 1,
-        wall=round(wall, 1),
-        lanes=round(sum(lane.processor_seconds or 0.0 for lane in opened), 1),
-        lab=round(lab, 2),
-        # The kernel may count less waiting for a disk than before.
-        idle=max(0.0, round(idle, 1)),
     )

@@ -66,18 +66,20 @@ class LaneSteps(Observer):
             self._current[lane] = step, in_trial
 
 
-def kept_apart(on_bug: Callable[[Exception], None], *observers: Observer) -> Observer:
-    """Join observers. Their exceptions go to `on_bug`: what only shows a run decides nothing in it."""
+def joined(*observers: Observer, on_bug: Callable[[Exception], None] | None = None) -> Observer:
+    """Make one observer of several. Their exceptions go to `on_bug`, if it is given."""
 
-    class Apart:
+    class Joined:
         def __getattr__(self, name: str) -> Callable[..., None]:
             def tell(*arguments: Any) -> None:
                 for observer in observers:
                     try:
                         getattr(observer, name)(*arguments)
                     except Exception as error:
+                        if on_bug is None:
+                            raise
                         on_bug(error)
 
             return tell
 
-    return cast(Observer, Apart())
+    return cast(Observer, Joined())

@@ -256,7 +256,6 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
         # The shards have them under their own labels, in `merged`.
         "steps": [],
         "host_names": list(dict.fromkeys(name for info in infos for name in info.host_names)),
-        "processor_time": [spent for info in infos for spent in info.processor_time],
         "merged": infos,
     }
     run = RunResult(run=first.model_copy(update=update | common), cells=results)

@@ -11,12 +11,11 @@ from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.lane import prepare_image
 from lab.lane.running import Work
-from lab.machine.budget import Limits, Memory, Processors, others_load
+from lab.machine.budget import Limits, Memory, Processors
 from lab.machine.connection import connection
 from lab.record import RESULTS_FILE, RunResult, Status
 from lab.run.decisions import NO_IMAGE, Decisions, Follow, nothing_follows
 from lab.run.journal import locked_folder
-from lab.run.lanes import clocks, processor_time
 from lab.run.observer import Observer
 from lab.run.start import PlannedRun
 from lab.run.worker import Worker
@@ -42,7 +41,6 @@ class Scheduler:
     offline: bool = False
     _workers: dict[int, Worker] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
-    _crowd_told: bool = False
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
@@ -64,8 +62,7 @@ class Scheduler:
     def _run(self) -> RunResult:
         with connection(self.uri):
             pass  # Without libvirt nothing is worth starting.
-        folder, lanes = self.planned.folder, self.planned.info.lanes
-        since, before = clocks(), len(lanes)
+        folder = self.planned.folder
         make_folder(folder)
         with locked_folder(folder):
             with explained(folder, A_RUN):
@@ -78,7 +75,7 @@ class Scheduler:
             for thread in self._threads:
                 if thread.ident is not None:  # An interrupt can come just before its start.
                     thread.join()
-            return self._decisions.finish([processor_time(since, lanes[before:])])
+            return self._decisions.finish()
 
     def _begin(self) -> None:
         """Make what the workers share, and write the first record."""
@@ -91,7 +88,6 @@ class Scheduler:
             retries=options.retries,
             jobs=self.limits.jobs,
             follow=self.follow,
-            without_image={c.guest.name for c in left if not prepare_image.is_ready(self.paths, c.guest)},
         )
         self._backlog = self._decisions.backlog
         self._decisions.tell_time_left()
@@ -175,21 +171,9 @@ class Scheduler:
         return None
 
     def _most_lanes(self) -> int:
-        """How many lanes may be open at once: spare ones too, once a lane knows that guests are emulated.
-
-        There is no spare one while other programs get more than half of the processors.
-        """
-        others = others_load(len(self._workers))
-        if others <= self.limits.processors:
-            emulated = any(worker.how and not worker.how.kvm for worker in self._workers.values())
-            return self.limits.jobs + (self.limits.spare if emulated else 0)
-        if self._workers and not self._crowd_told:
-            self._crowd_told = True
-            self._decisions.observer.note(
-                f"{others:.0f} other programs want the {self.limits.processors} processors of this host: "
-                "this run takes longer"
-            )
-        return self.limits.jobs
+        """How many lanes may be open at once: spare ones too, once a lane knows that guests are emulated."""
+        emulated = any(worker.how and not worker.how.kvm for worker in self._workers.values())
+        return self.limits.jobs + (self.limits.spare if emulated else 0)
 
     def _decide_not_run(self, machine: str, reason: str) -> None:
         self._decisions.decide_all(self._backlog.drop(machine), Status.NOT_RUN, reason)

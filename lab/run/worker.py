@@ -135,7 +135,6 @@ class Worker:
             return
         finally:
             self._hold(None)
-        self._backlog.image_is_ready(guest.name)
         self._observer.image(image)
         self._decisions.tell_time_left()
         with open_running_lane(

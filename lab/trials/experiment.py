@@ -29,7 +29,6 @@ from lab.record import (
     ExperimentStep,
     Fault,
     Finding,
-    NotTried,
     Outcome,
     RunOptions,
     Status,
@@ -269,8 +268,7 @@ def _find_breaking(series: Series, definitions: Catalog) -> Experiment:
     except Stopped as why:
         stopped = str(why)
     broke = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.FAILS]
-    not_tried = _not_tried(series, candidates, stopped)
-    return series.record(turning=broke, not_tried=not_tried, stopped=stopped)
+    return series.record(turning=broke, stopped=stopped)
 
 
 def _find_turning(
@@ -301,12 +299,10 @@ def _find_turning(
         stopped = str(why)
     turned = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.PASSES]
     turning = sorted(turned, key=len)[:1]
-    not_tried = _not_tried(series, [*own, *others], stopped or "something else let it pass before")
     if turning and not _is_smallest(series, turning[0]):
-        reason = stopped or "it was not seen to fail without each of them"
-        not_tried.append(NotTried(change="fewer of those that let it pass together", reason=reason))
+        stopped = stopped or "it was not seen to fail without each of them"
     compared_with = f"{other.guest}/{other.variant}" if other else ""
-    return series.record(compared_with=compared_with, turning=turning, not_tried=not_tried, stopped=stopped)
+    return series.record(compared_with=compared_with, turning=turning, stopped=stopped)
 
 
 def _is_smallest(series: Series, turning: Sequence[str]) -> bool:
@@ -325,30 +321,18 @@ def _check_unchanged(series: Series, expected: StepOutcome) -> None:
 
 
 def _applicable(series: Series, candidates: Sequence[Change]) -> list[Change]:
-    return [change for change in candidates if _why_not(series, change) is None]
+    return [change for change in candidates if _is_applicable(series, change)]
 
 
-def _why_not(series: Series, change: Change) -> str | None:
-    """Why the change cannot be tried on the cell, which was run unchanged before; None if it can."""
+def _is_applicable(series: Series, change: Change) -> bool:
+    """Whether the change makes sense on the cell, which was run unchanged before, and changes something."""
     if change.wants_own_machine:
-        return "it needs a machine that is booted for it"
-    if change.without:
-        return None
+        return False
     settings = change.settings.values()
-    if reason := next(filter(None, (knob.why_not(series.runner.running.facts) for knob in settings)), None):
-        return reason
-    is_so = not any(knob.differences(*series.seen[()]) for knob in settings)
-    return "it is so already" if is_so else None
-
-
-def _not_tried(series: Series, candidates: Sequence[Change], why: str) -> list[NotTried]:
-    """Each candidate that was not tried alone; `why`, if only the experiment's end kept it from that."""
-    tried = {step.changes[0] for step in series.steps if len(step.changes) == 1}
-    return [
-        NotTried(change=str(change), reason=(_why_not(series, change) if series.seen else None) or why)
-        for change in candidates
-        if str(change) not in tried
-    ]
+    return change.without or (
+        not any(knob.why_not(series.runner.running.facts) for knob in settings)
+        and any(knob.differences(*series.seen[()]) for knob in settings)
+    )
 
 
 def _with_conclusion(result: CellResult, series: Series, definitions: Catalog) -> CellResult:

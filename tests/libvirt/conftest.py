@@ -81,7 +81,6 @@ def lab(
     monkeypatch.setattr(qemu, "processor_seconds", lambda _lane: 1.5)
     monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
     monkeypatch.setattr(acceleration, "decide", lambda *_, **__: Acceleration(False, "a test"))
-    monkeypatch.setattr(scheduler, "others_load", lambda _lanes: 0.0)
     monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
     monkeypatch.setattr(RunningLane, "start", start)
     monkeypatch.setattr(RunningLane, "deploy", lambda running, build: made.deploy(running, build))

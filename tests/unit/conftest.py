@@ -18,7 +18,6 @@ from lab.images import download
 from lab.machine import clock, lane, leftovers
 from lab.machine.acceleration import Acceleration
 from lab.record import Status
-from lab.run import scheduler
 from tests.builders import rust
 from tests.builders.guests import EMULATION, Bench, without_machines
 from tests.builders.mirror import Mirror, SigningKey, definitions, key_ring, serving
@@ -185,4 +184,3 @@ def real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guests of unit tests have this host's clock, and this host nothing else to do."""
     monkeypatch.setattr(clock, "FOLDERS", ())
     monkeypatch.setattr(lane, "busy_now", lambda: 1.0)
-    monkeypatch.setattr(scheduler, "others_load", lambda _lanes: 0.0)

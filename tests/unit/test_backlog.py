@@ -241,17 +241,6 @@ def test_cells_and_lanes_take_typical_seconds_as_fast_as_the_suites_so_far(
     assert tries.cell(BLOCKED) == (BLOCKED_SECONDS + REMEDIES_SECONDS + TURNING_SECONDS) * ratio
 
 
-def test_nobody_can_tell_what_is_left_while_an_image_is_missing(clock: SimpleNamespace) -> None:
-    plan = [*cells(LONG, 1), *cells(SHORT, 1)]
-    backlog, other = (Backlog(plan, even(), without_image=[SHORT]) for _ in range(2))
-    assert backlog.seconds_left(1) is None
-    backlog.image_is_ready(SHORT)
-    assert backlog.seconds_left(1) == 80.0
-    # A guest with nothing left needs none.
-    other.drop(SHORT)
-    assert other.seconds_left(1) == 40.0
-
-
 def test_what_runs_is_left_for_as_long_as_it_is_estimated_to_take(clock: SimpleNamespace) -> None:
     backlog = Backlog([*cells(LONG, 2), *cells(SHORT, 1)], even())
     # All lanes share what is left, with the boots to come.

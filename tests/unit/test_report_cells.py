@@ -18,9 +18,7 @@ from lab.record import (
     ExperimentStep,
     Finding,
     LaneRecord,
-    NotTried,
     Outcome,
-    ProcessorTime,
     RemedyOutcome,
     RemedyResult,
     RunOptions,
@@ -53,13 +51,11 @@ def trials(steps: list[ExperimentStep], *turning: list[str], tests: str = "box",
 
 PASSES, FAILS, CANNOT, ERROR = StepOutcome
 ONE, OTHER = "without sysctl a=0", "without sysctl b=0"
-NOT_TRIED = [NotTried(change="with as-root", reason="something else let it pass before")]
 ALONE = [step(FAILS), step(FAILS, ONE), step(FAILS, OTHER)]
 TURNED = trials(
     [*ALONE, step(PASSES, ONE, OTHER)],
     [ONE, OTHER],
     tests="box namespace",
-    not_tried=NOT_TRIED,
     evidence=["cells/a/experiment/01/suite.log", "cells/a/experiment/02/suite.log"],
 )
 BROKEN = [step(PASSES), step(FAILS, "with a"), step(FAILS, "with b"), step(PASSES, "with c")]
@@ -72,8 +68,8 @@ BROKEN += [step(CANNOT, "with d"), step(ERROR, "with e")]
         (Status.FAIL, trials(ALONE, stopped="why"), "nothing that was tried lets it pass; why; tried alone: 2"),
         (
             Status.PASS,
-            trials(BROKEN, ["with a"], ["with b"], not_tried=NOT_TRIED),
-            "it fails with a, with b; tried alone: 3; not tried: 2; faults of the lab: 1",
+            trials(BROKEN, ["with a"], ["with b"]),
+            "it fails with a, with b; tried alone: 3; cannot be tried: 1; faults of the lab: 1",
         ),
         (Status.PASS, trials(BROKEN[::3]), "nothing that was tried breaks it; tried alone: 1"),
         (Status.FAIL, trials([step(ERROR, ONE)], [ONE, OTHER]), f"{ONE} and {OTHER}; faults of the lab: 1"),
@@ -180,7 +176,14 @@ def everything() -> RunResult:
         boxes("debian-11"),
         boxes("debian-12", **weak),
         lanes=[
-            LaneRecord(guest="debian-13", image="1" * 64, fork="disk", note="no memory", seconds={}),
+            LaneRecord(
+                guest="debian-13",
+                image="1" * 64,
+                fork="disk",
+                note="no memory",
+                seconds={},
+                processor_seconds=687.0,
+            ),
             *(
                 LaneRecord(guest=guest, label=guest, host=of, image="2" * 64, fork="memory", seconds={})
                 for guest, of in (("debian-11", alpha), ("debian-12", beta))
@@ -188,7 +191,6 @@ def everything() -> RunResult:
         ],
         options=RunOptions(repeat=20, stress=list(Stress)),
         finished=datetime(2026, 11, 24, 17, 0, tzinfo=UTC),
-        processor_time=[ProcessorTime(processors=2, wall=415.0, lanes=649.0, lab=38.0, idle=100.0)],
     )
 
 

@@ -23,7 +23,7 @@ from lab.run.scheduler import Scheduler
 from lab.run.worker import Worker
 from tests.builders.facts import facts
 from tests.builders.guests import fails
-from tests.builders.runs import Told, host
+from tests.builders.runs import host
 
 KNOWN = catalog.load()
 IPC = "user.max_ipc_namespaces"
@@ -153,14 +153,3 @@ def test_emulated_guests_have_a_spare_lane(folder: Path, acceleration: str, thir
     begun.limits = replace(begun.limits, jobs=2)
     assert admitted(begun, 3, acceleration) == (third or "debian-12 #2")
     assert admitted(begun, 4, acceleration) == ""
-
-
-def test_on_a_crowded_host_there_is_no_spare_lane_and_that_is_told_once(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scheduler, "others_load", lambda _lanes: 8.2)
-    heard = Told()
-    begun = run_of(folder, observer=heard)
-    begun = begin(replace(begun, limits=replace(begun.limits, jobs=1, processors=2, spare=1)))
-    assert [admitted(begun, number, "emulation") != "" for number in (1, 2, 3)] == [True, False, False]
-    assert heard.notes == ["8 other programs want the 2 processors of this host: this run takes longer"]
