@@ -1,6 +1,5 @@
 """The scheduler decides which lane is opened next, admits it, and ends the run. Workers do the rest."""
 
-import shlex
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from lab.lane import prepare_image
 from lab.lane.running import Work
 from lab.machine.budget import Limits, Memory, Processors
 from lab.machine.connection import connection
-from lab.record import RESULTS_FILE, RunResult, Status
+from lab.record import RunResult, Status
 from lab.run.decisions import NO_IMAGE, Decisions, Follow, nothing_follows
 from lab.run.journal import locked_folder
 from lab.run.observer import Observer
@@ -47,19 +46,7 @@ class Scheduler:
 
         Raises LabError if nothing can be run at all. A KeyboardInterrupt ends the run with what there is:
         the cells that were not decided are `not-run`. A bug that is the error of no cell is raised at the end.
-        The traceback of any error names the run, whose results so far are kept.
         """
-        try:
-            return self._run()
-        except Exception as error:
-            folder = self.planned.folder
-            again = f"lab matrix --resume {shlex.quote(str(folder))}"
-            begun = (folder / RESULTS_FILE).exists()
-            kept = f"whose results so far are kept: {again}" if begun else "before it recorded anything"
-            error.add_note(f"in the run {folder}, {kept}")
-            raise
-
-    def _run(self) -> RunResult:
         with connection(self.uri):
             pass  # Without libvirt nothing is worth starting.
         folder = self.planned.folder
