@@ -138,24 +138,18 @@ def expect_command(
 @click.command("compare")
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="[NEW]", required=False)
-@options.build_option("Compare with this build of OLD, if OLD tested several.", "--old-build")
-@options.build_option("Compare this build of NEW, if NEW tested several.", "--new-build")
 @format_option
 @click.pass_obj
-def compare_command(
-    lab: options.Lab, old: str, new: str | None, old_build: str | None, new_build: str | None, kind: str
-) -> int:
+def compare_command(lab: options.Lab, old: str, new: str | None, kind: str) -> int:
     """Compare what each cell did with two builds.
 
     OLD and NEW are runs (name or folder) or baseline files. Without NEW, two builds of one run are compared:
     the first as the old one. Cells are matched by guest and variant. The exit status is 0, whatever differs.
     """
-    flags, runs = ("--old-build", "--new-build"), lab.paths.runs
     if new is None:
-        before, now = _pair(lab, old, old_build, new_build, flags)
+        before, now = _pair(lab, old, None, None, (baseline.OF_SEVERAL, baseline.OF_SEVERAL))
     else:
-        before = baseline.read_side(runs, old, old_build, flags[0])
-        now = baseline.read_side(runs, new, new_build, flags[1])
+        before, now = (baseline.read_side(lab.paths.runs, side) for side in (old, new))
     _print(kind, compare(before, now))
     return 0
 

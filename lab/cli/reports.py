@@ -3,7 +3,6 @@
 import os
 import sys
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,33 +179,15 @@ def runs_command(context: click.Context, as_json: bool) -> int:
 
 
 @runs_command.command("delete")
-@click.argument("names", nargs=-1, metavar="[RUN]...")
-@click.option(
-    "--older-than",
-    "days",
-    type=click.IntRange(0),
-    metavar="DAYS",
-    help="Delete all runs that were started more than this many days ago.",
-)
+@click.argument("names", nargs=-1, required=True, metavar="RUN...")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def runs_delete(lab: options.Lab, names: tuple[str, ...], days: int | None, yes: bool) -> int:
+def runs_delete(lab: options.Lab, names: tuple[str, ...], yes: bool) -> int:
     """Delete runs with all their evidence.
 
     RUN is a name that `lab runs` lists. A run that is being made is never deleted.
     """
-    if bool(names) is (days is not None):
-        raise UsageError("name the runs to delete, or use --older-than DAYS", hint="lab runs lists them")
-    if days is not None:
-        # Not those being made, and those whose age nobody knows.
-        limit = datetime.now(UTC) - timedelta(days=days)
-        runs = [past.read(folder) for folder in past.folders(lab.paths.runs)]
-        ended = [run for run in runs if not run.is_being_made]
-        names = tuple(run.name for run in ended if run.record and run.record.run.started < limit)
     chosen = past.to_delete(lab.paths.runs, names)
-    if not chosen:
-        output.say("no run is that old")
-        return 0
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("deleting needs a confirmation, and this is no terminal", hint="add --yes")

@@ -85,7 +85,6 @@ def stuck(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ["list", "guests"],
         ["runs"],
-        ["runs", "delete", "--older-than", "1"],
         ["images", "list"],
         ["remedies"],
         ["probe"],

@@ -117,7 +117,6 @@ def test_two_builds_of_one_run_are_compared_in_their_order(tmp_path: Path, run_l
     assert json.loads(run_lab(0, "compare", run, "--format", "json"))["cells"][0]["difference"] == "regressed"
     page = run_lab(0, "compare", run, "--format", "markdown")
     assert page.startswith("# boxlite 0.10.8 compared with 0.10.0\n")
-    assert "1 fixed" in run_lab(0, "compare", run, "--new-build", "0.10.0")
     run_lab(1, "gate", run, "--against-build", "0.10.0")
     run_lab(0, "gate", run, "--against-build", "0.10.8", "--build", "0.10.0")
     assert "old: boxlite 0.10.0" in run_lab(1, "gate", run, "--against-build", "previous")
@@ -126,13 +125,17 @@ def test_two_builds_of_one_run_are_compared_in_their_order(tmp_path: Path, run_l
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["compare", "three"], "several builds: 0.10.0, 0.10.7, 0.10.8\n  next: choose one with --old-build"),
-        (["compare", "three", "--old-build", "0.10.0"], "next: choose one with --new-build BUILD"),
+        (["compare", "three"], "several builds: 0.10.0, 0.10.7, 0.10.8\n  next: choose one with lab baseline"),
+        (["compare", "three", "one"], "next: choose one with lab baseline RUN -o FILE --build BUILD"),
+        (["gate", "three", "--against-build", "0.10.0"], "next: choose one with --build BUILD"),
         (["compare", "one"], "tested one build, 0.10.8: there is no other to compare it with"),
-        (["compare", "three", "--old-build", "0.9", "--new-build", "0.10.8"], "no build of run"),
-        (["compare", "three", "--old-build", "0.10.8", "--new-build", "0.10.8"], "both name 0.10.8"),
+        (["gate", "three", "--against-build", "0.9", "--build", "0.10.8"], "no build of run"),
+        (["gate", "three", "--against-build", "0.10.8", "--build", "0.10.8"], "both name 0.10.8"),
         (["compare", "b.toml"], "b.toml is a baseline of one build"),
-        (["compare", "b.toml", "one", "--old-build", "0.9"], "--old-build 0.9: b.toml is a baseline of 0.10.8"),
+        (
+            ["gate", "b.toml", "--against", "one", "--build", "0.9"],
+            "--build 0.9: b.toml is a baseline of 0.10.8",
+        ),
         (["compare", "nowhere.toml", "one"], "nowhere.toml: no such file"),
         (["gate", "three", "--against", "one"], "next: choose one with --build BUILD"),
         (["gate", "one", "--against", "yesterday"], "no run 'yesterday'"),

@@ -169,24 +169,9 @@ def test_a_run_that_a_lab_takes_up_meanwhile_is_kept(lab: options.Lab) -> None:
     assert RunResult.read(folder).cells
 
 
-def test_old_runs_are_deleted(lab: options.Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    now = datetime.now(UTC)
-    write(lab.paths, "new", cell(), started=now - timedelta(days=29))
-    write(lab.paths, "old", cell(), started=now - timedelta(days=31))
-    write(lab.paths, "making", cell(), started=now - timedelta(days=31))
-    (write(lab.paths, "damaged", cell()) / "results.json").write_text("{")
-    with other_process(LOCK_HOLDER, lab.paths.runs / "making" / LOCK):
-        assert call(lab, "delete", "--older-than", "30", "--yes") == 0
-    assert sorted(run.name for run in lab.paths.runs.iterdir()) == ["damaged", "making", "new"]
-    assert call(lab, "delete", "--older-than", "300", "--yes") == 0
-    assert capsys.readouterr().out.endswith("no run is that old\n")
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["delete"], "name the runs to delete, or use --older-than DAYS"),
-        (["delete", "a", "--older-than", "1"], "name the runs to delete, or use --older-than DAYS"),
         (["delete", "a"], "deleting needs a confirmation, and this is no terminal"),
         (["--json", "delete", "a"], "--json lists the runs"),
     ],
