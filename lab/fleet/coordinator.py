@@ -305,7 +305,6 @@ class Coordinator:
             if name not in self._hosts:
                 self._look()
             self._backlog.begin(piece.tickets)
-            self._decisions.tell_time_left()
         elif kind == "lane" and name == piece.host:  # A host that was lost may still tell what it does.
             self.observer.lane(self._lane(piece, told["lane"]), part.step_of(told))
         elif kind == "note":

@@ -2,7 +2,6 @@
 
 import math
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,9 +70,8 @@ class Ticket:
     errors: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     after: int = 0
-    # When a lane took it, by the monotonic clock, or None while it waits; and for how long, as was expected.
-    taken: float | None = None
-    expected: float = 0.0
+    # Whether a lane has taken it; otherwise it waits.
+    is_taken: bool = False
 
     def __post_init__(self) -> None:
         self.machine = self.cell.machine.name
@@ -91,9 +89,8 @@ class Ticket:
 
 @dataclass
 class _Lane:
-    """One open lane: when it was opened (monotonic clock), and whether it is up and has taken a ticket."""
+    """One open lane: whether it is up and has taken a ticket."""
 
-    opened: float
     is_up: bool = False
     has_served: bool = False
 
@@ -169,7 +166,7 @@ class Backlog:
 
     def lane_opened(self, machine: str, number: int) -> None:
         with self._lock:
-            self._machines[machine].lanes[number] = _Lane(time.monotonic())
+            self._machines[machine].lanes[number] = _Lane()
 
     def lane_is_up(self, machine: str, number: int) -> None:
         with self._lock:
@@ -196,13 +193,13 @@ class Backlog:
     def waiting(self, machine: str = "") -> list[Ticket]:
         """The tickets that no lane has taken; those of one machine, if it is named."""
         with self._lock:
-            return [t for t in self._tickets if t.taken is None and machine in ("", t.machine)]
+            return [t for t in self._tickets if not t.is_taken and machine in ("", t.machine)]
 
     def begin(self, tickets: Iterable[Ticket]) -> None:
         """A lane begins with these tickets, which another one elsewhere may have begun with before."""
         with self._lock:
             for ticket in tickets:
-                ticket.taken, ticket.expected = time.monotonic(), self._seconds(ticket)
+                ticket.is_taken = True
 
     def open(self, tickets: Iterable[Ticket]) -> list[Ticket]:
         """Those of these tickets whose cells are not decided."""
@@ -213,7 +210,7 @@ class Backlog:
         """Return those of these tickets that a lane elsewhere had begun with and that are not decided."""
         with self._lock:
             for ticket in self.open(tickets):
-                if ticket.taken is not None:
+                if ticket.is_taken:
                     self.put_back(ticket, after=0)
 
     def ended(self, ticket: Ticket, result: CellResult) -> None:
@@ -228,7 +225,7 @@ class Backlog:
         with self._lock:
             self._take_out([ticket])
             self._tickets.append(ticket)
-            ticket.taken, ticket.after = None, after
+            ticket.is_taken, ticket.after = False, after
 
     def _take_out(self, tickets: list[Ticket]) -> list[Ticket]:
         self._tickets = [ticket for ticket in self._tickets if ticket not in tickets]
@@ -261,25 +258,14 @@ class Backlog:
     def seconds_left(self, lanes: int) -> float | None:
         """Estimated seconds until all work is done by that many lanes; None until a suite of the run was timed.
 
-        Images that have to be built or downloaded first are not in it: nothing tells how long that takes.
+        A cell that runs counts in full until its end, and what comes before the cells of a lane not at all.
         """
         with self._lock:
             if not self._estimates.are_measured:
                 return None
-            now, bring_up = time.monotonic(), self._estimates.bring_up()
-            # The seconds of each thing that is left to do and cannot be divided among lanes.
-            parts: list[float] = [0.0]
-            for ticket in self._tickets:
-                if ticket.taken is None:
-                    parts.append(self._seconds(ticket))
-                else:
-                    parts.append(max(0.0, ticket.expected - (now - ticket.taken)))
-            for name, entry in self._machines.items():
-                coming_up = [lane for lane in entry.lanes.values() if not lane.is_up]
-                parts += [max(0.0, bring_up - (now - lane.opened)) for lane in coming_up]
-                parts += [bring_up] if not entry.lanes and self.waiting(name) else []
-            # No number of lanes makes the longest part shorter.
-            return max(sum(parts) / max(1, lanes), *parts)
+            left = [self._seconds(ticket) for ticket in self._tickets]
+            # No number of lanes makes the longest cell shorter.
+            return max([sum(left) / max(1, lanes), *left])
 
     def _seconds(self, ticket: Ticket) -> float:
         return self._estimates.cell(ticket.cell) * (self._repeat - len(ticket.done))

@@ -94,7 +94,7 @@ class Decisions:
             self.journal.add(cell)
             self.backlog.add(cell)
         self.backlog.ended(ticket, result)
-        self.tell_time_left()
+        self.observer.time_left(self.backlog.seconds_left(self.jobs))
 
     def decide_all(self, tickets: Iterable[Ticket], status: Status, reason: str) -> None:
         """Decide cells that cannot be run, all for the same reason. Raises ResultsNotWritten."""
@@ -114,9 +114,6 @@ class Decisions:
         """Have the scheduler look again whether another lane is worth its start."""
         with self.changed:
             self.changed.notify_all()
-
-    def tell_time_left(self) -> None:
-        self.observer.time_left(self.backlog.seconds_left(self.jobs))
 
     # -- a cell goes on
 

@@ -77,7 +77,6 @@ class Scheduler:
             follow=self.follow,
         )
         self._backlog = self._decisions.backlog
-        self._decisions.tell_time_left()
         # The sysctls to read in each guest: those that variants set, and those that kept results hold, because
         # an experiment compares a cell with these. The catalog may have changed since they were made.
         sysctls = set(catalog.load().sysctls([cell.variant for cell in planned.cells]))

@@ -136,7 +136,6 @@ class Worker:
         finally:
             self._hold(None)
         self._observer.image(image)
-        self._decisions.tell_time_left()
         with open_running_lane(
             opened, work, machine=self.machine, image=image, acceleration=how, say=self._say
         ) as running:
@@ -168,7 +167,6 @@ class Worker:
         if is_first:
             self._observer.note(lane.acceleration.told())
         self._backlog.lane_is_up(self.machine.name, self.number)
-        self._decisions.tell_time_left()
         # From here on another lane of its guest may be worth a start.
         self._decisions.wake()
         self._runner = CellRunner(running)

@@ -1,7 +1,6 @@
 """Which guest gets a lane next, and what a lane takes."""
 
 import itertools
-from types import SimpleNamespace
 
 import pytest
 
@@ -180,14 +179,6 @@ def test_what_is_dropped_is_one_build_of_one_guest() -> None:
     assert machines(backlog) == [SHORT]
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time as the backlog sees it; tests move it."""
-    now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr("lab.run.backlog.time.monotonic", lambda: now.seconds)
-    return now
-
-
 def ran(cell: Cell, seconds: float, *, fork: str = "memory", tests: int = 1) -> CellResult:
     """A cell whose suite took so long."""
     update = {
@@ -198,7 +189,7 @@ def ran(cell: Cell, seconds: float, *, fork: str = "memory", tests: int = 1) -> 
     return cell.result(Status.PASS).model_copy(update=update)
 
 
-def test_nobody_can_tell_what_is_left_until_a_suite_was_timed(clock: SimpleNamespace) -> None:
+def test_nobody_can_tell_what_is_left_until_a_suite_was_timed() -> None:
     backlog = Backlog(cells(LONG, 2), Estimates(RunOptions()))
     bring_up(backlog, LONG, 1)
     first, second = take(backlog, LONG, 1), take(backlog, LONG, 1)
@@ -241,22 +232,16 @@ def test_cells_and_lanes_take_typical_seconds_as_fast_as_the_suites_so_far(
     assert tries.cell(BLOCKED) == (BLOCKED_SECONDS + REMEDIES_SECONDS + TURNING_SECONDS) * ratio
 
 
-def test_what_runs_is_left_for_as_long_as_it_is_estimated_to_take(clock: SimpleNamespace) -> None:
+def test_what_is_left_is_what_the_cells_are_estimated_to_take() -> None:
     backlog = Backlog([*cells(LONG, 2), *cells(SHORT, 1)], even())
-    # All lanes share what is left, with the boots to come.
-    assert (backlog.seconds_left(1), backlog.seconds_left(2)) == (110.0, 55.0)
-    backlog.drop(SHORT)
-    backlog.lane_opened(LONG, 1)
-    clock.seconds += 4
-    assert backlog.seconds_left(1) == 66.0
-    backlog.lane_is_up(LONG, 1)
-    ticket = take(backlog, LONG, 1)
-    clock.seconds += 10
-    assert backlog.seconds_left(1) == 50.0
-    # One lane works on each cell: a second one shortens neither.
+    # All lanes share what is left.
+    assert (backlog.seconds_left(1), backlog.seconds_left(2)) == (90.0, 45.0)
+    # One lane works on each cell: more shorten none.
     assert backlog.seconds_left(8) == 30.0
-    clock.seconds += 50
-    assert backlog.seconds_left(1) == 30.0
+    backlog.drop(SHORT)
+    bring_up(backlog, LONG, 1)
+    ticket = take(backlog, LONG, 1)
+    assert backlog.seconds_left(1) == 60.0
     backlog.put_back(ticket, after=0)
     assert backlog.seconds_left(1) == 60.0
     for _ in range(2):
