@@ -453,15 +453,8 @@ def hosts_alike(run: RunResult) -> list[tuple[Host, list[str]]]:
 
 
 def host_names(info: RunInfo) -> dict[Host, str]:
-    """What to call each host of a run: its name, numbered where that does not tell it from the others."""
-    hosts = info.hosts()
-    times = Counter(host.name for host in hosts)
-    seen = Counter[str]()
-    called = {}
-    for host in hosts:
-        seen[host.name] += 1
-        called[host] = f"{host.name} ({seen[host.name]})" if times[host.name] > 1 else host.name
-    return called
+    """The hosts of a run, each with its name."""
+    return {host: host.name for host in info.hosts()}
 
 
 def host_lines(run: RunResult) -> list[str]:

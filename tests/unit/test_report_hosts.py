@@ -46,13 +46,6 @@ def test_hosts_that_are_alike_are_described_once() -> None:
     assert "\n- hosts runner-2, runner-3, runner-4: Debian, kernel 6.12, 2 CPUs" in text
 
 
-def test_hosts_that_share_a_name_are_told_apart() -> None:
-    rebooted = host(name="alpha", kernel="6.18")
-    hosts = [host(name="alpha"), rebooted, host(name="beta")]
-    run = run_of(lanes=[lane(f"debian-13 #{number}", of) for number, of in enumerate(hosts, 2)])
-    assert list(table.host_names(run.run).values()) == ["alpha (1)", "alpha (2)", "beta"]
-
-
 def test_a_cell_whose_trials_were_on_another_host_is_told_as_such() -> None:
     run = on_two_hosts(cell("debian-12", "podman", lane="debian-12", trials_lane="debian-12 #2"))
     run.run.lanes.append(lane("debian-12 #2", BETA))
