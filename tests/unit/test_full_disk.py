@@ -40,7 +40,7 @@ def run_that(ends: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let the first cell of a run pass and then do what `ends` does with the run; the command line."""
 
     class Ends(scheduler.Scheduler):
-        def _run(self) -> RunResult:
+        def run(self) -> RunResult:
             run = self.planned
             make_folder(run.folder)
             journal = Journal(run.folder, run.cells, run.info, run.kept)
