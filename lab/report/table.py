@@ -482,14 +482,18 @@ def host_lines(run: RunResult) -> list[str]:
 
 
 def time_line(run: RunResult) -> str:
-    """Say how long a run took and how busy its guests kept the host; empty if it did not end in one session."""
+    """Say how long a run took and how busy its guests kept the host; empty if it did not end in one session.
+
+    Empty, too, if it ran nothing.
+    """
     info = run.run
-    if info.finished is None or info.resumed or info.merged:
+    hosts = info.hosts()
+    if info.finished is None or info.resumed or info.merged or not hosts:
         return ""
     wall = (info.finished - info.started).total_seconds()
     took, busy = (
         str(timedelta(seconds=round(seconds)))
         for seconds in (wall, sum(lane.processor_seconds or 0.0 for lane in info.lanes))
     )
-    processors = sum(host.cpus for host in info.hosts())
+    processors = sum(host.cpus for host in hosts)
     return f"the run took {took}; its guests kept the processors busy for {busy} of {processors} x {took}"
