@@ -12,6 +12,7 @@ import libvirt
 
 from lab.base.activity import Activity, Step
 from lab.base.errors import LabError
+from lab.base.files import free_text
 from lab.base.paths import Paths
 from lab.base.wait import DeadlineExpired
 from lab.builds import Build, elf
@@ -269,7 +270,8 @@ class RunningLane:
                 hint = (
                     "free disk space if it lacks that; with --cold each cell boots a guest, without checkpoints"
                 )
-                raise CheckpointFailed(f"no checkpoint of the guest: {error}", hint=hint) from error
+                where = free_text(self.lane.folder)
+                raise CheckpointFailed(f"no checkpoint of the guest: {error}; {where}", hint=hint) from error
 
     def checkpoint(self, build: Build) -> Checkpoint | None:
         """The checkpoint that a deployed build's cells are forked from; None where cells are cold."""

@@ -57,6 +57,11 @@ class Protection(Entry):
     capabilities: dict[Text, Mask] = Field(
         max_length=10, description="Its sets of capabilities: Inh, Prm, Eff, Bnd, Amb."
     )
+    inherited: Texts = Field(
+        default_factory=list,
+        description="What it has, or lacks, as the test has it: no_new_privs, seccomp filter, no capabilities, "
+        "empty bounding set.",
+    )
     users: Texts = Field(description="Its real, effective, saved and file system user, each number once.")
     groups: Texts = Field(description="The numbers of all its groups.")
     root: Text = Field(description="Where its root directory is.")

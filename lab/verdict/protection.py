@@ -148,6 +148,8 @@ MOUNTS = "mnt namespace"
 # The words for what does not confine a box: the beginning of one for each mount, and one for what is unknown.
 WRITABLE = "writable "
 UNTOLD = "seccomp not told"
+# And one for what a box has, or lacks, as its test has it.
+INHERITED = "inherited "
 
 
 def strengths(protection: Protection) -> list[str]:
@@ -180,19 +182,30 @@ def summary(strong: Iterable[str]) -> str:
 
 
 def words(protection: Protection) -> list[str]:
-    """All that is compared of a box: what confines it, and what opens it. `lost` reads them."""
+    """What is compared of a box: what confines it, what opens it, and what its test has too. See `lost`."""
     told = strengths(protection)
     if MODE_UNTOLD in protection.seccomp:
         told.append(UNTOLD)
     # A box that shares the mounts of its host may write what its user may.
     if MOUNTS in told:
         told += [f"{WRITABLE}{mount[:-3]}" for mount in protection.mounts if mount.endswith(" rw")]
-    return told
+    return told + [f"{INHERITED}{word}" for word in protection.inherited]
 
 
 def lost(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
-    """What a box with the words `now` lacks that one with the words `before` had."""
-    lacking = [word for word in before if word not in now and not word.startswith(WRITABLE) and word != UNTOLD]
+    """What a box with the words `now` lacks that one with the words `before` had.
+
+    What both have from their tests says nothing of boxlite: a service and a container confine a test, too.
+    """
+    from_tests = {word.removeprefix(INHERITED) for word in before if word in now and word.startswith(INHERITED)}
+    lacking = [
+        word
+        for word in before
+        if word not in now
+        and word not in from_tests
+        and not word.startswith((WRITABLE, INHERITED))
+        and word != UNTOLD
+    ]
     if UNTOLD in now:
         lacking = [word for word in lacking if not word.startswith(SECCOMP)]
     if MOUNTS in before and MOUNTS in now:

@@ -48,6 +48,7 @@ def test_a_process_that_shares_all_is_seen(outside: ModuleType, child: int, tmp_
     assert seen.users == [str(os.getuid())]
     assert "/proc rw" in seen.mounts
     assert set(seen.capabilities) == {"Inh", "Prm", "Eff", "Bnd", "Amb"}
+    assert seen.inherited == ["no_new_privs", "seccomp filter", "no capabilities", "empty bounding set"]
     # A mount of every process stands for the home of boxlite, whose name only one box has.
     mounts = outside.protection(child, Path("/proc"), "no-such-box")["mounts"]
     assert "HOME rw" in mounts
@@ -95,6 +96,29 @@ def test_what_the_kernel_does_not_tell_other_tests_and_other_builds_are_not_comp
         ],
     ):
         assert protection.weaknesses(cells) == []
+
+
+FREE = {"namespaces": [], "no_new_privs": False, "seccomp": ["off"], "inherited": ["seccomp filter"]}
+
+
+@pytest.mark.parametrize(
+    ("own", "elsewhere", "lacking"),
+    [
+        pytest.param(FREE, FREE | {"seccomp": ["filter"]}, (), id="only-the-service-has-a-filter"),
+        pytest.param(FREE, {"namespaces": []}, ("no_new_privs", "seccomp filter"), id="boxlite-gave-it-there"),
+        pytest.param(
+            FREE | {"no_new_privs": True, "inherited": []},
+            {"namespaces": [], "inherited": ["seccomp filter"]},
+            ("seccomp filter",),
+            id="boxlite-took-it-here",
+        ),
+    ],
+)
+def test_what_a_box_has_from_its_test_is_no_protection_of_boxlites(
+    own: dict[str, Any], elsewhere: dict[str, Any], lacking: tuple[str, ...]
+) -> None:
+    cells = [cell(tests=[passed("off", box(**own))]), cell("service", tests=[passed("off", box(**elsewhere))])]
+    assert [weakness.lacking for weakness in protection.weaknesses(cells)] == ([lacking] if lacking else [])
 
 
 def test_what_was_asked_for_and_is_not_seen_is_one_line_for_all_cells() -> None:

@@ -87,7 +87,7 @@ def test_guests_that_hang_or_never_open_ssh_are_given_up_at_a_deadline(
     assert run.exit_status() == 3
     for cell in run.cells:
         assert cell.status is Status.ERROR
-        assert re.search(r"waited \d+ s for the guest's SSH server; this host boots a kernel", cell.reason)
+        assert re.search(r"waited \d+ s for the guest's SSH server; this host", cell.reason)
         assert any(name.endswith("console.log") for name in cell.evidence)
     assert "this guest hangs" in cells["hangs"].reason
     assert "its console ends" in cells["no-ssh"].reason
@@ -176,7 +176,8 @@ def test_a_disk_that_fills_up_under_a_guest_is_an_error_that_says_so(
     run = run_cells([definitions.guest("debian-13")], [CHEAP], at=tight)
     [cell] = run.cells
     assert cell.status is Status.ERROR
-    assert "stopped at a failed write" in cell.reason
+    # Either a write of the guest fails, or that of its memory into the checkpoint.
+    assert "stopped at a failed write" in cell.reason or "no checkpoint of the guest" in cell.reason
     assert "MiB are free" in cell.reason
     assert list(tight.lanes.glob("lab-*")) == []
 

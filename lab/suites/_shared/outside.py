@@ -90,7 +90,7 @@ def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
 
     of = Path(f"/proc/{pid}")
     status = _status(of)
-    limits, inherited = _limits(of), _limits(Path("/proc/self"))
+    limits, of_test = _limits(of), _limits(Path("/proc/self"))
     cgroup = (of / "cgroup").read_text().strip()
     own = cgroup != Path("/proc/self/cgroup").read_text().strip()
     # The fifth and sixth field: https://docs.kernel.org/filesystems/proc.html
@@ -101,13 +101,14 @@ def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
         "no_new_privs": status["NoNewPrivs"] == "1",
         "seccomp": _seccomp(of),
         "capabilities": {name.removeprefix("Cap"): status[name] for name in CAPABILITIES},
+        "inherited": _inherited(of),
         "users": sorted(set(status["Uid"].split())),
         "groups": sorted({*status["Gid"].split(), *status["Groups"].split()}),
         "root": general(str((of / "root").readlink())),
         "cgroup": general(cgroup) if own else None,
         "cgroup_limits": _cgroup_limits(cgroup) if own else {},
         "limits": limits,
-        "own_limits": sorted(name for name in limits if int(limits[name]) < float(inherited.get(name, "inf"))),
+        "own_limits": sorted(name for name in limits if int(limits[name]) < float(of_test.get(name, "inf"))),
         "mounts": sorted(f"{general(point)} {options.split(',')[0]}" for point, options in mounts),
     }
 
@@ -137,6 +138,18 @@ def warnings(home: Path, box_id: str) -> list[str]:
             if warns and box_id in words:
                 told[words.strip().replace(str(home), "HOME").replace(box_id, "BOX")[:LONGEST_WARNING]] = None
     return list(told)[:MOST_WARNINGS]
+
+
+def _inherited(of: Path) -> list[str]:
+    """What a process has, or lacks, as this one does: boxlite need not have given it that."""
+    ours, theirs = _status(Path("/proc/self")), _status(of)
+    same = {
+        "no_new_privs": ours["NoNewPrivs"] == theirs["NoNewPrivs"],
+        "seccomp filter": _seccomp(of) == _seccomp(Path("/proc/self")),
+        "no capabilities": all(ours[name] == theirs[name] for name in CAPABILITIES if name != "CapBnd"),
+        "empty bounding set": ours["CapBnd"] == theirs["CapBnd"],
+    }
+    return [word for word, is_same in same.items() if is_same]
 
 
 def _limits(of: Path) -> dict[str, str]:
