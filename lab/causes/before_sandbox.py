@@ -154,15 +154,34 @@ SOCKET_FOLDER = re.compile(
     rf"{NO_SOCKET_FOLDER} /tmp/[^\n]{{1,100}}"
     r"|/tmp/bl-\d{1,10} (?:is owned by uid \d{1,10}|exists but is not a directory)"
 )
+# strerror(3) for EROFS, and systemd's setting that makes all files read-only but those that a service names.
+READ_ONLY, PROTECT_SYSTEM = "Read-only file system", "ProtectSystem"
+
+
+# See `socket-folder`.
+@cause("service-closes-tmp", Needs.BOX, blamed_by=[NO_SOCKET_FOLDER])
+def service_closes_tmp(evidence: Evidence) -> Shown | None:
+    """The systemd service that boxlite runs in has ProtectSystem=strict and no /tmp of its own, so /tmp is
+    read-only for it. boxlite reaches the sockets of its boxes through the folder /tmp/bl-UID, which it cannot
+    make there.
+    """
+    setting = evidence.service.get(PROTECT_SYSTEM)
+    # The other values of the setting leave /tmp alone.
+    if setting != "strict" or not evidence.probes.socket_folder.failed_with(READ_ONLY):
+        return None
+    why = f"the service has {PROTECT_SYSTEM}={setting}, and making a folder in /tmp fails with EROFS"
+    return Shown(Confidence.PROVED, why)
 
 
 # boxlite prepares a box's folders before its disks: see `home-noexec`.
 @cause("socket-folder", Needs.BOX, blamed_by=[NO_SOCKET_FOLDER, SQUATTED])
 def socket_folder(evidence: Evidence) -> Shown | None:
     """The user cannot have the folder /tmp/bl-UID, through which boxlite reaches the sockets of its boxes.
-    Another user made it before, as anybody can, or the user may not write to /tmp, whose mode is 1777 on every
-    usual host.
+    Another user made it before, as anybody can, or the user may not write to /tmp, because its mode is not the
+    usual 1777 or because it is read-only.
     """
+    if service_closes_tmp(evidence):
+        return None
     probe = evidence.probes.socket_folder
     said = next((match[0] for text in evidence.said if (match := SOCKET_FOLDER.search(text))), None)
     if probe.failed:

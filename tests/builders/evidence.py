@@ -260,6 +260,17 @@ SERVICE_DEVICE_RULES = replace(
         | {"open_kvm": probe(1, "[Errno 1] Operation not permitted: '/dev/kvm'")}
     ),
 )
+TMP_READ_ONLY = gathered(
+    probes={"socket_folder": probe(30, "[Errno 30] Read-only file system: '/tmp/.lab-probe'")},
+    messages=(
+        "boxlite.errors.StorageError: storage error: Failed to create socket symlink dir /tmp/bl-1001: "
+        "Read-only file system (os error 30)",
+    ),
+    control_failed=True,
+)
+SERVICE_STRICT = replace(
+    TMP_READ_ONLY, probes=TMP_READ_ONLY.probes.model_copy(update=service("ProtectSystem=strict"))
+)
 SERVICE_NAMESPACES = gathered(
     probes=none_made(EPERM, BWRAP_REFUSED)
     | {"unshare_flags": probe(1, "Operation not permitted"), **service("RestrictNamespaces=yes")}

@@ -26,6 +26,7 @@ SEEN = [
     ("KVM_DENIED", "kvm-denied", "EACCES"),
     ("APPARMOR_KVM_DENY", "apparmor-kvm-deny", "/dev/kvm to python3 under profile lab-without-kvm"),
     ("KVM_UNUSABLE", "kvm-unusable", "Inappropriate ioctl"),
+    ("SERVICE_STRICT", "service-closes-tmp", "=strict, and making a folder in /tmp fails with EROFS"),
     ("SOCKET_FOLDER", "socket-folder", "/tmp/bl-1001 is owned by uid 0"),
     ("TMP_CLOSED", "socket-folder", "Permission denied: '/tmp/"),
     ("HOME_NOEXEC", "home-noexec", "EACCES"),
@@ -297,6 +298,7 @@ def test_ubuntus_policy_is_proved_where_its_lines_are_of_the_bubblewrap_that_box
     [
         ("SERVICE_PRIVATE_DEVICES", "kvm-absent"),
         ("SERVICE_DEVICE_RULES", "kvm-denied"),
+        ("SERVICE_STRICT", "socket-folder"),
         ("SERVICE_PROC", "masked-proc"),
     ],
 )

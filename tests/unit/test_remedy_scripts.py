@@ -43,6 +43,7 @@ def blocked(host: Host) -> Host:
     host.put("proc/self/mounts", f"none {host.root}/dev/kvm none rw 0 0\n")
     host.put("tmp/bl-1001/box", "another user's")
     (host.root / "tmp").chmod(0o755)
+    host.put("mounts", "/ rw,errors=remount-ro\n")
     host.put("home/tester/.local/share/boxlite/runtimes/v1/boxlite-shim", "runs")
     host.put("etc/security/limits.d/99-lab.conf", "tester - nproc 100\n")
     host.put("etc/ca-certificates/extracted/bundle.pem", "a certificate\n")
@@ -248,6 +249,14 @@ def test_a_home_is_found_wherever_it_is_mounted(tmp_path: Path, mounted: str) ->
     (tmp_path / "home" / "tester").rmdir()
     status, output = host.run("home-exec", "--yes", "--user", "tester")
     assert (status, "the home directory of tester, " in output) == (3, True)
+
+
+def test_the_mode_of_a_tmp_that_is_read_only_is_no_cure_and_it_says_why(blocked: Host) -> None:
+    blocked.put("mounts", "/ rw,relatime\n/tmp ro,relatime\n")
+    (blocked.root / "tmp").chmod(0o1777)
+    assert blocked.run("tmp-mode", "--check") == (1, "tmp-mode: not in place\n")
+    status, output = blocked.run("tmp-mode", "--yes")
+    assert (status, "/tmp is read-only, whatever its mode is" in output) == (3, True)
 
 
 PROGRAMS = "home/tester/.local/share/boxlite/runtimes"
