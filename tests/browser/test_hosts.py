@@ -87,9 +87,7 @@ SLACKWARE = os_release("slackware", "15.0", "Slackware 15.0")
     ],
     ids=["tested", "other settings", "no result", "refused"],
 )
-def test_pasted_facts_find_the_distribution_and_the_answer(
-    visit: Visiting, text: str, title: str, kind: str, says: str
-) -> None:
+def test_pasted_facts_find_the_answer(visit: Visiting, text: str, title: str, kind: str, says: str) -> None:
     answer = compare(visit().open(INDEX), text)
     expect(answer.locator("h3")).to_contain_text(title)
     expect(answer.locator(".verdict").first).to_have_attribute("data-kind", kind)

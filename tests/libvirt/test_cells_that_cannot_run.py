@@ -106,9 +106,7 @@ def test_offline_no_server_is_asked(lab: Lab, image: BaseImage, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_no_server_is_asked_for_guests_that_are_ready_or_built_here(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, offline: bool
-) -> None:
+def test_no_server_is_asked_for_what_is_here(lab: Lab, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
     monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: offline)
     monkeypatch.setattr(download, "unreachable", never)
     assert statuses(lab.run(offline=offline)) == PASSED

@@ -166,9 +166,7 @@ def test_a_verdict_that_is_the_labs_fault_is_tried_again(lab: Lab, times: int, s
         (Fault.TIME_LIMIT, [1.0, 1.0, 2.0], Status.FAIL),
     ],
 )
-def test_a_suite_that_missed_a_limit_is_run_again_alone_on_the_same_lane(
-    lab: Lab, fault: Fault, stretched: list[float], again: Status
-) -> None:
+def test_a_late_suite_is_run_again_alone(lab: Lab, fault: Fault, stretched: list[float], again: Status) -> None:
     def late(_running: RunningLane, cell: Cell) -> CellResult:
         return cell.result(Status.ERROR, reason="a_test was late").model_copy(update={"faults": [fault]})
 

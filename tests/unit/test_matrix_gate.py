@@ -70,9 +70,7 @@ def test_two_releases_are_compared(run_lab: RunLab, monkeypatch: pytest.MonkeyPa
     assert "\nold: boxlite 0.10.7 (run " in printed
 
 
-def test_an_interrupted_run_has_no_gate_and_the_one_that_resumes_it_has(
-    home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_resumed_run_has_a_gate(home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--gate-build", "0.10.0", "--build", "0.10.8"]
     with monkeypatch.context() as patched:
         guests(patched, {}, interrupted=True)

@@ -167,9 +167,7 @@ def test_evidence_that_cannot_be_taken_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a link", "below a link", "a pipe"])
-def test_no_file_of_the_merging_host_gets_into_the_merged_run(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_file_of_this_host_gets_into_it(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = runs_of_shards(tmp_path)
     folder, shard = shards[1]
     [log] = shard.cells[0].evidence

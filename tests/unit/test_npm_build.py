@@ -66,9 +66,7 @@ def no_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(wheels, "download", lambda *_: {wheel.name: wheel})
 
 
-def test_a_release_is_fetched_once_with_its_native_package_and_node(
-    paths: Paths, registry: Registry, debian: list[list[str]]
-) -> None:
+def test_a_release_is_fetched_once_with_node(paths: Paths, registry: Registry, debian: list[list[str]]) -> None:
     build = builds.resolve("npm:0.10.0")
     assert (build.name, build.version, build.argument) == ("npm-0.10.0", "0.10.0", "npm:0.10.0")
     build.check(paths)
@@ -171,9 +169,7 @@ def test_a_living_lab_leaves_no_rest(paths: Paths, registry: Registry, monkeypat
     assert [path for path in removed if path.is_relative_to(paths.cache)] == []
 
 
-def test_a_local_tarball_takes_the_native_package_beside_it_or_that_of_the_release(
-    paths: Paths, tmp_path: Path, registry: Registry
-) -> None:
+def test_a_local_tarball_takes_a_native_package(paths: Paths, tmp_path: Path, registry: Registry) -> None:
     folder = tmp_path / "packages"
     folder.mkdir()
     main = tarball(folder, manifest(version="0.11.0"))

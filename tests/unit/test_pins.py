@@ -114,9 +114,7 @@ def serve_sums(mirror: Mirror, other: Mirror, first: str, second: str) -> None:
     other.files[f"/second/{BUILD}/SHA512SUMS"] = f"{second}  {name}\n".encode()
 
 
-def test_an_unsigned_disk_is_pinned_by_the_digest_on_which_two_mirrors_agree(
-    mirror: Mirror, other: Mirror, root: Path, paths: Paths, disk: bytes
-) -> None:
+def test_two_mirrors_pin_a_digest(mirror: Mirror, other: Mirror, root: Path, paths: Paths, disk: bytes) -> None:
     digest = hashlib.sha512(disk).hexdigest()
     serve_sums(mirror, other, digest, digest)
     moved = move_pin(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
@@ -149,9 +147,7 @@ def test_the_checksum_of_one_disk_is_pinned_in_either_form(
 
 
 @pytest.mark.parametrize("fault", ["disagrees", "lacks it", "sends it without encryption"])
-def test_a_digest_on_which_not_all_mirrors_agree_is_not_pinned(
-    mirror: Mirror, other: Mirror, root: Path, fault: str
-) -> None:
+def test_what_mirrors_differ_in_is_not_pinned(mirror: Mirror, other: Mirror, root: Path, fault: str) -> None:
     serve_sums(mirror, other, "a" * 128, "b" * 128 if fault == "disagrees" else "a" * 128)
     path = f"/second/{BUILD}/SHA512SUMS"
     problems = {
@@ -184,17 +180,13 @@ def test_a_wrong_pin_is_named(mirror: Mirror, root: Path, text: str, told: str) 
         catalog.load(root)
 
 
-def test_pull_update_pins_and_pulls_and_says_what_to_review(
-    newer: Mirror, root: Path, home: Path, run_lab: RunLab
-) -> None:
+def test_pull_update_pins_and_says_so(newer: Mirror, root: Path, home: Path, run_lab: RunLab) -> None:
     lines = run_lab(0, "images", "pull", "--update", UBUNTU).out.splitlines()
     assert lines[0] == f"{UBUNTU}: pinned {NEW}; review {pins_file(root)}"
     assert lines[1].startswith(f"{UBUNTU}: sha256 ")
 
 
-def test_pull_all_tells_which_guests_need_a_server_that_cannot_be_reached(
-    mirror: Mirror, root: Path, home: Path, run_lab: RunLab
-) -> None:
+def test_pull_all_names_servers_that_are_gone(mirror: Mirror, root: Path, home: Path, run_lab: RunLab) -> None:
     with serving() as gone:
         pass
     for file in (root / "images").glob("*.toml"):

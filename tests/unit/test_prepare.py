@@ -63,9 +63,7 @@ def test_a_built_image_is_ready_as_it_is(paths: Paths) -> None:
 
 
 @pytest.mark.parametrize("firmware", list(Firmware))
-def test_what_is_prepared_is_kept_under_its_name_and_read_only(
-    paths: Paths, working: pytest.MonkeyPatch, firmware: Firmware
-) -> None:
+def test_what_is_prepared_is_read_only(paths: Paths, working: pytest.MonkeyPatch, firmware: Firmware) -> None:
     image = replace(IMAGE, firmware=firmware)
     assert prepare_image.find(paths, GUEST, image) is None
     made = prepare_image.ensure(preparation(paths), GUEST, image)

@@ -23,22 +23,15 @@ from lab.report import markdown, table
 from lab.report.table import LOOKS, sections
 from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.cells import cell
-from tests.builders.output import FLAKY, printed
+from tests.builders.output import printed
 from tests.builders.runs import run_of
 
 
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({"status": Status.PASS}, "pass"),
-        ({"status": Status.FAIL, "cause": "unknown"}, "fail unknown"),
-        ({"status": Status.XFAIL, "cause": "userns-limit"}, "xfail userns-limit"),
+        # The squares of every other status: the reports of `test_report_cells`.
         ({"status": Status.XPASS, "reason": "passed, but"}, "xpass"),
-        ({"status": Status.NOT_APPLICABLE, "reason": "no AppArmor"}, "n/a"),
-        ({"status": Status.NOT_RUN, "reason": "interrupted"}, "not-run"),
-        ({"status": Status.ERROR, "reason": "waited 180 s for SSH"}, "error"),
-        (FLAKY, "flaky 2/3"),
-        ({"status": Status.PASS, "retried": ["no SSH", "no disk"]}, "pass (try 3)"),
         ({"status": Status.XFAIL, "cause": "userns-limit", "retried": ["x"]}, "xfail userns-limit (try 2)"),
         (None, ""),
     ],

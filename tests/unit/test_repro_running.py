@@ -118,9 +118,7 @@ def test_the_nearest_guest_can_be_asked_for(repro: Repro, blocked: list[PlannedR
     ],
     ids=["on its host", "on the nearest guest"],
 )
-def test_a_report_s_variants_are_kept_with_its_run_and_read_from_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, planned: Plan
-) -> None:
+def test_a_report_s_variants_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, planned: Plan) -> None:
     folder = tmp_path / "run"
     begun: list[PlannedRun] = []
 
@@ -167,9 +165,7 @@ def test_remedies_are_tried_as_asked(
     assert " ".join(("lab repro REPORT", *given)) + "\n" in output
 
 
-def test_a_bisection_runs_other_releases_on_the_cell_that_failed_and_is_part_of_the_answer(
-    repro: Repro, blocked: list[PlannedRun], tmp_path: Path
-) -> None:
+def test_a_bisection_is_part_of_the_answer(repro: Repro, blocked: list[PlannedRun], tmp_path: Path) -> None:
     status, output, _ = repro(BLOCKED, "--bisect", "-o", str(tmp_path / "run"))
     assert status == 0
     assert "### Which release\n\nboxlite 0.10.8 is the first release that fails: 0.9.0, the release" in output

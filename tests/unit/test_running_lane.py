@@ -31,9 +31,7 @@ from tests.builders.facts import facts, who
 from tests.builders.guests import EMULATION, KVM, NEW, OLD, SYSCTLS, Bench, Guest, asked_for, cell, fails
 
 
-def test_a_guest_that_does_not_come_up_is_given_up_with_its_last_words(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_guest_that_stays_down_has_its_last_words(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready, "wait_ready", lambda *_, **__: fails(DeadlineExpired("waited 30 s"))())
     with pytest.raises(LabError, match=r"debian-13 did not come up: waited 30 s\nits console stayed empty"):
         bench.service(stores=False).start()

@@ -97,9 +97,7 @@ def small_site(base: Path) -> Path:
     return site
 
 
-def test_a_site_is_left_whole_if_the_new_one_cannot_be_made(
-    tmp_path: Path, old_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_site_is_left_if_making_fails(tmp_path: Path, old_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_site: Site) -> Iterator[Page]:
         yield Page("half.html", "Half", "not_shown.html", {"why": "x"})
         raise RuntimeError("no such template")

@@ -90,9 +90,7 @@ def experiment(outcome: StepOutcome) -> Experiment:
         ({"unfinished": True}, True),
     ],
 )
-def test_on_a_cell_whose_trials_met_a_fault_or_were_interrupted_they_are_made_again(
-    tmp_path: Path, tried: dict[str, Any], is_left: bool
-) -> None:
+def test_trials_that_met_a_fault_are_made_again(tmp_path: Path, tried: dict[str, Any], is_left: bool) -> None:
     run = finish(tmp_path, begin(tmp_path, SMALL), [Status.XFAIL] * len(SMALL))
     run.cells[1] = run.cells[1].model_copy(update=tried)
     begun = resume(run)

@@ -88,9 +88,7 @@ def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: 
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"guest": "debian-13", "more": 1}'])
-def test_a_folder_without_a_whole_manifest_is_no_image_and_is_made_again(
-    paths: Paths, building: pytest.MonkeyPatch, text: str | None
-) -> None:
+def test_no_image_without_whole_manifest(paths: Paths, building: pytest.MonkeyPatch, text: str | None) -> None:
     built = store.ensure(paths, GUEST, no_say)
     manifest = built.folder / "manifest.json"
     manifest.unlink()

@@ -87,9 +87,7 @@ ENDED = {"is-active": Output(0, "failed\n", ""), "journalctl": Output(0, "no spa
         ({"is-active": Output(9, "active\n", "timed out")}, True, "could not be stopped: timed out"),
     ],
 )
-def test_a_load_that_is_none_or_does_not_stop_is_a_fault_of_the_lab(
-    answers: Mapping[str, Output], runs: bool, message: str
-) -> None:
+def test_a_load_that_fails_is_the_lab_s_fault(answers: Mapping[str, Output], runs: bool, message: str) -> None:
     suites = 0
     with pytest.raises(StressFailed, match=message), stressed(session(FakeGuest(answers)), ALL):
         suites += 1
@@ -148,8 +146,7 @@ def test_a_cell_under_load_is_not_compared_as_one_without() -> None:
 def test_reports_say_under_what_the_suites_ran(tmp_path: Path) -> None:
     loaded = run_of(cell(stress=ALL), options=RunOptions(stress=ALL, shuffle=7))
     for text in (printed(loaded), markdown.render(loaded), one_page.render(loaded, tmp_path)):
-        assert "load in the guests while suites run: cpu, memory, io (stress-ng)" in text
-        assert "3 times as long" in text
+        # The line before it: the reports of `test_report_cells`.
         assert "--shuffle=7" in text
     assert '<property name="load" value="cpu, memory, io"' in junit.render(loaded)
     calm = run_of(cell())
@@ -160,9 +157,7 @@ def test_reports_say_under_what_the_suites_ran(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "again"), [("--stress", " --stress=cpu,memory,io"), ("--stress=io,cpu", " --stress=cpu,io")]
 )
-def test_what_is_loaded_is_in_the_command_that_runs_the_cell_again(
-    given: str, again: str, home: Path, run_lab: RunLab
-) -> None:
+def test_the_load_is_in_the_command_to_repeat_it(given: str, again: str, home: Path, run_lab: RunLab) -> None:
     assert again in run_lab(0, *ONE_CELL, "--build", "0.10.8", "--list", given)
 
 

@@ -17,7 +17,7 @@ from lab.base.paths import PACKAGE
 from lab.record import RunResult
 from lab.run import scheduler
 from lab.run.journal import LOCK
-from tests.builders.processes import ONE_CELL, TWO_CELLS, RunLab, interrupt_runs, rows_listed
+from tests.builders.processes import TWO_CELLS, RunLab, interrupt_runs, rows_listed
 
 pytestmark = pytest.mark.usefixtures("releases")
 
@@ -88,28 +88,11 @@ def test_if_no_shard_can_be_read_nothing_is_merged(home: Path, tmp_path: Path, r
     assert not home.exists()
 
 
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
-        (["shard-1", "other"], "other is not a shard of the same plan as run shard-1: another plan"),
-        (["shard-1", "."], "is not the folder of a run"),
-        (["shard-1", "shard-2", "-o", "shard-1"], "-o shard-1: there is a run in it already"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_what_makes_no_run_is_not_merged(
-    shards: list[str],
-    tmp_path: Path,
-    run_lab: RunLab,
-    monkeypatch: pytest.MonkeyPatch,
-    parts: list[str],
-    message: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    run_lab(0, *ONE_CELL, "-g", "debian-12", "--shard", "2/2", "--build", "0.10.8", "-o", "other")
+# What makes no run of other shards: `test_merge`.
+def test_a_merged_run_replaces_no_other(shards: list[str], tmp_path: Path, run_lab: RunLab) -> None:
     before = sorted(tmp_path.rglob("*"))
-    printed = run_lab(2, "merge", *parts)
-    assert message in printed.err
+    printed = run_lab(2, "merge", *shards, "-o", shards[0])
+    assert f"-o {shards[0]}: there is a run in it already" in printed.err
     assert printed.out == ""
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -229,9 +212,7 @@ def test_a_run_with_a_link_in_it_is_not_resumed(
     assert not list(target.iterdir()) if target.is_dir() else target.read_text() == "mine"
 
 
-def test_a_run_at_which_another_lab_is_at_work_is_left_alone(
-    half_run: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_another_lab_is_left(half_run: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def connection(_uri: str) -> Iterator[None]:
         yield

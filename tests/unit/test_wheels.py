@@ -75,9 +75,7 @@ def test_markers_are_judged_for_the_python_of_the_guest(served: Path, paths: Pat
 
 
 @pytest.mark.parametrize("need", ["b @ file://FOLDER/b-1.0-py3-none-any.whl", "b @ file://FOLDER"])
-def test_a_wheel_of_the_index_that_needs_what_no_index_has_is_refused_and_nothing_is_built(
-    served: Path, paths: Paths, tmp_path: Path, need: str
-) -> None:
+def test_what_no_index_has_is_never_built(served: Path, paths: Paths, tmp_path: Path, need: str) -> None:
     project = tmp_path / "project"
     project.mkdir()
     make_wheel(project, "b")
@@ -112,9 +110,7 @@ def test_pip_s_configuration_says_where_uv_finds_the_index(monkeypatch: pytest.M
     assert "UV_DEFAULT_INDEX" not in wheels._index()
 
 
-def test_a_store_that_is_not_as_it_was_fetched_is_fetched_again(
-    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_store_is_fetched_anew(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tools = StandIn(tmp_path / "shelf", monkeypatch)
     make_runner(tools.folder)
 
