@@ -118,7 +118,7 @@ class System(Statement):
         notes = {
             "version not named": not self.version,
             f"derives from {self.like}": self.like,
-            "told by its kernel: the report names no system": self.inferred,
+            "told by what only it has: the report names no system": self.inferred,
             "in a container": self.place is Place.CONTAINER,
         }
         return "; ".join([self.title, *(note for note, holds in notes.items() if holds)])

@@ -7,7 +7,7 @@ The distributions, the patterns and the words around a name are in `systems.toml
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cache, cached_property
@@ -41,6 +41,7 @@ class Distribution:
     alone: Sequence[str] = ()
     told: Sequence[str] = ()
     outer: bool = False
+    called: str = "(?!)"
     codenames: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -230,14 +231,30 @@ def _traced(text: Text) -> list[System]:
     """The distribution that a report has traces of, unless it has those of several."""
     found: dict[str, System] = {}
     for line in text.lines:
+        names = [name for match in matches(SAYS["host"], line.text) for name in match.groups() if name]
+        pairs = [(key, pattern.fullmatch(name)) for name in names for key, pattern in _hosts().items()]
+        told = [(key, key, match["version"]) for key, match in pairs if match]
         for row in TABLE["trace"]:
             if match := re.search(row["pattern"], line.text):
-                version = match.expand(row["version"]) if "version" in row else None
-                found.setdefault(
-                    row["id"],
-                    System(quote(line), row["id"], version, row["name"], or_derivative=True, inferred=True),
-                )
-    return list(found.values()) if len(found) == 1 else []
+                told.append((row["id"], row["name"], match.expand(row.get("version", ""))))
+        for key, name, written in told:
+            version = DISTRIBUTIONS[key].release(written) if written else None
+            system = System(quote(line), key, version, name, or_derivative=True, inferred=True)
+            found.setdefault(key, system)
+    traced = list(found.values()) if len(found) == 1 else []
+    return [replace(system, version=system.version or _told(text, system.id)) for system in traced]
+
+
+@cache
+def _hosts() -> Mapping[str, re.Pattern[str]]:
+    """The users and hosts that are named by each distribution: debian12, my-ubuntu-jammy."""
+    patterns = {}
+    for row in DISTRIBUTIONS.values():
+        versions = "|".join([row.version, *row.codenames])
+        name = rf"(?:\w+-)*(?:{row.names}|{row.called})-?(?P<version>{versions})?(?:-\w+)*"
+        if not row.outer:
+            patterns[row.id] = re.compile(name, re.IGNORECASE)
+    return patterns
 
 
 # -- what lines name
