@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.repro import judging, reading, showing
+from lab.repro import judging, reading
+from lab.repro import report as reports
 from lab.repro.report import Report
 
 RIGHT, MISSED, WRONG = "right", "missed", "wrong"
@@ -70,7 +71,7 @@ def load(folder: Path) -> list[Labelled]:
 def score(labelled: Labelled, least: float | None = None) -> Score:
     """Score one report, with the given least odds of a likely cause instead of the ones that judging has."""
     judged = judging.judge(labelled.report) if least is None else judging.judge(labelled.report, least)
-    document = showing.document(labelled.report, judged)
+    document = reports.document(labelled.report, judged)
     named = [
         (finding["cause"], str(finding["confidence"]))
         for finding in document["findings"]

@@ -26,7 +26,7 @@ from lab.catalog import Guest, Variant
 from lab.lane import shell
 from lab.machine.connection import default_uri
 from lab.plan import Cell
-from lab.repro.variants import can_have
+from lab.repro.planning import can_have
 
 MEASURED = Path(__file__).with_name("measured.json")
 # Seconds that all witnesses of a guest may take, which an emulated processor stretches.

@@ -168,7 +168,7 @@ def _guest(
     if keep:
         # The keeper is made of this process while it has one thread: the status line has another.
         starting = shell.start_keeper(cell, lab.paths, lab.uri, own_rootfs=own_rootfs)
-        with output.errors.status("starting") as status:
+        with output.errors().status("starting") as status:
             kept = starting.wait(lambda text: status.update(escape(text)))
         try:
             yield kept, about
@@ -177,7 +177,7 @@ def _guest(
             output.warn(f"kept: {name}; a shell in it: lab attach {name}; its end: lab attach {name} --end")
         return
     # Standard output is the command's.
-    with output.errors.status("starting") as status:
+    with output.errors().status("starting") as status:
 
         def say(text: str) -> None:
             status.update(escape(text))
@@ -246,7 +246,7 @@ def copy_command(lab: options.Lab, source: str, target: str, user: Who) -> int:
         )
     kept, remote = shell.find_kept(lab.paths, match["name"]), match["path"] or "."
     sftp = Sftp(kept.entrance.sftp(user), kept.check_alive)
-    with output.errors.status("copying"):
+    with output.errors().status("copying"):
         if in_guest[1]:
             where, left_out = target, sftp.upload(Path(source), remote)
         else:

@@ -84,16 +84,16 @@ def doctor_command(
 def _show(line: doctor.Line) -> None:
     styles = {doctor.State.OK: "green", doctor.State.BROKEN: "bold red", doctor.State.NOT_NEEDED: "dim"}
     state = f"[{styles.get(line.state, 'yellow')}]{line.state:11}[/]"
-    output.console.print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
+    output.console().print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
     if line.state in NAMING_GUESTS and line.needed_by is not None:
         who = "needed by other guests:" if line.state is doctor.State.NOT_NEEDED else "needed by"
         names = f"{who} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
-        output.console.print(f"{'':16}{names}", soft_wrap=True)
+        output.console().print(f"{'':16}{names}", soft_wrap=True)
     if line.mend:
         first, *more = line.mend.splitlines()
-        output.console.print(f"{'':16}-> {escape(first)}", soft_wrap=True)
+        output.console().print(f"{'':16}-> {escape(first)}", soft_wrap=True)
         for rest in more:
-            output.console.print(f"{'':19}{escape(rest)}", soft_wrap=True)
+            output.console().print(f"{'':19}{escape(rest)}", soft_wrap=True)
 
 
 @click.command("clean")

@@ -148,7 +148,7 @@ def images_prune(lab: options.Lab, dry_run: bool) -> int:
 def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
     """Get the image of a guest, built or downloaded, and say which it is; `where` is its place among all."""
     before = store.find(lab.paths, guest)
-    with output.console.status(where) as status:
+    with output.console().status(where) as status:
 
         def say(text: str) -> None:
             status.update(escape(f"{where}: {text}"))

@@ -13,6 +13,7 @@ from lab import builds, catalog, cli
 from lab.base import notices
 from lab.base.errors import Bug, UsageError
 from lab.base.files import make_folder
+from lab.base.options import Group, flag, option
 from lab.cli import lists, options, output
 from lab.cli.gate import EXPECT, GateOptions
 from lab.cli.gate import show as show_decision
@@ -23,7 +24,7 @@ from lab.record import RunResult
 from lab.report import live, table
 from lab.report.live import run_log
 from lab.run import journal, scheduler, start
-from lab.run.request import Group, Request, flag, option
+from lab.run.request import Request
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
         return cli.INTERRUPTED
     if planned_gate is None:
         return run.exit_status()
-    output.console.print()
+    output.console().print()
     decided = show_decision(planned_gate.decide(run, planned.folder))
     return Bug.exit_status if run.met_bug else decided
 
@@ -155,7 +156,7 @@ def _run(
     """Run the cells that are left, and show them meanwhile."""
     with (
         live.view(
-            output.console, planned.cells, planned.complete, quiet=request.quiet, verbose=request.verbose
+            output.console(), planned.cells, planned.complete, quiet=request.quiet, verbose=request.verbose
         ) as view,
         run_log(planned.folder, view) as log,
     ):

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import click
 
 from lab.base.files import write_atomically
+from lab.base.options import Group
 from lab.base.paths import STATES_GIB, Paths
 from lab.cli import output
-from lab.run.request import Group
 
 if TYPE_CHECKING:
     from lab.lane.upkeep import Unused
@@ -54,7 +54,7 @@ def show_result(run: "RunResult", folder: Path) -> None:
     try:
         write_atomically(folder / "matrix.md", markdown.render(run, folder))
     finally:
-        terminal.summary(output.console, run, folder)
+        terminal.summary(output.console(), run, folder)
 
 
 class GroupedOption(click.Option):

@@ -103,7 +103,7 @@ def report_command(
     elif kind == "json":
         click.echo(result.model_dump_json(by_alias=True, indent=2, ensure_ascii=True))
     else:
-        terminal.summary(output.console, result, folder)
+        terminal.summary(output.console(), result, folder)
     return result.exit_status()
 
 

@@ -1,22 +1,28 @@
-"""From a bug report to a verdict."""
+"""From a bug report to a verdict.
+
+What plans and runs is imported where it is used: it takes longer to import than a report to read.
+"""
 
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lab import catalog, cli
+from lab import cli
 from lab.base.errors import Bug, UsageError
 from lab.base.files import inert, plain
+from lab.base.options import Group, flag, option
 from lab.cli import options, output
-from lab.images import store
-from lab.repro import judging, planning, reading, showing, source
-from lab.repro.planning import Plan, Wishes
-from lab.repro.report import Judged, Report
-from lab.run.request import Group, flag, option
+from lab.repro import judging, reading, source
+from lab.repro.report import Judged, Report, document, lines
+from lab.repro.wishes import Wishes
+
+if TYPE_CHECKING:
+    from lab.catalog import Guest
+    from lab.repro.planning import Plan
 
 # Standard input, as an argument.
 STDIN = "-"
@@ -50,30 +56,24 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     read = reading.read(_content(report))
     judged = judging.judge(read)
     if request.text_only:
-        if request.as_json:
-            output.print_json(showing.document(read, judged))
-        else:
-            # Nobody is asked, and nothing is fetched.
-            host = planning.Host(
-                lambda guest: store.find(lab.paths, guest) is not None, lambda guest: True, None
-            )
-            _print(read, judged, planning.plan(read, judged, catalog.load(), host, request))
+        _show_text(lab, request, read, judged)
         return 0
-    # A text alone needs none of what runs guests.
-    from lab.repro import answer, verdict
+    from lab import catalog
+    from lab.repro import answer, planning, verdict
     from lab.repro.running import Runner
 
     runner = Runner(
         lab.paths,
         lab.uri,
         shlex.join(["lab", *sys.argv[1:]]),
-        output.console,
+        output.console(),
         quiet=request.quiet or request.as_json,
         verbose=request.verbose,
     )
     plan = planning.plan(read, judged, catalog.load(), runner.host(), request)
     if not runner.quiet:
-        _print(read, judged, plan)
+        _print_text(read, judged)
+        _print_plan(plan)
     if plan.build is None or plan.why_not:
         subject = answer.Subject(plan, verdict.of_plan(plan))
     else:
@@ -81,7 +81,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         plan.build.check(lab.paths)
         subject = runner.answer(plan, request.folder, request)
     if request.as_json:
-        output.print_json({"report": showing.document(read, judged), **answer.document(subject)})
+        output.print_json({"report": document(read, judged), **answer.document(subject)})
     else:
         runner.say("")
         output.say(inert(answer.render(subject)))
@@ -92,9 +92,31 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     return subject.verdict.result.exit_status
 
 
-def _print(read: Report, judged: Judged, plan: Plan) -> None:
-    for line in showing.lines(read, judged):
+def _show_text(lab: options.Lab, request: Repro, read: Report, judged: Judged) -> None:
+    """Show what a text alone shows, and a plan that is only shown: nobody is asked, and nothing is fetched."""
+    if request.as_json:
+        output.print_json(document(read, judged))
+        return
+    # Whoever waits for the plan reads this meanwhile.
+    _print_text(read, judged)
+    from lab import catalog
+    from lab.repro import planning
+
+    def is_stored(guest: "Guest") -> bool:
+        from lab.images import store  # Most plans do not ask.
+
+        return store.find(lab.paths, guest) is not None
+
+    host = planning.Host(is_stored, lambda guest: True, None)
+    _print_plan(planning.plan(read, judged, catalog.load(), host, request))
+
+
+def _print_text(read: Report, judged: Judged) -> None:
+    for line in lines(read, judged):
         output.say(inert(line))
+
+
+def _print_plan(plan: "Plan") -> None:
     output.say("\nplan")
     for step in (*plan.steps, *(f"not run: {why}" for why in plan.why_not)):
         output.say(f"        {inert(plain(step))}")

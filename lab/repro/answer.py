@@ -13,8 +13,7 @@ from lab.catalog.remedies import Remedy
 from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResult
 from lab.report import markdown, table
 from lab.repro.bisection import Bisection
-from lab.repro.planning import PROBE, Plan
-from lab.repro.variants import is_made
+from lab.repro.planning import PROBE, Plan, is_made
 from lab.repro.verdict import OWN, Result, Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"

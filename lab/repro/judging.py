@@ -19,12 +19,6 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
-from lab import causes
-from lab.causes.evidence import Evidence, confining_profile
-from lab.causes.sandbox import RESTRICTED, RESTRICTION
-from lab.probes import NONE_RUN, Probe
-from lab.probes.report import HostReport
-from lab.record import Confidence
 from lab.repro import systems
 from lab.repro.report import (
     ANY,
@@ -55,98 +49,45 @@ OTHER = "other"
 LIKELY, POSSIBLE = 0.5, 0.08
 # The chance of a message under a cause that the table does not name for it: people quote unrelated messages.
 FLOOR = 0.003
-# Most causes that are listed as possible, and most programs that a report is judged for.
-MOST_POSSIBLE, MOST_PROGRAMS = 5, 10
-# boxlite's own threads and processes, which make namespaces before and after bubblewrap.
-BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
+# Most causes that are listed as possible.
+MOST_POSSIBLE = 5
 # More remarks than any report deserves.
 MOST_REMARKS = 20
+# Ubuntu's sysctl, and the profile that it moves programs into.
+RESTRICTION, RESTRICTED = "kernel.apparmor_restrict_unprivileged_userns", "unprivileged_userns"
 # WSL2's kernel is one of Windows.
 WSL = "windows"
 
 
 def judge(report: Report, least: float = LIKELY) -> Judged:
     """Judge what a report's text shows. `least` is the share of the odds from which a cause is likely."""
-    by_evidence = list(_by_evidence(report))
+    by_evidence = _by_evidence(report)
     likely, possible, notes = _by_odds(report, by_evidence, least)
     findings = {(finding.name, finding.program): finding for finding in by_evidence}
     for finding in likely:
         same = findings.setdefault((finding.name, finding.program), finding)
         quotes = sorted({*same.quotes, *finding.quotes}, key=lambda quote: quote.number)
         findings[finding.name, finding.program] = replace(same, quotes=tuple(quotes))
-    order = list(causes.known())
-    ordered = sorted(findings.values(), key=lambda f: (f.program != BUBBLEWRAP, order.index(f.name)))
+    ordered = list(findings.values())
+    if len(ordered) > 1:
+        from lab import causes
+
+        order = list(causes.known())
+        ordered.sort(key=lambda finding: (finding.program != BUBBLEWRAP, order.index(finding.name)))
     return Judged(tuple(ordered), _remarks(report, ordered, notes), possible)
 
 
-# -- audit lines and the probe script's output, by the rules of the causes
-
-
-def _by_evidence(report: Report) -> Iterator[Finding]:
-    """What the rules of the causes find for each program that is blocked, bubblewrap first."""
+def _by_evidence(report: Report) -> list[Finding]:
+    """What the rules of the causes find in audit lines and in the output of the probe script."""
     probed = next((probed for probed in report.of(Probed) if probed.host), None)
     lines = list(report.of(AuditLine))
-    programs = dict.fromkeys([BUBBLEWRAP, *map(_program_of, lines)])
-    for program in [name for name in programs if name != "unshare"][:MOST_PROGRAMS]:
-        own = [line for line in lines if _program_of(line) in (program, "unshare")]
-        host = probed.host if probed and program == BUBBLEWRAP else None
-        for name, cause in causes.known().items():
-            evidence = cause.rule(_evidence(own, program, host))
-            if evidence is None:
-                continue
-            telling = [line for line in own if cause.rule(_evidence([line], program, None))]
-            # Profiles of services and snaps deny other programs a lot all the time, and nothing fails.
-            about = re.compile(knowledge()["other-programs"].get(name, ""), re.MULTILINE)
-            if program != BUBBLEWRAP and not any(map(about.search, map(_written, telling))):
-                continue
-            by_probe = host is not None and cause.rule(_evidence([], program, host)) is not None
-            # Lines of boxlite's thread and of `unshare` are logged where bubblewrap works, too.
-            by_line = any(_is_denial(line.fields) and line.fields.get("comm") == program for line in telling)
-            is_proved = by_line or (by_probe and evidence.confidence is Confidence.PROVED)
-            is_named = not telling or any("comm" in line.fields for line in telling)
-            why = (
-                evidence.why
-                if is_named
-                else f"{evidence.why}; the audit line, as it is quoted, names no program"
-            )
-            quotes = [line.quote for line in telling] + ([probed.quote] if probed and by_probe else [])
-            confidence = Confidence.PROVED if is_proved else Confidence.LIKELY
-            yield Finding(name, confidence, why, tuple(dict.fromkeys(quotes)), program)
+    if not lines and probed is None:
+        return []
+    # The rules take longer to import than most reports to read, and most reports have neither.
+    from lab.repro import rules
 
+    return list(rules.findings(lines, probed, knowledge()["other-programs"]))
 
-def _written(line: AuditLine) -> str:
-    """The fields of an audit line, each on a line of its own."""
-    return "\n".join(f"{key}={value}" for key, value in line.fields.items())
-
-
-def _is_denial(fields: Mapping[str, str]) -> bool:
-    """Whether the kernel refused something with this audit line, rather than only told of it."""
-    return fields.get("apparmor") == "DENIED" or ("avc" in fields and fields.get("permissive") != "1")
-
-
-def _program_of(line: AuditLine) -> str:
-    """Return the program that an audit line is about: bubblewrap if it names boxlite's own or none."""
-    name = line.fields.get("comm", BUBBLEWRAP)
-    return BUBBLEWRAP if BOXLITE.fullmatch(name) else name
-
-
-def _evidence(lines: Sequence[AuditLine], program: str, host: HostReport | None) -> Evidence:
-    """Audit lines about a program, which stands for bubblewrap in it, and the probe's output, as evidence.
-
-    Without a probe's output the program failed, and nobody quotes its words.
-    """
-    failed = NONE_RUN.model_copy(update={"bwrap_user": Probe(status=1, stderr="", command=())})
-    sysctls = host.facts.sysctls.items() if host else ()
-    return Evidence(
-        probes=host.probes if host else failed,
-        profile=confining_profile(host.who.context.apparmor) if host else None,
-        sysctls={name: value for name, value in sysctls if value is not None},
-        audit=[{"comm": program, **line.fields} for line in lines],
-        programs=tuple(dict.fromkeys([program, *(line.fields.get("comm", program) for line in lines)])),
-    )
-
-
-# -- everything else, by the table
 
 # How likely something is under each cause, or the factor by which it changes the odds of each.
 Odds = Mapping[str, float]
@@ -333,7 +274,7 @@ def _finding(name: str, prior: Odds, priors: Sequence[Weight], weights: Sequence
     shipped = [weight.why for weight in priors if weight.of(name) > 1.5 * prior[name]]
     why = "; ".join([why, *dict.fromkeys(shipped)])
     quotes = {weight.quote for weight in speaking if weight.quote is not None}
-    return Finding(name, Confidence.LIKELY, why, tuple(sorted(quotes, key=lambda quote: quote.number)))
+    return Finding(name, "likely", why, tuple(sorted(quotes, key=lambda quote: quote.number)))
 
 
 def _possible(

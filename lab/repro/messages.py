@@ -23,9 +23,9 @@ TEXTS = {os.strerror(getattr(errno, name)).lower(): name for name in TABLE["erro
     text.lower(): name for name, texts in TABLE["translated"].items() for text in texts
 }
 # How a line ends that a terminal broke within such a text.
-BEGINNINGS = {
-    f" {' '.join(words[:count])}" for words in map(str.split, TEXTS) for count in range(1, len(words))
-}
+BEGINNINGS = tuple(
+    {f" {' '.join(words[:count])}" for words in map(str.split, TEXTS) for count in range(1, len(words))}
+)
 TEXT = rf"(?i:{'|'.join(sorted(map(re.escape, TEXTS), key=len, reverse=True))})"
 CODE = r"(?:\s*\((?:os error )?-?\d{1,3}\))?"
 TEXT_OF_ERROR = re.compile(f"{TEXT}{CODE}")
@@ -71,9 +71,7 @@ def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Words]:
         if index <= last or is_audit.search(line.text) or SAYS["record"].search(line.text):
             continue
         words, last_of_it = message_of(quote(line), line.text, of_boxlite=of_boxlite), index
-        rest = _rest(text, index) if words is None else None
-        if rest := rest or (_rest_of_error(text, index) if words is None or words.errno is None else None):
-            whole = f"{line.text.rstrip()} {rest.strip()}"
+        if (words is None or words.errno is None) and (whole := _whole(text, index, words)):
             words, last_of_it = message_of(quote(line), whole, of_boxlite=of_boxlite), index + 1
         if words is not None and words.errno is None and words.step is not None and not _says_enough(words):
             # The error of a chain is on a line of its own.
@@ -155,27 +153,21 @@ def _says_enough(words: Words) -> bool:
     return words.means is not None or words.step in SAY_ENOUGH
 
 
-def _rest(text: Text, index: int) -> str | None:
-    """The next line, if it ends the bracket that a line opens or answers what it asks; else None."""
+def _whole(text: Text, index: int, words: Words | None) -> str | None:
+    """A line with the next one, if a terminal broke a message between them or that answers it; else None.
+
+    `words`: what the line says by itself.
+    """
     if index + 1 >= len(text.lines):
         return None
     line, following = text.lines[index], text.lines[index + 1]
+    whole = f"{line.text.rstrip()} {following.text.strip()}"
     if SAYS["counts_flags"].search(line.text):
-        return following.text if SAYS["none_counted"].match(following.text) else None
-    opens = line.text.count("(") - line.text.count(")")
-    closes = following.text.count(")") - following.text.count("(")
-    is_one = line.block == following.block and opens == closes == 1
-    return following.text if is_one and not error(line.text) and error(following.text) else None
-
-
-def _rest_of_error(text: Text, index: int) -> str | None:
-    """The next line, if a terminal broke the text of an error between the two; else None."""
-    if index + 1 >= len(text.lines):
-        return None
-    ending, following = f" {text.lines[index].text.strip().lower()}", text.lines[index + 1].text
-    for told in filter(ending.endswith, BEGINNINGS):
-        if any(f"{told} {following.strip().lower()}".startswith(f" {said}") for said in TEXTS):
-            return following
+        return whole if SAYS["none_counted"].match(following.text) else None
+    is_broken = f" {line.text.strip().lower()}".endswith(BEGINNINGS)
+    is_open = words is None and line.text.count("(") > line.text.count(")")
+    if line.block == following.block and (is_broken or is_open) and not error(line.text) and error(whole):
+        return whole
     return None
 
 

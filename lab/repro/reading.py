@@ -6,16 +6,16 @@ systems and settings have modules of their own. The patterns of what is read her
 
 import re
 import signal
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.base.errors import UsageError
 from lab.base.files import bounded
-from lab.probes import report as probe_report
-from lab.probes.report import QUOTE_MARKS
+from lab.base.paths import PACKAGE
 from lab.repro import judging, messages, settings, source, systems
 from lab.repro.report import (
     AuditLine,
@@ -35,6 +35,9 @@ from lab.repro.report import (
 )
 from lab.repro.source import LONGEST, TABLE, Kind, Line, Text, matches, quote
 
+if TYPE_CHECKING:
+    from lab.probes.report import HostReport
+
 # The most lines that are kept as not understood, the longest title in characters, and the most statements of
 # one kind that a report is read for; a log may hold thousands. As many as `MOST_READ` are looked at: most of a
 # long log says the same.
@@ -44,6 +47,8 @@ MOST, MOST_READ = 200, 1_000
 # A shell's exit status of a program that a signal ended.
 BY_SIGNAL = 128
 SIGNALS = {one.value: one.name for one in signal.Signals}
+# The tests of the lab's own suite.
+SUITE = tuple(tomllib.loads((PACKAGE / "suites/jailer/suite.toml").read_text())["tests"])
 # At most so many lines are one wrapped line of the audit log.
 MOST_WRAPPED = 8
 
@@ -57,9 +62,7 @@ COMMANDS, TESTS, KINDS, AUDIT = (
 def read(data: bytes) -> Report:
     """Read a report. Raises UsageError for what is none."""
     whole = source.read(data)
-    # The output of the probe script is read exactly, and by nothing else. It may be cut off.
-    output = probe_report.find([line.raw for line in whole.lines])
-    text = replace(whole, lines=[*whole.lines[: output.start], *whole.lines[output.stop :]])
+    text, everything = _probed(whole)
     readers: list[Iterator[Statement]] = [
         _audit_lines(text),
         _commands(text),
@@ -69,7 +72,6 @@ def read(data: bytes) -> Report:
         settings.read(text),
         messages.read(text, AUDIT["begins"]),
     ]
-    everything = list(_probed(whole.lines[output]))
     for statements in readers:
         everything += islice(statements, MOST_READ)
     everything.sort(key=lambda statement: statement.quote.number)
@@ -251,16 +253,10 @@ def _commands(text: Text) -> Iterator[Statement]:
 
 
 def _named_tests(text: Text) -> Iterator[Statement]:
-    tests: Sequence[str] = ()
-    if any("jailer" in line.text or TESTS["failed"].search(line.text) for line in text.lines):
-        # Most reports name no test, and the catalog takes long to import.
-        from lab import catalog
-
-        tests = tuple(catalog.load_suite("jailer").tests)
     for line in text.lines:
         if TESTS["passes"].search(line.text) and not TESTS["fails"].search(line.text):
             continue
-        here = [name for name in tests if name in line.text]
+        here = [name for name in SUITE if name in line.text]
         failed = [next(filter(None, match.groups())) for match in matches(TESTS["failed"], line.text)]
         others = [name for name in failed if not any(test in name for test in here)]
         yield from (NamedTest(quote(line), name, known=name in here) for name in (*here, *others))
@@ -269,23 +265,32 @@ def _named_tests(text: Text) -> Iterator[Statement]:
 # -- the output of the probe script
 
 
-def _probed(lines: Sequence[Line]) -> Iterator[Statement]:
-    """Yield what the lines of an output tell, and the facts of it that reports tell in words too."""
+def _probed(text: Text) -> tuple[Text, list[Statement]]:
+    """Read the output of the probe script exactly; it may be cut off. Returns the rest of the text, too."""
+    if not any("probe" in "".join(line.raw.split()) for line in text.lines):
+        return text, []
+    # Its models take longer to import than most reports to read, and few have one.
+    from lab.probes import report
+
+    output = report.find([line.raw for line in text.lines])
+    rest = replace(text, lines=[*text.lines[: output.start], *text.lines[output.stop :]])
+    lines = text.lines[output]
     if not lines:
-        return
+        return text, []
     whole = quote(lines[0], lines[-1].number)
     try:
-        host = probe_report.read("\n".join(line.raw for line in lines))
+        host = report.read("\n".join(line.raw for line in lines))
     except UsageError as error:
-        yield Probed(whole, None, str(error.args[0]))
-        return
-    if host is None:
-        return
-    yield Probed(whole, host)
+        return rest, [Probed(whole, None, str(error.args[0]))]
+    return rest, [Probed(whole, host), *_facts_of(host, lines)] if host else []
+
+
+def _facts_of(host: "HostReport", lines: Sequence[Line]) -> Iterator[Statement]:
+    """Yield the facts of an output that reports tell in words, too, each with its line."""
 
     def at(name: str) -> Quote:
         begin = f"{name.lower()}: "
-        told = (line for line in lines if line.raw.strip(QUOTE_MARKS).lower().startswith(begin))
+        told = (line for line in lines if line.raw.strip(" \t>|").lower().startswith(begin))
         return quote(next(told, lines[0]))
 
     facts, place = host.facts, Place.CONTAINER if host.who.container else Place.HOST

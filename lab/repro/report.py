@@ -1,18 +1,21 @@
-"""A bug report as data: statements, each with the line that it was read from, and what they show.
+"""A bug report as data: statements, each with its line, what they show, and how both are shown.
 
 Two statements are equal if they say the same, whatever their lines are.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from packaging.version import InvalidVersion, Version
 
-from lab.probes.report import HostReport
-from lab.record import Confidence
+from lab.base.files import bounded
+
+if TYPE_CHECKING:
+    from lab.probes.report import HostReport
 
 # The program that the causes are about, unless a finding names another.
 BUBBLEWRAP = "bwrap"
@@ -25,6 +28,9 @@ AUDIT_FIELDS = (
     "apparmor", "avc", "operation", "class", "tclass", "info", "profile", "target", "comm", "name",
     "capability", "capname", "scontext", "permissive", "sig", "syscall",
 )  # fmt: skip
+# Longest line that is shown of a report, and the most lines that are shown as not understood.
+LONGEST_SHOWN = 160
+MOST_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -251,7 +257,7 @@ class Probed(Statement):
     """
 
     kind = "lab probe"
-    host: HostReport | None = field(hash=False)
+    host: "HostReport | None" = field(hash=False)
     damaged: str = ""
 
     def __str__(self) -> str:
@@ -317,13 +323,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Finding:
-    """A cause that the text shows: its name, how sure that is, why, and the lines that show it.
+    """A cause that the text shows: its name, how sure that is (as of a cell), why, and the lines that show it.
 
     `program` is the program that the cause blocks, if it is not bubblewrap.
     """
 
     name: str
-    confidence: Confidence
+    confidence: Literal["proved", "likely"]
     why: str
     quotes: tuple[Quote, ...]
     program: str = BUBBLEWRAP
@@ -361,3 +367,89 @@ class Judged:
     findings: tuple[Finding, ...] = ()
     remarks: tuple[Remark, ...] = ()
     possible: tuple[Possible, ...] = ()
+
+
+# -- as people and programs are shown it
+
+
+def lines(report: Report, judged: Judged) -> Iterator[str]:
+    """Yield the lines that show a report and what its text shows."""
+    yield f"report: {report.title or '(no title)'}"
+    yield f"        {report.size:,} characters{'; only the beginning was read' if report.cut else ''}"
+    yield "\nunderstood"
+    if not report.statements:
+        yield "        nothing"
+    for quote, group in groupby(report.statements, key=lambda statement: statement.quote):
+        yield _quoted(quote)
+        of_line = list(group)
+        steps = {statement.name for statement in of_line if isinstance(statement, Setting)}
+        for statement in of_line:
+            # A step that was tried is shown as that, and not as a command, too.
+            if not (isinstance(statement, Command) and statement.text in steps):
+                yield f"          {statement.kind:<13} {bounded(str(statement), LONGEST_SHOWN)}"
+    if report.unread:
+        yield "\nnot understood, and perhaps of interest"
+        yield from map(_quoted, report.unread[:MOST_SHOWN])
+        if len(report.unread) > MOST_SHOWN:
+            yield f"        and {len(report.unread) - MOST_SHOWN} more lines: --json lists them"
+    yield "\nwhat the text alone shows"
+    if not judged.findings:
+        yield "        no cause: several can be behind what is quoted above, or one that the lab does not know"
+    for finding in judged.findings:
+        program = "" if finding.program == BUBBLEWRAP else f" for {finding.program}"
+        yield f"        {finding.name} ({finding.confidence}){program}"
+        yield f"          {finding.why}"
+        yield from _numbers(finding.quotes)
+    for number, candidate in enumerate(judged.possible, start=1):
+        yield f"        {candidate.name} (possible, number {number} of {len(judged.possible)})"
+        yield from (f"          for: {why}" for why in candidate.speaks_for)
+        yield from (f"          against: {why}" for why in candidate.speaks_against)
+        yield f"          to tell: {candidate.command}"
+        yield f"            shows {candidate.shows}, if it is this cause"
+        yield from _numbers(candidate.quotes)
+    if judged.remarks:
+        yield "\nremarks"
+    for remark in judged.remarks:
+        yield f"        {remark.text}"
+        yield from _numbers(remark.quotes)
+
+
+def _numbers(quotes: Iterable[Quote]) -> Iterator[str]:
+    numbers = sorted({quote.number for quote in quotes})
+    if numbers:
+        yield f"          line{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def _quoted(quote: Quote) -> str:
+    return f"{quote.number:>6} | {bounded(quote.text, LONGEST_SHOWN)}"
+
+
+def document(report: Report, judged: Judged) -> dict[str, Any]:
+    """Return the same as a JSON document."""
+    return {
+        "title": report.title,
+        "characters": report.size,
+        "cut": report.cut,
+        "statements": [_statement(statement) for statement in report.statements],
+        "not_understood": [_quote(quote) for quote in report.unread],
+        "findings": [_judged(finding) for finding in judged.findings],
+        "possible": [_judged(candidate) for candidate in judged.possible],
+        "remarks": [_judged(remark) for remark in judged.remarks],
+    }
+
+
+def _statement(statement: Statement) -> dict[str, Any]:
+    says = asdict(statement)
+    del says["quote"]
+    if isinstance(statement, Probed) and statement.host:
+        says["host"] = statement.host.model_dump(mode="json")
+    return {"kind": statement.kind.replace(" ", "-"), **_quote(statement.quote), "says": says}
+
+
+def _judged(item: Finding | Possible | Remark) -> dict[str, Any]:
+    fields = asdict(item) | {"quotes": [_quote(quote) for quote in item.quotes]}
+    return {"cause": fields.pop("name"), **fields} if "name" in fields else fields
+
+
+def _quote(quote: Quote) -> dict[str, Any]:
+    return {"line": quote.number, "text": quote.text}

@@ -23,7 +23,8 @@ from lab.report.live import run_log
 from lab.repro import answer, bisection, verdict
 from lab.repro.answer import Subject
 from lab.repro.bisection import Bisection
-from lab.repro.planning import Host, Plan, Wishes
+from lab.repro.planning import Host, Plan
+from lab.repro.wishes import Wishes
 from lab.run import journal, scheduler, start
 from lab.run.decisions import Follow, nothing_follows
 
@@ -33,6 +34,16 @@ BISECTION = "bisection"
 SUITE_ALONE = RunOptions(experiments=ExperimentPolicy.NEVER)
 # A report has few cells, all of one guest; a bisection has one after another.
 JOBS = 1
+
+
+def options(wishes: Wishes) -> RunOptions:
+    """The options of a report's run.
+
+    Where no cause is proved, an experiment looks for the setting that turns the cell. A bisection looks for the
+    release instead.
+    """
+    policy = ExperimentPolicy.NEVER if wishes.bisection else ExperimentPolicy.UNCLEAR
+    return RunOptions(remedies=wishes.remedies, experiments=policy)
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class Runner:
             Bisection.of(plan.cells[0])  # The run would take minutes before its bisection is refused.
         folder = journal.new_folder(self.paths.make(self.paths.runs), folder)
         self.say(f"run {folder}")
-        run = self._run(folder, plan.cells, plan.made_variants, wishes.options)
+        run = self._run(folder, plan.cells, plan.made_variants, options(wishes))
         subject = Subject(plan, verdict.of_run(plan, run, folder), run)
         # The answer stands, whatever becomes of the bisection.
         write_atomically(folder / answer.FILE, answer.render(subject))

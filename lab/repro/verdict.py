@@ -17,10 +17,8 @@ from lab import causes
 from lab.base.files import bounded, plain
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
-from lab.repro import variants
-from lab.repro.planning import Plan
+from lab.repro.planning import Check, Plan, Question, distribution
 from lab.repro.report import AuditLine, Command, NamedTest, Program, Speaker, Statement, Words
-from lab.repro.variants import Check, Question
 from lab.verdict.words import FinishedCell
 
 # The programs that boxlite starts to make its sandbox, and boxlite itself.
@@ -228,7 +226,7 @@ def _of_words(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Cl
     own = [statement for statement in quoted if statement.quote in question.quotes]
     of_none = [statement for statement in quoted if statement.quote not in of_others]
     commands = [command.quote.number for command in report.of(Command)]
-    is_ubuntu = plan.guest is not None and variants.distribution(plan.guest) == "ubuntu"
+    is_ubuntu = plan.guest is not None and distribution(plan.guest) == "ubuntu"
     lines = list(_evidence(cell))
     logs = [cell.path(name) for name in (KERNEL_FILE, AUDIT_FILE)]
     for statement in (own or of_none)[:MOST]:

@@ -1,15 +1,14 @@
-"""What a user asks of a run, and how it is asked for: a field of a request says its option and its help."""
+"""What a user asks of a run: each field has its option."""
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from lab.base.errors import UsageError
+from lab.base.options import Group, flag, option
 from lab.builds import HIGHEST_SEED, UNDER_STRESS, forms, rootfs
 from lab.catalog import Catalog
 from lab.record import ExperimentPolicy, RunOptions, Stress
@@ -18,42 +17,6 @@ from lab.record import ExperimentPolicy, RunOptions, Stress
 UNTIL_FAIL = 100
 # What --shuffle stands for without a value.
 ANY_SEED = "any"
-
-
-class Group(StrEnum):
-    """The headings under which a command's help shows its options, in this order."""
-
-    WHAT = "What to run"
-    HOW = "How"
-    HOSTS = "Several hosts"
-    GATE = "Gate"
-    OUTPUT = "Output"
-    OTHER = "Options"
-
-
-def option(
-    text: str,
-    metavar: str | None = None,
-    *,
-    flags: str = "",
-    group: Group | None = None,
-    default: Any = None,
-    **settings: Any,
-) -> Any:
-    """A field of a request that is an option of its command; `text` is its help.
-
-    The field says the name, the type and the default. A bool that is not False by default has two flags:
-    `--NAME` and `--no-NAME`. `flags` is another name for the command line. `metavar` stands for the value in
-    the help, and decides what shell completion offers. Without a `group`, that of the field before holds.
-    `settings` are others of click's.
-    """
-    about = {"help": text, "metavar": metavar, "flags": flags, "group": group, **settings}
-    return field(default=default, metadata=about)
-
-
-def flag(text: str, **more: Any) -> Any:
-    """An option without a value, which is False by default."""
-    return option(text, default=False, **more)
 
 
 def _seed(text: str) -> int:
@@ -156,13 +119,13 @@ class Request:
 
     def options(self, catalog: Catalog) -> RunOptions:
         """Decide the run's options. Raises UsageError if they contradict each other or `rootfs` is unusable."""
-        for flag, is_set, what in (
+        for name, is_set, what in (
             ("--remedies", self.remedies, "each remedy"),
             ("--experiment", self.experiment, "each change"),
         ):
             if self.cold and is_set:
                 raise UsageError(
-                    f"{flag} and --cold contradict each other: {what} is tried in a fork of its cell",
+                    f"{name} and --cold contradict each other: {what} is tried in a fork of its cell",
                     hint="leave one of them out",
                 )
         remedies = self.remedies

@@ -20,7 +20,7 @@ from lab.record import (
     TestResult,
 )
 from lab.repro import planning
-from lab.repro.planning import Host, Plan, Wishes
+from lab.repro.planning import Host, Plan
 from lab.repro.report import (
     AuditLine,
     Command,
@@ -37,6 +37,7 @@ from lab.repro.report import (
     Words,
 )
 from lab.repro.report import Finding as TextFinding
+from lab.repro.wishes import Wishes
 from tests.builders import evidence
 from tests.builders.cells import blocked, cell
 from tests.builders.claims import gathered
@@ -52,7 +53,7 @@ RELEASES = [Version(version) for version in ("0.9.0", "0.10.7", "0.10.8")]
 
 def suspected(name: str, *quotes: Quote, program: str = "bwrap") -> TextFinding:
     """A cause that the text of a report shows by these lines."""
-    return TextFinding(name, Confidence.LIKELY, "the text says so", quotes, program)
+    return TextFinding(name, "likely", "the text says so", quotes, program)
 
 
 def quote(number: int, text: str = "a line") -> Quote:

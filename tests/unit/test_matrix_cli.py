@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from lab.base.errors import LabError
+from lab.base.options import Group
 from lab.builds import wheels
 from lab.cli import output
 from lab.cli.matrix import matrix_command
 from lab.cli.options import GroupedOption
 from lab.record import RunResult
-from lab.run.request import Group
 from tests.builders.processes import ONE_CELL, RunLab, run_main
 
 pytestmark = pytest.mark.usefixtures("releases")
@@ -85,7 +85,7 @@ def shown_on(is_terminal: bool, monkeypatch: pytest.MonkeyPatch, *more: str) -> 
     """What a run shows on a terminal, or elsewhere."""
     out = StringIO()
     console = Console(file=out, width=240, force_terminal=is_terminal, color_system=None)
-    monkeypatch.setattr(output, "console", console)
+    monkeypatch.setattr(output, "console", lambda: console)
     assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", *more) == 0
     return out.getvalue()
 

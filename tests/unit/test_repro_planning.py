@@ -6,8 +6,7 @@ from packaging.version import Version
 
 from lab import causes
 from lab.base.errors import LabError
-from lab.repro import variants
-from lab.repro.planning import Host
+from lab.repro.planning import Host, leading_to
 from lab.repro.report import Mood, Setting, Speaker, Statement
 from tests.builders.reports import (
     CLONE,
@@ -264,5 +263,5 @@ def test_a_variant_that_brings_a_cause_with_some_builds_only_asks_for_it() -> No
 def test_every_cause_that_a_setting_can_bring_about_has_a_variant() -> None:
     # An old bubblewrap is a guest's own, boxlite's filter and its library are no settings of a host, and no
     # release refuses a box without a control group.
-    without = [name for name in causes.known() if not variants.leading_to(name, KNOWN, None)]
+    without = [name for name in causes.known() if not leading_to(name, KNOWN, None)]
     assert without == ["cgroup-unavailable", "bwrap-too-old", "shim-seccomp", "runtime-library"]

@@ -15,8 +15,9 @@ from lab import builds
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
 from lab.record import ExperimentPolicy, RunResult
-from lab.repro.planning import Plan, Wishes
-from lab.repro.running import Runner
+from lab.repro.planning import Plan
+from lab.repro.running import Runner, options
+from lab.repro.wishes import Wishes
 from lab.run import journal
 from lab.run.scheduler import Scheduler
 from lab.run.start import PlannedRun
@@ -135,7 +136,7 @@ def test_a_report_s_variants_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path:
     runner = Runner(Paths(tmp_path, tmp_path), "", "lab repro -", Console(), quiet=True)
     with pytest.raises(LabError, match="no libvirt"):
         runner.answer(planned, folder, Wishes())
-    assert [cell.rerun(Wishes().options) for cell in begun[0].cells] == [planned.again] * len(begun[0].cells)
+    assert [cell.rerun(options(Wishes())) for cell in begun[0].cells] == [planned.again] * len(begun[0].cells)
     assert not folder.exists()
 
 

@@ -1,0 +1,85 @@
+"""Causes that a report's audit lines and its output of the probe script show, by the rules of the causes.
+
+The rules judge them as they judge a cell's evidence. Only these prove a cause.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from lab import causes
+from lab.causes.evidence import Evidence, confining_profile
+from lab.probes import NONE_RUN, Probe
+from lab.probes.report import HostReport
+from lab.record import Confidence
+from lab.repro.report import BUBBLEWRAP, AuditLine, Finding, Probed
+
+# Most programs that a report is judged for.
+MOST_PROGRAMS = 10
+# boxlite's own threads and processes, which make namespaces before and after bubblewrap.
+BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
+
+
+def findings(
+    lines: Sequence[AuditLine], probed: Probed | None, about_others: Mapping[str, str]
+) -> Iterator[Finding]:
+    """What the rules of the causes find for each program that is blocked, bubblewrap first.
+
+    `about_others`: what a field of an audit line must be, by the cause, if it is about another program.
+    """
+    programs = dict.fromkeys([BUBBLEWRAP, *map(_program_of, lines)])
+    for program in [name for name in programs if name != "unshare"][:MOST_PROGRAMS]:
+        own = [line for line in lines if _program_of(line) in (program, "unshare")]
+        host = probed.host if probed and program == BUBBLEWRAP else None
+        for name, cause in causes.known().items():
+            evidence = cause.rule(_evidence(own, program, host))
+            if evidence is None:
+                continue
+            telling = [line for line in own if cause.rule(_evidence([line], program, None))]
+            # Profiles of services and snaps deny other programs a lot all the time, and nothing fails.
+            about = re.compile(about_others.get(name, ""), re.MULTILINE)
+            if program != BUBBLEWRAP and not any(map(about.search, map(_written, telling))):
+                continue
+            by_probe = host is not None and cause.rule(_evidence([], program, host)) is not None
+            # Lines of boxlite's thread and of `unshare` are logged where bubblewrap works, too.
+            by_line = any(_is_denial(line.fields) and line.fields.get("comm") == program for line in telling)
+            is_proved = by_line or (by_probe and evidence.confidence is Confidence.PROVED)
+            is_named = not telling or any("comm" in line.fields for line in telling)
+            why = (
+                evidence.why
+                if is_named
+                else f"{evidence.why}; the audit line, as it is quoted, names no program"
+            )
+            quotes = [line.quote for line in telling] + ([probed.quote] if probed and by_probe else [])
+            yield Finding(name, "proved" if is_proved else "likely", why, tuple(dict.fromkeys(quotes)), program)
+
+
+def _written(line: AuditLine) -> str:
+    """The fields of an audit line, each on a line of its own."""
+    return "\n".join(f"{key}={value}" for key, value in line.fields.items())
+
+
+def _is_denial(fields: Mapping[str, str]) -> bool:
+    """Whether the kernel refused something with this audit line, rather than only told of it."""
+    return fields.get("apparmor") == "DENIED" or ("avc" in fields and fields.get("permissive") != "1")
+
+
+def _program_of(line: AuditLine) -> str:
+    """Return the program that an audit line is about: bubblewrap if it names boxlite's own or none."""
+    name = line.fields.get("comm", BUBBLEWRAP)
+    return BUBBLEWRAP if BOXLITE.fullmatch(name) else name
+
+
+def _evidence(lines: Sequence[AuditLine], program: str, host: HostReport | None) -> Evidence:
+    """Audit lines about a program, which stands for bubblewrap in it, and the probe's output, as evidence.
+
+    Without a probe's output the program failed, and nobody quotes its words.
+    """
+    failed = NONE_RUN.model_copy(update={"bwrap_user": Probe(status=1, stderr="", command=())})
+    sysctls = host.facts.sysctls.items() if host else ()
+    return Evidence(
+        probes=host.probes if host else failed,
+        profile=confining_profile(host.who.context.apparmor) if host else None,
+        sysctls={name: value for name, value in sysctls if value is not None},
+        audit=[{"comm": program, **line.fields} for line in lines],
+        programs=tuple(dict.fromkeys([program, *(line.fields.get("comm", program) for line in lines)])),
+    )

@@ -1,0 +1,42 @@
+"""What the user of the lab wants for a report. Reading a report needs none of what plans and runs import."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.base.options import Group, flag, option
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user of the lab wants for a report: which guest and build are run, and what beside the suite."""
+
+    nearest: bool = flag(
+        "If the report's host is no guest that can be run here, run the guest that comes nearest to it.",
+        group=Group.WHAT,
+    )
+    guest: str | None = option(
+        "Run this guest. Default: the one of the distribution and release that the report names.", "GUEST"
+    )
+    build: str | None = option(
+        "Test this release, or what else `lab matrix --build` takes. Default: the version that the report "
+        "names, or else the newest release.",
+        "BUILD",
+    )
+    bisection: bool = flag(
+        "Find out by running other releases which one first failed, and which one first passed again.",
+        flags="--bisect",
+        group=Group.HOW,
+    )
+    remedies: bool = option("Try remedies on the cells that fail. Default: yes.", default=True)
+
+    @property
+    def command(self) -> str:
+        """The command that answers the report again. It holds no path of this machine."""
+        words = ["lab", "repro", "REPORT"]
+        words += ["--nearest"] if self.nearest else []
+        words += ["--guest", self.guest] if self.guest else []
+        words += ["--build", Path(self.build).name] if self.build else []
+        words += ["--bisect"] if self.bisection else []
+        words += [] if self.remedies else ["--no-remedies"]
+        return shlex.join(words)
