@@ -96,7 +96,7 @@ Odds = Mapping[str, float]
 @cache
 def knowledge() -> dict[str, Any]:
     """The table, which explains its rows."""
-    return tomllib.loads(TABLE.read_text())
+    return tomllib.loads(TABLE.read_text("utf-8"))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 from lab.repro.report import Quote, Speaker, Words
 from lab.repro.source import END_OF_SENTENCE, Text, quote
 
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SAYS = {name: re.compile(pattern) for name, pattern in TABLE["patterns"].items()}
 # The errors that tell hosts apart, by what strerror(3) says.
 TEXTS = {os.strerror(getattr(errno, name)).lower(): name for name in TABLE["errors"]} | {

@@ -48,7 +48,7 @@ MOST, MOST_READ = 200, 1_000
 BY_SIGNAL = 128
 SIGNALS = {one.value: one.name for one in signal.Signals}
 # The tests of the lab's own suite.
-SUITE = tuple(tomllib.loads((PACKAGE / "suites/jailer/suite.toml").read_text())["tests"])
+SUITE = tuple(tomllib.loads((PACKAGE / "suites/jailer/suite.toml").read_text("utf-8"))["tests"])
 # At most so many lines are one wrapped line of the audit log.
 MOST_WRAPPED = 8
 

@@ -14,7 +14,7 @@ from lab.repro import messages
 from lab.repro.report import Mood, Place, Setting
 from lab.repro.source import Kind, Text, matches, place, quote
 
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SAYS = {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in TABLE["says"].items()}
 NAME = rf"(?:{'|'.join(TABLE['sysctls'])})(?:\.[\w-]+)*|{TABLE['PATH']}|{'|'.join(TABLE['short'])}"
 # So many settings, and as many steps, are looked at: the words around each cost time, and more say the same.

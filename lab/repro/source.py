@@ -22,7 +22,7 @@ from lab.base.errors import UsageError
 from lab.base.files import bounded, plain
 from lab.repro.report import Place, Quote
 
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("reading.toml").read_text())
+TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("reading.toml").read_text("utf-8"))
 SAYS = {name: re.compile(pattern) for name, pattern in TABLE["lines"].items()}
 # A report is cut to these; an issue of GitHub's has at most 65,536 characters.
 MOST_BYTES = 8 * 2**20

@@ -18,7 +18,7 @@ from lab.repro import messages
 from lab.repro.report import AuditLine, Kernel, Place, Statement, System
 from lab.repro.source import END_OF_SENTENCE, Kind, Line, Text, matches, place, quote
 
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 # The table's patterns, and its lists of words, each list as one pattern.
 SAYS: dict[str, re.Pattern[str]] = {
     name: re.compile(pattern) for name, pattern in TABLE["patterns"].items()

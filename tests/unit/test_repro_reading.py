@@ -1,6 +1,8 @@
 """Reading bug reports: rows of texts and what they say, and whole, long, hostile and damaged ones."""
 
 import json
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -177,6 +179,11 @@ def test_what_is_no_report_is_refused(data: bytes, why: str) -> None:
 )
 def test_other_encodings_are_read(data: bytes) -> None:
     assert settings(read(data)) == [f"holds {CLONE}=0"]
+
+
+def test_the_tables_are_read_in_a_locale_that_is_not_utf_8() -> None:
+    code = "from lab.repro import judging, reading; judging.knowledge()"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"LC_ALL": "C", "PYTHONUTF8": "0"})
 
 
 def test_a_long_report_is_cut_where_the_guide_says() -> None:
