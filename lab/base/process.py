@@ -74,7 +74,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
-            # A session of its own, so that its children can be stopped with it.
+            # A process group of its own, so that its children can be stopped with it.
             start_new_session=True,
         )
     except FileNotFoundError as error:
@@ -131,27 +131,53 @@ def _lines(child: subprocess.Popen[bytes], end: float) -> Iterator[str]:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Stop a program and all of its session, and wait for their end; after the grace period by SIGKILL."""
+    """Stop a program and all that it started, and wait for their end; after the grace period by SIGKILL."""
+    family: set[psutil.Process] = set()
     for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, KILLED_SECONDS)):
+        told: set[psutil.Process] = set()
         end = time.monotonic() + seconds
-        # Each is stopped first: a shell whose child ends before it would go on with its next command.
-        for each in (signal.SIGSTOP, number, signal.SIGCONT):
-            for process in _session(child.pid):
+        while family := _running_of(child.pid, family):
+            # The oldest first: a shell whose child ends before it would go on with its next command.
+            for process in sorted(family - told, key=_age):
                 with suppress(*GONE):
-                    process.send_signal(each)
-        while _session(child.pid) and time.monotonic() < end:
+                    process.send_signal(number)
+            told |= family
+            if time.monotonic() > end:
+                break
             time.sleep(LOOK_SECONDS)
             child.poll()
 
 
-def _session(leader: int) -> list[psutil.Process]:
-    """The processes of a session that have not ended; one whose parent has not noticed its end is a zombie."""
-    running = []
+def _running_of(leader: int, before: set[psutil.Process]) -> set[psutil.Process]:
+    """The processes of a program that still run: those of its session, those of `before`, and their children.
+
+    A child may have left the session, and one whose parent ended is no descendant any more.
+    """
+    family = set(before)
     for process in psutil.process_iter():
-        with suppress(OSError, *GONE):
-            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                running.append(process)
-    return running
+        with suppress(OSError):
+            if os.getsid(process.pid) == leader:
+                family.add(process)
+    for process in list(family):
+        with suppress(psutil.Error):
+            family |= set(process.children(recursive=True))
+    return {process for process in family if _runs(process)}
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; one whose parent has not noticed its end is a zombie."""
+    try:
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except GONE:
+        return False
+
+
+def _age(process: psutil.Process) -> tuple[float, int]:
+    """A key that sorts a program before those that it started; clock ticks are coarse, so the number helps."""
+    try:
+        return process.create_time(), process.pid
+    except GONE:
+        return 0.0, process.pid
 
 
 def tail(lines: Sequence[str] | deque[str], count: int = 20) -> str:

@@ -60,7 +60,7 @@ def test_a_limit_holds_whatever_becomes_of_the_output(script: str, stays: bool, 
     pid = tmp_path / "pid"
     with pytest.raises(process.CommandFailed, match="stopped after"):
         process.run(["sh", "-c", script, pid], timeout=2)
-    # The daemon has left the session, so that nobody knows whose it is.
+    # The daemon has left the program's family, so that nobody knows whose it is.
     assert runs(int(pid.read_text())) is stays
 
 
@@ -85,7 +85,7 @@ def test_what_takes_too_long_is_told_when_all_of_it_has_ended(tmp_path: Path) ->
     assert not runs(int(pid.read_text()))
 
 
-def test_processes_that_ignore_the_signal_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_left_are_stopped_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "GRACE_SECONDS", 1.0)
     pids = tmp_path / "pids"
     stubborn = f"trap '' TERM; echo $$ >>{pids}; echo up; while :; do sleep 1; done"
@@ -96,7 +96,7 @@ def test_processes_that_ignore_the_signal_are_killed(tmp_path: Path, monkeypatch
         if len(started) == 2:
             raise KeyboardInterrupt
 
-    script = 'sh -c "$0" & sh -c "$0" & wait'
+    script = 'setsid sh -c "$0" & sh -c "$0" & wait'
     with pytest.raises(KeyboardInterrupt):
         process.run(["sh", "-c", script, stubborn], timeout=LONG, on_line=count)
     assert [pid for pid in pids.read_text().split() if runs(int(pid))] == []
