@@ -1,4 +1,4 @@
-"""Measure what programs say under each cause: `measured.json`, by which the odds of `lab repro` are tested.
+"""Measure what programs say under each cause: `lab/repro/measured.json`, which `lab repro` reads.
 
     python -m benchmarks.witnesses [-g GUEST]... [-v VARIANT]... [--file FILE]
 
@@ -26,9 +26,9 @@ from lab.catalog import Guest, Variant
 from lab.lane import shell
 from lab.machine.connection import default_uri
 from lab.plan import Cell
+from lab.repro import judging
 from lab.repro.planning import can_have
 
-MEASURED = Path(__file__).with_name("measured.json")
 # Seconds that all witnesses of a guest may take, which an emulated processor stretches.
 LONGEST = 1500
 WHOLE = "--ro-bind / / --dev /dev --proc /proc"
@@ -113,7 +113,7 @@ def main() -> int:
     parser.add_argument(
         "-v", dest="variants", action="append", default=[], help="default: all that lead to a cause"
     )
-    parser.add_argument("--file", type=Path, default=MEASURED)
+    parser.add_argument("--file", type=Path, default=judging.MEASURED)
     options = parser.parse_args()
     known = catalog.load()
     rows = json.loads(options.file.read_text()) if options.file.exists() else []

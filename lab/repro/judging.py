@@ -5,10 +5,11 @@ only these prove a cause. Everything else in a report is weighed by the table `j
 likely at most: how likely a message is under each cause, and how likely each cause is on the named system.
 """
 
+import json
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -19,7 +20,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
-from lab.repro import systems
+from lab.repro import messages, systems
 from lab.repro.report import (
     ANY,
     BUBBLEWRAP,
@@ -42,6 +43,8 @@ from lab.repro.report import (
 )
 
 TABLE = Path(__file__).with_suffix(".toml")
+# What programs said in the lab's guests under each cause: see benchmarks/witnesses.py.
+MEASURED = Path(__file__).with_name("measured.json")
 OTHER = "other"
 # The least share of a field's odds with which a cause is called likely: learned by benchmarks/reports.py, so
 # that of those that are called likely at least nine in ten are right. And the least one with which a cause is
@@ -49,6 +52,8 @@ OTHER = "other"
 LIKELY, POSSIBLE = 0.5, 0.08
 # The chance of a message under a cause that the table does not name for it: people quote unrelated messages.
 FLOOR = 0.003
+# The least chance of a message under a cause under which it was measured.
+SEEN = 0.5
 # Most causes that are listed as possible.
 MOST_POSSIBLE = 5
 # More remarks than any report deserves.
@@ -97,6 +102,18 @@ Odds = Mapping[str, float]
 def knowledge() -> dict[str, Any]:
     """The table, which explains its rows."""
     return tomllib.loads(TABLE.read_text("utf-8"))
+
+
+@cache
+def measured() -> Mapping[tuple[str | None, ...], frozenset[str]]:
+    """The causes under which a program's message was measured, by its step, its error and the program."""
+    under = defaultdict(set)
+    for row in json.loads(MEASURED.read_text("utf-8")):
+        for line in row["words"]:
+            words = messages.message_of(Quote(0, line), line)
+            if words is not None and words.step is not None:
+                under[words.step, words.means, words.program].add(row["cause"])
+    return {message: frozenset(names) for message, names in under.items()}
 
 
 @dataclass(frozen=True)
@@ -174,35 +191,31 @@ def _since(report: Report, words: Sequence[Words]) -> int:
     return line.number if after and before - after else 0
 
 
-def chances(
-    step: str | None, error: str | None, program: str | None, topics: Iterable[str] = ()
-) -> dict[str, Any] | None:
-    """The row of the table on a message: one that names the program, or else the first; None if it has none."""
-    rows = [
-        row
-        for row in knowledge()["chance"]
-        if row["step"] == step
-        and row.get("errno") in (None, error)
-        and row.get("topic") in (None, *topics)
-        and program in row.get("program", [program])
-    ]
-    return next((row for row in rows if "program" in row), rows[0] if rows else None)
-
-
 def _of_messages(report: Report, field: Mapping[str, Any], told: Sequence[Words]) -> Iterator[Weight]:
     """What messages of a field say, each once."""
     quotes: dict[tuple[str | None, ...], list[Quote]] = defaultdict(list)
     for message in told:
         quotes[message.step, message.means, message.program].append(message.quote)
     for (step, means, program), lines in quotes.items():
-        row = chances(step, means, program, report.topics)
-        if row is None:
+        rows = [
+            row
+            for row in knowledge()["chance"]
+            if row["step"] == step
+            and row.get("errno") in (None, means)
+            and row.get("topic") in (None, *report.topics)
+            and program in row.get("program", [program])
+        ]
+        if not rows:
             continue
+        row = next((row for row in rows if "program" in row), rows[0])
         remark = Remark(row["remark"], tuple(lines)) if "remark" in row else None
-        factors = {name: row["of"].get(name, FLOOR) for name in field["prior"]}
+        seen = measured().get((step, means, program), frozenset())
+        chances = {
+            name: max(row["of"].get(name, FLOOR), SEEN if name in seen else 0) for name in field["prior"]
+        }
         who = "a program" if program == ANY else program
         what = f"{who} is refused {field['steps'][step]}{f' ({means})' if means else ''}"
-        yield Weight(factors, what, lines[0], is_message=True, decides=True, remark=remark)
+        yield Weight(chances, what, lines[0], is_message=True, decides=True, remark=remark)
 
 
 def _of_topics(report: Report, prior: Odds, told: Sequence[Words]) -> Iterator[Weight]:
