@@ -2,6 +2,7 @@
 # Makes this machine ready and runs the lab:
 #   ./setup.sh test [PYTEST ARGUMENT]...   the tests that each change runs; --all: all
 #   ./setup.sh --with=cargo test ...       the same with Rust's cargo, without which some tests are skipped
+#   ./setup.sh --with=arm64 ARGUMENT...    with what guests of arm64 need on a host of x86-64
 #   ./setup.sh ARGUMENT...                 lab ARGUMENT...
 #   ./setup.sh host                        lab doctor, with all that a host of a run over several needs
 #   ./setup.sh --dry-run ...               say what either would do here, and change nothing
@@ -123,7 +124,7 @@ if [ "${1-}" = test ]; then
 fi
 if [ -n "$with" ]; then
     look_up "with.$with"
-    [ -n "$found" ] || { say "--with=$with: expected --with=cargo" && exit 2; }
+    [ -n "$found" ] || { say "--with=$with: expected --with=cargo or --with=arm64" && exit 2; }
     if [ -n "$bare" ] || ! PATH=$PATH:${HOME-}/.cargo/bin command -v "$with" >/dev/null; then
         packages="$packages $found"
     fi
@@ -137,6 +138,12 @@ if [ -n "$missing" ]; then
     [ -n "$dry" ] || say "installing:$missing"
     # shellcheck disable=SC2086 # a list of words
     "install_$manager" $missing
+fi
+# Without systemd nothing tells the kernel what runs the programs of arm64.
+conf=/usr/lib/binfmt.d/qemu-aarch64.conf misc=/proc/sys/fs/binfmt_misc
+if [ "$with" = arm64 ] && [ -z "$bare" ] && [ -e "$conf" ] && [ ! -e "$misc/qemu-aarch64" ]; then
+    [ -e "$misc/register" ] || as_root mount -t binfmt_misc binfmt_misc "$misc"
+    as_root sh -c "cat $conf >$misc/register"
 fi
 
 # mmdebstrap builds guests as an ordinary user by means of subordinate ids. Print the first that no line of these files

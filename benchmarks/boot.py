@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks import history
 from lab import builds, catalog
 from lab.base import scratch
+from lab.base.architecture import X86_64
 from lab.base.errors import LabError
 from lab.base.notices import quiet_libraries
 from lab.base.paths import Paths
@@ -84,7 +85,7 @@ def measure(
         wanted = builds.resolve(build)
         files = wanted.fetch(paths, facts, lambda text: None)
         with scratch.temporary() as folder:
-            layout = rootfs.make(folder / "rootfs")
+            layout = rootfs.make(folder / "rootfs", X86_64, rootfs.find_busybox())
             found.add("deploy", lane, lambda: made.deploy(wanted, files, layout, python=facts.python))
         made.close()
 

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, cast
 from packaging.version import Version
 
 from lab.base import scratch
+from lab.base.architecture import ARCHITECTURES, X86_64
 from lab.base.errors import NotApplicable
 from lab.builds import archives
 from lab.probes import Facts
@@ -29,8 +30,6 @@ GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)", re.ASCII)
 UNNUMBERED = {"GLIBC_ABI_DT_RELR": Version("2.36")}
 # The flag of a version that a program can do without.
 WEAK = 0x2
-# What pyelftools calls the processor of every guest.
-MACHINE = "EM_X86_64"
 # How often pyelftools may read from a file, or from all files of one archive, and how many bytes: a hostile
 # file has it read one place for ever. boxlite 0.10.8's library takes 753 reads, libLLVM 14 takes 38,000.
 MOST_READS, MOST_READ = 200_000, 16 << 20
@@ -41,7 +40,7 @@ class Needs:
     """What one ELF file needs. `glibc` None: it asks for no version."""
 
     file: str
-    machine: str = MACHINE
+    machine: str = X86_64.elf
     glibc: Version | None = None
 
 
@@ -54,10 +53,10 @@ def check(files: Mapping[str, Path], facts: Facts) -> None:
 
 def why_not(needs: Sequence[Needs], facts: Facts) -> str | None:
     """The first of these needs that a guest does not meet, in words; None if none is known to be unmet."""
-    glibc = numbers(facts.glibc)
+    glibc, own = numbers(facts.glibc), ARCHITECTURES[facts.machine].elf
     for need in needs:
-        if need.machine != MACHINE:
-            return f"{need.file} is for the processor {need.machine}, and the guest's is {MACHINE}"
+        if need.machine != own:
+            return f"{need.file} is for the processor {need.machine}, and the guest's is {own}"
         if need.glibc and glibc and need.glibc > glibc:
             return f"{need.file} needs glibc {need.glibc}, and the guest has {facts.glibc}"
     return None

@@ -8,26 +8,44 @@ import hashlib
 import json
 import shutil
 import tarfile
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from lab.base import process, scratch
+from lab.base.architecture import Architecture
 from lab.base.errors import LabError, UsageError
-from lab.builds import elf
+from lab.base.notices import progress
+from lab.base.paths import Paths
+from lab.builds import elf, wheels
 
 APPLETS = ("sh", "echo", "sleep", "cat", "ls", "id", "mount", "true")
 FOLDERS = ("bin", "dev", "etc", "proc", "root", "sys", "tmp", "var")
 SYSTEMS_BUSYBOX = Path("/bin/busybox")
+# Where busybox comes from for an architecture that is not the host's.
+BUSYBOX_SUITE = "trixie"
+FETCH_SECONDS = 300.0
 
 
-def make(folder: Path) -> Path:
-    """Write the lab's own layout into `folder` and return it. Raises LabError as `find_busybox` does."""
-    layer = _layer(find_busybox().read_bytes())
+def make_each(folder: Path, paths: Paths, architectures: Iterable[Architecture]) -> dict[str, Path]:
+    """The lab's own layout for each architecture, by its name, below `folder`. Raises LabError."""
+    return {
+        kind.name: make(
+            folder / kind.name, kind, find_busybox() if kind.is_hosts else fetch_busybox(paths, kind)
+        )
+        for kind in set(architectures)
+    }
+
+
+def make(folder: Path, architecture: Architecture, busybox: Path) -> Path:
+    """Write the lab's own layout, with this static busybox, into `folder` and return it."""
+    layer = _layer(busybox.read_bytes())
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
     compressed = gzip.compress(layer, mtime=0)
     config = {
-        "architecture": "amd64",
+        "architecture": architecture.debian,
         "os": "linux",
         "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"], "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
@@ -65,6 +83,19 @@ def find_busybox() -> Path:
         if candidate.exists() and any(needs.glibc is None for needs in elf.read(candidate)):
             return candidate
     raise LabError("no static busybox on this host", hint="install busybox-static (Fedora: busybox)")
+
+
+def fetch_busybox(paths: Paths, architecture: Architecture) -> Path:
+    """Debian's static busybox of an architecture that is not the host's, kept in the cache. Raises LabError."""
+
+    def fill(folder: Path) -> None:
+        with scratch.temporary() as workspace:
+            words = ["--variant=extract", f"--architectures={architecture.debian}", "--include=busybox-static"]
+            process.run(["mmdebstrap", *words, BUSYBOX_SUITE, workspace / "root"], timeout=FETCH_SECONDS)
+            shutil.copy(workspace / "root/usr/bin/busybox", folder / "busybox")
+
+    folder = wheels.store(paths) / f"busybox-{architecture.name}"
+    return wheels.fetch_once(folder, f"fetching busybox for {architecture.name}", fill, progress) / "busybox"
 
 
 def _layer(busybox: bytes) -> bytes:

@@ -22,6 +22,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from lab.base import process, scratch
+from lab.base.architecture import X86_64
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import put_in_place, sha256
 from lab.base.locks import locked
@@ -33,7 +34,6 @@ PROJECT = "boxlite"
 EVERY = "3.11"
 # The newest glibc 2.x whose wheels are taken. lab/builds/elf.py compares what is in them with the guest's own.
 NEWEST_GLIBC = 40
-PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(NEWEST_GLIBC, 16, -1)] + ["manylinux2014_x86_64"]
 # The limit of each call of uv or pip.
 SECONDS = 600.0
 # Longer than whoever fills a folder of the cache can take: two commands that build a checkout take 8 h.
@@ -103,7 +103,7 @@ def _sums(folder: Path) -> str:
 @cache
 def _versions() -> tuple[Version, ...]:
     """Every version, oldest first. The package index is asked once. Raises LabError if pip cannot tell."""
-    words = ["index", "versions", PROJECT, "--json", "--pre", *_platforms(EVERY)]
+    words = ["index", "versions", PROJECT, "--json", "--pre", *_platforms(EVERY, X86_64.name)]
     try:
         printed = process.run(_pip(*words), timeout=SECONDS).splitlines()
     except process.CommandFailed as error:
@@ -185,16 +185,25 @@ def requirements(wheel: Path) -> tuple[list[str], SpecifierSet]:
     return list(map(str, required)), metadata.requires_python or SpecifierSet()
 
 
-def tags(python: str) -> list[Tag]:
-    """The tags of the wheels that run on a guest's Python, those that pip prefers first."""
-    major, minor = map(int, python.split("."))
-    return [
-        *cpython_tags((major, minor), platforms=PLATFORMS),
-        *compatible_tags((major, minor), platforms=PLATFORMS),
+def platforms(machine: str) -> list[str]:
+    """The platforms whose wheels run on this architecture, those that pip prefers first."""
+    return [f"manylinux_2_{minor}_{machine}" for minor in range(NEWEST_GLIBC, 16, -1)] + [
+        f"manylinux2014_{machine}"
     ]
 
 
-def download(paths: Paths, required: Sequence[str], python: str, say: Callable[[str], None]) -> dict[str, Path]:
+def tags(python: str, machine: str) -> list[Tag]:
+    """The tags of the wheels that run on a guest's Python, those that pip prefers first."""
+    major, minor = map(int, python.split("."))
+    return [
+        *cpython_tags((major, minor), platforms=platforms(machine)),
+        *compatible_tags((major, minor), platforms=platforms(machine)),
+    ]
+
+
+def download(
+    paths: Paths, required: Sequence[str], python: str, machine: str, say: Callable[[str], None]
+) -> dict[str, Path]:
     """The wheels of these requirements, with all they depend on, by their names, for a Python such as "3.13".
 
     They are kept in a folder of the cache. While another lab or thread fetches them, `say` may raise to end the
@@ -207,8 +216,8 @@ def download(paths: Paths, required: Sequence[str], python: str, say: Callable[[
             names, pins = workspace / "requirements.in", workspace / "requirements.txt"
             names.write_text("".join(f"{requirement}\n" for requirement in required))
             try:
-                process.run(_uv(names, pins, python), timeout=SECONDS, env=_index())
-                words = ["download", "--quiet", "--no-deps", "--require-hashes", *_platforms(python)]
+                process.run(_uv(names, pins, python, machine), timeout=SECONDS, env=_index())
+                words = ["download", "--quiet", "--no-deps", "--require-hashes", *_platforms(python, machine)]
                 process.run(_pip(*words, f"--dest={folder}", f"--requirement={pins}"), timeout=SECONDS)
             except process.CommandFailed as error:
                 if NO_WHEEL.search(" ".join(error.output.split())):
@@ -221,16 +230,18 @@ def download(paths: Paths, required: Sequence[str], python: str, say: Callable[[
     digest = hashlib.sha256(" ".join(required).encode()).hexdigest()[:8]
     # A release is found by this name.
     name = f"{required[0].replace('==', '-')}-{digest}-cp{python.replace('.', '')}"
+    if machine != X86_64.name:
+        name += f"-{machine}"
     folder = fetch_once(store(paths) / name, f"fetching {required[0]} for Python {python}", fill, say)
     return {wheel.name: wheel for wheel in sorted(folder.glob("*.whl"))}
 
 
-def _uv(required: Path, pins: Path, python: str) -> list[str]:
+def _uv(required: Path, pins: Path, python: str, machine: str) -> list[str]:
     """The command that writes which versions meet requirements on a Python, with the digests of their files."""
     return [
         *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config", "--no-cache"),
         *("--only-binary=:all:", "--no-python-downloads", f"--python={sys.executable}"),
-        f"--python-platform=x86_64-manylinux_2_{NEWEST_GLIBC}",
+        f"--python-platform={machine}-manylinux_2_{NEWEST_GLIBC}",
         f"--python-version={python}",
         *("--index-strategy=unsafe-best-match", "--system-certs"),
         *("--generate-hashes", "--no-header", "--no-annotate", f"--output-file={pins}", str(required)),
@@ -241,9 +252,9 @@ def _pip(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
 
 
-def _platforms(python: str) -> list[str]:
-    platforms = [f"--platform={platform}" for platform in PLATFORMS]
-    return ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *platforms]
+def _platforms(python: str, machine: str) -> list[str]:
+    words = [f"--platform={platform}" for platform in platforms(machine)]
+    return ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *words]
 
 
 def _index() -> dict[str, str]:

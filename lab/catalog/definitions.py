@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, PrivateAttr, create_model, model_validator
 
 from lab import causes
+from lab.base.architecture import ARCHITECTURES, Architecture
 from lab.base.errors import UsageError
 from lab.base.files import plain
 from lab.base.paths import PACKAGE
@@ -330,6 +331,7 @@ class Guest(Definition):
         pattern=r"^[a-z]*(-[\d.]+)?$",
         description="ID and VERSION_ID of its os-release, if the guest is not named after them.",
     )
+    arch: Literal["x86_64", "aarch64"] = Field("x86_64", description="Its processor's architecture.")
     memory_mib: int = Field(2048, ge=512)
     cpus: int = Field(2, ge=1, le=16, description="Processors under KVM; emulated guests have one.")
     expect: Expectation = Field(
@@ -392,6 +394,10 @@ class Guest(Definition):
             "image": self.image.with_kernel(kernel),
         }
         return self.model_copy(update=update)
+
+    @property
+    def architecture(self) -> Architecture:
+        return ARCHITECTURES[self.arch]
 
     @property
     def kernel(self) -> Kernel | None:

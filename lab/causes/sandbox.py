@@ -575,6 +575,9 @@ NO_LIBRARY = re.compile(r"Couldn't find or load (libkrunfw\.so\S{0,20})")
 VM_NOT_STARTED = "VM failed to start"
 # Where boxlite unpacks its shim and the library, below the user's home.
 UNPACKED_SHIM = re.compile(rf"(\.local/share/boxlite/runtimes/[^/]+)/{SHIM}")
+# What the shim of boxlite 0.10.8 writes when it crashes, and its steps before and after it loads the library;
+# measured on debian-13-arm64, where a core file shows the crash in the host's C library.
+CRASHED, LOADING, LOADED = '"signal":"SIGSEGV"', ": engine created", ": instance created"
 
 
 # The shim loads the library after it has put itself under its filter.
@@ -583,8 +586,11 @@ def runtime_library(evidence: Evidence) -> Shown | None:
     """The shim of boxlite cannot load libkrunfw, the library that holds the kernel of its boxes, so no box
     starts, with the jailer or without. The library is missing where boxlite unpacked its programs
     (~/.local/share/boxlite/runtimes), or this release of boxlite was built for another C library than the
-    host's.
+    host's, as its wheels for arm64 are (its issue 1509).
     """
+    is_loading = any(LOADING in log and LOADED not in log for log in evidence.logs)
+    if is_loading and any(CRASHED in log for log in evidence.logs):
+        return Shown(Confidence.LIKELY, f"{SHIM} crashed while it loaded libkrunfw")
     library = next((match[1] for text in evidence.said if (match := NO_LIBRARY.search(text))), None)
     if library is None or not evidence.boxlite_says(VM_NOT_STARTED):
         return None

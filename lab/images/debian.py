@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab.base import host_table, process, scratch
+from lab.base.architecture import X86_64, Architecture
 from lab.base.errors import ImageNotAvailable, LabError, one_line
 from lab.base.paths import definitions
 from lab.catalog import DebianImage, kernels
 from lab.catalog.kernels import Kernel
 
-# The kernel of a guest that has its own.
-KERNEL = "linux-image-cloud-amd64"
+# The kernel of a guest that has its own, by Debian's word for the architecture.
+KERNEL = "linux-image-cloud-{}"
 PACKAGES = (
     "apparmor",
     "bubblewrap",
@@ -23,7 +24,6 @@ PACKAGES = (
     "dbus",
     "initramfs-tools",
     "iproute2",
-    KERNEL,
     "mount",
     "netbase",
     "openssh-server",
@@ -54,6 +54,8 @@ NO_PACKAGE = re.compile(
     r"E: (Unable to locate package .*|Package .* has no installation candidate"
     r"|(Version|Release) .* was not found|The repository .*-backports.* does not have a Release file)"
 )
+# What mmdebstrap says on a host that cannot run the programs of another architecture.
+FOREIGN = re.compile(r"E: (install arch-test|.* can neither be executed natively nor via qemu user emulation)")
 # What the recipe says of a kernel that no guest of the lab can boot with.
 LACKS = re.compile(r"E: (the kernel .*)")
 # mmdebstrap's messages, and the stage that the lab reports for each.
@@ -67,17 +69,24 @@ STAGES = {
 }
 
 
-def inputs(image: DebianImage) -> bytes:
+def inputs(image: DebianImage, architecture: Architecture = X86_64) -> bytes:
     """Return everything that determines the image's content, as bytes to be hashed."""
     files = [_recipe(), *sorted(_recipe().parent.glob("apparmor/*"))]
-    words = image.model_dump_json() + " ".join(PACKAGES)
+    words = image.model_dump_json() + " ".join(_packages(architecture))
     if image.kernel:
         words += image.kernel.identity
         files.append(_recipe(KERNEL_RECIPE))
     return words.encode() + b"".join(map(Path.read_bytes, files))
 
 
-def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout: float) -> None:
+def build(
+    image: DebianImage,
+    out: Path,
+    say: Callable[[str], None],
+    *,
+    timeout: float,
+    architecture: Architecture = X86_64,
+) -> None:
     """Build the image's files in `out`. Raises ImageNotAvailable, LabError.
 
     An ordinary user needs an entry in /etc/subuid and a host that allows user namespaces. SELinux guests need
@@ -93,7 +102,7 @@ def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout:
             if image.kernel and image.kernel.path:
                 _copy_kernel(image.kernel, image.kernel.path, workspace / KERNEL_FILES)
             process.run(
-                _command(image),
+                _command(image, architecture),
                 timeout=timeout,
                 env={
                     "TMPDIR": str(workspace),
@@ -108,7 +117,7 @@ def build(image: DebianImage, out: Path, say: Callable[[str], None], *, timeout:
                 # A copy, because an ordinary user does not own what a subordinate user wrote.
                 shutil.copyfile(workspace / MADE / name, out / name, follow_symlinks=False)
     except process.CommandFailed as error:
-        raise _explain(image, error) from error
+        raise _explain(image, architecture, error) from error
 
 
 def remove_workspace(folder: Path) -> None:
@@ -169,11 +178,14 @@ def _workspace(out: Path) -> Iterator[Path]:
             remove_workspace(folder)
 
 
-def _command(image: DebianImage) -> list[str | Path]:
+def _command(image: DebianImage, architecture: Architecture = X86_64) -> list[str | Path]:
     kernel = image.kernel
-    packages = [f"{name}/{image.suite}-backports" if name in image.backports else name for name in PACKAGES]
+    packages = [
+        f"{name}/{image.suite}-backports" if name in image.backports else name
+        for name in _packages(architecture)
+    ]
     if kernel:
-        own = PACKAGES.index(KERNEL)
+        own = _packages(architecture).index(KERNEL.format(architecture.debian))
         packages[own : own + 1] = [] if kernel.path else [kernel.package(image.suite)]
     command: list[str | Path] = [
         *_own_mounts(),
@@ -181,6 +193,7 @@ def _command(image: DebianImage) -> list[str | Path]:
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--format=null",
         "--variant=apt",
+        f"--architectures={architecture.debian}",
         f"--include={','.join([*packages, *image.packages])}",
     ]
     if KEYRING.exists():
@@ -200,6 +213,11 @@ def _command(image: DebianImage) -> list[str | Path]:
         command.append(f'--customize-hook={shlex.quote(str(_recipe(KERNEL_RECIPE)))} "$1"')
     command.append(f"--customize-hook={HOOK.format(shlex.quote(str(_recipe())))}")
     return [*command, image.suite, "/dev/null"]
+
+
+def _packages(architecture: Architecture) -> list[str]:
+    """The packages of every guest, its own kernel's among them."""
+    return sorted((*PACKAGES, KERNEL.format(architecture.debian)))
 
 
 def _own_mounts() -> list[str]:
@@ -224,23 +242,28 @@ def _report(line: str, say: Callable[[str], None]) -> None:
             say(stage)
 
 
-def _explain(image: DebianImage, error: process.CommandFailed) -> LabError:
-    text = error.output
+def _explain(image: DebianImage, architecture: Architecture, error: process.CommandFailed) -> LabError:
+    text, own = error.output, KERNEL.format(architecture.debian)
     # The kernel's message, and the one of apt, which checks the free space beforehand.
     if "No space left on device" in text or "enough free space" in text:
         return LabError(
             f"the disk filled up while building {image.suite}; the partial image was deleted",
             hint="free some disk space and run the same command again",
         )
+    if not architecture.is_hosts and FOREIGN.search(text):
+        return ImageNotAvailable(
+            f"this host runs no programs of {architecture.debian}, so it cannot build {image.suite} for it",
+            hint=f"{host_table.install('arm64')}; ./setup.sh --with=arm64 doctor does it",
+        )
     if image.kernel and (lacks := LACKS.search(text)):
         return LabError(
             f"{image.kernel.argument} cannot be used: {lacks[1]}",
-            hint=f"compare its configuration with that of {KERNEL}, which guests have by themselves",
+            hint=f"compare its configuration with that of {own}, which guests have by themselves",
         )
     if image.kernel and (missing := NO_PACKAGE.search(text)):
         return LabError(
             f"Debian {image.suite} has no kernel {image.kernel.argument}: {missing[0].removeprefix('E: ')}",
-            hint=f"name one that this suite has, as {KERNEL}, or {KERNEL}={kernels.BACKPORTS} for the suite's "
+            hint=f"name one that this suite has, as {own}, or {own}={kernels.BACKPORTS} for the suite's "
             "backports; an archive has the newest versions only",
         )
     if os.geteuid() != 0 and ("subuid" in text or "newuidmap" in text or "unshare" in text):

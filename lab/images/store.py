@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from lab.base.activity import Say
+from lab.base.architecture import ARCHITECTURES, X86_64, Architecture
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
 from lab.base.files import bounded, digest, plain, put_in_place, seal, sha256
 from lab.base.locks import locked
@@ -30,6 +31,8 @@ RECEIVED = "received-"
 # An image takes about 0.2 GiB; during the build, its tree and raw disk need 2 GiB.
 BUILD_FREE_BYTES = 3 << 30
 BUILD_SECONDS = 1800.0
+# The programs of another architecture are emulated while a guest is built: 802 s on a busy host.
+FOREIGN_FACTOR = 4
 # A disk of 1 GiB at 150 KiB/s.
 DOWNLOAD_SECONDS = 7200.0
 IMPORT_SECONDS = 1800.0
@@ -59,6 +62,7 @@ class Manifest(BaseModel):
     `inputs` is the digest of the definition that it was made from, `disk_sha256` that of its disk as it was
     stored. `built` is the time at which it was stored, `seconds` how long that took, and `source` where it
     comes from. `base` is the SHA-256 of the disk that a prepared image was prepared from; others have none.
+    `arch` is its processor's architecture.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +75,7 @@ class Manifest(BaseModel):
     source: str
     files: dict[Name, StoredFile]
     base: Digest | Literal[""] = ""
+    arch: str = X86_64.name
 
     @property
     def digest(self) -> str:
@@ -91,6 +96,10 @@ class BaseImage:
     folder: Path
     manifest: Manifest
     firmware: Firmware | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        return ARCHITECTURES[self.manifest.arch]
 
     @property
     def disk(self) -> Path:
@@ -158,8 +167,15 @@ def by_content(paths: Paths, digest: str) -> BaseImage | None:
 
 
 def any_image(paths: Paths) -> BaseImage | None:
-    """Return any stored image that has a kernel, which is its guest's own."""
-    return next((image for image in images(paths) if image.has_own_kernel and image.kernel.exists()), None)
+    """Return any stored image of this host's architecture that has a kernel, which is its guest's own."""
+    return next(
+        (
+            image
+            for image in images(paths)
+            if image.has_own_kernel and image.kernel.exists() and image.architecture.is_hosts
+        ),
+        None,
+    )
 
 
 def _is_received(image: BaseImage) -> bool:
@@ -169,8 +185,9 @@ def _is_received(image: BaseImage) -> bool:
 def inputs_digest(guest: Guest) -> str:
     """Return the SHA-256 of everything that determines an image's content, except the state of the mirror."""
     image = guest.image
-    inputs = cloud.inputs(image) if isinstance(image, CloudImage) else debian.inputs(image)
-    return hashlib.sha256(inputs).hexdigest()
+    if isinstance(image, CloudImage):
+        return hashlib.sha256(cloud.inputs(image)).hexdigest()
+    return hashlib.sha256(debian.inputs(image, guest.architecture)).hexdigest()
 
 
 def check(image: BaseImage) -> None:
@@ -221,16 +238,19 @@ def _build(paths: Paths, guest: Guest, say: Say) -> BaseImage:
     assert isinstance(guest.image, DebianImage)
     image, inputs = guest.image, inputs_digest(guest)
     folder = paths.make(paths.images) / f"{guest.name}-{inputs[:16]}"
-    with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "this image to be built", say):
+    seconds = BUILD_SECONDS * (1 if guest.architecture.is_hosts else FOREIGN_FACTOR)
+    with locked(folder.with_name(f"{folder.name}.lock"), seconds, "this image to be built", say):
         if built := read(folder):
             return built
         download.check_room(paths.images, BUILD_FREE_BYTES, f"building {guest.name}")
 
         def fill(partial: Path) -> None:
-            debian.build(image, partial, say, timeout=BUILD_SECONDS)
+            debian.build(image, partial, say, timeout=seconds, architecture=guest.architecture)
 
         with_kernel = f" with {image.kernel.name}" if image.kernel else ""
-        return place(folder, guest.name, inputs, f"built from Debian {image.suite}{with_kernel}", fill)
+        return place(
+            folder, guest.name, inputs, f"built from Debian {image.suite}{with_kernel}", fill, arch=guest.arch
+        )
 
 
 def update(paths: Paths, guest: Guest, say: Say) -> BaseImage:
@@ -285,7 +305,7 @@ def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: fl
         if used and used.manifest.disk_sha256 == digest_of_disk:
             check(used)
             return used
-        image = place(folder, guest.name, inputs, source, fill, started=started)
+        image = place(folder, guest.name, inputs, source, fill, arch=guest.arch, started=started)
     return replace(image, firmware=cloud_image(guest).firmware)
 
 
@@ -326,6 +346,7 @@ def place(
     source: str,
     fill: Callable[[Path], object],
     *,
+    arch: str = X86_64.name,
     base: str = "",
     started: float | None = None,
 ) -> BaseImage:
@@ -357,6 +378,7 @@ def place(
             source=source,
             files=files,
             base=base,
+            arch=arch,
         )
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
         seal(partial)
@@ -403,4 +425,4 @@ def receive(paths: Paths, sent: Manifest, bring: Bring, say: Say, *, origin: str
 
         made = bounded(plain(sent.source), 400).partition("; from ")[0]
         source = f"{made}; from {origin}".removeprefix("; ")
-        return place(paths.images / name, sent.guest, sent.inputs, source, fill, base=sent.base)
+        return place(paths.images / name, sent.guest, sent.inputs, source, fill, arch=sent.arch, base=sent.base)

@@ -250,7 +250,9 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
         def fill(partial: Path) -> None:
             _boot_and_install(preparation, guest, image, partial / DISK)
 
-        made = store.place(folder, guest.name, inputs, f"prepared from sha256 {base[:16]}", fill, base=base)
+        made = store.place(
+            folder, guest.name, inputs, f"prepared from sha256 {base[:16]}", fill, arch=guest.arch, base=base
+        )
     return replace(made, firmware=image.firmware)
 
 

@@ -16,6 +16,7 @@ from lab.base.files import free_text
 from lab.base.paths import Paths
 from lab.base.wait import DeadlineExpired
 from lab.builds import Build, elf
+from lab.catalog import Guest
 from lab.guest import deploy, programs
 from lab.guest.agent import AgentLost
 from lab.images.store import BaseImage
@@ -39,24 +40,24 @@ BOOT, BASE, DEPLOYED = "boot", "base", "build"
 class Work:
     """What every lane of a run needs to know. `build`: the build of all cells, None if there are several.
 
-    `sysctls` are those that any variant of the catalog or of the plan sets: they are read in each guest.
+    `rootfs` has the layout that boxes boot from, by the guest's architecture. `sysctls` are those that any
+    variant of the catalog or of the plan sets: they are read in each guest.
     `checkpoints`: whether cells are forked. `cold`: lanes use no stored states and leave none, and the lab's
     programs are run over SSH, not by an agent in the guest.
     """
 
     paths: Paths
     folder: Path
-    rootfs: Path
+    rootfs: Mapping[str, Path]
     processors: Processors
     build: Build | None
     sysctls: Sequence[str]
     checkpoints: bool = True
     cold: bool = False
 
-    @property
-    def deployment(self) -> str:
+    def deployment(self, guest: Guest) -> str:
         """A digest of what a stored state with the run's build holds; empty if there are several builds."""
-        return deploy.identity(self.build, self.rootfs) if self.build else ""
+        return deploy.identity(self.build, self.rootfs[guest.arch]) if self.build else ""
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class RunningLane:
 
     def start(self) -> None:
         """Bring the guest up, with the run's build if that is stored, and read its facts. Raises LabError."""
-        deployment = self.work.deployment if self.states else ""
+        deployment = self._deployment if self.states else ""
         self.restored = self._restore(deployment) or self._restore()
         if not self.restored:
             self._boot()
@@ -237,6 +238,10 @@ class RunningLane:
         )
         return files
 
+    @property
+    def _deployment(self) -> str:
+        return self.work.deployment(self.lane.guest)
+
     def _deploy(self, build: Build) -> dict[str, str]:
         watch = self.guest.watch
         with watch.step("fetch"):
@@ -247,11 +252,11 @@ class RunningLane:
         else:
             assert not self._deployed or self.work.cold, "a second build needs a state to go back to"
         with self.guest.holding(Step("deploying", Activity.DEPLOY)), watch.step("deploy"):
-            self.guest.deploy(build, files, self.work.rootfs, python=self.facts.python)
+            self.guest.deploy(build, files, self.work.rootfs[self.lane.guest.arch], python=self.facts.python)
         deployed = build.record(files).files
         if build == self.work.build:
             with watch.step("deploy"):
-                self._store(DEPLOYED, self.work.deployment, deployed)
+                self._store(DEPLOYED, self._deployment, deployed)
         return deployed
 
     def _say_while_alive(self, text: str) -> None:

@@ -186,7 +186,9 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
         work = Work(
             paths=paths,
             folder=folder,
-            rootfs=own_rootfs or rootfs.make(folder / "rootfs"),
+            rootfs={cell.guest.arch: own_rootfs}
+            if own_rootfs
+            else rootfs.make_each(folder / "rootfs", paths, [cell.guest.architecture]),
             processors=processors,
             build=cell.build,
             sysctls=cell.variant.sysctls,

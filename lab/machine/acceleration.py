@@ -105,6 +105,10 @@ def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage, say: 
     wait. Raises LabError if the image's disk cannot be booted at all, and libvirtError if libvirt starts no
     machine.
     """
+    if not image.architecture.is_hosts:
+        reason = f"this host has no processor for {image.architecture.name}"
+        domain.check_emulator(connection, image.architecture)
+        return Acceleration(False, reason, clock=clock.of_emulated(connection, paths))
     how = cached(connection, paths)
     if how is None:
         paths.make(paths.cache)
@@ -184,7 +188,7 @@ def boot_under_kvm(connection: libvirt.virConnect, paths: Paths, image: BaseImag
     boot = domain.boot_of(connection, image)
     own_disk = None if isinstance(boot, KernelBoot) else image
     if isinstance(boot, KernelBoot):
-        boot = replace(boot, arguments="console=ttyS0 panic=-1 break=top")
+        boot = replace(boot, arguments=f"console={image.architecture.console} panic=-1 break=top")
     with throwaway.machine(connection, paths, boot=boot, kvm=True, image=own_disk) as (started, console_file):
 
         def user_space() -> str | None:

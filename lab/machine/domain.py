@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from lab.base import host_table
+from lab.base.architecture import AARCH64, X86_64, Architecture
 from lab.base.errors import LabError
 from lab.catalog import Firmware
 from lab.images.store import BaseImage
@@ -22,22 +23,20 @@ ET.register_namespace("lab", METADATA)
 QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 ET.register_namespace("qemu", QEMU)
 
-ARCHITECTURE = "x86_64"
 # The virtio-serial port of the guest's resident agent, as the guest sees it.
 AGENT_PORT = "ai.boxlite.lab"
 # The serial number of the disk on which builds come, and its size: builds are smaller, and it is sparse.
 PAYLOAD, PAYLOAD_BYTES = "lab-payload", 4 << 30
-# Not q35: each PCI bridge that firmware and kernel set up is a chance for emulated processors to trip over
-# a change of the memory map (QEMU's assertion in iotlb_to_section), and q35 has many.
-MACHINE = "pc"
-# What an emulated guest's kernel must not check. It counts a timer's interrupts against the processor's
-# counter, gets too few of them where its clock is slower, and panics now and then: "IO-APIC + timer doesn't
-# work!". It compares the counter with another clock, and gives the counter up if its processor had to wait
-# between the two reads. And the counter goes on when a lane is forked, so that what the kernel waited for at
-# the checkpoint seems to last since then ("rcu_preempt self-detected stall", "soft lockup"): the first gets the
-# longest time, and the other, whose longest is 120 s, is not looked for.
-UNCHECKED = ("no_timer_check", "tsc=nowatchdog", "rcupdate.rcu_cpu_stall_timeout=300", "nosoftlockup")
-KERNEL_ARGUMENTS = f"root=LABEL=root rw console=ttyS0 panic=-1 {' '.join(UNCHECKED)}"
+# What no emulated guest's kernel must check. The processor's counter goes on when a lane is forked, so that
+# what the kernel waited for at the checkpoint seems to last since then ("rcu_preempt self-detected stall",
+# "soft lockup"): the first gets the longest time, and the other, whose longest is 120 s, is not looked for.
+UNCHECKED = ("rcupdate.rcu_cpu_stall_timeout=300", "nosoftlockup")
+
+
+def kernel_arguments(architecture: Architecture) -> str:
+    """What every kernel is told that QEMU loads itself."""
+    unchecked = " ".join((*architecture.unchecked, *UNCHECKED))
+    return f"root=LABEL=root rw console={architecture.console} panic=-1 {unchecked}"
 
 
 class Network(StrEnum):
@@ -57,7 +56,7 @@ class KernelBoot:
 
     kernel: Path
     initrd: Path
-    arguments: str = KERNEL_ARGUMENTS
+    arguments: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,19 +76,30 @@ def boot_of(connection: libvirt.virConnect, image: BaseImage, arguments: str = "
     Raises NoFirmware.
     """
     if image.firmware is None:
-        told = f"{KERNEL_ARGUMENTS} {arguments}".rstrip()
+        told = f"{kernel_arguments(image.architecture)} {arguments}".rstrip()
         return KernelBoot(image.kernel, image.initrd, told)
-    return FirmwareBoot(uefi(connection) if image.firmware is Firmware.UEFI else None)
+    return FirmwareBoot(uefi(connection, image.architecture) if image.firmware is Firmware.UEFI else None)
 
 
-def uefi(connection: libvirt.virConnect) -> Path:
+def check_emulator(connection: libvirt.virConnect, architecture: Architecture) -> None:
+    """Raise LabError if libvirt knows no QEMU that emulates this architecture."""
+    try:
+        connection.getDomainCapabilities(None, architecture.name, architecture.machine, "qemu", 0)
+    except libvirt.libvirtError as error:
+        raise LabError(
+            f"this host has no QEMU for guests of {architecture.name}: {error}",
+            hint=f"{host_table.install(architecture.debian)}; ./setup.sh --with={architecture.debian} does it",
+        ) from error
+
+
+def uefi(connection: libvirt.virConnect, architecture: Architecture = X86_64) -> Path:
     """The UEFI firmware for the lab's machines: the first one that libvirt lists. Raises NoFirmware.
 
     libvirt reads QEMU's descriptions of the installed firmware and omits what needs another machine type
     (Secure Boot needs q35): https://libvirt.org/formatdomaincaps.html#bios-bootloader
     """
     try:
-        text = connection.getDomainCapabilities(None, ARCHITECTURE, MACHINE, "qemu", 0)
+        text = connection.getDomainCapabilities(None, architecture.name, architecture.machine, "qemu", 0)
     except libvirt.libvirtError as error:
         raise NoFirmware(f"libvirt cannot say which firmware is installed: {error}") from error
     files = [Path(value.text or "") for value in ET.fromstring(text).findall("os/loader/value")]
@@ -123,6 +133,7 @@ class DomainSpec:
     agent: Path | None = None
     network: Network = Network.CLOSED
     environment: Mapping[str, str] = field(default_factory=dict)
+    architecture: Architecture = X86_64
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -134,13 +145,20 @@ def to_xml(spec: DomainSpec) -> str:
     ET.SubElement(metadata, f"{{{METADATA}}}lane", id=spec.name)
     _text(domain, "memory", str(spec.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(spec.cpus))
-    _boot(domain, spec.boot)
+    _boot(domain, spec.boot, spec.architecture)
     features = ET.SubElement(domain, "features")
-    ET.SubElement(features, "acpi")
-    ET.SubElement(features, "apic")
-    # The most a guest can get either way; under emulation that includes SVM, so that boxlite's own
+    if spec.architecture is AARCH64:
+        ET.SubElement(features, "gic", version="3")
+    else:
+        ET.SubElement(features, "acpi")
+        ET.SubElement(features, "apic")
+    # The most a guest can get; under emulation that includes SVM, so that boxlite's own
     # virtual machines run inside.
-    ET.SubElement(domain, "cpu", mode="host-passthrough" if spec.kvm else "maximum")
+    processor = spec.architecture.processor
+    if spec.kvm or processor == "max":
+        ET.SubElement(domain, "cpu", mode="host-passthrough" if spec.kvm else "maximum")
+    else:
+        _text(ET.SubElement(domain, "cpu", mode="custom", match="exact"), "model", processor, fallback="forbid")
     # A guest that restarts would come back in a state that its cells do not expect, so it dies instead.
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         _text(domain, event, "restart" if spec.may_restart and event == "on_reboot" else "destroy")
@@ -162,6 +180,10 @@ def to_xml(spec: DomainSpec) -> str:
     ET.SubElement(devices, "memballoon", model="none")
     random = ET.SubElement(devices, "rng", model="virtio")
     _text(random, "backend", "/dev/urandom", model="random")
+    if spec.architecture is AARCH64 and not spec.kvm:
+        # For boxlite's own virtual machines the guest needs KVM. libvirt has no element for it.
+        for word in ("-machine", "virtualization=on"):
+            ET.SubElement(_command_line(domain), f"{{{QEMU}}}arg", value=word)
     for name, value in spec.environment.items():
         ET.SubElement(_command_line(domain), f"{{{QEMU}}}env", name=name, value=value)
     ET.indent(domain)
@@ -180,9 +202,9 @@ def lane_folder(xml: str) -> Path | None:
     return None if lane_of(xml) is None or disk is None else Path(disk.get("file", "")).parent
 
 
-def _boot(domain: ET.Element, boot: KernelBoot | FirmwareBoot) -> None:
+def _boot(domain: ET.Element, boot: KernelBoot | FirmwareBoot, architecture: Architecture) -> None:
     system = ET.SubElement(domain, "os")
-    _text(system, "type", "hvm", arch=ARCHITECTURE, machine=MACHINE)
+    _text(system, "type", "hvm", arch=architecture.name, machine=architecture.machine)
     if isinstance(boot, KernelBoot):
         _text(system, "kernel", str(boot.kernel))
         _text(system, "initrd", str(boot.initrd))

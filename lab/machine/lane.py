@@ -182,6 +182,7 @@ class Lane:
             agent=self.agent,
             network=self.network,
             environment=self.acceleration.clock.environment,
+            architecture=self.guest.architecture,
         )
         self.check_wanted()
         flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | (libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)

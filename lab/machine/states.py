@@ -227,6 +227,7 @@ def _digest(
         port=0,
         agent=Path("agent"),
         environment=acceleration.clock.environment,
+        architecture=guest.architecture,
     )
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=without_kernel(guest.name), client_key=nobody, host_key=nobody)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import catalog
+from lab.base.architecture import ARCHITECTURES
 from lab.base.files import A_RUN, explained, make_folder
 from lab.base.paths import Paths
 from lab.builds import rootfs
@@ -84,7 +85,11 @@ class Scheduler:
         self._work = Work(
             paths=self.paths,
             folder=planned.folder,
-            rootfs=Path(options.rootfs) if options.rootfs else rootfs.make(planned.folder / "rootfs"),
+            rootfs=dict.fromkeys(ARCHITECTURES, Path(options.rootfs))
+            if options.rootfs
+            else rootfs.make_each(
+                planned.folder / "rootfs", self.paths, [cell.guest.architecture for cell in left]
+            ),
             processors=Processors(self.limits.processors),
             # Cells that follow may have other builds.
             build=left[0].build

@@ -157,8 +157,10 @@ class Worker:
             running.start()
         except Exception as error:
             failed = as_fault(error)
-        # How fast another kernel is says nothing about this host.
-        is_first = lane.image.has_own_kernel and acceleration.keep_speed(
+        # How fast another kernel or another processor is says nothing about this host.
+        image = lane.image
+        is_usual = image.has_own_kernel and image.architecture.is_hosts
+        is_first = is_usual and acceleration.keep_speed(
             self._work.paths, lane.acceleration, lane.console_text()
         )
         if failed:

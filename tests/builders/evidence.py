@@ -334,6 +334,14 @@ LIBRARY_LOST = gathered(
     modes={".local/share/boxlite/runtimes/v0.10.8-fc65419-3c4eaf9215b6/boxlite-shim": 0o755},
     control_failed=True,
 )
+# Measured on debian-13-arm64.
+LIBRARY_CRASHES = gathered(
+    logs=(
+        "[shim] T+15ms: logging initialized\n[shim] T+53ms: engine created\n",
+        '{"type":"signal","exit_code":139,"signal":"SIGSEGV"}',
+    ),
+    control_failed=True,
+)
 # boxlite's own source after 0.10.8: no release says it.
 CGROUP_UNAVAILABLE = gathered(
     logs=("ERROR boxlite::jailer: Cgroup setup failed — refusing to start the box unconfined; fix the",)

@@ -323,7 +323,7 @@ class Bench:
         work = Work(
             self.paths,
             self.folder,
-            rootfs,
+            {"x86_64": rootfs},
             self.processors,
             build if builds == 1 else None,
             SYSCTLS,

@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -310,6 +311,15 @@ def test_only_emulated_guests_have_a_slower_clock(
         device.touch()
     how = acceleration.decide(Daemon(), paths, base_image(paths.images), lambda text: None)
     assert (how.kvm, how.speed.clock) == (kvm, 1.0 if kvm else RATE)
+
+
+def test_a_guest_of_another_processor_is_emulated_and_says_nothing_of_kvm(paths: Paths, device: Path) -> None:
+    device.touch()
+    own = base_image(paths.images)
+    foreign = replace(own, manifest=own.manifest.model_copy(update={"arch": "aarch64"}))
+    how = acceleration.decide(Daemon(knows_firmware=True), paths, foreign, no_say)
+    assert (how.kvm, how.reason) == (False, "this host has no processor for aarch64")
+    assert not paths.acceleration.exists()
 
 
 def test_a_boot_by_a_slower_clock_counts_in_real_seconds() -> None:

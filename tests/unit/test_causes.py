@@ -278,6 +278,7 @@ def test_two_causes_are_named_in_order(kernel: str, probes: str, sysctls: list[s
         (replace(examples.TMP_CLOSED, probes=NONE_RUN), "socket-folder"),
         (replace(examples.LIBRARY_LOST, modes={}), "runtime-library"),
         (examples.CGROUP_UNAVAILABLE, "cgroup-unavailable"),
+        (examples.LIBRARY_CRASHES, "runtime-library"),
         (gathered(messages=("Box 01K failed to start\n\nExit code: 159 (unknown signal)",)), "shim-seccomp"),
     ],
 )

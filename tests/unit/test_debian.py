@@ -83,7 +83,7 @@ def test_a_build_says_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def call_for(guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """How mmdebstrap is called for a guest: its arguments, the policy to label by, its namespace of mounts."""
     install(WORKS, tmp_path, monkeypatch)
-    debian.build(image_of(guest), tmp_path, no_say, timeout=60)
+    debian.build(image_of(guest), tmp_path, no_say, timeout=60, architecture=KNOWN.guest(guest).architecture)
     return (tmp_path / "asked").read_text()
 
 
@@ -97,6 +97,7 @@ def call_for(guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
         # A stable suite is built from all archives.
         ("debian-13", ["--mode=root ", " trixie ", " selinux= "], ["security", "Valid-Until"]),
         ("debian-13-selinux", [" selinux=default "], []),
+        ("debian-13-arm64", ["--architectures=arm64 ", ",linux-image-cloud-arm64,"], ["amd64"]),
     ],
 )
 def test_the_suite_and_the_packages_are_those_of_the_guest(

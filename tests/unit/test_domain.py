@@ -6,18 +6,21 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from lab.base.architecture import AARCH64, X86_64
+from lab.base.errors import LabError
 from lab.catalog import Firmware
 from lab.machine import domain, seed
-from lab.machine.domain import KERNEL_ARGUMENTS, DomainSpec, FirmwareBoot, KernelBoot, Network, NoFirmware
+from lab.machine.domain import DomainSpec, FirmwareBoot, KernelBoot, Network, NoFirmware
 from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image
 
+KERNEL_ARGUMENTS = domain.kernel_arguments(X86_64)
 SPEC = DomainSpec(
     name="lab-debian-13-abc123",
     kvm=False,
     memory_mib=2048,
     cpus=2,
-    boot=KernelBoot(Path("/store/vmlinuz"), Path("/store/initrd")),
+    boot=KernelBoot(Path("/store/vmlinuz"), Path("/store/initrd"), KERNEL_ARGUMENTS),
     console=Path("/lane/console-1.log"),
     disk=Path("/lane/overlay.qcow2"),
     seed=Path("/lane/seed.iso"),
@@ -31,6 +34,7 @@ BIOS = replace(SPEC, boot=FirmwareBoot())
 UEFI = replace(SPEC, boot=FirmwareBoot(Path("/firmware/a&b/CODE.fd")))
 QCOW2 = replace(SPEC, boot=FirmwareBoot(Path("/firmware/CODE.qcow2")))
 RESTARTS = replace(SPEC, may_restart=True)
+ARM = replace(SPEC, architecture=AARCH64)
 FLASH = {"type": "pflash", "readonly": "yes", "stateless": "yes"}
 COMMAND_LINE = f"{{{domain.QEMU}}}commandline"
 FIRST, SECOND = Path("/firmware/CODE_4M.fd"), Path("/firmware/CODE.fd")
@@ -53,6 +57,8 @@ def xml_of(spec: DomainSpec = SPEC) -> ET.Element:
         (RESTARTS, "on_poweroff", "destroy"),
         (RESTARTS, "on_crash", "destroy"),
         (UEFI, "os/loader", "/firmware/a&b/CODE.fd"),
+        # One whose timers QEMU saves with a machine's state.
+        (ARM, "cpu/model", "cortex-a72"),
     ],
 )
 def test_what_the_xml_says(spec: DomainSpec, path: str, text: str) -> None:
@@ -64,6 +70,9 @@ def test_what_the_xml_says(spec: DomainSpec, path: str, text: str) -> None:
     [
         (SPEC, ".", {"type": "qemu"}),
         (SPEC, "cpu", {"mode": "maximum"}),
+        (ARM, "os/type", {"arch": "aarch64", "machine": "virt"}),
+        (ARM, "features/*", {"version": "3"}),
+        (replace(ARM, kvm=True), "cpu", {"mode": "host-passthrough"}),
         (KVM, ".", {"type": "kvm"}),
         (KVM, "cpu", {"mode": "host-passthrough"}),
         (AGENT, "devices/channel", {"type": "unix"}),
@@ -122,6 +131,19 @@ def test_a_guest_reaches_nothing_and_its_ssh_is_on_loopback(network: Network, re
         "-device",
         f"virtio-net-pci,netdev=lab,mac={seed.MAC},addr=0x10",
     ]
+
+
+@pytest.mark.parametrize(("kvm", "words"), [(False, ["-machine", "virtualization=on"]), (True, [])])
+def test_a_guest_of_arm64_has_kvm(kvm: bool, words: list[str]) -> None:
+    given = [word.get("value") for word in xml_of(replace(ARM, kvm=kvm)).findall(f"{COMMAND_LINE}/*")]
+    assert given[4:] == words
+
+
+def test_a_host_without_the_emulator_is_told_what_to_do() -> None:
+    domain.check_emulator(Daemon(knows_firmware=True), AARCH64)
+    with pytest.raises(LabError, match="no QEMU for guests of aarch64") as error:
+        domain.check_emulator(Daemon(knows_firmware=False), AARCH64)
+    assert "--with=arm64" in (error.value.hint or "")
 
 
 @pytest.mark.parametrize(

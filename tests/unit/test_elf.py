@@ -83,6 +83,14 @@ def test_an_unmet_need_is_not_applicable(tmp_path: Path, parts: dict[str, Any], 
         elf.check({"build/program": path}, facts(glibc="2.41"))
 
 
+def test_a_guest_of_arm64_runs_what_is_for_arm64(tmp_path: Path) -> None:
+    arm = facts(machine="aarch64")
+    assert elf.why_not(elf.read(file(tmp_path, packages.elf(machine=AARCH64))), arm) is None
+    assert elf.why_not(elf.read(file(tmp_path, packages.elf())), arm) == (
+        "program is for the processor EM_X86_64, and the guest's is EM_AARCH64"
+    )
+
+
 def test_the_files_of_a_wheel_decide_and_not_its_tag(tmp_path: Path) -> None:
     path = wheel(tmp_path, packages.elf(versions=NEW_GLIBC))
     assert elf.why_not(elf.read(path), facts(glibc="2.36")) == (

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from lab.base.architecture import X86_64
 from lab.base.errors import LabError, UsageError
 from lab.builds import rootfs
 
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return rootfs.make(tmp_path_factory.mktemp("layout") / "rootfs")
+    return rootfs.make(tmp_path_factory.mktemp("layout") / "rootfs", X86_64, rootfs.find_busybox())
 
 
 def blob(layout: Path, descriptor: dict[str, Any]) -> bytes:
@@ -49,7 +50,7 @@ def test_it_is_an_oci_layout_whose_commands_run_and_the_same_every_time(layout: 
         assert (tmp_path / "bin" / name).resolve() == tmp_path / "bin" / "busybox"
     echo = subprocess.run([tmp_path / "bin" / "echo", "hi"], capture_output=True, text=True, check=True)
     assert echo.stdout == "hi\n"
-    again = rootfs.make(tmp_path / "rootfs")
+    again = rootfs.make(tmp_path / "rootfs", X86_64, rootfs.find_busybox())
     assert (again / "index.json").read_bytes() == (layout / "index.json").read_bytes()
 
 

@@ -140,6 +140,8 @@ def test_the_tests_need_more_packages_and_no_snap(tmp_path: Path, host: str, pac
     # Cargo is installed only if somebody asks for it.
     with_cargo = dry_run(tmp_path, RELEASES[host], "--with=cargo", "test")
     assert f"{install} cargo" in commands(with_cargo.stdout)
+    with_arm64 = dry_run(tmp_path, RELEASES[host], "--with=arm64", "test")
+    assert f"{install} qemu-" in with_arm64.stdout
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,7 @@ def test_a_rule_is_added_or_removed_only_where_that_was_said(
     [
         ("debian-13", "--allow=everything", 3, "show, add or remove the one rule that there is: consoles"),
         ("ubuntu-24.04", "--allow=consoles", 3, "Ubuntu 24.04 is not confined by SELinux"),
-        ("debian-13", "--with=rust", 2, "setup: --with=rust: expected --with=cargo\n"),
+        ("debian-13", "--with=rust", 2, "setup: --with=rust: expected --with=cargo or --with=arm64\n"),
     ],
 )
 def test_a_senseless_option_is_refused(tmp_path: Path, host: str, option: str, status: int, told: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from packaging.version import Version
 
 from lab import builds, plan
+from lab.base.architecture import X86_64
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.builds import rootfs, wheels
@@ -41,7 +42,7 @@ from tests.builders.runs import (
 
 
 def test_a_new_run_says_all_that_it_takes_to_resume_it(tmp_path: Path) -> None:
-    layout = str(rootfs.make(tmp_path / "layout"))
+    layout = str(rootfs.make(tmp_path / "layout", X86_64, rootfs.find_busybox()))
     options = RunOptions(cold=True, repeat=3, retries=0, rootfs=layout)
     begun = begin(tmp_path / "20261124-1", options=options)
     assert (begun.cells, begun.kept) == (PLAN, {})

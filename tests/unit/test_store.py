@@ -38,7 +38,9 @@ def fill(folder: Path) -> None:
         (folder / name).write_text(f"content of {name}")
 
 
-def build_well(_image: DebianImage, out: Path, _say: Say, *, timeout: float) -> float:
+def build_well(
+    _image: DebianImage, out: Path, _say: Say, *, timeout: float, architecture: object = None
+) -> float:
     fill(out)
     return 12.34
 
@@ -127,7 +129,9 @@ def test_too_little_space_is_said_before_anything_is_built(paths: Paths, buildin
 def test_a_build_that_fails_half_way_leaves_nothing(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, raised: BaseException, expected: type[BaseException]
 ) -> None:
-    def fail(_image: DebianImage, out: Path, _say: Say, *, timeout: float) -> float:
+    def fail(
+        _image: DebianImage, out: Path, _say: Say, *, timeout: float, architecture: object = None
+    ) -> float:
         fill(out)
         raise raised
 
@@ -140,7 +144,9 @@ def test_a_build_that_fails_half_way_leaves_nothing(
 
 
 def test_the_full_disk_is_the_one_written_to(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_image: DebianImage, out: Path, _say: Say, *, timeout: float) -> float:
+    def fail(
+        _image: DebianImage, out: Path, _say: Say, *, timeout: float, architecture: object = None
+    ) -> float:
         source, target = "/dev/shm/made/disk.qcow2", str(out / "disk.qcow2")
         raise OSError(errno.ENOSPC, "No space left on device", source, None, target)
 
@@ -153,7 +159,7 @@ def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.
     labs = TwoLabs("built")
     built: list[str] = []
 
-    def build(image: DebianImage, out: Path, say: Say, *, timeout: float) -> float:
+    def build(image: DebianImage, out: Path, say: Say, *, timeout: float, architecture: object = None) -> float:
         labs.work()
         built.append(image.suite)
         return build_well(image, out, say, timeout=timeout)

@@ -156,7 +156,7 @@ def deployed_lane(bench: Bench) -> RunningLane:
 def test_a_deployed_build_is_stored_before_its_first_cell_and_taken_up_by_the_next_lane(bench: Bench) -> None:
     first = deployed_lane(bench)
     assert bench.machine.did == [*STORED_BUILD, "save build-0"]
-    stored = bench.states.find(first.work.deployment)
+    stored = bench.states.find(first.work.deployment(first.lane.guest))
     assert stored is not None
     # Whoever can read the store must not get into this lane.
     assert bench.machine.endpoint.client_key != stored.info().client
@@ -209,5 +209,5 @@ def test_a_deployed_build_that_is_not_stored_serves_all_the_same(bench: Bench) -
     bench.machine.when["save build"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
     served = deployed_lane(bench)
     assert bench.machine.did == [*STORED_BUILD[:2], "save build-0"]
-    assert bench.states.find(served.work.deployment) is None
+    assert bench.states.find(served.work.deployment(served.lane.guest)) is None
     assert CellRunner(served).run(cell(NEW), bench.folder / "cell").status is Status.PASS

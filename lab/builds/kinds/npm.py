@@ -145,7 +145,7 @@ class Npm(PytestTests):
         return {
             **dict(zip(TARBALLS, (main, native), strict=True)),
             **{f"node/{file.name}": file for file in debs},
-            **wheels.download(paths, RUNNER, facts.python, say),
+            **wheels.download(paths, RUNNER, facts.python, facts.machine, say),
         }
 
     def steps(self) -> Sequence[Step]:

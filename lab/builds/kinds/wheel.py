@@ -88,10 +88,12 @@ class Wheel(PytestTests):
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         """Boxlite's wheel and those of pytest and its plugins, from the cache or the package index."""
         if self.path is None:
-            return wheels.download(paths, [f"{wheels.PROJECT}=={self.version}", *RUNNER], facts.python, say)
+            return wheels.download(
+                paths, [f"{wheels.PROJECT}=={self.version}", *RUNNER], facts.python, facts.machine, say
+            )
         own = choose(self.path, facts)
         needs, _ = wheels.requirements(own)
-        return {own.name: own, **wheels.download(paths, [*RUNNER, *needs], facts.python, say)}
+        return {own.name: own, **wheels.download(paths, [*RUNNER, *needs], facts.python, facts.machine, say)}
 
 
 def choose(path: Path, facts: Facts) -> Path:
@@ -100,7 +102,7 @@ def choose(path: Path, facts: Facts) -> Path:
     Raises NotApplicable if there is none for that Python.
     """
     python, files = facts.python, _files(path)
-    ranks = {tag: rank for rank, tag in enumerate(wheels.tags(python))}
+    ranks = {tag: rank for rank, tag in enumerate(wheels.tags(python, facts.machine))}
     by_rank = sorted(
         (min(ranks[tag] for tag in fitting), wheel)
         for wheel in files
@@ -110,8 +112,8 @@ def choose(path: Path, facts: Facts) -> Path:
     if not by_rank:
         if path.is_dir():
             names = ", ".join(wheel.name for wheel in files)
-            raise NotApplicable(f"{path} has no wheel for Python {python}, only {names}")
-        raise NotApplicable(f"{path.name} is not for Python {python}")
+            raise NotApplicable(f"{path} has no wheel for Python {python} on {facts.machine}, only {names}")
+        raise NotApplicable(f"{path.name} is not for Python {python} on {facts.machine}")
     can_run = (wheel for _, wheel in by_rank if elf.why_not(elf.read(wheel), facts) is None)
     return next(can_run, by_rank[0][1])
 

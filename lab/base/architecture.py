@@ -1,0 +1,41 @@
+"""The processor architectures of guests, and what each is called by those who name it."""
+
+import platform
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture. `name` is what the kernel, libvirt, QEMU and wheels call it.
+
+    `debian` is Debian's word, and that of OCI images; `elf` is what pyelftools calls its processor. `machine`
+    is the type of its guests' machine, and `console` their serial device. `unchecked` are arguments of the
+    kernel: what an emulated guest must not check. `processor` is the model of an emulated one.
+    """
+
+    name: str
+    debian: str
+    elf: str
+    machine: str
+    console: str
+    processor: str
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def is_hosts(self) -> bool:
+        """Whether this host has it."""
+        return self.name == platform.machine()
+
+
+# Not q35: each PCI bridge that firmware and kernel set up is a chance for emulated processors to trip over
+# a change of the memory map (QEMU's assertion in iotlb_to_section), and q35 has many.
+# The kernel counts a timer's interrupts against the processor's counter, gets too few of them where the clock
+# of an emulated guest is slower, and panics now and then: "IO-APIC + timer doesn't work!". It compares the
+# counter with another clock, and gives the counter up if its processor had to wait between the two reads.
+X86_64 = Architecture(
+    "x86_64", "amd64", "EM_X86_64", "pc", "ttyS0", "max", ("no_timer_check", "tsc=nowatchdog")
+)
+# A processor without VHE (Armv8.1). With it a kernel uses the timers of EL2, which QEMU 10.0 leaves out when it
+# saves a machine's state, so that the guest gets no more interrupts from them after a fork.
+AARCH64 = Architecture("aarch64", "arm64", "EM_AARCH64", "virt", "ttyAMA0", "cortex-a72")
+ARCHITECTURES = {known.name: known for known in (X86_64, AARCH64)}
