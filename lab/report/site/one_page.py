@@ -2,10 +2,11 @@
 
 import base64
 import hashlib
-import re
+from html import escape
 from pathlib import Path
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from markupsafe import Markup
 
 from lab import __version__
@@ -15,8 +16,8 @@ from lab.report.site.maintainers import MARKS
 from lab.report.site.model import HostNumbers
 from lab.report.site.page import STATIC, environment
 
-# A square begins with its status.
-SQUARE = re.compile(rf"<td>({'|'.join(map(re.escape, Status))})(?=[ ,<])")
+# The columns of the table of squares that are no squares: the guest and its kernel.
+HEADINGS = 2
 
 
 def render(run: RunResult, folder: Path) -> str:
@@ -37,25 +38,45 @@ def render(run: RunResult, folder: Path) -> str:
 
 
 def _html(text: str) -> str:
-    """Render the Markdown page of a run. Squares have marks; keys reach tables and code, to scroll them.
-
-    All text of guests is escaped in it, so what is searched for are the page's own elements.
-    """
-    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
-    html = re.sub(r"<pre><code[^>]*>", '<pre tabindex="0"><code>', html).replace("<th>", '<th scope="col">')
-    html = re.sub(r"<tr>\n<td>(.*?)</td>", r'<tr>\n<th scope="row">\1</th>', html)
+    """Render the Markdown page of a run. Squares have marks; keys reach tables and code, to scroll them."""
+    reader = MarkdownIt("commonmark", {"html": True}).enable("table")
     mark = environment().from_string('{% import "parts.html" as parts %}{{ parts.mark(kind, status) }}')
-    squares, end, rest = html.partition("</table>")
-    squares = squares.replace("<td></td>", "<td>not in the plan</td>")
+    made: list[Token] = []
+    tables = column = 0
+    for token in reader.parse(text):
+        match token.type:
+            case "table_open":
+                tables += 1
+                frame, kind = ("matrix-frame", "matrix") if tables == 1 else ("scroll", "results")
+                token.attrSet("class", kind)
+                region = f'role="region" aria-label="Table {tables}" tabindex="0"'
+                made.append(_markup(f'<div class="{frame}" {region}>'))
+            case "tr_open":
+                column = 0
+            case "th_open":
+                token.attrSet("scope", "col")
+            case "td_open":
+                column += 1
+                if column == 1:
+                    token.tag = "th"
+                    token.attrSet("scope", "row")
+            case "td_close" if column == 1:
+                token.tag = "th"
+            case "inline" if tables == 1 and column > HEADINGS and made[-1].type == "td_open":
+                words = token.children or [Token("text", "", 0, content="not in the plan")]
+                status, space, rest = words[0].content.partition(" ")
+                status, comma, _ = status.partition(",")
+                if status in MARKS:
+                    first = _markup(mark.render(kind=MARKS[Status(status)], status=status))
+                    words[:1] = [first, Token("text", "", 0, content=f"{comma}{space}{rest}")]
+                token.children = words
+            case "fence":
+                token = _markup(f'<pre tabindex="0"><code>{escape(token.content)}</code></pre>')
+        made.append(token)
+        if token.type == "table_close":
+            made.append(_markup("</div>"))
+    return str(reader.renderer.render(made, reader.options, {}))
 
-    def marked(found: re.Match[str]) -> str:
-        status = Status(found[1])
-        return f"<td>{mark.render(kind=MARKS[status], status=status)}"
 
-    squares = SQUARE.sub(marked, squares)
-    parts = f"{squares}{end}{rest}".replace("</table>", "</table></div>").split("<table>")
-    for number in range(1, len(parts)):
-        frame, kind = ("matrix-frame", "matrix") if number == 1 else ("scroll", "results")
-        region = f'role="region" aria-label="Table {number}" tabindex="0"'
-        parts[number] = f'<div class="{frame}" {region}><table class="{kind}">{parts[number]}'
-    return "".join(parts)
+def _markup(html: str) -> Token:
+    return Token("html_block", "", 0, content=html)
