@@ -141,6 +141,7 @@ def both_builds(cells: Sequence[Identity], old: BuildResults, new: BuildResults)
 
 
 LOST = (None, Outcome.SKIP, Outcome.NOT_RUN)
+IN_ANOTHER_SHARD = "another shard of the plan has one of its results; merge the shards first"
 
 
 def compare(old: BuildResults, new: BuildResults) -> Comparison:
@@ -165,7 +166,10 @@ def _cell(old: BuildResults, new: BuildResults, guest: str, variant: str) -> Cel
         if not before.status.could_not_run and not now.status.could_not_run:
             changed = environment_changes(before.environment, now.environment)
             changed += environment_changes(old.definitions_of(now), new.definitions_of(now))
-    difference, reason = _difference(before, now, tests)
+    if (guest, variant) in new.elsewhere or (before is None and (guest, variant) in old.elsewhere):
+        difference, reason = Difference.COULD_NOT_RUN, IN_ANOTHER_SHARD
+    else:
+        difference, reason = _difference(before, now, tests)
     if weaker and not difference.blocks:
         difference, reason = Difference.LESS_PROTECTED, "its boxes work, and are less protected than before"
     if difference is Difference.UNCHANGED and changed:

@@ -65,7 +65,9 @@ def decide(old: BuildResults, new: BuildResults, expected: Expectations | None =
     Raises UsageError if the two sides have no cell in common.
     """
     comparison = compare(old, new)
-    if not any(cell.old and cell.new for cell in comparison.cells):
+    # A cell that could not be run may be one that another shard of the new side's plan has.
+    missing = Difference.COULD_NOT_RUN
+    if not any((cell.old and cell.new) or cell.difference is missing for cell in comparison.cells):
         raise UsageError(
             f"{comparison.new} and {comparison.old} have no cell in common, so there is nothing to compare",
             hint="compare runs of the same plan: the same --set, or the same guests and variants",

@@ -148,7 +148,8 @@ class BuildResults:
     """The results of one build. `source` says where they are from: `run NAME` or `baseline FILE`.
 
     `argument` is what --build takes to name the build again; None if only its name is known, as that of a local
-    wheel is in a baseline. `folder` is that of a run.
+    wheel is in a baseline. `elsewhere` are the cells that other shards of the same plan have. `folder` is
+    that of a run.
     """
 
     source: str
@@ -157,6 +158,7 @@ class BuildResults:
     argument: str | None
     cells: Mapping[Identity, CellSummary]
     definitions: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: frozenset[Identity] = frozenset()
     folder: Path | None = None
 
     def definitions_of(self, cell: CellSummary) -> dict[str, str]:
@@ -169,6 +171,8 @@ def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
     """Reduce a run to what its cells did with one build, which must be one of the run's."""
     record = next(record for record in run.run.builds if record.name == build)
     cells = [_summary(cell, run, folder) for cell in run.cells if cell.build == build]
+    plan = [name.split("/") for name in run.run.shard.plan] if run.run.shard else []
+    planned = {(guest, variant) for guest, variant, planned_build in plan if planned_build == build}
     return BuildResults(
         source=f"run {in_one_line(run.run.id)}",
         build=in_one_line(record.name),
@@ -176,6 +180,7 @@ def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
         argument=builds.argument(record),
         cells={cell.identity: cell for cell in cells},
         definitions=definitions(run),
+        elsewhere=frozenset(planned - {cell.identity for cell in cells}),
         folder=folder,
     )
 

@@ -12,7 +12,7 @@ from lab.gate import baseline, results
 from lab.gate.compare import Difference, compare
 from lab.gate.decision import Gate, decide
 from lab.gate.expectations import Expectations, ExpectedFailure
-from lab.record import BuildRecord, CellResult, LaneRecord, Outcome, Status
+from lab.record import BuildRecord, CellResult, LaneRecord, Outcome, ShardRecord, Status
 from lab.report import compare as report
 from tests.builders.cells import JAILED, box, compared, done, side
 from tests.builders.facts import facts
@@ -114,6 +114,16 @@ def test_a_cell_of_the_old_side_alone_vanished_if_it_had_a_result_and_one_of_the
     ]
     assert comparison.cells[2].reason == "this run was not asked for it"
     assert comparison.counts == "1 vanished, 1 new, 3 unchanged"
+
+
+def test_a_cell_that_another_shard_has_did_not_vanish() -> None:
+    plan = ["debian-13/stock/0.10.8", "debian-13/a/0.10.8"]
+    part = side(done(PASS), shard=ShardRecord(number=1, count=2, plan=plan, sizes=[1, 1]))
+    whole = side(done(PASS), done(PASS, variant="a"))
+    for old, new in ((whole, part), (part, whole)):
+        _, cell = compare(old, new).cells
+        assert cell.difference is Difference.COULD_NOT_RUN
+        assert "merge the shards" in cell.reason
 
 
 def lane(image: str, network: str) -> LaneRecord:

@@ -9,7 +9,7 @@ import pytest
 from lab.base.errors import UsageError
 from lab.gate import baseline, expectations
 from lab.gate.expectations import FILL_IN
-from lab.record import CellResult, Outcome, RunResult, Status
+from lab.record import CellResult, Outcome, RunResult, ShardRecord, Status
 from tests.builders.cells import done, run_with, side, write
 from tests.builders.processes import Printed, RunLab
 
@@ -286,8 +286,10 @@ def test_an_expectation_has_to_describe_its_cells(cells: list[CellResult], fault
     assert told.startswith(f"1 (debian-* stock): {fault}")
 
 
-def test_an_expectation_whose_cells_could_not_run_has_no_problem() -> None:
+def test_an_expectation_whose_cells_could_not_run_or_are_elsewhere_is_none() -> None:
     assert problems(entry(), done(Status.ERROR)) == []
+    shard = ShardRecord(number=1, count=2, plan=["debian-13/stock/0.10.8"], sizes=[1, 0])
+    assert problems(entry(), done(Status.PASS, variant="other"), shard=shard) == []
 
 
 @pytest.mark.parametrize(
