@@ -261,7 +261,7 @@ def test_each_guest_gets_its_wheel(dist: Path, paths: Paths, monkeypatch: pytest
         assert build.fetch(paths, facts(python=python), lambda _: None) == {name: dist / name}
     with pytest.raises(NotApplicable) as reason:
         fetch(paths, build, "3.12")
-    assert str(reason.value) == f"{dist} has no wheel for Python 3.12, only {', '.join(names)}"
+    assert str(reason.value) == f"{dist} has no wheel for Python 3.12 on x86_64, only {', '.join(names)}"
     # Of several that one counts which pip prefers.
     newer = make_wheel(dist, "boxlite", "0.11.0", tags="cp313-cp313-manylinux_2_34_x86_64")
     abi3 = make_wheel(dist, "boxlite", "0.11.0", tags="cp310-abi3-manylinux_2_17_x86_64")

@@ -41,7 +41,7 @@ def test_a_guest_gets_the_program_and_pytest_for_its_own_python(
     wheel = tmp_path / "pytest-8.4-py3-none-any.whl"
     pythons: list[str] = []
 
-    def download(_paths: Paths, _required: object, python: str, _say: object) -> dict[str, Path]:
+    def download(_paths: Paths, _required: object, python: str, _machine: str, _say: object) -> dict[str, Path]:
         pythons.append(python)
         return {wheel.name: wheel}
 

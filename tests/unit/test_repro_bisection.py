@@ -251,7 +251,7 @@ def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
             worker._decisions.decide(ticket, release(state, ticket.cell))
 
     monkeypatch.setattr(scheduler, "connection", lambda uri: nullcontext())
-    monkeypatch.setattr(rootfs, "make", lambda folder: folder)
+    monkeypatch.setattr(rootfs, "make", lambda folder, *_: folder)
     monkeypatch.setattr(Worker, "work", serve)
     paths, folder = Paths(cache=tmp_path / "cache", state=tmp_path / "state"), tmp_path / "run"
     runner = Runner(paths, "", "lab repro report.md --bisect", Console(), quiet=True)

@@ -92,7 +92,7 @@ def test_a_run_of_which_everything_is_kept_is_at_its_end(folder: Path) -> None:
 def test_a_run_that_could_not_be_prepared_leaves_no_record(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
-    monkeypatch.setattr(rootfs, "make", lambda _folder: fails(error)())
+    monkeypatch.setattr(rootfs, "make", lambda *_: fails(error)())
     info = run_of(folder).planned.info.model_copy(update={"options": RunOptions()})
     with pytest.raises(LabError, match=message):
         run_of(folder, info=info).run()

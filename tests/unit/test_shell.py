@@ -185,8 +185,8 @@ class Host:
 
         return connection
 
-    def _rootfs(self, folder: Path) -> Path:
-        folder.mkdir(exist_ok=True)
+    def _rootfs(self, folder: Path, *_: object) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "index.json").write_text("{}")
         return folder
 
