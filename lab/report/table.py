@@ -262,7 +262,8 @@ class Section:
         """Name the cell if there is one; else count cells and guests."""
         if len(self.cells) == 1:
             return f"{self.first.guest} {self.heading(self.first)}"
-        return f"{len(self.cells)} cells on {counted(len(self.by_guest), 'guest')}"
+        guests = {without_kernel(cell.guest) for cell in self.cells}
+        return f"{len(self.cells)} cells on {counted(len(guests), 'guest')}"
 
     @cached_property
     def by_guest(self) -> dict[str, list[CellResult]]:

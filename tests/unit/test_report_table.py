@@ -195,6 +195,14 @@ def test_the_same_failure_in_other_words_of_another_build_is_one_section_with_bo
     assert "- `jail_starts`: fail: no sandbox (in 1 of 2 cells)\n" in page
 
 
+def test_a_guest_with_two_kernels_is_one_guest() -> None:
+    cells = [a_blocked_cell(), a_blocked_cell(guest="debian-13@linux-image-amd64", kernel="linux-image-amd64")]
+    run = run_of(*cells)
+    assert table.title(run).endswith("the jailer on 1 guest, with 1 other kernel")
+    [section] = sections(run)
+    assert section.where == "2 cells on 1 guest"
+
+
 def test_what_needs_a_person_comes_first_and_what_passed_has_no_section() -> None:
     cells = [cell(f"guest-{status}", status=status, reason="x") for status in reversed(LOOKS)]
     listed = sections(run_of(*cells, cell("passed")))
