@@ -88,6 +88,7 @@ echo "$2:x:1001:1001::$ROOT/home/$2:/bin/sh"
     # The mounts with their options, one per line; the last one above a file contains it.
     "findmnt": """#!/bin/sh
 [ -e "$5" ] || exit 1
+[ "$4" = --target ] || { grep -q " $5 tmpfs " "$ROOT/proc/self/mounts" && echo tmpfs; exit; }
 while read -r target options; do
     case $5/ in "$ROOT$target"*) found=$target shown=$options ;; esac
 done <"$ROOT/mounts"
@@ -110,6 +111,7 @@ done
     "mount": """#!/bin/sh
 case $1 in
     --bind) echo "none $3 none rw 0 0" >>"$ROOT/proc/self/mounts" ;;
+    -t) echo "tmpfs $6 tmpfs $4 0 0" >>"$ROOT/proc/self/mounts" ;;
     *) sed -i "s#^$3 .*#$3 rw,${2#remount,},nosuid#" "$ROOT/mounts" ;;
 esac
 """,

@@ -76,9 +76,11 @@ CHANGES = [
     "tmp-mode",
     "socket-folder-aside",
     "programs-renewed",
+    "programs-in-memory",
 ]
 WHOSE = dict.fromkeys(
-    ["kvm-group", "nproc-raise", "socket-folder-aside", "programs-renewed"], ("--user", "tester")
+    ["kvm-group", "nproc-raise", "socket-folder-aside", "programs-renewed", "programs-in-memory"],
+    ("--user", "tester"),
 )
 
 
@@ -314,6 +316,14 @@ def test_where_programs_cannot_be_kept_from_being_cloned_it_says_why(on_btrfs: H
     (on_btrfs.root / PROGRAMS).rename(on_btrfs.root / "elsewhere")
     status, output = on_btrfs.run("shim-not-cloned", "--yes", "--user", "tester")
     assert (status, "boxlite has not run as tester yet: there is no " in output) == (3, True)
+
+
+def test_nothing_is_mounted_where_a_user_s_link_leads(blocked: Host) -> None:
+    folder = blocked.root / PROGRAMS
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to(blocked.root / "etc")
+    status, output = blocked.run("programs-in-memory", "--yes", "--user", "tester")
+    assert (status, "is a link to another place" in output) == (3, True)
 
 
 def test_a_profile_by_the_name_of_the_allow_list_s_is_not_the_allow_list(blocked: Host) -> None:
