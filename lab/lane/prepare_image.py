@@ -32,7 +32,7 @@ from lab.machine import seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.clock import REAL
-from lab.machine.domain import UNCHECKED, Network
+from lab.machine.domain import Network, unchecked
 from lab.machine.lane import Lane, LaneDied, open_lane
 from lab.machine.seed import KeyPair
 
@@ -155,7 +155,7 @@ rm -r "$PWD"
 RECIPE = (
     *(name for names in PACKAGES.values() for name in names),
     *(*MISSING.values(), INSTALL, *FORGET_DOWNLOADS.values(), CLEAN),
-    *(*UNITS, *SCRIPTS, *LOCKS, *sum(LOADERS, ()), *UNCHECKED, sources()[QUIET]),
+    *(*UNITS, *SCRIPTS, *LOCKS, *sum(LOADERS, ()), sources()[QUIET]),
     *(script for scripts in SUPPLIES.values() for script in scripts.values()),
 )
 
@@ -261,6 +261,7 @@ def inputs_digest(guest: Guest, image: BaseImage) -> str:
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)
     parts = [image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
+    parts += unchecked(guest.architecture)
     parts += guest.image.packages
     if isinstance(guest.image, CloudImage) and guest.image.python:
         parts.append(guest.image.python)
@@ -333,7 +334,7 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
                 "scripts": SCRIPTS,
                 "locks": LOCKS,
                 "loaders": LOADERS,
-                "kernel_arguments": UNCHECKED,
+                "kernel_arguments": unchecked(guest.architecture),
                 "seconds": made.speed.from_kvm(OTHERS_SECONDS),
             },
             seconds=OTHERS_SECONDS + 30,

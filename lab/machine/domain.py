@@ -33,10 +33,15 @@ PAYLOAD, PAYLOAD_BYTES = "lab-payload", 4 << 30
 UNCHECKED = ("rcupdate.rcu_cpu_stall_timeout=300", "nosoftlockup")
 
 
+def unchecked(architecture: Architecture) -> tuple[str, ...]:
+    """What the kernel of an emulated guest is told not to check."""
+    return (*architecture.unchecked, *UNCHECKED)
+
+
 def kernel_arguments(architecture: Architecture) -> str:
     """What every kernel is told that QEMU loads itself."""
-    unchecked = " ".join((*architecture.unchecked, *UNCHECKED))
-    return f"root=LABEL=root rw console={architecture.console} panic=-1 {unchecked}"
+    told = " ".join(unchecked(architecture))
+    return f"root=LABEL=root rw console={architecture.console} panic=-1 {told}"
 
 
 class Network(StrEnum):
