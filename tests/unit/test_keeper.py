@@ -21,7 +21,7 @@ from tests.builders.processes import wait_until_ended
 # Keeps a guest without a machine: it is up at once, and dead when its lane's folder has the file `dead`.
 # Arguments: the lab's home, and what happens instead of its coming up.
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 from lab import catalog
@@ -35,6 +35,8 @@ from lab.machine.seed import new_keys
 from lab.machine.lane import Endpoint, LaneDied
 from lab.plan import Cell
 
+# A shell has what it starts in the background ignore SIGINT, as all that those programs start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 base, event = Path(sys.argv[1]), sys.argv[2]
 paths = Paths(cache=base / "cache", state=base / "state")
 leftovers.FIRST_PORT, leftovers.LAST_PORT = 23250, 23299
