@@ -208,7 +208,11 @@ class RunInfo(Entry):
         """What the lanes ran on, each host once: those of a guest, and if it is known the one of this label."""
         hosts = [record.host or self.host for record in self.lanes_of(guest, lane)]
         hosts = hosts or [part.host for part in (self, *self.merged)]
-        return list(dict.fromkeys(filter(None, hosts)))
+        # QEMU's words about KVM have the time in them, and the name of a machine.
+        same: dict[Host, Host] = {}
+        for host in filter(None, hosts):
+            same.setdefault(host.model_copy(update={"acceleration_reason": ""}), host)
+        return list(same.values())
 
     def lanes_of(self, guest: str | None, lane: str = "") -> list[LaneRecord]:
         """The lanes of a guest, and if it is known only the one of this label. None: of all guests."""

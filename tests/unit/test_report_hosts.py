@@ -166,3 +166,11 @@ def test_each_cell_of_a_merged_run_is_compared_by_what_it_ran_on_itself() -> Non
 def test_hosts_of_other_names_are_no_other_environment() -> None:
     of = [run_with(done(Status.PASS, lane="debian-13"), lanes=[lane("debian-13", host(name=n))]) for n in "ab"]
     assert [cell.environment for cell in compared(*of)] == [[]]
+
+
+def test_a_host_whose_lanes_were_refused_kvm_in_other_words_is_one_host() -> None:
+    lanes = [
+        lane(f"debian-13 #{time}", host(acceleration="emulation", acceleration_reason=f"QEMU fails: {time}"))
+        for time in (2, 3)
+    ]
+    assert len(run_of(cell(), lanes=lanes).run.hosts()) == 1
