@@ -12,7 +12,11 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lab.base.errors import LabError
+
 PREFIX = "boxlite-lab-tmp-"
+# How often a new folder is made: another lab may lock one before its maker does, to see if it is abandoned.
+TRIES = 10
 # Another process holds the lock; the folder is gone, is a link or a file, or belongs to another user.
 NOT_OURS = (BlockingIOError, FileNotFoundError, NotADirectoryError, PermissionError)
 
@@ -29,15 +33,24 @@ def temporary() -> Iterator[Path]:
 
 @contextmanager
 def make_in(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder in `parent`, locked until the block ends or this process dies; the caller removes it."""
+    """A new folder in `parent`, locked until the block ends or this process dies; the caller removes it.
+
+    Raises LabError if other labs take one new folder after the other for an abandoned one.
+    """
     lock = None
-    while lock is None:
-        # Another lab may lock it first, to see if it is abandoned.
+    for _ in range(TRIES):
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
             lock = _lock(folder)
         except OSError:  # The file system, for example NFS, locks no folders: nothing there looks abandoned.
             break
+        if lock is not None:
+            break
+    else:
+        raise LabError(
+            f"no temporary folder could be made in {parent}: {TRIES} new ones were locked or removed at once",
+            hint=f"find out what removes new folders there; those of this lab begin with {prefix}",
+        )
     try:
         yield folder
     finally:

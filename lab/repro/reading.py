@@ -287,10 +287,11 @@ def _probed(text: Text) -> tuple[Text, list[Statement]]:
 
 def _facts_of(host: "HostReport", lines: Sequence[Line]) -> Iterator[Statement]:
     """Yield the facts of an output that reports tell in words, too, each with its line."""
+    from lab.probes.report import QUOTE_MARKS  # Not for each report: see `_probed`.
 
     def at(name: str) -> Quote:
         begin = f"{name.lower()}: "
-        told = (line for line in lines if line.raw.strip(" \t>|").lower().startswith(begin))
+        told = (line for line in lines if line.raw.strip(QUOTE_MARKS).lower().startswith(begin))
         return quote(next(told, lines[0]))
 
     facts, place = host.facts, Place.CONTAINER if host.who.container else Place.HOST

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.base import scratch
+from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.images import debian
 from tests.builders.processes import other_process, run_main, wait_until_ended
@@ -89,6 +90,14 @@ def test_a_swept_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(tempfile, "mkdtemp", take_the_first)
     with scratch.make_in(tmp_path, "build-") as folder:
         assert (str(folder), folder.is_dir(), len(made)) == (made[1], True, 2)
+
+
+def test_the_lab_gives_up_after_a_few_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "_lock", lambda folder: None)
+    match = "no temporary folder could be made"
+    with pytest.raises(LabError, match=match), scratch.make_in(tmp_path, "build-"):
+        pass
+    assert len(list(tmp_path.glob("build-*"))) == scratch.TRIES
 
 
 def test_a_new_folder_is_this_process_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
