@@ -32,7 +32,7 @@ from lab.machine import seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.clock import REAL
-from lab.machine.domain import Network, unchecked
+from lab.machine.domain import Network, always_told
 from lab.machine.lane import Lane, LaneDied, open_lane
 from lab.machine.seed import KeyPair
 
@@ -261,7 +261,7 @@ def inputs_digest(guest: Guest, image: BaseImage) -> str:
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)
     parts = [image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
-    parts += unchecked(guest.architecture)
+    parts += always_told(guest.architecture)
     parts += guest.image.packages
     if isinstance(guest.image, CloudImage) and guest.image.python:
         parts.append(guest.image.python)
@@ -334,7 +334,7 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
                 "scripts": SCRIPTS,
                 "locks": LOCKS,
                 "loaders": LOADERS,
-                "kernel_arguments": unchecked(guest.architecture),
+                "kernel_arguments": always_told(guest.architecture),
                 "seconds": made.speed.from_kvm(OTHERS_SECONDS),
             },
             seconds=OTHERS_SECONDS + 30,

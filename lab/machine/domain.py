@@ -33,14 +33,14 @@ PAYLOAD, PAYLOAD_BYTES = "lab-payload", 4 << 30
 UNCHECKED = ("rcupdate.rcu_cpu_stall_timeout=300", "nosoftlockup")
 
 
-def unchecked(architecture: Architecture) -> tuple[str, ...]:
-    """What the kernel of an emulated guest is told not to check."""
-    return (*architecture.unchecked, *UNCHECKED)
+def always_told(architecture: Architecture) -> tuple[str, ...]:
+    """What the kernel of each guest is told, whoever boots it."""
+    return (*architecture.arguments, *UNCHECKED)
 
 
 def kernel_arguments(architecture: Architecture) -> str:
     """What every kernel is told that QEMU loads itself."""
-    told = " ".join(unchecked(architecture))
+    told = " ".join(always_told(architecture))
     return f"root=LABEL=root rw console={architecture.console} panic=-1 {told}"
 
 
