@@ -38,8 +38,5 @@ X86_64 = Architecture(
 # A processor without VHE (Armv8.1). With it a kernel uses the timers of EL2, which QEMU 10.0 leaves out when it
 # saves a machine's state, so that the guest gets no more interrupts from them after a fork. A Cortex-A35 also
 # has pages of 16 KiB, which the A53, A57 and A72 lack in QEMU.
-# Unlike on x86-64 the kernel logs by default no line about a program that crashes.
-AARCH64 = Architecture(
-    "aarch64", "arm64", "EM_AARCH64", "virt", "ttyAMA0", "cortex-a35", ("sysctl.debug.exception-trace=1",)
-)
+AARCH64 = Architecture("aarch64", "arm64", "EM_AARCH64", "virt", "ttyAMA0", "cortex-a35")
 ARCHITECTURES = {known.name: known for known in (X86_64, AARCH64)}

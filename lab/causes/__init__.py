@@ -19,18 +19,21 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     """Return the causes that the evidence shows, the first one that blocks at the front.
 
     If the control passed, causes that would have failed it are ruled out. If it failed, something other than
-    the sandbox is broken, so causes that block only the sandbox are listed only if a proved cause explains the
-    failed control. If it did not run, only proved causes are listed.
+    the sandbox is broken, so causes that block only the sandbox are listed only if a cause explains the failed
+    control: all of them if that one is proved, or else those that are proved themselves. If it did not run,
+    only proved causes are listed.
     """
     by_name = {cause.name: (cause, what) for cause in rule.CAUSES if (what := cause.rule(evidence))}
     proved = {name for name, (_, what) in by_name.items() if what.confidence is Confidence.PROVED}
     fails_control = {name for name, (cause, _) in by_name.items() if Needs.BOX.includes(cause.breaks)}
     if evidence.control_failed is None:
         named = proved
-    elif evidence.control_failed:
-        named = set(by_name) if fails_control & proved else fails_control
-    else:
+    elif not evidence.control_failed:
         named = by_name.keys() - fails_control
+    elif fails_control & proved:
+        named = set(by_name)
+    else:
+        named = fails_control | proved if fails_control else set()
     return [
         Finding(name=name, confidence=what.confidence, why=what.why)
         for name, (_, what) in by_name.items()

@@ -98,6 +98,7 @@ class CellRunner:
             ran.tests,
             cell.expected,
             findings,
+            known=cell.guest.expect.cause,
             cut_short=ran.cut_short,
             out_of_time=ran.out_of_time,
             speed=self.guest.speed,

@@ -70,6 +70,7 @@ def judge(
     expected: Expectation,
     findings: list[Finding],
     *,
+    known: str | None = None,
     cut_short: str = "",
     out_of_time: bool = False,
     speed: Speed = ORDINARY,
@@ -92,7 +93,8 @@ def judge(
     A test that did not run is not covered, so the cell has neither passed nor failed as expected.
 
     A failure counts as expected only if its first cause is the expected one and exactly those tests failed that
-    the causes found must fail. Otherwise a known failure could hide another one.
+    it must fail, or that the guest's own cause must, which is `known`, if that was found, too. Otherwise a
+    known failure could hide another one.
     """
     if not tests:
         return Verdict(Status.ERROR, reason="no test of the suite has a result")
@@ -124,7 +126,8 @@ def judge(
     if expected.status == "xfail" and cause != expected.cause:
         reasons.append(f"expected to fail for {expected.cause}")
     elif expected.status == "xfail" and not cut_short:
-        difference = _difference(suite.needing(_broken(findings)), failed, skipped, not_run)
+        met = {finding.name for finding in findings} & {expected.cause, known}
+        difference = _difference(suite.needing(_broken(met)), failed, skipped, not_run)
         status = Status.FAIL if difference else Status.XFAIL
         reasons += [difference] if difference else []
     if cut_short:
@@ -144,10 +147,10 @@ def _no_finding(suite: Suite, failed: set[str], not_run: set[str]) -> str:
     return "the evidence proves no known cause"
 
 
-def _broken(findings: list[Finding]) -> Needs:
+def _broken(names: Collection[str]) -> Needs:
     """Return the most basic need that one of these causes breaks: no test can rely on it."""
     rows = causes.known()
-    return min((rows[finding.name].breaks for finding in findings), key=list(Needs).index)
+    return min((rows[name].breaks for name in names), key=list(Needs).index)
 
 
 def _difference(expected: set[str], failed: set[str], skipped: set[str], not_run: set[str]) -> str:

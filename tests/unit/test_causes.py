@@ -113,14 +113,21 @@ def test_a_cause_needs_the_support_of_the_control_test(name: str, cause: str, _w
     assert causes_of(replace(evidence, control_failed=None)) == proved
 
 
-def test_a_cause_of_the_sandbox_stands_behind_one_that_is_proved_to_fail_the_control() -> None:
+def test_a_cause_of_the_sandbox_stands_beside_one_that_fails_the_control() -> None:
     open_kvm = examples.KVM_DENIED.probes.open_kvm
     probes = examples.USERNS_LIMIT.probes.model_copy(update={"open_kvm": open_kvm})
     both = replace(examples.USERNS_LIMIT, probes=probes)
     assert causes_of(replace(both, control_failed=True)) == ["kvm-denied", "userns-limit"]
-    # The message alone may be wrong, and then nothing explains the failed control.
+    # The message alone may be wrong, and then only what is proved counts besides.
     by_words = replace(examples.USERNS_LIMIT, messages=examples.KVM_DENIED.messages, control_failed=True)
-    assert causes_of(by_words) == ["kvm-denied"]
+    assert causes_of(by_words) == ["kvm-denied", "userns-limit"]
+    half = gathered(probes={"unshare_user": examples.ENOSPC})
+    likely = replace(half, messages=examples.KVM_DENIED.messages, control_failed=True)
+    assert causes_of(replace(likely, control_failed=False)) == ["userns-limit"]
+    assert causes_of(likely) == ["kvm-denied"]
+    # The cause of a guest whose every box fails stands last: boxlite meets the others before it.
+    blocked = replace(examples.USERNS_LIMIT, logs=examples.LIBRARY_CRASHES.logs, control_failed=True)
+    assert causes_of(blocked) == ["userns-limit", "runtime-library"]
 
 
 NO_CAUSE = {

@@ -34,6 +34,7 @@ BLOCKED = Expectation(status="xfail", cause="userns-limit")
 SANDBOX = {"jail_starts": "fail", "jail_isolates": "fail"}
 LIMIT = Finding(name="userns-limit", confidence=Confidence.PROVED, why="user.max_user_namespaces is 0")
 SYSCTL = Finding(name="userns-sysctl", confidence=Confidence.PROVED, why="unprivileged_userns_clone is 0")
+LIBRARY = Finding(name="runtime-library", confidence=Confidence.LIKELY, why="the shim crashed")
 KVM = Finding(name="kvm-denied", confidence=Confidence.PROVED, why="opening /dev/kvm gives EACCES")
 
 either_expectation = pytest.mark.parametrize("expected", [PASSES, BLOCKED])
@@ -135,6 +136,17 @@ def test_which_tests_must_fail_depends_on_the_cause(
     judged = verdict(dict.fromkeys(failed, "error"), expected, [KVM, *behind])
     assert (judged.status, judged.cause) == (status, "kvm-denied")
     assert reason in judged.reason
+
+
+@pytest.mark.parametrize(("known", "status"), [("runtime-library", Status.XFAIL), (None, Status.FAIL)])
+def test_what_fails_every_box_is_expected_behind_another_cause_on_its_own_guest_alone(
+    known: str | None, status: Status
+) -> None:
+    judged = verdict({"box_starts": "fail", **SANDBOX}, BLOCKED, [LIMIT, LIBRARY], known=known)
+    assert (judged.status, judged.cause) == (status, "userns-limit")
+    assert ("failed too: box_starts" in judged.reason) is (known is None)
+    # Where only the sandbox is blocked, the guest's own cause makes no test fail.
+    assert verdict(SANDBOX, BLOCKED, [LIMIT], known=known).status is Status.XFAIL
 
 
 @pytest.mark.parametrize("emulated", [True, False])
