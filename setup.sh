@@ -2,7 +2,8 @@
 # Makes this machine ready and runs the lab:
 #   ./setup.sh test [PYTEST ARGUMENT]...   the tests that each change runs; --all: all
 #   ./setup.sh --with=cargo test ...       the same with Rust's cargo, without which some tests are skipped
-#   ./setup.sh --with=arm64 ARGUMENT...    with what guests of arm64 need on a host of x86-64
+#   ./setup.sh --with=arm64 ARGUMENT...    with what guests of arm64 need on another host; or --with=amd64. It comes by
+#                                          itself with arguments that name such a guest, or a set that has one
 #   ./setup.sh ARGUMENT...                 lab ARGUMENT...
 #   ./setup.sh host                        lab doctor, with all that a host of a run over several needs
 #   ./setup.sh --dry-run ...               say what either would do here, and change nothing
@@ -113,7 +114,36 @@ install_apt() {
 is_installed_dnf() { rpm -q --quiet "$1"; }
 install_dnf() { as_root dnf install -y --setopt=install_weak_deps=False "$@"; }
 
+case $(uname -m) in
+    aarch64) own=arm64 other=amd64 emulator=qemu-x86_64 foreign=-L ;;
+    *) own=amd64 other=arm64 emulator=qemu-aarch64 foreign=-l ;;
+esac
+# Whether the plan of the arguments has guests of the other architecture: they name one, or a set that has one, or they
+# are those of a run of all guests.
+has_foreign() {
+    names=$(find images -maxdepth 1 -name '*.toml' -exec grep $foreign '^arch = "aarch64"' {} + |
+        sed 's,.*/,,; s,[.]toml$,,')
+    case " $* " in *" -g"* | *" --set"* | *" --resume"*) ;; " matrix "*) [ -z "$names" ] || return 0 ;; esac
+    for word in "$@"; do
+        word=${word#-g} word=${word#--set=}
+        for name in $names; do
+            case $word in "$name" | "$name"[@/]*) return 0 ;; esac
+            if [ -e "images/sets/$word.toml" ] && grep -q "\"${name}[@\"]" "images/sets/$word.toml"; then return 0; fi
+        done
+    done
+    return 1
+}
+case $with in
+    amd64 | arm64) [ "$with" != "$own" ] || other='' ; with='' ;;
+    *) has_foreign "$@" || other='' ;;
+esac
+
 look_up 'package.*' && packages=$found
+look_up "$own.*" && packages="$packages $found"
+if [ -n "$other" ]; then
+    look_up "$other.*" && packages="$packages $found"
+    look_up "programs.$other" && packages="$packages $found"
+fi
 [ "$(id -u)" = 0 ] || { look_up 'user.*' && packages="$packages $found"; }
 # The tests sign checksums of their own, and look at the site in a browser and with a checker of HTML in Java.
 if [ "${1-}" = test ]; then
@@ -124,7 +154,7 @@ if [ "${1-}" = test ]; then
 fi
 if [ -n "$with" ]; then
     look_up "with.$with"
-    [ -n "$found" ] || { say "--with=$with: expected --with=cargo or --with=arm64" && exit 2; }
+    [ -n "$found" ] || { say "--with=$with: expected --with=cargo, --with=amd64 or --with=arm64" && exit 2; }
     if [ -n "$bare" ] || ! PATH=$PATH:${HOME-}/.cargo/bin command -v "$with" >/dev/null; then
         packages="$packages $found"
     fi
@@ -139,9 +169,9 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086 # a list of words
     "install_$manager" $missing
 fi
-# Without systemd nothing tells the kernel what runs the programs of arm64.
-conf=/usr/lib/binfmt.d/qemu-aarch64.conf misc=/proc/sys/fs/binfmt_misc
-if [ "$with" = arm64 ] && [ -z "$bare" ] && [ -e "$conf" ] && [ ! -e "$misc/qemu-aarch64" ]; then
+# Without systemd nothing tells the kernel what runs the programs of the other architecture.
+conf=/usr/lib/binfmt.d/$emulator.conf misc=/proc/sys/fs/binfmt_misc
+if [ -n "$other" ] && [ -z "$bare" ] && [ -e "$conf" ] && [ ! -e "$misc/$emulator" ]; then
     [ -e "$misc/register" ] || as_root mount -t binfmt_misc binfmt_misc "$misc"
     as_root sh -c "cat $conf >$misc/register"
 fi
@@ -243,7 +273,7 @@ change_rule() {
 
 if [ -n "$dry" ]; then
     look_up 'qemu.*' && qemu=$found
-    look_up firmware
+    look_up "firmware.$own"
     # shellcheck disable=SC2086 # two words
     printf 'QEMU of the system daemon: account %s, confined by %s; UEFI firmware %s\n' $qemu "$found"
 fi

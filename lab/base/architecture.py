@@ -26,6 +26,11 @@ class Architecture:
         """Whether this host has it."""
         return self.name == platform.machine()
 
+    @property
+    def setup(self) -> str:
+        """The command that installs here what its guests need."""
+        return "./setup.sh doctor" if self.is_hosts else f"./setup.sh --with={self.debian} doctor"
+
 
 # Not q35: each PCI bridge that firmware and kernel set up is a chance for emulated processors to trip over
 # a change of the memory map (QEMU's assertion in iotlb_to_section), and q35 has many.
@@ -40,3 +45,8 @@ X86_64 = Architecture(
 # has pages of 16 KiB, which the A53, A57 and A72 lack in QEMU.
 AARCH64 = Architecture("aarch64", "arm64", "EM_AARCH64", "virt", "ttyAMA0", "cortex-a35")
 ARCHITECTURES = {known.name: known for known in (X86_64, AARCH64)}
+
+
+def of_host() -> Architecture:
+    """The architecture of this host. One that no guest has is taken for x86-64."""
+    return ARCHITECTURES.get(platform.machine(), X86_64)

@@ -51,11 +51,11 @@ def this_host() -> Column | None:
 def install(need: str) -> str:
     """Say which packages to install for a need: on this host, or on each distribution of the table.
 
-    The need `uefi` is the row `package.uefi` or `user.uefi`.
+    The need `clock` is the row `package.clock` or `user.clock`; a need with a dot is a row.
     """
 
     def packages(column: Column) -> str:
-        return next(text for what, text in column.items() if what.partition(".")[2] == need)
+        return next(text for what, text in column.items() if need in (what, what.partition(".")[2]))
 
     if here := this_host():
         return f"install {packages(here)}"

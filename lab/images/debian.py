@@ -253,7 +253,7 @@ def _explain(image: DebianImage, architecture: Architecture, error: process.Comm
     if not architecture.is_hosts and FOREIGN.search(text):
         return ImageNotAvailable(
             f"this host runs no programs of {architecture.debian}, so it cannot build {image.suite} for it",
-            hint=f"{host_table.install('arm64')}; ./setup.sh --with=arm64 doctor does it",
+            hint=f"{host_table.install(f'programs.{architecture.debian}')}; {architecture.setup} does it",
         )
     if image.kernel and (lacks := LACKS.search(text)):
         return LabError(

@@ -4,6 +4,7 @@ KVM is tried by booting a guest's kernel, once for each kernel and QEMU of this 
 boot of a guest shows anew: the newest one counts for later lanes.
 """
 
+import fcntl
 import os
 import platform
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import libvirt
 from pydantic import BaseModel
 
 from lab.base.activity import Say
+from lab.base.architecture import AARCH64
 from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.locks import locked
@@ -27,6 +29,11 @@ from lab.machine.domain import KernelBoot
 # What guests run under, as records name it.
 KVM, EMULATION = "kvm", "emulation"
 KVM_DEVICE = Path("/dev/kvm")
+# https://docs.kernel.org/virt/kvm/api.html: whether a machine of arm64 may have EL2, and its guest so KVM.
+CHECK_EXTENSION, ARM_EL2 = 0xAE03, 240
+# What nesting takes.
+ON_ARM64 = "it takes a processor with FEAT_NV2, Linux 6.16 with kvm-arm.mode=nested, and QEMU 10.1"
+ON_X86_64 = "load kvm_intel or kvm_amd with nested=1"
 # Under emulation a kernel took 8 to 17 s in all, at a load of 7 to 9 on two processors. KVM on an emulated host
 # is as slow, and such a host is the slower the more it has to do.
 TRY_SECONDS = 120.0
@@ -160,7 +167,7 @@ def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) ->
     elif not _nested():
         problem = (
             "KVM works, but without nested virtualization, so boxlite would find no /dev/kvm in a guest "
-            "(load kvm_intel or kvm_amd with nested=1)"
+            f"({ON_ARM64 if AARCH64.is_hosts else ON_X86_64})"
         )
     else:
         problem = ""
@@ -194,6 +201,8 @@ def boot_under_kvm(connection: libvirt.virConnect, paths: Paths, image: BaseImag
         def user_space() -> str | None:
             text = console.read(console_file)
             if console.KERNEL_RAN in text:
+                if image.architecture is AARCH64 and console.KVM_WORKS not in text:
+                    raise KvmFails("a guest kernel has no KVM for boxlite")
                 return text
             try:
                 is_running = started.state()[0] == libvirt.VIR_DOMAIN_RUNNING
@@ -225,9 +234,16 @@ def _may_open() -> bool:
 
 
 def _nested() -> bool:
+    if AARCH64.is_hosts:
+        # KVM is no module there, so that it has no parameter to read.
+        try:
+            with KVM_DEVICE.open("rb", buffering=0) as device:
+                return fcntl.ioctl(device, CHECK_EXTENSION, ARM_EL2) > 0
+        except OSError:
+            return False
     for module in ("kvm_intel", "kvm_amd"):
         parameter = Path(f"/sys/module/{module}/parameters/nested")
         if parameter.exists():
             return parameter.read_text().strip() in ("Y", "1")
-    # The module is built into the kernel, or of another architecture: only a boot can tell.
+    # The module is built into the kernel: only a boot can tell.
     return True

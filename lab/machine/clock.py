@@ -7,6 +7,7 @@ which the kernel calibrates against a timer. Gupta et al. call that time dilatio
 Time-Warped Network Emulation", NSDI 2006).
 """
 
+import platform
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from lab.machine import qemu, throwaway
 # Seconds of an emulated guest's clock in each real second. benchmarks/README.md has what other rates cost.
 RATE = 0.1
 # Where Debian, Ubuntu and Fedora have libfaketime's library for programs with threads.
-FOLDERS = (Path("/usr/lib/x86_64-linux-gnu/faketime"), Path("/usr/lib64/faketime"))
+FOLDERS = (Path(f"/usr/lib/{platform.machine()}-linux-gnu/faketime"), Path("/usr/lib64/faketime"))
 FILE = "libfaketimeMT.so.1"
 # What a process has loaded.
 MAPS = "/proc/{}/maps"

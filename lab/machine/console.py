@@ -9,6 +9,8 @@ from lab.base.files import plain
 LAST_LINES = 30
 # The kernel prints this when it starts the init of the initial RAM disk: all of its own start-up has run.
 KERNEL_RAN = "Run /init as init process"
+# Before that a kernel of arm64 prints this, whichever mode it is, if processes of its guest will find /dev/kvm.
+KVM_WORKS = "mode initialized successfully"
 # With the kernel's own clock before it, which does not count how long QEMU and a boot loader took.
 RAN_AT = re.compile(rf"\[ *(\d{{1,6}}\.\d{{1,9}})\] {KERNEL_RAN}")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import libvirt
 
-from lab.base import host_table, process
+from lab.base import architecture, host_table, process
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.builds import rootfs, sandbox
@@ -131,6 +131,15 @@ def starts_from_uefi(_paths: Paths, guest: Guest) -> bool:
     return isinstance(guest.image, CloudImage) and guest.image.firmware is Firmware.UEFI
 
 
+def starts_from_own_uefi(paths: Paths, guest: Guest) -> bool:
+    return guest.architecture.is_hosts and starts_from_uefi(paths, guest)
+
+
+def is_foreign(_paths: Paths, guest: Guest) -> bool:
+    """Whether the guest has another architecture than this host, so that it is always emulated."""
+    return not guest.architecture.is_hosts
+
+
 # -- what is asked: each returns what is there, and raises LabError if the need is not met
 
 
@@ -155,6 +164,33 @@ def _program(program: str, argument: str) -> Ask:
     return ask
 
 
+def _qemu(examination: Examination) -> str:
+    return _program(f"qemu-system-{architecture.of_host().name}", "--version")(examination)
+
+
+def _uefi(examination: Examination) -> str:
+    return str(domain.uefi(examination.libvirt, architecture.of_host()))
+
+
+def _foreign(examination: Examination) -> str:
+    """What guests of the other architecture need; none of them is broken for others of the plan."""
+    paths, opened, found = examination.paths, examination.libvirt, []
+    foreign = [guest for guest in examination.guests if is_foreign(paths, guest)]
+    [other] = (known for known in architecture.ARCHITECTURES.values() if known is not architecture.of_host())
+    try:
+        domain.check_emulator(opened, other)
+        found.append(f"QEMU emulates {other.name}")
+        if any(starts_from_uefi(paths, guest) for guest in foreign):
+            found.append(f"its UEFI is {domain.uefi(opened, other)}")
+        if any(is_built(paths, guest) for guest in foreign):
+            process.run(["arch-test", other.debian], timeout=ANSWER_SECONDS)
+            found.append("this host runs its programs")
+    except LabError as error:
+        state = State.LIMITED if len(foreign) < len(examination.guests) else State.BROKEN
+        raise NotMet(state, str(error.args[0]), f"{other.setup} installs it") from error
+    return ", ".join(found)
+
+
 def _libvirt(examination: Examination) -> str:
     examination.opened = examination.closing.enter_context(connection(examination.uri))
     number = examination.opened.getLibVersion()
@@ -175,7 +211,7 @@ def _acceleration(examination: Examination) -> str:
         raise NotMet(
             State.UNKNOWN,
             "only booting a guest kernel under KVM can tell, and there is no guest image yet",
-            "lab images build debian-13, then lab doctor",
+            f"lab images build debian-13{'-arm64' if architecture.AARCH64.is_hosts else ''}, then lab doctor",
         )
     if not verdict.kvm:
         raise NotMet(State.SLOW, f"software emulation: {verdict.reason}; {verdict.speed.compared}")
@@ -287,10 +323,11 @@ class Requirement:
 REQUIREMENTS = (
     # First, because the lab runs every other program through it.
     Requirement("setpriv", _program("setpriv", "--version")),
-    Requirement("QEMU", _program("qemu-system-x86_64", "--version")),
+    Requirement("QEMU", _qemu),
     Requirement("qemu-img", _program("qemu-img", "--version")),
     Requirement("libvirt", _libvirt, ""),
-    Requirement("UEFI", lambda examination: str(domain.uefi(examination.libvirt)), SETUP, starts_from_uefi),
+    Requirement("UEFI", _uefi, SETUP, starts_from_own_uefi),
+    Requirement("foreign guests", _foreign, "", is_foreign),
     Requirement(
         "acceleration",
         _acceleration,

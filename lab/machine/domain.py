@@ -93,11 +93,11 @@ def check_emulator(connection: libvirt.virConnect, architecture: Architecture) -
     except libvirt.libvirtError as error:
         raise LabError(
             f"this host has no QEMU for guests of {architecture.name}: {error}",
-            hint=f"{host_table.install(architecture.debian)}; ./setup.sh --with={architecture.debian} does it",
+            hint=f"{host_table.install(f'{architecture.debian}.qemu')}; {architecture.setup} does it",
         ) from error
 
 
-def uefi(connection: libvirt.virConnect, architecture: Architecture = X86_64) -> Path:
+def uefi(connection: libvirt.virConnect, architecture: Architecture) -> Path:
     """The UEFI firmware for the lab's machines: the first one that libvirt lists. Raises NoFirmware.
 
     libvirt reads QEMU's descriptions of the installed firmware and omits what needs another machine type
@@ -111,7 +111,7 @@ def uefi(connection: libvirt.virConnect, architecture: Architecture = X86_64) ->
     if not files:
         raise NoFirmware(
             "no UEFI firmware for guests is installed",
-            hint=f"{host_table.install('uefi')}; ./setup.sh doctor does it",
+            hint=f"{host_table.install(f'{architecture.debian}.uefi')}; {architecture.setup} does it",
         )
     return files[0]
 
@@ -185,8 +185,8 @@ def to_xml(spec: DomainSpec) -> str:
     ET.SubElement(devices, "memballoon", model="none")
     random = ET.SubElement(devices, "rng", model="virtio")
     _text(random, "backend", "/dev/urandom", model="random")
-    if spec.architecture is AARCH64 and not spec.kvm:
-        # For boxlite's own virtual machines the guest needs KVM. libvirt has no element for it.
+    if spec.architecture is AARCH64:
+        # For boxlite's own virtual machines the guest needs EL2. libvirt has no element for it.
         for word in ("-machine", "virtualization=on"):
             ET.SubElement(_command_line(domain), f"{{{QEMU}}}arg", value=word)
     for name, value in spec.environment.items():

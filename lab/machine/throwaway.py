@@ -10,7 +10,7 @@ from pathlib import Path
 
 import libvirt
 
-from lab.base.architecture import X86_64
+from lab.base.architecture import of_host
 from lab.base.paths import Paths
 from lab.images import disk
 from lab.images.store import BaseImage
@@ -52,7 +52,7 @@ def machine(
             disk=overlay,
             port=port,
             environment=environment or {},
-            architecture=image.architecture if image else X86_64,
+            architecture=image.architecture if image else of_host(),
         )
         if image and overlay:
             disk.create_overlay(overlay, image.disk)

@@ -1,5 +1,6 @@
 """Whether guests run under KVM, and how fast, with a stand-in for libvirt in whose machines no kernel runs."""
 
+import fcntl
 import os
 import platform
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from lab.base.paths import Paths
 from lab.catalog import Firmware
 from lab.images import disk
+from lab.images.store import BaseImage
 from lab.machine import acceleration, clock, console, leftovers, qemu
 from lab.machine.acceleration import Acceleration, KvmFails
 from lab.machine.clock import RATE, Clock
@@ -315,11 +317,92 @@ def test_only_emulated_guests_have_a_slower_clock(
 
 def test_a_guest_of_another_processor_is_emulated_and_says_nothing_of_kvm(paths: Paths, device: Path) -> None:
     device.touch()
-    own = base_image(paths.images)
-    foreign = replace(own, manifest=own.manifest.model_copy(update={"arch": "aarch64"}))
-    how = acceleration.decide(Daemon(knows_firmware=True), paths, foreign, no_say)
+    how = acceleration.decide(Daemon(knows_firmware=True), paths, arm64_image(paths), no_say)
     assert (how.kvm, how.reason) == (False, "this host has no processor for aarch64")
     assert not paths.acceleration.exists()
+
+
+# -- a host of arm64
+
+
+def arm64_image(paths: Paths) -> BaseImage:
+    own = base_image(paths.images)
+    return replace(own, manifest=own.manifest.model_copy(update={"arch": "aarch64"}))
+
+
+@pytest.fixture
+def arm64_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+
+
+@pytest.mark.parametrize(
+    ("says", "problem"),
+    [
+        ("kvm [1]: VHE mode initialized successfully", ""),
+        ("kvm [1]: Hyp nVHE mode initialized successfully", ""),
+        (
+            "kvm [1]: HYP mode not available",
+            "/dev/kvm opens, but under it a guest kernel has no KVM for boxlite",
+        ),
+    ],
+)
+def test_on_arm64_a_guest_kernel_must_have_kvm_too(
+    paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch, arm64_host: None, says: str, problem: str
+) -> None:
+    device.touch()
+    monkeypatch.setattr(console, "read", lambda _file: f"[    0.4] {says}\n{RAN.format('0.5')}")
+    daemon = Daemon()
+    how = acceleration.decide(daemon, paths, arm64_image(paths), no_say)
+    assert how.reason == (problem or "a guest kernel ran under KVM")
+    assert how.kvm is not bool(problem)
+    assert acceleration.cached(daemon, paths) == how
+    xml = daemon.machines[0].xml
+    kind, processor = xml.find("os/type"), xml.find("cpu")
+    assert kind is not None and processor is not None
+    assert (xml.get("type"), kind.get("arch"), processor.get("mode")) == ("kvm", "aarch64", "host-passthrough")
+    assert daemon.machines[0].words[-2:] == ["-machine", "virtualization=on"]
+    # The verdict is that of guests of arm64: others are emulated in any case.
+    other = acceleration.decide(daemon, paths, base_image(paths.images), no_say)
+    assert (other.kvm, other.reason) == (False, "this host has no processor for x86_64")
+
+
+@pytest.mark.parametrize(("answer", "nests"), [(1, True), (0, False), (OSError(25, "no such ioctl"), False)])
+def test_on_arm64_the_kernel_says_whether_kvm_nests(
+    paths: Paths,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arm64_host: None,
+    answer: int | OSError,
+    nests: bool,
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def ioctl(_device: object, request: int, argument: int) -> int:
+        asked.append((request, argument))
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    device = tmp_path / "kvm"
+    device.touch()
+    monkeypatch.setattr(acceleration, "KVM_DEVICE", device)
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    monkeypatch.setattr(acceleration, "boot_under_kvm", lambda *_: 0.5)
+    how = acceleration.decide(Daemon(), paths, arm64_image(paths), no_say)
+    assert (how.kvm, "kvm-arm.mode=nested" in how.reason) == (nests, not nests)
+    # KVM_CHECK_EXTENSION and KVM_CAP_ARM_EL2 of <linux/kvm.h>.
+    assert set(asked) == {(0xAE03, 240)}
+
+
+def test_the_clock_is_tried_with_the_host_s_own_qemu(
+    paths: Paths, library: Path, maps: Path, arm64_host: None
+) -> None:
+    maps.write_text(MAPPED.format(library))
+    daemon = Daemon()
+    assert clock.of_emulated(daemon, paths).rate == RATE
+    kind = daemon.machines[0].xml.find("os/type")
+    assert kind is not None
+    assert (kind.get("arch"), kind.get("machine")) == ("aarch64", "virt")
 
 
 def test_a_boot_by_a_slower_clock_counts_in_real_seconds() -> None:

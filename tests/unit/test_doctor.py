@@ -1,9 +1,10 @@
 import os
+import platform
 import pwd
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import libvirt
 import psutil
@@ -69,6 +70,83 @@ def test_uefi_is_needed_by_the_guests_that_start_from_it(paths: Paths) -> None:
         assert (line.state, line.needed_by, "./setup.sh doctor" in line.mend) == (state, ["mine"], True)
     line = ask(paths, "UEFI", Daemon(firmware=(Path("/firmware/CODE.fd"),)), uefi)
     assert line == Line("UEFI", State.OK, "/firmware/CODE.fd", needed_by=["mine"])
+
+
+def foreign(paths: Paths, *chosen: str, **of_daemon: Any) -> Line:
+    """The line about guests of the other architecture, where these guests are to be run."""
+    [requirement] = [row for row in REQUIREMENTS if row.what == "foreign guests"]
+    asked = examination(paths, *chosen)
+    asked.opened = Daemon(**of_daemon)
+    return doctor.line_of(requirement, asked)
+
+
+@pytest.mark.parametrize(
+    ("machine", "own", "other", "option"),
+    [
+        ("x86_64", "debian-13", "debian-13-arm64", "--with=arm64"),
+        ("aarch64", "debian-13-arm64", "debian-13", "--with=amd64"),
+    ],
+)
+def test_only_guests_of_the_other_architecture_need_it(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, machine: str, own: str, other: str, option: str
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    names = catalog.load().guests
+    for chosen, state in (
+        ([own], State.NOT_NEEDED),
+        ([own, other], State.LIMITED),
+        ([], State.LIMITED),
+        ([other], State.BROKEN),
+    ):
+        line = foreign(paths, *chosen, knows_firmware=False)
+        assert (line.state, line.mend) == (state, f"./setup.sh {option} doctor installs it")
+        arch = "aarch64" if machine == "x86_64" else "x86_64"
+        assert line.found.startswith(f"this host has no QEMU for guests of {arch}: ")
+        assert line.needed_by == [name for name, guest in names.items() if guest.arch != machine]
+        assert other in line.needed_by
+        assert own not in line.needed_by
+
+
+@pytest.mark.parametrize(("status", "state"), [(0, State.OK), (1, State.BROKEN)])
+def test_a_guest_of_the_other_architecture_is_built_where_its_programs_run(
+    paths: Paths, programs: Path, status: int, state: State
+) -> None:
+    executable(programs / "arch-test", f'#!/bin/sh\necho "$1: $0"\nexit {status}\n')
+    line = foreign(paths, "debian-13-arm64")
+    assert line.state is state
+    if state is State.OK:
+        assert line.found == "QEMU emulates aarch64, this host runs its programs"
+    else:
+        assert line.found.startswith("arch-test arm64: exit status 1")
+    # Nothing is built for the other guests, whose line it would be no part of.
+    assert foreign(paths, "debian-13").found == "QEMU emulates aarch64"
+
+
+def test_a_guest_of_the_other_architecture_may_need_its_uefi(paths: Paths) -> None:
+    guest = uefi_guest().model_copy(update={"arch": "aarch64"})
+    for what, files, state, found in (
+        ("foreign guests", (Path("/firmware/AAVMF.fd"),), State.OK, ", its UEFI is /firmware/AAVMF.fd"),
+        ("foreign guests", (), State.BROKEN, "no UEFI firmware for guests is installed"),
+        # It says nothing of the firmware for this host's own guests.
+        ("UEFI", (), State.NOT_NEEDED, "no UEFI firmware for guests is installed"),
+    ):
+        line = ask(paths, what, Daemon(firmware=files), guest)
+        assert (line.state, line.found.endswith(found)) == (state, True)
+
+
+def test_the_qemu_of_a_host_of_arm64_is_its_own(
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable(programs / "qemu-system-aarch64", "#!/bin/sh\necho 'QEMU emulator version 10.1.5'\n")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert examine(paths, "QEMU").found == f"10.1.5 ({programs / 'qemu-system-aarch64'})"
+    daemon = Daemon()
+    assert ask(paths, "machine", daemon).state is State.OK
+    kind = daemon.machines[0].xml.find("os/type")
+    assert kind is not None
+    assert kind.get("arch") == "aarch64"
+    # An image of x86-64 would say nothing of KVM there.
+    assert ask(paths, "acceleration", daemon).mend == "lab images build debian-13-arm64, then lab doctor"
 
 
 @pytest.mark.parametrize(

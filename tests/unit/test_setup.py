@@ -1,13 +1,17 @@
 """setup.sh: what it would do on each host, by its dry run. Nothing is installed or started."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lab import catalog
 from lab.base import host_table
 from lab.base.paths import PACKAGE
+from tests.builders.facts import executable
 
 ROOT = PACKAGE.parent
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
@@ -31,10 +35,15 @@ RELEASES = {
     "fedora-43": 'ID=fedora\nVERSION_ID=43\nPRETTY_NAME="Fedora Linux 43 (Cloud Edition)"\n',
     "fedora-44": 'ID=fedora\nVERSION_ID=44\nPRETTY_NAME="Fedora Linux 44 (Cloud Edition)"\n',
 }
-PACKAGES = {
-    column["host"]: " ".join(text for what, text in column.items() if what.startswith("package.") and text)
-    for column in host_table.columns()
-}
+COLUMNS = {column["host"]: column for column in host_table.columns()}
+
+
+def packages_of(host: str, *kinds: str) -> str:
+    """The packages of these kinds of rows, in the order in which setup.sh names them."""
+    rows = COLUMNS[host].items()
+    return " ".join(text for kind in kinds for what, text in rows if what.startswith(kind) and text)
+
+
 APT_INSTALL = "env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends"
 DNF_INSTALL = "dnf install -y --setopt=install_weak_deps=False"
 
@@ -42,7 +51,7 @@ each_host = pytest.mark.parametrize("host", list(RELEASES))
 
 
 def dry_run(
-    tmp_path: Path, release: str, *arguments: str, user: int | None = None
+    tmp_path: Path, release: str, *arguments: str, user: int | None = None, machine: str = "x86_64"
 ) -> subprocess.CompletedProcess[str]:
     """Run setup.sh dry for a host with this os-release, as root or as an ordinary user; nothing may be run."""
     file, folder = tmp_path / "os-release", tmp_path / "bin"
@@ -52,6 +61,7 @@ def dry_run(
         program = folder / name
         program.write_text(f"#!/bin/sh\necho {name} >>{tmp_path}/changed\nexit 1\n")
         program.chmod(0o755)
+    executable(folder / "uname", f"#!/bin/sh\necho {machine}\n")
     identity = folder / "id"
     identity.write_text(f'#!/bin/sh\n[ "$1" = -un ] && echo someone || echo {0 if user is None else user}\n')
     identity.chmod(0o755)
@@ -73,7 +83,7 @@ def test_a_bare_host_gets_its_packages_its_libraries_and_its_daemons(tmp_path: P
     pip = ".venv/bin/python -m pip --disable-pip-version-check install --quiet"
     assert commands(done.stdout) == [
         *([] if fedora else ["apt-get -qq update"]),
-        f"{DNF_INSTALL if fedora else APT_INSTALL} {PACKAGES[host]}",
+        f"{DNF_INSTALL if fedora else APT_INSTALL} {packages_of(host, 'package.', 'amd64.')}",
         f"systemctl start {'virtlogd.socket virtqemud.socket' if fedora else 'libvirtd.service'}",
         "/usr/bin/python3 -m venv --clear .venv",
         f"{pip} --require-hashes -r requirements/build.txt",
@@ -140,8 +150,61 @@ def test_the_tests_need_more_packages_and_no_snap(tmp_path: Path, host: str, pac
     # Cargo is installed only if somebody asks for it.
     with_cargo = dry_run(tmp_path, RELEASES[host], "--with=cargo", "test")
     assert f"{install} cargo" in commands(with_cargo.stdout)
-    with_arm64 = dry_run(tmp_path, RELEASES[host], "--with=arm64", "test")
-    assert f"{install} qemu-" in with_arm64.stdout
+
+
+@pytest.mark.parametrize("host", ["debian-13", "fedora-44"])
+def test_a_host_of_arm64_has_packages_of_its_own(tmp_path: Path, host: str) -> None:
+    common = packages_of(host, "package.", "arm64.")
+    both = f"{common} {packages_of(host, 'amd64.', 'programs.amd64')}"
+    # The set has guests of x86-64 alone.
+    for asked, packages in (["--with=arm64", "doctor"], common), (["matrix", "--set", "quick"], both):
+        done = dry_run(tmp_path, RELEASES[host], *asked, machine="aarch64")
+        [install] = [line for line in commands(done.stdout) if " install -y " in line]
+        assert install.endswith(f" {packages}")
+        assert f"UEFI firmware {COLUMNS[host]['firmware.arm64']}\n" in done.stdout
+
+
+KNOWN = catalog.load()
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_a_plan_with_guests_of_the_other_architecture_is_told_by_its_arguments(
+    tmp_path: Path, machine: str
+) -> None:
+    shutil.copytree(ROOT / "images", tmp_path / "images")
+    for number, guests in enumerate(
+        [["debian-13", "debian-13-arm64"], ["debian-13-arm64@linux-image-rt-arm64"]]
+    ):
+        (tmp_path / f"images/sets/mine-{number}.toml").write_text(f"guests = {json.dumps(guests)}\n")
+    every, arm = list(KNOWN.guests), "debian-13-arm64"
+    plans = [
+        *((f"matrix --set {name}", KNOWN.set(name).guests) for name in KNOWN.sets),
+        *((f"matrix --build x.whl -g {name} -v stock", [name]) for name in every),
+        ("matrix --set=mine-0", ["debian-13", arm]),
+        ("matrix --set mine-1", [arm]),
+        (f"matrix -g{arm}", [arm]),
+        (f"shell {arm} stock", [arm]),
+        (f"shell --run 20261130-120000 {arm}/stock", [arm]),
+        (f"matrix -g debian-13 -g {arm}@linux-image-rt-arm64", ["debian-13", arm]),
+        ("matrix", every),
+        ("matrix --shard 1/4", every),
+        # Whoever began it has what its guests need.
+        ("matrix --resume 20261130-120000", []),
+        ("doctor", []),
+        ("report matrix", []),
+        ("", []),
+    ]
+    function = (ROOT / "setup.sh").read_text().partition("\nhas_foreign() {")[2].partition("\n}")[0]
+    script = f"foreign={'-l' if machine == 'x86_64' else '-L'}; has_foreign() {{ {function}\n}}; has_foreign $0"
+    for arguments, guests in plans:
+        done = subprocess.run(["sh", "-euc", script, arguments], cwd=tmp_path, check=False)
+        is_needed = any(KNOWN.guest(name).arch != machine for name in guests)
+        assert (done.returncode == 0) is is_needed, arguments
+
+
+def test_a_plan_installs_what_its_guests_need(tmp_path: Path) -> None:
+    told = commands(dry_run(tmp_path, RELEASES["debian-13"], "matrix", "-g", "debian-13-arm64").stdout)
+    assert f"{APT_INSTALL} {packages_of('debian-13', 'package.', 'amd64.', 'arm64.', 'programs.arm64')}" in told
 
 
 @pytest.mark.parametrize(
@@ -215,7 +278,12 @@ def test_every_line_of_the_table_has_a_value_for_each_host(monkeypatch: pytest.M
     assert len(names) == len(set(names))
     # Where the host is not known, what to install is told for each distribution.
     monkeypatch.setattr(host_table, "this_host", lambda: None)
-    assert host_table.install("uefi") == "install ovmf (Debian 13), ovmf (Ubuntu 26.04), edk2-ovmf (Fedora 44)"
+    told = "install ovmf (Debian 13), ovmf (Ubuntu 26.04), edk2-ovmf (Fedora 44)"
+    assert host_table.install("amd64.uefi") == told
+    assert (
+        host_table.install("clock")
+        == "install libfaketime (Debian 13), libfaketime (Ubuntu 26.04), libfaketime (Fedora 44)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,7 +321,12 @@ def test_a_rule_is_added_or_removed_only_where_that_was_said(
     [
         ("debian-13", "--allow=everything", 3, "show, add or remove the one rule that there is: consoles"),
         ("ubuntu-24.04", "--allow=consoles", 3, "Ubuntu 24.04 is not confined by SELinux"),
-        ("debian-13", "--with=rust", 2, "setup: --with=rust: expected --with=cargo or --with=arm64\n"),
+        (
+            "debian-13",
+            "--with=rust",
+            2,
+            "setup: --with=rust: expected --with=cargo, --with=amd64 or --with=arm64\n",
+        ),
     ],
 )
 def test_a_senseless_option_is_refused(tmp_path: Path, host: str, option: str, status: int, told: str) -> None:
