@@ -540,6 +540,36 @@ def shim_not_executable(evidence: Evidence) -> Shown | None:
 
 
 SHIM = "boxlite-shim"
+# libkrun's words, which it prints for this reason alone, and boxlite's own about that start. The library goes
+# when boxlite replaces libkrun.
+NO_LIBRARY = re.compile(r"Couldn't find or load (libkrunfw\.so\S{0,20})")
+VM_NOT_STARTED = "VM failed to start"
+# Where boxlite unpacks its shim and the library, below the user's home.
+UNPACKED_SHIM = re.compile(rf"(\.local/share/boxlite/runtimes/[^/]+)/{SHIM}")
+# What the shim of boxlite 0.10.8 writes when it crashes, and its steps before and after it loads the library;
+# measured on debian-13-arm64, where a core file shows the crash in the host's C library.
+CRASHED, LOADING, LOADED = '"signal":"SIGSEGV"', ": engine created", ": instance created"
+
+
+# Every box's shim loads the library, and only that of a box without a network is under boxlite's filter.
+@cause("runtime-library", Needs.BOX)
+def runtime_library(evidence: Evidence) -> Shown | None:
+    """The shim of boxlite cannot load libkrunfw, the library that holds the kernel of its boxes, so no box
+    starts, with the jailer or without. The library is missing where boxlite unpacked its programs
+    (~/.local/share/boxlite/runtimes), or this release of boxlite was built for another C library than the
+    host's, as its wheels for arm64 are (its issue 1509).
+    """
+    is_loading = any(LOADING in log and LOADED not in log for log in evidence.logs)
+    if is_loading and any(CRASHED in log for log in evidence.logs):
+        return Shown(Confidence.LIKELY, f"{SHIM} crashed while it loaded libkrunfw")
+    library = next((match[1] for text in evidence.said if (match := NO_LIBRARY.search(text))), None)
+    if library is None or not evidence.boxlite_says(VM_NOT_STARTED):
+        return None
+    folders = [match[1] for path in evidence.modes if (match := UNPACKED_SHIM.fullmatch(path))]
+    lost = next((folder for folder in folders if f"{folder}/{library}" not in evidence.modes), None)
+    return proved_if(lost is not None, f"the shim cannot load {library}", f", and ~/{lost} has no such file")
+
+
 # signal(7): the kernel sends it for a system call that the filter does not allow.
 SIGSYS = "31"
 # What the shim of boxlite 0.10.8 writes into its box's folder when that signal ends it; measured on debian-13.
@@ -567,33 +597,3 @@ def shim_seccomp(evidence: Evidence) -> Shown | None:
     if any(map(STATUS.search, evidence.said)):
         return Shown(Confidence.LIKELY, "the shim's exit status is 159, which is 128 + SIGSYS")
     return None
-
-
-# libkrun's words, which it prints for this reason alone, and boxlite's own about that start. The library goes
-# when boxlite replaces libkrun.
-NO_LIBRARY = re.compile(r"Couldn't find or load (libkrunfw\.so\S{0,20})")
-VM_NOT_STARTED = "VM failed to start"
-# Where boxlite unpacks its shim and the library, below the user's home.
-UNPACKED_SHIM = re.compile(rf"(\.local/share/boxlite/runtimes/[^/]+)/{SHIM}")
-# What the shim of boxlite 0.10.8 writes when it crashes, and its steps before and after it loads the library;
-# measured on debian-13-arm64, where a core file shows the crash in the host's C library.
-CRASHED, LOADING, LOADED = '"signal":"SIGSEGV"', ": engine created", ": instance created"
-
-
-# The shim loads the library after it has put itself under its filter.
-@cause("runtime-library", Needs.BOX)
-def runtime_library(evidence: Evidence) -> Shown | None:
-    """The shim of boxlite cannot load libkrunfw, the library that holds the kernel of its boxes, so no box
-    starts, with the jailer or without. The library is missing where boxlite unpacked its programs
-    (~/.local/share/boxlite/runtimes), or this release of boxlite was built for another C library than the
-    host's, as its wheels for arm64 are (its issue 1509).
-    """
-    is_loading = any(LOADING in log and LOADED not in log for log in evidence.logs)
-    if is_loading and any(CRASHED in log for log in evidence.logs):
-        return Shown(Confidence.LIKELY, f"{SHIM} crashed while it loaded libkrunfw")
-    library = next((match[1] for text in evidence.said if (match := NO_LIBRARY.search(text))), None)
-    if library is None or not evidence.boxlite_says(VM_NOT_STARTED):
-        return None
-    folders = [match[1] for path in evidence.modes if (match := UNPACKED_SHIM.fullmatch(path))]
-    lost = next((folder for folder in folders if f"{folder}/{library}" not in evidence.modes), None)
-    return proved_if(lost is not None, f"the shim cannot load {library}", f", and ~/{lost} has no such file")
