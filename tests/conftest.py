@@ -14,7 +14,17 @@ if TYPE_CHECKING:  # Tests that need no browser do not wait for its driver.
     from tests.browser.chromium import Visit
 
 # The marks of tests that take too long for each change. `-m MARK` asks for one of them, `--all` for all.
-TOO_LONG = ("slow", "every_guest", "twins", "host_guest", "rust", "program_and_npm", "several_hosts", "busy")
+TOO_LONG = (
+    "slow",
+    "every_guest",
+    "twins",
+    "host_guest",
+    "rust",
+    "program_and_npm",
+    "several_hosts",
+    "busy",
+    "arm64",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

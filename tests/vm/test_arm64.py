@@ -1,0 +1,56 @@
+"""A guest of arm64 that a host of x86-64 emulates: booted, forked, taken up again, and judged."""
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from lab.record import Confidence, RunResult, Status
+from tests.builders import packages
+from tests.vm.conftest import RELEASE, run_lab
+
+pytestmark = [
+    pytest.mark.arm64,
+    pytest.mark.timeout(5400),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="for a host of x86-64"),
+]
+
+GUEST = "debian-13-arm64"
+VARIANTS = ["stock", "userns-clone-off", "apparmor-userns-nocaps"]
+CAUSES = ["runtime-library", "userns-sysctl", "apparmor-userns-nocaps"]
+
+
+def matrix(home: Path, folder: Path, *words: str) -> RunResult:
+    more = ["--no-remedies", "--no-experiment", "-o", str(folder)]
+    run_lab(home, "matrix", "-g", GUEST, *words, *more, seconds=3000)
+    return RunResult.read(folder)
+
+
+def test_its_cells_are_judged_and_a_second_run_takes_up_its_state_and_says_the_same(
+    home: Path, tmp_path: Path
+) -> None:
+    words = [word for variant in VARIANTS for word in ("-v", variant)] + ["--build", RELEASE]
+    first, second = (matrix(home, tmp_path / name, *words) for name in ("first", "second"))
+    for run in (first, second):
+        assert [(cell.status, cell.cause) for cell in run.cells] == [(Status.XFAIL, cause) for cause in CAUSES]
+        stock, *blocked = run.cells
+        # In the box without a network boxlite's own filter ends the shim first.
+        assert [finding.name for finding in stock.causes] == ["runtime-library", "shim-seccomp"]
+        for cell in blocked:
+            # What blocks the sandbox is proved, although the control fails, too.
+            assert [finding.name for finding in cell.causes] == [cell.cause, "runtime-library"]
+            assert cell.confidence is Confidence.PROVED
+            assert cell.fork == "memory"
+        assert stock.facts
+        assert stock.facts.machine == "aarch64"
+    outcomes = [[test.outcome for cell in run.cells for test in cell.tests] for run in (first, second)]
+    assert outcomes[0] == outcomes[1]
+    [lane] = second.lanes
+    assert (lane.restored, lane.stored_build) == (True, True)
+
+
+def test_a_wheel_for_x86_64_is_not_applicable(home: Path, tmp_path: Path) -> None:
+    wheel = packages.make_wheel(tmp_path, "boxlite", RELEASE, tags="cp313-cp313-manylinux_2_28_x86_64")
+    [cell] = matrix(home, tmp_path / "run", "-v", "stock", "--build", str(wheel)).cells
+    assert cell.status is Status.NOT_APPLICABLE
+    assert "aarch64" in cell.reason
