@@ -8,14 +8,16 @@ from dataclasses import dataclass
 class Architecture:
     """One architecture. `name` is what the kernel, libvirt, QEMU and wheels call it.
 
-    `debian` is Debian's word, and that of OCI images; `elf` is what pyelftools calls its processor. `machine`
-    is the type of its guests' machine, and `console` their serial device. `arguments` are what the kernels of
-    its guests are told. `processor` is the model of an emulated one.
+    `debian` is Debian's word, and that of OCI images; `elf` is what pyelftools calls its processor, and `audit`
+    its number in the kernel's audit lines (`linux/audit.h`). `machine` is the type of its guests' machine, and
+    `console` their serial device. `arguments` are what the kernels of its guests are told. `processor` is the
+    model of an emulated one.
     """
 
     name: str
     debian: str
     elf: str
+    audit: str
     machine: str
     console: str
     processor: str
@@ -38,12 +40,12 @@ class Architecture:
 # of an emulated guest is slower, and panics now and then: "IO-APIC + timer doesn't work!". It compares the
 # counter with another clock, and gives the counter up if its processor had to wait between the two reads.
 X86_64 = Architecture(
-    "x86_64", "amd64", "EM_X86_64", "pc", "ttyS0", "max", ("no_timer_check", "tsc=nowatchdog")
+    "x86_64", "amd64", "EM_X86_64", "c000003e", "pc", "ttyS0", "max", ("no_timer_check", "tsc=nowatchdog")
 )
 # A processor without VHE (Armv8.1). With it a kernel uses the timers of EL2, which QEMU 10.0 leaves out when it
 # saves a machine's state, so that the guest gets no more interrupts from them after a fork. A Cortex-A35 also
 # has pages of 16 KiB, which the A53, A57 and A72 lack in QEMU.
-AARCH64 = Architecture("aarch64", "arm64", "EM_AARCH64", "virt", "ttyAMA0", "cortex-a35")
+AARCH64 = Architecture("aarch64", "arm64", "EM_AARCH64", "c00000b7", "virt", "ttyAMA0", "cortex-a35")
 ARCHITECTURES = {known.name: known for known in (X86_64, AARCH64)}
 
 

@@ -7,6 +7,7 @@ sandbox. The comment of `userns-sysctl` describes the order in which the kernel 
 
 import re
 
+from lab.base.architecture import ARCHITECTURES
 from lab.causes.evidence import Evidence
 from lab.causes.rule import NO_SPACE, NOT_PERMITTED, NOT_THERE, PERMISSION_DENIED, Shown, cause, proved_if
 from lab.record import Confidence, Needs
@@ -588,8 +589,12 @@ def shim_seccomp(evidence: Evidence) -> Shown | None:
     """
     for line in evidence.audit:
         if line.get("sig") == SIGSYS and SHIM in (line.get("comm"), line.get("exe", "").rpartition("/")[2]):
+            # One number is another call on another architecture.
             call = f" for system call {line['syscall']}" if "syscall" in line else ""
-            return Shown(Confidence.PROVED, f"the kernel ended {SHIM} with SIGSYS{call}")
+            of = next(
+                (f" of {kind.name}" for kind in ARCHITECTURES.values() if kind.audit == line.get("arch")), ""
+            )
+            return Shown(Confidence.PROVED, f"the kernel ended {SHIM} with SIGSYS{call}{of}")
     if any(WRITTEN in log for log in evidence.logs):
         return Shown(Confidence.PROVED, f"{SHIM} wrote that SIGSYS ended it")
     if evidence.boxlite_says(VIOLATION):

@@ -62,7 +62,7 @@ SEEN = [
 # No setting of a host is known that leads to them.
 REPORTED = [
     ("SHIM_WROTE_SIGSYS", "shim-seccomp", "boxlite-shim wrote that SIGSYS ended it"),
-    ("SHIM_SECCOMP", "shim-seccomp", "boxlite-shim with SIGSYS for system call 35"),
+    ("SHIM_SECCOMP", "shim-seccomp", "boxlite-shim with SIGSYS for system call 35 of x86_64"),
     ("LIBRARY_LOST", "runtime-library", "3c4eaf9215b6 has no such file"),
 ]
 CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
@@ -585,3 +585,10 @@ def test_what_a_box_and_its_shim_wrote_is_read_as_a_log_is(
     tests = [control] if cause == "nproc-limit" else []
     [finding] = causes.diagnose(evidence.read(tmp_path, tests, control="control"))
     assert (finding.name, finding.confidence) == (cause, confidence)
+
+
+def test_a_system_call_has_its_number_on_its_own_architecture() -> None:
+    [line] = [line for line in examples.SHIM_SECCOMP.audit if "syscall" in line]
+    for arch, of in (("c00000b7", "35 of aarch64"), ("40000028", "35")):
+        [finding] = diagnose(replace(examples.SHIM_SECCOMP, audit=[{**line, "arch": arch}]))
+        assert finding.why.endswith(f"for system call {of}")
