@@ -5,6 +5,7 @@ the files. Source: the Linux Standard Base, about versions of symbols.
 """
 
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)", re.ASCII)
 # A version without a number that linkers write, with the first glibc that knows it.
 UNNUMBERED = {"GLIBC_ABI_DT_RELR": Version("2.36")}
+# Where a file's header has its kind and its processor, and the kinds that are programs or libraries.
+HEADER, EXECUTABLE, SHARED = struct.Struct("<4s12xHH"), 2, 3
 # The flag of a version that a program can do without.
 WEAK = 0x2
 # How often pyelftools may read from a file, or from all files of one archive, and how many bytes: a hostile
@@ -60,6 +63,23 @@ def why_not(needs: Sequence[Needs], facts: Facts) -> str | None:
         if need.glibc and glibc and need.glibc > glibc:
             return f"{need.file} needs glibc {need.glibc}, and the guest has {facts.glibc}"
     return None
+
+
+def processor(path: Path) -> str | None:
+    """The processor that a program or a library is for, by its header alone; None if the file is neither.
+
+    A host may start a program in which pyelftools finds damage. Raises OSError.
+    """
+    from elftools.elf.enums import ENUM_E_MACHINE
+
+    with path.open("rb") as stream:
+        header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    magic, kind, number = HEADER.unpack(header)
+    if magic != b"\x7fELF" or kind not in (EXECUTABLE, SHARED):
+        return None
+    return next((name for name, value in ENUM_E_MACHINE.items() if value == number), str(number))
 
 
 def read(path: Path) -> Sequence[Needs]:

@@ -2,6 +2,7 @@
 
 The program sees /usr, a few devices and one folder, and can change none of them. It has no network, no home, no
 variables and no processes of the host's, and no identity of the lab's: where the lab is root, it is nobody.
+Programs for another processor than the host's are not started, even where QEMU would run them.
 """
 
 import os
@@ -12,8 +13,10 @@ from functools import cache
 from pathlib import Path
 
 from lab.base import process, scratch
-from lab.base.errors import LabError
+from lab.base.architecture import of_host
+from lab.base.errors import LabError, UsageError
 from lab.base.files import plain
+from lab.builds import elf
 
 # Bytes that a program may print, or keep in its /tmp. The names of 10,000 tests take 3 MB in nextest's JSON.
 MOST_OUTPUT = 16 << 20
@@ -50,11 +53,19 @@ def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
     """Run a program that sees one folder, at its own path. Every file in it can be read and executed.
 
     Returns what it prints. Raises CommandFailed if it fails, takes longer than `timeout` seconds or prints too
-    much; LabError if this host makes no sandbox.
+    much; UsageError if the folder has a program for another processor than the host's; LabError if this host
+    makes no sandbox.
     """
     check()
+    host = of_host().elf
     for path in (visible, *visible.rglob("*")):
         path.chmod(0o755)
+        if path.is_file() and (processor := elf.processor(path)) not in (None, host):
+            raise UsageError(
+                f"{path.name} is for the processor {processor}, and this host's is {host}: the lab does not "
+                "start it here to ask for its version or its tests",
+                hint=f"run the lab on a host with the processor {processor}",
+            )
     # A program that prints more is ended by that.
     limited = ["bash", "-o", "pipefail", "-c", f'"$@" 2>&1 | head -c {MOST_OUTPUT}', "sandbox"]
     try:

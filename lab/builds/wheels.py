@@ -221,7 +221,9 @@ def download(
                 process.run(_pip(*words, f"--dest={folder}", f"--requirement={pins}"), timeout=SECONDS)
             except process.CommandFailed as error:
                 if NO_WHEEL.search(" ".join(error.output.split())):
-                    raise NotApplicable(f"{required[0]} has no wheel for Python {python}") from error
+                    raise NotApplicable(
+                        f"{required[0]} has no wheel for Python {python} on {machine}"
+                    ) from error
                 raise LabError(
                     f"{required[0]} could not be fetched for Python {python}: {error.output.strip()}",
                     hint="check that the package index can be reached; a local wheel needs none: --build PATH",

@@ -383,6 +383,12 @@ class Guest(Definition):
                 f"{self.name} starts the kernel on its distribution's disk, so it cannot have {kernel.name}",
                 hint="name a guest that is built from packages: lab list guests",
             )
+        if kernel.architecture not in ("", self.architecture.debian):
+            raise UsageError(
+                f"{kernel.name} is a kernel for {kernel.architecture}, and {self.name} is a guest of "
+                f"{self.architecture.debian}",
+                hint=f"name a kernel for {self.architecture.debian}, or another guest: lab list guests",
+            )
         if self.kernel:
             raise UsageError(
                 f"{self.name} names its kernel, and {kernel.name} would be a second one",

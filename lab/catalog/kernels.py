@@ -6,10 +6,14 @@ that changes, the guest gets another image, and a run from before is not resumed
 
 import hashlib
 import re
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from lab.base import process
+from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64
 from lab.base.errors import UsageError
 from lab.base.files import sha256
 
@@ -17,24 +21,37 @@ from lab.base.files import sha256
 OWN = "own"
 # A package of a kernel as apt takes it. `=backports` stands for whatever version the suite's backports have.
 PACKAGE = re.compile(r"linux-image-[a-z0-9.+-]+(=[A-Za-z0-9.+~-]+)?(?<!\.deb)")
+# The architecture is a word of the name: linux-image-6.12.57+deb13-arm64-16k.
+OF_PACKAGE = re.compile(rf"-({'|'.join(known.debian for known in ARCHITECTURES.values())})(?![a-z0-9])")
 BACKPORTS = "backports"
 # What versions of packages in Debian's backports have in common.
 BACKPORTED = "~bpo"
 # A name is part of the guest's, and so of folders, of libvirt's machines and of command lines.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~=-]{0,99}")
-# Where a folder has its kernel: as `make install` and `make bzImage` leave it, and as packages have it.
+# Where a folder has its kernel: as `make install`, `make bzImage` and `make Image.gz` leave it, and as packages
+# have it.
 MODULES = ("lib/modules", "usr/lib/modules")
 IMAGES = (
     *("vmlinuz*", "bzImage", "boot/vmlinuz*", "arch/x86/boot/bzImage"),
+    *("Image", "Image.gz", "arch/arm64/boot/Image", "arch/arm64/boot/Image.gz"),
     *(f"{modules}/*/vmlinuz*" for modules in MODULES),
 )
 # What is built in. Without it, a driver that is built in cannot be told from one that is absent.
 BUILTIN = "modules.builtin"
 DEB = b"!<arch>\n"
+DEB_SECONDS = 60.0
 # The header of a kernel for x86, and where it says its release: https://docs.kernel.org/arch/x86/boot.html
 HEADER, MAGIC_AT, RELEASE_AT, RELEASE_FROM = b"HdrS", 0x202, 0x20E, 0x200
+# That of one for arm64 says no release, which is in the kernel's first message:
+# https://docs.kernel.org/arch/arm64/booting.html
+ARM64_HEADER, ARM64_AT, BANNER = b"ARM\x64", 0x38, re.compile(rb"Linux version (\S{1,100}) \(")
+# Where EFI's compressed image has what it unpacks (drivers/firmware/efi/libstub/zboot-header.S).
+ZBOOT, ZBOOT_AT, PAYLOAD_AT, SIZE_AT = b"zimg", 4, 8, 12
+GZIP = b"\x1f\x8b"
+# Bytes. Debian's kernels for arm64 have 40 MB, and QEMU unpacks no more than this.
+LARGEST = 256 << 20
 LAYOUT = (
-    "a folder has vmlinuz or bzImage, and its modules below lib/modules/RELEASE (make modules_install "
+    "a folder has vmlinuz, bzImage or Image, and its modules below lib/modules/RELEASE (make modules_install "
     "INSTALL_MOD_PATH=FOLDER); or the .deb files of one kernel"
 )
 
@@ -44,12 +61,13 @@ class Kernel:
     """A kernel that is not the guest's own.
 
     `argument` names it on a command line: a package, or the absolute path of a file or folder, whose `digest`
-    is that of its content.
+    is that of its content. `architecture` is Debian's word for what it runs on; empty if nothing says it.
     """
 
     name: str
     argument: str
     digest: str = ""
+    architecture: str = ""
 
     @property
     def path(self) -> Path | None:
@@ -74,20 +92,22 @@ class Kernel:
 
 @dataclass(frozen=True)
 class KernelFiles:
-    """The files of a kernel in a folder. `release` is what `uname -r` prints."""
+    """The files of a kernel in a folder. `release` is what `uname -r` prints; `architecture` as in Kernel."""
 
     image: Path
     modules: Path
     release: str
+    architecture: str
 
 
 def parse(text: str) -> Kernel:
     """Return the kernel that PACKAGE[=VERSION], a .deb file or a folder names. Raises UsageError."""
     if PACKAGE.fullmatch(text) and NAME.fullmatch(text):
-        return Kernel(text, text)
+        word = OF_PACKAGE.search(text.partition("=")[0])
+        return Kernel(text, text, architecture=word[1] if word else "")
     try:
         path = Path(text).expanduser().resolve()
-        digest = _content(path)
+        digest, architecture = _content(path), _architecture(path)
     except (OSError, ValueError, RuntimeError) as error:  # An unknown user's home, a null, a loop of links.
         why = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
@@ -100,7 +120,7 @@ def parse(text: str) -> Kernel:
             "letters, digits and ._+~=-",
             hint="rename the file or folder",
         )
-    return Kernel(path.name, str(path), digest)
+    return Kernel(path.name, str(path), digest, architecture)
 
 
 @cache
@@ -117,6 +137,20 @@ def content(path: Path) -> str:
         files = [parts.image, *sorted(file for file in parts.modules.rglob("*") if _is_file(file))]
     lines = [f"{sha256(file)} {file.relative_to(path.parent)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+@cache
+def _architecture(path: Path) -> str:
+    """What a .deb file, or a folder's kernel, runs on; every word if packages have several. Raises as above."""
+    debs = packages(path)
+    if not debs:
+        return find_in(path).architecture
+    words: set[str] = set()
+    for deb in debs:
+        # What is damaged is told when it is unpacked.
+        with suppress(process.CommandFailed):
+            words.add(process.run(["dpkg-deb", "--field", deb, "Architecture"], timeout=DEB_SECONDS).strip())
+    return " and ".join(sorted(words - {"all", ""}))
 
 
 def _is_file(path: Path) -> bool:
@@ -139,15 +173,23 @@ def packages(path: Path) -> list[Path]:
 def find_in(folder: Path, called: str = "") -> KernelFiles:
     """Return the one kernel in a folder. Errors name it `called`. Raises OSError, UsageError."""
     called = called or str(folder)
-    images = {file.resolve(): file for pattern in IMAGES for file in sorted(folder.glob(pattern))}
+    files = [file for pattern in IMAGES for file in sorted(folder.glob(pattern))]
+    # A build tree has both Image and what was compressed of it.
+    images = {
+        file.resolve(): file for file in files if file.with_suffix("") not in files or file.suffix != ".gz"
+    }
     if len(images) != 1:
         names = ", ".join(str(file.relative_to(folder)) for file in images.values())
-        has = f"has several kernels: {names}" if images else "has no kernel: neither vmlinuz nor bzImage"
+        has = f"has several kernels: {names}" if images else "has no kernel: neither vmlinuz, bzImage nor Image"
         raise UsageError(f"{called} {has}", hint=LAYOUT)
     [image] = images.values()
-    release = _release(image)
-    if not release:
-        raise UsageError(f"{image.relative_to(folder)} of {called} is no kernel for x86 (bzImage)", hint=LAYOUT)
+    release, architecture = _identify(image)
+    if not NAME.fullmatch(release):
+        raise UsageError(
+            f"{image.relative_to(folder)} of {called} is no kernel for x86-64 (bzImage) or arm64 (Image, also "
+            "with gzip)",
+            hint=LAYOUT,
+        )
     for place in MODULES:
         if (modules := folder / place / release).is_dir():
             if not (modules / BUILTIN).is_file():
@@ -156,7 +198,7 @@ def find_in(folder: Path, called: str = "") -> KernelFiles:
                     hint="`make modules_install` writes it; if it is in another package (in Debian 14 it is in "
                     f"linux-base-{release}), put that package into the folder, too",
                 )
-            return KernelFiles(image, modules, release)
+            return KernelFiles(image, modules, release, architecture)
     there = sorted({entry.name for place in MODULES for entry in (folder / place).glob("*")})
     raise UsageError(
         f"{called} has the kernel {release} without its modules"
@@ -165,12 +207,19 @@ def find_in(folder: Path, called: str = "") -> KernelFiles:
     )
 
 
-def _release(image: Path) -> str:
-    """Return the release of a kernel; empty if the file is no kernel for x86."""
+def _identify(image: Path) -> tuple[str, str]:
+    """The release of a kernel, and Debian's word for its architecture; both empty if the file is no kernel."""
     with image.open("rb") as file:
-        head = file.read(1 << 16)
-    if head[MAGIC_AT : MAGIC_AT + len(HEADER)] != HEADER:
-        return ""
-    start = int.from_bytes(head[RELEASE_AT : RELEASE_AT + 2], "little") + RELEASE_FROM
-    release = head[start : start + 100].partition(b" ")[0].decode(errors="replace")
-    return release if NAME.fullmatch(release) else ""
+        content = file.read(LARGEST)
+    if content.startswith(HEADER, MAGIC_AT):
+        start = int.from_bytes(content[RELEASE_AT : RELEASE_AT + 2], "little") + RELEASE_FROM
+        return content[start : start + 100].partition(b" ")[0].decode(errors="replace"), X86_64.debian
+    if content.startswith(ZBOOT, ZBOOT_AT):
+        start, size = (int.from_bytes(content[at : at + 4], "little") for at in (PAYLOAD_AT, SIZE_AT))
+        content = content[start : start + size]
+    if content.startswith(GZIP):
+        with suppress(zlib.error):
+            content = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(content, LARGEST)
+    if content.startswith(ARM64_HEADER, ARM64_AT) and (banner := BANNER.search(content)):
+        return banner[1].decode(errors="replace"), AARCH64.debian
+    return "", ""

@@ -147,7 +147,7 @@ def _needed(versions: Mapping[str, Sequence[str]], weak: Sequence[str], strings:
 def manifest(name: str = npm.PROJECT, version: str = "0.10.0", **other: Any) -> dict[str, Any]:
     values = {"name": name, "version": version, "engines": {"node": ">=18.0.0"}, **other}
     if name == npm.PROJECT:
-        values.setdefault("optionalDependencies", {npm.NATIVE: version})
+        values.setdefault("optionalDependencies", dict.fromkeys(npm.NATIVE.values(), version))
     return values
 
 

@@ -10,13 +10,13 @@ from packaging.version import InvalidVersion, Version
 
 from lab import builds
 from lab.base import notices
-from lab.base.errors import LabError, UsageError
+from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
 from lab.builds import Build
 from lab.builds.kinds import checkout
 from lab.builds.kinds.checkout import Tree
 from tests.builders import rust
-from tests.builders.facts import executable
+from tests.builders.facts import executable, facts
 
 PLACE = "/opt/boxlite"
 # As upstream's: `make` reads the colon of a goal's name as its end unless it is escaped.
@@ -88,6 +88,8 @@ def test_it_is_built_once_for_each_commit_and_shown_and_logged(
     assert lines == [f"building {tree}", *kept.with_suffix(".log").read_text().splitlines()]
     # git ignores neither here, and they are no changes of the checkout all the same.
     assert (tree / "target").exists() and (tree / "Cargo.lock").exists()
+    with pytest.raises(NotApplicable, match=rf"{tree} is built on this host, for .*, and the guest is riscv64"):
+        build.fetch(rust_lab, facts(machine="riscv64"), lines.append)
     no_build()
     assert resolve(tree) == build == builds.resolve(build.argument, only_shown=True)
     with pytest.raises(UsageError, match="no version that a release could be older than"):

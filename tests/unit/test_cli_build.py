@@ -1,17 +1,18 @@
 """The kind of build `cli`: boxlite's command line program."""
 
+import platform
 import shutil
 from pathlib import Path
 
 import pytest
 
 from lab import builds
-from lab.base.errors import UsageError
+from lab.base.errors import NotApplicable, UsageError
 from lab.base.paths import Paths
-from lab.builds import sandbox, wheels
+from lab.builds import elf, sandbox, wheels
 from lab.catalog import load_suite
 from tests.builders import packages
-from tests.builders.facts import facts
+from tests.builders.facts import executable, facts
 
 SUITE = load_suite("cli")
 
@@ -49,6 +50,34 @@ def test_a_guest_gets_the_program_and_pytest_for_its_own_python(
     files = builds.resolve(f"cli:{program}").fetch(paths, facts(python="3.9"), lambda _text: None)
     assert files == {"boxlite": program, wheel.name: wheel}
     assert pythons == ["3.9"]
+
+
+@pytest.mark.parametrize(
+    ("host", "processor", "guest"),
+    [("x86_64", packages.AARCH64, "aarch64"), ("aarch64", packages.X86_64, "x86_64")],
+)
+def test_a_program_for_another_processor_is_not_started_here(
+    host: str, processor: int, guest: str, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise AssertionError("the program is started")
+
+    monkeypatch.setattr(sandbox, "run", fail)
+    monkeypatch.setattr(platform, "machine", lambda: host)
+    monkeypatch.setattr(wheels, "download", lambda *_: {})
+    file = executable(tmp_path / "boxlite", packages.elf(machine=processor))
+    build = builds.resolve(f"cli:{file}")
+    assert build.name.startswith("cli@")
+    assert list(build.remarks) == [
+        "the program is for another processor than this host's, so it was not asked for its version"
+    ]
+    assert builds.resolve(build.argument) == build
+    with pytest.raises(UsageError, match="has no version that a release could be older than"):
+        builds.previous(build)
+    files = build.fetch(paths, facts(machine=guest), lambda _text: None)
+    elf.check(files, facts(machine=guest))
+    with pytest.raises(NotApplicable, match="boxlite is for the processor EM_"):
+        elf.check(files, facts(machine=host))
 
 
 @pytest.mark.usefixtures("sandboxed")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
+from lab.base.architecture import of_host
 from lab.base.errors import NotApplicable
 from lab.builds import elf
 from lab.builds.elf import Needs
@@ -61,9 +62,22 @@ def test_a_file_says_what_it_needs(tmp_path: Path, parts: dict[str, Any], needs:
     assert elf.read(file(tmp_path, packages.elf(**parts))) == [needs]
 
 
+def test_the_processor_of_a_program_is_in_its_header(tmp_path: Path) -> None:
+    arm = packages.elf(machine=AARCH64)
+    assert elf.processor(file(tmp_path, arm)) == "EM_AARCH64"
+    # What the kernel does not read may be damaged.
+    damaged = file(tmp_path, arm[:64])
+    assert (elf.read(damaged), elf.processor(damaged)) == ([], "EM_AARCH64")
+    assert elf.processor(file(tmp_path, packages.elf(machine=0xFFF0))) == "65520"
+    object_file = arm[:16] + b"\1\0" + arm[18:]
+    for content in (object_file, arm[:19], b"#!/bin/sh\n" + arm, b""):
+        assert elf.processor(file(tmp_path, content)) is None
+    assert elf.processor(Path("/bin/ls")) == of_host().elf
+
+
 def test_a_real_program_needs_no_more_than_the_host_that_runs_it_has() -> None:
     [needs] = elf.read(Path("/bin/ls"))
-    assert needs.machine == "EM_X86_64"
+    assert needs.machine == of_host().elf
     assert needs.glibc is not None
     has = Version((os.confstr("CS_GNU_LIBC_VERSION") or "").split()[-1])
     assert Version("2.2.5") <= needs.glibc <= has

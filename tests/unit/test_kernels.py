@@ -1,5 +1,6 @@
 """Kernels other than a guest's own: what names one, what is in a file or folder, and such guests."""
 
+import gzip
 import os
 import re
 import shutil
@@ -63,6 +64,20 @@ def put(folder: Path, *names: str, release: str = UNAME) -> Path:
 MODULE = f"lib/modules/{UNAME}/kernel/fs/ext4.ko"
 
 
+def arm64_image_of(release: str) -> bytes:
+    """As much of a kernel for arm64 as is looked at: the header, and its first message somewhere behind."""
+    header = bytearray(b"MZ".ljust(0x400, b"\0"))
+    header[0x38:0x3C] = b"ARMd"
+    return bytes(header) + f"Linux version {release} (builder@host) #1 SMP\n".encode() + b"\0"
+
+
+def zboot_of(image: bytes) -> bytes:
+    """The image as EFI's compressed one, with gzip."""
+    payload = gzip.compress(image)
+    sizes = (0x100).to_bytes(4, "little") + len(payload).to_bytes(4, "little")
+    return (b"MZ\0\0zimg" + sizes).ljust(0x100, b"\0") + payload + b"the rest"
+
+
 # -- what names a kernel
 
 
@@ -91,7 +106,7 @@ def test_a_package_may_have_a_version_or_come_from_backports(text: str, package:
         ("linux-image-x.deb", "No such file"),
         ("a\0b", "no file or folder that can be read"),
         ("text", "is no .deb file"),
-        ("empty", "has no kernel: neither vmlinuz nor bzImage"),
+        ("empty", "has no kernel: neither vmlinuz, bzImage nor Image"),
         ("pipe", "is no .deb file"),
         ("has spaces", "cannot be part of a guest's name: 'has spaces'"),
     ],
@@ -155,10 +170,41 @@ def test_a_folder_without_the_list_of_what_is_built_in_is_told_as_that(tmp_path:
 
 def test_a_file_that_is_no_kernel_is_told_as_that(tmp_path: Path) -> None:
     put(tmp_path, MODULE)
-    for content in (b"", b"\x7fELF", image_of(""), image_of("../x")):
+    whole = arm64_image_of(UNAME)
+    damaged = (gzip.compress(whole)[:20], zboot_of(b""), whole[:0x400], arm64_image_of("../x"))
+    for content in (b"", b"\x7fELF", image_of(""), image_of("../x"), *damaged):
         (tmp_path / "vmlinuz").write_bytes(content)
         with pytest.raises(UsageError, match=r"vmlinuz of .* is no kernel for x86"):
             kernels.find_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "image"),
+    [
+        (("Image",), "Image"),
+        (("arch/arm64/boot/Image", "arch/arm64/boot/Image.gz"), "arch/arm64/boot/Image"),
+        (("arch/arm64/boot/Image.gz",), "arch/arm64/boot/Image.gz"),
+        ((f"boot/vmlinuz-{UNAME}",), f"boot/vmlinuz-{UNAME}"),
+        (("vmlinuz.efi",), "vmlinuz.efi"),
+    ],
+)
+def test_a_kernel_for_arm64_is_known_by_its_header(names: Sequence[str], image: str, tmp_path: Path) -> None:
+    whole = arm64_image_of(UNAME)
+    put(tmp_path, *names, MODULE)
+    for name in names:
+        packed = {".gz": gzip.compress(whole), ".efi": zboot_of(whole)}.get(Path(name).suffix, whole)
+        (tmp_path / name).write_bytes(packed)
+    files = kernels.find_in(tmp_path)
+    assert (str(files.image.relative_to(tmp_path)), files.release, files.architecture) == (
+        image,
+        UNAME,
+        "arm64",
+    )
+
+
+def test_a_kernel_with_a_longer_release_is_a_second_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has several kernels: vmlinuz-6\.17, vmlinuz-6\.17\.0"):
+        kernels.find_in(put(tmp_path, "vmlinuz-6.17", "vmlinuz-6.17.0", MODULE))
 
 
 def test_one_kernel_under_two_names_is_one(tmp_path: Path) -> None:
@@ -215,6 +261,47 @@ def test_a_guest_whose_kernel_cannot_be_chosen_is_wrong_usage(
     with pytest.raises(UsageError, match=expected) as error:
         KNOWN.guest(name)
     assert error.value.exit_status == 2
+
+
+@pytest.fixture
+def kernels_of_both(tmp_path: Path) -> dict[str, str]:
+    """What names a kernel, with Debian's word for its architecture."""
+    put(tmp_path / "amd64", "vmlinuz", MODULE)
+    put(tmp_path / "arm64", "Image", MODULE)
+    (tmp_path / "arm64/Image").write_bytes(arm64_image_of(UNAME))
+    made = {str(tmp_path / word): word for word in ("amd64", "arm64")}
+    for number, (word, others) in enumerate([("amd64", []), ("arm64", ["all"]), ("arm64", ["riscv64"])]):
+        for architecture in (word, *others):
+            make_deb(put(tmp_path / f"debs-{number}/x", "boot/vmlinuz"), f"linux-{architecture}", architecture)
+        made[str(tmp_path / f"debs-{number}")] = " and ".join([word, *(o for o in others if o != "all")])
+    return {
+        RT: "amd64",
+        "linux-image-6.12.57+deb13-amd64=6.12.57-1": "amd64",
+        "linux-image-arm64-16k": "arm64",
+        "linux-image-cloud-arm64=backports": "arm64",
+        **made,
+        str(tmp_path / "debs-0/linux-amd64.deb"): "amd64",
+    }
+
+
+def test_a_kernel_for_another_architecture_than_the_guests_is_wrong_usage(
+    kernels_of_both: dict[str, str],
+) -> None:
+    for text, word in kernels_of_both.items():
+        for guest, own in (("debian-13", "amd64"), ("debian-13-arm64", "arm64")):
+            if word == own:
+                assert KNOWN.guest(f"{guest}@{text}").kernel == kernels.parse(text)
+                continue
+            with pytest.raises(UsageError) as error:
+                KNOWN.guest(f"{guest}@{text}")
+            assert f"is a kernel for {word}, and {guest} is a guest of {own}" in str(error.value)
+            assert error.value.exit_status == 2
+    assert {"amd64", "arm64", "arm64 and riscv64"} == set(kernels_of_both.values())
+
+
+def test_a_package_that_names_no_architecture_is_left_to_apt() -> None:
+    for text in ("linux-image-686-pae", "linux-image-amd64x"):
+        assert KNOWN.guest(f"debian-13-arm64@{text}").kernel == kernels.parse(text)
 
 
 def chosen(**more: Any) -> list[str]:
@@ -322,7 +409,7 @@ def test_the_cells_of_a_lost_shard_have_their_kernels(folder: Path, tmp_path: Pa
 
 def call_for(guest: Guest) -> list[str]:
     assert isinstance(guest.image, DebianImage)
-    return [str(word) for word in debian._command(guest.image)]
+    return [str(word) for word in debian._command(guest.image, guest.architecture)]
 
 
 @pytest.mark.parametrize(
@@ -332,6 +419,8 @@ def call_for(guest: Guest) -> list[str]:
         (RT_GUEST, RT, 0),
         ("debian-12@linux-image-amd64=backports", "linux-image-amd64/bookworm-backports", 1),
         ("debian-13-backports@linux-image-amd64", "linux-image-amd64", 1),
+        ("debian-13-arm64", "linux-image-cloud-arm64", 0),
+        ("debian-13-arm64@linux-image-arm64-16k", "linux-image-arm64-16k", 0),
     ],
 )
 def test_a_guest_gets_the_package_of_its_kernel_alone(name: str, package: str, archives: int) -> None:
@@ -349,11 +438,12 @@ def test_a_guest_with_a_file_gets_no_package_of_a_kernel(folder: Path) -> None:
     assert "linux-image" not in include
 
 
-def make_deb(folder: Path, name: str) -> None:
+def make_deb(folder: Path, name: str, architecture: str = "all") -> None:
     """Make a package of the files in a folder, beside the folder."""
     (folder / "DEBIAN").mkdir()
     (folder / "DEBIAN" / "control").write_text(
-        f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n"
+        f"Package: {name}\nVersion: 1\nArchitecture: {architecture}\nMaintainer: x <x@example.org>\n"
+        "Description: x\n"
     )
     executable(folder / "DEBIAN" / "postinst", "#!/bin/sh\nexit 1\n")
     subprocess.run(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lab import builds, catalog
+from lab.base.architecture import ARCHITECTURES, of_host
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.paths import Paths
 from lab.base.wait import ORDINARY
@@ -98,7 +99,7 @@ def test_tests_of_an_executable_end_as_in_an_archive(crate: Crate, rust_lab: Pat
     assert (passing, failing) == (PASSING, set(FAILING))
     text = tmp_path / "text"
     text.write_text("no program")
-    with pytest.raises(UsageError, match="expected a test binary, a program for x86-64 Linux"):
+    with pytest.raises(UsageError, match="expected a test binary, a program for x86-64 or arm64"):
         builds.resolve(f"test-binary:{text},at={PLACE}")
 
 
@@ -177,6 +178,11 @@ def test_the_tests_need_a_glibc_and_a_stored_state_is_of_one_runner(
     files = whole.build.fetch(rust_lab, facts(), lambda _text: None)
     with pytest.raises(NotApplicable, match=r"jailer-\w+ in jailer\.tar\.zst needs glibc 2\.\d+, and .* 2\.2$"):
         elf.check(files, facts(glibc="2.2"))
+    # Nothing is fetched for a guest of another architecture.
+    monkeypatch.setattr(nextest, "program", lambda *_: pytest.fail("nextest is fetched"))
+    other = next(name for name in ARCHITECTURES if name != of_host().name)
+    with pytest.raises(NotApplicable, match=r"jailer-\w+ in jailer\.tar\.zst is for the processor"):
+        whole.build.fetch(rust_lab, facts(machine=other), lambda _text: None)
     before = whole.build.digest
     (tmp_path / "runner.py").write_text("other")
     monkeypatch.setattr(nextest, "RUNNER", tmp_path / "runner.py")

@@ -27,7 +27,7 @@ START = b"START=0000000000"
 
 def make(paths: Paths, file: Path) -> Path:
     """Write the program to `file`. Raises LabError if its parts cannot be fetched; it needs gcc and npm."""
-    *_, native_package = npm.Npm.parse(RELEASE).packages(paths, print)
+    *_, native_package = npm.Npm.parse(RELEASE).packages(paths, X86_64.name, print)
     fetched = wheels.download(paths, [NODE], wheels.EVERY, X86_64.name, print)
     wheel = next(file for name, file in fetched.items() if name.startswith("nodejs"))
     with zipfile.ZipFile(wheel) as archive:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Self
 
 from lab.base import process
-from lab.base.errors import LabError, UsageError
+from lab.base.architecture import of_host
+from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import plain, sha256
 from lab.base.notices import progress
 from lab.base.paths import Paths
 from lab.builds import sandbox, wheels
 from lab.builds.kinds.nextest import Nextest, Words, check_place, program
+from lab.probes import Facts
 
 # Asking git about a large checkout on a slow disk, and Cargo about a large workspace.
 ASK_SECONDS = 300.0
@@ -142,6 +144,13 @@ class Checkout(Nextest):
     @property
     def argument(self) -> str:
         return self.words.argument(self.kind, self.tree.folder)
+
+    def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
+        if facts.machine != (host := of_host().name):
+            raise NotApplicable(
+                f"{self.tree.folder} is built on this host, for {host}, and the guest is {facts.machine}"
+            )
+        return super().fetch(paths, facts, say)
 
 
 def store(paths: Paths) -> Path:

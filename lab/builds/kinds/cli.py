@@ -3,16 +3,17 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from lab.base import process
+from lab.base.architecture import ARCHITECTURES
 from lab.base.errors import UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
-from lab.builds import sandbox, wheels
+from lab.builds import elf, sandbox, wheels
 from lab.builds._base import FILES
 from lab.builds.pytest_tests import RUNNER, PytestTests
 from lab.catalog import Suite, load_suite
@@ -22,6 +23,9 @@ PROGRAM = "boxlite"
 WHAT = "boxlite's command line program"
 # All that the program prints of its version.
 VERSION = re.compile(rf"{PROGRAM} (\d+\.\d+\.\d+[\w.+-]*)\s*\Z", re.ASCII)
+# For a program whose processor is not this host's.
+UNKNOWN = "unknown"
+NOT_ASKED = "the program is for another processor than this host's, so it was not asked for its version"
 # It may unpack a runtime first.
 VERSION_SECONDS = 60.0
 
@@ -43,6 +47,9 @@ class Cli(PytestTests):
             raise UsageError(f"{path}: expected {WHAT}: no such file")
         if not os.access(path, os.X_OK):
             raise UsageError(f"{path}: expected {WHAT}; it is not executable", hint=f"chmod a+x {path}")
+        digest = sha256(path)[:8]
+        if elf.processor(path) in {known.elf for known in ARCHITECTURES.values() if not known.is_hosts}:
+            return cls(f"cli@{digest}", UNKNOWN, path)
         try:
             with sandbox.folder() as folder:
                 copy = shutil.copy(path, folder / path.name)
@@ -55,11 +62,15 @@ class Cli(PytestTests):
             ) from error
         if not (version := VERSION.match(printed)):
             raise UsageError(f"{path}: expected {WHAT}, which tells its version; it said {printed[:80]!r}")
-        return cls(f"cli-{version[1]}@{sha256(path)[:8]}", version[1], path)
+        return cls(f"cli-{version[1]}@{digest}", version[1], path)
 
     @property
     def argument(self) -> str:
         return f"cli:{self.path}"
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        return (NOT_ASKED,) if self.version == UNKNOWN else ()
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         """The program, and the wheels of pytest for whatever Python the guest has."""

