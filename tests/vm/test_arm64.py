@@ -45,7 +45,7 @@ def test_its_cells_are_judged_and_a_second_run_takes_up_its_state_and_says_the_s
         assert stock.facts.machine == "aarch64"
     outcomes = [[test.outcome for cell in run.cells for test in cell.tests] for run in (first, second)]
     assert outcomes[0] == outcomes[1]
-    [lane] = second.lanes
+    [lane] = second.run.lanes
     assert (lane.restored, lane.stored_build) == (True, True)
 
 
