@@ -109,8 +109,8 @@ class Coordinator:
                     thread.join()
                 except KeyboardInterrupt:
                     self.stop()
-            hosts = {lane.host for lane in info.lanes}
-            info.host = hosts.pop() if len(hosts) == 1 else None
+            hosts = {lane.host.itself: lane.host for lane in info.lanes if lane.host}
+            info.host = hosts.popitem()[1] if len(hosts) == 1 else None
             return self._decisions.finish()
 
     def stop(self) -> None:

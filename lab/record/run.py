@@ -31,6 +31,11 @@ class Host(Entry):
     acceleration: str
     acceleration_reason: str
 
+    @property
+    def itself(self) -> "Host":
+        """The host without what its lanes differ in: it may have KVM for some guests, and emulate others."""
+        return self.model_copy(update={"acceleration": "", "acceleration_reason": ""})
+
 
 class LaneRecord(Entry):
     """One lane: what its cells share."""
@@ -205,7 +210,10 @@ class RunInfo(Entry):
         return bool(self.lost_shards) and not self.resumed
 
     def hosts(self, guest: str | None = None, lane: str = "") -> list[Host]:
-        """What the lanes ran on, each host once: those of a guest, and if it is known the one of this label."""
+        """What the lanes ran on: those of a guest, and if it is known the one of this label.
+
+        Each host once, or twice if some of its guests had KVM and others were emulated.
+        """
         hosts = [record.host or self.host for record in self.lanes_of(guest, lane)]
         hosts = hosts or [part.host for part in (self, *self.merged)]
         # QEMU's words about KVM have the time in them, and the name of a machine.

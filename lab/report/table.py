@@ -443,19 +443,23 @@ def rates_note(run: RunResult) -> str:
     return " ".join(texts)
 
 
-def hosts_alike(run: RunResult) -> list[tuple[Host, list[str]]]:
+def hosts_alike(run: RunResult) -> list[tuple[Host, list[str], list[str]]]:
     """Return the hosts of a run, each with the names of those that are alike: it may have had hundreds.
 
-    There is no name if the run had one host.
+    There is no name if the run had one host. The last list says under what guests ran there, and why.
     """
-    called = host_names(run.run)
-    names = grouped((host.model_copy(update={"name": ""}), name) for host, name in called.items())
-    return [(host, of_kind if len(called) > 1 else []) for host, of_kind in names.items()]
+    under = grouped(
+        (host.itself, f"{host.acceleration}: {host.acceleration_reason}") for host in run.run.hosts()
+    )
+    alike = grouped(
+        ((host.model_copy(update={"name": ""}), tuple(lines)), host.name) for host, lines in under.items()
+    )
+    return [(host, names if len(under) > 1 else [], [*lines]) for (host, lines), names in alike.items()]
 
 
 def host_names(info: RunInfo) -> dict[Host, str]:
-    """The hosts of a run, each with its name."""
-    return {host: host.name for host in info.hosts()}
+    """The hosts of a run, each by itself with its name."""
+    return {host.itself: host.name for host in info.hosts()}
 
 
 def host_lines(run: RunResult) -> list[str]:
@@ -463,7 +467,8 @@ def host_lines(run: RunResult) -> list[str]:
     called = host_names(run.run)
     if len(called) < 2:
         return []
-    hosts = {lane.label: lane.host or run.run.host for lane in run.run.lanes}
+    ran_on = {lane.label: lane.host or run.run.host for lane in run.run.lanes}
+    hosts = {label: host.itself for label, host in ran_on.items() if host}
     ran: dict[Host, list[CellResult]] = {host: [] for host in called}
     shared = []
     for cell in run.cells:
@@ -488,7 +493,7 @@ def time_line(run: RunResult) -> str:
     Empty, too, if it ran nothing.
     """
     info = run.run
-    hosts = info.hosts()
+    hosts = host_names(info)
     if info.finished is None or info.resumed or info.merged or not hosts:
         return ""
     wall = (info.finished - info.started).total_seconds()

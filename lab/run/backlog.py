@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from statistics import median
 
@@ -22,11 +23,14 @@ BRING_UP_SECONDS, BRING_UP_AGAIN_SECONDS = 45.0, 20.0
 
 
 class Estimates:
-    """Estimated seconds of cells and lanes: typical ones, times how slow the suites of the run were so far."""
+    """Estimated seconds of cells and lanes: typical ones, times how slow the suites of the run were so far.
+
+    Each architecture by itself: guests of the host's own may have KVM, and those of another are emulated.
+    """
 
     def __init__(self, options: RunOptions) -> None:
         self._options = options
-        self._ratios: list[float] = []
+        self._ratios: dict[str, list[float]] = {}
 
     def learn(self, cell: Cell, result: CellResult) -> None:
         """Learn how fast this host is from a cell whose suite ran."""
@@ -34,24 +38,26 @@ class Estimates:
         if result.tests and spent:
             # The seconds of a cold cell include its boot.
             typical = cell.typical_seconds() + (BRING_UP_SECONDS if result.fork == COLD else 0.0)
-            self._ratios.append(spent / typical)
+            self._ratios.setdefault(cell.guest.arch, []).append(spent / typical)
 
     @property
     def are_measured(self) -> bool:
         """Whether a suite of the run was timed; without that all seconds are those of another host."""
         return bool(self._ratios)
 
-    @property
-    def _ratio(self) -> float:
-        return median(self._ratios) if self._ratios else 1.0
+    def _ratio(self, arch: str) -> float:
+        if arch in self._ratios:
+            return median(self._ratios[arch])
+        # Typical seconds are those of emulation: what others took under KVM says nothing of it.
+        return max(1.0, median(chain(*self._ratios.values()))) if self._ratios else 1.0
 
     def cell(self, cell: Cell) -> float:
         """Seconds for one repeat of a cell, with its trials."""
-        return cell.typical_seconds(self._options) * self._ratio
+        return cell.typical_seconds(self._options) * self._ratio(cell.guest.arch)
 
-    def bring_up(self, *, again: bool = False) -> float:
+    def bring_up(self, arch: str, *, again: bool = False) -> float:
         """Seconds to bring a lane up; `again`: a further one of a guest whose boot is stored."""
-        return (BRING_UP_AGAIN_SECONDS if again else BRING_UP_SECONDS) * self._ratio
+        return (BRING_UP_AGAIN_SECONDS if again else BRING_UP_SECONDS) * self._ratio(arch)
 
 
 @dataclass(eq=False)
@@ -149,7 +155,8 @@ class Backlog:
         """Seconds of work for one more lane of the machine; 0 if it would not help."""
         waiting = self.waiting(entry.machine.name)
         left = sum(self._seconds(ticket) for ticket in waiting)
-        bring_up = self._estimates.bring_up()
+        arch = entry.machine.guest.arch
+        bring_up = self._estimates.bring_up(arch)
         if self._cold:
             # A cold lane runs one cell: each lane that has taken none yet will take one.
             on_their_way = [lane for lane in entry.lanes.values() if not lane.has_served]
@@ -161,7 +168,9 @@ class Backlog:
             return 0.0
         # One more lane must save more time than its own start takes.
         lanes = len(entry.lanes)
-        bring_up = self._estimates.bring_up(again=not entry.machine.arguments)  # With those no boot is stored.
+        bring_up = self._estimates.bring_up(
+            arch, again=not entry.machine.arguments
+        )  # With those no boot is stored.
         return left / lanes if left / lanes > bring_up + left / (lanes + 1) else 0.0
 
     def lane_opened(self, machine: str, number: int) -> None:

@@ -58,7 +58,8 @@ class Journal:
         self.info = info
         self._cells = list(cells)
         self._results = dict(kept)
-        self._has_begun = False
+        # The architectures whose guests this session has begun with.
+        self._begun: set[str] = set()
         self._lock = threading.RLock()
         # The size of `results.json`, or 0 if the next decision has to write it.
         self._size = 0
@@ -115,10 +116,11 @@ class Journal:
                     record.files.update(files)
                     self._size = 0
 
-    def begin_on(self, host: Host) -> bool:
-        """Write down what a lane runs on; whether it is the first lane of this session."""
+    def begin_on(self, host: Host, arch: str) -> bool:
+        """Write down what a lane runs on; whether it is the session's first one for guests of this `arch`."""
         with self._lock:
-            is_first, self._has_begun = not self._has_begun, True
+            is_first = arch not in self._begun
+            self._begun.add(arch)
             if self.info.host is None and not self.info.merged:
                 self.info.host = host
                 self._size = 0

@@ -243,7 +243,7 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
         again = rerun(missed.guest_argument, variant, argument, first.options)
         results.append(missed.model_copy(update={"rerun": again}))
     # The run has a host only if all lanes of all shards ran on the same one.
-    hosts = {host for info in infos for host in info.hosts()}
+    hosts = {host.itself: host for info in infos for host in info.hosts()}
     update = {
         "id": folder.name,
         "started": min(info.started for info in infos),
@@ -252,7 +252,7 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
         "interrupted": any(info.interrupted for info in infos),
         "shard": None,
         "lost_shards": lost,
-        "host": hosts.pop() if len(hosts) == 1 else None,
+        "host": hosts.popitem()[1] if len(hosts) == 1 else None,
         # The shards have them under their own labels, in `merged`.
         "steps": [],
         "host_names": list(dict.fromkeys(name for info in infos for name in info.host_names)),

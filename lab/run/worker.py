@@ -117,9 +117,9 @@ class Worker:
         self._say(Step("finding out about KVM", Activity.WAITING))
         how = acceleration.decide(opened, work.paths, image, self._say)
         self._host, self.how = lanes.describe_host(opened, how), how
-        if self._journal.begin_on(self._host) and not how.kvm:
+        if self._journal.begin_on(self._host, guest.arch) and not how.kvm:
             speed = f"; {how.speed.compared}" if how.kernel_seconds is not None else ""
-            self._observer.note(f"guests run under software emulation: {how.reason}{speed}")
+            self._observer.note(f"guests of {guest.arch} run under software emulation: {how.reason}{speed}")
         if how.kernel_seconds is not None:
             self._say(how.told())
         preparation = prepare_image.Preparation(opened, work.paths, how, say, work.processors, self._hold)

@@ -45,7 +45,7 @@ class Seconds(Estimates):
         super().__init__(RunOptions())
         self._bring_up, self._seconds = bring_up, cells
 
-    def bring_up(self, *, again: bool = False) -> float:
+    def bring_up(self, _arch: str, *, again: bool = False) -> float:
         return self._bring_up
 
     def cell(self, cell: Cell) -> float:

@@ -1,22 +1,30 @@
 """What a whole run does: each cell is run, shown and written, and nothing is left behind."""
 
+import platform
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from lab.builds import SuiteOptions
+from lab.catalog import Guest
+from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image as prepare
 from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
-from lab.machine import acceleration
+from lab.machine import acceleration, clock, domain
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, Status, TestResult
+from lab.report import table
 from lab.run.journal import ResultsNotWritten
 from tests.builders.lab import ONE, PASSED, Lab, RunCell, Seconds, at, boots, statuses
+
+# The fixture puts another one in its place.
+DECIDE = acceleration.decide
 
 
 def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> None:
@@ -33,7 +41,41 @@ def test_emulation_is_told_once_with_the_measured_speed(lab: Lab, monkeypatch: p
     monkeypatch.setattr(acceleration, "decide", lambda *_, **__: how)
     lab.run()
     speed = "this host boots a kernel 14 times slower than ordinary hardware with KVM"
-    assert lab.heard.notes == [f"guests run under software emulation: a test; {speed}"]
+    assert lab.heard.notes == [f"guests of x86_64 run under software emulation: a test; {speed}"]
+
+
+def test_on_a_host_of_arm64_some_guests_have_kvm_and_others_are_emulated(
+    lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ensure(_paths: object, guest: Guest, _say: object) -> BaseImage:
+        return replace(image, manifest=image.manifest.model_copy(update={"arch": guest.arch}))
+
+    decided: list[tuple[str, float, int]] = []
+
+    def boot(running: RunningLane) -> None:
+        boots(running)
+        how = running.lane.acceleration
+        kind = ET.fromstring(lab.opened.lookupByName(running.lane.name).XMLDesc()).find("os/type")
+        assert kind is not None
+        decided.append((f"{kind.get('arch')} {how.name}", how.speed.factor, how.processors(2)))
+
+    lab.boot = boot
+    monkeypatch.setattr(store, "ensure", ensure)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(clock, "library", lambda: None)
+    monkeypatch.setattr(domain, "check_emulator", lambda *_: None)
+    monkeypatch.setattr(acceleration, "cached", lambda *_: Acceleration(True, "a guest kernel ran under KVM"))
+    monkeypatch.setattr(acceleration, "decide", DECIDE)
+    run = lab.run(guests=["debian-12", "debian-13", "debian-13-arm64"])
+    assert set(decided) == {("x86_64 emulation", 10.0, 1), ("aarch64 kvm", 1.0, 2)}
+    # Told once, although two guests are emulated.
+    assert lab.heard.notes == [
+        "guests of x86_64 run under software emulation: this host has no processor for x86_64"
+    ]
+    lanes = {lane.guest: lane.host.acceleration for lane in run.run.lanes if lane.host}
+    assert lanes == {"debian-12": "emulation", "debian-13": "emulation", "debian-13-arm64": "kvm"}
+    assert len(run.run.hosts()) == 2
+    assert len(table.host_names(run.run)) == 1
 
 
 def test_a_speed_that_the_first_boot_shows_is_said_and_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +97,7 @@ def test_a_speed_that_the_first_boot_shows_is_said_and_kept(lab: Lab, monkeypatc
     assert [booted.kernel_seconds for booted in kept] == [7.0] * len(lab.booted)
     speed = "this host boots a kernel 14 times slower than ordinary hardware with KVM (software emulation)"
     assert lab.heard.notes == [
-        "guests run under software emulation: a test",
+        "guests of x86_64 run under software emulation: a test",
         f"{speed}, in 7.0 s; limits of time are 14 times those for KVM",
     ]
 

@@ -226,10 +226,40 @@ def test_cells_and_lanes_take_typical_seconds_as_fast_as_the_suites_so_far(
         tries.learn(STOCK, result)
     assert estimates.are_measured is are_measured
     assert (estimates.cell(STOCK), estimates.cell(BLOCKED)) == (PASS_SECONDS * ratio, BLOCKED_SECONDS * ratio)
-    assert estimates.bring_up() == BRING_UP_SECONDS * ratio
-    assert estimates.bring_up(again=True) == BRING_UP_AGAIN_SECONDS * ratio
+    assert estimates.bring_up("x86_64") == BRING_UP_SECONDS * ratio
+    assert estimates.bring_up("x86_64", again=True) == BRING_UP_AGAIN_SECONDS * ratio
     assert tries.cell(STOCK) == (PASS_SECONDS + BREAKING_SECONDS) * ratio
     assert tries.cell(BLOCKED) == (BLOCKED_SECONDS + REMEDIES_SECONDS + TURNING_SECONDS) * ratio
+
+
+ON_ARM64 = Cell(KNOWN.guest("debian-13-arm64"), KNOWN.variant("max-userns-zero"), NEW)
+
+
+@pytest.mark.parametrize(
+    ("times", "untimed"),
+    # Under KVM, and emulated on a busy host.
+    [(0.1, 1.0), (3.0, 3.0)],
+)
+def test_how_fast_guests_of_one_architecture_are_says_little_of_another(times: float, untimed: float) -> None:
+    estimates = Estimates(RunOptions())
+    for _ in range(3):
+        estimates.learn(STOCK, ran(STOCK, PASS_SECONDS * times))
+    assert estimates.cell(STOCK) == pytest.approx(PASS_SECONDS * times)
+    assert estimates.cell(ON_ARM64) == pytest.approx(ON_ARM64.typical_seconds(RunOptions()) * untimed)
+    estimates.learn(ON_ARM64, ran(ON_ARM64, ON_ARM64.typical_seconds() * 5.0))
+    assert estimates.cell(ON_ARM64) == pytest.approx(ON_ARM64.typical_seconds(RunOptions()) * 5.0)
+    assert estimates.bring_up("aarch64") == BRING_UP_SECONDS * 5.0
+    assert estimates.bring_up("x86_64") == pytest.approx(BRING_UP_SECONDS * times)
+
+
+def test_emulated_guests_get_their_lanes_before_those_that_kvm_makes_fast() -> None:
+    fast = cells("debian-13", 4)
+    backlog = Backlog([*fast, *cells("debian-13-arm64", 2)], Estimates(RunOptions()))
+    assert machines(backlog) == ["debian-13", "debian-13-arm64"]
+    bring_up(backlog, "debian-13", 1)
+    ticket = take(backlog, "debian-13", 1)
+    backlog.ended(ticket, ran(ticket.cell, 2.0))
+    assert machines(backlog) == ["debian-13-arm64", "debian-13"]
 
 
 def test_what_is_left_is_what_the_cells_are_estimated_to_take() -> None:

@@ -138,7 +138,9 @@ def test_a_run_names_the_host_that_it_began_on_and_its_lanes_name_their_own(tmp_
     growing = record(tmp_path)
     first, second = host(), host(kernel="6.18", acceleration="KVM")
     assert growing.info.hosts() == []
-    assert [growing.begin_on(ran_on) for ran_on in (first, second)] == [True, False]
+    assert [growing.begin_on(ran_on, "x86_64") for ran_on in (first, second)] == [True, False]
+    # What it says of emulation is said of each architecture.
+    assert growing.begin_on(second, "aarch64")
     assert growing.info.hosts() == [first]
     growing.add_lane(lane("debian-14"))
     # A lane that says nothing ran on the host of its run.

@@ -173,4 +173,35 @@ def test_a_host_whose_lanes_were_refused_kvm_in_other_words_is_one_host() -> Non
         lane(f"debian-13 #{time}", host(acceleration="emulation", acceleration_reason=f"QEMU fails: {time}"))
         for time in (2, 3)
     ]
-    assert len(run_of(cell(), lanes=lanes).run.hosts()) == 1
+    run = run_of(cell(lane="debian-13 #3"), lanes=[*lanes, lane("debian-12", BETA)])
+    assert len(run.run.hosts()) == 2
+    # Which words a host's first lane has is left open.
+    assert table.host_lines(run) == ["host.example ran 1 cell: debian-13", "beta.example ran no cell"]
+
+
+def test_a_host_that_has_kvm_for_some_guests_and_emulates_others_is_one_host(tmp_path: Path) -> None:
+    why = {"acceleration_reason": "this host has no processor for aarch64"}
+    kvm, emulated = host(acceleration="kvm", acceleration_reason="it works"), host(**why)
+    lanes = [lane("debian-13", kvm), lane("debian-13-arm64", emulated)]
+    cells = [cell("debian-13", lane="debian-13"), cell("debian-13-arm64", lane="debian-13-arm64")]
+    run = run_of(*cells, lanes=lanes, finished=datetime(2026, 11, 24, 16, 10, tzinfo=UTC))
+    assert table.host_lines(run) == []
+    assert table.time_line(run).endswith(" of 2 x 0:10:00")
+    text = markdown.render(run)
+    assert text.count("\n- host: Debian, kernel 6.12, 2 CPUs") == text.count("\n- libvirt 11.3.0") == 1
+    assert "\n- guests under kvm: it works\n- guests under emulation: this host has no processor for" in text
+    assert "; ran on host.example, kvm\n" in text
+    assert "; ran on host.example, emulation\n" in text
+    # Each cell is compared by what its own guest ran under.
+    guests = ("debian-13", "debian-13-arm64")
+    judged = run_with(*(done(Status.PASS, guest=name, lane=name) for name in guests), lanes=lanes)
+    ours = [results.environment_of(cell, judged)["acceleration"] for cell in judged.cells]
+    assert ours == ["kvm", "emulation"]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run.write(folder)
+    publish([folder], tmp_path / "site")
+    page = (tmp_path / "site" / "runs" / "20261124-160000.html").read_text()
+    assert page.count("<dt>host</dt>") == 1
+    assert "<dd>kvm: it works</dd>" in page
+    assert f"<dd>emulation: {why['acceleration_reason']}</dd>" in page

@@ -102,7 +102,7 @@ def test_a_run_that_could_not_be_prepared_leaves_no_record(
 def test_a_resumed_run_keeps_both_hosts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def serve(worker: Worker) -> None:
         here = host(kernel=kernel)
-        worker._journal.begin_on(here)
+        worker._journal.begin_on(here, worker.machine.guest.arch)
         made = LaneRecord(guest=worker.machine.guest.name, image="1" * 64, fork="memory", seconds={})
         worker._journal.add_lane(made.model_copy(update={"label": worker.label, "host": here}))
         while ticket := worker._backlog.take(worker.machine.name, worker.number):

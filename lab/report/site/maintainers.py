@@ -218,9 +218,9 @@ def _environment(published: Result) -> dict[str, str]:
         environment["load"] = ", ".join(cell.stress)
     build = published.source.build(cell.build)
     environment["boxlite"] = f"{build.version} from {build.source}"
-    hosts, called = run.hosts(cell.guest, cell.lane), table.host_names(run)
-    if len(called) > 1:
-        environment["run by"] = " / ".join(called[host] for host in hosts)
+    hosts = run.hosts(cell.guest, cell.lane)
+    if len(table.host_names(run)) > 1:
+        environment["run by"] = " / ".join(dict.fromkeys(host.name for host in hosts))
     about: dict[str, dict[str, None]] = {}
     for host in hosts:  # Where they differ, what each of them has.
         for name, value in {
