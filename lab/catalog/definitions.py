@@ -350,6 +350,13 @@ class Guest(Definition):
             raise ValueError("`because` must be given with an expected cause")
         return self
 
+    @model_validator(mode="after")
+    def _firmware_is_its_machine_s(self) -> "Guest":
+        image = self.image
+        if isinstance(image, CloudImage) and image.firmware is Firmware.BIOS and self.arch == "aarch64":
+            raise ValueError('`firmware` must be "uefi" for a guest of aarch64, whose machines have no BIOS')
+        return self
+
     @property
     def only_image(self) -> str:
         """The digest of the one image that the guest may run from; empty if any of its definition will do."""

@@ -152,11 +152,14 @@ def to_xml(spec: DomainSpec) -> str:
     _text(domain, "vcpu", str(spec.cpus))
     _boot(domain, spec.boot, spec.architecture)
     features = ET.SubElement(domain, "features")
-    if spec.architecture is AARCH64:
-        ET.SubElement(features, "gic", version="3")
-    else:
+    # libvirt wants ACPI of UEFI on x86-64, and refuses it without UEFI on arm64. There its tables name the
+    # console, whatever a disk's own loader tells the kernel.
+    if spec.architecture is X86_64 or isinstance(spec.boot, FirmwareBoot):
         ET.SubElement(features, "acpi")
+    if spec.architecture is X86_64:
         ET.SubElement(features, "apic")
+    else:
+        ET.SubElement(features, "gic", version="3")
     # The most a guest can get; under emulation that includes SVM, so that boxlite's own
     # virtual machines run inside.
     processor = spec.architecture.processor
@@ -217,7 +220,7 @@ def _boot(domain: ET.Element, boot: KernelBoot | FirmwareBoot, architecture: Arc
         return
     if boot.uefi:
         # Stateless: UEFI keeps its variables in the guest's memory, so they are part of every snapshot and no
-        # lane has a file for them. Without variables it starts the disk's EFI/BOOT/BOOTX64.EFI.
+        # lane has a file for them. Without variables it starts the disk's EFI/BOOT/BOOT*.EFI.
         flash = {"type": "pflash", "readonly": "yes", "stateless": "yes"}
         if boot.uefi.suffix == ".qcow2":
             flash["format"] = "qcow2"  # Fedora's; the attribute needs libvirt 9.2.

@@ -39,6 +39,7 @@ from tests.conftest import Mount
 Keys = dict[str, SigningKey]
 Publish = Callable[..., Guest]
 UBUNTU, FEDORA, ALMA, DEBIAN = "ubuntu-24.04", "fedora-44", "almalinux-10", "debian-13-cloud"
+UBUNTU_ARM64, FEDORA_ARM64 = "ubuntu-24.04-arm64", "fedora-44-arm64"
 # Those whose disks nobody signs, with a build.
 UNSIGNED = {
     DEBIAN: "20261101-2300",
@@ -47,12 +48,22 @@ UNSIGNED = {
     "amazonlinux-2023": "2023.12.20261101.0",
     "arch": "20261101.604814",
 }
-GUESTS = [UBUNTU, FEDORA, ALMA, *UNSIGNED]
+GUESTS = [UBUNTU, FEDORA, ALMA, *UNSIGNED, UBUNTU_ARM64, FEDORA_ARM64]
 ADDRESSES = {
     FEDORA: (
         "https://download.fedoraproject.org/pub/fedora/linux/releases/44/Cloud/x86_64/images",
         "Fedora-Cloud-Base-Generic-44-1.7.x86_64.qcow2",
         "Fedora-Cloud-44-1.7-x86_64-CHECKSUM",
+    ),
+    FEDORA_ARM64: (
+        "https://download.fedoraproject.org/pub/fedora/linux/releases/44/Cloud/aarch64/images",
+        "Fedora-Cloud-Base-Generic-44-1.7.aarch64.qcow2",
+        "Fedora-Cloud-44-1.7-aarch64-CHECKSUM",
+    ),
+    UBUNTU_ARM64: (
+        "https://cloud-images.ubuntu.com/releases/noble/release-20260926",
+        "ubuntu-24.04-server-cloudimg-arm64.img",
+        "SHA256SUMS",
     ),
     "amazonlinux-2023": (
         "https://cdn.amazonlinux.com/al2023/os-images/2023.12.20260909.0/kvm",
@@ -104,7 +115,9 @@ def test_a_disk_is_kept_under_its_digest_read_only_and_is_not_fetched_again(
     assert (image.folder.name, image.manifest.disk_sha256) == (f"{name}-{digest[:16]}", digest)
     assert image.manifest.source == f"{mirror.url}{path_of(published)}"
     # It has no kernel to try KVM with.
-    assert (image.firmware, store.any_image(paths)) == (Firmware.BIOS, None)
+    firmware = Firmware.UEFI if published.arch == "aarch64" else Firmware.BIOS
+    assert (image.firmware, store.any_image(paths)) == (firmware, None)
+    assert image.architecture is published.architecture
     assert {file.stat().st_mode & 0o777 for file in image.folder.iterdir()} == {0o444}
     assert left(paths) == [image.folder.name]
     mirror.requests.clear()
@@ -326,6 +339,7 @@ KIND, KEY, BUILDS = 'kind = "cloud"', 'key = "ubuntu-cloud.asc"', "builds = 'rel
         (UBUNTU, KIND, f'{KIND}\ndigest = "sha256:12"', "image.digest: "),
         (UBUNTU, KIND, f'{KIND}\ndigest = "sha256:{"0" * 64}"', "only one of `checksums` and"),
         (DEBIAN, KIND, f'{KIND}\ndigest = "sha512:{"0" * 128}"', "`build` must be given with"),
+        (UBUNTU_ARM64, 'firmware = "uefi"', 'firmware = "bios"', '`firmware` must be "uefi" for a guest of'),
         (UBUNTU, BUILDS, "builds = '20(26'", "image.builds: expected a regular expression: missing )"),
     ],
 )

@@ -1,6 +1,7 @@
 """Building with a stand-in for mmdebstrap: how the lab calls it and handles its result."""
 
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -48,6 +49,12 @@ wait
 NO_KEYS = """
 echo "W: GPG error: trixie InRelease: signatures could not be verified: NO_PUBKEY 6ED0E7B82643E131" >&2
 exit 100
+"""
+# Its words where the kernel was not told what runs programs of arm64 (binfmt_misc).
+NO_EMULATION = """
+echo "W: qemu-aarch64 is not a supported binfmt name" >&2
+echo "E: arm64 can neither be executed natively nor via qemu user emulation with binfmt_misc" >&2
+exit 1
 """
 
 
@@ -168,6 +175,17 @@ def test_a_failed_build_says_why_and_leaves_nothing(
         store.ensure(paths, KNOWN.guest("debian-13"), no_say)
     assert message in str(error.value)
     assert hint in (error.value.hint or "")
+    assert [entry for entry in paths.images.iterdir() if entry.is_dir()] == []
+
+
+def test_a_host_that_runs_no_programs_of_the_guest_s_architecture_is_told_what_does(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(NO_EMULATION, tmp_path, monkeypatch)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    with pytest.raises(ImageNotAvailable, match="this host runs no programs of arm64, so") as error:
+        store.ensure(paths, KNOWN.guest("debian-12-arm64"), no_say)
+    assert "./setup.sh --with=arm64 doctor" in (error.value.hint or "")
     assert [entry for entry in paths.images.iterdir() if entry.is_dir()] == []
 
 

@@ -35,6 +35,7 @@ UEFI = replace(SPEC, boot=FirmwareBoot(Path("/firmware/a&b/CODE.fd")))
 QCOW2 = replace(SPEC, boot=FirmwareBoot(Path("/firmware/CODE.qcow2")))
 RESTARTS = replace(SPEC, may_restart=True)
 ARM = replace(SPEC, architecture=AARCH64)
+ARM_UEFI = replace(UEFI, architecture=AARCH64)
 FLASH = {"type": "pflash", "readonly": "yes", "stateless": "yes"}
 COMMAND_LINE = f"{{{domain.QEMU}}}commandline"
 FIRST, SECOND = Path("/firmware/CODE_4M.fd"), Path("/firmware/CODE.fd")
@@ -72,6 +73,11 @@ def test_what_the_xml_says(spec: DomainSpec, path: str, text: str) -> None:
         (SPEC, "cpu", {"mode": "maximum"}),
         (ARM, "os/type", {"arch": "aarch64", "machine": "virt"}),
         (ARM, "features/*", {"version": "3"}),
+        (ARM_UEFI, "features/gic", {"version": "3"}),
+        # libvirt refuses it without UEFI on arm64, and UEFI without it on x86-64.
+        (ARM_UEFI, "features/acpi", {}),
+        (UEFI, "features/acpi", {}),
+        (ARM_UEFI, "os/loader", FLASH),
         (replace(ARM, kvm=True), "cpu", {"mode": "host-passthrough"}),
         (KVM, ".", {"type": "kvm"}),
         (KVM, "cpu", {"mode": "host-passthrough"}),
