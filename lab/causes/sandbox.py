@@ -7,7 +7,7 @@ sandbox. The comment of `userns-sysctl` describes the order in which the kernel 
 
 import re
 
-from lab.base.architecture import ARCHITECTURES
+from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64
 from lab.causes.evidence import Evidence
 from lab.causes.rule import NO_SPACE, NOT_PERMITTED, NOT_THERE, PERMISSION_DENIED, Shown, cause, proved_if
 from lab.record import Confidence, Needs
@@ -363,15 +363,20 @@ CALL_FILTER = "SystemCallFilter"
 @cause("service-filters-calls", Needs.SANDBOX)
 def service_filters_calls(evidence: Evidence) -> Shown | None:
     """The systemd service that boxlite runs in has SystemCallFilter= without system calls that bubblewrap makes
-    its sandbox with, such as mount(2). The usual list @system-service lacks those of @mount, and systemd ends a
-    program that makes one, or with SystemCallErrorNumber= lets the call fail.
+    its sandbox with, such as mount(2), or without seccomp(2), with which boxlite's shim puts a box without a
+    network under a filter. The usual list @system-service lacks those of @mount, and with systemd 252 of Debian
+    12 seccomp, too, and systemd ends a program that makes one, or with SystemCallErrorNumber= lets it fail.
     """
     denied = evidence.service.get(CALL_FILTER, "").split()
     calls = {"unshare": evidence.probes.unshare_nothing, "mount": evidence.probes.mount_nothing}
     refused = next((probe for name, probe in calls.items() if name in denied and probe.failed), None)
-    if refused is None:
-        return None
     why = f"the service's {CALL_FILTER}= lacks {' '.join(denied)}"
+    if refused is None:
+        # The shim makes this call before it is under its own filter.
+        ended = {(line.get("arch"), line.get("syscall")) for line in shim_ended(evidence)}
+        if "seccomp" not in denied or not ended & SECCOMP:
+            return None
+        return Shown(Confidence.PROVED, f"{why}, and the kernel ended {SHIM} with SIGSYS for that call")
     call = " ".join(refused.command)
     what = f"{call}, which ends in one way for everyone, ended with: {refused.stderr}"
     return Shown(Confidence.PROVED, f"{why}, and {what}")
@@ -573,11 +578,19 @@ def runtime_library(evidence: Evidence) -> Shown | None:
 
 # signal(7): the kernel sends it for a system call that the filter does not allow.
 SIGSYS = "31"
+# seccomp(2) in the kernel's audit lines.
+SECCOMP = {(X86_64.audit, "317"), (AARCH64.audit, "277")}
 # What the shim of boxlite 0.10.8 writes into its box's folder when that signal ends it; measured on debian-13.
 WRITTEN = '"signal":"SIGSYS"'
 # boxlite 0.10.8's message, and how boxlite 0.5 and a shell print the shim's exit status: 128 + SIGSYS.
 VIOLATION = "seccomp violation (SIGSYS)"
 STATUS = re.compile(r"\bexit[ _](?:code|status)[:=]? ?159\b", re.IGNORECASE)
+
+
+def shim_ended(evidence: Evidence) -> list[dict[str, str]]:
+    """The kernel's lines about shims that a filter of system calls ended."""
+    lines = [line for line in evidence.audit if line.get("sig") == SIGSYS]
+    return [line for line in lines if SHIM in (line.get("comm"), line.get("exe", "").rpartition("/")[2])]
 
 
 # The shim puts itself under boxlite's own filter after bubblewrap started it.
@@ -587,14 +600,13 @@ def shim_seccomp(evidence: Evidence) -> Shown | None:
     filter does not allow. Which calls it makes depends on the host's C library, kernel and processor, and on
     what the box does; boxlite 0.10 filters only a box without a network.
     """
-    for line in evidence.audit:
-        if line.get("sig") == SIGSYS and SHIM in (line.get("comm"), line.get("exe", "").rpartition("/")[2]):
-            # One number is another call on another architecture.
-            call = f" for system call {line['syscall']}" if "syscall" in line else ""
-            of = next(
-                (f" of {kind.name}" for kind in ARCHITECTURES.values() if kind.audit == line.get("arch")), ""
-            )
-            return Shown(Confidence.PROVED, f"the kernel ended {SHIM} with SIGSYS{call}{of}")
+    if service_filters_calls(evidence):
+        return None
+    for line in shim_ended(evidence):
+        # One number is another call on another architecture.
+        call = f" for system call {line['syscall']}" if "syscall" in line else ""
+        of = next((f" of {kind.name}" for kind in ARCHITECTURES.values() if kind.audit == line.get("arch")), "")
+        return Shown(Confidence.PROVED, f"the kernel ended {SHIM} with SIGSYS{call}{of}")
     if any(WRITTEN in log for log in evidence.logs):
         return Shown(Confidence.PROVED, f"{SHIM} wrote that SIGSYS ended it")
     if evidence.boxlite_says(VIOLATION):

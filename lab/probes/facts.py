@@ -211,7 +211,7 @@ class Probes(Answer):
     )
     service_unrestricted: Probe = Field(
         description="Look for settings of the systemd service that the process is in, if any, that restrict "
-        "it. Of SystemCallFilter= it tells which system calls of bubblewrap are denied."
+        "it. Of SystemCallFilter= it tells which system calls of the jailer are denied."
     )
     exec_home: Probe = Field(description="Execute a script in the user's home.")
     home_allows_exec: Probe = Field(description="Look whether the home's file system is mounted noexec.")

@@ -327,6 +327,10 @@ SHIM_SECCOMP = gathered(
         "(SIGSYS).",
     ),
 )
+# On a debian-12 with boxlite 0.10.8: a box without a network, in a service with @system-service and @mount.
+SERVICE_WITHOUT_SECCOMP = gathered(
+    SHIM_KILLED.replace("syscall=35", "syscall=317"), probes=service("SystemCallFilter=seccomp")
+)
 # Put together from the reports boxlite#1144 and #1509.
 LIBRARY_LOST = gathered(
     messages=("boxlite.errors.EngineError: engine reported an error: The VM failed to start.",),

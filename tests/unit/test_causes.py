@@ -49,6 +49,7 @@ SEEN = [
     ("UBUNTU_NOT_REPEATED", "apparmor-userns-nocaps", "denied proc/8508/uid_map to bwrap under profile unpriv"),
     ("UBUNTU_WITHOUT_PROFILE", "apparmor-userns-deny", "without a profile"),
     ("SERVICE_CALLS", "service-filters-calls", "lacks mount pivot_root umount2, and mount(NULL)"),
+    ("SERVICE_WITHOUT_SECCOMP", "service-filters-calls", "lacks seccomp, and the kernel ended boxlite-shim"),
     ("APPARMOR_MOUNT_DENY", "apparmor-mount-deny", "bwrap a mount under profile lab-bwrap-without"),
     ("APPARMOR_PIVOT_ROOT_DENY", "apparmor-mount-deny", "under profile lab-bwrap-without-pivot-root"),
     ("SELINUX_MOUNT_DENY", "selinux-mount-deny", "unconfined_t:s0-s0:c0.c1023 a mount on /"),
@@ -324,6 +325,12 @@ def test_a_filter_of_a_service_is_no_containers() -> None:
     filtered = examples.SECCOMP.probes.model_copy(update=examples.service("SystemCallFilter=unshare"))
     assert causes_of(replace(examples.SECCOMP, probes=filtered))[0] == "service-filters-calls"
     assert "seccomp" not in causes_of(replace(examples.SECCOMP, probes=filtered))
+
+
+def test_a_shim_that_made_another_call_than_the_service_denies_met_boxlites_own_filter() -> None:
+    assert causes_of(gathered(examples.SHIM_KILLED, probes=examples.service("SystemCallFilter=seccomp"))) == [
+        "shim-seccomp"
+    ]
 
 
 def test_an_error_that_a_list_of_system_calls_gives_is_not_that_of_openat2() -> None:

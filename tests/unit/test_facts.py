@@ -280,7 +280,8 @@ def test_a_service_is_known_by_its_control_group_and_systemd_tells_what_restrict
     names = ",".join(probe["SERVICE"])
     assert (tmp_path / "asked").read_text() == f"{asked.format(f'--property={names}')}\n"
     assert settings["RestrictNamespaces"] == "ipc user"
-    restricting = "PrivateDevices=yes; RestrictNamespaces=ipc user; SystemCallFilter=mount pivot_root umount2"
+    restricting = "PrivateDevices=yes; RestrictNamespaces=ipc user; "
+    restricting += "SystemCallFilter=mount pivot_root seccomp umount2"
     assert unrestricted(settings) == {"command": ["systemctl", "show"], "status": 1, "stderr": restricting}
     systemctl.write_text("#!/bin/sh\nexit 1\n")
     assert (service(), unrestricted(service())["status"]) == (None, None)
@@ -290,13 +291,13 @@ def test_a_service_is_known_by_its_control_group_and_systemd_tells_what_restrict
     ("calls", "denied"),
     [
         ("~", ""),
-        ("accept clone mount pivot_root umount2 unshare", ""),
-        ("accept clone unshare", "mount pivot_root umount2"),
+        ("accept clone mount pivot_root seccomp umount2 unshare", ""),
+        ("accept clone unshare", "mount pivot_root seccomp umount2"),
         ("~reboot swapon", ""),
         ("~chroot pivot_root:EPERM mount", "mount pivot_root"),
     ],
 )
-def test_a_list_of_system_calls_tells_what_bubblewrap_lacks(calls: str, denied: str) -> None:
+def test_a_list_of_system_calls_tells_what_the_jailer_lacks(calls: str, denied: str) -> None:
     told = runpy.run_path(str(PROGRAMS / "probe.py"))["service_unrestricted"]({"SystemCallFilter": calls})
     assert told["stderr"] == (f"SystemCallFilter={denied}" if denied else "")
     assert told["status"] == int(bool(denied))

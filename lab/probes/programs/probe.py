@@ -80,8 +80,8 @@ SERVICE = {
     "RestrictSUIDSGID": "no",
     "SystemCallFilter": "~",
 }
-# What bubblewrap needs of a list of system calls, which has hundreds of names.
-SANDBOX_CALLS = ("clone", "mount", "pivot_root", "umount2", "unshare")
+# What bubblewrap, and the shim for its filter, need of a list of system calls, which has hundreds of names.
+SANDBOX_CALLS = ("clone", "mount", "pivot_root", "seccomp", "umount2", "unshare")
 
 
 def result(command, status, stderr=""):
@@ -320,7 +320,7 @@ def denied_calls(calls):
 
 
 def service_unrestricted(settings):
-    """Look for settings that restrict the service. Of a list of system calls it tells what bubblewrap lacks."""
+    """Look for settings that restrict the service. Of a list of system calls it tells what the jailer lacks."""
     command = ["systemctl", "show"]
     if settings is None:
         return result(command, None, "systemd does not tell the settings of the service")
