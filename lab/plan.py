@@ -81,9 +81,9 @@ class Cell:
     @cached_property
     def expected(self) -> Expectation:
         """What its guest and its variant expect; a pass if the suite needs nothing of what the cause breaks."""
-        of_guest = self.variant.turns.get(self.guest.expect.cause or "", self.guest.expect.cause)
+        of_guest = [self.variant.turns.get(cause, cause) for cause in self.guest.own_causes]
         expect = first_expected(
-            Expectation(status="xfail", cause=of_guest) if of_guest and of_guest != PASS else Expectation(),
+            *(Expectation(status="xfail", cause=cause) for cause in of_guest if cause != PASS),
             self.variant.expect,
         )
         is_met = expect.cause is None or self.suite.needing(causes.known()[expect.cause].breaks)

@@ -339,6 +339,7 @@ class Guest(Definition):
         description="What boxlite does on it as installed; a variant may change that.",
     )
     because: str = Field("", description="The guest's own setting that is the expected cause, and the source.")
+    besides: str | None = Field(None, description="A second cause that it has as installed.")
 
     # Not a field: no definition sets it, and it does not make another definition of the guest.
     _only_image: str = PrivateAttr("")
@@ -348,7 +349,16 @@ class Guest(Definition):
         check_expectation(self.expect)
         if self.expect.cause and not self.because:
             raise ValueError("`because` must be given with an expected cause")
+        if self.besides:
+            if not self.expect.cause:
+                raise ValueError("`besides` must be given with an expected cause")
+            check_expectation(Expectation(status="xfail", cause=self.besides))
         return self
+
+    @property
+    def own_causes(self) -> list[str]:
+        """The causes that it has as installed."""
+        return [cause for cause in (self.expect.cause, self.besides) if cause]
 
     @model_validator(mode="after")
     def _firmware_is_its_machine_s(self) -> "Guest":

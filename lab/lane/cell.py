@@ -98,7 +98,7 @@ class CellRunner:
             ran.tests,
             cell.expected,
             findings,
-            known=cell.guest.expect.cause,
+            known=cell.guest.own_causes,
             cut_short=ran.cut_short,
             out_of_time=ran.out_of_time,
             speed=self.guest.speed,

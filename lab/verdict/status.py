@@ -70,7 +70,7 @@ def judge(
     expected: Expectation,
     findings: list[Finding],
     *,
-    known: str | None = None,
+    known: Collection[str] = (),
     cut_short: str = "",
     out_of_time: bool = False,
     speed: Speed = ORDINARY,
@@ -93,7 +93,7 @@ def judge(
     A test that did not run is not covered, so the cell has neither passed nor failed as expected.
 
     A failure counts as expected only if its first cause is the expected one and exactly those tests failed that
-    it must fail, or that the guest's own cause must, which is `known`, if that was found, too. Otherwise a
+    it must fail, or that a cause of the guest's own must, which is `known`, if that was found, too. Otherwise a
     known failure could hide another one.
     """
     if not tests:
@@ -126,7 +126,7 @@ def judge(
     if expected.status == "xfail" and cause != expected.cause:
         reasons.append(f"expected to fail for {expected.cause}")
     elif expected.status == "xfail" and not cut_short:
-        met = {finding.name for finding in findings} & {expected.cause, known}
+        met = {finding.name for finding in findings} & {expected.cause, *known}
         difference = _difference(suite.needing(_broken(met)), failed, skipped, not_run)
         status = Status.FAIL if difference else Status.XFAIL
         reasons += [difference] if difference else []

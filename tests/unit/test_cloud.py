@@ -340,6 +340,8 @@ KIND, KEY, BUILDS = 'kind = "cloud"', 'key = "ubuntu-cloud.asc"', "builds = 'rel
         (UBUNTU, KIND, f'{KIND}\ndigest = "sha256:{"0" * 64}"', "only one of `checksums` and"),
         (DEBIAN, KIND, f'{KIND}\ndigest = "sha512:{"0" * 128}"', "`build` must be given with"),
         (UBUNTU_ARM64, 'firmware = "uefi"', 'firmware = "bios"', '`firmware` must be "uefi" for a guest of'),
+        (UBUNTU_ARM64, 'besides = "runtime', 'besides = "old', "old-library"),
+        (DEBIAN, 'title = "', 'besides = "runtime-library"\ntitle = "', "`besides` must be given with an"),
         (UBUNTU, BUILDS, "builds = '20(26'", "image.builds: expected a regular expression: missing )"),
     ],
 )

@@ -110,6 +110,10 @@ def test_rerun_is_one_command_line(build: Build, options: dict[str, Any], words:
         ("ubuntu-24.04", "stock", "apparmor-userns-nocaps", "Ubuntu restricts user namespaces"),
         ("ubuntu-24.04", "io-uring-disabled", "apparmor-userns-nocaps", "Ubuntu restricts user namespaces"),
         ("ubuntu-24.04", "userns-clone-off", "userns-sysctl", ""),
+        # Two causes of its own: what a variant leaves of them.
+        ("ubuntu-24.04-arm64", "stock", "apparmor-userns-nocaps", "Ubuntu restricts user namespaces"),
+        ("ubuntu-24.04-arm64", "apparmor-restrict-off", "runtime-library", "the variant lifts apparmor-userns"),
+        ("debian-13-arm64", "userns-clone-off", "userns-sysctl", ""),
         ("ubuntu-24.04", "apparmor-restrict-off", None, "the variant lifts apparmor-userns-nocaps"),
         ("ubuntu-24.04", "apparmor-restrict-off+userns-clone-off", "userns-sysctl", "the variant lifts"),
         ("ubuntu-24.04", "apparmor-mount-deny", "apparmor-mount-deny", "the variant lifts"),
