@@ -1,4 +1,5 @@
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,12 @@ from tests.builders.processes import Printed, RunLab, decide_at_once, run_main
 def paths(tmp_path: Path) -> Paths:
     """A lab's folders, all empty."""
     return Paths(cache=tmp_path / "cache", state=tmp_path / "state")
+
+
+@pytest.fixture
+def x86_64_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This host has the architecture of most guests, whichever it has."""
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from lab.machine.connection import NoLibvirt
 from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image, no_say
 
+pytestmark = pytest.mark.usefixtures("x86_64_host")
 RAN = "[ {}] Run /init as init process"
 
 

@@ -22,6 +22,7 @@ from tests.builders.daemon import Daemon
 from tests.builders.facts import executable
 from tests.builders.guests import base_image
 
+pytestmark = pytest.mark.usefixtures("x86_64_host")
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs", "gpgv", "ssh")
 NOWHERE, LIBVIRT = "test+bogus:///x", "test:///default"
 GIB = 2**30

@@ -14,6 +14,7 @@ from lab.machine.domain import DomainSpec, FirmwareBoot, KernelBoot, Network, No
 from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image
 
+pytestmark = pytest.mark.usefixtures("x86_64_host")
 KERNEL_ARGUMENTS = domain.kernel_arguments(X86_64)
 SPEC = DomainSpec(
     name="lab-debian-13-abc123",

@@ -30,7 +30,7 @@ from tests.builders.runs import run_of
 KNOWN = catalog.load()
 GUEST = KNOWN.guest("debian-13")
 Say = Callable[[str], None]
-pytestmark = pytest.mark.usefixtures("roomy")
+pytestmark = pytest.mark.usefixtures("roomy", "x86_64_host")
 
 
 def fill(folder: Path) -> None:
