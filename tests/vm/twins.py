@@ -1,4 +1,4 @@
-"""Twins: disks of Debian's packages with the traits of Ubuntu's and Fedora's cloud images.
+"""Twins: disks of Debian's packages with the traits of Ubuntu's, Fedora's and AlmaLinux's cloud images.
 
 A twin is a guest of its own, `twin-NAME`, defined by the tests alone: its definition is the distribution's,
 with another server, another key, and a title that says what it is. What it shows is never shown under the
@@ -130,24 +130,29 @@ FEDORA_CHECKS = {
     "timers stay masked": 'test "$(systemctl is-enabled dnf-makecache.timer fstrim.timer | sort -u)" = masked',
 }
 
-# As installed, boxlite 0.10.8 starts no box under the jailer on btrfs, which is no variant's doing.
-FAILS_ON_BTRFS: Expected = (Status.FAIL, "shim-not-executable", Confidence.PROVED)
+# As installed, boxlite 0.10.8 starts no box under the jailer on btrfs and XFS, which is no variant's doing.
+SHIM_NOT_EXECUTABLE: Expected = (Status.FAIL, "shim-not-executable", Confidence.PROVED)
 
-FEDORA = Twin(
-    "fedora-44",
-    Recipe(
+
+def _rpm_recipe(system: str, release: str, *packages: str) -> Recipe:
+    return Recipe(
         "fedora",
         (
             *(name for name in cloud_disk.PACKAGES if name not in ("apparmor", "netplan.io")),
-            *("auditd", "btrfs-progs", "dracut", "network-manager", "python3-selinux"),
-            *("selinux-policy-default", "selinux-utils", "systemd-zram-generator", "zstd"),
+            *("auditd", "dracut", "network-manager", "python3-selinux"),
+            *("selinux-policy-default", "selinux-utils", "zstd", *packages),
         ),
-        {"TWIN_RELEASE": "44", "TWIN_LOCKED": str(LOCKED)},
+        {"TWIN_SYSTEM": system, "TWIN_RELEASE": release, "TWIN_LOCKED": str(LOCKED)},
         for_root="only root can set SELinux's labels on the files of a disk",
-    ),
+    )
+
+
+FEDORA = Twin(
+    "fedora-44",
+    _rpm_recipe("fedora", "44", "btrfs-progs", "systemd-zram-generator"),
     Pin(build="44-1.7", date="2026-11-26", mirrors=[]),
     {
-        "stock": FAILS_ON_BTRFS,
+        "stock": SHIM_NOT_EXECUTABLE,
         "selinux-userns-deny": (Status.XFAIL, "selinux-userns-deny", Confidence.PROVED),
         "max-userns-zero": (Status.XFAIL, "userns-limit", Confidence.PROVED),
         "apparmor-userns-deny": NOT_APPLICABLE,
@@ -155,7 +160,18 @@ FEDORA = Twin(
     FEDORA_CHECKS,
     masked=("dnf-makecache.timer", "fstrim.timer"),
 )
-TWINS = (NOBLE, RESOLUTE, FEDORA)
+ALMALINUX = Twin(
+    "almalinux-10",
+    _rpm_recipe("almalinux", "10", "xfsprogs"),
+    Pin(build="10.2-20260526.0", date="2026-11-30", mirrors=[]),
+    {
+        "stock": SHIM_NOT_EXECUTABLE,
+        "max-userns-zero": (Status.XFAIL, "userns-limit", Confidence.PROVED),
+    },
+    {**FEDORA_CHECKS, "the root is XFS": "test $(findmnt -n -o FSTYPE /) = xfs"},
+    masked=FEDORA.masked,
+)
+TWINS = (NOBLE, RESOLUTE, FEDORA, ALMALINUX)
 
 
 def with_twins(root: Path, url: str, key: SigningKey) -> Path:
