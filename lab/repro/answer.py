@@ -48,14 +48,17 @@ def headline(subject: Subject) -> str:
     plan, result = subject.plan, subject.verdict.result
     if subject.run is None or plan.guest is None or result is Result.NOT_RUN:
         return str(result)
+    name, machine = plan.guest.name, plan.report.machine
+    if machine and machine != plan.guest.arch:
+        name += f" ({plan.guest.arch}; the report's host has {machine})"
     if plan.is_host:
-        return f"{result} on {plan.guest.name}"
+        return f"{result} on {name}"
     system = plan.report.host
     host = f"not on {system.title}" if system and not system.inferred else "the report names no host"
     policies = [POLICIES[q.cause] for q in plan.questions if q.cause in POLICIES]
     partly = "" if len(policies) == len(plan.questions) else "in part "
     under = f", {partly}{' and '.join(policies)}" if policies else ""
-    return f"{result} on {plan.guest.name}{under}; {host}"
+    return f"{result} on {name}{under}; {host}"
 
 
 def render(subject: Subject) -> str:

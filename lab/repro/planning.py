@@ -13,6 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from lab import causes
+from lab.base.architecture import X86_64
 from lab.base.errors import LabError
 from lab.catalog import AND, Catalog, Change, DebianImage, Guest, Variant
 from lab.catalog.knob import Conflict, Knob
@@ -169,8 +170,8 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
         quotes = tuple(dict.fromkeys((*before.quotes, *finding.quotes)))
         suspected[finding.name] = replace(before, quotes=quotes)
     suspected = suspected or {None: Question(None)}
-    own = _exact(catalog, report.host)
-    nearest, why_nearest = _nearest(report.host, own, list(suspected), catalog, host, wishes)
+    own = _exact(catalog, report)
+    nearest, why_nearest = _nearest(report, own, list(suspected), catalog, host, wishes)
     guest = catalog.guest(wishes.guest) if wishes.guest else own
     if wishes.nearest and nearest and guest == own and (own is None or not host.has_image(own)):
         guest = nearest
@@ -215,21 +216,30 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
 
 def _left_out(report: Report, guest: Guest) -> list[str]:
     """What of the report's host the guest does not have."""
+    machine = report.machine or guest.arch
+    machines = [f"architecture: {guest.arch}, not {machine}"] if guest.arch != machine else []
     kernels = [f"kernel: that of {guest.name}, not {kernel.release}" for kernel in report.of(Kernel)]
     containers = [
         f"not set up: the container of {system.title} that line {system.quote.number} tells of"
         for system in report.of(System)
         if system.place is Place.CONTAINER
     ]
-    return [*kernels[:1], *containers[:1]]
+    return [*machines, *kernels[:1], *containers[:1]]
 
 
 # -- the guest
 
 
-def _exact(catalog: Catalog, system: System | None) -> Guest | None:
-    """The catalog's guest of this distribution and release."""
-    guests = {guest.system or name: guest for name, guest in catalog.guests.items()}
+def _has_architecture(guest: Guest, report: Report) -> bool:
+    """Whether a guest has the architecture of the report's host: x86_64 if the report names none."""
+    return guest.arch == (report.machine or X86_64.name)
+
+
+def _exact(catalog: Catalog, report: Report) -> Guest | None:
+    """The catalog's guest of the report's distribution and release, if it can be of the same architecture."""
+    system = report.host
+    last = sorted(catalog.guests.values(), key=lambda guest: _has_architecture(guest, report))
+    guests = {guest.system or guest.name: guest for guest in last}
     if system and system.id in guests:  # A rolling distribution has no releases.
         return guests[system.id]
     version = system.version if system and not system.inferred else None
@@ -242,7 +252,7 @@ def _exact(catalog: Catalog, system: System | None) -> Guest | None:
 
 
 def _nearest(
-    system: System | None,
+    report: Report,
     own: Guest | None,
     suspected: Sequence[str | None],
     catalog: Catalog,
@@ -254,6 +264,7 @@ def _nearest(
     It is the nearest of those that can be run here and can have what leads to the suspected causes. Only a
     guest that is built from packages can be run if its image is not stored.
     """
+    system = report.host
     if wishes.guest is not None:
         guest = catalog.guest(wishes.guest)
         return (None, "") if guest == own else (guest, "it was asked for")
@@ -276,7 +287,13 @@ def _nearest(
     # If there is no variant for a cause, any guest is as near.
     needed = [made[0] for cause in suspected if (made := leading_to(cause, catalog, None))]
     nearest_first = sorted(
-        catalog.guests.values(), key=lambda guest: (distance(guest), guest.name != USUAL, guest.name)
+        catalog.guests.values(),
+        key=lambda guest: (
+            distance(guest),
+            not _has_architecture(guest, report),
+            guest.name != USUAL,
+            guest.name,
+        ),
     )
     for guest in nearest_first:
         is_able = all(can_have(guest, variant) for variant in needed)

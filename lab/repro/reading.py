@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from lab.base.architecture import ARCHITECTURES
 from lab.base.errors import UsageError
 from lab.base.files import bounded
 from lab.base.paths import PACKAGE
@@ -22,6 +23,7 @@ from lab.repro.report import (
     Command,
     Ended,
     Kernel,
+    Machine,
     Mood,
     NamedTest,
     Place,
@@ -165,6 +167,9 @@ def _facts(text: Text, row: dict[str, Any]) -> Iterator[Statement]:
 def _fact(kind: str, quote_: Quote, told: dict[str, str]) -> Statement | None:
     if kind == "kernel":
         return Kernel(quote_, KINDS["of_platform"].sub("", told["release"]))
+    if kind == "architecture":
+        by_name = {name: known.name for known in ARCHITECTURES.values() for name in (known.name, known.debian)}
+        return Machine(quote_, by_name[told["machine"]])
     if kind == "program":
         written = told["name"]
         names = (name for name, pattern in PROGRAMS.items() if re.fullmatch(pattern, written, re.IGNORECASE))
@@ -302,6 +307,7 @@ def _facts_of(host: "HostReport", lines: Sequence[Line]) -> Iterator[Statement]:
         parent = None if like == system.id else like
         yield System(at("system"), system.id, system.version_id, name, place, parent)
     yield Kernel(at("kernel"), facts.kernel)
+    yield Machine(at("architecture"), facts.machine)
     for program, version in {"bubblewrap": facts.bubblewrap, "apparmor": facts.apparmor}.items():
         if version is not None and version.version is not None:
             yield Program(at(program), program, version.version)

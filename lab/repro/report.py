@@ -142,6 +142,17 @@ class Kernel(Statement):
 
 
 @dataclass(frozen=True)
+class Machine(Statement):
+    """The architecture of the host, as `uname -m` prints it."""
+
+    kind = "architecture"
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
 class Program(Statement):
     """The version of a program: of boxlite, or of one beside it, for example of bubblewrap."""
 
@@ -293,6 +304,12 @@ class Report:
         """The host's system, a named one before one that is inferred; None if the report names none."""
         hosts = (system for system in self.of(System) if system.place is Place.HOST)
         return min(hosts, key=lambda system: system.inferred, default=None)
+
+    @property
+    def machine(self) -> str | None:
+        """The host's architecture; None if the report names none, or several."""
+        names = {machine.name for machine in self.of(Machine)}
+        return names.pop() if len(names) == 1 else None
 
     @property
     def versions(self) -> list[Version]:

@@ -25,6 +25,7 @@ from lab.repro.report import (
     AuditLine,
     Command,
     Judged,
+    Machine,
     Mood,
     NamedTest,
     Program,
@@ -62,6 +63,10 @@ def quote(number: int, text: str = "a line") -> Quote:
 
 def system(name: str = "debian", version: str | None = "13", **more: Any) -> System:
     return System(quote(1), name, version, f"{name} {version or ''}".strip().capitalize(), **more)
+
+
+def machine(name: str) -> Machine:
+    return Machine(quote(2, name), name)
 
 
 def holds(name: str, value: str, number: int = 2) -> Setting:

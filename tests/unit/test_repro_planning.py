@@ -19,6 +19,7 @@ from tests.builders.reports import (
     boxlite,
     holds,
     is_built,
+    machine,
     plan,
     report,
     system,
@@ -27,7 +28,7 @@ from tests.builders.reports import (
     words,
 )
 
-DEBIAN = system()
+DEBIAN, ARM64 = system(), machine("aarch64")
 UBUNTU = system("ubuntu", "24.04")
 POP = system("pop", None, like="ubuntu")
 NEAREST = {"nearest": True}
@@ -44,6 +45,11 @@ EVERYTHING = Host(lambda guest: True, lambda guest: True, HOST.releases)
         # A point release is its release.
         ([system("debian", "13.2")], [CLONE], {}, ["debian-13/userns-clone-off/0.10.8"]),
         ([system("debian", "12")], [CLONE], {}, ["debian-12/userns-clone-off/0.10.8"]),
+        # The guest has the architecture that the report names, if there is one.
+        ([DEBIAN, ARM64], [CLONE], {}, ["debian-13-arm64/userns-clone-off/0.10.8"]),
+        ([POP, ARM64], [POLICY], NEAREST, ["debian-13-arm64/apparmor-userns-nocaps/0.10.8"]),
+        # A report that names two architectures names none.
+        ([DEBIAN, ARM64, machine("x86_64")], [CLONE], {}, ["debian-13/userns-clone-off/0.10.8"]),
         # A distribution that the lab lacks is not replaced by another one.
         ([POP], [POLICY], {}, []),
         ([POP], [POLICY], NEAREST, ["debian-13/apparmor-userns-nocaps/0.10.8"]),
@@ -79,6 +85,7 @@ def test_the_cells_of_a_report(
     ("statements", "suspected", "more", "step"),
     [
         ([DEBIAN], CLONE, {}, "guest: debian-13, for Debian 13"),
+        ([system("debian", "11"), ARM64], CLONE, {}, "architecture: x86_64, not aarch64"),
         ([UBUNTU], POLICY, NEAREST, "debian-13, which is not Ubuntu 24.04: its AppArmor mediates"),
         ([UBUNTU, holds(RESTRICT, "1")], POLICY, NEAREST, f"not set: {RESTRICT}=1: the kernel of debian-13"),
         ([UBUNTU, holds(SWITCH, "1")], POLICY, NEAREST, f"set: {SWITCH}=1, as line 2 says"),

@@ -28,6 +28,7 @@ from tests.builders.reports import (
     command,
     gather,
     holds,
+    machine,
     named_test,
     plan,
     program,
@@ -357,6 +358,14 @@ def test_the_answer_has_run_cause_cure_script_and_command_and_nothing_of_the_mac
     assert answered.run and answered.run.run.host
     answered.run.run.host = answered.run.run.host.model_copy(update={"acceleration": "kvm"})
     assert "software emulation" not in answer.render(answered)
+
+
+def test_a_guest_of_another_architecture_is_named_as_that(tmp_path: Path) -> None:
+    made = plan(report(system("debian", "11"), machine("aarch64"), MESSAGE), CLONE)
+    cell = ran(made, "userns-clone-off", cause=CLONE)
+    gather(tmp_path, cell, log=messages.USERNS_SYSCTL, kernel="")
+    expected = "reproduced on debian-11 (x86_64; the report's host has aarch64)"
+    assert answer.headline(subject(tmp_path, made, cell)) == expected
 
 
 def test_the_nearest_guest_is_named_as_what_it_is(tmp_path: Path) -> None:
