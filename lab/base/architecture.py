@@ -1,6 +1,7 @@
 """The processor architectures of guests, and what each is called by those who name it."""
 
 import platform
+import re
 from dataclasses import dataclass
 
 
@@ -52,3 +53,9 @@ ARCHITECTURES = {known.name: known for known in (X86_64, AARCH64)}
 def of_host() -> Architecture:
     """The architecture of this host. One that no guest has is taken for x86-64."""
     return ARCHITECTURES.get(platform.machine(), X86_64)
+
+
+def of_guest(name: str) -> Architecture:
+    """Return the architecture that a guest's name tells: x86_64, unless another one's word is in it."""
+    words = re.split("[-@]", name)
+    return next((known for known in ARCHITECTURES.values() if known.debian in words), X86_64)

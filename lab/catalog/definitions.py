@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, PrivateAttr, create_model, model_validator
 
 from lab import causes
-from lab.base.architecture import ARCHITECTURES, Architecture
+from lab.base.architecture import ARCHITECTURES, Architecture, of_guest
 from lab.base.errors import UsageError
 from lab.base.files import plain
 from lab.base.paths import PACKAGE
@@ -365,6 +365,13 @@ class Guest(Definition):
         image = self.image
         if isinstance(image, CloudImage) and image.firmware is Firmware.BIOS and self.arch == "aarch64":
             raise ValueError('`firmware` must be "uefi" for a guest of aarch64, whose machines have no BIOS')
+        return self
+
+    @model_validator(mode="after")
+    def _name_tells_architecture(self) -> "Guest":
+        # Reports, baselines and comparisons know a guest by its name.
+        if of_guest(self.name).name != self.arch:
+            raise ValueError("guests of aarch64, and no others, have `arm64` in their name")
         return self
 
     @property

@@ -75,8 +75,8 @@ class Answer:
 
     `reasons` are sentences that lead to the outcome. `refused` are probes that failed or could not be tried.
     `otherwise` are remedies that change how boxlite or its tests are run, not the host or boxlite's service.
-    `cells` are the tested cells of the host's own release, the closest first, or else those of `related`
-    systems: other releases or distributions with results.
+    `cells` are the tested cells of the host's own release and architecture, the closest first, or else those of
+    `related` systems: other releases, architectures or distributions with results.
     """
 
     system: str
@@ -121,8 +121,9 @@ def judge(report: HostReport, published: Published) -> Answer:
     cured = [close.cell for close in cells if close.cell.remedy and set(close.cell.causes) == set(names)]
     cured.sort(key=lambda cell: cell.guest not in guests)
     system = report.facts.os
+    name = system.pretty_name or " ".join(filter(None, [system.id, system.version_id])) or "no name"
     return Answer(
-        system=system.pretty_name or " ".join(filter(None, [system.id, system.version_id])) or "no name",
+        system=f"{name} on {report.facts.machine}",
         outcome=outcome,
         reasons=tuple(reasons),
         findings=tuple(findings),
@@ -179,11 +180,14 @@ def _mode_allows_kvm(report: HostReport) -> bool:
 
 
 def _alike(report: HostReport, published: Published) -> tuple[list[Distribution], list[Distribution]]:
-    """Return the host's own release; if there is none, other releases of it, or else what it derives from."""
+    """Return the host's own release on its architecture.
+
+    If there is none: its distribution's other releases and architectures, or else what that derives from.
+    """
     host = report.facts.os
 
     def is_own(system: SystemName) -> bool:
-        if not host.id or host.id != system.id:
+        if not host.id or host.id != system.id or report.facts.machine != system.machine:
             return False
         if host.version_id or system.version:
             return host.version_id == system.version

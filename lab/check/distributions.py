@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from lab.base.architecture import ARCHITECTURES, X86_64, of_guest
 from lab.base.errors import UsageError
 from lab.base.files import grouped, slug
 from lab.catalog import TWIN, Guest, Variant, remedies
@@ -166,16 +167,23 @@ def ask(results: Results, guest: str, variant: str = STOCK) -> Answer:
 
 @dataclass(frozen=True)
 class Distribution:
-    """One release of a distribution: its guests with their titles, the plainest first, and the answers.
+    """One release of a distribution on one architecture: its guests with their titles, and the answers.
 
-    `answers` has those for each variant, by guest: all guests as installed, and of the other variants those
-    that a published run has.
+    What works on one architecture may not work on another, so they are two. `machine` is the architecture, as
+    `uname -m` prints it; titles name it. The plainest guest comes first. `answers` has those for each variant,
+    by guest: all guests as installed, and of the other variants those that a published run has.
     """
 
-    name: str
+    release: str
+    machine: str
     title: str
     guests: Mapping[str, str]
     answers: Mapping[str, Mapping[str, Answer]]
+
+    @property
+    def name(self) -> str:
+        """Its release, and as in the names of guests the architecture, unless that is x86_64."""
+        return "-".join(filter(None, [self.release, _word(self.machine)]))
 
     @property
     def page(self) -> str:
@@ -254,31 +262,39 @@ class Distribution:
 def load(results: Results) -> list[Distribution]:
     """Return all distributions with results or in the catalog, sorted by name and release."""
     tested, defined = results.guests, results.catalog.guests
-    guests: dict[str, list[str]] = {}
+    guests: dict[tuple[str, str], list[str]] = {}
     for guest in [*tested, *(name for name in defined if name not in tested)]:
-        facts = _facts_of(results, guest)
+        facts, own = _facts_of(results, guest), without_kernel(guest)
+        machine = facts.machine if facts else of_guest(guest).name
         # Debian testing and unstable have no VERSION_ID, and the same os-release; their guests' names differ.
-        name = "-".join(without_kernel(guest).split("-")[:2])
+        name = "-".join([part for part in own.split("-") if part != _word(machine)][:2])
         # A twin has the os-release of its packages, and nothing that it shows is shown as that system's.
         if facts and facts.os.id and facts.os.version_id and not guest.startswith(TWIN):
             name = f"{facts.os.id}-{facts.os.version_id}"
-        guests.setdefault(name, []).append(guest)
+        guests.setdefault((name, machine), []).append(guest)
     loaded = []
-    for name, theirs in guests.items():
+    for (name, machine), theirs in guests.items():
         theirs.sort(key=lambda guest: (guest not in tested, len(guest), guest))
         theirs.sort(key=name.__ne__)  # The guest that has the distribution's own name comes first.
-        titles = {guest: _title(defined, guest) for guest in theirs}
+        titles = {guest: f"{_title(defined, guest)} on {machine}" for guest in theirs}
         title, facts = titles[theirs[0]], _facts_of(results, theirs[0])
         if theirs[0] not in defined:
-            title = (facts and facts.os.pretty_name) or name
+            title = f"{(facts and facts.os.pretty_name) or name} on {machine}"
         answers = {STOCK: {guest: ask(results, guest) for guest in theirs}}
         of_cells = {
             (variant, guest) for guest, variant, _ in results.cells if guest in theirs and variant != STOCK
         }
         for variant, guest in sorted(of_cells, key=lambda key: (key[0], theirs.index(key[1]))):
             answers.setdefault(variant, {})[guest] = ask(results, guest, variant)
-        loaded.append(Distribution(name, title, titles, answers))
+        loaded.append(Distribution(name, machine, title, titles, answers))
     return sorted(loaded, key=lambda distribution: list(_natural(distribution.name)))
+
+
+def _word(machine: str) -> str:
+    """Return an architecture as the names of guests have it; empty for x86_64, which they do not name."""
+    if machine == X86_64.name:
+        return ""
+    return ARCHITECTURES[machine].debian if machine in ARCHITECTURES else machine
 
 
 def _title(defined: Mapping[str, Guest], guest: str) -> str:

@@ -29,11 +29,12 @@ class _Data(BaseModel):
 
 
 class SystemName(_Data):
-    """How a system names itself in /etc/os-release."""
+    """How a system names itself in /etc/os-release, and its architecture as `uname -m` prints it."""
 
     id: Text | None
     version: Text | None
     codename: Text | None
+    machine: Text
 
 
 class Remedy(_Data):
@@ -68,7 +69,7 @@ class Cell(_Data):
 
 
 class Distribution(_Data):
-    """A release of a distribution: the answer for it as installed, and its tested cells.
+    """A release of a distribution on one architecture: the answer for it as installed, and its tested cells.
 
     `page` is its page in the site.
     """
@@ -153,13 +154,19 @@ def of_distributions(loaded: Iterable[distributions.Distribution]) -> Published:
         answers = [answer for guest in distribution.guests for answer in distribution.of(guest)]
         facts = [answer.result.cell.facts for answer in answers if answer.result]
         systems = {
-            SystemName(id=of.os.id, version=of.os.version_id, codename=of.os.version_codename)
+            SystemName(
+                id=of.os.id,
+                version=of.os.version_id,
+                codename=of.os.version_codename,
+                machine=distribution.machine,
+            )
             for of in facts
             if of
         }
         if not systems:  # None of its guests was ever up: what the distribution's own name says.
-            system, _, release = distribution.name.partition("-")
-            systems = {SystemName(id=system, version=release, codename=None)}
+            system, _, release = distribution.release.partition("-")
+            machine = distribution.machine
+            systems = {SystemName(id=system, version=release, codename=None, machine=machine)}
         stock = {answer.guest: _settings(answer) for answer in answers if answer.variant == STOCK}
         cells = [
             _cell(distribution.guests[answer.guest], answer, stock[answer.guest])

@@ -24,6 +24,7 @@ def of_facts(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> 
     """Return what decides about boxlite, by name. `is_known`: whether a fact, by its path, was read."""
     apparmor, bubblewrap = facts.apparmor, facts.bubblewrap
     values: dict[str, tuple[str, Value]] = {
+        "architecture": ("machine", facts.machine),
         "kernel": ("kernel", facts.kernel),
         "AppArmor": ("apparmor", "in use" if apparmor else "not in use"),
         "SELinux": ("selinux", facts.selinux.mode if facts.selinux else "not in use"),

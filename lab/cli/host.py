@@ -256,6 +256,7 @@ def _document(answer: Answer, sources: tuple[str, ...]) -> dict[str, Any]:
 def _cell(cell: check.Cell) -> dict[str, Any]:
     return {
         "guest": cell.guest,
+        "system": cell.system,
         "variant": cell.variant,
         "build": cell.build,
         "outcome": cell.kind,

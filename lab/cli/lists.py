@@ -23,8 +23,10 @@ def rows(what: str, definitions: Catalog) -> list[dict[str, Any]]:
     """Return one of the lists, as it stands in the JSON document under its name."""
     match what:
         case "guests":
-            guests = definitions.guests.items()
-            return [{"name": name, "title": guest.title, "image": guest.image.origin} for name, guest in guests]
+            return [
+                {"name": name, "title": guest.title, "arch": guest.arch, "image": guest.image.origin}
+                for name, guest in definitions.guests.items()
+            ]
         case "variants":
             return [
                 {
@@ -80,7 +82,7 @@ def list_command(what: str, as_json: bool) -> int:
                 if suite["others"]:
                     output.say(f"  all others need {suite['others']}")
         case _:
-            columns = ["name", "title", *(["image"] if what == "guests" else [])]
+            columns = ["name", "title", *(["arch", "image"] if what == "guests" else [])]
             output.print_rows([[row[column] for column in columns] for row in listed])
     return 0
 

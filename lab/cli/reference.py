@@ -90,8 +90,8 @@ def _variants() -> str:
 
 def _guests() -> str:
     guests = lists.rows("guests", catalog.load())
-    rows = [(f"`{guest['name']}`", guest["title"], guest["image"]) for guest in guests]
-    return _table(("guest", "what it is", "its image"), rows)
+    rows = [(f"`{guest['name']}`", guest["title"], guest["arch"], guest["image"]) for guest in guests]
+    return _table(("guest", "what it is", "architecture", "its image"), rows)
 
 
 def _sets() -> str:

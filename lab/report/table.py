@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lab import builds
 from lab.base import notices
+from lab.base.architecture import of_guest
 from lab.base.errors import TRACEBACK_FILE
 from lab.base.files import grouped, in_one_line
 from lab.builds import UNDER_STRESS
@@ -45,7 +46,9 @@ def title(run: RunResult) -> str:
     guests = {without_kernel(cell.guest) for cell in run.cells}
     others = {cell.kernel for cell in run.cells} - {""}
     more = f", with {counted(len(others), 'other kernel')}" if others else ""
-    return f"{boxlite}: the jailer on {counted(len(guests), 'guest')}{more}"
+    machines = {cell.facts.machine if cell.facts else of_guest(cell.guest).name for cell in run.cells}
+    of = f" of {' and '.join(sorted(machines))}" if machines else ""
+    return f"{boxlite}: the jailer on {counted(len(guests), 'guest')}{of}{more}"
 
 
 def name(cell: CellResult) -> str:
@@ -117,9 +120,9 @@ def next_step(run: RunResult, folder: Path) -> str:
 
 @notices.guarded_text
 def kernel(cells: Iterable[CellResult | None]) -> str:
-    """Return the kernel that was read in the guest; a dash if the guest never ran."""
-    release = next((cell.facts.kernel for cell in cells if cell and cell.facts), "-")
-    return in_one_line(release)
+    """Return the kernel and the architecture that were read in the guest; a dash if the guest never ran."""
+    read = next((cell.facts for cell in cells if cell and cell.facts), None)
+    return in_one_line(f"{read.kernel} {read.machine}") if read else "-"
 
 
 def columns(names: Iterable[Column]) -> dict[Column, str]:

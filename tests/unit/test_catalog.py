@@ -59,6 +59,8 @@ def test_the_shipped_definitions_load_and_are_of_use() -> None:
     definitions = catalog.load()
     assert {"debian-12", "debian-13", "debian-13-backports"} <= set(definitions.guests)
     assert definitions.set("quick").guests
+    # Where titles are shown, the architecture is added to them.
+    assert [guest.name for guest in definitions.guests.values() if "arm64" in guest.title] == []
     assert [name for name, variant in definitions.variants.items() if not variant.knobs] == ["stock"]
     assert definitions.variant("stock").expect.cause is None
     expected = {variant.expect.cause for variant in definitions.variants.values()} - {None}
@@ -138,6 +140,7 @@ def test_a_suite_has_its_control_and_witness(tmp_path: Path, text: str, expected
     [
         ('flavour = "x"\n' + GUEST, "flavour", "unknown key"),
         (GUEST + 'colour = "x"', "image.colour", "unknown key"),
+        ('arch = "aarch64"\n' + GUEST, "(whole file)", "have `arm64` in their name"),
         ("memory_mib = 128\n" + GUEST, "memory_mib", "greater than or equal to 512, found 128"),
         (GUEST.replace('"Debian 13"', "2026-11-24"), "title", "valid string, found {'date or time'"),
         (GUEST.replace('title = "Debian 13"', ""), "title", "required"),

@@ -120,7 +120,7 @@ def test_what_the_probe_shows_comes_before_what_was_published(tmp_path: Path) ->
     assert (advice.remedy, advice.price, advice.script_changed) == (CURE.name, CURE.price, False)
     assert advice.verified_on is not None
     text = text_of(answer)
-    assert "userns-clone-on was verified on Debian 13 (trixie) with userns-clone-off" in text
+    assert "userns-clone-on was verified on Debian 13 (trixie) on x86_64 with userns-clone-off" in text
     assert "lab remedies show userns-clone-on --script" in text
     # A script that is another one now says so.
     changed = data.model_dump_json().replace(CURE.digest, "0")
@@ -146,9 +146,27 @@ def test_another_system_is_never_expected_to_work(tmp_path: Path) -> None:
     answer = check(tmp_path, host, STOCK)
     assert (answer.outcome, answer.same_system) == (UNKNOWN, False)
     assert [distribution.name for distribution in answer.related] == ["debian-13"]
-    assert "Linux Mint 22: not known" in text_of(answer)
+    assert "Linux Mint 22 on x86_64: not known" in text_of(answer)
     nobody = check(tmp_path, host.model_copy(update={"id_like": ()}), STOCK)
     assert (nobody.outcome, nobody.nearest) == (UNKNOWN, None)
+
+
+@pytest.mark.parametrize(("yours", "tested"), [("aarch64", "x86_64"), ("x86_64", "aarch64")])
+def test_what_was_tested_on_another_architecture_is_nothing_of_this_host(
+    tmp_path: Path, yours: str, tested: str
+) -> None:
+    names = {"x86_64": "debian-11", "aarch64": "debian-11-arm64"}
+    bullseye = dict(DEBIAN["os"]) | {"version_id": "11", "version_codename": "bullseye"}
+    cell = a_cell(names[tested], facts=facts(os=bullseye, machine=tested))
+    answer = check(tmp_path, report(os=bullseye, machine=yours), cell)
+    assert answer.outcome is UNKNOWN
+    text = text_of(answer)
+    assert f"on {yours}: not known" in text
+    # Where it is compared with all the same, both architectures are named.
+    assert answer.nearest is None or f"architecture: {yours} here, {tested} on the tested host" in text
+    own = a_cell(names[yours], facts=facts(os=bullseye, machine=yours), status=Status.FAIL, cause="unknown")
+    nearest = check(tmp_path, report(os=bullseye, machine=yours), cell, own).nearest
+    assert nearest and nearest.cell.guest == names[yours]
 
 
 def test_what_cannot_be_read_is_not_compared(tmp_path: Path) -> None:

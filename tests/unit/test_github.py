@@ -40,9 +40,9 @@ def failed(guest: str, **more: Any) -> CellResult:
 def test_a_version_that_several_builds_have_is_told_once_and_what_ends_a_title_is_escaped() -> None:
     builds = [BuildRecord(name=name, version="abc-dirty", source=name) for name in ("one", "other")]
     run = run_of(cell("debian-13"), builds=[*builds, BuildRecord(name="3", version="A:C", source="3")])
-    notice = "::notice title=boxlite abc-dirty%2C A%3AC%3A the jailer on 1 guest::1 pass"
+    notice = "::notice title=boxlite abc-dirty%2C A%3AC%3A the jailer on 1 guest of x86_64::1 pass"
     assert github.annotations(run) == [notice]
-    assert markdown.render(run).startswith("# boxlite abc-dirty, A:C: the jailer on 1 guest\n")
+    assert markdown.render(run).startswith("# boxlite abc-dirty, A:C: the jailer on 1 guest of x86_64\n")
 
 
 def test_at_most_ten_annotations_of_a_kind_are_made_and_the_last_says_how_many_more() -> None:
@@ -60,7 +60,7 @@ def test_at_most_ten_annotations_of_a_kind_are_made_and_the_last_says_how_many_m
 
 def test_the_summary_is_the_page_without_links(tmp_path: Path) -> None:
     text = github.summary(run_of(failed("debian-13", evidence=["cells/a"]), cell("debian-12")), tmp_path)
-    assert text.startswith("# boxlite 0.10.8: the jailer on 2 guests\n\n1 pass, 1 fail\n")
+    assert text.startswith("# boxlite 0.10.8: the jailer on 2 guests of x86_64\n\n1 pass, 1 fail\n")
     assert "\n## fail unknown: debian-13 stock\n" in text
     assert "](" not in text
 
@@ -97,7 +97,7 @@ def folder(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_outside_of_a_job_the_summary_is_printed_before_the_annotations(folder: Path, run_lab: RunLab) -> None:
     printed = run_lab(1, "report", folder, "--format", "github").out
-    assert printed.startswith("# boxlite 0.10.8: the jailer on 1 guest\n")
+    assert printed.startswith("# boxlite 0.10.8: the jailer on 1 guest of x86_64\n")
     assert [line.partition(" ")[0] for line in printed.splitlines()[-2:]] == ["::error", "::notice"]
 
 
@@ -106,7 +106,7 @@ def test_a_job_gets_the_summary_added(folder: Path, monkeypatch: pytest.MonkeyPa
     job.write_text("of an earlier step\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(job))
     printed = run_lab(1, "report", folder, "--format", "github").out
-    assert job.read_text().startswith("of an earlier step\n# boxlite 0.10.8: the jailer on 1 guest\n")
+    assert job.read_text().startswith("of an earlier step\n# boxlite 0.10.8: the jailer on 1 guest of x86_64\n")
     assert all(map(COMMAND.fullmatch, printed.splitlines()))
     # The limit counts what is there already.
     job.write_text("x" * (github.LARGEST - 400))

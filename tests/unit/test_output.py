@@ -95,6 +95,8 @@ def test_each_list_is_json_with_documented_keys(what: str, run_lab: RunLab) -> N
 def test_the_lists_hold_the_catalog(run_lab: RunLab) -> None:
     definitions = catalog.load()
     assert [entry["name"] for entry in listed("guests", run_lab)] == list(definitions.guests)
+    architectures = {entry["name"]: entry["arch"] for entry in listed("guests", run_lab)}
+    assert (architectures["debian-13"], architectures["debian-13-arm64"]) == ("x86_64", "aarch64")
     assert [entry["name"] for entry in listed("variants", run_lab)] == list(definitions.variants)
     assert [entry["name"] for entry in listed("causes", run_lab)] == list(causes.known())
     assert listed("suites", run_lab)[0]["tests"][0].keys() == {"name", "needs"}

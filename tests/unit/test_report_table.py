@@ -23,6 +23,7 @@ from lab.report import markdown, table
 from lab.report.table import LOOKS, sections
 from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.cells import cell
+from tests.builders.facts import facts
 from tests.builders.output import printed
 from tests.builders.runs import run_of
 
@@ -195,10 +196,23 @@ def test_the_same_failure_in_other_words_of_another_build_is_one_section_with_bo
     assert "- `jail_starts`: fail: no sandbox (in 1 of 2 cells)\n" in page
 
 
+def test_a_run_names_the_architectures_of_its_guests() -> None:
+    arm64 = facts(machine="aarch64", kernel="6.12.9-arm64")
+    run = run_of(cell(facts=facts(kernel="6.12.9-amd64")), cell("debian-13-arm64", facts=arm64))
+    assert table.title(run) == "boxlite 0.10.8: the jailer on 2 guests of aarch64 and x86_64"
+    # Also of a guest that never came up.
+    assert table.title(run_of(cell("debian-13-arm64"))).endswith("the jailer on 1 guest of aarch64")
+    page = markdown.render(run)
+    assert "| debian-13 | 6.12.9-amd64 x86_64 | pass |" in page
+    assert "| debian-13-arm64 | 6.12.9-arm64 aarch64 | pass |" in page
+    lines = printed(run).splitlines()
+    assert ["debian-13-arm64", "6.12", "aarch64", "pass"] in [line.split() for line in lines]
+
+
 def test_a_guest_with_two_kernels_is_one_guest() -> None:
     cells = [a_blocked_cell(), a_blocked_cell(guest="debian-13@linux-image-amd64", kernel="linux-image-amd64")]
     run = run_of(*cells)
-    assert table.title(run).endswith("the jailer on 1 guest, with 1 other kernel")
+    assert table.title(run).endswith("the jailer on 1 guest of x86_64, with 1 other kernel")
     [section] = sections(run)
     assert section.where == "2 cells on 1 guest"
 

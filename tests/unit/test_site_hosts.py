@@ -60,13 +60,42 @@ def test_guests_of_one_release_are_one_distribution(tmp_path: Path) -> None:
     guests = list(by_name["debian-13"].guests)
     assert guests[0] == "debian-13"
     assert {"debian-13-podman", "server", "debian-13-cloud"} < set(guests)
-    assert by_name["debian-13"].title == "Debian 13 (trixie)"
+    assert by_name["debian-13"].title == "Debian 13 (trixie) on x86_64"
     # A twin is shown as itself, whatever its os-release says.
     assert list(by_name["twin-wsl2"].guests) == ["twin-wsl2"]
     assert by_name["twin-wsl2"].title.startswith("Twin of WSL2, not WSL2")
     # Testing and unstable are two, although their os-release is the same.
     assert "debian-14" in by_name
     assert [name for name in by_name if name.startswith("debian")][-1] == "debian-sid"
+
+
+def test_each_architecture_of_a_release_is_a_distribution_of_its_own(tmp_path: Path) -> None:
+    cells = [
+        a_cell(facts=facts()),
+        a_blocked_cell("runtime-library", guest="debian-13-arm64", facts=facts(machine="aarch64")),
+        a_cell("server", facts=facts(machine="riscv64")),
+    ]
+    site = loaded(tmp_path, *cells)
+    [amd64, arm64, other] = [one for one in site.distributions if one.release == "debian-13"]
+    assert [one.name for one in (amd64, arm64, other)] == ["debian-13", "debian-13-arm64", "debian-13-riscv64"]
+    assert [one.answer.kind for one in (amd64, arm64)] == [Kind.WORKS, Kind.BLOCKED]
+    assert list(arm64.guests) == ["debian-13-arm64"] and "debian-13-arm64" not in amd64.guests
+    assert amd64.trouble("stock") == []
+    folder = publish([tmp_path / "run"], tmp_path / "site").parent
+    text = (folder / "support.md").read_text()
+    assert "| Debian 13 (trixie) on x86_64 | works as installed | 0.10.8 |" in text
+    assert "| Debian 13 (trixie) on aarch64 | blocked; no cure is verified | 0.10.8 |" in text
+    for name, machine in (("debian-13", "x86_64"), ("debian-13-arm64", "aarch64")):
+        assert f"Debian 13 (trixie) on {machine}" in page(folder, name)
+        assert f"<td>{machine}</td>" in (folder / f"hosts/{name}.html").read_text()
+        assert f"on {machine}" in json.loads((folder / f"badges/{name}.json").read_text())["label"]
+
+
+def test_a_release_that_was_never_up_has_the_architecture_of_its_definition(tmp_path: Path) -> None:
+    made = published.of_distributions(loaded(tmp_path, a_cell(facts=facts())).distributions)
+    [arm64] = [one for one in made.distributions if one.name == "debian-13-arm64"]
+    assert arm64.systems == (SystemName(id="debian", version="13", codename=None, machine="aarch64"),)
+    assert (arm64.kind, arm64.title) == (Kind.UNTESTED, "Debian 13 (trixie) on aarch64")
 
 
 def test_what_was_not_tested_says_so_and_why(tmp_path: Path) -> None:
@@ -189,14 +218,17 @@ def test_badges_and_support_md_are_truthful_and_escaped(tmp_path: Path) -> None:
     )
     badges = {file.stem: json.loads(file.read_text()) for file in (site / "badges").iterdir()}
     assert badges["debian-13"]["schemaVersion"] == 1
-    assert badges["debian-13"]["label"] == "boxlite on Debian 13 (trixie)"
+    assert badges["debian-13"]["label"] == "boxlite on Debian 13 (trixie) on x86_64"
     states = {guest: (badge["message"], badge["color"]) for guest, badge in badges.items()}
     assert states["debian-13"] == ("0.10.8: works as installed", "brightgreen")
     assert states["debian-12"][1] == "red"
     assert states["debian-11"] == states["ubuntu-24.04"] == ("not tested", "lightgrey")
     text = (site / "support.md").read_text()
-    assert "| Debian 13 (trixie) | works as installed | 0.10.8 |" in text
-    assert "| Ubuntu 24.04 LTS (Noble Numbat) | not tested: no published run has it | - | - | - |" in text
+    assert "| Debian 13 (trixie) on x86_64 | works as installed | 0.10.8 |" in text
+    assert (
+        "| Ubuntu 24.04 LTS (Noble Numbat) on x86_64 | not tested: no published run has it | - | - | - |"
+        in text
+    )
     assert "&lt;img" in text and "<img" not in text and "\n# heading" not in text and r"\[x\](y)" in text
 
 
@@ -217,7 +249,7 @@ def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: 
     assert changed.remedy.title == KNOWN["userns-clone-on"].title
     assert changed.part == "setting-userns-clone-off"
     [debian] = [distribution for distribution in distributions if distribution.name == "debian-13"]
-    assert debian.systems == (SystemName(id="debian", version="13", codename="trixie"),)
+    assert debian.systems == (SystemName(id="debian", version="13", codename="trixie", machine="x86_64"),)
 
 
 def test_the_front_page_holds_what_is_published_and_the_probe_script(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_page_says_what_the_record_says(tmp_path: Path) -> None:
         "the machine died",
         "1 fail - box_starts",
         "fork 1.2 suite 20.0",
-        "6.12.118+deb13-cloud-amd64",
+        "architecture x86_64 kernel 6.12.118+deb13-cloud-amd64",
         "0.12.0 (/usr/bin/bwrap)",
         "4.1.0 (mediates user namespaces)",
         "lab matrix -g debian-13 -v stock",

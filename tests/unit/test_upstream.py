@@ -55,7 +55,7 @@ def test_a_misdiagnosis_has_all_that_an_issue_needs(tmp_path: Path) -> None:
     [title] = [line for line in page.splitlines() if line.startswith("## ")]
     assert title == f"## boxlite calls it an unknown restriction: {WHY}"
     again = "`lab matrix -g debian-13 -v apparmor-userns-deny --build 0.10.8`"
-    row = "| Debian GNU/Linux 13 (trixie) | 6.12.118+deb13-cloud-amd64 | 0.12.0 | 4.1.0 | - | 0.10.8 |"
+    row = "| Debian GNU/Linux 13 (trixie) | 6.12.118+deb13-cloud-amd64 x86_64 | 0.12.0 | 4.1.0 | - | 0.10.8 |"
     assert page.count(f"{row} apparmor-userns-deny | {again} |") == 2
     words, logged, audit, probes = blocks(page)
     assert words == f"{messages.SAID}\n"
@@ -137,11 +137,11 @@ def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> 
         (None, "| debian-13 | - | - | - | - | 0.10.8 |"),
         (
             facts(os={"pretty_name": None}, kernel="6.12", bubblewrap={"version": None}, apparmor=None),
-            "| debian-13 | 6.12 | - | - | - | 0.10.8 |",
+            "| debian-13 | 6.12 x86_64 | - | - | - | 0.10.8 |",
         ),
         (
             facts(kernel="6.12", bubblewrap=None, selinux={"mode": "permissive"}),
-            "| Debian GNU/Linux 13 (trixie) | 6.12 | - | 4.1.0 | permissive | 0.10.8 |",
+            "| Debian GNU/Linux 13 (trixie) | 6.12 x86_64 | - | 4.1.0 | permissive | 0.10.8 |",
         ),
     ],
 )

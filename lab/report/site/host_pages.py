@@ -160,7 +160,7 @@ def support_files(site: Site) -> Iterator[Text]:
         # What an endpoint badge of shields.io reads: https://shields.io/badges/endpoint-badge.
         badge = {
             "schemaVersion": 1,
-            "label": f"boxlite on {plain(distribution.title)[:80]}",
+            "label": f"boxlite on {plain(distribution.title)[:120]}",
             "message": plain(f"{version}{answer.headline}")[:80],
             "color": BLOCKED_BUT_CURED if answer.cures else COLOURS[answer.kind],
         }

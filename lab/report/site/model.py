@@ -204,6 +204,7 @@ def components(facts: Facts) -> dict[str, str]:
     bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
     about = {
         "system": facts.os.pretty_name or facts.os.id or UNKNOWN,
+        "architecture": facts.machine,
         "kernel": facts.kernel,
         "bubblewrap": "not installed",
         "AppArmor": NOT_IN_USE,

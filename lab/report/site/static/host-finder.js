@@ -45,7 +45,7 @@ function make(tag, attributes, ...children) {
 // ---- Which distribution, and which tested cell of it is closest.
 
 function sameSystem(host, system) {
-  if (!host.id || host.id !== system.id) return false;
+  if (!host.id || host.id !== system.id || host.machine !== system.machine) return false;
   if (host.version || system.version) return (host.version ?? "") === (system.version ?? "");
   return !host.codename || !system.codename || host.codename === system.codename;
 }
@@ -95,13 +95,13 @@ function refusals({ refused }) {
 }
 
 function notTested(system) {
-  const name = system.title || [system.id, system.version].filter(Boolean).join(" ");
+  const name = [system.title || [system.id, system.version].filter(Boolean).join(" "), system.machine].filter(Boolean).join(" on ");
   const related = lab.hosts.distributions.filter((each) => each.systems.some((known) => known.id === system.id));
   const base = lab.hosts.distributions.filter((each) => each.systems.some((known) => system.like.includes(known.id)));
   return [
     make("h3", {}, name),
     verdict("untested", "Not tested", make("p", {}, "No published run has this system. The lab does not know whether boxlite works on it.")),
-    ...others(related, "Other releases of this distribution, which are other systems:"),
+    ...others(related, "Other releases and architectures of this distribution, which are other systems:"),
     ...(related.length ? [] : others(base, `By its own words (ID_LIKE) it is made from ${system.like.join(", ")}. These are other systems than yours:`)),
   ];
 }
