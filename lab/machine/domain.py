@@ -154,7 +154,7 @@ def to_xml(spec: DomainSpec) -> str:
     features = ET.SubElement(domain, "features")
     # libvirt wants ACPI of UEFI on x86-64, and refuses it without UEFI on arm64. There its tables name the
     # console, whatever a disk's own loader tells the kernel.
-    if spec.architecture is X86_64 or isinstance(spec.boot, FirmwareBoot):
+    if spec.architecture is X86_64 or (isinstance(spec.boot, FirmwareBoot) and spec.boot.uefi):
         ET.SubElement(features, "acpi")
     if spec.architecture is X86_64:
         ET.SubElement(features, "apic")

@@ -340,7 +340,9 @@ def arm64_host(monkeypatch: pytest.MonkeyPatch) -> None:
     ("says", "problem"),
     [
         ("kvm [1]: VHE mode initialized successfully", ""),
+        # As the kernels of Debian 13 and 12 say it in an emulated machine.
         ("kvm [1]: Hyp nVHE mode initialized successfully", ""),
+        ("kvm [1]: Hyp mode initialized successfully", ""),
         (
             "kvm [1]: HYP mode not available",
             "/dev/kvm opens, but under it a guest kernel has no KVM for boxlite",

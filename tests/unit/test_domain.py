@@ -74,6 +74,8 @@ def test_what_the_xml_says(spec: DomainSpec, path: str, text: str) -> None:
         (SPEC, "cpu", {"mode": "maximum"}),
         (ARM, "os/type", {"arch": "aarch64", "machine": "virt"}),
         (ARM, "features/*", {"version": "3"}),
+        # One that stands still.
+        (replace(ARM, boot=FirmwareBoot()), "features/*", {"version": "3"}),
         (ARM_UEFI, "features/gic", {"version": "3"}),
         # libvirt refuses it without UEFI on arm64, and UEFI without it on x86-64.
         (ARM_UEFI, "features/acpi", {}),
