@@ -14,20 +14,25 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import pytest
 from filelock import FileLock
 
 from lab.base import process, scratch
+from lab.base.architecture import AARCH64, X86_64, Architecture
 from lab.base.paths import Paths
-from lab.images import debian
+from lab.catalog import loading
+from lab.images import debian, store
 from lab.machine import seed
+from tests.builders.mirror import SigningKey, definitions, guest, key_ring, serving
 
 RECIPES = Path(__file__).with_name("recipes")
 # Debian's cloud images have these, or what does the same. Not among them: bubblewrap.
-PACKAGES = (
+COMMON = (
     *("apparmor", "ca-certificates", "cloud-guest-utils", "cloud-init", "dbus", "fdisk", "iproute2"),
-    *("grub-common", "grub-efi-amd64-bin", "grub-pc-bin", "linux-image-cloud-amd64", "mtools", "netplan.io"),
+    *("grub-common", "mtools", "netplan.io"),
     *("openssh-server", "python3", "sudo", "systemd-resolved", "systemd-sysv", "udev"),
 )
+PACKAGES = (*COMMON, "grub-efi-amd64-bin", "grub-pc-bin", "linux-image-cloud-amd64")
 BUILD_SECONDS = 1800.0
 # Of the small disk's partition table: where the root is, in bytes, for debugfs.
 ROOT_OFFSET = 69632 * 512
@@ -44,6 +49,7 @@ class Recipe:
     packages: tuple[str, ...] = PACKAGES
     settings: Mapping[str, str] = field(default_factory=dict)
     for_root: str = ""
+    architecture: Architecture = X86_64
 
     @property
     def file(self) -> Path:
@@ -59,6 +65,7 @@ class Recipe:
 
 
 SMALL = Recipe("small")
+ARM64 = Recipe("small", (*COMMON, "grub-efi-arm64-bin", "linux-image-cloud-arm64"), architecture=AARCH64)
 
 
 @dataclass(frozen=True)
@@ -125,12 +132,13 @@ def _build_in(workspace: Path, recipe: Recipe) -> None:
             f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
             "--format=null",
             "--variant=apt",
+            f"--architectures={recipe.architecture.debian}",
             f"--include={','.join(recipe.packages)}",
             f"--customize-hook={recipe.file}",
             "trixie",
             "/dev/null",
         ],
-        timeout=BUILD_SECONDS,
+        timeout=BUILD_SECONDS * (1 if recipe.architecture.is_hosts else store.FOREIGN_FACTOR),
         env={"TMPDIR": str(workspace), **recipe.settings},
     )
 
@@ -168,6 +176,24 @@ def served(folder: Path) -> Iterator[Repository]:
         yield repository
     finally:
         repository.close()
+
+
+@contextmanager
+def published(built: CloudDisk, sources: str, folder: Path, *names: str) -> Iterator[None]:
+    """Publish the disk in the layouts of these guests' distributions, signed by a key of the tests' own.
+
+    `sources` is the URL of the guests' packages. Until the block ends, the lab's definitions name this mirror.
+    """
+    made = built.with_sources(folder / "disk.qcow2", sources).read_bytes()
+    with serving() as mirror, key_ring() as ring, pytest.MonkeyPatch.context() as patched:
+        key = SigningKey(ring, "good@example.org")
+        root = definitions(folder / "definitions", mirror.url, key)
+        patched.setattr(loading, "definitions", lambda: root)
+        loading.load.cache_clear()
+        for name in names:
+            mirror.publish(guest(name), made, key)
+        yield
+    loading.load.cache_clear()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 
 from lab.base import process
 from lab.base.paths import Paths
-from lab.catalog import Firmware, Guest, loading
+from lab.catalog import Firmware, Guest
 from lab.guest import ready
 from lab.guest.session import Session
 from lab.images import store
@@ -24,7 +24,7 @@ from lab.machine.connection import connection, default_uri
 from lab.machine.console import KERNEL_RAN
 from lab.machine.lane import open_lane
 from lab.record import RunResult, Status
-from tests.builders.mirror import SigningKey, definitions, guest, key_ring, serving
+from tests.builders.mirror import guest
 from tests.vm import cloud_disk
 from tests.vm.conftest import RELEASE, invoke, own_home
 
@@ -54,23 +54,13 @@ def repository(built: cloud_disk.CloudDisk) -> Iterator[cloud_disk.Repository]:
 
 @pytest.fixture(scope="module")
 def published(
-    own: Paths,
     built: cloud_disk.CloudDisk,
     repository: cloud_disk.Repository,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
-    """The disk in a distribution's layout, signed by a key of the tests' own."""
-    folder = tmp_path_factory.mktemp("mirror")
-    made = built.with_sources(folder / "disk.qcow2", repository.url).read_bytes()
-    with serving() as mirror, key_ring() as ring, pytest.MonkeyPatch.context() as patched:
-        key = SigningKey(ring, "good@example.org")
-        root = definitions(folder / "definitions", mirror.url, key)
-        patched.setattr(loading, "definitions", lambda: root)
-        loading.load.cache_clear()
-        for name in (UBUNTU, LACKING):
-            mirror.publish(guest(name), made, key)
+    """The disk in a distribution's layout."""
+    with cloud_disk.published(built, repository.url, tmp_path_factory.mktemp("mirror"), UBUNTU, LACKING):
         yield
-    loading.load.cache_clear()
 
 
 @pytest.fixture(scope="module")
