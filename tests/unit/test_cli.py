@@ -302,8 +302,8 @@ def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, run_lab: RunLab, what: s
         rows = [[name, guest.title, guest.arch, guest.image.origin] for name, guest in guests]
         assert rows_listed(printed) == rows
     if what == "causes":
-        rows = [f"{name}: {cause.explanation}" for name, cause in causes.known().items()]
-        assert printed.splitlines() == rows
+        lines = [f"{name}: {cause.explanation}" for name, cause in causes.known().items()]
+        assert printed.splitlines() == lines
 
 
 def test_every_suite_is_listed_the_one_of_wheels_first(home: Path, run_lab: RunLab) -> None:
