@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from lab.base import process
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64
 from lab.base.errors import UsageError
 from lab.base.files import sha256
@@ -142,6 +141,8 @@ def content(path: Path) -> str:
 @cache
 def _architecture(path: Path) -> str:
     """What a .deb file, or a folder's kernel, runs on; every word if packages have several. Raises as above."""
+    from lab.base import process  # It imports psutil, and each command that reads a catalog imports this.
+
     debs = packages(path)
     if not debs:
         return find_in(path).architecture

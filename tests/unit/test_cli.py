@@ -299,8 +299,8 @@ def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, run_lab: RunLab, what: s
     assert "\u2026" not in printed
     guests = catalog.load().guests.items()
     if what == "guests":
-        rows = [[name, guest.title, guest.arch, guest.image.origin] for name, guest in guests]
-        assert rows_listed(printed) == rows
+        expected = [[name, guest.title, guest.arch, guest.image.origin] for name, guest in guests]
+        assert rows_listed(printed) == expected
     if what == "causes":
         lines = [f"{name}: {cause.explanation}" for name, cause in causes.known().items()]
         assert printed.splitlines() == lines
