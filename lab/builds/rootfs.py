@@ -6,6 +6,7 @@ Format: https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md
 import gzip
 import hashlib
 import json
+import shlex
 import shutil
 import tarfile
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from lab.base import process, scratch
+from lab.base import process
 from lab.base.architecture import Architecture
 from lab.base.errors import LabError, UsageError
 from lab.base.notices import progress
@@ -89,10 +90,12 @@ def fetch_busybox(paths: Paths, architecture: Architecture) -> Path:
     """Debian's static busybox of an architecture that is not the host's, kept in the cache. Raises LabError."""
 
     def fill(folder: Path) -> None:
-        with scratch.temporary() as workspace:
-            words = ["--variant=extract", f"--architectures={architecture.debian}", "--include=busybox-static"]
-            process.run(["mmdebstrap", *words, BUSYBOX_SUITE, workspace / "root"], timeout=FETCH_SECONDS)
-            shutil.copy(workspace / "root/usr/bin/busybox", folder / "busybox")
+        # An ordinary user's mmdebstrap unpacks as another user, who can write to no folder of this one.
+        words = ["--variant=extract", f"--architectures={architecture.debian}", "--include=busybox-static"]
+        take = f"--extract-hook=copy-out /usr/bin/busybox {shlex.quote(str(folder))}"
+        process.run(
+            ["mmdebstrap", "--format=null", *words, take, BUSYBOX_SUITE, "/dev/null"], timeout=FETCH_SECONDS
+        )
 
     folder = wheels.store(paths) / f"busybox-{architecture.name}"
     return wheels.fetch_once(folder, f"fetching busybox for {architecture.name}", fill, progress) / "busybox"

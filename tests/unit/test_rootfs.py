@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import subprocess
 import tarfile
 from io import BytesIO
@@ -11,9 +12,19 @@ from typing import Any
 
 import pytest
 
-from lab.base.architecture import X86_64
+from lab.base.architecture import AARCH64, X86_64
 from lab.base.errors import LabError, UsageError
+from lab.base.paths import Paths
 from lab.builds import rootfs
+from tests.builders.facts import executable
+
+# As an ordinary user's: it unpacks as another user, who can make no folder in one of this user's.
+MMDEBSTRAP = """#!/bin/sh
+for word; do
+    case $word in "--extract-hook=copy-out /usr/bin/busybox "*) echo static >"${word##* }/busybox" ;; esac
+done
+[ "$word" = /dev/null ] || { echo "E: cannot create $word: Permission denied" >&2; exit 25; }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +87,11 @@ def test_a_program_without_interpreter_is_static(tmp_path: Path, monkeypatch: py
         with pytest.raises(LabError, match="no static busybox") as error:
             rootfs.find_busybox()
         assert "install busybox-static" in (error.value.hint or "")
+
+
+def test_another_architecture_s_busybox_comes_from_debian_for_an_ordinary_user_too(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable(tmp_path / "bin/mmdebstrap", MMDEBSTRAP)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert rootfs.fetch_busybox(paths, AARCH64).read_text() == "static\n"
