@@ -4,7 +4,7 @@ They are known in the order in which boxlite meets them, so the first one found 
 joins the others when its module is imported, so the imports here stand in that order.
 """
 
-from lab.causes import before_sandbox, rule, sandbox
+from lab.causes import before_sandbox, rule, sandbox, shim
 from lab.causes.evidence import Evidence
 from lab.causes.rule import Cause, Shown
 from lab.record import Confidence, Finding, Needs

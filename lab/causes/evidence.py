@@ -30,6 +30,8 @@ LOGS = ("boxlite/*/logs/boxlite.log*", "boxlite/*/boxes/*/shim.stderr", "boxlite
 MOST_LOGS = 20
 LOG_BYTES = 2_000_000
 MISSING = "there is no such file"
+# What boxlite starts for each box, and signal(7) that ends it for a system call that a filter does not allow.
+SHIM, SIGSYS = "boxlite-shim", "31"
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,12 @@ class Evidence:
         """AppArmor's denials that have all the given fields."""
         fields["apparmor"] = "DENIED"
         return [line for line in self.audit if fields.items() <= line.items()]
+
+    @property
+    def shims_ended(self) -> list[dict[str, str]]:
+        """The kernel's lines about shims that a filter of system calls ended."""
+        lines = [line for line in self.audit if line.get("sig") == SIGSYS]
+        return [line for line in lines if SHIM in (line.get("comm"), line.get("exe", "").rpartition("/")[2])]
 
     def avc_denied(self, permission: str, **fields: str) -> list[dict[str, str]]:
         """SELinux's denials of a permission that have all the given fields."""

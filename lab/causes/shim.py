@@ -1,0 +1,99 @@
+"""The causes that boxlite meets with its shim, which bubblewrap starts when the sandbox stands, in this order.
+
+They are written as those of `before_sandbox` and `sandbox`, which come first.
+"""
+
+import re
+
+from lab.base.architecture import ARCHITECTURES
+from lab.causes.evidence import SHIM, Evidence
+from lab.causes.rule import Shown, cause, proved_if
+from lab.causes.sandbox import service_filters_calls
+from lab.record import Confidence, Needs
+
+# bubblewrap's words for a program that it may not execute, here the copy of the shim beside a box.
+SHIM_NOT_EXECUTED = re.compile(r"bwrap: execvp (\S+/boxlite-shim): Permission denied")
+# Where the copy is, below the user's home, in the file of the modes.
+COPY = re.compile(r".*/boxes/[^/]+/bin/boxlite-shim")
+OWNER_MAY_EXECUTE = 0o100
+
+
+# bubblewrap starts the shim when its sandbox stands; only then does the shim do anything.
+@cause("shim-not-executable", Needs.SANDBOX)
+def shim_not_executable(evidence: Evidence) -> Shown | None:
+    """For the jailer boxlite copies its shim beside a box, and on a file system that clones files (btrfs,
+    Fedora's default, and XFS) the copy loses its execute permission, so bubblewrap cannot start it. This is a
+    fault of boxlite's, its issue 1496; SELinux and AppArmor have nothing to do with it.
+    """
+    match = next(filter(None, map(SHIM_NOT_EXECUTED.search, evidence.said)), None)
+    if match is None:
+        return None
+    copies = {path: mode for path, mode in evidence.modes.items() if COPY.fullmatch(path)}
+    lost = next((path for path, mode in copies.items() if not mode & OWNER_MAY_EXECUTE), None)
+    if lost is not None:
+        why = f"{lost} has mode {copies[lost]:04o}, which lacks the owner's execute bit; {match[0]}"
+        return Shown(Confidence.PROVED, why)
+    # What has the permission is denied by something else, and so may a copy be whose mode nobody knows.
+    if copies or evidence.profile or evidence.probes.exec_home.failed:
+        return None
+    return Shown(Confidence.LIKELY, f"bubblewrap says: {match[0]}")
+
+
+# libkrun's words, which it prints for this reason alone, and boxlite's own about that start. The library goes
+# when boxlite replaces libkrun.
+NO_LIBRARY = re.compile(r"Couldn't find or load (libkrunfw\.so\S{0,20})")
+VM_NOT_STARTED = "VM failed to start"
+# Where boxlite unpacks its shim and the library, below the user's home.
+UNPACKED_SHIM = re.compile(rf"(\.local/share/boxlite/runtimes/[^/]+)/{SHIM}")
+# What the shim of boxlite 0.10.8 writes when it crashes, and its steps before and after it loads the library;
+# measured on debian-13-arm64, where a core file shows the crash in the host's C library.
+CRASHED, LOADING, LOADED = '"signal":"SIGSEGV"', ": engine created", ": instance created"
+
+
+# Every box's shim loads the library, and only that of a box without a network is under boxlite's filter.
+@cause("runtime-library", Needs.BOX)
+def runtime_library(evidence: Evidence) -> Shown | None:
+    """The shim of boxlite cannot load libkrunfw, the library that holds the kernel of its boxes, so no box
+    starts, with the jailer or without. The library is missing where boxlite unpacked its programs
+    (~/.local/share/boxlite/runtimes), or this release of boxlite was built for another C library than the
+    host's, as its wheels for arm64 are (its issue 1509).
+    """
+    is_loading = any(LOADING in log and LOADED not in log for log in evidence.logs)
+    if is_loading and any(CRASHED in log for log in evidence.logs):
+        return Shown(Confidence.LIKELY, f"{SHIM} crashed while it loaded libkrunfw")
+    library = next((match[1] for text in evidence.said if (match := NO_LIBRARY.search(text))), None)
+    if library is None or not evidence.boxlite_says(VM_NOT_STARTED):
+        return None
+    folders = [match[1] for path in evidence.modes if (match := UNPACKED_SHIM.fullmatch(path))]
+    lost = next((folder for folder in folders if f"{folder}/{library}" not in evidence.modes), None)
+    return proved_if(lost is not None, f"the shim cannot load {library}", f", and ~/{lost} has no such file")
+
+
+# What the shim of boxlite 0.10.8 writes into its box's folder when that signal ends it; measured on debian-13.
+WRITTEN = '"signal":"SIGSYS"'
+# boxlite 0.10.8's message, and how boxlite 0.5 and a shell print the shim's exit status: 128 + SIGSYS.
+VIOLATION = "seccomp violation (SIGSYS)"
+STATUS = re.compile(r"\bexit[ _](?:code|status)[:=]? ?159\b", re.IGNORECASE)
+
+
+# The shim puts itself under boxlite's own filter after bubblewrap started it.
+@cause("shim-seccomp", Needs.SANDBOX)
+def shim_seccomp(evidence: Evidence) -> Shown | None:
+    """The kernel ended boxlite's shim with SIGSYS, because it made a system call that boxlite's own seccomp
+    filter does not allow. Which calls it makes depends on the host's C library, kernel and processor, and on
+    what the box does; boxlite 0.10 filters only a box without a network.
+    """
+    if service_filters_calls(evidence):
+        return None
+    for line in evidence.shims_ended:
+        # One number is another call on another architecture.
+        call = f" for system call {line['syscall']}" if "syscall" in line else ""
+        of = next((f" of {kind.name}" for kind in ARCHITECTURES.values() if kind.audit == line.get("arch")), "")
+        return Shown(Confidence.PROVED, f"the kernel ended {SHIM} with SIGSYS{call}{of}")
+    if any(WRITTEN in log for log in evidence.logs):
+        return Shown(Confidence.PROVED, f"{SHIM} wrote that SIGSYS ended it")
+    if evidence.boxlite_says(VIOLATION):
+        return Shown(Confidence.LIKELY, f"boxlite says: {VIOLATION}")
+    if any(map(STATUS.search, evidence.said)):
+        return Shown(Confidence.LIKELY, "the shim's exit status is 159, which is 128 + SIGSYS")
+    return None
