@@ -82,8 +82,8 @@ def draw(file: Path, show: Callable[[Console], None]) -> None:
 
 
 def photograph(page: Page, file: Path) -> None:
-    """Save the upper part of a page, up to a heading: the last that keeps the picture short enough."""
-    tops = "[...document.querySelectorAll('h2, h3, footer')].map(each => each.getBoundingClientRect().top)"
+    """Save the upper part of a page, up to a heading or a row: the last that keeps the picture short enough."""
+    tops = "[...document.querySelectorAll('h2, h3, tr, footer')].map(each => each.getBoundingClientRect().top)"
     height = max(top for top in page.evaluate(tops) if top <= LONGEST)
     clip = {"x": 0, "y": 0, "width": WIDTH, "height": height, "scale": 1}
     options = {"format": "webp", "quality": QUALITY, "clip": clip, "captureBeyondViewport": True}

@@ -48,7 +48,8 @@ UNSIGNED = {
     "amazonlinux-2023": "2023.12.20261101.0",
     "arch": "20261101.604814",
 }
-GUESTS = [UBUNTU, FEDORA, ALMA, *UNSIGNED, UBUNTU_ARM64, FEDORA_ARM64]
+SIGNED = [name for name, known in catalog.load().guests.items() if getattr(known.image, "checksums", None)]
+GUESTS = [*SIGNED, *UNSIGNED]
 ADDRESSES = {
     FEDORA: (
         "https://download.fedoraproject.org/pub/fedora/linux/releases/44/Cloud/x86_64/images",
