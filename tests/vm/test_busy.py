@@ -17,7 +17,6 @@ PROGRAMS = 8
 def test_the_cell_that_takes_longest_passes_as_on_a_quiet_host(home: Path, tmp_path: Path) -> None:
     words = ["-g", "debian-13", "-v", "stock", "--build", RELEASE]
     with busy(PROGRAMS):
-        run = run_lab(home, "matrix", *words, "-o", tmp_path / "run", seconds=7200)
-    assert "other programs want the" in run.stderr + run.stdout
+        run_lab(home, "matrix", *words, "-o", tmp_path / "run", seconds=7200)
     [cell] = RunResult.read(tmp_path / "run").cells
-    assert cell.status is Status.PASS
+    assert (cell.status, cell.retried, cell.faults) == (Status.PASS, [], [])
