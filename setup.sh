@@ -123,7 +123,7 @@ esac
 has_foreign() {
     names=$(find images -maxdepth 1 -name '*.toml' -exec grep $foreign '^arch = "aarch64"' {} + |
         sed 's,.*/,,; s,[.]toml$,,')
-    case " $* " in *" -g"* | *" --set"* | *" --resume"*) ;; " matrix "*) [ -z "$names" ] || return 0 ;; esac
+    case " $* " in *" -g"* | *" --set"* | *" --resume"* | *" -h "* | *" --help "*) ;; " matrix "*) [ -z "$names" ] || return 0 ;; esac
     for word in "$@"; do
         word=${word#-g} word=${word#--set=}
         for name in $names; do

@@ -188,6 +188,8 @@ def test_a_plan_with_guests_of_the_other_architecture_is_told_by_its_arguments(
         (f"matrix -g debian-13 -g {arm}@linux-image-rt-arm64", ["debian-13", arm]),
         ("matrix", every),
         ("matrix --shard 1/4", every),
+        ("matrix --help", []),
+        ("matrix -h", []),
         # Whoever began it has what its guests need.
         ("matrix --resume 20261130-120000", []),
         ("doctor", []),
