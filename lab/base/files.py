@@ -5,11 +5,13 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from lab.base.errors import LabError, UsageError
 
@@ -63,6 +65,30 @@ def digest(path: Path, algorithm: str) -> str:
     """Return a file's digest in hexadecimal; `algorithm` is one of hashlib's names."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file that somebody else may have put there. Raises OSError.
+
+    A pipe would be waited for, and a device may never end, so anything but a regular file is refused.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "this is not a regular file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Read a file that somebody else may have put there, of at most `most` bytes. Raises OSError."""
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most / 2**20:.4g} MiB, the most that is read", str(path))
+    return content
 
 
 def seal(folder: Path) -> None:

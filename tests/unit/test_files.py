@@ -21,6 +21,33 @@ def test_write_replaces_the_whole_content_or_leaves_the_old_and_nothing_beside_i
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link to a pipe"])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "results.json"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+        case _:
+            os.mkfifo(tmp_path / "pipe")
+            path.symlink_to("pipe")
+    with pytest.raises(OSError, match="not a regular file") as refused:
+        files.read_regular(path, 10)
+    assert refused.value.filename == str(path)
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(b"x" * 10)
+    assert files.read_regular(path, 10) == b"x" * 10
+    with pytest.raises(OSError, match="larger than") as refused:
+        files.read_regular(path, 9)
+    assert refused.value.filename == str(path)
+
+
 def test_a_file_is_on_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tmp_path / ".partial"
     (made / "cells").mkdir(parents=True)
