@@ -195,27 +195,42 @@ fi
 
 # --- libvirt ----------------------------------------------------------------------------------------
 
-answers() { virsh -q -c qemu:///system version >/dev/null 2>&1; }
-
 look_up daemons && daemons=$found
-# A user's own daemon is started by the first connection; root's has to run.
-start_libvirt() {
-    [ -n "$bare" ] || ! answers || return 0
+# Whether libvirt's daemon answers. One that stands still is not waited for.
+answers() { timeout 10 virsh -q -c qemu:///system version >/dev/null 2>&1; }
+start_daemons() {
     if [ -n "$bare" ] || [ -d /run/systemd/system ]; then
         look_up units
         # shellcheck disable=SC2086 # a list of words
         run systemctl start $found
     else
-        for daemon in $daemons; do
-            pidof "$daemon" >/dev/null || run "$daemon" -d
-        done
+        # A daemon that runs holds the lock of its pidfile: a second one says so and ends.
+        for daemon in $daemons; do run "$daemon" -d || true; done
     fi
-    [ -z "$dry" ] || return 0
+}
+# Print what is known about a daemon that does not answer. `reply` is the end of what its last start printed.
+describe_failure() {
+    log=/var/log/libvirt/${daemons##* }.log
+    [ -z "$reply" ] || printf '; its start printed: %s' "$reply"
+    if [ -d /run/systemd/system ]; then
+        look_up units
+        printf '; its log, journalctl -u %s, ends with:\n%s' "${found##* }" "$(journalctl -q -n 10 -u "${found##* }" 2>&1)"
+    elif [ -s "$log" ]; then
+        printf '; its log, %s, ends with:\n%s' "$log" "$(tail -n 10 "$log")"
+    else
+        printf '; it never started, and %s does not exist or is empty' "$log"
+    fi
+}
+# A user's own daemon is started by the first connection; root's has to run.
+start_libvirt() {
+    [ -n "$bare" ] || ! answers || return 0
+    if [ -n "$dry" ]; then start_daemons && return; fi
     tries=0
     until answers; do
+        [ $tries -lt 60 ] || die "${daemons##* } does not answer on qemu:///system$(describe_failure)"
+        # A start that failed is tried again after 5 s; so is one of a daemon that has ended since.
+        if [ $((tries % 10)) = 0 ]; then reply=$(start_daemons 2>&1 | tail -n 1); else sleep 0.5; fi
         tries=$((tries + 1))
-        [ $tries -lt 60 ] || die "${daemons##* } does not answer on qemu:///system; see its log"
-        sleep 0.5
     done
 }
 # libvirt's first look at QEMU takes four seconds. It has them while the libraries are installed.
