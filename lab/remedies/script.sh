@@ -108,7 +108,11 @@ while [ $# -gt 0 ]; do
 done
 {% if host.about_user %}
 # --undo undoes the changes for all accounts.
-[ "$todo" = undo ] || id -u "$user" >/dev/null 2>&1 || die 2 "no such account: ${user:-none given}; give --user NAME"
+[ "$todo" = undo ] || case $user in
+    # An option of the programs below, or two words in a file.
+    -* | *[[:space:]]*) false ;;
+    *) id -u "$user" >/dev/null 2>&1 ;;
+esac || die 2 "no such account: ${user:-none given}; give --user NAME"
 {% endif %}
 
 case $todo in

@@ -24,6 +24,7 @@ STUBS = {
     "id": """#!/bin/sh
 case $1 in
     -u) if [ $# = 1 ]; then echo "${TEST_UID:-0}"; else [ "$2" = tester ] && echo 1001; fi ;;
+    -g) echo 1001 ;;
     -nG) cat "$ROOT/groups" ;;
     -Z) echo "unconfined_u:unconfined_r:${TEST_DOMAIN:-unconfined_t}:s0" ;;
 esac
@@ -34,9 +35,9 @@ echo "$(cat "$ROOT/groups") $3" >"$ROOT/groups"
     "gpasswd": """#!/bin/sh
 sed -i "s/ $3//" "$ROOT/groups"
 """,
-    # The owning group of a file is always kvm.
+    # Every file belongs to tester and the group kvm.
     "stat": """#!/bin/sh
-if [ "$2" = %G ]; then echo kvm; else exec /usr/bin/stat "$@"; fi
+case $2 in %G) echo kvm ;; %u) echo 1001 ;; *) exec /usr/bin/stat "$@" ;; esac
 """,
     "sysctl": """#!/usr/bin/env -S python3 -IS
 import os, sys
@@ -87,12 +88,13 @@ echo "$2:x:1001:1001::$ROOT/home/$2:/bin/sh"
 """,
     # The mounts with their options, one per line; the last one above a file contains it.
     "findmnt": """#!/bin/sh
+[ "$5" != --source ] || { sed -n "s/^$6 \\([^ ]*\\) .*/87 \\1/p" "$ROOT/proc/self/mounts"; exit; }
 [ -e "$5" ] || exit 1
 [ "$4" = --target ] || { grep -q " $5 tmpfs " "$ROOT/proc/self/mounts" && echo tmpfs; exit; }
 while read -r target options; do
     case $5/ in "$ROOT$target"*) found=$target shown=$options ;; esac
 done <"$ROOT/mounts"
-case $3 in TARGET) echo "$found" ;; OPTIONS) echo "$shown" ;; FSTYPE) cat "$ROOT/filesystem" ;; esac
+case $3 in TARGET) echo "$ROOT$found" ;; *OPTIONS) echo "$shown" ;; FSTYPE) cat "$ROOT/filesystem" ;; esac
 """,
     # The attribute C alone, by the numbers of the inodes that have it.
     "chattr": """#!/bin/sh
@@ -107,16 +109,32 @@ for path; do
     if grep -qx "$inode" "$ROOT/attributes"; then echo "----C-- $path"; else echo "------- $path"; fi
 done
 """,
-    # Options in `mounts`; what is mounted on another file, in the kernel's own list.
+    # Options in `mounts`; what is mounted on another file, in the kernel's own list. The folder that a file
+    # system in memory hides is moved away, as it seems to a program that is in it.
     "mount": """#!/bin/sh
-case $1 in
-    --bind) echo "none $3 none rw 0 0" >>"$ROOT/proc/self/mounts" ;;
-    -t) echo "tmpfs $6 tmpfs $4 0 0" >>"$ROOT/proc/self/mounts" ;;
-    *) sed -i "s#^$3 .*#$3 rw,${2#remount,},nosuid#" "$ROOT/mounts" ;;
+case "$1 $2" in
+    --bind*) echo "none $3 none rw 0 0" >>"$ROOT/proc/self/mounts" ;;
+    *-t)
+        mkdir -p "$ROOT/hidden" "$ROOT/proc/self/fdinfo"
+        echo "$6 $PWD tmpfs $5 0 0" >>"$ROOT/proc/self/mounts"
+        echo "mnt_id: 87" >"$ROOT/proc/self/fdinfo/9"
+        mv "$PWD" "$ROOT/hidden/" && mkdir "$PWD"
+        ;;
+    *) sed -i "s#^${PWD#"$ROOT"}/ .*#${PWD#"$ROOT"}/ ${3#remount,bind,}#" "$ROOT/mounts" ;;
 esac
 """,
     "umount": """#!/bin/sh
-sed -i "\\\\# $1 #d" "$ROOT/proc/self/mounts"
+folder=$1
+if [ "$folder" = --lazy ]; then
+    folder=$(readlink /proc/self/fd/9)
+    rm -r "$folder" "$ROOT/proc/self/fdinfo" && mv "$ROOT/hidden/runtimes" "$folder"
+fi
+sed -i "\\\\# $folder #d" "$ROOT/proc/self/mounts"
+""",
+    "setpriv": """#!/bin/sh
+while [ "$1" != -- ]; do shift; done
+shift
+exec "$@"
 """,
     # What a login of a user gets: the last line of the files that PAM reads.
     "su": """#!/bin/sh

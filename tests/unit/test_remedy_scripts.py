@@ -179,6 +179,39 @@ def test_what_is_wrong_usage_is_said_and_only_root_can_change_a_host(blocked: Ho
     assert blocked.run("kvm-group", "--check", SUDO_USER="tester") == (1, "kvm-group: not in place\n")
 
 
+@pytest.mark.parametrize("name", ["-n", "two words", "tester\nroot"])
+def test_what_is_no_name_of_an_account_reaches_no_program(blocked: Host, name: str) -> None:
+    # As `id -u -n`, which succeeds.
+    blocked.put("stubs/id", "#!/bin/sh\necho 0\n")
+    before = blocked.files()
+    assert blocked.run("nproc-raise", "--yes", "--user", name) == (
+        2,
+        f"nproc-raise: no such account: {name}; give --user NAME\n",
+    )
+    assert blocked.files() == before
+
+
+def test_root_moves_nothing_in_a_folder_where_others_rename_root_s_files(blocked: Host) -> None:
+    (blocked.root / "tmp").chmod(0o777)
+    before = blocked.files()
+    status, output = blocked.run("socket-folder-aside", "--yes", "--user", "tester")
+    assert (status, blocked.files()) == (3, before)
+    assert "other users may rename root's files in " in output
+    assert "apply the remedy tmp-mode first" in output
+    (blocked.root / "tmp").chmod(0o1777)
+    assert blocked.run("socket-folder-aside", "--yes", "--user", "tester")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["programs-renewed", "shim-not-cloned"])
+def test_what_was_not_begun_can_be_undone(on_btrfs: Host, name: str) -> None:
+    works = STUBS["setpriv"]
+    on_btrfs.put("stubs/setpriv", "#!/bin/sh\necho 'no such program' >&2\nexit 127\n").chmod(0o755)
+    status, output = on_btrfs.run(name, "--yes", "--user", "tester")
+    assert (status, "no such program\n" in output) == (1, True)
+    on_btrfs.put("stubs/setpriv", works).chmod(0o755)
+    assert on_btrfs.run(name, "--undo", "--yes") == (0, f"{name}: undone\n")
+
+
 def test_what_does_not_take_effect_is_no_success(blocked: Host) -> None:
     # As if another program reset the value.
     blocked.put("stubs/sysctl", STUBS["sysctl"].replace("file.write_text(value + chr(10))", "pass")).chmod(
@@ -238,12 +271,12 @@ def test_a_bit_that_dpkg_would_set_again_is_taken_from_it_until_it_is_taken_back
 def test_a_home_is_found_wherever_it_is_mounted(tmp_path: Path, mounted: str) -> None:
     host = Host(tmp_path)
     (tmp_path / "home" / "tester").mkdir(parents=True)
-    mounts = host.put("mounts", f"/ rw\n{mounted} rw,noexec,nosuid\n")
+    mounts = host.put("mounts", f"/ rw\n{mounted} rw,nosuid,noexec\n")
     before = mounts.read_text()
     status, output = host.run("home-exec", "--check", "--user", "tester")
     assert (status, output) == (1, "home-exec: not in place\n")
     assert host.run("home-exec", "--yes", "--user", "tester")[0] == 0
-    assert mounts.read_text().splitlines()[-1] == f"{mounted} rw,exec,nosuid"
+    assert mounts.read_text().splitlines()[-1] == f"{mounted} rw,nosuid,exec"
     assert host.run("home-exec", "--yes", "--user", "tester")[1].startswith("home-exec: already in place")
     assert host.run("home-exec", "--undo", "--yes", "--user", "tester")[0] == 0
     assert mounts.read_text().splitlines()[-1] == before.splitlines()[-1]
