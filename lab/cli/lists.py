@@ -14,7 +14,8 @@ from lab import catalog, causes, plan
 from lab.base.errors import UsageError
 from lab.catalog import Catalog, remedies
 from lab.cli import COMPLETE, options, output
-from lab.record import RunOptions
+from lab.record import ExperimentPolicy, RunOptions
+from lab.report.site.charts import duration
 
 LISTS = ("guests", "variants", "causes", "sets", "suites")
 
@@ -97,6 +98,25 @@ def print_cells(cells: Sequence[plan.Cell], options: RunOptions) -> None:
     several, reasons = len({cell.build for cell in cells}) > 1, any(cell.because for cell in cells)
     columns = [True, True, several, True, reasons, True]
     output.print_rows([list(compress(row, columns)) for row in rows])
+    # Not on standard output, which is the table alone.
+    output.warn(f"time: {_time(cells, options)}")
+
+
+def _time(cells: Sequence[plan.Cell], options: RunOptions) -> str:
+    """What cells take by estimate, and what their trials may add if none does as expected."""
+    seconds = sum(cell.typical_seconds() for cell in cells)
+    seconds += plan.BRING_UP_SECONDS * len({cell.machine.name for cell in cells})
+    trials = sum(cell.trials for cell in cells)
+    parts = [f"about {duration(seconds)} under emulation, one cell after another"]
+    if options.experiments is not ExperimentPolicy.NEVER:
+        always = options.experiments is ExperimentPolicy.ALWAYS
+        which = "each cell" if always else "each cell that fails unexpectedly"
+        total, each = map(duration, (plan.MOST_EXPERIMENT_SECONDS * trials, plan.MOST_EXPERIMENT_SECONDS))
+        parts.append(f"experiments may add {total} ({each} for {which})")
+    if options.remedies:
+        total, each = map(duration, (plan.REMEDIES_SECONDS * trials, plan.REMEDIES_SECONDS))
+        parts.append(f"remedies may add about {total} ({each} for each cell that fails)")
+    return "; ".join(parts)
 
 
 @click.group("remedies", invoke_without_command=True)

@@ -25,7 +25,7 @@ class ExperimentPolicy(StrEnum):
     """Which cells get an experiment."""
 
     NEVER = "never"
-    UNCLEAR = "unclear"  # cells that failed for an unknown or only likely cause
+    UNCLEAR = "unclear"  # cells that failed, which was not expected, for an unknown or only likely cause
     ALWAYS = "always"  # all cells that failed or passed
 
 

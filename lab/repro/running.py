@@ -39,8 +39,8 @@ JOBS = 1
 def options(wishes: Wishes) -> RunOptions:
     """The options of a report's run.
 
-    Where no cause is proved, an experiment looks for the setting that turns the cell. A bisection looks for the
-    release instead.
+    Where no cause of an unexpected failure is proved, an experiment looks for the setting that turns the cell.
+    A bisection looks for the release instead.
     """
     policy = ExperimentPolicy.NEVER if wishes.bisection else ExperimentPolicy.UNCLEAR
     return RunOptions(remedies=wishes.remedies, experiments=policy)

@@ -10,16 +10,11 @@ from statistics import median
 
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.lane.running import COLD
-from lab.plan import Cell, Machine
+from lab.plan import BRING_UP_AGAIN_SECONDS, BRING_UP_SECONDS, Cell, Machine
 from lab.record import CellResult, Fault, RunOptions
 
 # After a limit ended a suite: one that does not end in twice the time hangs.
 MORE_TIME = SuiteOptions(stretch=2.0)
-
-# Seconds from the start of a lane to its checkpoint, without the time to build an image. Under emulation on two
-# processors a boot alone took 25 to 29 s, a deployment 13 to 20 s. A further lane of a guest restores the boot
-# that the first one stored, in 5 to 10 s, and deploys in 10 s.
-BRING_UP_SECONDS, BRING_UP_AGAIN_SECONDS = 45.0, 20.0
 
 
 class Estimates:

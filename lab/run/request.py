@@ -108,7 +108,7 @@ class Request:
     )
     experiment: bool | None = option(
         "Try changes one by one to find which of them turn a failing cell into a passing one, and which "
-        "break a passing cell. Default: only on failing cells whose cause is not proved."
+        "break a passing cell. Default: only on cells that fail unexpectedly and whose cause is not proved."
     )
     rootfs: Path | None = option(
         "Boot boxes from this OCI image layout; it needs sh, echo and sleep. Default: a static busybox.", "DIR"

@@ -18,7 +18,7 @@ from lab.builds import SuiteOptions
 from lab.catalog import Catalog, Change, Variant, knobs
 from lab.guest.variant import NotInEffect
 from lab.lane.cell import CellRunner
-from lab.plan import Cell
+from lab.plan import MOST_EXPERIMENT_SECONDS, Cell
 from lab.probes import Facts, SuiteUser
 from lab.record import (
     UNKNOWN,
@@ -94,8 +94,6 @@ def smallest[T](whole: Sequence[T], does: Callable[[Sequence[T]], bool]) -> list
 
 
 FOLDER = "experiment"
-# An experiment ends here, whatever it found.
-SECONDS = 900.0
 
 
 class Stopped(Exception):
@@ -168,8 +166,8 @@ class Series:
         self.runner.guest.lane.check_wanted()
         if not self.runner.guest.is_alive:
             raise Stopped("the machine is gone")
-        if time.monotonic() - self._start >= SECONDS:
-            raise Stopped(f"the budget of {SECONDS:.0f} s is used up")
+        if time.monotonic() - self._start >= MOST_EXPERIMENT_SECONDS:
+            raise Stopped(f"the budget of {MOST_EXPERIMENT_SECONDS:.0f} s is used up")
         what = f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}"
         self.runner.guest.say(Step(what, Activity.TRIALS))
         start = time.monotonic()
@@ -246,15 +244,14 @@ def with_experiment(
 
 
 def is_wanted(options: RunOptions, result: CellResult) -> bool:
-    """Whether an experiment is to be made on a cell."""
-    when = options.experiments
+    """Whether an experiment is to be made on a cell. One that did as expected has none unless that is asked."""
+    when, status = options.experiments, result.status
     if result.experiment is not None:
         return False
-    failed = result.status.failed
     if when is ExperimentPolicy.ALWAYS:
-        return failed or result.status is Status.PASS
+        return status.failed or status is Status.PASS
     unclear = result.cause == UNKNOWN or result.confidence is Confidence.LIKELY
-    return when is ExperimentPolicy.UNCLEAR and failed and unclear
+    return when is ExperimentPolicy.UNCLEAR and status is Status.FAIL and unclear
 
 
 def _find_breaking(series: Series, definitions: Catalog) -> Experiment:

@@ -16,10 +16,10 @@ from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.lane.running import RunningLane
 from lab.machine.budget import Limits
-from lab.plan import Cell, choose
+from lab.plan import BRING_UP_SECONDS, Cell, choose
 from lab.record import CellResult, RunOptions, RunResult, Status
 from lab.run import decisions, start
-from lab.run.backlog import BRING_UP_SECONDS, Estimates
+from lab.run.backlog import Estimates
 from lab.run.journal import LOCK
 from lab.run.scheduler import Scheduler
 from tests.builders.facts import facts

@@ -6,9 +6,18 @@ import pytest
 
 from lab import catalog
 from lab.builds.kinds.wheel import Wheel
-from lab.plan import BLOCKED_SECONDS, BREAKING_SECONDS, PASS_SECONDS, REMEDIES_SECONDS, TURNING_SECONDS, Cell
+from lab.plan import (
+    BLOCKED_SECONDS,
+    BREAKING_SECONDS,
+    BRING_UP_AGAIN_SECONDS,
+    BRING_UP_SECONDS,
+    PASS_SECONDS,
+    REMEDIES_SECONDS,
+    TURNING_SECONDS,
+    Cell,
+)
 from lab.record import CellResult, ExperimentPolicy, Outcome, RunOptions, Status, TestResult
-from lab.run.backlog import BRING_UP_AGAIN_SECONDS, BRING_UP_SECONDS, Backlog, Estimates, Ticket
+from lab.run.backlog import Backlog, Estimates, Ticket
 from tests.builders.lab import Seconds
 
 KNOWN = catalog.load()

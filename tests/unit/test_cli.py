@@ -277,7 +277,7 @@ def test_no_command_needs_what_only_runs_on_several_hosts_need() -> None:
 
 def test_list_shows_the_cells_and_makes_nothing(home: Path, run_lab: RunLab) -> None:
     printed = run_lab(0, "matrix", "--set", "quick", "-v", "max-userns-zero", "--list")
-    lines = [line.split(maxsplit=4) for line in printed.splitlines()[1:]]
+    lines = [line.split(maxsplit=4) for line in printed.out.splitlines()[1:]]
     assert [line[:2] for line in lines] == [[guest, "max-userns-zero"] for guest in ("debian-12", "debian-13")]
     assert "lab matrix -g debian-12 -v max-userns-zero" in printed
     assert not home.exists()
@@ -286,11 +286,33 @@ def test_list_shows_the_cells_and_makes_nothing(home: Path, run_lab: RunLab) -> 
 def test_a_list_tells_builds_apart(home: Path, run_lab: RunLab) -> None:
     printed = run_lab(0, *ONE_CELL, "--build", "0.10.0", "--build", "0.10.8", "--list")
     again = "lab matrix -g debian-13 -v stock --build"
-    assert rows_listed(printed) == [
+    assert rows_listed(printed.out) == [
         ["guest", "variant", "build", "expected", "again"],
         ["debian-13", "stock", "0.10.0", "pass", f"{again} 0.10.0"],
         ["debian-13", "stock", "0.10.8", "pass", f"{again} 0.10.8"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "trials"),
+    [
+        (["--no-experiment", "--no-remedies"], ""),
+        (["--no-remedies"], "; experiments may add 30 min (15 min for each cell that fails unexpectedly)"),
+        (
+            ["--experiment"],
+            "; experiments may add 30 min (15 min for each cell)"
+            "; remedies may add about 3 min 50 s (1 min 55 s for each cell that fails)",
+        ),
+        (["--cold"], ""),
+    ],
+)
+def test_a_list_says_beside_the_table_what_the_cells_may_take(
+    home: Path, run_lab: RunLab, more: list[str], trials: str
+) -> None:
+    printed = run_lab(0, *TWO_CELLS, "--build", "0.10.8", *more, "--list")
+    # 45 s to bring the machine up, and 45 and 20 s for a cell that passes and one that is blocked.
+    assert printed.err == f"time: about 1 min 50 s under emulation, one cell after another{trials}\n"
+    assert len(rows_listed(printed.out)) == 3
 
 
 @pytest.mark.parametrize("what", ["guests", "variants", "sets", "suites", "causes"])

@@ -17,7 +17,7 @@ from lab.base.paths import PACKAGE
 from lab.record import RunResult
 from lab.run import scheduler
 from lab.run.journal import LOCK
-from tests.builders.processes import TWO_CELLS, RunLab, interrupt_runs, rows_listed
+from tests.builders.processes import TWO_CELLS, Printed, RunLab, interrupt_runs, rows_listed
 
 pytestmark = pytest.mark.usefixtures("releases")
 
@@ -36,8 +36,8 @@ def test_a_shard_that_there_is_not_is_refused(
     assert (passing, list(home.glob("state/runs/*"))) == ([], [])
 
 
-def listed(printed: str) -> list[list[str]]:
-    return [line.split()[:2] for line in printed.splitlines()[1:]]
+def listed(printed: Printed) -> list[list[str]]:
+    return [line.split()[:2] for line in printed.out.splitlines()[1:]]
 
 
 def test_a_shard_s_list_is_what_the_shard_runs(home: Path, passing: list[str], run_lab: RunLab) -> None:
@@ -146,7 +146,7 @@ def layout(folder: Path) -> Path:
 def test_the_list_of_a_resumed_run_is_what_is_left(half_run: Path, passing: list[str], run_lab: RunLab) -> None:
     before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
     printed = run_lab(0, "matrix", "--resume", str(half_run), "--list")
-    [[guest, variant, _, again]] = rows_listed(printed)[1:]
+    [[guest, variant, _, again]] = rows_listed(printed.out)[1:]
     assert (guest, variant) == ("debian-13", "max-userns-zero")
     assert again == RunResult.read(half_run).cells[1].rerun
     assert (passing, {file: file.read_bytes() for file in before}) == ([], before)
