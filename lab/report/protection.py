@@ -31,7 +31,10 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Weakness:
-    """Boxes that worked, and lacked what boxes of the same tests and the same build had in another cell."""
+    """Boxes that worked, and lacked what boxes of the same tests and the same build had in another cell.
+
+    Only cells of one architecture are compared: on another, the same version is another program.
+    """
 
     lacking: tuple[str, ...]
     tests: list[str]
@@ -75,13 +78,14 @@ def _grouped(cells: Iterable[CellResult], words_of: Callable[[Protection], Itera
 def weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
     """What boxes of these cells lacked, compared with those of the same build and test in other cells."""
     # Hundreds of cells have few kinds of boxes between them: each kind is compared once.
-    kinds: dict[tuple[str, str], dict[tuple[str, ...], list[int]]] = {}
+    kinds: dict[tuple[str | None, str, str], dict[tuple[str, ...], list[int]]] = {}
     for number, cell in enumerate(cells):
+        machine = cell.facts.machine if cell.facts else None
         for test, protection in _boxes(cell):
-            of_test = kinds.setdefault((cell.build, test), {})
+            of_test = kinds.setdefault((machine, cell.build, test), {})
             of_test.setdefault(tuple(words(protection)), []).append(number)
     tests_of: dict[tuple[tuple[str, ...], tuple[int, ...], int], list[str]] = {}
-    for (_, test), of_test in kinds.items():
+    for (_, _, test), of_test in kinds.items():
         places: dict[tuple[tuple[str, ...], int], list[int]] = {}
         for own, numbers in of_test.items():
             for other, (elsewhere, *_) in of_test.items():

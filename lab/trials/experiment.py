@@ -277,7 +277,11 @@ def _find_turning(
     happens to help tells less, and many of them contradict each other: each is tried alone, and last.
     """
     here, variant = result.facts, series.cell.variant
-    cells = [(other, leading(variant, here, other.facts)) for other in passing if here and other.facts]
+    cells = [
+        (other, leading(variant, here, other.facts))
+        for other in passing
+        if here and other.facts and other.facts.machine == here.machine
+    ]
     # The passing cell most like this one, best of the same guest, and the changes that lead to it.
     near = min(cells, key=lambda near: (near[0].guest != result.guest, len(near[1])), default=None)
     other, leads = near or (None, [])

@@ -256,6 +256,17 @@ def test_what_the_guest_itself_sets_is_found_by_the_nearest_passing_cell(guest: 
     assert made(run_failed(guest, "stock", passing=passing[:2])).compared_with == "debian-12/stock"
 
 
+def test_a_passing_cell_of_another_architecture_is_no_comparison(guest: Guest) -> None:
+    other = passed(planned("stock", "debian-12"), kernel__strange="7")
+    assert other.facts
+    other.facts = other.facts.model_copy(update={"machine": "aarch64"})
+    assert made(run_failed(guest, "stock", passing=[other])).compared_with == ""
+    near = passed(planned("stock", "debian-14"), kernel__strange="8")
+    assert (
+        made(run_failed(Guest(guest.folder), "stock", passing=[other, near])).compared_with == "debian-14/stock"
+    )
+
+
 def test_without_a_passing_cell_the_catalog_is_tried(guest: Guest) -> None:
     guest.blocks = lambda changed: "" if "kvm" in changed.knobs else NO_SANDBOX
     result = run_failed(guest, "stock")

@@ -15,6 +15,7 @@ from lab.record import Outcome, Protection, TestResult
 from lab.report import protection
 from lab.verdict import protection as words
 from tests.builders.cells import box, cell
+from tests.builders.facts import facts
 
 
 @pytest.fixture
@@ -96,6 +97,18 @@ def test_what_the_kernel_does_not_tell_other_tests_and_other_builds_are_not_comp
         ],
     ):
         assert protection.weaknesses(cells) == []
+
+
+def test_boxes_of_different_architectures_are_not_compared() -> None:
+    weak = box(seccomp=["off"])
+    cells = [
+        cell("debian-13", facts=facts(), tests=[passed("starts", box())]),
+        cell("debian-13-arm64", facts=facts(machine="aarch64"), tests=[passed("starts", weak)]),
+    ]
+    assert protection.weaknesses(cells) == []
+    cells.append(cell("ubuntu-arm64", facts=facts(machine="aarch64"), tests=[passed("starts", box())]))
+    [weakness] = protection.weaknesses(cells)
+    assert str(weakness).endswith("lacked seccomp filter; ubuntu-arm64 stock has that")
 
 
 FREE = {"namespaces": [], "no_new_privs": False, "seccomp": ["off"], "inherited": ["seccomp filter"]}
