@@ -1,7 +1,8 @@
 """Whether guests run under KVM or under software emulation, and how fast.
 
 KVM is tried by booting a guest's kernel, once for each kernel and QEMU of this host. How fast the host is, each
-boot of a guest shows anew: the newest one counts for later lanes.
+boot of a guest shows anew: the newest one counts for later lanes. Limits of time are stretched by how busy the
+host is when they are used, so what a boot took is divided by how busy it was then.
 """
 
 import fcntl
@@ -19,7 +20,7 @@ from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.locks import locked
 from lab.base.paths import Paths
-from lab.base.wait import Deadline, DeadlineExpired, Speed, wait_for
+from lab.base.wait import Deadline, DeadlineExpired, Speed, busy_now, wait_for
 from lab.images.store import BaseImage
 from lab.machine import clock, console, domain, throwaway
 from lab.machine.clock import REAL, Clock
@@ -45,7 +46,8 @@ LOCK_SECONDS = 2 * TRY_SECONDS
 class Acceleration:
     """How guests run, and why.
 
-    `kernel_seconds` is what a guest's kernel took to boot, in real seconds; None: not measured.
+    `kernel_seconds` is what a guest's kernel takes to boot if this host has nothing else to do, in real
+    seconds; None: not measured.
     """
 
     kvm: bool
@@ -62,9 +64,12 @@ class Acceleration:
         return Speed(not self.kvm, self.kernel_seconds, clock=self.clock.rate)
 
     def measured(self, boot: str) -> float | None:
-        """How long the kernel took whose boot is on this console, in real seconds; None if it does not say."""
+        """How long the kernel whose boot, just now, is on this console would have taken on an idle host.
+
+        In real seconds; None if it does not say.
+        """
         seconds = console.kernel_seconds(boot)
-        return None if seconds is None else round(seconds / self.clock.rate, 3)
+        return None if seconds is None else round(seconds / self.clock.rate / busy_now(), 3)
 
     def learned(self, boot: str) -> "Acceleration":
         """The same with the boot on this console, if that is the first or was slower than any before it."""
@@ -172,7 +177,8 @@ def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) ->
     else:
         problem = ""
         try:
-            seconds = boot_under_kvm(connection, paths, image)
+            if (seconds := boot_under_kvm(connection, paths, image)) is not None:
+                seconds = round(seconds / busy_now(), 3)
         except KvmFails as error:
             problem = f"/dev/kvm opens, but under it {error}"
         except libvirt.libvirtError as error:

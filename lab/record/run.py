@@ -63,8 +63,9 @@ class LaneRecord(Entry):
     stored_build: bool = Field(default=False, description="Whether that state included the deployed build.")
     kernel_seconds: Seconds | None = Field(
         default=None,
-        description="Real seconds that a guest's kernel took until it started user space: as measured on the "
-        "host, or at the lane's boot if that was slower. null: not measured.",
+        description="Real seconds that a guest's kernel took until it started user space, divided by how many "
+        "programs wanted each of the host's processors: as measured on the host, or at the lane's boot if that "
+        "was slower. null: not measured.",
     )
     clock: float = Field(
         default=1.0,

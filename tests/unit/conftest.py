@@ -16,7 +16,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import loading, remedies
 from lab.causes.rule import CAUSES
 from lab.images import download
-from lab.machine import clock, lane, leftovers
+from lab.machine import acceleration, clock, lane, leftovers
 from lab.machine.acceleration import Acceleration
 from lab.record import Status
 from tests.builders import rust
@@ -190,4 +190,5 @@ def bench(benches: Callable[[Acceleration], Bench]) -> Bench:
 def real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guests of unit tests have this host's clock, and this host nothing else to do."""
     monkeypatch.setattr(clock, "FOLDERS", ())
-    monkeypatch.setattr(lane, "busy_now", lambda: 1.0)
+    for module in (lane, acceleration):
+        monkeypatch.setattr(module, "busy_now", lambda: 1.0)

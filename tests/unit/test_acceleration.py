@@ -192,6 +192,21 @@ def test_the_newest_boot_of_a_guest_counts_for_later_lanes(paths: Paths, boots: 
     assert decide(paths, Daemon()).kernel_seconds == 6.0
 
 
+@pytest.mark.parametrize("kvm", [False, True])
+def test_a_boot_on_a_busy_host_makes_no_later_limit_longer(
+    paths: Paths, boots: Boots, monkeypatch: pytest.MonkeyPatch, kvm: bool
+) -> None:
+    # 141 times slower than ordinary hardware with KVM; 14 times of that is the load.
+    monkeypatch.setattr(acceleration, "busy_now", lambda: 14.1)
+    boots.append(70.5 if kvm else KvmFails("a guest kernel dies"))
+    how = decide(paths, Daemon())
+    if not kvm:
+        assert how.learned(RAN.format("70.5")).speed.times_slower == pytest.approx(10.0)
+        assert acceleration.keep_speed(paths, how, RAN.format("70.5"))
+    # What is busy now is a factor of its own: see Lane.speed.
+    assert decide(paths, Daemon()).speed.factor == pytest.approx(10.0)
+
+
 def test_a_slow_boot_makes_later_limits_longer_and_a_fast_one_none_shorter() -> None:
     how = Acceleration(True, "", 2.0)
     assert how.learned(RAN.format("10.250000")).speed.factor == 20.5
