@@ -1,7 +1,7 @@
 """Lock files: does a process hold one, and waiting for one within a limit, with a word about it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -27,7 +27,7 @@ def is_locked(lock: Path) -> bool:
 
 @contextmanager
 def locked(lock: Path, seconds: float, what: str, say: Say) -> Iterator[None]:
-    """Hold the lock file for the length of a block.
+    """Hold the lock file for the length of a block; then remove it.
 
     While another lab or thread holds it, `say` is told what is waited for, and may raise to end the wait.
     `what` is what the holder is doing: "this image to be built". Raises LabError after `seconds`.
@@ -51,4 +51,8 @@ def locked(lock: Path, seconds: float, what: str, say: Say) -> Iterator[None]:
     try:
         yield
     finally:
+        # It is removed while it is held. Whoever opened this file and waits for it gets the lock of a file
+        # without a name; filelock then drops that and opens the file which has the name.
+        with suppress(OSError):
+            lock.unlink()
         held.release()

@@ -1,5 +1,8 @@
+import fcntl
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,3 +144,56 @@ def test_a_lock_that_is_never_given_back_is_waited_for(tmp_path: Path, monkeypat
     assert set(texts) == {"waiting for this image to be built"}
     assert str(late.value).startswith("waited 0 s for this image to be built\n")
     assert late.value.hint == f"lslocks shows which process holds {lock}; end it if it hangs"
+
+
+def test_a_lock_leaves_no_file(tmp_path: Path) -> None:
+    lock = tmp_path / "an image.lock"
+    for _ in range(2):
+        with locked(lock, 0, "this image", lambda _text: None):
+            assert locks.is_locked(lock)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_of_a_file_that_was_removed_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the file and locking it, its holder removes it and a third one takes the new file."""
+    lock, real = tmp_path / "an image.lock", fcntl.flock
+    third: list[Any] = []
+
+    def late(handle: int, operation: int) -> None:
+        if not third and operation & fcntl.LOCK_EX:
+            lock.unlink()
+            third.append(lock.open("w"))
+            real(third[0], fcntl.LOCK_EX)
+        real(handle, operation)
+
+    lock.touch()
+    monkeypatch.setattr(fcntl, "flock", late)
+    with (
+        pytest.raises(LabError, match="waited 0 s for this image"),
+        locked(lock, 0, "this image", lambda _text: None),
+    ):
+        raise AssertionError("two hold the lock")
+    third[0].close()
+
+
+def test_one_thread_at_a_time_holds_a_lock_that_goes_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "INTERVAL_SECONDS", 0.0)
+    lock, inside, together, rounds = tmp_path / "lock", [], [], []
+
+    def hold() -> None:
+        for _ in range(50):
+            with locked(lock, 60, "the others", lambda _text: None):
+                inside.append(1)
+                together.append(len(inside))
+                rounds.append(1)
+                inside.pop()
+
+    threads: list[Any] = [threading.Thread(target=hold) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert (len(rounds), set(together)) == (200, {1})
+    assert list(tmp_path.iterdir()) == []

@@ -1,12 +1,14 @@
 """Images that come from another host."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import Paths
+from lab.fleet import images
 from lab.images import store
 from lab.images.store import BaseImage
 from tests.builders.guests import put_image
@@ -52,4 +54,15 @@ def test_of_a_damaged_image_nothing_is_stored(here: Paths, sent: BaseImage) -> N
     with pytest.raises(LabError, match="initrd of debian-13 arrived damaged"):
         receive(here, sent, damage=b"x")
     assert store.find(here, GUEST) is None
-    assert not [entry for entry in here.images.iterdir() if entry.is_dir()]
+    assert list(here.images.iterdir()) == []
+
+
+def test_a_host_keeps_the_image_that_arrived_and_nothing_beside_it(here: Paths, sent: BaseImage) -> None:
+    def ask(folder: str) -> None:
+        for name in sent.manifest.files:
+            shutil.copyfile(sent.folder / name, Path(folder) / name)
+        images.arrived(sent.manifest.digest, "")
+
+    images.get(here, sent.manifest, ask, threading.Event())
+    image = store.by_content(here, sent.manifest.digest)
+    assert image and list(here.images.iterdir()) == [image.folder]
