@@ -44,7 +44,12 @@ def as_fault(error: Exception) -> Exception:
 
 
 def empty_disk(file: Path) -> None:
-    """Make the disk on which builds come, or empty it. QEMU may have it open: it stays as large as it was."""
+    """Make the disk on which builds come, or empty it. QEMU may have it open: it stays as large as it was.
+
+    Only the owner may read it, because a build may be a private file. libvirt makes QEMU's user the owner when
+    the machine starts.
+    """
+    file.touch(0o600)
     with file.open("ab") as stream:
         stream.truncate(0)
         stream.truncate(domain.PAYLOAD_BYTES)
