@@ -10,8 +10,8 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from lab.base.errors import LabError, UsageError
 
@@ -62,12 +62,12 @@ def sha256(path: Path) -> str:
 
 
 def digest(path: Path, algorithm: str) -> str:
-    """Return a file's digest in hexadecimal; `algorithm` is one of hashlib's names."""
-    with path.open("rb") as stream:
+    """Return a regular file's digest in hexadecimal; `algorithm` is one of hashlib's names. Raises OSError."""
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file that somebody else may have put there. Raises OSError.
 
     A pipe would be waited for, and a device may never end, so anything but a regular file is refused.

@@ -1,4 +1,7 @@
-"""Archives that others made: wheels, npm's tarballs, cargo-nextest's archives. Nothing in them is trusted."""
+"""Archives that others made: wheels, npm's tarballs, cargo-nextest's archives, packages of kernels.
+
+Nothing in them is trusted.
+"""
 
 import gzip
 import io
@@ -10,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import zstandard
 
-from lab.base import scratch
+from lab.base import process, scratch
 from lab.base.errors import LabError
 from lab.base.files import bounded, is_full, plain
 
@@ -22,6 +25,9 @@ DEEPEST = 64
 # tarfile takes a header of any length into memory.
 LARGEST_HEADER = 1 << 20
 LONGEST_MESSAGE = 300
+# Writes what a package of Debian's has for the system as a tar, up to so many bytes.
+FILES_OF_DEB = 'dpkg-deb --fsys-tarfile "$1" | head -c "$2" >"$3"'
+DEB_SECONDS = 300.0
 
 
 class Damaged(LabError):
@@ -67,6 +73,33 @@ def unpack(path: Path, to: Path) -> None:
                 tar.extractall(to, _members(tar), filter="data")
 
 
+def unpack_deb(path: Path, to: Path, most: int) -> int:
+    """Unpack the files and folders of a .deb of up to `most` bytes into a folder; returns the bytes.
+
+    Symbolic links are left out, so that nothing outside of the folder is written or found. The tar is beside
+    the folder meanwhile. Raises Damaged, OSError.
+    """
+    tar = to.with_name(f"{to.name}.tar")
+    command: list[str | Path] = ["bash", "-o", "pipefail", "-c", FILES_OF_DEB, "bash", path]
+    try:
+        with reading():
+            failure = ""
+            try:
+                process.run([*command, str(most + 1), tar], timeout=DEB_SECONDS)
+            except process.CommandFailed as error:
+                failure = plain(error.output or str(error)).strip()
+            # dpkg-deb also fails if `head` has enough.
+            if (size := tar.stat().st_size) > most:
+                raise Damaged(f"it holds more than {most / 2**30:.3g} GiB")
+            if failure:
+                raise Damaged(bounded(failure, LONGEST_MESSAGE))
+            with _read_tar(tar) as opened:
+                opened.extractall(to, _members(opened, skip_links=True), filter="data")
+    finally:
+        tar.unlink(missing_ok=True)
+    return size
+
+
 def check_wheel(path: Path) -> None:
     """Read all files of a wheel. Raises Damaged if one is not what its checksum says."""
     with reading(), _open_wheel(path) as wheel:
@@ -99,16 +132,28 @@ def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
             while block := stream.read(1 << 20):
                 _check_limits(0, out.tell() + len(block))
                 out.write(block)
-        with _Cautious(io.FileIO(whole)) as cautious, tarfile.open(fileobj=cautious, mode="r:") as tar:
+        with _read_tar(whole) as tar:
             yield tar
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The files and folders of a tar. Raises Damaged if it has anything else, or too many."""
+@contextmanager
+def _read_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """A tar that is not compressed."""
+    with _Cautious(io.FileIO(path)) as cautious, tarfile.open(fileobj=cautious, mode="r:") as tar:
+        yield tar
+
+
+def _members(tar: tarfile.TarFile, *, skip_links: bool = False) -> Iterator[tarfile.TarInfo]:
+    """The files and folders of a tar. Raises Damaged if it has anything else, or too many.
+
+    `skip_links`: symbolic links are left out and not refused.
+    """
     size = 0
     for number, member in enumerate(tar, 1):
         size += member.size  # Of a sparse file, as cargo-nextest packs programs, with its holes.
         _check_limits(number, size)
+        if skip_links and member.issym():
+            continue
         _check_name(member.name, is_usual=member.isreg() or member.isdir())
         yield member
 

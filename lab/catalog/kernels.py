@@ -6,7 +6,9 @@ that changes, the guest gets another image, and a run from before is not resumed
 
 import hashlib
 import re
+import stat
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64
 from lab.base.errors import UsageError
-from lab.base.files import sha256
+from lab.base.files import open_regular, read_regular, sha256
 
 # What --kernel calls the kernel that a guest has by default.
 OWN = "own"
@@ -39,6 +41,10 @@ IMAGES = (
 BUILTIN = "modules.builtin"
 DEB = b"!<arch>\n"
 DEB_SECONDS = 60.0
+# Prints what a package says of itself, and writes no file. The text comes with the digests of all files, which
+# take 0.4 MiB in Debian's largest kernel.
+CONTROL = 'dpkg-deb --ctrl-tarfile "$1" | head -c 10M | tar -xO --no-anchored control | head -c 64K'
+FOR_ARCHITECTURE = re.compile(r"^Architecture:[ \t]*(\S+)", re.MULTILINE)
 # The header of a kernel for x86, and where it says its release: https://docs.kernel.org/arch/x86/boot.html
 HEADER, MAGIC_AT, RELEASE_AT, RELEASE_FROM = b"HdrS", 0x202, 0x20E, 0x200
 # That of one for arm64 says no release, which is in the kernel's first message:
@@ -49,9 +55,15 @@ ZBOOT, ZBOOT_AT, PAYLOAD_AT, SIZE_AT = b"zimg", 4, 8, 12
 GZIP = b"\x1f\x8b"
 # Bytes. Debian's kernels for arm64 have 40 MB, and QEMU unpacks no more than this.
 LARGEST = 256 << 20
+# What a kernel and its modules may have, unpacked: bytes, and files and folders. Debian's
+# linux-image-6.12.118+deb13-amd64 has 112 MB in 5,210; one whose modules have symbols for debuggers has 1 GiB.
+MOST_BYTES, MOST_FILES = 2 << 30, 100_000
 LAYOUT = (
     "a folder has vmlinuz, bzImage or Image, and its modules below lib/modules/RELEASE (make modules_install "
     "INSTALL_MOD_PATH=FOLDER); or the .deb files of one kernel"
+)
+SMALLER = (
+    "leave out what has symbols for debuggers: packages with -dbg, or make modules_install INSTALL_MOD_STRIP=1"
 )
 
 
@@ -108,7 +120,7 @@ def parse(text: str) -> Kernel:
         path = Path(text).expanduser().resolve()
         digest, architecture = _content(path), _architecture(path)
     except (OSError, ValueError, RuntimeError) as error:  # An unknown user's home, a null, a loop of links.
-        why = error.strerror if isinstance(error, OSError) else error
+        why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
         raise UsageError(
             f"the kernel {text!r} is no package linux-image-..., and no file or folder that can be read: {why}",
             hint="for example: linux-image-rt-amd64, ./kernel.deb or ./folder",
@@ -130,12 +142,38 @@ def _content(path: Path) -> str:
 def content(path: Path) -> str:
     """Return the SHA-256 of a .deb file, or of a folder's kernel. Raises OSError, UsageError."""
     if debs := packages(path):
-        files = debs
+        files = _within_limits(debs, path)
     else:
         parts = find_in(path)
-        files = [parts.image, *sorted(file for file in parts.modules.rglob("*") if _is_file(file))]
+        files = [parts.image, *module_files(parts.modules)]
     lines = [f"{sha256(file)} {file.relative_to(path.parent)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def module_files(modules: Path) -> list[Path]:
+    """Return the files of a kernel's modules; links are left out. Raises OSError, UsageError.
+
+    `build` and `source` are links to where the modules were made, on the host that made them.
+    """
+    return sorted(_within_limits(modules.rglob("*"), modules))
+
+
+def _within_limits(paths: Iterable[Path], of: Path) -> list[Path]:
+    """The regular files among these paths; folders and links are left out. Raises OSError, UsageError."""
+    files, size = [], 0
+    for count, path in enumerate(paths, 1):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode):
+            files.append(path)
+            size += status.st_size
+        elif not (stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+            raise UsageError(f"{path} is neither a file nor a folder", hint=LAYOUT)
+        if count > MOST_FILES or size > MOST_BYTES:
+            raise UsageError(
+                f"{of} has more than {MOST_FILES} files or {MOST_BYTES >> 30} GiB, the most of a kernel",
+                hint=SMALLER,
+            )
+    return files
 
 
 @cache
@@ -150,31 +188,42 @@ def _architecture(path: Path) -> str:
     for deb in debs:
         # What is damaged is told when it is unpacked.
         with suppress(process.CommandFailed):
-            words.add(process.run(["dpkg-deb", "--field", deb, "Architecture"], timeout=DEB_SECONDS).strip())
+            printed = process.run(["bash", "-o", "pipefail", "-c", CONTROL, "bash", deb], timeout=DEB_SECONDS)
+            words.update(FOR_ARCHITECTURE.findall(printed)[:1])
     return " and ".join(sorted(words - {"all", ""}))
 
 
-def _is_file(path: Path) -> bool:
-    # `build` and `source` lead to where the modules were made.
-    return path.is_file() and not path.is_symlink()
-
-
 def packages(path: Path) -> list[Path]:
-    """Return the .deb files that a path stands for; none if it is a folder with a kernel. Raises OSError."""
+    """Return the .deb files that a path stands for; none if it is a folder with a kernel.
+
+    Raises OSError, UsageError.
+    """
     if path.is_dir():
-        return sorted(path.glob("*.deb"))
-    # A pipe, which a record of somebody else may name, would be waited for.
-    if path.is_file() or not path.exists():
-        with path.open("rb") as file:
-            if file.read(len(DEB)) == DEB:
-                return [path]
+        debs = [_inside(path, file) for file in sorted(path.glob("*.deb"))]
+        return [file for file in debs if not file.is_symlink()]
+    with open_regular(path) as file:
+        if file.read(len(DEB)) == DEB:
+            return [path]
     raise UsageError(f"{path} is no .deb file", hint=LAYOUT)
+
+
+def _inside(folder: Path, path: Path, called: str = "") -> Path:
+    """A path in a folder that no link leads out of it. Raises OSError, UsageError.
+
+    Otherwise a folder of somebody else could bring any file of this host into a guest.
+    """
+    if not path.resolve(strict=True).is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"{path.relative_to(folder)} of {called or folder} is a link that leads out of it",
+            hint="put the files themselves into the folder",
+        )
+    return path
 
 
 def find_in(folder: Path, called: str = "") -> KernelFiles:
     """Return the one kernel in a folder. Errors name it `called`. Raises OSError, UsageError."""
     called = called or str(folder)
-    files = [file for pattern in IMAGES for file in sorted(folder.glob(pattern))]
+    files = [_inside(folder, file, called) for pattern in IMAGES for file in sorted(folder.glob(pattern))]
     # A build tree has both Image and what was compressed of it.
     images = {
         file.resolve(): file for file in files if file.with_suffix("") not in files or file.suffix != ".gz"
@@ -193,7 +242,9 @@ def find_in(folder: Path, called: str = "") -> KernelFiles:
         )
     for place in MODULES:
         if (modules := folder / place / release).is_dir():
-            if not (modules / BUILTIN).is_file():
+            _inside(folder, modules, called)
+            builtin = modules / BUILTIN
+            if builtin.is_symlink() or not builtin.is_file():
                 raise UsageError(
                     f"{called} has the modules of {release} without {BUILTIN}, the list of what is built in",
                     hint="`make modules_install` writes it; if it is in another package (in Debian 14 it is in "
@@ -210,8 +261,7 @@ def find_in(folder: Path, called: str = "") -> KernelFiles:
 
 def _identify(image: Path) -> tuple[str, str]:
     """The release of a kernel, and Debian's word for its architecture; both empty if the file is no kernel."""
-    with image.open("rb") as file:
-        content = file.read(LARGEST)
+    content = read_regular(image, LARGEST)
     if content.startswith(HEADER, MAGIC_AT):
         start = int.from_bytes(content[RELEASE_AT : RELEASE_AT + 2], "little") + RELEASE_FROM
         return content[start : start + 100].partition(b" ")[0].decode(errors="replace"), X86_64.debian

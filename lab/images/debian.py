@@ -11,7 +11,9 @@ from pathlib import Path
 from lab.base import host_table, process, scratch
 from lab.base.architecture import X86_64, Architecture
 from lab.base.errors import ImageNotAvailable, LabError, one_line
+from lab.base.files import open_regular
 from lab.base.paths import definitions
+from lab.builds import archives
 from lab.catalog import DebianImage, kernels
 from lab.catalog.kernels import Kernel
 
@@ -47,8 +49,7 @@ FILES = ("disk.qcow2", "vmlinuz", "initrd", "packages.tsv")
 # The recipe for another kernel than a guest's own, and the folder beside the guest's tree that has the files of
 # one that is no package of the archive.
 KERNEL_RECIPE, KERNEL_FILES = "kernel.sh", "kernel"
-# A package with modules and their symbols for debuggers has 1 GiB.
-UNPACK_SECONDS = 300.0
+CHMOD_SECONDS = 300.0
 # What apt says of a package, of a version or of a suite that the archive does not have.
 NO_PACKAGE = re.compile(
     r"E: (Unable to locate package .*|Package .* has no installation candidate"
@@ -99,8 +100,15 @@ def build(
         )
     try:
         with _workspace(out) as workspace:
+            # It is there for every guest, because the recipe takes whatever it finds there: nobody else can
+            # make it later.
+            tree = workspace / KERNEL_FILES
+            tree.mkdir()
+            tree.chmod(0o755)
             if image.kernel and image.kernel.path:
-                _copy_kernel(image.kernel, image.kernel.path, workspace / KERNEL_FILES)
+                _copy_kernel(image.kernel, image.kernel.path, tree)
+            if os.geteuid() != 0:
+                workspace.chmod(0o1777)
             process.run(
                 _command(image, architecture),
                 timeout=timeout,
@@ -139,25 +147,30 @@ def _recipe(name: str = "debian.sh") -> Path:
 def _copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
     """Copy a kernel from a file or a folder into `tree`, which has the guest's folders. Raises LabError."""
     unpacked = tree.with_name(f"{KERNEL_FILES}-unpacked")
-    tree.mkdir()
     unpacked.mkdir()
     try:
         if kernels.content(path) != kernel.digest:
             raise LabError(f"{path} was changed after the run began", hint="run the same command again")
-        debs = kernels.packages(path)
+        debs, left = kernels.packages(path), kernels.MOST_BYTES
         for deb in debs:
-            process.run(["dpkg-deb", "--extract", deb, unpacked], timeout=UNPACK_SECONDS)
+            left -= archives.unpack_deb(deb, unpacked, left)
         files = kernels.find_in(unpacked if debs else path, called=str(path))
-        for place in ("boot", "usr/lib/modules"):
-            (tree / place).mkdir(parents=True)
-        shutil.copyfile(files.image, tree / "boot" / f"vmlinuz-{files.release}")
-        # `build` and `source` lead to where the modules were made.
-        left_out = shutil.ignore_patterns("build", "source")
-        to = tree / "usr/lib/modules" / files.release
-        shutil.copytree(files.modules, to, symlinks=True, ignore=left_out)
+        modules = tree / "usr/lib/modules" / files.release
+        copies = {
+            file: modules / file.relative_to(files.modules) for file in kernels.module_files(files.modules)
+        }
+        for file, copy in {files.image: tree / "boot" / f"vmlinuz-{files.release}", **copies}.items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with open_regular(file) as stream, copy.open("wb") as to:
+                shutil.copyfileobj(stream, to)
         # An ordinary user's mmdebstrap reads them as another user.
-        process.run(["chmod", "-R", "u+w,a+rX", tree], timeout=UNPACK_SECONDS)
+        process.run(["chmod", "-R", "u+w,a+rX", tree], timeout=CHMOD_SECONDS)
         shutil.rmtree(unpacked)
+    except archives.Damaged as error:
+        raise LabError(
+            f"the kernel {path} cannot be unpacked: {error}",
+            hint=f"make or fetch it again; if it is too large, {kernels.SMALLER}",
+        ) from error
     except (OSError, process.CommandFailed) as error:
         raise LabError(
             f"the kernel {path} cannot be copied: {one_line(error)}",
@@ -167,12 +180,10 @@ def _copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
 
 @contextmanager
 def _workspace(out: Path) -> Iterator[Path]:
-    """A folder for mmdebstrap, removed after the block."""
+    """A folder of this user's own for mmdebstrap, removed after the block."""
     is_root = os.geteuid() == 0
     with scratch.make_in(out, "build-") if is_root else scratch.make_in(ON_DISK, WORKSPACE) as folder:
         try:
-            if not is_root:
-                folder.chmod(0o1777)
             yield folder
         finally:
             remove_workspace(folder)

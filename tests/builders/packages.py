@@ -1,5 +1,6 @@
 """What builds are made of, tiny: wheels, ELF files, npm packages and their registry."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -180,3 +181,21 @@ class Registry:
     def calls(self) -> list[str]:
         log = self.shelf / "calls"
         return log.read_text().splitlines() if log.exists() else []
+
+
+def deb(data: bytes, control: bytes = b"") -> bytes:
+    """A package of Debian's of two tars: what it has for the system, and what it says of itself for dpkg."""
+    text = b"Package: linux-image\nVersion: 1\nArchitecture: amd64\nMaintainer: x\nDescription: x\n"
+    entry = tarfile.TarInfo("./control")
+    entry.size = len(text)
+    control = control or entry.tobuf() + text + bytes(-len(text) % 512 + 1024)
+    members = {
+        "debian-binary": b"2.0\n",
+        "control.tar.gz": gzip.compress(control),
+        "data.tar.gz": gzip.compress(data),
+    }
+    parts = [b"!<arch>\n"]
+    for name, content in members.items():
+        parts += [b"%-16s0           0     0     100644  %-10d`\n" % (name.encode(), len(content)), content]
+        parts += [b"\n" * (len(content) % 2)]
+    return b"".join(parts)

@@ -24,7 +24,7 @@ from lab.builds.kinds import npm
 from lab.builds.kinds import wheel as wheel_kind
 from lab.builds.kinds.nextest import read_results
 from lab.builds.pytest_tests import read_reportlog
-from lab.catalog import Guest, key_file, load_pins, remedies, toml
+from lab.catalog import Guest, kernels, key_file, load_pins, remedies, toml
 from lab.catalog.definitions import Set, Suite, VariantFile
 from lab.catalog.remedies import Remedy
 from lab.causes import evidence
@@ -37,7 +37,7 @@ from lab.gate.results import of_run
 from lab.guest import programs, variant
 from lab.guest.agent import Agent
 from lab.guest.collect import EvidenceFolder
-from lab.images import cloud, download, store
+from lab.images import cloud, debian, download, store
 from lab.images.disk import why_unusable
 from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
@@ -56,17 +56,20 @@ from tests.builders import evidence as evidence_examples
 from tests.builders import messages, report_texts
 from tests.builders.cells import JAILED, cell
 from tests.builders.facts import facts, printed_facts, probed
-from tests.builders.packages import NATIVE_FILE, manifest
+from tests.builders.packages import NATIVE_FILE, deb, manifest
 from tests.builders.packages import elf as elf_file
 from tests.builders.runs import KNOWN, SMALL
 from tests.fuzz.inputs import Inputs, archives_of, edited, files_of, json_of, lines_of, toml_of
 from tests.unit.test_compare import RESULTS
 from tests.unit.test_gate import entry
+from tests.unit.test_hostile_kernels import tar_of
 from tests.unit.test_inventory import WHOLE
+from tests.unit.test_kernels import MODULE, UNAME, arm64_image_of, image_of, zboot_of
 from tests.unit.test_libtest import PANIC, SUITE, ending, event
 from tests.unit.test_results import full_run
 
 ROOT = Path(__file__).parents[2]
+BUILTIN = f"lib/modules/{UNAME}/{kernels.BUILTIN}"
 VARIANTS, VARIANT = "cloud-init/variants", VariantFile
 
 
@@ -237,10 +240,34 @@ def _npm(content: bytes, folder: Path) -> None:
     str(npm.read_manifest(tarball).oldest_node)
 
 
+def _kernel(path: Path, folder: Path) -> None:
+    kernel = kernels.parse(str(path))
+    assert kernel.path
+    debian._copy_kernel(kernel, kernel.path, folder / "tree")
+    assert not [file for file in (folder / "tree").rglob("*") if file.is_symlink()]
+
+
+def _kernel_folder(content: dict[str, bytes], folder: Path) -> None:
+    _kernel(_put(folder / "kernel", content), folder)
+
+
+def _kernel_package(content: bytes, folder: Path) -> None:
+    _kernel(_file(folder, "x.deb", content), folder)
+
+
 def _program(content: bytes, folder: Path) -> None:
     program = _file(folder, "program", content)
     elf.why_not(elf.read(program), facts())
 
+
+KERNEL: dict[str, bytes | str] = {"vmlinuz": image_of(UNAME), MODULE: "x", BUILTIN: ""}
+KERNEL_ARM64: dict[str, bytes | str] = {"Image": zboot_of(arm64_image_of(UNAME)), MODULE: "x", BUILTIN: ""}
+CONTROL = {"./control": "Package: linux-image\nArchitecture: amd64\n"}
+KERNEL_PACKAGES = st.one_of(
+    archives_of(KERNEL, "tar").map(deb),
+    archives_of(CONTROL, "tar").map(lambda control: deb(tar_of(), control)),
+    edited(deb(tar_of())),
+)
 
 # -- a record, a shard
 
@@ -438,6 +465,8 @@ READERS = [
     Reader("nextest's report", lines_of(*NEXTEST), _results_of(read_results), (ValueError,), cost=2),
     Reader("a wheel", archives_of(WHEEL, "zip"), _wheel, cost=2),
     Reader("a package of npm", archives_of(NPM, "gz"), _npm, cost=2),
+    Reader("a kernel's folder", st.one_of(files_of(KERNEL), files_of(KERNEL_ARM64)), _kernel_folder, cost=4),
+    Reader("a kernel's package", KERNEL_PACKAGES, _kernel_package, cost=10),
     Reader("a program", edited(WHEEL["boxlite/runtime.so"]), _program),
     Reader("results.json", json_of(RUN), _record, cost=2),
     Reader("decided.jsonl", lines_of(*DECIDED), _decided, cost=2),
