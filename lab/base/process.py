@@ -59,10 +59,12 @@ def run(
     timeout: float,
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda line: None,
+    watch: Callable[[int], None] = lambda leader: None,
 ) -> str:
     """Run a program until it exits and return its standard output and standard error.
 
-    `timeout` is in seconds; `env` is added to the environment; `on_line` gets each line as it arrives.
+    `timeout` is in seconds; `env` is added to the environment; `on_line` gets each line as it arrives. `watch`
+    gets the program's process ID now and then, and what it raises ends the program.
     The program gets SIGTERM when this process dies, so that a killed lab leaves no program running.
     Raises CommandFailed if the program is missing, fails or exceeds the timeout.
     """
@@ -83,7 +85,7 @@ def run(
     end = time.monotonic() + timeout
     lines: deque[str] = deque(maxlen=20_000)
     try:
-        for line in _lines(child, end):
+        for line in _lines(child, end, watch):
             lines.append(line)
             on_line(line.rstrip("\n"))
         if child not in _running:
@@ -104,7 +106,7 @@ def run(
     return "".join(lines)
 
 
-def _lines(child: subprocess.Popen[bytes], end: float) -> Iterator[str]:
+def _lines(child: subprocess.Popen[bytes], end: float, watch: Callable[[int], None]) -> Iterator[str]:
     """The lines that a program prints, until its output ends or `stop_all` stopped the program.
 
     A daemon that it started may keep the output open for ever. Raises TimeoutExpired at `end`.
@@ -114,10 +116,15 @@ def _lines(child: subprocess.Popen[bytes], end: float) -> Iterator[str]:
     poll.register(child.stdout, select.POLLIN)
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
     chunk: bytes | None = None
+    next_look = 0.0
     while child in _running and chunk != b"":
-        left = end - time.monotonic()
+        now = time.monotonic()
+        left = end - now
         if left <= 0:
             raise subprocess.TimeoutExpired(child.args, -left)
+        if now >= next_look:
+            watch(child.pid)
+            next_look = time.monotonic() + LOOK_SECONDS
         if not poll.poll(min(left, LOOK_SECONDS) * 1000):
             continue
         chunk = os.read(child.stdout.fileno(), io.DEFAULT_BUFFER_SIZE)

@@ -2,15 +2,20 @@
 
 The program sees /usr, a few devices and one folder, and can change none of them. It has no network, no home, no
 variables and no processes of the host's, and no identity of the lab's: where the lab is root, it is nobody.
+What it may take of the host is limited, too.
 Programs for another processor than the host's are not started, even where QEMU would run them.
 """
 
+import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+import psutil
 
 from lab.base import process, scratch
 from lab.base.architecture import of_host
@@ -21,6 +26,13 @@ from lab.builds import elf
 # Bytes that a program may print, or keep in its /tmp. The names of 10,000 tests take 3 MB in nextest's JSON.
 MOST_OUTPUT = 16 << 20
 MOST_FILES = 256 << 20
+# Bytes of memory that all its processes may hold together; nextest lists tests in 64 MiB. One process may
+# reserve twice as much, in case the lab looks too late: stacks of threads are reserved and hardly used.
+MOST_MEMORY = 1 << 30
+# Processes and threads. nextest has a thread and a test binary at work for each of the host's processors.
+MOST_PROCESSES = 512
+MOST_OPEN = 1024
+RESIDENT = re.compile(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", re.MULTILINE)
 # Characters of its last lines that an error shows.
 MOST_SHOWN = 4_000
 NOBODY = 65534
@@ -34,6 +46,8 @@ SYSTEM = (
     *("--symlink", "usr/lib64", "/lib64", "--perms", "0755", "--dir", "/etc"),
     *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
     *("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(MOST_FILES), "--tmpfs", TMP),
+    # An ordinary user owns /dev and its /dev/shm, which may take half of the host's memory.
+    *("--remount-ro", "/dev"),
 )
 VARIABLES = {"PATH": "/usr/bin:/bin", "HOME": TMP, "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
 # Root makes namespaces without a user namespace, and then gives its identity up.
@@ -52,9 +66,9 @@ def folder() -> Iterator[Path]:
 def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
     """Run a program that sees one folder, at its own path. Every file in it can be read and executed.
 
-    Returns what it prints. Raises CommandFailed if it fails, takes longer than `timeout` seconds or prints too
-    much; UsageError if the folder has a program for another processor than the host's; LabError if this host
-    makes no sandbox.
+    Returns what it prints. Raises CommandFailed if it fails, prints too much or takes longer than `timeout`
+    seconds or too much memory; UsageError if the folder has a program for another processor than the host's;
+    LabError if this host makes no sandbox.
     """
     check()
     host = of_host().elf
@@ -66,13 +80,39 @@ def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
                 "start it here to ask for its version or its tests",
                 hint=f"run the lab on a host with the processor {processor}",
             )
-    # A program that prints more is ended by that.
-    limited = ["bash", "-o", "pipefail", "-c", f'"$@" 2>&1 | head -c {MOST_OUTPUT}', "sandbox"]
+    # A program that prints more is ended by that. If the host's memory ends, it is the first that has to go.
+    script = f'echo 1000 2>/dev/null >/proc/$$/oom_score_adj; "$@" 2>&1 | head -c {MOST_OUTPUT}'
+    limited: list[str | Path] = ["bash", "-o", "pipefail", "-c", script, "sandbox"]
     try:
-        return process.run([*limited, *_sandbox(visible), *command], timeout=timeout)
+        return process.run(
+            [*limited, *_sandbox(visible, timeout), *command], timeout=timeout, watch=_check_memory
+        )
+    except _TooMuchMemory:
+        raise process.CommandFailed(
+            command, f"it took more than {MOST_MEMORY >> 20} MiB of memory", ""
+        ) from None
     except process.CommandFailed as error:
         why = f"it took {timeout:.0f} s" if error.late else "it failed in its sandbox"
         raise process.CommandFailed(command, why, plain(error.output)[-MOST_SHOWN:]) from None
+
+
+class _TooMuchMemory(Exception):
+    """The processes of a sandbox hold more memory than they may."""
+
+
+def _check_memory(leader: int) -> None:
+    """Raise _TooMuchMemory if what a process started holds too much, files of the disk not counted.
+
+    A limit of the kernel's holds for each process alone; one for all of them needs a control group, which an
+    ordinary user and a container may not make.
+    """
+    total = 0
+    with suppress(psutil.Error):
+        for child in psutil.Process(leader).children(recursive=True):
+            with suppress(OSError):
+                total += sum(map(int, RESIDENT.findall(Path(f"/proc/{child.pid}/status").read_text())))
+    if total << 10 > MOST_MEMORY:
+        raise _TooMuchMemory
 
 
 @cache
@@ -89,7 +129,7 @@ def check() -> None:
         ) from error
 
 
-def _sandbox(visible: Path | None = None) -> list[str | Path]:
+def _sandbox(visible: Path | None = None, seconds: float = CHECK_SECONDS) -> list[str | Path]:
     is_root = os.geteuid() == 0
     command: list[str | Path] = ["bwrap", *APART, *(() if is_root else ("--unshare-user",))]
     command += ["--cap-drop", "ALL", "--new-session", "--die-with-parent", "--clearenv", *SYSTEM]
@@ -105,4 +145,7 @@ def _sandbox(visible: Path | None = None) -> list[str | Path]:
     command += ["--chdir", "/"]
     if is_root:
         command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--", *AS_NOBODY]
+    command += ["--", "prlimit", "--core=0", f"--cpu={math.ceil(seconds)}", f"--data={2 * MOST_MEMORY}"]
+    # Of processes, the kernel counts an ordinary user's in the sandbox alone, because it has a user namespace.
+    command += [f"--fsize={MOST_FILES}", f"--nofile={MOST_OPEN}", f"--nproc={MOST_PROCESSES}"]
     return [*command, "--"]

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import platform
+import re
 import struct
 import tarfile
 from pathlib import Path
@@ -273,6 +274,49 @@ def test_a_sandboxed_program_has_limits(script: str, expected: str, monkeypatch:
     monkeypatch.setattr(sandbox, "SYSTEM", small)
     with sandbox.folder() as folder, pytest.raises(process.CommandFailed, match=expected):
         sandbox.run(folder, ["sh", "-c", script], timeout=1 if "sleep" in script else 60)
+
+
+# Each ends by itself, so that this host survives a sandbox without limits.
+FORKS = "i=0; while [ $i -lt 300 ]; do sleep 60 & i=$((i+1)); done; echo survived"
+HOLDS = 'x=$(head -c 40000000 /dev/zero | tr "\\0" x); sleep 60'
+OPENS = "import os; [os.dup(1) for _ in range(2000)]; print('survived')"
+SHARES = """
+import mmap, time
+memory = mmap.mmap(-1, 160 << 20)
+for page in range(0, len(memory), mmap.PAGESIZE):
+    memory[page] = 1
+time.sleep(60)
+"""
+
+
+@pytest.mark.usefixtures("sandboxed")
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["sh", "-c", FORKS], "it failed in its sandbox\n.*annot fork"),
+        (["sh", "-c", f"({HOLDS}) & ({HOLDS}) & ({HOLDS}) & {HOLDS}"], "it took more than 128 MiB of memory"),
+        (["python3", "-c", SHARES], "it took more than 128 MiB of memory"),
+        (["python3", "-c", "bytearray(512 << 20)"], "it failed in its sandbox\n.*MemoryError"),
+        (["python3", "-c", OPENS], "it failed in its sandbox\n.*Too many open files"),
+        (["sh", "-c", "head -c 2M /dev/zero >/dev/shm/x && echo survived"], "it failed in its sandbox"),
+        (["bash", "-c", "ulimit -u 300 || ulimit -c 1 || ulimit -t 100 || exit 3"], "it failed in its sandbox"),
+    ],
+)
+def test_a_sandboxed_program_takes_no_more_of_the_host_than_it_may(
+    command: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "MOST_PROCESSES", 100)
+    monkeypatch.setattr(sandbox, "MOST_MEMORY", 128 << 20)
+    with sandbox.folder() as folder, pytest.raises(process.CommandFailed) as error:
+        sandbox.run(folder, command, timeout=50)
+    assert "survived" not in error.value.output
+    assert re.search(expected, str(error.value), re.DOTALL)
+
+
+@pytest.mark.usefixtures("sandboxed")
+def test_a_sandboxed_program_is_the_first_that_a_host_without_memory_ends() -> None:
+    with sandbox.folder() as folder:
+        assert sandbox.run(folder, ["cat", "/proc/self/oom_score_adj"], timeout=30) == "1000\n"
 
 
 @pytest.fixture
