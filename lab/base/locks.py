@@ -1,5 +1,6 @@
 """Lock files: does a process hold one, and waiting for one within a limit, with a word about it."""
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,13 +17,14 @@ INTERVAL_SECONDS = 1.0
 
 def is_locked(lock: Path) -> bool:
     """Whether a process holds this lock file. A lock that a dead process left is held by nobody."""
-    if not lock.exists():
-        return False
     try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
+        with lock.open("r+b") as file:  # FileLock would make a file that its holder has just removed.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 @contextmanager

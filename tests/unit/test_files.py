@@ -154,6 +154,14 @@ def test_a_lock_leaves_no_file(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
+def test_asking_for_a_lock_that_was_removed_meanwhile_makes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda _path: True)
+    assert not locks.is_locked(tmp_path / "lock")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_lock_of_a_file_that_was_removed_meanwhile_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
