@@ -6,6 +6,7 @@ from functools import cache, reduce
 from pathlib import Path
 
 from lab.base.errors import UsageError, one_line, unknown_name
+from lab.base.notices import progress
 from lab.base.paths import PACKAGE, definitions
 from lab.catalog import kernels
 from lab.catalog.definitions import AND, CloudImage, Guest, Pin, Set, Suite, Variant, VariantFile
@@ -62,11 +63,24 @@ class Catalog:
     def with_variants(self, folder: Path) -> "Catalog":
         """The catalog and the variants in this folder, if there is one: those that were made for one run.
 
-        Raises UsageError for a wrong file.
+        Whoever waits is told their names, because the run may be somebody else's. Raises UsageError for a wrong
+        file, and for one with the name of a variant of the catalog and other settings.
         """
         if not any(folder.glob("*.toml")):
             return self
-        return replace(self, variants={**self.variants, **load_folder(folder, VariantFile)})
+        variants = load_folder(folder, VariantFile)
+        for name in sorted(variants.keys() & self.variants.keys()):
+            ours, theirs = (each[name].model_dump() for each in (self.variants, variants))
+            if differing := [key for key in ours if ours[key] != theirs.get(key)]:
+                file = folder / f"{name}.toml"
+                raise UsageError(
+                    f"{file}: the lab's own variant {name} is another one; they differ in {', '.join(differing)}",
+                    hint="a run cannot replace a variant of the lab. Delete that file if the lab's own is meant; "
+                    "if the run's is meant, give the lab's own another name",
+                )
+        if made := sorted(variants.keys() - self.variants.keys()):
+            progress(f"variants that came with the run, in {folder}: {', '.join(made)}")
+        return replace(self, variants={**variants, **self.variants})
 
 
 @cache

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from filelock import FileLock
 
 from lab import cli
 from lab.base.paths import PACKAGE
+from lab.cli import options
 from lab.record import RunResult
 from lab.run import scheduler
 from lab.run.journal import LOCK
@@ -194,6 +196,49 @@ def test_a_run_that_is_resumed_keeps_its_plan(
         assert printed.out == ""
     assert passing == []
     assert {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()} == before
+
+# A variant of the lab, as it is and as somebody else would have it.
+MAX_USERNS_ZERO = PACKAGE.parent / "cloud-init" / "variants" / "max-userns-zero.toml"
+OTHER = 'title = "As installed"\n[sysctl]\n"kernel.yama.ptrace_scope" = 0\n'
+OF_A_RUN = [
+    ["matrix", "--resume", "RUN", "--list"],
+    ["exec", "--run", "RUN", "debian-13/stock", "--", "true"],
+    ["shell", "--run", "RUN", "debian-13/stock"],
+]
+of_a_run = pytest.mark.parametrize("words", OF_A_RUN, ids=lambda words: str(words[0]))
+
+
+@of_a_run
+@pytest.mark.parametrize("name", ["stock", "podman"])
+def test_a_run_replaces_no_variant_of_the_lab(
+    half_run: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, words: list[str], name: str
+) -> None:
+    def starts_machines(*_: object) -> None:
+        raise AssertionError("it is refused before")
+
+    monkeypatch.setattr(options.Lab, "sweep", starts_machines)
+    file = half_run / "variants" / f"{name}.toml"
+    file.parent.mkdir()
+    file.write_text(OTHER)
+    printed = run_lab(2, *(half_run.name if word == "RUN" else word for word in words))
+    assert f"lab: {file}: the lab's own variant {name} is another one; they differ in " in printed.err
+    assert "sysctl" in printed.err.partition("\n")[0]
+    assert "next: a run cannot replace a variant of the lab. Delete that file if " in printed.err
+
+
+def test_the_variants_that_came_with_a_run_are_named(
+    half_run: Path, passing: list[str], run_lab: RunLab
+) -> None:
+    (half_run / "variants").mkdir()
+    shutil.copy(MAX_USERNS_ZERO, half_run / "variants")
+    # The lab's own, unchanged, is the same variant.
+    assert "came with" not in run_lab(0, "matrix", "--resume", half_run.name, "--list").err
+    for name in ("report", "tried-1"):
+        (half_run / "variants" / f"{name}.toml").write_text(OTHER)
+    printed = run_lab(0, "matrix", "--resume", half_run.name, "--list")
+    assert f"variants that came with the run, in {half_run / 'variants'}: report, tried-1\n" in printed.err
+    run_lab(1, "matrix", "--resume", half_run.name)
+    assert passing == ["debian-13/max-userns-zero/0.10.8"]
 
 
 @pytest.mark.parametrize(
