@@ -67,12 +67,12 @@ def digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file that somebody else may have put there. Raises OSError.
+def open_regular(path: Path, flags: int = 0) -> BufferedReader:
+    """Open a file that somebody else may have put there; `flags` are more of `os.open`. Raises OSError.
 
     A pipe would be waited for, and a device may never end, so anything but a regular file is refused.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "this is not a regular file", str(path))

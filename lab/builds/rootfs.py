@@ -17,6 +17,7 @@ from typing import Any
 from lab.base import process
 from lab.base.architecture import Architecture
 from lab.base.errors import LabError, UsageError
+from lab.base.files import read_regular
 from lab.base.notices import progress
 from lab.base.paths import Paths
 from lab.builds import elf, wheels
@@ -27,6 +28,8 @@ SYSTEMS_BUSYBOX = Path("/bin/busybox")
 # Where busybox comes from for an architecture that is not the host's.
 BUSYBOX_SUITE = "trixie"
 FETCH_SECONDS = 300.0
+# An index has some 100 bytes for each image; registries take documents of up to 4 MiB.
+MOST_INDEX_BYTES = 4 * 2**20
 
 
 def make_each(folder: Path, paths: Paths, architectures: Iterable[Architecture]) -> dict[str, Path]:
@@ -75,6 +78,22 @@ def check(folder: Path) -> Path:
                 hint="make one with: skopeo copy docker://IMAGE oci:DIR",
             )
     return folder
+
+
+def read_index(folder: Path) -> str:
+    """Read a layout's index, which names all its other files by digest; empty if there is none.
+
+    The layout may be one that somebody else's record names. Raises UsageError.
+    """
+    try:
+        return read_regular(folder / "index.json", MOST_INDEX_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise UsageError(
+            f"--rootfs {folder}: the index of the layout cannot be read: {error.strerror}: {error.filename}",
+            hint="make a layout with: skopeo copy docker://IMAGE oci:DIR",
+        ) from error
 
 
 def find_busybox() -> Path:

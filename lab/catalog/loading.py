@@ -72,11 +72,10 @@ class Catalog:
         for name in sorted(variants.keys() & self.variants.keys()):
             ours, theirs = (each[name].model_dump() for each in (self.variants, variants))
             if differing := [key for key in ours if ours[key] != theirs.get(key)]:
-                file = folder / f"{name}.toml"
                 raise UsageError(
-                    f"{file}: the lab's own variant {name} is another one; they differ in {', '.join(differing)}",
-                    hint="a run cannot replace a variant of the lab. Delete that file if the lab's own is meant; "
-                    "if the run's is meant, give the lab's own another name",
+                    f"{folder / name}.toml: differs from the lab's own variant {name}: {', '.join(differing)}",
+                    hint="a run cannot replace a variant of the lab: delete that file to use the lab's own, or "
+                    "give the lab's own another name",
                 )
         if made := sorted(variants.keys() - self.variants.keys()):
             progress(f"variants that came with the run, in {folder}: {', '.join(made)}")

@@ -11,10 +11,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from lab.base.errors import UsageError
+from lab.base.files import read_regular
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 IMAGE_KINDS = ("debian", "cloud")
+# The most of a file that is read; a cell of a baseline takes about 200 bytes.
+MOST_BYTES = 16 * 2**20
 
 
 class Definition(BaseModel):
@@ -43,11 +46,19 @@ def load_file[D: BaseModel](file: Path, model: type[D], *, name: str) -> D:
 def read(file: Path) -> dict[str, Any]:
     """Return the table in a TOML file. Raises UsageError if it cannot be read or is not valid TOML."""
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(read_text(file))
     except ValueError as error:  # Also a number of more digits than Python reads.
         raise UsageError(f"{file}: not valid TOML: {error}") from error
     except RecursionError:
         raise UsageError(f"{file}: not valid TOML: it is nested too deeply") from None
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a TOML file, with every line's end as a line feed. Raises UsageError."""
+    try:
+        return read_regular(file, MOST_BYTES).decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not valid TOML: {error}") from error
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
 

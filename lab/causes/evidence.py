@@ -9,7 +9,7 @@ from stat import S_ISREG
 from pydantic import ValidationError
 
 from lab.base.errors import LabError, one_line
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, open_regular, plain, read_regular
 from lab.probes import NONE_RUN, Probed, Probes
 from lab.probes.facts import STACKED, read_label
 from lab.record import Outcome, TestResult
@@ -29,6 +29,8 @@ MODE = re.compile(r"^([0-7]{4}) (.+)$", re.MULTILINE)
 LOGS = ("boxlite/*/logs/boxlite.log*", "boxlite/*/boxes/*/shim.stderr", "boxlite/*/boxes/*/exit*")
 MOST_LOGS = 20
 LOG_BYTES = 2_000_000
+# The most of any other file that is read: as much as all evidence of a cell that the lab gathers.
+MOST_BYTES = 64 * 2**20
 MISSING = "there is no such file"
 # What boxlite starts for each box, and signal(7) that ends it for a system call that a filter does not allow.
 SHIM, SIGSYS = "boxlite-shim", "31"
@@ -136,14 +138,15 @@ def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -
         profile=confining_profile(stored.context.apparmor) if stored else None,
         messages=tuple(test.message for test in tests if test.outcome is not Outcome.PASS),
         control_failed=None if outcome in (Outcome.NOT_RUN, Outcome.SKIP) else outcome.is_failure,
-        logs=tuple(map(_beginning, logs)),
+        logs=tuple(map(read_beginning, logs)),
         modes={line[2]: int(line[1], 8) for line in MODE.finditer(read_text(folder, MODES_FILE))},
     )
 
 
-def _beginning(log: Path) -> str:
-    with log.open("rb") as file:
-        return file.read(LOG_BYTES).decode(errors="replace")
+def read_beginning(file: Path, most: int = LOG_BYTES) -> str:
+    """Read at most so many bytes of a file that `matching` found. Raises OSError."""
+    with open_regular(file) as stream:
+        return stream.read(most).decode(errors="replace")
 
 
 def parse_sysctls(text: str) -> dict[str, str]:
@@ -179,7 +182,7 @@ def read_text(folder: Path, name: str | Path) -> str:
         return ""
     try:
         if not why:
-            return (folder / name).read_text(errors="replace")
+            return read_regular(folder / name, MOST_BYTES).decode(errors="replace")
     except OSError as error:
         why = str(error.strerror)
     raise LabError(

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from tomlkit.items import InlineTable
 
 from lab.base.errors import UsageError
-from lab.base.files import write_atomically
+from lab.base.files import open_regular, write_atomically
 from lab.catalog import toml
 from lab.gate import results
 from lab.gate.results import PARTS, WITHOUT_TESTS, BuildResults, CellSummary, Identity, short_digest
@@ -127,8 +127,13 @@ def write_file(file: Path, text: str, *, header: str = "") -> None:
     Raises UsageError.
     """
     try:
-        if file.exists() and not file.read_text(errors="replace").startswith(header):
-            raise UsageError(f"-o {file}: this file is no baseline, so it is not replaced", hint="name another")
+        if file.exists():
+            with open_regular(file) as stream:
+                is_replaced = stream.read(len(header)) == header.encode()
+            if not is_replaced:
+                raise UsageError(
+                    f"-o {file}: this file is no baseline, so it is not replaced", hint="name another"
+                )
         write_atomically(file, text)
     except OSError as error:
         raise UsageError(

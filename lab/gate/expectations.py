@@ -218,7 +218,7 @@ def rewrite(file: Path, cells: Sequence[CellSummary]) -> Rewritten:
 
     Raises UsageError if the file has anything else than `[[expect]]` tables.
     """
-    before = file.read_text() if file.exists() else ""
+    before = toml.read_text(file) if file.exists() else ""
     drafts = toml.validate(file, _table(file), _File[Draft]).expect if file.exists() else {}
     # A comment at the top belongs to the file.
     starts = [entry.start() or entry.start("table") for entry in ENTRY.finditer(before)]

@@ -13,6 +13,7 @@ from lab.base import scratch
 from lab.base.activity import Activity, Step
 from lab.base.files import A_PAYLOAD, explained
 from lab.builds import FOLDER, ROOTFS, Build
+from lab.builds.rootfs import read_index
 from lab.guest.session import ADMIN, SUITE, Session
 from lab.machine.domain import PAYLOAD
 from lab.machine.lane import empty_disk
@@ -31,8 +32,7 @@ LAYOUT = "4"
 
 def identity(build: Build, rootfs: Path) -> str:
     """A digest of all that `deploy` puts into a guest, except for what the build's kind leaves open."""
-    # A layout's index names everything else in it by digest.
-    parts = [build.digest, LAYOUT, (rootfs / "index.json").read_text()]
+    parts = [build.digest, LAYOUT, read_index(rootfs)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab import causes
 from lab.base.files import bounded, plain
-from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit
+from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit, read_beginning
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
 from lab.repro.planning import Check, Plan, Question, distribution
 from lab.repro.report import AuditLine, Command, NamedTest, Program, Speaker, Statement, Words
@@ -259,8 +259,7 @@ def _evidence(cell: FinishedCell) -> Iterator[tuple[str, int, str]]:
     """Every line of a cell's files: the file in the run's folder, the line's number, and its text."""
     files = [file for pattern in FILES for file in matching(cell.folder, pattern)]
     for file in files[:MOST_FILES]:
-        with file.open(errors="replace") as stream:
-            text = stream.read(LARGEST)
+        text = read_beginning(file, LARGEST)
         name = cell.path(str(file.relative_to(cell.folder)))
         for number, line in enumerate(text.splitlines(), start=1):
             yield name, number, spaced(line[:LONGEST])

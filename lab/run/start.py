@@ -6,14 +6,17 @@ A run is resumed only while nothing has changed that decides the results of its 
 import hashlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from lab import __version__, builds
 from lab.base import paths
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
+from lab.builds import rootfs
 from lab.catalog import Catalog, Variant, load, remedies
 from lab.guest import programs
 from lab.images import store
@@ -129,10 +132,10 @@ def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] 
 
     A merged run is resumed as one run; definitions that only cells of lost shards have are those of today.
     Raises UsageError if definitions or builds have changed since, and names them; if a build has to be named;
-    or if there is a link in the folder.
+    or if there is a link or a special file in the folder.
     """
     options = run.run.options
-    _refuse_links(folder)
+    _refuse_special_files(folder)
     again = f"lab matrix --resume {shlex.quote(str(folder))}"
     tested = builds.resolve_recorded(run.run.builds, named, again)
     cells = [
@@ -164,14 +167,21 @@ def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] 
     return PlannedRun(folder, cells, run.run.model_copy(update=update), kept)
 
 
-def _refuse_links(folder: Path) -> None:
-    """Raise UsageError if there is a link in the folder of a run: what the run writes would go elsewhere."""
+def _refuse_special_files(folder: Path) -> None:
+    """Raise UsageError if a run's folder holds anything but files and folders.
+
+    What the run writes would go elsewhere through a link, and would wait for a reader at a pipe.
+    """
     for parent, folders, files in folder.walk():
-        if link := next((name for name in [*folders, *files] if (parent / name).is_symlink()), None):
-            raise UsageError(
-                f"the run {folder} cannot be resumed: {parent / link} is a link, and the lab makes none",
-                hint="remove it if you know what it is for, or start a new run",
-            )
+        for path in (parent / name for name in [*folders, *files]):
+            with suppress(FileNotFoundError):  # A lab that is at work in the folder has removed it.
+                mode = path.lstat().st_mode
+                if not (S_ISREG(mode) or S_ISDIR(mode)):
+                    kind = "a link" if S_ISLNK(mode) else "a pipe or another special file"
+                    raise UsageError(
+                        f"the run {folder} cannot be resumed: {path} is {kind}, and the lab makes none",
+                        hint="remove it if you know what it is for, or start a new run",
+                    )
 
 
 # -- what decides the results of cells
@@ -195,9 +205,8 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
     if options.remedies:
         made |= {f"remedy {name}": remedy.digest for name, remedy in remedies.load().items()}
     if options.rootfs:
-        # The index names all other files by digest. A layout that was deleted counts as changed.
-        index = Path(options.rootfs) / "index.json"
-        made["rootfs"] = _digest(index.read_text() if index.exists() else "")
+        # A layout that was deleted counts as changed.
+        made["rootfs"] = _digest(rootfs.read_index(Path(options.rootfs)))
     files = sorted(file for file in seed.iterdir() if file.is_file())
     made["seed"] = _digest(*(file.read_text() for file in files))
     return made

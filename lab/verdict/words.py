@@ -76,7 +76,7 @@ def read(folder: Path, tests: Iterable[TestResult]) -> Words:
     said = next((test.message for test in failed), "")
     logs = evidence.matching(folder, "boxlite/*/logs/boxlite.log*")
     for log in logs:
-        boxes = groupby(_errors(log.read_text(errors="replace")), lambda error: error[1].startswith(REPEATED))
+        boxes = groupby(_errors(evidence.read_beginning(log)), lambda error: error[1].startswith(REPEATED))
         # All errors of one box up to its failure: the supposed cause comes after the errors themselves.
         if errors := next((list(errors) for is_repeated, errors in boxes if not is_repeated), None):
             logged = plain("\n".join(text for _, text in errors))

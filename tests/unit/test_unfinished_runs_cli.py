@@ -1,6 +1,7 @@
 """`lab matrix --shard`, `lab merge` and `lab matrix --resume`: a plan in parts, and a run that goes on."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -197,6 +198,7 @@ def test_a_run_that_is_resumed_keeps_its_plan(
     assert passing == []
     assert {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()} == before
 
+
 # A variant of the lab, as it is and as somebody else would have it.
 MAX_USERNS_ZERO = PACKAGE.parent / "cloud-init" / "variants" / "max-userns-zero.toml"
 OTHER = 'title = "As installed"\n[sysctl]\n"kernel.yama.ptrace_scope" = 0\n'
@@ -221,9 +223,9 @@ def test_a_run_replaces_no_variant_of_the_lab(
     file.parent.mkdir()
     file.write_text(OTHER)
     printed = run_lab(2, *(half_run.name if word == "RUN" else word for word in words))
-    assert f"lab: {file}: the lab's own variant {name} is another one; they differ in " in printed.err
+    assert f"lab: {file}: differs from the lab's own variant {name}: " in printed.err
     assert "sysctl" in printed.err.partition("\n")[0]
-    assert "next: a run cannot replace a variant of the lab. Delete that file if " in printed.err
+    assert "next: a run cannot replace a variant of the lab: delete that file to use" in printed.err
 
 
 def test_the_variants_that_came_with_a_run_are_named(
@@ -255,6 +257,20 @@ def test_a_run_with_a_link_in_it_is_not_resumed(
     run_lab(2, "matrix", "--resume", half_run.name)
     assert passing == []
     assert not list(target.iterdir()) if target.is_dir() else target.read_text() == "mine"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["run.log", "cells/debian-13/max-userns-zero/pipe", "variants/report.toml"])
+def test_a_run_with_a_pipe_in_it_is_not_resumed(
+    half_run: Path, passing: list[str], run_lab: RunLab, name: str
+) -> None:
+    pipe = half_run / name
+    pipe.parent.mkdir(parents=True, exist_ok=True)
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    printed = run_lab(2, "matrix", "--resume", half_run.name)
+    assert f"{pipe}: this is not a regular" in printed.err or f"{pipe} is a pipe or another" in printed.err
+    assert passing == []
 
 
 def test_a_run_of_another_lab_is_left(half_run: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:

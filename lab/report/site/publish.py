@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab.base import notices, scratch
 from lab.base.errors import LabError, UsageError
-from lab.base.files import sync_tree
+from lab.base.files import open_regular, sync_tree
 from lab.report.site import host_pages, maintainers, model
 from lab.report.site.model import HISTORY_FILE, History, Site
 from lab.report.site.page import STATIC, Copy, Output, Page, Text, not_shown, renderer
@@ -99,8 +99,8 @@ def _content(render: Callable[[Page], str], output: Output) -> bytes:
     """Return what a file of the site holds; if it cannot be made, why."""
 
     def copied(copy: Copy) -> bytes:
-        # Nothing that took the place of a run's file since is followed out of the run.
-        with os.fdopen(os.open(copy.source, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
+        # A link or a pipe may have taken the place of the run's file since.
+        with open_regular(copy.source, os.O_NOFOLLOW) as stream:
             return stream.read(copy.size)
 
     match output:
