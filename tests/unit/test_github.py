@@ -203,6 +203,7 @@ def runner(tmp_path: Path) -> Runner:
 HOSTILE = '$(touch "$GITHUB_WORKSPACE/owned"); `touch owned` "; touch owned #'
 MATRIX = ["matrix", "--verbose", "-o", "RUN"]
 BUILDS = ["--build=0.10.0", "--build=WORK/a b.whl"]
+NAMED = ["0.10.8", "previous", "WORK/./0.10.8", "WORK/dist/", "dist/none.whl", "cli:bin/boxlite"]
 MERGE = ["merge", "--partial", "-o", "RUN", "WORK/shards/shard-0/", "WORK/shards/shard-1/"]
 SHARDS = {"LAB_MERGE": "shards"}
 RESUME = {**SHARDS, "LAB_RESUME": "true"}
@@ -214,6 +215,12 @@ RESUME = {**SHARDS, "LAB_RESUME": "true"}
         (
             {"LAB_BUILD": "0.10.0\na b.whl\n", "LAB_SET": "all", "LAB_GATE": "b.toml", "LAB_EXPECT": "/e.toml"},
             [[*MATRIX, "--set=all", "--gate=WORK/b.toml", "--expect=/e.toml", *BUILDS]],
+            "0",
+        ),
+        (
+            # A release is a release, whatever the workspace has; a folder of that name has a slash.
+            {"LAB_BUILD": "0.10.8\nprevious\n./0.10.8\ndist/\ndist/none.whl\ncli:bin/boxlite"},
+            [[*MATRIX, *(f"--build={build}" for build in NAMED)]],
             "0",
         ),
         (
@@ -240,12 +247,17 @@ RESUME = {**SHARDS, "LAB_RESUME": "true"}
         (RESUME, [MERGE], "0"),
         ({**SHARDS, "LAB_RESUME": "false", "STATUS_merge": "3"}, [MERGE], "3"),
     ],
-    ids=["matrix", "code", "gate", "resume, then gate", "resume", "nothing is missing", "not asked to resume"],
+    ids=[
+        *("matrix", "names", "code", "gate", "resume, then gate", "resume"),
+        *("nothing is missing", "not asked to resume"),
+    ],
 )
 def test_the_action_runs_a_matrix_or_merges_shards_and_asks_the_gate(
     runner: Runner, inputs: dict[str, str], calls: list[list[str]], status: str
 ) -> None:
     (runner.work / "a b.whl").touch()
+    for name in ("0.10.8", "previous", "dist"):
+        (runner.work / name).mkdir()
     for number in (0, 1):
         (runner.work / "shards" / f"shard-{number}").mkdir(parents=True)
     assert runner.step("run", inputs) == 0
