@@ -1,15 +1,15 @@
 """Runs on disk: what each is, its deletion, one of its cells looked at again, and shards joined to one run."""
 
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from lab import builds
 from lab.base.errors import LabError, UsageError, unknown_name
-from lab.base.files import make_folder, plain
+from lab.base.files import A_RUN, explained, is_full, make_folder, plain
 from lab.base.locks import is_locked
 from lab.base.notices import progress
 from lab.base.paths import Paths
@@ -218,11 +218,10 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
             hint=f"run what is missing with --shard, then merge all {count} shards; or add --partial: then "
             "those cells are not-run, and `lab matrix --resume` runs them",
         )
-    make_folder(folder)
     results = []
     for name in plan:
         if name in cells:
-            results.append(_take(folder, *cells[name]))
+            results.append(cells[name][1])
             continue
         guest, variant, build = name.split("/", 2)
         argument = next((builds.argument(record) for record in first.builds if record.name == build), build)
@@ -258,9 +257,29 @@ def merge(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bo
         "host_names": list(dict.fromkeys(name for info in infos for name in info.host_names)),
         "merged": infos,
     }
-    run = RunResult(run=first.model_copy(update=update | common), cells=results)
-    run.write(folder)
+    info = first.model_copy(update=update | common)
+    with _whole_or_absent(folder), explained(folder, A_RUN):
+        copied = [_take(folder, cells[c.name][0], c) if c.name in cells else c for c in results]
+        run = RunResult(run=info, cells=copied)
+        run.write(folder)
     return run
+
+
+@contextmanager
+def _whole_or_absent(folder: Path) -> Iterator[None]:
+    """Make a run's folder, and remove what the block put into it if the block fails."""
+    is_new = not folder.exists()
+    make_folder(folder)
+    earlier = set(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for entry in set(folder.iterdir()) - earlier:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            if is_new:
+                folder.rmdir()
+        raise
 
 
 def _join(
@@ -324,10 +343,12 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
             progress(f"left out: {plain(str(source / name))}: {why}")
             continue
         target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, target, follow_symlinks=False)
         except OSError as error:
+            if is_full(error):  # It names the file that was read.
+                raise OSError(error.errno, error.strerror, str(target)) from error
             raise LabError(f"evidence of {source} cannot be copied: {error.strerror}: {name}") from error
         kept.append(name)
     return cell.model_copy(update={"evidence": kept})

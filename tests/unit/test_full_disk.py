@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,13 +13,18 @@ from lab.base.files import DiskFull, make_folder
 from lab.record import Fault, RunResult, Status
 from lab.report import terminal
 from lab.report.live import run_log
+from lab.report.site import publish
 from lab.run import scheduler
 from lab.run.journal import RUN_LOG, Journal
 from lab.run.observer import Observer
+from lab.run.past import merge
 from lab.trials.fork import Tries
+from tests.builders.cells import cell
 from tests.builders.facts import facts
 from tests.builders.guests import FakeRunner
+from tests.builders.output import run_folder
 from tests.builders.processes import TWO_CELLS, RunLab
+from tests.builders.runs import runs_of_shards
 from tests.conftest import Mount
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -115,6 +121,65 @@ def test_a_bug_ends_with_4_and_its_traceback(
     assert "\x1b" not in printed
     assert "\n::error" not in printed
     assert statuses(folder) == ["pass", "not-run"]
+
+
+def shards_with_much_evidence(tmp_path: Path) -> list[Path]:
+    """The folders of two shards, of which the second has more evidence than fits on the small disk."""
+    shards = runs_of_shards(tmp_path)
+    for number, (folder, shard) in enumerate(shards):
+        [name] = shard.cells[0].evidence
+        (folder / name).write_bytes(b"x" * (2_000_000 * number + 1))
+    return [folder for folder, _ in shards]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_merged_run_that_does_not_fit_leaves_nothing(
+    small: Path, tmp_path: Path, run_lab: RunLab, exists: bool
+) -> None:
+    folder = small / "whole"
+    if exists:
+        folder.mkdir()
+        (folder / "mine").write_text("mine")
+    printed = run_lab(3, "merge", *shards_with_much_evidence(tmp_path), "-o", folder).err
+    assert f"lab: No space left on device: {folder}/cells/" in printed
+    assert re.search(r": \d+ MiB are free in .*; a run needs 2 MiB.*\n  next: free some disk space", printed)
+    assert sorted(small.rglob("*")) == ([folder, folder / "mine"] if exists else [])
+
+
+def test_a_merge_that_is_interrupted_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    shards = runs_of_shards(tmp_path)
+    monkeypatch.setattr(RunResult, "write", ends)
+    with pytest.raises(KeyboardInterrupt):
+        merge(shards, tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NO_SPACE, "No space left on device; 0 MiB are free in SMALL\n  next: free some disk space"),
+        (OSError("an error without a number"), "an error without a number\n  next: free some disk space"),
+        (OSError(errno.EROFS, "Read-only file system", "a.html"), "Read-only file system: a.html\n  next: "),
+    ],
+    ids=["full", "no number", "read-only"],
+)
+def test_a_site_that_cannot_be_written_says_why(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab, error: OSError, words: str
+) -> None:
+    folder = run_folder(tmp_path, cell())
+    fill(small)
+
+    def ends(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(publish, "_write", ends)
+    printed = run_lab(3, "publish", folder, "-o", small / "site").err
+    expected = f"lab: the site cannot be written to {small / 'site'}: {words.replace('SMALL', str(small))}"
+    assert expected in printed
+    assert "None" not in printed
 
 
 def test_a_log_that_cannot_be_written_ends_with_one_note_and_the_run_goes_on(small: Path) -> None:
