@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from io import StringIO
 from pathlib import Path
@@ -10,21 +11,35 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from junitparser import JUnitXml
+from markdown_it import MarkdownIt
 from pydantic import BaseModel
 from rich.console import Console
 
+from lab.base.activity import Activity
 from lab.cli import cli
-from lab.record import Outcome, RunResult, Status, TestResult
-from lab.report import github, junit, live, markdown
+from lab.gate.decision import decide
+from lab.record import (
+    BuildRecord,
+    LaneRecord,
+    LaneStep,
+    Outcome,
+    RunOptions,
+    RunResult,
+    ShardRecord,
+    Status,
+    TestResult,
+)
+from lab.record.outcome import BoxProcess
+from lab.report import compare, github, junit, live, markdown
 from lab.report.live import run_log
 from lab.report.site import one_page
 from lab.run.journal import RUN_LOG
 from lab.run.observer import Observer
-from tests.builders.cells import cell
-from tests.builders.facts import facts
+from tests.builders.cells import box, cell, done, side
+from tests.builders.facts import context, facts
 from tests.builders.output import REPORTS, Parsed, skeleton
-from tests.builders.runs import run_of
-from tests.unit.test_report_cells import everything
+from tests.builders.runs import host, run_of
+from tests.unit.test_report_cells import blocked, everything
 
 TEXTS = {
     "escapes": "\x1b[2J\x1b]0;title\x07\x1b]8;;https://example.org\x1b\\link\x1b]8;;\x1b\\ \x9b31m\x85\x00",
@@ -114,6 +129,122 @@ def test_hostile_text_changes_nothing_in_the_structure_of_a_page(text: str, tmp_
         elements = Parsed(tmp_path / "page.html").elements
         markup.append([(tag, list(attributes)) for tag, attributes in elements])
     assert markup[0] == markup[1]
+
+
+# What would be a picture, a cell of a table, a heading, a link or a command to GitHub if it were not escaped.
+FORGED = (
+    "<img src=x>`|forged|&#x202e;\n## forged\n::error::forged\n##[add-path]/forged\n| forged |\n"
+    "[forged](https://example.org) ![forged](x)"
+)
+
+
+def fields_of(value: object, at: str = "") -> Iterator[str]:
+    """The path of each field that holds text, in a model and in all that it holds."""
+    match value:
+        case BaseModel():
+            for name in type(value).model_fields:
+                yield from fields_of(getattr(value, name), f"{at}.{name}")
+        case list() | tuple():
+            for part in value:
+                yield from fields_of(part, at)
+        case dict():
+            for key, part in value.items():
+                yield from (f"{at}.keys", *fields_of(part, f"{at}[{key}]"))
+        case str() if not isinstance(value, StrEnum):
+            yield at
+
+
+def with_text(value: Any, field: str, text: str, at: str = "") -> Any:
+    """The same with this text in the field, wherever it is."""
+    match value:
+        case BaseModel():
+            names = type(value).model_fields
+            update = {name: with_text(getattr(value, name), field, text, f"{at}.{name}") for name in names}
+            return value.model_copy(update=update)
+        case list() | tuple():
+            return type(value)(with_text(part, field, text, at) for part in value)
+        case dict():
+            keys = [text if field == f"{at}.keys" else key for key in value]
+            parts = [with_text(part, field, text, f"{at}[{key}]") for key, part in value.items()]
+            return dict(zip(keys, parts, strict=True))
+        case str() if at == field:
+            return text
+    return value
+
+
+def forged(page: str) -> list[str]:
+    """What of the text above is more than text to GitHub, in a page of Markdown or in the log of a job."""
+    found = [line for line in page.splitlines() if line.lstrip().startswith("::") or "##[" in line]
+    for token in (every for block in PARSER.parse(page) for every in (block, *(block.children or ()))):
+        is_markup = token.type in ("link_open", "image")
+        is_tag = token.type in ("html_block", "html_inline") and "img" in token.content
+        is_alone = token.type == "inline" and token.content.strip("# |") == "forged"
+        found += [f"{token.type}: {token.content}"] if is_markup or is_tag or is_alone else []
+    return found
+
+
+PARSER = MarkdownIt("commonmark").enable("table")
+
+
+def with_every_text() -> RunResult:
+    """The run with everything, and with a text in the fields that are empty in it."""
+    run = everything()
+    process = BoxProcess(program="p", seccomp=["filter"], limits={"open files": "1"})
+    protection = box(warnings=["w"], inherited=["i"], cgroup_limits={"pids.max": "1"}, processes=[process])
+    passed = TestResult(name="starts", outcome=Outcome.PASS, protection=protection)
+    differs = {"differs": {"Ubuntu": ["point"]}, "context": context(apparmor="x"), "faulty": ["t"]}
+    cells = [blocked("debian-13", "quiet", **differs), cell("debian-13", "boxes", tests=[passed])]
+    build = BuildRecord(name="0.10.8", version="0.10.8", source="PyPI", files={"f": "1"}, remarks=["remark"])
+    began = run.run.started
+    step = LaneStep(lane="l", activity=Activity.SUITE, text="boots", began=began, seconds=1)
+    lane = LaneRecord(guest="debian-13", label="l", image="1", fork="memory", network="open", seconds={"s": 1})
+    info = {
+        "builds": [build],
+        "definitions": {"variant stock": "1"},
+        "finished": None,
+        "host": host(),
+        "host_names": ["alpha"],
+        "lanes": [*run.run.lanes, lane],
+        "options": RunOptions(rootfs="/layout", shuffle=1),
+        "shard": ShardRecord(number=1, count=1, plan=["debian-13/stock/0.10.8"], sizes=[1]),
+        "steps": [step],
+    }
+    return RunResult(run=run.run.model_copy(update=info), cells=[*run.cells, *cells])
+
+
+EVERYTHING = with_every_text()
+DECISION = decide(
+    side(*(done(Status.PASS, variant=variant, build="0.10.0") for variant in ("stock", "a", "b"))),
+    side(
+        done(
+            Status.FAIL, "unknown", variant="stock", reason="r", tests={"isolates": Outcome.FAIL}, rerun="lab"
+        ),
+        done(Status.FAIL, "unknown", variant="a", facts=facts(kernel="6.1"), evidence=["cells/a/kernel.log"]),
+        done(Status.ERROR, variant="b", reason="did not boot"),
+        done(Status.PASS, variant="c"),
+    ),
+)
+SUMMARIES: dict[str, tuple[BaseModel, Callable[[Any], str]]] = {
+    "summary": (EVERYTHING, lambda run: github.summary(run, Path("a run"))),
+    "gate": (DECISION, lambda decision: compare.render(decision.comparison, decision)),
+    "comparison": (DECISION.comparison, compare.render),
+}
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_no_field_reaches_the_summary_of_a_job_as_anything_but_text(name: str) -> None:
+    shown, render = SUMMARIES[name]
+    pages = {field: render(with_text(shown, field, FORGED)) for field in set(fields_of(shown))}
+    assert {field: found for field, page in pages.items() if (found := forged(page))} == {}
+    least = {"summary": 40, "gate": 20, "comparison": 15}[name]
+    assert sum("forged" in page for page in pages.values()) > least, "fewer fields are shown than were"
+
+
+def test_each_field_of_a_record_adds_no_annotation() -> None:
+    usual = [line.partition(" ")[0] for line in github.annotations(EVERYTHING)]
+    for field in set(fields_of(EVERYTHING)):
+        lines = "\n".join(github.annotations(with_text(EVERYTHING, field, FORGED))).splitlines()
+        assert {line.partition(" ")[0] for line in lines} == set(usual), field
 
 
 def test_markup_of_rich_is_printed_as_text(tmp_path: Path) -> None:
