@@ -448,6 +448,12 @@ MARK = {"uri": "qemu:///x", "port": 22100}
 KEPT = {"cell": "c", "since": "2026-11-27T10:00:00Z", "keeper": 1, "entrance": {}}
 
 
+def _variant_of_a_run(content: bytes, folder: Path) -> None:
+    for name in ("userns-clone-off", "report"):
+        _file(folder, f"{name}.toml", content)
+    KNOWN.with_variants(folder)
+
+
 def _of(path: str) -> Inputs:
     return toml_of((ROOT / path).read_bytes())
 
@@ -479,6 +485,7 @@ READERS = [
     Reader("a guest's definition", _of("images/debian-13.toml"), _definition(Guest)),
     Reader("a cloud guest's definition", _of("images/debian-12-cloud.toml"), _definition(Guest)),
     Reader("a variant's definition", _of(f"{VARIANTS}/userns-clone-off.toml"), _definition(VARIANT)),
+    Reader("a variant of a run", _of(f"{VARIANTS}/userns-clone-off.toml"), _variant_of_a_run),
     Reader("a set's definition", _of("images/sets/quick.toml"), _definition(Set)),
     Reader("a suite's definition", _of("lab/suites/jailer/suite.toml"), _definition(Suite)),
     Reader("a remedy's definition", _of("lab/remedies/kvm-group.toml"), _definition(Remedy)),
