@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from lab.base.activity import Activity, Say, Step
@@ -24,7 +24,7 @@ ABSENT = frozenset({404, 410})
 TRIES = 4
 WAIT = wait_exponential_jitter(initial=1, max=30)
 # A connection on which no byte arrives for this long is dead.
-TIMEOUT = httpx.Timeout(30.0)
+TIMEOUT = httpx2.Timeout(30.0)
 SAY_SECONDS = 5.0
 # Ubuntu's checksum files have a few KiB; a file larger than this is not a checksum file.
 TEXT_LIMIT = 1 << 20
@@ -37,7 +37,7 @@ def read(url: str, say: Say, *, only_https: bool = False) -> bytes:
 
     `only_https` refuses any step without encryption, except on this host.
     """
-    with _explain_errors(url), httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+    with _explain_errors(url), httpx2.Client(timeout=TIMEOUT, follow_redirects=True) as client:
         for attempt in _retrying(say):
             with attempt, client.stream("GET", url) as response:
                 for step in (*response.history, response) if only_https else ():
@@ -63,7 +63,7 @@ def fetch(url: str, file: Path, say: Say) -> None:
 
     Raises ImageNotAvailable, and LabError if the disk is too small.
     """
-    with _explain_errors(url), httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+    with _explain_errors(url), httpx2.Client(timeout=TIMEOUT, follow_redirects=True) as client:
         for attempt in _retrying(say):
             with attempt:
                 _resume(client, url, file, say)
@@ -86,17 +86,17 @@ def _retrying(say: Say) -> Retrying:
 
 
 def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, httpx.HTTPStatusError):
+    if isinstance(error, httpx2.HTTPStatusError):
         return error.response.status_code in TRANSIENT
-    return isinstance(error, httpx.NetworkError | httpx.TimeoutException | httpx.RemoteProtocolError)
+    return isinstance(error, httpx2.NetworkError | httpx2.TimeoutException | httpx2.RemoteProtocolError)
 
 
 @contextmanager
 def _explain_errors(url: str) -> Iterator[None]:
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        is_absent = isinstance(error, httpx.HTTPStatusError) and error.response.status_code in ABSENT
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        is_absent = isinstance(error, httpx2.HTTPStatusError) and error.response.status_code in ABSENT
         raise (NotPublished if is_absent else ImageNotAvailable)(
             f"{short(url)}: {describe(error)}",
             hint=f"is {url} right and reachable? a disk from elsewhere: lab images import FILE --as GUEST",
@@ -111,13 +111,13 @@ def short(url: str) -> str:
 
 def describe(error: BaseException | None) -> str:
     """Describe a failed request in a few words."""
-    if isinstance(error, httpx.HTTPStatusError):
+    if isinstance(error, httpx2.HTTPStatusError):
         return f"HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
     # Drop the error number of system errors.
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
-def _resume(client: httpx.Client, url: str, file: Path, say: Say) -> None:
+def _resume(client: httpx2.Client, url: str, file: Path, say: Say) -> None:
     """Make one attempt: fetch the missing part, or the whole file from a server that sends no parts.
 
     If the server's file changed meanwhile, the whole does not have the digest that it must have.
@@ -125,13 +125,13 @@ def _resume(client: httpx.Client, url: str, file: Path, say: Say) -> None:
     have = file.stat().st_size if file.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with client.stream("GET", url, headers=headers) as response:
-        if have and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if have and response.status_code == httpx2.codes.RANGE_NOT_SATISFIABLE:
             if response.headers.get("Content-Range") == f"bytes */{have}":
                 return  # The file is complete: the lab was killed before verifying it.
             file.unlink()
-            raise httpx.RemoteProtocolError("the file on the server is shorter")
+            raise httpx2.RemoteProtocolError("the file on the server is shorter")
         response.raise_for_status()
-        if response.status_code != httpx.codes.PARTIAL_CONTENT:
+        if response.status_code != httpx2.codes.PARTIAL_CONTENT:
             have = 0
         length = response.headers.get("Content-Length", "")
         missing = int(length) if length.isdecimal() else None
@@ -191,9 +191,9 @@ def unreachable(urls: Iterable[str]) -> dict[str, str]:
 def _why_not_reached(url: str) -> str:
     try:
         deadline = Deadline(REACH_SECONDS, "an answer")
-        call_within(lambda: httpx.head(url, timeout=REACH_SECONDS), deadline)
-    except (DeadlineExpired, httpx.TimeoutException):
+        call_within(lambda: httpx2.head(url, timeout=REACH_SECONDS), deadline)
+    except (DeadlineExpired, httpx2.TimeoutException):
         return f"no answer within {REACH_SECONDS:.0f} s"
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return describe(error)
     return ""
