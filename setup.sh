@@ -255,7 +255,7 @@ case " $* " in *" --hosts "* | *" --hosts="*) lock=requirements/hosts.txt ;; esa
 [ "${1-}" != test ] || lock=requirements/test.txt
 stamp=.venv/installed-$(basename "$lock")
 if [ -z "$bare" ]; then
-    want=$($PYTHON -V 2>&1; "${daemons##* }" --version 2>/dev/null || true; cat requirements/build.txt "$lock" pyproject.toml)
+    want=$($PYTHON -V 2>&1; "${daemons##* }" --version 2>/dev/null || true; cat requirements/build.txt "$lock" requirements/deno.lock pyproject.toml)
 fi
 if [ -n "$bare" ] || [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
     [ -n "$dry" ] || say "installing the lab's libraries ($lock)"
@@ -266,6 +266,11 @@ if [ -n "$bare" ] || [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
     # bytecode here: that takes two seconds, and Python does it with what is imported.
     pip --require-hashes --no-compile --no-build-isolation -r "$lock"
     pip --no-deps --no-build-isolation --editable .
+    if [ "$lock" = requirements/test.txt ]; then
+        # The checker of HTML, a package of npm.
+        run cp requirements/deno.json requirements/deno.lock .venv
+        run env DENO_TLS_CA_STORE=system .venv/bin/deno install --quiet --frozen --config .venv/deno.json
+    fi
     [ -n "$dry" ] || printf '%s\n' "$want" >"$stamp"
 fi
 [ -z "$looking" ] || wait "$looking" || exit

@@ -9,7 +9,7 @@ from tests.browser import checks
 from tests.browser.chromium import PHONE, Visit
 
 FAULTY = """<!doctype html><html><head><title>x</title><style>
-.wide { width: 900px } .scroll { overflow-x: auto } .spin { animation: spin 2s infinite }
+.wide { width: 900px; colour: red } .scroll { overflow-x: auto } .spin { animation: spin 2s infinite }
 @keyframes spin { to { rotate: 1turn } }
 </style></head><body>
 <div class=wide>wide</div><div class=scroll><p class=wide>scrolls, and no key reaches it</p></div>
@@ -31,7 +31,9 @@ def test_a_page_with_every_fault_fails_every_check(browser: Browser, tmp_path: P
     assert any('class="scroll"' in line for line in checks.scrolling_without_focus(page))
     assert len(checks.unreadable_on_paper(page)) == 1
     assert any('class="spin"' in line for line in checks.moving(page))
-    assert any("Duplicate ID" in line for line in checks.invalid_html([site / "index.html"]))
+    invalid = checks.invalid_html([site / "index.html"])
+    assert any("Duplicate ID" in line for line in invalid)
+    assert any(": CSS: " in line for line in invalid)
     tab.close()
     assert set(tab.foreign) == {(tmp_path / "outside.png").as_uri(), "https://example.invalid/x.png"}
     assert any("a bug" in line for line in tab.errors)

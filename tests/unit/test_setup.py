@@ -146,6 +146,7 @@ def test_the_tests_need_more_packages_and_no_snap(tmp_path: Path, host: str, pac
     [install] = [line for line in commands(done.stdout) if line.endswith(f" {packages}")]
     assert commands(done.stdout)[-1] == ".venv/bin/python -m pytest -m not vm"
     assert " -r requirements/test.txt" in done.stdout
+    assert " .venv/bin/deno install --quiet --frozen " in commands(done.stdout)[-2]
     assert ("the tests in a browser are skipped" in done.stderr) is ("ubuntu" in host)
     # Cargo is installed only if somebody asks for it.
     with_cargo = dry_run(tmp_path, RELEASES[host], "--with=cargo", "test")
