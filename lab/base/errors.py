@@ -3,9 +3,15 @@
 import difflib
 import traceback
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 # The name of a traceback among the evidence, and how much of it, and of an exception's message, is kept.
 TRACEBACK_FILE, LONGEST, LONGEST_MESSAGE = "traceback.txt", 20_000, 500
+# More than any model has fields that can be wrong at once, in data of which each list ends at its first error.
+MOST_ERRORS = 1000
 
 
 class LabError(Exception):
@@ -77,9 +83,21 @@ def one_line(error: Exception) -> str:
     from pydantic import ValidationError  # Few commands meet one, and its import takes long.
 
     if isinstance(error, ValidationError):
-        first = error.errors(include_input=False)[0]
-        return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        return first_errors(error, 1)
     return " ".join(str(error).split())
+
+
+def first_errors(error: "ValidationError", most: int) -> str:
+    """The first of the errors that pydantic found, without the input; the end says how many more there are.
+
+    Each takes 500 bytes more as soon as one is asked for, so of very many only their number is told.
+    """
+    count = error.error_count()
+    if count > MOST_ERRORS:
+        return f"{count} errors"
+    listed = error.errors(include_input=False, include_url=False, include_context=False)[:most]
+    texts = [": ".join(filter(None, [".".join(map(str, each["loc"])), each["msg"]])) for each in listed]
+    return "; ".join(texts) + (f"; and {count - most} more" if count > most > 1 else "")
 
 
 def unknown_name(kind: str, name: str, existing: Iterable[str]) -> UsageError:

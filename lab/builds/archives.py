@@ -54,7 +54,7 @@ def read(path: Path, name: str, most: int) -> bytes:
         if path.suffix == ".whl":
             with _open_wheel(path) as wheel, wheel.open(name) as file:
                 return file.read(most)
-        with _open_tar(path) as tar:
+        with open_tar(path) as tar:
             members = {member.name: member for member in _members(tar)}
             content = tar.extractfile(members[name]) if name in members else None
             if content is None:
@@ -69,7 +69,7 @@ def unpack(path: Path, to: Path) -> None:
             with _open_wheel(path) as wheel:
                 wheel.extractall(to)  # noqa: S202 - it keeps names below the folder, and they are looked at above
         else:
-            with _open_tar(path) as tar:
+            with open_tar(path) as tar:
                 tar.extractall(to, _members(tar), filter="data")
 
 
@@ -119,8 +119,11 @@ def _open_wheel(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 @contextmanager
-def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
-    """A tar that is compressed by zstd (`.zst`) or gzip."""
+def open_tar(path: Path, most: int | None = None) -> Iterator[tarfile.TarFile]:
+    """A tar that is compressed by zstd (`.zst`) or gzip, of at most `most` bytes; None: MOST_BYTES.
+
+    Raises Damaged, and what the decompressors and tarfile raise.
+    """
     with scratch.temporary() as folder:
         whole = folder / "tar"
         with path.open("rb") as raw, whole.open("wb") as out:
@@ -130,7 +133,7 @@ def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
                 else gzip.GzipFile(fileobj=raw)
             )
             while block := stream.read(1 << 20):
-                _check_limits(0, out.tell() + len(block))
+                _check_limits(0, out.tell() + len(block), most)
                 out.write(block)
         with _read_tar(whole) as tar:
             yield tar
@@ -164,11 +167,12 @@ def _check_name(name: str, *, is_usual: bool = True) -> None:
         raise Damaged(f"it holds {bounded(plain(name), 100)!r}: expected files and folders below it")
 
 
-def _check_limits(files: int, size: int) -> None:
+def _check_limits(files: int, size: int, most: int | None = None) -> None:
+    most = MOST_BYTES if most is None else most
     if files > MOST_FILES:
         raise Damaged(f"it holds more than {MOST_FILES} files")
-    if size > MOST_BYTES:
-        raise Damaged(f"it holds more than {MOST_BYTES >> 30} GiB")
+    if size > most:
+        raise Damaged(f"it holds more than {most >> 20} MiB")
 
 
 class _Cautious(io.BufferedReader):

@@ -5,13 +5,14 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from lab.base.data import check_values
 from lab.base.files import bounded, plain
 from lab.builds import archives
 from lab.builds._base import FOLDER, ROOTFS, Build, Step, SuiteOptions
@@ -53,7 +54,7 @@ class _Phase(BaseModel):
                 pass
             case words:
                 pass
-        return bounded(plain(str(words or "")), LONGEST_MESSAGE)
+        return plain(bounded(str(words or ""), LONGEST_MESSAGE))
 
 
 def read_reportlog(text: str) -> dict[str, TestResult | None] | None:
@@ -64,8 +65,7 @@ def read_reportlog(text: str) -> dict[str, TestResult | None] | None:
     """
     phases: dict[str, dict[str, _Phase]] = {}
     collected = False
-    for line in text.splitlines():
-        entry = entry_of(line)
+    for entry in entries_of(text):
         match entry.get("$report_type"):
             case "CollectReport":
                 # Folders have such a line, too, which comes before their modules are imported.
@@ -81,15 +81,17 @@ def read_reportlog(text: str) -> dict[str, TestResult | None] | None:
     return {name: _result(name, of_test) if "teardown" in of_test else None for name, of_test in phases.items()}
 
 
-def entry_of(line: str) -> dict[str, Any]:
-    """The JSON object in a line of a report. Raises ValueError if the line is none."""
-    try:
-        entry = json.loads(line)
-    except RecursionError:
-        raise ValueError("its JSON is nested too deeply") from None
-    if not isinstance(entry, dict):
-        raise ValueError(f"a line is no JSON object: {bounded(plain(line), 100)}")
-    return entry
+def entries_of(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON object in each line of a report. Raises ValueError if a line is none, or for too many values."""
+    check_values(text)
+    for line in re.finditer(".+", text):
+        try:
+            entry = json.loads(line[0])
+        except RecursionError:
+            raise ValueError("its JSON is nested too deeply") from None
+        if not isinstance(entry, dict):
+            raise ValueError(f"a line is no JSON object: {plain(bounded(line[0], 100))}")
+        yield entry
 
 
 def _result(name: str, phases: dict[str, _Phase]) -> TestResult:

@@ -7,7 +7,6 @@ this host says to both where the index is.
 
 import ast
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from packaging.version import Version
 
 from lab.base import process, scratch
 from lab.base.architecture import X86_64
+from lab.base.data import parse_json
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import put_in_place, sha256
 from lab.base.locks import locked
@@ -112,7 +112,7 @@ def _versions() -> tuple[Version, ...]:
         ) from error
     # Warnings are among the lines.
     answer = next(line for line in printed if line.startswith("{"))
-    return tuple(sorted(map(Version, json.loads(answer)["versions"])))
+    return tuple(sorted(map(Version, parse_json(answer)["versions"])))
 
 
 def releases() -> list[Version]:

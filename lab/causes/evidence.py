@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
-from pydantic import ValidationError
-
+from lab.base.data import SMALL_FILE, parse_json
 from lab.base.errors import LabError, one_line
 from lab.base.files import bounded, open_regular, plain, read_regular
 from lab.probes import NONE_RUN, Probed, Probes
@@ -29,8 +28,8 @@ MODE = re.compile(r"^([0-7]{4}) (.+)$", re.MULTILINE)
 LOGS = ("boxlite/*/logs/boxlite.log*", "boxlite/*/boxes/*/shim.stderr", "boxlite/*/boxes/*/exit*")
 MOST_LOGS = 20
 LOG_BYTES = 2_000_000
-# The most of any other file that is read: as much as all evidence of a cell that the lab gathers.
-MOST_BYTES = 64 * 2**20
+# Of any other file: no guest sends a larger one.
+MOST_BYTES = 16 << 20
 MISSING = "there is no such file"
 # What boxlite starts for each box, and signal(7) that ends it for a system call that a filter does not allow.
 SHIM, SIGSYS = "boxlite-shim", "31"
@@ -125,8 +124,8 @@ def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -
     stored = None
     if why_not(folder, PROBES_FILE) != MISSING:
         try:
-            stored = Probed.model_validate_json(read_text(folder, PROBES_FILE))
-        except ValidationError as error:
+            stored = Probed.model_validate(parse_json(read_text(folder, PROBES_FILE, SMALL_FILE)))
+        except ValueError as error:
             raise LabError(
                 f"{folder / PROBES_FILE} cannot be read: {one_line(error)}",
                 hint="run the cell again to gather its evidence again",
@@ -175,14 +174,17 @@ def why_not(folder: Path, name: str | Path) -> str:
     return "" if S_ISREG(kind) else "it is not a regular file"
 
 
-def read_text(folder: Path, name: str | Path) -> str:
-    """Read a file of evidence; empty if it was not gathered. Raises LabError if it must not be read."""
+def read_text(folder: Path, name: str | Path, most: int = MOST_BYTES) -> str:
+    """Read a file of evidence; empty if it was not gathered.
+
+    Raises LabError if it must not be read, or is larger than `most` bytes.
+    """
     why = why_not(folder, name)
     if why == MISSING:
         return ""
     try:
         if not why:
-            return read_regular(folder / name, MOST_BYTES).decode(errors="replace")
+            return read_regular(folder / name, most).decode(errors="replace")
     except OSError as error:
         why = str(error.strerror)
     raise LabError(

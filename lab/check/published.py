@@ -6,8 +6,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, ConfigDict
 
+from lab.base.data import FailFastModel, read_model
 from lab.base.errors import UsageError, one_line
 from lab.base.files import plain
 from lab.catalog.knobs import AppArmor
@@ -19,12 +20,13 @@ from lab.run import journal, past
 
 FILE = "published.json"
 LONGEST = 2000  # characters of one text
+MOST_BYTES = 16 << 20
 
 # A text without characters that control a terminal or hide others: guests and sites are not trusted.
 Text = Annotated[str, AfterValidator(lambda text: plain(text)[:LONGEST])]
 
 
-class _Data(BaseModel):
+class _Data(FailFastModel):
     model_config = ConfigDict(frozen=True)
 
 
@@ -120,7 +122,7 @@ def load(names: Sequence[str], runs: Path) -> Loaded:
 
     Raises UsageError for a name that is neither, and for a run or site that cannot be read.
     """
-    sites = [Path(name) for name in names if (Path(name) / FILE).is_file()]
+    sites = [Path(name) for name in names if (Path(name) / FILE).exists()]
     folders = [journal.find_folder(runs, name) for name in names if Path(name) not in sites]
     sources = [Source(RunResult.read(folder), folder) for folder in folders]
     read = list(names)
@@ -140,8 +142,8 @@ def load(names: Sequence[str], runs: Path) -> Loaded:
 
 def _read(site: Path) -> Published:
     try:
-        return Published.model_validate_json((site / FILE).read_bytes())
-    except (OSError, ValidationError) as error:
+        return read_model(Published, site / FILE, MOST_BYTES)
+    except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else one_line(error)
         raise UsageError(
             f"--results {site}: {FILE}: {why}", hint="publish the site again with this lab"

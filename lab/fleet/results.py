@@ -9,8 +9,11 @@ from typing import Any
 
 import zstandard
 
+from lab.base import scratch
+from lab.base.data import SMALL_FILE, parse_json
 from lab.base.errors import LabError, UsageError
 from lab.base.files import bounded, plain
+from lab.builds import archives
 from lab.lane.cell import FAULT, fault_folder
 from lab.record import RESULTS_FILE, RunResult
 
@@ -20,9 +23,11 @@ MOST_FILES = 100_000
 LEVEL = 3
 # How the part ended, beside its record.
 END_FILE = "end.json"
+# The most bytes of both. Measured: up to 53 KiB of record for a cell, and a part is 15 minutes of them.
+MOST_OWN = {RESULTS_FILE: 16 << 20, END_FILE: SMALL_FILE}
 # What a damaged archive leads to. The last three: it has a file and a folder of one name.
 WRONG = (
-    *(tarfile.TarError, zstandard.ZstdError, EOFError, ValueError, UsageError),
+    *(tarfile.TarError, zstandard.ZstdError, EOFError, ValueError, UsageError, archives.Damaged),
     *(FileExistsError, IsADirectoryError, NotADirectoryError),
 )
 
@@ -61,25 +66,28 @@ def unpack(archive: bytes, target: Path, cells: Collection[Path]) -> tuple[RunRe
     """
     left = MOST_BYTES
     try:
-        with (
-            zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(archive) as stream,
-            tarfile.open(fileobj=stream, mode="r|") as tar,
-        ):
-            for number, member in enumerate(tar):
-                left -= member.size
-                if left < 0 or number >= MOST_FILES:
-                    raise DamagedResult(f"it holds more than {MOST_BYTES >> 20} MiB or {MOST_FILES} files")
-                name = PurePosixPath(member.name)
-                is_own = member.name in (RESULTS_FILE, END_FILE)
-                if not (
-                    member.isreg() and (is_own or any(PurePosixPath(cell) in name.parents for cell in cells))
-                ):
-                    raise DamagedResult(f"it holds {bounded(plain(member.name), 100)!r}, no file of its cells")
-                tar.extract(member, target, filter="data")
+        with scratch.temporary() as folder:
+            file = folder / "part.tar.zst"
+            file.write_bytes(archive)
+            with archives.open_tar(file, MOST_BYTES) as tar:
+                for number, member in enumerate(tar):
+                    left -= member.size
+                    if left < 0 or number >= MOST_FILES:
+                        raise DamagedResult(f"it holds more than {MOST_BYTES >> 20} MiB or {MOST_FILES} files")
+                    name = PurePosixPath(member.name)
+                    most = MOST_OWN.get(member.name)
+                    is_evidence = any(PurePosixPath(cell) in name.parents for cell in cells)
+                    if not (member.isreg() and (most or is_evidence)):
+                        raise DamagedResult(
+                            f"it holds {bounded(plain(member.name), 100)!r}, no file of its cells"
+                        )
+                    if most and member.size > most:
+                        raise DamagedResult(f"its {name} has more than {most >> 20} MiB")
+                    tar.extract(member, target, filter="data")
         result = RunResult.read(target)
         if any(cell.folder not in cells for cell in result.cells):
             raise DamagedResult("its record has a cell that is not one of the part")
-        end: dict[str, Any] = json.loads((target / END_FILE).read_text())
+        end: dict[str, Any] = parse_json((target / END_FILE).read_bytes())
         return result, end
     except WRONG as error:
         raise DamagedResult(f"it is damaged: {error}") from error

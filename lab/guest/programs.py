@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from lab.base.errors import LabError
+from lab.base.data import check_values
+from lab.base.errors import LabError, first_errors
 from lab.base.files import bounded, plain
 from lab.probes import PROGRAMS
 
@@ -19,6 +20,8 @@ LOADER = Path(__file__).with_name("loader.py")
 
 # How much of what a guest printed is part of an error.
 MOST_SHOWN = 20_000
+# How many wrong fields of an answer an error names.
+MOST_NAMED = 5
 
 # A program's name, and its argument.
 Call = tuple[str, dict[str, Any]]
@@ -112,10 +115,10 @@ class Answer:
             text = printed if isinstance(printed, str) else printed.decode(errors="replace")
             raise RemoteFailed(
                 f"{self.names} in the guest printed no JSON of its results ({error}): "
-                f"{bounded(plain(text), MOST_SHOWN)}"
+                f"{plain(bounded(text, MOST_SHOWN))}"
             ) from error
         if line.failed is not None:
-            why = bounded(plain(line.failed).rstrip(), MOST_SHOWN)
+            why = plain(bounded(line.failed.rstrip(), MOST_SHOWN))
             raise RemoteFailed(f"`{self.names}` in the guest failed: {why}")
         self.results = line.results or []
         return True
@@ -123,27 +126,35 @@ class Answer:
 
 def _parsed(line: str | bytes) -> object:
     """A line as JSON. Raises ValueError."""
+    check_values(line)
     try:
-        parsed = json.loads(line)
-        # Half of a surrogate pair, as Python reads what is no UTF-8 in a guest, can be written to no file.
-        return json.loads(json.dumps(parsed, ensure_ascii=False).encode(errors="replace"))
+        return _without_halves(json.loads(line))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _without_halves(value: Any) -> Any:
+    """Replace half of a surrogate pair, as Python reads what is no UTF-8 in a guest: no file can have one."""
+    match value:
+        case str():
+            return value if value.isascii() else value.encode(errors="replace").decode()
+        case dict():
+            return {_without_halves(key): _without_halves(inner) for key, inner in value.items()}
+        case list():
+            return [_without_halves(inner) for inner in value]
+    return value
 
 
 def checked[T](program: str, kind: type[T], printed: object) -> T:
     """Return the JSON that a program printed as a `kind`. Raises RemoteFailed if it does not fit.
 
-    The error names the program and every field that is wrong.
+    The error names the program and the first fields that are wrong.
     """
     try:
         return TypeAdapter(kind).validate_python(printed)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'all of it'}: {problem['msg']}"
-            for problem in error.errors()
-        )
+        wrong = plain(bounded(first_errors(error, MOST_NAMED), MOST_SHOWN))
         raise RemoteFailed(
-            f"`{program}` in the guest printed JSON of another form: {bounded(plain(wrong), MOST_SHOWN)}",
+            f"`{program}` in the guest printed JSON of another form: {wrong}",
             hint=f"the program {program}.py and the model of what it prints must agree",
         ) from error

@@ -5,8 +5,9 @@ import math
 import time
 from collections.abc import Callable
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from lab.base.data import parse_json
 from lab.base.errors import LabError, one_line
 from lab.base.files import bounded
 from lab.base.wait import DeadlineExpired
@@ -65,8 +66,8 @@ def wait_ready(session: Session, listens: Callable[[], bool], *, cloud_init: boo
         reply = session.run(
             f"until test -e {RESULT}; do sleep 0.2; done; cat {RESULT}", seconds=CLOUD_INIT_SECONDS
         )
-        result = _Result.model_validate_json(reply.stdout).v1
-    except (RemoteFailed, ValidationError) as error:
+        result = _Result.model_validate(parse_json(reply.stdout)).v1
+    except (RemoteFailed, ValueError) as error:
         problem = f"left no result: {one_line(error)}"
     else:
         if not result.errors and "NoCloud" in str(result.datasource):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from lab.builds import FOLDER
 from lab.catalog.remedies import Remedy
@@ -31,8 +31,8 @@ class Step:
 class Steps:
     """The runs of the script. `changed`: paths that its second run changed; there should be none."""
 
-    steps: Annotated[list[Step], Field(min_length=1)]
-    changed: list[str]
+    steps: Annotated[list[Step], Field(min_length=1), FailFast()]
+    changed: Annotated[list[str], FailFast()]
 
     @property
     def found_in_place(self) -> bool:

@@ -5,6 +5,7 @@ hold.
 """
 
 import base64
+import re
 import select
 import shlex
 import socket
@@ -215,8 +216,8 @@ class Session:
         answer = Answer(calls, keep)
         command = f"{before} {shlex.join(programs.command(calls))}".strip()
         output = self.run(command, seconds=seconds, user=user, name=answer.names)
-        if not any(answer.take(line) for line in output.stdout.splitlines()):
-            printed = bounded(plain(f"{output.stdout}{output.stderr}"), MOST_SHOWN)
+        if not any(answer.take(line[0]) for line in re.finditer(".+", output.stdout)):
+            printed = plain(bounded(f"{output.stdout}{output.stderr}", MOST_SHOWN))
             raise RemoteFailed(f"{answer.names} in the guest printed no JSON of its results: {printed}")
         return answer.results
 

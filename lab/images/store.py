@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import ConfigDict, StringConstraints
 
 from lab.base.activity import Say
 from lab.base.architecture import ARCHITECTURES, X86_64, Architecture
+from lab.base.data import SMALL_FILE, FailFastModel, read_model
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
 from lab.base.files import bounded, digest, plain, put_in_place, seal, sha256
 from lab.base.locks import locked
@@ -46,7 +47,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9@+~=._-]{0,199}$")]
 
 
-class StoredFile(BaseModel):
+class StoredFile(FailFastModel):
     """A file as it was stored. Size and time show whether it changed; the digest proves it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,7 +57,7 @@ class StoredFile(BaseModel):
     modified_ns: int
 
 
-class Manifest(BaseModel):
+class Manifest(FailFastModel):
     """What the store knows about an image, and what two hosts of a run tell each other about it.
 
     `inputs` is the digest of the definition that it was made from, `disk_sha256` that of its disk as it was
@@ -125,7 +126,7 @@ class BaseImage:
 def read(folder: Path) -> BaseImage | None:
     """Return the image in a folder. None without one, or if its manifest is damaged: it is made again then."""
     try:
-        return BaseImage(folder, Manifest.model_validate_json((folder / MANIFEST).read_bytes()))
+        return BaseImage(folder, read_model(Manifest, folder / MANIFEST, SMALL_FILE))
     except (OSError, ValueError):
         return None
 

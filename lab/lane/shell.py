@@ -24,6 +24,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict
 
 from lab.base import scratch
+from lab.base.data import SMALL_FILE, read_model
 from lab.base.errors import LabError, NotApplicable, UsageError, unknown_name
 from lab.base.files import write_atomically
 from lab.base.locks import is_locked
@@ -244,7 +245,7 @@ def all_kept(paths: Paths) -> list[Kept]:
 def _read_mark(folder: Path) -> Kept | None:
     """What the mark of a kept guest says; None if the lane is another one."""
     try:
-        return Kept.model_validate_json((folder / MARK).read_bytes())
+        return read_model(Kept, folder / MARK, SMALL_FILE)
     except (OSError, ValueError):
         return None
 

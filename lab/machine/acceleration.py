@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from lab.base.activity import Say
 from lab.base.architecture import AARCH64
+from lab.base.data import SMALL_FILE, read_model
 from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.locks import locked
@@ -153,7 +154,7 @@ def keep_speed(paths: Paths, how: Acceleration, boot: str) -> bool:
 
 def _read(paths: Paths) -> Verdict | None:
     try:
-        return Verdict.model_validate_json(paths.acceleration.read_bytes())
+        return read_model(Verdict, paths.acceleration, SMALL_FILE)
     except (OSError, ValueError):
         return None
 

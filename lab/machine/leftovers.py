@@ -14,6 +14,7 @@ import libvirt
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
+from lab.base.data import SMALL_FILE, read_model
 from lab.base.errors import LabError
 from lab.base.locks import is_locked
 from lab.base.paths import Paths
@@ -166,7 +167,7 @@ def _reap_lane(folder: Path) -> bool:
 def _read(folder: Path) -> Mark | None:
     """The mark, or None if the lab died while writing it, and so before it started a domain."""
     try:
-        return Mark.model_validate_json((folder / MARK).read_bytes())
+        return read_model(Mark, folder / MARK, SMALL_FILE)
     except (OSError, ValueError):
         return None
 

@@ -14,14 +14,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
+from typing import Annotated
 from xml.etree import ElementTree as ET
 
 import libvirt
-from pydantic import TypeAdapter
+from pydantic import FailFast, TypeAdapter
 
 from lab.base import process, scratch
+from lab.base.data import parse_json
 from lab.base.errors import LabError, one_line
-from lab.base.files import put_in_place, sha256
+from lab.base.files import put_in_place, read_regular, sha256
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images.store import BaseImage
@@ -35,6 +37,9 @@ from lab.record import without_kernel
 FREE_GIB = 5.0
 # Enough for such a state at 3 MiB/s.
 COPY_SECONDS = 120.0
+
+# Bytes of what a lane must know of a state: 150 for each file of a build.
+MOST_KNOWN = 16 << 20
 
 # What a lab is storing.
 PARTIAL = ".partial-"
@@ -57,7 +62,7 @@ class StateInfo:
     tag: str
     client: KeyPair
     host: KeyPair
-    files: dict[str, str] = field(default_factory=dict)
+    files: Annotated[dict[str, str], FailFast()] = field(default_factory=dict)
     agent: bool = False
 
 
@@ -90,7 +95,7 @@ class StoredState:
         """Read `known.json`. Raises Damaged."""
         file = self.folder / _INFO
         try:
-            return _ADAPTER.validate_json(file.read_bytes())
+            return _ADAPTER.validate_python(parse_json(read_regular(file, MOST_KNOWN)))
         except (OSError, ValueError) as error:
             raise Damaged(f"{file} of a stored state cannot be read: {one_line(error)}") from error
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from packaging.version import Version
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from lab.base.data import FailFastModel
 
 
-class Answer(BaseModel):
+class Answer(FailFastModel):
     """Part of what a program in a guest prints: every key is required, and there is no other key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -3,8 +3,9 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
+from lab.base.data import FailFastModel
 from lab.base.files import plain
 
 # Text that may come from a guest, without the characters that control a terminal.
@@ -14,7 +15,7 @@ MOST_SECONDS = 1e9
 Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
 
 
-class Entry(BaseModel):
+class Entry(FailFastModel):
     """Base of everything in the record: unknown keys are errors.
 
     So are numbers that are not finite: JSON has no such number, so what is written could not be read again.

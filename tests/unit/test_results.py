@@ -124,7 +124,7 @@ def changed(key: str, value: object) -> bytes:
     [
         (b"", "Invalid JSON"),
         (b"\xff\xfe", "results.json"),
-        (b"[]", "Input should be an object\n  next: name another run"),
+        (b"[]", "Input should be a valid dictionary or instance of RunResult\n  next: name another run"),
         (b"{}", "run: Field required"),
         (changed("schema", 1), "schema: Input should be 2\n  next: name"),
         (changed("cells", []), "cells: the run has none, expected at least one"),

@@ -19,13 +19,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, DirectoryPath
 
 from lab.base import process
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64, Architecture, of_host
+from lab.base.data import parse_json
 from lab.base.errors import LabError, UsageError, one_line
-from lab.base.files import bounded, plain, sha256
+from lab.base.files import bounded, plain, read_regular, sha256
 from lab.base.notices import progress
 from lab.base.paths import PACKAGE, Paths
 from lab.builds import archives, elf, sandbox, wheels
 from lab.builds._base import FILES, Build, Step, SuiteOptions
-from lab.builds.pytest_tests import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, Plain, Seconds, entry_of
+from lab.builds.pytest_tests import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, Plain, Seconds, entries_of
 from lab.catalog import Suite, load_suite, load_suites
 from lab.catalog.toml import validate
 from lab.probes import Facts
@@ -43,6 +44,8 @@ SHA256 = {
     AARCH64.name: "950a9733a97c6bbe7c055a9bf9b6f65aa8f40a010fb036e74ce1ec5eac41752f",
 }
 LARGEST_PROGRAM = 1 << 28
+# Bytes of each file that says what is in an archive.
+LARGEST_METADATA = 16 << 20
 
 
 def program(paths: Paths, architecture: Architecture | None = None) -> Path:
@@ -185,8 +188,8 @@ def read_workspace(folder: Path) -> Unpacked:
     """The workspace in a folder, completed for nextest. Raises archives.Damaged."""
     with archives.reading():
         metadata = folder / "target" / "nextest"
-        cargo = json.loads((metadata / "cargo-metadata.json").read_text())
-        built = json.loads((metadata / "binaries-metadata.json").read_text())
+        cargo = parse_json(read_regular(metadata / "cargo-metadata.json", LARGEST_METADATA))
+        built = parse_json(read_regular(metadata / "binaries-metadata.json", LARGEST_METADATA))
         binaries = list(map(str, built["rust-binaries"]))
         workspace = Path(cargo["workspace_root"])
         members = [package for package in cargo["packages"] if package["id"] in cargo["workspace_members"]]
@@ -232,7 +235,7 @@ def list_tests(nextest: Path, unpacked: Unpacked, choice: Sequence[str]) -> tupl
         with archives.reading():
             # What it does is told in other lines.
             answer = next(line for line in printed.splitlines() if line.startswith("{"))
-            for binary, suite in json.loads(answer)["rust-suites"].items():
+            for binary, suite in parse_json(answer)["rust-suites"].items():
                 prefix = f"{suite['package-name']}::{suite['binary-name']}"
                 for name, case in suite.get("testcases", {}).items():
                     if case["filter-match"]["status"] == "matches":
@@ -309,8 +312,7 @@ def read_results(text: str, names: Collection[str] = ()) -> dict[str, TestResult
     last: dict[str, _Event] = {}
     endings: dict[str, str] = {}
     started = False
-    for line in text.splitlines():
-        entry = entry_of(line)
+    for entry in entries_of(text):
         match entry.get("type"):
             case "suite":
                 started = True

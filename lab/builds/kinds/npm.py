@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from packaging.version import Version
-from pydantic import AliasPath, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AliasPath, BeforeValidator, Field
 
 from lab.base import process
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64
+from lab.base.data import FailFastModel, parse_json
 from lab.base.errors import LabError, NotApplicable, UsageError, one_line
 from lab.base.files import sha256
 from lab.base.notices import progress
@@ -80,7 +81,7 @@ def _natives(dependencies: object) -> object:
     return {name: dependencies[name] for name in NATIVE.values() if name in dependencies}
 
 
-class Manifest(BaseModel):
+class Manifest(FailFastModel):
     """What is read of package.json: the package itself, its native packages, and the Node that it needs."""
 
     name: str = Field(pattern=f"^{PROJECT}$")
@@ -187,8 +188,9 @@ class Npm(PytestTests):
 def read_manifest(tarball: Path) -> Manifest:
     """What a tarball of boxlite's package says of itself. Raises UsageError if it is none."""
     try:
-        return Manifest.model_validate_json(archives.read(tarball, "package/package.json", LARGEST_MANIFEST))
-    except (archives.Damaged, ValidationError) as error:
+        text = archives.read(tarball, "package/package.json", LARGEST_MANIFEST)
+        return Manifest.model_validate(parse_json(text))
+    except (archives.Damaged, ValueError) as error:
         what = f"a tarball of {PROJECT}, as `npm pack` makes it"
         raise UsageError(f"{tarball}: expected {what}; it cannot be read: {one_line(error)}") from error
 

@@ -7,8 +7,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
+from lab.base.data import read_model
 from lab.base.errors import UsageError, one_line
 from lab.base.files import slug
 from lab.causes.evidence import why_not
@@ -69,6 +70,8 @@ class HostNumbers:
 
 HISTORY_FILE: Final = "history.json"
 FORMAT: Final = "boxlite-lab site"
+# Bytes. Measured: 0.6 MB for 1,500 cells.
+MOST_HISTORY: Final = 8 << 20
 
 
 class Seen(Entry):
@@ -128,14 +131,14 @@ def read_history(folder: Path) -> History:
     """Read the history in a site's folder; an empty one if the folder has none. Raises UsageError."""
     path = folder / HISTORY_FILE
     try:
-        return History.model_validate_json(path.read_bytes())
+        return read_model(History, path, MOST_HISTORY)
     except FileNotFoundError:
         return History()
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be read: {error.strerror}", hint="publish into another folder"
         ) from error
-    except ValidationError as error:
+    except ValueError as error:
         raise UsageError(
             f"{path}: {one_line(error)}; expected the history that `lab publish` writes",
             hint="restore the file, or publish into another folder; nothing was changed",
