@@ -25,7 +25,7 @@ FOLDERS = frozenset({"suite", "boxlite"})
 MOST_BYTES = 256 * 2**20
 MOST_FILES = 5_000
 MOST_LEVELS = 20
-LONGEST_NAME = 255
+LONGEST_NAME, LONGEST_PATH = 255, 4096
 
 
 def collect(session: Session, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
@@ -74,9 +74,10 @@ class EvidenceFolder:
 
     def _target(self, name: str) -> Path:
         """Where a file goes. Raises HostileEvidence for a name that no file of evidence has."""
-        parts = PurePosixPath(name).parts
+        parts = PurePosixPath(name[: LONGEST_PATH + 1]).parts
         wrong = (
-            plain(name) != name
+            len(name) > LONGEST_PATH
+            or plain(name) != name
             or "\n" in name
             or not (name in FILES or (len(parts) > 1 and parts[0] in FOLDERS))
             or len(parts) > MOST_LEVELS

@@ -18,6 +18,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from lab.base.data import check_values
 from lab.base.errors import UsageError
 from lab.base.files import bounded, plain
 from lab.repro.report import Place, Quote
@@ -92,6 +93,7 @@ def read(data: bytes) -> "Text":
 def _of_json(text: str) -> str:
     """Return an issue in JSON as Markdown, with the title as its heading; other text unchanged."""
     try:
+        check_values(text)
         document = json.loads(text)
     except (ValueError, RecursionError):
         return text

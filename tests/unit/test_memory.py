@@ -58,6 +58,7 @@ from lab.record import (
 )
 from lab.record.run import MOST_BYTES
 from lab.report.site.model import read_history
+from lab.repro import source
 from tests.builders.cells import blocked, box
 from tests.builders.facts import facts
 from tests.builders.runs import SMALL, run_of
@@ -214,6 +215,10 @@ def _known(folder: Path) -> object:
     return states.StoredState(folder).info()
 
 
+def _issue(folder: Path) -> object:
+    return source.read((folder / "text").read_bytes())
+
+
 def _baseline(folder: Path) -> object:
     return baseline.read(folder / "a.toml")
 
@@ -237,6 +242,7 @@ def sparse(megabytes: float) -> str:
 
 
 read_pytest, read_nextest = _report_of_suite(read_reportlog), _report_of_suite(nextest.read_results)
+HIDDEN = f'"{"ab\x7f" * 4_000_000}"'  # a text of many pieces between hidden characters
 TOO_MANY, FIELD = "expected at most", "Field required"
 # fmt: off
 BAD = [
@@ -247,6 +253,7 @@ BAD = [
     _results("modules", lambda: record(cells__1__facts__lsm=many("1", 10 * MB, each=17)), "lsm.0: Input"),
     _results("keys", lambda: record(run=keys(400_000)), "run: Value error, expected at most 100 keys"),
     _results("definitions", lambda: record(run__definitions=keys(400_000)), "definitions.000000: Input"),
+    _results("hidden", lambda: record(cells__1__reason=HIDDEN, cells__1__lane="1"), "cells.1.lane: Input"),
     _decided("1 MB of lanes", lambda: f'{{"lanes":{dense(1)}}}\n', TOO_MANY),
     _decided("sparse steps", lambda: f'{{"steps":{sparse(9)}}}\n', FIELD),
     _decided("lines", lambda: "\n" * 30 * MB, "Invalid JSON"),
@@ -268,6 +275,7 @@ BAD = [
     _file("report", "of pytest", lambda: dense(7), read_pytest, TOO_MANY),
     _file("report", "lines", lambda: "ab\n" * 2 * MB, read_pytest, "Expecting value"),
     _file("report", "of nextest", lambda: dense(7), read_nextest, TOO_MANY),
+    _file("report", "a name", lambda: f'{{"type":"test","name":{HIDDEN}}}', read_nextest, "more characters"),
     _file("known.json", "files", lambda: f'{{"files":{keys(400_000)}}}', _known, FIELD),
     _file("manifest.json", "files", lambda: f'{{"files":{keys(400_000, "{}")}}}', store.read),
     Bad("part: a record", lambda: part({RESULTS_FILE: record(cells=dense(3))}), _part, TOO_MANY),
@@ -276,6 +284,7 @@ BAD = [
     Bad("part: a long name", lambda: part({"a": bytes(200 * MB)}, type=LONG_NAME), _part, "has a header of"),
     _file(METADATA, "packages", lambda: f'{{"packages":{dense(16)}}}', nextest.read_workspace, TOO_MANY),
     Bad("package.json", lambda: package(f'{{"optionalDependencies":{keys(50_000)}}}'), _npm, f"name: {FIELD}"),
+    _file("text", "an issue", lambda: dense(8), _issue, "Line(number=1"),
     _file("text", "a probe's", lambda: output_of_probe(f'{{"id_like":{dense(0.09)}}}'), _probe_output, FIELD),
     _file("a.toml", "3 MB of keys", lambda: _toml_keys(400_000), _baseline, "larger than 1 MiB"),
     _file("a.toml", "keys", lambda: _toml_keys(130_000), _baseline, "errors: this is no BaselineFile"),
@@ -356,7 +365,7 @@ def test_bad_data_costs_little_memory_and_is_told(tmp_path: Path, number: int) -
     assert added < MOST_MIB, told
     assert bad.error in told if bad.error else told == "None"
     # Only the first errors are told; of what is no JSON, a part is shown.
-    assert len(told) < 2_000 or "printed no JSON" in told
+    assert len(told) < 2_000 or "printed no JSON" in told or bad.read is _issue
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "too large"])
