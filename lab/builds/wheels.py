@@ -46,7 +46,7 @@ NAME_ONE = "name one that is stored with --build VERSION, or a wheel, or check t
 # Bytes. A wheel may hold a bomb; METADATA holds at most a long README.
 METADATA_BYTES = 4 << 20
 # What uv prints where no wheel of boxlite fits.
-NO_WHEEL = re.compile(rf"\b{PROJECT}==\S+ has no (?:usable )?wheels|no version of {PROJECT}==")
+NO_WHEEL = re.compile(rf"\b{PROJECT}==[^\s=]+ has no (?:usable )?wheels|no version of {PROJECT}==")
 # Options of pip about package indexes, and the variables by which uv takes the same.
 OF_PIP = {
     "index-url": "UV_DEFAULT_INDEX",

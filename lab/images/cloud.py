@@ -32,7 +32,7 @@ from lab.images import disk, download
 FORMS = {
     "sha256": (
         re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<name>.+)"),
-        re.compile(r"SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-f]{64})"),
+        re.compile(r"SHA256 \((?P<name>[^()]+)\) = (?P<digest>[0-9a-f]{64})"),
     ),
     "sha512": (re.compile(r"(?P<digest>[0-9a-f]{128}) [ *](?P<name>.+)"),),
 }

@@ -52,11 +52,14 @@ KERNEL_RECIPE, KERNEL_FILES = "kernel.sh", "kernel"
 CHMOD_SECONDS = 300.0
 # What apt says of a package, of a version or of a suite that the archive does not have.
 NO_PACKAGE = re.compile(
-    r"E: (Unable to locate package .*|Package .* has no installation candidate"
-    r"|(Version|Release) .* was not found|The repository .*-backports.* does not have a Release file)"
+    r"E: (Unable to locate package .*|Package \S+ has no installation candidate"
+    r"|(Version|Release) .{1,200} was not found"
+    r"|The repository .{1,200}-backports.{1,200} does not have a Release file)"
 )
 # What mmdebstrap says on a host that cannot run the programs of another architecture.
-FOREIGN = re.compile(r"E: (install arch-test|.* can neither be executed natively nor via qemu user emulation)")
+FOREIGN = re.compile(
+    r"E: (install arch-test|.{1,200} can neither be executed natively nor via qemu user emulation)"
+)
 # What the recipe says of a kernel that no guest of the lab can boot with.
 LACKS = re.compile(r"E: (the kernel .*)")
 # mmdebstrap's messages, and the stage that the lab reports for each.

@@ -238,7 +238,7 @@ def _of_settings(report: Report, prior: Odds, since: int) -> Iterator[Weight]:
             factors = row["by_mood"].get(mood, {})
             if (
                 factors.keys() & prior.keys() - {OTHER}
-                and re.fullmatch(row["name"], setting.name)
+                and re.fullmatch(row["name"], setting.name, re.DOTALL)
                 and ("value" in row) is (setting.value is not None)
                 and re.fullmatch(row.get("value", ""), setting.value or "")
             ):

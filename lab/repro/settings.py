@@ -16,9 +16,9 @@ from lab.repro.source import Kind, Text, matches, place, quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SAYS = {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in TABLE["says"].items()}
-NAME = rf"(?:{'|'.join(TABLE['sysctls'])})(?:\.[\w-]+)*|{TABLE['PATH']}|{'|'.join(TABLE['short'])}"
+NAME = rf"(?:{'|'.join(TABLE['sysctls'])})(?:\.[\w-]+){{0,8}}|{TABLE['PATH']}|{'|'.join(TABLE['short'])}"
 # So many settings, and as many steps, are looked at: the words around each cost time, and more say the same.
-MOST = 500
+MOST = 300
 # Most values that one command asks for, and most characters before a word in which its negation is looked for.
 MOST_ASKED, LONGEST_NOT = 20, 40
 # What parts the clauses of a sentence.

@@ -23,6 +23,8 @@ TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_t
 SAYS: dict[str, re.Pattern[str]] = {
     name: re.compile(pattern) for name, pattern in TABLE["patterns"].items()
 } | {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in TABLE["words"].items()}
+# So many mentions of systems, and as many names of hosts, are looked at: more say the same.
+MOST = 500
 # Most fields between a system's name and its version.
 MOST_FIELDS = 3
 # Words of a field that names no distribution.
@@ -105,7 +107,8 @@ def _names(*, alone: bool) -> re.Pattern[str]:
     before, after = (
         (r"(?<![\w./:-])", r"(?![\w-]|\.\w)") if alone else (TABLE["patterns"]["before"], r"(?![a-z])")
     )
-    return re.compile(rf"{before}(?:{'|'.join(parts)}){after}", re.IGNORECASE)
+    # Each begins with a letter or a digit: elsewhere a hundred of them would be tried in vain.
+    return re.compile(rf"(?=[a-z0-9]){before}(?:{'|'.join(parts)}){after}", re.IGNORECASE)
 
 
 def _group(name: str) -> str:
@@ -125,6 +128,8 @@ def read(text: Text) -> Iterator[System]:
             block = line.block
         if line.block == block:
             inside.add(line.number)
+        if len(mentions) >= MOST:
+            break
         if index not in text.advice and not SAYS["not_printed"].match(line.text):
             mentions += _named(text, index)
         for match in matches(SAYS["tag"], line.text):
@@ -230,15 +235,18 @@ def completed(text: Text, statements: Sequence[Statement]) -> list[Statement]:
 def _traced(text: Text) -> list[System]:
     """The distribution that a report has traces of, unless it has those of several."""
     found: dict[str, System] = {}
+    seen = set[str]()
     for line in text.lines:
-        names = [name for match in matches(SAYS["host"], line.text) for name in match.groups() if name]
+        written = {name for match in matches(SAYS["host"], line.text) for name in match.groups() if name}
+        names = sorted(written - seen) if len(seen) < MOST else []
+        seen |= written
         pairs = [(key, pattern.fullmatch(name)) for name in names for key, pattern in _hosts().items()]
         told = [(key, key, match["version"]) for key, match in pairs if match]
         for row in TABLE["trace"]:
             if match := re.search(row["pattern"], line.text):
                 told.append((row["id"], row["name"], match.expand(row.get("version", ""))))
-        for key, name, written in told:
-            version = DISTRIBUTIONS[key].release(written) if written else None
+        for key, name, release in told:
+            version = DISTRIBUTIONS[key].release(release) if release else None
             system = System(quote(line), key, version, name, or_derivative=True, inferred=True)
             found.setdefault(key, system)
     traced = list(found.values()) if len(found) == 1 else []
@@ -327,7 +335,7 @@ def _without_a_name(line: Line, words: str) -> Iterator[Mention]:
             where = _place(line, before, match[0], words[match.end() :])
             yield _rank(line), row.on(line, f"{row.id.capitalize()} {match[0]}", match[0], where)
     if unlisted := SAYS["unlisted"].match(line.labelled):
-        name = re.sub(r"\s*(?:Linux|OS)$", "", unlisted[1]).lower()
+        name = re.sub(r" ?(?:Linux|OS)$", "", unlisted[1]).lower()
         slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
         if slug not in NO_NAME:
             yield Rank.FIELD, System(quote(line), slug, unlisted[2], unlisted[1], place(line))

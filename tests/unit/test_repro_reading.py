@@ -1,17 +1,20 @@
 """Reading bug reports: rows of texts and what they say, and whole, long, hostile and damaged ones."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.base.errors import UsageError
 from lab.repro import settings as settings_of_reports
-from lab.repro import source
+from lab.repro import source, systems
 from lab.repro.reading import read
 from lab.repro.report import (
     AuditLine,
@@ -235,6 +238,27 @@ def test_the_words_around_a_step_are_judged_so_often_at_most(
     monkeypatch.setattr(settings_of_reports, "outcome_of", counted)
     read((f"{sentence}\n\n" * 3 * settings_of_reports.MOST).encode())
     assert 0 < len(judged) <= 2 * settings_of_reports.MOST
+
+
+def test_so_many_systems_and_hosts_of_prompts_are_looked_at_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: Counter[str] = Counter()
+    is_another, hosts = systems._is_another, systems._hosts()["debian"]
+
+    def counted(*words: Any, **more: bool) -> bool:
+        looked_at["systems"] += 1
+        return is_another(*words, **more)
+
+    class CountedHosts:
+        def fullmatch(self, name: str) -> re.Match[str] | None:
+            looked_at["hosts"] += 1
+            return hosts.fullmatch(name)
+
+    monkeypatch.setattr(systems, "_is_another", counted)
+    monkeypatch.setattr(systems, "_hosts", lambda: {"debian": CountedHosts()})
+    assert READ["systems"](read(b"I use Ubuntu 24.04 and Debian 12.\n\n" * 2_000))[:1] == ["ubuntu 24.04"]
+    read("".join(f"me@host-{number}:~$ x\n\n" for number in range(2_000)).encode())
+    most = systems.MOST + source.MOST_ON_A_LINE
+    assert 0 < looked_at["systems"] <= most and 0 < looked_at["hosts"] <= most
 
 
 @pytest.mark.parametrize("text", ["Ubuntu &#x202e;24.04&#x202c; fails", "Ubuntu 24.04&#10;&NewLine;fails"])

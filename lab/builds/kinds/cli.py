@@ -22,7 +22,7 @@ from lab.probes import Facts
 PROGRAM = "boxlite"
 WHAT = "boxlite's command line program"
 # All that the program prints of its version.
-VERSION = re.compile(rf"{PROGRAM} (\d+\.\d+\.\d+[\w.+-]*)\s*\Z", re.ASCII)
+VERSION = re.compile(rf"{PROGRAM} (\d+\.\d+\.\d[\w.+-]*)\s*\Z", re.ASCII)
 # For a program whose processor is not this host's.
 UNKNOWN = "unknown"
 NOT_ASKED = "the program is for another processor than this host's, so it was not asked for its version"

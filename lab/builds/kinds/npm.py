@@ -70,7 +70,7 @@ node --version
 """
 NODE = "nodejs"
 # nodejs_18.20.4+dfsg-1~deb12u3_amd64.deb
-NODE_PACKAGE = re.compile(rf"{NODE}_(?:\d+%3a)?(\d+(?:\.\d+)*)[^_]*_\w+\.deb", re.ASCII)
+NODE_PACKAGE = re.compile(rf"{NODE}_(?:\d+%3a)?(\d++(?:\.\d++)*+)[^_]*_\w+\.deb", re.ASCII)
 DEBS = "var/cache/apt/archives"
 
 
