@@ -1,10 +1,13 @@
 """The command line: parse, call, print. One module for each family of commands; `main` runs them."""
 
 import os
+import re
 import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -19,6 +22,8 @@ from lab.base.paths import STATES_GIB, Paths
 
 # The exit status that shells give a program ended by SIGINT.
 INTERRUPTED = 130
+# The same for SIGPIPE: that of `cat` whose reader has gone.
+BROKEN_PIPE = 128 + signal.SIGPIPE
 # Longest message of an error, in characters.
 LONGEST = 20_000
 # The variable by which a shell's script asks `lab` for names; click knows it by the program's name.
@@ -35,6 +40,11 @@ MODULES = {
     "repro": "repro",
 }
 COMMANDS = {name: module for module, names in MODULES.items() for name in names.split()}
+# The commands whose only product is what they print, and the options that make others such commands. The exit
+# status of all others says what they did or decided, whether anybody reads what they print or not.
+PRINTING = re.compile("compare|completion|images list|list|probe|remedies( show)?|report|runs")
+PRINTING_OPTIONS = {"-h", "--help", "--list", "--dry-run", "--text-only"}
+OUTPUT_HINT = "run it again with a standard output that is open and has space; lab report shows a run again"
 # A host of a run on several hosts starts this one; nobody else needs to know it.
 INTERNAL = {"part": "matrix"}
 
@@ -45,6 +55,9 @@ class Commands(click.Group):
     What `completion` knows of them stands for them while a shell completes a word, and in the list of commands.
     """
 
+    # Whether the command line only prints; so do `lab --help` and `lab --version`.
+    only_prints = True
+
     def list_commands(self, _context: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
@@ -54,6 +67,16 @@ class Commands(click.Group):
         if (module := COMMANDS.get(name) or INTERNAL.get(name)) and name not in self.commands:
             self.add_command(getattr(import_module(f"lab.cli.{module}"), f"{name}_command"), name)
         return super().get_command(context, name)
+
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(context, words)
+        own = rest[: rest.index("--")] if "--" in rest else rest
+        below = command.commands if isinstance(command, click.Group) else ()
+        path = " ".join([str(name), *(word for word in own if word in below)])
+        self.only_prints = bool(PRINTING.fullmatch(path)) or not PRINTING_OPTIONS.isdisjoint(own)
+        return name, command, rest
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         self._stand_ins().format_commands(context, formatter)
@@ -96,16 +119,15 @@ def cli(context: click.Context, connect: str | None, states_gib: int) -> None:
 
 def main() -> None:
     """Run the command line. An expected failure prints a message; a bug shows its traceback and exits 4."""
-    for stream in (sys.stdout, sys.stderr):
-        # A file may have a name that is no text.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    from lab.cli.output import open_streams
+
+    stdout = open_streams()
     notices.quiet_libraries()
     notices.listener = _tell
     # Whatever the umask is: what others may write, a later command must not trust.
     os.umask(os.umask(0o077) | 0o022)
     # SIGTERM ends a run as Ctrl-C does: all machines are taken down.
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
+    _handle_signals(_end)
     try:
         _check_arguments()
         status = cli.main(standalone_mode=False, complete_var=COMPLETE)
@@ -126,9 +148,24 @@ def main() -> None:
             sys.exit(error.exit_status)
         _show_trace("".join(traceback.format_exception(error)))
         sys.exit(Bug.exit_status)
+    if stdout.problem is not None:
+        status = _lose_output(stdout.problem, status)
     for trace in notices.bugs:
         _show_trace(trace)
     sys.exit(Bug.exit_status if notices.bugs else status if isinstance(status, int) else 0)
+
+
+def _lose_output(problem: OSError, status: object) -> object:
+    """Return the exit status of a command whose output could not all be written, and say so.
+
+    The reader of a pipe that closes it has read what it wanted, as `head` does, so that is not said.
+    """
+    if not isinstance(problem, BrokenPipeError):
+        warning = "" if cli.only_prints else "warning: "
+        _tell(f"lab: {warning}standard output could not be written: {problem.strerror}\n  next: {OUTPUT_HINT}")
+    if not cli.only_prints:
+        return status
+    return BROKEN_PIPE if isinstance(problem, BrokenPipeError) else LabError.exit_status
 
 
 def _check_arguments() -> None:
@@ -169,14 +206,20 @@ def _safe(error: Exception) -> str:
     return inert(plain(bounded(str(error), LONGEST)))
 
 
+def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Let a handler get the signals that end the lab."""
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
+
+
 def _end(_number: int, _frame: FrameType | None) -> None:
     """Interrupt the run; a second signal stops the process at once."""
-    signal.signal(signal.SIGTERM, _end_at_once)
-    signal.signal(signal.SIGINT, _end_at_once)
+    _handle_signals(_end_at_once)
     raise KeyboardInterrupt
 
 
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:
     # Machines end with this process (autodestroy); the next command removes their folders.
-    os.write(2, b"\nstopped at once; lab clean, or the next run, removes what is left\n")
+    with suppress(OSError):
+        os.write(2, b"\nstopped at once; lab clean, or the next run, removes what is left\n")
     os._exit(INTERRUPTED)

@@ -1,8 +1,10 @@
 """Where and how the lab prints."""
 
+import io
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Buffer, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,57 @@ if TYPE_CHECKING:
 
 # In columns; wider than any row.
 UNLIMITED = 100_000
+
+
+class Stream(io.BufferedWriter):
+    """Standard output or standard error, whose reader decides nothing: what cannot be written is dropped.
+
+    `problem` is the first error. That is so for whatever prints, in every thread.
+    """
+
+    problem: OSError | None = None
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self._drop(error)
+            return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, problem: OSError) -> None:
+        """Let what waits in the buffer, and all that comes, go nowhere."""
+        self.problem = self.problem or problem
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+        super().flush()
+
+
+def open_streams() -> Stream:
+    """Make standard output and standard error outlive their readers; returns that of standard output."""
+    # A file that the lab opens must not get the number of a stream that is closed. From this file nothing is
+    # read, and a write to it fails, as it does on a closed stream; programs that the lab starts get it, too.
+    while (number := os.open(os.devnull, os.O_RDONLY)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    stdout, stderr = (Stream(io.FileIO(number, "w", closefd=False)) for number in (1, 2))
+    sys.stdout, sys.stderr = _text(stdout, sys.stdout), _text(stderr, sys.stderr)
+    return stdout
+
+
+def _text(stream: Stream, before: Any) -> io.TextIOWrapper:
+    # Some programs share a stream that does not block with what they start; a slow reader is no problem.
+    os.set_blocking(stream.fileno(), True)
+    # A file may have a name that is no text.
+    encoding = before.encoding if before else None
+    return io.TextIOWrapper(stream, encoding, "backslashreplace", line_buffering=True)
 
 
 # Rich takes as long to import as all that most short commands do, so it is imported where it is used.

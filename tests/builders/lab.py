@@ -4,21 +4,28 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
 
 import libvirt
+import pytest
 
 from lab import catalog
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
-from lab.builds import Build
+from lab.builds import Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
+from lab.images import store
+from lab.images.store import BaseImage
+from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
-from lab.machine.budget import Limits
+from lab.machine import acceleration, qemu
+from lab.machine.acceleration import Acceleration
+from lab.machine.budget import Limits, Memory
 from lab.plan import BRING_UP_SECONDS, Cell, choose
 from lab.record import CellResult, RunOptions, RunResult, Status
-from lab.run import decisions, start
+from lab.run import decisions, scheduler, start
 from lab.run.backlog import Estimates
 from lab.run.journal import LOCK
 from lab.run.scheduler import Scheduler
@@ -76,6 +83,30 @@ class Lab:
         self.stretched: list[float] = []
         # Whether each suite was run while no other lane was at work.
         self.alone: list[bool] = []
+
+    def put_stand_ins(self, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From here on runs get lanes and cells of this lab."""
+
+        def start(running: RunningLane) -> None:
+            self.booted.append((running.lane.guest.name, running.lane.name))
+            self.boot(running)
+
+        def run(runner: CellRunner, cell: Cell, _folder: Path, options: SuiteOptions) -> CellResult:
+            runner.served += 1
+            self.stretched.append(options.stretch)
+            self.alone.append(runner.alone)
+            self.served.append((runner.running.lane.name, cell))
+            return self.cell(runner.running, cell)
+
+        # The driver's machines are no processes.
+        monkeypatch.setattr(qemu, "processor_seconds", lambda _lane: 1.5)
+        monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
+        monkeypatch.setattr(acceleration, "decide", lambda *_, **__: Acceleration(False, "a test"))
+        monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
+        monkeypatch.setattr(RunningLane, "start", start)
+        monkeypatch.setattr(RunningLane, "deploy", lambda running, build: self.deploy(running, build))
+        monkeypatch.setattr(CellRunner, "why_not", lambda _runner, _cell: None)
+        monkeypatch.setattr(CellRunner, "run", run)
 
     def run(
         self,

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
 
 from lab import cli
 from lab.base.wait import Deadline, wait_for
+from lab.cli import output
 from lab.plan import Cell
 from lab.record import CellResult, RunResult, Status
 from lab.run import scheduler
@@ -23,6 +25,9 @@ from lab.run.journal import Journal
 ONE_CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
 # How long anything may take: on a host with much to do an interpreter takes seconds to start.
 SECONDS = 600.0
+
+# Starts a command as nohup does, and a script that puts it into the background.
+IGNORING_SIGINT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
 
 LOCK_HOLDER = """
 import sys
@@ -59,6 +64,8 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
     """The exit status of a command line, run in this process. Most tests use the fixture `run_lab`."""
     monkeypatch.setattr(sys, "argv", ["lab", *map(str, arguments)])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    # What is printed goes to pytest's own streams.
+    monkeypatch.setattr(output, "open_streams", lambda: Mock(problem=None))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return ended.value.code

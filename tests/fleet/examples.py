@@ -220,9 +220,9 @@ def running(
 
 
 class Command:
-    """`lab matrix --hosts` as a process, as a user runs it."""
+    """`lab matrix --hosts` as a process, as a user runs it; a shell redirects its streams."""
 
-    def __init__(self, fleet: Fleet, *arguments: str) -> None:
+    def __init__(self, fleet: Fleet, *arguments: str, redirection: str = "") -> None:
         release = fleet.paths.cache / "wheels/boxlite-0.10.8-02e3de1a-cp313"
         release.mkdir(parents=True, exist_ok=True)
         for option, word in pairwise(arguments):
@@ -231,9 +231,10 @@ class Command:
         self.out = fleet.folder / "out"
         words = [sys.executable, "-m", "lab", "matrix", *arguments, "--hosts", str(fleet.inventory())]
         own = {"LAB_HOME": str(fleet.folder / "home"), "HOME": str(fleet.server.user), "PYTHONPATH": str(ROOT)}
+        shell = ["bash", "-c", f'exec "$@" {redirection}', "bash"]
         with self.out.open("wb") as output:
             self.process = subprocess.Popen(
-                words, cwd=ROOT, env={**os.environ, **own}, stdout=output, stderr=subprocess.STDOUT
+                [*shell, *words], cwd=ROOT, env={**os.environ, **own}, stdout=output, stderr=subprocess.STDOUT
             )
         fleet.commands.append(self.process)
 

@@ -70,6 +70,16 @@ def test_an_ended_coordinator_leaves_nothing_behind(fleet: Fleet, tmp_path: Path
     assert left_on(fleet) == []
 
 
+@pytest.mark.parametrize("redirection", ["> >(head -n 1)", ">/dev/full 2>/dev/full"])
+def test_a_run_whose_output_is_lost_runs_all_cells(fleet: Fleet, tmp_path: Path, redirection: str) -> None:
+    one = fleet.add("one", seconds=0.2)
+    command = Command(fleet, *PLAN, "-o", str(tmp_path / "run"), redirection=redirection)
+    assert command.ends() == 0, command.printed()
+    decided_once(tmp_path / "run")
+    assert RunResult.read(tmp_path / "run").run.finished is not None
+    all_gone(one)
+
+
 def test_bad_inventories_are_told_with_host_and_next_step(fleet: Fleet, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

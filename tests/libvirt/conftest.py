@@ -9,19 +9,10 @@ import pytest
 from lab import catalog
 from lab.base import process
 from lab.base.paths import Paths
-from lab.builds import SuiteOptions
 from lab.catalog import Guest
-from lab.images import store
 from lab.images.store import BaseImage
-from lab.lane.cell import CellRunner
-from lab.lane.running import RunningLane
-from lab.machine import acceleration, leftovers, qemu
-from lab.machine.acceleration import Acceleration
-from lab.machine.budget import Memory
+from lab.machine import leftovers
 from lab.machine.connection import connection
-from lab.plan import Cell
-from lab.record import CellResult
-from lab.run import scheduler
 from tests.builders.guests import base_image
 from tests.builders.lab import URI, Lab
 
@@ -71,27 +62,7 @@ def lab(
     opened: libvirt.virConnect, paths: Paths, image: BaseImage, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Lab]:
     made = Lab(opened, paths)
-
-    def start(running: RunningLane) -> None:
-        made.booted.append((running.lane.guest.name, running.lane.name))
-        made.boot(running)
-
-    def run(runner: CellRunner, cell: Cell, _folder: Path, options: SuiteOptions) -> CellResult:
-        runner.served += 1
-        made.stretched.append(options.stretch)
-        made.alone.append(runner.alone)
-        made.served.append((runner.running.lane.name, cell))
-        return made.cell(runner.running, cell)
-
-    # The driver's machines are no processes.
-    monkeypatch.setattr(qemu, "processor_seconds", lambda _lane: 1.5)
-    monkeypatch.setattr(store, "ensure", lambda _paths, _guest, _say: image)
-    monkeypatch.setattr(acceleration, "decide", lambda *_, **__: Acceleration(False, "a test"))
-    monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
-    monkeypatch.setattr(RunningLane, "start", start)
-    monkeypatch.setattr(RunningLane, "deploy", lambda running, build: made.deploy(running, build))
-    monkeypatch.setattr(CellRunner, "why_not", lambda _runner, _cell: None)
-    monkeypatch.setattr(CellRunner, "run", run)
+    made.put_stand_ins(image, monkeypatch)
     yield made
     assert made.left == []
 

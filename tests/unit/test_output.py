@@ -1,8 +1,9 @@
-"""What all commands have in common: JSON on stdout, colours for terminals alone, closed pipes."""
+"""What all commands have in common: JSON on stdout, colours for terminals alone, pipes, full disks."""
 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -62,15 +63,125 @@ def test_a_pipe_gets_no_escapes(home: Path, words: list[str]) -> None:
     assert b"\x1b" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("words", [["list", "variants"], ["list", "variants", "--json"]], ids=" ".join)
-def test_a_closed_pipe_ends_a_command_without_a_word(home: Path, words: list[str]) -> None:
+# -- streams that cannot be written to: whoever only watches decides nothing
+
+# The exit status of a command where all is well, and where its output is lost. None: the status is a decision,
+# which holds whoever reads the output.
+LOST = {"a pipe": 128 + signal.SIGPIPE, "a full disk": 3, "closed": 3}
+COMMANDS: dict[str, tuple[int, dict[str, int] | None]] = {
+    "report a": (1, LOST),
+    "gate a --against good": (1, None),
+}
+# What a shell does with the streams of a command, and what that is for its standard output.
+REDIRECTIONS = {
+    ">&{pipe}": "a pipe",
+    ">/dev/full": "a full disk",
+    ">&-": "closed",
+    ">&{pipe} 2>&{pipe}": "a pipe",
+    "<&- >&- 2>&-": "closed",
+    "2>&{pipe}": "",
+    "2>/dev/full": "",
+    "2>&-": "",
+    "<&-": "",
+}
+PROBLEMS = {"a pipe": None, "a full disk": "No space left on device", "closed": "Bad file descriptor"}
+
+
+def run_redirected(home: Path, command: str, redirection: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell does; `{pipe}` is a pipe whose reader has gone. All other output is captured."""
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        [*LAB, *words], stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False, env=environment(home)
+    redirection = redirection.format(pipe=writing)
+    try:
+        return subprocess.run(
+            ["bash", "-c", f'exec "$@" {redirection}', "bash", *LAB, *command.split()],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env=environment(home),
+            pass_fds=[writing],
+        )
+    finally:
+        os.close(writing)
+
+
+@pytest.fixture
+def two_runs(home: Path) -> Path:
+    """The lab with a second run, in which nothing failed."""
+    good = home / "state" / "runs" / "good"
+    good.mkdir()
+    run_of(cell(), cell(variant="podman")).write(good)
+    return home
+
+
+@pytest.mark.parametrize("redirection", REDIRECTIONS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_stream_that_cannot_be_written_decides_nothing(
+    two_runs: Path, command: str, redirection: str
+) -> None:
+    own, lost = COMMANDS[command]
+    stdout = REDIRECTIONS[redirection]
+    done = run_redirected(two_runs, command, redirection)
+    assert done.returncode == (lost[stdout] if lost and stdout else own), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert bool(done.stdout) == (not stdout)
+    if "2>" in redirection or not PROBLEMS.get(stdout):
+        assert done.stderr == ""
+    else:
+        warning = "" if lost else "warning: "
+        first, hint = done.stderr.splitlines()
+        assert first == f"lab: {warning}standard output could not be written: {PROBLEMS[stdout]}"
+        assert hint.startswith("  next: run it again ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--version",
+        "list variants --json",
+        "matrix --list -g debian-13 --build 0.10.8",
+        "compare a a",
+        "report a --format json",
+        "runs",
+        "remedies",
+        "images list",
+        "expect a -o {home}/expected.toml --dry-run",
+    ],
+)
+def test_a_command_that_only_prints_fails_where_the_disk_is_full(home: Path, command: str) -> None:
+    done = run_redirected(home, command.format(home=home), ">/dev/full")
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith(
+        "lab: standard output could not be written: No space left on device\n  next: "
     )
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_file_that_the_lab_opens_gets_the_number_of_no_closed_stream(home: Path) -> None:
+    program = (
+        "import os, subprocess, sys; from lab.cli import output; output.open_streams()\n"
+        "opened = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)\n"
+        "print('lost'); print('lost', file=sys.stderr)\n"
+        "subprocess.run(['sh', '-c', 'echo lost; echo lost >&2'])\n"
+        "os.write(opened, f'{opened > 2} {sys.stdin.read()!r}'.encode())\n"
+    )
+    file = home / "opened"
+    command = ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", sys.executable, "-c", program, file]
+    subprocess.run(command, timeout=60, check=True)
+    assert file.read_text() == "True ''"
+
+
+def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything(home: Path) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    program = "from lab.cli import output; output.open_streams(); print('x' * 1_000_000)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=writing) as child:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as out:
+            assert out.read() == b"x" * 1_000_000 + b"\n"
+    assert child.returncode == 0
 
 
 # -- JSON
