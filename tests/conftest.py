@@ -1,6 +1,7 @@
 """What is left out unless it is asked for, small disks, and the browser on a site of records or a real run."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ if TYPE_CHECKING:  # Tests that need no browser do not wait for its driver.
     from playwright.sync_api import Browser
 
     from tests.browser.chromium import Visit
+
+# Tests that a shell put into the background ignore it, and the labs that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The marks of tests that take too long for each change. `-m MARK` asks for one of them, `--all` for all.
 TOO_LONG = (

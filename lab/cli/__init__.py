@@ -209,7 +209,9 @@ def _safe(error: Exception) -> str:
 def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:
     """Let a handler get the signals that end the lab."""
     signal.signal(signal.SIGTERM, handler)
-    signal.signal(signal.SIGINT, handler)
+    # nohup, and a script that puts the lab into the background, have it ignored: Ctrl-C is meant for others.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

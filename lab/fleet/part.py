@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -198,7 +197,7 @@ def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]],
     _children.add(child)
     try:
         if _is_stopping.is_set():
-            child.send_signal(signal.SIGINT)
+            child.terminate()
         last: deque[str] = deque(maxlen=LAST_LINES)
         words = threading.Thread(target=last.extend, args=(child.stderr,), daemon=True)
         words.start()
@@ -219,4 +218,4 @@ def stop() -> None:
     _is_stopping.set()
     for child in list(_children):
         with suppress(ProcessLookupError):
-            child.send_signal(signal.SIGINT)
+            child.terminate()

@@ -52,6 +52,8 @@ SUITE_USER: Who = "tester"
 
 # The lane's own files, beside its overlay: of each entrance, and the mark of a kept guest.
 KEY, KNOWN_HOSTS, MARK = "key", "known_hosts", "kept.json"
+# The signals that end a keeper.
+ENDING = (signal.SIGTERM, signal.SIGINT)
 # How often a keeper looks whether its machine still runs.
 WATCH_SECONDS = 2.0
 # Taking a lane down takes a second; a loaded host needs longer.
@@ -328,7 +330,8 @@ def _keep(messages: Connection, guest: AbstractContextManager[Opened], cell: str
 
     def end(_number: int, _frame: FrameType | None) -> None:
         # A second signal must not stop the taking down.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for each in ENDING:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     error: BaseException
@@ -339,7 +342,9 @@ def _keep(messages: Connection, guest: AbstractContextManager[Opened], cell: str
         for number in (0, 1, 2):
             os.dup2(nothing, number)
         os.chdir("/")
-        signal.signal(signal.SIGTERM, end)
+        # What started it may ignore SIGINT, as nohup does. What it starts itself must not inherit that.
+        for each in ENDING:
+            signal.signal(each, end)
         with guest as opened:
             folder = opened.lane.folder
             kept = Kept(cell=cell, since=datetime.now(UTC), keeper=os.getpid(), entrance=opened.entrance)

@@ -4,7 +4,7 @@
 many cells are decided before that. `bulk`: how large the evidence of a cell is, in bytes. `trials`: every suite
 fails, and a remedy is verified after it; with `dies`, it is killed at the first trial of the first part.
 `prepares`: the inputs and the base of the image that it prepares for a part with a disk that is not prepared;
-on each host it is another one. Ended by SIGINT, it keeps what it decided. It imports nothing of the lab, so
+on each host it is another one. Ended by a signal, it keeps what it decided. It imports nothing of the lab, so
 that it starts quickly.
 """
 

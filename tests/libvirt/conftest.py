@@ -68,11 +68,8 @@ def lab(
 
 
 @pytest.fixture
-def interrupt() -> Iterator[Callable[[], None]]:
+def interrupt() -> Callable[[], None]:
     """Ctrl-C, from whatever thread."""
     main = threading.main_thread().ident
     assert main is not None
-    # Where a shell put the tests into the background, they would not hear it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield lambda: signal.pthread_kill(main, signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
+    return lambda: signal.pthread_kill(main, signal.SIGINT)

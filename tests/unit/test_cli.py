@@ -23,7 +23,7 @@ from lab.images import store
 from lab.lane import shell
 from lab.machine import leftovers
 from lab.record import RunResult
-from tests.builders.processes import ONE_CELL, TWO_CELLS, RunLab, interrupt_runs, rows_listed
+from tests.builders.processes import IGNORING_SIGINT, ONE_CELL, TWO_CELLS, RunLab, interrupt_runs, rows_listed
 
 pytestmark = pytest.mark.usefixtures("releases", "home")
 
@@ -206,6 +206,28 @@ def test_whoever_interrupts_twice_does_not_wait(first: int, second: int) -> None
     assert child.returncode == cli.INTERRUPTED
     assert printed.endswith("\nstopped at once; lab clean, or the next run, removes what is left\n")
     assert "Traceback" not in printed
+
+
+def test_a_lab_that_was_started_with_sigint_ignored_is_ended_by_sigterm() -> None:
+    command = [*IGNORING_SIGINT, sys.executable, "-c", BUSY, "shell", "debian-13", "--build", "0.10.8"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "at work\n"
+            assert ignores(child.pid, signal.SIGINT)
+            child.send_signal(signal.SIGTERM)
+            assert child.stdout.readline() == "taking down\n"
+            assert ignores(child.pid, signal.SIGINT)
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(timeout=60) == cli.INTERRUPTED
+        finally:
+            child.kill()
+
+
+def ignores(process: int, number: int) -> bool:
+    status = Path(f"/proc/{process}/status").read_text()
+    [mask] = re.findall("^SigIgn:\t(.+)$", status, re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def test_an_error_with_text_from_a_guest_controls_neither_terminal_nor_ci(

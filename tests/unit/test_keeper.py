@@ -16,12 +16,12 @@ from lab.base.paths import Paths
 from lab.lane import shell
 from lab.lane.shell import MARK, Kept
 from lab.machine import leftovers
-from tests.builders.processes import wait_until_ended
+from tests.builders.processes import IGNORING_SIGINT, wait_until_ended
 
 # Keeps a guest without a machine: it is up at once, and dead when its lane's folder has the file `dead`.
 # Arguments: the lab's home, and what happens instead of its coming up.
 PROGRAM = """
-import signal, sys, time
+import sys, time
 from contextlib import contextmanager
 from pathlib import Path
 from lab import catalog
@@ -35,8 +35,6 @@ from lab.machine.seed import new_keys
 from lab.machine.lane import Endpoint, LaneDied
 from lab.plan import Cell
 
-# A shell has what it starts in the background ignore SIGINT, as all that those programs start.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 base, event = Path(sys.argv[1]), sys.argv[2]
 paths = Paths(cache=base / "cache", state=base / "state")
 leftovers.FIRST_PORT, leftovers.LAST_PORT = 23250, 23299
@@ -92,9 +90,11 @@ def command(paths: Paths, event: str = "") -> list[str]:
     return [sys.executable, "-c", PROGRAM, str(paths.cache.parent), event]
 
 
-def keep(paths: Paths) -> Kept:
+def keep(paths: Paths, *started_by: str) -> Kept:
     """Keep a guest; the process that did has ended."""
-    done = subprocess.run(command(paths), capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [*started_by, *command(paths)], capture_output=True, text=True, timeout=60, check=True
+    )
     return shell.find_kept(paths, done.stdout.splitlines()[-1])
 
 
@@ -121,6 +121,13 @@ def test_a_kept_guest_outlives_its_command_and_its_end_leaves_nothing(paths: Pat
     wait_until_ended(kept.keeper)
     with pytest.raises(LabError, match="is gone"):
         kept.check_alive()
+
+
+def test_a_keeper_obeys_signals_that_what_started_it_ignores(paths: Paths) -> None:
+    kept = keep(paths, *IGNORING_SIGINT)
+    os.kill(kept.keeper, signal.SIGINT)
+    wait_until_ended(kept.keeper)
+    assert nothing_is_left(paths)
 
 
 def test_a_keeper_whose_machine_died_ends_by_itself_and_one_that_is_killed_is_swept(paths: Paths) -> None:
