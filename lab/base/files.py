@@ -173,16 +173,19 @@ def explained(folder: Path, needs: str) -> Iterator[None]:
         raise
 
 
-def make_folder(folder: Path) -> None:
-    """Create the folder of a run. Raises UsageError if that fails, DiskFull if the disk is full."""
+def make_folder(folder: Path, hint: str = "choose another folder with -o DIR") -> None:
+    """Create a folder that is written into: that of a run, unless `hint` says how to choose another one.
+
+    Raises UsageError if that fails, DiskFull if the disk is full.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if is_full(error):
             raise disk_full(error, folder, A_RUN) from error
-        raise UsageError(
-            f"cannot create the folder {folder}: {error.strerror}", hint="choose another folder with -o DIR"
-        ) from error
+        raise UsageError(f"cannot create the folder {folder}: {error.strerror}", hint=hint) from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write into the folder {folder}", hint=hint)
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from lab.base.activity import Activity, Say, Step
 from lab.base.errors import LabError
+from lab.base.files import open_regular
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
 
 # How often the lock is tried.
@@ -16,14 +17,15 @@ INTERVAL_SECONDS = 1.0
 
 
 def is_locked(lock: Path) -> bool:
-    """Whether a process holds this lock file. A lock that a dead process left is held by nobody."""
+    """Whether a process holds this lock file; one that a dead process left is nobody's. Raises OSError."""
     try:
-        with lock.open("r+b") as file:  # FileLock would make a file that its holder has just removed.
+        # It is only read: whoever may not write there may ask, too.
+        with open_regular(lock) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
     except BlockingIOError:
         return True
-    except FileNotFoundError:
-        pass
     return False
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import platformdirs
 
+from lab.base.files import make_folder
+
 APP = "boxlite-lab"
 
 # The package `lab/`; in a checkout the definitions are beside it.
@@ -17,6 +19,9 @@ def definitions() -> Path:
     installed = PACKAGE / "_definitions"
     return installed if installed.is_dir() else PACKAGE.parent
 
+
+# What helps where the lab's folders cannot be written.
+ANOTHER_HOME = "make it writable, or let $LAB_HOME name another folder for all that the lab keeps"
 
 # A guest's stored states take about 1 GiB: 0.3 for its boot, 0.6 for it with a deployed build.
 STATES_GIB = 20
@@ -71,8 +76,8 @@ class Paths:
         return self.state / "runs"
 
     def make(self, folder: Path) -> Path:
-        """Create a folder that the QEMU user can traverse, whatever the umask is."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Create a folder that the QEMU user can traverse, whatever the umask is. Raises as `make_folder`."""
+        make_folder(folder, ANOTHER_HOME)
         if os.geteuid() == 0:
             for part in (folder, *folder.parents):
                 if part == self.cache.parent or part == self.state.parent:

@@ -24,9 +24,9 @@ from lab.base import process, scratch
 from lab.base.architecture import X86_64
 from lab.base.data import parse_json
 from lab.base.errors import LabError, NotApplicable, UsageError
-from lab.base.files import put_in_place, sha256
+from lab.base.files import make_folder, put_in_place, sha256
 from lab.base.locks import locked
-from lab.base.paths import Paths
+from lab.base.paths import ANOTHER_HOME, Paths
 from lab.builds import archives
 
 PROJECT = "boxlite"
@@ -73,7 +73,7 @@ def fetch_once(folder: Path, doing: str, fill: Callable[[Path], None], say: Call
     One with other files than `fill` left is filled again. `doing` says what filling it is: "fetching boxlite".
     While another lab or thread does that, `say` may raise to end the wait. Raises what `fill` raises.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent, ANOTHER_HOME)
     # Whoever removes what dead labs left half-made goes by both names.
     lock, partial = folder.with_name(f"{folder.name}.lock"), folder.with_name(f".partial-{folder.name}")
     with locked(lock, WAIT_SECONDS, f"another lab that is {doing}", say):

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. One module for each family of commands; `main` runs them."""
 
+import errno
 import os
 import re
 import signal
@@ -18,12 +19,14 @@ from lab import __version__
 from lab.base import files, notices
 from lab.base.errors import Bug, LabError, NotApplicable, UsageError
 from lab.base.files import bounded, inert, plain
-from lab.base.paths import STATES_GIB, Paths
+from lab.base.paths import ANOTHER_HOME, STATES_GIB, Paths
 
 # The exit status that shells give a program ended by SIGINT.
 INTERRUPTED = 130
 # The same for SIGPIPE: that of `cat` whose reader has gone.
 BROKEN_PIPE = 128 + signal.SIGPIPE
+# What the system says of a file that may not be read or written.
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Longest message of an error, in characters.
 LONGEST = 20_000
 # The variable by which a shell's script asks `lab` for names; click knows it by the program's name.
@@ -114,6 +117,11 @@ def cli(context: click.Context, connect: str | None, states_gib: int) -> None:
     """
     from lab.cli.options import Lab
 
+    try:
+        Path.cwd()
+    except OSError as error:
+        message = f"the folder in which this command was started cannot be used: {error.strerror}"
+        raise UsageError(message, hint="cd to a folder that exists, and run the same command again") from error
     context.obj = Lab(connect, states_gib)
 
 
@@ -141,8 +149,8 @@ def main() -> None:
         _tell(f"lab: n/a: {_safe(reason)}")
         sys.exit(UsageError.exit_status)
     except Exception as error:
-        if isinstance(error, OSError) and files.is_full(error):
-            error = _disk_full(error)
+        if isinstance(error, OSError):
+            error = _explain(error)
         if isinstance(error, LabError):
             _tell(f"lab: {_safe(error)}")
             sys.exit(error.exit_status)
@@ -176,6 +184,17 @@ def _check_arguments() -> None:
         except UnicodeDecodeError as error:
             message = f"an argument is no UTF-8: {argument!r}"
             raise UsageError(message, hint="rename the file, or copy it to a name that is") from error
+
+
+def _explain(error: OSError) -> Exception:
+    """Return the error to show: a full disk, and folders of the lab that may not be written, are expected."""
+    if files.is_full(error):
+        return _disk_full(error)
+    if error.errno in FORBIDDEN and isinstance(error.filename, str):
+        paths, file = Paths.default(), Path(error.filename)
+        if file.is_relative_to(paths.cache) or file.is_relative_to(paths.state):
+            return UsageError(f"{error.strerror}: {file}", hint=ANOTHER_HOME)
+    return error
 
 
 def _disk_full(error: OSError) -> LabError:

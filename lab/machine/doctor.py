@@ -14,7 +14,7 @@ import libvirt
 
 from lab.base import architecture, host_table, process
 from lab.base.errors import LabError
-from lab.base.paths import Paths
+from lab.base.paths import ANOTHER_HOME, Paths
 from lab.builds import rootfs, sandbox
 from lab.catalog import CloudImage, DebianImage, Firmware, Guest
 from lab.images import debian, store
@@ -288,6 +288,8 @@ def _labels(examination: Examination) -> str:
 def _disk(examination: Examination) -> str:
     cache = examination.paths.cache
     folder = next(path for path in (cache, *cache.parents) if path.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise LabError(f"{cache} cannot be written", hint=ANOTHER_HOME)
     free = shutil.disk_usage(folder).free / 2**30
     if free < FREE_GIB:
         raise LabError(f"{free:.1f} GiB free in {folder}")

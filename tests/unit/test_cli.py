@@ -17,13 +17,26 @@ from rich.console import Console
 
 from lab import catalog, causes, cli
 from lab.base.errors import LabError, NotApplicable
+from lab.base.paths import ANOTHER_HOME
 from lab.catalog import remedies
 from lab.cli import output
 from lab.images import store
 from lab.lane import shell
 from lab.machine import leftovers
 from lab.record import RunResult
-from tests.builders.processes import IGNORING_SIGINT, ONE_CELL, TWO_CELLS, RunLab, interrupt_runs, rows_listed
+from lab.run.journal import LOCK
+from tests.builders.cells import cell
+from tests.builders.processes import (
+    IGNORING_SIGINT,
+    ONE_CELL,
+    TWO_CELLS,
+    Printed,
+    RunLab,
+    interrupt_runs,
+    rows_listed,
+)
+from tests.builders.runs import run_of
+from tests.conftest import Mount
 
 pytestmark = pytest.mark.usefixtures("releases", "home")
 
@@ -228,6 +241,72 @@ def ignores(process: int, number: int) -> bool:
     status = Path(f"/proc/{process}/status").read_text()
     [mask] = re.findall("^SigIgn:\t(.+)$", status, re.MULTILINE)
     return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_where_the_lab_was_started_in_a_folder_that_is_gone_it_says_so(
+    tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.setenv("LAB_HOME", "home")
+    gone.rmdir()
+    for line in ("list guests", "report a", "runs", "doctor", "check", "clean", "matrix --list", "matrix"):
+        printed = run_lab(2, *line.split())
+        first, hint = printed.splitlines()
+        assert first.startswith(
+            "lab: the folder in which this command was started cannot be used: No such file"
+        )
+        assert hint.startswith("  next: cd to a folder that exists")
+    assert "Usage: " in run_lab(0, "--help")
+
+
+# -- a home that cannot be written: what only reads works, and all else says so
+
+UNWRITABLE = {
+    "list guests": 0,
+    "runs": 0,
+    "images list": 0,
+    "report a": 0,
+    "matrix -g debian-13 --build 0.10.8": 2,
+    "images build debian-13": 2,
+    "--connect test:///default exec debian-13 --build 0.10.8 -- true": 2,
+    "--connect test:///default doctor -g debian-13": 3,
+}
+
+
+def said(printed: Printed, folder: Path) -> bool:
+    """Whether a folder of the lab is named, and what to do about it."""
+    return str(folder) in printed and ANOTHER_HOME in printed and "Traceback" not in printed
+
+
+def test_a_home_that_cannot_be_made_is_named(
+    tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    home = tmp_path / "file" / "home"
+    monkeypatch.setenv("LAB_HOME", str(home))
+    for line, status in UNWRITABLE.items():
+        if line != "report a":
+            printed = run_lab(status, *line.split())
+            assert said(printed, home) == bool(status), line
+
+
+def test_a_home_that_is_read_only_is_read(
+    tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, mount: Mount
+) -> None:
+    home = mount(tmp_path / "read-only", "size=4m")
+    folder = home / "state" / "runs" / "a"
+    folder.mkdir(parents=True)
+    run_of(cell()).write(folder)
+    (folder / LOCK).touch()
+    (home / "state" / "lanes").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", home], check=True)
+    monkeypatch.setenv("LAB_HOME", str(home))
+    for line, status in {**UNWRITABLE, "clean": 2, "attach --list": 2, "runs delete a --yes": 2}.items():
+        printed = run_lab(status, *line.split())
+        assert said(printed, home) == bool(status), line
+    assert rows_listed(run_lab(0, "runs"))[1][:2] == ["a", "2026-11-24 16:00"]
 
 
 def test_an_error_with_text_from_a_guest_controls_neither_terminal_nor_ci(

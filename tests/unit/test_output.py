@@ -168,7 +168,7 @@ def test_a_file_that_the_lab_opens_gets_the_number_of_no_closed_stream(home: Pat
         "os.write(opened, f'{opened > 2} {sys.stdin.read()!r}'.encode())\n"
     )
     file = home / "opened"
-    command = ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", sys.executable, "-c", program, file]
+    command = ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", sys.executable, "-c", program, str(file)]
     subprocess.run(command, timeout=60, check=True)
     assert file.read_text() == "True ''"
 
