@@ -1,4 +1,4 @@
-"""Archives that others made: wheels, npm's tarballs, cargo-nextest's archives, packages of kernels.
+"""Archives that others made: wheels, npm's tarballs, cargo-nextest's, packages of kernels, results of hosts.
 
 Nothing in them is trusted.
 """
@@ -7,9 +7,10 @@ import gzip
 import io
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import zstandard
 
@@ -54,7 +55,7 @@ def read(path: Path, name: str, most: int) -> bytes:
         if path.suffix == ".whl":
             with _open_wheel(path) as wheel, wheel.open(name) as file:
                 return file.read(most)
-        with open_tar(path) as tar:
+        with path.open("rb") as raw, _open_tar(raw, path.suffix) as tar:
             members = {member.name: member for member in _members(tar)}
             content = tar.extractfile(members[name]) if name in members else None
             if content is None:
@@ -69,7 +70,7 @@ def unpack(path: Path, to: Path) -> None:
             with _open_wheel(path) as wheel:
                 wheel.extractall(to)  # noqa: S202 - it keeps names below the folder, and they are looked at above
         else:
-            with open_tar(path) as tar:
+            with path.open("rb") as raw, _open_tar(raw, path.suffix) as tar:
                 tar.extractall(to, _members(tar), filter="data")
 
 
@@ -100,6 +101,15 @@ def unpack_deb(path: Path, to: Path, most: int) -> int:
     return size
 
 
+def unpack_result(archive: bytes, to: Path, *, most: int, may_hold: Callable[[str], bool]) -> None:
+    """Unpack a tar that is compressed by zstd into a folder. Raises Damaged.
+
+    It may have at most `most` bytes, unpacked, and only files with names that it `may_hold`.
+    """
+    with reading(), _open_tar(io.BytesIO(archive), ".zst", most) as tar:
+        tar.extractall(to, _members(tar, most, may_hold), filter="data")
+
+
 def check_wheel(path: Path) -> None:
     """Read all files of a wheel. Raises Damaged if one is not what its checksum says."""
     with reading(), _open_wheel(path) as wheel:
@@ -119,17 +129,14 @@ def _open_wheel(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 @contextmanager
-def open_tar(path: Path, most: int | None = None) -> Iterator[tarfile.TarFile]:
-    """A tar that is compressed by zstd (`.zst`) or gzip, of at most `most` bytes; None: MOST_BYTES.
-
-    Raises Damaged, and what the decompressors and tarfile raise.
-    """
+def _open_tar(raw: BinaryIO, suffix: str, most: int | None = None) -> Iterator[tarfile.TarFile]:
+    """A tar that is compressed by zstd (`.zst`) or gzip, of at most `most` bytes (default: MOST_BYTES)."""
     with scratch.temporary() as folder:
         whole = folder / "tar"
-        with path.open("rb") as raw, whole.open("wb") as out:
+        with whole.open("wb") as out:
             stream = (
                 zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw, read_across_frames=True)
-                if path.suffix == ".zst"
+                if suffix == ".zst"
                 else gzip.GzipFile(fileobj=raw)
             )
             while block := stream.read(1 << 20):
@@ -146,7 +153,13 @@ def _read_tar(path: Path) -> Iterator[tarfile.TarFile]:
         yield tar
 
 
-def _members(tar: tarfile.TarFile, *, skip_links: bool = False) -> Iterator[tarfile.TarInfo]:
+def _members(
+    tar: tarfile.TarFile,
+    most: int | None = None,
+    may_hold: Callable[[str], bool] = lambda _name: True,
+    *,
+    skip_links: bool = False,
+) -> Iterator[tarfile.TarInfo]:
     """The files and folders of a tar. Raises Damaged if it has anything else, or too many.
 
     `skip_links`: symbolic links are left out and not refused.
@@ -154,10 +167,10 @@ def _members(tar: tarfile.TarFile, *, skip_links: bool = False) -> Iterator[tarf
     size = 0
     for number, member in enumerate(tar, 1):
         size += member.size  # Of a sparse file, as cargo-nextest packs programs, with its holes.
-        _check_limits(number, size)
+        _check_limits(number, size, most)
         if skip_links and member.issym():
             continue
-        _check_name(member.name, is_usual=member.isreg() or member.isdir())
+        _check_name(member.name, is_usual=(member.isreg() or member.isdir()) and may_hold(member.name))
         yield member
 
 

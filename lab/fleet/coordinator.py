@@ -4,7 +4,6 @@ dask gives parts to hosts. What becomes of their cells is decided as in a run on
 a `Backlog` and a `Journal`. One thread decides; all others put what they have to say into its inbox.
 """
 
-import json
 import shutil
 import threading
 import time
@@ -15,18 +14,21 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from distributed import Future, KilledWorker, as_completed
+from distributed import Future, KilledWorker
+from pydantic import ValidationError
 
 from lab.base import scratch
 from lab.base.activity import Activity, Step
-from lab.base.errors import LabError
-from lab.base.files import bounded, make_folder, plain
+from lab.base.errors import LabError, one_line
+from lab.base.files import bounded, make_folder, plain, write_atomically
 from lab.base.paths import Paths
+from lab.builds import archives
 from lab.catalog import Guest
-from lab.fleet import engine, host, images, part, results
+from lab.fleet import engine, host, images, messages, part, results
 from lab.fleet.engine import Joined, Piece
 from lab.fleet.inventory import Inventory
 from lab.fleet.login import Login, end_all
+from lab.fleet.messages import ImageLacks, ImagePrepared, LaneEvent, NoteEvent, PartBegins
 from lab.fleet.part import Part, Refused
 from lab.images.store import BaseImage, Manifest
 from lab.machine.budget import Memory
@@ -35,7 +37,6 @@ from lab.run import backlog
 from lab.run.backlog import Ticket
 from lab.run.decisions import Decisions
 from lab.run.journal import UNDECIDED, locked_folder
-from lab.run.lanes import NUMBERED
 from lab.run.observer import Observer
 from lab.run.start import PlannedRun
 
@@ -132,13 +133,11 @@ class Coordinator:
             listed, secured = self.inventory.hosts, engine.security(pem)
             with engine.running(where.address, where.port, secured, hosts=len(listed)) as (self._client, port):
                 self._client.subscribe_topic(
-                    part.TOPIC, lambda told: self._inbox.put(partial(self._event, json.loads(told[1])))
+                    part.TOPIC, lambda told: self._inbox.put(partial(self._event, told[1]))
                 )
-                self._completed = as_completed(loop=self._client.loop, with_results=True, raise_errors=False)
                 if where.port is not None:
                     file = self.planned.folder / CREDENTIALS
-                    file.touch(0o600)
-                    file.write_text(pem)
+                    write_atomically(file, pem, mode=0o600)
                     self.observer.note(f"hosts may dial in at tls://{where.address}:{port} with {file}")
                 for name, own in listed.items():
                     self._logins[name] = Login(name, own, pem, (where.address, port), self.observer.note)
@@ -163,8 +162,6 @@ class Coordinator:
                 self._inbox.get(timeout=TICK_SECONDS)()
                 while True:
                     self._inbox.get_nowait()()
-            for future, result in self._completed.next_batch(block=False):
-                self._ended(future, result)
             if time.monotonic() - looked >= LOOK_SECONDS:
                 looked = time.monotonic()
                 self._look()
@@ -276,49 +273,90 @@ class Coordinator:
         made = Part.of(tickets, self._journal, number=number, offline=self.offline, image=image.manifest)
         need = Memory.need_mib(cell.guest.memory_mib)
         avoided = set[str]().union(*(self._avoids.get(ticket, ()) for ticket in tickets))
-        others = [joined.address for name, joined in self._usable.items() if name not in avoided]
+        others = [
+            joined.address
+            for name, joined in self._usable.items()
+            if name not in avoided and joined.suits(cell.guest)
+        ]
+        only = others if avoided else []
         future = self._client.submit(
             part.run_part,
             made.model_dump_json(),
             key=f"part-{number}",
-            # dask's own `retries` would give it to the same host again, which is idle as soon as its lab fails.
-            workers=others if avoided and others else None,
-            allow_other_workers=bool(avoided and others),
-            resources={"lane": 1, "memory": need},
+            # A host whose lab fails is idle at once. So dask's own `retries` would give it to the same host
+            # again, and so would its balancing if other workers were allowed.
+            workers=only or None,
+            resources={"lane": 1, "memory": need, cell.guest.arch: 1},
             priority=int(sum(backlog.typical_seconds(ticket, options) for ticket in tickets)),
             pure=False,
         )
-        self._pieces[number] = Piece(number, tickets, image, future)
-        self._completed.add(future)
+        piece = self._pieces[number] = Piece(number, tickets, image, future, frozenset(only))
+        future.add_done_callback(partial(self._apart, self._bring, piece))
+
+    def _bring(self, piece: Piece, future: Future) -> None:
+        """Fetch what became of a part. What its host told of it before is in the inbox already."""
+        try:
+            result = future.result()
+        except BaseException as error:  # Whatever a host raised, and what cannot be read.
+            result = error
+        self._inbox.put(partial(self._ended, piece, result))
 
     # -- what hosts tell
 
-    def _event(self, told: dict[str, Any]) -> None:
-        """Take in what a host tells of a part; see `EventLines` and `run_part`."""
-        piece, name, kind = self._pieces.get(told["part"]), told["host"], told["kind"]
+    def _event(self, message: Any) -> None:
+        """Take in what a host tells of a part."""
+        # dask says who tells it. What is no dictionary is from no lab.
+        content = dict(message) if isinstance(message, dict) else {}
+        name = self._name_of(content.pop("worker", ""))
+        if not name:
+            return
+        try:
+            event = messages.read_event(content)
+            piece = self._pieces.get(event.part)
+            if isinstance(event, ImagePrepared) and piece:
+                _check_prepared(event.image, piece.image.manifest)
+        except (ValidationError, archives.Damaged) as error:
+            self._misunderstood(name, content.get("part"), one_line(error))
+            return
         if piece is None:
             return
-        if kind == "begins":
-            # dask may have given it to another host before it was seen that the first one had gone.
-            self._lost(piece)
-            piece.host = name
-            if name not in self._hosts:
-                self._look()
-            self._backlog.begin(piece.tickets)
-        elif kind == "lane" and name == piece.host:  # A host that was lost may still tell what it does.
-            self.observer.lane(self._lane(piece, told["lane"]), part.step_of(told))
-        elif kind == "note":
-            self.observer.note(f"{name}: {told['text']}")
-        elif kind == "lacks image":
-            self._apart(self._push, name, piece, told["folder"])
-        elif kind == "prepared" and self._pins.get(piece.guest) == (piece.image, False):
-            del self._pins[piece.guest]
-            self._apart(self._fetch, name, piece, Manifest.model_validate(told["image"]), told["folder"])
+        match event:
+            case PartBegins():
+                # dask may have given it to another host before it was seen that the first one had gone.
+                self._lost(piece)
+                piece.host = name
+                self._backlog.begin(piece.tickets)
+            case LaneEvent() if name == piece.host:  # A host that was lost may still tell what it does.
+                self.observer.lane(self._lane(piece, event.lane), event.step)
+            case NoteEvent():
+                self.observer.note(f"{name}: {event.text}")
+            case ImageLacks():
+                self._apart(self._push, name, piece, event.folder)
+            case ImagePrepared() if self._pins.get(piece.guest) == (piece.image, False):
+                del self._pins[piece.guest]
+                self._apart(self._fetch, name, piece, event.image, event.folder)
+
+    def _name_of(self, address: object) -> str:
+        """The host whose worker has this address; empty if it has not joined, or has gone."""
+        if all(joined.address != address for joined in self._hosts.values()):
+            self._look()
+        return next((name for name, joined in self._hosts.items() if joined.address == address), "")
+
+    def _misunderstood(self, name: str, number: object, reason: str) -> None:
+        """A host told what makes no sense: a fault of its part, or of the host if it has no such part."""
+        fault = f"{name} told what the lab does not understand: {reason}"
+        piece = self._pieces.get(number) if isinstance(number, int) else None
+        if piece is None or piece.host != name:
+            self.observer.note(fault)
+            self._count_failure(name, fault)
+        elif not piece.fault:
+            piece.fault = fault
+            piece.future.cancel()
 
     def _lane(self, piece: Piece, own: str) -> str:
         """The label of a lane of a part; its host calls it `own`."""
         if own and own not in piece.lanes:
-            piece.lanes[own] = self._decisions.labels.next(f"{piece.host}: {own.partition(NUMBERED)[0]}")
+            piece.lanes[own] = self._decisions.labels.next(f"{piece.host}: {piece.tickets[0].machine}")
         return piece.lanes.get(own, "")
 
     def _clear(self, piece: Piece) -> None:
@@ -329,17 +367,19 @@ class Coordinator:
 
     # -- results
 
-    def _ended(self, future: Future, result: Any) -> None:
+    def _ended(self, piece: Piece, result: Any) -> None:
         """A part is at its end, one way or another."""
-        piece = self._pieces.pop(int(future.key.partition("-")[2]))
-        status = future.status
-        future.release()
+        del self._pieces[piece.number]
+        is_cancelled = piece.future.cancelled()
+        piece.future.release()
         try:
-            if status == "finished":
+            if piece.fault:
+                self._failed(piece, LabError(piece.fault))
+            elif not isinstance(result, BaseException):
                 self._take(piece, result)
-            elif status == "error" and not self._is_stopping:
-                self._failed(piece, result[1])
-        except results.DamagedResult as error:
+            elif not is_cancelled and not self._is_stopping:
+                self._failed(piece, result)
+        except archives.Damaged as error:
             self._failed(piece, LabError(f"the result of {piece.host} cannot be used: {error}"))
         self._backlog.put_back_begun(piece.tickets)
         self._clear(piece)
@@ -350,8 +390,8 @@ class Coordinator:
         builds = {ticket.cell.build.name: ticket.cell.build for ticket in piece.tickets}
         with scratch.make_in(self.planned.folder, ARRIVING) as arriving:
             try:
-                run, end = results.unpack(archive, arriving, tickets)
-                piece.host = piece.host or end["host"]
+                run, end = results.unpack(archive, arriving, tickets, builds)
+                piece.host = piece.host or end.host
                 for record in run.run.builds:
                     self._journal.deployed(builds[record.name], record.files)
                 for lane in run.run.lanes:
@@ -362,7 +402,8 @@ class Coordinator:
                 for sent in run.cells:
                     if sent.status is Status.NOT_RUN and sent.reason in UNDECIDED:
                         continue
-                    results.keep_evidence(arriving / sent.folder, self.planned.folder / sent.folder)
+                    with archives.reading():
+                        results.keep_evidence(arriving / sent.folder, self.planned.folder / sent.folder)
                     ticket = tickets[sent.folder]
                     ticket.errors += [fault for fault in map(plain, sent.retried) if fault not in ticket.errors]
                     own = {"trials_lane": self._lane(piece, sent.trials_lane)}
@@ -378,14 +419,14 @@ class Coordinator:
             finally:
                 shutil.rmtree(arriving, ignore_errors=True)
         if self._backlog.open(piece.tickets) and not self._is_stopping:
-            words = f"the lab on {piece.host} ended with exit status {end['status']}: {end['words']}"
+            words = f"the lab on {piece.host} ended with exit status {end.status}: {end.words}"
             self._failed(piece, LabError(words.rstrip(": ")))
 
-    def _failed(self, piece: Piece, error: Exception) -> None:
+    def _failed(self, piece: Piece, error: BaseException) -> None:
         """The lab failed with a part: another host tries what is left of it, or its cells are given up."""
         name, left = piece.host, self._backlog.open(piece.tickets)
         fault, is_lost = bounded(plain(str(error)), LONGEST_FAULT), isinstance(error, KilledWorker)
-        if isinstance(error, Refused):
+        if isinstance(error, Refused) and name in self._hosts:
             return self._refuse(name, fault)
         if isinstance(error, KilledWorker):
             fault = f"lost with its host {error.allowed_failures + 1} times"
@@ -397,12 +438,16 @@ class Coordinator:
             self._avoids.setdefault(ticket, set()).add(name)
         lost = [ticket for ticket in left if is_lost or len(ticket.errors) > self._decisions.retries]
         self._decisions.decide_all(lost, Status.ERROR, fault)
+        self._count_failure(name, fault)
+        return None
+
+    def _count_failure(self, name: str, fault: str) -> None:
+        """The lab of a host failed: it gets no more parts if that is so too often and there is another host."""
         if joined := self._usable.get(name):
             joined.failures += 1
             if joined.failures >= FAILURES_OF_A_HOST and len(self._usable) > 1:
                 last = bounded(" ".join(fault.split()), 300)
                 self._refuse(name, f"its lab failed {joined.failures} times in a row, the last time: {last}")
-        return None
 
     # -- which hosts there are
 
@@ -419,18 +464,26 @@ class Coordinator:
     def _look(self) -> None:
         """Look which hosts have joined, and which have gone."""
         workers = self._client.scheduler_info()["workers"]
-        alive = {str(worker["name"]): (address, worker["resources"]) for address, worker in workers.items()}
+        present = [Joined.of(address, worker) for address, worker in workers.items()]
+        alive = {joined.name: joined for joined in present}
         for name, joined in list(self._hosts.items()):
-            if name not in alive or alive[name][0] != joined.address:
+            if name not in alive or alive[name].address != joined.address:
                 self._gone(name)
-        for name, (address, offers) in alive.items():
+        for name, joined in alive.items():
             if name not in self._hosts:
-                # A host that dials in may offer nothing, and may dial in again after it got no more parts.
-                self._hosts[name] = Joined(address, int(offers.get("lane", 0)), int(offers.get("memory", 0)))
+                # A host that dials in may do so again after it got no more parts.
+                self._hosts[name] = joined
+                self._refused.pop(name, None)
+                if joined.fault:
+                    self._refuse(name, f"its name or its --resources make no sense: {joined.fault}")
+                    continue
+                self.observer.note(f"{name} joined: {joined}")
                 if name not in self._journal.info.host_names:
                     self._journal.info.host_names.append(name)
-                self._refused.pop(name, None)
-                self.observer.note(f"{name} joined: {self._hosts[name]}")
+        there = {joined.address for joined in self._usable.values()}
+        for piece in self._pieces.values():
+            if piece.only and not piece.only & there and not (piece.host or piece.future.cancelled()):
+                piece.future.cancel()  # It is handed out again.
         self._decisions.jobs = max(1, sum(joined.lanes for joined in self._usable.values()))
 
     def _gone(self, name: str) -> None:
@@ -474,10 +527,26 @@ class Coordinator:
             faults = [login.fault for login in self._logins.values() if login.fault]
             faults += [f"{name} got no more parts: {why}" for name, why in self._refused.items()]
             raise LabError("\n".join(["no host is left:", *faults]), hint=self.again)
-        has = ", ".join(f"{name} has {joined.memory_mib} MiB" for name, joined in hosts.items())
         for piece in self._pieces.values():
-            needed = Memory.need_mib(piece.tickets[0].cell.guest.memory_mib)
-            if all(joined.memory_mib < needed for joined in hosts.values()) and not piece.future.cancelled():
+            guest = piece.tickets[0].cell.guest
+            if not any(joined.suits(guest) for joined in hosts.values()) and not piece.future.cancelled():
                 piece.future.cancel()
-                reason = f"a lane needs {needed} MiB of memory, and {has}"
-                self._decisions.decide_all(piece.tickets, Status.NOT_RUN, reason)
+                self._decisions.decide_all(piece.tickets, Status.NOT_RUN, _why_nowhere(guest, hosts))
+
+
+def _check_prepared(prepared: Manifest, given: Manifest) -> None:
+    """Raise archives.Damaged if an image that a host has prepared is not one of the image that it was given."""
+    if (prepared.guest, prepared.arch, prepared.base) != (given.guest, given.arch, given.disk_sha256):
+        raise archives.Damaged("it has prepared an image that is none of its part")
+
+
+def _why_nowhere(guest: Guest, hosts: dict[str, Joined]) -> str:
+    """Why no host can run a guest."""
+    if not any(guest.arch in joined.architectures for joined in hosts.values()):
+        return f"no host of the run can run guests of {guest.arch}: {', '.join(hosts)}"
+    has = ", ".join(
+        f"{name} has {joined.memory_mib} MiB"
+        for name, joined in hosts.items()
+        if guest.arch in joined.architectures
+    )
+    return f"a lane needs {Memory.need_mib(guest.memory_mib)} MiB of memory, and {has}"

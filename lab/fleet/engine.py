@@ -2,17 +2,25 @@
 
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import dask.config
 from distributed import Client, Future, Scheduler, Security, SpecCluster
+from pydantic import ValidationError
+from tornado.iostream import SSLIOStream
+from tornado.tcpserver import TCPServer
 
-from lab.base.errors import UsageError
+from lab.base import scratch
+from lab.base.errors import UsageError, one_line
+from lab.base.files import LONGEST_NAME, bounded, plain
+from lab.catalog import Guest
 from lab.fleet.inventory import LOOPBACK
+from lab.fleet.messages import HostOffer
 from lab.images.store import BaseImage
+from lab.machine.budget import Memory
 from lab.run.backlog import Ticket
 
 # A part may be lost so often with each host before its cells are given up: it may be what ends them. If the
@@ -23,16 +31,27 @@ MOST_LOSSES = 3
 SETTINGS = {"default-task-durations": {"part": "10m"}, "worker-ttl": "30s"}
 
 
+# So many connections may be without the run's key at a time: each takes a descriptor, and nothing else ends one
+# that is silent. With one more the oldest is closed. A handshake takes milliseconds.
+MOST_STRANGERS = 64
+
+
 @dataclass(eq=False)
 class Piece:
-    """A part that dask has, with its image. `lanes` maps what its `host` calls its lanes to their labels."""
+    """A part that dask has, with its image. `lanes` maps what its `host` calls its lanes to their labels.
+
+    `only` are the addresses of the hosts that may run it; empty means all. `fault` is why it was taken from its
+    host.
+    """
 
     number: int
     tickets: list[Ticket]
     image: BaseImage
     future: Future
+    only: frozenset[str] = frozenset()
     host: str = ""
     lanes: dict[str, str] = field(default_factory=dict)
+    fault: str = ""
 
     @property
     def guest(self) -> str:
@@ -42,12 +61,34 @@ class Piece:
 
 @dataclass
 class Joined:
-    """A host that has joined: the address of dask's worker, what it offers, its failures in a row."""
+    """A host that has joined: the address of dask's worker, what it offers, its failures in a row.
+
+    `fault` says what is wrong with its name or its offer.
+    """
 
     address: str
-    lanes: int
-    memory_mib: int
+    name: str
+    lanes: int = 0
+    memory_mib: int = 0
+    architectures: frozenset[str] = frozenset()
     failures: int = 0
+    fault: str = ""
+
+    @classmethod
+    def of(cls, address: str, worker: Any) -> "Joined":
+        """The host of a worker, from what dask knows about that."""
+        try:
+            offer = HostOffer.model_validate(worker)
+        except ValidationError as error:
+            return cls(address, plain(bounded(address, LONGEST_NAME)), fault=one_line(error))
+        amounts = {name: int(amount) for name, amount in offer.resources.items()}
+        others = frozenset(name for name, amount in amounts.items() if amount)
+        return cls(address, offer.name, amounts.get("lane", 0), amounts.get("memory", 0), others)
+
+    def suits(self, guest: Guest) -> bool:
+        """Whether it can run lanes of a guest."""
+        is_large = self.memory_mib >= Memory.need_mib(guest.memory_mib)
+        return is_large and bool(self.lanes) and guest.arch in self.architectures
 
     def __str__(self) -> str:
         lanes = f"{self.lanes} lane{'s' if self.lanes != 1 else ''}"
@@ -86,19 +127,45 @@ def running(host: str, port: int | None, security: Security, *, hosts: int) -> I
     losses = {"allowed-failures": MOST_LOSSES * max(1, hosts) - 1}
     dask.config.update_defaults({"distributed": {"scheduler": SETTINGS | losses}})
     where = {"host": host, "port": port or 0, "protocol": "tls", "security": security}
-    try:
-        cluster = SpecCluster(scheduler={"cls": _scheduler, "options": where}, security=security)
-    except RuntimeError as error:
-        why: BaseException = error
-        while why.__cause__:
-            why = why.__cause__
-        raise UsageError(
-            f"nothing can listen on {host}, port {port}: {why}",
-            hint="set coordinator.address to an address of this host, and coordinator.port to a free port",
-        ) from error
-    address = cluster.scheduler_address
-    with cluster, Client(address, security=security, set_as_default=False) as client:
-        yield client, int(address.rpartition(":")[2])
+    # dask would use one folder for all users of this host, and load modules from there.
+    with scratch.temporary() as folder, dask.config.set({"temporary-directory": str(folder)}):
+        try:
+            cluster = SpecCluster(scheduler={"cls": _scheduler, "options": where}, security=security)
+        except RuntimeError as error:
+            why: BaseException = error
+            while why.__cause__:
+                why = why.__cause__
+            raise UsageError(
+                f"nothing can listen on {host}, port {port}: {why}",
+                hint="set coordinator.address to an address of this host, and coordinator.port to a free port",
+            ) from error
+        limit_strangers(cluster.scheduler.listener.tcp_server)
+        address = cluster.scheduler_address
+        with cluster, Client(address, security=security, set_as_default=False) as client:
+            yield client, int(address.rpartition(":")[2])
+
+
+def limit_strangers(server: TCPServer) -> None:
+    """Close the oldest connection without the run's key when there are more than MOST_STRANGERS."""
+    serve, strangers = server.handle_stream, dict[SSLIOStream, None]()
+
+    async def wait_for_key(stream: SSLIOStream, address: tuple[Any, ...]) -> None:
+        try:
+            await stream.wait_for_handshake()
+        except OSError:  # Without the key, or closed.
+            return
+        finally:
+            strangers.pop(stream, None)
+        if answer := serve(stream, address):
+            await answer
+
+    def handle(stream: SSLIOStream, address: tuple[Any, ...]) -> Awaitable[None]:
+        strangers[stream] = None
+        if len(strangers) > MOST_STRANGERS:
+            next(iter(strangers)).close()
+        return wait_for_key(stream, address)
+
+    server.handle_stream = handle  # type: ignore[assignment,method-assign]
 
 
 def _scheduler(**options: Any) -> Scheduler:

@@ -11,15 +11,18 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from lab.base import scratch
+from lab.base.architecture import ARCHITECTURES
 from lab.base.errors import LabError
 from lab.base.paths import Paths
-from lab.fleet import part
+from lab.fleet import engine, part
 from lab.fleet.inventory import LOOPBACK
+from lab.fleet.messages import WorkerStart
 from lab.lane import upkeep
-from lab.machine import leftovers
+from lab.machine import domain, leftovers
 from lab.machine.budget import RESERVE_MIB, available_mib
 from lab.machine.connection import connection, default_uri
 
@@ -70,11 +73,29 @@ def work(told: dict[str, Any]) -> None:
 
 
 def dask_setup(worker: Any) -> None:
-    """Prepare a worker of dask's before it joins: no HTTP server, and a line that says where it is."""
+    """Prepare a worker of dask's before it joins, and print where it is.
+
+    It has no HTTP server, and offers each architecture whose guests this host can run, once for each lane.
+    """
     worker.http_server.stop()
+    engine.limit_strangers(worker.listener.tcp_server)
+    total, available = worker.state.total_resources, worker.state.available_resources
+    for name in architectures():
+        total[name] = available[name] = total.get("lane", 0)
     # `worker.port` is that of the address by which the scheduler reaches it.
     port = int(worker.listener.listen_address.rpartition(":")[2])
-    print(json.dumps({"pid": os.getpid(), "port": port}), flush=True)
+    print(WorkerStart(pid=os.getpid(), port=port).model_dump_json(), flush=True)
+
+
+def architectures() -> list[str]:
+    """The architectures whose guests this host can run, natively or emulated. None without libvirt."""
+    names = []
+    with suppress(LabError), connection(default_uri()) as opened:
+        for architecture in ARCHITECTURES.values():
+            with suppress(LabError):
+                domain.check_emulator(opened, architecture)
+                names.append(architecture.name)
+    return names
 
 
 def _end_with_login() -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, model_validator
 
+from lab.base.files import LONGEST_NAME
 from lab.catalog.toml import NAME, Definition, read, validate
 
 LOOPBACK = "127.0.0.1"
@@ -13,7 +14,7 @@ LOOPBACK = "127.0.0.1"
 # This becomes a word of a command or an address: no space, no dash that makes it an option, and no `~`, which
 # no shell replaces.
 Word = Annotated[str, StringConstraints(pattern=r"^[^\s~-]\S*$")]
-Name = Annotated[str, StringConstraints(pattern=rf"^{NAME.pattern}$")]
+Name = Annotated[str, StringConstraints(pattern=rf"^{NAME.pattern}$", max_length=LONGEST_NAME)]
 
 
 class Coordinator(Definition):

@@ -11,15 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import paramiko
+import psutil
 from fabric import Connection
 from fabric.tunnels import Tunnel
 
 from lab.base.errors import LabError
 from lab.base.files import plain
 from lab.fleet.inventory import LOOPBACK, Host
+from lab.fleet.messages import WorkerStart
 
 CONNECT_SECONDS = 30
 # How long the worker may take to end; its lab takes machines down.
@@ -30,6 +31,8 @@ BEAT_SECONDS = 5.0
 STARTS, AGAIN_SECONDS = 5, 10.0
 # What an error shows of a worker's output, in lines and in characters of a line.
 SHOWN_LINES, SHOWN = 20, 500
+# What is read of a line, in characters.
+LONGEST_LINE = 10_000
 # What a shell's exit status says.
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 BROKEN = (paramiko.SSHException, OSError, EOFError)
@@ -46,7 +49,8 @@ class Login(threading.Thread):
         self, name: str, host: Host, key: str, scheduler: tuple[str, int], say: Callable[[str], None]
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self.host, self.worker, self.fault = host, dict[str, Any](), ""
+        self.host, self.fault = host, ""
+        self.worker: WorkerStart | None = None
         self._key, self._scheduler, self._say = key, scheduler, say
         self._is_ending = threading.Event()
         self._connection: Connection | None = None
@@ -56,7 +60,7 @@ class Login(threading.Thread):
     def run(self) -> None:
         fault = ""
         for number in range(1, STARTS + 1):
-            self.worker = {}
+            self.worker = None
             try:
                 self._open()
                 self._run_worker()
@@ -85,11 +89,11 @@ class Login(threading.Thread):
 
     def cut(self) -> None:
         """Kill a worker that does not answer or end, with all that it started, and close the connection."""
-        if pid := self.worker.get("pid"):
+        if self.worker:
             with suppress(LabError, *BROKEN):
                 channel = self._opened.transport.open_session()
                 channel.settimeout(CONNECT_SECONDS)
-                channel.exec_command(f"kill -s KILL -- -{pid}")
+                channel.exec_command(f"kill -s KILL -- -{self.worker.pid}")
                 channel.recv(1)  # It is done when the channel ends.
         self._close()
 
@@ -145,10 +149,11 @@ class Login(threading.Thread):
                         channel.sendall(f"{send}\n".encode())
                 send = ""  # From now on empty lines: a worker that hears nothing ends.
                 with suppress(TimeoutError):
-                    if line := plain(output.readline()):
+                    if line := plain(output.readline(LONGEST_LINE)):
                         last.append(line.rstrip()[:SHOWN])
-                    if line.startswith("{"):
-                        self.worker = json.loads(line)
+                    if line.startswith("{") and not self.worker:
+                        with suppress(ValueError):  # It is told with all that it printed when it ends.
+                            self.worker = WorkerStart.model_validate_json(line)
             status = channel.recv_exit_status()
         raise self._ended(status, "\n".join(last))
 
@@ -170,7 +175,11 @@ class Login(threading.Thread):
             with listener, suppress(*BROKEN):
                 while True:
                     connection, origin = listener.accept()
-                    target = (LOOPBACK, self.worker.get("port", 0))
+                    # Whoever else of this host connects here would use up its files.
+                    if origin not in {own.laddr for own in psutil.Process().net_connections("tcp")}:
+                        connection.close()
+                        continue
+                    target = (LOOPBACK, self.worker.port if self.worker else 0)
                     channel = transport.open_channel("direct-tcpip", target, origin)
                     Tunnel(channel, connection, threading.Event()).start()
 

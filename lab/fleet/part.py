@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lab import __version__, builds
 from lab.base import scratch
-from lab.base.activity import Activity, Step
+from lab.base.activity import Step
 from lab.base.errors import LabError, UsageError, one_line
 from lab.base.files import bounded, plain
 from lab.base.paths import Paths
 from lab.catalog import Catalog
 from lab.fleet import images, results
+from lab.fleet.messages import PartEnd
 from lab.images.store import BaseImage, Manifest
 from lab.record import RESULTS_FILE, CellResult, RunResult, Status
 from lab.run import start
@@ -30,7 +31,8 @@ from lab.run.journal import UNDECIDED, Journal
 from lab.run.lanes import HOST_NAME
 from lab.run.observer import Observer
 
-# The topic of dask's event log that has the progress of parts: one JSON text for each event.
+# The topic of dask's event log that has the progress of parts: an `Event` each, to which dask's scheduler adds
+# the address of the worker that told it.
 TOPIC = "lab"
 # The words that run the lab.
 LAB: tuple[str, ...] = (sys.executable, "-m", "lab")
@@ -139,13 +141,6 @@ class EventLines(Observer):
             self._stream.flush()
 
 
-def step_of(event: dict[str, Any]) -> str:
-    """Return what a lane does, from an event of the kind `lane`."""
-    if "activity" not in event:
-        return str(event["text"])
-    return Step(event["text"], Activity(event["activity"]), name=event["name"])
-
-
 # -- on a host, in the process of dask's worker
 
 _children: set[subprocess.Popen[str]] = set()
@@ -163,7 +158,7 @@ def run_part(text: str) -> bytes:
     part, host = Part.read(text), str(worker.name)
 
     def tell(event: dict[str, Any]) -> None:
-        worker.log_event(TOPIC, json.dumps({**event, "part": part.number, "host": host}))
+        worker.log_event(TOPIC, {**event, "part": part.number})
 
     tell({"kind": "begins"})
 
@@ -178,7 +173,7 @@ def run_part(text: str) -> bytes:
             raise Refused(" ".join(words.split()))
         if not (run / RESULTS_FILE).exists():
             raise LabError(f"the lab on {host} ended with exit status {status}: {words}".rstrip(": "))
-        return results.pack(run, {"host": host, "status": status, "words": words})
+        return results.pack(run, PartEnd(host=host, status=status, words=words))
 
 
 def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]], None]) -> tuple[int, str]:
@@ -204,7 +199,7 @@ def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]],
         with suppress(BrokenPipeError), child.stdin as stdin:
             stdin.write(text)
         for line in child.stdout:
-            with suppress(ValueError):
+            with suppress(ValueError, TypeError):  # A library may print something else.
                 tell(json.loads(line))
         status = child.wait()
         words.join(WORDS_SECONDS)

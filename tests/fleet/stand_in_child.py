@@ -30,8 +30,8 @@ def interrupt(*_arguments: object) -> None:
     raise Interrupted
 
 
-def tell(kind: str, lane: str = "", text: str = "", **more: Any) -> None:
-    print(json.dumps({"kind": kind, "lane": lane, "text": text, **more}), flush=True)
+def tell(kind: str, **more: Any) -> None:
+    print(json.dumps({"kind": kind, **more}), flush=True)
 
 
 def main(control_file: str, to: str) -> int:
@@ -54,19 +54,19 @@ def main(control_file: str, to: str) -> int:
             tell("prepared", folder=str(stored), image=part["image"])
         for number, cell in enumerate(part["record"]["cells"]):
             what = f"{cell['variant']}: suite"
-            tell("lane", cell["guest"], what, activity="suite", name=what)
+            tell("lane", lane=cell["guest"], text=what, activity="suite", name=what)
             time.sleep(control.get("seconds", 0.0))
             if "status" in control and number == control.get("after", 0):
                 break
             failed = control.get("trials", False)
             results.append(decide(folder, cell, host, control.get("bulk", 0), failed=failed))
             if failed:
-                tell("lane", cell["guest"], f"{cell['variant']}: trying a remedy")
+                tell("lane", lane=cell["guest"], text=f"{cell['variant']}: trying a remedy")
                 if control.get("dies") and part["number"] == 1:
                     write(folder, part, results, interrupted=False, finished=False)
                     os.kill(os.getpid(), signal.SIGKILL)
                 results[-1] = with_remedy(folder, results[-1], host)
-            tell("lane", cell["guest"], f"decided {cell['variant']}: {results[-1]['status']}")
+            tell("lane", lane=cell["guest"], text=f"decided {cell['variant']}: {results[-1]['status']}")
     except Interrupted:
         interrupted = True
     write(folder, part, results, interrupted=interrupted)

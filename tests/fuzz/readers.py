@@ -31,6 +31,8 @@ from lab.causes import evidence
 from lab.check import answer, published
 from lab.check import text as check_text
 from lab.fleet import inventory, results
+from lab.fleet.engine import Joined
+from lab.fleet.messages import LaneEvent, PartEnd, WorkerStart, read_event
 from lab.gate import baseline, expectations
 from lab.gate.compare import compare
 from lab.gate.results import of_run
@@ -43,7 +45,7 @@ from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
 from lab.probes import report as probe_report
 from lab.probes import script
-from lab.record import DECIDED_FILE, Protection, RunResult, ShardRecord, TestResult, continuing
+from lab.record import DECIDED_FILE, Protection, RunResult, ShardRecord, Status, TestResult, continuing
 from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.report.site.model import read_history
@@ -58,7 +60,7 @@ from tests.builders.cells import JAILED, cell
 from tests.builders.facts import facts, printed_facts, probed
 from tests.builders.packages import NATIVE_FILE, deb, manifest
 from tests.builders.packages import elf as elf_file
-from tests.builders.runs import KNOWN, SMALL
+from tests.builders.runs import KNOWN, SMALL, run_of
 from tests.fuzz.inputs import Inputs, archives_of, edited, files_of, json_of, lines_of, toml_of
 from tests.unit.test_compare import RESULTS
 from tests.unit.test_gate import entry
@@ -353,7 +355,32 @@ def _toml(load: Callable[[Path], object]) -> Callable[[bytes, Path], object]:
 
 
 def _part_archive(content: bytes, folder: Path) -> None:
-    results.unpack(content, folder / "to", [cell.folder for cell in SMALL])
+    builds = [cell.build.name for cell in SMALL]
+    run, _end = results.unpack(content, folder / "to", [cell.folder for cell in SMALL], builds)
+    for sent in run.cells:
+        results.keep_evidence(folder / "to" / sent.folder, folder / "run" / sent.folder)
+
+
+def _told(content: bytes, _folder: Path) -> None:
+    event = read_event(json.loads(content))
+    if isinstance(event, LaneEvent):
+        str(event.step)
+
+
+def _offer(content: bytes, _folder: Path) -> None:
+    joined = Joined.of("tls://127.0.0.1:1", json.loads(content))
+    assert joined.name.isprintable()
+    assert not joined.fault or (joined.lanes, joined.memory_mib) == (0, 0)
+    [joined.suits(guest) for guest in KNOWN.guests.values()]
+    f"{joined}: {joined.fault}".encode()
+
+
+def _part_end(content: bytes, _folder: Path) -> None:
+    PartEnd.model_validate_json(content)
+
+
+def _worker_start(content: bytes, _folder: Path) -> None:
+    WorkerStart.model_validate_json(content)
 
 
 # -- what the lab itself stored
@@ -439,7 +466,15 @@ SIGNED = (
 QCOW2 = b"QFI\xfb" + struct.pack(">IQIIQIIQQIIQ", 2, 0, 0, 9, 1 << 14, 0, 1, 1536, 512, 1, 0, 0) + bytes(4_000)
 LISTING = '<a href="2026-01-02/">x</a><a href="20251231-12/">y</a><a href=\'release-1.5%2f\'>z</a>'
 NPM = {"package/package.json": json.dumps(manifest()), NATIVE_FILE: WHEEL["boxlite/runtime.so"]}
-SENT = {"end.json": "{}", "results.json": json.dumps(RUN), f"{SMALL[0].folder}/kernel.log": "x"}
+SENT_END = {"host": "lab-1", "status": 0, "words": ""}
+SENT = {
+    "end.json": json.dumps(SENT_END),
+    "results.json": json.dumps(_tree_of(run_of(SMALL[0].result(Status.PASS)))),
+    f"{SMALL[0].folder}/kernel.log": "x",
+}
+LANE = {"kind": "lane", "part": 1, "lane": "debian-13", "text": "suite", "activity": "suite", "name": "suite"}
+PREPARED = {"kind": "prepared", "part": 1, "folder": "/x", "image": MANIFEST}
+OFFER = {"name": "lab-1", "resources": {"lane": 1.0, "memory": 8192.0, "x86_64": 1.0}}
 # The host of that output, as its document.
 PROBED_HOST = probe_report.read(report_texts.PROBE).model_dump(mode="json")  # type: ignore[union-attr]
 PROBES = {"results": [json.loads(CELL["probes.json"])]}
@@ -456,6 +491,10 @@ def _variant_of_a_run(content: bytes, folder: Path) -> None:
 
 def _of(path: str) -> Inputs:
     return toml_of((ROOT / path).read_bytes())
+
+
+# dask reads JSON before the lab does.
+JSON = (ValueError, RecursionError)
 
 
 # fmt: off
@@ -492,6 +531,11 @@ READERS = [
     Reader("pins", _of("images/pins/pins.toml"), _toml(load_pins)),
     Reader("an inventory", toml_of(WHOLE.encode()), _toml(inventory.load)),
     Reader("the result of a part", archives_of(SENT, "zst"), _part_archive, cost=4),
+    Reader("how a part ended", json_of(SENT_END), _part_end, (ValueError,)),
+    Reader("what a lane of a host does", json_of(LANE), _told, JSON),
+    Reader("an image that a host prepared", json_of(PREPARED), _told, JSON),
+    Reader("the name and the offer of a host", json_of(OFFER), _offer, JSON),
+    Reader("the line of a host's worker", json_of({"pid": 2, "port": 9001}), _worker_start, (ValueError,)),
     Reader("checksums of images", edited(CHECKSUMS), _checksums),
     Reader("signed checksums", edited(SIGNED), _signature, cost=50),
     Reader("a listing of builds", edited(LISTING), _listing),

@@ -11,7 +11,7 @@ from lab.base import process
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images.store import BaseImage
-from lab.machine import leftovers
+from lab.machine import acceleration, leftovers
 from lab.machine.connection import connection
 from tests.builders.guests import base_image
 from tests.builders.lab import URI, Lab

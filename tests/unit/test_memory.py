@@ -158,7 +158,8 @@ def _definition(folder: Path) -> object:
 
 
 def _part(folder: Path) -> object:
-    return results.unpack((folder / "part").read_bytes(), folder / "to", [cell.folder for cell in SMALL])
+    cells, builds = [cell.folder for cell in SMALL], [cell.build.name for cell in SMALL]
+    return results.unpack((folder / "part").read_bytes(), folder / "to", cells, builds)
 
 
 def _acceleration(folder: Path) -> object:

@@ -12,9 +12,11 @@ import zstandard
 pytest.importorskip("distributed")
 
 from lab import __version__
+from lab.builds import archives
+from lab.builds.archives import Damaged
 from lab.fleet import results
+from lab.fleet.messages import PartEnd
 from lab.fleet.part import Part, Refused
-from lab.fleet.results import DamagedResult
 from lab.record import RunOptions
 from lab.run import backlog
 from lab.run.backlog import Ticket
@@ -26,6 +28,8 @@ from tests.builders.runs import KNOWN, PLAN, SMALL, begin, finish, make_wheel, n
 OPTIONS = RunOptions(repeat=2)
 IMAGE = base_image(Path("/store")).manifest
 CELLS = [cell.folder for cell in SMALL]
+BUILDS = [cell.build.name for cell in SMALL]
+END = PartEnd(host="one", status=0, words="")
 FILE = f"{CELLS[0]}/kernel.log"
 
 
@@ -105,7 +109,7 @@ def test_a_plan_is_cut_by_machine_and_by_typical_time() -> None:
 def packed(tmp_path: Path) -> bytes:
     finish(tmp_path / "run", begin(tmp_path / "run", SMALL))
     (tmp_path / "run" / CELLS[0] / "link").symlink_to("/etc/passwd")
-    return results.pack(tmp_path / "run", {"status": 0})
+    return results.pack(tmp_path / "run", END)
 
 
 def made(*entries: tarfile.TarInfo | str, size: int = 4) -> bytes:
@@ -127,8 +131,8 @@ def link(kind: bytes, to: str) -> tarfile.TarInfo:
 
 def test_record_and_evidence_arrive_as_they_were(tmp_path: Path) -> None:
     archive, where = packed(tmp_path), tmp_path / "target"
-    result, end = results.unpack(archive, where, CELLS)
-    assert ([cell.folder for cell in result.cells], end) == (CELLS, {"status": 0})
+    result, end = results.unpack(archive, where, CELLS, BUILDS)
+    assert ([cell.folder for cell in result.cells], end) == (CELLS, END)
     files = sorted(str(file.relative_to(where)) for file in where.rglob("*") if file.is_file())
     assert files == sorted(["results.json", "end.json", *(f"{folder}/kernel.log" for folder in CELLS)])
     assert (where / FILE).read_text() == (tmp_path / "run" / FILE).read_text()
@@ -137,8 +141,8 @@ def test_record_and_evidence_arrive_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
 def test_one_that_is_cut_off_is_damaged(tmp_path: Path, kept: float) -> None:
     archive = packed(tmp_path)
-    with pytest.raises(DamagedResult):
-        results.unpack(archive[: int(len(archive) * kept)], tmp_path / "target", CELLS)
+    with pytest.raises(Damaged):
+        results.unpack(archive[: int(len(archive) * kept)], tmp_path / "target", CELLS, BUILDS)
 
 
 @pytest.mark.parametrize(
@@ -153,23 +157,23 @@ def test_one_that_is_cut_off_is_damaged(tmp_path: Path, kept: float) -> None:
     ids=str,
 )
 def test_nothing_but_files_of_the_part_s_cells_is_unpacked(tmp_path: Path, bad: tarfile.TarInfo | str) -> None:
-    with pytest.raises(DamagedResult):
-        results.unpack(made(bad), tmp_path / "target", CELLS)
+    with pytest.raises(Damaged):
+        results.unpack(made(bad), tmp_path / "target", CELLS, BUILDS)
     assert not (tmp_path / "outside").exists()
 
 
 def test_what_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "MOST_BYTES", 1000)
-    with pytest.raises(DamagedResult, match="more than"):
-        results.unpack(made(FILE, size=2000), tmp_path / "target", CELLS)
-    monkeypatch.setattr(results, "MOST_FILES", 1)
-    with pytest.raises(DamagedResult, match="more than"):
-        results.unpack(made(FILE, f"{FILE}.2"), tmp_path / "again", CELLS)
+    with pytest.raises(Damaged, match="more than"):
+        results.unpack(made(FILE, size=2000), tmp_path / "target", CELLS, BUILDS)
+    monkeypatch.setattr(archives, "MOST_FILES", 1)
+    with pytest.raises(Damaged, match="more than"):
+        results.unpack(made(FILE, f"{FILE}.2"), tmp_path / "again", CELLS, BUILDS)
 
 
 def test_a_result_of_other_cells_is_damaged(tmp_path: Path) -> None:
-    with pytest.raises(DamagedResult):
-        results.unpack(packed(tmp_path), tmp_path / "target", CELLS[:1])
+    with pytest.raises(Damaged):
+        results.unpack(packed(tmp_path), tmp_path / "target", CELLS[:1], BUILDS)
 
 
 def test_evidence_stands_beside_that_of_earlier_faults(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""What a host says to the coordinator, as models with bounds. What they refuse is a fault of that host.
+
+The record of its part is the one thing that is not here: that is read as every record is.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+
+from lab.base.activity import Activity, Step
+from lab.base.files import LONGEST_NAME, plain
+from lab.images.store import Manifest
+from lab.record.outcome import Entry
+
+# Longest text of an event and longest path, in characters.
+LONGEST, LONGEST_PATH = 5000, 4096
+
+Line = Annotated[str, StringConstraints(max_length=LONGEST), AfterValidator(plain)]
+LaneName = Annotated[str, StringConstraints(max_length=300), AfterValidator(plain)]
+FolderPath = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_PATH)]
+# Visible characters of ASCII: a host that dials in without a name is called by its address.
+HostName = Annotated[str, StringConstraints(pattern=rf"^[!-~]{{1,{LONGEST_NAME}}}$")]
+# More than any host has of anything, and a number.
+Amount = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+
+
+class HostOffer(Entry):
+    """What a host offers to a run: dask's resources by name. Of a worker dask knows much more."""
+
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+
+    name: HostName
+    resources: dict[str, Amount]
+
+
+class WorkerStart(Entry):
+    """The line that a worker prints on its host before it joins."""
+
+    pid: int = Field(gt=1)
+    port: int = Field(ge=1, le=65535)
+
+
+class PartEnd(Entry):
+    """How the child ended that ran a part: its exit status, and its last words."""
+
+    host: HostName
+    status: int
+    words: Line
+
+
+class PartBegins(Entry):
+    """A host begins with a part."""
+
+    kind: Literal["begins"]
+    part: int
+
+
+class LaneEvent(Entry):
+    """What a lane does now: the beginning of a step, if it has an activity."""
+
+    kind: Literal["lane"]
+    part: int
+    lane: LaneName
+    text: Line
+    activity: Activity | None = None
+    name: Line = ""
+
+    @property
+    def step(self) -> str:
+        """What an observer is told."""
+        return Step(self.text, self.activity, name=self.name) if self.activity else self.text
+
+
+class NoteEvent(Entry):
+    """Something to show once."""
+
+    kind: Literal["note"]
+    part: int
+    text: Line
+
+
+class ImageLacks(Entry):
+    """The host of a part lacks its image, and waits for it in a folder."""
+
+    kind: Literal["lacks image"]
+    part: int
+    folder: FolderPath
+
+
+class ImagePrepared(Entry):
+    """The host of a part has prepared an image, which is in a folder there."""
+
+    kind: Literal["prepared"]
+    part: int
+    folder: FolderPath
+    image: Manifest
+
+
+Event = PartBegins | LaneEvent | NoteEvent | ImageLacks | ImagePrepared
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+def read_event(message: Any) -> Event:
+    """Read what a host tells of a part. Raises ValidationError."""
+    return _EVENT.validate_python(message)

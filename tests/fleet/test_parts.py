@@ -1,0 +1,114 @@
+"""Which host gets which part: hosts that dial in, so that no part has to be waited for."""
+
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import pytest
+
+pytest.importorskip("distributed")
+
+from lab import plan
+from lab.base.errors import LabError
+from lab.base.wait import Deadline, wait_for
+from lab.fleet.part import Part
+from lab.record import Status
+from tests.builders.processes import SECONDS
+from tests.builders.runs import KNOWN, RELEASE, SMALL, VARIANTS
+from tests.fleet.dialled import OFFERS, decides, dialling
+from tests.fleet.examples import Fleet
+
+pytestmark = pytest.mark.timeout(300)
+BOTH = plan.choose(KNOWN, guests=["debian-13", "debian-13-arm64"], variants=VARIANTS[:2]).cells([RELEASE])
+
+
+def balance(dask_scheduler: Any) -> int:
+    """Have dask move what waits from busy workers to idle ones; what it still waits for."""
+    stealing = dask_scheduler.extensions["stealing"]
+    stealing.balance()
+    return len(stealing.in_flight)
+
+
+def test_a_part_does_not_go_back_to_an_idle_host_whose_lab_failed_with_it(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dask balances the load of its workers: a host whose lab fails at once is always idle."""
+    is_over = threading.Event()
+
+    def good(sent: Part, tell: Callable[[Any], None]) -> Any:
+        is_over.wait(SECONDS)
+        return decides("good")(sent, tell)
+
+    def bad(_sent: Part, _tell: Callable[[Any], None]) -> NoReturn:
+        raise LabError("its lab fails")
+
+    with dialling(fleet, monkeypatch, SMALL) as hosts:
+        client = hosts.run.coordinator._client
+        hosts.add("good", good)
+        hosts.run.told.wait(lambda: hosts.run.told.noted("good joined"))
+        wait_for(lambda: hosts.began, Deadline(SECONDS, "good to begin"), interval=0.05)
+        hosts.add("bad", bad)
+        hosts.run.told.wait(lambda: hosts.run.told.noted("its lab fails"))
+
+        def waits() -> bool:
+            """Whether the part that failed was given to a host again."""
+            return sum(len(keys) for keys in client.processing().values()) == 2
+
+        wait_for(waits, Deadline(SECONDS, "the part to be given again"), interval=0.05)
+        for _ in range(3):
+            client.run_on_scheduler(balance)
+            wait_for(
+                lambda: not client.run_on_scheduler(balance), Deadline(SECONDS, "dask to balance"), interval=0.1
+            )
+        is_over.set()
+        run = hosts.run.finish()
+        assert [name for name, _ in hosts.began].count("bad") == 1
+    assert sorted(len(cell.retried) for cell in run.cells) == [0, 0, 1, 1]
+
+
+def test_a_part_whose_only_host_has_gone_is_given_to_another(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lab of one host failed with it, and the other one leaves before it begins."""
+    is_over = threading.Event()
+
+    def bad_at_first(sent: Part, tell: Callable[[Any], None]) -> Any:
+        return decides("first")(sent, tell) if is_over.is_set() else None
+
+    def leaving(_sent: Part, _tell: Callable[[Any], None]) -> Any:
+        is_over.wait(SECONDS)
+
+    with dialling(fleet, monkeypatch, SMALL) as hosts:
+        hosts.add("second", leaving)
+        wait_for(lambda: hosts.began, Deadline(SECONDS, "second to begin"), interval=0.05)
+        hosts.add("first", bad_at_first)
+        hosts.run.told.wait(lambda: hosts.run.told.noted("cannot be used"))
+        is_over.set()
+        hosts.leave("second")
+        run = hosts.run.finish()
+    assert {(cell.status, cell.lane.partition(":")[0]) for cell in run.cells} == {(Status.PASS, "first")}
+
+
+def test_a_part_goes_only_to_a_host_that_can_run_guests_of_its_architecture(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dialling(fleet, monkeypatch, BOTH, most_seconds=1.0) as hosts:
+        hosts.add("both", decides("both"), OFFERS | {"aarch64": 1.0})
+        hosts.add("one", decides("one"))
+        run = hosts.run.finish()
+    assert {cell.status for cell in run.cells} == {Status.PASS}
+    arm = {cell.lane.partition(":")[0] for cell in run.cells if cell.guest == "debian-13-arm64"}
+    assert arm == {"both"}
+
+
+def test_cells_of_an_architecture_that_no_host_can_run_are_not_run_and_say_so(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dialling(fleet, monkeypatch, BOTH) as hosts:
+        hosts.add("one", decides("one"))
+        run = hosts.run.finish()
+    reasons = {(cell.guest, cell.status, cell.reason) for cell in run.cells}
+    assert reasons == {
+        ("debian-13", Status.PASS, ""),
+        ("debian-13-arm64", Status.NOT_RUN, "no host of the run can run guests of aarch64: one"),
+    }
