@@ -150,6 +150,8 @@ def limit_strangers(server: TCPServer) -> None:
     serve, strangers = server.handle_stream, dict[SSLIOStream, None]()
 
     async def wait_for_key(stream: SSLIOStream, address: tuple[Any, ...]) -> None:
+        if stream.closed():
+            return
         try:
             await stream.wait_for_handshake()
         except OSError:  # Without the key, or closed.
@@ -162,7 +164,9 @@ def limit_strangers(server: TCPServer) -> None:
     def handle(stream: SSLIOStream, address: tuple[Any, ...]) -> Awaitable[None]:
         strangers[stream] = None
         if len(strangers) > MOST_STRANGERS:
-            next(iter(strangers)).close()
+            oldest = next(iter(strangers))
+            del strangers[oldest]
+            oldest.close()
         return wait_for_key(stream, address)
 
     server.handle_stream = handle  # type: ignore[assignment,method-assign]
