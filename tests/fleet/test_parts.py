@@ -9,9 +9,12 @@ import pytest
 pytest.importorskip("distributed")
 
 from lab import plan
+from lab.base.architecture import AARCH64, Architecture
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, wait_for
+from lab.fleet import host
 from lab.fleet.part import Part
+from lab.machine import domain
 from lab.record import Status
 from tests.builders.processes import SECONDS
 from tests.builders.runs import KNOWN, RELEASE, SMALL, VARIANTS
@@ -112,3 +115,17 @@ def test_cells_of_an_architecture_that_no_host_can_run_are_not_run_and_say_so(
         ("debian-13", Status.PASS, ""),
         ("debian-13-arm64", Status.NOT_RUN, "no host of the run can run guests of aarch64: one"),
     }
+
+
+def test_a_host_offers_the_architectures_that_its_qemu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_CONNECT", "test:///default")
+    assert host.architectures() == ["x86_64", "aarch64"]
+
+    def lacks_arm(_connection: object, architecture: Architecture) -> None:
+        if architecture is AARCH64:
+            raise LabError("this host has no QEMU for guests of aarch64")
+
+    monkeypatch.setattr(domain, "check_emulator", lacks_arm)
+    assert host.architectures() == ["x86_64"]
+    monkeypatch.setenv("LAB_CONNECT", "nowhere:///")
+    assert host.architectures() == []
