@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lab.base.data import parse_json
 from lab.base.errors import LabError, UsageError, unknown_name
 from lab.base.files import A_RUN, free_text, is_full
 from lab.builds import Build
@@ -78,7 +79,7 @@ class Journal:
             lanes, steps = self.info.lanes[self._lanes :], self.info.steps[self._steps :]
             line = DecidedCell(cell=result, lanes=lanes, steps=steps).model_dump_json().encode() + b"\n"
             # Copies with other values were never validated. What cannot be read again would cost the whole run.
-            DecidedCell.model_validate_json(line)
+            DecidedCell.model_validate(parse_json(line))
             self._results[cell.folder] = result
             if self._size < SMALL_RECORD or self._added >= self._size:
                 self.write()
