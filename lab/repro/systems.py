@@ -104,11 +104,13 @@ def _names(*, alone: bool) -> re.Pattern[str]:
     """The names of all distributions, or the codenames that need none beside them; each row is a group."""
     patterns = {row.id: "|".join(row.alone) if alone else row.names for row in DISTRIBUTIONS.values()}
     parts = (f"(?P<{_group(name)}>{pattern})" for name, pattern in patterns.items() if pattern)
-    before, after = (
-        (r"(?<![\w./:-])", r"(?![\w-]|\.\w)") if alone else (TABLE["patterns"]["before"], r"(?![a-z])")
+    # How all of them begin: elsewhere a hundred patterns would be tried in vain.
+    begin, before, after = (
+        ("[a-z0-9]{2}", r"(?<![\w./:-])", r"(?![\w-]|\.\w)")
+        if alone
+        else ("[a-z][a-z0-9]", TABLE["patterns"]["before"], r"(?![a-z])")
     )
-    # Each begins with a letter or a digit: elsewhere a hundred of them would be tried in vain.
-    return re.compile(rf"(?=[a-z0-9]){before}(?:{'|'.join(parts)}){after}", re.IGNORECASE)
+    return re.compile(rf"(?={begin}){before}(?:{'|'.join(parts)}){after}", re.IGNORECASE)
 
 
 def _group(name: str) -> str:
