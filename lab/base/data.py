@@ -10,11 +10,8 @@ from typing import Any
 from pydantic import BaseModel, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, from_json
 
-from lab.base.files import read_regular
+from lab.base.files import check_values, read_regular
 
-# A text may have so many values, and one more for each so many bytes. Measured: records, published results and
-# histories have 27 to 60 bytes for each value. A megabyte of `{},` has 1.5.
-MOST_VALUES, BYTES_PER_VALUE = 100_000, 16
 # More than any model has fields.
 MOST_KEYS = 100
 # The most bytes of a file about one thing: a lane, an image, a cell's probes. They have fewer than 20,000.
@@ -47,17 +44,6 @@ class FailFastModel(BaseModel):
         schema = handler(source)
         _fail_fast(handler.resolve_ref_schema(schema))
         return schema
-
-
-def check_values(text: bytes | str, marks: str = ",[{") -> None:
-    """Raise ValueError if a text has more values than data of its size has.
-
-    `marks` are the characters that come before values.
-    """
-    count = sum(map(text.count, marks)) if isinstance(text, str) else sum(map(text.count, marks.encode()))
-    most = MOST_VALUES + len(text) // BYTES_PER_VALUE
-    if count > most:
-        raise ValueError(f"expected at most {most} values in {len(text)} bytes, found about {count}")
 
 
 def parse_json(text: bytes | str) -> Any:

@@ -12,8 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from lab.base.data import check_values
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, check_values, plain
 from lab.builds import archives
 from lab.builds._base import FOLDER, ROOTFS, Build, Step, SuiteOptions
 from lab.record import Outcome, Protection, TestResult

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.base.data import SMALL_FILE, check_values
+from lab.base.data import SMALL_FILE
 from lab.base.errors import MOST_ERRORS, UsageError
-from lab.base.files import read_regular
+from lab.base.files import check_values, read_regular
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from lab.base.data import check_values
 from lab.base.errors import LabError, first_errors
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, check_values, plain
 from lab.probes import PROGRAMS
 
 # What runs the programs in a guest: over SSH, or as the resident agent.

@@ -18,9 +18,8 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from lab.base.data import check_values
 from lab.base.errors import UsageError
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, check_values, plain
 from lab.repro.report import Place, Quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("reading.toml").read_text("utf-8"))

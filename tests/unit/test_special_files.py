@@ -134,13 +134,11 @@ def test_evidence_is_not_waited_for(tmp_path: Path, kind: str) -> None:
         evidence.read_beginning(tmp_path / LOG)
 
 
-def test_so_much_of_a_file_of_evidence_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_much_of_a_file_of_evidence_is_read(tmp_path: Path) -> None:
     (tmp_path / evidence.KERNEL_FILE).write_text("x" * 10)
-    monkeypatch.setattr(evidence, "MOST_BYTES", 10)
-    assert evidence.read_text(tmp_path, evidence.KERNEL_FILE) == "x" * 10
-    monkeypatch.setattr(evidence, "MOST_BYTES", 9)
+    assert evidence.read_text(tmp_path, evidence.KERNEL_FILE, most=10) == "x" * 10
     with pytest.raises(LabError, match=r"kernel\.log is not read: larger than"):
-        evidence.read_text(tmp_path, evidence.KERNEL_FILE)
+        evidence.read_text(tmp_path, evidence.KERNEL_FILE, most=9)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link"])
