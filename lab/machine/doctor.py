@@ -248,7 +248,7 @@ def _machine(examination: Examination) -> str:
     except libvirt.libvirtError as error:
         if not opened.isAlive():
             raise NoLibvirt(f"libvirt went away while a machine was tried: {error}") from error
-        raise NotMet(State.BROKEN, str(error).strip(), REFUSED) from error
+        raise NotMet(State.BROKEN, str(error).strip(), domain.start_hint(error, REFUSED)) from error
 
 
 def _keyring(_examination: Examination) -> str:

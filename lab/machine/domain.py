@@ -32,6 +32,16 @@ PAYLOAD, PAYLOAD_BYTES = "lab-payload", 4 << 30
 # "soft lockup"): the first gets the longest time, and the other, whose longest is 120 s, is not looked for.
 UNCHECKED = ("rcupdate.rcu_cpu_stall_timeout=300", "nosoftlockup")
 
+# libvirt 11.3's words if an ordinary user's hard limit for core files is finite. libvirt raises QEMU's limit to
+# `max_core` of its configuration, by default unlimited; sudo and hardened hosts set the hard limit to 0.
+CORE_LIMIT = "cannot limit core file size"
+CORE_LIMIT_HINT = (
+    "this login may not raise its limit for core files (ulimit -Hc), as in a shell that sudo started: log in "
+    "without sudo, or put the line max_core = 0 into ~/.config/libvirt/qemu.conf; then end libvirt's session "
+    "daemon: pkill -u $USER libvirtd"
+)
+DOCTOR_HINT = "lab doctor shows what keeps libvirt from starting machines"
+
 
 def always_told(architecture: Architecture) -> tuple[str, ...]:
     """What the kernel of each guest is told, whoever boots it."""
@@ -196,6 +206,11 @@ def to_xml(spec: DomainSpec) -> str:
         ET.SubElement(_command_line(domain), f"{{{QEMU}}}env", name=name, value=value)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")
+
+
+def start_hint(error: libvirt.libvirtError, other: str = DOCTOR_HINT) -> str:
+    """What to do where libvirt starts no machine: `other`, unless the error is known."""
+    return CORE_LIMIT_HINT if CORE_LIMIT in str(error) else other
 
 
 def lane_of(xml: str) -> str | None:

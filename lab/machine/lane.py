@@ -24,14 +24,6 @@ from lab.machine.qemu import ANSWER_SECONDS, FAILED_WRITE, Watch
 from lab.machine.states import StoredState
 from lab.record import without_kernel
 
-# libvirt 11.3's words if an ordinary user's hard limit for core files is finite. libvirt raises QEMU's limit to
-# `max_core` of its configuration, by default unlimited; sudo and hardened hosts set the hard limit to 0.
-CORE_LIMIT = "cannot limit core file size"
-CORE_LIMIT_HINT = (
-    "this login may not raise its limit for core files (ulimit -Hc), as in a shell that sudo started: log in "
-    "without sudo, or put the line max_core = 0 into ~/.config/libvirt/qemu.conf; then end libvirt's session "
-    "daemon: pkill -u $USER libvirtd"
-)
 # The longest path that a socket can have: sun_path of unix(7), with the null at its end.
 MOST_SOCKET_BYTES = 107
 # Errors that are the fault of the lab or its host, never of boxlite.
@@ -39,7 +31,12 @@ FAULTS = (LabError, libvirt.libvirtError, OSError)
 
 
 def as_fault(error: Exception) -> Exception:
-    """Return the error if it is one of FAULTS; any other exception is a bug in the lab, and becomes a Bug."""
+    """Return the error if it is one of FAULTS; any other exception is a bug in the lab, and becomes a Bug.
+
+    The first machine of a run is none of a lane's, so what its refusal needs is told here.
+    """
+    if isinstance(error, libvirt.libvirtError) and domain.CORE_LIMIT in str(error):
+        return LabError(f"libvirt could not start a machine: {error}", hint=domain.start_hint(error))
     return error if isinstance(error, FAULTS) else Bug(error)
 
 
@@ -194,9 +191,9 @@ class Lane:
         try:
             machine = self.connection.createXML(domain.to_xml(spec), flags)
         except libvirt.libvirtError as error:
-            doctor = "lab doctor shows what keeps libvirt from starting machines"
-            hint = CORE_LIMIT_HINT if CORE_LIMIT in str(error) else doctor
-            raise BootFailed(f"libvirt could not start {self.name}: {error}", hint=hint) from error
+            raise BootFailed(
+                f"libvirt could not start {self.name}: {error}", hint=domain.start_hint(error)
+            ) from error
         self._watch = Watch(machine)
         self.check_wanted()
 
