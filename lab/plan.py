@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from lab.record import (
     CellResult,
     Expectation,
     ExperimentPolicy,
+    RunInfo,
     RunOptions,
     ShardRecord,
     Status,
@@ -39,6 +40,10 @@ DEFAULT_OPTIONS = RunOptions()
 
 # The package of the program that makes the load; each distribution calls it so.
 STRESS_NG = "stress-ng"
+
+
+# The definitions that every cell has.
+OF_EVERY_CELL = ("programs", "seed", "rule set", "deployment")
 
 
 @dataclass(frozen=True)
@@ -268,3 +273,30 @@ def cells_of_shard(cells: Sequence[Cell], shard: Shard | None, options: RunOptio
             hint=f"split it into at most {len(cells)} shards",
         )
     return [cell.under(options) for cell in chosen]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that is ready to go: its cells, its record so far, and the results it keeps if it is resumed.
+
+    `kept` maps the folder of a cell to its result.
+    """
+
+    folder: Path
+    cells: list[Cell]
+    info: RunInfo
+    kept: dict[Path, CellResult] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> list[CellResult]:
+        """The kept results on which nothing more is to be tried."""
+        return [result for result in self.kept.values() if not result.has_more_to_try]
+
+    @property
+    def left(self) -> list[Cell]:
+        """The cells to run, and the kept cells on which more is to be tried."""
+        return [
+            cell
+            for cell in self.cells
+            if cell.folder not in self.kept or self.kept[cell.folder].has_more_to_try
+        ]

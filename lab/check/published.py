@@ -16,7 +16,7 @@ from lab.check import distributions, results, settings
 from lab.check.distributions import Answer, setting_id
 from lab.check.results import STOCK, Kind, Source
 from lab.record import RunResult
-from lab.run import journal, past
+from lab.record.folders import find_folder, list_folders, read_past_run
 
 FILE = "published.json"
 LONGEST = 2000  # characters of one text
@@ -123,11 +123,11 @@ def load(names: Sequence[str], runs: Path) -> Loaded:
     Raises UsageError for a name that is neither, and for a run or site that cannot be read.
     """
     sites = [Path(name) for name in names if (Path(name) / FILE).exists()]
-    folders = [journal.find_folder(runs, name) for name in names if Path(name) not in sites]
+    folders = [find_folder(runs, name) for name in names if Path(name) not in sites]
     sources = [Source(RunResult.read(folder), folder) for folder in folders]
     read = list(names)
     left_out: list[str] = []
-    for run in [] if names else map(past.read, past.folders(runs)):
+    for run in [] if names else map(read_past_run, list_folders(runs)):
         if run.record:
             sources.append(Source(run.record, run.folder))
             read.append(run.name)

@@ -33,9 +33,10 @@ LONGEST = 20_000
 COMPLETE = "_LAB_COMPLETE"
 # The commands of each module of `lab.cli`, where NAME is `NAME_command`.
 MODULES = {
+    "check": "check probe",
     "gate": "baseline compare expect gate",
     "guests": "attach copy exec shell",
-    "host": "check clean doctor probe",
+    "host": "clean doctor",
     "images": "images",
     "lists": "completion list remedies",
     "matrix": "matrix",

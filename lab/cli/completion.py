@@ -105,9 +105,9 @@ def _guests(context: click.Context) -> Iterable[str]:
     if (run := context.params.get("run")) is None:
         return _defined_in(definitions() / "images")(context)
     from lab.record import RunResult
-    from lab.run import journal, past
+    from lab.record.folders import find_folder
 
-    return past.names_of_cells(RunResult.read(journal.find_folder(Paths.default().runs, run)))
+    return RunResult.read(find_folder(Paths.default().runs, run)).cell_names()
 
 
 def _runs(_context: click.Context) -> list[str]:

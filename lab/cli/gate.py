@@ -17,9 +17,9 @@ from lab.gate.compare import Comparison, compare
 from lab.gate.decision import Decision, PlannedGate, decide
 from lab.gate.expectations import FILL_IN, Expectations
 from lab.gate.results import BuildResults, CellSummary, Identity
+from lab.plan import PlannedRun
 from lab.record import RunResult
 from lab.report import compare as report
-from lab.run.start import PlannedRun
 
 # The value of --gate-build that stands for the release before the candidate.
 PREVIOUS = "previous"

@@ -21,7 +21,8 @@ from lab.guest.transfer import Sftp
 from lab.lane import shell
 from lab.lane.shell import SUITE_USER, Kept, Opened, Who
 from lab.record import RunResult
-from lab.run import journal, past
+from lab.record.folders import VARIANTS, find_folder
+from lab.run import past
 
 # ssh gives this status for its own faults; a command may give it, too.
 SSH_FAILED = 255
@@ -153,9 +154,9 @@ def _guest(
         if variant is not None:
             hint = f"for example: --run {run} {guest}/{variant}"
             raise UsageError("--run takes the variant from the run", hint=hint)
-        folder = journal.find_folder(lab.paths.runs, run)
+        folder = find_folder(lab.paths.runs, run)
         # A variant may have been made for that run alone.
-        definitions = definitions.with_variants(folder / journal.VARIANTS)
+        definitions = definitions.with_variants(folder / VARIANTS)
         again = shlex.join(["lab", str(click.get_current_context().info_name), "--run", run, guest])
         named = [build] if build is not None else []
         recorded = past.find_cell(RunResult.read(folder), guest, definitions, lab.paths, named, again)

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from lab import catalog
 from lab.base.errors import LabError, UsageError
+from lab.base.files import measure_size
 from lab.catalog import Guest
 from lab.cli import options, output
 from lab.images import cloud, download, store
@@ -88,7 +89,7 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
         {
             "guests": users.get(image.folder, []),
             "folder": str(image.folder),
-            "bytes": upkeep.size(image.folder),
+            "bytes": measure_size(image.folder),
             "built": image.manifest.built,
             "sha256": image.manifest.disk_sha256,
             "source": image.manifest.source,

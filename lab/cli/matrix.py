@@ -20,10 +20,12 @@ from lab.cli.gate import show as show_decision
 from lab.fleet import inventory
 from lab.fleet.part import EventLines, Part
 from lab.machine.budget import Limits
+from lab.plan import PlannedRun
 from lab.record import RunResult
-from lab.report import live, table
-from lab.report.live import run_log
-from lab.run import journal, scheduler, start
+from lab.record.folders import VARIANTS, find_folder
+from lab.report import table
+from lab.run import live, scheduler, start
+from lab.run.live import run_log
 from lab.run.request import Request
 
 
@@ -109,9 +111,9 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
         planned_gate = gate_options.plan(planned)
     else:
         _refuse_other_options()
-        source = journal.find_folder(lab.paths.runs, request.resume).resolve()
+        source = find_folder(lab.paths.runs, request.resume).resolve()
         earlier = RunResult.read(source)
-        definitions = definitions.with_variants(source / journal.VARIANTS)
+        definitions = definitions.with_variants(source / VARIANTS)
         planned = start.resume(source, earlier, definitions, request.builds)
         planned_gate = gate_options.plan(planned, earlier)
         if request.only_list:
@@ -151,7 +153,7 @@ def _hosts(request: Matrix) -> inventory.Inventory | None:
 
 
 def _run(
-    lab: options.Lab, request: Matrix, hosts: inventory.Inventory | None, planned: start.PlannedRun
+    lab: options.Lab, request: Matrix, hosts: inventory.Inventory | None, planned: PlannedRun
 ) -> RunResult:
     """Run the cells that are left, and show them meanwhile."""
     with (
@@ -187,7 +189,7 @@ def _stored(lab: options.Lab, text: str | None, *, quiet: bool) -> str:
     return str(release.argument)
 
 
-def _announce(planned: start.PlannedRun) -> None:
+def _announce(planned: PlannedRun) -> None:
     names = ", ".join(build.name for build in planned.info.builds)
     kept = f"{len(planned.complete)} of them kept from before, " if planned.kept else ""
     output.say(f"boxlite {names}, {len(planned.cells)} cells, {kept}run {planned.folder}")

@@ -11,10 +11,18 @@ import click
 from lab.base.errors import UsageError
 from lab.base.files import plain
 from lab.cli import options, output
+from lab.merge import merge_shards
 from lab.record import RunResult, Status
+from lab.record.folders import (
+    PastRun,
+    choose_deletable,
+    delete_run,
+    find_folder,
+    list_folders,
+    new_folder,
+    read_past_run,
+)
 from lab.report import github, judgements, junit, markdown, terminal
-from lab.run import journal, past
-from lab.run.past import PastRun
 from lab.verdict import claims
 
 
@@ -34,7 +42,7 @@ def merge_command(lab: options.Lab, runs: tuple[str, ...], folder: Path | None, 
     RUN is the name or the folder of a run made with `lab matrix --shard`. The exit status is that of the
     merged run, as `lab matrix` would give it.
     """
-    sources = [journal.find_folder(lab.paths.runs, run).resolve() for run in runs]
+    sources = [find_folder(lab.paths.runs, run).resolve() for run in runs]
     read: list[tuple[Path, RunResult]] = []
     faults: list[UsageError] = []
     for source in sources:
@@ -46,8 +54,8 @@ def merge_command(lab: options.Lab, runs: tuple[str, ...], folder: Path | None, 
         raise faults[0]
     for fault in faults:
         output.say(f"left out: {plain(str(fault.args[0]))}")
-    target = journal.new_folder(lab.paths.make(lab.paths.runs), folder)
-    run = past.merge(read, target, partial=partial)
+    target = new_folder(lab.paths.make(lab.paths.runs), folder)
+    run = merge_shards(read, target, partial=partial)
     options.show_result(run, target)
     return run.exit_status()
 
@@ -84,7 +92,7 @@ def report_command(
     """
     if (kind, report, for_upstream or None).count(None) < 2:
         raise UsageError("--format, --claims and --upstream are different reports", hint="ask for one of them")
-    folder = journal.find_folder(lab.paths.runs, run)
+    folder = find_folder(lab.paths.runs, run)
     result = RunResult.read(folder)
     if report is not None:
         click.echo(judgements.render_claims(result, folder, report), nl=False)
@@ -148,7 +156,7 @@ def publish_command(lab: options.Lab, runs: tuple[str, ...], folder: Path, *, ho
     """
     from lab.report.site.publish import publish  # No other command needs it.
 
-    index = publish([journal.find_folder(lab.paths.runs, run) for run in runs], folder, host_names=host_names)
+    index = publish([find_folder(lab.paths.runs, run) for run in runs], folder, host_names=host_names)
     output.say(f"site: {index}")
 
 
@@ -168,7 +176,7 @@ def runs_command(context: click.Context, as_json: bool) -> int:
         if as_json:
             raise UsageError("--json lists the runs", hint="leave it out, or leave out the command after it")
         return 0
-    runs = [past.read(folder) for folder in past.folders(context.obj.paths.runs)]
+    runs = [read_past_run(folder) for folder in list_folders(context.obj.paths.runs)]
     if as_json:
         output.print_json({"runs": [_document(run) for run in runs]})
     elif runs:
@@ -187,14 +195,14 @@ def runs_delete(lab: options.Lab, names: tuple[str, ...], yes: bool) -> int:
 
     RUN is a name that `lab runs` lists. A run that is being made is never deleted.
     """
-    chosen = past.to_delete(lab.paths.runs, names)
+    chosen = choose_deletable(lab.paths.runs, names)
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("deleting needs a confirmation, and this is no terminal", hint="add --yes")
         output.print_rows([_row(run) for run in chosen])
         click.confirm("Delete them?", abort=True)
     for run in chosen:
-        past.delete(run)
+        delete_run(run)
         output.say(f"deleted {run.name} ({output.mib(run.size)})")
     output.say("`lab images prune` removes images that only these runs used")
     return 0

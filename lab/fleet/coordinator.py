@@ -32,13 +32,14 @@ from lab.fleet.messages import ImageLacks, ImagePrepared, LaneEvent, NoteEvent, 
 from lab.fleet.part import Part, Refused
 from lab.images.store import BaseImage, Manifest
 from lab.machine.budget import Memory
+from lab.plan import PlannedRun
 from lab.record import RunResult, Status
+from lab.record.folders import locked_folder
 from lab.run import backlog
 from lab.run.backlog import Ticket
 from lab.run.decisions import Decisions
-from lab.run.journal import UNDECIDED, locked_folder
+from lab.run.journal import UNDECIDED
 from lab.run.observer import Observer
-from lab.run.start import PlannedRun
 
 # A part is no longer than this, in typical seconds: what a lost host costs, and how evenly hosts end.
 MOST_SECONDS = 15 * 60.0

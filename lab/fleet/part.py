@@ -24,6 +24,7 @@ from lab.catalog import Catalog
 from lab.fleet import images, results
 from lab.fleet.messages import PartEnd
 from lab.images.store import BaseImage, Manifest
+from lab.plan import PlannedRun
 from lab.record import RESULTS_FILE, CellResult, RunResult, Status
 from lab.run import start
 from lab.run.backlog import Ticket
@@ -79,7 +80,7 @@ class Part(BaseModel):
             hint="check out the same version on both",
         )
 
-    def plan(self, folder: Path, catalog: Catalog) -> start.PlannedRun:
+    def plan(self, folder: Path, catalog: Catalog) -> PlannedRun:
         """The part as a run of this host, in a new folder.
 
         Raises Refused if this host does not have what the coordinator has.

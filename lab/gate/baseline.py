@@ -19,7 +19,7 @@ from lab.catalog import toml
 from lab.gate import results
 from lab.gate.results import PARTS, WITHOUT_TESTS, BuildResults, CellSummary, Identity, short_digest
 from lab.record import RESULTS_FILE, Outcome, RunResult, Status
-from lab.run import journal
+from lab.record.folders import find_folder
 
 SCHEMA: Final = 1
 # The first line, by which a baseline is told from any other file before it is replaced.
@@ -212,7 +212,7 @@ def read_side(runs: Path, named: str, build: str | None = None, option: str = OF
 def read_run(runs: Path, named: str) -> tuple[Path, RunResult]:
     """Read a run, which may also be named by its `results.json`. Raises UsageError."""
     path = Path(named)
-    folder = path.parent if path.is_file() and path.name == RESULTS_FILE else journal.find_folder(runs, named)
+    folder = path.parent if path.is_file() and path.name == RESULTS_FILE else find_folder(runs, named)
     return folder, RunResult.read(folder)
 
 

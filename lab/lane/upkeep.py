@@ -2,13 +2,12 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.base import scratch
 from lab.base.errors import LabError, one_line
-from lab.base.files import sha256
+from lab.base.files import measure_size, sha256
 from lab.base.locks import is_locked
 from lab.base.paths import Paths
 from lab.builds import wheels
@@ -41,15 +40,6 @@ def users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
         for folder in dict.fromkeys(used.folder for used in (image, ready) if used):
             folders.setdefault(folder, []).append(guest.name)
     return folders
-
-
-def size(path: Path) -> int:
-    """The disk space a file or a folder takes, in bytes."""
-    total = 0
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        with suppress(FileNotFoundError):  # A lab that is at work in the folder removed it meanwhile.
-            total += file.lstat().st_blocks * 512
-    return total
 
 
 def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
@@ -89,7 +79,7 @@ def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused]:
             f"guests are running: {', '.join(alive)}",
             hint="prune when they are done; lab attach --list names those that are kept",
         )
-    unused = [Unused(path, size(path)) for path in _unused(paths, catalog)]
+    unused = [Unused(path, measure_size(path)) for path in _unused(paths, catalog)]
     for item in [] if dry_run else unused:
         if item.path.is_dir():
             debian.remove_workspace(item.path)
@@ -105,7 +95,7 @@ def sweep(paths: Paths) -> tuple[list[Unused], list[str]]:
     """
     removed, stuck = [], []
     for folder in _abandoned(paths):
-        unused = Unused(folder, size(folder))
+        unused = Unused(folder, measure_size(folder))
         try:
             debian.remove_workspace(folder)
             removed.append(unused)

@@ -268,6 +268,12 @@ class RunResult(Entry):
         write_atomically(folder / RESULTS_FILE, text)
         return folder / RESULTS_FILE
 
+    def cell_names(self) -> list[str]:
+        """The names of the cells, those that failed first; with their builds if the run has several."""
+        several = len({cell.build for cell in self.cells}) > 1
+        cells = sorted(self.cells, key=lambda cell: cell.status.as_expected)
+        return [cell.name if several else f"{cell.guest}/{cell.variant}" for cell in cells]
+
     @classmethod
     def read(cls, folder: Path) -> "RunResult":
         """Read the record in a run's folder, with what was decided since it was written.

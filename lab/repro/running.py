@@ -18,15 +18,16 @@ from lab.images import store
 from lab.machine.budget import Limits
 from lab.plan import Cell
 from lab.record import RESULTS_FILE, ExperimentPolicy, RunOptions, RunResult
-from lab.report import live, markdown, terminal
-from lab.report.live import run_log
+from lab.record.folders import VARIANTS, new_folder
+from lab.report import markdown, terminal
 from lab.repro import answer, bisection, verdict
 from lab.repro.answer import Subject
 from lab.repro.bisection import Bisection
 from lab.repro.planning import Host, Plan
 from lab.repro.wishes import Wishes
-from lab.run import journal, scheduler, start
+from lab.run import live, scheduler, start
 from lab.run.decisions import Follow, nothing_follows
+from lab.run.live import run_log
 
 # The folder of a bisection in that of its report's run.
 BISECTION = "bisection"
@@ -85,7 +86,7 @@ class Runner:
         """
         if wishes.bisection:
             Bisection.of(plan.cells[0])  # The run would take minutes before its bisection is refused.
-        folder = journal.new_folder(self.paths.make(self.paths.runs), folder)
+        folder = new_folder(self.paths.make(self.paths.runs), folder)
         self.say(f"run {folder}")
         run = self._run(folder, plan.cells, plan.made_variants, options(wishes))
         subject = Subject(plan, verdict.of_run(plan, run, folder), run)
@@ -130,8 +131,8 @@ class Runner:
         planned = start.begin(folder, cells, command=self.command, options=options)
         for name, variant in made.items():
             table = variant.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
-            make_folder(folder / journal.VARIANTS)
-            (folder / journal.VARIANTS / f"{name}.toml").write_text(tomlkit.dumps(table))
+            make_folder(folder / VARIANTS)
+            (folder / VARIANTS / f"{name}.toml").write_text(tomlkit.dumps(table))
         view = live.view(self.console, possible or planned.cells, [], quiet=self.quiet, verbose=self.verbose)
         try:
             with view as observer, run_log(folder, observer) as log:
@@ -140,7 +141,7 @@ class Runner:
         except LabError:
             if not (folder / RESULTS_FILE).exists():
                 # Nothing was begun, so there is no run to resume.
-                shutil.rmtree(folder / journal.VARIANTS, ignore_errors=True)
+                shutil.rmtree(folder / VARIANTS, ignore_errors=True)
                 with suppress(OSError):
                     folder.rmdir()
             raise

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from lab.base import process
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import plain
-from lab.plan import Cell
+from lab.plan import Cell, PlannedRun
 from lab.record import CellResult, RemedyResult, RunResult, Status
 from lab.run.backlog import Backlog, Estimates, Ticket
 from lab.run.journal import Journal
 from lab.run.lanes import Labels
 from lab.run.observer import LaneSteps, Observer, joined
-from lab.run.start import PlannedRun
 
 # The cells that a decided cell leads to. They join the run.
 Follow = Callable[[CellResult], Sequence[Cell]]

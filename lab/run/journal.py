@@ -8,16 +8,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from lab.base.data import parse_json
-from lab.base.errors import LabError, UsageError, unknown_name
+from lab.base.errors import LabError
 from lab.base.files import A_RUN, free_text, is_full
 from lab.builds import Build
 from lab.plan import Cell
 from lab.record import (
     DECIDED_FILE,
-    RESULTS_FILE,
     CellResult,
     DecidedCell,
     Host,
@@ -29,10 +26,6 @@ from lab.record import (
     continuing,
 )
 
-LOCK = ".lock"
-RUN_LOG = "run.log"
-# The variants that were made for a run and are not in the catalog.
-VARIANTS = "variants"
 # A record below this size, in bytes, is written whole at each decision: about ten cells.
 SMALL_RECORD = 1 << 18
 
@@ -186,55 +179,3 @@ class Journal:
         folder = self.folder / cell.folder
         files = sorted(str(file.relative_to(self.folder)) for file in folder.rglob("*") if file.is_file())
         return result.model_copy(update={"evidence": files, "rerun": cell.rerun(self.info.options)})
-
-
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Lock a run's folder for the length of a block. Raises UsageError if another lab uses it.
-
-    What a lab left half-written that was ended in the middle of a write is removed.
-    """
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UsageError(f"{folder}: another lab is at work in it", hint="wait until that one ends") from None
-    try:
-        for half in folder.glob(f".{RESULTS_FILE}.*"):
-            half.unlink()
-        yield
-    finally:
-        # In this order: after the release, another lab may have locked a file of this name.
-        (folder / LOCK).unlink(missing_ok=True)
-        lock.release()
-
-
-def new_folder(runs: Path, named: Path | None) -> Path:
-    """Name the folder of a new run. Raises UsageError if there is a run in `named`."""
-    if named is None:
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        folder, number = runs / stamp, 1
-        while folder.exists():
-            number += 1
-            folder = runs / f"{stamp}-{number}"
-        return folder
-    if (named / RESULTS_FILE).exists():
-        raise UsageError(
-            f"-o {named}: there is a run in it already",
-            hint="name a new folder, continue that run with --resume, or delete it",
-        )
-    return named.resolve()
-
-
-def find_folder(runs: Path, run: str) -> Path:
-    """Find a run by its name among the lab's own `runs`, or by the path of its folder. Raises UsageError."""
-    # Names have no slash; "." and ".." are paths.
-    try:
-        if Path(run).name == run and run not in ("", "..") and (runs / run).is_dir():
-            return runs / run
-        if run and Path(run).is_dir():
-            return Path(run)
-    except OSError:
-        pass  # No folder can have this name, for example because it is too long.
-    names = [folder.name for folder in runs.glob("*")] if runs.is_dir() else []
-    raise unknown_name("run", run, names) if names else UsageError(f"no run {run!r}: there are none yet")

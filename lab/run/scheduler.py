@@ -13,11 +13,11 @@ from lab.lane import prepare_image
 from lab.lane.running import Work
 from lab.machine.budget import Limits, Memory, Processors
 from lab.machine.connection import connection
+from lab.plan import PlannedRun
 from lab.record import RunResult, Status
+from lab.record.folders import locked_folder
 from lab.run.decisions import NO_IMAGE, Decisions, Follow, nothing_follows
-from lab.run.journal import locked_folder
 from lab.run.observer import Observer
-from lab.run.start import PlannedRun
 from lab.run.worker import Worker
 
 # How often the host's memory is looked at while a lane waits for it: another program may give some back.

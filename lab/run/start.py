@@ -7,7 +7,6 @@ import hashlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
@@ -21,9 +20,9 @@ from lab.catalog import Catalog, Variant, load, remedies
 from lab.guest import programs
 from lab.images import store
 from lab.lane import prepare_image
-from lab.plan import Cell, Shard, cells_of_shard, choose
-from lab.record import CellResult, ExperimentPolicy, RunInfo, RunOptions, RunResult
-from lab.run import journal
+from lab.plan import Cell, PlannedRun, Shard, cells_of_shard, choose
+from lab.record import ExperimentPolicy, RunInfo, RunOptions, RunResult
+from lab.record.folders import new_folder
 from lab.run.request import Request
 
 # What makes a result of what a guest shows, and what puts a build into a guest and runs its suite there.
@@ -36,35 +35,6 @@ RULES = (
     "verdict/protection.py",
 )
 DEPLOYMENT = ("builds/**/*.py", "guest/deploy.py", "guest/suite.py", "guest/variant.py")
-# The definitions that every cell has.
-OF_EVERY_CELL = ("programs", "seed", "rule set", "deployment")
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run that is ready to go: its cells, its record so far, and the results it keeps if it is resumed.
-
-    `kept` maps the folder of a cell to its result.
-    """
-
-    folder: Path
-    cells: list[Cell]
-    info: RunInfo
-    kept: dict[Path, CellResult] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> list[CellResult]:
-        """The kept results on which nothing more is to be tried."""
-        return [result for result in self.kept.values() if not result.has_more_to_try]
-
-    @property
-    def left(self) -> list[Cell]:
-        """The cells to run, and the kept cells on which more is to be tried."""
-        return [
-            cell
-            for cell in self.cells
-            if cell.folder not in self.kept or self.kept[cell.folder].has_more_to_try
-        ]
 
 
 def plan(
@@ -100,7 +70,7 @@ def new(request: Request, catalog: Catalog, paths: Paths, folder: Path | None, c
     Raises as `plan`.
     """
     cells, shard, options = plan(request, catalog)
-    folder = journal.new_folder(paths.make(paths.runs), folder)
+    folder = new_folder(paths.make(paths.runs), folder)
     for build in dict.fromkeys(cell.build for cell in cells) if request.builds else ():
         build.check(paths)
     return begin(folder, cells, command=command, options=options, shard=shard)

@@ -24,10 +24,10 @@ from rich.text import Text
 from lab import builds, catalog
 from lab.plan import Cell
 from lab.record import RemedyOutcome, RunResult
+from lab.record.folders import RUN_LOG
 from lab.report import terminal
-from lab.report.live import LiveTable
 from lab.report.site.publish import publish
-from lab.run.journal import RUN_LOG
+from lab.run.live import LiveTable
 from tests.browser.chromium import Visit, running
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"

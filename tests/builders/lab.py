@@ -25,9 +25,9 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Limits, Memory
 from lab.plan import BRING_UP_SECONDS, Cell, choose
 from lab.record import CellResult, RunOptions, RunResult, Status
+from lab.record.folders import LOCK
 from lab.run import decisions, scheduler, start
 from lab.run.backlog import Estimates
-from lab.run.journal import LOCK
 from lab.run.scheduler import Scheduler
 from tests.builders.facts import facts
 from tests.builders.runs import Told

@@ -16,7 +16,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import definitions, loading
 from lab.catalog.knobs import Sysctl
 from lab.images.store import BaseImage
-from lab.plan import Cell, Shard
+from lab.plan import Cell, PlannedRun, Shard
 from lab.record import BuildRecord, CellResult, Host, RunInfo, RunOptions, RunResult, Status
 from lab.run import start
 from lab.run.observer import Observer
@@ -64,16 +64,16 @@ def begin(
     *,
     options: RunOptions | None = None,
     shard: Shard | None = None,
-) -> start.PlannedRun:
+) -> PlannedRun:
     options = options or RunOptions()
     return start.begin(folder, cells, command="lab matrix", options=options, shard=shard)
 
 
-def resume(run: RunResult, definitions: catalog.Catalog = KNOWN) -> start.PlannedRun:
+def resume(run: RunResult, definitions: catalog.Catalog = KNOWN) -> PlannedRun:
     return start.resume(Path("run"), run, definitions)
 
 
-def finish(folder: Path, begun: start.PlannedRun, statuses: Sequence[Status] = ()) -> RunResult:
+def finish(folder: Path, begun: PlannedRun, statuses: Sequence[Status] = ()) -> RunResult:
     """A run as it is on disk after it ended, each cell with a file of evidence. Without statuses all pass."""
     cells = []
     for number, cell in enumerate(begun.cells):
@@ -107,7 +107,7 @@ def make_wheel(path: Path, content: str = "") -> Build:
     return builds.resolve(str(made.rename(path)))
 
 
-def names(begun: start.PlannedRun) -> list[str]:
+def names(begun: PlannedRun) -> list[str]:
     return [cell.name for cell in begun.cells]
 
 

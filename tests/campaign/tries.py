@@ -17,7 +17,7 @@ import psutil
 from lab import catalog, causes
 from lab.base.errors import LabError, UsageError
 from lab.record import RESULTS_FILE, Outcome, RunResult, Status
-from lab.run.journal import RUN_LOG
+from lab.record.folders import RUN_LOG
 from tests.campaign import host
 from tests.campaign.faults import FAULTS, Fault, Scene
 from tests.campaign.host import PLAN, VARIANTS, Home

@@ -25,7 +25,7 @@ from lab.fleet.coordinator import MOST_SECONDS, Coordinator
 from lab.images import store
 from lab.lane import upkeep
 from lab.machine import leftovers
-from lab.plan import Cell
+from lab.plan import Cell, PlannedRun
 from lab.record import RunOptions, RunResult
 from lab.run import start
 from tests.builders.guests import put_image
@@ -192,7 +192,7 @@ def running(
     cells: Sequence[Cell] = PLAN,
     *,
     most_seconds: float = MOST_SECONDS,
-    planned: start.PlannedRun | None = None,
+    planned: PlannedRun | None = None,
 ) -> Iterator[Running]:
     """A run on the hosts of a fleet that has begun. Its coordinator has the images, which hosts get from it."""
     for guest in {cell.guest.name: cell.guest for cell in cells}.values():

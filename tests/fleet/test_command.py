@@ -13,7 +13,7 @@ pytest.importorskip("distributed")
 
 from lab.base.wait import Deadline, wait_for
 from lab.record import RunResult, Status
-from lab.run.journal import RUN_LOG
+from lab.record.folders import RUN_LOG
 from tests.builders.processes import SECONDS
 from tests.fleet.examples import Command, Fleet, HostExample, left_on
 

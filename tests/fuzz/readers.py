@@ -43,6 +43,7 @@ from lab.images import cloud, debian, download, store
 from lab.images.disk import why_unusable
 from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
+from lab.merge import merge_shards
 from lab.probes import report as probe_report
 from lab.probes import script
 from lab.record import DECIDED_FILE, Protection, RunResult, ShardRecord, Status, TestResult, continuing
@@ -51,7 +52,6 @@ from lab.report import github, judgements, junit, markdown, terminal
 from lab.report.site.model import read_history
 from lab.report.site.publish import publish
 from lab.repro import judging, reading
-from lab.run import past
 from lab.verdict import claims, protection, words
 from lab.verdict import protection as verdict
 from tests.builders import evidence as evidence_examples
@@ -335,7 +335,7 @@ def _shards() -> list[RunResult]:
 def _shard(content: bytes, folder: Path) -> None:
     own, whole = _shards()
     other = _put(folder / "b", {"results.json": content, whole.cells[0].evidence[0]: b"x"})
-    past.merge([(folder / "a", own), (other, RunResult.read(other))], folder / "merged", partial=True)
+    merge_shards([(folder / "a", own), (other, RunResult.read(other))], folder / "merged", partial=True)
 
 
 # -- those who define and configure

@@ -24,7 +24,7 @@ from lab.images import store
 from lab.lane import shell
 from lab.machine import leftovers
 from lab.record import RunResult
-from lab.run.journal import LOCK
+from lab.record.folders import LOCK
 from tests.builders.cells import cell
 from tests.builders.processes import (
     IGNORING_SIGINT,

@@ -14,10 +14,11 @@ from lab import catalog
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
+from lab.cli import doctor
+from lab.cli.doctor import REQUIREMENTS, Examination, Line, State
 from lab.images import debian, disk, store
-from lab.machine import acceleration, clock, doctor, leftovers
+from lab.machine import acceleration, clock, leftovers
 from lab.machine.acceleration import Acceleration
-from lab.machine.doctor import REQUIREMENTS, Examination, Line, State
 from tests.builders.daemon import Daemon
 from tests.builders.facts import executable
 from tests.builders.guests import base_image

@@ -10,14 +10,15 @@ import pytest
 
 from lab.base import files
 from lab.base.files import DiskFull, make_folder
+from lab.merge import merge_shards
 from lab.record import Fault, RunResult, Status
+from lab.record.folders import RUN_LOG
 from lab.report import terminal
-from lab.report.live import run_log
 from lab.report.site import publish
 from lab.run import scheduler
-from lab.run.journal import RUN_LOG, Journal
+from lab.run.journal import Journal
+from lab.run.live import run_log
 from lab.run.observer import Observer
-from lab.run.past import merge
 from lab.trials.fork import Tries
 from tests.builders.cells import cell
 from tests.builders.facts import facts
@@ -153,7 +154,7 @@ def test_a_merge_that_is_interrupted_leaves_nothing(tmp_path: Path, monkeypatch:
     shards = runs_of_shards(tmp_path)
     monkeypatch.setattr(RunResult, "write", ends)
     with pytest.raises(KeyboardInterrupt):
-        merge(shards, tmp_path / "whole")
+        merge_shards(shards, tmp_path / "whole")
     assert not (tmp_path / "whole").exists()
 
 

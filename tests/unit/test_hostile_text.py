@@ -29,11 +29,12 @@ from lab.record import (
     Status,
     TestResult,
 )
+from lab.record.folders import RUN_LOG
 from lab.record.outcome import BoxProcess
-from lab.report import compare, github, junit, live, markdown
-from lab.report.live import run_log
+from lab.report import compare, github, junit, markdown
 from lab.report.site import one_page
-from lab.run.journal import RUN_LOG
+from lab.run import live
+from lab.run.live import run_log
 from lab.run.observer import Observer
 from tests.builders.cells import box, cell, done, side
 from tests.builders.facts import context, facts

@@ -17,8 +17,9 @@ from lab.builds.kinds.wheel import Wheel
 from lab.machine.acceleration import Acceleration
 from lab.plan import choose
 from lab.record import CellResult, DecidedCell, LaneRecord, RunInfo, RunOptions, RunResult, Status, run
+from lab.record.folders import locked_folder, new_folder
 from lab.run import journal, lanes
-from lab.run.journal import Journal, ResultsNotWritten, locked_folder, new_folder
+from lab.run.journal import Journal, ResultsNotWritten
 from tests.builders.runs import host
 
 BUILDS = [Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")]

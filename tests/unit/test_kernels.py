@@ -21,9 +21,10 @@ from lab.check import distributions, results
 from lab.images import debian, store
 from lab.lane import prepare_image
 from lab.machine import acceleration
+from lab.merge import merge_shards
 from lab.record import CellResult, RunOptions, Status, without_kernel
 from lab.report import table
-from lab.run import past, start
+from lab.run import start
 from tests.builders.cells import cell as cell_result
 from tests.builders.facts import executable, facts
 from tests.builders.facts import put as put_texts
@@ -396,7 +397,7 @@ def test_the_cells_of_a_lost_shard_have_their_kernels(folder: Path, tmp_path: Pa
     lost = run_of(*here, builds=made.info.builds, shard=made.info.shard)
     assert lost.run.shard
     lost.run.shard.sizes[:] = [len(cells) - 1, 1]
-    merged = past.merge([(tmp_path / "shard", lost)], tmp_path / "whole", partial=True)
+    merged = merge_shards([(tmp_path / "shard", lost)], tmp_path / "whole", partial=True)
     assert [(cell.guest, cell.kernel) for cell in merged.cells] == [
         *[(RT_GUEST, RT)] * 2,
         *[("debian-13@out", str(folder))] * 2,

@@ -15,10 +15,10 @@ from lab.base.activity import Activity, Step
 from lab.builds.kinds.wheel import Wheel
 from lab.plan import Cell, choose
 from lab.record import CellResult, LaneStep, Status
-from lab.report import live as progress
-from lab.report.live import Lines, LiveTable, run_log
+from lab.record.folders import RUN_LOG
+from lab.run import live as progress
 from lab.run import observer
-from lab.run.journal import RUN_LOG
+from lab.run.live import Lines, LiveTable, run_log
 from lab.run.observer import LaneSteps, Observer
 from tests.builders.cells import cell
 from tests.builders.output import FAULT, SAID, STEERING, told

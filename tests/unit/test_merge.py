@@ -7,18 +7,18 @@ import pytest
 
 from lab.base import notices
 from lab.base.errors import LabError, UsageError
+from lab.merge import merge_shards
 from lab.plan import Shard
 from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, ShardRecord, Status
 from lab.run import start
 from lab.run.lanes import Labels
-from lab.run.past import merge
 from tests.builders.runs import SMALL, Shards, begin, finish, host, names, resume, runs_of_shards
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_merged_shards_are_the_plan_in_its_order_with_their_evidence(tmp_path: Path, count: int) -> None:
     shards = runs_of_shards(tmp_path, count)
-    run = merge(shards[::-1], tmp_path / "whole")
+    run = merge_shards(shards[::-1], tmp_path / "whole")
     assert [c.name for c in run.cells] == [cell.name for cell in SMALL]
     assert run.cells == [result for _, shard in shards for result in shard.cells]
     for folder, shard in shards:
@@ -40,7 +40,7 @@ def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
     two.cells[0] = SMALL[2].result(Status.NOT_RUN, reason="interrupted")
     # How often faults are tried again does not make another plan.
     two.run.options = RunOptions(retries=5)
-    run = merge(shards, tmp_path / "whole")
+    run = merge_shards(shards, tmp_path / "whole")
     info = run.run
     assert (info.id, info.shard, info.merged) == ("whole", None, [one.run, two.run])
     assert (info.started, info.finished) == (begun - timedelta(hours=1), begun + timedelta(hours=3))
@@ -55,16 +55,16 @@ def test_the_host_is_kept_only_where_all_lanes_had_the_same(tmp_path: Path) -> N
     shards = runs_of_shards(tmp_path)
     for _, shard in shards:
         shard.run.host = host()
-    assert merge(shards, tmp_path / "same").run.host == host()
+    assert merge_shards(shards, tmp_path / "same").run.host == host()
     # A shard that was resumed on another host.
     hosts = [host(), host(kernel="6.1")]
     shards[1][1].run.lanes = [
         LaneRecord(guest="debian-13", image="1" * 64, fork="cold", seconds={}, host=ran_on) for ran_on in hosts
     ]
-    resumed = merge(shards, tmp_path / "resumed").run
+    resumed = merge_shards(shards, tmp_path / "resumed").run
     assert (resumed.host, resumed.hosts("debian-13")) == (None, hosts)
     shards[1][1].run.lanes, shards[1][1].run.host = [], hosts[1]
-    other = merge(shards, tmp_path / "other").run
+    other = merge_shards(shards, tmp_path / "other").run
     assert (other.host, other.hosts()) == (None, hosts)
     assert [shard.host for shard in other.merged] == hosts
 
@@ -103,7 +103,7 @@ def test_unrelated_runs_are_refused(
     else:
         shards[1] = shards[0]
     with pytest.raises(UsageError) as error:
-        merge(shards, tmp_path / "whole")
+        merge_shards(shards, tmp_path / "whole")
     assert expected.format(*[folder for folder, _ in shards]) == str(error.value).splitlines()[0]
     assert not (tmp_path / "whole").exists()
 
@@ -118,7 +118,7 @@ def test_later_parts_that_differ_in_what_the_first_does_not_have_are_refused(tmp
         third[1].run.builds[0].files = {"cp313.whl": "1" * 64}
         fourth[1].run.builds[0].files = {"cp313.whl": "2" * 64}
     with pytest.raises(UsageError, match=r"another guest debian-13|another build 0\.10\.8"):
-        merge([first, third, fourth], tmp_path / "whole")
+        merge_shards([first, third, fourth], tmp_path / "whole")
 
 
 def test_lanes_of_several_shards_have_labels_of_their_own_and_say_what_they_ran_on(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_lanes_of_several_shards_have_labels_of_their_own_and_say_what_they_ran_
         shard.cells[0].lane, shard.cells[0].trials_lane = labels[:2]
         # This lane did not come up, so that it has no record.
         shard.cells[1].lane = "debian-13 #3"
-    run = merge(shards, tmp_path / "whole")
+    run = merge_shards(shards, tmp_path / "whole")
     assert [(lane.label, lane.image[0], lane.host and lane.host.name) for lane in run.run.lanes] == [
         (f"{number}/2: {label}", str(number), f"host-{number}") for number in (1, 2) for label in labels
     ]
@@ -157,13 +157,13 @@ def test_evidence_that_cannot_be_taken_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         LabError, match=f"evidence of {folder} cannot be copied: No such file.*: {gone}"
     ) as error:
-        merge(shards, tmp_path / "whole")
+        merge_shards(shards, tmp_path / "whole")
     assert error.value.exit_status == 3
     assert not (tmp_path / "whole" / "results.json").exists()
     # It is refused outside of the cell's own folder.
     shard.cells[0].evidence = ["variants/stock.toml"]
     with pytest.raises(UsageError, match=r"evidence outside of the cell's folder: variants/stock\.toml"):
-        merge(shards, tmp_path / "other")
+        merge_shards(shards, tmp_path / "other")
 
 
 @pytest.mark.parametrize("kind", ["a link", "below a link", "a pipe"])
@@ -187,7 +187,7 @@ def test_no_file_of_this_host_gets_into_it(tmp_path: Path, kind: str, monkeypatc
         os.mkfifo(file)
     lines: list[str] = []
     monkeypatch.setattr(notices, "listener", lines.append)
-    run = merge(shards, tmp_path / "whole")
+    run = merge_shards(shards, tmp_path / "whole")
     assert run.cells[2].evidence == [log]
     assert not (tmp_path / "whole" / inner).exists()
     assert (tmp_path / "whole" / log).is_file()
@@ -201,7 +201,7 @@ def test_a_shard_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None
     begun = resume(shard)
     results: list[CellResult] = [begun.kept[cell.folder] for cell in begun.cells]
     shards[0] = folder, RunResult(run=begun.info, cells=results)
-    run = merge(shards, tmp_path / "whole")
+    run = merge_shards(shards, tmp_path / "whole")
     assert run.exit_status() == 0
     assert (run.run.resumed, run.run.merged[0].resumed) == ([], begun.info.resumed)
 
@@ -214,7 +214,7 @@ def without(shards: Shards, *lost: int) -> Shards:
 
 
 def test_the_cells_of_lost_shards_are_not_run_and_the_run_says_so(tmp_path: Path) -> None:
-    run = merge(without(runs_of_shards(tmp_path, 4), 2, 3), tmp_path / "whole", partial=True)
+    run = merge_shards(without(runs_of_shards(tmp_path, 4), 2, 3), tmp_path / "whole", partial=True)
     assert [c.status for c in run.cells] == [Status.PASS, Status.NOT_RUN, Status.NOT_RUN, Status.PASS]
     missing, other = run.cells[1:3]
     assert (missing.guest, missing.variant, missing.build) == ("debian-12", "max-userns-zero", "0.10.8")
@@ -228,7 +228,7 @@ def test_the_cells_of_lost_shards_are_not_run_and_the_run_says_so(tmp_path: Path
 
 def test_missing_shards_have_to_be_allowed(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
-        merge(without(runs_of_shards(tmp_path, 4), 1, 2, 4), tmp_path / "whole")
+        merge_shards(without(runs_of_shards(tmp_path, 4), 1, 2, 4), tmp_path / "whole")
     assert str(error.value).startswith("shards 1/4, 2/4, 4/4 are missing: 3 of the plan's 4 cells are in none")
     assert "--partial" in str(error.value)
     assert not (tmp_path / "whole").exists()
@@ -241,16 +241,16 @@ def test_shards_without_cells_are_not_missed(tmp_path: Path) -> None:
         if shard.of(SMALL) and (folder := tmp_path / str(shard.number))
     ]
     assert len(shards) < 9
-    assert merge(shards, tmp_path / "whole").run.lost_shards == []
+    assert merge_shards(shards, tmp_path / "whole").run.lost_shards == []
     [(first, _), *others] = shards
-    assert merge(others, tmp_path / "rest", partial=True).run.lost_shards == [int(first.name)]
+    assert merge_shards(others, tmp_path / "rest", partial=True).run.lost_shards == [int(first.name)]
 
 
 def test_a_partial_run_is_resumed_with_the_cells_of_the_lost_shard_alone(tmp_path: Path) -> None:
     shards = runs_of_shards(tmp_path, 4)
     for _, shard in shards:
         shard.run.host = host(name=shard.run.id)
-    merged = merge(without(shards, 3), tmp_path / "whole", partial=True)
+    merged = merge_shards(without(shards, 3), tmp_path / "whole", partial=True)
     begun = resume(merged)
     assert names(begun) == [cell.name for cell in SMALL]
     assert [cell.name for cell in begun.left] == [SMALL[2].name]
@@ -261,7 +261,7 @@ def test_a_partial_run_is_resumed_with_the_cells_of_the_lost_shard_alone(tmp_pat
 
 
 def test_changed_definitions_of_cells_that_stand_are_refused_all_the_same(tmp_path: Path) -> None:
-    merged = merge(without(runs_of_shards(tmp_path, 2), 2), tmp_path / "whole", partial=True)
+    merged = merge_shards(without(runs_of_shards(tmp_path, 2), 2), tmp_path / "whole", partial=True)
     # Definitions that only the lost shard had are those of today.
     assert "guest debian-13" not in merged.run.definitions
     assert "guest debian-13" in resume(merged).info.definitions
@@ -276,6 +276,6 @@ def test_a_whole_merged_run_is_resumed_where_its_shards_left_off(tmp_path: Path)
     shards = runs_of_shards(tmp_path)
     shards[0][1].cells[1].status = Status.ERROR
     shards[1][1].cells[0].unfinished = True
-    begun = resume(merge(shards, tmp_path / "whole"))
+    begun = resume(merge_shards(shards, tmp_path / "whole"))
     assert [cell.name for cell in begun.left] == [SMALL[1].name, SMALL[2].name]
     assert len(begun.kept) == 3

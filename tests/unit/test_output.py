@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from lab import catalog, causes
-from lab.cli import lists
+from lab.cli import doctor, lists
 from lab.images import store
-from lab.machine import doctor
 from lab.record import Status
 from tests.builders.cells import cell
 from tests.builders.guests import base_image

@@ -44,7 +44,7 @@ def test_a_cell_is_found_with_its_build_and_the_lab_s_own_root_file_system(paths
 
 def test_a_cell_with_several_builds_needs_the_build(paths: Paths) -> None:
     several = run(cell(build="0.10.8"), cell(build="0.9.0", status=Status.FAIL))
-    assert past.names_of_cells(several) == ["debian-13/stock/0.9.0", "debian-13/stock/0.10.8"]
+    assert several.cell_names() == ["debian-13/stock/0.9.0", "debian-13/stock/0.10.8"]
     with pytest.raises(UsageError, match="several builds") as raised:
         past.find_cell(several, "debian-13/stock", CATALOG, paths)
     assert raised.value.hint == "name one of debian-13/stock/0.10.8, debian-13/stock/0.9.0"

@@ -14,13 +14,13 @@ from rich.console import Console
 from lab import builds
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths
+from lab.plan import PlannedRun
 from lab.record import ExperimentPolicy, RunResult
+from lab.record.folders import VARIANTS
 from lab.repro.planning import Plan
 from lab.repro.running import Runner, options
 from lab.repro.wishes import Wishes
-from lab.run import journal
 from lab.run.scheduler import Scheduler
-from lab.run.start import PlannedRun
 from tests.builders import messages
 from tests.builders.processes import run_main
 from tests.builders.report_texts import FAMILY, PROBE, TWICE
@@ -125,7 +125,7 @@ def test_a_report_s_variants_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     def stop(self: Scheduler) -> None:
         begun.append(self.planned)
-        kept = KNOWN.with_variants(folder / journal.VARIANTS)
+        kept = KNOWN.with_variants(folder / VARIANTS)
         assert sorted(set(kept.variants) - set(KNOWN.variants)) == ["report", "tried-1"]
         for name, variant in planned.variants.items():
             assert kept.variant(name).knobs == variant.knobs
@@ -177,7 +177,7 @@ def test_a_bisection_is_part_of_the_answer(repro: Repro, blocked: list[PlannedRu
     # A bisection tells by releases what an experiment tells by settings.
     assert first.info.options.experiments is ExperimentPolicy.NEVER
     assert bisected.folder == tmp_path / "run" / "bisection"
-    assert (bisected.folder / journal.VARIANTS / "report.toml").is_file()
+    assert (bisected.folder / VARIANTS / "report.toml").is_file()
     assert not bisected.info.options.remedies
 
 

@@ -13,8 +13,7 @@ from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.cli import options, reports
 from lab.record import BuildRecord, CellResult, RunResult, Status
-from lab.run import past
-from lab.run.journal import LOCK, locked_folder
+from lab.record.folders import LOCK, choose_deletable, delete_run, locked_folder
 from tests.builders.cells import cell
 from tests.builders.processes import LOCK_HOLDER, other_process
 from tests.builders.runs import run_of
@@ -163,9 +162,9 @@ def test_one_bad_name_deletes_nothing(lab: options.Lab, name: str, message: str,
 
 def test_a_run_that_a_lab_takes_up_meanwhile_is_kept(lab: options.Lab) -> None:
     folder = write(lab.paths, "a", cell())
-    [chosen] = past.to_delete(lab.paths.runs, ["a"])
+    [chosen] = choose_deletable(lab.paths.runs, ["a"])
     with locked_folder(folder), pytest.raises(UsageError, match="another lab is at work in it"):
-        past.delete(chosen)
+        delete_run(chosen)
     assert RunResult.read(folder).cells
 
 

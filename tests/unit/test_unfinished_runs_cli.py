@@ -18,8 +18,8 @@ from lab import cli
 from lab.base.paths import PACKAGE
 from lab.cli import options
 from lab.record import RunResult
+from lab.record.folders import LOCK
 from lab.run import scheduler
-from lab.run.journal import LOCK
 from tests.builders.processes import TWO_CELLS, Printed, RunLab, interrupt_runs, rows_listed
 
 pytestmark = pytest.mark.usefixtures("releases")

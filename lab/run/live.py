@@ -17,9 +17,9 @@ from lab.base.activity import name_of
 from lab.base.files import bounded, free_text, inert, plain
 from lab.plan import Cell
 from lab.record import CellResult
+from lab.record.folders import RUN_LOG
 from lab.report import table
 from lab.report.terminal import fewest_lines, styled, tables
-from lab.run.journal import RUN_LOG
 from lab.run.observer import Observer, joined
 
 # Longest line, and longest text of an event in the table, in characters.

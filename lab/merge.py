@@ -1,0 +1,173 @@
+"""Joins the shards of a plan to one run."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lab import builds
+from lab.base.errors import LabError, UsageError
+from lab.base.files import A_RUN, explained, is_full, make_folder, plain
+from lab.base.notices import progress
+from lab.causes.evidence import MISSING, why_not
+from lab.plan import OF_EVERY_CELL, rerun
+from lab.record import AT, BuildRecord, CellResult, Expectation, LaneRecord, RunResult, Status
+
+
+def merge_shards(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bool = False) -> RunResult:
+    """Join shards of one plan into one run in `folder`, and copy their evidence.
+
+    Each shard is its folder and its record. With `partial`, shards may be missing: their cells are `not-run`,
+    and the run can be resumed. Raises UsageError for shards that overlap, differ in their plan, or are missing.
+    """
+    common, cells = _join(shards)
+    infos = [shard.run for _, shard in shards]
+    first = infos[0]
+    assert first.shard is not None
+    plan, count = first.shard.plan, first.shard.count
+    # Shards are contiguous pieces of the plan.
+    numbers = [number for number, size in enumerate(first.shard.sizes, 1) for _ in range(size)]
+    missing = {name: number for name, number in zip(plan, numbers, strict=True) if name not in cells}
+    lost = sorted(set(missing.values()))
+    if missing and not partial:
+        which_ones = f"shard{'s' if len(lost) > 1 else ''} " + ", ".join(f"{number}/{count}" for number in lost)
+        raise UsageError(
+            f"{which_ones} {'are' if len(lost) > 1 else 'is'} missing: "
+            f"{len(missing)} of the plan's {len(plan)} cells are in none of these runs",
+            hint=f"run what is missing with --shard, then merge all {count} shards; or add --partial: then "
+            "those cells are not-run, and `lab matrix --resume` runs them",
+        )
+    results = []
+    for name in plan:
+        if name in cells:
+            results.append(cells[name][1])
+            continue
+        guest, variant, build = name.split("/", 2)
+        argument = next((builds.argument(record) for record in first.builds if record.name == build), build)
+        # What a variant should do is in the record of another of its cells.
+        expected = next((cell.expected for _, cell in cells.values() if cell.variant == variant), Expectation())
+        # So is where a kernel's file is; a package is in the guest's name.
+        kernels = (cell.kernel for _, cell in cells.values() if cell.guest == guest)
+        kernel = next(kernels, guest.partition(AT)[2])
+        missed = CellResult(
+            guest=guest,
+            kernel=kernel,
+            variant=variant,
+            build=build,
+            status=Status.NOT_RUN,
+            expected=expected,
+            reason=f"shard {missing[name]}/{count} was lost",
+        )
+        again = rerun(missed.guest_argument, variant, argument, first.options)
+        results.append(missed.model_copy(update={"rerun": again}))
+    # The run has a host only if all lanes of all shards ran on the same one.
+    hosts = {host.itself: host for info in infos for host in info.hosts()}
+    update = {
+        "id": folder.name,
+        "started": min(info.started for info in infos),
+        "finished": max((info.finished or info.started) for info in infos),
+        "resumed": [],
+        "interrupted": any(info.interrupted for info in infos),
+        "shard": None,
+        "lost_shards": lost,
+        "host": hosts.popitem()[1] if len(hosts) == 1 else None,
+        # The shards have them under their own labels, in `merged`.
+        "steps": [],
+        "host_names": list(dict.fromkeys(name for info in infos for name in info.host_names)),
+        "merged": infos,
+    }
+    info = first.model_copy(update=update | common)
+    with _whole_or_absent(folder), explained(folder, A_RUN):
+        copied = [_take(folder, cells[c.name][0], c) if c.name in cells else c for c in results]
+        run = RunResult(run=info, cells=copied)
+        run.write(folder)
+    return run
+
+
+@contextmanager
+def _whole_or_absent(folder: Path) -> Iterator[None]:
+    """Make a run's folder, and remove what the block put into it if the block fails."""
+    is_new = not folder.exists()
+    make_folder(folder)
+    earlier = set(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for entry in set(folder.iterdir()) - earlier:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            if is_new:
+                folder.rmdir()
+        raise
+
+
+def _join(
+    shards: Sequence[tuple[Path, RunResult]],
+) -> tuple[dict[str, object], dict[str, tuple[Path, CellResult]]]:
+    """What the records of all shards hold together, and all cells by name, each with its shard's folder.
+
+    Lanes and their cells are labelled with the shard, and each lane says by itself what it ran on. Raises
+    UsageError for a run that is no shard of their plan, or if two of them have the same cell.
+    """
+    first = shards[0][1].run
+    digests = dict(first.definitions)
+    # Each build once, with all files that any shard deployed.
+    records: dict[str, BuildRecord] = {}
+    lanes: list[LaneRecord] = []
+    cells: dict[str, tuple[Path, CellResult]] = {}
+    for path, shard in shards:
+        info = shard.run
+        if info.shard is None or first.shard is None:
+            raise UsageError(f"{path} is not a shard", hint="run its cells with --shard I/N")
+        wrong = []
+        if (info.shard.plan, info.shard.count) != (first.shard.plan, first.shard.count):
+            wrong.append("another plan")
+        if info.options.model_copy(update={"retries": first.options.retries}) != first.options:
+            wrong.append("other options")
+        both = {*OF_EVERY_CELL, *(info.definitions.keys() & digests.keys())}
+        wrong += [f"another {name}" for name in sorted(both) if info.definitions.get(name) != digests.get(name)]
+        for build in info.builds:
+            record = records.setdefault(build.name, build.model_copy(update={"files": {}}))
+            if any(record.files.get(file, digest) != digest for file, digest in build.files.items()):
+                wrong.append(f"another build {build.name}")
+            record.files.update(build.files)
+        if wrong:
+            raise UsageError(f"{path} is not a shard of the same plan as run {first.id}: {', '.join(wrong)}")
+        digests |= info.definitions
+        for lane in info.lanes:
+            own = {"label": f"{info.shard}: {lane.label}", "host": lane.host or info.host}
+            lanes.append(lane.model_copy(update=own))
+        for cell in shard.cells:
+            if cell.name in cells:
+                raise UsageError(
+                    f"{cells[cell.name][0]} and {path} overlap: both have {cell.name}",
+                    hint="leave one of them out; lab compare says in what they differ",
+                )
+            labels = {"lane": cell.lane, "trials_lane": cell.trials_lane}
+            update = {key: f"{info.shard}: {label}" for key, label in labels.items() if label}
+            cells[cell.name] = path, cell.model_copy(update=update)
+    return {"definitions": digests, "builds": list(records.values()), "lanes": lanes}, cells
+
+
+def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
+    """Copy the evidence of a cell, but nothing that is no file of the shard's own.
+
+    Raises UsageError for evidence outside of the cell's folder.
+    """
+    kept = []
+    for name in cell.evidence:
+        if not Path(name).is_relative_to(cell.folder) or ".." in Path(name).parts:
+            raise UsageError(f"{source}: evidence outside of the cell's folder: {plain(name)}")
+        if (why := why_not(source, name)) not in ("", MISSING):
+            progress(f"left out: {plain(str(source / name))}: {why}")
+            continue
+        target = folder / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, target, follow_symlinks=False)
+        except OSError as error:
+            if is_full(error):  # It names the file that was read.
+                raise OSError(error.errno, error.strerror, str(target)) from error
+            raise LabError(f"evidence of {source} cannot be copied: {error.strerror}: {name}") from error
+        kept.append(name)
+    return cell.model_copy(update={"evidence": kept})
