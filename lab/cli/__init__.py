@@ -27,6 +27,8 @@ INTERRUPTED = 130
 BROKEN_PIPE = 128 + signal.SIGPIPE
 # What the system says of a file that may not be read or written.
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+# The modules of the libraries that the extra `run` brings, with what these bring.
+RUN_LIBRARIES = ("libvirt", "libvirt_qemu", "paramiko", "fabric", "invoke", "pycdlib")
 # Longest message of an error, in characters.
 LONGEST = 20_000
 # The variable by which a shell's script asks `lab` for names; click knows it by the program's name.
@@ -69,7 +71,16 @@ class Commands(click.Group):
         if context.resilient_parsing:
             return self._stand_ins().get_command(context, name)
         if (module := COMMANDS.get(name) or INTERNAL.get(name)) and name not in self.commands:
-            self.add_command(getattr(import_module(f"lab.cli.{module}"), f"{name}_command"), name)
+            try:
+                loaded = import_module(f"lab.cli.{module}")
+            except ModuleNotFoundError as error:
+                if error.name not in RUN_LIBRARIES:
+                    raise
+                raise LabError(
+                    f"lab {name} runs machines, and {error.name} is not installed",
+                    hint="pip install 'boxlite-lab[run]', or ./setup.sh in a checkout",
+                ) from error
+            self.add_command(getattr(loaded, f"{name}_command"), name)
         return super().get_command(context, name)
 
     def resolve_command(
