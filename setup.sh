@@ -49,6 +49,12 @@ esac
 with=''
 case ${1-} in --with=*) with=${1#*=} && shift ;; esac
 cd "$(dirname "$0")"
+# Whoever reads results needs neither libvirt nor QEMU.
+reads=''
+case "${1-} $* " in
+    "report "* | "compare "* | "gate "* | "baseline "* | "expect "* | "merge "* | "publish "* | "check "*) reads=1 ;;
+    "probe "* | "runs "* | "list "* | "remedies "* | "completion "* | "repro "*" --text-only "*) reads=1 ;;
+esac
 # libvirt's daemons are there, and an ordinary user's PATH may lack it.
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -138,13 +144,19 @@ case $with in
     *) has_foreign "$@" || other='' ;;
 esac
 
-look_up 'package.*' && packages=$found
-look_up "$own.*" && packages="$packages $found"
+if [ -n "$reads" ]; then
+    other=''
+    look_up package.venv && packages=$found
+    look_up package.trust && packages="$packages $found"
+else
+    look_up 'package.*' && packages=$found
+    look_up "$own.*" && packages="$packages $found"
+fi
 if [ -n "$other" ]; then
     look_up "$other.*" && packages="$packages $found"
     look_up "programs.$other" && packages="$packages $found"
 fi
-[ "$(id -u)" = 0 ] || { look_up 'user.*' && packages="$packages $found"; }
+[ -n "$reads" ] || [ "$(id -u)" = 0 ] || { look_up 'user.*' && packages="$packages $found"; }
 # The tests sign checksums of their own, and look at the site in a browser and with a checker of HTML in Java.
 if [ "${1-}" = test ]; then
     look_up 'test.*' && packages="$packages $found"
@@ -183,7 +195,7 @@ free_range() {
         $2 < first + 65536 && $2 + $3 > first { first = $2 + $3 }
         END { printf "%.0f-%.0f\n", first, first + 65535 }'
 }
-if [ "$(id -u)" != 0 ]; then
+if [ -z "$reads" ] && [ "$(id -u)" != 0 ]; then
     range=100000-165535
     [ -n "$bare" ] || range=$(free_range /etc/subuid /etc/subgid)
     for kind in uid gid; do
@@ -235,7 +247,9 @@ start_libvirt() {
 }
 # libvirt's first look at QEMU takes four seconds. It has them while the libraries are installed.
 looking=
-if [ "$(id -u)" = 0 ] && [ -z "${LAB_CONNECT-}" ]; then
+if [ -n "$reads" ]; then
+    :
+elif [ "$(id -u)" = 0 ] && [ -z "${LAB_CONNECT-}" ]; then
     if [ -n "$dry" ]; then start_libvirt; else start_libvirt & looking=$!; fi
 elif [ -z "$dry" ]; then
     virsh -q -c qemu:///session version >/dev/null 2>&1 &
@@ -253,6 +267,7 @@ lock=requirements/lab.txt
 case " $* " in *" --hosts "* | *" --hosts="*) lock=requirements/hosts.txt ;; esac
 [ "${1-}" != host ] || { shift && set -- doctor "$@" && lock=requirements/hosts.txt; }
 [ "${1-}" != test ] || lock=requirements/test.txt
+[ -z "$reads" ] || lock=requirements/read.txt
 stamp=.venv/installed-$(basename "$lock")
 if [ -z "$bare" ]; then
     want=$($PYTHON -V 2>&1; "${daemons##* }" --version 2>/dev/null || true; cat requirements/build.txt "$lock" requirements/deno.lock pyproject.toml)

@@ -100,6 +100,20 @@ def test_a_bare_host_gets_its_packages_its_libraries_and_its_daemons(tmp_path: P
 
 
 @each_host
+@pytest.mark.parametrize("user", [None, 1000])
+@pytest.mark.parametrize("words", ["merge a b -o c", "gate a --against b", "repro - --text-only"])
+def test_who_reads_results_gets_no_machines(tmp_path: Path, host: str, user: int | None, words: str) -> None:
+    told = commands(dry_run(tmp_path, RELEASES[host], *words.split(), user=user).stdout)
+    packages = [word for line in told if " install " in line and "pip" not in line for word in line.split()]
+    expected = packages_of(host, "package.venv", "package.trust").split()
+    assert packages[-len(expected) :] == expected
+    assert not {"qemu-utils", "qemu-img", "libvirt-clients", "libvirt-client"} & set(packages)
+    assert not any(line.startswith(("systemctl", "sudo systemctl", "sudo usermod")) for line in told)
+    assert any(line.endswith(" -r requirements/read.txt") for line in told)
+    assert told[-1] == f".venv/bin/lab {words}"
+
+
+@each_host
 def test_an_ordinary_user_gets_subordinate_ids_and_no_system_daemon(tmp_path: Path, host: str) -> None:
     told = commands(dry_run(tmp_path, RELEASES[host], "doctor", user=1000).stdout)
     assert any(line.startswith("sudo ") and line.endswith((" uidmap", " shadow-utils")) for line in told)
