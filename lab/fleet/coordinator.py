@@ -322,10 +322,11 @@ class Coordinator:
         if piece is None:
             return
         match event:
-            case PartBegins():
+            case PartBegins() if not piece.fault:  # What was taken from its host may begin elsewhere meanwhile.
                 # dask may have given it to another host before it was seen that the first one had gone.
                 self._lost(piece)
                 piece.host = name
+                piece.hosts.add(name)
                 self._backlog.begin(piece.tickets)
             case LaneEvent() if name == piece.host:  # A host that was lost may still tell what it does.
                 self.observer.lane(self._lane(piece, event.lane), event.step)
@@ -427,6 +428,10 @@ class Coordinator:
         """The lab failed with a part: another host tries what is left of it, or its cells are given up."""
         name, left = piece.host, self._backlog.open(piece.tickets)
         fault, is_lost = bounded(plain(str(error)), LONGEST_FAULT), isinstance(error, KilledWorker)
+        if len(piece.hosts) > 1 and not is_lost:
+            # The first host went before its result was here, so whose this is cannot be told.
+            self.observer.note(f"part {piece.number} is run again: {fault}")
+            return None
         if isinstance(error, Refused) and name in self._hosts:
             return self._refuse(name, fault)
         if isinstance(error, KilledWorker):

@@ -29,6 +29,8 @@ MOST_LOSSES = 3
 # The user's own settings of dask's come before these. A host that does not answer is lost after `worker-ttl` to
 # twice that. `part` is how dask calls the tasks; without their duration no host would take over another's.
 SETTINGS = {"default-task-durations": {"part": "10m"}, "worker-ttl": "30s"}
+# Results of other hosts wait while dask tries to reach one that has gone.
+COMM = {"timeouts": {"connect": "10s"}}
 
 
 # So many connections may be without the run's key at a time: each takes a descriptor, and nothing else ends one
@@ -40,8 +42,8 @@ MOST_STRANGERS = 64
 class Piece:
     """A part that dask has, with its image. `lanes` maps what its `host` calls its lanes to their labels.
 
-    `only` are the addresses of the hosts that may run it; empty means all. `fault` is why it was taken from its
-    host.
+    `only` are the addresses of the hosts that may run it; empty means all. `hosts` are those that began it.
+    `fault` is why it was taken from its host.
     """
 
     number: int
@@ -50,6 +52,7 @@ class Piece:
     future: Future
     only: frozenset[str] = frozenset()
     host: str = ""
+    hosts: set[str] = field(default_factory=set)
     lanes: dict[str, str] = field(default_factory=dict)
     fault: str = ""
 
@@ -125,7 +128,7 @@ def running(host: str, port: int | None, security: Security, *, hosts: int) -> I
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [logging.NullHandler()], False
     losses = {"allowed-failures": MOST_LOSSES * max(1, hosts) - 1}
-    dask.config.update_defaults({"distributed": {"scheduler": SETTINGS | losses}})
+    dask.config.update_defaults({"distributed": {"scheduler": SETTINGS | losses, "comm": COMM}})
     where = {"host": host, "port": port or 0, "protocol": "tls", "security": security}
     # dask would use one folder for all users of this host, and load modules from there.
     with scratch.temporary() as folder, dask.config.set({"temporary-directory": str(folder)}):

@@ -48,7 +48,7 @@ class DialledHosts:
     def leave(self, name: str) -> None:
         """Let a host go."""
         address = self.run.coordinator._hosts[name].address
-        self.run.coordinator._client.run(leave, workers=[address], on_error="ignore")
+        self.run.coordinator._client.run(close_worker, workers=[address], on_error="ignore")
 
     def add(self, name: str, answer: Answer, offers: Mapping[str, float] = OFFERS) -> None:
         """Let a host dial in."""
@@ -90,16 +90,28 @@ def run_part(text: str) -> Any:
     return hosts.answers[name](sent, tell)
 
 
-def leave(dask_worker: Worker) -> None:
-    """In place of `host.leave`, which would end this process."""
+def close_worker(dask_worker: Worker) -> None:
     dask_worker.loop.add_callback(dask_worker.close)
+
+
+def stay() -> None:
+    """In place of `host.leave`, which would end this process.
+
+    The worker stays. When it closes, other connections of its process often break, too, and here all hosts
+    are one process. A host with a process of its own leaves in `test_several_hosts.py`.
+    """
 
 
 @contextmanager
 def dialling(
-    fleet: Fleet, monkeypatch: Any, cells: Sequence[Cell] = PLAN, *, most_seconds: float = MOST_SECONDS
+    fleet: Fleet,
+    monkeypatch: Any,
+    cells: Sequence[Cell] = PLAN,
+    *,
+    most_seconds: float = MOST_SECONDS,
+    leave: Callable[..., None] = stay,
 ) -> Iterator[DialledHosts]:
-    """A run that waits for hosts to dial in."""
+    """A run that waits for hosts to dial in. `leave` is what a host does that gets no more parts."""
     monkeypatch.setattr(part, "run_part", run_part)
     monkeypatch.setattr(host, "leave", leave)
     port = free_port()

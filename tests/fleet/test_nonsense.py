@@ -18,10 +18,10 @@ from lab.fleet.part import Part
 from lab.record import RESULTS_FILE, Status
 from tests.builders.processes import SECONDS
 from tests.builders.runs import SMALL
-from tests.fleet.dialled import OFFERS, Answer, archive_of, decides, dialling, files_of
+from tests.fleet.dialled import OFFERS, Answer, archive_of, close_worker, decides, dialling, files_of
 from tests.fleet.examples import Fleet
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 Change = Callable[[Part, dict[str, bytes]], Any]
 
 
@@ -176,7 +176,7 @@ def test_nonsense_of_no_part_costs_no_cell_a_try(
 def test_a_host_whose_name_or_offer_makes_no_sense_is_shut_out(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, name: str, offers: dict[str, float], fault: str
 ) -> None:
-    with dialling(fleet, monkeypatch, SMALL) as hosts:
+    with dialling(fleet, monkeypatch, SMALL, leave=close_worker) as hosts:
         hosts.add(name, lambda _sent, _tell: None, OFFERS | offers)
         hosts.run.told.wait(lambda: hosts.run.told.noted("make no sense: " + fault))
         [note] = [note for note in hosts.run.told.notes if "make no sense" in note]

@@ -2,22 +2,31 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import create_autospec
 
 import pytest
 
 pytest.importorskip("distributed")
+from distributed import Future
 
 from lab import plan
 from lab.base.architecture import AARCH64, Architecture
 from lab.base.errors import LabError
+from lab.base.paths import Paths
 from lab.base.wait import Deadline, wait_for
 from lab.fleet import host
+from lab.fleet.coordinator import Coordinator
+from lab.fleet.engine import Joined, Piece
+from lab.fleet.inventory import Inventory
 from lab.fleet.part import Part
 from lab.machine import domain
 from lab.record import Status
+from lab.run.decisions import Decisions
+from tests.builders.guests import base_image
 from tests.builders.processes import SECONDS
-from tests.builders.runs import KNOWN, RELEASE, SMALL, VARIANTS
+from tests.builders.runs import KNOWN, RELEASE, SMALL, VARIANTS, Told, begin
 from tests.fleet.dialled import OFFERS, decides, dialling
 from tests.fleet.examples import Fleet
 
@@ -129,3 +138,29 @@ def test_a_host_offers_the_architectures_that_its_qemu_runs(monkeypatch: pytest.
     assert host.architectures() == ["x86_64"]
     monkeypatch.setenv("LAB_CONNECT", "nowhere:///")
     assert host.architectures() == []
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["nonsense is told", "a result is damaged"])
+def test_no_host_is_blamed_for_what_another_one_did_to_its_part(tmp_path: Path, is_told: bool) -> None:
+    """A host is shut out while its results are on the way, and dask gives their parts to another one."""
+    begun, told = begin(tmp_path / "run", SMALL), Told()
+    paths = Paths(tmp_path / "cache", tmp_path / "state")
+    coordinator = Coordinator(begun, paths, Inventory.model_validate({"coordinator": {"port": 7000}}), told)
+    coordinator._decisions = Decisions(begun, begun.cells, told, retries=1)
+    coordinator._backlog, coordinator._journal = coordinator._decisions.backlog, coordinator._decisions.journal
+    coordinator._hosts = {name: Joined(f"tls://{name}", name) for name in ("bad", "good")}
+    tickets, future = coordinator._backlog.waiting()[:1], create_autospec(Future, instance=True)
+    future.cancelled.return_value = False
+    piece = coordinator._pieces[1] = Piece(1, tickets, base_image(tmp_path), future)
+    (tmp_path / "run").mkdir(exist_ok=True)
+
+    def tell(name: str, kind: str) -> None:
+        coordinator._event({"worker": f"tls://{name}", "part": 1, "kind": kind})
+
+    tell("bad", "begins")
+    if is_told:
+        tell("bad", "lane")  # It says of no lane what that does.
+    tell("good", "begins")
+    coordinator._ended(piece, b"damaged")
+    assert (coordinator._hosts["bad"].failures, coordinator._hosts["good"].failures) == (int(is_told), 0)
+    assert tickets[0] in coordinator._backlog.waiting()
