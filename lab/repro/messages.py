@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.repro.report import Quote, Speaker, Words
-from lab.repro.source import END_OF_SENTENCE, Text, quote
+from lab.repro.source import END_OF_SENTENCE, LETTER, Text, quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SAYS = {name: re.compile(pattern) for name, pattern in TABLE["patterns"].items()}
@@ -88,6 +88,8 @@ def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Words]:
 
 def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Words | None:
     """Return what is said on a line; None if it is no message. `of_boxlite`: the text is about boxlite."""
+    if not LETTER.search(text):
+        return None
     if match := SAYS["bubblewrap"].search(text):
         words = _unquoted(_bubblewrap(text, match).strip())
         name = error(words)

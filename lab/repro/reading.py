@@ -35,7 +35,7 @@ from lab.repro.report import (
     Statement,
     System,
 )
-from lab.repro.source import LONGEST, TABLE, Kind, Line, Text, matches, quote
+from lab.repro.source import LETTER, LONGEST, TABLE, Kind, Line, Text, matches, quote
 
 if TYPE_CHECKING:
     from lab.probes.report import HostReport
@@ -97,7 +97,7 @@ def read(data: bytes) -> Report:
         is_new = line.number not in understood and not KINDS["nothing_new"].match(line.text)
         if is_new and (line.kind is Kind.CODE or KINDS["technical"].search(line.text)):
             unread.setdefault(line.raw.strip(), quote(line))
-        for name, pattern in patterns.items():
+        for name, pattern in patterns.items() if LETTER.search(line.labelled) else ():
             if name not in topics and pattern.search(line.labelled):
                 topics[name] = quote(line)
     return Report(

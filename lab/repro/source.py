@@ -23,6 +23,8 @@ from lab.base.files import bounded, check_values, plain
 from lab.repro.report import Place, Quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("reading.toml").read_text("utf-8"))
+# What all words have: a long line of digits and marks need not be looked at for each of them.
+LETTER = re.compile(r"[^\W\d_]")
 SAYS = {name: re.compile(pattern) for name, pattern in TABLE["lines"].items()}
 # A report is cut to these; an issue of GitHub's has at most 65,536 characters.
 MOST_BYTES = 8 * 2**20
