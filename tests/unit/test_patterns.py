@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -88,7 +88,10 @@ def patterns_in(value: object, name: str, seen: set[int]) -> Iterator[tuple[str,
             for inner in value:
                 yield from patterns_in(inner, name, seen)
         elif is_dataclass(value) and not isinstance(value, type):
-            yield from patterns_in(getattr(value, "__dict__", {}), name, seen)
+            # Not what is made of its fields when that is asked for first, which depends on the tests before.
+            yield from patterns_in(
+                {field.name: getattr(value, field.name) for field in fields(value)}, name, seen
+            )
 
 
 def of_modules() -> Iterator[Use]:
@@ -126,6 +129,8 @@ def of_tables() -> Iterator[Use]:
     ]
     for method, written in rows:
         yield Use(re.compile(written, re.IGNORECASE | re.DOTALL), method, written)
+    for name, distribution in systems.DISTRIBUTIONS.items():
+        yield Use(distribution.written, "match", f"{name}: written")
     for alone in (True, False):
         yield Use(systems._names(alone=alone), "search", "systems._names")
     for row in systems.DISTRIBUTIONS.values():
