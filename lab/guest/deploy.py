@@ -1,7 +1,7 @@
 """Deploying a build into a guest, with its suite and the box's root file system: once per lane.
 
 It goes as a tar on a disk of the lane's own. Over SSH the guest would have to decrypt it, which took an
-emulated guest twice as long; benchmarks/README.md has the figures.
+emulated guest twice as long; docs/measurements/boot-and-deployment.md has the figures.
 """
 
 import hashlib

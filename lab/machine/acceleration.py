@@ -88,7 +88,8 @@ class Acceleration:
         """How many processors a machine gets that is to have so many under KVM.
 
         An emulated one gets one. QEMU runs each processor in a thread of the host, and those of one machine
-        wait for each other: with two, a box took 16.6 s instead of 9.0 s (medians of 100, docs/faults.md).
+        wait for each other: with two, a box took 16.6 s instead of 9.0 s (medians of 100,
+        docs/measurements/emulated-resets.md).
         """
         return count if self.kvm else 1
 

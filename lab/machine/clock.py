@@ -19,7 +19,8 @@ from lab.base import host_table
 from lab.base.paths import Paths
 from lab.machine import qemu, throwaway
 
-# Seconds of an emulated guest's clock in each real second. benchmarks/README.md has what other rates cost.
+# Seconds of an emulated guest's clock in each real second. docs/measurements/guest-clock.md says what other
+# rates cost.
 RATE = 0.1
 # Where Debian, Ubuntu and Fedora have libfaketime's library for programs with threads.
 FOLDERS = (Path(f"/usr/lib/{platform.machine()}-linux-gnu/faketime"), Path("/usr/lib64/faketime"))

@@ -31,7 +31,10 @@ from lab.verdict.words import WordsVerdict
 from tests.builders.evidence import gathered
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / folder / "README.md" for folder in (".", "benchmarks", "tests")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 OUT_OF_DATE = "generated parts are out of date; regenerate them: .venv/bin/python -m lab.cli.reference"
 
@@ -249,7 +252,7 @@ def test_the_examples_of_a_baseline_and_of_known_failures_load(tmp_path: Path) -
     (tmp_path / "baseline.toml").write_text(example("files.md", "baseline.toml", "reference"))
     read = baseline.read(tmp_path / "baseline.toml")
     assert [cell.variant for cell in read.cells.values()] == ["max-userns-zero", "stock"]
-    (tmp_path / "known.toml").write_text(example("before-a-release.md", "known.toml"))
+    (tmp_path / "known.toml").write_text(example("comparing-builds.md", "known.toml"))
     [expected] = expectations.read(tmp_path / "known.toml").expect.values()
     assert expected.matches("ubuntu-24.04", "stock")
 
