@@ -13,7 +13,7 @@ from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
 from lab.guest.session import Session
 from lab.guest.variant import as_run, home, login, under
-from lab.record import Outcome, TestResult
+from lab.record import Outcome, SuiteRun, TestResult
 
 # The variable that has the container of a variant take standard input; see `container` in remote/knobs.py.
 STDIN = "LAB_STDIN"
@@ -32,19 +32,6 @@ ROUNDING = 1
 
 class SuiteBroken(LabError):
     """The suite's runner failed, before the first test or at whatever time: a fault of the lab."""
-
-
-@dataclass(frozen=True)
-class SuiteRun:
-    """What one run of the suite gave: a result for each test.
-
-    `cut_short` says what ended it before each test had its turn, for example "was killed at its time limit of
-    45 s"; it is empty if nothing did. `out_of_time`: whether that was its time limit.
-    """
-
-    tests: list[TestResult]
-    cut_short: str = ""
-    out_of_time: bool = False
 
 
 @dataclass(frozen=True)

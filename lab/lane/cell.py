@@ -17,14 +17,13 @@ from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Variant
 from lab.causes import evidence
 from lab.guest import ready
-from lab.guest.suite import SuiteRun
 from lab.guest.variant import Mark, check_in_effect, why_not_applicable
 from lab.lane.guest import LaneGuest
 from lab.lane.running import COLD, FORKED, RunningLane
 from lab.plan import Cell
 from lab.probes import Facts, SuiteUser
-from lab.record import CellResult, Finding, Outcome, Status, TestResult
-from lab.verdict.status import judge
+from lab.record import CellResult, Finding, Outcome, Status, SuiteRun, TestResult
+from lab.verdict.status import Circumstances, judge
 
 # Evidence of an attempt that met a fault of the lab; numbered.
 FAULT = "fault-"
@@ -84,27 +83,22 @@ class CellRunner:
                 self.guest.fork(checkpoint)
         with watch.step("apply"):
             applied = self.apply(cell.variant)
-        ran = self.run_suite(cell, watch, options)
+        suite_run = self.run_suite(cell, watch, options)
         folder.mkdir(parents=True, exist_ok=True)
-        clean = not ran.cut_short and all(test.outcome is Outcome.PASS for test in ran.tests)
+        clean = not suite_run.cut_short and all(test.outcome is Outcome.PASS for test in suite_run.tests)
         with watch.step("evidence"), explained(folder, A_RUN):
             self.gather(cell, folder, mark=applied.mark, full=not clean)
             if not clean:
                 printed = self.guest.probe_as_user_does(cell.variant, self.running.work.sysctls)
                 (folder / evidence.SCRIPT_FILE).write_text(printed)
-        findings = [] if clean else self.diagnose(cell, folder, ran.tests)
-        verdict = judge(
-            cell.build.suite,
-            ran.tests,
-            cell.expected,
-            findings,
-            known=cell.guest.own_causes,
-            cut_short=ran.cut_short,
-            out_of_time=ran.out_of_time,
+        findings = [] if clean else self.diagnose(cell, folder, suite_run.tests)
+        circumstances = Circumstances(
+            cell.guest.own_causes,
             speed=self.guest.speed,
             hangs_count=options.stretch > 1,
             killed_for_memory=evidence.killed_for_memory(folder),
         )
+        verdict = judge(cell.suite, suite_run, cell.expected, findings, circumstances)
         result = cell.result(verdict.status, reason=verdict.reason)
         return result.model_copy(
             update={
@@ -113,7 +107,7 @@ class CellRunner:
                 "causes": findings,
                 "faults": [verdict.fault] if verdict.fault else [],
                 "faulty": list(verdict.faulty),
-                "tests": ran.tests,
+                "tests": suite_run.tests,
                 "stress": list(options.stress),
                 "facts": applied.facts,
                 "context": applied.who.context,

@@ -14,13 +14,13 @@ from lab.guest import agent, collect, deploy, ready, remedy_script, stress, suit
 from lab.guest.agent import Agent
 from lab.guest.remedy_script import Steps
 from lab.guest.session import Session
-from lab.guest.suite import SuiteRun
 from lab.guest.variant import Mark
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import Checkpoint
 from lab.machine.lane import Lane, LaneDied
 from lab.probes import Facts, Probed, SuiteUser
+from lab.record import SuiteRun
 
 Say = Callable[[str], None]
 

@@ -30,6 +30,7 @@ from lab.record.outcome import (
     Protection,
     Status,
     Stress,
+    SuiteRun,
     TestResult,
 )
 from lab.record.run import (

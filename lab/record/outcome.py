@@ -1,5 +1,6 @@
 """The vocabulary of a result: outcomes of tests, statuses of cells, confidence in a cause."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -224,6 +225,19 @@ class TestResult(Entry):
         default=None,
         description="What confined the box of a test that passed. None: it has no box, or that was not read.",
     )
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """One run of a suite: a result for each test.
+
+    `cut_short` says what ended it before each test had its turn, for example "was killed at its time limit of
+    45 s"; it is empty if nothing did. `out_of_time`: whether that was its time limit.
+    """
+
+    tests: list[TestResult]
+    cut_short: str = ""
+    out_of_time: bool = False
 
 
 class Finding(Entry):

@@ -1,7 +1,7 @@
 """Trying something in a fork of a cell: the one way in which remedies and experiments do it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,13 +12,12 @@ from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
 from lab.causes import evidence
 from lab.guest import variant
-from lab.guest.suite import SuiteRun
 from lab.lane.cell import CellRunner, fault_folder, keep_texts, set_aside
 from lab.machine.lane import as_fault
 from lab.plan import Cell
 from lab.probes import Facts
-from lab.record import Expectation, Fault, Finding, Outcome, TestResult
-from lab.verdict.status import Verdict, judge
+from lab.record import Expectation, Fault, Finding, Outcome, SuiteRun, TestResult
+from lab.verdict.status import Circumstances, Verdict, judge
 
 # Where the evidence of a second look goes, below that of the first, and of a third, below that of the second.
 AGAIN = "again"
@@ -62,20 +61,16 @@ class Fork:
         with self.watch.step("evidence"):
             self.runner.gather(self.cell, folder, mark=self.mark, full=full)
 
-    def judge(self, ran: SuiteRun, findings: Sequence[Finding] = ()) -> Verdict:
+    def judge(self, run: SuiteRun, findings: Sequence[Finding] = ()) -> Verdict:
         """What a suite that may have stopped at its first failure says; tests that did not run say nothing."""
-        return judge(
-            self.cell.build.suite,
-            tests_that_ran(ran),
-            Expectation(),
-            list(findings),
-            cut_short=ran.cut_short,
-            out_of_time=ran.out_of_time,
+        circumstances = Circumstances(
             speed=self.runner.guest.speed,
             # A surprising failure is looked at in a second fork.
             hangs_count=True,
             killed_for_memory=evidence.killed_for_memory(self.folder),
         )
+        run = replace(run, tests=tests_that_ran(run))
+        return judge(self.cell.suite, run, Expectation(), findings, circumstances)
 
 
 def tests_that_ran(ran: SuiteRun) -> list[TestResult]:

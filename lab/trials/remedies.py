@@ -15,7 +15,6 @@ from lab.catalog import Change, remedies
 from lab.catalog.remedies import AND, Remedy
 from lab.causes import evidence
 from lab.guest import remedy_script
-from lab.guest.suite import SuiteRun
 from lab.lane.cell import CellRunner
 from lab.plan import Cell
 from lab.record import (
@@ -27,6 +26,7 @@ from lab.record import (
     RemedyResult,
     RunOptions,
     Status,
+    SuiteRun,
     TestResult,
 )
 from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran

@@ -19,8 +19,8 @@ from lab.record import (
     Outcome,
     RepeatResult,
     Status,
+    SuiteRun,
     TestRate,
-    TestResult,
 )
 
 # The messages of boxlite 0.10 and of older releases if a box is not up within 30 s.
@@ -64,74 +64,81 @@ class Verdict:
         return cls(Status.ERROR, reason=REASONS[fault].format(what=what), fault=fault, faulty=tuple(tests))
 
 
+@dataclass(frozen=True)
+class Circumstances:
+    """What a suite ran under, where that decides whether a failure is boxlite's, and whether it was expected.
+
+    `guest_causes` are those that the guest has by itself. `speed` is the host's. `hangs_count`: a limit of the
+    lab's own that was met on a slow host is boxlite's failure: the suite had more time than a slow guest needs,
+    or is compared with another try. `killed_for_memory` are the programs that the guest's kernel killed because
+    the guest had no memory left.
+    """
+
+    guest_causes: Collection[str] = ()
+    speed: Speed = ORDINARY
+    hangs_count: bool = False
+    killed_for_memory: Sequence[str] = ()
+
+
+USUAL = Circumstances()
+
+
 def judge(
     suite: Suite,
-    tests: list[TestResult],
+    run: SuiteRun,
     expected: Expectation,
-    findings: list[Finding],
-    *,
-    known: Collection[str] = (),
-    cut_short: str = "",
-    out_of_time: bool = False,
-    speed: Speed = ORDINARY,
-    hangs_count: bool = False,
-    killed_for_memory: Sequence[str] = (),
+    findings: Sequence[Finding],
+    circumstances: Circumstances = USUAL,
 ) -> Verdict:
     """Return the verdict on a cell that ran.
 
-    `cut_short` says what ended the suite before each test had its turn, if anything did; `out_of_time`, whether
-    its time limit did. `killed_for_memory` are the programs that the guest's kernel killed because the guest
-    had no memory left.
-
-    `speed` is the host's. If it is slow and a guest was too slow for boxlite's own time limit, or if a guest
-    cannot reach a registry or has too little memory, the lab is at fault and the status is `error`. No result
-    at all is the lab's fault, too.
-
-    So is a limit of the lab's own that was met on a slow host, because that does not tell a slow guest from one
-    that hangs, unless `hangs_count`: it had more time than such a guest needs, or is compared with another try.
+    On a slow host a guest may be too slow for boxlite's own time limit, or for one of the lab's, where nothing
+    tells a slow guest from one that hangs. Then, or if a guest cannot reach a registry or has too little
+    memory, the lab is at fault and the status is `error`. No result at all is the lab's fault, too.
 
     A test that did not run is not covered, so the cell has neither passed nor failed as expected.
 
     A failure counts as expected only if its first cause is the expected one and exactly those tests failed that
-    it must fail, or that a cause of the guest's own must, which is `known`, if that was found, too. Otherwise a
-    known failure could hide another one.
+    it must fail, or that one of the guest's own causes must, if that was found, too. Otherwise a known failure
+    could hide another one.
     """
-    if not tests:
+    if not run.tests:
         return Verdict(Status.ERROR, reason="no test of the suite has a result")
-    messages = {test.name: test.message for test in tests if test.outcome.is_failure}
+    messages = {test.name: test.message for test in run.tests if test.outcome.is_failure}
     failed = set(messages)
-    not_run = {test.name for test in tests if test.outcome is Outcome.NOT_RUN}
-    skipped = {test.name for test in tests if test.outcome is Outcome.SKIP}
+    not_run = {test.name for test in run.tests if test.outcome is Outcome.NOT_RUN}
+    skipped = {test.name for test in run.tests if test.outcome is Outcome.SKIP}
+    speed = circumstances.speed
     slow = [name for name, message in messages.items() if TOO_SLOW.search(message)]
     images = {name: image[1] for name, message in messages.items() if (image := NO_REGISTRY.search(message))}
     if speed.is_slow and slow:
         return Verdict.at_fault(Fault.TOO_SLOW, f"{', '.join(slow)}; {speed}", [*slow, *images])
     if images:
         return Verdict.at_fault(Fault.NO_REGISTRY, next(iter(images.values())), [*slow, *images])
-    if not failed and not not_run and not cut_short:
+    if not failed and not not_run and not run.cut_short:
         if skipped:
             return Verdict(Status.ERROR, reason=f"skipped, so not covered: {', '.join(sorted(skipped))}")
         if expected.status == "xfail":
             return Verdict(Status.XPASS, reason=f"passed, but was expected to fail for {expected.cause}")
         return Verdict(Status.PASS)
-    if killed_for_memory:
-        return Verdict.at_fault(Fault.NO_MEMORY, ", ".join(killed_for_memory), messages)
-    late = [test.name for test in tests if test.out_of_time]
-    is_late = bool(late) or out_of_time
-    if speed.is_slow and not hangs_count and is_late:
+    if circumstances.killed_for_memory:
+        return Verdict.at_fault(Fault.NO_MEMORY, ", ".join(circumstances.killed_for_memory), messages)
+    late = [test.name for test in run.tests if test.out_of_time]
+    is_late = bool(late) or run.out_of_time
+    if speed.is_slow and not circumstances.hangs_count and is_late:
         return Verdict.at_fault(Fault.TIME_LIMIT, f"{', '.join(late) or suite.name}; {speed}", late)
     cause, confidence = (findings[0].name, findings[0].confidence) if findings else (UNKNOWN, None)
     reasons = [finding.why for finding in findings] or [_no_finding(suite, failed, not_run)]
     status = Status.FAIL
     if expected.status == "xfail" and cause != expected.cause:
         reasons.append(f"expected to fail for {expected.cause}")
-    elif expected.status == "xfail" and not cut_short:
-        met = {finding.name for finding in findings} & {expected.cause, *known}
-        difference = _difference(suite.needing(_broken(met)), failed, skipped, not_run)
+    elif expected.status == "xfail" and not run.cut_short:
+        causes_met = {finding.name for finding in findings} & {expected.cause, *circumstances.guest_causes}
+        difference = _difference(suite.needing(_broken(causes_met)), failed, skipped, not_run)
         status = Status.FAIL if difference else Status.XFAIL
         reasons += [difference] if difference else []
-    if cut_short:
-        reasons.append(f"the suite {cut_short}")
+    if run.cut_short:
+        reasons.append(f"the suite {run.cut_short}")
     if is_late:
         reasons.append(str(speed))
     return Verdict(status, cause, confidence, "; ".join(reasons))

@@ -19,7 +19,6 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Firmware, Variant
 from lab.guest import ready, variant
 from lab.guest.session import Session
-from lab.guest.suite import SuiteRun
 from lab.images import store
 from lab.images.store import DISK, BaseImage, Manifest, StoredFile
 from lab.lane import prepare_image, running
@@ -36,7 +35,7 @@ from lab.machine.seed import new_keys
 from lab.machine.states import StateInfo, States, StoredState
 from lab.plan import Cell
 from lab.probes import Facts, Probed, SuiteUser
-from lab.record import Finding, Outcome, TestResult
+from lab.record import Finding, Outcome, SuiteRun, TestResult
 from tests.builders.facts import facts, probed, who
 
 KNOWN = catalog.load()

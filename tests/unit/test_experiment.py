@@ -16,7 +16,6 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.guest import variant
 from lab.guest.session import SessionLost
-from lab.guest.suite import SuiteRun
 from lab.guest.variant import NotInEffect
 from lab.lane.cell import Applied
 from lab.machine.lane import LaneDied
@@ -33,6 +32,7 @@ from lab.record import (
     Outcome,
     RunOptions,
     Status,
+    SuiteRun,
     TestResult,
 )
 from lab.trials import experiment

@@ -12,7 +12,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Suite
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output
-from lab.record import Needs, Outcome, Protection, TestResult
+from lab.record import Needs, Outcome, Protection, SuiteRun, TestResult
 from tests.builders.cells import JAILED
 
 SUITE = Suite(
@@ -213,7 +213,7 @@ def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under() -> No
     assert " timeout --kill-after=5 1200 python3 -m pytest " in command
 
 
-def suite_run(*printed: str) -> guest_suite.SuiteRun:
+def suite_run(*printed: str) -> SuiteRun:
     """What comes of a suite of which the guest prints this."""
     session: Any = Session(*printed)
     return guest_suite.run(session, BUILD, STOCK, speed=ORDINARY)

@@ -14,7 +14,6 @@ from lab.catalog import Variant, remedies
 from lab.catalog.remedies import Remedy
 from lab.guest.remedy_script import Step, Steps
 from lab.guest.session import SessionLost
-from lab.guest.suite import SuiteRun
 from lab.lane.cell import Applied
 from lab.machine.lane import LaneDied
 from lab.plan import Cell
@@ -29,6 +28,7 @@ from lab.record import (
     RemedyResult,
     RunOptions,
     Status,
+    SuiteRun,
     TestResult,
 )
 from lab.trials.remedies import Trial, Trials, with_remedies

@@ -18,13 +18,12 @@ from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.guest import ready, variant
-from lab.guest.suite import SuiteRun
 from lab.lane.cell import CellRunner
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.domain import Network
 from lab.machine.lane import LaneDied
-from lab.record import CellResult, Outcome, Status, TestResult
+from lab.record import CellResult, Outcome, Status, SuiteRun, TestResult
 from tests.builders import packages
 from tests.builders.evidence import NO_MEMORY
 from tests.builders.facts import facts, who

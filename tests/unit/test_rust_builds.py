@@ -18,9 +18,8 @@ from lab.builds.kinds import nextest
 from lab.catalog import load_suite, load_suites
 from lab.guest import suite as guest_suite
 from lab.guest.session import ADMIN, SUITE
-from lab.guest.suite import SuiteRun
 from lab.plan import Cell
-from lab.record import Confidence, Finding, Needs, Outcome, Status, TestResult
+from lab.record import Confidence, Finding, Needs, Outcome, Status, SuiteRun, TestResult
 from lab.verdict.status import judge
 from tests.builders import rust
 from tests.builders.facts import facts
@@ -362,7 +361,7 @@ def test_without_a_control_a_verdict_says_so_and_an_expected_failure_has_exactly
             TestResult(name=name, outcome=Outcome.FAIL if name in failed else Outcome.PASS, message="panicked")
             for name in suite.tests
         ]
-        judged = judge(suite, tests, expected if findings else STOCK.expect, list(findings))
+        judged = judge(suite, SuiteRun(tests), expected if findings else STOCK.expect, findings)
         return judged.status, judged.reason
 
     assert verdict({other}) == (

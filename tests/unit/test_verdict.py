@@ -7,8 +7,19 @@ import pytest
 
 from lab.base.wait import Speed
 from lab.catalog import Suite
-from lab.record import CellResult, Confidence, Expectation, Fault, Finding, Needs, Outcome, Status, TestResult
-from lab.verdict.status import Verdict, combine, has_failure, judge, wilson
+from lab.record import (
+    CellResult,
+    Confidence,
+    Expectation,
+    Fault,
+    Finding,
+    Needs,
+    Outcome,
+    Status,
+    SuiteRun,
+    TestResult,
+)
+from lab.verdict.status import Circumstances, Verdict, combine, has_failure, judge, wilson
 from tests.builders.cells import cell
 from tests.builders.facts import facts
 
@@ -46,7 +57,8 @@ def verdict(
     findings: Sequence[Finding] = (),
     *,
     messages: dict[str, str] | None = None,
-    **more: Any,
+    cut_short: str = "",
+    **circumstances: Any,
 ) -> Verdict:
     """Judge a suite whose tests passed except for these, and for those that failed with a message."""
     failed = dict.fromkeys(messages or {}, "fail")
@@ -58,12 +70,12 @@ def verdict(
         )
         for name in SUITE.tests
     ]
-    return judge(SUITE, tests, expected, list(findings), **more)
+    return judge(SUITE, SuiteRun(tests, cut_short), expected, findings, Circumstances(**circumstances))
 
 
 @either_expectation
 def test_a_suite_without_a_single_result_is_no_pass(expected: Expectation) -> None:
-    judged = judge(SUITE, [], expected, [], cut_short=KILLED)
+    judged = judge(SUITE, SuiteRun([], KILLED), expected, [])
     assert judged == Verdict(Status.ERROR, reason="no test of the suite has a result")
 
 
@@ -138,15 +150,15 @@ def test_which_tests_must_fail_depends_on_the_cause(
     assert reason in judged.reason
 
 
-@pytest.mark.parametrize(("known", "status"), [(["runtime-library"], Status.XFAIL), ([], Status.FAIL)])
+@pytest.mark.parametrize(("guest_causes", "status"), [(["runtime-library"], Status.XFAIL), ([], Status.FAIL)])
 def test_what_fails_every_box_is_expected_behind_another_cause_on_its_own_guest_alone(
-    known: list[str], status: Status
+    guest_causes: list[str], status: Status
 ) -> None:
-    judged = verdict({"box_starts": "fail", **SANDBOX}, BLOCKED, [LIMIT, LIBRARY], known=known)
+    judged = verdict({"box_starts": "fail", **SANDBOX}, BLOCKED, [LIMIT, LIBRARY], guest_causes=guest_causes)
     assert (judged.status, judged.cause) == (status, "userns-limit")
-    assert ("failed too: box_starts" in judged.reason) is (not known)
+    assert ("failed too: box_starts" in judged.reason) is (not guest_causes)
     # Where only the sandbox is blocked, the guest's own cause makes no test fail.
-    assert verdict(SANDBOX, BLOCKED, [LIMIT], known=known).status is Status.XFAIL
+    assert verdict(SANDBOX, BLOCKED, [LIMIT], guest_causes=guest_causes).status is Status.XFAIL
 
 
 @pytest.mark.parametrize("emulated", [True, False])
@@ -175,8 +187,8 @@ def test_a_limit_of_the_lab_counts_under_kvm_and_under_emulation_only_with_more_
     tests = [TestResult(name=name, outcome=Outcome.PASS) for name in SUITE.tests]
     if test_is_late:
         tests[-1] = TestResult(name=tests[-1].name, outcome=Outcome.FAIL, out_of_time=True)
-    more: dict[str, Any] = {"cut_short": cut_short, "out_of_time": bool(cut_short)}
-    judged = judge(SUITE, tests, PASSES, [], speed=Speed(emulated), hangs_count=hangs_count, **more)
+    run = SuiteRun(tests, cut_short, out_of_time=bool(cut_short))
+    judged = judge(SUITE, run, PASSES, [], Circumstances(speed=Speed(emulated), hangs_count=hangs_count))
     assert judged.status is status
     is_fault = status is Status.ERROR
     assert (judged.fault is Fault.TIME_LIMIT) is is_fault
