@@ -95,7 +95,7 @@ def open_running_lane(
                 connection,
                 guest=machine.guest,
                 image=image,
-                acceleration=acceleration,
+                hardware=made.hardware,
                 agent=programs.digest(),
             )
         running = RunningLane(work, LaneGuest(made, work.processors, say), states)

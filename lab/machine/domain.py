@@ -126,83 +126,116 @@ def uefi(connection: libvirt.virConnect, architecture: Architecture) -> Path:
     return files[0]
 
 
-@dataclass(frozen=True)
-class DomainSpec:
-    """What the XML says about one lane's machine. `port` on 127.0.0.1 leads to the guest's port 22.
+class Device(StrEnum):
+    """A device of a machine; the value is the name of its file in the lane's folder.
 
-    `agent` is the socket that leads to the agent's port. `may_restart`: whether the guest may come back when it
-    restarts itself. `payload` is the disk on which a build comes. `environment` are variables of QEMU.
+    `PAYLOAD` is the disk on which a build comes, `AGENT` the port of the guest's agent.
     """
 
-    name: str
+    OVERLAY = "overlay.qcow2"
+    SEED = "seed.iso"
+    PAYLOAD = "payload.tar"
+    AGENT = "agent"
+
+
+# The disks, in the order in which the guest has them: the format, the guest's name, and the serial number.
+DISKS = {
+    Device.OVERLAY: ("qcow2", "vda", ""),
+    Device.SEED: ("raw", "vdb", ""),
+    Device.PAYLOAD: ("raw", "vdc", PAYLOAD),
+}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The definition of a machine: all of it that a guest can notice.
+
+    A stored state fits no machine whose definition differs in any field. `environment` are variables of QEMU.
+    `may_restart`: whether the guest may come back when it restarts itself.
+    """
+
     kvm: bool
     memory_mib: int
     cpus: int
     boot: KernelBoot | FirmwareBoot
-    console: Path
-    may_restart: bool = False
-    disk: Path | None = None
-    seed: Path | None = None
-    payload: Path | None = None
-    port: int | None = None
-    agent: Path | None = None
+    architecture: Architecture
+    devices: frozenset[Device] = frozenset(Device)
     network: Network = Network.CLOSED
     environment: Mapping[str, str] = field(default_factory=dict)
-    architecture: Architecture = X86_64
+    may_restart: bool = False
+
+
+@dataclass(frozen=True)
+class MachinePlace:
+    """Where on its host a machine is, which no guest notices: a stored state fits a machine in any place.
+
+    `folder` is the lane's, whose name is the machine's. `port` on 127.0.0.1 leads to the guest's port 22.
+    """
+
+    folder: Path
+    port: int
+    console: str = "console.log"
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
-def to_xml(spec: DomainSpec) -> str:
-    domain = ET.Element("domain", type="kvm" if spec.kvm else "qemu")
-    _text(domain, "name", spec.name)
-    _text(domain, "uuid", spec.uuid)
+def start_machine(
+    connection: libvirt.virConnect, hardware: Hardware, place: MachinePlace, *, paused: bool
+) -> libvirt.virDomain:
+    """Start a machine, which ends with the connection at the latest. Raises libvirtError if it is refused.
+
+    `paused`: its processors stand still.
+    """
+    flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | (libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
+    return connection.createXML(to_xml(hardware, place), flags)
+
+
+def to_xml(hardware: Hardware, place: MachinePlace) -> str:
+    domain = ET.Element("domain", type="kvm" if hardware.kvm else "qemu")
+    _text(domain, "name", place.folder.name)
+    _text(domain, "uuid", place.uuid)
     metadata = ET.SubElement(domain, "metadata")
-    ET.SubElement(metadata, f"{{{METADATA}}}lane", id=spec.name)
-    _text(domain, "memory", str(spec.memory_mib), unit="MiB")
-    _text(domain, "vcpu", str(spec.cpus))
-    _boot(domain, spec.boot, spec.architecture)
+    ET.SubElement(metadata, f"{{{METADATA}}}lane", id=place.folder.name)
+    _text(domain, "memory", str(hardware.memory_mib), unit="MiB")
+    _text(domain, "vcpu", str(hardware.cpus))
+    _boot(domain, hardware.boot, hardware.architecture)
     features = ET.SubElement(domain, "features")
     # libvirt wants ACPI of UEFI on x86-64, and refuses it without UEFI on arm64. There its tables name the
     # console, whatever a disk's own loader tells the kernel.
-    if spec.architecture is X86_64 or (isinstance(spec.boot, FirmwareBoot) and spec.boot.uefi):
+    if hardware.architecture is X86_64 or (isinstance(hardware.boot, FirmwareBoot) and hardware.boot.uefi):
         ET.SubElement(features, "acpi")
-    if spec.architecture is X86_64:
+    if hardware.architecture is X86_64:
         ET.SubElement(features, "apic")
     else:
         ET.SubElement(features, "gic", version="3")
     # The most a guest can get; under emulation that includes SVM, so that boxlite's own
     # virtual machines run inside.
-    processor = spec.architecture.processor
-    if spec.kvm or processor == "max":
-        ET.SubElement(domain, "cpu", mode="host-passthrough" if spec.kvm else "maximum")
+    processor = hardware.architecture.processor
+    if hardware.kvm or processor == "max":
+        ET.SubElement(domain, "cpu", mode="host-passthrough" if hardware.kvm else "maximum")
     else:
         _text(ET.SubElement(domain, "cpu", mode="custom", match="exact"), "model", processor, fallback="forbid")
     # A guest that restarts would come back in a state that its cells do not expect, so it dies instead.
     for event in ("on_poweroff", "on_reboot", "on_crash"):
-        _text(domain, event, "restart" if spec.may_restart and event == "on_reboot" else "destroy")
+        _text(domain, event, "restart" if hardware.may_restart and event == "on_reboot" else "destroy")
     devices = ET.SubElement(domain, "devices")
-    if spec.disk:
-        _disk(devices, spec.disk, "qcow2", "vda")
-    if spec.seed:
-        _disk(devices, spec.seed, "raw", "vdb")
-    if spec.payload:
-        _disk(devices, spec.payload, "raw", "vdc", serial=PAYLOAD)
-    if spec.port is not None:
-        _network(domain, spec.network, spec.port)
+    for device, (kind, target, serial_number) in DISKS.items():
+        if device in hardware.devices:
+            _disk(devices, place.folder / device, kind, target, serial=serial_number)
+    _network(domain, hardware.network, place.port)
     serial = ET.SubElement(devices, "serial", type="file")
-    ET.SubElement(serial, "source", path=str(spec.console))
-    if spec.agent:
+    ET.SubElement(serial, "source", path=str(place.folder / place.console))
+    if Device.AGENT in hardware.devices:
         channel = ET.SubElement(devices, "channel", type="unix")
-        ET.SubElement(channel, "source", mode="bind", path=str(spec.agent))
+        ET.SubElement(channel, "source", mode="bind", path=str(place.folder / Device.AGENT))
         ET.SubElement(channel, "target", type="virtio", name=AGENT_PORT)
     ET.SubElement(devices, "memballoon", model="none")
     random = ET.SubElement(devices, "rng", model="virtio")
     _text(random, "backend", "/dev/urandom", model="random")
-    if spec.architecture is AARCH64:
+    if hardware.architecture is AARCH64:
         # For boxlite's own virtual machines the guest needs EL2. libvirt has no element for it.
         for word in ("-machine", "virtualization=on"):
             ET.SubElement(_command_line(domain), f"{{{QEMU}}}arg", value=word)
-    for name, value in spec.environment.items():
+    for name, value in hardware.environment.items():
         ET.SubElement(_command_line(domain), f"{{{QEMU}}}env", name=name, value=value)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")

@@ -1,4 +1,18 @@
-"""A lane: one running virtual machine that serves cells one after another."""
+"""A lane: one running virtual machine that serves cells one after another.
+
+The order of a boot, and what undoes each step if this lab ends or is killed:
+
+1. `open_lane` makes the folder with its lock and its mark, and takes a port: the next command removes them.
+2. `set_up_disk` writes the seed with the lane's own keys, and makes the overlay over the image.
+3. `start` empties the disk on which builds come, and has libvirt start the machine that `hardware` defines.
+   It ends with the connection. From here on a `Watch` tells whether it runs and answers.
+4. The guest's kernel writes to the console; `guest/ready.py` waits for SSH and for the end of the boot.
+5. `guest/agent.py` starts the agent over SSH; `checkpoint` saves the state that cells are forked from.
+6. `stop` ends the machine, and `open_lane` removes the folder.
+
+A stored state takes the place of 2 to 5: `adopt` copies its overlay, `start` leaves the processors standing
+still, a checkpoint loads its memory, and `resume` lets it run.
+"""
 
 import os
 import uuid
@@ -19,7 +33,7 @@ from lab.images import disk
 from lab.images.store import BaseImage
 from lab.machine import console, domain, leftovers, qemu, seed
 from lab.machine.acceleration import Acceleration
-from lab.machine.domain import Network
+from lab.machine.domain import Device, Hardware, MachinePlace, Network
 from lab.machine.qemu import ANSWER_SECONDS, FAILED_WRITE, Watch
 from lab.machine.states import StoredState
 from lab.record import without_kernel
@@ -95,12 +109,12 @@ class Lane:
 
     @property
     def overlay(self) -> Path:
-        return self.folder / "overlay.qcow2"
+        return self.folder / Device.OVERLAY
 
     @property
     def payload(self) -> Path:
         """The file of the disk on which builds come."""
-        return self.folder / "payload.tar"
+        return self.folder / Device.PAYLOAD
 
     @property
     def console(self) -> Path:
@@ -110,13 +124,28 @@ class Lane:
     @property
     def agent(self) -> Path | None:
         """The socket that leads to the port of the guest's agent; None if no socket can have its path."""
-        path = self.folder / "agent"
+        path = self.folder / Device.AGENT
         return path if len(os.fsencode(path)) <= MOST_SOCKET_BYTES else None
 
     @property
     def speed(self) -> Speed:
         """How fast its machine is now, for limits of time."""
         return replace(self.acceleration.speed, busy=busy_now())
+
+    @property
+    def hardware(self) -> Hardware:
+        """The definition of its machine, by which stored states are found, too. Raises NoFirmware."""
+        arguments = f"{self.guest.kernel_arguments} {self.arguments}".strip()
+        return Hardware(
+            kvm=self.acceleration.kvm,
+            memory_mib=self.guest.memory_mib,
+            cpus=self.acceleration.processors(self.guest.cpus),
+            boot=domain.boot_of(self.connection, self.image, arguments),
+            architecture=self.guest.architecture,
+            devices=frozenset(Device) if self.agent else frozenset(Device) - {Device.AGENT},
+            network=self.network,
+            environment=self.acceleration.clock.environment,
+        )
 
     @property
     def domain(self) -> libvirt.virDomain:
@@ -156,7 +185,7 @@ class Lane:
             host_key=host_key,
             nameserver=seed.NAMESERVER if self.network is Network.OPEN else "",
         )
-        seed.write(self.folder / "seed.iso", files)
+        seed.write(self.folder / Device.SEED, files)
 
     # -- its machine
 
@@ -167,29 +196,11 @@ class Lane:
         """
         self._boots += 1
         empty_disk(self.payload)
-        arguments = f"{self.guest.kernel_arguments} {self.arguments}".strip()
-        spec = domain.DomainSpec(
-            name=self.name,
-            uuid=self._uuid,
-            kvm=self.acceleration.kvm,
-            memory_mib=self.guest.memory_mib,
-            cpus=self.acceleration.processors(self.guest.cpus),
-            boot=domain.boot_of(self.connection, self.image, arguments),
-            may_restart=may_restart,
-            console=self.console,
-            disk=self.overlay,
-            seed=self.folder / "seed.iso",
-            payload=self.payload,
-            port=self.port,
-            agent=self.agent,
-            network=self.network,
-            environment=self.acceleration.clock.environment,
-            architecture=self.guest.architecture,
-        )
+        hardware = replace(self.hardware, may_restart=may_restart)
+        place = MachinePlace(self.folder, self.port, self.console.name, self._uuid)
         self.check_wanted()
-        flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | (libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
         try:
-            machine = self.connection.createXML(domain.to_xml(spec), flags)
+            machine = domain.start_machine(self.connection, hardware, place, paused=paused)
         except libvirt.libvirtError as error:
             raise BootFailed(
                 f"libvirt could not start {self.name}: {error}", hint=domain.start_hint(error)

@@ -28,8 +28,7 @@ from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images.store import BaseImage
 from lab.machine import domain, seed
-from lab.machine.acceleration import Acceleration
-from lab.machine.domain import KernelBoot
+from lab.machine.domain import Hardware, KernelBoot, MachinePlace
 from lab.machine.seed import KeyPair
 from lab.record import without_kernel
 
@@ -127,7 +126,8 @@ def above_limit(paths: Paths) -> list[StoredState]:
 class States:
     """The stored states of one guest's image on this host and QEMU, with this agent and its programs.
 
-    `deployment` identifies all that was deployed; it is empty for a guest right after its boot.
+    `hardware` is the definition with which the guest's lanes start. `deployment` identifies all that was
+    deployed; it is empty for a guest right after its boot.
     """
 
     def __init__(
@@ -137,12 +137,12 @@ class States:
         *,
         guest: Guest,
         image: BaseImage,
-        acceleration: Acceleration,
+        hardware: Hardware,
         agent: str = "",
     ) -> None:
         self._paths = paths
         self._guest = guest.name
-        self._machine = f"{guest.name}-{_digest(connection, guest, image, acceleration, agent)}"
+        self._machine = f"{guest.name}-{_digest(connection, guest, image, hardware, agent)}"
 
     def find(self, deployment: str = "") -> StoredState | None:
         """The stored state, or None if there is no usable one."""
@@ -205,35 +205,16 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _digest(
-    connection: libvirt.virConnect,
-    guest: Guest,
-    image: BaseImage,
-    acceleration: Acceleration,
-    agent: str,
+    connection: libvirt.virConnect, guest: Guest, image: BaseImage, hardware: Hardware, agent: str
 ) -> str:
     """Digest of all that a state in memory depends on: image, machine, firmware, seed, agent, QEMU, CPU."""
-    boot = domain.boot_of(connection, image, guest.kernel_arguments)
-    uefi = ""
+    boot, uefi = hardware.boot, ""
     if isinstance(boot, KernelBoot):
+        # Files of the image, wherever that is stored.
         boot = replace(boot, kernel=Path("kernel"), initrd=Path("initrd"))
     elif boot.uefi:
         uefi = sha256(boot.uefi)
-    spec = domain.DomainSpec(
-        name="",
-        uuid="",
-        kvm=acceleration.kvm,
-        memory_mib=guest.memory_mib,
-        cpus=acceleration.processors(guest.cpus),
-        boot=boot,
-        console=Path("console"),
-        disk=Path("disk"),
-        seed=Path("seed"),
-        payload=Path("payload"),
-        port=0,
-        agent=Path("agent"),
-        environment=acceleration.clock.environment,
-        architecture=guest.architecture,
-    )
+    anywhere = MachinePlace(Path("lane"), port=0, uuid="")
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=without_kernel(guest.name), client_key=nobody, host_key=nobody)
     processor = ET.fromstring(connection.getCapabilities()).find("host/cpu")
@@ -242,7 +223,7 @@ def _digest(
             processor.remove(counter)  # A frequency, measured again at each boot of the host.
     parts = [
         image.manifest.disk_sha256,
-        domain.to_xml(spec),
+        domain.to_xml(replace(hardware, boot=boot), anywhere),
         uefi,
         json.dumps(files, sort_keys=True),
         agent,

@@ -14,8 +14,8 @@ from lab.base.architecture import of_host
 from lab.base.paths import Paths
 from lab.images import disk
 from lab.images.store import BaseImage
-from lab.machine import domain, leftovers
-from lab.machine.domain import DomainSpec, FirmwareBoot, KernelBoot
+from lab.machine import leftovers
+from lab.machine.domain import Device, FirmwareBoot, Hardware, KernelBoot, MachinePlace, start_machine
 
 # Where a guest's name is in the names of lanes.
 NAME = "throwaway"
@@ -41,25 +41,21 @@ def machine(
     """
     uri = connection.getURI()
     with leftovers.lane_folder(paths, guest=NAME, uri=uri) as (folder, port):
-        overlay = folder / "overlay.qcow2" if image else None
-        spec = DomainSpec(
-            name=folder.name,
+        place = MachinePlace(folder, port)
+        hardware = Hardware(
             kvm=kvm,
             memory_mib=BOOT_MIB if boot else PAUSED_MIB,
             cpus=1,
             boot=boot or FirmwareBoot(),
-            console=folder / "console.log",
-            disk=overlay,
-            port=port,
-            environment=environment or {},
             architecture=image.architecture if image else of_host(),
+            devices=frozenset({Device.OVERLAY} if image else ()),
+            environment=environment or {},
         )
-        if image and overlay:
-            disk.create_overlay(overlay, image.disk)
-        flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | (0 if boot else libvirt.VIR_DOMAIN_START_PAUSED)
-        started = connection.createXML(domain.to_xml(spec), flags)
+        if image:
+            disk.create_overlay(folder / Device.OVERLAY, image.disk)
+        started = start_machine(connection, hardware, place, paused=boot is None)
         try:
-            yield started, spec.console
+            yield started, folder / place.console
         finally:
             try:
                 started.destroy()

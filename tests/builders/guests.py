@@ -12,6 +12,7 @@ import pytest
 
 from lab import catalog
 from lab.base import process
+from lab.base.architecture import X86_64
 from lab.base.paths import Paths
 from lab.base.wait import Speed
 from lab.builds import Build, SuiteOptions
@@ -29,7 +30,7 @@ from lab.machine import states
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import CheckpointFailed
-from lab.machine.domain import Network
+from lab.machine.domain import FirmwareBoot, Hardware, Network
 from lab.machine.lane import BootFailed, Endpoint, LaneDied
 from lab.machine.seed import new_keys
 from lab.machine.states import StateInfo, States, StoredState
@@ -155,6 +156,7 @@ class Machine:
         self.image = base_image(Path("base"))
         self.folder = folder
         self.agent: Path | None = None
+        self.hardware = Hardware(acceleration.kvm, 2048, 2, FirmwareBoot(), X86_64)
         self.processor_seconds = 1.5
         self.overlay = folder / "overlay.qcow2"
         self.given_up = False
@@ -310,7 +312,7 @@ class Bench:
             getCapabilities=lambda: "<capabilities/>", getVersion=lambda: 1, getLibVersion=lambda: 1
         )
         self.states = States(
-            paths, libvirt, guest=GUEST, image=self.machine.image, acceleration=self.machine.acceleration
+            paths, libvirt, guest=GUEST, image=self.machine.image, hardware=self.machine.hardware
         )
 
     def service(

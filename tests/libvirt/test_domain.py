@@ -14,6 +14,7 @@ import libvirt_qemu
 import pytest
 
 from lab.base import process
+from lab.base.architecture import X86_64
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
@@ -107,19 +108,13 @@ def foreign_xml(name: str) -> str:
     return f"<domain type='test'><name>{name}</name><memory>8192</memory><os><type>hvm</type></os></domain>"
 
 
-def spec_of(name: str, *, disk: Path | None = None) -> domain.DomainSpec:
+def xml_of(folder: Path) -> str:
+    """A machine as a lab would start it in this folder of a lane."""
     nowhere = Path("/nowhere")
-    return domain.DomainSpec(
-        name=name,
-        kvm=False,
-        memory_mib=512,
-        cpus=1,
-        boot=domain.KernelBoot(nowhere, nowhere),
-        console=nowhere,
-        disk=disk or nowhere,
-        seed=nowhere,
-        port=23200,
+    hardware = domain.Hardware(
+        kvm=False, memory_mib=512, cpus=1, boot=domain.KernelBoot(nowhere, nowhere), architecture=X86_64
     )
+    return domain.to_xml(hardware, domain.MachinePlace(folder, 23200))
 
 
 def test_a_lane_is_made_ready_before_its_machine_starts(lanes: Lanes) -> None:
@@ -310,7 +305,7 @@ def test_of_a_dead_lab_only_its_own_machine_is_removed(lanes: Lanes, machine: st
     with other_process(LANE_HOLDER, lanes.paths.state.parent) as (lab, name):
         lab.kill()
         wait_until_ended(lab.pid)
-    own = domain.to_xml(spec_of(name))
+    own = xml_of(lanes.paths.lanes / name)
     xml = {
         "its own": own,
         "of another lane": own.replace(f'id="{name}"', 'id="lab-debian-13-other"'),
@@ -327,8 +322,7 @@ def lost_lane(lanes: Lanes) -> str:
     """A lane's machine that still runs after all else of the lane is gone."""
     with lanes.open() as made:
         name, folder = made.name, made.folder
-    xml = domain.to_xml(spec_of(name, disk=folder / "overlay.qcow2"))
-    lanes.connection.createXML(xml, 0)
+    lanes.connection.createXML(xml_of(folder), 0)
     return name
 
 

@@ -10,27 +10,33 @@ from lab.base.architecture import AARCH64, X86_64
 from lab.base.errors import LabError
 from lab.catalog import Firmware
 from lab.machine import domain, seed
-from lab.machine.domain import DomainSpec, FirmwareBoot, KernelBoot, Network, NoFirmware
+from lab.machine.domain import (
+    Device,
+    FirmwareBoot,
+    Hardware,
+    KernelBoot,
+    MachinePlace,
+    Network,
+    NoFirmware,
+)
 from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image
 
 pytestmark = pytest.mark.usefixtures("x86_64_host")
 KERNEL_ARGUMENTS = domain.kernel_arguments(X86_64)
-SPEC = DomainSpec(
-    name="lab-debian-13-abc123",
+PLACE = MachinePlace(Path("/lanes/lab-debian-13-abc123"), 22100)
+LANE = frozenset(Device) - {Device.AGENT}
+SPEC = Hardware(
     kvm=False,
     memory_mib=2048,
     cpus=2,
     boot=KernelBoot(Path("/store/vmlinuz"), Path("/store/initrd"), KERNEL_ARGUMENTS),
-    console=Path("/lane/console-1.log"),
-    disk=Path("/lane/overlay.qcow2"),
-    seed=Path("/lane/seed.iso"),
-    payload=Path("/lane/payload.tar"),
-    port=22100,
+    architecture=X86_64,
+    devices=LANE,
 )
 KVM = replace(SPEC, kvm=True)
-AGENT = replace(SPEC, agent=Path("/lane/agent"))
-BARE = replace(SPEC, disk=None, seed=None, payload=None, port=None)
+AGENT = replace(SPEC, devices=frozenset(Device))
+BARE = replace(SPEC, devices=frozenset())
 BIOS = replace(SPEC, boot=FirmwareBoot())
 UEFI = replace(SPEC, boot=FirmwareBoot(Path("/firmware/a&b/CODE.fd")))
 QCOW2 = replace(SPEC, boot=FirmwareBoot(Path("/firmware/CODE.qcow2")))
@@ -42,14 +48,17 @@ COMMAND_LINE = f"{{{domain.QEMU}}}commandline"
 FIRST, SECOND = Path("/firmware/CODE_4M.fd"), Path("/firmware/CODE.fd")
 
 
-def xml_of(spec: DomainSpec = SPEC) -> ET.Element:
-    return ET.fromstring(domain.to_xml(spec))
+def xml_of(hardware: Hardware = SPEC, place: MachinePlace = PLACE) -> ET.Element:
+    return ET.fromstring(domain.to_xml(hardware, place))
+
+
+def test_a_machine_has_the_name_of_its_folder() -> None:
+    assert xml_of(place=replace(PLACE, folder=Path("/lanes/a<b>&c"))).findtext("name") == "a<b>&c"
 
 
 @pytest.mark.parametrize(
     ("spec", "path", "text"),
     [
-        (replace(SPEC, name="a<b>&c"), "name", "a<b>&c"),
         (SPEC, "os/kernel", "/store/vmlinuz"),
         (SPEC, "os/initrd", "/store/initrd"),
         (SPEC, "os/cmdline", KERNEL_ARGUMENTS),
@@ -63,7 +72,7 @@ def xml_of(spec: DomainSpec = SPEC) -> ET.Element:
         (ARM, "cpu/model", "cortex-a35"),
     ],
 )
-def test_what_the_xml_says(spec: DomainSpec, path: str, text: str) -> None:
+def test_what_the_xml_says(spec: Hardware, path: str, text: str) -> None:
     assert xml_of(spec).findtext(path) == text
 
 
@@ -85,7 +94,7 @@ def test_what_the_xml_says(spec: DomainSpec, path: str, text: str) -> None:
         (KVM, ".", {"type": "kvm"}),
         (KVM, "cpu", {"mode": "host-passthrough"}),
         (AGENT, "devices/channel", {"type": "unix"}),
-        (AGENT, "devices/channel/source", {"mode": "bind", "path": "/lane/agent"}),
+        (AGENT, "devices/channel/source", {"mode": "bind", "path": "/lanes/lab-debian-13-abc123/agent"}),
         (AGENT, "devices/channel/target", {"type": "virtio", "name": domain.AGENT_PORT}),
         # libvirt boots from the first disk, which is the overlay.
         (BIOS, "os/boot", {"dev": "hd"}),
@@ -94,7 +103,7 @@ def test_what_the_xml_says(spec: DomainSpec, path: str, text: str) -> None:
         (QCOW2, "os/loader", FLASH | {"format": "qcow2"}),
     ],
 )
-def test_with_which_attributes_it_says_so(spec: DomainSpec, path: str, attributes: dict[str, str]) -> None:
+def test_with_which_attributes_it_says_so(spec: Hardware, path: str, attributes: dict[str, str]) -> None:
     assert [element.attrib for element in xml_of(spec).findall(path)] == [attributes]
 
 
@@ -103,19 +112,19 @@ def test_with_which_attributes_it_says_so(spec: DomainSpec, path: str, attribute
     [
         # Nothing of it can be reached but the port that QEMU forwards.
         (SPEC, ["devices/graphics", "devices/interface", "devices/channel", "os/boot", "os/loader"]),
-        (BARE, ["devices/disk", COMMAND_LINE]),
+        (BARE, ["devices/disk", "devices/channel"]),
         # The loader on the overlay decides what is booted.
         (BIOS, ["os/kernel", "os/initrd", "os/cmdline", "os/loader"]),
         # A writable NVRAM would be a file of each lane and a block device that internal snapshots leave out.
         (UEFI, ["os/kernel", "os/initrd", "os/cmdline", "os/nvram"]),
     ],
 )
-def test_what_is_not_in_the_xml(spec: DomainSpec, paths: list[str]) -> None:
+def test_what_is_not_in_the_xml(spec: Hardware, paths: list[str]) -> None:
     assert [xml_of(spec).find(path) for path in paths] == [None] * len(paths)
 
 
 @pytest.mark.parametrize("spec", [SPEC, BIOS, UEFI], ids=["kernel", "bios", "uefi"])
-def test_the_overlay_comes_first_and_can_be_written_and_the_other_disks_cannot(spec: DomainSpec) -> None:
+def test_the_overlay_comes_first_and_can_be_written_and_the_other_disks_cannot(spec: Hardware) -> None:
     disks = [
         (
             disk.find("source").get("file"),  # type: ignore[union-attr]
@@ -125,9 +134,9 @@ def test_the_overlay_comes_first_and_can_be_written_and_the_other_disks_cannot(s
         for disk in xml_of(spec).findall("devices/disk")
     ]
     assert disks == [
-        ("/lane/overlay.qcow2", "vda", False),
-        ("/lane/seed.iso", "vdb", True),
-        ("/lane/payload.tar", "vdc", True),
+        ("/lanes/lab-debian-13-abc123/overlay.qcow2", "vda", False),
+        ("/lanes/lab-debian-13-abc123/seed.iso", "vdb", True),
+        ("/lanes/lab-debian-13-abc123/payload.tar", "vdc", True),
     ]
 
 
@@ -158,7 +167,7 @@ def test_a_host_without_the_emulator_is_told_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("xml", "lane"),
     [
-        (domain.to_xml(SPEC), SPEC.name),
+        (domain.to_xml(SPEC, PLACE), PLACE.folder.name),
         ("<domain><name>lab-debian-13-abc123</name></domain>", None),
         ("<domain><metadata/></domain>", None),
         ("<domain><metadata><lane id='lab-debian-13-abc123'/></metadata></domain>", None),

@@ -1,15 +1,16 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from lab import catalog
 from lab.base import process
+from lab.base.architecture import AARCH64
 from lab.base.errors import LabError
 from lab.base.paths import Paths, definitions
 from lab.catalog import Firmware, Guest
@@ -17,6 +18,8 @@ from lab.images.store import BaseImage
 from lab.lane import upkeep
 from lab.machine import seed, states
 from lab.machine.acceleration import Acceleration
+from lab.machine.domain import Device, FirmwareBoot, Hardware, Network
+from lab.machine.lane import Lane
 from lab.machine.seed import KeyPair
 from lab.machine.states import Damaged, StateInfo, States, StoredState
 from tests.builders.daemon import Daemon
@@ -31,7 +34,7 @@ BACKPORTS = catalog.load().guest("debian-13-backports")
 
 @dataclass(frozen=True)
 class Host:
-    """A lab with everything that a stored state depends on."""
+    """A lab with everything that a stored state depends on. `changes`: of the definition of its machines."""
 
     paths: Paths
     daemon: Daemon = field(default_factory=Daemon)
@@ -40,6 +43,9 @@ class Host:
     sha256: str = "1" * 64
     firmware: Firmware | None = None
     agent: str = ""
+    changes: dict[str, Any] = field(default_factory=dict)
+    lane: str = "lab-debian-13-abc123"
+    port: int = 22100
 
     @property
     def states(self) -> States:
@@ -48,13 +54,15 @@ class Host:
         manifest = empty.manifest.model_copy(update={"disk_sha256": self.sha256})
         image = BaseImage(empty.folder, manifest, self.firmware)
         how = Acceleration(self.kvm, "a test")
+        lane = Lane(self.daemon, self.guest, image, how, self.overlay_file.parent, self.port)
+        hardware = replace(lane.hardware, **self.changes)
         return States(
-            self.paths, self.daemon, guest=self.guest, image=image, acceleration=how, agent=self.agent
+            self.paths, self.daemon, guest=self.guest, image=image, hardware=hardware, agent=self.agent
         )
 
     @property
     def overlay_file(self) -> Path:
-        return self.paths.make(self.paths.lanes / "lab-debian-13-abc123") / "overlay.qcow2"
+        return self.paths.make(self.paths.lanes / self.lane) / "overlay.qcow2"
 
     def overlay(self, state: bytes = STATE) -> Path:
         self.overlay_file.write_bytes(state)
@@ -104,10 +112,42 @@ def test_a_boot_is_for_the_same_machine_alone(host: Host, change: Callable[[Host
     host.keep()
     assert change(host).states.find() is None
     assert change(host).states.should_store()
-    # Under emulation every machine has one processor.
+
+
+def test_every_emulated_machine_has_one_processor(host: Host) -> None:
+    host.keep()
     more = replace(host, guest=GUEST.model_copy(update={"cpus": 3}))
     assert more.states.find() is not None
-    assert replace(more, kvm=True).states._machine != replace(host, kvm=True).states._machine
+    replace(host, kvm=True).keep()
+    assert replace(more, kvm=True).states.find() is None
+
+
+# Another value for each field of a machine's definition.
+OTHER_VALUES: dict[str, object] = {
+    "kvm": True,
+    "memory_mib": 1,
+    "cpus": 7,
+    "boot": FirmwareBoot(),
+    "architecture": AARCH64,
+    "devices": frozenset(Device) - {Device.AGENT},
+    "network": Network.OPEN,
+    "environment": {"FAKETIME": "+0 x0.1"},
+    "may_restart": True,
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Hardware)])
+def test_a_boot_is_for_machines_of_the_same_definition_alone(host: Host, name: str) -> None:
+    host.keep()
+    assert host.states.find() is not None
+    assert replace(host, changes={name: OTHER_VALUES[name]}).states.find() is None
+
+
+def test_a_boot_is_for_machines_in_any_place(host: Host) -> None:
+    """No guest notices where its machine is: each lane has another folder, port and UUID."""
+    host.keep()
+    elsewhere = replace(host, lane="lab-debian-13-def456", port=22101)
+    assert elsewhere.states.find() == host.states.find() is not None
 
 
 def test_a_boot_is_not_for_another_build_of_the_firmware_or_another_seed(
