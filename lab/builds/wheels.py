@@ -231,9 +231,7 @@ def download(
 
     digest = hashlib.sha256(" ".join(required).encode()).hexdigest()[:8]
     # A release is found by this name.
-    name = f"{required[0].replace('==', '-')}-{digest}-cp{python.replace('.', '')}"
-    if machine != X86_64.name:
-        name += f"-{machine}"
+    name = f"{required[0].replace('==', '-')}-{digest}-cp{python.replace('.', '')}-{machine}"
     folder = fetch_once(store(paths) / name, f"fetching {required[0]} for Python {python}", fill, say)
     return {wheel.name: wheel for wheel in sorted(folder.glob("*.whl"))}
 

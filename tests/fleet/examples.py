@@ -223,7 +223,7 @@ class Command:
     """`lab matrix --hosts` as a process, as a user runs it; a shell redirects its streams."""
 
     def __init__(self, fleet: Fleet, *arguments: str, redirection: str = "") -> None:
-        release = fleet.paths.cache / "wheels/boxlite-0.10.8-02e3de1a-cp313"
+        release = fleet.paths.cache / "wheels/boxlite-0.10.8-02e3de1a-cp313-x86_64"
         release.mkdir(parents=True, exist_ok=True)
         for option, word in pairwise(arguments):
             if option == "-g" and store.find(fleet.paths, KNOWN.guest(word)) is None:

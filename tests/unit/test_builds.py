@@ -142,7 +142,7 @@ def test_without_the_index_a_word_stands_for_a_release_of_the_cache(paths: Paths
     with pytest.raises(UsageError, match="has no release of boxlite"):
         builds.stored(paths)
     for version in ("0.9.7", "0.10.0", "0.10.8", "0.11.0rc1"):
-        folder = paths.make(wheels.store(paths) / f"boxlite-{version}-0-cp313")
+        folder = paths.make(wheels.store(paths) / f"boxlite-{version}-0-cp313-x86_64")
         make_wheel(folder, "boxlite", version)
     stored = [builds.stored(paths, word) for word in (None, "0.10.x", "previous", "wheel:0.9.x")]
     assert [build and build.name for build in stored] == ["0.10.8", "0.10.8", "0.10.0", "0.9.7"]
@@ -161,7 +161,7 @@ def test_the_previous_release_is_the_newest_older_one(tools: StandIn, version: s
 
 def test_an_unknown_release_is_refused_before_all_else(paths: Paths, tools: StandIn, wheel: Path) -> None:
     # What a failed download left is no stored release.
-    (paths.make(wheels.store(paths)) / "boxlite-99.0-00000000-cp313.lock").touch()
+    (paths.make(wheels.store(paths)) / "boxlite-99.0-00000000-cp313-x86_64.lock").touch()
     tools.fails["versions"] = "Connection refused"
     with pytest.raises(LabError, match=r"which releases of boxlite there are: Connection refused") as fault:
         RELEASE.check(paths)
@@ -169,7 +169,7 @@ def test_an_unknown_release_is_refused_before_all_else(paths: Paths, tools: Stan
     tools.fails.clear()
     tools.calls.clear()
     # Nobody is asked for a wheel, or for a release that is stored.
-    (wheels.store(paths) / "boxlite-0.10.8-00000000-cp313").mkdir()
+    (wheels.store(paths) / "boxlite-0.10.8-00000000-cp313-x86_64").mkdir()
     RELEASE.check(paths)
     builds.resolve(str(wheel)).check(paths)
     assert tools.calls == []
@@ -295,13 +295,17 @@ def test_a_wheel_comes_first_and_the_runner_after_it_where_the_wheel_fits_the_gu
 # --- fetching -----------------------------------------------------------------------------------------
 
 
+def cached(paths: Paths) -> list[str]:
+    return sorted(file.name for file in wheels.store(paths).iterdir() if file.is_dir())
+
+
 def test_a_release_is_fetched_once_for_each_python_and_kept_whole(paths: Paths, tools: StandIn) -> None:
     half = tools.folder / "half-1-py3-none-any.whl"
     half.touch()
     tools.fails["download"] = "Connection refused"
     with pytest.raises(LabError, match="Connection refused"):
         fetch(paths)
-    assert [file.name for file in wheels.store(paths).iterdir() if file.is_dir()] == []
+    assert cached(paths) == []
     half.unlink()
     tools.fails.clear()
     tools.calls.clear()
@@ -309,6 +313,7 @@ def test_a_release_is_fetched_once_for_each_python_and_kept_whole(paths: Paths, 
     assert ["--python-version=3.13" in call for call in tools.calls] == [True, True]
     fetch(paths, python="3.11")
     assert len(tools.calls) == 4
+    assert cached(paths) == ["boxlite-0.10.8-02e3de1a-cp311-x86_64", "boxlite-0.10.8-02e3de1a-cp313-x86_64"]
 
 
 @pytest.mark.parametrize(
@@ -331,12 +336,12 @@ def test_what_uv_says_decides_whose_fault_it_is(
 
 def test_waiting_for_another_lab_that_fetches_is_told_and_can_be_ended(paths: Paths, tools: StandIn) -> None:
     fetch(paths)
-    [folder] = [file for file in wheels.store(paths).iterdir() if file.is_dir()]
+    [name] = cached(paths)
 
     def stop(text: str) -> NoReturn:
         raise LabError(f"stopped while {text}")
 
-    with other_process(LOCK_HOLDER, folder.with_name(f"{folder.name}.lock")), pytest.raises(LabError) as ended:
+    with other_process(LOCK_HOLDER, wheels.store(paths) / f"{name}.lock"), pytest.raises(LabError) as ended:
         RELEASE.fetch(paths, facts(python="3.13"), stop)
     doing = "fetching boxlite==0.10.8 for Python 3.13"
     assert str(ended.value) == f"stopped while waiting for another lab that is {doing}"

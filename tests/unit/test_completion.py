@@ -33,8 +33,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in RUNS:
         (tmp_path / "state" / "runs" / name).mkdir(parents=True)
         run_of().write(tmp_path / "state" / "runs" / name)
-    (tmp_path / "cache" / "wheels" / "boxlite-0.10.8-02e3de1a-cp313").mkdir(parents=True)
-    (tmp_path / "cache" / "wheels" / "boxlite-0.10.8-02e3de1a-cp313.lock").touch()
+    (tmp_path / "cache" / "wheels" / "boxlite-0.10.8-02e3de1a-cp313-x86_64").mkdir(parents=True)
+    (tmp_path / "cache" / "wheels" / "boxlite-0.10.8-02e3de1a-cp313-x86_64.lock").touch()
     monkeypatch.setattr(leftovers, "reap", lambda _paths: pytest.fail("a command was run"))
     return tmp_path / "state"
 

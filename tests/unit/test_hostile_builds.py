@@ -1,6 +1,7 @@
 """What the files of a build may hold that is meant to harm the host which looks at them."""
 
 import gzip
+import hashlib
 import json
 import os
 import platform
@@ -73,6 +74,8 @@ def test_a_cargo_nextest_that_is_another_is_refused(paths: Paths, monkeypatch: p
     with pytest.raises(LabError, match=f"has the SHA-256 .*; expected {nextest.SHA256[of_host().name]}"):
         nextest.program(paths)
     assert list(wheels.store(paths).glob("cargo-nextest*/*")) == []
+    monkeypatch.setitem(nextest.SHA256, of_host().name, hashlib.sha256(b"another").hexdigest())
+    assert nextest.program(paths).parent.name == f"cargo-nextest-{nextest.VERSION}-{of_host().name}"
 
 
 def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, **more: Any) -> bytes:

@@ -50,7 +50,7 @@ def test_a_run_says_where_everything_is(
 
 
 def store_release(home: Path, version: str) -> None:
-    folder = home / f"cache/wheels/boxlite-{version}-02e3de1a-cp313"
+    folder = home / f"cache/wheels/boxlite-{version}-02e3de1a-cp313-x86_64"
     folder.mkdir(parents=True)
     (folder / f"boxlite-{version}-cp313-cp313-manylinux_2_28_x86_64.whl").touch()
     (folder / "pytest-9.0.0-py3-none-any.whl").touch()

@@ -107,6 +107,8 @@ def test_a_guest_of_arm64_gets_its_own_native_package_and_node(
     tarball(registry.shelf, manifest(NATIVE_ARM64), {NATIVE_FILE: packages.elf(machine=packages.AARCH64)})
     files = build.fetch(paths, ARM64, no_say)
     build.fetch(paths, TRIXIE, no_say)
+    nodes = [file.name for file in wheels.store(paths).glob("node-*") if file.is_dir()]
+    assert sorted(nodes) == ["node-trixie-aarch64", "node-trixie-x86_64"]
     assert {name: file.name for name, file in files.items()} == {
         "main.tgz": "boxlite-ai-boxlite-0.10.0.tgz",
         "native-aarch64.tgz": "boxlite-ai-boxlite-linux-arm64-gnu-0.10.0.tgz",

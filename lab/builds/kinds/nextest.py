@@ -67,8 +67,7 @@ def program(paths: Paths, architecture: Architecture | None = None) -> Path:
             )
         file.chmod(0o755)
 
-    suffix = "" if machine == X86_64.name else f"-{machine}"
-    folder = wheels.store(paths) / f"cargo-nextest-{VERSION}{suffix}"
+    folder = wheels.store(paths) / f"cargo-nextest-{VERSION}-{machine}"
     return wheels.fetch_once(folder, f"fetching {PROGRAM}", fill, progress) / PROGRAM
 
 

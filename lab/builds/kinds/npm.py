@@ -269,7 +269,6 @@ def node_packages(paths: Paths, facts: Facts, say: Callable[[str], None]) -> lis
                     (folder / Path(entry.name).name).write_bytes(content.read())
         archive.unlink()
 
-    suffix = "" if architecture is X86_64 else f"-{architecture.name}"
-    folder = wheels.store(paths) / f"node-{image.suite}{suffix}"
+    folder = wheels.store(paths) / f"node-{image.suite}-{architecture.name}"
     wheels.fetch_once(folder, f"fetching Node of {image.suite}", fill, say)
     return sorted(folder.glob("*.deb"))
