@@ -23,7 +23,7 @@ from lab.machine.budget import Limits
 from lab.plan import PlannedRun
 from lab.record import RunResult
 from lab.record.folders import VARIANTS, find_folder
-from lab.report import table
+from lab.report import run_notes
 from lab.run import live, scheduler, start
 from lab.run.live import run_log
 from lab.run.request import Request
@@ -196,7 +196,7 @@ def _announce(planned: PlannedRun) -> None:
     for build in dict.fromkeys(cell.build for cell in planned.cells):
         for remark in build.remarks:
             output.say(f"{build.name}: {remark}")
-    for condition in table.conditions(planned.info.options):
+    for condition in run_notes.list_conditions(planned.info.options):
         output.say(condition)
     if planned.info.options.cold:
         output.say("--cold makes no forks, so no remedies and no experiments are tried")

@@ -11,7 +11,7 @@ from lab.base.files import bounded, grouped
 from lab.gate.compare import CellDifference, Comparison, Difference
 from lab.gate.decision import Decision, Gate
 from lab.report import markdown
-from lab.report.table import counted
+from lab.report.table import format_count
 from lab.report.terminal import print_plain
 
 STYLES = {
@@ -72,8 +72,8 @@ def _values(comparison: Comparison, decision: Decision | None) -> dict[str, Any]
     not_asked = [cell for cell in comparison.of(Difference.VANISHED) if decision and cell.new is None]
     return {
         "verdict": verdict(decision) if decision else "",
-        "other_plan": f"this run was not asked for {counted(len(not_asked), 'cell')} that the old side has: "
-        "is that side of another plan?"
+        "other_plan": f"this run was not asked for {format_count(len(not_asked), 'cell')} that the old side "
+        "has: is that side of another plan?"
         if not_asked
         else "",
         "blocking": decision.blocking if decision else comparison.of(*BLOCKING),
@@ -88,19 +88,21 @@ def verdict(decision: Decision) -> str:
             parts = [f"{count} {difference}" for difference, count in counts.items()]
             at_fault = len(decision.expectations_at_fault)
             plural = "expectations do" if at_fault > 1 else "expectation does"
-            why = ", ".join(parts + ([f"{at_fault} {plural} not hold"] if at_fault else []))
+            reason = ", ".join(parts + ([f"{at_fault} {plural} not hold"] if at_fault else []))
         case Gate.INCOMPLETE:
-            missing = f"{counted(len(decision.could_not_run), 'cell')} could not be run; nothing else is worse"
-            why = missing if decision.could_not_run else "no cell has a result on both sides"
+            missing = (
+                f"{format_count(len(decision.could_not_run), 'cell')} could not be run; nothing else is worse"
+            )
+            reason = missing if decision.could_not_run else "no cell has a result on both sides"
         case Gate.PASSED:
-            why = f"{counted(decision.comparison.compared, 'cell')} compared, nothing is worse"
-    return f"gate {decision.gate}: {why}"
+            reason = f"{format_count(decision.comparison.compared, 'cell')} compared, nothing is worse"
+    return f"gate {decision.gate}: {reason}"
 
 
 def transition(cell: CellDifference, side: str) -> str:
     """Return what a cell did on one side; `not asked` if that side does not have it."""
-    seen = cell.old if side == "old" else cell.new
-    return "not asked" if seen is None else str(seen)
+    result = cell.old if side == "old" else cell.new
+    return "not asked" if result is None else str(result)
 
 
 def heading(cell: CellDifference) -> str:

@@ -10,7 +10,7 @@ from lab.base import notices
 from lab.base.files import bounded, plain
 from lab.record import RunResult, Status
 from lab.report import markdown, table
-from lab.report.table import Section, sections
+from lab.report.sections import Section, make_sections
 
 # GitHub takes at most this much for the summary of a step, in bytes, and drops all of a longer one.
 LARGEST = 1 << 20
@@ -28,14 +28,14 @@ def summary(run: RunResult, folder: Path, room: int = LARGEST) -> str:
     is not on GitHub.
     """
     page = markdown.render(run, folder, linked=False)
-    left = room - len(CUT.encode())
+    space = room - len(CUT.encode())
     if len(page.encode()) <= room:
         return page
-    if left < 0:
+    if space < 0:
         return ""
-    kept = page.encode()[:left].decode(errors="ignore")
-    end = max(kept.rfind("\n## "), 0) or kept.rfind("\n")
-    return f"{kept[: end + 1]}{CUT}"
+    start = page.encode()[:space].decode(errors="ignore")
+    end = max(start.rfind("\n## "), 0) or start.rfind("\n")
+    return f"{start[: end + 1]}{CUT}"
 
 
 def annotations(run: RunResult) -> list[str]:
@@ -44,13 +44,15 @@ def annotations(run: RunResult) -> list[str]:
     What is not as expected is an error, what could not be run a warning; a notice says how the run ended.
     """
     notes: dict[str, list[tuple[str, str]]] = {kind: [] for kind in KINDS}
-    for section in sections(run):
+    for section in make_sections(run):
         status = section.first.status
         if not status.as_expected and status not in table.LEFT_OUT:
             notes["warning" if status.could_not_run else "error"].append((section.title, _text(section)))
-    missing = table.left_out(run, [Status.NOT_RUN])
+    missing = table.list_left_out(run, [Status.NOT_RUN])
     notes["warning"] += [("cells were not run", line) for line in missing]
-    notes["notice"].append((table.title(run), table.counts(run.cells) or "this run has no cells"))
+    notes["notice"].append(
+        (table.describe_run(run), table.count_statuses(run.cells) or "this run has no cells")
+    )
     commands = []
     for kind, of_kind in notes.items():
         if (more := len(of_kind) - MOST) > 0:

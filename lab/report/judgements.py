@@ -11,6 +11,7 @@ from lab.base.files import grouped
 from lab.catalog import remedies
 from lab.record import RemedyOutcome, RemedyResult, RunResult
 from lab.report import markdown, table
+from lab.report.sections import format_command
 from lab.verdict import claims, words
 from lab.verdict.claims import Judgement, Seen
 from lab.verdict.words import FinishedCell, WordsVerdict
@@ -64,22 +65,22 @@ class Misdiagnosis:
 
     @property
     def title(self) -> str:
-        why = self.first.result.causes[0].why
+        cause = self.first.result.causes[0].why
         match self.judged:
             case WordsVerdict.WRONG_KNOB:
-                return f"boxlite blames something else: {self.first.words.essence} But {why}"
+                return f"boxlite blames something else: {self.first.words.essence} But {cause}"
             case WordsVerdict.NO_CURE:
-                return f"boxlite's advice does not cure it: {why}"
+                return f"boxlite's advice does not cure it: {cause}"
             case WordsVerdict.UNKNOWN:
-                return f"boxlite calls it an unknown restriction: {why}"
+                return f"boxlite calls it an unknown restriction: {cause}"
             case _:
-                return f"boxlite does not say why: {why}"
+                return f"boxlite does not say why: {cause}"
 
     @property
     def cures(self) -> dict[str, list[RemedyResult]]:
         """The remedies tried on these cells, by name: the verified ones, or else all that have a result."""
-        all_tried = [tried for cell in self.cells for tried in cell.result.remedies]
-        by_name = grouped((tried.name, tried) for tried in all_tried if not tried.result.says_nothing)
+        results = [remedy for cell in self.cells for remedy in cell.result.remedies]
+        by_name = grouped((remedy.name, remedy) for remedy in results if not remedy.result.says_nothing)
         verified = {name: results for name, results in by_name.items() if cured(results)}
         return verified or by_name
 
@@ -115,8 +116,8 @@ def review(run: RunResult, folder: Path) -> Review:
         return ""
 
     for cell in (FinishedCell(result, folder) for result in run.cells):
-        if cell.result.status.failed and (why := notices.guarded_text(add)(cell)):
-            unread.append(f"{table.name(cell.result)}: {why}")
+        if cell.result.status.failed and (problem := notices.guarded_text(add)(cell)):
+            unread.append(f"{table.name_cell(cell.result)}: {problem}")
     return Review(counts, list(by_words.values()), unread)
 
 
@@ -127,7 +128,7 @@ def render_misdiagnoses(run: RunResult, folder: Path) -> str:
         review=review(run, folder),
         judged=WordsVerdict,
         variants=catalog.load().variants,
-        table=table,
+        format_command=format_command,
         versions=_versions,
         cured=cured,
         advice=_advice,
@@ -143,15 +144,15 @@ def _versions(cell: FinishedCell) -> list[str]:
     versions = [(part.version if part else None) or "-" for part in parts]
     system = (facts.os.pretty_name if facts else None) or cell.result.guest
     selinux = facts.selinux.mode if facts and facts.selinux else "-"
-    return [system, table.kernel([cell.result]), *versions, selinux, cell.result.build]
+    return [system, table.format_kernel([cell.result]), *versions, selinux, cell.result.build]
 
 
 def _advice(cell: FinishedCell, command: str) -> list[RemedyResult]:
     all_remedies = remedies.load()
     return [
-        tried
-        for tried in cell.result.remedies
-        if tried.name in all_remedies and all_remedies[tried.name].is_advised_by(command)
+        remedy
+        for remedy in cell.result.remedies
+        if remedy.name in all_remedies and all_remedies[remedy.name].is_advised_by(command)
     ]
 
 

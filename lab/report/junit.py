@@ -48,13 +48,13 @@ def render(run: RunResult) -> str:
 
 
 def _suite(run: RunResult, cell: CellResult, *, several: bool) -> TestSuite:
-    suite = TestSuite(_name(table.name(cell)))
+    suite = TestSuite(_name(table.name_cell(cell)))
     suite.timestamp = run.run.started.isoformat(timespec="seconds")
     properties = {
         "guest": cell.guest,
         "variant": cell.variant,
         "build": cell.build,
-        "kernel": table.kernel([cell]),
+        "kernel": table.format_kernel([cell]),
         "status": str(cell.status),
         "cause": cell.cause or "",
         "evidence": str(cell.folder) if cell.evidence else "",
@@ -78,27 +78,27 @@ def _suite(run: RunResult, cell: CellResult, *, several: bool) -> TestSuite:
     return suite
 
 
-def _not_shown(cell: CellResult, why: str) -> TestSuite:
-    name = _name(table.name(cell))
+def _not_shown(cell: CellResult, reason: str) -> TestSuite:
+    name = _name(table.name_cell(cell))
     suite, case = TestSuite(name), TestCase(CELL, name, 0.0)
-    case.result = _result(Error, "fault of the lab", why)
+    case.result = _result(Error, "fault of the lab", reason)
     suite.add_testcases([case])
     return suite
 
 
 def _of_cell(cell: CellResult) -> FinalResult | None:
-    why = ": ".join(filter(None, [cell.cause, cell.reason]))
+    explanation = ": ".join(filter(None, [cell.cause, cell.reason]))
     match cell.status:
         case Status.PASS:
             return None
         case Status.XFAIL:
-            return _result(Skipped, "expected failure", why, label=True)
+            return _result(Skipped, "expected failure", explanation, label=True)
         case Status.NOT_APPLICABLE:
             return _result(Skipped, "not applicable", cell.reason, label=True)
         case Status.ERROR | Status.NOT_RUN:
             return _result(Error, str(cell.status), cell.reason or "the cell has no result")
         case Status.FAIL | Status.XPASS | Status.FLAKY:
-            return _result(Failure, str(cell.status), why)
+            return _result(Failure, str(cell.status), explanation)
 
 
 def _of_test(cell: CellResult, test: TestResult) -> FinalResult | None:
@@ -115,10 +115,10 @@ def _of_test(cell: CellResult, test: TestResult) -> FinalResult | None:
     return _result(Failure if test.outcome is Outcome.FAIL else Error, str(test.outcome), test.message)
 
 
-def _result(kind: type[FinalResult], what: str, text: str, *, label: bool = False) -> FinalResult:
-    """Make a result of type `what` with the text, and a one-line message. `label`: both begin with `what`."""
+def _result(kind: type[FinalResult], name: str, text: str, *, label: bool = False) -> FinalResult:
+    """Make a result with the text and a one-line message. `name` is its type; `label`: both begin with it."""
     text = plain(text).strip()
-    whole = f"{what}: {text}" if label and text else text or what
-    result = kind(bounded(" ".join(whole.split()), LONGEST_MESSAGE), what)
-    result.text = bounded(whole, LONGEST_TEXT)
+    content = f"{name}: {text}" if label and text else text or name
+    result = kind(bounded(" ".join(content.split()), LONGEST_MESSAGE), name)
+    result.text = bounded(content, LONGEST_TEXT)
     return result

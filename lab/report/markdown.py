@@ -13,8 +13,8 @@ from lab.base import notices
 from lab.base.files import bounded, in_one_line, inert, plain
 from lab.catalog import remedies
 from lab.record import CellResult, RunResult
-from lab.report import protection, table
-from lab.report.table import Section, sections
+from lab.report import protection, run_notes, sections, table
+from lab.report.sections import Section
 from lab.verdict import words
 from lab.verdict.words import FinishedCell, WordsVerdict
 
@@ -32,31 +32,43 @@ def render(run: RunResult, folder: Path | None = None, *, linked: bool = True) -
     evidence.
     """
     all_remedies = remedies.load()
-    weaknesses = protection.weaknesses(run.cells)
-    weak = protection.weak_cells(weaknesses)
+    weaknesses = protection.find_weaknesses(run.cells)
 
     @notices.guarded_text
-    def misdiagnosis(cell: CellResult) -> str:
+    def find_misdiagnosis(cell: CellResult) -> str:
         judged = words.judge(cell, FinishedCell(cell, folder).words, all_remedies) if folder else None
         return "" if judged in (None, WordsVerdict.RIGHT) else str(judged)
 
     def guarded(make: Callable[[Section], str], section: Section) -> str:
         """Make the text of a section with a macro of the page, or say in its place why that failed."""
         return notices.shown_or_why(
-            lambda: make(section), lambda why: f"## {_escape(section.where)}: {_escape(why)}\n\n"
+            lambda: make(section), lambda reason: f"## {_escape(section.where)}: {_escape(reason)}\n\n"
         )
 
     return page(
         "matrix.md",
         run=run,
-        table=table,
-        next_step=table.next_step(run, folder) if folder else "",
-        sections=sections(run, misdiagnosis),
-        repeated=table.rates_of_run(run),
-        given=protection.given(run.cells),
-        not_given=protection.not_given(run.cells),
+        title=table.describe_run(run),
+        counts=table.count_statuses(run.cells),
+        next_step=run_notes.describe_next_step(run, folder) if folder else "",
+        headings=list(table.label_columns_of(run).values()),
+        rows=table.arrange_rows(run),
+        left_out=table.list_left_out(run),
+        format_kernel=table.format_kernel,
+        format_square=table.format_square,
+        sections=sections.make_sections(run, find_misdiagnosis),
+        describe_experiment=sections.describe_experiment,
+        format_command=sections.format_command,
+        rates=run_notes.list_rates(run),
+        rates_note=run_notes.explain_rates(run),
+        confinements=protection.find_confinements(run.cells),
+        unmet=protection.find_unmet_options(run.cells),
         weaknesses=weaknesses,
-        is_weak=lambda cell: id(cell) in weak,
+        weak=protection.name_weak_cells(weaknesses),
+        hosts=run_notes.group_hosts(run),
+        host_lines=run_notes.describe_hosts(run),
+        conditions=run_notes.list_conditions(run.run.options),
+        time=run_notes.describe_time(run),
         most=MOST,
         guarded=guarded,
         linked=linked,
@@ -82,7 +94,7 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
         "code": _code,
         "block": _block,
         "link": _link,
-        "counted": table.counted,
+        "counted": table.format_count,
         # Another lab may have found a cause that this one does not know.
         "explanation": lambda name: all_causes[name].explanation if name in all_causes else "",
     }

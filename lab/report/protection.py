@@ -18,15 +18,15 @@ class Boxes:
     """Boxes of one build of which the same is to be said: their tests, and their cells."""
 
     build: str
-    what: str
+    description: str
     tests: list[str]
     cells: list[CellResult]
 
     def __str__(self) -> str:
         """One line: the cells, by name if they are few, whose boxes, and what is said of them."""
-        named = len(self.cells) <= MOST_NAMED
-        where = ", ".join(map(_where, self.cells)) if named else f"{len(self.cells)} cells"
-        return f"{where}, boxlite {self.build}: {_named(self.tests)} {self.what}"
+        are_few = len(self.cells) <= MOST_NAMED
+        where = ", ".join(map(_where, self.cells)) if are_few else f"{len(self.cells)} cells"
+        return f"{where}, boxlite {self.build}: {_name_tests(self.tests)} {self.description}"
 
 
 @dataclass(frozen=True)
@@ -45,38 +45,41 @@ class Weakness:
         """One line: where, whose box, what it lacked, and where it was not so."""
         where = ", ".join(map(_where, self.cells))
         lacked = ", ".join(self.lacking)
-        box = f"the box of {_named(self.tests)}"
+        box = f"the box of {_name_tests(self.tests)}"
         return f"{where}: less protected: {box} lacked {lacked}; {_where(self.elsewhere)} has that"
 
 
-def not_given(cells: Iterable[CellResult], *, seen: bool = True) -> list[Boxes]:
-    """What the tests of these cells asked boxlite for and what is not to be seen in their boxes.
+def find_unmet_options(cells: Iterable[CellResult], *, in_full: bool = True) -> list[Boxes]:
+    """Return what the tests of these cells asked boxlite for and what is not to be seen in their boxes.
 
-    `seen`: with what was seen instead, which may be long.
+    `in_full`: with what was seen instead, which may be long.
     """
-    return _grouped(
-        cells, lambda protection: [str(own) if seen else own.asked for own in unmet_options(protection)]
-    )
+
+    def describe(protection: Protection) -> list[str]:
+        return [str(option) if in_full else option.asked for option in unmet_options(protection)]
+
+    return _group_boxes(cells, describe)
 
 
-def given(cells: Iterable[CellResult]) -> list[Boxes]:
-    """What confined the boxes of these cells, as one phrase, each combination once."""
-    return _grouped(cells, lambda protection: [summary(strengths(protection))])
+def find_confinements(cells: Iterable[CellResult]) -> list[Boxes]:
+    """Return what confined the boxes of these cells, as one phrase, each combination once."""
+    return _group_boxes(cells, lambda protection: [summary(strengths(protection))])
 
 
-def _grouped(cells: Iterable[CellResult], words_of: Callable[[Protection], Iterable[str]]) -> list[Boxes]:
+def _group_boxes(cells: Iterable[CellResult], describe: Callable[[Protection], Iterable[str]]) -> list[Boxes]:
     groups: dict[tuple[str, str], Boxes] = {}
     for cell in cells:
         for test, protection in _boxes(cell):
-            for what in words_of(protection):
-                group = groups.setdefault((cell.build, what), Boxes(cell.build, what, [], []))
+            for description in describe(protection):
+                key = (cell.build, description)
+                group = groups.setdefault(key, Boxes(*key, [], []))
                 group.tests.extend([test] if test not in group.tests else [])
                 group.cells.extend([cell] if cell not in group.cells[-1:] else [])
     return list(groups.values())
 
 
-def weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
-    """What boxes of these cells lacked, compared with those of the same build and test in other cells."""
+def find_weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
+    """Return what boxes of these cells lacked that other cells had, for the same build and test."""
     # Hundreds of cells have few kinds of boxes between them: each kind is compared once.
     kinds: dict[tuple[str | None, str, str], dict[tuple[str, ...], list[int]]] = {}
     for number, cell in enumerate(cells):
@@ -87,9 +90,9 @@ def weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
     tests_of: dict[tuple[tuple[str, ...], tuple[int, ...], int], list[str]] = {}
     for (_, _, test), of_test in kinds.items():
         places: dict[tuple[tuple[str, ...], int], list[int]] = {}
-        for own, numbers in of_test.items():
+        for strength, numbers in of_test.items():
             for other, (elsewhere, *_) in of_test.items():
-                if lacking := lost(other, own):
+                if lacking := lost(other, strength):
                     places.setdefault((lacking, elsewhere), []).extend(numbers)
                     break
         for (lacking, elsewhere), numbers in places.items():
@@ -100,8 +103,9 @@ def weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
     ]
 
 
-def weak_cells(weak: Iterable[Weakness]) -> set[int]:
-    return {id(cell) for weakness in weak for cell in weakness.cells}
+def name_weak_cells(weaknesses: Iterable[Weakness]) -> set[str]:
+    """Return the names of the cells with a weakness."""
+    return {cell.name for weakness in weaknesses for cell in weakness.cells}
 
 
 def _boxes(cell: CellResult) -> Iterator[tuple[str, Protection]]:
@@ -110,7 +114,7 @@ def _boxes(cell: CellResult) -> Iterator[tuple[str, Protection]]:
             yield test.name, test.protection
 
 
-def _named(tests: Sequence[str]) -> str:
+def _name_tests(tests: Sequence[str]) -> str:
     return ", ".join(tests) if len(tests) < MOST_NAMED else f"{len(tests)} tests"
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from lab.base import notices
 from lab.base.files import bounded, in_one_line, inert, plain
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
-from lab.report import protection, table
+from lab.report import protection, run_notes, sections, table
 
 FILES = ("results.json", "decided.jsonl", "matrix.md", "cells/", "run.log")
 # Spaces between two columns.
@@ -29,29 +29,32 @@ MOST_NAMED = 3
 
 def summary(console: Console, run: RunResult, folder: Path) -> None:
     """Print the table, each unexpected cell with its explanation, what was tried, and where the files are."""
-    weaknesses = protection.weaknesses(run.cells)
-    weak = protection.weak_cells(weaknesses)
+    weaknesses = protection.find_weaknesses(run.cells)
+    weak = protection.name_weak_cells(weaknesses)
     rows = {
-        guest: [Text(_short(table.kernel(cells))), *[styled(cell, weak=id(cell) in weak) for cell in cells]]
-        for guest, cells in table.rows(run).items()
+        guest: [
+            Text(_short(table.format_kernel(cells))),
+            *[styled(cell, weak=cell is not None and cell.name in weak) for cell in cells],
+        ]
+        for guest, cells in table.arrange_rows(run).items()
     }
-    for part in tables(["kernel", *table.columns_of(run).values()], rows, console.width):
+    for part in tables(["kernel", *table.label_columns_of(run).values()], rows, console.width):
         console.print()
         console.print(part)
-    if lines := table.left_out(run):
+    if lines := table.list_left_out(run):
         console.print()
         for line in lines:
             print_plain(console, line, "dim")
     for weakness in weaknesses:
         print_plain(console, f"\n{weakness}", "yellow")
-    if not_given := protection.not_given(run.cells, seen=False):
+    if unmet := protection.find_unmet_options(run.cells, in_full=False):
         print_plain(
             console, "\nasked of boxlite and not seen in any process of a box (matrix.md: what was seen):"
         )
-    for boxes in not_given[:MOST]:
+    for boxes in unmet[:MOST]:
         print_plain(console, f"  {in_one_line(str(boxes), LONGEST)}", "yellow")
     for cell in run.cells:
-        name = table.name(cell)
+        name = table.name_cell(cell)
         is_unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
         if is_unexpected or cell.remedies or cell.experiment:
             print_cell = partial(_print_cell, console, cell, name, folder)
@@ -59,47 +62,47 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         for number, fault in enumerate(cell.retried, 1):
             print_plain(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
     _print_rates(console, run)
-    for line in table.conditions(run.run.options):
+    for line in run_notes.list_conditions(run.run.options):
         print_plain(console, f"\n{line}", "cyan")
     for lane in run.run.lanes:
         if lane.note:
             print_plain(console, f"\n{lane.guest}: {lane.note}", "cyan")
-    for number, line in enumerate(table.host_lines(run)):
+    for number, line in enumerate(run_notes.describe_hosts(run)):
         print_plain(console, _reason(line) if number else f"\n{_reason(line)}", "cyan")
     console.print()
-    console.print(Text(table.counts(run.cells), "bold"))
-    if line := table.time_line(run):
+    console.print(Text(table.count_statuses(run.cells), "bold"))
+    if line := run_notes.describe_time(run):
         print_plain(console, line)
-    there = [name for name in FILES if (folder / name).exists()]
-    print_plain(console, f"run: {folder}" + (f" ({', '.join(there)})" if there else ""))
-    if line := table.next_step(run, folder):
+    files = [name for name in FILES if (folder / name).exists()]
+    print_plain(console, f"run: {folder}" + (f" ({', '.join(files)})" if files else ""))
+    if line := run_notes.describe_next_step(run, folder):
         print_plain(console, line)
 
 
 def _print_rates(console: Console, run: RunResult) -> None:
-    repeated = table.rates_of_run(run)
+    repeated = run_notes.list_rates(run)
     if not repeated:
         return
-    print_plain(console, f"\nHow often tests failed. {table.rates_note(run)}")
+    print_plain(console, f"\nHow often tests failed. {run_notes.explain_rates(run)}")
     for rate in repeated[:MOST]:
         style = "bold red" if 0 < rate.rate.failed < rate.rate.ran else ""
         where = f" (in {rate.repeats})" if rate.rate.failed else ""
-        tests = in_one_line(rate.named_tests(MOST_NAMED), LONGEST)
+        tests = in_one_line(rate.name_tests(MOST_NAMED), LONGEST)
         print_plain(console, f"  {rate.where}: {rate.failed}, {rate.interval}: {tests}{where}", style)
     if len(repeated) > MOST:
         print_plain(console, f"  and {len(repeated) - MOST} more")
 
 
-def _print_not_shown(console: Console, name: str, why: str) -> None:
-    print_plain(console, f"  {name}: {why}", "bold magenta")
+def _print_not_shown(console: Console, name: str, reason: str) -> None:
+    print_plain(console, f"  {name}: {reason}", "bold magenta")
 
 
 def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> None:
     """Print a cell's explanation, the remedies and changes tried on it, and where its evidence is."""
-    print_plain(console, f"\n{name}: {table.square(cell)}", table.LOOKS[cell.status].style)
+    print_plain(console, f"\n{name}: {table.format_square(cell)}", table.LOOKS[cell.status].style)
     if cell.reason:
-        sure = f" ({cell.confidence})" if cell.confidence else ""
-        print_plain(console, f"  {_reason(cell.reason)}{sure}")
+        confidence = f" ({cell.confidence})" if cell.confidence else ""
+        print_plain(console, f"  {_reason(cell.reason)}{confidence}")
     if not cell.status.as_expected:
         failed = [test for test in cell.tests if test.outcome is not Outcome.PASS]
         for test in failed[:MOST]:
@@ -110,16 +113,16 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
         print_plain(console, f"  run it again: {cell.rerun}")
         if cell.tests:
             print_plain(console, f"  a shell in it: {cell.shell(str(folder))}")
-    if experiment := table.experiment(cell):
+    if experiment := sections.describe_experiment(cell):
         print_plain(console, f"  by experiment: {_reason(experiment)}")
-    for tried in table.remedies(cell):
-        verified = tried.result is RemedyOutcome.VERIFIED
-        reason = f": {in_one_line(tried.reason, LONGEST)}" if tried.reason else ""
-        print_plain(console, f"  {tried.name}: {tried.result}{reason}", "green" if verified else "dim")
-        if verified or tried.result is RemedyOutcome.AVOIDS:
-            print_plain(console, f"    price: {tried.price}\n    {table.how(tried)}")
-        for defect in tried.defects:
-            print_plain(console, f"    a defect of {tried.name}: {in_one_line(defect, LONGEST)}", "bold red")
+    for remedy in sections.sort_remedies(cell):
+        verified = remedy.result is RemedyOutcome.VERIFIED
+        reason = f": {in_one_line(remedy.reason, LONGEST)}" if remedy.reason else ""
+        print_plain(console, f"  {remedy.name}: {remedy.result}{reason}", "green" if verified else "dim")
+        if verified or remedy.result is RemedyOutcome.AVOIDS:
+            print_plain(console, f"    price: {remedy.price}\n    {sections.format_command(remedy)}")
+        for defect in remedy.defects:
+            print_plain(console, f"    a defect of {remedy.name}: {in_one_line(defect, LONGEST)}", "bold red")
     if cell.evidence:
         print_plain(console, f"  evidence: {folder / cell.folder}")
 
@@ -130,7 +133,7 @@ def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: i
     columns = [[head, *(row[n] for row in rows.values())] for n, head in enumerate(heads)]
     first = max(cell_len(_cell(name)) for name in ("guest", *rows))
     narrow = [max(_longest_word(text) for text in column) for column in columns]
-    whole = [max(cell_len(text.plain) for text in column) for column in columns]
+    widest = [max(cell_len(text.plain) for text in column) for column in columns]
     parts: list[list[int]] = []
     room = 0
     for number, least in enumerate(narrow):
@@ -139,18 +142,18 @@ def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: i
             room = width - first
         parts[-1].append(number)
         room -= GAP + least
-    made = []
+    laid_out = []
     for part in parts:
-        laid_out = Table("guest", box=None, pad_edge=False)
+        table_of_part = Table("guest", box=None, pad_edge=False)
         spare = width - first - sum(GAP + narrow[number] for number in part)
         for number in part:
-            more = max(0, min(spare, whole[number] - narrow[number]))
+            more = max(0, min(spare, widest[number] - narrow[number]))
             spare -= more
-            laid_out.add_column(heads[number], width=narrow[number] + more, overflow="fold")
+            table_of_part.add_column(heads[number], width=narrow[number] + more, overflow="fold")
         for guest, row in rows.items():
-            laid_out.add_row(Text(_cell(guest)), *[row[number] for number in part])
-        made.append(laid_out)
-    return made
+            table_of_part.add_row(Text(_cell(guest)), *[row[number] for number in part])
+        laid_out.append(table_of_part)
+    return laid_out
 
 
 def fewest_lines(headings: Sequence[str], rows: int, width: int) -> int:
@@ -161,7 +164,7 @@ def fewest_lines(headings: Sequence[str], rows: int, width: int) -> int:
 
 def styled(cell: CellResult | None, *, weak: bool = False) -> Text:
     """Return a square in the colour of its status. `weak`: boxes in other cells were better protected."""
-    text = f"{table.square(cell)}, less protected" if weak else table.square(cell)
+    text = f"{table.format_square(cell)}, less protected" if weak else table.format_square(cell)
     return Text(_cell(text), table.LOOKS[cell.status].style if cell else "")
 
 

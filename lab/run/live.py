@@ -68,12 +68,12 @@ class Lines(Observer):
                 self.line(f"{lane}: {step or 'done'}")
 
     def cell(self, result: CellResult) -> None:
-        name = table.name(result)
+        name = table.name_cell(result)
         seconds = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
         with self._lock:
             self._done += 1
             count = f"{self._done}/{self._total} " if self._total else ""
-            self.line(f"{count}{name}: {table.outcome(result)}" + (f" ({seconds})" if seconds else ""))
+            self.line(f"{count}{name}: {table.format_cell(result)}" + (f" ({seconds})" if seconds else ""))
             for fault in result.retried:
                 self.line(f"{name}: tried again after: {fault}")
 
@@ -128,7 +128,7 @@ class LiveTable(Observer):
 
     def __init__(self, console: Console, cells: Sequence[Cell], kept: Collection[CellResult]) -> None:
         self._console = console
-        self._columns = table.columns((cell.variant.name, cell.build.name) for cell in cells)
+        self._columns = table.label_columns((cell.variant.name, cell.build.name) for cell in cells)
         self._guests = list(dict.fromkeys(cell.guest.name for cell in cells))
         self._planned = {(cell.guest.name, cell.variant.name, cell.build.name) for cell in cells}
         self._total = len(cells)
@@ -160,7 +160,7 @@ class LiveTable(Observer):
         with self._lock:
             lanes = {lane: f"{text} ({self._served[lane]} done)" for lane, text in self._doing.items() if text}
             now = time.monotonic()
-            statuses = table.counts(self._done.values())
+            statuses = table.count_statuses(self._done.values())
             done = f"{len(self._done)} of {self._total} cells" + (f" ({statuses})" if statuses else "")
             parts = [done, _clock(now - self._start)]
             if lanes:

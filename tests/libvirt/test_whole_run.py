@@ -19,7 +19,7 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.connection import NoLibvirt
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, Status, TestResult
-from lab.report import table
+from lab.report import run_notes
 from lab.run.journal import ResultsNotWritten
 from tests.builders.lab import ONE, PASSED, Lab, RunCell, Seconds, at, boots, statuses
 
@@ -75,7 +75,7 @@ def test_on_a_host_of_arm64_some_guests_have_kvm_and_others_are_emulated(
     lanes = {lane.guest: lane.host.acceleration for lane in run.run.lanes if lane.host}
     assert lanes == {"debian-12": "emulation", "debian-13": "emulation", "debian-13-arm64": "kvm"}
     assert len(run.run.hosts()) == 2
-    assert len(table.host_names(run.run)) == 1
+    assert len(run_notes.name_hosts(run.run)) == 1
 
 
 def test_a_speed_that_the_first_boot_shows_is_said_and_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -591,9 +591,9 @@ def recorded(guest: str, **more: Any) -> CellResult:
 
 def test_the_rows_of_a_guest_stand_together() -> None:
     run = run_of(recorded("debian-13"), recorded("debian-12"), recorded(RT_GUEST), recorded("debian-12@x"))
-    assert list(table.rows(run)) == ["debian-13", RT_GUEST, "debian-12", "debian-12@x"]
-    assert table.title(run).endswith("on 2 guests of x86_64, with 2 other kernels")
-    assert table.title(run_of(recorded("debian-13"))).endswith("on 1 guest of x86_64")
+    assert list(table.arrange_rows(run)) == ["debian-13", RT_GUEST, "debian-12", "debian-12@x"]
+    assert table.describe_run(run).endswith("on 2 guests of x86_64, with 2 other kernels")
+    assert table.describe_run(run_of(recorded("debian-13"))).endswith("on 1 guest of x86_64")
 
 
 def test_a_distribution_is_judged_by_its_own_kernel(tmp_path: Path) -> None:

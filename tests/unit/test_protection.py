@@ -96,7 +96,7 @@ def test_what_the_kernel_does_not_tell_other_tests_and_other_builds_are_not_comp
             cell(build="2", tests=[passed("jailed", off), passed("control", off)]),
         ],
     ):
-        assert protection.weaknesses(cells) == []
+        assert protection.find_weaknesses(cells) == []
 
 
 def test_boxes_of_different_architectures_are_not_compared() -> None:
@@ -105,10 +105,11 @@ def test_boxes_of_different_architectures_are_not_compared() -> None:
         cell("debian-13", facts=facts(), tests=[passed("starts", box())]),
         cell("debian-13-arm64", facts=facts(machine="aarch64"), tests=[passed("starts", weak)]),
     ]
-    assert protection.weaknesses(cells) == []
+    assert protection.find_weaknesses(cells) == []
     cells.append(cell("ubuntu-arm64", facts=facts(machine="aarch64"), tests=[passed("starts", box())]))
-    [weakness] = protection.weaknesses(cells)
+    [weakness] = protection.find_weaknesses(cells)
     assert str(weakness).endswith("lacked seccomp filter; ubuntu-arm64 stock has that")
+    assert protection.name_weak_cells([weakness]) == {"debian-13-arm64/stock/0.10.8"}
 
 
 FREE = {"namespaces": [], "no_new_privs": False, "seccomp": ["off"], "inherited": ["seccomp filter"]}
@@ -131,23 +132,25 @@ def test_what_a_box_has_from_its_test_is_no_protection_of_boxlites(
     own: dict[str, Any], elsewhere: dict[str, Any], lacking: tuple[str, ...]
 ) -> None:
     cells = [cell(tests=[passed("off", box(**own))]), cell("service", tests=[passed("off", box(**elsewhere))])]
-    assert [weakness.lacking for weakness in protection.weaknesses(cells)] == ([lacking] if lacking else [])
+    assert [weakness.lacking for weakness in protection.find_weaknesses(cells)] == (
+        [lacking] if lacking else []
+    )
 
 
 def test_what_was_asked_for_and_is_not_seen_is_one_line_for_all_cells() -> None:
     seen = box(seccomp=["off"], asked={"seccomp_enabled": True})
     cells = [cell(f"debian-{n}", tests=[passed("starts", seen), passed("ends", seen)]) for n in range(4)]
-    [few] = protection.not_given(cells[:2])
+    [few] = protection.find_unmet_options(cells[:2])
     assert str(few).startswith("debian-0 stock, debian-1 stock, boxlite 0.10.8: starts, ends asked for")
-    [short] = protection.not_given(cells, seen=False)
+    [short] = protection.find_unmet_options(cells, in_full=False)
     assert str(short) == "4 cells, boxlite 0.10.8: starts, ends asked for a seccomp filter (seccomp_enabled)"
 
 
 def test_a_box_that_nothing_confines_says_so() -> None:
     free = {"namespaces": [], "no_new_privs": False, "seccomp": ["off"], "cgroup": None}
     held = dict.fromkeys(("Inh", "Prm", "Eff", "Bnd", "Amb"), "1" * 16)
-    [given] = protection.given([cell(tests=[passed("control", box(**free, capabilities=held))])])
-    assert given.what == "nothing"
+    [given] = protection.find_confinements([cell(tests=[passed("control", box(**free, capabilities=held))])])
+    assert given.description == "nothing"
 
 
 OFF = "boxlite_shim: Seccomp disabled for network-enabled VM box_id=BOX"
@@ -249,6 +252,6 @@ def test_warnings_are_read_from_another_runtime_s_log(outside: ModuleType, tmp_p
 def test_cells_whose_boxes_lack_the_same_are_one_finding() -> None:
     boxes = [box(no_new_privs=number % 50 != 7) for number in range(200)]
     cells = [cell(variant=f"v{number}", tests=[passed("starts", seen)]) for number, seen in enumerate(boxes)]
-    [weakness] = protection.weaknesses(cells)
+    [weakness] = protection.find_weaknesses(cells)
     assert [cell.variant for cell in weakness.cells] == ["v7", "v57", "v107", "v157"]
     assert (weakness.lacking, weakness.elsewhere.variant) == (("no_new_privs",), "v0")

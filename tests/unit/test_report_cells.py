@@ -4,11 +4,13 @@ To accept what a change does to them: python -m tests.unit.test_report_cells
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import jinja2
 import pytest
 
 from lab.record import (
@@ -28,13 +30,14 @@ from lab.record import (
     Stress,
     TestResult,
 )
-from lab.report import github, junit, markdown, table
+from lab.report import github, junit, markdown, run_notes, sections
 from lab.report.site import one_page
+from lab.report.site.publish import publish
 from lab.verdict.status import combine
 from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.cells import box, cell
 from tests.builders.facts import facts
-from tests.builders.output import FAULT, FLAKY, printed
+from tests.builders.output import FAULT, FLAKY, REPORTS, printed
 from tests.builders.runs import host, run_of
 
 GOLDEN = Path(__file__).parent / "data" / "reports"
@@ -77,7 +80,7 @@ BROKEN += [step(CANNOT, "with d"), step(ERROR, "with e")]
     ],
 )
 def test_what_an_experiment_found_is_said_in_a_line(status: Status, made: Experiment, line: str) -> None:
-    assert table.experiment(cell(status=status, experiment=made)).endswith(f"{line}; judged by box")
+    assert sections.describe_experiment(cell(status=status, experiment=made)).endswith(f"{line}; judged by box")
 
 
 TRIED = [
@@ -214,6 +217,28 @@ def test_a_report_of_everything_is_as_it_was(name: str) -> None:
     assert FORMS[name](everything()) == (GOLDEN / name).read_text()
 
 
+def test_a_template_gets_values_and_functions_and_no_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render, templates, modules = jinja2.Template.render, set(), set()
+
+    def watch(template: jinja2.Template, *values: Mapping[str, object], **more: object) -> str:
+        templates.add(template.name)
+        for name, value in dict(*values, **more).items():
+            if isinstance(value, ModuleType):
+                modules.add((template.name, name))
+        return str(render(template, *values, **more))
+
+    monkeypatch.setattr(jinja2.Template, "render", watch)
+    run = everything()
+    for report in REPORTS.values():
+        report(run, NOWHERE)
+    run.write(tmp_path)
+    publish([tmp_path], tmp_path / "site")
+    assert modules == set()
+    assert templates > {"matrix.md", "upstream.md", "one_page.html", "host.html", "cell.html", "matrix.html"}
+
+
 # -- how often tests failed in repeats
 
 
@@ -226,7 +251,7 @@ def test_a_report_of_everything_is_as_it_was(name: str) -> None:
     ],
 )
 def test_what_to_mind_about_rates_is_told(options: RunOptions, expected: list[str]) -> None:
-    note = table.rates_note(run_of(repeated("debian-13", "stock", 3, box_starts=[3]), options=options))
+    note = run_notes.explain_rates(run_of(repeated("debian-13", "stock", 3, box_starts=[3]), options=options))
     possible = ("rather too high", "an order of its own")
     assert [words for words in possible if words in note] == expected
 
@@ -239,11 +264,11 @@ def test_a_run_without_repeats_and_trials_says_nothing_of_them(tmp_path: Path) -
 
 def test_long_lists_are_cut_and_a_shuffled_repeat_is_named_with_the_option_for_its_order() -> None:
     long = repeated("debian-13", "stock", 30, box_starts=[*range(1, 30)])
-    [first, others] = table.rates_of_cell(long)
+    [first, others] = run_notes.list_rates_of_cell(long)
     assert first.repeats == "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, and 19 more"
-    assert others.named_tests(1) == "presets and 1 more"
+    assert others.name_tests(1) == "presets and 1 more"
     seeds = [repeat.model_copy(update={"seed": 40 + number}) for number, repeat in enumerate(long.repeats, 1)]
-    [first, *_] = table.rates_of_cell(long.model_copy(update={"repeats": seeds}))
+    [first, *_] = run_notes.list_rates_of_cell(long.model_copy(update={"repeats": seeds}))
     assert first.repeats.startswith("1 (--shuffle=41), 2 (--shuffle=42)")
 
 

@@ -10,7 +10,7 @@ from lab.base.activity import Activity
 from lab.gate import results
 from lab.gate.compare import CellDifference, Difference, compare
 from lab.record import CellResult, Host, LaneRecord, LaneStep, RunResult, Status
-from lab.report import markdown, table
+from lab.report import markdown, run_notes
 from lab.report.site import one_page
 from lab.report.site.model import HostNumbers
 from lab.report.site.publish import publish
@@ -49,7 +49,7 @@ def test_hosts_that_are_alike_are_described_once() -> None:
 def test_a_cell_whose_trials_were_on_another_host_is_told_as_such() -> None:
     run = on_two_hosts(cell("debian-12", "podman", lane="debian-12", trials_lane="debian-12 #2"))
     run.run.lanes.append(lane("debian-12 #2", BETA))
-    [line] = table.host_lines(run)[2:]
+    [line] = run_notes.describe_hosts(run)[2:]
     assert line.startswith("debian-12 podman 0.10.8: its suite ran on alpha.example; its remedies and changes")
     assert line.endswith("on beta.example")
 
@@ -176,7 +176,7 @@ def test_a_host_whose_lanes_were_refused_kvm_in_other_words_is_one_host() -> Non
     run = run_of(cell(lane="debian-13 #3"), lanes=[*lanes, lane("debian-12", BETA)])
     assert len(run.run.hosts()) == 2
     # Which words a host's first lane has is left open.
-    assert table.host_lines(run) == ["host.example ran 1 cell: debian-13", "beta.example ran no cell"]
+    assert run_notes.describe_hosts(run) == ["host.example ran 1 cell: debian-13", "beta.example ran no cell"]
 
 
 def test_a_host_that_has_kvm_for_some_guests_and_emulates_others_is_one_host(tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ def test_a_host_that_has_kvm_for_some_guests_and_emulates_others_is_one_host(tmp
     lanes = [lane("debian-13", kvm), lane("debian-13-arm64", emulated)]
     cells = [cell("debian-13", lane="debian-13"), cell("debian-13-arm64", lane="debian-13-arm64")]
     run = run_of(*cells, lanes=lanes, finished=datetime(2026, 11, 24, 16, 10, tzinfo=UTC))
-    assert table.host_lines(run) == []
-    assert table.time_line(run).endswith(" of 2 x 0:10:00")
+    assert run_notes.describe_hosts(run) == []
+    assert run_notes.describe_time(run).endswith(" of 2 x 0:10:00")
     text = markdown.render(run)
     assert text.count("\n- host: Debian, kernel 6.12, 2 CPUs") == text.count("\n- libvirt 11.3.0") == 1
     assert "\n- guests under kvm: it works\n- guests under emulation: this host has no processor for" in text

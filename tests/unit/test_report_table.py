@@ -19,8 +19,9 @@ from lab.record import (
     Status,
     TestResult,
 )
-from lab.report import markdown, table
-from lab.report.table import LOOKS, sections
+from lab.report import markdown, run_notes, table
+from lab.report.sections import make_sections
+from lab.report.table import LOOKS
 from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.cells import cell
 from tests.builders.facts import facts
@@ -38,7 +39,7 @@ from tests.builders.runs import run_of
     ],
 )
 def test_a_square_says_the_status_and_the_cause(more: dict[str, Any] | None, expected: str) -> None:
-    assert table.square(cell(**more) if more else None) == expected
+    assert table.format_square(cell(**more) if more else None) == expected
 
 
 def test_pass_alone_is_green() -> None:
@@ -56,7 +57,7 @@ def test_builds_stand_side_by_side_and_a_single_one_is_not_told() -> None:
     lines = [re.sub(r"  +", " | ", line.strip()) for line in printed(run).splitlines()]
     assert {heading, row} < set(lines)
     assert {f"| {heading} |", f"| {row} |"} < set(markdown.render(run).splitlines())
-    assert list(table.columns_of(run_of(cell(), cell(variant="podman"))).values()) == ["stock", "podman"]
+    assert list(table.label_columns_of(run_of(cell(), cell(variant="podman"))).values()) == ["stock", "podman"]
 
 
 def test_why_cells_were_left_out_is_said_once_for_each_reason() -> None:
@@ -68,7 +69,7 @@ def test_why_cells_were_left_out_is_said_once_for_each_reason() -> None:
         cell("debian-13", "apparmor-off", **no_apparmor),
         cell("fedora-44", "stock", status=Status.NOT_RUN, rerun="lab 1"),
     )
-    assert table.left_out(run) == [
+    assert table.list_left_out(run) == [
         "n/a (no AppArmor): debian-12 (apparmor-off, bwrap-allow-list), debian-13",
         "not-run: fedora-44",
     ]
@@ -89,7 +90,7 @@ def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, columns
         ]
     )
     lines = [line.rstrip() for line in printed(run, width=width).splitlines()]
-    tables = lines[: lines.index(table.counts(run.cells))]
+    tables = lines[: lines.index(table.count_statuses(run.cells))]
     assert all(len(line) <= width for line in tables)
     words = [word for line in tables for word in line.split()]
     assert [word for word in words if word in variants] == list(variants)
@@ -132,7 +133,7 @@ def test_a_run_says_where_it_is_and_how_to_go_on_with_it(
     (tmp_path / "run.log").touch()
     (tmp_path / "matrix.md").touch()
     run, line = run_of(*cells, **more), step.replace("RUN", str(tmp_path))
-    assert table.next_step(run, tmp_path) == line
+    assert run_notes.describe_next_step(run, tmp_path) == line
     assert printed(run, tmp_path).rstrip().endswith(f"run: {tmp_path} (matrix.md, run.log)\n{line}".rstrip())
     head = markdown.render(run, tmp_path).split("| guest")[0].replace("\\", "")
     assert line in head
@@ -174,12 +175,12 @@ def remedy(result: RemedyOutcome, reason: str = "") -> RemedyResult:
 )
 def test_cells_that_differ_in_how_they_fail_are_sections_of_their_own(other: dict[str, Any]) -> None:
     run = run_of(blocked("debian-12"), blocked("debian-13", **other))
-    assert sorted(section.first.guest for section in sections(run)) == ["debian-12", "debian-13"]
+    assert sorted(section.first.guest for section in make_sections(run)) == ["debian-12", "debian-13"]
 
 
 def test_cells_are_sections_of_their_own_if_boxlite_says_something_else_about_them() -> None:
     run = run_of(blocked("debian-12"), blocked("debian-13"))
-    judged = sections(run, lambda cell: "unknown" if cell.guest == "debian-13" else "")
+    judged = make_sections(run, lambda cell: "unknown" if cell.guest == "debian-13" else "")
     assert [(section.first.guest, section.misdiagnosis) for section in judged] == [
         ("debian-12", ""),
         ("debian-13", "unknown"),
@@ -199,9 +200,9 @@ def test_the_same_failure_in_other_words_of_another_build_is_one_section_with_bo
 def test_a_run_names_the_architectures_of_its_guests() -> None:
     arm64 = facts(machine="aarch64", kernel="6.12.9-arm64")
     run = run_of(cell(facts=facts(kernel="6.12.9-amd64")), cell("debian-13-arm64", facts=arm64))
-    assert table.title(run) == "boxlite 0.10.8: the jailer on 2 guests of aarch64 and x86_64"
+    assert table.describe_run(run) == "boxlite 0.10.8: the jailer on 2 guests of aarch64 and x86_64"
     # Also of a guest that never came up.
-    assert table.title(run_of(cell("debian-13-arm64"))).endswith("the jailer on 1 guest of aarch64")
+    assert table.describe_run(run_of(cell("debian-13-arm64"))).endswith("the jailer on 1 guest of aarch64")
     page = markdown.render(run)
     assert "| debian-13 | 6.12.9-amd64 x86_64 | pass |" in page
     assert "| debian-13-arm64 | 6.12.9-arm64 aarch64 | pass |" in page
@@ -212,14 +213,14 @@ def test_a_run_names_the_architectures_of_its_guests() -> None:
 def test_a_guest_with_two_kernels_is_one_guest() -> None:
     cells = [a_blocked_cell(), a_blocked_cell(guest="debian-13@linux-image-amd64", kernel="linux-image-amd64")]
     run = run_of(*cells)
-    assert table.title(run).endswith("the jailer on 1 guest of x86_64, with 1 other kernel")
-    [section] = sections(run)
+    assert table.describe_run(run).endswith("the jailer on 1 guest of x86_64, with 1 other kernel")
+    [section] = make_sections(run)
     assert section.where == "2 cells on 1 guest"
 
 
 def test_what_needs_a_person_comes_first_and_what_passed_has_no_section() -> None:
     cells = [cell(f"guest-{status}", status=status, reason="x") for status in reversed(LOOKS)]
-    listed = sections(run_of(*cells, cell("passed")))
+    listed = make_sections(run_of(*cells, cell("passed")))
     statuses = ["fail", "xpass", "flaky", "error", "xfail", "pass"]
     assert [str(section.first.status) for section in listed] == statuses
     assert set(LOOKS) == set(Status)

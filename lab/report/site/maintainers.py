@@ -14,7 +14,7 @@ from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.check.results import Identity, Result, Source, identity
 from lab.probes import Probe
 from lab.record import Status
-from lab.report import judgements, protection, table
+from lab.report import judgements, protection, run_notes, sections, table
 from lab.report.site.charts import timelines
 from lab.report.site.model import UNKNOWN, CellEvidence, Site, components
 from lab.report.site.page import Copy, Page, not_shown
@@ -63,7 +63,6 @@ def matrix_page(site: Site) -> Iterable[Page]:
         "status": (map(str, Status), Counter(str(cell.status) for cell in cells)),
         "cause": ([*causes, ""], Counter(cell.cause or "" for cell in cells)),
     }
-    weak = protection.weak_cells(site.weaknesses)
     values = {
         "columns": columns,
         "filters": {
@@ -72,14 +71,13 @@ def matrix_page(site: Site) -> Iterable[Page]:
         },
         # Guests and variants in which builds have different statuses or causes.
         "differing": {place for place, of_builds in outcomes.items() if len(of_builds) > 1},
-        "weak": weak,
-        "is_weak": lambda cell: id(cell) in weak,
-        "kernel": lambda guest: table.kernel(result.cell for result in site.of_guest(guest)),
+        "weak": protection.name_weak_cells(site.weaknesses),
+        "kernel": lambda guest: table.format_kernel(result.cell for result in site.of_guest(guest)),
         "site": site,
         "pages_of_guests": {guest: of.page for of in site.distributions for guest in of.guests},
         "marks": MARKS,
         "meanings": {status: table.LOOKS[status].meaning for status in Status if filters["status"][1][status]},
-        "table": table,
+        "format_note": table.format_note,
         "attention": [status for status in table.LOOKS if not status.as_expected],
     }
     yield Page(MATRIX_PAGE, "The whole matrix", "matrix.html", values, ("matrix.js",))
@@ -95,7 +93,7 @@ def findings_page(site: Site) -> Iterable[Page]:
     values = {
         "reviews": reviews,
         "verdicts": list(WordsVerdict),
-        "not_given": protection.not_given(published.cell for published in site.cells.values()),
+        "unmet": protection.find_unmet_options(published.cell for published in site.cells.values()),
         "page_of": lambda cell: site.cells[identity(cell)].page,
         "causes": site.causes,
         "cured": judgements.cured,
@@ -104,7 +102,11 @@ def findings_page(site: Site) -> Iterable[Page]:
 
 
 def run_pages(site: Site) -> Iterator[Page]:
-    values: dict[str, Any] = {"sources": site.sources, "table": table, "page_of_run": page_of_run}
+    values: dict[str, Any] = {
+        "sources": site.sources,
+        "count_statuses": table.count_statuses,
+        "page_of_run": page_of_run,
+    }
     yield Page(RUNS_PAGE, "Runs", "runs.html", values)
     for source in site.sources:
         missing = [cell for cell in source.run.cells if cell.status.could_not_run]
@@ -113,7 +115,10 @@ def run_pages(site: Site) -> Iterator[Page]:
             "missing": grouped(((cell.status, cell.reason), cell) for cell in missing),
             "timelines": timelines,
             "mark": MARKS,
-            "table": table,
+            "count_statuses": table.count_statuses,
+            "group_hosts": run_notes.group_hosts,
+            "describe_hosts": run_notes.describe_hosts,
+            "describe_time": run_notes.describe_time,
             "page_of": lambda cell: site.cells[identity(cell)].page,
             "runs_page": RUNS_PAGE,
         }
@@ -127,13 +132,13 @@ LONGEST_LINE = 400  # characters
 
 def cell_pages(site: Site) -> Iterable[Page]:
     cells = [site.cells[key] for key in order(site)]
-    for before, published, following in zip([None, *cells], cells, [*cells[1:], None], strict=False):
-        make = partial(_page, site, published, before, following)
+    for previous, published, following in zip([None, *cells], cells, [*cells[1:], None], strict=False):
+        make = partial(_page, site, published, previous, following)
         title = " ".join(published.identity)
         yield notices.shown_or_why(make, partial(not_shown, published.page, title))
 
 
-def _page(site: Site, published: Result, before: Result | None, following: Result | None) -> Page:
+def _page(site: Site, published: Result, previous: Result | None, following: Result | None) -> Page:
     guest, variant, build = published.identity
     evidence = site.evidence[published.identity]
     boxlite_words = published.finished.words if evidence.files else words.Words()
@@ -147,11 +152,16 @@ def _page(site: Site, published: Result, before: Result | None, following: Resul
         "probes": _probes(published, evidence),
         "environment": _environment(published),
         "digests": _digests(published),
-        "given": protection.given([published.cell]),
-        "not_given": protection.not_given([published.cell]),
+        "confinements": protection.find_confinements([published.cell]),
+        "unmet": protection.find_unmet_options([published.cell]),
         "weaknesses": site.weaknesses_of(published.cell),
         "mark": MARKS,
-        "table": table,
+        "format_square": table.format_square,
+        "format_command": sections.format_command,
+        "remedies": sections.sort_remedies(published.cell),
+        "experiment": sections.describe_experiment(published.cell),
+        "rates": run_notes.list_rates_of_cell(published.cell),
+        "rates_note": run_notes.explain_rates(published.source.run),
         "causes": site.causes,
         "all_remedies": site.remedies,
         "variant": site.catalog.variants.get(variant),
@@ -162,7 +172,7 @@ def _page(site: Site, published: Result, before: Result | None, following: Resul
             for other in site.builds
             if other != build and (guest, variant, other) in site.cells
         ],
-        "before": before,
+        "previous": previous,
         "following": following,
         "matrix_page": MATRIX_PAGE,
         "page_of_run": page_of_run,
@@ -219,7 +229,7 @@ def _environment(published: Result) -> dict[str, str]:
     build = published.source.build(cell.build)
     environment["boxlite"] = f"{build.version} from {build.source}"
     hosts = run.hosts(cell.guest, cell.lane)
-    if len(table.host_names(run)) > 1:
+    if len(run_notes.name_hosts(run)) > 1:
         environment["run by"] = " / ".join(dict.fromkeys(host.name for host in hosts))
     about: dict[str, dict[str, None]] = {}
     for host in hosts:  # Where they differ, what each of them has.
@@ -240,5 +250,5 @@ def _digests(published: Result) -> dict[str, str]:
     cell, source = published.cell, published.source
     images = dict.fromkeys(lane.image for lane in source.run.run.lanes_of(cell.guest, cell.lane))
     several = len(images) > 1
-    named = {f"image {number}" if several else "image": image for number, image in enumerate(images, 1)}
-    return named | source.build(cell.build).files
+    digests = {f"image {number}" if several else "image": image for number, image in enumerate(images, 1)}
+    return digests | source.build(cell.build).files

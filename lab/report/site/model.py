@@ -238,10 +238,12 @@ class Site(Results):
 
     @cached_property
     def weaknesses(self) -> list[Weakness]:
-        return protection.weaknesses([published.cell for published in self.cells.values()])
+        return protection.find_weaknesses([published.cell for published in self.cells.values()])
 
     def weaknesses_of(self, cell: CellResult) -> list[Weakness]:
-        return [weakness for weakness in self.weaknesses if any(weak is cell for weak in weakness.cells)]
+        return [
+            weakness for weakness in self.weaknesses if any(weak.name == cell.name for weak in weakness.cells)
+        ]
 
 
 def load(folders: Sequence[Path], before: History, *, host_names: bool = False) -> Site:

@@ -26,7 +26,7 @@ def render(run: RunResult, folder: Path) -> str:
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = environment().get_template("one_page.html")
     return page.render(
-        title=table.title(run),
+        title=table.describe_run(run),
         # Markdown from the lab's own templates, which escape all text of guests.
         content=Markup(_html(markdown.render(run, folder, linked=False))),  # noqa: S704
         # The page may show this style sheet and do nothing else.

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from lab import __version__
 from lab.base.files import bounded, plain
 from lab.report.site.charts import duration
-from lab.report.table import counted
+from lab.report.table import format_count
 
 # The pages that each page links to, in this order.
 NAVIGATION = {
@@ -113,7 +113,7 @@ def environment() -> jinja2.Environment:
     made.filters["prose"] = prose
     made.filters["day"] = lambda moment: moment.strftime("%Y-%m-%d")
     made.filters["duration"] = duration
-    made.filters["counted"] = counted
+    made.filters["counted"] = format_count
     made.filters["minute"] = lambda moment: moment.strftime("%Y-%m-%d %H:%M UTC")
     return made
 
