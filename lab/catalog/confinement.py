@@ -18,8 +18,8 @@ class User(TableKnob):
     def settings(self) -> dict[str, Any] | None:
         return None
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
-        return [] if who.uid == 0 else [f"the suite would run as user {who.uid}, not as root"]
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
+        return [] if user.uid == 0 else [f"the suite would run as user {user.uid}, not as root"]
 
 
 class Limits(TableKnob):
@@ -27,8 +27,8 @@ class Limits(TableKnob):
 
     nproc: int = Field(ge=1, description="Processes and threads of this user on the whole host.")
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
-        nproc = who.limits.nproc
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
+        nproc = user.limits.nproc
         return [] if nproc == self.nproc else [f"the suite's user may have {nproc} processes, not {self.nproc}"]
 
 
@@ -42,9 +42,9 @@ class Cgroup(TableKnob):
             return "has no cgroup v2, the only one to be given away"
         return None if facts.login_sessions else "gives its users no control groups to begin with"
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
-        given = who.context.delegated
-        return [f"the suite's user was given the controllers {' '.join(given)}"] if given else []
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
+        controllers = user.context.delegated
+        return [f"the suite's user was given the controllers {' '.join(controllers)}"] if controllers else []
 
 
 # The permission bits that let everyone read and write.
@@ -63,7 +63,7 @@ class Kvm(TableKnob):
             return "everyone may use its /dev/kvm, whatever their groups"
         return None
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         kvm = facts.kvm
         if self.state == "absent":
             return ["/dev/kvm is there"] if kvm else []
@@ -71,9 +71,11 @@ class Kvm(TableKnob):
             return ["there is no /dev/kvm"]
         if self.state == "masked":
             return (
-                [] if who.create_vm.failed else ["/dev/kvm is not masked: it was not refused to make a machine"]
+                []
+                if user.create_vm.failed
+                else ["/dev/kvm is not masked: it was not refused to make a machine"]
             )
-        return ["the suite's user is in the group of /dev/kvm"] if kvm.gid in who.groups else []
+        return ["the suite's user is in the group of /dev/kvm"] if kvm.gid in user.groups else []
 
 
 # How the probe's answer about the folder for the sockets of boxes looks in each state.
@@ -85,11 +87,11 @@ class Sockets(TableKnob):
 
     state: Literal["foreign", "closed"]
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
-        if who.socket_folder.failed_with(SOCKET_FOLDERS[self.state]):
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
+        if user.socket_folder.failed_with(SOCKET_FOLDERS[self.state]):
             return []
-        seen = who.socket_folder.stderr or "it is usable"
-        return [f"the folder for the sockets of boxes is not {self.state}: {seen}"]
+        state = user.socket_folder.stderr or "it is usable"
+        return [f"the folder for the sockets of boxes is not {self.state}: {state}"]
 
 
 # The value of Seccomp in /proc/PID/status for a process with a filter.
@@ -114,15 +116,15 @@ class Container(TableKnob):
         needs_apparmor = self.kind == "apparmor-off" and facts.apparmor is None
         return "no AppArmor" if needs_apparmor else None
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
-        wrong = [] if who.container else ["the suite would run in no container"]
-        filtered = who.seccomp == FILTERED
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
+        wrong = [] if user.container else ["the suite would run in no container"]
+        filtered = user.seccomp == FILTERED
         if filtered != (self.kind in UNDER_A_FILTER):
             wrong.append(f"the suite would run {'under a' if filtered else 'without a'} seccomp filter")
         # Where a profile exempts the container's runtime, that of the container is stacked on it.
-        confined = read_label(who.context.apparmor).confines
+        confined = read_label(user.context.apparmor).confines
         if confined != (self.kind in UNDER_A_PROFILE and facts.apparmor is not None):
-            wrong.append(f"the suite would run confined by {who.context.apparmor!r}")
+            wrong.append(f"the suite would run confined by {user.context.apparmor!r}")
         return wrong
 
     def under(self) -> list[str]:
@@ -172,15 +174,15 @@ class Service(MapKnob):
             return f"its bubblewrap {version} does without openat2, which the service lacks"
         return None
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
-        if who.service is None:
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
+        if user.service is None:
             return ["systemd does not tell the settings of the suite's service"]
         wrong = []
         for name, value in self.root.items():
-            now = who.service.get(name, "")
-            is_set = now not in ("", "~")
-            if not (is_set if name in OTHERWISE_SHOWN else sorted(now.split()) == sorted(value.split())):
-                wrong.append(f"the suite would run in a service with {name}={now}, not {value}")
+            setting = user.service.get(name, "")
+            is_set = setting not in ("", "~")
+            if not (is_set if name in OTHERWISE_SHOWN else sorted(setting.split()) == sorted(value.split())):
+                wrong.append(f"the suite would run in a service with {name}={setting}, not {value}")
         return wrong
 
     def under(self) -> list[str]:

@@ -96,12 +96,12 @@ class Variant(Definition):
         The result is expected to fail if one of them is, for the cause that boxlite meets first.
         """
         knobs = self.knobs
-        for name, theirs in other.knobs.items():
-            mine = knobs.get(name)
+        for name, other_knob in other.knobs.items():
+            knob = knobs.get(name)
             try:
-                knobs[name] = mine.combined(theirs) if mine else theirs
-            except Conflict as why:
-                raise Conflict(f"{name}: {why}") from None
+                knobs[name] = knob.combined(other_knob) if knob else other_knob
+            except Conflict as error:
+                raise Conflict(f"{name}: {error}") from None
         update = {
             "name": f"{self.name}{AND}{other.name}",
             "title": f"{self.title}; {other.title}",
@@ -135,9 +135,9 @@ class Change:
         """The changed variant, under its own name. Its settings that contradict the change give way."""
         update: dict[str, Knob | None] = {}
         for kind, knob in self.settings.items():
-            own = variant.knobs[kind].parts() if kind in variant.knobs else []
-            kept = [part for part in own if part != knob and not part.contradicts(knob)]
-            parts = kept if self.without else [*kept, knob]
+            parts_of_variant = variant.knobs[kind].parts() if kind in variant.knobs else []
+            compatible = [part for part in parts_of_variant if part != knob and not part.contradicts(knob)]
+            parts = compatible if self.without else [*compatible, knob]
             update[kind] = reduce(type(knob).combined, parts) if parts else None
         return variant.model_copy(update=update)
 
@@ -173,9 +173,9 @@ class DebianImage(Definition):
         return self._kernel
 
     def with_kernel(self, kernel: Kernel) -> "DebianImage":
-        made = self.model_copy()
-        made._kernel = kernel
-        return made
+        image = self.model_copy()
+        image._kernel = kernel
+        return image
 
     @property
     def origin(self) -> str:
@@ -381,9 +381,9 @@ class Guest(Definition):
 
     def from_image(self, digest: str) -> "Guest":
         """The guest that runs from the image with this digest and from no other."""
-        made = self.model_copy()
-        made._only_image = digest
-        return made
+        guest = self.model_copy()
+        guest._only_image = digest
+        return guest
 
     def pinned(self, pin: Pin) -> "Guest":
         """The guest with this build of its disk. Raises ValueError if the pin does not suit it."""
@@ -516,8 +516,8 @@ class Suite(Definition):
     @property
     def files(self) -> dict[str, Path]:
         """Its own files and the shared ones, by the names that they have side by side in a guest."""
-        own = {file.name: file for file in self.folder.glob("*") if file.is_file()}
-        return dict(sorted({**own, **self.shared_files}.items()))
+        files = {file.name: file for file in self.folder.glob("*") if file.is_file()}
+        return dict(sorted({**files, **self.shared_files}.items()))
 
     def texts(self) -> list[str]:
         """Return the names and texts of the suite's files, which determine what its tests do."""
@@ -525,8 +525,8 @@ class Suite(Definition):
 
     def only(self, tests: Collection[str]) -> "Suite":
         """Return the suite reduced to these tests."""
-        chosen = {name: needs for name, needs in self.tests.items() if name in tests}
-        return self.model_copy(update={"tests": chosen})
+        needs_by_test = {name: needs for name, needs in self.tests.items() if name in tests}
+        return self.model_copy(update={"tests": needs_by_test})
 
     @property
     def telling(self) -> list[str]:
@@ -538,4 +538,4 @@ class Suite(Definition):
         if not self.boxes and needs is not Needs.SANDBOX:
             # Without a box, the sandbox needs neither boxlite's runtime nor /dev/kvm.
             return set()
-        return {name for name, what in self.tests.items() if what.includes(needs)}
+        return {name for name, test_needs in self.tests.items() if test_needs.includes(needs)}

@@ -23,7 +23,7 @@ OWN = "own"
 # A package of a kernel as apt takes it. `=backports` stands for whatever version the suite's backports have.
 PACKAGE = re.compile(r"linux-image-[a-z0-9.+-]+(=[A-Za-z0-9.+~-]+)?(?<!\.deb)")
 # The architecture is a word of the name: linux-image-6.12.57+deb13-arm64-16k.
-OF_PACKAGE = re.compile(rf"-({'|'.join(known.debian for known in ARCHITECTURES.values())})(?![a-z0-9])")
+OF_PACKAGE = re.compile(rf"-({'|'.join(arch.debian for arch in ARCHITECTURES.values())})(?![a-z0-9])")
 BACKPORTS = "backports"
 # What versions of packages in Debian's backports have in common.
 BACKPORTED = "~bpo"
@@ -120,9 +120,10 @@ def parse(text: str) -> Kernel:
         path = Path(text).expanduser().resolve()
         digest, architecture = _content(path), _architecture(path)
     except (OSError, ValueError, RuntimeError) as error:  # An unknown user's home, a null, a loop of links.
-        why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
+        reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
         raise UsageError(
-            f"the kernel {text!r} is no package linux-image-..., and no file or folder that can be read: {why}",
+            f"the kernel {text!r} is no package linux-image-..., and no file or folder that can be read: "
+            f"{reason}",
             hint="for example: linux-image-rt-amd64, ./kernel.deb or ./folder",
         ) from error
     if not NAME.fullmatch(path.name):
@@ -251,10 +252,10 @@ def find_in(folder: Path, called: str = "") -> KernelFiles:
                     f"linux-base-{release}), put that package into the folder, too",
                 )
             return KernelFiles(image, modules, release, architecture)
-    there = sorted({entry.name for place in MODULES for entry in (folder / place).glob("*")})
+    releases = sorted({entry.name for place in MODULES for entry in (folder / place).glob("*")})
     raise UsageError(
         f"{called} has the kernel {release} without its modules"
-        + (f"; it has those of {', '.join(there)}" if there else ""),
+        + (f"; it has those of {', '.join(releases)}" if releases else ""),
         hint=f"{LAYOUT}; some distributions have the modules in a package of their own",
     )
 

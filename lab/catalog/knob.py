@@ -29,7 +29,7 @@ class Knob(ABC):
         """What the knob's function in the guest gets, as JSON; None if nothing has to be done in the guest."""
 
     @abstractmethod
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         """Every way in which the guest, read afterwards, does not show this setting."""
 
     @abstractmethod
@@ -50,11 +50,11 @@ class Knob(ABC):
 
     def joined(self, other: Self) -> dict[str, Any]:
         """What this and another of the same kind gave. Raises Conflict if a key has two values."""
-        mine, theirs = self.given(), other.given()
-        for key in sorted(mine.keys() & theirs.keys()):
-            if mine[key] != theirs[key]:
-                raise Conflict(f"{key} is {mine[key]} and {theirs[key]}")
-        return {**mine, **theirs}
+        values, other_values = self.given(), other.given()
+        for key in sorted(values.keys() & other_values.keys()):
+            if values[key] != other_values[key]:
+                raise Conflict(f"{key} is {values[key]} and {other_values[key]}")
+        return {**values, **other_values}
 
     def contradicts(self, other: Self) -> bool:
         """Whether both cannot hold at once."""
@@ -65,8 +65,8 @@ class Knob(ABC):
         return False
 
     @classmethod
-    def leading(cls, here: Facts, there: Facts) -> list[Self]:
-        """Settings of this kind that make a guest with facts `here` more like one with facts `there`."""
+    def leading(cls, facts: Facts, goal: Facts) -> list[Self]:
+        """Settings of this kind that make a guest with these facts more like one with the facts `goal`."""
         return []
 
     def kernel_arguments(self) -> list[str]:

@@ -32,9 +32,9 @@ class Kernel(TableKnob):
     def settings(self) -> dict[str, Any] | None:
         return None
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
-        given = facts.command_line.split()
-        wrong = [f"the kernel was booted without {word}" for word in self.arguments if word not in given]
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
+        arguments = facts.command_line.split()
+        wrong = [f"the kernel was booted without {word}" for word in self.arguments if word not in arguments]
         if facts.lsm is None:
             wrong += [f"whether the security module {name} is in use is not known" for name in self.without]
         else:
@@ -97,7 +97,7 @@ class Sysctl(MapKnob):
         missing = [name for name in self.root if facts.sysctls[name] is None]
         return f"its kernel has no {missing[0]}" if missing else None
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         return [
             f"{name} is {facts.sysctls[name]}, not {value}"
             for name, value in self.root.items()
@@ -105,14 +105,14 @@ class Sysctl(MapKnob):
         ]
 
     @classmethod
-    def leading(cls, here: Facts, there: Facts) -> list[Self]:
-        """Each sysctl that was read in both guests and has a different value there."""
-        made = []
-        for name, mine in here.sysctls.items():
-            theirs = _as_set(there.sysctls.get(name))
-            if mine is not None and theirs is not None and theirs != _as_set(mine):
-                made.append(cls.model_validate({name: theirs}))
-        return made
+    def leading(cls, facts: Facts, goal: Facts) -> list[Self]:
+        """Each sysctl that was read in both guests and has a different value in `goal`."""
+        knobs = []
+        for name, value in facts.sysctls.items():
+            goal_value = _as_set(goal.sysctls.get(name))
+            if value is not None and goal_value is not None and goal_value != _as_set(value):
+                knobs.append(cls.model_validate({name: goal_value}))
+        return knobs
 
 
 def _as_set(text: str | None) -> int | str | None:
@@ -201,7 +201,7 @@ class AppArmor(TableKnob):
             "removed": [f"{FOLDER}/{name}" for name in self.removed],
         }
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         loaded = facts.apparmor.profiles if facts.apparmor else {}
         wrong = []
         for profile in self.profiles:
@@ -209,29 +209,29 @@ class AppArmor(TableKnob):
             if mode != profile.mode:
                 state = "not loaded" if mode is None else f"in {mode} mode"
                 wrong.append(f"AppArmor profile {profile.name} is {state}")
-            elif profile.is_for_bubblewrap and not _is_in(who.bubblewrap, profile.name):
+            elif profile.is_for_bubblewrap and not _is_in(user.bubblewrap, profile.name):
                 wrong.append(
-                    f"bubblewrap runs as {who.bubblewrap!r}, not under {profile.name}: "
+                    f"bubblewrap runs as {user.bubblewrap!r}, not under {profile.name}: "
                     "is another profile attached to its path?"
                 )
         wrong += [f"AppArmor profile {name} is loaded" for name in self.removed if name in loaded]
-        if self.confine_suite_by and not self._confined(who):
-            wrong.append(f"the suite would run confined by {who.context.apparmor!r}")
+        if self.confine_suite_by and not self._confined(user):
+            wrong.append(f"the suite would run confined by {user.context.apparmor!r}")
         return wrong
 
-    def _confined(self, who: SuiteUser) -> bool:
-        label = read_label(who.context.apparmor)
+    def _confined(self, user: SuiteUser) -> bool:
+        label = read_label(user.context.apparmor)
         modes = {profile.name: profile.mode for profile in self.profiles}
         mode = modes.get(self.confine_suite_by or "", Mode.ENFORCE)
         return (label.profiles, label.mode) == ((self.confine_suite_by,), mode)
 
     def combined(self, other: Self) -> Self:
-        mine = {profile.name: profile for profile in self.profiles}
+        profiles = {profile.name: profile for profile in self.profiles}
         for profile in other.profiles:
-            if mine.setdefault(profile.name, profile) != profile:
+            if profiles.setdefault(profile.name, profile) != profile:
                 raise Conflict(f"profile {profile.name} is defined in two ways")
         removed = sorted({*self.removed, *other.removed})
-        if both := mine.keys() & set(removed):
+        if both := profiles.keys() & set(removed):
             raise Conflict(f"profile {min(both)} is loaded and removed")
         names = {name for name in (self.confine_suite_by, other.confine_suite_by) if name}
         if len(names) > 1:
@@ -239,7 +239,7 @@ class AppArmor(TableKnob):
         return self.model_copy(
             update={
                 "userns": self.userns or other.userns,
-                "profiles": list(mine.values()),
+                "profiles": list(profiles.values()),
                 "removed": removed,
                 "without": sorted({*self.without, *other.without}),
                 "confine_suite_by": next(iter(names), None),
@@ -249,12 +249,16 @@ class AppArmor(TableKnob):
     def parts(self) -> list[Self]:
         confine: dict[str, Any] = {"confine_suite_by": self.confine_suite_by}
         # Without the part that loads its own profile, the suite could not start in it: both are one part.
-        own = [profile for profile in self.profiles if profile.text and profile.name == self.confine_suite_by]
-        made = [{"profiles": [profile], **(confine if profile in own else {})} for profile in self.profiles]
-        made += [{"removed": [name]} for name in self.removed]
-        made += [confine] if self.confine_suite_by and not own else []
+        own_profiles = [
+            profile for profile in self.profiles if profile.text and profile.name == self.confine_suite_by
+        ]
+        tables = [
+            {"profiles": [profile], **(confine if profile in own_profiles else {})} for profile in self.profiles
+        ]
+        tables += [{"removed": [name]} for name in self.removed]
+        tables += [confine] if self.confine_suite_by and not own_profiles else []
         nothing: dict[str, Any] = {"profiles": [], "removed": [], "confine_suite_by": None}
-        return [self.model_copy(update=nothing | settings) for settings in made]
+        return [self.model_copy(update=nothing | settings) for settings in tables]
 
     def words(self) -> str:
         words = [f"profile {profile.name} ({profile.mode})" for profile in self.profiles]
@@ -263,21 +267,21 @@ class AppArmor(TableKnob):
         return ", ".join(words)
 
     @classmethod
-    def leading(cls, here: Facts, there: Facts) -> list[Self]:
-        """Each profile that has another mode there, or is not loaded, and has a file on this guest."""
-        if here.apparmor is None or there.apparmor is None:
+    def leading(cls, facts: Facts, goal: Facts) -> list[Self]:
+        """Each profile that has another mode in `goal`, or is not loaded there, if this guest has its file."""
+        if facts.apparmor is None or goal.apparmor is None:
             return []
-        mine, theirs = here.apparmor.profiles, there.apparmor.profiles
-        made = []
-        for name in sorted(mine.keys() | theirs.keys()):
-            path, mode = f"{FOLDER}/{name}", theirs.get(name)
-            if mine.get(name) == mode or path not in here.apparmor.profile_files:
+        modes, goal_modes = facts.apparmor.profiles, goal.apparmor.profiles
+        knobs = []
+        for name in sorted(modes.keys() | goal_modes.keys()):
+            path, mode = f"{FOLDER}/{name}", goal_modes.get(name)
+            if modes.get(name) == mode or path not in facts.apparmor.profile_files:
                 continue
             if mode is None:
-                made.append(cls(removed=[name]))
+                knobs.append(cls(removed=[name]))
             elif mode in list(Mode):
-                made.append(cls(profiles=[Profile(name=name, mode=Mode(mode), shipped=path)]))
-        return made
+                knobs.append(cls(profiles=[Profile(name=name, mode=Mode(mode), shipped=path)]))
+        return knobs
 
     def under(self) -> list[str]:
         return ["aa-exec", "-p", self.confine_suite_by, "--"] if self.confine_suite_by else []
@@ -303,7 +307,7 @@ class Selinux(TableKnob):
     def why_not(self, facts: Facts) -> str | None:
         return None if facts.selinux else "no SELinux"
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         if facts.selinux is None:
             return ["SELinux is not in use"]
         mode, modules = facts.selinux.mode, facts.selinux.modules
@@ -336,15 +340,15 @@ class Files(MapKnob):
     def links(self) -> list[str]:
         return list(self.root)
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         wrong = []
         for path, target in self.root.items():
-            link = who.links.get(path)
+            link = user.links.get(path)
             if link is None:
                 wrong.append(f"whether {path} is a symlink is not known")
             elif link.target != target:
-                now = f"a symlink to {link.target}" if link.target else "no symlink"
-                wrong.append(f"{path} is {now}, not one to {target}")
+                state = f"a symlink to {link.target}" if link.target else "no symlink"
+                wrong.append(f"{path} is {state}, not one to {target}")
             elif link.error:
                 wrong.append(f"the suite's user cannot reach what {path} leads to: {link.error}")
         return wrong
@@ -362,7 +366,7 @@ class Filesystem(MapKnob):
         missing = [kind for kind in self.root.values() if kind not in facts.mkfs]
         return f"has no mkfs.{missing[0]}" if missing else None
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         return [
             f"{path} is on {facts.mounts[path].type}, not on {kind}"
             for path, kind in self.root.items()
@@ -382,7 +386,7 @@ class Mount(MapKnob):
     def words(self) -> str:
         return ", ".join(f"{path} {','.join(options)}" for path, options in self.root.items())
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         return [
             f"{path} is mounted without {option}"
             for path, options in self.root.items()
@@ -415,18 +419,18 @@ class Bubblewrap(TableKnob):
     def settings(self) -> dict[str, str | None]:
         return {"mode": BUBBLEWRAP_MODES[self.state]}
 
-    def differences(self, facts: Facts, who: SuiteUser) -> list[str]:
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
         mode = facts.bubblewrap.mode if facts.bubblewrap else None
         expected = BUBBLEWRAP_MODES[self.state]
         return [] if mode == expected else [f"bubblewrap's mode is {mode}, not {expected}"]
 
     @classmethod
-    def leading(cls, here: Facts, there: Facts) -> list[Self]:
-        """The state of the program there, if it is another one than here and not the state as installed."""
-        mine, theirs = (facts.bubblewrap and facts.bubblewrap.mode for facts in (here, there))
-        if mine is None or mine == theirs:
+    def leading(cls, facts: Facts, goal: Facts) -> list[Self]:
+        """The state of the program in `goal`, if it is another one and a variant can set it."""
+        mode, goal_mode = (each.bubblewrap and each.bubblewrap.mode for each in (facts, goal))
+        if mode is None or mode == goal_mode:
             return []
-        states = [state for state, mode in BUBBLEWRAP_MODES.items() if mode == theirs]
+        states = [state for state, known_mode in BUBBLEWRAP_MODES.items() if known_mode == goal_mode]
         return [cls.model_validate({"state": state}) for state in states]
 
 

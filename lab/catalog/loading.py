@@ -29,11 +29,11 @@ class Catalog:
 
         The name of a recorded guest has only the last part of a path; `kernel` is all of it.
         """
-        own, has_kernel, named = name.partition(AT)
-        guest = _lookup("guest", own, self.guests)
+        base_name, has_kernel, kernel_name = name.partition(AT)
+        guest = _lookup("guest", base_name, self.guests)
         if not has_kernel:
             return guest
-        guest = guest.with_kernel(kernels.parse(kernel or named))
+        guest = guest.with_kernel(kernels.parse(kernel or kernel_name))
         if kernel and guest.name != name:
             raise UsageError(
                 f"the kernel of {name} was at {kernel}, and what is there now makes it {guest.name}",
@@ -43,15 +43,15 @@ class Catalog:
 
     def variant(self, name: str) -> Variant:
         """One variant, or several at once: `userns-clone-off+bwrap-absent`. Raises UsageError."""
-        first, *others = [_lookup("variant", part, self.variants) for part in name.split(AND)]
+        first, *parts = [_lookup("variant", part, self.variants) for part in name.split(AND)]
         try:
-            return reduce(Variant.combined, others, first)
-        except Conflict as why:
+            return reduce(Variant.combined, parts, first)
+        except Conflict as error:
             apart = " ".join(f"-v {part}" for part in name.split(AND))
             raise UsageError(
-                f"the variants of {name} cannot be combined on one guest: {why}",
+                f"the variants of {name} cannot be combined on one guest: {error}",
                 hint=f"run each in its own cell: {apart}",
-            ) from why
+            ) from error
 
     def sysctls(self, variants: Iterable[Variant] = ()) -> list[str]:
         """The sysctls that must be read in a guest for any variant of the catalog or any of these."""
@@ -70,15 +70,15 @@ class Catalog:
             return self
         variants = load_folder(folder, VariantFile)
         for name in sorted(variants.keys() & self.variants.keys()):
-            ours, theirs = (each[name].model_dump() for each in (self.variants, variants))
-            if differing := [key for key in ours if ours[key] != theirs.get(key)]:
+            settings, run_settings = (each[name].model_dump() for each in (self.variants, variants))
+            if differing := [key for key in settings if settings[key] != run_settings.get(key)]:
                 raise UsageError(
                     f"{folder / name}.toml: differs from the lab's own variant {name}: {', '.join(differing)}",
                     hint="a run cannot replace a variant of the lab: delete that file to use the lab's own, or "
                     "give the lab's own another name",
                 )
-        if made := sorted(variants.keys() - self.variants.keys()):
-            progress(f"variants that came with the run, in {folder}: {', '.join(made)}")
+        if new_names := sorted(variants.keys() - self.variants.keys()):
+            progress(f"variants that came with the run, in {folder}: {', '.join(new_names)}")
         return replace(self, variants={**variants, **self.variants})
 
 
@@ -97,11 +97,11 @@ def load(root: Path | None = None) -> Catalog:
         suite=load_suite("jailer"),
     )
     _check_keys(root, catalog)
-    for chosen in catalog.sets.values():
-        file = root / "images" / "sets" / f"{chosen.name}.toml"
+    for definition in catalog.sets.values():
+        file = root / "images" / "sets" / f"{definition.name}.toml"
         for key, names, find in (
-            ("guests", chosen.guests, catalog.guest),
-            ("variants", chosen.variants, catalog.variant),
+            ("guests", definition.guests, catalog.guest),
+            ("variants", definition.variants, catalog.variant),
         ):
             for name in names:
                 try:

@@ -23,19 +23,19 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     control: all of them if that one is proved, or else those that are proved themselves. If it did not run,
     only proved causes are listed.
     """
-    by_name = {cause.name: (cause, what) for cause in rule.CAUSES if (what := cause.rule(evidence))}
-    proved = {name for name, (_, what) in by_name.items() if what.confidence is Confidence.PROVED}
+    by_name = {cause.name: (cause, shown) for cause in rule.CAUSES if (shown := cause.rule(evidence))}
+    proved = {name for name, (_, shown) in by_name.items() if shown.confidence is Confidence.PROVED}
     fails_control = {name for name, (cause, _) in by_name.items() if Needs.BOX.includes(cause.breaks)}
     if evidence.control_failed is None:
-        named = proved
+        names = proved
     elif not evidence.control_failed:
-        named = by_name.keys() - fails_control
+        names = by_name.keys() - fails_control
     elif fails_control & proved:
-        named = set(by_name)
+        names = set(by_name)
     else:
-        named = fails_control | proved if fails_control else set()
+        names = fails_control | proved if fails_control else set()
     return [
-        Finding(name=name, confidence=what.confidence, why=what.why)
-        for name, (_, what) in by_name.items()
-        if name in named
+        Finding(name=name, confidence=shown.confidence, why=shown.reason)
+        for name, (_, shown) in by_name.items()
+        if name in names
     ]

@@ -29,15 +29,15 @@ def service_without_kvm(evidence: Evidence) -> Shown | None:
     it. PrivateDevices= hides the device, and DevicePolicy= and DeviceAllow= refuse to open it, whatever the
     user's groups are.
     """
-    opened, service = evidence.probes.open_kvm, evidence.service
-    if opened.failed_with(NOT_THERE) and PRIVATE_DEVICES in service:
-        why = f"the service has {PRIVATE_DEVICES}={service[PRIVATE_DEVICES]}, and in it there is no {DEVICE}"
-        return Shown(Confidence.PROVED, why)
+    probe, service = evidence.probes.open_kvm, evidence.service
+    if probe.failed_with(NOT_THERE) and PRIVATE_DEVICES in service:
+        reason = f"the service has {PRIVATE_DEVICES}={service[PRIVATE_DEVICES]}, and in it there is no {DEVICE}"
+        return Shown(Confidence.PROVED, reason)
     rules = [name for name in DEVICE_RULES if name in service]
     # A file's mode, an AppArmor profile and SELinux give EACCES.
-    if opened.failed_with(NOT_PERMITTED) and rules:
-        why = f"the service has {rules[0]}={service[rules[0]]}, and opening {DEVICE} fails with EPERM"
-        return Shown(Confidence.PROVED, why)
+    if probe.failed_with(NOT_PERMITTED) and rules:
+        reason = f"the service has {rules[0]}={service[rules[0]]}, and opening {DEVICE} fails with EPERM"
+        return Shown(Confidence.PROVED, reason)
     return None
 
 
@@ -48,11 +48,11 @@ def kvm_absent(evidence: Evidence) -> Shown | None:
     disabled in the firmware or in the hypervisor that runs this host, or the kernel module kvm_intel or kvm_amd
     is not loaded.
     """  # noqa: D404 - users read it
-    opened = evidence.probes.open_kvm
-    missing, empty = opened.failed_with(NOT_THERE), opened.failed_with(NO_DEVICE)
+    probe = evidence.probes.open_kvm
+    missing, empty = probe.failed_with(NOT_THERE), probe.failed_with(NO_DEVICE)
     if service_without_kvm(evidence) or not (missing or empty or evidence.says(KVM_IS_ABSENT)):
         return None
-    proof = "there is no /dev/kvm" if missing else f"nothing is behind /dev/kvm: {opened.stderr}"
+    proof = "there is no /dev/kvm" if missing else f"nothing is behind /dev/kvm: {probe.stderr}"
     return proved_if(missing or empty, "boxlite finds no KVM", f", and {proof}")
 
 
@@ -81,18 +81,18 @@ def apparmor_kvm_deny(evidence: Evidence) -> Shown | None:
     lines = device_denials(evidence)
     if not lines:
         return None
-    opened = evidence.probes.open_kvm
-    why = f"AppArmor denied {DEVICE} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
-    return proved_if(opened.failed_with(PERMISSION_DENIED), why, ", and opening it fails with EACCES")
+    probe = evidence.probes.open_kvm
+    reason = f"AppArmor denied {DEVICE} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
+    return proved_if(probe.failed_with(PERMISSION_DENIED), reason, ", and opening it fails with EACCES")
 
 
 def device_denials(evidence: Evidence) -> list[dict[str, str]]:
     """Return AppArmor's denials of /dev/kvm to boxlite, or to any program if no probe could open it."""
-    opened = evidence.probes.open_kvm
+    probe = evidence.probes.open_kvm
     return [
         line
         for line in evidence.denied(operation="open", name=DEVICE)
-        if not opened.worked and (opened.status is None or line.get("profile") in evidence.profiles)
+        if not probe.worked and (probe.status is None or line.get("profile") in evidence.profiles)
     ]
 
 
@@ -109,11 +109,11 @@ def kvm_unusable(evidence: Evidence) -> Shown | None:
     hypervisor such as VirtualBox uses the processor, or virtualization inside of a virtual machine does not
     work there, or another device stands in the place of KVM's.
     """
-    made = evidence.probes.create_vm
+    probe = evidence.probes.create_vm
     words = next((words for words in (SMOKE_TEST, KVM_IS_UNUSABLE) if evidence.boxlite_says(words)), None)
-    if made.failed:
+    if probe.failed:
         return Shown(
-            Confidence.PROVED, f"/dev/kvm can be opened, and it makes no virtual machine: {made.stderr}"
+            Confidence.PROVED, f"/dev/kvm can be opened, and it makes no virtual machine: {probe.stderr}"
         )
     # A machine can be made, and it may still not run.
     return Shown(Confidence.LIKELY, f"boxlite says: {words}") if words else None
@@ -169,8 +169,8 @@ def service_closes_tmp(evidence: Evidence) -> Shown | None:
     # The other values of the setting leave /tmp alone.
     if setting != "strict" or not evidence.probes.socket_folder.failed_with(READ_ONLY):
         return None
-    why = f"the service has {PROTECT_SYSTEM}={setting}, and making a folder in /tmp fails with EROFS"
-    return Shown(Confidence.PROVED, why)
+    reason = f"the service has {PROTECT_SYSTEM}={setting}, and making a folder in /tmp fails with EROFS"
+    return Shown(Confidence.PROVED, reason)
 
 
 # boxlite prepares a box's folders before its disks: see `home-noexec`.
@@ -183,10 +183,10 @@ def socket_folder(evidence: Evidence) -> Shown | None:
     if service_closes_tmp(evidence):
         return None
     probe = evidence.probes.socket_folder
-    said = next((match[0] for text in evidence.said if (match := SOCKET_FOLDER.search(text))), None)
+    message = next((match[0] for text in evidence.said if (match := SOCKET_FOLDER.search(text))), None)
     if probe.failed:
         return Shown(Confidence.PROVED, f"the user cannot have the folder for sockets: {probe.stderr}")
-    return Shown(Confidence.LIKELY, f"boxlite says: {said}") if said else None
+    return Shown(Confidence.LIKELY, f"boxlite says: {message}") if message else None
 
 
 # boxlite unpacks its own programs below the home and runs them from there; mke2fs, for the box's disk, runs
@@ -201,5 +201,5 @@ def home_noexec(evidence: Evidence) -> Shown | None:
     # Without the option something else denies the execution, which is another cause.
     if not evidence.probes.home_allows_exec.failed_with("noexec"):
         return None
-    why = "the home directory is mounted noexec: executing a program in it fails with EACCES"
-    return Shown(Confidence.PROVED, why)
+    reason = "the home directory is mounted noexec: executing a program in it fails with EACCES"
+    return Shown(Confidence.PROVED, reason)

@@ -65,8 +65,8 @@ class Evidence:
     @property
     def service(self) -> dict[str, str]:
         """What restricts the systemd service that the suite and the probes ran in, by systemd's names."""
-        shown = self.probes.service_unrestricted
-        pairs = (text.partition("=") for text in shown.stderr.split("; ")) if shown.failed else ()
+        probe = self.probes.service_unrestricted
+        pairs = (text.partition("=") for text in probe.stderr.split("; ")) if probe.failed else ()
         return {name: value for name, _, value in pairs}
 
     def says(self, text: str) -> bool:
@@ -163,9 +163,9 @@ def confining_profile(label: str | None) -> str | None:
 def why_not(folder: Path, name: str | Path) -> str:
     """Why a file is not read; empty if it is a regular file in `folder`, with no link on the way to it."""
     try:
-        path, whole = folder / name, folder.resolve()
+        path, real_folder = folder / name, folder.resolve()
         kind = path.lstat().st_mode
-        if path.resolve() != whole / name or not path.resolve().is_relative_to(whole):
+        if path.resolve() != real_folder / name or not path.resolve().is_relative_to(real_folder):
             return "it is not inside the folder, or a link leads to it"
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
@@ -179,16 +179,16 @@ def read_text(folder: Path, name: str | Path, most: int = MOST_BYTES) -> str:
 
     Raises LabError if it must not be read, or is larger than `most` bytes.
     """
-    why = why_not(folder, name)
-    if why == MISSING:
+    reason = why_not(folder, name)
+    if reason == MISSING:
         return ""
     try:
-        if not why:
+        if not reason:
             return read_regular(folder / name, most).decode(errors="replace")
     except OSError as error:
-        why = str(error.strerror)
+        reason = str(error.strerror)
     raise LabError(
-        f"{folder / name} is not read: {why}", hint="look at what is in its place; run the cell again"
+        f"{folder / name} is not read: {reason}", hint="look at what is in its place; run the cell again"
     )
 
 

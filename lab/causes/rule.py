@@ -22,7 +22,7 @@ class Shown:
     """How sure a cause is, and one sentence that states the evidence."""
 
     confidence: Confidence
-    why: str
+    reason: str
 
 
 # Returns what the evidence shows for one cause, or None if it shows nothing.
@@ -65,6 +65,6 @@ def cause(
     return add
 
 
-def proved_if(proof: bool, why: str, proof_why: str = "") -> Shown:
+def proved_if(proof: bool, reason: str, proof_why: str = "") -> Shown:
     """Return a proved cause, with the proof added to its sentence, or else a likely one."""
-    return Shown(Confidence.PROVED, why + proof_why) if proof else Shown(Confidence.LIKELY, why)
+    return Shown(Confidence.PROVED, reason + proof_why) if proof else Shown(Confidence.LIKELY, reason)

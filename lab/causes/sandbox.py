@@ -44,11 +44,11 @@ def bwrap_exec_denied(evidence: Evidence) -> Shown | None:
     if not is_quoted and not (lines and refused):
         return None
     if lines:
-        why = f"AppArmor denied executing {lines[0].get('name')} under profile {lines[0].get('profile')}"
+        reason = f"AppArmor denied executing {lines[0].get('name')} under profile {lines[0].get('profile')}"
     else:
         profile = f" under {evidence.profile}" if evidence.profile else ""
-        why = f"boxlite says{profile}: {BWRAP_NOT_RUN}"
-    return proved_if(is_quoted and refused, why, ": starting it fails with EACCES")
+        reason = f"boxlite says{profile}: {BWRAP_NOT_RUN}"
+    return proved_if(is_quoted and refused, reason, ": starting it fails with EACCES")
 
 
 # Only bubblewrap prints this, and only for this reason.
@@ -80,8 +80,8 @@ def service_hides_proc(evidence: Evidence) -> Shown | None:
     setting = evidence.service.get(PROC_SUBSET)
     if setting is None or not evidence.probes.bwrap_user.failed_with(NO_OVERFLOW_UID):
         return None
-    why = f"the service has {PROC_SUBSET}={setting}, and bubblewrap says: {NO_OVERFLOW_UID}"
-    return Shown(Confidence.PROVED, why)
+    reason = f"the service has {PROC_SUBSET}={setting}, and bubblewrap says: {NO_OVERFLOW_UID}"
+    return Shown(Confidence.PROVED, reason)
 
 
 # systemd's setting for a filter of the flags that ask for namespaces, and what the jailer needs of them.
@@ -100,9 +100,9 @@ def service_restricts_namespaces(evidence: Evidence) -> Shown | None:
     missing = [] if setting is None else [kind for kind in JAILER_NAMESPACES if kind not in setting.split()]
     if not missing or not evidence.probes.unshare_flags.failed_with(NOT_PERMITTED):
         return None
-    why = f"the service has {NAMESPACE_FILTER}={setting}, which denies {' '.join(missing)}"
+    reason = f"the service has {NAMESPACE_FILTER}={setting}, which denies {' '.join(missing)}"
     proof = "unshare(2) with the jailer's flags and a wrong one fails with EPERM"
-    return Shown(Confidence.PROVED, f"{why}, and {proof}")
+    return Shown(Confidence.PROVED, f"{reason}, and {proof}")
 
 
 # See `service-restricts-namespaces`. A filter of a service is another cause: see `service-filters-calls`.
@@ -114,8 +114,8 @@ def seccomp(evidence: Evidence) -> Shown | None:
     refused = evidence.probes.unshare_nothing.failed_with(NOT_PERMITTED)
     if not refused or service_filters_calls(evidence):
         return None
-    why = "unshare(0), which requests nothing and which the kernel always allows, fails with EPERM"
-    return Shown(Confidence.PROVED, why)
+    reason = "unshare(0), which requests nothing and which the kernel always allows, fails with EPERM"
+    return Shown(Confidence.PROVED, reason)
 
 
 USERNS_CLONE = "kernel.unprivileged_userns_clone"
@@ -129,11 +129,11 @@ def userns_sysctl(evidence: Evidence) -> Shown | None:
     jailer's sandbox needs one. The sysctl exists in Debian's and Ubuntu's kernels, and hardening guides set it
     to 0.
     """
-    made = evidence.probes.unshare_user
+    probe = evidence.probes.unshare_user
     # The kernel does not ask this sysctl for a user who has CAP_SYS_ADMIN.
-    if evidence.sysctls.get(USERNS_CLONE) != "0" or made.worked:
+    if evidence.sysctls.get(USERNS_CLONE) != "0" or probe.worked:
         return None
-    refused = made.failed_with(NOT_PERMITTED)
+    refused = probe.failed_with(NOT_PERMITTED)
     return proved_if(refused, f"{USERNS_CLONE} is 0", " and `unshare -U` fails with EPERM")
 
 
@@ -147,9 +147,9 @@ def userns_limit(evidence: Evidence) -> Shown | None:
     needs a user namespace. Hardening guides set the limit to 0.
     """
     limit = evidence.sysctls.get(MAX_USERNS)
-    made = evidence.probes.unshare_user
-    refused = made.failed_with(NO_SPACE)
-    if made.worked or (limit != "0" and not refused):
+    probe = evidence.probes.unshare_user
+    refused = probe.failed_with(NO_SPACE)
+    if probe.worked or (limit != "0" and not refused):
         return None
     confidence = Confidence.PROVED if limit == "0" and refused else Confidence.LIKELY
     proof = " and `unshare -U` fails with ENOSPC" if refused else ""
@@ -172,16 +172,16 @@ def apparmor_userns_deny(evidence: Evidence) -> Shown | None:
         # Ubuntu's kernels log `unconfined` if the profile that they would switch to is not loaded.
         restricted = "without a profile: the kernel restricts unconfined programs"
         where = restricted if profile == "unconfined" else f"under profile {profile}"
-        why = f"AppArmor denied userns_create to {lines[0].get('comm')} {where}"
-        return proved_if(not evidence.probes.bwrap_user.worked, why)
+        reason = f"AppArmor denied userns_create to {lines[0].get('comm')} {where}"
+        return proved_if(not evidence.probes.bwrap_user.worked, reason)
     # Without a log, as on a user's own host.
     unshare_is_denied = evidence.probes.unshare_user.failed_with(PERMISSION_DENIED)
     if not (unshare_is_denied and evidence.bubblewrap_says(NAMESPACE_DENIED)):
         return None
     if evidence.sysctls.get(RESTRICTION) != "1":
         return None
-    why = f"{RESTRICTION} is 1, and `unshare -U` and bubblewrap fail with EACCES"
-    return Shown(Confidence.LIKELY, f"{why}, as where the profile of Ubuntu's policy is not loaded")
+    reason = f"{RESTRICTION} is 1, and `unshare -U` and bubblewrap fail with EACCES"
+    return Shown(Confidence.LIKELY, f"{reason}, as where the profile of Ubuntu's policy is not loaded")
 
 
 # See `userns-sysctl`. The same position as AppArmor's: a host uses only one of the two.
@@ -194,8 +194,8 @@ def selinux_userns_deny(evidence: Evidence) -> Shown | None:
     lines = evidence.own(evidence.avc_denied("create", tclass="user_namespace", permissive="0"))
     if not lines:
         return None
-    why = f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a user namespace"
-    return proved_if(not evidence.probes.bwrap_user.worked, why)
+    reason = f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a user namespace"
+    return proved_if(not evidence.probes.bwrap_user.worked, reason)
 
 
 # The words of a release after 0.10.8 (boxlite#1419), for root alone: boxes of other users get no limits there.
@@ -251,10 +251,10 @@ def namespace_limit(evidence: Evidence) -> Shown | None:
     if probes.bwrap_all.worked or not (zero or refused):
         return None
     if not zero:
-        why = "`unshare -U` works and bubblewrap, which makes more namespaces, fails with ENOSPC"
-        return Shown(Confidence.LIKELY, why)
-    why = f"{' and '.join(zero)} {'is' if len(zero) == 1 else 'are'} 0"
-    return proved_if(refused, why, ", and bubblewrap fails with ENOSPC although `unshare -U` works")
+        reason = "`unshare -U` works and bubblewrap, which makes more namespaces, fails with ENOSPC"
+        return Shown(Confidence.LIKELY, reason)
+    reason = f"{' and '.join(zero)} {'is' if len(zero) == 1 else 'are'} 0"
+    return proved_if(refused, reason, ", and bubblewrap fails with ENOSPC although `unshare -U` works")
 
 
 DISCONNECTED = "Failed name lookup - disconnected path"
@@ -281,15 +281,17 @@ def apparmor_disconnected(evidence: Evidence) -> Shown | None:
         and line.get("operation") == "open"
     ]
     if lines:
-        opened, profile = lines[0].get("name"), lines[0].get("profile")
-        why = f"AppArmor could not resolve {opened}, which {lines[0].get('comm')} opens under profile {profile}"
-        return proved_if(not evidence.probes.bwrap_user.worked, why)
+        file, profile = lines[0].get("name"), lines[0].get("profile")
+        reason = (
+            f"AppArmor could not resolve {file}, which {lines[0].get('comm')} opens under profile {profile}"
+        )
+        return proved_if(not evidence.probes.bwrap_user.worked, reason)
     # Without a log: the restriction is on and takes no capability, so its profile is in complain mode.
     words = f"{UID_MAP}: {PERMISSION_DENIED}"
     in_force = evidence.sysctls.get(RESTRICTION) == "1" and evidence.probes.unshare_user_root.worked
     if in_force and not evidence.audit and evidence.bubblewrap_says(words):
-        why = f"{RESTRICTION} is 1, `unshare -Ur` works all the same, and bubblewrap says: {words}"
-        return Shown(Confidence.LIKELY, why)
+        reason = f"{RESTRICTION} is 1, `unshare -Ur` works all the same, and bubblewrap says: {words}"
+        return Shown(Confidence.LIKELY, reason)
     return None
 
 
@@ -317,9 +319,11 @@ def apparmor_userns_nocaps(evidence: Evidence) -> Shown | None:
         thread = evidence.denied(operation="capable", capability=SYS_ADMIN)
         lines += [line for line in thread if line.get("profile") in evidence.profiles]
     if lines:
-        what = lines[0].get("capname") or lines[0].get("name")
-        why = f"AppArmor denied {what} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
-        return proved_if(words is not None, why, f", and bubblewrap says: {words}")
+        capability = lines[0].get("capname") or lines[0].get("name")
+        reason = (
+            f"AppArmor denied {capability} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
+        )
+        return proved_if(words is not None, reason, f", and bubblewrap says: {words}")
     # A bug report may quote the log alone.
     wordless = evidence.probes.bwrap_user.failed and not evidence.probes.bwrap_user.stderr
     if words not in WITHOUT_CAPABILITIES and not wordless:
@@ -331,8 +335,8 @@ def apparmor_userns_nocaps(evidence: Evidence) -> Shown | None:
         if RESTRICTED in (line.get("profile"), line.get("target"))
     }
     if in_policy == {"AUDIT"}:
-        why = f"AppArmor moved {evidence.programs[0]} into profile {RESTRICTED} as it made its namespace"
-        return proved_if(words is not None, why, f", and bubblewrap says: {words}")
+        reason = f"AppArmor moved {evidence.programs[0]} into profile {RESTRICTED} as it made its namespace"
+        return proved_if(words is not None, reason, f", and bubblewrap says: {words}")
     # Without a log, as on a user's own host.
     stripped = evidence.probes.unshare_user.worked and evidence.probes.unshare_user_root.failed
     if stripped and evidence.sysctls.get(RESTRICTION) == "1" and not evidence.audit:
@@ -372,16 +376,16 @@ def service_filters_calls(evidence: Evidence) -> Shown | None:
     denied = evidence.service.get(CALL_FILTER, "").split()
     calls = {"unshare": evidence.probes.unshare_nothing, "mount": evidence.probes.mount_nothing}
     refused = next((probe for name, probe in calls.items() if name in denied and probe.failed), None)
-    why = f"the service's {CALL_FILTER}= lacks {' '.join(denied)}"
+    reason = f"the service's {CALL_FILTER}= lacks {' '.join(denied)}"
     if refused is None:
         # The shim makes this call before it is under its own filter.
         ended = {(line.get("arch"), line.get("syscall")) for line in evidence.shims_ended}
         if "seccomp" not in denied or not ended & SECCOMP:
             return None
-        return Shown(Confidence.PROVED, f"{why}, and the kernel ended {SHIM} with SIGSYS for that call")
+        return Shown(Confidence.PROVED, f"{reason}, and the kernel ended {SHIM} with SIGSYS for that call")
     call = " ".join(refused.command)
-    what = f"{call}, which ends in one way for everyone, ended with: {refused.stderr}"
-    return Shown(Confidence.PROVED, f"{why}, and {what}")
+    proof = f"{call}, which ends in one way for everyone, ended with: {refused.stderr}"
+    return Shown(Confidence.PROVED, f"{reason}, and {proof}")
 
 
 # The operations in the kernel's audit lines, and what each is.
@@ -403,16 +407,16 @@ def apparmor_mount_deny(evidence: Evidence) -> Shown | None:
     lines = evidence.own([line for name in MOUNT_OPERATIONS for line in evidence.denied(operation=name)])
     if lines:
         comm, profile = lines[0].get("comm"), lines[0].get("profile")
-        why = f"AppArmor denied {comm} {MOUNT_OPERATIONS[lines[0]['operation']]} under profile {profile}"
-        return proved_if(not bwrap.worked, why)
+        reason = f"AppArmor denied {comm} {MOUNT_OPERATIONS[lines[0]['operation']]} under profile {profile}"
+        return proved_if(not bwrap.worked, reason)
     # An explicit deny rule does not log.
     if evidence.profile and bwrap.failed_with(FIRST_MOUNT):
-        why = f"under {evidence.profile} bubblewrap makes its namespaces; its first mount fails with EACCES"
-        return Shown(Confidence.LIKELY, why)
+        reason = f"under {evidence.profile} bubblewrap makes its namespaces; its first mount fails with EACCES"
+        return Shown(Confidence.LIKELY, reason)
     if evidence.bubblewrap_says(PIVOT_ROOT):
         where = f"under {evidence.profile} " if evidence.profile else ""
-        why = f"{where}bubblewrap makes its namespaces and mounts; pivot_root fails with EACCES"
-        return Shown(Confidence.LIKELY, why)
+        reason = f"{where}bubblewrap makes its namespaces and mounts; pivot_root fails with EACCES"
+        return Shown(Confidence.LIKELY, reason)
     return None
 
 
@@ -432,8 +436,8 @@ def selinux_mount_deny(evidence: Evidence) -> Shown | None:
     if not lines:
         return None
     where = lines[0].get("path") or lines[0].get("name") or "a file system"
-    why = f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a mount on {where}"
-    return proved_if(not evidence.probes.bwrap_user.worked, why)
+    reason = f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a mount on {where}"
+    return proved_if(not evidence.probes.bwrap_user.worked, reason)
 
 
 # strerror(3) for ENOSYS, and systemd's setting that has openat2 fail so: a filter cannot see that call's flags.
@@ -453,8 +457,8 @@ def service_restricts_suid(evidence: Evidence) -> Shown | None:
     # A list of system calls may give the same error for a mount.
     if service_filters_calls(evidence):
         return None
-    why = f"the service has {NO_SETUID_FILES}={setting}, and bubblewrap fails with ENOSYS"
-    return Shown(Confidence.PROVED, f"{why}: {evidence.probes.bwrap_user.stderr}")
+    reason = f"the service has {NO_SETUID_FILES}={setting}, and bubblewrap fails with ENOSYS"
+    return Shown(Confidence.PROVED, f"{reason}: {evidence.probes.bwrap_user.stderr}")
 
 
 # How bubblewrap's words about this mount end; AppArmor and SELinux deny it with another error.
@@ -471,8 +475,10 @@ def proc_masked(evidence: Evidence, by: str = "") -> Shown | None:
         return Shown(Confidence.LIKELY, f"{by}these mounts hide parts of /proc: {masks.stderr}")
     if not evidence.probes.bwrap_all.failed_with(NO_PROC):
         return None
-    why = f"{by}bubblewrap can make its namespaces but cannot mount /proc, parts of which are hidden by mounts"
-    return Shown(Confidence.PROVED, f"{why}: {masks.stderr}")
+    reason = (
+        f"{by}bubblewrap can make its namespaces but cannot mount /proc, parts of which are hidden by mounts"
+    )
+    return Shown(Confidence.PROVED, f"{reason}: {masks.stderr}")
 
 
 # systemd's settings that mount something upon parts of /proc.

@@ -31,8 +31,8 @@ def shim_not_executable(evidence: Evidence) -> Shown | None:
     copies = {path: mode for path, mode in evidence.modes.items() if COPY.fullmatch(path)}
     lost = next((path for path, mode in copies.items() if not mode & OWNER_MAY_EXECUTE), None)
     if lost is not None:
-        why = f"{lost} has mode {copies[lost]:04o}, which lacks the owner's execute bit; {match[0]}"
-        return Shown(Confidence.PROVED, why)
+        reason = f"{lost} has mode {copies[lost]:04o}, which lacks the owner's execute bit; {match[0]}"
+        return Shown(Confidence.PROVED, reason)
     # What has the permission is denied by something else, and so may a copy be whose mode nobody knows.
     if copies or evidence.profile or evidence.probes.exec_home.failed:
         return None

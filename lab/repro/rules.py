@@ -45,9 +45,9 @@ def findings(
             is_proved = by_line or (by_probe and evidence.confidence is Confidence.PROVED)
             is_named = not telling or any("comm" in line.fields for line in telling)
             why = (
-                evidence.why
+                evidence.reason
                 if is_named
-                else f"{evidence.why}; the audit line, as it is quoted, names no program"
+                else f"{evidence.reason}; the audit line, as it is quoted, names no program"
             )
             quotes = [line.quote for line in telling] + ([probed.quote] if probed and by_probe else [])
             yield Finding(name, "proved" if is_proved else "likely", why, tuple(dict.fromkeys(quotes)), program)
