@@ -103,11 +103,11 @@ class Cell:
     @property
     def because(self) -> str:
         """What the guest's own settings have to do with it, as a clause; empty if nothing."""
-        own, cause = self.guest.expect.cause, self.expected.cause
-        if own and cause == own:
+        guest_cause, cause = self.guest.expect.cause, self.expected.cause
+        if guest_cause and cause == guest_cause:
             return self.guest.because
-        if own and own in self.variant.turns:
-            return f"the variant lifts {own}" + (f" and leads to {cause}" if cause else "")
+        if guest_cause and guest_cause in self.variant.turns:
+            return f"the variant lifts {guest_cause}" + (f" and leads to {cause}" if cause else "")
         return ""
 
     def typical_seconds(self, options: RunOptions = DEFAULT_OPTIONS) -> float:
@@ -192,15 +192,15 @@ def choose(
     lists are all guests and all variants of the catalog, stock first, and guests have their own kernels. Raises
     UsageError for a name that is not in the catalog, and for a kernel that is none or cannot be chosen.
     """
-    chosen = catalog.set(set_name) if set_name is not None else None
+    definition = catalog.set(set_name) if set_name is not None else None
     stock_first = sorted(catalog.variants, key=lambda name: (name != "stock", name))
-    guest_names = guests or (chosen.guests if chosen else catalog.guests)
-    variant_names = variants or (chosen.variants if chosen else stock_first)
-    kernel_names = kernels or (chosen.kernels if chosen else [])
-    own = [catalog.guest(name) for name in dict.fromkeys(guest_names)]
+    guest_names = guests or (definition.guests if definition else catalog.guests)
+    variant_names = variants or (definition.variants if definition else stock_first)
+    kernel_names = kernels or (definition.kernels if definition else [])
+    base_guests = [catalog.guest(name) for name in dict.fromkeys(guest_names)]
     under = [
         guest if kernel == OWN else guest.with_kernel(parse(kernel))
-        for guest in own
+        for guest in base_guests
         for kernel in dict.fromkeys(kernel_names or [OWN])
     ]
     by_name = {guest.name: guest for guest in under}
@@ -243,12 +243,12 @@ class Shard:
         """
         shards: list[list[Cell]] = [[] for _ in range(self.count)]
         typical = [cell.typical_seconds(options) for cell in cells]
-        total, before, number = sum(typical), 0.0, 0
-        for left, cell, seconds in zip(range(len(cells), 0, -1), cells, typical, strict=True):
-            middle = before + seconds / 2
-            before += seconds
+        total, seconds_so_far, number = sum(typical), 0.0, 0
+        for cells_to_come, cell, seconds in zip(range(len(cells), 0, -1), cells, typical, strict=True):
+            middle = seconds_so_far + seconds / 2
+            seconds_so_far += seconds
             # Leave no shard empty if there are enough cells: skip none, and keep a cell for each that is left.
-            by_time = max(int(middle / total * self.count) + 1, self.count - left + 1)
+            by_time = max(int(middle / total * self.count) + 1, self.count - cells_to_come + 1)
             number = min(by_time, number + 1)
             shards[number - 1].append(cell)
         return shards
@@ -266,37 +266,37 @@ def cells_of_shard(cells: Sequence[Cell], shard: Shard | None, options: RunOptio
 
     Raises UsageError for a shard that would have no cell.
     """
-    chosen = shard.of(cells, options) if shard else cells
-    if shard and not chosen:
+    shard_cells = shard.of(cells, options) if shard else cells
+    if shard and not shard_cells:
         raise UsageError(
             f"--shard {shard}: the plan has {len(cells)} cells, too few for so many shards",
             hint=f"split it into at most {len(cells)} shards",
         )
-    return [cell.under(options) for cell in chosen]
+    return [cell.under(options) for cell in shard_cells]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
     """A run that is ready to go: its cells, its record so far, and the results it keeps if it is resumed.
 
-    `kept` maps the folder of a cell to its result.
+    `earlier_results` are by the folders of their cells.
     """
 
     folder: Path
     cells: list[Cell]
     info: RunInfo
-    kept: dict[Path, CellResult] = field(default_factory=dict)
+    earlier_results: dict[Path, CellResult] = field(default_factory=dict)
 
     @property
     def complete(self) -> list[CellResult]:
         """The kept results on which nothing more is to be tried."""
-        return [result for result in self.kept.values() if not result.has_more_to_try]
+        return [result for result in self.earlier_results.values() if not result.has_more_to_try]
 
     @property
-    def left(self) -> list[Cell]:
+    def cells_to_run(self) -> list[Cell]:
         """The cells to run, and the kept cells on which more is to be tried."""
         return [
             cell
             for cell in self.cells
-            if cell.folder not in self.kept or self.kept[cell.folder].has_more_to_try
+            if cell.folder not in self.earlier_results or self.earlier_results[cell.folder].has_more_to_try
         ]

@@ -55,13 +55,13 @@ def forms() -> str:
 
 def _kind(text: str) -> tuple[type[Build], str]:
     """The kind of build that a text of `--build` names, and what is behind its prefix. Raises UsageError."""
-    prefix, colon, rest = text.partition(":")
+    prefix, colon, place = text.partition(":")
     if not colon or text.endswith(".whl"):
         return Wheel, text
     by_prefix = known_kinds()
     if prefix not in by_prefix:
         raise unknown_name("kind of build", prefix, by_prefix)
-    return by_prefix[prefix], rest
+    return by_prefix[prefix], place
 
 
 def resolve(text: str | None, *, only_shown: bool = False) -> Build:
@@ -72,14 +72,14 @@ def resolve(text: str | None, *, only_shown: bool = False) -> Build:
     """
     if text is None:
         return ANY if only_shown else Wheel.release(wheels.choose_release(None, wheels.releases(), INDEX))
-    kind, rest = _kind(text)
-    return kind.preview(rest) if only_shown else kind.parse(rest)
+    kind, place = _kind(text)
+    return kind.preview(place) if only_shown else kind.parse(place)
 
 
 def resolve_all(texts: Sequence[str], *, only_shown: bool = False) -> list[Build]:
     """The builds of a command line, each once; the newest release if it names none. Raises as `resolve`."""
-    named = [resolve(text, only_shown=only_shown) for text in texts] or [resolve(None, only_shown=only_shown)]
-    return list({build.name: build for build in named}.values())
+    builds = [resolve(text, only_shown=only_shown) for text in texts] or [resolve(None, only_shown=only_shown)]
+    return list({build.name: build for build in builds}.values())
 
 
 def stored(paths: Paths, text: str | None = None) -> Build | None:
@@ -128,15 +128,15 @@ def naming(records: Iterable[BuildRecord]) -> str:
     words = []
     for text in map(argument, records):
         with suppress(UsageError):  # Of no kind, so that nothing is executed: `resolve` refuses it.
-            kind, rest = _kind(text)
-            words += [] if kind.is_data(rest) else [f"--build={plain(text)}"]
+            kind, place = _kind(text)
+            words += [] if kind.is_data(place) else [f"--build={plain(text)}"]
     return shlex.join(words)
 
 
 def resolve_recorded(
-    records: Sequence[BuildRecord], named: Sequence[str] = (), again: str = "lab matrix --resume RUN"
+    records: Sequence[BuildRecord], arguments: Sequence[str] = (), again: str = "lab matrix --resume RUN"
 ) -> dict[str, Build]:
-    """The builds of a run's record, by name, as they are now. `named` is what its user says with `--build`.
+    """The builds of a run's record, by name, as they are now. `arguments` is what its user says with `--build`.
 
     A record may be anybody's, so of itself it names only what is data on this host. A build for which programs
     of this host are executed has to be named; `again` is the command to which the hint adds that.
@@ -144,7 +144,7 @@ def resolve_recorded(
     Raises UsageError for a build that has to be named, one whose content has changed since, and one that the
     run does not have.
     """
-    resolved = {build.name: build for build in map(resolve, named)}
+    resolved = {build.name: build for build in map(resolve, arguments)}
     names = [record.name for record in records]
     if other := next((build for name, build in resolved.items() if name not in names), None):
         raise UsageError(

@@ -94,8 +94,8 @@ def unpack_deb(path: Path, to: Path, most: int) -> int:
                 raise Damaged(f"it holds more than {most / 2**30:.3g} GiB")
             if failure:
                 raise Damaged(bounded(failure, LONGEST_MESSAGE))
-            with _read_tar(tar) as opened:
-                opened.extractall(to, _members(opened, skip_links=True), filter="data")
+            with _read_tar(tar) as archive:
+                archive.extractall(to, _members(archive, skip_links=True), filter="data")
     finally:
         tar.unlink(missing_ok=True)
     return size
@@ -132,8 +132,8 @@ def _open_wheel(path: Path) -> Iterator[zipfile.ZipFile]:
 def _open_tar(raw: BinaryIO, suffix: str, most: int | None = None) -> Iterator[tarfile.TarFile]:
     """A tar that is compressed by zstd (`.zst`) or gzip, of at most `most` bytes (default: MOST_BYTES)."""
     with scratch.temporary() as folder:
-        whole = folder / "tar"
-        with whole.open("wb") as out:
+        unpacked = folder / "tar"
+        with unpacked.open("wb") as out:
             stream = (
                 zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw, read_across_frames=True)
                 if suffix == ".zst"
@@ -142,7 +142,7 @@ def _open_tar(raw: BinaryIO, suffix: str, most: int | None = None) -> Iterator[t
             while block := stream.read(1 << 20):
                 _check_limits(0, out.tell() + len(block), most)
                 out.write(block)
-        with _read_tar(whole) as tar:
+        with _read_tar(unpacked) as tar:
             yield tar
 
 

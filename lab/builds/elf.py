@@ -56,10 +56,10 @@ def check(files: Mapping[str, Path], facts: Facts) -> None:
 
 def why_not(needs: Sequence[Needs], facts: Facts) -> str | None:
     """The first of these needs that a guest does not meet, in words; None if none is known to be unmet."""
-    glibc, own = numbers(facts.glibc), ARCHITECTURES[facts.machine].elf
+    glibc, guest_processor = numbers(facts.glibc), ARCHITECTURES[facts.machine].elf
     for need in needs:
-        if need.machine != own:
-            return f"{need.file} is for the processor {need.machine}, and the guest's is {own}"
+        if need.machine != guest_processor:
+            return f"{need.file} is for the processor {need.machine}, and the guest's is {guest_processor}"
         if need.glibc and glibc and need.glibc > glibc:
             return f"{need.file} needs glibc {need.glibc}, and the guest has {facts.glibc}"
     return None

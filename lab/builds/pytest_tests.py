@@ -106,7 +106,7 @@ def _result(name: str, phases: dict[str, _Phase]) -> TestResult:
             )
     if "call" not in phases:
         return TestResult(name=name, outcome=Outcome.ERROR, seconds=seconds, message="was not called")
-    recorded = (seen for what, seen in phases["call"].user_properties if what == PROTECTION)
+    recorded = (value for key, value in phases["call"].user_properties if key == PROTECTION)
     protection = next(map(Protection.model_validate, recorded), None)
     return TestResult(name=name, outcome=Outcome.PASS, seconds=seconds, protection=protection)
 
@@ -136,8 +136,8 @@ class PytestTests(Build):
             archives.unpack(files[name], site)
         if python == f"{sys.version_info.major}.{sys.version_info.minor}":
             compileall.compile_dir(site, ddir=SITE, quiet=2)
-        rest = {name: file for name, file in files.items() if name not in names}
-        return {SITE: site, **super().laid_out(rest, folder, python)}
+        other_files = {name: file for name, file in files.items() if name not in names}
+        return {SITE: site, **super().laid_out(other_files, folder, python)}
 
     def steps(self) -> Sequence[Step]:
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.environment.items())

@@ -92,8 +92,8 @@ def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
             command, f"it took more than {MOST_MEMORY >> 20} MiB of memory", ""
         ) from None
     except process.CommandFailed as error:
-        why = f"it took {timeout:.0f} s" if error.late else "it failed in its sandbox"
-        raise process.CommandFailed(command, why, plain(error.output)[-MOST_SHOWN:]) from None
+        reason = f"it took {timeout:.0f} s" if error.late else "it failed in its sandbox"
+        raise process.CommandFailed(command, reason, plain(error.output)[-MOST_SHOWN:]) from None
 
 
 class _TooMuchMemory(Exception):

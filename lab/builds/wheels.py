@@ -127,8 +127,8 @@ def releases() -> list[Version]:
 def check_version(version: str) -> None:
     """Raise UsageError if the package index has no such version, LabError if pip cannot tell."""
     if Version(version) not in _versions():
-        listed = ", ".join(map(str, _versions()))
-        raise UsageError(f"there is no release {version} of {PROJECT}", hint=f"there are {listed}")
+        available = ", ".join(map(str, _versions()))
+        raise UsageError(f"there is no release {version} of {PROJECT}", hint=f"there are {available}")
 
 
 def stored(paths: Paths) -> list[Version]:
@@ -155,8 +155,8 @@ def choose_release(word: str | None, released: Sequence[Version], where: str) ->
         fitting = list(SpecifierSet(f"=={series[1]}.*").filter(released))
         problem = f"{where} has no release of the series {series[1]}"
     if not fitting:
-        listed = ", ".join(map(str, released))
-        hint = f"there are {listed}" if listed else "name a wheel with --build FILE.whl"
+        available = ", ".join(map(str, released))
+        hint = f"there are {available}" if available else "name a wheel with --build FILE.whl"
         raise UsageError(f"--build {word}: {problem}" if word else problem, hint=hint)
     return str(fitting[-1])
 

@@ -117,7 +117,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
         planned = start.resume(source, earlier, definitions, request.builds)
         planned_gate = gate_options.plan(planned, earlier)
         if request.only_list:
-            lists.print_cells(planned.left, planned.info.options)
+            lists.print_cells(planned.cells_to_run, planned.info.options)
             return 0
     if not request.quiet:
         _announce(planned)
@@ -191,7 +191,7 @@ def _stored(lab: options.Lab, text: str | None, *, quiet: bool) -> str:
 
 def _announce(planned: PlannedRun) -> None:
     names = ", ".join(build.name for build in planned.info.builds)
-    kept = f"{len(planned.complete)} of them kept from before, " if planned.kept else ""
+    kept = f"{len(planned.complete)} of them kept from before, " if planned.earlier_results else ""
     output.say(f"boxlite {names}, {len(planned.cells)} cells, {kept}run {planned.folder}")
     for build in dict.fromkeys(cell.build for cell in planned.cells):
         for remark in build.remarks:

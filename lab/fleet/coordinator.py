@@ -97,7 +97,8 @@ class Coordinator:
             for abandoned in scratch.abandoned(folder, ARRIVING):
                 shutil.rmtree(abandoned)
             # Trials that are left on a cell are made by a run on one host.
-            left = [cell for cell in self.planned.left if cell.folder not in self.planned.kept]
+            earlier = self.planned.earlier_results
+            left = [cell for cell in self.planned.cells_to_run if cell.folder not in earlier]
             most = max(MOST_FAILURES, len(self.inventory.hosts)) - 1
             self._decisions = Decisions(self.planned, left, self.observer, retries=most)
             self._backlog, self._journal = self._decisions.backlog, self._decisions.journal

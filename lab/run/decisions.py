@@ -47,11 +47,11 @@ class Decisions:
         follow: Follow = nothing_follows,
     ) -> None:
         options = planned.info.options
-        self.journal = Journal(planned.folder, planned.cells, planned.info, planned.kept)
+        self.journal = Journal(planned.folder, planned.cells, planned.info, planned.earlier_results)
         self.backlog = Backlog(
             cells,
             Estimates(options),
-            decided=planned.kept,
+            decided=planned.earlier_results,
             cold=options.cold,
             repeat=options.repeat,
         )

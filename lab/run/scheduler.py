@@ -68,7 +68,7 @@ class Scheduler:
     def _begin(self) -> None:
         """Make what the workers share, and write the first record."""
         planned, options = self.planned, self.planned.info.options
-        self._memory, left = Memory(self.limits.memory_mib), planned.left
+        self._memory, left = Memory(self.limits.memory_mib), planned.cells_to_run
         self._decisions = Decisions(
             planned,
             left,
@@ -81,7 +81,8 @@ class Scheduler:
         # The sysctls to read in each guest: those that variants set, and those that kept results hold, because
         # an experiment compares a cell with these. The catalog may have changed since they were made.
         sysctls = set(catalog.load().sysctls([cell.variant for cell in planned.cells]))
-        sysctls.update(name for kept in planned.kept.values() if kept.facts for name in kept.facts.sysctls)
+        for result in planned.earlier_results.values():
+            sysctls.update(result.facts.sysctls if result.facts else ())
         self._work = Work(
             paths=self.paths,
             folder=planned.folder,

@@ -135,7 +135,8 @@ class Lab:
             command="lab matrix",
             options=RunOptions(rootfs="/layout", **options),
         )
-        begun = replace(begun, kept={cell.folder: result for cell in begun.cells if (result := kept(cell))})
+        results = {cell.folder: result for cell in begun.cells if (result := kept(cell))}
+        begun = replace(begun, earlier_results=results)
         limits = Limits(jobs=jobs, memory_mib=memory, processors=processors)
         with patch.object(decisions, "Estimates", lambda _options: estimates or EVEN):
             run = Scheduler(begun, self.paths, uri, limits, self.heard, offline=offline).run()

@@ -97,9 +97,9 @@ def decide_at_once(
         def run(self) -> RunResult:
             run = self.planned
             run.folder.mkdir(parents=True, exist_ok=True)
-            journal = Journal(run.folder, run.cells, run.info, run.kept)
+            journal = Journal(run.folder, run.cells, run.info, run.earlier_results)
             for cell in run.cells[: 1 if interrupted else None]:
-                if cell.folder not in run.kept:
+                if cell.folder not in run.earlier_results:
                     self.observer.lane(cell.guest.name, "running the suite")
                     self.observer.cell(journal.decide(cell, result(cell)))
                     ran.append(cell.name)

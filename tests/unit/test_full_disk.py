@@ -50,7 +50,7 @@ def run_that(ends: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def run(self) -> RunResult:
             run = self.planned
             make_folder(run.folder)
-            journal = Journal(run.folder, run.cells, run.info, run.kept)
+            journal = Journal(run.folder, run.cells, run.info, run.earlier_results)
             self.observer.cell(journal.decide(run.cells[0], run.cells[0].result(Status.PASS)))
             ended: RunResult = ends(run.folder, journal, run.cells[1])
             return ended

@@ -380,7 +380,7 @@ def test_a_run_is_resumed_with_the_same_file_only(
     kernels._content.cache_clear()
     if change is None:
         resumed = start.resume(begun.folder, run, KNOWN)
-        assert resumed.left == [cell]
+        assert resumed.cells_to_run == [cell]
         return
     change(folder)
     with pytest.raises(UsageError, match=expected):

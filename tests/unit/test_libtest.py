@@ -24,7 +24,7 @@ def event(name: str, what: str, **more: object) -> str:
 
 
 def ending(name: str, how: str) -> str:
-    return json.dumps({"type": "ending", "name": f"boxlite::jailer${name}", "how": how})
+    return json.dumps({"type": "ending", "name": f"boxlite::jailer${name}", "exit": how})
 
 
 def read(*lines: str) -> dict[str, TestResult | None] | None:
@@ -94,7 +94,7 @@ def test_the_runner_tells_how_a_test_ended(tmp_path: Path, kind: str, message: s
         assert names(binary) == (in_junit, "boxlite::jailer")
     library = names({"crate": "boxlite", "test_binary": "boxlite", "kind": "lib"})
     [line] = RUN_NEXTEST["endings"](junit, dict([library]))
-    assert json.loads(line) == {"type": "ending", "name": "boxlite::boxlite$it", "how": how}
+    assert json.loads(line) == {"type": "ending", "name": "boxlite::boxlite$it", "exit": how}
 
 
 def test_a_test_s_end_is_told_behind_its_words() -> None:

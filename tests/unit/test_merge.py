@@ -199,7 +199,7 @@ def test_a_shard_that_was_resumed_is_merged_as_it_is_now(tmp_path: Path) -> None
     shards = runs_of_shards(tmp_path)
     folder, shard = shards[0]
     begun = resume(shard)
-    results: list[CellResult] = [begun.kept[cell.folder] for cell in begun.cells]
+    results: list[CellResult] = [begun.earlier_results[cell.folder] for cell in begun.cells]
     shards[0] = folder, RunResult(run=begun.info, cells=results)
     run = merge_shards(shards, tmp_path / "whole")
     assert run.exit_status() == 0
@@ -253,7 +253,7 @@ def test_a_partial_run_is_resumed_with_the_cells_of_the_lost_shard_alone(tmp_pat
     merged = merge_shards(without(shards, 3), tmp_path / "whole", partial=True)
     begun = resume(merged)
     assert names(begun) == [cell.name for cell in SMALL]
-    assert [cell.name for cell in begun.left] == [SMALL[2].name]
+    assert [cell.name for cell in begun.cells_to_run] == [SMALL[2].name]
     # Of this guest only one shard knew what it was defined by.
     assert begun.info.definitions == start.digests(SMALL, begun.info.options)
     assert [part.id for part in begun.info.merged] == ["shard-1", "shard-2", "shard-4"]
@@ -277,5 +277,5 @@ def test_a_whole_merged_run_is_resumed_where_its_shards_left_off(tmp_path: Path)
     shards[0][1].cells[1].status = Status.ERROR
     shards[1][1].cells[0].unfinished = True
     begun = resume(merge_shards(shards, tmp_path / "whole"))
-    assert [cell.name for cell in begun.left] == [SMALL[1].name, SMALL[2].name]
-    assert len(begun.kept) == 3
+    assert [cell.name for cell in begun.cells_to_run] == [SMALL[1].name, SMALL[2].name]
+    assert len(begun.earlier_results) == 3

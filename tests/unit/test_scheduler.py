@@ -64,7 +64,7 @@ def test_each_guest_is_asked_for_every_variant_s_sysctls(folder: Path) -> None:
     assert set(begin(run_of(folder, cells=cells))._work.sysctls) == {IPC, *KNOWN.sysctls()}
     # A kept result may be of a catalog with more variants.
     kept = CELLS[0].result(Status.PASS).model_copy(update={"facts": facts(sysctls={IPC: "31437"})})
-    assert IPC in begin(run_of(folder, kept={CELLS[0].folder: kept}))._work.sysctls
+    assert IPC in begin(run_of(folder, earlier_results={CELLS[0].folder: kept}))._work.sysctls
 
 
 def test_lanes_are_for_the_one_build_of_a_run_unless_cells_with_others_may_follow(folder: Path) -> None:
@@ -77,7 +77,7 @@ def test_lanes_are_for_the_one_build_of_a_run_unless_cells_with_others_may_follo
 
 def test_a_run_of_which_everything_is_kept_is_at_its_end(folder: Path) -> None:
     kept = {cell.folder: cell.result(Status.PASS) for cell in CELLS}
-    run = run_of(folder, kept=kept).run()
+    run = run_of(folder, earlier_results=kept).run()
     assert run.cells == list(kept.values())
     assert run.run.finished is not None
 
@@ -114,7 +114,7 @@ def test_a_resumed_run_keeps_both_hosts(folder: Path, monkeypatch: pytest.Monkey
     kept = {CELLS[1].folder: first.cells[0]}
     more = replace(CELLS[1], variant=KNOWN.variant("userns-clone-off"))
     kernel = "6.18"
-    again = run_of(folder, kept=kept, info=first.run, cells=[CELLS[1], more]).run()
+    again = run_of(folder, earlier_results=kept, info=first.run, cells=[CELLS[1], more]).run()
     assert [lane.label for lane in again.run.lanes] == ["debian-13", "debian-13 #2"]
     assert [cell.lane for cell in again.cells] == ["debian-13", "debian-13 #2"]
     kernels = [[host.kernel for host in again.run.hosts(cell.guest, cell.lane)] for cell in again.cells]

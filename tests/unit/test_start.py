@@ -45,7 +45,7 @@ def test_a_new_run_says_all_that_it_takes_to_resume_it(tmp_path: Path) -> None:
     layout = str(rootfs.make(tmp_path / "layout", X86_64, rootfs.find_busybox()))
     options = RunOptions(cold=True, repeat=3, retries=0, rootfs=layout)
     begun = begin(tmp_path / "20261124-1", options=options)
-    assert (begun.cells, begun.kept) == (PLAN, {})
+    assert (begun.cells, begun.earlier_results) == (PLAN, {})
     assert (begun.info.id, begun.info.command, begun.info.options) == ("20261124-1", "lab matrix", options)
     assert begun.info.definitions == start.digests(PLAN, RunOptions(rootfs=layout))
     assert "rootfs" in begun.info.definitions
@@ -70,8 +70,8 @@ def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Pa
     begun = resume(run)
     assert begun.cells == PLAN
     results = {result.folder: result for result in run.cells}
-    assert all(result == results[folder] for folder, result in begun.kept.items())
-    left = [cell for cell in begun.cells if cell.folder not in begun.kept]
+    assert all(result == results[folder] for folder, result in begun.earlier_results.items())
+    left = [cell for cell in begun.cells if cell.folder not in begun.earlier_results]
     assert {results[cell.folder].status for cell in left} == {Status.ERROR, Status.NOT_RUN}
     assert len(left) == 2
 
@@ -96,9 +96,9 @@ def test_trials_that_met_a_fault_are_made_again(tmp_path: Path, tried: dict[str,
     run.cells[1] = run.cells[1].model_copy(update=tried)
     begun = resume(run)
     # Every cell stands as it was.
-    assert list(begun.kept.values()) == run.cells
-    assert [cell.name for cell in begun.left] == ([SMALL[1].name] if is_left else [])
-    assert len(begun.complete) + len(begun.left) == len(SMALL)
+    assert list(begun.earlier_results.values()) == run.cells
+    assert [cell.name for cell in begun.cells_to_run] == ([SMALL[1].name] if is_left else [])
+    assert len(begun.complete) + len(begun.cells_to_run) == len(SMALL)
     before = run.cells[1].before_trials()
     is_kept = [bool(getattr(before, name)) for name in tried]
     assert is_kept == [not is_left]
@@ -129,7 +129,7 @@ def test_a_shard_is_resumed_as_the_shard_it_was(tmp_path: Path) -> None:
     begun = resume(run)
     assert names(begun) == [cell.name for cell in SMALL[2:]]
     assert begun.info.shard == run.run.shard
-    assert list(begun.kept) == [SMALL[3].folder]
+    assert list(begun.earlier_results) == [SMALL[3].folder]
 
 
 def test_changed_definitions_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,4 +270,4 @@ def test_a_new_run_has_its_own_folder(paths: Paths, monkeypatch: pytest.MonkeyPa
     assert planned.cells == plan.choose(KNOWN, guests=["debian-13"]).cells([release])
     assert (planned.info.command, planned.info.id) == ("lab matrix -g debian-13", planned.folder.name)
     assert planned.folder.parent == paths.runs
-    assert (planned.left, planned.complete) == (planned.cells, [])
+    assert (planned.cells_to_run, planned.complete) == (planned.cells, [])

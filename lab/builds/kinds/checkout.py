@@ -93,8 +93,8 @@ def submodules(folder: Path) -> list[tuple[str, str, str]]:
 
 def _changes(repository: Path) -> Iterator[str]:
     """What a repository has besides its commit, a line for each file; not what a build writes into it."""
-    how = ("--porcelain", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
-    for entry in _git(repository, "status", *how).split("\0")[:-1]:
+    options = ("--porcelain", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
+    for entry in _git(repository, "status", *options).split("\0")[:-1]:
         is_new, name = entry.startswith("??"), entry[3:]
         if is_new and BUILT.match(name):
             continue
@@ -124,18 +124,18 @@ class Checkout(Nextest):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        words, tree, kept = _read(text)
+        words, tree, folder = _read(text)
         sandbox.check()  # That its tests cannot be listed is told now, and not after hours.
         doing = f"building {tree.folder}"
-        wheels.fetch_once(kept, doing, lambda partial: _build(tree, words, partial, kept), progress)
-        build = cls.read(words, kept / ARCHIVE, tree=tree)
+        wheels.fetch_once(folder, doing, lambda partial: _build(tree, words, partial, folder), progress)
+        build = cls.read(words, folder / ARCHIVE, tree=tree)
         name = f"{words.series(cls.kind)}-{tree.version}@{build.name.rpartition('@')[2]}"
         return replace(build, name=name, version=tree.version)
 
     @classmethod
     def preview(cls, text: str) -> Self:
-        words, tree, kept = _read(text)
-        if (archive := kept / ARCHIVE).is_file():
+        words, tree, folder = _read(text)
+        if (archive := folder / ARCHIVE).is_file():
             return cls.parse(text)
         name, place = f"{words.series(cls.kind)}-{tree.version}", words.at or str(tree.folder)
         suite = words.definition
@@ -174,10 +174,10 @@ def _read(text: str) -> tuple[CheckoutWords, Tree, Path]:
     return words, tree, store(Paths.default()) / f"{tree.version}-{digest}"
 
 
-def _build(tree: Tree, words: CheckoutWords, partial: Path, kept: Path) -> None:
+def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> None:
     """Build boxlite's runtime and the archive of tests, as upstream's Makefile does.
 
-    The archive is put into `partial`; beside `kept`, where that will be, the log has the output. Raises
+    The archive is put into `partial`; beside `target`, where that will be, the log has the output. Raises
     UsageError before anything is built if the checkout lacks a submodule, or the package or a feature that is
     asked of it; LabError if the build fails.
     """
@@ -201,7 +201,7 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, kept: Path) -> None:
             commands.insert(0, ["make", f"runtime{goal[1]}debug"])
             hint = f"make -C {folder} setup installs what it needs"
             break
-    log = kept.with_suffix(".log")
+    log = target.with_suffix(".log")
     with log.open("w") as stream:
 
         def on_line(line: str) -> None:
@@ -216,9 +216,9 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, kept: Path) -> None:
             raise LabError(
                 f"{folder} could not be built: {error}", hint=f"the whole output is in {log}; {hint}"
             ) from error
-    after = Tree.read(folder)
-    if after != tree:
-        progress(f"{folder} was {tree.version} and is {after.version} now: something changed it meanwhile")
+    tree_now = Tree.read(folder)
+    if tree_now != tree:
+        progress(f"{folder} was {tree.version} and is {tree_now.version} now: something changed it meanwhile")
 
 
 def _run(

@@ -78,14 +78,14 @@ USUAL_SUITE = "upstream-jailer"
 NO_PLACE = ("/root", "/tmp", "/var/tmp", "/run", "/dev", "/proc", "/sys", "/usr", "/etc", "/opt/lab")  # noqa: S108
 
 
-def check_place(folder: str, what: str) -> str:
+def check_place(folder: str, label: str) -> str:
     """Raise UsageError unless a guest can have a workspace in a folder, which is returned."""
     path = Path(folder)
     if not path.is_absolute() or ".." in path.parts or len(path.parts) < 3:
-        raise UsageError(f"{what}: expected an absolute path such as /opt/boxlite")
+        raise UsageError(f"{label}: expected an absolute path such as /opt/boxlite")
     if any(path.is_relative_to(other) for other in NO_PLACE):
         raise UsageError(
-            f"{what}: in a guest, tests of an ordinary user cannot be kept there",
+            f"{label}: in a guest, tests of an ordinary user cannot be kept there",
             hint="build at a path such as /opt/boxlite, or, if the tests do not use the path that is compiled "
             "into them, name another with at=/opt/boxlite",
         )
@@ -124,9 +124,9 @@ class Words(BaseModel):
 
         Raises UsageError.
         """
-        name, *rest = re.split(rf",(?=(?:{'|'.join(cls.model_fields)})=)", text)
-        given = dict(word.split("=", 1) for word in rest)
-        if len(given) < len(rest):
+        name, *words = re.split(rf",(?=(?:{'|'.join(cls.model_fields)})=)", text)
+        values = dict(word.split("=", 1) for word in words)
+        if len(values) < len(words):
             raise UsageError(f"--build {kind}:{text}: a word is given twice")
         path = Path(name).resolve()
         if not path.exists():
@@ -135,7 +135,7 @@ class Words(BaseModel):
                 hint="name it before the words, such as ,at=/opt/boxlite; there are "
                 + ", ".join(cls.model_fields),
             )
-        return path, validate(Path(f"--build {kind}:{name}"), given, cls)
+        return path, validate(Path(f"--build {kind}:{name}"), values, cls)
 
     def argument(self, kind: str, path: Path) -> str:
         """What `--build` takes to say the same again."""
@@ -221,10 +221,14 @@ def list_tests(nextest: Path, unpacked: Unpacked, choice: Sequence[str]) -> tupl
     this host makes no sandbox.
     """
     # A folder that no archive can have a name for, with a configuration that is not the archive's.
-    own = Path(tempfile.mkdtemp(dir=unpacked.folder))
-    (own / "nextest.toml").touch()
-    command = [shutil.copy(nextest, own), "nextest", "list", *arguments(unpacked.folder), *choice]
-    command += ["--message-format=json", "--user-config-file=none", f"--config-file={own / 'nextest.toml'}"]
+    empty_folder = Path(tempfile.mkdtemp(dir=unpacked.folder))
+    (empty_folder / "nextest.toml").touch()
+    command = [shutil.copy(nextest, empty_folder), "nextest", "list", *arguments(unpacked.folder), *choice]
+    command += [
+        "--message-format=json",
+        "--user-config-file=none",
+        f"--config-file={empty_folder / 'nextest.toml'}",
+    ]
     hint = f"the archive has the test binaries {', '.join(unpacked.binaries) or '(none)'}"
     # Of each: the ID of its binary, its name in nextest's events, and its own.
     tests: list[tuple[str, str, str]] = []
@@ -290,7 +294,7 @@ LONGEST_ENDING = 200
 class _Event(BaseModel):
     """One line about a test: an event of nextest's, or how a failed test's process ended.
 
-    `reason` says that it met its limit; `how` is empty if an assertion failed.
+    `reason` says that it met its limit; `exit` says how its process ended, empty if an assertion failed.
     """
 
     name: Plain
@@ -298,7 +302,7 @@ class _Event(BaseModel):
     exec_time: Seconds = 0.0
     stdout: Plain = ""
     reason: Plain = ""
-    how: Plain = ""
+    exit: Plain = ""
 
 
 def read_results(text: str, names: Collection[str] = ()) -> dict[str, TestResult | None] | None:
@@ -320,7 +324,7 @@ def read_results(text: str, names: Collection[str] = ()) -> dict[str, TestResult
                 last[event.name] = event
             case "ending":
                 event = _Event.model_validate(entry)
-                endings[event.name] = event.how
+                endings[event.name] = event.exit
         if max(len(last), len(endings)) > MOST_TESTS:
             raise ValueError(f"it has more than {MOST_TESTS} tests")
     if not started and not last:
@@ -330,7 +334,7 @@ def read_results(text: str, names: Collection[str] = ()) -> dict[str, TestResult
     return {called[name]: _result(event, called[name], endings.get(name, "")) for name, event in last.items()}
 
 
-def _result(event: _Event, called: str, how: str) -> TestResult | None:
+def _result(event: _Event, called: str, exit_status: str) -> TestResult | None:
     name, seconds = bounded(called, LONGEST_NAME), round(event.exec_time, 2)
     match event.event:
         case "started":
@@ -340,7 +344,7 @@ def _result(event: _Event, called: str, how: str) -> TestResult | None:
         case "ignored":
             return TestResult(name=name, outcome=Outcome.SKIP, message="#[ignore], and it was not asked for")
         case "failed":
-            ending = bounded(event.reason or how, LONGEST_ENDING)
+            ending = bounded(event.reason or exit_status, LONGEST_ENDING)
             message = "\n".join(filter(None, [_words_of_panic(event.stdout), ending]))
             return TestResult(
                 name=name,
@@ -423,11 +427,11 @@ class Nextest(Build):
     def read(cls, words: Words, file: Path, **more: Any) -> Self:
         """The build of words and of an archive; `more` are fields of a kind's own. Raises UsageError."""
         suite = words.definition
-        chosen = words.filter or cls.usual_filter or suite.filter
+        expression = words.filter or cls.usual_filter or suite.filter
         nextest = program(Paths.default())
         with sandbox.folder() as folder:
             unpacked = cls.unpack(file, folder)
-            choice = [f"-E={chosen}", f"--run-ignored={words.ignored}"]
+            choice = [f"-E={expression}", f"--run-ignored={words.ignored}"]
             expressions, version = list_tests(nextest, unpacked, choice)
         place = words.at or check_place(unpacked.built_in, f"{file.name}, built in {unpacked.built_in}")
         # All that decides what the tests do.
@@ -441,7 +445,7 @@ class Nextest(Build):
             words=words,
             file=file,
             place=place,
-            filter=chosen,
+            filter=expression,
             expressions=expressions,
             **more,
         )
@@ -459,19 +463,21 @@ class Nextest(Build):
             "tests that its suite does not name, so taken to need a box": new,
             "tests that its suite names and that are not there": gone,
         }
-        return [f"{why}: {bounded(', '.join(names), MOST_NAMES)}" for why, names in remarks.items() if names]
+        return [
+            f"{remark}: {bounded(', '.join(names), MOST_NAMES)}" for remark, names in remarks.items() if names
+        ]
 
     def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
         # For a guest that cannot run the tests nothing is fetched.
         elf.check({TESTS: self.file}, facts)
-        own = {PROGRAM: program(paths, ARCHITECTURES[facts.machine]), RUNNER.name: RUNNER}
-        return {TESTS: self.file, **self.words.files(), **own}
+        programs = {PROGRAM: program(paths, ARCHITECTURES[facts.machine]), RUNNER.name: RUNNER}
+        return {TESTS: self.file, **self.words.files(), **programs}
 
     def laid_out(self, files: Mapping[str, Path], folder: Path, python: str) -> dict[str, Path]:
         """The workspace with the tests; the rest as it is."""
         self.unpack(files[TESTS], folder)
-        rest = {name: file for name, file in files.items() if name != TESTS}
-        return {f"{FILES}/{WORKSPACE}": folder, **super().laid_out(rest, folder, python)}
+        other_files = {name: file for name, file in files.items() if name != TESTS}
+        return {f"{FILES}/{WORKSPACE}": folder, **super().laid_out(other_files, folder, python)}
 
     def steps(self) -> Sequence[Step]:
         place = shlex.quote(self.place)
@@ -489,8 +495,8 @@ class Nextest(Build):
             variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
             # nextest ends the test before.
             seconds = WARM_UP_SECONDS + 30
-            whole = " ".join([f"cd {place} &&", *variables, command])
-            steps.append(Step(whole, seconds, as_suite_user=True, check=False))
+            line = " ".join([f"cd {place} &&", *variables, command])
+            steps.append(Step(line, seconds, as_suite_user=True, check=False))
         return steps
 
     @property
@@ -508,12 +514,12 @@ class Nextest(Build):
 
     def command(self, options: SuiteOptions, *, results: str, test_seconds: float) -> str:
         expressions = [self.expressions[name] for name in options.tests]
-        chosen = f"({self.filter}) & ({' | '.join(expressions)})" if expressions else self.filter
+        expression = f"({self.filter}) & ({' | '.join(expressions)})" if expressions else self.filter
         return shlex.join(
             [
                 *("python3", f"{FILES}/{RUNNER.name}", results, f"{test_seconds:.0f}", json.dumps(expressions)),
                 *(f"{FILES}/{PROGRAM}", "nextest", "run", *arguments(self.place)),
-                f"-E={chosen}",
+                f"-E={expression}",
                 f"--run-ignored={self.words.ignored}",
                 "--message-format=libtest-json-plus",
                 "--fail-fast" if options.to_first_failure else "--no-fail-fast",
@@ -536,6 +542,8 @@ def _with_tests(suite: Suite, names: Collection[str], file: Path) -> Suite:
             hint="without them nobody can tell why a host fails; filter=EXPR chooses other tests, suite=NAME "
             "another suite of `lab list suites`",
         )
-    named = {name: needs for name, needs in suite.tests.items() if name in names}
-    others = [name for name in names if name not in named]
-    return suite.model_copy(update={"tests": {**named, **dict.fromkeys(others, suite.others or Needs.BOX)}})
+    needs_by_test = {name: needs for name, needs in suite.tests.items() if name in names}
+    new_names = [name for name in names if name not in needs_by_test]
+    return suite.model_copy(
+        update={"tests": {**needs_by_test, **dict.fromkeys(new_names, suite.others or Needs.BOX)}}
+    )

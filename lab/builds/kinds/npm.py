@@ -191,8 +191,8 @@ def read_manifest(tarball: Path) -> Manifest:
         text = archives.read(tarball, "package/package.json", LARGEST_MANIFEST)
         return Manifest.model_validate(parse_json(text))
     except (archives.Damaged, ValueError) as error:
-        what = f"a tarball of {PROJECT}, as `npm pack` makes it"
-        raise UsageError(f"{tarball}: expected {what}; it cannot be read: {one_line(error)}") from error
+        expected = f"a tarball of {PROJECT}, as `npm pack` makes it"
+        raise UsageError(f"{tarball}: expected {expected}; it cannot be read: {one_line(error)}") from error
 
 
 def file_name(name: str, version: str) -> str:

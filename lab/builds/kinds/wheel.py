@@ -91,9 +91,12 @@ class Wheel(PytestTests):
             return wheels.download(
                 paths, [f"{wheels.PROJECT}=={self.version}", *RUNNER], facts.python, facts.machine, say
             )
-        own = choose(self.path, facts)
-        needs, _ = wheels.requirements(own)
-        return {own.name: own, **wheels.download(paths, [*RUNNER, *needs], facts.python, facts.machine, say)}
+        wheel = choose(self.path, facts)
+        needs, _ = wheels.requirements(wheel)
+        return {
+            wheel.name: wheel,
+            **wheels.download(paths, [*RUNNER, *needs], facts.python, facts.machine, say),
+        }
 
 
 def choose(path: Path, facts: Facts) -> Path:
@@ -134,9 +137,9 @@ def read_version(path: Path) -> Version:
             wheels.requirements(wheel)
             archives.check_wheel(wheel)
         except (ValueError, archives.Damaged) as error:
-            which = "" if wheel == path else f" {wheel.name}:"
+            label = "" if wheel == path else f" {wheel.name}:"
             raise UsageError(
-                f"--build {path}:{which} {error}",
+                f"--build {path}:{label} {error}",
                 hint=f"name a wheel of {wheels.PROJECT} as it was built, under the name that it got",
             ) from error
     if not versions:
@@ -145,9 +148,9 @@ def read_version(path: Path) -> Version:
             hint=f"it must hold wheels of {wheels.PROJECT}, one per Python",
         )
     if len(set(versions.values())) > 1:
-        listed = ", ".join(f"{version} ({name})" for name, version in versions.items())
+        wheel_versions = ", ".join(f"{version} ({name})" for name, version in versions.items())
         raise UsageError(
-            f"--build {path}: wheels of several versions: {listed}",
+            f"--build {path}: wheels of several versions: {wheel_versions}",
             hint="leave one version in the folder, or name each wheel with its own --build",
         )
     return next(iter(versions.values()))

@@ -91,7 +91,7 @@ def endings(junit, called):
             failure = case.find("failure")
             if failure is not None:
                 name = "%s$%s" % (called.get(binary, binary), case.get("name"))
-                yield "%s\n" % json.dumps({"type": "ending", "name": name, "how": ended(failure)})
+                yield "%s\n" % json.dumps({"type": "ending", "name": name, "exit": ended(failure)})
 
 
 def main():
