@@ -191,10 +191,16 @@ class Coordinator:
         threading.Thread(target=what, args=arguments, daemon=True).start()
 
     def _call(self, name: str, what: Callable[..., None], *arguments: Any) -> None:
-        """Call a function in a host's worker. If that does not answer, it is lost soon."""
-        if joined := self._hosts.get(name):
-            with suppress(Exception):
-                self._client.run(what, *arguments, workers=[joined.address], on_error="ignore")
+        """Call a function in a host's worker, again if that fails, until it answers or has gone.
+
+        A part waits for such a call without a limit, so one lost connection must not lose it.
+        """
+        while not self._is_over and (joined := self._hosts.get(name)):
+            try:
+                self._client.run(what, *arguments, workers=[joined.address])
+                return
+            except Exception:  # What dask raises for a worker that it does not reach, or that has gone.
+                time.sleep(LOOK_SECONDS)
 
     # -- images
 

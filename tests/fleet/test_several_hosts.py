@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -11,11 +12,12 @@ import pytest
 pytest.importorskip("distributed")
 
 import dask.config
+from distributed import Client
 
 from lab.base.activity import Activity
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, wait_for
-from lab.fleet import coordinator
+from lab.fleet import coordinator, images
 from lab.record import RunOptions, RunResult, Status
 from lab.run import start
 from tests.builders.processes import SECONDS
@@ -139,6 +141,28 @@ def test_a_host_whose_lab_fails_at_once_uses_up_no_part_while_another_is_at_work
         assert {cell.lane.partition(":")[0] for cell in result.cells} == {good.name}
         retried = [cell.retried for cell in result.cells]
         assert max(map(len, retried)) <= 1, retried
+
+
+def test_a_host_that_is_not_reached_once_is_called_again(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.add("one")
+    calls: list[str] = []
+    call = Client.run
+
+    def fail_once(
+        client: Client, function: Callable[..., object], *arguments: object, **options: Any
+    ) -> object:
+        if function is images.arrived:
+            calls.append(str(arguments[0]))
+            if len(calls) == 1:
+                # What dask does when it cannot connect to a worker in time.
+                raise OSError("Timed out trying to connect")
+        return call(client, function, *arguments, **options)
+
+    monkeypatch.setattr(Client, "run", fail_once)
+    with running(fleet, ONE_GUEST) as run:
+        result = run.finish()
+    assert [cell.status for cell in result.cells] == [Status.PASS] * len(ONE_GUEST)
+    assert calls[0] == calls[1]
 
 
 def test_a_part_that_ends_every_lab_is_given_up(fleet: Fleet) -> None:
