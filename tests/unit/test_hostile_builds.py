@@ -26,6 +26,7 @@ from lab.builds.kinds.nextest import Nextest
 from tests.builders import packages
 from tests.builders.facts import executable
 from tests.builders.packages import VERNEED, make_wheel, manifest, tarball
+from tests.builders.processes import SECONDS
 from tests.unit.test_checkout_builds import commit, git
 
 MODULE = b"x = 1\n" * 1000
@@ -281,7 +282,14 @@ def test_a_sandboxed_program_has_limits(script: str, expected: str, monkeypatch:
 
 # Each ends by itself, so that this host survives a sandbox without limits.
 FORKS = "i=0; while [ $i -lt 300 ]; do sleep 60 & i=$((i+1)); done; echo survived"
-HOLDS = 'x=$(head -c 40000000 /dev/zero | tr "\\0" x); sleep 60'
+# Eight processes, each with less than all of them may hold.
+HOLDS = """
+import os, time
+for _ in range(3):
+    os.fork()
+memory = bytearray(b"x") * (24 << 20)
+time.sleep(60)
+"""
 OPENS = "import os; [os.dup(1) for _ in range(2000)]; print('survived')"
 SHARES = """
 import mmap, time
@@ -297,12 +305,15 @@ time.sleep(60)
     ("command", "expected"),
     [
         (["sh", "-c", FORKS], "it failed in its sandbox\n.*annot fork"),
-        (["sh", "-c", f"({HOLDS}) & ({HOLDS}) & ({HOLDS}) & {HOLDS}"], "it took more than 128 MiB of memory"),
+        (["python3", "-c", HOLDS], "it took more than 128 MiB of memory"),
         (["python3", "-c", SHARES], "it took more than 128 MiB of memory"),
         (["python3", "-c", "bytearray(512 << 20)"], "it failed in its sandbox\n.*MemoryError"),
         (["python3", "-c", OPENS], "it failed in its sandbox\n.*Too many open files"),
         (["sh", "-c", "head -c 2M /dev/zero >/dev/shm/x && echo survived"], "it failed in its sandbox"),
-        (["bash", "-c", "ulimit -u 300 || ulimit -c 1 || ulimit -t 100 || exit 3"], "it failed in its sandbox"),
+        (
+            ["bash", "-c", "ulimit -u 300 || ulimit -c 1 || ulimit -t 100000 || exit 3"],
+            "it failed in its sandbox",
+        ),
     ],
 )
 def test_a_sandboxed_program_takes_no_more_of_the_host_than_it_may(
@@ -311,7 +322,7 @@ def test_a_sandboxed_program_takes_no_more_of_the_host_than_it_may(
     monkeypatch.setattr(sandbox, "MOST_PROCESSES", 100)
     monkeypatch.setattr(sandbox, "MOST_MEMORY", 128 << 20)
     with sandbox.folder() as folder, pytest.raises(process.CommandFailed) as error:
-        sandbox.run(folder, command, timeout=50)
+        sandbox.run(folder, command, timeout=SECONDS)
     assert "survived" not in error.value.output
     assert re.search(expected, str(error.value), re.DOTALL)
 
