@@ -313,6 +313,16 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
     assert done.stdout == ""
 
 
+def test_ci_ends_each_daemon_that_it_started(tmp_path: Path) -> None:
+    # Daemons end the number in their pidfile without a newline.
+    for name, number in (("libvirtd", 4711), ("virtlogd", 4712)):
+        (tmp_path / f"{name}.pid").write_text(str(number))
+    lines = (ROOT / ".ci/run").read_text().replace("/run/", f"{tmp_path}/")
+    function = lines[lines.index("pids()") : lines.index("before=")]
+    done = subprocess.run(["sh", "-c", f"{function}\npids"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["4711", "4712"]
+
+
 @pytest.mark.parametrize(
     ("host", "arguments", "expected"),
     [
