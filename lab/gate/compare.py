@@ -3,17 +3,17 @@
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from enum import StrEnum
 
 from pydantic import Field
 
 from lab.base.files import grouped
+from lab.base.ordered import OrderedEnum
 from lab.gate.results import BuildResults, CellSummary, EnvironmentChange, Identity, environment_changes
 from lab.record import Entry, Outcome, Status
 from lab.verdict.protection import lost
 
 
-class Difference(StrEnum):
+class Difference(OrderedEnum):
     """How a cell differs from what it did before, the worst first."""
 
     REGRESSED = "regressed"
@@ -31,7 +31,7 @@ class Difference(StrEnum):
 
     @property
     def blocks(self) -> bool:
-        return list(Difference).index(self) <= list(Difference).index(Difference.UNEXPECTED_PASS)
+        return self.rank <= Difference.UNEXPECTED_PASS.rank
 
 
 class Seen(Entry):

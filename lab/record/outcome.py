@@ -8,6 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from lab.base.data import FailFastModel
 from lab.base.files import plain
+from lab.base.ordered import OrderedEnum
 
 # Text that may come from a guest, without the characters that control a terminal.
 PlainText = Annotated[str, AfterValidator(plain)]
@@ -165,7 +166,7 @@ class Fault(StrEnum):
         return self is Fault.NO_REGISTRY
 
 
-class Needs(StrEnum):
+class Needs(OrderedEnum):
     """How much of its host a test needs. Each of these also needs all that are listed before it."""
 
     NOTHING = "nothing"
@@ -175,7 +176,7 @@ class Needs(StrEnum):
 
     def includes(self, other: "Needs") -> bool:
         """Whether a test that needs this also needs the other."""
-        return list(Needs).index(self) >= list(Needs).index(other)
+        return self.rank >= other.rank
 
 
 # The cause of a failed cell whose evidence shows none of the causes in `lab/causes/`.

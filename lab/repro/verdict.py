@@ -9,12 +9,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
 from lab import causes
 from lab.base.files import bounded, plain
+from lab.base.ordered import OrderedEnum
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit, read_beginning
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
 from lab.repro.planning import Check, Plan, Question, distribution
@@ -44,7 +44,7 @@ REFUSED = (
 )
 
 
-class Result(StrEnum):
+class Result(OrderedEnum):
     """The verdict in one word, from the best to the worst."""
 
     REPRODUCED = "reproduced"
@@ -58,7 +58,7 @@ class Result(StrEnum):
         return {Result.REPRODUCED: 0, Result.NOT_RUN: 3}.get(self, 1)
 
 
-class Held(StrEnum):
+class Held(OrderedEnum):
     """What a run says about a claim. Of several cells the first of these counts."""
 
     HELD = "held"
@@ -121,14 +121,14 @@ def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     """Return the verdict on a report whose cells are those of a run with its record in `folder`."""
     cells = {cell.variant: FinishedCell(cell, folder) for cell in run.cells}
     answered = tuple(_answer(plan, question, cells) for question in plan.questions)
-    worst = max((answer.result for answer in answered), key=list(Result).index)
+    worst = max((answer.result for answer in answered), key=lambda result: result.rank)
     why = [answer.why for answer in answered]
     if worst is Result.NOT_RUN and plan.hint:
         why.append(plan.hint)
     words: dict[Statement, Claim] = {}
     for claim in (claim for answer in answered for claim in answer.claims):
         other = words.get(claim.statement, claim)
-        words[claim.statement] = min(other, claim, key=lambda claim: list(Held).index(claim.held))
+        words[claim.statement] = min(other, claim, key=lambda claim: claim.held.rank)
     claims = [
         *words.values(),
         *(_of_test(test, answered) for test in islice(plan.report.of(NamedTest), MOST_TESTS)),

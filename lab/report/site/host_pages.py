@@ -7,7 +7,7 @@ from itertools import chain
 
 from markupsafe import Markup, escape
 
-from lab.base.files import plain, slug
+from lab.base.files import grouped, plain, slug
 from lab.catalog.remedies import Remedy
 from lab.check import published
 from lab.check.distributions import Answer, Trial, setting_id
@@ -57,9 +57,12 @@ def find_changes(history: History) -> dict[str, list[Change]]:
             groups["gone" if change.before else "new"].append(change)
         elif change.before.outcome != change.now.outcome:
             groups["changed"].append(change)
-    for changes in groups.values():
-        changes.sort(key=lambda change: list(COLOURS).index(change.kind))
-    return groups
+    return {group: _sort_by_news(changes) for group, changes in groups.items()}
+
+
+def _sort_by_news(changes: Sequence[Change]) -> list[Change]:
+    by_kind = grouped((change.kind, change) for change in changes)
+    return [change for kind in COLOURS for change in by_kind.get(kind, [])]
 
 
 def changes_page(site: Site) -> Iterator[Page]:
