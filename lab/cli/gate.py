@@ -128,10 +128,10 @@ def expect_command(
     output.say(f"{file}: {changes or 'nothing to change'}{' (nothing was written)' if dry_run else ''}")
     for entry in made.look_at:
         output.say(plain(f"look at {entry}"))
-    if FILL_IN in made.after:
+    if FILL_IN in made.new:
         output.say(f"replace every {FILL_IN.rstrip(': ')!r} before a gate uses the file")
     if not dry_run:
-        baseline.write_file(file, made.after)
+        baseline.write_file(file, made.new)
     return 0
 
 

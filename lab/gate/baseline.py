@@ -46,10 +46,10 @@ class CellLine(toml.Definition):
     )
 
     def outcomes(self, tests: Iterable[str]) -> dict[str, Outcome]:
-        named = {name: outcome for outcome in NOT_PASSED for name in self.named(outcome)}
-        return {name: named.get(name, Outcome.PASS) for name in tests if name not in self.absent}
+        outcomes = {name: outcome for outcome in NOT_PASSED for name in self.tests_with(outcome)}
+        return {name: outcomes.get(name, Outcome.PASS) for name in tests if name not in self.absent}
 
-    def named(self, outcome: Outcome) -> list[str]:
+    def tests_with(self, outcome: Outcome) -> list[str]:
         names: list[str] = getattr(self, outcome.replace("-", "_"))
         return names
 
@@ -75,11 +75,11 @@ class BaselineFile(toml.Definition):
             raise ValueError(f"count says {self.count} cells, found {cells}: the file is not complete")
         for guest, variants in self.cells.items():
             for variant, line in variants.items():
-                named = [*line.absent, *(name for outcome in NOT_PASSED for name in line.named(outcome))]
+                tests = [*line.absent, *(name for outcome in NOT_PASSED for name in line.tests_with(outcome))]
                 where = f"cells.{guest}.{variant}"
                 if line.protection and line.protection not in self.protection:
                     raise ValueError(f"{where}: protection: expected a key of it, found {line.protection}")
-                if unknown := sorted(set(named) - set(self.tests)):
+                if unknown := sorted(set(tests) - set(self.tests)):
                     raise ValueError(f"{where}: expected names of the list tests, found {', '.join(unknown)}")
         return self
 
@@ -87,32 +87,32 @@ class BaselineFile(toml.Definition):
 def read(file: Path) -> BuildResults:
     """Read a baseline. Raises UsageError with the file, the key, and what was expected."""
     try:
-        made = toml.validate(file, toml.read(file), BaselineFile)
+        content = toml.validate(file, toml.read(file), BaselineFile)
     except UsageError as error:
         hint = "write it again with: lab baseline RUN -o FILE, or name another baseline or a run"
         raise UsageError(error.args[0], hint=hint) from error
     cells: dict[Identity, CellSummary] = {}
-    for guest, variants in made.cells.items():
+    for guest, variants in content.cells.items():
         for variant, line in variants.items():
             has_tests = line.status not in WITHOUT_TESTS
-            environment = {} if line.status.could_not_run else made.guests.get(guest, {}) | line.environment
+            environment = {} if line.status.could_not_run else content.guests.get(guest, {}) | line.environment
             cells[guest, variant] = CellSummary(
                 guest=guest,
                 variant=variant,
                 status=line.status,
                 cause=line.cause,
-                tests=line.outcomes(made.tests) if has_tests else {},
-                protection=made.protection.get(line.protection, {}) if has_tests else {},
+                tests=line.outcomes(content.tests) if has_tests else {},
+                protection=content.protection.get(line.protection, {}) if has_tests else {},
                 environment={part: value for part, value in environment.items() if value},
             )
     return BuildResults(
         source=f"baseline {file}",
-        build=made.build,
-        version=made.version,
+        build=content.build,
+        version=content.version,
         # A release has its version as its name. Nothing else can be found again by what a baseline holds.
-        argument=made.version if made.build == made.version else None,
+        argument=content.version if content.build == content.version else None,
         cells=cells,
-        definitions=made.definitions,
+        definitions=content.definitions,
     )
 
 
@@ -183,8 +183,8 @@ def _line(cell: CellSummary, tests: list[str], common: Mapping[str, str]) -> Inl
     line["absent"] = [name for name in tests if name not in cell.tests] if cell.tests else []
     line["protection"] = short_digest(cell.protection) if cell.protection else ""
     if cell.environment:
-        own = {part: cell.environment.get(part, "") for part in PARTS}
-        line["environment"] = {part: text for part, text in own.items() if text != common.get(part, "")}
+        parts = {part: cell.environment.get(part, "") for part in PARTS}
+        line["environment"] = {part: text for part, text in parts.items() if text != common.get(part, "")}
     if line.get("environment"):
         line["environment"] = _inline(line["environment"])
     return _inline({str(key): value for key, value in line.items() if value})
@@ -194,14 +194,14 @@ def _line(cell: CellSummary, tests: list[str], common: Mapping[str, str]) -> Inl
 OF_SEVERAL = "lab baseline RUN -o FILE --build"
 
 
-def read_side(runs: Path, named: str, build: str | None = None, option: str = OF_SEVERAL) -> BuildResults:
+def read_side(runs: Path, name: str, build: str | None = None, option: str = OF_SEVERAL) -> BuildResults:
     """Read a run or a baseline; `build`, named by `option`, is needed for a run of several builds.
 
     Raises UsageError if there is no such thing, or if it cannot be read.
     """
-    file = baseline_file(named)
+    file = baseline_file(name)
     if file is None:
-        folder, run = read_run(runs, named)
+        folder, run = read_run(runs, name)
         return results.of_run(run, folder, results.choose_build(run, build, option))
     side = read(file)
     if build not in (None, side.build, side.version):
@@ -209,16 +209,16 @@ def read_side(runs: Path, named: str, build: str | None = None, option: str = OF
     return side
 
 
-def read_run(runs: Path, named: str) -> tuple[Path, RunResult]:
+def read_run(runs: Path, name: str) -> tuple[Path, RunResult]:
     """Read a run, which may also be named by its `results.json`. Raises UsageError."""
-    path = Path(named)
-    folder = path.parent if path.is_file() and path.name == RESULTS_FILE else find_folder(runs, named)
+    path = Path(name)
+    folder = path.parent if path.is_file() and path.name == RESULTS_FILE else find_folder(runs, name)
     return folder, RunResult.read(folder)
 
 
-def baseline_file(named: str) -> Path | None:
+def baseline_file(name: str) -> Path | None:
     """Return the file if a name is that of a baseline, None if it is that of a run. Raises UsageError."""
-    path = Path(named)
+    path = Path(name)
     if path.is_file() and path.name != RESULTS_FILE:
         return path
     if path.suffix == ".toml" and not path.exists():

@@ -147,7 +147,7 @@ IN_ANOTHER_SHARD = "another shard of the plan has one of its results; merge the 
 def compare(old: BuildResults, new: BuildResults) -> Comparison:
     """Compare two builds: every cell of the new side, then the cells that only the old side has."""
     identities = [*new.cells, *(identity for identity in old.cells if identity not in new.cells)]
-    cells = [_cell(old, new, *identity) for identity in identities]
+    cells = [_compare_cell(old, new, *identity) for identity in identities]
     touched = [(cell.guest, cell.variant) for cell in cells if cell.environment]
     sides = [
         Side(source=side.source, build=side.build, version=side.version, folder=str(side.folder or ""))
@@ -156,111 +156,111 @@ def compare(old: BuildResults, new: BuildResults) -> Comparison:
     return Comparison(old=sides[0], new=sides[1], cells=cells, both_builds=both_builds(touched, old, new))
 
 
-def _cell(old: BuildResults, new: BuildResults, guest: str, variant: str) -> CellDifference:
-    before, now = old.cells.get((guest, variant)), new.cells.get((guest, variant))
+def _compare_cell(old_build: BuildResults, new_build: BuildResults, guest: str, variant: str) -> CellDifference:
+    old, new = old_build.cells.get((guest, variant)), new_build.cells.get((guest, variant))
     tests: list[TestChange] = []
     weaker: list[str] = []
-    changed: list[EnvironmentChange] = []
-    if before and now:
-        tests, weaker = _tests(before, now), _protection(before, now)
-        if not before.status.could_not_run and not now.status.could_not_run:
-            changed = environment_changes(before.environment, now.environment)
-            changed += environment_changes(old.definitions_of(now), new.definitions_of(now))
-    if (guest, variant) in new.elsewhere or (before is None and (guest, variant) in old.elsewhere):
+    changes: list[EnvironmentChange] = []
+    if old and new:
+        tests, weaker = _tests(old, new), _protection(old, new)
+        if not old.status.could_not_run and not new.status.could_not_run:
+            changes = environment_changes(old.environment, new.environment)
+            changes += environment_changes(old_build.definitions_of(new), new_build.definitions_of(new))
+    if (guest, variant) in new_build.elsewhere or (old is None and (guest, variant) in old_build.elsewhere):
         difference, reason = Difference.COULD_NOT_RUN, IN_ANOTHER_SHARD
     else:
-        difference, reason = _difference(before, now, tests)
+        difference, reason = _difference(old, new, tests)
     if weaker and not difference.blocks:
         difference, reason = Difference.LESS_PROTECTED, "its boxes work, and are less protected than before"
-    if difference is Difference.UNCHANGED and changed:
+    if difference is Difference.UNCHANGED and changes:
         difference = Difference.ENVIRONMENT_CHANGED
     return CellDifference(
         guest=guest,
         variant=variant,
         difference=difference,
         reason=reason,
-        old=Seen(status=before.status, cause=before.cause) if before else None,
-        new=Seen(status=now.status, cause=now.cause) if now else None,
+        old=Seen(status=old.status, cause=old.cause) if old else None,
+        new=Seen(status=new.status, cause=new.cause) if new else None,
         tests=tests,
         protection=weaker,
-        environment=changed,
-        evidence=str(now.evidence) if now and now.evidence else "",
-        rerun=now.rerun if now else "",
-        both_builds=both_builds([(guest, variant)], old, new) if changed else "",
+        environment=changes,
+        evidence=str(new.evidence) if new and new.evidence else "",
+        rerun=new.rerun if new else "",
+        both_builds=both_builds([(guest, variant)], old_build, new_build) if changes else "",
     )
 
 
 def _difference(
-    before: CellSummary | None, now: CellSummary | None, tests: list[TestChange]
+    old: CellSummary | None, new: CellSummary | None, tests: list[TestChange]
 ) -> tuple[Difference, str]:
     """Judge a cell by what it did on both sides, and say why."""
-    if now is None and _has_result(before):
+    if new is None and _has_result(old):
         return Difference.VANISHED, "this run was not asked for it"
-    if now is None:
+    if new is None:
         # There was no result that could be lost.
         return Difference.UNCHANGED, "had no result, and this run was not asked for it"
-    if now.status.could_not_run:
-        return Difference.COULD_NOT_RUN, now.reason
-    if now.status is Status.NOT_APPLICABLE and _has_result(before):
-        return Difference.VANISHED, f"it does not apply any more: {now.reason}".rstrip(": ")
-    if now.status is Status.NOT_APPLICABLE:
-        return Difference.UNCHANGED, now.reason
-    if before is None:
-        return Difference.NEW, now.reason
-    if not _has_result(before):
-        return Difference.NEW, f"no result before ({before.status})"
-    match before.status, now.status:
+    if new.status.could_not_run:
+        return Difference.COULD_NOT_RUN, new.reason
+    if new.status is Status.NOT_APPLICABLE and _has_result(old):
+        return Difference.VANISHED, f"it does not apply any more: {new.reason}".rstrip(": ")
+    if new.status is Status.NOT_APPLICABLE:
+        return Difference.UNCHANGED, new.reason
+    if old is None:
+        return Difference.NEW, new.reason
+    if not _has_result(old):
+        return Difference.NEW, f"no result before ({old.status})"
+    match old.status, new.status:
         case Status.FLAKY, Status.FLAKY:
-            return Difference.UNCHANGED, now.reason
+            return Difference.UNCHANGED, new.reason
         case _, Status.FLAKY:
-            return Difference.NEWLY_FLAKY, now.reason
+            return Difference.NEWLY_FLAKY, new.reason
         case Status.XPASS, Status.XPASS:
-            return _by_tests(before, now, tests)
+            return _by_tests(old, new, tests)
         case _, Status.XPASS:
-            return Difference.UNEXPECTED_PASS, now.reason
+            return Difference.UNEXPECTED_PASS, new.reason
         case ((Status.PASS | Status.XPASS), Status.PASS):
-            return _by_tests(before, now, tests)
+            return _by_tests(old, new, tests)
         case Status.FLAKY, Status.FAIL:
-            return Difference.REGRESSED, now.reason
+            return Difference.REGRESSED, new.reason
         case ((Status.FLAKY | Status.FAIL | Status.XFAIL), Status.PASS):
             return Difference.FIXED, ""
         case ((Status.FLAKY | Status.XPASS), Status.XFAIL):
             return Difference.FIXED, "it fails as expected again"
         case ((Status.PASS | Status.XPASS), _):
-            return Difference.REGRESSED, now.reason
-    if before.cause != now.cause:
-        return Difference.CAUSE_CHANGED, now.reason
-    return _by_tests(before, now, tests)
+            return Difference.REGRESSED, new.reason
+    if old.cause != new.cause:
+        return Difference.CAUSE_CHANGED, new.reason
+    return _by_tests(old, new, tests)
 
 
-def _by_tests(before: CellSummary, now: CellSummary, tests: list[TestChange]) -> tuple[Difference, str]:
+def _by_tests(old: CellSummary, new: CellSummary, tests: list[TestChange]) -> tuple[Difference, str]:
     """Judge a cell that does the same as before by the outcomes of its tests."""
     # New tests of a cell that fails as expected failed as they must.
-    judged = [test for test in tests if test.old is not None or now.status is Status.FAIL]
+    judged = [test for test in tests if test.old is not None or new.status is Status.FAIL]
     if any(test.old in (Outcome.PASS, None) and test.new not in (Outcome.PASS, None) for test in judged):
         return Difference.REGRESSED, "tests fail that did not fail before"
     if any(test.old not in LOST and test.new in LOST for test in tests):
         return Difference.VANISHED, "tests ran before that do not run now"
     if any(test.old not in (None, Outcome.PASS) and test.new is Outcome.PASS for test in tests):
-        if before.status is Status.XFAIL and now.status is Status.FAIL:
+        if old.status is Status.XFAIL and new.status is Status.FAIL:
             return Difference.UNEXPECTED_PASS, "tests pass that the cause must fail"
         return Difference.FIXED, "tests pass that did not pass before"
-    return (Difference.TESTS_CHANGED, "") if tests else (Difference.UNCHANGED, now.reason)
+    return (Difference.TESTS_CHANGED, "") if tests else (Difference.UNCHANGED, new.reason)
 
 
-def _tests(before: CellSummary, now: CellSummary) -> list[TestChange]:
-    if not before.tests or not now.tests:
+def _tests(old: CellSummary, new: CellSummary) -> list[TestChange]:
+    if not old.tests or not new.tests:
         return []
-    names = dict.fromkeys([*now.tests, *before.tests])
-    pairs = [TestChange(name=name, old=before.tests.get(name), new=now.tests.get(name)) for name in names]
+    names = dict.fromkeys([*new.tests, *old.tests])
+    pairs = [TestChange(name=name, old=old.tests.get(name), new=new.tests.get(name)) for name in names]
     return [pair for pair in pairs if pair.old is not pair.new]
 
 
-def _protection(before: CellSummary, now: CellSummary) -> list[str]:
+def _protection(old: CellSummary, new: CellSummary) -> list[str]:
     """Say what boxes of the same test lack that they had before, tests with the same loss together."""
     losses = grouped(
         (lacking, test)
-        for test, had in before.protection.items()
-        if test in now.protection and (lacking := lost(had, now.protection[test]))
+        for test, had in old.protection.items()
+        if test in new.protection and (lacking := lost(had, new.protection[test]))
     )
     return [f"the box of {', '.join(tests)} lacks {', '.join(lacking)}" for lacking, tests in losses.items()]

@@ -135,17 +135,17 @@ def _fault(expected: Draft, matched: Sequence[CellSummary]) -> str:
     ran = [cell for cell in matched if not cell.status.could_not_run]
     if not ran or any(expected.covers(cell) for cell in ran):
         return ""
-    others = []
+    failures = []
     for cell in ran:
         name = f"{cell.guest} {cell.variant}"
         if not cell.status.failed:
-            others.append(f"{name} is {cell.status}")
+            failures.append(f"{name} is {cell.status}")
         elif cell.cause != expected.cause:
-            others.append(f"{name} fails for {cell.cause}")
+            failures.append(f"{name} fails for {cell.cause}")
         else:
             more = sorted(set(cell.failed) - set(expected.tests or ()))
-            others.append(f"{name}: {', '.join(more)} failed too")
-    return f"covers no failure: {'; '.join(others)}"
+            failures.append(f"{name}: {', '.join(more)} failed too")
+    return f"covers no failure: {'; '.join(failures)}"
 
 
 def _table(file: Path) -> dict[str, Any]:
@@ -154,14 +154,14 @@ def _table(file: Path) -> dict[str, Any]:
     entries = table.get("expect", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageError(f"{file}: expect: expected tables that begin with [[expect]], found {entries!r}")
-    named = {}
+    expectations = {}
     for number, entry in enumerate(entries, 1):
         # TOML's own dates become text. A date with a time stays what it is, and is refused.
         values = {
             key: value.isoformat() if type(value) is datetime.date else value for key, value in entry.items()
         }
-        named[f"{number} ({entry.get('guest')} {entry.get('variant')})"] = values
-    return table | {"expect": named}
+        expectations[f"{number} ({entry.get('guest')} {entry.get('variant')})"] = values
+    return table | {"expect": expectations}
 
 
 def _date(text: str) -> datetime.date | None:
@@ -197,16 +197,16 @@ FILL: Final = {
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A file's text before and after, how many entries changed, and at which others a person has to look."""
+    """A file's old and new text, how many entries changed, and at which others a person has to look."""
 
-    before: str
-    after: str
+    old: str
+    new: str
     added: int
     removed: int
     look_at: Sequence[str]
 
     def diff(self, name: str) -> str:
-        old, new = (text.splitlines(keepends=True) for text in (self.before, self.after))
+        old, new = (text.splitlines(keepends=True) for text in (self.old, self.new))
         return "".join(difflib.unified_diff(old, new, f"a/{name}", f"b/{name}"))
 
 
@@ -218,14 +218,14 @@ def rewrite(file: Path, cells: Sequence[CellSummary]) -> Rewritten:
 
     Raises UsageError if the file has anything else than `[[expect]]` tables.
     """
-    before = toml.read_text(file) if file.exists() else ""
+    old = toml.read_text(file) if file.exists() else ""
     drafts = toml.validate(file, _table(file), _File[Draft]).expect if file.exists() else {}
     # A comment at the top belongs to the file.
-    starts = [entry.start() or entry.start("table") for entry in ENTRY.finditer(before)]
-    bounds = [*starts, len(before)]
+    starts = [entry.start() or entry.start("table") for entry in ENTRY.finditer(old)]
+    bounds = [*starts, len(old)]
     if len(starts) != len(drafts):
         raise UsageError(f"{file}: expected every entry as a table that begins with a line [[expect]]")
-    text = before[: bounds[0]] if before else HEAD
+    text = old[: bounds[0]] if old else HEAD
     removed = 0
     look_at: list[str] = []
     for (name, draft), (start, end) in zip(drafts.items(), pairwise(bounds), strict=True):
@@ -233,12 +233,12 @@ def rewrite(file: Path, cells: Sequence[CellSummary]) -> Rewritten:
         unclear = [cell for cell in matched if cell.status.could_not_run or cell.status is Status.FLAKY]
         if matched and not unclear and not any(map(draft.covers, matched)):
             removed += 1
-            lines = before[start:end].splitlines(keepends=True)
+            lines = old[start:end].splitlines(keepends=True)
             # Comments between an entry and the next one belong to neither.
             below = takewhile(lambda line: line.startswith("#") or not line.strip(), reversed(lines))
             text += "".join([*below][::-1]).lstrip("\n")
             continue
-        text += before[start:end]
+        text += old[start:end]
         if fault := _fault(draft, matched):
             look_at.append(f"expect.{name}: {fault}")
     new = [
@@ -248,7 +248,7 @@ def rewrite(file: Path, cells: Sequence[CellSummary]) -> Rewritten:
     ]
     for entry in new:
         text = f"{text.rstrip()}\n\n{entry}" if text.strip() else entry
-    return Rewritten(before, text.rstrip("\n") + "\n", len(new), removed, look_at)
+    return Rewritten(old, text.rstrip("\n") + "\n", len(new), removed, look_at)
 
 
 def _entry(cell: CellSummary) -> str:
@@ -258,6 +258,6 @@ def _entry(cell: CellSummary) -> str:
     table.update({"guest": cell.guest, "variant": cell.variant, "cause": cause})
     if cause == UNKNOWN:
         table["tests"] = sorted(cell.failed)
-    table.update({key: f"{FILL_IN}{what}" for key, what in FILL.items()})
+    table.update({key: f"{FILL_IN}{text}" for key, text in FILL.items()})
     comment = f"# {cell.reason}\n" if cell.reason else ""
     return f"{comment}[[expect]]\n{tomlkit.dumps(table)}"

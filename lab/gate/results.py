@@ -85,21 +85,21 @@ def environment_of(cell: CellResult, run: RunResult) -> dict[str, str]:
 def definitions(run: RunResult) -> dict[str, str]:
     """Return the digests of the definitions that decided what the cells of a run did, shortened."""
     cells = {name for cell in run.cells for name in (f"guest {cell.guest}", f"variant {cell.variant}")}
-    kept = {
+    digests = {
         name: digest[:DIGEST_LENGTH]
         for name, digest in run.run.definitions.items()
         if name in cells or name in COMMON or name.startswith("suite ")
     }
-    return {"rootfs": "the lab's own"} | kept if kept else {}
+    return {"rootfs": "the lab's own"} | digests if digests else {}
 
 
 def environment_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[EnvironmentChange]:
     """Compare what is known on both sides."""
-    before, now = ({**USUAL, **side} if side else {} for side in (old, new))
+    old, new = ({**USUAL, **side} if side else {} for side in (old, new))
     return [
-        EnvironmentChange(what=what, old=value, new=now[what])
-        for what, value in before.items()
-        if what in now and now[what] != value
+        EnvironmentChange(what=part, old=value, new=new[part])
+        for part, value in old.items()
+        if part in new and new[part] != value
     ]
 
 
@@ -162,9 +162,9 @@ class BuildResults:
     folder: Path | None = None
 
     def definitions_of(self, cell: CellSummary) -> dict[str, str]:
-        own = (f"guest {cell.guest}", f"variant {cell.variant}", *COMMON)
+        names = (f"guest {cell.guest}", f"variant {cell.variant}", *COMMON)
         definitions = self.definitions.items()
-        return {name: digest for name, digest in definitions if name in own or name.startswith("suite ")}
+        return {name: digest for name, digest in definitions if name in names or name.startswith("suite ")}
 
 
 def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:

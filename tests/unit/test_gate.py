@@ -371,7 +371,7 @@ def test_the_decision_is_written(run_lab: RunLab) -> None:
 
 
 def rewritten(text: str, *cells: CellResult) -> str:
-    return expectations.rewrite(file_of(text), list(side(*cells).cells.values())).after
+    return expectations.rewrite(file_of(text), list(side(*cells).cells.values())).new
 
 
 def test_a_new_failure_is_drafted(run_lab: RunLab) -> None:

@@ -98,7 +98,7 @@ def test_a_file_with_line_ends_of_windows_is_read(tmp_path: Path) -> None:
     file = tmp_path / "expected.toml"
     file.write_bytes(entry().replace("\n", "\r\n").encode())
     assert len(expectations.read(file).expect) == 1
-    assert expectations.rewrite(file, []).before == entry()
+    assert expectations.rewrite(file, []).old == entry()
 
 
 def test_a_report_may_come_from_a_pipe(tmp_path: Path) -> None:

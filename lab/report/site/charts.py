@@ -28,9 +28,9 @@ def duration(seconds: float) -> str:
     """Return seconds as people say them: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f}".removesuffix(".0") + " s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remainder = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    parts = {"h": hours, "min": minutes, "s": 0 if hours else rest}
+    parts = {"h": hours, "min": minutes, "s": 0 if hours else remainder}
     return " ".join(f"{value} {unit}" for unit, value in parts.items() if value)
 
 
@@ -85,8 +85,8 @@ class Timeline:
     def time(self, seconds: float) -> str:
         """Return the time of day (UTC) of a point on the axis."""
         # On any day: a record from elsewhere may have a date that cannot be counted on from.
-        began = datetime.combine(date(2000, 1, 1), self.began.time())
-        return (began + timedelta(seconds=seconds % 86400)).strftime("%H:%M:%S")
+        start = datetime.combine(date(2000, 1, 1), self.began.time())
+        return (start + timedelta(seconds=seconds % 86400)).strftime("%H:%M:%S")
 
 
 def timelines(info: RunInfo) -> list[Timeline]:

@@ -38,24 +38,24 @@ BLOCKED_BUT_CURED = "yellow"
 class Change:
     """A cell that the site shows with another result than before; None where it was not shown."""
 
-    before: Seen | None
-    now: Seen | None
+    old: Seen | None
+    new: Seen | None
 
     @property
     def kind(self) -> Kind:
-        return Kind.of(self.now.status if self.now else None)
+        return Kind.of(self.new.status if self.new else None)
 
 
 def find_changes(history: History) -> dict[str, list[Change]]:
     """Return by group the cells whose status or cause differs from what the site showed, worst news first."""
-    before = {seen.identity: seen for seen in history.before}
-    now = {seen.identity: seen for seen in history.shown}
+    old = {cell.identity: cell for cell in history.before}
+    new = {cell.identity: cell for cell in history.shown}
     groups: dict[str, list[Change]] = {group: [] for group in GROUPS}
-    for cell in sorted(before.keys() | now.keys()) if before else ():
-        change = Change(before.get(cell), now.get(cell))
-        if change.before is None or change.now is None:
-            groups["gone" if change.before else "new"].append(change)
-        elif change.before.outcome != change.now.outcome:
+    for cell in sorted(old.keys() | new.keys()) if old else ():
+        change = Change(old.get(cell), new.get(cell))
+        if change.old is None or change.new is None:
+            groups["gone" if change.old else "new"].append(change)
+        elif change.old.outcome != change.new.outcome:
             groups["changed"].append(change)
     return {group: _sort_by_news(changes) for group, changes in groups.items()}
 
@@ -68,10 +68,10 @@ def _sort_by_news(changes: Sequence[Change]) -> list[Change]:
 def changes_page(site: Site) -> Iterator[Page]:
     groups = find_changes(site.history)
     values = {
-        "address": lambda seen: cell_page(seen.identity),
+        "address": lambda cell: cell_page(cell.identity),
         "groups": [(group, heading, groups[group]) for group, (heading, _) in GROUPS.items()],
         "first": not site.history.before,
-        "kind": lambda seen: Kind.of(seen.status),
+        "kind": lambda cell: Kind.of(cell.status),
         "summary": summary_of_changes(groups),
     }
     yield Page("changes.html", "What changed", "changes.html", values)

@@ -112,7 +112,7 @@ class History(Entry):
     )
 
     def published(self, cells: Mapping[Identity, Result]) -> "History":
-        shown = [
+        results = [
             Seen(
                 guest=published.cell.guest,
                 variant=published.cell.variant,
@@ -123,8 +123,8 @@ class History(Entry):
             )
             for published in cells.values()
         ]
-        now, before = ({seen.identity: seen.outcome for seen in of} for of in (shown, self.shown))
-        return History(shown=shown, before=self.before if now == before else self.shown)
+        new, old = ({cell.identity: cell.outcome for cell in side} for side in (results, self.shown))
+        return History(shown=results, before=self.before if new == old else self.shown)
 
 
 def read_history(folder: Path) -> History:
@@ -164,23 +164,23 @@ def plan_evidence(
     """Decide which files are copied; the first cells are served first. Sizes are in bytes."""
     planned: dict[Identity, CellEvidence] = {}
     taken: set[str] = set()
-    left = total
+    room = total
     for published in cells:
         planned[published.identity] = evidence = CellEvidence()
         folder, run = published.cell.folder, published.source.folder
         for file in published.cell.evidence:
             path = PurePosixPath(file)
             name = str(path.relative_to(folder)) if path.is_relative_to(folder) else file
-            why = why_not(run, file)
-            size = 0 if why else (run / file).stat().st_size
+            reason = why_not(run, file)
+            size = 0 if reason else (run / file).stat().st_size
             if size > largest:
-                why = f"larger than {largest / MIB:g} MiB ({size / MIB:.1f} MiB)"
-            elif size > left:
-                why = f"the site has {total / MIB:g} MiB of evidence already"
-            if why:
-                evidence.left_out[name] = why
+                reason = f"larger than {largest / MIB:g} MiB ({size / MIB:.1f} MiB)"
+            elif size > room:
+                reason = f"the site has {total / MIB:g} MiB of evidence already"
+            if reason:
+                evidence.left_out[name] = reason
                 continue
-            left -= size
+            room -= size
             target = _target(published, name)
             while target in taken:  # `log` and `log.txt` of one cell
                 target += ".txt"
@@ -246,8 +246,8 @@ class Site(Results):
         ]
 
 
-def load(folders: Sequence[Path], before: History, *, host_names: bool = False) -> Site:
-    """Read the runs to publish; `before` is the history of the site that this one replaces.
+def load(folders: Sequence[Path], history: History, *, host_names: bool = False) -> Site:
+    """Read the runs to publish; `history` is that of the site that this one replaces.
 
     Hosts have numbers instead of their names, unless `host_names` is set. Raises UsageError for a run that
     cannot be read or has no cells.
@@ -260,5 +260,5 @@ def load(folders: Sequence[Path], before: History, *, host_names: bool = False) 
     return Site(
         **vars(newest),
         evidence=plan_evidence(newest.cells.values()),
-        history=before.published(newest.cells),
+        history=history.published(newest.cells),
     )

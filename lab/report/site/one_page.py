@@ -41,7 +41,7 @@ def _html(text: str) -> str:
     """Render the Markdown page of a run. Squares have marks; keys reach tables and code, to scroll them."""
     reader = MarkdownIt("commonmark", {"html": True}).enable("table")
     mark = environment().from_string('{% import "parts.html" as parts %}{{ parts.mark(kind, status) }}')
-    made: list[Token] = []
+    tokens: list[Token] = []
     tables = column = 0
     for token in reader.parse(text):
         match token.type:
@@ -50,7 +50,7 @@ def _html(text: str) -> str:
                 frame, kind = ("matrix-frame", "matrix") if tables == 1 else ("scroll", "results")
                 token.attrSet("class", kind)
                 region = f'role="region" aria-label="Table {tables}" tabindex="0"'
-                made.append(_markup(f'<div class="{frame}" {region}>'))
+                tokens.append(_markup(f'<div class="{frame}" {region}>'))
             case "tr_open":
                 column = 0
             case "th_open":
@@ -62,20 +62,20 @@ def _html(text: str) -> str:
                     token.attrSet("scope", "row")
             case "td_close" if column == 1:
                 token.tag = "th"
-            case "inline" if tables == 1 and column > HEADINGS and made[-1].type == "td_open":
+            case "inline" if tables == 1 and column > HEADINGS and tokens[-1].type == "td_open":
                 words = token.children or [Token("text", "", 0, content="not in the plan")]
-                status, space, rest = words[0].content.partition(" ")
+                status, space, note = words[0].content.partition(" ")
                 status, comma, _ = status.partition(",")
                 if status in MARKS:
                     first = _markup(mark.render(kind=MARKS[Status(status)], status=status))
-                    words[:1] = [first, Token("text", "", 0, content=f"{comma}{space}{rest}")]
+                    words[:1] = [first, Token("text", "", 0, content=f"{comma}{space}{note}")]
                 token.children = words
             case "fence":
                 token = _markup(f'<pre tabindex="0"><code>{escape(token.content)}</code></pre>')
-        made.append(token)
+        tokens.append(token)
         if token.type == "table_close":
-            made.append(_markup("</div>"))
-    return str(reader.renderer.render(made, reader.options, {}))
+            tokens.append(_markup("</div>"))
+    return str(reader.renderer.render(tokens, reader.options, {}))
 
 
 def _markup(html: str) -> Token:

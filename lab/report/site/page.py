@@ -64,9 +64,9 @@ class Copy:
 Output = Page | Text | Copy
 
 
-def not_shown(path: str, title: str, why: str) -> Page:
+def not_shown(path: str, title: str, reason: str) -> Page:
     """Make the page that stands in place of one that could not be made."""
-    return Page(path, title, "not_shown.html", {"why": why})
+    return Page(path, title, "not_shown.html", {"reason": reason})
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -101,7 +101,7 @@ def renderer(runs: Sequence[str]) -> Callable[[Page], str]:
 
 def environment() -> jinja2.Environment:
     """Return the environment of all HTML templates: it escapes every value and rejects unknown names."""
-    made = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -110,12 +110,12 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters["prose"] = prose
-    made.filters["day"] = lambda moment: moment.strftime("%Y-%m-%d")
-    made.filters["duration"] = duration
-    made.filters["counted"] = format_count
-    made.filters["minute"] = lambda moment: moment.strftime("%Y-%m-%d %H:%M UTC")
-    return made
+    templates.filters["prose"] = prose
+    templates.filters["day"] = lambda moment: moment.strftime("%Y-%m-%d")
+    templates.filters["duration"] = duration
+    templates.filters["counted"] = format_count
+    templates.filters["minute"] = lambda moment: moment.strftime("%Y-%m-%d %H:%M UTC")
+    return templates
 
 
 def prose(text: str) -> Markup:

@@ -51,8 +51,8 @@ def publish(runs: Sequence[Path], folder: Path, *, host_names: bool = False) -> 
     Raises UsageError for a run that cannot be read, and for a folder that holds anything but such a site.
     """
     target = folder.resolve()
-    before = _known_site(target)
-    site = model.load(runs, before, host_names=host_names)
+    history = _known_site(target)
+    site = model.load(runs, history, host_names=host_names)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _folder_beside(target) as new:
@@ -76,15 +76,15 @@ def _known_site(folder: Path) -> History:
         return History()
     if not folder.is_dir():
         raise UsageError(f"-o {folder}: is a file, not a folder", hint="name a new folder")
-    before = model.read_history(folder)
-    foreign = sorted({entry.name for entry in folder.iterdir()} - {*before.entries, HISTORY_FILE})
+    history = model.read_history(folder)
+    foreign = sorted({entry.name for entry in folder.iterdir()} - {*history.entries, HISTORY_FILE})
     if foreign:
         raise UsageError(
             f"-o {folder}: holds what `lab publish` did not make, and would be replaced as a whole: "
             f"{', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''}",
             hint="name a new or empty folder, or that of an earlier `lab publish`",
         )
-    return before
+    return history
 
 
 def _write(site: Site, folder: Path) -> None:
@@ -109,7 +109,7 @@ def _content(render: Callable[[Page], str], output: Output) -> bytes:
     match output:
         case Page():
             text = notices.shown_or_why(
-                lambda: render(output), lambda why: render(not_shown(output.path, output.title, why))
+                lambda: render(output), lambda reason: render(not_shown(output.path, output.title, reason))
             )
         case Text():
             text = output.text
@@ -125,8 +125,8 @@ def _folder_beside(target: Path) -> Iterator[Path]:
     First deletes those that a killed lab left.
     """
     prefix = f".{target.name}.publish-"
-    for left in scratch.abandoned(target.parent, prefix):
-        shutil.rmtree(left, ignore_errors=True)
+    for old in scratch.abandoned(target.parent, prefix):
+        shutil.rmtree(old, ignore_errors=True)
     with scratch.make_in(target.parent, prefix) as new:
         try:
             inner = new / "site"
