@@ -29,7 +29,7 @@ from lab.fleet.engine import Joined, Piece
 from lab.fleet.inventory import Inventory
 from lab.fleet.login import Login, end_all
 from lab.fleet.messages import ImageLacks, ImagePrepared, LaneEvent, NoteEvent, PartBegins
-from lab.fleet.part import Part, Refused
+from lab.fleet.part import Part, PartRefused
 from lab.images.store import BaseImage, Manifest
 from lab.machine.budget import Memory
 from lab.plan import PlannedRun
@@ -439,7 +439,7 @@ class Coordinator:
             # The first host went before its result was here, so whose this is cannot be told.
             self.observer.note(f"part {piece.number} is run again: {fault}")
             return None
-        if isinstance(error, Refused) and name in self._hosts:
+        if isinstance(error, PartRefused) and name in self._hosts:
             return self._refuse(name, fault)
         if isinstance(error, KilledWorker):
             fault = f"lost with its host {error.allowed_failures + 1} times"

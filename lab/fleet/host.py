@@ -4,7 +4,6 @@
 `--preload`.
 """
 
-import json
 import os
 import select
 import signal
@@ -14,13 +13,15 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from pydantic import ValidationError
+
 from lab.base import scratch
 from lab.base.architecture import ARCHITECTURES
-from lab.base.errors import LabError
+from lab.base.errors import LabError, UsageError, one_line
 from lab.base.paths import Paths
 from lab.fleet import engine, part
 from lab.fleet.inventory import LOOPBACK
-from lab.fleet.messages import WorkerStart
+from lab.fleet.messages import WorkerSettings, WorkerStart
 from lab.lane import upkeep
 from lab.machine import domain, leftovers
 from lab.machine.budget import RESERVE_MIB, available_mib
@@ -36,11 +37,10 @@ SILENT_SECONDS = 180.0
 LEAVE_SECONDS = 60.0
 
 
-def work(told: dict[str, Any]) -> None:
+def run_worker(settings: WorkerSettings) -> None:
     """Remove what dead labs left here, and run dask's own worker with all that this host offers to the run.
 
-    `told` says within which limits, where the scheduler is, how it reaches the worker, and has the run's key,
-    which no file keeps. Raises LabError.
+    No file keeps the run's key, which `settings` have. Raises LabError.
     """
     import dask.config
     from distributed.cli import dask_worker
@@ -53,23 +53,23 @@ def work(told: dict[str, Any]) -> None:
         pass  # A host without libvirt says so here, before it joins.
     leftovers.reap(paths)
     upkeep.sweep(paths)
-    lanes = told["lanes"] or os.cpu_count() or 1
-    memory = told["memory_mib"] or max(0, available_mib() - RESERVE_MIB)
-    dask.config.set({f"distributed.comm.tls.{name}": told["key"] for name in KEYS})
+    lanes = settings.lanes or os.cpu_count() or 1
+    memory = settings.memory_mib or max(0, available_mib() - RESERVE_MIB)
+    dask.config.set({f"distributed.comm.tls.{name}": settings.key for name in KEYS})
     dask.config.set({"distributed.worker.profile.enabled": False})  # It would look at all threads all the time.
     with scratch.temporary() as folder:
-        words = [
-            told["scheduler"],
-            f"--name={told['name']}",
+        arguments = [
+            settings.scheduler,
+            f"--name={settings.name}",
             f"--nthreads={lanes}",
             f"--resources=lane={lanes} memory={memory}",
             f"--listen-address=tls://{LOOPBACK}:0",
-            f"--contact-address={told['contact']}",
+            f"--contact-address={settings.contact}",
             f"--death-timeout={JOIN_SECONDS}",
             f"--local-directory={folder}",
             *("--no-nanny", "--no-dashboard", "--memory-limit=0", "--preload=lab.fleet.host"),
         ]
-        dask_worker.main(words, standalone_mode=False)
+        dask_worker.main(arguments, standalone_mode=False)
 
 
 def dask_setup(worker: Any) -> None:
@@ -90,10 +90,10 @@ def dask_setup(worker: Any) -> None:
 def architectures() -> list[str]:
     """The architectures whose guests this host can run, natively or emulated. None without libvirt."""
     names = []
-    with suppress(LabError), connection(default_uri()) as opened:
+    with suppress(LabError), connection(default_uri()) as libvirt:
         for architecture in ARCHITECTURES.values():
             with suppress(LabError):
-                domain.check_emulator(opened, architecture)
+                domain.check_emulator(libvirt, architecture)
                 names.append(architecture.name)
     return names
 
@@ -117,10 +117,21 @@ def leave() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _read_settings(line: str) -> WorkerSettings:
+    """Read what the login sent. Raises UsageError."""
+    try:
+        return WorkerSettings.model_validate_json(line)
+    except ValidationError as error:
+        raise UsageError(
+            f"the coordinator sent no settings that this lab knows: {one_line(error)}",
+            hint="check out the same version of the lab on both",
+        ) from error
+
+
 def main() -> int:
     """Run a worker as the first line of standard input says, which is JSON; the exit status."""
     try:
-        work(json.loads(sys.stdin.readline()))
+        run_worker(_read_settings(sys.stdin.readline()))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return error.exit_status

@@ -17,7 +17,7 @@ Word = Annotated[str, StringConstraints(pattern=r"^[^\s~-]\S*$")]
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME.pattern}$", max_length=LONGEST_NAME)]
 
 
-class Coordinator(Definition):
+class ListenAddress(Definition):
     """Where dask's scheduler listens. Hosts that are started over SSH reach it through their logins.
 
     Only a host that dials in by itself needs a known `port`, and perhaps another `address` than loopback.
@@ -27,7 +27,7 @@ class Coordinator(Definition):
     port: int | None = Field(default=None, ge=1, le=65535)
 
 
-class Host(Definition):
+class HostEntry(Definition):
     """A host of a run.
 
     `address` is as fabric takes it, `USER@HOST:PORT`; what it lacks is what `ssh` would take. `python` is the
@@ -51,8 +51,8 @@ class Host(Definition):
 class Inventory(Definition):
     """All hosts, by the names that the run calls them."""
 
-    coordinator: Coordinator = Coordinator()
-    hosts: dict[Name, Host] = Field(default_factory=dict)
+    coordinator: ListenAddress = ListenAddress()
+    hosts: dict[Name, HostEntry] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _has_hosts(self) -> "Inventory":

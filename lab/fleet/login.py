@@ -4,13 +4,13 @@ The host has to show a key that `~/.ssh/known_hosts` has, and the login is one t
 user's, or of the SSH agent. dask's connections go through the login both ways, so no port is open to a network.
 """
 
-import json
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import paramiko
 import psutil
@@ -19,8 +19,8 @@ from fabric.tunnels import Tunnel
 
 from lab.base.errors import LabError
 from lab.base.files import plain
-from lab.fleet.inventory import LOOPBACK, Host
-from lab.fleet.messages import WorkerStart
+from lab.fleet.inventory import LOOPBACK, HostEntry
+from lab.fleet.messages import WorkerSettings, WorkerStart
 
 CONNECT_SECONDS = 30
 # How long the worker may take to end; its lab takes machines down.
@@ -35,7 +35,16 @@ SHOWN_LINES, SHOWN = 20, 500
 LONGEST_LINE = 10_000
 # What a shell's exit status says.
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+# paramiko's status of a channel that closed without one.
+CLOSED = -1
 BROKEN = (paramiko.SSHException, OSError, EOFError)
+
+
+class WorkerEnd(NamedTuple):
+    """How dask's worker on a host ended: the exit status of its command, and the last lines of its output."""
+
+    status: int
+    output: str
 
 
 class Login(threading.Thread):
@@ -46,7 +55,7 @@ class Login(threading.Thread):
     """
 
     def __init__(
-        self, name: str, host: Host, key: str, scheduler: tuple[str, int], say: Callable[[str], None]
+        self, name: str, host: HostEntry, key: str, scheduler: tuple[str, int], say: Callable[[str], None]
     ) -> None:
         super().__init__(name=name, daemon=True)
         self.host, self.fault = host, ""
@@ -61,15 +70,7 @@ class Login(threading.Thread):
         fault = ""
         for number in range(1, STARTS + 1):
             self.worker = None
-            try:
-                self._open()
-                self._run_worker()
-            except LabError as error:
-                fault = str(error)
-            except Exception as error:  # A bug of the lab: the other hosts go on.
-                fault = f"host {self.name}: {error!r}"
-            finally:
-                self._close()
+            fault = self._run_worker()
             if self._is_ending.is_set():
                 break
             self._say(fault)
@@ -98,90 +99,114 @@ class Login(threading.Thread):
         self._close()
 
     @contextmanager
-    def files(self, what: str) -> Iterator[paramiko.SFTPClient]:
-        """A channel for files. Raises LabError, also for an error of the block, which does `what`."""
-        with self._explained(what), self._opened.transport.open_sftp_client() as files:
+    def files(self, action: str) -> Iterator[paramiko.SFTPClient]:
+        """A channel for files. Raises LabError, also for an error of the block, which does `action`."""
+        with self._explained(action), self._opened.transport.open_sftp_client() as files:
             yield files
 
     # -- from the first connection to the end of the worker
 
+    def _run_worker(self) -> str:
+        """Log in and run the worker to its end. Return why it ended, with the next step."""
+        try:
+            self._open()
+            with self._explained(self.host.command):
+                end = self._follow_worker(self._start_worker())
+            return str(self._explain_end(end))
+        except LabError as error:
+            return str(error)
+        except Exception as error:  # A bug of the lab: the other hosts go on.
+            return f"host {self.name}: {error!r}"
+        finally:
+            self._close()
+
     def _open(self) -> None:
         """Log in. Raises LabError."""
         waits = dict.fromkeys(("banner_timeout", "auth_timeout", "channel_timeout"), CONNECT_SECONDS)
-        self._connection = reached = Connection(
+        self._connection = connection = Connection(
             self.host.address, forward_agent=False, connect_timeout=CONNECT_SECONDS, connect_kwargs=waits
         )
-        _refuse_unknown_keys(reached)
+        _refuse_unknown_keys(connection)
         try:
-            reached.open()
+            connection.open()
         except BROKEN as error:
-            ssh = f"ssh -p {reached.port} {reached.user}@{reached.original_host}"
+            ssh = f"ssh -p {connection.port} {connection.user}@{connection.original_host}"
             raise LabError(
-                f"host {self.name}: no login as {reached.user} on {reached.host}: {_said(error)}",
+                f"host {self.name}: no login as {connection.user} on {connection.host}: {_reason(error)}",
                 hint=f"`{ssh} true` has to work without a question: known_hosts has to have the host's key "
                 "(compare it with the host's own), and the host one of yours or of your agent",
             ) from error
 
-    def _run_worker(self) -> None:
-        """Start the worker, and wait for its end. Raises LabError then."""
-        last: deque[str] = deque(maxlen=SHOWN_LINES)
+    def _start_worker(self) -> paramiko.Channel:
+        """Start the worker and send its settings; return the channel of its command. Raises LabError."""
         with self._explained("have its SSH server forward a port; AllowTcpForwarding in its sshd_config?"):
-            scheduler = self._opened.transport.request_port_forward(LOOPBACK, 0, self._connected_back)
-        told = {
-            "name": self.name,
-            "key": self._key,
-            "scheduler": f"tls://{LOOPBACK}:{scheduler}",
-            "contact": f"tls://{LOOPBACK}:{self._way_to_worker()}",
-            "lanes": self.host.lanes,
-            "memory_mib": self.host.memory_mib,
-        }
-        with self._explained(self.host.command):
-            self._channel = channel = self._opened.transport.open_session()
-            channel.set_combine_stderr(True)
-            channel.exec_command(self.host.command)
-            channel.settimeout(BEAT_SECONDS)
-            output, line, send = channel.makefile("r", 1), "-", json.dumps(told)
-            while line:
-                with suppress(OSError):  # If it has ended, its output says why.
-                    if self._is_ending.is_set():
-                        channel.shutdown_write()
-                    else:
-                        channel.sendall(f"{send}\n".encode())
-                send = ""  # From now on empty lines: a worker that hears nothing ends.
-                with suppress(TimeoutError):
-                    if line := plain(output.readline(LONGEST_LINE)):
-                        last.append(line.rstrip()[:SHOWN])
-                    if line.startswith("{") and not self.worker:
-                        with suppress(ValueError):  # It is told with all that it printed when it ends.
-                            self.worker = WorkerStart.model_validate_json(line)
-            status = channel.recv_exit_status()
-        raise self._ended(status, "\n".join(last))
+            scheduler = self._opened.transport.request_port_forward(LOOPBACK, 0, self._connect_scheduler)
+        settings = WorkerSettings(
+            name=self.name,
+            key=self._key,
+            scheduler=f"tls://{LOOPBACK}:{scheduler}",
+            contact=f"tls://{LOOPBACK}:{self._forward_to_worker()}",
+            lanes=self.host.lanes,
+            memory_mib=self.host.memory_mib,
+        )
+        channel: paramiko.Channel = self._opened.transport.open_session()
+        self._channel = channel
+        channel.set_combine_stderr(True)
+        channel.exec_command(self.host.command)
+        channel.settimeout(BEAT_SECONDS)
+        self._send(channel, settings.model_dump_json())
+        return channel
+
+    def _follow_worker(self, channel: paramiko.Channel) -> WorkerEnd:
+        """Read what the worker prints until it ends; send it empty lines meanwhile."""
+        last: deque[str] = deque(maxlen=SHOWN_LINES)
+        output, line = channel.makefile("r", 1), "-"
+        while line:
+            with suppress(TimeoutError):
+                if line := plain(output.readline(LONGEST_LINE)):
+                    last.append(line.rstrip()[:SHOWN])
+                if line.startswith("{") and not self.worker:
+                    with suppress(ValueError):  # What it printed is shown when it ends.
+                        self.worker = WorkerStart.model_validate_json(line)
+            self._send(channel, "")  # A worker that hears nothing ends.
+        return WorkerEnd(channel.recv_exit_status(), "\n".join(last))
+
+    def _send(self, channel: paramiko.Channel, line: str) -> None:
+        """Send the worker a line, or the end of its input if it is to end."""
+        with suppress(OSError):  # If it has ended, its output says why.
+            if self._is_ending.is_set():
+                channel.shutdown_write()
+            else:
+                channel.sendall(f"{line}\n".encode())
 
     # -- dask's connections
 
-    def _connected_back(self, channel: paramiko.Channel, _origin: object, _server: object) -> None:
+    def _connect_scheduler(self, channel: paramiko.Channel, _origin: object, _server: object) -> None:
         """The worker connects to the scheduler."""
         try:
             Tunnel(channel, socket.create_connection(self._scheduler), threading.Event()).start()
         except OSError:
             channel.close()
 
-    def _way_to_worker(self) -> int:
+    def _forward_to_worker(self) -> int:
         """Listen on a port of this host's loopback that leads to the worker; return it."""
         transport = self._opened.transport
         self._listener = listener = socket.create_server((LOOPBACK, 0))
 
-        def serve() -> None:
-            with listener, suppress(*BROKEN):
-                while True:
-                    connection, origin = listener.accept()
-                    # Whoever else of this host connects here would use up its files.
-                    if origin not in {own.laddr for own in psutil.Process().net_connections("tcp")}:
-                        connection.close()
-                        continue
+        def forward(connection: socket.socket, origin: tuple[str, int]) -> None:
+            with suppress(*BROKEN, psutil.Error):
+                # Whoever else of this host connects here would use up its files.
+                if origin in {opened.laddr for opened in psutil.Process().net_connections("tcp")}:
                     target = (LOOPBACK, self.worker.port if self.worker else 0)
                     channel = transport.open_channel("direct-tcpip", target, origin)
                     Tunnel(channel, connection, threading.Event()).start()
+                    return
+            connection.close()  # dask connects again.
+
+        def serve() -> None:
+            with listener, suppress(OSError):
+                while True:
+                    forward(*listener.accept())
 
         threading.Thread(target=serve, daemon=True).start()
         port: int = listener.getsockname()[1]
@@ -204,21 +229,21 @@ class Login(threading.Thread):
         return self._connection
 
     @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        """Turn the errors of a block into LabErrors; it tries to do `what`."""
+    def _explained(self, action: str) -> Iterator[None]:
+        """Turn the errors of a block into LabErrors; `action` says what the block does."""
         try:
             yield
         except BROKEN as error:
-            raise LabError(f"host {self.name}: {_said(error)}: `{what}`", hint="try it there") from error
+            raise LabError(f"host {self.name}: {_reason(error)}: `{action}`", hint="try it there") from error
 
-    def _ended(self, status: int, printed: str) -> LabError:
-        """The error of a worker that ended with this status; `printed` are its last words."""
+    def _explain_end(self, end: WorkerEnd) -> LabError:
+        """Explain the end of the worker, with the next step."""
         hint = None
-        if status in (NOT_FOUND, NOT_EXECUTABLE) or "No module named" in printed:
+        if end.status in (NOT_FOUND, NOT_EXECUTABLE) or "No module named" in end.output:
             hint = f"set `python` of hosts.{self.name} to the one that has the lab; ./setup.sh host makes it"
-        # paramiko's word for a channel that closed without a status.
-        how = "the connection closed" if status == -1 else f"exit status {status}"
-        return LabError(f"host {self.name}: `{self.host.command}`: {how}\n{printed}".rstrip(), hint=hint)
+        status = "the connection closed" if end.status == CLOSED else f"exit status {end.status}"
+        message = f"host {self.name}: `{self.host.command}`: {status}\n{end.output}"
+        return LabError(message.rstrip(), hint=hint)
 
 
 def end_all(logins: Mapping[str, Login], say: Callable[[str], None]) -> None:
@@ -242,5 +267,5 @@ def _refuse_unknown_keys(connection: Connection) -> None:
         _refuse_unknown_keys(connection.gateway)
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return plain(" ".join(str(error).split())) or type(error).__name__

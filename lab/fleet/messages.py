@@ -1,6 +1,7 @@
-"""What a host says to the coordinator, as models with bounds. What they refuse is a fault of that host.
+"""What the coordinator and a host say to each other, as models.
 
-The record of its part is the one thing that is not here: that is read as every record is.
+Those of a host have bounds. What they refuse is a fault of that host. The record of its part is the one thing
+that is not here: it is read as every record is.
 """
 
 from typing import Annotated, Any, Literal
@@ -22,6 +23,22 @@ FolderPath = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_P
 HostName = Annotated[str, StringConstraints(pattern=rf"^[!-~]{{1,{LONGEST_NAME}}}$")]
 # More than any host has of anything, and a number.
 Amount = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+
+
+class WorkerSettings(Entry):
+    """What dask's worker on a host is told by the login that starts it: one line of JSON.
+
+    `scheduler` and `contact` are the addresses, on that host and on the coordinator's, by which the worker and
+    dask's scheduler reach each other. `key` is the run's key in PEM. Without `lanes` or `memory_mib` the run
+    may use all that the host has.
+    """
+
+    name: str
+    key: str
+    scheduler: str
+    contact: str
+    lanes: int | None
+    memory_mib: int | None
 
 
 class HostOffer(Entry):

@@ -42,7 +42,7 @@ LAB: tuple[str, ...] = (sys.executable, "-m", "lab")
 LAST_LINES, LAST_WORDS, WORDS_SECONDS = 20, 600, 5.0
 
 
-class Refused(UsageError):
+class PartRefused(UsageError):
     """A host cannot run a part as the coordinator would: it has another lab or other definitions."""
 
 
@@ -67,15 +67,15 @@ class Part(BaseModel):
 
     @classmethod
     def read(cls, text: str) -> "Part":
-        """Read what a coordinator sent. Raises Refused if that has another lab, or if it is no part."""
+        """Read what a coordinator sent. Raises PartRefused if that has another lab, or if it is no part."""
         try:
             # First: a part of another lab may have another form.
             lab = json.loads(text)["record"]["run"]["lab"]
             if lab == __version__:
                 return cls.model_validate_json(text)
         except (ValueError, LookupError, TypeError) as error:
-            raise Refused(f"this is no part of a run: {one_line(error)}") from error
-        raise Refused(
+            raise PartRefused(f"this is no part of a run: {one_line(error)}") from error
+        raise PartRefused(
             f"the coordinator has lab {plain(str(lab))}, and this host has lab {__version__}",
             hint="check out the same version on both",
         )
@@ -83,7 +83,7 @@ class Part(BaseModel):
     def plan(self, folder: Path, catalog: Catalog) -> PlannedRun:
         """The part as a run of this host, in a new folder.
 
-        Raises Refused if this host does not have what the coordinator has.
+        Raises PartRefused if this host does not have what the coordinator has.
         """
         info = self.record.run
         # Compared below: what is resumed may lack definitions of today, and here each difference counts.
@@ -91,9 +91,9 @@ class Part(BaseModel):
         try:
             planned = start.resume(folder, record, catalog, [builds.argument(build) for build in info.builds])
         except LabError as error:
-            raise Refused(f"this host lacks what the part needs: {error.args[0]}") from error
+            raise PartRefused(f"this host lacks what the part needs: {error.args[0]}") from error
         if changed := start.differences(info.definitions, planned.info.definitions):
-            raise Refused(
+            raise PartRefused(
                 f"this host has other definitions than the coordinator: {', '.join(changed)}",
                 hint="check out the same version of the lab on both",
             )
@@ -151,7 +151,7 @@ _is_stopping = threading.Event()
 def run_part(text: str) -> bytes:
     """Run a part on this host in a child; return the archive of what it left. Raises LabError, OSError.
 
-    Refused means that no part can be run here.
+    PartRefused means that no part can be run here.
     """
     from distributed import get_worker  # Not installed where all runs are on one host.
 
@@ -170,8 +170,8 @@ def run_part(text: str) -> bytes:
     with scratch.temporary() as folder:
         run = folder / "run"
         status, words = _run_child(text, run, host, tell)
-        if status == Refused.exit_status:
-            raise Refused(" ".join(words.split()))
+        if status == PartRefused.exit_status:
+            raise PartRefused(" ".join(words.split()))
         if not (run / RESULTS_FILE).exists():
             raise LabError(f"the lab on {host} ended with exit status {status}: {words}".rstrip(": "))
         return results.pack(run, PartEnd(host=host, status=status, words=words))

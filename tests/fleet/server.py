@@ -17,7 +17,7 @@ from typing import IO
 
 import paramiko
 from fabric.tunnels import Tunnel
-from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_CONNECT_FAILED, OPEN_SUCCEEDED
 from paramiko.sftp import SFTP_OK
 
 from lab.machine.seed import new_keys
@@ -49,7 +49,9 @@ class _Interface(paramiko.ServerInterface):
         self._key = paramiko.Ed25519Key(data=base64.b64decode(user.key.public.split()[1]))
         self._environment = environment
         self._transport = transport
-        self._targets: dict[int, tuple[str, int]] = {}
+        self._targets: dict[int, socket.socket] = {}
+        # paramiko forgets a channel that nobody has; a command comes later than its channel.
+        self._channels: list[paramiko.Channel] = []
 
     def check_port_forward_request(self, address: str, port: int) -> int:
         listening = socket.create_server((address, port))
@@ -71,19 +73,21 @@ class _Interface(paramiko.ServerInterface):
     def check_channel_direct_tcpip_request(
         self, chanid: int, origin: tuple[str, int], destination: tuple[str, int]
     ) -> int:
-        self._targets[chanid] = destination
+        """As sshd: a port where nobody listens is a channel that does not open."""
+        try:
+            self._targets[chanid] = socket.create_connection(destination)
+        except OSError:
+            return OPEN_FAILED_CONNECT_FAILED
         return OPEN_SUCCEEDED
 
     def accept_all(self) -> None:
-        """Connect each channel that is to lead to a port of this host."""
+        """Take in each channel, and start those that lead to a port of this host."""
         while self._transport.is_active():
             channel = self._transport.accept(1.0)
             if channel and channel.chanid in self._targets:
-                try:
-                    target = socket.create_connection(self._targets.pop(channel.chanid))
-                    Tunnel(channel, target, threading.Event()).start()
-                except OSError:
-                    channel.close()
+                Tunnel(channel, self._targets.pop(channel.chanid), threading.Event()).start()
+            elif channel:
+                self._channels.append(channel)
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"

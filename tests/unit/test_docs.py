@@ -23,7 +23,7 @@ from lab.catalog import Guest, Set, loading, remedies
 from lab.causes import before_sandbox, rule
 from lab.cli import cli, completion, reference
 from lab.fleet import inventory
-from lab.fleet.inventory import Coordinator, Host
+from lab.fleet.inventory import HostEntry, ListenAddress
 from lab.gate import baseline, expectations
 from lab.record import Confidence, Outcome, RemedyOutcome, Status, StepOutcome
 from lab.verdict.claims import Answer
@@ -231,8 +231,8 @@ def test_every_key_of_a_definition_is_documented() -> None:
     assert undocumented("adding-a-guest.md", *guests, but="name kind image checksums unsigned") == []
     changes = (remedies.Remedy, remedies.HostChange, remedies.RunChange)
     assert undocumented("adding-a-remedy.md", *changes, but="name title host run") == []
-    assert undocumented("several-hosts.md", Host, form="{}`") == []
-    assert undocumented("several-hosts.md", Coordinator, form="coordinator.{}`") == []
+    assert undocumented("several-hosts.md", HostEntry, form="{}`") == []
+    assert undocumented("several-hosts.md", ListenAddress, form="coordinator.{}`") == []
 
 
 def test_every_status_and_outcome_is_documented() -> None:

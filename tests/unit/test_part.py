@@ -16,7 +16,7 @@ from lab.builds import archives
 from lab.builds.archives import Damaged
 from lab.fleet import results
 from lab.fleet.messages import PartEnd
-from lab.fleet.part import Part, Refused
+from lab.fleet.part import Part, PartRefused
 from lab.record import RunOptions
 from lab.run import backlog
 from lab.run.backlog import Ticket
@@ -57,20 +57,20 @@ def test_other_definitions_are_refused(tmp_path: Path, part: Part, monkeypatch: 
     own = own_definitions(tmp_path, monkeypatch)
     seed = next(file for file in sorted((own / "cloud-init").iterdir()) if file.is_file())
     seed.write_text(seed.read_text() + "# changed\n")
-    with pytest.raises(Refused, match="other definitions than the coordinator: seed"):
+    with pytest.raises(PartRefused, match="other definitions than the coordinator: seed"):
         part.plan(tmp_path / "run", KNOWN)
 
 
 def test_a_host_without_a_guest_or_with_another_build_refuses(tmp_path: Path, part: Part) -> None:
     changed = as_json(part)
     changed["record"]["cells"][0]["guest"] = "plan9"
-    with pytest.raises(Refused, match="this host lacks what the part needs: no guest is called 'plan9'"):
+    with pytest.raises(PartRefused, match="this host lacks what the part needs: no guest is called 'plan9'"):
         Part.model_validate(changed).plan(tmp_path, KNOWN)
     changed = as_json(part)
     wheel = tmp_path / "boxlite-0.10.8-py3-none-any.whl"
     changed["record"]["run"]["builds"] = [make_wheel(wheel, "one").record().model_dump(mode="json")]
     make_wheel(wheel, "another")
-    with pytest.raises(Refused, match=r"lacks what the part needs: .* 0.10.8@\w+"):
+    with pytest.raises(PartRefused, match=r"lacks what the part needs: .* 0.10.8@\w+"):
         Part.model_validate(changed).plan(tmp_path / "r", KNOWN)
 
 
