@@ -21,11 +21,11 @@ from lab.base.notices import quiet_libraries
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.catalog import Guest
+from lab.guest import deploy, ready, variant
+from lab.guest.session import Session
 from lab.images import store
 from lab.images.store import BaseImage
-from lab.lane.guest import LaneGuest
 from lab.machine import acceleration
-from lab.machine.budget import Processors
 from lab.machine.connection import connection, default_uri
 from lab.machine.lane import Lane, open_lane
 
@@ -70,24 +70,39 @@ def measure(
     """Boot an image once and put a build into the guest. Raises LabError."""
     how = acceleration.decide(opened, paths, image, lambda text: None)
     with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
-        made = LaneGuest(lane, Processors(1), lambda text: None)
+        session = Session(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
 
         def boot() -> None:
             lane.start()
-            made.wait_up()
+            ready.wait_up(session, lane)
+            lane.learn_speed()
+            session.set_speed(lane.speed)
 
         found.add("boot", lane, boot)
         # It takes as long as a boot, and is much the same each time.
         for command in () if found.said else ASKED:
-            found.said[command] = made.session.run(f"sudo -n {command}", seconds=60, check=False).stdout
-        made.start_agent()
-        facts = made.read_facts([])
+            found.said[command] = session.run(f"sudo -n {command}", seconds=60, check=False).stdout
+        assert lane.agent is not None, "a guest without a port has no agent"
+        session.start_agent(lane.agent)
+        facts = variant.read_facts(session, [])
         wanted = builds.resolve(build)
         files = wanted.fetch(paths, facts, lambda text: None)
         with scratch.temporary() as folder:
             layout = rootfs.make(folder / "rootfs", X86_64, rootfs.find_busybox())
-            found.add("deploy", lane, lambda: made.deploy(wanted, files, layout, python=facts.python))
-        made.close()
+
+            def put() -> None:
+                deploy.deploy(
+                    session,
+                    lane.payload,
+                    wanted,
+                    files,
+                    rootfs=layout,
+                    python=facts.python,
+                    say=lambda text: None,
+                )
+
+            found.add("deploy", lane, put)
+        session.disconnect()
 
 
 def run(guest_name: str, folders: Sequence[Path], build: str, rounds: int) -> dict[str, Measured]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import StringIO
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import paramiko
@@ -21,7 +22,7 @@ import paramiko
 from lab.base.errors import LabError
 from lab.base.files import bounded, plain
 from lab.base.wait import Deadline, DeadlineExpired, Speed, call_within, wait_for
-from lab.guest import programs
+from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.programs import MOST_SHOWN, Answer, Call, Keep, RemoteFailed, keep_none
 from lab.machine import seed
@@ -70,7 +71,7 @@ class Session:
 
     `agent`, if there is one, runs the lab's own programs instead of the administrator. `alive` raises if the
     guest's machine is gone. It is asked first when a connection breaks, so that the error names the true cause.
-    `speed` stretches all limits of time; it may be changed.
+    `speed` stretches all limits of time; `set_speed` changes it.
     """
 
     def __init__(self, endpoint: Endpoint, *, alive: Callable[[], None], speed: Speed) -> None:
@@ -220,6 +221,43 @@ class Session:
             printed = plain(bounded(f"{output.stdout}{output.stderr}", MOST_SHOWN))
             raise RemoteFailed(f"{answer.names} in the guest printed no JSON of its results: {printed}")
         return answer.results
+
+    def start_agent(self, port: Path) -> None:
+        """Start the guest's agent, which then runs the lab's programs. Raises AgentLost, or as `run` does.
+
+        `port` is the socket that leads to it.
+        """
+        self.run(agent.start_command(), seconds=agent.LOAD_SECONDS, name="the agent's start")
+        self.meet_agent(port).load()
+
+    def meet_agent(self, port: Path) -> Agent:
+        """Connect to the agent, which runs already. Raises AgentLost."""
+        self.agent = Agent(port, alive=self._alive, speed=self.speed)
+        self.agent.sync()
+        return self.agent
+
+    def wait_back(self, seconds: float) -> None:
+        """Wait until a guest whose state was loaded answers: its agent, or else SSH within so many seconds.
+
+        Raises AgentLost, or as `wait_open` does.
+        """
+        if self.agent:
+            self.agent.sync()
+        else:
+            self.wait_open(seconds)
+
+    def set_speed(self, speed: Speed) -> None:
+        """Stretch all limits of time for a guest of this speed from now on."""
+        self.speed = speed
+        if self.agent:
+            self.agent.speed = speed
+
+    def disconnect(self) -> None:
+        """Drop the connections, the agent's too: the machine ends or is started again."""
+        self.close()
+        if self.agent:
+            self.agent.close()
+            self.agent = None
 
     def close(self) -> None:
         """Drop the connections, but not the agent's. The session can be used again: it opens new ones."""

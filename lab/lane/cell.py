@@ -13,12 +13,11 @@ from lab import causes
 from lab.base.activity import Activity, Step
 from lab.base.files import A_RUN, explained
 from lab.base.wait import Stopwatch
-from lab.builds import WHOLE_SUITE, Build, SuiteOptions
+from lab.builds import WHOLE_SUITE, SuiteOptions
 from lab.catalog import Variant
 from lab.causes import evidence
-from lab.guest import ready
-from lab.guest.variant import Mark, check_in_effect, why_not_applicable
-from lab.lane.guest import LaneGuest
+from lab.guest import collect, ready, stress, suite, variant
+from lab.guest.variant import Mark
 from lab.lane.running import COLD, FORKED, RunningLane
 from lab.plan import Cell
 from lab.probes import Facts, SuiteUser
@@ -38,131 +37,116 @@ class Applied:
     mark: Mark
 
 
-@dataclass
-class CellRunner:
-    """Runs cells on one lane, one after another.
+def find_obstacle(running: RunningLane, cell: Cell) -> str | None:
+    """What keeps a cell from making sense on this guest; None if nothing does."""
+    if cell.machine.arguments and running.lane.image.firmware is not None:
+        return "its own loader decides what its kernel is booted with"
+    return variant.why_not_applicable(cell.variant, running.facts)
 
-    `served` counts the suites that were begun. `alone`: no other lane is at work while one runs.
+
+def record_not_applicable(running: RunningLane, cell: Cell, reason: str) -> CellResult:
+    """The result of a cell that makes no sense on this guest, with the facts that say so."""
+    result = cell.result(Status.NOT_APPLICABLE, reason=reason)
+    return result.model_copy(update={"facts": running.facts})
+
+
+def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptions = WHOLE_SUITE) -> CellResult:
+    """Run one cell in a fork, or in the lane as it is if cells are cold. Its evidence goes to `folder`.
+
+    The cell's build is deployed already. With more than the usual time, a suite that does not end has hung.
+    Raises LabError.
     """
+    checkpoint = running.checkpoint(cell.build)
+    watch = Stopwatch() if checkpoint else running.watch
+    running.say(Step(cell.variant.name, Activity.SETUP))
+    if checkpoint:
+        with watch.step("fork"):
+            running.fork(cell.build)
+    with watch.step("apply"):
+        applied = apply_variant(running, cell.variant)
+    suite_run = run_suite(running, cell, watch, options)
+    folder.mkdir(parents=True, exist_ok=True)
+    clean = not suite_run.cut_short and all(test.outcome is Outcome.PASS for test in suite_run.tests)
+    with watch.step("evidence"), explained(folder, A_RUN):
+        gather_evidence(running, cell, folder, mark=applied.mark, full=not clean)
+        if not clean:
+            printed = variant.probe_as_user_does(running.session, cell.variant, running.work.sysctls)
+            (folder / evidence.SCRIPT_FILE).write_text(printed)
+    findings = [] if clean else diagnose_cell(cell, folder, suite_run.tests)
+    circumstances = Circumstances(
+        cell.guest.own_causes,
+        speed=running.lane.speed,
+        hangs_count=options.stretch > 1,
+        killed_for_memory=evidence.killed_for_memory(folder),
+    )
+    verdict = judge(cell.suite, suite_run, cell.expected, findings, circumstances)
+    result = cell.result(verdict.status, reason=verdict.reason)
+    return result.model_copy(
+        update={
+            "cause": verdict.cause,
+            "confidence": verdict.confidence,
+            "causes": findings,
+            "faults": [verdict.fault] if verdict.fault else [],
+            "faulty": list(verdict.faulty),
+            "tests": suite_run.tests,
+            "stress": list(options.stress),
+            "facts": applied.facts,
+            "context": applied.who.context,
+            "seconds": dict(watch.seconds),
+            "fork": FORKED if checkpoint else COLD,
+        }
+    )
 
-    running: RunningLane
-    served: int = 0
-    alone: bool = False
 
-    @property
-    def guest(self) -> LaneGuest:
-        return self.running.guest
+def apply_variant(running: RunningLane, under: Variant) -> Applied:
+    """Apply a variant and read it back.
 
-    @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-        return self.running.work.folder
+    Raises NotAsDefined or NotInEffect if the guest does not show its own settings or the variant's.
+    """
+    mark = Mark(f"lab-cell-begins {running.lane.name} {under.name}")
+    facts = variant.begin(running.session, under, mark=mark, sysctls=running.work.sysctls)
+    who = variant.read_who(running.session, under)
+    if "selinux" not in under.knobs:  # A variant that changes SELinux is read back by its own knob.
+        ready.check_as_defined(running.lane.guest, facts)
+    variant.check_in_effect(under, facts, who)
+    return Applied(facts, who, mark)
 
-    def why_not(self, cell: Cell) -> str | None:
-        if cell.machine.arguments and self.running.lane.image.firmware is not None:
-            return "its own loader decides what its kernel is booted with"
-        return why_not_applicable(cell.variant, self.running.facts)
 
-    def not_applicable(self, cell: Cell, reason: str) -> CellResult:
-        """The result of a cell that makes no sense on this guest, with the facts that say so."""
-        result = cell.result(Status.NOT_APPLICABLE, reason=reason)
-        return result.model_copy(update={"facts": self.running.facts})
+def run_suite(
+    running: RunningLane, cell: Cell, watch: Stopwatch, options: SuiteOptions = WHOLE_SUITE
+) -> SuiteRun:
+    """Run the suite in the guest as it is, as soon as a processor is free. Raises LabError."""
+    work = f"{cell.variant.name}: running the suite{' alone' if running.alone else ''}"
+    with (
+        running.hold_processor(Step(work, Activity.SUITE), alone=running.alone),
+        watch.step("suite"),
+        stress.stressed(running.session, options.stress),
+    ):
+        speed = running.lane.speed
+        return suite.run(running.session, cell.build, cell.variant, speed=speed, options=options)
 
-    def run(self, cell: Cell, folder: Path, options: SuiteOptions = WHOLE_SUITE) -> CellResult:
-        """Run one cell in a fork, or in the lane as it is if cells are cold. Its evidence goes to `folder`.
 
-        The cell's build is deployed already. With more than the usual time, a suite that does not end has hung.
-        Raises LabError.
-        """
-        checkpoint = self.running.checkpoint(cell.build)
-        self.served += 1
-        watch = Stopwatch() if checkpoint else self.guest.watch
-        self.guest.say(Step(cell.variant.name, Activity.SETUP))
-        if checkpoint:
-            with watch.step("fork"):
-                self.guest.fork(checkpoint)
-        with watch.step("apply"):
-            applied = self.apply(cell.variant)
-        suite_run = self.run_suite(cell, watch, options)
-        folder.mkdir(parents=True, exist_ok=True)
-        clean = not suite_run.cut_short and all(test.outcome is Outcome.PASS for test in suite_run.tests)
-        with watch.step("evidence"), explained(folder, A_RUN):
-            self.gather(cell, folder, mark=applied.mark, full=not clean)
-            if not clean:
-                printed = self.guest.probe_as_user_does(cell.variant, self.running.work.sysctls)
-                (folder / evidence.SCRIPT_FILE).write_text(printed)
-        findings = [] if clean else self.diagnose(cell, folder, suite_run.tests)
-        circumstances = Circumstances(
-            cell.guest.own_causes,
-            speed=self.guest.speed,
-            hangs_count=options.stretch > 1,
-            killed_for_memory=evidence.killed_for_memory(folder),
-        )
-        verdict = judge(cell.suite, suite_run, cell.expected, findings, circumstances)
-        result = cell.result(verdict.status, reason=verdict.reason)
-        return result.model_copy(
-            update={
-                "cause": verdict.cause,
-                "confidence": verdict.confidence,
-                "causes": findings,
-                "faults": [verdict.fault] if verdict.fault else [],
-                "faulty": list(verdict.faulty),
-                "tests": suite_run.tests,
-                "stress": list(options.stress),
-                "facts": applied.facts,
-                "context": applied.who.context,
-                "seconds": dict(watch.seconds),
-                "fork": FORKED if checkpoint else COLD,
-            }
-        )
+def gather_evidence(running: RunningLane, cell: Cell, folder: Path, *, mark: Mark, full: bool) -> None:
+    """Fetch a suite's evidence; with `full`, all that can explain a failure. Raises LabError."""
+    probed = None
+    if full:
+        running.say(Step(f"{cell.variant.name}: gathering evidence", Activity.EVIDENCE))
+        probed = variant.probe(running.session, cell.variant)
+    collect.collect(running.session, folder, cell.variant, mark=mark, full=full)
+    if probed:
+        # After what the suite wrote, which may have the same name.
+        (folder / evidence.PROBES_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
+        (folder / "console.log").write_text(running.lane.console_text())
 
-    def fork(self, build: Build) -> None:
-        """Put the guest back into the state right after this build was deployed. Raises LabError."""
-        checkpoint = self.running.checkpoint(build)
-        assert checkpoint is not None, "cold cells are not forked"
-        self.guest.fork(checkpoint)
 
-    def apply(self, variant: Variant) -> Applied:
-        """Apply a variant and read it back.
+def diagnose_cell(cell: Cell, folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
+    """The causes that the evidence in a folder shows, the one that blocks first at the front.
 
-        Raises NotAsDefined or NotInEffect if the guest does not show its own settings or the variant's.
-        """
-        mark = Mark(f"lab-cell-begins {self.running.lane.name} {variant.name}")
-        sysctls = self.running.work.sysctls
-        facts = self.guest.apply(variant, mark, sysctls)
-        who = self.guest.read_who(variant)
-        if "selinux" not in variant.knobs:  # A variant that changes SELinux is read back by its own knob.
-            ready.check_as_defined(self.running.lane.guest, facts)
-        check_in_effect(variant, facts, who)
-        return Applied(facts, who, mark)
-
-    def run_suite(self, cell: Cell, watch: Stopwatch, options: SuiteOptions = WHOLE_SUITE) -> SuiteRun:
-        """Run the suite in the guest as it is, as soon as a processor is free. Raises LabError."""
-        what = f"{cell.variant.name}: running the suite{' alone' if self.alone else ''}"
-        with self.guest.holding(Step(what, Activity.SUITE), alone=self.alone), watch.step("suite"):
-            return self.guest.run_suite(cell.build, cell.variant, options)
-
-    def gather(self, cell: Cell, folder: Path, *, mark: Mark, full: bool) -> None:
-        """Fetch a suite's evidence; with `full`, all that can explain a failure. Raises LabError."""
-        probed = None
-        if full:
-            self.guest.say(Step(f"{cell.variant.name}: gathering evidence", Activity.EVIDENCE))
-            probed = self.guest.probe(cell.variant)
-        self.guest.collect(folder, cell.variant, mark=mark, full=full)
-        if probed:
-            # After what the suite wrote, which may have the same name.
-            (folder / evidence.PROBES_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
-            (folder / "console.log").write_text(self.running.lane.console_text())
-
-    def diagnose(self, cell: Cell, folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
-        """The causes that the evidence in a folder shows, the one that blocks first at the front.
-
-        What breaks nothing that the suite needs explains none of its failures.
-        """
-        suite = cell.build.suite
-        findings = causes.diagnose(evidence.read(folder, tests, control=suite.control))
-        known = causes.known()
-        return [finding for finding in findings if suite.needing(known[finding.name].breaks)]
+    What breaks nothing that the suite needs explains none of its failures.
+    """
+    findings = causes.diagnose(evidence.read(folder, tests, control=cell.suite.control))
+    by_name = causes.known()
+    return [finding for finding in findings if cell.suite.needing(by_name[finding.name].breaks)]
 
 
 # -- attempts

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import libvirt
 
 from lab.base import process
+from lab.base.activity import Say
 from lab.base.errors import LabError
 from lab.base.files import plain
 from lab.base.locks import locked
@@ -27,10 +28,9 @@ from lab.guest.programs import sources
 from lab.guest.session import ADMIN, SUITE, Session
 from lab.images import cloud, download, store
 from lab.images.store import DISK, BaseImage
-from lab.lane.guest import Say, holding
 from lab.machine import seed
 from lab.machine.acceleration import Acceleration
-from lab.machine.budget import Processors
+from lab.machine.budget import Processors, hold_for
 from lab.machine.clock import REAL
 from lab.machine.domain import Network, always_told
 from lab.machine.lane import Lane, LaneDied, open_lane
@@ -308,7 +308,9 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
     manager, python = published.package_manager, published.python
     packages = [*PACKAGES[manager], *published.packages, *([python] if python else [])]
     session = Session(made.endpoint, alive=made.check_alive, speed=replace(made.speed, more=FIRST_BOOT))
-    hold_processor = partial(holding, preparation.processors, how=preparation.acceleration, say=preparation.say)
+    hold_processor = partial(
+        hold_for, preparation.processors, acceleration=preparation.acceleration, say=preparation.say
+    )
 
     def run_within(seconds: float, script: str) -> tuple[bool, list[str]]:
         """Run a script as root; whether it went well, and the last lines of what it printed."""

@@ -4,25 +4,25 @@ Runs, shells and kept guests open their lanes with `open_running_lane`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import libvirt
 
-from lab.base.activity import Activity, Step
+from lab.base.activity import Activity, Say, Step
 from lab.base.errors import LabError
 from lab.base.files import free_text
 from lab.base.paths import Paths
-from lab.base.wait import DeadlineExpired
+from lab.base.wait import DeadlineExpired, Stopwatch
 from lab.builds import Build, elf
 from lab.catalog import Guest
-from lab.guest import deploy, programs
+from lab.guest import deploy, programs, ready, variant
 from lab.guest.agent import AgentLost
+from lab.guest.session import Session
 from lab.images.store import BaseImage
-from lab.lane.guest import LaneGuest, Say
 from lab.machine.acceleration import Acceleration
-from lab.machine.budget import Processors
+from lab.machine.budget import Processors, hold_for
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed
 from lab.machine.lane import Lane, open_lane
 from lab.machine.states import Damaged, StateInfo, States, StoredState
@@ -86,7 +86,7 @@ def open_running_lane(
         image=image,
         acceleration=acceleration,
         arguments=machine.arguments,
-    ) as made:
+    ) as lane:
         states = None
         # A stored state was booted without further arguments of the kernel.
         if not work.cold and not machine.arguments:
@@ -95,36 +95,41 @@ def open_running_lane(
                 connection,
                 guest=machine.guest,
                 image=image,
-                hardware=made.hardware,
+                hardware=lane.hardware,
                 agent=programs.digest(),
             )
-        running = RunningLane(work, LaneGuest(made, work.processors, say), states)
+        session = Session(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
         try:
-            yield running
+            yield RunningLane(work, lane, session, say, states)
         finally:
-            running.guest.close()
+            session.disconnect()
 
 
 @dataclass
 class RunningLane:
-    """A lane from its start to its last cell. `states`: where the guest's states are stored, if they may be.
+    """A lane at work, from its start to its last cell: its machine, its guest and its builds.
 
-    After `start`, `restored` tells whether a stored state was used.
+    `session` leads into the guest. `states`: where the guest's states are stored, if they may be. `watch` adds
+    up the seconds of the lane's own steps. After `start`, `restored` tells whether a stored state was used, and
+    `has_agent` whether an agent runs the lab's programs. `note` is for the lane's record. `alone`: its suites
+    run while no other lane is at work.
     """
 
     work: Work
-    guest: LaneGuest
+    lane: Lane
+    session: Session
+    say: Say
     states: States | None = None
+    watch: Stopwatch = field(default_factory=Stopwatch)
     restored: bool = False
+    has_agent: bool = False
+    note: str = ""
+    alone: bool = False
     # What was deployed in the state that was restored, each file with its SHA-256.
     _restored_files: dict[str, str] = field(default_factory=dict)
     _facts: Facts | None = None
     _base: Checkpoint | None = None
     _deployed: dict[str, _Deployed] = field(default_factory=dict)
-
-    @property
-    def lane(self) -> Lane:
-        return self.guest.lane
 
     @property
     def facts(self) -> Facts:
@@ -140,10 +145,10 @@ class RunningLane:
         self.restored = self._restore(deployment) or self._restore()
         if not self.restored:
             self._boot()
-            with self.guest.watch.step("boot"):
+            with self.watch.step("boot"):
                 self._store(BOOT)
-        with self.guest.watch.step("boot"):
-            self._facts = self.guest.read_facts(self.work.sysctls)
+        with self.watch.step("boot"):
+            self._facts = variant.read_facts(self.session, self.work.sysctls)
         if self.work.build is None and self.work.checkpoints:
             # Each build is deployed from here, so that no build sees what another one left.
             self._base = self._take_checkpoint(BASE)
@@ -154,47 +159,63 @@ class RunningLane:
         if stored is None:
             return False
         what = "restoring the deployed build" if deployment else "restoring its boot"
-        self.guest.say(Step(what, Activity.START))
+        self.say(Step(what, Activity.START))
         try:
-            with self.guest.watch.step("boot"):
+            with self.watch.step("boot"):
                 self._load(stored)
         except (LabError, OSError) as error:
             self.lane.check_wanted()
             if isinstance(error, (CheckpointFailed, DeadlineExpired, AgentLost, Damaged)):
                 stored.drop()
-            self.guest.add_note(f"a stored state could not be used: {str(error).splitlines()[0]}")
+            problem = f"a stored state could not be used: {str(error).splitlines()[0]}"
+            self.say(problem)
+            self.note = "; ".join(filter(None, [self.note, problem]))
             # Back to an empty overlay and to keys of the lane's own.
-            self.guest.close()
+            self.session.disconnect()
             self.lane.stop()
             self.lane.set_up_disk()
-            self.guest.session.use(self.lane.endpoint)
+            self.session.use(self.lane.endpoint)
             return False
         return True
 
     def _load(self, stored: StoredState) -> None:
-        guest, lane = self.guest, self.lane
+        lane, session = self.lane, self.session
         info = stored.info()
         lane.adopt(stored)
-        guest.session.use(lane.endpoint)
+        session.use(lane.endpoint)
         lane.start(paused=True)
         snapshot = Checkpoint(lane, info.tag)
         snapshot.fork()
         # A checkpoint of this lane may use the same name, and needs the room.
         snapshot.drop()
         lane.resume()
-        guest.wait_restored(has_agent=info.agent)
+        if info.agent and lane.agent:
+            session.meet_agent(lane.agent)
+            self.has_agent = True
+        else:
+            session.wait_back(ready.BOOT_SECONDS)
         # The stored keys were on disk, so this lane continues with a client key of its own.
-        guest.renew_key()
+        lane.endpoint = session.renew_key()
         self._restored_files = info.files
 
     def _boot(self) -> None:
-        guest, lane = self.guest, self.lane
         # The step begins after the wait for processors: it measures the boot alone.
-        with guest.holding(Step("booting", Activity.START)), guest.watch.step("boot"):
-            lane.start()
-            guest.wait_up()
-            if not self.work.cold and lane.agent:
-                guest.start_agent()
+        with self.hold_processor(Step("booting", Activity.START)), self.watch.step("boot"):
+            self.lane.start()
+            self._wait_up()
+            if not self.work.cold and self.lane.agent:
+                self.session.start_agent(self.lane.agent)
+                self.has_agent = True
+
+    def _wait_up(self) -> None:
+        """Wait for a guest that was just started, and learn this host's speed. Raises BootFailed, LaneDied."""
+        lane = self.lane
+        ready.wait_up(self.session, lane)
+        is_slower = lane.learn_speed()
+        # Limits of time fit how slow the boot was, and how busy the host is now.
+        self.session.set_speed(lane.speed)
+        if is_slower:
+            self.say(f"this boot was slower than what was known: {lane.acceleration.told()}")
 
     def _store(self, tag: str, deployment: str = "", files: Mapping[str, str] | None = None) -> None:
         """Store the guest as it is now for later lanes, and go on; `deployment` and `files` say what it holds.
@@ -203,11 +224,11 @@ class RunningLane:
         """
         if self.states is None or not self.states.should_store(deployment):
             return
-        guest, lane = self.guest, self.lane
-        guest.say(Step(f"storing {'the deployed build' if deployment else 'its boot'}", Activity.START))
-        guest.session.close()
+        lane, session = self.lane, self.session
+        self.say(Step(f"storing {'the deployed build' if deployment else 'its boot'}", Activity.START))
+        session.close()
         info = StateInfo(
-            tag, lane.endpoint.client_key, lane.endpoint.host_key, dict(files or {}), guest.has_agent
+            tag, lane.endpoint.client_key, lane.endpoint.host_key, dict(files or {}), self.has_agent
         )
         try:
             snapshot = Checkpoint.take(lane, tag)
@@ -219,7 +240,7 @@ class RunningLane:
         # A checkpoint of this lane needs the room.
         snapshot.drop()
         # The one that the guest knows is in the store.
-        guest.renew_key()
+        lane.endpoint = session.renew_key()
 
     # -- builds
 
@@ -243,16 +264,24 @@ class RunningLane:
         return self.work.deployment(self.lane.guest)
 
     def _deploy(self, build: Build) -> dict[str, str]:
-        watch = self.guest.watch
+        watch = self.watch
         with watch.step("fetch"):
             files = build.fetch(self.work.paths, self.facts, self._say_while_alive)
             elf.check(files, self.facts)
         if self._base:
-            self.guest.fork(self._base)
+            self._fork(self._base)
         else:
             assert not self._deployed or self.work.cold, "a second build needs a state to go back to"
-        with self.guest.holding(Step("deploying", Activity.DEPLOY)), watch.step("deploy"):
-            self.guest.deploy(build, files, self.work.rootfs[self.lane.guest.arch], python=self.facts.python)
+        with self.hold_processor(Step("deploying", Activity.DEPLOY)), watch.step("deploy"):
+            deploy.deploy(
+                self.session,
+                self.lane.payload,
+                build,
+                files,
+                rootfs=self.work.rootfs[self.lane.guest.arch],
+                python=self.facts.python,
+                say=self.say,
+            )
         deployed = build.record(files).files
         if build == self.work.build:
             with watch.step("deploy"):
@@ -262,13 +291,13 @@ class RunningLane:
     def _say_while_alive(self, text: str) -> None:
         """Say what is waited for, or end the wait if the machine is gone, as after an interrupt."""
         self.lane.check_alive()
-        self.guest.say(Step.of(text, Activity.DEPLOY))
+        self.say(Step.of(text, Activity.DEPLOY))
 
     def _take_checkpoint(self, tag: str) -> Checkpoint:
         """Take a checkpoint. Raises CheckpointFailed, LaneDied."""
-        self.guest.say(Step("taking a checkpoint", Activity.DEPLOY))
-        with self.guest.watch.step("checkpoint"):
-            self.guest.session.close()
+        self.say(Step("taking a checkpoint", Activity.DEPLOY))
+        with self.watch.step("checkpoint"):
+            self.session.close()
             try:
                 return Checkpoint.take(self.lane, tag)
             except CheckpointFailed as error:
@@ -278,9 +307,31 @@ class RunningLane:
                 where = free_text(self.lane.folder)
                 raise CheckpointFailed(f"no checkpoint of the guest: {error}; {where}", hint=hint) from error
 
+    # -- what its cells use
+
     def checkpoint(self, build: Build) -> Checkpoint | None:
         """The checkpoint that a deployed build's cells are forked from; None where cells are cold."""
         return self._deployed[build.name].checkpoint
+
+    def fork(self, build: Build) -> None:
+        """Put the guest back into the state right after this build was deployed. Raises LabError."""
+        checkpoint = self.checkpoint(build)
+        assert checkpoint is not None, "cold cells are not forked"
+        self._fork(checkpoint)
+
+    def _fork(self, checkpoint: Checkpoint) -> None:
+        """Put the guest into the checkpoint's state and wait until it answers."""
+        self.session.close()
+        # Limits of time fit how busy the host is now.
+        self.session.set_speed(self.lane.speed)
+        checkpoint.fork()
+        self.session.wait_back(ready.BOOT_SECONDS)
+
+    def hold_processor(self, work: str, *, alone: bool = False) -> AbstractContextManager[None]:
+        """Hold a processor of the host for `work`, which is said; `alone`: all of them."""
+        return hold_for(
+            self.work.processors, work, acceleration=self.lane.acceleration, say=self.say, alone=alone
+        )
 
     def record(self) -> LaneRecord:
         """What the cells of this lane share."""
@@ -290,12 +341,12 @@ class RunningLane:
             image=self.lane.image.manifest.disk_sha256,
             fork=FORKED if any(deployed.checkpoint for deployed in self._deployed.values()) else COLD,
             network=self.lane.network,
-            note=self.guest.note,
-            agent=self.guest.has_agent,
+            note=self.note,
+            agent=self.has_agent,
             restored=self.restored,
             stored_build=bool(self._restored_files),
             kernel_seconds=acceleration.kernel_seconds,
             clock=acceleration.clock.rate,
-            seconds=dict(self.guest.watch.seconds),
+            seconds=dict(self.watch.seconds),
             processor_seconds=self.lane.processor_seconds,
         )

@@ -24,6 +24,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict
 
 from lab.base import scratch
+from lab.base.activity import Say
 from lab.base.data import SMALL_FILE, read_model
 from lab.base.errors import LabError, NotApplicable, UsageError, unknown_name
 from lab.base.files import write_atomically
@@ -36,8 +37,7 @@ from lab.guest.session import ADMIN, User
 from lab.guest.transfer import AS_ROOT
 from lab.images import store
 from lab.lane import prepare_image
-from lab.lane.cell import CellRunner
-from lab.lane.guest import Say
+from lab.lane.cell import apply_variant, find_obstacle
 from lab.lane.prepare_image import Preparation
 from lab.lane.running import Work, open_running_lane
 from lab.machine import acceleration
@@ -202,12 +202,11 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
             connection, work, machine=cell.machine, image=image, acceleration=how, say=say
         ) as running:
             running.start()
-            runner = CellRunner(running)
-            if reason := runner.why_not(cell):
+            if reason := find_obstacle(running, cell):
                 raise NotApplicable(reason)
             running.deploy(cell.build)
-            runner.apply(cell.variant)
-            running.guest.close()
+            apply_variant(running, cell.variant)
+            running.session.disconnect()
             lane = running.lane
             yield Opened(lane, make_entrance(lane.endpoint, lane.folder, cell, speed=lane.speed))
 

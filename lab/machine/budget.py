@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import psutil
 
+from lab.base.activity import Activity, Say, Step
+from lab.machine.acceleration import Acceleration
+
 # QEMU's own memory, in addition to the guest's: translated code, and the checkpoint while it is saved.
 QEMU_OVERHEAD_MIB = 1024
 # Left to the host: without free memory it kills a guest or any other process.
@@ -114,3 +117,21 @@ class Processors:
             with self._changed:
                 self._free += count
                 self._changed.notify_all()
+
+
+@contextmanager
+def hold_for(
+    processors: Processors, work: str, *, acceleration: Acceleration, say: Say, alone: bool = False
+) -> Iterator[None]:
+    """Hold a processor for work that keeps an emulated guest's busy; under KVM nobody waits.
+
+    `work` is said when it begins. `alone`: hold all of them, so that no other lane is at work.
+    """
+    if acceleration.kvm:
+        say(work)
+        yield
+        return
+    wait = "waiting until no other lane is at work" if alone else "waiting for a processor"
+    with processors.hold(processors.count if alone else 1, lambda: say(Step(wait, Activity.WAITING))):
+        say(work)
+        yield

@@ -133,6 +133,16 @@ class Lane:
         return replace(self.acceleration.speed, busy=busy_now())
 
     @property
+    def is_emulated(self) -> bool:
+        return not self.acceleration.kvm
+
+    def learn_speed(self) -> bool:
+        """Learn from its newest boot how fast this host is. Whether that was slower than what was known."""
+        earlier = self.acceleration
+        self.acceleration = earlier.learned(self.console_text())
+        return self.acceleration.speed.factor > earlier.speed.factor
+
+    @property
     def hardware(self) -> Hardware:
         """The definition of its machine, by which stored states are found, too. Raises NoFirmware."""
         arguments = f"{self.guest.kernel_arguments} {self.arguments}".strip()
@@ -246,6 +256,15 @@ class Lane:
         self.check_running()
         if problem := self._watched().why_not_answering():
             raise LaneDied(f"the machine of {self.guest.name} {problem}\n{self.last_words()}")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its machine runs and answers."""
+        try:
+            self.check_alive()
+        except LaneDied:
+            return False
+        return True
 
     def check_running(self) -> None:
         """Raise LaneDied when the machine no longer runs."""

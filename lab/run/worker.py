@@ -13,8 +13,9 @@ from lab.base.errors import Bug, LabError, NotApplicable, is_lasting
 from lab.builds import shuffled
 from lab.catalog import DebianImage
 from lab.images import store
+from lab.lane import cell as lane_cell
 from lab.lane import prepare_image
-from lab.lane.cell import CellRunner, clear, fault_folder, keep_texts, set_aside
+from lab.lane.cell import clear, fault_folder, keep_texts, set_aside
 from lab.lane.running import RunningLane, Work, open_running_lane
 from lab.machine import acceleration, console, leftovers
 from lab.machine.acceleration import Acceleration
@@ -34,7 +35,7 @@ from lab.verdict import status
 class Worker:
     """One lane of a run. `number` counts the run's lanes; `label` is its name for people."""
 
-    _runner: CellRunner  # Once the lane is up.
+    _running: RunningLane  # Once the lane is up.
 
     def __init__(
         self, machine: Machine, number: int, label: str, work: Work, uri: str, decisions: Decisions
@@ -53,6 +54,8 @@ class Worker:
         # Known once its guest has an image.
         self.how: Acceleration | None = None
         self._lane: Lane | None = None
+        # How many suites were begun in it.
+        self._served = 0
         self._lock = threading.Lock()
 
     @property
@@ -171,7 +174,7 @@ class Worker:
         self._backlog.lane_is_up(self.machine.name, self.number)
         # From here on another lane of its guest may be worth a start.
         self._decisions.wake()
-        self._runner = CellRunner(running)
+        self._running = running
         try:
             while not self.is_stopped and not self._decisions.crash:
                 ticket = self._backlog.take(self.machine.name, self.number)
@@ -207,7 +210,7 @@ class Worker:
         except ResultsNotWritten:
             raise
         except Exception as error:
-            fault, lane = as_fault(error), self._runner.running.lane
+            fault, lane = as_fault(error), self._running.lane
             is_alive = not isinstance(fault, LaneDied)
             try:
                 lane.check_alive()
@@ -221,15 +224,16 @@ class Worker:
 
     def _deploy_and_run(self, ticket: Ticket) -> bool:
         """Deploy a cell's build and run the cell; see `serve`."""
-        build, runner = ticket.cell.build, self._runner
-        if reason := runner.why_not(ticket.cell):
-            self._decisions.decide(ticket, runner.not_applicable(ticket.cell, reason), self.label)
+        build, running = ticket.cell.build, self._running
+        if reason := lane_cell.find_obstacle(running, ticket.cell):
+            result = lane_cell.record_not_applicable(running, ticket.cell, reason)
+            self._decisions.decide(ticket, result, self.label)
             return True
         try:
-            deployed = runner.running.deploy(build)
+            deployed = running.deploy(build)
         except NotApplicable as why:
             for same_build in [ticket, *self._backlog.drop(self.machine.name, build)]:
-                result = runner.not_applicable(same_build.cell, str(why))
+                result = lane_cell.record_not_applicable(running, same_build.cell, str(why))
                 self._decisions.decide(same_build, result, self.label)
             return True
         except Exception as error:
@@ -249,9 +253,9 @@ class Worker:
 
     def _run_repeats(self, ticket: Ticket) -> bool:
         """Run a cell's suite as often as wanted, and then its experiment and its remedies; see `serve`."""
-        evidence, options, runner = self._folder(ticket), self._options, self._runner
+        evidence, options, running = self._folder(ticket), self._options, self._running
         while (number := len(ticket.done) + 1) <= options.repeat:
-            if options.cold and runner.served:
+            if options.cold and self._served:
                 self._backlog.put_back(ticket, after=self.number)
                 return False
             folder = evidence if number == 1 else evidence / f"repeat-{number}"
@@ -259,11 +263,13 @@ class Worker:
             seed = None if options.shuffle is None else options.shuffle + number - 1
             tests = () if seed is None else shuffled(ticket.cell.suite.tests, seed)
             how = replace(ticket.options, tests=tests, stress=tuple(options.stress))
-            runner.alone = ticket.missed_a_limit
+            self._served += 1
+            running.alone = ticket.missed_a_limit
             try:
-                result = runner.run(ticket.cell, folder, how).model_copy(update={"seed": seed})
+                result = lane_cell.run_cell(running, ticket.cell, folder, how)
+                result = result.model_copy(update={"seed": seed})
             finally:
-                runner.alone = False
+                running.alone = False
             if self.is_stopped:
                 return False
             lasts = any(fault.is_lasting for fault in result.faults)
@@ -285,20 +291,20 @@ class Worker:
 
         If the machine dies meanwhile, a fresh lane tries the rest, unless the cell was retried often enough.
         """
-        cell, folder, runner, options = ticket.cell, self._folder(ticket), self._runner, self._options
+        cell, folder, running, options = ticket.cell, self._folder(ticket), self._running, self._options
         if not cell.trials:
             options = options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
         if experiment.is_wanted(options, result) or remedies.is_wanted(options, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
         before, passing = result, self._journal.passing(cell.build)
-        result = experiment.with_experiment(options, runner, cell, result, passing)
+        result = experiment.with_experiment(options, running, cell, result, passing)
         if result is not before and remedies.is_wanted(options, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
         keep = partial(self._decisions.keep_trial, ticket)
-        result = remedies.with_remedies(options, runner, cell, result, keep)
+        result = remedies.with_remedies(options, running, cell, result, keep)
         died: LaneDied | None = None
         try:
-            runner.running.lane.check_alive()
+            running.lane.check_alive()
         except LaneDied as error:
             died = error
         if died and result.has_more_to_try and self._decisions.may_retry(ticket) and not self.is_stopped:

@@ -16,8 +16,9 @@ from lab.base.activity import Activity, Step
 from lab.base.errors import NotApplicable
 from lab.builds import SuiteOptions
 from lab.catalog import Catalog, Change, Variant, knobs
+from lab.guest import variant as guest_variant
 from lab.guest.variant import NotInEffect
-from lab.lane.cell import CellRunner
+from lab.lane.running import RunningLane
 from lab.plan import MOST_EXPERIMENT_SECONDS, Cell
 from lab.probes import Facts, SuiteUser
 from lab.record import (
@@ -104,7 +105,7 @@ class Stopped(Exception):
 class StepAttempt:
     """Changes made to the cell in one fork. `seen` is what the guest showed then, if it was asked."""
 
-    runner: CellRunner
+    running: RunningLane
     cell: Cell
     tests: Sequence[str]
     changes: Sequence[Change]
@@ -115,7 +116,7 @@ class StepAttempt:
     def run(self) -> tuple[StepOutcome, str]:
         """Run the tests that decide."""
         changed = reduce(lambda so_far, change: change.on(so_far), self.changes, self.cell.variant)
-        fork = Fork.make(self.runner, replace(self.cell, variant=changed), self.folder)
+        fork = Fork.make(self.running, replace(self.cell, variant=changed), self.folder)
         ran = fork.run(SuiteOptions(tests=self.tests, to_first_failure=True))
         # What cut a suite short may be told by the kernel's log alone.
         fork.gather(full=bool(ran.cut_short))
@@ -132,7 +133,7 @@ class StepAttempt:
         else:
             outcome, reason = StepOutcome.PASSES, ""
         if not self.changes or outcome is StepOutcome.PASSES:
-            self.seen = fork.facts, self.runner.guest.read_who(changed)
+            self.seen = fork.facts, guest_variant.read_who(self.running.session, changed)
         return outcome, reason
 
 
@@ -144,7 +145,7 @@ class Series:
     """
 
     retries: int
-    runner: CellRunner
+    running: RunningLane
     cell: Cell
     tests: Sequence[str]
     steps: list[ExperimentStep] = field(default_factory=list)
@@ -153,7 +154,7 @@ class Series:
 
     @property
     def folder(self) -> Path:
-        return self.runner.folder / self.cell.folder / FOLDER
+        return self.running.work.folder / self.cell.folder / FOLDER
 
     def outcome(self, changes: Sequence[Change]) -> StepOutcome:
         """What these changes lead to. A step that was made before is not made again.
@@ -163,21 +164,21 @@ class Series:
         names = [str(change) for change in changes]
         if made := next((step for step in self.steps if step.changes == names), None):
             return made.outcome
-        self.runner.guest.lane.check_wanted()
-        if not self.runner.guest.is_alive:
+        self.running.lane.check_wanted()
+        if not self.running.lane.is_alive:
             raise Stopped("the machine is gone")
         if time.monotonic() - self._start >= MOST_EXPERIMENT_SECONDS:
             raise Stopped(f"the budget of {MOST_EXPERIMENT_SECONDS:.0f} s is used up")
         what = f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}"
-        self.runner.guest.say(Step(what, Activity.TRIALS))
+        self.running.say(Step(what, Activity.TRIALS))
         start = time.monotonic()
         impossible = (NotApplicable, NotInEffect)
-        tries = Tries(self.runner, self.retries, StepOutcome.CANNOT, StepOutcome.ERROR, impossible)
+        tries = Tries(self.running, self.retries, StepOutcome.CANNOT, StepOutcome.ERROR, impossible)
         # A step surprises if it fails otherwise than the unchanged cell does. A box may die for its own
         # reasons, as now and then under emulation; none passes by chance.
         unchanged = self.steps[0].reason if self.steps else None
         tried = tries.run(
-            lambda folder: StepAttempt(self.runner, self.cell, self.tests, changes, folder),
+            lambda folder: StepAttempt(self.running, self.cell, self.tests, changes, folder),
             self.folder / f"{len(self.steps) + 1:02}",
             is_surprising=lambda outcome, reason, _: (
                 outcome is StepOutcome.FAILS and unchanged is not None and reason != unchanged
@@ -210,7 +211,7 @@ class Series:
                 "tests": list(self.tests),
                 "steps": self.steps,
                 "seconds": round(sum(step.seconds for step in self.steps), 2),
-                "evidence": evidence_files(self.folder, self.runner.folder),
+                "evidence": evidence_files(self.folder, self.running.work.folder),
                 **results,
             }
         )
@@ -218,7 +219,7 @@ class Series:
 
 def with_experiment(
     options: RunOptions,
-    runner: CellRunner,
+    running: RunningLane,
     cell: Cell,
     result: CellResult,
     passing: Sequence[CellResult],
@@ -234,7 +235,7 @@ def with_experiment(
     failed = [
         test.name for test in result.tests if test.outcome is not Outcome.PASS and test.name in suite.tests
     ]
-    series = Series(options.retries, runner, cell, failed or suite.telling)
+    series = Series(options.retries, running, cell, failed or suite.telling)
     shutil.rmtree(series.folder, ignore_errors=True)  # From a lane that died.
     definitions = catalog.load()
     if result.status is Status.PASS:
@@ -331,7 +332,7 @@ def _is_applicable(series: Series, change: Change) -> bool:
         return False
     settings = change.settings.values()
     return change.without or (
-        not any(knob.why_not(series.runner.running.facts) for knob in settings)
+        not any(knob.why_not(series.running.facts) for knob in settings)
         and any(knob.differences(*series.seen[()]) for knob in settings)
     )
 

@@ -12,7 +12,9 @@ from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
 from lab.causes import evidence
 from lab.guest import variant
-from lab.lane.cell import CellRunner, fault_folder, keep_texts, set_aside
+from lab.lane import cell as lane_cell
+from lab.lane.cell import fault_folder, keep_texts, set_aside
+from lab.lane.running import RunningLane
 from lab.machine.lane import as_fault
 from lab.plan import Cell
 from lab.probes import Facts
@@ -30,7 +32,7 @@ class Fork:
     `watch` adds up the seconds of its steps, which have the names of a cell's.
     """
 
-    runner: CellRunner
+    running: RunningLane
     cell: Cell
     folder: Path
     watch: Stopwatch
@@ -38,33 +40,33 @@ class Fork:
     mark: variant.Mark
 
     @classmethod
-    def make(cls, runner: CellRunner, cell: Cell, folder: Path, watch: Stopwatch | None = None) -> "Fork":
+    def make(cls, running: RunningLane, cell: Cell, folder: Path, watch: Stopwatch | None = None) -> "Fork":
         """Fork, apply the cell's variant and read it back. Raises NotApplicable, NotInEffect, LabError."""
-        if reason := runner.why_not(cell):
+        if reason := lane_cell.find_obstacle(running, cell):
             raise NotApplicable(reason)
         watch = watch or Stopwatch()
         folder.mkdir(parents=True, exist_ok=True)
         with watch.step("fork"):
-            runner.fork(cell.build)
+            running.fork(cell.build)
         with watch.step("apply"):
-            applied = runner.apply(cell.variant)
-        return cls(runner, cell, folder, watch, applied.facts, applied.mark)
+            applied = lane_cell.apply_variant(running, cell.variant)
+        return cls(running, cell, folder, watch, applied.facts, applied.mark)
 
     def run(self, options: SuiteOptions) -> SuiteRun:
         """Run the suite. Raises LabError."""
-        return self.runner.run_suite(self.cell, self.watch, options)
+        return lane_cell.run_suite(self.running, self.cell, self.watch, options)
 
     def gather(self, *, full: bool, folder: Path | None = None) -> None:
         """Fetch the evidence; with `full`, all that can explain a failure. Raises LabError."""
         folder = folder or self.folder
         folder.mkdir(parents=True, exist_ok=True)
         with self.watch.step("evidence"):
-            self.runner.gather(self.cell, folder, mark=self.mark, full=full)
+            lane_cell.gather_evidence(self.running, self.cell, folder, mark=self.mark, full=full)
 
     def judge(self, run: SuiteRun, findings: Sequence[Finding] = ()) -> Verdict:
         """What a suite that may have stopped at its first failure says; tests that did not run say nothing."""
         circumstances = Circumstances(
-            speed=self.runner.guest.speed,
+            speed=self.running.lane.speed,
             # A surprising failure is looked at in a second fork.
             hangs_count=True,
             killed_for_memory=evidence.killed_for_memory(self.folder),
@@ -116,7 +118,7 @@ class Tries[T: StrEnum]:
     attempt met a bug in the lab.
     """
 
-    runner: CellRunner
+    running: RunningLane
     retries: int
     cannot: T
     error: T
@@ -145,7 +147,7 @@ class Tries[T: StrEnum]:
         outcome, reason = self._compare(first, second)
         both = (*first.attempts, *second.attempts)
         is_fault = self.error in (first.outcome, second.outcome)
-        if outcome is not self.error or is_fault or not self.runner.guest.is_emulated:
+        if outcome is not self.error or is_fault or not self.running.lane.is_emulated:
             return Tried(outcome, reason, both)
         third = self._run_with_retries(begin, folder / AGAIN / AGAIN)
         outcome, reason = self._decide(first, second, third)
@@ -159,13 +161,13 @@ class Tries[T: StrEnum]:
         slow = False
         while True:
             attempt = begin(folder)
-            self.runner.alone = slow
+            self.running.alone = slow
             try:
                 outcome, reason, lasts = self._run_guarded(attempt, folder)
             finally:
-                self.runner.alone = False
+                self.running.alone = False
             slow = attempt.fault is not None and attempt.fault.missed_a_limit
-            is_last = lasts or len(self.retried) >= self.retries or not self.runner.guest.is_alive
+            is_last = lasts or len(self.retried) >= self.retries or not self.running.lane.is_alive
             if outcome is not self.error or is_last:
                 return Tried(outcome, reason, (attempt,))
             self.retried.append(reason)
@@ -177,7 +179,7 @@ class Tries[T: StrEnum]:
 
         A fault or a bug becomes its outcome. Raises LaneDied if the run is interrupted.
         """
-        lane = self.runner.guest.lane
+        lane = self.running.lane
         try:
             lane.check_alive()
             with explained(folder, A_RUN):

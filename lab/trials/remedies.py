@@ -14,8 +14,9 @@ from lab.builds import SuiteOptions
 from lab.catalog import Change, remedies
 from lab.catalog.remedies import AND, Remedy
 from lab.causes import evidence
-from lab.guest import remedy_script
-from lab.lane.cell import CellRunner
+from lab.guest import remedy_script, variant
+from lab.lane import cell as lane_cell
+from lab.lane.running import RunningLane
 from lab.plan import Cell
 from lab.record import (
     CellResult,
@@ -44,7 +45,7 @@ LAST_LINES = 2
 class RemedyAttempt:
     """Remedies put in place in one fork of the cell. `defects`, `causes`, `fault`: what it found besides."""
 
-    runner: CellRunner
+    running: RunningLane
     cell: Cell
     before: CellResult
     these: Sequence[Remedy]
@@ -56,7 +57,7 @@ class RemedyAttempt:
 
     def run(self) -> tuple[RemedyOutcome, str]:
         """Put them in place, run the suite to its first failure, judge, and undo them."""
-        fork = Fork.make(self.runner, self._cell_with_remedies(), self.folder, self.watch)
+        fork = Fork.make(self.running, self._cell_with_remedies(), self.folder, self.watch)
         for remedy in self._hosts:
             if stopped := self._put_in_place(remedy):
                 return stopped
@@ -90,7 +91,7 @@ class RemedyAttempt:
         """Run a remedy's script; the outcome if there is nothing more to try, otherwise None."""
         (self.folder / f"{remedy.name}.sh").write_text(remedy.script())
         with self.watch.step("remedy"):
-            done = self.runner.guest.apply_remedy(remedy)
+            done = remedy_script.run(self.running.session, remedy)
         (self.folder / f"{remedy.name}.log").write_text(done.log())
         if done.found_in_place:
             return RemedyOutcome.DOES_NOT_HELP, "it is in place already, and the cell fails all the same"
@@ -125,7 +126,7 @@ class RemedyAttempt:
             return RemedyOutcome.ERROR, f"skipped or not run, which is no coverage: {names}"
         fork.gather(full=True)
         told = tests_that_ran(ran)
-        findings = self.runner.diagnose(self.cell, self.folder, [*told, *self._control(fork, told, options)])
+        findings = lane_cell.diagnose_cell(self.cell, self.folder, [*told, *self._control(fork, told, options)])
         if any(remedy.has_no_sandbox for remedy in self.these):
             # What blocks only the sandbox is still to be seen on the host if a box is started without one, but
             # it explains no failure of that box.
@@ -160,14 +161,14 @@ class RemedyAttempt:
     def _undo(self) -> None:
         """Undo the remedies. If that fails it is a defect of theirs, whatever they did for the cell."""
         for remedy in reversed(self._hosts):
-            undone = self.runner.guest.undo_remedy(remedy)
+            undone = remedy_script.run(self.running.session, remedy, undo=True)
             with (self.folder / f"{remedy.name}.log").open("a") as log:
                 log.write(undone.log())
             if undone.last.status != remedy_script.DONE:
                 self.defects.append(f"its undo failed: {undone.last.output.strip()}")
-        probed = self.runner.guest.probe(self.cell.variant)
+        probed = variant.probe(self.running.session, self.cell.variant)
         (self.folder / PROBES_UNDONE_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
-        before = evidence.read(self.runner.folder / self.cell.folder).probes
+        before = evidence.read(self.running.work.folder / self.cell.folder).probes
         if not before.ran:
             return  # Somebody deleted that evidence: nothing can be said about it.
         after = probed.probes.by_name()
@@ -204,7 +205,7 @@ def is_wanted(options: RunOptions, result: CellResult) -> bool:
 
 def with_remedies(
     options: RunOptions,
-    runner: CellRunner,
+    running: RunningLane,
     cell: Cell,
     result: CellResult,
     keep: Callable[[RemedyResult], None],
@@ -217,7 +218,7 @@ def with_remedies(
     """
     if not is_wanted(options, result):
         return result
-    trials = Trials(options.retries, runner, cell, result, keep)
+    trials = Trials(options.retries, running, cell, result, keep)
     return result.model_copy(update={"remedies": trials.all()})
 
 
@@ -226,7 +227,7 @@ class Trials:
     """All trials of one cell. `before` is its result before them; the remedies in it are not tried again."""
 
     retries: int
-    runner: CellRunner
+    running: RunningLane
     cell: Cell
     before: CellResult
     keep: Callable[[RemedyResult], None]
@@ -263,15 +264,15 @@ class Trials:
         if reason := "; ".join(self._not_judged(these)):
             not_judged = RemedyOutcome.NOT_JUDGED
             return Trial(these, RemedyResult(name=name, result=not_judged, reason=reason, price=price))
-        runner = self.runner
-        runner.guest.say(Step(f"{self.cell.variant.name}: trying {name}", Activity.TRIALS))
-        folder = runner.folder / self.cell.folder / FOLDER / name
+        running = self.running
+        running.say(Step(f"{self.cell.variant.name}: trying {name}", Activity.TRIALS))
+        folder = running.work.folder / self.cell.folder / FOLDER / name
         shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
         start = time.monotonic()
         watch = Stopwatch()
-        tries = Tries(runner, self.retries, RemedyOutcome.CANNOT, RemedyOutcome.ERROR)
+        tries = Tries(running, self.retries, RemedyOutcome.CANNOT, RemedyOutcome.ERROR)
         tried = tries.run(
-            lambda here: RemedyAttempt(runner, self.cell, self.before, these, here, watch),
+            lambda here: RemedyAttempt(running, self.cell, self.before, these, here, watch),
             folder,
             is_surprising=is_surprising,
         )
@@ -288,7 +289,7 @@ class Trials:
             retried=tries.retried,
             causes=None if disagreed or tried.attempt.causes is None else list(tried.attempt.causes),
             bug=tries.bug,
-            evidence=evidence_files(folder, runner.folder),
+            evidence=evidence_files(folder, running.work.folder),
         )
         if tried.outcome is not RemedyOutcome.ERROR:
             self.keep(result)

@@ -18,12 +18,13 @@ from lab.builds import Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.images import store
 from lab.images.store import BaseImage
-from lab.lane.cell import CellRunner
+from lab.lane import cell as lane_cell
 from lab.lane.running import RunningLane
 from lab.machine import acceleration, qemu
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Limits, Memory
 from lab.plan import BRING_UP_SECONDS, Cell, choose
+from lab.probes import Facts
 from lab.record import CellResult, RunOptions, RunResult, Status
 from lab.record.folders import LOCK
 from lab.run import decisions, scheduler, start
@@ -74,6 +75,7 @@ class Lab:
         self.folder = paths.runs / "run"
         self.heard = Told()
         self.boot: Callable[[RunningLane], None] = boots
+        self.facts: Callable[[RunningLane], Facts] = lambda _running: facts()
         self.deploy: Callable[[RunningLane, Build], dict[str, str] | None] = lambda _running, _build: {}
         self.cell: RunCell = passes
         # Lanes by the names of their machines: those that came up or tried to, and who served what.
@@ -91,12 +93,11 @@ class Lab:
             self.booted.append((running.lane.guest.name, running.lane.name))
             self.boot(running)
 
-        def run(runner: CellRunner, cell: Cell, _folder: Path, options: SuiteOptions) -> CellResult:
-            runner.served += 1
+        def run(running: RunningLane, cell: Cell, _folder: Path, options: SuiteOptions) -> CellResult:
             self.stretched.append(options.stretch)
-            self.alone.append(runner.alone)
-            self.served.append((runner.running.lane.name, cell))
-            return self.cell(runner.running, cell)
+            self.alone.append(running.alone)
+            self.served.append((running.lane.name, cell))
+            return self.cell(running, cell)
 
         # The driver's machines are no processes.
         monkeypatch.setattr(qemu, "processor_seconds", lambda _lane: 1.5)
@@ -105,8 +106,9 @@ class Lab:
         monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
         monkeypatch.setattr(RunningLane, "start", start)
         monkeypatch.setattr(RunningLane, "deploy", lambda running, build: self.deploy(running, build))
-        monkeypatch.setattr(CellRunner, "why_not", lambda _runner, _cell: None)
-        monkeypatch.setattr(CellRunner, "run", run)
+        monkeypatch.setattr(RunningLane, "facts", property(lambda running: self.facts(running)))
+        monkeypatch.setattr(lane_cell, "find_obstacle", lambda _running, _cell: None)
+        monkeypatch.setattr(lane_cell, "run_cell", run)
 
     def run(
         self,
@@ -161,7 +163,6 @@ class Lab:
 
 def boots(running: RunningLane) -> None:
     running.lane.start()
-    running._facts = facts()
     running.lane.console.write_text("Linux version 6.12\nReached target\n")
 
 

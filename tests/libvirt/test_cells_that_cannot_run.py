@@ -11,8 +11,8 @@ from lab.catalog import Guest
 from lab.images import download, store
 from lab.images.cloud import UNPINNED
 from lab.images.store import BaseImage
+from lab.lane import cell as lane_cell
 from lab.lane import prepare_image
-from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.plan import Cell
 from lab.record import Status
@@ -35,11 +35,11 @@ def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there(lab: Lab, 
     def deploy(running: RunningLane, build: Build) -> dict[str, str]:
         sides.add(running.work.build)
         if running.lane.guest.name == "debian-12" and build == OLDER:
-            running._facts = facts(python="3.11")
             raise NotApplicable("boxlite has no wheels for Python 3.11")
         return {"boxlite.whl": "2" * 64} if build == RELEASE else {}
 
     lab.deploy = deploy
+    lab.facts = lambda running: facts(python="3.11" if running.lane.guest.name == "debian-12" else "3.13")
     run = lab.run(builds=[OLDER, RELEASE])
     assert statuses(run) == {"debian-12": ["n/a", "pass"] * 2, "debian-13": ["pass"] * 4}
     reasons = {(cell.build, cell.reason) for cell in run.cells if cell.guest == "debian-12"}
@@ -54,10 +54,10 @@ def test_a_build_that_has_nothing_for_a_guest_is_not_applicable_there(lab: Lab, 
 
 
 def test_a_variant_that_makes_no_sense_is_not_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    def why_not(_runner: CellRunner, cell: Cell) -> str | None:
+    def find_obstacle(_running: RunningLane, cell: Cell) -> str | None:
         return "no such sysctl" if cell.variant.name == "max-userns-zero" else None
 
-    monkeypatch.setattr(CellRunner, "why_not", why_not)
+    monkeypatch.setattr(lane_cell, "find_obstacle", find_obstacle)
     run = lab.run(guests=ONE)
     assert [(cell.status, cell.reason) for cell in run.cells] == [("pass", ""), ("n/a", "no such sysctl")]
     assert lab.lanes() == [["stock"]]

@@ -8,7 +8,6 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.catalog import remedies
-from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.plan import Cell
 from lab.record import (
@@ -35,7 +34,7 @@ def trials(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     def try_all(trials: Trials) -> list[RemedyResult]:
         assert trials.retries == 1
-        made.append((trials.cell.variant.name, trials.runner.running.lane.name))
+        made.append((trials.cell.variant.name, trials.running.lane.name))
         return [RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="", seconds=1.0)]
 
     monkeypatch.setattr(Trials, "all", try_all)
@@ -67,7 +66,7 @@ def test_a_lane_that_a_remedy_killed_keeps_its_cell_s_result_and_costs_no_other_
     killed = [RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="the machine is gone")]
 
     def kill(trials: Trials) -> list[RemedyResult]:
-        trials.runner.running.lane.domain.destroy()
+        trials.running.lane.domain.destroy()
         return killed
 
     monkeypatch.setattr(Trials, "all", kill)
@@ -88,7 +87,7 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
     lanes: list[tuple[str, list[str]]] = []
 
     def try_two(trials: Trials) -> list[RemedyResult]:
-        lane = trials.runner.running.lane
+        lane = trials.running.lane
         lanes.append((lane.name, [tried.name for tried in trials.before.remedies]))
         if len(lanes) > 1:
             return [verified, verified.model_copy(update={"name": "b"})]
@@ -127,7 +126,7 @@ def test_what_was_tried_before_an_interrupt_stays_tried(
         (tried.folder / "suite.log").write_text(f"{len(begun)}")
         if len(begun) == 3:
             interrupt()
-            until_given_up(tried.runner.running.lane.check_wanted)
+            until_given_up(tried.running.lane.check_wanted)
         return RemedyOutcome.VERIFIED, ""
 
     monkeypatch.setattr(RemedyAttempt, "run", attempt)
@@ -181,7 +180,11 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
     heard: list[tuple[str, list[str], ExperimentPolicy]] = []
 
     def experimented(
-        options: RunOptions, _runner: CellRunner, cell: Cell, result: CellResult, passing: Sequence[CellResult]
+        options: RunOptions,
+        _running: RunningLane,
+        cell: Cell,
+        result: CellResult,
+        passing: Sequence[CellResult],
     ) -> CellResult:
         heard.append((cell.variant.name, [other.variant for other in passing], options.experiments))
         assert trials == []

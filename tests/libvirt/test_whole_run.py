@@ -11,8 +11,8 @@ from lab.builds import SuiteOptions
 from lab.catalog import Guest
 from lab.images import store
 from lab.images.store import BaseImage
+from lab.lane import cell as lane_cell
 from lab.lane import prepare_image as prepare
-from lab.lane.cell import CellRunner
 from lab.lane.running import RunningLane
 from lab.machine import acceleration, clock, domain
 from lab.machine.acceleration import Acceleration
@@ -129,13 +129,13 @@ def test_repeats_that_disagree_are_flaky(lab: Lab, monkeypatch: pytest.MonkeyPat
     folders: list[Path] = []
     kinds = iter([Status.PASS, Status.FAIL, Status.PASS])
 
-    def run(_runner: CellRunner, cell: Cell, folder: Path, _options: SuiteOptions) -> CellResult:
+    def run(_running: RunningLane, cell: Cell, folder: Path, _options: SuiteOptions) -> CellResult:
         folder.mkdir(parents=True)
         (folder / "kernel.log").touch()
         folders.append(folder.relative_to(lab.folder / cell.folder))
         return cell.result(next(kinds))
 
-    monkeypatch.setattr(CellRunner, "run", run)
+    monkeypatch.setattr(lane_cell, "run_cell", run)
     [cell] = lab.run(guests=ONE, variants=["stock"], repeat=3).cells
     assert cell.status is Status.FLAKY
     assert [repeat.status for repeat in cell.repeats] == ["pass", "fail", "pass"]
@@ -165,12 +165,12 @@ def test_a_cell_is_repeated_until_a_test_fails(lab: Lab, fails_in: int, ran: int
 def test_each_repeat_has_an_order_of_its_own(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     orders: list[list[str]] = []
 
-    def run(_runner: CellRunner, cell: Cell, _folder: Path, options: SuiteOptions) -> CellResult:
+    def run(_running: RunningLane, cell: Cell, _folder: Path, options: SuiteOptions) -> CellResult:
         orders.append(list(options.tests))
         assert sorted(options.tests) == sorted(cell.suite.tests)
         return cell.result(Status.PASS)
 
-    monkeypatch.setattr(CellRunner, "run", run)
+    monkeypatch.setattr(lane_cell, "run_cell", run)
     cells = lab.run(guests=ONE, repeat=3, shuffle=41).cells
     assert [[repeat.seed for repeat in cell.repeats] for cell in cells] == [[41, 42, 43]] * 2
     assert len({tuple(order) for order in orders}) == 3

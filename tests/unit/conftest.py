@@ -20,7 +20,7 @@ from lab.machine import acceleration, clock, lane, leftovers
 from lab.machine.acceleration import Acceleration
 from lab.record import Status
 from tests.builders import rust
-from tests.builders.guests import EMULATION, Bench, without_machines
+from tests.builders.lanes import EMULATION, Bench, put_stand_ins
 from tests.builders.mirror import Mirror, SigningKey, definitions, key_ring, serving
 from tests.builders.processes import Printed, RunLab, decide_at_once, run_main
 
@@ -171,7 +171,7 @@ def benches(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         file.write_text(build.name)
         return {file.name: file}
 
-    without_machines(monkeypatch)
+    put_stand_ins(monkeypatch)
     monkeypatch.setattr(Wheel, "fetch", fetch)
 
     def make(acceleration: Acceleration) -> Bench:

@@ -4,9 +4,8 @@ from collections.abc import Callable
 import pytest
 
 from lab.base.wait import Deadline, wait_for
-from lab.lane.guest import holding
 from lab.machine.acceleration import Acceleration
-from lab.machine.budget import QEMU_OVERHEAD_MIB, RESERVE_MIB, Memory, Processors
+from lab.machine.budget import QEMU_OVERHEAD_MIB, RESERVE_MIB, Memory, Processors, hold_for
 
 GUEST = 2048
 LANE = GUEST + QEMU_OVERHEAD_MIB
@@ -136,11 +135,11 @@ def test_what_runs_alone_waits_for_all_processors_and_nobody_joins_it() -> None:
     begun, ended = threading.Event(), threading.Event()
 
     def alone() -> None:
-        with holding(processors, "alone", how=emulated, say=texts.append, alone=True):
+        with hold_for(processors, "alone", acceleration=emulated, say=texts.append, alone=True):
             begun.set()
             ended.wait(20)
 
-    with holding(processors, "first", how=emulated, say=texts.append):
+    with hold_for(processors, "first", acceleration=emulated, say=texts.append):
         thread = threading.Thread(target=alone)
         thread.start()
         wait_for(lambda: len(texts) > 1 or None, Deadline(20, "it to wait"))
@@ -150,5 +149,5 @@ def test_what_runs_alone_waits_for_all_processors_and_nobody_joins_it() -> None:
     ended.set()
     thread.join()
     assert texts == ["first", "waiting until no other lane is at work", "alone"]
-    with holding(Processors(1), "KVM", how=Acceleration(True, ""), say=texts.append, alone=True):
+    with hold_for(Processors(1), "KVM", acceleration=Acceleration(True, ""), say=texts.append, alone=True):
         assert texts[-1] == "KVM"

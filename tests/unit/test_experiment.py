@@ -1,7 +1,7 @@
 """Experiments on a cell, with a guest that is not there: what it is put on with decides what blocks it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations, count
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,14 +11,11 @@ import pytest
 
 from lab import catalog
 from lab.base.errors import LabError
-from lab.builds import SuiteOptions
+from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
-from lab.guest import variant
 from lab.guest.session import SessionLost
-from lab.guest.variant import NotInEffect
-from lab.lane.cell import Applied
-from lab.machine.lane import LaneDied
+from lab.guest.variant import Mark, NotInEffect
 from lab.plan import Cell
 from lab.probes import Facts, SuiteUser
 from lab.record import (
@@ -39,7 +36,7 @@ from lab.trials import experiment
 from lab.trials.experiment import smallest, with_experiment
 from tests.builders.facts import facts as a_facts
 from tests.builders.facts import who
-from tests.builders.guests import SUITE, FakeRunner
+from tests.builders.lanes import SUITE, Bench, FakeGuest, trust_guests
 
 CATALOG = catalog.load()
 BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]
@@ -72,36 +69,45 @@ def blocked_by_sysctls(changed: Variant) -> str:
     return NO_SANDBOX if 0 in map(sysctls_of(changed).get, (CLONE, LIMIT)) else ""
 
 
-class Guest(FakeRunner):
+class Guest(FakeGuest):
     """`blocks`: what tests say under a variant; nothing if they pass. `did` has the settings of each fork."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, facts())
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench.lane)
+        self.bench, self.facts = bench, facts()
         self.blocks: Callable[[Variant], str] = blocked_by_sysctls
         self.did: list[dict[str, Any]] = []
         self.ran: list[SuiteOptions] = []
 
-    def apply(self, applied: Variant) -> Applied:
-        self.did.append({name: knob.settings() for name, knob in applied.knobs.items()})
-        set_now = {name: str(value) for name, value in sysctls_of(applied).items()}
-        facts_now = self.facts.model_copy(update={"sysctls": {**self.facts.sysctls, **set_now}})
-        return Applied(facts_now, WHO, variant.Mark("begins"))
+    def read_facts(self, sysctls: Iterable[str]) -> Facts:
+        return self.facts
 
-    def read_who(self, _variant: Variant) -> SuiteUser:
+    def begin(self, variant: Variant, *, mark: Mark, sysctls: Iterable[str]) -> Facts:
+        self.did.append({name: knob.settings() for name, knob in variant.knobs.items()})
+        set_now = {name: str(value) for name, value in sysctls_of(variant).items()}
+        return self.facts.model_copy(update={"sysctls": {**self.facts.sysctls, **set_now}})
+
+    def read_who(self, variant: Variant) -> SuiteUser:
         return WHO
 
-    def run_suite(self, cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:
+    def run_suite(
+        self, build: Build, variant: Variant, *, speed: object, options: SuiteOptions = WHOLE_SUITE
+    ) -> SuiteRun:
         self.ran.append(options)
         first, *others = options.tests
-        if message := self.blocks(cell.variant):
+        if message := self.blocks(variant):
             failure = TestResult(name=first, outcome=Outcome.FAIL, message=message)
             return SuiteRun([failure, *(TestResult(name=name, outcome=Outcome.NOT_RUN) for name in others)])
         return SuiteRun([TestResult(name=name, outcome=Outcome.PASS) for name in options.tests])
 
+    def collect(self, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
+        (folder / "suite.log").write_text("ran")
+
 
 @pytest.fixture
-def guest(tmp_path: Path) -> Guest:
-    return Guest(tmp_path)
+def guest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Guest:
+    trust_guests(monkeypatch)
+    return Guest(bench)
 
 
 def finding(cause: str, confidence: Confidence = Confidence.PROVED) -> Finding:
@@ -141,8 +147,8 @@ def run(
     retries: int = 0,
     passing: Sequence[CellResult] = (),
 ) -> CellResult:
-    runner: Any = guest
-    return with_experiment(RunOptions(experiments=when, retries=retries), runner, cell, result, passing)
+    options = RunOptions(experiments=when, retries=retries)
+    return with_experiment(options, guest.bench.deployed(guest), cell, result, passing)
 
 
 def run_failed(guest: Guest, name: str, *causes: Finding, **more: Any) -> CellResult:
@@ -263,7 +269,7 @@ def test_a_passing_cell_of_another_architecture_is_no_comparison(guest: Guest) -
     assert made(run_failed(guest, "stock", passing=[other])).compared_with == ""
     near = passed(planned("stock", "debian-14"), kernel__strange="8")
     assert (
-        made(run_failed(Guest(guest.folder), "stock", passing=[other, near])).compared_with == "debian-14/stock"
+        made(run_failed(Guest(guest.bench), "stock", passing=[other, near])).compared_with == "debian-14/stock"
     )
 
 
@@ -418,8 +424,7 @@ def test_an_emulated_guest_that_is_too_slow_says_nothing_of_the_change(guest: Gu
 def test_on_a_dead_lane_an_experiment_ends_and_it_starts_over_on_a_fresh_one(guest: Guest) -> None:
     def dies_without_knobs(changed: Variant) -> str:
         if not changed.knobs:
-            guest.alive = False
-            raise LaneDied("the machine is gone")
+            guest.lane.die()
         return NO_SANDBOX
 
     guest.blocks = dies_without_knobs
@@ -427,7 +432,8 @@ def test_on_a_dead_lane_an_experiment_ends_and_it_starts_over_on_a_fresh_one(gue
     assert steps(first) == [([], "fails"), ([NOT_CLONE], "error")]
     assert made(first).stopped == "the machine is gone"
     assert first.has_more_to_try and first.before_trials().experiment is None
-    result = run_failed(Guest(guest.folder), "userns-clone-off")
+    guest.lane.when.clear()
+    result = run_failed(Guest(guest.bench), "userns-clone-off")
     assert steps(result) == [([], "fails"), ([NOT_CLONE], "passes")]
     assert (made(result).turning, made(result).stopped) == ([[NOT_CLONE]], "")
     folder = f"{result.folder}/experiment"

@@ -3,18 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lab.base.errors import LabError, NotApplicable
 from lab.guest.variant import NotInEffect
 from lab.lane.cell import clear, fault_folder, set_aside
+from lab.lane.running import RunningLane
 from lab.machine.lane import LaneDied
 from lab.record import Fault, RemedyOutcome
 from lab.trials.fork import Tried, Tries
-from tests.builders.facts import facts
-from tests.builders.guests import FakeRunner
+from tests.builders.lanes import EMULATION, KVM, Bench
 
 HELPS, NOT, CANNOT, ERROR = (
     RemedyOutcome.VERIFIED,
@@ -33,14 +32,14 @@ class Scripted:
     `alone`: whether no other lane was at work then.
     """
 
-    runner: FakeRunner
+    running: RunningLane
     steps: list[Outcome | Exception]
     folders: list[str] = field(default_factory=list)
     alone: list[bool] = field(default_factory=list)
 
     def begin(self, folder: Path) -> "Step":
         self.folders.append(folder.name)
-        return Step(self.steps.pop(0), folder, lambda: self.alone.append(self.runner.alone))
+        return Step(self.steps.pop(0), folder, lambda: self.alone.append(self.running.alone))
 
 
 @dataclass
@@ -61,20 +60,21 @@ class Step:
 
 
 @pytest.fixture
-def runner(tmp_path: Path) -> FakeRunner:
-    return FakeRunner(tmp_path, facts())
+def running(bench: Bench) -> RunningLane:
+    return bench.service(stores=False)
 
 
 def settle(
-    runner: FakeRunner,
+    running: RunningLane,
     *steps: Outcome | Exception,
     retries: int = 0,
     impossible: tuple[type[Exception], ...] = (NotApplicable,),
 ) -> tuple[Tried[RemedyOutcome, Step], Scripted, Tries[RemedyOutcome]]:
-    stands_for: Any = runner
-    tries = Tries(stands_for, retries, CANNOT, ERROR, impossible)
-    scripted = Scripted(runner, list(steps))
-    tried = tries.run(scripted.begin, runner.folder / "try", is_surprising=lambda outcome, *_: outcome is NOT)
+    tries = Tries(running, retries, CANNOT, ERROR, impossible)
+    scripted = Scripted(running, list(steps))
+    tried = tries.run(
+        scripted.begin, running.work.folder / "try", is_surprising=lambda outcome, *_: outcome is NOT
+    )
     return tried, scripted, tries
 
 
@@ -106,7 +106,7 @@ TWO_OF_THREE = "in two of three tries under emulation; once: "
     ],
 )
 def test_what_comes_of_tries(
-    runner: FakeRunner,
+    running: RunningLane,
     emulated: bool,
     retries: int,
     steps: list[Outcome | Exception],
@@ -114,37 +114,40 @@ def test_what_comes_of_tries(
     reason: str,
     retried: list[str],
 ) -> None:
-    runner.is_emulated = emulated
-    tried, scripted, tries = settle(runner, *steps, retries=retries)
+    running.lane.acceleration = EMULATION if emulated else KVM
+    tried, scripted, tries = settle(running, *steps, retries=retries)
     assert (tried.outcome, tried.reason, tries.retried) == (outcome, reason, retried)
     looks = len(scripted.folders) - len(retried)
     assert len(tried.attempts) == looks
     assert [*dict.fromkeys(scripted.folders)] == ["try", "again"][:looks]
-    assert tried.attempt.folder == runner.folder.joinpath("try", *["again"] * (looks - 1))
+    assert tried.attempt.folder == running.work.folder.joinpath("try", *["again"] * (looks - 1))
 
 
-def test_an_attempt_that_was_too_slow_is_repeated_while_no_other_lane_is_at_work(runner: FakeRunner) -> None:
-    tried, scripted, _ = settle(runner, (ERROR, Fault.TOO_SLOW), (HELPS, ""), retries=1)
+def test_an_attempt_that_was_too_slow_is_repeated_while_no_other_lane_is_at_work(running: RunningLane) -> None:
+    tried, scripted, _ = settle(running, (ERROR, Fault.TOO_SLOW), (HELPS, ""), retries=1)
     assert (tried.outcome, scripted.alone) == (HELPS, [False, True])
     # The evidence of a fault is set aside.
-    assert (runner.folder / "try/fault-1/suite.log").is_file()
-    _, scripted, _ = settle(runner, BROKE, (HELPS, ""), retries=1)
-    assert (scripted.alone, runner.alone) == ([False, False], False)
+    assert (running.work.folder / "try/fault-1/suite.log").is_file()
+    _, scripted, _ = settle(running, BROKE, (HELPS, ""), retries=1)
+    assert (scripted.alone, running.alone) == ([False, False], False)
 
 
-def test_what_says_that_something_cannot_be_tried_depends_on_what_is_tried(runner: FakeRunner) -> None:
-    assert settle(runner, NOT_SO, impossible=(NotApplicable, NotInEffect))[0].outcome is CANNOT
+def test_what_says_that_something_cannot_be_tried_depends_on_what_is_tried(running: RunningLane) -> None:
+    assert settle(running, NOT_SO, impossible=(NotApplicable, NotInEffect))[0].outcome is CANNOT
 
 
-def test_a_dead_machine_ends_all_tries_and_an_interrupt_is_no_outcome(runner: FakeRunner) -> None:
-    runner.alive = False
-    tried, scripted, tries = settle(runner, (HELPS, ""), retries=3)
+def test_a_dead_machine_ends_all_tries_and_an_interrupt_is_no_outcome(
+    bench: Bench, running: RunningLane
+) -> None:
+    with pytest.raises(LaneDied):
+        bench.lane.die()
+    tried, scripted, tries = settle(running, (HELPS, ""), retries=3)
     assert (tried.outcome, tried.reason.splitlines()[0]) == (ERROR, "the machine is gone")
     assert (len(scripted.folders), tries.retried) == (1, [])
-    runner.alive = True
-    runner.given_up = True
+    bench.lane.when.clear()
+    bench.lane.given_up = True
     with pytest.raises(LaneDied, match="given up"):
-        settle(runner, BROKE, retries=3)
+        settle(running, BROKE, retries=3)
 
 
 # -- what attempts left

@@ -21,8 +21,7 @@ from lab.run.live import run_log
 from lab.run.observer import Observer
 from lab.trials.fork import Tries
 from tests.builders.cells import cell
-from tests.builders.facts import facts
-from tests.builders.guests import FakeRunner
+from tests.builders.lanes import Bench
 from tests.builders.output import run_folder
 from tests.builders.processes import TWO_CELLS, RunLab
 from tests.builders.runs import runs_of_shards
@@ -200,15 +199,14 @@ def test_a_log_that_cannot_be_written_ends_with_one_note_and_the_run_goes_on(sma
     assert "debian-13: booting\n" in (small / RUN_LOG).read_text()
 
 
-def test_evidence_of_an_attempt_that_does_not_fit_is_told_with_its_folder(tmp_path: Path) -> None:
+def test_evidence_of_an_attempt_that_does_not_fit_is_told_with_its_folder(bench: Bench, tmp_path: Path) -> None:
     class Attempt:
         fault: Fault | None = None
 
         def run(self) -> NoReturn:
             raise NO_SPACE
 
-    runner: Any = FakeRunner(tmp_path, facts())
-    tries: Tries[Any] = Tries(runner, 0, Status.NOT_APPLICABLE, Status.ERROR)
+    tries: Tries[Any] = Tries(bench.service(stores=False), 0, Status.NOT_APPLICABLE, Status.ERROR)
     folder = tmp_path / "remedies" / "jailer-off"
     tried = tries.run(lambda _folder: Attempt(), folder, is_surprising=lambda *_: False)
     assert tried.outcome is Status.ERROR

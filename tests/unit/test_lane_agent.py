@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from lab.guest import session
 from lab.guest.agent import AgentLost
 from lab.guest.programs import RemoteFailed
 from lab.guest.session import Session
-from lab.lane import guest as lane_guest
-from lab.lane.cell import CellRunner
-from tests.builders.guests import NEW, RESTORED, Bench, cell, fails
+from lab.lane.cell import run_cell
+from tests.builders.lanes import NEW, RESTORED, Bench, FakeGuest, cell, fails
 
 
 class Stand:
@@ -36,12 +36,12 @@ def answers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], 
     answers: list[Callable[[], object]] = []
 
     def meet(_path: object, **_: object) -> Stand:
-        return Stand(bench.machine, answers.pop(0) if answers else lambda: None)
+        return Stand(bench.lane, answers.pop(0) if answers else lambda: None)
 
-    bench.machine.agent = bench.folder / "agent"
-    monkeypatch.setattr(lane_guest, "Agent", meet)
-    monkeypatch.setattr(Session, "wait_open", lambda *_: bench.machine.do("SSH answers"))
-    run: Any = lambda _session, _command, **_: bench.machine.do("start agent")  # noqa: E731
+    bench.lane.port_of_agent = bench.folder / "agent"
+    monkeypatch.setattr(session, "Agent", meet)
+    monkeypatch.setattr(FakeGuest, "wait_open", lambda *_: bench.lane.do("SSH answers"))
+    run: Any = lambda _session, _command, **_: bench.lane.do("start agent")  # noqa: E731
     monkeypatch.setattr(Session, "run", run)
     return answers
 
@@ -50,7 +50,7 @@ def test_a_booted_guest_gets_an_agent(bench: Bench, answers: list[Callable[[], o
     served = bench.service()
     served.start()
     # The lane goes on with the agent that it has.
-    assert bench.machine.did == [
+    assert bench.lane.did == [
         *["start", "start agent", "sync", "give programs"],
         *["save boot", "suspend", "resume"],
     ]
@@ -58,15 +58,15 @@ def test_a_booted_guest_gets_an_agent(bench: Bench, answers: list[Callable[[], o
     assert stored is not None
     assert stored.info().agent
     served.deploy(NEW)
-    bench.machine.did.clear()
-    CellRunner(served).run(cell(NEW), bench.folder / "cell")
-    assert bench.machine.did == ["load build-0", "sync", "suite stock"]
+    bench.lane.did.clear()
+    run_cell(served, cell(NEW), bench.folder / "cell")
+    assert bench.lane.did == ["load build-0", "sync", "suite stock"]
     assert served.record().agent
-    bench.machine.did.clear()
-    bench.machine.set_up_disk()
+    bench.lane.did.clear()
+    bench.lane.set_up_disk()
     again = bench.service()
     again.start()
-    assert bench.machine.did[-2:] == ["resume", "sync"]
+    assert bench.lane.did[-2:] == ["resume", "sync"]
     assert (again.record().agent, again.record().stored_build) == (True, True)
 
 
@@ -74,13 +74,13 @@ def test_a_booted_guest_gets_an_agent(bench: Bench, answers: list[Callable[[], o
 def test_a_stored_boot_has_no_agent(bench: Bench, answers: list[Callable[[], object]], has_agent: bool) -> None:
     if has_agent:
         bench.service().start()
-        bench.machine.did.clear()
-        bench.machine.agent = None
+        bench.lane.did.clear()
+        bench.lane.port_of_agent = None
     else:
         bench.store()
     served = bench.service()
     served.start()
-    assert bench.machine.did == [*RESTORED, "SSH answers"]
+    assert bench.lane.did == [*RESTORED, "SSH answers"]
     assert not served.record().agent
 
 
@@ -88,7 +88,7 @@ def test_a_dead_agent_is_a_fault_of_its_lane(bench: Bench, answers: list[Callabl
     answers.append(fails(AgentLost("no answer")))
     with pytest.raises(AgentLost):
         bench.service().start()
-    bench.machine.when["start agent"] = fails(RemoteFailed("it has no python3\nat all"))
+    bench.lane.when["start agent"] = fails(RemoteFailed("it has no python3\nat all"))
     with pytest.raises(RemoteFailed):
         bench.service().start()
     assert bench.states.find() is None
@@ -98,23 +98,22 @@ def test_a_silent_agent_is_back_after_the_next_load(bench: Bench, answers: list[
     served = bench.service(stores=False)
     served.start()
     served.deploy(NEW)
-    agent: Any = served.guest.session.agent
+    agent: Any = served.session.agent
     agent.answers = fails(AgentLost("the guest's agent did not end within 30 s"))
-    bench.machine.did.clear()
-    runner = CellRunner(served)
+    bench.lane.did.clear()
     with pytest.raises(AgentLost):
-        runner.run(cell(NEW), bench.folder / "cell")
+        run_cell(served, cell(NEW), bench.folder / "cell")
     agent.answers = lambda: None
-    runner.run(cell(NEW), bench.folder / "cell")
-    assert bench.machine.did == ["load build-0", "load build-0", "sync", "suite stock"]
+    run_cell(served, cell(NEW), bench.folder / "cell")
+    assert bench.lane.did == ["load build-0", "load build-0", "sync", "suite stock"]
     assert served.record().agent
 
 
 @pytest.mark.parametrize("cold", [True, False], ids=["cold", "path too long"])
 def test_a_guest_may_boot_without_agent(bench: Bench, answers: list[Callable[[], object]], cold: bool) -> None:
     if not cold:
-        bench.machine.agent = None
+        bench.lane.port_of_agent = None
     served = bench.service(cold=cold, stores=False)
     served.start()
-    assert bench.machine.did == ["start"]
+    assert bench.lane.did == ["start"]
     assert not served.record().agent

@@ -235,7 +235,7 @@ def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
             machine.done.append("given back")
 
         made: Lane = machine  # type: ignore[assignment]
-        monkeypatch.setattr(prepare_image, "holding", turn)
+        monkeypatch.setattr(prepare_image, "hold_for", turn)
         prepare_image._complete(made, preparation(paths, machine.done.append))
         return machine.done
 

@@ -1,6 +1,6 @@
 """Remedies tried on a cell, with a guest that is not there: it is blocked by causes, and remedies lift them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from lab import catalog
-from lab.builds import SuiteOptions
+from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant, remedies
 from lab.catalog.remedies import Remedy
 from lab.guest.remedy_script import Step, Steps
 from lab.guest.session import SessionLost
-from lab.lane.cell import Applied
-from lab.machine.lane import LaneDied
+from lab.guest.variant import Mark
+from lab.lane import cell as lane_cell
 from lab.plan import Cell
-from lab.probes import Probed
+from lab.probes import Facts, Probed
 from lab.record import (
     CellResult,
     Confidence,
@@ -33,7 +33,7 @@ from lab.record import (
 )
 from lab.trials.remedies import Trial, Trials, with_remedies
 from tests.builders.facts import facts, probe, probed
-from tests.builders.guests import SUITE, FakeRunner, fails
+from tests.builders.lanes import SUITE, Bench, FakeGuest, FakeLane, fails, trust_guests
 
 CATALOG = catalog.load()
 CELL = Cell(CATALOG.guest("debian-13"), CATALOG.variant("userns-clone-off"), Wheel("0.10.8", "0.10.8"))
@@ -80,7 +80,7 @@ def a_suite(
     return SuiteRun(tests)
 
 
-class Guest(FakeRunner):
+class Guest(FakeGuest):
     """Blocked by causes, of which remedies lift some. `lifts`: which causes each remedy lifts if it is applied.
 
     `masking`: whether only the cause that blocks first leaves evidence. `instead`: what happens when a suite
@@ -97,7 +97,7 @@ class Guest(FakeRunner):
         undoes: bool = True,
     ) -> None:
         off = {"kernel.unprivileged_userns_clone": "0", "user.max_user_namespaces": "0"}
-        super().__init__(Path(), facts(sysctls=off, apparmor=None))
+        self.facts = facts(sysctls=off, apparmor=None)
         self.blocked_by = blocked_by
         self.lifts = lifts or {}
         self.masking = masking
@@ -107,6 +107,10 @@ class Guest(FakeRunner):
         self.instead: dict[str, list[Callable[[], SuiteRun]]] = {}
         self.applied: set[str] = set()
 
+    def enter(self, lane: FakeLane) -> None:
+        """Be the guest of this lane."""
+        super().__init__(lane)
+
     @property
     def left(self) -> list[str]:
         lifted = {cause for name in self.applied for cause in self.lifts.get(name, ())}
@@ -115,25 +119,29 @@ class Guest(FakeRunner):
     def control_fails(self) -> bool:
         return any(cause.startswith("kvm") for cause in self.left)
 
-    def apply(self, applied: Variant) -> Applied:
-        more = [f"{kind} {knob.words()}" for kind, knob in applied.knobs.items() if kind != "sysctl"]
-        self.did.append(" ".join(["fork", *more]))
-        service = applied.knobs.get("service")
-        self.applied = {f"{name}={value}" for name, value in service.given().items()} if service else set()
-        return super().apply(applied)
+    def read_facts(self, sysctls: Iterable[str]) -> Facts:
+        return self.facts
 
-    def apply_remedy(self, remedy: Remedy) -> Steps:
+    def begin(self, variant: Variant, *, mark: Mark, sysctls: Iterable[str]) -> Facts:
+        more = [f"{kind} {knob.words()}" for kind, knob in variant.knobs.items() if kind != "sysctl"]
+        self.did.append(" ".join(["fork", *more]))
+        service = variant.knobs.get("service")
+        self.applied = {f"{name}={value}" for name, value in service.given().items()} if service else set()
+        return self.facts
+
+    def run_remedy(self, remedy: Remedy, *, undo: bool = False) -> Steps:
+        if undo:
+            self.did.append(f"undo {remedy.name}")
+            if self.undoes:
+                self.applied.discard(remedy.name)
+            return Steps([Step("--undo --yes", 0, "taken back")], [])
         self.did.append(f"apply {remedy.name}{' for the user' if remedy.about_user else ''}")
         self.applied.add(remedy.name)
         return self.scripts.get(remedy.name, DONE)
 
-    def undo_remedy(self, remedy: Remedy) -> Steps:
-        self.did.append(f"undo {remedy.name}")
-        if self.undoes:
-            self.applied.discard(remedy.name)
-        return Steps([Step("--undo --yes", 0, "taken back")], [])
-
-    def run_suite(self, _cell: Cell, _watch: object, options: SuiteOptions) -> SuiteRun:
+    def run_suite(
+        self, build: Build, variant: Variant, *, speed: object, options: SuiteOptions = WHOLE_SUITE
+    ) -> SuiteRun:
         if options.tests == (SUITE.control,):
             self.did.append("control")
             control = outcome_of(SUITE.control, Outcome.FAIL if self.control_fails() else Outcome.PASS)
@@ -156,7 +164,12 @@ class Guest(FakeRunner):
         seen = self.left[:1] if self.masking else self.left
         return [finding(cause) for cause in seen]
 
-    def probe(self, _wanted: Variant) -> Probed:
+    def collect(self, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
+        (folder / "suite.log").write_text("ran")
+        if full:
+            (folder / "kernel.log").write_text("DENIED")
+
+    def probe(self, variant: Variant) -> Probed:
         return probed({"bwrap_user": probe(1 if self.left else 0)})
 
 
@@ -164,7 +177,9 @@ Try = Callable[..., dict[str, RemedyResult]]
 
 
 @pytest.fixture
-def try_all(tmp_path: Path) -> Try:
+def try_all(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
+    trust_guests(monkeypatch)
+
     def run(
         guest: Guest,
         causes: Sequence[str] | None = None,
@@ -188,11 +203,14 @@ def try_all(tmp_path: Path) -> Try:
             outcome_of(name, Outcome.FAIL, "before") if name in failed else outcome_of(name)
             for name in SUITE.tests
         ]
-        guest.folder = tmp_path
-        runner: Any = guest
+        bench.lane.when.clear()
+        guest.enter(bench.lane)
+        monkeypatch.setattr(lane_cell, "diagnose_cell", guest.diagnose)
+        running = bench.deployed(guest, folder=tmp_path)
+        guest.did.clear()
         options = RunOptions(remedies=True, retries=retries)
         keep = [] if finished is None else finished
-        tried = with_remedies(options, runner, cell, before, keep.append).remedies
+        tried = with_remedies(options, running, cell, before, keep.append).remedies
         return {trial.name: trial for trial in tried}
 
     return run
@@ -227,9 +245,8 @@ def test_every_candidate_has_its_fork_and_is_recorded_in_order(try_all: Try, tmp
     assert cured.evidence == [f"{base}/{name}" for name in names]
     assert (tmp_path / base / "userns-clone-on.sh").read_text() == KNOWN["userns-clone-on"].script()
     assert "$ --yes\ndone(exit status 0)\n" in (tmp_path / base / "userns-clone-on.log").read_text()
-    # The stand-in for a lane does not time the suite.
-    assert list(cured.steps) == ["fork", "apply", "remedy", "evidence", "undo"]
-    assert list(tried["jailer-off"].steps) == ["fork", "apply", "evidence"]
+    assert list(cured.steps) == ["fork", "apply", "remedy", "suite", "evidence", "undo"]
+    assert list(tried["jailer-off"].steps) == ["fork", "apply", "suite", "evidence"]
     assert tried["jailer-off"].reason.startswith(
         "skipped: maximum_security_box_starts_and_executes: the jailer"
     )
@@ -478,8 +495,7 @@ def test_a_fresh_lane_tries_only_what_the_dead_one_did_not_finish(try_all: Try, 
     dead, finished = Guest([SYSCTL]), list[RemedyResult]()
 
     def die() -> SuiteRun:
-        dead.alive = False
-        raise LaneDied("the machine is gone")
+        dead.lane.die()
 
     dead.instead[CURE] = [die]
     first = try_all(dead, retries=1, finished=finished)
@@ -513,14 +529,14 @@ def test_a_fresh_lane_tries_only_what_the_dead_one_did_not_finish(try_all: Try, 
     ],
 )
 def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
-    monkeypatch: pytest.MonkeyPatch, status: Status, has_cause: bool, tried: bool
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, status: Status, has_cause: bool, tried: bool
 ) -> None:
     one = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
     monkeypatch.setattr(Trials, "_try", lambda trials, these: Trial(these, one))
     causes = [finding(SYSCTL)] if has_cause else []
     result: CellResult = CELL.result(status).model_copy(update={"causes": causes})
-    runner: Any = Guest([])
+    running = bench.service(stores=False)
     kept: list[RemedyResult] = []
-    made = with_remedies(RunOptions(remedies=True), runner, CELL, result, kept.append)
+    made = with_remedies(RunOptions(remedies=True), running, CELL, result, kept.append)
     assert bool(made.remedies) is tried
-    assert with_remedies(RunOptions(), runner, CELL, result, kept.append) is result
+    assert with_remedies(RunOptions(), running, CELL, result, kept.append) is result

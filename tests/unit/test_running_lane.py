@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -14,31 +15,45 @@ from lab.base import wait
 from lab.base.errors import LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.base.wait import DeadlineExpired
-from lab.builds import Build
+from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
-from lab.guest import ready, variant
-from lab.lane.cell import CellRunner
+from lab.guest import ready
+from lab.guest.variant import Mark
+from lab.lane.cell import apply_variant, run_cell
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.domain import Network
 from lab.machine.lane import LaneDied
-from lab.record import CellResult, Outcome, Status, SuiteRun, TestResult
+from lab.record import CellResult, Status, SuiteRun
 from tests.builders import packages
 from tests.builders.evidence import NO_MEMORY
 from tests.builders.facts import facts, who
-from tests.builders.guests import EMULATION, KVM, NEW, OLD, SYSCTLS, Bench, Guest, asked_for, cell, fails
+from tests.builders.lanes import (
+    EMULATION,
+    KVM,
+    NEW,
+    OLD,
+    SEAMS,
+    SYSCTLS,
+    Bench,
+    FakeGuest,
+    InGuest,
+    asked_for,
+    cell,
+    fails,
+)
 
 
 def test_a_guest_that_stays_down_has_its_last_words(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready, "wait_ready", lambda *_, **__: fails(DeadlineExpired("waited 30 s"))())
     with pytest.raises(LabError, match=r"debian-13 did not come up: waited 30 s\nits console stayed empty"):
         bench.service(stores=False).start()
-    assert bench.machine.did == ["start"]
+    assert bench.lane.did == ["start"]
 
 
 def boots_in(bench: Bench, seconds: float) -> None:
-    bench.machine.console = f"[ {seconds:.6f}] Run /init as init process"
+    bench.lane.boot_log = f"[ {seconds:.6f}] Run /init as init process"
 
 
 def test_a_boot_that_was_slower_than_was_measured_stretches_the_limits_that_follow(
@@ -48,31 +63,31 @@ def test_a_boot_that_was_slower_than_was_measured_stretches_the_limits_that_foll
     boots_in(bench, 8.0)
     served = bench.service(stores=False)
     served.start()
-    assert (served.guest.session.speed.factor, served.lane.speed.factor) == (16.0, 16.0)
+    assert (served.session.speed.factor, served.lane.speed.factor) == (16.0, 16.0)
     assert served.record().kernel_seconds == 8.0
     # A later boot that is faster makes no limit shorter.
     boots_in(bench, 0.5)
-    served.guest.wait_up()
+    assert not served.lane.learn_speed()
     assert served.lane.speed.factor == 16.0
 
 
 def test_each_build_is_deployed_from_the_same_state_and_its_cells_forked_from_its_own(bench: Bench) -> None:
     served = bench.service(builds=2, stores=False)
     served.start()
-    assert bench.machine.did == ["start", "save base"]
-    bench.machine.did.clear()
+    assert bench.lane.did == ["start", "save base"]
+    bench.lane.did.clear()
     assert served.deploy(OLD) == {"0.9.0.whl": sha256(b"0.9.0").hexdigest()}
     assert served.deploy(NEW) == {"0.10.8.whl": sha256(b"0.10.8").hexdigest()}
-    assert bench.machine.did == [
+    assert bench.lane.did == [
         *["load base", "deploy 0.9.0", "save build-0"],
         *["load base", "deploy 0.10.8", "save build-1"],
     ]
-    bench.machine.did.clear()
+    bench.lane.did.clear()
     results: list[CellResult] = []
     for build in (OLD, NEW, OLD):
         assert served.deploy(build) is None
-        results.append(CellRunner(served).run(cell(build), bench.folder / build.name))
-    assert bench.machine.did == [
+        results.append(run_cell(served, cell(build), bench.folder / build.name))
+    assert bench.lane.did == [
         *["load build-0", "suite stock"],
         *["load build-1", "suite stock"],
         *["load build-0", "suite stock"],
@@ -95,8 +110,8 @@ def test_a_build_may_have_nothing_for_the_guest(bench: Bench, monkeypatch: pytes
     with pytest.raises(NotApplicable):
         served.deploy(OLD)
     served.deploy(NEW)
-    assert bench.machine.did == ["start", "save base", "load base", "deploy 0.10.8", "save build-0"]
-    assert CellRunner(served).run(cell(NEW), bench.folder / "cell").status is Status.PASS
+    assert bench.lane.did == ["start", "save base", "load base", "deploy 0.10.8", "save build-0"]
+    assert run_cell(served, cell(NEW), bench.folder / "cell").status is Status.PASS
 
 
 def test_a_build_that_does_not_fit_is_not_deployed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,14 +122,14 @@ def test_a_build_that_does_not_fit_is_not_deployed(bench: Bench, monkeypatch: py
     served.start()
     with pytest.raises(NotApplicable, match=r"^program needs glibc 2\.99, and the guest has 2\.41$"):
         served.deploy(NEW)
-    assert bench.machine.did == ["start"]
+    assert bench.lane.did == ["start"]
 
 
 def test_waiting_for_a_build_ends_with_the_machine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(_build: Wheel, _paths: Paths, _facts: object, say: Callable[[str], None]) -> NoReturn:
         say("waiting for a build to be fetched")
         # As an interrupt does from another thread.
-        bench.machine.when["alive?"] = fails(LaneDied("it was given up"))
+        bench.lane.when["alive?"] = fails(LaneDied("it was given up"))
         say("waiting for a build to be fetched")
         raise AssertionError("the wait went on")
 
@@ -138,31 +153,31 @@ def test_a_suite_that_was_cut_short_has_all_evidence_and_has_not_passed(
 ) -> None:
     gathered: list[bool] = []
 
-    def run_suite(_guest: Guest, build: Build, _wanted: Variant, _options: object = None) -> SuiteRun:
-        tests = [TestResult(name=name, outcome=Outcome.PASS) for name in build.suite.tests]
-        return SuiteRun(tests, "was ended by SIGKILL")
+    class CutShort(FakeGuest):
+        def run_suite(
+            self, build: Build, variant: Variant, *, speed: object, options: SuiteOptions = WHOLE_SUITE
+        ) -> SuiteRun:
+            return SuiteRun(super().run_suite(build, variant, speed=speed).tests, "was ended by SIGKILL")
 
-    def collect(_guest: Guest, folder: Path, _wanted: Variant, *, mark: variant.Mark, full: bool) -> None:
-        gathered.append(full)
-        (folder / "kernel.log").write_text(kernel)
+        def collect(self, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
+            gathered.append(full)
+            (folder / "kernel.log").write_text(kernel)
 
-    monkeypatch.setattr(Guest, "run_suite", run_suite)
-    monkeypatch.setattr(Guest, "collect", collect)
-    served = bench.service()
+    served = bench.service(guest=CutShort(bench.lane))
     served.start()
     served.deploy(NEW)
-    result = CellRunner(served).run(cell(NEW), bench.folder / "cell")
+    result = run_cell(served, cell(NEW), bench.folder / "cell")
     assert (result.status, gathered) == (status, [True])
     assert reason in result.reason
 
 
 def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench) -> None:
-    bench.machine.network = Network.OPEN
+    bench.lane.network = Network.OPEN
     served = bench.service(cold=True, builds=2, stores=False)
     served.start()
     served.deploy(NEW)
-    result = CellRunner(served).run(cell(NEW), bench.folder / "cell")
-    assert bench.machine.did == ["start", "deploy 0.10.8", "suite stock"]
+    result = run_cell(served, cell(NEW), bench.folder / "cell")
+    assert bench.lane.did == ["start", "deploy 0.10.8", "suite stock"]
     assert (result.fork, served.record().fork, served.record().network) == ("cold", "cold", "open")
     assert (result.facts, result.context) == (asked_for(SYSCTLS), who().context)
     # All that it took to get there is the cell's own.
@@ -180,10 +195,10 @@ def test_only_emulated_guests_wait_for_processors(
     served = bench.service(stores=False)
     served.start()
     served.deploy(NEW)
-    CellRunner(served).run(cell(NEW), bench.folder / "cell")
+    run_cell(served, cell(NEW), bench.folder / "cell")
     assert bench.processors.turns == turns
     # One build needs no state to go back to before it.
-    assert bench.machine.did == ["start", "deploy 0.10.8", "save build-0", "load build-0", "suite stock"]
+    assert bench.lane.did == ["start", "deploy 0.10.8", "save build-0", "load build-0", "suite stock"]
     # All turns have ended.
     with bench.processors.hold(16, fails(AssertionError("a processor was kept"))):
         pass
@@ -202,10 +217,10 @@ def test_a_step_s_time_has_no_waiting_in_it(bench: Bench, monkeypatch: pytest.Mo
     monkeypatch.setattr(bench.processors, "hold", late)
     served.start()
     served.deploy(NEW)
-    result = CellRunner(served).run(cell(NEW), bench.folder / "cell")
+    result = run_cell(served, cell(NEW), bench.folder / "cell")
     assert clock.seconds == 300.0
-    assert {**served.guest.watch.seconds, **result.seconds}.keys() >= {"boot", "deploy", "suite"}
-    assert set(served.guest.watch.seconds.values()) | set(result.seconds.values()) == {0.0}
+    assert {**served.watch.seconds, **result.seconds}.keys() >= {"boot", "deploy", "suite"}
+    assert set(served.watch.seconds.values()) | set(result.seconds.values()) == {0.0}
 
 
 def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherwise(bench: Bench) -> None:
@@ -213,11 +228,10 @@ def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherw
     definitions = catalog.load()
     service.lane.guest = definitions.guest("debian-13-selinux")
     permissive = facts(selinux={"mode": "permissive"})
-    assert isinstance(service.guest, Guest)
-    service.guest.shows = permissive
+    bench.guest.shows = permissive
     with pytest.raises(ready.NotAsDefined, match="SELinux is permissive"):
-        CellRunner(service).apply(definitions.variant("stock"))
-    applied = CellRunner(service).apply(definitions.variant("selinux-permissive"))
+        apply_variant(service, definitions.variant("stock"))
+    applied = apply_variant(service, definitions.variant("selinux-permissive"))
     assert applied.facts.selinux == permissive.selinux
 
 
@@ -225,12 +239,24 @@ def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherw
     "error", [CheckpointFailed("QEMU's snapshot-save: no"), LaneDied("the machine is gone")]
 )
 def test_a_checkpoint_that_fails_is_a_fault_of_its_lane(bench: Bench, error: LabError) -> None:
-    bench.machine.when["save build-0"] = fails(error)
+    bench.lane.when["save build-0"] = fails(error)
     served = bench.service(stores=False)
     served.start()
     with pytest.raises(type(error)) as failed:
         served.deploy(NEW)
     assert str(error) in str(failed.value)
-    assert bench.machine.did[-1] == "save build-0"
+    assert bench.lane.did[-1] == "save build-0"
     # What QEMU cannot do, a user can go without.
     assert ("--cold" in str(failed.value)) is isinstance(error, CheckpointFailed)
+
+
+@pytest.mark.parametrize(("module", "function", "method"), SEAMS, ids=[method for *_, method in SEAMS])
+def test_a_guest_that_is_not_there_is_asked_as_a_real_one_is(
+    module: ModuleType, function: str, method: str
+) -> None:
+    """Each stand-in takes what the function takes whose place it has, after the session."""
+    _session, *taken = signature(getattr(module, function)).parameters.values()
+    _self, *stand_in = signature(getattr(InGuest, method)).parameters.values()
+    assert [(each.name, each.kind, each.default) for each in stand_in] == [
+        (each.name, each.kind, each.default) for each in taken
+    ]

@@ -22,7 +22,7 @@ from lab.run.observer import Observer
 from lab.run.scheduler import Scheduler
 from lab.run.worker import Worker
 from tests.builders.facts import facts
-from tests.builders.guests import fails
+from tests.builders.lanes import fails
 from tests.builders.runs import host
 
 KNOWN = catalog.load()

@@ -26,7 +26,8 @@ from lab.machine import acceleration
 from lab.machine.lane import Endpoint
 from lab.machine.seed import new_keys
 from lab.plan import Cell
-from tests.builders.guests import EMULATION, Bench, Guest, base_image, without_machines
+from tests.builders.guests import base_image
+from tests.builders.lanes import EMULATION, Bench, FakeGuest, put_stand_ins
 from tests.builders.processes import on_terminal
 
 DEFINITIONS = catalog.load()
@@ -164,14 +165,14 @@ class Host:
         patch(acceleration, "decide", lambda *_: EMULATION)
         patch(rootfs, "make", self._rootfs)
         patch(running, "open_lane", self._open)
-        patch(running, "LaneGuest", Guest)
-        without_machines(monkeypatch)
+        patch(running, "Session", lambda *_, **__: FakeGuest(self.benches[-1].lane))
+        put_stand_ins(monkeypatch)
         patch(Wheel, "fetch", lambda build, *_: self._fetch(build))
 
     @property
     def did(self) -> list[list[str]]:
         """What was done to each lane's machine, in order."""
-        return [bench.machine.did for bench in self.benches]
+        return [bench.lane.did for bench in self.benches]
 
     def open(self, variant: str = "stock") -> list[str]:
         """Open a command's way in and close it again."""
@@ -193,12 +194,12 @@ class Host:
     @contextmanager
     def _open(self, *_: object, guest: GuestDefinition, **__: object) -> Iterator[Any]:
         bench = Bench(self.paths, self.folder / f"lane-{next(self._numbers)}", EMULATION)
-        bench.machine.guest = guest
+        bench.lane.guest = guest
         self.benches.append(bench)
         try:
-            yield bench.machine
+            yield bench.lane
         finally:
-            bench.machine.stop()
+            bench.lane.stop()
 
     def _fetch(self, build: Wheel) -> dict[str, Path]:
         file = self.folder / f"{build.name}.whl"

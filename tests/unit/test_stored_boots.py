@@ -9,25 +9,25 @@ import pytest
 from lab.base import process
 from lab.base.wait import DeadlineExpired
 from lab.guest.agent import AgentLost
-from lab.lane.cell import CellRunner
+from lab.lane.cell import run_cell
 from lab.lane.running import RunningLane
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.lane import BootFailed, LaneDied
 from lab.machine.states import StateInfo
 from lab.record import Status
-from tests.builders.guests import NEW, OLD, RESTORED, SYSCTLS, Bench, asked_for, cell, fails
+from tests.builders.lanes import NEW, OLD, RESTORED, SYSCTLS, Bench, asked_for, cell, fails
 
 
 def test_a_stored_boot_is_restored_and_gets_a_new_client_key(bench: Bench) -> None:
     stored = bench.store().info()
     served = bench.service()
     served.start()
-    assert bench.machine.did == RESTORED
+    assert bench.lane.did == RESTORED
     assert served.record().restored
-    assert bench.machine.endpoint.host_key == stored.host
+    assert bench.lane.endpoint.host_key == stored.host
     # Whoever can read the store must not get into this lane.
-    assert bench.machine.endpoint.client_key != stored.client
-    assert served.guest.session._endpoint is bench.machine.endpoint
+    assert bench.lane.endpoint.client_key != stored.client
+    assert bench.guest.endpoint is bench.lane.endpoint
     assert bench.states.find() is not None
     assert bench.processors.turns == []
 
@@ -50,18 +50,18 @@ def test_a_useless_boot_is_made_again(bench: Bench, at: str, error: Exception, i
     info = stored.info()
 
     def fail_once() -> NoReturn:
-        del bench.machine.when[at]
+        del bench.lane.when[at]
         raise error
 
-    bench.machine.when[at] = fail_once
+    bench.lane.when[at] = fail_once
     served = bench.service()
     served.start()
     until = RESTORED.index(at) + 1
     # A state that is bad is stored anew; a fault of that moment says nothing about it.
     anew = STORED if is_bad else ["start"]
-    assert bench.machine.did == [*RESTORED[:until], "stop", "set up", *anew]
-    assert bench.machine.endpoint.host_key != info.host
-    assert served.guest.session._endpoint is bench.machine.endpoint
+    assert bench.lane.did == [*RESTORED[:until], "stop", "set up", *anew]
+    assert bench.lane.endpoint.host_key != info.host
+    assert bench.guest.endpoint is bench.lane.endpoint
     record = served.record()
     assert not record.restored
     assert record.note == f"a stored state could not be used: {str(error).splitlines()[0]}"
@@ -72,12 +72,12 @@ def test_a_useless_boot_is_made_again(bench: Bench, at: str, error: Exception, i
 def test_a_state_with_damaged_keys_is_not_restored_nor_any_where_none_may_be(bench: Bench) -> None:
     bench.store()
     bench.service(stores=False).start()
-    assert bench.machine.did == ["start"]
+    assert bench.lane.did == ["start"]
     # As after a power failure: the folder has its name, and a file in it has no content yet.
     (bench.store().folder / "known.json").write_text("")
     served = bench.service()
     served.start()
-    assert bench.machine.did[-4:] == STORED
+    assert bench.lane.did[-4:] == STORED
     assert not served.record().restored
 
 
@@ -85,13 +85,13 @@ def test_a_lane_that_is_given_up_while_it_is_restored_is_not_booted_and_refuses_
     bench.store()
 
     def interrupt() -> NoReturn:
-        bench.machine.given_up = True
+        bench.lane.given_up = True
         raise CheckpointFailed("QEMU's snapshot-load: the machine went away")
 
-    bench.machine.when["load boot"] = interrupt
+    bench.lane.when["load boot"] = interrupt
     with pytest.raises(LaneDied, match="given up"):
         bench.service().start()
-    assert "start" not in bench.machine.did
+    assert "start" not in bench.lane.did
     assert bench.states.find() is not None
 
 
@@ -99,22 +99,22 @@ STORED = ["start", "save boot", "suspend", "resume"]
 
 
 def test_a_boot_is_stored_and_the_lane_goes_on_with_a_key_of_its_own(bench: Bench) -> None:
-    host = bench.machine.endpoint.host_key
-    client = bench.machine.endpoint.client_key
+    host = bench.lane.endpoint.host_key
+    client = bench.lane.endpoint.client_key
     served = bench.service()
     served.start()
-    assert bench.machine.did == STORED
+    assert bench.lane.did == STORED
     # The checkpoint of a deployed build needs the room.
-    assert bench.machine.tags == set()
+    assert bench.lane.tags == set()
     assert not served.record().restored
     stored = bench.states.find()
     assert stored is not None
     assert stored.info() == StateInfo("boot", client, host)
     assert (stored.folder / "state.qcow2").read_text() == "empty"
-    assert bench.machine.overlay.read_text() == "empty"
+    assert bench.lane.overlay.read_text() == "empty"
     # Whoever can read the store must not get into this lane.
-    assert bench.machine.endpoint.client_key != client
-    assert served.guest.session._endpoint is bench.machine.endpoint
+    assert bench.lane.endpoint.client_key != client
+    assert bench.guest.endpoint is bench.lane.endpoint
 
 
 @pytest.mark.parametrize("fault", ["no room", "cannot be saved", "the name is taken"])
@@ -130,12 +130,12 @@ def test_a_boot_that_is_not_stored_serves(bench: Bench, monkeypatch: pytest.Monk
     if fault == "no room":
         monkeypatch.setattr(process, "run", run)
     elif fault == "cannot be saved":
-        bench.machine.when["save boot"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
+        bench.lane.when["save boot"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
     else:
-        bench.machine.when["save boot"] = take_the_name
+        bench.lane.when["save boot"] = take_the_name
     served = bench.service()
     served.start()
-    assert bench.machine.did == (STORED[:2] if fault == "cannot be saved" else STORED)
+    assert bench.lane.did == (STORED[:2] if fault == "cannot be saved" else STORED)
     assert served.facts == asked_for(SYSCTLS)
     assert bench.states.find() is None
     assert list(bench.paths.states.glob("*/*")) == []
@@ -148,66 +148,66 @@ def deployed_lane(bench: Bench) -> RunningLane:
     """A lane that has deployed the run's build."""
     served = bench.service()
     served.start()
-    bench.machine.did.clear()
+    bench.lane.did.clear()
     served.deploy(NEW)
     return served
 
 
 def test_a_deployed_build_is_stored_before_its_first_cell_and_taken_up_by_the_next_lane(bench: Bench) -> None:
     first = deployed_lane(bench)
-    assert bench.machine.did == [*STORED_BUILD, "save build-0"]
+    assert bench.lane.did == [*STORED_BUILD, "save build-0"]
     stored = bench.states.find(first.work.deployment(first.lane.guest))
     assert stored is not None
     # Whoever can read the store must not get into this lane.
-    assert bench.machine.endpoint.client_key != stored.info().client
-    host = bench.machine.endpoint.host_key
-    bench.machine.did.clear()
-    bench.machine.set_up_disk()
+    assert bench.lane.endpoint.client_key != stored.info().client
+    host = bench.lane.endpoint.host_key
+    bench.lane.did.clear()
+    bench.lane.set_up_disk()
     second = bench.service()
     second.start()
     assert second.deploy(NEW) == {"0.10.8.whl": sha256(b"0.10.8").hexdigest()}
-    CellRunner(second).run(cell(NEW), bench.folder / "cell")
-    assert bench.machine.did == [
+    run_cell(second, cell(NEW), bench.folder / "cell")
+    assert bench.lane.did == [
         *["set up", "adopt", "start paused", "load build", "resume"],
         *["save build-0", "load build-0", "suite stock"],
     ]
-    assert bench.machine.endpoint.host_key == host
-    assert bench.machine.endpoint.client_key != stored.info().client
+    assert bench.lane.endpoint.host_key == host
+    assert bench.lane.endpoint.client_key != stored.info().client
     assert (second.record().restored, second.record().stored_build) == (True, True)
 
 
 def test_a_deployed_build_is_not_for_a_run_with_another_one_or_with_several(bench: Bench) -> None:
     deployed_lane(bench)
-    bench.machine.did.clear()
+    bench.lane.did.clear()
     several = bench.service(builds=2)
     several.start()
     several.deploy(OLD)
-    assert bench.machine.did == [*RESTORED, "save base", "load base", "deploy 0.9.0", "save build-0"]
-    bench.machine.did.clear()
+    assert bench.lane.did == [*RESTORED, "save base", "load base", "deploy 0.9.0", "save build-0"]
+    bench.lane.did.clear()
     other = bench.service(build=OLD)
     other.start()
     assert other.deploy(OLD) is not None
-    assert bench.machine.did[: len(RESTORED) + 1] == [*RESTORED, "deploy 0.9.0"]
+    assert bench.lane.did[: len(RESTORED) + 1] == [*RESTORED, "deploy 0.9.0"]
 
 
 def test_a_deployed_build_that_cannot_be_loaded_leaves_the_stored_boot_and_is_stored_anew(
     bench: Bench,
 ) -> None:
     deployed_lane(bench)
-    bench.machine.did.clear()
-    bench.machine.when["load build"] = fails(CheckpointFailed("QEMU's snapshot-load: no"))
+    bench.lane.did.clear()
+    bench.lane.when["load build"] = fails(CheckpointFailed("QEMU's snapshot-load: no"))
     served = bench.service()
     served.start()
-    assert bench.machine.did == [*["adopt", "start paused", "load build", "stop", "set up"], *RESTORED]
-    bench.machine.did.clear()
+    assert bench.lane.did == [*["adopt", "start paused", "load build", "stop", "set up"], *RESTORED]
+    bench.lane.did.clear()
     assert served.deploy(NEW) is not None
     assert (served.record().restored, served.record().stored_build) == (True, False)
-    assert bench.machine.did == [*STORED_BUILD, "save build-0"]
+    assert bench.lane.did == [*STORED_BUILD, "save build-0"]
 
 
 def test_a_deployed_build_that_is_not_stored_serves_all_the_same(bench: Bench) -> None:
-    bench.machine.when["save build"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
+    bench.lane.when["save build"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
     served = deployed_lane(bench)
-    assert bench.machine.did == [*STORED_BUILD[:2], "save build-0"]
+    assert bench.lane.did == [*STORED_BUILD[:2], "save build-0"]
     assert bench.states.find(served.work.deployment(served.lane.guest)) is None
-    assert CellRunner(served).run(cell(NEW), bench.folder / "cell").status is Status.PASS
+    assert run_cell(served, cell(NEW), bench.folder / "cell").status is Status.PASS

@@ -20,15 +20,15 @@ import paramiko
 from lab.base import host_table, process
 from lab.base.paths import Paths
 from lab.catalog import Guest
-from lab.guest.session import ADMIN
+from lab.guest import ready
+from lab.guest.session import ADMIN, Session
 from lab.images import store
 from lab.images.store import BaseImage
-from lab.lane.guest import LaneGuest
 from lab.machine import acceleration
 from lab.machine.acceleration import Acceleration
-from lab.machine.budget import Processors
+from lab.machine.checkpoint import Checkpoint
 from lab.machine.connection import connection_for_lanes, default_uri
-from lab.machine.lane import open_lane
+from lab.machine.lane import Lane, open_lane
 
 ROOT = Path(__file__).parents[2]
 CLONE, WHEELS = "/opt/boxlite-lab", "/opt/wheels"
@@ -85,7 +85,8 @@ class Host:
     `first` has what each of them saw of the first `./setup.sh doctor`.
     """
 
-    guest: LaneGuest
+    lane: Lane
+    session: Session
     first: dict[Who, subprocess.CompletedProcess[str]] = field(default_factory=dict)
 
     def run(
@@ -95,8 +96,15 @@ class Host:
         words = f"cd {CLONE} && {{ {command}\n}} 2>&1 </dev/null"
         if who == "root":
             words = f"sudo -n -H sh -c {shlex.quote(words)}"
-        done = self.guest.session.run(words, seconds=seconds, check=check)
+        done = self.session.run(words, seconds=seconds, check=check)
         return subprocess.CompletedProcess(command, done.status, done.stdout, done.stderr)
+
+    def fork(self, checkpoint: Checkpoint) -> None:
+        """Put the guest into the checkpoint's state and wait until it answers."""
+        self.session.close()
+        self.session.set_speed(self.lane.speed)
+        checkpoint.fork()
+        self.session.wait_back(ready.BOOT_SECONDS)
 
     def lab(self, *words: str, who: Who = "root", check: bool = True) -> subprocess.CompletedProcess[str]:
         """`./setup.sh WORDS...` without a network."""
@@ -110,11 +118,11 @@ class Host:
             with tarfile.open(fileobj=archive, mode="w") as opened:
                 files(opened)
             archive.flush()
-            client = paramiko.SFTPClient.from_transport(self.guest.session._transport(ADMIN))
+            client = paramiko.SFTPClient.from_transport(self.session._transport(ADMIN))
             assert client is not None
             client.put(archive.name, "/tmp/put.tar")
         unpack = f"mkdir -p {to} && tar --no-same-owner -xf /tmp/put.tar -C {to} && chmod -R a+rX {to}"
-        self.guest.session.run(f"sudo -n sh -c '{unpack} && rm /tmp/put.tar'", seconds=60)
+        self.session.run(f"sudo -n sh -c '{unpack} && rm /tmp/put.tar'", seconds=60)
 
 
 @contextmanager
@@ -126,9 +134,11 @@ def host(paths: Paths, guest: Guest, say: Callable[[str], None]) -> Iterator[Hos
         how = AllProcessors(measured.kvm, measured.reason, measured.kernel_seconds)
         with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
             lane.start()
-            up = LaneGuest(lane, Processors(1), say)
-            up.wait_up()
-            yield Host(up)
+            session = Session(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
+            ready.wait_up(session, lane)
+            lane.learn_speed()
+            session.set_speed(lane.speed)
+            yield Host(lane, session)
 
 
 def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path) -> None:
@@ -148,9 +158,9 @@ def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path) -> None:
     host.put(lambda archive: archive.add(wheels, "."), WHEELS)
     for who, folder in CACHES.items():
         host.put(cache, folder)
-        host.guest.session.run(f"sudo -n chown -R {who}: {folder}", seconds=30)
+        host.session.run(f"sudo -n chown -R {who}: {folder}", seconds=30)
     # The files of both are this user's: root may read them, too.
-    host.guest.session.run(f"sudo -n chown -R {ADMIN}: {CLONE} /home/{ADMIN}/.cache", seconds=30)
+    host.session.run(f"sudo -n chown -R {ADMIN}: {CLONE} /home/{ADMIN}/.cache", seconds=30)
 
 
 def download_wheels(folder: Path) -> None:

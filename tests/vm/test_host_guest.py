@@ -36,17 +36,17 @@ def ready(paths: Paths, image: BaseImage, wheels: Path) -> Iterator[tuple[Host, 
     with host_guest.host(paths, host_guest.definition(), print) as host:
         host_guest.move_in(host, paths, image, wheels)
         host.run("usermod -aG kvm lab")
-        host.guest.session.close()  # A login has the groups of its beginning.
+        host.session.close()  # A login has the groups of its beginning.
         for who in USERS:
             host.first[who] = host.lab("doctor", who=who)
-        yield host, Checkpoint.take(host.guest.lane, "ready")
+        yield host, Checkpoint.take(host.lane, "ready")
 
 
 @pytest.fixture
 def host(ready: tuple[Host, Checkpoint]) -> Host:
     """The host as it was then."""
     made, checkpoint = ready
-    made.guest.fork(checkpoint)
+    made.fork(checkpoint)
     return made
 
 
@@ -72,7 +72,7 @@ def test_doctor_proves_kvm_and_that_machines_start(ready: tuple[Host, Checkpoint
 
 def test_a_user_who_may_not_open_kvm_is_told_and_gets_emulation(host: Host) -> None:
     host.run("gpasswd -d lab kvm")
-    host.guest.session.close()
+    host.session.close()
     printed = host.lab("doctor", who="lab").stdout
     assert line_of("acceleration", printed).startswith("slow  ")
     assert "/dev/kvm may not be opened by this user (join the group kvm)" in printed
