@@ -193,7 +193,7 @@ class Coordinator:
     def _call(self, name: str, what: Callable[..., None], *arguments: Any) -> None:
         """Call a function in a host's worker, again if that fails, until it answers or has gone.
 
-        A part waits for such a call without a limit, so one lost connection must not lose it.
+        What it tells is waited for without a limit, so one lost connection must not lose it.
         """
         while not self._is_over and (joined := self._hosts.get(name)):
             try:
@@ -231,7 +231,6 @@ class Coordinator:
 
     def _push(self, name: str, piece: Piece, folder: str) -> None:
         """Bring its image to the host of a part, which waits for it."""
-        why_not = ""
         on_its_way = Step("image: on its way to this host", Activity.IMAGE)
         self.observer.lane(f"{name}: {piece.guest}", on_its_way)
         try:
@@ -239,8 +238,7 @@ class Coordinator:
                 raise LabError(f"{name} dialled in and lacks the image of {piece.guest}: copy it there")
             images.push(self._logins[name], piece.image, folder)
         except LabError as error:
-            why_not = str(error)
-        self._call(name, images.arrived, piece.image.manifest.digest, why_not)
+            self._call(name, images.report_failure, piece.image.manifest.digest, str(error))
 
     def _fetch(self, name: str, piece: Piece, manifest: Manifest, folder: str) -> None:
         """Take over the image that the host of a part has prepared."""

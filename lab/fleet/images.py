@@ -63,17 +63,20 @@ def fetch(paths: Paths, login: Login, manifest: Manifest, folder: str) -> BaseIm
 
 # -- a host
 
-# Why an image did not arrive, by its digest; empty if it has.
-_arrived: dict[str, str] = {}
+# Why the coordinator could not bring an image, by its digest.
+_failures: dict[str, str] = {}
 
 
-def arrived(digest: str, why_not: str) -> None:
-    """Have the part of this host go on that waits for an image. Called by the coordinator."""
-    _arrived[digest] = why_not
+def report_failure(digest: str, reason: str) -> None:
+    """Have the part of this host fail that waits for an image. Called by the coordinator."""
+    _failures[digest] = reason
 
 
 def get(paths: Paths, manifest: Manifest, ask: Callable[[str], None], stop: threading.Event) -> None:
-    """Have an image in the store of this host; `ask` has it brought to a folder here. Raises LabError."""
+    """Have an image in the store of this host; `ask` has it brought to a folder here. Raises LabError.
+
+    Nothing tells this host that the image is there: it looks, because a message can be lost.
+    """
     name = f"{ARRIVING}{manifest.digest}"
     # While this lock is held, the folder is not one that a dead lab left.
     lock = paths.make(paths.images) / f"{name}.lock"
@@ -81,17 +84,27 @@ def get(paths: Paths, manifest: Manifest, ask: Callable[[str], None], stop: thre
         if store.by_content(paths, manifest.digest):
             return
         arriving = paths.images / f".partial-{name}"
-        arriving.mkdir(exist_ok=True)
-        _arrived.pop(manifest.digest, None)
+        shutil.rmtree(arriving, ignore_errors=True)
+        arriving.mkdir()
+        _failures.pop(manifest.digest, None)
         ask(str(arriving))
-        while manifest.digest not in _arrived:
+        while not _is_complete(arriving, manifest):
+            if reason := _failures.get(manifest.digest):
+                raise LabError(reason)
             if stop.wait(LOOK_SECONDS):
                 raise LabError("interrupted")
-        if why_not := _arrived[manifest.digest]:
-            raise LabError(why_not)
 
         def bring(file: str, to: Path) -> None:
             shutil.move(arriving / file, to)
 
         store.receive(paths, manifest, bring, lambda _text: None, origin="a run's coordinator")
         shutil.rmtree(arriving, ignore_errors=True)
+
+
+def _is_complete(folder: Path, manifest: Manifest) -> bool:
+    """Whether each file of an image is in a folder, and as long as it has to be.
+
+    SFTP writes from front to back.
+    """
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+    return sizes == {name: stored.size for name, stored in manifest.files.items()}

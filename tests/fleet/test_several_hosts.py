@@ -146,23 +146,27 @@ def test_a_host_whose_lab_fails_at_once_uses_up_no_part_while_another_is_at_work
 def test_a_host_that_is_not_reached_once_is_called_again(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.add("one")
     calls: list[str] = []
-    call = Client.run
+    push, call = images.push, Client.run
 
-    def fail_once(
-        client: Client, function: Callable[..., object], *arguments: object, **options: Any
-    ) -> object:
-        if function is images.arrived:
-            calls.append(str(arguments[0]))
+    def push_later(*arguments: Any) -> None:
+        if not calls:
+            raise LabError("the disk is full there")
+        push(*arguments)
+
+    def call_later(client: Client, function: Callable[..., object], *arguments: Any, **options: Any) -> object:
+        if function is images.report_failure:
+            calls.append(arguments[1])
             if len(calls) == 1:
                 # What dask does when it cannot connect to a worker in time.
                 raise OSError("Timed out trying to connect")
         return call(client, function, *arguments, **options)
 
-    monkeypatch.setattr(Client, "run", fail_once)
+    monkeypatch.setattr(images, "push", push_later)
+    monkeypatch.setattr(Client, "run", call_later)
     with running(fleet, ONE_GUEST) as run:
         result = run.finish()
     assert [cell.status for cell in result.cells] == [Status.PASS] * len(ONE_GUEST)
-    assert calls[0] == calls[1]
+    assert calls == ["the disk is full there"] * 2
 
 
 def test_a_part_that_ends_every_lab_is_given_up(fleet: Fleet) -> None:

@@ -61,8 +61,38 @@ def test_a_host_keeps_the_image_that_arrived_and_nothing_beside_it(here: Paths, 
     def ask(folder: str) -> None:
         for name in sent.manifest.files:
             shutil.copyfile(sent.folder / name, Path(folder) / name)
-        images.arrived(sent.manifest.digest, "")
 
     images.get(here, sent.manifest, ask, threading.Event())
     image = store.by_content(here, sent.manifest.digest)
     assert image and list(here.images.iterdir()) == [image.folder]
+
+
+def test_an_image_is_waited_for_until_its_last_byte(
+    here: Paths, sent: BaseImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = max(sent.manifest.files)
+
+    def copy(folder: Path, size: int | None) -> None:
+        for name in sent.manifest.files:
+            content = (sent.folder / name).read_bytes()
+            (folder / name).write_bytes(content[:size] if name == last else content)
+
+    def wait(_seconds: float) -> bool:
+        [arriving] = here.images.glob(".partial-*")
+        copy(arriving, None)
+        return False
+
+    stop = threading.Event()
+    monkeypatch.setattr(stop, "wait", wait)
+    images.get(here, sent.manifest, lambda folder: copy(Path(folder), -1), stop)
+    assert store.by_content(here, sent.manifest.digest)
+
+
+def test_a_host_is_told_why_an_image_does_not_come(here: Paths, sent: BaseImage) -> None:
+    digest = sent.manifest.digest
+    with pytest.raises(LabError, match="the disk is full"):
+        images.get(
+            here, sent.manifest, lambda _: images.report_failure(digest, "the disk is full"), threading.Event()
+        )
+    # The next part that needs it asks again.
+    test_a_host_keeps_the_image_that_arrived_and_nothing_beside_it(here, sent)
