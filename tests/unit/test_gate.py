@@ -2,16 +2,22 @@
 
 import datetime
 import json
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.base.errors import UsageError
 from lab.gate import baseline, expectations
+from lab.gate.compare import Difference
+from lab.gate.decision import Gate
 from lab.gate.expectations import FILL_IN
-from lab.record import CellResult, Outcome, RunResult, ShardRecord, Status
-from tests.builders.cells import done, run_with, side, write
-from tests.builders.processes import Printed, RunLab
+from lab.record import CellResult, LaneRecord, Outcome, RunResult, ShardRecord, Status, TestResult
+from tests.builders import golden
+from tests.builders.cells import box, cell, done, run_with, side, write
+from tests.builders.facts import facts
+from tests.builders.processes import RunLab
 
 BEFORE = run_with(
     done(Status.PASS, build="0.10.0"),
@@ -34,75 +40,130 @@ def now(
 
 
 @pytest.mark.parametrize(
-    ("new", "status", "verdict"),
+    ("new", "status", "gate", "differences"),
     [
-        (now(), 0, "gate passed: 3 cells compared, nothing is worse"),
-        (now(stock=Status.FAIL), 1, "gate blocked: 1 regressed"),
-        (now(cause="userns-sysctl"), 1, "gate blocked: 1 cause changed"),
-        (now(stock=Status.FLAKY), 1, "gate blocked: 1 newly flaky"),
-        (now(stock=Status.NOT_APPLICABLE), 1, "gate blocked: 1 vanished"),
-        (now(blocked=Status.XPASS), 1, "gate blocked: 1 unexpected pass"),
-        (now(older=Status.ERROR), 3, "gate incomplete: 1 cell could not be run; nothing else is worse"),
-        (now(stock=Status.FAIL, older=Status.NOT_RUN), 1, "gate blocked: 1 regressed"),
+        (now(), 0, Gate.PASSED, []),
+        (now(stock=Status.FAIL), 1, Gate.BLOCKED, [Difference.REGRESSED]),
+        (now(cause="userns-sysctl"), 1, Gate.BLOCKED, [Difference.CAUSE_CHANGED]),
+        (now(stock=Status.FLAKY), 1, Gate.BLOCKED, [Difference.NEWLY_FLAKY]),
+        (now(stock=Status.NOT_APPLICABLE), 1, Gate.BLOCKED, [Difference.VANISHED]),
+        (now(blocked=Status.XPASS), 1, Gate.BLOCKED, [Difference.UNEXPECTED_PASS]),
+        (now(older=Status.ERROR), 3, Gate.INCOMPLETE, []),
+        (now(stock=Status.FAIL, older=Status.NOT_RUN), 1, Gate.BLOCKED, [Difference.REGRESSED]),
     ],
 )
 def test_the_gate_says_its_verdict_first_and_ends_with_its_status(
-    tmp_path: Path, run_lab: RunLab, new: RunResult, status: int, verdict: str
+    tmp_path: Path, run_lab: RunLab, new: RunResult, status: int, gate: Gate, differences: list[Difference]
 ) -> None:
     old, candidate = write(BEFORE, tmp_path / "old"), write(new, tmp_path / "new")
-    assert run_lab(status, "gate", candidate, "--against", old).splitlines()[0] == verdict
+    assert run_lab(status, "gate", candidate, "--against", old).startswith(f"gate {gate}: ")
+    document = json.loads(run_lab(status, "gate", candidate, "--against", old, "--format", "json"))
+    assert document["gate"] == gate
+    assert [cell["difference"] for cell in document["blocking"]] == differences
 
 
-def test_a_cell_that_blocks_has_its_reason_evidence_and_commands(tmp_path: Path, run_lab: RunLab) -> None:
-    old, candidate = write(BEFORE, tmp_path / "old"), write(now(stock=Status.FAIL), tmp_path / "new")
-    assert (
-        run_lab(0, "baseline", old, "-o", tmp_path / "b.toml")
-        == f"{tmp_path}/b.toml: 3 cells of boxlite 0.10.0\n"
+# -- what the gate prints, whole
+
+
+def old_cell(variant: str, status: Status = Status.PASS, cause: str | None = None, **more: Any) -> CellResult:
+    return done(status, cause, variant=variant, build="0.10.0", **more)
+
+
+def new_cell(variant: str, status: Status = Status.PASS, cause: str | None = None, **more: Any) -> CellResult:
+    return done(status, cause, variant=variant, **more)
+
+
+def box_cell(build: str, **changes: Any) -> CellResult:
+    tests = [TestResult(name="starts", outcome=Outcome.PASS, protection=box(**changes))]
+    return cell(variant="box", build=build, tests=tests, facts=facts())
+
+
+def every_difference() -> tuple[RunResult, RunResult]:
+    """An old and a new run: each difference, each reason for it, and a failure that is known."""
+    limit, sysctl = "userns-limit", "userns-sysctl"
+    old = run_with(
+        *(
+            old_cell(variant)
+            for variant in ("stock", "known", "flaky", "gone", "apparmor", "lost", "more", "fewer")
+        ),
+        *(old_cell(variant, Status.XFAIL, limit) for variant in ("cause", "lifted", "late")),
+        old_cell("fixed", Status.FAIL, limit),
+        box_cell("0.10.0"),
+        old_cell("kernel"),
     )
-    printed = run_lab(1, "gate", candidate, "--against", tmp_path / "b.toml")
-    for lines in (
-        f"old: boxlite 0.10.0 (baseline {tmp_path}/b.toml)",
-        "regressed: debian-13 stock: pass -> fail userns-limit\n  why it failed\n",
-        "  test: starts: pass -> fail\n",
-        f"  evidence: {candidate}/cells/debian-13/stock/0.10.8\n",
-        "  run it again: lab matrix -g debian-13 -v stock --build 0.10.8\n",
-    ):
-        assert lines in printed
-    document = json.loads(run_lab(1, "gate", candidate, "--against", old, "--format", "json"))
-    assert document["gate"] == "blocked"
-    assert [(cell["guest"], cell["difference"]) for cell in document["blocking"]] == [
-        ("debian-13", "regressed")
+    new = run_with(
+        *(new_cell(variant, Status.FAIL, limit, reason="the limit is 0") for variant in ("stock", "known")),
+        new_cell("cause", Status.XFAIL, sysctl, reason="the sysctl is 0"),
+        box_cell("0.10.8", seccomp=["off"], mounts=["/ rw", "/usr rw"]),
+        new_cell("flaky", Status.FLAKY, reason="2 of 3"),
+        new_cell("apparmor", Status.NOT_APPLICABLE, reason="no AppArmor"),
+        new_cell("lifted", Status.XPASS),
+        new_cell("lost", Status.ERROR, reason="no boot"),
+        new_cell("late", Status.NOT_RUN, reason="interrupted"),
+        new_cell("fixed"),
+        new_cell("new"),
+        new_cell("more", tests={"another": Outcome.PASS}),
+        new_cell("fewer", tests={"isolates": None}),
+        new_cell(
+            "kernel",
+            facts=facts(kernel="6.13.1", bubblewrap={"setuid": True}, selinux={"mode": "permissive"}),
+        ),
+        lanes=[LaneRecord(guest="debian-13", image="b2" * 32, fork="memory", network="open", seconds={})],
+        definitions={"programs": "q" * 64, "variant stock": "t" * 64},
+    )
+    return old, new
+
+
+@pytest.mark.parametrize("kind", ["table", "markdown"])
+def test_the_report_of_the_gate_and_of_a_comparison_is_golden(run_lab: RunLab, kind: str) -> None:
+    old, new = every_difference()
+    write(old, Path("old"))
+    write(new, Path("new"))
+    known = entry(variant="known", until="2999-01-01")
+    expired = entry(variant="known", until=datetime.date(2026, 1, 1))
+    expected = file_of(known, expired, entry(guest="fedora-*", until="2999-01-01"))
+    ending = "txt" if kind == "table" else "md"
+    words = ["new", "--against", "old", "--expect", expected, "--format", kind]
+    golden.check(f"gate.{ending}", run_lab(1, "gate", *words))
+    golden.check(f"compare.{ending}", run_lab(0, "compare", "old", "new", "--format", kind))
+
+
+def test_the_verdicts_of_the_gate_are_golden(run_lab: RunLab) -> None:
+    write(BEFORE, Path("old"))
+    write(run_with(done(Status.NOT_RUN)), Path("empty"))
+    runs = {
+        "passed": (now(), "old"),
+        "incomplete": (now(older=Status.ERROR), "old"),
+        "nothing on the old side": (now(), "empty"),
+        "another plan": (run_with(done(Status.PASS)), "old"),
+        "two": (now(stock=Status.FAIL, blocked=Status.XPASS), "old"),
+    }
+    texts = []
+    for name, (run, old) in runs.items():
+        write(run, Path("new"))
+        texts.append(f"-- {name}\n{run_lab(None, 'gate', 'new', '--against', old)}")
+    golden.check("gate-verdicts.txt", "\n".join(texts))
+
+
+def test_a_baseline_stands_for_the_run_that_it_was_made_of(run_lab: RunLab) -> None:
+    write(BEFORE, Path("old"))
+    write(now(stock=Status.FAIL), Path("new"))
+    run_lab(0, "baseline", "old", "-o", "b.toml")
+    documents = [
+        json.loads(run_lab(1, "gate", "new", "--against", side, "--format", "json"))
+        for side in ("old", "b.toml")
     ]
-    page = run_lab(1, "gate", candidate, "--against", old, "--format", "markdown").splitlines()
-    assert page[0] == "# gate blocked: 1 regressed"
-    assert "| regressed | debian-13 | stock | pass | fail userns-limit |" in page
-    assert "- run it again: `lab matrix -g debian-13 -v stock --build 0.10.8`" in page
+    for document in documents:
+        assert document["gate"] == "blocked"
+        [blocking] = document["blocking"]
+        assert (blocking["guest"], blocking["difference"]) == ("debian-13", "regressed")
+        assert blocking["evidence"] == "new/cells/debian-13/stock/0.10.8"
 
 
-def test_what_could_not_run_is_named_with_reason_and_command(tmp_path: Path, run_lab: RunLab) -> None:
-    missing = [done(Status.ERROR, guest="debian-12", reason="no boot"), done(Status.PASS)]
-    blocked = done(Status.NOT_RUN, variant="max-userns-zero", reason="interrupted")
-    old, candidate = write(BEFORE, tmp_path / "old"), write(run_with(*missing, blocked), tmp_path / "new")
-    assert (
-        "could not run:\n"
-        "  debian-12 (stock): no boot\n"
-        "  debian-13 (max-userns-zero): interrupted\n"
-        f"  run what is missing: lab matrix --resume {candidate}\n"
-    ) in run_lab(3, "gate", candidate, "--against", old)
-    # An old side without results is no green gate.
-    empty = write(run_with(done(Status.NOT_RUN)), tmp_path / "empty")
-    printed = run_lab(3, "gate", write(now(), tmp_path / "whole"), "--against", empty)
-    assert "gate incomplete: no cell has a result on both sides" in printed
-
-
-def test_a_run_of_another_plan_is_refused_or_named(tmp_path: Path, run_lab: RunLab) -> None:
+def test_a_run_of_another_plan_is_refused(tmp_path: Path, run_lab: RunLab) -> None:
     old = write(BEFORE, tmp_path / "old")
     other = write(run_with(done(Status.PASS, guest="debian-14")), tmp_path / "other")
     assert "have no cell in common" in run_lab(2, "gate", other, "--against", old)
-    printed = run_lab(1, "gate", write(run_with(done(Status.PASS)), tmp_path / "part"), "--against", old)
-    assert "gate blocked: 2 vanished" in printed
-    assert "this run was not asked for 2 cells that the old side has" in printed
-    assert "vanished: debian-12 stock: pass -> not asked" in printed
 
 
 TWO = run_with(done(Status.PASS, build="0.10.0"), done(Status.FAIL, build="0.10.8"))
@@ -111,12 +172,9 @@ THREE = run_with(*(done(Status.PASS, build=build) for build in ("0.10.0", "0.10.
 
 def test_two_builds_of_one_run_are_compared_in_their_order(tmp_path: Path, run_lab: RunLab) -> None:
     run = write(TWO, tmp_path / "two")
-    printed = run_lab(0, "compare", run)
-    assert "new: boxlite 0.10.8 (run 20261124-160000)\nold: boxlite 0.10.0" in printed
-    assert "1 regressed" in printed
-    assert json.loads(run_lab(0, "compare", run, "--format", "json"))["cells"][0]["difference"] == "regressed"
-    page = run_lab(0, "compare", run, "--format", "markdown")
-    assert page.startswith("# boxlite 0.10.8 compared with 0.10.0\n")
+    document = json.loads(run_lab(0, "compare", run, "--format", "json"))
+    assert (document["old"]["build"], document["new"]["build"]) == ("0.10.0", "0.10.8")
+    assert document["cells"][0]["difference"] == "regressed"
     run_lab(1, "gate", run, "--against-build", "0.10.0")
     run_lab(0, "gate", run, "--against-build", "0.10.8", "--build", "0.10.0")
     assert "old: boxlite 0.10.0" in run_lab(1, "gate", run, "--against-build", "previous")
@@ -328,43 +386,42 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
 OLD = run_with(done(Status.PASS, build="0.10.0"), done(Status.PASS, variant="a", build="0.10.0"))
 
 
-def gate(run_lab: RunLab, status: int, text: str, *cells: CellResult) -> Printed:
+def gate(run_lab: RunLab, status: int, text: str, *cells: CellResult) -> dict[str, Any]:
+    """What `lab gate` decides about these cells with these expectations, as JSON."""
     write(OLD, Path("old"))
     write(run_with(*cells), Path("new"))
-    return run_lab(status, "gate", "new", "--against", "old", "--expect", file_of(text))
+    words = ["new", "--against", "old", "--expect", file_of(text), "--format", "json"]
+    document: dict[str, Any] = json.loads(run_lab(status, "gate", *words))
+    return document
 
 
 A_PASSES = done(Status.PASS, variant="a")
 
 
 @pytest.mark.parametrize(
-    ("cells", "status", "verdict"),
+    ("cells", "status", "blocking", "faults"),
     [
-        ([done(Status.FAIL), A_PASSES], 0, "gate passed: "),
-        ([done(Status.FAIL, "userns-sysctl"), A_PASSES], 1, "1 regressed, 1 expectation"),
-        ([done(Status.FAIL), done(Status.FAIL, variant="a")], 1, "1 regressed\n"),
-        ([done(Status.PASS), A_PASSES], 1, "gate blocked: 1 expectation does not hold"),
-        ([done(Status.ERROR), A_PASSES], 3, "gate incomplete: 1 cell could not be run"),
-        ([done(Status.FLAKY), A_PASSES], 1, "1 newly flaky, 1 expectation"),
-        ([done(Status.FAIL)], 1, "1 vanished\n"),
+        ([done(Status.FAIL), A_PASSES], 0, [], 0),
+        ([done(Status.FAIL, "userns-sysctl"), A_PASSES], 1, [Difference.REGRESSED], 1),
+        ([done(Status.FAIL), done(Status.FAIL, variant="a")], 1, [Difference.REGRESSED], 0),
+        ([done(Status.PASS), A_PASSES], 1, [], 1),
+        ([done(Status.ERROR), A_PASSES], 3, [], 0),
+        ([done(Status.FLAKY), A_PASSES], 1, [Difference.NEWLY_FLAKY], 1),
+        ([done(Status.FAIL)], 1, [Difference.VANISHED], 0),
     ],
 )
-def test_a_known_failure_passes(run_lab: RunLab, cells: list[CellResult], status: int, verdict: str) -> None:
-    assert verdict in gate(run_lab, status, entry(until="2999-01-01"), *cells)
+def test_a_known_failure_passes(
+    run_lab: RunLab, cells: list[CellResult], status: int, blocking: list[Difference], faults: int
+) -> None:
+    document = gate(run_lab, status, entry(until="2999-01-01"), *cells)
+    assert [cell["difference"] for cell in document["blocking"]] == blocking
+    assert len(document["expectations_at_fault"]) == faults
+    assert document["gate"] == {0: Gate.PASSED, 1: Gate.BLOCKED, 3: Gate.INCOMPLETE}[status]
 
 
-def test_the_decision_is_written(run_lab: RunLab) -> None:
-    text = entry(until="2999-01-01") + entry(guest="fedora-*", until="2999-01-01")
-    fault = "expect.toml: expect.2 (fedora-* stock): matches no cell of this run: remove it"
-    printed = gate(run_lab, 1, text, done(Status.FAIL), A_PASSES)
-    assert f"expectations that do not hold:\n  {fault}\n" in printed
-    failure = "fail userns-limit: the limit is too low (https://bugs.example/468, jane, "
-    assert f"debian-13 stock: {failure}" in printed
-    words = ["gate", "new", "--against", "old", "--expect", "expect.toml", "--format"]
-    document = json.loads(run_lab(1, *words, "json"))
-    assert document["expectations_at_fault"] == [fault]
+def test_a_known_failure_is_in_the_decision_with_its_expectation(run_lab: RunLab) -> None:
+    document = gate(run_lab, 0, entry(until="2999-01-01"), done(Status.FAIL), A_PASSES)
     assert [failure["expected"]["owner"] for failure in document["known"]] == ["jane"]
-    assert "## Known failures, as expected\n" in run_lab(1, *words, "markdown")
 
 
 # -- rewritten from runs
@@ -382,13 +439,13 @@ def test_a_new_failure_is_drafted(run_lab: RunLab) -> None:
     ]
     write(run_with(*cells), Path("new"))
     printed = run_lab(0, "expect", "new", "-o", "known.toml")
-    assert "--- a/known.toml\n+++ b/known.toml\n" in printed
-    assert "known.toml: 2 added\nreplace every 'FILL IN' before a gate uses the file\n" in printed
+    golden.check("expect.txt", printed)
     text = Path("known.toml").read_text()
-    begins = '[[expect]]\nguest = "debian-13"\nvariant = "stock"\ncause = "userns-limit"\nbug = "FILL'
-    assert f"# the limit is 0\n{begins}" in text
-    assert 'cause = "unknown"\ntests = ["isolates", "starts"]\n' in text
-    assert 'variant = "a"' not in text
+    drafts = tomllib.loads(text)["expect"]
+    assert [(draft["variant"], draft["cause"], draft.get("tests")) for draft in drafts] == [
+        ("stock", "userns-limit", None),
+        ("b", "unknown", ["isolates", "starts"]),
+    ]
     # What a person has not filled in yet is no reason to add it again.
     assert "known.toml: nothing to change\n" in run_lab(0, "expect", "new", "-o", "known.toml")
     assert Path("known.toml").read_text() == text

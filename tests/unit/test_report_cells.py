@@ -1,6 +1,6 @@
 """What reports say of each cell: a run with everything, in each of its forms.
 
-To accept what a change does to them: python -m tests.unit.test_report_cells
+What each of them is as a whole: the golden files of `tests.builders.golden`.
 """
 
 import re
@@ -34,13 +34,13 @@ from lab.report import github, junit, markdown, run_notes, sections
 from lab.report.site import one_page
 from lab.report.site.publish import publish
 from lab.verdict.status import combine
+from tests.builders import golden
 from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.cells import box, cell
 from tests.builders.facts import facts
 from tests.builders.output import FAULT, FLAKY, REPORTS, printed
 from tests.builders.runs import host, run_of
 
-GOLDEN = Path(__file__).parent / "data" / "reports"
 NOWHERE = Path("no-such-run")
 
 
@@ -65,22 +65,16 @@ BROKEN = [step(PASSES), step(FAILS, "with a"), step(FAILS, "with b"), step(PASSE
 BROKEN += [step(CANNOT, "with d"), step(ERROR, "with e")]
 
 
-@pytest.mark.parametrize(
-    ("status", "made", "line"),
-    [
-        (Status.FAIL, trials(ALONE, stopped="why"), "nothing that was tried lets it pass; why; tried alone: 2"),
-        (
-            Status.PASS,
-            trials(BROKEN, ["with a"], ["with b"]),
-            "it fails with a, with b; tried alone: 3; cannot be tried: 1; faults of the lab: 1",
-        ),
-        (Status.PASS, trials(BROKEN[::3]), "nothing that was tried breaks it; tried alone: 1"),
-        (Status.FAIL, trials([step(ERROR, ONE)], [ONE, OTHER]), f"{ONE} and {OTHER}; faults of the lab: 1"),
-        (Status.FAIL, trials([step(PASSES)], stopped="why"), "no change was tried; why"),
-    ],
-)
-def test_what_an_experiment_found_is_said_in_a_line(status: Status, made: Experiment, line: str) -> None:
-    assert sections.describe_experiment(cell(status=status, experiment=made)).endswith(f"{line}; judged by box")
+def test_what_an_experiment_found_is_golden() -> None:
+    experiments = [
+        (Status.FAIL, trials(ALONE, stopped="out of time")),
+        (Status.PASS, trials(BROKEN, ["with a"], ["with b"])),
+        (Status.PASS, trials(BROKEN[::3])),
+        (Status.FAIL, trials([step(ERROR, ONE)], [ONE, OTHER])),
+        (Status.FAIL, trials([step(PASSES)], stopped="out of time")),
+    ]
+    cells = [cell(status=status, experiment=experiment) for status, experiment in experiments]
+    golden.check("experiments.txt", "".join(f"{sections.describe_experiment(each)}\n" for each in cells))
 
 
 TRIED = [
@@ -213,8 +207,8 @@ FORMS: dict[str, Callable[[RunResult], str]] = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_report_of_everything_is_as_it_was(name: str) -> None:
-    assert FORMS[name](everything()) == (GOLDEN / name).read_text()
+def test_a_report_of_everything_is_golden(name: str) -> None:
+    golden.check(name, FORMS[name](everything()))
 
 
 def test_a_template_gets_values_and_functions_and_no_module(
@@ -270,9 +264,3 @@ def test_long_lists_are_cut_and_a_shuffled_repeat_is_named_with_the_option_for_i
     seeds = [repeat.model_copy(update={"seed": 40 + number}) for number, repeat in enumerate(long.repeats, 1)]
     [first, *_] = run_notes.list_rates_of_cell(long.model_copy(update={"repeats": seeds}))
     assert first.repeats.startswith("1 (--shuffle=41), 2 (--shuffle=42)")
-
-
-if __name__ == "__main__":
-    GOLDEN.mkdir(exist_ok=True)
-    for name, render in FORMS.items():
-        (GOLDEN / name).write_text(render(everything()))

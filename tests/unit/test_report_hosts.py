@@ -158,9 +158,7 @@ def test_each_cell_of_a_merged_run_is_compared_by_what_it_ran_on_itself() -> Non
     now = run_with(*cells, lanes=[lane("debian-13", ALPHA), lane("debian-13 #2", BETA, image="2")])
     same, other = compared(before, now)
     assert (same.difference, other.difference) == (Difference.UNCHANGED, Difference.ENVIRONMENT_CHANGED)
-    host = "host Debian with kernel 6.12 -> Debian with kernel 6.18"
-    changes = ["image changed", host, "acceleration emulation -> KVM"]
-    assert [str(change) for change in other.environment] == changes
+    assert [change.what for change in other.environment] == ["image", "host", "acceleration"]
 
 
 def test_hosts_of_other_names_are_no_other_environment() -> None:

@@ -16,12 +16,14 @@ from lab.record import (
     Outcome,
     RemedyOutcome,
     RemedyResult,
+    RunResult,
     Status,
     TestResult,
 )
 from lab.report import markdown, run_notes, table
 from lab.report.sections import make_sections
 from lab.report.table import LOOKS
+from tests.builders import golden
 from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.cells import cell
 from tests.builders.facts import facts
@@ -103,41 +105,33 @@ def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, columns
 
 MISSING = [cell(), cell("debian-12", status=Status.NOT_RUN), cell("debian-14", status=Status.ERROR)]
 ENDED = {"finished": datetime.now(UTC)}
-TWO_MISSING = "2 of 3 cells are missing; continue with: lab matrix --resume"
 MORE = [cell(status=Status.XFAIL, unfinished=True)]
+RUNS: dict[str, RunResult] = {
+    "whole": run_of(cell(), **ENDED),
+    "cells are missing": run_of(*MISSING, **ENDED),
+    "not finished": run_of(*MISSING),
+    "interrupted": run_of(*MISSING, **ENDED, interrupted=True),
+    "a shard was lost": run_of(*MISSING, **ENDED, merged=[run_of(cell()).run], lost_shards=[2]),
+    # What executes programs of this host has to be named again.
+    "a build of this host": run_of(
+        *MORE, **ENDED, builds=[BuildRecord(name="x", version="1", source="cli:/a b")]
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("cells", "more", "step"),
-    [
-        ([cell()], ENDED, ""),
-        (MISSING, ENDED, f"{TWO_MISSING} RUN"),
-        (MISSING, {}, f"not finished; {TWO_MISSING} RUN"),
-        (MISSING, {**ENDED, "interrupted": True}, f"interrupted; {TWO_MISSING} RUN"),
-        (
-            MISSING,
-            {**ENDED, "merged": [run_of(cell()).run], "lost_shards": [2]},
-            f"partial, merged without 1 of its shards; {TWO_MISSING} RUN",
-        ),
-        # What executes programs of this host has to be named again.
-        (
-            MORE,
-            {**ENDED, "builds": [BuildRecord(name="x", version="1", source="cli:/a b")]},
-            "more to try on 1 of 1 cells; continue with: lab matrix --resume RUN '--build=cli:/a b'",
-        ),
-    ],
-)
-def test_a_run_says_where_it_is_and_how_to_go_on_with_it(
-    tmp_path: Path, cells: list[CellResult], more: dict[str, Any], step: str
-) -> None:
+def test_what_a_run_says_of_how_to_go_on_with_it_is_golden() -> None:
+    lines = [f"{name}: {run_notes.describe_next_step(run, Path('RUN'))}" for name, run in RUNS.items()]
+    golden.check("next-steps.txt", "".join(f"{line.rstrip()}\n" for line in lines))
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path, run: RunResult) -> None:
     (tmp_path / "run.log").touch()
     (tmp_path / "matrix.md").touch()
-    run, line = run_of(*cells, **more), step.replace("RUN", str(tmp_path))
-    assert run_notes.describe_next_step(run, tmp_path) == line
+    line = run_notes.describe_next_step(run, tmp_path)
+    assert bool(line) is (run is not RUNS["whole"])
     assert printed(run, tmp_path).rstrip().endswith(f"run: {tmp_path} (matrix.md, run.log)\n{line}".rstrip())
-    head = markdown.render(run, tmp_path).split("| guest")[0].replace("\\", "")
-    assert line in head
-    assert ("continue with" in head) is bool(line)
+    assert line in markdown.render(run, tmp_path).split("| guest")[0].replace("\\", "")
 
 
 # -- what fails in the same way is told once
