@@ -23,7 +23,6 @@ from lab.record.folders import (
     read_past_run,
 )
 from lab.report import github, judgements, junit, markdown, terminal
-from lab.verdict import claims
 
 
 @click.command("merge")
@@ -69,34 +68,24 @@ def merge_command(lab: options.Lab, runs: tuple[str, ...], folder: Path | None, 
     help="Show the run in this format. Default: table.",
 )
 @click.option(
-    "--claims",
-    "report",
-    type=click.Choice(claims.names()),
-    help="Judge the claims of a bug report, or those of boxlite's documentation.",
-)
-@click.option(
     "--upstream",
     "for_upstream",
     is_flag=True,
     help="List the failures for which boxlite itself names a wrong cause or a wrong cure.",
 )
 @click.pass_obj
-def report_command(
-    lab: options.Lab, run: str, kind: str | None, report: str | None, *, for_upstream: bool
-) -> int:
+def report_command(lab: options.Lab, run: str, kind: str | None, *, for_upstream: bool) -> int:
     """Show the results of a run again.
 
-    RUN is the name or the folder of a run. --claims and --upstream print Markdown. --format github prints
-    annotations for a job of GitHub Actions, and adds its summary to the file that $GITHUB_STEP_SUMMARY names;
-    without one it prints the summary, too. The exit status is that of the run, as `lab matrix` gave it.
+    RUN is the name or the folder of a run. --upstream prints Markdown. --format github prints annotations
+    for a job of GitHub Actions, and adds its summary to the file that $GITHUB_STEP_SUMMARY names; without
+    one it prints the summary, too. The exit status is that of the run, as `lab matrix` gave it.
     """
-    if (kind, report, for_upstream or None).count(None) < 2:
-        raise UsageError("--format, --claims and --upstream are different reports", hint="ask for one of them")
+    if kind is not None and for_upstream:
+        raise UsageError("--format and --upstream are different reports", hint="ask for one of them")
     folder = find_folder(lab.paths.runs, run)
     result = RunResult.read(folder)
-    if report is not None:
-        click.echo(judgements.render_claims(result, folder, report), nl=False)
-    elif for_upstream:
+    if for_upstream:
         click.echo(judgements.render_misdiagnoses(result, folder), nl=False)
     elif kind == "markdown":
         click.echo(markdown.render(result, folder), nl=False)

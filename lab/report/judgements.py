@@ -1,4 +1,4 @@
-"""What others say, judged by a run, as Markdown: the claims of a bug report, and boxlite's own diagnoses."""
+"""What boxlite says about its own failures, judged by a run, as Markdown."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,40 +12,8 @@ from lab.catalog import remedies
 from lab.record import RemedyOutcome, RemedyResult, RunResult
 from lab.report import markdown, table
 from lab.report.sections import format_command
-from lab.verdict import claims, words
-from lab.verdict.claims import Judgement, Seen
+from lab.verdict import words
 from lab.verdict.words import FinishedCell, WordsVerdict
-
-
-def render_claims(run: RunResult, folder: Path, report: str) -> str:
-    """Say what the run in `folder` shows about each claim of a report on each guest."""
-    issue = claims.load(report)
-    cells = [FinishedCell(result, folder) for result in run.cells]
-    guests = list(dict.fromkeys(cell.guest for cell in run.cells))
-    judged = {name: [claims.judge(issue, name, guest, cells) for guest in guests] for name in issue.claims}
-    return markdown.page(
-        "claims.md",
-        run=run,
-        title=issue.title,
-        claims=issue.claims,
-        guests=guests,
-        judged=judged,
-        rows=_rows,
-    )
-
-
-def _rows(judgements: Iterable[Judgement]) -> dict[tuple[str, str, str, str], list[Seen]]:
-    """Group the cells that show the same about a claim: by guest, system and build, result, observation."""
-    rows: dict[tuple[str, str, str, str], list[Seen]] = {}
-    for judgement in judgements:
-        for seen in judgement.seen:
-            result = seen.cell.result
-            system = (result.facts and result.facts.os.pretty_name) or "-"
-            about = f"{system}, boxlite {result.build}"
-            row = (judgement.guest, about, str(seen.answer), seen.what)
-            rows.setdefault(row, []).append(seen)
-    return rows
-
 
 # Number of log lines that suffice to show what was refused.
 MOST_LINES = 3

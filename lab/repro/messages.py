@@ -104,7 +104,7 @@ def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Words |
         words, name = _unquoted((match[1] or match[2]).strip()), error(match[0])
         return Words(quote_, words, Speaker.KERNEL, name)
     if whole := first or SAYS["rust"].search(text):
-        words, name = _unquoted(whole[0].strip()), error(whole[0])
+        words, name = _unquoted(_within_quotes(text, whole.start(), whole[0]).strip()), error(whole[0])
         speaker = Speaker.BOXLITE if first else Speaker.OTHER
         listed = _of_table(quote_, words) or Words(quote_, words, speaker)
         means = name or listed.means
@@ -199,12 +199,19 @@ def _first_error(words: str) -> tuple[str | None, int]:
     return None, 0
 
 
-def _bubblewrap(text: str, match: re.Match[str]) -> str:
-    """Bubblewrap's message without what the sentence around it says."""
-    words = match[1]
-    closing = QUOTED.get(text[match.start() - 1] if match.start() else "")
+def _within_quotes(text: str, start: int, words: str) -> str:
+    """Words that begin at a column of a line, up to the end of the quotation that begins right before them."""
+    closing = QUOTED.get(text[start - 1] if start else "")
     if closing and (end := words.find(closing)) > 0 and words[:end].count("(") == words[:end].count(")"):
         return words[:end]
+    return words
+
+
+def _bubblewrap(text: str, match: re.Match[str]) -> str:
+    """Bubblewrap's message without what the sentence around it says."""
+    words = _within_quotes(text, match.start(), match[1])
+    if words != match[1]:
+        return words
     if told := TEXT_OF_ERROR.search(words):
         rest = words[told.end() :]
         # A hint of the program's own follows a colon or a comma.

@@ -20,7 +20,7 @@ from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import FOLDER, KINDS, AppArmor, Selinux, Sysctl
 from lab.record import Expectation
 from lab.repro import systems
-from lab.repro.report import Judged, Kernel, Mood, Place, Quote, Report, Setting, System, Words
+from lab.repro.report import Assertion, Judged, Kernel, Mood, Place, Quote, Report, Setting, System, Words
 from lab.repro.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Plan:
     """What is run for a report. Nothing is run if `why_not` says why.
 
     `guest` is run: the report's host, or the `nearest` guest among those that can be run here, which is named
-    with the reason `why_nearest` whether it is run or not. `stated` are the settings that the report states.
+    with the reason `why_nearest` whether it is run or not. `asserted` are the variants whose cells show what
+    the report asserts. `stated` are the settings that it states.
     `steps` say in words what is done, and what is left out. `again` is the command that makes the plan again.
     """
 
@@ -111,6 +112,7 @@ class Plan:
     build: "Build | None"
     questions: tuple[Question, ...]
     checks: tuple[Check, ...]
+    asserted: tuple[Variant, ...]
     stated: Variant | None
     steps: tuple[str, ...]
     why_not: tuple[str, ...]
@@ -133,6 +135,7 @@ class Plan:
     def variants(self) -> dict[str, Variant]:
         """Every variant that is run, by its name, the questions' first."""
         made = [question.variant for question in self.questions] + [check.variant for check in self.checks]
+        made += self.asserted
         return {variant.name: variant for variant in made if variant}
 
     @property
@@ -196,6 +199,9 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
     for check in checks:
         what = f"variant {check.variant.name}" if check.variant else f"not tested: {check.why_not}"
         steps.append(f"tried: {check.written}, on {check.question.cause or REPORT}: {what}")
+    is_host = own is not None and guest == own
+    asserted, of_assertions = assertion_variants(report, catalog, there, is_host=is_host)
+    steps += of_assertions
     if not why_not and not any(question.variant for question in questions):
         why_not = [question.why_not for question in questions]
     return Plan(
@@ -207,6 +213,7 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
         build=build,
         questions=tuple(questions),
         checks=checks,
+        asserted=asserted,
         stated=stated,
         steps=tuple(steps),
         why_not=tuple(why_not),
@@ -466,7 +473,27 @@ def stated_by(report: Report, catalog: Catalog, guest: Guest | None) -> tuple[Va
     return made, steps
 
 
-# -- what the reporter tried
+# -- what the reporter asserts, and what the reporter tried
+
+
+def assertion_variants(
+    report: Report, catalog: Catalog, guest: Guest | None, *, is_host: bool
+) -> tuple[tuple[Variant, ...], list[str]]:
+    """The variants whose cells show what a report asserts, and in words what each of them is run for.
+
+    `is_host`: whether the guest is the report's host.
+    """
+    texts: dict[str, list[str]] = {}
+    for assertion in report.of(Assertion):
+        if assertion.variant and (is_host or not assertion.is_of_host):
+            texts.setdefault(assertion.variant, []).append(assertion.text)
+    variants = [catalog.variant(name) for name in texts]
+    able = tuple(variant for variant in variants if guest is None or can_have(guest, variant))
+    steps: list[str] = []
+    for variant in variants:
+        step = "" if variant in able else "not tested: the guest cannot have "
+        steps.append(f"asserted: {'; '.join(texts[variant.name])}: {step}variant {variant.name}")
+    return able, steps
 
 
 def checks_of(report: Report, questions: Sequence[Question], guest: Guest | None) -> tuple[Check, ...]:

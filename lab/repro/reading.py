@@ -17,7 +17,7 @@ from lab.base.architecture import ARCHITECTURES
 from lab.base.errors import UsageError
 from lab.base.files import bounded
 from lab.base.paths import PACKAGE
-from lab.repro import judging, messages, settings, source, systems
+from lab.repro import assertions, judging, messages, settings, source, systems
 from lab.repro.report import (
     AuditLine,
     Command,
@@ -73,6 +73,7 @@ def read(data: bytes) -> Report:
         _named_tests(text),
         settings.read(text),
         messages.read(text, AUDIT["begins"]),
+        assertions.read_assertions(text),
     ]
     for statements in readers:
         everything += islice(statements, MOST_READ)

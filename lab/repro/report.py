@@ -261,6 +261,29 @@ class NamedTest(Statement):
 
 
 @dataclass(frozen=True)
+class Assertion(Statement):
+    """What a report asserts of hosts, of boxlite or of a cure, and a cell can show: see `assertions.toml`.
+
+    `observer` is the function of `observers.py` that looks for it, with `arguments`. The cell of `variant`
+    shows it, or the cells of the report's questions if that is empty.
+    """
+
+    kind = "assertion"
+    text: str
+    observer: str
+    arguments: dict[str, Any] = field(hash=False)
+    variant: str = ""
+
+    @property
+    def is_of_host(self) -> bool:
+        """Whether only the report's own host shows it: what names a system or a version says where it holds."""
+        return bool(self.variant) and self.arguments.keys().isdisjoint(("system", "since"))
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Probed(Statement):
     """The output of the probe script: what the reporter's host is, and what its kernel allows.
 

@@ -17,8 +17,20 @@ from lab.base.files import bounded, plain
 from lab.base.ordered import OrderedEnum
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit, read_beginning
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
+from lab.repro import observers
+from lab.repro.observers import NothingShown, Observation
 from lab.repro.planning import Check, Plan, Question, distribution
-from lab.repro.report import AuditLine, Command, NamedTest, Program, Speaker, Statement, Words
+from lab.repro.report import (
+    Assertion,
+    AuditLine,
+    Command,
+    NamedTest,
+    Program,
+    Report,
+    Speaker,
+    Statement,
+    Words,
+)
 from lab.verdict.words import FinishedCell
 
 # The programs that boxlite starts to make its sandbox, and boxlite itself.
@@ -35,8 +47,9 @@ FILES = ("boxlite/*/logs/*", "suite/suite.log", "probes.json", KERNEL_FILE, AUDI
 MOST_FILES, LARGEST, LONGEST, SHOWN = 20, 1_000_000, 4000, 300
 # A shorter text proves nothing: `Permission denied` stands in many messages.
 SHORTEST = 20
-# What a program puts before its message.
-SPEAKER = re.compile(r"(?:(?:bwrap|boxlite|Error|error|RuntimeError): )*")
+# What a program, or the name of an exception, puts before its message.
+SPEAKER = re.compile(r"(?:(?:bwrap|boxlite|Error|error|RuntimeError): |\w+\([\"'])*")
+QUOTED_END = re.compile(r"[\"']\)*$")
 # What says what was refused. The rest of an audit line tells one occurrence from another.
 REFUSED = (
     *("apparmor", "operation", "class", "profile", "capability", "capname", "requested", "target", "info"),
@@ -126,13 +139,15 @@ def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     if worst is Result.NOT_RUN and plan.hint:
         why.append(plan.hint)
     words: dict[Statement, Claim] = {}
-    for claim in (claim for answer in answered for claim in answer.claims):
+    for claim in (claim for answer in answered for claim in (*answer.claims, *_of_unquestioned(plan, answer))):
         other = words.get(claim.statement, claim)
         words[claim.statement] = min(other, claim, key=lambda claim: claim.held.rank)
     claims = [
         *words.values(),
         *(_of_test(test, answered) for test in islice(plan.report.of(NamedTest), MOST_TESTS)),
         *(_of_check(plan, check, cells) for check in plan.checks),
+        *_of_one_failure(plan, answered),
+        *(_of_assertion(plan, assertion, answered, cells) for assertion in plan.report.of(Assertion)),
     ]
     return Verdict(worst, tuple(dict.fromkeys(why)), answered, tuple(claims))
 
@@ -210,26 +225,46 @@ def _met_by_chance(cause: str, ran: CellResult, looked_for: Sequence[Claim]) -> 
 # -- the claims of a report: its words and audit lines, the tests that fail, and what its reporter tried
 
 
-def _of_words(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Claim]:
-    """Look in a cell's evidence for what the report quotes about a question.
-
-    A line that another question is about is left to that one; a line that is about none is looked for in each.
-    """
-    report = plan.report
-    of_others = {quote for other in plan.questions if other != question for quote in other.quotes}
-    quoted = [
+def _quoted_words(report: Report) -> list[AuditLine | Words]:
+    """The audit lines of a report, and the words of boxlite and bubblewrap that it quotes."""
+    return [
         statement
         for statement in report.statements
         if isinstance(statement, AuditLine)
         or (isinstance(statement, Words) and statement.speaker in (Speaker.BOXLITE, Speaker.BUBBLEWRAP))
     ]
+
+
+def _of_words(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Claim]:
+    """Look in a cell's evidence for what the report quotes about a question.
+
+    A line that another question is about is left to that one; a line that is about none is looked for if no
+    line is about this one.
+    """
+    quoted = _quoted_words(plan.report)
     own = [statement for statement in quoted if statement.quote in question.quotes]
-    of_none = [statement for statement in quoted if statement.quote not in of_others]
-    commands = [command.quote.number for command in report.of(Command)]
+    return _find_words(plan, own or _unquestioned(plan, quoted), cell)
+
+
+def _unquestioned(plan: Plan, quoted: Sequence[AuditLine | Words]) -> list[AuditLine | Words]:
+    """The quoted lines that no question is about."""
+    lines = {quote for question in plan.questions for quote in question.quotes}
+    return [statement for statement in quoted if statement.quote not in lines]
+
+
+def _of_unquestioned(plan: Plan, answer: Answered) -> Iterator[Claim]:
+    """Look in the cell of a question for the lines that no question is about, and which decide about none."""
+    if answer.cell and answer.cell.result.status.is_decisive:
+        yield from _find_words(plan, _unquestioned(plan, _quoted_words(plan.report)), answer.cell)
+
+
+def _find_words(plan: Plan, quoted: Sequence[AuditLine | Words], cell: FinishedCell) -> Iterator[Claim]:
+    """Look in a cell's evidence for quoted lines."""
+    commands = [command.quote.number for command in plan.report.of(Command)]
     is_ubuntu = plan.guest is not None and distribution(plan.guest) == "ubuntu"
     lines = list(_evidence(cell))
     logs = [cell.path(name) for name in (KERNEL_FILE, AUDIT_FILE)]
-    for statement in (own or of_none)[:MOST]:
+    for statement in quoted[:MOST]:
         if isinstance(statement, Words):
             text, words = f"says: {statement.text}", essence(statement.text)
             same = (line for line in lines if len(words) >= SHORTEST and words in line[2])
@@ -268,17 +303,87 @@ def _evidence(cell: FinishedCell) -> Iterator[tuple[str, int, str]]:
 def essence(text: str) -> str:
     """Return the part of a message that is the same everywhere.
 
-    It is the first sentence, without the name of the program before it: what follows is a hint, which each
-    distribution words in its own way.
+    It is the first sentence, without the name of the program or of the exception before it: what follows is a
+    hint, which each distribution words in its own way.
     """
     message = SPEAKER.sub("", spaced(text), count=1)
     first, dot, _ = message.partition(". ")
-    return first if dot and len(first) >= SHORTEST else message.removesuffix(".")
+    return first if dot and len(first) >= SHORTEST else QUOTED_END.sub("", message).removesuffix(".")
 
 
 def spaced(text: str) -> str:
     """Return text in one line with single spaces, without the backslashes that quoting puts before quotes."""
     return " ".join(plain(text).replace('\\"', '"').replace("\\n", " ").split())
+
+
+def _of_one_failure(plan: Plan, answered: Sequence[Answered]) -> Iterator[Claim]:
+    """Whether the words that a report quotes of several causes come from one failure."""
+    quoted = _quoted_words(plan.report)
+    of_questions = [[each for each in quoted if each.quote in question.quotes] for question in plan.questions]
+    lines = [
+        (question, statements[0])
+        for question, statements in zip(plan.questions, of_questions, strict=True)
+        if statements
+    ]
+    if len(lines) < 2:
+        return
+    cells = [answer.cell for answer in answered if answer.cell and answer.cell.result.status.is_decisive]
+    shown = {
+        cell.result.variant: [
+            statement.quote.number
+            for question, statement in lines
+            if any(claim.held is Held.HELD for claim in _of_words(plan, question, cell))
+        ]
+        for cell in cells
+    }
+    numbers = [statement.quote.number for _, statement in lines]
+    reason = "; ".join(f"{variant} shows {_written(shown[variant])}" for variant in shown)
+    held = Held.NOT_TESTED
+    if any(len(of_cell) == len(numbers) for of_cell in shown.values()):
+        held = Held.HELD
+    elif set(numbers) <= {number for of_cell in shown.values() for number in of_cell}:
+        held = Held.NOT_HELD
+    text = f"one failure shows {_written(numbers)}"
+    yield Claim(lines[0][1], text, held, reason or "its cells did not run")
+
+
+def _written(numbers: Sequence[int]) -> str:
+    lines = " and ".join(map(str, numbers))
+    return f"line{'s' if len(numbers) > 1 else ''} {lines}" if numbers else "none of these lines"
+
+
+def _of_assertion(
+    plan: Plan, assertion: Assertion, answered: Sequence[Answered], cells: Mapping[str, FinishedCell]
+) -> Claim:
+    """What cells show of an assertion: it held if one of them shows it."""
+    observed: list[tuple[FinishedCell, Observation]] = []
+    silent: list[str] = []
+    if assertion.is_of_host and not plan.is_host:
+        return Claim(assertion, assertion.text, Held.NOT_TESTED, "only the report's own host shows it")
+    for cell in _cells_of(assertion, answered, cells):
+        observation = observers.observe(assertion.observer, cell, plan.report, assertion.arguments)
+        if isinstance(observation, NothingShown):
+            silent.append(f"{cell.result.variant}: {observation}")
+        else:
+            observed.append((cell, observation))
+    if not observed:
+        reason = "; ".join(silent) or f"no cell of {assertion.variant or 'its questions'} was run"
+        return Claim(assertion, assertion.text, Held.NOT_TESTED, reason)
+    # As with words: each cell of a question may be what the report's host is.
+    observed.sort(key=lambda each: not each[1].holds)
+    reason = "; ".join(f"{cell.result.variant}: {observation.reason}" for cell, observation in observed)
+    held = Held.HELD if observed[0][1].holds else Held.NOT_HELD
+    files = (cell.path(observation.file) for cell, observation in observed if observation.is_gathered(cell))
+    return Claim(assertion, assertion.text, held, reason, next(files, None))
+
+
+def _cells_of(
+    assertion: Assertion, answered: Sequence[Answered], cells: Mapping[str, FinishedCell]
+) -> list[FinishedCell]:
+    """The cells that can show an assertion: the one of its variant, or those of the questions."""
+    if assertion.variant:
+        return [cells[assertion.variant]] if assertion.variant in cells else []
+    return [answer.cell for answer in answered if answer.cell]
 
 
 def _of_test(test: NamedTest, answered: Sequence[Answered]) -> Claim:

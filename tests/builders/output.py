@@ -48,7 +48,6 @@ REPORTS: dict[str, Callable[[RunResult, Path], str]] = {
     "JUnit": lambda run, _: junit.render(run),
     "summary": github.summary,
     "annotations": lambda run, _: "\n".join(github.annotations(run)),
-    "claims": lambda run, folder: judgements.render_claims(run, folder, "issue-468"),
     "upstream": judgements.render_misdiagnoses,
 }
 

@@ -41,8 +41,8 @@ from lab.repro.report import Finding as TextFinding
 from lab.repro.wishes import Wishes
 from tests.builders import evidence
 from tests.builders.cells import blocked, cell
-from tests.builders.claims import gathered
 from tests.builders.facts import facts
+from tests.builders.finished_cells import gathered
 from tests.builders.runs import host, run_of
 
 KNOWN = catalog.load()

@@ -52,7 +52,7 @@ from lab.report import github, judgements, junit, markdown, terminal
 from lab.report.site.model import read_history
 from lab.report.site.publish import publish
 from lab.repro import judging, reading
-from lab.verdict import claims, protection, words
+from lab.verdict import protection, words
 from lab.verdict import protection as verdict
 from tests.builders import evidence as evidence_examples
 from tests.builders import messages, report_texts
@@ -303,8 +303,6 @@ def _report_all(run: RunResult, folder: Path) -> None:
     github.annotations(run)
     terminal.summary(Console(file=io.StringIO(), width=120), run, folder)
     judgements.render_misdiagnoses(run, folder)
-    for name in claims.names():
-        judgements.render_claims(run, folder, name)
     results = of_run(run, folder, run.run.builds[0].name)
     compare_report.render(compare(results, results))
     publish([folder], folder / "site")

@@ -57,7 +57,7 @@ pytestmark = pytest.mark.usefixtures("releases", "home")
             "jailer-off changes how boxlite is run, not the host",
         ),
         (["report", "yesterday"], 2, "no run 'yesterday'"),
-        (["report", "yesterday", "--claims", "issue-46"], 2, "'issue-46' is not one of 'docs', 'issue-468'"),
+        (["report", "yesterday", "--format", "pdf"], 2, "'pdf' is not one of 'table', 'markdown', 'html'"),
         (["matrix", "--resume", "yesterday"], 2, "no run 'yesterday'"),
         (["merge", "yesterday"], 2, "no run 'yesterday'"),
         (["merge"], 2, "Missing argument 'RUN...'"),

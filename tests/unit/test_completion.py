@@ -15,7 +15,6 @@ from lab.catalog import remedies
 from lab.lane import shell
 from lab.machine import leftovers
 from lab.record import Status
-from lab.verdict import claims
 from tests.builders.cells import cell
 from tests.builders.facts import executable
 from tests.builders.runs import run_of
@@ -77,7 +76,6 @@ print(sorted({{"pydantic", "rich", "libvirt", "paramiko", "lab.catalog", "lab.ru
         (["shell debian-13"], list(KNOWN.variants)),
         (["matrix --set"], list(KNOWN.sets)),
         (["remedies show"], sorted(remedies.load(), key="{}.toml".format)),
-        ([f"report {OLDEST} --claims"], claims.names()),
         # Builds: the releases in the cache, or files.
         (["matrix --build", "matrix --gate-build"], ["0.10.8"]),
         (["shell debian-13 --build ./dist/+"], ["<file>"]),

@@ -12,7 +12,7 @@ from lab.report import table
 from lab.report.site.publish import publish
 from lab.verdict import words
 from lab.verdict.words import FinishedCell
-from tests.builders.claims import gathered
+from tests.builders.finished_cells import gathered
 from tests.builders.output import REPORTS, pages
 from tests.builders.processes import run_main
 from tests.builders.runs import run_of

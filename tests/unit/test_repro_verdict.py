@@ -224,7 +224,7 @@ def test_a_plan_that_cannot_be_run_is_not_run_for_its_reasons() -> None:
     ("text", "same_everywhere"),
     [
         ("bwrap: setting up uid map: Permission denied", "setting up uid map: Permission denied"),
-        ('Config(\\"Sandbox preflight failed.\\")', 'Config("Sandbox preflight failed.")'),
+        ('Config(\\"Sandbox preflight failed.\\")', "Sandbox preflight failed"),
         ("Error: bwrap:  too   many\nspaces here, really", "too many spaces here, really"),
         (NAMESPACE, NAMESPACE.removeprefix("bwrap: ").partition(". ")[0]),
     ],

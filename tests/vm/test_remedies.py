@@ -8,8 +8,10 @@ import pytest
 
 from lab.catalog import Catalog, remedies
 from lab.record import CellResult, Needs, RemedyOutcome, RemedyResult, RunResult, Status, StepOutcome
-from lab.verdict import claims, words
-from lab.verdict.claims import Answer
+from lab.repro import observers
+from lab.repro.observers import Observation
+from lab.repro.report import Report
+from lab.verdict import words
 from lab.verdict.words import FinishedCell, WordsVerdict
 from tests.vm.conftest import ONE_KNOB, TRIES, TWO_KNOBS
 
@@ -85,13 +87,16 @@ def _statuses(probes: dict[str, dict[str, dict[str, object]]]) -> dict[str, obje
 
 
 @of_one_knob
-def test_the_report_s_claims_are_judged_by_what_was_tried(cell: CellResult, folder: Path) -> None:
-    blocked = FinishedCell(cell, folder)
-    report = claims.load("issue-468")
-    for name in ("blocked-tests", "preflight-fails", "option-preflight"):
-        assert claims.judge(report, name, "debian-13", [blocked]).answer is Answer.HOLDS
-    # A blocked switch of the kernel's says nothing of Ubuntu's policy.
-    assert claims.judge(report, "audit-line", "debian-13", [blocked]).answer is Answer.NOT_JUDGED
+def test_what_a_report_asserts_is_judged_by_what_was_tried(cell: CellResult, folder: Path) -> None:
+    blocked, report = FinishedCell(cell, folder), Report("", ())
+    avoided = observers.observe("avoided", blocked, report, {"remedies": ["preflight"]})
+    assert isinstance(avoided, Observation)
+    assert avoided.holds
+    # A blocked switch of the kernel's is no policy of AppArmor's.
+    profile = {"profile": "unprivileged_userns", "capability": "CAP_SYS_ADMIN"}
+    denied = observers.observe("capability_denied", blocked, report, profile)
+    assert isinstance(denied, Observation)
+    assert not denied.holds
 
 
 @of_one_knob

@@ -1,4 +1,4 @@
-"""Cells as claims of bug reports judge them: blocked ones, with their remedies and their evidence."""
+"""Finished cells with their evidence: blocked ones, and what came of remedies on them."""
 
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,74 @@
+"""What a report asserts of hosts, of boxlite or of a cure: lines to statements that a cell can show.
+
+The patterns are rows of `assertions.toml`; the commands that a remedy is advised by stand with the remedy.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lab.repro import settings
+from lab.repro.report import Assertion, Mood
+from lab.repro.source import Text, matches, quote
+
+ROWS: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))["assertion"]
+PATTERNS = [re.compile(row["pattern"]) for row in ROWS]
+# What proposes a cure, before it or in the same line.
+PROPOSAL = re.compile(
+    r"\b(?:fix|options?|solutions?|work-?around|recommend\w*|suggest\w*|propos\w+|can|could|should|ensure|or"
+    r"|install|document|run|use|requires?|needs?)\b",
+    re.IGNORECASE,
+)
+# An item of a list.
+ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,2}[.)]) ")
+# Most lines of a list above an item.
+MOST_ABOVE = 20
+# A command that changes a host: what no line without it holds, a remedy is not advised by.
+COMMAND = re.compile(r"\b(?:sudo|sysctl|chmod|usermod|modprobe|apt|apparmor_parser)\b")
+
+
+def read_assertions(text: Text) -> Iterator[Assertion]:
+    """Yield what the lines of a report assert."""
+    for index, line in enumerate(text.lines):
+        for row, pattern in zip(ROWS, PATTERNS, strict=True):
+            for match in matches(pattern, line.text):
+                if row.get("proposed", False) and not _is_proposed(text, index, match.start(), match.end()):
+                    continue
+                arguments = row.get("given", {}) | match.groupdict()
+                words, variant = row["text"].format(**arguments), row.get("variant", "")
+                yield Assertion(quote(line), words, row["observer"], arguments, variant)
+        if COMMAND.search(line.text) and (advised := list(_advised_remedies(text, index))):
+            words = f"it is cured by {' or '.join(advised)}"
+            yield Assertion(quote(line), words, "cured", {"remedies": advised})
+
+
+def _advised_remedies(text: Text, index: int) -> Iterator[str]:
+    """Yield the names of the remedies that do what a command does which a line proposes."""
+    from lab.catalog import remedies  # Few reports have such a command.
+
+    words = text.lines[index].text
+    for name, remedy in remedies.load().items():
+        starts = [(words.find(phrase), phrase) for phrase in remedy.advised if phrase in words]
+        if any(_is_proposed(text, index, start, start + len(phrase)) for start, phrase in starts):
+            yield name
+
+
+def _is_proposed(text: Text, index: int, start: int, end: int) -> bool:
+    """Whether a line proposes what stands at these columns, and nobody says that it was in vain."""
+    introduction = f"{text.lines[index].section}\n{_list_title(text, index)}\n{text.lead(index, start)}"
+    if not PROPOSAL.search(f"{introduction} {text.lines[index].text}"):
+        return False
+    mood, helped = settings.outcome_of(text, index, start, end, changes=True)
+    return helped is not False and mood is not Mood.AVOIDED
+
+
+def _list_title(text: Text, index: int) -> str:
+    """The line above the list that a line is in; empty if it is in none."""
+
+    def is_item(other: int) -> bool:
+        return ITEM.match(text.lines[text.blocks[text.lines[other].block].start].raw) is not None
+
+    above = range(index - 1, max(-1, index - MOST_ABOVE), -1)
+    return next((text.lines[other].text for other in above if not is_item(other)), "") if is_item(index) else ""

@@ -1,0 +1,277 @@
+"""What one cell shows of an assertion of a report, by the name of the observer that looks for it.
+
+Each observer gets a cell whose suite ran with the same result each time, the report, and the arguments of the
+assertion. It raises NothingShown if the cell does not tell.
+"""
+
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lab.base import notices
+from lab.causes.evidence import KERNEL_FILE, PROBES_FILE
+from lab.causes.sandbox import RESTRICTED, RESTRICTION
+from lab.probes import Facts
+from lab.probes.facts import AppArmor, numbers
+from lab.record import CellResult, Outcome, RemedyOutcome
+from lab.repro.report import NamedTest, Report
+from lab.verdict.protection import JAILER
+from lab.verdict.words import FinishedCell
+
+# Where a suite under pytest leaves its results.
+JUNIT = "suite/junit.xml"
+# What a report calls the kinds of namespaces, by their names in /proc.
+NAMESPACES = {"mount": "mnt", "network": "net"}
+# The permission bits of a device as `ls -l` prints them, in octal.
+BITS = {"r": 4, "w": 2, "x": 1, "-": 0}
+
+
+class NothingShown(Exception):
+    """A cell shows nothing of an assertion. The text says why."""
+
+
+class Observation(NamedTuple):
+    """Whether an assertion holds by what one cell shows, and the reason.
+
+    `file` of the cell's folder shows it; without one the record alone does.
+    """
+
+    holds: bool
+    reason: str
+    file: str = ""
+
+    def is_gathered(self, cell: FinishedCell) -> bool:
+        """Whether the cell's folder has the file."""
+        return bool(self.file) and (cell.folder / self.file).is_file()
+
+
+def observe(
+    name: str, cell: FinishedCell, report: Report, arguments: Mapping[str, Any]
+) -> Observation | NothingShown:
+    """Return what a cell shows of an assertion, or why it shows nothing."""
+    if not cell.result.status.is_decisive:
+        return NothingShown(": ".join(filter(None, [cell.result.status, cell.result.reason])))
+
+    def look() -> Observation | NothingShown:
+        try:
+            return OBSERVERS[name](cell, report, **arguments)
+        except NothingShown as nothing:
+            return nothing
+
+    return notices.shown_or_why(look, NothingShown)
+
+
+# -- what several observers ask
+
+
+def _failed_tests(cell: FinishedCell) -> list[str]:
+    """The tests that failed. A test that did not run shows nothing."""
+    return [test.name for test in cell.result.tests if test.outcome.is_failure]
+
+
+def _facts(cell: FinishedCell) -> Facts:
+    if cell.result.facts is None:
+        raise NothingShown("the facts of its guest were not read")
+    return cell.result.facts
+
+
+def _apparmor(cell: FinishedCell) -> AppArmor:
+    apparmor = _facts(cell).apparmor
+    if apparmor is None:
+        raise NothingShown(f"{cell.result.guest} has no AppArmor")
+    return apparmor
+
+
+def _check_system(cell: FinishedCell, system: str | None, version: str | None, *, or_newer: bool) -> None:
+    """Raise NothingShown if a cell's guest is not of this distribution and release, or a newer one."""
+    if system is None:
+        return
+    own, facts = (numbers(version), _facts(cell).os)
+    release = numbers(facts.version_id)
+    is_release = release is not None and own is not None and (release == own or (or_newer and release > own))
+    if facts.id != system.lower() or not is_release:
+        newer = " or newer" if or_newer else ""
+        raise NothingShown(f"only {system} {version}{newer} shows it; --guest names a guest")
+
+
+# -- the observers
+
+
+def command_outcome(cell: FinishedCell, report: Report, command: str, outcome: str) -> Observation:
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError:
+        words = ()
+    ran = [probe for probe in cell.evidence.probes.by_name().values() if words and probe.command == words]
+    if not ran or ran[0].status is None:
+        raise NothingShown("no probe of the lab is that command; lab exec GUEST VARIANT -- COMMAND runs it")
+    shows = "it works" if ran[0].worked else f"it fails: {ran[0].stderr}"
+    return Observation(ran[0].worked is not (outcome == "fails"), shows, PROBES_FILE)
+
+
+def profile_shipped(
+    cell: FinishedCell,
+    report: Report,
+    profile: str,
+    since: str | None = None,
+    system: str | None = None,
+    version: str | None = None,
+) -> Observation:
+    _check_system(cell, system, version, or_newer=True)
+    apparmor = _apparmor(cell)
+    release, title = numbers(apparmor.version), f"AppArmor {apparmor.version or 'of an unknown version'}"
+    if since and (release is None or release.major < int(since)):
+        raise NothingShown(f"its {title} may be older than {since}")
+    mode = apparmor.profiles.get(profile)
+    if f"/etc/apparmor.d/{profile}" not in apparmor.profile_files and mode is None:
+        return Observation(False, f"its {title} has no profile {profile}")
+    state = f"loaded in {mode} mode" if mode else "not loaded"
+    return Observation(True, f"its {title} has the profile {profile}, {state}")
+
+
+def profile_missing(cell: FinishedCell, report: Report, profile: str, system: str, version: str) -> Observation:
+    _check_system(cell, system, version, or_newer=False)
+    holds, reason, _ = profile_shipped(cell, report, profile)
+    return Observation(not holds, reason)
+
+
+def profile_in_force(cell: FinishedCell, report: Report, profile: str) -> Observation:
+    mode = _apparmor(cell).profiles.get(profile, "not loaded")
+    if profile != RESTRICTED:
+        return Observation(mode == "enforce", f"the profile: {mode}")
+    # The kernel moves programs into this profile only while its switch is 1.
+    switch = _facts(cell).sysctls.get(RESTRICTION)
+    shows = f"the profile: {mode}; {RESTRICTION}: {switch or 'not there'}"
+    return Observation(mode == "enforce" and switch == "1", shows)
+
+
+def profile_listed(cell: FinishedCell, report: Report, profile: str) -> Observation:
+    """Look for a profile among the loaded ones that have its program's name in theirs."""
+    stem = profile.partition("-")[0]
+    names = sorted(name for name in _apparmor(cell).profiles if stem in name)
+    return Observation(any(profile in name for name in names), f"loaded: {', '.join(names) or 'none'}")
+
+
+def kvm_mode(cell: FinishedCell, report: Report, mode: str, owner: str, group: str) -> Observation:
+    kvm = _facts(cell).kvm
+    if kvm is None:
+        raise NothingShown("it has no /dev/kvm")
+    digits = [sum(BITS[letter] for letter in mode[1:][start : start + 3]) for start in (0, 3, 6)]
+    wanted = f"0o{digits[0]}{digits[1]}{digits[2]}"
+    shows = f"mode {kvm.mode}, owner {kvm.owner or kvm.uid}, group {kvm.group or kvm.gid}"
+    return Observation((kvm.mode, kvm.owner, kvm.group) == (wanted, owner, group), shows)
+
+
+def fails(cell: FinishedCell, report: Report) -> Observation:
+    """Look whether the tests that the report names fail; any test if it names none."""
+    failures = _failed_tests(cell)
+    names = [test.name for test in report.of(NamedTest) if test.known]
+    passes = [test.name for test in cell.result.tests if test.outcome is Outcome.PASS and test.name in names]
+    if names and not passes and not set(names) & set(failures):
+        raise NothingShown(f"did not run, or were skipped: {', '.join(names)}")
+    kernel = cell.result.facts.kernel if cell.result.facts else "that was not read"
+    if passes or not failures:
+        return Observation(False, f"passed with kernel {kernel}: {', '.join(passes) or 'every test'}", JUNIT)
+    failing = [name for name in names if name in failures] or failures
+    return Observation(True, f"failed with kernel {kernel}: {', '.join(failing)}", JUNIT)
+
+
+def works(
+    cell: FinishedCell, report: Report, system: str | None = None, version: str | None = None
+) -> Observation:
+    _check_system(cell, system, version, or_newer=True)
+    if cell.result.status.passed:
+        return Observation(True, "every test passes", JUNIT)
+    cause = f"for the cause {cell.result.cause}: {cell.result.reason}"
+    return Observation(False, f"failed: {', '.join(_failed_tests(cell))}; {cause}", JUNIT)
+
+
+def needs_only_kvm(cell: FinishedCell, report: Report) -> Observation:
+    """Look whether every test passes where a box without the jailer starts, and so has KVM."""
+    control = "jailer_disabled_box_starts_and_executes"
+    if control in _failed_tests(cell):
+        raise NothingShown("no box starts there, with or without the jailer")
+    return works(cell, report)
+
+
+def namespaces_isolated(cell: FinishedCell, report: Report, kinds: str) -> Observation:
+    """Look whether each box that has the jailer has namespaces of these kinds of its own."""
+    protections = [test.protection for test in cell.result.tests if test.protection]
+    boxes = [protection for protection in protections if protection.asked.get(JAILER) is True]
+    if not boxes:
+        raise NothingShown("what confines its boxes was not read")
+    names = [kind.strip().lower() for kind in kinds.split(",")]
+    names = [NAMESPACES.get(name, name) for name in names]
+    shared = [name for name in names if any(name not in box.namespaces for box in boxes)]
+    isolated = sorted({kind for box in boxes for kind in box.namespaces})
+    shows = f"{len(boxes)} boxes have namespaces of their own: {', '.join(isolated) or 'none'}"
+    return Observation(not shared, f"{shows}; shared: {', '.join(shared)}" if shared else shows, JUNIT)
+
+
+def capability_denied(cell: FinishedCell, report: Report, profile: str, capability: str) -> Observation:
+    result = cell.result
+    if result.status.passed:
+        return Observation(False, "every test passes all the same", JUNIT)
+    if not cell.evidence.probes.ran or not (cell.folder / KERNEL_FILE).exists():
+        raise NothingShown("its evidence was not gathered, or the kernel's log was full")
+    name = capability.lower().removeprefix("cap_")
+    denied = cell.evidence.denied(operation="capable", profile=profile, capname=name)
+    # The lab's own probe runs after the suite.
+    programs = sorted({line.get("comm", "?") for line in denied} - {"unshare"})
+    if not programs:
+        return Observation(False, "the kernel logged no such denial", KERNEL_FILE)
+    nothing = "" if "bwrap" in programs else ", which says nothing about bubblewrap"
+    return Observation(True, f"the kernel denied it to {', '.join(programs)}{nothing}", KERNEL_FILE)
+
+
+def part_blamed(cell: FinishedCell, report: Report, part: str) -> Observation:
+    """Look whether boxlite itself names a part of it where it says why a box did not start."""
+    words = cell.words
+    if not words.text.strip():
+        raise NothingShown("boxlite said nothing, or its log was not gathered")
+    file = words.file or JUNIT
+    if re.search(rf"\b{re.escape(part)}\b", f"{words.module}: {words.text}", re.IGNORECASE):
+        return Observation(True, f"boxlite names {part}", file)
+    lines = [line for line in words.logged.splitlines() or words.said.splitlines() if line.strip()]
+    return Observation(False, f"boxlite names other parts: {lines[0] if lines else words.module}", file)
+
+
+def cured(cell: FinishedCell, report: Report, remedies: Sequence[str]) -> Observation:
+    return _trial_result(cell, remedies, RemedyOutcome.VERIFIED)
+
+
+def avoided(cell: FinishedCell, report: Report, remedies: Sequence[str]) -> Observation:
+    return _trial_result(cell, remedies, RemedyOutcome.AVOIDS)
+
+
+def _trial_result(cell: FinishedCell, remedies: Sequence[str], outcome: RemedyOutcome) -> Observation:
+    """Whether one of these remedies, each tried alone, had this result."""
+    if not cell.result.status.failed:
+        raise NothingShown("nothing failed that could be cured")
+    trials = [trial for trial in cell.result.remedies if trial.name in remedies]
+    if not trials:
+        raise NothingShown(f"not tried on this cell: {', '.join(remedies)}")
+    good = [trial for trial in trials if trial.result == outcome]
+    shows = "; ".join(
+        ": ".join(filter(None, [trial.name, trial.result, trial.reason])) for trial in good or trials
+    )
+    if not good and all(trial.result.says_nothing for trial in trials):
+        raise NothingShown(shows)
+    evidence = [file for trial in good or trials for file in trial.evidence if file.endswith("/suite.log")]
+    return Observation(bool(good), shows, _file_of(cell.result, evidence))
+
+
+def _file_of(cell: CellResult, evidence: Sequence[str]) -> str:
+    """The first of these files of a run, as a file of a cell's folder."""
+    return next((file.removeprefix(f"{cell.folder}/") for file in evidence), "")
+
+
+# The observers by the names that `assertions.toml` has for them.
+OBSERVERS: dict[str, Callable[..., Observation]] = {
+    observer.__name__: observer
+    for observer in (
+        *(command_outcome, profile_shipped, profile_missing, profile_in_force, profile_listed, kvm_mode),
+        *(fails, works, needs_only_kvm, namespaces_isolated, capability_denied, part_blamed, cured, avoided),
+    )
+}
