@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks import history
 from lab import builds, catalog
 from lab.base import scratch
+from lab.base.activity import UNWATCHED, Task
 from lab.base.architecture import X86_64
 from lab.base.errors import LabError
 from lab.base.notices import quiet_libraries
@@ -68,7 +69,7 @@ def measure(
     opened: libvirt.virConnect, paths: Paths, guest: Guest, image: BaseImage, build: str, found: Measured
 ) -> None:
     """Boot an image once and put a build into the guest. Raises LabError."""
-    how = acceleration.decide(opened, paths, image, lambda text: None)
+    how = acceleration.decide(opened, paths, image, UNWATCHED)
     with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
         session = Session(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
 
@@ -86,7 +87,7 @@ def measure(
         session.start_agent(lane.agent)
         facts = variant.read_facts(session, [])
         wanted = builds.resolve(build)
-        files = wanted.fetch(paths, facts, lambda text: None)
+        files = wanted.fetch(paths, facts, UNWATCHED)
         with scratch.temporary() as folder:
             layout = rootfs.make(folder / "rootfs", X86_64, rootfs.find_busybox())
 
@@ -98,7 +99,7 @@ def measure(
                     files,
                     rootfs=layout,
                     python=facts.python,
-                    say=lambda text: None,
+                    show=UNWATCHED.show,
                 )
 
             found.add("deploy", lane, put)
@@ -110,7 +111,7 @@ def run(guest_name: str, folders: Sequence[Path], build: str, rounds: int) -> di
     paths = Paths.default()
     guest = catalog.load().guest(guest_name)
     with connection(default_uri()) as opened:
-        wanted = folders or [store.ensure(paths, guest, print).folder]
+        wanted = folders or [store.ensure(paths, guest, Task(lambda progress: print(progress.text))).folder]
         found = {folder.name: Measured() for folder in wanted}
         for number in range(rounds):
             for folder in wanted:

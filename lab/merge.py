@@ -8,7 +8,7 @@ from pathlib import Path
 from lab import builds
 from lab.base.errors import LabError, UsageError
 from lab.base.files import A_RUN, explained, is_full, make_folder, plain
-from lab.base.notices import progress
+from lab.base.notices import announce
 from lab.causes.evidence import MISSING, why_not
 from lab.plan import OF_EVERY_CELL, rerun
 from lab.record import AT, BuildRecord, CellResult, Expectation, LaneRecord, RunResult, Status
@@ -159,7 +159,7 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
         if not Path(name).is_relative_to(cell.folder) or ".." in Path(name).parts:
             raise UsageError(f"{source}: evidence outside of the cell's folder: {plain(name)}")
         if (why := why_not(source, name)) not in ("", MISSING):
-            progress(f"left out: {plain(str(source / name))}: {why}")
+            announce(f"left out: {plain(str(source / name))}: {why}")
             continue
         target = folder / name
         try:

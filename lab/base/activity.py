@@ -1,11 +1,11 @@
-"""What is being done, in words for whoever waits, with the kind of work that it is."""
+"""Long work as it is seen from outside: what it does at the moment, and whether it is to end early."""
 
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
 
-# Gets a text that says what is being done: words, or a step.
-Say = Callable[[str], None]
+from lab.base.errors import LabError
 
 
 class Activity(StrEnum):
@@ -22,30 +22,59 @@ class Activity(StrEnum):
     OTHER = "other"
 
 
-class Step(str):
-    """A text that says what is being done, and the kind of work that it is.
+@dataclass(frozen=True)
+class Progress:
+    """What is being done, in words for whoever waits.
 
-    `name` is the text without how far the step is: "downloading" of "downloading: 3 of 600 MiB". Logs show it
-    once. A step is a text, so that whoever only passes it on or shows it needs to know no more. A text that is
-    no step goes on with the activity of the step before it.
+    Without an `activity` it goes on with that of the progress before it. `name` is the text without how far the
+    work is: "downloading" of "downloading: 3 of 600 MiB". Logs show it once. By default it is the text.
     """
 
-    activity: Activity
-    name: str
+    text: str
+    activity: Activity | None = None
+    name: str = ""
 
-    def __new__(cls, text: str, activity: Activity, *, name: str = "") -> Self:
-        made = super().__new__(cls, text)
-        made.activity, made.name = activity, name or text
-        return made
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.text)
 
-    @classmethod
-    def of(cls, text: str, activity: Activity, *, prefix: str = "") -> "Step":
-        """Return a text as a step with `prefix` in front; a step keeps its own activity."""
-        if isinstance(text, Step):
-            return cls(f"{prefix}{text}", text.activity, name=f"{prefix}{text.name}")
-        return cls(f"{prefix}{text}", activity)
+    def within(self, activity: Activity, *, prefix: str = "") -> "Progress":
+        """Return it as a part of larger work: with `prefix` in front, and `activity` if it has none."""
+        return Progress(f"{prefix}{self.text}", self.activity or activity, f"{prefix}{self.name}")
 
 
-def name_of(text: str) -> str:
-    """Return what logs show of a text that says what is being done: a step without how far it is."""
-    return text.name if isinstance(text, Step) else text
+ShowProgress = Callable[[Progress], None]
+
+
+class CancelToken:
+    """Says whether work is to end early. Another thread cancels it; the work asks it between two steps."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._event.is_set()
+
+    def cancel(self) -> None:
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise LabError if the work is to end."""
+        if self.is_cancelled:
+            raise LabError("interrupted")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What long work knows of those who wait for it. By default nobody sees it, and nothing ends it early.
+
+    `show` gets its progress and raises nothing. `check` is called before each step and while it waits; it
+    raises the error that ends the work, for example `CancelToken.check`.
+    """
+
+    show: ShowProgress = lambda _progress: None
+    check: Callable[[], None] = lambda: None
+
+
+# Work that nobody waits for, or that is over soon.
+UNWATCHED = Task()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lab.base.activity import Activity, Say, Step
+from lab.base.activity import Activity, Progress, Task
 from lab.base.errors import LabError
 from lab.base.files import open_regular
 from lab.base.wait import Deadline, DeadlineExpired, wait_for
@@ -30,10 +30,10 @@ def is_locked(lock: Path) -> bool:
 
 
 @contextmanager
-def locked(lock: Path, seconds: float, what: str, say: Say) -> Iterator[None]:
+def locked(lock: Path, seconds: float, what: str, task: Task) -> Iterator[None]:
     """Hold the lock file for the length of a block; then remove it.
 
-    While another lab or thread holds it, `say` is told what is waited for, and may raise to end the wait.
+    While another lab or thread holds it, `task` shows what is waited for, and may be ended.
     `what` is what the holder is doing: "this image to be built". Raises LabError after `seconds`.
     """
     held = FileLock(lock, timeout=0)
@@ -42,12 +42,12 @@ def locked(lock: Path, seconds: float, what: str, say: Say) -> Iterator[None]:
         try:
             held.acquire()
         except Timeout:
-            say(Step(f"waiting for {what}", Activity.WAITING))
+            task.show(Progress(f"waiting for {what}", Activity.WAITING))
             return None
         return True
 
     try:
-        wait_for(attempt, Deadline(seconds, what), interval=INTERVAL_SECONDS)
+        wait_for(attempt, Deadline(seconds, what), alive=task.check, interval=INTERVAL_SECONDS)
     except DeadlineExpired as late:
         raise LabError(
             str(late), hint=f"lslocks shows which process holds {lock}; end it if it hangs"

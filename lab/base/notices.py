@@ -5,18 +5,22 @@ import traceback
 from collections.abc import Callable
 from functools import wraps
 
-from lab.base.activity import Say
+from lab.base.activity import Task
 from lab.base.errors import LabError, one_line
 from lab.base.files import bounded, plain
 
-# What gets the lines of `progress`; the command line sets it. None: they are not shown.
-listener: Say | None = None
+# What gets the lines of `announce`; the command line sets it. None: they are not shown.
+listener: Callable[[str], None] | None = None
 
 
-def progress(line: str) -> None:
+def announce(line: str) -> None:
     """Tell whoever waits for this command what it does before it has anything to show."""
     if listener is not None:
         listener(line)
+
+
+# Work that a command does before it has anything to show.
+ANNOUNCED_TASK = Task(lambda progress: announce(progress.text))
 
 
 def quiet_libraries() -> None:

@@ -2,11 +2,12 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
 
+from lab.base.activity import Task
 from lab.base.files import sha256
 from lab.base.paths import Paths
 from lab.catalog import Suite
@@ -123,7 +124,7 @@ class Build(ABC):
         """
 
     @abstractmethod
-    def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
+    def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         """The build's files for a guest with these facts: local files, by their names below `FILES`.
 
         Raises NotApplicable if the build has nothing for such a guest, LabError if a file cannot be fetched.

@@ -18,7 +18,7 @@ from lab.base import process
 from lab.base.architecture import Architecture
 from lab.base.errors import LabError, UsageError
 from lab.base.files import read_regular
-from lab.base.notices import progress
+from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import Paths
 from lab.builds import elf, wheels
 
@@ -117,7 +117,8 @@ def fetch_busybox(paths: Paths, architecture: Architecture) -> Path:
         )
 
     folder = wheels.store(paths) / f"busybox-{architecture.name}"
-    return wheels.fetch_once(folder, f"fetching busybox for {architecture.name}", fill, progress) / "busybox"
+    doing = f"fetching busybox for {architecture.name}"
+    return wheels.fetch_once(folder, doing, fill, ANNOUNCED_TASK) / "busybox"
 
 
 def _layer(busybox: bytes) -> bytes:

@@ -21,6 +21,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from lab.base import process, scratch
+from lab.base.activity import Progress, Task
 from lab.base.architecture import X86_64
 from lab.base.data import parse_json
 from lab.base.errors import LabError, NotApplicable, UsageError
@@ -67,19 +68,19 @@ def store(paths: Paths) -> Path:
     return paths.cache / "wheels"
 
 
-def fetch_once(folder: Path, doing: str, fill: Callable[[Path], None], say: Callable[[str], None]) -> Path:
+def fetch_once(folder: Path, doing: str, fill: Callable[[Path], None], task: Task) -> Path:
     """A folder of the cache that `fill` has filled with files, now or before; what fails leaves none.
 
     One with other files than `fill` left is filled again. `doing` says what filling it is: "fetching boxlite".
-    While another lab or thread does that, `say` may raise to end the wait. Raises what `fill` raises.
+    `task` may be ended while another lab or thread does that. Raises what `fill` raises.
     """
     make_folder(folder.parent, ANOTHER_HOME)
     # Whoever removes what dead labs left half-made goes by both names.
     lock, partial = folder.with_name(f"{folder.name}.lock"), folder.with_name(f".partial-{folder.name}")
-    with locked(lock, WAIT_SECONDS, f"another lab that is {doing}", say):
+    with locked(lock, WAIT_SECONDS, f"another lab that is {doing}", task):
         sums = folder / SUMS
         if not (sums.is_file() and sums.read_text(errors="replace") == _sums(folder)):
-            say(doing)
+            task.show(Progress(doing))
             for old in (folder, partial):
                 shutil.rmtree(old, ignore_errors=True)
             partial.mkdir()
@@ -201,14 +202,12 @@ def tags(python: str, machine: str) -> list[Tag]:
     ]
 
 
-def download(
-    paths: Paths, required: Sequence[str], python: str, machine: str, say: Callable[[str], None]
-) -> dict[str, Path]:
+def download(paths: Paths, required: Sequence[str], python: str, machine: str, task: Task) -> dict[str, Path]:
     """The wheels of these requirements, with all they depend on, by their names, for a Python such as "3.13".
 
-    They are kept in a folder of the cache. While another lab or thread fetches them, `say` may raise to end the
-    wait. Raises NotApplicable if boxlite is required and has no wheel for that Python, LabError if uv or pip
-    fails otherwise.
+    They are kept in a folder of the cache. `task` may be ended while another lab or thread fetches them.
+    Raises NotApplicable if boxlite is required and has no wheel for that Python, LabError if uv or pip fails
+    otherwise.
     """
 
     def fill(folder: Path) -> None:
@@ -232,7 +231,7 @@ def download(
     digest = hashlib.sha256(" ".join(required).encode()).hexdigest()[:8]
     # A release is found by this name.
     name = f"{required[0].replace('==', '-')}-{digest}-cp{python.replace('.', '')}-{machine}"
-    folder = fetch_once(store(paths) / name, f"fetching {required[0]} for Python {python}", fill, say)
+    folder = fetch_once(store(paths) / name, f"fetching {required[0]} for Python {python}", fill, task)
     return {wheel.name: wheel for wheel in sorted(folder.glob("*.whl"))}
 
 

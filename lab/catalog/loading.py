@@ -6,7 +6,7 @@ from functools import cache, reduce
 from pathlib import Path
 
 from lab.base.errors import UsageError, one_line, unknown_name
-from lab.base.notices import progress
+from lab.base.notices import announce
 from lab.base.paths import PACKAGE, definitions
 from lab.catalog import kernels
 from lab.catalog.definitions import AND, CloudImage, Guest, Pin, Set, Suite, Variant, VariantFile
@@ -78,7 +78,7 @@ class Catalog:
                     "give the lab's own another name",
                 )
         if new_names := sorted(variants.keys() - self.variants.keys()):
-            progress(f"variants that came with the run, in {folder}: {', '.join(new_names)}")
+            announce(f"variants that came with the run, in {folder}: {', '.join(new_names)}")
         return replace(self, variants={**variants, **self.variants})
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import libvirt
 
 from lab.base import architecture, host_table, process
+from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError
 from lab.base.paths import ANOTHER_HOME, Paths
 from lab.builds import rootfs, sandbox
@@ -206,7 +207,7 @@ def _acceleration(examination: Examination) -> str:
         paths.acceleration.unlink(missing_ok=True)
     verdict = acceleration.cached(opened, paths)
     if verdict is None and (image := store.any_image(paths)):
-        verdict = acceleration.decide(opened, paths, image, lambda text: None)
+        verdict = acceleration.decide(opened, paths, image, UNWATCHED)
     if verdict is None:
         raise NotMet(
             State.UNKNOWN,

@@ -14,6 +14,7 @@ import click
 from rich.markup import escape
 
 from lab import builds, catalog, plan
+from lab.base.activity import Progress
 from lab.base.errors import UsageError
 from lab.base.files import plain
 from lab.cli import options, output
@@ -170,7 +171,7 @@ def _guest(
         # The keeper is made of this process while it has one thread: the status line has another.
         starting = shell.start_keeper(cell, lab.paths, lab.uri, own_rootfs=own_rootfs)
         with output.errors().status("starting") as status:
-            kept = starting.wait(lambda text: status.update(escape(text)))
+            kept = starting.wait(lambda progress: status.update(escape(progress.text)))
         try:
             yield kept, about
         finally:
@@ -180,10 +181,10 @@ def _guest(
     # Standard output is the command's.
     with output.errors().status("starting") as status:
 
-        def say(text: str) -> None:
-            status.update(escape(text))
+        def show(progress: Progress) -> None:
+            status.update(escape(progress.text))
 
-        with shell.ready(cell, lab.paths, lab.uri, say, own_rootfs=own_rootfs) as opened:
+        with shell.ready(cell, lab.paths, lab.uri, show, own_rootfs=own_rootfs) as opened:
             status.stop()
             yield opened, about
 

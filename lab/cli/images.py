@@ -10,6 +10,7 @@ import click
 from rich.markup import escape
 
 from lab import catalog
+from lab.base.activity import UNWATCHED, Progress, Task
 from lab.base.errors import LabError, UsageError
 from lab.base.files import measure_size
 from lab.catalog import Guest
@@ -71,7 +72,7 @@ def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
 def images_import(lab: options.Lab, file: Path, name: str) -> int:
     """Copy a qcow2 disk into the store as the image of a cloud guest."""
     guest = catalog.load().guest(name)
-    _say(guest, store.import_file(lab.paths, guest, file, lambda text: None))
+    _say(guest, store.import_file(lab.paths, guest, file, UNWATCHED))
     return 0
 
 
@@ -151,18 +152,19 @@ def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: 
     before = store.find(lab.paths, guest)
     with output.console().status(where) as status:
 
-        def say(text: str) -> None:
-            status.update(escape(f"{where}: {text}"))
+        def show(progress: Progress) -> None:
+            status.update(escape(f"{where}: {progress.text}"))
 
+        task = Task(show)
         if update:
-            moved = cloud.move_pin(guest, store.cloud_image(guest), say)
+            moved = cloud.move_pin(guest, store.cloud_image(guest), task)
             if moved != guest:
                 output.say(
                     f"{guest.name}: pinned {store.cloud_image(moved).build}; review {catalog.pins_file()}"
                 )
-            image = store.update(lab.paths, moved, say)
+            image = store.update(lab.paths, moved, task)
         else:
-            image = store.ensure(lab.paths, guest, say, offline=offline)
+            image = store.ensure(lab.paths, guest, task, offline=offline)
     if before and before.folder != image.folder:
         output.say(f"{guest.name}: {_build_of(before)} -> {_build_of(image)}")
     else:

@@ -18,7 +18,7 @@ from distributed import Future, KilledWorker
 from pydantic import ValidationError
 
 from lab.base import scratch
-from lab.base.activity import Activity, Step
+from lab.base.activity import Activity, Progress, Task
 from lab.base.errors import LabError, one_line
 from lab.base.files import bounded, make_folder, plain, write_atomically
 from lab.base.paths import Paths
@@ -122,7 +122,7 @@ class Coordinator:
 
     @property
     def _is_stopping(self) -> bool:
-        return self._decisions.stopped.is_set()
+        return self._decisions.cancel_token.is_cancelled
 
     def _fail(self, error: BaseException) -> None:
         self._decisions.crash = self._decisions.crash or error
@@ -209,19 +209,23 @@ class Coordinator:
         for guest in {ticket.cell.guest.name: ticket.cell.guest for ticket in self._backlog.waiting()}.values():
             lane = f"coordinator: {guest.name}"
 
-            def say(text: str, lane: str = lane) -> None:
-                if self._is_stopping or self._is_over:
-                    raise LabError("interrupted")
-                self.observer.lane(lane, Step.of(text, Activity.IMAGE, prefix="image: "))
+            def show(progress: Progress, lane: str = lane) -> None:
+                self.observer.lane(lane, progress.within(Activity.IMAGE, prefix="image: "))
 
             try:
-                self._pins[guest.name] = images.pin(self.paths, guest, say, offline=self.offline)
+                task = Task(show, self._check_wanted)
+                self._pins[guest.name] = images.pin(self.paths, guest, task, offline=self.offline)
             except LabError as error:
                 self._inbox.put(partial(self._has_no_image, guest, error))
             except Exception as error:
                 self._inbox.put(partial(self._fail, error))
             finally:
-                self.observer.lane(lane, "")
+                self.observer.lane(lane, None)
+
+    def _check_wanted(self) -> None:
+        """Raise LabError if no image is needed any more."""
+        if self._is_stopping or self._is_over:
+            raise LabError("interrupted")
 
     def _has_no_image(self, guest: Guest, error: LabError) -> None:
         if self._is_stopping:
@@ -231,7 +235,7 @@ class Coordinator:
 
     def _push(self, name: str, piece: Piece, folder: str) -> None:
         """Bring its image to the host of a part, which waits for it."""
-        on_its_way = Step("image: on its way to this host", Activity.IMAGE)
+        on_its_way = Progress("image: on its way to this host", Activity.IMAGE)
         self.observer.lane(f"{name}: {piece.guest}", on_its_way)
         try:
             if name not in self._logins:
@@ -243,12 +247,12 @@ class Coordinator:
     def _fetch(self, name: str, piece: Piece, manifest: Manifest, folder: str) -> None:
         """Take over the image that the host of a part has prepared."""
         lane, pin = f"coordinator: {piece.guest}", (piece.image, False)
-        self.observer.lane(lane, Step(f"image: on its way from {name}", Activity.IMAGE))
+        self.observer.lane(lane, Progress(f"image: on its way from {name}", Activity.IMAGE))
         try:
             pin = images.fetch(self.paths, self._logins[name], manifest, folder), True
         except (LabError, KeyError) as error:
             self.observer.note(f"{piece.guest}: the image that {name} prepared did not come here: {error}")
-        self.observer.lane(lane, "")
+        self.observer.lane(lane, None)
         self._pins[piece.guest] = pin
 
     # -- handing out
@@ -334,7 +338,7 @@ class Coordinator:
                 piece.hosts.add(name)
                 self._backlog.begin(piece.tickets)
             case LaneEvent() if name == piece.host:  # A host that was lost may still tell what it does.
-                self.observer.lane(self._lane(piece, event.lane), event.step)
+                self.observer.lane(self._lane(piece, event.lane), event.progress)
             case NoteEvent():
                 self.observer.note(f"{name}: {event.text}")
             case ImageLacks():
@@ -369,7 +373,7 @@ class Coordinator:
     def _clear(self, piece: Piece) -> None:
         """Show the lanes of a part no more."""
         for label in [*piece.lanes.values(), f"{piece.host}: {piece.guest}"] if piece.host else ():
-            self.observer.lane(label, "")
+            self.observer.lane(label, None)
         piece.lanes = {}
 
     # -- results

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from lab.base.activity import Say
+from lab.base.activity import UNWATCHED, Task
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.locks import locked
 from lab.base.paths import Paths
@@ -31,14 +31,14 @@ ARRIVING = "arriving-"
 # -- the coordinator
 
 
-def pin(paths: Paths, guest: Guest, say: Say, *, offline: bool) -> tuple[BaseImage, bool]:
+def pin(paths: Paths, guest: Guest, task: Task, *, offline: bool) -> tuple[BaseImage, bool]:
     """Return the guest's image, built or downloaded if need be, and whether lanes can start from it as it is.
 
     Raises ImageNotAvailable, LabError.
     """
     if reason := prepare_image.why_absent(paths, [guest], offline=offline).get(guest.name):
         raise ImageNotAvailable(reason, hint=prepare_image.WHEN_ABSENT)
-    image = store.ensure(paths, guest, say, offline=offline)
+    image = store.ensure(paths, guest, task, offline=offline)
     ready = prepare_image.find(paths, guest, image)
     return ready or image, ready is not None
 
@@ -58,7 +58,7 @@ def fetch(paths: Paths, login: Login, manifest: Manifest, folder: str) -> BaseIm
         def bring(name: str, to: Path) -> None:
             files.get(f"{folder}/{name}", str(to))
 
-        return store.receive(paths, manifest, bring, lambda _text: None, origin=f"host {login.name}")
+        return store.receive(paths, manifest, bring, UNWATCHED, origin=f"host {login.name}")
 
 
 # -- a host
@@ -80,7 +80,7 @@ def get(paths: Paths, manifest: Manifest, ask: Callable[[str], None], stop: thre
     name = f"{ARRIVING}{manifest.digest}"
     # While this lock is held, the folder is not one that a dead lab left.
     lock = paths.make(paths.images) / f"{name}.lock"
-    with locked(lock, ARRIVE_SECONDS, "this image to arrive", lambda _text: None):
+    with locked(lock, ARRIVE_SECONDS, "this image to arrive", UNWATCHED):
         if store.by_content(paths, manifest.digest):
             return
         arriving = paths.images / f".partial-{name}"
@@ -97,7 +97,7 @@ def get(paths: Paths, manifest: Manifest, ask: Callable[[str], None], stop: thre
         def bring(file: str, to: Path) -> None:
             shutil.move(arriving / file, to)
 
-        store.receive(paths, manifest, bring, lambda _text: None, origin="a run's coordinator")
+        store.receive(paths, manifest, bring, UNWATCHED, origin="a run's coordinator")
         shutil.rmtree(arriving, ignore_errors=True)
 
 

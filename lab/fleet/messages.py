@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from lab.base.activity import Activity, Step
+from lab.base.activity import Activity, Progress
 from lab.base.files import LONGEST_NAME, plain
 from lab.images.store import Manifest
 from lab.record.outcome import Entry
@@ -73,7 +73,7 @@ class PartBegins(Entry):
 
 
 class LaneEvent(Entry):
-    """What a lane does now: the beginning of a step, if it has an activity."""
+    """What a lane does now: the beginning of a step, if it has an activity; without a text the lane is done."""
 
     kind: Literal["lane"]
     part: int
@@ -83,9 +83,9 @@ class LaneEvent(Entry):
     name: Line = ""
 
     @property
-    def step(self) -> str:
+    def progress(self) -> Progress | None:
         """What an observer is told."""
-        return Step(self.text, self.activity, name=self.name) if self.activity else self.text
+        return Progress(self.text, self.activity, self.name) if self.text else None
 
 
 class NoteEvent(Entry):

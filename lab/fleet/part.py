@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lab import __version__, builds
 from lab.base import scratch
-from lab.base.activity import Step
+from lab.base.activity import Progress
 from lab.base.errors import LabError, UsageError, one_line
 from lab.base.files import bounded, plain
 from lab.base.paths import Paths
@@ -118,14 +118,15 @@ class EventLines(Observer):
         self._stream = stream
         self._lock = threading.Lock()
 
-    def lane(self, lane: str, text: str) -> None:
-        step = {"activity": text.activity, "name": text.name} if isinstance(text, Step) else {}
+    def lane(self, lane: str, progress: Progress | None) -> None:
+        text = progress.text if progress else ""
+        step = {"activity": progress.activity, "name": progress.name} if progress and progress.activity else {}
         self.tell("lane", lane=lane, text=text, **step)
 
     def cell(self, result: CellResult) -> None:
         # The lane that ended it: another one may have run its suite, on another host.
         if lane := result.trials_lane or result.lane:
-            self.lane(lane, f"decided {result.variant} {result.build}: {result.status}")
+            self.lane(lane, Progress(f"decided {result.variant} {result.build}: {result.status}"))
 
     def note(self, text: str) -> None:
         self.tell("note", text=text)

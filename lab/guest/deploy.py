@@ -6,11 +6,11 @@ emulated guest twice as long; docs/measurements/boot-and-deployment.md has the f
 
 import hashlib
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab.base import scratch
-from lab.base.activity import Activity, Step
+from lab.base.activity import Activity, Progress, ShowProgress
 from lab.base.files import A_PAYLOAD, explained
 from lab.builds import FOLDER, ROOTFS, Build
 from lab.builds.rootfs import read_index
@@ -44,14 +44,14 @@ def deploy(
     *,
     rootfs: Path,
     python: str,
-    say: Callable[[str], None],
+    show: ShowProgress,
 ) -> None:
     """Put the build's files, its suite and the layout into the guest, and run the build's steps.
 
-    `disk` is this host's file of the guest's disk for them. `python` is the version of the guest's. `say` is
-    told how far that is. Raises LabError.
+    `disk` is this host's file of the guest's disk for them. `python` is the version of the guest's. `show`
+    gets how far that is. Raises LabError.
     """
-    say(Step("deploying: packing", Activity.DEPLOY, name="deploying"))
+    show(Progress("deploying: packing", Activity.DEPLOY, name="deploying"))
     with scratch.temporary() as folder, explained(folder, A_PAYLOAD):
         contents = {
             **build.laid_out(files, folder, python),
@@ -60,10 +60,10 @@ def deploy(
         }
         with explained(disk, A_PAYLOAD):
             size = pack({name.removeprefix(f"{FOLDER}/"): path for name, path in contents.items()}, disk)
-    say(Step("deploying: unpacking", Activity.DEPLOY, name="deploying"))
+    show(Progress("deploying: unpacking", Activity.DEPLOY, name="deploying"))
     session.run(UNPACK, seconds=UNPACK_SECONDS + size / 2**20 * MIB_SECONDS)
     empty_disk(disk)
-    say(Step("deploying: first use", Activity.DEPLOY, name="deploying"))
+    show(Progress("deploying: first use", Activity.DEPLOY, name="deploying"))
     for step in build.steps():
         user = SUITE if step.as_suite_user else ADMIN
         session.run(step.command, seconds=step.seconds, user=user, check=step.check)

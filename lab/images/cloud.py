@@ -14,7 +14,7 @@ import tomlkit
 from filelock import FileLock
 
 from lab.base import process, scratch
-from lab.base.activity import Say
+from lab.base.activity import Progress, Task
 from lab.base.errors import ImageNotAvailable, LabError, NotPublished
 from lab.base.files import digest, write_atomically
 from lab.catalog import (
@@ -85,7 +85,7 @@ def why_unpinned(image: CloudImage) -> str:
     return "no build is pinned yet" if image.address is None else ""
 
 
-def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> PublishedDisk:
+def resolve_disk(guest: Guest, image: CloudImage, task: Task) -> PublishedDisk:
     """Return the disk to use: the pinned one, or the one whose digest the distribution signs today.
 
     It is looked for in the archive if it is no longer published at its first address. Raises ImageNotAvailable.
@@ -101,15 +101,15 @@ def resolve_disk(guest: Guest, image: CloudImage, say: Say) -> PublishedDisk:
         return PublishedDisk(image.address, algorithm, pinned)
     address, checksums = str(image.checksums_address), image.checksums
     try:
-        say("fetching checksums")
-        listed = download.read(address, say)
+        task.show(Progress("fetching checksums"))
+        listed = download.read(address, task)
         suffix = checksums.form.suffix
-        detached = download.read(f"{address}{suffix}", say) if suffix else None
+        detached = download.read(f"{address}{suffix}", task) if suffix else None
         text = verify_signature(listed, detached, key_file(checksums.key), download.short(address))
     except NotPublished:
         if image.archived is None:
             raise
-        return resolve_disk(guest, image.archived, say)
+        return resolve_disk(guest, image.archived, task)
     disk_name = image.address.rpartition("/")[2]
     return PublishedDisk(image.address, "sha256", find_digest(text, disk_name, address))
 
@@ -130,15 +130,15 @@ def find_digest(text: str, name: str, url: str, algorithm: str = "sha256") -> st
     return digests.pop()
 
 
-def fetch(published: PublishedDisk, folder: Path, say: Say) -> Path:
+def fetch(published: PublishedDisk, folder: Path, task: Task) -> Path:
     """Download a disk into `folder` and verify it.
 
     The next call resumes an interrupted download. A disk that fails verification is deleted.
     Raises ImageNotAvailable, LabError.
     """
     file = folder / published.name
-    download.fetch(published.url, file, say)
-    say("verifying")
+    download.fetch(published.url, file, task)
+    task.show(Progress("verifying"))
     actual = digest(file, published.algorithm)
     if actual != published.digest:
         file.unlink()
@@ -215,7 +215,7 @@ def dearmour(key: Path) -> bytes:
 # -- pins
 
 
-def move_pin(guest: Guest, image: CloudImage, say: Say) -> Guest:
+def move_pin(guest: Guest, image: CloudImage, task: Task) -> Guest:
     """Pin the newest build that the guest's server lists, and return the guest with it.
 
     The pin is written only if the build can be verified: its checksums are signed and list the disk, or all
@@ -225,26 +225,26 @@ def move_pin(guest: Guest, image: CloudImage, say: Say) -> Guest:
     if image.builds is None or BUILD not in image.url:
         return guest
     try:
-        build = newest_build(image.url, image.builds, say)
+        build = newest_build(image.url, image.builds, task)
     except NotPublished:  # The release may have moved to the archive.
         if image.archive is None:
             raise
-        build = newest_build(image.archive, image.builds, say)
+        build = newest_build(image.archive, image.builds, task)
     servers = [image.url, *image.unsigned.mirrors] if image.unsigned else []
     pin = Pin(
         build=build,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
-        digest=_agreed_digest(image.url, image.unsigned, build, say) if image.unsigned else None,
+        digest=_agreed_digest(image.url, image.unsigned, build, task) if image.unsigned else None,
         mirrors=[urlsplit(server).netloc for server in servers],
     )
     pinned = guest.pinned(pin)
     assert isinstance(pinned.image, CloudImage)
-    resolve_disk(pinned, pinned.image, say)
+    resolve_disk(pinned, pinned.image, task)
     _write_pin(pins_file(), guest.name, pin)
     return pinned
 
 
-def newest_build(url: str, builds: str, say: Say) -> str:
+def newest_build(url: str, builds: str, task: Task) -> str:
     """Return the newest build in the listing of the folder that holds them.
 
     Raises NotPublished if there is no such folder or no build in it, and ImageNotAvailable.
@@ -252,8 +252,8 @@ def newest_build(url: str, builds: str, say: Say) -> str:
     before, _, after = url.partition(BUILD)
     folder, _, prefix = before.rpartition("/")
     name = re.compile(f"{re.escape(prefix)}(?P<build>{builds}){re.escape(after.partition('/')[0])}")
-    say("looking for newer builds")
-    listing = download.read(f"{folder}/", say, only_https=True).decode(errors="replace")
+    task.show(Progress("looking for newer builds"))
+    listing = download.read(f"{folder}/", task, only_https=True).decode(errors="replace")
     links = [unquote(link).rstrip("/").rpartition("/")[2] for link in HREF.findall(listing)]
     names = [match["build"] for link in links if (match := name.fullmatch(link))]
     if not names:
@@ -264,14 +264,14 @@ def newest_build(url: str, builds: str, say: Say) -> str:
     return max(names, key=lambda build: [(len(digits), digits) for digits in re.findall(r"0*(\d+)", build)])
 
 
-def _agreed_digest(url: str, unsigned: UnsignedChecksums, build: str, say: Say) -> str:
+def _agreed_digest(url: str, unsigned: UnsignedChecksums, build: str, task: Task) -> str:
     """Return the digest of the disk on which all mirrors agree. Raises ImageNotAvailable."""
     address = url.replace(BUILD, build)
     folder, _, disk = address.rpartition("/")
     digests: dict[str, str] = {}
     for mirror in (folder, *unsigned.mirrors):
         file = f"{mirror}/{unsigned.file}".replace(BUILD, build)
-        text = download.read(file, say, only_https=True).decode(errors="replace")
+        text = download.read(file, task, only_https=True).decode(errors="replace")
         algorithm = "sha512" if re.search(rf"{FORMS['sha512'][0].pattern}", text) else "sha256"
         digests[file] = f"{algorithm}:{find_digest(text, disk, file, algorithm)}"
     if len(set(digests.values())) != 1:

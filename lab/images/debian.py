@@ -4,11 +4,12 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lab.base import host_table, process, scratch
+from lab.base.activity import Progress, Task
 from lab.base.architecture import X86_64, Architecture
 from lab.base.errors import ImageNotAvailable, LabError, one_line
 from lab.base.files import open_regular
@@ -86,7 +87,7 @@ def inputs(image: DebianImage, architecture: Architecture = X86_64) -> bytes:
 def build(
     image: DebianImage,
     out: Path,
-    say: Callable[[str], None],
+    task: Task,
     *,
     timeout: float,
     architecture: Architecture = X86_64,
@@ -122,7 +123,8 @@ def build(
                     # The kernel's package makes no initial RAM disk: the recipe makes the only one.
                     "INITRD": "No",
                 },
-                on_line=lambda line: _report(line, say),
+                on_line=lambda line: _report(line, task),
+                watch=lambda _leader: task.check(),
             )
             for name in FILES:
                 # A copy, because an ordinary user does not own what a subordinate user wrote.
@@ -250,10 +252,10 @@ def _own_mounts() -> list[str]:
     return apart
 
 
-def _report(line: str, say: Callable[[str], None]) -> None:
+def _report(line: str, task: Task) -> None:
     for words, stage in STAGES.items():
         if line.startswith(f"I: {words}"):
-            say(stage)
+            task.show(Progress(stage))
 
 
 def _explain(image: DebianImage, architecture: Architecture, error: process.CommandFailed) -> LabError:

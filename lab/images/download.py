@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx2
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from lab.base.activity import Activity, Say, Step
+from lab.base.activity import Activity, Progress, Task
 from lab.base.errors import ImageNotAvailable, LabError, NotPublished
 from lab.base.wait import Deadline, DeadlineExpired, call_within
 
@@ -32,13 +32,13 @@ TEXT_LIMIT = 1 << 20
 REACH_SECONDS = 5.0
 
 
-def read(url: str, say: Say, *, only_https: bool = False) -> bytes:
+def read(url: str, task: Task, *, only_https: bool = False) -> bytes:
     """Return the content of a small file. Raises NotPublished if there is none, and ImageNotAvailable.
 
     `only_https` refuses any step without encryption, except on this host.
     """
     with _explain_errors(url), httpx2.Client(timeout=TIMEOUT, follow_redirects=True) as client:
-        for attempt in _retrying(say):
+        for attempt in _retrying(task):
             with attempt, client.stream("GET", url) as response:
                 for step in (*response.history, response) if only_https else ():
                     if step.url.scheme != "https" and step.url.host != "127.0.0.1":
@@ -58,23 +58,24 @@ def read(url: str, say: Say, *, only_https: bool = False) -> bytes:
     raise AssertionError("the last attempt raises its error")
 
 
-def fetch(url: str, file: Path, say: Say) -> None:
+def fetch(url: str, file: Path, task: Task) -> None:
     """Download into `file`, resuming an earlier attempt. The content is not verified here.
 
     Raises ImageNotAvailable, and LabError if the disk is too small.
     """
     with _explain_errors(url), httpx2.Client(timeout=TIMEOUT, follow_redirects=True) as client:
-        for attempt in _retrying(say):
+        for attempt in _retrying(task):
             with attempt:
-                _resume(client, url, file, say)
+                _resume(client, url, file, task)
 
 
-def _retrying(say: Say) -> Retrying:
+def _retrying(task: Task) -> Retrying:
     def before_sleep(state: RetryCallState) -> None:
         assert state.outcome is not None
         assert state.next_action is not None
         error = state.outcome.exception()
-        say(f"{describe(error)}; trying again in {state.next_action.sleep:.0f} s")
+        task.check()
+        task.show(Progress(f"{describe(error)}; trying again in {state.next_action.sleep:.0f} s"))
 
     return Retrying(
         retry=retry_if_exception(_is_transient),
@@ -117,7 +118,7 @@ def describe(error: BaseException | None) -> str:
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
-def _resume(client: httpx2.Client, url: str, file: Path, say: Say) -> None:
+def _resume(client: httpx2.Client, url: str, file: Path, task: Task) -> None:
     """Make one attempt: fetch the missing part, or the whole file from a server that sends no parts.
 
     If the server's file changed meanwhile, the whole does not have the digest that it must have.
@@ -140,12 +141,14 @@ def _resume(client: httpx2.Client, url: str, file: Path, say: Say) -> None:
         try:
             with file.open("ab" if have else "wb") as stream:
                 for chunk in response.iter_raw():
+                    task.check()
                     stream.write(chunk)
                     arrived += len(chunk)
                     seconds = time.monotonic() - start
                     if seconds - told >= SAY_SECONDS:
                         told = seconds
-                        say(Step(progress(have, arrived, missing, seconds), Activity.IMAGE, name="downloading"))
+                        text = describe_download(have, arrived, missing, seconds)
+                        task.show(Progress(text, Activity.IMAGE, name="downloading"))
         except OSError as error:
             # The partial file cannot be completed and fills up the disk.
             file.unlink(missing_ok=True)
@@ -155,7 +158,7 @@ def _resume(client: httpx2.Client, url: str, file: Path, say: Say) -> None:
             ) from error
 
 
-def progress(had: int, arrived: int, missing: int | None, seconds: float) -> str:
+def describe_download(had: int, arrived: int, missing: int | None, seconds: float) -> str:
     """Describe how far a download is: it `had` some bytes, and `arrived` of the `missing` came in `seconds`."""
     rate = arrived / max(seconds, 0.001)
     text, speed = f"downloading: {(had + arrived) / 2**20:.0f}", f"{rate / 2**20:.1f} MiB/s"

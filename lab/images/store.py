@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, StringConstraints
 
-from lab.base.activity import Say
+from lab.base.activity import Task
 from lab.base.architecture import ARCHITECTURES, X86_64, Architecture
 from lab.base.data import SMALL_FILE, FailFastModel, read_model
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
@@ -213,10 +213,10 @@ def check(image: BaseImage) -> None:
 # -- making
 
 
-def ensure(paths: Paths, guest: Guest, say: Say, *, offline: bool = False) -> BaseImage:
+def ensure(paths: Paths, guest: Guest, task: Task, *, offline: bool = False) -> BaseImage:
     """Return the guest's image; build or download it first if it is not stored. Two labs at once do this once.
 
-    `say` gets short progress messages; `offline` forbids use of the network. Raises ImageNotAvailable, and
+    `task` sees how far that is; `offline` forbids use of the network. Raises ImageNotAvailable, and
     LabError when a build fails; nothing is stored then.
     """
     if image := find(paths, guest):
@@ -231,22 +231,22 @@ def ensure(paths: Paths, guest: Guest, say: Say, *, offline: bool = False) -> Ba
             hint="run without --offline"
             + (f", or: lab images import FILE --as {guest.name}" if is_cloud else ""),
         )
-    return update(paths, guest, say) if is_cloud else _build(paths, guest, say)
+    return update(paths, guest, task) if is_cloud else _build(paths, guest, task)
 
 
-def _build(paths: Paths, guest: Guest, say: Say) -> BaseImage:
+def _build(paths: Paths, guest: Guest, task: Task) -> BaseImage:
     """Build the image, unless another lab does so meanwhile."""
     assert isinstance(guest.image, DebianImage)
     image, inputs = guest.image, inputs_digest(guest)
     folder = paths.make(paths.images) / f"{guest.name}-{inputs[:16]}"
     seconds = BUILD_SECONDS * (1 if guest.architecture.is_hosts else FOREIGN_FACTOR)
-    with locked(folder.with_name(f"{folder.name}.lock"), seconds, "this image to be built", say):
+    with locked(folder.with_name(f"{folder.name}.lock"), seconds, "this image to be built", task):
         if built := read(folder):
             return built
         download.check_room(paths.images, BUILD_FREE_BYTES, f"building {guest.name}")
 
         def fill(partial: Path) -> None:
-            debian.build(image, partial, say, timeout=seconds, architecture=guest.architecture)
+            debian.build(image, partial, task, timeout=seconds, architecture=guest.architecture)
 
         with_kernel = f" with {image.kernel.name}" if image.kernel else ""
         return place(
@@ -254,25 +254,25 @@ def _build(paths: Paths, guest: Guest, say: Say) -> BaseImage:
         )
 
 
-def update(paths: Paths, guest: Guest, say: Say) -> BaseImage:
+def update(paths: Paths, guest: Guest, task: Task) -> BaseImage:
     """Return the newest build that a cloud guest's definition allows, downloaded if it is not stored.
 
     Raises ImageNotAvailable, LabError.
     """
     started, image = time.monotonic(), cloud_image(guest)
-    published = cloud.resolve_disk(guest, image, say)
+    published = cloud.resolve_disk(guest, image, task)
     lock = paths.make(paths.downloads) / f"{published.name}.lock"
-    with locked(lock, DOWNLOAD_SECONDS, "this image to be downloaded", say):
+    with locked(lock, DOWNLOAD_SECONDS, "this image to be downloaded", task):
         stored = find(paths, guest)
         # Manifests have the SHA-256. If the distribution has another digest, it is part of the definition.
         if stored and (published.algorithm != "sha256" or published.digest == stored.manifest.disk_sha256):
             check(stored)
             return stored
-        file = cloud.fetch(published, paths.downloads, say)
-        return _store_disk(paths, guest, file, published.url, started, say)
+        file = cloud.fetch(published, paths.downloads, task)
+        return _store_disk(paths, guest, file, published.url, started, task)
 
 
-def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
+def import_file(paths: Paths, guest: Guest, file: Path, task: Task) -> BaseImage:
     """Copy a disk into the store as a guest's image. Raises UsageError if the disk cannot be this guest's."""
     image = cloud_image(guest)
     started = time.monotonic()
@@ -283,17 +283,17 @@ def import_file(paths: Paths, guest: Guest, file: Path, say: Say) -> BaseImage:
         if digest(file, algorithm) != pinned:
             raise UsageError(f"{file} does not have the digest that images/{guest.name}.toml pins")
     copy = paths.make(paths.downloads) / "import.qcow2"
-    with locked(copy.with_suffix(".lock"), IMPORT_SECONDS, "this image to be imported", say):
+    with locked(copy.with_suffix(".lock"), IMPORT_SECONDS, "this image to be imported", task):
         try:
             shutil.copyfile(file, copy)
-            return _store_disk(paths, guest, copy, f"imported from {file.name}", started, say)
+            return _store_disk(paths, guest, copy, f"imported from {file.name}", started, task)
         except OSError as error:
             raise LabError(f"{file} cannot be copied into the store: {error.strerror}") from error
         finally:
             copy.unlink(missing_ok=True)
 
 
-def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: float, say: Say) -> BaseImage:
+def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: float, task: Task) -> BaseImage:
     """Move a verified disk into the store as the guest's image, unless it is that already."""
     digest_of_disk, inputs = sha256(file), inputs_digest(guest)
     folder = paths.make(paths.images) / f"{guest.name}-{digest_of_disk[:16]}"
@@ -301,7 +301,7 @@ def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: fl
     def fill(partial: Path) -> None:
         file.rename(partial / DISK)
 
-    with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "this image to be stored", say):
+    with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "this image to be stored", task):
         used = find(paths, guest)
         if used and used.manifest.disk_sha256 == digest_of_disk:
             check(used)
@@ -402,7 +402,7 @@ def place(
 # -- from another host
 
 
-def receive(paths: Paths, sent: Manifest, bring: Bring, say: Say, *, origin: str) -> BaseImage:
+def receive(paths: Paths, sent: Manifest, bring: Bring, task: Task, *, origin: str) -> BaseImage:
     """Return the image with this manifest; bring it first if it is not stored. Two lanes at once do this once.
 
     It is put beside an image that this host made from the same definition. `origin` is where it comes from.
@@ -410,7 +410,7 @@ def receive(paths: Paths, sent: Manifest, bring: Bring, say: Say, *, origin: str
     """
     name = f"{RECEIVED}{sent.guest}-{sent.inputs[:16]}-{sent.digest[:16]}"
     lock = paths.make(paths.images) / f"{name}.lock"
-    with locked(lock, RECEIVE_SECONDS, "this image to arrive", say):
+    with locked(lock, RECEIVE_SECONDS, "this image to arrive", task):
         if image := by_content(paths, sent.digest):
             check(image)
             return image

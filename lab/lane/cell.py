@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import causes
-from lab.base.activity import Activity, Step
+from lab.base.activity import Activity, Progress
 from lab.base.files import A_RUN, explained
 from lab.base.wait import Stopwatch
 from lab.builds import WHOLE_SUITE, SuiteOptions
@@ -58,7 +58,7 @@ def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptio
     """
     checkpoint = running.checkpoint(cell.build)
     watch = Stopwatch() if checkpoint else running.watch
-    running.say(Step(cell.variant.name, Activity.SETUP))
+    running.show(Progress(cell.variant.name, Activity.SETUP))
     if checkpoint:
         with watch.step("fork"):
             running.fork(cell.build)
@@ -118,7 +118,7 @@ def run_suite(
     """Run the suite in the guest as it is, as soon as a processor is free. Raises LabError."""
     work = f"{cell.variant.name}: running the suite{' alone' if running.alone else ''}"
     with (
-        running.hold_processor(Step(work, Activity.SUITE), alone=running.alone),
+        running.hold_processor(Progress(work, Activity.SUITE), alone=running.alone),
         watch.step("suite"),
         stress.stressed(running.session, options.stress),
     ):
@@ -130,7 +130,7 @@ def gather_evidence(running: RunningLane, cell: Cell, folder: Path, *, mark: Mar
     """Fetch a suite's evidence; with `full`, all that can explain a failure. Raises LabError."""
     probed = None
     if full:
-        running.say(Step(f"{cell.variant.name}: gathering evidence", Activity.EVIDENCE))
+        running.show(Progress(f"{cell.variant.name}: gathering evidence", Activity.EVIDENCE))
         probed = variant.probe(running.session, cell.variant)
     collect.collect(running.session, folder, cell.variant, mark=mark, full=full)
     if probed:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import libvirt
 
 from lab.base import process
-from lab.base.activity import Say
+from lab.base.activity import Progress, Task
 from lab.base.errors import LabError
 from lab.base.files import plain
 from lab.base.locks import locked
@@ -168,14 +168,14 @@ class NotPrepared(LabError):
 class Preparation:
     """What preparing needs from the lab.
 
-    `say` gets what is done now. What keeps a processor busy holds one of `processors`. `on_lane` gets the lane,
-    so that it can be taken down from outside.
+    `task` sees what is done now. What keeps a processor busy holds one of `processors`. `on_lane` gets the
+    lane, so that it can be taken down from outside.
     """
 
     connection: libvirt.virConnect
     paths: Paths
     acceleration: Acceleration
-    say: Say
+    task: Task
     processors: Processors
     on_lane: Callable[[Lane], None] = lambda made: None
 
@@ -242,7 +242,7 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
     inputs, base = inputs_digest(guest, image), image.manifest.disk_sha256
     folder = paths.make(paths.images) / f"{PREPARED}{guest.name}-{inputs[:16]}"
     lock = folder.with_name(f"{folder.name}.lock")
-    with locked(lock, LOCK_SECONDS, "this image to be prepared", preparation.say):
+    with locked(lock, LOCK_SECONDS, "this image to be prepared", preparation.task):
         if prepared := find(paths, guest, image):
             return prepared
         download.check_room(paths.images, FREE_BYTES, f"preparing {guest.name}")
@@ -291,7 +291,8 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
                 hint=error.hint,
                 evidence={"console.log": made.console_text(), **error.evidence},
             ) from error
-        preparation.say("storing the prepared disk")
+        preparation.task.check()
+        preparation.task.show(Progress("storing the prepared disk"))
         process.run(
             ["qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", made.overlay, disk],
             timeout=CONVERT_SECONDS,
@@ -308,9 +309,8 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
     manager, python = published.package_manager, published.python
     packages = [*PACKAGES[manager], *published.packages, *([python] if python else [])]
     session = Session(made.endpoint, alive=made.check_alive, speed=replace(made.speed, more=FIRST_BOOT))
-    hold_processor = partial(
-        hold_for, preparation.processors, acceleration=preparation.acceleration, say=preparation.say
-    )
+    show = preparation.task.show
+    hold_processor = partial(hold_for, preparation.processors, acceleration=preparation.acceleration, show=show)
 
     def run_within(seconds: float, script: str) -> tuple[bool, list[str]]:
         """Run a script as root; whether it went well, and the last lines of what it printed."""
@@ -325,7 +325,7 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
         return session.run(script, seconds=10).stdout.split()
 
     try:
-        with hold_processor("first boot"):
+        with hold_processor(Progress("first boot")):
             made.start(may_restart=True)
             ready.wait_up(session, made)
         # What the guest does by itself is stopped, and no other program installs packages from here on.
@@ -343,7 +343,7 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
         )
         # A guest that has everything needs no network. With `packages` in its seed cloud-init would need one.
         if lacks := missing():
-            with hold_processor(f"installing {', '.join(lacks)}"):
+            with hold_processor(Progress(f"installing {', '.join(lacks)}")):
                 configure = f"printf %s {shlex.quote(seed.packages(lacks))} >{CONFIG}"
                 _, printed = run_within(INSTALL_SECONDS, f"{configure}; {INSTALL}")
                 lacks = missing()
@@ -357,12 +357,12 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
                 )
         if python:
             session.run(f"sudo -n ln -sf /usr/bin/{python} {PYTHON}", seconds=10)
-        with hold_processor("fetching what remedies need"):
+        with hold_processor(Progress("fetching what remedies need")):
             for what, script in SUPPLIES[manager].items():
                 went_well, printed = run_within(FETCH_SECONDS, script)
                 if not went_well:
                     why = printed[-1] if printed else "nothing was said"
-                    preparation.say(f"{what} could not be fetched, so what needs it cannot be tried: {why}")
+                    show(Progress(f"{what} could not be fetched, so what needs it cannot be tried: {why}"))
         script = shlex.quote(f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}")
         session.run(f"sudo -n sh -ec {script}", seconds=CLEAN_SECONDS)
     finally:

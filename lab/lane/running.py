@@ -10,7 +10,7 @@ from pathlib import Path
 
 import libvirt
 
-from lab.base.activity import Activity, Say, Step
+from lab.base.activity import Activity, Progress, ShowProgress, Task
 from lab.base.errors import LabError
 from lab.base.files import free_text
 from lab.base.paths import Paths
@@ -76,7 +76,7 @@ def open_running_lane(
     machine: Machine,
     image: BaseImage,
     acceleration: Acceleration,
-    say: Say,
+    show: ShowProgress,
 ) -> Iterator["RunningLane"]:
     """A lane for cells of this machine, not started yet; nothing of it is left after the block."""
     with open_lane(
@@ -100,7 +100,7 @@ def open_running_lane(
             )
         session = Session(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
         try:
-            yield RunningLane(work, lane, session, say, states)
+            yield RunningLane(work, lane, session, show, states)
         finally:
             session.disconnect()
 
@@ -118,7 +118,7 @@ class RunningLane:
     work: Work
     lane: Lane
     session: Session
-    say: Say
+    show: ShowProgress
     states: States | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     restored: bool = False
@@ -159,7 +159,7 @@ class RunningLane:
         if stored is None:
             return False
         what = "restoring the deployed build" if deployment else "restoring its boot"
-        self.say(Step(what, Activity.START))
+        self.show(Progress(what, Activity.START))
         try:
             with self.watch.step("boot"):
                 self._load(stored)
@@ -168,7 +168,7 @@ class RunningLane:
             if isinstance(error, (CheckpointFailed, DeadlineExpired, AgentLost, Damaged)):
                 stored.drop()
             problem = f"a stored state could not be used: {str(error).splitlines()[0]}"
-            self.say(problem)
+            self.show(Progress(problem))
             self.note = "; ".join(filter(None, [self.note, problem]))
             # Back to an empty overlay and to keys of the lane's own.
             self.session.disconnect()
@@ -200,7 +200,7 @@ class RunningLane:
 
     def _boot(self) -> None:
         # The step begins after the wait for processors: it measures the boot alone.
-        with self.hold_processor(Step("booting", Activity.START)), self.watch.step("boot"):
+        with self.hold_processor(Progress("booting", Activity.START)), self.watch.step("boot"):
             self.lane.start()
             self._wait_up()
             if not self.work.cold and self.lane.agent:
@@ -215,7 +215,7 @@ class RunningLane:
         # Limits of time fit how slow the boot was, and how busy the host is now.
         self.session.set_speed(lane.speed)
         if is_slower:
-            self.say(f"this boot was slower than what was known: {lane.acceleration.told()}")
+            self.show(Progress(f"this boot was slower than what was known: {lane.acceleration.told()}"))
 
     def _store(self, tag: str, deployment: str = "", files: Mapping[str, str] | None = None) -> None:
         """Store the guest as it is now for later lanes, and go on; `deployment` and `files` say what it holds.
@@ -225,7 +225,7 @@ class RunningLane:
         if self.states is None or not self.states.should_store(deployment):
             return
         lane, session = self.lane, self.session
-        self.say(Step(f"storing {'the deployed build' if deployment else 'its boot'}", Activity.START))
+        self.show(Progress(f"storing {'the deployed build' if deployment else 'its boot'}", Activity.START))
         session.close()
         info = StateInfo(
             tag, lane.endpoint.client_key, lane.endpoint.host_key, dict(files or {}), self.has_agent
@@ -266,13 +266,13 @@ class RunningLane:
     def _deploy(self, build: Build) -> dict[str, str]:
         watch = self.watch
         with watch.step("fetch"):
-            files = build.fetch(self.work.paths, self.facts, self._say_while_alive)
+            files = build.fetch(self.work.paths, self.facts, Task(self._show_fetch, self.lane.check_alive))
             elf.check(files, self.facts)
         if self._base:
             self._fork(self._base)
         else:
             assert not self._deployed or self.work.cold, "a second build needs a state to go back to"
-        with self.hold_processor(Step("deploying", Activity.DEPLOY)), watch.step("deploy"):
+        with self.hold_processor(Progress("deploying", Activity.DEPLOY)), watch.step("deploy"):
             deploy.deploy(
                 self.session,
                 self.lane.payload,
@@ -280,7 +280,7 @@ class RunningLane:
                 files,
                 rootfs=self.work.rootfs[self.lane.guest.arch],
                 python=self.facts.python,
-                say=self.say,
+                show=self.show,
             )
         deployed = build.record(files).files
         if build == self.work.build:
@@ -288,14 +288,12 @@ class RunningLane:
                 self._store(DEPLOYED, self._deployment, deployed)
         return deployed
 
-    def _say_while_alive(self, text: str) -> None:
-        """Say what is waited for, or end the wait if the machine is gone, as after an interrupt."""
-        self.lane.check_alive()
-        self.say(Step.of(text, Activity.DEPLOY))
+    def _show_fetch(self, progress: Progress) -> None:
+        self.show(progress.within(Activity.DEPLOY))
 
     def _take_checkpoint(self, tag: str) -> Checkpoint:
         """Take a checkpoint. Raises CheckpointFailed, LaneDied."""
-        self.say(Step("taking a checkpoint", Activity.DEPLOY))
+        self.show(Progress("taking a checkpoint", Activity.DEPLOY))
         with self.watch.step("checkpoint"):
             self.session.close()
             try:
@@ -327,10 +325,10 @@ class RunningLane:
         checkpoint.fork()
         self.session.wait_back(ready.BOOT_SECONDS)
 
-    def hold_processor(self, work: str, *, alone: bool = False) -> AbstractContextManager[None]:
-        """Hold a processor of the host for `work`, which is said; `alone`: all of them."""
+    def hold_processor(self, work: Progress, *, alone: bool = False) -> AbstractContextManager[None]:
+        """Hold a processor of the host for `work`, which is shown; `alone`: all of them."""
         return hold_for(
-            self.work.processors, work, acceleration=self.lane.acceleration, say=self.say, alone=alone
+            self.work.processors, work, acceleration=self.lane.acceleration, show=self.show, alone=alone
         )
 
     def record(self) -> LaneRecord:

@@ -24,7 +24,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict
 
 from lab.base import scratch
-from lab.base.activity import Say
+from lab.base.activity import ShowProgress, Task
 from lab.base.data import SMALL_FILE, read_model
 from lab.base.errors import LabError, NotApplicable, UsageError, unknown_name
 from lab.base.files import write_atomically
@@ -174,17 +174,20 @@ class Opened:
 
 
 @contextmanager
-def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | None = None) -> Iterator[Opened]:
+def ready(
+    cell: Cell, paths: Paths, uri: str, show: ShowProgress, *, own_rootfs: Path | None = None
+) -> Iterator[Opened]:
     """Bring a guest into the state that the cell's tests see; nothing of it is left after the block.
 
     The boxes boot from `own_rootfs`, or from the lab's own layout. Raises LabError, or NotApplicable if the
     variant makes no sense on the guest.
     """
     with connection_for_lanes(uri) as connection, scratch.temporary() as folder:
-        image = store.ensure(paths, cell.guest, say)
-        how = acceleration.decide(connection, paths, image, say)
+        task = Task(show)
+        image = store.ensure(paths, cell.guest, task)
+        how = acceleration.decide(connection, paths, image, task)
         processors = Processors(os.cpu_count() or 1)
-        preparation = Preparation(connection, paths, how, say, processors)
+        preparation = Preparation(connection, paths, how, task, processors)
         image = prepare_image.ensure(preparation, cell.guest, image)
         work = Work(
             paths=paths,
@@ -199,7 +202,7 @@ def ready(cell: Cell, paths: Paths, uri: str, say: Say, *, own_rootfs: Path | No
             checkpoints=False,
         )
         with open_running_lane(
-            connection, work, machine=cell.machine, image=image, acceleration=how, say=say
+            connection, work, machine=cell.machine, image=image, acceleration=how, show=show
         ) as running:
             running.start()
             if reason := find_obstacle(running, cell):
@@ -284,13 +287,13 @@ def end_kept(kept: Kept) -> None:
 class Starting:
     """A keeper whose guest is not up yet.
 
-    Its `messages` are texts to be shown, and at the end the kept guest, or the error that there is none.
+    Its `messages` are its progress, and at the end the kept guest, or the error that there is none.
     """
 
     keeper: int
     messages: Connection
 
-    def wait(self, say: Say) -> Kept:
+    def wait(self, show: ShowProgress) -> Kept:
         """Wait until the guest is in the cell's state. Raises as `ready` does; the keeper ends then."""
         try:
             with self.messages:
@@ -300,7 +303,7 @@ class Starting:
                         raise message
                     if isinstance(message, Kept):
                         return message
-                    say(message)
+                    show(message)
         except BaseException as error:
             os.kill(self.keeper, signal.SIGTERM)
             os.waitpid(self.keeper, 0)
@@ -316,7 +319,7 @@ def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None 
     if keeper == 0:
         try:
             receiving.close()
-            guest = ready(cell, paths, uri, lambda text: sending.send(str(text)), own_rootfs=own_rootfs)
+            guest = ready(cell, paths, uri, sending.send, own_rootfs=own_rootfs)
             _keep(sending, guest, cell.name)
         finally:
             os._exit(0)  # It never returns to what started it.

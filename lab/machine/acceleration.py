@@ -14,7 +14,7 @@ from pathlib import Path
 import libvirt
 from pydantic import BaseModel
 
-from lab.base.activity import Say
+from lab.base.activity import Task
 from lab.base.architecture import AARCH64
 from lab.base.data import SMALL_FILE, read_model
 from lab.base.errors import LabError
@@ -111,13 +111,12 @@ class Verdict(BaseModel):
         return Acceleration(self.kvm, self.reason, self.kernel_seconds)
 
 
-def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage, say: Say) -> Acceleration:
+def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage, task: Task) -> Acceleration:
     """Return the verdict for this host kernel and QEMU, or boot the kernel of `image` to get one.
 
     The kernel of any guest will do; what a kernel shows that is not its guest's own is not kept. The clock of
-    emulated guests is found out each time. While another lab or thread tries KVM, `say` may raise to end the
-    wait. Raises LabError if the image's disk cannot be booted at all, and libvirtError if libvirt starts no
-    machine.
+    emulated guests is found out each time. `task` may be ended while another lab or thread tries KVM.
+    Raises LabError if the image's disk cannot be booted at all, and libvirtError if libvirt starts no machine.
     """
     if not image.architecture.is_hosts:
         reason = f"this host has no processor for {image.architecture.name}"
@@ -126,7 +125,7 @@ def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage, say: 
     how = cached(connection, paths)
     if how is None:
         paths.make(paths.cache)
-        with locked(paths.acceleration.with_suffix(".lock"), LOCK_SECONDS, "KVM to be tried", say):
+        with locked(paths.acceleration.with_suffix(".lock"), LOCK_SECONDS, "KVM to be tried", task):
             how = cached(connection, paths) or _find_out(connection, paths, image)
     return how if how.kvm else replace(how, clock=clock.of_emulated(connection, paths))
 

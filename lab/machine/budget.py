@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from lab.base.activity import Activity, Say, Step
+from lab.base.activity import Activity, Progress, ShowProgress
 from lab.machine.acceleration import Acceleration
 
 # QEMU's own memory, in addition to the guest's: translated code, and the checkpoint while it is saved.
@@ -121,17 +121,22 @@ class Processors:
 
 @contextmanager
 def hold_for(
-    processors: Processors, work: str, *, acceleration: Acceleration, say: Say, alone: bool = False
+    processors: Processors,
+    work: Progress,
+    *,
+    acceleration: Acceleration,
+    show: ShowProgress,
+    alone: bool = False,
 ) -> Iterator[None]:
     """Hold a processor for work that keeps an emulated guest's busy; under KVM nobody waits.
 
-    `work` is said when it begins. `alone`: hold all of them, so that no other lane is at work.
+    `work` is shown when it begins. `alone`: hold all of them, so that no other lane is at work.
     """
     if acceleration.kvm:
-        say(work)
+        show(work)
         yield
         return
     wait = "waiting until no other lane is at work" if alone else "waiting for a processor"
-    with processors.hold(processors.count if alone else 1, lambda: say(Step(wait, Activity.WAITING))):
-        say(work)
+    with processors.hold(processors.count if alone else 1, lambda: show(Progress(wait, Activity.WAITING))):
+        show(work)
         yield

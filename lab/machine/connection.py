@@ -10,6 +10,7 @@ import libvirt
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from lab.base import host_table
+from lab.base.activity import UNWATCHED, Activity, Progress, Task
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, DeadlineExpired, call_within
 
@@ -40,20 +41,23 @@ def default_uri() -> str:
     return chosen or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")
 
 
-def connect(
-    uri: str, *, seconds: float = 0.0, waiting: Callable[[], None] = lambda: None
-) -> libvirt.virConnect:
+def connect(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -> libvirt.virConnect:
     """Open a connection. Raises NoLibvirt if no daemon answers for so many seconds.
 
-    `waiting` is called before each further attempt; what it raises ends the wait.
+    Before each further attempt `task` shows that libvirt is waited for, and may be ended.
     """
+
+    def wait() -> None:
+        task.check()
+        task.show(Progress("waiting for libvirt to come back", Activity.WAITING))
+
     # The binding prints every error to standard error, in addition to raising it.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     retrying = Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, DeadlineExpired) or _has_no_socket(error)),
         stop=stop_after_delay(max(seconds, SESSION_SECONDS if _is_session(uri) else 0.0)),
         wait=wait_fixed(RETRY_SECONDS),
-        before_sleep=lambda _: waiting(),
+        before_sleep=lambda _: wait(),
         reraise=True,
     )
     try:
@@ -93,11 +97,9 @@ def _has_no_socket(error: BaseException) -> bool:
 
 
 @contextmanager
-def connection(
-    uri: str, *, seconds: float = 0.0, waiting: Callable[[], None] = lambda: None
-) -> Iterator[libvirt.virConnect]:
+def connection(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -> Iterator[libvirt.virConnect]:
     """A connection for the length of a block; see `connect`. Closing it ends the domains that it started."""
-    opened = connect(uri, seconds=seconds, waiting=waiting)
+    opened = connect(uri, seconds=seconds, task=task)
     try:
         yield opened
     finally:
@@ -108,7 +110,7 @@ def connection(
 
 @contextmanager
 def connection_for_lanes(
-    uri: str, *, seconds: float = 0.0, waiting: Callable[[], None] = lambda: None
+    uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED
 ) -> Iterator[libvirt.virConnect]:
     """A connection that fails if its daemon no longer answers; see `connect`.
 
@@ -120,7 +122,7 @@ def connection_for_lanes(
                 libvirt.virEventRegisterDefaultImpl()
                 _event_threads.append(threading.Thread(target=_loop, name="libvirt's events", daemon=True))
                 _event_threads[0].start()
-    with connection(uri, seconds=seconds, waiting=waiting) as opened:
+    with connection(uri, seconds=seconds, task=task) as opened:
         with suppress(libvirt.libvirtError):  # A driver without a daemon has nothing to ask.
             opened.setKeepAlive(ASK_SECONDS, TIMES)
         yield opened

@@ -10,6 +10,7 @@ import tomlkit
 from rich.console import Console
 
 from lab import builds
+from lab.base.activity import UNWATCHED
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import make_folder, write_atomically
 from lab.base.paths import Paths
@@ -69,7 +70,7 @@ class Runner:
         def has_image(guest: Guest) -> bool:
             self.say(f"looking for the image of {guest.name}")
             try:
-                store.ensure(self.paths, guest, lambda text: None)
+                store.ensure(self.paths, guest, UNWATCHED)
             except ImageNotAvailable as error:
                 self.say(f"image not available: {error.args[0]}")
                 return False

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from lab.base import process
+from lab.base.activity import CancelToken
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import plain
 from lab.plan import Cell, PlannedRun
@@ -11,7 +12,7 @@ from lab.record import CellResult, RemedyResult, RunResult, Status
 from lab.run.backlog import Backlog, Estimates, Ticket
 from lab.run.journal import Journal
 from lab.run.lanes import Labels
-from lab.run.observer import LaneSteps, Observer, joined
+from lab.run.observer import JoinedObserver, LaneSteps, Observer
 
 # The cells that a decided cell leads to. They join the run.
 Follow = Callable[[CellResult], Sequence[Cell]]
@@ -32,8 +33,8 @@ class Decisions:
     """A session of a run: its record (`journal`), what is left of it (`backlog`), and the names of its lanes.
 
     `cells` are those to run. `retries` is how often one is tried again after a fault of the lab; `jobs`, the
-    lanes at once. `stopped` is set when the run is interrupted: from then on no fault counts. `changed` guards
-    which lanes there are. `crash` ends the run as soon as its lanes are down.
+    lanes at once. `cancel_token` is cancelled when the run is interrupted: from then on no fault counts.
+    `changed` guards which lanes there are. `crash` ends the run as soon as its lanes are down.
     """
 
     def __init__(
@@ -57,9 +58,9 @@ class Decisions:
         )
         self.labels = Labels(planned.info.lanes)
         # What only shows a run decides nothing in it.
-        self.observer = joined(observer, LaneSteps(self.journal.add_step), on_bug=self.keep_bug)
+        self.observer = JoinedObserver(observer, LaneSteps(self.journal.add_step), on_bug=self.keep_bug)
         self.retries, self.jobs = retries, jobs
-        self.stopped, self.changed = threading.Event(), threading.Condition()
+        self.cancel_token, self.changed = CancelToken(), threading.Condition()
         self.crash: BaseException | None = None
         self._bug: Exception | None = None
         self._follow = follow
@@ -163,7 +164,7 @@ class Decisions:
 
     def interrupt(self) -> None:
         """Cells that are not decided stay so, and programs that run for them are ended."""
-        self.stopped.set()
+        self.cancel_token.cancel()
         self.journal.info.interrupted = True
         process.stop_all()
 
@@ -171,7 +172,7 @@ class Decisions:
         """Write the end of the session down and return the record. Raises what ended the run, or its bug."""
         if self.crash:
             raise self.crash
-        run = self.journal.finish(interrupted=self.stopped.is_set())
+        run = self.journal.finish(interrupted=self.cancel_token.is_cancelled)
         if self._bug:
             raise self._bug
         return run

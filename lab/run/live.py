@@ -13,14 +13,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lab.base.activity import name_of
+from lab.base.activity import Progress
 from lab.base.files import bounded, free_text, inert, plain
 from lab.plan import Cell
 from lab.record import CellResult
 from lab.record.folders import RUN_LOG
 from lab.report import table
 from lab.report.terminal import fewest_lines, styled, tables
-from lab.run.observer import Observer, joined
+from lab.run.observer import JoinedObserver, Observer
 
 # Longest line, and longest text of an event in the table, in characters.
 LONGEST_LINE, LONGEST = 20_000, 4000
@@ -60,8 +60,8 @@ class Lines(Observer):
         self._last: dict[str, str] = {}
         self._lock = threading.RLock()
 
-    def lane(self, lane: str, text: str) -> None:
-        step = name_of(text)
+    def lane(self, lane: str, progress: Progress | None) -> None:
+        step = progress.name if progress else ""
         with self._lock:
             if step != self._last.get(lane):
                 self._last[lane] = step
@@ -113,7 +113,7 @@ def run_log(folder: Path, view: Observer) -> Iterator[Observer]:
 
     lines = Lines(add)
     try:
-        yield joined(view, lines)
+        yield JoinedObserver(view, lines)
     except BaseException as error:
         if has_begun:
             lines.line(f"ended by {type(error).__name__}: {error}")
@@ -140,9 +140,9 @@ class LiveTable(Observer):
         self._lock = threading.RLock()
         self.live = Live(get_renderable=self._render, console=console, refresh_per_second=4)
 
-    def lane(self, lane: str, text: str) -> None:
+    def lane(self, lane: str, progress: Progress | None) -> None:
         with self._lock:
-            self._doing[lane] = plain(bounded(text, LONGEST))
+            self._doing[lane] = plain(bounded(progress.text, LONGEST)) if progress else ""
 
     def cell(self, result: CellResult) -> None:
         with self._lock:

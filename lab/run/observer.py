@@ -3,9 +3,8 @@
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, cast
 
-from lab.base.activity import Activity, Step, name_of
+from lab.base.activity import Activity, Progress
 from lab.base.files import bounded, plain
 from lab.images.store import BaseImage
 from lab.record import CellResult, LaneStep
@@ -17,8 +16,8 @@ LONGEST_STEP = 300
 class Observer:
     """What a run tells whoever shows it. Called from several threads. This one shows nothing."""
 
-    def lane(self, lane: str, text: str) -> None:
-        """What a lane does now, as a `Step` if that begins one; empty when the lane is done.
+    def lane(self, lane: str, progress: Progress | None) -> None:
+        """What a lane does now; None when the lane is done.
 
         `lane` is its guest, numbered from the second one on.
         """
@@ -45,8 +44,8 @@ class LaneSteps(Observer):
         # By lane: what it does since when, and whether that is part of a trial.
         self._current: dict[str, tuple[LaneStep, bool]] = {}
 
-    def lane(self, lane: str, text: str) -> None:
-        now, name = datetime.now(UTC), bounded(plain(name_of(text)), LONGEST_STEP)
+    def lane(self, lane: str, progress: Progress | None) -> None:
+        now, name = datetime.now(UTC), bounded(plain(progress.name), LONGEST_STEP) if progress else ""
         with self._lock:
             step, in_trial = self._current.pop(lane, (None, False))
             if step and step.text == name:
@@ -55,9 +54,9 @@ class LaneSteps(Observer):
             if step:
                 seconds = max(0.0, round((now - step.began).total_seconds(), 3))
                 self._keep(step.model_copy(update={"seconds": seconds}))
-            if not name:
+            if not progress or not name:
                 return
-            activity = text.activity if isinstance(text, Step) else step.activity if step else Activity.OTHER
+            activity = progress.activity or (step.activity if step else Activity.OTHER)
             # A trial runs the suite again, up to the next cell of the lane.
             in_trial = activity is Activity.TRIALS or (in_trial and activity is not Activity.SETUP)
             if in_trial and activity is not Activity.WAITING:
@@ -66,20 +65,32 @@ class LaneSteps(Observer):
             self._current[lane] = step, in_trial
 
 
-def joined(*observers: Observer, on_bug: Callable[[Exception], None] | None = None) -> Observer:
-    """Make one observer of several. Their exceptions go to `on_bug`, if it is given."""
+class JoinedObserver(Observer):
+    """Passes everything on to several observers. Their exceptions go to `on_bug`, if it is given."""
 
-    class Joined:
-        def __getattr__(self, name: str) -> Callable[..., None]:
-            def tell(*arguments: Any) -> None:
-                for observer in observers:
-                    try:
-                        getattr(observer, name)(*arguments)
-                    except Exception as error:
-                        if on_bug is None:
-                            raise
-                        on_bug(error)
+    def __init__(self, *observers: Observer, on_bug: Callable[[Exception], None] | None = None) -> None:
+        self._observers, self._on_bug = observers, on_bug
 
-            return tell
+    def lane(self, lane: str, progress: Progress | None) -> None:
+        self._for_each(lambda observer: observer.lane(lane, progress))
 
-    return cast(Observer, Joined())
+    def cell(self, result: CellResult) -> None:
+        self._for_each(lambda observer: observer.cell(result))
+
+    def note(self, text: str) -> None:
+        self._for_each(lambda observer: observer.note(text))
+
+    def time_left(self, seconds: float | None) -> None:
+        self._for_each(lambda observer: observer.time_left(seconds))
+
+    def image(self, image: BaseImage) -> None:
+        self._for_each(lambda observer: observer.image(image))
+
+    def _for_each(self, tell: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            try:
+                tell(observer)
+            except Exception as error:
+                if self._on_bug is None:
+                    raise
+                self._on_bug(error)

@@ -182,7 +182,7 @@ class Scheduler:
                 self._backlog.lane_closed(worker.machine.name, worker.number)
                 self._memory.release(worker.machine.guest.memory_mib)
                 self._decisions.changed.notify_all()
-            self._decisions.observer.lane(worker.label, "")
+            self._decisions.observer.lane(worker.label, None)
 
     def _interrupt(self) -> None:
         """End what runs: a worker whose machine is gone comes to its end by itself."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import libvirt
 
-from lab.base.activity import Activity, Step
+from lab.base.activity import Activity, Progress, Task
 from lab.base.errors import Bug, LabError, NotApplicable, is_lasting
 from lab.builds import shuffled
 from lab.catalog import DebianImage
@@ -50,6 +50,7 @@ class Worker:
         self._backlog = decisions.backlog
         self._observer = decisions.observer
         self._options = decisions.journal.info.options
+        self._task = Task(self._show, decisions.cancel_token.check)
         self._host: Host | None = None
         # Known once its guest has an image.
         self.how: Acceleration | None = None
@@ -60,7 +61,7 @@ class Worker:
 
     @property
     def is_stopped(self) -> bool:
-        return self._decisions.stopped.is_set()
+        return self._decisions.cancel_token.is_cancelled
 
     def give_up(self) -> None:
         """Take the lane down, from another thread: the worker then comes to its end by itself."""
@@ -71,9 +72,8 @@ class Worker:
 
     def work(self) -> None:
         """Serve cells until none is left for this lane; a fault becomes a result. Raises ResultsNotWritten."""
-        uri, wait = self._uri, Step("waiting for libvirt to come back", Activity.WAITING)
         try:
-            with connection_for_lanes(uri, seconds=RESTART_SECONDS, waiting=lambda: self._say(wait)) as opened:
+            with connection_for_lanes(self._uri, seconds=RESTART_SECONDS, task=self._task) as opened:
                 self._work_on(opened)
         except ResultsNotWritten:
             raise
@@ -81,16 +81,16 @@ class Worker:
             # Its cells are decided or go to another lane; this one only waits for libvirt to take it down.
             self._observer.note(str(error))
             with suppress(LabError):
-                connect(uri, seconds=RESTART_SECONDS, waiting=lambda: self._say(wait)).close()
+                connect(self._uri, seconds=RESTART_SECONDS, task=self._task).close()
                 leftovers.reap(self._work.paths)
         except Exception as error:
             self._did_not_come_up(as_fault(error))
 
-    def _say(self, text: str) -> None:
-        """Say what the lane does now. Raises LabError when the run is interrupted: it does no more then."""
-        if self.is_stopped:
-            raise LabError("interrupted")
-        self._observer.lane(self.label, text)
+    def _show(self, progress: Progress) -> None:
+        self._observer.lane(self.label, progress)
+
+    def _show_image(self, progress: Progress) -> None:
+        self._show(progress.within(Activity.IMAGE, prefix="image: "))
 
     def _hold(self, opened: Lane | None) -> None:
         """Remember the lane, so that an interrupt can take it down, or forget one that is at its end."""
@@ -104,28 +104,27 @@ class Worker:
     def _work_on(self, opened: libvirt.virConnect) -> None:
         """Find the guest's image, prepare it, and open a lane on it. Without one, all its cells are decided."""
         work, guest = self._work, self.machine.guest
-
-        def say(text: str) -> None:
-            self._say(Step.of(text, Activity.IMAGE, prefix="image: "))
-
-        wait = Step("waiting for a processor", Activity.WAITING)
+        task = replace(self._task, show=self._show_image)
+        wait = Progress("waiting for a processor", Activity.WAITING)
         try:
             # To build an image keeps a processor busy as long as a boot does.
             is_built_now = isinstance(guest.image, DebianImage) and not store.find(work.paths, guest)
-            with work.processors.hold(1, lambda: say(wait)) if is_built_now else nullcontext():
-                image = store.ensure(work.paths, guest, say)
+            with work.processors.hold(1, lambda: task.show(wait)) if is_built_now else nullcontext():
+                image = store.ensure(work.paths, guest, task)
         except LabError as error:
             self._decisions.decide_without_image(self._drop_all(), guest.name, error)
             return
-        self._say(Step("finding out about KVM", Activity.WAITING))
-        how = acceleration.decide(opened, work.paths, image, self._say)
+        task.check()
+        self._show(Progress("finding out about KVM", Activity.WAITING))
+        how = acceleration.decide(opened, work.paths, image, self._task)
+        task.check()
         self._host, self.how = lanes.describe_host(opened, how), how
         if self._journal.begin_on(self._host, guest.arch) and not how.kvm:
             speed = f"; {how.speed.compared}" if how.kernel_seconds is not None else ""
             self._observer.note(f"guests of {guest.arch} run under software emulation: {how.reason}{speed}")
         if how.kernel_seconds is not None:
-            self._say(how.told())
-        preparation = prepare_image.Preparation(opened, work.paths, how, say, work.processors, self._hold)
+            self._show(Progress(how.told()))
+        preparation = prepare_image.Preparation(opened, work.paths, how, task, work.processors, self._hold)
         try:
             image = prepare_image.ensure(preparation, guest, image)
         except LaneDied:
@@ -140,7 +139,7 @@ class Worker:
             self._hold(None)
         self._observer.image(image)
         with open_running_lane(
-            opened, work, machine=self.machine, image=image, acceleration=how, say=self._say
+            opened, work, machine=self.machine, image=image, acceleration=how, show=self._show
         ) as running:
             self._hold(running.lane)
             try:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lab import catalog
-from lab.base.activity import Activity, Step
+from lab.base.activity import Activity, Progress
 from lab.base.errors import NotApplicable
 from lab.builds import SuiteOptions
 from lab.catalog import Catalog, Change, Variant, knobs
@@ -170,7 +170,7 @@ class Series:
         if time.monotonic() - self._start >= MOST_EXPERIMENT_SECONDS:
             raise Stopped(f"the budget of {MOST_EXPERIMENT_SECONDS:.0f} s is used up")
         what = f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}"
-        self.running.say(Step(what, Activity.TRIALS))
+        self.running.show(Progress(what, Activity.TRIALS))
         start = time.monotonic()
         impossible = (NotApplicable, NotInEffect)
         tries = Tries(self.running, self.retries, StepOutcome.CANNOT, StepOutcome.ERROR, impossible)

@@ -8,7 +8,7 @@ from functools import reduce
 from pathlib import Path
 
 from lab import catalog, causes
-from lab.base.activity import Activity, Step
+from lab.base.activity import Activity, Progress
 from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
 from lab.catalog import Change, remedies
@@ -265,7 +265,7 @@ class Trials:
             not_judged = RemedyOutcome.NOT_JUDGED
             return Trial(these, RemedyResult(name=name, result=not_judged, reason=reason, price=price))
         running = self.running
-        running.say(Step(f"{self.cell.variant.name}: trying {name}", Activity.TRIALS))
+        running.show(Progress(f"{self.cell.variant.name}: trying {name}", Activity.TRIALS))
         folder = running.work.folder / self.cell.folder / FOLDER / name
         shutil.rmtree(folder, ignore_errors=True)  # From a lane that died.
         start = time.monotonic()

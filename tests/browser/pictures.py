@@ -22,6 +22,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from lab import builds, catalog
+from lab.base.activity import Progress
 from lab.plan import Cell
 from lab.record import RemedyOutcome, RunResult
 from lab.record.folders import RUN_LOG
@@ -64,7 +65,7 @@ def middle(console: Console, run: RunResult, log: str) -> None:
                     break
                 table.cell(waiting.pop(name))
             elif name in lanes:
-                table.lane(name, text if text != "done" else "")
+                table.lane(name, Progress(text) if text != "done" else None)
             clock.return_value = datetime.fromisoformat(time).timestamp()
         table.time_left(run.run.finished.timestamp() - clock.return_value)
         console.print(table.live.get_renderable())

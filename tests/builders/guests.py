@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lab import catalog
 from lab.base import process
+from lab.base.activity import UNWATCHED, Progress, Task
 from lab.base.paths import Paths
 from lab.catalog import Firmware
 from lab.images import store
@@ -30,8 +31,9 @@ def base_image(folder: Path, firmware: Firmware | None = None) -> BaseImage:
     return BaseImage(folder, manifest, firmware)
 
 
-def no_say(_text: str) -> None:
-    """Whoever is told nothing."""
+def task_to(texts: list[str]) -> Task:
+    """Long work whose progress goes to a list, as texts."""
+    return Task(lambda progress: texts.append(progress.text))
 
 
 def put_image(paths: Paths, guest: catalog.Guest, *, kib: int = 1024) -> BaseImage:
@@ -57,7 +59,7 @@ def put_published(paths: Paths, guest: catalog.Guest, *, kib: int = 1024) -> Bas
     """Store a disk as if a cloud guest's distribution had published it."""
     file = paths.make(paths.downloads) / "published.qcow2"
     make_disk(file, kib)
-    return store.import_file(paths, guest, file, lambda _text: None)
+    return store.import_file(paths, guest, file, UNWATCHED)
 
 
 def put_prepared(paths: Paths, guest: catalog.Guest, base: BaseImage, *, kib: int = 512) -> BaseImage:
@@ -86,15 +88,15 @@ class TwoLabs:
         self._at_work.set()
         assert self._waiting.wait(30)
 
-    def run(self, ensure: Callable[[Callable[[str], None]], BaseImage]) -> list[BaseImage]:
-        def say(text: str) -> None:
-            if text == self.wait:
+    def run(self, ensure: Callable[[Task], BaseImage]) -> list[BaseImage]:
+        def show(progress: Progress) -> None:
+            if progress.text == self.wait:
                 self._waiting.set()
 
         images: list[BaseImage] = []
-        first = threading.Thread(target=lambda: images.append(ensure(no_say)))
+        first = threading.Thread(target=lambda: images.append(ensure(UNWATCHED)))
         first.start()
         assert self._at_work.wait(30)
-        images.append(ensure(say))
+        images.append(ensure(Task(show)))
         first.join(30)
         return images

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol
 import pytest
 
 from lab import catalog
-from lab.base.activity import Say
+from lab.base.activity import UNWATCHED, ShowProgress
 from lab.base.paths import Paths
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
@@ -37,7 +37,7 @@ from lab.plan import Cell
 from lab.probes import Facts, Probed, SuiteUser
 from lab.record import Outcome, SuiteRun, TestResult
 from tests.builders.facts import facts, probed, who
-from tests.builders.guests import base_image, no_say
+from tests.builders.guests import base_image
 
 KNOWN = catalog.load()
 GUEST = KNOWN.guest("debian-13")
@@ -176,7 +176,7 @@ class InGuest(Protocol):
         *,
         rootfs: Path,
         python: str,
-        say: Callable[[str], None],
+        show: ShowProgress,
     ) -> None: ...
 
     def run_suite(
@@ -247,7 +247,7 @@ class FakeGuest(Session, InGuest):
         *,
         rootfs: Path,
         python: str,
-        say: Callable[[str], None],
+        show: ShowProgress,
     ) -> None:
         self.lane.do(f"deploy {next(iter(files.values())).stem}")
 
@@ -318,7 +318,7 @@ class Bench:
         build: Build = NEW,
         stores: bool = True,
         guest: FakeGuest | None = None,
-        say: Say = no_say,
+        show: ShowProgress = UNWATCHED.show,
         folder: Path | None = None,
     ) -> RunningLane:
         """A lane at work, not started yet. `folder` is the run's."""
@@ -336,7 +336,7 @@ class Bench:
             cold=cold,
         )
         self.guest = guest or FakeGuest(self.lane)
-        return RunningLane(work, self.lane, self.guest, say, self.states if stores else None)
+        return RunningLane(work, self.lane, self.guest, show, self.states if stores else None)
 
     def deployed(self, guest: FakeGuest, *, folder: Path | None = None) -> RunningLane:
         """A fresh lane in which a build is deployed, so that cells are forked; `folder` is the run's."""

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from lab import cli
+from lab.base.activity import Progress
 from lab.base.wait import Deadline, wait_for
 from lab.cli import output
 from lab.plan import Cell
@@ -100,7 +101,7 @@ def decide_at_once(
             journal = Journal(run.folder, run.cells, run.info, run.earlier_results)
             for cell in run.cells[: 1 if interrupted else None]:
                 if cell.folder not in run.earlier_results:
-                    self.observer.lane(cell.guest.name, "running the suite")
+                    self.observer.lane(cell.guest.name, Progress("running the suite"))
                     self.observer.cell(journal.decide(cell, result(cell)))
                     ran.append(cell.name)
             self.observer.note("guests are not run at all")

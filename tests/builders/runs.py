@@ -11,6 +11,7 @@ import pytest
 
 from lab import builds, catalog, plan
 from lab.base import paths
+from lab.base.activity import Progress
 from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import definitions, loading
@@ -139,7 +140,8 @@ class Told(Observer):
             told.append(what)
             self._changed.notify_all()
 
-    def lane(self, lane: str, text: str) -> None:
+    def lane(self, lane: str, progress: Progress | None) -> None:
+        text = progress.text if progress else ""
         self._tell(self.lanes, (lane, text))
         self._on_lane(lane, text)
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lab import causes, probes
+from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.base.wait import Speed
@@ -362,7 +363,7 @@ def _part_archive(content: bytes, folder: Path) -> None:
 def _told(content: bytes, _folder: Path) -> None:
     event = read_event(json.loads(content))
     if isinstance(event, LaneEvent):
-        str(event.step)
+        str(event.progress)
 
 
 def _offer(content: bytes, _folder: Path) -> None:
@@ -443,8 +444,8 @@ def _site(content: bytes, folder: Path) -> None:
 
 
 def _listing(content: bytes, _folder: Path) -> None:
-    with patch.object(download, "read", lambda url, say, **_more: content):
-        cloud.newest_build("https://x/images/{build}/a-{build}.img", r"[\w.-]+", lambda text: None)
+    with patch.object(download, "read", lambda url, task, **_more: content):
+        cloud.newest_build("https://x/images/{build}/a-{build}.img", r"[\w.-]+", UNWATCHED)
 
 
 MANIFEST = {

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import pytest
 
+from lab.base.activity import Task
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images import store
@@ -47,9 +48,9 @@ def test_an_interrupt_keeps_results(lab: Lab, interrupt: Callable[[], None], job
 def test_an_interrupt_before_its_cells_are_run_is_no_fault_of_theirs(
     lab: Lab, interrupt: Callable[[], None], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    def build(_paths: Paths, _guest: Guest, say: Callable[[str], None]) -> NoReturn:
+    def build(_paths: Paths, _guest: Guest, task: Task) -> NoReturn:
         interrupt()
-        until_given_up(lambda: say("unpacking"))
+        until_given_up(task.check)
 
     def prepare(work: Preparation, guest: Guest, image: BaseImage) -> None:
         how = work.acceleration

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import libvirt
 import pytest
 
+from lab.base.activity import Progress
 from lab.base.errors import LabError
 from lab.guest.ready import CloudInitFailed
 from lab.lane.running import RunningLane
@@ -157,14 +158,14 @@ def test_an_interrupt_ends_the_wait_for_a_daemon(
 ) -> None:
     told: list[str] = []
 
-    def say(_lane: str, text: str) -> None:
+    def show(_lane: str, progress: Progress | None) -> None:
         # Once: whoever interrupts twice does not wait for the end of the run.
-        if text == "waiting for libvirt to come back" and not told:
-            told.append(text)
+        if progress and progress.text == "waiting for libvirt to come back" and not told:
+            told.append(progress.text)
             interrupt()
 
     lab.cell = at("debian-13/stock", daemon.goes(refusals=10**9))
-    monkeypatch.setattr(lab.heard, "lane", say)
+    monkeypatch.setattr(lab.heard, "lane", show)
     run = lab.run(guests=ONE)
     daemon.is_away = False
     assert run.run.interrupted

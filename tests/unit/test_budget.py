@@ -3,9 +3,11 @@ from collections.abc import Callable
 
 import pytest
 
+from lab.base.activity import Progress
 from lab.base.wait import Deadline, wait_for
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import QEMU_OVERHEAD_MIB, RESERVE_MIB, Memory, Processors, hold_for
+from tests.builders.guests import task_to
 
 GUEST = 2048
 LANE = GUEST + QEMU_OVERHEAD_MIB
@@ -131,15 +133,16 @@ def test_one_that_fails_or_gives_up_waiting_is_in_nobody_s_way() -> None:
 
 def test_what_runs_alone_waits_for_all_processors_and_nobody_joins_it() -> None:
     processors, texts = Processors(2), list[str]()
+    show = task_to(texts).show
     emulated = Acceleration(False, "a test")
     begun, ended = threading.Event(), threading.Event()
 
     def alone() -> None:
-        with hold_for(processors, "alone", acceleration=emulated, say=texts.append, alone=True):
+        with hold_for(processors, Progress("alone"), acceleration=emulated, show=show, alone=True):
             begun.set()
             ended.wait(20)
 
-    with hold_for(processors, "first", acceleration=emulated, say=texts.append):
+    with hold_for(processors, Progress("first"), acceleration=emulated, show=show):
         thread = threading.Thread(target=alone)
         thread.start()
         wait_for(lambda: len(texts) > 1 or None, Deadline(20, "it to wait"))
@@ -149,5 +152,5 @@ def test_what_runs_alone_waits_for_all_processors_and_nobody_joins_it() -> None:
     ended.set()
     thread.join()
     assert texts == ["first", "waiting until no other lane is at work", "alone"]
-    with hold_for(Processors(1), "KVM", acceleration=Acceleration(True, ""), say=texts.append, alone=True):
+    with hold_for(Processors(1), Progress("KVM"), acceleration=Acceleration(True, ""), show=show, alone=True):
         assert texts[-1] == "KVM"

@@ -13,6 +13,7 @@ import pytest
 
 from lab import builds, catalog, plan
 from lab.base import process
+from lab.base.activity import UNWATCHED
 from lab.base.errors import UsageError
 from lab.base.files import sha256
 from lab.base.paths import PACKAGE, Paths
@@ -88,7 +89,7 @@ class Guest:
 
 def put(guest: Any, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
     empty_disk(guest.disk)
-    deploy.deploy(guest, guest.disk, build, files, rootfs=rootfs, python="3.13", say=lambda _text: None)
+    deploy.deploy(guest, guest.disk, build, files, rootfs=rootfs, python="3.13", show=UNWATCHED.show)
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def guest(tmp_path: Path) -> Any:
 def deployed(build: Build, guest: Any, paths: Paths, tmp_path: Path) -> Any:
     (tmp_path / "rootfs").mkdir()
     (tmp_path / "rootfs" / "index.json").write_text("{}")
-    files = build.fetch(paths, facts(), lambda _text: None)
+    files = build.fetch(paths, facts(), UNWATCHED)
     put(guest, build, files, tmp_path / "rootfs")
     return guest
 
@@ -225,7 +226,7 @@ def test_suites_share_files(build: Build, box: Path, guest: Any, paths: Paths, t
     (tmp_path / "index.json").write_text("{}")
     identity = deploy.identity(sharing, tmp_path)
     (tmp_path / "rootfs").mkdir()
-    put(guest, sharing, sharing.fetch(paths, facts(), print), tmp_path / "rootfs")
+    put(guest, sharing, sharing.fetch(paths, facts(), UNWATCHED), tmp_path / "rootfs")
     suite = guest.root / "opt" / "lab" / "suites" / "box"
     assert sorted(file.name for file in suite.iterdir()) == ["registry.py", "run.sh", "suite.toml"]
     # A stored state does not outlive a change of what is shared.

@@ -5,12 +5,13 @@ import shutil
 import sys
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from lab import builds
+from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
@@ -19,6 +20,7 @@ from lab.builds.kinds.wheel import Wheel, choose
 from lab.builds.pytest_tests import SITE
 from lab.guest import deploy
 from tests.builders.facts import facts
+from tests.builders.guests import task_to
 from tests.builders.packages import StandIn, make_wheel
 from tests.builders.processes import LOCK_HOLDER, other_process
 
@@ -82,7 +84,7 @@ def dist(tmp_path: Path) -> Path:
 
 
 def fetch(paths: Paths, build: Build = RELEASE, python: str = "3.13") -> list[str]:
-    return list(build.fetch(paths, facts(python=python), lambda _text: None))
+    return list(build.fetch(paths, facts(python=python), UNWATCHED))
 
 
 # --- which release ------------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ def test_each_guest_gets_its_wheel(dist: Path, paths: Paths, monkeypatch: pytest
     build = builds.resolve(str(dist))
     names = [f"boxlite-0.11.0-{tag}-{tag}-manylinux_2_28_x86_64.whl" for tag in ("cp311", "cp313")]
     for python, name in zip(("3.11", "3.13"), names, strict=True):
-        assert build.fetch(paths, facts(python=python), lambda _: None) == {name: dist / name}
+        assert build.fetch(paths, facts(python=python), UNWATCHED) == {name: dist / name}
     with pytest.raises(NotApplicable) as reason:
         fetch(paths, build, "3.12")
     assert str(reason.value) == f"{dist} has no wheel for Python 3.12 on x86_64, only {', '.join(names)}"
@@ -338,11 +340,14 @@ def test_waiting_for_another_lab_that_fetches_is_told_and_can_be_ended(paths: Pa
     fetch(paths)
     [name] = cached(paths)
 
-    def stop(text: str) -> NoReturn:
-        raise LabError(f"stopped while {text}")
+    texts: list[str] = []
+
+    def check() -> None:
+        if texts:
+            raise LabError(f"stopped while {texts[0]}")
 
     with other_process(LOCK_HOLDER, wheels.store(paths) / f"{name}.lock"), pytest.raises(LabError) as ended:
-        RELEASE.fetch(paths, facts(python="3.13"), stop)
+        RELEASE.fetch(paths, facts(python="3.13"), replace(task_to(texts), check=check))
     doing = "fetching boxlite==0.10.8 for Python 3.13"
     assert str(ended.value) == f"stopped while waiting for another lab that is {doing}"
     assert fetch(paths) == FETCHED

@@ -10,6 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from lab import builds
 from lab.base import notices
+from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
 from lab.builds import Build
@@ -89,7 +90,7 @@ def test_it_is_built_once_for_each_commit_and_shown_and_logged(
     # git ignores neither here, and they are no changes of the checkout all the same.
     assert (tree / "target").exists() and (tree / "Cargo.lock").exists()
     with pytest.raises(NotApplicable, match=rf"{tree} is built on this host, for .*, and the guest is riscv64"):
-        build.fetch(rust_lab, facts(machine="riscv64"), lines.append)
+        build.fetch(rust_lab, facts(machine="riscv64"), UNWATCHED)
     no_build()
     assert resolve(tree) == build == builds.resolve(build.argument, only_shown=True)
     with pytest.raises(UsageError, match="no version that a release could be older than"):

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from lab import catalog, causes, cli
+from lab.base.activity import Progress, Task
 from lab.base.errors import LabError, NotApplicable
 from lab.base.paths import ANOTHER_HOME
 from lab.catalog import remedies
@@ -169,8 +169,9 @@ def test_what_is_going_on_is_no_markup_and_an_interrupt_is_told(
     run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, line: list[str]
 ) -> None:
     def say_and_end(*arguments: Any, **_: Any) -> NoReturn:
-        say: Callable[[str], None] = arguments[-1]
-        say("QEMU's snapshot-load: no such device [/machine]")
+        last = arguments[-1]
+        show = last.show if isinstance(last, Task) else last
+        show(Progress("QEMU's snapshot-load: no such device [/machine]"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(shell, "ready", say_and_end)

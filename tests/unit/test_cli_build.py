@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab import builds
+from lab.base.activity import UNWATCHED
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.paths import Paths
 from lab.builds import elf, sandbox, wheels
@@ -47,7 +48,7 @@ def test_a_guest_gets_the_program_and_pytest_for_its_own_python(
         return {wheel.name: wheel}
 
     monkeypatch.setattr(wheels, "download", download)
-    files = builds.resolve(f"cli:{program}").fetch(paths, facts(python="3.9"), lambda _text: None)
+    files = builds.resolve(f"cli:{program}").fetch(paths, facts(python="3.9"), UNWATCHED)
     assert files == {"boxlite": program, wheel.name: wheel}
     assert pythons == ["3.9"]
 
@@ -74,7 +75,7 @@ def test_a_program_for_another_processor_is_not_started_here(
     assert builds.resolve(build.argument) == build
     with pytest.raises(UsageError, match="has no version that a release could be older than"):
         builds.previous(build)
-    files = build.fetch(paths, facts(machine=guest), lambda _text: None)
+    files = build.fetch(paths, facts(machine=guest), UNWATCHED)
     elf.check(files, facts(machine=guest))
     with pytest.raises(NotApplicable, match="boxlite is for the processor EM_"):
         elf.check(files, facts(machine=host))

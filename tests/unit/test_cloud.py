@@ -12,11 +12,12 @@ import pytest
 
 from lab import catalog
 from lab.base import process
+from lab.base.activity import UNWATCHED, CancelToken, Task
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest, loading
 from lab.images import cloud, download, store
-from tests.builders.guests import TwoLabs, no_say
+from tests.builders.guests import TwoLabs, task_to
 from tests.builders.mirror import (
     Answer,
     Mirror,
@@ -110,7 +111,7 @@ def test_a_disk_is_kept_under_its_digest_read_only_and_is_not_fetched_again(
     mirror: Mirror, publish: Publish, paths: Paths, disk: bytes, name: str
 ) -> None:
     published = publish(name)
-    image = store.ensure(paths, published, no_say)
+    image = store.ensure(paths, published, UNWATCHED)
     digest = hashlib.sha256(disk).hexdigest()
     assert image.disk.read_bytes() == disk
     assert (image.folder.name, image.manifest.disk_sha256) == (f"{name}-{digest[:16]}", digest)
@@ -124,11 +125,11 @@ def test_a_disk_is_kept_under_its_digest_read_only_and_is_not_fetched_again(
     mirror.requests.clear()
     # A file that only looks changed is read.
     os.utime(image.disk, ns=(0, 0))
-    assert store.find(paths, published) == store.ensure(paths, published, no_say) == image
-    assert store.ensure(paths, published, no_say, offline=True) == image
+    assert store.find(paths, published) == store.ensure(paths, published, UNWATCHED) == image
+    assert store.ensure(paths, published, UNWATCHED, offline=True) == image
     assert mirror.requests == []
     # An update asks for signed checksums; the disk is the one that is there.
-    assert store.update(paths, published, no_say) == image
+    assert store.update(paths, published, UNWATCHED) == image
     assert path_of(published) not in requested(mirror)
     assert bool(mirror.requests) is (name not in UNSIGNED)
 
@@ -213,14 +214,14 @@ def test_a_disk_that_is_not_vouched_for_is_refused_and_nothing_of_it_is_kept(
     published = publish(name)
     fault(mirror, published, keys, tmp_path)
     with pytest.raises(ImageNotAvailable) as error:
-        store.ensure(paths, published, no_say)
+        store.ensure(paths, published, UNWATCHED)
     image = path_of(published).rpartition("/")[2]
     assert reason.replace("HOST", mirror.host).replace("IMAGE", image) in str(error.value.args[0])
     assert (left(paths), store.find(paths, published)) == ([], None)
     # Once it is right, it is taken.
     mirror.faults.clear()
     mirror.publish(published, disk, keys["good"])
-    assert store.ensure(paths, published, no_say).disk.read_bytes() == disk
+    assert store.ensure(paths, published, UNWATCHED).disk.read_bytes() == disk
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_every_way_to_write_a_checksum_of_the_disk_is_read_and_nothing_else(line
 
 def test_an_unsigned_disk_needs_a_pinned_digest(mirror: Mirror, root: Path, paths: Paths) -> None:
     with pytest.raises(ImageNotAvailable, match="no digest is pinned yet, and the distribution") as error:
-        store.ensure(paths, guest(DEBIAN), no_say)
+        store.ensure(paths, guest(DEBIAN), UNWATCHED)
     assert f"lab images import FILE --as {DEBIAN}" in (error.value.hint or "")
     assert mirror.requests == []
 
@@ -256,7 +257,7 @@ def test_an_unsigned_disk_needs_a_pinned_digest(mirror: Mirror, root: Path, path
 def test_offline_the_network_is_left_alone(mirror: Mirror, publish: Publish, paths: Paths, name: str) -> None:
     publish(UBUNTU)
     with pytest.raises(ImageNotAvailable, match="not in the store, and --offline forbids fetching it"):
-        store.ensure(paths, guest(name), no_say, offline=True)
+        store.ensure(paths, guest(name), UNWATCHED, offline=True)
     assert (mirror.requests, left(paths)) == ([], [])
 
 
@@ -266,35 +267,35 @@ def test_offline_the_network_is_left_alone(mirror: Mirror, publish: Publish, pat
 @pytest.mark.parametrize("is_gone", [False, True])
 def test_a_disk_that_changed_is_not_used(publish: Publish, paths: Paths, disk: bytes, is_gone: bool) -> None:
     published = publish(UBUNTU)
-    image = store.ensure(paths, published, no_say)
+    image = store.ensure(paths, published, UNWATCHED)
     image.disk.unlink()
     if not is_gone:
         image.disk.write_bytes(disk[:-1] + b"?")
     for use in (store.ensure, store.update):
         with pytest.raises(ImageNotAvailable, match=f"{image.disk} was changed since it was stored") as error:
-            use(paths, published, no_say)
+            use(paths, published, UNWATCHED)
         assert "lab images verify" in (error.value.hint or "")
 
 
 def test_a_newer_build_has_to_be_asked_for(mirror: Mirror, publish: Publish, paths: Paths, disk: bytes) -> None:
     published = publish(UBUNTU)
-    old = store.ensure(paths, published, no_say)
+    old = store.ensure(paths, published, UNWATCHED)
     newer = disk + bytes(512)
     publish(UBUNTU, content=newer, key="another")
     mirror.requests.clear()
-    assert store.ensure(paths, published, no_say) == old
+    assert store.ensure(paths, published, UNWATCHED) == old
     assert mirror.requests == []
     with pytest.raises(ImageNotAvailable, match="another key"):
-        store.update(paths, published, no_say)
-    assert store.ensure(paths, published, no_say) == old
+        store.update(paths, published, UNWATCHED)
+    assert store.ensure(paths, published, UNWATCHED) == old
     publish(UBUNTU, content=newer)
-    new = store.update(paths, published, no_say)
+    new = store.update(paths, published, UNWATCHED)
     assert (new.disk.read_bytes(), old.disk.read_bytes()) == (newer, disk)
-    assert store.find(paths, published) == store.ensure(paths, published, no_say) == new
+    assert store.find(paths, published) == store.ensure(paths, published, UNWATCHED) == new
 
 
 def test_a_disk_of_another_definition_does_not_count(publish: Publish, paths: Paths, root: Path) -> None:
-    store.ensure(paths, publish(UBUNTU), no_say)
+    store.ensure(paths, publish(UBUNTU), UNWATCHED)
     file = root / "images" / "pins" / "pins.toml"
     file.write_text(file.read_text().replace('"release-20260926"', '"release-20261101"'))
     loading.load.cache_clear()  # As another process sees it.
@@ -305,8 +306,8 @@ def test_two_guests_with_one_disk_have_an_image_each(publish: Publish, paths: Pa
     text = (root / "images" / f"{UBUNTU}.toml").read_text()
     text = text.replace("builds = ", 'build = "release-20260926"\nbuilds = ')
     (root / "images" / f"{UBUNTU}-uefi.toml").write_text(text.replace('"bios"', '"uefi"'))
-    bios = store.ensure(paths, publish(UBUNTU), no_say)
-    uefi = store.ensure(paths, guest(f"{UBUNTU}-uefi"), no_say)
+    bios = store.ensure(paths, publish(UBUNTU), UNWATCHED)
+    uefi = store.ensure(paths, guest(f"{UBUNTU}-uefi"), UNWATCHED)
     assert uefi.folder != bios.folder
     assert (bios.firmware, uefi.firmware) == (Firmware.BIOS, Firmware.UEFI)
     assert [store.find(paths, guest(name)) for name in (UBUNTU, f"{UBUNTU}-uefi")] == [bios, uefi]
@@ -321,7 +322,7 @@ def test_two_labs_download_a_disk_once(mirror: Mirror, publish: Publish, paths: 
         well(request, body)
 
     mirror.faults[path_of(published)] = [slow]
-    first, second = labs.run(lambda say: store.ensure(paths, published, say))
+    first, second = labs.run(lambda task: store.ensure(paths, published, task))
     assert (first, requested(mirror).count(path_of(published))) == (second, 1)
 
 
@@ -408,23 +409,23 @@ def test_a_file_comes_whole_whatever_the_server_does(
     messages: list[str] = []
     monkeypatch.setattr(download, "SAY_SECONDS", 0.0)
     served.faults[PATH] = faults[:]
-    download.fetch(served.url + PATH, file, messages.append)
+    download.fetch(served.url + PATH, file, task_to(messages))
     assert file.read_bytes() == BODY
     assert ranges(served) == requested
     told = [text for text in messages if text.startswith("downloading: ")]
     assert len(told) > 2 and "3" in told[-1]
     assert all("; trying again in 0 s" in text for text in messages if text not in told)
     # A whole file that was never verified is not fetched again.
-    download.fetch(served.url + PATH, file, no_say)
+    download.fetch(served.url + PATH, file, UNWATCHED)
     assert (file.read_bytes(), ranges(served)[-1]) == (BODY, f"bytes={len(BODY)}-")
 
 
 def test_what_a_former_command_has_of_the_file_is_not_fetched_again(served: Mirror, file: Path) -> None:
     served.faults[PATH] = [breaks_off(HALF), *[status(503)] * AGAIN]
     with pytest.raises(ImageNotAvailable, match=f"disk.img of {served.host}: HTTP 503 Service Unavailable"):
-        download.fetch(served.url + PATH, file, no_say)
+        download.fetch(served.url + PATH, file, UNWATCHED)
     assert file.stat().st_size == HALF
-    download.fetch(served.url + PATH, file, no_say)
+    download.fetch(served.url + PATH, file, UNWATCHED)
     assert file.read_bytes() == BODY
     assert ranges(served)[-1] == REST
 
@@ -437,7 +438,7 @@ def test_a_file_that_became_shorter_starts_over(served: Mirror, file: Path) -> N
         served.files[PATH] = other
 
     served.faults[PATH] = [changes]
-    download.fetch(served.url + PATH, file, no_say)
+    download.fetch(served.url + PATH, file, UNWATCHED)
     assert file.read_bytes() == other
 
 
@@ -447,7 +448,7 @@ def test_a_file_that_became_shorter_starts_over(served: Mirror, file: Path) -> N
 def test_a_server_without_the_file_is_named(served: Mirror, file: Path, code: int, tries: int) -> None:
     served.faults[PATH] = [status(code)] * download.TRIES
     with pytest.raises(ImageNotAvailable, match=f"disk.img of {served.host}: HTTP {code}") as error:
-        download.fetch(served.url + PATH, file, no_say)
+        download.fetch(served.url + PATH, file, UNWATCHED)
     assert f"is {served.url}{PATH} right and reachable?" in (error.value.hint or "")
     assert "lab images import" in (error.value.hint or "")
     assert len(served.requests) == tries
@@ -458,11 +459,11 @@ def test_a_redirect_to_another_server_is_followed_but_not_in_a_circle(served: Mi
     with serving() as other:
         other.files["/elsewhere"] = BODY
         served.faults[PATH] = [redirect(f"{other.url}/elsewhere")]
-        download.fetch(served.url + PATH, file, no_say)
+        download.fetch(served.url + PATH, file, UNWATCHED)
     assert file.read_bytes() == BODY
     served.faults[PATH] = [redirect(served.url + PATH)] * 100
     with pytest.raises(ImageNotAvailable, match="redirect"):
-        download.fetch(served.url + PATH, file, no_say)
+        download.fetch(served.url + PATH, file, UNWATCHED)
 
 
 def test_a_host_that_cannot_be_reached_is_named(file: Path, mirror: Mirror) -> None:
@@ -470,25 +471,24 @@ def test_a_host_that_cannot_be_reached_is_named(file: Path, mirror: Mirror) -> N
         pass
     messages: list[str] = []
     with pytest.raises(ImageNotAvailable, match=f"disk.img of {gone.host}: Connection refused"):
-        download.fetch(gone.url + PATH, file, messages.append)
+        download.fetch(gone.url + PATH, file, task_to(messages))
     assert len(messages) == download.TRIES - 1
 
 
 def test_an_interrupt_ends_a_download(served: Mirror, file: Path) -> None:
-    def interrupt(_text: str) -> None:
-        raise LabError("interrupted")
-
+    token = CancelToken()
+    token.cancel()
     with pytest.raises(LabError, match="interrupted"):
-        download.fetch(served.url + PATH, file, interrupt)
+        download.fetch(served.url + PATH, file, Task(check=token.check))
     assert len(served.requests) == 1
-    download.fetch(served.url + PATH, file, no_say)
+    download.fetch(served.url + PATH, file, UNWATCHED)
     assert file.read_bytes() == BODY
 
 
 def test_too_little_space_is_said_first(served: Mirror, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=len(BODY) - 1))
     with pytest.raises(LabError, match=f"GiB free in {file.parent}") as error:
-        download.fetch(served.url + PATH, file, no_say)
+        download.fetch(served.url + PATH, file, UNWATCHED)
     assert not isinstance(error.value, ImageNotAvailable)
     assert not file.exists()
 
@@ -499,7 +499,7 @@ def test_a_disk_that_fills_up_is_named_and_nothing_kept(served: Mirror, tmp_path
     with pytest.raises(
         LabError, match=f"partial file was deleted: No space left on device: {small_disk}"
     ) as error:
-        download.fetch(served.url + PATH, small_disk / "disk", no_say)
+        download.fetch(served.url + PATH, small_disk / "disk", UNWATCHED)
     assert "free some disk space" in (error.value.hint or "")
     assert list(small_disk.iterdir()) == []
     assert len(served.requests) == 1
@@ -508,17 +508,17 @@ def test_a_disk_that_fills_up_is_named_and_nothing_kept(served: Mirror, tmp_path
 def test_a_small_file_is_read_and_asked_for_again(served: Mirror) -> None:
     served.files["/SUMS"] = b"text\n"
     served.faults["/SUMS"] = [status(500), status(429)]
-    assert download.read(f"{served.url}/SUMS", no_say) == b"text\n"
+    assert download.read(f"{served.url}/SUMS", UNWATCHED) == b"text\n"
     assert len(served.requests) == 3
     # One as large as a disk is none.
     with pytest.raises(ImageNotAvailable, match="larger than 1048576 bytes"):
-        download.read(served.url + PATH, no_say)
+        download.read(served.url + PATH, UNWATCHED)
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "http://host:port/disk", "ftp://127.0.0.1/disk"])
 def test_an_address_that_is_none_is_named(url: str, file: Path) -> None:
     with pytest.raises(ImageNotAvailable) as error:
-        download.fetch(url, file, no_say)
+        download.fetch(url, file, UNWATCHED)
     assert f"is {url} right and reachable?" in (error.value.hint or "")
 
 
@@ -535,7 +535,7 @@ def test_progress_tells_rate_and_time_left(
     had: int, arrived: int, missing: int | None, seconds: float, expected: str
 ) -> None:
     left = None if missing is None else missing << 20
-    assert download.progress(had << 20, arrived << 20, left, seconds) == expected
+    assert download.describe_download(had << 20, arrived << 20, left, seconds) == expected
 
 
 def test_servers_that_do_not_answer_are_told_apart_from_those_that_do(served: Mirror) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from lab.base.activity import CancelToken, Task
 from lab.base.errors import LabError
 from lab.machine import connection
 from lab.machine.connection import NoLibvirt, connect, default_uri, how_to_start
+from tests.builders.guests import task_to
 
 NO_SOCKET = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
 
@@ -67,27 +69,26 @@ def test_only_a_session_s_daemon_starts_by_itself(answers: list[object]) -> None
 def test_a_daemon_that_restarts_is_waited_for_unless_the_wait_is_ended(answers: list[object]) -> None:
     told: list[str] = []
 
-    def interrupted() -> None:
-        raise LabError("interrupted")
-
+    token = CancelToken()
+    token.cancel()
     again = answers[:]
-    opened = connect("qemu:///system", seconds=60, waiting=lambda: told.append("waiting"))
-    assert (opened, told) == ("a connection", ["waiting", "waiting"])
+    opened = connect("qemu:///system", seconds=60, task=task_to(told))
+    assert (opened, told) == ("a connection", ["waiting for libvirt to come back"] * 2)
     answers[:] = again
     with pytest.raises(LabError, match="interrupted"):
-        connect("qemu:///system", seconds=60, waiting=interrupted)
+        connect("qemu:///system", seconds=60, task=Task(check=token.check))
 
 
 def test_a_daemon_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(connection, "RETRY_SECONDS", 0.01)
-    waits: list[None] = []
+    waits: list[str] = []
     with socket.socket(socket.AF_UNIX) as stopped:
         stopped.bind(str(tmp_path / "sock"))
         stopped.listen()
         uri = f"qemu+unix:///system?socket={tmp_path / 'sock'}"
         with pytest.raises(NoLibvirt, match=r"cannot connect to .*: waited 0 s for libvirt's answer") as error:
-            connect(uri, seconds=0.5, waiting=lambda: waits.append(None))
+            connect(uri, seconds=0.5, task=task_to(waits))
     assert waits, "it may go on a moment later, so it is asked again"
     assert "kill it and start it again" in str(error.value.hint)
 

@@ -11,12 +11,13 @@ import pytest
 
 from lab import catalog
 from lab.base import process
+from lab.base.activity import UNWATCHED, CancelToken, Task
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths, definitions
 from lab.catalog import DebianImage
 from lab.images import debian, store
 from tests.builders.facts import executable
-from tests.builders.guests import no_say
+from tests.builders.guests import task_to
 
 KNOWN = catalog.load()
 
@@ -81,16 +82,26 @@ def test_a_build_says_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     out = tmp_path / "out"
     out.mkdir()
     stages: list[str] = []
-    debian.build(image_of("debian-13"), out, stages.append, timeout=60)
+    debian.build(image_of("debian-13"), out, task_to(stages), timeout=60)
     assert stages == ["fetching package lists", "downloading packages", "making the disk"]
     assert {file.name for file in out.iterdir()} == set(debian.FILES)
     assert (out / "vmlinuz").read_text() == "vmlinuz of 6G\n"
 
 
+def test_a_build_that_is_not_wanted_any_more_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(WORKS, tmp_path, monkeypatch)
+    out, token = tmp_path / "out", CancelToken()
+    out.mkdir()
+    token.cancel()
+    with pytest.raises(LabError, match=r"^interrupted$"):
+        debian.build(image_of("debian-13"), out, Task(check=token.check), timeout=60)
+    assert list(out.iterdir()) == []
+
+
 def call_for(guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """How mmdebstrap is called for a guest: its arguments, the policy to label by, its namespace of mounts."""
     install(WORKS, tmp_path, monkeypatch)
-    debian.build(image_of(guest), tmp_path, no_say, timeout=60, architecture=KNOWN.guest(guest).architecture)
+    debian.build(image_of(guest), tmp_path, UNWATCHED, timeout=60, architecture=KNOWN.guest(guest).architecture)
     return (tmp_path / "asked").read_text()
 
 
@@ -154,7 +165,7 @@ def test_only_root_sets_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     install(WORKS, tmp_path, monkeypatch)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ImageNotAvailable, match="only root can set SELinux labels") as error:
-        debian.build(image_of("debian-13-selinux"), tmp_path, no_say, timeout=60)
+        debian.build(image_of("debian-13-selinux"), tmp_path, UNWATCHED, timeout=60)
     assert "as root" in (error.value.hint or "")
     assert not (tmp_path / "asked").exists()
 
@@ -172,7 +183,7 @@ def test_a_failed_build_says_why_and_leaves_nothing(
 ) -> None:
     install(program, tmp_path, monkeypatch)
     with pytest.raises(LabError) as error:
-        store.ensure(paths, KNOWN.guest("debian-13"), no_say)
+        store.ensure(paths, KNOWN.guest("debian-13"), UNWATCHED)
     assert message in str(error.value)
     assert hint in (error.value.hint or "")
     assert [entry for entry in paths.images.iterdir() if entry.is_dir()] == []
@@ -184,7 +195,7 @@ def test_a_host_that_runs_no_programs_of_the_guest_s_architecture_is_told_what_d
     install(NO_EMULATION, tmp_path, monkeypatch)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     with pytest.raises(ImageNotAvailable, match="this host runs no programs of arm64, so") as error:
-        store.ensure(paths, KNOWN.guest("debian-12-arm64"), no_say)
+        store.ensure(paths, KNOWN.guest("debian-12-arm64"), UNWATCHED)
     assert "./setup.sh --with=arm64 doctor" in (error.value.hint or "")
     assert [entry for entry in paths.images.iterdir() if entry.is_dir()] == []
 
@@ -202,7 +213,7 @@ def test_a_build_s_processes_end_before_its_folder(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(debian, "remove_workspace", remove)
     with pytest.raises(LabError, match="stopped after 3 s"):
-        debian.build(image_of("debian-13"), tmp_path, no_say, timeout=3)
+        debian.build(image_of("debian-13"), tmp_path, UNWATCHED, timeout=3)
     assert removed in (["ended"], [psutil.STATUS_ZOMBIE])
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import pytest
 
 from lab.base import files
+from lab.base.activity import Progress
 from lab.base.files import DiskFull, make_folder
 from lab.merge import merge_shards
 from lab.record import Fault, RunResult, Status
@@ -190,11 +191,11 @@ def test_a_log_that_cannot_be_written_ends_with_one_note_and_the_run_goes_on(sma
             heard.append(text)
 
     with run_log(small, View()) as log:
-        log.lane("debian-13", "booting")
+        log.lane("debian-13", Progress("booting"))
         fill(small)
         # One page of the log is there already.
         for step in range(3):
-            log.lane("debian-13", f"step {step}: {'x' * 8000}")
+            log.lane("debian-13", Progress(f"step {step}: {'x' * 8000}"))
     assert heard == [f"{small / RUN_LOG} ends here: No space left on device; 0 MiB are free in {small}"]
     assert "debian-13: booting\n" in (small / RUN_LOG).read_text()
 

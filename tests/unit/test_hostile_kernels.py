@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from lab import catalog
+from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError, UsageError
 from lab.catalog import DebianImage, kernels
 from lab.images import debian
 from tests.builders import packages
 from tests.builders.facts import executable
-from tests.builders.guests import no_say
 from tests.unit.test_hostile_builds import member
 from tests.unit.test_kernels import MODULE, RT_GUEST, UNAME, image_of, put
 
@@ -224,6 +224,6 @@ def test_nobody_else_makes_the_folder_of_the_kernels_files(
     image = catalog.load().guest(RT_GUEST).image
     assert isinstance(image, DebianImage)
     with pytest.raises(LabError, match="File exists") as error:
-        debian.build(image, tmp_path, no_say, timeout=60)
+        debian.build(image, tmp_path, UNWATCHED, timeout=60)
     assert "taken" not in str(error.value)
     assert (tmp_path / "seen").read_text() == f"1777 {user}\n755 {user}\n"

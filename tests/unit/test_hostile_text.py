@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from pydantic import BaseModel
 from rich.console import Console
 
-from lab.base.activity import Activity
+from lab.base.activity import Activity, Progress
 from lab.cli import cli
 from lab.gate.decision import decide
 from lab.record import (
@@ -88,7 +88,7 @@ def run_with(text: str) -> RunResult:
 
 def tell(view: Observer, run: RunResult) -> None:
     for result in run.cells:
-        view.lane(result.guest, result.reason)
+        view.lane(result.guest, Progress(result.reason))
         view.note(result.reason)
         view.cell(result)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.fleet import images
@@ -23,7 +24,7 @@ def receive(to: Paths, image: BaseImage, *, damage: bytes = b"") -> BaseImage:
         if damage and name == "initrd":
             file.write_bytes(damage)
 
-    return store.receive(to, image.manifest, bring, lambda _text: None, origin="host one")
+    return store.receive(to, image.manifest, bring, UNWATCHED, origin="host one")
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from pathlib import Path
 from lab import catalog
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
+from lab.base.activity import Progress
 from lab.base.wait import ORDINARY
 from lab.builds.kinds.wheel import Wheel
 from lab.lane import shell
@@ -51,9 +52,9 @@ class Lane:
             raise LaneDied("the machine is gone")
 
 @contextmanager
-def ready(cell, paths, uri, say, *, own_rootfs=None):
+def ready(cell, paths, uri, show, *, own_rootfs=None):
     with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as (folder, port):
-        say("booting")
+        show(Progress("booting"))
         if event == "error":
             raise UsageError("no such thing", hint="name another")
         if event == "n/a":
@@ -62,7 +63,7 @@ def ready(cell, paths, uri, say, *, own_rootfs=None):
             raise ZeroDivisionError("of the lab's own")
         while event == "hang":
             time.sleep(0.05)
-            say("still booting")
+            show(Progress("still booting"))
         endpoint = Endpoint(port, new_keys("client"), new_keys("host"))
         yield shell.Opened(Lane(folder), shell.make_entrance(endpoint, folder, cell, speed=ORDINARY))
 
@@ -70,7 +71,7 @@ shell.ready = ready
 starting = shell.start_keeper(cell, paths, "test:///default")
 print(starting.keeper, flush=True)
 try:
-    print(starting.wait(lambda text: print(text, flush=True)).name)
+    print(starting.wait(lambda progress: print(progress.text, flush=True)).name)
 except NotApplicable as reason:
     print("n/a", reason)
 except LabError as error:

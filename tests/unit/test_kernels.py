@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from lab import catalog, plan
+from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths, definitions
 from lab.builds.kinds.wheel import Wheel
@@ -28,7 +29,7 @@ from lab.run import start
 from tests.builders.cells import cell as cell_result
 from tests.builders.facts import executable, facts
 from tests.builders.facts import put as put_texts
-from tests.builders.guests import base_image, no_say, put_image
+from tests.builders.guests import base_image, put_image
 from tests.builders.runs import run_of
 
 KNOWN = catalog.load()
@@ -547,7 +548,7 @@ def test_a_kernel_that_cannot_be_used_is_named_with_a_next_step(
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setattr(debian, "ON_DISK", tmp_path)
     with pytest.raises(LabError) as error:
-        store.ensure(paths, KNOWN.guest(RT_GUEST), no_say)
+        store.ensure(paths, KNOWN.guest(RT_GUEST), UNWATCHED)
     assert expected in str(error.value.args[0])
     assert error.value.hint
     assert "mirror" not in error.value.hint

@@ -11,24 +11,23 @@ import pytest
 from rich.console import Console
 
 from lab import catalog
-from lab.base.activity import Activity, Step
+from lab.base.activity import Activity, Progress
 from lab.builds.kinds.wheel import Wheel
 from lab.plan import Cell, choose
 from lab.record import CellResult, LaneStep, Status
 from lab.record.folders import RUN_LOG
-from lab.run import live as progress
-from lab.run import observer
+from lab.run import live, observer
 from lab.run.live import Lines, LiveTable, run_log
 from lab.run.observer import LaneSteps, Observer
 from tests.builders.cells import cell
 from tests.builders.output import FAULT, SAID, STEERING, told
 from tests.builders.runs import Told
 
-BOOTING = Step("booting", Activity.START)
+BOOTING = Progress("booting", Activity.START)
 
 
-def upload(done: int) -> Step:
-    return Step(f"deploying: {done} of 38 MiB", Activity.DEPLOY, name="deploying")
+def upload(done: int) -> Progress:
+    return Progress(f"deploying: {done} of 38 MiB", Activity.DEPLOY, name="deploying")
 
 
 def console_on(out: StringIO, *, is_terminal: bool = False, height: int = 24, width: int = 240) -> Console:
@@ -49,7 +48,7 @@ GUESTS = "debian-12 debian-13"
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The clock of the live table; it stands still until a test moves it."""
     now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     return now
 
 
@@ -66,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_a_table_needs_a_terminal(is_terminal: bool, quiet: bool, verbose: bool, kind: type[Observer]) -> None:
     out = StringIO()
     console = console_on(out, is_terminal=is_terminal)
-    with progress.view(console, cells_to_run(), [], quiet=quiet, verbose=verbose) as view:
+    with live.view(console, cells_to_run(), [], quiet=quiet, verbose=verbose) as view:
         assert type(view) is kind
         tell(view)
     assert bool(out.getvalue()) is not quiet
@@ -84,7 +83,7 @@ def tell(view: Observer) -> None:
     view.lane("debian-13", upload(2))
     view.note("guests run under software emulation")
     view.cell(cell(seconds={"fork": 0.52, "suite": 21.0}))
-    view.lane("debian-13", "")
+    view.lane("debian-13", None)
     view.lane("debian-13", BOOTING)
     view.cell(cell(variant="max-userns-zero", build="0.10.7", status=Status.ERROR, retried=[FAULT]))
 
@@ -104,7 +103,7 @@ LINES = [
 
 def test_the_lines_of_a_console_have_the_seconds_since_the_start(clock: SimpleNamespace) -> None:
     out = StringIO()
-    with progress.view(console_on(out), cells_to_run(), [], quiet=False, verbose=True) as view:
+    with live.view(console_on(out), cells_to_run(), [], quiet=False, verbose=True) as view:
         view.note("first")
         clock.seconds += 7
         view.note("second")
@@ -180,7 +179,7 @@ def test_the_table_fills_in_and_an_undecided_cell_is_a_dot(clock: SimpleNamespac
     assert re.search(r"debian-13 +xpass +· +· +·\s", before)
     assert "1 of 4 cells (1 xpass), 0:00:00\n" in before
     live.lane("debian-13", upload(2))
-    live.lane("debian-13 #2", "restoring its boot")
+    live.lane("debian-13 #2", Progress("restoring its boot"))
     live.cell(cell(retried=["no SSH"], lane="debian-13"))
     live.time_left(100)
     clock.seconds += 40
@@ -190,9 +189,9 @@ def test_the_table_fills_in_and_an_undecided_cell_is_a_dot(clock: SimpleNamespac
     assert "2 of 4 cells (1 pass, 1 xpass), 0:00:40, about 0:01:00 left\n" in after
     clock.seconds += 100
     assert "0:02:20, time left unknown\n" in screen(live)
-    live.lane("debian-13 #2", "")
+    live.lane("debian-13 #2", None)
     assert "#2" not in screen(live)
-    live.lane("debian-13", "")
+    live.lane("debian-13", None)
     assert "left" not in screen(live)
 
 
@@ -218,8 +217,8 @@ def test_a_square_that_a_shard_does_not_have_is_no_undecided_cell() -> None:
 def test_a_guest_cannot_steer_the_terminal_while_the_run_goes() -> None:
     out = StringIO()
     console = console_on(out, is_terminal=True)
-    with progress.view(console, cells_to_run(), [], quiet=False, verbose=False) as view:
-        view.lane("debian-13", STEERING)
+    with live.view(console, cells_to_run(), [], quiet=False, verbose=False) as view:
+        view.lane("debian-13", Progress(STEERING))
         view.note(STEERING)
         view.cell(told(STEERING))
     # The only escape sequences left are those with which rich moves the cursor.
@@ -232,7 +231,7 @@ def test_a_guest_cannot_add_a_line(tmp_path: Path) -> None:
     forged = "debian-12 stock 0.10.8: pass"
     text = f"{STEERING}\n2026-11-24T16:00:00.000Z {forged}"
     with pytest.raises(OSError, match="title"), run_log(tmp_path, Observer()) as log:
-        log.lane("debian-13", text)
+        log.lane("debian-13", Progress(text))
         log.note(text)
         log.cell(told(text))
         raise OSError(text)
@@ -244,55 +243,51 @@ def test_a_guest_cannot_add_a_line(tmp_path: Path) -> None:
 
 # -- the steps in the record
 
-NOTE = "this boot was slow"
-TRYING, SUITE = Step("stock: trying x", Activity.TRIALS), Step("stock: running the suite", Activity.SUITE)
-WAITING, BEGINS = Step("waiting for a processor", Activity.WAITING), Step("podman", Activity.SETUP)
+NOTE = Progress("this boot was slow")
+TRYING = Progress("stock: trying x", Activity.TRIALS)
+SUITE = Progress("stock: running the suite", Activity.SUITE)
+WAITING = Progress("waiting for a processor", Activity.WAITING)
+BEGINS = Progress("podman", Activity.SETUP)
 
 
 @pytest.mark.parametrize(
-    ("texts", "steps"),
+    ("works", "steps"),
     [
         # A step lasts until the next of its lane.
         (
-            [("a", BOOTING), ("b", BOOTING), ("a", upload(1)), ("a", upload(2)), ("b", ""), ("a", "")],
+            [("a", BOOTING), ("b", BOOTING), ("a", upload(1)), ("a", upload(2)), ("b", None), ("a", None)],
             [("a", "booting", "START", 2), ("b", "booting", "START", 3), ("a", "deploying", "DEPLOY", 3)],
         ),
         # A text that is no step goes on with the work before it.
         (
-            [("a", text) for text in ("a note", BOOTING, NOTE, "")],
-            [("a", "a note", "OTHER", 1), ("a", "booting", "START", 1), ("a", NOTE, "START", 1)],
+            [("a", work) for work in (Progress("a note"), BOOTING, NOTE, None)],
+            [("a", "a note", "OTHER", 1), ("a", "booting", "START", 1), ("a", NOTE.text, "START", 1)],
         ),
         # The suite under a remedy is part of trying it, up to the next cell.
         (
-            [("a", text) for text in (SUITE, TRYING, WAITING, SUITE, BEGINS, SUITE, "")],
+            [("a", work) for work in (SUITE, TRYING, WAITING, SUITE, BEGINS, SUITE, None)],
             [
-                ("a", SUITE, "SUITE", 1),
-                ("a", TRYING, "TRIALS", 1),
-                ("a", WAITING, "WAITING", 1),
-                ("a", SUITE, "TRIALS", 1),
-                ("a", BEGINS, "SETUP", 1),
-                ("a", SUITE, "SUITE", 1),
+                ("a", SUITE.text, "SUITE", 1),
+                ("a", TRYING.text, "TRIALS", 1),
+                ("a", WAITING.text, "WAITING", 1),
+                ("a", SUITE.text, "TRIALS", 1),
+                ("a", BEGINS.text, "SETUP", 1),
+                ("a", SUITE.text, "SUITE", 1),
             ],
         ),
     ],
 )
 def test_the_steps_of_lanes_are_kept_with_their_work_and_seconds(
-    texts: list[tuple[str, str]], steps: list[tuple[str, str, str, float]], monkeypatch: pytest.MonkeyPatch
+    works: list[tuple[str, Progress | None]],
+    steps: list[tuple[str, str, str, float]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [datetime(2026, 11, 24, 16, tzinfo=UTC)]
     monkeypatch.setattr(observer, "datetime", SimpleNamespace(now=lambda _zone: now[0]))
     kept: list[LaneStep] = []
     lanes = LaneSteps(kept.append)
     # One thing a second.
-    for lane, text in texts:
-        lanes.lane(lane, text)
+    for lane, progress in works:
+        lanes.lane(lane, progress)
         now[0] += timedelta(seconds=1)
     assert [(step.lane, step.text, step.activity.name, step.seconds) for step in kept] == steps
-
-
-def test_a_prefix_leaves_a_step_what_it_is() -> None:
-    waiting = Step.of(Step("waiting for it", Activity.WAITING), Activity.IMAGE, prefix="image: ")
-    assert (waiting, waiting.activity) == ("image: waiting for it", Activity.WAITING)
-    part = Step("downloading: 1 of 2", Activity.IMAGE, name="downloading")
-    assert Step.of(part, Activity.OTHER, prefix="image: ").name == "image: downloading"
-    assert Step.of("unpacking", Activity.IMAGE).activity is Activity.IMAGE

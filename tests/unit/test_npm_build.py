@@ -10,6 +10,7 @@ import pytest
 
 from lab import builds
 from lab.base import process
+from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.paths import Paths
 from lab.builds import elf, wheels
@@ -19,7 +20,6 @@ from lab.lane import upkeep
 from lab.probes import Facts
 from tests.builders import packages
 from tests.builders.facts import facts
-from tests.builders.guests import no_say
 from tests.builders.packages import NATIVE_FILE, Registry, manifest, tarball
 
 NATIVE, NATIVE_ARM64 = npm.NATIVE.values()
@@ -79,7 +79,7 @@ def test_a_release_is_fetched_once_with_node(paths: Paths, registry: Registry, d
     assert len(calls) == 2
     assert all("--ignore-scripts" in call for call in calls)
     for _ in range(2):
-        files = build.fetch(paths, TRIXIE, no_say)
+        files = build.fetch(paths, TRIXIE, UNWATCHED)
         assert {name: file.name for name, file in files.items()} == {
             "main.tgz": "boxlite-ai-boxlite-0.10.0.tgz",
             "native-x86_64.tgz": "boxlite-ai-boxlite-linux-x64-gnu-0.10.0.tgz",
@@ -103,10 +103,10 @@ def test_a_guest_of_arm64_gets_its_own_native_package_and_node(
     build.check(paths)
     # npm's registry has none, and the release is tested on other guests.
     with pytest.raises(NotApplicable, match=rf"no release 0\.10\.0 of {NATIVE_ARM64}$"):
-        build.fetch(paths, ARM64, no_say)
+        build.fetch(paths, ARM64, UNWATCHED)
     tarball(registry.shelf, manifest(NATIVE_ARM64), {NATIVE_FILE: packages.elf(machine=packages.AARCH64)})
-    files = build.fetch(paths, ARM64, no_say)
-    build.fetch(paths, TRIXIE, no_say)
+    files = build.fetch(paths, ARM64, UNWATCHED)
+    build.fetch(paths, TRIXIE, UNWATCHED)
     nodes = [file.name for file in wheels.store(paths).glob("node-*") if file.is_dir()]
     assert sorted(nodes) == ["node-trixie-aarch64", "node-trixie-x86_64"]
     assert {name: file.name for name, file in files.items()} == {
@@ -131,9 +131,9 @@ def test_a_package_that_was_packed_on_arm64_alone_is_for_guests_of_it(
     native = tarball(tmp_path, manifest(NATIVE_ARM64, "0.11.0"))
     build.check(paths)
     assert builds.resolve(f"npm:{main}").name != build.name
-    assert build.fetch(paths, ARM64, no_say)["native-aarch64.tgz"] == native
+    assert build.fetch(paths, ARM64, UNWATCHED)["native-aarch64.tgz"] == native
     with pytest.raises(NotApplicable, match=f"names no package {NATIVE}"):
-        build.fetch(paths, TRIXIE, no_say)
+        build.fetch(paths, TRIXIE, UNWATCHED)
 
 
 def test_a_guest_without_a_fitting_node_is_not_applicable(
@@ -141,12 +141,12 @@ def test_a_guest_without_a_fitting_node_is_not_applicable(
 ) -> None:
     build = builds.resolve("npm:0.10.0")
     with pytest.raises(NotApplicable, match=r"needs Node 18\.0\.0 or newer; .*Linux 11 .*has 12\.22\.12"):
-        build.fetch(paths, of("debian", "bullseye", "Debian GNU/Linux 11 (bullseye)"), no_say)
+        build.fetch(paths, of("debian", "bullseye", "Debian GNU/Linux 11 (bullseye)"), UNWATCHED)
     # Old releases have other archives.
     [command] = debian
     assert any("bullseye-security" in word for word in command)
     with pytest.raises(NotApplicable, match="Debian's releases only; the guest is Fedora Linux 44"):
-        build.fetch(paths, of("fedora", None, "Fedora Linux 44"), no_say)
+        build.fetch(paths, of("fedora", None, "Fedora Linux 44"), UNWATCHED)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_living_lab_leaves_no_rest(paths: Paths, registry: Registry, monkeypat
         return run(command, **more)
 
     monkeypatch.setattr(process, "run", look)
-    Npm.parse("0.10.0").packages(paths, "x86_64", no_say)
+    Npm.parse("0.10.0").packages(paths, "x86_64", UNWATCHED)
     # Another lab may have died on this host.
     assert [path for path in removed if path.is_relative_to(paths.cache)] == []
 
@@ -225,10 +225,10 @@ def test_a_local_tarball_takes_a_native_package(paths: Paths, tmp_path: Path, re
     assert build.name.startswith("npm-0.11.0@")
     assert build.name != alone.name
     assert builds.resolve(build.argument) == build
-    assert Npm.parse(str(main)).packages(paths, "x86_64", no_say)[1:] == (main, native)
+    assert Npm.parse(str(main)).packages(paths, "x86_64", UNWATCHED)[1:] == (main, native)
     assert registry.calls == []
     released = tarball(folder)
-    *_, native = Npm.parse(str(released)).packages(paths, "x86_64", no_say)
+    *_, native = Npm.parse(str(released)).packages(paths, "x86_64", UNWATCHED)
     assert native.parent.parent == paths.cache / "wheels"
 
 

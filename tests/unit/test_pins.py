@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from lab import catalog
+from lab.base.activity import UNWATCHED
 from lab.base.errors import ImageNotAvailable, UsageError
 from lab.base.paths import Paths
 from lab.catalog import Guest, load_pins, loading, pins_file
 from lab.images import store
 from lab.images.cloud import move_pin, newest_build
-from tests.builders.guests import no_say
 from tests.builders.mirror import Mirror, SigningKey, cloud, guest, path_of, redirect, serving
 from tests.builders.processes import RunLab
 
@@ -38,7 +38,7 @@ def newer(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> Mirror:
 
 
 def test_the_newest_listed_build_is_pinned_with_the_date(newer: Mirror, root: Path) -> None:
-    moved = move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
+    moved = move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), UNWATCHED)
     assert cloud(moved).build == NEW
     written = load_pins(pins_file(root))
     assert (written[UBUNTU].build, written[UBUNTU].digest) == (NEW, None)
@@ -53,7 +53,7 @@ def test_a_build_of_another_key_is_not_pinned(newer: Mirror, root: Path, keys: K
     newer.publish(at(UBUNTU, NEW), disk, keys["another"])
     newer.list_builds(guest(UBUNTU), NEW, OLD)
     with pytest.raises(ImageNotAvailable, match="signed by another key"):
-        move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
+        move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), UNWATCHED)
     assert pins_file(root).read_text() == before
 
 
@@ -64,9 +64,9 @@ def test_an_archived_release_works(mirror: Mirror, root: Path, keys: Keys, disk:
     # Nothing is left at its first address.
     mirror.publish(ended.model_copy(update={"image": archived}), disk, keys["good"])
     assert "/pub/archive/fedora/linux/releases/44/" in str(archived.address)
-    moved = move_pin(ended, cloud(ended), no_say)
+    moved = move_pin(ended, cloud(ended), UNWATCHED)
     assert cloud(moved).build == cloud(ended).build
-    image = store.update(paths, moved, no_say)
+    image = store.update(paths, moved, UNWATCHED)
     assert image.manifest.source == archived.address
     assert image.manifest.disk_sha256 == hashlib.sha256(disk).hexdigest()
 
@@ -75,14 +75,14 @@ def test_the_newest_build_goes_by_numbers_and_where_there_is_none_the_address_is
     mirror: Mirror, root: Path
 ) -> None:
     mirror.list_builds(guest(FEDORA), "44-1.9", "44-1.10", "44-1.7")
-    assert newest_build(cloud(guest(FEDORA)).url, r"44-[\d.]+", no_say) == "44-1.10"
+    assert newest_build(cloud(guest(FEDORA)).url, r"44-[\d.]+", UNWATCHED) == "44-1.10"
     mirror.list_builds(guest(FEDORA), "44-1.9", f"44-1.{'1' * 5_000}", "44-1.0010")
-    assert len(newest_build(cloud(guest(FEDORA)).url, r"44-[\d.]+", no_say)) > 5_000
+    assert len(newest_build(cloud(guest(FEDORA)).url, r"44-[\d.]+", UNWATCHED)) > 5_000
     mirror.files.clear()
     mirror.list_builds(guest(UBUNTU))
     for name, problem in (UBUNTU, "/releases/noble/ lists no build"), (FEDORA, "/pub/archive/"):
         with pytest.raises(ImageNotAvailable) as error:
-            move_pin(guest(name), cloud(guest(name)), no_say)
+            move_pin(guest(name), cloud(guest(name)), UNWATCHED)
         assert problem in str(error.value)
 
 
@@ -90,7 +90,7 @@ def test_a_pin_that_did_not_move_keeps_its_date(mirror: Mirror, root: Path, keys
     mirror.publish(guest(UBUNTU), disk, keys["good"])
     before = pins_file(root).read_text().replace("2026-11-26", "2026-01-02")
     pins_file(root).write_text(before)
-    move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), no_say)
+    move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), UNWATCHED)
     assert pins_file(root).read_text() == before
 
 
@@ -117,12 +117,12 @@ def serve_sums(mirror: Mirror, other: Mirror, first: str, second: str) -> None:
 def test_two_mirrors_pin_a_digest(mirror: Mirror, other: Mirror, root: Path, paths: Paths, disk: bytes) -> None:
     digest = hashlib.sha512(disk).hexdigest()
     serve_sums(mirror, other, digest, digest)
-    moved = move_pin(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
+    moved = move_pin(guest(DEBIAN), cloud(guest(DEBIAN)), UNWATCHED)
     pin = tomllib.loads(pins_file(root).read_text())[DEBIAN]
     assert (pin["build"], pin["digest"]) == (BUILD, f"sha512:{digest}")
     assert pin["mirrors"] == [mirror.host, other.host]
     mirror.files[path_of(moved)] = disk
-    assert store.ensure(paths, moved, no_say).disk.read_bytes() == disk
+    assert store.ensure(paths, moved, UNWATCHED).disk.read_bytes() == disk
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_the_checksum_of_one_disk_is_pinned_in_either_form(
     mirror.list_builds(guest(name), build)
     text = "# 5 bytes\n" + line.format(digest="a" * 64, disk=disk)
     mirror.files[f"{folder}/{file.format(build=build)}"] = text.encode()
-    move_pin(guest(name), cloud(guest(name)), no_say)
+    move_pin(guest(name), cloud(guest(name)), UNWATCHED)
     assert load_pins(pins_file(root))[name].digest == f"sha256:{'a' * 64}"
 
 
@@ -160,7 +160,7 @@ def test_what_mirrors_differ_in_is_not_pinned(mirror: Mirror, other: Mirror, roo
     if fault == "sends it without encryption":
         other.faults[path] = [redirect(f"http://localhost:{other.host.rpartition(':')[2]}{path}")]
     with pytest.raises(ImageNotAvailable, match=problems[fault]):
-        move_pin(guest(DEBIAN), cloud(guest(DEBIAN)), no_say)
+        move_pin(guest(DEBIAN), cloud(guest(DEBIAN)), UNWATCHED)
     assert DEBIAN not in load_pins(pins_file(root))
 
 

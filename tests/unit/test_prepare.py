@@ -11,6 +11,7 @@ import pytest
 
 from lab import catalog
 from lab.base import process
+from lab.base.activity import UNWATCHED, Progress, Task
 from lab.base.errors import LabError
 from lab.base.files import sha256
 from lab.base.paths import Paths, definitions
@@ -28,7 +29,7 @@ from lab.machine.budget import Processors
 from lab.machine.clock import RATE, REAL, Clock
 from lab.machine.domain import Network
 from lab.machine.lane import Lane
-from tests.builders.guests import TwoLabs, base_image, put_prepared, put_published
+from tests.builders.guests import TwoLabs, base_image, put_prepared, put_published, task_to
 
 GUEST = catalog.load().guest("ubuntu-24.04")
 APT = PackageManager.APT
@@ -37,8 +38,8 @@ EMULATION = Acceleration(False, "a test")
 pytestmark = pytest.mark.usefixtures("roomy")
 
 
-def preparation(paths: Paths, say: Callable[[str], None] = lambda text: None) -> Preparation:
-    return Preparation(None, paths, EMULATION, say, Processors(1))
+def preparation(paths: Paths, task: Task = UNWATCHED) -> Preparation:
+    return Preparation(None, paths, EMULATION, task, Processors(1))
 
 
 def works(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Path) -> None:
@@ -82,7 +83,7 @@ def receive(paths: Paths, sent: BaseImage) -> None:
     def bring(name: str, to: Path) -> None:
         shutil.copyfile(sent.folder / name, to)
 
-    store.receive(paths, sent.manifest, bring, lambda _text: None, origin="host one")
+    store.receive(paths, sent.manifest, bring, UNWATCHED, origin="host one")
 
 
 def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +163,7 @@ def test_two_labs_at_once_prepare_a_guest_once(paths: Paths, monkeypatch: pytest
         disk.write_text("a prepared disk")
 
     monkeypatch.setattr(prepare_image, "_boot_and_install", work)
-    first, second = labs.run(lambda say: prepare_image.ensure(preparation(paths, say), GUEST, IMAGE))
+    first, second = labs.run(lambda task: prepare_image.ensure(preparation(paths, task), GUEST, IMAGE))
     assert (first, done) == (second, ["ubuntu-24.04"])
 
 
@@ -229,14 +230,14 @@ def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
         machine = Machine()
 
         @contextmanager
-        def turn(_processors: object, what: str, **_: object) -> Iterator[None]:
-            machine.done.append(what)
+        def turn(_processors: object, work: Progress, **_: object) -> Iterator[None]:
+            machine.done.append(work.text)
             yield
             machine.done.append("given back")
 
         made: Lane = machine  # type: ignore[assignment]
         monkeypatch.setattr(prepare_image, "hold_for", turn)
-        prepare_image._complete(made, preparation(paths, machine.done.append))
+        prepare_image._complete(made, preparation(paths, task_to(machine.done)))
         return machine.done
 
     return run

@@ -12,6 +12,7 @@ import pytest
 
 from lab import catalog
 from lab.base import wait
+from lab.base.activity import Task
 from lab.base.errors import LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.base.wait import DeadlineExpired
@@ -98,7 +99,7 @@ def test_each_build_is_deployed_from_the_same_state_and_its_cells_forked_from_it
 
 
 def test_a_build_may_have_nothing_for_the_guest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(build: Wheel, _paths: Paths, _facts: object, _say: object) -> dict[str, Path]:
+    def fetch(build: Wheel, _paths: Paths, _facts: object, _task: object) -> dict[str, Path]:
         if build == OLD:
             raise NotApplicable("boxlite has no wheels for Python 3.13")
         return {f"{build.name}.whl": bench.folder / f"{build.name}.whl"}
@@ -126,11 +127,11 @@ def test_a_build_that_does_not_fit_is_not_deployed(bench: Bench, monkeypatch: py
 
 
 def test_waiting_for_a_build_ends_with_the_machine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(_build: Wheel, _paths: Paths, _facts: object, say: Callable[[str], None]) -> NoReturn:
-        say("waiting for a build to be fetched")
+    def fetch(_build: Wheel, _paths: Paths, _facts: object, task: Task) -> NoReturn:
+        task.check()
         # As an interrupt does from another thread.
         bench.lane.when["alive?"] = fails(LaneDied("it was given up"))
-        say("waiting for a build to be fetched")
+        task.check()
         raise AssertionError("the wait went on")
 
     monkeypatch.setattr(Wheel, "fetch", fetch)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lab import builds, catalog
+from lab.base.activity import UNWATCHED
 from lab.base.architecture import ARCHITECTURES, of_host
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.paths import Paths
@@ -61,7 +62,7 @@ def deployed(build: Build, paths: Paths, folder: Path) -> Guest:
     (folder / "rootfs").mkdir()
     (folder / "rootfs" / "index.json").write_text("{}")
     guest = Guest(folder / "root")
-    files = build.fetch(paths, facts(), lambda _text: None)
+    files = build.fetch(paths, facts(), UNWATCHED)
     # It stands for a session; see there.
     put(guest, build, files, folder / "rootfs")
     return guest
@@ -174,14 +175,14 @@ def test_a_filter_chooses_tests_and_unknown_or_missing_ones_are_told(whole: Depl
 def test_the_tests_need_a_glibc_and_a_stored_state_is_of_one_runner(
     whole: Deployed, rust_lab: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = whole.build.fetch(rust_lab, facts(), lambda _text: None)
+    files = whole.build.fetch(rust_lab, facts(), UNWATCHED)
     with pytest.raises(NotApplicable, match=r"jailer-\w+ in jailer\.tar\.zst needs glibc 2\.\d+, and .* 2\.2$"):
         elf.check(files, facts(glibc="2.2"))
     # Nothing is fetched for a guest of another architecture.
     monkeypatch.setattr(nextest, "program", lambda *_: pytest.fail("nextest is fetched"))
     other = next(name for name in ARCHITECTURES if name != of_host().name)
     with pytest.raises(NotApplicable, match=r"jailer-\w+ in jailer\.tar\.zst is for the processor"):
-        whole.build.fetch(rust_lab, facts(machine=other), lambda _text: None)
+        whole.build.fetch(rust_lab, facts(machine=other), UNWATCHED)
     before = whole.build.digest
     (tmp_path / "runner.py").write_text("other")
     monkeypatch.setattr(nextest, "RUNNER", tmp_path / "runner.py")

@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +12,7 @@ from filelock import FileLock
 
 from lab import catalog
 from lab.base import process
+from lab.base.activity import UNWATCHED, Task
 from lab.base.errors import LabError, UsageError
 from lab.base.files import digest, sha256
 from lab.base.paths import Paths
@@ -23,13 +23,12 @@ from lab.images.store import BaseImage
 from lab.lane import upkeep
 from lab.record import LaneRecord
 from tests.builders.cells import cell
-from tests.builders.guests import TwoLabs, make_disk, no_say
+from tests.builders.guests import TwoLabs, make_disk
 from tests.builders.mirror import Mirror, pin
 from tests.builders.runs import run_of
 
 KNOWN = catalog.load()
 GUEST = KNOWN.guest("debian-13")
-Say = Callable[[str], None]
 pytestmark = pytest.mark.usefixtures("roomy", "x86_64_host")
 
 
@@ -39,7 +38,7 @@ def fill(folder: Path) -> None:
 
 
 def build_well(
-    _image: DebianImage, out: Path, _say: Say, *, timeout: float, architecture: object = None
+    _image: DebianImage, out: Path, _task: Task, *, timeout: float, architecture: object = None
 ) -> float:
     fill(out)
     return 12.34
@@ -76,11 +75,11 @@ def test_an_image_of_another_definition_is_another_image(guest: catalog.Guest, i
 
 def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: pytest.MonkeyPatch) -> None:
     # One of an older definition does not count.
-    store.ensure(paths, with_image(packages=["vim"]), no_say)
+    store.ensure(paths, with_image(packages=["vim"]), UNWATCHED)
     assert store.find(paths, GUEST) is None
-    image = store.ensure(paths, GUEST, no_say)
+    image = store.ensure(paths, GUEST, UNWATCHED)
     building.setattr(debian, "build", None)
-    assert store.find(paths, GUEST) == store.ensure(paths, GUEST, no_say) == image
+    assert store.find(paths, GUEST) == store.ensure(paths, GUEST, UNWATCHED) == image
     assert store.any_image(paths) is not None
     assert {file.name for file in image.folder.iterdir()} == {*debian.FILES, "manifest.json"}
     assert {file.stat().st_mode & 0o777 for file in image.folder.iterdir()} == {0o444}
@@ -91,7 +90,7 @@ def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"guest": "debian-13", "more": 1}'])
 def test_no_image_without_whole_manifest(paths: Paths, building: pytest.MonkeyPatch, text: str | None) -> None:
-    built = store.ensure(paths, GUEST, no_say)
+    built = store.ensure(paths, GUEST, UNWATCHED)
     manifest = built.folder / "manifest.json"
     manifest.unlink()
     if text is not None:
@@ -99,17 +98,17 @@ def test_no_image_without_whole_manifest(paths: Paths, building: pytest.MonkeyPa
     assert store.find(paths, GUEST) is None
     assert store.any_image(paths) is None
     assert [unused.path for unused in upkeep.prune(paths, KNOWN, dry_run=True)] == [built.folder]
-    assert store.ensure(paths, GUEST, no_say).folder == built.folder
+    assert store.ensure(paths, GUEST, UNWATCHED).folder == built.folder
     assert store.find(paths, GUEST)
 
 
 def test_what_a_killed_build_left_is_removed_by_the_next(paths: Paths, building: pytest.MonkeyPatch) -> None:
-    image = store.ensure(paths, GUEST, no_say)
+    image = store.ensure(paths, GUEST, UNWATCHED)
     partial = image.folder.with_name(f".partial-{image.folder.name}")
     image.folder.rename(partial)
     (partial / "build-abc").mkdir()
     assert (store.find(paths, GUEST), store.any_image(paths)) == (None, None)
-    assert store.ensure(paths, GUEST, no_say).folder == image.folder
+    assert store.ensure(paths, GUEST, UNWATCHED).folder == image.folder
     assert folders(paths) == [image.folder.name]
     assert not (image.folder / "build-abc").exists()
 
@@ -117,7 +116,7 @@ def test_what_a_killed_build_left_is_removed_by_the_next(paths: Paths, building:
 def test_too_little_space_is_said_before_anything_is_built(paths: Paths, building: pytest.MonkeyPatch) -> None:
     building.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=2**30))
     with pytest.raises(LabError, match=r"debian-13 needs 3.0 GiB free in .*; there are 1\.0") as error:
-        store.ensure(paths, GUEST, no_say)
+        store.ensure(paths, GUEST, UNWATCHED)
     assert "free some disk space" in (error.value.hint or "")
     assert folders(paths) == []
 
@@ -130,42 +129,44 @@ def test_a_build_that_fails_half_way_leaves_nothing(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, raised: BaseException, expected: type[BaseException]
 ) -> None:
     def fail(
-        _image: DebianImage, out: Path, _say: Say, *, timeout: float, architecture: object = None
+        _image: DebianImage, out: Path, _task: Task, *, timeout: float, architecture: object = None
     ) -> float:
         fill(out)
         raise raised
 
     monkeypatch.setattr(debian, "build", fail)
     with pytest.raises(expected):
-        store.ensure(paths, GUEST, no_say)
+        store.ensure(paths, GUEST, UNWATCHED)
     assert (folders(paths), store.find(paths, GUEST)) == ([], None)
     monkeypatch.setattr(debian, "build", build_well)
-    assert store.ensure(paths, GUEST, no_say).disk.exists()
+    assert store.ensure(paths, GUEST, UNWATCHED).disk.exists()
 
 
 def test_the_full_disk_is_the_one_written_to(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(
-        _image: DebianImage, out: Path, _say: Say, *, timeout: float, architecture: object = None
+        _image: DebianImage, out: Path, _task: Task, *, timeout: float, architecture: object = None
     ) -> float:
         source, target = "/dev/shm/made/disk.qcow2", str(out / "disk.qcow2")
         raise OSError(errno.ENOSPC, "No space left on device", source, None, target)
 
     monkeypatch.setattr(debian, "build", fail)
     with pytest.raises(LabError, match=rf"No space left on device: {paths.images}/\S+/disk\.qcow2"):
-        store.ensure(paths, GUEST, no_say)
+        store.ensure(paths, GUEST, UNWATCHED)
 
 
 def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     labs = TwoLabs("built")
     built: list[str] = []
 
-    def build(image: DebianImage, out: Path, say: Say, *, timeout: float, architecture: object = None) -> float:
+    def build(
+        image: DebianImage, out: Path, task: Task, *, timeout: float, architecture: object = None
+    ) -> float:
         labs.work()
         built.append(image.suite)
-        return build_well(image, out, say, timeout=timeout)
+        return build_well(image, out, task, timeout=timeout)
 
     monkeypatch.setattr(debian, "build", build)
-    first, second = labs.run(lambda say: store.ensure(paths, GUEST, say))
+    first, second = labs.run(lambda task: store.ensure(paths, GUEST, task))
     assert (first, built) == (second, ["trixie"])
 
 
@@ -188,12 +189,12 @@ def file(disk: bytes, tmp_path: Path) -> Path:
 @pytest.fixture
 def built(paths: Paths, definitions: Catalog, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
     monkeypatch.setattr(debian, "build", build_well)
-    return store.ensure(paths, definitions.guest("debian-13"), no_say)
+    return store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
 
 
 @pytest.fixture
 def imported(paths: Paths, definitions: Catalog, file: Path) -> BaseImage:
-    return store.import_file(paths, definitions.guest(CLOUD), file, no_say)
+    return store.import_file(paths, definitions.guest(CLOUD), file, UNWATCHED)
 
 
 def entries(paths: Paths) -> set[str]:
@@ -209,7 +210,7 @@ def test_an_imported_disk_is_the_guest_s_image(
     assert imported.disk.read_bytes() == file.read_bytes()
     assert imported.manifest.disk_sha256 == sha256(file)
     assert (imported.manifest.source, imported.firmware) == ("imported from mine.qcow2", Firmware.BIOS)
-    assert store.ensure(paths, definitions.guest(CLOUD), no_say) == imported
+    assert store.ensure(paths, definitions.guest(CLOUD), UNWATCHED) == imported
     assert list(paths.downloads.iterdir()) == []
     assert mirror.requests == []
 
@@ -220,9 +221,9 @@ def test_the_disk_that_was_imported_last_is_the_guest_s(
     other = tmp_path / "other.qcow2"
     make_disk(other, 2048)
     guest = definitions.guest(CLOUD)
-    new = store.import_file(paths, guest, other, no_say)
+    new = store.import_file(paths, guest, other, UNWATCHED)
     assert store.find(paths, guest) == new
-    again = store.import_file(paths, guest, file, no_say)
+    again = store.import_file(paths, guest, file, UNWATCHED)
     assert (again.folder, store.find(paths, guest)) == (imported.folder, again)
     store.check(again)
 
@@ -238,22 +239,22 @@ def test_a_disk_that_no_guest_can_start_from_is_not_imported(
     over = ["-b", str(file), "-F", "qcow2"] if form == "qcow2" else []
     process.run(["qemu-img", "create", "-q", "-f", form, *over, made, "1M"], timeout=60)
     with pytest.raises(UsageError, match=reason):
-        store.import_file(paths, definitions.guest(CLOUD), made, no_say)
+        store.import_file(paths, definitions.guest(CLOUD), made, UNWATCHED)
     assert not paths.images.exists()
 
 
 def test_a_disk_other_than_the_pinned_one_is_not_imported(paths: Paths, root: Path, file: Path) -> None:
     pin(root, CLOUD, "20261101-2300", f"sha512:{'0' * 128}")
     with pytest.raises(UsageError, match=f"does not have the digest that images/{CLOUD}.toml pins"):
-        store.import_file(paths, catalog.load().guest(CLOUD), file, no_say)
+        store.import_file(paths, catalog.load().guest(CLOUD), file, UNWATCHED)
     with pytest.raises(UsageError, match="the image of debian-13 is built locally"):
-        store.import_file(paths, catalog.load().guest("debian-13"), file, no_say)
+        store.import_file(paths, catalog.load().guest("debian-13"), file, UNWATCHED)
 
 
 def test_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> None:
     pin(root, CLOUD, "20261101-2300", f"sha512:{digest(file, 'sha512')}")
     guest = catalog.load().guest(CLOUD)
-    assert store.import_file(paths, guest, file, no_say) == store.find(paths, guest)
+    assert store.import_file(paths, guest, file, UNWATCHED) == store.find(paths, guest)
 
 
 def test_a_full_disk_is_said_and_nothing_is_kept(
@@ -265,7 +266,7 @@ def test_a_full_disk_is_said_and_nothing_is_kept(
 
     monkeypatch.setattr("shutil.copyfile", fail)
     with pytest.raises(LabError, match="cannot be copied into the store: No space left on device"):
-        store.import_file(paths, definitions.guest(CLOUD), file, no_say)
+        store.import_file(paths, definitions.guest(CLOUD), file, UNWATCHED)
     assert list(paths.downloads.iterdir()) == []
     assert entries(paths) == set()
 
@@ -293,7 +294,7 @@ def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
     assert f"set aside as {paths.images}/.changed-" in wrong[built.folder]
     assert store.find(paths, definitions.guest("debian-13")) is None
     assert store.any_image(paths) is None
-    rebuilt = store.ensure(paths, definitions.guest("debian-13"), no_say)
+    rebuilt = store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
     assert rebuilt.disk.read_text() == "content of disk.qcow2"
     assert [problem for _, problem in upkeep.verify(paths)] == ["", ""]
     (built.folder / name).unlink()

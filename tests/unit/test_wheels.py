@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from lab.base import process
+from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.builds import wheels
 from lab.builds.archives import Damaged
 from lab.builds.kinds.wheel import Wheel
 from tests.builders.facts import facts
-from tests.builders.guests import no_say
 from tests.builders.packages import StandIn, make_wheel
 
 BINARY = "manylinux_2_28_x86_64"
@@ -67,9 +67,9 @@ def test_markers_are_judged_for_the_python_of_the_guest(served: Path, paths: Pat
         make_wheel(served, "boxlite", "0.10.8", tags=f"cp39-abi3-{platform}")
     if python == "3.9":
         with pytest.raises(NotApplicable, match=r"boxlite==0\.10\.8 has no wheel for Python 3\.9"):
-            RELEASE.fetch(paths, facts(python=python), no_say)
+            RELEASE.fetch(paths, facts(python=python), UNWATCHED)
         return
-    names = {name.split("-")[0] for name in RELEASE.fetch(paths, facts(python=python), no_say)}
+    names = {name.split("-")[0] for name in RELEASE.fetch(paths, facts(python=python), UNWATCHED)}
     backports = {"exceptiongroup", "tomli", "typing_extensions"} if python == "3.10" else set()
     assert names == {"boxlite", "pytest", "pytest_timeout", "pytest_reportlog", "iniconfig"} | backports
 
@@ -83,7 +83,7 @@ def test_what_no_index_has_is_never_built(served: Path, paths: Paths, tmp_path: 
     (project / "setup.py").write_text(f"open({str(tmp_path / 'built')!r}, 'w')\n")
     make_wheel(served, "a", "1.0", need.replace("FOLDER", str(project)))
     with pytest.raises(LabError, match="could not be fetched for Python"):
-        wheels.download(paths, ["a"], "3.10", "x86_64", no_say)
+        wheels.download(paths, ["a"], "3.10", "x86_64", UNWATCHED)
     assert not (tmp_path / "built").exists()
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_store_is_fetched_anew(paths: Paths, tmp_path: Path, monkeypat
 
     def download() -> tuple[list[Path], int]:
         before = len(tools.calls)
-        files = wheels.download(paths, ["pytest"], "3.10", "x86_64", no_say)
+        files = wheels.download(paths, ["pytest"], "3.10", "x86_64", UNWATCHED)
         return list(files.values()), len(tools.calls) - before
 
     files, _ = download()
@@ -133,7 +133,7 @@ def test_a_local_wheel_brings_what_it_needs_itself(served: Path, paths: Paths, t
     make_wheel(served, "helper")
     needs = ("helper>=1", 'tomli; python_version < "3.11"', 'numpy; extra == "dev"')
     build = Wheel.parse(str(make_wheel(tmp_path, "boxlite", "0.11.0", *needs, extras=["dev"])))
-    names = {python: set(build.fetch(paths, facts(python=python), no_say)) for python in ("3.10", "3.13")}
+    names = {python: set(build.fetch(paths, facts(python=python), UNWATCHED)) for python in ("3.10", "3.13")}
     assert {"helper-1.0-py3-none-any.whl", "tomli-2.0-py3-none-any.whl"} <= names["3.10"]
     assert "helper-1.0-py3-none-any.whl" in names["3.13"]
     assert "tomli-2.0-py3-none-any.whl" not in names["3.13"]
@@ -142,7 +142,7 @@ def test_a_local_wheel_brings_what_it_needs_itself(served: Path, paths: Paths, t
 def test_a_local_wheel_that_is_not_for_a_python_is_not_applicable_there(paths: Paths, tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path, "boxlite", "0.11.0", python=">=3.12")
     with pytest.raises(NotApplicable, match=r"is not for Python 3\.10"):
-        Wheel.parse(str(wheel)).fetch(paths, facts(python="3.10"), no_say)
+        Wheel.parse(str(wheel)).fetch(paths, facts(python="3.10"), UNWATCHED)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from lab import builds, catalog, plan
 from lab.base import process
+from lab.base.activity import UNWATCHED
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, wait_for
 from lab.catalog import Catalog, Guest, Suite
@@ -182,7 +183,7 @@ def folder(request: pytest.FixtureRequest, shared_runs: SharedRuns) -> Path:
 
 @pytest.fixture(scope="session")
 def image(paths: Paths, definitions: Catalog) -> BaseImage:
-    return store.ensure(paths, definitions.guest("debian-13"), lambda text: None)
+    return store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
 
 
 RunCells = Callable[..., RunResult]

@@ -18,6 +18,7 @@ from typing import Literal
 import paramiko
 
 from lab.base import host_table, process
+from lab.base.activity import Task
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.guest import ready
@@ -126,11 +127,11 @@ class Host:
 
 
 @contextmanager
-def host(paths: Paths, guest: Guest, say: Callable[[str], None]) -> Iterator[Host]:
+def host(paths: Paths, guest: Guest, task: Task) -> Iterator[Host]:
     """The guest, booted, with the clone and all that it needs; nothing of it is left afterwards."""
-    image = store.ensure(paths, guest, say)
+    image = store.ensure(paths, guest, task)
     with connection_for_lanes(default_uri()) as opened:
-        measured = acceleration.decide(opened, paths, image, say)
+        measured = acceleration.decide(opened, paths, image, task)
         how = AllProcessors(measured.kvm, measured.reason, measured.kernel_seconds)
         with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
             lane.start()

@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 from lab.base.architecture import X86_64
+from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import Paths
 from lab.builds import wheels
 from lab.builds.kinds import npm
@@ -27,8 +28,8 @@ START = b"START=0000000000"
 
 def make(paths: Paths, file: Path) -> Path:
     """Write the program to `file`. Raises LabError if its parts cannot be fetched; it needs gcc and npm."""
-    *_, native_package = npm.Npm.parse(RELEASE).packages(paths, X86_64.name, print)
-    fetched = wheels.download(paths, [NODE], wheels.EVERY, X86_64.name, print)
+    *_, native_package = npm.Npm.parse(RELEASE).packages(paths, X86_64.name, ANNOUNCED_TASK)
+    fetched = wheels.download(paths, [NODE], wheels.EVERY, X86_64.name, ANNOUNCED_TASK)
     wheel = next(file for name, file in fetched.items() if name.startswith("nodejs"))
     with zipfile.ZipFile(wheel) as archive:
         [name] = [member for member in archive.namelist() if member.endswith("/bin/node")]

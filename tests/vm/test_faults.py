@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from lab.base import process, scratch
+from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import Catalog, Guest, Suite
@@ -163,7 +164,7 @@ def test_a_disk_that_fills_up_while_building_keeps_nothing(
     monkeypatch.setattr(store, "BUILD_FREE_BYTES", 0)
     paths = Paths(cache=small_disk / "cache", state=small_disk / "state")
     with pytest.raises(LabError, match="the disk filled up"):
-        store.ensure(paths, definitions.guest("debian-13"), lambda text: None)
+        store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
     assert store.find(paths, definitions.guest("debian-13")) is None
     assert [path for path in paths.images.iterdir() if path.is_dir()] == []
 
@@ -185,7 +186,7 @@ def test_a_disk_that_fills_up_under_a_guest_is_an_error_that_says_so(
 @pytest.fixture
 def two_images(paths: Paths, definitions: Catalog, image: BaseImage) -> None:
     """Of both guests: one whose image is built meanwhile comes up when the other is done."""
-    store.ensure(paths, definitions.guest("debian-12"), lambda text: None)
+    store.ensure(paths, definitions.guest("debian-12"), UNWATCHED)
 
 
 @pytest.mark.parametrize(

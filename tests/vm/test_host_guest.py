@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.base.activity import UNWATCHED
 from lab.base.paths import Paths
 from lab.images.store import BaseImage
 from lab.machine.checkpoint import Checkpoint
@@ -33,7 +34,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ready(paths: Paths, image: BaseImage, wheels: Path) -> Iterator[tuple[Host, Checkpoint]]:
     """A host on which the user may use KVM, and what it was when both had run `./setup.sh doctor`."""
-    with host_guest.host(paths, host_guest.definition(), print) as host:
+    with host_guest.host(paths, host_guest.definition(), UNWATCHED) as host:
         host_guest.move_in(host, paths, image, wheels)
         host.run("usermod -aG kvm lab")
         host.session.close()  # A login has the groups of its beginning.
@@ -106,7 +107,7 @@ def test_cells_fork_under_kvm_and_a_blocked_one_is_named(host: Host, who: Who) -
 
 def test_consoles_that_selinux_denies_are_told_and_mended(paths: Paths, image: BaseImage, wheels: Path) -> None:
     """Debian's policy also denies libvirt the disks of images, which no rule mends."""
-    with host_guest.host(paths, host_guest.definition(selinux=True), print) as host:
+    with host_guest.host(paths, host_guest.definition(selinux=True), UNWATCHED) as host:
         host_guest.move_in(host, paths, image, wheels)
         assert host.run("getenforce").stdout.strip() == "Enforcing"
         denied = host.lab("doctor", check=False)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Self
 
 from lab.base import process
+from lab.base.activity import Task
 from lab.base.architecture import of_host
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import plain, sha256
-from lab.base.notices import progress
+from lab.base.notices import ANNOUNCED_TASK, announce
 from lab.base.paths import Paths
 from lab.builds import sandbox, wheels
 from lab.builds.kinds.nextest import Nextest, Words, check_place, program
@@ -127,7 +128,7 @@ class Checkout(Nextest):
         words, tree, folder = _read(text)
         sandbox.check()  # That its tests cannot be listed is told now, and not after hours.
         doing = f"building {tree.folder}"
-        wheels.fetch_once(folder, doing, lambda partial: _build(tree, words, partial, folder), progress)
+        wheels.fetch_once(folder, doing, lambda partial: _build(tree, words, partial, folder), ANNOUNCED_TASK)
         build = cls.read(words, folder / ARCHIVE, tree=tree)
         name = f"{words.series(cls.kind)}-{tree.version}@{build.name.rpartition('@')[2]}"
         return replace(build, name=name, version=tree.version)
@@ -145,12 +146,12 @@ class Checkout(Nextest):
     def argument(self) -> str:
         return self.words.argument(self.kind, self.tree.folder)
 
-    def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
+    def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         if facts.machine != (host := of_host().name):
             raise NotApplicable(
                 f"{self.tree.folder} is built on this host, for {host}, and the guest is {facts.machine}"
             )
-        return super().fetch(paths, facts, say)
+        return super().fetch(paths, facts, task)
 
 
 def store(paths: Paths) -> Path:
@@ -206,7 +207,7 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> Non
 
         def on_line(line: str) -> None:
             stream.write(f"{line}\n")
-            progress(plain(line))
+            announce(plain(line))
 
         try:
             for command in commands:
@@ -218,7 +219,7 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> Non
             ) from error
     tree_now = Tree.read(folder)
     if tree_now != tree:
-        progress(f"{folder} was {tree.version} and is {tree_now.version} now: something changed it meanwhile")
+        announce(f"{folder} was {tree.version} and is {tree_now.version} now: something changed it meanwhile")
 
 
 def _run(

@@ -3,12 +3,13 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from lab.base import process
+from lab.base.activity import Task
 from lab.base.architecture import ARCHITECTURES
 from lab.base.errors import UsageError
 from lab.base.files import sha256
@@ -72,9 +73,9 @@ class Cli(PytestTests):
     def remarks(self) -> Sequence[str]:
         return (NOT_ASKED,) if self.version == UNKNOWN else ()
 
-    def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
+    def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         """The program, and the wheels of pytest for whatever Python the guest has."""
-        return {PROGRAM: self.path, **wheels.download(paths, RUNNER, facts.python, facts.machine, say)}
+        return {PROGRAM: self.path, **wheels.download(paths, RUNNER, facts.python, facts.machine, task)}
 
     @property
     def environment(self) -> Mapping[str, str]:

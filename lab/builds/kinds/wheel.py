@@ -5,7 +5,6 @@ Its suite runs under pytest.
 
 import hashlib
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -13,6 +12,7 @@ from typing import Self
 from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from lab.base.activity import Task
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import sha256
 from lab.base.paths import Paths
@@ -85,17 +85,17 @@ class Wheel(PytestTests):
         if self.path is None and not any(folder.is_dir() for folder in stored):
             wheels.check_version(self.version)
 
-    def fetch(self, paths: Paths, facts: Facts, say: Callable[[str], None]) -> dict[str, Path]:
+    def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         """Boxlite's wheel and those of pytest and its plugins, from the cache or the package index."""
         if self.path is None:
             return wheels.download(
-                paths, [f"{wheels.PROJECT}=={self.version}", *RUNNER], facts.python, facts.machine, say
+                paths, [f"{wheels.PROJECT}=={self.version}", *RUNNER], facts.python, facts.machine, task
             )
         wheel = choose(self.path, facts)
         needs, _ = wheels.requirements(wheel)
         return {
             wheel.name: wheel,
-            **wheels.download(paths, [*RUNNER, *needs], facts.python, facts.machine, say),
+            **wheels.download(paths, [*RUNNER, *needs], facts.python, facts.machine, task),
         }
 
 
