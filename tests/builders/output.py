@@ -123,5 +123,34 @@ class Parsed(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
+class PageText(HTMLParser):
+    """The text of a page without its frame: a line for each block and for each row of a table."""
+
+    WITHIN_A_LINE = ("a", "code", "span", "strong", "svg", "path", "rect", "circle", "use")
+    # A script that a page shows is cut.
+    LONGEST = 300
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self._blocks: list[str] = []
+        page = file.read_text()
+        self.feed(page[page.index("<main") : page.index("</main>")])
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("td", "th"):
+            self._blocks[-1] += " | "
+        elif tag in ("br", "small"):
+            self._blocks[-1] += " "
+        elif tag not in self.WITHIN_A_LINE:
+            self._blocks.append("")
+
+    def handle_data(self, data: str) -> None:
+        self._blocks[-1] += data
+
+    def __str__(self) -> str:
+        lines = [" ".join(block.split())[: self.LONGEST] for block in self._blocks]
+        return "".join(f"{line}\n" for line in lines if line)
+
+
 def pages(site: Path) -> list[Path]:
     return sorted(site.rglob("*.html"))

@@ -5,9 +5,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from lab.probes import Facts
-from lab.record import CellResult, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
+from lab.record import CellResult, Outcome, RemedyOutcome, RemedyResult, RunResult, Status, TestResult
 from lab.report import judgements, markdown
-from tests.builders import evidence, messages
+from lab.verdict.words import WordsVerdict
+from tests.builders import evidence, golden, messages
 from tests.builders.cells import blocked, cell
 from tests.builders.evidence import APPARMOR_DENY, DENIED_CREATE
 from tests.builders.facts import facts
@@ -45,67 +46,77 @@ def page_of(folder: Path, *cells: CellResult, log: str = messages.APPARMOR_DENY)
     return judgements.render_misdiagnoses(run_of(*cells), folder)
 
 
+def every_verdict(folder: Path) -> RunResult:
+    """A run with each verdict on what boxlite says, on cells with cures and without, and its evidence."""
+    in_place = "it is in place already, and the cell fails all the same"
+    cured = [
+        tried("preflight", RemedyOutcome.AVOIDS, reason="skipped: all of them"),
+        tried("bwrap-profile", RemedyOutcome.VERIFIED, scripts={"bwrap-profile": "0" * 64}),
+    ]
+    advised = [
+        tried("install-bubblewrap", RemedyOutcome.DOES_NOT_HELP, reason=in_place),
+        tried("apparmor-restrict-off", RemedyOutcome.VERIFIED),
+    ]
+    cells = {
+        messages.APPARMOR_DENY: [failed(remedies=cured), failed(guest="debian-sid", remedies=cured[:1])],
+        messages.UBUNTU: [failed("apparmor-userns-nocaps", remedies=advised), failed("userns-sysctl")],
+        messages.HOME_NOEXEC: [failed("bwrap-setuid", remedies=cured[:1])],
+        messages.USERNS_SYSCTL: [failed("userns-sysctl", guest="debian-12")],
+        "": [failed("userns-limit", cause="unknown", confidence=None, causes=[])],
+    }
+    for log, of_log in cells.items():
+        recorded(folder, *of_log, log=log)
+    return run_of(*(cell for of_log in cells.values() for cell in of_log), cell())
+
+
+def test_the_report_on_boxlites_own_words_is_golden(tmp_path: Path) -> None:
+    golden.check("upstream.md", judgements.render_misdiagnoses(every_verdict(tmp_path), tmp_path))
+
+
+def test_the_report_on_a_run_without_a_misdiagnosis_is_golden(tmp_path: Path) -> None:
+    right = page_of(tmp_path, failed("userns-sysctl"), cell(), log=messages.USERNS_SYSCTL)
+    # Where nothing failed it is not said to be right.
+    nothing = page_of(tmp_path / "other", cell(status=Status.NOT_RUN, reason="no image"))
+    golden.check("upstream-right.md", right)
+    golden.check("upstream-nothing-failed.md", nothing)
+
+
 def blocks(page: str) -> list[str]:
     return [token.content for token in MarkdownIt().parse(page) if token.type == "fence"]
 
 
-def test_a_misdiagnosis_has_all_that_an_issue_needs(tmp_path: Path) -> None:
-    page = page_of(tmp_path, failed(), failed(guest="debian-sid"))
-    assert "Failed cells: 2. boxlite's own diagnosis: unknown in 2, not judged in 0 " in page
-    [title] = [line for line in page.splitlines() if line.startswith("## ")]
-    assert title == f"## boxlite calls it an unknown restriction: {WHY}"
-    again = "`lab matrix -g debian-13 -v apparmor-userns-deny --build 0.10.8`"
-    row = "| Debian GNU/Linux 13 (trixie) | 6.12.118+deb13-cloud-amd64 x86_64 | 0.12.0 | 4.1.0 | - | 0.10.8 |"
-    assert page.count(f"{row} apparmor-userns-deny | {again} |") == 2
-    words, logged, audit, probes = blocks(page)
+def test_a_misdiagnosis_has_what_boxlite_said_and_the_evidence_in_blocks_of_their_own(tmp_path: Path) -> None:
+    words, logged, audit, probes = blocks(page_of(tmp_path, failed(), failed(guest="debian-sid")))
     assert words == f"{messages.SAID}\n"
     assert "\nCause: Unknown restriction.\n" in logged
     assert audit == DENIED_CREATE
     assert "bwrap: Creating new namespace failed: Permission denied\n" in probes
-    assert f"- `apparmor-userns-deny`, proved: {WHY}. AppArmor denies bubblewrap the user namespace" in page
-    assert "This run does not show a cure: " in page
 
 
-def test_what_cures_stands_alone_where_something_does(tmp_path: Path) -> None:
-    remedies = [
-        tried("preflight", RemedyOutcome.AVOIDS, reason="skipped: all of them"),
-        tried("bwrap-profile", RemedyOutcome.VERIFIED, scripts={"bwrap-profile": "0" * 64}),
+def test_every_verdict_is_in_the_review(tmp_path: Path) -> None:
+    review = judgements.review(every_verdict(tmp_path), tmp_path)
+    assert review.counts == {
+        WordsVerdict.UNKNOWN: 2,
+        WordsVerdict.NO_CURE: 1,
+        WordsVerdict.WRONG_KNOB: 1,
+        WordsVerdict.NOTHING: 1,
+        WordsVerdict.RIGHT: 1,
+        None: 1,
+    }
+    assert [list(each.cures) for each in review.misdiagnoses] == [
+        ["bwrap-profile"],
+        ["apparmor-restrict-off"],
+        [],
+        ["preflight"],
     ]
-    cells = [failed(remedies=remedies), failed(guest="debian-sid", remedies=remedies[:1])]
-    page = page_of(tmp_path / "both", *cells)
-    how = "`lab remedies show bwrap-profile --script`; price: bubblewrap alone may do it."
-    assert f"- `bwrap-profile`: verified in 1 of 1 cells: {how}\n" in page
-    assert "`preflight`" not in page
-    assert "- `preflight`: avoids it: skipped: all of them\n" in page_of(tmp_path / "one", cells[1])
 
 
 @pytest.mark.parametrize("outcome", [RemedyOutcome.CANNOT, RemedyOutcome.ERROR])
 def test_what_could_not_be_tried_says_nothing_of_a_cure(tmp_path: Path, outcome: RemedyOutcome) -> None:
     result = failed(remedies=[tried("bwrap-userns-restrict", outcome, reason="x")])
-    page = page_of(tmp_path, result)
-    assert "This run does not show a cure: " in page
-    assert "bwrap-userns-restrict" not in page
-
-
-def test_advice_that_failed_is_told_with_what_came_of_it(tmp_path: Path) -> None:
-    in_place = "it is in place already, and the cell fails all the same"
-    remedies = [
-        tried("install-bubblewrap", RemedyOutcome.DOES_NOT_HELP, reason=in_place),
-        tried("apparmor-restrict-off", RemedyOutcome.VERIFIED),
-    ]
-    result = failed("apparmor-userns-nocaps", remedies=remedies)
-    page = page_of(tmp_path, result, log=messages.UBUNTU)
-    assert f"## boxlite's advice does not cure it: {WHY}\n" in page
-    assert f"- `sudo apt install --reinstall bubblewrap`: does not help: {in_place}\n" in page
-    assert "- `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`: verified\n" in page
-
-
-def test_a_wrong_knob_is_named_beside_the_right_one(tmp_path: Path) -> None:
-    result = failed("userns-sysctl")
-    page = page_of(tmp_path, result, log=messages.UBUNTU)
-    blamed = "Cause: AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns=1)."
-    assert f"## boxlite blames something else: {blamed} But {WHY}\n" in page
-    assert "- `sudo apt install --reinstall bubblewrap`: not tried in this run\n" in page
+    recorded(tmp_path, result)
+    [misdiagnosis] = judgements.review(run_of(result), tmp_path).misdiagnoses
+    assert misdiagnosis.cures == {}
 
 
 def test_cells_with_another_cause_or_other_words_are_another_misdiagnosis(tmp_path: Path) -> None:
@@ -116,19 +127,6 @@ def test_cells_with_another_cause_or_other_words_are_another_misdiagnosis(tmp_pa
     assert [[cell.result.variant for cell in one.cells] for one in misdiagnoses] == [
         [one.variant] for one in unlike
     ]
-    assert misdiagnoses[2].title == f"boxlite does not say why: {WHY}"
-
-
-def test_where_boxlite_is_right_there_is_nothing_to_be_filed(tmp_path: Path) -> None:
-    cells = [failed("userns-sysctl"), failed("userns-limit", cause="unknown", confidence=None, causes=[])]
-    page = page_of(tmp_path, *cells, cell(), log=messages.USERNS_SYSCTL)
-    assert "Failed cells: 2. boxlite's own diagnosis: right in 1, not judged in 1 (" in page
-    assert "No finding: there is nothing to report.\n" in page
-    assert "## " not in page
-    # Where nothing failed it is not said to be right.
-    page = page_of(tmp_path / "other", cell(status=Status.NOT_RUN, reason="no image"))
-    assert "No cell of this run failed: there is no diagnosis by boxlite to judge.\n" in page
-    assert "No finding" not in page
 
 
 @pytest.mark.parametrize(
