@@ -141,7 +141,7 @@ def _join(
             if cell.name in cells:
                 raise UsageError(
                     f"{cells[cell.name][0]} and {path} overlap: both have {cell.name}",
-                    hint="leave one of them out; lab compare says in what they differ",
+                    hint="leave one of them out; lab compare shows how they differ",
                 )
             labels = {"lane": cell.lane, "trials_lane": cell.trials_lane}
             update = {key: f"{info.shard}: {label}" for key, label in labels.items() if label}

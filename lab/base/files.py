@@ -93,7 +93,9 @@ def read_regular(path: Path, most: int) -> bytes:
     with open_regular(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise OSError(errno.EFBIG, f"larger than {most / 2**20:.4g} MiB, the most that is read", str(path))
+        raise OSError(
+            errno.EFBIG, f"larger than {most / 2**20:.4g} MiB, the most that the lab reads", str(path)
+        )
     return content
 
 

@@ -21,7 +21,7 @@ def definitions() -> Path:
 
 
 # What helps where the lab's folders cannot be written.
-ANOTHER_HOME = "make it writable, or let $LAB_HOME name another folder for all that the lab keeps"
+ANOTHER_HOME = "make it writable, or set $LAB_HOME to a folder for the lab's files"
 
 # A guest's stored states take about 1 GiB: 0.3 for its boot, 0.6 for it with a deployed build.
 STATES_GIB = 20

@@ -149,12 +149,12 @@ def resolve_recorded(
     if other := next((build for name, build in resolved.items() if name not in names), None):
         raise UsageError(
             f"--build {other.source} is {other.name}, and the run has {', '.join(names)}",
-            hint="name the build that it had, as it was",
+            hint="name the build with which the run was started",
         )
     if words := naming(record for record in records if record.name not in resolved):
         raise UsageError(
-            f"the record names a build that executes programs of this host ({words}): it must not decide that",
-            hint=f"if that is what you want to test, say so: {again} {words}",
+            f"the record names a build that runs programs of this host ({words}); a record may not decide that",
+            hint=f"if you want to test that build, name it: {again} {words}",
         )
     for record in records:
         build = resolved.get(record.name) or resolve(argument(record))

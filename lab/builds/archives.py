@@ -111,10 +111,10 @@ def unpack_result(archive: bytes, to: Path, *, most: int, may_hold: Callable[[st
 
 
 def check_wheel(path: Path) -> None:
-    """Read all files of a wheel. Raises Damaged if one is not what its checksum says."""
+    """Read all files of a wheel. Raises Damaged if one does not match its checksum."""
     with reading(), _open_wheel(path) as wheel:
         if name := wheel.testzip():
-            raise Damaged(f"{bounded(plain(name), LONGEST_MESSAGE)} is not what its checksum says")
+            raise Damaged(f"{bounded(plain(name), LONGEST_MESSAGE)} does not match its checksum")
 
 
 @contextmanager
@@ -177,7 +177,7 @@ def _members(
 def _check_name(name: str, *, is_usual: bool = True) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or len(path.parts) > DEEPEST or not is_usual:
-        raise Damaged(f"it holds {bounded(plain(name), 100)!r}: expected files and folders below it")
+        raise Damaged(f"it holds {bounded(plain(name), 100)!r}; expected only files and folders below it")
 
 
 def _check_limits(files: int, size: int, most: int | None = None) -> None:

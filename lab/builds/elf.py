@@ -125,7 +125,7 @@ class _Budget:
         self.reads -= 1
         self.bytes -= len(content)
         if self.reads < 0 or self.bytes <= 0:
-            raise ValueError("it takes too much reading")
+            raise ValueError("it has too much to read")
         return content
 
 

@@ -92,7 +92,7 @@ def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
             command, f"it took more than {MOST_MEMORY >> 20} MiB of memory", ""
         ) from None
     except process.CommandFailed as error:
-        reason = f"it took {timeout:.0f} s" if error.late else "it failed in its sandbox"
+        reason = f"it took longer than {timeout:.0f} s" if error.late else "it failed in its sandbox"
         raise process.CommandFailed(command, reason, plain(error.output)[-MOST_SHOWN:]) from None
 
 
@@ -121,10 +121,10 @@ def check() -> None:
     try:
         process.run([*_sandbox(), "true"], timeout=CHECK_SECONDS)
     except process.CommandFailed as error:
-        forbidden = "`lab check` says what forbids it here, and what cures that; or run the lab as root"
+        forbidden = "`lab check` says what forbids it and what cures it; or run the lab as root"
         raise LabError(
-            "a program under test is asked for its version or its tests in a sandbox, and bubblewrap makes "
-            f"none on this host: {error.output.strip() or error}",
+            "the lab asks a program under test for its version or its tests in a sandbox, and bubblewrap "
+            f"cannot make one on this host: {error.output.strip() or error}",
             hint=forbidden if shutil.which("bwrap") else "install bubblewrap, as ./setup.sh does",
         ) from error
 

@@ -43,7 +43,7 @@ WAIT_SECONDS = 9 * 3600.0
 PREVIOUS = "previous"
 # 0.10.x, and 0.10.* as packaging tools write it.
 SERIES = re.compile(r"v?(\d+(?:\.\d+)*)\.[xX*]", re.ASCII)
-NAME_ONE = "name one that is stored with --build VERSION, or a wheel, or check the network"
+NAME_ONE = "name a stored release with --build VERSION, or a wheel, or check the network"
 # Bytes. A wheel may hold a bomb; METADATA holds at most a long README.
 METADATA_BYTES = 4 << 20
 # What uv prints where no wheel of boxlite fits.
@@ -109,7 +109,7 @@ def _versions() -> tuple[Version, ...]:
         printed = process.run(_pip(*words), timeout=SECONDS).splitlines()
     except process.CommandFailed as error:
         raise LabError(
-            f"could not ask which releases of {PROJECT} there are: {error.output.strip()}", hint=NAME_ONE
+            f"could not list the releases of {PROJECT}: {error.output.strip()}", hint=NAME_ONE
         ) from error
     # Warnings are among the lines.
     answer = next(line for line in printed if line.startswith("{"))
@@ -225,7 +225,7 @@ def download(paths: Paths, required: Sequence[str], python: str, machine: str, t
                     ) from error
                 raise LabError(
                     f"{required[0]} could not be fetched for Python {python}: {error.output.strip()}",
-                    hint="check that the package index can be reached; a local wheel needs none: --build PATH",
+                    hint="check that this host reaches the package index, or name a local wheel: --build PATH",
                 ) from error
 
     digest = hashlib.sha256(" ".join(required).encode()).hexdigest()[:8]

@@ -39,7 +39,7 @@ class Cgroup(TableKnob):
 
     def why_not(self, facts: Facts) -> str | None:
         if facts.cgroup != "v2":
-            return "has no cgroup v2, the only one to be given away"
+            return "has no cgroup v2, and systemd gives users control groups of version 2 only"
         return None if facts.login_sessions else "gives its users no control groups to begin with"
 
     def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
@@ -171,7 +171,7 @@ class Service(MapKnob):
             return "has no systemd"
         version = numbers(facts.bubblewrap.version) if facts.bubblewrap else None
         if "RestrictSUIDSGID" in self.root and version is not None and version < OPENS_WITH_OPENAT2:
-            return f"its bubblewrap {version} does without openat2, which the service lacks"
+            return f"its bubblewrap {version} does not need openat2, which the service denies"
         return None
 
     def differences(self, facts: Facts, user: SuiteUser) -> list[str]:

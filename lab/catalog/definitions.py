@@ -252,7 +252,7 @@ class CloudImage(Definition):
     )
     build: str | None = None
     builds: Annotated[str, AfterValidator(_expression)] | None = Field(
-        None, description="What the names of dated builds match, as a regular expression."
+        None, description="A regular expression that the names of dated builds match."
     )
     checksums: SignedChecksums | None = None
     unsigned: UnsignedChecksums | None = None
@@ -474,7 +474,7 @@ class Suite(Definition):
     )
     boxes: bool = Field(
         default=True,
-        description="Whether its tests start boxes. If not, they need nothing of what only boxes need.",
+        description="Whether its tests start boxes. If not, the lab leaves out what only boxes need.",
     )
     filter: str = Field(
         default="", description="nextest's expression for its tests; empty: nextest does not run them."
@@ -488,7 +488,7 @@ class Suite(Definition):
     others: Needs | None = Field(
         default=None,
         description="What each test needs that nextest lists and `tests` does not name. Without it the lab "
-        "tells of such a test, and takes it to need a box.",
+        "warns of such a test, and assumes that it needs a box.",
     )
     tests: dict[str, Needs] = Field(min_length=1)
 

@@ -62,9 +62,7 @@ LAYOUT = (
     "a folder has vmlinuz, bzImage or Image, and its modules below lib/modules/RELEASE (make modules_install "
     "INSTALL_MOD_PATH=FOLDER); or the .deb files of one kernel"
 )
-SMALLER = (
-    "leave out what has symbols for debuggers: packages with -dbg, or make modules_install INSTALL_MOD_STRIP=1"
-)
+SMALLER = "leave out symbols for debuggers: packages with -dbg; or make modules_install INSTALL_MOD_STRIP=1"
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ def _within_limits(paths: Iterable[Path], of: Path) -> list[Path]:
             raise UsageError(f"{path} is neither a file nor a folder", hint=LAYOUT)
         if count > MOST_FILES or size > MOST_BYTES:
             raise UsageError(
-                f"{of} has more than {MOST_FILES} files or {MOST_BYTES >> 30} GiB, the most of a kernel",
+                f"{of} has more than {MOST_FILES} files or {MOST_BYTES >> 30} GiB, the limit for a kernel",
                 hint=SMALLER,
             )
     return files

@@ -36,7 +36,7 @@ class Catalog:
         guest = guest.with_kernel(kernels.parse(kernel or kernel_name))
         if kernel and guest.name != name:
             raise UsageError(
-                f"the kernel of {name} was at {kernel}, and what is there now makes it {guest.name}",
+                f"the kernel of {name} came from {kernel}, where there is another kernel now ({guest.name})",
                 hint="bring the file or folder back, or start a new run",
             )
         return guest

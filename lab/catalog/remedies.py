@@ -56,7 +56,7 @@ class RunChange(Definition):
         [], description="Variants that are added to the cell's own to run boxlite this way."
     )
     service: Service | None = Field(
-        None, description="Settings of the systemd service that boxlite runs in which are others this way."
+        None, description="Settings that this way changes in the systemd service in which boxlite runs."
     )
 
 

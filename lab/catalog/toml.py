@@ -73,7 +73,7 @@ def validate[D: BaseModel](file: Path, table: Mapping[str, Any], model: type[D])
         return model.model_validate_json(json.dumps(table, default=_no_text))
     except ValidationError as error:
         if (count := error.error_count()) > MOST_ERRORS:
-            raise UsageError(f"{file}: {count} errors: this is no {model.__name__}") from None
+            raise UsageError(f"{file}: {count} errors: this is not a {model.__name__}") from None
         raise UsageError("\n".join(_explain(file, detail) for detail in error.errors())) from error
 
 

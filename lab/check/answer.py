@@ -254,7 +254,7 @@ def _decide(
     if findings and (is_proved or any(probe.failed for probe in decisive)):
         return Outcome.BLOCKED, []
     if any(probe.failed for probe in decisive):
-        reasons = ["the probe is refused what boxlite needs, and no rule names the cause from the probe alone"]
+        reasons = ["the kernel refused the probe what boxlite needs; the probe alone does not show the cause"]
         if probes.open_kvm.failed and _mode_allows_kvm(report):
             reasons.append("the mode of /dev/kvm allows this user to open it: a security module denies it")
         if probes.unshare_user.worked and probes.unshare_user_root.failed:
@@ -262,7 +262,7 @@ def _decide(
                 "the kernel makes a user namespace and denies its capabilities: a security module does that"
             )
         if near and same_system and not near.comparison.deciding and near.cell.kind is Kind.BLOCKED:
-            by = ", ".join(near.cell.causes) or "a cause nobody knows"
+            by = ", ".join(near.cell.causes) or "an unknown cause"
             reasons.append(f"the nearest tested host is blocked by {by}")
         reasons.append("the kernel's log may name it: sudo journalctl -k | grep -E 'apparmor=|avc:'")
         return Outcome.BLOCKED, reasons

@@ -113,9 +113,9 @@ def expect_command(
 ) -> int:
     """Rewrite a file of known failures so that it fits what runs show, and print the difference.
 
-    RUN is the name or the folder of a run; where two runs have a cell, the later one counts. Failed cells that
-    no entry covers get one; what only a person knows is marked FILL IN, and the gate refuses the file until it
-    is replaced. Entries that no longer hold are removed. Comments stay.
+    RUN is the name or the folder of a run; if two runs have the same cell, the later one counts. Each failed
+    cell that no entry covers gets an entry. FILL IN marks the values that only a person knows, and the gate
+    refuses the file until you replace them. Entries that no longer hold are removed. Comments stay.
     """
     cells: dict[Identity, CellSummary] = {}
     for run in runs:

@@ -51,8 +51,8 @@ def in_a_cell[T: Callable[..., Any]](command: T) -> T:
             "--run",
             metavar="RUN",
             help="Take a cell of this run, with its build and root file system: name GUEST/VARIANT, or "
-            "GUEST/VARIANT/BUILD, instead of GUEST and VARIANT. A build for which programs of this host are "
-            "executed has to be named with --build, too.",
+            "GUEST/VARIANT/BUILD, instead of GUEST and VARIANT. If the lab runs programs of this host for "
+            "the build, also name the build with --build.",
         ),
         options.build_option(f"Deploy this {builds.forms()}. Default: the newest release."),
         click.argument("variant", metavar="[VARIANT]", required=False),

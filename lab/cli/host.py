@@ -46,10 +46,10 @@ def doctor_command(
 ) -> int:
     """Check whether this host can run the lab, and say what to do if not.
 
-    A machine is started whose processor stands still, to see whether libvirt and QEMU may do their work.
+    The lab starts a machine whose processor stands still, to see whether libvirt and QEMU work.
 
-    What only other guests need, or nothing at present, is shown as not needed; what keeps some of the guests
-    from being run, and not the others, as limited.
+    `not needed`: only other guests need it, or no guest does at present. `limited`: some of the guests cannot
+    be run.
 
     Exit status: 0 if it can, 3 if something is broken.
     """
@@ -102,9 +102,9 @@ def clean_command(lab: options.Lab) -> int:
         output.say(f"removed {folder.path} ({output.mib(folder.size)})")
     try:
         for name in leftovers.reap_unrecorded(lab.uri):
-            output.say(f"removed {name}, of which the lab had no record")
+            output.say(f"removed {name}, which had no record in the lab")
     except NoLibvirt as error:
-        output.say(f"machines without a record were not looked for: {error.args[0]}")
+        output.say(f"could not look for machines without a record: {error.args[0]}")
     if stuck:
         for reason in stuck:
             output.warn(f"lab: cannot remove {reason}")

@@ -34,8 +34,8 @@ class Matrix(Request):
     """What `lab matrix` is asked for: a new run, or an earlier one to resume, and how it is run and shown."""
 
     resume: str | None = option(
-        "Continue an earlier run: run the cells that have no result, or are error or not-run. A build of "
-        "the run for which programs of this host are executed has to be named with --build.",
+        "Continue an earlier run: run the cells that have no result, or are error or not-run. If the "
+        "lab runs programs of this host for a build of that run, name the build again with --build.",
         "RUN",
         group=Group.WHAT,
     )
@@ -146,7 +146,7 @@ def _hosts(request: Matrix) -> inventory.Inventory | None:
         ) from error
     if request.jobs is not None or request.memory is not None:
         raise UsageError(
-            "--jobs and --memory are for the machines of this host, and with --hosts it runs none",
+            "--jobs and --memory limit the machines of this host, and with --hosts it runs no machine",
             hint="give each host its own: lanes and memory_mib in its table of the inventory",
         )
     return inventory.load(request.hosts)
@@ -181,9 +181,7 @@ def _stored(lab: options.Lab, text: str | None, *, quiet: bool) -> str:
         return str(text)
     if not quiet:
         meant = (
-            f"{text} is {release.name}, as far as releases are"
-            if text
-            else f"{release.name} is the newest release"
+            f"{text} is {release.name}, by the releases" if text else f"{release.name} is the newest release"
         )
         output.say(f"--offline: {meant} in the cache; no package index was asked")
     return str(release.argument)
@@ -219,7 +217,7 @@ def _refuse_other_options() -> None:
 @options.folder_option(options.NEW_RUN, required=True)
 @click.pass_obj
 def part_command(lab: options.Lab, file: IO[str], folder: Path) -> int:
-    """Run a part of another host's run on one lane, and tell its events on standard output.
+    """Run a part of another host's run on one lane, and print its events on standard output.
 
     A host of a run starts this and reads what it prints. Exit status 2: it must not run the part.
     """

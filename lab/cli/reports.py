@@ -31,7 +31,7 @@ from lab.report import github, judgements, junit, markdown, terminal
 @click.option(
     "--partial",
     is_flag=True,
-    help="Merge although shards are missing, or cannot be read: their cells are not-run, and `lab matrix "
+    help="Merge even if shards are missing or cannot be read: their cells are not-run, and `lab matrix "
     "--resume` runs them.",
 )
 @click.pass_obj
@@ -182,7 +182,7 @@ def runs_command(context: click.Context, as_json: bool) -> int:
 def runs_delete(lab: options.Lab, names: tuple[str, ...], yes: bool) -> int:
     """Delete runs with all their evidence.
 
-    RUN is a name that `lab runs` lists. A run that is being made is never deleted.
+    RUN is a name that `lab runs` lists. A run in progress is never deleted.
     """
     chosen = choose_deletable(lab.paths.runs, names)
     if not yes:

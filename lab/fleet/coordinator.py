@@ -355,7 +355,7 @@ class Coordinator:
 
     def _misunderstood(self, name: str, number: object, reason: str) -> None:
         """A host told what makes no sense: a fault of its part, or of the host if it has no such part."""
-        fault = f"{name} told what the lab does not understand: {reason}"
+        fault = f"{name} sent something that the lab does not understand: {reason}"
         piece = self._pieces.get(number) if isinstance(number, int) else None
         if piece is None or piece.host != name:
             self.observer.note(fault)
@@ -552,7 +552,7 @@ class Coordinator:
 def _check_prepared(prepared: Manifest, given: Manifest) -> None:
     """Raise archives.Damaged if an image that a host has prepared is not one of the image that it was given."""
     if (prepared.guest, prepared.arch, prepared.base) != (given.guest, given.arch, given.disk_sha256):
-        raise archives.Damaged("it has prepared an image that is none of its part")
+        raise archives.Damaged("it prepared an image that does not belong to its part")
 
 
 def _why_nowhere(guest: Guest, hosts: dict[str, Joined]) -> str:

@@ -133,13 +133,13 @@ class Login(threading.Thread):
             ssh = f"ssh -p {connection.port} {connection.user}@{connection.original_host}"
             raise LabError(
                 f"host {self.name}: no login as {connection.user} on {connection.host}: {_reason(error)}",
-                hint=f"`{ssh} true` has to work without a question: known_hosts has to have the host's key "
-                "(compare it with the host's own), and the host one of yours or of your agent",
+                hint=f"`{ssh} true` must work without a question: known_hosts must have the host's key "
+                "(compare it with the host's own), and the host must have a key of yours or of your agent",
             ) from error
 
     def _start_worker(self) -> paramiko.Channel:
         """Start the worker and send its settings; return the channel of its command. Raises LabError."""
-        with self._explained("have its SSH server forward a port; AllowTcpForwarding in its sshd_config?"):
+        with self._explained("let its SSH server forward ports: check AllowTcpForwarding in its sshd_config"):
             scheduler = self._opened.transport.request_port_forward(LOOPBACK, 0, self._connect_scheduler)
         settings = WorkerSettings(
             name=self.name,

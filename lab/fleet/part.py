@@ -54,7 +54,7 @@ class Part(BaseModel):
     number: int
     record: RunResult
     offline: bool = False
-    image: Manifest = Field(description="What its machine has to run from.")
+    image: Manifest = Field(description="The image that its machine must start from.")
 
     @classmethod
     def of(cls, tickets: Sequence[Ticket], journal: Journal, *, number: int, **more: Any) -> "Part":

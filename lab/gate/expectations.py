@@ -33,7 +33,7 @@ class Draft(toml.Definition):
     tests: list[str] | None = Field(default=None, description="No other test may fail. None: any may.")
     bug: str = Field(description="A link.")
     reason: str = Field(min_length=1, description="Why the failure is accepted for now.")
-    owner: str = Field(min_length=1, description="Who sees to it that the failure ends.")
+    owner: str = Field(min_length=1, description="Who is responsible for ending the failure.")
     until: str = Field(description="The last day, or the first version of boxlite, without this failure.")
 
     @field_validator("cause")
@@ -190,7 +190,7 @@ ENTRY: Final = re.compile(
 FILL: Final = {
     "bug": "the link to the bug",
     "reason": "why this failure is accepted for now",
-    "owner": "who sees to it that it ends",
+    "owner": "who is responsible for ending it",
     "until": "the last day (2027-01-31) or the version of boxlite that is fixed (0.11.0)",
 }
 

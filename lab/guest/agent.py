@@ -105,7 +105,7 @@ class Agent:
             self._socket.sendall(before + json.dumps(line).encode() + b"\n")
         except OSError as error:
             self._alive()
-            raise AgentLost(f"{deadline.what} was not asked: {error}") from error
+            raise AgentLost(f"{deadline.what}: the request could not be sent: {error}") from error
 
     def _lines(self, deadline: Deadline) -> Iterator[bytes]:
         """The lines that come, without end. Raises AgentLost at the deadline."""

@@ -115,5 +115,5 @@ def check_as_defined(guest: Guest, facts: Facts) -> None:
     if selinux is None or (selinux.mode, selinux.policy) != ("enforcing", policy):
         raise NotAsDefined(
             f"{guest.name} should enforce the SELinux policy {policy}, but {state}",
-            hint=f"see [image] in images/{guest.name}.toml, and in the console how the policy was loaded",
+            hint=f"see [image] in images/{guest.name}.toml, and what the console says of the policy",
         )

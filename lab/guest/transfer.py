@@ -43,7 +43,7 @@ class Sftp:
         name = PurePosixPath(remote).name
         if local.is_dir() and name in ("", ".."):
             raise UsageError(
-                f"{remote} has no name that its copy could have in {local}",
+                f"{remote} ends in no name, so its copy in {local} would have none",
                 hint="name a target that does not exist yet",
             )
         target = local / name if local.is_dir() else local
@@ -55,7 +55,7 @@ class Sftp:
             left_out = self._run("get", remote, str(made), named=remote)
             if made.is_dir() and os.path.lexists(target):
                 hint = "remove it, or name another"
-                raise UsageError(f"{target} exists, and no folder is copied over it", hint=hint)
+                raise UsageError(f"{target} exists, and the lab copies no folder over it", hint=hint)
             made.rename(target)
         return target, left_out
 
@@ -72,7 +72,7 @@ class Sftp:
     def _run(self, verb: str, source: str, target: str, *, named: str) -> int:
         path = bounded(plain(named), 200)
         if "\n" in source + target:
-            raise UsageError(f"{path} was not copied: no path with a line break in it can be")
+            raise UsageError(f"{path} was not copied: its path has a line break")
         line = f"{verb} -r {_quoted(source)} {_quoted(target)}\n"
         ran = subprocess.run(self.command, input=line.encode(), capture_output=True, check=False)
         if ran.returncode == 0:

@@ -274,7 +274,7 @@ def _explain(image: DebianImage, architecture: Architecture, error: process.Comm
     if image.kernel and (lacks := LACKS.search(text)):
         return LabError(
             f"{image.kernel.argument} cannot be used: {lacks[1]}",
-            hint=f"compare its configuration with that of {own}, which guests have by themselves",
+            hint=f"compare its configuration with that of {own}, the guests' own kernel",
         )
     if image.kernel and (missing := NO_PACKAGE.search(text)):
         return LabError(

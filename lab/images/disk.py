@@ -18,7 +18,7 @@ def why_unusable(file: Path) -> str:
         return f"cannot be read as a disk: {error}"
     if (form := info.get("format")) != "qcow2":
         # QEMU takes any file for a raw disk.
-        return f"no qcow2 disk but {form}; of another disk qemu-img convert -O qcow2 makes one"
+        return f"a disk of the form {form}, not qcow2; convert it with qemu-img convert -O qcow2"
     # QEMU would read the files that it refers to from this host.
     if "backing-filename" in info or "data-file" in info.get("format-specific", {}).get("data", {}):
         return "not a whole disk: it refers to another file"

@@ -100,7 +100,7 @@ def _explain_errors(url: str) -> Iterator[None]:
         is_absent = isinstance(error, httpx2.HTTPStatusError) and error.response.status_code in ABSENT
         raise (NotPublished if is_absent else ImageNotAvailable)(
             f"{short(url)}: {describe(error)}",
-            hint=f"is {url} right and reachable? a disk from elsewhere: lab images import FILE --as GUEST",
+            hint=f"check that {url} exists and answers, or import a disk: lab images import FILE --as GUEST",
         ) from error
 
 

@@ -223,7 +223,7 @@ def ensure(paths: Paths, guest: Guest, task: Task, *, offline: bool = False) -> 
         check(image)
         return image
     if guest.only_image:
-        raise ImageNotAvailable(f"the one image that the run uses is not in the store: {guest.only_image[:16]}")
+        raise ImageNotAvailable(f"the image that the run uses is not in the store: {guest.only_image[:16]}")
     is_cloud = isinstance(guest.image, CloudImage)
     if offline:
         raise ImageNotAvailable(

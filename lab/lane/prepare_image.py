@@ -352,7 +352,7 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
                     f"{guest.name} lacks {', '.join(lacks)}, which could not be installed in it; "
                     + "\n  | ".join(["cloud-init says:", *printed]),
                     hint="the guest needs its own package sources once, through this host's network: check "
-                    "that it has one; or bring an image with these packages in it: lab images import FILE "
+                    "the network, or import an image with these packages: lab images import FILE "
                     f"--as {guest.name}",
                 )
         if python:

@@ -215,7 +215,7 @@ class RunningLane:
         # Limits of time fit how slow the boot was, and how busy the host is now.
         self.session.set_speed(lane.speed)
         if is_slower:
-            self.show(Progress(f"this boot was slower than what was known: {lane.acceleration.told()}"))
+            self.show(Progress(f"this boot was slower than those before: {lane.acceleration.told()}"))
 
     def _store(self, tag: str, deployment: str = "", files: Mapping[str, str] | None = None) -> None:
         """Store the guest as it is now for later lanes, and go on; `deployment` and `files` say what it holds.
@@ -299,9 +299,7 @@ class RunningLane:
             try:
                 return Checkpoint.take(self.lane, tag)
             except CheckpointFailed as error:
-                hint = (
-                    "free disk space if it lacks that; with --cold each cell boots a guest, without checkpoints"
-                )
+                hint = "free disk space if it is full; with --cold each cell boots a guest, without checkpoints"
                 where = free_text(self.lane.folder)
                 raise CheckpointFailed(f"no checkpoint of the guest: {error}; {where}", hint=hint) from error
 

@@ -201,7 +201,7 @@ class CellResult(Entry):
     expected: Expectation
     differs: dict[PlainText, list[PlainText]] = Field(
         default_factory=dict,
-        description="In what the guest differs from the host that the variant stands for, by that host's name.",
+        description="How the guest differs from the host that the variant stands for, by that host's name.",
     )
     cause: str | None = Field(
         default=None,

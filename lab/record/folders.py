@@ -149,7 +149,7 @@ def choose_deletable(runs: Path, names: Sequence[str]) -> list[PastRun]:
             )
         run = read_past_run(folder)
         if run.is_being_made:
-            raise UsageError(f"run {name} is being made", hint="end that lab first, with Ctrl-C")
+            raise UsageError(f"run {name} is in progress", hint="end that lab first, with Ctrl-C")
         chosen.append(run)
     return chosen
 

@@ -24,7 +24,7 @@ class Host(Entry):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: PlainText = Field(description="What it is called: its node name, or what LAB_HOST_NAME says.")
+    name: PlainText = Field(description="Its node name, or what LAB_HOST_NAME says.")
     kernel: str
     system: str
     cpus: int
@@ -114,7 +114,7 @@ class BuildRecord(Entry):
     files: dict[str, str] = Field(default_factory=dict)
     remarks: Texts = Field(
         default_factory=list,
-        description="What whoever starts a run is told of it, such as tests that its suite names and it lacks.",
+        description="What the user must know about it, such as tests that its suite names and it lacks.",
     )
 
 

@@ -111,7 +111,7 @@ def explain_rates(run: RunResult) -> str:
     """Say what the rates are, and what to mind about them."""
     texts = ["The share of repeats in which a test failed, with Wilson's interval at 95 % confidence."]
     if run.run.options.until_fail:
-        texts.append("A cell ended at its first failure (--until-fail), so its rate is rather too high.")
+        texts.append("A cell ended at its first failure (--until-fail), so its rate is too high on average.")
     if run.run.options.shuffle is not None:
         texts.append("Each repeat had an order of its own; the option named with it gives that order again.")
     return " ".join(texts)

@@ -227,7 +227,7 @@ def _left_out(report: Report, guest: Guest) -> list[str]:
     machines = [f"architecture: {guest.arch}, not {machine}"] if guest.arch != machine else []
     kernels = [f"kernel: that of {guest.name}, not {kernel.release}" for kernel in report.of(Kernel)]
     containers = [
-        f"not set up: the container of {system.title} that line {system.quote.number} tells of"
+        f"not set up: the container of {system.title} that line {system.quote.number} mentions"
         for system in report.of(System)
         if system.place is Place.CONTAINER
     ]
@@ -315,7 +315,7 @@ def _of_guest(system: System | None, guest: Guest | None, why_nearest: str, cata
     """What is to be said of the guest that is run, the nearest one if there is a reason; or why none is."""
     name = system.title if system else ""
     named = system if system and not system.inferred else None
-    no_host = "the report names no host" + (f", only its words tell of {name}" if system else "")
+    no_host = "the report names no host" + (f", its words only point to {name}" if system else "")
     if guest and why_nearest:
         why = f"which is not {name}: {why_nearest}" if named else f"because {why_nearest}; {no_host}"
         return f"guest: {guest.name}, {why}"
@@ -326,7 +326,7 @@ def _of_guest(system: System | None, guest: Guest | None, why_nearest: str, cata
         return f"{no_host}; {PROBE}"
     if named.version is None and named.id in map(distribution, catalog.guests.values()):
         return f"the report names no release of {named.name}; {PROBE}"
-    return f"the lab has no guest for {name}, which another distribution does not replace"
+    return f"the lab has no guest for {name}, and another distribution does not replace it"
 
 
 # -- the build
@@ -350,7 +350,7 @@ def _choose_build(report: Report, host: Host, name: str | None) -> "tuple[Build 
     try:
         releases = host.releases() if host.releases else []
     except LabError as error:
-        return None, f"which releases of boxlite there are could not be found out: {error.args[0]}"
+        return None, f"the releases of boxlite could not be listed: {error.args[0]}"
     if not releases:
         return None, "the package index has no release of boxlite"
     if not stated:

@@ -124,7 +124,7 @@ class System(Statement):
         notes = {
             "version not named": not self.version,
             f"derives from {self.like}": self.like,
-            "told by what only it has: the report names no system": self.inferred,
+            "the report names no system, and only this one has what it shows": self.inferred,
             "in a container": self.place is Place.CONTAINER,
         }
         return "; ".join([self.title, *(note for note, holds in notes.items() if holds)])
@@ -434,7 +434,7 @@ def lines(report: Report, judged: Judged) -> Iterator[str]:
             yield f"        and {len(report.unread) - MOST_SHOWN} more lines: --json lists them"
     yield "\nwhat the text alone shows"
     if not judged.findings:
-        yield "        no cause: several can be behind what is quoted above, or one that the lab does not know"
+        yield "        no cause: several causes could explain the quotes above, or the lab does not know it"
     for finding in judged.findings:
         program = "" if finding.program == BUBBLEWRAP else f" for {finding.program}"
         yield f"        {finding.name} ({finding.confidence}){program}"

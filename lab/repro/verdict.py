@@ -170,7 +170,8 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
     here = ran.facts.bubblewrap.version if ran.facts and ran.facts.bubblewrap else None
     if result is Result.NOT_REPRODUCED and theirs and here and theirs != here:
         why += (
-            f"; bubblewrap is {theirs} in the report and {here} here, and releases word one failure differently"
+            f"; bubblewrap is {theirs} in the report and {here} here, and these releases word this failure "
+            "differently"
         )
     return Answered(question, result, why, cell, claims)
 

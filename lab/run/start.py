@@ -149,7 +149,7 @@ def _refuse_special_files(folder: Path) -> None:
                 if not (S_ISREG(mode) or S_ISDIR(mode)):
                     kind = "a link" if S_ISLNK(mode) else "a pipe or another special file"
                     raise UsageError(
-                        f"the run {folder} cannot be resumed: {path} is {kind}, and the lab makes none",
+                        f"the run {folder} cannot be resumed: {path} is {kind}, which the lab does not make",
                         hint="remove it if you know what it is for, or start a new run",
                     )
 

@@ -302,7 +302,7 @@ def _find_turning(
     turned = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.PASSES]
     turning = sorted(turned, key=len)[:1]
     if turning and not _is_smallest(series, turning[0]):
-        stopped = stopped or "it was not seen to fail without each of them"
+        stopped = stopped or "not shown to fail without each of these changes"
     compared_with = f"{other.guest}/{other.variant}" if other else ""
     return series.record(compared_with=compared_with, turning=turning, stopped=stopped)
 
@@ -319,7 +319,7 @@ def _check_unchanged(series: Series, expected: StepOutcome) -> None:
     if outcome is expected:
         return
     told = ": ".join(filter(None, [str(outcome), series.steps[0].reason]))
-    raise Stopped(f"the cell was run once more, unchanged, and not as before: {told}")
+    raise Stopped(f"the unchanged cell was run once more and behaved differently: {told}")
 
 
 def _applicable(series: Series, candidates: Sequence[Change]) -> list[Change]:

@@ -123,7 +123,7 @@ class RemedyAttempt:
             if skipped and any(remedy.run for remedy in self.these):
                 message = others[0].message.removeprefix("Skipped: ")
                 return RemedyOutcome.AVOIDS, f"skipped: {names}: {message}"
-            return RemedyOutcome.ERROR, f"skipped or not run, which is no coverage: {names}"
+            return RemedyOutcome.ERROR, f"skipped or not run, so not covered: {names}"
         fork.gather(full=True)
         told = tests_that_ran(ran)
         findings = lane_cell.diagnose_cell(self.cell, self.folder, [*told, *self._control(fork, told, options)])
@@ -301,5 +301,5 @@ class Trials:
         why = [reasons[remedy.name] for remedy in these if remedy.name in reasons]
         variables = sorted({name for remedy in these if remedy.run for name in remedy.run.environment})
         if variables and not self.cell.build.heeds_remedies:
-            why.append(f"the tests of {self.cell.suite.name} do not go by {' and '.join(variables)}")
+            why.append(f"the tests of {self.cell.suite.name} ignore {' and '.join(variables)}")
         return why

@@ -96,6 +96,6 @@ def test_bad_inventories_are_told_with_host_and_next_step(fleet: Fleet, tmp_path
     assert command.ends() == 0, command.printed()
     printed = " ".join(command.printed().split())
     assert "host closed: no login as " in printed
-    assert "true` has to work without a question" in printed
+    assert "true` must work without a question" in printed
     assert re.search(r"host without-libvirt: .*exit status [23].* next: ", printed)
     decided_once(tmp_path / "run")

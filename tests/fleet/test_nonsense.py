@@ -158,7 +158,7 @@ def test_nonsense_of_no_part_costs_no_cell_a_try(
         hosts.add("bad", told(*messages))
         run = hosts.run.finish()
         has_part = messages in NO_PARTS.values()
-        assert hosts.run.told.noted("bad told what the lab does not understand: ") == has_part
+        assert hosts.run.told.noted("bad sent something that the lab does not understand: ") == has_part
         assert not hosts.run.told.noted("gets no more parts")  # There is no other.
     assert {(cell.status, len(cell.retried)) for cell in run.cells} == {(Status.PASS, 0)}
 

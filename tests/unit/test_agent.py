@@ -153,7 +153,7 @@ def test_the_end_of_the_machine_is_the_error(port: Port, tmp_path: Path) -> None
         Agent(tmp_path / "none", alive=lambda: None, speed=ORDINARY)
     made, end = port.connect()
     end.close()
-    with pytest.raises(AgentLost, match=r"QEMU closed the agent's port|was not asked"):
+    with pytest.raises(AgentLost, match=r"QEMU closed the agent's port|could not be sent"):
         made.sync()
     made, end = port.connect()
     gone = RuntimeError("the machine is gone")

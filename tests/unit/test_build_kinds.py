@@ -195,7 +195,7 @@ def test_no_program_of_this_host_is_executed_because_a_record_says_so(
         text.replace("FILE", str(file)).replace("DIR", str(tmp_path)) for text in (source, version)
     )
     record = BuildRecord(name="x", version=version, source=source)
-    with pytest.raises(UsageError, match="executes programs of this host") as refused:
+    with pytest.raises(UsageError, match="runs programs of this host") as refused:
         builds.resolve_recorded([record], again="lab matrix --resume run")
     # A release needs no naming.
     release = BuildRecord(name="npm-0.10.0", version="0.10.0", source="npm:0.10.0")

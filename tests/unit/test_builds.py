@@ -165,7 +165,7 @@ def test_an_unknown_release_is_refused_before_all_else(paths: Paths, tools: Stan
     # What a failed download left is no stored release.
     (paths.make(wheels.store(paths)) / "boxlite-99.0-00000000-cp313-x86_64.lock").touch()
     tools.fails["versions"] = "Connection refused"
-    with pytest.raises(LabError, match=r"which releases of boxlite there are: Connection refused") as fault:
+    with pytest.raises(LabError, match=r"list the releases of boxlite: Connection refused") as fault:
         RELEASE.check(paths)
     assert (fault.value.exit_status, "--build VERSION" in (fault.value.hint or "")) == (3, True)
     tools.fails.clear()

@@ -201,7 +201,7 @@ def test_a_submodule_counts_and_has_to_be_checked_out(tree: Path, tmp_path: Path
         ("TMP/plain", "TMP/plain: expected a git checkout with a commit: fatal: not a git repository"),
         ("TREE", "built in TREE: .*\n.*at=/opt/boxlite"),
         ("TREE,at=/opt/boxlite,suite=other", "suite: no suite .* 'other'"),
-        ("TREE,at=/opt/boxlite,package=a,package=b", "a word is given twice"),
+        ("TREE,at=/opt/boxlite,package=a,package=b", "an option is given twice"),
         # In Cargo's own words.
         ("TREE,at=/opt/boxlite,features=no", "TREE: Cargo cannot build .*\n(.*\n)*.*feature.* no\\b"),
         ("TMP/bare,at=/opt/boxlite", "TMP/bare: Cargo cannot build .*\n(.*\n)*.*Cargo.toml"),

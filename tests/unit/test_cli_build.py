@@ -70,7 +70,7 @@ def test_a_program_for_another_processor_is_not_started_here(
     build = builds.resolve(f"cli:{file}")
     assert build.name.startswith("cli@")
     assert list(build.remarks) == [
-        "the program is for another processor than this host's, so it was not asked for its version"
+        "the program is for another processor than this host's, so the lab did not ask it for its version"
     ]
     assert builds.resolve(build.argument) == build
     with pytest.raises(UsageError, match="has no version that a release could be older than"):

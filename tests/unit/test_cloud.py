@@ -196,7 +196,7 @@ def disk_over_a_file(mirror: Mirror, published: Guest, keys: Keys, folder: Path)
         (FEDORA, not_listed, " of HOST lists no digest for IMAGE"),
         (UBUNTU, listed_twice, "SHA256SUMS of HOST lists several digests for IMAGE"),
         # What is vouched for has to be a whole disk as well.
-        (UBUNTU, page, "no qcow2 disk but raw"),
+        (UBUNTU, page, "form raw, not qcow2"),
         (UBUNTU, disk_over_a_file, "it refers to another file"),
     ],
 )
@@ -449,7 +449,7 @@ def test_a_server_without_the_file_is_named(served: Mirror, file: Path, code: in
     served.faults[PATH] = [status(code)] * download.TRIES
     with pytest.raises(ImageNotAvailable, match=f"disk.img of {served.host}: HTTP {code}") as error:
         download.fetch(served.url + PATH, file, UNWATCHED)
-    assert f"is {served.url}{PATH} right and reachable?" in (error.value.hint or "")
+    assert f"check that {served.url}{PATH} exists and answers" in (error.value.hint or "")
     assert "lab images import" in (error.value.hint or "")
     assert len(served.requests) == tries
     assert not file.exists()
@@ -519,7 +519,7 @@ def test_a_small_file_is_read_and_asked_for_again(served: Mirror) -> None:
 def test_an_address_that_is_none_is_named(url: str, file: Path) -> None:
     with pytest.raises(ImageNotAvailable) as error:
         download.fetch(url, file, UNWATCHED)
-    assert f"is {url} right and reachable?" in (error.value.hint or "")
+    assert f"check that {url} exists and answers" in (error.value.hint or "")
 
 
 @pytest.mark.parametrize(

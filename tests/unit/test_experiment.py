@@ -363,7 +363,7 @@ def test_another_outcome_tells_nothing(guest: Guest, name: str, shows: str | Exc
     guest.blocks = blocks
     result = run_passed(guest) if name == "stock" else run_failed(guest, name)
     assert (made(result).turning, len(made(result).steps)) == ([], 1)
-    assert made(result).stopped.startswith("the cell was run once more, unchanged, and not as before: ")
+    assert made(result).stopped.startswith("the unchanged cell was run once more and behaved differently: ")
     assert made(result).stopped.endswith(outcome)
 
 
@@ -410,7 +410,7 @@ def test_a_fault_that_hides_whether_less_would_do_leaves_a_likely_cause_likely(g
     guest.blocks = broken
     result = run_failed(guest, BOTH, LIKELY)
     assert (steps(result)[1], made(result).turning) == (([NOT_CLONE], "error"), [[NOT_CLONE, NOT_LIMIT]])
-    assert made(result).stopped == "it was not seen to fail without each of them"
+    assert made(result).stopped == "not shown to fail without each of these changes"
     assert result.causes == [LIKELY]
 
 

@@ -48,7 +48,7 @@ def test_pull_without_names_pulls_all_that_can_be_had(paths: Paths, served: Mirr
     missing = path_of(guest("fedora-43"))
     named = f"{missing.rpartition('/')[2]} of {served.host}"
     assert f"lab: fedora-43: {named}: HTTP 404 Not Found\n" in told.err
-    assert f"  next: is {served.url}{missing} right and reachable?" in told.err
+    assert f"  next: check that {served.url}{missing} exists and answers" in told.err
     assert len(folders(paths)) == 4
 
 
@@ -85,7 +85,7 @@ def test_pull_offline_asks_nobody(paths: Paths, served: Mirror, run_lab: RunLab)
             f"{UBUNTU} is a cloud image, which is not built\n  next: lab images pull {UBUNTU}",
         ),
         (["import", "/nowhere", "--as", UBUNTU], "'/nowhere' does not exist"),
-        (["import", "/etc/passwd", "--as", UBUNTU], "no qcow2 disk but raw"),
+        (["import", "/etc/passwd", "--as", UBUNTU], "form raw, not qcow2"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -76,7 +76,7 @@ def test_offline_the_newest_cached_release_is_tested(home: Path, passing: list[s
     assert printed.startswith(f"{told}boxlite 0.10.10, ")
     # A range stands for a release of the cache, too.
     printed = run_lab(0, *ONE_CELL, "--offline", "--build", "0.9.x")
-    told = "--offline: 0.9.x is 0.9.7, as far as releases are in the cache; no package index was asked\n"
+    told = "--offline: 0.9.x is 0.9.7, by the releases in the cache; no package index was asked\n"
     assert (printed.startswith(told), passing[1:]) == (True, ["debian-13/stock/0.9.7"])
     assert " --build 0.9.7" in run_lab(0, *ONE_CELL, "--offline", "--build", "0.9.x", "--list")
 

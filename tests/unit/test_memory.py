@@ -295,7 +295,7 @@ BAD = [
     _file("text", "an issue", lambda: dense(8), _issue, "Line(number=1"),
     _file("text", "a probe's", lambda: output_of_probe(f'{{"id_like":{dense(0.09)}}}'), _probe_output, FIELD),
     _file("a.toml", "3 MB of keys", lambda: _toml_keys(400_000), _baseline, "larger than 1 MiB"),
-    _file("a.toml", "keys", lambda: _toml_keys(130_000), _baseline, "errors: this is no BaselineFile"),
+    _file("a.toml", "keys", lambda: _toml_keys(130_000), _baseline, "errors: this is not a BaselineFile"),
     _file("a.toml", "1 MB of tests", lambda: f"tests = {dense(1)}", _baseline, TOO_MANY),
 ]
 # fmt: on

@@ -287,7 +287,7 @@ SKIPPED = a_suite(BLOCKED[:1], "no /dev/kvm", Outcome.SKIP)
             f"{BLOCKED[0]} fails all the same: {KVM}",
         ),
         # What is skipped by no remedy is no success.
-        ([SYSCTL], CURE, SKIPPED, 1, "error", "skipped or not run, which is no coverage: jailer_enabled"),
+        ([SYSCTL], CURE, SKIPPED, 1, "error", "skipped or not run, so not covered: jailer_enabled"),
     ],
 )
 def test_what_a_suite_shows_under_a_remedy(
@@ -474,8 +474,8 @@ def test_remedies_by_ignored_variables_are_not_judged(try_all: Try, monkeypatch:
     tried = try_all(Guest([SYSCTL], {CURE: {SYSCTL}}))
     assert tried[CURE].result == "verified"
     assert {name: trial.reason for name, trial in tried.items() if trial.result == "not judged here"} == {
-        "preflight": "the tests of jailer do not go by LAB_PREFLIGHT",
-        "jailer-off": "the tests of jailer do not go by LAB_JAILER",
+        "preflight": "the tests of jailer ignore LAB_PREFLIGHT",
+        "jailer-off": "the tests of jailer ignore LAB_JAILER",
     }
 
 

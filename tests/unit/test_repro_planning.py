@@ -110,9 +110,9 @@ def test_the_steps_say_what_is_done_and_why(
     ("statements", "suspected", "why"),
     [
         ([words("bwrap: no")], CLONE, "names no host; ask the reporter for the output of the script"),
-        ([system("ubuntu", None, inferred=True, or_derivative=True)], CLONE, "only its words tell of Ubuntu"),
+        ([system("ubuntu", None, inferred=True, or_derivative=True)], CLONE, "its words only point to Ubuntu"),
         ([system("debian", None)], CLONE, "the report names no release of Debian; ask the reporter"),
-        ([POP], POLICY, "the lab has no guest for Pop, which another distribution does not replace"),
+        ([POP], POLICY, "the lab has no guest for Pop, and another distribution does not replace it"),
         ([DEBIAN, holds(SWITCH, "1")], CLONE, f"what the report states contradicts {CLONE}"),
         ([DEBIAN, boxlite("0.5.13")], CLONE, "0.5.13 is older than every release on the package index"),
         ([DEBIAN, boxlite("0.10.9")], CLONE, "boxlite 0.10.9 is no release"),
@@ -129,7 +129,7 @@ def test_an_index_that_does_not_answer_is_a_reason_and_no_guess() -> None:
         raise LabError("no network")
 
     made = plan(report(DEBIAN, boxlite("0.10.8")), CLONE, host=Host(is_built, is_built, nobody))
-    assert made.why_not == ("which releases of boxlite there are could not be found out: no network",)
+    assert made.why_not == ("the releases of boxlite could not be listed: no network",)
 
 
 def test_what_a_report_does_not_say() -> None:

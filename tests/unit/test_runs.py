@@ -142,7 +142,7 @@ def test_deleting_removes_named_runs_only(lab: options.Lab, capsys: pytest.Captu
             for name in ("../runs/a", ".", "..", "", "/", "link")
         ),
         ("notes", "has no results.json, so it may be no run"),
-        ("making", "run making is being made"),
+        ("making", "run making is in progress"),
     ],
 )
 def test_one_bad_name_deletes_nothing(lab: options.Lab, name: str, message: str, tmp_path: Path) -> None:

@@ -158,13 +158,13 @@ def test_a_filter_chooses_tests_and_unknown_or_missing_ones_are_told(whole: Depl
     assert list(tests)[:7] == list(UPSTREAM.tests)
     assert tests["hangs"] is Needs.BOX
     assert list(whole.build.remarks) == [
-        "tests that its suite does not name, so taken to need a box: deeper::aborts, exits, hangs, "
-        "has_no_memory_left, is_flaky"
+        "tests that its suite does not name; the lab assumes that they need a box: deeper::aborts, exits, "
+        "hangs, has_no_memory_left, is_flaky"
     ]
     expression = f"test(={CONTROL}) | test(/_namespace$/)"
     build = builds.resolve(f"nextest:{crate.archive},at={PLACE},filter={expression}")
     assert list(build.suite.tests) == [CONTROL, WITNESS]
-    gone = "tests that its suite names and that are not there: default_security_options_"
+    gone = "tests that its suite names and the build lacks: default_security_options_"
     assert build.remarks[0].startswith(gone)
     assert build.record().remarks == list(build.remarks)
     assert builds.resolve(str(build.argument)) == build
@@ -217,7 +217,7 @@ def test_runtime_and_cache_are_deployed(crate: Crate, rust_lab: Paths, tmp_path:
         ("ARCHIVE,filter=binary(other)", "binary\\(other\\).* no binary names matched.*\n.*boxlite::jailer"),
         ("ARCHIVE,filter=test(nothing)", "no test matches -E=test\\(nothing\\)"),
         ("ARCHIVE,at=PLACE,filter=test(hangs)", f"the suite upstream-jailer with {CONTROL}"),
-        ("ARCHIVE,suite=jailer", "suite: no suite .* 'jailer'; there are child-reaper, detach, "),
+        ("ARCHIVE,suite=jailer", "suite: no suite .* 'jailer'; the suites are child-reaper, detach, "),
         ("ARCHIVE,at=PLACE,suite=detach", "binary\\(detach\\).* no binary names matched"),
         ("ARCHIVE,ignored=some", "ignored: .* 'default', 'only' or 'all', found 'some'"),
         ("ARCHIVE", "built in WORKSPACE: .*\n.*at=/opt/boxlite"),

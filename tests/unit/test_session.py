@@ -84,7 +84,7 @@ def test_a_command_that_prints_too_much_is_a_fault_of_the_guest(
     guest: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "MOST_BYTES", 100_000)
-    with pytest.raises(RemoteFailed, match="`large` in the guest printed more than the lab takes"):
+    with pytest.raises(RemoteFailed, match="`large` in the guest printed more than the lab accepts"):
         guest.run("head -c 500000 /dev/zero", seconds=20, name="large")
 
 

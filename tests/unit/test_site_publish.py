@@ -128,7 +128,7 @@ def test_a_site_can_be_replaced_where_folders_cannot_be_exchanged(
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("site/CNAME", "example.org", "would be replaced as a whole: CNAME"),
+        ("site/CNAME", "example.org", "files that it did not make: CNAME"),
         ("site/history.json", "{", "history.json: Invalid JSON: "),
         ("site/history.json", '{"format": "something else"}', "history.json: format: "),
         ("site/history.json", '{"schema": 9}', "history.json: schema: "),

@@ -82,7 +82,7 @@ def test_so_much_of_a_definition_is_read(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(toml, "MOST_BYTES", file.stat().st_size)
     assert expectations.read(file).expect
     file.write_text(f"{entry()}#")
-    with pytest.raises(UsageError, match=r"expected\.toml: larger than .* MiB, the most that is read"):
+    with pytest.raises(UsageError, match=r"expected\.toml: larger than .* MiB, the most that the lab reads"):
         expectations.read(file)
 
 

@@ -230,7 +230,7 @@ def test_the_disk_that_was_imported_last_is_the_guest_s(
 
 @pytest.mark.parametrize(
     ("form", "reason"),
-    [("raw", "no qcow2 disk but raw"), ("vmdk", "no qcow2 disk but vmdk"), ("qcow2", "refers to another file")],
+    [("raw", "form raw, not qcow2"), ("vmdk", "form vmdk, not qcow2"), ("qcow2", "refers to another file")],
 )
 def test_a_disk_that_no_guest_can_start_from_is_not_imported(
     paths: Paths, definitions: Catalog, file: Path, tmp_path: Path, form: str, reason: str

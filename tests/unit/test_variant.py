@@ -109,7 +109,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["bwrap-setuid"], facts(bubblewrap={"version": "0.8.0"}), "its bubblewrap 0.8.0 is made for"),
         (KNOWN["apparmor-restrict-on"], RESTRICTED, "has the profile bwrap loaded"),
         (KNOWN["apparmor-pivot-root-deny"], RESTRICTED, "has the profile bwrap loaded"),
-        (KNOWN["cgroup-no-delegation"], facts(cgroup="v1"), "has no cgroup v2, the only one to"),
+        (KNOWN["cgroup-no-delegation"], facts(cgroup="v1"), "has no cgroup v2, and systemd gives"),
         (KNOWN["issue-468-settings"], facts(apparmor=None, sysctls=SWITCH_OFF), "no AppArmor"),
         (KNOWN["podman-apparmor-off"], facts(podman=True, apparmor=None), "no AppArmor"),
         (KNOWN["service-restrict-namespaces"], facts(systemd=False), "has no systemd"),

@@ -26,7 +26,7 @@ WHAT = "boxlite's command line program"
 VERSION = re.compile(rf"{PROGRAM} (\d+\.\d+\.\d[\w.+-]*)\s*\Z", re.ASCII)
 # For a program whose processor is not this host's.
 UNKNOWN = "unknown"
-NOT_ASKED = "the program is for another processor than this host's, so it was not asked for its version"
+NOT_ASKED = "the program is for another processor than this host's, so the lab did not ask it for its version"
 # It may unpack a runtime first.
 VERSION_SECONDS = 60.0
 
@@ -58,8 +58,8 @@ class Cli(PytestTests):
         except process.CommandFailed as error:
             raise UsageError(
                 f"{path}: expected {WHAT}, which tells its version: {error}",
-                hint="it has to start on this host, too, in a sandbox with /usr and no home: is its glibc new "
-                "enough?",
+                hint="it must start on this host, too, in a sandbox with /usr and no home: check which glibc "
+                "it needs",
             ) from error
         if not (version := VERSION.match(printed)):
             raise UsageError(f"{path}: expected {WHAT}, which tells its version; it said {printed[:80]!r}")

@@ -87,7 +87,7 @@ def check_place(folder: str, label: str) -> str:
         raise UsageError(f"{label}: expected an absolute path such as /opt/boxlite")
     if any(path.is_relative_to(other) for other in NO_PLACE):
         raise UsageError(
-            f"{label}: in a guest, tests of an ordinary user cannot be kept there",
+            f"{label}: in a guest, an ordinary user's tests cannot be there",
             hint="build at a path such as /opt/boxlite, or, if the tests do not use the path that is compiled "
             "into them, name another with at=/opt/boxlite",
         )
@@ -97,7 +97,7 @@ def check_place(folder: str, label: str) -> str:
 def _check_suite(name: str) -> str:
     names = [suite.name for suite in load_suites() if suite.filter]
     if name not in names:
-        raise ValueError(f"no suite of upstream's tests is called {name!r}; there are {', '.join(names)}")
+        raise ValueError(f"no suite of upstream's tests is called {name!r}; the suites are {', '.join(names)}")
     return name
 
 
@@ -129,12 +129,12 @@ class Words(BaseModel):
         name, *words = re.split(rf",(?=(?:{'|'.join(cls.model_fields)})=)", text)
         values = dict(word.split("=", 1) for word in words)
         if len(values) < len(words):
-            raise UsageError(f"--build {kind}:{text}: a word is given twice")
+            raise UsageError(f"--build {kind}:{text}: an option is given twice")
         path = Path(name).resolve()
         if not path.exists():
             raise UsageError(
                 f"--build {kind}:{text}: {name}: no such file or folder",
-                hint="name it before the words, such as ,at=/opt/boxlite; there are "
+                hint="name the file first, then options such as ,at=/opt/boxlite; the options are "
                 + ", ".join(cls.model_fields),
             )
         return path, validate(Path(f"--build {kind}:{name}"), values, cls)
@@ -462,8 +462,8 @@ class Nextest(Build):
         new = [] if definition.others else [name for name in self.suite.tests if name not in definition.tests]
         gone = [name for name in definition.tests if name not in self.suite.tests]
         remarks = {
-            "tests that its suite does not name, so taken to need a box": new,
-            "tests that its suite names and that are not there": gone,
+            "tests that its suite does not name; the lab assumes that they need a box": new,
+            "tests that its suite names and the build lacks": gone,
         }
         return [
             f"{remark}: {bounded(', '.join(names), MOST_NAMES)}" for remark, names in remarks.items() if names

@@ -262,7 +262,7 @@ def node_packages(paths: Paths, facts: Facts, task: Task) -> list[Path]:
         except process.CommandFailed as error:
             raise LabError(
                 f"Node of {image.suite} could not be fetched: {error}",
-                hint="check that the package mirror can be reached, from which guests of Debian are built, too",
+                hint="check that this host reaches the package mirror from which it builds Debian's guests",
             ) from error
         with tarfile.open(archive) as tar:
             for entry in tar:

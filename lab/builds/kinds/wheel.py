@@ -140,7 +140,7 @@ def read_version(path: Path) -> Version:
             label = "" if wheel == path else f" {wheel.name}:"
             raise UsageError(
                 f"--build {path}:{label} {error}",
-                hint=f"name a wheel of {wheels.PROJECT} as it was built, under the name that it got",
+                hint=f"name a wheel of {wheels.PROJECT} under the file name with which it was built",
             ) from error
     if not versions:
         raise UsageError(

@@ -80,7 +80,7 @@ def _known_site(folder: Path) -> History:
     foreign = sorted({entry.name for entry in folder.iterdir()} - {*history.entries, HISTORY_FILE})
     if foreign:
         raise UsageError(
-            f"-o {folder}: holds what `lab publish` did not make, and would be replaced as a whole: "
+            f"-o {folder}: `lab publish` would replace the folder, which has files that it did not make: "
             f"{', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''}",
             hint="name a new or empty folder, or that of an earlier `lab publish`",
         )
