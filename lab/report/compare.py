@@ -20,14 +20,14 @@ STYLES = {
 }
 GATE_STYLES = {Gate.PASSED: "bold green", Gate.BLOCKED: "bold red", Gate.INCOMPLETE: "bold magenta"}
 BLOCKING = tuple(difference for difference in Difference if difference.blocks)
-# Told, but nothing that holds a release back.
-TOLD = (Difference.FIXED, Difference.NEW, Difference.TESTS_CHANGED)
+# Differences that are shown and hold no release back.
+NOT_BLOCKING = (Difference.FIXED, Difference.NEW, Difference.TESTS_CHANGED)
 LONGEST = 300  # characters of a reason
 MOST_TESTS = 20  # tests of a cell that are named
 
 
 def show(console: Console, comparison: Comparison, decision: Decision | None = None) -> None:
-    """Print a comparison, or the gate's decision: the verdict, each cell that blocks, and then what is told."""
+    """Print a comparison, or the gate's decision: the verdict, the cells that block, and the rest."""
     values = _values(comparison, decision)
     if decision:
         print_plain(console, values["verdict"], GATE_STYLES[decision.gate])
@@ -66,7 +66,7 @@ def _values(comparison: Comparison, decision: Decision | None) -> dict[str, Any]
             f"({failure.expected.bug}, {failure.expected.owner}, until {failure.expected.until})"
             for failure in (decision.known if decision else [])
         ],
-        "different, does not block": [heading(cell) for cell in comparison.of(*TOLD)],
+        "different, does not block": [heading(cell) for cell in comparison.of(*NOT_BLOCKING)],
         "environment changed, does not block": environment(comparison),
     }
     not_asked = [cell for cell in comparison.of(Difference.VANISHED) if decision and cell.new is None]

@@ -15,7 +15,7 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of one build of which the same is to be said: their tests, and their cells."""
+    """Boxes of one build with the same description: their tests, and their cells."""
 
     build: str
     description: str

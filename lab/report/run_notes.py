@@ -80,7 +80,7 @@ class Rate:
 
 
 def list_rates(run: RunResult) -> list[Rate]:
-    """Return the rates of all cells that were repeated, the tests that failed in some repeats only first."""
+    """Return the rates of all cells that were repeated. Tests that failed in only some repeats come first."""
     headings = label_columns_of(run)
     rates = [
         rate for cell in run.cells for rate in list_rates_of_cell(cell, headings[cell.variant, cell.build])
@@ -98,7 +98,7 @@ def list_rates_of_cell(cell: CellResult, heading: str = "") -> list[Rate]:
 
 
 def list_conditions(options: RunOptions) -> list[str]:
-    """Say under what the suites of a run are run, if it is not the usual."""
+    """Say under which conditions the suites of a run are run, if these are not the usual ones."""
     load = f"load in the guests while suites run: {', '.join(options.stress)} (stress-ng)"
     limits = f"limits of tests are {UNDER_STRESS:.0f} times as long; that of boxlite for a box is not"
     texts = [f"{load}; {limits}"] if options.stress else []
@@ -108,7 +108,7 @@ def list_conditions(options: RunOptions) -> list[str]:
 
 
 def explain_rates(run: RunResult) -> str:
-    """Say what the rates are, and what to mind about them."""
+    """Say what the rates are, and what a reader must keep in mind."""
     texts = ["The share of repeats in which a test failed, with Wilson's interval at 95 % confidence."]
     if run.run.options.until_fail:
         texts.append("A cell ended at its first failure (--until-fail), so its rate is too high on average.")
@@ -118,9 +118,9 @@ def explain_rates(run: RunResult) -> str:
 
 
 def group_hosts(run: RunResult) -> list[tuple[Host, list[str], list[str]]]:
-    """Return the hosts of a run, each with the names of those that are alike: it may have had hundreds.
+    """Return the kinds of hosts of a run, each with the names of its hosts: a run may have had hundreds.
 
-    There is no name if the run had one host. The last list says under what guests ran there, and why.
+    There is no name if the run had one host. The last list says how guests were accelerated there, and why.
     """
     under = grouped(
         (host.itself, f"{host.acceleration}: {host.acceleration_reason}") for host in run.run.hosts()
@@ -132,7 +132,7 @@ def group_hosts(run: RunResult) -> list[tuple[Host, list[str], list[str]]]:
 
 
 def name_hosts(info: RunInfo) -> dict[Host, str]:
-    """The hosts of a run, each by itself with its name."""
+    """Return the name of each host of a run."""
     return {host.itself: host.name for host in info.hosts()}
 
 

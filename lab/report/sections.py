@@ -63,7 +63,7 @@ def describe_experiment(cell: CellResult) -> str:
 
 @dataclass(frozen=True)
 class FailedTests:
-    """Tests that did not pass, with the same outcome and message. `cells`: in how many of the section's."""
+    """Tests that did not pass, with the same outcome and message, and the number of cells that have them."""
 
     outcome: Outcome
     message: str
@@ -86,7 +86,7 @@ class TriedRemedy:
 
 @dataclass(frozen=True)
 class Section:
-    """Cells of which all is the same but the guest, the variant and the build."""
+    """Cells that differ only in their guest, variant and build."""
 
     cells: list[CellResult]
     headings: dict[Column, str]

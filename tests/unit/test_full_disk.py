@@ -176,7 +176,7 @@ def test_a_site_that_cannot_be_written_says_why(
     def ends(*_: object) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(publish, "_write", ends)
+    monkeypatch.setattr(publish, "PARTS", [ends])
     printed = run_lab(3, "publish", folder, "-o", small / "site").err
     expected = f"lab: the site cannot be written to {small / 'site'}: {words.replace('SMALL', str(small))}"
     assert expected in printed

@@ -10,6 +10,7 @@ from packaging.version import Version
 from lab.builds import wheels
 from lab.builds.kinds.wheel import Wheel
 from lab.gate import baseline
+from lab.gate.decision import Gate
 from lab.plan import Cell
 from lab.record import CellResult, Status
 from lab.run import scheduler
@@ -46,28 +47,28 @@ def guests(
 
 
 @pytest.mark.parametrize(
-    ("status", "bug", "exit_status", "verdict"),
+    ("status", "bug", "exit_status", "gate"),
     [
-        (Status.PASS, False, 0, "gate passed: 1 cell compared"),
-        (Status.FAIL, False, 1, "gate blocked: 1 regressed"),
-        (Status.ERROR, False, 3, "gate incomplete: 1 cell could not be run"),
-        (Status.ERROR, True, 4, "gate incomplete: 1 cell could not be run"),
+        (Status.PASS, False, 0, Gate.PASSED),
+        (Status.FAIL, False, 1, Gate.BLOCKED),
+        (Status.ERROR, False, 3, Gate.INCOMPLETE),
+        (Status.ERROR, True, 4, Gate.INCOMPLETE),
     ],
 )
 def test_a_run_ends_with_the_decision_and_the_status_of_its_gate(
-    run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, status: Status, bug: bool, exit_status: int, verdict: str
+    run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, status: Status, bug: bool, exit_status: int, gate: Gate
 ) -> None:
     guests(monkeypatch, {"0.10.8": status}, bug=bug)
     baseline.write(side(done(Status.PASS)), Path("b.toml"))
-    assert f"\n{verdict}" in run_lab(exit_status, *CELL, "--gate", "b.toml")
+    assert f"\ngate {gate}: " in run_lab(exit_status, *CELL, "--gate", "b.toml")
 
 
 def test_two_releases_are_compared(run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = guests(monkeypatch, {"0.10.8": Status.FAIL})
     printed = run_lab(1, *CELL, "--gate-build", "previous")
     assert ran == ["debian-13/stock/0.10.7", "debian-13/stock/0.10.8"]
-    assert "gate blocked: 1 regressed\nnew: boxlite 0.10.8 (run " in printed
-    assert "\nold: boxlite 0.10.7 (run " in printed
+    assert f"\ngate {Gate.BLOCKED}: " in printed
+    assert printed.index("boxlite 0.10.8 (run ") < printed.index("boxlite 0.10.7 (run ")
 
 
 def test_only_the_resumed_run_has_a_gate(home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +80,7 @@ def test_only_the_resumed_run_has_a_gate(home: Path, run_lab: RunLab, monkeypatc
     ran = guests(monkeypatch, {"0.10.8": Status.FAIL})
     printed = run_lab(1, "matrix", "--resume", run, "--gate-build", "previous")
     assert ran == ["debian-13/stock/0.10.8"]
-    assert "gate blocked: 1 regressed" in printed
+    assert f"\ngate {Gate.BLOCKED}: " in printed
 
 
 def test_a_run_may_be_resumed_with_a_gate(home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +88,7 @@ def test_a_run_may_be_resumed_with_a_gate(home: Path, run_lab: RunLab, monkeypat
     run_lab(0, *CELL, "--build", "0.10.8", "--no-experiment")
     [run] = home.glob("home/state/runs/*")
     baseline.write(side(done(Status.XPASS)), Path("b.toml"))
-    assert "gate passed: 1 cell compared" in run_lab(0, "matrix", "--resume", run, "--gate", "b.toml")
+    assert f"\ngate {Gate.PASSED}: " in run_lab(0, "matrix", "--resume", run, "--gate", "b.toml")
 
 
 @pytest.mark.parametrize(

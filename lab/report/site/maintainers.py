@@ -165,9 +165,9 @@ def _page(site: Site, published: Result, previous: Result | None, following: Res
         "causes": site.causes,
         "all_remedies": site.remedies,
         "variant": site.catalog.variants.get(variant),
-        "said": boxlite_words,
+        "words": boxlite_words,
         "judged": words.judge(published.cell, boxlite_words, site.remedies),
-        "others": [
+        "other_builds": [
             site.cells[guest, variant, other]
             for other in site.builds
             if other != build and (guest, variant, other) in site.cells
