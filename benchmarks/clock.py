@@ -56,11 +56,15 @@ class Measured:
             rate,
             sum(lane.seconds.get("boot", 0.0) for lane in lanes),
             sum(lane.seconds.get("deploy", 0.0) for lane in lanes),
-            cells[BLOCKED].seconds.get("suite", 0.0),
-            cells[PASSING].seconds.get("suite", 0.0),
+            cells[BLOCKED].suite.seconds.get("suite", 0.0),
+            cells[PASSING].suite.seconds.get("suite", 0.0),
             sum(lane.processor_seconds or 0.0 for lane in lanes),
             [test.seconds for test in cells[PASSING].tests if test.protection],
-            sum(fault.missed_a_limit for cell in run.cells for fault in cell.faults),
+            sum(
+                fault is not None and fault.missed_a_limit
+                for cell in run.cells
+                for fault in (*cell.history.faults, cell.verdict.fault)
+            ),
             ", ".join(f"{cell.variant} {cell.status}" for cell in run.cells),
         )
 

@@ -42,13 +42,13 @@ def main() -> None:
     lanes = [lane for run in runs for lane in run.run.lanes]
     for step in LANE_STEPS:
         tell(step, [lane.seconds[step] for lane in lanes if step in lane.seconds])
-    cells = [cell for run in runs for cell in run.cells if "suite" in cell.seconds]
+    cells = [cell for run in runs for cell in run.cells if "suite" in cell.suite.seconds]
     for step in CELL_STEPS:
-        tell(step, [cell.seconds[step] for cell in cells if step in cell.seconds])
-    other = [sum(cell.seconds.values()) - cell.seconds["suite"] for cell in cells]
+        tell(step, [cell.suite.seconds[step] for cell in cells if step in cell.suite.seconds])
+    other = [sum(cell.suite.seconds.values()) - cell.suite.seconds["suite"] for cell in cells]
     tell("not suite", other)
     if cells:
-        share = sum(other) / sum(cell.seconds["suite"] for cell in cells)
+        share = sum(other) / sum(cell.suite.seconds["suite"] for cell in cells)
         print(f"time outside the suite: {share:.0%} of the suite's time, over {len(cells)} cells")
     trials = [trial for cell in cells for trial in cell.remedies if "suite" in trial.steps]
     if trials:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab import builds
@@ -11,7 +12,17 @@ from lab.base.files import A_RUN, explained, is_full, make_folder, plain
 from lab.base.notices import announce
 from lab.causes.evidence import MISSING, why_not
 from lab.plan import OF_EVERY_CELL, rerun
-from lab.record import AT, BuildRecord, CellResult, Expectation, LaneRecord, RunResult, Status
+from lab.record import (
+    AT,
+    BuildRecord,
+    CellResult,
+    CellVerdict,
+    Expectation,
+    LaneRecord,
+    RunInfo,
+    RunResult,
+    Status,
+)
 
 
 def merge_shards(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, partial: bool = False) -> RunResult:
@@ -20,7 +31,8 @@ def merge_shards(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, part
     Each shard is its folder and its record. With `partial`, shards may be missing: their cells are `not-run`,
     and the run can be resumed. Raises UsageError for shards that overlap, differ in their plan, or are missing.
     """
-    common, cells = _join(shards)
+    joined = _join(shards)
+    cells = joined.cells
     infos = [shard.run for _, shard in shards]
     first = infos[0]
     assert first.shard is not None
@@ -49,34 +61,35 @@ def merge_shards(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, part
         # So is where a kernel's file is; a package is in the guest's name.
         kernels = (cell.kernel for _, cell in cells.values() if cell.guest == guest)
         kernel = next(kernels, guest.partition(AT)[2])
-        missed = CellResult(
+        lost_cell = CellResult(
             guest=guest,
             kernel=kernel,
             variant=variant,
             build=build,
-            status=Status.NOT_RUN,
             expected=expected,
-            reason=f"shard {missing[name]}/{count} was lost",
+            verdict=CellVerdict(status=Status.NOT_RUN, reason=f"shard {missing[name]}/{count} was lost"),
         )
-        again = rerun(missed.guest_argument, variant, argument, first.options)
-        results.append(missed.model_copy(update={"rerun": again}))
+        command = rerun(lost_cell.guest_argument, variant, argument, first.options)
+        results.append(lost_cell.with_parts(rerun=command))
     # The run has a host only if all lanes of all shards ran on the same one.
     hosts = {host.itself: host for info in infos for host in info.hosts()}
-    update = {
-        "id": folder.name,
-        "started": min(info.started for info in infos),
-        "finished": max((info.finished or info.started) for info in infos),
-        "resumed": [],
-        "interrupted": any(info.interrupted for info in infos),
-        "shard": None,
-        "lost_shards": lost,
-        "host": hosts.popitem()[1] if len(hosts) == 1 else None,
-        # The shards have them under their own labels, in `merged`.
-        "steps": [],
-        "host_names": list(dict.fromkeys(name for info in infos for name in info.host_names)),
-        "merged": infos,
-    }
-    info = first.model_copy(update=update | common)
+    info = RunInfo(
+        id=folder.name,
+        started=min(info.started for info in infos),
+        finished=max((info.finished or info.started) for info in infos),
+        command=first.command,
+        lab=first.lab,
+        interrupted=any(info.interrupted for info in infos),
+        options=first.options,
+        definitions=joined.definitions,
+        lost_shards=lost,
+        host=hosts.popitem()[1] if len(hosts) == 1 else None,
+        builds=joined.builds,
+        # Their steps are in `merged`, under the labels that the shards gave their lanes.
+        lanes=joined.lanes,
+        host_names=list(dict.fromkeys(name for info in infos for name in info.host_names)),
+        merged=infos,
+    )
     with _whole_or_absent(folder), explained(folder, A_RUN):
         copied = [_take(folder, cells[c.name][0], c) if c.name in cells else c for c in results]
         run = RunResult(run=info, cells=copied)
@@ -101,10 +114,18 @@ def _whole_or_absent(folder: Path) -> Iterator[None]:
         raise
 
 
-def _join(
-    shards: Sequence[tuple[Path, RunResult]],
-) -> tuple[dict[str, object], dict[str, tuple[Path, CellResult]]]:
-    """What the records of all shards hold together, and all cells by name, each with its shard's folder.
+@dataclass(frozen=True)
+class JoinedShards:
+    """What the records of all shards hold together; `cells` are by name, each with its shard's folder."""
+
+    definitions: dict[str, str]
+    builds: list[BuildRecord]
+    lanes: list[LaneRecord]
+    cells: dict[str, tuple[Path, CellResult]]
+
+
+def _join(shards: Sequence[tuple[Path, RunResult]]) -> JoinedShards:
+    """Join the records of shards.
 
     Lanes and their cells are labelled with the shard, and each lane says by itself what it ran on. Raises
     UsageError for a run that is no shard of their plan, or if two of them have the same cell.
@@ -134,19 +155,17 @@ def _join(
         if wrong:
             raise UsageError(f"{path} is not a shard of the same plan as run {first.id}: {', '.join(wrong)}")
         digests |= info.definitions
+        prefix = f"{info.shard}: "
         for lane in info.lanes:
-            own = {"label": f"{info.shard}: {lane.label}", "host": lane.host or info.host}
-            lanes.append(lane.model_copy(update=own))
+            lanes.append(lane.in_run(prefix + lane.label, lane.host or info.host))
         for cell in shard.cells:
             if cell.name in cells:
                 raise UsageError(
                     f"{cells[cell.name][0]} and {path} overlap: both have {cell.name}",
                     hint="leave one of them out; lab compare shows how they differ",
                 )
-            labels = {"lane": cell.lane, "trials_lane": cell.trials_lane}
-            update = {key: f"{info.shard}: {label}" for key, label in labels.items() if label}
-            cells[cell.name] = path, cell.model_copy(update=update)
-    return {"definitions": digests, "builds": list(records.values()), "lanes": lanes}, cells
+            cells[cell.name] = path, cell.with_parts(history=cell.history.on_lanes(prefix.__add__))
+    return JoinedShards(digests, list(records.values()), lanes, cells)
 
 
 def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
@@ -170,4 +189,4 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
                 raise OSError(error.errno, error.strerror, str(target)) from error
             raise LabError(f"evidence of {source} cannot be copied: {error.strerror}: {name}") from error
         kept.append(name)
-    return cell.model_copy(update={"evidence": kept})
+    return cell.with_parts(evidence=kept)

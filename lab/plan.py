@@ -13,12 +13,14 @@ from lab.catalog import PASS, Catalog, Guest, Suite, Variant, first_expected
 from lab.catalog.kernels import OWN, parse
 from lab.record import (
     CellResult,
+    CellVerdict,
     Expectation,
     ExperimentPolicy,
     RunInfo,
     RunOptions,
     ShardRecord,
     Status,
+    SuiteResult,
     cell_folder,
 )
 
@@ -128,15 +130,19 @@ class Cell:
 
     def result(self, status: Status, *, reason: str = "") -> CellResult:
         """Return a result for this cell that has only a status and a reason."""
+        return self.judged_result(SuiteResult(), CellVerdict(status=status, reason=reason))
+
+    def judged_result(self, suite: SuiteResult, verdict: CellVerdict) -> CellResult:
+        """Return the result for this cell that its suite led to, before anything is tried on it."""
         return CellResult(
             guest=self.guest.name,
             kernel=self.guest.kernel.argument if self.guest.kernel else "",
             variant=self.variant.name,
             build=self.build.name,
-            status=status,
             expected=self.expected,
             differs=self.variant.differs,
-            reason=reason,
+            suite=suite,
+            verdict=verdict,
         )
 
 

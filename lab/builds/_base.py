@@ -28,14 +28,15 @@ UNDER_STRESS = 3.0
 class SuiteOptions:
     """How the suite is run: variables its tests get besides the usual, and whether the first failure ends it.
 
-    `tests` names the tests to run, in this order; if it is empty, all are run as the suite has them. `stress`
-    is what the guest is loaded with meanwhile. The suite's time limits are multiplied by `stretch`, and by
-    `UNDER_STRESS` if there is a load.
+    `tests` names the tests to run, in this order; if it is empty, all are run as the suite has them. `seed` is
+    what shuffled them, if they are shuffled. `stress` is what the guest is loaded with meanwhile. The suite's
+    time limits are multiplied by `stretch`, and by `UNDER_STRESS` if there is a load.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
     to_first_failure: bool = False
     tests: Sequence[str] = ()
+    seed: int | None = None
     stretch: float = 1.0
     stress: Sequence[Stress] = ()
 

@@ -406,8 +406,8 @@ class Coordinator:
                 for record in run.run.builds:
                     self._journal.deployed(builds[record.name], record.files)
                 for lane in run.run.lanes:
-                    own = {"label": self._lane(piece, lane.label), "host": lane.host or run.run.host}
-                    self._journal.add_lane(lane.model_copy(update=own))
+                    label = self._lane(piece, lane.label)
+                    self._journal.add_lane(lane.in_run(label, lane.host or run.run.host))
                 # One that came to its end has tried everything, as often as a run on one host would.
                 is_whole = run.run.finished is not None and not run.run.interrupted
                 for sent in run.cells:
@@ -416,14 +416,14 @@ class Coordinator:
                     with archives.reading():
                         results.keep_evidence(arriving / sent.folder, self.planned.folder / sent.folder)
                     ticket = tickets[sent.folder]
-                    ticket.errors += [fault for fault in map(plain, sent.retried) if fault not in ticket.errors]
-                    own = {"trials_lane": self._lane(piece, sent.trials_lane)}
+                    history = sent.history.on_lanes(partial(self._lane, piece))
+                    ticket.errors += [fault for fault in history.retried if fault not in ticket.errors]
                     # What its suite showed stands, also if trials are left.
                     self._decisions.decide(
                         ticket,
-                        sent.model_copy(update=own),
-                        self._lane(piece, sent.lane),
-                        unfinished=sent.unfinished and not is_whole,
+                        sent.with_parts(history=history),
+                        history.lane,
+                        unfinished=history.unfinished and not is_whole,
                     )
                     if joined := self._hosts.get(piece.host):
                         joined.failures = 0

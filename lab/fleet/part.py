@@ -125,7 +125,7 @@ class EventLines(Observer):
 
     def cell(self, result: CellResult) -> None:
         # The lane that ended it: another one may have run its suite, on another host.
-        if lane := result.trials_lane or result.lane:
+        if lane := result.history.trials_lane or result.history.lane:
             self.lane(lane, Progress(f"decided {result.variant} {result.build}: {result.status}"))
 
     def note(self, text: str) -> None:

@@ -58,7 +58,7 @@ def environment_of(cell: CellResult, run: RunResult) -> dict[str, str]:
         return {}
     bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
     parts = dict.fromkeys(("bubblewrap", "apparmor", "profiles", "selinux"), NONE)
-    parts |= {"kernel": facts.kernel, "load": ", ".join(cell.stress)}
+    parts |= {"kernel": facts.kernel, "load": ", ".join(cell.suite.stress)}
     if bubblewrap is not None:
         parts["bubblewrap"] = (bubblewrap.version or "does not run") + (" setuid" if bubblewrap.setuid else "")
     if apparmor is not None:
@@ -67,10 +67,10 @@ def environment_of(cell: CellResult, run: RunResult) -> dict[str, str]:
     if selinux is not None:
         policy = (selinux.mode, selinux.policy, selinux.policy_version)
         parts["selinux"] = " ".join(str(part) for part in policy if part is not None)
-    if cell.seed is not None:
+    if cell.suite.seed is not None:
         parts["order"] = "shuffled"
     # A host's name tells nothing, so it is no part of it.
-    hosts, lanes = run.run.hosts(cell.guest, cell.lane), run.run.lanes_of(cell.guest, cell.lane)
+    hosts, lanes = run.run.hosts(cell.guest, cell.history.lane), run.run.lanes_of(cell.guest, cell.history.lane)
     of_lanes = {
         "image": {lane.image[:DIGEST_LENGTH] for lane in lanes},
         "host": {f"{host.system} with kernel {host.kernel}" for host in hosts},

@@ -21,7 +21,16 @@ from lab.guest.variant import Mark
 from lab.lane.running import COLD, FORKED, RunningLane
 from lab.plan import Cell
 from lab.probes import Facts, SuiteUser
-from lab.record import CellResult, Finding, Outcome, Status, SuiteRun, TestResult
+from lab.record import (
+    CellResult,
+    CellVerdict,
+    Finding,
+    Outcome,
+    Status,
+    SuiteResult,
+    SuiteRun,
+    TestResult,
+)
 from lab.verdict.status import Circumstances, judge
 
 # Evidence of an attempt that met a fault of the lab; numbered.
@@ -46,8 +55,8 @@ def find_obstacle(running: RunningLane, cell: Cell) -> str | None:
 
 def record_not_applicable(running: RunningLane, cell: Cell, reason: str) -> CellResult:
     """The result of a cell that makes no sense on this guest, with the facts that say so."""
-    result = cell.result(Status.NOT_APPLICABLE, reason=reason)
-    return result.model_copy(update={"facts": running.facts})
+    verdict = CellVerdict(status=Status.NOT_APPLICABLE, reason=reason)
+    return cell.judged_result(SuiteResult(facts=running.facts), verdict)
 
 
 def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptions = WHOLE_SUITE) -> CellResult:
@@ -80,22 +89,16 @@ def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptio
         killed_for_memory=evidence.killed_for_memory(folder),
     )
     verdict = judge(cell.suite, suite_run, cell.expected, findings, circumstances)
-    result = cell.result(verdict.status, reason=verdict.reason)
-    return result.model_copy(
-        update={
-            "cause": verdict.cause,
-            "confidence": verdict.confidence,
-            "causes": findings,
-            "faults": [verdict.fault] if verdict.fault else [],
-            "faulty": list(verdict.faulty),
-            "tests": suite_run.tests,
-            "stress": list(options.stress),
-            "facts": applied.facts,
-            "context": applied.who.context,
-            "seconds": dict(watch.seconds),
-            "fork": FORKED if checkpoint else COLD,
-        }
+    suite_result = SuiteResult(
+        tests=suite_run.tests,
+        seed=options.seed,
+        stress=list(options.stress),
+        facts=applied.facts,
+        context=applied.who.context,
+        seconds=watch.seconds,
+        fork=FORKED if checkpoint else COLD,
     )
+    return cell.judged_result(suite_result, verdict)
 
 
 def apply_variant(running: RunningLane, under: Variant) -> Applied:

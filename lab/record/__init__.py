@@ -5,7 +5,10 @@ What the other rooms need is imported here.
 
 from lab.record.cell import (
     AT,
+    CellHistory,
     CellResult,
+    CellTrials,
+    CellVerdict,
     Experiment,
     ExperimentPolicy,
     ExperimentStep,
@@ -13,6 +16,7 @@ from lab.record.cell import (
     RemedyResult,
     RepeatResult,
     StepOutcome,
+    SuiteResult,
     TestRate,
     cell_folder,
     without_kernel,

@@ -1,6 +1,7 @@
 """The result of one cell."""
 
 import shlex
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lab.record.outcome import (
     Expectation,
     Fault,
     Finding,
+    FrozenEntry,
     PlainText,
     Seconds,
     Status,
@@ -186,33 +188,9 @@ def cell_folder(guest: str, variant: str, build: str) -> Path:
     return Path(CELLS, guest, variant, build)
 
 
-class CellResult(Entry):
-    """One cell: a guest in a variant with a build. Paths in `evidence` are relative to the run's folder."""
+class SuiteResult(FrozenEntry):
+    """What the suite did in a cell, and on what; all empty if the lab never got as far as that."""
 
-    guest: str = Field(description="Its name; with a kernel that is not its own, GUEST@KERNEL.")
-    kernel: str = Field(
-        default="",
-        description="The kernel that was put under the guest: a package of its archive, or the absolute path "
-        "of a .deb file or a folder. Empty: the guest's own.",
-    )
-    variant: str
-    build: str
-    status: Status
-    expected: Expectation
-    differs: dict[PlainText, list[PlainText]] = Field(
-        default_factory=dict,
-        description="How the guest differs from the host that the variant stands for, by that host's name.",
-    )
-    cause: str | None = Field(
-        default=None,
-        description="The first of `causes`, or unknown if the cell failed and the evidence shows no cause.",
-    )
-    confidence: Confidence | None = None
-    causes: list[Finding] = Field(
-        default_factory=list,
-        description="Every cause that the evidence shows, in the order in which they block.",
-    )
-    reason: PlainText = ""
     tests: list[TestResult] = Field(default_factory=list)
     seed: int | None = Field(
         default=None, description="The seed that shuffled the order of `tests`. null: the order of the suite."
@@ -229,28 +207,10 @@ class CellResult(Entry):
         default=None,
         description="What confined the suite. None: the lab never read it.",
     )
-    evidence: list[str] = Field(default_factory=list)
-    remedies: list[RemedyResult] = Field(
-        default_factory=list,
-        description="The remedies that were tried, the one that gives up the least protection first.",
-    )
-    experiment: Experiment | None = Field(
-        default=None,
-        description="The experiment on this cell, if there was one: which changes turn its outcome.",
-    )
     seconds: dict[str, Seconds] = Field(
         default_factory=dict,
         description="Seconds per step: boot, deploy, fork, apply, suite, evidence. "
         "Forked cells share boot and deploy; the seconds of those are in run.lanes.",
-    )
-    lane: str = Field(
-        default="",
-        description="The lane that ran it: the guest's name, with a number from its second lane on; in a "
-        "merged run after its shard.",
-    )
-    trials_lane: str = Field(
-        default="",
-        description="The lane that tried remedies and changes on it, if another one than `lane` did.",
     )
     fork: str = Field(
         default="",
@@ -263,18 +223,65 @@ class CellResult(Entry):
     rates: list[TestRate] = Field(
         default_factory=list, description="How often each test failed in `repeats`; empty without --repeat."
     )
+
+
+class CellVerdict(FrozenEntry):
+    """The status of a cell, and its explanation."""
+
+    status: Status
+    cause: str | None = Field(
+        default=None,
+        description="The first of `causes`, or unknown if the cell failed and the evidence shows no cause.",
+    )
+    confidence: Confidence | None = None
+    causes: list[Finding] = Field(
+        default_factory=list,
+        description="Every cause that the evidence shows, in the order in which they block.",
+    )
+    reason: PlainText = ""
+    fault: Fault | None = Field(
+        default=None,
+        description="What of the lab's own kept it from judging boxlite by a suite that ran. null: nothing.",
+    )
+    faulty: list[str] = Field(
+        default_factory=list,
+        description="The tests that failed for that fault, and so say nothing about boxlite.",
+    )
+
+
+class CellTrials(FrozenEntry):
+    """What was tried on a cell, each in a fork of its own."""
+
+    remedies: list[RemedyResult] = Field(
+        default_factory=list,
+        description="The remedies that were tried, the one that gives up the least protection first.",
+    )
+    experiment: Experiment | None = Field(
+        default=None,
+        description="The experiment on this cell, if there was one: which changes turn its outcome.",
+    )
+
+
+class CellHistory(FrozenEntry):
+    """Where a cell was run, and what happened until it was decided."""
+
+    lane: str = Field(
+        default="",
+        description="The lane that ran it: the guest's name, with a number from its second lane on; in a "
+        "merged run after its shard.",
+    )
+    trials_lane: str = Field(
+        default="",
+        description="The lane that tried remedies and changes on it, if another one than `lane` did.",
+    )
     retried: list[PlainText] = Field(
         default_factory=list,
         description="Faults of the lab after which the cell was retried on a fresh lane.",
     )
     faults: list[Fault] = Field(
         default_factory=list,
-        description="What of the lab's own kept it from judging boxlite by a suite of this cell: one entry for "
-        "each try that met such a fault, in their order.",
-    )
-    faulty: list[str] = Field(
-        default_factory=list,
-        description="The tests of `tests` that failed for such a fault, and so say nothing about boxlite.",
+        description="What of the lab's own kept it from judging boxlite by a suite of an earlier try: one "
+        "entry for each try that met such a fault, in their order. That of the last try is in the verdict.",
     )
     bug: bool = Field(
         default=False,
@@ -286,7 +293,111 @@ class CellResult(Entry):
         default=False,
         description="Whether the run ended before it had tried every remedy and change on the cell.",
     )
+
+    def on_lanes(self, label: Callable[[str], str]) -> "CellHistory":
+        """Return the history with its lanes as another run labels them."""
+        return CellHistory(
+            lane=label(self.lane) if self.lane else "",
+            trials_lane=label(self.trials_lane) if self.trials_lane else "",
+            retried=self.retried,
+            faults=self.faults,
+            bug=self.bug,
+            unfinished=self.unfinished,
+        )
+
+    def after_try(self, *faults: str, bug: bool) -> "CellHistory":
+        """Return the history after a further try: with the faults that it met, and whether it met a bug."""
+        return CellHistory(
+            lane=self.lane,
+            trials_lane=self.trials_lane,
+            retried=[*self.retried, *faults],
+            faults=self.faults,
+            bug=bug,
+            unfinished=self.unfinished,
+        )
+
+
+class CellResult(FrozenEntry):
+    """One cell: a guest in a variant with a build. Paths in `evidence` are relative to the run's folder.
+
+    Each part is made by the one who knows it. A result is never changed: `with_parts` makes another one.
+    """
+
+    guest: str = Field(description="Its name; with a kernel that is not its own, GUEST@KERNEL.")
+    kernel: str = Field(
+        default="",
+        description="The kernel that was put under the guest: a package of its archive, or the absolute path "
+        "of a .deb file or a folder. Empty: the guest's own.",
+    )
+    variant: str
+    build: str
+    expected: Expectation
+    differs: dict[PlainText, list[PlainText]] = Field(
+        default_factory=dict,
+        description="How the guest differs from the host that the variant stands for, by that host's name.",
+    )
+    suite: SuiteResult = Field(default_factory=SuiteResult)
+    verdict: CellVerdict
+    trials: CellTrials = Field(default_factory=CellTrials)
+    history: CellHistory = Field(default_factory=CellHistory)
+    evidence: list[str] = Field(default_factory=list)
     rerun: str = Field(default="", description="Command line that runs exactly this cell again.")
+
+    def with_parts(
+        self,
+        *,
+        suite: SuiteResult | None = None,
+        verdict: CellVerdict | None = None,
+        trials: CellTrials | None = None,
+        history: CellHistory | None = None,
+        evidence: list[str] | None = None,
+        rerun: str | None = None,
+    ) -> "CellResult":
+        """Return a result of the same cell that has these parts, and the other parts of this one."""
+        return CellResult(
+            guest=self.guest,
+            kernel=self.kernel,
+            variant=self.variant,
+            build=self.build,
+            expected=self.expected,
+            differs=self.differs,
+            suite=suite or self.suite,
+            verdict=verdict or self.verdict,
+            trials=trials or self.trials,
+            history=history or self.history,
+            evidence=self.evidence if evidence is None else evidence,
+            rerun=self.rerun if rerun is None else rerun,
+        )
+
+    # What nearly every reader asks for.
+
+    @property
+    def status(self) -> Status:
+        return self.verdict.status
+
+    @property
+    def cause(self) -> str | None:
+        return self.verdict.cause
+
+    @property
+    def causes(self) -> list[Finding]:
+        return self.verdict.causes
+
+    @property
+    def reason(self) -> str:
+        return self.verdict.reason
+
+    @property
+    def tests(self) -> list[TestResult]:
+        return self.suite.tests
+
+    @property
+    def facts(self) -> Facts | None:
+        return self.suite.facts
+
+    @property
+    def remedies(self) -> list[RemedyResult]:
+        return self.trials.remedies
 
     @property
     def name(self) -> str:
@@ -307,29 +418,35 @@ class CellResult(Entry):
         return shlex.join(["lab", "shell", "--run", run, self.name])
 
     @property
+    def _experiment_steps(self) -> list[ExperimentStep]:
+        return self.trials.experiment.steps if self.trials.experiment else []
+
+    @property
     def met_bug(self) -> bool:
         """Whether a bug in the lab kept the cell, or anything that was to be tried on it, from its end."""
-        steps = self.experiment.steps if self.experiment else []
-        return self.bug or any(tried.bug for tried in self.remedies) or any(step.bug for step in steps)
+        bugs = [remedy.bug for remedy in self.remedies] + [step.bug for step in self._experiment_steps]
+        return self.history.bug or any(bugs)
 
     @property
     def has_more_to_try(self) -> bool:
         """Whether the status is final but a remedy or a change was not tried, or met a fault of the lab."""
-        faults = [tried.result is RemedyOutcome.ERROR for tried in self.remedies]
-        return not self.status.could_not_run and (self.unfinished or self._experiment_met_fault or any(faults))
+        fault = self._experiment_met_fault or any(r.result is RemedyOutcome.ERROR for r in self.remedies)
+        return not self.status.could_not_run and (self.history.unfinished or fault)
 
     @property
     def _experiment_met_fault(self) -> bool:
-        steps = self.experiment.steps if self.experiment else []
-        return any(step.outcome is StepOutcome.ERROR for step in steps)
+        return any(step.outcome is StepOutcome.ERROR for step in self._experiment_steps)
 
     def before_trials(self) -> "CellResult":
-        """Return the result without what met a fault of the lab, to try that again: remedies, an experiment.
+        """Return the result without trials that met a fault of the lab, to make those again.
 
         An experiment that found which changes let a failed cell pass is kept, even if it met a fault.
         """
-        turned = self.experiment and self.experiment.turning and self.status is not Status.PASS
-        again = self._experiment_met_fault and not turned
-        decided = [tried for tried in self.remedies if tried.result is not RemedyOutcome.ERROR]
-        update = {"remedies": decided, "unfinished": False, "bug": False}
-        return self.model_copy(update=update | ({"experiment": None} if again else {}))
+        experiment = self.trials.experiment
+        has_turned = experiment and experiment.turning and self.status is not Status.PASS
+        is_made_again = self._experiment_met_fault and not has_turned
+        trials = CellTrials(
+            remedies=[remedy for remedy in self.remedies if remedy.result is not RemedyOutcome.ERROR],
+            experiment=None if is_made_again else experiment,
+        )
+        return self.with_parts(trials=trials)

@@ -26,6 +26,12 @@ class Entry(FailFastModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+class FrozenEntry(Entry):
+    """An entry that is never changed."""
+
+    model_config = ConfigDict(frozen=True)
+
+
 # The build under test can write these texts. A path has at most 4096 bytes, and a box some 40 mounts.
 LONGEST, MOST = 5000, 500
 Text = Annotated[str, StringConstraints(max_length=LONGEST), AfterValidator(plain)]
@@ -190,10 +196,8 @@ class Confidence(StrEnum):
     LIKELY = "likely"
 
 
-class Expectation(Entry):
+class Expectation(FrozenEntry):
     """What a variant expects of its cells: a pass, or a failure for one cause."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     status: Literal["pass", "xfail"] = "pass"
     cause: str | None = None
@@ -241,10 +245,8 @@ class SuiteRun:
     out_of_time: bool = False
 
 
-class Finding(Entry):
+class Finding(FrozenEntry):
     """A cause that a cell's evidence shows, how well it does, and a sentence about that evidence."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     confidence: Confidence

@@ -16,13 +16,11 @@ from lab.base.data import parse_json
 from lab.base.errors import UsageError, one_line
 from lab.base.files import read_regular, write_atomically
 from lab.record.cell import CELLS, CellResult, ExperimentPolicy
-from lab.record.outcome import Entry, PlainText, Seconds, Stress, Texts
+from lab.record.outcome import Entry, FrozenEntry, PlainText, Seconds, Stress, Texts
 
 
-class Host(Entry):
+class Host(FrozenEntry):
     """The machine that ran guests, and the software it ran them with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: PlainText = Field(description="Its node name, or what LAB_HOST_NAME says.")
     kernel: str
@@ -82,6 +80,10 @@ class LaneRecord(Entry):
         description="Seconds of processor time that its QEMU took. null: not recorded.",
     )
 
+    def in_run(self, label: str, host: Host | None) -> "LaneRecord":
+        """Return the record of this lane as one of a run, in which it has this label and ran on this host."""
+        return LaneRecord.model_validate({**dict(self), "label": label, "host": host})
+
 
 class LaneStep(Entry):
     """One step of a lane, from its beginning to that of the lane's next step or to the lane's end."""
@@ -100,7 +102,7 @@ RESULTS_FILE, DECIDED_FILE = "results.json", "decided.jsonl"
 # remedies each have 45 MiB, and 77 MiB if each has ten repeats, an experiment and 120 profiles of AppArmor.
 MOST_BYTES = 128 << 20
 # The one format that is written and read.
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 # The most of each that a command line takes.
 MOST_REPEATS, MOST_SHARDS = 1000, 9999
 
@@ -254,17 +256,16 @@ class RunResult(Entry):
 
     model_config = ConfigDict(extra="forbid", validate_by_alias=True, validate_by_name=True)
 
-    format: Literal[2] = Field(default=SCHEMA, alias="schema")
+    format: Literal[3] = Field(default=SCHEMA, alias="schema")
     run: RunInfo
     cells: list[CellResult]
 
     def write(self, folder: Path) -> Path:
         """Replace `results.json` in the run's folder atomically: a reader sees the old file or the new one."""
         text = self.model_dump_json(by_alias=True, indent=2) + "\n"
-        # What cannot be read again must not replace what can: copies with other values were never validated.
+        # What cannot be read again must not replace what can.
         if len(text.encode()) > MOST_BYTES:
             raise OSError(errno.EFBIG, f"larger than {MOST_BYTES >> 20} MiB", str(folder / RESULTS_FILE))
-        RunResult.model_validate(parse_json(text))
         write_atomically(folder / RESULTS_FILE, text)
         return folder / RESULTS_FILE
 

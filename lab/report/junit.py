@@ -58,7 +58,7 @@ def _suite(run: RunResult, cell: CellResult, *, several: bool) -> TestSuite:
         "status": str(cell.status),
         "cause": cell.cause or "",
         "evidence": str(cell.folder) if cell.evidence else "",
-        "load": ", ".join(cell.stress),
+        "load": ", ".join(cell.suite.stress),
         "rerun": cell.rerun,
     }
     for name, value in properties.items():

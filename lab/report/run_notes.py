@@ -67,7 +67,7 @@ class Rate:
         numbers = self.rate.failed_in
         repeats = [
             str(number)
-            if (seed := self.cell.repeats[number - 1].seed) is None
+            if (seed := self.cell.suite.repeats[number - 1].seed) is None
             else f"{number} (--shuffle={seed})"
             for number in numbers[:MOST_REPEATS]
         ]
@@ -91,7 +91,7 @@ def list_rates(run: RunResult) -> list[Rate]:
 def list_rates_of_cell(cell: CellResult, heading: str = "") -> list[Rate]:
     """Return the rates of one cell: those that failed most often first."""
     by_repeats: dict[tuple[int, tuple[int, ...]], Rate] = {}
-    for rate in cell.rates:
+    for rate in cell.suite.rates:
         same = by_repeats.setdefault((rate.ran, tuple(rate.failed_in)), Rate(cell, heading, [], rate))
         same.tests.append(rate.name)
     return sorted(by_repeats.values(), key=lambda rate: -rate.rate.failed / rate.rate.ran)
@@ -146,7 +146,7 @@ def describe_hosts(run: RunResult) -> list[str]:
     cells_of: dict[Host, list[CellResult]] = {host: [] for host in names}
     shared = []
     for cell in run.cells:
-        host, other = hosts.get(cell.lane), hosts.get(cell.trials_lane)
+        host, other = hosts.get(cell.history.lane), hosts.get(cell.history.trials_lane)
         if host:
             cells_of[host].append(cell)
         if host and other and host != other:

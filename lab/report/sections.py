@@ -38,7 +38,7 @@ def format_command(remedy: RemedyResult) -> str:
 @notices.guarded_text
 def describe_experiment(cell: CellResult) -> str:
     """Say in one line what the experiment on a cell found; empty if there was none."""
-    experiment = cell.experiment
+    experiment = cell.trials.experiment
     if experiment is None:
         return ""
     single = [step for step in experiment.steps if len(step.changes) == 1]
@@ -181,8 +181,8 @@ def make_sections(run: RunResult, find_misdiagnosis: FindMisdiagnosis = lambda _
 
 def _needs_section(cell: CellResult) -> bool:
     if cell.status in LEFT_OUT:
-        return bool(cell.retried or cell.experiment)
-    return cell.status is not Status.PASS or bool(cell.reason or cell.retried or cell.experiment)
+        return bool(cell.history.retried or cell.trials.experiment)
+    return cell.status is not Status.PASS or bool(cell.reason or cell.history.retried or cell.trials.experiment)
 
 
 def _key(cell: CellResult, misdiagnosis: str) -> object:
@@ -192,12 +192,12 @@ def _key(cell: CellResult, misdiagnosis: str) -> object:
     """
     return (
         table.format_square(cell),
-        cell.confidence,
+        cell.verdict.confidence,
         tuple((cause.name, cause.confidence) for cause in cell.causes),
         cell.reason,
         tuple((test.name, test.outcome) for test in cell.tests if test.outcome is not Outcome.PASS),
         tuple((remedy.name, remedy.result) for remedy in cell.remedies),
         describe_experiment(cell),
-        tuple(cell.retried),
+        tuple(cell.history.retried),
         misdiagnosis,
     )

@@ -48,10 +48,10 @@ def format_note(cell: CellResult) -> str:
     if cell.status.failed and cell.cause:
         parts.append(cell.cause)
     if cell.status is Status.FLAKY:
-        completed = [repeat for repeat in cell.repeats if not repeat.status.could_not_run]
+        completed = [repeat for repeat in cell.suite.repeats if not repeat.status.could_not_run]
         parts.append(f"{sum(not repeat.failed for repeat in completed)}/{len(completed)}")
-    if cell.retried:
-        parts.append(f"(try {len(cell.retried) + 1})")
+    if cell.history.retried:
+        parts.append(f"(try {len(cell.history.retried) + 1})")
     return " ".join(parts)
 
 

@@ -56,10 +56,10 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
     for cell in run.cells:
         name = table.name_cell(cell)
         is_unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
-        if is_unexpected or cell.remedies or cell.experiment:
+        if is_unexpected or cell.remedies or cell.trials.experiment:
             print_cell = partial(_print_cell, console, cell, name, folder)
             notices.shown_or_why(print_cell, partial(_print_not_shown, console, name))
-        for number, fault in enumerate(cell.retried, 1):
+        for number, fault in enumerate(cell.history.retried, 1):
             print_plain(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
     _print_rates(console, run)
     for line in run_notes.list_conditions(run.run.options):
@@ -101,7 +101,7 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
     """Print a cell's explanation, the remedies and changes tried on it, and where its evidence is."""
     print_plain(console, f"\n{name}: {table.format_square(cell)}", table.LOOKS[cell.status].style)
     if cell.reason:
-        confidence = f" ({cell.confidence})" if cell.confidence else ""
+        confidence = f" ({cell.verdict.confidence})" if cell.verdict.confidence else ""
         print_plain(console, f"  {_reason(cell.reason)}{confidence}")
     if not cell.status.as_expected:
         failed = [test for test in cell.tests if test.outcome is not Outcome.PASS]

@@ -89,7 +89,7 @@ def outcomes(cell: CellResult) -> dict[str, Outcome]:
     """
     if not (cell.status.is_decisive or cell.status is Status.ERROR):
         return {}
-    return {test.name: test.outcome for test in cell.tests if test.name not in cell.faulty}
+    return {test.name: test.outcome for test in cell.tests if test.name not in cell.verdict.faulty}
 
 
 def failing(cell: CellResult) -> list[str]:
@@ -246,7 +246,7 @@ class Bisection:
                     "status": cell.status,
                     "cause": cell.cause,
                     "why": why,
-                    "seconds": round(sum(cell.seconds.values()), 1),
+                    "seconds": round(sum(cell.suite.seconds.values()), 1),
                     "command": cell.rerun,
                     "folder": str(cell.folder),
                 }

@@ -179,7 +179,7 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
 def _judge(plan: Plan, question: Question, ran: CellResult, claims: Sequence[Claim]) -> tuple[Result, str]:
     """The verdict on a cell that failed, and why."""
     cause, first = question.cause, ran.cause or UNKNOWN
-    sure = f" ({ran.confidence})" if ran.confidence else ""
+    sure = f" ({ran.verdict.confidence})" if ran.verdict.confidence else ""
     shows = f"the cause found is {first}{sure}"
     looked_for = [claim for claim in claims if claim.held is not Held.NOT_TESTED]
     has_same_words = any(claim.held is Held.HELD for claim in looked_for)
@@ -208,7 +208,7 @@ def _judge(plan: Plan, question: Question, ran: CellResult, claims: Sequence[Cla
         # A guest that was made to have a cause has it: only the words could show that the report is about it.
         why = "that cause was put on the guest, and no words of the report could be compared"
         return Result.NOT_REPRODUCED, f"it fails for {cause}{sure}, but {why}"
-    if ran.confidence is not Confidence.PROVED:
+    if ran.verdict.confidence is not Confidence.PROVED:
         return Result.NOT_REPRODUCED, f"the evidence does not prove the cause: {shows}"
     return Result.REPRODUCED, f"the same cause by the settings that the report states: {cause}{sure}"
 

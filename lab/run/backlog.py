@@ -29,10 +29,10 @@ class Estimates:
 
     def learn(self, cell: Cell, result: CellResult) -> None:
         """Learn how fast this host is from a cell whose suite ran."""
-        spent = sum(result.seconds.values())
+        spent = sum(result.suite.seconds.values())
         if result.tests and spent:
             # The seconds of a cold cell include its boot.
-            typical = cell.typical_seconds() + (BRING_UP_SECONDS if result.fork == COLD else 0.0)
+            typical = cell.typical_seconds() + (BRING_UP_SECONDS if result.suite.fork == COLD else 0.0)
             self._ratios.setdefault(cell.guest.arch, []).append(spent / typical)
 
     @property

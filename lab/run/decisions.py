@@ -8,7 +8,7 @@ from lab.base.activity import CancelToken
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.files import plain
 from lab.plan import Cell, PlannedRun
-from lab.record import CellResult, RemedyResult, RunResult, Status
+from lab.record import CellHistory, CellResult, CellTrials, RemedyResult, RunResult, Status
 from lab.run.backlog import Backlog, Estimates, Ticket
 from lab.run.journal import Journal
 from lab.run.lanes import Labels
@@ -78,10 +78,12 @@ class Decisions:
         """
         if ticket.decided and result.status.could_not_run:
             # The suite has run before: that nothing more could be tried does not change its result.
-            bug = {"bug": True, "retried": [*ticket.decided.retried, result.reason]} if result.bug else {}
-            result = ticket.decided.model_copy(update=bug)
+            history = ticket.decided.history
+            if result.history.bug:
+                history = history.after_try(result.reason, bug=True)
+            result = ticket.decided.with_parts(history=history)
         else:
-            result = self._completed(ticket, result, lane, unfinished=unfinished)
+            result = self._with_history(ticket, result, lane, unfinished=unfinished)
         result = self.journal.decide(ticket.cell, result)
         self.observer.cell(result)
         following: Sequence[Cell] = ()
@@ -122,21 +124,19 @@ class Decisions:
 
         What the suite showed stands from here on, however the run ends. `fault`: why it is tried elsewhere.
         """
-        result = self._completed(ticket, result, lane, unfinished=True)
-        if fault:
-            result = result.model_copy(update={"retried": [*result.retried, plain(fault)]})
+        result = self._with_history(ticket, result, lane, fault=fault, unfinished=True)
         ticket.decided = self.journal.decide(ticket.cell, result)
 
-    def keep_trial(self, ticket: Ticket, tried: RemedyResult) -> None:
+    def keep_trial(self, ticket: Ticket, remedy: RemedyResult) -> None:
         """Write down what came of a remedy while others are tried on the cell. Raises ResultsNotWritten.
 
         It stands from here on, however the run ends.
         """
-        before = ticket.decided
-        assert before is not None, "the suite's result was not decided"
-        others = [trial for trial in before.remedies if trial.name != tried.name]
-        result = before.model_copy(update={"remedies": [*others, tried]})
-        ticket.decided = self.journal.decide(ticket.cell, result)
+        result = ticket.decided
+        assert result is not None, "the suite's result was not decided"
+        remedies = [*(trial for trial in result.remedies if trial.name != remedy.name), remedy]
+        trials = CellTrials(remedies=remedies, experiment=result.trials.experiment)
+        ticket.decided = self.journal.decide(ticket.cell, result.with_parts(trials=trials))
 
     def may_retry(self, ticket: Ticket) -> bool:
         return len(ticket.errors) < self.retries
@@ -149,16 +149,34 @@ class Decisions:
         self.observer.note(f"{name}: {what}: {first}")
         self.backlog.put_back(ticket, after=after)
 
-    def _completed(self, ticket: Ticket, result: CellResult, lane: str, *, unfinished: bool) -> CellResult:
-        """A result with its faults and its lane; if the suite ran before, with those of then."""
-        if before := ticket.decided:
-            trials = lane if lane != before.lane else ""
-            update = {"lane": before.lane, "trials_lane": trials, "bug": before.bug}
-            update |= {"retried": before.retried, "faults": before.faults}
+    def _with_history(
+        self, ticket: Ticket, result: CellResult, lane: str, *, fault: str = "", unfinished: bool
+    ) -> CellResult:
+        """A result with what happened to its cell: if the suite ran before, with what happened then.
+
+        `fault` is another one, after which it is retried.
+        """
+        faults = [fault] if fault else []
+        if ticket.decided:
+            earlier = ticket.decided.history
+            history = CellHistory(
+                lane=earlier.lane,
+                trials_lane=lane if lane != earlier.lane else "",
+                retried=[*earlier.retried, *faults],
+                faults=earlier.faults,
+                bug=earlier.bug,
+                unfinished=unfinished,
+            )
         else:
-            faults = [*ticket.faults, *result.faults]
-            update = {"retried": ticket.errors, "faults": faults, "lane": lane}
-        return result.model_copy(update={**update, "unfinished": unfinished})
+            history = CellHistory(
+                lane=lane,
+                trials_lane=result.history.trials_lane,
+                retried=[*ticket.errors, *faults],
+                faults=[*ticket.faults, *result.history.faults],
+                bug=result.history.bug,
+                unfinished=unfinished,
+            )
+        return result.with_parts(history=history)
 
     # -- the run is at its end
 

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lab.base.data import parse_json
 from lab.base.errors import LabError
-from lab.base.files import A_RUN, free_text, is_full
+from lab.base.files import A_RUN, check_values, free_text, is_full
 from lab.builds import Build
 from lab.plan import Cell
 from lab.record import (
@@ -65,14 +64,13 @@ class Journal:
     def decide(self, cell: Cell, result: CellResult) -> CellResult:
         """Write down a cell's result and return it with its evidence.
 
-        Raises ResultsNotWritten, and ValidationError for a result that is none.
+        Raises ResultsNotWritten.
         """
         with self._lock:
             result = self._complete(cell, result)
             lanes, steps = self.info.lanes[self._lanes :], self.info.steps[self._steps :]
             line = DecidedCell(cell=result, lanes=lanes, steps=steps).model_dump_json().encode() + b"\n"
-            # Copies with other values were never validated. What cannot be read again would cost the whole run.
-            DecidedCell.model_validate(parse_json(line))
+            check_values(line)  # What cannot be read again would cost the whole run.
             self._results[cell.folder] = result
             if self._size < SMALL_RECORD or self._added >= self._size:
                 self.write()
@@ -178,4 +176,4 @@ class Journal:
         """Complete a result with what every cell has: its evidence, and the command that runs it again."""
         folder = self.folder / cell.folder
         files = sorted(str(file.relative_to(self.folder)) for file in folder.rglob("*") if file.is_file())
-        return result.model_copy(update={"evidence": files, "rerun": cell.rerun(self.info.options)})
+        return result.with_parts(evidence=files, rerun=cell.rerun(self.info.options))

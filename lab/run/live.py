@@ -69,12 +69,12 @@ class Lines(Observer):
 
     def cell(self, result: CellResult) -> None:
         name = table.name_cell(result)
-        seconds = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
+        seconds = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.suite.seconds.items())
         with self._lock:
             self._done += 1
             count = f"{self._done}/{self._total} " if self._total else ""
             self.line(f"{count}{name}: {table.format_cell(result)}" + (f" ({seconds})" if seconds else ""))
-            for fault in result.retried:
+            for fault in result.history.retried:
                 self.line(f"{name}: tried again after: {fault}")
 
     def note(self, text: str) -> None:
@@ -147,7 +147,7 @@ class LiveTable(Observer):
     def cell(self, result: CellResult) -> None:
         with self._lock:
             self._done[result.guest, result.variant, result.build] = result
-            self._served[result.lane] += 1
+            self._served[result.history.lane] += 1
 
     def note(self, text: str) -> None:
         self._console.print(Text(f"note: {plain(bounded(text, LONGEST))}", "cyan"))

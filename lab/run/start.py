@@ -128,13 +128,25 @@ def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] 
             f"run {run.run.id} cannot be resumed, changed since: {', '.join(changed)}",
             hint="start a new run, or bring back the definitions it was started with",
         )
-    update = {
-        "definitions": now,
-        "interrupted": False,
-        "finished": None,
-        "resumed": [*run.run.resumed, datetime.now(UTC)],
-    }
-    return PlannedRun(folder, cells, run.run.model_copy(update=update), kept)
+    info = run.run
+    resumed = RunInfo(
+        id=info.id,
+        started=info.started,
+        resumed=[*info.resumed, datetime.now(UTC)],
+        command=info.command,
+        lab=info.lab,
+        options=options,
+        definitions=now,
+        shard=info.shard,
+        host=info.host,
+        builds=info.builds,
+        lanes=info.lanes,
+        steps=info.steps,
+        host_names=info.host_names,
+        merged=info.merged,
+        lost_shards=info.lost_shards,
+    )
+    return PlannedRun(folder, cells, resumed, kept)
 
 
 def _refuse_special_files(folder: Path) -> None:

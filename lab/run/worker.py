@@ -23,7 +23,7 @@ from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lane
 from lab.machine.lane import Lane, LaneDied, as_fault
 from lab.machine.leftovers import LeftBehind
 from lab.plan import Machine
-from lab.record import CellResult, ExperimentPolicy, Host, Status
+from lab.record import CellHistory, CellResult, ExperimentPolicy, Host, Status
 from lab.run import lanes
 from lab.run.backlog import Ticket
 from lab.run.decisions import REST_AGAIN, Decisions
@@ -182,8 +182,7 @@ class Worker:
                 if not self.serve(ticket) or self._options.cold:
                     return
         finally:
-            own = {"label": self.label, "host": self._host}
-            self._journal.add_lane(running.record().model_copy(update=own))
+            self._journal.add_lane(running.record().in_run(self.label, self._host))
 
     def _did_not_come_up(self, error: Exception) -> None:
         """The lane did not come up: a fault of the cells that no other lane can take.
@@ -244,10 +243,10 @@ class Worker:
             return False
         if deployed is not None:
             self._journal.deployed(build, deployed)
-        if before := ticket.decided:
+        if earlier := ticket.decided:
             # Whether the bug of an earlier run is still met shows now.
-            ticket.decided = before.model_copy(update={"bug": False})
-            return self._try(ticket, before.before_trials())
+            ticket.decided = earlier.with_parts(history=earlier.history.after_try(bug=False))
+            return self._try(ticket, earlier.before_trials())
         return self._run_repeats(ticket)
 
     def _run_repeats(self, ticket: Ticket) -> bool:
@@ -261,21 +260,21 @@ class Worker:
             clear(folder)
             seed = None if options.shuffle is None else options.shuffle + number - 1
             tests = () if seed is None else shuffled(ticket.cell.suite.tests, seed)
-            how = replace(ticket.options, tests=tests, stress=tuple(options.stress))
+            how = replace(ticket.options, tests=tests, seed=seed, stress=tuple(options.stress))
             self._served += 1
             running.alone = ticket.missed_a_limit
             try:
                 result = lane_cell.run_cell(running, ticket.cell, folder, how)
-                result = result.model_copy(update={"seed": seed})
             finally:
                 running.alone = False
             if self.is_stopped:
                 return False
-            lasts = any(fault.is_lasting for fault in result.faults)
-            if result.status is Status.ERROR and not lasts and self._decisions.may_retry(ticket):
+            fault = result.verdict.fault
+            is_passing = fault is None or not fault.is_lasting
+            if result.status is Status.ERROR and is_passing and self._decisions.may_retry(ticket):
                 set_aside(folder, fault_folder(evidence))
-                ticket.faults += result.faults
-                if any(fault.missed_a_limit for fault in result.faults):
+                ticket.faults += [fault] if fault else []
+                if fault and fault.missed_a_limit:
                     self._decisions.retry(ticket, result.reason, after=0, what="to be tried again alone")
                 else:
                     self._decisions.retry(ticket, result.reason, after=self.number)
@@ -329,8 +328,8 @@ class Worker:
             self._decisions.retry(ticket, str(error), after=self.number)
         else:
             result = ticket.cell.result(Status.ERROR, reason=str(error))
-            result = result.model_copy(update={"bug": isinstance(error, Bug)})
-            self._decisions.decide(ticket, result, self.label)
+            history = CellHistory(bug=isinstance(error, Bug))
+            self._decisions.decide(ticket, result.with_parts(history=history), self.label)
 
     def _keep_evidence(self, folder: Path, error: Exception) -> None:
         """Keep the console, if there was a lane, and what the error itself has, as evidence of a fault."""

@@ -24,6 +24,8 @@ from lab.probes import Facts, SuiteUser
 from lab.record import (
     UNKNOWN,
     CellResult,
+    CellTrials,
+    CellVerdict,
     Confidence,
     Experiment,
     ExperimentPolicy,
@@ -103,14 +105,14 @@ class Stopped(Exception):
 
 @dataclass
 class StepAttempt:
-    """Changes made to the cell in one fork. `seen` is what the guest showed then, if it was asked."""
+    """Changes made to the cell in one fork. `observation` is what the guest showed then, if it was asked."""
 
     running: RunningLane
     cell: Cell
     tests: Sequence[str]
     changes: Sequence[Change]
     folder: Path
-    seen: tuple[Facts, SuiteUser] | None = None
+    observation: tuple[Facts, SuiteUser] | None = None
     fault: Fault | None = None
 
     def run(self) -> tuple[StepOutcome, str]:
@@ -133,7 +135,7 @@ class StepAttempt:
         else:
             outcome, reason = StepOutcome.PASSES, ""
         if not self.changes or outcome is StepOutcome.PASSES:
-            self.seen = fork.facts, guest_variant.read_who(self.running.session, changed)
+            self.observation = fork.facts, guest_variant.read_who(self.running.session, changed)
         return outcome, reason
 
 
@@ -141,7 +143,7 @@ class StepAttempt:
 class Series:
     """The forks of one experiment. `tests` are those that decide.
 
-    `seen`: what the guest showed in steps that pass and in the first, by the names of their changes.
+    `observations` are what the guest showed in steps that pass and in the first, by the names of their changes.
     """
 
     retries: int
@@ -149,7 +151,7 @@ class Series:
     cell: Cell
     tests: Sequence[str]
     steps: list[ExperimentStep] = field(default_factory=list)
-    seen: dict[tuple[str, ...], tuple[Facts, SuiteUser]] = field(default_factory=dict)
+    observations: dict[tuple[str, ...], tuple[Facts, SuiteUser]] = field(default_factory=dict)
     _start: float = field(default_factory=time.monotonic)
 
     @property
@@ -184,8 +186,8 @@ class Series:
                 outcome is StepOutcome.FAILS and unchanged is not None and reason != unchanged
             ),
         )
-        if seen := tried.attempt.seen:
-            self.seen[tuple(names)] = seen
+        if observation := tried.attempt.observation:
+            self.observations[tuple(names)] = observation
         made = ExperimentStep(
             changes=names,
             outcome=tried.outcome,
@@ -239,19 +241,22 @@ def with_experiment(
     shutil.rmtree(series.folder, ignore_errors=True)  # From a lane that died.
     definitions = catalog.load()
     if result.status is Status.PASS:
-        return result.model_copy(update={"experiment": _find_breaking(series, definitions)})
-    made = _find_turning(series, definitions, result, passing)
-    return _with_conclusion(result.model_copy(update={"experiment": made}), series, definitions)
+        experiment, verdict = _find_breaking(series, definitions), result.verdict
+    else:
+        experiment = _find_turning(series, definitions, result, passing)
+        verdict = _conclude(result.verdict, experiment, series, definitions)
+    trials = CellTrials(remedies=result.remedies, experiment=experiment)
+    return result.with_parts(verdict=verdict, trials=trials)
 
 
 def is_wanted(options: RunOptions, result: CellResult) -> bool:
     """Whether an experiment is to be made on a cell. One that did as expected has none unless that is asked."""
     when, status = options.experiments, result.status
-    if result.experiment is not None:
+    if result.trials.experiment is not None:
         return False
     if when is ExperimentPolicy.ALWAYS:
         return status.failed or status is Status.PASS
-    unclear = result.cause == UNKNOWN or result.confidence is Confidence.LIKELY
+    unclear = result.cause == UNKNOWN or result.verdict.confidence is Confidence.LIKELY
     return when is ExperimentPolicy.UNCLEAR and status is Status.FAIL and unclear
 
 
@@ -333,40 +338,45 @@ def _is_applicable(series: Series, change: Change) -> bool:
     settings = change.settings.values()
     return change.without or (
         not any(knob.why_not(series.running.facts) for knob in settings)
-        and any(knob.differences(*series.seen[()]) for knob in settings)
+        and any(knob.differences(*series.observations[()]) for knob in settings)
     )
 
 
-def _with_conclusion(result: CellResult, series: Series, definitions: Catalog) -> CellResult:
-    """A failed cell with what its experiment proves.
+def _conclude(
+    verdict: CellVerdict, experiment: Experiment, series: Series, definitions: Catalog
+) -> CellVerdict:
+    """The verdict on a failed cell with what its experiment proves.
 
     A cause that was only likely is proved if the smallest change that turned the outcome took back settings
     that cause it according to the catalog. An unknown cause stays unknown: no rule's evidence supports one.
     """
-    assert result.experiment is not None
-    if not result.experiment.turning:
-        return result
-    [turning] = result.experiment.turning
-    told = f"by experiment, what failed passes {' and '.join(turning)}"
-    before, after = series.seen[()], series.seen[tuple(turning)]
-    smallest_one = _is_smallest(series, turning)
+    if not experiment.turning:
+        return verdict
+    [turning] = experiment.turning
+    conclusion = f"by experiment, what failed passes {' and '.join(turning)}"
+    unchanged, turned = series.observations[()], series.observations[tuple(turning)]
+    is_smallest = _is_smallest(series, turning)
 
-    def taken_back(cause: str) -> bool:
+    def is_taken_back(cause: str) -> bool:
         makers = [variant for variant in definitions.variants.values() if variant.expect.cause == cause]
-        return any(_is_in_effect(maker, *before) and not _is_in_effect(maker, *after) for maker in makers)
+        return any(_is_in_effect(maker, *unchanged) and not _is_in_effect(maker, *turned) for maker in makers)
 
     causes = [
-        Finding(name=finding.name, confidence=Confidence.PROVED, why=f"{finding.why}; {told}")
-        if finding.confidence is Confidence.LIKELY and smallest_one and taken_back(finding.name)
+        Finding(name=finding.name, confidence=Confidence.PROVED, why=f"{finding.why}; {conclusion}")
+        if finding.confidence is Confidence.LIKELY and is_smallest and is_taken_back(finding.name)
         else finding
-        for finding in result.causes
+        for finding in verdict.causes
     ]
-    update: dict[str, object] = {"causes": causes}
-    if causes != result.causes or result.cause == UNKNOWN:
-        update["reason"] = f"{result.reason}; {told}"
-    if causes:
-        update["confidence"] = causes[0].confidence
-    return result.model_copy(update=update)
+    is_told = causes != verdict.causes or verdict.cause == UNKNOWN
+    return CellVerdict(
+        status=verdict.status,
+        cause=verdict.cause,
+        confidence=causes[0].confidence if causes else verdict.confidence,
+        causes=causes,
+        reason=f"{verdict.reason}; {conclusion}" if is_told else verdict.reason,
+        fault=verdict.fault,
+        faulty=verdict.faulty,
+    )
 
 
 def _is_in_effect(variant: Variant, facts: Facts, who: SuiteUser) -> bool:

@@ -20,6 +20,7 @@ from lab.lane.running import RunningLane
 from lab.plan import Cell
 from lab.record import (
     CellResult,
+    CellTrials,
     Fault,
     Needs,
     Outcome,
@@ -219,7 +220,7 @@ def with_remedies(
     if not is_wanted(options, result):
         return result
     trials = Trials(options.retries, running, cell, result, keep)
-    return result.model_copy(update={"remedies": trials.all()})
+    return result.with_parts(trials=CellTrials(remedies=trials.all(), experiment=result.trials.experiment))
 
 
 @dataclass(frozen=True)

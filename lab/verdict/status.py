@@ -1,8 +1,9 @@
 """Derives a cell's status from outcomes and causes, and makes one result of its repeats."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
 
 from lab import causes
@@ -11,7 +12,7 @@ from lab.catalog import Suite
 from lab.record import (
     UNKNOWN,
     CellResult,
-    Confidence,
+    CellVerdict,
     Expectation,
     Fault,
     Finding,
@@ -19,6 +20,7 @@ from lab.record import (
     Outcome,
     RepeatResult,
     Status,
+    SuiteResult,
     SuiteRun,
     TestRate,
 )
@@ -32,36 +34,15 @@ NO_REGISTRY = re.compile(r"Failed to pull image '([^']+)'")
 # Why such a fault says nothing about the jailer, and what would help.
 REASONS = {
     Fault.TOO_SLOW: "the guest was too slow for boxlite's own time limit, which says nothing about the jailer "
-    "(it needs a host that is faster, or has less to do): {what}",
+    "(it needs a host that is faster, or has less to do): {}",
     Fault.TIME_LIMIT: "the lab's time limit ended it on a slow host, where the guest may have been slow or "
-    "hung: {what}",
-    Fault.NO_REGISTRY: "this build pulls {what} from a registry for its boxes, and the guest could not reach "
+    "hung: {}",
+    Fault.NO_REGISTRY: "this build pulls {} from a registry for its boxes, and the guest could not reach "
     "the registry; that says nothing about the jailer (boxlite 0.10 and newer need no registry)",
     # Whatever failed then may have failed for want of memory.
-    Fault.NO_MEMORY: "the guest had no memory left, and its kernel killed {what}, which says nothing about the "
+    Fault.NO_MEMORY: "the guest had no memory left, and its kernel killed {}, which says nothing about the "
     "jailer (memory_mib in the guest's definition is what it has)",
 }
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The status of a cell, and its explanation.
-
-    `fault`: what of the lab's own kept it from judging boxlite, if a suite ran and still says nothing. `faulty`
-    are the tests that failed for that.
-    """
-
-    status: Status
-    cause: str | None = None
-    confidence: Confidence | None = None
-    reason: str = ""
-    fault: Fault | None = None
-    faulty: tuple[str, ...] = ()
-
-    @classmethod
-    def at_fault(cls, fault: Fault, what: str, tests: Collection[str]) -> "Verdict":
-        """The verdict where the lab is at fault; `what` completes the fault's reason."""
-        return cls(Status.ERROR, reason=REASONS[fault].format(what=what), fault=fault, faulty=tuple(tests))
 
 
 @dataclass(frozen=True)
@@ -89,7 +70,7 @@ def judge(
     expected: Expectation,
     findings: Sequence[Finding],
     circumstances: Circumstances = USUAL,
-) -> Verdict:
+) -> CellVerdict:
     """Return the verdict on a cell that ran.
 
     On a slow host a guest may be too slow for boxlite's own time limit, or for one of the lab's, where nothing
@@ -102,8 +83,14 @@ def judge(
     it must fail, or that one of the guest's own causes must, if that was found, too. Otherwise a known failure
     could hide another one.
     """
+    verdict = partial(CellVerdict, causes=list(findings))
+
+    def at_fault(fault: Fault, subject: str, faulty: Iterable[str]) -> CellVerdict:
+        reason = REASONS[fault].format(subject)
+        return verdict(status=Status.ERROR, reason=reason, fault=fault, faulty=list(faulty))
+
     if not run.tests:
-        return Verdict(Status.ERROR, reason="no test of the suite has a result")
+        return verdict(status=Status.ERROR, reason="no test of the suite has a result")
     messages = {test.name: test.message for test in run.tests if test.outcome.is_failure}
     failed = set(messages)
     not_run = {test.name for test in run.tests if test.outcome is Outcome.NOT_RUN}
@@ -112,21 +99,21 @@ def judge(
     slow = [name for name, message in messages.items() if TOO_SLOW.search(message)]
     images = {name: image[1] for name, message in messages.items() if (image := NO_REGISTRY.search(message))}
     if speed.is_slow and slow:
-        return Verdict.at_fault(Fault.TOO_SLOW, f"{', '.join(slow)}; {speed}", [*slow, *images])
+        return at_fault(Fault.TOO_SLOW, f"{', '.join(slow)}; {speed}", [*slow, *images])
     if images:
-        return Verdict.at_fault(Fault.NO_REGISTRY, next(iter(images.values())), [*slow, *images])
+        return at_fault(Fault.NO_REGISTRY, next(iter(images.values())), [*slow, *images])
     if not failed and not not_run and not run.cut_short:
         if skipped:
-            return Verdict(Status.ERROR, reason=f"skipped, so not covered: {', '.join(sorted(skipped))}")
+            return verdict(status=Status.ERROR, reason=f"skipped, so not covered: {', '.join(sorted(skipped))}")
         if expected.status == "xfail":
-            return Verdict(Status.XPASS, reason=f"passed, but was expected to fail for {expected.cause}")
-        return Verdict(Status.PASS)
+            return verdict(status=Status.XPASS, reason=f"passed, but was expected to fail for {expected.cause}")
+        return verdict(status=Status.PASS)
     if circumstances.killed_for_memory:
-        return Verdict.at_fault(Fault.NO_MEMORY, ", ".join(circumstances.killed_for_memory), messages)
+        return at_fault(Fault.NO_MEMORY, ", ".join(circumstances.killed_for_memory), messages)
     late = [test.name for test in run.tests if test.out_of_time]
     is_late = bool(late) or run.out_of_time
     if speed.is_slow and not circumstances.hangs_count and is_late:
-        return Verdict.at_fault(Fault.TIME_LIMIT, f"{', '.join(late) or suite.name}; {speed}", late)
+        return at_fault(Fault.TIME_LIMIT, f"{', '.join(late) or suite.name}; {speed}", late)
     cause, confidence = (findings[0].name, findings[0].confidence) if findings else (UNKNOWN, None)
     reasons = [finding.why for finding in findings] or [_no_finding(suite, failed, not_run)]
     status = Status.FAIL
@@ -141,7 +128,7 @@ def judge(
         reasons.append(f"the suite {run.cut_short}")
     if is_late:
         reasons.append(str(speed))
-    return Verdict(status, cause, confidence, "; ".join(reasons))
+    return verdict(status=status, cause=cause, confidence=confidence, reason="; ".join(reasons))
 
 
 def _no_finding(suite: Suite, failed: set[str], not_run: set[str]) -> str:
@@ -168,7 +155,7 @@ def _difference(expected: set[str], failed: set[str], skipped: set[str], not_run
         "failed too": failed - expected,
         "passed unexpectedly": expected - failed - skipped - not_run,
     }
-    return "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in differences.items() if names)
+    return "; ".join(f"{text}: {', '.join(sorted(names))}" for text, names in differences.items() if names)
 
 
 CONFIDENCE = 0.95
@@ -185,39 +172,61 @@ def combine(results: Sequence[CellResult], *, at_most: int = 1) -> CellResult:
     detailed = next((result for result in results if not result.status.as_expected), results[0])
     if max(len(results), at_most) == 1:
         return detailed
-    repeats = [
-        RepeatResult(
-            status=result.status,
-            cause=result.cause,
-            reason=result.reason,
-            failed=[test.name for test in result.tests if test.outcome != "pass"],
-            seconds=result.seconds,
-            seed=result.seed,
-        )
-        for result in results
-    ]
-    update: dict[str, object] = {"repeats": repeats, "rates": failure_rates(results)}
     completed = [result for result in results if not result.status.could_not_run]
     outcomes = {
         (result.status, result.cause, frozenset((test.name, test.outcome) for test in result.tests))
         for result in completed
     }
+    repeats = [_repeat(result) for result in results]
     if len(outcomes) <= 1:
-        fault = next((result for result in results if result.status.could_not_run), None)
-        return (fault or detailed).model_copy(update=update)
-    passed = sum(not repeat.failed for repeat in repeats if not repeat.status.could_not_run)
-    low, high = wilson(passed, len(completed))
-    detailed = next((result for result in completed if not result.status.as_expected), completed[0])
-    update["status"] = Status.FLAKY
-    update["reason"] = (
-        f"all tests passed in {passed} of {len(completed)} repeats "
-        f"(95 % confidence interval {low:.0%} to {high:.0%}); "
-        + "; ".join(
-            f"{number}: {' '.join(filter(None, [repeat.status, repeat.cause, ', '.join(repeat.failed)]))}"
-            for number, repeat in enumerate(repeats, 1)
+        detailed = next((result for result in results if result.status.could_not_run), detailed)
+        verdict = detailed.verdict
+    else:
+        detailed = next((result for result in completed if not result.status.as_expected), completed[0])
+        verdict = CellVerdict(
+            status=Status.FLAKY,
+            cause=detailed.cause,
+            confidence=detailed.verdict.confidence,
+            causes=detailed.causes,
+            reason=_flaky_reason(repeats),
         )
+    suite = SuiteResult(
+        tests=detailed.tests,
+        seed=detailed.suite.seed,
+        stress=detailed.suite.stress,
+        facts=detailed.facts,
+        context=detailed.suite.context,
+        seconds=detailed.suite.seconds,
+        fork=detailed.suite.fork,
+        repeats=repeats,
+        rates=failure_rates(results),
     )
-    return detailed.model_copy(update=update)
+    return detailed.with_parts(suite=suite, verdict=verdict)
+
+
+def _repeat(result: CellResult) -> RepeatResult:
+    return RepeatResult(
+        status=result.status,
+        cause=result.cause,
+        reason=result.reason,
+        failed=[test.name for test in result.tests if test.outcome is not Outcome.PASS],
+        seconds=result.suite.seconds,
+        seed=result.suite.seed,
+    )
+
+
+def _flaky_reason(repeats: Sequence[RepeatResult]) -> str:
+    completed = [repeat for repeat in repeats if not repeat.status.could_not_run]
+    passed = sum(not repeat.failed for repeat in completed)
+    low, high = wilson(passed, len(completed))
+    each = "; ".join(
+        f"{number}: {' '.join(filter(None, [repeat.status, repeat.cause, ', '.join(repeat.failed)]))}"
+        for number, repeat in enumerate(repeats, 1)
+    )
+    return (
+        f"all tests passed in {passed} of {len(completed)} repeats "
+        f"(95 % confidence interval {low:.0%} to {high:.0%}); {each}"
+    )
 
 
 def failure_rates(results: Sequence[CellResult]) -> list[TestRate]:

@@ -110,7 +110,7 @@ def judge(cell: CellResult, words: Words, remedies: Mapping[str, Remedy]) -> Wor
 
     `remedies` tell whether boxlite's advice was tried on this cell.
     """
-    if not cell.status.failed or cell.confidence is not Confidence.PROVED:
+    if not cell.status.failed or cell.verdict.confidence is not Confidence.PROVED:
         return None
     if not cell.causes:  # A record from elsewhere may say that a cause is proved, and list none.
         return None

@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from lab.gate import results
 from lab.gate.compare import CellDifference, compare
 from lab.gate.results import BuildResults
 from lab.record import (
+    CellHistory,
     CellResult,
+    CellTrials,
+    CellVerdict,
     Confidence,
     Expectation,
     Finding,
@@ -17,6 +22,7 @@ from lab.record import (
     Protection,
     RunResult,
     Status,
+    SuiteResult,
     TestResult,
 )
 from tests.builders.facts import facts
@@ -43,9 +49,32 @@ def box(**other: Any) -> Protection:
     return Protection.model_validate(JAILED | other)
 
 
+# The part of a cell's result that has a field.
+PARTS: dict[str, type[BaseModel]] = {
+    "suite": SuiteResult,
+    "verdict": CellVerdict,
+    "trials": CellTrials,
+    "history": CellHistory,
+}
+PART_OF = {name: part for part, model in PARTS.items() for name in model.model_fields}
+
+
 def cell(guest: str = "debian-13", variant: str = "stock", **more: Any) -> CellResult:
-    defaults: dict[str, Any] = {"build": "0.10.8", "status": Status.PASS, "expected": Expectation()}
-    return CellResult(guest=guest, variant=variant, **(defaults | more))
+    """A cell's result; `more` are fields of it and of its parts."""
+    verdict = CellVerdict(status=Status.PASS)
+    result = CellResult(guest=guest, variant=variant, build="0.10.8", expected=Expectation(), verdict=verdict)
+    return changed(result, **more)
+
+
+def changed(result: CellResult, **more: Any) -> CellResult:
+    """A cell's result with other values in fields of it and of its parts."""
+    values: dict[str, Any] = dict(result)
+    for name, value in more.items():
+        if part := PART_OF.get(name):
+            values[part] = PARTS[part](**{**dict(values[part]), name: value})
+        else:
+            values[name] = value
+    return CellResult(**values)
 
 
 def blocked(cause: str = "userns-limit", why: str = "the limit is 0", /, **more: Any) -> CellResult:

@@ -30,6 +30,7 @@ from lab.record.folders import LOCK
 from lab.run import decisions, scheduler, start
 from lab.run.backlog import Estimates
 from lab.run.scheduler import Scheduler
+from tests.builders.cells import changed
 from tests.builders.facts import facts
 from tests.builders.runs import Told
 
@@ -207,4 +208,4 @@ PASSED = {guest: ["pass", "pass"] for guest in GUESTS}
 
 
 def blocked(_running: RunningLane, cell: Cell) -> CellResult:
-    return cell.result(Status.XFAIL).model_copy(update={"cause": "userns-limit"})
+    return changed(cell.result(Status.XFAIL), cause="userns-limit")

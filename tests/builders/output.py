@@ -54,12 +54,13 @@ REPORTS: dict[str, Callable[[RunResult, Path], str]] = {
 
 def told(text: str) -> CellResult:
     """A cell with a guest's text in every field, as a running lab passes it on: not read from a record."""
-    return cell(status=Status.NOT_APPLICABLE).model_copy(
+    result = cell(status=Status.NOT_APPLICABLE)
+    tests = [TestResult(name="jail_starts", outcome=Outcome.FAIL, message=text)]
+    return result.model_copy(
         update={
-            "reason": text,
-            "facts": facts(kernel=text),
-            "retried": [text],
-            "tests": [TestResult(name="jail_starts", outcome=Outcome.FAIL, message=text)],
+            "suite": result.suite.model_copy(update={"facts": facts(kernel=text), "tests": tests}),
+            "verdict": result.verdict.model_copy(update={"reason": text}),
+            "history": result.history.model_copy(update={"retried": [text]}),
         }
     )
 

@@ -18,7 +18,17 @@ from lab.catalog import definitions, loading
 from lab.catalog.knobs import Sysctl
 from lab.images.store import BaseImage
 from lab.plan import Cell, PlannedRun, Shard
-from lab.record import BuildRecord, CellResult, Host, RunInfo, RunOptions, RunResult, Status
+from lab.record import (
+    BuildRecord,
+    CellResult,
+    CellVerdict,
+    Host,
+    RunInfo,
+    RunOptions,
+    RunResult,
+    Status,
+    SuiteResult,
+)
 from lab.run import start
 from lab.run.observer import Observer
 from tests.builders import packages
@@ -83,8 +93,9 @@ def finish(folder: Path, begun: PlannedRun, statuses: Sequence[Status] = ()) -> 
         (folder / cell.folder).mkdir(parents=True)
         (folder / log).write_text(f"{folder.name} {cell.name}\n")
         # Seconds that no other cell has: a result that stands is known by them.
-        more = {"evidence": [str(log)], "seconds": {"suite": float(number)}}
-        cells.append(cell.result(status).model_copy(update=more))
+        suite = SuiteResult(seconds={"suite": float(number)})
+        result = cell.judged_result(suite, CellVerdict(status=status))
+        cells.append(result.with_parts(evidence=[str(log)]))
     info = begun.info.model_copy(update={"finished": datetime.now(UTC)})
     RunResult(run=info, cells=cells).write(folder)
     return RunResult.read(folder)

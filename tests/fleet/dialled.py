@@ -145,7 +145,8 @@ def files_of(sent: Part, name: str) -> dict[str, bytes]:
     lane = {"guest": "debian-13", "label": "a", "image": "0" * 64, "fork": "memory", "seconds": {}}
     record["run"] |= {"finished": NOW, "lanes": [lane]}
     for cell in record["cells"]:
-        cell |= {"status": Status.PASS.value, "reason": "", "lane": "a"}
+        cell["verdict"] = {"status": Status.PASS.value}
+        cell["history"]["lane"] = "a"
     logs = {str(cell.folder / "kernel.log"): name.encode() for cell in sent.record.cells}
     end = {"host": name, "status": 0, "words": ""}
     return {"end.json": json.dumps(end).encode(), RESULTS_FILE: json.dumps(record).encode(), **logs}

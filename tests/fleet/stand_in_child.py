@@ -66,7 +66,11 @@ def main(control_file: str, to: str) -> int:
                     write(folder, part, results, interrupted=False, finished=False)
                     os.kill(os.getpid(), signal.SIGKILL)
                 results[-1] = with_remedy(folder, results[-1], host)
-            tell("lane", lane=cell["guest"], text=f"decided {cell['variant']}: {results[-1]['status']}")
+            tell(
+                "lane",
+                lane=cell["guest"],
+                text=f"decided {cell['variant']}: {results[-1]['verdict']['status']}",
+            )
     except Interrupted:
         interrupted = True
     write(folder, part, results, interrupted=interrupted)
@@ -110,20 +114,21 @@ def decide(folder: Path, cell: dict[str, Any], host: str, bulk: int, *, failed: 
     evidence = folder / "cells" / name(cell) / "kernel.log"
     evidence.parent.mkdir(parents=True)
     evidence.write_text(f"{name(cell)} on {host}\n" + " " * bulk)
-    more = {"lane": cell["guest"], "unfinished": failed}
-    return row(cell, "fail" if failed else "pass", "") | more
+    history = {"lane": cell["guest"], "unfinished": failed}
+    return row(cell, "fail" if failed else "pass", "") | {"history": history}
 
 
 def with_remedy(folder: Path, result: dict[str, Any], host: str) -> dict[str, Any]:
     log = folder / "cells" / name(result) / "remedies" / "a" / "a.log"
     log.parent.mkdir(parents=True)
     log.write_text(f"tried on {host}\n")
-    return result | {"remedies": [{"name": "a", "result": "verified", "price": ""}], "unfinished": False}
+    trials = {"remedies": [{"name": "a", "result": "verified", "price": ""}]}
+    return result | {"trials": trials, "history": result["history"] | {"unfinished": False}}
 
 
 def row(cell: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
     own = {key: cell[key] for key in ("guest", "variant", "build")}
-    return {**own, "status": status, "expected": {"status": "pass"}, "reason": reason}
+    return {**own, "verdict": {"status": status, "reason": reason}, "expected": {"status": "pass"}}
 
 
 def write(
@@ -139,7 +144,7 @@ def write(
         "lanes": [{"guest": guest, "label": guest, "image": image, "fork": "memory", "seconds": {}}],
     }
     folder.mkdir(exist_ok=True)
-    (folder / "results.json").write_text(json.dumps({"schema": 2, "run": info, "cells": results + left}))
+    (folder / "results.json").write_text(json.dumps({"schema": 3, "run": info, "cells": results + left}))
 
 
 if __name__ == "__main__":

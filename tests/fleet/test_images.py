@@ -52,7 +52,7 @@ def test_a_distribution_s_image_is_prepared_by_one_host_for_all(fleet: Fleet, tm
     with running(fleet, CLOUD, most_seconds=1.0) as run:
         result = run.finish()
     assert {cell.status for cell in result.cells} == {Status.PASS}
-    assert {cell.lane.partition(":")[0] for cell in result.cells} == {"one", "two"}
+    assert {cell.history.lane.partition(":")[0] for cell in result.cells} == {"one", "two"}
     (disk,) = {lane.image for lane in result.run.lanes}
     prepared = prepare_image.find(fleet.paths, guest, base)
     assert prepared
@@ -68,7 +68,7 @@ def test_a_host_without_room_for_an_image_says_so_and_another_runs_the_part(flee
         result = run.finish()
         assert run.told.noted("bring the image of debian-13; is the disk full there?")
     assert {cell.status for cell in result.cells} == {Status.PASS}
-    assert {cell.lane.partition(":")[0] for cell in result.cells} == {"good"}
+    assert {cell.history.lane.partition(":")[0] for cell in result.cells} == {"good"}
 
 
 def test_a_full_disk_costs_no_cell(fleet: Fleet, tmp_path: Path, mount: Mount) -> None:
@@ -80,4 +80,4 @@ def test_a_full_disk_costs_no_cell(fleet: Fleet, tmp_path: Path, mount: Mount) -
         result = run.finish()
         assert run.told.noted("No space left on device")
     assert {cell.status for cell in result.cells} == {Status.PASS}
-    assert {cell.lane.partition(":")[0] for cell in result.cells} == {"good"}
+    assert {cell.history.lane.partition(":")[0] for cell in result.cells} == {"good"}

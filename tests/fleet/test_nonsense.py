@@ -139,8 +139,8 @@ def test_nonsense_is_a_fault_of_its_part_on_that_host_which_is_shut_out_after_tw
         is_over.set()
         run = hosts.run.finish()
         assert {cell.status for cell in run.cells} == {Status.PASS}
-        assert sorted(len(cell.retried) for cell in run.cells) == [0] * (len(run.cells) - 2) + [1, 1]
-        assert {cell.lane.partition(":")[0] for cell in run.cells} == {"good"}
+        assert sorted(len(cell.history.retried) for cell in run.cells) == [0] * (len(run.cells) - 2) + [1, 1]
+        assert {cell.history.lane.partition(":")[0] for cell in run.cells} == {"good"}
 
 
 NO_PARTS: dict[str, list[Any]] = {
@@ -160,7 +160,7 @@ def test_nonsense_of_no_part_costs_no_cell_a_try(
         has_part = messages in NO_PARTS.values()
         assert hosts.run.told.noted("bad sent something that the lab does not understand: ") == has_part
         assert not hosts.run.told.noted("gets no more parts")  # There is no other.
-    assert {(cell.status, len(cell.retried)) for cell in run.cells} == {(Status.PASS, 0)}
+    assert {(cell.status, len(cell.history.retried)) for cell in run.cells} == {(Status.PASS, 0)}
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_a_part_does_not_go_back_to_an_idle_host_whose_lab_failed_with_it(
         is_over.set()
         run = hosts.run.finish()
         assert [name for name, _ in hosts.began].count("bad") == 1
-    assert sorted(len(cell.retried) for cell in run.cells) == [0, 0, 1, 1]
+    assert sorted(len(cell.history.retried) for cell in run.cells) == [0, 0, 1, 1]
 
 
 def test_a_part_whose_only_host_has_gone_is_given_to_another(
@@ -98,7 +98,9 @@ def test_a_part_whose_only_host_has_gone_is_given_to_another(
         is_over.set()
         hosts.leave("second")
         run = hosts.run.finish()
-    assert {(cell.status, cell.lane.partition(":")[0]) for cell in run.cells} == {(Status.PASS, "first")}
+    assert {(cell.status, cell.history.lane.partition(":")[0]) for cell in run.cells} == {
+        (Status.PASS, "first")
+    }
 
 
 def test_a_part_goes_only_to_a_host_that_can_run_guests_of_its_architecture(
@@ -109,7 +111,7 @@ def test_a_part_goes_only_to_a_host_that_can_run_guests_of_its_architecture(
         hosts.add("one", decides("one"))
         run = hosts.run.finish()
     assert {cell.status for cell in run.cells} == {Status.PASS}
-    arm = {cell.lane.partition(":")[0] for cell in run.cells if cell.guest == "debian-13-arm64"}
+    arm = {cell.history.lane.partition(":")[0] for cell in run.cells if cell.guest == "debian-13-arm64"}
     assert arm == {"both"}
 
 

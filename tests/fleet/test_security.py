@@ -81,7 +81,7 @@ def test_a_host_dials_in_with_dask_s_own_command(fleet: Fleet, tmp_path: Path) -
             process.wait(60)  # It ends with the run.
         finally:
             process.kill()
-    assert {cell.lane.partition(":")[0] for cell in result.cells} == {"own"}
+    assert {cell.history.lane.partition(":")[0] for cell in result.cells} == {"own"}
 
 
 # Opens connections that say nothing, or a part of what a peer with the run's key would say, and keeps them.

@@ -38,9 +38,9 @@ def evidence_is_whole(run: RunResult, folder: Path) -> None:
     """Each cell has its own evidence, from the host whose lane it names; nothing of another run is left."""
     for cell in run.cells:
         [log] = cell.evidence
-        host = cell.lane.partition(":")[0]
+        host = cell.history.lane.partition(":")[0]
         assert (folder / log).read_text() == f"{cell.guest}/{cell.variant}/{cell.build} on {host}\n"
-    assert {lane.label for lane in run.run.lanes} == {cell.lane for cell in run.cells}
+    assert {lane.label for lane in run.run.lanes} == {cell.history.lane for cell in run.cells}
     assert not list(folder.glob(".arriving-*"))
     assert not (folder / coordinator.CREDENTIALS).exists()
 
@@ -60,11 +60,11 @@ def test_three_hosts_find_what_one_finds_and_nothing_is_left_on_them(fleet: Flee
         result = run.finish()
         assert [cell.status for cell in result.cells] == [Status.PASS] * len(PLAN)
         assert table(result) == table(alone)
-        assert len({cell.lane.partition(":")[0] for cell in result.cells}) > 1
+        assert len({cell.history.lane.partition(":")[0] for cell in result.cells}) > 1
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
         suites = {step.lane for step in result.run.steps if step.activity is Activity.SUITE}
-        assert suites == {cell.lane for cell in result.cells}
+        assert suites == {cell.history.lane for cell in result.cells}
         assert set(result.run.host_names) == {"one", "two", "three"}
         assert RunResult.read(tmp_path / "run") == result
     assert left_on(fleet) == []
@@ -112,7 +112,7 @@ def test_what_is_killed_costs_its_part_a_second_try(
         killed(one).kill()
         result = run.finish()
         assert [cell.status for cell in result.cells] == [Status.PASS] * len(ONE_GUEST)
-        assert {tuple(cell.retried) for cell in result.cells} == {(fault,)}
+        assert {tuple(cell.history.retried) for cell in result.cells} == {(fault,)}
         assert run.told.noted(note)
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
@@ -127,7 +127,7 @@ def test_what_a_child_decided_before_it_failed_is_kept(fleet: Fleet, tmp_path: P
         one.does()
         result = run.finish()
         assert [cell.status for cell in result.cells] == [Status.PASS] * len(ONE_GUEST)
-        assert sum(bool(cell.retried) for cell in result.cells) <= len(ONE_GUEST) - 2
+        assert sum(bool(cell.history.retried) for cell in result.cells) <= len(ONE_GUEST) - 2
         assert decided_once(run)
         evidence_is_whole(result, tmp_path / "run")
 
@@ -138,8 +138,8 @@ def test_a_host_whose_lab_fails_at_once_uses_up_no_part_while_another_is_at_work
     with running(fleet, most_seconds=100.0) as run:
         result = run.finish()
         assert [cell.status for cell in result.cells] == [Status.PASS] * len(PLAN)
-        assert {cell.lane.partition(":")[0] for cell in result.cells} == {good.name}
-        retried = [cell.retried for cell in result.cells]
+        assert {cell.history.lane.partition(":")[0] for cell in result.cells} == {good.name}
+        retried = [cell.history.retried for cell in result.cells]
         assert max(map(len, retried)) <= 1, retried
 
 
@@ -185,8 +185,8 @@ def test_a_host_with_other_definitions_gets_no_parts_and_the_others_go_on(fleet:
         result = run.finish()
         assert run.told.noted("bad gets no more parts: error: other definitions: seed")
         assert [cell.status for cell in result.cells] == [Status.PASS] * len(PLAN)
-        assert [cell.retried for cell in result.cells] == [[]] * len(PLAN)
-        assert {cell.lane.partition(":")[0] for cell in result.cells} == {"good"}
+        assert [cell.history.retried for cell in result.cells] == [[]] * len(PLAN)
+        assert {cell.history.lane.partition(":")[0] for cell in result.cells} == {"good"}
 
 
 def test_no_host_that_can_run_a_cell_is_its_reason(fleet: Fleet) -> None:
@@ -203,9 +203,9 @@ def test_what_a_suite_showed_stands_if_its_child_dies_at_trials(fleet: Fleet, tm
     with running(fleet, ONE_GUEST[:2]) as run:
         first, second = run.finish().cells
         assert decided_once(run)
-    assert (first.status, first.remedies, first.unfinished) == (Status.FAIL, [], True)
-    assert (second.status, second.unfinished) == (Status.FAIL, False)
-    assert "exit status -9" in second.retried[0]
+    assert (first.status, first.remedies, first.history.unfinished) == (Status.FAIL, [], True)
+    assert (second.status, second.history.unfinished) == (Status.FAIL, False)
+    assert "exit status -9" in second.history.retried[0]
     folder = tmp_path / "run"
     assert (folder / first.folder / "kernel.log").exists()
     assert (folder / second.folder / "remedies/a/a.log").read_text() == "tried on one\n"

@@ -57,7 +57,7 @@ from lab.verdict import protection, words
 from lab.verdict import protection as verdict
 from tests.builders import evidence as evidence_examples
 from tests.builders import messages, report_texts
-from tests.builders.cells import JAILED, cell
+from tests.builders.cells import JAILED, cell, changed
 from tests.builders.facts import facts, printed_facts, probed
 from tests.builders.packages import NATIVE_FILE, deb, manifest
 from tests.builders.packages import elf as elf_file
@@ -317,7 +317,8 @@ def _reports(content: bytes, folder: Path) -> None:
 def _reported_evidence(content: dict[str, bytes], folder: Path) -> None:
     run = full_run()
     _put(folder / run.cells[1].folder, content)
-    run.cells[1].evidence = [f"{run.cells[1].folder}/{name}" for name in content]
+    evidence = [f"{run.cells[1].folder}/{name}" for name in content]
+    run.cells[1] = changed(run.cells[1], evidence=evidence)
     run.write(folder)
     _report_all(run, folder)
 

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import pytest
 
 from lab.record import CellResult, RemedyOutcome, RunResult, Status
+from tests.builders.cells import changed
 from tests.builders.lab import ONE, PASSED, Lab, at, statuses
 from tests.libvirt.test_trials_of_a_cell import blocked_and_found
 
@@ -23,9 +24,9 @@ def dies(running: Any, _cell: Any) -> NoReturn:
 
 
 def endless(_running: Any, cell: Any) -> CellResult:
-    """A result that cannot be recorded."""
+    """A result that could not be read again."""
     result: CellResult = cell.result(Status.PASS)
-    return result.model_copy(update={"seconds": {"suite": float("inf")}})
+    return changed(result, seconds={"suite": float("inf")})
 
 
 def traceback_of(lab: Lab, cell: CellResult) -> str:
@@ -54,7 +55,7 @@ def test_a_bug_is_the_error_of_the_cells_that_met_it_with_its_traceback_and_is_n
     for cell in run.cells[: outcomes.count("error")]:
         assert f"{error}: " in cell.reason and "report it" in cell.reason
         assert f"{error}: " in traceback_of(lab, cell)
-        assert (cell.bug, cell.retried) == (True, [])
+        assert (cell.history.bug, cell.history.retried) == (True, [])
     assert (run.exit_status(), RunResult.read(lab.folder).exit_status()) == (4, 4)
 
 
@@ -71,7 +72,8 @@ def test_a_bug_in_a_trial_keeps_the_result(lab: Lab, monkeypatch: pytest.MonkeyP
         tried = [name.split("/")[-2] for name in cell.evidence if name.endswith("traceback.txt")]
         assert tried == sorted(remedy.name for remedy in cell.remedies if remedy.bug)
     else:
-        assert cell.bug and "TypeError" in cell.retried[0] and "in raises" in traceback_of(lab, cell)
+        assert cell.history.bug and "TypeError" in cell.history.retried[0]
+        assert "in raises" in traceback_of(lab, cell)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_an_interrupt_keeps_results(lab: Lab, interrupt: Callable[[], None], job
     run = lab.run(jobs=jobs, retries=retries)
     assert statuses(run) == {"debian-12": ["pass", "not-run"], "debian-13": ["not-run", "not-run"]}
     assert {cell.reason for cell in run.cells[1:]} == {"interrupted"}
-    assert [cell.retried for cell in run.cells] == [[]] * 4
+    assert [cell.history.retried for cell in run.cells] == [[]] * 4
     assert run.run.interrupted
     assert run.exit_status() == 3
     assert (len(lab.heard.cells), len(lab.heard.notes)) == (1, 1)

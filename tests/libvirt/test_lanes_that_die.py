@@ -136,9 +136,9 @@ def test_a_daemon_that_dies_and_comes_back_costs_a_lane_and_no_cell(lab: Lab, da
     lab.cell = at("debian-13/stock", daemon.goes(refusals=3))
     run = lab.run(guests=ONE)
     assert statuses(run) == {"debian-13": ["pass", "pass"]}
-    [reason] = run.cells[0].retried
+    [reason] = run.cells[0].history.retried
     assert "the machine of debian-13 can no longer be asked about" in reason
-    assert run.cells[1].retried == []
+    assert run.cells[1].history.retried == []
     # The machine that outlived its daemon was ended, without it.
     assert daemon.ended == [lab.booted[0][1]]
     assert (len(lab.booted), daemon.is_away) == (2, False)

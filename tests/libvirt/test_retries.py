@@ -19,6 +19,7 @@ from lab.machine import acceleration, console
 from lab.machine.lane import BootFailed, LaneDied
 from lab.plan import Cell
 from lab.record import CellResult, Fault, Outcome, Status, TestResult
+from tests.builders.cells import changed
 from tests.builders.lab import DISK_FULL, ONE, Lab, at, boots, fails, passes, statuses
 
 
@@ -31,7 +32,7 @@ def test_a_fault_is_tried_again_on_a_fresh_lane_and_then_an_error(lab: Lab, faul
     assert statuses(run) == {"debian-13": ["error" if is_error else "pass", "pass"]}
     assert run.exit_status() == (3 if is_error else 0)
     retried = reasons[:-1] if is_error else reasons
-    assert [(cell.retried, cell.reason) for cell in run.cells] == [
+    assert [(cell.history.retried, cell.reason) for cell in run.cells] == [
         (retried, reasons[-1] if is_error else ""),
         ([], ""),
     ]
@@ -102,7 +103,7 @@ def test_a_fault_costs_the_cells_that_it_keeps_from_running_a_second_try_where_t
     run = lab.run(guests=ONE, jobs=1)
     assert statuses(run) == {"debian-13": [status, "pass" if step == "cell" else status]}
     [cell, _] = run.cells
-    assert cell.retried == [str(error)] * (tries - 1)
+    assert cell.history.retried == [str(error)] * (tries - 1)
     assert cell.reason == {"pass": "", "not-run": "image not available: no host"}.get(status, str(error))
     assert len(lab.booted) <= tries
     assert run.exit_status() == (0 if status == "pass" else 3)
@@ -117,7 +118,7 @@ def test_what_boxlite_does_is_never_tried_again(lab: Lab, status: Status) -> Non
     lab.cell = at("debian-13/stock", lambda _running, cell: cell.result(status, reason="so it is"))
     run = lab.run(guests=ONE, retries=5)
     assert lab.lanes() == [["stock", "max-userns-zero"]]
-    assert [(cell.status, cell.retried) for cell in run.cells] == [(status, []), (Status.PASS, [])]
+    assert [(cell.status, cell.history.retried) for cell in run.cells] == [(status, []), (Status.PASS, [])]
 
 
 def test_after_a_guest_that_did_not_come_up_later_lanes_know_how_slow_its_kernel_was(lab: Lab) -> None:
@@ -144,14 +145,14 @@ def test_a_verdict_that_is_the_labs_fault_is_tried_again(lab: Lab, times: int, s
         (lab.folder / cell.folder).mkdir(parents=True, exist_ok=True)
         (lab.folder / cell.folder / "probes.json").touch()
         tests = [TestResult(name="a", outcome=Outcome.FAIL)]
-        return cell.result(Status.ERROR, reason="too slow").model_copy(update={"tests": tests})
+        return changed(cell.result(Status.ERROR, reason="too slow"), tests=tests)
 
     lab.cell = at("debian-13/stock", *[slow] * times)
     run = lab.run(guests=ONE)
     assert lab.lanes() == [["stock", "max-userns-zero"], ["stock"]]
     assert statuses(run) == {"debian-13": [status, "pass"]}
     tried = run.cells[0]
-    assert tried.retried == ["too slow"]
+    assert tried.history.retried == ["too slow"]
     base = "cells/debian-13/stock/0.10.8"
     assert tried.evidence == [f"{base}/{name}probes.json" for name in ["fault-1/", ""][:times]]
     assert [test.name for test in tried.tests] == ["a"] * (times - 1)
@@ -168,14 +169,14 @@ def test_a_verdict_that_is_the_labs_fault_is_tried_again(lab: Lab, times: int, s
 )
 def test_a_late_suite_is_run_again_alone(lab: Lab, fault: Fault, stretched: list[float], again: Status) -> None:
     def late(_running: RunningLane, cell: Cell) -> CellResult:
-        return cell.result(Status.ERROR, reason="a_test was late").model_copy(update={"faults": [fault]})
+        return changed(cell.result(Status.ERROR, reason="a_test was late"), fault=fault)
 
     lab.cell = at("debian-13/stock", late, lambda _running, cell: cell.result(again))
     run = lab.run(guests=ONE)
     assert [sorted(lane) for lane in lab.lanes()] == [["max-userns-zero", "stock", "stock"]]
     assert (sorted(lab.stretched), sorted(lab.alone)) == (stretched, [False, False, True])
     assert statuses(run) == {"debian-13": [again, "pass"]}
-    assert (run.cells[0].retried, run.cells[0].faults) == (["a_test was late"], [fault])
+    assert (run.cells[0].history.retried, run.cells[0].history.faults) == (["a_test was late"], [fault])
     assert "debian-13 stock: to be tried again alone: a_test was late" in lab.heard.notes
 
 
@@ -184,7 +185,7 @@ def test_a_fault_in_a_repeat_loses_no_repeat_that_ended(lab: Lab) -> None:
     run = lab.run(guests=ONE, variants=["stock"], repeat=3)
     assert lab.lanes() == [["stock", "stock"], ["stock", "stock"]]
     [cell] = run.cells
-    assert (cell.status, cell.retried, len(cell.repeats)) == (Status.PASS, ["SSH broke"], 3)
+    assert (cell.status, cell.history.retried, len(cell.suite.repeats)) == (Status.PASS, ["SSH broke"], 3)
 
 
 def test_a_lost_console_loses_no_cell(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,4 +196,4 @@ def test_a_lost_console_loses_no_cell(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     lab.cell = at("debian-13/stock", *[fails(LabError("SSH broke"))] * 2)
     run = lab.run(guests=ONE, retries=1)
     assert statuses(run) == {"debian-13": ["error", "pass"]}
-    assert (run.cells[0].retried, run.cells[0].reason) == (["SSH broke"], "SSH broke")
+    assert (run.cells[0].history.retried, run.cells[0].reason) == (["SSH broke"], "SSH broke")

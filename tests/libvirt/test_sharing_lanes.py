@@ -22,10 +22,10 @@ LANE_MIB = 3072
 def test_when_cold_every_run_of_a_cell_has_a_lane_of_its_own(lab: Lab, repeat: int) -> None:
     run = lab.run(guests=ONE, cold=True, repeat=repeat)
     assert statuses(run) == {"debian-13": ["pass", "pass"]}
-    assert [len(cell.repeats) for cell in run.cells] == [repeat if repeat > 1 else 0] * 2
+    assert [len(cell.suite.repeats) for cell in run.cells] == [repeat if repeat > 1 else 0] * 2
     assert [len(lane) for lane in lab.lanes() if lane] == [1] * (2 * repeat)
     assert Counter(cell.variant.name for _, cell in lab.served) == dict.fromkeys(VARIANTS, repeat)
-    assert all(cell.retried == [] for cell in run.cells)
+    assert all(cell.history.retried == [] for cell in run.cells)
 
 
 def test_a_further_lane_that_does_not_come_up_costs_nobody_a_retry(lab: Lab) -> None:
@@ -42,7 +42,7 @@ def test_a_further_lane_that_does_not_come_up_costs_nobody_a_retry(lab: Lab) -> 
     lab.cell = waits_for_the_second_lane
     run = lab.run(guests=ONE, builds=[OLDER, RELEASE], retries=0, estimates=Seconds(10.0, {"debian-13": 100.0}))
     assert statuses(run) == {"debian-13": ["pass"] * 4}
-    assert [cell.retried for cell in run.cells] == [[]] * 4
+    assert [cell.history.retried for cell in run.cells] == [[]] * 4
     assert [len(lane) for lane in lab.lanes()] == [4, 0]
 
 

@@ -24,6 +24,7 @@ from lab.record import (
 )
 from lab.trials import experiment
 from lab.trials.remedies import RemedyAttempt, Trials
+from tests.builders.cells import changed
 from tests.builders.lab import ONE, Lab, at, blocked, fails, statuses, until_given_up
 
 
@@ -75,7 +76,7 @@ def test_a_lane_that_a_remedy_killed_keeps_its_cell_s_result_and_costs_no_other_
     assert statuses(run) == {"debian-13": ["xfail", "pass"]}
     # When every lane dies in them, the trials are given up.
     assert (run.cells[0].remedies, run.cells[0].has_more_to_try) == (killed, True)
-    assert len(run.cells[0].retried) == retries
+    assert len(run.cells[0].history.retried) == retries
     # The other one has a lane of its own, and the suite is not run again.
     assert [cells for cells in lab.lanes() if cells] == [["stock"], ["max-userns-zero"]]
 
@@ -107,10 +108,10 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
     assert lab.lanes() == [["stock"], ["max-userns-zero"]]
     assert [made for _, made in lanes] == [[], ["a"]]
     assert lanes[0][0] != lanes[1][0]
-    [retried] = run.cells[0].retried
+    [retried] = run.cells[0].history.retried
     assert "is gone" in retried
-    assert (run.cells[0].lane, run.cells[0].trials_lane) == ("debian-13", "debian-13 #2")
-    assert (run.cells[0].unfinished, run.cells[0].has_more_to_try) == (False, False)
+    assert (run.cells[0].history.lane, run.cells[0].history.trials_lane) == ("debian-13", "debian-13 #2")
+    assert (run.cells[0].history.unfinished, run.cells[0].has_more_to_try) == (False, False)
     assert any("the rest of its trials is to be made on a fresh lane" in note for note in lab.heard.notes)
     assert "Reached target" in (lab.folder / run.cells[0].folder / "fault-1/console.log").read_text()
 
@@ -136,7 +137,7 @@ def test_what_was_tried_before_an_interrupt_stays_tried(
     [first] = run.cells
     # What the suite showed is known.
     assert (run.run.interrupted, first.status, first.has_more_to_try) == (True, "xfail", True)
-    assert first.unfinished and [tried.name for tried in first.remedies] == CANDIDATES[:2]
+    assert first.history.unfinished and [tried.name for tried in first.remedies] == CANDIDATES[:2]
     assert RunResult.read(lab.folder).cells == [first]
     [second] = lab.run(**options, kept=lambda _cell: first).cells
     assert begun == CANDIDATES[:3] + CANDIDATES[2:]
@@ -149,7 +150,7 @@ def half_tried(cell: Cell) -> CellResult:
     """A cell of an earlier run, one of whose remedies met a fault of the lab's own."""
     fault = RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="the machine is gone")
     update = {"remedies": [fault], "lane": "an earlier one", "retried": ["no SSH"]}
-    return cell.result(Status.XFAIL).model_copy(update={"cause": "userns-limit", **update})
+    return changed(cell.result(Status.XFAIL), **{"cause": "userns-limit", **update})
 
 
 def test_a_resumed_run_tries_only_what_met_a_fault(lab: Lab, trials: list[tuple[str, str]]) -> None:
@@ -157,8 +158,8 @@ def test_a_resumed_run_tries_only_what_met_a_fault(lab: Lab, trials: list[tuple[
     run = lab.run(guests=ONE, variants=["stock"], remedies=True, kept=half_tried)
     [cell] = run.cells
     assert (cell.status, [str(remedy.result) for remedy in cell.remedies]) == ("xfail", ["verified"])
-    assert (cell.lane, cell.trials_lane) == ("an earlier one", "debian-13")
-    assert (cell.retried, cell.unfinished) == (["no SSH"], False)
+    assert (cell.history.lane, cell.history.trials_lane) == ("an earlier one", "debian-13")
+    assert (cell.history.retried, cell.history.unfinished) == (["no SSH"], False)
     assert [name for name, _ in trials] == ["stock"]
     assert len(lab.heard.cells) == 1
 
@@ -188,7 +189,7 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
     ) -> CellResult:
         heard.append((cell.variant.name, [other.variant for other in passing], options.experiments))
         assert trials == []
-        return result.model_copy(update={"experiment": Experiment(tests=["a"])})
+        return changed(result, experiment=Experiment(tests=["a"]))
 
     monkeypatch.setattr(experiment, "with_experiment", experimented)
     lab.cell = at("debian-13/max-userns-zero", blocked)
@@ -198,7 +199,7 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
         ("max-userns-zero", ["stock"], ExperimentPolicy.UNCLEAR),
     ]
     assert [name for name, _ in trials] == ["max-userns-zero"]
-    assert [cell.experiment is not None for cell in run.cells] == [True, True]
+    assert [cell.trials.experiment is not None for cell in run.cells] == [True, True]
 
 
 CANDIDATES = [remedy.name for remedy in remedies.candidates(remedies.load(), ["userns-limit"])]
@@ -206,4 +207,4 @@ CANDIDATES = [remedy.name for remedy in remedies.candidates(remedies.load(), ["u
 
 def blocked_and_found(_running: RunningLane, cell: Cell) -> CellResult:
     finding = Finding(name="userns-limit", confidence=Confidence.PROVED, why="it is 0")
-    return blocked(_running, cell).model_copy(update={"causes": [finding], "seconds": {"suite": 20.0}})
+    return changed(blocked(_running, cell), causes=[finding], seconds={"suite": 20.0})

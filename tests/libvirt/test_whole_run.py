@@ -21,6 +21,7 @@ from lab.plan import Cell
 from lab.record import CellResult, Outcome, Status, TestResult
 from lab.report import run_notes
 from lab.run.journal import ResultsNotWritten
+from tests.builders.cells import changed
 from tests.builders.lab import ONE, PASSED, Lab, RunCell, Seconds, at, boots, statuses
 
 # The fixture puts another one in its place.
@@ -138,7 +139,7 @@ def test_repeats_that_disagree_are_flaky(lab: Lab, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(lane_cell, "run_cell", run)
     [cell] = lab.run(guests=ONE, variants=["stock"], repeat=3).cells
     assert cell.status is Status.FLAKY
-    assert [repeat.status for repeat in cell.repeats] == ["pass", "fail", "pass"]
+    assert [repeat.status for repeat in cell.suite.repeats] == ["pass", "fail", "pass"]
     assert folders == [Path(), Path("repeat-2"), Path("repeat-3")]
     base = "cells/debian-13/stock/0.10.8"
     assert cell.evidence == [f"{base}/{name}kernel.log" for name in ("", "repeat-2/", "repeat-3/")]
@@ -148,7 +149,7 @@ def test_repeats_that_disagree_are_flaky(lab: Lab, monkeypatch: pytest.MonkeyPat
 def test_a_cell_is_repeated_until_a_test_fails(lab: Lab, fails_in: int, ran: int) -> None:
     def runs(outcome: Outcome, status: Status) -> RunCell:
         tests = [TestResult(name="box_starts", outcome=outcome)]
-        return lambda _, cell: cell.result(status).model_copy(update={"tests": tests})
+        return lambda _, cell: changed(cell.result(status), tests=tests)
 
     passed, failed = runs(Outcome.PASS, Status.PASS), runs(Outcome.FAIL, Status.FAIL)
     # What the lab is to blame for ends nothing.
@@ -156,9 +157,9 @@ def test_a_cell_is_repeated_until_a_test_fails(lab: Lab, fails_in: int, ran: int
     lab.cell = at("debian-13/stock", *[[passed, slow][number % 2] for number in range(fails_in - 1)], failed)
     run = lab.run(guests=ONE, repeat=5, until_fail=True, retries=0)
     [stock, other] = run.cells
-    assert (len(stock.repeats), len(other.repeats)) == (ran, 5)
-    assert [rate.failed_in for rate in stock.rates] == [[fails_in] if fails_in <= 5 else []]
-    assert stock.repeats[-1].failed == (["box_starts"] if fails_in <= 5 else [])
+    assert (len(stock.suite.repeats), len(other.suite.repeats)) == (ran, 5)
+    assert [rate.failed_in for rate in stock.suite.rates] == [[fails_in] if fails_in <= 5 else []]
+    assert stock.suite.repeats[-1].failed == (["box_starts"] if fails_in <= 5 else [])
     assert "--repeat 5 --until-fail" in stock.rerun
 
 
@@ -172,7 +173,7 @@ def test_each_repeat_has_an_order_of_its_own(lab: Lab, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(lane_cell, "run_cell", run)
     cells = lab.run(guests=ONE, repeat=3, shuffle=41).cells
-    assert [[repeat.seed for repeat in cell.repeats] for cell in cells] == [[41, 42, 43]] * 2
+    assert [[repeat.seed for repeat in cell.suite.repeats] for cell in cells] == [[41, 42, 43]] * 2
     assert len({tuple(order) for order in orders}) == 3
     assert orders[:3] == orders[3:]
     assert "--repeat 3 --shuffle=41" in cells[0].rerun

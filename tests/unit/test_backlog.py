@@ -18,6 +18,7 @@ from lab.plan import (
 )
 from lab.record import CellResult, ExperimentPolicy, Outcome, RunOptions, Status, TestResult
 from lab.run.backlog import Backlog, Estimates, Ticket
+from tests.builders.cells import changed
 from tests.builders.lab import Seconds
 
 KNOWN = catalog.load()
@@ -103,7 +104,7 @@ def test_until_a_suite_has_ended_the_cell_with_the_soonest_answer_is_taken_first
     assert third.cell == plan[1]
     tests = [TestResult(name="starts", outcome=Outcome.FAIL)]
     backlog.put_back(third, after=0)
-    backlog.ended(second, second.cell.result(Status.XFAIL).model_copy(update={"tests": tests}))
+    backlog.ended(second, changed(second.cell.result(Status.XFAIL), tests=tests))
     # From then on they come in the order of the plan.
     assert [take(backlog, LONG, 1).cell for _ in range(2)] == [plan[0], plan[1]]
     assert backlog.take(LONG, 1) is None
@@ -190,12 +191,12 @@ def test_what_is_dropped_is_one_build_of_one_guest() -> None:
 
 def ran(cell: Cell, seconds: float, *, fork: str = "memory", tests: int = 1) -> CellResult:
     """A cell whose suite took so long."""
-    update = {
-        "tests": [TestResult(name="starts", outcome=Outcome.PASS)] * tests,
-        "seconds": {"apply": seconds / 4, "suite": seconds * 3 / 4},
-        "fork": fork,
-    }
-    return cell.result(Status.PASS).model_copy(update=update)
+    return changed(
+        cell.result(Status.PASS),
+        tests=[TestResult(name="starts", outcome=Outcome.PASS)] * tests,
+        seconds={"apply": seconds / 4, "suite": seconds * 3 / 4},
+        fork=fork,
+    )
 
 
 def test_nobody_can_tell_what_is_left_until_a_suite_was_timed() -> None:

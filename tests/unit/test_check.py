@@ -17,7 +17,7 @@ from lab.probes import Facts, Probes
 from lab.probes.report import HostReport
 from lab.record import CellResult, Confidence, RemedyOutcome, RemedyResult, Status
 from tests.builders import ubuntu
-from tests.builders.cells import blocked
+from tests.builders.cells import blocked, changed
 from tests.builders.cells import cell as a_cell
 from tests.builders.facts import DEBIAN, facts, printed_facts, probe, who
 from tests.builders.output import run_folder, site_of
@@ -296,7 +296,7 @@ def test_nothing_is_advised_that_the_host_has_already(tmp_path: Path) -> None:
 
 
 def test_a_cell_whose_suite_a_profile_confined_is_not_like_a_host_where_none_does(tmp_path: Path) -> None:
-    cell = POLICY.model_copy(update={"variant": "apparmor-bwrap-exec-deny"})
+    cell = changed(POLICY, variant="apparmor-bwrap-exec-deny")
     answer = check(tmp_path, on_ubuntu("bwrap unconfined", ENFORCED), cell)
     assert answer.nearest is not None
     [differing] = answer.nearest.comparison.differing

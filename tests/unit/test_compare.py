@@ -13,7 +13,7 @@ from lab.gate.compare import Difference, compare
 from lab.gate.decision import Gate, decide
 from lab.gate.expectations import Expectations, ExpectedFailure
 from lab.record import BuildRecord, CellResult, LaneRecord, Outcome, ShardRecord, Status
-from tests.builders.cells import JAILED, box, compared, done, side
+from tests.builders.cells import JAILED, box, changed, compared, done, side
 from tests.builders.facts import facts
 
 PASS, FAIL, XFAIL, XPASS = Status.PASS, Status.FAIL, Status.XFAIL, Status.XPASS
@@ -181,7 +181,7 @@ def boxed(status: Status = Status.PASS, guest: str = "debian-13", **other: Any) 
         test.model_copy(update={"protection": box(**other) if test.outcome is Outcome.PASS else None})
         for test in cell.tests
     ]
-    return cell.model_copy(update={"tests": tests})
+    return changed(cell, tests=tests)
 
 
 def test_a_box_that_lost_protection_blocks_although_it_works() -> None:
@@ -281,7 +281,7 @@ def test_a_baseline_reads_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_baseline_does_not_depend_on_the_order_of_the_cells_or_on_when_they_ran() -> None:
     cells = [done(Status.PASS), done(Status.XFAIL, variant="a"), done(Status.PASS, guest="debian-12")]
-    later = [cell.model_copy(update={"seconds": {"suite": 9.0}, "lane": "other"}) for cell in reversed(cells)]
+    later = [changed(cell, seconds={"suite": 9.0}, lane="other") for cell in reversed(cells)]
     assert baseline.render(side(*cells)) == baseline.render(side(*later))
 
 

@@ -34,6 +34,7 @@ from lab.record import (
 )
 from lab.trials import experiment
 from lab.trials.experiment import smallest, with_experiment
+from tests.builders.cells import changed
 from tests.builders.facts import facts as a_facts
 from tests.builders.facts import who
 from tests.builders.lanes import SUITE, Bench, FakeGuest, trust_guests
@@ -120,22 +121,22 @@ SYSCTL, LIKELY = finding("userns-sysctl"), finding("userns-limit", Confidence.LI
 def failed(cell: Cell, *causes: Finding, status: Status = Status.FAIL, **sysctls: str) -> CellResult:
     """A cell whose sandbox is blocked, for these causes or an unknown one."""
     result = cell.result(status, reason="; ".join(cause.why for cause in causes) or "nothing is proved")
-    update = {
-        "causes": list(causes),
-        "cause": causes[0].name if causes else UNKNOWN,
-        "confidence": causes[0].confidence if causes else None,
-        "facts": facts(**sysctls),
-        "tests": [
+    return changed(
+        result,
+        causes=list(causes),
+        cause=causes[0].name if causes else UNKNOWN,
+        confidence=causes[0].confidence if causes else None,
+        facts=facts(**sysctls),
+        tests=[
             TestResult(name=name, outcome=Outcome.FAIL if name in BLOCKED else Outcome.PASS)
             for name in SUITE.tests
         ],
-    }
-    return result.model_copy(update=update)
+    )
 
 
 def passed(cell: Cell, **sysctls: str) -> CellResult:
     tests = [TestResult(name=name, outcome=Outcome.PASS) for name in SUITE.tests]
-    return cell.result(Status.PASS).model_copy(update={"facts": facts(**sysctls), "tests": tests})
+    return changed(cell.result(Status.PASS), facts=facts(**sysctls), tests=tests)
 
 
 def run(
@@ -161,8 +162,8 @@ def run_passed(guest: Guest) -> CellResult:
 
 
 def made(result: CellResult) -> Experiment:
-    assert result.experiment is not None
-    return result.experiment
+    assert result.trials.experiment is not None
+    return result.trials.experiment
 
 
 def steps(result: CellResult) -> list[tuple[list[str], str]]:
@@ -218,7 +219,7 @@ def test_a_likely_cause_is_proved_only_by_taking_back_what_makes_it(
 ) -> None:
     result = run_failed(guest, name, LIKELY, when=when)
     assert made(result).turning == [[taken_back or NOT_CLONE]]
-    assert (result.cause, result.confidence) == ("userns-limit", confidence)
+    assert (result.cause, result.verdict.confidence) == ("userns-limit", confidence)
     assert [(cause.name, cause.confidence) for cause in result.causes] == [("userns-limit", confidence)]
     by_experiment = f"; by experiment, what failed passes {taken_back}" if taken_back else ""
     assert result.reason == result.causes[0].why == f"userns-limit it is{by_experiment}"
@@ -242,7 +243,7 @@ def test_a_box_that_dies_once_proves_no_likely_cause(guest: Guest) -> None:
 def test_an_unknown_cause_stays_unknown_and_its_reason_says_what_was_found(guest: Guest) -> None:
     guest.blocks = lambda changed: "no sandbox" if "mount" in changed.knobs else ""
     result = run_failed(guest, "tmp-noexec", when=UNCLEAR)
-    assert (result.cause, result.confidence, result.causes) == (UNKNOWN, None, [])
+    assert (result.cause, result.verdict.confidence, result.causes) == (UNKNOWN, None, [])
     assert result.reason == "nothing is proved; by experiment, what failed passes without mount /tmp noexec"
 
 
@@ -265,7 +266,7 @@ def test_what_the_guest_itself_sets_is_found_by_the_nearest_passing_cell(guest: 
 def test_a_passing_cell_of_another_architecture_is_no_comparison(guest: Guest) -> None:
     other = passed(planned("stock", "debian-12"), kernel__strange="7")
     assert other.facts
-    other.facts = other.facts.model_copy(update={"machine": "aarch64"})
+    other = changed(other, facts=other.facts.model_copy(update={"machine": "aarch64"}))
     assert made(run_failed(guest, "stock", passing=[other])).compared_with == ""
     near = passed(planned("stock", "debian-14"), kernel__strange="8")
     assert (
@@ -431,7 +432,7 @@ def test_on_a_dead_lane_an_experiment_ends_and_it_starts_over_on_a_fresh_one(gue
     first = run_failed(guest, "userns-clone-off")
     assert steps(first) == [([], "fails"), ([NOT_CLONE], "error")]
     assert made(first).stopped == "the machine is gone"
-    assert first.has_more_to_try and first.before_trials().experiment is None
+    assert first.has_more_to_try and first.before_trials().trials.experiment is None
     guest.lane.when.clear()
     result = run_failed(Guest(guest.bench), "userns-clone-off")
     assert steps(result) == [([], "fails"), ([NOT_CLONE], "passes")]
@@ -460,8 +461,8 @@ def test_on_which_cells_an_experiment_is_made(
 ) -> None:
     cell = planned("userns-clone-off" if causes is not None else "stock")
     result = passed(cell) if causes is None else failed(cell, *causes)
-    result.status = status
-    assert (run(guest, cell, result, when=when).experiment is not None) is is_made
+    result = changed(result, status=status)
+    assert (run(guest, cell, result, when=when).trials.experiment is not None) is is_made
 
 
 # -- delta debugging, on sets whose smallest failing part is known

@@ -230,8 +230,8 @@ def test_hostile_text_controls_neither_terminal_nor_markdown(tmp_path: Path, run
     before = run_with(*BEFORE.cells, done(Status.PASS, variant=name, build="0.10.0"))
     old, candidate = write(before, tmp_path / "old"), write(run_with(*cells), tmp_path / "new")
     document = json.loads((candidate / "results.json").read_text())
-    document["cells"][0]["tests"].append({"name": "t\x1b[2J|<i>", "outcome": "fail"})
-    document["cells"][0]["cause"] = "\x1b]0;x\x07bad"
+    document["cells"][0]["suite"]["tests"].append({"name": "t\x1b[2J|<i>", "outcome": "fail"})
+    document["cells"][0]["verdict"]["cause"] = "\x1b]0;x\x07bad"
     (candidate / "results.json").write_text(json.dumps(document))
     for kind in ("table", "markdown"):
         printed = run_lab(1, "gate", candidate, "--against", old, "--format", kind)

@@ -12,6 +12,7 @@ from lab.report import table
 from lab.report.site.publish import publish
 from lab.verdict import words
 from lab.verdict.words import FinishedCell
+from tests.builders.cells import changed
 from tests.builders.finished_cells import gathered
 from tests.builders.output import REPORTS, pages
 from tests.builders.processes import run_main
@@ -91,7 +92,7 @@ def test_a_folder_in_place_of_a_log_ends_no_report(
 
 def test_a_folder_in_place_of_a_log_ends_no_site(run: RunResult, tmp_path: Path, bugs: dict[str, None]) -> None:
     evidence = [f"{run.cells[0].folder}/{name}" for name in ("kernel.log", "probes.json")]
-    run = run_of(run.cells[0].model_copy(update={"evidence": evidence}), run.cells[1])
+    run = run_of(changed(run.cells[0], evidence=evidence), run.cells[1])
     run.write(tmp_path)
     log = tmp_path / evidence[0]
     log.unlink(missing_ok=True)

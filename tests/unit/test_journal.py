@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
-from pydantic import ValidationError
 
 from lab import catalog
 from lab.base.errors import UsageError
@@ -16,10 +15,21 @@ from lab.base.paths import Paths
 from lab.builds.kinds.wheel import Wheel
 from lab.machine.acceleration import Acceleration
 from lab.plan import choose
-from lab.record import CellResult, DecidedCell, LaneRecord, RunInfo, RunOptions, RunResult, Status, run
+from lab.record import (
+    CellResult,
+    DecidedCell,
+    LaneRecord,
+    RunInfo,
+    RunOptions,
+    RunResult,
+    Status,
+    TestRate,
+    run,
+)
 from lab.record.folders import locked_folder, new_folder
 from lab.run import journal, lanes
 from lab.run.journal import Journal, ResultsNotWritten
+from tests.builders.cells import changed
 from tests.builders.runs import host
 
 BUILDS = [Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")]
@@ -51,9 +61,9 @@ def test_an_unreadable_result_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(journal, "SMALL_RECORD", size)
     growing = record(tmp_path)
     growing.write()
-    wrong = STOCK.result(Status.PASS).model_copy(update={"seconds": {"suite": float("inf")}})
-    with pytest.raises(ValidationError, match=r"seconds\.suite"):
-        growing.decide(STOCK, wrong)
+    rate = TestRate(name="a", ran=1000, failed_in=[1] * 400_000, low=0.0, high=1.0)
+    with pytest.raises(ValueError, match=r"expected at most \d+ values"):
+        growing.decide(STOCK, changed(STOCK.result(Status.PASS), rates=[rate]))
     growing.decide(STOCK, STOCK.result(Status.ERROR, reason="its result is none"))
     assert [cell.status for cell in RunResult.read(tmp_path).cells] == ["error", "not-run"]
 
@@ -95,7 +105,7 @@ def test_cells_are_on_disk_at_once_with_the_run_s_end(tmp_path: Path, interrupte
 
 
 def test_what_a_resumed_run_keeps_stays_as_it_was(tmp_path: Path) -> None:
-    old = STOCK.result(Status.FAIL, reason="from before").model_copy(update={"evidence": ["of/then"]})
+    old = changed(STOCK.result(Status.FAIL, reason="from before"), evidence=["of/then"])
     growing = record(tmp_path, kept=[old])
     assert growing.passing(BUILDS[1]) == []
     growing.decide(OTHER, OTHER.result(Status.PASS))
@@ -257,7 +267,7 @@ def test_additions_to_an_older_record_do_not_count(tmp_path: Path, monkeypatch: 
     assert RunResult.read(tmp_path).cells[0].status is Status.PASS
 
 
-ELSEWHERE = OTHER.result(Status.PASS).model_copy(update={"guest": "x"})
+ELSEWHERE = changed(OTHER.result(Status.PASS), guest="x")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from lab.gate.decision import Gate
 from lab.plan import Cell
 from lab.record import CellResult, Status
 from lab.run import scheduler
-from tests.builders.cells import done, side
+from tests.builders.cells import changed, done, side
 from tests.builders.processes import RunLab, decide_at_once
 
 CELL = ["matrix", "-g", "debian-13", "-v", "stock"]
@@ -41,7 +41,7 @@ def guests(
     """Runs without guests: each build's cells get a status. Returns the names of the cells that were run."""
 
     def result(cell: Cell) -> CellResult:
-        return cell.result(statuses.get(cell.build.name, Status.PASS)).model_copy(update={"bug": bug})
+        return changed(cell.result(statuses.get(cell.build.name, Status.PASS)), bug=bug)
 
     return decide_at_once(monkeypatch, result, interrupted=interrupted)
 

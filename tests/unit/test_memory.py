@@ -257,10 +257,12 @@ BAD = [
     _results("10 MB of cells", lambda: record(cells=dense(10)), TOO_MANY),
     _results("sparse cells", lambda: record(cells=sparse(20)), "cells.0.guest: Field"),
     _results("sparse steps", lambda: record(run__steps=sparse(20)), "run.steps.0.lane: Field"),
-    _results("modules", lambda: record(cells__1__facts__lsm=many("1", 10 * MB, each=17)), "lsm.0: Input"),
+    _results("modules", lambda: record(cells__1__suite__facts__lsm=many("1", 10 * MB, each=17)), "lsm.0"),
     _results("keys", lambda: record(run=keys(400_000)), "run: Value error, expected at most 100 keys"),
     _results("definitions", lambda: record(run__definitions=keys(400_000)), "definitions.000000: Input"),
-    _results("hidden", lambda: record(cells__1__reason=HIDDEN, cells__1__lane="1"), "cells.1.lane: Input"),
+    _results(
+        "hidden", lambda: record(cells__1__verdict__reason=HIDDEN, cells__1__history__lane="1"), "lane: Input"
+    ),
     _decided("1 MB of lanes", lambda: f'{{"lanes":{dense(1)}}}\n', TOO_MANY),
     _decided("sparse steps", lambda: f'{{"steps":{sparse(9)}}}\n', FIELD),
     _decided("lines", lambda: "\n" * 30 * MB, "Invalid JSON"),

@@ -12,6 +12,7 @@ from lab.plan import Shard
 from lab.record import CellResult, LaneRecord, RunInfo, RunOptions, RunResult, ShardRecord, Status
 from lab.run import start
 from lab.run.lanes import Labels
+from tests.builders.cells import changed
 from tests.builders.runs import SMALL, Shards, begin, finish, host, names, resume, runs_of_shards
 
 
@@ -130,14 +131,14 @@ def test_lanes_of_several_shards_have_labels_of_their_own_and_say_what_they_ran_
             LaneRecord(guest="debian-13", label=label, image=str(number) * 64, fork="memory", seconds={})
             for label in labels
         ]
-        shard.cells[0].lane, shard.cells[0].trials_lane = labels[:2]
+        shard.cells[0] = changed(shard.cells[0], lane=labels[0], trials_lane=labels[1])
         # This lane did not come up, so that it has no record.
-        shard.cells[1].lane = "debian-13 #3"
+        shard.cells[1] = changed(shard.cells[1], lane="debian-13 #3")
     run = merge_shards(shards, tmp_path / "whole")
     assert [(lane.label, lane.image[0], lane.host and lane.host.name) for lane in run.run.lanes] == [
         (f"{number}/2: {label}", str(number), f"host-{number}") for number in (1, 2) for label in labels
     ]
-    assert [(cell.lane, cell.trials_lane) for cell in run.cells] == [
+    assert [(cell.history.lane, cell.history.trials_lane) for cell in run.cells] == [
         ("1/2: debian-13", "1/2: debian-13 #2"),
         ("1/2: debian-13 #3", ""),
         ("2/2: debian-13", "2/2: debian-13 #2"),
@@ -161,7 +162,7 @@ def test_evidence_that_cannot_be_taken_is_named(tmp_path: Path) -> None:
     assert error.value.exit_status == 3
     assert not (tmp_path / "whole" / "results.json").exists()
     # It is refused outside of the cell's own folder.
-    shard.cells[0].evidence = ["variants/stock.toml"]
+    shard.cells[0] = changed(shard.cells[0], evidence=["variants/stock.toml"])
     with pytest.raises(UsageError, match=r"evidence outside of the cell's folder: variants/stock\.toml"):
         merge_shards(shards, tmp_path / "other")
 
@@ -172,7 +173,7 @@ def test_no_file_of_this_host_gets_into_it(tmp_path: Path, kind: str, monkeypatc
     folder, shard = shards[1]
     [log] = shard.cells[0].evidence
     inner = f"{shard.cells[0].folder}/boxlite/kernel.log"
-    shard.cells[0].evidence = [log, inner]
+    shard.cells[0] = changed(shard.cells[0], evidence=[log, inner])
     secret = tmp_path / "host" / "kernel.log"
     secret.parent.mkdir()
     secret.write_text("a secret of this host")
@@ -274,8 +275,8 @@ def test_changed_definitions_of_cells_that_stand_are_refused_all_the_same(tmp_pa
 
 def test_a_whole_merged_run_is_resumed_where_its_shards_left_off(tmp_path: Path) -> None:
     shards = runs_of_shards(tmp_path)
-    shards[0][1].cells[1].status = Status.ERROR
-    shards[1][1].cells[0].unfinished = True
+    shards[0][1].cells[1] = changed(shards[0][1].cells[1], status=Status.ERROR)
+    shards[1][1].cells[0] = changed(shards[1][1].cells[0], unfinished=True)
     begun = resume(merge_shards(shards, tmp_path / "whole"))
     assert [cell.name for cell in begun.cells_to_run] == [SMALL[1].name, SMALL[2].name]
     assert len(begun.earlier_results) == 3

@@ -32,6 +32,7 @@ from lab.record import (
     TestResult,
 )
 from lab.trials.remedies import Trial, Trials, with_remedies
+from tests.builders.cells import changed
 from tests.builders.facts import facts, probe, probed
 from tests.builders.lanes import SUITE, Bench, FakeGuest, FakeLane, fails, trust_guests
 
@@ -195,14 +196,16 @@ def try_all(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
         if has_probes:
             (folder / "probes.json").write_text(guest.probe(cell.variant).model_dump_json())
         blocking = guest.blocked_by if causes is None else causes
-        before = cell.result(Status.XFAIL)
-        before.causes = [finding(cause) for cause in blocking]
-        before.remedies = list(finished or [])
         failed = [*BLOCKED, *([SUITE.control] if guest.control_fails() else [])]
-        before.tests = [
-            outcome_of(name, Outcome.FAIL, "before") if name in failed else outcome_of(name)
-            for name in SUITE.tests
-        ]
+        before = changed(
+            cell.result(Status.XFAIL),
+            causes=[finding(cause) for cause in blocking],
+            remedies=list(finished or []),
+            tests=[
+                outcome_of(name, Outcome.FAIL, "before") if name in failed else outcome_of(name)
+                for name in SUITE.tests
+            ],
+        )
         bench.lane.when.clear()
         guest.enter(bench.lane)
         monkeypatch.setattr(lane_cell, "diagnose_cell", guest.diagnose)
@@ -534,7 +537,7 @@ def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
     one = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
     monkeypatch.setattr(Trials, "_try", lambda trials, these: Trial(these, one))
     causes = [finding(SYSCTL)] if has_cause else []
-    result: CellResult = CELL.result(status).model_copy(update={"causes": causes})
+    result: CellResult = changed(CELL.result(status), causes=causes)
     running = bench.service(stores=False)
     kept: list[RemedyResult] = []
     made = with_remedies(RunOptions(remedies=True), running, CELL, result, kept.append)

@@ -36,7 +36,7 @@ from lab.report.site.publish import publish
 from lab.verdict.status import combine
 from tests.builders import golden
 from tests.builders.cells import blocked as a_blocked_cell
-from tests.builders.cells import box, cell
+from tests.builders.cells import box, cell, changed
 from tests.builders.facts import facts
 from tests.builders.output import FAULT, FLAKY, REPORTS, printed
 from tests.builders.runs import host, run_of
@@ -261,6 +261,8 @@ def test_long_lists_are_cut_and_a_shuffled_repeat_is_named_with_the_option_for_i
     [first, others] = run_notes.list_rates_of_cell(long)
     assert first.repeats == "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, and 19 more"
     assert others.name_tests(1) == "presets and 1 more"
-    seeds = [repeat.model_copy(update={"seed": 40 + number}) for number, repeat in enumerate(long.repeats, 1)]
-    [first, *_] = run_notes.list_rates_of_cell(long.model_copy(update={"repeats": seeds}))
+    seeds = [
+        repeat.model_copy(update={"seed": 40 + number}) for number, repeat in enumerate(long.suite.repeats, 1)
+    ]
+    [first, *_] = run_notes.list_rates_of_cell(changed(long, repeats=seeds))
     assert first.repeats.startswith("1 (--shuffle=41), 2 (--shuffle=42)")

@@ -132,8 +132,10 @@ def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_
     )
     numbered = HostNumbers().run(run)
     first, *others = numbered.cells
-    assert first.lane == first.trials_lane == numbered.run.lanes[0].label == "host 1: debian-13 #2"
-    assert first.retried == [cell.reason for cell in others] == [*published.values()]
+    assert (
+        first.history.lane == first.history.trials_lane == numbered.run.lanes[0].label == "host 1: debian-13 #2"
+    )
+    assert first.history.retried == [cell.reason for cell in others] == [*published.values()]
     folder = tmp_path / "run"
     folder.mkdir()
     run.write(folder)

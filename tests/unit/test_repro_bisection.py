@@ -23,6 +23,7 @@ from lab.repro.bisection import Bisection, Border, State, compare, failing
 from lab.repro.running import Runner
 from lab.run import scheduler
 from lab.run.worker import Worker
+from tests.builders.cells import changed
 
 # -- the search, without any run
 
@@ -104,7 +105,7 @@ def outcomes(*failed: str) -> list[TestResult]:
 
 def ran(cell: Cell, status: Status, *failed: str, cause: str | None = None, **more: Any) -> CellResult:
     tests = [] if status is Status.ERROR else outcomes(*failed)
-    return cell.result(status).model_copy(update={"tests": tests, "cause": cause} | more)
+    return changed(cell.result(status), tests=tests, cause=cause, **more)
 
 
 def release(state: str, cell: Cell) -> CellResult:
@@ -147,7 +148,7 @@ def test_what_a_cell_shows_is_compared_test_by_test_and_by_its_cause(
 def not_judged(version: str, *failed: str, faulty: list[str]) -> CellResult:
     """A cell that the lab could not judge for the faulty ones of its tests."""
     cell = reported(version).result(Status.ERROR, reason="no registry")
-    return cell.model_copy(update={"tests": outcomes(*failed), "faulty": faulty})
+    return changed(cell, tests=outcomes(*failed), faulty=faulty)
 
 
 def test_what_other_tests_of_a_cell_show_holds_though_one_could_not_be_judged() -> None:

@@ -19,6 +19,7 @@ from lab.repro.report import Finding as TextFinding
 from lab.repro.report import Mood, Setting, Speaker, Statement
 from lab.repro.verdict import Claim, Held, Result, Verdict, essence, spaced
 from tests.builders import evidence, messages
+from tests.builders.cells import changed
 from tests.builders.reports import (
     CLONE,
     POLICY,
@@ -272,7 +273,7 @@ def test_a_test_that_did_not_run_says_nothing_and_a_skipped_one_is_no_cure(tmp_p
     made = plan(report(system(), named_test(ECHO)), CLONE)
     tests = [TestResult(name=ECHO, outcome=Outcome.NOT_RUN)]
     blocked = ran(made, "userns-clone-off", cause=CLONE)
-    not_run = blocked.model_copy(update={"tests": tests})
+    not_run = changed(blocked, tests=tests)
     [claim] = verdict.of_run(made, run(not_run), tmp_path).claims
     assert (claim.held, claim.why) == (Held.NOT_TESTED, "it did not run")
     made = plan(report(system(), tried(SWITCH, "1", helped=True)), CLONE)

@@ -4,10 +4,14 @@ from typing import Any
 
 import jsonschema
 import pytest
+from pydantic import BaseModel
 
 from lab.base.errors import UsageError
 from lab.base.paths import PACKAGE
 from lab.record import (
+    CellHistory,
+    CellTrials,
+    CellVerdict,
     Confidence,
     Expectation,
     LaneRecord,
@@ -19,6 +23,7 @@ from lab.record import (
     RunResult,
     ShardRecord,
     Status,
+    SuiteResult,
     TestResult,
     json_schema,
 )
@@ -126,14 +131,17 @@ def changed(key: str, value: object) -> bytes:
         (b"\xff\xfe", "results.json"),
         (b"[]", "Input should be a valid dictionary or instance of RunResult\n  next: name another run"),
         (b"{}", "run: Field required"),
-        (changed("schema", 1), "schema: Input should be 2\n  next: name"),
+        (changed("schema", 2), "schema: Input should be 3\n  next: name"),
         (changed("cells", []), "cells: the run has none, expected at least one"),
         (changed("cells", valid()["cells"][:1] * 2), "cells.1: expected each cell once, found that of cells.0"),
         (changed("cells", [{"guest": "x"}]), "cells.0.variant: Field required"),
         (changed("colour", "red"), "colour: Extra inputs are not permitted"),
         # What only a hostile host, guest or shard writes.
         (changed("run.lanes.0.seconds", {"boot": 1e308}), "lanes.0.seconds.boot: Input should be less than"),
-        (changed("cells.1.seconds", {"suite": -1.0}), "cells.1.seconds.suite: Input should be greater than"),
+        (
+            changed("cells.1.suite.seconds", {"suite": -1.0}),
+            "cells.1.suite.seconds.suite: Input should be greater than",
+        ),
         (changed("run.started", "2026-11-26T10:00:00"), "run.started: Input should have timezone info"),
         (changed("run.shard.plan.0", "debian-13/stock"), "run.shard.plan: Value error, expected GUEST/VARIANT"),
         (changed("run.shard.plan", ["a/b/c"] * 2), "run.shard.plan: Value error, expected each cell once"),
@@ -163,13 +171,27 @@ def test_a_cell_whose_folder_is_a_link_is_refused(tmp_path: Path, link: str) -> 
         RunResult.read(tmp_path)
 
 
-@pytest.mark.parametrize("number", [float("inf"), float("nan")])
-def test_a_number_that_could_not_be_read_again_does_not_replace_a_record(tmp_path: Path, number: float) -> None:
-    run_of(cell()).write(tmp_path)
-    before = (tmp_path / "results.json").read_bytes()
-    with pytest.raises(ValueError, match=r"cells\.0\.seconds"):
-        run_of(cell().model_copy(update={"seconds": {"suite": number}})).write(tmp_path)
-    assert (tmp_path / "results.json").read_bytes() == before
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), -1.0])
+def test_a_part_that_could_not_be_read_again_cannot_be_made(number: float) -> None:
+    with pytest.raises(ValueError, match=r"seconds\.suite"):
+        SuiteResult(seconds={"suite": number})
+
+
+@pytest.mark.parametrize("part", [SuiteResult, CellVerdict, CellTrials, CellHistory])
+def test_a_misspelt_field_of_a_part_is_an_error(part: type[BaseModel]) -> None:
+    with pytest.raises(ValueError, match="Extra inputs are not permitted"):
+        part(status=Status.PASS, tets=[])
+
+
+def test_a_result_with_another_part_is_another_result() -> None:
+    result = cell(facts=facts())
+    history = CellHistory(lane="debian-13", retried=["the machine is gone"])
+    other = result.with_parts(history=history, evidence=["kernel.log"])
+    assert (other.history, other.evidence) == (history, ["kernel.log"])
+    assert (other.suite, other.verdict, other.name) == (result.suite, result.verdict, result.name)
+    assert (result.history, result.evidence) == (CellHistory(), [])
+    with pytest.raises(ValueError, match="frozen"):
+        result.verdict = CellVerdict(status=Status.FAIL)
 
 
 def test_the_published_schema_is_the_one_in_force() -> None:

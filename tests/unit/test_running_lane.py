@@ -93,7 +93,7 @@ def test_each_build_is_deployed_from_the_same_state_and_its_cells_forked_from_it
         *["load build-1", "suite stock"],
         *["load build-0", "suite stock"],
     ]
-    assert [(result.build, result.status, result.fork) for result in results] == [
+    assert [(result.build, result.status, result.suite.fork) for result in results] == [
         (build.name, Status.PASS, "memory") for build in (OLD, NEW, OLD)
     ]
 
@@ -179,10 +179,10 @@ def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench
     served.deploy(NEW)
     result = run_cell(served, cell(NEW), bench.folder / "cell")
     assert bench.lane.did == ["start", "deploy 0.10.8", "suite stock"]
-    assert (result.fork, served.record().fork, served.record().network) == ("cold", "cold", "open")
-    assert (result.facts, result.context) == (asked_for(SYSCTLS), who().context)
+    assert (result.suite.fork, served.record().fork, served.record().network) == ("cold", "cold", "open")
+    assert (result.facts, result.suite.context) == (asked_for(SYSCTLS), who().context)
     # All that it took to get there is the cell's own.
-    assert {"boot", "fetch", "deploy", "apply", "suite", "evidence"} <= set(result.seconds)
+    assert {"boot", "fetch", "deploy", "apply", "suite", "evidence"} <= set(result.suite.seconds)
 
 
 # A boot, deploying and the suite keep a processor busy.
@@ -220,8 +220,8 @@ def test_a_step_s_time_has_no_waiting_in_it(bench: Bench, monkeypatch: pytest.Mo
     served.deploy(NEW)
     result = run_cell(served, cell(NEW), bench.folder / "cell")
     assert clock.seconds == 300.0
-    assert {**served.watch.seconds, **result.seconds}.keys() >= {"boot", "deploy", "suite"}
-    assert set(served.watch.seconds.values()) | set(result.seconds.values()) == {0.0}
+    assert {**served.watch.seconds, **result.suite.seconds}.keys() >= {"boot", "deploy", "suite"}
+    assert set(served.watch.seconds.values()) | set(result.suite.seconds.values()) == {0.0}
 
 
 def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherwise(bench: Bench) -> None:

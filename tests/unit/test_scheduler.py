@@ -21,6 +21,7 @@ from lab.run import scheduler, start
 from lab.run.observer import Observer
 from lab.run.scheduler import Scheduler
 from lab.run.worker import Worker
+from tests.builders.cells import changed
 from tests.builders.facts import facts
 from tests.builders.lanes import fails
 from tests.builders.runs import host
@@ -63,7 +64,7 @@ def test_each_guest_is_asked_for_every_variant_s_sysctls(folder: Path) -> None:
     assert set(begin(run_of(folder))._work.sysctls) == set(KNOWN.sysctls())
     assert set(begin(run_of(folder, cells=cells))._work.sysctls) == {IPC, *KNOWN.sysctls()}
     # A kept result may be of a catalog with more variants.
-    kept = CELLS[0].result(Status.PASS).model_copy(update={"facts": facts(sysctls={IPC: "31437"})})
+    kept = changed(CELLS[0].result(Status.PASS), facts=facts(sysctls={IPC: "31437"}))
     assert IPC in begin(run_of(folder, earlier_results={CELLS[0].folder: kept}))._work.sysctls
 
 
@@ -104,7 +105,7 @@ def test_a_resumed_run_keeps_both_hosts(folder: Path, monkeypatch: pytest.Monkey
         here = host(kernel=kernel)
         worker._journal.begin_on(here, worker.machine.guest.arch)
         made = LaneRecord(guest=worker.machine.guest.name, image="1" * 64, fork="memory", seconds={})
-        worker._journal.add_lane(made.model_copy(update={"label": worker.label, "host": here}))
+        worker._journal.add_lane(made.in_run(worker.label, here))
         while ticket := worker._backlog.take(worker.machine.name, worker.number):
             worker._decisions.decide(ticket, ticket.cell.result(status), worker.label)
 
@@ -116,8 +117,8 @@ def test_a_resumed_run_keeps_both_hosts(folder: Path, monkeypatch: pytest.Monkey
     kernel = "6.18"
     again = run_of(folder, earlier_results=kept, info=first.run, cells=[CELLS[1], more]).run()
     assert [lane.label for lane in again.run.lanes] == ["debian-13", "debian-13 #2"]
-    assert [cell.lane for cell in again.cells] == ["debian-13", "debian-13 #2"]
-    kernels = [[host.kernel for host in again.run.hosts(cell.guest, cell.lane)] for cell in again.cells]
+    assert [cell.history.lane for cell in again.cells] == ["debian-13", "debian-13 #2"]
+    kernels = [[host.kernel for host in again.run.hosts(cell.guest, cell.history.lane)] for cell in again.cells]
     assert kernels == [["6.12"], ["6.18"]]
     assert again.run.host == host(kernel="6.12")
 

@@ -18,6 +18,7 @@ from lab.report.site.model import History, Site
 from lab.report.site.publish import publish
 from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.cells import cell as a_cell
+from tests.builders.cells import changed
 from tests.builders.facts import DEBIAN, facts
 from tests.builders.output import Parsed, run_folder, site_of
 
@@ -119,8 +120,8 @@ def test_a_verified_remedy_is_offered_to_all_guests_that_fail_alike(tmp_path: Pa
         a_cell(facts=facts()),
         a_cell(variant="podman", facts=facts()),
         cured,
-        cured.model_copy(update={"guest": "debian-13-podman"}),
-        cured.model_copy(update={"guest": "debian-13-selinux", "remedies": []}),
+        changed(cured, guest="debian-13-podman"),
+        changed(cured, guest="debian-13-selinux", remedies=[]),
     )
     parsed = Parsed(site / "hosts" / "debian-13.html")
     groups = [div["data-guests"] for div in parsed.of("div") if div.get("class") == "group"]

@@ -30,7 +30,7 @@ from lab.report.site.charts import MOST_TICKS, duration, ticks, timelines
 from lab.report.site.maintainers import LONGEST_LINE, MOST_LINES
 from lab.report.site.publish import publish
 from tests.builders import golden, output
-from tests.builders.cells import blocked, box, cell
+from tests.builders.cells import blocked, box, cell, changed
 from tests.builders.evidence import DENIED_CREATE
 from tests.builders.facts import context, facts, probe, probed
 from tests.builders.runs import host, run_of
@@ -246,7 +246,7 @@ def test_a_wrong_diagnosis_is_shown_with_its_cells_the_cause_and_the_cure(tmp_pa
 
 def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:
     passed = output.run_folder(tmp_path, cell(), name="passed")
-    without_log = misjudged("a").model_copy(update={"evidence": []})
+    without_log = changed(misjudged("a"), evidence=[])
     publish([passed, output.run_folder(tmp_path, without_log, name="failed")], tmp_path / "site")
     text = output.Parsed(tmp_path / "site" / "findings.html").text
     assert "there is no diagnosis to judge" in text

@@ -1,5 +1,6 @@
 """New and resumed runs, and what a command line asks for."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from lab.record import (
 )
 from lab.run import start
 from lab.run.request import Request
+from tests.builders.cells import changed
 from tests.builders.runs import (
     KNOWN,
     PLAN,
@@ -76,8 +78,9 @@ def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Pa
     assert len(left) == 2
 
 
-def experiment(outcome: StepOutcome) -> Experiment:
-    return Experiment(tests=["a"], steps=[ExperimentStep(changes=[], outcome=outcome)])
+def experiment(outcome: StepOutcome, turning: Sequence[list[str]] = ()) -> Experiment:
+    steps = [ExperimentStep(changes=[], outcome=outcome)]
+    return Experiment(tests=["a"], steps=steps, turning=list(turning))
 
 
 @pytest.mark.parametrize(
@@ -93,20 +96,18 @@ def experiment(outcome: StepOutcome) -> Experiment:
 )
 def test_trials_that_met_a_fault_are_made_again(tmp_path: Path, tried: dict[str, Any], is_left: bool) -> None:
     run = finish(tmp_path, begin(tmp_path, SMALL), [Status.XFAIL] * len(SMALL))
-    run.cells[1] = run.cells[1].model_copy(update=tried)
+    run.cells[1] = changed(run.cells[1], **tried)
     begun = resume(run)
     # Every cell stands as it was.
     assert list(begun.earlier_results.values()) == run.cells
     assert [cell.name for cell in begun.cells_to_run] == ([SMALL[1].name] if is_left else [])
     assert len(begun.complete) + len(begun.cells_to_run) == len(SMALL)
-    before = run.cells[1].before_trials()
-    is_kept = [bool(getattr(before, name)) for name in tried]
-    assert is_kept == [not is_left]
+    trials = run.cells[1].before_trials().trials
+    if {"remedies", "experiment"} & tried.keys():
+        assert bool(trials.remedies or trials.experiment) is not is_left
     # What an experiment found for a cell that failed stands.
-    result = run.cells[0]
-    result.experiment = experiment(StepOutcome.ERROR)
-    result.experiment.turning = [["without a"]]
-    assert result.before_trials().experiment == result.experiment
+    useful = experiment(StepOutcome.ERROR, turning=[["without a"]])
+    assert changed(run.cells[0], experiment=useful).before_trials().trials.experiment == useful
 
 
 def test_a_resumed_run_is_the_same_run_under_way_again(tmp_path: Path) -> None:

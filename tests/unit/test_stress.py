@@ -131,7 +131,7 @@ def digests(guest: Guest) -> tuple[str, str]:
 
 
 def test_a_cell_under_load_is_not_compared_as_one_without() -> None:
-    calm, loaded = done(Status.PASS), done(Status.PASS).model_copy(update={"stress": ALL})
+    calm, loaded = done(Status.PASS), done(Status.PASS, stress=ALL)
     difference = compared(calm, loaded)
     assert difference.difference is Difference.ENVIRONMENT_CHANGED
     assert list(map(str, difference.environment)) == ["load none -> cpu, memory, io"]

@@ -9,6 +9,7 @@ from lab.base.wait import Speed
 from lab.catalog import Suite
 from lab.record import (
     CellResult,
+    CellVerdict,
     Confidence,
     Expectation,
     Fault,
@@ -19,8 +20,8 @@ from lab.record import (
     SuiteRun,
     TestResult,
 )
-from lab.verdict.status import Circumstances, Verdict, combine, has_failure, judge, wilson
-from tests.builders.cells import cell
+from lab.verdict.status import Circumstances, combine, has_failure, judge, wilson
+from tests.builders.cells import cell, changed
 from tests.builders.facts import facts
 
 SUITE = Suite(
@@ -59,7 +60,7 @@ def verdict(
     messages: dict[str, str] | None = None,
     cut_short: str = "",
     **circumstances: Any,
-) -> Verdict:
+) -> CellVerdict:
     """Judge a suite whose tests passed except for these, and for those that failed with a message."""
     failed = dict.fromkeys(messages or {}, "fail")
     tests = [
@@ -76,14 +77,18 @@ def verdict(
 @either_expectation
 def test_a_suite_without_a_single_result_is_no_pass(expected: Expectation) -> None:
     judged = judge(SUITE, SuiteRun([], KILLED), expected, [])
-    assert judged == Verdict(Status.ERROR, reason="no test of the suite has a result")
+    assert judged == CellVerdict(status=Status.ERROR, reason="no test of the suite has a result")
 
 
 def test_what_came_as_expected() -> None:
-    assert verdict({}, PASSES) == Verdict(Status.PASS)
-    assert verdict({}, PASSES, killed_for_memory=["apt"]) == Verdict(Status.PASS)
-    assert verdict(SANDBOX, BLOCKED, [LIMIT]) == Verdict(
-        Status.XFAIL, "userns-limit", Confidence.PROVED, "user.max_user_namespaces is 0"
+    assert verdict({}, PASSES) == CellVerdict(status=Status.PASS)
+    assert verdict({}, PASSES, killed_for_memory=["apt"]) == CellVerdict(status=Status.PASS)
+    assert verdict(SANDBOX, BLOCKED, [LIMIT]) == CellVerdict(
+        status=Status.XFAIL,
+        cause="userns-limit",
+        confidence=Confidence.PROVED,
+        causes=[LIMIT],
+        reason="user.max_user_namespaces is 0",
     )
 
 
@@ -169,7 +174,7 @@ def test_a_box_too_slow_under_emulation_is_the_labs_fault_and_under_kvm_boxlites
     )
     judged = verdict({}, PASSES, messages={"jail_starts": message}, speed=Speed(emulated))
     assert judged.status is (Status.ERROR if emulated else Status.FAIL)
-    assert (judged.fault, judged.faulty) == ((Fault.TOO_SLOW, ("jail_starts",)) if emulated else (None, ()))
+    assert (judged.fault, judged.faulty) == ((Fault.TOO_SLOW, ["jail_starts"]) if emulated else (None, []))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +199,7 @@ def test_a_limit_of_the_lab_counts_under_kvm_and_under_emulation_only_with_more_
     assert (judged.fault is Fault.TIME_LIMIT) is is_fault
     assert (f": {tests[-1].name if test_is_late else SUITE.name}" in judged.reason) is is_fault
     # What the others of such a cell showed holds.
-    assert judged.faulty == ((tests[-1].name,) if test_is_late and is_fault else ())
+    assert judged.faulty == ([tests[-1].name] if test_is_late and is_fault else [])
 
 
 @pytest.mark.parametrize("emulated", [True, False])
@@ -225,7 +230,7 @@ def test_a_guest_without_memory_is_the_labs_fault_whatever_else_was_found() -> N
     assert (judged.status, judged.cause) == (Status.ERROR, None)
     assert "killed python3, boxlite-shim" in judged.reason
     assert "memory_mib" in judged.reason
-    assert (judged.fault, judged.faulty) == (Fault.NO_MEMORY, tuple(SANDBOX))
+    assert (judged.fault, judged.faulty) == (Fault.NO_MEMORY, list(SANDBOX))
 
 
 @either_expectation
@@ -240,7 +245,7 @@ def test_a_build_that_needs_a_registry_cannot_be_judged_without_one(expected: Ex
     assert "debian:bookworm-slim from a registry" in judged.reason
     # On a fresh lane it would be the same.
     assert judged.fault and judged.fault.is_lasting
-    assert judged.faulty == tuple(SUITE.tests)
+    assert judged.faulty == list(SUITE.tests)
 
 
 # -- repeats of a cell
@@ -283,12 +288,12 @@ def test_the_interval_is_the_published_one(successes: int, trials: int, low: flo
     ],
 )
 def test_repeats_that_agree_keep_status_and_reason(result: CellResult) -> None:
-    slower = result.model_copy(update={"seconds": {"suite": 2.0}, "reason": "in other words"})
+    slower = changed(result, seconds={"suite": 2.0}, reason="in other words")
     combined = combine([result, slower, result])
-    assert combined.model_copy(update={"repeats": [], "rates": []}) == result
-    assert [repeat.status for repeat in combined.repeats] == [result.status] * 3
-    assert [repeat.seconds["suite"] for repeat in combined.repeats] == [1.0, 2.0, 1.0]
-    assert combined.repeats[1].reason == "in other words"
+    assert changed(combined, repeats=[], rates=[]) == result
+    assert [repeat.status for repeat in combined.suite.repeats] == [result.status] * 3
+    assert [repeat.seconds["suite"] for repeat in combined.suite.repeats] == [1.0, 2.0, 1.0]
+    assert combined.suite.repeats[1].reason == "in other words"
 
 
 def test_repeats_that_disagree_are_flaky_with_count_and_interval() -> None:
@@ -298,17 +303,17 @@ def test_repeats_that_disagree_are_flaky_with_count_and_interval() -> None:
     assert "7 of 10 repeats" in combined.reason
     assert "40% to 89%" in combined.reason
     assert "4: pass; 5: fail unknown b; 6: fail unknown b; 7: fail unknown b; 8: pass" in combined.reason
-    assert [repeat.status for repeat in combined.repeats] == [repeat.status for repeat in repeats]
-    assert [repeat.failed for repeat in combined.repeats[3:5]] == [[], ["b"]]
-    assert combined.repeats[4].reason == "b gave 1"
+    assert [repeat.status for repeat in combined.suite.repeats] == [repeat.status for repeat in repeats]
+    assert [repeat.failed for repeat in combined.suite.repeats[3:5]] == [[], ["b"]]
+    assert combined.suite.repeats[4].reason == "b gave 1"
 
 
 def test_of_flaky_repeats_the_first_that_is_not_as_expected_is_kept_in_detail() -> None:
     other = repeat(Status.FAIL, Outcome.FAIL, Outcome.PASS, cause="unknown")
-    certain = FAILED.model_copy(update={"confidence": Confidence.LIKELY, "facts": facts(kernel="6.12")})
+    certain = changed(FAILED, confidence=Confidence.LIKELY, facts=facts(kernel="6.12"))
     combined = combine([PASSED, certain, other])
     assert (combined.tests, combined.facts) == (certain.tests, facts(kernel="6.12"))
-    assert (combined.cause, combined.confidence) == ("unknown", Confidence.LIKELY)
+    assert (combined.cause, combined.verdict.confidence) == ("unknown", Confidence.LIKELY)
 
 
 LIMITED = repeat(Status.FAIL, Outcome.FAIL, cause="userns-limit")
@@ -346,7 +351,7 @@ def test_each_test_has_its_own_rate_over_the_repeats_in_which_it_ran() -> None:
     skipped = repeat(Status.FAIL, Outcome.PASS, Outcome.ERROR, Outcome.NOT_RUN)
     slow = repeat(Status.ERROR, Outcome.FAIL, Outcome.FAIL, Outcome.FAIL, reason="too slow")
     ran = repeat(Status.PASS, Outcome.PASS, Outcome.PASS, Outcome.PASS)
-    rates = combine([ran, skipped, slow, ran]).rates
+    rates = combine([ran, skipped, slow, ran]).suite.rates
     assert [(rate.name, rate.failed_in, rate.ran) for rate in rates] == [
         ("a", [], 3),
         ("b", [2], 3),
@@ -358,11 +363,11 @@ def test_each_test_has_its_own_rate_over_the_repeats_in_which_it_ran() -> None:
 
 def test_a_single_run_is_no_repeat_unless_it_was_to_be_repeated() -> None:
     assert combine([FAILED]) == FAILED
-    assert combine([FAILED]).repeats == []
-    [rate, other] = combine([FAILED], at_most=100).rates
+    assert combine([FAILED]).suite.repeats == []
+    [rate, other] = combine([FAILED], at_most=100).suite.rates
     assert (rate.name, rate.failed_in, other.name, other.failed_in) == ("a", [], "b", [1])
     # A test that never ran has no rate.
-    assert combine([repeat(Status.ERROR, Outcome.SKIP, Outcome.NOT_RUN)] * 2).rates == []
+    assert combine([repeat(Status.ERROR, Outcome.SKIP, Outcome.NOT_RUN)] * 2).suite.rates == []
 
 
 def test_what_the_lab_is_to_blame_for_is_no_failure() -> None:

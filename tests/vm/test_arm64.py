@@ -41,8 +41,8 @@ def test_its_cells_are_judged_and_a_second_run_takes_up_its_state_and_says_the_s
         for cell in blocked:
             # What blocks the sandbox is proved, although the control fails, too.
             assert [finding.name for finding in cell.causes] == [cell.cause, "runtime-library"]
-            assert cell.confidence is Confidence.PROVED
-            assert cell.fork == "memory"
+            assert cell.verdict.confidence is Confidence.PROVED
+            assert cell.suite.fork == "memory"
         assert stock.facts
         assert stock.facts.machine == "aarch64"
     outcomes = [[test.outcome for cell in run.cells for test in cell.tests] for run in (first, second)]

@@ -156,9 +156,9 @@ def test_what_blocked_an_older_release_blocks_it(run: RunResult, folder: Path, d
 
 @reads(MORE)
 def test_only_kernel_arguments_have_a_lane_of_their_own(run: RunResult, name: str) -> None:
-    lanes = {cell(run, variant).lane for variant in blocked(name) if "apparmor-off" not in variant}
+    lanes = {cell(run, variant).history.lane for variant in blocked(name) if "apparmor-off" not in variant}
     booted = cell(run, "max-userns-zero+apparmor-off")
-    assert booted.lane not in lanes
+    assert booted.history.lane not in lanes
     assert facts_of(booted).command_line.endswith("apparmor=0")
     assert "apparmor" not in (facts_of(booted).lsm or ["apparmor"])
     assert "apparmor" in (facts_of(cell(run, "kvm-denied")).lsm or [])
@@ -189,9 +189,9 @@ def test_under_an_enforcing_selinux_it_passes_as_installed_and_a_policy_is_loade
     assert "selinux" in facts.lsm
     assert "apparmor" not in facts.lsm
     # What Debian's policy gives to every account it does not name: the suite ran as an ordinary login.
-    assert stock.context is not None
-    assert (stock.context.selinux or "").startswith("unconfined_u:unconfined_r:unconfined_t:")
-    assert stock.context.apparmor is None
+    assert stock.suite.context is not None
+    assert (stock.suite.context.selinux or "").startswith("unconfined_u:unconfined_r:unconfined_t:")
+    assert stock.suite.context.apparmor is None
 
     without_apparmor = cell(run, "apparmor-userns-deny")
     assert (without_apparmor.status, without_apparmor.reason) == (Status.NOT_APPLICABLE, "no AppArmor")

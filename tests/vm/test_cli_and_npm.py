@@ -41,7 +41,7 @@ def check(cells: dict[tuple[str, str], CellResult], suite_name: str, guest: str)
     assert isolated.protection
     assert "user" in isolated.protection.namespaces
     assert blocked.status is Status.XFAIL, blocked.reason
-    assert (blocked.cause, blocked.confidence) == ("userns-sysctl", Confidence.PROVED)
+    assert (blocked.cause, blocked.verdict.confidence) == ("userns-sysctl", Confidence.PROVED)
     failed = {test.name for test in blocked.tests if test.outcome is not Outcome.PASS}
     assert failed == suite.needing(Needs.SANDBOX)
 
@@ -62,7 +62,7 @@ def test_a_program_runs_where_boxlite_has_no_wheel(run: Run, home: Path, paths: 
     check(cells, "cli", "debian-13")
     # The release's bubblewrap, 0.4.1, is too old for boxlite's sandbox.
     old = cells["debian-11", "stock"]
-    assert (old.status, old.cause, old.confidence) == (Status.FAIL, "bwrap-too-old", Confidence.PROVED)
+    assert (old.status, old.cause, old.verdict.confidence) == (Status.FAIL, "bwrap-too-old", Confidence.PROVED)
     failed = {test.name for test in old.tests if test.outcome is not Outcome.PASS}
     assert failed == load_suite("cli").needing(Needs.SANDBOX)
     assert cells["debian-11", "userns-clone-off"].status is Status.XFAIL

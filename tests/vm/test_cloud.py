@@ -88,7 +88,9 @@ def test_a_pulled_guest_runs_from_its_own_loader_and_one_that_cannot_be_had_is_n
     status, run = first
     here, absent = run.cells
     assert (here.guest, absent.guest) == (UBUNTU, ABSENT)
-    assert (here.status, here.cause, here.confidence) == (Status.XFAIL, "userns-sysctl", "proved"), here.reason
+    assert (here.status, here.cause, here.verdict.confidence) == (Status.XFAIL, "userns-sysctl", "proved"), (
+        here.reason
+    )
     # Whatever the row is called: what the guest is, it says itself.
     assert here.facts is not None
     assert here.facts.os.id == "debian"

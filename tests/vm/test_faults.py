@@ -111,7 +111,7 @@ def test_a_cell_whose_qemu_was_killed_is_tried_again_on_a_fresh_lane_and_told(
     [cell] = run.cells
     assert (cell.status, cell.cause) == (Status.XFAIL, "userns-sysctl"), cell.reason
     assert lanes == ["debian-13", "debian-13 #2"]
-    [fault] = cell.retried
+    [fault] = cell.history.retried
     assert "debian-13 is gone" in fault
     assert "console" in fault
     assert any("/fault-1/console.log" in name for name in cell.evidence)
@@ -141,7 +141,7 @@ def test_a_suite_that_hangs_on_two_lanes_has_failed_and_the_tests_that_ran_keep_
     run = run_cells([definitions.guest("debian-13")], ["stock"], suite=suite, retries=1)
     [cell] = run.cells
     # The first time it may have been the emulator that was slow.
-    [first] = cell.retried
+    [first] = cell.history.retried
     assert "the lab's time limit ended it on a slow host" in first
     assert [(t.name, t.outcome) for t in cell.tests] == [
         ("ends", Outcome.PASS),

@@ -102,7 +102,8 @@ def test_cells_fork_under_kvm_and_a_blocked_one_is_named(host: Host, who: Who) -
     # A machine of a guest of this guest may be reset, and then its cell goes to a second lane.
     assert {lane["host"]["acceleration"] for lane in results["run"]["lanes"]} == {"kvm"}, ran.stdout
     [cell] = results["cells"]
-    assert (cell["status"], cell["cause"]) == ("xfail", "kvm-denied"), ran.stdout
+    verdict = cell["verdict"]
+    assert (verdict["status"], verdict["cause"]) == ("xfail", "kvm-denied"), ran.stdout
 
 
 def test_consoles_that_selinux_denies_are_told_and_mended(paths: Paths, image: BaseImage, wheels: Path) -> None:

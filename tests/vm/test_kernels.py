@@ -21,7 +21,7 @@ def test_a_blocked_cell_under_another_kernel_has_its_cause_and_that_kernel(home:
     assert (blocked.guest, blocked.kernel) == (f"debian-13@{GENERIC}", GENERIC)
     assert blocked.facts
     assert "-cloud-" not in blocked.facts.kernel
-    assert (blocked.status, blocked.cause, blocked.confidence) == (
+    assert (blocked.status, blocked.cause, blocked.verdict.confidence) == (
         Status.XFAIL,
         "userns-sysctl",
         Confidence.PROVED,

@@ -146,7 +146,7 @@ def test_a_blocked_sandbox_is_named_with_proof(
     run: RunResult, folder: Path, guest: str, variant: str, cause: str, evidence: str
 ) -> None:
     blocked = cell(run, guest, variant)
-    assert (blocked.status, blocked.cause, blocked.confidence) == ("xfail", cause, "proved")
+    assert (blocked.status, blocked.cause, blocked.verdict.confidence) == ("xfail", cause, "proved")
     assert failed(blocked) == SANDBOX_TESTS
     texts = [(folder / name).read_text(errors="replace") for name in blocked.evidence]
     assert any(evidence in text for text in texts)
@@ -167,7 +167,7 @@ def test_each_cell_knows_what_it_ran_on_and_came_from_a_checkpoint_of_memory(run
     assert all(len(digest) == 64 for digest in run.run.builds[0].files.values())
     # A guest has a second lane if a machine died or if the host has room for one: each forks from memory.
     assert {(lane.guest, lane.fork) for lane in run.run.lanes} == {(guest, "memory") for guest in GUESTS}
-    assert {one.fork for one in run.cells if one.tests} == {"memory"}
+    assert {one.suite.fork for one in run.cells if one.tests} == {"memory"}
 
 
 @pytest.mark.shared(MATRIX, TRIES[ONE_KNOB])
@@ -180,7 +180,8 @@ def test_a_later_run_takes_up_a_deployed_build(run: RunResult, shared_runs: Shar
     assert later.run.builds[0].files.items() <= run.run.builds[0].files.items()
     earlier = cell(run, "debian-13", ONE_KNOB)
     [one] = later.cells
-    assert (one.status, one.cause, one.confidence) == (earlier.status, earlier.cause, earlier.confidence)
+    assert one.verdict.confidence == earlier.verdict.confidence
+    assert (one.status, one.cause) == (earlier.status, earlier.cause)
     assert one.facts == earlier.facts
 
 
@@ -192,11 +193,11 @@ def test_a_cold_cell_agrees_with_a_forked_one_in_which_the_agent_did_the_labs_wo
     cold = shared_runs.result(COLD)
     [one] = cold.cells
     forked = cell(run, "debian-13", COLD_VARIANT)
-    assert (forked.fork, one.fork) == ("memory", "cold")
+    assert (forked.suite.fork, one.suite.fork) == ("memory", "cold")
     assert {lane.agent for lane in run.run.lanes} == {True}
     assert [lane.agent for lane in cold.run.lanes] == [False]
     assert named(one.facts) == named(forked.facts)
-    assert (one.context, one.causes) == (forked.context, forked.causes)
+    assert (one.suite.context, one.causes) == (forked.suite.context, forked.causes)
     ours, theirs = folder / forked.folder, shared_runs.folder(COLD) / one.folder
     assert kinds_of_files(ours) == kinds_of_files(theirs)
     for name in ("sysctls.txt", "apparmor-profiles.txt", "modes.txt"):
@@ -204,13 +205,14 @@ def test_a_cold_cell_agrees_with_a_forked_one_in_which_the_agent_did_the_labs_wo
     ours_probed, theirs_probed = (json.loads((of / "probes.json").read_text()) for of in (ours, theirs))
     assert ours_probed == theirs_probed
     assert {t.name: t.outcome for t in one.tests} == {t.name: t.outcome for t in forked.tests}
-    assert (one.status, one.cause, one.confidence) == (forked.status, forked.cause, forked.confidence)
+    assert one.verdict.confidence == forked.verdict.confidence
+    assert (one.status, one.cause) == (forked.status, forked.cause)
 
 
 @pytest.mark.slow
 @pytest.mark.shared(TWO_BUILDS)
 def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(run: RunResult, folder: Path) -> None:
-    assert [(c.build, c.status, len(c.repeats)) for c in run.cells] == [
+    assert [(c.build, c.status, len(c.suite.repeats)) for c in run.cells] == [
         ("0.10.0", Status.XFAIL, 2),
         (RELEASE, Status.XFAIL, 2),
     ]
@@ -219,7 +221,7 @@ def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(run: RunResul
     assert [sum(name.startswith("boxlite-") for name in files) for files in deployed] == [1, 1]
     for one in run.cells:
         assert any("/repeat-2/" in name for name in one.evidence)
-        assert {(rate.ran, rate.failed) for rate in one.rates} == {(2, 0), (2, 2)}
+        assert {(rate.ran, rate.failed) for rate in one.suite.rates} == {(2, 0), (2, 2)}
         for seed, place in (4711, ""), (4712, "repeat-2"):
             report = (folder / one.folder / place / "suite/report.jsonl").read_text()
             entries = [json.loads(line) for line in report.splitlines()]

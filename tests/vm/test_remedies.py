@@ -113,7 +113,7 @@ def test_by_experiment_the_smallest_change_that_turns_a_cell_is_both_settings(
 ) -> None:
     limit = "without sysctl user.max_user_namespaces=0"
     clone = "without sysctl kernel.unprivileged_userns_clone=0"
-    made = cell.experiment
+    made = cell.trials.experiment
     assert made is not None
     assert made.turning == [[limit, clone]]
     assert [(step.changes, step.outcome) for step in made.steps] == [

@@ -76,7 +76,7 @@ def test_what_blocks_the_sandbox_is_found_by_rusts_tests_too(own: Paths, program
     stock, cell = matrix(own.state / "blocked", *words).cells
     assert stock.status is Status.PASS
     assert {test.outcome for test in stock.tests} == {Outcome.PASS}
-    assert (cell.status, cell.cause, cell.confidence) == (Status.XFAIL, "userns-sysctl", "proved")
+    assert (cell.status, cell.cause, cell.verdict.confidence) == (Status.XFAIL, "userns-sysctl", "proved")
     failed = {test.name for test in cell.tests if test.outcome is Outcome.FAIL}
     assert failed == {name for name, needs in UPSTREAM.tests.items() if needs.value == "sandbox"}
 
@@ -97,8 +97,8 @@ def test_forks_draw_their_own_random_numbers(own: Paths, program: Path, tmp_path
     run = matrix(own.state / "flaky", *words, "--build", f"{build},filter=not test(={KILLED})")
     [cell] = run.cells
     assert cell.status is Status.FLAKY
-    assert {name for repeat in cell.repeats for name in repeat.failed} == {"is_flaky_by_chance"}
-    [rate] = [rate for rate in cell.rates if rate.name == "is_flaky_by_chance"]
+    assert {name for repeat in cell.suite.repeats for name in repeat.failed} == {"is_flaky_by_chance"}
+    [rate] = [rate for rate in cell.suite.rates if rate.name == "is_flaky_by_chance"]
     assert rate.ran == REPEATS
-    assert rate.failed == len([repeat for repeat in cell.repeats if repeat.failed])
+    assert rate.failed == len([repeat for repeat in cell.suite.repeats if repeat.failed])
     assert 0 < rate.low < rate.failed / REPEATS < rate.high < 1

@@ -89,7 +89,7 @@ def test_three_workers_find_what_one_host_finds(homes: dict[str, Path], server: 
     hosts = {lane.host.name for lane in second.run.lanes if lane.host}
     assert hosts == set(NAMES)
     for cell in second.cells:
-        assert cell.lane.partition(":")[0] in hosts
+        assert cell.history.lane.partition(":")[0] in hosts
         assert cell.evidence
         assert all((several / file).is_file() for file in cell.evidence)
         assert {Path(file).name for file in cell.evidence} == {

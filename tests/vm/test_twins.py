@@ -61,11 +61,12 @@ def run(twin: Twin, own: Paths, paths: Paths, tmp_path_factory: pytest.TempPathF
 
 
 def test_every_cell_is_as_on_a_guest_that_the_lab_built(twin: Twin, run: RunResult) -> None:
-    outcomes = {cell.variant: (cell.status, cell.cause, cell.confidence) for cell in run.cells}
+    outcomes = {cell.variant: (cell.status, cell.cause, cell.verdict.confidence) for cell in run.cells}
     assert outcomes == twin.cells, [cell.reason for cell in run.cells]
     # What the lab tries again on a busy host is no fault of the twin's.
     for cell in run.cells:
-        assert (len(cell.retried), {*cell.faults} - {Fault.TOO_SLOW}) == (len(cell.faults), set()), cell.retried
+        assert len(cell.history.retried) == len(cell.history.faults), cell.history.retried
+        assert {*cell.history.faults} <= {Fault.TOO_SLOW}, cell.history.retried
 
 
 def test_what_the_guest_does_by_itself_was_recorded(twin: Twin, run: RunResult, own: Paths) -> None:

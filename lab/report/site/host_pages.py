@@ -136,11 +136,11 @@ def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str
     about = {"boxlite": source.build(cell.build).version}
     if cell.facts:
         about |= components(cell.facts)
-    if image := next((lane.image for lane in info.lanes_of(cell.guest, cell.lane)), ""):
+    if image := next((lane.image for lane in info.lanes_of(cell.guest, cell.history.lane)), ""):
         about["image"] = f"sha256 {image[:16]}"
     if defined := newest.catalog.guests.get(cell.guest):
         about["image from"] = defined.image.origin
-    hosts = info.hosts(cell.guest, cell.lane)
+    hosts = info.hosts(cell.guest, cell.history.lane)
     if machines := dict.fromkeys(f"QEMU {host.qemu}, {host.acceleration}" for host in hosts):
         about["virtual machine"] = " / ".join(machines)
     return about | {"tested on": f"{info.started:%Y-%m-%d}", "run": source.id}

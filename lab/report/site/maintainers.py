@@ -221,14 +221,14 @@ def _environment(published: Result) -> dict[str, str]:
     cell, run = published.cell, published.source.run.run
     environment = components(cell.facts) if cell.facts else {"guest": UNKNOWN}
     environment["suite confined by"] = UNKNOWN
-    if context := cell.context:
+    if context := cell.suite.context:
         confined = f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}"
         environment["suite confined by"] = confined
-    if cell.stress:
-        environment["load"] = ", ".join(cell.stress)
+    if cell.suite.stress:
+        environment["load"] = ", ".join(cell.suite.stress)
     build = published.source.build(cell.build)
     environment["boxlite"] = f"{build.version} from {build.source}"
-    hosts = run.hosts(cell.guest, cell.lane)
+    hosts = run.hosts(cell.guest, cell.history.lane)
     if len(run_notes.name_hosts(run)) > 1:
         environment["run by"] = " / ".join(dict.fromkeys(host.name for host in hosts))
     about: dict[str, dict[str, None]] = {}
@@ -248,7 +248,7 @@ def _digests(published: Result) -> dict[str, str]:
     Of a cell whose lane has no record, the images of all lanes of the guest.
     """
     cell, source = published.cell, published.source
-    images = dict.fromkeys(lane.image for lane in source.run.run.lanes_of(cell.guest, cell.lane))
+    images = dict.fromkeys(lane.image for lane in source.run.run.lanes_of(cell.guest, cell.history.lane))
     several = len(images) > 1
     digests = {f"image {number}" if several else "image": image for number, image in enumerate(images, 1)}
     return digests | source.build(cell.build).files

@@ -17,7 +17,18 @@ from lab.check import distributions, results
 from lab.check.distributions import Distribution
 from lab.check.results import Identity, Result, Results, Source
 from lab.probes import Facts
-from lab.record import CellResult, Entry, Host, LaneRecord, LaneStep, RunInfo, RunResult, Status
+from lab.record import (
+    CellHistory,
+    CellResult,
+    CellVerdict,
+    Entry,
+    Host,
+    LaneRecord,
+    LaneStep,
+    RunInfo,
+    RunResult,
+    Status,
+)
 from lab.report import protection
 from lab.report.protection import Weakness
 from lab.report.site.page import Copy
@@ -59,8 +70,11 @@ class HostNumbers:
                     fields = ["lane", "text"]
                 case CellResult():
                     # Other reasons are about boxlite.
-                    reason = ["reason"] if value.status.could_not_run else []
-                    fields = ["lane", "trials_lane", "retried", *reason]
+                    fields = ["history", *(["verdict"] if value.status.could_not_run else [])]
+                case CellHistory():
+                    fields = ["lane", "trials_lane", "retried"]
+                case CellVerdict():
+                    fields = ["reason"]
                 case _:
                     return value
             return value.model_copy(update={field: numbered(getattr(value, field)) for field in fields})
