@@ -95,14 +95,14 @@ class Agent:
         self._number += 1
         self._send(b"", {"token": self._token, "id": self._number, **request}, deadline)
         about = json.dumps({"id": self._number}).encode().removesuffix(b"}") + b","
-        own = (line for line in self._lines(deadline) if line.startswith(about))
-        while not answer.take(next(own)):
+        answers = (line for line in self._lines(deadline) if line.startswith(about))
+        while not answer.take(next(answers)):
             pass
 
-    def _send(self, before: bytes, line: dict[str, object], deadline: Deadline) -> None:
+    def _send(self, prefix: bytes, line: dict[str, object], deadline: Deadline) -> None:
         self._socket.settimeout(deadline.remaining)
         try:
-            self._socket.sendall(before + json.dumps(line).encode() + b"\n")
+            self._socket.sendall(prefix + json.dumps(line).encode() + b"\n")
         except OSError as error:
             self._alive()
             raise AgentLost(f"{deadline.what}: the request could not be sent: {error}") from error
@@ -110,9 +110,9 @@ class Agent:
     def _lines(self, deadline: Deadline) -> Iterator[bytes]:
         """The lines that come, without end. Raises AgentLost at the deadline."""
         while True:
-            line, newline, rest = self._left.partition(b"\n")
+            line, newline, remainder = self._left.partition(b"\n")
             if newline:
-                self._left = rest
+                self._left = remainder
                 yield line
                 continue
             if len(self._left) > MOST_LINE:

@@ -88,14 +88,14 @@ def find_port(name):
 
 def lines(port):
     """The lines that the host sends, without end."""
-    left = b""
+    pending = b""
     while True:
         block = os.read(port, 65536)
         if not block:
             time.sleep(ABSENT_SECONDS)
             continue
-        *whole, left = (left + block).split(b"\n")
-        yield from whole
+        *complete, pending = (pending + block).split(b"\n")
+        yield from complete
 
 
 def serve(port, out):
@@ -164,5 +164,5 @@ def agent(name):
 
 
 if __name__ == "__main__":
-    way, argument = sys.argv.pop(1), sys.argv.pop(1)
-    (once if way == "once" else agent)(argument)
+    mode, argument = sys.argv.pop(1), sys.argv.pop(1)
+    (once if mode == "once" else agent)(argument)

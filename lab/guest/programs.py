@@ -117,8 +117,8 @@ class Answer:
                 f"{plain(bounded(text, MOST_SHOWN))}"
             ) from error
         if line.failed is not None:
-            why = plain(bounded(line.failed.rstrip(), MOST_SHOWN))
-            raise RemoteFailed(f"`{self.names}` in the guest failed: {why}")
+            reason = plain(bounded(line.failed.rstrip(), MOST_SHOWN))
+            raise RemoteFailed(f"`{self.names}` in the guest failed: {reason}")
         self.results = line.results or []
         return True
 

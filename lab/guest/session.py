@@ -106,16 +106,16 @@ class Session:
         server is up; as long as it does not, the server is asked now and then. Raises DeadlineExpired, or
         whatever `alive` and `listens` raise.
         """
-        begun = time.monotonic()
+        start = time.monotonic()
         next_look = 0.0
 
         def attempt() -> bool | None:
             nonlocal next_look
             if not listens():
-                now = time.monotonic()
-                if now < next_look:
+                moment = time.monotonic()
+                if moment < next_look:
                     return None
-                next_look = now + max(LOOK_SECONDS, (now - begun) / 2)
+                next_look = moment + max(LOOK_SECONDS, (moment - start) / 2)
                 if not self._shows_banner():
                     return None
             try:
@@ -206,16 +206,16 @@ class Session:
 
         `under` is put before the interpreter's command line. Raises as `run` does.
         """
-        before = f"sudo -n -H {under}" if user == ADMIN else under
-        [result] = self._programs_once(before, [(name, argument)], user=user, seconds=seconds)
+        prefix = f"sudo -n -H {under}" if user == ADMIN else under
+        [result] = self._programs_once(prefix, [(name, argument)], user=user, seconds=seconds)
         return result
 
     def _programs_once(
-        self, before: str, calls: Sequence[Call], *, user: User, seconds: float, keep: Keep = keep_none
+        self, prefix: str, calls: Sequence[Call], *, user: User, seconds: float, keep: Keep = keep_none
     ) -> list[Any]:
         """Run programs in one interpreter of their own, over SSH."""
         answer = Answer(calls, keep)
-        command = f"{before} {shlex.join(programs.command(calls))}".strip()
+        command = f"{prefix} {shlex.join(programs.command(calls))}".strip()
         output = self.run(command, seconds=seconds, user=user, name=answer.names)
         if not any(answer.take(line[0]) for line in re.finditer(".+", output.stdout)):
             printed = plain(bounded(f"{output.stdout}{output.stderr}", MOST_SHOWN))

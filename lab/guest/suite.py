@@ -91,18 +91,18 @@ def run(
     )
     try:
         ending, report = _read(output.stdout, limit=speed.in_guest(suite.suite_seconds * options.more_time))
-        began = build.read_report(report) if report else None
+        by_test = build.read_report(report) if report else None
     except ValueError as error:
         raise SuiteBroken(f"what the suite reported cannot be read: {one_line(error)}") from error
-    if began is None or ending.status in build.runner_failed or not (began or ending.is_early(build)):
+    if by_test is None or ending.status in build.runner_failed or not (by_test or ending.is_early(build)):
         # The end of what the suite printed, and what the kernel killed for want of memory, if anything.
         script = f"tail -n 30 {results}/suite.log | tail -c 4000; dmesg | grep 'Killed process' | tail -n 3"
         printed = session.run(f"sudo -n sh -c {shlex.quote(script)}", seconds=10, check=False).stdout
         raise SuiteBroken(f"the runner of the suite failed: it {ending}\n{printed}".rstrip())
-    hangs = None in began.values()
+    hangs = None in by_test.values()
     cut_short = str(ending) if hangs or ending.is_early(build) else ""
     ran = suite.only(options.tests) if options.tests else suite
-    tests = complete(ran, began, cut_short=cut_short, out_of_time=ending.at_limit)
+    tests = complete(ran, by_test, cut_short=cut_short, out_of_time=ending.at_limit)
     return SuiteRun(tests, cut_short, ending.at_limit)
 
 
@@ -141,10 +141,10 @@ def in_state_of_tests(
     variables = {**build.environment, **(environment or {})}
     words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
     # What the variant runs the suite under comes first: a container passes on neither variables nor signals.
-    before = under(variant)
-    if before and stdin:
-        before, words = f"env {STDIN}=1 {before}", ["-u", STDIN, *words]
-    return " ".join(filter(None, [f"cd {build.working_folder} && exec", before, "env", *words, command]))
+    prefix = under(variant)
+    if prefix and stdin:
+        prefix, words = f"env {STDIN}=1 {prefix}", ["-u", STDIN, *words]
+    return " ".join(filter(None, [f"cd {build.working_folder} && exec", prefix, "env", *words, command]))
 
 
 def folder(variant: Variant) -> str:
@@ -153,7 +153,7 @@ def folder(variant: Variant) -> str:
 
 
 def complete(
-    suite: Suite, began: Mapping[str, TestResult | None], *, cut_short: str = "", out_of_time: bool = False
+    suite: Suite, by_test: Mapping[str, TestResult | None], *, cut_short: str = "", out_of_time: bool = False
 ) -> list[TestResult]:
     """One result for each test that the suite names, in its order, from those of the tests that began.
 
@@ -161,16 +161,18 @@ def complete(
     first that has no result; `out_of_time` says whether the suite's limit ended it. A test that never began did
     not run. A test that the suite does not name is an error. None of them is ever taken for a pass.
     """
-    results = {name: began.get(name) or TestResult(name=name, outcome=Outcome.NOT_RUN) for name in suite.tests}
-    without_end = [name for name in suite.tests if began.get(name) is None]
+    results = {
+        name: by_test.get(name) or TestResult(name=name, outcome=Outcome.NOT_RUN) for name in suite.tests
+    }
+    without_end = [name for name in suite.tests if by_test.get(name) is None]
     if cut_short and without_end:
-        running = next((name for name in without_end if name in began), without_end[0])
+        running = next((name for name in without_end if name in by_test), without_end[0])
         message = f"was running when the suite {cut_short}"
         results[running] = TestResult(
             name=running, outcome=Outcome.FAIL, message=message, out_of_time=out_of_time
         )
     return [*results.values()] + [
         TestResult(name=name, outcome=Outcome.ERROR, message="ran, but suite.toml does not name it")
-        for name in began
+        for name in by_test
         if name not in suite.tests
     ]

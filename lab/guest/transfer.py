@@ -51,12 +51,12 @@ class Sftp:
             raise UsageError(f"{target.parent} is no folder on this host")
         # What is only half copied never has the target's name.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".lab-copy-") as folder:
-            made = Path(folder) / "copy"
-            left_out = self._run("get", remote, str(made), named=remote)
-            if made.is_dir() and os.path.lexists(target):
+            copy = Path(folder) / "copy"
+            left_out = self._run("get", remote, str(copy), user_path=remote)
+            if copy.is_dir() and os.path.lexists(target):
                 hint = "remove it, or name another"
                 raise UsageError(f"{target} exists, and the lab copies no folder over it", hint=hint)
-            made.rename(target)
+            copy.rename(target)
         return target, left_out
 
     def upload(self, local: Path, remote: str) -> int:
@@ -67,10 +67,10 @@ class Sftp:
         """
         if not local.exists():
             raise UsageError(f"{local}: no such file or folder on this host")
-        return self._run("put", str(local.resolve()), remote, named=remote)
+        return self._run("put", str(local.resolve()), remote, user_path=remote)
 
-    def _run(self, verb: str, source: str, target: str, *, named: str) -> int:
-        path = bounded(plain(named), 200)
+    def _run(self, verb: str, source: str, target: str, *, user_path: str) -> int:
+        path = bounded(plain(user_path), 200)
         if "\n" in source + target:
             raise UsageError(f"{path} was not copied: its path has a line break")
         line = f"{verb} -r {_quoted(source)} {_quoted(target)}\n"

@@ -132,13 +132,13 @@ def _run_probe(session: Session, variant: Variant, request: dict[str, Any]) -> A
     return session.program_as(login(variant), under(variant), "probe", request, seconds=30)
 
 
-def check_in_effect(variant: Variant, facts: Facts, who: SuiteUser) -> None:
+def check_in_effect(variant: Variant, facts: Facts, user: SuiteUser) -> None:
     """Compare the variant with what the guest shows. Raises NotInEffect with every difference."""
-    wrong = [text for knob in variant.knobs.values() for text in knob.differences(facts, who)]
+    wrong = [text for knob in variant.knobs.values() for text in knob.differences(facts, user)]
     # What the suite's user is as installed, unless a setting changes just that.
-    if who.uid == 0:
+    if user.uid == 0:
         wrong += [] if "user" in variant.knobs else ["the suite would run as root"]
-    elif "kvm" not in variant.knobs and facts.kvm and facts.kvm.gid not in who.groups:
+    elif "kvm" not in variant.knobs and facts.kvm and facts.kvm.gid not in user.groups:
         wrong.append("the suite's user is not in the group of /dev/kvm")
     if wrong:
         raise NotInEffect(f"variant not in effect: {'; '.join(wrong)}")

@@ -16,7 +16,8 @@ from lab.base.wait import Stopwatch
 from lab.builds import WHOLE_SUITE, SuiteOptions
 from lab.catalog import Variant
 from lab.causes import evidence
-from lab.guest import collect, ready, stress, suite, variant
+from lab.guest import collect, ready, stress, suite
+from lab.guest import variant as guest_variant
 from lab.guest.variant import Mark
 from lab.lane.running import COLD, FORKED, RunningLane
 from lab.plan import Cell
@@ -42,7 +43,7 @@ class Applied:
     """A variant in effect on a guest: what the guest showed then, and the mark in its kernel log."""
 
     facts: Facts
-    who: SuiteUser
+    user: SuiteUser
     mark: Mark
 
 
@@ -50,7 +51,7 @@ def find_obstacle(running: RunningLane, cell: Cell) -> str | None:
     """What keeps a cell from making sense on this guest; None if nothing does."""
     if cell.machine.arguments and running.lane.image.firmware is not None:
         return "its own loader decides what its kernel is booted with"
-    return variant.why_not_applicable(cell.variant, running.facts)
+    return guest_variant.why_not_applicable(cell.variant, running.facts)
 
 
 def record_not_applicable(running: RunningLane, cell: Cell, reason: str) -> CellResult:
@@ -79,7 +80,7 @@ def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptio
     with watch.step("evidence"), explained(folder, A_RUN):
         gather_evidence(running, cell, folder, mark=applied.mark, full=not clean)
         if not clean:
-            printed = variant.probe_as_user_does(running.session, cell.variant, running.work.sysctls)
+            printed = guest_variant.probe_as_user_does(running.session, cell.variant, running.work.sysctls)
             (folder / evidence.SCRIPT_FILE).write_text(printed)
     findings = [] if clean else diagnose_cell(cell, folder, suite_run.tests)
     circumstances = Circumstances(
@@ -94,25 +95,25 @@ def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptio
         seed=options.seed,
         stress=list(options.stress),
         facts=applied.facts,
-        context=applied.who.context,
+        context=applied.user.context,
         seconds=watch.seconds,
         fork=FORKED if checkpoint else COLD,
     )
     return cell.judged_result(suite_result, verdict)
 
 
-def apply_variant(running: RunningLane, under: Variant) -> Applied:
+def apply_variant(running: RunningLane, variant: Variant) -> Applied:
     """Apply a variant and read it back.
 
     Raises NotAsDefined or NotInEffect if the guest does not show its own settings or the variant's.
     """
-    mark = Mark(f"lab-cell-begins {running.lane.name} {under.name}")
-    facts = variant.begin(running.session, under, mark=mark, sysctls=running.work.sysctls)
-    who = variant.read_who(running.session, under)
-    if "selinux" not in under.knobs:  # A variant that changes SELinux is read back by its own knob.
+    mark = Mark(f"lab-cell-begins {running.lane.name} {variant.name}")
+    facts = guest_variant.begin(running.session, variant, mark=mark, sysctls=running.work.sysctls)
+    user = guest_variant.read_who(running.session, variant)
+    if "selinux" not in variant.knobs:  # A variant that changes SELinux is read back by its own knob.
         ready.check_as_defined(running.lane.guest, facts)
-    variant.check_in_effect(under, facts, who)
-    return Applied(facts, who, mark)
+    guest_variant.check_in_effect(variant, facts, user)
+    return Applied(facts, user, mark)
 
 
 def run_suite(
@@ -134,7 +135,7 @@ def gather_evidence(running: RunningLane, cell: Cell, folder: Path, *, mark: Mar
     probed = None
     if full:
         running.show(Progress(f"{cell.variant.name}: gathering evidence", Activity.EVIDENCE))
-        probed = variant.probe(running.session, cell.variant)
+        probed = guest_variant.probe(running.session, cell.variant)
     collect.collect(running.session, folder, cell.variant, mark=mark, full=full)
     if probed:
         # After what the suite wrote, which may have the same name.

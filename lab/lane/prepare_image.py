@@ -177,7 +177,7 @@ class Preparation:
     acceleration: Acceleration
     task: Task
     processors: Processors
-    on_lane: Callable[[Lane], None] = lambda made: None
+    on_lane: Callable[[Lane], None] = lambda lane: None
 
 
 def find(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
@@ -250,10 +250,10 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
         def fill(partial: Path) -> None:
             _boot_and_install(preparation, guest, image, partial / DISK)
 
-        made = store.place(
+        stored_image = store.place(
             folder, guest.name, inputs, f"prepared from sha256 {base[:16]}", fill, arch=guest.arch, base=base
         )
-    return replace(made, firmware=image.firmware)
+    return replace(stored_image, firmware=image.firmware)
 
 
 def inputs_digest(guest: Guest, image: BaseImage) -> str:
@@ -279,46 +279,46 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
         # counts the time of its connections by QEMU's clock.
         acceleration=replace(preparation.acceleration, clock=REAL),
         network=Network.OPEN,
-    ) as made:
-        preparation.on_lane(made)
+    ) as lane:
+        preparation.on_lane(lane)
         try:
-            changes = _complete(made, preparation)
+            changes = _complete(lane, preparation)
         except LaneDied:
             raise
         except LabError as error:
             raise NotPrepared(
                 f"{guest.name} could not be prepared: {error.args[0]}",
                 hint=error.hint,
-                evidence={"console.log": made.console_text(), **error.evidence},
+                evidence={"console.log": lane.console_text(), **error.evidence},
             ) from error
         preparation.task.check()
         preparation.task.show(Progress("storing the prepared disk"))
         process.run(
-            ["qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", made.overlay, disk],
+            ["qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", lane.overlay, disk],
             timeout=CONVERT_SECONDS,
         )
         (disk.parent / CHANGES).write_text(json.dumps(changes, indent=2) + "\n")
 
 
-def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
+def _complete(lane: Lane, preparation: Preparation) -> dict[str, Any]:
     """Boot the guest for the first time, install what it lacks, and power it off.
 
     Returns what was changed in it besides packages. Raises LabError.
     """
-    guest, published = made.guest, store.cloud_image(made.guest)
+    guest, published = lane.guest, store.cloud_image(lane.guest)
     manager, python = published.package_manager, published.python
     packages = [*PACKAGES[manager], *published.packages, *([python] if python else [])]
-    session = Session(made.endpoint, alive=made.check_alive, speed=replace(made.speed, more=FIRST_BOOT))
+    session = Session(lane.endpoint, alive=lane.check_alive, speed=replace(lane.speed, more=FIRST_BOOT))
     show = preparation.task.show
     hold_processor = partial(hold_for, preparation.processors, acceleration=preparation.acceleration, show=show)
 
     def run_within(seconds: float, script: str) -> tuple[bool, list[str]]:
         """Run a script as root; whether it went well, and the last lines of what it printed."""
         # The limit is set inside the guest, so that its output is not lost with the connection.
-        limited = f"timeout {made.speed.from_kvm(seconds):.0f} sh -ec {shlex.quote(script)} 2>&1"
-        done = session.run(f"sudo -n {limited}", seconds=seconds + 30, check=False)
-        lines = [line for line in plain(done.stdout).splitlines() if line.strip()]
-        return done.status == 0, lines[-LAST_LINES:]
+        limited = f"timeout {lane.speed.from_kvm(seconds):.0f} sh -ec {shlex.quote(script)} 2>&1"
+        output = session.run(f"sudo -n {limited}", seconds=seconds + 30, check=False)
+        lines = [line for line in plain(output.stdout).splitlines() if line.strip()]
+        return output.status == 0, lines[-LAST_LINES:]
 
     def missing() -> list[str]:
         script = "\n".join(MISSING[manager].replace("NAME", name) for name in packages)
@@ -326,8 +326,8 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
 
     try:
         with hold_processor(Progress("first boot")):
-            made.start(may_restart=True)
-            ready.wait_up(session, made)
+            lane.start(may_restart=True)
+            ready.wait_up(session, lane)
         # What the guest does by itself is stopped, and no other program installs packages from here on.
         changes: dict[str, Any] = session.program(
             QUIET,
@@ -337,7 +337,7 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
                 "locks": LOCKS,
                 "loaders": LOADERS,
                 "kernel_arguments": always_told(guest.architecture),
-                "seconds": made.speed.from_kvm(OTHERS_SECONDS),
+                "seconds": lane.speed.from_kvm(OTHERS_SECONDS),
             },
             seconds=OTHERS_SECONDS + 30,
         )
@@ -358,14 +358,14 @@ def _complete(made: Lane, preparation: Preparation) -> dict[str, Any]:
         if python:
             session.run(f"sudo -n ln -sf /usr/bin/{python} {PYTHON}", seconds=10)
         with hold_processor(Progress("fetching what remedies need")):
-            for what, script in SUPPLIES[manager].items():
+            for supply, script in SUPPLIES[manager].items():
                 went_well, printed = run_within(FETCH_SECONDS, script)
                 if not went_well:
-                    why = printed[-1] if printed else "nothing was said"
-                    show(Progress(f"{what} could not be fetched, so what needs it cannot be tried: {why}"))
+                    reason = printed[-1] if printed else "nothing was said"
+                    show(Progress(f"{supply} could not be fetched, so what needs it cannot be tried: {reason}"))
         script = shlex.quote(f"{FORGET_DOWNLOADS[manager]}\n{CLEAN}")
         session.run(f"sudo -n sh -ec {script}", seconds=CLEAN_SECONDS)
     finally:
         session.close()
-    made.wait_until_off(CLEAN_SECONDS * FIRST_BOOT)
+    lane.wait_until_off(CLEAN_SECONDS * FIRST_BOOT)
     return changes

@@ -158,8 +158,8 @@ class RunningLane:
         stored = self.states.find(deployment) if self.states else None
         if stored is None:
             return False
-        what = "restoring the deployed build" if deployment else "restoring its boot"
-        self.show(Progress(what, Activity.START))
+        work = "restoring the deployed build" if deployment else "restoring its boot"
+        self.show(Progress(work, Activity.START))
         try:
             with self.watch.step("boot"):
                 self._load(stored)

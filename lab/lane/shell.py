@@ -128,10 +128,10 @@ class Entrance(BaseModel):
 
     def _ssh(self, options: Sequence[str], state: str, command: str, user: Who) -> list[str]:
         login, as_root = self.logs_in_as(user)
-        before = f"cd {self.working_folder} && exec" if user == "root" else state
+        prefix = f"cd {self.working_folder} && exec" if user == "root" else state
         # A shell waits for the command, because ssh does not tell which signal ended it; the shell's own words
         # about that are dropped.
-        waiting = f"exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; {before} {command}); exit $?"
+        waiting = f"exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; {prefix} {command}); exit $?"
         remote = f"sudo -n -H sh -c {shlex.quote(waiting)}" if as_root else waiting
         return ["ssh", *options, *self._options(), f"{login}@{self.endpoint.host}", remote]
 
@@ -185,9 +185,9 @@ def ready(
     with connection_for_lanes(uri) as connection, scratch.temporary() as folder:
         task = Task(show)
         image = store.ensure(paths, cell.guest, task)
-        how = acceleration.decide(connection, paths, image, task)
+        guest_acceleration = acceleration.decide(connection, paths, image, task)
         processors = Processors(os.cpu_count() or 1)
-        preparation = Preparation(connection, paths, how, task, processors)
+        preparation = Preparation(connection, paths, guest_acceleration, task, processors)
         image = prepare_image.ensure(preparation, cell.guest, image)
         work = Work(
             paths=paths,
@@ -202,7 +202,7 @@ def ready(
             checkpoints=False,
         )
         with open_running_lane(
-            connection, work, machine=cell.machine, image=image, acceleration=how, show=show
+            connection, work, machine=cell.machine, image=image, acceleration=guest_acceleration, show=show
         ) as running:
             running.start()
             if reason := find_obstacle(running, cell):
@@ -243,7 +243,7 @@ class Kept(BaseModel):
 def all_kept(paths: Paths) -> list[Kept]:
     """The guests that are kept, the oldest first."""
     marks = [_read_mark(folder) for folder in paths.lanes.glob(FOLDERS)]
-    return sorted((kept for kept in marks if kept and kept.is_there), key=lambda kept: kept.since)
+    return sorted((guest for guest in marks if guest and guest.is_there), key=lambda guest: guest.since)
 
 
 def _read_mark(folder: Path) -> Kept | None:
@@ -256,7 +256,7 @@ def _read_mark(folder: Path) -> Kept | None:
 
 def find_kept(paths: Paths, name: str | None) -> Kept:
     """The kept guest of this name, or the only one there is. Raises UsageError."""
-    guests = {kept.name: kept for kept in all_kept(paths)}
+    guests = {guest.name: guest for guest in all_kept(paths)}
     if not guests:
         raise UsageError("no guest is kept", hint="keep one: lab shell GUEST [VARIANT] --keep")
     if name is None:
@@ -268,19 +268,19 @@ def find_kept(paths: Paths, name: str | None) -> Kept:
     return guests[name]
 
 
-def end_kept(kept: Kept) -> None:
+def end_kept(guest: Kept) -> None:
     """Have a keeper take its lane down, and wait until it has. Raises DeadlineExpired."""
-    if not kept.is_there:
+    if not guest.is_there:
         return
     with suppress(psutil.NoSuchProcess):
-        keeper = psutil.Process(kept.keeper)
+        keeper = psutil.Process(guest.keeper)
         keeper.terminate()
 
         def has_ended() -> bool | None:
             # One whose parent has not noticed its end is a zombie.
             return None if keeper.is_running() and keeper.status() != psutil.STATUS_ZOMBIE else True
 
-        wait_for(has_ended, Deadline(END_SECONDS, f"the end of {kept.name}"))
+        wait_for(has_ended, Deadline(END_SECONDS, f"the end of {guest.name}"))
 
 
 @dataclass(frozen=True)
@@ -347,15 +347,15 @@ def _keep(messages: Connection, guest: AbstractContextManager[Opened], cell: str
         # What started it may ignore SIGINT, as nohup does. What it starts itself must not inherit that.
         for each in ENDING:
             signal.signal(each, end)
-        with guest as opened:
-            folder = opened.lane.folder
-            kept = Kept(cell=cell, since=datetime.now(UTC), keeper=os.getpid(), entrance=opened.entrance)
+        with guest as ready_guest:
+            folder = ready_guest.lane.folder
+            mark = Kept(cell=cell, since=datetime.now(UTC), keeper=os.getpid(), entrance=ready_guest.entrance)
             # The mark is written in one step. Only its owner may read it: it holds the key to the guest.
-            write_atomically(folder / MARK, kept.model_dump_json() + "\n", mode=0o600)
-            messages.send(kept)
+            write_atomically(folder / MARK, mark.model_dump_json() + "\n", mode=0o600)
+            messages.send(mark)
             messages.close()
             while True:
-                opened.lane.check_alive()
+                ready_guest.lane.check_alive()
                 time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
         return

@@ -122,12 +122,14 @@ def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage, task:
         reason = f"this host has no processor for {image.architecture.name}"
         domain.check_emulator(connection, image.architecture)
         return Acceleration(False, reason, clock=clock.of_emulated(connection, paths))
-    how = cached(connection, paths)
-    if how is None:
+    acceleration = cached(connection, paths)
+    if acceleration is None:
         paths.make(paths.cache)
         with locked(paths.acceleration.with_suffix(".lock"), LOCK_SECONDS, "KVM to be tried", task):
-            how = cached(connection, paths) or _find_out(connection, paths, image)
-    return how if how.kvm else replace(how, clock=clock.of_emulated(connection, paths))
+            acceleration = cached(connection, paths) or _find_out(connection, paths, image)
+    if acceleration.kvm:
+        return acceleration
+    return replace(acceleration, clock=clock.of_emulated(connection, paths))
 
 
 def cached(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
@@ -136,13 +138,13 @@ def cached(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
     return verdict.acceleration if verdict and verdict.key == _key(connection) else None
 
 
-def keep_speed(paths: Paths, how: Acceleration, boot: str) -> bool:
+def keep_speed(paths: Paths, acceleration: Acceleration, boot: str) -> bool:
     """Keep for later lanes how long the kernel took whose boot is on this console.
 
     False if the console does not show it, or if that was known of this host before.
     """
-    seconds, verdict = how.measured(boot), _read(paths)
-    if seconds is None or verdict is None or verdict.kvm != how.kvm:
+    seconds, verdict = acceleration.measured(boot), _read(paths)
+    if seconds is None or verdict is None or verdict.kvm != acceleration.kvm:
         return False
     newer = verdict.model_copy(update={"kernel_seconds": seconds})
     try:
@@ -186,11 +188,13 @@ def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) ->
             if not connection.isAlive():
                 raise NoLibvirt(f"libvirt went away while KVM was tried: {error}") from error
             return Acceleration(False, f"/dev/kvm opens, but under it QEMU fails: {str(error).splitlines()[0]}")
-    how = Acceleration(not problem, problem or "a guest kernel ran under KVM", seconds)
-    verdict = Verdict(key=_key(connection), kvm=how.kvm, reason=how.reason, kernel_seconds=seconds)
+    acceleration = Acceleration(not problem, problem or "a guest kernel ran under KVM", seconds)
+    verdict = Verdict(
+        key=_key(connection), kvm=acceleration.kvm, reason=acceleration.reason, kernel_seconds=seconds
+    )
     if image.has_own_kernel:
         write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
-    return how
+    return acceleration
 
 
 def boot_under_kvm(connection: libvirt.virConnect, paths: Paths, image: BaseImage) -> float | None:

@@ -65,10 +65,9 @@ class Memory:
         need = self.need_mib(guest_mib)
         with self._lock:
             if self._taken + need > self._limit:
-                left = self._limit - self._taken
-                return (
-                    f"a lane needs {need} MiB of memory, and {left} of the {self._limit} MiB for lanes are left"
-                )
+                spare = self._limit - self._taken
+                limit = f"{spare} of the {self._limit} MiB for lanes are left"
+                return f"a lane needs {need} MiB of memory, and {limit}"
             # Another program may have taken memory that was free when the limit was set.
             if (free := self._available()) < need + RESERVE_MIB:
                 return (

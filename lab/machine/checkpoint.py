@@ -36,9 +36,9 @@ class Checkpoint:
     @classmethod
     def take(cls, lane: Lane, tag: str) -> "Checkpoint":
         """Save the machine as it is now under `tag`. Raises CheckpointFailed."""
-        made = cls(lane, tag)
-        made._job(SAVE, SAVE_SECONDS)
-        return made
+        checkpoint = cls(lane, tag)
+        checkpoint._job(SAVE, SAVE_SECONDS)
+        return checkpoint
 
     def fork(self) -> None:
         """Put the lane into the checkpoint's state. Earlier SSH connections are dead then."""

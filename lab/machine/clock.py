@@ -43,7 +43,7 @@ class Clock:
 
 
 REAL = Clock()
-_known: dict[str, Clock] = {}
+_clocks: dict[str, Clock] = {}
 _lock = threading.Lock()
 
 
@@ -71,13 +71,13 @@ def of_emulated(connection: libvirt.virConnect, paths: Paths) -> Clock:
     }
     uri = connection.getURI()
     with _lock:
-        if uri not in _known:
+        if uri not in _clocks:
             with throwaway.machine(connection, paths, environment=variables) as (_, console):
                 processes = qemu.processes_of(console.parent.name)
                 is_loaded = any(_has_loaded(file, process.pid) for process in processes)
             why_not = f"libvirt starts QEMU without {file}: something on this host confines it"
-            _known[uri] = Clock(RATE, variables) if is_loaded else Clock(reason=why_not)
-        return _known[uri]
+            _clocks[uri] = Clock(RATE, variables) if is_loaded else Clock(reason=why_not)
+        return _clocks[uri]
 
 
 def _has_loaded(file: Path, process: int) -> bool:

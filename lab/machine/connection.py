@@ -37,8 +37,8 @@ class NoLibvirt(LabError):
 
 def default_uri() -> str:
     """`LAB_CONNECT` if set; else the system daemon for root and the session daemon for all other users."""
-    chosen = os.environ.get("LAB_CONNECT")
-    return chosen or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")
+    address = os.environ.get("LAB_CONNECT")
+    return address or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")
 
 
 def connect(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -> libvirt.virConnect:
@@ -79,9 +79,9 @@ def ask[T](uri: str, question: Callable[[], T]) -> T:
         raise _stands_still(uri, f"{uri}: {error}") from error
 
 
-def _stands_still(uri: str, what: str) -> NoLibvirt:
+def _stands_still(uri: str, problem: str) -> NoLibvirt:
     hint = f"its daemon takes connections but does nothing: kill it and start it again: {how_to_start(uri)}"
-    return NoLibvirt(what, hint=hint)
+    return NoLibvirt(problem, hint=hint)
 
 
 def _is_session(uri: str) -> bool:
@@ -99,13 +99,13 @@ def _has_no_socket(error: BaseException) -> bool:
 @contextmanager
 def connection(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -> Iterator[libvirt.virConnect]:
     """A connection for the length of a block; see `connect`. Closing it ends the domains that it started."""
-    opened = connect(uri, seconds=seconds, task=task)
+    link = connect(uri, seconds=seconds, task=task)
     try:
-        yield opened
+        yield link
     finally:
         # Its daemon may be gone, or stand still.
         with suppress(libvirt.libvirtError, DeadlineExpired):
-            call_within(opened.close, Deadline(ANSWER_SECONDS, "libvirt to close a connection"))
+            call_within(link.close, Deadline(ANSWER_SECONDS, "libvirt to close a connection"))
 
 
 @contextmanager
@@ -122,10 +122,10 @@ def connection_for_lanes(
                 libvirt.virEventRegisterDefaultImpl()
                 _event_threads.append(threading.Thread(target=_loop, name="libvirt's events", daemon=True))
                 _event_threads[0].start()
-    with connection(uri, seconds=seconds, task=task) as opened:
+    with connection(uri, seconds=seconds, task=task) as link:
         with suppress(libvirt.libvirtError):  # A driver without a daemon has nothing to ask.
-            opened.setKeepAlive(ASK_SECONDS, TIMES)
-        yield opened
+            link.setKeepAlive(ASK_SECONDS, TIMES)
+        yield link
 
 
 def _loop() -> None:
@@ -136,12 +136,12 @@ def _loop() -> None:
 def how_to_start(uri: str) -> str:
     """How to start the daemon for this URI on this host."""
     if _is_session(uri):
-        what = host_table.install("libvirt")
-        return f"{what}; the session daemon starts by itself (./setup.sh doctor does both)"
-    here = host_table.this_host() or {"units": "libvirtd.service", "daemons": "virtlogd libvirtd"}
+        installation = host_table.install("libvirt")
+        return f"{installation}; the session daemon starts by itself (./setup.sh doctor does both)"
+    host = host_table.this_host() or {"units": "libvirtd.service", "daemons": "virtlogd libvirtd"}
     if Path("/run/systemd/system").is_dir():
-        return f"systemctl start {here['units']} (./setup.sh doctor does it)"
-    daemons = " && ".join(f"{daemon} -d" for daemon in here["daemons"].split())
+        return f"systemctl start {host['units']} (./setup.sh doctor does it)"
+    daemons = " && ".join(f"{daemon} -d" for daemon in host["daemons"].split())
     return f"{daemons} (./setup.sh doctor does it)"
 
 

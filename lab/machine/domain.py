@@ -50,8 +50,8 @@ def always_told(architecture: Architecture) -> tuple[str, ...]:
 
 def kernel_arguments(architecture: Architecture) -> str:
     """What every kernel is told that QEMU loads itself."""
-    told = " ".join(always_told(architecture))
-    return f"root=LABEL=root rw console={architecture.console} panic=-1 {told}"
+    always = " ".join(always_told(architecture))
+    return f"root=LABEL=root rw console={architecture.console} panic=-1 {always}"
 
 
 class Network(StrEnum):
@@ -91,8 +91,8 @@ def boot_of(connection: libvirt.virConnect, image: BaseImage, arguments: str = "
     Raises NoFirmware.
     """
     if image.firmware is None:
-        told = f"{kernel_arguments(image.architecture)} {arguments}".rstrip()
-        return KernelBoot(image.kernel, image.initrd, told)
+        command_line = f"{kernel_arguments(image.architecture)} {arguments}".rstrip()
+        return KernelBoot(image.kernel, image.initrd, command_line)
     return FirmwareBoot(uefi(connection, image.architecture) if image.firmware is Firmware.UEFI else None)
 
 

@@ -234,15 +234,15 @@ class Lane:
         finally:
             self.resume()
 
-    def _command(self, do: Callable[[], object], what: str) -> None:
+    def _command(self, do: Callable[[], object], action: str) -> None:
         """Have libvirt resume or suspend the machine. Raises BootFailed, LaneDied."""
         try:
-            call_within(do, Deadline(ANSWER_SECONDS, f"QEMU to {what}"))
+            call_within(do, Deadline(ANSWER_SECONDS, f"QEMU to {action}"))
         except DeadlineExpired as error:
             raise LaneDied(f"the machine of {self.guest.name} stands still: {error}") from error
         except libvirt.libvirtError as error:
             self.check_running()
-            raise BootFailed(f"libvirt could not {what} {self.name}: {error}") from error
+            raise BootFailed(f"libvirt could not {action} {self.name}: {error}") from error
 
     def ask(self, command: str, seconds: float, **arguments: Any) -> dict[str, Any]:
         """What QEMU's monitor answers. Raises libvirtError, LaneDied if it does not answer in time."""

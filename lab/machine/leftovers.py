@@ -112,10 +112,8 @@ def reap_unrecorded(uri: str) -> list[str]:
 
     Returns their names. Raises NoLibvirt.
     """
-    with connection(uri) as opened:
-        return ask(
-            uri, lambda: [machine.name() for machine in opened.listAllDomains() if _end_unowned(machine)]
-        )
+    with connection(uri) as link:
+        return ask(uri, lambda: [machine.name() for machine in link.listAllDomains() if _end_unowned(machine)])
 
 
 def _end_unowned(machine: libvirt.virDomain) -> bool:
@@ -175,15 +173,15 @@ def _read(folder: Path) -> Mark | None:
 def end_machine(lane: str, uri: str) -> None:
     """End a lane's machine, whether libvirt still knows it or not. Raises LeftBehind."""
 
-    def destroy(opened: libvirt.virConnect) -> None:
-        machine = opened.lookupByName(lane)
+    def destroy(link: libvirt.virConnect) -> None:
+        machine = link.lookupByName(lane)
         if domain.lane_of(machine.XMLDesc()) == lane:
             machine.destroy()
 
     problem = ""
     try:
-        with connection(uri) as opened:
-            ask(uri, lambda: destroy(opened))
+        with connection(uri) as link:
+            ask(uri, lambda: destroy(link))
     except LabError:
         pass  # There is no daemon, or it stands still. A machine outlives one that was killed.
     except libvirt.libvirtError as error:

@@ -100,9 +100,9 @@ class Watch:
     def ask(self, command: str, seconds: float, **arguments: Any) -> dict[str, Any]:
         """What QEMU's monitor answers. Raises libvirtError, or DeadlineExpired if it does not."""
         request = json.dumps({"execute": command, "arguments": arguments})
-        what = Deadline(seconds, f"QEMU's answer to {command}")
+        deadline = Deadline(seconds, f"QEMU's answer to {command}")
         try:
-            text = call_within(lambda: libvirt_qemu.qemuMonitorCommand(self.machine, request, 0), what)
+            text = call_within(lambda: libvirt_qemu.qemuMonitorCommand(self.machine, request, 0), deadline)
         except DeadlineExpired:
             self._silent = True
             raise

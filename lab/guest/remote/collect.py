@@ -25,8 +25,8 @@ PROGRAMS = (".local/share/boxlite/runtimes/*/*", "box-*/boxes/*/bin/*")
 
 
 def output(*command):
-    done = subprocess.run(command, capture_output=True, check=False)
-    return done.stdout + done.stderr
+    result = subprocess.run(command, capture_output=True, check=False)
+    return result.stdout + result.stderr
 
 
 def since(mark, log):
@@ -36,15 +36,15 @@ def since(mark, log):
     return ("\n".join(lines[marks[-1] + 1 :]) + "\n").encode() if marks else None
 
 
-def audited(begun):
+def audited(start):
     """The lines of the audit daemon's own log since then. Where it runs, the kernel's has none of them."""
     try:
         lines = AUDIT_LOG.read_text(errors="replace").splitlines()
     except OSError:
         return b""
     stamps = [(re.search(r"audit\((\d+\.\d+):", line), line) for line in lines]
-    kept = [line for stamp, line in stamps if stamp and float(stamp[1]) >= begun]
-    return "".join("%s\n" % line for line in kept).encode()
+    recent = [line for stamp, line in stamps if stamp and float(stamp[1]) >= start]
+    return "".join("%s\n" % line for line in recent).encode()
 
 
 def sysctls():
@@ -63,8 +63,8 @@ def everything(request):
     yield ("kernel.log", part) if part is not None else ("kernel-mark-lost.log", log)
     if lines := audited(request["since"]):
         yield "audit.log", lines
-    begun = "--since=@%.6f" % request["since"]
-    yield "journal.log", output("journalctl", "--boot", begun, "--no-pager", "--output=short-precise")
+    start = "--since=@%.6f" % request["since"]
+    yield "journal.log", output("journalctl", "--boot", start, "--no-pager", "--output=short-precise")
     yield "sysctls.txt", "".join(sysctls()).encode()
     yield "apparmor-profiles.txt", output("cat", "/sys/kernel/security/apparmor/profiles")
     yield "processes.txt", output("ps", "-eo", "pid,ppid,user,args")
@@ -72,21 +72,21 @@ def everything(request):
 
 def written(request):
     """What the suite wrote, each file to its limit, and what boxlite did, without files beyond it."""
-    for kept in sorted(Path(request["results"]).glob("*")):
-        yield "suite/%s" % kept.name, kept, False
+    for path in sorted(Path(request["results"]).glob("*")):
+        yield "suite/%s" % path.name, path, False
     if request["full"]:
         homes = Path(request["homes"])
-        for kept in sorted([*homes.glob("box-*/logs/*"), *homes.glob("box-*/boxes/**/*")]):
-            yield "boxlite/%s" % kept.relative_to(homes), kept, True
+        for path in sorted([*homes.glob("box-*/logs/*"), *homes.glob("box-*/boxes/**/*")]):
+            yield "boxlite/%s" % path.relative_to(homes), path, True
 
 
 def read_written(request):
     files = size = 0
-    for name, path, whole in written(request):
+    for name, path, must_fit in written(request):
         # A test may have made pipes, and links to files that root alone reads.
         if os.path.realpath(path) != str(path) or not stat.S_ISREG(path.lstat().st_mode):
             continue
-        if whole and path.stat().st_size > LARGEST:
+        if must_fit and path.stat().st_size > LARGEST:
             continue
         with path.open("rb") as file:
             content = file.read(LARGEST)

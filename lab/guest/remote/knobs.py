@@ -53,8 +53,8 @@ def load_profile(profile):
 
 
 def without_mode(flags):
-    kept = [flag for flag in re.split(r"[,\s]+", flags[1]) if flag and flag not in MODES]
-    return " flags=(%s)" % ", ".join(kept) if kept else ""
+    remaining = [flag for flag in re.split(r"[,\s]+", flags[1]) if flag and flag not in MODES]
+    return " flags=(%s)" % ", ".join(remaining) if remaining else ""
 
 
 def unconfined(text, name):

@@ -23,15 +23,15 @@ def systemctl(*arguments):
 
 def mask(units):
     # Says with its status, in newer versions, that there is none of them.
-    listed = systemctl("list-unit-files", "--no-legend", "--no-pager", *units).stdout
-    there = [line.split()[0] for line in listed.splitlines() if line.strip()]
+    listing = systemctl("list-unit-files", "--no-legend", "--no-pager", *units).stdout
+    names = [line.split()[0] for line in listing.splitlines() if line.strip()]
     # Each reload runs all generators again, which takes half a minute in an emulated guest.
-    tried = {unit: systemctl("mask", "--quiet", "--no-reload", unit) for unit in there}
-    masked = [unit for unit, ran in tried.items() if ran.returncode == 0]
+    results = {unit: systemctl("mask", "--quiet", "--no-reload", unit) for unit in names}
+    masked = [unit for unit, ran in results.items() if ran.returncode == 0]
     systemctl("daemon-reload")
     if timers := [unit for unit in masked if unit.endswith(".timer")]:
         systemctl("stop", *timers)
-    failed = {unit: ran.stderr.strip() for unit, ran in sorted(tried.items()) if ran.returncode != 0}
+    failed = {unit: ran.stderr.strip() for unit, ran in sorted(results.items()) if ran.returncode != 0}
     return {"masked": sorted(masked), "not_masked": failed}
 
 
@@ -57,9 +57,9 @@ def is_held(path):
 
 def wait(paths, seconds):
     end = time.monotonic() + seconds
-    while (held := [path for path in paths if is_held(path)]) and time.monotonic() < end:
+    while (locks := [path for path in paths if is_held(path)]) and time.monotonic() < end:
         time.sleep(1)
-    return held
+    return locks
 
 
 def with_arguments(line, keyword, arguments):
@@ -71,15 +71,15 @@ def add_arguments(loaders, arguments):
     changed = []
     for pattern, keyword in loaders:
         for path in sorted(Path("/").glob(pattern.lstrip("/"))):
-            before = path.read_text().splitlines()
-            changed_lines = [with_arguments(line, keyword, arguments) for line in before]
-            if changed_lines != before:
+            lines = path.read_text().splitlines()
+            changed_lines = [with_arguments(line, keyword, arguments) for line in lines]
+            if changed_lines != lines:
                 path.write_text("\n".join(changed_lines) + "\n")
                 changed.append(str(path))
     return changed
 
 
 request = json.loads(sys.argv[1])
-done = {**mask(request["units"]), "not_executable": disable(request["scripts"])}
-done["loader_files"] = add_arguments(request["loaders"], request["kernel_arguments"])
-print(json.dumps({**done, "held": wait(request["locks"], request["seconds"])}))
+changes = {**mask(request["units"]), "not_executable": disable(request["scripts"])}
+changes["loader_files"] = add_arguments(request["loaders"], request["kernel_arguments"])
+print(json.dumps({**changes, "held": wait(request["locks"], request["seconds"])}))

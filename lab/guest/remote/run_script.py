@@ -26,17 +26,17 @@ def files(folder):
 
 
 def snapshot():
-    seen = {}
+    states = {}
     for path in (path for folder in FOLDERS for path in files(folder)):
         try:
             about = path.lstat()
         except OSError:
             continue
-        seen[str(path)] = "%d %o %d" % (about.st_ctime_ns, about.st_mode, about.st_size)
+        states[str(path)] = "%d %o %d" % (about.st_ctime_ns, about.st_mode, about.st_size)
     for pattern in VALUES:
         for path in Path("/").glob(pattern[1:]):
-            seen[str(path)] = read(path)
-    return seen
+            states[str(path)] = read(path)
+    return states
 
 
 def read(path):
@@ -51,7 +51,7 @@ def read(path):
 def run(*arguments):
     command = ["sh", request["file"], *arguments, *request["arguments"]]
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -61,7 +61,7 @@ def run(*arguments):
             timeout=request["seconds"],
             check=False,
         )
-        status, output = done.returncode, done.stdout
+        status, output = result.returncode, result.stdout
     except subprocess.TimeoutExpired:
         status, output = 124, "did not end within %d s" % request["seconds"]
     steps.append({"command": " ".join(command), "status": status, "output": output})
@@ -75,8 +75,8 @@ Path(request["file"]).write_text(request["script"])
 if request["undo"]:
     run("--undo", "--yes")
 elif run("--check") == 1 and run("--yes") == 0:
-    before = snapshot()
+    earlier = snapshot()
     run("--yes")
-    after = snapshot()
-    changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
+    later = snapshot()
+    changed = sorted(path for path in {*earlier, *later} if earlier.get(path) != later.get(path))
 print(json.dumps({"steps": steps, "changed": changed}))
