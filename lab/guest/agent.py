@@ -51,7 +51,7 @@ class Agent:
 
     def __init__(self, path: Path, *, alive: Callable[[], None], speed: Speed) -> None:
         self.speed = speed
-        self._alive = alive
+        self.alive = alive
         self._token = ""
         self._number = 0
         self._left = b""
@@ -104,7 +104,7 @@ class Agent:
         try:
             self._socket.sendall(prefix + json.dumps(line).encode() + b"\n")
         except OSError as error:
-            self._alive()
+            self.alive()
             raise AgentLost(f"{deadline.what}: the request could not be sent: {error}") from error
 
     def _lines(self, deadline: Deadline) -> Iterator[bytes]:
@@ -118,18 +118,18 @@ class Agent:
             if len(self._left) > MOST_LINE:
                 raise AgentLost(f"{deadline.what} sent a line of more than {MOST_LINE // 2**20} MiB")
             if deadline.remaining == 0.0:
-                self._alive()
+                self.alive()
                 raise AgentLost(f"{deadline.what} did not end within {deadline.seconds:.0f} s ({self.speed})")
             self._socket.settimeout(min(WATCH_SECONDS, deadline.remaining) or WATCH_SECONDS)
             try:
                 block = self._socket.recv(BLOCK)
             except TimeoutError:
-                self._alive()
+                self.alive()
                 continue
             except OSError as error:
-                self._alive()
+                self.alive()
                 raise AgentLost(f"{deadline.what}: {error}") from error
             if not block:
-                self._alive()
+                self.alive()
                 raise AgentLost(f"{deadline.what}: QEMU closed the agent's port")
             self._left += block

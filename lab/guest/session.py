@@ -75,8 +75,8 @@ class Session:
     """
 
     def __init__(self, endpoint: Endpoint, *, alive: Callable[[], None], speed: Speed) -> None:
-        self._endpoint = endpoint
-        self._alive = alive
+        self.endpoint = endpoint
+        self.alive = alive
         self.speed = speed
         self.agent: Agent | None = None
         self._connections: dict[User, paramiko.Transport] = {}
@@ -84,7 +84,7 @@ class Session:
     def use(self, endpoint: Endpoint) -> None:
         """Continue with other keys."""
         self.close()
-        self._endpoint = endpoint
+        self.endpoint = endpoint
 
     def renew_key(self) -> Endpoint:
         """Replace the client key of the guest's accounts by a new one, and set its clock.
@@ -92,11 +92,11 @@ class Session:
         Returns how to log in from now on. Connections that are open stay: a login takes seconds. Raises what
         `programs` raises.
         """
-        renewed = replace(self._endpoint, client_key=seed.new_keys("lab"))
+        renewed = replace(self.endpoint, client_key=seed.new_keys("lab"))
         files = [f"/home/{user}/.ssh/authorized_keys" for user in (ADMIN, SUITE)]
         argument = {"clock": time.time(), "key": renewed.client_key.public, "files": files}
         self.program("renew_key", argument, seconds=10)
-        self._endpoint = renewed
+        self.endpoint = renewed
         return renewed
 
     def wait_open(self, seconds: float, *, listens: Callable[[], bool] = lambda: True) -> None:
@@ -119,12 +119,12 @@ class Session:
                 if not self._shows_banner():
                     return None
             try:
-                self._transport(ADMIN)
+                self.log_in(ADMIN)
             except (paramiko.SSHException, OSError, EOFError):
                 return None  # The server answers before the accounts exist.
             return True
 
-        wait_for(attempt, self.speed.deadline(seconds, "the guest's SSH server"), alive=self._alive)
+        wait_for(attempt, self.speed.deadline(seconds, "the guest's SSH server"), alive=self.alive)
 
     def run(
         self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True, name: str = ""
@@ -136,7 +136,7 @@ class Session:
         limit = self.speed.from_kvm(seconds)
         called = f"`{name or bounded(command.partition('\n')[0], 120)}`"
         try:
-            output = self._execute(self._transport(user), command, Deadline(limit, called))
+            output = self.execute(self.log_in(user), command, Deadline(limit, called))
         except DeadlineExpired as error:
             self._lost(f"{called} did not end within {limit:.0f} s ({self.speed})", error)
         except (paramiko.SSHException, OSError, EOFError) as error:
@@ -148,7 +148,7 @@ class Session:
             raise RemoteFailed(f"{called} in the guest: exit status {output.status}\n{printed}".rstrip())
         return output
 
-    def _execute(self, transport: paramiko.Transport, command: str, deadline: Deadline) -> Output:
+    def execute(self, transport: paramiko.Transport, command: str, deadline: Deadline) -> Output:
         """Run a command until it has closed its output and ended.
 
         Raises DeadlineExpired, RemoteFailed if it prints too much, and what paramiko and `alive` raise.
@@ -176,10 +176,10 @@ class Session:
                 if is_whole:
                     break
                 if not readable.poll(min(WATCH_SECONDS, deadline.remaining) * 1000):
-                    self._alive()
+                    self.alive()
                     deadline.check()
             while not channel.status_event.wait(min(WATCH_SECONDS, deadline.remaining)):
-                self._alive()
+                self.alive()
                 deadline.check()
             status = channel.recv_exit_status()
         return Output(status, printed.decode(errors="replace"), errors.decode(errors="replace"))
@@ -232,7 +232,7 @@ class Session:
 
     def meet_agent(self, port: Path) -> Agent:
         """Connect to the agent, which runs already. Raises AgentLost."""
-        self.agent = Agent(port, alive=self._alive, speed=self.speed)
+        self.agent = Agent(port, alive=self.alive, speed=self.speed)
         self.agent.sync()
         return self.agent
 
@@ -269,14 +269,14 @@ class Session:
         if connection := self._connections.pop(user, None):
             connection.close()
 
-    def _transport(self, user: User) -> paramiko.Transport:
+    def log_in(self, user: User) -> paramiko.Transport:
         """The user's open connection, made if there is none.
 
         Raises SessionLost for another host key than the guest's, and what paramiko raises.
         """
         if user in self._connections:
             return self._connections[user]
-        endpoint, limit = self._endpoint, self.speed.from_emulation
+        endpoint, limit = self.endpoint, self.speed.from_emulation
         host_key = paramiko.Ed25519Key(data=base64.b64decode(endpoint.host_key.public.split()[1]))
         address = (endpoint.host, endpoint.port)
         transport = paramiko.Transport(socket.create_connection(address, limit(CONNECT_SECONDS)))
@@ -299,7 +299,7 @@ class Session:
         """Whether the guest's server is up: QEMU accepts connections long before, so only its banner counts."""
         limit = self.speed.from_emulation(SHOW_SECONDS)
         try:
-            with socket.create_connection((self._endpoint.host, self._endpoint.port), limit) as connection:
+            with socket.create_connection((self.endpoint.host, self.endpoint.port), limit) as connection:
                 connection.settimeout(limit)
                 return connection.recv(4) == b"SSH-"
         except OSError:
@@ -308,5 +308,5 @@ class Session:
     def _lost(self, message: str, error: BaseException | None) -> NoReturn:
         self.close()
         with suppress(DeadlineExpired):
-            wait_for(lambda: None, Deadline(NOTICE_SECONDS, "libvirt"), alive=self._alive, interval=0.1)
+            wait_for(lambda: None, Deadline(NOTICE_SECONDS, "libvirt"), alive=self.alive, interval=0.1)
         raise SessionLost(message) from error

@@ -66,7 +66,7 @@ def begin(session: Session, variant: Variant, *, mark: Mark, sysctls: Iterable[s
     printed = session.programs(calls, seconds=60)[-1]
     # Changes of the user's groups or limits take effect at the next login.
     session.log_out(SUITE)
-    return _checked_facts(printed, names)
+    return check_facts(printed, names)
 
 
 def read_facts(session: Session, sysctls: Iterable[str]) -> Facts:
@@ -75,10 +75,10 @@ def read_facts(session: Session, sysctls: Iterable[str]) -> Facts:
     Raises RemoteFailed.
     """
     names = list(sysctls)
-    return _checked_facts(session.program("facts", {"sysctls": names}, seconds=10), names)
+    return check_facts(session.program("facts", {"sysctls": names}, seconds=10), names)
 
 
-def _checked_facts(printed: object, sysctls: Collection[str]) -> Facts:
+def check_facts(printed: object, sysctls: Collection[str]) -> Facts:
     """The facts that a guest printed, with an answer to all that it was asked. Raises RemoteFailed."""
     facts = checked("facts", Facts, printed)
     wrong = [f"it does not tell {name}" for name in sysctls if name not in facts.sysctls]

@@ -248,7 +248,7 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
         download.check_room(paths.images, FREE_BYTES, f"preparing {guest.name}")
 
         def fill(partial: Path) -> None:
-            _boot_and_install(preparation, guest, image, partial / DISK)
+            prepare_disk(preparation, guest, image, partial / DISK)
 
         stored_image = store.place(
             folder, guest.name, inputs, f"prepared from sha256 {base[:16]}", fill, arch=guest.arch, base=base
@@ -268,7 +268,7 @@ def inputs_digest(guest: Guest, image: BaseImage) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, disk: Path) -> None:
+def prepare_disk(preparation: Preparation, guest: Guest, image: BaseImage, disk: Path) -> None:
     """Boot the image on a lane of its own, complete the guest, and write its disk to `disk`."""
     with open_lane(
         preparation.connection,
@@ -282,7 +282,7 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
     ) as lane:
         preparation.on_lane(lane)
         try:
-            changes = _complete(lane, preparation)
+            changes = complete_guest(lane, preparation)
         except LaneDied:
             raise
         except LabError as error:
@@ -300,7 +300,7 @@ def _boot_and_install(preparation: Preparation, guest: Guest, image: BaseImage, 
         (disk.parent / CHANGES).write_text(json.dumps(changes, indent=2) + "\n")
 
 
-def _complete(lane: Lane, preparation: Preparation) -> dict[str, Any]:
+def complete_guest(lane: Lane, preparation: Preparation) -> dict[str, Any]:
     """Boot the guest for the first time, install what it lacks, and power it off.
 
     Returns what was changed in it besides packages. Raises LabError.

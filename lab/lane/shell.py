@@ -242,11 +242,11 @@ class Kept(BaseModel):
 
 def all_kept(paths: Paths) -> list[Kept]:
     """The guests that are kept, the oldest first."""
-    marks = [_read_mark(folder) for folder in paths.lanes.glob(FOLDERS)]
+    marks = [read_kept(folder) for folder in paths.lanes.glob(FOLDERS)]
     return sorted((guest for guest in marks if guest and guest.is_there), key=lambda guest: guest.since)
 
 
-def _read_mark(folder: Path) -> Kept | None:
+def read_kept(folder: Path) -> Kept | None:
     """What the mark of a kept guest says; None if the lane is another one."""
     try:
         return read_model(Kept, folder / MARK, SMALL_FILE)

@@ -134,8 +134,8 @@ def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage, task:
 
 def cached(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
     """Return the verdict of an earlier run under the same host kernel and QEMU, if there is one."""
-    verdict = _read(paths)
-    return verdict.acceleration if verdict and verdict.key == _key(connection) else None
+    verdict = read_verdict(paths)
+    return verdict.acceleration if verdict and verdict.key == identify_host(connection) else None
 
 
 def keep_speed(paths: Paths, acceleration: Acceleration, boot: str) -> bool:
@@ -143,7 +143,7 @@ def keep_speed(paths: Paths, acceleration: Acceleration, boot: str) -> bool:
 
     False if the console does not show it, or if that was known of this host before.
     """
-    seconds, verdict = acceleration.measured(boot), _read(paths)
+    seconds, verdict = acceleration.measured(boot), read_verdict(paths)
     if seconds is None or verdict is None or verdict.kvm != acceleration.kvm:
         return False
     newer = verdict.model_copy(update={"kernel_seconds": seconds})
@@ -154,7 +154,7 @@ def keep_speed(paths: Paths, acceleration: Acceleration, boot: str) -> bool:
     return verdict.kernel_seconds is None
 
 
-def _read(paths: Paths) -> Verdict | None:
+def read_verdict(paths: Paths) -> Verdict | None:
     try:
         return read_model(Verdict, paths.acceleration, SMALL_FILE)
     except (OSError, ValueError):
@@ -170,9 +170,9 @@ def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) ->
     seconds: float | None = None
     if not KVM_DEVICE.exists():
         problem = "/dev/kvm does not exist"
-    elif not _may_open():
+    elif not may_open():
         problem = "/dev/kvm may not be opened by this user (join the group kvm)"
-    elif not _nested():
+    elif not can_nest():
         problem = (
             "KVM works, but without nested virtualization, so boxlite would find no /dev/kvm in a guest "
             f"({ON_ARM64 if AARCH64.is_hosts else ON_X86_64})"
@@ -190,7 +190,7 @@ def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) ->
             return Acceleration(False, f"/dev/kvm opens, but under it QEMU fails: {str(error).splitlines()[0]}")
     acceleration = Acceleration(not problem, problem or "a guest kernel ran under KVM", seconds)
     verdict = Verdict(
-        key=_key(connection), kvm=acceleration.kvm, reason=acceleration.reason, kernel_seconds=seconds
+        key=identify_host(connection), kvm=acceleration.kvm, reason=acceleration.reason, kernel_seconds=seconds
     )
     if image.has_own_kernel:
         write_atomically(paths.acceleration, verdict.model_dump_json() + "\n")
@@ -231,20 +231,20 @@ def boot_under_kvm(connection: libvirt.virConnect, paths: Paths, image: BaseImag
             raise KvmFails(f"a guest kernel did not start within {TRY_SECONDS:.0f} s") from error
 
 
-def _key(connection: libvirt.virConnect) -> str:
+def identify_host(connection: libvirt.virConnect) -> str:
     """What a verdict depends on. Without a reboot nesting can change, and who may open the device."""
     mode = oct(KVM_DEVICE.stat().st_mode) if KVM_DEVICE.exists() else "absent"
-    if mode != "absent" and not _may_open():
+    if mode != "absent" and not may_open():
         mode += " not for this user"
-    return f"{platform.release()} {connection.getVersion()} {connection.getURI()} {mode} {_nested()}"
+    return f"{platform.release()} {connection.getVersion()} {connection.getURI()} {mode} {can_nest()}"
 
 
-def _may_open() -> bool:
+def may_open() -> bool:
     """Whether QEMU may open the device. Under root's daemon it runs with an account that may."""
     return os.geteuid() == 0 or os.access(KVM_DEVICE, os.R_OK | os.W_OK)
 
 
-def _nested() -> bool:
+def can_nest() -> bool:
     if AARCH64.is_hosts:
         # KVM is no module there, so that it has no parameter to read.
         try:

@@ -90,7 +90,7 @@ class Processors:
     """
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self.free = count
         self.count = count
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
@@ -103,10 +103,10 @@ class Processors:
         with self._changed:
             self._queue.append(ticket)
             try:
-                if self._queue[0] is not ticket or self._free < count:
+                if self._queue[0] is not ticket or self.free < count:
                     on_wait()
-                self._changed.wait_for(lambda: self._queue[0] is ticket and self._free >= count)
-                self._free -= count
+                self._changed.wait_for(lambda: self._queue[0] is ticket and self.free >= count)
+                self.free -= count
             finally:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
@@ -114,7 +114,7 @@ class Processors:
             yield
         finally:
             with self._changed:
-                self._free += count
+                self.free += count
                 self._changed.notify_all()
 
 

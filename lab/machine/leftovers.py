@@ -76,7 +76,7 @@ def _free_port(paths: Paths) -> int:
     The lanes of another user's labs are elsewhere, and nothing listens on a port until its machine starts. So
     the search begins anywhere in the range: two such labs rarely choose the same port.
     """
-    taken = {mark.port for folder in paths.lanes.glob(FOLDERS) if (mark := _read(folder))}
+    taken = {mark.port for folder in paths.lanes.glob(FOLDERS) if (mark := read_mark(folder))}
     count = LAST_PORT - FIRST_PORT + 1
     begin = secrets.randbelow(count)
     for port in (FIRST_PORT + (begin + step) % count for step in range(count)):
@@ -151,7 +151,7 @@ def _reap_lane(folder: Path) -> bool:
     except Timeout:
         return False
     try:
-        mark = _read(folder)
+        mark = read_mark(folder)
         if mark is not None:
             end_machine(folder.name, mark.uri)
         # Its own lab may be removing the folder at this moment.
@@ -162,7 +162,7 @@ def _reap_lane(folder: Path) -> bool:
         lock.release()
 
 
-def _read(folder: Path) -> Mark | None:
+def read_mark(folder: Path) -> Mark | None:
     """The mark, or None if the lab died while writing it, and so before it started a domain."""
     try:
         return read_model(Mark, folder / MARK, SMALL_FILE)

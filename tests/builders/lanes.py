@@ -16,13 +16,14 @@ import pytest
 from lab import catalog
 from lab.base.activity import UNWATCHED, ShowProgress
 from lab.base.paths import Paths
+from lab.base.wait import ORDINARY, Deadline
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.catalog.remedies import Remedy
 from lab.guest import collect, deploy, ready, remedy_script, suite, variant
 from lab.guest.remedy_script import Steps
-from lab.guest.session import Session
+from lab.guest.session import Output, Session
 from lab.guest.variant import Mark
 from lab.lane import running
 from lab.lane.running import RunningLane, Work
@@ -212,10 +213,6 @@ class FakeGuest(Session, InGuest):
     def __init__(self, lane: FakeLane, shows: Facts | None = None) -> None:
         super().__init__(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
         self.lane, self.shows = lane, shows
-        self.endpoint = lane.endpoint
-
-    def use(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
 
     def renew_key(self) -> Endpoint:
         self.endpoint = replace(self.lane.endpoint, client_key=new_keys("renewed"))
@@ -262,6 +259,21 @@ class FakeGuest(Session, InGuest):
 
     def run_remedy(self, remedy: Remedy, *, undo: bool = False) -> Steps:
         raise NotImplementedError
+
+
+class PrintingSession(Session):
+    """A session with a guest that prints this, whatever it is asked."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        endpoint = Endpoint(1, new_keys("client"), new_keys("host"))
+        super().__init__(endpoint, alive=lambda: None, speed=ORDINARY)
+        self.output = Output(status, text, "")
+
+    def log_in(self, user: object) -> Any:
+        return None
+
+    def execute(self, transport: object, command: str, deadline: Deadline) -> Output:
+        return self.output
 
 
 def put_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,10 +108,14 @@ def _file(folder: Path, name: str, content: bytes) -> Path:
 # -- a guest
 
 
+def _verdict(folder: Path) -> object:
+    return acceleration.read_verdict(Paths(folder, folder))
+
+
 def _answer(content: bytes, folder: Path) -> None:
     answer = programs.Answer([("facts", {})], EvidenceFolder(folder).keep)
     if any(answer.take(line) for line in content.splitlines()):
-        checked = variant._checked_facts(answer.results[0], KNOWN.sysctls())
+        checked = variant.check_facts(answer.results[0], KNOWN.sysctls())
         [variant.why_not_applicable(change, checked) for change in KNOWN.variants.values()]
         elf.check({}, checked)
 
@@ -542,9 +546,9 @@ READERS = [
     Reader("a disk", edited(QCOW2), _disk, cost=50),
     Reader("a stored image's manifest", json_of(MANIFEST), _stored("manifest.json", store.read)),
     Reader("a stored state", json_of(STATE), _stored("known.json", lambda at: states.StoredState(at).info())),
-    Reader("a lane's mark", json_of(MARK), _stored(leftovers.MARK, leftovers._read)),
-    Reader("acceleration.json", json_of(KVM), _stored(SPEED, lambda at: acceleration._read(Paths(at, at)))),
-    Reader("a kept guest", json_of(KEPT), _stored(shell.MARK, shell._read_mark)),
+    Reader("a lane's mark", json_of(MARK), _stored(leftovers.MARK, leftovers.read_mark)),
+    Reader("acceleration.json", json_of(KVM), _stored(SPEED, _verdict)),
+    Reader("a kept guest", json_of(KEPT), _stored(shell.MARK, shell.read_kept)),
     Reader("a bug report", edited(*REPORTS), _report, cost=20),
     Reader("the probe script's output", edited(report_texts.PROBE), _probe_output, cost=8),
     Reader("the JSON in it", json_of(PROBED_HOST), _probe_document, cost=8),

@@ -36,7 +36,7 @@ REFUSED = {"kvm": "failed to set MSR 0x10a"}
 def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for /dev/kvm of a host where KVM nests; it is not there at first."""
     monkeypatch.setattr(acceleration, "KVM_DEVICE", tmp_path / "kvm")
-    monkeypatch.setattr(acceleration, "_nested", lambda: True)
+    monkeypatch.setattr(acceleration, "can_nest", lambda: True)
     return tmp_path / "kvm"
 
 
@@ -77,7 +77,7 @@ def test_kvm_nests_and_verdicts_are_kept(paths: Paths, device: Path, monkeypatch
     paths.acceleration.write_text(text.replace("does not exist", "is remembered"))
     assert decide(paths, Daemon()).reason == "/dev/kvm is remembered"
     device.touch()
-    monkeypatch.setattr(acceleration, "_nested", lambda: False)
+    monkeypatch.setattr(acceleration, "can_nest", lambda: False)
     assert "nested" in decide(paths, Daemon()).reason
 
 
@@ -241,7 +241,7 @@ MAPPED = "7f0c5f000000-7f0c5f010000 r-xp 00000000 08:01 1234 {}\n"
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "_known", {})
+    monkeypatch.setattr(clock, "_clocks", {})
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_only_emulated_guests_have_a_slower_clock(
     maps.write_text(MAPPED.format(library))
     device = paths.cache.parent / "kvm"
     monkeypatch.setattr(acceleration, "KVM_DEVICE", device)
-    monkeypatch.setattr(acceleration, "_nested", lambda: True)
+    monkeypatch.setattr(acceleration, "can_nest", lambda: True)
     monkeypatch.setattr(acceleration, "boot_under_kvm", lambda *_: 0.5)
     if kvm:
         device.touch()

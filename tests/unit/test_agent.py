@@ -56,7 +56,7 @@ class Port:
         """The lab's side, and the guest's end."""
         made = Agent(self.path, alive=lambda: None, speed=ORDINARY)
         end, _ = self._listening.accept()
-        self.ends += [made._socket, end]
+        self.ends += [end]
         return made, end
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ def test_the_end_of_the_machine_is_the_error(port: Port, tmp_path: Path) -> None
     def alive() -> None:
         raise gone
 
-    made._alive = alive
+    made.alive = alive
     with pytest.raises(RuntimeError, match="the machine is gone"):
         made.sync()
 

@@ -148,7 +148,7 @@ def test_what_runs_alone_waits_for_all_processors_and_nobody_joins_it() -> None:
         wait_for(lambda: len(texts) > 1 or None, Deadline(20, "it to wait"))
         assert not begun.is_set()
     assert begun.wait(20)
-    assert processors._free == 0
+    assert processors.free == 0
     ended.set()
     thread.join()
     assert texts == ["first", "waiting until no other lane is at work", "alone"]

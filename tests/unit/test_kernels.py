@@ -573,13 +573,13 @@ def test_whether_kvm_runs_another_kernel_is_not_kept(
         raise acceleration.KvmFails("a guest kernel dies")
 
     monkeypatch.setattr(acceleration, "KVM_DEVICE", tmp_path)
-    for name, answer in (("_may_open", True), ("_nested", True), ("_key", "this host")):
+    for name, answer in (("may_open", True), ("can_nest", True), ("identify_host", "this host")):
         monkeypatch.setattr(acceleration, name, lambda *_, answer=answer: answer)
     monkeypatch.setattr(acceleration, "boot_under_kvm", fail)
     image = base_image(tmp_path)
     image = replace(image, manifest=image.manifest.model_copy(update={"guest": guest}))
     paths.make(paths.cache)
-    assert not acceleration._find_out(None, paths, image).kvm
+    assert not acceleration.decide(None, paths, image, UNWATCHED).kvm
     assert paths.acceleration.exists() == (guest == "debian-13")
 
 

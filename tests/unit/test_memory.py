@@ -32,7 +32,7 @@ from lab.fleet import results
 from lab.gate import baseline
 from lab.guest import programs, ready
 from lab.guest.remedy_script import Steps
-from lab.guest.session import Output, Session
+from lab.guest.session import Output
 from lab.images import store
 from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
@@ -61,6 +61,7 @@ from lab.report.site.model import read_history
 from lab.repro import source
 from tests.builders.cells import blocked, box
 from tests.builders.facts import facts
+from tests.builders.lanes import PrintingSession
 from tests.builders.runs import SMALL, run_of
 from tests.unit.test_results import full_run
 
@@ -145,8 +146,7 @@ def _answered(program: str, kind: Any) -> Callable[[Path], object]:
 
 def _over_ssh(folder: Path) -> object:
     """Reads what a program printed, without an agent."""
-    session = SimpleNamespace(run=lambda *_, **_more: Output(0, (folder / "answer").read_text(), ""))
-    return Session._programs_once(session, "", [("facts", {})], user="lab", seconds=1)  # type: ignore[arg-type]
+    return PrintingSession((folder / "answer").read_text()).program("facts", {}, seconds=1)
 
 
 def _cloud_init(folder: Path) -> None:
@@ -169,7 +169,7 @@ def _part(folder: Path) -> object:
 
 
 def _acceleration(folder: Path) -> object:
-    return acceleration._read(Paths(folder, folder))
+    return acceleration.read_verdict(Paths(folder, folder))
 
 
 def _site(folder: Path) -> object:
@@ -310,8 +310,8 @@ FILES: list[tuple[str, Callable[[Path], object]]] = [
     ("history.json", read_history),
     ("probes.json", evidence.read),
     ("known.json", _known),
-    (leftovers.MARK, leftovers._read),
-    (shell.MARK, shell._read_mark),
+    (leftovers.MARK, leftovers.read_mark),
+    (shell.MARK, shell.read_kept),
     ("manifest.json", store.read),
     ("acceleration.json", _acceleration),
     (METADATA, nextest.read_workspace),

@@ -48,7 +48,7 @@ def works(_preparation: Preparation, _guest: Guest, _image: BaseImage, disk: Pat
 
 @pytest.fixture
 def working(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(prepare_image, "_boot_and_install", works)
+    monkeypatch.setattr(prepare_image, "prepare_disk", works)
     return monkeypatch
 
 
@@ -68,7 +68,7 @@ def test_what_is_prepared_is_read_only(paths: Paths, working: pytest.MonkeyPatch
     image = replace(IMAGE, firmware=firmware)
     assert prepare_image.find(paths, GUEST, image) is None
     made = prepare_image.ensure(preparation(paths), GUEST, image)
-    working.setattr(prepare_image, "_boot_and_install", None)
+    working.setattr(prepare_image, "prepare_disk", None)
     assert prepare_image.ensure(preparation(paths), GUEST, image) == made
     assert prepare_image.find(paths, GUEST, image) == made
     assert made.firmware is firmware
@@ -92,7 +92,7 @@ def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.
     sent = put_prepared(there, GUEST, base)
 
     receive(here, sent)
-    monkeypatch.setattr(prepare_image, "_boot_and_install", None)
+    monkeypatch.setattr(prepare_image, "prepare_disk", None)
     received = prepare_image.ensure(preparation(here), GUEST, base)
     assert received.folder.name.startswith(f"received-ubuntu-24.04-{sent.manifest.inputs[:16]}-")
     assert (received.manifest.digest, received.firmware) == (sent.manifest.digest, Firmware.BIOS)
@@ -162,7 +162,7 @@ def test_two_labs_at_once_prepare_a_guest_once(paths: Paths, monkeypatch: pytest
         done.append(guest.name)
         disk.write_text("a prepared disk")
 
-    monkeypatch.setattr(prepare_image, "_boot_and_install", work)
+    monkeypatch.setattr(prepare_image, "prepare_disk", work)
     first, second = labs.run(lambda task: prepare_image.ensure(preparation(paths, task), GUEST, IMAGE))
     assert (first, done) == (second, ["ubuntu-24.04"])
 
@@ -237,7 +237,7 @@ def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
 
         made: Lane = machine  # type: ignore[assignment]
         monkeypatch.setattr(prepare_image, "hold_for", turn)
-        prepare_image._complete(made, preparation(paths, task_to(machine.done)))
+        prepare_image.complete_guest(made, preparation(paths, task_to(machine.done)))
         return machine.done
 
     return run
@@ -298,9 +298,9 @@ def test_a_guest_reaches_its_sources(paths: Paths, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(prepare_image, "open_lane", open_lane)
     slow = replace(preparation(paths), acceleration=replace(EMULATION, clock=Clock(RATE)))
-    monkeypatch.setattr(prepare_image, "_complete", lambda *_: changes)
+    monkeypatch.setattr(prepare_image, "complete_guest", lambda *_: changes)
     monkeypatch.setattr(process, "run", lambda *_, **__: "")
-    prepare_image._boot_and_install(slow, GUEST, IMAGE, tmp_path / "disk.qcow2")
+    prepare_image.prepare_disk(slow, GUEST, IMAGE, tmp_path / "disk.qcow2")
     assert opened == [(Network.OPEN, REAL)]
     # What was changed in the guest is kept beside its disk.
     assert json.loads((tmp_path / "changes.json").read_text())["masked"] == ["fstrim.timer"]

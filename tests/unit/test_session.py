@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -12,9 +13,10 @@ from lab.base.wait import ORDINARY
 from lab.catalog import remedies
 from lab.guest import programs, remedy_script, session
 from lab.guest.programs import RemoteFailed
-from lab.guest.session import Output, Session, SessionLost
+from lab.guest.session import Session, SessionLost
 from lab.machine.lane import Endpoint, LaneDied
 from lab.machine.seed import new_keys
+from tests.builders.lanes import PrintingSession
 from tests.fleet.server import User, environment, paramiko_server
 
 REMEDY = remedies.find("userns-clone-on")
@@ -53,14 +55,6 @@ def without_server(alive: Callable[[], None]) -> Session:
     return Session(Endpoint(port, new_keys("client"), new_keys("host")), alive=alive, speed=ORDINARY)
 
 
-def printing(text: str, status: int = 0) -> Session:
-    """A session with a guest that prints this, whatever it is asked."""
-    made = without_server(lambda: None)
-    made._transport = lambda _user: None  # type: ignore[method-assign,assignment,return-value]
-    made._execute = lambda *_: Output(status, text, "")  # type: ignore[method-assign]
-    return made
-
-
 # -- commands
 
 
@@ -76,7 +70,7 @@ def test_a_command_that_fails_is_named_and_what_it_printed_is_cut(guest: Session
     with pytest.raises(RemoteFailed, match=r"^`false` in the guest: exit status 1$"):
         guest.run("false", seconds=5)
     with pytest.raises(RemoteFailed, match="more characters") as failed:
-        printing("x" * 10 * programs.MOST_SHOWN, status=1).run("true", seconds=5)
+        PrintingSession("x" * 10 * programs.MOST_SHOWN, status=1).run("true", seconds=5)
     assert len(str(failed.value)) < programs.MOST_SHOWN + 500
 
 
@@ -95,7 +89,7 @@ def test_a_command_ends_at_its_limit_and_with_the_machine(
     with pytest.raises(SessionLost, match=r"did not end within 0 s \(this host's speed is not known\)"):
         guest.run(script, seconds=0.2)
     monkeypatch.setattr(session, "WATCH_SECONDS", 0.05)
-    guest._alive = dying(2)
+    guest.alive = dying(2)
     with pytest.raises(LaneDied, match=r"^the machine is gone$"):
         guest.run(script, seconds=60)
 
@@ -112,10 +106,10 @@ def test_a_broken_connection_is_the_machine_s_end_or_else_its_own(
     guest: Session, monkeypatch: pytest.MonkeyPatch, dies_after: int, error: type[Exception], message: str
 ) -> None:
     guest.wait_open(60)
-    guest._alive = dying(dies_after)
+    guest.alive = dying(dies_after)
     if dies_after == 3:
         monkeypatch.setattr(session, "NOTICE_SECONDS", 10.0)
-    cut = threading.Timer(0.3, guest._transport("lab").sock.close)
+    cut = threading.Timer(0.3, guest.log_in("lab").sock.close)
     cut.start()
     with pytest.raises(error, match=message):
         guest.run("sleep 2", seconds=60)
@@ -150,7 +144,7 @@ def test_a_new_key_is_for_later_logins_and_breaks_no_connection(guest: Session, 
 
 
 def test_another_host_key_is_refused_before_anyone_logs_in(guest: Session, user: User) -> None:
-    guest.use(replace(guest._endpoint, host_key=new_keys("another host")))
+    guest.use(replace(guest.endpoint, host_key=new_keys("another host")))
     with pytest.raises(SessionLost, match="showed a host key that is not its own"):
         guest.wait_open(60)
     assert user.logins == []
@@ -175,11 +169,17 @@ def test_a_port_on_which_nothing_listens_is_asked_until_the_machine_s_end_is_kno
 @pytest.mark.parametrize(("pause", "least", "most"), [(10.0, 1, 1), (0.0, 3, 9)])
 def test_a_silent_guest_is_asked(pause: float, least: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each connection that is given up counts against the lab once the server is up."""
-    looks: list[Session] = []
-    monkeypatch.setattr(Session, "_shows_banner", lambda asking: looks.append(asking))
+    looks: list[object] = []
+
+    def connect(address: object, _seconds: float) -> NoReturn:
+        looks.append(address)
+        raise ConnectionRefusedError
+
+    silent = without_server(dying(4))
+    monkeypatch.setattr(socket, "create_connection", connect)
     monkeypatch.setattr(session, "LOOK_SECONDS", pause)
     with pytest.raises(LaneDied):
-        without_server(dying(4)).wait_open(600, listens=lambda: False)
+        silent.wait_open(600, listens=lambda: False)
     assert least <= len(looks) <= most
 
 
@@ -197,26 +197,26 @@ def test_a_silent_guest_is_asked(pause: float, least: int, most: int, monkeypatc
 )
 def test_programs_that_print_no_results_are_a_fault_of_the_guest(printed: str) -> None:
     with pytest.raises(RemoteFailed, match=r"facts`? in the guest printed (no )?JSON of ") as failed:
-        printing(printed).program("facts", {"sysctls": []}, seconds=5)
+        PrintingSession(printed).program("facts", {"sysctls": []}, seconds=5)
     assert "\x1b" not in str(failed.value)
     assert len(str(failed.value)) < programs.MOST_SHOWN + 500
 
 
 def test_the_error_of_a_program_names_the_program() -> None:
     with pytest.raises(RemoteFailed, match=r"`facts` in the guest: exit status 1\nno space"):
-        printing("no space", status=1).program("facts", {}, seconds=5)
+        PrintingSession("no space", status=1).program("facts", {}, seconds=5)
     failed = '{"failed": "probe: [Errno 28] No space left on device"}'
     with pytest.raises(RemoteFailed, match=r"`probe` in the guest failed: probe: .* No space left on device$"):
-        printing(failed).program("probe", {}, seconds=5)
+        PrintingSession(failed).program("probe", {}, seconds=5)
 
 
 def test_a_remedy_s_steps_are_read_and_half_a_character_can_be_written_to_a_file(tmp_path: Path) -> None:
     for steps in ("", '"steps": [],', '"steps": [{"command": "a", "status": 0}],'):
         printed = f'{{"results": [{{{steps} "changed": []}}]}}'
         with pytest.raises(RemoteFailed, match="`run_script` in the guest printed JSON of another form"):
-            remedy_script.run(printing(printed), REMEDY)
+            remedy_script.run(PrintingSession(printed), REMEDY)
     step = '{"command": "a", "status": 0, "output": "no \\udcff UTF-8, \\ud83d\\ude00"}'
     printed = f'{{"results": [{{"steps": [{step}], "changed": []}}]}}'
-    log = remedy_script.run(printing(printed), REMEDY).log()
+    log = remedy_script.run(PrintingSession(printed), REMEDY).log()
     (tmp_path / "log").write_text(log)
     assert "no ? UTF-8, \U0001f600" in log

@@ -119,7 +119,7 @@ class Host:
             with tarfile.open(fileobj=archive, mode="w") as opened:
                 files(opened)
             archive.flush()
-            client = paramiko.SFTPClient.from_transport(self.session._transport(ADMIN))
+            client = paramiko.SFTPClient.from_transport(self.session.log_in(ADMIN))
             assert client is not None
             client.put(archive.name, "/tmp/put.tar")
         unpack = f"mkdir -p {to} && tar --no-same-owner -xf /tmp/put.tar -C {to} && chmod -R a+rX {to}"
