@@ -98,7 +98,7 @@ find_host() {
         [ -n "$column" ] || continue
         host=${column#* } values=$(read_column "${column%% *}")
         [ "$word" = "$id-$version" ] ||
-            say "${name:-$id $version} is not in $table; it is taken for $host, which nobody tried"
+            say "${name:-$id $version} is not in $table; it is treated as $host, which was not tried"
         return 0
     done
     die "${name:-this distribution} is not in $table (ID=$id, ID_LIKE=$like); known are" \

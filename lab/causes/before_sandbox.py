@@ -105,9 +105,9 @@ SMOKE_TEST = "KVM smoke test failed"
 # system_check.rs).
 @cause("kvm-unusable", Needs.RUNTIME, blamed_by=[KVM_IS_UNUSABLE, SMOKE_TEST])
 def kvm_unusable(evidence: Evidence) -> Shown | None:
-    """The user may open /dev/kvm, and it makes or runs no virtual machine, which every box is. Another
+    """The user may open /dev/kvm, but it cannot make or run a virtual machine, and every box is one. Another
     hypervisor such as VirtualBox uses the processor, or virtualization inside of a virtual machine does not
-    work there, or another device stands in the place of KVM's.
+    work there, or another device is in the place of KVM's.
     """
     probe = evidence.probes.create_vm
     words = next((words for words in (SMOKE_TEST, KVM_IS_UNUSABLE) if evidence.boxlite_says(words)), None)

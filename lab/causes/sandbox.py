@@ -207,9 +207,9 @@ REFUSES_UNCONFINED = "refusing to start the box unconfined"
 # (`BwrapSandbox::setup` in its jailer/sandbox/bwrap.rs).
 @cause("cgroup-unavailable", Needs.SANDBOX, blamed_by=[REFUSES_UNCONFINED])
 def cgroup_unavailable(evidence: Evidence) -> Shown | None:
-    """For root's boxes boxlite makes control groups with limits, it could not, and releases after 0.10.8 refuse
-    to start such a box. The control groups are mounted read-only, as in containers, or are of version 1, or
-    lack the controllers cpu, memory and pids.
+    """Root's boxes get control groups with limits, which boxlite could not make, and releases after 0.10.8
+    refuse to start a box without them. The control groups are mounted read-only, as in containers, or are of
+    version 1, or lack the controllers cpu, memory and pids.
     """
     words = evidence.boxlite_says(REFUSES_UNCONFINED)
     return Shown(Confidence.LIKELY, f"boxlite says: {REFUSES_UNCONFINED}") if words else None
@@ -368,10 +368,10 @@ SECCOMP = {(X86_64.audit, "317"), (AARCH64.audit, "277")}
 # asks AppArmor or SELinux. A list that lacks even unshare(2) denies the namespaces, too.
 @cause("service-filters-calls", Needs.SANDBOX)
 def service_filters_calls(evidence: Evidence) -> Shown | None:
-    """The systemd service that boxlite runs in has SystemCallFilter= without system calls that bubblewrap makes
-    its sandbox with, such as mount(2), or without seccomp(2), with which boxlite's shim puts a box without a
-    network under a filter. The usual list @system-service lacks those of @mount, and with systemd 252 of Debian
-    12 seccomp, too, and systemd ends a program that makes one, or with SystemCallErrorNumber= lets it fail.
+    """The systemd service that boxlite runs in has a SystemCallFilter= that lacks system calls of the sandbox:
+    those of bubblewrap, such as mount(2), or seccomp(2), by which boxlite's shim filters a box without a
+    network. The usual list @system-service lacks the calls of @mount (in systemd 252 of Debian 12 seccomp,
+    too), and systemd ends a program that makes such a call, or lets the call fail with SystemCallErrorNumber=.
     """
     denied = evidence.service.get(CALL_FILTER, "").split()
     calls = {"unshare": evidence.probes.unshare_nothing, "mount": evidence.probes.mount_nothing}

@@ -252,7 +252,7 @@ def test_dask_is_installed_only_for_several_hosts(tmp_path: Path, arguments: lis
 def test_an_unknown_host_is_taken_for_like_one(tmp_path: Path, release: str, told: str, taken_for: str) -> None:
     done = dry_run(tmp_path, release, "doctor")
     assert told in done.stderr
-    assert f"; it is taken for {taken_for}, which nobody tried" in done.stderr
+    assert f"; it is treated as {taken_for}, which was not tried" in done.stderr
     assert done.stdout.startswith(f"dry run for {taken_for}, ")
     fields = dict(line.split("=") for line in release.replace('"', "").splitlines())
     chosen = host_table.choose(fields)
