@@ -47,7 +47,7 @@ X86_64 = Architecture(
 # saves a machine's state, so that the guest gets no more interrupts from them after a fork. A Cortex-A35 also
 # has pages of 16 KiB, which the A53, A57 and A72 lack in QEMU.
 AARCH64 = Architecture("aarch64", "arm64", "EM_AARCH64", "c00000b7", "virt", "ttyAMA0", "cortex-a35")
-ARCHITECTURES = {known.name: known for known in (X86_64, AARCH64)}
+ARCHITECTURES = {architecture.name: architecture for architecture in (X86_64, AARCH64)}
 
 
 def of_host() -> Architecture:
@@ -58,4 +58,6 @@ def of_host() -> Architecture:
 def of_guest(name: str) -> Architecture:
     """Return the architecture that a guest's name tells: x86_64, unless another one's word is in it."""
     words = re.split("[-@]", name)
-    return next((known for known in ARCHITECTURES.values() if known.debian in words), X86_64)
+    return next(
+        (architecture for architecture in ARCHITECTURES.values() if architecture.debian in words), X86_64
+    )

@@ -95,8 +95,8 @@ def first_errors(error: "ValidationError", most: int) -> str:
     count = error.error_count()
     if count > MOST_ERRORS:
         return f"{count} errors"
-    listed = error.errors(include_input=False, include_url=False, include_context=False)[:most]
-    texts = [": ".join(filter(None, [".".join(map(str, each["loc"])), each["msg"]])) for each in listed]
+    first = error.errors(include_input=False, include_url=False, include_context=False)[:most]
+    texts = [": ".join(filter(None, [".".join(map(str, each["loc"])), each["msg"]])) for each in first]
     return "; ".join(texts) + (f"; and {count - most} more" if count > most > 1 else "")
 
 

@@ -32,11 +32,11 @@ JOB_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|##(?=\[)", re.MULTILINE)
 def plain(text: str) -> str:
     """Remove from a guest's text what could control a terminal or make the text look like another."""
     # `HIDDEN.sub` keeps each piece between two matches as a text: 20 bytes for each one that was there.
-    kept, end = io.StringIO(), 0
+    visible, end = io.StringIO(), 0
     for match in HIDDEN.finditer(text):
-        kept.write(text[end : match.start()])
+        visible.write(text[end : match.start()])
         end = match.end()
-    return kept.getvalue() + text[end:] if end else text
+    return visible.getvalue() + text[end:] if end else text
 
 
 def bounded(text: str, most: int) -> str:
@@ -147,10 +147,10 @@ def sync_tree(folder: Path) -> None:
     sync(*(path for path in inside if path.is_file() or path.is_dir()), folder)
 
 
-def put_in_place(made: Path, target: Path) -> None:
+def put_in_place(source: Path, target: Path) -> None:
     """Rename a folder: after a power loss, too, nothing has the target's name, or all of it. Raises OSError."""
-    sync_tree(made)
-    made.rename(target)
+    sync_tree(source)
+    source.rename(target)
     sync(target.parent)
 
 

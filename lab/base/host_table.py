@@ -16,11 +16,11 @@ def columns() -> list[Column]:
     rows: dict[str, list[str]] = {}
     for line in TABLE.read_text().splitlines():
         if line and not line.startswith("#"):
-            what, *cells = (cell.strip() for cell in line.split("|"))
+            row, *cells = (cell.strip() for cell in line.split("|"))
             values: list[str] = []
             for cell in cells:
                 values.append(values[-1] if cell == "=" else "" if cell == "-" else cell)
-            rows[what] = values
+            rows[row] = values
     return [dict(zip(rows, column, strict=True)) for column in zip(*rows.values(), strict=True)]
 
 
@@ -34,10 +34,10 @@ def choose(os_release: Mapping[str, str]) -> Column | None:
 
     None if the table has none. setup.sh chooses in the same way, and says if the column is not the host's own.
     """
-    own = f"{os_release.get('ID', '')}-{os_release.get('VERSION_ID', '')}"
+    host = f"{os_release.get('ID', '')}-{os_release.get('VERSION_ID', '')}"
     names = [os_release.get("ID", ""), *os_release.get("ID_LIKE", "").split()]
     like = (newest()[name] for name in names if name in newest())
-    return next((column for column in columns() if column["host"] == own), None) or next(like, None)
+    return next((column for column in columns() if column["host"] == host), None) or next(like, None)
 
 
 def this_host() -> Column | None:
@@ -55,8 +55,8 @@ def install(need: str) -> str:
     """
 
     def packages(column: Column) -> str:
-        return next(text for what, text in column.items() if need in (what, what.partition(".")[2]))
+        return next(text for row, text in column.items() if need in (row, row.partition(".")[2]))
 
-    if here := this_host():
-        return f"install {packages(here)}"
+    if host_column := this_host():
+        return f"install {packages(host_column)}"
     return f"install {', '.join(f'{packages(host)} ({host["name"]})' for host in newest().values())}"

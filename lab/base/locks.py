@@ -30,24 +30,24 @@ def is_locked(lock: Path) -> bool:
 
 
 @contextmanager
-def locked(lock: Path, seconds: float, what: str, task: Task) -> Iterator[None]:
+def locked(lock: Path, seconds: float, work: str, task: Task) -> Iterator[None]:
     """Hold the lock file for the length of a block; then remove it.
 
     While another lab or thread holds it, `task` shows what is waited for, and may be ended.
-    `what` is what the holder is doing: "this image to be built". Raises LabError after `seconds`.
+    `work` is what the holder is doing: "this image to be built". Raises LabError after `seconds`.
     """
-    held = FileLock(lock, timeout=0)
+    file_lock = FileLock(lock, timeout=0)
 
     def attempt() -> bool | None:
         try:
-            held.acquire()
+            file_lock.acquire()
         except Timeout:
-            task.show(Progress(f"waiting for {what}", Activity.WAITING))
+            task.show(Progress(f"waiting for {work}", Activity.WAITING))
             return None
         return True
 
     try:
-        wait_for(attempt, Deadline(seconds, what), alive=task.check, interval=INTERVAL_SECONDS)
+        wait_for(attempt, Deadline(seconds, work), alive=task.check, interval=INTERVAL_SECONDS)
     except DeadlineExpired as late:
         raise LabError(
             str(late), hint=f"lslocks shows which process holds {lock}; end it if it hangs"
@@ -59,4 +59,4 @@ def locked(lock: Path, seconds: float, what: str, task: Task) -> Iterator[None]:
         # without a name; filelock then drops that and opens the file which has the name.
         with suppress(OSError):
             lock.unlink()
-        held.release()
+        file_lock.release()

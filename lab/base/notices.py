@@ -55,6 +55,6 @@ def guarded_text[**P](make: Callable[P, str]) -> Callable[P, str]:
 
     @wraps(make)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> str:
-        return shown_or_why(lambda: make(*args, **kwargs), lambda why: why)
+        return shown_or_why(lambda: make(*args, **kwargs), lambda sentence: sentence)
 
     return guarded

@@ -118,21 +118,21 @@ def _lines(child: subprocess.Popen[bytes], end: float, watch: Callable[[int], No
     chunk: bytes | None = None
     next_look = 0.0
     while child in _running and chunk != b"":
-        now = time.monotonic()
-        left = end - now
-        if left <= 0:
-            raise subprocess.TimeoutExpired(child.args, -left)
-        if now >= next_look:
+        clock_time = time.monotonic()
+        seconds_left = end - clock_time
+        if seconds_left <= 0:
+            raise subprocess.TimeoutExpired(child.args, -seconds_left)
+        if clock_time >= next_look:
             watch(child.pid)
             next_look = time.monotonic() + LOOK_SECONDS
-        if not poll.poll(min(left, LOOK_SECONDS) * 1000):
+        if not poll.poll(min(seconds_left, LOOK_SECONDS) * 1000):
             continue
         chunk = os.read(child.stdout.fileno(), io.DEFAULT_BUFFER_SIZE)
-        *whole, rest = decoder.decode(chunk, final=not chunk).split("\n")
-        for line in whole:
+        *lines, end_of_chunk = decoder.decode(chunk, final=not chunk).split("\n")
+        for line in lines:
             yield "".join(parts) + line + "\n"
             parts.clear()
-        parts.append(rest)
+        parts.append(end_of_chunk)
     if last := "".join(parts):
         yield last
 
@@ -141,26 +141,26 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     """Stop a program and all that it started, and wait for their end; after the grace period by SIGKILL."""
     family: set[psutil.Process] = set()
     for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, KILLED_SECONDS)):
-        told: set[psutil.Process] = set()
+        signalled: set[psutil.Process] = set()
         end = time.monotonic() + seconds
         while family := _running_of(child.pid, family):
             # The oldest first: a shell whose child ends before it would go on with its next command.
-            for process in sorted(family - told, key=_age):
+            for process in sorted(family - signalled, key=_age):
                 with suppress(*GONE):
                     process.send_signal(number)
-            told |= family
+            signalled |= family
             if time.monotonic() > end:
                 break
             time.sleep(LOOK_SECONDS)
             child.poll()
 
 
-def _running_of(leader: int, before: set[psutil.Process]) -> set[psutil.Process]:
-    """The processes of a program that still run: those of its session, those of `before`, and their children.
+def _running_of(leader: int, earlier: set[psutil.Process]) -> set[psutil.Process]:
+    """The processes of a program that still run: those of its session, those of `earlier`, and their children.
 
     A child may have left the session, and one whose parent ended is no descendant any more.
     """
-    family = set(before)
+    family = set(earlier)
     for process in psutil.process_iter():
         with suppress(OSError):
             if os.getsid(process.pid) == leader:

@@ -15,15 +15,15 @@ class DeadlineExpired(LabError):
 
 
 class Deadline:
-    """A point in time, `seconds` from now, by which `what` must have happened.
+    """A point in time, `seconds` from now, by which `event` must have happened.
 
-    `told` is said if it has not, for example how fast this host is.
+    The error adds `remark` if it has not, for example how fast this host is.
     """
 
-    def __init__(self, seconds: float, what: str, *, told: str = "") -> None:
+    def __init__(self, seconds: float, event: str, *, remark: str = "") -> None:
         self.seconds = seconds
-        self.what = what
-        self._told = f"; {told}" if told else ""
+        self.event = event
+        self._remark = f"; {remark}" if remark else ""
         self._end = time.monotonic() + seconds
 
     @property
@@ -34,7 +34,7 @@ class Deadline:
     def check(self) -> None:
         """Raise DeadlineExpired if the time is up."""
         if self.remaining == 0.0:
-            raise DeadlineExpired(f"waited {self.seconds:.0f} s for {self.what}{self._told}")
+            raise DeadlineExpired(f"waited {self.seconds:.0f} s for {self.event}{self._remark}")
 
 
 def wait_for[T](
@@ -65,7 +65,7 @@ def call_within[T](call: Callable[[], T], deadline: Deadline) -> T:
     """
     result: list[T] = []
     errors: list[BaseException] = []
-    done = threading.Event()
+    finished = threading.Event()
 
     def run() -> None:
         try:
@@ -73,12 +73,12 @@ def call_within[T](call: Callable[[], T], deadline: Deadline) -> T:
         except BaseException as error:
             errors.append(error)
         finally:
-            done.set()
+            finished.set()
 
-    threading.Thread(target=run, name=deadline.what, daemon=True).start()
+    threading.Thread(target=run, name=deadline.event, daemon=True).start()
     # In two halves: if this process was stopped meanwhile, the answer gets the second half to arrive.
-    if not done.wait(deadline.remaining / 2) and not done.wait(deadline.seconds / 2):
-        raise DeadlineExpired(f"waited {deadline.seconds:.0f} s for {deadline.what}")
+    if not finished.wait(deadline.remaining / 2) and not finished.wait(deadline.seconds / 2):
+        raise DeadlineExpired(f"waited {deadline.seconds:.0f} s for {deadline.event}")
     if errors:
         raise errors[0]
     return result[0]
@@ -160,9 +160,9 @@ class Speed:
         """The limit that follows from one that suffices for emulation on ordinary hardware."""
         return seconds * max(1.0, self.factor / EMULATION_FACTOR)
 
-    def deadline(self, seconds: float, what: str) -> Deadline:
+    def deadline(self, seconds: float, event: str) -> Deadline:
         """A deadline of so many seconds on ordinary hardware with KVM; its error names this host's speed."""
-        return Deadline(self.from_kvm(seconds), what, told=str(self))
+        return Deadline(self.from_kvm(seconds), event, remark=str(self))
 
     @property
     def compared(self) -> str:

@@ -392,7 +392,7 @@ class Coordinator:
                 self._failed(piece, result)
         except archives.Damaged as error:
             self._failed(piece, LabError(f"the result of {piece.host} cannot be used: {error}"))
-        self._backlog.put_back_begun(piece.tickets)
+        self._backlog.put_back_unfinished(piece.tickets)
         self._clear(piece)
 
     def _take(self, piece: Piece, archive: bytes) -> None:

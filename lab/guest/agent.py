@@ -105,7 +105,7 @@ class Agent:
             self._socket.sendall(prefix + json.dumps(line).encode() + b"\n")
         except OSError as error:
             self.alive()
-            raise AgentLost(f"{deadline.what}: the request could not be sent: {error}") from error
+            raise AgentLost(f"{deadline.event}: the request could not be sent: {error}") from error
 
     def _lines(self, deadline: Deadline) -> Iterator[bytes]:
         """The lines that come, without end. Raises AgentLost at the deadline."""
@@ -116,10 +116,10 @@ class Agent:
                 yield line
                 continue
             if len(self._left) > MOST_LINE:
-                raise AgentLost(f"{deadline.what} sent a line of more than {MOST_LINE // 2**20} MiB")
+                raise AgentLost(f"{deadline.event} sent a line of more than {MOST_LINE // 2**20} MiB")
             if deadline.remaining == 0.0:
                 self.alive()
-                raise AgentLost(f"{deadline.what} did not end within {deadline.seconds:.0f} s ({self.speed})")
+                raise AgentLost(f"{deadline.event} did not end within {deadline.seconds:.0f} s ({self.speed})")
             self._socket.settimeout(min(WATCH_SECONDS, deadline.remaining) or WATCH_SECONDS)
             try:
                 block = self._socket.recv(BLOCK)
@@ -128,8 +128,8 @@ class Agent:
                 continue
             except OSError as error:
                 self.alive()
-                raise AgentLost(f"{deadline.what}: {error}") from error
+                raise AgentLost(f"{deadline.event}: {error}") from error
             if not block:
                 self.alive()
-                raise AgentLost(f"{deadline.what}: QEMU closed the agent's port")
+                raise AgentLost(f"{deadline.event}: QEMU closed the agent's port")
             self._left += block

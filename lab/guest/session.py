@@ -170,7 +170,7 @@ class Session:
                 printed += blocks[0]
                 errors += blocks[1]
                 if len(printed) + len(errors) > MOST_BYTES:
-                    raise RemoteFailed(f"{deadline.what} in the guest printed more than the lab accepts")
+                    raise RemoteFailed(f"{deadline.event} in the guest printed more than the lab accepts")
                 if any(blocks):
                     continue
                 if is_whole:

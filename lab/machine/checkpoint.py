@@ -60,7 +60,7 @@ class Checkpoint:
         job = f"lab-{command}"
         # QEMU answers nothing else while it saves or loads.
         speed = self._lane.speed
-        deadline = Deadline(speed.from_emulation(seconds), f"QEMU's {command}", told=str(speed))
+        deadline = Deadline(speed.from_emulation(seconds), f"QEMU's {command}", remark=str(speed))
         memory = {} if command == DELETE else {"vmstate": self._node}
         self._qmp(command, deadline, **{"job-id": job, "tag": self.tag, "devices": [self._node], **memory})
 

@@ -62,15 +62,15 @@ class Ticket:
     `errors` are these in words, and `faults` those of them that a suite which ran met.
 
     `decided` is its kept result, if only remedies or experiments are left to be tried on it, with the remedies
-    that were tried. After a fault only a fresh lane may take it: one with a number above `after`.
+    that were tried. After a fault only a fresh lane may take it: one with a number above `after_lane`.
     """
 
     cell: Cell
     decided: CellResult | None = None
-    done: list[CellResult] = field(default_factory=list)
+    repeats: list[CellResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    after: int = 0
+    after_lane: int = 0
     # Whether a lane has taken it; otherwise it waits.
     is_taken: bool = False
 
@@ -149,24 +149,24 @@ class Backlog:
     def _need(self, entry: _Entry) -> float:
         """Seconds of work for one more lane of the machine; 0 if it would not help."""
         waiting = self.waiting(entry.machine.name)
-        left = sum(self._seconds(ticket) for ticket in waiting)
+        seconds_left = sum(self._seconds(ticket) for ticket in waiting)
         arch = entry.machine.guest.arch
         bring_up = self._estimates.bring_up(arch)
         if self._cold:
             # A cold lane runs one cell: each lane that has taken none yet will take one.
             on_their_way = [lane for lane in entry.lanes.values() if not lane.has_served]
-            return left + bring_up if len(waiting) > len(on_their_way) else 0.0
+            return seconds_left + bring_up if len(waiting) > len(on_their_way) else 0.0
         stranded = self._stranded(entry)
         if stranded:
             return bring_up + sum(self._seconds(ticket) for ticket in stranded)
-        if entry.single or not left or not all(lane.is_up for lane in entry.lanes.values()):
+        if entry.single or not seconds_left or not all(lane.is_up for lane in entry.lanes.values()):
             return 0.0
         # One more lane must save more time than its own start takes.
         lanes = len(entry.lanes)
         bring_up = self._estimates.bring_up(
             arch, again=not entry.machine.arguments
         )  # With those no boot is stored.
-        return left / lanes if left / lanes > bring_up + left / (lanes + 1) else 0.0
+        return seconds_left / lanes if seconds_left / lanes > bring_up + seconds_left / (lanes + 1) else 0.0
 
     def lane_opened(self, machine: str, number: int) -> None:
         with self._lock:
@@ -187,7 +187,7 @@ class Backlog:
         first, so that a user who waits for a first answer has it soon.
         """
         with self._lock:
-            free = [ticket for ticket in self.waiting(machine) if ticket.after < number]
+            free = [ticket for ticket in self.waiting(machine) if ticket.after_lane < number]
             ticket = next(iter(free), None) if self._has_answer else min(free, key=self._seconds, default=None)
             if ticket:
                 self._machines[machine].lanes[number].has_served = True
@@ -210,12 +210,12 @@ class Backlog:
         with self._lock:
             return [ticket for ticket in tickets if ticket in self._tickets]
 
-    def put_back_begun(self, tickets: Iterable[Ticket]) -> None:
-        """Return those of these tickets that a lane elsewhere had begun with and that are not decided."""
+    def put_back_unfinished(self, tickets: Iterable[Ticket]) -> None:
+        """Return those of these tickets that a lane elsewhere began with and that are not decided."""
         with self._lock:
             for ticket in self.open(tickets):
                 if ticket.is_taken:
-                    self.put_back(ticket, after=0)
+                    self.put_back(ticket, after_lane=0)
 
     def ended(self, ticket: Ticket, result: CellResult) -> None:
         """A ticket's cell is decided: the rest is estimated by what it took, too."""
@@ -224,12 +224,12 @@ class Backlog:
             self._has_answer |= bool(result.tests)
             self._estimates.learn(ticket.cell, result)
 
-    def put_back(self, ticket: Ticket, *, after: int) -> None:
-        """Return a ticket to be tried again, after all others, by a lane with a number above `after`."""
+    def put_back(self, ticket: Ticket, *, after_lane: int) -> None:
+        """Return a ticket to be tried again, after all others, by a lane with a number above `after_lane`."""
         with self._lock:
             self._take_out([ticket])
             self._tickets.append(ticket)
-            ticket.is_taken, ticket.after = False, after
+            ticket.is_taken, ticket.after_lane = False, after_lane
 
     def _take_out(self, tickets: list[Ticket]) -> list[Ticket]:
         self._tickets = [ticket for ticket in self._tickets if ticket not in tickets]
@@ -251,13 +251,13 @@ class Backlog:
             self.lane_closed(machine, number)
             entry.single |= bool(entry.lanes)
             # A cold lane would have run one cell, no matter how many other lanes there are.
-            could = [ticket for ticket in self.waiting(machine) if ticket.after < number]
+            could = [ticket for ticket in self.waiting(machine) if ticket.after_lane < number]
             return self._take_out(could[:1] if self._cold else self._stranded(entry))
 
     def _stranded(self, entry: _Entry) -> list[Ticket]:
         """The waiting tickets that no open lane may take."""
         waiting = self.waiting(entry.machine.name)
-        return [ticket for ticket in waiting if not any(number > ticket.after for number in entry.lanes)]
+        return [ticket for ticket in waiting if not any(number > ticket.after_lane for number in entry.lanes)]
 
     def seconds_left(self, lanes: int) -> float | None:
         """Estimated seconds until all work is done by that many lanes; None until a suite of the run was timed.
@@ -267,12 +267,12 @@ class Backlog:
         with self._lock:
             if not self._estimates.are_measured:
                 return None
-            left = [self._seconds(ticket) for ticket in self._tickets]
+            seconds = [self._seconds(ticket) for ticket in self._tickets]
             # No number of lanes makes the longest cell shorter.
-            return max([sum(left) / max(1, lanes), *left])
+            return max([sum(seconds) / max(1, lanes), *seconds])
 
     def _seconds(self, ticket: Ticket) -> float:
-        return self._estimates.cell(ticket.cell) * (self._repeat - len(ticket.done))
+        return self._estimates.cell(ticket.cell) * (self._repeat - len(ticket.repeats))
 
 
 def typical_seconds(ticket: Ticket, options: RunOptions) -> float:

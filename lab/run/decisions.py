@@ -141,13 +141,13 @@ class Decisions:
     def may_retry(self, ticket: Ticket) -> bool:
         return len(ticket.errors) < self.retries
 
-    def retry(self, ticket: Ticket, reason: str, *, after: int, what: str = AGAIN) -> None:
-        """Send a cell to a later lane than number `after`, which does `what` the note says."""
+    def retry(self, ticket: Ticket, reason: str, *, after_lane: int, next_step: str = AGAIN) -> None:
+        """Send a cell to a later lane than number `after_lane`, which does `next_step` the note says."""
         ticket.errors.append(plain(reason))
         name = f"{ticket.cell.guest.name} {ticket.cell.variant.name}"
         first = next(iter(reason.splitlines()), "")
-        self.observer.note(f"{name}: {what}: {first}")
-        self.backlog.put_back(ticket, after=after)
+        self.observer.note(f"{name}: {next_step}: {first}")
+        self.backlog.put_back(ticket, after_lane=after_lane)
 
     def _with_history(
         self, ticket: Ticket, result: CellResult, lane: str, *, fault: str = "", unfinished: bool

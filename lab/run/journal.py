@@ -44,15 +44,15 @@ class Journal:
     """
 
     def __init__(
-        self, folder: Path, cells: Sequence[Cell], info: RunInfo, kept: Mapping[Path, CellResult]
+        self, folder: Path, cells: Sequence[Cell], info: RunInfo, earlier_results: Mapping[Path, CellResult]
     ) -> None:
-        """`kept` maps the folders of cells to their results, if the run is resumed."""
+        """`earlier_results` maps the folders of cells to their results, if the run is resumed."""
         self.folder = folder
         self.info = info
         self._cells = list(cells)
-        self._results = dict(kept)
+        self._results = dict(earlier_results)
         # The architectures whose guests this session has begun with.
-        self._begun: set[str] = set()
+        self._architectures: set[str] = set()
         self._lock = threading.RLock()
         # The size of `results.json`, or 0 if the next decision has to write it.
         self._size = 0
@@ -111,8 +111,8 @@ class Journal:
     def begin_on(self, host: Host, arch: str) -> bool:
         """Write down what a lane runs on; whether it is the session's first one for guests of this `arch`."""
         with self._lock:
-            is_first = arch not in self._begun
-            self._begun.add(arch)
+            is_first = arch not in self._architectures
+            self._architectures.add(arch)
             if self.info.host is None and not self.info.merged:
                 self.info.host = host
                 self._size = 0
@@ -165,9 +165,11 @@ class Journal:
         try:
             yield
         except OSError as error:
-            why = f"{error.strerror}; {free_text(self.folder)}; {A_RUN}" if is_full(error) else error.strerror
+            reason = (
+                f"{error.strerror}; {free_text(self.folder)}; {A_RUN}" if is_full(error) else error.strerror
+            )
             raise ResultsNotWritten(
-                f"the results cannot be written into {self.folder}: {why}",
+                f"the results cannot be written into {self.folder}: {reason}",
                 hint="free some disk space; the cells that ran before are in results.json, and "
                 f"lab matrix --resume {shlex.quote(str(self.folder))} runs the others",
             ) from error

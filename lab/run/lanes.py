@@ -34,7 +34,7 @@ class Labels:
         return machine if number == 1 else f"{machine}{NUMBERED}{number}"
 
 
-def describe_host(opened: libvirt.virConnect, how: Acceleration) -> Host:
+def describe_host(connection: libvirt.virConnect, acceleration: Acceleration) -> Host:
     """Describe this host, and the software with which it runs guests."""
     return Host(
         name=os.environ.get(HOST_NAME) or platform.node(),
@@ -42,9 +42,9 @@ def describe_host(opened: libvirt.virConnect, how: Acceleration) -> Host:
         system=platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
         cpus=os.cpu_count() or 1,
         memory_mib=psutil.virtual_memory().total // 2**20,
-        libvirt=version(opened.getLibVersion()),
-        qemu=version(opened.getVersion()),
-        connect=opened.getURI(),
-        acceleration=how.name,
-        acceleration_reason=how.reason,
+        libvirt=version(connection.getLibVersion()),
+        qemu=version(connection.getVersion()),
+        connect=connection.getURI(),
+        acceleration=acceleration.name,
+        acceleration_reason=acceleration.reason,
     )

@@ -30,7 +30,12 @@ LEAST_TABLE = 7
 
 @contextmanager
 def view(
-    console: Console, cells: Sequence[Cell], kept: Collection[CellResult], *, quiet: bool, verbose: bool
+    console: Console,
+    cells: Sequence[Cell],
+    earlier_results: Collection[CellResult],
+    *,
+    quiet: bool,
+    verbose: bool,
 ) -> Iterator[Observer]:
     if quiet:
         yield Observer()
@@ -41,9 +46,9 @@ def view(
         def write(line: str) -> None:
             console.print(Text(f"[{time.monotonic() - start:5.0f} s] {inert(line)}"), soft_wrap=True)
 
-        yield Lines(write, len(cells), len(kept))
+        yield Lines(write, len(cells), len(earlier_results))
     else:
-        live_table = LiveTable(console, cells, kept)
+        live_table = LiveTable(console, cells, earlier_results)
         with live_table.live:
             yield live_table
 
@@ -51,12 +56,13 @@ def view(
 class Lines(Observer):
     """Gives `write` one line for each step of a lane, each decided cell and each note.
 
-    Decided cells are counted if `total` says how many cells the run has; `done` of them were decided before.
+    Decided cells are counted if `total` says how many cells the run has; `earlier_count` of them were decided
+    before.
     """
 
-    def __init__(self, write: Callable[[str], None], total: int = 0, done: int = 0) -> None:
+    def __init__(self, write: Callable[[str], None], total: int = 0, earlier_count: int = 0) -> None:
         self._write = write
-        self._total, self._done = total, done
+        self._total, self._count = total, earlier_count
         self._last: dict[str, str] = {}
         self._lock = threading.RLock()
 
@@ -71,8 +77,8 @@ class Lines(Observer):
         name = table.name_cell(result)
         seconds = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.suite.seconds.items())
         with self._lock:
-            self._done += 1
-            count = f"{self._done}/{self._total} " if self._total else ""
+            self._count += 1
+            count = f"{self._count}/{self._total} " if self._total else ""
             self.line(f"{count}{name}: {table.format_cell(result)}" + (f" ({seconds})" if seconds else ""))
             for fault in result.history.retried:
                 self.line(f"{name}: tried again after: {fault}")
@@ -100,13 +106,13 @@ def run_log(folder: Path, view: Observer) -> Iterator[Observer]:
         nonlocal has_begun, has_ended
         if has_ended:
             return
-        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3]
+        time_stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3]
         try:
             if not has_begun:
                 folder.mkdir(parents=True, exist_ok=True)
                 has_begun = True
             with file.open("a", encoding="utf-8") as log:
-                log.write(f"{now}Z {line}\n")
+                log.write(f"{time_stamp}Z {line}\n")
         except OSError as error:
             has_ended = True
             view.note(f"{file} ends here: {error.strerror}; {free_text(folder)}")
@@ -126,13 +132,15 @@ class LiveTable(Observer):
     A table that does not fit the screen is left out.
     """
 
-    def __init__(self, console: Console, cells: Sequence[Cell], kept: Collection[CellResult]) -> None:
+    def __init__(
+        self, console: Console, cells: Sequence[Cell], earlier_results: Collection[CellResult]
+    ) -> None:
         self._console = console
         self._columns = table.label_columns((cell.variant.name, cell.build.name) for cell in cells)
         self._guests = list(dict.fromkeys(cell.guest.name for cell in cells))
         self._planned = {(cell.guest.name, cell.variant.name, cell.build.name) for cell in cells}
         self._total = len(cells)
-        self._done = {(cell.guest, cell.variant, cell.build): cell for cell in kept}
+        self._results = {(cell.guest, cell.variant, cell.build): cell for cell in earlier_results}
         self._doing: dict[str, str] = {}
         self._served: Counter[str] = Counter()
         self._end: float | None = None
@@ -146,7 +154,7 @@ class LiveTable(Observer):
 
     def cell(self, result: CellResult) -> None:
         with self._lock:
-            self._done[result.guest, result.variant, result.build] = result
+            self._results[result.guest, result.variant, result.build] = result
             self._served[result.history.lane] += 1
 
     def note(self, text: str) -> None:
@@ -159,14 +167,18 @@ class LiveTable(Observer):
     def _render(self) -> Group:
         with self._lock:
             lanes = {lane: f"{text} ({self._served[lane]} done)" for lane, text in self._doing.items() if text}
-            now = time.monotonic()
-            statuses = table.count_statuses(self._done.values())
-            done = f"{len(self._done)} of {self._total} cells" + (f" ({statuses})" if statuses else "")
-            parts = [done, _clock(now - self._start)]
+            clock_time = time.monotonic()
+            statuses = table.count_statuses(self._results.values())
+            count = f"{len(self._results)} of {self._total} cells" + (f" ({statuses})" if statuses else "")
+            parts = [count, _clock(clock_time - self._start)]
             if lanes:
-                left = self._end and self._end - now
+                seconds_left = self._end and self._end - clock_time
                 # An estimate that has run out says nothing about the rest.
-                parts.append(f"about {_clock(left)} left" if left and left > 0 else "time left unknown")
+                parts.append(
+                    f"about {_clock(seconds_left)} left"
+                    if seconds_left and seconds_left > 0
+                    else "time left unknown"
+                )
             last = Text(", ".join(parts), "bold")
             lines = [Text(f"{lane}: {text}", "dim") for lane, text in lanes.items()]
             most = max(1, self._console.height - LEAST_TABLE)
@@ -186,7 +198,7 @@ class LiveTable(Observer):
         return tables(headings, rows, width)
 
     def _square(self, key: tuple[str, str, str]) -> Text:
-        decided = self._done.get(key)
+        decided = self._results.get(key)
         return Text("·", "dim") if decided is None and key in self._planned else styled(decided)
 
 

@@ -45,14 +45,14 @@ class LaneSteps(Observer):
         self._current: dict[str, tuple[LaneStep, bool]] = {}
 
     def lane(self, lane: str, progress: Progress | None) -> None:
-        now, name = datetime.now(UTC), bounded(plain(progress.name), LONGEST_STEP) if progress else ""
+        time_stamp, name = datetime.now(UTC), bounded(plain(progress.name), LONGEST_STEP) if progress else ""
         with self._lock:
             step, in_trial = self._current.pop(lane, (None, False))
             if step and step.text == name:
                 self._current[lane] = step, in_trial
                 return
             if step:
-                seconds = max(0.0, round((now - step.began).total_seconds(), 3))
+                seconds = max(0.0, round((time_stamp - step.began).total_seconds(), 3))
                 self._keep(step.model_copy(update={"seconds": seconds}))
             if not progress or not name:
                 return
@@ -61,7 +61,7 @@ class LaneSteps(Observer):
             in_trial = activity is Activity.TRIALS or (in_trial and activity is not Activity.SETUP)
             if in_trial and activity is not Activity.WAITING:
                 activity = Activity.TRIALS
-            step = LaneStep(lane=lane, activity=activity, text=name, began=now, seconds=0)
+            step = LaneStep(lane=lane, activity=activity, text=name, began=time_stamp, seconds=0)
             self._current[lane] = step, in_trial
 
 

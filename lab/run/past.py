@@ -38,9 +38,11 @@ class RecordedCell:
 
 
 def find_cell(
-    run: RunResult, name: str, catalog: Catalog, paths: Paths, named: Sequence[str] = (), again: str = ""
+    run: RunResult, name: str, catalog: Catalog, paths: Paths, build_names: Sequence[str] = (), again: str = ""
 ) -> RecordedCell:
-    """The cell GUEST/VARIANT or GUEST/VARIANT/BUILD of a run. `named` and `again`: see `resolve_recorded`.
+    """The cell GUEST/VARIANT or GUEST/VARIANT/BUILD of a run.
+
+    `build_names` and `again`: see `resolve_recorded`.
 
     Raises UsageError if the run has no such cell, or several, or if its build has to be named, or its build or
     root file system is not what it was; LabError if that could not be found out.
@@ -53,27 +55,27 @@ def find_cell(
         raise UsageError(f"run {run.run.id} has {name} with several builds", hint=f"name one of {choices}")
     [result] = matching
     recorded = [build for build in run.run.builds if build.name == result.build]
-    build = builds.resolve_recorded(recorded, named, again)[result.build]
+    build = builds.resolve_recorded(recorded, build_names, again)[result.build]
     # What the run tried beside the cell decides nothing here.
     options = run.run.options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
     guest, variant = catalog.guest(result.guest, result.kernel), catalog.variant(result.variant)
     cell = Cell(guest, variant, build).under(options)
     own_rootfs = rootfs.check(Path(options.rootfs)) if options.rootfs else None
-    now = start.digests([cell], options)
-    before = {name: digest for name, digest in run.run.definitions.items() if name in now}
-    changed = start.differences(before, {name: now[name] for name in before})
+    digests = start.digests([cell], options)
+    earlier_digests = {name: digest for name, digest in run.run.definitions.items() if name in digests}
+    changed = start.differences(earlier_digests, {name: digests[name] for name in earlier_digests})
     if "rootfs" in changed:
         raise UsageError(
             f"the root file system {options.rootfs} changed since run {run.run.id}",
             hint="bring it back, or start a new run with it",
         )
     warnings = [f"changed since run {run.run.id}: {', '.join(changed)}"] if changed else []
-    then = {lane.image for lane in run.run.lanes if lane.guest == cell.guest.name}
+    earlier_images = {lane.image for lane in run.run.lanes if lane.guest == cell.guest.name}
     # Whoever needs an image that cannot be read says what is wrong with it.
     with suppress(LabError):
         image = store.find(paths, cell.guest)
         ready = prepare_image.find(paths, cell.guest, image) if image else None
-        if ready and then and ready.manifest.disk_sha256 not in then:
+        if ready and earlier_images and ready.manifest.disk_sha256 not in earlier_images:
             warnings.append(f"{cell.guest.name} has another image now than in run {run.run.id}")
     return RecordedCell(cell, result, own_rootfs, warnings)
 

@@ -119,13 +119,13 @@ class Request:
 
     def options(self, catalog: Catalog) -> RunOptions:
         """Decide the run's options. Raises UsageError if they contradict each other or `rootfs` is unusable."""
-        for name, is_set, what in (
+        for name, is_set, attempt in (
             ("--remedies", self.remedies, "each remedy"),
             ("--experiment", self.experiment, "each change"),
         ):
             if self.cold and is_set:
                 raise UsageError(
-                    f"{name} and --cold contradict each other: {what} is tried in a fork of its cell",
+                    f"{name} and --cold contradict each other: {attempt} is tried in a fork of its cell",
                     hint="leave one of them out",
                 )
         remedies = self.remedies

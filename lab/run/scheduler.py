@@ -68,10 +68,10 @@ class Scheduler:
     def _begin(self) -> None:
         """Make what the workers share, and write the first record."""
         planned, options = self.planned, self.planned.info.options
-        self._memory, left = Memory(self.limits.memory_mib), planned.cells_to_run
+        self._memory, cells_to_run = Memory(self.limits.memory_mib), planned.cells_to_run
         self._decisions = Decisions(
             planned,
-            left,
+            cells_to_run,
             self.observer,
             retries=options.retries,
             jobs=self.limits.jobs,
@@ -89,12 +89,12 @@ class Scheduler:
             rootfs=dict.fromkeys(ARCHITECTURES, Path(options.rootfs))
             if options.rootfs
             else rootfs.make_each(
-                planned.folder / "rootfs", self.paths, [cell.guest.architecture for cell in left]
+                planned.folder / "rootfs", self.paths, [cell.guest.architecture for cell in cells_to_run]
             ),
             processors=Processors(self.limits.processors),
             # Cells that follow may have other builds.
-            build=left[0].build
-            if len({cell.build for cell in left}) == 1 and self.follow is nothing_follows
+            build=cells_to_run[0].build
+            if len({cell.build for cell in cells_to_run}) == 1 and self.follow is nothing_follows
             else None,
             sysctls=sorted(sysctls),
             checkpoints=not options.cold,
@@ -105,19 +105,19 @@ class Scheduler:
 
     def _leave_out_absent(self) -> None:
         """Decide the cells of all guests that have no image and can get none, before any lane is opened."""
-        left = self._backlog.next_machines()
-        guests = {machine.guest.name: machine.guest for machine in left}
+        machines = self._backlog.next_machines()
+        guests = {machine.guest.name: machine.guest for machine in machines}
         reasons = prepare_image.why_absent(self.paths, guests.values(), offline=self.offline)
         if not reasons:
             return
         by_reason: dict[str, list[str]] = {}
         for guest, reason in reasons.items():
             by_reason.setdefault(reason, []).append(guest)
-        told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+        summary = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
         self._decisions.observer.note(
-            f"no image, so their cells are not-run: {told}\n  next: {prepare_image.WHEN_ABSENT}"
+            f"no image, so their cells are not-run: {summary}\n  next: {prepare_image.WHEN_ABSENT}"
         )
-        for machine in left:
+        for machine in machines:
             if machine.guest.name in reasons:
                 self._decide_not_run(machine.name, f"{NO_IMAGE}: {reasons[machine.guest.name]}")
 
@@ -164,7 +164,7 @@ class Scheduler:
 
     def _most_lanes(self) -> int:
         """How many lanes may be open at once: spare ones too, once a lane knows that guests are emulated."""
-        emulated = any(worker.how and not worker.how.kvm for worker in self._workers.values())
+        emulated = any(worker.acceleration and not worker.acceleration.kvm for worker in self._workers.values())
         return self.limits.jobs + (self.limits.spare if emulated else 0)
 
     def _decide_not_run(self, machine: str, reason: str) -> None:

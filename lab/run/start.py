@@ -54,8 +54,8 @@ def plan(
         kernels=request.kernels,
     )
     options = request.options(catalog)
-    chosen = builds.resolve_all(request.builds, only_shown=only_shown)
-    return choice.cells(chosen), shard, options
+    tested = builds.resolve_all(request.builds, only_shown=only_shown)
+    return choice.cells(tested), shard, options
 
 
 def preview(request: Request, catalog: Catalog) -> tuple[list[Cell], RunOptions]:
@@ -80,22 +80,24 @@ def begin(
     folder: Path, cells: Sequence[Cell], *, command: str, options: RunOptions, shard: Shard | None = None
 ) -> PlannedRun:
     """Begin the record of a run of these cells, or of a shard of them. Raises UsageError for an empty shard."""
-    own = cells_of_shard(cells, shard, options)
+    shard_cells = cells_of_shard(cells, shard, options)
     info = RunInfo(
         id=folder.name,
         started=datetime.now(UTC),
         command=command,
         lab=__version__,
         options=options,
-        definitions=digests(own, options),
+        definitions=digests(shard_cells, options),
         shard=shard.record(cells, options) if shard else None,
         builds=[build.record() for build in dict.fromkeys(cell.build for cell in cells)],
     )
-    return PlannedRun(folder, own, info)
+    return PlannedRun(folder, shard_cells, info)
 
 
-def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] = ()) -> PlannedRun:
-    """Plan the rest of an earlier run, whose folder and record these are. `named`: see `resolve_recorded`.
+def resume(folder: Path, run: RunResult, catalog: Catalog, build_names: Sequence[str] = ()) -> PlannedRun:
+    """Plan the rest of an earlier run, whose folder and record these are.
+
+    `build_names`: see `resolve_recorded`.
 
     Cells without a result are run, and those that are `error` or `not-run` are run again. All other results are
     kept; what was not tried on their cells, or met a fault of the lab, is tried now.
@@ -107,23 +109,25 @@ def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] 
     options = run.run.options
     _refuse_special_files(folder)
     again = f"lab matrix --resume {shlex.quote(str(folder))}"
-    tested = builds.resolve_recorded(run.run.builds, named, again)
+    tested = builds.resolve_recorded(run.run.builds, build_names, again)
     cells = [
         Cell(
             catalog.guest(result.guest, result.kernel), catalog.variant(result.variant), tested[result.build]
         ).under(options)
         for result in run.cells
     ]
-    kept = {
+    earlier_results = {
         cell.folder: result
         for cell, result in zip(cells, run.cells, strict=True)
         if not result.status.could_not_run
     }
-    now = digests(cells, options)
+    new_digests = digests(cells, options)
     # What only lost shards have is not in the record, nor is a variant that is new in the catalog. No cell that
     # stands was run with either; experiments say what they tried.
-    before = run.run.definitions
-    if changed := differences(before, {name: now[name] for name in before if name in now}):
+    earlier_digests = run.run.definitions
+    if changed := differences(
+        earlier_digests, {name: new_digests[name] for name in earlier_digests if name in new_digests}
+    ):
         raise UsageError(
             f"run {run.run.id} cannot be resumed, changed since: {', '.join(changed)}",
             hint="start a new run, or bring back the definitions it was started with",
@@ -136,7 +140,7 @@ def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] 
         command=info.command,
         lab=info.lab,
         options=options,
-        definitions=now,
+        definitions=new_digests,
         shard=info.shard,
         host=info.host,
         builds=info.builds,
@@ -146,7 +150,7 @@ def resume(folder: Path, run: RunResult, catalog: Catalog, named: Sequence[str] 
         merged=info.merged,
         lost_shards=info.lost_shards,
     )
-    return PlannedRun(folder, cells, resumed, kept)
+    return PlannedRun(folder, cells, resumed, earlier_results)
 
 
 def _refuse_special_files(folder: Path) -> None:
@@ -171,32 +175,32 @@ def _refuse_special_files(folder: Path) -> None:
 
 def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
     """SHA-256 of each definition and program that decides what these cells do, by a readable name."""
-    made: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for cell in cells:
         guest, variant = cell.guest, cell.variant
-        made[f"guest {guest.name}"] = _digest(guest.model_dump_json(), store.inputs_digest(guest))
-        made[f"variant {variant.name}"] = _variant_digest(variant)
-        made[f"suite {cell.suite.name}"] = _digest(*cell.suite.texts())
+        by_name[f"guest {guest.name}"] = _digest(guest.model_dump_json(), store.inputs_digest(guest))
+        by_name[f"variant {variant.name}"] = _variant_digest(variant)
+        by_name[f"suite {cell.suite.name}"] = _digest(*cell.suite.texts())
     if options.experiments is not ExperimentPolicy.NEVER:
         # An experiment may try any variant as a change, and takes the cause from it.
-        made |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
+        by_name |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
     seed = paths.definitions() / "cloud-init"
-    made["programs"] = _digest(*prepare_image.RECIPE, programs.loader(), *programs.sources().values())
-    made["rule set"] = _digest_of_code(RULES)
-    made["deployment"] = _digest_of_code(DEPLOYMENT)
+    by_name["programs"] = _digest(*prepare_image.RECIPE, programs.loader(), *programs.sources().values())
+    by_name["rule set"] = _digest_of_code(RULES)
+    by_name["deployment"] = _digest_of_code(DEPLOYMENT)
     if options.remedies:
-        made |= {f"remedy {name}": remedy.digest for name, remedy in remedies.load().items()}
+        by_name |= {f"remedy {name}": remedy.digest for name, remedy in remedies.load().items()}
     if options.rootfs:
         # A layout that was deleted counts as changed.
-        made["rootfs"] = _digest(rootfs.read_index(Path(options.rootfs)))
+        by_name["rootfs"] = _digest(rootfs.read_index(Path(options.rootfs)))
     files = sorted(file for file in seed.iterdir() if file.is_file())
-    made["seed"] = _digest(*(file.read_text() for file in files))
-    return made
+    by_name["seed"] = _digest(*(file.read_text() for file in files))
+    return by_name
 
 
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def differences(earlier: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """Return the names of the definitions that were added, removed or changed."""
-    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    return sorted(name for name in {*earlier, *new} if earlier.get(name) != new.get(name))
 
 
 def _digest_of_code(patterns: Sequence[str]) -> str:

@@ -53,7 +53,7 @@ class Worker:
         self._task = Task(self._show, decisions.cancel_token.check)
         self._host: Host | None = None
         # Known once its guest has an image.
-        self.how: Acceleration | None = None
+        self.acceleration: Acceleration | None = None
         self._lane: Lane | None = None
         # How many suites were begun in it.
         self._served = 0
@@ -73,8 +73,8 @@ class Worker:
     def work(self) -> None:
         """Serve cells until none is left for this lane; a fault becomes a result. Raises ResultsNotWritten."""
         try:
-            with connection_for_lanes(self._uri, seconds=RESTART_SECONDS, task=self._task) as opened:
-                self._work_on(opened)
+            with connection_for_lanes(self._uri, seconds=RESTART_SECONDS, task=self._task) as connection:
+                self._work_on(connection)
         except ResultsNotWritten:
             raise
         except LeftBehind as error:
@@ -92,16 +92,16 @@ class Worker:
     def _show_image(self, progress: Progress) -> None:
         self._show(progress.within(Activity.IMAGE, prefix="image: "))
 
-    def _hold(self, opened: Lane | None) -> None:
+    def _hold(self, lane: Lane | None) -> None:
         """Remember the lane, so that an interrupt can take it down, or forget one that is at its end."""
         with self._lock:
-            self._lane = opened
-        if opened and self.is_stopped:
-            opened.give_up()
+            self._lane = lane
+        if lane and self.is_stopped:
+            lane.give_up()
 
     # -- from the image to a lane
 
-    def _work_on(self, opened: libvirt.virConnect) -> None:
+    def _work_on(self, connection: libvirt.virConnect) -> None:
         """Find the guest's image, prepare it, and open a lane on it. Without one, all its cells are decided."""
         work, guest = self._work, self.machine.guest
         task = replace(self._task, show=self._show_image)
@@ -116,15 +116,21 @@ class Worker:
             return
         task.check()
         self._show(Progress("finding out about KVM", Activity.WAITING))
-        how = acceleration.decide(opened, work.paths, image, self._task)
+        host_acceleration = acceleration.decide(connection, work.paths, image, self._task)
         task.check()
-        self._host, self.how = lanes.describe_host(opened, how), how
-        if self._journal.begin_on(self._host, guest.arch) and not how.kvm:
-            speed = f"; {how.speed.compared}" if how.kernel_seconds is not None else ""
-            self._observer.note(f"guests of {guest.arch} run under software emulation: {how.reason}{speed}")
-        if how.kernel_seconds is not None:
-            self._show(Progress(how.told()))
-        preparation = prepare_image.Preparation(opened, work.paths, how, task, work.processors, self._hold)
+        self._host, self.acceleration = lanes.describe_host(connection, host_acceleration), host_acceleration
+        if self._journal.begin_on(self._host, guest.arch) and not host_acceleration.kvm:
+            speed = (
+                f"; {host_acceleration.speed.compared}" if host_acceleration.kernel_seconds is not None else ""
+            )
+            self._observer.note(
+                f"guests of {guest.arch} run under software emulation: {host_acceleration.reason}{speed}"
+            )
+        if host_acceleration.kernel_seconds is not None:
+            self._show(Progress(host_acceleration.told()))
+        preparation = prepare_image.Preparation(
+            connection, work.paths, host_acceleration, task, work.processors, self._hold
+        )
         try:
             image = prepare_image.ensure(preparation, guest, image)
         except LaneDied:
@@ -139,7 +145,7 @@ class Worker:
             self._hold(None)
         self._observer.image(image)
         with open_running_lane(
-            opened, work, machine=self.machine, image=image, acceleration=how, show=self._show
+            connection, work, machine=self.machine, image=image, acceleration=host_acceleration, show=self._show
         ) as running:
             self._hold(running.lane)
             try:
@@ -229,9 +235,9 @@ class Worker:
             return True
         try:
             deployed = running.deploy(build)
-        except NotApplicable as why:
+        except NotApplicable as obstacle:
             for same_build in [ticket, *self._backlog.drop(self.machine.name, build)]:
-                result = lane_cell.record_not_applicable(running, same_build.cell, str(why))
+                result = lane_cell.record_not_applicable(running, same_build.cell, str(obstacle))
                 self._decisions.decide(same_build, result, self.label)
             return True
         except Exception as error:
@@ -252,19 +258,19 @@ class Worker:
     def _run_repeats(self, ticket: Ticket) -> bool:
         """Run a cell's suite as often as wanted, and then its experiment and its remedies; see `serve`."""
         evidence, options, running = self._folder(ticket), self._options, self._running
-        while (number := len(ticket.done) + 1) <= options.repeat:
+        while (number := len(ticket.repeats) + 1) <= options.repeat:
             if options.cold and self._served:
-                self._backlog.put_back(ticket, after=self.number)
+                self._backlog.put_back(ticket, after_lane=self.number)
                 return False
             folder = evidence if number == 1 else evidence / f"repeat-{number}"
             clear(folder)
             seed = None if options.shuffle is None else options.shuffle + number - 1
             tests = () if seed is None else shuffled(ticket.cell.suite.tests, seed)
-            how = replace(ticket.options, tests=tests, seed=seed, stress=tuple(options.stress))
+            suite_options = replace(ticket.options, tests=tests, seed=seed, stress=tuple(options.stress))
             self._served += 1
             running.alone = ticket.missed_a_limit
             try:
-                result = lane_cell.run_cell(running, ticket.cell, folder, how)
+                result = lane_cell.run_cell(running, ticket.cell, folder, suite_options)
             finally:
                 running.alone = False
             if self.is_stopped:
@@ -275,14 +281,16 @@ class Worker:
                 set_aside(folder, fault_folder(evidence))
                 ticket.faults += [fault] if fault else []
                 if fault and fault.missed_a_limit:
-                    self._decisions.retry(ticket, result.reason, after=0, what="to be tried again alone")
+                    self._decisions.retry(
+                        ticket, result.reason, after_lane=0, next_step="to be tried again alone"
+                    )
                 else:
-                    self._decisions.retry(ticket, result.reason, after=self.number)
+                    self._decisions.retry(ticket, result.reason, after_lane=self.number)
                 return True
-            ticket.done.append(result)
+            ticket.repeats.append(result)
             if options.until_fail and status.has_failure(result):
                 break
-        return self._try(ticket, status.combine(ticket.done, at_most=options.repeat))
+        return self._try(ticket, status.combine(ticket.repeats, at_most=options.repeat))
 
     def _try(self, ticket: Ticket, result: CellResult) -> bool:
         """Try experiments and remedies on a cell whose suite has run, and decide it; see `serve`.
@@ -294,9 +302,9 @@ class Worker:
             options = options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
         if experiment.is_wanted(options, result) or remedies.is_wanted(options, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
-        before, passing = result, self._journal.passing(cell.build)
+        earlier, passing = result, self._journal.passing(cell.build)
         result = experiment.with_experiment(options, running, cell, result, passing)
-        if result is not before and remedies.is_wanted(options, result):
+        if result is not earlier and remedies.is_wanted(options, result):
             self._decisions.decide_before_trials(ticket, result, self.label)
         keep = partial(self._decisions.keep_trial, ticket)
         result = remedies.with_remedies(options, running, cell, result, keep)
@@ -308,7 +316,7 @@ class Worker:
         if died and result.has_more_to_try and self._decisions.may_retry(ticket) and not self.is_stopped:
             self._keep_evidence(fault_folder(folder), died)
             self._decisions.decide_before_trials(ticket, result, self.label, fault=str(died))
-            self._decisions.retry(ticket, str(died), after=self.number, what=REST_AGAIN)
+            self._decisions.retry(ticket, str(died), after_lane=self.number, next_step=REST_AGAIN)
         else:
             self._decisions.decide(ticket, result, self.label)
         return died is None
@@ -325,7 +333,7 @@ class Worker:
         # If the suite ran before, what the cell's folder has is the evidence of that.
         self._keep_evidence(fault_folder(folder) if again or ticket.decided else folder, error)
         if again:
-            self._decisions.retry(ticket, str(error), after=self.number)
+            self._decisions.retry(ticket, str(error), after_lane=self.number)
         else:
             result = ticket.cell.result(Status.ERROR, reason=str(error))
             history = CellHistory(bug=isinstance(error, Bug))

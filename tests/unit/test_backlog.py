@@ -103,7 +103,7 @@ def test_until_a_suite_has_ended_the_cell_with_the_soonest_answer_is_taken_first
     third = take(backlog, LONG, 1)
     assert third.cell == plan[1]
     tests = [TestResult(name="starts", outcome=Outcome.FAIL)]
-    backlog.put_back(third, after=0)
+    backlog.put_back(third, after_lane=0)
     backlog.ended(second, changed(second.cell.result(Status.XFAIL), tests=tests))
     # From then on they come in the order of the plan.
     assert [take(backlog, LONG, 1).cell for _ in range(2)] == [plan[0], plan[1]]
@@ -115,8 +115,8 @@ def test_a_cell_that_met_a_fault_is_only_for_a_fresh_lane_even_where_that_does_n
     # Two lanes were there when it met the fault on the first; neither is fresh.
     bring_up(backlog, LONG, 1)
     ticket, other = take(backlog, LONG, 1), take(backlog, LONG, 1)
-    backlog.put_back(ticket, after=2)
-    backlog.put_back(other, after=0)
+    backlog.put_back(ticket, after_lane=2)
+    backlog.put_back(other, after_lane=0)
     bring_up(backlog, LONG, 2)
     # One that any lane may take does not wait behind it.
     assert backlog.take(LONG, 2) is other
@@ -135,7 +135,7 @@ def test_when_a_lane_does_not_come_up_all_cells_that_waited_for_it_are_to_be_had
     assert [ticket.cell for ticket in failed] == plan
     assert machines(backlog) == [SHORT]
     for ticket in failed:
-        backlog.put_back(ticket, after=1)
+        backlog.put_back(ticket, after_lane=1)
     assert machines(backlog) == [LONG, SHORT]
 
 
@@ -145,7 +145,7 @@ def test_a_lane_that_does_not_come_up_beside_another_is_the_last_of_its_kind(nee
     bring_up(backlog, LONG, 1)
     faulty = [take(backlog, LONG, 1)] if needs_a_fresh_lane else []
     for ticket in faulty:
-        backlog.put_back(ticket, after=1)
+        backlog.put_back(ticket, after_lane=1)
     assert machines(backlog) == [LONG]
     backlog.lane_opened(LONG, 2)
     # Otherwise lanes would be opened for it again and again, for as long as the first lane is at work.
@@ -166,7 +166,7 @@ def test_when_cold_there_is_a_lane_for_each_cell_and_none_more() -> None:
         assert machines(backlog) == []
         ticket = take(backlog, LONG, number)
         assert machines(backlog) == []
-    backlog.put_back(ticket, after=3)
+    backlog.put_back(ticket, after_lane=3)
     assert machines(backlog) == [LONG]
 
 
@@ -282,7 +282,7 @@ def test_what_is_left_is_what_the_cells_are_estimated_to_take() -> None:
     bring_up(backlog, LONG, 1)
     ticket = take(backlog, LONG, 1)
     assert backlog.seconds_left(1) == 60.0
-    backlog.put_back(ticket, after=0)
+    backlog.put_back(ticket, after_lane=0)
     assert backlog.seconds_left(1) == 60.0
     for _ in range(2):
         ticket = take(backlog, LONG, 1)
@@ -295,8 +295,8 @@ def test_what_is_left_of_a_cell_that_is_repeated_is_the_repeats_that_did_not_end
     bring_up(backlog, LONG, 1)
     assert backlog.seconds_left(1) == 180.0
     ticket = take(backlog, LONG, 1)
-    ticket.done.append(ticket.cell.result(Status.PASS))
-    backlog.put_back(ticket, after=0)
+    ticket.repeats.append(ticket.cell.result(Status.PASS))
+    backlog.put_back(ticket, after_lane=0)
     assert backlog.seconds_left(1) == 150.0
 
 

@@ -122,7 +122,7 @@ def entries(folder: Path) -> list[tuple[datetime, str]]:
 
 def test_each_step_of_a_lane_and_each_decided_cell_is_a_line_of_a_pipe_and_of_the_log(tmp_path: Path) -> None:
     lines: list[str] = []
-    tell(Lines(lines.append, total=4, done=2))
+    tell(Lines(lines.append, total=4, earlier_count=2))
     assert lines == LINES
     heard = Told()
     with run_log(tmp_path / "run", heard) as log:

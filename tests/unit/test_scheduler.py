@@ -136,7 +136,7 @@ def admitted(scheduler: Scheduler, number: int, acceleration: str) -> str:
     worker = scheduler._admit(number, {})
     if worker is None:
         return ""
-    worker.how = Acceleration(acceleration == "kvm", "")
+    worker.acceleration = Acceleration(acceleration == "kvm", "")
     scheduler._backlog.lane_is_up(worker.machine.name, number)
     return worker.label
 
