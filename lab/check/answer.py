@@ -112,9 +112,9 @@ def judge(report: HostReport, published: Published) -> Answer:
     all_remedies = remedies.load()
     findings = diagnose(report)
     names = [finding.name for finding in findings]
-    own, related = _alike(report, published)
-    near = _closest_first(report, own or related)
-    outcome, reasons = _decide(report, findings, near[0] if near else None, same_system=bool(own))
+    own_system, related = _alike(report, published)
+    near = _closest_first(report, own_system or related)
+    outcome, reasons = _decide(report, findings, near[0] if near else None, same_system=bool(own_system))
     # Cells that these causes block and a verified remedy cures, those of the own system first.
     guests = {close.cell.guest for close in near}
     cells = _closest_first(report, published.distributions)
@@ -143,7 +143,7 @@ def judge(report: HostReport, published: Published) -> Answer:
             for remedy in remedies.candidates(all_remedies, names[:1])
             if remedy.run and not remedy.changes_service
         ),
-        same_system=bool(own),
+        same_system=bool(own_system),
         cells=tuple(near),
         related=tuple(related),
         unreadable=report.unreadable,
@@ -172,10 +172,10 @@ def diagnose(report: HostReport) -> list[Finding]:
 
 def _mode_allows_kvm(report: HostReport) -> bool:
     """Whether the mode of /dev/kvm lets the user open it: what denies it then is a security module."""
-    kvm, who = report.facts.kvm, report.who
+    kvm, user = report.facts.kvm, report.who
     if kvm is None or not report.knows("kvm.mode"):
         return False
-    shift = 6 if kvm.uid == who.uid else 3 if kvm.gid in who.groups else 0
+    shift = 6 if kvm.uid == user.uid else 3 if kvm.gid in user.groups else 0
     return int(kvm.mode, 8) >> shift & 0o6 == 0o6
 
 
@@ -193,9 +193,11 @@ def _alike(report: HostReport, published: Published) -> tuple[list[Distribution]
             return host.version_id == system.version
         return not host.version_codename or not system.codename or host.version_codename == system.codename
 
-    own = [distribution for distribution in published.distributions if any(map(is_own, distribution.systems))]
-    if own:
-        return own, []
+    systems = [
+        distribution for distribution in published.distributions if any(map(is_own, distribution.systems))
+    ]
+    if systems:
+        return systems, []
     for ids in ([host.id], report.id_like):
         related = [
             distribution
@@ -223,11 +225,11 @@ def _advise(
             if remedy := all_remedies.get(name):
                 changed = verified.digests.get(name) != remedy.digest
                 advice.append(_advice(remedy, cured[0], changed=changed))
-    yours = settings.of_report(report)
+    values = settings.of_report(report)
     return advice or [
         _advice(remedy)
         for remedy in remedies.candidates(all_remedies, causes[:1])
-        if (remedy.host or remedy.changes_service) and not settings.compare(yours, remedy.helps_with).differing
+        if (remedy.host or remedy.changes_service) and not settings.compare(values, remedy.helps_with).differing
     ]
 
 
@@ -278,16 +280,16 @@ def _decide(
         return Outcome.UNKNOWN, ["not everything that boxlite needs could be tried on this host"]
     # The probe was refused nothing: what was published decides.
     if near is None or not near.comparison.compared:
-        why = "no published result is about this system or its relatives"
+        reason = "no published result is about this system or its relatives"
     elif not same_system:
-        why = "this system was never tested; the nearest that was is another one"
+        reason = "this system was never tested; the nearest that was is another one"
     elif near.comparison.deciding:
-        why = "no tested host has all the settings of this one"
+        reason = "no tested host has all the settings of this one"
     elif near.cell.kind is not Kind.WORKS:
-        why = f"yet the tested host with these settings: {near.cell.headline}"
+        reason = f"yet the tested host with these settings: {near.cell.headline}"
     elif report.who.uid == 0:
-        why = "it ran as root, whom the kernel allows what it denies other users"
+        reason = "it ran as root, whom the kernel allows what it denies other users"
     else:
-        why = "a tested host with these settings passed boxlite's tests"
-        return Outcome.WORKS, ["the probe was refused nothing that boxlite needs", why]
-    return Outcome.UNKNOWN, ["the probe was refused nothing that boxlite needs", why]
+        reason = "a tested host with these settings passed boxlite's tests"
+        return Outcome.WORKS, ["the probe was refused nothing that boxlite needs", reason]
+    return Outcome.UNKNOWN, ["the probe was refused nothing that boxlite needs", reason]

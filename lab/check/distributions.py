@@ -20,14 +20,14 @@ from lab.record import AT, UNKNOWN, CellResult, Finding, RemedyOutcome, RemedyRe
 class Trial:
     """A remedy, or several together, tried on a cell."""
 
-    tried: RemedyResult
+    remedy_result: RemedyResult
     source: Source
     cell: CellResult
     remedies: tuple[Remedy, ...]
 
     @property
     def cures(self) -> bool:
-        return self.tried.result is RemedyOutcome.VERIFIED
+        return self.remedy_result.result is RemedyOutcome.VERIFIED
 
     @property
     def scripts(self) -> list[Remedy]:
@@ -40,7 +40,7 @@ class Trial:
     @property
     def is_current(self) -> bool:
         """Whether the scripts of today are those that were verified. A way to run boxlite has no script."""
-        return all(self.tried.scripts.get(remedy.name) == remedy.digest for remedy in self.scripts)
+        return all(self.remedy_result.scripts.get(remedy.name) == remedy.digest for remedy in self.scripts)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,11 @@ class Answer:
                 return "works sometimes"
             case Kind.UNTESTED:
                 return "not tested"
-        return f"blocked; cured by {self.cures[0].tried.name}" if self.cures else "blocked; no cure is verified"
+        return (
+            f"blocked; cured by {self.cures[0].remedy_result.name}"
+            if self.cures
+            else "blocked; no cure is verified"
+        )
 
     @property
     def reason(self) -> str:
@@ -110,14 +114,14 @@ class Answer:
         for cell, source in [(self.result.cell, self.result.source), *self.result.older]:
             if cell.cause != self.result.cell.cause or Kind.of(cell.status) is not Kind.BLOCKED:
                 continue
-            for tried in cell.remedies:
-                names = tried.name.split(remedies.AND)
+            for remedy in cell.remedies:
+                names = remedy.name.split(remedies.AND)
                 if not self.results.remedies.keys() >= set(names):
                     continue
                 of_today = tuple(self.results.remedies[name] for name in names)
-                trial = Trial(tried, source, cell, of_today)
-                if tried.name not in trials or (trial.cures and not trials[tried.name].cures):
-                    trials[tried.name] = trial
+                trial = Trial(remedy, source, cell, of_today)
+                if remedy.name not in trials or (trial.cures and not trials[remedy.name].cures):
+                    trials[remedy.name] = trial
         return list(trials.values())
 
     @property
@@ -133,26 +137,26 @@ class Answer:
     @property
     def no_cures(self) -> list[RemedyResult]:
         """Remedies that were tried and did not cure the cell, or of which it cannot tell what they do."""
-        return [trial.tried for trial in self.trials if not trial.cures]
+        return [trial.remedy_result for trial in self.trials if not trial.cures]
 
     @property
     def untried(self) -> list[Remedy]:
         """Remedies that claim to cure one of the causes, and were not tried on this cell."""
         if self.result is None or self.kind is not Kind.BLOCKED:
             return []
-        tried = {remedy.name for trial in self.trials for remedy in trial.remedies}
-        yours = settings.of_facts(self.result.cell.facts) if self.result.cell.facts else {}
+        names = {remedy.name for trial in self.trials for remedy in trial.remedies}
+        facts = settings.of_facts(self.result.cell.facts) if self.result.cell.facts else {}
         return [
             remedy
             for remedy in remedies.candidates(self.results.remedies, [cause.name for cause in self.findings])
-            if remedy.name not in tried and not settings.compare(yours, remedy.helps_with).differing
+            if remedy.name not in names and not settings.compare(facts, remedy.helps_with).differing
         ]
 
     @property
     def sameness(self) -> tuple[object, ...]:
         """All that a user is told, but for versions."""
         trials = frozenset(
-            (trial.tried.name, trial.cures, trial.cures and trial.is_current) for trial in self.trials
+            (trial.remedy_result.name, trial.cures, trial.cures and trial.is_current) for trial in self.trials
         )
         return self.kind, self.build, tuple(cause.name for cause in self.findings), trials
 
@@ -160,9 +164,9 @@ class Answer:
 def ask(results: Results, guest: str, variant: str = STOCK) -> Answer:
     """Answer for a guest in a variant: from the newest build that ran, or else from the newest at all."""
     every = [results.cells.get((guest, variant, build)) for build in results.builds]
-    there = [result for result in every if result]
-    ran = [result for result in there if Kind.of(result.cell.status) is not Kind.UNTESTED]
-    return Answer(results, guest, variant, next(iter([*ran, *there]), None))
+    present = [result for result in every if result]
+    ran = [result for result in present if Kind.of(result.cell.status) is not Kind.UNTESTED]
+    return Answer(results, guest, variant, next(iter([*ran, *present]), None))
 
 
 @dataclass(frozen=True)
@@ -249,8 +253,8 @@ class Distribution:
     def never_tried(self) -> list[str]:
         """The titles of the catalog's variants that no published run has for the plainest guest."""
         variants = sorted(self.answer.results.catalog.variants.items())
-        seen = {answer.variant for answer in self.of(self.answer.guest)}
-        return [variant.title for name, variant in variants if name not in seen]
+        names = {answer.variant for answer in self.of(self.answer.guest)}
+        return [variant.title for name, variant in variants if name not in names]
 
     @cached_property
     def cures(self) -> dict[str, Remedy]:
@@ -264,27 +268,27 @@ def load(results: Results) -> list[Distribution]:
     tested, defined = results.guests, results.catalog.guests
     guests: dict[tuple[str, str], list[str]] = {}
     for guest in [*tested, *(name for name in defined if name not in tested)]:
-        facts, own = _facts_of(results, guest), without_kernel(guest)
+        facts, plain_name = _facts_of(results, guest), without_kernel(guest)
         machine = facts.machine if facts else of_guest(guest).name
         # Debian testing and unstable have no VERSION_ID, and the same os-release; their guests' names differ.
-        name = "-".join([part for part in own.split("-") if part != _word(machine)][:2])
+        name = "-".join([part for part in plain_name.split("-") if part != _word(machine)][:2])
         # A twin has the os-release of its packages, and nothing that it shows is shown as that system's.
         if facts and facts.os.id and facts.os.version_id and not guest.startswith(TWIN):
             name = f"{facts.os.id}-{facts.os.version_id}"
         guests.setdefault((name, machine), []).append(guest)
     loaded = []
-    for (name, machine), theirs in guests.items():
-        theirs.sort(key=lambda guest: (guest not in tested, len(guest), guest))
-        theirs.sort(key=name.__ne__)  # The guest that has the distribution's own name comes first.
-        titles = {guest: f"{_title(defined, guest)} on {machine}" for guest in theirs}
-        title, facts = titles[theirs[0]], _facts_of(results, theirs[0])
-        if theirs[0] not in defined:
+    for (name, machine), systems in guests.items():
+        systems.sort(key=lambda guest: (guest not in tested, len(guest), guest))
+        systems.sort(key=name.__ne__)  # The guest that has the distribution's own name comes first.
+        titles = {guest: f"{_title(defined, guest)} on {machine}" for guest in systems}
+        title, facts = titles[systems[0]], _facts_of(results, systems[0])
+        if systems[0] not in defined:
             title = f"{(facts and facts.os.pretty_name) or name} on {machine}"
-        answers = {STOCK: {guest: ask(results, guest) for guest in theirs}}
+        answers = {STOCK: {guest: ask(results, guest) for guest in systems}}
         of_cells = {
-            (variant, guest) for guest, variant, _ in results.cells if guest in theirs and variant != STOCK
+            (variant, guest) for guest, variant, _ in results.cells if guest in systems and variant != STOCK
         }
-        for variant, guest in sorted(of_cells, key=lambda key: (key[0], theirs.index(key[1]))):
+        for variant, guest in sorted(of_cells, key=lambda key: (key[0], systems.index(key[1]))):
             answers.setdefault(variant, {})[guest] = ask(results, guest, variant)
         loaded.append(Distribution(name, machine, title, titles, answers))
     return sorted(loaded, key=lambda distribution: list(_natural(distribution.name)))
@@ -298,8 +302,8 @@ def _word(machine: str) -> str:
 
 
 def _title(defined: Mapping[str, Guest], guest: str) -> str:
-    own, _, kernel = guest.partition(AT)
-    title = defined[own].title if own in defined else own
+    plain_name, _, kernel = guest.partition(AT)
+    title = defined[plain_name].title if plain_name in defined else plain_name
     return f"{title} with the kernel {kernel}" if kernel else title
 
 

@@ -144,14 +144,14 @@ def _read(site: Path) -> Published:
     try:
         return read_model(Published, site / FILE, MOST_BYTES)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else one_line(error)
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
         raise UsageError(
-            f"--results {site}: {FILE}: {why}", hint="publish the site again with this lab"
+            f"--results {site}: {FILE}: {reason}", hint="publish the site again with this lab"
         ) from error
 
 
 def of_distributions(loaded: Iterable[distributions.Distribution]) -> Published:
-    made = []
+    models = []
     for distribution in loaded:
         answers = [answer for guest in distribution.guests for answer in distribution.of(guest)]
         facts = [answer.result.cell.facts for answer in answers if answer.result]
@@ -175,7 +175,7 @@ def of_distributions(loaded: Iterable[distributions.Distribution]) -> Published:
             for answer in answers
             if answer.kind is not Kind.UNTESTED
         ]
-        made.append(
+        models.append(
             Distribution(
                 name=distribution.name,
                 title=distribution.title,
@@ -187,7 +187,7 @@ def of_distributions(loaded: Iterable[distributions.Distribution]) -> Published:
                 cells=tuple(cells),
             )
         )
-    return Published(distributions=tuple(made))
+    return Published(distributions=tuple(models))
 
 
 def _settings(answer: Answer) -> dict[str, settings.Value]:
@@ -208,7 +208,7 @@ def _cell(system: str, answer: Answer, stock: Mapping[str, settings.Value]) -> C
     remedy = None
     if cure := next(iter(answer.cures), None):
         remedy = Remedy(
-            name=cure.tried.name,
+            name=cure.remedy_result.name,
             title=cure.title,
             price=" ".join(part.price for part in cure.remedies),
             digests={part.name: part.digest for part in cure.remedies},

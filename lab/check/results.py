@@ -153,10 +153,10 @@ def of(sources: Sequence[Source]) -> Results:
     newest_first = tuple(sorted(sources, key=lambda source: source.run.run.started, reverse=True))
     pairs = [(cell, source) for source in newest_first for cell in source.run.cells]
     of_cells = grouped((identity(cell), (cell, source)) for cell, source in pairs)
-    chosen = {}
+    newest = {}
     for key, results in sorted(of_cells.items()):
         ran = (number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run)
         number = next(ran, 0)
         cell, source = results[number]
-        chosen[key] = Result(cell, source, tuple(results[:number]), tuple(results[number + 1 :]))
-    return Results(newest_first, chosen, catalog.load(), causes.known(), remedies.load())
+        newest[key] = Result(cell, source, tuple(results[:number]), tuple(results[number + 1 :]))
+    return Results(newest_first, newest, catalog.load(), causes.known(), remedies.load())

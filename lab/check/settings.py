@@ -43,8 +43,8 @@ def of_facts(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> 
         mediates = _yes(apparmor.userns_mediation)
         values["AppArmor mediates user namespaces"] = ("apparmor.userns_mediation", mediates)
         # Those that the probe script prints: no host tells the others.
-        named = [name for name in apparmor.profiles if any(part in name for part in script.PROFILES)]
-        values |= {f"{PROFILE}{name}": ("apparmor.profiles", apparmor.profiles[name]) for name in named}
+        profiles = [name for name in apparmor.profiles if any(part in name for part in script.PROFILES)]
+        values |= {f"{PROFILE}{name}": ("apparmor.profiles", apparmor.profiles[name]) for name in profiles}
     return {name: value for name, (fact, value) in values.items() if is_known(fact)}
 
 
@@ -88,34 +88,34 @@ class Comparison:
         return self.deciding, len(self.differing)
 
 
-def compare(yours: Mapping[str, Value], theirs: Mapping[str, Value]) -> Comparison:
+def compare(host: Mapping[str, Value], tested: Mapping[str, Value]) -> Comparison:
     """Compare what a host tells with a cell's settings. What the host does not tell is no difference.
 
     The front page compares hosts in the same way in a browser, by the rules that `published` gives it.
     """
-    both = tuple(name for name in theirs if name in yours)
+    both = tuple(name for name in tested if name in host)
     differing = tuple(
-        Difference(name, yours[name], theirs[name])
+        Difference(name, host[name], tested[name])
         for name in both
-        if not _alike(name, yours[name], theirs[name])
+        if not _alike(name, host[name], tested[name])
     )
-    return Comparison(both, differing, tuple(name for name in theirs if name not in yours))
+    return Comparison(both, differing, tuple(name for name in tested if name not in host))
 
 
-def compare_report(report: HostReport, theirs: Mapping[str, Value]) -> Comparison:
+def compare_report(report: HostReport, tested: Mapping[str, Value]) -> Comparison:
     """Compare a reported host with a cell: a profile that one of both has is not loaded on the other."""
-    yours = of_report(report)
+    host = of_report(report)
     if report.facts.apparmor is not None and report.knows("apparmor.profiles"):
-        profiles = [name for name in (*yours, *theirs) if name.startswith(PROFILE)]
+        profiles = [name for name in (*host, *tested) if name.startswith(PROFILE)]
         not_loaded: dict[str, Value] = dict.fromkeys(profiles, NOT_LOADED)
-        yours, theirs = not_loaded | yours, not_loaded | dict(theirs)
-    return compare(yours, theirs)
+        host, tested = not_loaded | host, not_loaded | dict(tested)
+    return compare(host, tested)
 
 
-def _alike(name: str, yours: Value, theirs: Value) -> bool:
-    if name.startswith(LIMITS) and yours is not None and theirs is not None:
-        return (yours == "0") == (theirs == "0")
-    return yours == theirs
+def _alike(name: str, first: Value, second: Value) -> bool:
+    if name.startswith(LIMITS) and first is not None and second is not None:
+        return (first == "0") == (second == "0")
+    return first == second
 
 
 def _yes(value: bool) -> str:

@@ -24,8 +24,8 @@ def lines(answer: Answer) -> Iterator[str]:
     for finding in answer.findings:
         yield from _item(f"{finding.name} ({finding.confidence}): {finding.why}")
         yield from _item(all_causes[finding.name].explanation, mark=" ")
-    for tried, title in ((True, "The probe was refused:"), (False, "The probe could not try:")):
-        if failed := [refused for refused in answer.refused if refused.tried is tried]:
+    for is_refusal, title in ((True, "The probe was refused:"), (False, "The probe could not try:")):
+        if failed := [refused for refused in answer.refused if refused.tried is is_refusal]:
             yield from ("", title)
         for refused in failed:
             yield from _item(f"{refused.tries.rstrip('.')}: {_short(refused.error)}")
@@ -43,10 +43,10 @@ def _what_to_do(answer: Answer) -> Iterator[str]:
         joint = "What to do" if number == 0 else "and" if advice.verified_on else "or"
         yield f"{joint}: {advice.title}"
         if advice.verified_on is None:
-            tried = f"{advice.remedy} claims to cure it; no published result shows that it does."
+            evidence = f"{advice.remedy} claims to cure it; no published result shows that it does."
         else:
-            tried = f"{advice.remedy} was verified on {_cell(advice.verified_on)}: all tests passed with it."
-        yield from _item(f"{tried} Its script has changed since." if advice.script_changed else tried)
+            evidence = f"{advice.remedy} was verified on {_cell(advice.verified_on)}: all tests passed with it."
+        yield from _item(f"{evidence} Its script has changed since." if advice.script_changed else evidence)
         yield from _item(advice.does)
         yield from _item(f"What it costs: {advice.price}")
         yield from textwrap.indent(advice.commands, "    ").splitlines()
@@ -72,12 +72,14 @@ def _tested(answer: Answer) -> Iterator[str]:
     else:
         yield from _item(f"All {of} settings that could be compared are as tested.")
     for difference in sorted(comparison.differing, key=lambda difference: not difference.decides)[:MOST]:
-        yours, theirs = (
+        value, tested_value = (
             "the kernel has none" if value is None else _short(value)
             for value in (difference.yours, difference.theirs)
         )
         seldom = "" if difference.decides else " (seldom decides)"
-        yield from _item(f"{difference.name}: {yours} here, {theirs} on the tested host{seldom}", mark="  -")
+        yield from _item(
+            f"{difference.name}: {value} here, {tested_value} on the tested host{seldom}", mark="  -"
+        )
     if answer.others:
         yield from _item(f"{len(answer.others)} tested hosts are as close and had another outcome:")
         for cell in answer.others[:MOST]:

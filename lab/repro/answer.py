@@ -38,7 +38,7 @@ class Subject:
 class Cure:
     """A remedy with which the whole suite passed on a cell of this report, or several at once."""
 
-    tried: RemedyResult
+    remedy_result: RemedyResult
     remedies: tuple[Remedy, ...]
     variant: str
 
@@ -72,7 +72,7 @@ def render(subject: Subject) -> str:
     cheapest: dict[str, Cure] = {}
     for cure in cures:
         if of_cells.setdefault(cure.variant, cure) is cure:
-            cheapest.setdefault(cure.tried.name, cure)
+            cheapest.setdefault(cure.remedy_result.name, cure)
     again = [plan.again]
     if plan.guest:
         # What --build takes; of a local file only its name, and no path of this machine.
@@ -112,10 +112,10 @@ def _cures(cells: Sequence[CellResult]) -> list[Cure]:
     by_name = remedies.load()
     cures = []
     for cell in cells:
-        for tried in cell.remedies:
-            names = tried.name.split(remedies.AND)
-            if tried.result is RemedyOutcome.VERIFIED and all(name in by_name for name in names):
-                cures.append(Cure(tried, tuple(by_name[name] for name in names), cell.variant))
+        for trial in cell.remedies:
+            names = trial.name.split(remedies.AND)
+            if trial.result is RemedyOutcome.VERIFIED and all(name in by_name for name in names):
+                cures.append(Cure(trial, tuple(by_name[name] for name in names), cell.variant))
     return cures
 
 
@@ -141,7 +141,7 @@ def document(subject: Subject) -> dict[str, object]:
     return {
         "verdict": str(verdict.result),
         "headline": headline(subject),
-        "why": list(verdict.why),
+        "why": list(verdict.reasons),
         "guest": plan.guest.name if plan.guest else None,
         "is_host": plan.is_host,
         "nearest": plan.nearest.name if plan.nearest else None,
@@ -153,7 +153,7 @@ def document(subject: Subject) -> dict[str, object]:
                 "cause": answered.question.cause,
                 "variant": answered.question.variant.name if answered.question.variant else None,
                 "verdict": str(answered.result),
-                "why": answered.why,
+                "why": answered.reason,
             }
             for answered in verdict.answered
         ],
@@ -161,8 +161,8 @@ def document(subject: Subject) -> dict[str, object]:
             {
                 "claim": claim.text,
                 "line": claim.statement.quote.number,
-                "result": str(claim.held),
-                "why": claim.why,
+                "result": str(claim.outcome),
+                "why": claim.reason,
                 "file": claim.file,
                 "file_line": claim.file_line,
             }
@@ -170,7 +170,7 @@ def document(subject: Subject) -> dict[str, object]:
         ],
         "bisection": subject.bisection.document() if subject.bisection else None,
         "cures": [
-            {"remedy": cure.tried.name, "variant": cure.variant, "price": cure.tried.price}
+            {"remedy": cure.remedy_result.name, "variant": cure.variant, "price": cure.remedy_result.price}
             for cure in _cures(verdict.cells)
         ],
     }

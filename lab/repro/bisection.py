@@ -68,8 +68,8 @@ def search(releases: Sequence[str], states: Mapping[str, State]) -> Border:
     low = max(good or skipped, default=-1)
     inside = releases[low + 1 : high]
     # The one in the middle of those left; beside a release that was skipped, its neighbour.
-    left = [release for release in inside if release not in states]
-    following = left[len(left) // 2] if left else None
+    untested = [release for release in inside if release not in states]
+    following = untested[len(untested) // 2] if untested else None
     return Border(
         good=releases[low] if good else None,
         bad=releases[high],
@@ -151,11 +151,11 @@ class Bisection:
             version = Version(reported.build.version)
         except InvalidVersion:
             raise UsageError(f"the build {name} has no place in the order of releases", hint=hint) from None
-        others = [release for release in builds.releases() if release != version]
-        if not others:
+        releases = [release for release in builds.releases() if release != version]
+        if not releases:
             raise UsageError(f"there is no release of boxlite beside {name} to compare it with", hint=hint)
-        cells = [replace(reported, build=builds.resolve(str(release))) for release in others]
-        cells.insert(sum(release < version for release in others), reported)
+        cells = [replace(reported, build=builds.resolve(str(release))) for release in releases]
+        cells.insert(sum(release < version for release in releases), reported)
         return cls(reported, cells)
 
     def follow(self, result: CellResult) -> Sequence[Cell]:
@@ -208,19 +208,19 @@ class Bisection:
         name = self.reported.build.name
         if stopped := "interrupted" if self.run and self.run.interrupted else self.stopped:
             return [f"The bisection did not come to its end: {stopped}."]
-        _, state, why = self.steps[0]
+        _, state, reason = self.steps[0]
         if state is not State.BAD:
-            return [f"boxlite {name}, the build of the report, shows no failure to look for: {why}."]
+            return [f"boxlite {name}, the build of the report, shows no failure to look for: {reason}."]
         failed, fixed = self.borders
         sentences = []
         if failed and failed.good:
             sentences.append(_first([*failed.between, failed.bad], "fails", failed.good, "passes"))
         elif failed:
-            why = "is the oldest release and fails, too"
+            reason = "is the oldest release and fails, too"
             if older := self.releases[: self.releases.index(failed.bad or name)]:
-                tried = ", ".join(release for release in older if release not in self.not_run)
-                why = f"fails, and of the older ones none could be judged (tried: {tried})"
-            sentences.append(f"No release is known to pass before {name}: {failed.bad} {why}.")
+                releases = ", ".join(release for release in older if release not in self.not_run)
+                reason = f"fails, and of the older ones none could be judged (tried: {releases})"
+            sentences.append(f"No release is known to pass before {name}: {failed.bad} {reason}.")
         if fixed and fixed.good:
             candidates = [*reversed(fixed.between), fixed.good]
             sentences.append(_first(candidates, "passes again", fixed.bad, "fails"))
@@ -245,20 +245,20 @@ class Bisection:
                     "state": state,
                     "status": cell.status,
                     "cause": cell.cause,
-                    "why": why,
+                    "why": reason,
                     "seconds": round(sum(cell.suite.seconds.values()), 1),
                     "command": cell.rerun,
                     "folder": str(cell.folder),
                 }
-                for cell, state, why in self.steps
+                for cell, state, reason in self.steps
             ],
             "not_run": self.not_run,
         }
 
 
-def _first(candidates: Sequence[str | None], does: str, before: str | None, did: str) -> str:
+def _first(candidates: Sequence[str | None], does: str, neighbour: str | None, did: str) -> str:
     """The sentence on the first release that does something; it is one of these candidates."""
-    *others, last = map(str, candidates)
-    if others:
-        return f"The first release that {does} is one of {', '.join(others)} or {last}: {before} {did}."
-    return f"boxlite {last} is the first release that {does}: {before}, the release before it, {did}."
+    *earlier, last = map(str, candidates)
+    if earlier:
+        return f"The first release that {does} is one of {', '.join(earlier)} or {last}: {neighbour} {did}."
+    return f"boxlite {last} is the first release that {does}: {neighbour}, the release before it, {did}."

@@ -125,7 +125,7 @@ class Weight:
     """
 
     factors: Odds
-    why: str
+    reason: str
     quote: Quote | None = None
     is_message: bool = False
     decides: bool = False
@@ -151,13 +151,13 @@ def _by_odds(
     ]
     for field in knowledge()["field"]:
         prior: Odds = field["prior"]
-        told = [message for message in spoken if message.step in field["steps"]]
-        since = _since(report, told)
-        told = [message for message in told if message.quote.number >= since]
+        messages_of_field = [message for message in spoken if message.step in field["steps"]]
+        first_line = _since(report, messages_of_field)
+        messages_of_field = [message for message in messages_of_field if message.quote.number >= first_line]
         weights = [
-            *_of_messages(report, field, told),
-            *_of_topics(report, prior, told),
-            *_of_settings(report, prior, since),
+            *_of_messages(report, field, messages_of_field),
+            *_of_topics(report, prior, messages_of_field),
+            *_of_settings(report, prior, first_line),
         ]
         notes += [weight.remark for weight in weights if weight.remark]
         blocked = {finding.name: finding.program for finding in by_evidence if finding.name in prior}
@@ -186,15 +186,15 @@ def _since(report: Report, words: Sequence[Words]) -> int:
     line = report.topics.get("next-failure")
     if line is None:
         return 0
-    before = {message.step for message in words if message.quote.number < line.number}
-    after = {message.step for message in words if message.quote.number >= line.number}
-    return line.number if after and before - after else 0
+    earlier = {message.step for message in words if message.quote.number < line.number}
+    later = {message.step for message in words if message.quote.number >= line.number}
+    return line.number if later and earlier - later else 0
 
 
-def _of_messages(report: Report, field: Mapping[str, Any], told: Sequence[Words]) -> Iterator[Weight]:
+def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Words]) -> Iterator[Weight]:
     """What messages of a field say, each once."""
     quotes: dict[tuple[str | None, ...], list[Quote]] = defaultdict(list)
-    for message in told:
+    for message in spoken:
         quotes[message.step, message.means, message.program].append(message.quote)
     for (step, means, program), lines in quotes.items():
         rows = [
@@ -209,31 +209,31 @@ def _of_messages(report: Report, field: Mapping[str, Any], told: Sequence[Words]
             continue
         row = next((row for row in rows if "program" in row), rows[0])
         remark = Remark(row["remark"], tuple(lines)) if "remark" in row else None
-        seen = measured().get((step, means, program), frozenset())
+        witnesses = measured().get((step, means, program), frozenset())
         chances = {
-            name: max(row["of"].get(name, FLOOR), SEEN if name in seen else 0) for name in field["prior"]
+            name: max(row["of"].get(name, FLOOR), SEEN if name in witnesses else 0) for name in field["prior"]
         }
-        who = "a program" if program == ANY else program
-        what = f"{who} is refused {field['steps'][step]}{f' ({means})' if means else ''}"
-        yield Weight(chances, what, lines[0], is_message=True, decides=True, remark=remark)
+        speaker = "a program" if program == ANY else program
+        refusal = f"{speaker} is refused {field['steps'][step]}{f' ({means})' if means else ''}"
+        yield Weight(chances, refusal, lines[0], is_message=True, decides=True, remark=remark)
 
 
-def _of_topics(report: Report, prior: Odds, told: Sequence[Words]) -> Iterator[Weight]:
-    is_engine = bool(told) and all(message.engine for message in told)
+def _of_topics(report: Report, prior: Odds, spoken: Sequence[Words]) -> Iterator[Weight]:
+    is_engine = bool(spoken) and all(message.engine for message in spoken)
     for row in knowledge()["fact"]:
         quote = report.topics.get(row["topic"])
         if quote is not None and row.get("engine") in (None, is_engine) and prior.keys() & row["of"].keys():
             yield Weight(row["of"], row["why"], quote)
 
 
-def _of_settings(report: Report, prior: Odds, since: int) -> Iterator[Weight]:
+def _of_settings(report: Report, prior: Odds, first_line: int) -> Iterator[Weight]:
     for setting in report.of(Setting):
-        if setting.mood is Mood.TRIED and setting.quote.number < since:
+        if setting.mood is Mood.TRIED and setting.quote.number < first_line:
             continue  # It cured the failure before.
         if setting.place is not Place.HOST and not setting.name.startswith("-"):
             continue
-        tried = {True: "helped", False: "in_vain", None: "tried"}[setting.helped]
-        mood = tried if setting.mood is Mood.TRIED else str(setting.mood)
+        effect = {True: "helped", False: "in_vain", None: "tried"}[setting.helped]
+        mood = effect if setting.mood is Mood.TRIED else str(setting.mood)
         for row in knowledge()["setting"]:
             factors = row["by_mood"].get(mood, {})
             if (
@@ -244,8 +244,8 @@ def _of_settings(report: Report, prior: Odds, since: int) -> Iterator[Weight]:
             ):
                 is_cure = setting.helped is True and not row.get("beside")
                 decides = is_cure or (row.get("alone", False) and setting.mood is Mood.HOLDS)
-                why = f"{setting.written} {knowledge()['moods'][mood]}"
-                yield Weight(factors, why, setting.quote, decides=decides)
+                reason = f"{setting.written} {knowledge()['moods'][mood]}"
+                yield Weight(factors, reason, setting.quote, decides=decides)
 
 
 def _priors(report: Report, prior: Odds) -> list[Weight]:
@@ -256,8 +256,8 @@ def _priors(report: Report, prior: Odds) -> list[Weight]:
         rows = (row for row in knowledge()["shipped"] if _is_of(row, system, kernel))
         row = next(rows, None) if system.place is Place.HOST else None
         if row is not None and prior.keys() & row["of"].keys():
-            own = {name: share for name, share in row["of"].items() if name in prior}
-            priors.append(Weight({**prior, **own}, row["why"], system.quote))
+            shares = {name: share for name, share in row["of"].items() if name in prior}
+            priors.append(Weight({**prior, **shares}, row["why"], system.quote))
     return priors or [Weight(prior, "")]
 
 
@@ -281,13 +281,13 @@ def _is_of(row: Mapping[str, Any], system: System, kernel: str) -> bool:
 
 def _finding(name: str, prior: Odds, priors: Sequence[Weight], weights: Sequence[Weight]) -> Finding:
     speaking = [weight for weight in weights if weight.of(name) > (FLOOR if weight.is_message else 1)]
-    why = "; ".join(dict.fromkeys(weight.why for weight in speaking))
-    if len({weight.why for weight in speaking if weight.is_message}) > 1:
-        why += ": its different messages come from that one cause"
-    shipped = [weight.why for weight in priors if weight.of(name) > 1.5 * prior[name]]
-    why = "; ".join([why, *dict.fromkeys(shipped)])
+    reason = "; ".join(dict.fromkeys(weight.reason for weight in speaking))
+    if len({weight.reason for weight in speaking if weight.is_message}) > 1:
+        reason += ": its different messages come from that one cause"
+    shipped = [weight.reason for weight in priors if weight.of(name) > 1.5 * prior[name]]
+    reason = "; ".join([reason, *dict.fromkeys(shipped)])
     quotes = {weight.quote for weight in speaking if weight.quote is not None}
-    return Finding(name, "likely", why, tuple(sorted(quotes, key=lambda quote: quote.number)))
+    return Finding(name, "likely", reason, tuple(sorted(quotes, key=lambda quote: quote.number)))
 
 
 def _possible(
@@ -300,10 +300,10 @@ def _possible(
         if share < POSSIBLE or name == OTHER:
             continue
         # How much more likely each makes it: a system against the usual one, a message against the best cause.
-        ratios = [(weight.why, weight.of(name) / prior[name]) for weight in priors if weight.why]
-        ratios += [(weight.why, weight.of(name) * (2 if weight.is_message else 1)) for weight in weights]
-        speaks_for = tuple(why for why, ratio in ratios if ratio > 1.5)
-        speaks_against = tuple(why for why, ratio in ratios if ratio < 0.5)
+        ratios = [(weight.reason, weight.of(name) / prior[name]) for weight in priors if weight.reason]
+        ratios += [(weight.reason, weight.of(name) * (2 if weight.is_message else 1)) for weight in weights]
+        speaks_for = tuple(reason for reason, ratio in ratios if ratio > 1.5)
+        speaks_against = tuple(reason for reason, ratio in ratios if ratio < 0.5)
         command, shows = checks[name]["command"], checks[name]["shows"]
         yield Possible(name, round(share, 2), speaks_for, speaks_against, command, shows, quotes)
 
@@ -360,7 +360,7 @@ def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark
     for remark in remarks:
         # The same remark on several lines is one.
         quotes[remark.text] = tuple(dict.fromkeys([*quotes.get(remark.text, ()), *remark.quotes]))
-    whole = [Remark(text, lines) for text, lines in quotes.items()]
+    all_remarks = [Remark(text, lines) for text, lines in quotes.items()]
     return tuple(
-        sorted(whole, key=lambda remark: remark.quotes[0].number if remark.quotes else 0)[:MOST_REMARKS]
+        sorted(all_remarks, key=lambda remark: remark.quotes[0].number if remark.quotes else 0)[:MOST_REMARKS]
     )

@@ -71,14 +71,14 @@ def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Words]:
         if index <= last or is_audit.search(line.text) or SAYS["record"].search(line.text):
             continue
         words, last_of_it = message_of(quote(line), line.text, of_boxlite=of_boxlite), index
-        if (words is None or words.errno is None) and (whole := _whole(text, index, words)):
-            words, last_of_it = message_of(quote(line), whole, of_boxlite=of_boxlite), index + 1
+        if (words is None or words.errno is None) and (joined := _whole(text, index, words)):
+            words, last_of_it = message_of(quote(line), joined, of_boxlite=of_boxlite), index + 1
         if words is not None and words.errno is None and words.step is not None and not _says_enough(words):
             # The error of a chain is on a line of its own.
             if (end := _end_of_chain(text, index)) is not None:
-                last_of_it, told = end, text.lines[end].text.strip()
-                name = error(told)
-                words = replace(words, errno=name, means=name, text=f"{words.text}: {told}")
+                last_of_it, words_of_error = end, text.lines[end].text.strip()
+                name = error(words_of_error)
+                words = replace(words, errno=name, means=name, text=f"{words.text}: {words_of_error}")
             elif words.speaker is Speaker.OTHER:
                 words = None
         if words is not None:
@@ -98,17 +98,20 @@ def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Words |
         # Only what the text itself tells is its error; a step's own error is for the judging.
         means = name or (row.errno if row else None)
         return Words(quote_, words, Speaker.BUBBLEWRAP, name, row.step if row else None, BWRAP, means)
-    own = [SAYS["boxlite"].search(text), SAYS["common"].search(text) if of_boxlite else None]
-    first = min(filter(None, own), key=lambda match: match.start(), default=None)
+    matches = [SAYS["boxlite"].search(text), SAYS["common"].search(text) if of_boxlite else None]
+    first = min(filter(None, matches), key=lambda match: match.start(), default=None)
     if first is None and (match := SAYS["kernel"].search(text)) and SAYS["kernel_tells"].search(text):
         words, name = _unquoted((match[1] or match[2]).strip()), error(match[0])
         return Words(quote_, words, Speaker.KERNEL, name)
-    if whole := first or SAYS["rust"].search(text):
-        words, name = _unquoted(_within_quotes(text, whole.start(), whole[0]).strip()), error(whole[0])
+    if speech := first or SAYS["rust"].search(text):
+        words, name = (
+            _unquoted(_within_quotes(text, speech.start(), speech[0]).strip()),
+            error(speech[0]),
+        )
         speaker = Speaker.BOXLITE if first else Speaker.OTHER
-        listed = _of_table(quote_, words) or Words(quote_, words, speaker)
-        means = name or listed.means
-        return Words(quote_, words, speaker, name, listed.step, listed.program, means)
+        row_words = _of_table(quote_, words) or Words(quote_, words, speaker)
+        means = name or row_words.means
+        return Words(quote_, words, speaker, name, row_words.step, row_words.program, means)
     if listed_ := _of_table(quote_, text):
         return listed_
     if (match := SAYS["other"].match(text)) and (name := error(match[2])):
@@ -142,8 +145,8 @@ def _of_table(quote_: Quote, text: str) -> Words | None:
         if row.errors and name not in row.errors:
             continue
         speaker = Speaker.BUBBLEWRAP if row.program == BWRAP else Speaker.OTHER
-        told = _unquoted(text[start:end].strip())
-        words = Words(quote_, told, speaker, name, row.step, row.program, name or row.errno, row.engine)
+        message = _unquoted(text[start:end].strip())
+        words = Words(quote_, message, speaker, name, row.step, row.program, name or row.errno, row.engine)
         if name is not None or _says_enough(words):
             return words
         without = without or words
@@ -163,22 +166,22 @@ def _whole(text: Text, index: int, words: Words | None) -> str | None:
     if index + 1 >= len(text.lines):
         return None
     line, following = text.lines[index], text.lines[index + 1]
-    whole = f"{line.text.rstrip()} {following.text.strip()}"
+    joined = f"{line.text.rstrip()} {following.text.strip()}"
     if SAYS["counts_flags"].search(line.text):
-        return whole if SAYS["none_counted"].match(following.text) else None
+        return joined if SAYS["none_counted"].match(following.text) else None
     is_broken = f" {line.text.strip().lower()}".endswith(BEGINNINGS)
     is_open = words is None and line.text.count("(") > line.text.count(")")
-    if line.block == following.block and (is_broken or is_open) and not error(line.text) and error(whole):
-        return whole
+    if line.block == following.block and (is_broken or is_open) and not error(line.text) and error(joined):
+        return joined
     return None
 
 
 def _end_of_chain(text: Text, index: int) -> int | None:
     """The index of the line that tells the error of the message on a line; None if none does."""
-    for after, line in enumerate(text.lines[index + 1 : index + 3], index + 1):
-        is_next = after == index + 1 and SAYS["breaks_off"].search(text.lines[index].text)
+    for number, line in enumerate(text.lines[index + 1 : index + 3], index + 1):
+        is_next = number == index + 1 and SAYS["breaks_off"].search(text.lines[index].text)
         if (is_next or SAYS["goes_on"].match(line.text)) and error(line.text):
-            return after
+            return number
         if not SAYS["between"].match(line.text):
             break
     return None
@@ -212,24 +215,24 @@ def _bubblewrap(text: str, match: re.Match[str]) -> str:
     words = _within_quotes(text, match.start(), match[1])
     if words != match[1]:
         return words
-    if told := TEXT_OF_ERROR.search(words):
-        rest = words[told.end() :]
+    if error_text := TEXT_OF_ERROR.search(words):
+        tail = words[error_text.end() :]
         # A hint of the program's own follows a colon or a comma.
-        if rest and rest[0] in " \"'`”<)]},;." and not rest.startswith((", ", " (")):
-            return words[: told.end()]
+        if tail and tail[0] in " \"'`”<)]},;." and not tail.startswith((", ", " (")):
+            return words[: error_text.end()]
     for row in MESSAGES:
         if (
             row.alone
-            and (said := row.pattern.search(words))
-            and SAYS["sentence_goes_on"].match(words, said.end())
+            and (sentence := row.pattern.search(words))
+            and SAYS["sentence_goes_on"].match(words, sentence.end())
         ):
-            return words[: said.end()]
+            return words[: sentence.end()]
     return words
 
 
 def _unquoted(words: str) -> str:
     """Drop what follows a message in a program's output: quotes, and brackets that it does not open."""
-    opened, closed = words.count("("), words.count(")")
-    while (rest := words.rstrip("\\\"'`")).endswith(")") and closed > opened:
-        words, closed = rest[:-1], closed - 1
-    return rest
+    opening, closing = words.count("("), words.count(")")
+    while (stripped := words.rstrip("\\\"'`")).endswith(")") and closing > opening:
+        words, closing = stripped[:-1], closing - 1
+    return stripped

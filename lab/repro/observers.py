@@ -87,9 +87,11 @@ def _check_system(cell: FinishedCell, system: str | None, version: str | None, *
     """Raise NothingShown if a cell's guest is not of this distribution and release, or a newer one."""
     if system is None:
         return
-    own, facts = (numbers(version), _facts(cell).os)
+    least, facts = (numbers(version), _facts(cell).os)
     release = numbers(facts.version_id)
-    is_release = release is not None and own is not None and (release == own or (or_newer and release > own))
+    is_release = (
+        release is not None and least is not None and (release == least or (or_newer and release > least))
+    )
     if facts.id != system.lower() or not is_release:
         newer = " or newer" if or_newer else ""
         raise NothingShown(f"only {system} {version}{newer} shows it; --guest names a guest")
@@ -114,15 +116,15 @@ def profile_shipped(
     cell: FinishedCell,
     report: Report,
     profile: str,
-    since: str | None = None,
+    oldest: str | None = None,
     system: str | None = None,
     version: str | None = None,
 ) -> Observation:
     _check_system(cell, system, version, or_newer=True)
     apparmor = _apparmor(cell)
     release, title = numbers(apparmor.version), f"AppArmor {apparmor.version or 'of an unknown version'}"
-    if since and (release is None or release.major < int(since)):
-        raise NothingShown(f"its {title} may be older than {since}")
+    if oldest and (release is None or release.major < int(oldest)):
+        raise NothingShown(f"its {title} may be older than {oldest}")
     mode = apparmor.profiles.get(profile)
     if f"/etc/apparmor.d/{profile}" not in apparmor.profile_files and mode is None:
         return Observation(False, f"its {title} has no profile {profile}")
@@ -158,9 +160,9 @@ def kvm_mode(cell: FinishedCell, report: Report, mode: str, owner: str, group: s
     if kvm is None:
         raise NothingShown("it has no /dev/kvm")
     digits = [sum(BITS[letter] for letter in mode[1:][start : start + 3]) for start in (0, 3, 6)]
-    wanted = f"0o{digits[0]}{digits[1]}{digits[2]}"
+    asserted_mode = f"0o{digits[0]}{digits[1]}{digits[2]}"
     shows = f"mode {kvm.mode}, owner {kvm.owner or kvm.uid}, group {kvm.group or kvm.gid}"
-    return Observation((kvm.mode, kvm.owner, kvm.group) == (wanted, owner, group), shows)
+    return Observation((kvm.mode, kvm.owner, kvm.group) == (asserted_mode, owner, group), shows)
 
 
 def fails(cell: FinishedCell, report: Report) -> Observation:

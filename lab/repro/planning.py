@@ -134,16 +134,16 @@ class Plan:
     @property
     def variants(self) -> dict[str, Variant]:
         """Every variant that is run, by its name, the questions' first."""
-        made = [question.variant for question in self.questions] + [check.variant for check in self.checks]
-        made += self.asserted
-        return {variant.name: variant for variant in made if variant}
+        variants = [question.variant for question in self.questions] + [check.variant for check in self.checks]
+        variants += self.asserted
+        return {variant.name: variant for variant in variants if variant}
 
     @property
     def made_variants(self) -> dict[str, Variant]:
         """The variants that have no file: those that were made for this report, and of which others consist."""
         stated = {self.stated.name: self.stated} if self.stated else {}
-        made = {name: variant for name, variant in self.variants.items() if is_made(name)}
-        return stated | {name: variant for name, variant in made.items() if AND not in name}
+        variants = {name: variant for name, variant in self.variants.items() if is_made(name)}
+        return stated | {name: variant for name, variant in variants.items() if AND not in name}
 
     @property
     def cells(self) -> "list[Cell]":
@@ -169,14 +169,14 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
     """Plan what is run for a report. Raises UsageError if a wish names a guest or build that nobody has."""
     suspected: dict[str | None, Question] = {}
     for finding in judged.findings:
-        before = suspected.get(finding.name, Question(finding.name, program=finding.program))
-        quotes = tuple(dict.fromkeys((*before.quotes, *finding.quotes)))
-        suspected[finding.name] = replace(before, quotes=quotes)
+        earlier = suspected.get(finding.name, Question(finding.name, program=finding.program))
+        quotes = tuple(dict.fromkeys((*earlier.quotes, *finding.quotes)))
+        suspected[finding.name] = replace(earlier, quotes=quotes)
     suspected = suspected or {None: Question(None)}
-    own = _exact(catalog, report)
-    nearest, why_nearest = _nearest(report, own, list(suspected), catalog, host, wishes)
-    guest = catalog.guest(wishes.guest) if wishes.guest else own
-    if wishes.nearest and nearest and guest == own and (own is None or not host.has_image(own)):
+    exact = _exact(catalog, report)
+    nearest, why_nearest = _nearest(report, exact, list(suspected), catalog, host, wishes)
+    guest = catalog.guest(wishes.guest) if wishes.guest else exact
+    if wishes.nearest and nearest and guest == exact and (exact is None or not host.has_image(exact)):
         guest = nearest
     of_guest = _of_guest(report.host, guest, why_nearest if guest == nearest else "", catalog)
     build, of_build = _choose_build(report, host, wishes.build)
@@ -187,20 +187,20 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
     steps = [of_guest, *_left_out(report, guest)] if guest else []
     steps += [of_build] if build or is_open else []
     # A plan that cannot be run is shown all the same: what would be done on the guest that comes nearest.
-    there = guest or nearest
-    stated, of_settings = stated_by(report, catalog, there)
+    place = guest or nearest
+    stated, of_settings = stated_by(report, catalog, place)
     steps += of_settings
-    questions = [answering(question, stated, catalog, there) for question in suspected.values()]
+    questions = [answering(question, stated, catalog, place) for question in suspected.values()]
     for question in questions:
         variant = question.variant
-        what = f"variant {variant.name} ({variant.title})" if variant else question.why_not
-        steps.append(f"asked: {question.cause or 'the text shows no cause'}: {what}")
-    checks = checks_of(report, questions, there)
+        text = f"variant {variant.name} ({variant.title})" if variant else question.why_not
+        steps.append(f"asked: {question.cause or 'the text shows no cause'}: {text}")
+    checks = checks_of(report, questions, place)
     for check in checks:
-        what = f"variant {check.variant.name}" if check.variant else f"not tested: {check.why_not}"
-        steps.append(f"tried: {check.written}, on {check.question.cause or REPORT}: {what}")
-    is_host = own is not None and guest == own
-    asserted, of_assertions = assertion_variants(report, catalog, there, is_host=is_host)
+        text = f"variant {check.variant.name}" if check.variant else f"not tested: {check.why_not}"
+        steps.append(f"tried: {check.written}, on {check.question.cause or REPORT}: {text}")
+    is_host = exact is not None and guest == exact
+    asserted, of_assertions = assertion_variants(report, catalog, place, is_host=is_host)
     steps += of_assertions
     if not why_not and not any(question.variant for question in questions):
         why_not = [question.why_not for question in questions]
@@ -260,7 +260,7 @@ def _exact(catalog: Catalog, report: Report) -> Guest | None:
 
 def _nearest(
     report: Report,
-    own: Guest | None,
+    exact: Guest | None,
     suspected: Sequence[str | None],
     catalog: Catalog,
     host: Host,
@@ -274,8 +274,8 @@ def _nearest(
     system = report.host
     if wishes.guest is not None:
         guest = catalog.guest(wishes.guest)
-        return (None, "") if guest == own else (guest, "it was asked for")
-    if own and not wishes.nearest and host.releases is None:
+        return (None, "") if guest == exact else (guest, "it was asked for")
+    if exact and not wishes.nearest and host.releases is None:
         return None, ""  # A plan that is only shown names no other guest beside the host's own.
 
     def origin(name: str) -> str:
@@ -292,7 +292,7 @@ def _nearest(
         return 2 if origin(name) in (origin(system.id), origin(system.like or "")) else 3
 
     # If there is no variant for a cause, any guest is as near.
-    needed = [made[0] for cause in suspected if (made := leading_to(cause, catalog, None))]
+    needed = [variants[0] for cause in suspected if (variants := leading_to(cause, catalog, None))]
     nearest_first = sorted(
         catalog.guests.values(),
         key=lambda guest: (
@@ -307,25 +307,25 @@ def _nearest(
         if is_able and (isinstance(guest.image, DebianImage) or host.is_stored(guest)):
             traits = [TRAITS[kind][1] for variant in needed for kind in variant.knobs if kind in TRAITS]
             reasons = dict.fromkeys([*filter(None, traits), NEAR[distance(guest)]])
-            return (None, "") if guest == own else (guest, "; ".join(reasons))
+            return (None, "") if guest == exact else (guest, "; ".join(reasons))
     return None, ""
 
 
 def _of_guest(system: System | None, guest: Guest | None, why_nearest: str, catalog: Catalog) -> str:
     """What is to be said of the guest that is run, the nearest one if there is a reason; or why none is."""
     name = system.title if system else ""
-    named = system if system and not system.inferred else None
+    system_named = system if system and not system.inferred else None
     no_host = "the report names no host" + (f", its words only point to {name}" if system else "")
     if guest and why_nearest:
-        why = f"which is not {name}: {why_nearest}" if named else f"because {why_nearest}; {no_host}"
-        return f"guest: {guest.name}, {why}"
+        reason = f"which is not {name}: {why_nearest}" if system_named else f"because {why_nearest}; {no_host}"
+        return f"guest: {guest.name}, {reason}"
     if guest:
         more = "; the report leaves open whether it is a derivative" if system and system.or_derivative else ""
         return f"guest: {guest.name}, for {name}{more}"
-    if named is None:
+    if system_named is None:
         return f"{no_host}; {PROBE}"
-    if named.version is None and named.id in map(distribution, catalog.guests.values()):
-        return f"the report names no release of {named.name}; {PROBE}"
+    if system_named.version is None and system_named.id in map(distribution, catalog.guests.values()):
+        return f"the report names no release of {system_named.name}; {PROBE}"
     return f"the lab has no guest for {name}, and another distribution does not replace it"
 
 
@@ -359,10 +359,10 @@ def _choose_build(report: Report, host: Host, name: str | None) -> "tuple[Build 
     if version := next((version for version in stated if version in releases), None):
         return builds.resolve(str(version)), f"build: boxlite {version}, as the report says"
     if stated[0] < releases[0]:
-        why = f"is older than every release on the package index; the oldest is {releases[0]}"
+        reason = f"is older than every release on the package index; the oldest is {releases[0]}"
     else:
-        why = f"is no release on the package index; the newest is {releases[-1]}"
-    return None, f"boxlite {stated[0]} {why}; --build names another build"
+        reason = f"is no release on the package index; the newest is {releases[-1]}"
+    return None, f"boxlite {stated[0]} {reason}; --build names another build"
 
 
 # -- what a guest can have, as far as its definition tells; the guest itself is asked before a cell is run
@@ -416,11 +416,11 @@ def can_have(guest: Guest, variant: Variant) -> bool:
 
 def leading_to(cause: str | None, catalog: Catalog, guest: Guest | None) -> list[Variant]:
     """The variants of the catalog that lead to a cause, and that a guest can have; the best first."""
-    own = [name for name, ids in OWN_SYSCTLS.items() if guest and distribution(guest) in ids]
+    sysctls = [name for name, ids in OWN_SYSCTLS.items() if guest and distribution(guest) in ids]
 
     def rank(variant: Variant) -> tuple[object, ...]:
         # The switch of a distribution's own kernel comes before what imitates it elsewhere.
-        has_switch = any(name.startswith(begins) for name in variant.sysctls for begins in own)
+        has_switch = any(name.startswith(begins) for name in variant.sysctls for begins in sysctls)
         return (not has_switch, variant.name != cause, len(variant.knobs), variant.name)
 
     leading = [variant for variant in catalog.variants.values() if cause and variant.leads_to == cause]
@@ -469,8 +469,8 @@ def stated_by(report: Report, catalog: Catalog, guest: Guest | None) -> tuple[Va
     if not sysctls:
         return None, steps
     update = {"name": REPORT, "title": "The settings that the report states", "expect": Expectation()}
-    made = catalog.variant(STOCK).model_copy(update={**update, "sysctl": Sysctl.model_validate(sysctls)})
-    return made, steps
+    variant = catalog.variant(STOCK).model_copy(update={**update, "sysctl": Sysctl.model_validate(sysctls)})
+    return variant, steps
 
 
 # -- what the reporter asserts, and what the reporter tried
@@ -500,14 +500,16 @@ def checks_of(report: Report, questions: Sequence[Question], guest: Guest | None
     """A check for each setting that was tried, on each question that has a variant."""
     # A program's message may name a setting, too: that is not what its reporter tried.
     messages = {words.quote for words in report.of(Words)}
-    tried: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     for setting in report.of(Setting):
         if setting.mood is Mood.TRIED and setting.place is Place.HOST and setting.quote not in messages:
-            tried.setdefault(setting.written, setting)
+            settings.setdefault(setting.written, setting)
     checks: list[Check] = []
     numbers = count(1)
     for question in (question for question in questions if question.variant):
-        alone = [_check((setting,), question, guest, numbers) for setting in list(tried.values())[:MOST_TRIED]]
+        alone = [
+            _check((setting,), question, guest, numbers) for setting in list(settings.values())[:MOST_TRIED]
+        ]
         checks += alone
         together = tuple(c.settings[0] for c in alone if c.variant not in (None, question.variant))
         if len(together) > 1 and len({setting.helped for setting in together}) == 1:
@@ -517,28 +519,28 @@ def checks_of(report: Report, questions: Sequence[Question], guest: Guest | None
 
 
 def _check(
-    tried: tuple[Setting, ...], question: Question, guest: Guest | None, numbers: Iterator[int]
+    settings: tuple[Setting, ...], question: Question, guest: Guest | None, numbers: Iterator[int]
 ) -> Check:
     """A check of settings on the variant of a question; a new variant is named by the next number."""
     base = changed = question.variant
     assert base is not None and changed is not None
-    check = Check(tried, question)
-    for setting in tried:
+    check = Check(settings, question)
+    for setting in settings:
         knob = _knob(setting, guest)
         if isinstance(knob, str):
             return replace(check, why_not=knob)
         kind = next(kind for kind, model in KINDS.items() if isinstance(knob, model))
         profiles = {profile.name for profile in getattr(base.knobs.get(kind), "profiles", ())}
-        if own := profiles.intersection(getattr(knob, "removed", ())):
-            why = f"the variant {base.name} loads {min(own)} itself, to stand for the policy of the host"
-            return replace(check, why_not=why)
+        if loaded := profiles.intersection(getattr(knob, "removed", ())):
+            reason = f"the variant {base.name} loads {min(loaded)} itself, to stand for the policy of the host"
+            return replace(check, why_not=reason)
         changed = Change(setting.written, {kind: knob}).on(changed)
     if changed.knobs == base.knobs:
         return replace(check, variant=base)
     update = {
         "name": f"{TRIED}-{next(numbers)}",
         "title": f"{base.name}; then, as the reporter tried: {check.written}",
-        "expect": Expectation() if tried[0].helped else base.expect,
+        "expect": Expectation() if settings[0].helped else base.expect,
     }
     return replace(check, variant=changed.model_copy(update=update))
 

@@ -63,8 +63,8 @@ COMMANDS, TESTS, KINDS, AUDIT = (
 
 def read(data: bytes) -> Report:
     """Read a report. Raises UsageError for what is none."""
-    whole = source.read(data)
-    text, everything = _probed(whole)
+    original = source.read(data)
+    text, everything = _probed(original)
     readers: list[Iterator[Statement]] = [
         _audit_lines(text),
         _commands(text),
@@ -114,13 +114,15 @@ def read(data: bytes) -> Report:
 def _merged(statements: Iterable[Statement]) -> list[Statement]:
     """Return each statement once, in the order of the text; what another says more exactly is left out."""
     counts: Counter[type[Statement]] = Counter()
-    kept: list[Statement] = []
+    unique: list[Statement] = []
     for statement in dict.fromkeys(statements):
         counts[type(statement)] += 1
         if counts[type(statement)] <= MOST:
-            kept.append(statement)
-    with_version = {(one.id, one.place) for one in kept if isinstance(one, System) and one.version is not None}
-    releases = [one.release for one in kept if isinstance(one, Kernel)]
+            unique.append(statement)
+    with_version = {
+        (one.id, one.place) for one in unique if isinstance(one, System) and one.version is not None
+    }
+    releases = [one.release for one in unique if isinstance(one, Kernel)]
 
     def is_said_better(statement: Statement) -> bool:
         match statement:
@@ -130,7 +132,7 @@ def _merged(statements: Iterable[Statement]) -> list[Statement]:
                 return any(other != release and other.startswith(release) for other in releases)
         return False
 
-    return [statement for statement in kept if not is_said_better(statement)]
+    return [statement for statement in unique if not is_said_better(statement)]
 
 
 # -- facts that a line tells by itself
@@ -153,9 +155,9 @@ NEVER = re.compile("(?!)")
 def _facts(text: Text, row: dict[str, Any]) -> Iterator[Statement]:
     """Yield what the lines tell by one row of the table."""
     not_before, not_after = row.get("not_before", NEVER), row.get("not_after", NEVER)
-    before: Line | None = None
+    earlier: Line | None = None
     for line in text.lines:
-        words, question, before = line.labelled, before, line
+        words, question, earlier = line.labelled, earlier, line
         if "after" in row and (question is None or not row["after"].search(question.raw)):
             continue
         for match in matches(row["pattern"], words):
@@ -165,20 +167,20 @@ def _facts(text: Text, row: dict[str, Any]) -> Iterator[Statement]:
                 yield statement
 
 
-def _fact(kind: str, quote_: Quote, told: dict[str, str]) -> Statement | None:
+def _fact(kind: str, quote_: Quote, groups: dict[str, str]) -> Statement | None:
     if kind == "kernel":
-        return Kernel(quote_, KINDS["of_platform"].sub("", told["release"]))
+        return Kernel(quote_, KINDS["of_platform"].sub("", groups["release"]))
     if kind == "architecture":
-        by_name = {name: known.name for known in ARCHITECTURES.values() for name in (known.name, known.debian)}
-        return Machine(quote_, by_name[told["machine"]])
+        by_name = {name: row.name for row in ARCHITECTURES.values() for name in (row.name, row.debian)}
+        return Machine(quote_, by_name[groups["machine"]])
     if kind == "program":
-        written = told["name"]
+        written = groups["name"]
         names = (name for name, pattern in PROGRAMS.items() if re.fullmatch(pattern, written, re.IGNORECASE))
-        return Program(quote_, next(names, written), told["version"])
-    if "status" in told:
-        status = int(told["status"])
+        return Program(quote_, next(names, written), groups["version"])
+    if "status" in groups:
+        status = int(groups["status"])
         return Ended(quote_, status, SIGNALS.get(status - BY_SIGNAL)) if status < 256 else None
-    number = signal.Signals[told["signal"]] if "signal" in told else int(told["number"])
+    number = signal.Signals[groups["signal"]] if "signal" in groups else int(groups["number"])
     return Ended(quote_, BY_SIGNAL + number, SIGNALS[number]) if number in SIGNALS else None
 
 
@@ -190,19 +192,19 @@ def _audit_lines(text: Text) -> Iterator[Statement]:
     for index, line in enumerate(text.lines):
         if index <= last or not AUDIT["begins"].search(line.text):
             continue
-        whole, last = line.text, index
-        for after in text.lines[index + 1 : index + 1 + MOST_WRAPPED]:
-            is_next = after.number == text.lines[last].number + 1 and not AUDIT["new_line"].match(after.text)
-            is_inside_quotes = whole.replace('\\"', '"').count('"') % 2 == 1
-            goes_on = AUDIT["continues"].match(after.text) and not AUDIT["begins"].match(after.text.strip())
+        joined, last = line.text, index
+        for below in text.lines[index + 1 : index + 1 + MOST_WRAPPED]:
+            is_next = below.number == text.lines[last].number + 1 and not AUDIT["new_line"].match(below.text)
+            is_inside_quotes = joined.replace('\\"', '"').count('"') % 2 == 1
+            goes_on = AUDIT["continues"].match(below.text) and not AUDIT["begins"].match(below.text.strip())
             if not is_next or not (is_inside_quotes or goes_on):
                 break
             # A terminal wraps within a word, too: then the last word is no whole `key=value`.
-            word = whole.rsplit(None, 1)[-1]
-            is_whole = whole[-1].isspace() or "=" in word or word.endswith(('"', "}", ":", "for"))
-            whole += ("" if is_inside_quotes or not is_whole else " ") + after.text.strip()
+            word = joined.rsplit(None, 1)[-1]
+            is_whole = joined[-1].isspace() or "=" in word or word.endswith(('"', "}", ":", "for"))
+            joined += ("" if is_inside_quotes or not is_whole else " ") + below.text.strip()
             last += 1
-        fields = _audit_fields(whole.replace('\\"', '"'))
+        fields = _audit_fields(joined.replace('\\"', '"'))
         if any(key in fields for key in TABLE["telling"]):
             written = " ".join(one.raw.strip() for one in text.lines[index : last + 1])
             yield AuditLine(Quote(line.number, bounded(written, LONGEST), text.lines[last].number), fields)
@@ -236,11 +238,11 @@ def _audit_fields(line: str) -> dict[str, str]:
 
 
 def _commands(text: Text) -> Iterator[Statement]:
-    before = ""
+    earlier = ""
     for index, line in enumerate(text.lines):
         # A title is no command, nor is the rest of one, nor what somebody advises.
-        is_none = before.endswith("\\") or index in text.advice or line.kind is Kind.HEADING
-        before = line.text.rstrip()
+        is_none = earlier.endswith("\\") or index in text.advice or line.kind is Kind.HEADING
+        earlier = line.text.rstrip()
         if is_none:
             continue
         words, is_command = line.text.strip(), False
@@ -262,10 +264,10 @@ def _named_tests(text: Text) -> Iterator[Statement]:
     for line in text.lines:
         if TESTS["passes"].search(line.text) and not TESTS["fails"].search(line.text):
             continue
-        here = [name for name in SUITE if name in line.text]
+        suite = [name for name in SUITE if name in line.text]
         failed = [next(filter(None, match.groups())) for match in matches(TESTS["failed"], line.text)]
-        others = [name for name in failed if not any(test in name for test in here)]
-        yield from (NamedTest(quote(line), name, known=name in here) for name in (*here, *others))
+        foreign = [name for name in failed if not any(test in name for test in suite)]
+        yield from (NamedTest(quote(line), name, known=name in suite) for name in (*suite, *foreign))
 
 
 # -- the output of the probe script
@@ -279,16 +281,16 @@ def _probed(text: Text) -> tuple[Text, list[Statement]]:
     from lab.probes import report
 
     output = report.find([line.raw for line in text.lines])
-    rest = replace(text, lines=[*text.lines[: output.start], *text.lines[output.stop :]])
+    remaining = replace(text, lines=[*text.lines[: output.start], *text.lines[output.stop :]])
     lines = text.lines[output]
     if not lines:
         return text, []
-    whole = quote(lines[0], lines[-1].number)
+    quotation = quote(lines[0], lines[-1].number)
     try:
         host = report.read("\n".join(line.raw for line in lines))
     except UsageError as error:
-        return rest, [Probed(whole, None, str(error.args[0]))]
-    return rest, [Probed(whole, host), *_facts_of(host, lines)] if host else []
+        return remaining, [Probed(quotation, None, str(error.args[0]))]
+    return remaining, [Probed(quotation, host), *_facts_of(host, lines)] if host else []
 
 
 def _facts_of(host: "HostReport", lines: Sequence[Line]) -> Iterator[Statement]:
@@ -297,8 +299,8 @@ def _facts_of(host: "HostReport", lines: Sequence[Line]) -> Iterator[Statement]:
 
     def at(name: str) -> Quote:
         begin = f"{name.lower()}: "
-        told = (line for line in lines if line.raw.strip(QUOTE_MARKS).lower().startswith(begin))
-        return quote(next(told, lines[0]))
+        matching = (line for line in lines if line.raw.strip(QUOTE_MARKS).lower().startswith(begin))
+        return quote(next(matching, lines[0]))
 
     facts, place = host.facts, Place.CONTAINER if host.who.container else Place.HOST
     system = facts.os

@@ -277,7 +277,7 @@ class Assertion(Statement):
     @property
     def is_of_host(self) -> bool:
         """Whether only the report's own host shows it: what names a system or a version says where it holds."""
-        return bool(self.variant) and self.arguments.keys().isdisjoint(("system", "since"))
+        return bool(self.variant) and self.arguments.keys().isdisjoint(("system", "oldest"))
 
     def __str__(self) -> str:
         return self.text
@@ -346,16 +346,16 @@ class Report:
     @property
     def missing(self) -> tuple[str, ...]:
         """What it does not say and a verdict needs."""
-        named = self.host if self.host and not self.host.inferred else None
-        release = f"the release of {named.name}" if named else "the distribution and its release"
+        named_host = self.host if self.host and not self.host.inferred else None
+        release = f"the release of {named_host.name}" if named_host else "the distribution and its release"
         lacks = {
-            release: named is None or named.version is None,
+            release: named_host is None or named_host.version is None,
             "an error message, or a line of the kernel's audit log": not any(
                 isinstance(statement, Words | AuditLine) for statement in self.statements
             ),
             "the version of boxlite": not self.versions,
         }
-        return tuple(what for what, is_missing in lacks.items() if is_missing)
+        return tuple(lack for lack, is_missing in lacks.items() if is_missing)
 
 
 # -- what a text alone shows
@@ -370,7 +370,7 @@ class Finding:
 
     name: str
     confidence: Literal["proved", "likely"]
-    why: str
+    reason: str
     quotes: tuple[Quote, ...]
     program: str = BUBBLEWRAP
 
@@ -438,12 +438,12 @@ def lines(report: Report, judged: Judged) -> Iterator[str]:
     for finding in judged.findings:
         program = "" if finding.program == BUBBLEWRAP else f" for {finding.program}"
         yield f"        {finding.name} ({finding.confidence}){program}"
-        yield f"          {finding.why}"
+        yield f"          {finding.reason}"
         yield from _numbers(finding.quotes)
     for number, candidate in enumerate(judged.possible, start=1):
         yield f"        {candidate.name} (possible, number {number} of {len(judged.possible)})"
-        yield from (f"          for: {why}" for why in candidate.speaks_for)
-        yield from (f"          against: {why}" for why in candidate.speaks_against)
+        yield from (f"          for: {reason}" for reason in candidate.speaks_for)
+        yield from (f"          against: {reason}" for reason in candidate.speaks_against)
         yield f"          to tell: {candidate.command}"
         yield f"            shows {candidate.shows}, if it is this cause"
         yield from _numbers(candidate.quotes)
@@ -488,6 +488,8 @@ def _statement(statement: Statement) -> dict[str, Any]:
 
 def _judged(item: Finding | Possible | Remark) -> dict[str, Any]:
     fields = asdict(item) | {"quotes": [_quote(quote) for quote in item.quotes]}
+    if isinstance(item, Finding):
+        fields["why"] = fields.pop("reason")
     return {"cause": fields.pop("name"), **fields} if "name" in fields else fields
 
 

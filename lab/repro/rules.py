@@ -28,13 +28,13 @@ def findings(
     """
     programs = dict.fromkeys([BUBBLEWRAP, *map(_program_of, lines)])
     for program in [name for name in programs if name != "unshare"][:MOST_PROGRAMS]:
-        own = [line for line in lines if _program_of(line) in (program, "unshare")]
+        program_lines = [line for line in lines if _program_of(line) in (program, "unshare")]
         host = probed.host if probed and program == BUBBLEWRAP else None
         for name, cause in causes.known().items():
-            evidence = cause.rule(_evidence(own, program, host))
+            evidence = cause.rule(_evidence(program_lines, program, host))
             if evidence is None:
                 continue
-            telling = [line for line in own if cause.rule(_evidence([line], program, None))]
+            telling = [line for line in program_lines if cause.rule(_evidence([line], program, None))]
             # Profiles of services and snaps deny other programs a lot all the time, and nothing fails.
             about = re.compile(about_others.get(name, ""), re.MULTILINE)
             if program != BUBBLEWRAP and not any(map(about.search, map(_written, telling))):
@@ -44,13 +44,15 @@ def findings(
             by_line = any(_is_denial(line.fields) and line.fields.get("comm") == program for line in telling)
             is_proved = by_line or (by_probe and evidence.confidence is Confidence.PROVED)
             is_named = not telling or any("comm" in line.fields for line in telling)
-            why = (
+            reason = (
                 evidence.reason
                 if is_named
                 else f"{evidence.reason}; the audit line, as it is quoted, names no program"
             )
             quotes = [line.quote for line in telling] + ([probed.quote] if probed and by_probe else [])
-            yield Finding(name, "proved" if is_proved else "likely", why, tuple(dict.fromkeys(quotes)), program)
+            yield Finding(
+                name, "proved" if is_proved else "likely", reason, tuple(dict.fromkeys(quotes)), program
+            )
 
 
 def _written(line: AuditLine) -> str:

@@ -103,7 +103,7 @@ class Runner:
             write_atomically(folder / answer.FILE, answer.render(subject))
         return subject
 
-    def bisected(self, cell: Cell, folder: Path, made: Mapping[str, Variant]) -> Bisection:
+    def bisected(self, cell: Cell, folder: Path, variants: Mapping[str, Variant]) -> Bisection:
         """Bisect releases from a cell that failed, in a run of its own.
 
         All steps share one lane as long as it lives: its guest is brought up once, and each build is deployed
@@ -111,7 +111,7 @@ class Runner:
         """
         bisected = Bisection.of(cell)
         self.say(f"bisection over {len(bisected.cells)} releases, run {folder}")
-        run = self._run(folder, [cell], made, SUITE_ALONE, bisected.cells, bisected.follow)
+        run = self._run(folder, [cell], variants, SUITE_ALONE, bisected.cells, bisected.follow)
         bisected.run = run.run
         return bisected
 
@@ -119,18 +119,18 @@ class Runner:
         self,
         folder: Path,
         cells: Sequence[Cell],
-        made: Mapping[str, Variant],
+        variants: Mapping[str, Variant],
         options: RunOptions,
         possible: Sequence[Cell] = (),
         follow: Follow = nothing_follows,
     ) -> RunResult:
         """Run cells, and those that follow from their results; `possible` are all that may be run.
 
-        `made` are variants without a file of their own: `lab matrix --resume` finds them in the run's folder.
+        `variants` have no file of their own: `lab matrix --resume` finds them in the run's folder.
         Raises LabError if nothing can be run at all.
         """
         planned = start.begin(folder, cells, command=self.command, options=options)
-        for name, variant in made.items():
+        for name, variant in variants.items():
             table = variant.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
             make_folder(folder / VARIANTS)
             (folder / VARIANTS / f"{name}.toml").write_text(tomlkit.dumps(table))

@@ -27,8 +27,8 @@ STUCK = re.compile(r"(?<=[a-z_])does not .*")
 
 
 def _pattern(written: str) -> re.Pattern[str]:
-    for what, pattern in {"NAME": NAME, "PATH": TABLE["PATH"], "NUMBERS": TABLE["NUMBERS"]}.items():
-        written = written.replace(f"{{{what}}}", pattern)
+    for placeholder, pattern in {"NAME": NAME, "PATH": TABLE["PATH"], "NUMBERS": TABLE["NUMBERS"]}.items():
+        written = written.replace(f"{{{placeholder}}}", pattern)
     return re.compile(written)
 
 
@@ -86,17 +86,17 @@ def _of_values(text: Text) -> Iterator[Setting]:
             value = " ".join(value.rstrip(".").split())
         else:
             value = "1" if bool(groups["on"]) is not bool(groups["not"]) else "0"
-        what = name_of(match["name"]), value
+        pair = name_of(match["name"]), value
         mood, helped = outcome_of(text, index, match.start(), match.end(), changes=changes)
         is_advice = index in text.advice and helped is None
         # What `sysctl -w` prints.
-        is_echo = what in changed and text.lines[index].kind is Kind.CODE and not changes
+        is_echo = pair in changed and text.lines[index].kind is Kind.CODE and not changes
         lead = f"{text.introduction(index)}\n{text.lead(index, match.start())}"
         if is_advice or is_echo or SAYS["elsewhere"].search(lead):
             continue
         if changes:
-            changed.add(what)
-        yield _setting(text, index, what, (mood, helped), match.start(), index)
+            changed.add(pair)
+        yield _setting(text, index, pair, (mood, helped), match.start(), index)
 
 
 def _answers(text: Text, index: int) -> Iterator[Setting]:
@@ -108,8 +108,8 @@ def _answers(text: Text, index: int) -> Iterator[Setting]:
         answer = ANSWER.match(following.text) if following else None
         if answer is None or following is None or following.number != text.lines[index].number + below:
             return
-        what = name_of(name), " ".join(answer[1].split())
-        yield _setting(text, index, what, (Mood.HOLDS, None), 0, index + below)
+        pair = name_of(name), " ".join(answer[1].split())
+        yield _setting(text, index, pair, (Mood.HOLDS, None), 0, index + below)
 
 
 def name_of(written: str) -> str:
@@ -119,11 +119,11 @@ def name_of(written: str) -> str:
     return str(TABLE["short"].get(written, written))
 
 
-def _setting(text: Text, index: int, what: tuple[str, str], outcome: Outcome, start: int, last: int) -> Setting:
+def _setting(text: Text, index: int, pair: tuple[str, str], outcome: Outcome, start: int, last: int) -> Setting:
     line = text.lines[index]
     # A container has its host's kernel; only what is counted for each user is its own.
-    where = place(line, start) if what[0].startswith("user.") else Place.HOST
-    return Setting(quote(line, text.lines[last].number), *what, *outcome, where)
+    where = place(line, start) if pair[0].startswith("user.") else Place.HOST
+    return Setting(quote(line, text.lines[last].number), *pair, *outcome, where)
 
 
 def outcome_of(text: Text, index: int, start: int, end: int, *, changes: bool, clause: bool = False) -> Outcome:
@@ -151,13 +151,15 @@ def outcome_of(text: Text, index: int, start: int, end: int, *, changes: bool, c
         if SAYS["advised"].search(lead):
             return Mood.HYPOTHETICAL, None
     is_introduced = SAYS["tried"].search(introduction) is not None
-    tried = changes or is_introduced or SAYS["tried"].search(lead) is not None
-    if tried and helped is None and (changes or is_introduced or line.kind is Kind.CODE):
+    is_tried = changes or is_introduced or SAYS["tried"].search(lead) is not None
+    if is_tried and helped is None and (changes or is_introduced or line.kind is Kind.CODE):
         helped = _helped(text.next_sentence(index))
-    if helped is not None and not tried:
-        after = tail.strip()
-        tried = bool(SAYS["perhaps"].search(lead) or SAYS["cured"].match(after) or SAYS["in_vain"].match(after))
-    if tried or SAYS["in_vain"].search(lead):
+    if helped is not None and not is_tried:
+        ending = tail.strip()
+        is_tried = bool(
+            SAYS["perhaps"].search(lead) or SAYS["cured"].match(ending) or SAYS["in_vain"].match(ending)
+        )
+    if is_tried or SAYS["in_vain"].search(lead):
         return Mood.TRIED, helped
     if SAYS["default"].search(f"{lead} {tail}") or SAYS["comment"].match(line.text):
         return Mood.DEFAULT, None

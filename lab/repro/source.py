@@ -66,9 +66,9 @@ def how_to_give(address: str = "") -> str:
 
 def read(data: bytes) -> "Text":
     """Read a report from any of its forms, without control characters. Raises UsageError if it is none."""
-    kept = data[:MOST_BYTES]
-    encoding = next((name for mark, name in ENCODINGS.items() if kept.startswith(mark)), "utf-8")
-    text = kept.decode(encoding, errors="replace")
+    beginning_of_data = data[:MOST_BYTES]
+    encoding = next((name for mark, name in ENCODINGS.items() if beginning_of_data.startswith(mark)), "utf-8")
+    text = beginning_of_data.decode(encoding, errors="replace")
     beginning = text[:MOST_IN_A_LINE]
     odd = sum(character == "\ufffd" or character < "\t" for character in beginning)
     if "\0" in beginning or odd * 5 > len(beginning):
@@ -151,9 +151,9 @@ def parse(text: str) -> list[Line]:
     raw = text.split("\n")
     # Readers of an issue do not see HTML comments, which hold the form's own examples. Where none ends there is
     # nothing to look for, from any of their beginnings.
-    before, end, after = text.rpartition("-->")
-    blanked = COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), before + end)
-    visible = f"{blanked}{after}".split("\n")
+    head, end, foot = text.rpartition("-->")
+    blanked = COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), head + end)
+    visible = f"{blanked}{foot}".split("\n")
     lines: dict[int, Line] = {}
     section, label, block = "", "", 0
     fences: set[int] = set()
@@ -162,9 +162,9 @@ def parse(text: str) -> list[Line]:
         block += 1
         if kind is Kind.ROW:
             cells = [_inline(cell) for cell in contents]
-            named = len(cells) > 2 and len(header) == len(cells)
+            has_names = len(cells) > 2 and len(header) == len(cells)
             pairs = (f"{name}: {cell}" for name, cell in zip(header, cells, strict=False))
-            contents, header = ["; ".join(pairs) if named else ": ".join(cells)], header or cells
+            contents, header = ["; ".join(pairs) if has_names else ": ".join(cells)], header or cells
         else:
             header = []
         if kind is Kind.CODE and visible[first].lstrip().startswith(("```", "~~~")):
@@ -264,8 +264,8 @@ class Text:
     def lead(self, index: int, start: int) -> str:
         """The words before column `start` of a line: its sentence so far, or what introduces its block."""
         line, block = self.lines[index], self.blocks[self.lines[index].block]
-        before = [] if line.kind is Kind.CODE else self.lines[max(block.start, index - MOST_WRAPPED) : index]
-        words = " ".join([*(other.text for other in before), line.text[:start]])[-LONGEST:]
+        earlier = [] if line.kind is Kind.CODE else self.lines[max(block.start, index - MOST_WRAPPED) : index]
+        words = " ".join([*(other.text for other in earlier), line.text[:start]])[-LONGEST:]
         words = words[max((end.end() for end in END_OF_SENTENCE.finditer(words)), default=0) :]
         return words if words.strip(" -*:$#") else f"{self.introduction(index)} {words}"
 
@@ -274,27 +274,27 @@ class Text:
         line, block = self.lines[index], self.blocks[self.lines[index].block]
         stop = index + 1 if line.kind is Kind.CODE else min(block.stop, index + 1 + MOST_WRAPPED)
         words = line.text[end:]
-        for after in self.lines[index + 1 : stop]:
-            if SAYS["else"].match(after.text):
+        for following in self.lines[index + 1 : stop]:
+            if SAYS["else"].match(following.text):
                 break
-            words += f" {after.text}"
+            words += f" {following.text}"
         return END_OF_SENTENCE.split(words[:LONGEST], maxsplit=1)[0]
 
     def next_sentence(self, index: int) -> str:
         """The first sentence after the block of a line, if it is prose."""
         stop = self.blocks[self.lines[index].block].stop
-        for after in range(stop, min(stop + MOST_OUTPUT, len(self.lines))):
-            if self.lines[after].kind is not Kind.CODE:
-                return self.tail(after, 0) if self.lines[after].kind is Kind.PROSE else ""
+        for number in range(stop, min(stop + MOST_OUTPUT, len(self.lines))):
+            if self.lines[number].kind is not Kind.CODE:
+                return self.tail(number, 0) if self.lines[number].kind is Kind.PROSE else ""
         return ""
 
     def introduction(self, index: int) -> str:
         """The line that introduces the block of a line, mostly with a colon. Empty if there is none."""
         start = self.blocks[self.lines[index].block].start
-        for before in reversed(self.lines[max(0, start - MOST_WRAPPED) : start]):
-            if SAYS["introduces"].search(before.text):
-                return before.text
-            if before.kind is not self.lines[start].kind:
+        for earlier in reversed(self.lines[max(0, start - MOST_WRAPPED) : start]):
+            if SAYS["introduces"].search(earlier.text):
+                return earlier.text
+            if earlier.kind is not self.lines[start].kind:
                 break
         return ""
 

@@ -105,12 +105,12 @@ def _names(*, alone: bool) -> re.Pattern[str]:
     patterns = {row.id: "|".join(row.alone) if alone else row.names for row in DISTRIBUTIONS.values()}
     parts = (f"(?P<{_group(name)}>{pattern})" for name, pattern in patterns.items() if pattern)
     # How all of them begin: elsewhere a hundred patterns would be tried in vain.
-    begin, before, after = (
+    begin, prefix, suffix = (
         ("[a-z0-9]{2}", r"(?<![\w./:-])", r"(?![\w-]|\.\w)")
         if alone
         else ("[a-z][a-z0-9]", TABLE["patterns"]["before"], r"(?![a-z])")
     )
-    return re.compile(rf"(?={begin}){before}(?:{'|'.join(parts)}){after}", re.IGNORECASE)
+    return re.compile(rf"(?={begin}){prefix}(?:{'|'.join(parts)}){suffix}", re.IGNORECASE)
 
 
 def _group(name: str) -> str:
@@ -150,19 +150,21 @@ def read(text: Text) -> Iterator[System]:
         # A form's field names Windows around WSL where nothing names what is in it.
         hosts = inner or [mention for mention in hosts if mention[0] >= Rank.FIELD]
     with_version = {system.id for _, system in hosts if system.version}
-    told = {name: _told(text, name) for name in {system.id for _, system in hosts} - with_version}
-    hosts = [(rank, replace(system, version=system.version or told.get(system.id))) for rank, system in hosts]
+    versions = {name: _told(text, name) for name in {system.id for _, system in hosts} - with_version}
+    hosts = [
+        (rank, replace(system, version=system.version or versions.get(system.id))) for rank, system in hosts
+    ]
     most = max((rank for rank, _ in hosts), default=Rank.PROSE)
-    kept = [system for rank, system in hosts if rank == most]
-    if most is Rank.PROSE and any(system.version for system in kept):
+    selected = [system for rank, system in hosts if rank == most]
+    if most is Rank.PROSE and any(system.version for system in selected):
         # A sentence that names no release is about distributions.
-        with_version = {system.id for system in kept if system.version}
-        kept = [system for system in kept if system.id in with_version]
+        with_version = {system.id for system in selected if system.version}
+        selected = [system for system in selected if system.id in with_version]
     # Another line may say more of the same system.
-    ids = {system.id for system in kept if system.version is None}
-    kept += [system for rank, system in hosts if rank != most and system.id in ids]
-    kept += [system for _, system in mentions if system.place is Place.CONTAINER]
-    yield from sorted(kept, key=lambda system: system.quote.number)
+    ids = {system.id for system in selected if system.version is None}
+    selected += [system for rank, system in hosts if rank != most and system.id in ids]
+    selected += [system for _, system in mentions if system.place is Place.CONTAINER]
+    yield from sorted(selected, key=lambda system: system.quote.number)
 
 
 def _told(text: Text, name: str) -> str | None:
@@ -193,7 +195,7 @@ def of_kernel(kernel: Kernel) -> System | None:
         match = re.search(row["pattern"], kernel.release)
         if match is None and not ("line" in row and re.search(row["line"], words)):
             continue
-        listed = DISTRIBUTIONS.get(row["id"])
+        distribution = DISTRIBUTIONS.get(row["id"])
         releases = TABLE["kernels"].get(row["id"], {})
         version = match.expand(row["version"]) if match and "version" in row else None
         if built := SAYS["built_for"].search(words):
@@ -205,7 +207,7 @@ def of_kernel(kernel: Kernel) -> System | None:
         ):
             series = ".".join(kernel.release.split(".")[:2])
             version = next((release for release, first in releases.items() if first == series), None)
-        like = listed.like if listed else None
+        like = distribution.like if distribution else None
         return System(
             kernel.quote, row["id"], version, row["name"], like=like, or_derivative=True, inferred=True
         )
@@ -217,15 +219,15 @@ def completed(text: Text, statements: Sequence[Statement]) -> list[Statement]:
 
     Where nothing names the host, what is only found in one distribution tells it: files, packages, its tracker.
     """
-    told = [
+    inferred = [
         System(line.quote, "ubuntu", None, "Ubuntu", or_derivative=True, inferred=True)
         for line in statements
         if isinstance(line, AuditLine) and SAYS["ubuntu_info"].search(line.fields.get("info", ""))
     ]
-    told += filter(None, (of_kernel(kernel) for kernel in statements if isinstance(kernel, Kernel)))
+    inferred += filter(None, (of_kernel(kernel) for kernel in statements if isinstance(kernel, Kernel)))
     if not any(isinstance(one, System) and one.place is Place.HOST for one in statements):
-        return [*statements, *(told[:1] or _traced(text))]
-    releases = {system.id: system.version for system in told if system.version}
+        return [*statements, *(inferred[:1] or _traced(text))]
+    releases = {system.id: system.version for system in inferred if system.version}
     return [
         replace(one, version=one.version or releases.get(one.id))
         if isinstance(one, System) and one.place is Place.HOST
@@ -236,22 +238,22 @@ def completed(text: Text, statements: Sequence[Statement]) -> list[Statement]:
 
 def _traced(text: Text) -> list[System]:
     """The distribution that a report has traces of, unless it has those of several."""
-    found: dict[str, System] = {}
-    seen = set[str]()
+    systems: dict[str, System] = {}
+    texts = set[str]()
     for line in text.lines:
         written = {name for match in matches(SAYS["host"], line.text) for name in match.groups() if name}
-        names = sorted(written - seen) if len(seen) < MOST else []
-        seen |= written
+        names = sorted(written - texts) if len(texts) < MOST else []
+        texts |= written
         pairs = [(key, pattern.fullmatch(name)) for name in names for key, pattern in _hosts().items()]
-        told = [(key, key, match["version"]) for key, match in pairs if match]
+        pairs_of_release = [(key, key, match["version"]) for key, match in pairs if match]
         for row in TABLE["trace"]:
             if match := re.search(row["pattern"], line.text):
-                told.append((row["id"], row["name"], match.expand(row.get("version", ""))))
-        for key, name, release in told:
+                pairs_of_release.append((row["id"], row["name"], match.expand(row.get("version", ""))))
+        for key, name, release in pairs_of_release:
             version = DISTRIBUTIONS[key].release(release) if release else None
             system = System(quote(line), key, version, name, or_derivative=True, inferred=True)
-            found.setdefault(key, system)
-    traced = list(found.values()) if len(found) == 1 else []
+            systems.setdefault(key, system)
+    traced = list(systems.values()) if len(systems) == 1 else []
     return [replace(system, version=system.version or _told(text, system.id)) for system in traced]
 
 
@@ -277,47 +279,47 @@ def _named(text: Text, index: int) -> Iterator[Mention]:
     rank, parent, end = Rank.PROSE, None, 0
     for match in matches(_names(alone=False), words):
         row = ROWS[match.lastgroup or ""]
-        start, before, between = match.start(), words[: match.start()], words[end : match.start()]
+        start, lead, between = match.start(), words[: match.start()], words[end : match.start()]
         version = row.written.match(words, match.end())
         if start < end or (version is None and SAYS["no_end"].match(words, match.end())):
             continue
         # "I use Debian 12 and Fedora 43" names two of one's own.
         if rank is not Rank.OWN or not SAYS["listed"].fullmatch(between):
-            rank = _rank(line, before)
+            rank = _rank(line, lead)
         end = version.end() if version else match.end()
-        after = words[end:]
-        derivative = SAYS["family"].match(after)
+        tail = words[end:]
+        derivative = SAYS["family"].match(tail)
         is_child = parent is not None and parent.id != row.id and family(parent.id) == family(row.id)
         # A name after another may tell what that one derives from.
         is_base = is_child and ("(" in between[:40] or "based" in between[:40])
-        is_base = is_base or bool(parent and not parent.outer and SAYS["based"].match(after))
+        is_base = is_base or bool(parent and not parent.outer and SAYS["based"].match(tail))
         parent = row
         written = version["version"] if version else None
-        if written is None and (ahead := SAYS["version_before"].search(before)):
+        if written is None and (ahead := SAYS["version_before"].search(lead)):
             written = ahead[1] if re.fullmatch(row.version, ahead[1], re.IGNORECASE) else None
-        if SAYS["upgrade"].search(before):
-            target = SAYS["upgraded"].match(after)
+        if SAYS["upgrade"].search(lead):
+            target = SAYS["upgraded"].match(tail)
             written = target[1] if target else None
             if written is None or not re.fullmatch(row.version, written, re.IGNORECASE):
                 continue
             end = match.end()
-        elif is_base or _is_another(line, before, match[0], after, is_family=derivative is not None):
+        elif is_base or _is_another(line, lead, match[0], tail, is_family=derivative is not None):
             continue
-        written = written or _next_field(text, index, row, after)
+        written = written or _next_field(text, index, row, tail)
         name = f"{words[start:end].rstrip(' -:,(_')}{derivative[0] if derivative else ''}"
-        where = _place(line, before, words[start:end], after)
+        where = _place(line, lead, words[start:end], tail)
         system = replace(row.on(line, name, written, where), or_derivative=derivative is not None)
         yield rank, system
-        more = SAYS["more"].match(after)
+        more = SAYS["more"].match(tail)
         if version and more and more[1].lower() in row.codenames:
             yield rank, replace(system, version=row.release(more[1]), name=f"{row.id} {more[1]}")
     if parent is None:
         yield from _without_a_name(line, words)
 
 
-def _next_field(text: Text, index: int, row: Distribution, after: str) -> str | None:
+def _next_field(text: Text, index: int, row: Distribution, tail: str) -> str | None:
     """The version that a field below a system's name gives."""
-    if not SAYS["name_ends"].match(after):
+    if not SAYS["name_ends"].match(tail):
         return None
     versions = re.compile(rf"(?:{'|'.join([row.version, *row.codenames])}){TABLE['END']}", re.IGNORECASE)
     fields = [line for line in text.lines[index + 1 : index + 3 * MOST_FIELDS] if line.kind is not Kind.HEADING]
@@ -332,9 +334,9 @@ def _next_field(text: Text, index: int, row: Distribution, after: str) -> str | 
 def _without_a_name(line: Line, words: str) -> Iterator[Mention]:
     """Yield the system of a codename alone, or one that the table lacks and a form's field names."""
     for match in matches(_names(alone=True), words):
-        row, before = ROWS[match.lastgroup or ""], words[: match.start()]
-        if not SAYS["not_this"].search(before):
-            where = _place(line, before, match[0], words[match.end() :])
+        row, lead = ROWS[match.lastgroup or ""], words[: match.start()]
+        if not SAYS["not_this"].search(lead):
+            where = _place(line, lead, match[0], words[match.end() :])
             yield _rank(line), row.on(line, f"{row.id.capitalize()} {match[0]}", match[0], where)
     if unlisted := SAYS["unlisted"].match(line.labelled):
         name = re.sub(r" ?(?:Linux|OS)$", "", unlisted[1]).lower()
@@ -354,38 +356,38 @@ def _blanked(words: str) -> str:
     return words
 
 
-def _is_another(line: Line, before: str, name: str, after: str, *, is_family: bool) -> bool:
+def _is_another(line: Line, lead: str, name: str, tail: str, *, is_family: bool) -> bool:
     """Whether a name is of a system that is neither the host nor a container on it."""
-    before = END_OF_SENTENCE.split(before)[-1]
-    sentence = SAYS["but"].split(before)[-1]
-    rest = SAYS["but"].split(END_OF_SENTENCE.split(after)[0])[0]
-    if SAYS["not_this"].search(sentence) or SAYS["nor_this"].match(after) or SAYS["excluded"].search(before):
+    lead = END_OF_SENTENCE.split(lead)[-1]
+    sentence = SAYS["but"].split(lead)[-1]
+    clause = SAYS["but"].split(END_OF_SENTENCE.split(tail)[0])[0]
+    if SAYS["not_this"].search(sentence) or SAYS["nor_this"].match(tail) or SAYS["excluded"].search(lead):
         return True
-    if SAYS["of_something"].match(after) and not is_family:
+    if SAYS["of_something"].match(tail) and not is_family:
         return True
-    works = SAYS["there"].match(sentence) and SAYS["works"].search(rest)
-    if works and not SAYS["fails"].search(f"{sentence} {rest}"):
+    works = SAYS["there"].match(sentence) and SAYS["works"].search(clause)
+    if works and not SAYS["fails"].search(f"{sentence} {clause}"):
         return True
     return name.lower().startswith("windows") and "WSL" in line.text and _rank(line) is Rank.PROSE
 
 
-def _place(line: Line, before: str, name: str, after: str) -> Place:
-    if SAYS["host_after"].match(after):
+def _place(line: Line, lead: str, name: str, tail: str) -> Place:
+    if SAYS["host_after"].match(tail):
         return Place.HOST
-    if SAYS["container_after"].match(after) and not SAYS["machine_image"].match(after):
+    if SAYS["container_after"].match(tail) and not SAYS["machine_image"].match(tail):
         return Place.CONTAINER
     is_image = SAYS["image"].match(name) and SAYS["of_image"].search(line.labelled)
-    if is_image or SAYS["container_before"].search(before):
+    if is_image or SAYS["container_before"].search(lead):
         return Place.CONTAINER
-    return place(line, len(before))
+    return place(line, len(lead))
 
 
-def _rank(line: Line, before: str = "") -> Rank:
+def _rank(line: Line, lead: str = "") -> Rank:
     if SAYS["printed"].match(line.text):
         return Rank.PRINTED
     if SAYS["field"].match(line.labelled):
         return Rank.FIELD
-    return Rank.OWN if SAYS["own"].search(END_OF_SENTENCE.split(before)[-1]) else Rank.PROSE
+    return Rank.OWN if SAYS["own"].search(END_OF_SENTENCE.split(lead)[-1]) else Rank.PROSE
 
 
 def _os_release(text: Text) -> Iterator[Mention]:
@@ -403,8 +405,8 @@ def _os_release(text: Text) -> Iterator[Mention]:
     values = {key: value for key, (_, value) in pasted.items()}
     if values.keys() & {"NAME", "PRETTY_NAME"} and re.fullmatch(r"[\w.-]{1,40}", values.get("ID", "")):
         lines_of_it = sorted((line for line, _ in pasted.values()), key=lambda line: line.number)
-        listed = DISTRIBUTIONS.get(values["ID"])
-        like = listed.like if listed else next(iter(values.get("ID_LIKE", "").split()), None)
+        distribution = DISTRIBUTIONS.get(values["ID"])
+        like = distribution.like if distribution else next(iter(values.get("ID_LIKE", "").split()), None)
         name, version_id = values.get("PRETTY_NAME") or values["NAME"], values.get("VERSION_ID") or None
-        whole = quote(lines_of_it[0], lines_of_it[-1].number)
-        yield Rank.PRINTED, System(whole, values["ID"], version_id, name, place(lines_of_it[0]), like)
+        quotation = quote(lines_of_it[0], lines_of_it[-1].number)
+        yield Rank.PRINTED, System(quotation, values["ID"], version_id, name, place(lines_of_it[0]), like)

@@ -71,7 +71,7 @@ class Result(OrderedEnum):
         return {Result.REPRODUCED: 0, Result.NOT_RUN: 3}.get(self, 1)
 
 
-class Held(OrderedEnum):
+class ClaimOutcome(OrderedEnum):
     """What a run says about a claim. Of several cells the first of these counts."""
 
     HELD = "held"
@@ -89,8 +89,8 @@ class Claim:
 
     statement: Statement
     text: str
-    held: Held
-    why: str
+    outcome: ClaimOutcome
+    reason: str
     file: str | None = None
     file_line: int | None = None
 
@@ -104,7 +104,7 @@ class Answered:
 
     question: Question
     result: Result
-    why: str
+    reason: str
     cell: FinishedCell | None = None
     claims: tuple[Claim, ...] = ()
 
@@ -114,7 +114,7 @@ class Verdict:
     """The verdict on a report: the worst of those on its questions, each with its evidence."""
 
     result: Result
-    why: tuple[str, ...]
+    reasons: tuple[str, ...]
     answered: tuple[Answered, ...] = ()
     claims: tuple[Claim, ...] = ()
 
@@ -135,13 +135,13 @@ def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     cells = {cell.variant: FinishedCell(cell, folder) for cell in run.cells}
     answered = tuple(_answer(plan, question, cells) for question in plan.questions)
     worst = max((answer.result for answer in answered), key=lambda result: result.rank)
-    why = [answer.why for answer in answered]
+    reasons = [answer.reason for answer in answered]
     if worst is Result.NOT_RUN and plan.hint:
-        why.append(plan.hint)
+        reasons.append(plan.hint)
     words: dict[Statement, Claim] = {}
     for claim in (claim for answer in answered for claim in (*answer.claims, *_of_unquestioned(plan, answer))):
         other = words.get(claim.statement, claim)
-        words[claim.statement] = min(other, claim, key=lambda claim: claim.held.rank)
+        words[claim.statement] = min(other, claim, key=lambda claim: claim.outcome.rank)
     claims = [
         *words.values(),
         *(_of_test(test, answered) for test in islice(plan.report.of(NamedTest), MOST_TESTS)),
@@ -149,7 +149,7 @@ def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
         *_of_one_failure(plan, answered),
         *(_of_assertion(plan, assertion, answered, cells) for assertion in plan.report.of(Assertion)),
     ]
-    return Verdict(worst, tuple(dict.fromkeys(why)), answered, tuple(claims))
+    return Verdict(worst, tuple(dict.fromkeys(reasons)), answered, tuple(claims))
 
 
 def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -> Answered:
@@ -163,17 +163,15 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
     claims = tuple(_of_words(plan, question, cell))
     if not ran.status.failed:
         return Answered(question, Result.NOT_REPRODUCED, "every test passes", cell, claims)
-    result, why = _judge(plan, question, ran, claims)
+    result, reason = _judge(plan, question, ran, claims)
     if question.program not in ("", *OWN):
-        why += f"; it was met by {question.program} in the report, and by boxlite here"
-    theirs = next((one.version for one in plan.report.of(Program) if one.name == "bubblewrap"), None)
-    here = ran.facts.bubblewrap.version if ran.facts and ran.facts.bubblewrap else None
-    if result is Result.NOT_REPRODUCED and theirs and here and theirs != here:
-        why += (
-            f"; bubblewrap is {theirs} in the report and {here} here, and these releases word this failure "
-            "differently"
-        )
-    return Answered(question, result, why, cell, claims)
+        reason += f"; it was met by {question.program} in the report, and by boxlite here"
+    their_version = next((one.version for one in plan.report.of(Program) if one.name == "bubblewrap"), None)
+    our_version = ran.facts.bubblewrap.version if ran.facts and ran.facts.bubblewrap else None
+    if result is Result.NOT_REPRODUCED and their_version and our_version and their_version != our_version:
+        reason += f"; bubblewrap is {their_version} in the report and {our_version} here, "
+        reason += "and these releases word this failure differently"
+    return Answered(question, result, reason, cell, claims)
 
 
 def _judge(plan: Plan, question: Question, ran: CellResult, claims: Sequence[Claim]) -> tuple[Result, str]:
@@ -181,8 +179,8 @@ def _judge(plan: Plan, question: Question, ran: CellResult, claims: Sequence[Cla
     cause, first = question.cause, ran.cause or UNKNOWN
     sure = f" ({ran.verdict.confidence})" if ran.verdict.confidence else ""
     shows = f"the cause found is {first}{sure}"
-    looked_for = [claim for claim in claims if claim.held is not Held.NOT_TESTED]
-    has_same_words = any(claim.held is Held.HELD for claim in looked_for)
+    looked_for = [claim for claim in claims if claim.outcome is not ClaimOutcome.NOT_TESTED]
+    has_same_words = any(claim.outcome is ClaimOutcome.HELD for claim in looked_for)
     if cause is None:
         tests = {test.name for test in plan.report.of(NamedTest) if test.known}
         if has_same_words:
@@ -206,8 +204,8 @@ def _judge(plan: Plan, question: Question, ran: CellResult, claims: Sequence[Cla
     stated = plan.stated.knobs if plan.stated else {}
     if question.variant is None or question.variant.knobs != stated:
         # A guest that was made to have a cause has it: only the words could show that the report is about it.
-        why = "that cause was put on the guest, and no words of the report could be compared"
-        return Result.NOT_REPRODUCED, f"it fails for {cause}{sure}, but {why}"
+        reason = "that cause was put on the guest, and no words of the report could be compared"
+        return Result.NOT_REPRODUCED, f"it fails for {cause}{sure}, but {reason}"
     if ran.verdict.confidence is not Confidence.PROVED:
         return Result.NOT_REPRODUCED, f"the evidence does not prove the cause: {shows}"
     return Result.REPRODUCED, f"the same cause by the settings that the report states: {cause}{sure}"
@@ -217,10 +215,10 @@ def _met_by_chance(cause: str, ran: CellResult, looked_for: Sequence[Claim]) -> 
     """The report's error if the cell met it and chance decides which program meets the cause; empty if not."""
     if cause not in causes.known() or not causes.known()[cause].met_by_chance:
         return ""
-    why = next((finding.why for finding in ran.causes if finding.name == cause), "")
+    reason = next((finding.why for finding in ran.causes if finding.name == cause), "")
     words = [claim.statement for claim in looked_for]
     errors = sorted({message.errno for message in words if isinstance(message, Words) and message.errno})
-    return next((name for name in errors if os.strerror(getattr(errno, name)) in why), "")
+    return next((name for name in errors if os.strerror(getattr(errno, name)) in reason), "")
 
 
 # -- the claims of a report: its words and audit lines, the tests that fail, and what its reporter tried
@@ -243,8 +241,8 @@ def _of_words(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Cl
     line is about this one.
     """
     quoted = _quoted_words(plan.report)
-    own = [statement for statement in quoted if statement.quote in question.quotes]
-    return _find_words(plan, own or _unquestioned(plan, quoted), cell)
+    of_question = [statement for statement in quoted if statement.quote in question.quotes]
+    return _find_words(plan, of_question or _unquestioned(plan, quoted), cell)
 
 
 def _unquestioned(plan: Plan, quoted: Sequence[AuditLine | Words]) -> list[AuditLine | Words]:
@@ -284,11 +282,11 @@ def _find_words(plan: Plan, quoted: Sequence[AuditLine | Words], cell: FinishedC
             untested = "only Ubuntu's kernel writes such a line" if is_of_ubuntu else ""
         if proof := next(same, None):
             file, number, line = proof
-            why = f"{file}, line {number}: {bounded(line, SHOWN)}"
-            yield Claim(statement, text, Held.HELD, why, file, number)
+            reason = f"{file}, line {number}: {bounded(line, SHOWN)}"
+            yield Claim(statement, text, ClaimOutcome.HELD, reason, file, number)
         else:
-            held = Held.NOT_TESTED if untested else Held.NOT_HELD
-            yield Claim(statement, text, held, untested or "no line of the evidence says so")
+            outcome = ClaimOutcome.NOT_TESTED if untested else ClaimOutcome.NOT_HELD
+            yield Claim(statement, text, outcome, untested or "no line of the evidence says so")
 
 
 def _evidence(cell: FinishedCell) -> Iterator[tuple[str, int, str]]:
@@ -329,23 +327,23 @@ def _of_one_failure(plan: Plan, answered: Sequence[Answered]) -> Iterator[Claim]
     if len(lines) < 2:
         return
     cells = [answer.cell for answer in answered if answer.cell and answer.cell.result.status.is_decisive]
-    shown = {
+    lines_of_cells = {
         cell.result.variant: [
             statement.quote.number
             for question, statement in lines
-            if any(claim.held is Held.HELD for claim in _of_words(plan, question, cell))
+            if any(claim.outcome is ClaimOutcome.HELD for claim in _of_words(plan, question, cell))
         ]
         for cell in cells
     }
     numbers = [statement.quote.number for _, statement in lines]
-    reason = "; ".join(f"{variant} shows {_written(shown[variant])}" for variant in shown)
-    held = Held.NOT_TESTED
-    if any(len(of_cell) == len(numbers) for of_cell in shown.values()):
-        held = Held.HELD
-    elif set(numbers) <= {number for of_cell in shown.values() for number in of_cell}:
-        held = Held.NOT_HELD
+    reason = "; ".join(f"{variant} shows {_written(lines_of_cells[variant])}" for variant in lines_of_cells)
+    outcome = ClaimOutcome.NOT_TESTED
+    if any(len(of_cell) == len(numbers) for of_cell in lines_of_cells.values()):
+        outcome = ClaimOutcome.HELD
+    elif set(numbers) <= {number for of_cell in lines_of_cells.values() for number in of_cell}:
+        outcome = ClaimOutcome.NOT_HELD
     text = f"one failure shows {_written(numbers)}"
-    yield Claim(lines[0][1], text, held, reason or "its cells did not run")
+    yield Claim(lines[0][1], text, outcome, reason or "its cells did not run")
 
 
 def _written(numbers: Sequence[int]) -> str:
@@ -360,7 +358,7 @@ def _of_assertion(
     observed: list[tuple[FinishedCell, Observation]] = []
     silent: list[str] = []
     if assertion.is_of_host and not plan.is_host:
-        return Claim(assertion, assertion.text, Held.NOT_TESTED, "only the report's own host shows it")
+        return Claim(assertion, assertion.text, ClaimOutcome.NOT_TESTED, "only the report's own host shows it")
     for cell in _cells_of(assertion, answered, cells):
         observation = observers.observe(assertion.observer, cell, plan.report, assertion.arguments)
         if isinstance(observation, NothingShown):
@@ -369,13 +367,13 @@ def _of_assertion(
             observed.append((cell, observation))
     if not observed:
         reason = "; ".join(silent) or f"no cell of {assertion.variant or 'its questions'} was run"
-        return Claim(assertion, assertion.text, Held.NOT_TESTED, reason)
+        return Claim(assertion, assertion.text, ClaimOutcome.NOT_TESTED, reason)
     # As with words: each cell of a question may be what the report's host is.
     observed.sort(key=lambda each: not each[1].holds)
     reason = "; ".join(f"{cell.result.variant}: {observation.reason}" for cell, observation in observed)
-    held = Held.HELD if observed[0][1].holds else Held.NOT_HELD
+    outcome = ClaimOutcome.HELD if observed[0][1].holds else ClaimOutcome.NOT_HELD
     files = (cell.path(observation.file) for cell, observation in observed if observation.is_gathered(cell))
-    return Claim(assertion, assertion.text, held, reason, next(files, None))
+    return Claim(assertion, assertion.text, outcome, reason, next(files, None))
 
 
 def _cells_of(
@@ -395,12 +393,15 @@ def _of_test(test: NamedTest, answered: Sequence[Answered]) -> Claim:
         for result in cell.result.tests
         if result.name == test.name and result.outcome is not Outcome.NOT_RUN
     }
-    held, why = Held.NOT_TESTED, "it did not run" if test.known else "the lab's suite has no such test"
+    claim_outcome, reason = (
+        ClaimOutcome.NOT_TESTED,
+        "it did not run" if test.known else "the lab's suite has no such test",
+    )
     if test.known and outcomes:
         failed = all(outcome.is_failure for outcome in outcomes.values())
-        held = Held.HELD if failed else Held.NOT_HELD
-        why = ", ".join(f"{variant}: {outcome}" for variant, outcome in outcomes.items())
-    return Claim(test, f"{test.name} fails", held, why)
+        claim_outcome = ClaimOutcome.HELD if failed else ClaimOutcome.NOT_HELD
+        reason = ", ".join(f"{variant}: {outcome}" for variant, outcome in outcomes.items())
+    return Claim(test, f"{test.name} fails", claim_outcome, reason)
 
 
 def _of_check(plan: Plan, check: Check, cells: Mapping[str, FinishedCell]) -> Claim:
@@ -411,18 +412,20 @@ def _of_check(plan: Plan, check: Check, cells: Mapping[str, FinishedCell]) -> Cl
     text = f"{check.written} {verb} against {check.question.cause or 'it'}"
     cell = cells.get(check.variant.name) if check.variant else None
     if cell is None:
-        return Claim(setting, text, Held.NOT_TESTED, check.why_not or "its cell was not run")
+        return Claim(setting, text, ClaimOutcome.NOT_TESTED, check.why_not or "its cell was not run")
     if not cell.result.status.is_decisive:
-        return Claim(setting, text, Held.NOT_TESTED, f"{cell.result.status}: {cell.result.reason}")
+        return Claim(setting, text, ClaimOutcome.NOT_TESTED, f"{cell.result.status}: {cell.result.reason}")
     needing = plan.build.suite.needing(Needs.SANDBOX) if plan.build else set()
     tests = (test for test in cell.result.tests if test.name in needing)
     failing = [test.name for test in tests if test.outcome is not Outcome.PASS]
-    why = f"with it{f' on {check.question.variant.name}' if check.question.variant else ''}, "
+    reason = f"with it{f' on {check.question.variant.name}' if check.question.variant else ''}, "
     if failing:
-        why += f"{', '.join(failing)} fail all the same: {cell.result.reason}"
+        reason += f"{', '.join(failing)} fail all the same: {cell.result.reason}"
     else:
-        why += "every test that needs the sandbox passes"
+        reason += "every test that needs the sandbox passes"
     if helped is None:
-        why = f"the report does not say what it did; {why}"
-        return Claim(setting, f"tried: {check.written}", Held.NOT_TESTED, why)
-    return Claim(setting, text, Held.HELD if helped is not bool(failing) else Held.NOT_HELD, why)
+        reason = f"the report does not say what it did; {reason}"
+        return Claim(setting, f"tried: {check.written}", ClaimOutcome.NOT_TESTED, reason)
+    return Claim(
+        setting, text, ClaimOutcome.HELD if helped is not bool(failing) else ClaimOutcome.NOT_HELD, reason
+    )

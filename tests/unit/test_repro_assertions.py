@@ -13,7 +13,7 @@ from lab.record import CellResult, Outcome, RemedyOutcome, Status, TestResult
 from lab.repro import assertions, observers, verdict
 from lab.repro.observers import NothingShown, Observation
 from lab.repro.report import Assertion, Speaker, Statement
-from lab.repro.verdict import Held, Result
+from lab.repro.verdict import ClaimOutcome, Result
 from lab.verdict.words import FinishedCell
 from tests.builders import evidence as evidence_examples
 from tests.builders import messages
@@ -48,6 +48,7 @@ from tests.builders.reports import ran as ran_of_plan
 
 SUITE = catalog.load().suite
 VERIFIED, NO_HELP, CANNOT = RemedyOutcome.VERIFIED, RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.CANNOT
+HELD, NOT_HELD, NOT_TESTED = ClaimOutcome.HELD, ClaimOutcome.NOT_HELD, ClaimOutcome.NOT_TESTED
 AVOIDS = RemedyOutcome.AVOIDS
 PASS = ran(Outcome.PASS, Outcome.PASS)
 NOT_EXECUTED = "failed to run bwrap: Permission denied (os error 13)"
@@ -293,7 +294,7 @@ def test_only_the_reports_own_host_shows_what_is_asserted_of_it(tmp_path: Path) 
     made = plan(report(system("pop", "22.04"), asserted(FRESH)), POLICY, nearest=True)
     cells = run(ran_of_plan(made, POLICY, cause=POLICY))
     [claim] = verdict.of_run(made, cells, tmp_path).claims
-    assert (claim.held, claim.why) == (Held.NOT_TESTED, "only the report's own host shows it")
+    assert (claim.outcome, claim.reason) == (NOT_TESTED, "only the report's own host shows it")
 
 
 def test_a_variant_that_the_guest_cannot_have_is_not_tested(tmp_path: Path) -> None:
@@ -313,16 +314,18 @@ def test_an_assertion_holds_if_the_cell_of_one_question_shows_it(tmp_path: Path)
     for result, log in zip(cells, (LIBCONTAINER, messages.USERNS_SYSCTL), strict=True):
         gather(tmp_path, result, log=log)
     [claim] = verdict.of_run(made, run(*cells), tmp_path).claims
-    assert claim.held is Held.HELD
-    assert claim.why.startswith(f"{POLICY}: boxlite names libcontainer; userns-clone-off: boxlite names other")
+    assert claim.outcome is HELD
+    assert claim.reason.startswith(
+        f"{POLICY}: boxlite names libcontainer; userns-clone-off: boxlite names other"
+    )
     assert claim.file
     assert (tmp_path / claim.file).is_file()
     for result in cells:
         gather(tmp_path / "neither", result)
     [claim] = verdict.of_run(made, run(*cells), tmp_path / "neither").claims
-    assert claim.held is Held.NOT_HELD
+    assert claim.outcome is NOT_HELD
     [claim] = verdict.of_run(made, run(*cells), tmp_path / "nothing gathered").claims
-    assert claim.held is Held.NOT_TESTED
+    assert claim.outcome is NOT_TESTED
 
 
 CANNOT_RUN, AUDIT = words(NOT_EXECUTED, 8), audit(10)
@@ -334,13 +337,17 @@ EXECUTION = messages.APPARMOR_NOCAPS.replace(
 @pytest.mark.parametrize(
     ("logs", "kernels", "held"),
     [
-        ((EXECUTION, messages.APPARMOR_NOCAPS), ("", evidence_examples.DENIED_CAP_BWRAP), Held.NOT_HELD),
-        ((EXECUTION, EXECUTION), ("", evidence_examples.DENIED_CAP_BWRAP), Held.HELD),
-        ((messages.HOME_NOEXEC, messages.HOME_NOEXEC), ("", ""), Held.NOT_TESTED),
+        (
+            (EXECUTION, messages.APPARMOR_NOCAPS),
+            ("", evidence_examples.DENIED_CAP_BWRAP),
+            NOT_HELD,
+        ),
+        ((EXECUTION, EXECUTION), ("", evidence_examples.DENIED_CAP_BWRAP), HELD),
+        ((messages.HOME_NOEXEC, messages.HOME_NOEXEC), ("", ""), NOT_TESTED),
     ],
 )
 def test_lines_that_show_different_causes_are_of_one_failure_if_one_cell_shows_both(
-    tmp_path: Path, logs: tuple[str, str], kernels: tuple[str, str], held: Held
+    tmp_path: Path, logs: tuple[str, str], kernels: tuple[str, str], held: ClaimOutcome
 ) -> None:
     causes = ("bwrap-exec-denied", POLICY)
     made = plan(
@@ -356,7 +363,7 @@ def test_lines_that_show_different_causes_are_of_one_failure_if_one_cell_shows_b
         for each in verdict.of_run(made, run(*cells), tmp_path).claims
         if each.text == "one failure shows lines 8 and 10"
     ]
-    assert claim.held is held
+    assert claim.outcome is held
 
 
 def test_words_that_no_question_is_about_are_looked_for_and_decide_nothing(tmp_path: Path) -> None:
@@ -366,9 +373,9 @@ def test_words_that_no_question_is_about_are_looked_for_and_decide_nothing(tmp_p
     result = ran_of_plan(made, POLICY, cause=POLICY)
     gather(tmp_path, result, kernel="")
     judged = verdict.of_run(made, run(result), tmp_path)
-    assert [(claim.statement, claim.held) for claim in judged.claims] == [
-        (AUDIT, Held.NOT_HELD),
-        (preflight, Held.HELD),
+    assert [(claim.statement, claim.outcome) for claim in judged.claims] == [
+        (AUDIT, NOT_HELD),
+        (preflight, HELD),
     ]
     assert judged.result is Result.NOT_REPRODUCED
 

@@ -128,9 +128,9 @@ def test_a_likely_cause_says_why_and_quotes_the_lines(
 ) -> None:
     [finding] = judged(whole(text)).findings
     assert (finding.name, finding.confidence, numbers(finding.quotes)) == (cause, Confidence.LIKELY, lines)
-    assert all(words in finding.why for words in why)
+    assert all(words in finding.reason for words in why)
     # The uid map is denied with EACCES for the missing attach_disconnected.
-    assert "capability" not in finding.why
+    assert "capability" not in finding.reason
 
 
 def test_a_report_may_name_two_causes_of_different_kinds() -> None:
@@ -181,7 +181,7 @@ def test_a_refused_file_is_an_execution_only_if_something_says_so(text: str, is_
 
 def test_a_cure_is_no_evidence_for_a_cause_that_it_cannot_cure() -> None:
     result = judged("/dev/kvm: No such file or directory\n\nAfter `sudo chmod 666 /dev/kvm` it works.")
-    assert not any("chmod" in finding.why for finding in result.findings if finding.name == "kvm-absent")
+    assert not any("chmod" in finding.reason for finding in result.findings if finding.name == "kvm-absent")
 
 
 def test_possible_causes_are_ranked_with_what_tells_them_apart() -> None:

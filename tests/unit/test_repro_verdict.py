@@ -17,7 +17,7 @@ from lab.repro.answer import Subject
 from lab.repro.planning import Plan
 from lab.repro.report import Finding as TextFinding
 from lab.repro.report import Mood, Setting, Speaker, Statement
-from lab.repro.verdict import Claim, Held, Result, Verdict, essence, spaced
+from lab.repro.verdict import Claim, ClaimOutcome, Result, Verdict, essence, spaced
 from tests.builders import evidence, messages
 from tests.builders.cells import changed
 from tests.builders.reports import (
@@ -44,6 +44,7 @@ from tests.builders.reports import (
     words,
 )
 
+HELD, NOT_HELD, NOT_TESTED = ClaimOutcome.HELD, ClaimOutcome.NOT_HELD, ClaimOutcome.NOT_TESTED
 NAMESPACE = "bwrap: No permissions to create a new namespace, likely because the kernel does not allow \
 non-privileged user namespaces. See another distribution's page."
 LIMIT, ECHO = "nproc-limit", "jailer_enabled_box_starts_and_executes"
@@ -62,7 +63,7 @@ def of(made: Plan, folder: Path, *, cause: str | None = POLICY, confidence: Conf
 
 def held(judged: Verdict) -> list[Claim]:
     """What the report says about its first question and a line of the evidence says, too."""
-    return [claim for claim in judged.answered[0].claims if claim.held is Held.HELD]
+    return [claim for claim in judged.answered[0].claims if claim.outcome is HELD]
 
 
 def denied(**fields: str) -> tuple[list[Statement], TextFinding]:
@@ -107,7 +108,7 @@ def test_the_verdict_on_a_cell(
     made = plan(report(system(), *statements), *([suspicion] if suspicion else []))
     judged = of(made, tmp_path, cause=cause)
     assert judged.result is result
-    assert why in judged.why[0]
+    assert why in judged.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_the_line_that_shows_the_same_words_is_named(tmp_path: Path) -> None:
     assert claim.file.endswith("logs/boxlite.log.2026-11-24")
     line = spaced((tmp_path / claim.file).read_text().splitlines()[claim.file_line - 1])
     assert "bwrap: No permissions to create a new namespace" in line
-    assert claim.why.startswith(f"{claim.file}, line {claim.file_line}: {line[:80]}")
+    assert claim.reason.startswith(f"{claim.file}, line {claim.file_line}: {line[:80]}")
 
 
 @pytest.mark.parametrize("status", [Status.ERROR, Status.NOT_RUN, Status.NOT_APPLICABLE, Status.FLAKY])
@@ -133,7 +134,7 @@ def test_a_cell_that_says_nothing_is_not_run_with_its_reason(tmp_path: Path, sta
     cell = ran(made, variant_of(made).name, status=status, reason="image not available: no network")
     judged = verdict.of_run(made, run(cell), tmp_path)
     assert (judged.result, judged.result.exit_status) == (Result.NOT_RUN, 3)
-    assert judged.why == (f"{status}: image not available: no network", made.hint)
+    assert judged.reasons == (f"{status}: image not available: no network", made.hint)
     assert made.hint.startswith("debian-13 comes nearest: ")
 
 
@@ -155,10 +156,10 @@ def test_a_line_that_only_ubuntu_s_kernel_writes_is_not_missed_elsewhere(tmp_pat
     suspicion = suspected(POLICY, moved.quote, quote(6, "audit: DENIED"), program="some-desktop")
     judged = of(plan(lines, suspicion, nearest=True), tmp_path)
     first, second = judged.answered[0].claims
-    assert (first.held, first.why) == (Held.NOT_TESTED, "only Ubuntu's kernel writes such a line")
-    assert second.held is Held.HELD
+    assert (first.outcome, first.reason) == (NOT_TESTED, "only Ubuntu's kernel writes such a line")
+    assert second.outcome is HELD
     assert judged.result is Result.REPRODUCED
-    assert "it was met by some-desktop in the report, and by boxlite here" in judged.why[0]
+    assert "it was met by some-desktop in the report, and by boxlite here" in judged.reasons[0]
 
 
 def test_two_causes_are_told_apart_each_by_its_own_words(tmp_path: Path) -> None:
@@ -202,18 +203,20 @@ def test_any_error_at_a_limit_reproduces_it(tmp_path: Path, cause: str, why: str
     gather(tmp_path, cell)
     judged = verdict.of_run(made, run(cell), tmp_path)
     assert judged.result is result
-    assert ("the same error, EAGAIN, met by another program" in judged.why[0]) is (result is Result.REPRODUCED)
+    assert ("the same error, EAGAIN, met by another program" in judged.reasons[0]) is (
+        result is Result.REPRODUCED
+    )
 
 
 def test_why_words_were_not_looked_for(tmp_path: Path) -> None:
     [claim] = of(plan(report(system(), COMMAND, OTHER_WORDS), POLICY), tmp_path / "command").answered[0].claims
-    assert claim.held is Held.NOT_TESTED
-    assert "lab exec GUEST VARIANT -- COMMAND" in claim.why
+    assert claim.outcome is NOT_TESTED
+    assert "lab exec GUEST VARIANT -- COMMAND" in claim.reason
     # The same bubblewrap explains no other words.
     same = program("bubblewrap", "0.12.0")
     judged = of(plan(report(system(), same, OTHER_WORDS), POLICY), tmp_path / "same")
-    assert [claim.held for claim in judged.answered[0].claims] == [Held.NOT_HELD]
-    assert "bubblewrap" not in judged.why[0]
+    assert [claim.outcome for claim in judged.answered[0].claims] == [NOT_HELD]
+    assert "bubblewrap" not in judged.reasons[0]
 
 
 def test_a_plan_that_cannot_be_run_is_not_run_for_its_reasons() -> None:
@@ -252,20 +255,22 @@ def test_evidence_outside_of_the_run_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("helped", "cured", "result"),
     [
-        (True, True, Held.HELD),
-        (True, False, Held.NOT_HELD),
-        (False, False, Held.HELD),
-        (False, True, Held.NOT_HELD),
+        (True, True, HELD),
+        (True, False, NOT_HELD),
+        (False, False, HELD),
+        (False, True, NOT_HELD),
     ],
 )
-def test_what_was_tried_is_judged_on_the_cell(tmp_path: Path, helped: bool, cured: bool, result: Held) -> None:
+def test_what_was_tried_is_judged_on_the_cell(
+    tmp_path: Path, helped: bool, cured: bool, result: ClaimOutcome
+) -> None:
     made = plan(report(system(), tried(SWITCH, "1", helped=helped)), CLONE)
     cells = [ran(made, "userns-clone-off", cause=CLONE), ran(made, "tried-1", cause=None if cured else CLONE)]
     [claim] = verdict.of_run(made, run(*cells), tmp_path).claims
-    assert claim.held is result
+    assert claim.outcome is result
     assert claim.text == f"{SWITCH}=1 {'helps' if helped else 'does not help'} against {CLONE}"
     outcome = "every test that needs the sandbox passes" if cured else f"{ECHO}, "
-    assert f"with it on userns-clone-off, {outcome}" in claim.why
+    assert f"with it on userns-clone-off, {outcome}" in claim.reason
     assert claim.statement.quote.number == 3
 
 
@@ -275,12 +280,12 @@ def test_a_test_that_did_not_run_says_nothing_and_a_skipped_one_is_no_cure(tmp_p
     blocked = ran(made, "userns-clone-off", cause=CLONE)
     not_run = changed(blocked, tests=tests)
     [claim] = verdict.of_run(made, run(not_run), tmp_path).claims
-    assert (claim.held, claim.why) == (Held.NOT_TESTED, "it did not run")
+    assert (claim.outcome, claim.reason) == (NOT_TESTED, "it did not run")
     made = plan(report(system(), tried(SWITCH, "1", helped=True)), CLONE)
     cure = ran(made, "tried-1")
     cure.tests[:] = [TestResult(name=test.name, outcome=Outcome.SKIP) for test in cure.tests]
     [claim] = verdict.of_run(made, run(blocked, cure), tmp_path).claims
-    assert claim.held is Held.NOT_HELD
+    assert claim.outcome is NOT_HELD
 
 
 def test_what_could_not_be_tried_says_why_and_what_has_no_outcome_is_no_claim(tmp_path: Path) -> None:
@@ -288,9 +293,12 @@ def test_what_could_not_be_tried_says_why_and_what_has_no_outcome_is_no_claim(tm
     made = plan(report(system("ubuntu", "24.04"), *settings), POLICY, nearest=True)
     cells = [ran(made, "apparmor-userns-nocaps", cause=POLICY), ran(made, "tried-1", cause=POLICY)]
     switch, open_one = verdict.of_run(made, run(*cells), tmp_path).claims
-    assert (switch.held, switch.why) == (Held.NOT_TESTED, "the kernel of debian-13 has no such sysctl")
-    assert open_one.held is Held.NOT_TESTED
-    assert open_one.why.startswith("the report does not say what it did; with it on apparmor-userns-nocaps")
+    assert (switch.outcome, switch.reason) == (
+        NOT_TESTED,
+        "the kernel of debian-13 has no such sysctl",
+    )
+    assert open_one.outcome is NOT_TESTED
+    assert open_one.reason.startswith("the report does not say what it did; with it on apparmor-userns-nocaps")
 
 
 def test_words_audit_lines_and_tests_of_a_new_report_are_its_claims(tmp_path: Path) -> None:
@@ -302,11 +310,21 @@ def test_words_audit_lines_and_tests_of_a_new_report_are_its_claims(tmp_path: Pa
         named_test("zygote_starts", known=False),
     )
     claims = of(plan(report(system(), *statements), POLICY), tmp_path).claims
-    assert [(claim.held, claim.statement) for claim in claims] == list(
-        zip((Held.NOT_HELD, Held.HELD, Held.HELD, Held.HELD, Held.NOT_TESTED), statements, strict=True)
+    assert [(claim.outcome, claim.statement) for claim in claims] == list(
+        zip(
+            (
+                NOT_HELD,
+                HELD,
+                HELD,
+                HELD,
+                NOT_TESTED,
+            ),
+            statements,
+            strict=True,
+        )
     )
-    assert "boxlite.log.2026-11-24, line 2: " in claims[1].why
-    assert claims[4].why == "the lab's suite has no such test"
+    assert "boxlite.log.2026-11-24, line 2: " in claims[1].reason
+    assert claims[4].reason == "the lab's suite has no such test"
 
 
 def test_what_two_cells_are_asked_holds_if_one_shows_it(tmp_path: Path) -> None:
@@ -316,8 +334,11 @@ def test_what_two_cells_are_asked_holds_if_one_shows_it(tmp_path: Path) -> None:
     gather(tmp_path, cells[0], log="", kernel="")
     gather(tmp_path, cells[1])
     judged = verdict.of_run(made, run(*cells), tmp_path)
-    assert [answered.claims[0].held for answered in judged.answered] == [Held.NOT_HELD, Held.HELD]
-    assert [claim.held for claim in judged.claims] == [Held.HELD]
+    assert [answered.claims[0].outcome for answered in judged.answered] == [
+        NOT_HELD,
+        HELD,
+    ]
+    assert [claim.outcome for claim in judged.claims] == [HELD]
 
 
 # -- the answer that says it
