@@ -86,12 +86,12 @@ class Commands(click.Group):
     def resolve_command(
         self, context: click.Context, words: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name, command, rest = super().resolve_command(context, words)
-        own = rest[: rest.index("--")] if "--" in rest else rest
+        name, command, arguments = super().resolve_command(context, words)
+        lab_arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
         below = command.commands if isinstance(command, click.Group) else ()
-        path = " ".join([str(name), *(word for word in own if word in below)])
-        self.only_prints = bool(PRINTING.fullmatch(path)) or not PRINTING_OPTIONS.isdisjoint(own)
-        return name, command, rest
+        path = " ".join([str(name), *(word for word in lab_arguments if word in below)])
+        self.only_prints = bool(PRINTING.fullmatch(path)) or not PRINTING_OPTIONS.isdisjoint(lab_arguments)
+        return name, command, arguments
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         self._stand_ins().format_commands(context, formatter)

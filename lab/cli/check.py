@@ -84,7 +84,7 @@ def _here() -> HostReport:
     # A host whose own Python is missing or too old has the one that the lab runs with.
     path = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             env={**os.environ, "PATH": path},
             stdin=subprocess.DEVNULL,
@@ -95,9 +95,9 @@ def _here() -> HostReport:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LabError(f"the probe script did not run on this host: {error}", hint="lab probe | sh") from error
-    report = read(done.stdout)
+    report = read(process.stdout)
     if report is None:
-        raise LabError(f"the probe script failed on this host: {done.stderr}", hint="lab probe | sh")
+        raise LabError(f"the probe script failed on this host: {process.stderr}", hint="lab probe | sh")
     return report
 
 

@@ -72,8 +72,8 @@ class Line:
 class NotMet(LabError):
     """A requirement is not met, or not as well as it could be."""
 
-    def __init__(self, state: State, found: str, hint: str | None = None) -> None:
-        super().__init__(found, hint=hint)
+    def __init__(self, state: State, answer: str, hint: str | None = None) -> None:
+        super().__init__(answer, hint=hint)
         self.state = state
 
 
@@ -89,16 +89,16 @@ class Examination:
     catalog: Sequence[Guest]
     uri: str
     again: bool = False
-    opened: libvirt.virConnect | None = None
+    daemon: libvirt.virConnect | None = None
     # Closes the connection at the end.
     closing: ExitStack = field(default_factory=ExitStack)
 
     @property
     def libvirt(self) -> libvirt.virConnect:
         """The connection. Raises NotMet if there is none."""
-        if self.opened is None:
+        if self.daemon is None:
             raise NotMet(State.UNKNOWN, "cannot be tried without libvirt", "start libvirt")
-        return self.opened
+        return self.daemon
 
 
 # -- which guests need something that not every guest needs
@@ -175,26 +175,26 @@ def _uefi(examination: Examination) -> str:
 
 def _foreign(examination: Examination) -> str:
     """What guests of the other architecture need; none of them is broken for others of the plan."""
-    paths, opened, found = examination.paths, examination.libvirt, []
+    paths, daemon, answers = examination.paths, examination.libvirt, []
     foreign = [guest for guest in examination.guests if is_foreign(paths, guest)]
-    [other] = (known for known in architecture.ARCHITECTURES.values() if known is not architecture.of_host())
+    [other] = (arch for arch in architecture.ARCHITECTURES.values() if arch is not architecture.of_host())
     try:
-        domain.check_emulator(opened, other)
-        found.append(f"QEMU emulates {other.name}")
+        domain.check_emulator(daemon, other)
+        answers.append(f"QEMU emulates {other.name}")
         if any(starts_from_uefi(paths, guest) for guest in foreign):
-            found.append(f"its UEFI is {domain.uefi(opened, other)}")
+            answers.append(f"its UEFI is {domain.uefi(daemon, other)}")
         if any(is_built(paths, guest) for guest in foreign):
             process.run(["arch-test", other.debian], timeout=ANSWER_SECONDS)
-            found.append("this host runs its programs")
+            answers.append("this host runs its programs")
     except LabError as error:
         state = State.LIMITED if len(foreign) < len(examination.guests) else State.BROKEN
         raise NotMet(state, str(error.args[0]), f"{other.setup} installs it") from error
-    return ", ".join(found)
+    return ", ".join(answers)
 
 
 def _libvirt(examination: Examination) -> str:
-    examination.opened = examination.closing.enter_context(connection(examination.uri))
-    number = examination.opened.getLibVersion()
+    examination.daemon = examination.closing.enter_context(connection(examination.uri))
+    number = examination.daemon.getLibVersion()
     text = f"{version(number)}, {examination.uri}"
     if number < OLDEST_LIBVIRT:
         raise LabError(text, hint="the lab needs libvirt 8.6 or newer")
@@ -202,12 +202,12 @@ def _libvirt(examination: Examination) -> str:
 
 
 def _acceleration(examination: Examination) -> str:
-    paths, opened = examination.paths, examination.libvirt
+    paths, daemon = examination.paths, examination.libvirt
     if examination.again:
         paths.acceleration.unlink(missing_ok=True)
-    verdict = acceleration.cached(opened, paths)
+    verdict = acceleration.cached(daemon, paths)
     if verdict is None and (image := store.any_image(paths)):
-        verdict = acceleration.decide(opened, paths, image, UNWATCHED)
+        verdict = acceleration.decide(daemon, paths, image, UNWATCHED)
     if verdict is None:
         raise NotMet(
             State.UNKNOWN,
@@ -220,13 +220,13 @@ def _acceleration(examination: Examination) -> str:
 
 
 def _clock(examination: Examination) -> str:
-    paths, opened = examination.paths, examination.libvirt
-    verdict = acceleration.cached(opened, paths)
+    paths, daemon = examination.paths, examination.libvirt
+    verdict = acceleration.cached(daemon, paths)
     if verdict is not None and verdict.kvm:
         return "guests run under KVM and have this host's clock"
-    if not opened.getURI().startswith("qemu"):
+    if not daemon.getURI().startswith("qemu"):
         raise NotMet(State.UNKNOWN, "only QEMU can be given another one", "")
-    emulated = clock.of_emulated(opened, paths)
+    emulated = clock.of_emulated(daemon, paths)
     if emulated.reason:
         raise NotMet(
             State.SLOW,
@@ -238,16 +238,18 @@ def _clock(examination: Examination) -> str:
 
 
 def _machine(examination: Examination) -> str:
-    paths, opened = examination.paths, examination.libvirt
-    if not opened.getURI().startswith("qemu"):
+    paths, daemon = examination.paths, examination.libvirt
+    if not daemon.getURI().startswith("qemu"):
         raise NotMet(State.UNKNOWN, "only QEMU has one that can be tried")
     # Without an image KVM was not tried.
-    how = acceleration.cached(opened, paths)
+    verdict = acceleration.cached(daemon, paths)
     try:
-        with throwaway.machine(opened, paths, kvm=how is not None and how.kvm, image=store.any_image(paths)):
+        with throwaway.machine(
+            daemon, paths, kvm=verdict is not None and verdict.kvm, image=store.any_image(paths)
+        ):
             return "libvirt starts a machine, and QEMU opens its port on 127.0.0.1"
     except libvirt.libvirtError as error:
-        if not opened.isAlive():
+        if not daemon.isAlive():
             raise NoLibvirt(f"libvirt went away while a machine was tried: {error}") from error
         raise NotMet(State.BROKEN, str(error).strip(), domain.start_hint(error, REFUSED)) from error
 
@@ -265,13 +267,13 @@ def _sandbox(_examination: Examination) -> str:
 
 def _subordinate_ids(_examination: Examination) -> str:
     name = pwd.getpwuid(os.geteuid()).pw_name
-    listed = [
+    files_with_user = [
         file
         for file in ("/etc/subuid", "/etc/subgid")
         if Path(file).exists()
         and any(line.split(":")[0] in (name, str(os.geteuid())) for line in Path(file).read_text().splitlines())
     ]
-    if len(listed) < 2 or not shutil.which("newuidmap"):
+    if len(files_with_user) < 2 or not shutil.which("newuidmap"):
         files = "/etc/subuid and /etc/subgid"
         raise LabError(f"newuidmap, or lines for {name} in {files}, are missing: no guest can be built")
     return f"{name} has lines in /etc/subuid and /etc/subgid"
@@ -279,9 +281,9 @@ def _subordinate_ids(_examination: Examination) -> str:
 
 def _labels(examination: Examination) -> str:
     name = pwd.getpwuid(os.geteuid()).pw_name
-    others = not all(is_labelled(examination.paths, guest) for guest in examination.guests)
+    has_other_guests = not all(is_labelled(examination.paths, guest) for guest in examination.guests)
     raise NotMet(
-        State.LIMITED if others else State.BROKEN,
+        State.LIMITED if has_other_guests else State.BROKEN,
         f"{name} is not root, and only root can set them in a guest's image",
     )
 
@@ -316,7 +318,7 @@ class Requirement:
     `need` says which guests need it, None that all do. `of_users`: root does not need it.
     """
 
-    what: str
+    subject: str
     ask: Ask
     mend: str = SETUP
     need: Need | None = None
@@ -374,18 +376,18 @@ def examine(examination: Examination) -> Iterator[Line]:
 
 def line_of(requirement: Requirement, examination: Examination) -> Line:
     """Ask for one requirement, and judge the answer by the guests that are to be run."""
-    what, need = requirement.what, requirement.need
+    subject, need = requirement.subject, requirement.need
     needed_by = None
     if need:
         needed_by = [guest.name for guest in examination.catalog if need(examination.paths, guest)]
     try:
-        return Line(what, State.OK, requirement.ask(examination), needed_by=needed_by)
+        return Line(subject, State.OK, requirement.ask(examination), needed_by=needed_by)
     except libvirt.libvirtError as error:
-        return Line(what, State.UNKNOWN, f"libvirt starts no machine: {error}", "see the line `machine`")
+        return Line(subject, State.UNKNOWN, f"libvirt starts no machine: {error}", "see the line `machine`")
     except LabError as error:
         mend = requirement.mend if error.hint is None else error.hint
         state = error.state if isinstance(error, NotMet) else State.BROKEN
         is_needed = needed_by is None or any(guest.name in needed_by for guest in examination.guests)
         if not is_needed and state in (State.BROKEN, State.LIMITED):
             state = State.NOT_NEEDED
-        return Line(what, state, str(error.args[0]), mend, needed_by)
+        return Line(subject, state, str(error.args[0]), mend, needed_by)

@@ -58,20 +58,20 @@ class GateOptions:
             expected=expectations.read(expect) if expect is not None else None,
         )
 
-    def builds(self, named: Sequence[str]) -> Sequence[str]:
+    def builds(self, arguments: Sequence[str]) -> Sequence[str]:
         """Return the builds to test: with --gate-build, the old one and the candidate.
 
         Raises UsageError if there is no such pair, LabError if the newest release cannot be found out.
         """
-        if self.old is not None and len(named) > 1:
+        if self.old is not None and len(arguments) > 1:
             raise UsageError("--gate decides about one build", hint="name one --build, or use --gate-build")
         if self.gate_build is None:
-            return named
-        if len(named) > 1:
+            return arguments
+        if len(arguments) > 1:
             raise UsageError(
                 "--gate-build tests one candidate with the build before it", hint="name one --build"
             )
-        candidate = builds.resolve(named[0] if named else None)
+        candidate = builds.resolve(arguments[0] if arguments else None)
         previous = self.gate_build == PREVIOUS
         old = builds.previous(candidate) if previous else builds.resolve(self.gate_build)
         if old.name == candidate.name:
@@ -121,17 +121,17 @@ def expect_command(
     for run in runs:
         folder, record = baseline.read_run(lab.paths.runs, run)
         cells |= results.of_run(record, folder, results.choose_build(record, build, "--build")).cells
-    made = expectations.rewrite(file, list(cells.values()))
-    click.echo(plain(made.diff(file.name)), nl=False)
-    counts = {"added": made.added, "removed": made.removed}
-    changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    rewriting = expectations.rewrite(file, list(cells.values()))
+    click.echo(plain(rewriting.diff(file.name)), nl=False)
+    counts = {"added": rewriting.added, "removed": rewriting.removed}
+    changes = ", ".join(f"{count} {change}" for change, count in counts.items() if count)
     output.say(f"{file}: {changes or 'nothing to change'}{' (nothing was written)' if dry_run else ''}")
-    for entry in made.look_at:
+    for entry in rewriting.look_at:
         output.say(plain(f"look at {entry}"))
-    if FILL_IN in made.new:
+    if FILL_IN in rewriting.new:
         output.say(f"replace every {FILL_IN.rstrip(': ')!r} before a gate uses the file")
     if not dry_run:
-        baseline.write_file(file, made.new)
+        baseline.write_file(file, rewriting.new)
     return 0
 
 
@@ -147,10 +147,10 @@ def compare_command(lab: options.Lab, old: str, new: str | None, kind: str) -> i
     the first as the old one. Cells are matched by guest and variant. The exit status is 0, whatever differs.
     """
     if new is None:
-        before, now = _pair(lab, old, None, None, (baseline.OF_SEVERAL, baseline.OF_SEVERAL))
+        old_results, new_results = _pair(lab, old, None, None, (baseline.OF_SEVERAL, baseline.OF_SEVERAL))
     else:
-        before, now = (baseline.read_side(lab.paths.runs, side) for side in (old, new))
-    _print(kind, compare(before, now))
+        old_results, new_results = (baseline.read_side(lab.paths.runs, side) for side in (old, new))
+    _print(kind, compare(old_results, new_results))
     return 0
 
 
@@ -165,10 +165,10 @@ def baseline_command(lab: options.Lab, run: str, file: Path, build: str | None) 
     RUN is the name or the folder of a run. FILE is TOML, made for git: one line for each cell, in a stable
     order, without times.
     """
-    made = baseline.read_side(lab.paths.runs, run, build, "--build")
-    baseline.write(made, file)
-    missing = sum(cell.status.could_not_run for cell in made.cells.values())
-    output.say(f"{file}: {len(made.cells)} cells of boxlite {made.build}")
+    build_results = baseline.read_side(lab.paths.runs, run, build, "--build")
+    baseline.write(build_results, file)
+    missing = sum(cell.status.could_not_run for cell in build_results.cells.values())
+    output.say(f"{file}: {len(build_results.cells)} cells of boxlite {build_results.build}")
     if missing:
         output.say(f"{missing} of them have no result, so a later run cannot be compared with them")
     return 0
@@ -210,12 +210,12 @@ def gate_command(
         )
     expected = expectations.read(expect) if expect is not None else None
     if against is not None:
-        before = baseline.read_side(lab.paths.runs, against)
-        now = baseline.read_side(lab.paths.runs, run, build, "--build")
+        old_results = baseline.read_side(lab.paths.runs, against)
+        new_results = baseline.read_side(lab.paths.runs, run, build, "--build")
     else:
         old = None if against_build == PREVIOUS else against_build
-        before, now = _pair(lab, run, old, build, ("--against-build", "--build"))
-    return show(decide(before, now, expected), kind)
+        old_results, new_results = _pair(lab, run, old, build, ("--against-build", "--build"))
+    return show(decide(old_results, new_results, expected), kind)
 
 
 def show(decision: Decision, kind: str = "table") -> int:
@@ -243,6 +243,6 @@ def _pair(
             f"{run} is a baseline of one build", hint=f"name a run too: lab compare {shlex.quote(run)} RUN"
         )
     folder, record = baseline.read_run(lab.paths.runs, run)
-    chosen = results.choose_pair(record, old, new, flags)
-    before, now = (results.of_run(record, folder, build) for build in chosen)
-    return before, now
+    pair = results.choose_pair(record, old, new, flags)
+    old_results, new_results = (results.of_run(record, folder, build) for build in pair)
+    return old_results, new_results

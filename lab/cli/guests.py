@@ -79,21 +79,21 @@ class WithCommand(click.Command):
 @click.command("shell")
 @in_a_cell
 @click.pass_obj
-def shell_command(lab: options.Lab, /, *, user: Who, keep: bool, **which: Any) -> int:
+def shell_command(lab: options.Lab, /, *, user: Who, keep: bool, **cell_options: Any) -> int:
     """Open a shell in a guest, in the state that the tests of a cell see.
 
     VARIANT is stock if not given. The first shell with a build deploys and stores it; later ones start in
     seconds. The guest is removed when the shell ends, and the exit status is the shell's. Without a terminal
     the shell reads its commands from standard input.
     """
-    with _guest(lab, keep=keep, **which) as (guest, about):
+    with _guest(lab, keep=keep, **cell_options) as (guest, about):
         return open_shell(guest, user, about)
 
 
 @click.command("exec", cls=WithCommand)
 @in_a_cell
 @click.pass_context
-def exec_command(context: click.Context, /, *, user: Who, keep: bool, **which: Any) -> int:
+def exec_command(context: click.Context, /, *, user: Who, keep: bool, **cell_options: Any) -> int:
     """Run one command in a guest, in the state that the tests of a cell see.
 
     VARIANT is stock if not given. COMMAND is a program with its arguments; for pipes and variables use a
@@ -106,7 +106,7 @@ def exec_command(context: click.Context, /, *, user: Who, keep: bool, **which: A
     words = context.meta.get(WORDS)
     if not words:
         raise UsageError("no command to run", hint="name it after --: lab exec GUEST [VARIANT] -- COMMAND")
-    with _guest(context.obj, keep=keep, **which) as (guest, _):
+    with _guest(context.obj, keep=keep, **cell_options) as (guest, _):
         return run(guest, guest.entrance.command(words, user=user, stdin=not sys.stdin.isatty()))
 
 
@@ -159,8 +159,8 @@ def _guest(
         # A variant may have been made for that run alone.
         definitions = definitions.with_variants(folder / VARIANTS)
         again = shlex.join(["lab", str(click.get_current_context().info_name), "--run", run, guest])
-        named = [build] if build is not None else []
-        recorded = past.find_cell(RunResult.read(folder), guest, definitions, lab.paths, named, again)
+        arguments = [build] if build is not None else []
+        recorded = past.find_cell(RunResult.read(folder), guest, definitions, lab.paths, arguments, again)
         for warning in recorded.warnings:
             output.warn(f"lab: warning: {warning}")
         cell, own_rootfs = recorded.cell, recorded.own_rootfs
@@ -171,11 +171,11 @@ def _guest(
         # The keeper is made of this process while it has one thread: the status line has another.
         starting = shell.start_keeper(cell, lab.paths, lab.uri, own_rootfs=own_rootfs)
         with output.errors().status("starting") as status:
-            kept = starting.wait(lambda progress: status.update(escape(progress.text)))
+            kept_guest = starting.wait(lambda progress: status.update(escape(progress.text)))
         try:
-            yield kept, about
+            yield kept_guest, about
         finally:
-            name = kept.name
+            name = kept_guest.name
             output.warn(f"kept: {name}; a shell in it: lab attach {name}; its end: lab attach {name} --end")
         return
     # Standard output is the command's.
@@ -184,9 +184,9 @@ def _guest(
         def show(progress: Progress) -> None:
             status.update(escape(progress.text))
 
-        with shell.ready(cell, lab.paths, lab.uri, show, own_rootfs=own_rootfs) as opened:
+        with shell.ready(cell, lab.paths, lab.uri, show, own_rootfs=own_rootfs) as entered_guest:
             status.stop()
-            yield opened, about
+            yield entered_guest, about
 
 
 # NAME:PATH. A path of this host with a colon in it has a slash before that: ./a:b.
@@ -210,20 +210,22 @@ def attach_command(lab: options.Lab, name: str | None, user: Who, only_list: boo
         if name or end:
             raise UsageError("--list goes with nothing else", hint="lab attach --list")
         rows = [["name", "cell", "for", "keeper"]]
-        for kept in shell.all_kept(lab.paths):
-            minutes = (datetime.now(UTC) - kept.since).total_seconds() / 60
-            rows.append([kept.name, kept.cell, f"{minutes:.0f} min", f"process {kept.keeper}"])
+        for kept_guest in shell.all_kept(lab.paths):
+            minutes = (datetime.now(UTC) - kept_guest.since).total_seconds() / 60
+            rows.append(
+                [kept_guest.name, kept_guest.cell, f"{minutes:.0f} min", f"process {kept_guest.keeper}"]
+            )
         if len(rows) > 1:
             output.print_rows(rows)
         else:
             output.say("no guest is kept; keep one: lab shell GUEST [VARIANT] --keep")
         return 0
-    kept = shell.find_kept(lab.paths, name)
+    kept_guest = shell.find_kept(lab.paths, name)
     if end:
-        shell.end_kept(kept)
-        output.say(f"ended {kept.name}; nothing of it is left")
+        shell.end_kept(kept_guest)
+        output.say(f"ended {kept_guest.name}; nothing of it is left")
         return 0
-    return open_shell(kept, user)
+    return open_shell(kept_guest, user)
 
 
 @click.command("copy")
@@ -246,8 +248,8 @@ def copy_command(lab: options.Lab, source: str, target: str, user: Who) -> int:
             "one of SRC and DST is a path of this host, the other NAME:PATH of a kept guest",
             hint="for example: lab copy NAME:/tmp/log . (lab attach --list has the names)",
         )
-    kept, remote = shell.find_kept(lab.paths, match["name"]), match["path"] or "."
-    sftp = Sftp(kept.entrance.sftp(user), kept.check_alive)
+    kept_guest, remote = shell.find_kept(lab.paths, match["name"]), match["path"] or "."
+    sftp = Sftp(kept_guest.entrance.sftp(user), kept_guest.check_alive)
     with output.errors().status("copying"):
         if in_guest[1]:
             where, left_out = target, sftp.upload(Path(source), remote)

@@ -54,9 +54,9 @@ def doctor_command(
     Exit status: 0 if it can, 3 if something is broken.
     """
     definitions = catalog.load()
-    chosen = plan.choose(definitions, set_name=set_name, guests=guests)
+    choice = plan.choose(definitions, set_name=set_name, guests=guests)
     everything = list(definitions.guests.values())
-    lines = doctor.examine(doctor.Examination(lab.paths, chosen.guests, everything, lab.uri, again))
+    lines = doctor.examine(doctor.Examination(lab.paths, choice.guests, everything, lab.uri, again))
     if as_json:
         checks = list(lines)
         broken = any(line.state is doctor.State.BROKEN for line in checks)
@@ -74,14 +74,16 @@ def _show(line: doctor.Line) -> None:
     state = f"[{styles.get(line.state, 'yellow')}]{line.state:11}[/]"
     output.console().print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
     if line.state in NAMING_GUESTS and line.needed_by is not None:
-        who = "needed by other guests:" if line.state is doctor.State.NOT_NEEDED else "needed by"
-        names = f"{who} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
+        needed_by = "needed by other guests:" if line.state is doctor.State.NOT_NEEDED else "needed by"
+        names = (
+            f"{needed_by} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
+        )
         output.console().print(f"{'':16}{names}", soft_wrap=True)
     if line.mend:
-        first, *more = line.mend.splitlines()
+        first, *further_lines = line.mend.splitlines()
         output.console().print(f"{'':16}-> {escape(first)}", soft_wrap=True)
-        for rest in more:
-            output.console().print(f"{'':19}{escape(rest)}", soft_wrap=True)
+        for further_line in further_lines:
+            output.console().print(f"{'':19}{escape(further_line)}", soft_wrap=True)
 
 
 @click.command("clean")
@@ -113,6 +115,6 @@ def clean_command(lab: options.Lab) -> int:
     # The lanes left belong to labs that are alive.
     alive = ", ".join(leftovers.lanes(lab.paths))
     output.say("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))
-    for kept in shell.all_kept(lab.paths):
-        output.say(f"{kept.name} is kept; its end: lab attach {kept.name} --end")
+    for kept_guest in shell.all_kept(lab.paths):
+        output.say(f"{kept_guest.name} is kept; its end: lab attach {kept_guest.name} --end")
     return 0

@@ -47,8 +47,8 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
     for guest in needed:
         server = urlsplit(store.cloud_image(guest).url).netloc
         if server in unreachable:
-            why = f"{server} cannot be reached: {unreachable[server]}"
-            output.warn(f"lab: {guest.name}: {why}\n  next: {prepare_image.WHEN_ABSENT}")
+            reason = f"{server} cannot be reached: {unreachable[server]}"
+            output.warn(f"lab: {guest.name}: {reason}\n  next: {prepare_image.WHEN_ABSENT}")
             pulled.remove(guest)
             status = LabError.exit_status
     return max(status, _pull_all(lab, pulled, update=update, offline=offline))
@@ -108,8 +108,8 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
             }
             for state in stored
         ]
-        kept = {"limit_bytes": lab.paths.states_gib * 2**30, "stored": rows}
-        output.print_json({"images": images, "without_image": without, "states": kept})
+        states_document = {"limit_bytes": lab.paths.states_gib * 2**30, "stored": rows}
+        output.print_json({"images": images, "without_image": without, "states": states_document})
         return 0
     table = [["guests", "size", "date", "sha256", "source"]]
     for image in images:
@@ -149,7 +149,7 @@ def images_prune(lab: options.Lab, dry_run: bool) -> int:
 
 def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
     """Get the image of a guest, built or downloaded, and say which it is; `where` is its place among all."""
-    before = store.find(lab.paths, guest)
+    old_image = store.find(lab.paths, guest)
     with output.console().status(where) as status:
 
         def show(progress: Progress) -> None:
@@ -165,8 +165,8 @@ def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: 
             image = store.update(lab.paths, moved, task)
         else:
             image = store.ensure(lab.paths, guest, task, offline=offline)
-    if before and before.folder != image.folder:
-        output.say(f"{guest.name}: {_build_of(before)} -> {_build_of(image)}")
+    if old_image and old_image.folder != image.folder:
+        output.say(f"{guest.name}: {_build_of(old_image)} -> {_build_of(image)}")
     else:
         _say(guest, image)
 

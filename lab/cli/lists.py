@@ -20,9 +20,9 @@ from lab.report.site.charts import duration
 LISTS = ("guests", "variants", "causes", "sets", "suites")
 
 
-def rows(what: str, definitions: Catalog) -> list[dict[str, Any]]:
+def rows(kind: str, definitions: Catalog) -> list[dict[str, Any]]:
     """Return one of the lists, as it stands in the JSON document under its name."""
-    match what:
+    match kind:
         case "guests":
             return [
                 {"name": name, "title": guest.title, "arch": guest.arch, "image": guest.image.origin}
@@ -43,7 +43,7 @@ def rows(what: str, definitions: Catalog) -> list[dict[str, Any]]:
                 for name, cause in causes.known().items()
             ]
         case "sets":
-            return [chosen.model_dump(mode="json") for chosen in definitions.sets.values()]
+            return [definition.model_dump(mode="json") for definition in definitions.sets.values()]
         case _:
             return [
                 {
@@ -58,23 +58,23 @@ def rows(what: str, definitions: Catalog) -> list[dict[str, Any]]:
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(LISTS))
+@click.argument("kind", type=click.Choice(LISTS))
 @options.json_option
-def list_command(what: str, as_json: bool) -> int:
+def list_command(kind: str, as_json: bool) -> int:
     """List the guests, variants, causes, sets or suites that the lab knows.
 
     `lab matrix --list` lists cells.
     """
-    listed = rows(what, catalog.load())
+    documents = rows(kind, catalog.load())
     if as_json:
-        output.print_json({what: listed})
+        output.print_json({kind: documents})
         return 0
-    match what:
+    match kind:
         case "causes":
-            for cause in listed:
+            for cause in documents:
                 output.say(f"{cause['name']}: {cause['explanation']}")
         case "suites":
-            for suite in listed:
+            for suite in documents:
                 name = suite["name"]
                 output.say(f"{name}: {suite['title']}")
                 if suite["filter"]:
@@ -83,8 +83,8 @@ def list_command(what: str, as_json: bool) -> int:
                 if suite["others"]:
                     output.say(f"  all others need {suite['others']}")
         case _:
-            columns = ["name", "title", *(["arch", "image"] if what == "guests" else [])]
-            output.print_rows([[row[column] for column in columns] for row in listed])
+            columns = ["name", "title", *(["arch", "image"] if kind == "guests" else [])]
+            output.print_rows([[row[column] for column in columns] for row in documents])
     return 0
 
 
@@ -110,9 +110,9 @@ def _time(cells: Sequence[plan.Cell], options: RunOptions) -> str:
     parts = [f"about {duration(seconds)} under emulation, one cell after another"]
     if options.experiments is not ExperimentPolicy.NEVER:
         always = options.experiments is ExperimentPolicy.ALWAYS
-        which = "each cell" if always else "each cell that fails unexpectedly"
+        cells_in_words = "each cell" if always else "each cell that fails unexpectedly"
         total, each = map(duration, (plan.MOST_EXPERIMENT_SECONDS * trials, plan.MOST_EXPERIMENT_SECONDS))
-        parts.append(f"experiments may add {total} ({each} for {which})")
+        parts.append(f"experiments may add {total} ({each} for {cells_in_words})")
     if options.remedies:
         total, each = map(duration, (plan.REMEDIES_SECONDS * trials, plan.REMEDIES_SECONDS))
         parts.append(f"remedies may add about {total} ({each} for each cell that fails)")

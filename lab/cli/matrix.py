@@ -180,17 +180,17 @@ def _stored(lab: options.Lab, text: str | None, *, quiet: bool) -> str:
     if release is None:
         return str(text)
     if not quiet:
-        meant = (
+        meaning = (
             f"{text} is {release.name}, by the releases" if text else f"{release.name} is the newest release"
         )
-        output.say(f"--offline: {meant} in the cache; no package index was asked")
+        output.say(f"--offline: {meaning} in the cache; no package index was asked")
     return str(release.argument)
 
 
 def _announce(planned: PlannedRun) -> None:
     names = ", ".join(build.name for build in planned.info.builds)
-    kept = f"{len(planned.complete)} of them kept from before, " if planned.earlier_results else ""
-    output.say(f"boxlite {names}, {len(planned.cells)} cells, {kept}run {planned.folder}")
+    kept_cells = f"{len(planned.complete)} of them kept from before, " if planned.earlier_results else ""
+    output.say(f"boxlite {names}, {len(planned.cells)} cells, {kept_cells}run {planned.folder}")
     for build in dict.fromkeys(cell.build for cell in planned.cells):
         for remark in build.remarks:
             output.say(f"{build.name}: {remark}")
@@ -228,5 +228,5 @@ def part_command(lab: options.Lab, file: IO[str], folder: Path) -> int:
     make_folder(folder)
     limits = Limits.of_this_host(1)
     with run_log(folder, EventLines(sys.stdout)) as log:
-        done = scheduler.Scheduler(planned, lab.paths, lab.uri, limits, log, offline=part.offline).run()
-    return cli.INTERRUPTED if done.run.interrupted else 0
+        result = scheduler.Scheduler(planned, lab.paths, lab.uri, limits, log, offline=part.offline).run()
+    return cli.INTERRUPTED if result.run.interrupted else 0

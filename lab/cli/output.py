@@ -62,11 +62,11 @@ def open_streams() -> Stream:
     return stdout
 
 
-def _text(stream: Stream, before: Any) -> io.TextIOWrapper:
+def _text(stream: Stream, original: Any) -> io.TextIOWrapper:
     # Some programs share a stream that does not block with what they start; a slow reader is no problem.
     os.set_blocking(stream.fileno(), True)
     # A file may have a name that is no text.
-    encoding = before.encoding if before else None
+    encoding = original.encoding if original else None
     return io.TextIOWrapper(stream, encoding, "backslashreplace", line_buffering=True)
 
 

@@ -67,13 +67,13 @@ def _remedies() -> str:
     for name, remedy in remedies.load().items():
         changes = "the host" if remedy.host else "how boxlite is run"
         rows.append((f"[`{name}`](#{name})", str(remedy.loss), changes, remedy.title))
-        how = f"Script: `lab remedies show {name} --script`."
+        usage = f"Script: `lab remedies show {name} --script`."
         if remedy.run is not None:
-            how = f"How:\n\n```text\n{remedy.run.example.strip()}\n```"
+            usage = f"How:\n\n```text\n{remedy.run.example.strip()}\n```"
         cures = ", ".join(f"`{cause}`" for cause in remedy.cures)
         sections.append(
             f"## `{name}`\n\n{remedy.title}. For: {cures}.\n\n{remedy.does}\n\n"
-            f"Protection given up (loss {remedy.loss} of 100): {remedy.price}\n\n{how}\n"
+            f"Protection given up (loss {remedy.loss} of 100): {remedy.price}\n\n{usage}\n"
         )
     table = _table(("remedy", "loss", "what it changes", "what it does"), rows)
     return "\n".join([table, *sections])

@@ -184,13 +184,13 @@ def runs_delete(lab: options.Lab, names: tuple[str, ...], yes: bool) -> int:
 
     RUN is a name that `lab runs` lists. A run in progress is never deleted.
     """
-    chosen = choose_deletable(lab.paths.runs, names)
+    past_runs = choose_deletable(lab.paths.runs, names)
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("deleting needs a confirmation, and this is no terminal", hint="add --yes")
-        output.print_rows([_row(run) for run in chosen])
+        output.print_rows([_row(run) for run in past_runs])
         click.confirm("Delete them?", abort=True)
-    for run in chosen:
+    for run in past_runs:
         delete_run(run)
         output.say(f"deleted {run.name} ({output.mib(run.size)})")
     output.say("`lab images prune` removes images that only these runs used")

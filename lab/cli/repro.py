@@ -118,7 +118,7 @@ def _print_text(read: Report, judged: Judged) -> None:
 
 def _print_plan(plan: "Plan") -> None:
     output.say("\nplan")
-    for step in (*plan.steps, *(f"not run: {why}" for why in plan.why_not)):
+    for step in (*plan.steps, *(f"not run: {reason}" for reason in plan.why_not)):
         output.say(f"        {inert(plain(step))}")
     output.say("")
 
@@ -133,7 +133,7 @@ def _content(report: str) -> bytes:
         with Path(report).open("rb") as file:
             return file.read(source.MOST_BYTES + 1)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
-            f"{report} cannot be read: {why}", hint="name a file, or - for standard input"
+            f"{report} cannot be read: {reason}", hint="name a file, or - for standard input"
         ) from error

@@ -102,10 +102,10 @@ def resolve_disk(guest: Guest, image: CloudImage, task: Task) -> PublishedDisk:
     address, checksums = str(image.checksums_address), image.checksums
     try:
         task.show(Progress("fetching checksums"))
-        listed = download.read(address, task)
+        content = download.read(address, task)
         suffix = checksums.form.suffix
         detached = download.read(f"{address}{suffix}", task) if suffix else None
-        text = verify_signature(listed, detached, key_file(checksums.key), download.short(address))
+        text = verify_signature(content, detached, key_file(checksums.key), download.short(address))
     except NotPublished:
         if image.archived is None:
             raise
@@ -187,7 +187,7 @@ def verify_signature(text: bytes, signature: bytes | None, key: Path, name: str)
         raise LabError(
             f"gpgv could not be run: {failure}", hint="run ./setup.sh, which installs it"
         ) from failure
-    reason = next((why for code, why in REFUSED.items() if code in codes), None)
+    reason = next((refusal for code, refusal in REFUSED.items() if code in codes), None)
     if reason is None and failure is None and {"GOODSIG", "VALIDSIG"} <= codes:
         return verified.decode(errors="replace")
     raise ImageNotAvailable(
@@ -249,9 +249,9 @@ def newest_build(url: str, builds: str, task: Task) -> str:
 
     Raises NotPublished if there is no such folder or no build in it, and ImageNotAvailable.
     """
-    before, _, after = url.partition(BUILD)
-    folder, _, prefix = before.rpartition("/")
-    name = re.compile(f"{re.escape(prefix)}(?P<build>{builds}){re.escape(after.partition('/')[0])}")
+    head, _, tail = url.partition(BUILD)
+    folder, _, prefix = head.rpartition("/")
+    name = re.compile(f"{re.escape(prefix)}(?P<build>{builds}){re.escape(tail.partition('/')[0])}")
     task.show(Progress("looking for newer builds"))
     listing = download.read(f"{folder}/", task, only_https=True).decode(errors="replace")
     links = [unquote(link).rstrip("/").rpartition("/")[2] for link in HREF.findall(listing)]
@@ -275,9 +275,9 @@ def _agreed_digest(url: str, unsigned: UnsignedChecksums, build: str, task: Task
         algorithm = "sha512" if re.search(rf"{FORMS['sha512'][0].pattern}", text) else "sha256"
         digests[file] = f"{algorithm}:{find_digest(text, disk, file, algorithm)}"
     if len(set(digests.values())) != 1:
-        told = ", ".join(f"{file}: {digest[:23]}" for file, digest in digests.items())
+        digests_in_words = ", ".join(f"{file}: {digest[:23]}" for file, digest in digests.items())
         raise ImageNotAvailable(
-            f"the mirrors do not have the same digest of {disk}: {told}",
+            f"the mirrors do not have the same digest of {disk}: {digests_in_words}",
             hint="one of them may not be up to date: try again later; nothing was pinned",
         )
     return digests.popitem()[1]
@@ -288,8 +288,8 @@ def _write_pin(file: Path, guest: str, pin: Pin) -> None:
         file.parent.mkdir(exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             pins = load_pins(file)
-            before = pins.get(guest)
-            if before and before.model_copy(update={"date": pin.date}) == pin:
+            old_pin = pins.get(guest)
+            if old_pin and old_pin.model_copy(update={"date": pin.date}) == pin:
                 return
             document = tomlkit.document()
             for line in PINS_HEADER.splitlines():

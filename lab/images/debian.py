@@ -156,9 +156,9 @@ def _copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
     try:
         if kernels.content(path) != kernel.digest:
             raise LabError(f"{path} was changed after the run began", hint="run the same command again")
-        debs, left = kernels.packages(path), kernels.MOST_BYTES
+        debs, allowance = kernels.packages(path), kernels.MOST_BYTES
         for deb in debs:
-            left -= archives.unpack_deb(deb, unpacked, left)
+            allowance -= archives.unpack_deb(deb, unpacked, allowance)
         files = kernels.find_in(unpacked if debs else path, called=str(path))
         modules = tree / "usr/lib/modules" / files.release
         copies = {
@@ -201,8 +201,8 @@ def _command(image: DebianImage, architecture: Architecture = X86_64) -> list[st
         for name in _packages(architecture)
     ]
     if kernel:
-        own = _packages(architecture).index(KERNEL.format(architecture.debian))
-        packages[own : own + 1] = [] if kernel.path else [kernel.package(image.suite)]
+        position = _packages(architecture).index(KERNEL.format(architecture.debian))
+        packages[position : position + 1] = [] if kernel.path else [kernel.package(image.suite)]
     command: list[str | Path] = [
         *_own_mounts(),
         "mmdebstrap",
@@ -259,7 +259,7 @@ def _report(line: str, task: Task) -> None:
 
 
 def _explain(image: DebianImage, architecture: Architecture, error: process.CommandFailed) -> LabError:
-    text, own = error.output, KERNEL.format(architecture.debian)
+    text, default_kernel = error.output, KERNEL.format(architecture.debian)
     # The kernel's message, and the one of apt, which checks the free space beforehand.
     if "No space left on device" in text or "enough free space" in text:
         return LabError(
@@ -274,12 +274,13 @@ def _explain(image: DebianImage, architecture: Architecture, error: process.Comm
     if image.kernel and (lacks := LACKS.search(text)):
         return LabError(
             f"{image.kernel.argument} cannot be used: {lacks[1]}",
-            hint=f"compare its configuration with that of {own}, the guests' own kernel",
+            hint=f"compare its configuration with that of {default_kernel}, the guests' own kernel",
         )
     if image.kernel and (missing := NO_PACKAGE.search(text)):
         return LabError(
             f"Debian {image.suite} has no kernel {image.kernel.argument}: {missing[0].removeprefix('E: ')}",
-            hint=f"name one that this suite has, as {own}, or {own}={kernels.BACKPORTS} for the suite's "
+            hint=f"name one that this suite has, as {default_kernel}, or "
+            f"{default_kernel}={kernels.BACKPORTS} for the suite's "
             "backports; an archive has the newest versions only",
         )
     if os.geteuid() != 0 and ("subuid" in text or "newuidmap" in text or "unshare" in text):

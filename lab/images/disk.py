@@ -57,10 +57,11 @@ def put_over(overlay: Path, backing: Path) -> None:
 
 def _size(backing: Path, gib: int) -> str:
     """The size for qemu-img. Raises UsageError for one that would cut off the end of the last partition."""
-    own = _info(backing)["virtual-size"]
-    if gib * 2**30 < own:
+    image_size = _info(backing)["virtual-size"]
+    if gib * 2**30 < image_size:
         raise UsageError(
-            f"disk_gib = {gib} is less than the {own / 2**30:.1f} GiB of the image's own disk ({backing})",
-            hint=f"set disk_gib to at least {-(-own // 2**30)} in the guest's definition",
+            f"disk_gib = {gib} is less than the {image_size / 2**30:.1f} GiB of the image's own disk "
+            f"({backing})",
+            hint=f"set disk_gib to at least {-(-image_size // 2**30)} in the guest's definition",
         )
     return f"{gib}G"

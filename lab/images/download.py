@@ -137,7 +137,7 @@ def _resume(client: httpx2.Client, url: str, file: Path, task: Task) -> None:
         length = response.headers.get("Content-Length", "")
         missing = int(length) if length.isdecimal() else None
         check_room(file.parent, missing or 0, "the download")
-        start, told, arrived = time.monotonic(), -SAY_SECONDS, 0
+        start, last_message, arrived = time.monotonic(), -SAY_SECONDS, 0
         try:
             with file.open("ab" if have else "wb") as stream:
                 for chunk in response.iter_raw():
@@ -145,8 +145,8 @@ def _resume(client: httpx2.Client, url: str, file: Path, task: Task) -> None:
                     stream.write(chunk)
                     arrived += len(chunk)
                     seconds = time.monotonic() - start
-                    if seconds - told >= SAY_SECONDS:
-                        told = seconds
+                    if seconds - last_message >= SAY_SECONDS:
+                        last_message = seconds
                         text = describe_download(have, arrived, missing, seconds)
                         task.show(Progress(text, Activity.IMAGE, name="downloading"))
         except OSError as error:
@@ -165,17 +165,17 @@ def describe_download(had: int, arrived: int, missing: int | None, seconds: floa
     if missing is None:
         return f"{text} MiB, {speed}"
     total = had + missing
-    left = (missing - arrived) / max(rate, 1)
+    seconds_to_come = (missing - arrived) / max(rate, 1)
     percent = 100 * (had + arrived) // max(total, 1)
-    return f"{text} of {total / 2**20:.0f} MiB ({percent} %), {speed}, about {left:.0f} s left"
+    return f"{text} of {total / 2**20:.0f} MiB ({percent} %), {speed}, about {seconds_to_come:.0f} s left"
 
 
-def check_room(folder: Path, needed: int, what: str) -> None:
-    """Raise LabError if there is not enough room for so many bytes; `what` is to be put there."""
+def check_room(folder: Path, needed: int, label: str) -> None:
+    """Raise LabError if there is not enough room for so many bytes; `label` is to be put there."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise LabError(
-            f"{what} needs {needed / 2**30:.1f} GiB free in {folder}; there are {free / 2**30:.1f}",
+            f"{label} needs {needed / 2**30:.1f} GiB free in {folder}; there are {free / 2**30:.1f}",
             hint="free some disk space and run the same command again",
         )
 

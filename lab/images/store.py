@@ -156,10 +156,10 @@ def made_from(paths: Paths, guest: str, inputs: str) -> BaseImage | None:
 
     Those that this host made come before those from other hosts.
     """
-    made = [
+    matches = [
         image for image in images(paths) if (image.manifest.guest, image.manifest.inputs) == (guest, inputs)
     ]
-    return max(made, key=lambda image: (not _is_received(image), image.manifest.built), default=None)
+    return max(matches, key=lambda image: (not _is_received(image), image.manifest.built), default=None)
 
 
 def by_content(paths: Paths, digest: str) -> BaseImage | None:
@@ -424,6 +424,6 @@ def receive(paths: Paths, sent: Manifest, bring: Bring, task: Task, *, origin: s
                         f"not {expected.sha256[:12]}"
                     )
 
-        made = bounded(plain(sent.source), 400).partition("; from ")[0]
-        source = f"{made}; from {origin}".removeprefix("; ")
+        first_source = bounded(plain(sent.source), 400).partition("; from ")[0]
+        source = f"{first_source}; from {origin}".removeprefix("; ")
         return place(paths.images / name, sent.guest, sent.inputs, source, fill, arch=sent.arch, base=sent.base)

@@ -62,12 +62,12 @@ def find(lines: Sequence[str]) -> slice:
     begin = next((number for number, line in enumerate(lines) if BEGIN.search(_packed(line))), None)
     if begin is None:
         return slice(0, 0)
-    rest = lines[begin + 1 :]
-    last = next((number for number, line in enumerate(rest) if END.search(_packed(line))), None)
+    following = lines[begin + 1 :]
+    last = next((number for number, line in enumerate(following) if END.search(_packed(line))), None)
     if last is not None:
         return slice(begin, begin + last + 2)
-    foreign = (number for number, line in enumerate(rest) if not PART.fullmatch(line.strip(QUOTE_MARKS)))
-    return slice(begin, begin + 1 + next(foreign, len(rest)))
+    foreign = (number for number, line in enumerate(following) if not PART.fullmatch(line.strip(QUOTE_MARKS)))
+    return slice(begin, begin + 1 + next(foreign, len(following)))
 
 
 def read(text: str) -> HostReport | None:
@@ -104,8 +104,8 @@ def _read(form: int, output: str) -> HostReport:
     end = END.search(output)
     if end is None:
         raise _damaged("its last line is missing")
-    _summary, brace, rest = output[: end.start()].partition("{")
-    document = f"{brace}{rest}".rstrip("=")[:LONGEST]
+    _summary, brace, body = output[: end.start()].partition("{")
+    document = f"{brace}{body}".rstrip("=")[:LONGEST]
     if len(document) != int(end[1]):
         raise _damaged(f"it has {len(document)} of {end[1]} characters")
     try:
@@ -116,8 +116,8 @@ def _read(form: int, output: str) -> HostReport:
         raise _damaged(f"it is not JSON: {bounded(one_line(error), 300)}") from error
 
 
-def _damaged(why: str) -> UsageError:
-    return UsageError(f"the probe's output is damaged: {why}", hint=HINT)
+def _damaged(reason: str) -> UsageError:
+    return UsageError(f"the probe's output is damaged: {reason}", hint=HINT)
 
 
 def _unescaped(value: Any) -> Any:

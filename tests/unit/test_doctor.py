@@ -51,10 +51,10 @@ def examine(paths: Paths, what: str, *guests: str) -> Line:
     return line
 
 
-def ask(paths: Paths, what: str, opened: object = None, *guests: Guest) -> Line:
+def ask(paths: Paths, what: str, daemon: object = None, *guests: Guest) -> Line:
     """The line of one requirement, asked with this connection; `guests` are all that there are."""
-    [requirement] = [row for row in REQUIREMENTS if row.what == what]
-    return doctor.line_of(requirement, Examination(paths, guests, guests, NOWHERE, opened=opened))
+    [requirement] = [row for row in REQUIREMENTS if row.subject == what]
+    return doctor.line_of(requirement, Examination(paths, guests, guests, NOWHERE, daemon=daemon))
 
 
 def uefi_guest() -> Guest:
@@ -65,9 +65,9 @@ def uefi_guest() -> Guest:
 
 def test_uefi_is_needed_by_the_guests_that_start_from_it(paths: Paths) -> None:
     bios, uefi = catalog.load().guest("fedora-43"), uefi_guest()
-    [requirement] = [row for row in REQUIREMENTS if row.what == "UEFI"]
+    [requirement] = [row for row in REQUIREMENTS if row.subject == "UEFI"]
     for chosen, state in ([bios], State.NOT_NEEDED), ([bios, uefi], State.BROKEN):
-        of_these = Examination(paths, chosen, [bios, uefi], NOWHERE, opened=Daemon())
+        of_these = Examination(paths, chosen, [bios, uefi], NOWHERE, daemon=Daemon())
         line = doctor.line_of(requirement, of_these)
         assert (line.state, line.needed_by, "./setup.sh doctor" in line.mend) == (state, ["mine"], True)
     line = ask(paths, "UEFI", Daemon(firmware=(Path("/firmware/CODE.fd"),)), uefi)
@@ -76,9 +76,9 @@ def test_uefi_is_needed_by_the_guests_that_start_from_it(paths: Paths) -> None:
 
 def foreign(paths: Paths, *chosen: str, **of_daemon: Any) -> Line:
     """The line about guests of the other architecture, where these guests are to be run."""
-    [requirement] = [row for row in REQUIREMENTS if row.what == "foreign guests"]
+    [requirement] = [row for row in REQUIREMENTS if row.subject == "foreign guests"]
     asked = examination(paths, *chosen)
-    asked.opened = Daemon(**of_daemon)
+    asked.daemon = Daemon(**of_daemon)
     return doctor.line_of(requirement, asked)
 
 

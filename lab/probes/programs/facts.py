@@ -69,7 +69,7 @@ def text(path):
 def output(*command):
     """What a command prints; None if it does not run or prints nothing."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -81,7 +81,7 @@ def output(*command):
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return (done.stdout or done.stderr).strip() or None
+    return (process.stdout or process.stderr).strip() or None
 
 
 def assignments(path):
@@ -258,9 +258,9 @@ def facts(more):
     }
 
 
-def without_private(every, shown):
+def without_private(every, public_names):
     """The facts without what may tell of people, of a network, or of what else is installed."""
-    words = [word for word in every["command_line"].split() if word.split("=")[0] in shown["words"]]
+    words = [word for word in every["command_line"].split() if word.split("=")[0] in public_names["words"]]
     public = dict(every, command_line=" ".join(words))
     for mount in every["mounts"].values():
         # Options with a value may name an address, a user or a folder.
@@ -269,7 +269,7 @@ def without_private(every, shown):
         loaded, files = every["apparmor"]["profiles"], every["apparmor"]["profile_files"]
 
         def concerns(name):
-            return any(part in name for part in shown["profiles"])
+            return any(part in name for part in public_names["profiles"])
 
         public["apparmor"] = dict(
             every["apparmor"],

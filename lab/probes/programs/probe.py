@@ -90,7 +90,7 @@ def result(command, status, stderr=""):
 
 def attempt(command):
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -109,7 +109,7 @@ def attempt(command):
         return result(command, None, str(error))
     except subprocess.TimeoutExpired:
         return result(command, None, "did not end within %d s" % SECONDS)
-    return result(command, done.returncode, done.stderr.strip())
+    return result(command, process.returncode, process.stderr.strip())
 
 
 def of_kvm():
@@ -126,12 +126,12 @@ def of_kvm():
         if version != KVM_API_VERSION:
             raise OSError(errno.ENOTTY, "not KVM: its version is %d" % version)
         os.close(fcntl.ioctl(device, KVM_CREATE_VM, 0))
-        made = result(making, 0)
+        creation = result(making, 0)
     except OSError as error:
-        made = result(making, error.errno, str(error))
+        creation = result(making, error.errno, str(error))
     finally:
         os.close(device)
-    return {"open_kvm": result(opening, 0), "create_vm": made}
+    return {"open_kvm": result(opening, 0), "create_vm": creation}
 
 
 def socket_folder():
@@ -141,15 +141,15 @@ def socket_folder():
     """
     path = "/tmp/bl-%d" % os.getuid()
     try:
-        there = os.lstat(path)
+        status_of_path = os.lstat(path)
     except FileNotFoundError:
         return make_folder("/tmp")
     except OSError as error:
         return result(["lstat", path], error.errno, str(error))
-    if not stat.S_ISDIR(there.st_mode):
+    if not stat.S_ISDIR(status_of_path.st_mode):
         return result(["lstat", path], errno.ENOTDIR, "%s is not a directory" % path)
-    if there.st_uid != os.getuid():
-        return result(["lstat", path], errno.EPERM, "%s is owned by uid %d" % (path, there.st_uid))
+    if status_of_path.st_uid != os.getuid():
+        return result(["lstat", path], errno.EPERM, "%s is owned by uid %d" % (path, status_of_path.st_uid))
     return result(["lstat", path], 0)
 
 
@@ -223,14 +223,14 @@ def exec_in(folder):
             script.write("#\x21/bin/sh\nexit 0\n")
         os.chmod(path, 0o700)
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        done = subprocess.run([path], check=False, **quiet)
+        process = subprocess.run([path], check=False, **quiet)
     except OSError as error:
         # Without the name of a file it is an error of writing: the disk is full.
         status = error.errno if error.filename else None
         return result([program], status, str(OSError(*error.args[:2], program)))
     finally:
         os.unlink(path)
-    return result([program], done.returncode)
+    return result([program], process.returncode)
 
 
 def of_home(folder):
@@ -272,12 +272,12 @@ def context():
     selinux = os.path.exists("/sys/fs/selinux/enforce")
     manager = Path(USER_MANAGER.format(os.getuid()))
     # The file lists controllers in any case; they are delegated only if the user may write to the folder.
-    given = text(manager / "cgroup.controllers") if os.access(manager, os.W_OK) else None
+    controllers = text(manager / "cgroup.controllers") if os.access(manager, os.W_OK) else None
     return {
         "apparmor": text("/proc/self/attr/apparmor/current"),
         # AppArmor uses the same file if SELinux is not in use.
         "selinux": text("/proc/self/attr/current") if selinux else None,
-        "delegated": (given or "").split(),
+        "delegated": (controllers or "").split(),
     }
 
 
@@ -297,7 +297,7 @@ def service():
     # A service of a user is below that of the service manager of the user.
     manager = ["--user"] if len(units) > 1 and units[0].startswith("user@") else []
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["systemctl", *manager, "show", "--property=" + ",".join(SERVICE), "--", units[-1]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -309,7 +309,7 @@ def service():
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    return dict(line.partition("=")[::2] for line in process.stdout.splitlines())
 
 
 def denied_calls(calls):
@@ -327,8 +327,8 @@ def service_unrestricted(settings):
     restricting = {name: value for name, value in settings.items() if SERVICE.get(name) not in (None, value)}
     if "SystemCallFilter" in restricting:
         restricting["SystemCallFilter"] = denied_calls(restricting["SystemCallFilter"])
-    told = "; ".join("%s=%s" % item for item in sorted(restricting.items()) if item[1])
-    return result(command, int(bool(told)), told)
+    settings_in_words = "; ".join("%s=%s" % item for item in sorted(restricting.items()) if item[1])
+    return result(command, int(bool(settings_in_words)), settings_in_words)
 
 
 def link(path):

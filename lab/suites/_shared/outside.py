@@ -70,9 +70,9 @@ def record(keep: Callable[[str, object], None], home: Path, box_id: str, request
     try:
         shim = shim_pid(home, box_id)
         process, _ = most_confined(shim, set())
-        seen = protection(process, home, box_id)
-        seen.update(asked=requested, processes=processes(shim), warnings=warnings(home, box_id))
-        keep("protection", seen)
+        confinement = protection(process, home, box_id)
+        confinement.update(asked=requested, processes=processes(shim), warnings=warnings(home, box_id))
+        keep("protection", confinement)
     except (OSError, ValueError, LookupError) as error:
         # The box works; only what confines it stays unknown.
         print(f"what confines the box could not be read: {error!r}", file=sys.stderr)
@@ -92,7 +92,7 @@ def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
     status = _status(of)
     limits, of_test = _limits(of), _limits(Path("/proc/self"))
     cgroup = (of / "cgroup").read_text().strip()
-    own = cgroup != Path("/proc/self/cgroup").read_text().strip()
+    has_own_cgroup = cgroup != Path("/proc/self/cgroup").read_text().strip()
     # The fifth and sixth field: https://docs.kernel.org/filesystems/proc.html
     mounts = [line.split()[4:6] for line in (of / "mountinfo").read_text().splitlines()]
     return {
@@ -105,8 +105,8 @@ def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
         "users": sorted(set(status["Uid"].split())),
         "groups": sorted({*status["Gid"].split(), *status["Groups"].split()}),
         "root": general(str((of / "root").readlink())),
-        "cgroup": general(cgroup) if own else None,
-        "cgroup_limits": _cgroup_limits(cgroup) if own else {},
+        "cgroup": general(cgroup) if has_own_cgroup else None,
+        "cgroup_limits": _cgroup_limits(cgroup) if has_own_cgroup else {},
         "limits": limits,
         "own_limits": sorted(name for name in limits if int(limits[name]) < float(of_test.get(name, "inf"))),
         "mounts": sorted(f"{general(point)} {options.split(',')[0]}" for point, options in mounts),
@@ -131,23 +131,24 @@ def warnings(home: Path, box_id: str) -> list[str]:
     A process has one log for all of its runtimes, in the home of the first.
     """
     logs = [*(home / "boxes" / box_id / "logs").glob("boxlite*"), *home.parent.glob("*/logs/boxlite*")]
-    told: dict[str, None] = {}
+    messages: dict[str, None] = {}
     for log in sorted(logs):
         for line in log.read_text(errors="replace").splitlines():
             _, warns, words = line.partition(" WARN ")
             if warns and box_id in words:
-                told[words.strip().replace(str(home), "HOME").replace(box_id, "BOX")[:LONGEST_WARNING]] = None
-    return list(told)[:MOST_WARNINGS]
+                message = words.strip().replace(str(home), "HOME").replace(box_id, "BOX")
+                messages[message[:LONGEST_WARNING]] = None
+    return list(messages)[:MOST_WARNINGS]
 
 
 def _inherited(of: Path) -> list[str]:
     """What a process has, or lacks, as this one does: boxlite need not have given it that."""
-    ours, theirs = _status(Path("/proc/self")), _status(of)
+    own_status, status = _status(Path("/proc/self")), _status(of)
     same = {
-        "no_new_privs": ours["NoNewPrivs"] == theirs["NoNewPrivs"],
+        "no_new_privs": own_status["NoNewPrivs"] == status["NoNewPrivs"],
         "seccomp filter": _seccomp(of) == _seccomp(Path("/proc/self")),
-        "no capabilities": all(ours[name] == theirs[name] for name in CAPABILITIES if name != "CapBnd"),
-        "empty bounding set": ours["CapBnd"] == theirs["CapBnd"],
+        "no capabilities": all(own_status[name] == status[name] for name in CAPABILITIES if name != "CapBnd"),
+        "empty bounding set": own_status["CapBnd"] == status["CapBnd"],
     }
     return [word for word, is_same in same.items() if is_same]
 

@@ -26,10 +26,10 @@ class BoxliteFailed(Exception):
 def boxlite(*words: str) -> str:
     """What the program prints to standard output. Raises BoxliteFailed."""
     command = [os.environ["LAB_PROGRAM"], *words]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        raise BoxliteFailed(done.stderr.strip() or f"boxlite ended with {done.returncode}")
-    return done.stdout.strip()
+    process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if process.returncode != 0:
+        raise BoxliteFailed(process.stderr.strip() or f"boxlite ended with {process.returncode}")
+    return process.stdout.strip()
 
 
 def needs_registry() -> bool:

@@ -36,5 +36,5 @@ def security_isolates_namespaces(boxes: Boxes, home: Path) -> None:
     if JAILER_OFF:
         pytest.skip("the jailer is off, so nothing is isolated")
     with boxes.in_background("enable") as box_id:
-        seen = outside.most_confined(outside.shim_pid(home, box_id), ISOLATED)[1]
-        assert ISOLATED - seen == set()
+        namespaces = outside.most_confined(outside.shim_pid(home, box_id), ISOLATED)[1]
+        assert ISOLATED - namespaces == set()

@@ -32,10 +32,10 @@ class BoxFailed(Exception):
 def run(step: str, **options: Any) -> list[dict[str, Any]]:
     """What `box.mjs` says, up to this step. Raises BoxFailed."""
     command = ["node", str(PROGRAM), step, json.dumps(options)]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        raise BoxFailed(done.stderr.strip() or f"node ended with {done.returncode}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if process.returncode != 0:
+        raise BoxFailed(process.stderr.strip() or f"node ended with {process.returncode}")
+    return [json.loads(line) for line in process.stdout.splitlines()]
 
 
 def allowed(security: Security) -> Security:
