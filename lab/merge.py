@@ -173,12 +173,12 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
 
     Raises UsageError for evidence outside of the cell's folder.
     """
-    kept = []
+    evidence = []
     for name in cell.evidence:
         if not Path(name).is_relative_to(cell.folder) or ".." in Path(name).parts:
             raise UsageError(f"{source}: evidence outside of the cell's folder: {plain(name)}")
-        if (why := why_not(source, name)) not in ("", MISSING):
-            announce(f"left out: {plain(str(source / name))}: {why}")
+        if (obstacle := why_not(source, name)) not in ("", MISSING):
+            announce(f"left out: {plain(str(source / name))}: {obstacle}")
             continue
         target = folder / name
         try:
@@ -188,5 +188,5 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
             if is_full(error):  # It names the file that was read.
                 raise OSError(error.errno, error.strerror, str(target)) from error
             raise LabError(f"evidence of {source} cannot be copied: {error.strerror}: {name}") from error
-        kept.append(name)
-    return cell.with_parts(evidence=kept)
+        evidence.append(name)
+    return cell.with_parts(evidence=evidence)

@@ -42,21 +42,21 @@ def locked_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def new_folder(runs: Path, named: Path | None) -> Path:
-    """Name the folder of a new run. Raises UsageError if there is a run in `named`."""
-    if named is None:
+def new_folder(runs: Path, output: Path | None) -> Path:
+    """Name the folder of a new run. Raises UsageError if there is a run in `output`."""
+    if output is None:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         folder, number = runs / stamp, 1
         while folder.exists():
             number += 1
             folder = runs / f"{stamp}-{number}"
         return folder
-    if (named / RESULTS_FILE).exists():
+    if (output / RESULTS_FILE).exists():
         raise UsageError(
-            f"-o {named}: there is a run in it already",
+            f"-o {output}: there is a run in it already",
             hint="name a new folder, continue that run with --resume, or delete it",
         )
-    return named.resolve()
+    return output.resolve()
 
 
 def find_folder(runs: Path, run: str) -> Path:
@@ -132,7 +132,7 @@ def read_past_run(folder: Path) -> PastRun:
 
 def choose_deletable(runs: Path, names: Sequence[str]) -> list[PastRun]:
     """The runs of these names, if all may be deleted. Raises UsageError for any other name."""
-    chosen = []
+    past_runs = []
     for name in dict.fromkeys(names):
         folder = runs / name
         if Path(name).name != name or name in ("", "..") or folder.is_symlink():
@@ -150,8 +150,8 @@ def choose_deletable(runs: Path, names: Sequence[str]) -> list[PastRun]:
         run = read_past_run(folder)
         if run.is_being_made:
             raise UsageError(f"run {name} is in progress", hint="end that lab first, with Ctrl-C")
-        chosen.append(run)
-    return chosen
+        past_runs.append(run)
+    return past_runs
 
 
 def delete_run(run: PastRun) -> None:

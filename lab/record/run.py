@@ -284,16 +284,16 @@ class RunResult(Entry):
         path = source = folder / RESULTS_FILE
         try:
             # Before `results.json`: one that is written meanwhile has all that these lines add.
-            since = b""
+            decided = b""
             with suppress(FileNotFoundError):
-                since = read_regular(folder / DECIDED_FILE, MOST_BYTES)
+                decided = read_regular(folder / DECIDED_FILE, MOST_BYTES)
             text = read_regular(path, MOST_BYTES)
             first_line, tree = continuing(text), parse_json(text)
             del text  # As large as all that is made of it.
             run = cls.model_validate(tree)
-            if since.startswith(first_line):
+            if decided.startswith(first_line):
                 source = folder / DECIDED_FILE
-                run._add(since)
+                run._add(decided)
                 source = path
             run._check(folder)
             return run

@@ -56,7 +56,7 @@ def find_unmet_options(cells: Iterable[CellResult], *, in_full: bool = True) -> 
     """
 
     def describe(protection: Protection) -> list[str]:
-        return [str(option) if in_full else option.asked for option in unmet_options(protection)]
+        return [str(option) if in_full else option.request_text for option in unmet_options(protection)]
 
     return _group_boxes(cells, describe)
 

@@ -235,7 +235,7 @@ def part_blamed(cell: FinishedCell, report: Report, part: str) -> Observation:
     file = words.file or JUNIT
     if re.search(rf"\b{re.escape(part)}\b", f"{words.module}: {words.text}", re.IGNORECASE):
         return Observation(True, f"boxlite names {part}", file)
-    lines = [line for line in words.logged.splitlines() or words.said.splitlines() if line.strip()]
+    lines = [line for line in words.logged.splitlines() or words.message.splitlines() if line.strip()]
     return Observation(False, f"boxlite names other parts: {lines[0] if lines else words.module}", file)
 
 

@@ -49,18 +49,18 @@ def undoing(variant: Variant) -> list[Change]:
     ]
 
 
-def leading(variant: Variant, here: Facts, there: Facts) -> list[Change]:
-    """The single changes that make a cell with facts `here` more like one with facts `there`.
+def leading(variant: Variant, facts: Facts, goal: Facts) -> list[Change]:
+    """The single changes that make a cell with these facts more like one with the facts `goal`.
 
     They are limited to what a knob can set, and leave out what the variant itself sets: see `undoing`.
     """
-    made = []
+    changes = []
     for kind, knob in knobs.KINDS.items():
-        own = variant.knobs[kind].parts() if kind in variant.knobs else []
-        for setting in knob.leading(here, there):
-            if not any(part.contradicts(setting) for part in own):
-                made.append(Change(f"{kind} {setting.words()}", {kind: setting}))
-    return made
+        variant_parts = variant.knobs[kind].parts() if kind in variant.knobs else []
+        for setting in knob.leading(facts, goal):
+            if not any(part.contradicts(setting) for part in variant_parts):
+                changes.append(Change(f"{kind} {setting.words()}", {kind: setting}))
+    return changes
 
 
 def of_catalog(definitions: Catalog) -> list[Change]:
@@ -70,25 +70,25 @@ def of_catalog(definitions: Catalog) -> list[Change]:
     return [Change(variant.name, variant.knobs) for variant in single]
 
 
-def smallest[T](whole: Sequence[T], does: Callable[[Sequence[T]], bool]) -> list[T]:
-    """A part of `whole` that still `does` it, and from which no element can be left out.
+def smallest[T](elements: Sequence[T], does: Callable[[Sequence[T]], bool]) -> list[T]:
+    """A part of `elements` that still `does` it, and from which no element can be left out.
 
-    `whole` itself is known to do it and is not asked. This is ddmin of A. Zeller and R. Hildebrandt,
+    `elements` itself is known to do it and is not asked. This is ddmin of A. Zeller and R. Hildebrandt,
     Simplifying and Isolating Failure-Inducing Input (IEEE Transactions on Software Engineering 28, 2002): ever
     smaller chunks are tried alone, then everything but each of them.
     """
-    part, count = list(whole), 2
+    part, count = list(elements), 2
     while len(part) > 1:
         # Chunks of nearly the same length.
         ends = [len(part) * number // count for number in range(count + 1)]
         chunks = [part[start:end] for start, end in pairwise(ends)]
-        if alone := next((chunk for chunk in chunks if does(chunk)), None):
-            part, count = alone, 2
+        if single := next((chunk for chunk in chunks if does(chunk)), None):
+            part, count = single, 2
             continue
         # With two chunks, each is the rest of the other.
-        rests = [part[:start] + part[end:] for start, end in pairwise(ends)] if count > 2 else []
-        if rest := next((rest for rest in rests if does(rest)), None):
-            part, count = rest, count - 1
+        remainders = [part[:start] + part[end:] for start, end in pairwise(ends)] if count > 2 else []
+        if remainder := next((remainder for remainder in remainders if does(remainder)), None):
+            part, count = remainder, count - 1
             continue
         if count >= len(part):
             break
@@ -117,16 +117,16 @@ class StepAttempt:
 
     def run(self) -> tuple[StepOutcome, str]:
         """Run the tests that decide."""
-        changed = reduce(lambda so_far, change: change.on(so_far), self.changes, self.cell.variant)
-        fork = Fork.make(self.running, replace(self.cell, variant=changed), self.folder)
-        ran = fork.run(SuiteOptions(tests=self.tests, to_first_failure=True))
+        variant = reduce(lambda so_far, change: change.on(so_far), self.changes, self.cell.variant)
+        fork = Fork.make(self.running, replace(self.cell, variant=variant), self.folder)
+        suite_run = fork.run(SuiteOptions(tests=self.tests, to_first_failure=True))
         # What cut a suite short may be told by the kernel's log alone.
-        fork.gather(full=bool(ran.cut_short))
-        verdict, failed = fork.judge(ran), first_failure(ran)
+        fork.gather(full=bool(suite_run.cut_short))
+        verdict, failure = fork.judge(suite_run), first_failure(suite_run)
         self.fault = verdict.fault
-        missing = set(self.tests) - {test.name for test in tests_that_ran(ran)}
+        missing = set(self.tests) - {test.name for test in tests_that_ran(suite_run)}
         if verdict.status is Status.FAIL:
-            reason = f"{failed.name}: {failed.message}" if failed else verdict.reason
+            reason = f"{failure.name}: {failure.message}" if failure else verdict.reason
             outcome = StepOutcome.FAILS
         elif verdict.status is not Status.PASS:
             outcome, reason = StepOutcome.ERROR, verdict.reason
@@ -135,7 +135,7 @@ class StepAttempt:
         else:
             outcome, reason = StepOutcome.PASSES, ""
         if not self.changes or outcome is StepOutcome.PASSES:
-            self.observation = fork.facts, guest_variant.read_who(self.running.session, changed)
+            self.observation = fork.facts, guest_variant.read_who(self.running.session, variant)
         return outcome, reason
 
 
@@ -164,40 +164,40 @@ class Series:
         Raises Stopped if no more forks can be made, LaneDied if the run is interrupted.
         """
         names = [str(change) for change in changes]
-        if made := next((step for step in self.steps if step.changes == names), None):
-            return made.outcome
+        if earlier := next((step for step in self.steps if step.changes == names), None):
+            return earlier.outcome
         self.running.lane.check_wanted()
         if not self.running.lane.is_alive:
             raise Stopped("the machine is gone")
         if time.monotonic() - self._start >= MOST_EXPERIMENT_SECONDS:
             raise Stopped(f"the budget of {MOST_EXPERIMENT_SECONDS:.0f} s is used up")
-        what = f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}"
-        self.running.show(Progress(what, Activity.TRIALS))
+        text = f"{self.cell.variant.name}: experiment: {' and '.join(names) or 'as it is'}"
+        self.running.show(Progress(text, Activity.TRIALS))
         start = time.monotonic()
         impossible = (NotApplicable, NotInEffect)
         tries = Tries(self.running, self.retries, StepOutcome.CANNOT, StepOutcome.ERROR, impossible)
         # A step surprises if it fails otherwise than the unchanged cell does. A box may die for its own
         # reasons, as now and then under emulation; none passes by chance.
         unchanged = self.steps[0].reason if self.steps else None
-        tried = tries.run(
+        conclusion = tries.run(
             lambda folder: StepAttempt(self.running, self.cell, self.tests, changes, folder),
             self.folder / f"{len(self.steps) + 1:02}",
             is_surprising=lambda outcome, reason, _: (
                 outcome is StepOutcome.FAILS and unchanged is not None and reason != unchanged
             ),
         )
-        if observation := tried.attempt.observation:
+        if observation := conclusion.attempt.observation:
             self.observations[tuple(names)] = observation
-        made = ExperimentStep(
+        step = ExperimentStep(
             changes=names,
-            outcome=tried.outcome,
-            reason=tried.reason,
+            outcome=conclusion.outcome,
+            reason=conclusion.reason,
             seconds=round(time.monotonic() - start, 2),
             retried=tries.retried,
             bug=tries.bug,
         )
-        self.steps.append(made)
-        return made.outcome
+        self.steps.append(step)
+        return step.outcome
 
     def passes(self, changes: Sequence[Change]) -> bool:
         return self.outcome(changes) is StepOutcome.PASSES
@@ -206,16 +206,16 @@ class Series:
         """Try each of these alone, up to the first with which the cell passes. Raises Stopped."""
         return any(self.passes([change]) for change in possible)
 
-    def record(self, **results: object) -> Experiment:
+    def record(self, turning: list[list[str]], *, stopped: str, compared_with: str = "") -> Experiment:
         """All that was done, with what it showed."""
-        return Experiment.model_validate(
-            {
-                "tests": list(self.tests),
-                "steps": self.steps,
-                "seconds": round(sum(step.seconds for step in self.steps), 2),
-                "evidence": evidence_files(self.folder, self.running.work.folder),
-                **results,
-            }
+        return Experiment(
+            tests=list(self.tests),
+            compared_with=compared_with,
+            steps=self.steps,
+            turning=turning,
+            stopped=stopped,
+            seconds=round(sum(step.seconds for step in self.steps), 2),
+            evidence=evidence_files(self.folder, self.running.work.folder),
         )
 
 
@@ -251,27 +251,27 @@ def with_experiment(
 
 def is_wanted(options: RunOptions, result: CellResult) -> bool:
     """Whether an experiment is to be made on a cell. One that did as expected has none unless that is asked."""
-    when, status = options.experiments, result.status
+    policy, status = options.experiments, result.status
     if result.trials.experiment is not None:
         return False
-    if when is ExperimentPolicy.ALWAYS:
+    if policy is ExperimentPolicy.ALWAYS:
         return status.failed or status is Status.PASS
     unclear = result.cause == UNKNOWN or result.verdict.confidence is Confidence.LIKELY
-    return when is ExperimentPolicy.UNCLEAR and status is Status.FAIL and unclear
+    return policy is ExperimentPolicy.UNCLEAR and status is Status.FAIL and unclear
 
 
 def _find_breaking(series: Series, definitions: Catalog) -> Experiment:
     """Which single variants of the catalog break a cell that passed; those expected to break it come first."""
     candidates = list(reversed(of_catalog(definitions)))
-    stopped = ""
+    stop_reason = ""
     try:
         _check_unchanged(series, StepOutcome.PASSES)
         for change in _applicable(series, candidates):
             series.outcome([change])
-    except Stopped as why:
-        stopped = str(why)
-    broke = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.FAILS]
-    return series.record(turning=broke, stopped=stopped)
+    except Stopped as stop:
+        stop_reason = str(stop)
+    breaking = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.FAILS]
+    return series.record(breaking, stopped=stop_reason)
 
 
 def _find_turning(
@@ -282,40 +282,44 @@ def _find_turning(
     First come the changes that lead to a cell known to pass: they tell why. A variant of the catalog that
     happens to help tells less, and many of them contradict each other: each is tried alone, and last.
     """
-    here, variant = result.facts, series.cell.variant
+    facts, variant = result.facts, series.cell.variant
     cells = [
-        (other, leading(variant, here, other.facts))
-        for other in passing
-        if here and other.facts and other.facts.machine == here.machine
+        (neighbour, leading(variant, facts, neighbour.facts))
+        for neighbour in passing
+        if facts and neighbour.facts and neighbour.facts.machine == facts.machine
     ]
     # The passing cell most like this one, best of the same guest, and the changes that lead to it.
-    near = min(cells, key=lambda near: (near[0].guest != result.guest, len(near[1])), default=None)
-    other, leads = near or (None, [])
-    own, others = [*undoing(variant), *leads], of_catalog(definitions)
-    stopped = ""
+    nearest_cell = min(
+        cells,
+        key=lambda entry: (entry[0].guest != result.guest, len(entry[1])),
+        default=None,
+    )
+    neighbour, leads = nearest_cell or (None, [])
+    nearest, rest_of_catalog = [*undoing(variant), *leads], of_catalog(definitions)
+    stop_reason = ""
     try:
         _check_unchanged(series, StepOutcome.FAILS)
-        first = _applicable(series, own)
+        first = _applicable(series, nearest)
         if not series.one_passes(first):
             if len(first) > 1 and series.passes(first):
                 # The smallest part of them that passes is then in the steps.
                 smallest(first, series.passes)
             else:
-                series.one_passes(_applicable(series, others))
-    except Stopped as why:
-        stopped = str(why)
+                series.one_passes(_applicable(series, rest_of_catalog))
+    except Stopped as stop:
+        stop_reason = str(stop)
     turned = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.PASSES]
     turning = sorted(turned, key=len)[:1]
     if turning and not _is_smallest(series, turning[0]):
-        stopped = stopped or "not shown to fail without each of these changes"
-    compared_with = f"{other.guest}/{other.variant}" if other else ""
-    return series.record(compared_with=compared_with, turning=turning, stopped=stopped)
+        stop_reason = stop_reason or "not shown to fail without each of these changes"
+    compared_with = f"{neighbour.guest}/{neighbour.variant}" if neighbour else ""
+    return series.record(turning, stopped=stop_reason, compared_with=compared_with)
 
 
 def _is_smallest(series: Series, turning: Sequence[str]) -> bool:
     """Whether the cell was seen to fail with each of these changes left out: a fork may have met a fault."""
     failed = [step.changes for step in series.steps if step.outcome is StepOutcome.FAILS]
-    return all([change for change in turning if change != left_out] in failed for left_out in turning)
+    return all([change for change in turning if change != omitted] in failed for omitted in turning)
 
 
 def _check_unchanged(series: Series, expected: StepOutcome) -> None:
@@ -323,8 +327,8 @@ def _check_unchanged(series: Series, expected: StepOutcome) -> None:
     outcome = series.outcome([])
     if outcome is expected:
         return
-    told = ": ".join(filter(None, [str(outcome), series.steps[0].reason]))
-    raise Stopped(f"the unchanged cell was run once more and behaved differently: {told}")
+    behaviour = ": ".join(filter(None, [str(outcome), series.steps[0].reason]))
+    raise Stopped(f"the unchanged cell was run once more and behaved differently: {behaviour}")
 
 
 def _applicable(series: Series, candidates: Sequence[Change]) -> list[Change]:
@@ -379,7 +383,7 @@ def _conclude(
     )
 
 
-def _is_in_effect(variant: Variant, facts: Facts, who: SuiteUser) -> bool:
+def _is_in_effect(variant: Variant, facts: Facts, user: SuiteUser) -> bool:
     """Whether the guest is as the variant would have it."""
     knobs = variant.knobs.values()
-    return bool(knobs) and not any(knob.differences(facts, who) for knob in knobs)
+    return bool(knobs) and not any(knob.differences(facts, user) for knob in knobs)

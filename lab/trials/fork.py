@@ -75,13 +75,13 @@ class Fork:
         return judge(self.cell.suite, run, Expectation(), findings, circumstances)
 
 
-def tests_that_ran(ran: SuiteRun) -> list[TestResult]:
-    return [test for test in ran.tests if test.outcome is not Outcome.NOT_RUN]
+def tests_that_ran(run: SuiteRun) -> list[TestResult]:
+    return [test for test in run.tests if test.outcome is not Outcome.NOT_RUN]
 
 
-def first_failure(ran: SuiteRun) -> TestResult | None:
+def first_failure(run: SuiteRun) -> TestResult | None:
     """The first test that failed or met an error, None if no test did."""
-    return next((t for t in tests_that_ran(ran) if t.outcome.is_failure), None)
+    return next((t for t in tests_that_ran(run) if t.outcome.is_failure), None)
 
 
 class Attempt[T: StrEnum](Protocol):
@@ -97,7 +97,7 @@ class Attempt[T: StrEnum](Protocol):
 
 
 @dataclass(frozen=True)
-class Tried[T: StrEnum, A]:
+class Conclusion[T: StrEnum, A]:
     """The outcome of something that was tried, why, and the attempts that count, the newest last."""
 
     outcome: T
@@ -132,7 +132,7 @@ class Tries[T: StrEnum]:
         folder: Path,
         *,
         is_surprising: Callable[[T, str, A], bool],
-    ) -> Tried[T, A]:
+    ) -> Conclusion[T, A]:
         """Try it in a fork; a surprising outcome counts only if a second fork agrees.
 
         Under emulation a box dies now and then whatever was tried, so there a third fork decides between two
@@ -148,12 +148,12 @@ class Tries[T: StrEnum]:
         both = (*first.attempts, *second.attempts)
         is_fault = self.error in (first.outcome, second.outcome)
         if outcome is not self.error or is_fault or not self.running.lane.is_emulated:
-            return Tried(outcome, reason, both)
+            return Conclusion(outcome, reason, both)
         third = self._run_with_retries(begin, folder / AGAIN / AGAIN)
         outcome, reason = self._decide(first, second, third)
-        return Tried(outcome, reason, (*both, *third.attempts))
+        return Conclusion(outcome, reason, (*both, *third.attempts))
 
-    def _run_with_retries[A: Attempt[Any]](self, begin: Callable[[Path], A], folder: Path) -> Tried[T, A]:
+    def _run_with_retries[A: Attempt[Any]](self, begin: Callable[[Path], A], folder: Path) -> Conclusion[T, A]:
         """One attempt, repeated in another fork after a fault of the lab that another fork may not meet.
 
         After one that was too slow no other lane is at work meanwhile.
@@ -169,7 +169,7 @@ class Tries[T: StrEnum]:
             slow = attempt.fault is not None and attempt.fault.missed_a_limit
             is_last = lasts or len(self.retried) >= self.retries or not self.running.lane.is_alive
             if outcome is not self.error or is_last:
-                return Tried(outcome, reason, (attempt,))
+                return Conclusion(outcome, reason, (attempt,))
             self.retried.append(reason)
             set_aside(folder, fault_folder(folder))
 
@@ -184,8 +184,8 @@ class Tries[T: StrEnum]:
             lane.check_alive()
             with explained(folder, A_RUN):
                 return *attempt.run(), False
-        except self.impossible as why:
-            return self.cannot, str(why), True
+        except self.impossible as obstacle:
+            return self.cannot, str(obstacle), True
         except Exception as error:
             lane.check_wanted()
             fault = as_fault(error)
@@ -194,26 +194,28 @@ class Tries[T: StrEnum]:
                 keep_texts(folder, fault.evidence)
             return self.error, str(fault), is_lasting(fault)
 
-    def _compare[A](self, first: Tried[T, A], second: Tried[T, A]) -> tuple[T, str]:
+    def _compare[A](self, first: Conclusion[T, A], second: Conclusion[T, A]) -> tuple[T, str]:
         """The outcome of two looks. If they disagree, neither says anything, which is `error`."""
         if first.outcome is second.outcome:
             return first.outcome, f"twice: {first.reason}"
         if second.outcome is self.error:
-            return self.error, f"a second try, after {_said(first)}, met a fault: {second.reason}"
-        return self.error, f"two tries disagree: {_said(first)}; {_said(second)}"
+            return self.error, f"a second try, after {_describe(first)}, met a fault: {second.reason}"
+        return self.error, f"two tries disagree: {_describe(first)}; {_describe(second)}"
 
-    def _decide[A](self, first: Tried[T, A], second: Tried[T, A], third: Tried[T, A]) -> tuple[T, str]:
+    def _decide[A](
+        self, first: Conclusion[T, A], second: Conclusion[T, A], third: Conclusion[T, A]
+    ) -> tuple[T, str]:
         """The outcome of two of three looks; `error` if all differ."""
         other = {second.outcome: first, first.outcome: second}.get(third.outcome)
         if other is None:
-            return self.error, f"three tries disagree: {'; '.join(map(_said, (first, second, third)))}"
-        majority = f"in two of three tries under emulation; once: {_said(other)}"
+            return self.error, f"three tries disagree: {'; '.join(map(_describe, (first, second, third)))}"
+        majority = f"in two of three tries under emulation; once: {_describe(other)}"
         return third.outcome, f"{third.reason} ({majority})" if third.reason else majority
 
 
-def _said(tried: Tried[Any, Any]) -> str:
-    """An outcome, and why."""
-    return ": ".join(filter(None, (tried.outcome, tried.reason)))
+def _describe(conclusion: Conclusion[Any, Any]) -> str:
+    """An outcome, and its reason."""
+    return ": ".join(filter(None, (conclusion.outcome, conclusion.reason)))
 
 
 def evidence_files(folder: Path, run: Path) -> list[str]:

@@ -48,8 +48,8 @@ class RemedyAttempt:
 
     running: RunningLane
     cell: Cell
-    before: CellResult
-    these: Sequence[Remedy]
+    earlier_result: CellResult
+    remedies: Sequence[Remedy]
     folder: Path
     watch: Stopwatch = field(default_factory=Stopwatch)
     defects: list[str] = field(default_factory=list)
@@ -60,9 +60,11 @@ class RemedyAttempt:
         """Put them in place, run the suite to its first failure, judge, and undo them."""
         fork = Fork.make(self.running, self._cell_with_remedies(), self.folder, self.watch)
         for remedy in self._hosts:
-            if stopped := self._put_in_place(remedy):
-                return stopped
-        environment = {k: v for remedy in self.these if remedy.run for k, v in remedy.run.environment.items()}
+            if result := self._put_in_place(remedy):
+                return result
+        environment = {
+            k: v for remedy in self.remedies if remedy.run for k, v in remedy.run.environment.items()
+        }
         options = SuiteOptions(environment, to_first_failure=True)
         outcome, reason = self._read(fork, fork.run(options), options)
         if self._hosts:
@@ -73,7 +75,7 @@ class RemedyAttempt:
     @property
     def _hosts(self) -> list[Remedy]:
         """Those that change the host."""
-        return [remedy for remedy in self.these if remedy.host]
+        return [remedy for remedy in self.remedies if remedy.host]
 
     def _cell_with_remedies(self) -> Cell:
         """The cell as these remedies have it run: what contradicts a remedy gives way to it.
@@ -81,7 +83,7 @@ class RemedyAttempt:
         So of two containers the suite runs in the remedy's.
         """
         definitions = catalog.load()
-        runs = [remedy.run for remedy in self.these if remedy.run]
+        runs = [remedy.run for remedy in self.remedies if remedy.run]
         changes = [Change(name, definitions.variant(name).knobs) for run in runs for name in run.variants]
         changes += [Change("service", {"service": run.service}) for run in runs if run.service]
         return replace(
@@ -92,96 +94,102 @@ class RemedyAttempt:
         """Run a remedy's script; the outcome if there is nothing more to try, otherwise None."""
         (self.folder / f"{remedy.name}.sh").write_text(remedy.script())
         with self.watch.step("remedy"):
-            done = remedy_script.run(self.running.session, remedy)
-        (self.folder / f"{remedy.name}.log").write_text(done.log())
-        if done.found_in_place:
+            script_run = remedy_script.run(self.running.session, remedy)
+        (self.folder / f"{remedy.name}.log").write_text(script_run.log())
+        if script_run.found_in_place:
             return RemedyOutcome.DOES_NOT_HELP, "it is in place already, and the cell fails all the same"
-        output = done.last.output.strip()
-        if done.last.status == remedy_script.CANNOT:
+        output = script_run.last.output.strip()
+        if script_run.last.status == remedy_script.CANNOT:
             output = output.removeprefix(f"{remedy.name}: ")
             return RemedyOutcome.CANNOT, output.removeprefix("nothing can be done on this host: ")
-        if done.last.status != remedy_script.DONE:
-            when = "run again, it" if len(done.steps) > FIRST_RUNS else "it"
+        if script_run.last.status != remedy_script.DONE:
+            subject = "run again, it" if len(script_run.steps) > FIRST_RUNS else "it"
             # The script explains itself first; all that it printed is in its log.
-            last = "; ".join(output.splitlines()[-LAST_LINES:])
-            return RemedyOutcome.SCRIPT_FAILS, f"{when} ended with exit status {done.last.status}: {last}"
-        if done.changed:
-            self.defects.append(f"run again, its script changed {', '.join(done.changed)}")
+            last_lines = "; ".join(output.splitlines()[-LAST_LINES:])
+            return (
+                RemedyOutcome.SCRIPT_FAILS,
+                f"{subject} ended with exit status {script_run.last.status}: {last_lines}",
+            )
+        if script_run.changed:
+            self.defects.append(f"run again, its script changed {', '.join(script_run.changed)}")
         return None
 
-    def _read(self, fork: Fork, ran: SuiteRun, options: SuiteOptions) -> tuple[RemedyOutcome, str]:
+    def _read(self, fork: Fork, suite_run: SuiteRun, options: SuiteOptions) -> tuple[RemedyOutcome, str]:
         """What the suite says of the remedies."""
-        failed = first_failure(ran)
-        if failed is None and not ran.cut_short:
+        failure = first_failure(suite_run)
+        if failure is None and not suite_run.cut_short:
             fork.gather(full=False)
             # A test that was skipped or did not run is no pass.
-            others = [test for test in ran.tests if test.outcome is not Outcome.PASS]
-            if not others:
+            not_passed = [test for test in suite_run.tests if test.outcome is not Outcome.PASS]
+            if not not_passed:
                 self.causes = ()
                 return RemedyOutcome.VERIFIED, ""
-            names = ", ".join(test.name for test in others)
-            skipped = all(test.outcome is Outcome.SKIP for test in others)
-            if skipped and any(remedy.run for remedy in self.these):
-                message = others[0].message.removeprefix("Skipped: ")
+            names = ", ".join(test.name for test in not_passed)
+            are_skipped = all(test.outcome is Outcome.SKIP for test in not_passed)
+            if are_skipped and any(remedy.run for remedy in self.remedies):
+                message = not_passed[0].message.removeprefix("Skipped: ")
                 return RemedyOutcome.AVOIDS, f"skipped: {names}: {message}"
             return RemedyOutcome.ERROR, f"skipped or not run, so not covered: {names}"
         fork.gather(full=True)
-        told = tests_that_ran(ran)
-        findings = lane_cell.diagnose_cell(self.cell, self.folder, [*told, *self._control(fork, told, options)])
-        if any(remedy.has_no_sandbox for remedy in self.these):
+        tests = tests_that_ran(suite_run)
+        findings = lane_cell.diagnose_cell(
+            self.cell, self.folder, [*tests, *self._control(fork, tests, options)]
+        )
+        if any(remedy.has_no_sandbox for remedy in self.remedies):
             # What blocks only the sandbox is still to be seen on the host if a box is started without one, but
             # it explains no failure of that box.
             rows = causes.known()
             findings = [finding for finding in findings if rows[finding.name].breaks is not Needs.SANDBOX]
         self.causes = tuple(finding.name for finding in findings)
-        verdict = fork.judge(ran, findings)
+        verdict = fork.judge(suite_run, findings)
         self.fault = verdict.fault
-        if verdict.status is Status.ERROR or failed is None:
+        if verdict.status is Status.ERROR or failure is None:
             return RemedyOutcome.ERROR, verdict.reason
-        passed = {test.name for test in self.before.tests if test.outcome is Outcome.PASS}
-        if failed.name in passed:
-            return RemedyOutcome.MAKES_WORSE, f"{failed.name} passed without it: {verdict.reason}"
-        return RemedyOutcome.DOES_NOT_HELP, f"{failed.name} fails all the same: {verdict.reason}"
+        passed = {test.name for test in self.earlier_result.tests if test.outcome is Outcome.PASS}
+        if failure.name in passed:
+            return RemedyOutcome.MAKES_WORSE, f"{failure.name} passed without it: {verdict.reason}"
+        return RemedyOutcome.DOES_NOT_HELP, f"{failure.name} fails all the same: {verdict.reason}"
 
-    def _control(self, fork: Fork, told: Sequence[TestResult], options: SuiteOptions) -> list[TestResult]:
+    def _control(self, fork: Fork, tests: Sequence[TestResult], options: SuiteOptions) -> list[TestResult]:
         """The control's result if the suite stopped before it: without it the rules know too little.
 
         If it passed without a remedy, that result will do. If it failed, the remedy may have cured just that,
         so it is run again.
         """
         control = self.cell.build.suite.control
-        if not control or any(test.name == control for test in told):
+        if not control or any(test.name == control for test in tests):
             return []
-        passed = [test for test in self.before.tests if test.outcome is Outcome.PASS]
-        if before := [test for test in passed if test.name == control]:
-            return before
-        ran = fork.run(replace(options, tests=(control,), to_first_failure=False))
+        passed = [test for test in self.earlier_result.tests if test.outcome is Outcome.PASS]
+        if control_results := [test for test in passed if test.name == control]:
+            return control_results
+        suite_run = fork.run(replace(options, tests=(control,), to_first_failure=False))
         fork.gather(full=False, folder=self.folder / CONTROL)
-        return ran.tests
+        return suite_run.tests
 
     def _undo(self) -> None:
         """Undo the remedies. If that fails it is a defect of theirs, whatever they did for the cell."""
         for remedy in reversed(self._hosts):
-            undone = remedy_script.run(self.running.session, remedy, undo=True)
+            undo_run = remedy_script.run(self.running.session, remedy, undo=True)
             with (self.folder / f"{remedy.name}.log").open("a") as log:
-                log.write(undone.log())
-            if undone.last.status != remedy_script.DONE:
-                self.defects.append(f"its undo failed: {undone.last.output.strip()}")
+                log.write(undo_run.log())
+            if undo_run.last.status != remedy_script.DONE:
+                self.defects.append(f"its undo failed: {undo_run.last.output.strip()}")
         probed = variant.probe(self.running.session, self.cell.variant)
         (self.folder / PROBES_UNDONE_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
-        before = evidence.read(self.running.work.folder / self.cell.folder).probes
-        if not before.ran:
+        earlier_probes = evidence.read(self.running.work.folder / self.cell.folder).probes
+        if not earlier_probes.ran:
             return  # Somebody deleted that evidence: nothing can be said about it.
-        after = probed.probes.by_name()
-        different = [name for name, probe in before.by_name().items() if after[name].status != probe.status]
-        if different:
-            self.defects.append(f"its undo does not put back what was: {', '.join(different)}")
+        probes = probed.probes.by_name()
+        earlier = earlier_probes.by_name()
+        changed_probes = [name for name, probe in earlier.items() if probes[name].status != probe.status]
+        if changed_probes:
+            self.defects.append(f"its undo does not put back what was: {', '.join(changed_probes)}")
 
 
 def is_surprising(outcome: RemedyOutcome, _reason: str, attempt: RemedyAttempt) -> bool:
     """Whether a failure may be a box that died for its own reasons, as now and then under emulation."""
-    unexplained = outcome is RemedyOutcome.DOES_NOT_HELP and attempt.causes == ()
-    return unexplained or outcome is RemedyOutcome.MAKES_WORSE
+    is_unexplained = outcome is RemedyOutcome.DOES_NOT_HELP and attempt.causes == ()
+    return is_unexplained or outcome is RemedyOutcome.MAKES_WORSE
 
 
 FOLDER = "remedies"
@@ -225,12 +233,12 @@ def with_remedies(
 
 @dataclass(frozen=True)
 class Trials:
-    """All trials of one cell. `before` is its result before them; the remedies in it are not tried again."""
+    """All trials of one cell. The remedies in `earlier_result`, its result before them, are not tried again."""
 
     retries: int
     running: RunningLane
     cell: Cell
-    before: CellResult
+    earlier_result: CellResult
     keep: Callable[[RemedyResult], None]
 
     def all(self) -> list[RemedyResult]:
@@ -239,32 +247,33 @@ class Trials:
         If none cures alone, the cheapest that lifts the first cause is the base, and on top of it come the
         candidates for the next cause that shows, until one lifts that, and so on.
         """
-        by_name, names = remedies.load(), [finding.name for finding in self.before.causes]
-        tried = [self._try((remedy,)) for remedy in remedies.candidates(by_name, names)]
-        is_cured = any(trial.result.result is RemedyOutcome.VERIFIED for trial in tried)
-        base = None if is_cured else next((trial for trial in tried if trial.lifted(names[0])), None)
-        while base is not None and (left := base.result.causes):
+        by_name, names = remedies.load(), [finding.name for finding in self.earlier_result.causes]
+        trials = [self._try((remedy,)) for remedy in remedies.candidates(by_name, names)]
+        is_cured = any(trial.result.result is RemedyOutcome.VERIFIED for trial in trials)
+        base = None if is_cured else next((trial for trial in trials if trial.lifted(names[0])), None)
+        while base is not None and (remaining := base.result.causes):
             below, base = base.remedies, None
-            for remedy in remedies.candidates(by_name, left[:1]):
+            for remedy in remedies.candidates(by_name, remaining[:1]):
                 if remedy in below or not (remedy.host or remedy.changes_service):
                     continue
-                tried.append(self._try((*below, remedy)))
-                if tried[-1].lifted(left[0]):
-                    base = tried[-1]
+                trials.append(self._try((*below, remedy)))
+                if trials[-1].lifted(remaining[0]):
+                    base = trials[-1]
                     break
-        results = [trial.result for trial in tried]
+        results = [trial.result for trial in trials]
         # A combination that nothing leads to now was tried all the same.
-        made = {result.name for result in results}
-        return results + [result for result in self.before.remedies if result.name not in made]
+        names_tried = {result.name for result in results}
+        return results + [result for result in self.earlier_result.remedies if result.name not in names_tried]
 
-    def _try(self, these: tuple[Remedy, ...]) -> Trial:
+    def _try(self, combination: tuple[Remedy, ...]) -> Trial:
         """What came of these before, or why they are not tried at all, or what comes of them now, in forks."""
-        name, price = AND.join(remedy.name for remedy in these), " ".join(remedy.price for remedy in these)
-        if before := next((result for result in self.before.remedies if result.name == name), None):
-            return Trial(these, before)
-        if reason := "; ".join(self._not_judged(these)):
+        name = AND.join(remedy.name for remedy in combination)
+        price = " ".join(remedy.price for remedy in combination)
+        if earlier := next((result for result in self.earlier_result.remedies if result.name == name), None):
+            return Trial(combination, earlier)
+        if reason := "; ".join(self._not_judged(combination)):
             not_judged = RemedyOutcome.NOT_JUDGED
-            return Trial(these, RemedyResult(name=name, result=not_judged, reason=reason, price=price))
+            return Trial(combination, RemedyResult(name=name, result=not_judged, reason=reason, price=price))
         running = self.running
         running.show(Progress(f"{self.cell.variant.name}: trying {name}", Activity.TRIALS))
         folder = running.work.folder / self.cell.folder / FOLDER / name
@@ -272,35 +281,35 @@ class Trials:
         start = time.monotonic()
         watch = Stopwatch()
         tries = Tries(running, self.retries, RemedyOutcome.CANNOT, RemedyOutcome.ERROR)
-        tried = tries.run(
-            lambda here: RemedyAttempt(running, self.cell, self.before, these, here, watch),
+        conclusion = tries.run(
+            lambda place: RemedyAttempt(running, self.cell, self.earlier_result, combination, place, watch),
             folder,
             is_surprising=is_surprising,
         )
-        disagreed = len(tried.attempts) > 1 and tried.outcome is RemedyOutcome.ERROR
+        disagreed = len(conclusion.attempts) > 1 and conclusion.outcome is RemedyOutcome.ERROR
         result = RemedyResult(
             name=name,
-            result=tried.outcome,
-            reason=tried.reason,
+            result=conclusion.outcome,
+            reason=conclusion.reason,
             price=price,
             seconds=round(time.monotonic() - start, 2),
             steps=watch.seconds,
-            scripts={remedy.name: remedy.digest for remedy in these if remedy.host},
-            defects=list(dict.fromkeys(text for attempt in tried.attempts for text in attempt.defects)),
+            scripts={remedy.name: remedy.digest for remedy in combination if remedy.host},
+            defects=list(dict.fromkeys(text for attempt in conclusion.attempts for text in attempt.defects)),
             retried=tries.retried,
-            causes=None if disagreed or tried.attempt.causes is None else list(tried.attempt.causes),
+            causes=None if disagreed or conclusion.attempt.causes is None else list(conclusion.attempt.causes),
             bug=tries.bug,
             evidence=evidence_files(folder, running.work.folder),
         )
-        if tried.outcome is not RemedyOutcome.ERROR:
+        if conclusion.outcome is not RemedyOutcome.ERROR:
             self.keep(result)
-        return Trial(these, result)
+        return Trial(combination, result)
 
-    def _not_judged(self, these: Sequence[Remedy]) -> list[str]:
+    def _not_judged(self, combination: Sequence[Remedy]) -> list[str]:
         """Why the cell's variant or suite cannot tell what these do on a real host; empty if they can."""
-        reasons = self.cell.variant.not_judged
-        why = [reasons[remedy.name] for remedy in these if remedy.name in reasons]
-        variables = sorted({name for remedy in these if remedy.run for name in remedy.run.environment})
+        by_remedy = self.cell.variant.not_judged
+        reasons = [by_remedy[remedy.name] for remedy in combination if remedy.name in by_remedy]
+        variables = sorted({name for remedy in combination if remedy.run for name in remedy.run.environment})
         if variables and not self.cell.build.heeds_remedies:
-            why.append(f"the tests of {self.cell.suite.name} ignore {' and '.join(variables)}")
-        return why
+            reasons.append(f"the tests of {self.cell.suite.name} ignore {' and '.join(variables)}")
+        return reasons

@@ -17,19 +17,19 @@ MODE_UNTOLD = "not told by the kernel"
 
 @dataclass(frozen=True)
 class Unmet:
-    """One option that a test set, and that is not to be seen: in words what it asks for, and what was seen."""
+    """One option that a test set and that is not in force: what it asks for, and what is there, in words."""
 
     option: str
     request: str
-    seen: str
+    observation: str
 
     @property
-    def asked(self) -> str:
+    def request_text(self) -> str:
         """What was asked for, without what was seen."""
         return f"asked for {self.request} ({self.option})"
 
     def __str__(self) -> str:
-        return f"{self.asked}: {self.seen}"
+        return f"{self.request_text}: {self.observation}"
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,13 @@ def unmet_options(protection: Protection) -> list[Unmet]:
     """What a test asked of boxlite for its box and what is not to be seen there."""
     options, unmet = protection.asked, []
     if options.get(JAILER) is True and not protection.namespaces:
-        seen = f"{protection.program} shares all namespaces with the test{_admitted(protection, 'sandbox')}"
-        unmet.append(Unmet(JAILER, "the jailer", seen))
+        observation = (
+            f"{protection.program} shares all namespaces with the test{_admitted(protection, 'sandbox')}"
+        )
+        unmet.append(Unmet(JAILER, "the jailer", observation))
     if options.get(FILTER) is True and protection.seccomp != ["filter"]:
-        seen = f"{_threads(protection)}{_admitted(protection, 'seccomp')}"
-        unmet.append(Unmet(FILTER, "a seccomp filter", seen))
+        observation = f"{_threads(protection)}{_admitted(protection, 'seccomp')}"
+        unmet.append(Unmet(FILTER, "a seccomp filter", observation))
     for name, number, in_force in _limits(protection):
         if not in_force:
             limit = LIMITS[name]
@@ -86,8 +88,8 @@ def _limits(protection: Protection) -> Iterator[tuple[str, int, bool]]:
     for name, limit in LIMITS.items():
         number = protection.asked.get(name)
         if isinstance(number, int) and not isinstance(number, bool):
-            seen = protection.limits.get(limit.name), protection.cgroup_limits.get(limit.file)
-            in_force = [value for value in map(_number, seen) if value is not None]
+            values = protection.limits.get(limit.name), protection.cgroup_limits.get(limit.file)
+            in_force = [value for value in map(_number, values) if value is not None]
             yield name, number, any(value <= number for value in in_force)
 
 
@@ -101,31 +103,31 @@ def _threads(protection: Protection) -> str:
     filtered = [process.program for process in protection.processes if "filter" in process.seccomp]
     if filtered:
         return f"no thread of {program} has one, only {', '.join(dict.fromkeys(filtered))}"
-    others = len(protection.processes) - 1
-    nor_others = f", nor of the {others} other processes of its box," if others > 1 else ""
-    return f"no thread of {program}{nor_others} has one"
+    other_count = len(protection.processes) - 1
+    addition = f", nor of the {other_count} other processes of its box," if other_count > 1 else ""
+    return f"no thread of {program}{addition} has one"
 
 
 def _without_limit(protection: Protection, limit: _Limit, most: int) -> str:
     """What limits the process that has the machine, if not what was asked for."""
     program, in_force = protection.program, _number(protection.limits.get(limit.name))
     if in_force is None:
-        seen = f"nothing limits {program}"
+        observation = f"nothing limits {program}"
     elif limit.name in protection.own_limits:
-        seen = f"the limit of {program} is {limit.unit(in_force)}"
+        observation = f"the limit of {program} is {limit.unit(in_force)}"
     else:
-        seen = f"{program} has no lower limit than the test itself"
+        observation = f"{program} has no lower limit than the test itself"
     numbers = {process.program: _number(process.limits.get(limit.name)) for process in protection.processes}
-    if others := [name for name, number in numbers.items() if number is not None and number <= most]:
-        seen += f", only {', '.join(others)} has it"
+    if limited_programs := [name for name, number in numbers.items() if number is not None and number <= most]:
+        observation += f", only {', '.join(limited_programs)} has it"
     if not limit.file:
-        return seen
+        return observation
     group = _number(protection.cgroup_limits.get(limit.file))
     if group is not None:
-        return f"{seen}, and its control group {limit.unit(group)}"
+        return f"{observation}, and its control group {limit.unit(group)}"
     if protection.cgroup is None:
-        return f"{seen}, and no control group of its own{_admitted(protection, 'cgroup setup failed')}"
-    return f"{seen}, and its control group sets no {limit.file}"
+        return f"{observation}, and no control group of its own{_admitted(protection, 'cgroup setup failed')}"
+    return f"{observation}, and its control group sets no {limit.file}"
 
 
 def _admitted(protection: Protection, about: str) -> str:
@@ -166,7 +168,7 @@ def strengths(protection: Protection) -> list[str]:
     return [
         *(f"{kind} namespace" for kind in protection.namespaces),
         *(word for word, is_so in confines.items() if is_so),
-        *(f"{LIMIT}{what}" for what in protection.own_limits),
+        *(f"{LIMIT}{name}" for name in protection.own_limits),
         *(f"{ASKED}{name}" for name in limits_given(protection)),
     ]
 
@@ -183,32 +185,34 @@ def summary(strong: Iterable[str]) -> str:
 
 def words(protection: Protection) -> list[str]:
     """What is compared of a box: what confines it, what opens it, and what its test has too. See `lost`."""
-    told = strengths(protection)
+    result = strengths(protection)
     if MODE_UNTOLD in protection.seccomp:
-        told.append(UNTOLD)
+        result.append(UNTOLD)
     # A box that shares the mounts of its host may write what its user may.
-    if MOUNTS in told:
-        told += [f"{WRITABLE}{mount[:-3]}" for mount in protection.mounts if mount.endswith(" rw")]
-    return told + [f"{INHERITED}{word}" for word in protection.inherited]
+    if MOUNTS in result:
+        result += [f"{WRITABLE}{mount[:-3]}" for mount in protection.mounts if mount.endswith(" rw")]
+    return result + [f"{INHERITED}{word}" for word in protection.inherited]
 
 
-def lost(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
-    """What a box with the words `now` lacks that one with the words `before` had.
+def lost(earlier: Sequence[str], current: Sequence[str]) -> tuple[str, ...]:
+    """What a box with the words `current` lacks that one with the words `earlier` had.
 
     What both have from their tests says nothing of boxlite: a service and a container confine a test, too.
     """
-    from_tests = {word.removeprefix(INHERITED) for word in before if word in now and word.startswith(INHERITED)}
+    from_tests = {
+        word.removeprefix(INHERITED) for word in earlier if word in current and word.startswith(INHERITED)
+    }
     lacking = [
         word
-        for word in before
-        if word not in now
+        for word in earlier
+        if word not in current
         and word not in from_tests
         and not word.startswith((WRITABLE, INHERITED))
         and word != UNTOLD
     ]
-    if UNTOLD in now:
+    if UNTOLD in current:
         lacking = [word for word in lacking if not word.startswith(SECCOMP)]
-    if MOUNTS in before and MOUNTS in now:
-        opened = [word for word in now if word.startswith(WRITABLE) and word not in before]
-        lacking += [f"a {word.removeprefix(WRITABLE)} that is not writable" for word in opened]
+    if MOUNTS in earlier and MOUNTS in current:
+        newly_writable = [word for word in current if word.startswith(WRITABLE) and word not in earlier]
+        lacking += [f"a {word.removeprefix(WRITABLE)} that is not writable" for word in newly_writable]
     return tuple(lacking)

@@ -34,26 +34,26 @@ FAILED = (RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.MAKES_WORSE)
 
 @dataclass(frozen=True)
 class Words:
-    """boxlite's own words: `said` to its caller, and `logged` by its module `module` in the log `file`.
+    """boxlite's own words: `message` to its caller, and `logged` by its module `module` in the log `file`.
 
     `file` is relative to the cell's folder, and empty if no log was collected. The others are empty if boxlite
     said nothing.
     """
 
-    said: str = ""
+    message: str = ""
     logged: str = ""
     module: str = ""
     file: str = ""
 
     @property
     def text(self) -> str:
-        return f"{self.said}\n{self.logged}"
+        return f"{self.message}\n{self.logged}"
 
     @property
     def blames(self) -> list[str]:
         """The causes that boxlite blames, by the lab's names for them."""
         rows = causes.known().items()
-        return [name for name, cause in rows if any(message in self.text for message in cause.blamed_by)]
+        return [name for name, cause in rows if any(phrase in self.text for phrase in cause.blamed_by)]
 
     @property
     def advises(self) -> list[str]:
@@ -64,7 +64,7 @@ class Words:
     def essence(self) -> str:
         """The line that names the supposed cause, or else the first line of the message to the caller."""
         cause = next((line for line in self.text.splitlines() if line.startswith("Cause:")), "")
-        return cause or self.said.partition("\n")[0]
+        return cause or self.message.partition("\n")[0]
 
 
 def read(folder: Path, tests: Iterable[TestResult]) -> Words:
@@ -73,23 +73,23 @@ def read(folder: Path, tests: Iterable[TestResult]) -> Words:
     The first is enough: boxlite says the same about every box that the same cause blocks.
     """
     failed = (test for test in tests if test.outcome.is_failure)
-    said = next((test.message for test in failed), "")
+    message = next((test.message for test in failed), "")
     logs = evidence.matching(folder, "boxlite/*/logs/boxlite.log*")
     for log in logs:
         boxes = groupby(_errors(evidence.read_beginning(log)), lambda error: error[1].startswith(REPEATED))
         # All errors of one box up to its failure: the supposed cause comes after the errors themselves.
         if errors := next((list(errors) for is_repeated, errors in boxes if not is_repeated), None):
             logged = plain("\n".join(text for _, text in errors))
-            return Words(said, logged, errors[-1][0], str(log.relative_to(folder)))
-    return Words(said, file=str(logs[0].relative_to(folder)) if logs else "")
+            return Words(message, logged, errors[-1][0], str(log.relative_to(folder)))
+    return Words(message, file=str(logs[0].relative_to(folder)) if logs else "")
 
 
 def _errors(log: str) -> Iterable[tuple[str, str]]:
     """Return the errors in boxlite's log, each as the module that logged it and the text."""
     entries: list[tuple[str, str, list[str]]] = []
     for line in log.splitlines():
-        if begun := ENTRY.match(line):
-            entries.append((begun["level"], begun["module"], [begun["text"]]))
+        if entry := ENTRY.match(line):
+            entries.append((entry["level"], entry["module"], [entry["text"]]))
         elif entries:
             entries[-1][2].append(line)
     return [(module, "\n".join(lines).strip()) for level, module, lines in entries if level == "ERROR"]
@@ -117,7 +117,7 @@ def judge(cell: CellResult, words: Words, remedies: Mapping[str, Remedy]) -> Wor
     proved = {cell.cause, *(finding.name for finding in cell.causes)}
     # The remedies that do what boxlite advises, each tried alone.
     advised = {name for name, remedy in remedies.items() if any(map(remedy.is_advised_by, words.advises))}
-    results = [tried.result for tried in cell.remedies if tried.name in advised]
+    results = [trial.result for trial in cell.remedies if trial.name in advised]
     # What cures is no wrong knob: a setting that boxlite blames may be behind the cause found.
     if words.blames and proved.isdisjoint(words.blames) and RemedyOutcome.VERIFIED not in results:
         return WordsVerdict.WRONG_KNOB

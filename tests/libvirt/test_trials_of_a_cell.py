@@ -89,7 +89,7 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
 
     def try_two(trials: Trials) -> list[RemedyResult]:
         lane = trials.running.lane
-        lanes.append((lane.name, [tried.name for tried in trials.before.remedies]))
+        lanes.append((lane.name, [tried.name for tried in trials.earlier_result.remedies]))
         if len(lanes) > 1:
             return [verified, verified.model_copy(update={"name": "b"})]
         trials.keep(verified)
@@ -122,7 +122,7 @@ def test_what_was_tried_before_an_interrupt_stays_tried(
     begun: list[str] = []
 
     def attempt(tried: RemedyAttempt) -> tuple[RemedyOutcome, str]:
-        begun.append(tried.these[0].name)
+        begun.append(tried.remedies[0].name)
         tried.folder.mkdir(parents=True)
         (tried.folder / "suite.log").write_text(f"{len(begun)}")
         if len(begun) == 3:

@@ -12,7 +12,7 @@ from lab.lane.cell import clear, fault_folder, set_aside
 from lab.lane.running import RunningLane
 from lab.machine.lane import LaneDied
 from lab.record import Fault, RemedyOutcome
-from lab.trials.fork import Tried, Tries
+from lab.trials.fork import Conclusion, Tries
 from tests.builders.lanes import EMULATION, KVM, Bench
 
 HELPS, NOT, CANNOT, ERROR = (
@@ -69,7 +69,7 @@ def settle(
     *steps: Outcome | Exception,
     retries: int = 0,
     impossible: tuple[type[Exception], ...] = (NotApplicable,),
-) -> tuple[Tried[RemedyOutcome, Step], Scripted, Tries[RemedyOutcome]]:
+) -> tuple[Conclusion[RemedyOutcome, Step], Scripted, Tries[RemedyOutcome]]:
     tries = Tries(running, retries, CANNOT, ERROR, impossible)
     scripted = Scripted(running, list(steps))
     tried = tries.run(

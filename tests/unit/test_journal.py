@@ -14,7 +14,7 @@ from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.builds.kinds.wheel import Wheel
 from lab.machine.acceleration import Acceleration
-from lab.plan import choose
+from lab.plan import Cell, choose
 from lab.record import (
     CellResult,
     DecidedCell,
@@ -38,7 +38,9 @@ STOCK, OTHER = CELLS
 EMULATION = Acceleration(False, "no /dev/kvm")
 
 
-def record(folder: Path, *, kept: Sequence[CellResult] = (), **options: Any) -> Journal:
+def record(
+    folder: Path, *, cells: Sequence[Cell] = CELLS, kept: Sequence[CellResult] = (), **options: Any
+) -> Journal:
     info = RunInfo(
         id="run",
         started=datetime(2026, 11, 24, 16, 0, tzinfo=UTC),
@@ -48,7 +50,7 @@ def record(folder: Path, *, kept: Sequence[CellResult] = (), **options: Any) -> 
         builds=[build.record() for build in BUILDS],
     )
     return Journal(
-        folder, CELLS, info, {cell.folder: result for cell, result in zip(CELLS, kept, strict=False)}
+        folder, cells, info, {cell.folder: result for cell, result in zip(cells, kept, strict=False)}
     )
 
 
@@ -227,11 +229,11 @@ def test_what_a_run_writes_grows_as_its_cells_do(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(journal, "SMALL_RECORD", 1)
     stock = catalog.load().variant("stock")
     variants = [stock.model_copy(update={"name": f"v{number}"}) for number in range(64)]
-    growing = record(tmp_path)
-    growing._cells = [replace(STOCK, variant=variant) for variant in variants]
+    cells = [replace(STOCK, variant=variant) for variant in variants]
+    growing = record(tmp_path, cells=cells)
     growing.write()
     wholes = []
-    for cell in growing._cells:
+    for cell in cells:
         before = (tmp_path / "results.json").stat().st_ino
         growing.decide(cell, cell.result(Status.PASS, reason="x" * 5000))
         if (tmp_path / "results.json").stat().st_ino != before:

@@ -218,7 +218,7 @@ def test_what_was_asked_for_and_is_given_is_no_finding() -> None:
     ],
 )
 def test_all_threads_and_processes_of_a_box_are_looked_at(other: dict[str, Any], seen: str) -> None:
-    assert words.unmet_options(asking(**other))[0].seen == seen
+    assert words.unmet_options(asking(**other))[0].observation == seen
 
 
 def test_a_missing_jailer_and_a_limit_that_only_another_process_has_are_told_as_such() -> None:
@@ -227,12 +227,12 @@ def test_a_missing_jailer_and_a_limit_that_only_another_process_has_are_told_as_
     tree = [{"program": "bwrap", "seccomp": ["off"], "limits": {"file size": str(1 << 30)}}]
     limits = {"open files": "1024", "processes": "100"}
     [_, size] = words.unmet_options(asking(processes=tree, limits=limits, own_limits=[]))
-    assert size.seen == "nothing limits libkrun VM, only bwrap has it"
+    assert size.observation == "nothing limits libkrun VM, only bwrap has it"
 
 
 def test_a_limit_that_no_kernel_has_is_no_number() -> None:
     limits = {"open files": "1024", "file size": "9" * 5000, "processes": "9" * 5000}
-    assert words.unmet_options(asking(limits=limits))[1].seen == "nothing limits libkrun VM"
+    assert words.unmet_options(asking(limits=limits))[1].observation == "nothing limits libkrun VM"
 
 
 def test_warnings_are_read_from_another_runtime_s_log(outside: ModuleType, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from lab.record import (
     SuiteRun,
     TestResult,
 )
-from lab.trials.remedies import Trial, Trials, with_remedies
+from lab.trials.remedies import RemedyAttempt, with_remedies
 from tests.builders.cells import changed
 from tests.builders.facts import facts, probe, probed
 from tests.builders.lanes import SUITE, Bench, FakeGuest, FakeLane, fails, trust_guests
@@ -534,8 +534,7 @@ def test_a_fresh_lane_tries_only_what_the_dead_one_did_not_finish(try_all: Try, 
 def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, status: Status, has_cause: bool, tried: bool
 ) -> None:
-    one = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
-    monkeypatch.setattr(Trials, "_try", lambda trials, these: Trial(these, one))
+    monkeypatch.setattr(RemedyAttempt, "run", lambda _attempt: (RemedyOutcome.VERIFIED, ""))
     causes = [finding(SYSCTL)] if has_cause else []
     result: CellResult = changed(CELL.result(status), causes=causes)
     running = bench.service(stores=False)
