@@ -43,7 +43,7 @@ class Needs:
     """What one ELF file needs. `glibc` None: it asks for no version."""
 
     file: str
-    machine: str = X86_64.elf
+    processor: str = X86_64.elf
     glibc: Version | None = None
 
 
@@ -58,8 +58,8 @@ def why_not(needs: Sequence[Needs], facts: Facts) -> str | None:
     """The first of these needs that a guest does not meet, in words; None if none is known to be unmet."""
     glibc, guest_processor = numbers(facts.glibc), ARCHITECTURES[facts.machine].elf
     for need in needs:
-        if need.machine != guest_processor:
-            return f"{need.file} is for the processor {need.machine}, and the guest's is {guest_processor}"
+        if need.processor != guest_processor:
+            return f"{need.file} is for the processor {need.processor}, and the guest's is {guest_processor}"
         if need.glibc and glibc and need.glibc > glibc:
             return f"{need.file} needs glibc {need.glibc}, and the guest has {facts.glibc}"
     return None

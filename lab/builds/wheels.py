@@ -186,23 +186,21 @@ def requirements(wheel: Path) -> tuple[list[str], SpecifierSet]:
     return list(map(str, required)), metadata.requires_python or SpecifierSet()
 
 
-def platforms(machine: str) -> list[str]:
+def platforms(arch: str) -> list[str]:
     """The platforms whose wheels run on this architecture, those that pip prefers first."""
-    return [f"manylinux_2_{minor}_{machine}" for minor in range(NEWEST_GLIBC, 16, -1)] + [
-        f"manylinux2014_{machine}"
-    ]
+    return [f"manylinux_2_{minor}_{arch}" for minor in range(NEWEST_GLIBC, 16, -1)] + [f"manylinux2014_{arch}"]
 
 
-def tags(python: str, machine: str) -> list[Tag]:
+def tags(python: str, arch: str) -> list[Tag]:
     """The tags of the wheels that run on a guest's Python, those that pip prefers first."""
     major, minor = map(int, python.split("."))
     return [
-        *cpython_tags((major, minor), platforms=platforms(machine)),
-        *compatible_tags((major, minor), platforms=platforms(machine)),
+        *cpython_tags((major, minor), platforms=platforms(arch)),
+        *compatible_tags((major, minor), platforms=platforms(arch)),
     ]
 
 
-def download(paths: Paths, required: Sequence[str], python: str, machine: str, task: Task) -> dict[str, Path]:
+def download(paths: Paths, required: Sequence[str], python: str, arch: str, task: Task) -> dict[str, Path]:
     """The wheels of these requirements, with all they depend on, by their names, for a Python such as "3.13".
 
     They are kept in a folder of the cache. `task` may be ended while another lab or thread fetches them.
@@ -215,14 +213,12 @@ def download(paths: Paths, required: Sequence[str], python: str, machine: str, t
             names, pins = workspace / "requirements.in", workspace / "requirements.txt"
             names.write_text("".join(f"{requirement}\n" for requirement in required))
             try:
-                process.run(_uv(names, pins, python, machine), timeout=SECONDS, env=_index())
-                words = ["download", "--quiet", "--no-deps", "--require-hashes", *_platforms(python, machine)]
+                process.run(_uv(names, pins, python, arch), timeout=SECONDS, env=_index())
+                words = ["download", "--quiet", "--no-deps", "--require-hashes", *_platforms(python, arch)]
                 process.run(_pip(*words, f"--dest={folder}", f"--requirement={pins}"), timeout=SECONDS)
             except process.CommandFailed as error:
                 if NO_WHEEL.search(" ".join(error.output.split())):
-                    raise NotApplicable(
-                        f"{required[0]} has no wheel for Python {python} on {machine}"
-                    ) from error
+                    raise NotApplicable(f"{required[0]} has no wheel for Python {python} on {arch}") from error
                 raise LabError(
                     f"{required[0]} could not be fetched for Python {python}: {error.output.strip()}",
                     hint="check that this host reaches the package index, or name a local wheel: --build PATH",
@@ -230,17 +226,17 @@ def download(paths: Paths, required: Sequence[str], python: str, machine: str, t
 
     digest = hashlib.sha256(" ".join(required).encode()).hexdigest()[:8]
     # A release is found by this name.
-    name = f"{required[0].replace('==', '-')}-{digest}-cp{python.replace('.', '')}-{machine}"
+    name = f"{required[0].replace('==', '-')}-{digest}-cp{python.replace('.', '')}-{arch}"
     folder = fetch_once(store(paths) / name, f"fetching {required[0]} for Python {python}", fill, task)
     return {wheel.name: wheel for wheel in sorted(folder.glob("*.whl"))}
 
 
-def _uv(required: Path, pins: Path, python: str, machine: str) -> list[str]:
+def _uv(required: Path, pins: Path, python: str, arch: str) -> list[str]:
     """The command that writes which versions meet requirements on a Python, with the digests of their files."""
     return [
         *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config", "--no-cache"),
         *("--only-binary=:all:", "--no-python-downloads", f"--python={sys.executable}"),
-        f"--python-platform={machine}-manylinux_2_{NEWEST_GLIBC}",
+        f"--python-platform={arch}-manylinux_2_{NEWEST_GLIBC}",
         f"--python-version={python}",
         *("--index-strategy=unsafe-best-match", "--system-certs"),
         *("--generate-hashes", "--no-header", "--no-annotate", f"--output-file={pins}", str(required)),
@@ -251,8 +247,8 @@ def _pip(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
 
 
-def _platforms(python: str, machine: str) -> list[str]:
-    words = [f"--platform={platform}" for platform in platforms(machine)]
+def _platforms(python: str, arch: str) -> list[str]:
+    words = [f"--platform={platform}" for platform in platforms(arch)]
     return ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *words]
 
 

@@ -173,13 +173,13 @@ def ask(results: Results, guest: str, variant: str = STOCK) -> Answer:
 class Distribution:
     """One release of a distribution on one architecture: its guests with their titles, and the answers.
 
-    What works on one architecture may not work on another, so they are two. `machine` is the architecture, as
+    What works on one architecture may not work on another, so they are two. `arch` is the architecture, as
     `uname -m` prints it; titles name it. The plainest guest comes first. `answers` has those for each variant,
     by guest: all guests as installed, and of the other variants those that a published run has.
     """
 
     release: str
-    machine: str
+    arch: str
     title: str
     guests: Mapping[str, str]
     answers: Mapping[str, Mapping[str, Answer]]
@@ -187,7 +187,7 @@ class Distribution:
     @property
     def name(self) -> str:
         """Its release, and as in the names of guests the architecture, unless that is x86_64."""
-        return "-".join(filter(None, [self.release, _word(self.machine)]))
+        return "-".join(filter(None, [self.release, _word(self.arch)]))
 
     @property
     def page(self) -> str:
@@ -269,36 +269,36 @@ def load(results: Results) -> list[Distribution]:
     guests: dict[tuple[str, str], list[str]] = {}
     for guest in [*tested, *(name for name in defined if name not in tested)]:
         facts, plain_name = _facts_of(results, guest), without_kernel(guest)
-        machine = facts.machine if facts else of_guest(guest).name
+        arch = facts.machine if facts else of_guest(guest).name
         # Debian testing and unstable have no VERSION_ID, and the same os-release; their guests' names differ.
-        name = "-".join([part for part in plain_name.split("-") if part != _word(machine)][:2])
+        name = "-".join([part for part in plain_name.split("-") if part != _word(arch)][:2])
         # A twin has the os-release of its packages, and nothing that it shows is shown as that system's.
         if facts and facts.os.id and facts.os.version_id and not guest.startswith(TWIN):
             name = f"{facts.os.id}-{facts.os.version_id}"
-        guests.setdefault((name, machine), []).append(guest)
+        guests.setdefault((name, arch), []).append(guest)
     loaded = []
-    for (name, machine), systems in guests.items():
+    for (name, arch), systems in guests.items():
         systems.sort(key=lambda guest: (guest not in tested, len(guest), guest))
         systems.sort(key=name.__ne__)  # The guest that has the distribution's own name comes first.
-        titles = {guest: f"{_title(defined, guest)} on {machine}" for guest in systems}
+        titles = {guest: f"{_title(defined, guest)} on {arch}" for guest in systems}
         title, facts = titles[systems[0]], _facts_of(results, systems[0])
         if systems[0] not in defined:
-            title = f"{(facts and facts.os.pretty_name) or name} on {machine}"
+            title = f"{(facts and facts.os.pretty_name) or name} on {arch}"
         answers = {STOCK: {guest: ask(results, guest) for guest in systems}}
         of_cells = {
             (variant, guest) for guest, variant, _ in results.cells if guest in systems and variant != STOCK
         }
         for variant, guest in sorted(of_cells, key=lambda key: (key[0], systems.index(key[1]))):
             answers.setdefault(variant, {})[guest] = ask(results, guest, variant)
-        loaded.append(Distribution(name, machine, title, titles, answers))
+        loaded.append(Distribution(name, arch, title, titles, answers))
     return sorted(loaded, key=lambda distribution: list(_natural(distribution.name)))
 
 
-def _word(machine: str) -> str:
+def _word(arch: str) -> str:
     """Return an architecture as the names of guests have it; empty for x86_64, which they do not name."""
-    if machine == X86_64.name:
+    if arch == X86_64.name:
         return ""
-    return ARCHITECTURES[machine].debian if machine in ARCHITECTURES else machine
+    return ARCHITECTURES[arch].debian if arch in ARCHITECTURES else arch
 
 
 def _title(defined: Mapping[str, Guest], guest: str) -> str:

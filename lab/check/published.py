@@ -160,14 +160,14 @@ def of_distributions(loaded: Iterable[distributions.Distribution]) -> Published:
                 id=of.os.id,
                 version=of.os.version_id,
                 codename=of.os.version_codename,
-                machine=distribution.machine,
+                machine=distribution.arch,
             )
             for of in facts
             if of
         }
         if not systems:  # None of its guests was ever up: what the distribution's own name says.
             system, _, release = distribution.release.partition("-")
-            machine = distribution.machine
+            machine = distribution.arch
             systems = {SystemName(id=system, version=release, codename=None, machine=machine)}
         stock = {answer.guest: _settings(answer) for answer in answers if answer.variant == STOCK}
         cells = [

@@ -118,8 +118,8 @@ def _print_text(read: Report, judged: Judged) -> None:
 
 def _print_plan(plan: "Plan") -> None:
     output.say("\nplan")
-    for step in (*plan.steps, *(f"not run: {reason}" for reason in plan.why_not)):
-        output.say(f"        {inert(plain(step))}")
+    for line in (*plan.steps, *(f"not run: {reason}" for reason in plan.why_not)):
+        output.say(f"        {inert(plain(line))}")
     output.say("")
 
 

@@ -40,10 +40,10 @@ def read(url: str, task: Task, *, only_https: bool = False) -> bytes:
     with _explain_errors(url), httpx2.Client(timeout=TIMEOUT, follow_redirects=True) as client:
         for attempt in _retrying(task):
             with attempt, client.stream("GET", url) as response:
-                for step in (*response.history, response) if only_https else ():
-                    if step.url.scheme != "https" and step.url.host != "127.0.0.1":
+                for hop in (*response.history, response) if only_https else ():
+                    if hop.url.scheme != "https" and hop.url.host != "127.0.0.1":
                         raise ImageNotAvailable(
-                            f"{short(url)}: {step.url.host} sent it without encryption, "
+                            f"{short(url)}: {hop.url.host} sent it without encryption, "
                             "so anybody could change it"
                         )
                 response.raise_for_status()

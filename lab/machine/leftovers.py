@@ -79,7 +79,7 @@ def _free_port(paths: Paths) -> int:
     taken = {mark.port for folder in paths.lanes.glob(FOLDERS) if (mark := read_mark(folder))}
     count = LAST_PORT - FIRST_PORT + 1
     begin = secrets.randbelow(count)
-    for port in (FIRST_PORT + (begin + step) % count for step in range(count)):
+    for port in (FIRST_PORT + (begin + offset) % count for offset in range(count)):
         if port in taken:
             continue
         with socket.socket() as probe, suppress(OSError):

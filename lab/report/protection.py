@@ -83,9 +83,9 @@ def find_weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
     # Hundreds of cells have few kinds of boxes between them: each kind is compared once.
     kinds: dict[tuple[str | None, str, str], dict[tuple[str, ...], list[int]]] = {}
     for number, cell in enumerate(cells):
-        machine = cell.facts.machine if cell.facts else None
+        arch = cell.facts.machine if cell.facts else None
         for test, protection in _boxes(cell):
-            of_test = kinds.setdefault((machine, cell.build, test), {})
+            of_test = kinds.setdefault((arch, cell.build, test), {})
             of_test.setdefault(tuple(words(protection)), []).append(number)
     tests_of: dict[tuple[tuple[str, ...], tuple[int, ...], int], list[str]] = {}
     for (_, _, test), of_test in kinds.items():

@@ -48,9 +48,9 @@ def headline(subject: Subject) -> str:
     plan, result = subject.plan, subject.verdict.result
     if subject.run is None or plan.guest is None or result is Result.NOT_RUN:
         return str(result)
-    name, machine = plan.guest.name, plan.report.machine
-    if machine and machine != plan.guest.arch:
-        name += f" ({plan.guest.arch}; the report's host has {machine})"
+    name, arch = plan.guest.name, plan.report.arch
+    if arch and arch != plan.guest.arch:
+        name += f" ({plan.guest.arch}; the report's host has {arch})"
     if plan.is_host:
         return f"{result} on {name}"
     system = plan.report.host
@@ -75,7 +75,7 @@ def render(subject: Subject) -> str:
             cheapest.setdefault(cure.remedy_result.name, cure)
     again = [plan.again]
     if plan.guest:
-        # What --build takes; of a local file only its name, and no path of this machine.
+        # What --build takes; of a local file only its name, and no path of this host.
         build = Path(plan.build.argument or plan.build.version).name if plan.build else ""
         option = f" --build {shlex.quote(build)}" if build else ""
         alone = [name for name in plan.variants if not is_made(name)]

@@ -83,7 +83,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Host:
-    """What this machine can run.
+    """What this host can run.
 
     `is_stored` tells whether a guest's image is here, and `has_image` builds or fetches it if it is not.
     `releases` asks the package index; None: nobody is asked, and the plan leaves the build open.
@@ -223,15 +223,15 @@ def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: W
 
 def _left_out(report: Report, guest: Guest) -> list[str]:
     """What of the report's host the guest does not have."""
-    machine = report.machine or guest.arch
-    machines = [f"architecture: {guest.arch}, not {machine}"] if guest.arch != machine else []
+    arch = report.arch or guest.arch
+    other_arch = [f"architecture: {guest.arch}, not {arch}"] if guest.arch != arch else []
     kernels = [f"kernel: that of {guest.name}, not {kernel.release}" for kernel in report.of(Kernel)]
     containers = [
         f"not set up: the container of {system.title} that line {system.quote.number} mentions"
         for system in report.of(System)
         if system.place is Place.CONTAINER
     ]
-    return [*machines, *kernels[:1], *containers[:1]]
+    return [*other_arch, *kernels[:1], *containers[:1]]
 
 
 # -- the guest
@@ -239,7 +239,7 @@ def _left_out(report: Report, guest: Guest) -> list[str]:
 
 def _has_architecture(guest: Guest, report: Report) -> bool:
     """Whether a guest has the architecture of the report's host: x86_64 if the report names none."""
-    return guest.arch == (report.machine or X86_64.name)
+    return guest.arch == (report.arch or X86_64.name)
 
 
 def _exact(catalog: Catalog, report: Report) -> Guest | None:
@@ -354,8 +354,8 @@ def _choose_build(report: Report, host: Host, name: str | None) -> "tuple[Build 
     if not releases:
         return None, "the package index has no release of boxlite"
     if not stated:
-        step = f"build: boxlite {releases[-1]}, the newest release; the report names no version"
-        return builds.resolve(str(releases[-1])), step
+        line = f"build: boxlite {releases[-1]}, the newest release; the report names no version"
+        return builds.resolve(str(releases[-1])), line
     if version := next((version for version in stated if version in releases), None):
         return builds.resolve(str(version)), f"build: boxlite {version}, as the report says"
     if stated[0] < releases[0]:

@@ -329,9 +329,9 @@ class Report:
         return min(hosts, key=lambda system: system.inferred, default=None)
 
     @property
-    def machine(self) -> str | None:
+    def arch(self) -> str | None:
         """The host's architecture; None if the report names none, or several."""
-        names = {machine.name for machine in self.of(Machine)}
+        names = {statement.name for statement in self.of(Machine)}
         return names.pop() if len(names) == 1 else None
 
     @property

@@ -65,7 +65,7 @@ class Runner:
             terminal.print_plain(self.console, text)
 
     def host(self) -> Host:
-        """What this machine can run."""
+        """What this host can run."""
 
         def has_image(guest: Guest) -> bool:
             self.say(f"looking for the image of {guest.name}")

@@ -32,7 +32,7 @@ class Wishes:
 
     @property
     def command(self) -> str:
-        """The command that answers the report again. It holds no path of this machine."""
+        """The command that answers the report again. It holds no path of this host."""
         words = ["lab", "repro", "REPORT"]
         words += ["--nearest"] if self.nearest else []
         words += ["--guest", self.guest] if self.guest else []

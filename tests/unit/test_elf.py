@@ -55,7 +55,7 @@ def wheel(folder: Path, content: bytes, tags: str = "cp313-cp313-manylinux_2_28_
         ),
         ({"versions": {"libc.so.6": ["GLIBC_PRIVATE"]}}, Needs("program")),
         ({"versions": NEW_GLIBC, "weak": ["GLIBC_2.42"]}, Needs("program", glibc=Version("2.9"))),
-        ({"machine": AARCH64}, Needs("program", machine="EM_AARCH64")),
+        ({"machine": AARCH64}, Needs("program", processor="EM_AARCH64")),
     ],
 )
 def test_a_file_says_what_it_needs(tmp_path: Path, parts: dict[str, Any], needs: Needs) -> None:
@@ -77,7 +77,7 @@ def test_the_processor_of_a_program_is_in_its_header(tmp_path: Path) -> None:
 
 def test_a_real_program_needs_no_more_than_the_host_that_runs_it_has() -> None:
     [needs] = elf.read(Path("/bin/ls"))
-    assert needs.machine == of_host().elf
+    assert needs.processor == of_host().elf
     assert needs.glibc is not None
     has = Version((os.confstr("CS_GNU_LIBC_VERSION") or "").split()[-1])
     assert Version("2.2.5") <= needs.glibc <= has

