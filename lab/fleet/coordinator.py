@@ -11,27 +11,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from distributed import Future, KilledWorker
+from distributed import KilledWorker
 from pydantic import ValidationError
 
 from lab.base import scratch
-from lab.base.activity import Activity, Progress, Task
 from lab.base.errors import LabError, one_line
 from lab.base.files import bounded, make_folder, plain, write_atomically
 from lab.base.paths import Paths
 from lab.builds import archives
 from lab.catalog import Guest
-from lab.fleet import engine, host, images, messages, part, results
-from lab.fleet.engine import Joined, Piece
+from lab.fleet import engine, messages, part, results
+from lab.fleet.dispatch import Dispatch, SubmittedPart
 from lab.fleet.inventory import Inventory
-from lab.fleet.login import Login, end_all
-from lab.fleet.messages import ImageLacks, ImagePrepared, LaneEvent, NoteEvent, PartBegins
-from lab.fleet.part import Part, PartRefused
-from lab.images.store import BaseImage, Manifest
-from lab.machine.budget import Memory
+from lab.fleet.messages import Event, ImageLacks, ImagePrepared, LaneEvent, NoteEvent, PartBegins
+from lab.fleet.part import PartRefused
+from lab.fleet.roster import Roster, start_thread
+from lab.fleet.run_images import RunImages
+from lab.images.store import Manifest
 from lab.plan import PlannedRun
 from lab.record import RunResult, Status
 from lab.record.folders import locked_folder
@@ -45,8 +45,6 @@ from lab.run.observer import Observer
 MOST_SECONDS = 15 * 60.0
 # The lab may fail so often with a part; once on each host, if there are more.
 MOST_FAILURES = 3
-# A host whose lab fails so often in a row, and decides nothing, gets no more parts if there is another host.
-FAILURES_OF_A_HOST = 2
 # How long hosts have to come to an end after Ctrl-C: machines are taken down, and results sent.
 STOP_SECONDS = 120.0
 # How often it is looked which hosts there are, and what has come in.
@@ -72,18 +70,7 @@ class Coordinator:
     again: str = "lab matrix --resume"
     most_seconds: float = MOST_SECONDS
     _inbox: SimpleQueue[Callable[[], None]] = field(default_factory=SimpleQueue)
-    _pieces: dict[int, Piece] = field(default_factory=dict)
-    _numbers: int = 0
-    _hosts: dict[str, Joined] = field(default_factory=dict)
-    _logins: dict[str, Login] = field(default_factory=dict)
-    # By guest: its image, and whether lanes can start from it as it is. None while a prepared one is fetched.
-    _pins: dict[str, tuple[BaseImage, bool]] = field(default_factory=dict)
-    # On which hosts the lab failed with a ticket.
-    _avoids: dict[Ticket, set[str]] = field(default_factory=dict)
-    # Why hosts get no more parts.
-    _refused: dict[str, str] = field(default_factory=dict)
     _stop_by: float | None = None
-    _is_over: bool = False
 
     def run(self) -> RunResult:
         """Run every cell that is left and return the record, which is then in the run's folder too.
@@ -98,9 +85,9 @@ class Coordinator:
                 shutil.rmtree(abandoned)
             # Trials that are left on a cell are made by a run on one host.
             earlier = self.planned.earlier_results
-            left = [cell for cell in self.planned.cells_to_run if cell.folder not in earlier]
-            most = max(MOST_FAILURES, len(self.inventory.hosts)) - 1
-            self._decisions = Decisions(self.planned, left, self.observer, retries=most)
+            cells = [cell for cell in self.planned.cells_to_run if cell.folder not in earlier]
+            retries = max(MOST_FAILURES, len(self.inventory.hosts)) - 1
+            self._decisions = Decisions(self.planned, cells, self.observer, retries=retries)
             self._backlog, self._journal = self._decisions.backlog, self._decisions.journal
             self.observer = self._decisions.observer
             self._journal.write()
@@ -124,444 +111,285 @@ class Coordinator:
     def _is_stopping(self) -> bool:
         return self._decisions.cancel_token.is_cancelled
 
-    def _fail(self, error: BaseException) -> None:
+    def _crash(self, error: BaseException) -> None:
+        """End the run with an error; the first one counts."""
         self._decisions.crash = self._decisions.crash or error
 
-    # -- the session
+    # -- the thread that decides
 
     def _serve(self) -> None:
-        where, pem = self.inventory.coordinator, engine.new_key()
+        """Run the session, from dask's start to its end."""
+        listen, key, hosts = self.inventory.coordinator, engine.new_key(), self.inventory.hosts
+        credentials = self.planned.folder / CREDENTIALS
         try:
-            listed, secured = self.inventory.hosts, engine.security(pem)
-            with engine.running(where.address, where.port, secured, hosts=len(listed)) as (self._client, port):
-                self._client.subscribe_topic(
-                    part.TOPIC, lambda told: self._inbox.put(partial(self._event, told[1]))
+            session = engine.running(listen.address, listen.port, engine.security(key), hosts=len(hosts))
+            with session as (client, port):
+                self._roster = Roster(client, self.observer, self._lose_parts_of)
+                self._dispatch = Dispatch(client, self._decisions, self._deliver, offline=self.offline)
+                self._images = RunImages(self.paths, self._roster, self.observer, offline=self.offline)
+                client.subscribe_topic(
+                    part.TOPIC, lambda event: self._inbox.put(partial(self._take_event, event[1]))
                 )
-                if where.port is not None:
-                    file = self.planned.folder / CREDENTIALS
-                    write_atomically(file, pem, mode=0o600)
-                    self.observer.note(f"hosts may dial in at tls://{where.address}:{port} with {file}")
-                for name, own in listed.items():
-                    self._logins[name] = Login(name, own, pem, (where.address, port), self.observer.note)
-                    self._logins[name].start()
-                self._apart(self._pin_all)
+                if listen.port is not None:
+                    write_atomically(credentials, key, mode=0o600)
+                    self.observer.note(f"hosts may dial in at tls://{listen.address}:{port} with {credentials}")
+                self._roster.start_logins(hosts, key, (listen.address, port))
+                start_thread(self._pin_images)
                 try:
                     self._work()
                 finally:
-                    self._is_over = True
-                    end_all(self._logins, self.observer.note)
+                    self._images.token.cancel()
+                    self._roster.end()
         except BaseException as error:
-            self._fail(error)
+            self._crash(error)
         finally:
-            (self.planned.folder / CREDENTIALS).unlink(missing_ok=True)
+            credentials.unlink(missing_ok=True)
 
     def _work(self) -> None:
-        """Hand out parts until every cell is decided, or the run was stopped and its hosts have ended."""
-        looked = 0.0
+        """Submit parts until every cell is decided, or the run was stopped and its hosts have ended."""
+        last_look = 0.0
         while not self._decisions.crash and not self._is_done():
-            self._hand_out()
+            self._submit_parts()
             with suppress(Empty):
                 self._inbox.get(timeout=TICK_SECONDS)()
                 while True:
                     self._inbox.get_nowait()()
-            if time.monotonic() - looked >= LOOK_SECONDS:
-                looked = time.monotonic()
+            if time.monotonic() - last_look >= LOOK_SECONDS:
+                last_look = time.monotonic()
                 self._look()
-                self._wait_no_longer()
+                self._decide_unsuited()
 
     def _is_done(self) -> bool:
         if self._stop_by is not None:
-            return time.monotonic() > self._stop_by or not any(piece.host for piece in self._pieces.values())
-        return not self._pieces and not self._backlog.waiting()
+            return time.monotonic() > self._stop_by or not self._dispatch.is_running
+        return not self._dispatch.parts and not self._backlog.waiting()
 
     def _stop(self) -> None:
         """End all parts soon; what they decided is kept."""
         if self._is_stopping:
             return
         self._decisions.interrupt()
+        self._images.token.cancel()
         self._stop_by = time.monotonic() + STOP_SECONDS
-        for piece in self._pieces.values():
-            if not piece.host:
-                piece.future.cancel()
-        for name in self._hosts:
-            self._apart(self._call, name, part.stop)
+        for submitted in self._dispatch.parts.values():
+            if not submitted.host:
+                submitted.withdraw()
+        for name in self._roster.hosts:
+            start_thread(self._roster.call, name, part.stop)
 
-    def _apart(self, what: Callable[..., None], *arguments: Any) -> None:
-        """Do what may take long in a thread of its own."""
-        threading.Thread(target=what, args=arguments, daemon=True).start()
+    def _look(self) -> None:
+        """Look which hosts there are, and withdraw the parts that none of them may run."""
+        self._roster.update()
+        usable, info = self._roster.usable, self._journal.info
+        info.host_names += [name for name in usable if name not in info.host_names]
+        self._dispatch.withdraw_unreachable(usable)
+        self._decisions.jobs = max(1, sum(joined.lanes for joined in usable.values()))
 
-    def _call(self, name: str, what: Callable[..., None], *arguments: Any) -> None:
-        """Call a function in a host's worker, again if that fails, until it answers or has gone.
+    def _decide_unsuited(self) -> None:
+        """Decide what no host can run. Raise LabError if no host is left at all, and none can dial in."""
+        if self._is_stopping or self._roster.is_coming or self._dispatch.is_running:
+            return
+        hosts = self._roster.usable.values()
+        if hosts:
+            for submitted in self._dispatch.parts.values():
+                guest = submitted.tickets[0].cell.guest
+                if not any(joined.suits(guest) for joined in hosts) and submitted.withdraw():
+                    reason = self._roster.explain_unsuited(guest)
+                    self._decisions.decide_all(submitted.tickets, Status.NOT_RUN, reason)
+        elif self.inventory.coordinator.port is None:
+            faults = self._roster.list_faults()
+            raise LabError("\n".join(["no host is left:", *faults]), hint=self.again)
 
-        What it tells is waited for without a limit, so one lost connection must not lose it.
-        """
-        while not self._is_over and (joined := self._hosts.get(name)):
-            try:
-                self._client.run(what, *arguments, workers=[joined.address])
-                return
-            except Exception:  # What dask raises for a worker that it does not reach, or that has gone.
-                time.sleep(LOOK_SECONDS)
+    # -- what waits
 
-    # -- images
-
-    def _pin_all(self) -> None:
-        """Find an image for each guest, one after another; build or download those that are not stored."""
+    def _pin_images(self) -> None:
+        """Find an image for each guest, one after another, in a thread of its own."""
         for guest in {ticket.cell.guest.name: ticket.cell.guest for ticket in self._backlog.waiting()}.values():
-            lane = f"coordinator: {guest.name}"
-
-            def show(progress: Progress, lane: str = lane) -> None:
-                self.observer.lane(lane, progress.within(Activity.IMAGE, prefix="image: "))
-
             try:
-                task = Task(show, self._check_wanted)
-                self._pins[guest.name] = images.pin(self.paths, guest, task, offline=self.offline)
+                self._images.pin(guest)
             except LabError as error:
-                self._inbox.put(partial(self._has_no_image, guest, error))
+                self._inbox.put(partial(self._decide_without_image, guest, error))
             except Exception as error:
-                self._inbox.put(partial(self._fail, error))
-            finally:
-                self.observer.lane(lane, None)
+                self._inbox.put(partial(self._crash, error))
 
-    def _check_wanted(self) -> None:
-        """Raise LabError if no image is needed any more."""
-        if self._is_stopping or self._is_over:
-            raise LabError("interrupted")
+    def _decide_without_image(self, guest: Guest, error: LabError) -> None:
+        if not self._is_stopping:
+            tickets = [ticket for ticket in self._backlog.waiting() if ticket.cell.guest.name == guest.name]
+            self._decisions.decide_without_image(tickets, guest.name, error)
 
-    def _has_no_image(self, guest: Guest, error: LabError) -> None:
-        if self._is_stopping:
-            return
-        tickets = [ticket for ticket in self._backlog.waiting() if ticket.cell.guest.name == guest.name]
-        self._decisions.decide_without_image(tickets, guest.name, error)
-
-    def _push(self, name: str, piece: Piece, folder: str) -> None:
-        """Bring its image to the host of a part, which waits for it."""
-        on_its_way = Progress("image: on its way to this host", Activity.IMAGE)
-        self.observer.lane(f"{name}: {piece.guest}", on_its_way)
-        try:
-            if name not in self._logins:
-                raise LabError(f"{name} dialled in and lacks the image of {piece.guest}: copy it there")
-            images.push(self._logins[name], piece.image, folder)
-        except LabError as error:
-            self._call(name, images.report_failure, piece.image.manifest.digest, str(error))
-
-    def _fetch(self, name: str, piece: Piece, manifest: Manifest, folder: str) -> None:
-        """Take over the image that the host of a part has prepared."""
-        lane, pin = f"coordinator: {piece.guest}", (piece.image, False)
-        self.observer.lane(lane, Progress(f"image: on its way from {name}", Activity.IMAGE))
-        try:
-            pin = images.fetch(self.paths, self._logins[name], manifest, folder), True
-        except (LabError, KeyError) as error:
-            self.observer.note(f"{piece.guest}: the image that {name} prepared did not come here: {error}")
-        self.observer.lane(lane, None)
-        self._pins[piece.guest] = pin
-
-    # -- handing out
-
-    def _hand_out(self) -> None:
+    def _submit_parts(self) -> None:
         """Give dask what waits: parts of one machine, the longest with the highest priority."""
-        if self._is_stopping or not self._usable:
+        hosts = self._roster.usable
+        if self._is_stopping or not hosts:
             return
-        given = {ticket for piece in self._pieces.values() for ticket in piece.tickets}
+        submitted, pins = self._dispatch.tickets, self._images.pins
         waiting = [
             ticket
             for ticket in self._backlog.waiting()
-            if ticket not in given
-            and ticket.cell.guest.name in self._pins
+            if ticket not in submitted
+            and ticket.cell.guest.name in pins
             # Another host is on its way, and the lab failed with it on all that are there.
-            and not (self._is_coming and self._avoids.get(ticket, set()) >= self._usable.keys())
+            and not (self._roster.is_coming and self._dispatch.failed_on_all(ticket, hosts))
         ]
         for tickets in backlog.cut(waiting, self.planned.info.options, self.most_seconds):
             guest = tickets[0].cell.guest.name
-            image, is_ready = self._pins[guest]
+            image, is_ready = pins[guest]
             # The first part of a guest prepares its image, and the others wait for that.
-            if is_ready or all(piece.guest != guest for piece in self._pieces.values()):
-                self._submit(tickets, image)
+            if is_ready or all(submitted.guest != guest for submitted in self._dispatch.parts.values()):
+                self._dispatch.submit(tickets, image, hosts)
 
-    def _submit(self, tickets: list[Ticket], image: BaseImage) -> None:
-        self._numbers += 1
-        cell, options, number = tickets[0].cell, self.planned.info.options, self._numbers
-        made = Part.of(tickets, self._journal, number=number, offline=self.offline, image=image.manifest)
-        need = Memory.need_mib(cell.guest.memory_mib)
-        avoided = set[str]().union(*(self._avoids.get(ticket, ()) for ticket in tickets))
-        others = [
-            joined.address
-            for name, joined in self._usable.items()
-            if name not in avoided and joined.suits(cell.guest)
-        ]
-        only = others if avoided else []
-        future = self._client.submit(
-            part.run_part,
-            made.model_dump_json(),
-            key=f"part-{number}",
-            # A host whose lab fails is idle at once. So dask's own `retries` would give it to the same host
-            # again, and so would its balancing if other workers were allowed.
-            workers=only or None,
-            resources={"lane": 1, "memory": need, cell.guest.arch: 1},
-            priority=int(sum(backlog.typical_seconds(ticket, options) for ticket in tickets)),
-            pure=False,
-        )
-        piece = self._pieces[number] = Piece(number, tickets, image, future, frozenset(only))
-        future.add_done_callback(partial(self._apart, self._bring, piece))
+    # -- what hosts say
 
-    def _bring(self, piece: Piece, future: Future) -> None:
-        """Fetch what became of a part. What its host told of it before is in the inbox already."""
-        try:
-            result = future.result()
-        except BaseException as error:  # Whatever a host raised, and what cannot be read.
-            result = error
-        self._inbox.put(partial(self._ended, piece, result))
-
-    # -- what hosts tell
-
-    def _event(self, message: Any) -> None:
-        """Take in what a host tells of a part."""
-        # dask says who tells it. What is no dictionary is from no lab.
+    def _take_event(self, message: Any) -> None:
+        """Take in what a host says of a part."""
+        # dask says who says it. What is no dictionary is from no lab.
         content = dict(message) if isinstance(message, dict) else {}
-        name = self._name_of(content.pop("worker", ""))
+        name = self._roster.find_name(content.pop("worker", ""))
         if not name:
             return
         try:
             event = messages.read_event(content)
-            piece = self._pieces.get(event.part)
-            if isinstance(event, ImagePrepared) and piece:
-                _check_prepared(event.image, piece.image.manifest)
+            submitted = self._dispatch.parts.get(event.part)
+            if isinstance(event, ImagePrepared) and submitted:
+                _check_prepared(event.image, submitted.image.manifest)
         except (ValidationError, archives.Damaged) as error:
-            self._misunderstood(name, content.get("part"), one_line(error))
+            self._blame(name, content.get("part"), one_line(error))
             return
-        if piece is None:
-            return
+        if submitted:
+            self._act_on(event, name, submitted)
+        elif isinstance(event, ImageLacks):
+            # dask may start a part again although its result is here: that waits for its image, too.
+            start_thread(self._images.refuse, name, event.part, event.folder)
+
+    def _act_on(self, event: Event, name: str, submitted: SubmittedPart) -> None:
+        """Do what a host's event asks for."""
+        image = submitted.image
         match event:
-            case PartBegins() if not piece.fault:  # What was taken from its host may begin elsewhere meanwhile.
+            case PartBegins() if not submitted.fault:  # One that was withdrawn may begin elsewhere meanwhile.
                 # dask may have given it to another host before it was seen that the first one had gone.
-                self._lost(piece)
-                piece.host = name
-                piece.hosts.add(name)
-                self._backlog.begin(piece.tickets)
-            case LaneEvent() if name == piece.host:  # A host that was lost may still tell what it does.
-                self.observer.lane(self._lane(piece, event.lane), event.progress)
+                self._lose(submitted)
+                self._dispatch.begin(submitted, name)
+            case LaneEvent() if name == submitted.host:  # A host that was lost may still say what it does.
+                self.observer.lane(self._dispatch.label_lane(submitted, event.lane), event.progress)
             case NoteEvent():
                 self.observer.note(f"{name}: {event.text}")
             case ImageLacks():
-                self._apart(self._push, name, piece, event.folder)
-            case ImagePrepared() if self._pins.get(piece.guest) == (piece.image, False):
-                del self._pins[piece.guest]
-                self._apart(self._fetch, name, piece, event.image, event.folder)
+                start_thread(self._images.bring, name, image, event.folder)
+            case ImagePrepared() if self._images.pins.get(submitted.guest) == (image, False):
+                del self._images.pins[submitted.guest]
+                start_thread(self._images.fetch, name, image, event.image, event.folder)
 
-    def _name_of(self, address: object) -> str:
-        """The host whose worker has this address; empty if it has not joined, or has gone."""
-        if all(joined.address != address for joined in self._hosts.values()):
-            self._look()
-        return next((name for name, joined in self._hosts.items() if joined.address == address), "")
-
-    def _misunderstood(self, name: str, number: object, reason: str) -> None:
-        """A host told what makes no sense: a fault of its part, or of the host if it has no such part."""
+    def _blame(self, name: str, number: object, reason: str) -> None:
+        """A host said what makes no sense: a fault of its part, or of the host if it has no such part."""
         fault = f"{name} sent something that the lab does not understand: {reason}"
-        piece = self._pieces.get(number) if isinstance(number, int) else None
-        if piece is None or piece.host != name:
+        submitted = self._dispatch.parts.get(number) if isinstance(number, int) else None
+        if submitted is None or submitted.host != name:
             self.observer.note(fault)
-            self._count_failure(name, fault)
-        elif not piece.fault:
-            piece.fault = fault
-            piece.future.cancel()
+            self._roster.count_failure(name, fault)
+        elif not submitted.fault:
+            submitted.fault = fault
+            submitted.withdraw()
 
-    def _lane(self, piece: Piece, own: str) -> str:
-        """The label of a lane of a part; its host calls it `own`."""
-        if own and own not in piece.lanes:
-            piece.lanes[own] = self._decisions.labels.next(f"{piece.host}: {piece.tickets[0].machine}")
-        return piece.lanes.get(own, "")
+    def _lose_parts_of(self, name: str) -> None:
+        """A host has gone: dask gives its parts to others."""
+        for submitted in self._dispatch.parts.values():
+            if submitted.host == name:
+                self._lose(submitted)
 
-    def _clear(self, piece: Piece) -> None:
-        """Show the lanes of a part no more."""
-        for label in [*piece.lanes.values(), f"{piece.host}: {piece.guest}"] if piece.host else ():
-            self.observer.lane(label, None)
-        piece.lanes = {}
+    def _lose(self, submitted: SubmittedPart) -> None:
+        """A part was lost with its host, if it had one. That costs a try, unless the run ended the worker."""
+        self._dispatch.lose(submitted, is_failure=submitted.host not in self._roster.refusals)
 
     # -- results
 
-    def _ended(self, piece: Piece, result: Any) -> None:
-        """A part is at its end, one way or another."""
-        del self._pieces[piece.number]
-        is_cancelled = piece.future.cancelled()
-        piece.future.release()
-        try:
-            if piece.fault:
-                self._failed(piece, LabError(piece.fault))
-            elif not isinstance(result, BaseException):
-                self._take(piece, result)
-            elif not is_cancelled and not self._is_stopping:
-                self._failed(piece, result)
-        except archives.Damaged as error:
-            self._failed(piece, LabError(f"the result of {piece.host} cannot be used: {error}"))
-        self._backlog.put_back_unfinished(piece.tickets)
-        self._clear(piece)
+    def _deliver(self, submitted: SubmittedPart, result: Any) -> None:
+        self._inbox.put(partial(self._end_part, submitted, result))
 
-    def _take(self, piece: Piece, archive: bytes) -> None:
+    def _end_part(self, submitted: SubmittedPart, result: Any) -> None:
+        """A part is at its end, one way or another."""
+        is_withdrawn = self._dispatch.remove(submitted)
+        try:
+            if submitted.fault:
+                self._fail_part(submitted, LabError(submitted.fault))
+            elif not isinstance(result, BaseException):
+                self._take_result(submitted, result)
+            elif not is_withdrawn and not self._is_stopping:
+                self._fail_part(submitted, result)
+        except archives.Damaged as error:
+            fault = LabError(f"the result of {submitted.host} cannot be used: {error}")
+            self._fail_part(submitted, fault)
+        self._backlog.put_back_unfinished(submitted.tickets)
+        self._dispatch.hide_lanes(submitted)
+
+    def _take_result(self, submitted: SubmittedPart, archive: bytes) -> None:
         """Take in what the host of a part has decided: first the evidence, then the decision."""
-        tickets = {ticket.cell.folder: ticket for ticket in piece.tickets}
-        builds = {ticket.cell.build.name: ticket.cell.build for ticket in piece.tickets}
+        tickets = {ticket.cell.folder: ticket for ticket in submitted.tickets}
+        builds = {ticket.cell.build.name: ticket.cell.build for ticket in submitted.tickets}
         with scratch.make_in(self.planned.folder, ARRIVING) as arriving:
             try:
                 run, end = results.unpack(archive, arriving, tickets, builds)
-                piece.host = piece.host or end.host
+                submitted.host = submitted.host or end.host
                 for record in run.run.builds:
                     self._journal.deployed(builds[record.name], record.files)
                 for lane in run.run.lanes:
-                    label = self._lane(piece, lane.label)
+                    label = self._dispatch.label_lane(submitted, lane.label)
                     self._journal.add_lane(lane.in_run(label, lane.host or run.run.host))
-                # One that came to its end has tried everything, as often as a run on one host would.
-                is_whole = run.run.finished is not None and not run.run.interrupted
-                for sent in run.cells:
-                    if sent.status is Status.NOT_RUN and sent.reason in UNDECIDED:
-                        continue
-                    with archives.reading():
-                        results.keep_evidence(arriving / sent.folder, self.planned.folder / sent.folder)
-                    ticket = tickets[sent.folder]
-                    history = sent.history.on_lanes(partial(self._lane, piece))
-                    ticket.errors += [fault for fault in history.retried if fault not in ticket.errors]
-                    # What its suite showed stands, also if trials are left.
-                    self._decisions.decide(
-                        ticket,
-                        sent.with_parts(history=history),
-                        history.lane,
-                        unfinished=history.unfinished and not is_whole,
-                    )
-                    if joined := self._hosts.get(piece.host):
-                        joined.failures = 0
+                self._take_cells(submitted, run, tickets, arriving)
             finally:
                 shutil.rmtree(arriving, ignore_errors=True)
-        if self._backlog.open(piece.tickets) and not self._is_stopping:
-            words = f"the lab on {piece.host} ended with exit status {end.status}: {end.words}"
-            self._failed(piece, LabError(words.rstrip(": ")))
+        if self._backlog.open(submitted.tickets) and not self._is_stopping:
+            words = f"the lab on {submitted.host} ended with exit status {end.status}: {end.words}"
+            self._fail_part(submitted, LabError(words.rstrip(": ")))
 
-    def _failed(self, piece: Piece, error: BaseException) -> None:
+    def _take_cells(
+        self, submitted: SubmittedPart, run: RunResult, tickets: dict[Path, Ticket], arriving: Path
+    ) -> None:
+        """Decide the cells that a host has decided; their evidence is in the folder `arriving`."""
+        # A run that came to its end has tried everything, as often as a run on one host would.
+        is_whole = run.run.finished is not None and not run.run.interrupted
+        for cell in run.cells:
+            if cell.status is Status.NOT_RUN and cell.reason in UNDECIDED:
+                continue
+            with archives.reading():
+                results.keep_evidence(arriving / cell.folder, self.planned.folder / cell.folder)
+            ticket = tickets[cell.folder]
+            history = cell.history.on_lanes(partial(self._dispatch.label_lane, submitted))
+            ticket.errors += [fault for fault in history.retried if fault not in ticket.errors]
+            # What its suite showed stands, also if trials are left.
+            self._decisions.decide(
+                ticket,
+                cell.with_parts(history=history),
+                history.lane,
+                unfinished=history.unfinished and not is_whole,
+            )
+            self._roster.count_success(submitted.host)
+
+    def _fail_part(self, submitted: SubmittedPart, error: BaseException) -> None:
         """The lab failed with a part: another host tries what is left of it, or its cells are given up."""
-        name, left = piece.host, self._backlog.open(piece.tickets)
-        fault, is_lost = bounded(plain(str(error)), LONGEST_FAULT), isinstance(error, KilledWorker)
-        if len(piece.hosts) > 1 and not is_lost:
+        name, number, is_lost = submitted.host, submitted.number, isinstance(error, KilledWorker)
+        fault = bounded(plain(str(error)), LONGEST_FAULT)
+        if len(submitted.hosts) > 1 and not is_lost:
             # The first host went before its result was here, so whose this is cannot be told.
-            self.observer.note(f"part {piece.number} is run again: {fault}")
-            return None
-        if isinstance(error, PartRefused) and name in self._hosts:
-            return self._refuse(name, fault)
+            self.observer.note(f"part {number} is run again: {fault}")
+            return
+        if isinstance(error, PartRefused) and name in self._roster.hosts:
+            self._roster.refuse(name, fault)
+            return
         if isinstance(error, KilledWorker):
             fault = f"lost with its host {error.allowed_failures + 1} times"
-        self.observer.note(f"part {piece.number}: {fault}")
-        for ticket in left:
-            # The run ends the worker of a host that it has refused: that costs no try, as in `_lost`.
-            if name not in self._refused:
+        self.observer.note(f"part {number}: {fault}")
+        undecided = self._backlog.open(submitted.tickets)
+        # The run ends the worker of a host that it has refused: that costs no try, as in `_lose`.
+        if name not in self._roster.refusals:
+            for ticket in undecided:
                 ticket.errors.append(fault)
-            self._avoids.setdefault(ticket, set()).add(name)
-        lost = [ticket for ticket in left if is_lost or len(ticket.errors) > self._decisions.retries]
-        self._decisions.decide_all(lost, Status.ERROR, fault)
-        self._count_failure(name, fault)
-        return None
-
-    def _count_failure(self, name: str, fault: str) -> None:
-        """The lab of a host failed: it gets no more parts if that is so too often and there is another host."""
-        if joined := self._usable.get(name):
-            joined.failures += 1
-            if joined.failures >= FAILURES_OF_A_HOST and len(self._usable) > 1:
-                last = bounded(" ".join(fault.split()), 300)
-                self._refuse(name, f"its lab failed {joined.failures} times in a row, the last time: {last}")
-
-    # -- which hosts there are
-
-    @property
-    def _usable(self) -> dict[str, Joined]:
-        """The hosts that have joined and get parts."""
-        return {name: joined for name, joined in self._hosts.items() if name not in self._refused}
-
-    @property
-    def _is_coming(self) -> bool:
-        """Whether a host is on its way."""
-        return any(login.is_alive() and name not in self._hosts for name, login in self._logins.items())
-
-    def _look(self) -> None:
-        """Look which hosts have joined, and which have gone."""
-        workers = self._client.scheduler_info()["workers"]
-        present = [Joined.of(address, worker) for address, worker in workers.items()]
-        alive = {joined.name: joined for joined in present}
-        for name, joined in list(self._hosts.items()):
-            if name not in alive or alive[name].address != joined.address:
-                self._gone(name)
-        for name, joined in alive.items():
-            if name not in self._hosts:
-                # A host that dials in may do so again after it got no more parts.
-                self._hosts[name] = joined
-                self._refused.pop(name, None)
-                if joined.fault:
-                    self._refuse(name, f"its name or its --resources make no sense: {joined.fault}")
-                    continue
-                self.observer.note(f"{name} joined: {joined}")
-                if name not in self._journal.info.host_names:
-                    self._journal.info.host_names.append(name)
-        there = {joined.address for joined in self._usable.values()}
-        for piece in self._pieces.values():
-            if piece.only and not piece.only & there and not (piece.host or piece.future.cancelled()):
-                piece.future.cancel()  # It is handed out again.
-        self._decisions.jobs = max(1, sum(joined.lanes for joined in self._usable.values()))
-
-    def _gone(self, name: str) -> None:
-        """A host has gone: dask gives its parts to others."""
-        self.observer.note(f"{name} has gone")
-        for piece in self._pieces.values():
-            if piece.host == name:
-                self._lost(piece)
-        del self._hosts[name]
-        if name in self._logins and name not in self._refused:
-            self._apart(self._logins[name].cut)  # It may stand still. The login starts another worker.
-
-    def _lost(self, piece: Piece) -> None:
-        """A part was lost with its host, if it had one. That costs a try, unless the run ended the worker."""
-        if piece.host:
-            if piece.host not in self._refused:
-                self.observer.note(f"{piece.host} was lost with part {piece.number}")
-                for ticket in piece.tickets:
-                    ticket.errors.append(f"{piece.host} was lost")
-            self._clear(piece)
-            piece.host = ""
-
-    def _refuse(self, name: str, why: str) -> None:
-        """Give a host no more parts: its worker ends."""
-        if name in self._usable:
-            self._refused[name] = why
-            self.observer.note(f"{name} gets no more parts: {why}")
-            if name in self._logins:
-                self._logins[name].end()
-            else:
-                self._apart(self._call, name, host.leave)
-
-    def _wait_no_longer(self) -> None:
-        """Decide what no host can run. Raise LabError if no host is left at all, and none can dial in."""
-        if self._is_stopping or self._is_coming or any(piece.host for piece in self._pieces.values()):
-            return
-        hosts = self._usable
-        if not hosts:
-            if self.inventory.coordinator.port is not None:
-                return
-            faults = [login.fault for login in self._logins.values() if login.fault]
-            faults += [f"{name} got no more parts: {why}" for name, why in self._refused.items()]
-            raise LabError("\n".join(["no host is left:", *faults]), hint=self.again)
-        for piece in self._pieces.values():
-            guest = piece.tickets[0].cell.guest
-            if not any(joined.suits(guest) for joined in hosts.values()) and not piece.future.cancelled():
-                piece.future.cancel()
-                self._decisions.decide_all(piece.tickets, Status.NOT_RUN, _why_nowhere(guest, hosts))
+        self._dispatch.note_failure(undecided, name)
+        hopeless = [ticket for ticket in undecided if is_lost or len(ticket.errors) > self._decisions.retries]
+        self._decisions.decide_all(hopeless, Status.ERROR, fault)
+        self._roster.count_failure(name, fault)
 
 
-def _check_prepared(prepared: Manifest, given: Manifest) -> None:
+def _check_prepared(prepared: Manifest, original: Manifest) -> None:
     """Raise archives.Damaged if an image that a host has prepared is not one of the image that it was given."""
-    if (prepared.guest, prepared.arch, prepared.base) != (given.guest, given.arch, given.disk_sha256):
+    if (prepared.guest, prepared.arch, prepared.base) != (original.guest, original.arch, original.disk_sha256):
         raise archives.Damaged("it prepared an image that does not belong to its part")
-
-
-def _why_nowhere(guest: Guest, hosts: dict[str, Joined]) -> str:
-    """Why no host can run a guest."""
-    if not any(guest.arch in joined.architectures for joined in hosts.values()):
-        return f"no host of the run can run guests of {guest.arch}: {', '.join(hosts)}"
-    has = ", ".join(
-        f"{name} has {joined.memory_mib} MiB"
-        for name, joined in hosts.items()
-        if guest.arch in joined.architectures
-    )
-    return f"a lane needs {Memory.need_mib(guest.memory_mib)} MiB of memory, and {has}"

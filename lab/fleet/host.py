@@ -21,7 +21,7 @@ from lab.base.errors import LabError, UsageError, one_line
 from lab.base.paths import Paths
 from lab.fleet import engine, part
 from lab.fleet.inventory import LOOPBACK
-from lab.fleet.messages import WorkerSettings, WorkerStart
+from lab.fleet.messages import LANE, MEMORY, WorkerSettings, WorkerStart
 from lab.lane import upkeep
 from lab.machine import domain, leftovers
 from lab.machine.budget import RESERVE_MIB, available_mib
@@ -62,7 +62,7 @@ def run_worker(settings: WorkerSettings) -> None:
             settings.scheduler,
             f"--name={settings.name}",
             f"--nthreads={lanes}",
-            f"--resources=lane={lanes} memory={memory}",
+            f"--resources={LANE}={lanes} {MEMORY}={memory}",
             f"--listen-address=tls://{LOOPBACK}:0",
             f"--contact-address={settings.contact}",
             f"--death-timeout={JOIN_SECONDS}",
@@ -81,7 +81,7 @@ def dask_setup(worker: Any) -> None:
     engine.limit_strangers(worker.listener.tcp_server)
     total, available = worker.state.total_resources, worker.state.available_resources
     for name in architectures():
-        total[name] = available[name] = total.get("lane", 0)
+        total[name] = available[name] = total.get(LANE, 0)
     # `worker.port` is that of the address by which the scheduler reaches it.
     port = int(worker.listener.listen_address.rpartition(":")[2])
     print(WorkerStart(pid=os.getpid(), port=port).model_dump_json(), flush=True)

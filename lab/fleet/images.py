@@ -63,13 +63,13 @@ def fetch(paths: Paths, login: Login, manifest: Manifest, folder: str) -> BaseIm
 
 # -- a host
 
-# Why the coordinator could not bring an image, by its digest.
+# Why the coordinator could not bring an image, by the folder for which it was asked.
 _failures: dict[str, str] = {}
 
 
-def report_failure(digest: str, reason: str) -> None:
-    """Have the part of this host fail that waits for an image. Called by the coordinator."""
-    _failures[digest] = reason
+def report_failure(folder: str, reason: str) -> None:
+    """Have the part of this host fail that waits for an image in a folder. Called by the coordinator."""
+    _failures[folder] = reason
 
 
 def get(paths: Paths, manifest: Manifest, ask: Callable[[str], None], stop: threading.Event) -> None:
@@ -86,10 +86,10 @@ def get(paths: Paths, manifest: Manifest, ask: Callable[[str], None], stop: thre
         arriving = paths.images / f".partial-{name}"
         shutil.rmtree(arriving, ignore_errors=True)
         arriving.mkdir()
-        _failures.pop(manifest.digest, None)
+        _failures.pop(str(arriving), None)
         ask(str(arriving))
         while not _is_complete(arriving, manifest):
-            if reason := _failures.get(manifest.digest):
+            if reason := _failures.get(str(arriving)):
                 raise LabError(reason)
             if stop.wait(LOOK_SECONDS):
                 raise LabError("interrupted")

@@ -196,7 +196,7 @@ class Login(threading.Thread):
         def forward(connection: socket.socket, origin: tuple[str, int]) -> None:
             with suppress(*BROKEN, psutil.Error):
                 # Whoever else of this host connects here would use up its files.
-                if origin in {opened.laddr for opened in psutil.Process().net_connections("tcp")}:
+                if origin in {endpoint.laddr for endpoint in psutil.Process().net_connections("tcp")}:
                     target = (LOOPBACK, self.worker.port if self.worker else 0)
                     channel = transport.open_channel("direct-tcpip", target, origin)
                     Tunnel(channel, connection, threading.Event()).start()

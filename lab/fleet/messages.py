@@ -15,6 +15,8 @@ from lab.record.outcome import Entry
 
 # Longest text of an event and longest path, in characters.
 LONGEST, LONGEST_PATH = 5000, 4096
+# What dask calls what a host offers: lanes, and MiB of memory for all of them. Beside them each architecture.
+LANE, MEMORY = "lane", "memory"
 
 Line = Annotated[str, StringConstraints(max_length=LONGEST), AfterValidator(plain)]
 LaneName = Annotated[str, StringConstraints(max_length=300), AfterValidator(plain)]

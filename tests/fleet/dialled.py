@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
-from distributed import Worker, get_worker
+from distributed import Client, Worker, get_worker
 
 from lab.fleet import engine, host, part
 from lab.fleet.coordinator import CREDENTIALS, MOST_SECONDS
@@ -43,12 +43,16 @@ class DialledHosts:
     folder: Path
     answers: dict[str, Answer] = field(default_factory=dict)
     began: list[tuple[str, int]] = field(default_factory=list)
+    workers: dict[str, Worker] = field(default_factory=dict)
     threads: list[threading.Thread] = field(default_factory=list)
+
+    def client(self) -> Client:
+        """A client of the run's scheduler, as the coordinator has one."""
+        return Client(f"tls://127.0.0.1:{self.port}", security=engine.security(self.pem), set_as_default=False)
 
     def leave(self, name: str) -> None:
         """Let a host go."""
-        address = self.run.coordinator._hosts[name].address
-        self.run.coordinator._client.run(close_worker, workers=[address], on_error="ignore")
+        close_worker(self.workers[name])
 
     def add(self, name: str, answer: Answer, offers: Mapping[str, float] = OFFERS) -> None:
         """Let a host dial in."""
@@ -66,6 +70,7 @@ class DialledHosts:
                 dashboard=False,
                 memory_limit=0,
             )
+            self.workers[name] = worker
             async with worker:
                 worker.http_server.stop()
                 await worker.finished()

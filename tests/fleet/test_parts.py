@@ -2,33 +2,25 @@
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
-from unittest.mock import create_autospec
 
 import pytest
 
 pytest.importorskip("distributed")
-from distributed import Future
 
 from lab import plan
 from lab.base.architecture import AARCH64, Architecture
 from lab.base.errors import LabError
-from lab.base.paths import Paths
 from lab.base.wait import Deadline, wait_for
-from lab.fleet import host
-from lab.fleet.coordinator import Coordinator
-from lab.fleet.engine import Joined, Piece
-from lab.fleet.inventory import Inventory
+from lab.fleet import host, images, roster
 from lab.fleet.part import Part
 from lab.machine import domain
 from lab.record import Status
-from lab.run.decisions import Decisions
-from tests.builders.guests import base_image
 from tests.builders.processes import SECONDS
-from tests.builders.runs import KNOWN, RELEASE, SMALL, VARIANTS, Told, begin
+from tests.builders.runs import KNOWN, RELEASE, SMALL, VARIANTS
 from tests.fleet.dialled import OFFERS, decides, dialling
 from tests.fleet.examples import Fleet
+from tests.fleet.fake_dask import faking
 
 pytestmark = pytest.mark.timeout(300)
 BOTH = plan.choose(KNOWN, guests=["debian-13", "debian-13-arm64"], variants=VARIANTS[:2]).cells([RELEASE])
@@ -54,23 +46,24 @@ def test_a_part_does_not_go_back_to_an_idle_host_whose_lab_failed_with_it(
     def bad(_sent: Part, _tell: Callable[[Any], None]) -> NoReturn:
         raise LabError("its lab fails")
 
-    with dialling(fleet, monkeypatch, SMALL) as hosts:
-        client = hosts.run.coordinator._client
+    with dialling(fleet, monkeypatch, SMALL) as hosts, hosts.client() as client:
         hosts.add("good", good)
         hosts.run.told.wait(lambda: hosts.run.told.noted("good joined"))
-        wait_for(lambda: hosts.began, Deadline(SECONDS, "good to begin"), interval=0.05)
+        wait_for(lambda: hosts.began or None, Deadline(SECONDS, "good to begin"), interval=0.05)
         hosts.add("bad", bad)
         hosts.run.told.wait(lambda: hosts.run.told.noted("its lab fails"))
 
-        def waits() -> bool:
+        def waits() -> bool | None:
             """Whether the part that failed was given to a host again."""
-            return sum(len(keys) for keys in client.processing().values()) == 2
+            return sum(len(keys) for keys in client.processing().values()) == 2 or None
 
         wait_for(waits, Deadline(SECONDS, "the part to be given again"), interval=0.05)
         for _ in range(3):
             client.run_on_scheduler(balance)
             wait_for(
-                lambda: not client.run_on_scheduler(balance), Deadline(SECONDS, "dask to balance"), interval=0.1
+                lambda: not client.run_on_scheduler(balance) or None,
+                Deadline(SECONDS, "dask to balance"),
+                interval=0.1,
             )
         is_over.set()
         run = hosts.run.finish()
@@ -92,7 +85,7 @@ def test_a_part_whose_only_host_has_gone_is_given_to_another(
 
     with dialling(fleet, monkeypatch, SMALL) as hosts:
         hosts.add("second", leaving)
-        wait_for(lambda: hosts.began, Deadline(SECONDS, "second to begin"), interval=0.05)
+        wait_for(lambda: hosts.began or None, Deadline(SECONDS, "second to begin"), interval=0.05)
         hosts.add("first", bad_at_first)
         hosts.run.told.wait(lambda: hosts.run.told.noted("cannot be used"))
         is_over.set()
@@ -143,26 +136,34 @@ def test_a_host_offers_the_architectures_that_its_qemu_runs(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["nonsense is told", "a result is damaged"])
-def test_no_host_is_blamed_for_what_another_one_did_to_its_part(tmp_path: Path, is_told: bool) -> None:
+def test_no_host_is_blamed_for_what_another_one_did_to_its_part(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
     """A host is shut out while its results are on the way, and dask gives their parts to another one."""
-    begun, told = begin(tmp_path / "run", SMALL), Told()
-    paths = Paths(tmp_path / "cache", tmp_path / "state")
-    coordinator = Coordinator(begun, paths, Inventory.model_validate({"coordinator": {"port": 7000}}), told)
-    coordinator._decisions = Decisions(begun, begun.cells, told, retries=1)
-    coordinator._backlog, coordinator._journal = coordinator._decisions.backlog, coordinator._decisions.journal
-    coordinator._hosts = {name: Joined(f"tls://{name}", name) for name in ("bad", "good")}
-    tickets, future = coordinator._backlog.waiting()[:1], create_autospec(Future, instance=True)
-    future.cancelled.return_value = False
-    piece = coordinator._pieces[1] = Piece(1, tickets, base_image(tmp_path), future)
-    (tmp_path / "run").mkdir(exist_ok=True)
+    monkeypatch.setattr(roster, "FAILURES_OF_A_HOST", 1)
+    with faking(fleet, monkeypatch, "bad", "good") as (dask, run):
+        dask.wait_for("part-1")
+        dask.tell("bad", "begins", part=1)
+        if is_told:
+            dask.tell("bad", "lane", part=1)  # It says of no lane what that does.
+        dask.tell("good", "begins", part=1)
+        dask.futures["part-1"].end(b"damaged")
+        dask.wait_for("part-3")  # The same cells again.
+        refused = [note for note in run.told.notes if "gets no more parts" in note]
+        assert [note.split()[0] for note in refused] == ["bad"] * is_told
 
-    def tell(name: str, kind: str) -> None:
-        coordinator._event({"worker": f"tls://{name}", "part": 1, "kind": kind})
 
-    tell("bad", "begins")
-    if is_told:
-        tell("bad", "lane")  # It says of no lane what that does.
-    tell("good", "begins")
-    coordinator._ended(piece, b"damaged")
-    assert (coordinator._hosts["bad"].failures, coordinator._hosts["good"].failures) == (int(is_told), 0)
-    assert tickets[0] in coordinator._backlog.waiting()
+def test_a_part_that_the_run_no_longer_has_waits_for_no_image(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dask starts a part again whose result went with its host just after the coordinator had fetched it."""
+    with faking(fleet, monkeypatch, "bad", "good") as (dask, _run):
+        dask.wait_for("part-1")
+        dask.tell("bad", "begins", part=1)
+        dask.futures["part-1"].end(b"damaged")
+        dask.wait_for("part-3")
+        dask.tell("good", "begins", part=1)
+        dask.tell("good", "lacks image", part=1, folder="/store/.partial-x")
+        reason = "the run has no part 1 any more"
+        call = ("tls://good", images.report_failure, "/store/.partial-x", reason)
+        wait_for(lambda: call in dask.calls or None, Deadline(SECONDS, "an answer"), interval=0.05)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("distributed")
@@ -128,13 +129,14 @@ def test_idle_connections_without_the_key_do_not_use_up_the_coordinator_s_files(
 
 def test_nobody_else_of_this_host_gets_a_way_to_a_worker(fleet: Fleet) -> None:
     """Each connection there would be a channel of the login, and two files of this process."""
+    port, sockets = free_port(), reachable(psutil.Process())  # Servers of other tests may still be there.
+    fleet.head = f"[coordinator]\nport = {port}\n"
     fleet.add("one", seconds=60)
     with running(fleet, SMALL) as run:
         run.told.wait(lambda: any(": suite" in text for _, text in run.told.lanes))
-        listener = run.coordinator._logins["one"]._listener
-        assert listener
+        [(_, way)] = reachable(psutil.Process()) - sockets - {("127.0.0.1", port)}
         code = "import socket, sys; print(socket.create_connection(('127.0.0.1', int(sys.argv[1]))).recv(1))"
-        command = [sys.executable, "-c", code, str(listener.getsockname()[1])]
+        command = [sys.executable, "-c", code, str(way)]
         assert subprocess.run(command, check=True, capture_output=True).stdout == b"b''\n"
         fleet.hosts["one"].does()
 

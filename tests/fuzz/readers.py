@@ -32,8 +32,8 @@ from lab.causes import evidence
 from lab.check import answer, published
 from lab.check import text as check_text
 from lab.fleet import inventory, results
-from lab.fleet.engine import Joined
 from lab.fleet.messages import LaneEvent, PartEnd, WorkerStart, read_event
+from lab.fleet.roster import JoinedHost
 from lab.gate import baseline, expectations
 from lab.gate.compare import compare
 from lab.gate.results import of_run
@@ -372,7 +372,7 @@ def _told(content: bytes, _folder: Path) -> None:
 
 
 def _offer(content: bytes, _folder: Path) -> None:
-    joined = Joined.of("tls://127.0.0.1:1", json.loads(content))
+    joined = JoinedHost.of("tls://127.0.0.1:1", json.loads(content))
     assert joined.name.isprintable()
     assert not joined.fault or (joined.lanes, joined.memory_mib) == (0, 0)
     [joined.suits(guest) for guest in KNOWN.guests.values()]

@@ -3,15 +3,24 @@
 import shutil
 import threading
 from pathlib import Path
+from unittest.mock import Mock, create_autospec
 
 import pytest
+
+pytest.importorskip("distributed")
+
+import paramiko
 
 from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.fleet import images
+from lab.fleet.login import Login
+from lab.fleet.roster import Roster
+from lab.fleet.run_images import PinnedImage, RunImages
 from lab.images import store
 from lab.images.store import BaseImage
+from lab.run.observer import Observer
 from tests.builders.guests import put_image
 from tests.builders.runs import KNOWN
 
@@ -90,10 +99,35 @@ def test_an_image_is_waited_for_until_its_last_byte(
 
 
 def test_a_host_is_told_why_an_image_does_not_come(here: Paths, sent: BaseImage) -> None:
-    digest = sent.manifest.digest
+    def ask(folder: str) -> None:
+        images.report_failure(folder, "the disk is full")
+
     with pytest.raises(LabError, match="the disk is full"):
-        images.get(
-            here, sent.manifest, lambda _: images.report_failure(digest, "the disk is full"), threading.Event()
-        )
+        images.get(here, sent.manifest, ask, threading.Event())
     # The next part that needs it asks again.
     test_a_host_keeps_the_image_that_arrived_and_nothing_beside_it(here, sent)
+
+
+@pytest.fixture
+def broken_roster() -> Mock:
+    """Hosts, one of which has a server whose answer paramiko does not understand."""
+    login = create_autospec(Login, instance=True)
+    login.files.side_effect = paramiko.SFTPError("Garbage packet received")
+    roster: Mock = create_autospec(Roster, instance=True, logins={"one": login})
+    return roster
+
+
+def test_a_host_is_told_also_of_an_error_that_nobody_expected(
+    here: Paths, sent: BaseImage, broken_roster: Mock
+) -> None:
+    RunImages(here, broken_roster, Observer()).bring("one", sent, "/store/.partial-x")
+    reason = "SFTPError('Garbage packet received')"
+    broken_roster.call.assert_called_once_with("one", images.report_failure, "/store/.partial-x", reason)
+
+
+def test_a_guest_keeps_its_image_if_the_prepared_one_cannot_be_fetched(
+    here: Paths, sent: BaseImage, broken_roster: Mock
+) -> None:
+    run_images = RunImages(here, broken_roster, Observer())
+    run_images.fetch("one", sent, sent.manifest, "/store/prepared")
+    assert run_images.pins == {GUEST.name: PinnedImage(sent, is_ready=False)}
