@@ -16,7 +16,7 @@ import pytest
 from lab import catalog
 from lab.base.activity import UNWATCHED, ShowProgress
 from lab.base.paths import Paths
-from lab.base.wait import ORDINARY, Deadline
+from lab.base.wait import ORDINARY, Deadline, Speed
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
@@ -47,6 +47,8 @@ OLD, NEW = Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")
 # As a run asks for them: those of the catalog, and one of a variant that was made for the run.
 SYSCTLS = [*KNOWN.sysctls(), "user.max_pid_namespaces"]
 EMULATION, KVM = Acceleration(False, ""), Acceleration(True, "")
+# To make a key takes time.
+CLIENT_KEY, HOST_KEY = new_keys("client"), new_keys("host")
 RESTORED = ["adopt", "start paused", "load boot", "resume"]
 
 
@@ -62,6 +64,7 @@ class FakeLane(Lane):
     """
 
     def __init__(self, folder: Path, acceleration: Acceleration) -> None:
+        folder.mkdir(exist_ok=True)
         libvirt: Any = SimpleNamespace(
             getCapabilities=lambda: "<capabilities/>", getVersion=lambda: 1, getLibVersion=lambda: 1
         )
@@ -101,7 +104,7 @@ class FakeLane(Lane):
         self.do("adopt")
 
     def start(self, *, paused: bool = False, may_restart: bool = False) -> None:
-        self.do("start paused" if paused else "start")
+        self.do(f"start{' paused' if paused else ''}{', may restart' if may_restart else ''}")
         if not self.overlay.exists():
             raise BootFailed("libvirt could not start it: there is no overlay")
 
@@ -116,6 +119,9 @@ class FakeLane(Lane):
 
     def stop(self) -> None:
         self.do("stop")
+
+    def wait_until_off(self, seconds: float) -> None:
+        self.do("off")
 
     def check_alive(self) -> None:
         self.when.get("alive?", lambda: None)()
@@ -203,7 +209,35 @@ SEAMS: Sequence[tuple[ModuleType, str, str]] = [
 ]
 
 
-class FakeGuest(Session, InGuest):
+class FakeSession(Session):
+    """A session with a guest that is not there.
+
+    `commands` are those that it was to run. `answers` has what they print, by words that are in a command: the
+    first that fits counts, and without one a command prints nothing.
+    """
+
+    def __init__(self, answers: Mapping[str, Output] | None = None, *, speed: Speed = ORDINARY) -> None:
+        super().__init__(Endpoint(1, CLIENT_KEY, HOST_KEY), alive=lambda: None, speed=speed)
+        self.answers = dict(answers or {})
+        self.commands: list[str] = []
+
+    def log_in(self, user: object) -> Any:
+        return None
+
+    def execute(self, transport: object, command: str, deadline: Deadline) -> Output:
+        self.commands.append(command)
+        return next((answer for words, answer in self.answers.items() if words in command), Output(0, "", ""))
+
+    def wait_open(self, seconds: float, *, listens: Callable[[], bool] = lambda: True) -> None:
+        listens()
+
+
+def prints(text: str, status: int = 0) -> dict[str, Output]:
+    """The answers of a guest that prints this, whatever it is asked."""
+    return {"": Output(status, text, "")}
+
+
+class FakeGuest(FakeSession, InGuest):
     """A guest in which all goes well, and which notes in its lane what is done in it.
 
     `shows` are its facts, if not the usual ones. `endpoint` is how to log in to it. Tests replace what it does
@@ -211,15 +245,13 @@ class FakeGuest(Session, InGuest):
     """
 
     def __init__(self, lane: FakeLane, shows: Facts | None = None) -> None:
-        super().__init__(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
-        self.lane, self.shows = lane, shows
+        super().__init__(speed=lane.speed)
+        self.use(lane.endpoint)
+        self.alive, self.lane, self.shows = lane.check_alive, lane, shows
 
     def renew_key(self) -> Endpoint:
         self.endpoint = replace(self.lane.endpoint, client_key=new_keys("renewed"))
         return self.endpoint
-
-    def wait_open(self, seconds: float, *, listens: Callable[[], bool] = lambda: True) -> None:
-        pass
 
     def read_facts(self, sysctls: Iterable[str]) -> Facts:
         return self.shows or asked_for(sysctls)
@@ -261,21 +293,6 @@ class FakeGuest(Session, InGuest):
         raise NotImplementedError
 
 
-class PrintingSession(Session):
-    """A session with a guest that prints this, whatever it is asked."""
-
-    def __init__(self, text: str, status: int = 0) -> None:
-        endpoint = Endpoint(1, new_keys("client"), new_keys("host"))
-        super().__init__(endpoint, alive=lambda: None, speed=ORDINARY)
-        self.output = Output(status, text, "")
-
-    def log_in(self, user: object) -> Any:
-        return None
-
-    def execute(self, transport: object, command: str, deadline: Deadline) -> Output:
-        return self.output
-
-
 def put_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let lanes have checkpoints and guests that are not there, and a disk with room for stored states."""
 
@@ -315,7 +332,6 @@ class Bench:
 
     def __init__(self, paths: Paths, folder: Path, acceleration: Acceleration) -> None:
         self.paths, self.folder = paths, folder
-        folder.mkdir()
         self.lane = FakeLane(folder, acceleration)
         self.processors = Turns()
         self.states = States(

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +32,7 @@ from lab.plan import Cell
 from lab.record import BuildRecord, Outcome, RunOptions, TestResult
 from lab.run import start
 from tests.builders.facts import executable, facts
+from tests.builders.lanes import FakeSession
 from tests.unit.test_docs import example
 
 KNOWN = catalog.load()
@@ -58,12 +59,13 @@ esac
 """
 
 
-@dataclass
-class Guest:
-    """Stands for a session: runs each command on this host, with a folder in the place of the guest's root."""
+class Guest(FakeSession):
+    """A guest that runs each command on this host, with a folder in the place of its root."""
 
-    root: Path
-    ran: list[tuple[str, User, bool]] = field(default_factory=list)
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
+        self.calls: list[tuple[str, User, bool]] = []
 
     @property
     def disk(self) -> Path:
@@ -77,8 +79,10 @@ class Guest:
             text = text.replace(words, " " if words.startswith(" ") else "")
         return text.replace(f"chown {ADMIN} ", "test -r ").replace(deploy.DISK, str(self.disk))
 
-    def run(self, command: str, *, user: User = ADMIN, check: bool = True, **_: object) -> Output:
-        self.ran.append((command, user, check))
+    def run(
+        self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True, name: str = ""
+    ) -> Output:
+        self.calls.append((command, user, check))
         done = subprocess.run(
             ["sh", "-c", self.here(command)], capture_output=True, text=True, timeout=60, check=False
         )
@@ -87,7 +91,7 @@ class Guest:
         return Output(done.returncode, done.stdout, done.stderr)
 
 
-def put(guest: Any, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
+def put(guest: Guest, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
     empty_disk(guest.disk)
     deploy.deploy(guest, guest.disk, build, files, rootfs=rootfs, python="3.13", show=UNWATCHED.show)
 
@@ -211,7 +215,7 @@ def test_its_own_steps_deploy_it_and_a_shell_sees_what_its_tests_see(build: Buil
     assert (root / "opt" / "lab" / "suites" / "box" / "run.sh").read_text() == SUITE_FILES["run.sh"]
     assert (root / "opt" / "lab" / "rootfs" / "index.json").exists()
     # The warm-up failed, which is for the suite to find out.
-    assert deployed.ran[-1] == ("/opt/program/program warm-up", SUITE, False)
+    assert deployed.calls[-1] == ("/opt/program/program warm-up", SUITE, False)
     # The disk on which all that came is empty again.
     status = deployed.disk.stat()
     assert (status.st_size, status.st_blocks) == (PAYLOAD_BYTES, 0)

@@ -14,6 +14,7 @@ from lab.guest import suite as guest_suite
 from lab.guest.session import Output
 from lab.record import Needs, Outcome, Protection, SuiteRun, TestResult
 from tests.builders.cells import JAILED
+from tests.builders.lanes import FakeSession, prints
 
 SUITE = Suite(
     name="small",
@@ -149,18 +150,6 @@ def test_each_test_of_the_suite_has_its_outcome_in_the_suite_s_order(
     ]
 
 
-class Session:
-    """Notes the commands, and prints what it is given of each."""
-
-    def __init__(self, *printed: str) -> None:
-        self.commands: list[str] = []
-        self.printed = list(printed)
-
-    def run(self, command: str, **_more: object) -> Output:
-        self.commands.append(command)
-        return Output(0, self.printed.pop(0), "")
-
-
 def report(*entries: Entry) -> str:
     return "".join(f"{json.dumps(entry)}\n" for entry in [*SESSION, *entries])
 
@@ -190,7 +179,7 @@ STOCK = catalog.load().variant("stock")
     ],
 )
 def test_options_of_a_suite_are_in_its_command(options: SuiteOptions, parts: list[str]) -> None:
-    session: Any = Session(FAILED)
+    session = FakeSession(prints(FAILED))
     ran = guest_suite.run(session, BUILD, STOCK, speed=ORDINARY, options=options)
     outcomes = {test.name: (test.outcome, test.message) for test in ran.tests}
     assert outcomes.keys() == set(options.tests or SUITE.tests)
@@ -203,7 +192,7 @@ def test_options_of_a_suite_are_in_its_command(options: SuiteOptions, parts: lis
 
 
 def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under() -> None:
-    session: Any = Session("124 1200\n" + report(*whole("first"), phase("second", "setup")))
+    session = FakeSession(prints("124 1200\n" + report(*whole("first"), phase("second", "setup"))))
     variant = catalog.load().variant("apparmor-kvm-deny")
     options = SuiteOptions(stretch=2.0)
     ran = guest_suite.run(session, BUILD, variant, speed=Speed(emulated=True), options=options)
@@ -213,9 +202,9 @@ def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under() -> No
     assert " timeout --kill-after=5 1200 python3 -m pytest " in command
 
 
-def suite_run(*printed: str) -> SuiteRun:
-    """What comes of a suite of which the guest prints this."""
-    session: Any = Session(*printed)
+def suite_run(printed: str, log: str = "") -> SuiteRun:
+    """What comes of a suite of which the guest prints this, and whose log ends like this."""
+    session = FakeSession({"tail -n 30": Output(0, log, ""), **prints(printed)})
     return guest_suite.run(session, BUILD, STOCK, speed=ORDINARY)
 
 

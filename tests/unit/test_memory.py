@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +31,6 @@ from lab.fleet import results
 from lab.gate import baseline
 from lab.guest import programs, ready
 from lab.guest.remedy_script import Steps
-from lab.guest.session import Output
 from lab.images import store
 from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
@@ -61,7 +59,7 @@ from lab.report.site.model import read_history
 from lab.repro import source
 from tests.builders.cells import blocked, box
 from tests.builders.facts import facts
-from tests.builders.lanes import PrintingSession
+from tests.builders.lanes import FakeSession, prints
 from tests.builders.runs import SMALL, run_of
 from tests.unit.test_results import full_run
 
@@ -146,13 +144,12 @@ def _answered(program: str, kind: Any) -> Callable[[Path], object]:
 
 def _over_ssh(folder: Path) -> object:
     """Reads what a program printed, without an agent."""
-    return PrintingSession((folder / "answer").read_text()).program("facts", {}, seconds=1)
+    return FakeSession(prints((folder / "answer").read_text())).program("facts", {}, seconds=1)
 
 
 def _cloud_init(folder: Path) -> None:
-    output = Output(0, (folder / "answer").read_text(), "")
-    session = SimpleNamespace(run=lambda *_, **_more: output, wait_open=lambda *_, **_more: None)
-    ready.wait_ready(session, lambda: True, cloud_init=True)  # type: ignore[arg-type]
+    session = FakeSession(prints((folder / "answer").read_text()))
+    ready.wait_ready(session, lambda: True, cloud_init=True)
 
 
 def _report_of_suite(read: Callable[[str], object]) -> Callable[[Path], object]:

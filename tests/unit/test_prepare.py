@@ -2,7 +2,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ from lab.base.activity import UNWATCHED, Progress, Task
 from lab.base.errors import LabError
 from lab.base.files import sha256
 from lab.base.paths import Paths, definitions
-from lab.base.wait import Speed
+from lab.base.wait import Deadline
 from lab.catalog import Firmware, Guest, PackageManager
 from lab.guest import ready
 from lab.guest.session import Output
@@ -28,8 +28,8 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.clock import RATE, REAL, Clock
 from lab.machine.domain import Network
-from lab.machine.lane import Lane
 from tests.builders.guests import TwoLabs, base_image, put_prepared, put_published, task_to
+from tests.builders.lanes import FakeLane, FakeSession
 
 GUEST = catalog.load().guest("ubuntu-24.04")
 APT = PackageManager.APT
@@ -167,18 +167,18 @@ def test_two_labs_at_once_prepare_a_guest_once(paths: Paths, monkeypatch: pytest
     assert (first, done) == (second, ["ubuntu-24.04"])
 
 
-class InGuest:
-    """A session in a guest that lacks packages; cloud-init can install those in `installed`."""
+class Lacking(FakeSession):
+    """A guest that lacks packages; cloud-init can install those in `installed`, and says this."""
 
     def __init__(self, lacks: list[str], installed: set[str], says: str = "") -> None:
+        super().__init__()
         self.lacks, self.installed, self.says = lacks, installed, says
-        self.ran: list[str] = []
 
-    def run(self, command: str, **_: Any) -> Output:
+    def execute(self, transport: object, command: str, deadline: Deadline) -> Output:
         if "dpkg-query" in command:
             assert all(f"-W -f '${{Status}}' {name} " in command for name in prepare_image.PACKAGES[APT])
             return Output(0, "".join(f"{name}\n" for name in self.lacks), "")
-        self.ran.append(command)
+        self.commands.append(command)
         if "cloud-init single" in command:
             self.lacks = [name for name in self.lacks if name not in self.installed]
         return Output(1 if self.lacks else 0, self.says, "")
@@ -191,67 +191,44 @@ class InGuest:
         return {"masked": ["apt-daily.timer"], "not_masked": {}, "not_executable": [], "held": []}
 
     def close(self) -> None:
-        self.ran.append("close")
+        self.commands.append("close")
 
 
-@dataclass
-class Machine:
-    """As much of a lane as completing its guest needs."""
-
-    guest: Guest = GUEST
-    acceleration: Acceleration = EMULATION
-    endpoint: None = None
-    done: list[str] = field(default_factory=list)
-
-    @property
-    def speed(self) -> Speed:
-        return self.acceleration.speed
-
-    def check_alive(self) -> None:
-        pass
-
-    def start(self, *, may_restart: bool) -> None:
-        self.done.append(f"start, may restart: {may_restart}")
-
-    def wait_until_off(self, _seconds: float) -> None:
-        self.done.append("off")
-
-
-Complete = Callable[[InGuest], list[str]]
+Complete = Callable[[Lacking], list[str]]
 
 
 @pytest.fixture
-def complete(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Complete:
+def complete(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Complete:
     """Completes a guest; what was done with its machine, and the turns that were taken and given back."""
     monkeypatch.setattr(ready, "wait_up", lambda *_: None)
 
-    def run(inside: InGuest) -> list[str]:
+    def run(inside: Lacking) -> list[str]:
         monkeypatch.setattr(prepare_image, "Session", lambda *_, alive, speed: inside)
-        machine = Machine()
+        lane = FakeLane(tmp_path, EMULATION)
+        lane.guest = GUEST
 
         @contextmanager
         def turn(_processors: object, work: Progress, **_: object) -> Iterator[None]:
-            machine.done.append(work.text)
+            lane.did.append(work.text)
             yield
-            machine.done.append("given back")
+            lane.did.append("given back")
 
-        made: Lane = machine  # type: ignore[assignment]
         monkeypatch.setattr(prepare_image, "hold_for", turn)
-        prepare_image.complete_guest(made, preparation(paths, task_to(machine.done)))
-        return machine.done
+        prepare_image.complete_guest(lane, preparation(paths, task_to(lane.did)))
+        return lane.did
 
     return run
 
 
-FIRST_BOOT = ["first boot", "start, may restart: True", "given back"]
+FIRST_BOOT = ["first boot", "start, may restart", "given back"]
 SUPPLIES = ["fetching what remedies need", "given back"]
 
 
 def test_only_what_is_missing_is_installed_and_what_remedies_need_stays(complete: Complete) -> None:
-    assert complete(InGuest([], set())) == [*FIRST_BOOT, *SUPPLIES, "off"]
-    inside = InGuest(["bubblewrap"], {"bubblewrap"})
+    assert complete(Lacking([], set())) == [*FIRST_BOOT, *SUPPLIES, "off"]
+    inside = Lacking(["bubblewrap"], {"bubblewrap"})
     assert complete(inside) == [*FIRST_BOOT, "installing bubblewrap", "given back", *SUPPLIES, "off"]
-    install, lists, package, profile, clean, closed = inside.ran
+    install, lists, package, profile, clean, closed = inside.commands
     assert "cloud-init single --name package_update_upgrade_install" in install
     assert 'packages: ["bubblewrap"]' in install
     assert "apt-get -q update" in lists
@@ -265,7 +242,7 @@ def test_only_what_is_missing_is_installed_and_what_remedies_need_stays(complete
 def test_what_could_not_be_installed_is_named_with_the_guest_s_own_last_words(complete: Complete) -> None:
     says = "".join(f"line {number}\n" for number in range(100)) + "\x1b[31mE: Unable to locate bubblewrap\n"
     with pytest.raises(LabError) as error:
-        complete(InGuest(["bubblewrap", "procps"], {"procps"}, says))
+        complete(Lacking(["bubblewrap", "procps"], {"procps"}, says))
     lines = error.value.args[0].splitlines()
     assert lines[0] == "ubuntu-24.04 lacks bubblewrap, which could not be installed in it; cloud-init says:"
     assert lines[-1] == "  | E: Unable to locate bubblewrap"
@@ -274,7 +251,7 @@ def test_what_could_not_be_installed_is_named_with_the_guest_s_own_last_words(co
 
 
 def test_a_guest_without_its_package_sources_is_prepared_and_what_it_lacks_is_told(complete: Complete) -> None:
-    class Offline(InGuest):
+    class Offline(Lacking):
         def run(self, command: str, **more: Any) -> Output:
             if "apt-get" in command:
                 return Output(100, "Reading lists\nE: Unable to locate package bubblewrap\n", "")

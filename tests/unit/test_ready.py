@@ -1,12 +1,14 @@
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lab import catalog
-from lab.base.wait import ORDINARY, DeadlineExpired
+from lab.base.wait import DeadlineExpired
+from lab.catalog import Firmware
 from lab.guest import ready
 from lab.guest.ready import (
     MOST_WAITS,
@@ -21,6 +23,8 @@ from lab.guest.session import Output
 from lab.machine import console
 from lab.machine.lane import BootFailed
 from tests.builders.facts import facts
+from tests.builders.guests import base_image
+from tests.builders.lanes import EMULATION, FakeLane, FakeSession, prints
 
 KNOWN = catalog.load()
 RESULT_OF_SUCCESS = '{"v1": {"errors": [], "datasource": "DataSourceNoCloud [seed=/dev/vdb]", "more": 1}}'
@@ -43,17 +47,9 @@ def test_a_guest_has_to_enforce_its_policy(selinux: dict[str, Any] | None, state
         check_as_defined(KNOWN.guest("debian-13-selinux"), facts(selinux=selinux))
 
 
-class Session:
-    """A guest whose cloud-init left this result."""
-
-    def __init__(self, result: str) -> None:
-        self.result = result
-
-    def wait_open(self, _seconds: float, *, listens: Callable[[], bool]) -> None:
-        listens()
-
-    def run(self, command: str, **_more: object) -> Output:
-        return Output(0, self.result if RESULT in command else "its log", "")
+def left_by_cloud_init(result: str) -> dict[str, Output]:
+    """The answers of a guest whose cloud-init left this result."""
+    return {RESULT: Output(0, result, ""), **prints("its log")}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +63,7 @@ class Session:
     ],
 )
 def test_a_guest_whose_cloud_init_left_no_result_is_not_up(result: str, message: str) -> None:
-    session: Any = Session(result)
+    session = FakeSession(left_by_cloud_init(result))
     with pytest.raises(CloudInitFailed, match=message) as failed:
         wait_ready(session, listens=lambda: True, cloud_init=True)
     assert failed.value.evidence == {"cloud-init.log": "its log"}
@@ -75,36 +71,27 @@ def test_a_guest_whose_cloud_init_left_no_result_is_not_up(result: str, message:
 
 @pytest.mark.parametrize(("result", "cloud_init"), [(RESULT_OF_SUCCESS, True), ("no result", False)])
 def test_a_guest_is_up_if_its_cloud_init_succeeded_or_it_has_none(result: str, cloud_init: bool) -> None:
-    session: Any = Session(result)
+    session = FakeSession(left_by_cloud_init(result))
     wait_ready(session, listens=lambda: True, cloud_init=cloud_init)
 
 
-class Machine:
-    """A lane whose guest, of a distribution's disk, wrote this to its console."""
-
-    guest = KNOWN.guest("debian-13")
-    image = SimpleNamespace(firmware="bios")
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def console_text(self) -> str:
-        return self.text
-
-    def last_words(self) -> str:
-        return console.last_words(self.text)
+@pytest.fixture
+def lane(tmp_path: Path) -> FakeLane:
+    """A lane whose guest comes from a distribution's disk."""
+    lane = FakeLane(tmp_path, EMULATION)
+    lane.image = base_image(tmp_path, Firmware.BIOS)
+    return lane
 
 
-class SlowSession(Session):
+class SlowSession(FakeSession):
     """A guest that is waited for so often, and writes this much to its console meanwhile."""
 
-    def __init__(self, waits: int, machine: Machine, written: str) -> None:
-        super().__init__(RESULT_OF_SUCCESS)
-        self.waits, self.machine, self.written = waits, machine, written
-        self.speed = ORDINARY
+    def __init__(self, waits: int, lane: FakeLane, written: str) -> None:
+        super().__init__(left_by_cloud_init(RESULT_OF_SUCCESS))
+        self.waits, self.lane, self.written = waits, lane, written
 
-    def wait_open(self, _seconds: float, *, listens: Callable[[], bool]) -> None:
-        self.machine.text += self.written
+    def wait_open(self, seconds: float, *, listens: Callable[[], bool] = lambda: True) -> None:
+        self.lane.boot_log += self.written
         listens()
         if self.waits:
             self.waits -= 1
@@ -112,9 +99,9 @@ class SlowSession(Session):
 
 
 @pytest.mark.parametrize("waits", [0, MOST_WAITS - 1])
-def test_a_boot_that_goes_on_is_not_given_up_by_the_clock(waits: int) -> None:
-    lane: Any = Machine("[  OK  ] Reached target emergency-ready.target\n")
-    session: Any = SlowSession(waits, lane, "[  OK  ] Started one more service\n")
+def test_a_boot_that_goes_on_is_not_given_up_by_the_clock(lane: FakeLane, waits: int) -> None:
+    lane.boot_log = "[  OK  ] Reached target emergency-ready.target\n"
+    session = SlowSession(waits, lane, "[  OK  ] Started one more service\n")
     wait_up(session, lane)
     assert session.waits == 0
 
@@ -125,12 +112,12 @@ def test_a_boot_that_goes_on_is_not_given_up_by_the_clock(waits: int) -> None:
     ids=["silent", "endless"],
 )
 def test_a_boot_that_stands_still_or_never_ends_is_given_up(
-    written: str, waits: int, times: str, monkeypatch: pytest.MonkeyPatch
+    lane: FakeLane, written: str, waits: int, times: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = itertools.count(0, 100)
     monkeypatch.setattr(ready, "time", SimpleNamespace(monotonic=lambda: next(now) if not written else 0.0))
-    lane: Any = Machine("[ 0.0] Linux version\n")
-    session: Any = SlowSession(100, lane, written)
+    lane.boot_log = "[ 0.0] Linux version\n"
+    session = SlowSession(100, lane, written)
     message = rf"debian-13 did not come up: waited 300 s for the guest's SSH server{times}\n"
     with pytest.raises(BootFailed, match=message):
         wait_up(session, lane)

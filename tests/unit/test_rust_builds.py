@@ -143,11 +143,11 @@ def test_tests_run_in_the_order_that_is_asked_for_or_to_a_failure(whole: Deploye
 def test_its_workspace_is_the_users_and_what_was_unpacked_is_gone(whole: Deployed) -> None:
     place = whole.guest.root / "opt" / "boxlite"
     assert (place / "src" / "boxlite" / "Cargo.toml").exists()
-    assert ("sudo -n install -d -o tester /opt/boxlite", ADMIN, True) in whole.guest.ran
+    assert ("sudo -n install -d -o tester /opt/boxlite", ADMIN, True) in whole.guest.calls
     left = {file.name for file in (whole.guest.root / "opt" / "lab" / "build").iterdir()}
     assert left == {"cargo-nextest", "run_nextest.py"}
     # The control ran once before any variant, to fill the cache of upstream's tests.
-    [(command, user)] = [(command, user) for command, user, is_checked in whole.guest.ran if not is_checked]
+    [(command, user)] = [(command, user) for command, user, is_checked in whole.guest.calls if not is_checked]
     assert f"test(={CONTROL})" in command
     assert user == SUITE
     assert '"ok"' in (place / "target" / "lab-warm-up" / "report.jsonl").read_text()
@@ -204,7 +204,7 @@ def test_runtime_and_cache_are_deployed(crate: Crate, rust_lab: Paths, tmp_path:
         ".ready",
     }
     # What is shipped need not be warmed up.
-    assert not any("lab-warm-up" in command for command, _, _ in guest.ran)
+    assert not any("lab-warm-up" in command for command, _, _ in guest.calls)
     (tmp_path / "cache" / ".ready").write_text("other")
     assert builds.resolve(str(build.argument)).name != build.name
 

@@ -16,7 +16,7 @@ from lab.guest.programs import RemoteFailed
 from lab.guest.session import Session, SessionLost
 from lab.machine.lane import Endpoint, LaneDied
 from lab.machine.seed import new_keys
-from tests.builders.lanes import PrintingSession
+from tests.builders.lanes import FakeSession, prints
 from tests.fleet.server import User, environment, paramiko_server
 
 REMEDY = remedies.find("userns-clone-on")
@@ -70,7 +70,7 @@ def test_a_command_that_fails_is_named_and_what_it_printed_is_cut(guest: Session
     with pytest.raises(RemoteFailed, match=r"^`false` in the guest: exit status 1$"):
         guest.run("false", seconds=5)
     with pytest.raises(RemoteFailed, match="more characters") as failed:
-        PrintingSession("x" * 10 * programs.MOST_SHOWN, status=1).run("true", seconds=5)
+        FakeSession(prints("x" * 10 * programs.MOST_SHOWN, status=1)).run("true", seconds=5)
     assert len(str(failed.value)) < programs.MOST_SHOWN + 500
 
 
@@ -197,26 +197,26 @@ def test_a_silent_guest_is_asked(pause: float, least: int, most: int, monkeypatc
 )
 def test_programs_that_print_no_results_are_a_fault_of_the_guest(printed: str) -> None:
     with pytest.raises(RemoteFailed, match=r"facts`? in the guest printed (no )?JSON of ") as failed:
-        PrintingSession(printed).program("facts", {"sysctls": []}, seconds=5)
+        FakeSession(prints(printed)).program("facts", {"sysctls": []}, seconds=5)
     assert "\x1b" not in str(failed.value)
     assert len(str(failed.value)) < programs.MOST_SHOWN + 500
 
 
 def test_the_error_of_a_program_names_the_program() -> None:
     with pytest.raises(RemoteFailed, match=r"`facts` in the guest: exit status 1\nno space"):
-        PrintingSession("no space", status=1).program("facts", {}, seconds=5)
+        FakeSession(prints("no space", status=1)).program("facts", {}, seconds=5)
     failed = '{"failed": "probe: [Errno 28] No space left on device"}'
     with pytest.raises(RemoteFailed, match=r"`probe` in the guest failed: probe: .* No space left on device$"):
-        PrintingSession(failed).program("probe", {}, seconds=5)
+        FakeSession(prints(failed)).program("probe", {}, seconds=5)
 
 
 def test_a_remedy_s_steps_are_read_and_half_a_character_can_be_written_to_a_file(tmp_path: Path) -> None:
     for steps in ("", '"steps": [],', '"steps": [{"command": "a", "status": 0}],'):
         printed = f'{{"results": [{{{steps} "changed": []}}]}}'
         with pytest.raises(RemoteFailed, match="`run_script` in the guest printed JSON of another form"):
-            remedy_script.run(PrintingSession(printed), REMEDY)
+            remedy_script.run(FakeSession(prints(printed)), REMEDY)
     step = '{"command": "a", "status": 0, "output": "no \\udcff UTF-8, \\ud83d\\ude00"}'
     printed = f'{{"results": [{{"steps": [{step}], "changed": []}}]}}'
-    log = remedy_script.run(PrintingSession(printed), REMEDY).log()
+    log = remedy_script.run(FakeSession(prints(printed)), REMEDY).log()
     (tmp_path / "log").write_text(log)
     assert "no ? UTF-8, \U0001f600" in log

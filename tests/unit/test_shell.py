@@ -27,7 +27,7 @@ from lab.machine.lane import Endpoint
 from lab.machine.seed import new_keys
 from lab.plan import Cell
 from tests.builders.guests import base_image
-from tests.builders.lanes import EMULATION, Bench, FakeGuest, put_stand_ins
+from tests.builders.lanes import EMULATION, Bench, FakeGuest, FakeSession, prints, put_stand_ins
 from tests.builders.processes import on_terminal
 
 DEFINITIONS = catalog.load()
@@ -106,19 +106,12 @@ def test_a_shell_has_the_suites_command_in_its_history_and_nothing_of_that_in_it
 
 
 def test_the_suites_command_is_what_a_cell_runs(tmp_path: Path) -> None:
-    commands: list[str] = []
-
-    class Session:
-        def run(self, command: str, **_: object) -> Any:
-            commands.append(command)
-            return SimpleNamespace(stdout="124 450\n")
-
+    session = FakeSession(prints("124 450\n"))
     denied = cell("apparmor-userns-deny")
-    session: Any = Session()
     with suppress(suite.SuiteBroken):  # There is no report.
         suite.run(session, BUILD, denied.variant, speed=Speed(emulated=True))
     way_in = made(tmp_path, denied.variant.name)
-    assert f"({way_in.state} {way_in.suite}) >" in commands[0]
+    assert f"({way_in.state} {way_in.suite}) >" in session.commands[0]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -16,6 +16,7 @@ from lab.machine.seed import new_keys
 from lab.plan import Cell
 from lab.record import RunResult, Status
 from tests.builders.cells import cell
+from tests.builders.lanes import EMULATION, FakeLane
 from tests.builders.processes import RunLab
 from tests.builders.runs import run_of
 
@@ -25,25 +26,13 @@ exec bash -c "${@: -1}"
 """
 
 
-class Lane:
-    """A machine that is there, until it is told to be dead."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.name = folder, folder.name
-        self.is_dead = False
-
-    def check_alive(self) -> None:
-        if self.is_dead:
-            raise LaneDied("the machine of debian-13 is gone")
-
-
 class Host:
     """A host whose guests are folders. `opened` are the cells that guests were brought up for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.opened: list[tuple[str, Path | None]] = []
-        self.lane = Lane(folder)
+        self.lane = FakeLane(folder, EMULATION)
 
     @contextmanager
     def ready(self, cell: Cell, *_: object, own_rootfs: Path | None = None) -> Iterator[Opened]:
@@ -51,8 +40,7 @@ class Host:
         endpoint = Endpoint(22100, new_keys("client"), new_keys("host"))
         made = shell.make_entrance(endpoint, self.folder, cell, speed=Speed(emulated=True))
         state = f"cd {self.folder} && exec env SEEN=yes"
-        lane: Any = self.lane
-        yield Opened(lane, made.model_copy(update={"state": state, "state_with_stdin": state}))
+        yield Opened(self.lane, made.model_copy(update={"state": state, "state_with_stdin": state}))
 
 
 @pytest.fixture
@@ -64,7 +52,6 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
     made = Host(tmp_path / "lane")
-    made.folder.mkdir()
     monkeypatch.setattr(shell, "ready", made.ready)
     return made
 
@@ -79,9 +66,10 @@ def test_a_command_gets_its_words_and_the_lab_its_status(host: Host, run_lab: Ru
     assert (printed.out, printed.err) == ("yes --build -- -h\n", "apart\n")
     # One that fails as ssh does is told apart from a dead guest.
     run_lab(255, "exec", *CELL, "--", "sh", "-c", "exit 255")
-    host.lane.is_dead = True
+    with pytest.raises(LaneDied):
+        host.lane.die()
     printed = run_lab(3, "exec", *CELL, "--", "sh", "-c", "exit 255")
-    assert printed.splitlines()[-1] == "lab: the machine of debian-13 is gone"
+    assert printed.splitlines()[-2:] == ["lab: the machine is gone", "its console stayed empty"]
 
 
 def test_a_command_must_be_named(host: Host, run_lab: RunLab) -> None:

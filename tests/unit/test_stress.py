@@ -1,8 +1,6 @@
 """Guests under load while their suites run: what makes it, what it changes, and where it is told."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -15,7 +13,7 @@ from lab.gate import results
 from lab.gate.compare import Difference
 from lab.guest import stress
 from lab.guest import suite as guest_suite
-from lab.guest.session import Output, Session
+from lab.guest.session import Output
 from lab.guest.stress import StressFailed, stressed
 from lab.images import store
 from lab.lane import prepare_image
@@ -26,6 +24,7 @@ from lab.report.site import one_page
 from tests.builders.cells import cell, compared, done
 from tests.builders.facts import facts
 from tests.builders.guests import base_image
+from tests.builders.lanes import FakeSession
 from tests.builders.output import printed
 from tests.builders.processes import ONE_CELL, RunLab
 from tests.builders.runs import run_of
@@ -36,40 +35,27 @@ RELEASE = Wheel("0.10.8", "0.10.8")
 ALL = list(Stress)
 
 
-class FakeGuest:
-    """Stands for a session: answers each command by the first of these words that it has."""
-
-    def __init__(self, answers: Mapping[str, Output] | None = None, speed: Speed = ORDINARY) -> None:
-        self.speed = speed
-        self.answers = {"is-active": Output(0, "active\n", ""), **(answers or {})}
-        self.ran: list[str] = []
-
-    def run(self, command: str, **_: object) -> Output:
-        self.ran.append(command)
-        return next((answer for word, answer in self.answers.items() if word in command), Output(0, "", ""))
-
-
-def session(guest: FakeGuest) -> Session:
-    return cast(Session, guest)
+# A load that runs until it is stopped.
+RUNS = {"is-active": Output(0, "active\n", "")}
 
 
 def test_the_load_runs_while_the_suite_does_and_no_longer() -> None:
-    guest = FakeGuest()
-    with stressed(session(guest), [Stress.CPU, Stress.IO]):
-        [begun] = guest.ran
+    guest = FakeSession(RUNS)
+    with stressed(guest, [Stress.CPU, Stress.IO]):
+        [begun] = guest.commands
     assert "stress-ng --cpu" in begun
     assert "--hdd" in begun
     assert "--vm" not in begun
-    assert f"systemctl stop {stress.UNIT}" in guest.ran[1]
-    without = FakeGuest()
-    with stressed(session(without), []):
+    assert f"systemctl stop {stress.UNIT}" in guest.commands[1]
+    without = FakeSession(RUNS)
+    with stressed(without, []):
         pass
-    assert without.ran == []
+    assert without.commands == []
     # It leaves a box more of a slow host.
     for emulated, share in ((False, 75), (True, 25)):
-        guest = FakeGuest(speed=Speed(emulated))
-        with stressed(session(guest), ALL):
-            assert f"--property=CPUQuota=$(({share} * $(nproc)))%" in guest.ran[0]
+        guest = FakeSession(RUNS, speed=Speed(emulated))
+        with stressed(guest, ALL):
+            assert f"--property=CPUQuota=$(({share} * $(nproc)))%" in guest.commands[0]
 
 
 ENDED = {"is-active": Output(0, "failed\n", ""), "journalctl": Output(0, "no space left\n", "")}
@@ -87,18 +73,18 @@ ENDED = {"is-active": Output(0, "failed\n", ""), "journalctl": Output(0, "no spa
         ({"is-active": Output(9, "active\n", "timed out")}, True, "could not be stopped: timed out"),
     ],
 )
-def test_a_load_that_fails_is_the_lab_s_fault(answers: Mapping[str, Output], runs: bool, message: str) -> None:
+def test_a_load_that_fails_is_the_lab_s_fault(answers: dict[str, Output], runs: bool, message: str) -> None:
     suites = 0
-    with pytest.raises(StressFailed, match=message), stressed(session(FakeGuest(answers)), ALL):
+    with pytest.raises(StressFailed, match=message), stressed(FakeSession(RUNS | answers), ALL):
         suites += 1
     assert suites == runs
 
 
 def test_after_a_fault_of_the_suite_the_load_is_stopped_and_the_fault_is_told() -> None:
-    guest = FakeGuest({"is-active": Output(9, "active\n", "")})
-    with pytest.raises(KeyError), stressed(session(guest), ALL):
+    guest = FakeSession({"is-active": Output(9, "active\n", "")})
+    with pytest.raises(KeyError), stressed(guest, ALL):
         raise KeyError
-    assert "systemctl stop" in guest.ran[-1]
+    assert "systemctl stop" in guest.commands[-1]
 
 
 def test_the_limits_of_a_suite_are_longer_under_load() -> None:

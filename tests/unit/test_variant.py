@@ -2,7 +2,8 @@ import ast
 import base64
 import runpy
 import shlex
-from typing import Any, cast, get_args
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import pytest
 
@@ -11,8 +12,7 @@ from lab.base.errors import UsageError
 from lab.catalog import Variant, knobs
 from lab.catalog.confinement import ContainerKind, ServiceSetting
 from lab.catalog.knobs import AppArmor, Profile, Sysctl
-from lab.guest.programs import RemoteFailed, sources
-from lab.guest.session import Session
+from lab.guest.programs import Call, Keep, RemoteFailed, keep_none, sources
 from lab.guest.variant import (
     Mark,
     NotInEffect,
@@ -29,6 +29,7 @@ from lab.guest.variant import (
 from lab.probes import PROGRAMS, Facts, SuiteUser
 from lab.trials import experiment
 from tests.builders.facts import facts, printed_facts, who
+from tests.builders.lanes import FakeSession
 
 KNOWN = catalog.load().variants
 SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
@@ -352,24 +353,17 @@ def test_the_suite_is_run_by_an_ordinary_user_unless_a_variant_says_root() -> No
 WHO_PRINTED = who().model_dump(mode="json")
 
 
-def session(guest: "Guest") -> Session:
-    return cast(Session, guest)
-
-
-class Guest:
-    """As much of a session as applying a variant needs: it keeps what it was asked."""
+class Guest(FakeSession):
+    """A guest whose programs print this; `requests` is what it was asked."""
 
     def __init__(self, **printed: Any) -> None:
+        super().__init__()
         self.requests: list[Any] = []
         self.printed: dict[str, Any] = {"facts": printed_facts(), "probe": WHO_PRINTED} | printed
 
-    def programs(self, calls: list[tuple[str, dict[str, Any]]], *, seconds: float) -> list[Any]:
+    def programs(self, calls: Sequence[Call], *, seconds: float, keep: Keep = keep_none) -> list[Any]:
         self.requests += calls
         return [self.printed.get(name) for name, _ in calls]
-
-    def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> Any:
-        [result] = self.programs([(name, argument)], seconds=seconds)
-        return result
 
     def program_as(self, user: str, under: str, name: str, argument: dict[str, Any], *, seconds: float) -> Any:
         self.requests.append((user, under))
@@ -382,7 +376,7 @@ class Guest:
 def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_in_anew() -> None:
     guest = Guest()
     two = catalog.load().variant("apparmor-userns-deny+max-userns-zero")
-    read = begin(session(guest), two, mark=Mark("a mark", 1000.5), sysctls=["user.max_pid_namespaces"])
+    read = begin(guest, two, mark=Mark("a mark", 1000.5), sysctls=["user.max_pid_namespaces"])
     assert read == facts()
     assert guest.requests.pop() == "tester is logged out"
     name, beginning = guest.requests.pop(0)
@@ -413,18 +407,18 @@ def test_facts_have_to_fit_and_to_answer_the_question(
 ) -> None:
     guest = Guest(facts=printed_facts() | printed)
     with pytest.raises(RemoteFailed, match="`facts` in the guest") as failed:
-        read_facts(session(guest), sysctls)
+        read_facts(guest, sysctls)
     assert [message for message in messages if message not in str(failed.value)] == []
     with pytest.raises(RemoteFailed, match="`facts` in the guest"):
-        begin(session(guest), KNOWN["stock"], mark=Mark("a mark"), sysctls=sysctls)
+        begin(guest, KNOWN["stock"], mark=Mark("a mark"), sysctls=sysctls)
 
 
 @pytest.mark.parametrize("printed", [None, {"uid": 0}, who().model_dump() | {"probes": {}}])
 def test_a_user_that_does_not_fit_is_a_fault_of_the_program(printed: Any) -> None:
     with pytest.raises(RemoteFailed, match="`probe` in the guest"):
-        read_who(session(Guest(probe=printed)), KNOWN["stock"])
+        read_who(Guest(probe=printed), KNOWN["stock"])
     with pytest.raises(RemoteFailed, match="probes: Field required"):
-        probe(session(Guest()), KNOWN["stock"])
+        probe(Guest(), KNOWN["stock"])
 
 
 IPC = "user.max_ipc_namespaces"
