@@ -102,7 +102,7 @@ def _sums(folder: Path) -> str:
 
 
 @cache
-def _versions() -> tuple[Version, ...]:
+def read_versions() -> tuple[Version, ...]:
     """Every version, oldest first. The package index is asked once. Raises LabError if pip cannot tell."""
     words = ["index", "versions", PROJECT, "--json", "--pre", *_platforms(EVERY, X86_64.name)]
     try:
@@ -122,13 +122,13 @@ def releases() -> list[Version]:
     Some have no wheel for a guest's Python: their cells are not applicable there. Raises LabError if pip cannot
     tell which releases there are.
     """
-    return [version for version in _versions() if not version.is_prerelease]
+    return [version for version in read_versions() if not version.is_prerelease]
 
 
 def check_version(version: str) -> None:
     """Raise UsageError if the package index has no such version, LabError if pip cannot tell."""
-    if Version(version) not in _versions():
-        available = ", ".join(map(str, _versions()))
+    if Version(version) not in read_versions():
+        available = ", ".join(map(str, read_versions()))
         raise UsageError(f"there is no release {version} of {PROJECT}", hint=f"there are {available}")
 
 
@@ -213,7 +213,7 @@ def download(paths: Paths, required: Sequence[str], python: str, arch: str, task
             names, pins = workspace / "requirements.in", workspace / "requirements.txt"
             names.write_text("".join(f"{requirement}\n" for requirement in required))
             try:
-                process.run(_uv(names, pins, python, arch), timeout=SECONDS, env=_index())
+                process.run(_uv(names, pins, python, arch), timeout=SECONDS, env=read_index_settings())
                 words = ["download", "--quiet", "--no-deps", "--require-hashes", *_platforms(python, arch)]
                 process.run(_pip(*words, f"--dest={folder}", f"--requirement={pins}"), timeout=SECONDS)
             except process.CommandFailed as error:
@@ -252,7 +252,7 @@ def _platforms(python: str, arch: str) -> list[str]:
     return ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *words]
 
 
-def _index() -> dict[str, str]:
+def read_index_settings() -> dict[str, str]:
     """Uv's variables for the package index that pip is configured for; those that are set already stay."""
     printed = process.run(_pip("config", "list"), timeout=SECONDS).splitlines()
     options = dict(line.split("=", 1) for line in printed if "=" in line)

@@ -116,7 +116,7 @@ def parse(text: str) -> Kernel:
         return Kernel(text, text, architecture=word[1] if word else "")
     try:
         path = Path(text).expanduser().resolve()
-        digest, architecture = _content(path), _architecture(path)
+        digest, architecture = digest_content(path), _architecture(path)
     except (OSError, ValueError, RuntimeError) as error:  # An unknown user's home, a null, a loop of links.
         reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
         raise UsageError(
@@ -134,7 +134,7 @@ def parse(text: str) -> Kernel:
 
 
 @cache
-def _content(path: Path) -> str:
+def digest_content(path: Path) -> str:
     return content(path)
 
 

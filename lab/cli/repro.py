@@ -53,7 +53,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     Exit status: 0 reproduced, 1 not reproduced or reproduced with another cause, 2 for wrong usage, 3 not run.
     """
     request = Repro(**values)
-    read = reading.read(_content(report))
+    read = reading.read(read_content(report))
     judged = judging.judge(read)
     if request.text_only:
         _show_text(lab, request, read, judged)
@@ -123,7 +123,7 @@ def _print_plan(plan: "Plan") -> None:
     output.say("")
 
 
-def _content(report: str) -> bytes:
+def read_content(report: str) -> bytes:
     """The bytes of a report, up to the most that are read. Raises UsageError if there is no such file."""
     if report == STDIN:
         return sys.stdin.buffer.read(source.MOST_BYTES + 1)

@@ -110,11 +110,11 @@ def build(
             tree.mkdir()
             tree.chmod(0o755)
             if image.kernel and image.kernel.path:
-                _copy_kernel(image.kernel, image.kernel.path, tree)
+                copy_kernel(image.kernel, image.kernel.path, tree)
             if os.geteuid() != 0:
                 workspace.chmod(0o1777)
             process.run(
-                _command(image, architecture),
+                build_command(image, architecture),
                 timeout=timeout,
                 env={
                     "TMPDIR": str(workspace),
@@ -149,7 +149,7 @@ def _recipe(name: str = "debian.sh") -> Path:
     return definitions() / "images" / "recipes" / name
 
 
-def _copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
+def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
     """Copy a kernel from a file or a folder into `tree`, which has the guest's folders. Raises LabError."""
     unpacked = tree.with_name(f"{KERNEL_FILES}-unpacked")
     unpacked.mkdir()
@@ -194,7 +194,7 @@ def _workspace(out: Path) -> Iterator[Path]:
             remove_workspace(folder)
 
 
-def _command(image: DebianImage, architecture: Architecture = X86_64) -> list[str | Path]:
+def build_command(image: DebianImage, architecture: Architecture = X86_64) -> list[str | Path]:
     kernel = image.kernel
     packages = [
         f"{name}/{image.suite}-backports" if name in image.backports else name

@@ -100,7 +100,7 @@ def family(name: str) -> str | None:
 
 
 @cache
-def _names(*, alone: bool) -> re.Pattern[str]:
+def compile_names(*, alone: bool) -> re.Pattern[str]:
     """The names of all distributions, or the codenames that need none beside them; each row is a group."""
     patterns = {row.id: "|".join(row.alone) if alone else row.names for row in DISTRIBUTIONS.values()}
     parts = (f"(?P<{_group(name)}>{pattern})" for name, pattern in patterns.items() if pattern)
@@ -244,7 +244,9 @@ def _traced(text: Text) -> list[System]:
         written = {name for match in matches(SAYS["host"], line.text) for name in match.groups() if name}
         names = sorted(written - texts) if len(texts) < MOST else []
         texts |= written
-        pairs = [(key, pattern.fullmatch(name)) for name in names for key, pattern in _hosts().items()]
+        pairs = [
+            (key, pattern.fullmatch(name)) for name in names for key, pattern in compile_host_patterns().items()
+        ]
         pairs_of_release = [(key, key, match["version"]) for key, match in pairs if match]
         for row in TABLE["trace"]:
             if match := re.search(row["pattern"], line.text):
@@ -258,7 +260,7 @@ def _traced(text: Text) -> list[System]:
 
 
 @cache
-def _hosts() -> Mapping[str, re.Pattern[str]]:
+def compile_host_patterns() -> Mapping[str, re.Pattern[str]]:
     """The users and hosts that are named by each distribution: debian12, my-ubuntu-jammy."""
     patterns = {}
     for row in DISTRIBUTIONS.values():
@@ -277,7 +279,7 @@ def _named(text: Text, index: int) -> Iterator[Mention]:
     line = text.lines[index]
     words = _blanked(line.text)
     rank, parent, end = Rank.PROSE, None, 0
-    for match in matches(_names(alone=False), words):
+    for match in matches(compile_names(alone=False), words):
         row = ROWS[match.lastgroup or ""]
         start, lead, between = match.start(), words[: match.start()], words[end : match.start()]
         version = row.written.match(words, match.end())
@@ -303,7 +305,7 @@ def _named(text: Text, index: int) -> Iterator[Mention]:
             if written is None or not re.fullmatch(row.version, written, re.IGNORECASE):
                 continue
             end = match.end()
-        elif is_base or _is_another(line, lead, match[0], tail, is_family=derivative is not None):
+        elif is_base or is_another_system(line, lead, match[0], tail, is_family=derivative is not None):
             continue
         written = written or _next_field(text, index, row, tail)
         name = f"{words[start:end].rstrip(' -:,(_')}{derivative[0] if derivative else ''}"
@@ -333,7 +335,7 @@ def _next_field(text: Text, index: int, row: Distribution, tail: str) -> str | N
 
 def _without_a_name(line: Line, words: str) -> Iterator[Mention]:
     """Yield the system of a codename alone, or one that the table lacks and a form's field names."""
-    for match in matches(_names(alone=True), words):
+    for match in matches(compile_names(alone=True), words):
         row, lead = ROWS[match.lastgroup or ""], words[: match.start()]
         if not SAYS["not_this"].search(lead):
             where = _place(line, lead, match[0], words[match.end() :])
@@ -356,7 +358,7 @@ def _blanked(words: str) -> str:
     return words
 
 
-def _is_another(line: Line, lead: str, name: str, tail: str, *, is_family: bool) -> bool:
+def is_another_system(line: Line, lead: str, name: str, tail: str, *, is_family: bool) -> bool:
     """Whether a name is of a system that is neither the host nor a container on it."""
     lead = END_OF_SENTENCE.split(lead)[-1]
     sentence = SAYS["but"].split(lead)[-1]

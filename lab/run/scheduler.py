@@ -54,7 +54,7 @@ class Scheduler:
         make_folder(folder)
         with locked_folder(folder):
             with explained(folder, A_RUN):
-                self._begin()
+                self.begin()
             try:
                 self._leave_out_absent()
                 self._open_lanes()
@@ -65,10 +65,10 @@ class Scheduler:
                     thread.join()
             return self._decisions.finish()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Make what the workers share, and write the first record."""
         planned, options = self.planned, self.planned.info.options
-        self._memory, cells_to_run = Memory(self.limits.memory_mib), planned.cells_to_run
+        self.memory, cells_to_run = Memory(self.limits.memory_mib), planned.cells_to_run
         self._decisions = Decisions(
             planned,
             cells_to_run,
@@ -77,7 +77,7 @@ class Scheduler:
             jobs=self.limits.jobs,
             follow=self.follow,
         )
-        self._backlog = self._decisions.backlog
+        self.backlog = self._decisions.backlog
         # The sysctls to read in each guest: those that variants set, and those that kept results hold, because
         # an experiment compares a cell with these. The catalog may have changed since they were made.
         sysctls = set(catalog.load().sysctls([cell.variant for cell in planned.cells]))
@@ -105,7 +105,7 @@ class Scheduler:
 
     def _leave_out_absent(self) -> None:
         """Decide the cells of all guests that have no image and can get none, before any lane is opened."""
-        machines = self._backlog.next_machines()
+        machines = self.backlog.next_machines()
         guests = {machine.guest.name: machine.guest for machine in machines}
         reasons = prepare_image.why_absent(self.paths, guests.values(), offline=self.offline)
         if not reasons:
@@ -127,7 +127,7 @@ class Scheduler:
         while True:
             with self._decisions.changed:
                 refused: dict[str, str] = {}
-                worker = self._admit(number, refused)
+                worker = self.admit_lane(number, refused)
                 if worker is None:
                     if not self._workers:
                         # No lane runs and none can be opened: what is left cannot be run on this host.
@@ -143,22 +143,22 @@ class Scheduler:
             self._threads.append(thread)
             thread.start()
 
-    def _admit(self, number: int, refused: dict[str, str]) -> Worker | None:
+    def admit_lane(self, number: int, refused: dict[str, str]) -> Worker | None:
         """A worker for the machine that needs a lane most and fits; `refused` gets why others do not fit."""
         lanes = len(self._workers)
         if self._decisions.crash or lanes >= self._most_lanes():
             return None
-        for machine in self._backlog.next_machines():
-            if lanes >= self.limits.jobs and self._backlog.lanes(machine.name):
+        for machine in self.backlog.next_machines():
+            if lanes >= self.limits.jobs and self.backlog.lanes(machine.name):
                 # Its lanes would take turns with this one, which would have been brought up for nothing.
                 continue
-            if reason := self._memory.admit(machine.guest.memory_mib):
+            if reason := self.memory.admit(machine.guest.memory_mib):
                 refused[machine.name] = reason
                 continue
             label = self._decisions.labels.next(machine.name)
             worker = Worker(machine, number, label, self._work, self.uri, self._decisions)
             self._workers[number] = worker
-            self._backlog.lane_opened(machine.name, number)
+            self.backlog.lane_opened(machine.name, number)
             return worker
         return None
 
@@ -168,7 +168,7 @@ class Scheduler:
         return self.limits.jobs + (self.limits.spare if emulated else 0)
 
     def _decide_not_run(self, machine: str, reason: str) -> None:
-        self._decisions.decide_all(self._backlog.drop(machine), Status.NOT_RUN, reason)
+        self._decisions.decide_all(self.backlog.drop(machine), Status.NOT_RUN, reason)
 
     def _run_worker(self, worker: Worker) -> None:
         """A worker's thread, whatever happens to it."""
@@ -179,8 +179,8 @@ class Scheduler:
         finally:
             with self._decisions.changed:
                 del self._workers[worker.number]
-                self._backlog.lane_closed(worker.machine.name, worker.number)
-                self._memory.release(worker.machine.guest.memory_mib)
+                self.backlog.lane_closed(worker.machine.name, worker.number)
+                self.memory.release(worker.machine.guest.memory_mib)
                 self._decisions.changed.notify_all()
             self._decisions.observer.lane(worker.label, None)
 

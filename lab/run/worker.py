@@ -45,9 +45,9 @@ class Worker:
         self.label = label
         self._work = work
         self._uri = uri
-        self._decisions = decisions
-        self._journal = decisions.journal
-        self._backlog = decisions.backlog
+        self.decisions = decisions
+        self.journal = decisions.journal
+        self.backlog = decisions.backlog
         self._observer = decisions.observer
         self._options = decisions.journal.info.options
         self._task = Task(self._show, decisions.cancel_token.check)
@@ -61,7 +61,7 @@ class Worker:
 
     @property
     def is_stopped(self) -> bool:
-        return self._decisions.cancel_token.is_cancelled
+        return self.decisions.cancel_token.is_cancelled
 
     def give_up(self) -> None:
         """Take the lane down, from another thread: the worker then comes to its end by itself."""
@@ -112,14 +112,14 @@ class Worker:
             with work.processors.hold(1, lambda: task.show(wait)) if is_built_now else nullcontext():
                 image = store.ensure(work.paths, guest, task)
         except LabError as error:
-            self._decisions.decide_without_image(self._drop_all(), guest.name, error)
+            self.decisions.decide_without_image(self._drop_all(), guest.name, error)
             return
         task.check()
         self._show(Progress("finding out about KVM", Activity.WAITING))
         host_acceleration = acceleration.decide(connection, work.paths, image, self._task)
         task.check()
         self._host, self.acceleration = lanes.describe_host(connection, host_acceleration), host_acceleration
-        if self._journal.begin_on(self._host, guest.arch) and not host_acceleration.kvm:
+        if self.journal.begin_on(self._host, guest.arch) and not host_acceleration.kvm:
             speed = (
                 f"; {host_acceleration.speed.compared}" if host_acceleration.kernel_seconds is not None else ""
             )
@@ -139,7 +139,7 @@ class Worker:
             tickets = self._drop_all()
             for ticket in tickets:
                 keep_texts(self._folder(ticket), error.evidence)
-            self._decisions.decide_all(tickets, Status.ERROR, str(error))
+            self.decisions.decide_all(tickets, Status.ERROR, str(error))
             return
         finally:
             self._hold(None)
@@ -155,7 +155,7 @@ class Worker:
 
     def _drop_all(self) -> list[Ticket]:
         """Every waiting cell of the machine, for what keeps all of them from running."""
-        return [] if self.is_stopped else self._backlog.drop(self.machine.name)
+        return [] if self.is_stopped else self.backlog.drop(self.machine.name)
 
     def _serve_cells(self, running: RunningLane) -> None:
         """Bring the lane up and serve cells until none is left that it may take."""
@@ -176,30 +176,30 @@ class Worker:
             return
         if is_first:
             self._observer.note(lane.acceleration.told())
-        self._backlog.lane_is_up(self.machine.name, self.number)
+        self.backlog.lane_is_up(self.machine.name, self.number)
         # From here on another lane of its guest may be worth a start.
-        self._decisions.wake()
+        self.decisions.wake()
         self._running = running
         try:
-            while not self.is_stopped and not self._decisions.crash:
-                ticket = self._backlog.take(self.machine.name, self.number)
+            while not self.is_stopped and not self.decisions.crash:
+                ticket = self.backlog.take(self.machine.name, self.number)
                 if ticket is None:
                     return
                 if not self.serve(ticket) or self._options.cold:
                     return
         finally:
-            self._journal.add_lane(running.record().in_run(self.label, self._host))
+            self.journal.add_lane(running.record().in_run(self.label, self._host))
 
     def _did_not_come_up(self, error: Exception) -> None:
         """The lane did not come up: a fault of the cells that no other lane can take.
 
         A bug is told even if there is no such cell.
         """
-        tickets = self._backlog.lane_failed(self.machine.name, self.number)
+        tickets = self.backlog.lane_failed(self.machine.name, self.number)
         for ticket in tickets:
             self._fault(ticket, error)
         if isinstance(error, Bug) and not tickets and not self.is_stopped:
-            self._decisions.keep_bug(error.error)
+            self.decisions.keep_bug(error.error)
 
     # -- the cells of a lane that is up
 
@@ -231,24 +231,24 @@ class Worker:
         build, running = ticket.cell.build, self._running
         if reason := lane_cell.find_obstacle(running, ticket.cell):
             result = lane_cell.record_not_applicable(running, ticket.cell, reason)
-            self._decisions.decide(ticket, result, self.label)
+            self.decisions.decide(ticket, result, self.label)
             return True
         try:
             deployed = running.deploy(build)
         except NotApplicable as obstacle:
-            for same_build in [ticket, *self._backlog.drop(self.machine.name, build)]:
+            for same_build in [ticket, *self.backlog.drop(self.machine.name, build)]:
                 result = lane_cell.record_not_applicable(running, same_build.cell, str(obstacle))
-                self._decisions.decide(same_build, result, self.label)
+                self.decisions.decide(same_build, result, self.label)
             return True
         except Exception as error:
             # If no other lane has this guest, all its cells with this build share the fault: another boot for
             # each of them would be wasted.
-            alone = self._backlog.lanes(self.machine.name) == 1
-            for same_build in [ticket, *(self._backlog.drop(self.machine.name, build) if alone else [])]:
+            alone = self.backlog.lanes(self.machine.name) == 1
+            for same_build in [ticket, *(self.backlog.drop(self.machine.name, build) if alone else [])]:
                 self._fault(same_build, as_fault(error))
             return False
         if deployed is not None:
-            self._journal.deployed(build, deployed)
+            self.journal.deployed(build, deployed)
         if earlier := ticket.decided:
             # Whether the bug of an earlier run is still met shows now.
             ticket.decided = earlier.with_parts(history=earlier.history.after_try(bug=False))
@@ -260,7 +260,7 @@ class Worker:
         evidence, options, running = self._folder(ticket), self._options, self._running
         while (number := len(ticket.repeats) + 1) <= options.repeat:
             if options.cold and self._served:
-                self._backlog.put_back(ticket, after_lane=self.number)
+                self.backlog.put_back(ticket, after_lane=self.number)
                 return False
             folder = evidence if number == 1 else evidence / f"repeat-{number}"
             clear(folder)
@@ -277,15 +277,15 @@ class Worker:
                 return False
             fault = result.verdict.fault
             is_passing = fault is None or not fault.is_lasting
-            if result.status is Status.ERROR and is_passing and self._decisions.may_retry(ticket):
+            if result.status is Status.ERROR and is_passing and self.decisions.may_retry(ticket):
                 set_aside(folder, fault_folder(evidence))
                 ticket.faults += [fault] if fault else []
                 if fault and fault.missed_a_limit:
-                    self._decisions.retry(
+                    self.decisions.retry(
                         ticket, result.reason, after_lane=0, next_step="to be tried again alone"
                     )
                 else:
-                    self._decisions.retry(ticket, result.reason, after_lane=self.number)
+                    self.decisions.retry(ticket, result.reason, after_lane=self.number)
                 return True
             ticket.repeats.append(result)
             if options.until_fail and status.has_failure(result):
@@ -301,24 +301,24 @@ class Worker:
         if not cell.trials:
             options = options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
         if experiment.is_wanted(options, result) or remedies.is_wanted(options, result):
-            self._decisions.decide_before_trials(ticket, result, self.label)
-        earlier, passing = result, self._journal.passing(cell.build)
+            self.decisions.decide_before_trials(ticket, result, self.label)
+        earlier, passing = result, self.journal.passing(cell.build)
         result = experiment.with_experiment(options, running, cell, result, passing)
         if result is not earlier and remedies.is_wanted(options, result):
-            self._decisions.decide_before_trials(ticket, result, self.label)
-        keep = partial(self._decisions.keep_trial, ticket)
+            self.decisions.decide_before_trials(ticket, result, self.label)
+        keep = partial(self.decisions.keep_trial, ticket)
         result = remedies.with_remedies(options, running, cell, result, keep)
         died: LaneDied | None = None
         try:
             running.lane.check_alive()
         except LaneDied as error:
             died = error
-        if died and result.has_more_to_try and self._decisions.may_retry(ticket) and not self.is_stopped:
+        if died and result.has_more_to_try and self.decisions.may_retry(ticket) and not self.is_stopped:
             self._keep_evidence(fault_folder(folder), died)
-            self._decisions.decide_before_trials(ticket, result, self.label, fault=str(died))
-            self._decisions.retry(ticket, str(died), after_lane=self.number, next_step=REST_AGAIN)
+            self.decisions.decide_before_trials(ticket, result, self.label, fault=str(died))
+            self.decisions.retry(ticket, str(died), after_lane=self.number, next_step=REST_AGAIN)
         else:
-            self._decisions.decide(ticket, result, self.label)
+            self.decisions.decide(ticket, result, self.label)
         return died is None
 
     def _fault(self, ticket: Ticket, error: Exception) -> None:
@@ -329,15 +329,15 @@ class Worker:
         if self.is_stopped:
             return
         folder = self._folder(ticket)
-        again = self._decisions.may_retry(ticket) and not is_lasting(error)
+        again = self.decisions.may_retry(ticket) and not is_lasting(error)
         # If the suite ran before, what the cell's folder has is the evidence of that.
         self._keep_evidence(fault_folder(folder) if again or ticket.decided else folder, error)
         if again:
-            self._decisions.retry(ticket, str(error), after_lane=self.number)
+            self.decisions.retry(ticket, str(error), after_lane=self.number)
         else:
             result = ticket.cell.result(Status.ERROR, reason=str(error))
             history = CellHistory(bug=isinstance(error, Bug))
-            self._decisions.decide(ticket, result.with_parts(history=history), self.label)
+            self.decisions.decide(ticket, result.with_parts(history=history), self.label)
 
     def _keep_evidence(self, folder: Path, error: Exception) -> None:
         """Keep the console, if there was a lane, and what the error itself has, as evidence of a fault."""

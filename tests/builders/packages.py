@@ -82,7 +82,7 @@ class StandIn:
         self.fails: dict[str, str] = {}
         folder.mkdir(exist_ok=True)
         monkeypatch.setattr(process, "run", self.run)
-        wheels._versions.cache_clear()
+        wheels.read_versions.cache_clear()
 
     def run(self, command: Sequence[str | Path], **_: object) -> str:
         words = [str(word) for word in command]

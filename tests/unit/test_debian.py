@@ -222,7 +222,7 @@ def test_the_recipe_s_files_are_secret(is_there: bool, tmp_path: Path, monkeypat
     script = '#!/bin/sh\necho made >"$(dirname "$1")/disk.qcow2"; cat "$1/tree"\n'
     recipe = executable(tmp_path / "a recipe", script)
     monkeypatch.setattr(debian, "_recipe", lambda: recipe)
-    [hook] = [word for word in map(str, debian._command(image_of("debian-13"))) if "customize" in word]
+    [hook] = [word for word in map(str, debian.build_command(image_of("debian-13"))) if "customize" in word]
     tree = tmp_path / "workspace" / "mmdebstrap.abc"
     tree.mkdir(parents=True)
     (tree / "tree").write_text("the guest's")

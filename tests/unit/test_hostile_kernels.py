@@ -109,7 +109,7 @@ def copied(path: Path, workspace: Path) -> dict[str, Path]:
     assert kernel.path
     workspace.mkdir()
     tree = workspace / debian.KERNEL_FILES
-    debian._copy_kernel(kernel, kernel.path, tree)
+    debian.copy_kernel(kernel, kernel.path, tree)
     return {
         str(file.relative_to(tree)): file for file in tree.rglob("*") if not file.is_dir() or file.is_symlink()
     }

@@ -41,7 +41,7 @@ UNAME = "6.17.0-5-generic"
 
 @pytest.fixture(autouse=True)
 def forget_contents() -> None:
-    kernels._content.cache_clear()
+    kernels.digest_content.cache_clear()
 
 
 def image_of(release: str) -> bytes:
@@ -378,7 +378,7 @@ def test_a_run_is_resumed_with_the_same_file_only(
     begun = start.begin(tmp_path / "run", [cell], command="lab matrix", options=options)
     begun.folder.mkdir()
     run = run_of(cell.result(Status.NOT_RUN), builds=begun.info.builds, definitions=begun.info.definitions)
-    kernels._content.cache_clear()
+    kernels.digest_content.cache_clear()
     if change is None:
         resumed = start.resume(begun.folder, run, KNOWN)
         assert resumed.cells_to_run == [cell]
@@ -411,7 +411,7 @@ def test_the_cells_of_a_lost_shard_have_their_kernels(folder: Path, tmp_path: Pa
 
 def call_for(guest: Guest) -> list[str]:
     assert isinstance(guest.image, DebianImage)
-    return [str(word) for word in debian._command(guest.image, guest.architecture)]
+    return [str(word) for word in debian.build_command(guest.image, guest.architecture)]
 
 
 @pytest.mark.parametrize(
@@ -468,7 +468,7 @@ def test_the_kernel_of_a_file_or_a_folder_is_put_where_the_guest_has_it(folder: 
         workspace = tmp_path / f"workspace-{number}"
         workspace.mkdir()
         tree = workspace / debian.KERNEL_FILES
-        debian._copy_kernel(kernel, kernel.path, tree)
+        debian.copy_kernel(kernel, kernel.path, tree)
         files = {str(file.relative_to(tree)): file for file in tree.rglob("*") if not file.is_dir()}
         builtin = f"usr/lib/modules/{UNAME}/{kernels.BUILTIN}"
         assert set(files) == {f"boot/vmlinuz-{UNAME}", f"usr/{MODULE}", builtin}
@@ -481,7 +481,7 @@ def test_a_package_without_modules_is_told_as_that(tmp_path: Path) -> None:
     kernel = kernels.parse(str(tmp_path / "linux-image.deb"))
     assert kernel.path
     with pytest.raises(UsageError, match=f"linux-image.deb has the kernel {UNAME} without its modules"):
-        debian._copy_kernel(kernel, kernel.path, tmp_path / "tree")
+        debian.copy_kernel(kernel, kernel.path, tmp_path / "tree")
 
 
 @pytest.mark.parametrize("content", ["!<arch>\nand no more", None])
@@ -493,7 +493,7 @@ def test_a_file_that_is_damaged_or_changed_is_no_image(content: str | None, tmp_
     if content is None:
         file.write_text("!<arch>\nanother")
     with pytest.raises(LabError, match="cannot be unpacked" if content else "was changed after the run began"):
-        debian._copy_kernel(kernel, kernel.path, tmp_path / "tree")
+        debian.copy_kernel(kernel, kernel.path, tmp_path / "tree")
 
 
 RECIPE = definitions() / "images" / "recipes" / debian.KERNEL_RECIPE

@@ -132,7 +132,7 @@ def of_tables() -> Iterator[Use]:
     for name, distribution in systems.DISTRIBUTIONS.items():
         yield Use(distribution.written, "match", f"{name}: written")
     for alone in (True, False):
-        yield Use(systems._names(alone=alone), "search", "systems._names")
+        yield Use(systems.compile_names(alone=alone), "search", "systems.compile_names")
     for row in systems.DISTRIBUTIONS.values():
         yield Use(row.written, "match", f"systems.DISTRIBUTIONS[{row.id!r}].written")
 

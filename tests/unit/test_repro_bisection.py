@@ -247,9 +247,9 @@ def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
 
     def serve(worker: Worker) -> None:
         lanes.append(worker.number)
-        while ticket := worker._backlog.take(worker.machine.name, worker.number):
+        while ticket := worker.backlog.take(worker.machine.name, worker.number):
             state = "b" if Version(ticket.cell.build.version) >= Version("0.10.3") else "g"
-            worker._decisions.decide(ticket, release(state, ticket.cell))
+            worker.decisions.decide(ticket, release(state, ticket.cell))
 
     monkeypatch.setattr(scheduler, "connection", lambda uri: nullcontext())
     monkeypatch.setattr(rootfs, "make", lambda folder, *_: folder)

@@ -242,7 +242,7 @@ def test_the_words_around_a_step_are_judged_so_often_at_most(
 
 def test_so_many_systems_and_hosts_of_prompts_are_looked_at_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: Counter[str] = Counter()
-    is_another, hosts = systems._is_another, systems._hosts()["debian"]
+    is_another, hosts = systems.is_another_system, systems.compile_host_patterns()["debian"]
 
     def counted(*words: Any, is_family: bool) -> bool:
         looked_at["systems"] += 1
@@ -253,8 +253,8 @@ def test_so_many_systems_and_hosts_of_prompts_are_looked_at_at_most(monkeypatch:
             looked_at["hosts"] += 1
             return hosts.fullmatch(name)
 
-    monkeypatch.setattr(systems, "_is_another", counted)
-    monkeypatch.setattr(systems, "_hosts", lambda: {"debian": CountedHosts()})
+    monkeypatch.setattr(systems, "is_another_system", counted)
+    monkeypatch.setattr(systems, "compile_host_patterns", lambda: {"debian": CountedHosts()})
     assert READ["systems"](read(b"I use Ubuntu 24.04 and Debian 12.\n\n" * 2_000))[:1] == ["ubuntu 24.04"]
     read("".join(f"me@host-{number}:~$ x\n\n" for number in range(2_000)).encode())
     most = systems.MOST + source.MOST_ON_A_LINE

@@ -103,11 +103,11 @@ def test_a_run_that_could_not_be_prepared_leaves_no_record(
 def test_a_resumed_run_keeps_both_hosts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def serve(worker: Worker) -> None:
         here = host(kernel=kernel)
-        worker._journal.begin_on(here, worker.machine.guest.arch)
+        worker.journal.begin_on(here, worker.machine.guest.arch)
         made = LaneRecord(guest=worker.machine.guest.name, image="1" * 64, fork="memory", seconds={})
-        worker._journal.add_lane(made.in_run(worker.label, here))
-        while ticket := worker._backlog.take(worker.machine.name, worker.number):
-            worker._decisions.decide(ticket, ticket.cell.result(status), worker.label)
+        worker.journal.add_lane(made.in_run(worker.label, here))
+        while ticket := worker.backlog.take(worker.machine.name, worker.number):
+            worker.decisions.decide(ticket, ticket.cell.result(status), worker.label)
 
     monkeypatch.setattr(Worker, "work", serve)
     kernel, status = "6.12", Status.PASS
@@ -126,18 +126,18 @@ def test_a_resumed_run_keeps_both_hosts(folder: Path, monkeypatch: pytest.Monkey
 def begin(scheduler: Scheduler) -> Scheduler:
     """The scheduler right before it opens its first lane."""
     scheduler.planned.folder.mkdir(exist_ok=True)
-    scheduler._begin()
-    scheduler._memory = Memory(None, available=lambda: 64_000)
+    scheduler.begin()
+    scheduler.memory = Memory(None, available=lambda: 64_000)
     return scheduler
 
 
 def admitted(scheduler: Scheduler, number: int, acceleration: str) -> str:
     """The label of the lane that is opened next and comes up; empty if none is opened."""
-    worker = scheduler._admit(number, {})
+    worker = scheduler.admit_lane(number, {})
     if worker is None:
         return ""
     worker.acceleration = Acceleration(acceleration == "kvm", "")
-    scheduler._backlog.lane_is_up(worker.machine.name, number)
+    scheduler.backlog.lane_is_up(worker.machine.name, number)
     return worker.label
 
 

@@ -12,7 +12,7 @@ from lab.base.errors import LabError, UsageError
 from lab.builds import rootfs
 from lab.catalog import load_pins, toml
 from lab.causes import evidence
-from lab.cli.repro import _content
+from lab.cli.repro import read_content
 from lab.fleet import inventory
 from lab.gate import baseline, expectations
 from lab.report.site import page, publish
@@ -106,7 +106,7 @@ def test_a_report_may_come_from_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "report")
     with ThreadPoolExecutor() as threads:
         threads.submit((tmp_path / "report").write_bytes, b"a report")
-        assert _content(str(tmp_path / "report")) == b"a report"
+        assert read_content(str(tmp_path / "report")) == b"a report"
 
 
 # -- what took the place of a run's file after it was looked at
@@ -146,5 +146,5 @@ def test_a_site_copies_no_pipe_and_follows_no_link(tmp_path: Path, kind: str) ->
     source = tmp_path / "kernel.log"
     (tmp_path / "secret").write_text("secret")
     put("pipe", source) if kind == "pipe" else source.symlink_to("secret")
-    shown = publish._content(lambda _: "", page.Copy("kernel.log.txt", source, 100, "kernel.log"))
+    shown = publish.render_output(lambda _: "", page.Copy("kernel.log.txt", source, 100, "kernel.log"))
     assert shown.startswith(b"could not be shown: OSError: ")

@@ -101,13 +101,13 @@ def test_pip_s_configuration_says_where_uv_finds_the_index(monkeypatch: pytest.M
     for name in OTHERS:
         monkeypatch.delenv(f"UV_{name}", raising=False)
     monkeypatch.setattr(process, "run", lambda *_, **__: PRINTED)
-    assert wheels._index() == {
+    assert wheels.read_index_settings() == {
         "UV_DEFAULT_INDEX": "https://a.example/simple",
         "UV_FIND_LINKS": "/one",
         "UV_INDEX": "https://b.example/simple https://c.example/simple",
     }
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://own.example/simple")
-    assert "UV_DEFAULT_INDEX" not in wheels._index()
+    assert "UV_DEFAULT_INDEX" not in wheels.read_index_settings()
 
 
 def test_a_damaged_store_is_fetched_anew(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,13 +92,13 @@ def _write(site: Site, folder: Path) -> None:
     for output in (output for part in PARTS for output in part(site)):
         path = folder / output.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_content(render, output))
+        path.write_bytes(render_output(render, output))
     entries = sorted({entry.name for entry in folder.iterdir()})
     text = site.history.model_copy(update={"entries": entries}).model_dump_json(by_alias=True, indent=1)
     (folder / HISTORY_FILE).write_text(f"{text}\n", "utf-8")
 
 
-def _content(render: Callable[[Page], str], output: Output) -> bytes:
+def render_output(render: Callable[[Page], str], output: Output) -> bytes:
     """Return what a file of the site holds; if it cannot be made, why."""
 
     def copied(copy: Copy) -> bytes:
