@@ -1,6 +1,7 @@
 """A lane whose guest has a resident agent: when it is met, kept and left."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from lab.guest.agent import AgentLost
 from lab.guest.programs import RemoteFailed
 from lab.guest.session import Session
 from lab.lane.cell import run_cell
-from tests.builders.lanes import NEW, RESTORED, Bench, FakeGuest, cell, fails
+from tests.builders.lanes import EMULATION, NEW, RESTORED, Bench, FakeGuest, cell, fails
 
 
 class Stand:
@@ -117,3 +118,16 @@ def test_a_guest_may_boot_without_agent(bench: Bench, answers: list[Callable[[],
     served.start()
     assert bench.lane.did == ["start"]
     assert not served.record().agent
+
+
+def test_each_fork_fits_the_limits_of_time_to_this_host(
+    bench: Bench, answers: list[Callable[[], object]]
+) -> None:
+    served = bench.service(stores=False)
+    served.start()
+    served.deploy(NEW)
+    # As when a boot of another lane was slower, or the host is busier now.
+    bench.lane.acceleration = replace(EMULATION, kernel_seconds=80.0)
+    run_cell(served, cell(NEW), bench.folder / "cell")
+    agent: Any = served.session.agent
+    assert served.session.speed == agent.speed == bench.lane.speed
