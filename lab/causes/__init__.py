@@ -23,8 +23,8 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     control: all of them if that one is proved, or else those that are proved themselves. If it did not run,
     only proved causes are listed.
     """
-    by_name = {cause.name: (cause, shown) for cause in rule.CAUSES if (shown := cause.rule(evidence))}
-    proved = {name for name, (_, shown) in by_name.items() if shown.confidence is Confidence.PROVED}
+    by_name = {cause.name: (cause, result) for cause in rule.CAUSES if (result := cause.rule(evidence))}
+    proved = {name for name, (_, result) in by_name.items() if result.confidence is Confidence.PROVED}
     fails_control = {name for name, (cause, _) in by_name.items() if Needs.BOX.includes(cause.breaks)}
     if evidence.control_failed is None:
         names = proved
@@ -35,7 +35,7 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     else:
         names = fails_control | proved if fails_control else set()
     return [
-        Finding(name=name, confidence=shown.confidence, why=shown.reason)
-        for name, (_, shown) in by_name.items()
+        Finding(name=name, confidence=result.confidence, why=result.reason)
+        for name, (_, result) in by_name.items()
         if name in names
     ]
