@@ -68,8 +68,8 @@ class CancelToken:
 class Task:
     """What long work knows of those who wait for it. By default nobody sees it, and nothing ends it early.
 
-    `show` gets its progress and raises nothing. `check` is called before each step and while it waits; it
-    raises the error that ends the work, for example `CancelToken.check`.
+    `show` gets its progress. `check` is called while the work waits and before what takes long; it raises the
+    error that ends the work, as `CancelToken.check` does.
     """
 
     show: ShowProgress = lambda _progress: None

@@ -319,6 +319,7 @@ def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None 
     if keeper == 0:
         try:
             receiving.close()
+            # If what started it is gone, nobody can be shown anything, and the error of that ends the keeper.
             guest = ready(cell, paths, uri, sending.send, own_rootfs=own_rootfs)
             _keep(sending, guest, cell.name)
         finally:
