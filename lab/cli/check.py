@@ -31,7 +31,7 @@ SECONDS = 120
     ".github/ISSUE_TEMPLATE/ of boxlite's repository.",
 )
 def probe_command(*, form: bool) -> int:
-    """Print a shell script that says what decides about boxlite on a user's host.
+    """Print a shell script that shows what matters to boxlite on a user's host.
 
     The user runs it with `sh probe.sh`, without root, and pastes what it prints into a bug report. It needs
     Python 3.6 or newer and nothing else, takes less than a second, changes nothing, and prints no name and no
@@ -60,7 +60,7 @@ def check_command(lab: options.Lab, probe: BinaryIO | None, results: tuple[str, 
     reads it from standard input. Without PROBE the script runs on this host.
 
     What the probe itself shows comes first, then the nearest tested host and the settings that differ. A host
-    that is unlike any tested one is never called one that works. Exit status: 0 expected to work, 1 blocked,
+    that is unlike any tested host is never said to work. Exit status: 0 expected to work, 1 blocked,
     3 not known.
     """
     report = _here() if probe is None else _pasted(probe)

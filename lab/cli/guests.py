@@ -35,8 +35,8 @@ USER = click.option(
     type=click.Choice(["tester", "root"]),
     default=SUITE_USER,
     show_default=True,
-    help="tester: as the tests run. root: look around as the administrator, not confined by what the variant "
-    "runs the tests under (a profile, a container, a service).",
+    help="tester: as the tests run. root: look around as the administrator, without the profile, container or "
+    "service in which the variant runs the tests.",
 )
 
 
@@ -202,8 +202,8 @@ IN_GUEST = re.compile(r"(?P<name>[^/:]+):(?P<path>.*)", re.DOTALL)
 def attach_command(lab: options.Lab, name: str | None, user: Who, only_list: bool, end: bool) -> int:
     """Open a shell in a guest that was kept with --keep, or end the guest.
 
-    NAME may be left out if one guest is kept. A kept guest is there until it is ended, its machine dies, or
-    this host or libvirt is stopped. The exit status is the shell's.
+    NAME may be left out if one guest is kept. A kept guest lives until you end it, its machine dies, or this
+    host or libvirt stops. The exit status is the shell's.
     """
     lab.sweep()
     if only_list:

@@ -87,7 +87,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
     Without --set, -g or -v, this runs every guest in every variant.
 
     Exit status: 0 if every cell did as expected, 1 if one did not, 2 for wrong usage, 3 if something could not
-    be run, 4 for a bug in the lab. With a gate, unless there was a bug: the gate's; see `lab gate`.
+    be run, 4 for a bug in the lab. With a gate it is the gate's, unless there was a bug; see `lab gate`.
     """
     request = Matrix(**values)
     if request.quiet:

@@ -12,7 +12,7 @@ class Wishes:
     """What the user of the lab wants for a report: which guest and build are run, and what beside the suite."""
 
     nearest: bool = flag(
-        "If the report's host is no guest that can be run here, run the guest that comes nearest to it.",
+        "If no guest that can be run here is the report's host, run the guest that comes nearest to it.",
         group=Group.WHAT,
     )
     guest: str | None = option(
@@ -24,7 +24,7 @@ class Wishes:
         "BUILD",
     )
     bisection: bool = flag(
-        "Find out by running other releases which one first failed, and which one first passed again.",
+        "Run other releases to find the first one that failed, and the first one that passed again.",
         flags="--bisect",
         group=Group.HOW,
     )

@@ -82,15 +82,15 @@ class Request:
         f"Default: {UNTIL_FAIL} times."
     )
     shuffle: int | None = option(
-        "Shuffle the order of the tests, each repeat by a seed of its own, which is recorded and shown. "
-        "With the SEED of a repeat, the first repeat has that one's order.",
+        "Shuffle the tests of each repeat by its own seed, which is recorded and shown. With SEED, the first "
+        "repeat has the order of that seed.",
         "[=SEED]",
         type=_seed,
         is_flag=False,
         flag_value=ANY_SEED,
     )
     stress: Sequence[Stress] | None = option(
-        "Load each guest with these while the suite runs, by stress-ng from the guest's packages. "
+        "Load each guest with these while the suite runs (stress-ng of the guest's packages). "
         f"Limits of tests are {UNDER_STRESS:.0f} times as long. Default: all of them.",
         f"[={','.join(Stress)}]",
         type=_stress,
