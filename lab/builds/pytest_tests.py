@@ -89,7 +89,7 @@ def entries_of(text: str) -> Iterator[dict[str, Any]]:
         except RecursionError:
             raise ValueError("its JSON is nested too deeply") from None
         if not isinstance(entry, dict):
-            raise ValueError(f"a line is no JSON object: {plain(bounded(line[0], 100))}")
+            raise ValueError(f"a line is not a JSON object: {plain(bounded(line[0], 100))}")
         yield entry
 
 

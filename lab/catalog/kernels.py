@@ -120,7 +120,7 @@ def parse(text: str) -> Kernel:
     except (OSError, ValueError, RuntimeError) as error:  # An unknown user's home, a null, a loop of links.
         reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
         raise UsageError(
-            f"the kernel {text!r} is no package linux-image-..., and no file or folder that can be read: "
+            f"the kernel {text!r} is not a package linux-image-..., and not a file or folder that can be read: "
             f"{reason}",
             hint="for example: linux-image-rt-amd64, ./kernel.deb or ./folder",
         ) from error
@@ -203,7 +203,7 @@ def packages(path: Path) -> list[Path]:
     with open_regular(path) as file:
         if file.read(len(DEB)) == DEB:
             return [path]
-    raise UsageError(f"{path} is no .deb file", hint=LAYOUT)
+    raise UsageError(f"{path} is not a .deb file", hint=LAYOUT)
 
 
 def _inside(folder: Path, path: Path, called: str = "") -> Path:
@@ -235,8 +235,8 @@ def find_in(folder: Path, called: str = "") -> KernelFiles:
     release, architecture = _identify(image)
     if not NAME.fullmatch(release):
         raise UsageError(
-            f"{image.relative_to(folder)} of {called} is no kernel for x86-64 (bzImage) or arm64 (Image, also "
-            "with gzip)",
+            f"{image.relative_to(folder)} of {called} is not a kernel for x86-64 (bzImage) or arm64 (Image, "
+            "also with gzip)",
             hint=LAYOUT,
         )
     for place in MODULES:

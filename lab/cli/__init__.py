@@ -194,7 +194,7 @@ def _check_arguments() -> None:
         try:
             argument.decode()
         except UnicodeDecodeError as error:
-            message = f"an argument is no UTF-8: {argument!r}"
+            message = f"an argument is not UTF-8: {argument!r}"
             raise UsageError(message, hint="rename the file, or copy it to a name that is") from error
 
 

@@ -187,7 +187,7 @@ def runs_delete(lab: options.Lab, names: tuple[str, ...], yes: bool) -> int:
     past_runs = choose_deletable(lab.paths.runs, names)
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError("deleting needs a confirmation, and this is no terminal", hint="add --yes")
+            raise UsageError("deleting needs a confirmation, and this is not a terminal", hint="add --yes")
         output.print_rows([_row(run) for run in past_runs])
         click.confirm("Delete them?", abort=True)
     for run in past_runs:

@@ -74,7 +74,7 @@ class Part(BaseModel):
             if lab == __version__:
                 return cls.model_validate_json(text)
         except (ValueError, LookupError, TypeError) as error:
-            raise PartRefused(f"this is no part of a run: {one_line(error)}") from error
+            raise PartRefused(f"this is not a part of a run: {one_line(error)}") from error
         raise PartRefused(
             f"the coordinator has lab {plain(str(lab))}, and this host has lab {__version__}",
             hint="check out the same version on both",

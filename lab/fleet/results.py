@@ -67,11 +67,11 @@ def unpack(
         names = {str(cell) for cell in cells}
         if other := next((cell for cell in result.cells if f"{CELLS}/{cell.name}" not in names), None):
             raise archives.Damaged(
-                f"its record has {bounded(plain(other.name), 100)!r}, which is no cell of the part"
+                f"its record has {bounded(plain(other.name), 100)!r}, which is not a cell of the part"
             )
         if lacking := next((build.name for build in result.run.builds if build.name not in builds), None):
             raise archives.Damaged(
-                f"its record has the build {bounded(plain(lacking), 100)!r}, which is no build of the part"
+                f"its record has the build {bounded(plain(lacking), 100)!r}, which is not a build of the part"
             )
         return result, read_model(PartEnd, target / END_FILE, 8 * LONGEST)
 

@@ -132,7 +132,7 @@ def write_file(file: Path, text: str, *, header: str = "") -> None:
                 is_replaced = stream.read(len(header)) == header.encode()
             if not is_replaced:
                 raise UsageError(
-                    f"-o {file}: this file is no baseline, so it is not replaced", hint="name another"
+                    f"-o {file}: this file is not a baseline, so it is not replaced", hint="name another"
                 )
         write_atomically(file, text)
     except OSError as error:

@@ -48,7 +48,7 @@ class Sftp:
             )
         target = local / name if local.is_dir() else local
         if not target.parent.is_dir():
-            raise UsageError(f"{target.parent} is no folder on this host")
+            raise UsageError(f"{target.parent} is not a folder on this host")
         # What is only half copied never has the target's name.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".lab-copy-") as folder:
             copy = Path(folder) / "copy"

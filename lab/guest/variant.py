@@ -85,7 +85,7 @@ def check_facts(printed: object, sysctls: Collection[str]) -> Facts:
     wrong += [f"it does not tell the mount of {path}" for path in MOUNTS if path not in facts.mounts]
     # Folders of the lab's own are named after it.
     if not PYTHON.fullmatch(facts.python):
-        wrong.append(f"{bounded(plain(facts.python), 40)!r} is no version of Python")
+        wrong.append(f"{bounded(plain(facts.python), 40)!r} is not a version of Python")
     if wrong:
         raise RemoteFailed(f"`facts` in the guest: {'; '.join(wrong)}")
     return facts

@@ -249,7 +249,7 @@ class Limits(Answer):
 class Link(Answer):
     """Where a path leads, as the user sees it."""
 
-    target: str | None = Field(description="The target of the symlink. None: it is no symlink.")
+    target: str | None = Field(description="The target of the symlink. None: it is not a symlink.")
     error: str = Field(description="Why the user cannot reach what is there; empty if the user can.")
 
 

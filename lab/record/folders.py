@@ -144,7 +144,7 @@ def choose_deletable(runs: Path, names: Sequence[str]) -> list[PastRun]:
             raise unknown_name("run", name, [folder.name for folder in list_folders(runs)])
         if not (folder / RESULTS_FILE).is_file():
             raise UsageError(
-                f"{folder} has no {RESULTS_FILE}, so it may be no run",
+                f"{folder} has no {RESULTS_FILE}, so it may not be a run",
                 hint="look at it, and delete it with rm -r",
             )
         run = read_past_run(folder)

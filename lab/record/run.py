@@ -304,7 +304,7 @@ class RunResult(Entry):
             ) from error
         except ValueError as error:
             raise UsageError(
-                f"{source} is no record that this lab can read: {one_line(error)}",
+                f"{source} is not a record that this lab can read: {one_line(error)}",
                 hint="name another run, copy it again if it is cut off, or read it with the lab that wrote it",
             ) from error
 

@@ -49,7 +49,7 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         print_plain(console, f"\n{weakness}", "yellow")
     if unmet := protection.find_unmet_options(run.cells, in_full=False):
         print_plain(
-            console, "\nasked of boxlite and not seen in any process of a box (matrix.md: what was seen):"
+            console, "\nasked of boxlite but not found in any process of a box (matrix.md: what was seen):"
         )
     for boxes in unmet[:MOST]:
         print_plain(console, f"  {in_one_line(str(boxes), LONGEST)}", "yellow")

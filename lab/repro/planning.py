@@ -361,7 +361,7 @@ def _choose_build(report: Report, host: Host, name: str | None) -> "tuple[Build 
     if stated[0] < releases[0]:
         reason = f"is older than every release on the package index; the oldest is {releases[0]}"
     else:
-        reason = f"is no release on the package index; the newest is {releases[-1]}"
+        reason = f"is not a release on the package index; the newest is {releases[-1]}"
     return None, f"boxlite {stated[0]} {reason}; --build names another build"
 
 

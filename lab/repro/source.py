@@ -99,7 +99,7 @@ def _of_json(text: str) -> str:
     except (ValueError, RecursionError):
         return text
     if not isinstance(document, dict):
-        raise UsageError("the report is JSON, but no object with `body`", hint=how_to_give())
+        raise UsageError("the report is JSON, but not an object with `body`", hint=how_to_give())
     comments = document.get("comments")
     parts = [document, *(comments if isinstance(comments, list) else [])]
     bodies = [part.get("body") for part in parts if isinstance(part, dict)]

@@ -24,7 +24,7 @@ def _seed(text: str) -> int:
     if text == ANY_SEED:
         return secrets.randbelow(HIGHEST_SEED + 1)
     if not text.isdecimal() or len(text) > len(str(HIGHEST_SEED)):
-        raise ValueError(f"{text!r} is no number from 0 to {HIGHEST_SEED}")
+        raise ValueError(f"{text!r} is not a number from 0 to {HIGHEST_SEED}")
     return int(text)
 
 

@@ -61,8 +61,8 @@ pytestmark = pytest.mark.usefixtures("releases", "home")
         (["matrix", "--resume", "yesterday"], 2, "no run 'yesterday'"),
         (["merge", "yesterday"], 2, "no run 'yesterday'"),
         (["merge"], 2, "Missing argument 'RUN...'"),
-        (["matrix", "-g", "\udcff"], 2, r"an argument is no UTF-8: b'\xff'"),
-        ([*ONE_CELL, "-o", "\udcff"], 2, r"an argument is no UTF-8: b'\xff'"),
+        (["matrix", "-g", "\udcff"], 2, r"an argument is not UTF-8: b'\xff'"),
+        ([*ONE_CELL, "-o", "\udcff"], 2, r"an argument is not UTF-8: b'\xff'"),
         (
             ["--connect", "test+bogus:///x", *ONE_CELL, "--build", "0.10.8"],
             3,

@@ -342,7 +342,7 @@ def test_a_baseline_is_replaced_by_a_newer_one_and_no_other_file_is(tmp_path: Pa
     assert tomllib.loads(file.read_text())["count"] == 1
     other.write_text("[project]\n")
     for target, why in (
-        (other, "this file is no baseline"),
+        (other, "this file is not a baseline"),
         (tmp_path / "nowhere/b.toml", "cannot be written"),
     ):
         with pytest.raises(UsageError, match=why):

@@ -204,7 +204,7 @@ def test_two_builds_of_one_run_are_compared_in_their_order(tmp_path: Path, run_l
         (["gate", "one", "--against", "cut.toml"], "cut.toml: not valid TOML"),
         (["gate", "empty", "--against", "one"], "cells: the run has none, expected at least one"),
         (["baseline", "three", "-o", "new.toml"], "next: choose one with --build BUILD"),
-        (["baseline", "one", "-o", "one/results.json"], "this file is no baseline"),
+        (["baseline", "one", "-o", "one/results.json"], "this file is not a baseline"),
     ],
 )
 def test_what_cannot_be_compared_is_said(

@@ -286,7 +286,7 @@ def test_a_damaged_line_is_named(
     many(tmp_path, monkeypatch).decide(STOCK, STOCK.result(Status.PASS))
     with (tmp_path / "decided.jsonl").open("a") as stream:
         stream.write(f"{line}\n")
-    with pytest.raises(UsageError, match=f"{tmp_path}/decided.jsonl is no record.*{error}"):
+    with pytest.raises(UsageError, match=f"{tmp_path}/decided.jsonl is not a record.*{error}"):
         RunResult.read(tmp_path)
 
 

@@ -102,12 +102,12 @@ def test_a_package_may_have_a_version_or_come_from_backports(text: str, package:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("bubblewrap", "is no package linux-image-.*No such file"),
+        ("bubblewrap", "is not a package linux-image-.*No such file"),
         ("linux-image-x;reboot", "No such file"),
         ("linux-image-rt-amd64/trixie", "No such file"),
         ("linux-image-x.deb", "No such file"),
-        ("a\0b", "no file or folder that can be read"),
-        ("text", "is no .deb file"),
+        ("a\0b", "not a file or folder that can be read"),
+        ("text", "is not a .deb file"),
         ("empty", "has no kernel: neither vmlinuz, bzImage nor Image"),
         ("pipe", "this is not a regular file: .*/pipe"),
         ("has spaces", "cannot be part of a guest's name: 'has spaces'"),
@@ -176,7 +176,7 @@ def test_a_file_that_is_no_kernel_is_told_as_that(tmp_path: Path) -> None:
     damaged = (gzip.compress(whole)[:20], zboot_of(b""), whole[:0x400], arm64_image_of("../x"))
     for content in (b"", b"\x7fELF", image_of(""), image_of("../x"), *damaged):
         (tmp_path / "vmlinuz").write_bytes(content)
-        with pytest.raises(UsageError, match=r"vmlinuz of .* is no kernel for x86"):
+        with pytest.raises(UsageError, match=r"vmlinuz of .* is not a kernel for x86"):
             kernels.find_in(tmp_path)
 
 
@@ -252,7 +252,7 @@ def test_a_guest_with_another_kernel_is_a_guest_of_its_own() -> None:
     [
         ("debian-99@linux-image-rt-amd64", "no guest is called 'debian-99'"),
         ("debian-13@", "has no kernel: neither"),
-        ("debian-13@rt", "the kernel 'rt' is no package"),
+        ("debian-13@rt", "the kernel 'rt' is not a package"),
         (f"ubuntu-24.04@{RT}", "ubuntu-24.04 starts the kernel on its distribution's disk"),
     ],
 )
@@ -368,7 +368,7 @@ def test_a_cell_says_which_kernel_was_asked_for_and_how_to_run_it_again(folder: 
     [
         (None, ""),
         (lambda folder: (folder / MODULE).write_text("rebuilt"), "changed since: guest debian-13@out"),
-        (shutil.rmtree, "the kernel '.*/out' is no package .*No such file"),
+        (shutil.rmtree, "the kernel '.*/out' is not a package .*No such file"),
     ],
 )
 def test_a_run_is_resumed_with_the_same_file_only(

@@ -116,7 +116,7 @@ def test_what_a_guest_wrote_into_it_is_harmless() -> None:
     assert "\x1b" not in words
     for line, why in {
         "no JSON": "Expecting value",
-        "[]": "a line is no JSON object",
+        "[]": "a line is not a JSON object",
         event("it", "danced"): "it has an event of no known kind: danced",
         event("it", "ok", exec_time=-1): "exec_time",
         event("it", "ok", exec_time=1e300): "seconds",

@@ -82,7 +82,7 @@ def test_a_host_refuses_what_is_no_part_and_what_another_lab_sent(
     other = as_json(part) | {"form": "another"}
     other["record"]["run"]["lab"] = "99.0"
     for text, reason in (
-        ("", "this is no part of a run"),
+        ("", "this is not a part of a run"),
         (json.dumps(no_part), "form"),
         (json.dumps(other), f"the coordinator has lab 99.0, and this host has lab {__version__}"),
     ):

@@ -115,7 +115,7 @@ def test_the_steps_say_what_is_done_and_why(
         ([POP], POLICY, "the lab has no guest for Pop, and another distribution does not replace it"),
         ([DEBIAN, holds(SWITCH, "1")], CLONE, f"what the report states contradicts {CLONE}"),
         ([DEBIAN, boxlite("0.5.13")], CLONE, "0.5.13 is older than every release on the package index"),
-        ([DEBIAN, boxlite("0.10.9")], CLONE, "boxlite 0.10.9 is no release"),
+        ([DEBIAN, boxlite("0.10.9")], CLONE, "boxlite 0.10.9 is not a release"),
     ],
 )
 def test_why_nothing_is_run(statements: Sequence[Statement], suspected: str, why: str) -> None:

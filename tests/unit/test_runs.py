@@ -141,7 +141,7 @@ def test_deleting_removes_named_runs_only(lab: options.Lab, capsys: pytest.Captu
             (name, "is not the name of one of the lab's own runs")
             for name in ("../runs/a", ".", "..", "", "/", "link")
         ),
-        ("notes", "has no results.json, so it may be no run"),
+        ("notes", "has no results.json, so it may not be a run"),
         ("making", "run making is in progress"),
     ],
 )
@@ -171,7 +171,7 @@ def test_a_run_that_a_lab_takes_up_meanwhile_is_kept(lab: options.Lab) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["delete", "a"], "deleting needs a confirmation, and this is no terminal"),
+        (["delete", "a"], "deleting needs a confirmation, and this is not a terminal"),
         (["--json", "delete", "a"], "--json lists the runs"),
     ],
 )

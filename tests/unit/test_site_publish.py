@@ -136,7 +136,7 @@ def test_a_site_can_be_replaced_where_folders_cannot_be_exchanged(
         (
             "old-run/results.json",
             '{"schema": 2, "run": {',
-            "results.json is no record that this lab can read: ",
+            "results.json is not a record that this lab can read: ",
         ),
         ("old-run/results.json", '{"schema": 99, "run": {}, "cells": []}', "schema"),
     ],

@@ -126,7 +126,7 @@ def test_wrong_paths_are_named_with_the_side_they_are_on(sftp: Sftp, there: Path
     with pytest.raises(UsageError, match=r"^/nothing: no such file or folder in the guest"):
         sftp.download("/nothing", here)
     (there / "log").write_text("")
-    with pytest.raises(UsageError, match="nowhere is no folder on this host"):
+    with pytest.raises(UsageError, match="nowhere is not a folder on this host"):
         sftp.download(str(there / "log"), here / "nowhere" / "log")
     with pytest.raises(UsageError, match="nothing: no such file or folder on this host"):
         sftp.upload(here / "nothing", "/tmp")

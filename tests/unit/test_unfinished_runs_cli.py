@@ -68,7 +68,7 @@ def test_without_a_lost_shard_the_others_are_a_partial_run_that_is_resumed(
     damaged.mkdir()
     (damaged / "results.json").write_text('{"schema": 3')
     out = run_lab(3, "merge", "--partial", shards[1], str(damaged), "-o", str(merged))
-    assert f"left out: {damaged / 'results.json'} is no record that this lab can read: " in out
+    assert f"left out: {damaged / 'results.json'} is not a record that this lab can read: " in out
     assert "\nnot-run (shard 1/2 was lost): debian-13 (stock)\n" in out
     assert "\n1 pass, 1 not-run\n" in out
     assert (

@@ -398,8 +398,8 @@ def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_i
         ),
         ({}, ["user.max_ipc_namespaces"], ["it does not tell user.max_ipc_namespaces"]),
         ({"mounts": {}}, [], ["it does not tell the mount of /home; it does not tell the mount of /tmp"]),
-        ({"python": "\u0663.\u0661\u0663"}, [], ["is no version of Python"]),
-        ({"python": "\x1b[2J3.13\n"}, [], ["'3.13\\n' is no version of Python"]),
+        ({"python": "\u0663.\u0661\u0663"}, [], ["is not a version of Python"]),
+        ({"python": "\x1b[2J3.13\n"}, [], ["'3.13\\n' is not a version of Python"]),
     ],
 )
 def test_facts_have_to_fit_and_to_answer_the_question(
