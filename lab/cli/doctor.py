@@ -1,4 +1,4 @@
-"""Whether this machine can run the lab: a table of what the lab needs of it, and a line for each need."""
+"""Whether this host can run the lab: a table of what the lab needs of it, and a line for each need."""
 
 import os
 import pwd

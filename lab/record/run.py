@@ -20,7 +20,7 @@ from lab.record.outcome import Entry, FrozenEntry, PlainText, Seconds, Stress, T
 
 
 class Host(FrozenEntry):
-    """The machine that ran guests, and the software it ran them with."""
+    """The host that ran guests, and the software with which it ran them."""
 
     name: PlainText = Field(description="Its node name, or what LAB_HOST_NAME says.")
     kernel: str
