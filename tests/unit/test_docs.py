@@ -92,6 +92,13 @@ def test_every_link_leads_to_an_existing_file_and_heading(page: Path) -> None:
             assert heading in headings(target), f"{link}: {target} has the headings {headings(target)}"
 
 
+def test_every_measurement_is_listed_among_the_results_of_the_benchmarks() -> None:
+    page = ROOT / "benchmarks" / "README.md"
+    links = {str(token.attrs["href"]) for token in inline(parsed(page)) if token.type == "link_open"}
+    files = sorted((ROOT / "docs" / "measurements").iterdir())
+    assert [file.name for file in files if f"../docs/measurements/{file.name}" not in links] == []
+
+
 def test_the_pictures_of_the_readme_exist_are_small_and_load_nothing() -> None:
     """A browser that shows them asks no other host, and nothing in them names a folder of a machine."""
     tokens = inline(parsed(ROOT / "README.md"))

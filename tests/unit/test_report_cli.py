@@ -30,7 +30,7 @@ def test_a_run_is_named_by_its_folder_or_its_name(home: Path, run_lab: RunLab) -
 @pytest.mark.parametrize(
     ("status", "words", "text"),
     [
-        (3, "--format json", '{\n  "schema": 2'),
+        (3, "--format json", '{\n  "schema": 3'),
         (3, "--format markdown", "# boxlite"),
         (3, "--format table", "\nguest"),
         (3, "--format html", "<!doctype html>"),
