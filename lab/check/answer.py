@@ -70,7 +70,7 @@ class Close:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HostAnswer:
     """What to expect of boxlite on a host, why, and what to do.
 
     `reasons` are sentences that lead to the outcome. `refused` are probes that failed or could not be tried.
@@ -107,7 +107,7 @@ class Answer:
         ]
 
 
-def judge(report: HostReport, published: Published) -> Answer:
+def judge(report: HostReport, published: Published) -> HostAnswer:
     """Say what to expect of boxlite on a host."""
     all_remedies = remedies.load()
     findings = diagnose(report)
@@ -122,7 +122,7 @@ def judge(report: HostReport, published: Published) -> Answer:
     cured.sort(key=lambda cell: cell.guest not in guests)
     system = report.facts.os
     name = system.pretty_name or " ".join(filter(None, [system.id, system.version_id])) or "no name"
-    return Answer(
+    return HostAnswer(
         system=f"{name} on {report.facts.machine}",
         outcome=outcome,
         reasons=tuple(reasons),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from lab import causes
 from lab.base.files import in_one_line, plain
-from lab.check.answer import Answer
+from lab.check.answer import HostAnswer
 from lab.check.published import Cell
 
 WIDTH = 100
@@ -13,7 +13,7 @@ WIDTH = 100
 MOST, LONGEST = 12, 300
 
 
-def lines(answer: Answer) -> Iterator[str]:
+def lines(answer: HostAnswer) -> Iterator[str]:
     """Yield the lines of an answer: what to expect and why, what to do, and the tested hosts."""
     yield f"{_short(answer.system)}: {answer.outcome}"
     for reason in answer.reasons:
@@ -36,7 +36,7 @@ def lines(answer: Answer) -> Iterator[str]:
     yield from _tested(answer)
 
 
-def _what_to_do(answer: Answer) -> Iterator[str]:
+def _what_to_do(answer: HostAnswer) -> Iterator[str]:
     if not answer.advice:
         yield "What to do: the lab knows no remedy for this cause."
     for number, advice in enumerate(answer.advice):
@@ -55,7 +55,7 @@ def _what_to_do(answer: Answer) -> Iterator[str]:
         yield from _item(f"Other ways to run boxlite or its tests (`lab remedies show NAME`): {names}", mark="")
 
 
-def _tested(answer: Answer) -> Iterator[str]:
+def _tested(answer: HostAnswer) -> Iterator[str]:
     if answer.nearest is None:
         yield "No tested host to compare with: no published result is about this system or one like it."
         return

@@ -11,7 +11,7 @@ import click
 
 from lab import catalog, check
 from lab.base.errors import LabError, UsageError
-from lab.check import Answer, published, text
+from lab.check import HostAnswer, published, text
 from lab.cli import options, output
 from lab.probes import script
 from lab.probes.report import HostReport, read
@@ -114,7 +114,7 @@ def _pasted(stream: BinaryIO) -> HostReport:
     return report
 
 
-def _document(answer: Answer, sources: tuple[str, ...]) -> dict[str, Any]:
+def _document(answer: HostAnswer, sources: tuple[str, ...]) -> dict[str, Any]:
     near = answer.nearest
     return {
         "system": answer.system,

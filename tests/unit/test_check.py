@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from lab.base.errors import UsageError
 from lab.catalog import remedies
-from lab.check import Answer, Outcome, Published, judge, published
+from lab.check import HostAnswer, Outcome, Published, judge, published
 from lab.check.text import lines
 from lab.cli import cli
 from lab.probes import Facts, Probes
@@ -56,11 +56,11 @@ def from_run(base: Path, *cells: CellResult) -> Published:
     return published.load([str(folder)], base).published
 
 
-def check(base: Path, host: HostReport, *cells: CellResult) -> Answer:
+def check(base: Path, host: HostReport, *cells: CellResult) -> HostAnswer:
     return judge(host, from_run(base, *(cells or (STOCK, cured()))))
 
 
-def text_of(answer: Answer) -> str:
+def text_of(answer: HostAnswer) -> str:
     return " ".join(" ".join(lines(answer)).split())
 
 
