@@ -44,7 +44,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CellAnswer:
     """The answer for one guest in one variant, from the newest build that ran there."""
 
     results: Results
@@ -161,12 +161,12 @@ class Answer:
         return self.kind, self.build, tuple(cause.name for cause in self.findings), trials
 
 
-def ask(results: Results, guest: str, variant: str = STOCK) -> Answer:
+def ask(results: Results, guest: str, variant: str = STOCK) -> CellAnswer:
     """Answer for a guest in a variant: from the newest build that ran, or else from the newest at all."""
     every = [results.cells.get((guest, variant, build)) for build in results.builds]
     present = [result for result in every if result]
     ran = [result for result in present if Kind.of(result.cell.status) is not Kind.UNTESTED]
-    return Answer(results, guest, variant, next(iter([*ran, *present]), None))
+    return CellAnswer(results, guest, variant, next(iter([*ran, *present]), None))
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Distribution:
     arch: str
     title: str
     guests: Mapping[str, str]
-    answers: Mapping[str, Mapping[str, Answer]]
+    answers: Mapping[str, Mapping[str, CellAnswer]]
 
     @property
     def name(self) -> str:
@@ -198,11 +198,11 @@ class Distribution:
         return f"badges/{slug(self.name)}.json"
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> CellAnswer:
         """The answer for the plainest guest as installed, by which the distribution is judged."""
         return next(iter(self.answers[STOCK].values()))
 
-    def of(self, guest: str) -> list[Answer]:
+    def of(self, guest: str) -> list[CellAnswer]:
         """Return all answers for a guest, as installed first."""
         return [by_guest[guest] for by_guest in self.answers.values() if guest in by_guest]
 
@@ -211,7 +211,7 @@ class Distribution:
         return [guest for guest in self.guests if any(answer.result for answer in self.of(guest))]
 
     @property
-    def ran(self) -> list[Answer]:
+    def ran(self) -> list[CellAnswer]:
         """The answers for the guests that were tested as installed."""
         return [answer for answer in self.answers[STOCK].values() if answer.kind is not Kind.UNTESTED]
 
@@ -223,19 +223,19 @@ class Distribution:
     def title_of(self, variant: str) -> str:
         return next(iter(self.answers[variant].values())).title
 
-    def trouble(self, variant: str) -> list[list[Answer]]:
+    def trouble(self, variant: str) -> list[list[CellAnswer]]:
         """Return the answers of guests on which boxlite does not work; those that are alike are a group."""
         kinds = (Kind.BLOCKED, Kind.TROUBLE)
         answers = [answer for answer in self.answers[variant].values() if answer.kind in kinds]
         return list(grouped((answer.sameness, answer) for answer in answers).values())
 
     @property
-    def untested(self) -> dict[str, list[Answer]]:
+    def untested(self) -> dict[str, list[CellAnswer]]:
         answers = [answer for guest in self.tested for answer in self.of(guest)]
         return grouped((answer.reason, answer) for answer in answers if answer.kind is Kind.UNTESTED)
 
     @property
-    def blocking(self) -> list[Answer]:
+    def blocking(self) -> list[CellAnswer]:
         """The answers for the plainest guest that say what blocks boxlite."""
         return [answer for answer in self.of(self.answer.guest) if answer.kind is Kind.BLOCKED]
 

@@ -13,7 +13,7 @@ from lab.base.errors import UsageError, one_line
 from lab.base.files import plain
 from lab.catalog.knobs import AppArmor
 from lab.check import distributions, results, settings
-from lab.check.distributions import Answer, setting_id
+from lab.check.distributions import CellAnswer, setting_id
 from lab.check.results import STOCK, Kind, Source
 from lab.record import RunResult
 from lab.record.folders import find_folder, list_folders, read_past_run
@@ -190,7 +190,7 @@ def of_distributions(loaded: Iterable[distributions.Distribution]) -> Published:
     return Published(distributions=tuple(models))
 
 
-def _settings(answer: Answer) -> dict[str, settings.Value]:
+def _settings(answer: CellAnswer) -> dict[str, settings.Value]:
     facts = answer.result.cell.facts if answer.result else None
     if facts is None:
         return {}
@@ -202,7 +202,7 @@ def _settings(answer: Answer) -> dict[str, settings.Value]:
     return values
 
 
-def _cell(system: str, answer: Answer, stock: Mapping[str, settings.Value]) -> Cell:
+def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) -> Cell:
     values = _settings(answer)
     differing = sum(stock.get(name) != values.get(name) for name in stock.keys() | values.keys())
     remedy = None

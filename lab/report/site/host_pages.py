@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from lab.base.files import grouped, plain, slug
 from lab.catalog.remedies import Remedy
 from lab.check import published
-from lab.check.distributions import Answer, Trial, setting_id
+from lab.check.distributions import CellAnswer, Trial, setting_id
 from lab.check.results import STOCK, Kind, Results, Source, cell_page
 from lab.probes import script
 from lab.record import CellResult, Status
@@ -105,7 +105,7 @@ def host_pages(site: Site) -> Iterator[Output]:
         yield Text(f"scripts/{remedy.name}.sh", remedy.script())
 
 
-def short(answer: Answer) -> str:
+def short(answer: CellAnswer) -> str:
     """Return an answer in a word or two, for a square of a table."""
     match answer.kind:
         case Kind.BLOCKED:
@@ -117,7 +117,7 @@ def short(answer: Answer) -> str:
     return "works" if answer.kind is Kind.WORKS else "works sometimes"
 
 
-def compared(answers: Sequence[Answer]) -> list[tuple[str, list[str]]]:
+def compared(answers: Sequence[CellAnswer]) -> list[tuple[str, list[str]]]:
     """Return what was tested as installed: each component, and its version on each system."""
     versions_of = [
         versions(answer.result.source, answer.result.cell, answer.results)
@@ -146,7 +146,7 @@ def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str
     return about | {"tested on": f"{info.started:%Y-%m-%d}", "run": source.id}
 
 
-def verified_with(answer: Answer, cure: Trial) -> str:
+def verified_with(answer: CellAnswer, cure: Trial) -> str:
     """Return the versions with which a remedy was verified, in one line."""
     tested_with = versions(cure.source, cure.cell, answer.results)
     names = ("boxlite", "kernel", "bubblewrap", "AppArmor", "SELinux", "image")
