@@ -16,7 +16,7 @@ from typing import Any
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, Speed
 from lab.guest import programs
-from lab.guest.programs import Answer, Call, Keep, keep_none
+from lab.guest.programs import Call, Keep, ProgramReply, keep_none
 from lab.machine.domain import AGENT_PORT
 
 # Where its program is in the guest.
@@ -79,19 +79,19 @@ class Agent:
 
     def load(self) -> None:
         deadline = self.speed.deadline(LOAD_SECONDS, "the guest's agent to compile the lab's programs")
-        self._ask({"programs": programs.sources()}, Answer([]), deadline)
+        self._ask({"programs": programs.sources()}, ProgramReply([]), deadline)
 
     def call(self, calls: Sequence[Call], *, seconds: float, keep: Keep = keep_none) -> list[Any]:
         """Run programs one after another; `seconds` is their limit under hardware acceleration.
 
         Returns what each of them printed. Raises RemoteFailed, too, if one of them fails.
         """
-        answer = Answer(calls, keep)
+        answer = ProgramReply(calls, keep)
         deadline = self.speed.deadline(seconds, f"`{answer.names}` in the guest")
         self._ask({"calls": [(name, json.dumps(argument)) for name, argument in calls]}, answer, deadline)
         return answer.results
 
-    def _ask(self, request: dict[str, object], answer: Answer, deadline: Deadline) -> None:
+    def _ask(self, request: dict[str, object], answer: ProgramReply, deadline: Deadline) -> None:
         self._number += 1
         self._send(b"", {"token": self._token, "id": self._number, **request}, deadline)
         about = json.dumps({"id": self._number}).encode().removesuffix(b"}") + b","

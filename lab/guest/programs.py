@@ -86,7 +86,7 @@ class _Line(BaseModel):
     results: list[Any] | None = None
 
 
-class Answer:
+class ProgramReply:
     """What programs answer, a line at a time; see `loader.py`. Files go to `keep`.
 
     `results` is what each program printed, after the last line.

@@ -24,7 +24,7 @@ from lab.base.files import bounded, plain
 from lab.base.wait import Deadline, DeadlineExpired, Speed, call_within, wait_for
 from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
-from lab.guest.programs import MOST_SHOWN, Answer, Call, Keep, RemoteFailed, keep_none
+from lab.guest.programs import MOST_SHOWN, Call, Keep, ProgramReply, RemoteFailed, keep_none
 from lab.machine import seed
 from lab.machine.lane import Endpoint
 
@@ -214,7 +214,7 @@ class Session:
         self, prefix: str, calls: Sequence[Call], *, user: User, seconds: float, keep: Keep = keep_none
     ) -> list[Any]:
         """Run programs in one interpreter of their own, over SSH."""
-        answer = Answer(calls, keep)
+        answer = ProgramReply(calls, keep)
         command = f"{prefix} {shlex.join(programs.command(calls))}".strip()
         output = self.run(command, seconds=seconds, user=user, name=answer.names)
         if not any(answer.take(line[0]) for line in re.finditer(".+", output.stdout)):

@@ -113,7 +113,7 @@ def _verdict(folder: Path) -> object:
 
 
 def _answer(content: bytes, folder: Path) -> None:
-    answer = programs.Answer([("facts", {})], EvidenceFolder(folder).keep)
+    answer = programs.ProgramReply([("facts", {})], EvidenceFolder(folder).keep)
     if any(answer.take(line) for line in content.splitlines()):
         checked = variant.check_facts(answer.results[0], KNOWN.sysctls())
         [variant.why_not_applicable(change, checked) for change in KNOWN.variants.values()]
@@ -121,7 +121,7 @@ def _answer(content: bytes, folder: Path) -> None:
 
 
 def _probed(content: bytes, folder: Path) -> None:
-    answer = programs.Answer([("probe", {})])
+    answer = programs.ProgramReply([("probe", {})])
     if answer.take(content):
         probes.Probed.model_validate(answer.results[0])
 

@@ -97,7 +97,7 @@ def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     into = folder / "into"
     shutil.rmtree(into, ignore_errors=True)
-    answer = programs.Answer([("collect", request)], EvidenceFolder(into).keep)
+    answer = programs.ProgramReply([("collect", request)], EvidenceFolder(into).keep)
     assert any(answer.take(line) for line in done.stdout.splitlines())
     return {str(file.relative_to(into)): file.read_bytes() for file in into.rglob("*") if file.is_file()}
 

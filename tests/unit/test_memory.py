@@ -135,7 +135,7 @@ def _answered(program: str, kind: Any) -> Callable[[Path], object]:
     """Reads what a program in a guest printed, as an agent sends it."""
 
     def read(folder: Path) -> object:
-        answer = programs.Answer([(program, {})])
+        answer = programs.ProgramReply([(program, {})])
         answer.take((folder / "answer").read_bytes())
         return programs.checked(program, kind, answer.results[0])
 
