@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from lab.base.data import FailFastModel
 
 
-class Answer(FailFastModel):
+class FactsModel(FailFastModel):
     """Part of what a program in a guest prints: every key is required, and there is no other key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,7 +28,7 @@ def numbers(version: str | None) -> Version | None:
     return Version(begins[0]) if begins else None
 
 
-class OsRelease(Answer):
+class OsRelease(FactsModel):
     """Lines of /etc/os-release."""
 
     id: str | None = Field(description="ID, for example debian. None: the file has no such line.")
@@ -37,7 +37,7 @@ class OsRelease(Answer):
     pretty_name: str | None = Field(description="PRETTY_NAME, as users know the system. None: no such line.")
 
 
-class AppArmor(Answer):
+class AppArmor(FactsModel):
     """AppArmor in the kernel, and what the guest has installed for it."""
 
     version: str | None = Field(description="Version of apparmor_parser. None: it prints none.")
@@ -49,7 +49,7 @@ class AppArmor(Answer):
     profile_files: tuple[str, ...] = Field(description="Paths of the installed profiles, loaded or not.")
 
 
-class Selinux(Answer):
+class Selinux(FactsModel):
     """SELinux in the kernel, and its policy."""
 
     mode: Literal["enforcing", "permissive"] = Field(
@@ -66,7 +66,7 @@ class Selinux(Answer):
     modules: tuple[str, ...] = Field(description="Policy modules that the distribution did not install.")
 
 
-class Bubblewrap(Answer):
+class Bubblewrap(FactsModel):
     """The bubblewrap that an ordinary user's shell finds."""
 
     path: str = Field(description="Absolute path of the program.")
@@ -75,7 +75,7 @@ class Bubblewrap(Answer):
     mode: Mode = Field(description="Permission bits, in octal with 0o before it.")
 
 
-class Kvm(Answer):
+class Kvm(FactsModel):
     """The device /dev/kvm."""
 
     mode: Mode = Field(description="Permission bits, in octal with 0o before it.")
@@ -85,7 +85,7 @@ class Kvm(Answer):
     group: str | None = Field(description="Name of the group. None: no group has this gid.")
 
 
-class Mount(Answer):
+class Mount(FactsModel):
     """The mount that a path is on."""
 
     on: str = Field(description="The mount point.")
@@ -93,7 +93,7 @@ class Mount(Answer):
     options: tuple[str, ...] = Field(description="Mount options, for example rw and noexec.")
 
 
-class Facts(Answer):
+class Facts(FactsModel):
     """What a host is: its system, kernel, security modules, and the programs that matter to boxlite."""
 
     os: OsRelease = Field(description="The system, by its own words.")
@@ -157,7 +157,7 @@ def read_label(text: str | None) -> Label:
     return Label(profiles, mode.removesuffix(")") or None if profiles else None)
 
 
-class Probe(Answer):
+class Probe(FactsModel):
     """One thing that was tried, and what came of it."""
 
     status: int | None = Field(
@@ -183,7 +183,7 @@ class Probe(Answer):
 NOT_RUN = Probe(status=None, stderr="not run", command=())
 
 
-class Probes(Answer):
+class Probes(FactsModel):
     """The probes, each by its name."""
 
     unshare_user: Probe = Field(description="Make a user namespace.")
@@ -230,7 +230,7 @@ class Probes(Answer):
 NONE_RUN = Probes.model_validate(dict.fromkeys(Probes.model_fields, NOT_RUN))
 
 
-class Context(Answer):
+class Context(FactsModel):
     """What confines a user's processes, and what systemd delegated to the user."""
 
     apparmor: str | None = Field(
@@ -240,20 +240,20 @@ class Context(Answer):
     delegated: tuple[str, ...] = Field(description="Controllers that the user's service manager may use.")
 
 
-class Limits(Answer):
+class Limits(FactsModel):
     """Limits on what the user may use."""
 
     nproc: int | None = Field(description="RLIMIT_NPROC, soft: processes and threads. None: unlimited.")
 
 
-class Link(Answer):
+class Link(FactsModel):
     """Where a path leads, as the user sees it."""
 
     target: str | None = Field(description="The target of the symlink. None: it is not a symlink.")
     error: str = Field(description="Why the user cannot reach what is there; empty if the user can.")
 
 
-class Who(Answer):
+class Who(FactsModel):
     """The user that a suite runs as, seen from a process that is started as the suite is."""
 
     uid: int = Field(description="The user's number; 0 is root.")

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from lab.base.errors import UsageError, one_line
 from lab.base.files import bounded, plain
 from lab.probes import script, show
-from lab.probes.facts import Answer, Facts, Probes, Who
+from lab.probes.facts import Facts, FactsModel, Probes, Who
 
 # Characters of one line, and of the part of an output that is JSON: far more than the script prints.
 LONGEST_LINE, LONGEST = 100_000, 200_000
@@ -31,7 +31,7 @@ HINT = (
 )
 
 
-class HostReport(Answer):
+class HostReport(FactsModel):
     """What the probe script tells of a host, as far as an ordinary user may read it.
 
     The fields of `facts` that are named in `unreadable` hold no finding, and sysctls and mounts named there are
