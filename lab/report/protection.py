@@ -14,7 +14,7 @@ MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
-class Boxes:
+class BoxGroup:
     """Boxes of one build with the same description: their tests, and their cells."""
 
     build: str
@@ -49,7 +49,7 @@ class Weakness:
         return f"{where}: less protected: {box} lacked {lacked}; {_where(self.elsewhere)} has that"
 
 
-def find_unmet_options(cells: Iterable[CellResult], *, in_full: bool = True) -> list[Boxes]:
+def find_unmet_options(cells: Iterable[CellResult], *, in_full: bool = True) -> list[BoxGroup]:
     """Return what the tests of these cells asked boxlite for and what is not to be seen in their boxes.
 
     `in_full`: with what was seen instead, which may be long.
@@ -61,18 +61,20 @@ def find_unmet_options(cells: Iterable[CellResult], *, in_full: bool = True) -> 
     return _group_boxes(cells, describe)
 
 
-def find_confinements(cells: Iterable[CellResult]) -> list[Boxes]:
+def find_confinements(cells: Iterable[CellResult]) -> list[BoxGroup]:
     """Return what confined the boxes of these cells, as one phrase, each combination once."""
     return _group_boxes(cells, lambda protection: [summary(strengths(protection))])
 
 
-def _group_boxes(cells: Iterable[CellResult], describe: Callable[[Protection], Iterable[str]]) -> list[Boxes]:
-    groups: dict[tuple[str, str], Boxes] = {}
+def _group_boxes(
+    cells: Iterable[CellResult], describe: Callable[[Protection], Iterable[str]]
+) -> list[BoxGroup]:
+    groups: dict[tuple[str, str], BoxGroup] = {}
     for cell in cells:
         for test, protection in _boxes(cell):
             for description in describe(protection):
                 key = (cell.build, description)
-                group = groups.setdefault(key, Boxes(*key, [], []))
+                group = groups.setdefault(key, BoxGroup(*key, [], []))
                 group.tests.extend([test] if test not in group.tests else [])
                 group.cells.extend([cell] if cell not in group.cells[-1:] else [])
     return list(groups.values())
