@@ -20,7 +20,7 @@ from lab.builds._base import (
     UNDER_STRESS,
     WHOLE_SUITE,
     Build,
-    Step,
+    DeployStep,
     SuiteOptions,
     shuffled,
 )

@@ -50,7 +50,7 @@ WHOLE_SUITE = SuiteOptions()
 
 
 @dataclass(frozen=True)
-class Step:
+class DeployStep:
     """A shell command that is run in a guest while a build is deployed there.
 
     `seconds` is its limit under hardware acceleration. The administrator runs it unless `as_suite_user` is set;
@@ -140,7 +140,7 @@ class Build(ABC):
         return {f"{FILES}/{name}": file for name, file in files.items()}
 
     @abstractmethod
-    def steps(self) -> Sequence[Step]:
+    def steps(self) -> Sequence[DeployStep]:
         """What has to be done in a guest once the files are there, in this order."""
 
     @property

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from lab.base.files import bounded, check_values, plain
 from lab.builds import archives
-from lab.builds._base import FOLDER, ROOTFS, Build, Step, SuiteOptions
+from lab.builds._base import FOLDER, ROOTFS, Build, DeployStep, SuiteOptions
 from lab.record import Outcome, Protection, TestResult
 
 # --- the results of a run -----------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class PytestTests(Build):
         other_files = {name: file for name, file in files.items() if name not in names}
         return {SITE: site, **super().laid_out(other_files, folder, python)}
 
-    def steps(self) -> Sequence[Step]:
+    def steps(self) -> Sequence[DeployStep]:
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.environment.items())
         # What Python compiles on a first import is compiled here once, and not in every cell.
         compiling = f"LAB_ROOTFS={ROOTFS} PYTHONPATH={SITE} python3 -m pytest --quiet --collect-only"
@@ -147,8 +147,8 @@ class PytestTests(Build):
         # manager. If a build cannot even do that, the suite will show it.
         using = f"export {variables} && {self.first_use}"
         return [
-            Step(f"cd {self.working_folder} && {compiling}", seconds=30),
-            Step(f"cd {self.working_folder} && {using}", seconds=30, as_suite_user=True, check=False),
+            DeployStep(f"cd {self.working_folder} && {compiling}", seconds=30),
+            DeployStep(f"cd {self.working_folder} && {using}", seconds=30, as_suite_user=True, check=False),
         ]
 
     @property

@@ -26,7 +26,7 @@ from lab.base.files import bounded, plain, read_regular, sha256
 from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import PACKAGE, Paths
 from lab.builds import archives, elf, sandbox, wheels
-from lab.builds._base import FILES, Build, Step, SuiteOptions
+from lab.builds._base import FILES, Build, DeployStep, SuiteOptions
 from lab.builds.pytest_tests import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, Plain, Seconds, entries_of
 from lab.catalog import Suite, load_suite, load_suites
 from lab.catalog.toml import validate
@@ -481,12 +481,12 @@ class Nextest(Build):
         other_files = {name: file for name, file in files.items() if name != TESTS}
         return {f"{FILES}/{WORKSPACE}": folder, **super().laid_out(other_files, folder, python)}
 
-    def steps(self) -> Sequence[Step]:
+    def steps(self) -> Sequence[DeployStep]:
         place = shlex.quote(self.place)
         steps = [
-            Step(f"sudo -n install -d -o tester {place}", seconds=10),
-            Step(f"cp -r {FILES}/{WORKSPACE}/. {place}", seconds=60, as_suite_user=True),
-            Step(f"rm -r {FILES}/{WORKSPACE}", seconds=10),
+            DeployStep(f"sudo -n install -d -o tester {place}", seconds=10),
+            DeployStep(f"cp -r {FILES}/{WORKSPACE}/. {place}", seconds=60, as_suite_user=True),
+            DeployStep(f"rm -r {FILES}/{WORKSPACE}", seconds=10),
         ]
         if self.words.cache is None and self.suite.boxes:
             # Upstream's tests start a box with the jailer on to fill their cache. A variant that blocks the
@@ -498,7 +498,7 @@ class Nextest(Build):
             # nextest ends the test before.
             seconds = WARM_UP_SECONDS + 30
             line = " ".join([f"cd {place} &&", *variables, command])
-            steps.append(Step(line, seconds, as_suite_user=True, check=False))
+            steps.append(DeployStep(line, seconds, as_suite_user=True, check=False))
         return steps
 
     @property

@@ -23,7 +23,7 @@ from lab.base.files import sha256
 from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import Paths
 from lab.builds import archives, wheels
-from lab.builds._base import FILES, FOLDER, Step
+from lab.builds._base import FILES, FOLDER, DeployStep
 from lab.builds.pytest_tests import RUNNER, PytestTests
 from lab.catalog import DebianImage, Suite, load, load_suite
 from lab.probes import Facts
@@ -179,8 +179,8 @@ class Npm(PytestTests):
             **wheels.download(paths, RUNNER, facts.python, facts.machine, task),
         }
 
-    def steps(self) -> Sequence[Step]:
-        return [Step(UNPACK, seconds=30), Step(INSTALL, seconds=60), *super().steps()]
+    def steps(self) -> Sequence[DeployStep]:
+        return [DeployStep(UNPACK, seconds=30), DeployStep(INSTALL, seconds=60), *super().steps()]
 
 
 # --- boxlite's packages --------------------------------------------------------------------------------
