@@ -19,7 +19,7 @@ ONE_RUN_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class Step:
+class ScriptRun:
     """One run of the script: its command line, exit status, and what it printed."""
 
     command: str
@@ -31,7 +31,7 @@ class Step:
 class Steps:
     """The runs of the script. `changed`: paths that its second run changed; there should be none."""
 
-    steps: Annotated[list[Step], Field(min_length=1), FailFast()]
+    steps: Annotated[list[ScriptRun], Field(min_length=1), FailFast()]
     changed: Annotated[list[str], FailFast()]
 
     @property
@@ -39,7 +39,7 @@ class Steps:
         return len(self.steps) == 1 and self.last.status == DONE
 
     @property
-    def last(self) -> Step:
+    def last(self) -> ScriptRun:
         return self.steps[-1]
 
     def log(self) -> str:

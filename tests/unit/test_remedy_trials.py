@@ -12,7 +12,7 @@ from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant, remedies
 from lab.catalog.remedies import Remedy
-from lab.guest.remedy_script import Step, Steps
+from lab.guest.remedy_script import ScriptRun, Steps
 from lab.guest.session import SessionLost
 from lab.guest.variant import Mark
 from lab.lane import cell as lane_cell
@@ -42,20 +42,26 @@ KNOWN = remedies.load()
 BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]
 SLOW = "Timeout waiting for guest ready (30s)"
 
-DONE = Steps([Step("--check", 1, ""), Step("--yes", 0, "done"), Step("--yes", 0, "in place")], [])
-IN_PLACE = Steps([Step("--check", 0, "in place")], [])
+DONE = Steps(
+    [ScriptRun("--check", 1, ""), ScriptRun("--yes", 0, "done"), ScriptRun("--yes", 0, "in place")], []
+)
+IN_PLACE = Steps([ScriptRun("--check", 0, "in place")], [])
 CANNOT = Steps(
     [
-        Step("--check", 1, ""),
-        Step("--yes", 3, "userns-clone-on: nothing can be done on this host: no package\n"),
+        ScriptRun("--check", 1, ""),
+        ScriptRun("--yes", 3, "userns-clone-on: nothing can be done on this host: no package\n"),
     ],
     [],
 )
 FAILED = Steps(
-    [Step("--check", 1, ""), Step("--yes", 1, "It sets a sysctl.\n\nsysctl: no such file\nx: failed\n")], []
+    [
+        ScriptRun("--check", 1, ""),
+        ScriptRun("--yes", 1, "It sets a sysctl.\n\nsysctl: no such file\nx: failed\n"),
+    ],
+    [],
 )
-FAILED_AGAIN = Steps([*DONE.steps[:2], Step("--yes", 1, "no such file")], [])
-HANGS = Steps([Step("--check", 1, ""), Step("--yes", 124, "did not end within 300 s")], [])
+FAILED_AGAIN = Steps([*DONE.steps[:2], ScriptRun("--yes", 1, "no such file")], [])
+HANGS = Steps([ScriptRun("--check", 1, ""), ScriptRun("--yes", 124, "did not end within 300 s")], [])
 
 
 def finding(cause: str) -> Finding:
@@ -135,7 +141,7 @@ class Guest(FakeGuest):
             self.did.append(f"undo {remedy.name}")
             if self.undoes:
                 self.applied.discard(remedy.name)
-            return Steps([Step("--undo --yes", 0, "taken back")], [])
+            return Steps([ScriptRun("--undo --yes", 0, "taken back")], [])
         self.did.append(f"apply {remedy.name}{' for the user' if remedy.about_user else ''}")
         self.applied.add(remedy.name)
         return self.scripts.get(remedy.name, DONE)
