@@ -28,7 +28,7 @@ class ScriptRun:
 
 
 @dataclass(frozen=True)
-class Steps:
+class ScriptRuns:
     """The runs of the script. `changed`: paths that its second run changed; there should be none."""
 
     steps: Annotated[list[ScriptRun], Field(min_length=1), FailFast()]
@@ -49,7 +49,7 @@ class Steps:
         return "".join(parts)
 
 
-def run(session: Session, remedy: Remedy, *, undo: bool = False) -> Steps:
+def run(session: Session, remedy: Remedy, *, undo: bool = False) -> ScriptRuns:
     """Run a remedy's script until it is in place, and once more; or undo that. Raises as `Session.run` does."""
     printed = session.program(
         "run_script",
@@ -64,4 +64,4 @@ def run(session: Session, remedy: Remedy, *, undo: bool = False) -> Steps:
     )
     # New groups of a user take effect at the next login.
     session.log_out(SUITE)
-    return checked("run_script", Steps, printed)
+    return checked("run_script", ScriptRuns, printed)

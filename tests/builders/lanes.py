@@ -22,7 +22,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.catalog.remedies import Remedy
 from lab.guest import collect, deploy, ready, remedy_script, suite, variant
-from lab.guest.remedy_script import Steps
+from lab.guest.remedy_script import ScriptRuns
 from lab.guest.session import Output, Session
 from lab.guest.variant import Mark
 from lab.lane import running
@@ -192,7 +192,7 @@ class InGuest(Protocol):
 
     def collect(self, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None: ...
 
-    def run_remedy(self, remedy: Remedy, *, undo: bool = False) -> Steps: ...
+    def run_remedy(self, remedy: Remedy, *, undo: bool = False) -> ScriptRuns: ...
 
 
 # The functions that act in a guest, and the methods that stand for them.
@@ -289,7 +289,7 @@ class FakeGuest(FakeSession, InGuest):
     def collect(self, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
         pass
 
-    def run_remedy(self, remedy: Remedy, *, undo: bool = False) -> Steps:
+    def run_remedy(self, remedy: Remedy, *, undo: bool = False) -> ScriptRuns:
         raise NotImplementedError
 
 

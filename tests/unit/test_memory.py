@@ -30,7 +30,7 @@ from lab.check import published
 from lab.fleet import results
 from lab.gate import baseline
 from lab.guest import programs, ready
-from lab.guest.remedy_script import Steps
+from lab.guest.remedy_script import ScriptRuns
 from lab.images import store
 from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
@@ -274,7 +274,7 @@ BAD = [
     _answer("profiles", lambda: f'{{"apparmor":{{"profiles":{keys(800_000)}}}}}', "and 17 more"),
     _answer("keys", lambda: keys(800_000), "expected at most 100 keys"),
     _answer("the user", lambda: f'{{"groups":{sparse(16)}}}', "groups.0: Input", "probe", Probed),
-    _answer("a script", lambda: f'{{"steps":{sparse(16)}}}', "steps.0.command", "run_script", Steps),
+    _answer("a script", lambda: f'{{"steps":{sparse(16)}}}', "steps.0.command", "run_script", ScriptRuns),
     _file("answer", "no JSON", lambda: "ab\x00" * 5 * MB, _answered("facts", Facts), "printed no JSON"),
     _file("answer", "lines", lambda: "ab\n" * 5 * MB, _over_ssh, "printed no JSON"),
     _file("answer", "cloud-init", lambda: f'{{"v1":{{"errors":{dense(16)}}}}}', _cloud_init, TOO_MANY),

@@ -12,7 +12,7 @@ from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant, remedies
 from lab.catalog.remedies import Remedy
-from lab.guest.remedy_script import ScriptRun, Steps
+from lab.guest.remedy_script import ScriptRun, ScriptRuns
 from lab.guest.session import SessionLost
 from lab.guest.variant import Mark
 from lab.lane import cell as lane_cell
@@ -42,26 +42,26 @@ KNOWN = remedies.load()
 BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]
 SLOW = "Timeout waiting for guest ready (30s)"
 
-DONE = Steps(
+DONE = ScriptRuns(
     [ScriptRun("--check", 1, ""), ScriptRun("--yes", 0, "done"), ScriptRun("--yes", 0, "in place")], []
 )
-IN_PLACE = Steps([ScriptRun("--check", 0, "in place")], [])
-CANNOT = Steps(
+IN_PLACE = ScriptRuns([ScriptRun("--check", 0, "in place")], [])
+CANNOT = ScriptRuns(
     [
         ScriptRun("--check", 1, ""),
         ScriptRun("--yes", 3, "userns-clone-on: nothing can be done on this host: no package\n"),
     ],
     [],
 )
-FAILED = Steps(
+FAILED = ScriptRuns(
     [
         ScriptRun("--check", 1, ""),
         ScriptRun("--yes", 1, "It sets a sysctl.\n\nsysctl: no such file\nx: failed\n"),
     ],
     [],
 )
-FAILED_AGAIN = Steps([*DONE.steps[:2], ScriptRun("--yes", 1, "no such file")], [])
-HANGS = Steps([ScriptRun("--check", 1, ""), ScriptRun("--yes", 124, "did not end within 300 s")], [])
+FAILED_AGAIN = ScriptRuns([*DONE.steps[:2], ScriptRun("--yes", 1, "no such file")], [])
+HANGS = ScriptRuns([ScriptRun("--check", 1, ""), ScriptRun("--yes", 124, "did not end within 300 s")], [])
 
 
 def finding(cause: str) -> Finding:
@@ -100,7 +100,7 @@ class Guest(FakeGuest):
         lifts: Mapping[str, set[str]] | None = None,
         *,
         masking: bool = False,
-        scripts: dict[str, Steps] | None = None,
+        scripts: dict[str, ScriptRuns] | None = None,
         undoes: bool = True,
     ) -> None:
         off = {"kernel.unprivileged_userns_clone": "0", "user.max_user_namespaces": "0"}
@@ -136,12 +136,12 @@ class Guest(FakeGuest):
         self.applied = {f"{name}={value}" for name, value in service.given().items()} if service else set()
         return self.facts
 
-    def run_remedy(self, remedy: Remedy, *, undo: bool = False) -> Steps:
+    def run_remedy(self, remedy: Remedy, *, undo: bool = False) -> ScriptRuns:
         if undo:
             self.did.append(f"undo {remedy.name}")
             if self.undoes:
                 self.applied.discard(remedy.name)
-            return Steps([ScriptRun("--undo --yes", 0, "taken back")], [])
+            return ScriptRuns([ScriptRun("--undo --yes", 0, "taken back")], [])
         self.did.append(f"apply {remedy.name}{' for the user' if remedy.about_user else ''}")
         self.applied.add(remedy.name)
         return self.scripts.get(remedy.name, DONE)
@@ -330,7 +330,9 @@ def test_a_box_without_a_sandbox_is_not_blocked_by_it(try_all: Try) -> None:
         (HANGS, "its script fails", "it ended with exit status 124: did not end within 300 s"),
     ],
 )
-def test_a_script_without_effect_ends_the_try(try_all: Try, steps: Steps, result: str, reason: str) -> None:
+def test_a_script_without_effect_ends_the_try(
+    try_all: Try, steps: ScriptRuns, result: str, reason: str
+) -> None:
     guest = Guest([SYSCTL], {"userns-clone-on": {SYSCTL}}, scripts={"userns-clone-on": steps})
     tried = try_all(guest, retries=2)["userns-clone-on"]
     assert (tried.result, tried.reason, tried.retried) == (result, reason, [])
@@ -339,7 +341,7 @@ def test_a_script_without_effect_ends_the_try(try_all: Try, steps: Steps, result
     assert any(file.endswith("userns-clone-on.log") for file in tried.evidence)
 
 
-CHANGES = {CURE: Steps(DONE.steps, ["/etc/sysctl.d/x.conf"])}
+CHANGES = {CURE: ScriptRuns(DONE.steps, ["/etc/sysctl.d/x.conf"])}
 
 
 @pytest.mark.parametrize(
