@@ -19,7 +19,7 @@ from lab.base.files import plain, sha256
 from lab.base.notices import ANNOUNCED_TASK, announce
 from lab.base.paths import Paths
 from lab.builds import sandbox, wheels
-from lab.builds.kinds.nextest import Nextest, Words, check_place, program
+from lab.builds.kinds.nextest import Nextest, NextestWords, check_place, program
 from lab.probes import Facts
 
 # Asking git about a large checkout on a slow disk, and Cargo about a large workspace.
@@ -39,7 +39,7 @@ RUNTIME = re.compile(r"^runtime\\?([:-])debug\s*:", re.MULTILINE)
 ARCHIVE = "tests.tar.zst"
 
 
-class CheckoutWords(Words):
+class CheckoutWords(NextestWords):
     """The words behind a checkout's folder: those of an archive, and what Cargo builds."""
 
     package: str = "boxlite"

@@ -104,7 +104,7 @@ def _check_suite(name: str) -> str:
 Folder = Annotated[DirectoryPath, AfterValidator(Path.resolve)]
 
 
-class Words(BaseModel):
+class NextestWords(BaseModel):
     """The words behind a build's file, which `argument` gives again.
 
     docs/guides/upstream-tests.md has the meaning of each. `at` is the guest's folder for the workspace; None
@@ -401,7 +401,7 @@ class Nextest(Build):
     # What runs where the words have no filter; None: the suite's.
     usual_filter: ClassVar[str | None] = None
 
-    words: Words
+    words: NextestWords
     file: Path = field(hash=False)
     place: str
     # nextest's expression for all tests, and for each test of the suite the one that chooses it alone.
@@ -422,11 +422,11 @@ class Nextest(Build):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        file, words = Words.split(cls.kind, text)
+        file, words = NextestWords.split(cls.kind, text)
         return cls.read(words, file)
 
     @classmethod
-    def read(cls, words: Words, file: Path, **more: Any) -> Self:
+    def read(cls, words: NextestWords, file: Path, **more: Any) -> Self:
         """The build of words and of an archive; `more` are fields of a kind's own. Raises UsageError."""
         suite = words.definition
         expression = words.filter or cls.usual_filter or suite.filter

@@ -10,7 +10,7 @@ from typing import Any, Self
 from lab.base.architecture import ARCHITECTURES
 from lab.base.errors import UsageError
 from lab.builds import elf
-from lab.builds.kinds.nextest import Nextest, Unpacked, Words, read_workspace
+from lab.builds.kinds.nextest import Nextest, NextestWords, Unpacked, read_workspace
 
 # Where a guest has the workspace, unless `at` says so: a lone executable does not tell where it was built.
 PLACE = "/opt/boxlite"
@@ -31,7 +31,7 @@ class TestBinary(Nextest):
     usual_filter = "all()"
 
     @classmethod
-    def read(cls, words: Words, file: Path, **more: Any) -> Self:
+    def read(cls, words: NextestWords, file: Path, **more: Any) -> Self:
         needs = () if file.is_dir() else elf.read(file)
         if not needs or needs[0].processor not in {arch.elf for arch in ARCHITECTURES.values()}:
             raise UsageError(f"{file}: expected a test binary, a program for x86-64 or arm64 Linux")
