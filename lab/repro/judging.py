@@ -26,6 +26,7 @@ from lab.repro.report import (
     BUBBLEWRAP,
     AuditLine,
     Ended,
+    ErrorMessage,
     Finding,
     Judged,
     Kernel,
@@ -39,7 +40,6 @@ from lab.repro.report import (
     Setting,
     Speaker,
     System,
-    Words,
 )
 
 TABLE = Path(__file__).with_suffix(".toml")
@@ -142,10 +142,10 @@ def _by_odds(
     likely: list[Finding] = []
     possible: list[Possible] = []
     notes: list[Remark] = []
-    spoken = list(report.of(Words))
+    spoken = list(report.of(ErrorMessage))
     # A signal says what was refused, too.
     spoken += [
-        Words(ended.quote, "", Speaker.OTHER, step="signal", program=ANY, means=ended.signal)
+        ErrorMessage(ended.quote, "", Speaker.OTHER, step="signal", program=ANY, means=ended.signal)
         for ended in report.of(Ended)
         if ended.signal
     ]
@@ -181,7 +181,7 @@ def _by_odds(
     return likely, tuple(possible[:MOST_POSSIBLE]), notes
 
 
-def _since(report: Report, words: Sequence[Words]) -> int:
+def _since(report: Report, words: Sequence[ErrorMessage]) -> int:
     """The first line that counts of a field's messages: what was told before another failure is cured."""
     line = report.topics.get("next-failure")
     if line is None:
@@ -191,7 +191,7 @@ def _since(report: Report, words: Sequence[Words]) -> int:
     return line.number if later and earlier - later else 0
 
 
-def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Words]) -> Iterator[Weight]:
+def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[ErrorMessage]) -> Iterator[Weight]:
     """What messages of a field say, each once."""
     quotes: dict[tuple[str | None, ...], list[Quote]] = defaultdict(list)
     for message in spoken:
@@ -218,7 +218,7 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Word
         yield Weight(chances, refusal, lines[0], is_message=True, decides=True, remark=remark)
 
 
-def _of_topics(report: Report, prior: Odds, spoken: Sequence[Words]) -> Iterator[Weight]:
+def _of_topics(report: Report, prior: Odds, spoken: Sequence[ErrorMessage]) -> Iterator[Weight]:
     is_engine = bool(spoken) and all(message.engine for message in spoken)
     for row in knowledge()["fact"]:
         quote = report.topics.get(row["topic"])

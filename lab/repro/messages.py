@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lab.repro.report import Quote, Speaker, Words
+from lab.repro.report import ErrorMessage, Quote, Speaker
 from lab.repro.source import END_OF_SENTENCE, LETTER, Text, quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
@@ -63,7 +63,7 @@ class Message:
 MESSAGES = [Message(**row | {"pattern": re.compile(row["pattern"], re.IGNORECASE)}) for row in TABLE["message"]]
 
 
-def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Words]:
+def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[ErrorMessage]:
     """Yield the messages, at most one of a line. Lines of the audit log are none."""
     of_boxlite = any("boxlite" in line.raw.lower() for line in text.lines)
     last = -1
@@ -86,7 +86,7 @@ def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[Words]:
             yield replace(words, quote=quote(line, text.lines[last].number))
 
 
-def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Words | None:
+def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> ErrorMessage | None:
     """Return what is said on a line; None if it is no message. `of_boxlite`: the text is about boxlite."""
     if not LETTER.search(text):
         return None
@@ -97,25 +97,25 @@ def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Words |
         row = next((row for row in rows if not row.errors or name in row.errors), None)
         # Only what the text itself tells is its error; a step's own error is for the judging.
         means = name or (row.errno if row else None)
-        return Words(quote_, words, Speaker.BUBBLEWRAP, name, row.step if row else None, BWRAP, means)
+        return ErrorMessage(quote_, words, Speaker.BUBBLEWRAP, name, row.step if row else None, BWRAP, means)
     matches = [SAYS["boxlite"].search(text), SAYS["common"].search(text) if of_boxlite else None]
     first = min(filter(None, matches), key=lambda match: match.start(), default=None)
     if first is None and (match := SAYS["kernel"].search(text)) and SAYS["kernel_tells"].search(text):
         words, name = _unquoted((match[1] or match[2]).strip()), error(match[0])
-        return Words(quote_, words, Speaker.KERNEL, name)
+        return ErrorMessage(quote_, words, Speaker.KERNEL, name)
     if speech := first or SAYS["rust"].search(text):
         words, name = (
             _unquoted(_within_quotes(text, speech.start(), speech[0]).strip()),
             error(speech[0]),
         )
         speaker = Speaker.BOXLITE if first else Speaker.OTHER
-        row_words = _of_table(quote_, words) or Words(quote_, words, speaker)
+        row_words = _of_table(quote_, words) or ErrorMessage(quote_, words, speaker)
         means = name or row_words.means
-        return Words(quote_, words, speaker, name, row_words.step, row_words.program, means)
+        return ErrorMessage(quote_, words, speaker, name, row_words.step, row_words.program, means)
     if listed_ := _of_table(quote_, text):
         return listed_
     if (match := SAYS["other"].match(text)) and (name := error(match[2])):
-        return Words(quote_, _unquoted(text.strip()), Speaker.OTHER, name)
+        return ErrorMessage(quote_, _unquoted(text.strip()), Speaker.OTHER, name)
     return None
 
 
@@ -125,9 +125,9 @@ def span(line: str) -> tuple[int, int] | None:
     return (match.start(), match.start(1) + len(_bubblewrap(line, match))) if match else None
 
 
-def _of_table(quote_: Quote, text: str) -> Words | None:
+def _of_table(quote_: Quote, text: str) -> ErrorMessage | None:
     """The message of a known program on a line; one that tells its error comes before others."""
-    without: Words | None = None
+    without: ErrorMessage | None = None
     for row in MESSAGES:
         if row.program == BWRAP and not row.alone:
             continue  # Its words stand in other programs' messages, too.
@@ -146,19 +146,21 @@ def _of_table(quote_: Quote, text: str) -> Words | None:
             continue
         speaker = Speaker.BUBBLEWRAP if row.program == BWRAP else Speaker.OTHER
         message = _unquoted(text[start:end].strip())
-        words = Words(quote_, message, speaker, name, row.step, row.program, name or row.errno, row.engine)
+        words = ErrorMessage(
+            quote_, message, speaker, name, row.step, row.program, name or row.errno, row.engine
+        )
         if name is not None or _says_enough(words):
             return words
         without = without or words
     return without
 
 
-def _says_enough(words: Words) -> bool:
+def _says_enough(words: ErrorMessage) -> bool:
     """Whether the words tell by themselves what was refused, without an error's name."""
     return words.means is not None or words.step in SAY_ENOUGH
 
 
-def _whole(text: Text, index: int, words: Words | None) -> str | None:
+def _whole(text: Text, index: int, words: ErrorMessage | None) -> str | None:
     """A line with the next one, if a terminal broke a message between them or that answers it; else None.
 
     `words`: what the line says by itself.

@@ -20,7 +20,18 @@ from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import FOLDER, KINDS, AppArmor, Selinux, Sysctl
 from lab.record import Expectation
 from lab.repro import systems
-from lab.repro.report import Assertion, Judged, Kernel, Mood, Place, Quote, Report, Setting, System, Words
+from lab.repro.report import (
+    Assertion,
+    ErrorMessage,
+    Judged,
+    Kernel,
+    Mood,
+    Place,
+    Quote,
+    Report,
+    Setting,
+    System,
+)
 from lab.repro.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -499,7 +510,7 @@ def assertion_variants(
 def checks_of(report: Report, questions: Sequence[Question], guest: Guest | None) -> tuple[Check, ...]:
     """A check for each setting that was tried, on each question that has a variant."""
     # A program's message may name a setting, too: that is not what its reporter tried.
-    messages = {words.quote for words in report.of(Words)}
+    messages = {words.quote for words in report.of(ErrorMessage)}
     settings: dict[str, Setting] = {}
     for setting in report.of(Setting):
         if setting.mood is Mood.TRIED and setting.place is Place.HOST and setting.quote not in messages:

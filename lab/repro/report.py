@@ -202,7 +202,7 @@ class AuditLine(Statement):
 
 
 @dataclass(frozen=True)
-class Words(Statement):
+class ErrorMessage(Statement):
     """An error message. `errno` is the name of the error it tells, for example EACCES.
 
     If it is one of the table `messages.toml`: `step` is what was refused, `program` is who says so, `means` is
@@ -351,7 +351,7 @@ class Report:
         lacks = {
             release: named_host is None or named_host.version is None,
             "an error message, or a line of the kernel's audit log": not any(
-                isinstance(statement, Words | AuditLine) for statement in self.statements
+                isinstance(statement, ErrorMessage | AuditLine) for statement in self.statements
             ),
             "the version of boxlite": not self.versions,
         }

@@ -24,12 +24,12 @@ from lab.repro.report import (
     Assertion,
     AuditLine,
     Command,
+    ErrorMessage,
     NamedTest,
     Program,
     Report,
     Speaker,
     Statement,
-    Words,
 )
 from lab.verdict.words import FinishedCell
 
@@ -217,20 +217,20 @@ def _met_by_chance(cause: str, ran: CellResult, looked_for: Sequence[Claim]) -> 
         return ""
     reason = next((finding.why for finding in ran.causes if finding.name == cause), "")
     words = [claim.statement for claim in looked_for]
-    errors = sorted({message.errno for message in words if isinstance(message, Words) and message.errno})
+    errors = sorted({message.errno for message in words if isinstance(message, ErrorMessage) and message.errno})
     return next((name for name in errors if os.strerror(getattr(errno, name)) in reason), "")
 
 
 # -- the claims of a report: its words and audit lines, the tests that fail, and what its reporter tried
 
 
-def _quoted_words(report: Report) -> list[AuditLine | Words]:
+def _quoted_words(report: Report) -> list[AuditLine | ErrorMessage]:
     """The audit lines of a report, and the words of boxlite and bubblewrap that it quotes."""
     return [
         statement
         for statement in report.statements
         if isinstance(statement, AuditLine)
-        or (isinstance(statement, Words) and statement.speaker in (Speaker.BOXLITE, Speaker.BUBBLEWRAP))
+        or (isinstance(statement, ErrorMessage) and statement.speaker in (Speaker.BOXLITE, Speaker.BUBBLEWRAP))
     ]
 
 
@@ -245,7 +245,7 @@ def _of_words(plan: Plan, question: Question, cell: FinishedCell) -> Iterator[Cl
     return _find_words(plan, of_question or _unquestioned(plan, quoted), cell)
 
 
-def _unquestioned(plan: Plan, quoted: Sequence[AuditLine | Words]) -> list[AuditLine | Words]:
+def _unquestioned(plan: Plan, quoted: Sequence[AuditLine | ErrorMessage]) -> list[AuditLine | ErrorMessage]:
     """The quoted lines that no question is about."""
     lines = {quote for question in plan.questions for quote in question.quotes}
     return [statement for statement in quoted if statement.quote not in lines]
@@ -257,14 +257,14 @@ def _of_unquestioned(plan: Plan, answer: Answered) -> Iterator[Claim]:
         yield from _find_words(plan, _unquestioned(plan, _quoted_words(plan.report)), answer.cell)
 
 
-def _find_words(plan: Plan, quoted: Sequence[AuditLine | Words], cell: FinishedCell) -> Iterator[Claim]:
+def _find_words(plan: Plan, quoted: Sequence[AuditLine | ErrorMessage], cell: FinishedCell) -> Iterator[Claim]:
     """Look in a cell's evidence for quoted lines."""
     commands = [command.quote.number for command in plan.report.of(Command)]
     is_ubuntu = plan.guest is not None and distribution(plan.guest) == "ubuntu"
     lines = list(_evidence(cell))
     logs = [cell.path(name) for name in (KERNEL_FILE, AUDIT_FILE)]
     for statement in quoted[:MOST]:
-        if isinstance(statement, Words):
+        if isinstance(statement, ErrorMessage):
             text, words = f"says: {statement.text}", essence(statement.text)
             same = (line for line in lines if len(words) >= SHORTEST and words in line[2])
             is_printed = any(0 < statement.quote.number - number <= NEAR for number in commands)

@@ -24,6 +24,7 @@ from lab.repro.planning import Host, Plan
 from lab.repro.report import (
     AuditLine,
     Command,
+    ErrorMessage,
     Judged,
     Machine,
     Mood,
@@ -35,7 +36,6 @@ from lab.repro.report import (
     Speaker,
     Statement,
     System,
-    Words,
 )
 from lab.repro.report import Finding as TextFinding
 from lab.repro.wishes import Wishes
@@ -77,8 +77,8 @@ def tried(name: str, value: str | None, *, helped: bool | None, number: int = 3)
     return Setting(quote(number), name, value, Mood.TRIED, helped)
 
 
-def words(text: str, number: int = 4, speaker: Speaker = Speaker.BUBBLEWRAP) -> Words:
-    return Words(quote(number, text), text, speaker)
+def words(text: str, number: int = 4, speaker: Speaker = Speaker.BUBBLEWRAP) -> ErrorMessage:
+    return ErrorMessage(quote(number, text), text, speaker)
 
 
 def audit(number: int = 5, **fields: str) -> AuditLine:

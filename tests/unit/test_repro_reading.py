@@ -20,6 +20,7 @@ from lab.repro.report import (
     AuditLine,
     Command,
     Ended,
+    ErrorMessage,
     Kernel,
     Machine,
     NamedTest,
@@ -30,7 +31,6 @@ from lab.repro.report import (
     Setting,
     Speaker,
     System,
-    Words,
 )
 from lab.repro.settings import Outcome
 from lab.repro.source import Text, parse
@@ -73,9 +73,11 @@ READ: dict[str, Callable[[Report], list[str]]] = {
     "programs": lambda report: [str(program) for program in report.of(Program)],
     "settings": settings,
     "ended": lambda report: [f"{one.status} {one.signal or ''}".strip() for one in report.of(Ended)],
-    "speakers": lambda report: [part for one in report.of(Words) for part in (one.speaker, one.errno or "")],
+    "speakers": lambda report: [
+        part for one in report.of(ErrorMessage) for part in (one.speaker, one.errno or "")
+    ],
     "messages": lambda report: [
-        part for one in report.of(Words) for part in (one.step or "", one.errno or "", one.text)
+        part for one in report.of(ErrorMessage) for part in (one.step or "", one.errno or "", one.text)
     ],
     "commands": lambda report: [command.text for command in report.of(Command)],
     "shown": lambda report: [str(setting) for setting in report.of(Setting)],
@@ -116,7 +118,7 @@ def test_a_flattened_page_whose_text_comes_twice_is_read_once() -> None:
         "capability": "21",
     }
     assert fields.items() <= line.fields.items()
-    assert [(one.speaker, one.text, one.errno) for one in report.of(Words)] == [
+    assert [(one.speaker, one.text, one.errno) for one in report.of(ErrorMessage)] == [
         (Speaker.BOXLITE, 'Config("Sandbox preflight failed: bwrap cannot create user namespaces.', None),
         (Speaker.BOXLITE, "failed to run bwrap: Permission denied (os error 13)", "EACCES"),
     ]
@@ -288,7 +290,7 @@ def test_the_output_of_the_probe_script_is_read_exactly_and_by_nothing_else() ->
     assert READ["kernels"](report) == ["6.12.57+deb13-amd64"]
     assert READ["machines"](report) == ["x86_64"]
     assert "holds user.max_user_namespaces=0" in settings(report)
-    assert list(report.of(Words)) == []
+    assert list(report.of(ErrorMessage)) == []
     assert READ["programs"](report) == ["boxlite 0.10.8"]
     assert report.unread == ()
 
@@ -358,5 +360,5 @@ def test_a_test_that_passes_does_not_fail() -> None:
     ids=["chain", "traceback"],
 )
 def test_the_error_of_a_message_may_be_on_a_line_below(text: str, message: tuple[str, str, int]) -> None:
-    [words] = of(Words, text)
+    [words] = of(ErrorMessage, text)
     assert (words.step, words.errno, words.quote.number) == message
