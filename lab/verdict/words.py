@@ -33,7 +33,7 @@ FAILED = (RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.MAKES_WORSE)
 
 
 @dataclass(frozen=True)
-class Words:
+class BoxliteMessage:
     """boxlite's own words: `message` to its caller, and `logged` by its module `module` in the log `file`.
 
     `file` is relative to the cell's folder, and empty if no log was collected. The others are empty if boxlite
@@ -67,7 +67,7 @@ class Words:
         return cause or self.message.partition("\n")[0]
 
 
-def read(folder: Path, tests: Iterable[TestResult]) -> Words:
+def read(folder: Path, tests: Iterable[TestResult]) -> BoxliteMessage:
     """Read boxlite's words about the first failed test of a cell whose evidence is in `folder`.
 
     The first is enough: boxlite says the same about every box that the same cause blocks.
@@ -80,8 +80,8 @@ def read(folder: Path, tests: Iterable[TestResult]) -> Words:
         # All errors of one box up to its failure: the supposed cause comes after the errors themselves.
         if errors := next((list(errors) for is_repeated, errors in boxes if not is_repeated), None):
             logged = plain("\n".join(text for _, text in errors))
-            return Words(message, logged, errors[-1][0], str(log.relative_to(folder)))
-    return Words(message, file=str(logs[0].relative_to(folder)) if logs else "")
+            return BoxliteMessage(message, logged, errors[-1][0], str(log.relative_to(folder)))
+    return BoxliteMessage(message, file=str(logs[0].relative_to(folder)) if logs else "")
 
 
 def _errors(log: str) -> Iterable[tuple[str, str]]:
@@ -105,7 +105,7 @@ class WordsVerdict(StrEnum):
     NOTHING = "says nothing"
 
 
-def judge(cell: CellResult, words: Words, remedies: Mapping[str, Remedy]) -> WordsVerdict | None:
+def judge(cell: CellResult, words: BoxliteMessage, remedies: Mapping[str, Remedy]) -> WordsVerdict | None:
     """Judge boxlite's diagnosis of a failed cell; None if no cause is proved or no log was collected.
 
     `remedies` tell whether boxlite's advice was tried on this cell.
@@ -150,7 +150,7 @@ class FinishedCell:
         return evidence.read(self.folder, self.result.tests)
 
     @cached_property
-    def words(self) -> Words:
+    def words(self) -> BoxliteMessage:
         return read(self.folder, self.result.tests)
 
     @cached_property

@@ -8,7 +8,7 @@ from lab import causes
 from lab.catalog import remedies
 from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.verdict import words
-from lab.verdict.words import Words, WordsVerdict
+from lab.verdict.words import BoxliteMessage, WordsVerdict
 from tests.builders import cells
 from tests.builders import messages as examples
 
@@ -40,7 +40,7 @@ def put_log(folder: Path, log: str) -> None:
     (folder / "boxlite/box-a/logs/boxlite.log.2026-11-24").write_text(log)
 
 
-def read(folder: Path, log: str, said: str = examples.SAID) -> Words:
+def read(folder: Path, log: str, said: str = examples.SAID) -> BoxliteMessage:
     put_log(folder, log)
     return words.read(folder, [FAILED[0].model_copy(update={"message": said})])
 
@@ -98,12 +98,12 @@ def test_a_box_that_logs_nothing_of_its_own_does_not_hide_the_words_of_the_next(
 
 
 def test_of_what_was_not_gathered_nothing_is_known(tmp_path: Path) -> None:
-    assert words.read(tmp_path, FAILED) == Words(message=examples.SAID)
-    assert words.read(tmp_path, [TestResult(name="a", outcome=Outcome.PASS)]) == Words()
+    assert words.read(tmp_path, FAILED) == BoxliteMessage(message=examples.SAID)
+    assert words.read(tmp_path, [TestResult(name="a", outcome=Outcome.PASS)]) == BoxliteMessage()
     not_run = TestResult(name="a", outcome=Outcome.NOT_RUN, message="the suite ended")
-    assert words.read(tmp_path, [not_run]) == Words()
+    assert words.read(tmp_path, [not_run]) == BoxliteMessage()
     # boxlite is not said to say nothing.
-    assert words.judge(blocked("apparmor-userns-deny"), Words(message=examples.SAID), {}) is None
+    assert words.judge(blocked("apparmor-userns-deny"), BoxliteMessage(message=examples.SAID), {}) is None
 
 
 FAILS = RemedyOutcome.DOES_NOT_HELP
@@ -169,7 +169,7 @@ def test_boxlites_words_are_judged_by_the_cause_that_was_found(
 def test_a_cause_may_stand_in_what_boxlite_says_to_its_caller(tmp_path: Path) -> None:
     said = "boxlite.errors.UnsupportedError: unsupported: KVM is not available on this host."
     assert judged(tmp_path, examples.KVM_ABSENT, blocked("kvm-absent"), said) is WordsVerdict.RIGHT
-    assert words.judge(blocked("kvm-denied"), Words(message=said), {}) is WordsVerdict.WRONG_KNOB
+    assert words.judge(blocked("kvm-denied"), BoxliteMessage(message=said), {}) is WordsVerdict.WRONG_KNOB
 
 
 def test_no_two_causes_are_blamed_by_the_same_words_but_those_of_ubuntus_restriction_and_of_a_folder() -> None:

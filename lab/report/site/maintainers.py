@@ -141,7 +141,7 @@ def cell_pages(site: Site) -> Iterable[Page]:
 def _page(site: Site, published: Result, previous: Result | None, following: Result | None) -> Page:
     guest, variant, build = published.identity
     evidence = site.evidence[published.identity]
-    boxlite_words = published.finished.words if evidence.files else words.Words()
+    boxlite_words = published.finished.words if evidence.files else words.BoxliteMessage()
     values = {
         "cell": published.cell,
         "published": published,
