@@ -22,7 +22,7 @@ class User(TableKnob):
         return [] if user.uid == 0 else [f"the suite would run as user {user.uid}, not as root"]
 
 
-class Limits(TableKnob):
+class UserLimits(TableKnob):
     """Limits of the suite's user, hard and soft, in a file of /etc/security/limits.d."""
 
     nproc: int = Field(ge=1, description="Processes and threads of this user on the whole host.")
