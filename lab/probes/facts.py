@@ -240,7 +240,7 @@ class Context(FactsModel):
     delegated: tuple[str, ...] = Field(description="Controllers that the user's service manager may use.")
 
 
-class Limits(FactsModel):
+class LimitFacts(FactsModel):
     """Limits on what the user may use."""
 
     nproc: int | None = Field(description="RLIMIT_NPROC, soft: processes and threads. None: unlimited.")
@@ -267,7 +267,7 @@ class SuiteUser(Who):
     """The user, and what else settings of variants are read back from."""
 
     links: dict[str, Link] = Field(description="Each path that was asked for.")
-    limits: Limits = Field(description="Limits of the process.")
+    limits: LimitFacts = Field(description="Limits of the process.")
     service: dict[str, str] | None = Field(
         description="Settings of the systemd service that the process is in, as systemd shows them; empty "
         "outside of a service. None: systemd does not tell them."
