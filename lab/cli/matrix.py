@@ -19,7 +19,7 @@ from lab.cli.gate import EXPECT, GateOptions
 from lab.cli.gate import show as show_decision
 from lab.fleet import inventory
 from lab.fleet.part import EventLines, Part
-from lab.machine.budget import Limits
+from lab.machine.budget import HostLimits
 from lab.plan import PlannedRun
 from lab.record import RunResult
 from lab.record.folders import VARIANTS, find_folder
@@ -163,7 +163,7 @@ def _run(
         run_log(planned.folder, view) as log,
     ):
         if hosts is None:
-            limits = Limits.of_this_host(request.jobs, request.memory)
+            limits = HostLimits.of_this_host(request.jobs, request.memory)
             return scheduler.Scheduler(planned, lab.paths, lab.uri, limits, log, offline=request.offline).run()
         from lab.fleet.coordinator import Coordinator  # It needs dask.
 
@@ -226,7 +226,7 @@ def part_command(lab: options.Lab, file: IO[str], folder: Path) -> int:
     planned = part.plan(folder, catalog.load())
     lab.sweep()
     make_folder(folder)
-    limits = Limits.of_this_host(1)
+    limits = HostLimits.of_this_host(1)
     with run_log(folder, EventLines(sys.stdout)) as log:
         result = scheduler.Scheduler(planned, lab.paths, lab.uri, limits, log, offline=part.offline).run()
     return cli.INTERRUPTED if result.run.interrupted else 0

@@ -19,7 +19,7 @@ RESERVE_MIB = 1024
 
 
 @dataclass(frozen=True)
-class Limits:
+class HostLimits:
     """How much of the host a run may use: lanes at once, memory for all lanes together, and processors.
 
     `spare` are further lanes for emulated guests. With one lane more than processors, these are handed out
@@ -32,7 +32,7 @@ class Limits:
     spare: int = 0
 
     @classmethod
-    def of_this_host(cls, jobs: int | None = None, memory_mib: int | None = None) -> "Limits":
+    def of_this_host(cls, jobs: int | None = None, memory_mib: int | None = None) -> "HostLimits":
         """By default, one lane for each processor, a spare one, and all memory that the host can spare."""
         processors = os.cpu_count() or 1
         return cls(jobs or processors, memory_mib, processors, spare=0 if jobs else 1)

@@ -16,7 +16,7 @@ from lab.base.files import make_folder, write_atomically
 from lab.base.paths import Paths
 from lab.catalog import Guest, Variant
 from lab.images import store
-from lab.machine.budget import Limits
+from lab.machine.budget import HostLimits
 from lab.plan import Cell
 from lab.record import RESULTS_FILE, ExperimentPolicy, RunOptions, RunResult
 from lab.record.folders import VARIANTS, new_folder
@@ -137,7 +137,7 @@ class Runner:
         view = live.view(self.console, possible or planned.cells, [], quiet=self.quiet, verbose=self.verbose)
         try:
             with view as observer, run_log(folder, observer) as log:
-                limits = Limits.of_this_host(JOBS)
+                limits = HostLimits.of_this_host(JOBS)
                 run = scheduler.Scheduler(planned, self.paths, self.uri, limits, log, follow).run()
         except LabError:
             if not (folder / RESULTS_FILE).exists():

@@ -11,7 +11,7 @@ from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.lane import prepare_image
 from lab.lane.running import Work
-from lab.machine.budget import Limits, Memory, Processors
+from lab.machine.budget import HostLimits, Memory, Processors
 from lab.machine.connection import connection
 from lab.plan import PlannedRun
 from lab.record import RunResult, Status
@@ -35,7 +35,7 @@ class Scheduler:
     planned: PlannedRun
     paths: Paths
     uri: str
-    limits: Limits
+    limits: HostLimits
     observer: Observer
     follow: Follow = nothing_follows
     offline: bool = False

@@ -22,7 +22,7 @@ from lab.lane import cell as lane_cell
 from lab.lane.running import RunningLane
 from lab.machine import acceleration, qemu
 from lab.machine.acceleration import Acceleration
-from lab.machine.budget import Limits, Memory
+from lab.machine.budget import HostLimits, Memory
 from lab.plan import BRING_UP_SECONDS, Cell, choose
 from lab.probes import Facts
 from lab.record import CellResult, RunOptions, RunResult, Status
@@ -140,7 +140,7 @@ class Lab:
         )
         results = {cell.folder: result for cell in begun.cells if (result := kept(cell))}
         begun = replace(begun, earlier_results=results)
-        limits = Limits(jobs=jobs, memory_mib=memory, processors=processors)
+        limits = HostLimits(jobs=jobs, memory_mib=memory, processors=processors)
         with patch.object(decisions, "Estimates", lambda _options: estimates or EVEN):
             run = Scheduler(begun, self.paths, uri, limits, self.heard, offline=offline).run()
         assert RunResult.read(self.folder) == run

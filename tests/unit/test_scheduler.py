@@ -14,7 +14,7 @@ from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog.knobs import Sysctl
 from lab.machine.acceleration import Acceleration
-from lab.machine.budget import Limits, Memory
+from lab.machine.budget import HostLimits, Memory
 from lab.plan import choose
 from lab.record import LaneRecord, RunOptions, Status
 from lab.run import scheduler, start
@@ -54,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run_of(folder: Path, *, observer: Any = None, **more: Any) -> Scheduler:
     planned = start.begin(folder, CELLS, command="lab matrix", options=RunOptions(rootfs="/layout"))
     paths = Paths(cache=folder.parent / "cache", state=folder.parent / "state")
-    shows, limits = observer or Observer(), Limits(jobs=2, memory_mib=None)
+    shows, limits = observer or Observer(), HostLimits(jobs=2, memory_mib=None)
     return Scheduler(replace(planned, **more), paths, "", limits, shows)
 
 

@@ -26,7 +26,7 @@ from lab.cli import cli
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.machine import leftovers
-from lab.machine.budget import Limits
+from lab.machine.budget import HostLimits
 from lab.machine.connection import connection, default_uri
 from lab.machine.domain import lane_of
 from lab.record import RunOptions, RunResult
@@ -210,7 +210,7 @@ def run_cells(paths: Paths, definitions: Catalog, tmp_path: Path) -> RunCells:
         # What is broken here stays so: a second try would only take time.
         run_options = RunOptions.model_validate({"retries": 0, **options})
         begun = start.begin(folder, cells, command="test", options=run_options)
-        limits = Limits(jobs=2, processors=processors or os.cpu_count() or 1)
+        limits = HostLimits(jobs=2, processors=processors or os.cpu_count() or 1)
         return scheduler.Scheduler(begun, at or paths, default_uri(), limits, observer or Told()).run()
 
     return run
