@@ -20,7 +20,7 @@ from lab.probes.facts import numbers, read_label
 # -- the kernel, which takes arguments at boot
 
 
-class Kernel(TableKnob):
+class KernelArguments(TableKnob):
     """Arguments of the kernel's command line."""
 
     arguments: list[str] = Field(min_length=1)
@@ -443,7 +443,7 @@ KINDS: dict[str, type[Knob]] = {
     "container": Container,
     "files": Files,
     "filesystem": Filesystem,
-    "kernel": Kernel,
+    "kernel": KernelArguments,
     "kvm": Kvm,
     "limits": UserLimits,
     "mount": Mount,
