@@ -29,7 +29,7 @@ from lab.repro.report import (
     ErrorMessage,
     Finding,
     Judged,
-    Kernel,
+    KernelStatement,
     Mood,
     Place,
     Possible,
@@ -250,7 +250,7 @@ def _of_settings(report: Report, prior: Odds, first_line: int) -> Iterator[Weigh
 
 def _priors(report: Report, prior: Odds) -> list[Weight]:
     """The priors of a field: its own, and one for each host that the report names, in their place."""
-    kernel = next((kernel.release for kernel in report.of(Kernel)), "")
+    kernel = next((kernel.release for kernel in report.of(KernelStatement)), "")
     priors = []
     for system in report.of(System):
         rows = (row for row in knowledge()["shipped"] if _is_of(row, system, kernel))
@@ -347,7 +347,7 @@ def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark
     if not_run and ran:
         remarks.append(_remark("two-failures", *not_run[0].quotes, *ran[0].quotes[:1]))
     # A kernel that is another distribution's: a container shows its host's.
-    for kernel in report.of(Kernel):
+    for kernel in report.of(KernelStatement):
         owner = systems.of_kernel(kernel)
         for system in hosts:
             family = systems.family(system.id)

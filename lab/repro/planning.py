@@ -24,7 +24,7 @@ from lab.repro.report import (
     Assertion,
     ErrorMessage,
     Judged,
-    Kernel,
+    KernelStatement,
     Mood,
     Place,
     Quote,
@@ -236,7 +236,7 @@ def _left_out(report: Report, guest: Guest) -> list[str]:
     """What of the report's host the guest does not have."""
     arch = report.arch or guest.arch
     other_arch = [f"architecture: {guest.arch}, not {arch}"] if guest.arch != arch else []
-    kernels = [f"kernel: that of {guest.name}, not {kernel.release}" for kernel in report.of(Kernel)]
+    kernels = [f"kernel: that of {guest.name}, not {kernel.release}" for kernel in report.of(KernelStatement)]
     containers = [
         f"not set up: the container of {system.title} that line {system.quote.number} mentions"
         for system in report.of(System)

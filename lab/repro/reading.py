@@ -22,7 +22,7 @@ from lab.repro.report import (
     AuditLine,
     Command,
     Ended,
-    Kernel,
+    KernelStatement,
     Machine,
     Mood,
     NamedTest,
@@ -122,13 +122,13 @@ def _merged(statements: Iterable[Statement]) -> list[Statement]:
     with_version = {
         (one.id, one.place) for one in unique if isinstance(one, System) and one.version is not None
     }
-    releases = [one.release for one in unique if isinstance(one, Kernel)]
+    releases = [one.release for one in unique if isinstance(one, KernelStatement)]
 
     def is_said_better(statement: Statement) -> bool:
         match statement:
             case System(id=name, version=None, place=place):
                 return (name, place) in with_version
-            case Kernel(release=release):
+            case KernelStatement(release=release):
                 return any(other != release and other.startswith(release) for other in releases)
         return False
 
@@ -169,7 +169,7 @@ def _facts(text: Text, row: dict[str, Any]) -> Iterator[Statement]:
 
 def _fact(kind: str, quote_: Quote, groups: dict[str, str]) -> Statement | None:
     if kind == "kernel":
-        return Kernel(quote_, KINDS["of_platform"].sub("", groups["release"]))
+        return KernelStatement(quote_, KINDS["of_platform"].sub("", groups["release"]))
     if kind == "architecture":
         by_name = {name: row.name for row in ARCHITECTURES.values() for name in (row.name, row.debian)}
         return Machine(quote_, by_name[groups["machine"]])
@@ -309,7 +309,7 @@ def _facts_of(host: "HostReport", lines: Sequence[Line]) -> Iterator[Statement]:
         name = system.pretty_name or system.id
         parent = None if like == system.id else like
         yield System(at("system"), system.id, system.version_id, name, place, parent)
-    yield Kernel(at("kernel"), facts.kernel)
+    yield KernelStatement(at("kernel"), facts.kernel)
     yield Machine(at("architecture"), facts.machine)
     for program, version in {"bubblewrap": facts.bubblewrap, "apparmor": facts.apparmor}.items():
         if version is not None and version.version is not None:

@@ -131,7 +131,7 @@ class System(Statement):
 
 
 @dataclass(frozen=True)
-class Kernel(Statement):
+class KernelStatement(Statement):
     """The release of the running kernel."""
 
     kind = "kernel"

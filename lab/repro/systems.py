@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.repro import messages
-from lab.repro.report import AuditLine, Kernel, Place, Statement, System
+from lab.repro.report import AuditLine, KernelStatement, Place, Statement, System
 from lab.repro.source import END_OF_SENTENCE, Kind, Line, Text, matches, place, quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
@@ -185,7 +185,7 @@ def _told(text: Text, name: str) -> str | None:
 # -- what the kernel's words tell
 
 
-def of_kernel(kernel: Kernel) -> System | None:
+def of_kernel(kernel: KernelStatement) -> System | None:
     """Return the distribution that calls its kernels like this one, with its release if the words tell it.
 
     The same kernels run on what derives from it.
@@ -224,7 +224,9 @@ def completed(text: Text, statements: Sequence[Statement]) -> list[Statement]:
         for line in statements
         if isinstance(line, AuditLine) and SAYS["ubuntu_info"].search(line.fields.get("info", ""))
     ]
-    inferred += filter(None, (of_kernel(kernel) for kernel in statements if isinstance(kernel, Kernel)))
+    inferred += filter(
+        None, (of_kernel(kernel) for kernel in statements if isinstance(kernel, KernelStatement))
+    )
     if not any(isinstance(one, System) and one.place is Place.HOST for one in statements):
         return [*statements, *(inferred[:1] or _traced(text))]
     releases = {system.id: system.version for system in inferred if system.version}
