@@ -170,7 +170,7 @@ def ask(results: Results, guest: str, variant: str = STOCK) -> CellAnswer:
 
 
 @dataclass(frozen=True)
-class Distribution:
+class TestedDistribution:
     """One release of a distribution on one architecture: its guests with their titles, and the answers.
 
     What works on one architecture may not work on another, so they are two. `arch` is the architecture, as
@@ -263,7 +263,7 @@ class Distribution:
         return {remedy.name: remedy for answer in answers for cure in answer.cures for remedy in cure.scripts}
 
 
-def load(results: Results) -> list[Distribution]:
+def load(results: Results) -> list[TestedDistribution]:
     """Return all distributions with results or in the catalog, sorted by name and release."""
     tested, defined = results.guests, results.catalog.guests
     guests: dict[tuple[str, str], list[str]] = {}
@@ -290,7 +290,7 @@ def load(results: Results) -> list[Distribution]:
         }
         for variant, guest in sorted(of_cells, key=lambda key: (key[0], systems.index(key[1]))):
             answers.setdefault(variant, {})[guest] = ask(results, guest, variant)
-        loaded.append(Distribution(name, arch, title, titles, answers))
+        loaded.append(TestedDistribution(name, arch, title, titles, answers))
     return sorted(loaded, key=lambda distribution: list(_natural(distribution.name)))
 
 

@@ -150,7 +150,7 @@ def _read(site: Path) -> Published:
         ) from error
 
 
-def of_distributions(loaded: Iterable[distributions.Distribution]) -> Published:
+def of_distributions(loaded: Iterable[distributions.TestedDistribution]) -> Published:
     models = []
     for distribution in loaded:
         answers = [answer for guest in distribution.guests for answer in distribution.of(guest)]

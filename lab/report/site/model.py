@@ -14,7 +14,7 @@ from lab.base.errors import UsageError, one_line
 from lab.base.files import slug
 from lab.causes.evidence import why_not
 from lab.check import distributions, results
-from lab.check.distributions import Distribution
+from lab.check.distributions import TestedDistribution
 from lab.check.results import Identity, Result, Results, Source
 from lab.probes import Facts
 from lab.record import (
@@ -247,7 +247,7 @@ class Site(Results):
     history: History
 
     @cached_property
-    def distributions(self) -> list[Distribution]:
+    def distributions(self) -> list[TestedDistribution]:
         return distributions.load(self)
 
     @cached_property
