@@ -12,7 +12,7 @@ from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
 from lab.causes.evidence import Evidence, confining_profile
 from lab.check import settings
-from lab.check.published import Cell, Distribution, Published, SystemName, cells_of
+from lab.check.published import Cell, Published, PublishedDistribution, SystemName, cells_of
 from lab.check.results import Kind
 from lab.check.settings import Comparison
 from lab.probes import Probes
@@ -88,7 +88,7 @@ class HostAnswer:
     otherwise: tuple[str, ...]
     same_system: bool
     cells: tuple[Close, ...]
-    related: tuple[Distribution, ...]
+    related: tuple[PublishedDistribution, ...]
     unreadable: tuple[str, ...]
     as_root: bool
 
@@ -179,7 +179,9 @@ def _mode_allows_kvm(report: HostReport) -> bool:
     return int(kvm.mode, 8) >> shift & 0o6 == 0o6
 
 
-def _alike(report: HostReport, published: Published) -> tuple[list[Distribution], list[Distribution]]:
+def _alike(
+    report: HostReport, published: Published
+) -> tuple[list[PublishedDistribution], list[PublishedDistribution]]:
     """Return the host's own release on its architecture.
 
     If there is none: its distribution's other releases and architectures, or else what that derives from.
@@ -210,7 +212,7 @@ def _alike(report: HostReport, published: Published) -> tuple[list[Distribution]
     return [], []
 
 
-def _closest_first(report: HostReport, distributions: Iterable[Distribution]) -> list[Close]:
+def _closest_first(report: HostReport, distributions: Iterable[PublishedDistribution]) -> list[Close]:
     cells = [Close(cell, settings.compare_report(report, cell.settings)) for cell in cells_of(distributions)]
     return sorted(cells, key=lambda close: (close.comparison.distance, close.cell.changed, close.cell.guest))
 

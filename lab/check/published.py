@@ -70,7 +70,7 @@ class Cell(_Data):
     part: Text
 
 
-class Distribution(_Data):
+class PublishedDistribution(_Data):
     """A release of a distribution on one architecture: the answer for it as installed, and its tested cells.
 
     `page` is its page in the site.
@@ -99,11 +99,11 @@ class Rules(_Data):
 class Published(_Data):
     """All that is published."""
 
-    distributions: tuple[Distribution, ...]
+    distributions: tuple[PublishedDistribution, ...]
     rules: Rules = Rules()
 
 
-def cells_of(distributions: Iterable[Distribution]) -> list[Cell]:
+def cells_of(distributions: Iterable[PublishedDistribution]) -> list[Cell]:
     """Return the cells of distributions that have settings to compare with."""
     return [cell for distribution in distributions for cell in distribution.cells if cell.settings]
 
@@ -176,7 +176,7 @@ def of_distributions(loaded: Iterable[distributions.TestedDistribution]) -> Publ
             if answer.kind is not Kind.UNTESTED
         ]
         models.append(
-            Distribution(
+            PublishedDistribution(
                 name=distribution.name,
                 title=distribution.title,
                 page=distribution.page,
