@@ -107,7 +107,7 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: Judged) -
 
         return store.find(lab.paths, guest) is not None
 
-    host = planning.Host(is_stored, lambda guest: True, None)
+    host = planning.HostAbilities(is_stored, lambda guest: True, None)
     _print_plan(planning.plan(read, judged, catalog.load(), host, request))
 
 

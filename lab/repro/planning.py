@@ -93,7 +93,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Host:
+class HostAbilities:
     """What this host can run.
 
     `is_stored` tells whether a guest's image is here, and `has_image` builds or fetches it if it is not.
@@ -176,7 +176,7 @@ class Plan:
         ]
 
 
-def plan(report: Report, judged: Judged, catalog: Catalog, host: Host, wishes: Wishes) -> Plan:
+def plan(report: Report, judged: Judged, catalog: Catalog, host: HostAbilities, wishes: Wishes) -> Plan:
     """Plan what is run for a report. Raises UsageError if a wish names a guest or build that nobody has."""
     suspected: dict[str | None, Question] = {}
     for finding in judged.findings:
@@ -274,7 +274,7 @@ def _nearest(
     exact: Guest | None,
     suspected: Sequence[str | None],
     catalog: Catalog,
-    host: Host,
+    host: HostAbilities,
     wishes: Wishes,
 ) -> tuple[Guest | None, str]:
     """The guest that stands for a system in place of its own one, and why; None if none does.
@@ -343,7 +343,7 @@ def _of_guest(system: System | None, guest: Guest | None, why_nearest: str, cata
 # -- the build
 
 
-def _choose_build(report: Report, host: Host, name: str | None) -> "tuple[Build | None, str]":
+def _choose_build(report: Report, host: HostAbilities, name: str | None) -> "tuple[Build | None, str]":
     """The build to test, and what is to be said of it, or why there is none."""
     stated = report.versions
     if name is None and host.releases is None:

@@ -24,7 +24,7 @@ from lab.report import markdown, terminal
 from lab.repro import answer, bisection, verdict
 from lab.repro.answer import Subject
 from lab.repro.bisection import Bisection
-from lab.repro.planning import Host, Plan
+from lab.repro.planning import HostAbilities, Plan
 from lab.repro.wishes import Wishes
 from lab.run import live, scheduler, start
 from lab.run.decisions import Follow, nothing_follows
@@ -64,7 +64,7 @@ class Runner:
         if not self.quiet:
             terminal.print_plain(self.console, text)
 
-    def host(self) -> Host:
+    def host(self) -> HostAbilities:
         """What this host can run."""
 
         def has_image(guest: Guest) -> bool:
@@ -76,7 +76,9 @@ class Runner:
                 return False
             return True
 
-        return Host(lambda guest: store.find(self.paths, guest) is not None, has_image, builds.releases)
+        return HostAbilities(
+            lambda guest: store.find(self.paths, guest) is not None, has_image, builds.releases
+        )
 
     def answer(self, plan: Plan, folder: Path | None, wishes: Wishes) -> Subject:
         """Run a plan and judge it: the cells of its questions, and what else is wished for.

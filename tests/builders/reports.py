@@ -20,7 +20,7 @@ from lab.record import (
     TestResult,
 )
 from lab.repro import planning
-from lab.repro.planning import Host, Plan
+from lab.repro.planning import HostAbilities, Plan
 from lab.repro.report import (
     AuditLine,
     Command,
@@ -123,11 +123,11 @@ def variant_of(planned: Plan) -> Variant:
     return variant
 
 
-HOST = Host(is_built, is_built, lambda: RELEASES)
+HOST = HostAbilities(is_built, is_built, lambda: RELEASES)
 
 
 def plan(
-    given: Report, *causes: str | TextFinding, host: Host = HOST, nearest: bool = False, **wishes: Any
+    given: Report, *causes: str | TextFinding, host: HostAbilities = HOST, nearest: bool = False, **wishes: Any
 ) -> Plan:
     findings = [suspected(cause) if isinstance(cause, str) else cause for cause in causes]
     return planning.plan(given, Judged(tuple(findings)), KNOWN, host, Wishes(nearest=nearest, **wishes))

@@ -6,7 +6,7 @@ from packaging.version import Version
 
 from lab import causes
 from lab.base.errors import LabError
-from lab.repro.planning import Host, leading_to
+from lab.repro.planning import HostAbilities, leading_to
 from lab.repro.report import Mood, Setting, Speaker, Statement
 from tests.builders.reports import (
     CLONE,
@@ -33,8 +33,8 @@ UBUNTU = system("ubuntu", "24.04")
 POP = system("pop", None, like="ubuntu")
 NEAREST = {"nearest": True}
 LIMIT = "user.max_user_namespaces"
-NOBODY = Host(is_built, is_built, None)
-EVERYTHING = Host(lambda guest: True, lambda guest: True, HOST.releases)
+NOBODY = HostAbilities(is_built, is_built, None)
+EVERYTHING = HostAbilities(lambda guest: True, lambda guest: True, HOST.releases)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_an_index_that_does_not_answer_is_a_reason_and_no_guess() -> None:
     def nobody() -> list[Version]:
         raise LabError("no network")
 
-    made = plan(report(DEBIAN, boxlite("0.10.8")), CLONE, host=Host(is_built, is_built, nobody))
+    made = plan(report(DEBIAN, boxlite("0.10.8")), CLONE, host=HostAbilities(is_built, is_built, nobody))
     assert made.why_not == ("the releases of boxlite could not be listed: no network",)
 
 
