@@ -34,7 +34,7 @@ class Difference(OrderedEnum):
         return self.rank <= Difference.UNEXPECTED_PASS.rank
 
 
-class Seen(Entry):
+class CellOnSide(Entry):
     """What a cell did on one side."""
 
     status: Status
@@ -64,8 +64,8 @@ class CellDifference(Entry):
     variant: str
     difference: Difference
     reason: str = ""
-    old: Seen | None = Field(description="None: that side does not have the cell.")
-    new: Seen | None = Field(description="None: that side does not have the cell.")
+    old: CellOnSide | None = Field(description="None: that side does not have the cell.")
+    new: CellOnSide | None = Field(description="None: that side does not have the cell.")
     tests: list[TestChange] = Field(default_factory=list, description="Tests whose outcome changed.")
     protection: list[str] = Field(
         default_factory=list, description="What boxes that work on both sides lack on the new side."
@@ -123,7 +123,7 @@ class Comparison(Entry):
         return sum(_has_result(cell.old) and _has_result(cell.new) for cell in self.cells)
 
 
-def _has_result(cell: Seen | CellSummary | None) -> bool:
+def _has_result(cell: CellOnSide | CellSummary | None) -> bool:
     return cell is not None and not cell.status.could_not_run and cell.status is not Status.NOT_APPLICABLE
 
 
@@ -179,8 +179,8 @@ def _compare_cell(old_build: BuildResults, new_build: BuildResults, guest: str, 
         variant=variant,
         difference=difference,
         reason=reason,
-        old=Seen(status=old.status, cause=old.cause) if old else None,
-        new=Seen(status=new.status, cause=new.cause) if new else None,
+        old=CellOnSide(status=old.status, cause=old.cause) if old else None,
+        new=CellOnSide(status=new.status, cause=new.cause) if new else None,
         tests=tests,
         protection=weaker,
         environment=changes,
