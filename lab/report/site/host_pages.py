@@ -15,7 +15,7 @@ from lab.check.results import STOCK, Kind, Results, Source, cell_page
 from lab.probes import script
 from lab.record import CellResult, Status
 from lab.report import markdown, protection
-from lab.report.site.model import NOT_IN_USE, History, Seen, Site, components
+from lab.report.site.model import NOT_IN_USE, History, HistoryCell, Site, components
 from lab.report.site.page import Output, Page, Text
 
 # The groups of changes, in the order in which the page shows them: the heading, and the words of the summary.
@@ -38,8 +38,8 @@ BLOCKED_BUT_CURED = "yellow"
 class Change:
     """A cell that the site shows with another result than before; None where it was not shown."""
 
-    old: Seen | None
-    new: Seen | None
+    old: HistoryCell | None
+    new: HistoryCell | None
 
     @property
     def kind(self) -> Kind:

@@ -88,7 +88,7 @@ FORMAT: Final = "boxlite-lab site"
 MOST_HISTORY: Final = 8 << 20
 
 
-class Seen(Entry):
+class HistoryCell(Entry):
     """What a cell did in a run."""
 
     guest: str
@@ -120,14 +120,14 @@ class History(Entry):
     entries: list[str] = Field(
         default_factory=list, description="The files and folders at the top of the site that the lab made."
     )
-    shown: list[Seen] = Field(default_factory=list, description="The results that the site shows.")
-    before: list[Seen] = Field(
+    shown: list[HistoryCell] = Field(default_factory=list, description="The results that the site shows.")
+    before: list[HistoryCell] = Field(
         default_factory=list, description="The results that it showed before, where they were others."
     )
 
     def published(self, cells: Mapping[Identity, Result]) -> "History":
         results = [
-            Seen(
+            HistoryCell(
                 guest=published.cell.guest,
                 variant=published.cell.variant,
                 build=published.cell.build,
