@@ -25,7 +25,7 @@ from lab import __version__
 from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.paths import PACKAGE, Paths
-from lab.machine.acceleration import Verdict
+from lab.machine.acceleration import AccelerationVerdict
 from lab.machine.connection import connection, default_uri, version
 
 NOT_KNOWN = "not known"
@@ -119,7 +119,7 @@ def _processor() -> str:
 def _acceleration(paths: Paths) -> str:
     """What the lab found out about this host, if it ever looked."""
     try:
-        return Verdict.model_validate_json(paths.acceleration.read_text()).acceleration.name
+        return AccelerationVerdict.model_validate_json(paths.acceleration.read_text()).acceleration.name
     except (OSError, ValidationError):
         return NOT_KNOWN
 

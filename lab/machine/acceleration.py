@@ -98,7 +98,7 @@ class KvmFails(LabError):
     """A guest's kernel does not run under KVM; the message is a clause that says why."""
 
 
-class Verdict(BaseModel):
+class AccelerationVerdict(BaseModel):
     """The content of `acceleration.json`; `key` says for which host it holds."""
 
     key: str
@@ -154,9 +154,9 @@ def keep_speed(paths: Paths, acceleration: Acceleration, boot: str) -> bool:
     return verdict.kernel_seconds is None
 
 
-def read_verdict(paths: Paths) -> Verdict | None:
+def read_verdict(paths: Paths) -> AccelerationVerdict | None:
     try:
-        return read_model(Verdict, paths.acceleration, SMALL_FILE)
+        return read_model(AccelerationVerdict, paths.acceleration, SMALL_FILE)
     except (OSError, ValueError):
         return None
 
@@ -189,7 +189,7 @@ def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) ->
                 raise NoLibvirt(f"libvirt went away while KVM was tried: {error}") from error
             return Acceleration(False, f"/dev/kvm opens, but under it QEMU fails: {str(error).splitlines()[0]}")
     acceleration = Acceleration(not problem, problem or "a guest kernel ran under KVM", seconds)
-    verdict = Verdict(
+    verdict = AccelerationVerdict(
         key=identify_host(connection), kvm=acceleration.kvm, reason=acceleration.reason, kernel_seconds=seconds
     )
     if image.has_own_kernel:

@@ -122,7 +122,7 @@ def test_what_boxlite_does_is_never_tried_again(lab: Lab, status: Status) -> Non
 
 
 def test_after_a_guest_that_did_not_come_up_later_lanes_know_how_slow_its_kernel_was(lab: Lab) -> None:
-    verdict = acceleration.Verdict(key="this host", kvm=False, reason="a test", kernel_seconds=0.5)
+    verdict = acceleration.AccelerationVerdict(key="this host", kvm=False, reason="a test", kernel_seconds=0.5)
     lab.paths.make(lab.paths.cache)
     lab.paths.acceleration.write_text(verdict.model_dump_json())
 
@@ -135,7 +135,7 @@ def test_after_a_guest_that_did_not_come_up_later_lanes_know_how_slow_its_kernel
     lab.boot = boot
     run = lab.run(guests=ONE, jobs=1)
     assert statuses(run) == {"debian-13": ["pass", "pass"]}
-    kept = acceleration.Verdict.model_validate_json(lab.paths.acceleration.read_bytes())
+    kept = acceleration.AccelerationVerdict.model_validate_json(lab.paths.acceleration.read_bytes())
     assert kept == verdict.model_copy(update={"kernel_seconds": 20.0})
 
 
