@@ -31,26 +31,26 @@ FILES_OF_DEB = 'dpkg-deb --fsys-tarfile "$1" | head -c "$2" >"$3"'
 DEB_SECONDS = 300.0
 
 
-class Damaged(LabError):
+class DamagedArchive(LabError):
     """An archive cannot be read, is not what it says of itself, or holds more than the lab unpacks."""
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Raise as Damaged whatever the block raises, unless a disk is full.
+    """Raise as DamagedArchive whatever the block raises, unless a disk is full.
 
     zipfile, tarfile, the decompressors and readers of JSON raise a dozen kinds of errors for damaged data.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, Damaged) or is_full(error):
+        if isinstance(error, DamagedArchive) or is_full(error):
             raise
-        raise Damaged(bounded(plain(str(error)), LONGEST_MESSAGE)) from error
+        raise DamagedArchive(bounded(plain(str(error)), LONGEST_MESSAGE)) from error
 
 
 def read(path: Path, name: str, most: int) -> bytes:
-    """Up to `most` bytes of the file with this name in a wheel or a compressed tar. Raises Damaged."""
+    """Up to `most` bytes of the file with this name in a wheel or a compressed tar. Raises DamagedArchive."""
     with reading():
         if path.suffix == ".whl":
             with _open_wheel(path) as wheel, wheel.open(name) as file:
@@ -59,12 +59,12 @@ def read(path: Path, name: str, most: int) -> bytes:
             members = {member.name: member for member in _members(tar)}
             content = tar.extractfile(members[name]) if name in members else None
             if content is None:
-                raise Damaged(f"it has no file {name}")
+                raise DamagedArchive(f"it has no file {name}")
             return content.read(most)
 
 
 def unpack(path: Path, to: Path) -> None:
-    """Unpack a wheel or a compressed tar into a folder. Raises Damaged."""
+    """Unpack a wheel or a compressed tar into a folder. Raises DamagedArchive."""
     with reading():
         if path.suffix == ".whl":
             with _open_wheel(path) as wheel:
@@ -78,7 +78,7 @@ def unpack_deb(path: Path, to: Path, most: int) -> int:
     """Unpack the files and folders of a .deb of up to `most` bytes into a folder; returns the bytes.
 
     Symbolic links are left out, so that nothing outside of the folder is written or found. The tar is beside
-    the folder meanwhile. Raises Damaged, OSError.
+    the folder meanwhile. Raises DamagedArchive, OSError.
     """
     tar = to.with_name(f"{to.name}.tar")
     command: list[str | Path] = ["bash", "-o", "pipefail", "-c", FILES_OF_DEB, "bash", path]
@@ -91,9 +91,9 @@ def unpack_deb(path: Path, to: Path, most: int) -> int:
                 failure = plain(error.output or str(error)).strip()
             # dpkg-deb also fails if `head` has enough.
             if (size := tar.stat().st_size) > most:
-                raise Damaged(f"it holds more than {most / 2**30:.3g} GiB")
+                raise DamagedArchive(f"it holds more than {most / 2**30:.3g} GiB")
             if failure:
-                raise Damaged(bounded(failure, LONGEST_MESSAGE))
+                raise DamagedArchive(bounded(failure, LONGEST_MESSAGE))
             with _read_tar(tar) as archive:
                 archive.extractall(to, _members(archive, skip_links=True), filter="data")
     finally:
@@ -102,7 +102,7 @@ def unpack_deb(path: Path, to: Path, most: int) -> int:
 
 
 def unpack_result(archive: bytes, to: Path, *, most: int, may_hold: Callable[[str], bool]) -> None:
-    """Unpack a tar that is compressed by zstd into a folder. Raises Damaged.
+    """Unpack a tar that is compressed by zstd into a folder. Raises DamagedArchive.
 
     It may have at most `most` bytes, unpacked, and only files with names that it `may_hold`.
     """
@@ -111,10 +111,10 @@ def unpack_result(archive: bytes, to: Path, *, most: int, may_hold: Callable[[st
 
 
 def check_wheel(path: Path) -> None:
-    """Read all files of a wheel. Raises Damaged if one does not match its checksum."""
+    """Read all files of a wheel. Raises DamagedArchive if one does not match its checksum."""
     with reading(), _open_wheel(path) as wheel:
         if name := wheel.testzip():
-            raise Damaged(f"{bounded(plain(name), LONGEST_MESSAGE)} does not match its checksum")
+            raise DamagedArchive(f"{bounded(plain(name), LONGEST_MESSAGE)} does not match its checksum")
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def _members(
     *,
     skip_links: bool = False,
 ) -> Iterator[tarfile.TarInfo]:
-    """The files and folders of a tar. Raises Damaged if it has anything else, or too many.
+    """The files and folders of a tar. Raises DamagedArchive if it has anything else, or too many.
 
     `skip_links`: symbolic links are left out and not refused.
     """
@@ -177,15 +177,17 @@ def _members(
 def _check_name(name: str, *, is_usual: bool = True) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or len(path.parts) > DEEPEST or not is_usual:
-        raise Damaged(f"it holds {bounded(plain(name), 100)!r}; expected only files and folders below it")
+        raise DamagedArchive(
+            f"it holds {bounded(plain(name), 100)!r}; expected only files and folders below it"
+        )
 
 
 def _check_limits(files: int, size: int, most: int | None = None) -> None:
     most = MOST_BYTES if most is None else most
     if files > MOST_FILES:
-        raise Damaged(f"it holds more than {MOST_FILES} files")
+        raise DamagedArchive(f"it holds more than {MOST_FILES} files")
     if size > most:
-        raise Damaged(f"it holds more than {most >> 20} MiB")
+        raise DamagedArchive(f"it holds more than {most >> 20} MiB")
 
 
 class _Cautious(io.BufferedReader):
@@ -197,5 +199,5 @@ class _Cautious(io.BufferedReader):
         self.blocks += size == tarfile.BLOCKSIZE
         _check_limits(self.blocks // 4, 0)
         if size is not None and size > LARGEST_HEADER:
-            raise Damaged(f"it has a header of {size} bytes")
+            raise DamagedArchive(f"it has a header of {size} bytes")
         return super().read(size)

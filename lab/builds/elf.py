@@ -100,7 +100,7 @@ def _read(path: Path, _size: int, _changed: int) -> list[Needs]:
     budget = _Budget()
     if path.suffix not in (".whl", ".tgz", ".zst"):
         return _needs(path, path.name, budget)
-    with scratch.temporary() as folder, suppress(archives.Damaged):
+    with scratch.temporary() as folder, suppress(archives.DamagedArchive):
         archives.unpack(path, folder)
         files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
         return [need for file in files for need in _needs(file, f"{file.name} in {path.name}", budget)]

@@ -252,7 +252,7 @@ class Coordinator:
             submitted = self._dispatch.parts.get(event.part)
             if isinstance(event, ImagePrepared) and submitted:
                 _check_prepared(event.image, submitted.image.manifest)
-        except (ValidationError, archives.Damaged) as error:
+        except (ValidationError, archives.DamagedArchive) as error:
             self._blame(name, content.get("part"), one_line(error))
             return
         if submitted:
@@ -315,7 +315,7 @@ class Coordinator:
                 self._take_result(submitted, result)
             elif not is_withdrawn and not self._is_stopping:
                 self._fail_part(submitted, result)
-        except archives.Damaged as error:
+        except archives.DamagedArchive as error:
             fault = LabError(f"the result of {submitted.host} cannot be used: {error}")
             self._fail_part(submitted, fault)
         self._backlog.put_back_unfinished(submitted.tickets)
@@ -390,6 +390,8 @@ class Coordinator:
 
 
 def _check_prepared(prepared: Manifest, original: Manifest) -> None:
-    """Raise archives.Damaged if an image that a host has prepared is not one of the image that it was given."""
+    """Raise archives.DamagedArchive if an image that a host has prepared is not one of the image that it was
+    given.
+    """
     if (prepared.guest, prepared.arch, prepared.base) != (original.guest, original.arch, original.disk_sha256):
-        raise archives.Damaged("it prepared an image that does not belong to its part")
+        raise archives.DamagedArchive("it prepared an image that does not belong to its part")

@@ -50,7 +50,7 @@ def unpack(
     """Unpack an archive into an empty folder; return the record in it, and how the part ended.
 
     It may hold nothing but these and files below the folders of `cells`, which are cells of `builds`. Raises
-    archives.Damaged, or OSError if this host's disk takes no more.
+    archives.DamagedArchive, or OSError if this host's disk takes no more.
     """
     folders = [PurePosixPath(cell) for cell in cells]
 
@@ -66,11 +66,11 @@ def unpack(
         # By the name: one with a "." in it has the folder of another one.
         names = {str(cell) for cell in cells}
         if other := next((cell for cell in result.cells if f"{CELLS}/{cell.name}" not in names), None):
-            raise archives.Damaged(
+            raise archives.DamagedArchive(
                 f"its record has {bounded(plain(other.name), 100)!r}, which is not a cell of the part"
             )
         if lacking := next((build.name for build in result.run.builds if build.name not in builds), None):
-            raise archives.Damaged(
+            raise archives.DamagedArchive(
                 f"its record has the build {bounded(plain(lacking), 100)!r}, which is not a build of the part"
             )
         return result, read_model(PartEnd, target / END_FILE, 8 * LONGEST)

@@ -171,7 +171,7 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
         # An ordinary user's mmdebstrap reads them as another user.
         process.run(["chmod", "-R", "u+w,a+rX", tree], timeout=CHMOD_SECONDS)
         shutil.rmtree(unpacked)
-    except archives.Damaged as error:
+    except archives.DamagedArchive as error:
         raise LabError(
             f"the kernel {path} cannot be unpacked: {error}",
             hint=f"make or fetch it again; if it is too large, {kernels.SMALLER}",

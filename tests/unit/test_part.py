@@ -13,7 +13,7 @@ pytest.importorskip("distributed")
 
 from lab import __version__
 from lab.builds import archives
-from lab.builds.archives import Damaged
+from lab.builds.archives import DamagedArchive
 from lab.fleet import results
 from lab.fleet.messages import PartEnd
 from lab.fleet.part import Part, PartRefused
@@ -141,7 +141,7 @@ def test_record_and_evidence_arrive_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
 def test_one_that_is_cut_off_is_damaged(tmp_path: Path, kept: float) -> None:
     archive = packed(tmp_path)
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedArchive):
         results.unpack(archive[: int(len(archive) * kept)], tmp_path / "target", CELLS, BUILDS)
 
 
@@ -157,22 +157,22 @@ def test_one_that_is_cut_off_is_damaged(tmp_path: Path, kept: float) -> None:
     ids=str,
 )
 def test_nothing_but_files_of_the_part_s_cells_is_unpacked(tmp_path: Path, bad: tarfile.TarInfo | str) -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedArchive):
         results.unpack(made(bad), tmp_path / "target", CELLS, BUILDS)
     assert not (tmp_path / "outside").exists()
 
 
 def test_what_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "MOST_BYTES", 1000)
-    with pytest.raises(Damaged, match="more than"):
+    with pytest.raises(DamagedArchive, match="more than"):
         results.unpack(made(FILE, size=2000), tmp_path / "target", CELLS, BUILDS)
     monkeypatch.setattr(archives, "MOST_FILES", 1)
-    with pytest.raises(Damaged, match="more than"):
+    with pytest.raises(DamagedArchive, match="more than"):
         results.unpack(made(FILE, f"{FILE}.2"), tmp_path / "again", CELLS, BUILDS)
 
 
 def test_a_result_of_other_cells_is_damaged(tmp_path: Path) -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedArchive):
         results.unpack(packed(tmp_path), tmp_path / "target", CELLS[:1], BUILDS)
 
 

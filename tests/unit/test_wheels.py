@@ -10,7 +10,7 @@ from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.builds import wheels
-from lab.builds.archives import Damaged
+from lab.builds.archives import DamagedArchive
 from lab.builds.kinds.wheel import Wheel
 from tests.builders.facts import facts
 from tests.builders.packages import StandIn, make_wheel
@@ -169,5 +169,5 @@ def test_a_wheel_that_cannot_be_read_or_asks_for_nonsense_is_a_damaged_one(
         with zipfile.ZipFile(wheel, "w") as archive:
             for name, text in content.items():
                 archive.writestr(name, text)
-    with pytest.raises((ValueError, Damaged), match=expected):
+    with pytest.raises((ValueError, DamagedArchive), match=expected):
         wheels.requirements(wheel)

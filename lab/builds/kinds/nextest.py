@@ -186,7 +186,7 @@ class Unpacked:
 
 
 def read_workspace(folder: Path) -> Unpacked:
-    """The workspace in a folder, completed for nextest. Raises archives.Damaged."""
+    """The workspace in a folder, completed for nextest. Raises archives.DamagedArchive."""
     with archives.reading():
         metadata = folder / "target" / "nextest"
         cargo = parse_json(read_regular(metadata / "cargo-metadata.json", LARGEST_METADATA))
@@ -246,7 +246,7 @@ def list_tests(nextest: Path, unpacked: Unpacked, choice: Sequence[str]) -> tupl
                     if case["filter-match"]["status"] == "matches":
                         tests.append((binary, f"{prefix}${name}", name))
                         version = version or unpacked.versions[suite["package-id"]]
-    except (process.CommandFailed, archives.Damaged) as error:
+    except (process.CommandFailed, archives.DamagedArchive) as error:
         words = error.output if isinstance(error, process.CommandFailed) else str(error)
         raise UsageError(
             f"no tests could be listed with {' '.join(choice)}: {' '.join(words.split())}",
@@ -414,7 +414,7 @@ class Nextest(Build):
         try:
             archives.unpack(file, folder)
             return read_workspace(folder)
-        except archives.Damaged as error:
+        except archives.DamagedArchive as error:
             raise UsageError(
                 f"{file}: expected an archive that `cargo nextest archive` made: {one_line(error)}",
                 hint="make it with: cargo nextest archive --archive-file tests.tar.zst",

@@ -191,7 +191,7 @@ def read_manifest(tarball: Path) -> Manifest:
     try:
         text = archives.read(tarball, "package/package.json", LARGEST_MANIFEST)
         return Manifest.model_validate(parse_json(text))
-    except (archives.Damaged, ValueError) as error:
+    except (archives.DamagedArchive, ValueError) as error:
         expected = f"a tarball of {PROJECT}, as `npm pack` makes it"
         raise UsageError(f"{tarball}: expected {expected}; it cannot be read: {one_line(error)}") from error
 

@@ -136,7 +136,7 @@ def read_version(path: Path) -> Version:
                 raise ValueError(f"a wheel of {project}, not of {wheels.PROJECT}")
             wheels.requirements(wheel)
             archives.check_wheel(wheel)
-        except (ValueError, archives.Damaged) as error:
+        except (ValueError, archives.DamagedArchive) as error:
             label = "" if wheel == path else f" {wheel.name}:"
             raise UsageError(
                 f"--build {path}:{label} {error}",
