@@ -25,7 +25,7 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors, hold_for
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed
 from lab.machine.lane import Lane, open_lane
-from lab.machine.states import Damaged, StateInfo, States, StoredState
+from lab.machine.states import DamagedState, StateInfo, States, StoredState
 from lab.plan import Machine
 from lab.probes import Facts
 from lab.record import LaneRecord
@@ -165,7 +165,7 @@ class RunningLane:
                 self._load(stored)
         except (LabError, OSError) as error:
             self.lane.check_wanted()
-            if isinstance(error, (CheckpointFailed, DeadlineExpired, AgentLost, Damaged)):
+            if isinstance(error, (CheckpointFailed, DeadlineExpired, AgentLost, DamagedState)):
                 stored.drop()
             problem = f"a stored state could not be used: {str(error).splitlines()[0]}"
             self.show(Progress(problem))

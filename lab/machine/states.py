@@ -46,7 +46,7 @@ PARTIAL = ".partial-"
 _STATE, _INFO = "state.qcow2", "known.json"
 
 
-class Damaged(LabError):
+class DamagedState(LabError):
     """A stored state is not complete."""
 
 
@@ -91,12 +91,12 @@ class StoredState:
             return 0.0
 
     def info(self) -> StateInfo:
-        """Read `known.json`. Raises Damaged."""
+        """Read `known.json`. Raises DamagedState."""
         file = self.folder / _INFO
         try:
             return _ADAPTER.validate_python(parse_json(read_regular(file, MOST_KNOWN)))
         except (OSError, ValueError) as error:
-            raise Damaged(f"{file} of a stored state cannot be read: {one_line(error)}") from error
+            raise DamagedState(f"{file} of a stored state cannot be read: {one_line(error)}") from error
 
     def copy_to(self, overlay: Path) -> None:
         """Copy the state; the copy shares its blocks if the file system can do that. Raises LabError."""

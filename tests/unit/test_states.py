@@ -21,7 +21,7 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.domain import Device, FirmwareBoot, Hardware, Network
 from lab.machine.lane import Lane
 from lab.machine.seed import KeyPair
-from lab.machine.states import Damaged, StateInfo, States, StoredState
+from lab.machine.states import DamagedState, StateInfo, States, StoredState
 from tests.builders.daemon import Daemon
 from tests.builders.guests import base_image
 
@@ -195,7 +195,9 @@ def test_a_damaged_known_file_is_named_without_the_keys_in_it(host: Host, text: 
     kept = host.keep()
     assert kept is not None
     (kept.folder / "known.json").write_text(text)
-    with pytest.raises(Damaged, match=f"{kept.folder / 'known.json'} of a stored state cannot be") as error:
+    with pytest.raises(
+        DamagedState, match=f"{kept.folder / 'known.json'} of a stored state cannot be"
+    ) as error:
         kept.info()
     assert "private" not in str(error.value)
     assert len(str(error.value).splitlines()) == 1
