@@ -39,7 +39,7 @@ MOST_READS, MOST_READ = 200_000, 16 << 20
 
 
 @dataclass(frozen=True)
-class Needs:
+class ElfNeeds:
     """What one ELF file needs. `glibc` None: it asks for no version."""
 
     file: str
@@ -54,7 +54,7 @@ def check(files: Mapping[str, Path], facts: Facts) -> None:
             raise NotApplicable(reason)
 
 
-def why_not(needs: Sequence[Needs], facts: Facts) -> str | None:
+def why_not(needs: Sequence[ElfNeeds], facts: Facts) -> str | None:
     """The first of these needs that a guest does not meet, in words; None if none is known to be unmet."""
     glibc, guest_processor = numbers(facts.glibc), ARCHITECTURES[facts.machine].elf
     for need in needs:
@@ -82,7 +82,7 @@ def processor(path: Path) -> str | None:
     return next((name for name, value in ENUM_E_MACHINE.items() if value == number), str(number))
 
 
-def read(path: Path) -> Sequence[Needs]:
+def read(path: Path) -> Sequence[ElfNeeds]:
     """What an ELF file, or each one in an archive, needs; nothing for anything else.
 
     Damaged files are passed over: what becomes of a build with such files is for its suite to show. Raises
@@ -95,7 +95,7 @@ def read(path: Path) -> Sequence[Needs]:
 
 
 @lru_cache
-def _read(path: Path, _size: int, _changed: int) -> list[Needs]:
+def _read(path: Path, _size: int, _changed: int) -> list[ElfNeeds]:
     """Read a file once as long as it stays the same: unpacking boxlite's library takes seconds."""
     budget = _Budget()
     if path.suffix not in (".whl", ".tgz", ".zst"):
@@ -129,7 +129,7 @@ class _Budget:
         return content
 
 
-def _needs(path: Path, name: str, budget: _Budget) -> list[Needs]:
+def _needs(path: Path, name: str, budget: _Budget) -> list[ElfNeeds]:
     """What an ELF file needs; nothing if it is none, or damaged."""
     from elftools.elf.gnuversions import GNUVerNeedSection
 
@@ -138,7 +138,7 @@ def _needs(path: Path, name: str, budget: _Budget) -> list[Needs]:
             elf = budget.open(stream)
             sections = [part for part in elf.iter_sections() if isinstance(part, GNUVerNeedSection)]
             glibc = max((version for section in sections for version in _glibc(section)), default=None)
-            return [Needs(name, str(elf["e_machine"]), glibc)]
+            return [ElfNeeds(name, str(elf["e_machine"]), glibc)]
         except Exception:
             # pyelftools raises whatever comes up in it: ELFError, OverflowError, ArrayError and others.
             return []

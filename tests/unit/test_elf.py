@@ -13,7 +13,7 @@ from packaging.version import Version
 from lab.base.architecture import of_host
 from lab.base.errors import NotApplicable
 from lab.builds import elf
-from lab.builds.elf import Needs
+from lab.builds.elf import ElfNeeds
 from lab.builds.kinds.wheel import choose
 from tests.builders import packages
 from tests.builders.facts import facts
@@ -36,8 +36,8 @@ def wheel(folder: Path, content: bytes, tags: str = "cp313-cp313-manylinux_2_28_
 @pytest.mark.parametrize(
     ("parts", "needs"),
     [
-        ({}, Needs("program")),
-        ({"versions": NEW_GLIBC}, Needs("program", glibc=Version("2.42"))),
+        ({}, ElfNeeds("program")),
+        ({"versions": NEW_GLIBC}, ElfNeeds("program", glibc=Version("2.42"))),
         (
             # As in boxlite's own library.
             {
@@ -47,18 +47,18 @@ def wheel(folder: Path, content: bytes, tags: str = "cp313-cp313-manylinux_2_28_
                     "libm.so.6": ["GLIBC_2.2.5"],
                 }
             },
-            Needs("program", glibc=Version("2.28")),
+            ElfNeeds("program", glibc=Version("2.28")),
         ),
         (
             {"versions": {"libc.so.6": ["GLIBC_2.17", "GLIBC_ABI_DT_RELR"]}},
-            Needs("program", glibc=Version("2.36")),
+            ElfNeeds("program", glibc=Version("2.36")),
         ),
-        ({"versions": {"libc.so.6": ["GLIBC_PRIVATE"]}}, Needs("program")),
-        ({"versions": NEW_GLIBC, "weak": ["GLIBC_2.42"]}, Needs("program", glibc=Version("2.9"))),
-        ({"machine": AARCH64}, Needs("program", processor="EM_AARCH64")),
+        ({"versions": {"libc.so.6": ["GLIBC_PRIVATE"]}}, ElfNeeds("program")),
+        ({"versions": NEW_GLIBC, "weak": ["GLIBC_2.42"]}, ElfNeeds("program", glibc=Version("2.9"))),
+        ({"machine": AARCH64}, ElfNeeds("program", processor="EM_AARCH64")),
     ],
 )
-def test_a_file_says_what_it_needs(tmp_path: Path, parts: dict[str, Any], needs: Needs) -> None:
+def test_a_file_says_what_it_needs(tmp_path: Path, parts: dict[str, Any], needs: ElfNeeds) -> None:
     assert elf.read(file(tmp_path, packages.elf(**parts))) == [needs]
 
 
