@@ -82,7 +82,7 @@ def _natives(dependencies: object) -> object:
     return {name: dependencies[name] for name in NATIVE.values() if name in dependencies}
 
 
-class Manifest(FailFastModel):
+class NpmPackage(FailFastModel):
     """What is read of package.json: the package itself, its native packages, and the Node that it needs."""
 
     name: str = Field(pattern=f"^{PROJECT}$")
@@ -147,7 +147,7 @@ class Npm(PytestTests):
                 return
         raise errors[0]
 
-    def packages(self, paths: Paths, arch: str, task: Task) -> tuple[Manifest, Path, Path]:
+    def packages(self, paths: Paths, arch: str, task: Task) -> tuple[NpmPackage, Path, Path]:
         """What boxlite's package says of itself, its tarball, and that of its native package.
 
         Beside a local tarball may be that of the native package. Raises UsageError if there is no such release,
@@ -186,11 +186,11 @@ class Npm(PytestTests):
 # --- boxlite's packages --------------------------------------------------------------------------------
 
 
-def read_manifest(tarball: Path) -> Manifest:
+def read_manifest(tarball: Path) -> NpmPackage:
     """What a tarball of boxlite's package says of itself. Raises UsageError if it is none."""
     try:
         text = archives.read(tarball, "package/package.json", LARGEST_MANIFEST)
-        return Manifest.model_validate(parse_json(text))
+        return NpmPackage.model_validate(parse_json(text))
     except (archives.DamagedArchive, ValueError) as error:
         expected = f"a tarball of {PROJECT}, as `npm pack` makes it"
         raise UsageError(f"{tarball}: expected {expected}; it cannot be read: {one_line(error)}") from error
@@ -201,7 +201,7 @@ def file_name(name: str, version: str) -> str:
     return f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
 
 
-def _beside(main: Path, manifest: Manifest, native: str) -> Path:
+def _beside(main: Path, manifest: NpmPackage, native: str) -> Path:
     return main.with_name(file_name(native, manifest.natives[native]))
 
 
