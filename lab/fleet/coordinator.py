@@ -31,7 +31,7 @@ from lab.fleet.messages import Event, ImageLacks, ImagePrepared, LaneEvent, Note
 from lab.fleet.part import PartRefused
 from lab.fleet.roster import Roster, start_thread
 from lab.fleet.run_images import RunImages
-from lab.images.store import Manifest
+from lab.images.store import ImageManifest
 from lab.plan import PlannedRun
 from lab.record import RunResult, Status
 from lab.record.folders import locked_folder
@@ -389,7 +389,7 @@ class Coordinator:
         self._roster.count_failure(name, fault)
 
 
-def _check_prepared(prepared: Manifest, original: Manifest) -> None:
+def _check_prepared(prepared: ImageManifest, original: ImageManifest) -> None:
     """Raise archives.DamagedArchive if an image that a host has prepared is not one of the image that it was
     given.
     """

@@ -17,7 +17,7 @@ from lab.catalog import Guest
 from lab.fleet.login import Login
 from lab.images import store
 from lab.images.download import check_room
-from lab.images.store import BaseImage, Manifest
+from lab.images.store import BaseImage, ImageManifest
 from lab.lane import prepare_image
 
 # How long another part of the host may wait for the same image: 1 GiB at 150 KiB/s.
@@ -50,7 +50,7 @@ def push(login: Login, image: BaseImage, folder: str) -> None:
             files.put(str(image.folder / name), f"{folder}/{name}")
 
 
-def fetch(paths: Paths, login: Login, manifest: Manifest, folder: str) -> BaseImage:
+def fetch(paths: Paths, login: Login, manifest: ImageManifest, folder: str) -> BaseImage:
     """Take over an image that a host has prepared in a folder of its store. Raises LabError."""
     check_room(paths.make(paths.images), manifest.size, f"the image of {manifest.guest}")
     with login.files(f"fetch the image of {manifest.guest}") as files:
@@ -72,7 +72,7 @@ def report_failure(folder: str, reason: str) -> None:
     _failures[folder] = reason
 
 
-def get(paths: Paths, manifest: Manifest, ask: Callable[[str], None], stop: threading.Event) -> None:
+def get(paths: Paths, manifest: ImageManifest, ask: Callable[[str], None], stop: threading.Event) -> None:
     """Have an image in the store of this host; `ask` has it brought to a folder here. Raises LabError.
 
     Nothing tells this host that the image is there: it looks, because a message can be lost.
@@ -101,7 +101,7 @@ def get(paths: Paths, manifest: Manifest, ask: Callable[[str], None], stop: thre
         shutil.rmtree(arriving, ignore_errors=True)
 
 
-def _is_complete(folder: Path, manifest: Manifest) -> bool:
+def _is_complete(folder: Path, manifest: ImageManifest) -> bool:
     """Whether each file of an image is in a folder, and as long as it has to be.
 
     SFTP writes from front to back.

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeA
 
 from lab.base.activity import Activity, Progress
 from lab.base.files import LONGEST_NAME, plain
-from lab.images.store import Manifest
+from lab.images.store import ImageManifest
 from lab.record.outcome import Entry
 
 # Longest text of an event and longest path, in characters.
@@ -112,7 +112,7 @@ class ImagePrepared(Entry):
     kind: Literal["prepared"]
     part: int
     folder: FolderPath
-    image: Manifest
+    image: ImageManifest
 
 
 Event = PartBegins | LaneEvent | NoteEvent | ImageLacks | ImagePrepared

@@ -23,7 +23,7 @@ from lab.base.paths import Paths
 from lab.catalog import Catalog
 from lab.fleet import images, results
 from lab.fleet.messages import PartEnd
-from lab.images.store import BaseImage, Manifest
+from lab.images.store import BaseImage, ImageManifest
 from lab.plan import PlannedRun
 from lab.record import RESULTS_FILE, CellResult, RunResult, Status
 from lab.run import start
@@ -54,7 +54,7 @@ class Part(BaseModel):
     number: int
     record: RunResult
     offline: bool = False
-    image: Manifest = Field(description="The image that its machine must start from.")
+    image: ImageManifest = Field(description="The image that its machine must start from.")
 
     @classmethod
     def of(cls, tickets: Sequence[Ticket], journal: Journal, *, number: int, **more: Any) -> "Part":

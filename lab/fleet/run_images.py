@@ -9,7 +9,7 @@ from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.fleet import images
 from lab.fleet.roster import Roster
-from lab.images.store import BaseImage, Manifest
+from lab.images.store import BaseImage, ImageManifest
 from lab.run.observer import Observer
 
 
@@ -66,7 +66,7 @@ class RunImages:
         """Tell a host that no image comes into a folder, because the run has no such part any more."""
         self.roster.call(name, images.report_failure, folder, f"the run has no part {part} any more")
 
-    def fetch(self, name: str, image: BaseImage, prepared: Manifest, folder: str) -> None:
+    def fetch(self, name: str, image: BaseImage, prepared: ImageManifest, folder: str) -> None:
         """Take over what a host has prepared from an image of the run, in a folder of its store."""
         guest, pin = image.manifest.guest, PinnedImage(image, is_ready=False)
         lane = f"coordinator: {guest}"

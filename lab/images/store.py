@@ -57,7 +57,7 @@ class StoredFile(FailFastModel):
     modified_ns: int
 
 
-class Manifest(FailFastModel):
+class ImageManifest(FailFastModel):
     """What the store knows about an image, and what two hosts of a run tell each other about it.
 
     `inputs` is the digest of the definition that it was made from, `disk_sha256` that of its disk as it was
@@ -95,7 +95,7 @@ class BaseImage:
     """A complete image in the store. It has a kernel, or `firmware` runs the boot loader on its disk."""
 
     folder: Path
-    manifest: Manifest
+    manifest: ImageManifest
     firmware: Firmware | None = None
 
     @property
@@ -126,7 +126,7 @@ class BaseImage:
 def read(folder: Path) -> BaseImage | None:
     """Return the image in a folder. None without one, or if its manifest is damaged: it is made again then."""
     try:
-        return BaseImage(folder, read_model(Manifest, folder / MANIFEST, SMALL_FILE))
+        return BaseImage(folder, read_model(ImageManifest, folder / MANIFEST, SMALL_FILE))
     except (OSError, ValueError):
         return None
 
@@ -370,7 +370,7 @@ def place(
             files[file.name] = StoredFile(
                 sha256=sha256(file), size=status.st_size, modified_ns=status.st_mtime_ns
             )
-        manifest = Manifest(
+        manifest = ImageManifest(
             guest=guest,
             inputs=inputs,
             disk_sha256=files[DISK].sha256,
@@ -402,7 +402,7 @@ def place(
 # -- from another host
 
 
-def receive(paths: Paths, sent: Manifest, bring: Bring, task: Task, *, origin: str) -> BaseImage:
+def receive(paths: Paths, sent: ImageManifest, bring: Bring, task: Task, *, origin: str) -> BaseImage:
     """Return the image with this manifest; bring it first if it is not stored. Two lanes at once do this once.
 
     It is put beside an image that this host made from the same definition. `origin` is where it comes from.

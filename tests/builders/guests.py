@@ -10,7 +10,7 @@ from lab.base.activity import UNWATCHED, Progress, Task
 from lab.base.paths import Paths
 from lab.catalog import Firmware
 from lab.images import store
-from lab.images.store import DISK, BaseImage, Manifest, StoredFile
+from lab.images.store import DISK, BaseImage, ImageManifest, StoredFile
 from lab.lane import prepare_image
 
 # Two chunks, and a piece of a third one.
@@ -19,7 +19,7 @@ INITRD_BYTES = (8 << 20) + 5
 
 def base_image(folder: Path, firmware: Firmware | None = None) -> BaseImage:
     disk = StoredFile(sha256="1" * 64, size=1, modified_ns=1)
-    manifest = Manifest(
+    manifest = ImageManifest(
         guest="debian-13",
         inputs="0" * 64,
         disk_sha256=disk.sha256,
