@@ -75,7 +75,7 @@ class Bubblewrap(FactsModel):
     mode: Mode = Field(description="Permission bits, in octal with 0o before it.")
 
 
-class Kvm(FactsModel):
+class KvmFacts(FactsModel):
     """The device /dev/kvm."""
 
     mode: Mode = Field(description="Permission bits, in octal with 0o before it.")
@@ -113,7 +113,7 @@ class Facts(FactsModel):
     bubblewrap: Bubblewrap | None = Field(
         description="The system's bubblewrap. None: there is no bwrap in /usr/local/bin, /usr/bin or /bin."
     )
-    kvm: Kvm | None = Field(description="The device /dev/kvm. None: there is none.")
+    kvm: KvmFacts | None = Field(description="The device /dev/kvm. None: there is none.")
     systemd: bool = Field(description="Whether systemd manages the host's services.")
     podman: bool = Field(description="Whether /usr/bin/podman exists.")
     mkfs: tuple[str, ...] = Field(description="For which of btrfs and xfs a mkfs.KIND is installed.")
