@@ -37,7 +37,7 @@ class OsRelease(FactsModel):
     pretty_name: str | None = Field(description="PRETTY_NAME, as users know the system. None: no such line.")
 
 
-class AppArmor(FactsModel):
+class AppArmorFacts(FactsModel):
     """AppArmor in the kernel, and what the guest has installed for it."""
 
     version: str | None = Field(description="Version of apparmor_parser. None: it prints none.")
@@ -108,7 +108,7 @@ class Facts(FactsModel):
     sysctls: dict[str, str | None] = Field(
         description="The usual sysctls and those that variants set; null where the kernel has no such name."
     )
-    apparmor: AppArmor | None = Field(description="AppArmor. None: it is not in use.")
+    apparmor: AppArmorFacts | None = Field(description="AppArmor. None: it is not in use.")
     selinux: Selinux | None = Field(description="SELinux. None: it is not in use.")
     bubblewrap: Bubblewrap | None = Field(
         description="The system's bubblewrap. None: there is no bwrap in /usr/local/bin, /usr/bin or /bin."

@@ -13,7 +13,7 @@ from lab.base import notices
 from lab.causes.evidence import KERNEL_FILE, PROBES_FILE
 from lab.causes.sandbox import RESTRICTED, RESTRICTION
 from lab.probes import Facts
-from lab.probes.facts import AppArmor, numbers
+from lab.probes.facts import AppArmorFacts, numbers
 from lab.record import CellResult, Outcome, RemedyOutcome
 from lab.repro.report import NamedTest, Report
 from lab.verdict.protection import JAILER
@@ -76,7 +76,7 @@ def _facts(cell: FinishedCell) -> Facts:
     return cell.result.facts
 
 
-def _apparmor(cell: FinishedCell) -> AppArmor:
+def _apparmor(cell: FinishedCell) -> AppArmorFacts:
     apparmor = _facts(cell).apparmor
     if apparmor is None:
         raise NothingShown(f"{cell.result.guest} has no AppArmor")
