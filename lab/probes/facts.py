@@ -49,7 +49,7 @@ class AppArmorFacts(FactsModel):
     profile_files: tuple[str, ...] = Field(description="Paths of the installed profiles, loaded or not.")
 
 
-class Selinux(FactsModel):
+class SelinuxFacts(FactsModel):
     """SELinux in the kernel, and its policy."""
 
     mode: Literal["enforcing", "permissive"] = Field(
@@ -109,7 +109,7 @@ class Facts(FactsModel):
         description="The usual sysctls and those that variants set; null where the kernel has no such name."
     )
     apparmor: AppArmorFacts | None = Field(description="AppArmor. None: it is not in use.")
-    selinux: Selinux | None = Field(description="SELinux. None: it is not in use.")
+    selinux: SelinuxFacts | None = Field(description="SELinux. None: it is not in use.")
     bubblewrap: Bubblewrap | None = Field(
         description="The system's bubblewrap. None: there is no bwrap in /usr/local/bin, /usr/bin or /bin."
     )
