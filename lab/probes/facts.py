@@ -85,7 +85,7 @@ class KvmFacts(FactsModel):
     group: str | None = Field(description="Name of the group. None: no group has this gid.")
 
 
-class Mount(FactsModel):
+class MountFacts(FactsModel):
     """The mount that a path is on."""
 
     on: str = Field(description="The mount point.")
@@ -124,7 +124,7 @@ class Facts(FactsModel):
         description="The processor's flag for hardware virtualization. None: it shows neither flag."
     )
     cgroup: Literal["v1", "v2"] = Field(description="The version of control groups on /sys/fs/cgroup.")
-    mounts: dict[str, Mount] = Field(description="The mounts of /home and /tmp.")
+    mounts: dict[str, MountFacts] = Field(description="The mounts of /home and /tmp.")
 
 
 # Joins the profiles of a stack. Each of them has to allow what a process does.
