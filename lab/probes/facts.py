@@ -66,7 +66,7 @@ class SelinuxFacts(FactsModel):
     modules: tuple[str, ...] = Field(description="Policy modules that the distribution did not install.")
 
 
-class Bubblewrap(FactsModel):
+class BubblewrapFacts(FactsModel):
     """The bubblewrap that an ordinary user's shell finds."""
 
     path: str = Field(description="Absolute path of the program.")
@@ -110,7 +110,7 @@ class Facts(FactsModel):
     )
     apparmor: AppArmorFacts | None = Field(description="AppArmor. None: it is not in use.")
     selinux: SelinuxFacts | None = Field(description="SELinux. None: it is not in use.")
-    bubblewrap: Bubblewrap | None = Field(
+    bubblewrap: BubblewrapFacts | None = Field(
         description="The system's bubblewrap. None: there is no bwrap in /usr/local/bin, /usr/bin or /bin."
     )
     kvm: KvmFacts | None = Field(description="The device /dev/kvm. None: there is none.")
