@@ -35,7 +35,7 @@ BLOCKED_BUT_CURED = "yellow"
 
 
 @dataclass(frozen=True)
-class Change:
+class ChangedCell:
     """A cell that the site shows with another result than before; None where it was not shown."""
 
     old: HistoryCell | None
@@ -46,13 +46,13 @@ class Change:
         return Kind.of(self.new.status if self.new else None)
 
 
-def find_changes(history: History) -> dict[str, list[Change]]:
+def find_changes(history: History) -> dict[str, list[ChangedCell]]:
     """Return by group the cells whose status or cause differs from what the site showed, worst news first."""
     old = {cell.identity: cell for cell in history.before}
     new = {cell.identity: cell for cell in history.shown}
-    groups: dict[str, list[Change]] = {group: [] for group in GROUPS}
+    groups: dict[str, list[ChangedCell]] = {group: [] for group in GROUPS}
     for cell in sorted(old.keys() | new.keys()) if old else ():
-        change = Change(old.get(cell), new.get(cell))
+        change = ChangedCell(old.get(cell), new.get(cell))
         if change.old is None or change.new is None:
             groups["gone" if change.old else "new"].append(change)
         elif change.old.outcome != change.new.outcome:
@@ -60,7 +60,7 @@ def find_changes(history: History) -> dict[str, list[Change]]:
     return {group: _sort_by_news(changes) for group, changes in groups.items()}
 
 
-def _sort_by_news(changes: Sequence[Change]) -> list[Change]:
+def _sort_by_news(changes: Sequence[ChangedCell]) -> list[ChangedCell]:
     by_kind = grouped((change.kind, change) for change in changes)
     return [change for kind in COLOURS for change in by_kind.get(kind, [])]
 
@@ -77,7 +77,7 @@ def changes_page(site: Site) -> Iterator[Page]:
     yield Page("changes.html", "What changed", "changes.html", values)
 
 
-def summary_of_changes(groups: Mapping[str, Sequence[Change]]) -> str:
+def summary_of_changes(groups: Mapping[str, Sequence[ChangedCell]]) -> str:
     """Count the changes in a sentence without its end; empty if there are none."""
     parts = [f"{len(groups[group])} {words}" for group, (_, words) in GROUPS.items() if groups[group]]
     return f"Cells since this site was published before: {', '.join(parts)}" if parts else ""
