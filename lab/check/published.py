@@ -39,7 +39,7 @@ class SystemName(_Data):
     machine: Text
 
 
-class Remedy(_Data):
+class PublishedRemedy(_Data):
     """A remedy that was verified on a cell, or several together; the digests are those of what was tried."""
 
     name: Text
@@ -64,7 +64,7 @@ class Cell(_Data):
     headline: Text
     causes: tuple[Text, ...]
     why: tuple[Text, ...]
-    remedy: Remedy | None
+    remedy: PublishedRemedy | None
     settings: dict[Text, Text | None]
     changed: int
     part: Text
@@ -207,7 +207,7 @@ def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) 
     differing = sum(stock.get(name) != values.get(name) for name in stock.keys() | values.keys())
     remedy = None
     if cure := next(iter(answer.cures), None):
-        remedy = Remedy(
+        remedy = PublishedRemedy(
             name=cure.remedy_result.name,
             title=cure.title,
             price=" ".join(part.price for part in cure.remedies),
