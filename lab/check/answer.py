@@ -22,7 +22,7 @@ from lab.record import Confidence, Finding
 PERMISSION_DENIED = os.strerror(errno.EACCES)
 
 
-class Outcome(StrEnum):
+class HostOutlook(StrEnum):
     """What to expect of boxlite on a host. A host that was not tested is never called one that works."""
 
     WORKS = "expected to work"
@@ -31,7 +31,7 @@ class Outcome(StrEnum):
 
     @property
     def exit_status(self) -> int:
-        return {Outcome.WORKS: 0, Outcome.BLOCKED: 1, Outcome.UNKNOWN: 3}[self]
+        return {HostOutlook.WORKS: 0, HostOutlook.BLOCKED: 1, HostOutlook.UNKNOWN: 3}[self]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class HostAnswer:
     """
 
     system: str
-    outcome: Outcome
+    outcome: HostOutlook
     reasons: tuple[str, ...]
     findings: tuple[Finding, ...]
     refused: tuple[Refused, ...]
@@ -248,7 +248,7 @@ def _advice(remedy: Remedy, verified_on: Cell | None = None, *, changed: bool = 
 
 def _decide(
     report: HostReport, findings: list[Finding], near: Close | None, *, same_system: bool
-) -> tuple[Outcome, list[str]]:
+) -> tuple[HostOutlook, list[str]]:
     """Return the outcome, and the sentences that lead to it."""
     probes = report.probes
     # Without the system's bubblewrap boxlite uses its own, which was not tried.
@@ -256,7 +256,7 @@ def _decide(
     decisive = [probes.open_kvm, probes.create_vm, probes.socket_folder, probes.exec_home, sandbox]
     is_proved = any(finding.confidence is Confidence.PROVED for finding in findings)
     if findings and (is_proved or any(probe.failed for probe in decisive)):
-        return Outcome.BLOCKED, []
+        return HostOutlook.BLOCKED, []
     if any(probe.failed for probe in decisive):
         reasons = ["the kernel refused the probe what boxlite needs; the probe alone does not show the cause"]
         if probes.open_kvm.failed and _mode_allows_kvm(report):
@@ -269,17 +269,17 @@ def _decide(
             by = ", ".join(near.cell.causes) or "an unknown cause"
             reasons.append(f"the nearest tested host is blocked by {by}")
         reasons.append("the kernel's log may name it: sudo journalctl -k | grep -E 'apparmor=|avc:'")
-        return Outcome.BLOCKED, reasons
+        return HostOutlook.BLOCKED, reasons
     if findings:
-        return Outcome.UNKNOWN, [f"{findings[0].name} is suspected, yet the probe was refused nothing"]
+        return HostOutlook.UNKNOWN, [f"{findings[0].name} is suspected, yet the probe was refused nothing"]
     bubblewrap = report.facts.bubblewrap
     is_executable = bubblewrap is not None and bool(int(bubblewrap.mode, 8) & 0o111)
     if is_executable and probes.bwrap_all.status is None and PERMISSION_DENIED in probes.bwrap_all.stderr:
-        return Outcome.UNKNOWN, [
+        return HostOutlook.UNKNOWN, [
             "something denies executing bubblewrap, and may deny boxlite's own bubblewrap too"
         ]
     if any(probe.status is None for probe in decisive):
-        return Outcome.UNKNOWN, ["not everything that boxlite needs could be tried on this host"]
+        return HostOutlook.UNKNOWN, ["not everything that boxlite needs could be tried on this host"]
     # The probe was refused nothing: what was published decides.
     if near is None or not near.comparison.compared:
         reason = "no published result is about this system or its relatives"
@@ -293,5 +293,5 @@ def _decide(
         reason = "it ran as root, whom the kernel allows what it denies other users"
     else:
         reason = "a tested host with these settings passed boxlite's tests"
-        return Outcome.WORKS, ["the probe was refused nothing that boxlite needs", reason]
-    return Outcome.UNKNOWN, ["the probe was refused nothing that boxlite needs", reason]
+        return HostOutlook.WORKS, ["the probe was refused nothing that boxlite needs", reason]
+    return HostOutlook.UNKNOWN, ["the probe was refused nothing that boxlite needs", reason]

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from lab.base.errors import UsageError
 from lab.catalog import remedies
-from lab.check import HostAnswer, Outcome, Published, judge, published
+from lab.check import HostAnswer, HostOutlook, Published, judge, published
 from lab.check.text import lines
 from lab.cli import cli
 from lab.probes import Facts, Probes
@@ -64,7 +64,7 @@ def text_of(answer: HostAnswer) -> str:
     return " ".join(" ".join(lines(answer)).split())
 
 
-WORKS, BLOCKED, UNKNOWN = Outcome
+WORKS, BLOCKED, UNKNOWN = HostOutlook
 KVM_DENIED = {"open_kvm": probe(13, "[Errno 13] Permission denied: '/dev/kvm'")}
 NO_KVM = {"open_kvm": probe(2, "No such file or directory: '/dev/kvm'")}
 HOME_DENIED = {"exec_home": probe(13, "[Errno 13] Permission denied: '~/.lab-probe'")}
@@ -101,7 +101,7 @@ KERNEL, PTRACE, CLOSED = DEBIAN["kernel"], "kernel.yama.ptrace_scope", {"mode": 
     ],
 )
 def test_what_is_to_be_expected_of_a_host_and_why(
-    tmp_path: Path, host: HostReport, outcome: Outcome, causes: list[str], says: str
+    tmp_path: Path, host: HostReport, outcome: HostOutlook, causes: list[str], says: str
 ) -> None:
     answer = check(tmp_path, host)
     assert (answer.outcome, [cause.name for cause in answer.findings]) == (outcome, causes)
@@ -277,7 +277,7 @@ def test_each_state_of_ubuntus_policy_is_told_from_the_tested_one(
     tmp_path: Path,
     state: str,
     profiles: dict[str, str],
-    outcome: Outcome,
+    outcome: HostOutlook,
     causes: list[str],
     differing: list[str],
 ) -> None:
