@@ -35,7 +35,7 @@ class HostOutlook(StrEnum):
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedProbe:
     """A probe that failed, or that could not be tried: what it tries, and the error."""
 
     probe: str
@@ -83,7 +83,7 @@ class HostAnswer:
     outcome: HostOutlook
     reasons: tuple[str, ...]
     findings: tuple[Finding, ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[RefusedProbe, ...]
     advice: tuple[Advice, ...]
     otherwise: tuple[str, ...]
     same_system: bool
@@ -128,7 +128,7 @@ def judge(report: HostReport, published: Published) -> HostAnswer:
         reasons=tuple(reasons),
         findings=tuple(findings),
         refused=tuple(
-            Refused(
+            RefusedProbe(
                 probe=name,
                 tries=Probes.model_fields[name].description or name,
                 error=plain(probe.stderr) or f"exit status {probe.status}",
