@@ -17,7 +17,7 @@ from lab.record import AT, UNKNOWN, CellResult, Finding, RemedyOutcome, RemedyRe
 
 
 @dataclass(frozen=True)
-class Trial:
+class CellTrial:
     """A remedy, or several together, tried on a cell."""
 
     remedy_result: RemedyResult
@@ -103,14 +103,14 @@ class CellAnswer:
         return [cause for cause in (self.result.cell.causes if self.result else []) if cause.name != UNKNOWN]
 
     @cached_property
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[CellTrial]:
         """What was tried on this cell by the published run, or by older ones with the same cause.
 
         Of each remedy that the lab still has: the newest trial that cured, or else the newest.
         """
         if self.result is None or self.kind is not Kind.BLOCKED:
             return []
-        trials: dict[str, Trial] = {}
+        trials: dict[str, CellTrial] = {}
         for cell, source in [(self.result.cell, self.result.source), *self.result.older]:
             if cell.cause != self.result.cell.cause or Kind.of(cell.status) is not Kind.BLOCKED:
                 continue
@@ -119,18 +119,18 @@ class CellAnswer:
                 if not self.results.remedies.keys() >= set(names):
                     continue
                 of_today = tuple(self.results.remedies[name] for name in names)
-                trial = Trial(remedy, source, cell, of_today)
+                trial = CellTrial(remedy, source, cell, of_today)
                 if remedy.name not in trials or (trial.cures and not trials[remedy.name].cures):
                     trials[remedy.name] = trial
         return list(trials.values())
 
     @property
-    def cures(self) -> list[Trial]:
+    def cures(self) -> list[CellTrial]:
         """The verified remedies whose scripts are still those that were tried."""
         return [trial for trial in self.trials if trial.cures and trial.is_current]
 
     @property
-    def outdated(self) -> list[Trial]:
+    def outdated(self) -> list[CellTrial]:
         """The remedies that were verified with a script that is another one today."""
         return [trial for trial in self.trials if trial.cures and not trial.is_current]
 

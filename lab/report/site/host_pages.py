@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from lab.base.files import grouped, plain, slug
 from lab.catalog.remedies import Remedy
 from lab.check import published
-from lab.check.distributions import CellAnswer, Trial, setting_id
+from lab.check.distributions import CellAnswer, CellTrial, setting_id
 from lab.check.results import STOCK, Kind, Results, Source, cell_page
 from lab.probes import script
 from lab.record import CellResult, Status
@@ -146,7 +146,7 @@ def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str
     return about | {"tested on": f"{info.started:%Y-%m-%d}", "run": source.id}
 
 
-def verified_with(answer: CellAnswer, cure: Trial) -> str:
+def verified_with(answer: CellAnswer, cure: CellTrial) -> str:
     """Return the versions with which a remedy was verified, in one line."""
     tested_with = versions(cure.source, cure.cell, answer.results)
     names = ("boxlite", "kernel", "bubblewrap", "AppArmor", "SELinux", "image")
