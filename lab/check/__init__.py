@@ -1,6 +1,6 @@
 """What a host's probe and published results say about the host: will boxlite work, and if not, why."""
 
 from lab.check.answer import HostAnswer, HostOutlook, judge
-from lab.check.published import Cell, Published
+from lab.check.published import Published, PublishedCell
 
-__all__ = ["Cell", "HostAnswer", "HostOutlook", "Published", "judge"]
+__all__ = ["HostAnswer", "HostOutlook", "Published", "PublishedCell", "judge"]

@@ -12,7 +12,7 @@ from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
 from lab.causes.evidence import Evidence, confining_profile
 from lab.check import settings
-from lab.check.published import Cell, Published, PublishedDistribution, SystemName, cells_of
+from lab.check.published import Published, PublishedCell, PublishedDistribution, SystemName, cells_of
 from lab.check.results import Kind
 from lab.check.settings import Comparison
 from lab.probes import Probes
@@ -57,7 +57,7 @@ class Advice:
     does: str
     price: str
     commands: str
-    verified_on: Cell | None = None
+    verified_on: PublishedCell | None = None
     script_changed: bool = False
 
 
@@ -65,7 +65,7 @@ class Advice:
 class Close:
     """A tested cell, and how the host compares with it."""
 
-    cell: Cell
+    cell: PublishedCell
     comparison: Comparison
 
 
@@ -97,7 +97,7 @@ class HostAnswer:
         return self.cells[0] if self.cells else None
 
     @property
-    def others(self) -> list[Cell]:
+    def others(self) -> list[PublishedCell]:
         """The cells that are as close as the nearest, and had another outcome."""
         return [
             close.cell
@@ -218,7 +218,10 @@ def _closest_first(report: HostReport, distributions: Iterable[PublishedDistribu
 
 
 def _advise(
-    causes: Sequence[str], report: HostReport, cured: Sequence[Cell], all_remedies: Mapping[str, Remedy]
+    causes: Sequence[str],
+    report: HostReport,
+    cured: Sequence[PublishedCell],
+    all_remedies: Mapping[str, Remedy],
 ) -> list[Advice]:
     """Return the remedies that cure the first of these cells, or else those that claim to cure."""
     advice = []
@@ -235,7 +238,7 @@ def _advise(
     ]
 
 
-def _advice(remedy: Remedy, verified_on: Cell | None = None, *, changed: bool = False) -> Advice:
+def _advice(remedy: Remedy, verified_on: PublishedCell | None = None, *, changed: bool = False) -> Advice:
     if remedy.run is not None:
         commands = remedy.run.example.strip()
     else:

@@ -48,7 +48,7 @@ class PublishedRemedy(_Data):
     digests: dict[Text, Text]
 
 
-class Cell(_Data):
+class PublishedCell(_Data):
     """A tested cell: its settings, and the answer for a user.
 
     `changed` is the number of settings in which the cell differs from the same guest as installed. `part` is
@@ -83,7 +83,7 @@ class PublishedDistribution(_Data):
     headline: Text
     reason: Text
     systems: tuple[SystemName, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[PublishedCell, ...]
 
 
 class Rules(_Data):
@@ -103,7 +103,7 @@ class Published(_Data):
     rules: Rules = Rules()
 
 
-def cells_of(distributions: Iterable[PublishedDistribution]) -> list[Cell]:
+def cells_of(distributions: Iterable[PublishedDistribution]) -> list[PublishedCell]:
     """Return the cells of distributions that have settings to compare with."""
     return [cell for distribution in distributions for cell in distribution.cells if cell.settings]
 
@@ -202,7 +202,7 @@ def _settings(answer: CellAnswer) -> dict[str, settings.Value]:
     return values
 
 
-def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) -> Cell:
+def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) -> PublishedCell:
     values = _settings(answer)
     differing = sum(stock.get(name) != values.get(name) for name in stock.keys() | values.keys())
     remedy = None
@@ -213,7 +213,7 @@ def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) 
             price=" ".join(part.price for part in cure.remedies),
             digests={part.name: part.digest for part in cure.remedies},
         )
-    return Cell(
+    return PublishedCell(
         guest=answer.guest,
         system=system,
         variant=answer.variant,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from lab import causes
 from lab.base.files import in_one_line, plain
 from lab.check.answer import HostAnswer
-from lab.check.published import Cell
+from lab.check.published import PublishedCell
 
 WIDTH = 100
 # Entries of a list that are shown, and characters of a value.
@@ -91,7 +91,7 @@ def _tested(answer: HostAnswer) -> Iterator[str]:
         yield from _item(f"Not readable for the user who ran the probe: {unreadable}")
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: PublishedCell) -> str:
     return plain(f"{cell.system} with {cell.variant}, boxlite {cell.build}")
 
 

@@ -145,7 +145,7 @@ def _document(answer: HostAnswer, sources: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _cell(cell: check.Cell) -> dict[str, Any]:
+def _cell(cell: check.PublishedCell) -> dict[str, Any]:
     return {
         "guest": cell.guest,
         "system": cell.system,
