@@ -13,7 +13,7 @@ from lab.catalog.remedies import Remedy
 from lab.causes.evidence import Evidence, confining_profile
 from lab.check import settings
 from lab.check.published import Published, PublishedCell, PublishedDistribution, SystemName, cells_of
-from lab.check.results import Kind
+from lab.check.results import AnswerKind
 from lab.check.settings import Comparison
 from lab.probes import Probes
 from lab.probes.report import HostReport
@@ -268,7 +268,7 @@ def _decide(
             reasons.append(
                 "the kernel makes a user namespace and denies its capabilities: a security module does that"
             )
-        if near and same_system and not near.comparison.deciding and near.cell.kind is Kind.BLOCKED:
+        if near and same_system and not near.comparison.deciding and near.cell.kind is AnswerKind.BLOCKED:
             by = ", ".join(near.cell.causes) or "an unknown cause"
             reasons.append(f"the nearest tested host is blocked by {by}")
         reasons.append("the kernel's log may name it: sudo journalctl -k | grep -E 'apparmor=|avc:'")
@@ -290,7 +290,7 @@ def _decide(
         reason = "this system was never tested; the nearest that was is another one"
     elif near.comparison.deciding:
         reason = "no tested host has all the settings of this one"
-    elif near.cell.kind is not Kind.WORKS:
+    elif near.cell.kind is not AnswerKind.WORKS:
         reason = f"yet the tested host with these settings: {near.cell.headline}"
     elif report.who.uid == 0:
         reason = "it ran as root, whom the kernel allows what it denies other users"

@@ -11,7 +11,7 @@ from lab.base.files import grouped, slug
 from lab.catalog import TWIN, Guest, Variant, remedies
 from lab.catalog.remedies import Remedy
 from lab.check import settings
-from lab.check.results import STOCK, Kind, Result, Results, Source
+from lab.check.results import STOCK, AnswerKind, Result, Results, Source
 from lab.probes import Facts
 from lab.record import AT, UNKNOWN, CellResult, Finding, RemedyOutcome, RemedyResult, without_kernel
 
@@ -53,17 +53,17 @@ class CellAnswer:
     result: Result | None
 
     @property
-    def kind(self) -> Kind:
-        return Kind.of(self.result.cell.status if self.result else None)
+    def kind(self) -> AnswerKind:
+        return AnswerKind.of(self.result.cell.status if self.result else None)
 
     @property
     def headline(self) -> str:
         match self.kind:
-            case Kind.WORKS:
+            case AnswerKind.WORKS:
                 return "works as installed" if self.variant == STOCK else "works"
-            case Kind.TROUBLE:
+            case AnswerKind.TROUBLE:
                 return "works sometimes"
-            case Kind.UNTESTED:
+            case AnswerKind.UNTESTED:
                 return "not tested"
         return (
             f"blocked; cured by {self.cures[0].remedy_result.name}"
@@ -108,11 +108,11 @@ class CellAnswer:
 
         Of each remedy that the lab still has: the newest trial that cured, or else the newest.
         """
-        if self.result is None or self.kind is not Kind.BLOCKED:
+        if self.result is None or self.kind is not AnswerKind.BLOCKED:
             return []
         trials: dict[str, CellTrial] = {}
         for cell, source in [(self.result.cell, self.result.source), *self.result.older]:
-            if cell.cause != self.result.cell.cause or Kind.of(cell.status) is not Kind.BLOCKED:
+            if cell.cause != self.result.cell.cause or AnswerKind.of(cell.status) is not AnswerKind.BLOCKED:
                 continue
             for remedy in cell.remedies:
                 names = remedy.name.split(remedies.AND)
@@ -142,7 +142,7 @@ class CellAnswer:
     @property
     def untried(self) -> list[Remedy]:
         """Remedies that claim to cure one of the causes, and were not tried on this cell."""
-        if self.result is None or self.kind is not Kind.BLOCKED:
+        if self.result is None or self.kind is not AnswerKind.BLOCKED:
             return []
         names = {remedy.name for trial in self.trials for remedy in trial.remedies}
         facts = settings.of_facts(self.result.cell.facts) if self.result.cell.facts else {}
@@ -165,7 +165,7 @@ def ask(results: Results, guest: str, variant: str = STOCK) -> CellAnswer:
     """Answer for a guest in a variant: from the newest build that ran, or else from the newest at all."""
     every = [results.cells.get((guest, variant, build)) for build in results.builds]
     present = [result for result in every if result]
-    ran = [result for result in present if Kind.of(result.cell.status) is not Kind.UNTESTED]
+    ran = [result for result in present if AnswerKind.of(result.cell.status) is not AnswerKind.UNTESTED]
     return CellAnswer(results, guest, variant, next(iter([*ran, *present]), None))
 
 
@@ -213,7 +213,7 @@ class TestedDistribution:
     @property
     def ran(self) -> list[CellAnswer]:
         """The answers for the guests that were tested as installed."""
-        return [answer for answer in self.answers[STOCK].values() if answer.kind is not Kind.UNTESTED]
+        return [answer for answer in self.answers[STOCK].values() if answer.kind is not AnswerKind.UNTESTED]
 
     @cached_property
     def settings(self) -> list[str]:
@@ -225,22 +225,22 @@ class TestedDistribution:
 
     def trouble(self, variant: str) -> list[list[CellAnswer]]:
         """Return the answers of guests on which boxlite does not work; those that are alike are a group."""
-        kinds = (Kind.BLOCKED, Kind.TROUBLE)
+        kinds = (AnswerKind.BLOCKED, AnswerKind.TROUBLE)
         answers = [answer for answer in self.answers[variant].values() if answer.kind in kinds]
         return list(grouped((answer.sameness, answer) for answer in answers).values())
 
     @property
     def untested(self) -> dict[str, list[CellAnswer]]:
         answers = [answer for guest in self.tested for answer in self.of(guest)]
-        return grouped((answer.reason, answer) for answer in answers if answer.kind is Kind.UNTESTED)
+        return grouped((answer.reason, answer) for answer in answers if answer.kind is AnswerKind.UNTESTED)
 
     @property
     def blocking(self) -> list[CellAnswer]:
         """The answers for the plainest guest that say what blocks boxlite."""
-        return [answer for answer in self.of(self.answer.guest) if answer.kind is Kind.BLOCKED]
+        return [answer for answer in self.of(self.answer.guest) if answer.kind is AnswerKind.BLOCKED]
 
     @property
-    def counts(self) -> Counter[Kind]:
+    def counts(self) -> Counter[AnswerKind]:
         """How many settings of the plainest guest have each kind of answer."""
         return Counter(answer.kind for answer in self.of(self.answer.guest) if answer.variant != STOCK)
 

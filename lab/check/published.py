@@ -14,7 +14,7 @@ from lab.base.files import plain
 from lab.catalog.knobs import AppArmor
 from lab.check import distributions, results, settings
 from lab.check.distributions import CellAnswer, setting_id
-from lab.check.results import STOCK, Kind, Source
+from lab.check.results import STOCK, AnswerKind, Source
 from lab.record import RunResult
 from lab.record.folders import find_folder, list_folders, read_past_run
 
@@ -60,7 +60,7 @@ class PublishedCell(_Data):
     variant: Text
     title: Text
     build: Text
-    kind: Kind
+    kind: AnswerKind
     headline: Text
     causes: tuple[Text, ...]
     why: tuple[Text, ...]
@@ -79,7 +79,7 @@ class PublishedDistribution(_Data):
     name: Text
     title: Text
     page: Text
-    kind: Kind
+    kind: AnswerKind
     headline: Text
     reason: Text
     systems: tuple[SystemName, ...]
@@ -173,7 +173,7 @@ def of_distributions(loaded: Iterable[distributions.TestedDistribution]) -> Publ
         cells = [
             _cell(distribution.guests[answer.guest], answer, stock[answer.guest])
             for answer in answers
-            if answer.kind is not Kind.UNTESTED
+            if answer.kind is not AnswerKind.UNTESTED
         ]
         models.append(
             PublishedDistribution(
@@ -224,7 +224,7 @@ def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) 
         causes=tuple(cause.name for cause in answer.findings),
         why=tuple(answer.results.explanation(cause.name) for cause in answer.findings),
         remedy=remedy,
-        part=setting_id(answer.variant) if answer.kind in (Kind.BLOCKED, Kind.TROUBLE) else "",
+        part=setting_id(answer.variant) if answer.kind in (AnswerKind.BLOCKED, AnswerKind.TROUBLE) else "",
         settings=values,
         # A variant may change what no fact shows.
         changed=differing + (answer.variant != STOCK),

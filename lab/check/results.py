@@ -23,7 +23,7 @@ Identity = tuple[str, str, str]
 STOCK = "stock"
 
 
-class Kind(StrEnum):
+class AnswerKind(StrEnum):
     """The kind of an answer: it has a shape, a colour, and the words of its headline."""
 
     WORKS = "works"
@@ -32,7 +32,7 @@ class Kind(StrEnum):
     UNTESTED = "untested"
 
     @classmethod
-    def of(cls, status: Status | None) -> "Kind":
+    def of(cls, status: Status | None) -> "AnswerKind":
         """Return the kind for a cell's status; None: the cell was in no run."""
         match status:
             case Status.PASS | Status.XPASS:

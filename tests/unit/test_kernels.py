@@ -603,6 +603,6 @@ def test_a_distribution_is_judged_by_its_own_kernel(tmp_path: Path) -> None:
     by_name = {distribution.name: distribution for distribution in loaded}
     debian_13 = by_name["debian-13"]
     assert debian_13.answer.guest == "debian-13"
-    assert debian_13.answer.kind is results.Kind.UNTESTED
+    assert debian_13.answer.kind is results.AnswerKind.UNTESTED
     assert debian_13.guests[RT_GUEST] == f"{KNOWN.guest('debian-13').title} with the kernel {RT} on x86_64"
     assert not [name for name in by_name if "@" in name]

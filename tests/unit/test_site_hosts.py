@@ -11,7 +11,7 @@ from lab.catalog import remedies
 from lab.check import published
 from lab.check.distributions import ask
 from lab.check.published import Published, SystemName, cells_of
-from lab.check.results import Kind
+from lab.check.results import AnswerKind
 from lab.record import CellResult, RemedyOutcome, RemedyResult, Status
 from lab.report.site import model
 from lab.report.site.model import History, Site
@@ -79,7 +79,7 @@ def test_each_architecture_of_a_release_is_a_distribution_of_its_own(tmp_path: P
     site = loaded(tmp_path, *cells)
     [amd64, arm64, other] = [one for one in site.distributions if one.release == "debian-13"]
     assert [one.name for one in (amd64, arm64, other)] == ["debian-13", "debian-13-arm64", "debian-13-riscv64"]
-    assert [one.answer.kind for one in (amd64, arm64)] == [Kind.WORKS, Kind.BLOCKED]
+    assert [one.answer.kind for one in (amd64, arm64)] == [AnswerKind.WORKS, AnswerKind.BLOCKED]
     assert list(arm64.guests) == ["debian-13-arm64"] and "debian-13-arm64" not in amd64.guests
     assert amd64.trouble("stock") == []
     folder = publish([tmp_path / "run"], tmp_path / "site").parent
@@ -96,7 +96,7 @@ def test_a_release_that_was_never_up_has_the_architecture_of_its_definition(tmp_
     made = published.of_distributions(loaded(tmp_path, a_cell(facts=facts())).distributions)
     [arm64] = [one for one in made.distributions if one.name == "debian-13-arm64"]
     assert arm64.systems == (SystemName(id="debian", version="13", codename=None, machine="aarch64"),)
-    assert (arm64.kind, arm64.title) == (Kind.UNTESTED, "Debian 13 (trixie) on aarch64")
+    assert (arm64.kind, arm64.title) == (AnswerKind.UNTESTED, "Debian 13 (trixie) on aarch64")
 
 
 def test_what_was_not_tested_says_so_and_why(tmp_path: Path) -> None:
@@ -201,12 +201,15 @@ def test_the_newest_build_that_ran_answers(tmp_path: Path) -> None:
         a_cell(build="0.11.0", status=Status.ERROR),
     )
     answer = ask(site, "debian-13")
-    assert (answer.kind, answer.build) == (Kind.BLOCKED, "0.10.8")
+    assert (answer.kind, answer.build) == (AnswerKind.BLOCKED, "0.10.8")
 
 
 def test_what_did_not_pass_is_never_said_to_work() -> None:
-    assert [status for status in Status if Kind.of(status) is Kind.WORKS] == [Status.PASS, Status.XPASS]
-    assert Kind.of(None) is Kind.UNTESTED
+    assert [status for status in Status if AnswerKind.of(status) is AnswerKind.WORKS] == [
+        Status.PASS,
+        Status.XPASS,
+    ]
+    assert AnswerKind.of(None) is AnswerKind.UNTESTED
 
 
 def test_badges_and_support_md_are_truthful_and_escaped(tmp_path: Path) -> None:

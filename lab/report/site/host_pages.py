@@ -11,7 +11,7 @@ from lab.base.files import grouped, plain, slug
 from lab.catalog.remedies import Remedy
 from lab.check import published
 from lab.check.distributions import CellAnswer, CellTrial, setting_id
-from lab.check.results import STOCK, Kind, Results, Source, cell_page
+from lab.check.results import STOCK, AnswerKind, Results, Source, cell_page
 from lab.probes import script
 from lab.record import CellResult, Status
 from lab.report import markdown, protection
@@ -26,10 +26,10 @@ GROUPS = {
 }
 # The worst news first, each with its colour by shields.io's names. What was not tested is never green.
 COLOURS = {
-    Kind.BLOCKED: "red",
-    Kind.TROUBLE: "orange",
-    Kind.UNTESTED: "lightgrey",
-    Kind.WORKS: "brightgreen",
+    AnswerKind.BLOCKED: "red",
+    AnswerKind.TROUBLE: "orange",
+    AnswerKind.UNTESTED: "lightgrey",
+    AnswerKind.WORKS: "brightgreen",
 }
 BLOCKED_BUT_CURED = "yellow"
 
@@ -42,8 +42,8 @@ class ChangedCell:
     new: HistoryCell | None
 
     @property
-    def kind(self) -> Kind:
-        return Kind.of(self.new.status if self.new else None)
+    def kind(self) -> AnswerKind:
+        return AnswerKind.of(self.new.status if self.new else None)
 
 
 def find_changes(history: History) -> dict[str, list[ChangedCell]]:
@@ -71,7 +71,7 @@ def changes_page(site: Site) -> Iterator[Page]:
         "address": lambda cell: cell_page(cell.identity),
         "groups": [(group, heading, groups[group]) for group, (heading, _) in GROUPS.items()],
         "first": not site.history.before,
-        "kind": lambda cell: Kind.of(cell.status),
+        "kind": lambda cell: AnswerKind.of(cell.status),
         "summary": summary_of_changes(groups),
     }
     yield Page("changes.html", "What changed", "changes.html", values)
@@ -108,13 +108,13 @@ def host_pages(site: Site) -> Iterator[Output]:
 def short(answer: CellAnswer) -> str:
     """Return an answer in a word or two, for a square of a table."""
     match answer.kind:
-        case Kind.BLOCKED:
+        case AnswerKind.BLOCKED:
             return "blocked, has a cure" if answer.cures else "blocked"
-        case Kind.UNTESTED:
+        case AnswerKind.UNTESTED:
             # n/a is a decision: the setting does not exist on this system.
             na = answer.result is not None and answer.result.cell.status is Status.NOT_APPLICABLE
             return "does not apply" if na else "not tested"
-    return "works" if answer.kind is Kind.WORKS else "works sometimes"
+    return "works" if answer.kind is AnswerKind.WORKS else "works sometimes"
 
 
 def compared(answers: Sequence[CellAnswer]) -> list[tuple[str, list[str]]]:
@@ -160,7 +160,7 @@ def support_files(site: Site) -> Iterator[Text]:
     yield Text("support.md", markdown.page("support.md", distributions=site.distributions))
     for distribution in site.distributions:
         answer = distribution.answer
-        version = "" if answer.kind is Kind.UNTESTED else f"{answer.build}: "
+        version = "" if answer.kind is AnswerKind.UNTESTED else f"{answer.build}: "
         # What an endpoint badge of shields.io reads: https://shields.io/badges/endpoint-badge.
         badge = {
             "schemaVersion": 1,
@@ -180,7 +180,7 @@ def front_page(site: Site) -> Iterator[Output]:
     facts = [result.cell.facts for result in site.cells.values() if result.cell.facts]
     sysctls = sorted({name for of in facts for name in of.sysctls})
     values = {
-        "Kind": Kind,
+        "Kind": AnswerKind,
         "distributions": site.distributions,
         # The lab's own text, and not cut as a record's text is.
         "command": escape(script.command(sysctls)),
