@@ -11,7 +11,7 @@ from lab.base.files import grouped, slug
 from lab.catalog import TWIN, Guest, Variant, remedies
 from lab.catalog.remedies import Remedy
 from lab.check import settings
-from lab.check.results import STOCK, AnswerKind, Result, Results, Source
+from lab.check.results import STOCK, AnswerKind, NewestResult, Results, Source
 from lab.probes import Facts
 from lab.record import AT, UNKNOWN, CellResult, Finding, RemedyOutcome, RemedyResult, without_kernel
 
@@ -50,7 +50,7 @@ class CellAnswer:
     results: Results
     guest: str
     variant: str
-    result: Result | None
+    result: NewestResult | None
 
     @property
     def kind(self) -> AnswerKind:

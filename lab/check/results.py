@@ -61,7 +61,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Result:
+class NewestResult:
     """The newest result of a cell that says something about boxlite, or the newest at all.
 
     `later` are its results in runs that started later and could not run it, `older` those in runs that started
@@ -102,7 +102,7 @@ class Results:
     """The newest result of each cell, and what says what it means. `sources` are sorted: the newest first."""
 
     sources: tuple[Source, ...]
-    cells: Mapping[Identity, Result]
+    cells: Mapping[Identity, NewestResult]
     catalog: Catalog
     causes: Mapping[str, Cause]
     remedies: Mapping[str, Remedy]
@@ -132,7 +132,7 @@ class Results:
         """The variants with results; the unchanged guest comes first."""
         return sorted({variant for _, variant, _ in self.cells}, key=lambda name: (name != STOCK, name))
 
-    def of_guest(self, guest: str) -> list[Result]:
+    def of_guest(self, guest: str) -> list[NewestResult]:
         return [result for result in self.cells.values() if result.cell.guest == guest]
 
     def explanation(self, cause: str) -> str:
@@ -158,5 +158,5 @@ def of(sources: Sequence[Source]) -> Results:
         ran = (number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run)
         number = next(ran, 0)
         cell, source = results[number]
-        newest[key] = Result(cell, source, tuple(results[:number]), tuple(results[number + 1 :]))
+        newest[key] = NewestResult(cell, source, tuple(results[:number]), tuple(results[number + 1 :]))
     return Results(newest_first, newest, catalog.load(), causes.known(), remedies.load())

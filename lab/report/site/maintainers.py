@@ -11,7 +11,7 @@ from lab.base import notices
 from lab.base.errors import LabError
 from lab.base.files import grouped, slug
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
-from lab.check.results import Identity, Result, Source, identity
+from lab.check.results import Identity, NewestResult, Source, identity
 from lab.probes import Probe
 from lab.record import Status
 from lab.report import judgements, protection, run_notes, sections, table
@@ -138,7 +138,9 @@ def cell_pages(site: Site) -> Iterable[Page]:
         yield notices.shown_or_why(make, partial(not_shown, published.page, title))
 
 
-def _page(site: Site, published: Result, previous: Result | None, following: Result | None) -> Page:
+def _page(
+    site: Site, published: NewestResult, previous: NewestResult | None, following: NewestResult | None
+) -> Page:
     guest, variant, build = published.identity
     evidence = site.evidence[published.identity]
     boxlite_words = published.finished.words if evidence.files else words.BoxliteMessage()
@@ -191,7 +193,7 @@ def _files(evidence: CellEvidence) -> Mapping[str, list[Copy]]:
     return {name: list(files) for name, files in groupby(ordered, key=folder)}
 
 
-def _refusals(published: Result, evidence: CellEvidence) -> list[tuple[Copy, list[str], int]]:
+def _refusals(published: NewestResult, evidence: CellEvidence) -> list[tuple[Copy, list[str], int]]:
     """Return what the kernel refused: a file that the site has, some lines, and how many more there are."""
     copied = {file.name: file for file in evidence.files}
     names = [name for name in (KERNEL_FILE, AUDIT_FILE) if name in copied]
@@ -205,7 +207,7 @@ def _refusals(published: Result, evidence: CellEvidence) -> list[tuple[Copy, lis
     ]
 
 
-def _probes(published: Result, evidence: CellEvidence) -> dict[str, Probe]:
+def _probes(published: NewestResult, evidence: CellEvidence) -> dict[str, Probe]:
     """Return the probes that ran; none if their file is missing or damaged."""
     if not any(file.name == PROBES_FILE for file in evidence.files):
         return {}
@@ -216,7 +218,7 @@ def _probes(published: Result, evidence: CellEvidence) -> dict[str, Probe]:
     return {name: probe for name, probe in probes.items() if probe.status is not None}
 
 
-def _environment(published: Result) -> dict[str, str]:
+def _environment(published: NewestResult) -> dict[str, str]:
     """Return what the cell ran on; what the lab did not read is named as such."""
     cell, run = published.cell, published.source.run.run
     environment = components(cell.facts) if cell.facts else {"guest": UNKNOWN}
@@ -242,7 +244,7 @@ def _environment(published: Result) -> dict[str, str]:
     return environment | ({name: " / ".join(values) for name, values in about.items()} or {"host": UNKNOWN})
 
 
-def _digests(published: Result) -> dict[str, str]:
+def _digests(published: NewestResult) -> dict[str, str]:
     """Return the SHA-256 of what was tested: the image of the cell's lane, and the files of the build.
 
     Of a cell whose lane has no record, the images of all lanes of the guest.

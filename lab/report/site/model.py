@@ -15,7 +15,7 @@ from lab.base.files import slug
 from lab.causes.evidence import why_not
 from lab.check import distributions, results
 from lab.check.distributions import TestedDistribution
-from lab.check.results import Identity, Result, Results, Source
+from lab.check.results import Identity, NewestResult, Results, Source
 from lab.probes import Facts
 from lab.record import (
     CellHistory,
@@ -125,7 +125,7 @@ class History(Entry):
         default_factory=list, description="The results that it showed before, where they were others."
     )
 
-    def published(self, cells: Mapping[Identity, Result]) -> "History":
+    def published(self, cells: Mapping[Identity, NewestResult]) -> "History":
         results = [
             HistoryCell(
                 guest=published.cell.guest,
@@ -173,7 +173,7 @@ class CellEvidence:
 
 
 def plan_evidence(
-    cells: Iterable[Result], largest: int = LARGEST, total: int = TOTAL
+    cells: Iterable[NewestResult], largest: int = LARGEST, total: int = TOTAL
 ) -> Mapping[Identity, CellEvidence]:
     """Decide which files are copied; the first cells are served first. Sizes are in bytes."""
     planned: dict[Identity, CellEvidence] = {}
@@ -203,7 +203,7 @@ def plan_evidence(
     return planned
 
 
-def _target(published: Result, name: str) -> str:
+def _target(published: NewestResult, name: str) -> str:
     """Return where the copy goes. It ends in `.txt`, so that a browser shows it and executes nothing in it."""
     cell = [slug(part) for part in published.identity]
     *folders, last = [slug(part) for part in PurePosixPath(name).parts]
