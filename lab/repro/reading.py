@@ -35,7 +35,7 @@ from lab.repro.report import (
     Statement,
     System,
 )
-from lab.repro.source import LETTER, LONGEST, TABLE, Kind, Line, Text, matches, quote
+from lab.repro.source import LETTER, LONGEST, TABLE, Line, LineKind, Text, matches, quote
 
 if TYPE_CHECKING:
     from lab.probes.report import HostReport
@@ -83,8 +83,8 @@ def read(data: bytes) -> Report:
     titles = (
         line.text.strip()
         for line in text.lines
-        if (line.kind is Kind.PROSE and not line.raw.startswith(">"))
-        or (line.kind is Kind.HEADING and not line.raw.lstrip().startswith("##"))
+        if (line.kind is LineKind.PROSE and not line.raw.startswith(">"))
+        or (line.kind is LineKind.HEADING and not line.raw.lstrip().startswith("##"))
     )
     title = next((words for words in titles if " " in words and not KINDS["no_title"].search(words)), "")
     understood = {text.lines[index].number for index in text.advice}
@@ -96,7 +96,7 @@ def read(data: bytes) -> Report:
     patterns = {row["name"]: re.compile(row["pattern"], re.IGNORECASE) for row in judging.knowledge()["topic"]}
     for line in text.lines:
         is_new = line.number not in understood and not KINDS["nothing_new"].match(line.text)
-        if is_new and (line.kind is Kind.CODE or KINDS["technical"].search(line.text)):
+        if is_new and (line.kind is LineKind.CODE or KINDS["technical"].search(line.text)):
             unread.setdefault(line.raw.strip(), quote(line))
         for name, pattern in patterns.items() if LETTER.search(line.labelled) else ():
             if name not in topics and pattern.search(line.labelled):
@@ -241,13 +241,13 @@ def _commands(text: Text) -> Iterator[Statement]:
     earlier = ""
     for index, line in enumerate(text.lines):
         # A title is no command, nor is the rest of one, nor what somebody advises.
-        is_none = earlier.endswith("\\") or index in text.advice or line.kind is Kind.HEADING
+        is_none = earlier.endswith("\\") or index in text.advice or line.kind is LineKind.HEADING
         earlier = line.text.rstrip()
         if is_none:
             continue
         words, is_command = line.text.strip(), False
         prompt = COMMANDS["prompt"].match(line.text)
-        if prompt is None and line.kind is Kind.CODE:
+        if prompt is None and line.kind is LineKind.CODE:
             prompt = COMMANDS["quote_prompt"].match(line.text)
         if prompt:
             words = line.text[prompt.end() :].strip()

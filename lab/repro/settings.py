@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import Mood, Place, Setting
-from lab.repro.source import Kind, Text, matches, place, quote
+from lab.repro.source import LineKind, Text, matches, place, quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SAYS = {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in TABLE["says"].items()}
@@ -53,7 +53,7 @@ def read(text: Text) -> Iterator[Setting]:
         (index, match, is_command, is_said)
         for index, line in enumerate(text.lines)
         for pattern, is_command, is_said in STEPS
-        if is_command or line.kind is not Kind.CODE
+        if is_command or line.kind is not LineKind.CODE
         for match in matches(pattern, line.text)
     )
     for index, match, is_command, is_said in islice(steps, MOST):
@@ -90,7 +90,7 @@ def _of_values(text: Text) -> Iterator[Setting]:
         mood, helped = outcome_of(text, index, match.start(), match.end(), changes=changes)
         is_advice = index in text.advice and helped is None
         # What `sysctl -w` prints.
-        is_echo = pair in changed and text.lines[index].kind is Kind.CODE and not changes
+        is_echo = pair in changed and text.lines[index].kind is LineKind.CODE and not changes
         lead = f"{text.introduction(index)}\n{text.lead(index, match.start())}"
         if is_advice or is_echo or SAYS["elsewhere"].search(lead):
             continue
@@ -152,7 +152,7 @@ def outcome_of(text: Text, index: int, start: int, end: int, *, changes: bool, c
             return Mood.HYPOTHETICAL, None
     is_introduced = SAYS["tried"].search(introduction) is not None
     is_tried = changes or is_introduced or SAYS["tried"].search(lead) is not None
-    if is_tried and helped is None and (changes or is_introduced or line.kind is Kind.CODE):
+    if is_tried and helped is None and (changes or is_introduced or line.kind is LineKind.CODE):
         helped = _helped(text.next_sentence(index))
     if helped is not None and not is_tried:
         ending = tail.strip()

@@ -114,7 +114,7 @@ def _of_json(text: str) -> str:
 # -- lines
 
 
-class Kind(StrEnum):
+class LineKind(StrEnum):
     """What a line is."""
 
     PROSE = "prose"
@@ -135,7 +135,7 @@ class Line:
     number: int
     raw: str
     text: str
-    kind: Kind
+    kind: LineKind
     block: int
     label: str = ""
     section: str = ""
@@ -160,34 +160,34 @@ def parse(text: str) -> list[Line]:
     header: list[str] = []
     for kind, first, contents in _blocks(BLOCKS.parse("\n".join(visible))):
         block += 1
-        if kind is Kind.ROW:
+        if kind is LineKind.ROW:
             cells = [_inline(cell) for cell in contents]
             has_names = len(cells) > 2 and len(header) == len(cells)
             pairs = (f"{name}: {cell}" for name, cell in zip(header, cells, strict=False))
             contents, header = ["; ".join(pairs) if has_names else ": ".join(cells)], header or cells
         else:
             header = []
-        if kind is Kind.CODE and visible[first].lstrip().startswith(("```", "~~~")):
+        if kind is LineKind.CODE and visible[first].lstrip().startswith(("```", "~~~")):
             fences |= {first, first + len(contents) + 1}
             first += 1
         for index, content in enumerate(contents, first):
             if not content.strip() or index in lines or index >= len(raw):
                 continue
-            words = _inline(content) if kind in (Kind.PROSE, Kind.HEADING) else content
+            words = _inline(content) if kind in (LineKind.PROSE, LineKind.HEADING) else content
             lines[index] = Line(index + 1, raw[index], words, kind, block, label, section)
             label = ""
-        if kind is Kind.HEADING:
+        if kind is LineKind.HEADING:
             section = " ".join(contents).strip()
             label = section.rstrip(": ") if len(section) <= LONGEST_LABEL else ""
     for index, content in enumerate(visible):
         # Blocks that are nested too deeply, and the like.
         if index not in lines and index not in fences and any(map(str.isalnum, content)):
             block += 1
-            lines[index] = Line(index + 1, raw[index], content, Kind.PROSE, block)
+            lines[index] = Line(index + 1, raw[index], content, LineKind.PROSE, block)
     return [lines[index] for index in sorted(lines)]
 
 
-def _blocks(tokens: Iterable[Token]) -> Iterator[tuple[Kind, int, list[str]]]:
+def _blocks(tokens: Iterable[Token]) -> Iterator[tuple[LineKind, int, list[str]]]:
     """Yield each block: its kind, the index of its first line, and its lines, or the cells of a row."""
     row: list[str] | None = None
     heading = False
@@ -199,14 +199,14 @@ def _blocks(tokens: Iterable[Token]) -> Iterator[tuple[Kind, int, list[str]]]:
             case "tr_open":
                 row, row_at = [], first
             case "tr_close" if row is not None:
-                yield Kind.ROW, row_at, row
+                yield LineKind.ROW, row_at, row
                 row = None
             case "inline" if row is not None:
                 row.append(token.content)
             case "inline":
-                yield Kind.HEADING if heading else Kind.PROSE, first, token.content.split("\n")
+                yield LineKind.HEADING if heading else LineKind.PROSE, first, token.content.split("\n")
             case "fence" | "code_block":
-                yield Kind.CODE, first, token.content.removesuffix("\n").split("\n")
+                yield LineKind.CODE, first, token.content.removesuffix("\n").split("\n")
 
 
 def _inline(content: str) -> str:
@@ -264,7 +264,9 @@ class Text:
     def lead(self, index: int, start: int) -> str:
         """The words before column `start` of a line: its sentence so far, or what introduces its block."""
         line, block = self.lines[index], self.blocks[self.lines[index].block]
-        earlier = [] if line.kind is Kind.CODE else self.lines[max(block.start, index - MOST_WRAPPED) : index]
+        earlier = (
+            [] if line.kind is LineKind.CODE else self.lines[max(block.start, index - MOST_WRAPPED) : index]
+        )
         words = " ".join([*(other.text for other in earlier), line.text[:start]])[-LONGEST:]
         words = words[max((end.end() for end in END_OF_SENTENCE.finditer(words)), default=0) :]
         return words if words.strip(" -*:$#") else f"{self.introduction(index)} {words}"
@@ -272,7 +274,7 @@ class Text:
     def tail(self, index: int, end: int) -> str:
         """The words after column `end` of a line: the rest of its sentence."""
         line, block = self.lines[index], self.blocks[self.lines[index].block]
-        stop = index + 1 if line.kind is Kind.CODE else min(block.stop, index + 1 + MOST_WRAPPED)
+        stop = index + 1 if line.kind is LineKind.CODE else min(block.stop, index + 1 + MOST_WRAPPED)
         words = line.text[end:]
         for following in self.lines[index + 1 : stop]:
             if SAYS["else"].match(following.text):
@@ -284,8 +286,8 @@ class Text:
         """The first sentence after the block of a line, if it is prose."""
         stop = self.blocks[self.lines[index].block].stop
         for number in range(stop, min(stop + MOST_OUTPUT, len(self.lines))):
-            if self.lines[number].kind is not Kind.CODE:
-                return self.tail(number, 0) if self.lines[number].kind is Kind.PROSE else ""
+            if self.lines[number].kind is not LineKind.CODE:
+                return self.tail(number, 0) if self.lines[number].kind is LineKind.PROSE else ""
         return ""
 
     def introduction(self, index: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import AuditLine, KernelStatement, Place, Statement, System
-from lab.repro.source import END_OF_SENTENCE, Kind, Line, Text, matches, place, quote
+from lab.repro.source import END_OF_SENTENCE, Line, LineKind, Text, matches, place, quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 # The table's patterns, and its lists of words, each list as one pattern.
@@ -126,7 +126,7 @@ def read(text: Text) -> Iterator[System]:
     block, inside = -1, set[int]()
     for index, line in enumerate(text.lines):
         # What programs tell below a prompt in a container is the container's.
-        if line.kind is Kind.CODE and SAYS["container_prompt"].search(line.text):
+        if line.kind is LineKind.CODE and SAYS["container_prompt"].search(line.text):
             block = line.block
         if line.block == block:
             inside.add(line.number)
@@ -326,7 +326,9 @@ def _next_field(text: Text, index: int, row: Distribution, tail: str) -> str | N
     if not SAYS["name_ends"].match(tail):
         return None
     versions = re.compile(rf"(?:{'|'.join([row.version, *row.codenames])}){TABLE['END']}", re.IGNORECASE)
-    fields = [line for line in text.lines[index + 1 : index + 3 * MOST_FIELDS] if line.kind is not Kind.HEADING]
+    fields = [
+        line for line in text.lines[index + 1 : index + 3 * MOST_FIELDS] if line.kind is not LineKind.HEADING
+    ]
     for line in fields[:MOST_FIELDS]:
         label = SAYS["version_field"].match(line.labelled)
         version = versions.match(line.labelled, label.end()) if label else None
