@@ -14,7 +14,7 @@ from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResu
 from lab.report import markdown, table
 from lab.repro.bisection import Bisection
 from lab.repro.planning import PROBE, Plan, is_made
-from lab.repro.verdict import OWN, Result, Verdict
+from lab.repro.verdict import OWN, Reproduction, Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILE = TEMPLATE = "answer.md"
@@ -46,7 +46,7 @@ class Cure:
 def headline(subject: Subject) -> str:
     """The verdict, and on which guest: a guest that is not the report's host is named as what it is."""
     plan, result = subject.plan, subject.verdict.result
-    if subject.run is None or plan.guest is None or result is Result.NOT_RUN:
+    if subject.run is None or plan.guest is None or result is Reproduction.NOT_RUN:
         return str(result)
     name, arch = plan.guest.name, plan.report.arch
     if arch and arch != plan.guest.arch:
@@ -81,7 +81,7 @@ def render(subject: Subject) -> str:
         alone = [name for name in plan.variants if not is_made(name)]
         again += [f"lab matrix -g {plan.guest.name} -v {name}{option}" for name in alone]
     missing = plan.report.missing
-    is_enough = not missing or (verdict.result is not Result.NOT_RUN and plan.is_host)
+    is_enough = not missing or (verdict.result is not Reproduction.NOT_RUN and plan.is_host)
     page = markdown.page(
         TEMPLATE,
         TEMPLATES,

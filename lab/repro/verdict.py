@@ -57,7 +57,7 @@ REFUSED = (
 )
 
 
-class Result(OrderedEnum):
+class Reproduction(OrderedEnum):
     """The verdict in one word, from the best to the worst."""
 
     REPRODUCED = "reproduced"
@@ -68,7 +68,7 @@ class Result(OrderedEnum):
     @property
     def exit_status(self) -> int:
         """The exit status of `lab repro`."""
-        return {Result.REPRODUCED: 0, Result.NOT_RUN: 3}.get(self, 1)
+        return {Reproduction.REPRODUCED: 0, Reproduction.NOT_RUN: 3}.get(self, 1)
 
 
 class ClaimOutcome(OrderedEnum):
@@ -103,7 +103,7 @@ class Answered:
     """
 
     question: Question
-    result: Result
+    result: Reproduction
     reason: str
     cell: FinishedCell | None = None
     claims: tuple[Claim, ...] = ()
@@ -113,7 +113,7 @@ class Answered:
 class Verdict:
     """The verdict on a report: the worst of those on its questions, each with its evidence."""
 
-    result: Result
+    result: Reproduction
     reasons: tuple[str, ...]
     answered: tuple[Answered, ...] = ()
     claims: tuple[Claim, ...] = ()
@@ -127,7 +127,7 @@ class Verdict:
 
 def of_plan(plan: Plan) -> Verdict:
     """Return the verdict on a report for which nothing is run."""
-    return Verdict(Result.NOT_RUN, tuple(filter(None, [*plan.why_not, plan.hint])))
+    return Verdict(Reproduction.NOT_RUN, tuple(filter(None, [*plan.why_not, plan.hint])))
 
 
 def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
@@ -136,7 +136,7 @@ def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     answered = tuple(_answer(plan, question, cells) for question in plan.questions)
     worst = max((answer.result for answer in answered), key=lambda result: result.rank)
     reasons = [answer.reason for answer in answered]
-    if worst is Result.NOT_RUN and plan.hint:
+    if worst is Reproduction.NOT_RUN and plan.hint:
         reasons.append(plan.hint)
     words: dict[Statement, Claim] = {}
     for claim in (claim for answer in answered for claim in (*answer.claims, *_of_unquestioned(plan, answer))):
@@ -155,26 +155,28 @@ def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
 def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -> Answered:
     """What the cell of a question shows."""
     if question.variant is None:
-        return Answered(question, Result.NOT_RUN, question.why_not)
+        return Answered(question, Reproduction.NOT_RUN, question.why_not)
     cell = cells[question.variant.name]
     ran = cell.result
     if not ran.status.is_decisive:
-        return Answered(question, Result.NOT_RUN, f"{ran.status}: {ran.reason}", cell)
+        return Answered(question, Reproduction.NOT_RUN, f"{ran.status}: {ran.reason}", cell)
     claims = tuple(_of_words(plan, question, cell))
     if not ran.status.failed:
-        return Answered(question, Result.NOT_REPRODUCED, "every test passes", cell, claims)
+        return Answered(question, Reproduction.NOT_REPRODUCED, "every test passes", cell, claims)
     result, reason = _judge(plan, question, ran, claims)
     if question.program not in ("", *OWN):
         reason += f"; it was met by {question.program} in the report, and by boxlite here"
     their_version = next((one.version for one in plan.report.of(Program) if one.name == "bubblewrap"), None)
     our_version = ran.facts.bubblewrap.version if ran.facts and ran.facts.bubblewrap else None
-    if result is Result.NOT_REPRODUCED and their_version and our_version and their_version != our_version:
+    if result is Reproduction.NOT_REPRODUCED and their_version and our_version and their_version != our_version:
         reason += f"; bubblewrap is {their_version} in the report and {our_version} here, "
         reason += "and these releases word this failure differently"
     return Answered(question, result, reason, cell, claims)
 
 
-def _judge(plan: Plan, question: Question, ran: CellResult, claims: Sequence[Claim]) -> tuple[Result, str]:
+def _judge(
+    plan: Plan, question: Question, ran: CellResult, claims: Sequence[Claim]
+) -> tuple[Reproduction, str]:
     """The verdict on a cell that failed, and why."""
     cause, first = question.cause, ran.cause or UNKNOWN
     sure = f" ({ran.verdict.confidence})" if ran.verdict.confidence else ""
@@ -184,31 +186,40 @@ def _judge(plan: Plan, question: Question, ran: CellResult, claims: Sequence[Cla
     if cause is None:
         tests = {test.name for test in plan.report.of(NamedTest) if test.known}
         if has_same_words:
-            return Result.REPRODUCED, f"the same words; {shows}"
+            return Reproduction.REPRODUCED, f"the same words; {shows}"
         if looked_for:
-            return Result.NOT_REPRODUCED, f"it fails, but not with the report's words; {shows}"
+            return Reproduction.NOT_REPRODUCED, f"it fails, but not with the report's words; {shows}"
         if tests and tests <= {test.name for test in ran.tests if test.outcome.is_failure}:
-            return Result.REPRODUCED, f"the report quotes no words, and the tests that it names fail; {shows}"
-        return Result.NOT_REPRODUCED, f"it fails, but the report quotes no words to compare; {shows}"
+            return (
+                Reproduction.REPRODUCED,
+                f"the report quotes no words, and the tests that it names fail; {shows}",
+            )
+        return Reproduction.NOT_REPRODUCED, f"it fails, but the report quotes no words to compare; {shows}"
     if cause not in ([finding.name for finding in ran.causes] or [first]):
         if has_same_words:
-            return Result.OTHER_CAUSE, f"the same words, but {shows}, and not {cause}"
-        return Result.NOT_REPRODUCED, f"it fails with other words, and {shows}, not {cause}"
+            return Reproduction.OTHER_CAUSE, f"the same words, but {shows}, and not {cause}"
+        return Reproduction.NOT_REPRODUCED, f"it fails with other words, and {shows}, not {cause}"
     if has_same_words:
-        return Result.REPRODUCED, f"the same words, the same cause: {cause}{sure}"
+        return Reproduction.REPRODUCED, f"the same words, the same cause: {cause}{sure}"
     if looked_for:
         if error := _met_by_chance(cause, ran, looked_for):
             chance = "met by another program than the report's: which one meets it is chance"
-            return Result.REPRODUCED, f"the same cause, {cause}{sure}, and the same error, {error}, {chance}"
-        return Result.NOT_REPRODUCED, f"the same cause, {first}{sure}, but with other words than the report's"
+            return (
+                Reproduction.REPRODUCED,
+                f"the same cause, {cause}{sure}, and the same error, {error}, {chance}",
+            )
+        return (
+            Reproduction.NOT_REPRODUCED,
+            f"the same cause, {first}{sure}, but with other words than the report's",
+        )
     stated = plan.stated.knobs if plan.stated else {}
     if question.variant is None or question.variant.knobs != stated:
         # A guest that was made to have a cause has it: only the words could show that the report is about it.
         reason = "that cause was put on the guest, and no words of the report could be compared"
-        return Result.NOT_REPRODUCED, f"it fails for {cause}{sure}, but {reason}"
+        return Reproduction.NOT_REPRODUCED, f"it fails for {cause}{sure}, but {reason}"
     if ran.verdict.confidence is not Confidence.PROVED:
-        return Result.NOT_REPRODUCED, f"the evidence does not prove the cause: {shows}"
-    return Result.REPRODUCED, f"the same cause by the settings that the report states: {cause}{sure}"
+        return Reproduction.NOT_REPRODUCED, f"the evidence does not prove the cause: {shows}"
+    return Reproduction.REPRODUCED, f"the same cause by the settings that the report states: {cause}{sure}"
 
 
 def _met_by_chance(cause: str, ran: CellResult, looked_for: Sequence[Claim]) -> str:

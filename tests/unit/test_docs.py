@@ -26,7 +26,7 @@ from lab.fleet import inventory
 from lab.fleet.inventory import HostEntry, ListenAddress
 from lab.gate import baseline, expectations
 from lab.record import Confidence, Outcome, RemedyOutcome, Status, StepOutcome
-from lab.repro.verdict import ClaimOutcome, Result
+from lab.repro.verdict import ClaimOutcome, Reproduction
 from lab.verdict.words import WordsVerdict
 from tests.builders.evidence import gathered
 
@@ -246,7 +246,7 @@ def test_every_status_and_outcome_is_documented() -> None:
     there = cells_of_tables("reference/statuses.md")
     told = (ROOT / "docs" / "reference" / "statuses.md").read_text()
     assert {*Status, *Outcome, *RemedyOutcome, *WordsVerdict} <= there
-    words = [*StepOutcome, *ClaimOutcome, *Result, *Confidence]
+    words = [*StepOutcome, *ClaimOutcome, *Reproduction, *Confidence]
     assert [word for word in words if f"`{word}`" not in told] == []
 
 

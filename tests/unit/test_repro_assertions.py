@@ -13,7 +13,7 @@ from lab.record import CellResult, Outcome, RemedyOutcome, Status, TestResult
 from lab.repro import assertions, observers, verdict
 from lab.repro.observers import NothingShown, Observation
 from lab.repro.report import Assertion, Speaker, Statement
-from lab.repro.verdict import ClaimOutcome, Result
+from lab.repro.verdict import ClaimOutcome, Reproduction
 from lab.verdict.words import FinishedCell
 from tests.builders import evidence as evidence_examples
 from tests.builders import messages
@@ -377,7 +377,7 @@ def test_words_that_no_question_is_about_are_looked_for_and_decide_nothing(tmp_p
         (AUDIT, NOT_HELD),
         (preflight, HELD),
     ]
-    assert judged.result is Result.NOT_REPRODUCED
+    assert judged.result is Reproduction.NOT_REPRODUCED
 
 
 def test_words_of_one_cause_are_not_compared_with_themselves(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lab.repro.answer import Subject
 from lab.repro.planning import Plan
 from lab.repro.report import Finding as TextFinding
 from lab.repro.report import Mood, Setting, Speaker, Statement
-from lab.repro.verdict import Claim, ClaimOutcome, Result, Verdict, essence, spaced
+from lab.repro.verdict import Claim, ClaimOutcome, Reproduction, Verdict, essence, spaced
 from tests.builders import evidence, messages
 from tests.builders.cells import changed
 from tests.builders.reports import (
@@ -75,26 +75,44 @@ def denied(**fields: str) -> tuple[list[Statement], TextFinding]:
 @pytest.mark.parametrize(
     ("statements", "suspicion", "cause", "result", "why"),
     [
-        ([words(NAMESPACE)], POLICY, POLICY, Result.REPRODUCED, f"the same words, the same cause: {POLICY}"),
-        ([words(NAMESPACE)], POLICY, CLONE, Result.OTHER_CAUSE, f"the cause found is {CLONE} (proved)"),
+        (
+            [words(NAMESPACE)],
+            POLICY,
+            POLICY,
+            Reproduction.REPRODUCED,
+            f"the same words, the same cause: {POLICY}",
+        ),
+        ([words(NAMESPACE)], POLICY, CLONE, Reproduction.OTHER_CAUSE, f"the cause found is {CLONE} (proved)"),
         # Other words are other words, whatever the cause.
-        ([OTHER_WORDS], POLICY, POLICY, Result.NOT_REPRODUCED, "with other words than the report's"),
-        ([OTHER_WORDS], POLICY, CLONE, Result.NOT_REPRODUCED, "with other words"),
-        ([words("Permission denied")], POLICY, POLICY, Result.NOT_REPRODUCED, "with other words"),
-        ([OLDER, OTHER_WORDS], POLICY, POLICY, Result.NOT_REPRODUCED, "is 0.9.0 in the report and 0.12.0 here"),
-        ([words(NAMESPACE)], POLICY, None, Result.NOT_REPRODUCED, "every test passes"),
+        ([OTHER_WORDS], POLICY, POLICY, Reproduction.NOT_REPRODUCED, "with other words than the report's"),
+        ([OTHER_WORDS], POLICY, CLONE, Reproduction.NOT_REPRODUCED, "with other words"),
+        ([words("Permission denied")], POLICY, POLICY, Reproduction.NOT_REPRODUCED, "with other words"),
+        (
+            [OLDER, OTHER_WORDS],
+            POLICY,
+            POLICY,
+            Reproduction.NOT_REPRODUCED,
+            "is 0.9.0 in the report and 0.12.0 here",
+        ),
+        ([words(NAMESPACE)], POLICY, None, Reproduction.NOT_REPRODUCED, "every test passes"),
         # What a command printed is not looked for before it ran.
-        ([COMMAND, OTHER_WORDS], POLICY, POLICY, Result.NOT_REPRODUCED, "no words of the report"),
+        ([COMMAND, OTHER_WORDS], POLICY, POLICY, Reproduction.NOT_REPRODUCED, "no words of the report"),
         # An audit line of another program is the same refusal.
-        (*denied(comm="element-desktop", pid="45964"), POLICY, Result.REPRODUCED, "the same cause"),
-        (*denied(operation="userns_create"), POLICY, Result.NOT_REPRODUCED, "other words"),
-        (*denied(capability="8", capname="setpcap"), POLICY, Result.NOT_REPRODUCED, "other words"),
+        (*denied(comm="element-desktop", pid="45964"), POLICY, Reproduction.REPRODUCED, "the same cause"),
+        (*denied(operation="userns_create"), POLICY, Reproduction.NOT_REPRODUCED, "other words"),
+        (*denied(capability="8", capname="setpcap"), POLICY, Reproduction.NOT_REPRODUCED, "other words"),
         # A report without a cause gets the one found.
-        ([words(NAMESPACE)], None, POLICY, Result.REPRODUCED, f"the same words; the cause found is {POLICY}"),
-        ([named_test(ECHO)], None, POLICY, Result.REPRODUCED, "the tests that it names fail"),
-        ([named_test("standard_mode_enables_jailer")], None, POLICY, Result.NOT_REPRODUCED, "no words"),
-        ([], None, POLICY, Result.NOT_REPRODUCED, "quotes no words to compare"),
-        ([OTHER_WORDS], None, POLICY, Result.NOT_REPRODUCED, "it fails, but not with the report's words"),
+        (
+            [words(NAMESPACE)],
+            None,
+            POLICY,
+            Reproduction.REPRODUCED,
+            f"the same words; the cause found is {POLICY}",
+        ),
+        ([named_test(ECHO)], None, POLICY, Reproduction.REPRODUCED, "the tests that it names fail"),
+        ([named_test("standard_mode_enables_jailer")], None, POLICY, Reproduction.NOT_REPRODUCED, "no words"),
+        ([], None, POLICY, Reproduction.NOT_REPRODUCED, "quotes no words to compare"),
+        ([OTHER_WORDS], None, POLICY, Reproduction.NOT_REPRODUCED, "it fails, but not with the report's words"),
     ],
 )
 def test_the_verdict_on_a_cell(
@@ -102,7 +120,7 @@ def test_the_verdict_on_a_cell(
     statements: Sequence[Statement],
     suspicion: str | TextFinding | None,
     cause: str | None,
-    result: Result,
+    result: Reproduction,
     why: str,
 ) -> None:
     made = plan(report(system(), *statements), *([suspicion] if suspicion else []))
@@ -112,9 +130,11 @@ def test_the_verdict_on_a_cell(
 
 
 @pytest.mark.parametrize(
-    ("confidence", "result"), [(PROVED, Result.REPRODUCED), (LIKELY, Result.NOT_REPRODUCED)]
+    ("confidence", "result"), [(PROVED, Reproduction.REPRODUCED), (LIKELY, Reproduction.NOT_REPRODUCED)]
 )
-def test_without_words_settings_must_prove_it(tmp_path: Path, confidence: Confidence, result: Result) -> None:
+def test_without_words_settings_must_prove_it(
+    tmp_path: Path, confidence: Confidence, result: Reproduction
+) -> None:
     made = plan(report(system(), holds(SWITCH, "0")), CLONE)
     assert of(made, tmp_path, cause=CLONE, confidence=confidence).result is result
 
@@ -133,7 +153,7 @@ def test_a_cell_that_says_nothing_is_not_run_with_its_reason(tmp_path: Path, sta
     made = plan(report(system("ubuntu", "24.04")), POLICY)
     cell = ran(made, variant_of(made).name, status=status, reason="image not available: no network")
     judged = verdict.of_run(made, run(cell), tmp_path)
-    assert (judged.result, judged.result.exit_status) == (Result.NOT_RUN, 3)
+    assert (judged.result, judged.result.exit_status) == (Reproduction.NOT_RUN, 3)
     assert judged.reasons == (f"{status}: image not available: no network", made.hint)
     assert made.hint.startswith("debian-13 comes nearest: ")
 
@@ -158,7 +178,7 @@ def test_a_line_that_only_ubuntu_s_kernel_writes_is_not_missed_elsewhere(tmp_pat
     first, second = judged.answered[0].claims
     assert (first.outcome, first.reason) == (NOT_TESTED, "only Ubuntu's kernel writes such a line")
     assert second.outcome is HELD
-    assert judged.result is Result.REPRODUCED
+    assert judged.result is Reproduction.REPRODUCED
     assert "it was met by some-desktop in the report, and by boxlite here" in judged.reasons[0]
 
 
@@ -170,7 +190,10 @@ def test_two_causes_are_told_apart_each_by_its_own_words(tmp_path: Path) -> None
     gather(tmp_path, cells[0])
     gather(tmp_path, cells[1], log=f"ERROR boxlite: {CANNOT_RUN}\n", kernel="")
     judged = verdict.of_run(made, run(*cells), tmp_path)
-    assert [answered.result for answered in judged.answered] == [Result.REPRODUCED, Result.REPRODUCED]
+    assert [answered.result for answered in judged.answered] == [
+        Reproduction.REPRODUCED,
+        Reproduction.REPRODUCED,
+    ]
     assert [[claim.statement for claim in one.claims] for one in judged.answered] == [[line], [message]]
     assert judged.result.exit_status == 0
 
@@ -182,20 +205,23 @@ def test_the_worst_of_several_answers_is_the_verdict(tmp_path: Path) -> None:
     for cell in cells:
         gather(tmp_path, cell)
     judged = verdict.of_run(made, run(*cells), tmp_path)
-    assert [answered.result for answered in judged.answered] == [Result.REPRODUCED, Result.NOT_REPRODUCED]
-    assert (judged.result, judged.result.exit_status) == (Result.NOT_REPRODUCED, 1)
+    assert [answered.result for answered in judged.answered] == [
+        Reproduction.REPRODUCED,
+        Reproduction.NOT_REPRODUCED,
+    ]
+    assert (judged.result, judged.result.exit_status) == (Reproduction.NOT_REPRODUCED, 1)
 
 
 @pytest.mark.parametrize(
     ("cause", "why", "result"),
     [
-        (LIMIT, "Failed to run mke2fs: Resource temporarily unavailable", Result.REPRODUCED),
-        (LIMIT, "failed to create new OS thread", Result.NOT_REPRODUCED),
+        (LIMIT, "Failed to run mke2fs: Resource temporarily unavailable", Reproduction.REPRODUCED),
+        (LIMIT, "failed to create new OS thread", Reproduction.NOT_REPRODUCED),
         # Chance decides nowhere else.
-        (CLONE, "Failed to run mke2fs: Resource temporarily unavailable", Result.NOT_REPRODUCED),
+        (CLONE, "Failed to run mke2fs: Resource temporarily unavailable", Reproduction.NOT_REPRODUCED),
     ],
 )
-def test_any_error_at_a_limit_reproduces_it(tmp_path: Path, cause: str, why: str, result: Result) -> None:
+def test_any_error_at_a_limit_reproduces_it(tmp_path: Path, cause: str, why: str, result: Reproduction) -> None:
     message = replace(words("bwrap: Creating new namespace failed: Resource temporarily"), errno="EAGAIN")
     made = plan(report(system(), message), cause)
     findings = [Finding(name=cause, confidence=LIKELY, why=why)]
@@ -204,7 +230,7 @@ def test_any_error_at_a_limit_reproduces_it(tmp_path: Path, cause: str, why: str
     judged = verdict.of_run(made, run(cell), tmp_path)
     assert judged.result is result
     assert ("the same error, EAGAIN, met by another program" in judged.reasons[0]) is (
-        result is Result.REPRODUCED
+        result is Reproduction.REPRODUCED
     )
 
 
@@ -221,7 +247,7 @@ def test_why_words_were_not_looked_for(tmp_path: Path) -> None:
 
 def test_a_plan_that_cannot_be_run_is_not_run_for_its_reasons() -> None:
     made = plan(report(system("pop", None)), POLICY)
-    assert verdict.of_plan(made) == Verdict(Result.NOT_RUN, (*made.why_not, made.hint))
+    assert verdict.of_plan(made) == Verdict(Reproduction.NOT_RUN, (*made.why_not, made.hint))
 
 
 @pytest.mark.parametrize(
