@@ -57,7 +57,7 @@ def of_report(report: HostReport) -> dict[str, Value]:
 
 
 @dataclass(frozen=True)
-class Difference:
+class SettingDifference:
     """A setting that two hosts have in different ways."""
 
     name: str
@@ -75,7 +75,7 @@ class Comparison:
     """How a host's settings compare with those of a tested cell. `not_known`: what the host does not tell."""
 
     compared: tuple[str, ...]
-    differing: tuple[Difference, ...]
+    differing: tuple[SettingDifference, ...]
     not_known: tuple[str, ...]
 
     @property
@@ -95,7 +95,7 @@ def compare(host: Mapping[str, Value], tested: Mapping[str, Value]) -> Compariso
     """
     both = tuple(name for name in tested if name in host)
     differing = tuple(
-        Difference(name, host[name], tested[name])
+        SettingDifference(name, host[name], tested[name])
         for name in both
         if not _alike(name, host[name], tested[name])
     )
