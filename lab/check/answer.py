@@ -14,7 +14,7 @@ from lab.causes.evidence import Evidence, confining_profile
 from lab.check import settings
 from lab.check.published import Published, PublishedCell, PublishedDistribution, SystemName, cells_of
 from lab.check.results import AnswerKind
-from lab.check.settings import Comparison
+from lab.check.settings import SettingsComparison
 from lab.probes import Probes
 from lab.probes.report import HostReport
 from lab.record import Confidence, Finding
@@ -66,7 +66,7 @@ class Close:
     """A tested cell, and how the host compares with it."""
 
     cell: PublishedCell
-    comparison: Comparison
+    comparison: SettingsComparison
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class SettingDifference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SettingsComparison:
     """How a host's settings compare with those of a tested cell. `not_known`: what the host does not tell."""
 
     compared: tuple[str, ...]
@@ -88,7 +88,7 @@ class Comparison:
         return self.deciding, len(self.differing)
 
 
-def compare(host: Mapping[str, Value], tested: Mapping[str, Value]) -> Comparison:
+def compare(host: Mapping[str, Value], tested: Mapping[str, Value]) -> SettingsComparison:
     """Compare what a host tells with a cell's settings. What the host does not tell is no difference.
 
     The front page compares hosts in the same way in a browser, by the rules that `published` gives it.
@@ -99,10 +99,10 @@ def compare(host: Mapping[str, Value], tested: Mapping[str, Value]) -> Compariso
         for name in both
         if not _alike(name, host[name], tested[name])
     )
-    return Comparison(both, differing, tuple(name for name in tested if name not in host))
+    return SettingsComparison(both, differing, tuple(name for name in tested if name not in host))
 
 
-def compare_report(report: HostReport, tested: Mapping[str, Value]) -> Comparison:
+def compare_report(report: HostReport, tested: Mapping[str, Value]) -> SettingsComparison:
     """Compare a reported host with a cell: a profile that one of both has is not loaded on the other."""
     host = of_report(report)
     if report.facts.apparmor is not None and report.knows("apparmor.profiles"):
