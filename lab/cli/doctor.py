@@ -44,7 +44,7 @@ OLDEST_LIBVIRT = 8_006_000
 VERSION = re.compile(r"(?<![^\W_])\d+\.\d[\w.~+]*")
 
 
-class State(StrEnum):
+class RequirementState(StrEnum):
     OK = "ok"
     SLOW = "slow"
     UNKNOWN = "not known"
@@ -63,7 +63,7 @@ class Line:
     """
 
     what: str
-    state: State
+    state: RequirementState
     found: str
     mend: str = ""
     needed_by: Sequence[str] | None = None
@@ -72,7 +72,7 @@ class Line:
 class NotMet(LabError):
     """A requirement is not met, or not as well as it could be."""
 
-    def __init__(self, state: State, answer: str, hint: str | None = None) -> None:
+    def __init__(self, state: RequirementState, answer: str, hint: str | None = None) -> None:
         super().__init__(answer, hint=hint)
         self.state = state
 
@@ -97,7 +97,7 @@ class Examination:
     def libvirt(self) -> libvirt.virConnect:
         """The connection. Raises NotMet if there is none."""
         if self.daemon is None:
-            raise NotMet(State.UNKNOWN, "cannot be tried without libvirt", "start libvirt")
+            raise NotMet(RequirementState.UNKNOWN, "cannot be tried without libvirt", "start libvirt")
         return self.daemon
 
 
@@ -157,7 +157,9 @@ def _program(program: str, argument: str) -> Ask:
             printed = process.run([path, argument], timeout=ANSWER_SECONDS)
         except process.CommandFailed as error:
             if error.late:  # A machine that has much to do is slow to start any program.
-                raise NotMet(State.UNKNOWN, str(error), "try it again when this host has less to do") from error
+                raise NotMet(
+                    RequirementState.UNKNOWN, str(error), "try it again when this host has less to do"
+                ) from error
             raise
         match = VERSION.search(printed)
         return f"{match.group(0)} ({path})" if match else path
@@ -187,7 +189,7 @@ def _foreign(examination: Examination) -> str:
             process.run(["arch-test", other.debian], timeout=ANSWER_SECONDS)
             answers.append("this host runs its programs")
     except LabError as error:
-        state = State.LIMITED if len(foreign) < len(examination.guests) else State.BROKEN
+        state = RequirementState.LIMITED if len(foreign) < len(examination.guests) else RequirementState.BROKEN
         raise NotMet(state, str(error.args[0]), f"{other.setup} installs it") from error
     return ", ".join(answers)
 
@@ -210,12 +212,12 @@ def _acceleration(examination: Examination) -> str:
         verdict = acceleration.decide(daemon, paths, image, UNWATCHED)
     if verdict is None:
         raise NotMet(
-            State.UNKNOWN,
+            RequirementState.UNKNOWN,
             "only booting a guest kernel under KVM can tell, and there is no guest image yet",
             f"lab images build debian-13{'-arm64' if architecture.AARCH64.is_hosts else ''}, then lab doctor",
         )
     if not verdict.kvm:
-        raise NotMet(State.SLOW, f"software emulation: {verdict.reason}; {verdict.speed.compared}")
+        raise NotMet(RequirementState.SLOW, f"software emulation: {verdict.reason}; {verdict.speed.compared}")
     return f"KVM: {verdict.reason}; {verdict.speed.compared}"
 
 
@@ -225,11 +227,11 @@ def _clock(examination: Examination) -> str:
     if verdict is not None and verdict.kvm:
         return "guests run under KVM and have this host's clock"
     if not daemon.getURI().startswith("qemu"):
-        raise NotMet(State.UNKNOWN, "only QEMU can be given another one", "")
+        raise NotMet(RequirementState.UNKNOWN, "only QEMU can be given another one", "")
     emulated = clock.of_emulated(daemon, paths)
     if emulated.reason:
         raise NotMet(
-            State.SLOW,
+            RequirementState.SLOW,
             f"emulated guests have this host's clock: {emulated.reason}; boxes may miss boxlite's limit of "
             "30 s while this host is busy, and their cells are `error` then",
             "" if clock.library() else SETUP,
@@ -240,7 +242,7 @@ def _clock(examination: Examination) -> str:
 def _machine(examination: Examination) -> str:
     paths, daemon = examination.paths, examination.libvirt
     if not daemon.getURI().startswith("qemu"):
-        raise NotMet(State.UNKNOWN, "only QEMU has one that can be tried")
+        raise NotMet(RequirementState.UNKNOWN, "only QEMU has one that can be tried")
     # Without an image KVM was not tried.
     verdict = acceleration.cached(daemon, paths)
     try:
@@ -251,7 +253,7 @@ def _machine(examination: Examination) -> str:
     except libvirt.libvirtError as error:
         if not daemon.isAlive():
             raise NoLibvirt(f"libvirt went away while a machine was tried: {error}") from error
-        raise NotMet(State.BROKEN, str(error).strip(), domain.start_hint(error, REFUSED)) from error
+        raise NotMet(RequirementState.BROKEN, str(error).strip(), domain.start_hint(error, REFUSED)) from error
 
 
 def _keyring(_examination: Examination) -> str:
@@ -283,7 +285,7 @@ def _labels(examination: Examination) -> str:
     name = pwd.getpwuid(os.geteuid()).pw_name
     has_other_guests = not all(is_labelled(examination.paths, guest) for guest in examination.guests)
     raise NotMet(
-        State.LIMITED if has_other_guests else State.BROKEN,
+        RequirementState.LIMITED if has_other_guests else RequirementState.BROKEN,
         f"{name} is not root, and only root can set them in a guest's image",
     )
 
@@ -381,13 +383,15 @@ def line_of(requirement: Requirement, examination: Examination) -> Line:
     if need:
         needed_by = [guest.name for guest in examination.catalog if need(examination.paths, guest)]
     try:
-        return Line(subject, State.OK, requirement.ask(examination), needed_by=needed_by)
+        return Line(subject, RequirementState.OK, requirement.ask(examination), needed_by=needed_by)
     except libvirt.libvirtError as error:
-        return Line(subject, State.UNKNOWN, f"libvirt starts no machine: {error}", "see the line `machine`")
+        return Line(
+            subject, RequirementState.UNKNOWN, f"libvirt starts no machine: {error}", "see the line `machine`"
+        )
     except LabError as error:
         mend = requirement.mend if error.hint is None else error.hint
-        state = error.state if isinstance(error, NotMet) else State.BROKEN
+        state = error.state if isinstance(error, NotMet) else RequirementState.BROKEN
         is_needed = needed_by is None or any(guest.name in needed_by for guest in examination.guests)
-        if not is_needed and state in (State.BROKEN, State.LIMITED):
-            state = State.NOT_NEEDED
+        if not is_needed and state in (RequirementState.BROKEN, RequirementState.LIMITED):
+            state = RequirementState.NOT_NEEDED
         return Line(subject, state, str(error.args[0]), mend, needed_by)

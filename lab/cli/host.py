@@ -17,7 +17,11 @@ STUCK_HINT = (
     "if that does not help, remove the folder as root"
 )
 # The states in which a requirement is shown with the guests that have it.
-NAMING_GUESTS = (doctor.State.BROKEN, doctor.State.LIMITED, doctor.State.NOT_NEEDED)
+NAMING_GUESTS = (
+    doctor.RequirementState.BROKEN,
+    doctor.RequirementState.LIMITED,
+    doctor.RequirementState.NOT_NEEDED,
+)
 
 
 @click.command("doctor")
@@ -59,22 +63,28 @@ def doctor_command(
     lines = doctor.examine(doctor.Examination(lab.paths, choice.guests, everything, lab.uri, again))
     if as_json:
         checks = list(lines)
-        broken = any(line.state is doctor.State.BROKEN for line in checks)
+        broken = any(line.state is doctor.RequirementState.BROKEN for line in checks)
         output.print_json({"ready": not broken, "checks": [asdict(line) for line in checks]})
         return 3 if broken else 0
     broken = False
     for line in lines:
-        broken |= line.state is doctor.State.BROKEN
+        broken |= line.state is doctor.RequirementState.BROKEN
         _show(line)
     return 3 if broken else 0
 
 
 def _show(line: doctor.Line) -> None:
-    styles = {doctor.State.OK: "green", doctor.State.BROKEN: "bold red", doctor.State.NOT_NEEDED: "dim"}
+    styles = {
+        doctor.RequirementState.OK: "green",
+        doctor.RequirementState.BROKEN: "bold red",
+        doctor.RequirementState.NOT_NEEDED: "dim",
+    }
     state = f"[{styles.get(line.state, 'yellow')}]{line.state:11}[/]"
     output.console().print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
     if line.state in NAMING_GUESTS and line.needed_by is not None:
-        needed_by = "needed by other guests:" if line.state is doctor.State.NOT_NEEDED else "needed by"
+        needed_by = (
+            "needed by other guests:" if line.state is doctor.RequirementState.NOT_NEEDED else "needed by"
+        )
         names = (
             f"{needed_by} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
         )

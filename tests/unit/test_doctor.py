@@ -15,7 +15,7 @@ from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
 from lab.cli import doctor
-from lab.cli.doctor import REQUIREMENTS, Examination, Line, State
+from lab.cli.doctor import REQUIREMENTS, Examination, Line, RequirementState
 from lab.images import debian, disk, store
 from lab.machine import acceleration, clock, leftovers
 from lab.machine.acceleration import Acceleration
@@ -66,12 +66,12 @@ def uefi_guest() -> Guest:
 def test_uefi_is_needed_by_the_guests_that_start_from_it(paths: Paths) -> None:
     bios, uefi = catalog.load().guest("fedora-43"), uefi_guest()
     [requirement] = [row for row in REQUIREMENTS if row.subject == "UEFI"]
-    for chosen, state in ([bios], State.NOT_NEEDED), ([bios, uefi], State.BROKEN):
+    for chosen, state in ([bios], RequirementState.NOT_NEEDED), ([bios, uefi], RequirementState.BROKEN):
         of_these = Examination(paths, chosen, [bios, uefi], NOWHERE, daemon=Daemon())
         line = doctor.line_of(requirement, of_these)
         assert (line.state, line.needed_by, "./setup.sh doctor" in line.mend) == (state, ["mine"], True)
     line = ask(paths, "UEFI", Daemon(firmware=(Path("/firmware/CODE.fd"),)), uefi)
-    assert line == Line("UEFI", State.OK, "/firmware/CODE.fd", needed_by=["mine"])
+    assert line == Line("UEFI", RequirementState.OK, "/firmware/CODE.fd", needed_by=["mine"])
 
 
 def foreign(paths: Paths, *chosen: str, **of_daemon: Any) -> Line:
@@ -95,10 +95,10 @@ def test_only_guests_of_the_other_architecture_need_it(
     monkeypatch.setattr(platform, "machine", lambda: machine)
     names = catalog.load().guests
     for chosen, state in (
-        ([own], State.NOT_NEEDED),
-        ([own, other], State.LIMITED),
-        ([], State.LIMITED),
-        ([other], State.BROKEN),
+        ([own], RequirementState.NOT_NEEDED),
+        ([own, other], RequirementState.LIMITED),
+        ([], RequirementState.LIMITED),
+        ([other], RequirementState.BROKEN),
     ):
         line = foreign(paths, *chosen, knows_firmware=False)
         assert (line.state, line.mend) == (state, f"./setup.sh {option} doctor installs it")
@@ -109,14 +109,14 @@ def test_only_guests_of_the_other_architecture_need_it(
         assert own not in line.needed_by
 
 
-@pytest.mark.parametrize(("status", "state"), [(0, State.OK), (1, State.BROKEN)])
+@pytest.mark.parametrize(("status", "state"), [(0, RequirementState.OK), (1, RequirementState.BROKEN)])
 def test_a_guest_of_the_other_architecture_is_built_where_its_programs_run(
-    paths: Paths, programs: Path, status: int, state: State
+    paths: Paths, programs: Path, status: int, state: RequirementState
 ) -> None:
     executable(programs / "arch-test", f'#!/bin/sh\necho "$1: $0"\nexit {status}\n')
     line = foreign(paths, "debian-13-arm64")
     assert line.state is state
-    if state is State.OK:
+    if state is RequirementState.OK:
         assert line.found == "QEMU emulates aarch64, this host runs its programs"
     else:
         assert line.found.startswith("arch-test arm64: exit status 1")
@@ -127,10 +127,15 @@ def test_a_guest_of_the_other_architecture_is_built_where_its_programs_run(
 def test_a_guest_of_the_other_architecture_may_need_its_uefi(paths: Paths) -> None:
     guest = uefi_guest().model_copy(update={"arch": "aarch64"})
     for what, files, state, found in (
-        ("foreign guests", (Path("/firmware/AAVMF.fd"),), State.OK, ", its UEFI is /firmware/AAVMF.fd"),
-        ("foreign guests", (), State.BROKEN, "no UEFI firmware for guests is installed"),
+        (
+            "foreign guests",
+            (Path("/firmware/AAVMF.fd"),),
+            RequirementState.OK,
+            ", its UEFI is /firmware/AAVMF.fd",
+        ),
+        ("foreign guests", (), RequirementState.BROKEN, "no UEFI firmware for guests is installed"),
         # It says nothing of the firmware for this host's own guests.
-        ("UEFI", (), State.NOT_NEEDED, "no UEFI firmware for guests is installed"),
+        ("UEFI", (), RequirementState.NOT_NEEDED, "no UEFI firmware for guests is installed"),
     ):
         line = ask(paths, what, Daemon(firmware=files), guest)
         assert (line.state, line.found.endswith(found)) == (state, True)
@@ -143,7 +148,7 @@ def test_the_qemu_of_a_host_of_arm64_is_its_own(
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert examine(paths, "QEMU").found == f"10.1.5 ({programs / 'qemu-system-aarch64'})"
     daemon = Daemon()
-    assert ask(paths, "machine", daemon).state is State.OK
+    assert ask(paths, "machine", daemon).state is RequirementState.OK
     kind = daemon.machines[0].xml.find("os/type")
     assert kind is not None
     assert kind.get("arch") == "aarch64"
@@ -154,15 +159,25 @@ def test_the_qemu_of_a_host_of_arm64_is_its_own(
 @pytest.mark.parametrize(
     ("what", "script", "state", "found"),
     [
-        ("QEMU", "echo 'QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)'", State.OK, "10.0.2 (PATH)"),
-        ("ssh", "echo 'OpenSSH_10.0p2 Debian-7+deb13u1, OpenSSL 3.5.4'", State.OK, "10.0p2 (PATH)"),
-        ("ssh", "echo 'ssh 0.0~git20250503.587980c-2'", State.OK, "0.0~git20250503.587980c (PATH)"),
+        (
+            "QEMU",
+            "echo 'QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)'",
+            RequirementState.OK,
+            "10.0.2 (PATH)",
+        ),
+        ("ssh", "echo 'OpenSSH_10.0p2 Debian-7+deb13u1, OpenSSL 3.5.4'", RequirementState.OK, "10.0p2 (PATH)"),
+        ("ssh", "echo 'ssh 0.0~git20250503.587980c-2'", RequirementState.OK, "0.0~git20250503.587980c (PATH)"),
         # A program need not say its version.
-        ("gpgv", "true", State.OK, "PATH"),
-        ("gpgv", "echo no number", State.OK, "PATH"),
-        ("mke2fs", "echo no library; exit 127", State.BROKEN, "PATH -V: exit status 127\nno library"),
+        ("gpgv", "true", RequirementState.OK, "PATH"),
+        ("gpgv", "echo no number", RequirementState.OK, "PATH"),
+        (
+            "mke2fs",
+            "echo no library; exit 127",
+            RequirementState.BROKEN,
+            "PATH -V: exit status 127\nno library",
+        ),
         # A machine that has much to do is slow to start any program.
-        ("mke2fs", "sleep 60", State.UNKNOWN, "PATH -V: stopped after 0 s"),
+        ("mke2fs", "sleep 60", RequirementState.UNKNOWN, "PATH -V: stopped after 0 s"),
     ],
 )
 def test_a_program_is_asked_for_its_version(
@@ -171,7 +186,7 @@ def test_a_program_is_asked_for_its_version(
     monkeypatch: pytest.MonkeyPatch,
     what: str,
     script: str,
-    state: State,
+    state: RequirementState,
     found: str,
 ) -> None:
     program = programs / ("qemu-system-x86_64" if what == "QEMU" else what)
@@ -179,17 +194,20 @@ def test_a_program_is_asked_for_its_version(
     if script.startswith("sleep"):
         monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.1)
     line = examine(paths, what)
-    mends = {State.BROKEN: doctor.SETUP, State.UNKNOWN: "try it again when this host has less to do"}
+    mends = {
+        RequirementState.BROKEN: doctor.SETUP,
+        RequirementState.UNKNOWN: "try it again when this host has less to do",
+    }
     expected = (state, found.replace("PATH", str(program)), mends.get(state, ""))
     assert (line.state, line.found, line.mend) == expected
 
 
 def test_without_libvirt_it_says_how_to_start_it_and_makes_nothing(paths: Paths, programs: Path) -> None:
     lines = {line.what: line for line in doctor.examine(examination(paths))}
-    assert (lines["libvirt"].state, NOWHERE in lines["libvirt"].found) == (State.BROKEN, True)
+    assert (lines["libvirt"].state, NOWHERE in lines["libvirt"].found) == (RequirementState.BROKEN, True)
     assert lines["libvirt"].mend
     for what in ("UEFI", "acceleration", "clock", "machine"):
-        assert (lines[what].state, lines[what].mend) == (State.UNKNOWN, "start libvirt")
+        assert (lines[what].state, lines[what].mend) == (RequirementState.UNKNOWN, "start libvirt")
     assert not paths.cache.exists()
     assert not paths.state.exists()
 
@@ -197,10 +215,17 @@ def test_without_libvirt_it_says_how_to_start_it_and_makes_nothing(paths: Paths,
 @pytest.mark.parametrize(
     ("what", "disk", "memory", "state", "found", "mend"),
     [
-        ("disk space", 7 * GIB, 0, State.BROKEN, "7.0 GiB free in ", "free 8 GiB"),
-        ("disk space", 9 * GIB, 0, State.OK, "9 GiB free in ", ""),
-        ("memory", 0, 4 * GIB - 1, State.BROKEN, "4095 MiB free", "the largest guest needs 4096 MiB, 1024 of "),
-        ("memory", 0, 4 * GIB, State.OK, "4096 MiB free", ""),
+        ("disk space", 7 * GIB, 0, RequirementState.BROKEN, "7.0 GiB free in ", "free 8 GiB"),
+        ("disk space", 9 * GIB, 0, RequirementState.OK, "9 GiB free in ", ""),
+        (
+            "memory",
+            0,
+            4 * GIB - 1,
+            RequirementState.BROKEN,
+            "4095 MiB free",
+            "the largest guest needs 4096 MiB, 1024 of ",
+        ),
+        ("memory", 0, 4 * GIB, RequirementState.OK, "4096 MiB free", ""),
     ],
 )
 def test_the_largest_guest_must_have_room(
@@ -209,7 +234,7 @@ def test_the_largest_guest_must_have_room(
     what: str,
     disk: int,
     memory: int,
-    state: State,
+    state: RequirementState,
     found: str,
     mend: str,
 ) -> None:
@@ -223,17 +248,22 @@ def test_the_largest_guest_must_have_room(
 @pytest.mark.parametrize(
     ("missing", "guest", "state"),
     [
-        ("mmdebstrap", "ubuntu-24.04", State.NOT_NEEDED),
-        ("mke2fs", "debian-13", State.BROKEN),
-        ("mke2fs", "fedora-43", State.NOT_NEEDED),
-        ("gpgv", "fedora-43", State.BROKEN),
-        ("gpgv", "debian-13", State.NOT_NEEDED),
-        ("ssh", "debian-13", State.NOT_NEEDED),
-        ("qemu-img", "debian-13", State.BROKEN),
+        ("mmdebstrap", "ubuntu-24.04", RequirementState.NOT_NEEDED),
+        ("mke2fs", "debian-13", RequirementState.BROKEN),
+        ("mke2fs", "fedora-43", RequirementState.NOT_NEEDED),
+        ("gpgv", "fedora-43", RequirementState.BROKEN),
+        ("gpgv", "debian-13", RequirementState.NOT_NEEDED),
+        ("ssh", "debian-13", RequirementState.NOT_NEEDED),
+        ("qemu-img", "debian-13", RequirementState.BROKEN),
     ],
 )
 def test_what_only_guests_outside_the_plan_need_is_told_apart(
-    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, missing: str, guest: str, state: State
+    paths: Paths,
+    programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+    guest: str,
+    state: RequirementState,
 ) -> None:
     really = shutil.which
     monkeypatch.setattr(
@@ -242,7 +272,7 @@ def test_what_only_guests_outside_the_plan_need_is_told_apart(
     line = examine(paths, missing, guest)
     assert (line.state, line.found) == (state, f"{missing} is not installed")
     assert "./setup.sh doctor" in line.mend
-    assert line.needed_by is None or (guest in line.needed_by) is (state is State.BROKEN)
+    assert line.needed_by is None or (guest in line.needed_by) is (state is RequirementState.BROKEN)
 
 
 def test_a_stored_image_needs_no_tools(paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,30 +282,34 @@ def test_a_stored_image_needs_no_tools(paths: Paths, programs: Path, monkeypatch
     monkeypatch.setattr(store, "find", find)
     executable(programs / "mmdebstrap", "#!/bin/sh\nexit 1\n")
     line = examine(paths, "mmdebstrap", "debian-13")
-    assert line.state is State.NOT_NEEDED
+    assert line.state is RequirementState.NOT_NEEDED
     assert line.needed_by is not None
     assert ("debian-13" in line.needed_by, "debian-12" in line.needed_by) == (False, True)
-    assert examine(paths, "mmdebstrap", "debian-13", "debian-12").state is State.BROKEN
+    assert examine(paths, "mmdebstrap", "debian-13", "debian-12").state is RequirementState.BROKEN
 
 
 def test_debian_s_keys_are_needed_to_build_guests(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debian, "KEYRING", paths.cache / "keys.gpg")
     line = examine(paths, "Debian's keys", "debian-13")
-    assert (line.state, line.found) == (State.BROKEN, f"{paths.cache / 'keys.gpg'} is missing")
+    assert (line.state, line.found) == (RequirementState.BROKEN, f"{paths.cache / 'keys.gpg'} is missing")
     assert "keyring" in line.mend
-    assert examine(paths, "Debian's keys", "fedora-43").state is State.NOT_NEEDED
+    assert examine(paths, "Debian's keys", "fedora-43").state is RequirementState.NOT_NEEDED
 
 
 @pytest.mark.parametrize(
     ("guests", "state"),
     [
-        (("debian-13-selinux",), State.BROKEN),
-        (("debian-13-selinux", "debian-13"), State.LIMITED),
-        (("debian-13",), State.NOT_NEEDED),
+        (("debian-13-selinux",), RequirementState.BROKEN),
+        (("debian-13-selinux", "debian-13"), RequirementState.LIMITED),
+        (("debian-13",), RequirementState.NOT_NEEDED),
     ],
 )
 def test_an_ordinary_user_is_told_which_guests_only_root_can_build(
-    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, guests: tuple[str, ...], state: State
+    paths: Paths,
+    programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    guests: tuple[str, ...],
+    state: RequirementState,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
     line = examine(paths, "SELinux labels", *guests)
@@ -285,7 +319,7 @@ def test_an_ordinary_user_is_told_which_guests_only_root_can_build(
     # Labels do not matter where the image is stored, or to root.
     monkeypatch.setattr(store, "find", lambda _paths, _guest: "an image")
     line = examine(paths, "SELinux labels", *guests)
-    assert (line.state, line.needed_by) == (State.NOT_NEEDED, [])
+    assert (line.state, line.needed_by) == (RequirementState.NOT_NEEDED, [])
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert "SELinux labels" not in [line.what for line in doctor.examine(examination(paths, *guests))]
 
@@ -294,7 +328,7 @@ def test_emulation_is_told_with_its_measured_speed(paths: Paths, monkeypatch: py
     verdict = Acceleration(False, "/dev/kvm does not exist", 7.0)
     monkeypatch.setattr(acceleration, "cached", lambda *_: verdict)
     line = ask(paths, "acceleration", Daemon())
-    assert line.state is State.SLOW
+    assert line.state is RequirementState.SLOW
     assert line.found.startswith(
         "software emulation: /dev/kvm does not exist; this host boots a kernel 14 times"
     )
@@ -305,7 +339,7 @@ def test_no_machine_tells_nothing_of_kvm_and_the_clock(paths: Paths, monkeypatch
     monkeypatch.setattr(store, "any_image", lambda paths: base_image(paths.images))
     for what in ("acceleration", "clock"):
         line = ask(paths, what, Daemon(refuses={"qemu": "no room", "kvm": "no room"}))
-        assert (line.state, line.mend) == (State.UNKNOWN, "see the line `machine`")
+        assert (line.state, line.mend) == (RequirementState.UNKNOWN, "see the line `machine`")
         # The binding may say what another test met.
         assert line.found.startswith("libvirt starts no machine: ")
 
@@ -318,7 +352,7 @@ def test_a_machine_is_tried_with_what_a_lane_s_has_and_nothing_of_it_is_left(
     monkeypatch.setattr(disk, "create_overlay", lambda overlay, _backing: overlay.touch())
     monkeypatch.setattr(acceleration, "cached", lambda *_: None if kvm is None else Acceleration(kvm, ""))
     daemon = Daemon()
-    assert ask(paths, "machine", daemon).state is State.OK
+    assert ask(paths, "machine", daemon).state is RequirementState.OK
     [machine] = daemon.machines
     assert machine.xml.get("type") == kind
     assert machine.flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
@@ -331,10 +365,10 @@ def test_a_machine_is_tried_with_what_a_lane_s_has_and_nothing_of_it_is_left(
 def test_a_machine_that_libvirt_refuses_is_told_in_its_words_with_the_logs_to_read(paths: Paths) -> None:
     refused = "Unable to open file: /var/x/console.log: Permission denied"
     daemon = Daemon(refuses={"qemu": f"{refused}\n"})
-    assert ask(paths, "machine", daemon) == Line("machine", State.BROKEN, refused, doctor.REFUSED)
+    assert ask(paths, "machine", daemon) == Line("machine", RequirementState.BROKEN, refused, doctor.REFUSED)
     daemon.is_alive = False
     line = ask(paths, "machine", daemon)
-    assert (line.state, line.mend) == (State.BROKEN, "")
+    assert (line.state, line.mend) == (RequirementState.BROKEN, "")
     assert line.found.startswith("libvirt went away while a machine was tried")
     assert leftovers.lanes(paths) == []
 
@@ -344,19 +378,21 @@ def test_a_machine_that_cannot_begin_has_the_next_step(paths: Paths, monkeypatch
         raise LabError("no port", hint="lab clean")
 
     monkeypatch.setattr(leftovers, "lane_folder", lane_folder)
-    assert ask(paths, "machine", Daemon()) == Line("machine", State.BROKEN, "no port", "lab clean")
+    assert ask(paths, "machine", Daemon()) == Line("machine", RequirementState.BROKEN, "no port", "lab clean")
 
 
 def test_a_stuck_machine_is_ended(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon, ended = Daemon(ends_machines=False), []
     monkeypatch.setattr(leftovers, "end_machine", lambda name, uri: ended.append((name, uri)))
-    assert ask(paths, "machine", daemon).state is State.OK
+    assert ask(paths, "machine", daemon).state is RequirementState.OK
     assert ended == [(daemon.machines[0].xml.findtext("name"), "qemu:///system")]
 
 
-@pytest.mark.parametrize(("number", "state"), [(8_005_999, State.BROKEN), (8_006_000, State.OK)])
+@pytest.mark.parametrize(
+    ("number", "state"), [(8_005_999, RequirementState.BROKEN), (8_006_000, RequirementState.OK)]
+)
 def test_libvirt_must_know_what_lanes_are_made_of(
-    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, number: int, state: State
+    paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, number: int, state: RequirementState
 ) -> None:
     monkeypatch.setattr(libvirt.virConnect, "getLibVersion", lambda _: number)
     [line] = [line for line in doctor.examine(examination(paths, uri=LIBVIRT)) if line.what == "libvirt"]

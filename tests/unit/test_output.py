@@ -230,9 +230,11 @@ def test_images_are_listed_with_those_who_use_them(
     assert document["without_image"] == [name for name in catalog.load().guests if name not in users]
 
 
-@pytest.mark.parametrize(("state", "status"), [(doctor.State.SLOW, 0), (doctor.State.BROKEN, 3)])
+@pytest.mark.parametrize(
+    ("state", "status"), [(doctor.RequirementState.SLOW, 0), (doctor.RequirementState.BROKEN, 3)]
+)
 def test_the_doctor_says_in_json_whether_the_host_is_ready(
-    state: doctor.State, status: int, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
+    state: doctor.RequirementState, status: int, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
     lines = [doctor.Line("memory", state, "64 MiB", "buy some", ["a"])]
     monkeypatch.setattr(doctor, "examine", lambda _examination: iter(lines))
