@@ -56,7 +56,7 @@ class RequirementState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Line:
+class RequirementLine:
     """One requirement: its state, what was found, and what to do about it (`mend`), if anything.
 
     `needed_by` names the guests of the catalog that need it now; None means every guest.
@@ -368,7 +368,7 @@ REQUIREMENTS = (
 )
 
 
-def examine(examination: Examination) -> Iterator[Line]:
+def examine(examination: Examination) -> Iterator[RequirementLine]:
     """Check all requirements, one line at a time. What only guests need that are not run is never broken."""
     with examination.closing:
         for requirement in REQUIREMENTS:
@@ -376,16 +376,16 @@ def examine(examination: Examination) -> Iterator[Line]:
                 yield line_of(requirement, examination)
 
 
-def line_of(requirement: Requirement, examination: Examination) -> Line:
+def line_of(requirement: Requirement, examination: Examination) -> RequirementLine:
     """Ask for one requirement, and judge the answer by the guests that are to be run."""
     subject, need = requirement.subject, requirement.need
     needed_by = None
     if need:
         needed_by = [guest.name for guest in examination.catalog if need(examination.paths, guest)]
     try:
-        return Line(subject, RequirementState.OK, requirement.ask(examination), needed_by=needed_by)
+        return RequirementLine(subject, RequirementState.OK, requirement.ask(examination), needed_by=needed_by)
     except libvirt.libvirtError as error:
-        return Line(
+        return RequirementLine(
             subject, RequirementState.UNKNOWN, f"libvirt starts no machine: {error}", "see the line `machine`"
         )
     except LabError as error:
@@ -394,4 +394,4 @@ def line_of(requirement: Requirement, examination: Examination) -> Line:
         is_needed = needed_by is None or any(guest.name in needed_by for guest in examination.guests)
         if not is_needed and state in (RequirementState.BROKEN, RequirementState.LIMITED):
             state = RequirementState.NOT_NEEDED
-        return Line(subject, state, str(error.args[0]), mend, needed_by)
+        return RequirementLine(subject, state, str(error.args[0]), mend, needed_by)

@@ -73,7 +73,7 @@ def doctor_command(
     return 3 if broken else 0
 
 
-def _show(line: doctor.Line) -> None:
+def _show(line: doctor.RequirementLine) -> None:
     styles = {
         doctor.RequirementState.OK: "green",
         doctor.RequirementState.BROKEN: "bold red",

@@ -15,7 +15,7 @@ from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
 from lab.cli import doctor
-from lab.cli.doctor import REQUIREMENTS, Examination, Line, RequirementState
+from lab.cli.doctor import REQUIREMENTS, Examination, RequirementLine, RequirementState
 from lab.images import debian, disk, store
 from lab.machine import acceleration, clock, leftovers
 from lab.machine.acceleration import Acceleration
@@ -46,12 +46,12 @@ def examination(paths: Paths, *guests: str, uri: str = NOWHERE, again: bool = Fa
     return Examination(paths, chosen, list(definitions.guests.values()), uri, again)
 
 
-def examine(paths: Paths, what: str, *guests: str) -> Line:
+def examine(paths: Paths, what: str, *guests: str) -> RequirementLine:
     [line] = [line for line in doctor.examine(examination(paths, *guests)) if line.what == what]
     return line
 
 
-def ask(paths: Paths, what: str, daemon: object = None, *guests: Guest) -> Line:
+def ask(paths: Paths, what: str, daemon: object = None, *guests: Guest) -> RequirementLine:
     """The line of one requirement, asked with this connection; `guests` are all that there are."""
     [requirement] = [row for row in REQUIREMENTS if row.subject == what]
     return doctor.line_of(requirement, Examination(paths, guests, guests, NOWHERE, daemon=daemon))
@@ -71,10 +71,10 @@ def test_uefi_is_needed_by_the_guests_that_start_from_it(paths: Paths) -> None:
         line = doctor.line_of(requirement, of_these)
         assert (line.state, line.needed_by, "./setup.sh doctor" in line.mend) == (state, ["mine"], True)
     line = ask(paths, "UEFI", Daemon(firmware=(Path("/firmware/CODE.fd"),)), uefi)
-    assert line == Line("UEFI", RequirementState.OK, "/firmware/CODE.fd", needed_by=["mine"])
+    assert line == RequirementLine("UEFI", RequirementState.OK, "/firmware/CODE.fd", needed_by=["mine"])
 
 
-def foreign(paths: Paths, *chosen: str, **of_daemon: Any) -> Line:
+def foreign(paths: Paths, *chosen: str, **of_daemon: Any) -> RequirementLine:
     """The line about guests of the other architecture, where these guests are to be run."""
     [requirement] = [row for row in REQUIREMENTS if row.subject == "foreign guests"]
     asked = examination(paths, *chosen)
@@ -365,7 +365,9 @@ def test_a_machine_is_tried_with_what_a_lane_s_has_and_nothing_of_it_is_left(
 def test_a_machine_that_libvirt_refuses_is_told_in_its_words_with_the_logs_to_read(paths: Paths) -> None:
     refused = "Unable to open file: /var/x/console.log: Permission denied"
     daemon = Daemon(refuses={"qemu": f"{refused}\n"})
-    assert ask(paths, "machine", daemon) == Line("machine", RequirementState.BROKEN, refused, doctor.REFUSED)
+    assert ask(paths, "machine", daemon) == RequirementLine(
+        "machine", RequirementState.BROKEN, refused, doctor.REFUSED
+    )
     daemon.is_alive = False
     line = ask(paths, "machine", daemon)
     assert (line.state, line.mend) == (RequirementState.BROKEN, "")
@@ -378,7 +380,9 @@ def test_a_machine_that_cannot_begin_has_the_next_step(paths: Paths, monkeypatch
         raise LabError("no port", hint="lab clean")
 
     monkeypatch.setattr(leftovers, "lane_folder", lane_folder)
-    assert ask(paths, "machine", Daemon()) == Line("machine", RequirementState.BROKEN, "no port", "lab clean")
+    assert ask(paths, "machine", Daemon()) == RequirementLine(
+        "machine", RequirementState.BROKEN, "no port", "lab clean"
+    )
 
 
 def test_a_stuck_machine_is_ended(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

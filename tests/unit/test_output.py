@@ -236,7 +236,7 @@ def test_images_are_listed_with_those_who_use_them(
 def test_the_doctor_says_in_json_whether_the_host_is_ready(
     state: doctor.RequirementState, status: int, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
-    lines = [doctor.Line("memory", state, "64 MiB", "buy some", ["a"])]
+    lines = [doctor.RequirementLine("memory", state, "64 MiB", "buy some", ["a"])]
     monkeypatch.setattr(doctor, "examine", lambda _examination: iter(lines))
     check = {"what": "memory", "state": str(state), "found": "64 MiB", "mend": "buy some"}
     assert json.loads(run_lab(status, "doctor", "--json").out) == {
