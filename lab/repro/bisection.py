@@ -19,7 +19,7 @@ from lab.record import UNKNOWN, CellResult, Outcome, RunInfo, Status
 MOST_FAULTS = 3
 
 
-class State(StrEnum):
+class ReleaseState(StrEnum):
     """What a release is. Skipped: it could not be run, or what it shows is neither good nor bad."""
 
     GOOD = "good"
@@ -50,7 +50,7 @@ class Border:
         return None not in (self.good, self.bad) and self.next is None and not self.between
 
 
-def search(releases: Sequence[str], states: Mapping[str, State]) -> Border:
+def search(releases: Sequence[str], states: Mapping[str, ReleaseState]) -> Border:
     """Search the first bad one among releases in order; the last one is reported to be bad.
 
     Both ends are tried first: a bisection means something only if the last one is bad and an early one good.
@@ -60,11 +60,11 @@ def search(releases: Sequence[str], states: Mapping[str, State]) -> Border:
     first, last = releases[0], releases[-1]
     if last not in states:
         return Border(next=last)
-    if states[last] is not State.BAD:
+    if states[last] is not ReleaseState.BAD:
         return Border()
-    high = next(index for index, release in enumerate(releases) if states.get(release) is State.BAD)
-    good = [index for index in range(high) if states.get(releases[index]) is State.GOOD]
-    skipped = [index for index in range(high) if states.get(releases[index]) is State.SKIPPED]
+    high = next(index for index, release in enumerate(releases) if states.get(release) is ReleaseState.BAD)
+    good = [index for index in range(high) if states.get(releases[index]) is ReleaseState.GOOD]
+    skipped = [index for index in range(high) if states.get(releases[index]) is ReleaseState.SKIPPED]
     low = max(good or skipped, default=-1)
     inside = releases[low + 1 : high]
     # The one in the middle of those left; beside a release that was skipped, its neighbour.
@@ -97,29 +97,29 @@ def failing(cell: CellResult) -> list[str]:
     return [name for name, outcome in outcomes(cell).items() if outcome.is_failure]
 
 
-def compare(reported: CellResult, cell: CellResult) -> tuple[State, str]:
+def compare(reported: CellResult, cell: CellResult) -> tuple[ReleaseState, str]:
     """The state of a cell by the tests that fail in the reported one, and why.
 
     Good: all of them pass. Bad: all of them fail, for the same cause. Everything else says neither.
     """
     tests = failing(reported)
     if not tests:
-        return State.SKIPPED, reported.reason or "the reported build shows no failure to compare with"
+        return ReleaseState.SKIPPED, reported.reason or "the reported build shows no failure to compare with"
     failures = failing(cell)
     passed = [name for name, outcome in outcomes(cell).items() if outcome is Outcome.PASS and name in tests]
     failed = [name for name in failures if name in tests]
     not_judged = "" if cell.status.is_decisive else f"other tests cannot be judged: {cell.reason}"
     if len(passed) == len(tests):
-        return State.GOOD, not_judged or (f"other tests fail: {', '.join(failures)}" if failures else "")
+        return ReleaseState.GOOD, not_judged or (f"other tests fail: {', '.join(failures)}" if failures else "")
     if not passed and not failed:
-        return State.SKIPPED, cell.reason or str(cell.status)
+        return ReleaseState.SKIPPED, cell.reason or str(cell.status)
     if len(failed) < len(tests):
-        return State.SKIPPED, f"{len(failed)} of the {len(tests)} tests fail: {', '.join(failed) or '-'}"
+        return ReleaseState.SKIPPED, f"{len(failed)} of the {len(tests)} tests fail: {', '.join(failed) or '-'}"
     # A cell with status `error` has no cause of its own.
     cause, other = (one.causes[0].name if one.causes else one.cause or UNKNOWN for one in (reported, cell))
     if cause != other:
-        return State.SKIPPED, f"the same tests fail for another cause: {other}"
-    return State.BAD, not_judged or cell.reason
+        return ReleaseState.SKIPPED, f"the same tests fail for another cause: {other}"
+    return ReleaseState.BAD, not_judged or cell.reason
 
 
 # -- the steps
@@ -178,7 +178,7 @@ class Bisection:
         return failing(self.results[0]) if self.results else []
 
     @property
-    def steps(self) -> list[tuple[CellResult, State, str]]:
+    def steps(self) -> list[tuple[CellResult, ReleaseState, str]]:
         """What was run, in this order: the cell, the state of its release, and why it has this state."""
         return [(cell, *compare(self.results[0], cell)) for cell in self.results]
 
@@ -209,7 +209,7 @@ class Bisection:
         if stopped := "interrupted" if self.run and self.run.interrupted else self.stopped:
             return [f"The bisection did not come to its end: {stopped}."]
         _, state, reason = self.steps[0]
-        if state is not State.BAD:
+        if state is not ReleaseState.BAD:
             return [f"boxlite {name}, the build of the report, shows no failure to look for: {reason}."]
         failed, fixed = self.borders
         sentences = []

@@ -19,7 +19,7 @@ from lab.plan import Cell
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import markdown
 from lab.repro import answer, bisection
-from lab.repro.bisection import Bisection, Border, State, compare, failing
+from lab.repro.bisection import Bisection, Border, ReleaseState, compare, failing
 from lab.repro.running import Runner
 from lab.run import scheduler
 from lab.run.worker import Worker
@@ -27,13 +27,13 @@ from tests.builders.cells import changed
 
 # -- the search, without any run
 
-STATES = {"b": State.BAD, "g": State.GOOD, "s": State.SKIPPED}
+STATES = {"b": ReleaseState.BAD, "g": ReleaseState.GOOD, "s": ReleaseState.SKIPPED}
 
 
 def search(truth: str) -> tuple[Border, list[int]]:
     """Search among releases 0, 1, ... with these states; the border, and what was tried in order."""
     releases = [str(number) for number in range(len(truth))]
-    states: dict[str, State] = {}
+    states: dict[str, ReleaseState] = {}
     border = bisection.search(releases, states)
     while border.next is not None:
         assert border.next not in states, "a release was tried twice"
@@ -126,21 +126,27 @@ BAD, GOOD = release("b", reported()), release("g", reported())
 @pytest.mark.parametrize(
     ("status", "failed", "cause", "state", "why"),
     [
-        (Status.FAIL, BOTH, "userns-sysctl", State.BAD, ""),
-        (Status.FAIL, [JAILED, ISOLATED, SUITE.control], "userns-sysctl", State.BAD, ""),
-        (Status.PASS, [], None, State.GOOD, ""),
+        (Status.FAIL, BOTH, "userns-sysctl", ReleaseState.BAD, ""),
+        (Status.FAIL, [JAILED, ISOLATED, SUITE.control], "userns-sysctl", ReleaseState.BAD, ""),
+        (Status.PASS, [], None, ReleaseState.GOOD, ""),
         # Another test that fails does not matter; one of two that passes does.
-        (Status.FAIL, [OTHER], "unknown", State.GOOD, f"other tests fail: {OTHER}"),
-        (Status.FAIL, [JAILED], "userns-sysctl", State.SKIPPED, f"1 of the 2 tests fail: {JAILED}"),
-        (Status.FAIL, BOTH, "kvm-denied", State.SKIPPED, "the same tests fail for another cause: kvm-denied"),
+        (Status.FAIL, [OTHER], "unknown", ReleaseState.GOOD, f"other tests fail: {OTHER}"),
+        (Status.FAIL, [JAILED], "userns-sysctl", ReleaseState.SKIPPED, f"1 of the 2 tests fail: {JAILED}"),
+        (
+            Status.FAIL,
+            BOTH,
+            "kvm-denied",
+            ReleaseState.SKIPPED,
+            "the same tests fail for another cause: kvm-denied",
+        ),
         *(
-            (status, BOTH, "userns-sysctl", State.SKIPPED, str(status))
+            (status, BOTH, "userns-sysctl", ReleaseState.SKIPPED, str(status))
             for status in (Status.ERROR, Status.NOT_RUN, Status.FLAKY, Status.NOT_APPLICABLE)
         ),
     ],
 )
 def test_what_a_cell_shows_is_compared_test_by_test_and_by_its_cause(
-    status: Status, failed: list[str], cause: str | None, state: State, why: str
+    status: Status, failed: list[str], cause: str | None, state: ReleaseState, why: str
 ) -> None:
     assert compare(BAD, ran(reported(), status, *failed, cause=cause)) == (state, why)
 
@@ -155,14 +161,14 @@ def test_what_other_tests_of_a_cell_show_holds_though_one_could_not_be_judged() 
     default = "default_security_options_enable_jailer_on_supported_platforms"
     old = not_judged("0.9.0", JAILED, default, faulty=[JAILED])
     assert failing(old) == [default]
-    assert compare(old, old) == (State.BAD, "other tests cannot be judged: no registry")
+    assert compare(old, old) == (ReleaseState.BAD, "other tests cannot be judged: no registry")
     nothing = not_judged("0.9.5", JAILED, faulty=[JAILED])
-    assert compare(old, nothing)[0] is State.GOOD
-    assert compare(old, GOOD) == (State.GOOD, "")
+    assert compare(old, nothing)[0] is ReleaseState.GOOD
+    assert compare(old, GOOD) == (ReleaseState.GOOD, "")
     # What a fault of the lab lets fail is neither good nor bad.
-    assert compare(BAD, not_judged("0.9.5", JAILED, ISOLATED, faulty=[JAILED]))[0] is State.SKIPPED
-    assert compare(BAD, not_judged("0.10.4", *BOTH, faulty=BOTH))[0] is State.SKIPPED
-    assert compare(nothing, old) == (State.SKIPPED, "no registry")
+    assert compare(BAD, not_judged("0.9.5", JAILED, ISOLATED, faulty=[JAILED]))[0] is ReleaseState.SKIPPED
+    assert compare(BAD, not_judged("0.10.4", *BOTH, faulty=BOTH))[0] is ReleaseState.SKIPPED
+    assert compare(nothing, old) == (ReleaseState.SKIPPED, "no registry")
 
 
 # -- the steps
