@@ -35,7 +35,7 @@ from lab.repro.report import (
     Statement,
     System,
 )
-from lab.repro.source import LETTER, LONGEST, TABLE, Line, LineKind, Text, matches, quote
+from lab.repro.source import LETTER, LONGEST, TABLE, LineKind, ReportLine, Text, matches, quote
 
 if TYPE_CHECKING:
     from lab.probes.report import HostReport
@@ -155,7 +155,7 @@ NEVER = re.compile("(?!)")
 def _facts(text: Text, row: dict[str, Any]) -> Iterator[Statement]:
     """Yield what the lines tell by one row of the table."""
     not_before, not_after = row.get("not_before", NEVER), row.get("not_after", NEVER)
-    earlier: Line | None = None
+    earlier: ReportLine | None = None
     for line in text.lines:
         words, question, earlier = line.labelled, earlier, line
         if "after" in row and (question is None or not row["after"].search(question.raw)):
@@ -293,7 +293,7 @@ def _probed(text: Text) -> tuple[Text, list[Statement]]:
     return remaining, [Probed(quotation, host), *_facts_of(host, lines)] if host else []
 
 
-def _facts_of(host: "HostReport", lines: Sequence[Line]) -> Iterator[Statement]:
+def _facts_of(host: "HostReport", lines: Sequence[ReportLine]) -> Iterator[Statement]:
     """Yield the facts of an output that reports tell in words, too, each with its line."""
     from lab.probes.report import QUOTE_MARKS  # Not for each report: see `_probed`.
 

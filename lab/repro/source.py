@@ -124,7 +124,7 @@ class LineKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Line:
+class ReportLine:
     """One line of a report. `number` counts from 1.
 
     `raw` is the line as it was written, `text` the same without Markdown's marks. A row of a table is written
@@ -146,7 +146,7 @@ class Line:
         return f"{self.label}: {self.text}" if self.label else self.text
 
 
-def parse(text: str) -> list[Line]:
+def parse(text: str) -> list[ReportLine]:
     """Return the lines of a Markdown text that hold anything, in order."""
     raw = text.split("\n")
     # Readers of an issue do not see HTML comments, which hold the form's own examples. Where none ends there is
@@ -154,7 +154,7 @@ def parse(text: str) -> list[Line]:
     head, end, foot = text.rpartition("-->")
     blanked = COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), head + end)
     visible = f"{blanked}{foot}".split("\n")
-    lines: dict[int, Line] = {}
+    lines: dict[int, ReportLine] = {}
     section, label, block = "", "", 0
     fences: set[int] = set()
     header: list[str] = []
@@ -174,7 +174,7 @@ def parse(text: str) -> list[Line]:
             if not content.strip() or index in lines or index >= len(raw):
                 continue
             words = _inline(content) if kind in (LineKind.PROSE, LineKind.HEADING) else content
-            lines[index] = Line(index + 1, raw[index], words, kind, block, label, section)
+            lines[index] = ReportLine(index + 1, raw[index], words, kind, block, label, section)
             label = ""
         if kind is LineKind.HEADING:
             section = " ".join(contents).strip()
@@ -183,7 +183,7 @@ def parse(text: str) -> list[Line]:
         # Blocks that are nested too deeply, and the like.
         if index not in lines and index not in fences and any(map(str.isalnum, content)):
             block += 1
-            lines[index] = Line(index + 1, raw[index], content, LineKind.PROSE, block)
+            lines[index] = ReportLine(index + 1, raw[index], content, LineKind.PROSE, block)
     return [lines[index] for index in sorted(lines)]
 
 
@@ -218,7 +218,7 @@ def _inline(content: str) -> str:
     return plain("".join(part.content for part in parts)).replace("\n", " ")
 
 
-def quote(line: Line, last: int = 0) -> Quote:
+def quote(line: ReportLine, last: int = 0) -> Quote:
     """Quote a line. `last`: the number of the last line that was read with it."""
     return Quote(line.number, bounded(line.raw.strip(), LONGEST), last or line.number)
 
@@ -238,7 +238,7 @@ class Text:
     `size` is the report's length in characters; `cut`: only a part of it was kept.
     """
 
-    lines: Sequence[Line]
+    lines: Sequence[ReportLine]
     size: int = 0
     cut: bool = False
 
@@ -301,7 +301,7 @@ class Text:
         return ""
 
 
-def place(line: Line, start: int = 0) -> Place:
+def place(line: ReportLine, start: int = 0) -> Place:
     """Which system the words at column `start` of a line are about."""
     text = line.labelled
     start += len(text) - len(line.text)

@@ -16,7 +16,7 @@ from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import AuditLine, KernelStatement, Place, Statement, System
-from lab.repro.source import END_OF_SENTENCE, Line, LineKind, Text, matches, place, quote
+from lab.repro.source import END_OF_SENTENCE, LineKind, ReportLine, Text, matches, place, quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 # The table's patterns, and its lists of words, each list as one pattern.
@@ -68,7 +68,7 @@ class Distribution:
             return f"{written[:2]}.{written[2:] or '04'}"
         return ".".join(written.split(".")[: self.parts])
 
-    def on(self, line: Line, name: str, written: str | None, place: Place, last: int = 0) -> System:
+    def on(self, line: ReportLine, name: str, written: str | None, place: Place, last: int = 0) -> System:
         """It as the system that a line names so, with its version or codename as it is written."""
         version = self.release(written) if written else None
         return System(quote(line, last), self.id, version, name, place, self.like)
@@ -337,7 +337,7 @@ def _next_field(text: Text, index: int, row: Distribution, tail: str) -> str | N
     return None
 
 
-def _without_a_name(line: Line, words: str) -> Iterator[Mention]:
+def _without_a_name(line: ReportLine, words: str) -> Iterator[Mention]:
     """Yield the system of a codename alone, or one that the table lacks and a form's field names."""
     for match in matches(compile_names(alone=True), words):
         row, lead = ROWS[match.lastgroup or ""], words[: match.start()]
@@ -362,7 +362,7 @@ def _blanked(words: str) -> str:
     return words
 
 
-def is_another_system(line: Line, lead: str, name: str, tail: str, *, is_family: bool) -> bool:
+def is_another_system(line: ReportLine, lead: str, name: str, tail: str, *, is_family: bool) -> bool:
     """Whether a name is of a system that is neither the host nor a container on it."""
     lead = END_OF_SENTENCE.split(lead)[-1]
     sentence = SAYS["but"].split(lead)[-1]
@@ -377,7 +377,7 @@ def is_another_system(line: Line, lead: str, name: str, tail: str, *, is_family:
     return name.lower().startswith("windows") and "WSL" in line.text and _rank(line) is Rank.PROSE
 
 
-def _place(line: Line, lead: str, name: str, tail: str) -> Place:
+def _place(line: ReportLine, lead: str, name: str, tail: str) -> Place:
     if SAYS["host_after"].match(tail):
         return Place.HOST
     if SAYS["container_after"].match(tail) and not SAYS["machine_image"].match(tail):
@@ -388,7 +388,7 @@ def _place(line: Line, lead: str, name: str, tail: str) -> Place:
     return place(line, len(lead))
 
 
-def _rank(line: Line, lead: str = "") -> Rank:
+def _rank(line: ReportLine, lead: str = "") -> Rank:
     if SAYS["printed"].match(line.text):
         return Rank.PRINTED
     if SAYS["field"].match(line.labelled):
@@ -398,7 +398,7 @@ def _rank(line: Line, lead: str = "") -> Rank:
 
 def _os_release(text: Text) -> Iterator[Mention]:
     """Yield the systems of a pasted /etc/os-release, and of a file that holds only the version."""
-    pasted: dict[str, tuple[Line, str]] = {}
+    pasted: dict[str, tuple[ReportLine, str]] = {}
     for line, following in zip(text.lines, text.lines[1:], strict=False):
         file = SAYS["version_file"].search(line.text)
         if file and (version := SAYS["version_line"].match(following.text)):
