@@ -11,7 +11,7 @@ from lab.base.files import bounded, plain
 from lab.catalog import Variant
 from lab.guest import suite
 from lab.guest.session import Session
-from lab.guest.variant import Mark, home
+from lab.guest.variant import CellStart, home
 
 # What `remote/collect.py` reads as root; the suite chooses none of these names.
 FILES = frozenset(
@@ -28,7 +28,7 @@ MOST_LEVELS = 20
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 
 
-def collect(session: Session, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
+def collect(session: Session, folder: Path, variant: Variant, *, mark: CellStart, full: bool) -> None:
     """Fetch what the suite wrote, and with `full` everything that can explain a failure, into `folder`.
 
     Raises LabError; what came before stays.

@@ -25,7 +25,7 @@ PYTHON = re.compile(r"\d{1,2}\.\d{1,3}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Mark:
+class CellStart:
     """Where a cell begins: a line in the guest's kernel log, and its clock then, in seconds since 1970."""
 
     text: str
@@ -48,7 +48,7 @@ def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
     return next(filter(None, [*reasons, twice]), None)
 
 
-def begin(session: Session, variant: Variant, *, mark: Mark, sysctls: Iterable[str]) -> Facts:
+def begin(session: Session, variant: Variant, *, mark: CellStart, sysctls: Iterable[str]) -> Facts:
     """Set the guest's clock, seed its random numbers, mark its kernel log, apply the variant's settings.
 
     Returns the facts read after that; `sysctls` are names to read beside those that are always read.

@@ -18,7 +18,7 @@ from lab.catalog import Variant
 from lab.causes import evidence
 from lab.guest import collect, ready, stress, suite
 from lab.guest import variant as guest_variant
-from lab.guest.variant import Mark
+from lab.guest.variant import CellStart
 from lab.lane.running import COLD, FORKED, RunningLane
 from lab.plan import Cell
 from lab.probes import Facts, SuiteUser
@@ -44,7 +44,7 @@ class Applied:
 
     facts: Facts
     user: SuiteUser
-    mark: Mark
+    mark: CellStart
 
 
 def find_obstacle(running: RunningLane, cell: Cell) -> str | None:
@@ -107,7 +107,7 @@ def apply_variant(running: RunningLane, variant: Variant) -> Applied:
 
     Raises NotAsDefined or NotInEffect if the guest does not show its own settings or the variant's.
     """
-    mark = Mark(f"lab-cell-begins {running.lane.name} {variant.name}")
+    mark = CellStart(f"lab-cell-begins {running.lane.name} {variant.name}")
     facts = guest_variant.begin(running.session, variant, mark=mark, sysctls=running.work.sysctls)
     user = guest_variant.read_who(running.session, variant)
     if "selinux" not in variant.knobs:  # A variant that changes SELinux is read back by its own knob.
@@ -130,7 +130,7 @@ def run_suite(
         return suite.run(running.session, cell.build, cell.variant, speed=speed, options=options)
 
 
-def gather_evidence(running: RunningLane, cell: Cell, folder: Path, *, mark: Mark, full: bool) -> None:
+def gather_evidence(running: RunningLane, cell: Cell, folder: Path, *, mark: CellStart, full: bool) -> None:
     """Fetch a suite's evidence; with `full`, all that can explain a failure. Raises LabError."""
     probed = None
     if full:

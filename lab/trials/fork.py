@@ -37,7 +37,7 @@ class Fork:
     folder: Path
     watch: Stopwatch
     facts: Facts
-    mark: variant.Mark
+    mark: variant.CellStart
 
     @classmethod
     def make(cls, running: RunningLane, cell: Cell, folder: Path, watch: Stopwatch | None = None) -> "Fork":

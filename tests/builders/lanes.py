@@ -24,7 +24,7 @@ from lab.catalog.remedies import Remedy
 from lab.guest import collect, deploy, ready, remedy_script, suite, variant
 from lab.guest.remedy_script import ScriptRuns
 from lab.guest.session import Output, Session
-from lab.guest.variant import Mark
+from lab.guest.variant import CellStart
 from lab.lane import running
 from lab.lane.running import RunningLane, Work
 from lab.machine import states
@@ -167,7 +167,7 @@ class InGuest(Protocol):
 
     def read_facts(self, sysctls: Iterable[str]) -> Facts: ...
 
-    def begin(self, variant: Variant, *, mark: Mark, sysctls: Iterable[str]) -> Facts: ...
+    def begin(self, variant: Variant, *, mark: CellStart, sysctls: Iterable[str]) -> Facts: ...
 
     def read_who(self, variant: Variant) -> SuiteUser: ...
 
@@ -190,7 +190,7 @@ class InGuest(Protocol):
         self, build: Build, variant: Variant, *, speed: Any, options: SuiteOptions = WHOLE_SUITE
     ) -> SuiteRun: ...
 
-    def collect(self, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None: ...
+    def collect(self, folder: Path, variant: Variant, *, mark: CellStart, full: bool) -> None: ...
 
     def run_remedy(self, remedy: Remedy, *, undo: bool = False) -> ScriptRuns: ...
 
@@ -256,7 +256,7 @@ class FakeGuest(FakeSession, InGuest):
     def read_facts(self, sysctls: Iterable[str]) -> Facts:
         return self.shows or asked_for(sysctls)
 
-    def begin(self, variant: Variant, *, mark: Mark, sysctls: Iterable[str]) -> Facts:
+    def begin(self, variant: Variant, *, mark: CellStart, sysctls: Iterable[str]) -> Facts:
         return self.shows or asked_for(sysctls)
 
     def read_who(self, variant: Variant) -> SuiteUser:
@@ -286,7 +286,7 @@ class FakeGuest(FakeSession, InGuest):
         self.lane.do(f"suite {variant.name}")
         return SuiteRun([TestResult(name=name, outcome=Outcome.PASS) for name in build.suite.tests])
 
-    def collect(self, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
+    def collect(self, folder: Path, variant: Variant, *, mark: CellStart, full: bool) -> None:
         pass
 
     def run_remedy(self, remedy: Remedy, *, undo: bool = False) -> ScriptRuns:

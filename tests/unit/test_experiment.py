@@ -15,7 +15,7 @@ from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.guest.session import SessionLost
-from lab.guest.variant import Mark, NotInEffect
+from lab.guest.variant import CellStart, NotInEffect
 from lab.plan import Cell
 from lab.probes import Facts, SuiteUser
 from lab.record import (
@@ -83,7 +83,7 @@ class Guest(FakeGuest):
     def read_facts(self, sysctls: Iterable[str]) -> Facts:
         return self.facts
 
-    def begin(self, variant: Variant, *, mark: Mark, sysctls: Iterable[str]) -> Facts:
+    def begin(self, variant: Variant, *, mark: CellStart, sysctls: Iterable[str]) -> Facts:
         self.did.append({name: knob.settings() for name, knob in variant.knobs.items()})
         set_now = {name: str(value) for name, value in sysctls_of(variant).items()}
         return self.facts.model_copy(update={"sysctls": {**self.facts.sysctls, **set_now}})
@@ -101,7 +101,7 @@ class Guest(FakeGuest):
             return SuiteRun([failure, *(TestResult(name=name, outcome=Outcome.NOT_RUN) for name in others)])
         return SuiteRun([TestResult(name=name, outcome=Outcome.PASS) for name in options.tests])
 
-    def collect(self, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
+    def collect(self, folder: Path, variant: Variant, *, mark: CellStart, full: bool) -> None:
         (folder / "suite.log").write_text("ran")
 
 

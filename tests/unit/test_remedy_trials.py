@@ -14,7 +14,7 @@ from lab.catalog import Variant, remedies
 from lab.catalog.remedies import Remedy
 from lab.guest.remedy_script import ScriptRun, ScriptRuns
 from lab.guest.session import SessionLost
-from lab.guest.variant import Mark
+from lab.guest.variant import CellStart
 from lab.lane import cell as lane_cell
 from lab.plan import Cell
 from lab.probes import Facts, Probed
@@ -129,7 +129,7 @@ class Guest(FakeGuest):
     def read_facts(self, sysctls: Iterable[str]) -> Facts:
         return self.facts
 
-    def begin(self, variant: Variant, *, mark: Mark, sysctls: Iterable[str]) -> Facts:
+    def begin(self, variant: Variant, *, mark: CellStart, sysctls: Iterable[str]) -> Facts:
         more = [f"{kind} {knob.words()}" for kind, knob in variant.knobs.items() if kind != "sysctl"]
         self.did.append(" ".join(["fork", *more]))
         service = variant.knobs.get("service")
@@ -171,7 +171,7 @@ class Guest(FakeGuest):
         seen = self.left[:1] if self.masking else self.left
         return [finding(cause) for cause in seen]
 
-    def collect(self, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
+    def collect(self, folder: Path, variant: Variant, *, mark: CellStart, full: bool) -> None:
         (folder / "suite.log").write_text("ran")
         if full:
             (folder / "kernel.log").write_text("DENIED")

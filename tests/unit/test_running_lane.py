@@ -20,7 +20,7 @@ from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.guest import ready
-from lab.guest.variant import Mark
+from lab.guest.variant import CellStart
 from lab.lane.cell import apply_variant, run_cell
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import CheckpointFailed
@@ -160,7 +160,7 @@ def test_a_suite_that_was_cut_short_has_all_evidence_and_has_not_passed(
         ) -> SuiteRun:
             return SuiteRun(super().run_suite(build, variant, speed=speed).tests, "was ended by SIGKILL")
 
-        def collect(self, folder: Path, variant: Variant, *, mark: Mark, full: bool) -> None:
+        def collect(self, folder: Path, variant: Variant, *, mark: CellStart, full: bool) -> None:
             gathered.append(full)
             (folder / "kernel.log").write_text(kernel)
 
