@@ -35,7 +35,7 @@ class LeftBehind(LabError):
     """A lane's machine still runs and could not be ended; the next command tries again."""
 
 
-class Mark(BaseModel):
+class LaneMark(BaseModel):
     """What is needed to remove a lane, and the port of 127.0.0.1 that no other lane gets meanwhile."""
 
     uri: str
@@ -57,7 +57,7 @@ def lane_folder(paths: Paths, *, guest: str, uri: str) -> Iterator[tuple[Path, i
             # The QEMU user of qemu:///system must reach the overlay inside.
             folder.chmod(0o711)
             lock.acquire()
-            (folder / MARK).write_text(Mark(uri=uri, port=port).model_dump_json() + "\n")
+            (folder / MARK).write_text(LaneMark(uri=uri, port=port).model_dump_json() + "\n")
         yield folder, port
     except LeftBehind:
         # The mark stays, and the next command removes the machine.
@@ -162,10 +162,10 @@ def _reap_lane(folder: Path) -> bool:
         lock.release()
 
 
-def read_mark(folder: Path) -> Mark | None:
+def read_mark(folder: Path) -> LaneMark | None:
     """The mark, or None if the lab died while writing it, and so before it started a domain."""
     try:
-        return read_model(Mark, folder / MARK, SMALL_FILE)
+        return read_model(LaneMark, folder / MARK, SMALL_FILE)
     except (OSError, ValueError):
         return None
 

@@ -158,7 +158,7 @@ def runs_in_guest(script: str, scene: Scene) -> str:
     error = "no lane"
     while time.monotonic() < end and scene.lab.poll() is None:
         for mark in scene.home.paths.lanes.glob(f"*/{leftovers.MARK}"):
-            port = leftovers.Mark.model_validate_json(mark.read_bytes()).port
+            port = leftovers.LaneMark.model_validate_json(mark.read_bytes()).port
             # The newest first: it may have replaced another.
             for key in sorted(scene.home.keys.iterdir(), reverse=True):
                 try:
