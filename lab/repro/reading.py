@@ -19,11 +19,11 @@ from lab.base.files import bounded
 from lab.base.paths import PACKAGE
 from lab.repro import assertions, judging, messages, settings, source, systems
 from lab.repro.report import (
+    ArchitectureStatement,
     AuditLine,
     Command,
     Ended,
     KernelStatement,
-    Machine,
     Mood,
     NamedTest,
     Place,
@@ -172,7 +172,7 @@ def _fact(kind: str, quote_: Quote, groups: dict[str, str]) -> Statement | None:
         return KernelStatement(quote_, KINDS["of_platform"].sub("", groups["release"]))
     if kind == "architecture":
         by_name = {name: row.name for row in ARCHITECTURES.values() for name in (row.name, row.debian)}
-        return Machine(quote_, by_name[groups["machine"]])
+        return ArchitectureStatement(quote_, by_name[groups["machine"]])
     if kind == "program":
         written = groups["name"]
         names = (name for name, pattern in PROGRAMS.items() if re.fullmatch(pattern, written, re.IGNORECASE))
@@ -310,7 +310,7 @@ def _facts_of(host: "HostReport", lines: Sequence[ReportLine]) -> Iterator[State
         parent = None if like == system.id else like
         yield System(at("system"), system.id, system.version_id, name, place, parent)
     yield KernelStatement(at("kernel"), facts.kernel)
-    yield Machine(at("architecture"), facts.machine)
+    yield ArchitectureStatement(at("architecture"), facts.machine)
     for program, version in {"bubblewrap": facts.bubblewrap, "apparmor": facts.apparmor}.items():
         if version is not None and version.version is not None:
             yield Program(at(program), program, version.version)

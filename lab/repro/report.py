@@ -142,7 +142,7 @@ class KernelStatement(Statement):
 
 
 @dataclass(frozen=True)
-class Machine(Statement):
+class ArchitectureStatement(Statement):
     """The architecture of the host, as `uname -m` prints it."""
 
     kind = "architecture"
@@ -331,7 +331,7 @@ class Report:
     @property
     def arch(self) -> str | None:
         """The host's architecture; None if the report names none, or several."""
-        names = {statement.name for statement in self.of(Machine)}
+        names = {statement.name for statement in self.of(ArchitectureStatement)}
         return names.pop() if len(names) == 1 else None
 
     @property

@@ -22,11 +22,11 @@ from lab.record import (
 from lab.repro import planning
 from lab.repro.planning import HostAbilities, Plan
 from lab.repro.report import (
+    ArchitectureStatement,
     AuditLine,
     Command,
     ErrorMessage,
     Judged,
-    Machine,
     Mood,
     NamedTest,
     Program,
@@ -65,8 +65,8 @@ def system(name: str = "debian", version: str | None = "13", **more: Any) -> Sys
     return System(quote(1), name, version, f"{name} {version or ''}".strip().capitalize(), **more)
 
 
-def machine(name: str) -> Machine:
-    return Machine(quote(2, name), name)
+def machine(name: str) -> ArchitectureStatement:
+    return ArchitectureStatement(quote(2, name), name)
 
 
 def holds(name: str, value: str, number: int = 2) -> Setting:

@@ -17,12 +17,12 @@ from lab.repro import settings as settings_of_reports
 from lab.repro import source, systems
 from lab.repro.reading import read
 from lab.repro.report import (
+    ArchitectureStatement,
     AuditLine,
     Command,
     Ended,
     ErrorMessage,
     KernelStatement,
-    Machine,
     NamedTest,
     Place,
     Probed,
@@ -69,7 +69,7 @@ READ: dict[str, Callable[[Report], list[str]]] = {
     "containers": by_place,
     "whole": whole,
     "kernels": lambda report: [kernel.release for kernel in report.of(KernelStatement)],
-    "machines": lambda report: [str(machine) for machine in report.of(Machine)],
+    "machines": lambda report: [str(machine) for machine in report.of(ArchitectureStatement)],
     "programs": lambda report: [str(program) for program in report.of(Program)],
     "settings": settings,
     "ended": lambda report: [f"{one.status} {one.signal or ''}".strip() for one in report.of(Ended)],
