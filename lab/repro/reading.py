@@ -28,7 +28,7 @@ from lab.repro.report import (
     NamedTest,
     Place,
     Probed,
-    Program,
+    ProgramVersion,
     Quote,
     Report,
     Setting,
@@ -176,7 +176,7 @@ def _fact(kind: str, quote_: Quote, groups: dict[str, str]) -> Statement | None:
     if kind == "program":
         written = groups["name"]
         names = (name for name, pattern in PROGRAMS.items() if re.fullmatch(pattern, written, re.IGNORECASE))
-        return Program(quote_, next(names, written), groups["version"])
+        return ProgramVersion(quote_, next(names, written), groups["version"])
     if "status" in groups:
         status = int(groups["status"])
         return Ended(quote_, status, SIGNALS.get(status - BY_SIGNAL)) if status < 256 else None
@@ -313,7 +313,7 @@ def _facts_of(host: "HostReport", lines: Sequence[ReportLine]) -> Iterator[State
     yield ArchitectureStatement(at("architecture"), facts.machine)
     for program, version in {"bubblewrap": facts.bubblewrap, "apparmor": facts.apparmor}.items():
         if version is not None and version.version is not None:
-            yield Program(at(program), program, version.version)
+            yield ProgramVersion(at(program), program, version.version)
     for sysctl, value in facts.sysctls.items():
         if value is not None:
             yield Setting(at(sysctl), sysctl, value, Mood.HOLDS, place=place)

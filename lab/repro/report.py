@@ -153,7 +153,7 @@ class ArchitectureStatement(Statement):
 
 
 @dataclass(frozen=True)
-class Program(Statement):
+class ProgramVersion(Statement):
     """The version of a program: of boxlite, or of one beside it, for example of bubblewrap."""
 
     kind = "program"
@@ -338,7 +338,7 @@ class Report:
     def versions(self) -> list[Version]:
         """The versions of boxlite that it names, each once."""
         versions = []
-        for program in self.of(Program):
+        for program in self.of(ProgramVersion):
             with suppress(InvalidVersion):
                 versions += [Version(program.version)] if program.name == BOXLITE else []
         return list(dict.fromkeys(versions))

@@ -26,7 +26,7 @@ from lab.repro.report import (
     Command,
     ErrorMessage,
     NamedTest,
-    Program,
+    ProgramVersion,
     Report,
     Speaker,
     Statement,
@@ -166,7 +166,9 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
     result, reason = _judge(plan, question, ran, claims)
     if question.program not in ("", *OWN):
         reason += f"; it was met by {question.program} in the report, and by boxlite here"
-    their_version = next((one.version for one in plan.report.of(Program) if one.name == "bubblewrap"), None)
+    their_version = next(
+        (one.version for one in plan.report.of(ProgramVersion) if one.name == "bubblewrap"), None
+    )
     our_version = ran.facts.bubblewrap.version if ran.facts and ran.facts.bubblewrap else None
     if result is Reproduction.NOT_REPRODUCED and their_version and our_version and their_version != our_version:
         reason += f"; bubblewrap is {their_version} in the report and {our_version} here, "

@@ -29,7 +29,7 @@ from lab.repro.report import (
     Judged,
     Mood,
     NamedTest,
-    Program,
+    ProgramVersion,
     Quote,
     Report,
     Setting,
@@ -92,16 +92,16 @@ def audit(number: int = 5, **fields: str) -> AuditLine:
     return AuditLine(quote(number, "audit: DENIED"), {**refused, **fields})
 
 
-def boxlite(version: str) -> Program:
-    return Program(quote(6), "boxlite", version)
+def boxlite(version: str) -> ProgramVersion:
+    return ProgramVersion(quote(6), "boxlite", version)
 
 
 def command(text: str, number: int) -> Command:
     return Command(quote(number, f"$ {text}"), text)
 
 
-def program(name: str, version: str) -> Program:
-    return Program(quote(2), name, version)
+def program(name: str, version: str) -> ProgramVersion:
+    return ProgramVersion(quote(2), name, version)
 
 
 def named_test(name: str, *, known: bool = True) -> NamedTest:

@@ -26,7 +26,7 @@ from lab.repro.report import (
     NamedTest,
     Place,
     Probed,
-    Program,
+    ProgramVersion,
     Report,
     Setting,
     Speaker,
@@ -70,7 +70,7 @@ READ: dict[str, Callable[[Report], list[str]]] = {
     "whole": whole,
     "kernels": lambda report: [kernel.release for kernel in report.of(KernelStatement)],
     "machines": lambda report: [str(machine) for machine in report.of(ArchitectureStatement)],
-    "programs": lambda report: [str(program) for program in report.of(Program)],
+    "programs": lambda report: [str(program) for program in report.of(ProgramVersion)],
     "settings": settings,
     "ended": lambda report: [f"{one.status} {one.signal or ''}".strip() for one in report.of(Ended)],
     "speakers": lambda report: [
@@ -147,7 +147,7 @@ def test_an_issue_in_json_is_read_with_its_title_and_comments() -> None:
     assert report.title == "No box on Ubuntu 24.04"
     assert [(type(statement), statement.quote.number) for statement in report.statements] == [
         (System, 1),
-        (Program, 3),
+        (ProgramVersion, 3),
         (Setting, 6),
     ]
 
@@ -307,7 +307,7 @@ def test_a_quoted_output_is_read_and_of_a_damaged_one_nothing() -> None:
 @pytest.mark.parametrize("lines", [5, -5], ids=["in its summary", "in its JSON"])
 def test_what_follows_an_output_that_was_cut_off_is_read(lines: int) -> None:
     report = read("\n".join([*PROBE.splitlines()[:lines], "", "That is all. boxlite 0.10.8"]).encode())
-    assert [type(statement) for statement in report.statements] == [Probed, Program]
+    assert [type(statement) for statement in report.statements] == [Probed, ProgramVersion]
 
 
 # -- settings and failures
