@@ -33,7 +33,7 @@ from lab.repro.report import (
     Mood,
     Place,
     Possible,
-    Probed,
+    ProbeOutput,
     Quote,
     Remark,
     Report,
@@ -84,7 +84,7 @@ def judge(report: Report, least: float = LIKELY) -> Judged:
 
 def _by_evidence(report: Report) -> list[Finding]:
     """What the rules of the causes find in audit lines and in the output of the probe script."""
-    probed = next((probed for probed in report.of(Probed) if probed.host), None)
+    probed = next((probed for probed in report.of(ProbeOutput) if probed.host), None)
     lines = list(report.of(AuditLine))
     if not lines and probed is None:
         return []
@@ -319,7 +319,7 @@ def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark
     """Return the remarks on a report, in the order of their first lines. `notes` are those on its messages."""
     remarks = list(notes)
     # What is damaged, and statements that cannot both be true of one host.
-    for probed in report.of(Probed):
+    for probed in report.of(ProbeOutput):
         if probed.host is None:
             remarks.append(_remark("damaged", probed.quote, why=probed.damaged))
     settings = [one for one in report.of(Setting) if one.mood is Mood.HOLDS and one.place is Place.HOST]

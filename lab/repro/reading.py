@@ -27,7 +27,7 @@ from lab.repro.report import (
     Mood,
     NamedTest,
     Place,
-    Probed,
+    ProbeOutput,
     ProgramVersion,
     Quote,
     Report,
@@ -289,8 +289,8 @@ def _probed(text: Text) -> tuple[Text, list[Statement]]:
     try:
         host = report.read("\n".join(line.raw for line in lines))
     except UsageError as error:
-        return remaining, [Probed(quotation, None, str(error.args[0]))]
-    return remaining, [Probed(quotation, host), *_facts_of(host, lines)] if host else []
+        return remaining, [ProbeOutput(quotation, None, str(error.args[0]))]
+    return remaining, [ProbeOutput(quotation, host), *_facts_of(host, lines)] if host else []
 
 
 def _facts_of(host: "HostReport", lines: Sequence[ReportLine]) -> Iterator[Statement]:

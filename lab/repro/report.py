@@ -284,7 +284,7 @@ class Assertion(Statement):
 
 
 @dataclass(frozen=True)
-class Probed(Statement):
+class ProbeOutput(Statement):
     """The output of the probe script: what the reporter's host is, and what its kernel allows.
 
     `host` is None if the output is damaged; `damaged` then says why. Its facts are statements of their own too.
@@ -481,7 +481,7 @@ def document(report: Report, judged: Judged) -> dict[str, Any]:
 def _statement(statement: Statement) -> dict[str, Any]:
     says = asdict(statement)
     del says["quote"]
-    if isinstance(statement, Probed) and statement.host:
+    if isinstance(statement, ProbeOutput) and statement.host:
         says["host"] = statement.host.model_dump(mode="json")
     return {"kind": statement.kind.replace(" ", "-"), **_quote(statement.quote), "says": says}
 

@@ -11,7 +11,7 @@ from lab.causes.evidence import Evidence, confining_profile
 from lab.probes import NONE_RUN, Probe
 from lab.probes.report import HostReport
 from lab.record import Confidence
-from lab.repro.report import BUBBLEWRAP, AuditLine, Finding, Probed
+from lab.repro.report import BUBBLEWRAP, AuditLine, Finding, ProbeOutput
 
 # Most programs that a report is judged for.
 MOST_PROGRAMS = 10
@@ -20,7 +20,7 @@ BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
 
 
 def findings(
-    lines: Sequence[AuditLine], probed: Probed | None, about_others: Mapping[str, str]
+    lines: Sequence[AuditLine], probed: ProbeOutput | None, about_others: Mapping[str, str]
 ) -> Iterator[Finding]:
     """What the rules of the causes find for each program that is blocked, bubblewrap first.
 

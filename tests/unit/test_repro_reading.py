@@ -25,7 +25,7 @@ from lab.repro.report import (
     KernelStatement,
     NamedTest,
     Place,
-    Probed,
+    ProbeOutput,
     ProgramVersion,
     Report,
     Setting,
@@ -281,7 +281,7 @@ def test_control_characters_and_marks_that_hide_text_are_removed() -> None:
 
 def test_the_output_of_the_probe_script_is_read_exactly_and_by_nothing_else() -> None:
     report = read(f"No box starts on it.\n\n```\n{PROBE}```\n\nboxlite 0.10.8\n".encode())
-    [probed] = report.of(Probed)
+    [probed] = report.of(ProbeOutput)
     assert probed.host is not None
     assert not probed.host.probes.unshare_user.worked
     [system] = report.of(System)
@@ -298,16 +298,16 @@ def test_the_output_of_the_probe_script_is_read_exactly_and_by_nothing_else() ->
 def test_a_quoted_output_is_read_and_of_a_damaged_one_nothing() -> None:
     lines = PROBE.splitlines()
     quoted = "".join(f"> {line}\n" for line in lines)
-    [probed] = of(Probed, f"The reporter sent:\n\n{quoted}\nThanks.")
+    [probed] = of(ProbeOutput, f"The reporter sent:\n\n{quoted}\nThanks.")
     assert probed.host is not None
-    [probed] = of(Probed, "\n".join([*lines[:-5], *lines[-4:]]))
+    [probed] = of(ProbeOutput, "\n".join([*lines[:-5], *lines[-4:]]))
     assert (probed.host, "characters" in probed.damaged) == (None, True)
 
 
 @pytest.mark.parametrize("lines", [5, -5], ids=["in its summary", "in its JSON"])
 def test_what_follows_an_output_that_was_cut_off_is_read(lines: int) -> None:
     report = read("\n".join([*PROBE.splitlines()[:lines], "", "That is all. boxlite 0.10.8"]).encode())
-    assert [type(statement) for statement in report.statements] == [Probed, ProgramVersion]
+    assert [type(statement) for statement in report.statements] == [ProbeOutput, ProgramVersion]
 
 
 # -- settings and failures
