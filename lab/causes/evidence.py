@@ -9,7 +9,7 @@ from stat import S_ISREG
 from lab.base.data import SMALL_FILE, parse_json
 from lab.base.errors import LabError, one_line
 from lab.base.files import bounded, open_regular, plain, read_regular
-from lab.probes import NONE_RUN, Probed, Probes
+from lab.probes import NONE_RUN, ProbedUser, Probes
 from lab.probes.facts import STACKED, read_label
 from lab.record import Outcome, TestResult
 
@@ -124,7 +124,7 @@ def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -
     stored = None
     if why_not(folder, PROBES_FILE) != MISSING:
         try:
-            stored = Probed.model_validate(parse_json(read_text(folder, PROBES_FILE, SMALL_FILE)))
+            stored = ProbedUser.model_validate(parse_json(read_text(folder, PROBES_FILE, SMALL_FILE)))
         except ValueError as error:
             raise LabError(
                 f"{folder / PROBES_FILE} cannot be read: {one_line(error)}",

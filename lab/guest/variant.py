@@ -14,7 +14,7 @@ from lab.base.files import bounded, plain
 from lab.catalog import Variant
 from lab.guest.programs import RemoteFailed, checked
 from lab.guest.session import ADMIN, SUITE, Session, User
-from lab.probes import Facts, Probed, SuiteUser, script
+from lab.probes import Facts, ProbedUser, SuiteUser, script
 
 # The paths whose mounts each guest is asked for.
 MOUNTS = ("/home", "/tmp")  # noqa: S108
@@ -116,9 +116,9 @@ def read_who(session: Session, variant: Variant) -> SuiteUser:
     return checked("probe", SuiteUser, _run_probe(session, variant, {"probes": False, "links": links}))
 
 
-def probe(session: Session, variant: Variant) -> Probed:
+def probe(session: Session, variant: Variant) -> ProbedUser:
     """Run the probes as the suite runs, and read who that is. Raises RemoteFailed."""
-    return checked("probe", Probed, _run_probe(session, variant, {"probes": True}))
+    return checked("probe", ProbedUser, _run_probe(session, variant, {"probes": True}))
 
 
 def probe_as_user_does(session: Session, variant: Variant, sysctls: Iterable[str]) -> str:

@@ -279,7 +279,7 @@ class SuiteUser(Who):
     socket_folder: Probe = Field(description="As in the probes.")
 
 
-class Probed(Who):
+class ProbedUser(Who):
     """The user, and what came of the probes that ran as this user."""
 
     probes: Probes = Field(description="The probes, each by its name.")

@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from lab.probes import NOT_RUN, PROGRAMS, Context, Facts, Probe, Probed, Probes, SuiteUser, Who
+from lab.probes import NOT_RUN, PROGRAMS, Context, Facts, Probe, ProbedUser, Probes, SuiteUser, Who
 
 # A debian-13 as installed.
 DEBIAN: dict[str, Any] = {
@@ -127,11 +127,11 @@ def probe(status: int | None, stderr: str = "", command: Sequence[str] = ()) -> 
     return Probe(status=status, stderr=stderr, command=tuple(command))
 
 
-def probed(probes: Mapping[str, Probe], **changes: Any) -> Probed:
+def probed(probes: Mapping[str, Probe], **changes: Any) -> ProbedUser:
     """The suite's user, changed likewise, with these probes; the others did not run."""
     all_of_them = dict.fromkeys(Probes.model_fields, NOT_RUN) | dict(probes)
     user = Who.model_validate(_changed(TESTER, changes))
-    return Probed(**dict(user), probes=Probes(**all_of_them))
+    return ProbedUser(**dict(user), probes=Probes(**all_of_them))
 
 
 def put(root: Path, files: Mapping[str, str]) -> Path:

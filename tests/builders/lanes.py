@@ -35,7 +35,7 @@ from lab.machine.lane import BootFailed, Endpoint, Lane, LaneDied
 from lab.machine.seed import new_keys
 from lab.machine.states import StateInfo, States, StoredState
 from lab.plan import Cell
-from lab.probes import Facts, Probed, SuiteUser
+from lab.probes import Facts, ProbedUser, SuiteUser
 from lab.record import Outcome, SuiteRun, TestResult
 from tests.builders.facts import facts, probed, who
 from tests.builders.guests import base_image
@@ -171,7 +171,7 @@ class InGuest(Protocol):
 
     def read_who(self, variant: Variant) -> SuiteUser: ...
 
-    def probe(self, variant: Variant) -> Probed: ...
+    def probe(self, variant: Variant) -> ProbedUser: ...
 
     def probe_as_user_does(self, variant: Variant, sysctls: Iterable[str]) -> str: ...
 
@@ -262,7 +262,7 @@ class FakeGuest(FakeSession, InGuest):
     def read_who(self, variant: Variant) -> SuiteUser:
         return who()
 
-    def probe(self, variant: Variant) -> Probed:
+    def probe(self, variant: Variant) -> ProbedUser:
         return probed({})
 
     def probe_as_user_does(self, variant: Variant, sysctls: Iterable[str]) -> str:

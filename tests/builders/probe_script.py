@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import catalog
-from lab.probes import Facts, Probe, Probed, Probes, script, show
+from lab.probes import Facts, Probe, ProbedUser, Probes, script, show
 from lab.probes.report import HostReport
 from tests.builders.facts import probed as a_probed
 
@@ -31,7 +31,7 @@ def output(
     return printed.getvalue()
 
 
-def differences(report: HostReport, facts: Facts, probed: Probed, home: str) -> dict[str, tuple[Any, Any]]:
+def differences(report: HostReport, facts: Facts, probed: ProbedUser, home: str) -> dict[str, tuple[Any, Any]]:
     """In what a report differs from what the lab's own programs say of the same host and user."""
     theirs = _flat(report.model_dump(exclude={"unreadable", "id_like"}))
     who = probed.model_dump(exclude={"probes"})

@@ -123,7 +123,7 @@ def _answer(content: bytes, folder: Path) -> None:
 def _probed(content: bytes, folder: Path) -> None:
     answer = programs.ProgramReply([("probe", {})])
     if answer.take(content):
-        probes.Probed.model_validate(answer.results[0])
+        probes.ProbedUser.model_validate(answer.results[0])
 
 
 def _agent(content: bytes, folder: Path) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from lab import probes
 from lab.builds.elf import ElfNeeds, why_not
 from lab.catalog.knobs import Bubblewrap
-from lab.probes import PROGRAMS, Facts, Probed, SuiteUser
+from lab.probes import PROGRAMS, Facts, ProbedUser, SuiteUser
 from lab.probes.facts import read_label
 from tests.builders.facts import executable, put, run_program
 from tests.builders.facts import facts as a_facts
@@ -119,7 +119,7 @@ def test_a_missing_program_is_not_a_forbidden_one(tmp_path: Path, monkeypatch: p
 
 
 def test_every_probe_says_what_was_tried_and_what_came_of_it() -> None:
-    probes = Probed.model_validate(printed("probe", {"probes": True})).probes
+    probes = ProbedUser.model_validate(printed("probe", {"probes": True})).probes
     for probe in probes.by_name().values():
         assert probe.command
         assert probe.stderr == "" or not probe.worked

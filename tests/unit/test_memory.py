@@ -34,7 +34,7 @@ from lab.guest.remedy_script import ScriptRuns
 from lab.images import store
 from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
-from lab.probes import Facts, Probed, script
+from lab.probes import Facts, ProbedUser, script
 from lab.probes import report as probe_report
 from lab.record import (
     DECIDED_FILE,
@@ -273,7 +273,7 @@ BAD = [
     _answer("modules", lambda: f'{{"lsm":{many("1", 16 * MB, each=17)}}}', f"os: {FIELD}"),
     _answer("profiles", lambda: f'{{"apparmor":{{"profiles":{keys(800_000)}}}}}', "and 17 more"),
     _answer("keys", lambda: keys(800_000), "expected at most 100 keys"),
-    _answer("the user", lambda: f'{{"groups":{sparse(16)}}}', "groups.0: Input", "probe", Probed),
+    _answer("the user", lambda: f'{{"groups":{sparse(16)}}}', "groups.0: Input", "probe", ProbedUser),
     _answer("a script", lambda: f'{{"steps":{sparse(16)}}}', "steps.0.command", "run_script", ScriptRuns),
     _file("answer", "no JSON", lambda: "ab\x00" * 5 * MB, _answered("facts", Facts), "printed no JSON"),
     _file("answer", "lines", lambda: "ab\n" * 5 * MB, _over_ssh, "printed no JSON"),

@@ -13,7 +13,7 @@ from textwrap import wrap
 import pytest
 
 from lab.base.errors import UsageError
-from lab.probes import Facts, Probed, script
+from lab.probes import Facts, ProbedUser, script
 from lab.probes.report import HostReport, read
 from tests.builders.facts import printed_facts, put, run_program
 from tests.builders.probe_script import SCRIPT, differences, output
@@ -53,7 +53,7 @@ def understood(text: str) -> HostReport:
 def test_it_says_what_the_labs_own_programs_say_of_this_host(shell: list[str]) -> None:
     report = understood(run(shell))
     facts = Facts.model_validate_json(run_program("facts", {"sysctls": [*report.facts.sysctls]}).stdout)
-    probed = Probed.model_validate_json(run_program("probe", {"probes": True}).stdout)
+    probed = ProbedUser.model_validate_json(run_program("probe", {"probes": True}).stdout)
     # The system's Python, not the one of these tests.
     facts = facts.model_copy(update={"python": report.facts.python})
     assert differences(report, facts, probed, str(Path.home())) == {}

@@ -17,7 +17,7 @@ from lab.guest.session import SessionLost
 from lab.guest.variant import CellStart
 from lab.lane import cell as lane_cell
 from lab.plan import Cell
-from lab.probes import Facts, Probed
+from lab.probes import Facts, ProbedUser
 from lab.record import (
     CellResult,
     Confidence,
@@ -176,7 +176,7 @@ class Guest(FakeGuest):
         if full:
             (folder / "kernel.log").write_text("DENIED")
 
-    def probe(self, variant: Variant) -> Probed:
+    def probe(self, variant: Variant) -> ProbedUser:
         return probed({"bwrap_user": probe(1 if self.left else 0)})
 
 

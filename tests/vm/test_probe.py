@@ -7,7 +7,7 @@ import pytest
 from lab import catalog
 from lab.causes import evidence
 from lab.check import judge, published
-from lab.probes import Probed
+from lab.probes import ProbedUser
 from lab.probes.report import HostReport, read
 from lab.record import CellResult, RunResult
 from tests.builders.probe_script import differences
@@ -34,7 +34,7 @@ OF_ROOT = "kernel.apparmor_restrict_unprivileged_unconfined"
 HOMES = {"as-root": "/root"}
 
 
-def told(run: RunResult, folder: Path) -> list[tuple[CellResult, HostReport, Probed]]:
+def told(run: RunResult, folder: Path) -> list[tuple[CellResult, HostReport, ProbedUser]]:
     """Each cell that failed, what the script printed there, and what the lab's own program printed."""
     cells = []
     for cell in run.cells:
@@ -42,7 +42,7 @@ def told(run: RunResult, folder: Path) -> list[tuple[CellResult, HostReport, Pro
         if script.exists():
             report = read(script.read_text())
             assert report is not None, script.read_text()
-            probed = Probed.model_validate_json((script.parent / evidence.PROBES_FILE).read_bytes())
+            probed = ProbedUser.model_validate_json((script.parent / evidence.PROBES_FILE).read_bytes())
             cells.append((cell, report, probed))
     return cells
 
