@@ -7,7 +7,7 @@ joins the others when its module is imported, so the imports here stand in that 
 from lab.causes import before_sandbox, rule, sandbox, shim
 from lab.causes.evidence import Evidence
 from lab.causes.rule import Cause, Shown
-from lab.record import Confidence, Finding, Needs
+from lab.record import Confidence, FoundCause, Needs
 
 
 def known() -> dict[str, Cause]:
@@ -15,7 +15,7 @@ def known() -> dict[str, Cause]:
     return {cause.name: cause for cause in rule.CAUSES}
 
 
-def diagnose(evidence: Evidence) -> list[Finding]:
+def diagnose(evidence: Evidence) -> list[FoundCause]:
     """Return the causes that the evidence shows, the first one that blocks at the front.
 
     If the control passed, causes that would have failed it are ruled out. If it failed, something other than
@@ -35,7 +35,7 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     else:
         names = fails_control | proved if fails_control else set()
     return [
-        Finding(name=name, confidence=result.confidence, why=result.reason)
+        FoundCause(name=name, confidence=result.confidence, why=result.reason)
         for name, (_, result) in by_name.items()
         if name in names
     ]

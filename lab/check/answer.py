@@ -17,7 +17,7 @@ from lab.check.results import AnswerKind
 from lab.check.settings import SettingsComparison
 from lab.probes import Probes
 from lab.probes.report import HostReport
-from lab.record import Confidence, Finding
+from lab.record import Confidence, FoundCause
 
 PERMISSION_DENIED = os.strerror(errno.EACCES)
 
@@ -82,7 +82,7 @@ class HostAnswer:
     system: str
     outcome: HostOutlook
     reasons: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[FoundCause, ...]
     refused: tuple[RefusedProbe, ...]
     advice: tuple[Advice, ...]
     otherwise: tuple[str, ...]
@@ -151,7 +151,7 @@ def judge(report: HostReport, published: Published) -> HostAnswer:
     )
 
 
-def diagnose(report: HostReport) -> list[Finding]:
+def diagnose(report: HostReport) -> list[FoundCause]:
     """Return the causes that the probe itself shows, the one that blocks first at the front.
 
     The rules read a host's probes and sysctls as those of a cell. There is no log, and no suite ran: the
@@ -250,7 +250,7 @@ def _advice(remedy: Remedy, verified_on: PublishedCell | None = None, *, changed
 
 
 def _decide(
-    report: HostReport, findings: list[Finding], near: Close | None, *, same_system: bool
+    report: HostReport, findings: list[FoundCause], near: Close | None, *, same_system: bool
 ) -> tuple[HostOutlook, list[str]]:
     """Return the outcome, and the sentences that lead to it."""
     probes = report.probes

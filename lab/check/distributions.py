@@ -13,7 +13,7 @@ from lab.catalog.remedies import Remedy
 from lab.check import settings
 from lab.check.results import STOCK, AnswerKind, NewestResult, Results, Source
 from lab.probes import Facts
-from lab.record import AT, UNKNOWN, CellResult, Finding, RemedyOutcome, RemedyResult, without_kernel
+from lab.record import AT, UNKNOWN, CellResult, FoundCause, RemedyOutcome, RemedyResult, without_kernel
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class CellAnswer:
         return self.definition.title if self.definition else self.variant
 
     @property
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[FoundCause]:
         """The causes in the order in which they block."""
         return [cause for cause in (self.result.cell.causes if self.result else []) if cause.name != UNKNOWN]
 

@@ -25,7 +25,7 @@ from lab.probes import Facts, SuiteUser
 from lab.record import (
     CellResult,
     CellVerdict,
-    Finding,
+    FoundCause,
     Outcome,
     Status,
     SuiteResult,
@@ -143,7 +143,7 @@ def gather_evidence(running: RunningLane, cell: Cell, folder: Path, *, mark: Cel
         (folder / "console.log").write_text(running.lane.console_text())
 
 
-def diagnose_cell(cell: Cell, folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
+def diagnose_cell(cell: Cell, folder: Path, tests: Sequence[TestResult]) -> list[FoundCause]:
     """The causes that the evidence in a folder shows, the one that blocks first at the front.
 
     What breaks nothing that the suite needs explains none of its failures.

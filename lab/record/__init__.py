@@ -27,7 +27,7 @@ from lab.record.outcome import (
     Entry,
     Expectation,
     Fault,
-    Finding,
+    FoundCause,
     Needs,
     Outcome,
     PlainText,

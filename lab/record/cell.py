@@ -13,7 +13,7 @@ from lab.record.outcome import (
     Entry,
     Expectation,
     Fault,
-    Finding,
+    FoundCause,
     FrozenEntry,
     PlainText,
     Seconds,
@@ -234,7 +234,7 @@ class CellVerdict(FrozenEntry):
         description="The first of `causes`, or unknown if the cell failed and the evidence shows no cause.",
     )
     confidence: Confidence | None = None
-    causes: list[Finding] = Field(
+    causes: list[FoundCause] = Field(
         default_factory=list,
         description="Every cause that the evidence shows, in the order in which they block.",
     )
@@ -380,7 +380,7 @@ class CellResult(FrozenEntry):
         return self.verdict.cause
 
     @property
-    def causes(self) -> list[Finding]:
+    def causes(self) -> list[FoundCause]:
         return self.verdict.causes
 
     @property

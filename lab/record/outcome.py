@@ -245,7 +245,7 @@ class SuiteRun:
     out_of_time: bool = False
 
 
-class Finding(FrozenEntry):
+class FoundCause(FrozenEntry):
     """A cause that a cell's evidence shows, how well it does, and a sentence about that evidence."""
 
     name: str

@@ -31,7 +31,7 @@ from lab.record import (
     ExperimentPolicy,
     ExperimentStep,
     Fault,
-    Finding,
+    FoundCause,
     Outcome,
     RunOptions,
     Status,
@@ -366,7 +366,7 @@ def _conclude(
         return any(_is_in_effect(maker, *unchanged) and not _is_in_effect(maker, *turned) for maker in makers)
 
     causes = [
-        Finding(name=finding.name, confidence=Confidence.PROVED, why=f"{finding.why}; {conclusion}")
+        FoundCause(name=finding.name, confidence=Confidence.PROVED, why=f"{finding.why}; {conclusion}")
         if finding.confidence is Confidence.LIKELY and is_smallest and is_taken_back(finding.name)
         else finding
         for finding in verdict.causes

@@ -18,7 +18,7 @@ from lab.lane.running import RunningLane
 from lab.machine.lane import as_fault
 from lab.plan import Cell
 from lab.probes import Facts
-from lab.record import CellVerdict, Expectation, Fault, Finding, Outcome, SuiteRun, TestResult
+from lab.record import CellVerdict, Expectation, Fault, FoundCause, Outcome, SuiteRun, TestResult
 from lab.verdict.status import Circumstances, judge
 
 # Where the evidence of a second look goes, below that of the first, and of a third, below that of the second.
@@ -63,7 +63,7 @@ class Fork:
         with self.watch.step("evidence"):
             lane_cell.gather_evidence(self.running, self.cell, folder, mark=self.mark, full=full)
 
-    def judge(self, run: SuiteRun, findings: Sequence[Finding] = ()) -> CellVerdict:
+    def judge(self, run: SuiteRun, findings: Sequence[FoundCause] = ()) -> CellVerdict:
         """What a suite that may have stopped at its first failure says; tests that did not run say nothing."""
         circumstances = Circumstances(
             speed=self.running.lane.speed,

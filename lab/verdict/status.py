@@ -15,7 +15,7 @@ from lab.record import (
     CellVerdict,
     Expectation,
     Fault,
-    Finding,
+    FoundCause,
     Needs,
     Outcome,
     RepeatResult,
@@ -68,7 +68,7 @@ def judge(
     suite: Suite,
     run: SuiteRun,
     expected: Expectation,
-    findings: Sequence[Finding],
+    findings: Sequence[FoundCause],
     circumstances: Circumstances = USUAL,
 ) -> CellVerdict:
     """Return the verdict on a cell that ran.

@@ -12,7 +12,7 @@ from lab.plan import Cell
 from lab.record import (
     CellResult,
     Confidence,
-    Finding,
+    FoundCause,
     Outcome,
     RemedyOutcome,
     RemedyResult,
@@ -158,7 +158,7 @@ def ran(
     }
     if cause is None:
         return cell(**(values | more))
-    findings = [Finding(name=cause, confidence=confidence, why="the evidence")]
+    findings = [FoundCause(name=cause, confidence=confidence, why="the evidence")]
     values |= {"confidence": confidence, "causes": findings}
     return blocked(cause, "the evidence in a sentence", **(values | more))
 

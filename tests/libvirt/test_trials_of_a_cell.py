@@ -15,7 +15,7 @@ from lab.record import (
     Confidence,
     Experiment,
     ExperimentPolicy,
-    Finding,
+    FoundCause,
     RemedyOutcome,
     RemedyResult,
     RunOptions,
@@ -206,5 +206,5 @@ CANDIDATES = [remedy.name for remedy in remedies.candidates(remedies.load(), ["u
 
 
 def blocked_and_found(_running: RunningLane, cell: Cell) -> CellResult:
-    finding = Finding(name="userns-limit", confidence=Confidence.PROVED, why="it is 0")
+    finding = FoundCause(name="userns-limit", confidence=Confidence.PROVED, why="it is 0")
     return changed(blocked(_running, cell), causes=[finding], seconds={"suite": 20.0})

@@ -24,7 +24,7 @@ from lab.record import (
     Confidence,
     Experiment,
     ExperimentPolicy,
-    Finding,
+    FoundCause,
     Needs,
     Outcome,
     RunOptions,
@@ -111,14 +111,14 @@ def guest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Guest:
     return Guest(bench)
 
 
-def finding(cause: str, confidence: Confidence = Confidence.PROVED) -> Finding:
-    return Finding(name=cause, confidence=confidence, why=f"{cause} it is")
+def finding(cause: str, confidence: Confidence = Confidence.PROVED) -> FoundCause:
+    return FoundCause(name=cause, confidence=confidence, why=f"{cause} it is")
 
 
 SYSCTL, LIKELY = finding("userns-sysctl"), finding("userns-limit", Confidence.LIKELY)
 
 
-def failed(cell: Cell, *causes: Finding, status: Status = Status.FAIL, **sysctls: str) -> CellResult:
+def failed(cell: Cell, *causes: FoundCause, status: Status = Status.FAIL, **sysctls: str) -> CellResult:
     """A cell whose sandbox is blocked, for these causes or an unknown one."""
     result = cell.result(status, reason="; ".join(cause.why for cause in causes) or "nothing is proved")
     return changed(
@@ -152,7 +152,7 @@ def run(
     return with_experiment(options, guest.bench.deployed(guest), cell, result, passing)
 
 
-def run_failed(guest: Guest, name: str, *causes: Finding, **more: Any) -> CellResult:
+def run_failed(guest: Guest, name: str, *causes: FoundCause, **more: Any) -> CellResult:
     """The result of a cell that failed for these causes, after the experiment on it."""
     return run(guest, planned(name), failed(planned(name), *causes), **more)
 
@@ -457,7 +457,7 @@ def test_on_a_dead_lane_an_experiment_ends_and_it_starts_over_on_a_fresh_one(gue
     ],
 )
 def test_on_which_cells_an_experiment_is_made(
-    guest: Guest, when: ExperimentPolicy, status: Status, causes: list[Finding] | None, is_made: bool
+    guest: Guest, when: ExperimentPolicy, status: Status, causes: list[FoundCause] | None, is_made: bool
 ) -> None:
     cell = planned("userns-clone-off" if causes is not None else "stock")
     result = passed(cell) if causes is None else failed(cell, *causes)

@@ -21,7 +21,7 @@ from lab.probes import Facts, ProbedUser
 from lab.record import (
     CellResult,
     Confidence,
-    Finding,
+    FoundCause,
     Needs,
     Outcome,
     RemedyOutcome,
@@ -64,8 +64,8 @@ FAILED_AGAIN = ScriptRuns([*DONE.steps[:2], ScriptRun("--yes", 1, "no such file"
 HANGS = ScriptRuns([ScriptRun("--check", 1, ""), ScriptRun("--yes", 124, "did not end within 300 s")], [])
 
 
-def finding(cause: str) -> Finding:
-    return Finding(name=cause, confidence=Confidence.PROVED, why=f"{cause} it is")
+def finding(cause: str) -> FoundCause:
+    return FoundCause(name=cause, confidence=Confidence.PROVED, why=f"{cause} it is")
 
 
 def outcome_of(name: str, outcome: Outcome = Outcome.PASS, message: str = "") -> TestResult:
@@ -162,7 +162,7 @@ class Guest(FakeGuest):
             return a_suite([BLOCKED[-1]], "Skipped: the jailer is switched off", Outcome.SKIP)
         return a_suite(BLOCKED if self.left else [])
 
-    def diagnose(self, _cell: Cell, _folder: Path, tests: Sequence[TestResult]) -> list[Finding]:
+    def diagnose(self, _cell: Cell, _folder: Path, tests: Sequence[TestResult]) -> list[FoundCause]:
         # The rules have to know of the control, which runs after the first test of the sandbox.
         [control] = [test for test in tests if test.name == SUITE.control]
         assert control.outcome is (Outcome.FAIL if self.control_fails() else Outcome.PASS)

@@ -20,7 +20,7 @@ from lab.catalog import load_suite, load_suites
 from lab.guest import suite as guest_suite
 from lab.guest.session import ADMIN, SUITE
 from lab.plan import Cell
-from lab.record import Confidence, Finding, Needs, Outcome, Status, SuiteRun, TestResult
+from lab.record import Confidence, FoundCause, Needs, Outcome, Status, SuiteRun, TestResult
 from lab.verdict.status import judge
 from tests.builders import rust
 from tests.builders.facts import facts
@@ -357,7 +357,7 @@ def test_without_a_control_a_verdict_says_so_and_an_expected_failure_has_exactly
     assert len(blocked) == 3
     expected = LOADED.variant("userns-clone-off").expect
 
-    def verdict(failed: set[str], *findings: Finding) -> tuple[Status, str]:
+    def verdict(failed: set[str], *findings: FoundCause) -> tuple[Status, str]:
         tests = [
             TestResult(name=name, outcome=Outcome.FAIL if name in failed else Outcome.PASS, message="panicked")
             for name in suite.tests
@@ -369,6 +369,6 @@ def test_without_a_control_a_verdict_says_so_and_an_expected_failure_has_exactly
         Status.FAIL,
         "the evidence proves no known cause, and the suite has no control to compare with",
     )
-    cause = Finding(name=str(expected.cause), confidence=Confidence.PROVED, why="a probe says so")
+    cause = FoundCause(name=str(expected.cause), confidence=Confidence.PROVED, why="a probe says so")
     assert verdict(blocked, cause)[0] is Status.XFAIL
     assert verdict({*blocked, other}, cause)[0] is Status.FAIL

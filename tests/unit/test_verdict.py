@@ -13,7 +13,7 @@ from lab.record import (
     Confidence,
     Expectation,
     Fault,
-    Finding,
+    FoundCause,
     Needs,
     Outcome,
     Status,
@@ -44,10 +44,10 @@ CRASHED = "was ended by SIGSEGV (exit status 139)"
 PASSES = Expectation()
 BLOCKED = Expectation(status="xfail", cause="userns-limit")
 SANDBOX = {"jail_starts": "fail", "jail_isolates": "fail"}
-LIMIT = Finding(name="userns-limit", confidence=Confidence.PROVED, why="user.max_user_namespaces is 0")
-SYSCTL = Finding(name="userns-sysctl", confidence=Confidence.PROVED, why="unprivileged_userns_clone is 0")
-LIBRARY = Finding(name="runtime-library", confidence=Confidence.LIKELY, why="the shim crashed")
-KVM = Finding(name="kvm-denied", confidence=Confidence.PROVED, why="opening /dev/kvm gives EACCES")
+LIMIT = FoundCause(name="userns-limit", confidence=Confidence.PROVED, why="user.max_user_namespaces is 0")
+SYSCTL = FoundCause(name="userns-sysctl", confidence=Confidence.PROVED, why="unprivileged_userns_clone is 0")
+LIBRARY = FoundCause(name="runtime-library", confidence=Confidence.LIKELY, why="the shim crashed")
+KVM = FoundCause(name="kvm-denied", confidence=Confidence.PROVED, why="opening /dev/kvm gives EACCES")
 
 either_expectation = pytest.mark.parametrize("expected", [PASSES, BLOCKED])
 
@@ -55,7 +55,7 @@ either_expectation = pytest.mark.parametrize("expected", [PASSES, BLOCKED])
 def verdict(
     outcomes: dict[str, str],
     expected: Expectation = BLOCKED,
-    findings: Sequence[Finding] = (),
+    findings: Sequence[FoundCause] = (),
     *,
     messages: dict[str, str] | None = None,
     cut_short: str = "",
@@ -126,7 +126,7 @@ NONE_RAN = dict.fromkeys(SANDBOX, "not-run")
 def test_the_status_follows_from_outcomes_expectation_and_causes(
     outcomes: dict[str, str],
     expected: Expectation,
-    findings: list[Finding],
+    findings: list[FoundCause],
     status: str,
     cause: str | None,
     reason: str,
@@ -147,7 +147,7 @@ def test_the_status_follows_from_outcomes_expectation_and_causes(
 )
 @pytest.mark.parametrize("behind", [[], [LIMIT]], ids=["alone", "before another"])
 def test_which_tests_must_fail_depends_on_the_cause(
-    failed: set[str], status: Status, reason: str, behind: list[Finding]
+    failed: set[str], status: Status, reason: str, behind: list[FoundCause]
 ) -> None:
     expected = Expectation(status="xfail", cause="kvm-denied")
     judged = verdict(dict.fromkeys(failed, "error"), expected, [KVM, *behind])
@@ -215,7 +215,7 @@ def test_a_limit_of_the_lab_counts_under_kvm_and_under_emulation_only_with_more_
     ],
 )
 def test_a_suite_that_crashed_fails_says_how_and_keeps_its_cause(
-    emulated: bool, outcomes: dict[str, str], expected: Expectation, findings: list[Finding], cause: str
+    emulated: bool, outcomes: dict[str, str], expected: Expectation, findings: list[FoundCause], cause: str
 ) -> None:
     judged = verdict(outcomes, expected, findings, cut_short=CRASHED, speed=Speed(emulated))
     assert (judged.status, judged.cause) == (Status.FAIL, cause)

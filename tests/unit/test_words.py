@@ -6,7 +6,16 @@ import pytest
 
 from lab import causes
 from lab.catalog import remedies
-from lab.record import CellResult, Confidence, Finding, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
+from lab.record import (
+    CellResult,
+    Confidence,
+    FoundCause,
+    Outcome,
+    RemedyOutcome,
+    RemedyResult,
+    Status,
+    TestResult,
+)
 from lab.verdict import words
 from lab.verdict.words import BoxliteMessage, WordsVerdict
 from tests.builders import cells
@@ -47,7 +56,7 @@ def read(folder: Path, log: str, said: str = examples.SAID) -> BoxliteMessage:
 
 def blocked(*names: str, tried: Sequence[tuple[str, RemedyOutcome]] = (), **more: Any) -> CellResult:
     """A cell that these causes blocked."""
-    findings = [Finding(name=name, confidence=Confidence.PROVED, why="it is") for name in names]
+    findings = [FoundCause(name=name, confidence=Confidence.PROVED, why="it is") for name in names]
     results = [RemedyResult(name=name, result=result, price="") for name, result in tried]
     return cells.blocked(names[0], **({"causes": findings, "remedies": results} | more))
 
