@@ -16,7 +16,7 @@ from lab.probes import script
 from lab.record import CellResult, Status
 from lab.report import markdown, protection
 from lab.report.site.model import NOT_IN_USE, History, HistoryCell, Site, components
-from lab.report.site.page import Output, Page, Text
+from lab.report.site.page import Output, Page, TextFile
 
 # The groups of changes, in the order in which the page shows them: the heading, and the words of the summary.
 GROUPS = {
@@ -102,7 +102,7 @@ def host_pages(site: Site) -> Iterator[Output]:
         yield Page(distribution.page, distribution.title, "host.html", values)
         offered |= distribution.cures
     for remedy in offered.values():
-        yield Text(f"scripts/{remedy.name}.sh", remedy.script())
+        yield TextFile(f"scripts/{remedy.name}.sh", remedy.script())
 
 
 def short(answer: CellAnswer) -> str:
@@ -155,9 +155,9 @@ def verified_with(answer: CellAnswer, cure: CellTrial) -> str:
     )
 
 
-def support_files(site: Site) -> Iterator[Text]:
+def support_files(site: Site) -> Iterator[TextFile]:
     """Yield the Markdown table, escaped as all Markdown of the lab, and the badges."""
-    yield Text("support.md", markdown.page("support.md", distributions=site.distributions))
+    yield TextFile("support.md", markdown.page("support.md", distributions=site.distributions))
     for distribution in site.distributions:
         answer = distribution.answer
         version = "" if answer.kind is AnswerKind.UNTESTED else f"{answer.build}: "
@@ -168,7 +168,7 @@ def support_files(site: Site) -> Iterator[Text]:
             "message": plain(f"{version}{answer.headline}")[:80],
             "color": BLOCKED_BUT_CURED if answer.cures else COLOURS[answer.kind],
         }
-        yield Text(distribution.badge, f"{json.dumps(badge, indent=1)}\n")
+        yield TextFile(distribution.badge, f"{json.dumps(badge, indent=1)}\n")
 
 
 SCRIPT_FILE = "probe.sh"
@@ -191,5 +191,5 @@ def front_page(site: Site) -> Iterator[Output]:
     }
     scripts = ("host-reader.js", "host-finder.js")
     yield Page("index.html", "Will boxlite work on my host?", "index.html", values, scripts)
-    yield Text(published.FILE, data)
-    yield Text(SCRIPT_FILE, script.text(sysctls))
+    yield TextFile(published.FILE, data)
+    yield TextFile(SCRIPT_FILE, script.text(sysctls))

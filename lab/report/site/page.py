@@ -41,7 +41,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Text:
+class TextFile:
     """A file with this text."""
 
     path: str
@@ -61,7 +61,7 @@ class Copy:
     name: str
 
 
-Output = Page | Text | Copy
+Output = Page | TextFile | Copy
 
 
 def not_shown(path: str, title: str, reason: str) -> Page:

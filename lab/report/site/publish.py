@@ -12,7 +12,7 @@ from lab.base.errors import LabError, UsageError, one_line
 from lab.base.files import free_text, is_full, open_regular, sync_tree
 from lab.report.site import host_pages, maintainers, model
 from lab.report.site.model import HISTORY_FILE, History, Site
-from lab.report.site.page import STATIC, Copy, Output, Page, Text, not_shown, renderer
+from lab.report.site.page import STATIC, Copy, Output, Page, TextFile, not_shown, renderer
 
 
 def evidence_files(site: Site) -> Iterator[Copy]:
@@ -20,9 +20,9 @@ def evidence_files(site: Site) -> Iterator[Copy]:
         yield from evidence.files
 
 
-def static_files(_site: Site) -> Iterator[Text]:
+def static_files(_site: Site) -> Iterator[TextFile]:
     for file in sorted(STATIC.iterdir()):
-        yield Text(file.name, file.read_text("utf-8"))
+        yield TextFile(file.name, file.read_text("utf-8"))
 
 
 # The functions that make the files of a site, those for users first. A new page is added here.
@@ -111,7 +111,7 @@ def render_output(render: Callable[[Page], str], output: Output) -> bytes:
             text = notices.shown_or_why(
                 lambda: render(output), lambda reason: render(not_shown(output.path, output.title, reason))
             )
-        case Text():
+        case TextFile():
             text = output.text
         case Copy():
             return notices.shown_or_why(lambda: copied(output), str.encode)
