@@ -11,7 +11,7 @@ from typing import Any
 
 from lab.repro import settings
 from lab.repro.report import Assertion, Mood
-from lab.repro.source import Text, matches, quote
+from lab.repro.source import ReportText, matches, quote
 
 ROWS: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))["assertion"]
 PATTERNS = [re.compile(row["pattern"]) for row in ROWS]
@@ -29,7 +29,7 @@ MOST_ABOVE = 20
 COMMAND = re.compile(r"\b(?:sudo|sysctl|chmod|usermod|modprobe|apt|apparmor_parser)\b")
 
 
-def read_assertions(text: Text) -> Iterator[Assertion]:
+def read_assertions(text: ReportText) -> Iterator[Assertion]:
     """Yield what the lines of a report assert."""
     for index, line in enumerate(text.lines):
         for row, pattern in zip(ROWS, PATTERNS, strict=True):
@@ -44,7 +44,7 @@ def read_assertions(text: Text) -> Iterator[Assertion]:
             yield Assertion(quote(line), words, "cured", {"remedies": advised})
 
 
-def _advised_remedies(text: Text, index: int) -> Iterator[str]:
+def _advised_remedies(text: ReportText, index: int) -> Iterator[str]:
     """Yield the names of the remedies that do what a command does which a line proposes."""
     from lab.catalog import remedies  # Few reports have such a command.
 
@@ -55,7 +55,7 @@ def _advised_remedies(text: Text, index: int) -> Iterator[str]:
             yield name
 
 
-def _is_proposed(text: Text, index: int, start: int, end: int) -> bool:
+def _is_proposed(text: ReportText, index: int, start: int, end: int) -> bool:
     """Whether a line proposes what stands at these columns, and nobody says that it was in vain."""
     introduction = f"{text.lines[index].section}\n{_list_title(text, index)}\n{text.lead(index, start)}"
     if not PROPOSAL.search(f"{introduction} {text.lines[index].text}"):
@@ -64,7 +64,7 @@ def _is_proposed(text: Text, index: int, start: int, end: int) -> bool:
     return helped is not False and mood is not Mood.AVOIDED
 
 
-def _list_title(text: Text, index: int) -> str:
+def _list_title(text: ReportText, index: int) -> str:
     """The line above the list that a line is in; empty if it is in none."""
 
     def is_item(other: int) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.repro.report import ErrorMessage, Quote, Speaker
-from lab.repro.source import END_OF_SENTENCE, LETTER, Text, quote
+from lab.repro.source import END_OF_SENTENCE, LETTER, ReportText, quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SAYS = {name: re.compile(pattern) for name, pattern in TABLE["patterns"].items()}
@@ -63,7 +63,7 @@ class Message:
 MESSAGES = [Message(**row | {"pattern": re.compile(row["pattern"], re.IGNORECASE)}) for row in TABLE["message"]]
 
 
-def read(text: Text, is_audit: re.Pattern[str]) -> Iterator[ErrorMessage]:
+def read(text: ReportText, is_audit: re.Pattern[str]) -> Iterator[ErrorMessage]:
     """Yield the messages, at most one of a line. Lines of the audit log are none."""
     of_boxlite = any("boxlite" in line.raw.lower() for line in text.lines)
     last = -1
@@ -160,7 +160,7 @@ def _says_enough(words: ErrorMessage) -> bool:
     return words.means is not None or words.step in SAY_ENOUGH
 
 
-def _whole(text: Text, index: int, words: ErrorMessage | None) -> str | None:
+def _whole(text: ReportText, index: int, words: ErrorMessage | None) -> str | None:
     """A line with the next one, if a terminal broke a message between them or that answers it; else None.
 
     `words`: what the line says by itself.
@@ -178,7 +178,7 @@ def _whole(text: Text, index: int, words: ErrorMessage | None) -> str | None:
     return None
 
 
-def _end_of_chain(text: Text, index: int) -> int | None:
+def _end_of_chain(text: ReportText, index: int) -> int | None:
     """The index of the line that tells the error of the message on a line; None if none does."""
     for number, line in enumerate(text.lines[index + 1 : index + 3], index + 1):
         is_next = number == index + 1 and SAYS["breaks_off"].search(text.lines[index].text)

@@ -35,7 +35,7 @@ from lab.repro.report import (
     Statement,
     System,
 )
-from lab.repro.source import LETTER, LONGEST, TABLE, LineKind, ReportLine, Text, matches, quote
+from lab.repro.source import LETTER, LONGEST, TABLE, LineKind, ReportLine, ReportText, matches, quote
 
 if TYPE_CHECKING:
     from lab.probes.report import HostReport
@@ -152,7 +152,7 @@ FACTS = [_compiled(row) for row in TABLE["fact"]]
 NEVER = re.compile("(?!)")
 
 
-def _facts(text: Text, row: dict[str, Any]) -> Iterator[Statement]:
+def _facts(text: ReportText, row: dict[str, Any]) -> Iterator[Statement]:
     """Yield what the lines tell by one row of the table."""
     not_before, not_after = row.get("not_before", NEVER), row.get("not_after", NEVER)
     earlier: ReportLine | None = None
@@ -187,7 +187,7 @@ def _fact(kind: str, quote_: Quote, groups: dict[str, str]) -> Statement | None:
 # -- the kernel's audit log
 
 
-def _audit_lines(text: Text) -> Iterator[Statement]:
+def _audit_lines(text: ReportText) -> Iterator[Statement]:
     last = -1
     for index, line in enumerate(text.lines):
         if index <= last or not AUDIT["begins"].search(line.text):
@@ -237,7 +237,7 @@ def _audit_fields(line: str) -> dict[str, str]:
 # -- commands that the reporter ran, and tests that fail
 
 
-def _commands(text: Text) -> Iterator[Statement]:
+def _commands(text: ReportText) -> Iterator[Statement]:
     earlier = ""
     for index, line in enumerate(text.lines):
         # A title is no command, nor is the rest of one, nor what somebody advises.
@@ -260,7 +260,7 @@ def _commands(text: Text) -> Iterator[Statement]:
             yield Command(quote(line), words)
 
 
-def _named_tests(text: Text) -> Iterator[Statement]:
+def _named_tests(text: ReportText) -> Iterator[Statement]:
     for line in text.lines:
         if TESTS["passes"].search(line.text) and not TESTS["fails"].search(line.text):
             continue
@@ -273,7 +273,7 @@ def _named_tests(text: Text) -> Iterator[Statement]:
 # -- the output of the probe script
 
 
-def _probed(text: Text) -> tuple[Text, list[Statement]]:
+def _probed(text: ReportText) -> tuple[ReportText, list[Statement]]:
     """Read the output of the probe script exactly; it may be cut off. Returns the rest of the text, too."""
     if not any("probe" in "".join(line.raw.split()) for line in text.lines):
         return text, []

@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import Mood, Place, Setting
-from lab.repro.source import LineKind, Text, matches, place, quote
+from lab.repro.source import LineKind, ReportText, matches, place, quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SAYS = {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in TABLE["says"].items()}
@@ -44,7 +44,7 @@ STEPS = [
 type Outcome = tuple[Mood, bool | None]
 
 
-def read(text: Text) -> Iterator[Setting]:
+def read(text: ReportText) -> Iterator[Setting]:
     """Yield the settings of a report, and the steps that were tried and are no settings."""
     yield from _of_values(text)
     for index in range(len(text.lines)):
@@ -69,7 +69,7 @@ def read(text: Text) -> Iterator[Setting]:
             yield Setting(quote(line), name, None, mood, helped, place(line))
 
 
-def _of_values(text: Text) -> Iterator[Setting]:
+def _of_values(text: ReportText) -> Iterator[Setting]:
     """Yield each setting that stands with its value."""
     forms = (
         (index, match, CHANGES.search(line.text) is not None)
@@ -99,7 +99,7 @@ def _of_values(text: Text) -> Iterator[Setting]:
         yield _setting(text, index, pair, (mood, helped), match.start(), index)
 
 
-def _answers(text: Text, index: int) -> Iterator[Setting]:
+def _answers(text: ReportText, index: int) -> Iterator[Setting]:
     """Yield the settings that a command on a line asks for, and that the lines below it answer."""
     question = ASKS.match(text.lines[index].text)
     names = question["names"].split()[:MOST_ASKED] if question else []
@@ -119,14 +119,18 @@ def name_of(written: str) -> str:
     return str(TABLE["short"].get(written, written))
 
 
-def _setting(text: Text, index: int, pair: tuple[str, str], outcome: Outcome, start: int, last: int) -> Setting:
+def _setting(
+    text: ReportText, index: int, pair: tuple[str, str], outcome: Outcome, start: int, last: int
+) -> Setting:
     line = text.lines[index]
     # A container has its host's kernel; only what is counted for each user is its own.
     where = place(line, start) if pair[0].startswith("user.") else Place.HOST
     return Setting(quote(line, text.lines[last].number), *pair, *outcome, where)
 
 
-def outcome_of(text: Text, index: int, start: int, end: int, *, changes: bool, clause: bool = False) -> Outcome:
+def outcome_of(
+    text: ReportText, index: int, start: int, end: int, *, changes: bool, clause: bool = False
+) -> Outcome:
     """Judge the words around columns `start` to `end` of a line.
 
     `changes`: the line itself is a change. `clause`: only words in the same clause say what came of it.

@@ -64,7 +64,7 @@ def how_to_give(address: str = "") -> str:
     return f"gh issue view {number} --repo {repository} --json title,body,comments | lab repro -"
 
 
-def read(data: bytes) -> "Text":
+def read(data: bytes) -> "ReportText":
     """Read a report from any of its forms, without control characters. Raises UsageError if it is none."""
     beginning_of_data = data[:MOST_BYTES]
     encoding = next((name for mark, name in ENCODINGS.items() if beginning_of_data.startswith(mark)), "utf-8")
@@ -88,7 +88,7 @@ def read(data: bytes) -> "Text":
         )
     lines = [line[:MOST_IN_A_LINE] for line in text[:MOST_CHARACTERS].split("\n", MOST_LINES)[:MOST_LINES]]
     cut = sum(map(len, lines)) + len(lines) - 1 < len(text) or len(data) > MOST_BYTES
-    return Text(parse("\n".join(GAP.sub(" " * WIDEST_GAP, line) for line in lines)), len(text), cut)
+    return ReportText(parse("\n".join(GAP.sub(" " * WIDEST_GAP, line) for line in lines)), len(text), cut)
 
 
 def _of_json(text: str) -> str:
@@ -232,7 +232,7 @@ def matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 
 
 @dataclass(frozen=True)
-class Text:
+class ReportText:
     """The lines of a report, and how they belong together.
 
     `size` is the report's length in characters; `cut`: only a part of it was kept.

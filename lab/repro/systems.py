@@ -16,7 +16,7 @@ from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import AuditLine, KernelStatement, Place, Statement, System
-from lab.repro.source import END_OF_SENTENCE, LineKind, ReportLine, Text, matches, place, quote
+from lab.repro.source import END_OF_SENTENCE, LineKind, ReportLine, ReportText, matches, place, quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 # The table's patterns, and its lists of words, each list as one pattern.
@@ -120,7 +120,7 @@ def _group(name: str) -> str:
 ROWS = {_group(row.id): row for row in DISTRIBUTIONS.values()}
 
 
-def read(text: Text) -> Iterator[System]:
+def read(text: ReportText) -> Iterator[System]:
     """Yield the systems of a report: its host's, by the lines that count most, and those of containers."""
     mentions = [*_os_release(text)]
     block, inside = -1, set[int]()
@@ -167,7 +167,7 @@ def read(text: Text) -> Iterator[System]:
     yield from sorted(selected, key=lambda system: system.quote.number)
 
 
-def _told(text: Text, name: str) -> str | None:
+def _told(text: ReportText, name: str) -> str | None:
     """The version of a distribution that lines tell which do not name it; None if they do not agree."""
     row = DISTRIBUTIONS.get(name)
     for pattern in row.told if row else ():
@@ -214,7 +214,7 @@ def of_kernel(kernel: KernelStatement) -> System | None:
     return None
 
 
-def completed(text: Text, statements: Sequence[Statement]) -> list[Statement]:
+def completed(text: ReportText, statements: Sequence[Statement]) -> list[Statement]:
     """Return statements with what only the kernel's words tell: a named host's release, or the host itself.
 
     Where nothing names the host, what is only found in one distribution tells it: files, packages, its tracker.
@@ -238,7 +238,7 @@ def completed(text: Text, statements: Sequence[Statement]) -> list[Statement]:
     ]
 
 
-def _traced(text: Text) -> list[System]:
+def _traced(text: ReportText) -> list[System]:
     """The distribution that a report has traces of, unless it has those of several."""
     systems: dict[str, System] = {}
     texts = set[str]()
@@ -276,7 +276,7 @@ def compile_host_patterns() -> Mapping[str, re.Pattern[str]]:
 # -- what lines name
 
 
-def _named(text: Text, index: int) -> Iterator[Mention]:
+def _named(text: ReportText, index: int) -> Iterator[Mention]:
     """Yield the systems that a line names and that are the host's or a container's."""
     line = text.lines[index]
     words = _blanked(line.text)
@@ -321,7 +321,7 @@ def _named(text: Text, index: int) -> Iterator[Mention]:
         yield from _without_a_name(line, words)
 
 
-def _next_field(text: Text, index: int, row: Distribution, tail: str) -> str | None:
+def _next_field(text: ReportText, index: int, row: Distribution, tail: str) -> str | None:
     """The version that a field below a system's name gives."""
     if not SAYS["name_ends"].match(tail):
         return None
@@ -396,7 +396,7 @@ def _rank(line: ReportLine, lead: str = "") -> Rank:
     return Rank.OWN if SAYS["own"].search(END_OF_SENTENCE.split(lead)[-1]) else Rank.PROSE
 
 
-def _os_release(text: Text) -> Iterator[Mention]:
+def _os_release(text: ReportText) -> Iterator[Mention]:
     """Yield the systems of a pasted /etc/os-release, and of a file that holds only the version."""
     pasted: dict[str, tuple[ReportLine, str]] = {}
     for line, following in zip(text.lines, text.lines[1:], strict=False):

@@ -33,7 +33,7 @@ from lab.repro.report import (
     System,
 )
 from lab.repro.settings import Outcome
-from lab.repro.source import Text, parse
+from lab.repro.source import ReportText, parse
 from tests.builders import messages
 from tests.builders.report_texts import CLONE, MOVED, PROBE, RESTRICT, TWICE, of
 
@@ -233,7 +233,7 @@ def test_the_words_around_a_step_are_judged_so_often_at_most(
     judged: list[int] = []
     outcome_of = settings_of_reports.outcome_of
 
-    def counted(text: Text, index: int, start: int, end: int, **more: bool) -> Outcome:
+    def counted(text: ReportText, index: int, start: int, end: int, **more: bool) -> Outcome:
         judged.append(index)
         return outcome_of(text, index, start, end, **more)
 
