@@ -6,7 +6,7 @@ joins the others when its module is imported, so the imports here stand in that 
 
 from lab.causes import before_sandbox, rule, sandbox, shim
 from lab.causes.evidence import Evidence
-from lab.causes.rule import Cause, Shown
+from lab.causes.rule import Cause, CauseEvidence
 from lab.record import Confidence, FoundCause, Needs
 
 

@@ -8,7 +8,15 @@ causes.
 import re
 
 from lab.causes.evidence import Evidence
-from lab.causes.rule import NO_DEVICE, NOT_PERMITTED, NOT_THERE, PERMISSION_DENIED, Shown, cause, proved_if
+from lab.causes.rule import (
+    NO_DEVICE,
+    NOT_PERMITTED,
+    NOT_THERE,
+    PERMISSION_DENIED,
+    CauseEvidence,
+    cause,
+    proved_if,
+)
 from lab.record import Confidence, Needs
 
 # boxlite 0.10.8's messages.
@@ -24,7 +32,7 @@ PRIVATE_DEVICES, DEVICE_RULES = "PrivateDevices", ("DevicePolicy", "DeviceAllow"
 
 # boxlite's runtime checks /dev/kvm first.
 @cause("service-without-kvm", Needs.RUNTIME)
-def service_without_kvm(evidence: Evidence) -> Shown | None:
+def service_without_kvm(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in gets no /dev/kvm, and every box is a virtual machine that needs
     it. PrivateDevices= hides the device, and DevicePolicy= and DeviceAllow= refuse to open it, whatever the
     user's groups are.
@@ -32,18 +40,18 @@ def service_without_kvm(evidence: Evidence) -> Shown | None:
     probe, service = evidence.probes.open_kvm, evidence.service
     if probe.failed_with(NOT_THERE) and PRIVATE_DEVICES in service:
         reason = f"the service has {PRIVATE_DEVICES}={service[PRIVATE_DEVICES]}, and in it there is no {DEVICE}"
-        return Shown(Confidence.PROVED, reason)
+        return CauseEvidence(Confidence.PROVED, reason)
     rules = [name for name in DEVICE_RULES if name in service]
     # A file's mode, an AppArmor profile and SELinux give EACCES.
     if probe.failed_with(NOT_PERMITTED) and rules:
         reason = f"the service has {rules[0]}={service[rules[0]]}, and opening {DEVICE} fails with EPERM"
-        return Shown(Confidence.PROVED, reason)
+        return CauseEvidence(Confidence.PROVED, reason)
     return None
 
 
 # See `service-without-kvm`, which hides what there is.
 @cause("kvm-absent", Needs.RUNTIME, blamed_by=[KVM_IS_ABSENT])
-def kvm_absent(evidence: Evidence) -> Shown | None:
+def kvm_absent(evidence: Evidence) -> CauseEvidence | None:
     """This host has no /dev/kvm, and every box is a virtual machine that needs it. Either virtualization is
     disabled in the firmware or in the hypervisor that runs this host, or the kernel module kvm_intel or kvm_amd
     is not loaded.
@@ -58,7 +66,7 @@ def kvm_absent(evidence: Evidence) -> Shown | None:
 
 # Checked together with its absence; only one of the two is possible.
 @cause("kvm-denied", Needs.RUNTIME, blamed_by=[KVM_IS_DENIED])
-def kvm_denied(evidence: Evidence) -> Shown | None:
+def kvm_denied(evidence: Evidence) -> CauseEvidence | None:
     """The user may not open /dev/kvm, and every box is a virtual machine that needs it. On Debian and Ubuntu it
     belongs to the group kvm, and a user who is added to this group must log in again.
     """
@@ -73,7 +81,7 @@ def kvm_denied(evidence: Evidence) -> Shown | None:
 
 # The kernel asks AppArmor after it has checked the permissions of the file: see `kvm-denied`.
 @cause("apparmor-kvm-deny", Needs.RUNTIME)
-def apparmor_kvm_deny(evidence: Evidence) -> Shown | None:
+def apparmor_kvm_deny(evidence: Evidence) -> CauseEvidence | None:
     """An AppArmor profile that confines boxlite denies it /dev/kvm, and every box is a virtual machine that
     needs it. The file's permissions allow it, so membership of the group kvm does not help; the kernel's audit
     line names the profile.
@@ -104,7 +112,7 @@ SMOKE_TEST = "KVM smoke test failed"
 # boxlite opens /dev/kvm and then has a virtual machine execute one instruction (`smoke_test_kvm` in its
 # system_check.rs).
 @cause("kvm-unusable", Needs.RUNTIME, blamed_by=[KVM_IS_UNUSABLE, SMOKE_TEST])
-def kvm_unusable(evidence: Evidence) -> Shown | None:
+def kvm_unusable(evidence: Evidence) -> CauseEvidence | None:
     """The user may open /dev/kvm, but it cannot make or run a virtual machine, and every box is one. Another
     hypervisor such as VirtualBox uses the processor, or virtualization inside of a virtual machine does not
     work there, or another device is in the place of KVM's.
@@ -112,11 +120,11 @@ def kvm_unusable(evidence: Evidence) -> Shown | None:
     probe = evidence.probes.create_vm
     words = next((words for words in (SMOKE_TEST, KVM_IS_UNUSABLE) if evidence.boxlite_says(words)), None)
     if probe.failed:
-        return Shown(
+        return CauseEvidence(
             Confidence.PROVED, f"/dev/kvm can be opened, and it makes no virtual machine: {probe.stderr}"
         )
     # A machine can be made, and it may still not run.
-    return Shown(Confidence.LIKELY, f"boxlite says: {words}") if words else None
+    return CauseEvidence(Confidence.LIKELY, f"boxlite says: {words}") if words else None
 
 
 # A process or a thread that could not be started, for EAGAIN: as bubblewrap, Rust's standard library and the Go
@@ -134,7 +142,7 @@ NOT_STARTED = re.compile(
 # even its runtime starts; a user who is near the limit has no box. The limit refuses whichever process is one
 # too many, and how many threads there are at a moment is timing.
 @cause("nproc-limit", Needs.BOX, met_by_chance=True)
-def nproc_limit(evidence: Evidence) -> Shown | None:
+def nproc_limit(evidence: Evidence) -> CauseEvidence | None:
     """The user has as many processes and threads as the limit RLIMIT_NPROC allows, so no more can be started
     for a box. The limit counts everything of this user on the whole host, and usually comes from
     /etc/security/limits.conf.
@@ -143,7 +151,7 @@ def nproc_limit(evidence: Evidence) -> Shown | None:
     if words is None:
         return None
     # A control group and the whole host have limits with the same error.
-    return Shown(Confidence.LIKELY, f"no process could be started: {words}")
+    return CauseEvidence(Confidence.LIKELY, f"no process could be started: {words}")
 
 
 # boxlite 0.10.8's messages about the folder through which it reaches the sockets of a box
@@ -160,7 +168,7 @@ READ_ONLY, PROTECT_SYSTEM = "Read-only file system", "ProtectSystem"
 
 # See `socket-folder`.
 @cause("service-closes-tmp", Needs.BOX, blamed_by=[NO_SOCKET_FOLDER])
-def service_closes_tmp(evidence: Evidence) -> Shown | None:
+def service_closes_tmp(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has ProtectSystem=strict and no /tmp of its own, so /tmp is
     read-only for it. boxlite reaches the sockets of its boxes through the folder /tmp/bl-UID, which it cannot
     make there.
@@ -170,12 +178,12 @@ def service_closes_tmp(evidence: Evidence) -> Shown | None:
     if setting != "strict" or not evidence.probes.socket_folder.failed_with(READ_ONLY):
         return None
     reason = f"the service has {PROTECT_SYSTEM}={setting}, and making a folder in /tmp fails with EROFS"
-    return Shown(Confidence.PROVED, reason)
+    return CauseEvidence(Confidence.PROVED, reason)
 
 
 # boxlite prepares a box's folders before its disks: see `home-noexec`.
 @cause("socket-folder", Needs.BOX, blamed_by=[NO_SOCKET_FOLDER, SQUATTED])
-def socket_folder(evidence: Evidence) -> Shown | None:
+def socket_folder(evidence: Evidence) -> CauseEvidence | None:
     """The user cannot have the folder /tmp/bl-UID, through which boxlite reaches the sockets of its boxes.
     Another user made it before, as anybody can, or the user may not write to /tmp, because its mode is not the
     usual 1777 or because it is read-only.
@@ -185,14 +193,14 @@ def socket_folder(evidence: Evidence) -> Shown | None:
     probe = evidence.probes.socket_folder
     message = next((match[0] for text in evidence.said if (match := SOCKET_FOLDER.search(text))), None)
     if probe.failed:
-        return Shown(Confidence.PROVED, f"the user cannot have the folder for sockets: {probe.stderr}")
-    return Shown(Confidence.LIKELY, f"boxlite says: {message}") if message else None
+        return CauseEvidence(Confidence.PROVED, f"the user cannot have the folder for sockets: {probe.stderr}")
+    return CauseEvidence(Confidence.LIKELY, f"boxlite says: {message}") if message else None
 
 
 # boxlite unpacks its own programs below the home and runs them from there; mke2fs, for the box's disk, runs
 # before bubblewrap.
 @cause("home-noexec", Needs.BOX)
-def home_noexec(evidence: Evidence) -> Shown | None:
+def home_noexec(evidence: Evidence) -> CauseEvidence | None:
     """The user's home directory is mounted with the option noexec, and boxlite runs its bundled programs from
     there (~/.local/share/boxlite). No file on that mount can be executed, whatever its permissions are.
     """
@@ -202,4 +210,4 @@ def home_noexec(evidence: Evidence) -> Shown | None:
     if not evidence.probes.home_allows_exec.failed_with("noexec"):
         return None
     reason = "the home directory is mounted noexec: executing a program in it fails with EACCES"
-    return Shown(Confidence.PROVED, reason)
+    return CauseEvidence(Confidence.PROVED, reason)

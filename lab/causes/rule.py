@@ -18,7 +18,7 @@ NO_DEVICE = "No such device"
 
 
 @dataclass(frozen=True)
-class Shown:
+class CauseEvidence:
     """How sure a cause is, and one sentence that states the evidence."""
 
     confidence: Confidence
@@ -26,7 +26,7 @@ class Shown:
 
 
 # Returns what the evidence shows for one cause, or None if it shows nothing.
-Rule = Callable[[Evidence], Shown | None]
+Rule = Callable[[Evidence], CauseEvidence | None]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,10 @@ def cause(
     return add
 
 
-def proved_if(proof: bool, reason: str, proof_why: str = "") -> Shown:
+def proved_if(proof: bool, reason: str, proof_why: str = "") -> CauseEvidence:
     """Return a proved cause, with the proof added to its sentence, or else a likely one."""
-    return Shown(Confidence.PROVED, reason + proof_why) if proof else Shown(Confidence.LIKELY, reason)
+    return (
+        CauseEvidence(Confidence.PROVED, reason + proof_why)
+        if proof
+        else CauseEvidence(Confidence.LIKELY, reason)
+    )

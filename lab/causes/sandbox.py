@@ -9,7 +9,15 @@ import re
 
 from lab.base.architecture import AARCH64, X86_64
 from lab.causes.evidence import SHIM, Evidence
-from lab.causes.rule import NO_SPACE, NOT_PERMITTED, NOT_THERE, PERMISSION_DENIED, Shown, cause, proved_if
+from lab.causes.rule import (
+    NO_SPACE,
+    NOT_PERMITTED,
+    NOT_THERE,
+    PERMISSION_DENIED,
+    CauseEvidence,
+    cause,
+    proved_if,
+)
 from lab.record import Confidence, Needs
 
 # What bubblewrap says if it made its user namespace and may not write the map of its users.
@@ -28,7 +36,7 @@ BWRAP_NOT_RUN = "failed to run bwrap: Permission denied (os error 13)"
 
 # boxlite starts bubblewrap after its programs for the box's disk: see `home-noexec`.
 @cause("bwrap-exec-denied", Needs.SANDBOX, blamed_by=[BWRAP_NOT_RUN])
-def bwrap_exec_denied(evidence: Evidence) -> Shown | None:
+def bwrap_exec_denied(evidence: Evidence) -> CauseEvidence | None:
     """The host refuses to execute bubblewrap (EACCES), both the system's and the one that boxlite ships, so the
     jailer fails before it asks for a user namespace. An AppArmor profile that confines boxlite and denies
     executing bwrap does this; an explicit deny rule leaves no line in the kernel's log.
@@ -57,13 +65,13 @@ NO_SETUID = "setuid use of bubblewrap is not supported"
 
 # bubblewrap checks this first, before it makes any namespace.
 @cause("bwrap-setuid", Needs.SANDBOX)
-def bwrap_setuid(evidence: Evidence) -> Shown | None:
+def bwrap_setuid(evidence: Evidence) -> CauseEvidence | None:
     """The system's bubblewrap is setuid root, and newer releases of bubblewrap refuse to run setuid. boxlite
     selects it all the same, because it still prints its version.
     """
     if not evidence.probes.bwrap_user.failed_with(NO_SETUID):
         return None
-    return Shown(Confidence.PROVED, f"bubblewrap prints: {NO_SETUID}")
+    return CauseEvidence(Confidence.PROVED, f"bubblewrap prints: {NO_SETUID}")
 
 
 # Only bubblewrap prints this, and only if /proc lacks the file. It reads it before it makes any namespace.
@@ -73,7 +81,7 @@ PROC_SUBSET = "ProcSubset"
 
 # See `bwrap-setuid`.
 @cause("service-hides-proc", Needs.SANDBOX)
-def service_hides_proc(evidence: Evidence) -> Shown | None:
+def service_hides_proc(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has ProcSubset=pid, so its /proc shows nothing but processes.
     bubblewrap does not start without the file /proc/sys/kernel/overflowuid.
     """
@@ -81,7 +89,7 @@ def service_hides_proc(evidence: Evidence) -> Shown | None:
     if setting is None or not evidence.probes.bwrap_user.failed_with(NO_OVERFLOW_UID):
         return None
     reason = f"the service has {PROC_SUBSET}={setting}, and bubblewrap says: {NO_OVERFLOW_UID}"
-    return Shown(Confidence.PROVED, reason)
+    return CauseEvidence(Confidence.PROVED, reason)
 
 
 # systemd's setting for a filter of the flags that ask for namespaces, and what the jailer needs of them.
@@ -90,7 +98,7 @@ NAMESPACE_FILTER, JAILER_NAMESPACES = "RestrictNamespaces", ("user", "mnt", "pid
 
 # The kernel runs a filter before the system call itself.
 @cause("service-restricts-namespaces", Needs.SANDBOX)
-def service_restricts_namespaces(evidence: Evidence) -> Shown | None:
+def service_restricts_namespaces(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has RestrictNamespaces=, so a filter of systemd's denies
     namespaces that the jailer's sandbox consists of. It filters the flags of system calls, and is no setting of
     the whole host.
@@ -102,12 +110,12 @@ def service_restricts_namespaces(evidence: Evidence) -> Shown | None:
         return None
     reason = f"the service has {NAMESPACE_FILTER}={setting}, which denies {' '.join(missing)}"
     proof = "unshare(2) with the jailer's flags and a wrong one fails with EPERM"
-    return Shown(Confidence.PROVED, f"{reason}, and {proof}")
+    return CauseEvidence(Confidence.PROVED, f"{reason}, and {proof}")
 
 
 # See `service-restricts-namespaces`. A filter of a service is another cause: see `service-filters-calls`.
 @cause("seccomp", Needs.SANDBOX)
-def seccomp(evidence: Evidence) -> Shown | None:
+def seccomp(evidence: Evidence) -> CauseEvidence | None:
     """A seccomp filter denies the system calls that make a namespace, which the jailer's sandbox needs.
     Docker's default filter does this in containers without CAP_SYS_ADMIN; podman's does not.
     """
@@ -115,7 +123,7 @@ def seccomp(evidence: Evidence) -> Shown | None:
     if not refused or service_filters_calls(evidence):
         return None
     reason = "unshare(0), which requests nothing and which the kernel always allows, fails with EPERM"
-    return Shown(Confidence.PROVED, reason)
+    return CauseEvidence(Confidence.PROVED, reason)
 
 
 USERNS_CLONE = "kernel.unprivileged_userns_clone"
@@ -124,7 +132,7 @@ USERNS_CLONE = "kernel.unprivileged_userns_clone"
 # For a new user namespace the kernel checks this sysctl, then the limit, then the security modules; the
 # capabilities inside come last (`ksys_unshare` in kernel/fork.c, `create_user_ns` in user_namespace.c).
 @cause("userns-sysctl", Needs.SANDBOX, blamed_by=[f"({USERNS_CLONE}=0)"])
-def userns_sysctl(evidence: Evidence) -> Shown | None:
+def userns_sysctl(evidence: Evidence) -> CauseEvidence | None:
     """The sysctl kernel.unprivileged_userns_clone is 0: ordinary users may not make user namespaces, and the
     jailer's sandbox needs one. The sysctl exists in Debian's and Ubuntu's kernels, and hardening guides set it
     to 0.
@@ -142,7 +150,7 @@ MAX_USERNS = "user.max_user_namespaces"
 
 # See `userns-sysctl`.
 @cause("userns-limit", Needs.SANDBOX, blamed_by=[f"({MAX_USERNS}=0)"])
-def userns_limit(evidence: Evidence) -> Shown | None:
+def userns_limit(evidence: Evidence) -> CauseEvidence | None:
     """The host's limit on user namespaces, user.max_user_namespaces, is 0 or reached, and the jailer's sandbox
     needs a user namespace. Hardening guides set the limit to 0.
     """
@@ -153,7 +161,7 @@ def userns_limit(evidence: Evidence) -> Shown | None:
         return None
     confidence = Confidence.PROVED if limit == "0" and refused else Confidence.LIKELY
     proof = " and `unshare -U` fails with ENOSPC" if refused else ""
-    return Shown(confidence, f"{MAX_USERNS} is {limit}{proof}")
+    return CauseEvidence(confidence, f"{MAX_USERNS} is {limit}{proof}")
 
 
 NAMESPACE_DENIED = f"Creating new namespace failed: {PERMISSION_DENIED}"
@@ -161,7 +169,7 @@ NAMESPACE_DENIED = f"Creating new namespace failed: {PERMISSION_DENIED}"
 
 # See `userns-sysctl`. boxlite blames the restriction also if the profile of Ubuntu's policy is not loaded.
 @cause("apparmor-userns-deny", Needs.SANDBOX, blamed_by=[f"({RESTRICTION}=1)"])
-def apparmor_userns_deny(evidence: Evidence) -> Shown | None:
+def apparmor_userns_deny(evidence: Evidence) -> CauseEvidence | None:
     """AppArmor denies bubblewrap the user namespace that the jailer's sandbox needs: the profile that confines
     bubblewrap has no rule `userns`, or the kernel restricts programs without a profile. The kernel's audit line
     names the profile.
@@ -181,12 +189,12 @@ def apparmor_userns_deny(evidence: Evidence) -> Shown | None:
     if evidence.sysctls.get(RESTRICTION) != "1":
         return None
     reason = f"{RESTRICTION} is 1, and `unshare -U` and bubblewrap fail with EACCES"
-    return Shown(Confidence.LIKELY, f"{reason}, as where the profile of Ubuntu's policy is not loaded")
+    return CauseEvidence(Confidence.LIKELY, f"{reason}, as where the profile of Ubuntu's policy is not loaded")
 
 
 # See `userns-sysctl`. The same position as AppArmor's: a host uses only one of the two.
 @cause("selinux-userns-deny", Needs.SANDBOX)
-def selinux_userns_deny(evidence: Evidence) -> Shown | None:
+def selinux_userns_deny(evidence: Evidence) -> CauseEvidence | None:
     """The SELinux policy does not allow bubblewrap to make the user namespace that the jailer's sandbox needs
     (class user_namespace, permission create). The kernel's audit line names the domain in which bubblewrap
     runs.
@@ -206,13 +214,13 @@ REFUSES_UNCONFINED = "refusing to start the box unconfined"
 # boxlite makes a box's control group after its own check of user namespaces and before it starts bubblewrap
 # (`BwrapSandbox::setup` in its jailer/sandbox/bwrap.rs).
 @cause("cgroup-unavailable", Needs.SANDBOX, blamed_by=[REFUSES_UNCONFINED])
-def cgroup_unavailable(evidence: Evidence) -> Shown | None:
+def cgroup_unavailable(evidence: Evidence) -> CauseEvidence | None:
     """Root's boxes get control groups with limits, which boxlite could not make, and releases after 0.10.8
     refuse to start a box without them. The control groups are mounted read-only, as in containers, or are of
     version 1, or lack the controllers cpu, memory and pids.
     """
     words = evidence.boxlite_says(REFUSES_UNCONFINED)
-    return Shown(Confidence.LIKELY, f"boxlite says: {REFUSES_UNCONFINED}") if words else None
+    return CauseEvidence(Confidence.LIKELY, f"boxlite says: {REFUSES_UNCONFINED}") if words else None
 
 
 # Only bubblewrap prints this, and only of an option that its version does not have. What a report quotes of it
@@ -222,12 +230,12 @@ UNKNOWN_OPTION = re.compile(r"(?:bwrap: |^)(Unknown option --[a-z][a-z0-9-]{0,40
 
 # boxlite's own check makes a user namespace with options of every version; then it starts the sandbox.
 @cause("bwrap-too-old", Needs.SANDBOX)
-def bwrap_too_old(evidence: Evidence) -> Shown | None:
+def bwrap_too_old(evidence: Evidence) -> CauseEvidence | None:
     """The host's bubblewrap is older than the options that boxlite gives it, and boxlite prefers it to the
     newer one that it bundles. Debian 11 has bubblewrap 0.4.1, which lacks --clearenv of 0.5.0.
     """
     option = next(filter(None, map(UNKNOWN_OPTION.search, evidence.said)), None)
-    return Shown(Confidence.PROVED, f"bubblewrap prints: {option[1]}") if option else None
+    return CauseEvidence(Confidence.PROVED, f"bubblewrap prints: {option[1]}") if option else None
 
 
 # The limits on those that bubblewrap makes for a box. It makes the first for every sandbox.
@@ -239,7 +247,7 @@ NAMESPACES_EXCEEDED = "namespaces exceeded (ENOSPC)"
 # The kernel makes the other namespaces after the user namespace, before bubblewrap opens its uid map
 # (`copy_creds` and `copy_namespaces` in kernel/fork.c).
 @cause("namespace-limit", Needs.SANDBOX)
-def namespace_limit(evidence: Evidence) -> Shown | None:
+def namespace_limit(evidence: Evidence) -> CauseEvidence | None:
     """The host's limit on a kind of namespace that the jailer's sandbox needs besides a user namespace is 0 or
     reached: user.max_mnt_namespaces, user.max_uts_namespaces, user.max_ipc_namespaces or
     user.max_pid_namespaces. The kernel's default is several thousand of each kind.
@@ -252,7 +260,7 @@ def namespace_limit(evidence: Evidence) -> Shown | None:
         return None
     if not zero:
         reason = "`unshare -U` works and bubblewrap, which makes more namespaces, fails with ENOSPC"
-        return Shown(Confidence.LIKELY, reason)
+        return CauseEvidence(Confidence.LIKELY, reason)
     reason = f"{' and '.join(zero)} {'is' if len(zero) == 1 else 'are'} 0"
     return proved_if(refused, reason, ", and bubblewrap fails with ENOSPC although `unshare -U` works")
 
@@ -263,7 +271,7 @@ EACCES = "-13"
 
 # bubblewrap opens its uid map after making the namespace, and before it needs a capability.
 @cause("apparmor-disconnected", Needs.SANDBOX)
-def apparmor_disconnected(evidence: Evidence) -> Shown | None:
+def apparmor_disconnected(evidence: Evidence) -> CauseEvidence | None:
     """An AppArmor profile that confines bubblewrap lacks the flag attach_disconnected, so the kernel cannot
     resolve the files that bubblewrap opens outside its namespace, and denies them. It denies them in complain
     mode too, although it logs them as allowed.
@@ -291,7 +299,7 @@ def apparmor_disconnected(evidence: Evidence) -> Shown | None:
     in_force = evidence.sysctls.get(RESTRICTION) == "1" and evidence.probes.unshare_user_root.worked
     if in_force and not evidence.audit and evidence.bubblewrap_says(words):
         reason = f"{RESTRICTION} is 1, `unshare -Ur` works all the same, and bubblewrap says: {words}"
-        return Shown(Confidence.LIKELY, reason)
+        return CauseEvidence(Confidence.LIKELY, reason)
     return None
 
 
@@ -306,7 +314,7 @@ NO_PERMISSIONS = "No permissions to creat"
 
 # After every cause that denies the namespace itself; see `userns-sysctl`. boxlite reads this sysctl first.
 @cause("apparmor-userns-nocaps", Needs.SANDBOX, blamed_by=[f"({RESTRICTION}=1)"])
-def apparmor_userns_nocaps(evidence: Evidence) -> Shown | None:
+def apparmor_userns_nocaps(evidence: Evidence) -> CauseEvidence | None:
     """AppArmor lets bubblewrap make a user namespace but denies it every capability inside, so bubblewrap
     cannot set up the sandbox. Since 24.04 this is Ubuntu's policy (profile unprivileged_userns) for programs
     without a profile of their own.
@@ -341,7 +349,7 @@ def apparmor_userns_nocaps(evidence: Evidence) -> Shown | None:
     stripped = evidence.probes.unshare_user.worked and evidence.probes.unshare_user_root.failed
     if stripped and evidence.sysctls.get(RESTRICTION) == "1" and not evidence.audit:
         probes = "`unshare -U` works and `unshare -Ur` does not"
-        return Shown(Confidence.LIKELY, f"{RESTRICTION} is 1, {probes}, and bubblewrap says: {words}")
+        return CauseEvidence(Confidence.LIKELY, f"{RESTRICTION} is 1, {probes}, and bubblewrap says: {words}")
     return None
 
 
@@ -367,7 +375,7 @@ SECCOMP = {(X86_64.audit, "317"), (AARCH64.audit, "277")}
 # bubblewrap mounts after it has its namespaces and their capabilities, and the kernel runs a filter before it
 # asks AppArmor or SELinux. A list that lacks even unshare(2) denies the namespaces, too.
 @cause("service-filters-calls", Needs.SANDBOX)
-def service_filters_calls(evidence: Evidence) -> Shown | None:
+def service_filters_calls(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has a SystemCallFilter= that lacks system calls of the sandbox:
     those of bubblewrap, such as mount(2), or seccomp(2), by which boxlite's shim filters a box without a
     network. The usual list @system-service lacks the calls of @mount (in systemd 252 of Debian 12 seccomp,
@@ -382,10 +390,12 @@ def service_filters_calls(evidence: Evidence) -> Shown | None:
         ended = {(line.get("arch"), line.get("syscall")) for line in evidence.shims_ended}
         if "seccomp" not in denied or not ended & SECCOMP:
             return None
-        return Shown(Confidence.PROVED, f"{reason}, and the kernel ended {SHIM} with SIGSYS for that call")
+        return CauseEvidence(
+            Confidence.PROVED, f"{reason}, and the kernel ended {SHIM} with SIGSYS for that call"
+        )
     call = " ".join(refused.command)
     proof = f"{call}, which ends in one way for everyone, ended with: {refused.stderr}"
-    return Shown(Confidence.PROVED, f"{reason}, and {proof}")
+    return CauseEvidence(Confidence.PROVED, f"{reason}, and {proof}")
 
 
 # The operations in the kernel's audit lines, and what each is.
@@ -398,7 +408,7 @@ PIVOT_ROOT = f"pivot_root: {PERMISSION_DENIED}"
 
 # See `service-filters-calls`.
 @cause("apparmor-mount-deny", Needs.SANDBOX)
-def apparmor_mount_deny(evidence: Evidence) -> Shown | None:
+def apparmor_mount_deny(evidence: Evidence) -> CauseEvidence | None:
     """An AppArmor profile lets bubblewrap make its namespaces but denies mounts in them, or the call pivot_root
     that makes them its root, so bubblewrap cannot set up the sandbox. Docker's profile for containers denies
     every mount without logging it.
@@ -412,11 +422,11 @@ def apparmor_mount_deny(evidence: Evidence) -> Shown | None:
     # An explicit deny rule does not log.
     if evidence.profile and bwrap.failed_with(FIRST_MOUNT):
         reason = f"under {evidence.profile} bubblewrap makes its namespaces; its first mount fails with EACCES"
-        return Shown(Confidence.LIKELY, reason)
+        return CauseEvidence(Confidence.LIKELY, reason)
     if evidence.bubblewrap_says(PIVOT_ROOT):
         where = f"under {evidence.profile} " if evidence.profile else ""
         reason = f"{where}bubblewrap makes its namespaces and mounts; pivot_root fails with EACCES"
-        return Shown(Confidence.LIKELY, reason)
+        return CauseEvidence(Confidence.LIKELY, reason)
     return None
 
 
@@ -426,7 +436,7 @@ MOUNT_PERMISSIONS = ("mounton", "mount", "remount", "unmount")
 
 # See `apparmor-mount-deny`. A host uses only one of the two.
 @cause("selinux-mount-deny", Needs.SANDBOX)
-def selinux_mount_deny(evidence: Evidence) -> Shown | None:
+def selinux_mount_deny(evidence: Evidence) -> CauseEvidence | None:
     """The SELinux policy lets bubblewrap make its namespaces but denies it the mounts that the jailer's sandbox
     consists of (permissions mounton, mount and remount), as policies do to confined users. The kernel's audit
     line names the domain in which bubblewrap runs.
@@ -446,7 +456,7 @@ NOT_IMPLEMENTED, NO_SETUID_FILES = "Function not implemented", "RestrictSUIDSGID
 
 # bubblewrap opens what it mounts after its first mounts.
 @cause("service-restricts-suid", Needs.SANDBOX)
-def service_restricts_suid(evidence: Evidence) -> Shown | None:
+def service_restricts_suid(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has RestrictSUIDSGID=, for which systemd denies the system call
     openat2 altogether. bubblewrap 0.12 opens with it what it mounts, and has no other way if it is built for
     newer kernels alone, as in Debian 13 and Arch Linux (its issue 774).
@@ -458,27 +468,27 @@ def service_restricts_suid(evidence: Evidence) -> Shown | None:
     if service_filters_calls(evidence):
         return None
     reason = f"the service has {NO_SETUID_FILES}={setting}, and bubblewrap fails with ENOSYS"
-    return Shown(Confidence.PROVED, f"{reason}: {evidence.probes.bwrap_user.stderr}")
+    return CauseEvidence(Confidence.PROVED, f"{reason}: {evidence.probes.bwrap_user.stderr}")
 
 
 # How bubblewrap's words about this mount end; AppArmor and SELinux deny it with another error.
 NO_PROC = f"/proc: {NOT_PERMITTED}"
 
 
-def proc_masked(evidence: Evidence, by: str = "") -> Shown | None:
+def proc_masked(evidence: Evidence, by: str = "") -> CauseEvidence | None:
     """What shows that parts of /proc are hidden; `by` says what hides them."""
     masks, user = evidence.probes.proc_unmasked, evidence.probes.bwrap_user
     if masks.worked or None in (masks.status, user.status):
         return None
     if not user.worked:
         # Something else stops bubblewrap before it mounts /proc.
-        return Shown(Confidence.LIKELY, f"{by}these mounts hide parts of /proc: {masks.stderr}")
+        return CauseEvidence(Confidence.LIKELY, f"{by}these mounts hide parts of /proc: {masks.stderr}")
     if not evidence.probes.bwrap_all.failed_with(NO_PROC):
         return None
     reason = (
         f"{by}bubblewrap can make its namespaces but cannot mount /proc, parts of which are hidden by mounts"
     )
-    return Shown(Confidence.PROVED, f"{reason}: {masks.stderr}")
+    return CauseEvidence(Confidence.PROVED, f"{reason}: {masks.stderr}")
 
 
 # systemd's settings that mount something upon parts of /proc.
@@ -487,7 +497,7 @@ PROC_SETTINGS = ("ProtectKernelTunables", "ProtectKernelLogs", "ProtectHostname"
 
 # bubblewrap mounts /proc after its first mounts.
 @cause("service-masks-proc", Needs.SANDBOX)
-def service_masks_proc(evidence: Evidence) -> Shown | None:
+def service_masks_proc(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has mounts upon parts of /proc, by ProtectKernelTunables=,
     ProtectKernelLogs= or ProtectHostname=. The kernel then does not let a user namespace mount its own /proc,
     which would reveal these parts and which the jailer's sandbox needs.
@@ -499,7 +509,7 @@ def service_masks_proc(evidence: Evidence) -> Shown | None:
 
 # See `service-masks-proc`.
 @cause("masked-proc", Needs.SANDBOX)
-def masked_proc(evidence: Evidence) -> Shown | None:
+def masked_proc(evidence: Evidence) -> CauseEvidence | None:
     """Mounts hide parts of /proc, as in every container that is not privileged. The kernel then does not let a
     user namespace mount its own /proc, which would reveal these parts and which the jailer's sandbox needs.
     """
@@ -513,7 +523,7 @@ SYMLINK = re.compile(re.escape(ON_SYMLINK) + r" (/[^\s:]{1,300})")
 
 # bubblewrap mounts boxlite's own files after /proc: see `masked-proc`.
 @cause("mount-symlink", Needs.SANDBOX)
-def mount_symlink(evidence: Evidence) -> Shown | None:
+def mount_symlink(evidence: Evidence) -> CauseEvidence | None:
     """A file that boxlite mounts into the jailer's sandbox is a symlink there, and bubblewrap 0.12 refuses to
     mount on one. On Arch Linux and Fedora it is the bundle of CA certificates, which older boxlite releases
     mount once more inside the folder that it is in.
@@ -522,4 +532,4 @@ def mount_symlink(evidence: Evidence) -> Shown | None:
     if text is None:
         return None
     place = SYMLINK.search(text)
-    return Shown(Confidence.PROVED, f"bubblewrap prints: {place[0] if place else ON_SYMLINK}")
+    return CauseEvidence(Confidence.PROVED, f"bubblewrap prints: {place[0] if place else ON_SYMLINK}")

@@ -7,7 +7,7 @@ import re
 
 from lab.base.architecture import ARCHITECTURES
 from lab.causes.evidence import SHIM, Evidence
-from lab.causes.rule import Shown, cause, proved_if
+from lab.causes.rule import CauseEvidence, cause, proved_if
 from lab.causes.sandbox import service_filters_calls
 from lab.record import Confidence, Needs
 
@@ -20,7 +20,7 @@ OWNER_MAY_EXECUTE = 0o100
 
 # bubblewrap starts the shim when its sandbox stands; only then does the shim do anything.
 @cause("shim-not-executable", Needs.SANDBOX)
-def shim_not_executable(evidence: Evidence) -> Shown | None:
+def shim_not_executable(evidence: Evidence) -> CauseEvidence | None:
     """For the jailer boxlite copies its shim beside a box, and on a file system that clones files (btrfs,
     Fedora's default, and XFS) the copy loses its execute permission, so bubblewrap cannot start it. This is a
     fault of boxlite's, its issue 1496; SELinux and AppArmor have nothing to do with it.
@@ -32,11 +32,11 @@ def shim_not_executable(evidence: Evidence) -> Shown | None:
     lost = next((path for path, mode in copies.items() if not mode & OWNER_MAY_EXECUTE), None)
     if lost is not None:
         reason = f"{lost} has mode {copies[lost]:04o}, which lacks the owner's execute bit; {match[0]}"
-        return Shown(Confidence.PROVED, reason)
+        return CauseEvidence(Confidence.PROVED, reason)
     # What has the permission is denied by something else, and so may a copy be whose mode nobody knows.
     if copies or evidence.profile or evidence.probes.exec_home.failed:
         return None
-    return Shown(Confidence.LIKELY, f"bubblewrap says: {match[0]}")
+    return CauseEvidence(Confidence.LIKELY, f"bubblewrap says: {match[0]}")
 
 
 # libkrun's words, which it prints for this reason alone, and boxlite's own about that start. The library goes
@@ -52,7 +52,7 @@ CRASHED, LOADING, LOADED = '"signal":"SIGSEGV"', ": engine created", ": instance
 
 # Every box's shim loads the library, and only that of a box without a network is under boxlite's filter.
 @cause("runtime-library", Needs.BOX)
-def runtime_library(evidence: Evidence) -> Shown | None:
+def runtime_library(evidence: Evidence) -> CauseEvidence | None:
     """The shim of boxlite cannot load libkrunfw, the library that holds the kernel of its boxes, so no box
     starts, with the jailer or without. The library is missing where boxlite unpacked its programs
     (~/.local/share/boxlite/runtimes), or this release of boxlite was built for another C library than the
@@ -60,7 +60,7 @@ def runtime_library(evidence: Evidence) -> Shown | None:
     """
     is_loading = any(LOADING in log and LOADED not in log for log in evidence.logs)
     if is_loading and any(CRASHED in log for log in evidence.logs):
-        return Shown(Confidence.LIKELY, f"{SHIM} crashed while it loaded libkrunfw")
+        return CauseEvidence(Confidence.LIKELY, f"{SHIM} crashed while it loaded libkrunfw")
     library = next((match[1] for text in evidence.said if (match := NO_LIBRARY.search(text))), None)
     if library is None or not evidence.boxlite_says(VM_NOT_STARTED):
         return None
@@ -78,7 +78,7 @@ STATUS = re.compile(r"\bexit[ _](?:code|status)[:=]? ?159\b", re.IGNORECASE)
 
 # The shim puts itself under boxlite's own filter after bubblewrap started it.
 @cause("shim-seccomp", Needs.SANDBOX)
-def shim_seccomp(evidence: Evidence) -> Shown | None:
+def shim_seccomp(evidence: Evidence) -> CauseEvidence | None:
     """The kernel ended boxlite's shim with SIGSYS, because it made a system call that boxlite's own seccomp
     filter does not allow. Which calls it makes depends on the host's C library, kernel and processor, and on
     what the box does; boxlite 0.10 filters only a box without a network.
@@ -89,11 +89,11 @@ def shim_seccomp(evidence: Evidence) -> Shown | None:
         # One number is another call on another architecture.
         call = f" for system call {line['syscall']}" if "syscall" in line else ""
         of = next((f" of {kind.name}" for kind in ARCHITECTURES.values() if kind.audit == line.get("arch")), "")
-        return Shown(Confidence.PROVED, f"the kernel ended {SHIM} with SIGSYS{call}{of}")
+        return CauseEvidence(Confidence.PROVED, f"the kernel ended {SHIM} with SIGSYS{call}{of}")
     if any(WRITTEN in log for log in evidence.logs):
-        return Shown(Confidence.PROVED, f"{SHIM} wrote that SIGSYS ended it")
+        return CauseEvidence(Confidence.PROVED, f"{SHIM} wrote that SIGSYS ended it")
     if evidence.boxlite_says(VIOLATION):
-        return Shown(Confidence.LIKELY, f"boxlite says: {VIOLATION}")
+        return CauseEvidence(Confidence.LIKELY, f"boxlite says: {VIOLATION}")
     if any(map(STATUS.search, evidence.said)):
-        return Shown(Confidence.LIKELY, "the shim's exit status is 159, which is 128 + SIGSYS")
+        return CauseEvidence(Confidence.LIKELY, "the shim's exit status is 159, which is 128 + SIGSYS")
     return None
