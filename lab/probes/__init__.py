@@ -6,7 +6,17 @@ the hosts of users, in the script that `lab probe` prints (`script`, `report`).
 
 from pathlib import Path
 
-from lab.probes.facts import NONE_RUN, NOT_RUN, Context, Facts, Probe, ProbedUser, Probes, SuiteUser, Who
+from lab.probes.facts import (
+    NONE_RUN,
+    NOT_RUN,
+    Context,
+    Facts,
+    Probe,
+    ProbedUser,
+    Probes,
+    ProcessUser,
+    SuiteUser,
+)
 
 # Each program runs with Python's standard library alone.
 PROGRAMS = Path(__file__).parent / "programs"

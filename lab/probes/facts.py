@@ -253,7 +253,7 @@ class Link(FactsModel):
     error: str = Field(description="Why the user cannot reach what is there; empty if the user can.")
 
 
-class Who(FactsModel):
+class ProcessUser(FactsModel):
     """The user that a suite runs as, seen from a process that is started as the suite is."""
 
     uid: int = Field(description="The user's number; 0 is root.")
@@ -263,7 +263,7 @@ class Who(FactsModel):
     container: bool = Field(description="Whether the process runs in a container of podman's.")
 
 
-class SuiteUser(Who):
+class SuiteUser(ProcessUser):
     """The user, and what else settings of variants are read back from."""
 
     links: dict[str, Link] = Field(description="Each path that was asked for.")
@@ -279,7 +279,7 @@ class SuiteUser(Who):
     socket_folder: Probe = Field(description="As in the probes.")
 
 
-class ProbedUser(Who):
+class ProbedUser(ProcessUser):
     """The user, and what came of the probes that ran as this user."""
 
     probes: Probes = Field(description="The probes, each by its name.")

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from lab.base.errors import UsageError, one_line
 from lab.base.files import bounded, plain
 from lab.probes import script, show
-from lab.probes.facts import Facts, FactsModel, Probes, Who
+from lab.probes.facts import Facts, FactsModel, Probes, ProcessUser
 
 # Characters of one line, and of the part of an output that is JSON: far more than the script prints.
 LONGEST_LINE, LONGEST = 100_000, 200_000
@@ -48,7 +48,7 @@ class HostReport(FactsModel):
     id_like: tuple[str, ...] = Field(
         description="ID_LIKE of /etc/os-release: the distributions that this one derives from."
     )
-    who: Who = Field(description="The user who ran the script.")
+    who: ProcessUser = Field(description="The user who ran the script.")
     probes: Probes = Field(description="What the kernel allows this user.")
 
     def knows(self, fact: str) -> bool:

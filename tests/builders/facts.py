@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from lab.probes import NOT_RUN, PROGRAMS, Context, Facts, Probe, ProbedUser, Probes, SuiteUser, Who
+from lab.probes import NOT_RUN, PROGRAMS, Context, Facts, Probe, ProbedUser, Probes, ProcessUser, SuiteUser
 
 # A debian-13 as installed.
 DEBIAN: dict[str, Any] = {
@@ -130,7 +130,7 @@ def probe(status: int | None, stderr: str = "", command: Sequence[str] = ()) -> 
 def probed(probes: Mapping[str, Probe], **changes: Any) -> ProbedUser:
     """The suite's user, changed likewise, with these probes; the others did not run."""
     all_of_them = dict.fromkeys(Probes.model_fields, NOT_RUN) | dict(probes)
-    user = Who.model_validate(_changed(TESTER, changes))
+    user = ProcessUser.model_validate(_changed(TESTER, changes))
     return ProbedUser(**dict(user), probes=Probes(**all_of_them))
 
 

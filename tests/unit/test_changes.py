@@ -8,7 +8,7 @@ from lab import catalog
 from lab.catalog import Change, Variant
 from lab.catalog.knob import TableKnob
 from lab.catalog.knobs import AppArmor, Bubblewrap, Profile, Sysctl
-from lab.probes import Facts, Who
+from lab.probes import Facts, ProcessUser
 from lab.trials import experiment
 from tests.builders.facts import facts
 
@@ -51,7 +51,7 @@ class Many(TableKnob):
     d: int
     e: int
 
-    def differences(self, facts: Facts, who: Who) -> list[str]:
+    def differences(self, facts: Facts, who: ProcessUser) -> list[str]:
         return []
 
 
