@@ -109,7 +109,7 @@ def cells_of(distributions: Iterable[PublishedDistribution]) -> list[PublishedCe
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedResults:
     """Published results, where they come from, and why others of the lab's own were left out."""
 
     published: Published
@@ -117,7 +117,7 @@ class Loaded:
     left_out: tuple[str, ...] = ()
 
 
-def load(names: Sequence[str], runs: Path) -> Loaded:
+def load(names: Sequence[str], runs: Path) -> LoadedResults:
     """Read the named runs and sites; without a name, all of the lab's own runs, which are in the folder `runs`.
 
     Raises UsageError for a name that is neither, and for a run or site that cannot be read.
@@ -137,7 +137,7 @@ def load(names: Sequence[str], runs: Path) -> Loaded:
     if sources:
         parts.append(of_distributions(distributions.load(results.of(sources))))
     joined = Published(distributions=tuple(chain.from_iterable(part.distributions for part in parts)))
-    return Loaded(joined, tuple(read), tuple(left_out))
+    return LoadedResults(joined, tuple(read), tuple(left_out))
 
 
 def _read(site: Path) -> Published:
