@@ -62,7 +62,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Close:
+class ClosestCell:
     """A tested cell, and how the host compares with it."""
 
     cell: PublishedCell
@@ -87,13 +87,13 @@ class HostAnswer:
     advice: tuple[Advice, ...]
     otherwise: tuple[str, ...]
     same_system: bool
-    cells: tuple[Close, ...]
+    cells: tuple[ClosestCell, ...]
     related: tuple[PublishedDistribution, ...]
     unreadable: tuple[str, ...]
     as_root: bool
 
     @property
-    def nearest(self) -> Close | None:
+    def nearest(self) -> ClosestCell | None:
         return self.cells[0] if self.cells else None
 
     @property
@@ -212,8 +212,10 @@ def _alike(
     return [], []
 
 
-def _closest_first(report: HostReport, distributions: Iterable[PublishedDistribution]) -> list[Close]:
-    cells = [Close(cell, settings.compare_report(report, cell.settings)) for cell in cells_of(distributions)]
+def _closest_first(report: HostReport, distributions: Iterable[PublishedDistribution]) -> list[ClosestCell]:
+    cells = [
+        ClosestCell(cell, settings.compare_report(report, cell.settings)) for cell in cells_of(distributions)
+    ]
     return sorted(cells, key=lambda close: (close.comparison.distance, close.cell.changed, close.cell.guest))
 
 
@@ -250,7 +252,7 @@ def _advice(remedy: Remedy, verified_on: PublishedCell | None = None, *, changed
 
 
 def _decide(
-    report: HostReport, findings: list[FoundCause], near: Close | None, *, same_system: bool
+    report: HostReport, findings: list[FoundCause], near: ClosestCell | None, *, same_system: bool
 ) -> tuple[HostOutlook, list[str]]:
     """Return the outcome, and the sentences that lead to it."""
     probes = report.probes
