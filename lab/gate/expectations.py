@@ -196,7 +196,7 @@ FILL: Final = {
 
 
 @dataclass(frozen=True)
-class Rewritten:
+class RewrittenFile:
     """A file's old and new text, how many entries changed, and at which others a person has to look."""
 
     old: str
@@ -210,7 +210,7 @@ class Rewritten:
         return "".join(difflib.unified_diff(old, new, f"a/{name}", f"b/{name}"))
 
 
-def rewrite(file: Path, cells: Sequence[CellSummary]) -> Rewritten:
+def rewrite(file: Path, cells: Sequence[CellSummary]) -> RewrittenFile:
     """Make a file of expectations fit what cells did.
 
     Failed cells that no entry covers get one each. An entry whose cells all ran and show no such failure is
@@ -248,7 +248,7 @@ def rewrite(file: Path, cells: Sequence[CellSummary]) -> Rewritten:
     ]
     for entry in new:
         text = f"{text.rstrip()}\n\n{entry}" if text.strip() else entry
-    return Rewritten(old, text.rstrip("\n") + "\n", len(new), removed, look_at)
+    return RewrittenFile(old, text.rstrip("\n") + "\n", len(new), removed, look_at)
 
 
 def _entry(cell: CellSummary) -> str:
