@@ -162,7 +162,7 @@ def make_entrance(endpoint: Endpoint, folder: Path, cell: Cell, *, speed: Speed)
 
 
 @dataclass(frozen=True)
-class Opened:
+class EnteredGuest:
     """A lane whose guest is in the state of a cell, and the way into it."""
 
     lane: Lane
@@ -176,7 +176,7 @@ class Opened:
 @contextmanager
 def ready(
     cell: Cell, paths: Paths, uri: str, show: ShowProgress, *, own_rootfs: Path | None = None
-) -> Iterator[Opened]:
+) -> Iterator[EnteredGuest]:
     """Bring a guest into the state that the cell's tests see; nothing of it is left after the block.
 
     The boxes boot from `own_rootfs`, or from the lab's own layout. Raises LabError, or NotApplicable if the
@@ -211,7 +211,7 @@ def ready(
             apply_variant(running, cell.variant)
             running.session.disconnect()
             lane = running.lane
-            yield Opened(lane, make_entrance(lane.endpoint, lane.folder, cell, speed=lane.speed))
+            yield EnteredGuest(lane, make_entrance(lane.endpoint, lane.folder, cell, speed=lane.speed))
 
 
 # -- kept guests
@@ -328,7 +328,7 @@ def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None 
     return Starting(keeper, receiving)
 
 
-def _keep(messages: Connection, guest: AbstractContextManager[Opened], cell: str) -> None:
+def _keep(messages: Connection, guest: AbstractContextManager[EnteredGuest], cell: str) -> None:
     """Bring a guest up, say so or why not, and hold it until its machine dies or this process is ended."""
 
     def end(_number: int, _frame: FrameType | None) -> None:

@@ -65,7 +65,7 @@ def ready(cell, paths, uri, show, *, own_rootfs=None):
             time.sleep(0.05)
             show(Progress("still booting"))
         endpoint = Endpoint(port, new_keys("client"), new_keys("host"))
-        yield shell.Opened(Lane(folder), shell.make_entrance(endpoint, folder, cell, speed=ORDINARY))
+        yield shell.EnteredGuest(Lane(folder), shell.make_entrance(endpoint, folder, cell, speed=ORDINARY))
 
 shell.ready = ready
 starting = shell.start_keeper(cell, paths, "test:///default")

@@ -10,7 +10,7 @@ import pytest
 
 from lab.base.wait import Speed
 from lab.lane import shell
-from lab.lane.shell import Opened
+from lab.lane.shell import EnteredGuest
 from lab.machine.lane import Endpoint, LaneDied
 from lab.machine.seed import new_keys
 from lab.plan import Cell
@@ -35,12 +35,12 @@ class Host:
         self.lane = FakeLane(folder, EMULATION)
 
     @contextmanager
-    def ready(self, cell: Cell, *_: object, own_rootfs: Path | None = None) -> Iterator[Opened]:
+    def ready(self, cell: Cell, *_: object, own_rootfs: Path | None = None) -> Iterator[EnteredGuest]:
         self.opened.append((cell.name, own_rootfs))
         endpoint = Endpoint(22100, new_keys("client"), new_keys("host"))
         made = shell.make_entrance(endpoint, self.folder, cell, speed=Speed(emulated=True))
         state = f"cd {self.folder} && exec env SEEN=yes"
-        yield Opened(self.lane, made.model_copy(update={"state": state, "state_with_stdin": state}))
+        yield EnteredGuest(self.lane, made.model_copy(update={"state": state, "state_with_stdin": state}))
 
 
 @pytest.fixture
