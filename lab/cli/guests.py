@@ -20,7 +20,7 @@ from lab.base.files import plain
 from lab.cli import options, output
 from lab.guest.transfer import Sftp
 from lab.lane import shell
-from lab.lane.shell import SUITE_USER, EnteredGuest, Kept, Who
+from lab.lane.shell import SUITE_USER, EnteredGuest, KeptGuest, Who
 from lab.record import RunResult
 from lab.record.folders import VARIANTS, find_folder
 from lab.run import past
@@ -110,7 +110,7 @@ def exec_command(context: click.Context, /, *, user: Who, keep: bool, **cell_opt
         return run(guest, guest.entrance.command(words, user=user, stdin=not sys.stdin.isatty()))
 
 
-def open_shell(guest: EnteredGuest | Kept, user: Who, about: str = "") -> int:
+def open_shell(guest: EnteredGuest | KeptGuest, user: Who, about: str = "") -> int:
     """Open a shell in a guest and give its exit status; on a terminal, say first how to run the suite there."""
     terminal = sys.stdin.isatty()
     if terminal:
@@ -128,7 +128,7 @@ def open_shell(guest: EnteredGuest | Kept, user: Who, about: str = "") -> int:
     return run(guest, guest.entrance.shell(user=user, terminal=terminal))
 
 
-def run(guest: EnteredGuest | Kept, command: list[str]) -> int:
+def run(guest: EnteredGuest | KeptGuest, command: list[str]) -> int:
     """Run ssh and give its exit status. Raises LabError if the guest died meanwhile."""
     status = subprocess.run(command, check=False).returncode
     if status == SSH_FAILED:
@@ -139,7 +139,7 @@ def run(guest: EnteredGuest | Kept, command: list[str]) -> int:
 @contextmanager
 def _guest(
     lab: options.Lab, *, guest: str, variant: str | None, build: str | None, run: str | None, keep: bool
-) -> Iterator[tuple[EnteredGuest | Kept, str]]:
+) -> Iterator[tuple[EnteredGuest | KeptGuest, str]]:
     """A guest in the state of a cell, and what a recorded cell did in its run.
 
     The guest is removed after the block, or kept from then on.

@@ -217,7 +217,7 @@ def ready(
 # -- kept guests
 
 
-class Kept(BaseModel):
+class KeptGuest(BaseModel):
     """A guest that is kept. `keeper` is the id of the process that holds its lane."""
 
     cell: str
@@ -240,21 +240,21 @@ class Kept(BaseModel):
             raise LabError(f"{self.name} is gone", hint="lab attach --list names the guests that are kept")
 
 
-def all_kept(paths: Paths) -> list[Kept]:
+def all_kept(paths: Paths) -> list[KeptGuest]:
     """The guests that are kept, the oldest first."""
     marks = [read_kept(folder) for folder in paths.lanes.glob(FOLDERS)]
     return sorted((guest for guest in marks if guest and guest.is_there), key=lambda guest: guest.since)
 
 
-def read_kept(folder: Path) -> Kept | None:
+def read_kept(folder: Path) -> KeptGuest | None:
     """What the mark of a kept guest says; None if the lane is another one."""
     try:
-        return read_model(Kept, folder / MARK, SMALL_FILE)
+        return read_model(KeptGuest, folder / MARK, SMALL_FILE)
     except (OSError, ValueError):
         return None
 
 
-def find_kept(paths: Paths, name: str | None) -> Kept:
+def find_kept(paths: Paths, name: str | None) -> KeptGuest:
     """The kept guest of this name, or the only one there is. Raises UsageError."""
     guests = {guest.name: guest for guest in all_kept(paths)}
     if not guests:
@@ -268,7 +268,7 @@ def find_kept(paths: Paths, name: str | None) -> Kept:
     return guests[name]
 
 
-def end_kept(guest: Kept) -> None:
+def end_kept(guest: KeptGuest) -> None:
     """Have a keeper take its lane down, and wait until it has. Raises DeadlineExpired."""
     if not guest.is_there:
         return
@@ -293,7 +293,7 @@ class Starting:
     keeper: int
     messages: Connection
 
-    def wait(self, show: ShowProgress) -> Kept:
+    def wait(self, show: ShowProgress) -> KeptGuest:
         """Wait until the guest is in the cell's state. Raises as `ready` does; the keeper ends then."""
         try:
             with self.messages:
@@ -301,7 +301,7 @@ class Starting:
                     message = self.messages.recv()
                     if isinstance(message, BaseException):
                         raise message
-                    if isinstance(message, Kept):
+                    if isinstance(message, KeptGuest):
                         return message
                     show(message)
         except BaseException as error:
@@ -350,7 +350,9 @@ def _keep(messages: Connection, guest: AbstractContextManager[EnteredGuest], cel
             signal.signal(each, end)
         with guest as ready_guest:
             folder = ready_guest.lane.folder
-            mark = Kept(cell=cell, since=datetime.now(UTC), keeper=os.getpid(), entrance=ready_guest.entrance)
+            mark = KeptGuest(
+                cell=cell, since=datetime.now(UTC), keeper=os.getpid(), entrance=ready_guest.entrance
+            )
             # The mark is written in one step. Only its owner may read it: it holds the key to the guest.
             write_atomically(folder / MARK, mark.model_dump_json() + "\n", mode=0o600)
             messages.send(mark)

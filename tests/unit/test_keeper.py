@@ -14,7 +14,7 @@ import pytest
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.lane import shell
-from lab.lane.shell import MARK, Kept
+from lab.lane.shell import MARK, KeptGuest
 from lab.machine import leftovers
 from tests.builders.processes import IGNORING_SIGINT, wait_until_ended
 
@@ -91,7 +91,7 @@ def command(paths: Paths, event: str = "") -> list[str]:
     return [sys.executable, "-c", PROGRAM, str(paths.cache.parent), event]
 
 
-def keep(paths: Paths, *started_by: str) -> Kept:
+def keep(paths: Paths, *started_by: str) -> KeptGuest:
     """Keep a guest; the process that did has ended."""
     done = subprocess.run(
         [*started_by, *command(paths)], capture_output=True, text=True, timeout=60, check=True
