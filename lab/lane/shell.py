@@ -284,7 +284,7 @@ def end_kept(guest: KeptGuest) -> None:
 
 
 @dataclass(frozen=True)
-class Starting:
+class KeeperStart:
     """A keeper whose guest is not up yet.
 
     Its `messages` are its progress, and at the end the kept guest, or the error that there is none.
@@ -312,7 +312,7 @@ class Starting:
             raise
 
 
-def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None = None) -> Starting:
+def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None = None) -> KeeperStart:
     """Start a keeper. This process must have one thread, and no connection to libvirt."""
     receiving, sending = Pipe(duplex=False)
     keeper = os.fork()
@@ -325,7 +325,7 @@ def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None 
         finally:
             os._exit(0)  # It never returns to what started it.
     sending.close()
-    return Starting(keeper, receiving)
+    return KeeperStart(keeper, receiving)
 
 
 def _keep(messages: Connection, guest: AbstractContextManager[EnteredGuest], cell: str) -> None:
