@@ -18,7 +18,7 @@ from lab.base.paths import STATES_GIB, Paths
 from lab.cli import output
 
 if TYPE_CHECKING:
-    from lab.lane.upkeep import Unused
+    from lab.lane.upkeep import UnusedFolder
     from lab.record import RunResult
 
 
@@ -35,7 +35,7 @@ class Lab:
 
         return self._connect or default_uri()
 
-    def sweep(self) -> "tuple[list[str], list[Unused], list[str]]":
+    def sweep(self) -> "tuple[list[str], list[UnusedFolder], list[str]]":
         """Remove what dead labs left behind. Returns the names of lanes, the folders, and why others are left.
 
         Raises LabError if libvirt does not remove a machine of theirs. Every command that starts, uses or

@@ -24,7 +24,7 @@ CHANGED = ".changed-"
 
 
 @dataclass(frozen=True)
-class Unused:
+class UnusedFolder:
     """Something in the store that can be removed, and its size in bytes."""
 
     path: Path
@@ -68,7 +68,7 @@ def _find_damage(image: BaseImage) -> str:
     return ""
 
 
-def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused]:
+def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[UnusedFolder]:
     """Remove images that no guest and no run uses, partial downloads, and stored states above the limit.
 
     Returns what was removed. Only runs in the lab's own folder count. Raises LabError while a lab runs guests,
@@ -79,7 +79,7 @@ def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused]:
             f"guests are running: {', '.join(alive)}",
             hint="prune when they are done; lab attach --list names those that are kept",
         )
-    unused = [Unused(path, measure_size(path)) for path in _unused(paths, catalog)]
+    unused = [UnusedFolder(path, measure_size(path)) for path in _unused(paths, catalog)]
     for item in [] if dry_run else unused:
         if item.path.is_dir():
             debian.remove_workspace(item.path)
@@ -88,14 +88,14 @@ def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused]:
     return unused
 
 
-def sweep(paths: Paths) -> tuple[list[Unused], list[str]]:
+def sweep(paths: Paths) -> tuple[list[UnusedFolder], list[str]]:
     """Remove the temporary folders of dead labs, and the images and wheels that they left half-made.
 
     Returns what was removed, and the paths that could not be removed, each with the reason.
     """
     removed, stuck = [], []
     for folder in _abandoned(paths):
-        unused = Unused(folder, measure_size(folder))
+        unused = UnusedFolder(folder, measure_size(folder))
         try:
             debian.remove_workspace(folder)
             removed.append(unused)
