@@ -25,7 +25,6 @@ from lab.repro.report import (
     ANY,
     BUBBLEWRAP,
     AuditLine,
-    Ended,
     ErrorMessage,
     Finding,
     Judged,
@@ -34,6 +33,7 @@ from lab.repro.report import (
     Place,
     Possible,
     ProbeOutput,
+    ProgramEnd,
     Quote,
     Remark,
     Report,
@@ -146,7 +146,7 @@ def _by_odds(
     # A signal says what was refused, too.
     spoken += [
         ErrorMessage(ended.quote, "", Speaker.OTHER, step="signal", program=ANY, means=ended.signal)
-        for ended in report.of(Ended)
+        for ended in report.of(ProgramEnd)
         if ended.signal
     ]
     for field in knowledge()["field"]:

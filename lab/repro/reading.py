@@ -22,12 +22,12 @@ from lab.repro.report import (
     ArchitectureStatement,
     AuditLine,
     Command,
-    Ended,
     KernelStatement,
     Mood,
     NamedTest,
     Place,
     ProbeOutput,
+    ProgramEnd,
     ProgramVersion,
     Quote,
     Report,
@@ -179,9 +179,9 @@ def _fact(kind: str, quote_: Quote, groups: dict[str, str]) -> Statement | None:
         return ProgramVersion(quote_, next(names, written), groups["version"])
     if "status" in groups:
         status = int(groups["status"])
-        return Ended(quote_, status, SIGNALS.get(status - BY_SIGNAL)) if status < 256 else None
+        return ProgramEnd(quote_, status, SIGNALS.get(status - BY_SIGNAL)) if status < 256 else None
     number = signal.Signals[groups["signal"]] if "signal" in groups else int(groups["number"])
-    return Ended(quote_, BY_SIGNAL + number, SIGNALS[number]) if number in SIGNALS else None
+    return ProgramEnd(quote_, BY_SIGNAL + number, SIGNALS[number]) if number in SIGNALS else None
 
 
 # -- the kernel's audit log

@@ -226,7 +226,7 @@ class ErrorMessage(Statement):
 
 
 @dataclass(frozen=True)
-class Ended(Statement):
+class ProgramEnd(Statement):
     """How a program ended: its exit status, and the name of the signal that this status stands for."""
 
     kind = "exit status"

@@ -20,12 +20,12 @@ from lab.repro.report import (
     ArchitectureStatement,
     AuditLine,
     Command,
-    Ended,
     ErrorMessage,
     KernelStatement,
     NamedTest,
     Place,
     ProbeOutput,
+    ProgramEnd,
     ProgramVersion,
     Report,
     Setting,
@@ -72,7 +72,7 @@ READ: dict[str, Callable[[Report], list[str]]] = {
     "machines": lambda report: [str(machine) for machine in report.of(ArchitectureStatement)],
     "programs": lambda report: [str(program) for program in report.of(ProgramVersion)],
     "settings": settings,
-    "ended": lambda report: [f"{one.status} {one.signal or ''}".strip() for one in report.of(Ended)],
+    "ended": lambda report: [f"{one.status} {one.signal or ''}".strip() for one in report.of(ProgramEnd)],
     "speakers": lambda report: [
         part for one in report.of(ErrorMessage) for part in (one.speaker, one.errno or "")
     ],
