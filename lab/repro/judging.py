@@ -31,7 +31,7 @@ from lab.repro.report import (
     KernelStatement,
     Mood,
     Place,
-    Possible,
+    PossibleCause,
     ProbeOutput,
     ProgramEnd,
     Quote,
@@ -137,10 +137,10 @@ class Weight:
 
 def _by_odds(
     report: Report, by_evidence: Sequence[Finding], least: float
-) -> tuple[list[Finding], tuple[Possible, ...], list[Remark]]:
+) -> tuple[list[Finding], tuple[PossibleCause, ...], list[Remark]]:
     """The likely causes, at most one in each field; those that are possible where none is likely; remarks."""
     likely: list[Finding] = []
-    possible: list[Possible] = []
+    possible: list[PossibleCause] = []
     notes: list[Remark] = []
     spoken = list(report.of(ErrorMessage))
     # A signal says what was refused, too.
@@ -292,7 +292,7 @@ def _finding(name: str, prior: Odds, priors: Sequence[Weight], weights: Sequence
 
 def _possible(
     shares: Odds, prior: Odds, priors: Sequence[Weight], weights: Sequence[Weight]
-) -> Iterator[Possible]:
+) -> Iterator[PossibleCause]:
     """The causes with a share worth telling."""
     checks = {check["cause"]: check for check in knowledge()["check"]}
     quotes = tuple(dict.fromkeys(weight.quote for weight in weights if weight.decides and weight.quote))
@@ -305,7 +305,7 @@ def _possible(
         speaks_for = tuple(reason for reason, ratio in ratios if ratio > 1.5)
         speaks_against = tuple(reason for reason, ratio in ratios if ratio < 0.5)
         command, shows = checks[name]["command"], checks[name]["shows"]
-        yield Possible(name, round(share, 2), speaks_for, speaks_against, command, shows, quotes)
+        yield PossibleCause(name, round(share, 2), speaks_for, speaks_against, command, shows, quotes)
 
 
 # -- contradictions in a report, and warnings against wrong conclusions: their words are in the table

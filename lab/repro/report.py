@@ -376,7 +376,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Possible:
+class PossibleCause:
     """A cause that may be behind what the text quotes, and is not likely enough to bet on.
 
     `share`: its share of the odds, from 0 to 1. `speaks_for` and `speaks_against` are facts of the report.
@@ -406,7 +406,7 @@ class Judged:
 
     findings: tuple[Finding, ...] = ()
     remarks: tuple[Remark, ...] = ()
-    possible: tuple[Possible, ...] = ()
+    possible: tuple[PossibleCause, ...] = ()
 
 
 # -- as people and programs are shown it
@@ -486,7 +486,7 @@ def _statement(statement: Statement) -> dict[str, Any]:
     return {"kind": statement.kind.replace(" ", "-"), **_quote(statement.quote), "says": says}
 
 
-def _judged(item: Finding | Possible | Remark) -> dict[str, Any]:
+def _judged(item: Finding | PossibleCause | Remark) -> dict[str, Any]:
     fields = asdict(item) | {"quotes": [_quote(quote) for quote in item.quotes]}
     if isinstance(item, Finding):
         fields["why"] = fields.pop("reason")

@@ -10,7 +10,7 @@ from lab import catalog, causes
 from lab.record import Confidence
 from lab.repro.judging import MEASURED, judge, knowledge, measured
 from lab.repro.reading import read
-from lab.repro.report import Judged, Possible, Quote
+from lab.repro.report import Judged, PossibleCause, Quote
 from tests.builders.report_texts import FAMILY, KILLED, MOVED, PROBE, TWICE
 
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
@@ -56,7 +56,7 @@ def numbers(quotes: tuple[Quote, ...]) -> list[int]:
     return [quote.number for quote in quotes]
 
 
-def names(possible: tuple[Possible, ...]) -> list[str]:
+def names(possible: tuple[PossibleCause, ...]) -> list[str]:
     return [cause.name for cause in possible]
 
 
