@@ -17,7 +17,7 @@ from lab.base.files import inert, plain
 from lab.base.options import Group, flag, option
 from lab.cli import options, output
 from lab.repro import judging, reading, source
-from lab.repro.report import Judged, Report, document, lines
+from lab.repro.report import JudgedReport, Report, document, lines
 from lab.repro.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     return subject.verdict.result.exit_status
 
 
-def _show_text(lab: options.Lab, request: Repro, read: Report, judged: Judged) -> None:
+def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedReport) -> None:
     """Show what a text alone shows, and a plan that is only shown: nobody is asked, and nothing is fetched."""
     if request.as_json:
         output.print_json(document(read, judged))
@@ -111,7 +111,7 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: Judged) -
     _print_plan(planning.plan(read, judged, catalog.load(), host, request))
 
 
-def _print_text(read: Report, judged: Judged) -> None:
+def _print_text(read: Report, judged: JudgedReport) -> None:
     for line in lines(read, judged):
         output.say(inert(line))
 

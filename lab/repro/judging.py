@@ -27,7 +27,7 @@ from lab.repro.report import (
     AuditLine,
     ErrorMessage,
     Finding,
-    Judged,
+    JudgedReport,
     KernelStatement,
     Mood,
     Place,
@@ -64,7 +64,7 @@ RESTRICTION, RESTRICTED = "kernel.apparmor_restrict_unprivileged_userns", "unpri
 WSL = "windows"
 
 
-def judge(report: Report, least: float = LIKELY) -> Judged:
+def judge(report: Report, least: float = LIKELY) -> JudgedReport:
     """Judge what a report's text shows. `least` is the share of the odds from which a cause is likely."""
     by_evidence = _by_evidence(report)
     likely, possible, notes = _by_odds(report, by_evidence, least)
@@ -79,7 +79,7 @@ def judge(report: Report, least: float = LIKELY) -> Judged:
 
         order = list(causes.known())
         ordered.sort(key=lambda finding: (finding.program != BUBBLEWRAP, order.index(finding.name)))
-    return Judged(tuple(ordered), _remarks(report, ordered, notes), possible)
+    return JudgedReport(tuple(ordered), _remarks(report, ordered, notes), possible)
 
 
 def _by_evidence(report: Report) -> list[Finding]:

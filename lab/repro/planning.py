@@ -23,7 +23,7 @@ from lab.repro import systems
 from lab.repro.report import (
     Assertion,
     ErrorMessage,
-    Judged,
+    JudgedReport,
     KernelStatement,
     Mood,
     Place,
@@ -116,7 +116,7 @@ class Plan:
     """
 
     report: Report
-    judged: Judged
+    judged: JudgedReport
     guest: Guest | None
     nearest: Guest | None
     why_nearest: str
@@ -176,7 +176,7 @@ class Plan:
         ]
 
 
-def plan(report: Report, judged: Judged, catalog: Catalog, host: HostAbilities, wishes: Wishes) -> Plan:
+def plan(report: Report, judged: JudgedReport, catalog: Catalog, host: HostAbilities, wishes: Wishes) -> Plan:
     """Plan what is run for a report. Raises UsageError if a wish names a guest or build that nobody has."""
     suspected: dict[str | None, Question] = {}
     for finding in judged.findings:

@@ -401,7 +401,7 @@ class Remark:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedReport:
     """What a report's text alone shows. `findings` are in the order in which the causes block."""
 
     findings: tuple[Finding, ...] = ()
@@ -412,7 +412,7 @@ class Judged:
 # -- as people and programs are shown it
 
 
-def lines(report: Report, judged: Judged) -> Iterator[str]:
+def lines(report: Report, judged: JudgedReport) -> Iterator[str]:
     """Yield the lines that show a report and what its text shows."""
     yield f"report: {report.title or '(no title)'}"
     yield f"        {report.size:,} characters{'; only the beginning was read' if report.cut else ''}"
@@ -464,7 +464,7 @@ def _quoted(quote: Quote) -> str:
     return f"{quote.number:>6} | {bounded(quote.text, LONGEST_SHOWN)}"
 
 
-def document(report: Report, judged: Judged) -> dict[str, Any]:
+def document(report: Report, judged: JudgedReport) -> dict[str, Any]:
     """Return the same as a JSON document."""
     return {
         "title": report.title,

@@ -26,7 +26,7 @@ from lab.repro.report import (
     AuditLine,
     Command,
     ErrorMessage,
-    Judged,
+    JudgedReport,
     Mood,
     NamedTest,
     ProgramVersion,
@@ -130,7 +130,7 @@ def plan(
     given: Report, *causes: str | TextFinding, host: HostAbilities = HOST, nearest: bool = False, **wishes: Any
 ) -> Plan:
     findings = [suspected(cause) if isinstance(cause, str) else cause for cause in causes]
-    return planning.plan(given, Judged(tuple(findings)), KNOWN, host, Wishes(nearest=nearest, **wishes))
+    return planning.plan(given, JudgedReport(tuple(findings)), KNOWN, host, Wishes(nearest=nearest, **wishes))
 
 
 def ran(

@@ -10,7 +10,7 @@ from lab import catalog, causes
 from lab.record import Confidence
 from lab.repro.judging import MEASURED, judge, knowledge, measured
 from lab.repro.reading import read
-from lab.repro.report import Judged, PossibleCause, Quote
+from lab.repro.report import JudgedReport, PossibleCause, Quote
 from tests.builders.report_texts import FAMILY, KILLED, MOVED, PROBE, TWICE
 
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
@@ -39,7 +39,7 @@ def whole(text: str) -> str:
     return {"FAMILY": FAMILY, "KILLED": KILLED, "TWICE": TWICE}.get(text, text)
 
 
-def judged(text: str) -> Judged:
+def judged(text: str) -> JudgedReport:
     return judge(read(text.encode()))
 
 
