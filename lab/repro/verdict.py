@@ -96,7 +96,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredQuestion:
     """What a cell shows of one question; `claims` are the words of the report that were looked for in it.
 
     `cell` is None if none was run for it.
@@ -115,7 +115,7 @@ class Verdict:
 
     result: Reproduction
     reasons: tuple[str, ...]
-    answered: tuple[Answered, ...] = ()
+    answered: tuple[AnsweredQuestion, ...] = ()
     claims: tuple[Claim, ...] = ()
 
     @property
@@ -152,17 +152,17 @@ def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     return Verdict(worst, tuple(dict.fromkeys(reasons)), answered, tuple(claims))
 
 
-def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -> Answered:
+def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -> AnsweredQuestion:
     """What the cell of a question shows."""
     if question.variant is None:
-        return Answered(question, Reproduction.NOT_RUN, question.why_not)
+        return AnsweredQuestion(question, Reproduction.NOT_RUN, question.why_not)
     cell = cells[question.variant.name]
     ran = cell.result
     if not ran.status.is_decisive:
-        return Answered(question, Reproduction.NOT_RUN, f"{ran.status}: {ran.reason}", cell)
+        return AnsweredQuestion(question, Reproduction.NOT_RUN, f"{ran.status}: {ran.reason}", cell)
     claims = tuple(_of_words(plan, question, cell))
     if not ran.status.failed:
-        return Answered(question, Reproduction.NOT_REPRODUCED, "every test passes", cell, claims)
+        return AnsweredQuestion(question, Reproduction.NOT_REPRODUCED, "every test passes", cell, claims)
     result, reason = _judge(plan, question, ran, claims)
     if question.program not in ("", *OWN):
         reason += f"; it was met by {question.program} in the report, and by boxlite here"
@@ -173,7 +173,7 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
     if result is Reproduction.NOT_REPRODUCED and their_version and our_version and their_version != our_version:
         reason += f"; bubblewrap is {their_version} in the report and {our_version} here, "
         reason += "and these releases word this failure differently"
-    return Answered(question, result, reason, cell, claims)
+    return AnsweredQuestion(question, result, reason, cell, claims)
 
 
 def _judge(
@@ -264,7 +264,7 @@ def _unquestioned(plan: Plan, quoted: Sequence[AuditLine | ErrorMessage]) -> lis
     return [statement for statement in quoted if statement.quote not in lines]
 
 
-def _of_unquestioned(plan: Plan, answer: Answered) -> Iterator[Claim]:
+def _of_unquestioned(plan: Plan, answer: AnsweredQuestion) -> Iterator[Claim]:
     """Look in the cell of a question for the lines that no question is about, and which decide about none."""
     if answer.cell and answer.cell.result.status.is_decisive:
         yield from _find_words(plan, _unquestioned(plan, _quoted_words(plan.report)), answer.cell)
@@ -328,7 +328,7 @@ def spaced(text: str) -> str:
     return " ".join(plain(text).replace('\\"', '"').replace("\\n", " ").split())
 
 
-def _of_one_failure(plan: Plan, answered: Sequence[Answered]) -> Iterator[Claim]:
+def _of_one_failure(plan: Plan, answered: Sequence[AnsweredQuestion]) -> Iterator[Claim]:
     """Whether the words that a report quotes of several causes come from one failure."""
     quoted = _quoted_words(plan.report)
     of_questions = [[each for each in quoted if each.quote in question.quotes] for question in plan.questions]
@@ -365,7 +365,7 @@ def _written(numbers: Sequence[int]) -> str:
 
 
 def _of_assertion(
-    plan: Plan, assertion: Assertion, answered: Sequence[Answered], cells: Mapping[str, FinishedCell]
+    plan: Plan, assertion: Assertion, answered: Sequence[AnsweredQuestion], cells: Mapping[str, FinishedCell]
 ) -> Claim:
     """What cells show of an assertion: it held if one of them shows it."""
     observed: list[tuple[FinishedCell, Observation]] = []
@@ -390,7 +390,7 @@ def _of_assertion(
 
 
 def _cells_of(
-    assertion: Assertion, answered: Sequence[Answered], cells: Mapping[str, FinishedCell]
+    assertion: Assertion, answered: Sequence[AnsweredQuestion], cells: Mapping[str, FinishedCell]
 ) -> list[FinishedCell]:
     """The cells that can show an assertion: the one of its variant, or those of the questions."""
     if assertion.variant:
@@ -398,7 +398,7 @@ def _cells_of(
     return [answer.cell for answer in answered if answer.cell]
 
 
-def _of_test(test: NamedTest, answered: Sequence[Answered]) -> Claim:
+def _of_test(test: NamedTest, answered: Sequence[AnsweredQuestion]) -> Claim:
     outcomes = {
         cell.result.variant: result.outcome
         for cell in (answer.cell for answer in answered)
