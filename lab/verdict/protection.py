@@ -16,7 +16,7 @@ MODE_UNTOLD = "not told by the kernel"
 
 
 @dataclass(frozen=True)
-class Unmet:
+class UnmetOption:
     """One option that a test set and that is not in force: what it asks for, and what is there, in words."""
 
     option: str
@@ -59,22 +59,22 @@ LIMITS = {
 }
 
 
-def unmet_options(protection: Protection) -> list[Unmet]:
+def unmet_options(protection: Protection) -> list[UnmetOption]:
     """What a test asked of boxlite for its box and what is not to be seen there."""
     options, unmet = protection.asked, []
     if options.get(JAILER) is True and not protection.namespaces:
         observation = (
             f"{protection.program} shares all namespaces with the test{_admitted(protection, 'sandbox')}"
         )
-        unmet.append(Unmet(JAILER, "the jailer", observation))
+        unmet.append(UnmetOption(JAILER, "the jailer", observation))
     if options.get(FILTER) is True and protection.seccomp != ["filter"]:
         observation = f"{_threads(protection)}{_admitted(protection, 'seccomp')}"
-        unmet.append(Unmet(FILTER, "a seccomp filter", observation))
+        unmet.append(UnmetOption(FILTER, "a seccomp filter", observation))
     for name, number, in_force in _limits(protection):
         if not in_force:
             limit = LIMITS[name]
             request = limit.request.format(limit.unit(number))
-            unmet.append(Unmet(name, request, _without_limit(protection, limit, number)))
+            unmet.append(UnmetOption(name, request, _without_limit(protection, limit, number)))
     return unmet
 
 
