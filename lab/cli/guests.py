@@ -20,7 +20,7 @@ from lab.base.files import plain
 from lab.cli import options, output
 from lab.guest.transfer import Sftp
 from lab.lane import shell
-from lab.lane.shell import SUITE_USER, EnteredGuest, KeptGuest, Who
+from lab.lane.shell import SUITE_USER, EnteredGuest, KeptGuest, LoginName
 from lab.record import RunResult
 from lab.record.folders import VARIANTS, find_folder
 from lab.run import past
@@ -79,7 +79,7 @@ class WithCommand(click.Command):
 @click.command("shell")
 @in_a_cell
 @click.pass_obj
-def shell_command(lab: options.Lab, /, *, user: Who, keep: bool, **cell_options: Any) -> int:
+def shell_command(lab: options.Lab, /, *, user: LoginName, keep: bool, **cell_options: Any) -> int:
     """Open a shell in a guest, in the state that the tests of a cell see.
 
     VARIANT is stock if not given. The first shell with a build deploys and stores it; later ones start in
@@ -93,7 +93,7 @@ def shell_command(lab: options.Lab, /, *, user: Who, keep: bool, **cell_options:
 @click.command("exec", cls=WithCommand)
 @in_a_cell
 @click.pass_context
-def exec_command(context: click.Context, /, *, user: Who, keep: bool, **cell_options: Any) -> int:
+def exec_command(context: click.Context, /, *, user: LoginName, keep: bool, **cell_options: Any) -> int:
     """Run one command in a guest, in the state that the tests of a cell see.
 
     VARIANT is stock if not given. COMMAND is a program with its arguments; for pipes and variables use a
@@ -110,7 +110,7 @@ def exec_command(context: click.Context, /, *, user: Who, keep: bool, **cell_opt
         return run(guest, guest.entrance.command(words, user=user, stdin=not sys.stdin.isatty()))
 
 
-def open_shell(guest: EnteredGuest | KeptGuest, user: Who, about: str = "") -> int:
+def open_shell(guest: EnteredGuest | KeptGuest, user: LoginName, about: str = "") -> int:
     """Open a shell in a guest and give its exit status; on a terminal, say first how to run the suite there."""
     terminal = sys.stdin.isatty()
     if terminal:
@@ -199,7 +199,7 @@ IN_GUEST = re.compile(r"(?P<name>[^/:]+):(?P<path>.*)", re.DOTALL)
 @click.option("--list", "only_list", is_flag=True, help="List the guests that are kept.")
 @click.option("--end", is_flag=True, help="Remove the guest instead.")
 @click.pass_obj
-def attach_command(lab: options.Lab, name: str | None, user: Who, only_list: bool, end: bool) -> int:
+def attach_command(lab: options.Lab, name: str | None, user: LoginName, only_list: bool, end: bool) -> int:
     """Open a shell in a guest that was kept with --keep, or end the guest.
 
     NAME may be left out if one guest is kept. A kept guest lives until you end it, its machine dies, or this
@@ -233,7 +233,7 @@ def attach_command(lab: options.Lab, name: str | None, user: Who, only_list: boo
 @click.argument("target", metavar="DST")
 @USER
 @click.pass_obj
-def copy_command(lab: options.Lab, source: str, target: str, user: Who) -> int:
+def copy_command(lab: options.Lab, source: str, target: str, user: LoginName) -> int:
     """Copy a file or a folder into a kept guest, or out of it.
 
     One of SRC and DST is NAME:PATH of a kept guest (see `lab attach --list`), the other a path of this host. A

@@ -47,8 +47,8 @@ from lab.machine.lane import Endpoint, Lane
 from lab.machine.leftovers import FOLDERS, LOCK
 from lab.plan import Cell
 
-Who = Literal["tester", "root"]
-SUITE_USER: Who = "tester"
+LoginName = Literal["tester", "root"]
+SUITE_USER: LoginName = "tester"
 
 # The lane's own files, beside its overlay: of each entrance, and the mark of a kept guest.
 KEY, KNOWN_HOSTS, MARK = "key", "known_hosts", "kept.json"
@@ -84,7 +84,7 @@ class Entrance(BaseModel):
     suite: str
     one_test: str
 
-    def command(self, words: Sequence[str], *, user: Who = SUITE_USER, stdin: bool = False) -> list[str]:
+    def command(self, words: Sequence[str], *, user: LoginName = SUITE_USER, stdin: bool = False) -> list[str]:
         """Run a command and give its exit status, 128 + N if signal N ended it.
 
         `root` is not confined as the tests are. Without `stdin` the command's standard input is empty.
@@ -92,7 +92,7 @@ class Entrance(BaseModel):
         state = self.state_with_stdin if stdin else self.state
         return self._ssh([] if stdin else ["-n"], state, shlex.join(words), user)
 
-    def shell(self, *, user: Who = SUITE_USER, terminal: bool = True) -> list[str]:
+    def shell(self, *, user: LoginName = SUITE_USER, terminal: bool = True) -> list[str]:
         """A shell that gives its exit status. Without a terminal it reads its commands from standard input."""
         if not terminal:
             return self._ssh([], self.state_with_stdin, "bash", user)
@@ -103,11 +103,11 @@ class Entrance(BaseModel):
         variable = f"PROMPT_COMMAND={shlex.quote(f'{first}; unset PROMPT_COMMAND')}"
         return self._ssh(["-t"], self.state, f"env {variable} bash -i", user)
 
-    def logs_in_as(self, user: Who) -> tuple[User, bool]:
+    def logs_in_as(self, user: LoginName) -> tuple[User, bool]:
         """Who logs in to become this user, and whether that is by sudo."""
         return (ADMIN, True) if user == "root" else (self.tests_login, self.tests_login == ADMIN)
 
-    def sftp(self, user: Who) -> list[str]:
+    def sftp(self, user: LoginName) -> list[str]:
         """OpenSSH's `sftp`, which reads its commands from standard input, for a user's files."""
         login, as_root = self.logs_in_as(user)
         server = ["-s", AS_ROOT] if as_root else []
@@ -126,7 +126,7 @@ class Entrance(BaseModel):
         words = ["-F", os.devnull, "-i", str(self.folder / KEY)]
         return [*words, *(word for item in settings.items() for word in ("-o", "=".join(item)))]
 
-    def _ssh(self, options: Sequence[str], state: str, command: str, user: Who) -> list[str]:
+    def _ssh(self, options: Sequence[str], state: str, command: str, user: LoginName) -> list[str]:
         login, as_root = self.logs_in_as(user)
         prefix = f"cd {self.working_folder} && exec" if user == "root" else state
         # A shell waits for the command, because ssh does not tell which signal ended it; the shell's own words

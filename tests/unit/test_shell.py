@@ -21,7 +21,7 @@ from lab.guest import suite
 from lab.guest.variant import NotInEffect
 from lab.images import store
 from lab.lane import running, shell
-from lab.lane.shell import Entrance, Who
+from lab.lane.shell import Entrance, LoginName
 from lab.machine import acceleration
 from lab.machine.lane import Endpoint
 from lab.machine.seed import new_keys
@@ -129,7 +129,7 @@ def test_the_suites_command_is_what_a_cell_runs(tmp_path: Path) -> None:
     ],
 )
 def test_who_logs_in_and_what_confines_a_command(
-    tmp_path: Path, variant: str, user: Who, stdin: bool, login: str, begins: str, has: str
+    tmp_path: Path, variant: str, user: LoginName, stdin: bool, login: str, begins: str, has: str
 ) -> None:
     *_, whom, script = made(tmp_path, variant).command(["id"], user=user, stdin=stdin)
     assert (whom, script.startswith(begins), has in script) == (f"{login}@127.0.0.1", True, True)
