@@ -50,7 +50,7 @@ AARCH64 = Architecture("aarch64", "arm64", "EM_AARCH64", "c00000b7", "virt", "tt
 ARCHITECTURES = {architecture.name: architecture for architecture in (X86_64, AARCH64)}
 
 
-def of_host() -> Architecture:
+def get_host_architecture() -> Architecture:
     """The architecture of this host. One that no guest has is taken for x86-64."""
     return ARCHITECTURES.get(platform.machine(), X86_64)
 

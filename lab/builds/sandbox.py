@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from lab.base import process, scratch
-from lab.base.architecture import of_host
+from lab.base.architecture import get_host_architecture
 from lab.base.errors import LabError, UsageError
 from lab.base.files import plain
 from lab.builds import elf
@@ -71,7 +71,7 @@ def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
     LabError if this host makes no sandbox.
     """
     check()
-    host = of_host().elf
+    host = get_host_architecture().elf
     for path in (visible, *visible.rglob("*")):
         path.chmod(0o755)
         if path.is_file() and (processor := elf.processor(path)) not in (None, host):

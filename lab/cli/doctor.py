@@ -168,18 +168,20 @@ def _program(program: str, argument: str) -> Ask:
 
 
 def _qemu(examination: Examination) -> str:
-    return _program(f"qemu-system-{architecture.of_host().name}", "--version")(examination)
+    return _program(f"qemu-system-{architecture.get_host_architecture().name}", "--version")(examination)
 
 
 def _uefi(examination: Examination) -> str:
-    return str(domain.uefi(examination.libvirt, architecture.of_host()))
+    return str(domain.uefi(examination.libvirt, architecture.get_host_architecture()))
 
 
 def _foreign(examination: Examination) -> str:
     """What guests of the other architecture need; none of them is broken for others of the plan."""
     paths, daemon, answers = examination.paths, examination.libvirt, []
     foreign = [guest for guest in examination.guests if is_foreign(paths, guest)]
-    [other] = (arch for arch in architecture.ARCHITECTURES.values() if arch is not architecture.of_host())
+    [other] = (
+        arch for arch in architecture.ARCHITECTURES.values() if arch is not architecture.get_host_architecture()
+    )
     try:
         domain.check_emulator(daemon, other)
         answers.append(f"QEMU emulates {other.name}")

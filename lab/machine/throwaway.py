@@ -10,7 +10,7 @@ from pathlib import Path
 
 import libvirt
 
-from lab.base.architecture import of_host
+from lab.base.architecture import get_host_architecture
 from lab.base.paths import Paths
 from lab.images import disk
 from lab.images.store import BaseImage
@@ -47,7 +47,7 @@ def machine(
             memory_mib=BOOT_MIB if boot else PAUSED_MIB,
             cpus=1,
             boot=boot or FirmwareBoot(),
-            architecture=image.architecture if image else of_host(),
+            architecture=image.architecture if image else get_host_architecture(),
             devices=frozenset({Device.OVERLAY} if image else ()),
             environment=environment or {},
         )

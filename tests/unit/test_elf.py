@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from lab.base.architecture import of_host
+from lab.base.architecture import get_host_architecture
 from lab.base.errors import NotApplicable
 from lab.builds import elf
 from lab.builds.elf import ElfNeeds
@@ -72,12 +72,12 @@ def test_the_processor_of_a_program_is_in_its_header(tmp_path: Path) -> None:
     object_file = arm[:16] + b"\1\0" + arm[18:]
     for content in (object_file, arm[:19], b"#!/bin/sh\n" + arm, b""):
         assert elf.processor(file(tmp_path, content)) is None
-    assert elf.processor(Path("/bin/ls")) == of_host().elf
+    assert elf.processor(Path("/bin/ls")) == get_host_architecture().elf
 
 
 def test_a_real_program_needs_no_more_than_the_host_that_runs_it_has() -> None:
     [needs] = elf.read(Path("/bin/ls"))
-    assert needs.processor == of_host().elf
+    assert needs.processor == get_host_architecture().elf
     assert needs.glibc is not None
     has = Version((os.confstr("CS_GNU_LIBC_VERSION") or "").split()[-1])
     assert Version("2.2.5") <= needs.glibc <= has

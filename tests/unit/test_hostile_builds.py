@@ -16,7 +16,7 @@ import zstandard
 
 from lab import builds
 from lab.base import process
-from lab.base.architecture import X86_64, of_host
+from lab.base.architecture import X86_64, get_host_architecture
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.builds import archives, elf, sandbox, wheels
@@ -72,11 +72,15 @@ def test_a_cargo_nextest_that_is_another_is_refused(paths: Paths, monkeypatch: p
     more = {f"{name}-{nextest.VERSION}.data/scripts/cargo-nextest": b"another"}
     wheel = make_wheel(paths.make(paths.cache), name, nextest.VERSION, more=more)
     monkeypatch.setattr(wheels, "download", lambda *_: {wheel.name: wheel})
-    with pytest.raises(LabError, match=f"has the SHA-256 .*; expected {nextest.SHA256[of_host().name]}"):
+    with pytest.raises(
+        LabError, match=f"has the SHA-256 .*; expected {nextest.SHA256[get_host_architecture().name]}"
+    ):
         nextest.program(paths)
     assert list(wheels.store(paths).glob("cargo-nextest*/*")) == []
-    monkeypatch.setitem(nextest.SHA256, of_host().name, hashlib.sha256(b"another").hexdigest())
-    assert nextest.program(paths).parent.name == f"cargo-nextest-{nextest.VERSION}-{of_host().name}"
+    monkeypatch.setitem(nextest.SHA256, get_host_architecture().name, hashlib.sha256(b"another").hexdigest())
+    assert (
+        nextest.program(paths).parent.name == f"cargo-nextest-{nextest.VERSION}-{get_host_architecture().name}"
+    )
 
 
 def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, **more: Any) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from lab import builds, catalog
 from lab.base.activity import UNWATCHED
-from lab.base.architecture import ARCHITECTURES, of_host
+from lab.base.architecture import ARCHITECTURES, get_host_architecture
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.paths import Paths
 from lab.base.wait import ORDINARY
@@ -180,7 +180,7 @@ def test_the_tests_need_a_glibc_and_a_stored_state_is_of_one_runner(
         elf.check(files, facts(glibc="2.2"))
     # Nothing is fetched for a guest of another architecture.
     monkeypatch.setattr(nextest, "program", lambda *_: pytest.fail("nextest is fetched"))
-    other = next(name for name in ARCHITECTURES if name != of_host().name)
+    other = next(name for name in ARCHITECTURES if name != get_host_architecture().name)
     with pytest.raises(NotApplicable, match=r"jailer-\w+ in jailer\.tar\.zst is for the processor"):
         whole.build.fetch(rust_lab, facts(machine=other), UNWATCHED)
     before = whole.build.digest

@@ -13,7 +13,7 @@ from typing import Self
 
 from lab.base import process
 from lab.base.activity import Task
-from lab.base.architecture import of_host
+from lab.base.architecture import get_host_architecture
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import plain, sha256
 from lab.base.notices import ANNOUNCED_TASK, announce
@@ -147,7 +147,7 @@ class Checkout(Nextest):
         return self.words.argument(self.kind, self.tree.folder)
 
     def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
-        if facts.machine != (host := of_host().name):
+        if facts.machine != (host := get_host_architecture().name):
             raise NotApplicable(
                 f"{self.tree.folder} is built on this host, for {host}, and the guest is {facts.machine}"
             )

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, DirectoryPath
 
 from lab.base import process
 from lab.base.activity import Task
-from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64, Architecture, of_host
+from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64, Architecture, get_host_architecture
 from lab.base.data import parse_json
 from lab.base.errors import LabError, UsageError, one_line
 from lab.base.files import bounded, plain, read_regular, sha256
@@ -54,7 +54,7 @@ def program(paths: Paths, architecture: Architecture | None = None) -> Path:
 
     Raises LabError if it cannot be fetched, or is another.
     """
-    arch = (architecture or of_host()).name
+    arch = (architecture or get_host_architecture()).name
 
     def fill(folder: Path) -> None:
         required = [f"{PROJECT}=={VERSION}"]
