@@ -55,7 +55,7 @@ def get_host_architecture() -> Architecture:
     return ARCHITECTURES.get(platform.machine(), X86_64)
 
 
-def of_guest(name: str) -> Architecture:
+def get_guest_architecture(name: str) -> Architecture:
     """Return the architecture that a guest's name tells: x86_64, unless another one's word is in it."""
     words = re.split("[-@]", name)
     return next(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, PrivateAttr, create_model, model_validator
 
 from lab import causes
-from lab.base.architecture import ARCHITECTURES, Architecture, of_guest
+from lab.base.architecture import ARCHITECTURES, Architecture, get_guest_architecture
 from lab.base.errors import UsageError
 from lab.base.files import plain
 from lab.base.paths import PACKAGE
@@ -370,7 +370,7 @@ class Guest(Definition):
     @model_validator(mode="after")
     def _name_tells_architecture(self) -> "Guest":
         # Reports, baselines and comparisons know a guest by its name.
-        if of_guest(self.name).name != self.arch:
+        if get_guest_architecture(self.name).name != self.arch:
             raise ValueError("guests of aarch64, and no others, have `arm64` in their name")
         return self
 

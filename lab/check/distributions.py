@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from lab.base.architecture import ARCHITECTURES, X86_64, of_guest
+from lab.base.architecture import ARCHITECTURES, X86_64, get_guest_architecture
 from lab.base.errors import UsageError
 from lab.base.files import grouped, slug
 from lab.catalog import TWIN, Guest, Variant, remedies
@@ -269,7 +269,7 @@ def load(results: Results) -> list[TestedDistribution]:
     guests: dict[tuple[str, str], list[str]] = {}
     for guest in [*tested, *(name for name in defined if name not in tested)]:
         facts, plain_name = _facts_of(results, guest), without_kernel(guest)
-        arch = facts.machine if facts else of_guest(guest).name
+        arch = facts.machine if facts else get_guest_architecture(guest).name
         # Debian testing and unstable have no VERSION_ID, and the same os-release; their guests' names differ.
         name = "-".join([part for part in plain_name.split("-") if part != _word(arch)][:2])
         # A twin has the os-release of its packages, and nothing that it shows is shown as that system's.

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from lab.base import notices
-from lab.base.architecture import of_guest
+from lab.base.architecture import get_guest_architecture
 from lab.base.files import grouped, in_one_line
 from lab.record import CellResult, RunResult, Status, without_kernel
 
@@ -27,7 +27,9 @@ def describe_run(run: RunResult) -> str:
     guests = {without_kernel(cell.guest) for cell in run.cells}
     other_kernels = {cell.kernel for cell in run.cells} - {""}
     more = f", with {format_count(len(other_kernels), 'other kernel')}" if other_kernels else ""
-    architectures = {cell.facts.machine if cell.facts else of_guest(cell.guest).name for cell in run.cells}
+    architectures = {
+        cell.facts.machine if cell.facts else get_guest_architecture(cell.guest).name for cell in run.cells
+    }
     of_architectures = f" of {' and '.join(sorted(architectures))}" if architectures else ""
     return f"{boxlite}: the jailer on {format_count(len(guests), 'guest')}{of_architectures}{more}"
 
