@@ -62,7 +62,7 @@ class Bug(LabError):
 
     def __init__(self, error: Exception) -> None:
         super().__init__(
-            f"a bug in the lab: {type(error).__name__}: {one_line(error)[:LONGEST_MESSAGE]}",
+            f"a bug in the lab: {type(error).__name__}: {format_error(error)[:LONGEST_MESSAGE]}",
             hint=f"report it with {TRACEBACK_FILE}, which is among the evidence; it says nothing about boxlite",
             evidence={TRACEBACK_FILE: "".join(traceback.format_exception(error))[-LONGEST:]},
         )
@@ -78,7 +78,7 @@ def is_lasting(error: Exception) -> bool:
     return isinstance(error, LabError) and error.lasting
 
 
-def one_line(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """An error's message in one line, without the input that failed validation: it may hold a secret."""
     from pydantic import ValidationError  # Few commands meet one, and its import takes long.
 

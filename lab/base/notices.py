@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 
 from lab.base.activity import Task
-from lab.base.errors import LabError, one_line
+from lab.base.errors import LabError, format_error
 from lab.base.files import bounded, plain
 
 # What gets the lines of `announce`; the command line sets it. None: they are not shown.
@@ -46,7 +46,7 @@ def shown_or_why[T](make: Callable[[], T], otherwise: Callable[[str], T]) -> T:
         if not isinstance(error, LabError | OSError):
             bugs["".join(traceback.format_exception(error))] = None
         name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
-        problem = str(error.args[0]) if isinstance(error, LabError) else one_line(error)
+        problem = str(error.args[0]) if isinstance(error, LabError) else format_error(error)
         return otherwise(bounded(plain(f"could not be shown: {name}{problem}"), LONGEST))
 
 

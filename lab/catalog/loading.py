@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache, reduce
 from pathlib import Path
 
-from lab.base.errors import UsageError, one_line, unknown_name
+from lab.base.errors import UsageError, format_error, unknown_name
 from lab.base.notices import announce
 from lab.base.paths import PACKAGE, definitions
 from lab.catalog import kernels
@@ -147,7 +147,7 @@ def _pinned(root: Path, guests: Mapping[str, Guest]) -> dict[str, Guest]:
         try:
             pinned[name] = guest.pinned(pin)
         except ValueError as error:
-            raise UsageError(f"{file}: {name}: {one_line(error)}") from error
+            raise UsageError(f"{file}: {name}: {format_error(error)}") from error
     return pinned
 
 

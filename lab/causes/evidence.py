@@ -7,7 +7,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from lab.base.data import SMALL_FILE, parse_json
-from lab.base.errors import LabError, one_line
+from lab.base.errors import LabError, format_error
 from lab.base.files import bounded, open_regular, plain, read_regular
 from lab.probes import NONE_RUN, ProbedUser, Probes
 from lab.probes.facts import STACKED, read_label
@@ -127,7 +127,7 @@ def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -
             stored = ProbedUser.model_validate(parse_json(read_text(folder, PROBES_FILE, SMALL_FILE)))
         except ValueError as error:
             raise LabError(
-                f"{folder / PROBES_FILE} cannot be read: {one_line(error)}",
+                f"{folder / PROBES_FILE} cannot be read: {format_error(error)}",
                 hint="run the cell again to gather its evidence again",
             ) from error
     return Evidence(

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict
 
 from lab.base.data import FailFastModel, read_model
-from lab.base.errors import UsageError, one_line
+from lab.base.errors import UsageError, format_error
 from lab.base.files import plain
 from lab.catalog.knobs import AppArmor
 from lab.check import distributions, results, settings
@@ -144,7 +144,7 @@ def _read(site: Path) -> Published:
     try:
         return read_model(Published, site / FILE, MOST_BYTES)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        reason = error.strerror if isinstance(error, OSError) else format_error(error)
         raise UsageError(
             f"--results {site}: {FILE}: {reason}", hint="publish the site again with this lab"
         ) from error

@@ -19,7 +19,7 @@ from distributed import KilledWorker
 from pydantic import ValidationError
 
 from lab.base import scratch
-from lab.base.errors import LabError, one_line
+from lab.base.errors import LabError, format_error
 from lab.base.files import bounded, make_folder, plain, write_atomically
 from lab.base.paths import Paths
 from lab.builds import archives
@@ -253,7 +253,7 @@ class Coordinator:
             if isinstance(event, ImagePrepared) and submitted:
                 _check_prepared(event.image, submitted.image.manifest)
         except (ValidationError, archives.DamagedArchive) as error:
-            self._blame(name, content.get("part"), one_line(error))
+            self._blame(name, content.get("part"), format_error(error))
             return
         if submitted:
             self._act_on(event, name, submitted)

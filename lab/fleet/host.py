@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from lab.base import scratch
 from lab.base.architecture import ARCHITECTURES
-from lab.base.errors import LabError, UsageError, one_line
+from lab.base.errors import LabError, UsageError, format_error
 from lab.base.paths import Paths
 from lab.fleet import engine, part
 from lab.fleet.inventory import LOOPBACK
@@ -123,7 +123,7 @@ def _read_settings(line: str) -> WorkerSettings:
         return WorkerSettings.model_validate_json(line)
     except ValidationError as error:
         raise UsageError(
-            f"the coordinator sent no settings that this lab knows: {one_line(error)}",
+            f"the coordinator sent no settings that this lab knows: {format_error(error)}",
             hint="check out the same version of the lab on both",
         ) from error
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lab import __version__, builds
 from lab.base import scratch
 from lab.base.activity import Progress
-from lab.base.errors import LabError, UsageError, one_line
+from lab.base.errors import LabError, UsageError, format_error
 from lab.base.files import bounded, plain
 from lab.base.paths import Paths
 from lab.catalog import Catalog
@@ -74,7 +74,7 @@ class Part(BaseModel):
             if lab == __version__:
                 return cls.model_validate_json(text)
         except (ValueError, LookupError, TypeError) as error:
-            raise PartRefused(f"this is not a part of a run: {one_line(error)}") from error
+            raise PartRefused(f"this is not a part of a run: {format_error(error)}") from error
         raise PartRefused(
             f"the coordinator has lab {plain(str(lab))}, and this host has lab {__version__}",
             hint="check out the same version on both",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pydantic import BaseModel
 
 from lab.base.data import parse_json
-from lab.base.errors import LabError, one_line
+from lab.base.errors import LabError, format_error
 from lab.base.files import bounded
 from lab.base.wait import DeadlineExpired
 from lab.catalog import Guest
@@ -68,7 +68,7 @@ def wait_ready(session: Session, listens: Callable[[], bool], *, cloud_init: boo
         )
         result = _Result.model_validate(parse_json(reply.stdout)).v1
     except (RemoteFailed, ValueError) as error:
-        problem = f"left no result: {one_line(error)}"
+        problem = f"left no result: {format_error(error)}"
     else:
         if not result.errors and "NoCloud" in str(result.datasource):
             return

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lab.base.errors import LabError, one_line
+from lab.base.errors import LabError, format_error
 from lab.base.files import bounded, plain
 from lab.base.wait import Speed
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
@@ -93,7 +93,7 @@ def run(
         ending, report = _read(output.stdout, limit=speed.in_guest(suite.suite_seconds * options.more_time))
         by_test = build.read_report(report) if report else None
     except ValueError as error:
-        raise SuiteBroken(f"what the suite reported cannot be read: {one_line(error)}") from error
+        raise SuiteBroken(f"what the suite reported cannot be read: {format_error(error)}") from error
     if by_test is None or ending.status in build.runner_failed or not (by_test or ending.is_early(build)):
         # The end of what the suite printed, and what the kernel killed for want of memory, if anything.
         script = f"tail -n 30 {results}/suite.log | tail -c 4000; dmesg | grep 'Killed process' | tail -n 3"

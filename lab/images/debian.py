@@ -11,7 +11,7 @@ from pathlib import Path
 from lab.base import host_table, process, scratch
 from lab.base.activity import Progress, Task
 from lab.base.architecture import X86_64, Architecture
-from lab.base.errors import ImageNotAvailable, LabError, one_line
+from lab.base.errors import ImageNotAvailable, LabError, format_error
 from lab.base.files import open_regular
 from lab.base.paths import definitions
 from lab.builds import archives
@@ -178,7 +178,7 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
         ) from error
     except (OSError, process.CommandFailed) as error:
         raise LabError(
-            f"the kernel {path} cannot be copied: {one_line(error)}",
+            f"the kernel {path} cannot be copied: {format_error(error)}",
             hint="is the disk full, or the file incomplete? Then run the same command again",
         ) from error
 

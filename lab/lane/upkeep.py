@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.base import scratch
-from lab.base.errors import LabError, one_line
+from lab.base.errors import LabError, format_error
 from lab.base.files import measure_size, sha256
 from lab.base.locks import is_locked
 from lab.base.paths import Paths
@@ -100,7 +100,7 @@ def sweep(paths: Paths) -> tuple[list[UnusedFolder], list[str]]:
             debian.remove_workspace(folder)
             removed.append(unused)
         except (LabError, OSError) as error:
-            stuck.append(f"{folder}: {one_line(error)}")
+            stuck.append(f"{folder}: {format_error(error)}")
     return removed, stuck
 
 

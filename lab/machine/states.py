@@ -22,7 +22,7 @@ from pydantic import FailFast, TypeAdapter
 
 from lab.base import process, scratch
 from lab.base.data import parse_json
-from lab.base.errors import LabError, one_line
+from lab.base.errors import LabError, format_error
 from lab.base.files import put_in_place, read_regular, sha256
 from lab.base.paths import Paths
 from lab.catalog import Guest
@@ -96,7 +96,7 @@ class StoredState:
         try:
             return _ADAPTER.validate_python(parse_json(read_regular(file, MOST_KNOWN)))
         except (OSError, ValueError) as error:
-            raise DamagedState(f"{file} of a stored state cannot be read: {one_line(error)}") from error
+            raise DamagedState(f"{file} of a stored state cannot be read: {format_error(error)}") from error
 
     def copy_to(self, overlay: Path) -> None:
         """Copy the state; the copy shares its blocks if the file system can do that. Raises LabError."""

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_val
 
 from lab.base.activity import Activity
 from lab.base.data import parse_json
-from lab.base.errors import UsageError, one_line
+from lab.base.errors import UsageError, format_error
 from lab.base.files import read_regular, write_atomically
 from lab.record.cell import CELLS, CellResult, ExperimentPolicy
 from lab.record.outcome import Entry, FrozenEntry, PlainText, Seconds, Stress, Texts
@@ -304,7 +304,7 @@ class RunResult(Entry):
             ) from error
         except ValueError as error:
             raise UsageError(
-                f"{source} is not a record that this lab can read: {one_line(error)}",
+                f"{source} is not a record that this lab can read: {format_error(error)}",
                 hint="name another run, copy it again if it is cut off, or read it with the lab that wrote it",
             ) from error
 

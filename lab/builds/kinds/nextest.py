@@ -21,7 +21,7 @@ from lab.base import process
 from lab.base.activity import Task
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64, Architecture, get_host_architecture
 from lab.base.data import parse_json
-from lab.base.errors import LabError, UsageError, one_line
+from lab.base.errors import LabError, UsageError, format_error
 from lab.base.files import bounded, plain, read_regular, sha256
 from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import PACKAGE, Paths
@@ -416,7 +416,7 @@ class Nextest(Build):
             return read_workspace(folder)
         except archives.DamagedArchive as error:
             raise UsageError(
-                f"{file}: expected an archive that `cargo nextest archive` made: {one_line(error)}",
+                f"{file}: expected an archive that `cargo nextest archive` made: {format_error(error)}",
                 hint="make it with: cargo nextest archive --archive-file tests.tar.zst",
             ) from error
 

@@ -18,7 +18,7 @@ from lab.base import process
 from lab.base.activity import Task
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64
 from lab.base.data import FailFastModel, parse_json
-from lab.base.errors import LabError, NotApplicable, UsageError, one_line
+from lab.base.errors import LabError, NotApplicable, UsageError, format_error
 from lab.base.files import sha256
 from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import Paths
@@ -193,7 +193,7 @@ def read_manifest(tarball: Path) -> NpmPackage:
         return NpmPackage.model_validate(parse_json(text))
     except (archives.DamagedArchive, ValueError) as error:
         expected = f"a tarball of {PROJECT}, as `npm pack` makes it"
-        raise UsageError(f"{tarball}: expected {expected}; it cannot be read: {one_line(error)}") from error
+        raise UsageError(f"{tarball}: expected {expected}; it cannot be read: {format_error(error)}") from error
 
 
 def file_name(name: str, version: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import ConfigDict, Field
 
 from lab.base.data import read_model
-from lab.base.errors import UsageError, one_line
+from lab.base.errors import UsageError, format_error
 from lab.base.files import slug
 from lab.causes.evidence import why_not
 from lab.check import distributions, results
@@ -154,7 +154,7 @@ def read_history(folder: Path) -> History:
         ) from error
     except ValueError as error:
         raise UsageError(
-            f"{path}: {one_line(error)}; expected the history that `lab publish` writes",
+            f"{path}: {format_error(error)}; expected the history that `lab publish` writes",
             hint="restore the file, or publish into another folder; nothing was changed",
         ) from error
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab.base import notices, scratch
-from lab.base.errors import LabError, UsageError, one_line
+from lab.base.errors import LabError, UsageError, format_error
 from lab.base.files import free_text, is_full, open_regular, sync_tree
 from lab.report.site import host_pages, maintainers, model
 from lab.report.site.model import HISTORY_FILE, History, Site
@@ -64,7 +64,7 @@ def publish(runs: Sequence[Path], folder: Path, *, host_names: bool = False) -> 
         file = f": {error.filename}" if error.filename else ""
         free = f"; {free_text(target)}" if is_full(error) else ""
         raise LabError(
-            f"the site cannot be written to {target}: {error.strerror or one_line(error)}{file}{free}",
+            f"the site cannot be written to {target}: {error.strerror or format_error(error)}{file}{free}",
             hint="free some disk space, or choose another folder with -o DIR; the old site was left as it was",
         ) from error
     return target / "index.html"
