@@ -83,11 +83,11 @@ def format_error(error: Exception) -> str:
     from pydantic import ValidationError  # Few commands meet one, and its import takes long.
 
     if isinstance(error, ValidationError):
-        return first_errors(error, 1)
+        return format_first_errors(error, 1)
     return " ".join(str(error).split())
 
 
-def first_errors(error: "ValidationError", most: int) -> str:
+def format_first_errors(error: "ValidationError", most: int) -> str:
     """The first of the errors that pydantic found, without the input; the end says how many more there are.
 
     Each takes 500 bytes more as soon as one is asked for, so of very many only their number is told.

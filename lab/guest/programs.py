@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from lab.base.errors import LabError, first_errors
+from lab.base.errors import LabError, format_first_errors
 from lab.base.files import bounded, check_values, plain
 from lab.probes import PROGRAMS
 
@@ -152,7 +152,7 @@ def checked[T](program: str, kind: type[T], printed: object) -> T:
     try:
         return TypeAdapter(kind).validate_python(printed)
     except ValidationError as error:
-        wrong = plain(bounded(first_errors(error, MOST_NAMED), MOST_SHOWN))
+        wrong = plain(bounded(format_first_errors(error, MOST_NAMED), MOST_SHOWN))
         raise RemoteFailed(
             f"`{program}` in the guest printed JSON of another form: {wrong}",
             hint=f"the program {program}.py and the model of what it prints must agree",
