@@ -100,7 +100,7 @@ def format_first_errors(error: "ValidationError", most: int) -> str:
     return "; ".join(texts) + (f"; and {count - most} more" if count > most > 1 else "")
 
 
-def unknown_name(kind: str, name: str, existing: Iterable[str]) -> UsageError:
+def make_unknown_name_error(kind: str, name: str, existing: Iterable[str]) -> UsageError:
     """Build the error for a name that is not in the catalog; its hint suggests the closest known names."""
     names = sorted(existing)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from packaging.version import InvalidVersion, Version
 
-from lab.base.errors import UsageError, unknown_name
+from lab.base.errors import UsageError, make_unknown_name_error
 from lab.base.files import plain
 from lab.base.paths import Paths
 from lab.builds import kinds, wheels
@@ -60,7 +60,7 @@ def _kind(text: str) -> tuple[type[Build], str]:
         return Wheel, text
     by_prefix = known_kinds()
     if prefix not in by_prefix:
-        raise unknown_name("kind of build", prefix, by_prefix)
+        raise make_unknown_name_error("kind of build", prefix, by_prefix)
     return by_prefix[prefix], place
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache, reduce
 from pathlib import Path
 
-from lab.base.errors import UsageError, format_error, unknown_name
+from lab.base.errors import UsageError, format_error, make_unknown_name_error
 from lab.base.notices import announce
 from lab.base.paths import PACKAGE, definitions
 from lab.catalog import kernels
@@ -163,4 +163,4 @@ def _lookup[T](kind: str, name: str, by_name: Mapping[str, T]) -> T:
     try:
         return by_name[name]
     except KeyError:
-        raise unknown_name(kind, name, by_name) from None
+        raise make_unknown_name_error(kind, name, by_name) from None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator, model_validator
 
 from lab import causes
-from lab.base.errors import UsageError, unknown_name
+from lab.base.errors import UsageError, make_unknown_name_error
 from lab.base.paths import PACKAGE
 from lab.catalog.confinement import Service
 from lab.catalog.toml import Definition, load_folder
@@ -148,7 +148,7 @@ def load(folder: Path = FOLDER) -> Mapping[str, Remedy]:
         cures = blocking if remedy.cures == [SANDBOX] else remedy.cures
         for cause in cures:
             if cause not in rows:
-                unknown = unknown_name("cause", cause, rows)
+                unknown = make_unknown_name_error("cause", cause, rows)
                 raise UsageError(f"{folder / name}.toml: cures: {unknown.args[0]}", hint=unknown.hint)
         remedies[name] = remedy.model_copy(update={"cures": cures})
     return dict(sorted(remedies.items(), key=lambda item: (item[1].loss, item[0])))
@@ -158,7 +158,7 @@ def find(name: str) -> Remedy:
     """Return one remedy. Raises UsageError for an unknown name."""
     remedies = load()
     if name not in remedies:
-        raise unknown_name("remedy", name, remedies)
+        raise make_unknown_name_error("remedy", name, remedies)
     return remedies[name]
 
 

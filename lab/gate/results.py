@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lab import builds
-from lab.base.errors import UsageError, unknown_name
+from lab.base.errors import UsageError, make_unknown_name_error
 from lab.base.files import in_one_line
 from lab.record import BuildRecord, CellResult, Entry, Outcome, RunResult, Status
 from lab.verdict.protection import words
@@ -201,7 +201,7 @@ def choose_build(run: RunResult, build: str | None, option: str) -> str:
         )
     same = [record.name for record in tested if build in (record.version, builds.argument(record))]
     if len(same) != 1:
-        raise unknown_name(f"build of run {run.run.id}", build, names)
+        raise make_unknown_name_error(f"build of run {run.run.id}", build, names)
     return same[0]
 
 

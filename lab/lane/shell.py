@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from lab.base import scratch
 from lab.base.activity import ShowProgress, Task
 from lab.base.data import SMALL_FILE, read_model
-from lab.base.errors import LabError, NotApplicable, UsageError, unknown_name
+from lab.base.errors import LabError, NotApplicable, UsageError, make_unknown_name_error
 from lab.base.files import write_atomically
 from lab.base.locks import is_locked
 from lab.base.paths import Paths
@@ -264,7 +264,7 @@ def find_kept(paths: Paths, name: str | None) -> KeptGuest:
             raise UsageError("several guests are kept", hint=f"name one of {', '.join(guests)}")
         return next(iter(guests.values()))
     if name not in guests:
-        raise unknown_name("kept guest", name, guests)
+        raise make_unknown_name_error("kept guest", name, guests)
     return guests[name]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lab.base.errors import UsageError, unknown_name
+from lab.base.errors import UsageError, make_unknown_name_error
 from lab.base.files import measure_size
 from lab.base.locks import is_locked
 from lab.record.run import RESULTS_FILE, RunResult
@@ -70,7 +70,11 @@ def find_folder(runs: Path, run: str) -> Path:
     except OSError:
         pass  # No folder can have this name, for example because it is too long.
     names = [folder.name for folder in runs.glob("*")] if runs.is_dir() else []
-    raise unknown_name("run", run, names) if names else UsageError(f"no run {run!r}: there are none yet")
+    raise (
+        make_unknown_name_error("run", run, names)
+        if names
+        else UsageError(f"no run {run!r}: there are none yet")
+    )
 
 
 # -- runs on disk
@@ -141,7 +145,7 @@ def choose_deletable(runs: Path, names: Sequence[str]) -> list[PastRun]:
                 hint="give a name that `lab runs` lists; a run elsewhere is deleted with rm -r",
             )
         if not folder.is_dir():
-            raise unknown_name("run", name, [folder.name for folder in list_folders(runs)])
+            raise make_unknown_name_error("run", name, [folder.name for folder in list_folders(runs)])
         if not (folder / RESULTS_FILE).is_file():
             raise UsageError(
                 f"{folder} has no {RESULTS_FILE}, so it may not be a run",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import builds
-from lab.base.errors import LabError, UsageError, unknown_name
+from lab.base.errors import LabError, UsageError, make_unknown_name_error
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.catalog import Catalog
@@ -49,7 +49,7 @@ def find_cell(
     """
     matching = [cell for cell in run.cells if name in (cell.name, f"{cell.guest}/{cell.variant}")]
     if not matching:
-        raise unknown_name(f"cell of run {run.run.id}", name, run.cell_names())
+        raise make_unknown_name_error(f"cell of run {run.run.id}", name, run.cell_names())
     if len(matching) > 1:
         choices = ", ".join(cell.name for cell in matching)
         raise UsageError(f"run {run.run.id} has {name} with several builds", hint=f"name one of {choices}")

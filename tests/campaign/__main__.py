@@ -12,7 +12,7 @@ from types import FrameType
 
 import click
 
-from lab.base.errors import LabError, unknown_name
+from lab.base.errors import LabError, make_unknown_name_error
 from tests.campaign import host
 from tests.campaign.faults import FAULTS
 from tests.campaign.host import Home
@@ -45,7 +45,7 @@ def campaign(
         chosen = list(repeated) or names(seed, tries, faults.split(","))
         for name in chosen:
             if (fault := name.rpartition(":")[2]) not in FAULTS:
-                raise unknown_name("kind of fault", fault, FAULTS)
+                raise make_unknown_name_error("kind of fault", fault, FAULTS)
         host.enter()
         sys.exit(_make(chosen, seconds, folder))
     except LabError as error:

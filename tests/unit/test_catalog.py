@@ -4,7 +4,7 @@ import pytest
 from pydantic import create_model
 
 from lab import catalog, causes
-from lab.base.errors import LabError, UsageError, unknown_name
+from lab.base.errors import LabError, UsageError, make_unknown_name_error
 from lab.catalog import Suite, Variant, loading, remedies, toml
 from lab.catalog.knob import TableKnob
 from lab.catalog.knobs import Sysctl
@@ -252,7 +252,7 @@ GUESTS = ["debian-12", "debian-13", "fedora-44"]
     ],
 )
 def test_unknown_name_says_the_nearest_or_all(name: str, hint: str) -> None:
-    error = unknown_name("guest", name, GUESTS)
+    error = make_unknown_name_error("guest", name, GUESTS)
     assert isinstance(error, UsageError)
     assert str(error) == f"no guest is called '{name}'\n  next: {hint}"
 
