@@ -20,7 +20,7 @@ from typing import Any
 
 from lab import builds, catalog
 from lab.base.errors import LabError
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.base.paths import Paths
 from lab.catalog import Guest, Variant
 from lab.lane import shell
@@ -164,7 +164,7 @@ def measure(guest: Guest, variant: Variant) -> Iterator[dict[str, Any]]:
         log = run("dmesg", user="root").splitlines()[before:]
     audit = sorted({_audit(line) for line in log if AUDIT.search(line)})
     for line in lines:
-        result = json.loads(plain(line))
+        result = json.loads(clean_text(line))
         if result["status"] in (0, 124, 137):  # It worked, or was ended at its limit.
             continue
         comm = result["witness"].split()[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab import builds
 from lab.base.errors import LabError, UsageError
-from lab.base.files import A_RUN, explained, is_full, make_folder, plain
+from lab.base.files import A_RUN, clean_text, explained, is_full, make_folder
 from lab.base.notices import announce
 from lab.causes.evidence import MISSING, why_not
 from lab.plan import OF_EVERY_CELL, rerun
@@ -176,9 +176,9 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
     evidence = []
     for name in cell.evidence:
         if not Path(name).is_relative_to(cell.folder) or ".." in Path(name).parts:
-            raise UsageError(f"{source}: evidence outside of the cell's folder: {plain(name)}")
+            raise UsageError(f"{source}: evidence outside of the cell's folder: {clean_text(name)}")
         if (obstacle := why_not(source, name)) not in ("", MISSING):
-            announce(f"left out: {plain(str(source / name))}: {obstacle}")
+            announce(f"left out: {clean_text(str(source / name))}: {obstacle}")
             continue
         target = folder / name
         try:

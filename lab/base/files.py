@@ -29,7 +29,7 @@ HIDDEN = re.compile(f"{CONTROL}|{INVISIBLE}")
 JOB_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|##(?=\[)", re.MULTILINE)
 
 
-def plain(text: str) -> str:
+def clean_text(text: str) -> str:
     """Remove from a guest's text what could control a terminal or make the text look like another."""
     # `HIDDEN.sub` keeps each piece between two matches as a text: 20 bytes for each one that was there.
     visible, end = io.StringIO(), 0
@@ -46,7 +46,7 @@ def bounded(text: str, most: int) -> str:
 
 def in_one_line(text: str, most: int = sys.maxsize) -> str:
     """Make a guest's text one line that controls no terminal, cut to `most` characters."""
-    return " ".join(plain(bounded(text, most)).split())
+    return " ".join(clean_text(bounded(text, most)).split())
 
 
 def inert(text: str) -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from packaging.version import InvalidVersion, Version
 
 from lab.base.errors import UsageError, make_unknown_name_error
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.base.paths import Paths
 from lab.builds import kinds, wheels
 from lab.builds._base import (
@@ -129,7 +129,7 @@ def naming(records: Iterable[BuildRecord]) -> str:
     for text in map(argument, records):
         with suppress(UsageError):  # Of no kind, so that nothing is executed: `resolve` refuses it.
             kind, place = _kind(text)
-            words += [] if kind.is_data(place) else [f"--build={plain(text)}"]
+            words += [] if kind.is_data(place) else [f"--build={clean_text(text)}"]
     return shlex.join(words)
 
 

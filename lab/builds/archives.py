@@ -16,7 +16,7 @@ import zstandard
 
 from lab.base import process, scratch
 from lab.base.errors import LabError
-from lab.base.files import bounded, is_full, plain
+from lab.base.files import bounded, clean_text, is_full
 
 # What an archive may hold, unpacked. boxlite 0.10.8's wheel has 115 MB in 31 files.
 MOST_BYTES = 4 << 30
@@ -46,7 +46,7 @@ def reading() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, DamagedArchive) or is_full(error):
             raise
-        raise DamagedArchive(bounded(plain(str(error)), LONGEST_MESSAGE)) from error
+        raise DamagedArchive(bounded(clean_text(str(error)), LONGEST_MESSAGE)) from error
 
 
 def read(path: Path, name: str, most: int) -> bytes:
@@ -88,7 +88,7 @@ def unpack_deb(path: Path, to: Path, most: int) -> int:
             try:
                 process.run([*command, str(most + 1), tar], timeout=DEB_SECONDS)
             except process.CommandFailed as error:
-                failure = plain(error.output or str(error)).strip()
+                failure = clean_text(error.output or str(error)).strip()
             # dpkg-deb also fails if `head` has enough.
             if (size := tar.stat().st_size) > most:
                 raise DamagedArchive(f"it holds more than {most / 2**30:.3g} GiB")
@@ -114,7 +114,7 @@ def check_wheel(path: Path) -> None:
     """Read all files of a wheel. Raises DamagedArchive if one does not match its checksum."""
     with reading(), _open_wheel(path) as wheel:
         if name := wheel.testzip():
-            raise DamagedArchive(f"{bounded(plain(name), LONGEST_MESSAGE)} does not match its checksum")
+            raise DamagedArchive(f"{bounded(clean_text(name), LONGEST_MESSAGE)} does not match its checksum")
 
 
 @contextmanager
@@ -178,7 +178,7 @@ def _check_name(name: str, *, is_usual: bool = True) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or len(path.parts) > DEEPEST or not is_usual:
         raise DamagedArchive(
-            f"it holds {bounded(plain(name), 100)!r}; expected only files and folders below it"
+            f"it holds {bounded(clean_text(name), 100)!r}; expected only files and folders below it"
         )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from lab.base.files import bounded, check_values, plain
+from lab.base.files import bounded, check_values, clean_text
 from lab.builds import archives
 from lab.builds._base import FOLDER, ROOTFS, Build, DeployStep, SuiteOptions
 from lab.record import Outcome, Protection, TestResult
@@ -29,7 +29,7 @@ PROTECTION = "protection"
 TIMED_OUT = re.compile(r"Failed: Timeout \(?>")
 
 # What a guest wrote: Python also writes halves of surrogate pairs, for what was no UTF-8 in the name of a file.
-Plain = Annotated[str, BeforeValidator(lambda text: plain(text) if isinstance(text, str) else text)]
+Plain = Annotated[str, BeforeValidator(lambda text: clean_text(text) if isinstance(text, str) else text)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -53,7 +53,7 @@ class _Phase(BaseModel):
                 pass
             case words:
                 pass
-        return plain(bounded(str(words or ""), LONGEST_MESSAGE))
+        return clean_text(bounded(str(words or ""), LONGEST_MESSAGE))
 
 
 def read_reportlog(text: str) -> dict[str, TestResult | None] | None:
@@ -89,7 +89,7 @@ def entries_of(text: str) -> Iterator[dict[str, Any]]:
         except RecursionError:
             raise ValueError("its JSON is nested too deeply") from None
         if not isinstance(entry, dict):
-            raise ValueError(f"a line is not a JSON object: {plain(bounded(line[0], 100))}")
+            raise ValueError(f"a line is not a JSON object: {clean_text(bounded(line[0], 100))}")
         yield entry
 
 

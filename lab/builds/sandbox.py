@@ -20,7 +20,7 @@ import psutil
 from lab.base import process, scratch
 from lab.base.architecture import get_host_architecture
 from lab.base.errors import LabError, UsageError
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.builds import elf
 
 # Bytes that a program may print, or keep in its /tmp. The names of 10,000 tests take 3 MB in nextest's JSON.
@@ -93,7 +93,7 @@ def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
         ) from None
     except process.CommandFailed as error:
         reason = f"it took longer than {timeout:.0f} s" if error.late else "it failed in its sandbox"
-        raise process.CommandFailed(command, reason, plain(error.output)[-MOST_SHOWN:]) from None
+        raise process.CommandFailed(command, reason, clean_text(error.output)[-MOST_SHOWN:]) from None
 
 
 class _TooMuchMemory(Exception):

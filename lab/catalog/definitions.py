@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, create_model, model_val
 from lab import causes
 from lab.base.architecture import ARCHITECTURES, Architecture, get_guest_architecture
 from lab.base.errors import UsageError
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.base.paths import PACKAGE
 from lab.catalog.kernels import Kernel
 from lab.catalog.knob import Conflict, Knob
@@ -124,7 +124,7 @@ class Change:
 
     def __str__(self) -> str:
         # A name may come from a guest.
-        return plain(f"{'without' if self.without else 'with'} {self.name}")
+        return clean_text(f"{'without' if self.without else 'with'} {self.name}")
 
     @property
     def wants_own_machine(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lab import causes
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
 from lab.causes.evidence import Evidence, confining_profile
@@ -131,7 +131,7 @@ def judge(report: HostReport, published: Published) -> HostAnswer:
             RefusedProbe(
                 probe=name,
                 tries=Probes.model_fields[name].description or name,
-                error=plain(probe.stderr) or f"exit status {probe.status}",
+                error=clean_text(probe.stderr) or f"exit status {probe.status}",
                 tried=probe.failed,
             )
             for name, probe in report.probes.by_name().items()

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict
 
 from lab.base.data import FailFastModel, read_model
 from lab.base.errors import UsageError, format_error
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.catalog.knobs import AppArmor
 from lab.check import distributions, results, settings
 from lab.check.distributions import CellAnswer, setting_id
@@ -23,7 +23,7 @@ LONGEST = 2000  # characters of one text
 MOST_BYTES = 16 << 20
 
 # A text without characters that control a terminal or hide others: guests and sites are not trusted.
-Text = Annotated[str, AfterValidator(lambda text: plain(text)[:LONGEST])]
+Text = Annotated[str, AfterValidator(lambda text: clean_text(text)[:LONGEST])]
 
 
 class _Data(FailFastModel):

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from lab import causes
-from lab.base.files import in_one_line, plain
+from lab.base.files import clean_text, in_one_line
 from lab.check.answer import HostAnswer
 from lab.check.published import PublishedCell
 
@@ -92,13 +92,15 @@ def _tested(answer: HostAnswer) -> Iterator[str]:
 
 
 def _cell(cell: PublishedCell) -> str:
-    return plain(f"{cell.system} with {cell.variant}, boxlite {cell.build}")
+    return clean_text(f"{cell.system} with {cell.variant}, boxlite {cell.build}")
 
 
 def _item(text: str, mark: str = "-") -> list[str]:
     """Wrap a text; lines after the first stand below its beginning."""
     first = f"{mark} " if mark else ""
-    return textwrap.wrap(plain(text), WIDTH, initial_indent=first, subsequent_indent=" " * len(first)) or [""]
+    return textwrap.wrap(clean_text(text), WIDTH, initial_indent=first, subsequent_indent=" " * len(first)) or [
+        ""
+    ]
 
 
 def _short(text: str) -> str:

@@ -9,7 +9,7 @@ import click
 
 from lab import builds
 from lab.base.errors import UsageError
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.base.paths import Paths
 from lab.cli import options, output
 from lab.gate import baseline, expectations, results
@@ -122,12 +122,12 @@ def expect_command(
         folder, record = baseline.read_run(lab.paths.runs, run)
         cells |= results.of_run(record, folder, results.choose_build(record, build, "--build")).cells
     rewriting = expectations.rewrite(file, list(cells.values()))
-    click.echo(plain(rewriting.diff(file.name)), nl=False)
+    click.echo(clean_text(rewriting.diff(file.name)), nl=False)
     counts = {"added": rewriting.added, "removed": rewriting.removed}
     changes = ", ".join(f"{count} {change}" for change, count in counts.items() if count)
     output.say(f"{file}: {changes or 'nothing to change'}{' (nothing was written)' if dry_run else ''}")
     for entry in rewriting.look_at:
-        output.say(plain(f"look at {entry}"))
+        output.say(clean_text(f"look at {entry}"))
     if FILL_IN in rewriting.new:
         output.say(f"replace every {FILL_IN.rstrip(': ')!r} before a gate uses the file")
     if not dry_run:

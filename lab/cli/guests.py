@@ -16,7 +16,7 @@ from rich.markup import escape
 from lab import builds, catalog, plan
 from lab.base.activity import Progress
 from lab.base.errors import UsageError
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.cli import options, output
 from lab.guest.transfer import Sftp
 from lab.lane import shell
@@ -257,5 +257,5 @@ def copy_command(lab: options.Lab, source: str, target: str, user: LoginName) ->
             copied, left_out = sftp.download(remote, Path(target))
             where = str(copied)
     less = f"; links and special files left out: {left_out}" if left_out else ""
-    output.say(plain(f"copied to {where}{less}"))
+    output.say(clean_text(f"copied to {where}{less}"))
     return 0

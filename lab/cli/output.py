@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lab.base.files import plain
+from lab.base.files import clean_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,7 +95,7 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a line to standard error as it is."""
-    print(plain(text), file=sys.stderr, flush=True)
+    print(clean_text(text), file=sys.stderr, flush=True)
 
 
 def print_rows(rows: Sequence[Sequence[str]]) -> None:

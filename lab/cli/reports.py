@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lab.base.errors import UsageError
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.cli import options, output
 from lab.merge import merge_shards
 from lab.record import RunResult, Status
@@ -52,7 +52,7 @@ def merge_command(lab: options.Lab, runs: tuple[str, ...], folder: Path | None, 
     if faults and not (partial and read):
         raise faults[0]
     for fault in faults:
-        output.say(f"left out: {plain(str(fault.args[0]))}")
+        output.say(f"left out: {clean_text(str(fault.args[0]))}")
     target = new_folder(lab.paths.make(lab.paths.runs), folder)
     run = merge_shards(read, target, partial=partial)
     options.show_result(run, target)
@@ -199,13 +199,13 @@ def runs_delete(lab: options.Lab, names: tuple[str, ...], yes: bool) -> int:
 
 def _row(run: PastRun) -> list[str]:
     about = _document(run)
-    result = plain(run.fault)
+    result = clean_text(run.fault)
     if run.record:
         counts = ", ".join(f"{number} {status}" for status, number in about["counts"].items())
         result = f"{counts or 'no cells'}: {RESULTS[about['exit_status']]}"
     started = f"{run.record.run.started:%Y-%m-%d %H:%M}" if run.record else "-"
-    builds = plain(", ".join(about["builds"])) or "-"
-    return [plain(run.name), started, builds, run.state, " ".join(result.split()), output.mib(run.size)]
+    builds = clean_text(", ".join(about["builds"])) or "-"
+    return [clean_text(run.name), started, builds, run.state, " ".join(result.split()), output.mib(run.size)]
 
 
 def _document(run: PastRun) -> dict[str, Any]:

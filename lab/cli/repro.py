@@ -13,7 +13,7 @@ import click
 
 from lab import cli
 from lab.base.errors import Bug, UsageError
-from lab.base.files import inert, plain
+from lab.base.files import clean_text, inert
 from lab.base.options import Group, flag, option
 from lab.cli import options, output
 from lab.repro import judging, reading, source
@@ -119,7 +119,7 @@ def _print_text(read: Report, judged: JudgedReport) -> None:
 def _print_plan(plan: "Plan") -> None:
     output.say("\nplan")
     for line in (*plan.steps, *(f"not run: {reason}" for reason in plan.why_not)):
-        output.say(f"        {inert(plain(line))}")
+        output.say(f"        {inert(clean_text(line))}")
     output.say("")
 
 

@@ -18,7 +18,7 @@ from fabric import Connection
 from fabric.tunnels import Tunnel
 
 from lab.base.errors import LabError
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.fleet.inventory import LOOPBACK, HostEntry
 from lab.fleet.messages import WorkerSettings, WorkerStart
 
@@ -163,7 +163,7 @@ class Login(threading.Thread):
         output, line = channel.makefile("r", 1), "-"
         while line:
             with suppress(TimeoutError):
-                if line := plain(output.readline(LONGEST_LINE)):
+                if line := clean_text(output.readline(LONGEST_LINE)):
                     last.append(line.rstrip()[:SHOWN])
                 if line.startswith("{") and not self.worker:
                     with suppress(ValueError):  # What it printed is shown when it ends.
@@ -268,4 +268,4 @@ def _refuse_unknown_keys(connection: Connection) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return plain(" ".join(str(error).split())) or type(error).__name__
+    return clean_text(" ".join(str(error).split())) or type(error).__name__

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from lab.base.activity import Activity, Progress
-from lab.base.files import LONGEST_NAME, plain
+from lab.base.files import LONGEST_NAME, clean_text
 from lab.images.store import ImageManifest
 from lab.record.outcome import Entry
 
@@ -18,8 +18,8 @@ LONGEST, LONGEST_PATH = 5000, 4096
 # What dask calls what a host offers: lanes, and MiB of memory for all of them. Beside them each architecture.
 LANE, MEMORY = "lane", "memory"
 
-Line = Annotated[str, StringConstraints(max_length=LONGEST), AfterValidator(plain)]
-LaneName = Annotated[str, StringConstraints(max_length=300), AfterValidator(plain)]
+Line = Annotated[str, StringConstraints(max_length=LONGEST), AfterValidator(clean_text)]
+LaneName = Annotated[str, StringConstraints(max_length=300), AfterValidator(clean_text)]
 FolderPath = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_PATH)]
 # Visible characters of ASCII: a host that dials in without a name is called by its address.
 HostName = Annotated[str, StringConstraints(pattern=rf"^[!-~]{{1,{LONGEST_NAME}}}$")]

@@ -18,7 +18,7 @@ from lab import __version__, builds
 from lab.base import scratch
 from lab.base.activity import Progress
 from lab.base.errors import LabError, UsageError, format_error
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, clean_text
 from lab.base.paths import Paths
 from lab.catalog import Catalog
 from lab.fleet import images, results
@@ -76,7 +76,7 @@ class Part(BaseModel):
         except (ValueError, LookupError, TypeError) as error:
             raise PartRefused(f"this is not a part of a run: {format_error(error)}") from error
         raise PartRefused(
-            f"the coordinator has lab {plain(str(lab))}, and this host has lab {__version__}",
+            f"the coordinator has lab {clean_text(str(lab))}, and this host has lab {__version__}",
             hint="check out the same version on both",
         )
 
@@ -137,7 +137,7 @@ class EventLines(Observer):
 
     def tell(self, kind: str, **more: Any) -> None:
         """Write one event."""
-        texts = {key: bounded(plain(more[key]), LONGEST) for key in ("text", "name") if key in more}
+        texts = {key: bounded(clean_text(more[key]), LONGEST) for key in ("text", "name") if key in more}
         with self._lock:
             self._stream.write(json.dumps({"kind": kind, **more, **texts}) + "\n")
             self._stream.flush()
@@ -205,7 +205,7 @@ def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]],
                 tell(json.loads(line))
         status = child.wait()
         words.join(WORDS_SECONDS)
-        return status, plain("".join(last)).strip()[-LAST_WORDS:]
+        return status, clean_text("".join(last)).strip()[-LAST_WORDS:]
     finally:
         _children.discard(child)
 

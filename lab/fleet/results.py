@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import zstandard
 
 from lab.base.data import read_model
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, clean_text
 from lab.builds import archives
 from lab.fleet.messages import LONGEST, PartEnd
 from lab.lane.cell import FAULT, fault_folder
@@ -56,7 +56,7 @@ def unpack(
 
     def may_hold(name: str) -> bool:
         # As evidence that a guest sends, which this was.
-        is_plain = plain(name) == name and "\n" not in name
+        is_plain = clean_text(name) == name and "\n" not in name
         parents = PurePosixPath(name).parents
         return name in (RESULTS_FILE, END_FILE) or (is_plain and any(cell in parents for cell in folders))
 
@@ -67,11 +67,12 @@ def unpack(
         names = {str(cell) for cell in cells}
         if other := next((cell for cell in result.cells if f"{CELLS}/{cell.name}" not in names), None):
             raise archives.DamagedArchive(
-                f"its record has {bounded(plain(other.name), 100)!r}, which is not a cell of the part"
+                f"its record has {bounded(clean_text(other.name), 100)!r}, which is not a cell of the part"
             )
         if lacking := next((build.name for build in result.run.builds if build.name not in builds), None):
             raise archives.DamagedArchive(
-                f"its record has the build {bounded(plain(lacking), 100)!r}, which is not a build of the part"
+                f"its record has the build {bounded(clean_text(lacking), 100)!r}, which is not a build of "
+                "the part"
             )
         return result, read_model(PartEnd, target / END_FILE, 8 * LONGEST)
 

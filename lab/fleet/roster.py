@@ -10,7 +10,7 @@ from distributed import Client
 from pydantic import ValidationError
 
 from lab.base.errors import format_error
-from lab.base.files import LONGEST_NAME, bounded, plain
+from lab.base.files import LONGEST_NAME, bounded, clean_text
 from lab.catalog import Guest
 from lab.fleet import host
 from lab.fleet.inventory import HostEntry
@@ -48,7 +48,7 @@ class JoinedHost:
         try:
             offer = HostOffer.model_validate(worker)
         except ValidationError as error:
-            return cls(address, plain(bounded(address, LONGEST_NAME)), fault=format_error(error))
+            return cls(address, clean_text(bounded(address, LONGEST_NAME)), fault=format_error(error))
         amounts = {name: int(amount) for name, amount in offer.resources.items()}
         architectures = frozenset(name for name, amount in amounts.items() if amount)
         return cls(address, offer.name, amounts.get(LANE, 0), amounts.get(MEMORY, 0), architectures)

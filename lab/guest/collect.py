@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lab.base.errors import LabError
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, clean_text
 from lab.catalog import Variant
 from lab.guest import suite
 from lab.guest.session import Session
@@ -77,7 +77,7 @@ class EvidenceFolder:
         parts = PurePosixPath(name[: LONGEST_PATH + 1]).parts
         wrong = (
             len(name) > LONGEST_PATH
-            or plain(name) != name
+            or clean_text(name) != name
             or "\n" in name
             or not (name in FILES or (len(parts) > 1 and parts[0] in FOLDERS))
             or len(parts) > MOST_LEVELS
@@ -85,6 +85,6 @@ class EvidenceFolder:
         )
         if wrong:
             raise HostileEvidence(
-                f"the guest's evidence has a file with the name {bounded(plain(name), 100)!r}"
+                f"the guest's evidence has a file with the name {bounded(clean_text(name), 100)!r}"
             )
         return self.folder.joinpath(*parts)

@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn
 import paramiko
 
 from lab.base.errors import LabError
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, clean_text
 from lab.base.wait import Deadline, DeadlineExpired, Speed, call_within, wait_for
 from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
@@ -218,7 +218,7 @@ class Session:
         command = f"{prefix} {shlex.join(programs.command(calls))}".strip()
         output = self.run(command, seconds=seconds, user=user, name=answer.names)
         if not any(answer.take(line[0]) for line in re.finditer(".+", output.stdout)):
-            printed = plain(bounded(f"{output.stdout}{output.stderr}", MOST_SHOWN))
+            printed = clean_text(bounded(f"{output.stdout}{output.stderr}", MOST_SHOWN))
             raise RemoteFailed(f"{answer.names} in the guest printed no JSON of its results: {printed}")
         return answer.results
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lab.base.errors import LabError, format_error
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, clean_text
 from lab.base.wait import Speed
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
@@ -110,7 +110,9 @@ def _read(printed: str, *, limit: float) -> tuple[Ending, str]:
     """How the suite ended, and the whole lines of its report. Raises ValueError."""
     ended = ENDED.match(printed)
     if ended is None:
-        raise ValueError(f"expected its exit status and its seconds, found {bounded(plain(printed), 100)!r}")
+        raise ValueError(
+            f"expected its exit status and its seconds, found {bounded(clean_text(printed), 100)!r}"
+        )
     report = printed[ended.end() :]
     if len(report.encode()) >= MOST_REPORT_BYTES:
         raise ValueError(f"its report has more than {MOST_REPORT_BYTES} bytes")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lab.base.errors import LabError, UsageError
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, clean_text
 
 # OpenSSH's server of SFTP, where Debian and Fedora have it, in root's home.
 AS_ROOT = (
@@ -70,7 +70,7 @@ class Sftp:
         return self._run("put", str(local.resolve()), remote, user_path=remote)
 
     def _run(self, verb: str, source: str, target: str, *, user_path: str) -> int:
-        path = bounded(plain(user_path), 200)
+        path = bounded(clean_text(user_path), 200)
         if "\n" in source + target:
             raise UsageError(f"{path} was not copied: its path has a line break")
         line = f"{verb} -r {_quoted(source)} {_quoted(target)}\n"
@@ -78,7 +78,7 @@ class Sftp:
         if ran.returncode == 0:
             return ran.stderr.count(LEFT_OUT)
         self.alive()
-        words = plain(ran.stderr.decode(errors="replace")).strip()
+        words = clean_text(ran.stderr.decode(errors="replace")).strip()
         if any(absent in words for absent in ABSENT):
             raise UsageError(f"{path}: no such file or folder in the guest")
         raise LabError(f"{path} was not copied: {bounded(words, 1000) or 'sftp does not say why'}")

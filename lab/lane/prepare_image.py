@@ -19,7 +19,7 @@ import libvirt
 from lab.base import process
 from lab.base.activity import Progress, Task
 from lab.base.errors import LabError
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import CloudImage, Guest, PackageManager
@@ -317,7 +317,7 @@ def complete_guest(lane: Lane, preparation: Preparation) -> dict[str, Any]:
         # The limit is set inside the guest, so that its output is not lost with the connection.
         limited = f"timeout {lane.speed.from_kvm(seconds):.0f} sh -ec {shlex.quote(script)} 2>&1"
         output = session.run(f"sudo -n {limited}", seconds=seconds + 30, check=False)
-        lines = [line for line in plain(output.stdout).splitlines() if line.strip()]
+        lines = [line for line in clean_text(output.stdout).splitlines() if line.strip()]
         return output.status == 0, lines[-LAST_LINES:]
 
     def missing() -> list[str]:

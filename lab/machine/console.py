@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from lab.base.files import plain
+from lab.base.files import clean_text
 
 LAST_LINES = 30
 # The kernel prints this when it starts the init of the initial RAM disk: all of its own start-up has run.
@@ -24,7 +24,7 @@ SSH_WORDS = re.compile(
 def read(file: Path) -> str:
     """The console's output as plain text; empty if there is none."""
     try:
-        return plain(file.read_text(errors="replace"))
+        return clean_text(file.read_text(errors="replace"))
     except OSError:
         return ""
 

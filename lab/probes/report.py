@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from pydantic import Field, ValidationError
 
 from lab.base.errors import UsageError, format_error
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, clean_text
 from lab.probes import script, show
 from lab.probes.facts import Facts, FactsModel, Probes, ProcessUser
 
@@ -91,7 +91,7 @@ def read(text: str) -> HostReport | None:
 
 def _packed(line: str) -> str:
     """A line without white space and marks of quotations, of which it gains some where lines are folded."""
-    return "".join(plain(line[:LONGEST_LINE]).translate(UNDONE).strip(QUOTE_MARKS).split())
+    return "".join(clean_text(line[:LONGEST_LINE]).translate(UNDONE).strip(QUOTE_MARKS).split())
 
 
 def _read(form: int, output: str) -> HostReport:
@@ -124,7 +124,7 @@ def _unescaped(value: Any) -> Any:
     """Return a document without the script's escapes, and without characters that control a terminal."""
     match value:
         case str():
-            return plain(unquote(value, errors="replace"))
+            return clean_text(unquote(value, errors="replace"))
         case dict():
             return {_unescaped(name): _unescaped(inner) for name, inner in value.items()}
         case list():

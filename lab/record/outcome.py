@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from lab.base.data import FailFastModel
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.base.ordered import OrderedEnum
 
 # Text that may come from a guest, without the characters that control a terminal.
-PlainText = Annotated[str, AfterValidator(plain)]
+PlainText = Annotated[str, AfterValidator(clean_text)]
 # The most seconds that are believed, 31 years: sums of them are finite, and integers hold them.
 MOST_SECONDS = 1e9
 Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
@@ -34,7 +34,7 @@ class FrozenEntry(Entry):
 
 # The build under test can write these texts. A path has at most 4096 bytes, and a box some 40 mounts.
 LONGEST, MOST = 5000, 500
-Text = Annotated[str, StringConstraints(max_length=LONGEST), AfterValidator(plain)]
+Text = Annotated[str, StringConstraints(max_length=LONGEST), AfterValidator(clean_text)]
 Texts = Annotated[list[Text], Field(max_length=MOST)]
 # A set of capabilities, as /proc/PID/status has it.
 Mask = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]

@@ -7,7 +7,7 @@ own escapes stand for what ends a command, and no line of the summary is one.
 from pathlib import Path
 
 from lab.base import notices
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, clean_text
 from lab.record import RunResult, Status
 from lab.report import markdown, table
 from lab.report.sections import Section, make_sections
@@ -74,4 +74,4 @@ def _text(section: Section) -> str:
 
 
 def _data(text: str, longest: int) -> str:
-    return plain(bounded(text, longest)).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return clean_text(bounded(text, longest)).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

@@ -17,7 +17,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import FinalResult
 
 from lab.base import notices
-from lab.base.files import bounded, in_one_line, plain
+from lab.base.files import bounded, clean_text, in_one_line
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import table
 
@@ -117,7 +117,7 @@ def _of_test(cell: CellResult, test: TestResult) -> FinalResult | None:
 
 def _result(kind: type[FinalResult], name: str, text: str, *, label: bool = False) -> FinalResult:
     """Make a result with the text and a one-line message. `name` is its type; `label`: both begin with it."""
-    text = plain(text).strip()
+    text = clean_text(text).strip()
     content = f"{name}: {text}" if label and text else text or name
     result = kind(bounded(" ".join(content.split()), LONGEST_MESSAGE), name)
     result.text = bounded(content, LONGEST_TEXT)

@@ -10,7 +10,7 @@ import jinja2
 
 from lab import causes
 from lab.base import notices
-from lab.base.files import bounded, in_one_line, inert, plain
+from lab.base.files import bounded, clean_text, in_one_line, inert
 from lab.catalog import remedies
 from lab.record import CellResult, RunResult
 from lab.report import protection, run_notes, sections, table
@@ -98,7 +98,7 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
         # Another lab may have found a cause that this one does not know.
         "explanation": lambda name: all_causes[name].explanation if name in all_causes else "",
     }
-    return inert(plain(environment.get_template(template).render(values)))
+    return inert(clean_text(environment.get_template(template).render(values)))
 
 
 def _escape(text: object, most: int = LONGEST) -> str:
@@ -121,11 +121,11 @@ def _code(text: object) -> str:
 
 def _link(path: object) -> str:
     """Quote the path of a file in the run's folder for a link; a guest may have chosen its name."""
-    return quote(plain(str(path)), safe="/+:@~")
+    return quote(clean_text(str(path)), safe="/+:@~")
 
 
 def _block(text: object, language: str = "text") -> str:
     """Return text as a code block, fenced with more backticks than it contains."""
-    content = plain(bounded(str(text), LONGEST_BLOCK))
+    content = clean_text(bounded(str(text), LONGEST_BLOCK))
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", content)), 0)
     return f"{fence}{language}\n{content}\n{fence}"

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base import notices
-from lab.base.files import bounded, in_one_line, inert, plain
+from lab.base.files import bounded, clean_text, in_one_line, inert
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
 from lab.report import protection, run_notes, sections, table
 
@@ -174,11 +174,11 @@ def _longest_word(text: Text) -> int:
 
 def print_plain(console: Console, text: str, style: str = "") -> None:
     """Print text without markup. The terminal wraps the lines, so that they can be copied."""
-    console.print(Text(inert(plain(text)), style), soft_wrap=True)
+    console.print(Text(inert(clean_text(text)), style), soft_wrap=True)
 
 
 def _reason(text: str) -> str:
-    return plain(bounded(text, LONGEST_REASON))
+    return clean_text(bounded(text, LONGEST_REASON))
 
 
 def _cell(text: str) -> str:

@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from lab.base.errors import UsageError
-from lab.base.files import bounded, check_values, plain
+from lab.base.files import bounded, check_values, clean_text
 from lab.repro.report import Place, Quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("reading.toml").read_text("utf-8"))
@@ -75,7 +75,7 @@ def read(data: bytes) -> "ReportText":
         raise UsageError("the report is binary data, not text", hint=f"give the report's text: {how_to_give()}")
     if text.lstrip().startswith(("{", "[")):
         text = _of_json(text)
-    text = plain(text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = clean_text(text.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
         raise UsageError(
             "the report is empty",
@@ -215,7 +215,7 @@ def _inline(content: str) -> str:
         return content
     parts = INLINE.parseInline(content)[0].children or []
     # An entity may stand for a character that hides text or ends the line.
-    return plain("".join(part.content for part in parts)).replace("\n", " ")
+    return clean_text("".join(part.content for part in parts)).replace("\n", " ")
 
 
 def quote(line: ReportLine, last: int = 0) -> Quote:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from lab import causes
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, clean_text
 from lab.base.ordered import OrderedEnum
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit, read_beginning
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
@@ -325,7 +325,7 @@ def essence(text: str) -> str:
 
 def spaced(text: str) -> str:
     """Return text in one line with single spaces, without the backslashes that quoting puts before quotes."""
-    return " ".join(plain(text).replace('\\"', '"').replace("\\n", " ").split())
+    return " ".join(clean_text(text).replace('\\"', '"').replace("\\n", " ").split())
 
 
 def _of_one_failure(plan: Plan, answered: Sequence[AnsweredQuestion]) -> Iterator[Claim]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from lab.base import process
 from lab.base.activity import CancelToken
 from lab.base.errors import ImageNotAvailable, LabError
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.plan import Cell, PlannedRun
 from lab.record import CellHistory, CellResult, CellTrials, RemedyResult, RunResult, Status
 from lab.run.backlog import Backlog, Estimates, Ticket
@@ -143,7 +143,7 @@ class Decisions:
 
     def retry(self, ticket: Ticket, reason: str, *, after_lane: int, next_step: str = AGAIN) -> None:
         """Send a cell to a later lane than number `after_lane`, which does `next_step` the note says."""
-        ticket.errors.append(plain(reason))
+        ticket.errors.append(clean_text(reason))
         name = f"{ticket.cell.guest.name} {ticket.cell.variant.name}"
         first = next(iter(reason.splitlines()), "")
         self.observer.note(f"{name}: {next_step}: {first}")

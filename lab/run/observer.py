@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from lab.base.activity import Activity, Progress
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, clean_text
 from lab.images.store import BaseImage
 from lab.record import CellResult, LaneStep
 
@@ -45,7 +45,10 @@ class LaneSteps(Observer):
         self._current: dict[str, tuple[LaneStep, bool]] = {}
 
     def lane(self, lane: str, progress: Progress | None) -> None:
-        time_stamp, name = datetime.now(UTC), bounded(plain(progress.name), LONGEST_STEP) if progress else ""
+        time_stamp, name = (
+            datetime.now(UTC),
+            bounded(clean_text(progress.name), LONGEST_STEP) if progress else "",
+        )
         with self._lock:
             step, in_trial = self._current.pop(lane, (None, False))
             if step and step.text == name:

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from lab import causes
-from lab.base.files import plain
+from lab.base.files import clean_text
 from lab.catalog.remedies import Remedy
 from lab.causes import evidence
 from lab.causes.evidence import Evidence
@@ -79,7 +79,7 @@ def read(folder: Path, tests: Iterable[TestResult]) -> BoxliteMessage:
         boxes = groupby(_errors(evidence.read_beginning(log)), lambda error: error[1].startswith(REPEATED))
         # All errors of one box up to its failure: the supposed cause comes after the errors themselves.
         if errors := next((list(errors) for is_repeated, errors in boxes if not is_repeated), None):
-            logged = plain("\n".join(text for _, text in errors))
+            logged = clean_text("\n".join(text for _, text in errors))
             return BoxliteMessage(message, logged, errors[-1][0], str(log.relative_to(folder)))
     return BoxliteMessage(message, file=str(logs[0].relative_to(folder)) if logs else "")
 

@@ -102,12 +102,12 @@ def synced_paths(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     ],
 )
 def test_plain_text_controls_nothing_and_hides_nothing(text: str, expected: str) -> None:
-    assert files.plain(text) == expected
+    assert files.clean_text(text) == expected
 
 
 def test_a_megabyte_of_unfinished_escapes_is_cleaned_in_time() -> None:
     for piece in ("\x1b]", "\x1b[", "\x1b[0;", "\u202e", "x"):
-        cleaned = files.plain(piece * (1_000_000 // len(piece)))
+        cleaned = files.clean_text(piece * (1_000_000 // len(piece)))
         assert set(cleaned) <= {"x", "0", ";"}
 
 

@@ -15,7 +15,7 @@ from lab.base import process
 from lab.base.activity import Task
 from lab.base.architecture import get_host_architecture
 from lab.base.errors import LabError, NotApplicable, UsageError
-from lab.base.files import plain, sha256
+from lab.base.files import clean_text, sha256
 from lab.base.notices import ANNOUNCED_TASK, announce
 from lab.base.paths import Paths
 from lab.builds import sandbox, wheels
@@ -207,7 +207,7 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> Non
 
         def on_line(line: str) -> None:
             stream.write(f"{line}\n")
-            announce(plain(line))
+            announce(clean_text(line))
 
         try:
             for command in commands:

@@ -22,7 +22,7 @@ from lab.base.activity import Task
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64, Architecture, get_host_architecture
 from lab.base.data import parse_json
 from lab.base.errors import LabError, UsageError, format_error
-from lab.base.files import bounded, plain, read_regular, sha256
+from lab.base.files import bounded, clean_text, read_regular, sha256
 from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import PACKAGE, Paths
 from lab.builds import archives, elf, sandbox, wheels
@@ -355,7 +355,7 @@ def _result(event: _Event, called: str, exit_status: str) -> TestResult | None:
                 message=message or "failed",
                 out_of_time=bool(event.reason),
             )
-    raise ValueError(f"{name} has an event of no known kind: {bounded(plain(event.event), 40)}")
+    raise ValueError(f"{name} has an event of no known kind: {bounded(clean_text(event.event), 40)}")
 
 
 def _words_of_panic(output: str) -> str:

@@ -7,7 +7,7 @@ from itertools import chain
 
 from markupsafe import Markup, escape
 
-from lab.base.files import grouped, plain, slug
+from lab.base.files import clean_text, grouped, slug
 from lab.catalog.remedies import Remedy
 from lab.check import published
 from lab.check.distributions import CellAnswer, CellTrial, setting_id
@@ -164,8 +164,8 @@ def support_files(site: Site) -> Iterator[TextFile]:
         # What an endpoint badge of shields.io reads: https://shields.io/badges/endpoint-badge.
         badge = {
             "schemaVersion": 1,
-            "label": f"boxlite on {plain(distribution.title)[:120]}",
-            "message": plain(f"{version}{answer.headline}")[:80],
+            "label": f"boxlite on {clean_text(distribution.title)[:120]}",
+            "message": clean_text(f"{version}{answer.headline}")[:80],
             "color": BLOCKED_BUT_CURED if answer.cures else COLOURS[answer.kind],
         }
         yield TextFile(distribution.badge, f"{json.dumps(badge, indent=1)}\n")

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from lab import __version__
-from lab.base.files import bounded, plain
+from lab.base.files import bounded, clean_text
 from lab.report.site.charts import duration
 from lab.report.table import format_count
 
@@ -120,9 +120,9 @@ def environment() -> jinja2.Environment:
 
 def prose(text: str) -> Markup:
     """Return a sentence of the lab's with what stands between backticks as code; everything is escaped."""
-    parts = plain(text).split("`")
+    parts = clean_text(text).split("`")
     if len(parts) % 2 == 0:  # one backtick is left over
-        return escape(plain(text))
+        return escape(clean_text(text))
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
     )
@@ -140,4 +140,4 @@ def link(page: str, path: str) -> str:
 def _harmless(value: Any) -> Any:
     """Remove control characters from text that a template prints, and cut it to a bounded length."""
     # Whatever is printed becomes text: a path holds names that a record may have from anywhere.
-    return value if isinstance(value, Markup) else plain(bounded(str(value), LONGEST_TEXT))
+    return value if isinstance(value, Markup) else clean_text(bounded(str(value), LONGEST_TEXT))
