@@ -39,14 +39,14 @@ def clean_text(text: str) -> str:
     return visible.getvalue() + text[end:] if end else text
 
 
-def bounded(text: str, most: int) -> str:
+def cut_text(text: str, most: int) -> str:
     """Cut a text to `most` characters; the end says how many are missing."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text) - most} more characters)"
 
 
 def in_one_line(text: str, most: int = sys.maxsize) -> str:
     """Make a guest's text one line that controls no terminal, cut to `most` characters."""
-    return " ".join(clean_text(bounded(text, most)).split())
+    return " ".join(clean_text(cut_text(text, most)).split())
 
 
 def inert(text: str) -> str:

@@ -7,7 +7,7 @@ from functools import wraps
 
 from lab.base.activity import Task
 from lab.base.errors import LabError, format_error
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 
 # What gets the lines of `announce`; the command line sets it. None: they are not shown.
 listener: Callable[[str], None] | None = None
@@ -47,7 +47,7 @@ def shown_or_why[T](make: Callable[[], T], otherwise: Callable[[str], T]) -> T:
             bugs["".join(traceback.format_exception(error))] = None
         name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
         problem = str(error.args[0]) if isinstance(error, LabError) else format_error(error)
-        return otherwise(bounded(clean_text(f"could not be shown: {name}{problem}"), LONGEST))
+        return otherwise(cut_text(clean_text(f"could not be shown: {name}{problem}"), LONGEST))
 
 
 def guarded_text[**P](make: Callable[P, str]) -> Callable[P, str]:

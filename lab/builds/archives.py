@@ -16,7 +16,7 @@ import zstandard
 
 from lab.base import process, scratch
 from lab.base.errors import LabError
-from lab.base.files import bounded, clean_text, is_full
+from lab.base.files import clean_text, cut_text, is_full
 
 # What an archive may hold, unpacked. boxlite 0.10.8's wheel has 115 MB in 31 files.
 MOST_BYTES = 4 << 30
@@ -46,7 +46,7 @@ def reading() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, DamagedArchive) or is_full(error):
             raise
-        raise DamagedArchive(bounded(clean_text(str(error)), LONGEST_MESSAGE)) from error
+        raise DamagedArchive(cut_text(clean_text(str(error)), LONGEST_MESSAGE)) from error
 
 
 def read(path: Path, name: str, most: int) -> bytes:
@@ -93,7 +93,7 @@ def unpack_deb(path: Path, to: Path, most: int) -> int:
             if (size := tar.stat().st_size) > most:
                 raise DamagedArchive(f"it holds more than {most / 2**30:.3g} GiB")
             if failure:
-                raise DamagedArchive(bounded(failure, LONGEST_MESSAGE))
+                raise DamagedArchive(cut_text(failure, LONGEST_MESSAGE))
             with _read_tar(tar) as archive:
                 archive.extractall(to, _members(archive, skip_links=True), filter="data")
     finally:
@@ -114,7 +114,7 @@ def check_wheel(path: Path) -> None:
     """Read all files of a wheel. Raises DamagedArchive if one does not match its checksum."""
     with reading(), _open_wheel(path) as wheel:
         if name := wheel.testzip():
-            raise DamagedArchive(f"{bounded(clean_text(name), LONGEST_MESSAGE)} does not match its checksum")
+            raise DamagedArchive(f"{cut_text(clean_text(name), LONGEST_MESSAGE)} does not match its checksum")
 
 
 @contextmanager
@@ -178,7 +178,7 @@ def _check_name(name: str, *, is_usual: bool = True) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or len(path.parts) > DEEPEST or not is_usual:
         raise DamagedArchive(
-            f"it holds {bounded(clean_text(name), 100)!r}; expected only files and folders below it"
+            f"it holds {cut_text(clean_text(name), 100)!r}; expected only files and folders below it"
         )
 
 

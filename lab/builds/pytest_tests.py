@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from lab.base.files import bounded, check_values, clean_text
+from lab.base.files import check_values, clean_text, cut_text
 from lab.builds import archives
 from lab.builds._base import FOLDER, ROOTFS, Build, DeployStep, SuiteOptions
 from lab.record import Outcome, Protection, TestResult
@@ -53,7 +53,7 @@ class _Phase(BaseModel):
                 pass
             case words:
                 pass
-        return clean_text(bounded(str(words or ""), LONGEST_MESSAGE))
+        return clean_text(cut_text(str(words or ""), LONGEST_MESSAGE))
 
 
 def read_reportlog(text: str) -> dict[str, TestResult | None] | None:
@@ -89,12 +89,12 @@ def entries_of(text: str) -> Iterator[dict[str, Any]]:
         except RecursionError:
             raise ValueError("its JSON is nested too deeply") from None
         if not isinstance(entry, dict):
-            raise ValueError(f"a line is not a JSON object: {clean_text(bounded(line[0], 100))}")
+            raise ValueError(f"a line is not a JSON object: {clean_text(cut_text(line[0], 100))}")
         yield entry
 
 
 def _result(name: str, phases: dict[str, _Phase]) -> TestResult:
-    name, seconds = bounded(name, LONGEST_NAME), round(sum(phase.duration for phase in phases.values()), 2)
+    name, seconds = cut_text(name, LONGEST_NAME), round(sum(phase.duration for phase in phases.values()), 2)
     failures = {"setup": Outcome.ERROR, "call": Outcome.FAIL, "teardown": Outcome.ERROR}
     for when, failure in failures.items():
         phase = phases.get(when)

@@ -8,7 +8,7 @@ from stat import S_ISREG
 
 from lab.base.data import SMALL_FILE, parse_json
 from lab.base.errors import LabError, format_error
-from lab.base.files import bounded, clean_text, open_regular, read_regular
+from lab.base.files import clean_text, cut_text, open_regular, read_regular
 from lab.probes import NONE_RUN, ProbedUser, Probes
 from lab.probes.facts import STACKED, read_label
 from lab.record import Outcome, TestResult
@@ -265,6 +265,6 @@ MOST_NAMES = 5
 def killed_for_memory(folder: Path) -> list[str]:
     """The names of these programs, each once; at most five."""
     names = dict.fromkeys(
-        bounded(clean_text(name), 40) for name in KILLED.findall(read_text(folder, KERNEL_FILE))
+        cut_text(clean_text(name), 40) for name in KILLED.findall(read_text(folder, KERNEL_FILE))
     )
     return list(names)[:MOST_NAMES]

@@ -18,7 +18,7 @@ import click
 from lab import __version__
 from lab.base import files, notices
 from lab.base.errors import Bug, LabError, NotApplicable, UsageError
-from lab.base.files import bounded, clean_text, inert
+from lab.base.files import clean_text, cut_text, inert
 from lab.base.paths import ANOTHER_HOME, STATES_GIB, Paths
 
 # The exit status that shells give a program ended by SIGINT.
@@ -234,7 +234,7 @@ def _tell(text: str) -> None:
 
 def _safe(error: Exception) -> str:
     """Return an error's message for a terminal and for the log of a CI job: it may hold text from a guest."""
-    return inert(clean_text(bounded(str(error), LONGEST)))
+    return inert(clean_text(cut_text(str(error), LONGEST)))
 
 
 def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from lab.base import scratch
 from lab.base.errors import LabError, format_error
-from lab.base.files import bounded, clean_text, make_folder, write_atomically
+from lab.base.files import clean_text, cut_text, make_folder, write_atomically
 from lab.base.paths import Paths
 from lab.builds import archives
 from lab.catalog import Guest
@@ -367,7 +367,7 @@ class Coordinator:
     def _fail_part(self, submitted: SubmittedPart, error: BaseException) -> None:
         """The lab failed with a part: another host tries what is left of it, or its cells are given up."""
         name, number, is_lost = submitted.host, submitted.number, isinstance(error, KilledWorker)
-        fault = bounded(clean_text(str(error)), LONGEST_FAULT)
+        fault = cut_text(clean_text(str(error)), LONGEST_FAULT)
         if len(submitted.hosts) > 1 and not is_lost:
             # The first host went before its result was here, so whose this is cannot be told.
             self.observer.note(f"part {number} is run again: {fault}")

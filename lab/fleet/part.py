@@ -18,7 +18,7 @@ from lab import __version__, builds
 from lab.base import scratch
 from lab.base.activity import Progress
 from lab.base.errors import LabError, UsageError, format_error
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.base.paths import Paths
 from lab.catalog import Catalog
 from lab.fleet import images, results
@@ -137,7 +137,7 @@ class EventLines(Observer):
 
     def tell(self, kind: str, **more: Any) -> None:
         """Write one event."""
-        texts = {key: bounded(clean_text(more[key]), LONGEST) for key in ("text", "name") if key in more}
+        texts = {key: cut_text(clean_text(more[key]), LONGEST) for key in ("text", "name") if key in more}
         with self._lock:
             self._stream.write(json.dumps({"kind": kind, **more, **texts}) + "\n")
             self._stream.flush()

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import zstandard
 
 from lab.base.data import read_model
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.builds import archives
 from lab.fleet.messages import LONGEST, PartEnd
 from lab.lane.cell import FAULT, fault_folder
@@ -67,11 +67,11 @@ def unpack(
         names = {str(cell) for cell in cells}
         if other := next((cell for cell in result.cells if f"{CELLS}/{cell.name}" not in names), None):
             raise archives.DamagedArchive(
-                f"its record has {bounded(clean_text(other.name), 100)!r}, which is not a cell of the part"
+                f"its record has {cut_text(clean_text(other.name), 100)!r}, which is not a cell of the part"
             )
         if lacking := next((build.name for build in result.run.builds if build.name not in builds), None):
             raise archives.DamagedArchive(
-                f"its record has the build {bounded(clean_text(lacking), 100)!r}, which is not a build of "
+                f"its record has the build {cut_text(clean_text(lacking), 100)!r}, which is not a build of "
                 "the part"
             )
         return result, read_model(PartEnd, target / END_FILE, 8 * LONGEST)

@@ -10,7 +10,7 @@ from distributed import Client
 from pydantic import ValidationError
 
 from lab.base.errors import format_error
-from lab.base.files import LONGEST_NAME, bounded, clean_text
+from lab.base.files import LONGEST_NAME, clean_text, cut_text
 from lab.catalog import Guest
 from lab.fleet import host
 from lab.fleet.inventory import HostEntry
@@ -48,7 +48,7 @@ class JoinedHost:
         try:
             offer = HostOffer.model_validate(worker)
         except ValidationError as error:
-            return cls(address, clean_text(bounded(address, LONGEST_NAME)), fault=format_error(error))
+            return cls(address, clean_text(cut_text(address, LONGEST_NAME)), fault=format_error(error))
         amounts = {name: int(amount) for name, amount in offer.resources.items()}
         architectures = frozenset(name for name, amount in amounts.items() if amount)
         return cls(address, offer.name, amounts.get(LANE, 0), amounts.get(MEMORY, 0), architectures)
@@ -138,7 +138,7 @@ class Roster:
         if joined := self.usable.get(name):
             joined.failures += 1
             if joined.failures >= FAILURES_OF_A_HOST and len(self.usable) > 1:
-                last = bounded(" ".join(fault.split()), LONGEST_FAULT)
+                last = cut_text(" ".join(fault.split()), LONGEST_FAULT)
                 self.refuse(name, f"its lab failed {joined.failures} times in a row, the last time: {last}")
 
     def count_success(self, name: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lab.base.errors import LabError
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.catalog import Variant
 from lab.guest import suite
 from lab.guest.session import Session
@@ -85,6 +85,6 @@ class EvidenceFolder:
         )
         if wrong:
             raise HostileEvidence(
-                f"the guest's evidence has a file with the name {bounded(clean_text(name), 100)!r}"
+                f"the guest's evidence has a file with the name {cut_text(clean_text(name), 100)!r}"
             )
         return self.folder.joinpath(*parts)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from lab.base.errors import LabError, format_first_errors
-from lab.base.files import bounded, check_values, clean_text
+from lab.base.files import check_values, clean_text, cut_text
 from lab.probes import PROGRAMS
 
 # What runs the programs in a guest: over SSH, or as the resident agent.
@@ -72,7 +72,7 @@ def command(calls: Sequence[Call]) -> list[str]:
 
 def keep_none(name: str, _content: bytes) -> None:
     """For programs that send no file."""
-    raise ValueError(f"nobody asked for the file {bounded(clean_text(name), 100)!r}")
+    raise ValueError(f"nobody asked for the file {cut_text(clean_text(name), 100)!r}")
 
 
 class _Line(BaseModel):
@@ -114,10 +114,10 @@ class ProgramReply:
             text = printed if isinstance(printed, str) else printed.decode(errors="replace")
             raise RemoteFailed(
                 f"{self.names} in the guest printed no JSON of its results ({error}): "
-                f"{clean_text(bounded(text, MOST_SHOWN))}"
+                f"{clean_text(cut_text(text, MOST_SHOWN))}"
             ) from error
         if line.failed is not None:
-            reason = clean_text(bounded(line.failed.rstrip(), MOST_SHOWN))
+            reason = clean_text(cut_text(line.failed.rstrip(), MOST_SHOWN))
             raise RemoteFailed(f"`{self.names}` in the guest failed: {reason}")
         self.results = line.results or []
         return True
@@ -152,7 +152,7 @@ def checked[T](program: str, kind: type[T], printed: object) -> T:
     try:
         return TypeAdapter(kind).validate_python(printed)
     except ValidationError as error:
-        wrong = clean_text(bounded(format_first_errors(error, MOST_NAMED), MOST_SHOWN))
+        wrong = clean_text(cut_text(format_first_errors(error, MOST_NAMED), MOST_SHOWN))
         raise RemoteFailed(
             f"`{program}` in the guest printed JSON of another form: {wrong}",
             hint=f"the program {program}.py and the model of what it prints must agree",

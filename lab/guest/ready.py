@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from lab.base.data import parse_json
 from lab.base.errors import LabError, format_error
-from lab.base.files import bounded
+from lab.base.files import cut_text
 from lab.base.wait import DeadlineExpired
 from lab.catalog import Guest
 from lab.guest.programs import MOST_SHOWN, RemoteFailed
@@ -73,7 +73,7 @@ def wait_ready(session: Session, listens: Callable[[], bool], *, cloud_init: boo
         if not result.errors and "NoCloud" in str(result.datasource):
             return
         reported = "; ".join(map(str, result.errors)) or f"it used {result.datasource}"
-        problem = f"failed: {bounded(reported, MOST_SHOWN)}"
+        problem = f"failed: {cut_text(reported, MOST_SHOWN)}"
     log = session.run("sudo -n cat /var/log/cloud-init.log", seconds=10, check=False).stdout
     raise CloudInitFailed(f"cloud-init in the guest {problem}", evidence={"cloud-init.log": log})
 

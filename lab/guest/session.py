@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn
 import paramiko
 
 from lab.base.errors import LabError
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.base.wait import Deadline, DeadlineExpired, Speed, call_within, wait_for
 from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
@@ -134,7 +134,7 @@ class Session:
         Raises SessionLost, RemoteFailed if it prints too much or `check` is set, or whatever `alive` raises.
         """
         limit = self.speed.from_kvm(seconds)
-        called = f"`{name or bounded(command.partition('\n')[0], 120)}`"
+        called = f"`{name or cut_text(command.partition('\n')[0], 120)}`"
         try:
             output = self.execute(self.log_in(user), command, Deadline(limit, called))
         except DeadlineExpired as error:
@@ -144,7 +144,7 @@ class Session:
         if output.status == -1:  # paramiko's word for a channel that closed without a status
             self._lost(f"SSH closed during {called}", None)
         if check and output.status != 0:
-            printed = bounded(f"{output.stdout}{output.stderr}".rstrip(), MOST_SHOWN)
+            printed = cut_text(f"{output.stdout}{output.stderr}".rstrip(), MOST_SHOWN)
             raise RemoteFailed(f"{called} in the guest: exit status {output.status}\n{printed}".rstrip())
         return output
 
@@ -218,7 +218,7 @@ class Session:
         command = f"{prefix} {shlex.join(programs.command(calls))}".strip()
         output = self.run(command, seconds=seconds, user=user, name=answer.names)
         if not any(answer.take(line[0]) for line in re.finditer(".+", output.stdout)):
-            printed = clean_text(bounded(f"{output.stdout}{output.stderr}", MOST_SHOWN))
+            printed = clean_text(cut_text(f"{output.stdout}{output.stderr}", MOST_SHOWN))
             raise RemoteFailed(f"{answer.names} in the guest printed no JSON of its results: {printed}")
         return answer.results
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from lab.base.errors import LabError
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.base.wait import Speed
 from lab.guest.session import Session
 from lab.record import Stress
@@ -78,4 +78,4 @@ def _stop(session: Session) -> bool:
 
 
 def _line(text: str) -> str:
-    return bounded(" ".join(clean_text(text).split()), 400) or "nothing was said"
+    return cut_text(" ".join(clean_text(text).split()), 400) or "nothing was said"

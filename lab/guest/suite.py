@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lab.base.errors import LabError, format_error
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.base.wait import Speed
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
@@ -111,7 +111,7 @@ def _read(printed: str, *, limit: float) -> tuple[Ending, str]:
     ended = ENDED.match(printed)
     if ended is None:
         raise ValueError(
-            f"expected its exit status and its seconds, found {bounded(clean_text(printed), 100)!r}"
+            f"expected its exit status and its seconds, found {cut_text(clean_text(printed), 100)!r}"
         )
     report = printed[ended.end() :]
     if len(report.encode()) >= MOST_REPORT_BYTES:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lab.base.errors import LabError, UsageError
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 
 # OpenSSH's server of SFTP, where Debian and Fedora have it, in root's home.
 AS_ROOT = (
@@ -70,7 +70,7 @@ class Sftp:
         return self._run("put", str(local.resolve()), remote, user_path=remote)
 
     def _run(self, verb: str, source: str, target: str, *, user_path: str) -> int:
-        path = bounded(clean_text(user_path), 200)
+        path = cut_text(clean_text(user_path), 200)
         if "\n" in source + target:
             raise UsageError(f"{path} was not copied: its path has a line break")
         line = f"{verb} -r {_quoted(source)} {_quoted(target)}\n"
@@ -81,7 +81,7 @@ class Sftp:
         words = clean_text(ran.stderr.decode(errors="replace")).strip()
         if any(absent in words for absent in ABSENT):
             raise UsageError(f"{path}: no such file or folder in the guest")
-        raise LabError(f"{path} was not copied: {bounded(words, 1000) or 'sftp does not say why'}")
+        raise LabError(f"{path} was not copied: {cut_text(words, 1000) or 'sftp does not say why'}")
 
 
 def _quoted(path: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.base.errors import LabError
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.catalog import Variant
 from lab.guest.programs import RemoteFailed, checked
 from lab.guest.session import ADMIN, SUITE, Session, User
@@ -85,7 +85,7 @@ def check_facts(printed: object, sysctls: Collection[str]) -> Facts:
     wrong += [f"it does not tell the mount of {path}" for path in MOUNTS if path not in facts.mounts]
     # Folders of the lab's own are named after it.
     if not PYTHON.fullmatch(facts.python):
-        wrong.append(f"{bounded(clean_text(facts.python), 40)!r} is not a version of Python")
+        wrong.append(f"{cut_text(clean_text(facts.python), 40)!r} is not a version of Python")
     if wrong:
         raise RemoteFailed(f"`facts` in the guest: {'; '.join(wrong)}")
     return facts

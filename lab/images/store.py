@@ -18,7 +18,7 @@ from lab.base.activity import Task
 from lab.base.architecture import ARCHITECTURES, X86_64, Architecture
 from lab.base.data import SMALL_FILE, FailFastModel, read_model
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
-from lab.base.files import bounded, clean_text, digest, put_in_place, seal, sha256
+from lab.base.files import clean_text, cut_text, digest, put_in_place, seal, sha256
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
@@ -424,6 +424,6 @@ def receive(paths: Paths, sent: ImageManifest, bring: Bring, task: Task, *, orig
                         f"not {expected.sha256[:12]}"
                     )
 
-        first_source = bounded(clean_text(sent.source), 400).partition("; from ")[0]
+        first_source = cut_text(clean_text(sent.source), 400).partition("; from ")[0]
         source = f"{first_source}; from {origin}".removeprefix("; ")
         return place(paths.images / name, sent.guest, sent.inputs, source, fill, arch=sent.arch, base=sent.base)

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from pydantic import Field, ValidationError
 
 from lab.base.errors import UsageError, format_error
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.probes import script, show
 from lab.probes.facts import Facts, FactsModel, Probes, ProcessUser
 
@@ -111,9 +111,9 @@ def _read(form: int, output: str) -> HostReport:
     try:
         return HostReport.model_validate(_unescaped(json.loads(document)))
     except ValidationError as error:
-        raise _damaged(bounded(format_error(error), 300)) from error
+        raise _damaged(cut_text(format_error(error), 300)) from error
     except (ValueError, RecursionError) as error:
-        raise _damaged(f"it is not JSON: {bounded(format_error(error), 300)}") from error
+        raise _damaged(f"it is not JSON: {cut_text(format_error(error), 300)}") from error
 
 
 def _damaged(reason: str) -> UsageError:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lab.base.files import bounded, grouped
+from lab.base.files import cut_text, grouped
 from lab.gate.compare import CellDifference, Comparison, Difference
 from lab.gate.decision import Decision, Gate
 from lab.report import markdown
@@ -110,17 +110,17 @@ def heading(cell: CellDifference) -> str:
     old, new = transition(cell, "old"), transition(cell, "new")
     tests = "; ".join(map(str, cell.tests)) if old == new and not cell.difference.blocks else ""
     return f"{cell.difference}: {cell.name}: {old} -> {new}" + (
-        f" ({bounded(tests, LONGEST)})" if tests else ""
+        f" ({cut_text(tests, LONGEST)})" if tests else ""
     )
 
 
 def details(cell: CellDifference) -> list[tuple[str, str]]:
     """Return what is known about a cell's difference, as pairs of a label and a text."""
-    pairs = [("", bounded(cell.reason, LONGEST))]
+    pairs = [("", cut_text(cell.reason, LONGEST))]
     pairs += [("test", str(test)) for test in cell.tests[:MOST_TESTS]]
     if (more := len(cell.tests) - MOST_TESTS) > 0:
         pairs.append(("tests", f"{more} more changed"))
-    pairs += [("less protected", bounded(line, LONGEST)) for line in cell.protection[:MOST_TESTS]]
+    pairs += [("less protected", cut_text(line, LONGEST)) for line in cell.protection[:MOST_TESTS]]
     pairs += [
         ("environment changed", "; ".join(map(str, cell.environment))),
         ("evidence", cell.evidence),
@@ -134,7 +134,7 @@ def could_not_run(comparison: Comparison) -> list[str]:
     """Return one line for each reason why cells could not be run, with its cells, and how to run them."""
     missing = comparison.of(Difference.COULD_NOT_RUN)
     by_reason = grouped((cell.reason or "no reason given", cell) for cell in missing)
-    lines = [f"{_names(cells, comparison)}: {bounded(reason, LONGEST)}" for reason, cells in by_reason.items()]
+    lines = [f"{_names(cells, comparison)}: {cut_text(reason, LONGEST)}" for reason, cells in by_reason.items()]
     if comparison.new.folder and any(cell.new and cell.new.status.could_not_run for cell in missing):
         lines.append(f"run what is missing: lab matrix --resume {shlex.quote(comparison.new.folder)}")
     return lines

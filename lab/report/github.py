@@ -7,7 +7,7 @@ own escapes stand for what ends a command, and no line of the summary is one.
 from pathlib import Path
 
 from lab.base import notices
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.record import RunResult, Status
 from lab.report import markdown, table
 from lab.report.sections import Section, make_sections
@@ -69,9 +69,9 @@ def _text(section: Section) -> str:
     first = section.first
     again = f"\nrun it again: {first.rerun}" if first.rerun else ""
     where = ", ".join(f"{cell.guest} {section.heading(cell)}" for cell in section.cells)
-    reason = bounded(first.reason or str(first.status), LONGEST_TEXT // 2)
-    return f"{reason}\n{bounded(where, LONGEST_TEXT // 4)}{again}"
+    reason = cut_text(first.reason or str(first.status), LONGEST_TEXT // 2)
+    return f"{reason}\n{cut_text(where, LONGEST_TEXT // 4)}{again}"
 
 
 def _data(text: str, longest: int) -> str:
-    return clean_text(bounded(text, longest)).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return clean_text(cut_text(text, longest)).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

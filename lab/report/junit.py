@@ -17,7 +17,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import FinalResult
 
 from lab.base import notices
-from lab.base.files import bounded, clean_text, in_one_line
+from lab.base.files import clean_text, cut_text, in_one_line
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import table
 
@@ -119,6 +119,6 @@ def _result(kind: type[FinalResult], name: str, text: str, *, label: bool = Fals
     """Make a result with the text and a one-line message. `name` is its type; `label`: both begin with it."""
     text = clean_text(text).strip()
     content = f"{name}: {text}" if label and text else text or name
-    result = kind(bounded(" ".join(content.split()), LONGEST_MESSAGE), name)
-    result.text = bounded(content, LONGEST_TEXT)
+    result = kind(cut_text(" ".join(content.split()), LONGEST_MESSAGE), name)
+    result.text = cut_text(content, LONGEST_TEXT)
     return result

@@ -10,7 +10,7 @@ import jinja2
 
 from lab import causes
 from lab.base import notices
-from lab.base.files import bounded, clean_text, in_one_line, inert
+from lab.base.files import clean_text, cut_text, in_one_line, inert
 from lab.catalog import remedies
 from lab.record import CellResult, RunResult
 from lab.report import protection, run_notes, sections, table
@@ -126,6 +126,6 @@ def _link(path: object) -> str:
 
 def _block(text: object, language: str = "text") -> str:
     """Return text as a code block, fenced with more backticks than it contains."""
-    content = clean_text(bounded(str(text), LONGEST_BLOCK))
+    content = clean_text(cut_text(str(text), LONGEST_BLOCK))
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", content)), 0)
     return f"{fence}{language}\n{content}\n{fence}"

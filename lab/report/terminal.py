@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base import notices
-from lab.base.files import bounded, clean_text, in_one_line, inert
+from lab.base.files import clean_text, cut_text, in_one_line, inert
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
 from lab.report import protection, run_notes, sections, table
 
@@ -178,7 +178,7 @@ def print_plain(console: Console, text: str, style: str = "") -> None:
 
 
 def _reason(text: str) -> str:
-    return clean_text(bounded(text, LONGEST_REASON))
+    return clean_text(cut_text(text, LONGEST_REASON))
 
 
 def _cell(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import causes
-from lab.base.files import bounded
+from lab.base.files import cut_text
 from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
 from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResult
@@ -104,7 +104,7 @@ def render(subject: Subject) -> str:
         # GitHub would make a mention of a user or of another issue even of escaped text.
         unlinked=lambda text: re.sub(r"([@#])(?=\w)", r"\1<!-- -->", text),
     )
-    return bounded(page, LONGEST)
+    return cut_text(page, LONGEST)
 
 
 def _cures(cells: Sequence[CellResult]) -> list[Cure]:

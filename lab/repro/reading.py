@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.base.architecture import ARCHITECTURES
 from lab.base.errors import UsageError
-from lab.base.files import bounded
+from lab.base.files import cut_text
 from lab.base.paths import PACKAGE
 from lab.repro import assertions, judging, messages, settings, source, systems
 from lab.repro.report import (
@@ -102,7 +102,7 @@ def read(data: bytes) -> Report:
             if name not in topics and pattern.search(line.labelled):
                 topics[name] = quote(line)
     return Report(
-        title=bounded(title, LONGEST_TITLE),
+        title=cut_text(title, LONGEST_TITLE),
         statements=tuple(sorted(merged, key=lambda statement: statement.quote.number)),
         unread=tuple(unread.values())[:MOST_UNREAD],
         size=text.size,
@@ -207,7 +207,7 @@ def _audit_lines(text: ReportText) -> Iterator[Statement]:
         fields = _audit_fields(joined.replace('\\"', '"'))
         if any(key in fields for key in TABLE["telling"]):
             written = " ".join(one.raw.strip() for one in text.lines[index : last + 1])
-            yield AuditLine(Quote(line.number, bounded(written, LONGEST), text.lines[last].number), fields)
+            yield AuditLine(Quote(line.number, cut_text(written, LONGEST), text.lines[last].number), fields)
 
 
 def _audit_fields(line: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from packaging.version import InvalidVersion, Version
 
-from lab.base.files import bounded
+from lab.base.files import cut_text
 
 if TYPE_CHECKING:
     from lab.probes.report import HostReport
@@ -426,7 +426,7 @@ def lines(report: Report, judged: JudgedReport) -> Iterator[str]:
         for statement in of_line:
             # A step that was tried is shown as that, and not as a command, too.
             if not (isinstance(statement, Command) and statement.text in steps):
-                yield f"          {statement.kind:<13} {bounded(str(statement), LONGEST_SHOWN)}"
+                yield f"          {statement.kind:<13} {cut_text(str(statement), LONGEST_SHOWN)}"
     if report.unread:
         yield "\nnot understood, and perhaps of interest"
         yield from map(_quoted, report.unread[:MOST_SHOWN])
@@ -461,7 +461,7 @@ def _numbers(quotes: Iterable[Quote]) -> Iterator[str]:
 
 
 def _quoted(quote: Quote) -> str:
-    return f"{quote.number:>6} | {bounded(quote.text, LONGEST_SHOWN)}"
+    return f"{quote.number:>6} | {cut_text(quote.text, LONGEST_SHOWN)}"
 
 
 def document(report: Report, judged: JudgedReport) -> dict[str, Any]:

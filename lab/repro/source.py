@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from lab.base.errors import UsageError
-from lab.base.files import bounded, check_values, clean_text
+from lab.base.files import check_values, clean_text, cut_text
 from lab.repro.report import Place, Quote
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("reading.toml").read_text("utf-8"))
@@ -220,7 +220,7 @@ def _inline(content: str) -> str:
 
 def quote(line: ReportLine, last: int = 0) -> Quote:
     """Quote a line. `last`: the number of the last line that was read with it."""
-    return Quote(line.number, bounded(line.raw.strip(), LONGEST), last or line.number)
+    return Quote(line.number, cut_text(line.raw.strip(), LONGEST), last or line.number)
 
 
 def matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:

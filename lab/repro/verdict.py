@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from lab import causes
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.base.ordered import OrderedEnum
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit, read_beginning
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
@@ -295,7 +295,7 @@ def _find_words(plan: Plan, quoted: Sequence[AuditLine | ErrorMessage], cell: Fi
             untested = "only Ubuntu's kernel writes such a line" if is_of_ubuntu else ""
         if proof := next(same, None):
             file, number, line = proof
-            reason = f"{file}, line {number}: {bounded(line, SHOWN)}"
+            reason = f"{file}, line {number}: {cut_text(line, SHOWN)}"
             yield Claim(statement, text, ClaimOutcome.HELD, reason, file, number)
         else:
             outcome = ClaimOutcome.NOT_TESTED if untested else ClaimOutcome.NOT_HELD

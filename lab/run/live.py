@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.activity import Progress
-from lab.base.files import bounded, clean_text, free_text, inert
+from lab.base.files import clean_text, cut_text, free_text, inert
 from lab.plan import Cell
 from lab.record import CellResult
 from lab.record.folders import RUN_LOG
@@ -89,7 +89,7 @@ class Lines(Observer):
     def line(self, text: str) -> None:
         """Write one line, even if the text has several."""
         with self._lock:
-            self._write(bounded(" / ".join(filter(str.strip, clean_text(text).splitlines())), LONGEST_LINE))
+            self._write(cut_text(" / ".join(filter(str.strip, clean_text(text).splitlines())), LONGEST_LINE))
 
 
 @contextmanager
@@ -150,7 +150,7 @@ class LiveTable(Observer):
 
     def lane(self, lane: str, progress: Progress | None) -> None:
         with self._lock:
-            self._doing[lane] = clean_text(bounded(progress.text, LONGEST)) if progress else ""
+            self._doing[lane] = clean_text(cut_text(progress.text, LONGEST)) if progress else ""
 
     def cell(self, result: CellResult) -> None:
         with self._lock:
@@ -158,7 +158,7 @@ class LiveTable(Observer):
             self._served[result.history.lane] += 1
 
     def note(self, text: str) -> None:
-        self._console.print(Text(f"note: {clean_text(bounded(text, LONGEST))}", "cyan"))
+        self._console.print(Text(f"note: {clean_text(cut_text(text, LONGEST))}", "cyan"))
 
     def time_left(self, seconds: float | None) -> None:
         with self._lock:

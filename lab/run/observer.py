@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from lab.base.activity import Activity, Progress
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.images.store import BaseImage
 from lab.record import CellResult, LaneStep
 
@@ -47,7 +47,7 @@ class LaneSteps(Observer):
     def lane(self, lane: str, progress: Progress | None) -> None:
         time_stamp, name = (
             datetime.now(UTC),
-            bounded(clean_text(progress.name), LONGEST_STEP) if progress else "",
+            cut_text(clean_text(progress.name), LONGEST_STEP) if progress else "",
         )
         with self._lock:
             step, in_trial = self._current.pop(lane, (None, False))

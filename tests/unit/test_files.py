@@ -112,8 +112,8 @@ def test_a_megabyte_of_unfinished_escapes_is_cleaned_in_time() -> None:
 
 
 def test_a_text_is_cut_and_says_how_much_is_missing() -> None:
-    assert files.bounded("12345", 5) == "12345"
-    assert files.bounded("1234567", 5) == "12345... (2 more characters)"
+    assert files.cut_text("12345", 5) == "12345"
+    assert files.cut_text("1234567", 5) == "12345... (2 more characters)"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from lab.base.activity import Task
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64, Architecture, get_host_architecture
 from lab.base.data import parse_json
 from lab.base.errors import LabError, UsageError, format_error
-from lab.base.files import bounded, clean_text, read_regular, sha256
+from lab.base.files import clean_text, cut_text, read_regular, sha256
 from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import PACKAGE, Paths
 from lab.builds import archives, elf, sandbox, wheels
@@ -337,7 +337,7 @@ def read_results(text: str, names: Collection[str] = ()) -> dict[str, TestResult
 
 
 def _result(event: _Event, called: str, exit_status: str) -> TestResult | None:
-    name, seconds = bounded(called, LONGEST_NAME), round(event.exec_time, 2)
+    name, seconds = cut_text(called, LONGEST_NAME), round(event.exec_time, 2)
     match event.event:
         case "started":
             return None
@@ -346,7 +346,7 @@ def _result(event: _Event, called: str, exit_status: str) -> TestResult | None:
         case "ignored":
             return TestResult(name=name, outcome=Outcome.SKIP, message="#[ignore], and it was not asked for")
         case "failed":
-            ending = bounded(event.reason or exit_status, LONGEST_ENDING)
+            ending = cut_text(event.reason or exit_status, LONGEST_ENDING)
             message = "\n".join(filter(None, [_words_of_panic(event.stdout), ending]))
             return TestResult(
                 name=name,
@@ -355,7 +355,7 @@ def _result(event: _Event, called: str, exit_status: str) -> TestResult | None:
                 message=message or "failed",
                 out_of_time=bool(event.reason),
             )
-    raise ValueError(f"{name} has an event of no known kind: {bounded(clean_text(event.event), 40)}")
+    raise ValueError(f"{name} has an event of no known kind: {cut_text(clean_text(event.event), 40)}")
 
 
 def _words_of_panic(output: str) -> str:
@@ -366,7 +366,7 @@ def _words_of_panic(output: str) -> str:
         return output[begins.end() if begins else 0 :].strip()[-LONGEST_MESSAGE:]
     words = BACKTRACE.split(output[panics[-1].start() :])[0].strip()
     # The ID is another one in each run; without it, cells that fail in the same way have the same words.
-    return bounded(words.replace(panics[-1]["id"] or "", "", 1), LONGEST_MESSAGE)
+    return cut_text(words.replace(panics[-1]["id"] or "", "", 1), LONGEST_MESSAGE)
 
 
 # --- the kind of build --------------------------------------------------------------------------------
@@ -466,7 +466,7 @@ class Nextest(Build):
             "tests that its suite names and the build lacks": gone,
         }
         return [
-            f"{remark}: {bounded(', '.join(names), MOST_NAMES)}" for remark, names in remarks.items() if names
+            f"{remark}: {cut_text(', '.join(names), MOST_NAMES)}" for remark, names in remarks.items() if names
         ]
 
     def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
@@ -540,7 +540,7 @@ def _with_tests(suite: Suite, names: Collection[str], file: Path) -> Suite:
     if missing := [name for name in (suite.control, suite.witness) if name and name not in names]:
         raise UsageError(
             f"{file}: expected tests of the suite {suite.name} with {' and '.join(missing)}; "
-            f"found {bounded(', '.join(names), MOST_NAMES)}",
+            f"found {cut_text(', '.join(names), MOST_NAMES)}",
             hint="without them nobody can tell why a host fails; filter=EXPR chooses other tests, suite=NAME "
             "another suite of `lab list suites`",
         )

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from lab import __version__
-from lab.base.files import bounded, clean_text
+from lab.base.files import clean_text, cut_text
 from lab.report.site.charts import duration
 from lab.report.table import format_count
 
@@ -140,4 +140,4 @@ def link(page: str, path: str) -> str:
 def _harmless(value: Any) -> Any:
     """Remove control characters from text that a template prints, and cut it to a bounded length."""
     # Whatever is printed becomes text: a path holds names that a record may have from anywhere.
-    return value if isinstance(value, Markup) else clean_text(bounded(str(value), LONGEST_TEXT))
+    return value if isinstance(value, Markup) else clean_text(cut_text(str(value), LONGEST_TEXT))
