@@ -44,7 +44,7 @@ def cut_text(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text) - most} more characters)"
 
 
-def in_one_line(text: str, most: int = sys.maxsize) -> str:
+def join_lines(text: str, most: int = sys.maxsize) -> str:
     """Make a guest's text one line that controls no terminal, cut to `most` characters."""
     return " ".join(clean_text(cut_text(text, most)).split())
 

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from lab import causes
-from lab.base.files import clean_text, in_one_line
+from lab.base.files import clean_text, join_lines
 from lab.check.answer import HostAnswer
 from lab.check.published import PublishedCell
 
@@ -104,4 +104,4 @@ def _item(text: str, mark: str = "-") -> list[str]:
 
 
 def _short(text: str) -> str:
-    return in_one_line(text, LONGEST)
+    return join_lines(text, LONGEST)

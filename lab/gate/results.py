@@ -9,7 +9,7 @@ from typing import Final
 
 from lab import builds
 from lab.base.errors import UsageError, make_unknown_name_error
-from lab.base.files import in_one_line
+from lab.base.files import join_lines
 from lab.record import BuildRecord, CellResult, Entry, Outcome, RunResult, Status
 from lab.verdict.protection import words
 
@@ -79,7 +79,7 @@ def environment_of(cell: CellResult, run: RunResult) -> dict[str, str]:
         "network": {lane.network for lane in lanes if lane.network},
     }
     parts |= {part: ", ".join(sorted(values)) for part, values in of_lanes.items()}
-    return {part: in_one_line(parts[part]) for part in PARTS if parts.get(part)}
+    return {part: join_lines(parts[part]) for part in PARTS if parts.get(part)}
 
 
 def definitions(run: RunResult) -> dict[str, str]:
@@ -174,9 +174,9 @@ def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
     plan = [name.split("/") for name in run.run.shard.plan] if run.run.shard else []
     planned = {(guest, variant) for guest, variant, planned_build in plan if planned_build == build}
     return BuildResults(
-        source=f"run {in_one_line(run.run.id)}",
-        build=in_one_line(record.name),
-        version=in_one_line(record.version),
+        source=f"run {join_lines(run.run.id)}",
+        build=join_lines(record.name),
+        version=join_lines(record.version),
         argument=builds.argument(record),
         cells={cell.identity: cell for cell in cells},
         definitions=definitions(run),
@@ -242,18 +242,18 @@ def _summary(cell: CellResult, run: RunResult, folder: Path) -> CellSummary:
     tests = [] if cell.status in WITHOUT_TESTS else cell.tests
     cause = None if cell.status in WITHOUT_TESTS else cell.cause
     return CellSummary(
-        guest=in_one_line(cell.guest),
-        variant=in_one_line(cell.variant),
+        guest=join_lines(cell.guest),
+        variant=join_lines(cell.variant),
         status=cell.status,
-        cause=None if cause is None else in_one_line(cause),
-        tests={in_one_line(test.name): test.outcome for test in tests},
+        cause=None if cause is None else join_lines(cause),
+        tests={join_lines(test.name): test.outcome for test in tests},
         protection={
-            in_one_line(test.name): sorted(in_one_line(word) for word in words(test.protection))
+            join_lines(test.name): sorted(join_lines(word) for word in words(test.protection))
             for test in tests
             if test.protection
         },
         environment=environment_of(cell, run),
-        reason=in_one_line(cell.reason),
+        reason=join_lines(cell.reason),
         evidence=folder / cell.folder if cell.evidence else None,
-        rerun=in_one_line(cell.rerun),
+        rerun=join_lines(cell.rerun),
     )

@@ -17,7 +17,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import FinalResult
 
 from lab.base import notices
-from lab.base.files import clean_text, cut_text, in_one_line
+from lab.base.files import clean_text, cut_text, join_lines
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import table
 
@@ -25,7 +25,7 @@ from lab.report import table
 CELL = "cell"
 # Longest message and longest text of a result, and the longest name or property, in characters.
 LONGEST_MESSAGE, LONGEST_TEXT, LONGEST_NAME = 300, 20_000, 500
-_name = partial(in_one_line, most=LONGEST_NAME)
+_name = partial(join_lines, most=LONGEST_NAME)
 
 
 def render(run: RunResult) -> str:

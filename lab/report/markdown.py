@@ -10,7 +10,7 @@ import jinja2
 
 from lab import causes
 from lab.base import notices
-from lab.base.files import clean_text, cut_text, in_one_line, inert
+from lab.base.files import clean_text, cut_text, inert, join_lines
 from lab.catalog import remedies
 from lab.record import CellResult, RunResult
 from lab.report import protection, run_notes, sections, table
@@ -103,7 +103,7 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
 
 def _escape(text: object, most: int = LONGEST) -> str:
     """Escape text for a cell of a Markdown table, cut to `most` characters."""
-    line = in_one_line(str(text), most)
+    line = join_lines(str(text), most)
     # An entity such as &#x202e; would be one more way to write a mark that hides text.
     escaped = re.sub(r"([\\|`*\[\]~]|&(?=#|\w+;)|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)
     return escaped.replace("<", "&lt;")
@@ -116,7 +116,7 @@ def _paragraph(text: object) -> str:
 
 def _code(text: object) -> str:
     """Replace the backticks in text that goes between backticks, where nothing can be escaped."""
-    return in_one_line(str(text), LONGEST).replace("`", "'")
+    return join_lines(str(text), LONGEST).replace("`", "'")
 
 
 def _link(path: object) -> str:

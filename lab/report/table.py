@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lab.base import notices
 from lab.base.architecture import get_guest_architecture
-from lab.base.files import grouped, in_one_line
+from lab.base.files import grouped, join_lines
 from lab.record import CellResult, RunResult, Status, without_kernel
 
 Column = tuple[str, str]
@@ -82,7 +82,7 @@ def list_cells(run: RunResult, cells: Iterable[CellResult]) -> str:
 
 
 def _format_reason(cell: CellResult) -> str:
-    reason = in_one_line(cell.reason)
+    reason = join_lines(cell.reason)
     return f" ({reason})" if reason and cell.status in LEFT_OUT else ""
 
 
@@ -90,7 +90,7 @@ def _format_reason(cell: CellResult) -> str:
 def format_kernel(cells: Iterable[CellResult | None]) -> str:
     """Return the kernel and the architecture that were read in the guest; a dash if the guest never ran."""
     facts = next((cell.facts for cell in cells if cell and cell.facts), None)
-    return in_one_line(f"{facts.kernel} {facts.machine}") if facts else "-"
+    return join_lines(f"{facts.kernel} {facts.machine}") if facts else "-"
 
 
 def label_columns(names: Iterable[Column]) -> dict[Column, str]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base import notices
-from lab.base.files import clean_text, cut_text, in_one_line, inert
+from lab.base.files import clean_text, cut_text, inert, join_lines
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
 from lab.report import protection, run_notes, sections, table
 
@@ -52,7 +52,7 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
             console, "\nasked of boxlite but not found in any process of a box (matrix.md: what was seen):"
         )
     for boxes in unmet[:MOST]:
-        print_plain(console, f"  {in_one_line(str(boxes), LONGEST)}", "yellow")
+        print_plain(console, f"  {join_lines(str(boxes), LONGEST)}", "yellow")
     for cell in run.cells:
         name = table.name_cell(cell)
         is_unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
@@ -87,7 +87,7 @@ def _print_rates(console: Console, run: RunResult) -> None:
     for rate in repeated[:MOST]:
         style = "bold red" if 0 < rate.rate.failed < rate.rate.ran else ""
         where = f" (in {rate.repeats})" if rate.rate.failed else ""
-        tests = in_one_line(rate.name_tests(MOST_NAMED), LONGEST)
+        tests = join_lines(rate.name_tests(MOST_NAMED), LONGEST)
         print_plain(console, f"  {rate.where}: {rate.failed}, {rate.interval}: {tests}{where}", style)
     if len(repeated) > MOST:
         print_plain(console, f"  and {len(repeated) - MOST} more")
@@ -106,8 +106,8 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
     if not cell.status.as_expected:
         failed = [test for test in cell.tests if test.outcome is not Outcome.PASS]
         for test in failed[:MOST]:
-            message = f": {in_one_line(test.message, LONGEST)}" if test.message else ""
-            print_plain(console, f"  {in_one_line(test.name, LONGEST)}: {test.outcome}{message}")
+            message = f": {join_lines(test.message, LONGEST)}" if test.message else ""
+            print_plain(console, f"  {join_lines(test.name, LONGEST)}: {test.outcome}{message}")
         if len(failed) > MOST:
             print_plain(console, f"  and {len(failed) - MOST} more tests")
         print_plain(console, f"  run it again: {cell.rerun}")
@@ -117,12 +117,12 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
         print_plain(console, f"  by experiment: {_reason(experiment)}")
     for remedy in sections.sort_remedies(cell):
         verified = remedy.result is RemedyOutcome.VERIFIED
-        reason = f": {in_one_line(remedy.reason, LONGEST)}" if remedy.reason else ""
+        reason = f": {join_lines(remedy.reason, LONGEST)}" if remedy.reason else ""
         print_plain(console, f"  {remedy.name}: {remedy.result}{reason}", "green" if verified else "dim")
         if verified or remedy.result is RemedyOutcome.AVOIDS:
             print_plain(console, f"    price: {remedy.price}\n    {sections.format_command(remedy)}")
         for defect in remedy.defects:
-            print_plain(console, f"    a defect of {remedy.name}: {in_one_line(defect, LONGEST)}", "bold red")
+            print_plain(console, f"    a defect of {remedy.name}: {join_lines(defect, LONGEST)}", "bold red")
     if cell.evidence:
         print_plain(console, f"  evidence: {folder / cell.folder}")
 
@@ -183,7 +183,7 @@ def _reason(text: str) -> str:
 
 def _cell(text: str) -> str:
     # Each of its words may begin a line of the table.
-    return " ".join(map(inert, in_one_line(text, LONGEST_CELL).split(" ")))
+    return " ".join(map(inert, join_lines(text, LONGEST_CELL).split(" ")))
 
 
 def _short(kernel: str) -> str:
