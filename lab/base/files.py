@@ -49,7 +49,7 @@ def join_lines(text: str, most: int = sys.maxsize) -> str:
     return " ".join(clean_text(cut_text(text, most)).split())
 
 
-def inert(text: str) -> str:
+def escape_commands(text: str) -> str:
     """Put a backslash into whatever would be a command to GitHub in a job's log."""
     return JOB_COMMAND.sub(lambda match: f"{match[1]}\\:" if match[1] is not None else "##\\", text)
 

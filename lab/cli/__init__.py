@@ -18,7 +18,7 @@ import click
 from lab import __version__
 from lab.base import files, notices
 from lab.base.errors import Bug, LabError, NotApplicable, UsageError
-from lab.base.files import clean_text, cut_text, inert
+from lab.base.files import clean_text, cut_text, escape_commands
 from lab.base.paths import ANOTHER_HOME, STATES_GIB, Paths
 
 # The exit status that shells give a program ended by SIGINT.
@@ -222,7 +222,7 @@ def _disk_full(error: OSError) -> LabError:
 def _show_trace(trace: str) -> None:
     """Show the traceback of a bug; its end matters most."""
     end = "lab: this is a bug in the lab and says nothing about boxlite\n  next: report it with the text above"
-    _tell(f"{inert(clean_text(trace[-LONGEST:]))}{end}")
+    _tell(f"{escape_commands(clean_text(trace[-LONGEST:]))}{end}")
 
 
 def _tell(text: str) -> None:
@@ -234,7 +234,7 @@ def _tell(text: str) -> None:
 
 def _safe(error: Exception) -> str:
     """Return an error's message for a terminal and for the log of a CI job: it may hold text from a guest."""
-    return inert(clean_text(cut_text(str(error), LONGEST)))
+    return escape_commands(clean_text(cut_text(str(error), LONGEST)))
 
 
 def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:

@@ -13,7 +13,7 @@ import click
 
 from lab import cli
 from lab.base.errors import Bug, UsageError
-from lab.base.files import clean_text, inert
+from lab.base.files import clean_text, escape_commands
 from lab.base.options import Group, flag, option
 from lab.cli import options, output
 from lab.repro import judging, reading, source
@@ -84,7 +84,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         output.print_json({"report": document(read, judged), **answer.document(subject)})
     else:
         runner.say("")
-        output.say(inert(answer.render(subject)))
+        output.say(escape_commands(answer.render(subject)))
     if subject.run is not None and subject.run.run.interrupted:
         return cli.INTERRUPTED
     if subject.run is not None and subject.run.met_bug:
@@ -113,13 +113,13 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedRep
 
 def _print_text(read: Report, judged: JudgedReport) -> None:
     for line in lines(read, judged):
-        output.say(inert(line))
+        output.say(escape_commands(line))
 
 
 def _print_plan(plan: "Plan") -> None:
     output.say("\nplan")
     for line in (*plan.steps, *(f"not run: {reason}" for reason in plan.why_not)):
-        output.say(f"        {inert(clean_text(line))}")
+        output.say(f"        {escape_commands(clean_text(line))}")
     output.say("")
 
 

@@ -10,7 +10,7 @@ import jinja2
 
 from lab import causes
 from lab.base import notices
-from lab.base.files import clean_text, cut_text, inert, join_lines
+from lab.base.files import clean_text, cut_text, escape_commands, join_lines
 from lab.catalog import remedies
 from lab.record import CellResult, RunResult
 from lab.report import protection, run_notes, sections, table
@@ -98,7 +98,7 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
         # Another lab may have found a cause that this one does not know.
         "explanation": lambda name: all_causes[name].explanation if name in all_causes else "",
     }
-    return inert(clean_text(environment.get_template(template).render(values)))
+    return escape_commands(clean_text(environment.get_template(template).render(values)))
 
 
 def _escape(text: object, most: int = LONGEST) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base import notices
-from lab.base.files import clean_text, cut_text, inert, join_lines
+from lab.base.files import clean_text, cut_text, escape_commands, join_lines
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
 from lab.report import protection, run_notes, sections, table
 
@@ -174,7 +174,7 @@ def _longest_word(text: Text) -> int:
 
 def print_plain(console: Console, text: str, style: str = "") -> None:
     """Print text without markup. The terminal wraps the lines, so that they can be copied."""
-    console.print(Text(inert(clean_text(text)), style), soft_wrap=True)
+    console.print(Text(escape_commands(clean_text(text)), style), soft_wrap=True)
 
 
 def _reason(text: str) -> str:
@@ -183,7 +183,7 @@ def _reason(text: str) -> str:
 
 def _cell(text: str) -> str:
     # Each of its words may begin a line of the table.
-    return " ".join(map(inert, join_lines(text, LONGEST_CELL).split(" ")))
+    return " ".join(map(escape_commands, join_lines(text, LONGEST_CELL).split(" ")))
 
 
 def _short(kernel: str) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.activity import Progress
-from lab.base.files import clean_text, cut_text, free_text, inert
+from lab.base.files import clean_text, cut_text, escape_commands, free_text
 from lab.plan import Cell
 from lab.record import CellResult
 from lab.record.folders import RUN_LOG
@@ -44,7 +44,7 @@ def view(
         start = time.monotonic()
 
         def write(line: str) -> None:
-            console.print(Text(f"[{time.monotonic() - start:5.0f} s] {inert(line)}"), soft_wrap=True)
+            console.print(Text(f"[{time.monotonic() - start:5.0f} s] {escape_commands(line)}"), soft_wrap=True)
 
         yield Lines(write, len(cells), len(earlier_results))
     else:

@@ -127,7 +127,7 @@ def test_a_text_is_cut_and_says_how_much_is_missing() -> None:
     ],
 )
 def test_inert_text_has_no_command_to_github(text: str, expected: str) -> None:
-    assert files.inert(text) == expected
+    assert files.escape_commands(text) == expected
 
 
 # -- locks
