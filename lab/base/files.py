@@ -54,7 +54,7 @@ def escape_commands(text: str) -> str:
     return JOB_COMMAND.sub(lambda match: f"{match[1]}\\:" if match[1] is not None else "##\\", text)
 
 
-def grouped[K, V](pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+def group_values[K, V](pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
     """Return the values of each key, in their order."""
     groups: dict[K, list[V]] = {}
     for key, value in pairs:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from lab.base.architecture import ARCHITECTURES, X86_64, get_guest_architecture
 from lab.base.errors import UsageError
-from lab.base.files import grouped, slug
+from lab.base.files import group_values, slug
 from lab.catalog import TWIN, Guest, Variant, remedies
 from lab.catalog.remedies import Remedy
 from lab.check import settings
@@ -227,12 +227,12 @@ class TestedDistribution:
         """Return the answers of guests on which boxlite does not work; those that are alike are a group."""
         kinds = (AnswerKind.BLOCKED, AnswerKind.TROUBLE)
         answers = [answer for answer in self.answers[variant].values() if answer.kind in kinds]
-        return list(grouped((answer.sameness, answer) for answer in answers).values())
+        return list(group_values((answer.sameness, answer) for answer in answers).values())
 
     @property
     def untested(self) -> dict[str, list[CellAnswer]]:
         answers = [answer for guest in self.tested for answer in self.of(guest)]
-        return grouped((answer.reason, answer) for answer in answers if answer.kind is AnswerKind.UNTESTED)
+        return group_values((answer.reason, answer) for answer in answers if answer.kind is AnswerKind.UNTESTED)
 
     @property
     def blocking(self) -> list[CellAnswer]:

@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from lab import catalog, causes
 from lab.base.errors import UsageError
-from lab.base.files import grouped, slug
+from lab.base.files import group_values, slug
 from lab.catalog import Catalog, remedies
 from lab.catalog.remedies import Remedy
 from lab.causes import Cause
@@ -152,7 +152,7 @@ def of(sources: Sequence[Source]) -> Results:
         folders[source.id] = source.folder
     newest_first = tuple(sorted(sources, key=lambda source: source.run.run.started, reverse=True))
     pairs = [(cell, source) for source in newest_first for cell in source.run.cells]
-    of_cells = grouped((identity(cell), (cell, source)) for cell, source in pairs)
+    of_cells = group_values((identity(cell), (cell, source)) for cell, source in pairs)
     newest = {}
     for key, results in sorted(of_cells.items()):
         ran = (number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from lab.base.files import grouped
+from lab.base.files import group_values
 from lab.base.ordered import OrderedEnum
 from lab.gate.results import BuildResults, CellSummary, EnvironmentChange, Identity, environment_changes
 from lab.record import Entry, Outcome, Status
@@ -258,7 +258,7 @@ def _tests(old: CellSummary, new: CellSummary) -> list[TestChange]:
 
 def _protection(old: CellSummary, new: CellSummary) -> list[str]:
     """Say what boxes of the same test lack that they had before, tests with the same loss together."""
-    losses = grouped(
+    losses = group_values(
         (lacking, test)
         for test, had in old.protection.items()
         if test in new.protection and (lacking := lost(had, new.protection[test]))

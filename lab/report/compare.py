@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lab.base.files import cut_text, grouped
+from lab.base.files import cut_text, group_values
 from lab.gate.compare import CellDifference, Comparison, Difference
 from lab.gate.decision import Decision, Gate
 from lab.report import markdown
@@ -133,7 +133,7 @@ def details(cell: CellDifference) -> list[tuple[str, str]]:
 def could_not_run(comparison: Comparison) -> list[str]:
     """Return one line for each reason why cells could not be run, with its cells, and how to run them."""
     missing = comparison.of(Difference.COULD_NOT_RUN)
-    by_reason = grouped((cell.reason or "no reason given", cell) for cell in missing)
+    by_reason = group_values((cell.reason or "no reason given", cell) for cell in missing)
     lines = [f"{_names(cells, comparison)}: {cut_text(reason, LONGEST)}" for reason, cells in by_reason.items()]
     if comparison.new.folder and any(cell.new and cell.new.status.could_not_run for cell in missing):
         lines.append(f"run what is missing: lab matrix --resume {shlex.quote(comparison.new.folder)}")
@@ -141,7 +141,7 @@ def could_not_run(comparison: Comparison) -> list[str]:
 
 
 def environment(comparison: Comparison) -> list[str]:
-    changes = grouped((str(change), cell) for cell in comparison.cells for change in cell.environment)
+    changes = group_values((str(change), cell) for cell in comparison.cells for change in cell.environment)
     lines = [f"{change}: {_names(cells, comparison)}" for change, cells in changes.items()]
     offer = f"both builds on the same guests: {comparison.both_builds}"
     return [*lines, offer] if comparison.both_builds else lines
@@ -150,7 +150,7 @@ def environment(comparison: Comparison) -> list[str]:
 def _names(cells: Sequence[CellDifference], comparison: Comparison) -> str:
     """Name cells, by their guest alone where all of its cells are meant."""
     every = Counter(cell.guest for cell in comparison.cells)
-    guests = grouped((cell.guest, cell.variant) for cell in cells)
+    guests = group_values((cell.guest, cell.variant) for cell in cells)
     return ", ".join(
         f"{guest} (every variant)" if len(variants) == every[guest] > 1 else f"{guest} ({', '.join(variants)})"
         for guest, variants in guests.items()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab import catalog
 from lab.base import notices
-from lab.base.files import grouped
+from lab.base.files import group_values
 from lab.catalog import remedies
 from lab.record import RemedyOutcome, RemedyResult, RunResult
 from lab.report import markdown, table
@@ -48,7 +48,7 @@ class Misdiagnosis:
     def cures(self) -> dict[str, list[RemedyResult]]:
         """The remedies tried on these cells, by name: the verified ones, or else all that have a result."""
         results = [remedy for cell in self.cells for remedy in cell.result.remedies]
-        by_name = grouped((remedy.name, remedy) for remedy in results if not remedy.result.says_nothing)
+        by_name = group_values((remedy.name, remedy) for remedy in results if not remedy.result.says_nothing)
         verified = {name: results for name, results in by_name.items() if cured(results)}
         return verified or by_name
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab import builds
 from lab.base.errors import TRACEBACK_FILE
-from lab.base.files import grouped
+from lab.base.files import group_values
 from lab.builds import UNDER_STRESS
 from lab.record import CellResult, Host, RunInfo, RunOptions, RunResult, TestRate
 from lab.report.table import format_count, label_columns_of, list_cells, name_cell
@@ -122,10 +122,10 @@ def group_hosts(run: RunResult) -> list[tuple[Host, list[str], list[str]]]:
 
     There is no name if the run had one host. The last list says how guests were accelerated there, and why.
     """
-    under = grouped(
+    under = group_values(
         (host.itself, f"{host.acceleration}: {host.acceleration_reason}") for host in run.run.hosts()
     )
-    alike = grouped(
+    alike = group_values(
         ((host.model_copy(update={"name": ""}), tuple(lines)), host.name) for host, lines in under.items()
     )
     return [(host, names if len(under) > 1 else [], [*lines]) for (host, lines), names in alike.items()]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab.base import notices
-from lab.base.files import grouped
+from lab.base.files import group_values
 from lab.record import (
     CellResult,
     Outcome,
@@ -111,7 +111,7 @@ class Section:
 
     @cached_property
     def by_guest(self) -> dict[str, list[CellResult]]:
-        return grouped((cell.guest, cell) for cell in self.cells)
+        return group_values((cell.guest, cell) for cell in self.cells)
 
     def heading(self, cell: CellResult) -> str:
         """Return the heading of the cell's column: its variant, and its build if the run has several."""
@@ -175,7 +175,7 @@ def make_sections(run: RunResult, find_misdiagnosis: FindMisdiagnosis = lambda _
             misdiagnosis = find_misdiagnosis(cell)
             section = Section([], headings, misdiagnosis)
             by_key.setdefault(_key(cell, misdiagnosis), section).cells.append(cell)
-    by_status = grouped((section.first.status, section) for section in by_key.values())
+    by_status = group_values((section.first.status, section) for section in by_key.values())
     return [section for status in LOOKS for section in by_status.get(status, [])]
 
 

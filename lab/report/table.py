@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lab.base import notices
 from lab.base.architecture import get_guest_architecture
-from lab.base.files import grouped, join_lines
+from lab.base.files import group_values, join_lines
 from lab.record import CellResult, RunResult, Status, without_kernel
 
 Column = tuple[str, str]
@@ -64,7 +64,7 @@ def format_cell(cell: CellResult) -> str:
 
 def list_left_out(run: RunResult, statuses: Collection[Status] = LEFT_OUT) -> list[str]:
     """Return one line for each reason why cells are n/a or were not run, with the cells concerned."""
-    by_reason = grouped(
+    by_reason = group_values(
         (f"{cell.status}{_format_reason(cell)}", cell) for cell in run.cells if cell.status in statuses
     )
     return [f"{reason}: {list_cells(run, cells)}" for reason, cells in by_reason.items()]
@@ -74,7 +74,7 @@ def list_cells(run: RunResult, cells: Iterable[CellResult]) -> str:
     """Name cells of a run by guest, and those of a guest only if they are not all of it."""
     headings = label_columns_of(run)
     planned = Counter(cell.guest for cell in run.cells)
-    guests = grouped((cell.guest, headings[cell.variant, cell.build]) for cell in cells)
+    guests = group_values((cell.guest, headings[cell.variant, cell.build]) for cell in cells)
     return ", ".join(
         guest if len(names) == planned[guest] else f"{guest} ({', '.join(names)})"
         for guest, names in guests.items()
@@ -112,7 +112,7 @@ def arrange_rows(run: RunResult) -> dict[str, list[CellResult | None]]:
     by_identity = {(cell.guest, cell.variant, cell.build): cell for cell in run.cells}
     across = label_columns_of(run)
     guests = dict.fromkeys(cell.guest for cell in run.cells)
-    with_kernels = grouped((without_kernel(guest), guest) for guest in guests)
+    with_kernels = group_values((without_kernel(guest), guest) for guest in guests)
     in_order = (guest for group in with_kernels.values() for guest in group)
     return {guest: [by_identity.get((guest, *column)) for column in across] for guest in in_order}
 

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 
 from lab.base.activity import Activity
-from lab.base.files import grouped
+from lab.base.files import group_values
 from lab.record import LaneStep, RunInfo
 
 # Distances between ticks that people read easily, in seconds: up to a minute, an hour, and days.
@@ -49,7 +49,7 @@ class Timeline:
     def lanes(self) -> dict[str, list[LaneStep]]:
         """The steps of each lane. By name: the lanes of a host stand together, and so do those of a guest."""
         ordered = sorted(self.steps, key=lambda step: (step.lane, step.began))
-        return grouped((step.lane, step) for step in ordered)
+        return group_values((step.lane, step) for step in ordered)
 
     def start(self, step: LaneStep) -> float:
         return (step.began - self.began).total_seconds()

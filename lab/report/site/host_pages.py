@@ -7,7 +7,7 @@ from itertools import chain
 
 from markupsafe import Markup, escape
 
-from lab.base.files import clean_text, grouped, slug
+from lab.base.files import clean_text, group_values, slug
 from lab.catalog.remedies import Remedy
 from lab.check import published
 from lab.check.distributions import CellAnswer, CellTrial, setting_id
@@ -61,7 +61,7 @@ def find_changes(history: History) -> dict[str, list[ChangedCell]]:
 
 
 def _sort_by_news(changes: Sequence[ChangedCell]) -> list[ChangedCell]:
-    by_kind = grouped((change.kind, change) for change in changes)
+    by_kind = group_values((change.kind, change) for change in changes)
     return [change for kind in COLOURS for change in by_kind.get(kind, [])]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lab.base import notices
 from lab.base.errors import LabError
-from lab.base.files import grouped, slug
+from lab.base.files import group_values, slug
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.check.results import Identity, NewestResult, Source, identity
 from lab.probes import Probe
@@ -112,7 +112,7 @@ def run_pages(site: Site) -> Iterator[Page]:
         missing = [cell for cell in source.run.cells if cell.status.could_not_run]
         values = {
             "run": source.run,
-            "missing": grouped(((cell.status, cell.reason), cell) for cell in missing),
+            "missing": group_values(((cell.status, cell.reason), cell) for cell in missing),
             "timelines": timelines,
             "mark": MARKS,
             "count_statuses": table.count_statuses,
