@@ -62,7 +62,7 @@ def group_values[K, V](pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
     return groups
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
     return digest(path, "sha256")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from lab.base.activity import Task
-from lab.base.files import sha256
+from lab.base.files import hash_file
 from lab.base.paths import Paths
 from lab.catalog import Suite
 from lab.probes import Facts
@@ -192,7 +192,7 @@ class Build(ABC):
 
     def record(self, files: Mapping[str, Path] | None = None) -> BuildRecord:
         """What a run keeps of this build, with the SHA-256 of each of its files."""
-        digests = {name: sha256(file) for name, file in (files or {}).items()}
+        digests = {name: hash_file(file) for name, file in (files or {}).items()}
         return BuildRecord(
             name=self.name,
             version=self.version,

@@ -25,7 +25,7 @@ from lab.base.activity import Progress, Task
 from lab.base.architecture import X86_64
 from lab.base.data import parse_json
 from lab.base.errors import LabError, NotApplicable, UsageError
-from lab.base.files import make_folder, put_in_place, sha256
+from lab.base.files import hash_file, make_folder, put_in_place
 from lab.base.locks import locked
 from lab.base.paths import ANOTHER_HOME, Paths
 from lab.builds import archives
@@ -95,7 +95,7 @@ def fetch_once(folder: Path, doing: str, fill: Callable[[Path], None], task: Tas
 
 def _sums(folder: Path) -> str:
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != SUMS)
-    return "".join(f"{sha256(file)}  {file.name}\n" for file in files)
+    return "".join(f"{hash_file(file)}  {file.name}\n" for file in files)
 
 
 # --- which releases there are -------------------------------------------------------------------------

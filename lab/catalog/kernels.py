@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64
 from lab.base.errors import UsageError
-from lab.base.files import open_regular, read_regular, sha256
+from lab.base.files import hash_file, open_regular, read_regular
 
 # What --kernel calls the kernel that a guest has by default.
 OWN = "own"
@@ -145,7 +145,7 @@ def content(path: Path) -> str:
     else:
         parts = find_in(path)
         files = [parts.image, *module_files(parts.modules)]
-    lines = [f"{sha256(file)} {file.relative_to(path.parent)}\n" for file in files]
+    lines = [f"{hash_file(file)} {file.relative_to(path.parent)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -18,7 +18,7 @@ from lab.base.activity import Task
 from lab.base.architecture import ARCHITECTURES, X86_64, Architecture
 from lab.base.data import SMALL_FILE, FailFastModel, read_model
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
-from lab.base.files import clean_text, cut_text, digest, put_in_place, seal, sha256
+from lab.base.files import clean_text, cut_text, digest, hash_file, put_in_place, seal
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
@@ -203,7 +203,7 @@ def check(image: BaseImage) -> None:
             status = None
         if status and (status.st_size, status.st_mtime_ns) == (stored.size, stored.modified_ns):
             continue
-        if status is None or sha256(image.folder / name) != stored.sha256:
+        if status is None or hash_file(image.folder / name) != stored.sha256:
             raise ImageNotAvailable(
                 f"{image.folder / name} was changed since it was stored",
                 hint="run lab images verify, which sets it aside; the next use fetches or builds it again",
@@ -295,7 +295,7 @@ def import_file(paths: Paths, guest: Guest, file: Path, task: Task) -> BaseImage
 
 def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: float, task: Task) -> BaseImage:
     """Move a verified disk into the store as the guest's image, unless it is that already."""
-    digest_of_disk, inputs = sha256(file), inputs_digest(guest)
+    digest_of_disk, inputs = hash_file(file), inputs_digest(guest)
     folder = paths.make(paths.images) / f"{guest.name}-{digest_of_disk[:16]}"
 
     def fill(partial: Path) -> None:
@@ -368,7 +368,7 @@ def place(
         for file in partial.iterdir():
             status = file.stat()
             files[file.name] = StoredFile(
-                sha256=sha256(file), size=status.st_size, modified_ns=status.st_mtime_ns
+                sha256=hash_file(file), size=status.st_size, modified_ns=status.st_mtime_ns
             )
         manifest = ImageManifest(
             guest=guest,
@@ -418,7 +418,7 @@ def receive(paths: Paths, sent: ImageManifest, bring: Bring, task: Task, *, orig
         def fill(partial: Path) -> None:
             for file, expected in sent.files.items():
                 bring(file, partial / file)
-                if (actual := sha256(partial / file)) != expected.sha256:
+                if (actual := hash_file(partial / file)) != expected.sha256:
                     raise LabError(
                         f"{file} of {sent.guest} arrived damaged: its sha256 is {actual[:12]}, "
                         f"not {expected.sha256[:12]}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.base import scratch
 from lab.base.errors import LabError, format_error
-from lab.base.files import measure_size, sha256
+from lab.base.files import hash_file, measure_size
 from lab.base.locks import is_locked
 from lab.base.paths import Paths
 from lab.builds import wheels
@@ -60,7 +60,7 @@ def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
 def _find_damage(image: BaseImage) -> str:
     for name, stored in image.manifest.files.items():
         try:
-            digest = sha256(image.folder / name)
+            digest = hash_file(image.folder / name)
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
         if digest != stored.sha256:

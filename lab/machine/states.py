@@ -23,7 +23,7 @@ from pydantic import FailFast, TypeAdapter
 from lab.base import process, scratch
 from lab.base.data import parse_json
 from lab.base.errors import LabError, format_error
-from lab.base.files import put_in_place, read_regular, sha256
+from lab.base.files import hash_file, put_in_place, read_regular
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images.store import BaseImage
@@ -213,7 +213,7 @@ def _digest(
         # Files of the image, wherever that is stored.
         boot = replace(boot, kernel=Path("kernel"), initrd=Path("initrd"))
     elif boot.uefi:
-        uefi = sha256(boot.uefi)
+        uefi = hash_file(boot.uefi)
     anywhere = MachinePlace(Path("lane"), port=0, uuid="")
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=without_kernel(guest.name), client_key=nobody, host_key=nobody)

@@ -15,7 +15,7 @@ from lab import builds, catalog, plan
 from lab.base import process
 from lab.base.activity import UNWATCHED
 from lab.base.errors import UsageError
-from lab.base.files import sha256
+from lab.base.files import hash_file
 from lab.base.paths import PACKAGE, Paths
 from lab.base.wait import ORDINARY
 from lab.builds import Build, SuiteOptions, kinds, pytest_tests
@@ -144,7 +144,7 @@ def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: P
         *("checkout", "cli", "nextest", "npm", "program", "test-binary", "wheel")
     }
     argument = f"program:{program}"
-    assert build.name == f"program@{sha256(program)[:8]}"
+    assert build.name == f"program@{hash_file(program)[:8]}"
     assert build.argument == argument
     assert builds.resolve_all(["0.10.8", argument, argument]) == [Wheel("0.10.8", "0.10.8"), build]
     assert builds.resolve("wheel:0.10.8") == Wheel("0.10.8", "0.10.8")
@@ -159,7 +159,7 @@ def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: P
     assert {"suite box", "suite jailer"} <= start.digests(cells, RunOptions()).keys()
     # A run records it and takes it up again.
     record = build.record({"bin/program": program})
-    assert (record.source, record.files) == (argument, {"bin/program": sha256(program)})
+    assert (record.source, record.files) == (argument, {"bin/program": hash_file(program)})
     assert builds.argument(record) == argument
     assert builds.resolve_recorded([record], [argument]) == {build.name: build}
     program.write_text("other")

@@ -13,7 +13,7 @@ import pytest
 from lab import builds
 from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError, NotApplicable, UsageError
-from lab.base.files import sha256
+from lab.base.files import hash_file
 from lab.base.paths import Paths
 from lab.builds import Build, wheels
 from lab.builds.kinds.wheel import Wheel, choose
@@ -188,10 +188,10 @@ def test_a_local_wheel_is_named_by_version_and_digest(wheel: Path, monkeypatch: 
     monkeypatch.chdir(wheel.parent)
     for text in (str(wheel), wheel.name):
         build = builds.resolve(text)
-        assert build == Wheel(f"0.10.8@{sha256(wheel)[:8]}", "0.10.8", wheel)
+        assert build == Wheel(f"0.10.8@{hash_file(wheel)[:8]}", "0.10.8", wheel)
     record = build.record({wheel.name: wheel})
     assert record.source == str(wheel)
-    assert record.files == {wheel.name: sha256(wheel)}
+    assert record.files == {wheel.name: hash_file(wheel)}
 
 
 def test_several_builds_keep_their_order_and_each_name_counts_once(wheel: Path, tools: StandIn) -> None:

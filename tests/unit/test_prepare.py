@@ -13,7 +13,7 @@ from lab import catalog
 from lab.base import process
 from lab.base.activity import UNWATCHED, Progress, Task
 from lab.base.errors import LabError
-from lab.base.files import sha256
+from lab.base.files import hash_file
 from lab.base.paths import Paths, definitions
 from lab.base.wait import Deadline
 from lab.catalog import Firmware, Guest, PackageManager
@@ -74,7 +74,7 @@ def test_what_is_prepared_is_read_only(paths: Paths, working: pytest.MonkeyPatch
     assert made.firmware is firmware
     modes = {file.name: file.stat().st_mode & 0o777 for file in made.folder.iterdir()}
     assert modes == {"disk.qcow2": 0o444, "manifest.json": 0o444}
-    assert made.manifest.disk_sha256 == sha256(made.disk) != IMAGE.manifest.disk_sha256
+    assert made.manifest.disk_sha256 == hash_file(made.disk) != IMAGE.manifest.disk_sha256
     assert made.manifest.inputs == prepare_image.inputs_digest(GUEST, IMAGE)
     assert made.folder == paths.images / f"prepared-ubuntu-24.04-{made.manifest.inputs[:16]}"
 

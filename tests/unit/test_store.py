@@ -14,7 +14,7 @@ from lab import catalog
 from lab.base import process
 from lab.base.activity import UNWATCHED, Task
 from lab.base.errors import LabError, UsageError
-from lab.base.files import digest, sha256
+from lab.base.files import digest, hash_file
 from lab.base.paths import Paths
 from lab.builds import wheels
 from lab.catalog import Catalog, DebianImage, Firmware
@@ -83,7 +83,7 @@ def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: 
     assert store.any_image(paths) is not None
     assert {file.name for file in image.folder.iterdir()} == {*debian.FILES, "manifest.json"}
     assert {file.stat().st_mode & 0o777 for file in image.folder.iterdir()} == {0o444}
-    assert image.manifest.disk_sha256 == sha256(image.disk)
+    assert image.manifest.disk_sha256 == hash_file(image.disk)
     assert image.manifest.inputs == store.inputs_digest(GUEST)
     assert image.folder.name == f"debian-13-{store.inputs_digest(GUEST)[:16]}"
 
@@ -208,7 +208,7 @@ def test_an_imported_disk_is_the_guest_s_image(
     paths: Paths, definitions: Catalog, imported: BaseImage, file: Path, mirror: Mirror
 ) -> None:
     assert imported.disk.read_bytes() == file.read_bytes()
-    assert imported.manifest.disk_sha256 == sha256(file)
+    assert imported.manifest.disk_sha256 == hash_file(file)
     assert (imported.manifest.source, imported.firmware) == ("imported from mine.qcow2", Firmware.BIOS)
     assert store.ensure(paths, definitions.guest(CLOUD), UNWATCHED) == imported
     assert list(paths.downloads.iterdir()) == []

@@ -15,7 +15,7 @@ import pytest
 
 from lab import catalog
 from lab.base.architecture import X86_64
-from lab.base.files import sha256
+from lab.base.files import hash_file
 from lab.builds import rootfs
 
 SUITE = catalog.load().suite.folder
@@ -78,7 +78,7 @@ def test_every_image_is_the_layout(address: str, layout: Path) -> None:
         for blob in [json.loads(manifest)["config"], *json.loads(manifest)["layers"]]:
             _, content = fetched(f"{address}library/debian/blobs/{blob['digest']}")
             (layout / "got").write_bytes(content)
-            assert f"sha256:{sha256(layout / 'got')}" == blob["digest"]
+            assert f"sha256:{hash_file(layout / 'got')}" == blob["digest"]
     headers, content = fetched(f"{address}library/debian/manifests/bookworm-slim", "HEAD")
     assert (content, int(headers["Content-Length"]) > 100) == (b"", True)
 

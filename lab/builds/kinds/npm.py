@@ -19,7 +19,7 @@ from lab.base.activity import Task
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64
 from lab.base.data import FailFastModel, parse_json
 from lab.base.errors import LabError, NotApplicable, UsageError, format_error
-from lab.base.files import sha256
+from lab.base.files import hash_file
 from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import Paths
 from lab.builds import archives, wheels
@@ -123,7 +123,7 @@ class Npm(PytestTests):
             )
         manifest = read_manifest(path)
         files = [path, *(_beside(path, manifest, name) for name in manifest.natives)]
-        digest = "".join(sha256(file)[:8] for file in files if file.is_file())
+        digest = "".join(hash_file(file)[:8] for file in files if file.is_file())
         return cls(f"npm-{manifest.version}@{digest}", manifest.version, path)
 
     @classmethod

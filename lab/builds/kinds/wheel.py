@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from lab.base.activity import Task
 from lab.base.errors import NotApplicable, UsageError
-from lab.base.files import sha256
+from lab.base.files import hash_file
 from lab.base.paths import Paths
 from lab.builds import archives, elf, wheels
 from lab.builds.pytest_tests import RUNNER, PytestTests
@@ -163,6 +163,6 @@ def _files(path: Path) -> list[Path]:
 def _digest(path: Path) -> str:
     """A short digest of the wheels at a path. That of a folder also depends on the wheels' names."""
     if not path.is_dir():
-        return sha256(path)[:8]
-    lines = [f"{sha256(wheel)} {wheel.name}\n" for wheel in _files(path)]
+        return hash_file(path)[:8]
+    lines = [f"{hash_file(wheel)} {wheel.name}\n" for wheel in _files(path)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:8]
