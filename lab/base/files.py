@@ -64,10 +64,10 @@ def group_values[K, V](pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
 
 def hash_file(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
-    return digest(path, "sha256")
+    return compute_digest(path, "sha256")
 
 
-def digest(path: Path, algorithm: str) -> str:
+def compute_digest(path: Path, algorithm: str) -> str:
     """Return a regular file's digest in hexadecimal; `algorithm` is one of hashlib's names. Raises OSError."""
     with open_regular(path) as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()

@@ -16,7 +16,7 @@ from filelock import FileLock
 from lab.base import process, scratch
 from lab.base.activity import Progress, Task
 from lab.base.errors import ImageNotAvailable, LabError, NotPublished
-from lab.base.files import digest, write_atomically
+from lab.base.files import compute_digest, write_atomically
 from lab.catalog import (
     CloudImage,
     Guest,
@@ -139,7 +139,7 @@ def fetch(published: PublishedDisk, folder: Path, task: Task) -> Path:
     file = folder / published.name
     download.fetch(published.url, file, task)
     task.show(Progress("verifying"))
-    actual = digest(file, published.algorithm)
+    actual = compute_digest(file, published.algorithm)
     if actual != published.digest:
         file.unlink()
         raise ImageNotAvailable(

@@ -18,7 +18,7 @@ from lab.base.activity import Task
 from lab.base.architecture import ARCHITECTURES, X86_64, Architecture
 from lab.base.data import SMALL_FILE, FailFastModel, read_model
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
-from lab.base.files import clean_text, cut_text, digest, hash_file, put_in_place, seal
+from lab.base.files import clean_text, compute_digest, cut_text, hash_file, put_in_place, seal
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
@@ -280,7 +280,7 @@ def import_file(paths: Paths, guest: Guest, file: Path, task: Task) -> BaseImage
         raise UsageError(f"{file}: {wrong}", hint="import a disk as the distribution publishes it")
     if image.digest:
         algorithm, _, pinned = image.digest.partition(":")
-        if digest(file, algorithm) != pinned:
+        if compute_digest(file, algorithm) != pinned:
             raise UsageError(f"{file} does not have the digest that images/{guest.name}.toml pins")
     copy = paths.make(paths.downloads) / "import.qcow2"
     with locked(copy.with_suffix(".lock"), IMPORT_SECONDS, "this image to be imported", task):

@@ -14,7 +14,7 @@ from lab import catalog
 from lab.base import process
 from lab.base.activity import UNWATCHED, Task
 from lab.base.errors import LabError, UsageError
-from lab.base.files import digest, hash_file
+from lab.base.files import compute_digest, hash_file
 from lab.base.paths import Paths
 from lab.builds import wheels
 from lab.catalog import Catalog, DebianImage, Firmware
@@ -252,7 +252,7 @@ def test_a_disk_other_than_the_pinned_one_is_not_imported(paths: Paths, root: Pa
 
 
 def test_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> None:
-    pin(root, CLOUD, "20261101-2300", f"sha512:{digest(file, 'sha512')}")
+    pin(root, CLOUD, "20261101-2300", f"sha512:{compute_digest(file, 'sha512')}")
     guest = catalog.load().guest(CLOUD)
     assert store.import_file(paths, guest, file, UNWATCHED) == store.find(paths, guest)
 
