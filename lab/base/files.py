@@ -124,7 +124,7 @@ def measure_size(path: Path) -> int:
     return total
 
 
-def seal(folder: Path) -> None:
+def seal_folder(folder: Path) -> None:
     """Make a folder's files read-only. Call it before the folder is put in place."""
     for file in folder.iterdir():
         file.chmod(0o444)

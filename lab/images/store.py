@@ -18,7 +18,7 @@ from lab.base.activity import Task
 from lab.base.architecture import ARCHITECTURES, X86_64, Architecture
 from lab.base.data import SMALL_FILE, FailFastModel, read_model
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
-from lab.base.files import clean_text, compute_digest, cut_text, hash_file, put_in_place, seal
+from lab.base.files import clean_text, compute_digest, cut_text, hash_file, put_in_place, seal_folder
 from lab.base.locks import locked
 from lab.base.paths import Paths
 from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
@@ -382,7 +382,7 @@ def place(
             arch=arch,
         )
         (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
-        seal(partial)
+        seal_folder(partial)
         # A folder of that name without a manifest, or with a damaged one, is not an image.
         debian.remove_workspace(folder)
         put_in_place(partial, folder)
