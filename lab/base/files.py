@@ -177,7 +177,7 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL
 
 
-def disk_full(error: OSError, folder: Path, needs: str) -> DiskFull:
+def make_disk_full_error(error: OSError, folder: Path, needs: str) -> DiskFull:
     """The error to show for a full disk. `folder` is where it was written if the error itself names no file."""
     where = Path(error.filename or folder)
     return DiskFull(f"{error.strerror}: {where}: {free_text(where)}; {needs}", hint=HINT)
@@ -196,7 +196,7 @@ def explained(folder: Path, needs: str) -> Iterator[None]:
         yield
     except OSError as error:
         if is_full(error):
-            raise disk_full(error, folder, needs) from error
+            raise make_disk_full_error(error, folder, needs) from error
         raise
 
 
@@ -209,7 +209,7 @@ def make_folder(folder: Path, hint: str = "choose another folder with -o DIR") -
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if is_full(error):
-            raise disk_full(error, folder, A_RUN) from error
+            raise make_disk_full_error(error, folder, A_RUN) from error
         raise UsageError(f"cannot create the folder {folder}: {error.strerror}", hint=hint) from error
     if not os.access(folder, os.W_OK):
         raise UsageError(f"cannot write into the folder {folder}", hint=hint)

@@ -212,7 +212,7 @@ def _explain(error: OSError) -> Exception:
 def _disk_full(error: OSError) -> LabError:
     """The error of a disk that was found full where nobody expected it; it may not name the file."""
     if error.filename:
-        return files.disk_full(error, Path(), files.A_RUN)
+        return files.make_disk_full_error(error, Path(), files.A_RUN)
     paths = Paths.default()
     folders = dict.fromkeys([paths.cache, paths.state, Path(tempfile.gettempdir()), Path.cwd()])
     free = "; ".join(dict.fromkeys(map(files.free_text, folders)))
