@@ -180,10 +180,10 @@ def is_full(error: BaseException) -> bool:
 def make_disk_full_error(error: OSError, folder: Path, needs: str) -> DiskFull:
     """The error to show for a full disk. `folder` is where it was written if the error itself names no file."""
     where = Path(error.filename or folder)
-    return DiskFull(f"{error.strerror}: {where}: {free_text(where)}; {needs}", hint=HINT)
+    return DiskFull(f"{error.strerror}: {where}: {format_free_space(where)}; {needs}", hint=HINT)
 
 
-def free_text(path: Path) -> str:
+def format_free_space(path: Path) -> str:
     """How much space is left where a file or folder is, or would be."""
     folder = next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
     return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB are free in {folder}"

@@ -215,7 +215,7 @@ def _disk_full(error: OSError) -> LabError:
         return files.make_disk_full_error(error, Path(), files.A_RUN)
     paths = Paths.default()
     folders = dict.fromkeys([paths.cache, paths.state, Path(tempfile.gettempdir()), Path.cwd()])
-    free = "; ".join(dict.fromkeys(map(files.free_text, folders)))
+    free = "; ".join(dict.fromkeys(map(files.format_free_space, folders)))
     return files.DiskFull(f"{error.strerror}: {free}; {files.A_RUN}", hint=files.HINT)
 
 

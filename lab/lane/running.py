@@ -12,7 +12,7 @@ import libvirt
 
 from lab.base.activity import Activity, Progress, ShowProgress, Task
 from lab.base.errors import LabError
-from lab.base.files import free_text
+from lab.base.files import format_free_space
 from lab.base.paths import Paths
 from lab.base.wait import DeadlineExpired, Stopwatch
 from lab.builds import Build, elf
@@ -300,7 +300,7 @@ class RunningLane:
                 return Checkpoint.take(self.lane, tag)
             except CheckpointFailed as error:
                 hint = "free disk space if it is full; with --cold each cell boots a guest, without checkpoints"
-                where = free_text(self.lane.folder)
+                where = format_free_space(self.lane.folder)
                 raise CheckpointFailed(f"no checkpoint of the guest: {error}; {where}", hint=hint) from error
 
     # -- what its cells use

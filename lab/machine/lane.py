@@ -25,7 +25,7 @@ from typing import Any
 import libvirt
 
 from lab.base.errors import Bug, LabError
-from lab.base.files import free_text
+from lab.base.files import format_free_space
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, DeadlineExpired, Speed, busy_now, call_within, wait_for
 from lab.catalog import Guest
@@ -273,7 +273,7 @@ class Lane:
             return
         message = f"the machine of {self.guest.name} {problem}"
         if problem == FAILED_WRITE:
-            message += f": {free_text(self.folder)}"
+            message += f": {format_free_space(self.folder)}"
         raise LaneDied(f"{message}\n{self.last_words()}")
 
     def _watched(self) -> Watch:

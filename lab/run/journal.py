@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lab.base.errors import LabError
-from lab.base.files import A_RUN, check_values, free_text, is_full
+from lab.base.files import A_RUN, check_values, format_free_space, is_full
 from lab.builds import Build
 from lab.plan import Cell
 from lab.record import (
@@ -166,7 +166,9 @@ class Journal:
             yield
         except OSError as error:
             reason = (
-                f"{error.strerror}; {free_text(self.folder)}; {A_RUN}" if is_full(error) else error.strerror
+                f"{error.strerror}; {format_free_space(self.folder)}; {A_RUN}"
+                if is_full(error)
+                else error.strerror
             )
             raise ResultsNotWritten(
                 f"the results cannot be written into {self.folder}: {reason}",

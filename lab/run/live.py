@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.base.activity import Progress
-from lab.base.files import clean_text, cut_text, escape_commands, free_text
+from lab.base.files import clean_text, cut_text, escape_commands, format_free_space
 from lab.plan import Cell
 from lab.record import CellResult
 from lab.record.folders import RUN_LOG
@@ -115,7 +115,7 @@ def run_log(folder: Path, view: Observer) -> Iterator[Observer]:
                 log.write(f"{time_stamp}Z {line}\n")
         except OSError as error:
             has_ended = True
-            view.note(f"{file} ends here: {error.strerror}; {free_text(folder)}")
+            view.note(f"{file} ends here: {error.strerror}; {format_free_space(folder)}")
 
     lines = Lines(add)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab.base import notices, scratch
 from lab.base.errors import LabError, UsageError, format_error
-from lab.base.files import free_text, is_full, open_regular, sync_tree
+from lab.base.files import format_free_space, is_full, open_regular, sync_tree
 from lab.report.site import host_pages, maintainers, model
 from lab.report.site.model import HISTORY_FILE, History, Site
 from lab.report.site.page import STATIC, Copy, Output, Page, TextFile, not_shown, renderer
@@ -62,7 +62,7 @@ def publish(runs: Sequence[Path], folder: Path, *, host_names: bool = False) -> 
     except OSError as error:
         # A write to a full disk names no file.
         file = f": {error.filename}" if error.filename else ""
-        free = f"; {free_text(target)}" if is_full(error) else ""
+        free = f"; {format_free_space(target)}" if is_full(error) else ""
         raise LabError(
             f"the site cannot be written to {target}: {error.strerror or format_error(error)}{file}{free}",
             hint="free some disk space, or choose another folder with -o DIR; the old site was left as it was",
