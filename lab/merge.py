@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab import builds
 from lab.base.errors import LabError, UsageError
-from lab.base.files import A_RUN, clean_text, explained, is_full, make_folder
+from lab.base.files import A_RUN, clean_text, explain_full_disk, is_full, make_folder
 from lab.base.notices import announce
 from lab.causes.evidence import MISSING, why_not
 from lab.plan import OF_EVERY_CELL, rerun
@@ -90,7 +90,7 @@ def merge_shards(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, part
         host_names=list(dict.fromkeys(name for info in infos for name in info.host_names)),
         merged=infos,
     )
-    with _whole_or_absent(folder), explained(folder, A_RUN):
+    with _whole_or_absent(folder), explain_full_disk(folder, A_RUN):
         copied = [_take(folder, cells[c.name][0], c) if c.name in cells else c for c in results]
         run = RunResult(run=info, cells=copied)
         run.write(folder)

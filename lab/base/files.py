@@ -190,7 +190,7 @@ def format_free_space(path: Path) -> str:
 
 
 @contextmanager
-def explained(folder: Path, needs: str) -> Iterator[None]:
+def explain_full_disk(folder: Path, needs: str) -> Iterator[None]:
     """Raise DiskFull for an OSError of a block that writes into `folder` if its disk is full."""
     try:
         yield

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab.base import scratch
 from lab.base.activity import Activity, Progress, ShowProgress
-from lab.base.files import A_PAYLOAD, explained
+from lab.base.files import A_PAYLOAD, explain_full_disk
 from lab.builds import FOLDER, ROOTFS, Build
 from lab.builds.rootfs import read_index
 from lab.guest.session import ADMIN, SUITE, Session
@@ -52,13 +52,13 @@ def deploy(
     gets how far that is. Raises LabError.
     """
     show(Progress("deploying: packing", Activity.DEPLOY, name="deploying"))
-    with scratch.temporary() as folder, explained(folder, A_PAYLOAD):
+    with scratch.temporary() as folder, explain_full_disk(folder, A_PAYLOAD):
         contents = {
             **build.laid_out(files, folder, python),
             **{f"{build.suite_folder}/{name}": file for name, file in build.suite.files.items()},
             ROOTFS: rootfs,
         }
-        with explained(disk, A_PAYLOAD):
+        with explain_full_disk(disk, A_PAYLOAD):
             size = pack({name.removeprefix(f"{FOLDER}/"): path for name, path in contents.items()}, disk)
     show(Progress("deploying: unpacking", Activity.DEPLOY, name="deploying"))
     session.run(UNPACK, seconds=UNPACK_SECONDS + size / 2**20 * MIB_SECONDS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab import causes
 from lab.base.activity import Activity, Progress
-from lab.base.files import A_RUN, explained
+from lab.base.files import A_RUN, explain_full_disk
 from lab.base.wait import Stopwatch
 from lab.builds import WHOLE_SUITE, SuiteOptions
 from lab.catalog import Variant
@@ -77,7 +77,7 @@ def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptio
     suite_run = run_suite(running, cell, watch, options)
     folder.mkdir(parents=True, exist_ok=True)
     clean = not suite_run.cut_short and all(test.outcome is Outcome.PASS for test in suite_run.tests)
-    with watch.step("evidence"), explained(folder, A_RUN):
+    with watch.step("evidence"), explain_full_disk(folder, A_RUN):
         gather_evidence(running, cell, folder, mark=applied.mark, full=not clean)
         if not clean:
             printed = guest_variant.probe_as_user_does(running.session, cell.variant, running.work.sysctls)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lab import catalog
 from lab.base.architecture import ARCHITECTURES
-from lab.base.files import A_RUN, explained, make_folder
+from lab.base.files import A_RUN, explain_full_disk, make_folder
 from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.lane import prepare_image
@@ -53,7 +53,7 @@ class Scheduler:
         folder = self.planned.folder
         make_folder(folder)
         with locked_folder(folder):
-            with explained(folder, A_RUN):
+            with explain_full_disk(folder, A_RUN):
                 self.begin()
             try:
                 self._leave_out_absent()

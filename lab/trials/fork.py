@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lab.base.errors import Bug, NotApplicable, is_lasting
-from lab.base.files import A_RUN, explained
+from lab.base.files import A_RUN, explain_full_disk
 from lab.base.wait import Stopwatch
 from lab.builds import SuiteOptions
 from lab.causes import evidence
@@ -182,7 +182,7 @@ class Tries[T: StrEnum]:
         lane = self.running.lane
         try:
             lane.check_alive()
-            with explained(folder, A_RUN):
+            with explain_full_disk(folder, A_RUN):
                 return *attempt.run(), False
         except self.impossible as obstacle:
             return self.cannot, str(obstacle), True

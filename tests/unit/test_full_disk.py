@@ -217,7 +217,10 @@ def test_evidence_of_an_attempt_that_does_not_fit_is_told_with_its_folder(bench:
 
 @pytest.mark.parametrize(("number", "full"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
 def test_a_used_up_quota_is_a_full_disk(tmp_path: Path, number: int, full: bool) -> None:
-    with pytest.raises(DiskFull if full else OSError) as raised, files.explained(tmp_path, "a run needs 2 MiB"):
+    with (
+        pytest.raises(DiskFull if full else OSError) as raised,
+        files.explain_full_disk(tmp_path, "a run needs 2 MiB"),
+    ):
         raise OSError(number, os.strerror(number))
     assert isinstance(raised.value, DiskFull) is full
     if full:
@@ -227,5 +230,5 @@ def test_a_used_up_quota_is_a_full_disk(tmp_path: Path, number: int, full: bool)
 def test_the_error_s_own_file_is_named_though_it_does_not_exist(tmp_path: Path) -> None:
     file = tmp_path / "no" / "such" / "file"
     message = f"{file}: [0-9]+ MiB are free in {tmp_path}; x"
-    with pytest.raises(DiskFull, match=message), files.explained(Path(), "x"):
+    with pytest.raises(DiskFull, match=message), files.explain_full_disk(Path(), "x"):
         raise OSError(errno.ENOSPC, "No space left on device", str(file))
