@@ -243,7 +243,7 @@ DIGEST_END = re.compile(r"-[0-9a-f]{12}$")
 LONGEST_NAME = 80  # characters; file systems allow 255 bytes
 
 
-def slug(name: str) -> str:
+def make_slug(name: str) -> str:
     """Return a name as one part of a path: only characters that need no quoting, and never `.` or `..`.
 
     A name that has to be changed gets a digest, so that two names never become one, whether a file system tells

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from lab.base.architecture import ARCHITECTURES, X86_64, get_guest_architecture
 from lab.base.errors import UsageError
-from lab.base.files import group_values, slug
+from lab.base.files import group_values, make_slug
 from lab.catalog import TWIN, Guest, Variant, remedies
 from lab.catalog.remedies import Remedy
 from lab.check import settings
@@ -191,11 +191,11 @@ class TestedDistribution:
 
     @property
     def page(self) -> str:
-        return f"hosts/{slug(self.name)}.html"
+        return f"hosts/{make_slug(self.name)}.html"
 
     @property
     def badge(self) -> str:
-        return f"badges/{slug(self.name)}.json"
+        return f"badges/{make_slug(self.name)}.json"
 
     @property
     def answer(self) -> CellAnswer:
@@ -308,7 +308,7 @@ def _title(defined: Mapping[str, Guest], guest: str) -> str:
 
 
 def setting_id(variant: str) -> str:
-    return f"setting-{slug(variant)}"
+    return f"setting-{make_slug(variant)}"
 
 
 def _facts_of(results: Results, guest: str) -> Facts | None:

@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from lab import catalog, causes
 from lab.base.errors import UsageError
-from lab.base.files import group_values, slug
+from lab.base.files import group_values, make_slug
 from lab.catalog import Catalog, remedies
 from lab.catalog.remedies import Remedy
 from lab.causes import Cause
@@ -89,7 +89,7 @@ class NewestResult:
 
 def cell_page(cell: Identity) -> str:
     """Return the path of a cell's own page in the site, whether the site has it or not."""
-    guest, variant, build = map(slug, cell)
+    guest, variant, build = map(make_slug, cell)
     return f"cells/{guest}/{variant}/{build}.html"
 
 

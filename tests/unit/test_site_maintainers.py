@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab.base.activity import Activity
-from lab.base.files import slug
+from lab.base.files import make_slug
 from lab.catalog import remedies
 from lab.record import (
     CellResult,
@@ -319,11 +319,11 @@ def test_filters_offer_the_values_that_occur_and_builds_that_differ(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["A", "Debian", "a b", "a/b", "..", ".", "", "-", "ä", "x" * 300, "\ud800"])
 def test_no_other_name_becomes_the_same_part_of_a_path(name: str) -> None:
-    made = slug(name)
+    made = make_slug(name)
     assert made and re.fullmatch(r"[a-z0-9._+-]+", made) and not made.startswith(".") and len(made) < 100
     # A name that looks like a made one is another one.
-    assert slug(made) != made and slug(made) != slug(name)
-    assert [slug(kept) for kept in ("stock", "a+b", "0.10.8")] == ["stock", "a+b", "0.10.8"]
+    assert make_slug(made) != made and make_slug(made) != make_slug(name)
+    assert [make_slug(kept) for kept in ("stock", "a+b", "0.10.8")] == ["stock", "a+b", "0.10.8"]
 
 
 # -- the chart of a run's time: its figures are those of the record

@@ -7,7 +7,7 @@ from itertools import chain
 
 from markupsafe import Markup, escape
 
-from lab.base.files import clean_text, group_values, slug
+from lab.base.files import clean_text, group_values, make_slug
 from lab.catalog.remedies import Remedy
 from lab.check import published
 from lab.check.distributions import CellAnswer, CellTrial, setting_id
@@ -96,7 +96,7 @@ def host_pages(site: Site) -> Iterator[Output]:
             "setting_id": setting_id,
             "short": short,
             "site": site,
-            "slug": slug,
+            "slug": make_slug,
             "verified_with": verified_with,
         }
         yield Page(distribution.page, distribution.title, "host.html", values)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lab.base import notices
 from lab.base.errors import LabError
-from lab.base.files import group_values, slug
+from lab.base.files import group_values, make_slug
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
 from lab.check.results import Identity, NewestResult, Source, identity
 from lab.probes import Probe
@@ -28,7 +28,7 @@ MARKS = {status: table.LOOKS[status].mark for status in Status}
 
 
 def page_of_run(source: Source) -> str:
-    return f"runs/{slug(source.id)}.html"
+    return f"runs/{make_slug(source.id)}.html"
 
 
 def _columns(site: Site) -> dict[str, list[str]]:

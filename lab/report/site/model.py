@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from lab.base.data import read_model
 from lab.base.errors import UsageError, format_error
-from lab.base.files import slug
+from lab.base.files import make_slug
 from lab.causes.evidence import why_not
 from lab.check import distributions, results
 from lab.check.distributions import TestedDistribution
@@ -205,8 +205,8 @@ def plan_evidence(
 
 def _target(published: NewestResult, name: str) -> str:
     """Return where the copy goes. It ends in `.txt`, so that a browser shows it and executes nothing in it."""
-    cell = [slug(part) for part in published.identity]
-    *folders, last = [slug(part) for part in PurePosixPath(name).parts]
+    cell = [make_slug(part) for part in published.identity]
+    *folders, last = [make_slug(part) for part in PurePosixPath(name).parts]
     # A folder's name never is a copy's: `notes` and `notes.txt/b` may be evidence of one cell.
     inside = [folder.replace(".txt", "-txt") for folder in folders]
     return "/".join(["evidence", *cell, *inside, last if last.endswith(".txt") else f"{last}.txt"])
