@@ -40,7 +40,7 @@ def choose(os_release: Mapping[str, str]) -> Column | None:
     return next((column for column in columns() if column["host"] == host), None) or next(like, None)
 
 
-def this_host() -> Column | None:
+def find_host_column() -> Column | None:
     """The column for this host, if the table has one."""
     try:
         return choose(platform.freedesktop_os_release())
@@ -57,6 +57,6 @@ def install(need: str) -> str:
     def packages(column: Column) -> str:
         return next(text for row, text in column.items() if need in (row, row.partition(".")[2]))
 
-    if host_column := this_host():
+    if host_column := find_host_column():
         return f"install {packages(host_column)}"
     return f"install {', '.join(f'{packages(host)} ({host["name"]})' for host in newest().values())}"

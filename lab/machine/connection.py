@@ -138,7 +138,7 @@ def how_to_start(uri: str) -> str:
     if _is_session(uri):
         installation = host_table.install("libvirt")
         return f"{installation}; the session daemon starts by itself (./setup.sh doctor does both)"
-    host = host_table.this_host() or {"units": "libvirtd.service", "daemons": "virtlogd libvirtd"}
+    host = host_table.find_host_column() or {"units": "libvirtd.service", "daemons": "virtlogd libvirtd"}
     if Path("/run/systemd/system").is_dir():
         return f"systemctl start {host['units']} (./setup.sh doctor does it)"
     daemons = " && ".join(f"{daemon} -d" for daemon in host["daemons"].split())

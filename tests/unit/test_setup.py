@@ -294,7 +294,7 @@ def test_every_line_of_the_table_has_a_value_for_each_host(monkeypatch: pytest.M
     names = [line.split()[0] for line in lines]
     assert len(names) == len(set(names))
     # Where the host is not known, what to install is told for each distribution.
-    monkeypatch.setattr(host_table, "this_host", lambda: None)
+    monkeypatch.setattr(host_table, "find_host_column", lambda: None)
     told = "install ovmf (Debian 13), ovmf (Ubuntu 26.04), edk2-ovmf (Fedora 44)"
     assert host_table.install("amd64.uefi") == told
     assert (
