@@ -48,7 +48,7 @@ def find_host_column() -> Column | None:
         return None
 
 
-def install(need: str) -> str:
+def suggest_packages(need: str) -> str:
     """Say which packages to install for a need: on this host, or on each distribution of the table.
 
     The need `clock` is the row `package.clock` or `user.clock`; a need with a dot is a row.

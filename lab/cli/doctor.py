@@ -260,7 +260,7 @@ def _machine(examination: Examination) -> str:
 
 def _keyring(_examination: Examination) -> str:
     if not debian.KEYRING.exists():
-        raise LabError(f"{debian.KEYRING} is missing", hint=host_table.install("keyring"))
+        raise LabError(f"{debian.KEYRING} is missing", hint=host_table.suggest_packages("keyring"))
     return str(debian.KEYRING)
 
 

@@ -269,7 +269,8 @@ def _explain(image: DebianImage, architecture: Architecture, error: process.Comm
     if not architecture.is_hosts and FOREIGN.search(text):
         return ImageNotAvailable(
             f"this host runs no programs of {architecture.debian}, so it cannot build {image.suite} for it",
-            hint=f"{host_table.install(f'programs.{architecture.debian}')}; {architecture.setup} does it",
+            hint=f"{host_table.suggest_packages(f'programs.{architecture.debian}')}; {architecture.setup} "
+            "does it",
         )
     if image.kernel and (lacks := LACKS.search(text)):
         return LabError(
@@ -291,6 +292,7 @@ def _explain(image: DebianImage, architecture: Architecture, error: process.Comm
     if "NO_PUBKEY" in text or "is not signed" in text:
         return LabError(
             f"building {image.suite} failed: {error}",
-            hint=f"{host_table.install('keyring')}, which has Debian's keys; ./setup.sh doctor does it",
+            hint=f"{host_table.suggest_packages('keyring')}, which has Debian's keys; ./setup.sh doctor "
+            "does it",
         )
     return LabError(f"building {image.suite} failed: {error}", hint="is the package mirror reachable?")

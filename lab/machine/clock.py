@@ -60,7 +60,7 @@ def of_emulated(connection: libvirt.virConnect, paths: Paths) -> Clock:
     """
     file = library()
     if file is None:
-        return Clock(reason=f"libfaketime is not installed ({host_table.install('clock')})")
+        return Clock(reason=f"libfaketime is not installed ({host_table.suggest_packages('clock')})")
     # https://github.com/wolfcw/libfaketime: the rate from QEMU's start on, not for the times of files, without
     # shared memory: each QEMU that is killed would leave its own in /dev/shm.
     variables = {

@@ -136,7 +136,7 @@ def _loop() -> None:
 def how_to_start(uri: str) -> str:
     """How to start the daemon for this URI on this host."""
     if _is_session(uri):
-        installation = host_table.install("libvirt")
+        installation = host_table.suggest_packages("libvirt")
         return f"{installation}; the session daemon starts by itself (./setup.sh doctor does both)"
     host = host_table.find_host_column() or {"units": "libvirtd.service", "daemons": "virtlogd libvirtd"}
     if Path("/run/systemd/system").is_dir():

@@ -103,7 +103,7 @@ def check_emulator(connection: libvirt.virConnect, architecture: Architecture) -
     except libvirt.libvirtError as error:
         raise LabError(
             f"this host has no QEMU for guests of {architecture.name}: {error}",
-            hint=f"{host_table.install(f'{architecture.debian}.qemu')}; {architecture.setup} does it",
+            hint=f"{host_table.suggest_packages(f'{architecture.debian}.qemu')}; {architecture.setup} does it",
         ) from error
 
 
@@ -121,7 +121,7 @@ def uefi(connection: libvirt.virConnect, architecture: Architecture) -> Path:
     if not files:
         raise NoFirmware(
             "no UEFI firmware for guests is installed",
-            hint=f"{host_table.install(f'{architecture.debian}.uefi')}; {architecture.setup} does it",
+            hint=f"{host_table.suggest_packages(f'{architecture.debian}.uefi')}; {architecture.setup} does it",
         )
     return files[0]
 

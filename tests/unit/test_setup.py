@@ -296,9 +296,9 @@ def test_every_line_of_the_table_has_a_value_for_each_host(monkeypatch: pytest.M
     # Where the host is not known, what to install is told for each distribution.
     monkeypatch.setattr(host_table, "find_host_column", lambda: None)
     told = "install ovmf (Debian 13), ovmf (Ubuntu 26.04), edk2-ovmf (Fedora 44)"
-    assert host_table.install("amd64.uefi") == told
+    assert host_table.suggest_packages("amd64.uefi") == told
     assert (
-        host_table.install("clock")
+        host_table.suggest_packages("clock")
         == "install libfaketime (Debian 13), libfaketime (Ubuntu 26.04), libfaketime (Fedora 44)"
     )
 
