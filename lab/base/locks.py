@@ -30,7 +30,7 @@ def is_locked(lock: Path) -> bool:
 
 
 @contextmanager
-def locked(lock: Path, seconds: float, work: str, task: Task) -> Iterator[None]:
+def hold_lock(lock: Path, seconds: float, work: str, task: Task) -> Iterator[None]:
     """Hold the lock file for the length of a block; then remove it.
 
     While another lab or thread holds it, `task` shows what is waited for, and may be ended.

@@ -26,7 +26,7 @@ from lab.base.architecture import X86_64
 from lab.base.data import parse_json
 from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import hash_file, make_folder, put_in_place
-from lab.base.locks import locked
+from lab.base.locks import hold_lock
 from lab.base.paths import ANOTHER_HOME, Paths
 from lab.builds import archives
 
@@ -77,7 +77,7 @@ def fetch_once(folder: Path, doing: str, fill: Callable[[Path], None], task: Tas
     make_folder(folder.parent, ANOTHER_HOME)
     # Whoever removes what dead labs left half-made goes by both names.
     lock, partial = folder.with_name(f"{folder.name}.lock"), folder.with_name(f".partial-{folder.name}")
-    with locked(lock, WAIT_SECONDS, f"another lab that is {doing}", task):
+    with hold_lock(lock, WAIT_SECONDS, f"another lab that is {doing}", task):
         sums = folder / SUMS
         if not (sums.is_file() and sums.read_text(errors="replace") == _sums(folder)):
             task.show(Progress(doing))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab.base.activity import UNWATCHED, Task
 from lab.base.errors import ImageNotAvailable, LabError
-from lab.base.locks import locked
+from lab.base.locks import hold_lock
 from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.fleet.login import Login
@@ -80,7 +80,7 @@ def get(paths: Paths, manifest: ImageManifest, ask: Callable[[str], None], stop:
     name = f"{ARRIVING}{manifest.digest}"
     # While this lock is held, the folder is not one that a dead lab left.
     lock = paths.make(paths.images) / f"{name}.lock"
-    with locked(lock, ARRIVE_SECONDS, "this image to arrive", UNWATCHED):
+    with hold_lock(lock, ARRIVE_SECONDS, "this image to arrive", UNWATCHED):
         if store.by_content(paths, manifest.digest):
             return
         arriving = paths.images / f".partial-{name}"

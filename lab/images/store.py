@@ -19,7 +19,7 @@ from lab.base.architecture import ARCHITECTURES, X86_64, Architecture
 from lab.base.data import SMALL_FILE, FailFastModel, read_model
 from lab.base.errors import ImageNotAvailable, LabError, UsageError
 from lab.base.files import clean_text, compute_digest, cut_text, hash_file, put_in_place, seal_folder
-from lab.base.locks import locked
+from lab.base.locks import hold_lock
 from lab.base.paths import Paths
 from lab.catalog import Catalog, CloudImage, DebianImage, Firmware, Guest
 from lab.images import cloud, debian, disk, download
@@ -240,7 +240,7 @@ def _build(paths: Paths, guest: Guest, task: Task) -> BaseImage:
     image, inputs = guest.image, inputs_digest(guest)
     folder = paths.make(paths.images) / f"{guest.name}-{inputs[:16]}"
     seconds = BUILD_SECONDS * (1 if guest.architecture.is_hosts else FOREIGN_FACTOR)
-    with locked(folder.with_name(f"{folder.name}.lock"), seconds, "this image to be built", task):
+    with hold_lock(folder.with_name(f"{folder.name}.lock"), seconds, "this image to be built", task):
         if built := read(folder):
             return built
         download.check_room(paths.images, BUILD_FREE_BYTES, f"building {guest.name}")
@@ -262,7 +262,7 @@ def update(paths: Paths, guest: Guest, task: Task) -> BaseImage:
     started, image = time.monotonic(), cloud_image(guest)
     published = cloud.resolve_disk(guest, image, task)
     lock = paths.make(paths.downloads) / f"{published.name}.lock"
-    with locked(lock, DOWNLOAD_SECONDS, "this image to be downloaded", task):
+    with hold_lock(lock, DOWNLOAD_SECONDS, "this image to be downloaded", task):
         stored = find(paths, guest)
         # Manifests have the SHA-256. If the distribution has another digest, it is part of the definition.
         if stored and (published.algorithm != "sha256" or published.digest == stored.manifest.disk_sha256):
@@ -283,7 +283,7 @@ def import_file(paths: Paths, guest: Guest, file: Path, task: Task) -> BaseImage
         if compute_digest(file, algorithm) != pinned:
             raise UsageError(f"{file} does not have the digest that images/{guest.name}.toml pins")
     copy = paths.make(paths.downloads) / "import.qcow2"
-    with locked(copy.with_suffix(".lock"), IMPORT_SECONDS, "this image to be imported", task):
+    with hold_lock(copy.with_suffix(".lock"), IMPORT_SECONDS, "this image to be imported", task):
         try:
             shutil.copyfile(file, copy)
             return _store_disk(paths, guest, copy, f"imported from {file.name}", started, task)
@@ -301,7 +301,7 @@ def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: fl
     def fill(partial: Path) -> None:
         file.rename(partial / DISK)
 
-    with locked(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "this image to be stored", task):
+    with hold_lock(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "this image to be stored", task):
         used = find(paths, guest)
         if used and used.manifest.disk_sha256 == digest_of_disk:
             check(used)
@@ -410,7 +410,7 @@ def receive(paths: Paths, sent: ImageManifest, bring: Bring, task: Task, *, orig
     """
     name = f"{RECEIVED}{sent.guest}-{sent.inputs[:16]}-{sent.digest[:16]}"
     lock = paths.make(paths.images) / f"{name}.lock"
-    with locked(lock, RECEIVE_SECONDS, "this image to arrive", task):
+    with hold_lock(lock, RECEIVE_SECONDS, "this image to arrive", task):
         if image := by_content(paths, sent.digest):
             check(image)
             return image

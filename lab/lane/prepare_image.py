@@ -20,7 +20,7 @@ from lab.base import process
 from lab.base.activity import Progress, Task
 from lab.base.errors import LabError
 from lab.base.files import clean_text
-from lab.base.locks import locked
+from lab.base.locks import hold_lock
 from lab.base.paths import Paths
 from lab.catalog import CloudImage, Guest, PackageManager
 from lab.guest import ready
@@ -242,7 +242,7 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
     inputs, base = inputs_digest(guest, image), image.manifest.disk_sha256
     folder = paths.make(paths.images) / f"{PREPARED}{guest.name}-{inputs[:16]}"
     lock = folder.with_name(f"{folder.name}.lock")
-    with locked(lock, LOCK_SECONDS, "this image to be prepared", preparation.task):
+    with hold_lock(lock, LOCK_SECONDS, "this image to be prepared", preparation.task):
         if prepared := find(paths, guest, image):
             return prepared
         download.check_room(paths.images, FREE_BYTES, f"preparing {guest.name}")

@@ -19,7 +19,7 @@ from lab.base.architecture import AARCH64
 from lab.base.data import SMALL_FILE, read_model
 from lab.base.errors import LabError
 from lab.base.files import write_atomically
-from lab.base.locks import locked
+from lab.base.locks import hold_lock
 from lab.base.paths import Paths
 from lab.base.wait import Deadline, DeadlineExpired, Speed, busy_now, wait_for
 from lab.images.store import BaseImage
@@ -125,7 +125,7 @@ def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage, task:
     acceleration = cached(connection, paths)
     if acceleration is None:
         paths.make(paths.cache)
-        with locked(paths.acceleration.with_suffix(".lock"), LOCK_SECONDS, "KVM to be tried", task):
+        with hold_lock(paths.acceleration.with_suffix(".lock"), LOCK_SECONDS, "KVM to be tried", task):
             acceleration = cached(connection, paths) or _find_out(connection, paths, image)
     if acceleration.kvm:
         return acceleration

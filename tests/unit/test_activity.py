@@ -9,7 +9,7 @@ import pytest
 
 from lab.base.activity import UNWATCHED, Activity, CancelToken, Progress, Task
 from lab.base.errors import LabError
-from lab.base.locks import locked
+from lab.base.locks import hold_lock
 from lab.fleet.messages import LaneEvent, read_event
 from lab.fleet.part import EventLines
 from lab.run.observer import JoinedObserver, Observer
@@ -43,9 +43,12 @@ def test_a_token_lets_work_go_on_until_it_is_cancelled() -> None:
 def test_cancelled_work_begins_nothing_behind_a_lock(tmp_path: Path) -> None:
     token, lock = CancelToken(), tmp_path / "lock"
     token.cancel()
-    with pytest.raises(LabError, match="interrupted"), locked(lock, 60, "this image", Task(check=token.check)):
+    with (
+        pytest.raises(LabError, match="interrupted"),
+        hold_lock(lock, 60, "this image", Task(check=token.check)),
+    ):
         raise AssertionError("the work began")
-    with locked(lock, 60, "this image", UNWATCHED):
+    with hold_lock(lock, 60, "this image", UNWATCHED):
         assert lock.exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 from lab.base import files, locks
 from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError
-from lab.base.locks import locked
+from lab.base.locks import hold_lock
 from tests.builders.guests import task_to
 from tests.builders.processes import LOCK_HOLDER, other_process
 
@@ -140,7 +140,7 @@ def test_a_lock_that_is_never_given_back_is_waited_for(tmp_path: Path, monkeypat
     with (
         other_process(LOCK_HOLDER, lock),
         pytest.raises(LabError) as late,
-        locked(lock, 0.05, "this image to be built", task_to(texts)),
+        hold_lock(lock, 0.05, "this image to be built", task_to(texts)),
     ):
         raise AssertionError("it was not waited for")
     assert set(texts) == {"waiting for this image to be built"}
@@ -151,7 +151,7 @@ def test_a_lock_that_is_never_given_back_is_waited_for(tmp_path: Path, monkeypat
 def test_a_lock_leaves_no_file(tmp_path: Path) -> None:
     lock = tmp_path / "an image.lock"
     for _ in range(2):
-        with locked(lock, 0, "this image", UNWATCHED):
+        with hold_lock(lock, 0, "this image", UNWATCHED):
             assert locks.is_locked(lock)
         assert list(tmp_path.iterdir()) == []
 
@@ -182,7 +182,7 @@ def test_a_lock_of_a_file_that_was_removed_meanwhile_is_none(
     monkeypatch.setattr(fcntl, "flock", late)
     with (
         pytest.raises(LabError, match="waited 0 s for this image"),
-        locked(lock, 0, "this image", UNWATCHED),
+        hold_lock(lock, 0, "this image", UNWATCHED),
     ):
         raise AssertionError("two hold the lock")
     third[0].close()
@@ -196,7 +196,7 @@ def test_one_thread_at_a_time_holds_a_lock_that_goes_each_time(
 
     def hold() -> None:
         for _ in range(50):
-            with locked(lock, 60, "the others", UNWATCHED):
+            with hold_lock(lock, 60, "the others", UNWATCHED):
                 inside.append(1)
                 together.append(len(inside))
                 rounds.append(1)
