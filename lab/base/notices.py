@@ -35,7 +35,7 @@ LONGEST = 300
 bugs: dict[str, None] = {}
 
 
-def shown_or_why[T](make: Callable[[], T], otherwise: Callable[[str], T]) -> T:
+def show_or_explain[T](make: Callable[[], T], otherwise: Callable[[str], T]) -> T:
     """Return what `make` returns. If it fails, return `otherwise` of a sentence that says why.
 
     A failure that cannot be expected is a bug, and its traceback is kept in `bugs`.
@@ -55,6 +55,6 @@ def guarded_text[**P](make: Callable[P, str]) -> Callable[P, str]:
 
     @wraps(make)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> str:
-        return shown_or_why(lambda: make(*args, **kwargs), lambda sentence: sentence)
+        return show_or_explain(lambda: make(*args, **kwargs), lambda sentence: sentence)
 
     return guarded

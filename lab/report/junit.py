@@ -31,7 +31,7 @@ _name = partial(join_lines, most=LONGEST_NAME)
 def render(run: RunResult) -> str:
     several = len({cell.build for cell in run.cells}) > 1
     suites = [
-        notices.shown_or_why(partial(_suite, run, cell, several=several), partial(_not_shown, cell))
+        notices.show_or_explain(partial(_suite, run, cell, several=several), partial(_not_shown, cell))
         for cell in run.cells
     ]
     report = JUnitXml("boxlite's jailer")

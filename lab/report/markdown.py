@@ -41,7 +41,7 @@ def render(run: RunResult, folder: Path | None = None, *, linked: bool = True) -
 
     def guarded(make: Callable[[Section], str], section: Section) -> str:
         """Make the text of a section with a macro of the page, or say in its place why that failed."""
-        return notices.shown_or_why(
+        return notices.show_or_explain(
             lambda: make(section), lambda reason: f"## {_escape(section.where)}: {_escape(reason)}\n\n"
         )
 

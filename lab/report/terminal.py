@@ -58,7 +58,7 @@ def summary(console: Console, run: RunResult, folder: Path) -> None:
         is_unexpected = not cell.status.as_expected and cell.status is not Status.NOT_RUN
         if is_unexpected or cell.remedies or cell.trials.experiment:
             print_cell = partial(_print_cell, console, cell, name, folder)
-            notices.shown_or_why(print_cell, partial(_print_not_shown, console, name))
+            notices.show_or_explain(print_cell, partial(_print_not_shown, console, name))
         for number, fault in enumerate(cell.history.retried, 1):
             print_plain(console, f"\n{name}: try {number}: fault of the lab: {_reason(fault)}", "cyan")
     _print_rates(console, run)

@@ -59,7 +59,7 @@ def observe(
         except NothingShown as nothing:
             return nothing
 
-    return notices.shown_or_why(look, NothingShown)
+    return notices.show_or_explain(look, NothingShown)
 
 
 # -- what several observers ask

@@ -135,7 +135,7 @@ def cell_pages(site: Site) -> Iterable[Page]:
     for previous, published, following in zip([None, *cells], cells, [*cells[1:], None], strict=False):
         make = partial(_page, site, published, previous, following)
         title = " ".join(published.identity)
-        yield notices.shown_or_why(make, partial(not_shown, published.page, title))
+        yield notices.show_or_explain(make, partial(not_shown, published.page, title))
 
 
 def _page(

@@ -108,13 +108,13 @@ def render_output(render: Callable[[Page], str], output: Output) -> bytes:
 
     match output:
         case Page():
-            text = notices.shown_or_why(
+            text = notices.show_or_explain(
                 lambda: render(output), lambda reason: render(not_shown(output.path, output.title, reason))
             )
         case TextFile():
             text = output.text
         case Copy():
-            return notices.shown_or_why(lambda: copied(output), str.encode)
+            return notices.show_or_explain(lambda: copied(output), str.encode)
     return text.encode(errors="replace")
 
 
