@@ -50,7 +50,7 @@ def show_or_explain[T](make: Callable[[], T], otherwise: Callable[[str], T]) -> 
         return otherwise(cut_text(clean_text(f"could not be shown: {name}{problem}"), LONGEST))
 
 
-def guarded_text[**P](make: Callable[P, str]) -> Callable[P, str]:
+def guard_text[**P](make: Callable[P, str]) -> Callable[P, str]:
     """Make a function return the sentence in place of its text if it fails."""
 
     @wraps(make)

@@ -63,7 +63,7 @@ def annotations(run: RunResult) -> list[str]:
     return commands
 
 
-@notices.guarded_text
+@notices.guard_text
 def _text(section: Section) -> str:
     """Say of what is not as expected why it is so, where, and how to run it again."""
     first = section.first

@@ -84,7 +84,7 @@ def review(run: RunResult, folder: Path) -> Review:
         return ""
 
     for cell in (FinishedCell(result, folder) for result in run.cells):
-        if cell.result.status.failed and (problem := notices.guarded_text(add)(cell)):
+        if cell.result.status.failed and (problem := notices.guard_text(add)(cell)):
             unread.append(f"{table.name_cell(cell.result)}: {problem}")
     return Review(counts, list(by_words.values()), unread)
 
@@ -100,8 +100,8 @@ def render_misdiagnoses(run: RunResult, folder: Path) -> str:
         versions=_versions,
         cured=cured,
         advice=_advice,
-        probes=notices.guarded_text(_failed_probes),
-        refusals=notices.guarded_text(_refusals),
+        probes=notices.guard_text(_failed_probes),
+        refusals=notices.guard_text(_refusals),
     )
 
 

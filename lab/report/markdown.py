@@ -34,7 +34,7 @@ def render(run: RunResult, folder: Path | None = None, *, linked: bool = True) -
     all_remedies = remedies.load()
     weaknesses = protection.find_weaknesses(run.cells)
 
-    @notices.guarded_text
+    @notices.guard_text
     def find_misdiagnosis(cell: CellResult) -> str:
         judged = words.judge(cell, FinishedCell(cell, folder).words, all_remedies) if folder else None
         return "" if judged in (None, WordsVerdict.RIGHT) else str(judged)

@@ -35,7 +35,7 @@ def format_command(remedy: RemedyResult) -> str:
     return " and ".join(f"lab remedies show {name}{script}" for name in remedy.name.split("+"))
 
 
-@notices.guarded_text
+@notices.guard_text
 def describe_experiment(cell: CellResult) -> str:
     """Say in one line what the experiment on a cell found; empty if there was none."""
     experiment = cell.trials.experiment

@@ -43,7 +43,7 @@ def format_square(cell: CellResult | None) -> str:
     return f"{cell.status} {format_note(cell)}".strip() if cell else ""
 
 
-@notices.guarded_text
+@notices.guard_text
 def format_note(cell: CellResult) -> str:
     """Return what is said beside a cell's status: the cause, or how many repeats passed, and the retries."""
     parts = []
@@ -86,7 +86,7 @@ def _format_reason(cell: CellResult) -> str:
     return f" ({reason})" if reason and cell.status in LEFT_OUT else ""
 
 
-@notices.guarded_text
+@notices.guard_text
 def format_kernel(cells: Iterable[CellResult | None]) -> str:
     """Return the kernel and the architecture that were read in the guest; a dash if the guest never ran."""
     facts = next((cell.facts for cell in cells if cell and cell.facts), None)

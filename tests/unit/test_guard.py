@@ -67,8 +67,8 @@ def test_a_bug_in_the_square_of_one_cell_is_said_in_its_place(
     def kernel(cells: object) -> str:
         raise TypeError("a bug")
 
-    monkeypatch.setattr(table, "format_kernel", notices.guarded_text(kernel))
-    square = notices.guarded_text(of_the_first(table.format_square))  # type: ignore[arg-type]
+    monkeypatch.setattr(table, "format_kernel", notices.guard_text(kernel))
+    square = notices.guard_text(of_the_first(table.format_square))  # type: ignore[arg-type]
     monkeypatch.setattr(table, "format_square", square)
     text = REPORTS[name](run, tmp_path)
     assert "could not be shown: TypeError" in text and f"{OTHER}" in text
