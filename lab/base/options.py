@@ -16,7 +16,7 @@ class Group(StrEnum):
     OTHER = "Options"
 
 
-def option(
+def make_option(
     text: str,
     metavar: str | None = None,
     *,
@@ -38,4 +38,4 @@ def option(
 
 def flag(text: str, **more: Any) -> Any:
     """An option without a value, which is False by default."""
-    return option(text, default=False, **more)
+    return make_option(text, default=False, **more)

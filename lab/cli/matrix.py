@@ -13,7 +13,7 @@ from lab import builds, catalog, cli
 from lab.base import notices
 from lab.base.errors import Bug, UsageError
 from lab.base.files import make_folder
-from lab.base.options import Group, flag, option
+from lab.base.options import Group, flag, make_option
 from lab.cli import lists, options, output
 from lab.cli.gate import EXPECT, GateOptions
 from lab.cli.gate import show as show_decision
@@ -33,18 +33,18 @@ from lab.run.request import Request
 class Matrix(Request):
     """What `lab matrix` is asked for: a new run, or an earlier one to resume, and how it is run and shown."""
 
-    resume: str | None = option(
+    resume: str | None = make_option(
         "Continue an earlier run: run the cells that have no result, or are error or not-run. If the "
         "lab runs programs of this host for a build of that run, name the build again with --build.",
         "RUN",
         group=Group.WHAT,
     )
-    jobs: int | None = option(
+    jobs: int | None = make_option(
         "Run at most this many machines at once. Default: one per CPU, and under emulation one more.",
         type=click.IntRange(1, 64),
         group=Group.HOW,
     )
-    memory: int | None = option(
+    memory: int | None = make_option(
         "Use at most this much memory for all machines together. Default: what the host has free.",
         "MIB",
         type=click.IntRange(min=1),
@@ -53,24 +53,24 @@ class Matrix(Request):
         "Build, fetch and prepare no image: cells of guests whose image is not ready are not-run at once. "
         "Without --build, test the newest release in the cache."
     )
-    hosts: Path | None = option(
+    hosts: Path | None = make_option(
         "Run the cells on the hosts of this inventory, a TOML file: a worker is started over SSH on each.",
         "FILE",
         group=Group.HOSTS,
     )
-    gate: str | None = option(
+    gate: str | None = make_option(
         "End with the gate's decision: is this run worse than this baseline or run? See `lab gate`.",
         "FILE-or-RUN",
         group=Group.GATE,
     )
-    gate_build: str | None = option(
+    gate_build: str | None = make_option(
         "Run this build on the same guests as well, and end with the gate's decision over the pair. "
         "previous: the newest release before the one that is tested.",
         "previous|BUILD",
     )
-    expect: Path | None = option(EXPECT, "FILE")
+    expect: Path | None = make_option(EXPECT, "FILE")
     only_list: bool = flag("List the cells and run nothing.", flags="--list", group=Group.OUTPUT)
-    folder: Path | None = option(options.NEW_RUN, "DIR", flags="-o")
+    folder: Path | None = make_option(options.NEW_RUN, "DIR", flags="-o")
     quiet: bool = flag("Print only the result.")
     verbose: bool = flag(options.EACH_STEP)
 

@@ -14,7 +14,7 @@ import click
 from lab import cli
 from lab.base.errors import Bug, UsageError
 from lab.base.files import clean_text, escape_commands
-from lab.base.options import Group, flag, option
+from lab.base.options import Group, flag, make_option
 from lab.cli import options, output
 from lab.repro import judging, reading, source
 from lab.repro.report import JudgedReport, Report, document, lines
@@ -35,7 +35,7 @@ class Repro(Wishes):
     text_only: bool = flag(
         "Show what the report says and what its text alone shows; boot nothing.", group=Group.HOW
     )
-    folder: Path | None = option(options.NEW_RUN, "DIR", flags="-o", group=Group.OUTPUT)
+    folder: Path | None = make_option(options.NEW_RUN, "DIR", flags="-o", group=Group.OUTPUT)
     quiet: bool = flag("Print only the answer.")
     verbose: bool = flag(options.EACH_STEP)
     as_json: bool = flag(options.JSON, flags="--json")

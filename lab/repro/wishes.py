@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.base.options import Group, flag, option
+from lab.base.options import Group, flag, make_option
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,10 @@ class Wishes:
         "If no guest that can be run here is the report's host, run the guest that comes nearest to it.",
         group=Group.WHAT,
     )
-    guest: str | None = option(
+    guest: str | None = make_option(
         "Run this guest. Default: the one of the distribution and release that the report names.", "GUEST"
     )
-    build: str | None = option(
+    build: str | None = make_option(
         "Test this release, or what else `lab matrix --build` takes. Default: the version that the report "
         "names, or else the newest release.",
         "BUILD",
@@ -28,7 +28,7 @@ class Wishes:
         flags="--bisect",
         group=Group.HOW,
     )
-    remedies: bool = option("Try remedies on the cells that fail. Default: yes.", default=True)
+    remedies: bool = make_option("Try remedies on the cells that fail. Default: yes.", default=True)
 
     @property
     def command(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from lab.base.errors import UsageError
-from lab.base.options import Group, flag, option
+from lab.base.options import Group, flag, make_option
 from lab.builds import HIGHEST_SEED, UNDER_STRESS, forms, rootfs
 from lab.catalog import Catalog
 from lab.record import ExperimentPolicy, RunOptions, Stress
@@ -43,22 +43,22 @@ class Request:
     Guests and variants that are not named here come from the set; without a set, the run has all of them.
     """
 
-    set_name: str | None = option(
+    set_name: str | None = make_option(
         "Run a named set of cells; see `lab list sets`.", "SET", flags="--set", group=Group.WHAT
     )
-    guests: Sequence[str] = option(
+    guests: Sequence[str] = make_option(
         "Run this guest instead of the set's guests; repeatable. See `lab list guests`.",
         "GUEST",
         flags="-g",
         default=(),
     )
-    variants: Sequence[str] = option(
+    variants: Sequence[str] = make_option(
         "Run this variant instead of the set's variants; repeatable. See `lab list variants`.",
         "VARIANT",
         flags="-v",
         default=(),
     )
-    kernels: Sequence[str] = option(
+    kernels: Sequence[str] = make_option(
         "Run guests that are built from packages with this kernel: a package of the guest's archive (NAME, "
         "NAME=VERSION, NAME=backports), a .deb file, or a folder with a kernel and its modules; repeatable. "
         "own: the guest's own, which is the default.",
@@ -66,14 +66,14 @@ class Request:
         flags="--kernel",
         default=(),
     )
-    builds: Sequence[str] = option(
+    builds: Sequence[str] = make_option(
         f"Test this {forms()}; repeat it to compare builds. Default: the newest release.",
         "BUILD",
         flags="--build",
         default=(),
     )
     cold: bool = flag("Boot a machine for each cell instead of forking a checkpoint.", group=Group.HOW)
-    repeat: int | None = option(
+    repeat: int | None = make_option(
         "Run the suite this many times in each cell, and count how often each test fails. Default: 1.",
         type=click.IntRange(1, 1000),
     )
@@ -81,7 +81,7 @@ class Request:
         "Repeat the suite of a cell until a test fails, as often as --repeat says at most. "
         f"Default: {UNTIL_FAIL} times."
     )
-    shuffle: int | None = option(
+    shuffle: int | None = make_option(
         "Shuffle the tests of each repeat by its own seed, which is recorded and shown. With SEED, the first "
         "repeat has the order of that seed.",
         "[=SEED]",
@@ -89,7 +89,7 @@ class Request:
         is_flag=False,
         flag_value=ANY_SEED,
     )
-    stress: Sequence[Stress] | None = option(
+    stress: Sequence[Stress] | None = make_option(
         "Load each guest with these while the suite runs (stress-ng of the guest's packages). "
         f"Limits of tests are {UNDER_STRESS:.0f} times as long. Default: all of them.",
         f"[={','.join(Stress)}]",
@@ -97,23 +97,23 @@ class Request:
         is_flag=False,
         flag_value=",".join(Stress),
     )
-    retries: int = option(
+    retries: int = make_option(
         "Retry a cell on a fresh machine this many times after a fault of the lab itself.",
         type=click.IntRange(0, 10),
         show_default=True,
         default=1,
     )
-    remedies: bool | None = option(
+    remedies: bool | None = make_option(
         "Try remedies on cells that fail. Default: as the set says; without a set, yes."
     )
-    experiment: bool | None = option(
+    experiment: bool | None = make_option(
         "Try changes one by one to find which of them turn a failing cell into a passing one, and which "
         "break a passing cell. Default: only on cells that fail unexpectedly and whose cause is not proved."
     )
-    rootfs: Path | None = option(
+    rootfs: Path | None = make_option(
         "Boot boxes from this OCI image layout; it needs sh, echo and sleep. Default: a static busybox.", "DIR"
     )
-    shard: str | None = option(
+    shard: str | None = make_option(
         "Run only shard I of N, to split a plan over hosts; join with `lab merge`.", "I/N", group=Group.HOSTS
     )
 
