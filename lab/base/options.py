@@ -36,6 +36,6 @@ def make_option(
     return field(default=default, metadata=about)
 
 
-def flag(text: str, **more: Any) -> Any:
+def make_flag(text: str, **more: Any) -> Any:
     """An option without a value, which is False by default."""
     return make_option(text, default=False, **more)

@@ -13,7 +13,7 @@ from lab import builds, catalog, cli
 from lab.base import notices
 from lab.base.errors import Bug, UsageError
 from lab.base.files import make_folder
-from lab.base.options import Group, flag, make_option
+from lab.base.options import Group, make_flag, make_option
 from lab.cli import lists, options, output
 from lab.cli.gate import EXPECT, GateOptions
 from lab.cli.gate import show as show_decision
@@ -49,7 +49,7 @@ class Matrix(Request):
         "MIB",
         type=click.IntRange(min=1),
     )
-    offline: bool = flag(
+    offline: bool = make_flag(
         "Build, fetch and prepare no image: cells of guests whose image is not ready are not-run at once. "
         "Without --build, test the newest release in the cache."
     )
@@ -69,10 +69,10 @@ class Matrix(Request):
         "previous|BUILD",
     )
     expect: Path | None = make_option(EXPECT, "FILE")
-    only_list: bool = flag("List the cells and run nothing.", flags="--list", group=Group.OUTPUT)
+    only_list: bool = make_flag("List the cells and run nothing.", flags="--list", group=Group.OUTPUT)
     folder: Path | None = make_option(options.NEW_RUN, "DIR", flags="-o")
-    quiet: bool = flag("Print only the result.")
-    verbose: bool = flag(options.EACH_STEP)
+    quiet: bool = make_flag("Print only the result.")
+    verbose: bool = make_flag(options.EACH_STEP)
 
 
 # What a run is made of cannot be changed when it is resumed; the builds are those it has.

@@ -14,7 +14,7 @@ import click
 from lab import cli
 from lab.base.errors import Bug, UsageError
 from lab.base.files import clean_text, escape_commands
-from lab.base.options import Group, flag, make_option
+from lab.base.options import Group, make_flag, make_option
 from lab.cli import options, output
 from lab.repro import judging, reading, source
 from lab.repro.report import JudgedReport, Report, document, lines
@@ -32,13 +32,13 @@ STDIN = "-"
 class Repro(Wishes):
     """What `lab repro` is asked for."""
 
-    text_only: bool = flag(
+    text_only: bool = make_flag(
         "Show what the report says and what its text alone shows; boot nothing.", group=Group.HOW
     )
     folder: Path | None = make_option(options.NEW_RUN, "DIR", flags="-o", group=Group.OUTPUT)
-    quiet: bool = flag("Print only the answer.")
-    verbose: bool = flag(options.EACH_STEP)
-    as_json: bool = flag(options.JSON, flags="--json")
+    quiet: bool = make_flag("Print only the answer.")
+    verbose: bool = make_flag(options.EACH_STEP)
+    as_json: bool = make_flag(options.JSON, flags="--json")
 
 
 @click.command("repro", cls=options.GroupedCommand, params=options.of_request(Repro))

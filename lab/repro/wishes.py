@@ -4,14 +4,14 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.base.options import Group, flag, make_option
+from lab.base.options import Group, make_flag, make_option
 
 
 @dataclass(frozen=True)
 class Wishes:
     """What the user of the lab wants for a report: which guest and build are run, and what beside the suite."""
 
-    nearest: bool = flag(
+    nearest: bool = make_flag(
         "If no guest that can be run here is the report's host, run the guest that comes nearest to it.",
         group=Group.WHAT,
     )
@@ -23,7 +23,7 @@ class Wishes:
         "names, or else the newest release.",
         "BUILD",
     )
-    bisection: bool = flag(
+    bisection: bool = make_flag(
         "Run other releases to find the first one that failed, and the first one that passed again.",
         flags="--bisect",
         group=Group.HOW,

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from lab.base.errors import UsageError
-from lab.base.options import Group, flag, make_option
+from lab.base.options import Group, make_flag, make_option
 from lab.builds import HIGHEST_SEED, UNDER_STRESS, forms, rootfs
 from lab.catalog import Catalog
 from lab.record import ExperimentPolicy, RunOptions, Stress
@@ -72,12 +72,12 @@ class Request:
         flags="--build",
         default=(),
     )
-    cold: bool = flag("Boot a machine for each cell instead of forking a checkpoint.", group=Group.HOW)
+    cold: bool = make_flag("Boot a machine for each cell instead of forking a checkpoint.", group=Group.HOW)
     repeat: int | None = make_option(
         "Run the suite this many times in each cell, and count how often each test fails. Default: 1.",
         type=click.IntRange(1, 1000),
     )
-    until_fail: bool = flag(
+    until_fail: bool = make_flag(
         "Repeat the suite of a cell until a test fails, as often as --repeat says at most. "
         f"Default: {UNTIL_FAIL} times."
     )
