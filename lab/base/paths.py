@@ -14,7 +14,7 @@ APP = "boxlite-lab"
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def definitions() -> Path:
+def find_definitions() -> Path:
     """Return the folder that holds `images/` and `cloud-init/`: the checkout, or the package's copy."""
     installed = PACKAGE / "_definitions"
     return installed if installed.is_dir() else PACKAGE.parent

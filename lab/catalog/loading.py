@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.base.errors import UsageError, format_error, make_unknown_name_error
 from lab.base.notices import announce
-from lab.base.paths import PACKAGE, definitions
+from lab.base.paths import PACKAGE, find_definitions
 from lab.catalog import kernels
 from lab.catalog.definitions import AND, CloudImage, Guest, Pin, Set, Suite, Variant, VariantFile
 from lab.catalog.knob import Conflict
@@ -89,7 +89,7 @@ def load(root: Path | None = None) -> Catalog:
     Each root is read once in the life of a process: a run goes by the definitions whose digests it recorded,
     whatever happens to the files meanwhile. Raises UsageError for the first wrong file, with all errors in it.
     """
-    root = root or definitions()
+    root = root or find_definitions()
     catalog = Catalog(
         guests=_pinned(root, load_folder(root / "images", Guest)),
         variants=load_folder(root / "cloud-init" / "variants", VariantFile),
@@ -124,12 +124,12 @@ def load_suites() -> list[Suite]:
 
 def key_file(name: str, root: Path | None = None) -> Path:
     """Return the file of a key that signs checksums, below `root` or in the lab's own definitions."""
-    return (root or definitions()) / "images" / "keys" / name
+    return (root or find_definitions()) / "images" / "keys" / name
 
 
 def pins_file(root: Path | None = None) -> Path:
     """Return the file of pinned builds, below `root` or in the lab's own definitions."""
-    return (root or definitions()) / "images" / "pins" / "pins.toml"
+    return (root or find_definitions()) / "images" / "pins" / "pins.toml"
 
 
 def load_pins(file: Path) -> dict[str, Pin]:

@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lab.base.errors import LabError
-from lab.base.paths import PACKAGE, Paths, definitions
+from lab.base.paths import PACKAGE, Paths, find_definitions
 
 TABLE = Path(__file__).with_name("completion.json")
 # Characters; more than the first sentence of any command's help has.
@@ -103,7 +103,7 @@ def _defined_in(folder: Path) -> Callable[[click.Context], list[str]]:
 def _guests(context: click.Context) -> Iterable[str]:
     """Guests, or the cells of the run that `--run` names."""
     if (run := context.params.get("run")) is None:
-        return _defined_in(definitions() / "images")(context)
+        return _defined_in(find_definitions() / "images")(context)
     from lab.record import RunResult
     from lab.record.folders import find_folder
 
@@ -134,8 +134,8 @@ def _kept_paths(context: click.Context) -> list[str]:
 # What is offered for a value, by the word that stands for it in the help; without any, paths of this kind.
 OFFERED: dict[str, tuple[Callable[[click.Context], Iterable[str]], str]] = {
     **dict.fromkeys(("GUEST", "GUESTS"), (_guests, "")),
-    "VARIANT": (_defined_in(definitions() / "cloud-init" / "variants"), ""),
-    "SET": (_defined_in(definitions() / "images" / "sets"), ""),
+    "VARIANT": (_defined_in(find_definitions() / "cloud-init" / "variants"), ""),
+    "SET": (_defined_in(find_definitions() / "images" / "sets"), ""),
     "REMEDY": (_defined_in(PACKAGE / "remedies"), ""),
     **dict.fromkeys(("BUILD", "previous|BUILD"), (_releases, "file")),
     **dict.fromkeys(("RUN", "OLD", "NEW", "FILE-or-RUN", "RUN|SITE"), (_runs, "dir")),

@@ -13,7 +13,7 @@ from lab.base.activity import Progress, Task
 from lab.base.architecture import X86_64, Architecture
 from lab.base.errors import ImageNotAvailable, LabError, format_error
 from lab.base.files import open_regular
-from lab.base.paths import definitions
+from lab.base.paths import find_definitions
 from lab.builds import archives
 from lab.catalog import DebianImage, kernels
 from lab.catalog.kernels import Kernel
@@ -146,7 +146,7 @@ def remove_workspace(folder: Path) -> None:
 
 
 def _recipe(name: str = "debian.sh") -> Path:
-    return definitions() / "images" / "recipes" / name
+    return find_definitions() / "images" / "recipes" / name
 
 
 def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:

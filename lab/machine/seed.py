@@ -17,7 +17,7 @@ import pycdlib
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lab.base.paths import definitions
+from lab.base.paths import find_definitions
 
 # Each lane has a network of its own, so all lanes can use the same addresses. They are those of QEMU's user
 # network, and built guests have them in their image (images/recipes/debian.sh).
@@ -90,7 +90,7 @@ def packages(names: Sequence[str]) -> str:
 
 def _render(template: str, values: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(  # noqa: S701 - YAML, whose values are quoted by `tojson`, and words of the lab's own in a script
-        loader=jinja2.FileSystemLoader(definitions() / "cloud-init"),
+        loader=jinja2.FileSystemLoader(find_definitions() / "cloud-init"),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )

@@ -184,7 +184,7 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
     if options.experiments is not ExperimentPolicy.NEVER:
         # An experiment may try any variant as a change, and takes the cause from it.
         by_name |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
-    seed = paths.definitions() / "cloud-init"
+    seed = paths.find_definitions() / "cloud-init"
     by_name["programs"] = _digest(*prepare_image.RECIPE, programs.loader(), *programs.sources().values())
     by_name["rule set"] = _digest_of_code(RULES)
     by_name["deployment"] = _digest_of_code(DEPLOYMENT)

@@ -126,10 +126,10 @@ def names(begun: PlannedRun) -> list[str]:
 def own_definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the suites and of `cloud-init/` that the lab takes for its own."""
     shutil.copytree(paths.PACKAGE / "suites", tmp_path / "suites")
-    shutil.copytree(paths.definitions() / "cloud-init", tmp_path / "cloud-init")
+    shutil.copytree(paths.find_definitions() / "cloud-init", tmp_path / "cloud-init")
     monkeypatch.setattr(definitions, "PACKAGE", tmp_path)
     monkeypatch.setattr(loading, "PACKAGE", tmp_path)
-    monkeypatch.setattr(paths, "definitions", lambda: tmp_path)
+    monkeypatch.setattr(paths, "find_definitions", lambda: tmp_path)
     loading.load.cache_clear()
     return tmp_path
 

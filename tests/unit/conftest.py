@@ -61,7 +61,7 @@ def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _definitions() -> tuple[object, ...]:
     """What decides which definitions are read."""
-    return vars(loading)["definitions"], vars(loading)["PACKAGE"], CAUSES
+    return vars(loading)["find_definitions"], vars(loading)["PACKAGE"], CAUSES
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +117,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 def root(mirror: Mirror, keys: dict[str, SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The lab's definitions, with the mirror as the source of every distribution."""
     made = definitions(tmp_path / "definitions", mirror.url, keys["good"])
-    monkeypatch.setattr(loading, "definitions", lambda: made)
+    monkeypatch.setattr(loading, "find_definitions", lambda: made)
     loading.load.cache_clear()
     return made
 

@@ -13,7 +13,7 @@ from lab import catalog
 from lab.base import process
 from lab.base.activity import UNWATCHED, CancelToken, Task
 from lab.base.errors import ImageNotAvailable, LabError
-from lab.base.paths import Paths, definitions
+from lab.base.paths import Paths, find_definitions
 from lab.catalog import DebianImage
 from lab.images import debian, store
 from tests.builders.facts import executable
@@ -259,7 +259,7 @@ def test_files_of_subordinate_users_are_removed(tmp_path: Path, monkeypatch: pyt
 
 
 def test_recipe_and_mediation_are_part_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(definitions() / "images" / "recipes", tmp_path / "recipes")
+    shutil.copytree(find_definitions() / "images" / "recipes", tmp_path / "recipes")
     recipe = tmp_path / "recipes" / "debian.sh"
     monkeypatch.setattr(debian, "_recipe", lambda: recipe)
     image = image_of("debian-13")

@@ -62,7 +62,7 @@ def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.M
 
 
 SUITE_FILES = sorted(f.name for f in KNOWN.suite.folder.iterdir() if f.is_file())
-SEED_FILES = sorted(f.name for f in (paths.definitions() / "cloud-init").iterdir() if f.is_file())
+SEED_FILES = sorted(f.name for f in (paths.find_definitions() / "cloud-init").iterdir() if f.is_file())
 CODE = {
     "causes/sandbox.py": "rule set",
     "causes/evidence.py": "rule set",
@@ -106,7 +106,7 @@ def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not
 def test_a_changed_rule_or_way_to_deploy_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = start.digests(SMALL, RunOptions())
     for folder in ("images", "cloud-init"):
-        (tmp_path / folder).symlink_to(paths.definitions() / folder)
+        (tmp_path / folder).symlink_to(paths.find_definitions() / folder)
     shutil.copytree(paths.PACKAGE, tmp_path / "lab", ignore=shutil.ignore_patterns("__pycache__", "site"))
     monkeypatch.setattr(paths, "PACKAGE", tmp_path / "lab")
     assert start.digests(SMALL, RunOptions()) == before
@@ -115,7 +115,7 @@ def test_a_changed_rule_or_way_to_deploy_is_seen(tmp_path: Path, monkeypatch: py
 
 def test_a_run_goes_by_what_it_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("images", "cloud-init"):
-        shutil.copytree(paths.definitions() / folder, tmp_path / folder)
+        shutil.copytree(paths.find_definitions() / folder, tmp_path / folder)
     shutil.copytree(remedies.FOLDER, tmp_path / "remedies")
     program = tmp_path / "begin.py"
     program.write_text("before")

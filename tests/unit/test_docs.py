@@ -18,7 +18,7 @@ from markdown_it.token import Token
 from pydantic import BaseModel
 
 from lab import catalog, causes
-from lab.base.paths import PACKAGE, definitions
+from lab.base.paths import PACKAGE, find_definitions
 from lab.catalog import Guest, Set, loading, remedies
 from lab.causes import before_sandbox, rule
 from lab.cli import cli, completion, reference
@@ -171,7 +171,7 @@ def test_every_command_names_existing_subcommands_options_and_definitions(page: 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     for name in ("images", "cloud-init"):
-        shutil.copytree(definitions() / name, tmp_path / name)
+        shutil.copytree(find_definitions() / name, tmp_path / name)
     return tmp_path
 
 

@@ -15,7 +15,7 @@ import pytest
 from lab import catalog, plan
 from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError, UsageError
-from lab.base.paths import Paths, definitions
+from lab.base.paths import Paths, find_definitions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import DebianImage, Guest, Set, kernels
 from lab.check import distributions, results
@@ -496,7 +496,7 @@ def test_a_file_that_is_damaged_or_changed_is_no_image(content: str | None, tmp_
         debian.copy_kernel(kernel, kernel.path, tmp_path / "tree")
 
 
-RECIPE = definitions() / "images" / "recipes" / debian.KERNEL_RECIPE
+RECIPE = find_definitions() / "images" / "recipes" / debian.KERNEL_RECIPE
 # In place of chroot: depmod works, and modprobe knows these modules.
 CHROOT = """#!/bin/sh
 shift

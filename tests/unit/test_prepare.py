@@ -14,7 +14,7 @@ from lab.base import process
 from lab.base.activity import UNWATCHED, Progress, Task
 from lab.base.errors import LabError
 from lab.base.files import hash_file
-from lab.base.paths import Paths, definitions
+from lab.base.paths import Paths, find_definitions
 from lab.base.wait import Deadline
 from lab.catalog import Firmware, Guest, PackageManager
 from lab.guest import ready
@@ -129,8 +129,8 @@ LARGER = GUEST.model_copy(update={"image": GUEST.image.model_copy(update={"disk_
 def test_what_was_prepared_differently_does_not_count(
     paths: Paths, working: pytest.MonkeyPatch, tmp_path: Path, guest: Guest, image: BaseImage, changed: str
 ) -> None:
-    shutil.copytree(definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
-    working.setattr(seed, "definitions", lambda: tmp_path / "own")
+    shutil.copytree(find_definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
+    working.setattr(seed, "find_definitions", lambda: tmp_path / "own")
     prepare_image.ensure(preparation(paths), GUEST, IMAGE)
     assert prepare_image.find(paths, GUEST, IMAGE) is not None
     if changed == "packages":

@@ -8,7 +8,7 @@ from typing import Any
 import pycdlib
 import pytest
 
-from lab.base.paths import definitions
+from lab.base.paths import find_definitions
 from lab.machine import seed
 
 CLIENT, HOST = seed.new_keys("lab"), seed.new_keys("root@debian-13")
@@ -79,7 +79,7 @@ def test_a_guest_without_cloud_init_gets_its_keys_and_its_name_by_a_script(tmp_p
 
 
 def test_the_network_that_built_guests_have_in_their_image_is_that_of_the_seed() -> None:
-    recipe = (definitions() / "images" / "recipes" / "debian.sh").read_text()
+    recipe = (find_definitions() / "images" / "recipes" / "debian.sh").read_text()
     [network] = re.findall(r"<<'NETWORK'\n(.*?)\nNETWORK\n", recipe, re.DOTALL)
     assert dict(re.findall(r"^(\w+)=(.*)$", network, re.MULTILINE)) == {
         "MACAddress": seed.MAC,

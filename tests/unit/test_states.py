@@ -12,7 +12,7 @@ from lab import catalog
 from lab.base import process
 from lab.base.architecture import AARCH64
 from lab.base.errors import LabError
-from lab.base.paths import Paths, definitions
+from lab.base.paths import Paths, find_definitions
 from lab.catalog import Firmware, Guest
 from lab.images.store import BaseImage
 from lab.lane import upkeep
@@ -157,8 +157,8 @@ def test_a_boot_is_not_for_another_build_of_the_firmware_or_another_seed(
     file.write_text("one build")
     host = Host(paths, Daemon(firmware=(file,)), firmware=Firmware.UEFI)
     host.keep()
-    shutil.copytree(definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
-    monkeypatch.setattr(seed, "definitions", lambda: tmp_path / "own")
+    shutil.copytree(find_definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
+    monkeypatch.setattr(seed, "find_definitions", lambda: tmp_path / "own")
     assert host.states.find() is not None
     file.write_text("another")
     assert host.states.find() is None

@@ -188,7 +188,7 @@ def published(built: CloudDisk, sources: str, folder: Path, *names: str) -> Iter
     with serving() as mirror, key_ring() as ring, pytest.MonkeyPatch.context() as patched:
         key = SigningKey(ring, "good@example.org")
         root = definitions(folder / "definitions", mirror.url, key)
-        patched.setattr(loading, "definitions", lambda: root)
+        patched.setattr(loading, "find_definitions", lambda: root)
         loading.load.cache_clear()
         for name in names:
             mirror.publish(guest(name), made, key)

@@ -192,7 +192,7 @@ def published(twin: Twin, built: CloudDisk, folder: Path, patched: pytest.Monkey
     with key_ring() as ring, serving() as mirror, cloud_disk.served(built.repository) as packages:
         key = SigningKey(ring, "good@example.org")
         root = with_twins(folder / "definitions", mirror.url, key)
-        patched.setattr(loading, "definitions", lambda: root)
+        patched.setattr(loading, "find_definitions", lambda: root)
         loading.load.cache_clear()
         disk = with_sources(built, folder / "disk.qcow2", packages.url)
         mirror.publish(guest(twin.name).pinned(twin.pin), disk.read_bytes(), key)
