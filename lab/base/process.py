@@ -23,7 +23,7 @@ Command = Sequence[str | Path]
 GRACE_SECONDS = 10.0
 # The kernel ends a killed process when it next runs, which takes a while on a host that has much to do.
 KILLED_SECONDS = 60.0
-# How often it is looked whether they have ended, or `stop_all` was called.
+# How often it is looked whether they have ended, or `stop_programs` was called.
 LOOK_SECONDS = 0.05
 GONE = (psutil.NoSuchProcess, psutil.AccessDenied)
 
@@ -41,7 +41,7 @@ class CommandFailed(LabError):
         super().__init__(f"{display(command)}: {status}\n{output.rstrip()}".rstrip())
 
 
-def stop_all() -> None:
+def stop_programs() -> None:
     """Stop every program that `run` is waiting for, in any thread; those calls raise CommandFailed."""
     for child in list(_running):
         _end(child)
@@ -107,7 +107,7 @@ def run(
 
 
 def _lines(child: subprocess.Popen[bytes], end: float, watch: Callable[[int], None]) -> Iterator[str]:
-    """The lines that a program prints, until its output ends or `stop_all` stopped the program.
+    """The lines that a program prints, until its output ends or `stop_programs` stopped the program.
 
     A daemon that it started may keep the output open for ever. Raises TimeoutExpired at `end`.
     """

@@ -184,7 +184,7 @@ class Decisions:
         """Cells that are not decided stay so, and programs that run for them are ended."""
         self.cancel_token.cancel()
         self.journal.info.interrupted = True
-        process.stop_all()
+        process.stop_programs()
 
     def finish(self) -> RunResult:
         """Write the end of the session down and return the record. Raises what ended the run, or its bug."""

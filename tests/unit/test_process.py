@@ -123,7 +123,7 @@ def test_stop_all_ends_what_other_threads_run() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     assert started.wait(LONG)
-    process.stop_all()
+    process.stop_programs()
     thread.join(LONG)
     assert len(raised) == 1
 
