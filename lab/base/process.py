@@ -38,7 +38,7 @@ class CommandFailed(LabError):
 
     def __init__(self, command: Command, status: str, output: str, *, late: bool = False) -> None:
         self.output, self.late = output, late
-        super().__init__(f"{display(command)}: {status}\n{output.rstrip()}".rstrip())
+        super().__init__(f"{quote_command(command)}: {status}\n{output.rstrip()}".rstrip())
 
 
 def stop_programs() -> None:
@@ -48,7 +48,7 @@ def stop_programs() -> None:
         _running.discard(child)
 
 
-def display(command: Command) -> str:
+def quote_command(command: Command) -> str:
     """Format a command so that it can be pasted into a shell."""
     return shlex.join(str(part) for part in command)
 

@@ -186,7 +186,7 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> Non
     if missing := [path for state, _, path in submodules(folder) if state == "-"]:
         raise UsageError(
             f"{folder} cannot be built: these submodules are not checked out: {', '.join(missing)}",
-            hint=process.display(["git", "-C", folder, "submodule", "update", "--init", "--recursive"]),
+            hint=process.quote_command(["git", "-C", folder, "submodule", "update", "--init", "--recursive"]),
         )
     package, tests = words.cargo()
     nextest = program(Paths.default())
@@ -211,7 +211,7 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> Non
 
         try:
             for command in commands:
-                on_line(f"+ {process.display(command)}")
+                on_line(f"+ {process.quote_command(command)}")
                 _run(folder, command, BUILD_SECONDS, on_line)
         except process.CommandFailed as error:
             raise LabError(
