@@ -42,7 +42,7 @@ class CommandFailed(LabError):
 
 
 def stop_programs() -> None:
-    """Stop every program that `run` is waiting for, in any thread; those calls raise CommandFailed."""
+    """Stop every program that `run_command` is waiting for, in any thread; those calls raise CommandFailed."""
     for child in list(_running):
         _end(child)
         _running.discard(child)
@@ -53,7 +53,7 @@ def quote_command(command: Command) -> str:
     return shlex.join(str(part) for part in command)
 
 
-def run(
+def run_command(
     command: Command,
     *,
     timeout: float,

@@ -86,7 +86,7 @@ def unpack_deb(path: Path, to: Path, most: int) -> int:
         with reading():
             failure = ""
             try:
-                process.run([*command, str(most + 1), tar], timeout=DEB_SECONDS)
+                process.run_command([*command, str(most + 1), tar], timeout=DEB_SECONDS)
             except process.CommandFailed as error:
                 failure = clean_text(error.output or str(error)).strip()
             # dpkg-deb also fails if `head` has enough.

@@ -112,7 +112,7 @@ def fetch_busybox(paths: Paths, architecture: Architecture) -> Path:
         # An ordinary user's mmdebstrap unpacks as another user, who can write to no folder of this one.
         words = ["--variant=extract", f"--architectures={architecture.debian}", "--include=busybox-static"]
         take = f"--extract-hook=copy-out /usr/bin/busybox {shlex.quote(str(folder))}"
-        process.run(
+        process.run_command(
             ["mmdebstrap", "--format=null", *words, take, BUSYBOX_SUITE, "/dev/null"], timeout=FETCH_SECONDS
         )
 

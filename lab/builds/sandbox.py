@@ -84,7 +84,7 @@ def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
     script = f'echo 1000 2>/dev/null >/proc/$$/oom_score_adj; "$@" 2>&1 | head -c {MOST_OUTPUT}'
     limited: list[str | Path] = ["bash", "-o", "pipefail", "-c", script, "sandbox"]
     try:
-        return process.run(
+        return process.run_command(
             [*limited, *_sandbox(visible, timeout), *command], timeout=timeout, watch=_check_memory
         )
     except _TooMuchMemory:
@@ -119,7 +119,7 @@ def _check_memory(leader: int) -> None:
 def check() -> None:
     """Raise LabError if this host makes no sandbox."""
     try:
-        process.run([*_sandbox(), "true"], timeout=CHECK_SECONDS)
+        process.run_command([*_sandbox(), "true"], timeout=CHECK_SECONDS)
     except process.CommandFailed as error:
         forbidden = "`lab check` says what forbids it and what cures it; or run the lab as root"
         raise LabError(

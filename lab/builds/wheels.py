@@ -106,7 +106,7 @@ def read_versions() -> tuple[Version, ...]:
     """Every version, oldest first. The package index is asked once. Raises LabError if pip cannot tell."""
     words = ["index", "versions", PROJECT, "--json", "--pre", *_platforms(EVERY, X86_64.name)]
     try:
-        printed = process.run(_pip(*words), timeout=SECONDS).splitlines()
+        printed = process.run_command(_pip(*words), timeout=SECONDS).splitlines()
     except process.CommandFailed as error:
         raise LabError(
             f"could not list the releases of {PROJECT}: {error.output.strip()}", hint=NAME_ONE
@@ -213,9 +213,9 @@ def download(paths: Paths, required: Sequence[str], python: str, arch: str, task
             names, pins = workspace / "requirements.in", workspace / "requirements.txt"
             names.write_text("".join(f"{requirement}\n" for requirement in required))
             try:
-                process.run(_uv(names, pins, python, arch), timeout=SECONDS, env=read_index_settings())
+                process.run_command(_uv(names, pins, python, arch), timeout=SECONDS, env=read_index_settings())
                 words = ["download", "--quiet", "--no-deps", "--require-hashes", *_platforms(python, arch)]
-                process.run(_pip(*words, f"--dest={folder}", f"--requirement={pins}"), timeout=SECONDS)
+                process.run_command(_pip(*words, f"--dest={folder}", f"--requirement={pins}"), timeout=SECONDS)
             except process.CommandFailed as error:
                 if NO_WHEEL.search(" ".join(error.output.split())):
                     raise NotApplicable(f"{required[0]} has no wheel for Python {python} on {arch}") from error
@@ -254,7 +254,7 @@ def _platforms(python: str, arch: str) -> list[str]:
 
 def read_index_settings() -> dict[str, str]:
     """Uv's variables for the package index that pip is configured for; those that are set already stay."""
-    printed = process.run(_pip("config", "list"), timeout=SECONDS).splitlines()
+    printed = process.run_command(_pip("config", "list"), timeout=SECONDS).splitlines()
     options = dict(line.split("=", 1) for line in printed if "=" in line)
     variables: dict[str, str] = {}
     # As pip has it, the environment counts most.

@@ -187,7 +187,9 @@ def _architecture(path: Path) -> str:
     for deb in debs:
         # What is damaged is told when it is unpacked.
         with suppress(process.CommandFailed):
-            printed = process.run(["bash", "-o", "pipefail", "-c", CONTROL, "bash", deb], timeout=DEB_SECONDS)
+            printed = process.run_command(
+                ["bash", "-o", "pipefail", "-c", CONTROL, "bash", deb], timeout=DEB_SECONDS
+            )
             words.update(FOR_ARCHITECTURE.findall(printed)[:1])
     return " and ".join(sorted(words - {"all", ""}))
 

@@ -154,7 +154,7 @@ def _program(program: str, argument: str) -> Ask:
         if path is None:
             raise LabError(f"{program} is not installed")
         try:
-            printed = process.run([path, argument], timeout=ANSWER_SECONDS)
+            printed = process.run_command([path, argument], timeout=ANSWER_SECONDS)
         except process.CommandFailed as error:
             if error.late:  # A machine that has much to do is slow to start any program.
                 raise NotMet(
@@ -188,7 +188,7 @@ def _foreign(examination: Examination) -> str:
         if any(starts_from_uefi(paths, guest) for guest in foreign):
             answers.append(f"its UEFI is {domain.uefi(daemon, other)}")
         if any(is_built(paths, guest) for guest in foreign):
-            process.run(["arch-test", other.debian], timeout=ANSWER_SECONDS)
+            process.run_command(["arch-test", other.debian], timeout=ANSWER_SECONDS)
             answers.append("this host runs its programs")
     except LabError as error:
         state = RequirementState.LIMITED if len(foreign) < len(examination.guests) else RequirementState.BROKEN

@@ -177,7 +177,7 @@ def verify_signature(text: bytes, signature: bytes | None, key: Path, name: str)
             plain = signed
         failure: process.CommandFailed | None = None
         try:
-            printed = process.run(command, timeout=GPGV_SECONDS)
+            printed = process.run_command(command, timeout=GPGV_SECONDS)
         except process.CommandFailed as error:
             printed, failure = error.output, error
         verified = plain.read_bytes() if plain.exists() else b""

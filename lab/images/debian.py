@@ -113,7 +113,7 @@ def build(
                 copy_kernel(image.kernel, image.kernel.path, tree)
             if os.geteuid() != 0:
                 workspace.chmod(0o1777)
-            process.run(
+            process.run_command(
                 build_command(image, architecture),
                 timeout=timeout,
                 env={
@@ -141,7 +141,7 @@ def remove_workspace(folder: Path) -> None:
     if folder.exists():
         # The subordinate user may not remove the folder itself: /var/tmp is sticky.
         empty: list[str | Path] = ["find", folder, "-mindepth", "1", "-delete"]
-        process.run(["mmdebstrap", "--unshare-helper", *empty], timeout=120)
+        process.run_command(["mmdebstrap", "--unshare-helper", *empty], timeout=120)
         shutil.rmtree(folder)
 
 
@@ -169,7 +169,7 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
             with open_regular(file) as stream, copy.open("wb") as to:
                 shutil.copyfileobj(stream, to)
         # An ordinary user's mmdebstrap reads them as another user.
-        process.run(["chmod", "-R", "u+w,a+rX", tree], timeout=CHMOD_SECONDS)
+        process.run_command(["chmod", "-R", "u+w,a+rX", tree], timeout=CHMOD_SECONDS)
         shutil.rmtree(unpacked)
     except archives.DamagedArchive as error:
         raise LabError(
@@ -246,7 +246,7 @@ def _own_mounts() -> list[str]:
     if os.geteuid() != 0:
         return []
     try:
-        process.run([*apart, "true"], timeout=20)
+        process.run_command([*apart, "true"], timeout=20)
     except process.CommandFailed:
         return []
     return apart

@@ -27,7 +27,9 @@ def why_unusable(file: Path) -> str:
 
 def _info(file: Path) -> dict[str, Any]:
     """What qemu-img says of a disk. Raises CommandFailed, ValueError."""
-    info: dict[str, Any] = json.loads(process.run(["qemu-img", "info", "--output=json", file], timeout=SECONDS))
+    info: dict[str, Any] = json.loads(
+        process.run_command(["qemu-img", "info", "--output=json", file], timeout=SECONDS)
+    )
     return info
 
 
@@ -41,7 +43,7 @@ def create_overlay(overlay: Path, backing: Path, *, gib: int | None = None) -> N
     # qemu-img keeps the mode of a file that exists.
     overlay.touch(0o600)
     size = [] if gib is None else [_size(backing, gib)]
-    process.run(
+    process.run_command(
         ["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", overlay, *size],
         timeout=SECONDS,
     )
@@ -49,7 +51,7 @@ def create_overlay(overlay: Path, backing: Path, *, gib: int | None = None) -> N
 
 def put_over(overlay: Path, backing: Path) -> None:
     """Tell an overlay that its image is now at `backing`. Raises LabError."""
-    process.run(
+    process.run_command(
         ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", backing, "-F", "qcow2", overlay],
         timeout=SECONDS,
     )

@@ -293,7 +293,7 @@ def prepare_disk(preparation: Preparation, guest: Guest, image: BaseImage, disk:
             ) from error
         preparation.task.check()
         preparation.task.show(Progress("storing the prepared disk"))
-        process.run(
+        process.run_command(
             ["qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", lane.overlay, disk],
             timeout=CONVERT_SECONDS,
         )

@@ -201,7 +201,7 @@ class States:
 def _copy(source: Path, target: Path) -> None:
     """Copy an overlay, as few blocks as the file system allows. Raises CommandFailed."""
     command: list[str | Path] = ["cp", "--reflink=auto", "--sparse=always", source, target]
-    process.run(command, timeout=COPY_SECONDS)
+    process.run_command(command, timeout=COPY_SECONDS)
 
 
 def _digest(

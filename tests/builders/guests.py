@@ -52,7 +52,7 @@ def put_image(paths: Paths, guest: catalog.Guest, *, kib: int = 1024) -> BaseIma
 
 def make_disk(file: Path, kib: int = 1024) -> None:
     command: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2", file]
-    process.run([*command, f"{kib}K"], timeout=60)
+    process.run_command([*command, f"{kib}K"], timeout=60)
 
 
 def put_published(paths: Paths, guest: catalog.Guest, *, kib: int = 1024) -> BaseImage:

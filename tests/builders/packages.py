@@ -81,7 +81,7 @@ class StandIn:
         self.calls: list[list[str]] = []
         self.fails: dict[str, str] = {}
         folder.mkdir(exist_ok=True)
-        monkeypatch.setattr(process, "run", self.run)
+        monkeypatch.setattr(process, "run_command", self.run)
         wheels.read_versions.cache_clear()
 
     def run(self, command: Sequence[str | Path], **_: object) -> str:

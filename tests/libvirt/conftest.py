@@ -53,7 +53,7 @@ def image(tmp_path: Path) -> BaseImage:
     """An image with a real but empty disk."""
     made = base_image(tmp_path / "image")
     made.folder.mkdir()
-    process.run(["qemu-img", "create", "-q", "-f", "qcow2", made.disk, "1M"], timeout=60)
+    process.run_command(["qemu-img", "create", "-q", "-f", "qcow2", made.disk, "1M"], timeout=60)
     return made
 
 

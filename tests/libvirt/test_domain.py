@@ -55,7 +55,7 @@ class Lanes:
 def overlay_of(lane: Lane) -> dict[str, Any]:
     """What qemu-img says of a lane's disk."""
     info: dict[str, Any] = json.loads(
-        process.run(["qemu-img", "info", "--output=json", lane.overlay], timeout=60)
+        process.run_command(["qemu-img", "info", "--output=json", lane.overlay], timeout=60)
     )
     return info
 
@@ -154,7 +154,7 @@ def test_a_guest_that_grows_its_root_gets_its_size(lanes: Lanes, firmware: Firmw
 
 
 def test_a_disk_is_never_cut_off(lanes: Lanes) -> None:
-    process.run(["qemu-img", "resize", "-q", lanes.image.disk, "6145M"], timeout=60)
+    process.run_command(["qemu-img", "resize", "-q", lanes.image.disk, "6145M"], timeout=60)
     lanes.image = replace(lanes.image, firmware=Firmware.BIOS)
     with pytest.raises(UsageError, match=r"disk_gib = 6 is less than the 6\.0 GiB") as error, lanes.open():
         pass

@@ -99,7 +99,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A small qcow2 disk with incompressible content."""
     folder = tmp_path_factory.mktemp("disk")
     (folder / "raw").write_bytes(os.urandom(1 << 20))
-    process.run(
+    process.run_command(
         ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", folder / "raw", folder / "qcow2"], timeout=60
     )
     return (folder / "qcow2").read_bytes()

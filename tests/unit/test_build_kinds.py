@@ -191,7 +191,7 @@ def test_no_program_of_this_host_is_executed_because_a_record_says_so(
     def run(*_: object, **__: object) -> NoReturn:
         raise AssertionError("a program was executed")
 
-    monkeypatch.setattr(process, "run", run)
+    monkeypatch.setattr(process, "run_command", run)
     monkeypatch.setattr(subprocess, "Popen", run)
     file = tmp_path / "file with a space"
     shutil.copy("/bin/true", file)

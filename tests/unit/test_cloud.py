@@ -182,7 +182,7 @@ def disk_over_a_file(mirror: Mirror, published: Guest, keys: Keys, folder: Path)
     """A disk that has a file of this host as its content."""
     file = folder / "over.qcow2"
     words = ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "/etc/shadow", "-F", "raw", str(file), "1M"]
-    process.run(words, timeout=60)
+    process.run_command(words, timeout=60)
     mirror.publish(published, file.read_bytes(), keys["good"])
 
 

@@ -346,7 +346,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ran.append([str(word) for word in command])
         return ""
 
-    monkeypatch.setattr(process, "run", run)
+    monkeypatch.setattr(process, "run_command", run)
     return ran
 
 
@@ -408,7 +408,7 @@ def test_a_host_without_sandboxes_runs_nothing_and_says_what_to_do(
         raise process.CommandFailed(command, "exit status 1", printed)
 
     sandbox.check.cache_clear()
-    monkeypatch.setattr(process, "run", fails)
+    monkeypatch.setattr(process, "run_command", fails)
     monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/bwrap" if there else None)
     file = executable(tmp_path / "boxlite", packages.elf())
     with pytest.raises(LabError, match=printed) as raised:

@@ -47,7 +47,7 @@ def debian(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Debian's packages without a mirror; the commands that fetched them."""
     versions = {"trixie": "20.19.2+dfsg-1+deb13u3", "bullseye": "12.22.12~dfsg-1~deb11u7"}
     commands: list[list[str]] = []
-    run = process.run
+    run = process.run_command
 
     def fetch(command: list[str], **more: Any) -> str:
         if command[0] != "mmdebstrap":
@@ -60,7 +60,7 @@ def debian(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
                 tar.addfile(tarfile.TarInfo(name))
         return ""
 
-    monkeypatch.setattr(process, "run", fetch)
+    monkeypatch.setattr(process, "run_command", fetch)
     return commands
 
 
@@ -201,14 +201,14 @@ def test_what_cannot_be_fetched_is_a_fault_that_says_what_to_do_and_is_not_kept(
 
 def test_a_living_lab_leaves_no_rest(paths: Paths, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[Path] = []
-    run = process.run
+    run = process.run_command
 
     def look(command: list[str], **more: Any) -> str:
         if command[0] == "npm":
             removed.extend(unused.path for unused in upkeep.sweep(paths)[0])
         return run(command, **more)
 
-    monkeypatch.setattr(process, "run", look)
+    monkeypatch.setattr(process, "run_command", look)
     Npm.parse("0.10.0").packages(paths, "x86_64", UNWATCHED)
     # Another lab may have died on this host.
     assert [path for path in removed if path.is_relative_to(paths.cache)] == []

@@ -276,7 +276,7 @@ def test_a_guest_reaches_its_sources(paths: Paths, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(prepare_image, "open_lane", open_lane)
     slow = replace(preparation(paths), acceleration=replace(EMULATION, clock=Clock(RATE)))
     monkeypatch.setattr(prepare_image, "complete_guest", lambda *_: changes)
-    monkeypatch.setattr(process, "run", lambda *_, **__: "")
+    monkeypatch.setattr(process, "run_command", lambda *_, **__: "")
     prepare_image.prepare_disk(slow, GUEST, IMAGE, tmp_path / "disk.qcow2")
     assert opened == [(Network.OPEN, REAL)]
     # What was changed in the guest is kept beside its disk.

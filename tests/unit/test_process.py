@@ -10,7 +10,7 @@ from tests.builders.processes import other_process, wait_until_ended
 LONG = 60.0
 RUNS_A_CHILD = """
 from lab.base import process
-process.run(
+process.run_command(
     ["sh", "-c", "echo $$; exec sleep 600"], timeout=600, on_line=lambda line: print(line, flush=True)
 )
 """
@@ -31,13 +31,13 @@ def test_output_and_errors_come_back_together_and_line_by_line(
 ) -> None:
     monkeypatch.setenv("OURS", "kept")
     seen: list[str] = []
-    text = process.run(command, timeout=LONG, env={"THEIRS": "added"}, on_line=seen.append)
+    text = process.run_command(command, timeout=LONG, env={"THEIRS": "added"}, on_line=seen.append)
     assert (text.splitlines(), seen) == (lines, lines)
 
 
 def test_a_failure_shows_a_command_to_paste_and_the_end_of_the_output() -> None:
     with pytest.raises(process.CommandFailed) as failed:
-        process.run(["sh", "-c", "seq 100; echo 'it broke'; exit 4"], timeout=LONG)
+        process.run_command(["sh", "-c", "seq 100; echo 'it broke'; exit 4"], timeout=LONG)
     lines = str(failed.value).splitlines()
     assert lines[0] == """sh -c 'seq 100; echo '"'"'it broke'"'"'; exit 4': exit status 4"""
     assert lines[-2:] == ["100", "it broke"]
@@ -46,9 +46,9 @@ def test_a_failure_shows_a_command_to_paste_and_the_end_of_the_output() -> None:
 
 def test_a_program_that_is_not_there_or_takes_too_long_is_named() -> None:
     with pytest.raises(process.CommandFailed, match="no-such-program"):
-        process.run(["no-such-program"], timeout=LONG)
+        process.run_command(["no-such-program"], timeout=LONG)
     with pytest.raises(process.CommandFailed, match="sleep 600: stopped after"):
-        process.run(["sleep", "600"], timeout=0.1)
+        process.run_command(["sleep", "600"], timeout=0.1)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_program_that_is_not_there_or_takes_too_long_is_named() -> None:
 def test_a_limit_holds_whatever_becomes_of_the_output(script: str, stays: bool, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     with pytest.raises(process.CommandFailed, match="stopped after"):
-        process.run(["sh", "-c", script, pid], timeout=2)
+        process.run_command(["sh", "-c", script, pid], timeout=2)
     # The daemon has left the program's family, so that nobody knows whose it is.
     assert runs(int(pid.read_text())) is stays
 
@@ -71,7 +71,7 @@ def test_what_a_program_started_is_stopped_before_it_goes_on_with_its_next_comma
     # Many, for the order among a few may be right by chance.
     script = 'for n in $(seq 20); do (sleep 600; touch "$0/$n") & done; echo up; wait'
     with pytest.raises(KeyboardInterrupt):
-        process.run(["sh", "-c", script, tmp_path], timeout=LONG, on_line=interrupt)
+        process.run_command(["sh", "-c", script, tmp_path], timeout=LONG, on_line=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,7 +81,7 @@ def test_what_takes_too_long_is_told_when_all_of_it_has_ended(tmp_path: Path) ->
     slow = f"trap 'sleep 0.5; exit' TERM; echo $$ >{pid}; while :; do sleep 0.1; done"
     with pytest.raises(process.CommandFailed, match="stopped after"):
         # Long enough for both shells to start on a busy host.
-        process.run(["sh", "-c", 'sh -c "$0" >/dev/null 2>&1 & wait', slow], timeout=3)
+        process.run_command(["sh", "-c", 'sh -c "$0" >/dev/null 2>&1 & wait', slow], timeout=3)
     assert not runs(int(pid.read_text()))
 
 
@@ -98,7 +98,7 @@ def test_processes_that_left_are_stopped_too(tmp_path: Path, monkeypatch: pytest
 
     script = 'setsid sh -c "$0" & sh -c "$0" & wait'
     with pytest.raises(KeyboardInterrupt):
-        process.run(["sh", "-c", script, stubborn], timeout=LONG, on_line=count)
+        process.run_command(["sh", "-c", script, stubborn], timeout=LONG, on_line=count)
     assert [pid for pid in pids.read_text().split() if runs(int(pid))] == []
 
 
@@ -116,7 +116,9 @@ def test_stop_all_ends_what_other_threads_run() -> None:
 
     def work() -> None:
         try:
-            process.run(["sh", "-c", "echo up; exec sleep 600"], timeout=LONG, on_line=lambda _: started.set())
+            process.run_command(
+                ["sh", "-c", "echo up; exec sleep 600"], timeout=LONG, on_line=lambda _: started.set()
+            )
         except process.CommandFailed as error:
             raised.append(error)
 

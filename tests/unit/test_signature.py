@@ -98,6 +98,6 @@ def test_the_shipped_keys_are_those_of_their_owners(tmp_path: Path) -> None:
 
 def fingerprints(key: Path, home: Path) -> list[str]:
     command = ["gpg", "--homedir", str(home), "--with-colons", "--show-keys", str(key)]
-    told = process.run(command, timeout=60)
+    told = process.run_command(command, timeout=60)
     records = [line.split(":") for line in told.splitlines()]
     return [after[9] for record, after in pairwise(records) if record[0] == "pub" and after[0] == "fpr"]

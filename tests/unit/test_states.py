@@ -210,7 +210,7 @@ def test_without_room_for_it_nothing_is_kept(host: Host, monkeypatch: pytest.Mon
 
     overlay = host.overlay()
     with monkeypatch.context() as patched:
-        patched.setattr(process, "run", fails)
+        patched.setattr(process, "run_command", fails)
         assert host.states.keep(overlay, StateInfo("boot", CLIENT, HOST)) is None
     assert (host.names, host.states.should_store(), overlay.read_bytes()) == (set(), True, STATE)
 

@@ -237,7 +237,7 @@ def test_a_disk_that_no_guest_can_start_from_is_not_imported(
 ) -> None:
     made = tmp_path / "made"
     over = ["-b", str(file), "-F", "qcow2"] if form == "qcow2" else []
-    process.run(["qemu-img", "create", "-q", "-f", form, *over, made, "1M"], timeout=60)
+    process.run_command(["qemu-img", "create", "-q", "-f", form, *over, made, "1M"], timeout=60)
     with pytest.raises(UsageError, match=reason):
         store.import_file(paths, definitions.guest(CLOUD), made, UNWATCHED)
     assert not paths.images.exists()

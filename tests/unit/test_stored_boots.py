@@ -128,7 +128,7 @@ def test_a_boot_that_is_not_stored_serves(bench: Bench, monkeypatch: pytest.Monk
         folder.write_text("")
 
     if fault == "no room":
-        monkeypatch.setattr(process, "run", run)
+        monkeypatch.setattr(process, "run_command", run)
     elif fault == "cannot be saved":
         bench.lane.when["save boot"] = fails(CheckpointFailed("QEMU's snapshot-save: no"))
     else:

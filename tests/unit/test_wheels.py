@@ -100,7 +100,7 @@ global.timeout='180'
 def test_pip_s_configuration_says_where_uv_finds_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in OTHERS:
         monkeypatch.delenv(f"UV_{name}", raising=False)
-    monkeypatch.setattr(process, "run", lambda *_, **__: PRINTED)
+    monkeypatch.setattr(process, "run_command", lambda *_, **__: PRINTED)
     assert wheels.read_index_settings() == {
         "UV_DEFAULT_INDEX": "https://a.example/simple",
         "UV_FIND_LINKS": "/one",

@@ -86,16 +86,18 @@ class CloudDisk:
         """A copy of the disk whose package manager has one source."""
         sources, raw = to.with_name("sources.list"), to.with_name("disk.raw")
         sources.write_text(f"deb [trusted=yes] {url} ./\n")
-        process.run(["qemu-img", "convert", "-O", "raw", self.disk, raw], timeout=120)
+        process.run_command(["qemu-img", "convert", "-O", "raw", self.disk, raw], timeout=120)
         on_root(raw, f"write {sources} /etc/apt/sources.list")
-        process.run(["qemu-img", "convert", "-O", "qcow2", raw, to], timeout=120)
+        process.run_command(["qemu-img", "convert", "-O", "qcow2", raw, to], timeout=120)
         raw.unlink()
         return to
 
 
 def on_root(raw: Path, command: str) -> str:
     """Do one of debugfs's commands to the root file system of a raw disk; what it printed."""
-    return process.run(["/usr/sbin/debugfs", "-w", "-R", command, f"{raw}?offset={ROOT_OFFSET}"], timeout=120)
+    return process.run_command(
+        ["/usr/sbin/debugfs", "-w", "-R", command, f"{raw}?offset={ROOT_OFFSET}"], timeout=120
+    )
 
 
 def ensure(paths: Paths, recipe: Recipe = SMALL) -> CloudDisk:
@@ -126,7 +128,7 @@ def _build(recipe: Recipe, folder: Path) -> None:
 
 
 def _build_in(workspace: Path, recipe: Recipe) -> None:
-    process.run(
+    process.run_command(
         [
             "mmdebstrap",
             f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",

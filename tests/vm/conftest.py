@@ -152,7 +152,7 @@ def own_home(base: Path, paths: Paths) -> Iterator[Paths]:
             shutil.copy(paths.acceleration, made.make(made.cache))
         yield made
     leftovers.reap(Paths(cache=base / "cache", state=base / "state"))
-    process.run(["rm", "-rf", base], timeout=60)
+    process.run_command(["rm", "-rf", base], timeout=60)
 
 
 def invoke(*arguments: str | Path) -> tuple[int, str]:
@@ -275,11 +275,11 @@ def changed_image(image: BaseImage, folder: Path, commands: list[str]) -> BaseIm
     """A copy of an image with debugfs commands done to its disk, so that a guest fails in a chosen way."""
     folder.mkdir(parents=True)
     raw = folder / "disk.raw"
-    process.run(["qemu-img", "convert", "-O", "raw", image.disk, raw], timeout=120)
+    process.run_command(["qemu-img", "convert", "-O", "raw", image.disk, raw], timeout=120)
     script = folder / "commands"
     script.write_text("\n".join(commands) + "\n")
-    process.run(["/usr/sbin/debugfs", "-w", "-f", script, raw], timeout=120)
-    process.run(["qemu-img", "convert", "-O", "qcow2", raw, folder / "disk.qcow2"], timeout=120)
+    process.run_command(["/usr/sbin/debugfs", "-w", "-f", script, raw], timeout=120)
+    process.run_command(["qemu-img", "convert", "-O", "qcow2", raw, folder / "disk.qcow2"], timeout=120)
     raw.unlink()
     for name in ("vmlinuz", "initrd"):
         (folder / name).symlink_to(getattr(image, {"vmlinuz": "kernel"}.get(name, name)))

@@ -146,7 +146,7 @@ def move_in(host: Host, paths: Paths, image: BaseImage, wheels: Path) -> None:
     """Give the guest the clone, the libraries and, in both users' caches, an image and boxlite's wheels."""
 
     def clone(archive: tarfile.TarFile) -> None:
-        for name in process.run(["git", "-C", ROOT, "ls-files"], timeout=60).splitlines():
+        for name in process.run_command(["git", "-C", ROOT, "ls-files"], timeout=60).splitlines():
             archive.add(ROOT / name, name)
 
     def cache(archive: tarfile.TarFile) -> None:
@@ -174,4 +174,4 @@ def download_wheels(folder: Path) -> None:
         "--require-hashes",
         "--no-build-isolation",
     ]
-    process.run([sys.executable, "-m", "pip", "download", *options, *locks, "-d", folder], timeout=600)
+    process.run_command([sys.executable, "-m", "pip", "download", *options, *locks, "-d", folder], timeout=600)

@@ -112,7 +112,7 @@ def test_preparing_installs_what_is_missing_and_leaves_no_identity(
     assert made is not None
     assert first[1].run.lanes[0].image == made.manifest.disk_sha256
     raw = tmp_path / "disk.raw"
-    process.run(["qemu-img", "convert", "-O", "raw", made.disk, raw], timeout=120)
+    process.run_command(["qemu-img", "convert", "-O", "raw", made.disk, raw], timeout=120)
     assert "Size: 0" in cloud_disk.on_root(raw, "stat /etc/machine-id")
     assert "Type: regular" in cloud_disk.on_root(raw, "stat /usr/bin/bwrap")
     for path in ("/etc/ssh/ssh_host_ed25519_key", "/home/lab/.ssh", "/var/lib/cloud/instance"):

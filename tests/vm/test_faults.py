@@ -264,4 +264,4 @@ def test_a_killed_build_is_never_taken_for_whole_or_left_there(home: Path, defin
     run_lab(home / "fresh", "clean")
     assert list(own.images.glob(".partial-*")) == []
     assert list(scratch.abandoned(debian.ON_DISK, debian.WORKSPACE)) == []
-    process.run(["rm", "-rf", home / "fresh"], timeout=60)
+    process.run_command(["rm", "-rf", home / "fresh"], timeout=60)

@@ -203,13 +203,13 @@ def published(twin: Twin, built: CloudDisk, folder: Path, patched: pytest.Monkey
 def with_sources(built: CloudDisk, to: Path, url: str) -> Path:
     """A copy of a twin's disk that knows where its packages are."""
     raw = to.with_name("disk.raw")
-    process.run(["qemu-img", "convert", "-O", "raw", built.disk, raw], timeout=300)
+    process.run_command(["qemu-img", "convert", "-O", "raw", built.disk, raw], timeout=300)
     line = f"deb [trusted=yes] {url} ./\n".encode()
     with raw.open("r+b") as disk:
         # The ESP is among the first partitions of every twin.
         start = disk.read(256 << 20).index(PLACE)
         disk.seek(start)
         disk.write(line.ljust(PLACE_SIZE, b"#"))
-    process.run(["qemu-img", "convert", "-O", "qcow2", raw, to], timeout=300)
+    process.run_command(["qemu-img", "convert", "-O", "qcow2", raw, to], timeout=300)
     raw.unlink()
     return to

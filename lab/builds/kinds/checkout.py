@@ -111,7 +111,7 @@ def _changes(repository: Path) -> Iterator[str]:
 def _git(folder: Path, *words: str) -> str:
     """What git prints. Raises CommandFailed."""
     command: list[str | Path] = ["git", *NO_PROGRAMS, "-C", folder, *words]
-    return process.run(command, timeout=ASK_SECONDS, env={"GIT_OPTIONAL_LOCKS": "0"})
+    return process.run_command(command, timeout=ASK_SECONDS, env={"GIT_OPTIONAL_LOCKS": "0"})
 
 
 @dataclass(frozen=True)
@@ -234,4 +234,6 @@ def _run(
     """
     path = f"{Path('~/.cargo/bin').expanduser()}:{os.environ.get('PATH', os.defpath)}"
     environment = {"PATH": path, "CARGO_TERM_COLOR": "never"}
-    return process.run(["env", "-C", folder, *command], timeout=seconds, env=environment, on_line=on_line)
+    return process.run_command(
+        ["env", "-C", folder, *command], timeout=seconds, env=environment, on_line=on_line
+    )

@@ -211,7 +211,7 @@ def _fetch_tarball(paths: Paths, name: str, version: str, task: Task) -> Path:
     def fill(folder: Path) -> None:
         command = ["npm", "pack", f"{name}@{version}", "--ignore-scripts", f"--pack-destination={folder}"]
         try:
-            process.run([*command, "--loglevel=error", "--no-update-notifier"], timeout=SECONDS)
+            process.run_command([*command, "--loglevel=error", "--no-update-notifier"], timeout=SECONDS)
         except process.CommandFailed as error:
             if NO_RELEASE.search(error.output):
                 hint = f"see the releases with: npm view {name} versions"
@@ -258,7 +258,7 @@ def node_packages(paths: Paths, facts: Facts, task: Task) -> list[Path]:
         if image.expired:
             command.append("--aptopt=Acquire::Check-Valid-Until false")
         try:
-            process.run([*command, image.suite, "/dev/null"], timeout=SECONDS)
+            process.run_command([*command, image.suite, "/dev/null"], timeout=SECONDS)
         except process.CommandFailed as error:
             raise LabError(
                 f"Node of {image.suite} could not be fetched: {error}",
