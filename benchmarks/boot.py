@@ -88,7 +88,7 @@ def measure(
         facts = variant.read_facts(session, [])
         wanted = builds.resolve(build)
         files = wanted.fetch(paths, facts, UNWATCHED)
-        with scratch.temporary() as folder:
+        with scratch.make_temporary_folder() as folder:
             layout = rootfs.make(folder / "rootfs", X86_64, rootfs.find_busybox())
 
             def put() -> None:

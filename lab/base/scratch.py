@@ -22,7 +22,7 @@ NOT_OURS = (BlockingIOError, FileNotFoundError, NotADirectoryError, PermissionEr
 
 
 @contextmanager
-def temporary() -> Iterator[Path]:
+def make_temporary_folder() -> Iterator[Path]:
     """A new folder among the system's temporary files; it is removed after the block."""
     with make_in(Path(tempfile.gettempdir()), PREFIX) as folder:
         try:

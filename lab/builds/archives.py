@@ -131,7 +131,7 @@ def _open_wheel(path: Path) -> Iterator[zipfile.ZipFile]:
 @contextmanager
 def _open_tar(raw: BinaryIO, suffix: str, most: int | None = None) -> Iterator[tarfile.TarFile]:
     """A tar that is compressed by zstd (`.zst`) or gzip, of at most `most` bytes (default: MOST_BYTES)."""
-    with scratch.temporary() as folder:
+    with scratch.make_temporary_folder() as folder:
         unpacked = folder / "tar"
         with unpacked.open("wb") as out:
             stream = (

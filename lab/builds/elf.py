@@ -100,7 +100,7 @@ def _read(path: Path, _size: int, _changed: int) -> list[ElfNeeds]:
     budget = _Budget()
     if path.suffix not in (".whl", ".tgz", ".zst"):
         return _needs(path, path.name, budget)
-    with scratch.temporary() as folder, suppress(archives.DamagedArchive):
+    with scratch.make_temporary_folder() as folder, suppress(archives.DamagedArchive):
         archives.unpack(path, folder)
         files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
         return [need for file in files for need in _needs(file, f"{file.name} in {path.name}", budget)]

@@ -209,7 +209,7 @@ def download(paths: Paths, required: Sequence[str], python: str, arch: str, task
     """
 
     def fill(folder: Path) -> None:
-        with scratch.temporary() as workspace:
+        with scratch.make_temporary_folder() as workspace:
             names, pins = workspace / "requirements.in", workspace / "requirements.txt"
             names.write_text("".join(f"{requirement}\n" for requirement in required))
             try:

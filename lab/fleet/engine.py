@@ -61,7 +61,7 @@ def running(host: str, port: int | None, security: Security, *, hosts: int) -> I
     dask.config.update_defaults({"distributed": {"scheduler": SETTINGS | losses, "comm": COMM}})
     options = {"host": host, "port": port or 0, "protocol": "tls", "security": security}
     # dask would use one folder for all users of this host, and load modules from there.
-    with scratch.temporary() as folder, dask.config.set({"temporary-directory": str(folder)}):
+    with scratch.make_temporary_folder() as folder, dask.config.set({"temporary-directory": str(folder)}):
         try:
             cluster = SpecCluster(scheduler={"cls": _scheduler, "options": options}, security=security)
         except RuntimeError as error:

@@ -57,7 +57,7 @@ def run_worker(settings: WorkerSettings) -> None:
     memory = settings.memory_mib or max(0, available_mib() - RESERVE_MIB)
     dask.config.set({f"distributed.comm.tls.{name}": settings.key for name in KEYS})
     dask.config.set({"distributed.worker.profile.enabled": False})  # It would look at all threads all the time.
-    with scratch.temporary() as folder:
+    with scratch.make_temporary_folder() as folder:
         arguments = [
             settings.scheduler,
             f"--name={settings.name}",

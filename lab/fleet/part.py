@@ -168,7 +168,7 @@ def run_part(text: str) -> bytes:
         tell({"kind": "lacks image", "folder": folder})
 
     images.get(Paths.default(), part.image, ask, _is_stopping)
-    with scratch.temporary() as folder:
+    with scratch.make_temporary_folder() as folder:
         run = folder / "run"
         status, words = _run_child(text, run, host, tell)
         if status == PartRefused.exit_status:

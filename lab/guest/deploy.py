@@ -52,7 +52,7 @@ def deploy(
     gets how far that is. Raises LabError.
     """
     show(Progress("deploying: packing", Activity.DEPLOY, name="deploying"))
-    with scratch.temporary() as folder, explain_full_disk(folder, A_PAYLOAD):
+    with scratch.make_temporary_folder() as folder, explain_full_disk(folder, A_PAYLOAD):
         contents = {
             **build.laid_out(files, folder, python),
             **{f"{build.suite_folder}/{name}": file for name, file in build.suite.files.items()},

@@ -162,7 +162,7 @@ def verify_signature(text: bytes, signature: bytes | None, key: Path, name: str)
     `signature` is the detached signature, or None if the text contains it. `key` is the file of an
     ASCII-armoured key; `name` names the checksum file in errors. Raises ImageNotAvailable.
     """
-    with scratch.temporary() as home:
+    with scratch.make_temporary_folder() as home:
         ring, signed, plain = home / "key.gpg", home / "signed", home / "plain"
         # gpgv does not read armoured keys.
         ring.write_bytes(dearmour(key))

@@ -182,7 +182,7 @@ def ready(
     The boxes boot from `own_rootfs`, or from the lab's own layout. Raises LabError, or NotApplicable if the
     variant makes no sense on the guest.
     """
-    with connection_for_lanes(uri) as connection, scratch.temporary() as folder:
+    with connection_for_lanes(uri) as connection, scratch.make_temporary_folder() as folder:
         task = Task(show)
         image = store.ensure(paths, cell.guest, task)
         guest_acceleration = acceleration.decide(connection, paths, image, task)

@@ -43,7 +43,7 @@ def abandoned(parent: Path, prefix: str) -> list[Path]:
 
 
 def test_a_temporary_folder_is_the_users_own_and_gone_after_its_block(elsewhere: Path) -> None:
-    with scratch.temporary() as folder:
+    with scratch.make_temporary_folder() as folder:
         (folder / "file").touch()
         assert (folder.parent, folder.stat().st_mode & 0o777) == (elsewhere, 0o700)
         assert abandoned(elsewhere, scratch.PREFIX) == []
