@@ -86,7 +86,7 @@ def measure(rates: Sequence[float], guest: str, build: str, programs: int) -> li
     """Run both cells by each rate. Each has a home with a copy of the guest's images, and no stored state."""
     words = ["-g", guest, "-v", BLOCKED, "-v", PASSING, "--build", build, "--jobs", "1", "--no-remedies"]
     own = Paths.default()
-    with scratch.make_in(own.make(own.state), "clock-benchmark-") as folder, busy(programs):
+    with scratch.make_locked_folder(own.make(own.state), "clock-benchmark-") as folder, busy(programs):
         folder.chmod(0o755)
         homes = [folder / str(number) for number, _ in enumerate(rates)]
         running = []

@@ -24,7 +24,7 @@ NOT_OURS = (BlockingIOError, FileNotFoundError, NotADirectoryError, PermissionEr
 @contextmanager
 def make_temporary_folder() -> Iterator[Path]:
     """A new folder among the system's temporary files; it is removed after the block."""
-    with make_in(Path(tempfile.gettempdir()), PREFIX) as folder:
+    with make_locked_folder(Path(tempfile.gettempdir()), PREFIX) as folder:
         try:
             yield folder
         finally:
@@ -32,7 +32,7 @@ def make_temporary_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def make_in(parent: Path, prefix: str) -> Iterator[Path]:
+def make_locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A new folder in `parent`, locked until the block ends or this process dies; the caller removes it.
 
     Raises LabError if other labs take one new folder after the other for an abandoned one.

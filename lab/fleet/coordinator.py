@@ -325,7 +325,7 @@ class Coordinator:
         """Take in what the host of a part has decided: first the evidence, then the decision."""
         tickets = {ticket.cell.folder: ticket for ticket in submitted.tickets}
         builds = {ticket.cell.build.name: ticket.cell.build for ticket in submitted.tickets}
-        with scratch.make_in(self.planned.folder, ARRIVING) as arriving:
+        with scratch.make_locked_folder(self.planned.folder, ARRIVING) as arriving:
             try:
                 run, end = results.unpack(archive, arriving, tickets, builds)
                 submitted.host = submitted.host or end.host

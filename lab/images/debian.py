@@ -187,7 +187,11 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
 def _workspace(out: Path) -> Iterator[Path]:
     """A folder of this user's own for mmdebstrap, removed after the block."""
     is_root = os.geteuid() == 0
-    with scratch.make_in(out, "build-") if is_root else scratch.make_in(ON_DISK, WORKSPACE) as folder:
+    with (
+        scratch.make_locked_folder(out, "build-")
+        if is_root
+        else scratch.make_locked_folder(ON_DISK, WORKSPACE) as folder
+    ):
         try:
             yield folder
         finally:

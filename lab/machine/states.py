@@ -168,7 +168,7 @@ class States:
         try:
             root.mkdir(parents=True, exist_ok=True)
             root.chmod(0o700)
-            with scratch.make_in(root, PARTIAL) as partial:
+            with scratch.make_locked_folder(root, PARTIAL) as partial:
                 try:
                     _copy(overlay, partial / _STATE)
                     (partial / _STATE).chmod(0o400)

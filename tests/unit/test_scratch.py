@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from lab.base import scratch
 
-with scratch.make_in(Path(sys.argv[1]), "build-") as folder:
+with scratch.make_locked_folder(Path(sys.argv[1]), "build-") as folder:
     (folder / "disk").write_bytes(bytes(1 << 20))
     print(folder, flush=True)
     sys.stdin.read()
@@ -88,14 +88,14 @@ def test_a_swept_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return made[-1]
 
     monkeypatch.setattr(tempfile, "mkdtemp", take_the_first)
-    with scratch.make_in(tmp_path, "build-") as folder:
+    with scratch.make_locked_folder(tmp_path, "build-") as folder:
         assert (str(folder), folder.is_dir(), len(made)) == (made[1], True, 2)
 
 
 def test_the_lab_gives_up_after_a_few_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "_lock", lambda folder: None)
     match = "no temporary folder could be made"
-    with pytest.raises(LabError, match=match), scratch.make_in(tmp_path, "build-"):
+    with pytest.raises(LabError, match=match), scratch.make_locked_folder(tmp_path, "build-"):
         pass
     assert len(list(tmp_path.glob("build-*"))) == scratch.TRIES
 
@@ -103,7 +103,7 @@ def test_the_lab_gives_up_after_a_few_folders(tmp_path: Path, monkeypatch: pytes
 def test_a_new_folder_is_this_process_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As a server that maps root to nobody does.
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with scratch.make_in(tmp_path, "build-") as folder:
+    with scratch.make_locked_folder(tmp_path, "build-") as folder:
         assert list(tmp_path.glob("build-*")) == [folder]
     assert list(scratch.abandoned(tmp_path, "build-")) == []
 
@@ -113,7 +113,7 @@ def test_unlocked_folders_are_never_abandoned(tmp_path: Path, monkeypatch: pytes
         raise OSError(9, "Bad file descriptor")  # What NFS answers.
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with scratch.make_in(tmp_path, "build-") as folder:
+    with scratch.make_locked_folder(tmp_path, "build-") as folder:
         assert folder.is_dir()
         assert abandoned(tmp_path, "build-") == []
 

@@ -112,7 +112,7 @@ def ensure(paths: Paths, recipe: Recipe = SMALL) -> CloudDisk:
 
 def _build(recipe: Recipe, folder: Path) -> None:
     # Locked, or any other lab's sweep would take it for the workspace of a dead one.
-    with scratch.make_in(debian.ON_DISK, debian.WORKSPACE) as workspace:
+    with scratch.make_locked_folder(debian.ON_DISK, debian.WORKSPACE) as workspace:
         # An ordinary user's mmdebstrap becomes a subordinate one.
         workspace.chmod(0o1777)
         try:

@@ -127,7 +127,7 @@ def _folder_beside(target: Path) -> Iterator[Path]:
     prefix = f".{target.name}.publish-"
     for old in scratch.abandoned(target.parent, prefix):
         shutil.rmtree(old, ignore_errors=True)
-    with scratch.make_in(target.parent, prefix) as new:
+    with scratch.make_locked_folder(target.parent, prefix) as new:
         try:
             inner = new / "site"
             inner.mkdir(mode=0o755)
