@@ -1,4 +1,4 @@
-"""Temporary folders. A lab that is killed leaves its own behind, and `abandoned` finds them.
+"""Temporary folders. A lab that is killed leaves its own behind, and `find_abandoned_folders` finds them.
 
 The process that makes a folder holds its lock (flock) for as long as it lives. A folder without that lock
 belongs to no living lab, whether or not anything recorded that it was made.
@@ -58,7 +58,7 @@ def make_locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
             os.close(lock)
 
 
-def abandoned(parent: Path, prefix: str) -> Generator[Path]:
+def find_abandoned_folders(parent: Path, prefix: str) -> Generator[Path]:
     """The folders in `parent` that belong to this user and to no living process.
 
     Each stays locked until the next is asked for.

@@ -81,7 +81,7 @@ class Coordinator:
         folder, info = self.planned.folder, self.planned.info
         make_folder(folder)
         with locked_folder(folder):
-            for abandoned in scratch.abandoned(folder, ARRIVING):
+            for abandoned in scratch.find_abandoned_folders(folder, ARRIVING):
                 shutil.rmtree(abandoned)
             # Trials that are left on a cell are made by a run on one host.
             earlier = self.planned.earlier_results

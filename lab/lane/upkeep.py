@@ -106,9 +106,9 @@ def sweep(paths: Paths) -> tuple[list[UnusedFolder], list[str]]:
 
 def _abandoned(paths: Paths) -> Iterator[Path]:
     """What dead labs were at work in. Each stays locked until the next is asked for."""
-    yield from scratch.abandoned(Path(tempfile.gettempdir()), scratch.PREFIX)
-    yield from scratch.abandoned(debian.ON_DISK, debian.WORKSPACE)
-    yield from scratch.abandoned(paths.states, states.PARTIAL)
+    yield from scratch.find_abandoned_folders(Path(tempfile.gettempdir()), scratch.PREFIX)
+    yield from scratch.find_abandoned_folders(debian.ON_DISK, debian.WORKSPACE)
+    yield from scratch.find_abandoned_folders(paths.states, states.PARTIAL)
     yield from _partial(checkout.store(paths))
     yield from _partial(paths.images)
     yield from _partial(wheels.store(paths))

@@ -39,7 +39,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def abandoned(parent: Path, prefix: str) -> list[Path]:
-    return list(scratch.abandoned(parent, prefix))
+    return list(scratch.find_abandoned_folders(parent, prefix))
 
 
 def test_a_temporary_folder_is_the_users_own_and_gone_after_its_block(elsewhere: Path) -> None:
@@ -60,7 +60,7 @@ def test_the_folder_of_a_process_is_abandoned_when_that_was_killed(tmp_path: Pat
 
 def test_two_sweeps_at_once_do_not_remove_one_folder_twice(tmp_path: Path) -> None:
     (tmp_path / "build-1").mkdir()
-    sweeping = scratch.abandoned(tmp_path, "build-")
+    sweeping = scratch.find_abandoned_folders(tmp_path, "build-")
     assert next(sweeping) == tmp_path / "build-1"
     assert abandoned(tmp_path, "build-") == []
     sweeping.close()
@@ -105,7 +105,7 @@ def test_a_new_folder_is_this_process_s_own(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with scratch.make_locked_folder(tmp_path, "build-") as folder:
         assert list(tmp_path.glob("build-*")) == [folder]
-    assert list(scratch.abandoned(tmp_path, "build-")) == []
+    assert list(scratch.find_abandoned_folders(tmp_path, "build-")) == []
 
 
 def test_unlocked_folders_are_never_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,5 +263,5 @@ def test_a_killed_build_is_never_taken_for_whole_or_left_there(home: Path, defin
     # A whole build would take a minute, and only begin with what `lab clean` does.
     run_lab(home / "fresh", "clean")
     assert list(own.images.glob(".partial-*")) == []
-    assert list(scratch.abandoned(debian.ON_DISK, debian.WORKSPACE)) == []
+    assert list(scratch.find_abandoned_folders(debian.ON_DISK, debian.WORKSPACE)) == []
     process.run_command(["rm", "-rf", home / "fresh"], timeout=60)

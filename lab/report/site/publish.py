@@ -125,7 +125,7 @@ def _folder_beside(target: Path) -> Iterator[Path]:
     First deletes those that a killed lab left.
     """
     prefix = f".{target.name}.publish-"
-    for old in scratch.abandoned(target.parent, prefix):
+    for old in scratch.find_abandoned_folders(target.parent, prefix):
         shutil.rmtree(old, ignore_errors=True)
     with scratch.make_locked_folder(target.parent, prefix) as new:
         try:
