@@ -181,7 +181,7 @@ class Speed:
         )
 
 
-def busy_now() -> float:
+def measure_load() -> float:
     """How many programs wanted each of this host's processors in the last minute; at least 1."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 

@@ -21,7 +21,7 @@ from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.locks import hold_lock
 from lab.base.paths import Paths
-from lab.base.wait import Deadline, DeadlineExpired, Speed, busy_now, wait_for
+from lab.base.wait import Deadline, DeadlineExpired, Speed, measure_load, wait_for
 from lab.images.store import BaseImage
 from lab.machine import clock, console, domain, throwaway
 from lab.machine.clock import REAL, Clock
@@ -70,7 +70,7 @@ class Acceleration:
         In real seconds; None if it does not say.
         """
         seconds = console.kernel_seconds(boot)
-        return None if seconds is None else round(seconds / self.clock.rate / busy_now(), 3)
+        return None if seconds is None else round(seconds / self.clock.rate / measure_load(), 3)
 
     def learned(self, boot: str) -> "Acceleration":
         """The same with the boot on this console, if that is the first or was slower than any before it."""
@@ -181,7 +181,7 @@ def _find_out(connection: libvirt.virConnect, paths: Paths, image: BaseImage) ->
         problem = ""
         try:
             if (seconds := boot_under_kvm(connection, paths, image)) is not None:
-                seconds = round(seconds / busy_now(), 3)
+                seconds = round(seconds / measure_load(), 3)
         except KvmFails as error:
             problem = f"/dev/kvm opens, but under it {error}"
         except libvirt.libvirtError as error:

@@ -27,7 +27,7 @@ import libvirt
 from lab.base.errors import Bug, LabError
 from lab.base.files import format_free_space
 from lab.base.paths import Paths
-from lab.base.wait import Deadline, DeadlineExpired, Speed, busy_now, call_within, wait_for
+from lab.base.wait import Deadline, DeadlineExpired, Speed, call_within, measure_load, wait_for
 from lab.catalog import Guest
 from lab.images import disk
 from lab.images.store import BaseImage
@@ -130,7 +130,7 @@ class Lane:
     @property
     def speed(self) -> Speed:
         """How fast its machine is now, for limits of time."""
-        return replace(self.acceleration.speed, busy=busy_now())
+        return replace(self.acceleration.speed, busy=measure_load())
 
     @property
     def is_emulated(self) -> bool:

@@ -40,7 +40,7 @@ def own_ports(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def idle_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A boot counts for what it took, whatever else this host has to do."""
-    monkeypatch.setattr(acceleration, "busy_now", lambda: 1.0)
+    monkeypatch.setattr(acceleration, "measure_load", lambda: 1.0)
 
 
 @pytest.fixture

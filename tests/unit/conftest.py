@@ -191,4 +191,4 @@ def real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guests of unit tests have this host's clock, and this host nothing else to do."""
     monkeypatch.setattr(clock, "FOLDERS", ())
     for module in (lane, acceleration):
-        monkeypatch.setattr(module, "busy_now", lambda: 1.0)
+        monkeypatch.setattr(module, "measure_load", lambda: 1.0)

@@ -198,7 +198,7 @@ def test_a_boot_on_a_busy_host_makes_no_later_limit_longer(
     paths: Paths, boots: Boots, monkeypatch: pytest.MonkeyPatch, kvm: bool
 ) -> None:
     # 141 times slower than ordinary hardware with KVM; 14 times of that is the load.
-    monkeypatch.setattr(acceleration, "busy_now", lambda: 14.1)
+    monkeypatch.setattr(acceleration, "measure_load", lambda: 14.1)
     boots.append(70.5 if kvm else KvmFails("a guest kernel dies"))
     how = decide(paths, Daemon())
     if not kvm:

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from lab.base.errors import LabError
-from lab.base.wait import ORDINARY, Deadline, DeadlineExpired, Speed, busy_now, call_within, wait_for
+from lab.base.wait import ORDINARY, Deadline, DeadlineExpired, Speed, call_within, measure_load, wait_for
 
 LONG = 60.0
 
@@ -89,7 +89,7 @@ def test_how_many_programs_want_a_processor_is_never_less_than_one(monkeypatch: 
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     for load, busy in ((0.2, 1.0), (2.0, 1.0), (9.0, 4.5)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
-        assert busy_now() == busy
+        assert measure_load() == busy
 
 
 def test_kvm_on_a_slow_host_is_as_slow_as_emulation() -> None:
