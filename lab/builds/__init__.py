@@ -46,7 +46,7 @@ def known_kinds() -> dict[str, type[Build]]:
     return by_prefix
 
 
-def forms() -> str:
+def describe_forms() -> str:
     """What `--build` takes, in a few words for each kind; the kind that needs no prefix comes first."""
     return ", or ".join(
         kind.form for kind in sorted(known_kinds().values(), key=lambda kind: kind is not Wheel)

@@ -9,7 +9,7 @@ import click
 
 from lab.base.errors import UsageError
 from lab.base.options import Group, make_flag, make_option
-from lab.builds import HIGHEST_SEED, UNDER_STRESS, forms, rootfs
+from lab.builds import HIGHEST_SEED, UNDER_STRESS, describe_forms, rootfs
 from lab.catalog import Catalog
 from lab.record import ExperimentPolicy, RunOptions, Stress
 
@@ -67,7 +67,7 @@ class Request:
         default=(),
     )
     builds: Sequence[str] = make_option(
-        f"Test this {forms()}; repeat it to compare builds. Default: the newest release.",
+        f"Test this {describe_forms()}; repeat it to compare builds. Default: the newest release.",
         "BUILD",
         flags="--build",
         default=(),

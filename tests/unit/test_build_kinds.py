@@ -148,8 +148,8 @@ def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: P
     assert build.argument == argument
     assert builds.resolve_all(["0.10.8", argument, argument]) == [Wheel("0.10.8", "0.10.8"), build]
     assert builds.resolve("wheel:0.10.8") == Wheel("0.10.8", "0.10.8")
-    assert builds.forms().startswith(f"{Wheel.form}, or ")
-    assert "program:FILE" in builds.forms().split(", or ")
+    assert builds.describe_forms().startswith(f"{Wheel.form}, or ")
+    assert "program:FILE" in builds.describe_forms().split(", or ")
     # Its cells are planned and run again by its own argument, and its suite is among a run's definitions.
     [cell] = plan.choose(KNOWN, guests=["debian-13"], variants=["stock"]).cells([build])
     assert cell.folder == Path("cells", "debian-13", "stock", build.name)
