@@ -86,7 +86,7 @@ def measure(
         assert lane.agent is not None, "a guest without a port has no agent"
         session.start_agent(lane.agent)
         facts = variant.read_facts(session, [])
-        wanted = builds.resolve(build)
+        wanted = builds.resolve_build(build)
         files = wanted.fetch(paths, facts, UNWATCHED)
         with scratch.make_temporary_folder() as folder:
             layout = rootfs.make(folder / "rootfs", X86_64, rootfs.find_busybox())

@@ -64,7 +64,7 @@ def _kind(text: str) -> tuple[type[Build], str]:
     return by_prefix[prefix], place
 
 
-def resolve(text: str | None, *, only_shown: bool = False) -> Build:
+def resolve_build(text: str | None, *, only_shown: bool = False) -> Build:
     """The build that `--build` names: KIND:..., what `Wheel.parse` takes, or None for the newest release.
 
     `only_shown`: for a plan that is only shown, for which nothing is made. Raises UsageError for anything else,
@@ -77,8 +77,12 @@ def resolve(text: str | None, *, only_shown: bool = False) -> Build:
 
 
 def resolve_all(texts: Sequence[str], *, only_shown: bool = False) -> list[Build]:
-    """The builds of a command line, each once; the newest release if it names none. Raises as `resolve`."""
-    builds = [resolve(text, only_shown=only_shown) for text in texts] or [resolve(None, only_shown=only_shown)]
+    """The builds of a command line, each once; the newest release if it names none. Raises as
+    `resolve_build`.
+    """
+    builds = [resolve_build(text, only_shown=only_shown) for text in texts] or [
+        resolve_build(None, only_shown=only_shown)
+    ]
     return list({build.name: build for build in builds}.values())
 
 
@@ -127,7 +131,7 @@ def naming(records: Iterable[BuildRecord]) -> str:
     """The options that name those builds of a record which a record must not choose by itself."""
     words = []
     for text in map(argument, records):
-        with suppress(UsageError):  # Of no kind, so that nothing is executed: `resolve` refuses it.
+        with suppress(UsageError):  # Of no kind, so that nothing is executed: `resolve_build` refuses it.
             kind, place = _kind(text)
             words += [] if kind.is_data(place) else [f"--build={clean_text(text)}"]
     return shlex.join(words)
@@ -144,7 +148,7 @@ def resolve_recorded(
     Raises UsageError for a build that has to be named, one whose content has changed since, and one that the
     run does not have.
     """
-    resolved = {build.name: build for build in map(resolve, arguments)}
+    resolved = {build.name: build for build in map(resolve_build, arguments)}
     names = [record.name for record in records]
     if other := next((build for name, build in resolved.items() if name not in names), None):
         raise UsageError(
@@ -157,7 +161,7 @@ def resolve_recorded(
             hint=f"if you want to test that build, name it: {again} {words}",
         )
     for record in records:
-        build = resolved.get(record.name) or resolve(argument(record))
+        build = resolved.get(record.name) or resolve_build(argument(record))
         if build.name != record.name:
             raise UsageError(
                 f"the build {record.source} changed since: it was {record.name} and is {build.name}",

@@ -71,9 +71,9 @@ class GateOptions:
             raise UsageError(
                 "--gate-build tests one candidate with the build before it", hint="name one --build"
             )
-        candidate = builds.resolve(arguments[0] if arguments else None)
+        candidate = builds.resolve_build(arguments[0] if arguments else None)
         previous = self.gate_build == PREVIOUS
-        old = builds.previous(candidate) if previous else builds.resolve(self.gate_build)
+        old = builds.previous(candidate) if previous else builds.resolve_build(self.gate_build)
         if old.name == candidate.name:
             raise UsageError(f"--gate-build {self.gate_build} is the build under test, {old.name}")
         return [str(old.argument), str(candidate.argument)]

@@ -149,7 +149,7 @@ def _guest(
     about = ""
     if run is None:
         cell = plan.Cell(
-            definitions.guest(guest), definitions.variant(variant or "stock"), builds.resolve(build)
+            definitions.guest(guest), definitions.variant(variant or "stock"), builds.resolve_build(build)
         )
     else:
         if variant is not None:

@@ -154,7 +154,7 @@ class Bisection:
         releases = [release for release in builds.releases() if release != version]
         if not releases:
             raise UsageError(f"there is no release of boxlite beside {name} to compare it with", hint=hint)
-        cells = [replace(reported, build=builds.resolve(str(release))) for release in releases]
+        cells = [replace(reported, build=builds.resolve_build(str(release))) for release in releases]
         cells.insert(sum(release < version for release in releases), reported)
         return cls(reported, cells)
 

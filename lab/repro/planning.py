@@ -353,7 +353,7 @@ def _choose_build(report: Report, host: HostAbilities, name: str | None) -> "tup
     from lab import builds
 
     if name is not None:
-        build = builds.resolve(name)
+        build = builds.resolve_build(name)
         if build.version in map(str, stated):
             return build, f"build: boxlite {build.version}, as the report says"
         about = f"is about {', '.join(map(str, stated))}" if stated else "names no version"
@@ -366,9 +366,9 @@ def _choose_build(report: Report, host: HostAbilities, name: str | None) -> "tup
         return None, "the package index has no release of boxlite"
     if not stated:
         line = f"build: boxlite {releases[-1]}, the newest release; the report names no version"
-        return builds.resolve(str(releases[-1])), line
+        return builds.resolve_build(str(releases[-1])), line
     if version := next((version for version in stated if version in releases), None):
-        return builds.resolve(str(version)), f"build: boxlite {version}, as the report says"
+        return builds.resolve_build(str(version)), f"build: boxlite {version}, as the report says"
     if stated[0] < releases[0]:
         reason = f"is older than every release on the package index; the oldest is {releases[0]}"
     else:

@@ -48,7 +48,9 @@ def middle(console: Console, run: RunResult, log: str) -> None:
     """
     assert run.run.finished, "the run is not finished"
     definitions = catalog.load()
-    tested = {build.name: builds.resolve(builds.argument(build), only_shown=True) for build in run.run.builds}
+    tested = {
+        build.name: builds.resolve_build(builds.argument(build), only_shown=True) for build in run.run.builds
+    }
     plan = [
         Cell(definitions.guest(cell.guest), definitions.variant(cell.variant), tested[cell.build])
         for cell in run.cells

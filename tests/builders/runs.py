@@ -116,7 +116,7 @@ def runs_of_shards(folder: Path, count: int = 2, cells: Sequence[Cell] = SMALL) 
 def make_wheel(path: Path, content: str = "") -> Build:
     more = {"boxlite/__init__.py": content.encode()}
     made = packages.make_wheel(path.parent, "boxlite", "0.10.8", more=more)
-    return builds.resolve(str(made.rename(path)))
+    return builds.resolve_build(str(made.rename(path)))
 
 
 def names(begun: PlannedRun) -> list[str]:

@@ -121,7 +121,7 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def build(box: Path, program: Path) -> Build:
-    return builds.resolve(f"program:{program}")
+    return builds.resolve_build(f"program:{program}")
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: P
     assert build.name == f"program@{hash_file(program)[:8]}"
     assert build.argument == argument
     assert builds.resolve_all(["0.10.8", argument, argument]) == [Wheel("0.10.8", "0.10.8"), build]
-    assert builds.resolve("wheel:0.10.8") == Wheel("0.10.8", "0.10.8")
+    assert builds.resolve_build("wheel:0.10.8") == Wheel("0.10.8", "0.10.8")
     assert builds.describe_forms().startswith(f"{Wheel.form}, or ")
     assert "program:FILE" in builds.describe_forms().split(", or ")
     # Its cells are planned and run again by its own argument, and its suite is among a run's definitions.
@@ -169,9 +169,9 @@ def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: P
 
 def test_what_it_cannot_be_made_of_is_wrong_usage(box: Path) -> None:
     with pytest.raises(UsageError, match="--build program:none: no such file"):
-        builds.resolve("program:none")
+        builds.resolve_build("program:none")
     with pytest.raises(UsageError, match=r"no kind of build is called 'programme'\n.*did you mean program\?"):
-        builds.resolve("programme:x")
+        builds.resolve_build("programme:x")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_a_stored_state_is_of_one_deployment(
     (layout / "index.json").write_text("[]")
     seen.add(deploy.identity(build, layout))
     program.write_text("other")
-    seen.add(deploy.identity(builds.resolve(f"program:{program}"), layout))
+    seen.add(deploy.identity(builds.resolve_build(f"program:{program}"), layout))
     assert len(seen) == 6
     # And of one runner of the tests.
     before = deploy.identity(Wheel("0.10.8", "0.10.8"), layout)

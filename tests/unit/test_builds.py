@@ -110,15 +110,15 @@ def test_a_word_or_a_version_is_a_release_even_if_a_folder_is_called_so(
     monkeypatch.chdir(tmp_path)
     folder = Path(str(text).removeprefix("wheel:"))
     folder.mkdir()
-    build = builds.resolve(text)
+    build = builds.resolve_build(text)
     assert build == Wheel(version, version)
     assert builds.argument(build.record()) == version
     assert build.record().source == "PyPI"
     # The index is asked once.
-    assert builds.resolve(text) == build
+    assert builds.resolve_build(text) == build
     assert len(tools.calls) == calls
     with pytest.raises(UsageError, match="a folder without wheels"):
-        builds.resolve(f"./{folder}")
+        builds.resolve_build(f"./{folder}")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_word_for_no_release_is_wrong_usage(
 ) -> None:
     serve(monkeypatch, tmp_path / "shelf", *releases)
     with pytest.raises(UsageError) as error:
-        builds.resolve(word)
+        builds.resolve_build(word)
     assert error.value.args[0] == f"--build {word}: {problem}"
     assert error.value.hint == hint
 
@@ -173,7 +173,7 @@ def test_an_unknown_release_is_refused_before_all_else(paths: Paths, tools: Stan
     # Nobody is asked for a wheel, or for a release that is stored.
     (wheels.store(paths) / "boxlite-0.10.8-00000000-cp313-x86_64").mkdir()
     RELEASE.check(paths)
-    builds.resolve(str(wheel)).check(paths)
+    builds.resolve_build(str(wheel)).check(paths)
     assert tools.calls == []
     with pytest.raises(UsageError, match=r"there is no release 99\.0 of boxlite") as error:
         Wheel("99.0", "99.0").check(paths)
@@ -187,7 +187,7 @@ def test_an_unknown_release_is_refused_before_all_else(paths: Paths, tools: Stan
 def test_a_local_wheel_is_named_by_version_and_digest(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(wheel.parent)
     for text in (str(wheel), wheel.name):
-        build = builds.resolve(text)
+        build = builds.resolve_build(text)
         assert build == Wheel(f"0.10.8@{hash_file(wheel)[:8]}", "0.10.8", wheel)
     record = build.record({wheel.name: wheel})
     assert record.source == str(wheel)
@@ -195,7 +195,7 @@ def test_a_local_wheel_is_named_by_version_and_digest(wheel: Path, monkeypatch: 
 
 
 def test_several_builds_keep_their_order_and_each_name_counts_once(wheel: Path, tools: StandIn) -> None:
-    local = builds.resolve(str(wheel))
+    local = builds.resolve_build(str(wheel))
     resolved = builds.resolve_all(["0.11.0", str(wheel), "0.10.8", "v0.11.0", str(wheel)])
     assert resolved == [Wheel("0.11.0", "0.11.0"), local, RELEASE]
     assert tools.calls == []
@@ -238,26 +238,29 @@ def test_a_build_that_is_none_is_wrong_usage(
     for version in ("0.10.8", "0.11.0"):
         make_wheel(Path("mixed"), "boxlite", version)
     with pytest.raises(UsageError) as error:
-        builds.resolve(name)
+        builds.resolve_build(name)
     assert expected in str(error.value)
 
 
 def test_a_folder_is_named_by_version_and_content(dist: Path, tmp_path: Path) -> None:
-    build = builds.resolve(str(dist))
+    build = builds.resolve_build(str(dist))
     assert build.name.startswith("0.11.0@")
     assert (build.version, build.argument, build.source) == ("0.11.0", str(dist), str(dist))
     copy = shutil.copytree(dist, tmp_path / "copy")
     (copy / "notes.txt").write_text("beside the wheels")
-    assert builds.resolve(str(copy)).name == build.name
+    assert builds.resolve_build(str(copy)).name == build.name
     (wheel := next(dist.glob("*cp313*"))).unlink()
-    assert builds.resolve(str(dist)).name not in (build.name, builds.resolve(str(copy / wheel.name)).name)
+    assert builds.resolve_build(str(dist)).name not in (
+        build.name,
+        builds.resolve_build(str(copy / wheel.name)).name,
+    )
     with pytest.raises(UsageError, match="changed since"):
         builds.resolve_recorded([build.record()])
 
 
 def test_each_guest_gets_its_wheel(dist: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheels, "download", lambda *_: {})
-    build = builds.resolve(str(dist))
+    build = builds.resolve_build(str(dist))
     names = [f"boxlite-0.11.0-{tag}-{tag}-manylinux_2_28_x86_64.whl" for tag in ("cp311", "cp313")]
     for python, name in zip(("3.11", "3.13"), names, strict=True):
         assert build.fetch(paths, facts(python=python), UNWATCHED) == {name: dist / name}
@@ -286,7 +289,7 @@ def test_a_wheel_comes_first_and_the_runner_after_it_where_the_wheel_fits_the_gu
 ) -> None:
     (tools.folder / FETCHED[0]).unlink()
     wheel = make_wheel(tmp_path, "boxlite", "0.10.8", tags=tags)
-    build = builds.resolve(str(wheel))
+    build = builds.resolve_build(str(wheel))
     if fits:
         assert fetch(paths, build, python) == [wheel.name, *RUNNER]
     else:

@@ -66,7 +66,7 @@ def no_build(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def resolve(tree: Path, words: str = "") -> Build:
-    return builds.resolve(f"checkout:{tree},at={PLACE}{words}")
+    return builds.resolve_build(f"checkout:{tree},at={PLACE}{words}")
 
 
 def test_it_is_built_once_for_each_commit_and_shown_and_logged(
@@ -92,7 +92,7 @@ def test_it_is_built_once_for_each_commit_and_shown_and_logged(
     with pytest.raises(NotApplicable, match=rf"{tree} is built on this host, for .*, and the guest is riscv64"):
         build.fetch(rust_lab, facts(machine="riscv64"), UNWATCHED)
     no_build()
-    assert resolve(tree) == build == builds.resolve(build.argument, only_shown=True)
+    assert resolve(tree) == build == builds.resolve_build(build.argument, only_shown=True)
     with pytest.raises(UsageError, match="no version that a release could be older than"):
         builds.previous(build)
     # A plan that is shown builds nothing.
@@ -218,7 +218,7 @@ def test_what_cannot_be_built_is_wrong_usage(
     for name, folder in where.items():
         argument, expected = argument.replace(name, folder), expected.replace(name, folder)
     with pytest.raises(UsageError, match=expected):
-        builds.resolve(f"checkout:{argument}")
+        builds.resolve_build(f"checkout:{argument}")
 
 
 def test_the_path_of_upstreams_makefile_is_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

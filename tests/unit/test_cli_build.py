@@ -28,13 +28,13 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_program_is_named_by_its_version_and_content(program: Path) -> None:
-    build = builds.resolve(f"cli:{program}")
+    build = builds.resolve_build(f"cli:{program}")
     assert build.version == "0.10.8"
     assert build.name.startswith("cli-0.10.8@")
     assert build.suite == SUITE
-    assert builds.resolve(build.argument) == build
+    assert builds.resolve_build(build.argument) == build
     program.write_bytes(program.read_bytes() + b"more")
-    assert builds.resolve(build.argument).name != build.name
+    assert builds.resolve_build(build.argument).name != build.name
 
 
 def test_a_guest_gets_the_program_and_pytest_for_its_own_python(
@@ -48,7 +48,7 @@ def test_a_guest_gets_the_program_and_pytest_for_its_own_python(
         return {wheel.name: wheel}
 
     monkeypatch.setattr(wheels, "download", download)
-    files = builds.resolve(f"cli:{program}").fetch(paths, facts(python="3.9"), UNWATCHED)
+    files = builds.resolve_build(f"cli:{program}").fetch(paths, facts(python="3.9"), UNWATCHED)
     assert files == {"boxlite": program, wheel.name: wheel}
     assert pythons == ["3.9"]
 
@@ -67,12 +67,12 @@ def test_a_program_for_another_processor_is_not_started_here(
     monkeypatch.setattr(platform, "machine", lambda: host)
     monkeypatch.setattr(wheels, "download", lambda *_: {})
     file = executable(tmp_path / "boxlite", packages.elf(machine=processor))
-    build = builds.resolve(f"cli:{file}")
+    build = builds.resolve_build(f"cli:{file}")
     assert build.name.startswith("cli@")
     assert list(build.remarks) == [
         "the program is for another processor than this host's, so the lab did not ask it for its version"
     ]
-    assert builds.resolve(build.argument) == build
+    assert builds.resolve_build(build.argument) == build
     with pytest.raises(UsageError, match="has no version that a release could be older than"):
         builds.previous(build)
     files = build.fetch(paths, facts(machine=guest), UNWATCHED)
@@ -100,4 +100,4 @@ def test_a_wrong_program_is_wrong_usage(
         file.write_bytes(content)
         file.chmod(mode)
     with pytest.raises(UsageError, match=f"boxlite: expected boxlite's command line program.*{expected}"):
-        builds.resolve(f"cli:{file}")
+        builds.resolve_build(f"cli:{file}")

@@ -58,13 +58,13 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_wheel_is_read_when_it_is_named(tmp_path: Path, more: dict[str, bytes] | None, expected: str) -> None:
     wheel = make_wheel(tmp_path, "boxlite", "0.10.8", more={"boxlite/module.py": MODULE})
-    assert builds.resolve(str(wheel)).version == "0.10.8"
+    assert builds.resolve_build(str(wheel)).version == "0.10.8"
     if more is None:
         flip(wheel)
     else:
         make_wheel(tmp_path, "boxlite", "0.10.8", more=more)
     with pytest.raises(UsageError, match=expected):
-        builds.resolve(str(wheel))
+        builds.resolve_build(str(wheel))
 
 
 def test_a_cargo_nextest_that_is_another_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_hostile_tar_is_refused_and_unpacks_nothing_outside(
     package.write_bytes(gzip.compress(whole))
     archive.write_bytes(zstandard.compress(whole))
     with pytest.raises(UsageError, match=rf"boxlite\.tgz: .*cannot be read: .*{expected}"):
-        builds.resolve(f"npm:{package}")
+        builds.resolve_build(f"npm:{package}")
     to = tmp_path / "to"
     to.mkdir()
     with pytest.raises(UsageError, match=rf"tests\.tar\.zst: expected .*{expected}"):
@@ -157,7 +157,7 @@ def test_a_version_that_is_a_path_is_refused(tmp_path: Path, version: str) -> No
     native = npm.NATIVE[X86_64.name]
     file = tarball(tmp_path, manifest(optionalDependencies={native: version}))
     with pytest.raises(UsageError, match=rf"optionalDependencies\.{native}: String should match"):
-        builds.resolve(f"npm:{file}")
+        builds.resolve_build(f"npm:{file}")
 
 
 def packed(folder: Path, **documents: object) -> Path:
@@ -369,12 +369,12 @@ def test_no_program_for_another_processor_is_started(
     monkeypatch.setattr(nextest, "program", lambda _paths: program)
     binary = executable(tmp_path / "jailer-0123456789abcdef", packages.elf(machine=processor))
     with pytest.raises(UsageError, match=rf"^jailer-0123456789abcdef is for the processor {named}, and this"):
-        builds.resolve(f"test-binary:{binary}")
+        builds.resolve_build(f"test-binary:{binary}")
     assert not [command for command in commands if str(program.name) in " ".join(command)]
     # One for this host's is.
     binary.write_bytes(packages.elf(machine=own))
     with pytest.raises(UsageError, match="no tests could be listed"):
-        builds.resolve(f"test-binary:{binary}")
+        builds.resolve_build(f"test-binary:{binary}")
     assert [command for command in commands if str(program.name) in " ".join(command)]
 
 
@@ -386,7 +386,7 @@ def test_a_program_under_test_is_only_run_in_the_sandbox(
     monkeypatch.setattr(nextest, "program", lambda _paths: file)
     archive = packed(tmp_path, cargo=GOOD, binaries=BINARIES)
     with pytest.raises(UsageError):
-        builds.resolve(f"{kind}:{file if kind == 'cli' else archive}")
+        builds.resolve_build(f"{kind}:{file if kind == 'cli' else archive}")
     assert commands
     assert all("bwrap" in command for command in commands)
 
@@ -412,7 +412,7 @@ def test_a_host_without_sandboxes_runs_nothing_and_says_what_to_do(
     monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/bwrap" if there else None)
     file = executable(tmp_path / "boxlite", packages.elf())
     with pytest.raises(LabError, match=printed) as raised:
-        builds.resolve(f"cli:{file}")
+        builds.resolve_build(f"cli:{file}")
     assert not isinstance(raised.value, UsageError)
     assert hint in str(raised.value.hint)
     assert [command[-1] for command in ran] == ["true"]

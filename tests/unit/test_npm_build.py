@@ -72,7 +72,7 @@ def no_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_a_release_is_fetched_once_with_node(paths: Paths, registry: Registry, debian: list[list[str]]) -> None:
-    build = builds.resolve("npm:0.10.0")
+    build = builds.resolve_build("npm:0.10.0")
     assert (build.name, build.version, build.argument) == ("npm-0.10.0", "0.10.0", "npm:0.10.0")
     build.check(paths)
     calls = registry.calls
@@ -99,7 +99,7 @@ def test_a_release_is_fetched_once_with_node(paths: Paths, registry: Registry, d
 def test_a_guest_of_arm64_gets_its_own_native_package_and_node(
     paths: Paths, registry: Registry, debian: list[list[str]]
 ) -> None:
-    build = builds.resolve("npm:0.10.0")
+    build = builds.resolve_build("npm:0.10.0")
     build.check(paths)
     # npm's registry has none, and the release is tested on other guests.
     with pytest.raises(NotApplicable, match=rf"no release 0\.10\.0 of {NATIVE_ARM64}$"):
@@ -125,12 +125,12 @@ def test_a_package_that_was_packed_on_arm64_alone_is_for_guests_of_it(
     paths: Paths, tmp_path: Path, registry: Registry, debian: list[list[str]]
 ) -> None:
     main = tarball(tmp_path, manifest(version="0.11.0", optionalDependencies={NATIVE_ARM64: "0.11.0"}))
-    build = builds.resolve(f"npm:{main}")
+    build = builds.resolve_build(f"npm:{main}")
     with pytest.raises(UsageError, match=f"0.11.0 names no package {NATIVE}"):
         build.check(paths)
     native = tarball(tmp_path, manifest(NATIVE_ARM64, "0.11.0"))
     build.check(paths)
-    assert builds.resolve(f"npm:{main}").name != build.name
+    assert builds.resolve_build(f"npm:{main}").name != build.name
     assert build.fetch(paths, ARM64, UNWATCHED)["native-aarch64.tgz"] == native
     with pytest.raises(NotApplicable, match=f"names no package {NATIVE}"):
         build.fetch(paths, TRIXIE, UNWATCHED)
@@ -139,7 +139,7 @@ def test_a_package_that_was_packed_on_arm64_alone_is_for_guests_of_it(
 def test_a_guest_without_a_fitting_node_is_not_applicable(
     paths: Paths, registry: Registry, debian: list[list[str]]
 ) -> None:
-    build = builds.resolve("npm:0.10.0")
+    build = builds.resolve_build("npm:0.10.0")
     with pytest.raises(NotApplicable, match=r"needs Node 18\.0\.0 or newer; .*Linux 11 .*has 12\.22\.12"):
         build.fetch(paths, of("debian", "bullseye", "Debian GNU/Linux 11 (bullseye)"), UNWATCHED)
     # Old releases have other archives.
@@ -166,7 +166,7 @@ def test_a_release_that_cannot_be_tested_is_wrong_usage(
     tarball(registry.shelf, manifest(version="0.12.0", engines={"node": "^18 || >=20"}))
     tarball(registry.shelf, manifest(NATIVE, "0.12.0"))
     with pytest.raises(UsageError, match=expected):
-        builds.resolve(f"npm:{version}").check(paths)
+        builds.resolve_build(f"npm:{version}").check(paths)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_what_cannot_be_fetched_is_a_fault_that_says_what_to_do_and_is_not_kept(
     else:
         npm_here.write_text(f"#!/bin/sh\n{program}\n")
     with pytest.raises(LabError, match=expected) as error:
-        builds.resolve("npm:0.10.0").check(paths)
+        builds.resolve_build("npm:0.10.0").check(paths)
     assert error.value.exit_status == 3
     assert "npm:FILE.tgz" in (error.value.hint or "")
     assert not [file for file in (paths.cache / "wheels").iterdir() if file.is_dir()]
@@ -218,13 +218,13 @@ def test_a_local_tarball_takes_a_native_package(paths: Paths, tmp_path: Path, re
     folder = tmp_path / "packages"
     folder.mkdir()
     main = tarball(folder, manifest(version="0.11.0"))
-    alone = builds.resolve(f"npm:{main}")
+    alone = builds.resolve_build(f"npm:{main}")
     native = tarball(folder, manifest(NATIVE, "0.11.0"))
-    build = builds.resolve(f"npm:{main}")
+    build = builds.resolve_build(f"npm:{main}")
     assert build.version == "0.11.0"
     assert build.name.startswith("npm-0.11.0@")
     assert build.name != alone.name
-    assert builds.resolve(build.argument) == build
+    assert builds.resolve_build(build.argument) == build
     assert Npm.parse(str(main)).packages(paths, "x86_64", UNWATCHED)[1:] == (main, native)
     assert registry.calls == []
     released = tarball(folder)
@@ -249,7 +249,7 @@ def test_another_tarball_is_wrong_usage(tmp_path: Path, content: dict[str, Any] 
     else:
         file = tarball(tmp_path, content)
     with pytest.raises(UsageError, match=expected):
-        builds.resolve(f"npm:{file}")
+        builds.resolve_build(f"npm:{file}")
 
 
 @pytest.mark.parametrize("text", ["0.10", "newest", "no/such/file.tgz", ""])

@@ -87,12 +87,12 @@ class Deployed:
 @pytest.fixture(scope="module")
 def whole(crate: Crate, rust_lab: Paths, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     """The crate's archive, deployed."""
-    build = builds.resolve(f"nextest:{crate.archive},at={PLACE}")
+    build = builds.resolve_build(f"nextest:{crate.archive},at={PLACE}")
     return Deployed(build, deployed(build, rust_lab, tmp_path_factory.mktemp("guest")))
 
 
 def test_tests_of_an_executable_end_as_in_an_archive(crate: Crate, rust_lab: Paths, tmp_path: Path) -> None:
-    build = builds.resolve(f"test-binary:{crate.executable},at={PLACE}")
+    build = builds.resolve_build(f"test-binary:{crate.executable},at={PLACE}")
     ran = Deployed(build, deployed(build, rust_lab, tmp_path)).run(SuiteOptions(stretch=0.5))
     passing = {test.name for test in ran.tests if test.outcome is Outcome.PASS}
     failing = {test.name for test in ran.tests if test.outcome is Outcome.FAIL}
@@ -100,7 +100,7 @@ def test_tests_of_an_executable_end_as_in_an_archive(crate: Crate, rust_lab: Pat
     text = tmp_path / "text"
     text.write_text("no program")
     with pytest.raises(UsageError, match="expected a test binary, a program for x86-64 or arm64"):
-        builds.resolve(f"test-binary:{text},at={PLACE}")
+        builds.resolve_build(f"test-binary:{text},at={PLACE}")
 
 
 def test_every_outcome_of_a_test_is_right(whole: Deployed) -> None:
@@ -162,12 +162,12 @@ def test_a_filter_chooses_tests_and_unknown_or_missing_ones_are_told(whole: Depl
         "hangs, has_no_memory_left, is_flaky"
     ]
     expression = f"test(={CONTROL}) | test(/_namespace$/)"
-    build = builds.resolve(f"nextest:{crate.archive},at={PLACE},filter={expression}")
+    build = builds.resolve_build(f"nextest:{crate.archive},at={PLACE},filter={expression}")
     assert list(build.suite.tests) == [CONTROL, WITNESS]
     gone = "tests that its suite names and the build lacks: default_security_options_"
     assert build.remarks[0].startswith(gone)
     assert build.record().remarks == list(build.remarks)
-    assert builds.resolve(str(build.argument)) == build
+    assert builds.resolve_build(str(build.argument)) == build
     assert whole.build.name != build.name
     assert whole.build.version == build.version == "0.10.8"
 
@@ -194,7 +194,7 @@ def test_runtime_and_cache_are_deployed(crate: Crate, rust_lab: Paths, tmp_path:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(file)
     more = f"runtime={tmp_path}/runtime,cache={tmp_path}/cache"
-    build = builds.resolve(f"nextest:{crate.archive},at={PLACE},{more}")
+    build = builds.resolve_build(f"nextest:{crate.archive},at={PLACE},{more}")
     guest = deployed(build, rust_lab, tmp_path)
     assert build.environment["BOXLITE_RUNTIME_DIR"] == "/opt/lab/build/runtime"
     assert (guest.root / "opt" / "lab" / "build" / "runtime" / "bwrap").read_text() == "runtime/bwrap"
@@ -206,7 +206,7 @@ def test_runtime_and_cache_are_deployed(crate: Crate, rust_lab: Paths, tmp_path:
     # What is shipped need not be warmed up.
     assert not any("lab-warm-up" in command for command, _, _ in guest.calls)
     (tmp_path / "cache" / ".ready").write_text("other")
-    assert builds.resolve(str(build.argument)).name != build.name
+    assert builds.resolve_build(str(build.argument)).name != build.name
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_bad_input_is_refused(crate: Crate, tmp_path: Path, argument: str, expec
     for name, value in {**where, "WORKSPACE": crate.workspace}.items():
         argument, expected = argument.replace(name, str(value)), expected.replace(name, str(value))
     with pytest.raises(UsageError, match=expected):
-        builds.resolve(argument)
+        builds.resolve_build(argument)
 
 
 def test_an_archive_needs_nothing_of_its_workspace(whole: Deployed, crate: Crate, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_an_archive_needs_nothing_of_its_workspace(whole: Deployed, crate: Crate
     alone.write_bytes(crate.archive.read_bytes())
     aside = crate.workspace.rename(crate.workspace.with_name("aside"))
     try:
-        assert builds.resolve(f"nextest:{alone},at={PLACE}").name == whole.build.name
+        assert builds.resolve_build(f"nextest:{alone},at={PLACE}").name == whole.build.name
     finally:
         aside.rename(crate.workspace)
 
@@ -268,7 +268,7 @@ def crates(rust_lab: Paths, tmp_path_factory: pytest.TempPathFactory) -> Crate:
 
 
 def resolve(crates: Crate, words: str) -> Build:
-    return builds.resolve(f"nextest:{crates.archive},at={PLACE},{words}")
+    return builds.resolve_build(f"nextest:{crates.archive},at={PLACE},{words}")
 
 
 def ran(build: Build, rust_lab: Paths, folder: Path, tests: tuple[str, ...] = ()) -> dict[str, TestResult]:
@@ -285,7 +285,7 @@ def test_a_suite_is_chosen_by_name_and_has_its_own_tests(crates: Crate) -> None:
     assert dict(build.suite.tests) == {"detached_box_creates_pid_file": Needs.SANDBOX, "hangs": Needs.SANDBOX}
     assert build.name.startswith("nextest-detach-0.10.8@")
     assert build.remarks == []
-    assert builds.resolve(str(build.argument)) == build
+    assert builds.resolve_build(str(build.argument)) == build
     assert "suite=" not in str(resolve(crates, "suite=upstream-jailer").argument)
 
 

@@ -203,7 +203,7 @@ def run_cells(paths: Paths, definitions: Catalog, tmp_path: Path) -> RunCells:
         processors: int | None = None,
         **options: int,
     ) -> RunResult:
-        build = builds.resolve(RELEASE)
+        build = builds.resolve_build(RELEASE)
         build = replace(build, suite=suite) if suite else build
         cells = plan.Choice(guests, [definitions.variant(name) for name in variants]).cells([build])
         folder = tmp_path / "run"
