@@ -76,7 +76,7 @@ def resolve_build(text: str | None, *, only_shown: bool = False) -> Build:
     return kind.preview(place) if only_shown else kind.parse(place)
 
 
-def resolve_all(texts: Sequence[str], *, only_shown: bool = False) -> list[Build]:
+def resolve_builds(texts: Sequence[str], *, only_shown: bool = False) -> list[Build]:
     """The builds of a command line, each once; the newest release if it names none. Raises as
     `resolve_build`.
     """

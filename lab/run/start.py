@@ -54,7 +54,7 @@ def plan(
         kernels=request.kernels,
     )
     options = request.options(catalog)
-    tested = builds.resolve_all(request.builds, only_shown=only_shown)
+    tested = builds.resolve_builds(request.builds, only_shown=only_shown)
     return choice.cells(tested), shard, options
 
 

@@ -146,7 +146,7 @@ def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: P
     argument = f"program:{program}"
     assert build.name == f"program@{hash_file(program)[:8]}"
     assert build.argument == argument
-    assert builds.resolve_all(["0.10.8", argument, argument]) == [Wheel("0.10.8", "0.10.8"), build]
+    assert builds.resolve_builds(["0.10.8", argument, argument]) == [Wheel("0.10.8", "0.10.8"), build]
     assert builds.resolve_build("wheel:0.10.8") == Wheel("0.10.8", "0.10.8")
     assert builds.describe_forms().startswith(f"{Wheel.form}, or ")
     assert "program:FILE" in builds.describe_forms().split(", or ")

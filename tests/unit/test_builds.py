@@ -196,16 +196,16 @@ def test_a_local_wheel_is_named_by_version_and_digest(wheel: Path, monkeypatch: 
 
 def test_several_builds_keep_their_order_and_each_name_counts_once(wheel: Path, tools: StandIn) -> None:
     local = builds.resolve_build(str(wheel))
-    resolved = builds.resolve_all(["0.11.0", str(wheel), "0.10.8", "v0.11.0", str(wheel)])
+    resolved = builds.resolve_builds(["0.11.0", str(wheel), "0.10.8", "v0.11.0", str(wheel)])
     assert resolved == [Wheel("0.11.0", "0.11.0"), local, RELEASE]
     assert tools.calls == []
     (wheel.parent / "copy").mkdir()
     copy = str(shutil.copy(wheel, wheel.parent / "copy"))
     # The name is what tells cells and their folders apart.
-    assert [build.name for build in builds.resolve_all([str(wheel), copy])] == [local.name]
-    assert builds.resolve_all([]) == [Wheel("0.10.10", "0.10.10")]
+    assert [build.name for build in builds.resolve_builds([str(wheel), copy])] == [local.name]
+    assert builds.resolve_builds([]) == [Wheel("0.10.10", "0.10.10")]
     with pytest.raises(UsageError, match="--build latest!"):
-        builds.resolve_all(["0.10.8", "latest!"])
+        builds.resolve_builds(["0.10.8", "latest!"])
 
 
 @pytest.mark.parametrize(

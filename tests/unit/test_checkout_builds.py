@@ -97,7 +97,7 @@ def test_it_is_built_once_for_each_commit_and_shown_and_logged(
         builds.previous(build)
     # A plan that is shown builds nothing.
     (tree / "more").touch()
-    [listed] = builds.resolve_all([build.argument], only_shown=True)
+    [listed] = builds.resolve_builds([build.argument], only_shown=True)
     assert (listed.name, listed.argument) == (f"checkout-{version}-dirty", build.argument)
 
 

@@ -265,7 +265,7 @@ def test_a_wrong_request_is_refused_before_a_release_is_looked_up_or_a_folder_is
 
 def test_a_new_run_has_its_own_folder(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     release = Wheel("0.10.8", "0.10.8")
-    monkeypatch.setattr(builds, "resolve_all", lambda _names, **_more: [release])
+    monkeypatch.setattr(builds, "resolve_builds", lambda _names, **_more: [release])
     monkeypatch.setattr(Wheel, "check", refuse)  # The newest release is known to be there.
     planned = start.new(Request(guests=["debian-13"]), KNOWN, paths, None, "lab matrix -g debian-13")
     assert planned.cells == plan.choose(KNOWN, guests=["debian-13"]).cells([release])
