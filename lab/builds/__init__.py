@@ -86,7 +86,7 @@ def resolve_builds(texts: Sequence[str], *, only_shown: bool = False) -> list[Bu
     return list({build.name: build for build in builds}.values())
 
 
-def stored(paths: Paths, text: str | None = None) -> Build | None:
+def find_stored_build(paths: Paths, text: str | None = None) -> Build | None:
     """The release in the cache that None, for the newest, or a word of `--build` stands for.
 
     None if no index has to be asked for what `text` names. Raises UsageError if the cache has no such release.

@@ -176,7 +176,7 @@ def _stored(lab: options.Lab, text: str | None, *, quiet: bool) -> str:
 
     Raises UsageError if there is none.
     """
-    release = builds.stored(lab.paths, text)
+    release = builds.find_stored_build(lab.paths, text)
     if release is None:
         return str(text)
     if not quiet:

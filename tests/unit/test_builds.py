@@ -142,15 +142,15 @@ def test_a_word_for_no_release_is_wrong_usage(
 
 def test_without_the_index_a_word_stands_for_a_release_of_the_cache(paths: Paths) -> None:
     with pytest.raises(UsageError, match="has no release of boxlite"):
-        builds.stored(paths)
+        builds.find_stored_build(paths)
     for version in ("0.9.7", "0.10.0", "0.10.8", "0.11.0rc1"):
         folder = paths.make(wheels.store(paths) / f"boxlite-{version}-0-cp313-x86_64")
         make_wheel(folder, "boxlite", version)
-    stored = [builds.stored(paths, word) for word in (None, "0.10.x", "previous", "wheel:0.9.x")]
+    stored = [builds.find_stored_build(paths, word) for word in (None, "0.10.x", "previous", "wheel:0.9.x")]
     assert [build and build.name for build in stored] == ["0.10.8", "0.10.8", "0.10.0", "0.9.7"]
-    assert builds.stored(paths, "0.10.0") is None
+    assert builds.find_stored_build(paths, "0.10.0") is None
     with pytest.raises(UsageError, match=r"--build 0\.11\.x: the cache .* has no release of the series 0\.11"):
-        builds.stored(paths, "0.11.x")
+        builds.find_stored_build(paths, "0.11.x")
 
 
 @pytest.mark.parametrize(
