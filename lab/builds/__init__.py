@@ -97,7 +97,7 @@ def find_stored_build(paths: Paths, text: str | None = None) -> Build | None:
     return Wheel.release(wheels.choose_release(word, wheels.stored(paths), f"the cache {wheels.store(paths)}"))
 
 
-def previous(build: Build) -> Build:
+def find_previous_release(build: Build) -> Build:
     """The newest release that is older than a build.
 
     Raises UsageError if there is none, LabError if that could not be found out.

@@ -73,7 +73,7 @@ class GateOptions:
             )
         candidate = builds.resolve_build(arguments[0] if arguments else None)
         previous = self.gate_build == PREVIOUS
-        old = builds.previous(candidate) if previous else builds.resolve_build(self.gate_build)
+        old = builds.find_previous_release(candidate) if previous else builds.resolve_build(self.gate_build)
         if old.name == candidate.name:
             raise UsageError(f"--gate-build {self.gate_build} is the build under test, {old.name}")
         return [str(old.argument), str(candidate.argument)]

@@ -158,7 +158,7 @@ def test_without_the_index_a_word_stands_for_a_release_of_the_cache(paths: Paths
     [("0.10.8", "0.10.0"), ("0.11.0rc1", "0.10.10"), ("0.10.8+mine", "0.10.8"), ("0.10.5", "0.10.0")],
 )
 def test_the_previous_release_is_the_newest_older_one(tools: StandIn, version: str, expected: str) -> None:
-    assert builds.previous(Wheel(version, version)) == Wheel(expected, expected)
+    assert builds.find_previous_release(Wheel(version, version)) == Wheel(expected, expected)
 
 
 def test_an_unknown_release_is_refused_before_all_else(paths: Paths, tools: StandIn, wheel: Path) -> None:

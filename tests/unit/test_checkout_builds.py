@@ -94,7 +94,7 @@ def test_it_is_built_once_for_each_commit_and_shown_and_logged(
     no_build()
     assert resolve(tree) == build == builds.resolve_build(build.argument, only_shown=True)
     with pytest.raises(UsageError, match="no version that a release could be older than"):
-        builds.previous(build)
+        builds.find_previous_release(build)
     # A plan that is shown builds nothing.
     (tree / "more").touch()
     [listed] = builds.resolve_builds([build.argument], only_shown=True)

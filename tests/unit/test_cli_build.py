@@ -74,7 +74,7 @@ def test_a_program_for_another_processor_is_not_started_here(
     ]
     assert builds.resolve_build(build.argument) == build
     with pytest.raises(UsageError, match="has no version that a release could be older than"):
-        builds.previous(build)
+        builds.find_previous_release(build)
     files = build.fetch(paths, facts(machine=guest), UNWATCHED)
     elf.check(files, facts(machine=guest))
     with pytest.raises(NotApplicable, match="boxlite is for the processor EM_"):
