@@ -55,7 +55,9 @@ def merge_shards(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, part
             results.append(cells[name][1])
             continue
         guest, variant, build = name.split("/", 2)
-        argument = next((builds.argument(record) for record in first.builds if record.name == build), build)
+        argument = next(
+            (builds.format_argument(record) for record in first.builds if record.name == build), build
+        )
         # What a variant should do is in the record of another of its cells.
         expected = next((cell.expected for _, cell in cells.values() if cell.variant == variant), Expectation())
         # So is where a kernel's file is; a package is in the guest's name.

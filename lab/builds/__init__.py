@@ -122,7 +122,7 @@ def find_previous_release(build: Build) -> Build:
 # --- builds of a record -------------------------------------------------------------------------------
 
 
-def argument(record: BuildRecord) -> str:
+def format_argument(record: BuildRecord) -> str:
     """What `--build` takes to name the build of a record again."""
     return record.version if record.source == INDEX else record.source
 
@@ -130,7 +130,7 @@ def argument(record: BuildRecord) -> str:
 def naming(records: Iterable[BuildRecord]) -> str:
     """The options that name those builds of a record which a record must not choose by itself."""
     words = []
-    for text in map(argument, records):
+    for text in map(format_argument, records):
         with suppress(UsageError):  # Of no kind, so that nothing is executed: `resolve_build` refuses it.
             kind, place = _kind(text)
             words += [] if kind.is_data(place) else [f"--build={clean_text(text)}"]
@@ -161,7 +161,7 @@ def resolve_recorded(
             hint=f"if you want to test that build, name it: {again} {words}",
         )
     for record in records:
-        build = resolved.get(record.name) or resolve_build(argument(record))
+        build = resolved.get(record.name) or resolve_build(format_argument(record))
         if build.name != record.name:
             raise UsageError(
                 f"the build {record.source} changed since: it was {record.name} and is {build.name}",

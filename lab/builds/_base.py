@@ -110,7 +110,9 @@ class Build(ABC):
 
     @property
     def source(self) -> str:
-        """Where it comes from, as its record says; `lab.builds.argument` turns that back into an argument."""
+        """Where it comes from, as its record says; `lab.builds.format_argument` turns that back into an
+        argument.
+        """
         return self.argument or self.version
 
     @property

@@ -89,7 +89,9 @@ class Part(BaseModel):
         # Compared below: what is resumed may lack definitions of today, and here each difference counts.
         record = self.record.model_copy(update={"run": info.model_copy(update={"definitions": {}})})
         try:
-            planned = start.resume(folder, record, catalog, [builds.argument(build) for build in info.builds])
+            planned = start.resume(
+                folder, record, catalog, [builds.format_argument(build) for build in info.builds]
+            )
         except LabError as error:
             raise PartRefused(f"this host lacks what the part needs: {error.args[0]}") from error
         if changed := start.differences(info.definitions, planned.info.definitions):

@@ -177,7 +177,7 @@ def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
         source=f"run {join_lines(run.run.id)}",
         build=join_lines(record.name),
         version=join_lines(record.version),
-        argument=builds.argument(record),
+        argument=builds.format_argument(record),
         cells={cell.identity: cell for cell in cells},
         definitions=definitions(run),
         elsewhere=frozenset(planned - {cell.identity for cell in cells}),
@@ -199,7 +199,7 @@ def choose_build(run: RunResult, build: str | None, option: str) -> str:
             f"run {run.run.id} tested several builds: {', '.join(names)}",
             hint=f"choose one with {option} BUILD",
         )
-    same = [record.name for record in tested if build in (record.version, builds.argument(record))]
+    same = [record.name for record in tested if build in (record.version, builds.format_argument(record))]
     if len(same) != 1:
         raise make_unknown_name_error(f"build of run {run.run.id}", build, names)
     return same[0]

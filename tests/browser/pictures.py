@@ -49,7 +49,8 @@ def middle(console: Console, run: RunResult, log: str) -> None:
     assert run.run.finished, "the run is not finished"
     definitions = catalog.load()
     tested = {
-        build.name: builds.resolve_build(builds.argument(build), only_shown=True) for build in run.run.builds
+        build.name: builds.resolve_build(builds.format_argument(build), only_shown=True)
+        for build in run.run.builds
     }
     plan = [
         Cell(definitions.guest(cell.guest), definitions.variant(cell.variant), tested[cell.build])

@@ -160,7 +160,7 @@ def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: P
     # A run records it and takes it up again.
     record = build.record({"bin/program": program})
     assert (record.source, record.files) == (argument, {"bin/program": hash_file(program)})
-    assert builds.argument(record) == argument
+    assert builds.format_argument(record) == argument
     assert builds.resolve_recorded([record], [argument]) == {build.name: build}
     program.write_text("other")
     with pytest.raises(UsageError, match=f"--build {argument} is program@.*, and the run has {build.name}"):
@@ -205,7 +205,7 @@ def test_no_program_of_this_host_is_executed_because_a_record_says_so(
     release = BuildRecord(name="npm-0.10.0", version="0.10.0", source="npm:0.10.0")
     assert list(builds.resolve_recorded([release])) == ["npm-0.10.0"]
     words = shlex.split(str(refused.value.hint).partition(": ")[2])
-    assert words == ["lab", "matrix", "--resume", "run", f"--build={builds.argument(record)}"]
+    assert words == ["lab", "matrix", "--resume", "run", f"--build={builds.format_argument(record)}"]
 
 
 def test_its_own_steps_deploy_it_and_a_shell_sees_what_its_tests_see(build: Build, deployed: Any) -> None:

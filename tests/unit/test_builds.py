@@ -112,7 +112,7 @@ def test_a_word_or_a_version_is_a_release_even_if_a_folder_is_called_so(
     folder.mkdir()
     build = builds.resolve_build(text)
     assert build == Wheel(version, version)
-    assert builds.argument(build.record()) == version
+    assert builds.format_argument(build.record()) == version
     assert build.record().source == "PyPI"
     # The index is asked once.
     assert builds.resolve_build(text) == build
