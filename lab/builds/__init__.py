@@ -127,7 +127,7 @@ def format_argument(record: BuildRecord) -> str:
     return record.version if record.source == INDEX else record.source
 
 
-def naming(records: Iterable[BuildRecord]) -> str:
+def format_build_options(records: Iterable[BuildRecord]) -> str:
     """The options that name those builds of a record which a record must not choose by itself."""
     words = []
     for text in map(format_argument, records):
@@ -155,7 +155,7 @@ def resolve_recorded(
             f"--build {other.source} is {other.name}, and the run has {', '.join(names)}",
             hint="name the build with which the run was started",
         )
-    if words := naming(record for record in records if record.name not in resolved):
+    if words := format_build_options(record for record in records if record.name not in resolved):
         raise UsageError(
             f"the record names a build that runs programs of this host ({words}); a record may not decide that",
             hint=f"if you want to test that build, name it: {again} {words}",

@@ -26,7 +26,7 @@ def describe_next_step(run: RunResult, folder: Path) -> str:
     ended = "interrupted; " if run.run.interrupted else "not finished; " if not run.run.finished else ""
     if run.run.is_partial:
         ended = f"partial, merged without {len(run.run.lost_shards)} of its shards; {ended}"
-    again = " ".join(filter(None, [shlex.quote(str(folder)), builds.naming(run.run.builds)]))
+    again = " ".join(filter(None, [shlex.quote(str(folder)), builds.format_build_options(run.run.builds)]))
     return f"{ended}{', '.join(parts)}; continue with: lab matrix --resume {again}"
 
 
