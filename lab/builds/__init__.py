@@ -137,7 +137,7 @@ def format_build_options(records: Iterable[BuildRecord]) -> str:
     return shlex.join(words)
 
 
-def resolve_recorded(
+def resolve_recorded_builds(
     records: Sequence[BuildRecord], arguments: Sequence[str] = (), again: str = "lab matrix --resume RUN"
 ) -> dict[str, Build]:
     """The builds of a run's record, by name, as they are now. `arguments` is what its user says with `--build`.

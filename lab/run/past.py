@@ -42,7 +42,7 @@ def find_cell(
 ) -> RecordedCell:
     """The cell GUEST/VARIANT or GUEST/VARIANT/BUILD of a run.
 
-    `build_names` and `again`: see `resolve_recorded`.
+    `build_names` and `again`: see `resolve_recorded_builds`.
 
     Raises UsageError if the run has no such cell, or several, or if its build has to be named, or its build or
     root file system is not what it was; LabError if that could not be found out.
@@ -55,7 +55,7 @@ def find_cell(
         raise UsageError(f"run {run.run.id} has {name} with several builds", hint=f"name one of {choices}")
     [result] = matching
     recorded = [build for build in run.run.builds if build.name == result.build]
-    build = builds.resolve_recorded(recorded, build_names, again)[result.build]
+    build = builds.resolve_recorded_builds(recorded, build_names, again)[result.build]
     # What the run tried beside the cell decides nothing here.
     options = run.run.options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
     guest, variant = catalog.guest(result.guest, result.kernel), catalog.variant(result.variant)

@@ -97,7 +97,7 @@ def begin(
 def resume(folder: Path, run: RunResult, catalog: Catalog, build_names: Sequence[str] = ()) -> PlannedRun:
     """Plan the rest of an earlier run, whose folder and record these are.
 
-    `build_names`: see `resolve_recorded`.
+    `build_names`: see `resolve_recorded_builds`.
 
     Cells without a result are run, and those that are `error` or `not-run` are run again. All other results are
     kept; what was not tried on their cells, or met a fault of the lab, is tried now.
@@ -109,7 +109,7 @@ def resume(folder: Path, run: RunResult, catalog: Catalog, build_names: Sequence
     options = run.run.options
     _refuse_special_files(folder)
     again = f"lab matrix --resume {shlex.quote(str(folder))}"
-    tested = builds.resolve_recorded(run.run.builds, build_names, again)
+    tested = builds.resolve_recorded_builds(run.run.builds, build_names, again)
     cells = [
         Cell(
             catalog.guest(result.guest, result.kernel), catalog.variant(result.variant), tested[result.build]

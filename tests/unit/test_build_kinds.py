@@ -161,10 +161,10 @@ def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: P
     record = build.record({"bin/program": program})
     assert (record.source, record.files) == (argument, {"bin/program": hash_file(program)})
     assert builds.format_argument(record) == argument
-    assert builds.resolve_recorded([record], [argument]) == {build.name: build}
+    assert builds.resolve_recorded_builds([record], [argument]) == {build.name: build}
     program.write_text("other")
     with pytest.raises(UsageError, match=f"--build {argument} is program@.*, and the run has {build.name}"):
-        builds.resolve_recorded([record], [argument])
+        builds.resolve_recorded_builds([record], [argument])
 
 
 def test_what_it_cannot_be_made_of_is_wrong_usage(box: Path) -> None:
@@ -200,10 +200,10 @@ def test_no_program_of_this_host_is_executed_because_a_record_says_so(
     )
     record = BuildRecord(name="x", version=version, source=source)
     with pytest.raises(UsageError, match="runs programs of this host") as refused:
-        builds.resolve_recorded([record], again="lab matrix --resume run")
+        builds.resolve_recorded_builds([record], again="lab matrix --resume run")
     # A release needs no naming.
     release = BuildRecord(name="npm-0.10.0", version="0.10.0", source="npm:0.10.0")
-    assert list(builds.resolve_recorded([release])) == ["npm-0.10.0"]
+    assert list(builds.resolve_recorded_builds([release])) == ["npm-0.10.0"]
     words = shlex.split(str(refused.value.hint).partition(": ")[2])
     assert words == ["lab", "matrix", "--resume", "run", f"--build={builds.format_argument(record)}"]
 

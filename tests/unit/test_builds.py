@@ -255,7 +255,7 @@ def test_a_folder_is_named_by_version_and_content(dist: Path, tmp_path: Path) ->
         builds.resolve_build(str(copy / wheel.name)).name,
     )
     with pytest.raises(UsageError, match="changed since"):
-        builds.resolve_recorded([build.record()])
+        builds.resolve_recorded_builds([build.record()])
 
 
 def test_each_guest_gets_its_wheel(dist: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
