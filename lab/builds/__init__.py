@@ -22,7 +22,7 @@ from lab.builds._base import (
     Build,
     DeployStep,
     SuiteOptions,
-    shuffled,
+    shuffle_tests,
 )
 from lab.builds.kinds.wheel import INDEX, NEWEST, Wheel
 from lab.builds.wheels import releases

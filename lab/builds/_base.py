@@ -208,7 +208,7 @@ class Build(ABC):
 HIGHEST_SEED = 999_999_999
 
 
-def shuffled(tests: Iterable[str], seed: int) -> list[str]:
+def shuffle_tests(tests: Iterable[str], seed: int) -> list[str]:
     """Return the tests in the order that the seed gives, the same on every host and for every Python.
 
     Two tests have the same order in every suite that has both.

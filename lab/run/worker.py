@@ -10,7 +10,7 @@ import libvirt
 
 from lab.base.activity import Activity, Progress, Task
 from lab.base.errors import Bug, LabError, NotApplicable, is_lasting
-from lab.builds import shuffled
+from lab.builds import shuffle_tests
 from lab.catalog import DebianImage
 from lab.images import store
 from lab.lane import cell as lane_cell
@@ -265,7 +265,7 @@ class Worker:
             folder = evidence if number == 1 else evidence / f"repeat-{number}"
             clear(folder)
             seed = None if options.shuffle is None else options.shuffle + number - 1
-            tests = () if seed is None else shuffled(ticket.cell.suite.tests, seed)
+            tests = () if seed is None else shuffle_tests(ticket.cell.suite.tests, seed)
             suite_options = replace(ticket.options, tests=tests, seed=seed, stress=tuple(options.stress))
             self._served += 1
             running.alone = ticket.missed_a_limit

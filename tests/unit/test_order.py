@@ -3,7 +3,7 @@
 import json
 import runpy
 
-from lab.builds import HIGHEST_SEED, shuffled
+from lab.builds import HIGHEST_SEED, shuffle_tests
 from lab.builds.kinds.nextest import RUNNER
 
 PRIORITIES = runpy.run_path(str(RUNNER))["priorities"]
@@ -11,17 +11,17 @@ TESTS = ["a", "b", "c", "d", "e"]
 
 
 def test_a_seed_gives_one_order_whichever_order_it_is_given() -> None:
-    assert shuffled(TESTS, 7) == shuffled(reversed(TESTS), 7)
-    assert sorted(shuffled(TESTS, 7)) == TESTS
+    assert shuffle_tests(TESTS, 7) == shuffle_tests(reversed(TESTS), 7)
+    assert sorted(shuffle_tests(TESTS, 7)) == TESTS
     assert HIGHEST_SEED < 2**31
-    assert len({tuple(shuffled(TESTS, seed)) for seed in range(50)}) > 30
+    assert len({tuple(shuffle_tests(TESTS, seed)) for seed in range(50)}) > 30
     # As records have it: it must be the same for all labs.
-    assert shuffled(TESTS, 0) == ["e", "b", "a", "c", "d"]
+    assert shuffle_tests(TESTS, 0) == ["e", "b", "a", "c", "d"]
 
 
 def test_two_tests_have_the_same_order_in_a_part_of_the_suite() -> None:
     for seed in range(20):
-        assert [name for name in shuffled(TESTS, seed) if name in "ace"] == shuffled("ace", seed)
+        assert [name for name in shuffle_tests(TESTS, seed) if name in "ace"] == shuffle_tests("ace", seed)
 
 
 def test_more_tests_than_nextest_has_priorities_share_them_in_their_order() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.builds import shuffled
+from lab.builds import shuffle_tests
 from lab.catalog import Catalog
 from lab.machine.acceleration import EMULATION
 from lab.machine.clock import RATE
@@ -226,4 +226,4 @@ def test_two_builds_run_side_by_side_on_one_lane_and_repeats_agree(run: RunResul
             report = (folder / one.folder / place / "suite/report.jsonl").read_text()
             entries = [json.loads(line) for line in report.splitlines()]
             ran = [entry["nodeid"].partition("::")[2] for entry in entries if entry.get("when") == "setup"]
-            assert ran == shuffled([test.name for test in one.tests], seed)
+            assert ran == shuffle_tests([test.name for test in one.tests], seed)
