@@ -36,7 +36,7 @@ class DamagedArchive(LabError):
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def guard_reading() -> Iterator[None]:
     """Raise as DamagedArchive whatever the block raises, unless a disk is full.
 
     zipfile, tarfile, the decompressors and readers of JSON raise a dozen kinds of errors for damaged data.
@@ -51,7 +51,7 @@ def reading() -> Iterator[None]:
 
 def read(path: Path, name: str, most: int) -> bytes:
     """Up to `most` bytes of the file with this name in a wheel or a compressed tar. Raises DamagedArchive."""
-    with reading():
+    with guard_reading():
         if path.suffix == ".whl":
             with _open_wheel(path) as wheel, wheel.open(name) as file:
                 return file.read(most)
@@ -65,7 +65,7 @@ def read(path: Path, name: str, most: int) -> bytes:
 
 def unpack(path: Path, to: Path) -> None:
     """Unpack a wheel or a compressed tar into a folder. Raises DamagedArchive."""
-    with reading():
+    with guard_reading():
         if path.suffix == ".whl":
             with _open_wheel(path) as wheel:
                 wheel.extractall(to)  # noqa: S202 - it keeps names below the folder, and they are looked at above
@@ -83,7 +83,7 @@ def unpack_deb(path: Path, to: Path, most: int) -> int:
     tar = to.with_name(f"{to.name}.tar")
     command: list[str | Path] = ["bash", "-o", "pipefail", "-c", FILES_OF_DEB, "bash", path]
     try:
-        with reading():
+        with guard_reading():
             failure = ""
             try:
                 process.run_command([*command, str(most + 1), tar], timeout=DEB_SECONDS)
@@ -106,13 +106,13 @@ def unpack_result(archive: bytes, to: Path, *, most: int, may_hold: Callable[[st
 
     It may have at most `most` bytes, unpacked, and only files with names that it `may_hold`.
     """
-    with reading(), _open_tar(io.BytesIO(archive), ".zst", most) as tar:
+    with guard_reading(), _open_tar(io.BytesIO(archive), ".zst", most) as tar:
         tar.extractall(to, _members(tar, most, may_hold), filter="data")
 
 
 def check_wheel(path: Path) -> None:
     """Read all files of a wheel. Raises DamagedArchive if one does not match its checksum."""
-    with reading(), _open_wheel(path) as wheel:
+    with guard_reading(), _open_wheel(path) as wheel:
         if name := wheel.testzip():
             raise DamagedArchive(f"{cut_text(clean_text(name), LONGEST_MESSAGE)} does not match its checksum")
 

@@ -350,7 +350,7 @@ class Coordinator:
         for cell in run.cells:
             if cell.status is Status.NOT_RUN and cell.reason in UNDECIDED:
                 continue
-            with archives.reading():
+            with archives.guard_reading():
                 results.keep_evidence(arriving / cell.folder, self.planned.folder / cell.folder)
             ticket = tickets[cell.folder]
             history = cell.history.on_lanes(partial(self._dispatch.label_lane, submitted))

@@ -61,7 +61,7 @@ def unpack(
         return name in (RESULTS_FILE, END_FILE) or (is_plain and any(cell in parents for cell in folders))
 
     archives.unpack_result(archive, target, most=MOST_BYTES, may_hold=may_hold)
-    with archives.reading():
+    with archives.guard_reading():
         result = RunResult.read(target)
         # By the name: one with a "." in it has the folder of another one.
         names = {str(cell) for cell in cells}

@@ -187,7 +187,7 @@ class Unpacked:
 
 def read_workspace(folder: Path) -> Unpacked:
     """The workspace in a folder, completed for nextest. Raises archives.DamagedArchive."""
-    with archives.reading():
+    with archives.guard_reading():
         metadata = folder / "target" / "nextest"
         cargo = parse_json(read_regular(metadata / "cargo-metadata.json", LARGEST_METADATA))
         built = parse_json(read_regular(metadata / "binaries-metadata.json", LARGEST_METADATA))
@@ -237,7 +237,7 @@ def list_tests(nextest: Path, unpacked: Unpacked, choice: Sequence[str]) -> tupl
     version = ""
     try:
         printed = sandbox.run(unpacked.folder, command, timeout=SECONDS)
-        with archives.reading():
+        with archives.guard_reading():
             # What it does is told in other lines.
             answer = next(line for line in printed.splitlines() if line.startswith("{"))
             for binary, suite in parse_json(answer)["rust-suites"].items():
