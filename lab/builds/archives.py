@@ -49,7 +49,7 @@ def guard_reading() -> Iterator[None]:
         raise DamagedArchive(cut_text(clean_text(str(error)), LONGEST_MESSAGE)) from error
 
 
-def read(path: Path, name: str, most: int) -> bytes:
+def read_member(path: Path, name: str, most: int) -> bytes:
     """Up to `most` bytes of the file with this name in a wheel or a compressed tar. Raises DamagedArchive."""
     with guard_reading():
         if path.suffix == ".whl":

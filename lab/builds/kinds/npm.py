@@ -189,7 +189,7 @@ class Npm(PytestTests):
 def read_manifest(tarball: Path) -> NpmPackage:
     """What a tarball of boxlite's package says of itself. Raises UsageError if it is none."""
     try:
-        text = archives.read(tarball, "package/package.json", LARGEST_MANIFEST)
+        text = archives.read_member(tarball, "package/package.json", LARGEST_MANIFEST)
         return NpmPackage.model_validate(parse_json(text))
     except (archives.DamagedArchive, ValueError) as error:
         expected = f"a tarball of {PROJECT}, as `npm pack` makes it"
