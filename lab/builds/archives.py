@@ -63,7 +63,7 @@ def read_member(path: Path, name: str, most: int) -> bytes:
             return content.read(most)
 
 
-def unpack(path: Path, to: Path) -> None:
+def unpack_archive(path: Path, to: Path) -> None:
     """Unpack a wheel or a compressed tar into a folder. Raises DamagedArchive."""
     with guard_reading():
         if path.suffix == ".whl":

@@ -101,7 +101,7 @@ def _read(path: Path, _size: int, _changed: int) -> list[ElfNeeds]:
     if path.suffix not in (".whl", ".tgz", ".zst"):
         return _needs(path, path.name, budget)
     with scratch.make_temporary_folder() as folder, suppress(archives.DamagedArchive):
-        archives.unpack(path, folder)
+        archives.unpack_archive(path, folder)
         files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
         return [need for file in files for need in _needs(file, f"{file.name} in {path.name}", budget)]
     return []

@@ -133,7 +133,7 @@ class PytestTests(Build):
         site = folder / "site"
         names = sorted(name for name in files if name.endswith(".whl") and "/" not in name)
         for name in names:
-            archives.unpack(files[name], site)
+            archives.unpack_archive(files[name], site)
         if python == f"{sys.version_info.major}.{sys.version_info.minor}":
             compileall.compile_dir(site, ddir=SITE, quiet=2)
         other_files = {name: file for name, file in files.items() if name not in names}

@@ -412,7 +412,7 @@ class Nextest(Build):
     def unpack(file: Path, folder: Path) -> Unpacked:
         """Make a workspace of the file in an empty folder. Raises UsageError."""
         try:
-            archives.unpack(file, folder)
+            archives.unpack_archive(file, folder)
             return read_workspace(folder)
         except archives.DamagedArchive as error:
             raise UsageError(
