@@ -47,7 +47,7 @@ class ElfNeeds:
     glibc: Version | None = None
 
 
-def check(files: Mapping[str, Path], facts: Facts) -> None:
+def check_files(files: Mapping[str, Path], facts: Facts) -> None:
     """Raise NotApplicable with the reason if one of a build's files cannot run in a guest with these facts."""
     for path in files.values():
         if reason := why_not(read(path), facts):

@@ -267,7 +267,7 @@ class RunningLane:
         watch = self.watch
         with watch.step("fetch"):
             files = build.fetch(self.work.paths, self.facts, Task(self._show_fetch, self.lane.check_alive))
-            elf.check(files, self.facts)
+            elf.check_files(files, self.facts)
         if self._base:
             self._fork(self._base)
         else:

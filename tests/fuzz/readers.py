@@ -117,7 +117,7 @@ def _answer(content: bytes, folder: Path) -> None:
     if any(answer.take(line) for line in content.splitlines()):
         checked = variant.check_facts(answer.results[0], KNOWN.sysctls())
         [variant.why_not_applicable(change, checked) for change in KNOWN.variants.values()]
-        elf.check({}, checked)
+        elf.check_files({}, checked)
 
 
 def _probed(content: bytes, folder: Path) -> None:

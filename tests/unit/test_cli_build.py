@@ -76,9 +76,9 @@ def test_a_program_for_another_processor_is_not_started_here(
     with pytest.raises(UsageError, match="has no version that a release could be older than"):
         builds.find_previous_release(build)
     files = build.fetch(paths, facts(machine=guest), UNWATCHED)
-    elf.check(files, facts(machine=guest))
+    elf.check_files(files, facts(machine=guest))
     with pytest.raises(NotApplicable, match="boxlite is for the processor EM_"):
-        elf.check(files, facts(machine=host))
+        elf.check_files(files, facts(machine=host))
 
 
 @pytest.mark.usefixtures("sandboxed")

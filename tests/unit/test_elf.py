@@ -94,7 +94,7 @@ def test_a_real_program_needs_no_more_than_the_host_that_runs_it_has() -> None:
 def test_an_unmet_need_is_not_applicable(tmp_path: Path, parts: dict[str, Any], reason: str | None) -> None:
     path = file(tmp_path, packages.elf(**parts))
     with nullcontext() if reason is None else pytest.raises(NotApplicable, match=f"^{re.escape(reason)}$"):
-        elf.check({"build/program": path}, facts(glibc="2.41"))
+        elf.check_files({"build/program": path}, facts(glibc="2.41"))
 
 
 def test_a_guest_of_arm64_runs_what_is_for_arm64(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_what_is_no_elf_file_needs_nothing(tmp_path: Path) -> None:
     assert elf.read(make_wheel(tmp_path, "pytest")) == []
     assert elf.read(file(tmp_path, b"#!/bin/sh\n")) == []
     assert elf.read(tmp_path) == ()
-    elf.check({"suite": tmp_path}, facts())
+    elf.check_files({"suite": tmp_path}, facts())
 
 
 def test_damaged_files_say_nothing_and_raise_nothing(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_release_is_fetched_once_with_node(paths: Paths, registry: Registry, d
     assert command[-2] == "trixie"
     # What the native package needs is read in its tarball.
     with pytest.raises(NotApplicable, match=r"boxlite\.linux-x64-gnu\.node in .*tgz needs glibc 2\.28"):
-        elf.check(files, facts(glibc="2.17"))
+        elf.check_files(files, facts(glibc="2.17"))
 
 
 def test_a_guest_of_arm64_gets_its_own_native_package_and_node(
@@ -116,9 +116,9 @@ def test_a_guest_of_arm64_gets_its_own_native_package_and_node(
         "node/nodejs_20.19.2+dfsg-1+deb13u3_arm64.deb": "nodejs_20.19.2+dfsg-1+deb13u3_arm64.deb",
         "pytest-9.0-py3-none-any.whl": "pytest-9.0-py3-none-any.whl",
     }
-    elf.check(files, ARM64)
+    elf.check_files(files, ARM64)
     with pytest.raises(NotApplicable, match="is for the processor EM_AARCH64"):
-        elf.check(files, TRIXIE)
+        elf.check_files(files, TRIXIE)
 
 
 def test_a_package_that_was_packed_on_arm64_alone_is_for_guests_of_it(

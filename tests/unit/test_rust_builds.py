@@ -177,7 +177,7 @@ def test_the_tests_need_a_glibc_and_a_stored_state_is_of_one_runner(
 ) -> None:
     files = whole.build.fetch(rust_lab, facts(), UNWATCHED)
     with pytest.raises(NotApplicable, match=r"jailer-\w+ in jailer\.tar\.zst needs glibc 2\.\d+, and .* 2\.2$"):
-        elf.check(files, facts(glibc="2.2"))
+        elf.check_files(files, facts(glibc="2.2"))
     # Nothing is fetched for a guest of another architecture.
     monkeypatch.setattr(nextest, "program", lambda *_: pytest.fail("nextest is fetched"))
     other = next(name for name in ARCHITECTURES if name != get_host_architecture().name)

@@ -471,7 +471,7 @@ class Nextest(Build):
 
     def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         # For a guest that cannot run the tests nothing is fetched.
-        elf.check({TESTS: self.file}, facts)
+        elf.check_files({TESTS: self.file}, facts)
         programs = {PROGRAM: program(paths, ARCHITECTURES[facts.machine]), RUNNER.name: RUNNER}
         return {TESTS: self.file, **self.words.files(), **programs}
 
