@@ -50,11 +50,11 @@ class ElfNeeds:
 def check_files(files: Mapping[str, Path], facts: Facts) -> None:
     """Raise NotApplicable with the reason if one of a build's files cannot run in a guest with these facts."""
     for path in files.values():
-        if reason := why_not(read(path), facts):
+        if reason := find_unmet_need(read(path), facts):
             raise NotApplicable(reason)
 
 
-def why_not(needs: Sequence[ElfNeeds], facts: Facts) -> str | None:
+def find_unmet_need(needs: Sequence[ElfNeeds], facts: Facts) -> str | None:
     """The first of these needs that a guest does not meet, in words; None if none is known to be unmet."""
     glibc, guest_processor = numbers(facts.glibc), ARCHITECTURES[facts.machine].elf
     for need in needs:

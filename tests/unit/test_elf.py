@@ -99,18 +99,18 @@ def test_an_unmet_need_is_not_applicable(tmp_path: Path, parts: dict[str, Any], 
 
 def test_a_guest_of_arm64_runs_what_is_for_arm64(tmp_path: Path) -> None:
     arm = facts(machine="aarch64")
-    assert elf.why_not(elf.read(file(tmp_path, packages.elf(machine=AARCH64))), arm) is None
-    assert elf.why_not(elf.read(file(tmp_path, packages.elf())), arm) == (
+    assert elf.find_unmet_need(elf.read(file(tmp_path, packages.elf(machine=AARCH64))), arm) is None
+    assert elf.find_unmet_need(elf.read(file(tmp_path, packages.elf())), arm) == (
         "program is for the processor EM_X86_64, and the guest's is EM_AARCH64"
     )
 
 
 def test_the_files_of_a_wheel_decide_and_not_its_tag(tmp_path: Path) -> None:
     path = wheel(tmp_path, packages.elf(versions=NEW_GLIBC))
-    assert elf.why_not(elf.read(path), facts(glibc="2.36")) == (
+    assert elf.find_unmet_need(elf.read(path), facts(glibc="2.36")) == (
         f"{Path(LIBRARY).name} in {path.name} needs glibc 2.42, and the guest has 2.36"
     )
-    assert elf.why_not(elf.read(path), facts(glibc="2.42")) is None
+    assert elf.find_unmet_need(elf.read(path), facts(glibc="2.42")) is None
 
 
 def test_what_is_no_elf_file_needs_nothing(tmp_path: Path) -> None:
@@ -128,14 +128,14 @@ def test_damaged_files_say_nothing_and_raise_nothing(tmp_path: Path) -> None:
         for _ in range(numbers.choice((0, 1, 8))):
             damaged[numbers.randrange(len(damaged))] = numbers.randrange(256)
         program = file(tmp_path, bytes(damaged))
-        elf.why_not(elf.read(program), facts())
+        elf.find_unmet_need(elf.read(program), facts())
     path = wheel(tmp_path, whole)
     content = path.read_bytes()
     for _ in range(200):
         damaged = bytearray(content)
         damaged[numbers.randrange(len(content))] ^= 0xFF
         path.write_bytes(damaged)
-        elf.why_not(elf.read(path), facts())
+        elf.find_unmet_need(elf.read(path), facts())
 
 
 def test_of_several_wheels_for_a_python_the_preferred_one_that_can_run_is_taken(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from packaging.version import Version
 from pydantic import BaseModel
 
 from lab import probes
-from lab.builds.elf import ElfNeeds, why_not
+from lab.builds.elf import ElfNeeds, find_unmet_need
 from lab.catalog.knobs import Bubblewrap
 from lab.probes import PROGRAMS, Facts, ProbedUser, SuiteUser
 from lab.probes.facts import read_label
@@ -67,7 +67,7 @@ def test_a_guest_in_which_root_cannot_read_a_fact_is_an_error() -> None:
 )
 def test_a_version_that_no_release_has_is_compared_as_far_as_it_has_numbers(odd: str) -> None:
     told = a_facts(glibc=odd, bubblewrap={"version": odd})
-    assert bool(why_not([ElfNeeds("program", glibc=Version("3.0"))], told)) is odd.startswith("2")
+    assert bool(find_unmet_need([ElfNeeds("program", glibc=Version("3.0"))], told)) is odd.startswith("2")
     assert Bubblewrap(state="setuid").why_not(told) is None
 
 
