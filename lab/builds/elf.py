@@ -65,7 +65,7 @@ def find_unmet_need(needs: Sequence[ElfNeeds], facts: Facts) -> str | None:
     return None
 
 
-def processor(path: Path) -> str | None:
+def read_processor(path: Path) -> str | None:
     """The processor that a program or a library is for, by its header alone; None if the file is neither.
 
     A host may start a program in which pyelftools finds damage. Raises OSError.

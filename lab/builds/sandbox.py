@@ -74,7 +74,7 @@ def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
     host = get_host_architecture().elf
     for path in (visible, *visible.rglob("*")):
         path.chmod(0o755)
-        if path.is_file() and (processor := elf.processor(path)) not in (None, host):
+        if path.is_file() and (processor := elf.read_processor(path)) not in (None, host):
             raise UsageError(
                 f"{path.name} is for the processor {processor}, and this host's is {host}: the lab does not "
                 "start it here to ask for its version or its tests",

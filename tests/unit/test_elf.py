@@ -64,15 +64,15 @@ def test_a_file_says_what_it_needs(tmp_path: Path, parts: dict[str, Any], needs:
 
 def test_the_processor_of_a_program_is_in_its_header(tmp_path: Path) -> None:
     arm = packages.elf(machine=AARCH64)
-    assert elf.processor(file(tmp_path, arm)) == "EM_AARCH64"
+    assert elf.read_processor(file(tmp_path, arm)) == "EM_AARCH64"
     # What the kernel does not read may be damaged.
     damaged = file(tmp_path, arm[:64])
-    assert (elf.read(damaged), elf.processor(damaged)) == ([], "EM_AARCH64")
-    assert elf.processor(file(tmp_path, packages.elf(machine=0xFFF0))) == "65520"
+    assert (elf.read(damaged), elf.read_processor(damaged)) == ([], "EM_AARCH64")
+    assert elf.read_processor(file(tmp_path, packages.elf(machine=0xFFF0))) == "65520"
     object_file = arm[:16] + b"\1\0" + arm[18:]
     for content in (object_file, arm[:19], b"#!/bin/sh\n" + arm, b""):
-        assert elf.processor(file(tmp_path, content)) is None
-    assert elf.processor(Path("/bin/ls")) == get_host_architecture().elf
+        assert elf.read_processor(file(tmp_path, content)) is None
+    assert elf.read_processor(Path("/bin/ls")) == get_host_architecture().elf
 
 
 def test_a_real_program_needs_no_more_than_the_host_that_runs_it_has() -> None:

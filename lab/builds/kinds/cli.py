@@ -49,7 +49,7 @@ class Cli(PytestTests):
         if not os.access(path, os.X_OK):
             raise UsageError(f"{path}: expected {WHAT}; it is not executable", hint=f"chmod a+x {path}")
         digest = hash_file(path)[:8]
-        if elf.processor(path) in {arch.elf for arch in ARCHITECTURES.values() if not arch.is_hosts}:
+        if elf.read_processor(path) in {arch.elf for arch in ARCHITECTURES.values() if not arch.is_hosts}:
             return cls(f"cli@{digest}", UNKNOWN, path)
         try:
             with sandbox.folder() as folder:
