@@ -50,7 +50,7 @@ class ElfNeeds:
 def check_files(files: Mapping[str, Path], facts: Facts) -> None:
     """Raise NotApplicable with the reason if one of a build's files cannot run in a guest with these facts."""
     for path in files.values():
-        if reason := find_unmet_need(read(path), facts):
+        if reason := find_unmet_need(read_needs(path), facts):
             raise NotApplicable(reason)
 
 
@@ -82,7 +82,7 @@ def read_processor(path: Path) -> str | None:
     return next((name for name, value in ENUM_E_MACHINE.items() if value == number), str(number))
 
 
-def read(path: Path) -> Sequence[ElfNeeds]:
+def read_needs(path: Path) -> Sequence[ElfNeeds]:
     """What an ELF file, or each one in an archive, needs; nothing for anything else.
 
     Damaged files are passed over: what becomes of a build with such files is for its suite to show. Raises

@@ -100,7 +100,7 @@ def find_busybox() -> Path:
     """The host's static busybox; the layer holds no libraries. Raises LabError if there is none."""
     for candidate in (SYSTEMS_BUSYBOX, Path(shutil.which("busybox") or SYSTEMS_BUSYBOX)):
         # What is static asks for no version of glibc.
-        if candidate.exists() and any(needs.glibc is None for needs in elf.read(candidate)):
+        if candidate.exists() and any(needs.glibc is None for needs in elf.read_needs(candidate)):
             return candidate
     raise LabError("no static busybox on this host", hint="install busybox-static (Fedora: busybox)")
 

@@ -236,14 +236,14 @@ WHEEL_NAME = "boxlite-0.10.8-cp313-cp313-manylinux_2_28_x86_64.whl"
 
 def _wheel(content: bytes, folder: Path) -> None:
     wheel = _file(folder, WHEEL_NAME, content)
-    elf.find_unmet_need(elf.read(wheel), facts())
+    elf.find_unmet_need(elf.read_needs(wheel), facts())
     wheel_kind.read_version(wheel)
     wheel_kind.choose(wheel, facts())
 
 
 def _npm(content: bytes, folder: Path) -> None:
     tarball = _file(folder, "boxlite-0.10.0.tgz", content)
-    elf.find_unmet_need(elf.read(tarball), facts())
+    elf.find_unmet_need(elf.read_needs(tarball), facts())
     str(npm.read_manifest(tarball).oldest_node)
 
 
@@ -264,7 +264,7 @@ def _kernel_package(content: bytes, folder: Path) -> None:
 
 def _program(content: bytes, folder: Path) -> None:
     program = _file(folder, "program", content)
-    elf.find_unmet_need(elf.read(program), facts())
+    elf.find_unmet_need(elf.read_needs(program), facts())
 
 
 KERNEL: dict[str, bytes | str] = {"vmlinuz": image_of(UNAME), MODULE: "x", BUILTIN: ""}

@@ -59,7 +59,7 @@ def wheel(folder: Path, content: bytes, tags: str = "cp313-cp313-manylinux_2_28_
     ],
 )
 def test_a_file_says_what_it_needs(tmp_path: Path, parts: dict[str, Any], needs: ElfNeeds) -> None:
-    assert elf.read(file(tmp_path, packages.elf(**parts))) == [needs]
+    assert elf.read_needs(file(tmp_path, packages.elf(**parts))) == [needs]
 
 
 def test_the_processor_of_a_program_is_in_its_header(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_processor_of_a_program_is_in_its_header(tmp_path: Path) -> None:
     assert elf.read_processor(file(tmp_path, arm)) == "EM_AARCH64"
     # What the kernel does not read may be damaged.
     damaged = file(tmp_path, arm[:64])
-    assert (elf.read(damaged), elf.read_processor(damaged)) == ([], "EM_AARCH64")
+    assert (elf.read_needs(damaged), elf.read_processor(damaged)) == ([], "EM_AARCH64")
     assert elf.read_processor(file(tmp_path, packages.elf(machine=0xFFF0))) == "65520"
     object_file = arm[:16] + b"\1\0" + arm[18:]
     for content in (object_file, arm[:19], b"#!/bin/sh\n" + arm, b""):
@@ -76,7 +76,7 @@ def test_the_processor_of_a_program_is_in_its_header(tmp_path: Path) -> None:
 
 
 def test_a_real_program_needs_no_more_than_the_host_that_runs_it_has() -> None:
-    [needs] = elf.read(Path("/bin/ls"))
+    [needs] = elf.read_needs(Path("/bin/ls"))
     assert needs.processor == get_host_architecture().elf
     assert needs.glibc is not None
     has = Version((os.confstr("CS_GNU_LIBC_VERSION") or "").split()[-1])
@@ -99,24 +99,24 @@ def test_an_unmet_need_is_not_applicable(tmp_path: Path, parts: dict[str, Any], 
 
 def test_a_guest_of_arm64_runs_what_is_for_arm64(tmp_path: Path) -> None:
     arm = facts(machine="aarch64")
-    assert elf.find_unmet_need(elf.read(file(tmp_path, packages.elf(machine=AARCH64))), arm) is None
-    assert elf.find_unmet_need(elf.read(file(tmp_path, packages.elf())), arm) == (
+    assert elf.find_unmet_need(elf.read_needs(file(tmp_path, packages.elf(machine=AARCH64))), arm) is None
+    assert elf.find_unmet_need(elf.read_needs(file(tmp_path, packages.elf())), arm) == (
         "program is for the processor EM_X86_64, and the guest's is EM_AARCH64"
     )
 
 
 def test_the_files_of_a_wheel_decide_and_not_its_tag(tmp_path: Path) -> None:
     path = wheel(tmp_path, packages.elf(versions=NEW_GLIBC))
-    assert elf.find_unmet_need(elf.read(path), facts(glibc="2.36")) == (
+    assert elf.find_unmet_need(elf.read_needs(path), facts(glibc="2.36")) == (
         f"{Path(LIBRARY).name} in {path.name} needs glibc 2.42, and the guest has 2.36"
     )
-    assert elf.find_unmet_need(elf.read(path), facts(glibc="2.42")) is None
+    assert elf.find_unmet_need(elf.read_needs(path), facts(glibc="2.42")) is None
 
 
 def test_what_is_no_elf_file_needs_nothing(tmp_path: Path) -> None:
-    assert elf.read(make_wheel(tmp_path, "pytest")) == []
-    assert elf.read(file(tmp_path, b"#!/bin/sh\n")) == []
-    assert elf.read(tmp_path) == ()
+    assert elf.read_needs(make_wheel(tmp_path, "pytest")) == []
+    assert elf.read_needs(file(tmp_path, b"#!/bin/sh\n")) == []
+    assert elf.read_needs(tmp_path) == ()
     elf.check_files({"suite": tmp_path}, facts())
 
 
@@ -128,14 +128,14 @@ def test_damaged_files_say_nothing_and_raise_nothing(tmp_path: Path) -> None:
         for _ in range(numbers.choice((0, 1, 8))):
             damaged[numbers.randrange(len(damaged))] = numbers.randrange(256)
         program = file(tmp_path, bytes(damaged))
-        elf.find_unmet_need(elf.read(program), facts())
+        elf.find_unmet_need(elf.read_needs(program), facts())
     path = wheel(tmp_path, whole)
     content = path.read_bytes()
     for _ in range(200):
         damaged = bytearray(content)
         damaged[numbers.randrange(len(content))] ^= 0xFF
         path.write_bytes(damaged)
-        elf.find_unmet_need(elf.read(path), facts())
+        elf.find_unmet_need(elf.read_needs(path), facts())
 
 
 def test_of_several_wheels_for_a_python_the_preferred_one_that_can_run_is_taken(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_hostile_tar_is_refused_and_unpacks_nothing_outside(
     with pytest.raises(UsageError, match=rf"tests\.tar\.zst: expected .*{expected}"):
         Nextest.unpack(archive, to)
     assert not (tmp_path / "above").exists()
-    assert elf.read(package) == []
+    assert elf.read_needs(package) == []
 
 
 def test_a_time_that_no_file_can_have_is_refused_with_its_archive(tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ def test_an_elf_file_that_is_endless_needs_nothing(tmp_path: Path) -> None:
     content = header + b"\0" + again + strings + one * count
     file = tmp_path / "program"
     file.write_bytes(content)
-    assert elf.read(file) == []
+    assert elf.read_needs(file) == []
     wheel = make_wheel(tmp_path, "boxlite", "0.10.8", more={f"{n}.so": content for n in range(20)})
-    assert elf.read(wheel) == []
+    assert elf.read_needs(wheel) == []
 
 
 def test_git_starts_no_program_that_the_checkout_names(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class TestBinary(Nextest):
 
     @classmethod
     def read(cls, words: NextestWords, file: Path, **more: Any) -> Self:
-        needs = () if file.is_dir() else elf.read(file)
+        needs = () if file.is_dir() else elf.read_needs(file)
         if not needs or needs[0].processor not in {arch.elf for arch in ARCHITECTURES.values()}:
             raise UsageError(f"{file}: expected a test binary, a program for x86-64 or arm64 Linux")
         build = super().read(words, file, **more)

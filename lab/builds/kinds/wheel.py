@@ -117,7 +117,7 @@ def choose(path: Path, facts: Facts) -> Path:
             names = ", ".join(wheel.name for wheel in files)
             raise NotApplicable(f"{path} has no wheel for Python {python} on {facts.machine}, only {names}")
         raise NotApplicable(f"{path.name} is not for Python {python} on {facts.machine}")
-    can_run = (wheel for _, wheel in by_rank if elf.find_unmet_need(elf.read(wheel), facts) is None)
+    can_run = (wheel for _, wheel in by_rank if elf.find_unmet_need(elf.read_needs(wheel), facts) is None)
     return next(can_run, by_rank[0][1])
 
 
