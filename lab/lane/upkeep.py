@@ -109,7 +109,7 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     yield from scratch.find_abandoned_folders(Path(tempfile.gettempdir()), scratch.PREFIX)
     yield from scratch.find_abandoned_folders(debian.ON_DISK, debian.WORKSPACE)
     yield from scratch.find_abandoned_folders(paths.states, states.PARTIAL)
-    yield from _partial(checkout.store(paths))
+    yield from _partial(checkout.get_checkout_store(paths))
     yield from _partial(paths.images)
     yield from _partial(wheels.store(paths))
 

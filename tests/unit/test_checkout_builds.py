@@ -85,7 +85,9 @@ def test_it_is_built_once_for_each_commit_and_shown_and_logged(
     [command] = [line for line in lines if line.startswith("+ ")]
     assert " nextest archive -p boxlite --features=krun,gvproxy --test=jailer --archive-file=" in command
     assert any("Compiling boxlite v0.10.8" in line for line in lines)
-    [kept] = [folder for folder in checkout.store(rust_lab).glob(f"{version}-*") if folder.is_dir()]
+    [kept] = [
+        folder for folder in checkout.get_checkout_store(rust_lab).glob(f"{version}-*") if folder.is_dir()
+    ]
     assert lines == [f"building {tree}", *kept.with_suffix(".log").read_text().splitlines()]
     # git ignores neither here, and they are no changes of the checkout all the same.
     assert (tree / "target").exists() and (tree / "Cargo.lock").exists()
@@ -138,7 +140,7 @@ def test_make_builds_the_runtime_and_a_failure_is_logged(tree: Path, lines: list
     assert failed.value.exit_status == 3
     log = Path(str(failed.value.hint).partition(" is in ")[2].partition(";")[0])
     assert log.read_text().startswith("+ make runtime:debug\nbuilding the runtime\n")
-    assert not list(checkout.store(rust_lab).glob(".partial-*"))
+    assert not list(checkout.get_checkout_store(rust_lab).glob(".partial-*"))
 
 
 def test_what_git_ignores_is_no_change_and_whatever_else_differs_is_one(tree: Path) -> None:

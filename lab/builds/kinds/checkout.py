@@ -154,7 +154,7 @@ class Checkout(Nextest):
         return super().fetch(paths, facts, task)
 
 
-def store(paths: Paths) -> Path:
+def get_checkout_store(paths: Paths) -> Path:
     """The folder of the cache that holds what was built. It can be deleted at any time."""
     return paths.cache / "checkouts"
 
@@ -172,7 +172,7 @@ def _read(text: str) -> tuple[CheckoutWords, Tree, Path]:
     # The path of the tree is compiled into the tests.
     parts = [str(tree.folder), tree.commit, tree.changes, *package, *tests]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    return words, tree, store(Paths.default()) / f"{tree.version}-{digest}"
+    return words, tree, get_checkout_store(Paths.default()) / f"{tree.version}-{digest}"
 
 
 def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> None:
