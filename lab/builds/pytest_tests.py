@@ -64,7 +64,7 @@ def read_reportlog(text: str) -> dict[str, TestResult | None] | None:
     """
     phases: dict[str, dict[str, _Phase]] = {}
     collected = False
-    for entry in entries_of(text):
+    for entry in parse_entries(text):
         match entry.get("$report_type"):
             case "CollectReport":
                 # Folders have such a line, too, which comes before their modules are imported.
@@ -80,7 +80,7 @@ def read_reportlog(text: str) -> dict[str, TestResult | None] | None:
     return {name: _result(name, of_test) if "teardown" in of_test else None for name, of_test in phases.items()}
 
 
-def entries_of(text: str) -> Iterator[dict[str, Any]]:
+def parse_entries(text: str) -> Iterator[dict[str, Any]]:
     """The JSON object in each line of a report. Raises ValueError if a line is none, or for too many values."""
     check_values(text)
     for line in re.finditer(".+", text):

@@ -27,7 +27,7 @@ from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import PACKAGE, Paths
 from lab.builds import archives, elf, sandbox, wheels
 from lab.builds._base import FILES, Build, DeployStep, SuiteOptions
-from lab.builds.pytest_tests import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, Plain, Seconds, entries_of
+from lab.builds.pytest_tests import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, Plain, Seconds, parse_entries
 from lab.catalog import Suite, load_suite, load_suites
 from lab.catalog.toml import validate
 from lab.probes import Facts
@@ -317,7 +317,7 @@ def read_results(text: str, names: Collection[str] = ()) -> dict[str, TestResult
     last: dict[str, _Event] = {}
     endings: dict[str, str] = {}
     started = False
-    for entry in entries_of(text):
+    for entry in parse_entries(text):
         match entry.get("type"):
             case "suite":
                 started = True
