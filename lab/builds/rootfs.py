@@ -32,7 +32,7 @@ FETCH_SECONDS = 300.0
 MOST_INDEX_BYTES = 4 * 2**20
 
 
-def make_each(folder: Path, paths: Paths, architectures: Iterable[Architecture]) -> dict[str, Path]:
+def make_layouts(folder: Path, paths: Paths, architectures: Iterable[Architecture]) -> dict[str, Path]:
     """The lab's own layout for each architecture, by its name, below `folder`. Raises LabError."""
     return {
         kind.name: make(

@@ -194,7 +194,7 @@ def ready(
             folder=folder,
             rootfs={cell.guest.arch: own_rootfs}
             if own_rootfs
-            else rootfs.make_each(folder / "rootfs", paths, [cell.guest.architecture]),
+            else rootfs.make_layouts(folder / "rootfs", paths, [cell.guest.architecture]),
             processors=processors,
             build=cell.build,
             sysctls=cell.variant.sysctls,

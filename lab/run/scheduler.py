@@ -88,7 +88,7 @@ class Scheduler:
             folder=planned.folder,
             rootfs=dict.fromkeys(ARCHITECTURES, Path(options.rootfs))
             if options.rootfs
-            else rootfs.make_each(
+            else rootfs.make_layouts(
                 planned.folder / "rootfs", self.paths, [cell.guest.architecture for cell in cells_to_run]
             ),
             processors=Processors(self.limits.processors),

@@ -32,7 +32,7 @@ patch.setattr(libvirt, "VIR_DOMAIN_START_AUTODESTROY", 0)
 patch.setattr(leftovers, "FIRST_PORT", 23200)
 patch.setattr(leftovers, "LAST_PORT", 23249)
 patch.setattr(Wheel, "check", lambda *_: None)
-patch.setattr(rootfs, "make_each", lambda *_: {})
+patch.setattr(rootfs, "make_layouts", lambda *_: {})
 with connection(URI) as opened:
     made = Lab(opened, Paths.default())
     made.put_stand_ins(image, patch)
