@@ -69,7 +69,7 @@ def make(folder: Path, architecture: Architecture, busybox: Path) -> Path:
     return folder
 
 
-def check(folder: Path) -> Path:
+def check_layout(folder: Path) -> Path:
     """Return the user's own layout. Raises UsageError if the folder is not an OCI image layout."""
     for name in ("oci-layout", "index.json", "blobs"):
         if not (folder / name).exists():

@@ -60,7 +60,7 @@ def find_cell(
     options = run.run.options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
     guest, variant = catalog.guest(result.guest, result.kernel), catalog.variant(result.variant)
     cell = Cell(guest, variant, build).under(options)
-    own_rootfs = rootfs.check(Path(options.rootfs)) if options.rootfs else None
+    own_rootfs = rootfs.check_layout(Path(options.rootfs)) if options.rootfs else None
     digests = start.digests([cell], options)
     earlier_digests = {name: digest for name, digest in run.run.definitions.items() if name in digests}
     changed = start.differences(earlier_digests, {name: digests[name] for name in earlier_digests})

@@ -141,5 +141,5 @@ class Request:
             retries=self.retries,
             remedies=remedies and not self.cold,
             experiments=ExperimentPolicy.NEVER if self.cold or self.experiment is False else experiments,
-            rootfs=str(rootfs.check(self.rootfs).resolve()) if self.rootfs else None,
+            rootfs=str(rootfs.check_layout(self.rootfs).resolve()) if self.rootfs else None,
         )

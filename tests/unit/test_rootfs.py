@@ -43,7 +43,7 @@ def blob(layout: Path, descriptor: dict[str, Any]) -> bytes:
 
 def test_it_is_an_oci_layout_whose_commands_run_and_the_same_every_time(layout: Path, tmp_path: Path) -> None:
     assert json.loads((layout / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
-    assert rootfs.check(layout) == layout
+    assert rootfs.check_layout(layout) == layout
     [manifest_blob] = json.loads((layout / "index.json").read_text())["manifests"]
     manifest = json.loads(blob(layout, manifest_blob))
     [layer_blob] = manifest["layers"]
@@ -70,9 +70,9 @@ def test_a_folder_that_is_no_layout_is_refused(tmp_path: Path, missing: str) -> 
     for name in {"oci-layout", "index.json", "blobs"} - {missing}:
         (tmp_path / name).touch()
     with pytest.raises(UsageError, match=f"--rootfs {tmp_path}: .* has no {missing}"):
-        rootfs.check(tmp_path)
+        rootfs.check_layout(tmp_path)
     with pytest.raises(UsageError, match="not an OCI image layout"):
-        rootfs.check(tmp_path / "none")
+        rootfs.check_layout(tmp_path / "none")
 
 
 def test_a_program_without_interpreter_is_static(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
