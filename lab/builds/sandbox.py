@@ -55,7 +55,7 @@ AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-group
 
 
 @contextmanager
-def folder() -> Iterator[Path]:
+def make_sandbox_folder() -> Iterator[Path]:
     """A temporary folder for what a program is to see. Other users of this host cannot enter it."""
     with scratch.make_temporary_folder() as outer:
         inner = outer / "visible"

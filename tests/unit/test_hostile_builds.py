@@ -254,7 +254,7 @@ grep -h -E '^(CapEff|CapPrm|NoNewPrivs)' /proc/self/status
 @pytest.mark.usefixtures("sandboxed")
 def test_a_program_in_the_sandbox_has_nothing_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "secret")
-    with sandbox.folder() as folder:
+    with sandbox.make_sandbox_folder() as folder:
         script = folder / "script"
         script.write_text(INSIDE)
         script.chmod(0o600)
@@ -281,7 +281,7 @@ def test_a_sandboxed_program_has_limits(script: str, expected: str, monkeypatch:
     monkeypatch.setattr(sandbox, "MOST_OUTPUT", 1 << 20)
     small = [word.replace(str(sandbox.MOST_FILES), str(1 << 20)) for word in sandbox.SYSTEM]
     monkeypatch.setattr(sandbox, "SYSTEM", small)
-    with sandbox.folder() as folder, pytest.raises(process.CommandFailed, match=expected):
+    with sandbox.make_sandbox_folder() as folder, pytest.raises(process.CommandFailed, match=expected):
         sandbox.run(folder, ["sh", "-c", script], timeout=1 if "sleep" in script else 60)
 
 
@@ -326,7 +326,7 @@ def test_a_sandboxed_program_takes_no_more_of_the_host_than_it_may(
 ) -> None:
     monkeypatch.setattr(sandbox, "MOST_PROCESSES", 100)
     monkeypatch.setattr(sandbox, "MOST_MEMORY", 128 << 20)
-    with sandbox.folder() as folder, pytest.raises(process.CommandFailed) as error:
+    with sandbox.make_sandbox_folder() as folder, pytest.raises(process.CommandFailed) as error:
         sandbox.run(folder, command, timeout=SECONDS)
     assert "survived" not in error.value.output
     assert re.search(expected, str(error.value), re.DOTALL)
@@ -334,7 +334,7 @@ def test_a_sandboxed_program_takes_no_more_of_the_host_than_it_may(
 
 @pytest.mark.usefixtures("sandboxed")
 def test_a_sandboxed_program_is_the_first_that_a_host_without_memory_ends() -> None:
-    with sandbox.folder() as folder:
+    with sandbox.make_sandbox_folder() as folder:
         assert sandbox.run(folder, ["cat", "/proc/self/oom_score_adj"], timeout=30) == "1000\n"
 
 

@@ -52,7 +52,7 @@ class Cli(PytestTests):
         if elf.read_processor(path) in {arch.elf for arch in ARCHITECTURES.values() if not arch.is_hosts}:
             return cls(f"cli@{digest}", UNKNOWN, path)
         try:
-            with sandbox.folder() as folder:
+            with sandbox.make_sandbox_folder() as folder:
                 copy = shutil.copy(path, folder / path.name)
                 printed = sandbox.run(folder, [copy, "--version"], timeout=VERSION_SECONDS)
         except process.CommandFailed as error:

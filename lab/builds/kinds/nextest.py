@@ -431,7 +431,7 @@ class Nextest(Build):
         suite = words.definition
         expression = words.filter or cls.usual_filter or suite.filter
         nextest = fetch_nextest(Paths.default())
-        with sandbox.folder() as folder:
+        with sandbox.make_sandbox_folder() as folder:
             unpacked = cls.unpack(file, folder)
             choice = [f"-E={expression}", f"--run-ignored={words.ignored}"]
             expressions, version = list_tests(nextest, unpacked, choice)
