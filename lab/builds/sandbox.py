@@ -63,7 +63,7 @@ def make_sandbox_folder() -> Iterator[Path]:
         yield inner
 
 
-def run(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
+def run_in_sandbox(visible: Path, command: Sequence[str | Path], *, timeout: float) -> str:
     """Run a program that sees one folder, at its own path. Every file in it can be read and executed.
 
     Returns what it prints. Raises CommandFailed if it fails, prints too much or takes longer than `timeout`

@@ -23,7 +23,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program that says what boxlite says of its version."""
     file = tmp_path / "boxlite"
     shutil.copy(shutil.which("true") or "", file)
-    monkeypatch.setattr(sandbox, "run", lambda *_, **__: "boxlite 0.10.8\n")
+    monkeypatch.setattr(sandbox, "run_in_sandbox", lambda *_, **__: "boxlite 0.10.8\n")
     return file
 
 
@@ -63,7 +63,7 @@ def test_a_program_for_another_processor_is_not_started_here(
     def fail(*_: object, **__: object) -> str:
         raise AssertionError("the program is started")
 
-    monkeypatch.setattr(sandbox, "run", fail)
+    monkeypatch.setattr(sandbox, "run_in_sandbox", fail)
     monkeypatch.setattr(platform, "machine", lambda: host)
     monkeypatch.setattr(wheels, "download", lambda *_: {})
     file = executable(tmp_path / "boxlite", packages.elf(machine=processor))

@@ -258,7 +258,7 @@ def test_a_program_in_the_sandbox_has_nothing_of_the_host(monkeypatch: pytest.Mo
         script = folder / "script"
         script.write_text(INSIDE)
         script.chmod(0o600)
-        printed = sandbox.run(folder, ["sh", script], timeout=30).split()
+        printed = sandbox.run_in_sandbox(folder, ["sh", script], timeout=30).split()
         assert list(folder.iterdir()) == [script]
     user = "65534" if os.geteuid() == 0 else str(os.geteuid())
     zero = "0" * 16
@@ -282,7 +282,7 @@ def test_a_sandboxed_program_has_limits(script: str, expected: str, monkeypatch:
     small = [word.replace(str(sandbox.MOST_FILES), str(1 << 20)) for word in sandbox.SYSTEM]
     monkeypatch.setattr(sandbox, "SYSTEM", small)
     with sandbox.make_sandbox_folder() as folder, pytest.raises(process.CommandFailed, match=expected):
-        sandbox.run(folder, ["sh", "-c", script], timeout=1 if "sleep" in script else 60)
+        sandbox.run_in_sandbox(folder, ["sh", "-c", script], timeout=1 if "sleep" in script else 60)
 
 
 # Each ends by itself, so that this host survives a sandbox without limits.
@@ -327,7 +327,7 @@ def test_a_sandboxed_program_takes_no_more_of_the_host_than_it_may(
     monkeypatch.setattr(sandbox, "MOST_PROCESSES", 100)
     monkeypatch.setattr(sandbox, "MOST_MEMORY", 128 << 20)
     with sandbox.make_sandbox_folder() as folder, pytest.raises(process.CommandFailed) as error:
-        sandbox.run(folder, command, timeout=SECONDS)
+        sandbox.run_in_sandbox(folder, command, timeout=SECONDS)
     assert "survived" not in error.value.output
     assert re.search(expected, str(error.value), re.DOTALL)
 
@@ -335,7 +335,7 @@ def test_a_sandboxed_program_takes_no_more_of_the_host_than_it_may(
 @pytest.mark.usefixtures("sandboxed")
 def test_a_sandboxed_program_is_the_first_that_a_host_without_memory_ends() -> None:
     with sandbox.make_sandbox_folder() as folder:
-        assert sandbox.run(folder, ["cat", "/proc/self/oom_score_adj"], timeout=30) == "1000\n"
+        assert sandbox.run_in_sandbox(folder, ["cat", "/proc/self/oom_score_adj"], timeout=30) == "1000\n"
 
 
 @pytest.fixture

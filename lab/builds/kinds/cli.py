@@ -54,7 +54,7 @@ class Cli(PytestTests):
         try:
             with sandbox.make_sandbox_folder() as folder:
                 copy = shutil.copy(path, folder / path.name)
-                printed = sandbox.run(folder, [copy, "--version"], timeout=VERSION_SECONDS)
+                printed = sandbox.run_in_sandbox(folder, [copy, "--version"], timeout=VERSION_SECONDS)
         except process.CommandFailed as error:
             raise UsageError(
                 f"{path}: expected {WHAT}, which tells its version: {error}",

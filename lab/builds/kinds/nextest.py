@@ -236,7 +236,7 @@ def list_tests(nextest: Path, unpacked: Unpacked, choice: Sequence[str]) -> tupl
     tests: list[tuple[str, str, str]] = []
     version = ""
     try:
-        printed = sandbox.run(unpacked.folder, command, timeout=SECONDS)
+        printed = sandbox.run_in_sandbox(unpacked.folder, command, timeout=SECONDS)
         with archives.guard_reading():
             # What it does is told in other lines.
             answer = next(line for line in printed.splitlines() if line.startswith("{"))
