@@ -70,7 +70,7 @@ def run_in_sandbox(visible: Path, command: Sequence[str | Path], *, timeout: flo
     seconds or too much memory; UsageError if the folder has a program for another processor than the host's;
     LabError if this host makes no sandbox.
     """
-    check()
+    check_sandbox()
     host = get_host_architecture().elf
     for path in (visible, *visible.rglob("*")):
         path.chmod(0o755)
@@ -116,7 +116,7 @@ def _check_memory(leader: int) -> None:
 
 
 @cache
-def check() -> None:
+def check_sandbox() -> None:
     """Raise LabError if this host makes no sandbox."""
     try:
         process.run_command([*_sandbox(), "true"], timeout=CHECK_SECONDS)

@@ -265,7 +265,7 @@ def _keyring(_examination: Examination) -> str:
 
 
 def _sandbox(_examination: Examination) -> str:
-    sandbox.check()
+    sandbox.check_sandbox()
     return "bubblewrap, for builds whose programs are asked on this host"
 
 

@@ -80,7 +80,7 @@ def archiver(home: Paths) -> Path:
     if cargo() is None:
         pytest.skip("this host has no cargo to build a crate with")
     try:
-        sandbox.check()
+        sandbox.check_sandbox()
         return nextest.fetch_nextest(home)
     except LabError as error:
         pytest.skip(f"no cargo-nextest, or no sandbox for what it lists: {error.args[0]}")

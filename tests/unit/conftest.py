@@ -41,7 +41,7 @@ def x86_64_host(monkeypatch: pytest.MonkeyPatch) -> None:
 def sandboxed() -> None:
     """Skips the test where bubblewrap makes no sandbox, as in many containers."""
     try:
-        sandbox.check()
+        sandbox.check_sandbox()
     except LabError as error:
         pytest.skip(str(error.args[0]))
 

@@ -408,7 +408,7 @@ def test_a_host_without_sandboxes_runs_nothing_and_says_what_to_do(
         ran.append(command)
         raise process.CommandFailed(command, "exit status 1", printed)
 
-    sandbox.check.cache_clear()
+    sandbox.check_sandbox.cache_clear()
     monkeypatch.setattr(process, "run_command", fails)
     monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/bwrap" if there else None)
     file = executable(tmp_path / "boxlite", packages.elf())

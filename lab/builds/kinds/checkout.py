@@ -126,7 +126,7 @@ class Checkout(Nextest):
     @classmethod
     def parse(cls, text: str) -> Self:
         words, tree, folder = _read(text)
-        sandbox.check()  # That its tests cannot be listed is told now, and not after hours.
+        sandbox.check_sandbox()  # That its tests cannot be listed is told now, and not after hours.
         doing = f"building {tree.folder}"
         wheels.fetch_once(folder, doing, lambda partial: _build(tree, words, partial, folder), ANNOUNCED_TASK)
         build = cls.read(words, folder / ARCHIVE, tree=tree)
