@@ -25,7 +25,7 @@ from lab.builds._base import (
     shuffle_tests,
 )
 from lab.builds.kinds.wheel import INDEX, NEWEST, Wheel
-from lab.builds.wheels import releases
+from lab.builds.wheels import list_releases
 from lab.record import BuildRecord
 
 # For a plan that is only shown: the newest release, without asking which that is.
@@ -71,7 +71,7 @@ def resolve_build(text: str | None, *, only_shown: bool = False) -> Build:
     LabError if nobody can tell which releases there are.
     """
     if text is None:
-        return ANY if only_shown else Wheel.release(wheels.choose_release(None, wheels.releases(), INDEX))
+        return ANY if only_shown else Wheel.release(wheels.choose_release(None, wheels.list_releases(), INDEX))
     kind, place = _kind(text)
     return kind.preview(place) if only_shown else kind.parse(place)
 
@@ -110,7 +110,7 @@ def find_previous_release(build: Build) -> Build:
             hint="name the release to compare with",
         ) from None
     # 0.10.8+mine is newer than 0.10.8, and 0.11.0rc1 is older than 0.11.0.
-    older = [release for release in wheels.releases() if release < version]
+    older = [release for release in wheels.list_releases() if release < version]
     if not older:
         raise UsageError(
             f"there is no release of {wheels.PROJECT} older than {version}",

@@ -116,7 +116,7 @@ def read_versions() -> tuple[Version, ...]:
     return tuple(sorted(map(Version, parse_json(answer)["versions"])))
 
 
-def releases() -> list[Version]:
+def list_releases() -> list[Version]:
     """The releases on the package index, without pre-releases, oldest first.
 
     Some have no wheel for a guest's Python: their cells are not applicable there. Raises LabError if pip cannot

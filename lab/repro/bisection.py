@@ -151,7 +151,7 @@ class Bisection:
             version = Version(reported.build.version)
         except InvalidVersion:
             raise UsageError(f"the build {name} has no place in the order of releases", hint=hint) from None
-        releases = [release for release in builds.releases() if release != version]
+        releases = [release for release in builds.list_releases() if release != version]
         if not releases:
             raise UsageError(f"there is no release of boxlite beside {name} to compare it with", hint=hint)
         cells = [replace(reported, build=builds.resolve_build(str(release))) for release in releases]

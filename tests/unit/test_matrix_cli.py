@@ -63,7 +63,7 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask() -> NoReturn:
         raise LabError("the package index was asked")
 
-    monkeypatch.setattr(wheels, "releases", ask)
+    monkeypatch.setattr(wheels, "list_releases", ask)
 
 
 @pytest.mark.usefixtures("no_index")

@@ -27,7 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Wheel, "check", lambda *_: None)
     releases = list(map(Version, ("0.10.0", "0.10.7", "0.10.8")))
-    monkeypatch.setattr(wheels, "releases", lambda: releases)
+    monkeypatch.setattr(wheels, "list_releases", lambda: releases)
     return tmp_path
 
 

@@ -176,7 +176,7 @@ def test_what_other_tests_of_a_cell_show_holds_though_one_could_not_be_judged() 
 
 @pytest.fixture(autouse=True)
 def releases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builds, "releases", lambda: list(map(Version, RELEASES)))
+    monkeypatch.setattr(builds, "list_releases", lambda: list(map(Version, RELEASES)))
 
 
 def run(truth: str, version: str = "0.10.4") -> tuple[Bisection, list[str]]:
@@ -237,7 +237,7 @@ def test_only_releases_that_decide_something_are_run(truth: str, version: str, n
 def test_a_build_without_a_place_among_releases_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no place in the order of releases"):
         Bisection.of(reported("main"))
-    monkeypatch.setattr(builds, "releases", lambda: [Version("0.10.4")])
+    monkeypatch.setattr(builds, "list_releases", lambda: [Version("0.10.4")])
     with pytest.raises(UsageError, match=r"no release of boxlite beside 0\.10\.4"):
         Bisection.of(reported())
 

@@ -47,7 +47,7 @@ def repro(
     home: Path, releases: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Repro:
     """Run `lab repro` with a report or another argument, and options: exit status, output and errors."""
-    monkeypatch.setattr(builds, "releases", lambda: [Version("0.9.0"), Version("0.10.8")])
+    monkeypatch.setattr(builds, "list_releases", lambda: [Version("0.9.0"), Version("0.10.8")])
 
     def call(text: str, *options: str, argument: str | Path = "-") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
@@ -199,7 +199,7 @@ def test_what_cannot_be_bisected(
     status: int,
     runs: int,
 ) -> None:
-    monkeypatch.setattr(builds, "releases", lambda: list(map(Version, releases)))
+    monkeypatch.setattr(builds, "list_releases", lambda: list(map(Version, releases)))
     text = BLOCKED.replace("0.10.8", releases[-1])
     done, output, errors = repro(text, "--bisect", "-o", str(tmp_path / "run"))
     assert (done, len(blocked)) == (status, runs)

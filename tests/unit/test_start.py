@@ -177,7 +177,7 @@ def test_a_resumed_run_has_its_builds(tmp_path: Path, monkeypatch: pytest.Monkey
     local = make_wheel(tmp_path / "boxlite-0.10.8-py3-none-any.whl")
     cells = [*SMALL, *(replace(cell, build=local) for cell in SMALL)]
     run = finish(tmp_path / "run", begin(tmp_path / "run", cells))
-    monkeypatch.setattr(wheels, "releases", lambda: [Version("99.0")])
+    monkeypatch.setattr(wheels, "list_releases", lambda: [Version("99.0")])
     assert resume(run).cells == cells
 
 
@@ -232,7 +232,7 @@ def test_what_takes_forks_contradicts_cold() -> None:
 
 
 def test_a_preview_does_not_look_up_the_newest_release(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheels, "releases", refuse)
+    monkeypatch.setattr(wheels, "list_releases", refuse)
     cells, options = start.preview(Request(guests=["debian-13"], variants=["stock"], repeat=3), KNOWN)
     assert [(cell.guest.name, cell.variant.name, cell.build) for cell in cells] == [
         ("debian-13", "stock", builds.ANY)
@@ -255,7 +255,7 @@ def test_a_preview_does_not_look_up_the_newest_release(monkeypatch: pytest.Monke
 def test_a_wrong_request_is_refused_before_a_release_is_looked_up_or_a_folder_is_made(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(wheels, "releases", refuse)
+    monkeypatch.setattr(wheels, "list_releases", refuse)
     with pytest.raises(UsageError):
         start.new(Request(**wrong), KNOWN, paths, None, "lab matrix")
     with pytest.raises(UsageError):

@@ -51,7 +51,7 @@ class Wheel(PytestTests):
         Raises UsageError for anything else, LabError if nobody can tell which release a word stands for.
         """
         if wheels.is_word(text):
-            return cls.release(wheels.choose_release(text, wheels.releases(), INDEX))
+            return cls.release(wheels.choose_release(text, wheels.list_releases(), INDEX))
         try:
             return cls.release(str(Version(text)))
         except InvalidVersion:
