@@ -94,7 +94,9 @@ def find_stored_build(paths: Paths, text: str | None = None) -> Build | None:
     kind, word = _kind(text) if text is not None else (Wheel, None)
     if kind is not Wheel or (word is not None and not wheels.is_word(word)):
         return None
-    return Wheel.release(wheels.choose_release(word, wheels.stored(paths), f"the cache {wheels.store(paths)}"))
+    return Wheel.release(
+        wheels.choose_release(word, wheels.stored(paths), f"the cache {wheels.get_wheel_store(paths)}")
+    )
 
 
 def find_previous_release(build: Build) -> Build:

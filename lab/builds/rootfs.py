@@ -116,7 +116,7 @@ def fetch_busybox(paths: Paths, architecture: Architecture) -> Path:
             ["mmdebstrap", "--format=null", *words, take, BUSYBOX_SUITE, "/dev/null"], timeout=FETCH_SECONDS
         )
 
-    folder = wheels.store(paths) / f"busybox-{architecture.name}"
+    folder = wheels.get_wheel_store(paths) / f"busybox-{architecture.name}"
     doing = f"fetching busybox for {architecture.name}"
     return wheels.fetch_once(folder, doing, fill, ANNOUNCED_TASK) / "busybox"
 

@@ -63,7 +63,7 @@ OF_PIP = {
 SUMS = "SHA256SUMS"
 
 
-def store(paths: Paths) -> Path:
+def get_wheel_store(paths: Paths) -> Path:
     """The folder of the cache that holds what was fetched for builds."""
     return paths.cache / "wheels"
 
@@ -134,7 +134,7 @@ def check_version(version: str) -> None:
 
 def stored(paths: Paths) -> list[Version]:
     """The releases that have a wheel in the cache, without pre-releases, oldest first."""
-    files = store(paths).glob(f"{PROJECT}-*/{PROJECT}-*.whl")
+    files = get_wheel_store(paths).glob(f"{PROJECT}-*/{PROJECT}-*.whl")
     versions = sorted({parse_wheel_filename(file.name)[1] for file in files})
     return [version for version in versions if not version.is_prerelease]
 
@@ -227,7 +227,9 @@ def download(paths: Paths, required: Sequence[str], python: str, arch: str, task
     digest = hashlib.sha256(" ".join(required).encode()).hexdigest()[:8]
     # A release is found by this name.
     name = f"{required[0].replace('==', '-')}-{digest}-cp{python.replace('.', '')}-{arch}"
-    folder = fetch_once(store(paths) / name, f"fetching {required[0]} for Python {python}", fill, task)
+    folder = fetch_once(
+        get_wheel_store(paths) / name, f"fetching {required[0]} for Python {python}", fill, task
+    )
     return {wheel.name: wheel for wheel in sorted(folder.glob("*.whl"))}
 
 

@@ -111,7 +111,7 @@ def _abandoned(paths: Paths) -> Iterator[Path]:
     yield from scratch.find_abandoned_folders(paths.states, states.PARTIAL)
     yield from _partial(checkout.get_checkout_store(paths))
     yield from _partial(paths.images)
-    yield from _partial(wheels.store(paths))
+    yield from _partial(wheels.get_wheel_store(paths))
 
 
 def _partial(parent: Path) -> Iterator[Path]:

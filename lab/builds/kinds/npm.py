@@ -219,7 +219,7 @@ def _fetch_tarball(paths: Paths, name: str, version: str, task: Task) -> Path:
             raise LabError(f"npm could not fetch {name} {version}: {error}", hint=NAME_ONE) from error
 
     tarball = file_name(name, version)
-    folder = wheels.store(paths) / f"npm-{tarball.removesuffix('.tgz')}"
+    folder = wheels.get_wheel_store(paths) / f"npm-{tarball.removesuffix('.tgz')}"
     return wheels.fetch_once(folder, f"fetching {name} {version}", fill, task) / tarball
 
 
@@ -270,6 +270,6 @@ def node_packages(paths: Paths, facts: Facts, task: Task) -> list[Path]:
                     (folder / Path(entry.name).name).write_bytes(content.read())
         archive.unlink()
 
-    folder = wheels.store(paths) / f"node-{image.suite}-{architecture.name}"
+    folder = wheels.get_wheel_store(paths) / f"node-{image.suite}-{architecture.name}"
     wheels.fetch_once(folder, f"fetching Node of {image.suite}", fill, task)
     return sorted(folder.glob("*.deb"))

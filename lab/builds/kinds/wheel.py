@@ -81,7 +81,7 @@ class Wheel(PytestTests):
 
     def check(self, paths: Paths) -> None:
         # Whoever stored wheels of a release had found it. A lock may be there without any.
-        stored = wheels.store(paths).glob(f"{wheels.PROJECT}-{self.version}-*")
+        stored = wheels.get_wheel_store(paths).glob(f"{wheels.PROJECT}-{self.version}-*")
         if self.path is None and not any(folder.is_dir() for folder in stored):
             wheels.check_version(self.version)
 
