@@ -95,7 +95,9 @@ def find_stored_build(paths: Paths, text: str | None = None) -> Build | None:
     if kind is not Wheel or (word is not None and not wheels.is_word(word)):
         return None
     return Wheel.release(
-        wheels.choose_release(word, wheels.stored(paths), f"the cache {wheels.get_wheel_store(paths)}")
+        wheels.choose_release(
+            word, wheels.list_stored_releases(paths), f"the cache {wheels.get_wheel_store(paths)}"
+        )
     )
 
 

@@ -132,7 +132,7 @@ def check_version(version: str) -> None:
         raise UsageError(f"there is no release {version} of {PROJECT}", hint=f"there are {available}")
 
 
-def stored(paths: Paths) -> list[Version]:
+def list_stored_releases(paths: Paths) -> list[Version]:
     """The releases that have a wheel in the cache, without pre-releases, oldest first."""
     files = get_wheel_store(paths).glob(f"{PROJECT}-*/{PROJECT}-*.whl")
     versions = sorted({parse_wheel_filename(file.name)[1] for file in files})
