@@ -165,7 +165,7 @@ def choose_release(word: str | None, released: Sequence[Version], where: str) ->
 # --- which wheels a Python needs ----------------------------------------------------------------------
 
 
-def requirements(wheel: Path) -> tuple[list[str], SpecifierSet]:
+def read_requirements(wheel: Path) -> tuple[list[str], SpecifierSet]:
     """What a wheel requires, with environment markers, and the Pythons that it is for.
 
     Raises ValueError or DamagedState if nobody can read that, or if it requires what no package index has.

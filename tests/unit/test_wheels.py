@@ -170,4 +170,4 @@ def test_a_wheel_that_cannot_be_read_or_asks_for_nonsense_is_a_damaged_one(
             for name, text in content.items():
                 archive.writestr(name, text)
     with pytest.raises((ValueError, DamagedArchive), match=expected):
-        wheels.requirements(wheel)
+        wheels.read_requirements(wheel)

@@ -92,7 +92,7 @@ class Wheel(PytestTests):
                 paths, [f"{wheels.PROJECT}=={self.version}", *RUNNER], facts.python, facts.machine, task
             )
         wheel = choose(self.path, facts)
-        needs, _ = wheels.requirements(wheel)
+        needs, _ = wheels.read_requirements(wheel)
         return {
             wheel.name: wheel,
             **wheels.download(paths, [*RUNNER, *needs], facts.python, facts.machine, task),
@@ -110,7 +110,7 @@ def choose(path: Path, facts: Facts) -> Path:
         (min(ranks[tag] for tag in fitting), wheel)
         for wheel in files
         if (fitting := parse_wheel_filename(wheel.name)[3] & ranks.keys())
-        and wheels.requirements(wheel)[1].contains(f"{python}.0")
+        and wheels.read_requirements(wheel)[1].contains(f"{python}.0")
     )
     if not by_rank:
         if path.is_dir():
@@ -134,7 +134,7 @@ def read_version(path: Path) -> Version:
             project, versions[wheel.name], _, _ = parse_wheel_filename(wheel.name)
             if project != wheels.PROJECT:
                 raise ValueError(f"a wheel of {project}, not of {wheels.PROJECT}")
-            wheels.requirements(wheel)
+            wheels.read_requirements(wheel)
             archives.check_wheel(wheel)
         except (ValueError, archives.DamagedArchive) as error:
             label = "" if wheel == path else f" {wheel.name}:"
