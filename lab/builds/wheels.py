@@ -191,7 +191,7 @@ def platforms(arch: str) -> list[str]:
     return [f"manylinux_2_{minor}_{arch}" for minor in range(NEWEST_GLIBC, 16, -1)] + [f"manylinux2014_{arch}"]
 
 
-def tags(python: str, arch: str) -> list[Tag]:
+def list_tags(python: str, arch: str) -> list[Tag]:
     """The tags of the wheels that run on a guest's Python, those that pip prefers first."""
     major, minor = map(int, python.split("."))
     return [

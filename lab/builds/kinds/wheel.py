@@ -105,7 +105,7 @@ def choose(path: Path, facts: Facts) -> Path:
     Raises NotApplicable if there is none for that Python.
     """
     python, files = facts.python, _files(path)
-    ranks = {tag: rank for rank, tag in enumerate(wheels.tags(python, facts.machine))}
+    ranks = {tag: rank for rank, tag in enumerate(wheels.list_tags(python, facts.machine))}
     by_rank = sorted(
         (min(ranks[tag] for tag in fitting), wheel)
         for wheel in files
