@@ -200,7 +200,9 @@ def list_tags(python: str, arch: str) -> list[Tag]:
     ]
 
 
-def download(paths: Paths, required: Sequence[str], python: str, arch: str, task: Task) -> dict[str, Path]:
+def download_wheels(
+    paths: Paths, required: Sequence[str], python: str, arch: str, task: Task
+) -> dict[str, Path]:
     """The wheels of these requirements, with all they depend on, by their names, for a Python such as "3.13".
 
     They are kept in a folder of the cache. `task` may be ended while another lab or thread fetches them.

@@ -259,7 +259,7 @@ def test_a_folder_is_named_by_version_and_content(dist: Path, tmp_path: Path) ->
 
 
 def test_each_guest_gets_its_wheel(dist: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheels, "download", lambda *_: {})
+    monkeypatch.setattr(wheels, "download_wheels", lambda *_: {})
     build = builds.resolve_build(str(dist))
     names = [f"boxlite-0.11.0-{tag}-{tag}-manylinux_2_28_x86_64.whl" for tag in ("cp311", "cp313")]
     for python, name in zip(("3.11", "3.13"), names, strict=True):

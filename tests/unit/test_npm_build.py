@@ -68,7 +68,7 @@ def debian(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def no_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wheel = tmp_path / "pytest-9.0-py3-none-any.whl"
     wheel.touch()
-    monkeypatch.setattr(wheels, "download", lambda *_: {wheel.name: wheel})
+    monkeypatch.setattr(wheels, "download_wheels", lambda *_: {wheel.name: wheel})
 
 
 def test_a_release_is_fetched_once_with_node(paths: Paths, registry: Registry, debian: list[list[str]]) -> None:

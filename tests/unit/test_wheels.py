@@ -83,7 +83,7 @@ def test_what_no_index_has_is_never_built(served: Path, paths: Paths, tmp_path: 
     (project / "setup.py").write_text(f"open({str(tmp_path / 'built')!r}, 'w')\n")
     make_wheel(served, "a", "1.0", need.replace("FOLDER", str(project)))
     with pytest.raises(LabError, match="could not be fetched for Python"):
-        wheels.download(paths, ["a"], "3.10", "x86_64", UNWATCHED)
+        wheels.download_wheels(paths, ["a"], "3.10", "x86_64", UNWATCHED)
     assert not (tmp_path / "built").exists()
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_store_is_fetched_anew(paths: Paths, tmp_path: Path, monkeypat
 
     def download() -> tuple[list[Path], int]:
         before = len(tools.calls)
-        files = wheels.download(paths, ["pytest"], "3.10", "x86_64", UNWATCHED)
+        files = wheels.download_wheels(paths, ["pytest"], "3.10", "x86_64", UNWATCHED)
         return list(files.values()), len(tools.calls) - before
 
     files, _ = download()

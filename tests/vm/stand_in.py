@@ -29,7 +29,7 @@ START = b"START=0000000000"
 def make(paths: Paths, file: Path) -> Path:
     """Write the program to `file`. Raises LabError if its parts cannot be fetched; it needs gcc and npm."""
     *_, native_package = npm.Npm.parse(RELEASE).packages(paths, X86_64.name, ANNOUNCED_TASK)
-    fetched = wheels.download(paths, [NODE], wheels.EVERY, X86_64.name, ANNOUNCED_TASK)
+    fetched = wheels.download_wheels(paths, [NODE], wheels.EVERY, X86_64.name, ANNOUNCED_TASK)
     wheel = next(file for name, file in fetched.items() if name.startswith("nodejs"))
     with zipfile.ZipFile(wheel) as archive:
         [name] = [member for member in archive.namelist() if member.endswith("/bin/node")]

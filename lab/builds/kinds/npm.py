@@ -176,7 +176,7 @@ class Npm(PytestTests):
             MAIN: main,
             f"native-{facts.machine}.tgz": native,
             **{f"node/{file.name}": file for file in debs},
-            **wheels.download(paths, RUNNER, facts.python, facts.machine, task),
+            **wheels.download_wheels(paths, RUNNER, facts.python, facts.machine, task),
         }
 
     def steps(self) -> Sequence[DeployStep]:

@@ -88,14 +88,14 @@ class Wheel(PytestTests):
     def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         """Boxlite's wheel and those of pytest and its plugins, from the cache or the package index."""
         if self.path is None:
-            return wheels.download(
+            return wheels.download_wheels(
                 paths, [f"{wheels.PROJECT}=={self.version}", *RUNNER], facts.python, facts.machine, task
             )
         wheel = choose(self.path, facts)
         needs, _ = wheels.read_requirements(wheel)
         return {
             wheel.name: wheel,
-            **wheels.download(paths, [*RUNNER, *needs], facts.python, facts.machine, task),
+            **wheels.download_wheels(paths, [*RUNNER, *needs], facts.python, facts.machine, task),
         }
 
 
