@@ -9,7 +9,7 @@ from pathlib import Path
 from lab import causes
 from lab.base.errors import UsageError
 from lab.builds import Build
-from lab.catalog import PASS, Catalog, Guest, Suite, Variant, first_expected
+from lab.catalog import PASS, Catalog, Guest, Suite, Variant, choose_expectation
 from lab.catalog.kernels import OWN, parse
 from lab.record import (
     CellResult,
@@ -95,7 +95,7 @@ class Cell:
     def expected(self) -> Expectation:
         """What its guest and its variant expect; a pass if the suite needs nothing of what the cause breaks."""
         of_guest = [self.variant.turns.get(cause, cause) for cause in self.guest.own_causes]
-        expect = first_expected(
+        expect = choose_expectation(
             *(Expectation(status="xfail", cause=cause) for cause in of_guest if cause != PASS),
             self.variant.expect,
         )

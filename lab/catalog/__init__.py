@@ -17,6 +17,6 @@ from lab.catalog.definitions import (
     Suite,
     UnsignedChecksums,
     Variant,
-    first_expected,
+    choose_expectation,
 )
 from lab.catalog.loading import Catalog, key_file, load, load_pins, load_suite, load_suites, pins_file

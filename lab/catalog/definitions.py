@@ -36,7 +36,7 @@ def check_expectation(expect: Expectation) -> None:
         raise ValueError(f"expect.cause must be one of {', '.join(causes.known())}; found {expect.cause!r}")
 
 
-def first_expected(*expectations: Expectation) -> Expectation:
+def choose_expectation(*expectations: Expectation) -> Expectation:
     """Return the one whose cause boxlite meets first; a pass if none has a cause."""
     by_cause = {expected.cause: expected for expected in expectations}
     return next((by_cause[cause] for cause in causes.known() if cause in by_cause), Expectation())
@@ -105,7 +105,7 @@ class Variant(Definition):
         update = {
             "name": f"{self.name}{AND}{other.name}",
             "title": f"{self.title}; {other.title}",
-            "expect": first_expected(self.expect, other.expect),
+            "expect": choose_expectation(self.expect, other.expect),
             "brings": self.brings or other.brings,
             "turns": self.turns | other.turns,
             "not_judged": self.not_judged | other.not_judged,
