@@ -10,7 +10,7 @@ from lab import causes
 from lab.base.errors import UsageError
 from lab.builds import Build
 from lab.catalog import PASS, Catalog, Guest, Suite, Variant, choose_expectation
-from lab.catalog.kernels import OWN, parse
+from lab.catalog.kernels import OWN, parse_kernel
 from lab.record import (
     CellResult,
     CellVerdict,
@@ -205,7 +205,7 @@ def choose(
     kernel_names = kernels or (definition.kernels if definition else [])
     base_guests = [catalog.guest(name) for name in dict.fromkeys(guest_names)]
     under = [
-        guest if kernel == OWN else guest.with_kernel(parse(kernel))
+        guest if kernel == OWN else guest.with_kernel(parse_kernel(kernel))
         for guest in base_guests
         for kernel in dict.fromkeys(kernel_names or [OWN])
     ]

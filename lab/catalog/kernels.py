@@ -109,7 +109,7 @@ class KernelFiles:
     architecture: str
 
 
-def parse(text: str) -> Kernel:
+def parse_kernel(text: str) -> Kernel:
     """Return the kernel that PACKAGE[=VERSION], a .deb file or a folder names. Raises UsageError."""
     if PACKAGE.fullmatch(text) and NAME.fullmatch(text):
         word = OF_PACKAGE.search(text.partition("=")[0])

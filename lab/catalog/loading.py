@@ -33,7 +33,7 @@ class Catalog:
         guest = _lookup("guest", base_name, self.guests)
         if not has_kernel:
             return guest
-        guest = guest.with_kernel(kernels.parse(kernel or kernel_name))
+        guest = guest.with_kernel(kernels.parse_kernel(kernel or kernel_name))
         if kernel and guest.name != name:
             raise UsageError(
                 f"the kernel of {name} came from {kernel}, where there is another kernel now ({guest.name})",

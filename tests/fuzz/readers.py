@@ -248,7 +248,7 @@ def _npm(content: bytes, folder: Path) -> None:
 
 
 def _kernel(path: Path, folder: Path) -> None:
-    kernel = kernels.parse(str(path))
+    kernel = kernels.parse_kernel(str(path))
     assert kernel.path
     debian.copy_kernel(kernel, kernel.path, folder / "tree")
     assert not [file for file in (folder / "tree").rglob("*") if file.is_symlink()]

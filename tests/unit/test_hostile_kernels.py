@@ -91,7 +91,7 @@ def test_a_hostile_folder_is_refused_when_it_is_named(case: str, folder: Path) -
     name, make, expected = FOLDERS[case]
     replace(folder / name, make)
     with pytest.raises(UsageError, match=expected) as error:
-        kernels.parse(str(folder))
+        kernels.parse_kernel(str(folder))
     assert error.value.hint
 
 
@@ -100,12 +100,12 @@ def test_a_folder_of_too_many_files_is_refused(folder: Path, monkeypatch: pytest
     for number in range(60):
         (folder / TREE / f"{number}").mkdir()
     with pytest.raises(UsageError, match="more than 50 files"):
-        kernels.parse(str(folder))
+        kernels.parse_kernel(str(folder))
 
 
 def copied(path: Path, workspace: Path) -> dict[str, Path]:
     """What is copied of a kernel, by its path in the guest."""
-    kernel = kernels.parse(str(path))
+    kernel = kernels.parse_kernel(str(path))
     assert kernel.path
     workspace.mkdir()
     tree = workspace / debian.KERNEL_FILES
@@ -193,7 +193,7 @@ def test_all_packages_of_a_kernel_have_one_limit(tmp_path: Path, monkeypatch: py
 def test_a_package_that_says_without_end_what_it_is_says_nothing(tmp_path: Path) -> None:
     endless = member("./control", b"Architecture: riscv64\n".ljust(64 << 20, b"x")) + bytes(1024)
     (tmp_path / "x.deb").write_bytes(packages.deb(tar_of(), endless))
-    assert kernels.parse(str(tmp_path / "x.deb")).architecture == ""
+    assert kernels.parse_kernel(str(tmp_path / "x.deb")).architecture == ""
 
 
 def test_what_a_package_is_for_is_read_without_unpacking_it(
@@ -201,7 +201,7 @@ def test_what_a_package_is_for_is_read_without_unpacking_it(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     (tmp_path / "x.deb").write_bytes(packages.deb(tar_of()))
-    assert kernels.parse(str(tmp_path / "x.deb")).architecture == "amd64"
+    assert kernels.parse_kernel(str(tmp_path / "x.deb")).architecture == "amd64"
 
 
 FOREIGN = """

@@ -94,7 +94,7 @@ def zboot_of(image: bytes) -> bytes:
     ],
 )
 def test_a_package_may_have_a_version_or_come_from_backports(text: str, package: str, backports: bool) -> None:
-    kernel = kernels.parse(text)
+    kernel = kernels.parse_kernel(text)
     assert (kernel.name, kernel.argument, kernel.path, kernel.identity) == (text, text, None, text)
     assert (kernel.package("bookworm"), kernel.from_backports) == (package, backports)
 
@@ -122,7 +122,7 @@ def test_what_names_no_kernel_is_wrong_usage(
     os.mkfifo(tmp_path / "pipe")
     put(tmp_path / "has spaces", "vmlinuz", MODULE)
     with pytest.raises(UsageError, match=expected) as error:
-        kernels.parse(text)
+        kernels.parse_kernel(text)
     assert error.value.hint
 
 
@@ -218,8 +218,8 @@ def test_one_kernel_under_two_names_is_one(tmp_path: Path) -> None:
 def test_a_folder_is_known_by_the_content_of_its_kernel(tmp_path: Path) -> None:
     for place in ("a", "b"):
         put(tmp_path / place / "out", "vmlinuz", MODULE)
-    here = kernels.parse(str(tmp_path / "a/out"))
-    assert here.identity == kernels.parse(str(tmp_path / "b/out")).identity
+    here = kernels.parse_kernel(str(tmp_path / "a/out"))
+    assert here.identity == kernels.parse_kernel(str(tmp_path / "b/out")).identity
     assert (here.name, here.argument) == ("out", str(tmp_path / "a/out"))
     # Neither what else is there, nor where the modules were made.
     (tmp_path / "a/out/notes").touch()
@@ -239,7 +239,7 @@ def test_a_guest_with_another_kernel_is_a_guest_of_its_own() -> None:
     own, guest = KNOWN.guest("debian-13"), KNOWN.guest(RT_GUEST)
     assert (guest.name, guest.argument, without_kernel(guest.name)) == (RT_GUEST, RT_GUEST, "debian-13")
     assert own.kernel is None
-    assert guest.kernel == kernels.parse(RT)
+    assert guest.kernel == kernels.parse_kernel(RT)
     assert RT in guest.title
     assert RT in guest.image.origin
     assert store.inputs_digest(guest) != store.inputs_digest(own)
@@ -292,7 +292,7 @@ def test_a_kernel_for_another_architecture_than_the_guests_is_wrong_usage(
     for text, word in kernels_of_both.items():
         for guest, own in (("debian-13", "amd64"), ("debian-13-arm64", "arm64")):
             if word == own:
-                assert KNOWN.guest(f"{guest}@{text}").kernel == kernels.parse(text)
+                assert KNOWN.guest(f"{guest}@{text}").kernel == kernels.parse_kernel(text)
                 continue
             with pytest.raises(UsageError) as error:
                 KNOWN.guest(f"{guest}@{text}")
@@ -303,7 +303,7 @@ def test_a_kernel_for_another_architecture_than_the_guests_is_wrong_usage(
 
 def test_a_package_that_names_no_architecture_is_left_to_apt() -> None:
     for text in ("linux-image-686-pae", "linux-image-amd64x"):
-        assert KNOWN.guest(f"debian-13-arm64@{text}").kernel == kernels.parse(text)
+        assert KNOWN.guest(f"debian-13-arm64@{text}").kernel == kernels.parse_kernel(text)
 
 
 def chosen(**more: Any) -> list[str]:
@@ -463,7 +463,7 @@ def test_the_kernel_of_a_file_or_a_folder_is_put_where_the_guest_has_it(folder: 
     make_deb(put(tmp_path / "two/x", f"boot/vmlinuz-{UNAME}"), "linux-image")
     make_deb(put(tmp_path / "two/y", f"usr/{MODULE}"), "linux-modules")
     for number, path in enumerate((folder, tmp_path / "one/linux-image.deb", tmp_path / "two")):
-        kernel = kernels.parse(str(path))
+        kernel = kernels.parse_kernel(str(path))
         assert kernel.path
         workspace = tmp_path / f"workspace-{number}"
         workspace.mkdir()
@@ -478,7 +478,7 @@ def test_the_kernel_of_a_file_or_a_folder_is_put_where_the_guest_has_it(folder: 
 
 def test_a_package_without_modules_is_told_as_that(tmp_path: Path) -> None:
     make_deb(put(tmp_path / "x", f"boot/vmlinuz-{UNAME}"), "linux-image")
-    kernel = kernels.parse(str(tmp_path / "linux-image.deb"))
+    kernel = kernels.parse_kernel(str(tmp_path / "linux-image.deb"))
     assert kernel.path
     with pytest.raises(UsageError, match=f"linux-image.deb has the kernel {UNAME} without its modules"):
         debian.copy_kernel(kernel, kernel.path, tmp_path / "tree")
@@ -488,7 +488,7 @@ def test_a_package_without_modules_is_told_as_that(tmp_path: Path) -> None:
 def test_a_file_that_is_damaged_or_changed_is_no_image(content: str | None, tmp_path: Path) -> None:
     file = tmp_path / "x.deb"
     file.write_text(content or "!<arch>\n")
-    kernel = kernels.parse(str(file))
+    kernel = kernels.parse_kernel(str(file))
     assert kernel.path
     if content is None:
         file.write_text("!<arch>\nanother")
