@@ -135,10 +135,10 @@ def parse_kernel(text: str) -> Kernel:
 
 @cache
 def digest_content(path: Path) -> str:
-    return content(path)
+    return hash_content(path)
 
 
-def content(path: Path) -> str:
+def hash_content(path: Path) -> str:
     """Return the SHA-256 of a .deb file, or of a folder's kernel. Raises OSError, UsageError."""
     if debs := packages(path):
         files = _within_limits(debs, path)

@@ -154,7 +154,7 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
     unpacked = tree.with_name(f"{KERNEL_FILES}-unpacked")
     unpacked.mkdir()
     try:
-        if kernels.content(path) != kernel.digest:
+        if kernels.hash_content(path) != kernel.digest:
             raise LabError(f"{path} was changed after the run began", hint="run the same command again")
         debs, allowance = kernels.packages(path), kernels.MOST_BYTES
         for deb in debs:

@@ -224,11 +224,11 @@ def test_a_folder_is_known_by_the_content_of_its_kernel(tmp_path: Path) -> None:
     # Neither what else is there, nor where the modules were made.
     (tmp_path / "a/out/notes").touch()
     (tmp_path / f"a/out/lib/modules/{UNAME}/build").symlink_to("/")
-    assert kernels.content(tmp_path / "a/out") == here.digest
+    assert kernels.hash_content(tmp_path / "a/out") == here.digest
     seen = {here.digest}
     for change in (MODULE, f"{MODULE}.new"):
         (tmp_path / "a/out" / change).write_text("other")
-        seen.add(kernels.content(tmp_path / "a/out"))
+        seen.add(kernels.hash_content(tmp_path / "a/out"))
     assert len(seen) == 3
 
 
