@@ -144,12 +144,12 @@ def hash_content(path: Path) -> str:
         files = _within_limits(debs, path)
     else:
         parts = find_in(path)
-        files = [parts.image, *module_files(parts.modules)]
+        files = [parts.image, *list_module_files(parts.modules)]
     lines = [f"{hash_file(file)} {file.relative_to(path.parent)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def module_files(modules: Path) -> list[Path]:
+def list_module_files(modules: Path) -> list[Path]:
     """Return the files of a kernel's modules; links are left out. Raises OSError, UsageError.
 
     `build` and `source` are links to where the modules were made, on the host that made them.

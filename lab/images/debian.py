@@ -162,7 +162,7 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
         files = kernels.find_in(unpacked if debs else path, called=str(path))
         modules = tree / "usr/lib/modules" / files.release
         copies = {
-            file: modules / file.relative_to(files.modules) for file in kernels.module_files(files.modules)
+            file: modules / file.relative_to(files.modules) for file in kernels.list_module_files(files.modules)
         }
         for file, copy in {files.image: tree / "boot" / f"vmlinuz-{files.release}", **copies}.items():
             copy.parent.mkdir(parents=True, exist_ok=True)
