@@ -140,7 +140,7 @@ def digest_content(path: Path) -> str:
 
 def hash_content(path: Path) -> str:
     """Return the SHA-256 of a .deb file, or of a folder's kernel. Raises OSError, UsageError."""
-    if debs := packages(path):
+    if debs := list_packages(path):
         files = _within_limits(debs, path)
     else:
         parts = find_in(path)
@@ -180,7 +180,7 @@ def _architecture(path: Path) -> str:
     """What a .deb file, or a folder's kernel, runs on; every word if packages have several. Raises as above."""
     from lab.base import process  # It imports psutil, and each command that reads a catalog imports this.
 
-    debs = packages(path)
+    debs = list_packages(path)
     if not debs:
         return find_in(path).architecture
     words: set[str] = set()
@@ -194,7 +194,7 @@ def _architecture(path: Path) -> str:
     return " and ".join(sorted(words - {"all", ""}))
 
 
-def packages(path: Path) -> list[Path]:
+def list_packages(path: Path) -> list[Path]:
     """Return the .deb files that a path stands for; none if it is a folder with a kernel.
 
     Raises OSError, UsageError.

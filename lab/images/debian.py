@@ -156,7 +156,7 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
     try:
         if kernels.hash_content(path) != kernel.digest:
             raise LabError(f"{path} was changed after the run began", hint="run the same command again")
-        debs, allowance = kernels.packages(path), kernels.MOST_BYTES
+        debs, allowance = kernels.list_packages(path), kernels.MOST_BYTES
         for deb in debs:
             allowance -= archives.unpack_deb(deb, unpacked, allowance)
         files = kernels.find_in(unpacked if debs else path, called=str(path))
