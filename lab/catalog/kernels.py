@@ -143,7 +143,7 @@ def hash_content(path: Path) -> str:
     if debs := list_packages(path):
         files = _within_limits(debs, path)
     else:
-        parts = find_in(path)
+        parts = find_kernel(path)
         files = [parts.image, *list_module_files(parts.modules)]
     lines = [f"{hash_file(file)} {file.relative_to(path.parent)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
@@ -182,7 +182,7 @@ def _architecture(path: Path) -> str:
 
     debs = list_packages(path)
     if not debs:
-        return find_in(path).architecture
+        return find_kernel(path).architecture
     words: set[str] = set()
     for deb in debs:
         # What is damaged is told when it is unpacked.
@@ -221,7 +221,7 @@ def _inside(folder: Path, path: Path, called: str = "") -> Path:
     return path
 
 
-def find_in(folder: Path, called: str = "") -> KernelFiles:
+def find_kernel(folder: Path, called: str = "") -> KernelFiles:
     """Return the one kernel in a folder. Errors name it `called`. Raises OSError, UsageError."""
     called = called or str(folder)
     files = [_inside(folder, file, called) for pattern in IMAGES for file in sorted(folder.glob(pattern))]

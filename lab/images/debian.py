@@ -159,7 +159,7 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
         debs, allowance = kernels.list_packages(path), kernels.MOST_BYTES
         for deb in debs:
             allowance -= archives.unpack_deb(deb, unpacked, allowance)
-        files = kernels.find_in(unpacked if debs else path, called=str(path))
+        files = kernels.find_kernel(unpacked if debs else path, called=str(path))
         modules = tree / "usr/lib/modules" / files.release
         copies = {
             file: modules / file.relative_to(files.modules) for file in kernels.list_module_files(files.modules)

@@ -141,7 +141,7 @@ def test_what_names_no_kernel_is_wrong_usage(
 )
 def test_a_kernel_is_found_where_builds_put_it(names: Sequence[str], image: str, tmp_path: Path) -> None:
     folder = put(tmp_path, *names)
-    files = kernels.find_in(folder)
+    files = kernels.find_kernel(folder)
     assert (str(files.image.relative_to(folder)), files.release, files.modules.name) == (image, UNAME, UNAME)
 
 
@@ -158,7 +158,7 @@ def test_a_kernel_is_found_where_builds_put_it(names: Sequence[str], image: str,
 )
 def test_a_folder_has_one_kernel_with_its_modules(names: Sequence[str], expected: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
-        kernels.find_in(put(tmp_path, *names), "FOLDER")
+        kernels.find_kernel(put(tmp_path, *names), "FOLDER")
     assert re.search(f"^FOLDER {expected}", str(error.value).splitlines()[0])
 
 
@@ -166,7 +166,7 @@ def test_a_folder_without_the_list_of_what_is_built_in_is_told_as_that(tmp_path:
     put(tmp_path, "vmlinuz", MODULE)
     (tmp_path / "lib/modules" / UNAME / kernels.BUILTIN).unlink()
     with pytest.raises(UsageError, match=f"without {kernels.BUILTIN}") as error:
-        kernels.find_in(tmp_path)
+        kernels.find_kernel(tmp_path)
     assert f"linux-base-{UNAME}" in (error.value.hint or "")
 
 
@@ -177,7 +177,7 @@ def test_a_file_that_is_no_kernel_is_told_as_that(tmp_path: Path) -> None:
     for content in (b"", b"\x7fELF", image_of(""), image_of("../x"), *damaged):
         (tmp_path / "vmlinuz").write_bytes(content)
         with pytest.raises(UsageError, match=r"vmlinuz of .* is not a kernel for x86"):
-            kernels.find_in(tmp_path)
+            kernels.find_kernel(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_kernel_for_arm64_is_known_by_its_header(names: Sequence[str], image: 
     for name in names:
         packed = {".gz": gzip.compress(whole), ".efi": zboot_of(whole)}.get(Path(name).suffix, whole)
         (tmp_path / name).write_bytes(packed)
-    files = kernels.find_in(tmp_path)
+    files = kernels.find_kernel(tmp_path)
     assert (str(files.image.relative_to(tmp_path)), files.release, files.architecture) == (
         image,
         UNAME,
@@ -206,13 +206,13 @@ def test_a_kernel_for_arm64_is_known_by_its_header(names: Sequence[str], image: 
 
 def test_a_kernel_with_a_longer_release_is_a_second_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has several kernels: vmlinuz-6\.17, vmlinuz-6\.17\.0"):
-        kernels.find_in(put(tmp_path, "vmlinuz-6.17", "vmlinuz-6.17.0", MODULE))
+        kernels.find_kernel(put(tmp_path, "vmlinuz-6.17", "vmlinuz-6.17.0", MODULE))
 
 
 def test_one_kernel_under_two_names_is_one(tmp_path: Path) -> None:
     put(tmp_path, f"vmlinuz-{UNAME}", MODULE)
     (tmp_path / "vmlinuz").symlink_to(f"vmlinuz-{UNAME}")
-    assert kernels.find_in(tmp_path).release == UNAME
+    assert kernels.find_kernel(tmp_path).release == UNAME
 
 
 def test_a_folder_is_known_by_the_content_of_its_kernel(tmp_path: Path) -> None:
