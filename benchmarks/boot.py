@@ -109,7 +109,7 @@ def measure(
 def run(guest_name: str, folders: Sequence[Path], build: str, rounds: int) -> dict[str, Measured]:
     """What was measured, by the name of each image's folder."""
     paths = Paths.default()
-    guest = catalog.load().guest(guest_name)
+    guest = catalog.load_catalog().guest(guest_name)
     with connection(default_uri()) as opened:
         wanted = folders or [store.ensure(paths, guest, Task(lambda progress: print(progress.text))).folder]
         found = {folder.name: Measured() for folder in wanted}

@@ -115,7 +115,7 @@ def main() -> int:
     )
     parser.add_argument("--file", type=Path, default=judging.MEASURED)
     options = parser.parse_args()
-    known = catalog.load()
+    known = catalog.load_catalog()
     rows = json.loads(options.file.read_text()) if options.file.exists() else []
     for name in options.guests or ["debian-13"]:
         guest = known.guest(name)

@@ -83,7 +83,7 @@ class Catalog:
 
 
 @cache
-def load(root: Path | None = None) -> Catalog:
+def load_catalog(root: Path | None = None) -> Catalog:
     """Every definition below `root`; the default is the lab's own definitions.
 
     Each root is read once in the life of a process: a run goes by the definitions whose digests it recorded,

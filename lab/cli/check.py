@@ -37,7 +37,7 @@ def probe_command(*, form: bool) -> int:
     Python 3.6 or newer and nothing else, takes less than a second, changes nothing, and prints no name and no
     address.
     """
-    sysctls = catalog.load().sysctls()
+    sysctls = catalog.load_catalog().sysctls()
     click.echo(script.issue_form(sysctls) if form else script.text(sysctls), nl=False)
     return 0
 
@@ -80,7 +80,7 @@ def check_command(lab: options.Lab, probe: BinaryIO | None, results: tuple[str, 
 
 def _here() -> HostReport:
     """Run the script on this host and read what it prints."""
-    command = ["sh", "-c", script.text(catalog.load().sysctls())]
+    command = ["sh", "-c", script.text(catalog.load_catalog().sysctls())]
     # A host whose own Python is missing or too old has the one that the lab runs with.
     path = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
     try:

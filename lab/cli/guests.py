@@ -144,7 +144,7 @@ def _guest(
 
     The guest is removed after the block, or kept from then on.
     """
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     own_rootfs: Path | None = None
     about = ""
     if run is None:

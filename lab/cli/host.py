@@ -57,7 +57,7 @@ def doctor_command(
 
     Exit status: 0 if it can, 3 if something is broken.
     """
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     choice = plan.choose(definitions, set_name=set_name, guests=guests)
     everything = list(definitions.guests.values())
     lines = doctor.examine(doctor.Examination(lab.paths, choice.guests, everything, lab.uri, again))

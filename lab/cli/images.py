@@ -39,7 +39,7 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
     """Download and verify the cloud images of these guests, or of all guests that have one."""
     if update and offline:
         raise UsageError("--update and --offline contradict each other", hint="leave one of them out")
-    pulled = store.to_pull(catalog.load(), guests)
+    pulled = store.to_pull(catalog.load_catalog(), guests)
     needed = [] if offline else [guest for guest in pulled if update or not store.find(lab.paths, guest)]
     # All servers are asked at once: a download would try each of them again and again.
     unreachable = download.unreachable(store.cloud_image(guest).url for guest in needed)
@@ -59,7 +59,7 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
 @click.pass_obj
 def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
     """Build the images of these guests that are not in the store yet."""
-    built = store.to_build(catalog.load(), guests)
+    built = store.to_build(catalog.load_catalog(), guests)
     # A build that was killed leaves hundreds of MiB. No libvirt is needed to remove them.
     upkeep.sweep(lab.paths)
     return _pull_all(lab, built)
@@ -71,7 +71,7 @@ def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
 @click.pass_obj
 def images_import(lab: options.Lab, file: Path, name: str) -> int:
     """Copy a qcow2 disk into the store as the image of a cloud guest."""
-    guest = catalog.load().guest(name)
+    guest = catalog.load_catalog().guest(name)
     _say(guest, store.import_file(lab.paths, guest, file, UNWATCHED))
     return 0
 
@@ -84,7 +84,7 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
 
     A stored state is a guest right after its boot, or with a build deployed, from which later lanes start.
     """
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     users = upkeep.users(lab.paths, definitions)
     images: list[dict[str, Any]] = [
         {
@@ -140,7 +140,7 @@ def images_verify(lab: options.Lab) -> int:
 def images_prune(lab: options.Lab, dry_run: bool) -> int:
     """Remove images that no guest and no run uses, unfinished downloads, and stored states above the limit."""
     lab.sweep()
-    gone = upkeep.prune(lab.paths, catalog.load(), dry_run=dry_run)
+    gone = upkeep.prune(lab.paths, catalog.load_catalog(), dry_run=dry_run)
     for unused in gone:
         output.say(f"{'would remove' if dry_run else 'removed'} {unused.path} ({output.mib(unused.size)})")
     output.say(f"{len(gone)} unused, {output.mib(sum(unused.size for unused in gone))}")

@@ -65,7 +65,7 @@ def list_command(kind: str, as_json: bool) -> int:
 
     `lab matrix --list` lists cells.
     """
-    documents = rows(kind, catalog.load())
+    documents = rows(kind, catalog.load_catalog())
     if as_json:
         output.print_json({kind: documents})
         return 0

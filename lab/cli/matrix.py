@@ -93,7 +93,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
     if request.quiet:
         notices.listener = None
     hosts = _hosts(request)
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     gate_options = GateOptions.read(lab.paths, request.gate, request.gate_build, request.expect)
     if not request.only_list and hosts is None:
         lab.sweep()
@@ -223,7 +223,7 @@ def part_command(lab: options.Lab, file: IO[str], folder: Path) -> int:
     """
     notices.listener = None
     part = Part.read(file.read())
-    planned = part.plan(folder, catalog.load())
+    planned = part.plan(folder, catalog.load_catalog())
     lab.sweep()
     make_folder(folder)
     limits = HostLimits.of_this_host(1)

@@ -81,7 +81,7 @@ def _remedies() -> str:
 
 def _variants() -> str:
     rows = []
-    for name, variant in catalog.load().variants.items():
+    for name, variant in catalog.load_catalog().variants.items():
         sets = "; ".join(f"{kind}: {words}" for kind, knob in variant.knobs.items() if (words := knob.words()))
         expected = f"{variant.expect.status} {variant.expect.cause or ''}".strip()
         rows.append((f"`{name}`", variant.title, sets or "nothing", expected))
@@ -89,14 +89,14 @@ def _variants() -> str:
 
 
 def _guests() -> str:
-    guests = lists.rows("guests", catalog.load())
+    guests = lists.rows("guests", catalog.load_catalog())
     rows = [(f"`{guest['name']}`", guest["title"], guest["arch"], guest["image"]) for guest in guests]
     return _table(("guest", "what it is", "architecture", "its image"), rows)
 
 
 def _sets() -> str:
     rows = []
-    for row in lists.rows("sets", catalog.load()):
+    for row in lists.rows("sets", catalog.load_catalog()):
         guests, variants = ", ".join(row["guests"]), ", ".join(row["variants"])
         rows.append((f"`{row['name']}`", row["title"], guests, variants, "yes" if row["remedies"] else "no"))
     return _table(("set", "what it is", "guests", "variants", "tries remedies"), rows)
@@ -121,7 +121,7 @@ def _keys(kind: type[Any]) -> str:
 
 
 def _tests() -> str:
-    suite = catalog.load().suite
+    suite = catalog.load_catalog().suite
     return _table(("test", "needs"), [(f"`{name}`", str(needs)) for name, needs in suite.tests.items()])
 
 

@@ -95,7 +95,7 @@ def render_misdiagnoses(run: RunResult, folder: Path) -> str:
         run=run,
         review=review(run, folder),
         judged=WordsVerdict,
-        variants=catalog.load().variants,
+        variants=catalog.load_catalog().variants,
         format_command=format_command,
         versions=_versions,
         cured=cured,

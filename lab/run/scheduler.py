@@ -80,7 +80,7 @@ class Scheduler:
         self.backlog = self._decisions.backlog
         # The sysctls to read in each guest: those that variants set, and those that kept results hold, because
         # an experiment compares a cell with these. The catalog may have changed since they were made.
-        sysctls = set(catalog.load().sysctls([cell.variant for cell in planned.cells]))
+        sysctls = set(catalog.load_catalog().sysctls([cell.variant for cell in planned.cells]))
         for result in planned.earlier_results.values():
             sysctls.update(result.facts.sysctls if result.facts else ())
         self._work = Work(

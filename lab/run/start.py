@@ -16,7 +16,7 @@ from lab.base import paths
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.builds import rootfs
-from lab.catalog import Catalog, Variant, load, remedies
+from lab.catalog import Catalog, Variant, load_catalog, remedies
 from lab.guest import programs
 from lab.images import store
 from lab.lane import prepare_image
@@ -183,7 +183,9 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
         by_name[f"suite {cell.suite.name}"] = _digest(*cell.suite.texts())
     if options.experiments is not ExperimentPolicy.NEVER:
         # An experiment may try any variant as a change, and takes the cause from it.
-        by_name |= {f"variant {name}": _variant_digest(variant) for name, variant in load().variants.items()}
+        by_name |= {
+            f"variant {name}": _variant_digest(variant) for name, variant in load_catalog().variants.items()
+        }
     seed = paths.find_definitions() / "cloud-init"
     by_name["programs"] = _digest(*prepare_image.RECIPE, programs.loader(), *programs.sources().values())
     by_name["rule set"] = _digest_of_code(RULES)

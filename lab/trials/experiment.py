@@ -239,7 +239,7 @@ def with_experiment(
     ]
     series = Series(options.retries, running, cell, failed or suite.telling)
     shutil.rmtree(series.folder, ignore_errors=True)  # From a lane that died.
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     if result.status is Status.PASS:
         experiment, verdict = _find_breaking(series, definitions), result.verdict
     else:

@@ -82,7 +82,7 @@ class RemedyAttempt:
 
         So of two containers the suite runs in the remedy's.
         """
-        definitions = catalog.load()
+        definitions = catalog.load_catalog()
         runs = [remedy.run for remedy in self.remedies if remedy.run]
         changes = [Change(name, definitions.variant(name).knobs) for run in runs for name in run.variants]
         changes += [Change("service", {"service": run.service}) for run in runs if run.service]

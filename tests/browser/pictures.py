@@ -47,7 +47,7 @@ def middle(console: Console, run: RunResult, log: str) -> None:
     No record has the estimates of the time left. Here it is what the run then took.
     """
     assert run.run.finished, "the run is not finished"
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     tested = {
         build.name: builds.resolve_build(builds.format_argument(build), only_shown=True)
         for build in run.run.builds

@@ -127,7 +127,7 @@ class Lab:
         offline: bool = False,
         **options: Any,
     ) -> RunResult:
-        definitions = catalog.load()
+        definitions = catalog.load_catalog()
         choice = choose(definitions, guests=guests, variants=variants)
         for number, guest in enumerate(choice.guests):
             memory_mib = (sizes or {}).get(guest.name, guest.memory_mib)

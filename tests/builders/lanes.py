@@ -40,7 +40,7 @@ from lab.record import Outcome, SuiteRun, TestResult
 from tests.builders.facts import facts, probed, who
 from tests.builders.guests import base_image
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 GUEST = KNOWN.guest("debian-13")
 SUITE = KNOWN.suite
 OLD, NEW = Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")

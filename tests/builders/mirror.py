@@ -221,4 +221,4 @@ def pin(root: Path, name: str, build: str, digest: str) -> None:
 
 
 def guest(name: str) -> Guest:
-    return catalog.load().guest(name)
+    return catalog.load_catalog().guest(name)

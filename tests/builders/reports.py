@@ -45,7 +45,7 @@ from tests.builders.facts import facts
 from tests.builders.finished_cells import gathered
 from tests.builders.runs import host, run_of
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 POLICY, CLONE = "apparmor-userns-nocaps", "userns-sysctl"
 SWITCH, RESTRICT = "kernel.unprivileged_userns_clone", "kernel.apparmor_restrict_unprivileged_userns"
 UNLOAD = "apparmor_parser -R /etc/apparmor.d/unprivileged_userns"

@@ -34,7 +34,7 @@ from lab.run.observer import Observer
 from tests.builders import packages
 from tests.builders.processes import SECONDS
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 RELEASE = Wheel("0.10.8", "0.10.8")
 OTHER = Sysctl({"a.b": 1})
 VARIANTS = ["stock", "max-userns-zero", "userns-clone-off", "apparmor-userns-deny"]
@@ -130,7 +130,7 @@ def own_definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(definitions, "PACKAGE", tmp_path)
     monkeypatch.setattr(loading, "PACKAGE", tmp_path)
     monkeypatch.setattr(paths, "find_definitions", lambda: tmp_path)
-    loading.load.cache_clear()
+    loading.load_catalog.cache_clear()
     return tmp_path
 
 

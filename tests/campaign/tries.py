@@ -61,7 +61,7 @@ def untrue(run: RunResult) -> list[str]:
 
     A cell is blocked in just the tests that its cause breaks, or it says why it could not be run.
     """
-    suite, variants = catalog.load().suite, sorted(cell.variant for cell in run.cells)
+    suite, variants = catalog.load_catalog().suite, sorted(cell.variant for cell in run.cells)
     findings = [] if variants == sorted(VARIANTS) else [f"the cells are those of {variants}"]
     for cell in run.cells:
         failed = {test.name for test in cell.tests if test.outcome is not Outcome.PASS}

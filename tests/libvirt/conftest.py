@@ -45,7 +45,7 @@ def idle_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def guest() -> Guest:
-    return catalog.load().guest("debian-13")
+    return catalog.load_catalog().guest("debian-13")
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def own_definitions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     own = _definitions()
     yield
     if own != _definitions():
-        loading.load.cache_clear()
+        loading.load_catalog.cache_clear()
         remedies.load.cache_clear()
 
 
@@ -118,7 +118,7 @@ def root(mirror: Mirror, keys: dict[str, SigningKey], tmp_path: Path, monkeypatc
     """The lab's definitions, with the mirror as the source of every distribution."""
     made = definitions(tmp_path / "definitions", mirror.url, keys["good"])
     monkeypatch.setattr(loading, "find_definitions", lambda: made)
-    loading.load.cache_clear()
+    loading.load_catalog.cache_clear()
     return made
 
 

@@ -21,7 +21,7 @@ from lab.run.backlog import Backlog, Estimates, Ticket
 from tests.builders.cells import changed
 from tests.builders.lab import Seconds
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 GUESTS = list(KNOWN.guests)
 LONG, SHORT = GUESTS[0], GUESTS[1]
 OLD, NEW = Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")

@@ -35,7 +35,7 @@ from tests.builders.facts import executable, facts
 from tests.builders.lanes import FakeSession
 from tests.unit.test_docs import example
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 STOCK = KNOWN.variant("stock")
 
 # The guide's example: a program without Python, whose suite is a shell script.
@@ -106,7 +106,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(PACKAGE / "suites", tmp_path / "suites")
     monkeypatch.setattr(loading, "PACKAGE", tmp_path)
     monkeypatch.setattr(catalog.definitions, "PACKAGE", tmp_path)
-    loading.load.cache_clear()
+    loading.load_catalog.cache_clear()
     folder = tmp_path / "suites" / "box"
     folder.mkdir()
     for name, text in SUITE_FILES.items():

@@ -44,9 +44,9 @@ def root(tmp_path: Path) -> Path:
 
 def error_of(root: Path, file: str, text: str) -> str:
     (root / file).write_text(text)
-    loading.load.cache_clear()
+    loading.load_catalog.cache_clear()
     with pytest.raises(UsageError) as error:
-        catalog.load(root)
+        catalog.load_catalog(root)
     return str(error.value)
 
 
@@ -56,7 +56,7 @@ NOT_EXPECTED = {"bwrap-too-old", "cgroup-unavailable", "mount-symlink", "runtime
 
 
 def test_the_shipped_definitions_load_and_are_of_use() -> None:
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     assert {"debian-12", "debian-13", "debian-13-backports"} <= set(definitions.guests)
     assert definitions.set("quick").guests
     # Where titles are shown, the architecture is added to them.
@@ -72,14 +72,14 @@ def test_the_shipped_definitions_load_and_are_of_use() -> None:
 
 
 def test_variants_combine_under_one_name() -> None:
-    both = catalog.load().variant("max-userns-zero+userns-clone-off")
+    both = catalog.load_catalog().variant("max-userns-zero+userns-clone-off")
     assert both.name == "max-userns-zero+userns-clone-off"
     assert both.knobs == {
         "sysctl": Sysctl({"user.max_user_namespaces": 0, "kernel.unprivileged_userns_clone": 0})
     }
     # The cause that boxlite meets first, whatever the order in the name.
     assert both.expect.cause == "userns-sysctl"
-    both = catalog.load().variant("userns-clone-off+apparmor-userns-deny+stock")
+    both = catalog.load_catalog().variant("userns-clone-off+apparmor-userns-deny+stock")
     assert both.knobs.keys() == {"sysctl", "apparmor"}
     assert both.expect.cause == "userns-sysctl"
 
@@ -88,16 +88,16 @@ def test_variants_that_exclude_each_other_are_refused(root: Path) -> None:
     (root / "cloud-init/variants/on.toml").write_text(VARIANT + 'sysctl = { "a.b" = 1, "c.d" = 1 }')
     (root / "cloud-init/variants/off.toml").write_text(VARIANT + 'sysctl = { "a.b" = 0 }')
     with pytest.raises(UsageError, match=r"variants of on\+off cannot .* one guest: sysctl: a\.b is 1 and 0"):
-        catalog.load(root).variant("on+off")
+        catalog.load_catalog(root).variant("on+off")
     with pytest.raises(UsageError, match="no variant is called 'stok'"):
-        catalog.load(root).variant("stock+stok")
+        catalog.load_catalog(root).variant("stock+stok")
 
 
 def test_a_new_kind_of_setting_is_a_class_with_a_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = create_model("VariantFile", __base__=Variant, weather=(Weather | None, None))
     monkeypatch.setattr(loading, "VariantFile", file)
     (root / VARIANT_FILE).write_text(VARIANT + 'weather = { outside = "rain" }')
-    variant = catalog.load(root).variant("stock")
+    variant = catalog.load_catalog(root).variant("stock")
     assert variant.knobs["weather"].settings() == {"outside": "rain"}
     assert variant.knobs["weather"].differences(facts(kernel="sun"), who()) == ["the sun shines"]
     assert "found 1" in error_of(root, VARIANT_FILE, VARIANT + "weather = { outside = 1 }")
@@ -214,18 +214,18 @@ def test_everything_wrong_in_a_file_is_said_at_once(root: Path) -> None:
     # A file that is no text is named.
     (root / GUEST_FILE).write_bytes(b"title = '\xff'")
     with pytest.raises(UsageError, match=r"debian-13\.toml: not valid TOML"):
-        catalog.load(root)
+        catalog.load_catalog(root)
 
 
 @pytest.mark.parametrize("name", ["Debian-13", "debian_13", "-debian", "débian"])
 def test_a_name_that_is_none_is_refused(root: Path, name: str) -> None:
     assert f"{name}.toml: the file's name" in error_of(root, f"images/{name}.toml", GUEST)
     with pytest.raises(UsageError, match=f"no definitions in {root / 'none' / 'images'}"):
-        catalog.load(root / "none")
+        catalog.load_catalog(root / "none")
 
 
 def test_what_a_variant_cannot_tell_about_is_a_remedy_for_its_cause_with_a_reason() -> None:
-    variants = [variant for variant in catalog.load().variants.values() if variant.not_judged]
+    variants = [variant for variant in catalog.load_catalog().variants.values() if variant.not_judged]
     assert "apparmor-userns-nocaps" in [variant.name for variant in variants]
     for variant in variants:
         for name, reason in variant.not_judged.items():
@@ -233,7 +233,7 @@ def test_what_a_variant_cannot_tell_about_is_a_remedy_for_its_cause_with_a_reaso
             assert reason and "\n" not in reason
             assert len(reason) <= 300, "reports and pages cut it, and with it the source"
 
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     both = definitions.variant("apparmor-userns-nocaps+userns-clone-off")
     assert both.not_judged == definitions.variant("apparmor-userns-nocaps").not_judged != {}
 

@@ -12,7 +12,7 @@ from lab.probes import Facts, ProcessUser
 from lab.trials import experiment
 from tests.builders.facts import facts
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
 BOTH = KNOWN.variant("userns-clone-off+max-userns-zero")
 SHIPPED = Profile(name="unprivileged_userns", shipped="/etc/apparmor.d/unprivileged_userns")

@@ -423,7 +423,7 @@ def test_a_list_says_beside_the_table_what_the_cells_may_take(
 def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, run_lab: RunLab, what: str) -> None:
     printed = run_lab(0, "list", what)
     assert "\u2026" not in printed
-    guests = catalog.load().guests.items()
+    guests = catalog.load_catalog().guests.items()
     if what == "guests":
         expected = [[name, guest.title, guest.arch, guest.image.origin] for name, guest in guests]
         assert rows_listed(printed) == expected

@@ -49,7 +49,9 @@ UNSIGNED = {
     "amazonlinux-2023": "2023.12.20261101.0",
     "arch": "20261101.604814",
 }
-SIGNED = [name for name, known in catalog.load().guests.items() if getattr(known.image, "checksums", None)]
+SIGNED = [
+    name for name, known in catalog.load_catalog().guests.items() if getattr(known.image, "checksums", None)
+]
 GUESTS = [*SIGNED, *UNSIGNED]
 ADDRESSES = {
     FEDORA: (
@@ -298,7 +300,7 @@ def test_a_disk_of_another_definition_does_not_count(publish: Publish, paths: Pa
     store.ensure(paths, publish(UBUNTU), UNWATCHED)
     file = root / "images" / "pins" / "pins.toml"
     file.write_text(file.read_text().replace('"release-20260926"', '"release-20261101"'))
-    loading.load.cache_clear()  # As another process sees it.
+    loading.load_catalog.cache_clear()  # As another process sees it.
     assert store.find(paths, guest(UBUNTU)) is None
 
 
@@ -352,7 +354,7 @@ def test_a_wrong_guest_names_file_and_key(root: Path, name: str, old: str, new: 
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new))
     with pytest.raises(UsageError) as error:
-        catalog.load(root)
+        catalog.load_catalog(root)
     assert str(error.value).startswith(f"{file}: ")
     assert expected in str(error.value)
 

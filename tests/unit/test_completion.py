@@ -21,7 +21,7 @@ from tests.builders.runs import run_of
 
 SHELLS = ("bash", "zsh", "fish")
 NEWEST, OLDEST = RUNS = ["20261125-070000", "20261124-160000"]
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 BASH = "COMP_WORDS=(lab report 20261125); COMP_CWORD=2; _lab_completion lab"
 
 

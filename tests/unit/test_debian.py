@@ -19,7 +19,7 @@ from lab.images import debian, store
 from tests.builders.facts import executable
 from tests.builders.guests import task_to
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 
 WORKS = """
 echo "$@ selinux=$LAB_SELINUX $(readlink /proc/self/ns/mnt)" >"$ASKED"

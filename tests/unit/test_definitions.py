@@ -119,8 +119,12 @@ def test_a_run_goes_by_what_it_recorded(tmp_path: Path, monkeypatch: pytest.Monk
     shutil.copytree(remedies.FOLDER, tmp_path / "remedies")
     program = tmp_path / "begin.py"
     program.write_text("before")
-    before = catalog.load(tmp_path), remedies.load(tmp_path / "remedies"), programs.source(program)
+    before = catalog.load_catalog(tmp_path), remedies.load(tmp_path / "remedies"), programs.source(program)
     (tmp_path / "cloud-init" / "variants" / "stock.toml").write_text("this is not even TOML")
     (tmp_path / "remedies" / "jailer-off.toml").unlink()
     program.write_text("after")
-    assert (catalog.load(tmp_path), remedies.load(tmp_path / "remedies"), programs.source(program)) == before
+    assert (
+        catalog.load_catalog(tmp_path),
+        remedies.load(tmp_path / "remedies"),
+        programs.source(program),
+    ) == before

@@ -136,7 +136,7 @@ def commands(page: Path) -> list[str]:
 
 @cache
 def shipped() -> catalog.Catalog:
-    return catalog.load()
+    return catalog.load_catalog()
 
 
 @each_page
@@ -178,7 +178,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("file", ["images/debian-13-profiles.toml", "images/ubuntu-25.10.toml"])
 def test_the_examples_of_guests_load(root: Path, file: str) -> None:
     (root / file).write_text(example("adding-a-guest.md", file))
-    guest = catalog.load(root).guest(Path(file).stem)
+    guest = catalog.load_catalog(root).guest(Path(file).stem)
     assert guest.image.origin
 
 
@@ -190,9 +190,9 @@ def test_the_example_of_a_variant_loads(root: Path) -> None:
     ):
         file = f"cloud-init/variants/{name}.toml"
         (root / file).write_text(example("adding-a-variant.md", file))
-        loading.load.cache_clear()
-        assert list(catalog.load(root).variant(name).knobs) == kinds
-    assert catalog.load(root).variant("quiet-console").knobs["sysctl"].settings() == {
+        loading.load_catalog.cache_clear()
+        assert list(catalog.load_catalog(root).variant(name).knobs) == kinds
+    assert catalog.load_catalog(root).variant("quiet-console").knobs["sysctl"].settings() == {
         "kernel.printk": "3 4 1 7",
         "kernel.core_pattern": "|/bin/false %p",
         "net.ipv4.conf.eth0/1.forwarding": 0,

@@ -41,7 +41,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def examination(paths: Paths, *guests: str, uri: str = NOWHERE, again: bool = False) -> Examination:
     """Of these guests of the catalog, or of all of them."""
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     chosen = [definitions.guest(name) for name in guests or definitions.guests]
     return Examination(paths, chosen, list(definitions.guests.values()), uri, again)
 
@@ -58,13 +58,13 @@ def ask(paths: Paths, what: str, daemon: object = None, *guests: Guest) -> Requi
 
 
 def uefi_guest() -> Guest:
-    bios = catalog.load().guest("fedora-43")
+    bios = catalog.load_catalog().guest("fedora-43")
     image = bios.image.model_copy(update={"firmware": Firmware.UEFI})
     return bios.model_copy(update={"name": "mine", "image": image})
 
 
 def test_uefi_is_needed_by_the_guests_that_start_from_it(paths: Paths) -> None:
-    bios, uefi = catalog.load().guest("fedora-43"), uefi_guest()
+    bios, uefi = catalog.load_catalog().guest("fedora-43"), uefi_guest()
     [requirement] = [row for row in REQUIREMENTS if row.subject == "UEFI"]
     for chosen, state in ([bios], RequirementState.NOT_NEEDED), ([bios, uefi], RequirementState.BROKEN):
         of_these = Examination(paths, chosen, [bios, uefi], NOWHERE, daemon=Daemon())
@@ -93,7 +93,7 @@ def test_only_guests_of_the_other_architecture_need_it(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, machine: str, own: str, other: str, option: str
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    names = catalog.load().guests
+    names = catalog.load_catalog().guests
     for chosen, state in (
         ([own], RequirementState.NOT_NEEDED),
         ([own, other], RequirementState.LIMITED),

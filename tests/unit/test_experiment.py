@@ -39,7 +39,7 @@ from tests.builders.facts import facts as a_facts
 from tests.builders.facts import who
 from tests.builders.lanes import SUITE, Bench, FakeGuest, trust_guests
 
-CATALOG = catalog.load()
+CATALOG = catalog.load_catalog()
 BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]
 CLONE, LIMIT = "kernel.unprivileged_userns_clone", "user.max_user_namespaces"
 NOT_CLONE, NOT_LIMIT = f"without sysctl {CLONE}=0", f"without sysctl {LIMIT}=0"

@@ -157,7 +157,7 @@ def report(*entries: Entry) -> str:
 FAILED = "1 3\n" + report(*whole("first", call=("failed", CRASH)))
 
 
-STOCK = catalog.load().variant("stock")
+STOCK = catalog.load_catalog().variant("stock")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_options_of_a_suite_are_in_its_command(options: SuiteOptions, parts: lis
 
 def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under() -> None:
     session = FakeSession(prints("124 1200\n" + report(*whole("first"), phase("second", "setup"))))
-    variant = catalog.load().variant("apparmor-kvm-deny")
+    variant = catalog.load_catalog().variant("apparmor-kvm-deny")
     options = SuiteOptions(stretch=2.0)
     ran = guest_suite.run(session, BUILD, variant, speed=Speed(emulated=True), options=options)
     assert ran.cut_short == "was killed at its time limit of 1200 s"

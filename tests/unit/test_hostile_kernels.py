@@ -221,7 +221,7 @@ def test_nobody_else_makes_the_folder_of_the_kernels_files(
     monkeypatch.setattr(debian, "ON_DISK", tmp_path)
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user or 1000)
-    image = catalog.load().guest(RT_GUEST).image
+    image = catalog.load_catalog().guest(RT_GUEST).image
     assert isinstance(image, DebianImage)
     with pytest.raises(LabError, match="File exists") as error:
         debian.build(image, tmp_path, UNWATCHED, timeout=60)

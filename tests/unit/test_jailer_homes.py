@@ -10,7 +10,7 @@ import pytest
 
 from lab import catalog
 
-SUITE = catalog.load().suite
+SUITE = catalog.load_catalog().suite
 SHARED = SUITE.folder.parent / "_shared"
 # A boxlite whose runtime keeps disks and logs in its home, and lets a home have one runtime.
 BOXLITE = """

@@ -33,7 +33,9 @@ from tests.builders.cells import changed
 from tests.builders.runs import host
 
 BUILDS = [Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")]
-CELLS = choose(catalog.load(), guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells(BUILDS[1:])
+CELLS = choose(catalog.load_catalog(), guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells(
+    BUILDS[1:]
+)
 STOCK, OTHER = CELLS
 EMULATION = Acceleration(False, "no /dev/kvm")
 
@@ -227,7 +229,7 @@ def test_a_large_record_is_appended_to(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_a_run_writes_grows_as_its_cells_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SMALL_RECORD", 1)
-    stock = catalog.load().variant("stock")
+    stock = catalog.load_catalog().variant("stock")
     variants = [stock.model_copy(update={"name": f"v{number}"}) for number in range(64)]
     cells = [replace(STOCK, variant=variant) for variant in variants]
     growing = record(tmp_path, cells=cells)

@@ -39,7 +39,7 @@ from lab.plan import Cell
 base, event = Path(sys.argv[1]), sys.argv[2]
 paths = Paths(cache=base / "cache", state=base / "state")
 leftovers.FIRST_PORT, leftovers.LAST_PORT = 23250, 23299
-definitions = catalog.load()
+definitions = catalog.load_catalog()
 cell = Cell(definitions.guest("debian-13"), definitions.variant("stock"), Wheel("0.10.8", "0.10.8"))
 shell.WATCH_SECONDS = 0.05
 

@@ -32,7 +32,7 @@ from tests.builders.facts import put as put_texts
 from tests.builders.guests import base_image, put_image
 from tests.builders.runs import run_of
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 RELEASE = Wheel("0.10.8", "0.10.8")
 RT = "linux-image-rt-amd64"
 RT_GUEST = f"debian-13@{RT}"

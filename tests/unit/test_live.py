@@ -37,7 +37,7 @@ def console_on(out: StringIO, *, is_terminal: bool = False, height: int = 24, wi
 def cells_to_run(
     *builds: str, guests: str = "debian-13", variants: str = "stock max-userns-zero"
 ) -> list[Cell]:
-    choice = choose(catalog.load(), guests=guests.split(), variants=variants.split())
+    choice = choose(catalog.load_catalog(), guests=guests.split(), variants=variants.split())
     return choice.cells([Wheel(name, name) for name in builds or ("0.10.8",)])
 
 
@@ -198,7 +198,7 @@ def test_the_table_fills_in_and_an_undecided_cell_is_a_dot(clock: SimpleNamespac
 @pytest.mark.parametrize("spare", [-12, -1, 0, 12])
 def test_squares_are_shown_if_they_fit(spare: int) -> None:
     """They are not even made if they cannot; that must never leave out those that fit."""
-    cells = cells_to_run(guests=GUESTS, variants=" ".join(catalog.load().variants))
+    cells = cells_to_run(guests=GUESTS, variants=" ".join(catalog.load_catalog().variants))
     height = len(screen(live_of(cells, width=80, height=1000)).splitlines()) + spare
     live = live_of(cells, width=80, height=height)
     assert screen(live).startswith("guest") is (spare >= 0)

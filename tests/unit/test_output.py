@@ -203,7 +203,7 @@ def test_each_list_is_json_with_documented_keys(what: str, run_lab: RunLab) -> N
 
 
 def test_the_lists_hold_the_catalog(run_lab: RunLab) -> None:
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     assert [entry["name"] for entry in listed("guests", run_lab)] == list(definitions.guests)
     architectures = {entry["name"]: entry["arch"] for entry in listed("guests", run_lab)}
     assert (architectures["debian-13"], architectures["debian-13-arm64"]) == ("x86_64", "aarch64")
@@ -227,7 +227,7 @@ def test_images_are_listed_with_those_who_use_them(
     document = json.loads(run_lab(0, "images", "list", "--json").out)
     told = {"folder": str(folder), "bytes": 0, "built": "today", "sha256": "1" * 64, "source": "built"}
     assert document["images"] == [{"guests": users, **told}]
-    assert document["without_image"] == [name for name in catalog.load().guests if name not in users]
+    assert document["without_image"] == [name for name in catalog.load_catalog().guests if name not in users]
 
 
 @pytest.mark.parametrize(

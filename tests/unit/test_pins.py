@@ -44,7 +44,7 @@ def test_the_newest_listed_build_is_pinned_with_the_date(newer: Mirror, root: Pa
     assert (written[UBUNTU].build, written[UBUNTU].digest) == (NEW, None)
     assert written["fedora-43"].build == "43-1.6"
     assert pins_file(root).read_text().startswith("# Which build of each published disk")
-    loading.load.cache_clear()  # As another process sees it.
+    loading.load_catalog.cache_clear()  # As another process sees it.
     assert cloud(guest(UBUNTU)).build == NEW
 
 
@@ -102,7 +102,7 @@ def other(root: Path, mirror: Mirror) -> Iterator[Mirror]:
         mirrors = f'mirrors = ["{served.url}/second/{{build}}"]'
         lines = [mirrors if line.startswith("mirrors") else line for line in file.read_text().splitlines()]
         file.write_text("\n".join(lines))
-        loading.load.cache_clear()
+        loading.load_catalog.cache_clear()
         yield served
 
 
@@ -175,9 +175,9 @@ def test_what_mirrors_differ_in_is_not_pinned(mirror: Mirror, other: Mirror, roo
 )
 def test_a_wrong_pin_is_named(mirror: Mirror, root: Path, text: str, told: str) -> None:
     pins_file(root).write_text(text)
-    loading.load.cache_clear()
+    loading.load_catalog.cache_clear()
     with pytest.raises(UsageError, match=told):
-        catalog.load(root)
+        catalog.load_catalog(root)
 
 
 def test_pull_update_pins_and_says_so(newer: Mirror, root: Path, home: Path, run_lab: RunLab) -> None:
@@ -191,7 +191,7 @@ def test_pull_all_names_servers_that_are_gone(mirror: Mirror, root: Path, home: 
         pass
     for file in (root / "images").glob("*.toml"):
         file.write_text(file.read_text().replace(mirror.url, gone.url))
-    loading.load.cache_clear()
+    loading.load_catalog.cache_clear()
     told = run_lab(3, "images", "pull").err
     for name in load_pins(pins_file(root)):
         assert f"lab: {name}: {gone.host} cannot be reached: Connection refused\n  next: " in told

@@ -12,7 +12,7 @@ from lab.builds import Build
 from lab.builds.kinds.wheel import Wheel
 from lab.record import ExperimentPolicy, RunOptions, Status
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 RELEASE = Wheel("0.10.8", "0.10.8")
 OLDER = Wheel("0.10.7", "0.10.7")
 OWN = Wheel("0.10.8@12345678", "0.10.8", Path("/my wheels/b.whl"))

@@ -31,7 +31,7 @@ from lab.machine.domain import Network
 from tests.builders.guests import TwoLabs, base_image, put_prepared, put_published, task_to
 from tests.builders.lanes import FakeLane, FakeSession
 
-GUEST = catalog.load().guest("ubuntu-24.04")
+GUEST = catalog.load_catalog().guest("ubuntu-24.04")
 APT = PackageManager.APT
 IMAGE = base_image(Path("/store/cloud"), Firmware.BIOS)
 EMULATION = Acceleration(False, "a test")

@@ -26,7 +26,7 @@ from tests.builders.facts import facts
 from tests.builders.guests import base_image
 from tests.builders.lanes import EMULATION, FakeLane, FakeSession, prints
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 RESULT_OF_SUCCESS = '{"v1": {"errors": [], "datasource": "DataSourceNoCloud [seed=/dev/vdb]", "more": 1}}'
 
 

@@ -18,7 +18,7 @@ from tests.builders.cells import cell
 from tests.builders.guests import base_image
 from tests.builders.runs import run_of
 
-CATALOG = catalog.load()
+CATALOG = catalog.load_catalog()
 GUEST = CATALOG.guest("debian-13")
 BUILDS = [BuildRecord(name=name, version=name, source=INDEX) for name in ("0.10.8", "0.9.0")]
 

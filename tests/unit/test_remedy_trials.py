@@ -36,7 +36,7 @@ from tests.builders.cells import changed
 from tests.builders.facts import facts, probe, probed
 from tests.builders.lanes import SUITE, Bench, FakeGuest, FakeLane, fails, trust_guests
 
-CATALOG = catalog.load()
+CATALOG = catalog.load_catalog()
 CELL = Cell(CATALOG.guest("debian-13"), CATALOG.variant("userns-clone-off"), Wheel("0.10.8", "0.10.8"))
 KNOWN = remedies.load()
 BLOCKED = [name for name, needs in SUITE.tests.items() if needs is Needs.SANDBOX]

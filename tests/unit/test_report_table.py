@@ -82,7 +82,7 @@ def test_why_cells_were_left_out_is_said_once_for_each_reason() -> None:
 # A guest's name takes 19 columns, a square 22, with two spaces between them.
 @pytest.mark.parametrize(("width", "columns"), [(60, 1), (80, 2), (120, 4), (240, 8)])
 def test_a_table_that_is_too_wide_is_many_and_breaks_no_word(width: int, columns: int) -> None:
-    variants = catalog.load().variants
+    variants = catalog.load_catalog().variants
     cause = "a-cause-of-22-letters-"
     run = run_of(
         *[

@@ -46,7 +46,7 @@ from tests.builders.reports import (
 )
 from tests.builders.reports import ran as ran_of_plan
 
-SUITE = catalog.load().suite
+SUITE = catalog.load_catalog().suite
 VERIFIED, NO_HELP, CANNOT = RemedyOutcome.VERIFIED, RemedyOutcome.DOES_NOT_HELP, RemedyOutcome.CANNOT
 HELD, NOT_HELD, NOT_TESTED = ClaimOutcome.HELD, ClaimOutcome.NOT_HELD, ClaimOutcome.NOT_TESTED
 AVOIDS = RemedyOutcome.AVOIDS
@@ -215,7 +215,7 @@ def test_what_the_table_names_exists() -> None:
     for row in assertions.ROWS:
         assert row["observer"] in observers.OBSERVERS
         assert set(row.get("given", {}).get("remedies", [])) <= remedies.load().keys()
-        assert row.get("variant", "stock") in catalog.load().variants
+        assert row.get("variant", "stock") in catalog.load_catalog().variants
 
 
 def test_evidence_that_cannot_be_read_shows_nothing(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_the_border_between_good_and_bad(
 
 # -- what a cell shows
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 SUITE = KNOWN.suite
 JAILED = "jailer_enabled_box_starts_and_executes"
 ISOLATED, OTHER = SUITE.witness, "development_mode_disables_jailer"

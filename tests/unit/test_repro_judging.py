@@ -15,7 +15,7 @@ from tests.builders.report_texts import FAMILY, KILLED, MOVED, PROBE, TWICE
 
 RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 NOCAPS = "apparmor-userns-nocaps"
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 LINE = 'apparmor="DENIED" operation="capable" profile="unprivileged_userns" comm="{}" capname="sys_admin"'
 DATA = Path(__file__).parent / "data/repro"
 # Texts by the cause that they make likely, and those that make none likely.

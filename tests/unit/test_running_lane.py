@@ -226,7 +226,7 @@ def test_a_step_s_time_has_no_waiting_in_it(bench: Bench, monkeypatch: pytest.Mo
 
 def test_a_guest_enforces_what_it_promises_unless_the_variant_itself_says_otherwise(bench: Bench) -> None:
     service = bench.service()
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     service.lane.guest = definitions.guest("debian-13-selinux")
     permissive = facts(selinux={"mode": "permissive"})
     bench.guest.shows = permissive

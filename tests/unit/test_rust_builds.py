@@ -28,7 +28,7 @@ from tests.builders.rust import Crate
 from tests.unit.test_build_kinds import Guest, put
 
 UPSTREAM = load_suite("upstream-jailer")
-STOCK = catalog.load().variant("stock")
+STOCK = catalog.load_catalog().variant("stock")
 CONTROL, WITNESS = UPSTREAM.control, UPSTREAM.witness
 PLACE = "/opt/boxlite"
 
@@ -247,7 +247,7 @@ def test_an_archive_needs_nothing_of_its_workspace(whole: Deployed, crate: Crate
 
 # -- suites besides that of the jailer, and tests of one name in several binaries
 
-LOADED = catalog.load()
+LOADED = catalog.load_catalog()
 LIBRARY = """
 #[cfg(test)] mod jailer { mod tests {
     #[test] fn test_jailer_full_flow_with_real_tempdir() {}

@@ -26,7 +26,7 @@ from tests.builders.facts import facts
 from tests.builders.lanes import fails
 from tests.builders.runs import host
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 IPC = "user.max_ipc_namespaces"
 RELEASE = Wheel("0.10.8", "0.10.8")
 CELLS = choose(KNOWN, guests=["debian-12", "debian-13"], variants=["stock"]).cells([RELEASE])

@@ -179,7 +179,7 @@ def test_a_host_of_arm64_has_packages_of_its_own(tmp_path: Path, host: str) -> N
         assert f"UEFI firmware {COLUMNS[host]['firmware.arm64']}\n" in done.stdout
 
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])

@@ -30,7 +30,7 @@ from tests.builders.guests import base_image
 from tests.builders.lanes import EMULATION, Bench, FakeGuest, FakeSession, prints, put_stand_ins
 from tests.builders.processes import on_terminal
 
-DEFINITIONS = catalog.load()
+DEFINITIONS = catalog.load_catalog()
 BUILD = Wheel("0.10.8", "0.10.8")
 
 

@@ -49,7 +49,7 @@ def load_definitions(file: Path) -> None:
     for name, text in ((VARIANT_FILE, VARIANT), (SET_FILE, SET)):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    catalog.load(root)
+    catalog.load_catalog(root)
 
 
 # Where the file is, and what reads it.

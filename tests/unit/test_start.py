@@ -154,13 +154,15 @@ def test_a_new_variant_does_not_stop_a_resume(tmp_path: Path, monkeypatch: pytes
     run = finish(tmp_path, begin(tmp_path, SMALL, options=options))
     new = KNOWN.variant("userns-clone-off").model_copy(update={"name": "new"})
     later = replace(KNOWN, variants={**KNOWN.variants, "new": new})
-    monkeypatch.setattr(start, "load", lambda: later)
+    monkeypatch.setattr(start, "load_catalog", lambda: later)
     begun = resume(run, later)
     assert "variant new" in begun.info.definitions
     # An experiment may have tried what this one was.
     changed = new.model_copy(update={"title": "Other"})
     again = run.model_copy(update={"run": begun.info})
-    monkeypatch.setattr(start, "load", lambda: replace(KNOWN, variants={**KNOWN.variants, "new": changed}))
+    monkeypatch.setattr(
+        start, "load_catalog", lambda: replace(KNOWN, variants={**KNOWN.variants, "new": changed})
+    )
     with pytest.raises(UsageError, match="changed since: variant new\n"):
         resume(again, later)
 

@@ -27,9 +27,9 @@ from tests.builders.guests import base_image
 
 CLIENT, HOST = KeyPair("client's own", "client's public"), KeyPair("host's own", "host's public")
 STATE = b"memory and disk"
-GUEST = catalog.load().guest("debian-13")
+GUEST = catalog.load_catalog().guest("debian-13")
 TOLD = GUEST.image.model_copy(update={"kernel_arguments": "quiet"})
-BACKPORTS = catalog.load().guest("debian-13-backports")
+BACKPORTS = catalog.load_catalog().guest("debian-13-backports")
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def kept_one_after_another(host: Host, *guests: str) -> list[StoredState]:
     """Boots of these guests, each stored a minute after the one before."""
     stored = []
     for minute, name in enumerate(guests):
-        state = replace(host, guest=catalog.load().guest(name)).keep()
+        state = replace(host, guest=catalog.load_catalog().guest(name)).keep()
         assert state is not None
         os.utime(state.folder, (60 * minute, 60 * minute))
         stored.append(state)
@@ -286,7 +286,7 @@ def test_the_state_unused_for_longest_goes_first(host: Host, of_one_gib: None, t
     assert states.stored(host.paths) == [first, third, second]
     limited = replace(host, paths=replace(host.paths, states_gib=3))
     assert states.above_limit(limited.paths) == []
-    fourth = replace(limited, guest=catalog.load().guest("debian-13-podman")).keep()
+    fourth = replace(limited, guest=catalog.load_catalog().guest("debian-13-podman")).keep()
     assert states.stored(host.paths) == [fourth, first, third]
     # The one that was just stored stays whatever its size.
     kept = replace(host, paths=replace(host.paths, states_gib=0)).keep()

@@ -27,7 +27,7 @@ from tests.builders.guests import TwoLabs, make_disk
 from tests.builders.mirror import Mirror, pin
 from tests.builders.runs import run_of
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 GUEST = KNOWN.guest("debian-13")
 pytestmark = pytest.mark.usefixtures("roomy", "x86_64_host")
 
@@ -175,7 +175,7 @@ CLOUD = "debian-13-cloud"
 
 @pytest.fixture
 def definitions(root: Path) -> Catalog:
-    return catalog.load()
+    return catalog.load_catalog()
 
 
 @pytest.fixture
@@ -246,14 +246,14 @@ def test_a_disk_that_no_guest_can_start_from_is_not_imported(
 def test_a_disk_other_than_the_pinned_one_is_not_imported(paths: Paths, root: Path, file: Path) -> None:
     pin(root, CLOUD, "20261101-2300", f"sha512:{'0' * 128}")
     with pytest.raises(UsageError, match=f"does not have the digest that images/{CLOUD}.toml pins"):
-        store.import_file(paths, catalog.load().guest(CLOUD), file, UNWATCHED)
+        store.import_file(paths, catalog.load_catalog().guest(CLOUD), file, UNWATCHED)
     with pytest.raises(UsageError, match="the image of debian-13 is built locally"):
-        store.import_file(paths, catalog.load().guest("debian-13"), file, UNWATCHED)
+        store.import_file(paths, catalog.load_catalog().guest("debian-13"), file, UNWATCHED)
 
 
 def test_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> None:
     pin(root, CLOUD, "20261101-2300", f"sha512:{compute_digest(file, 'sha512')}")
-    guest = catalog.load().guest(CLOUD)
+    guest = catalog.load_catalog().guest(CLOUD)
     assert store.import_file(paths, guest, file, UNWATCHED) == store.find(paths, guest)
 
 

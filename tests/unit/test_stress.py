@@ -29,7 +29,7 @@ from tests.builders.output import printed
 from tests.builders.processes import ONE_CELL, RunLab
 from tests.builders.runs import run_of
 
-KNOWN = catalog.load()
+KNOWN = catalog.load_catalog()
 STOCK = KNOWN.variant("stock")
 RELEASE = Wheel("0.10.8", "0.10.8")
 ALL = list(Stress)

@@ -18,7 +18,7 @@ from lab.base.architecture import X86_64
 from lab.base.files import hash_file
 from lab.builds import rootfs
 
-SUITE = catalog.load().suite.folder
+SUITE = catalog.load_catalog().suite.folder
 SHARED = SUITE.parent / "_shared"
 # What the suite imports of boxlite; 0.9 has AdvancedBoxOptions in the module below alone.
 EXPORTED = ["Boxlite", "BoxOptions", "ImageRegistry", "NetworkSpec", "Options", "SecurityOptions"]

@@ -21,7 +21,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("twin", twins.TWINS, ids=lambda twin: str(twin.original))
 def test_a_twin_is_defined_as_its_original_under_a_name_of_its_own(root: Path, twin: Twin) -> None:
-    definitions = catalog.load(root)
+    definitions = catalog.load_catalog(root)
     own, original = definitions.guest(twin.name), definitions.guest(twin.original)
     # The build is found in a listing, not taken from the original's pin.
     assert cloud(own) == cloud(original).model_copy(update={"build": None, "digest": None})
@@ -33,7 +33,7 @@ def test_a_twin_is_defined_as_its_original_under_a_name_of_its_own(root: Path, t
 
 
 def test_no_twin_of_a_distribution_is_among_the_lab_s_own_guests() -> None:
-    own = [guest for name, guest in catalog.load().guests.items() if name.startswith(TWIN)]
+    own = [guest for name, guest in catalog.load_catalog().guests.items() if name.startswith(TWIN)]
     # Nobody publishes a disk of WSL2.
     named = {guest.name: guest.title.partition(":")[0] for guest in own}
     assert named == {"twin-wsl2": "Twin of WSL2, not WSL2"}

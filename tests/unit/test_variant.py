@@ -31,7 +31,7 @@ from lab.trials import experiment
 from tests.builders.facts import facts, printed_facts, who
 from tests.builders.lanes import FakeSession
 
-KNOWN = catalog.load().variants
+KNOWN = catalog.load_catalog().variants
 SHIPPED_PROFILE = "/etc/apparmor.d/unprivileged_userns"
 ALLOW_LIST = "/usr/share/apparmor/extra-profiles/bwrap-userns-restrict"
 
@@ -116,7 +116,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["service-restrict-namespaces"], facts(systemd=False), "has no systemd"),
         (KNOWN["service-restrict-suid"], facts(bubblewrap={"version": "0.8.0"}), "its bubblewrap 0.8.0 d"),
         (
-            catalog.load().variant("apparmor-mount-deny-quiet+podman-privileged"),
+            catalog.load_catalog().variant("apparmor-mount-deny-quiet+podman-privileged"),
             facts(podman=True),
             "the suite cannot be started by apparmor (",
         ),
@@ -375,7 +375,7 @@ class Guest(FakeSession):
 
 def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_in_anew() -> None:
     guest = Guest()
-    two = catalog.load().variant("apparmor-userns-deny+max-userns-zero")
+    two = catalog.load_catalog().variant("apparmor-userns-deny+max-userns-zero")
     read = begin(guest, two, mark=CellStart("a mark", 1000.5), sysctls=["user.max_pid_namespaces"])
     assert read == facts()
     assert guest.requests.pop() == "tester is logged out"
@@ -444,7 +444,7 @@ def test_values_are_read_back_whatever_the_spaces_in_them(value: Any, read: str)
 
 
 def test_the_sysctls_of_every_variant_are_asked_for_and_of_those_that_are_made_for_one_run() -> None:
-    definitions = catalog.load()
+    definitions = catalog.load_catalog()
     both = definitions.variant("userns-clone-off+max-userns-zero")
     assert both.sysctls == ["kernel.unprivileged_userns_clone", "user.max_user_namespaces"]
     assert definitions.variant("stock").sysctls == []
@@ -489,4 +489,4 @@ def test_the_settings_of_a_service_are_those_that_the_probe_reads_back() -> None
 
 def test_two_containers_contradict_each_other() -> None:
     with pytest.raises(UsageError, match="container: kind is default and privileged"):
-        catalog.load().variant("podman+as-root+podman-privileged")
+        catalog.load_catalog().variant("podman+as-root+podman-privileged")

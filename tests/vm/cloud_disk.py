@@ -191,11 +191,11 @@ def published(built: CloudDisk, sources: str, folder: Path, *names: str) -> Iter
         key = SigningKey(ring, "good@example.org")
         root = definitions(folder / "definitions", mirror.url, key)
         patched.setattr(loading, "find_definitions", lambda: root)
-        loading.load.cache_clear()
+        loading.load_catalog.cache_clear()
         for name in names:
             mirror.publish(guest(name), made, key)
         yield
-    loading.load.cache_clear()
+    loading.load_catalog.cache_clear()
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def _test_home(suffix: str = "") -> Path:
 
 @pytest.fixture(scope="session")
 def definitions() -> Catalog:
-    return catalog.load()
+    return catalog.load_catalog()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from tests.vm.conftest import RELEASE
 from tests.vm.shared import SharedRun
 from tests.vm.test_causes import MORE, PLAIN, PODMAN, SELINUX
 
-GUESTS = catalog.load().sets["built"].guests
+GUESTS = catalog.load_catalog().sets["built"].guests
 # Every guest that the lab builds itself, in a cell that fails, so that its evidence is gathered.
 BUILT = SharedRun(
     "every-built-guest",

@@ -53,7 +53,7 @@ def run(twin: Twin, own: Paths, paths: Paths, tmp_path_factory: pytest.TempPathF
             # Nothing is pinned: the build is found in the distribution's listing.
             assert invoke("images", "pull", "--update", twin.name)[0] == 0
             # The file of pins was read already.
-            loading.load.cache_clear()
+            loading.load_catalog.cache_clear()
             made = own.state / twin.name
             words = ["--jobs", "1", "--no-remedies", "-g", twin.name, *variants, "--build", RELEASE]
             invoke("matrix", *words, "-o", made)

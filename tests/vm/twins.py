@@ -193,7 +193,7 @@ def published(twin: Twin, built: CloudDisk, folder: Path, patched: pytest.Monkey
         key = SigningKey(ring, "good@example.org")
         root = with_twins(folder / "definitions", mirror.url, key)
         patched.setattr(loading, "find_definitions", lambda: root)
-        loading.load.cache_clear()
+        loading.load_catalog.cache_clear()
         disk = with_sources(built, folder / "disk.qcow2", packages.url)
         mirror.publish(guest(twin.name).pinned(twin.pin), disk.read_bytes(), key)
         disk.unlink()

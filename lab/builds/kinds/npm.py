@@ -25,7 +25,7 @@ from lab.base.paths import Paths
 from lab.builds import archives, wheels
 from lab.builds._base import FILES, FOLDER, DeployStep
 from lab.builds.pytest_tests import RUNNER, PytestTests
-from lab.catalog import DebianImage, Suite, load, load_suite
+from lab.catalog import DebianImage, Suite, load_catalog, load_suite
 from lab.probes import Facts
 
 PROJECT = "@boxlite-ai/boxlite"
@@ -232,7 +232,7 @@ def node_packages(paths: Paths, facts: Facts, task: Task) -> list[Path]:
     They are kept in the cache. Raises NotApplicable if the guest is none of the Debian releases that the lab
     builds guests of, LabError if they cannot be fetched.
     """
-    images = [guest.image for guest in load().guests.values() if isinstance(guest.image, DebianImage)]
+    images = [guest.image for guest in load_catalog().guests.values() if isinstance(guest.image, DebianImage)]
     of_release = [image for image in images if image.suite == facts.os.version_codename]
     if facts.os.id != "debian" or not of_release:
         raise NotApplicable(
