@@ -19,4 +19,12 @@ from lab.catalog.definitions import (
     Variant,
     choose_expectation,
 )
-from lab.catalog.loading import Catalog, key_file, load_catalog, load_pins, load_suite, load_suites, pins_file
+from lab.catalog.loading import (
+    Catalog,
+    find_key_file,
+    load_catalog,
+    load_pins,
+    load_suite,
+    load_suites,
+    pins_file,
+)

@@ -122,7 +122,7 @@ def load_suites() -> list[Suite]:
     return sorted(map(load_suite, names), key=lambda suite: suite.name != "jailer")
 
 
-def key_file(name: str, root: Path | None = None) -> Path:
+def find_key_file(name: str, root: Path | None = None) -> Path:
     """Return the file of a key that signs checksums, below `root` or in the lab's own definitions."""
     return (root or find_definitions()) / "images" / "keys" / name
 
@@ -154,9 +154,9 @@ def _pinned(root: Path, guests: Mapping[str, Guest]) -> dict[str, Guest]:
 def _check_keys(root: Path, catalog: Catalog) -> None:
     for guest in catalog.guests.values():
         signed = guest.image.checksums if isinstance(guest.image, CloudImage) else None
-        if signed and not key_file(signed.key, root).is_file():
+        if signed and not find_key_file(signed.key, root).is_file():
             file = root / "images" / f"{guest.name}.toml"
-            raise UsageError(f"{file}: image.checksums.key: there is no file {key_file(signed.key, root)}")
+            raise UsageError(f"{file}: image.checksums.key: there is no file {find_key_file(signed.key, root)}")
 
 
 def _lookup[T](kind: str, name: str, by_name: Mapping[str, T]) -> T:

@@ -22,7 +22,7 @@ from lab.catalog import (
     Guest,
     Pin,
     UnsignedChecksums,
-    key_file,
+    find_key_file,
     load_pins,
     pins_file,
 )
@@ -74,7 +74,7 @@ class PublishedDisk:
 def inputs(image: CloudImage) -> bytes:
     """Return everything that selects the disk and verifies it, as bytes to be hashed."""
     fields = {"url", "build", "checksums", "digest"}
-    key = key_file(image.checksums.key).read_bytes() if image.checksums else b""
+    key = find_key_file(image.checksums.key).read_bytes() if image.checksums else b""
     return image.model_dump_json(include=fields).encode() + key
 
 
@@ -105,7 +105,7 @@ def resolve_disk(guest: Guest, image: CloudImage, task: Task) -> PublishedDisk:
         content = download.read(address, task)
         suffix = checksums.form.suffix
         detached = download.read(f"{address}{suffix}", task) if suffix else None
-        text = verify_signature(content, detached, key_file(checksums.key), download.short(address))
+        text = verify_signature(content, detached, find_key_file(checksums.key), download.short(address))
     except NotPublished:
         if image.archived is None:
             raise

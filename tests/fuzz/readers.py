@@ -25,7 +25,7 @@ from lab.builds.kinds import npm
 from lab.builds.kinds import wheel as wheel_kind
 from lab.builds.kinds.nextest import read_results
 from lab.builds.pytest_tests import read_reportlog
-from lab.catalog import Guest, kernels, key_file, load_pins, remedies, toml
+from lab.catalog import Guest, find_key_file, kernels, load_pins, remedies, toml
 from lab.catalog.definitions import Set, Suite, VariantFile
 from lab.catalog.remedies import Remedy
 from lab.causes import evidence
@@ -400,7 +400,7 @@ def _checksums(content: bytes, _folder: Path) -> None:
 
 
 def _signature(content: bytes, _folder: Path) -> None:
-    cloud.verify_signature(content, None, key_file("ubuntu-cloud"), "SUMS")
+    cloud.verify_signature(content, None, find_key_file("ubuntu-cloud"), "SUMS")
 
 
 def _disk(content: bytes, folder: Path) -> None:
