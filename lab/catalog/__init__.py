@@ -22,9 +22,9 @@ from lab.catalog.definitions import (
 from lab.catalog.loading import (
     Catalog,
     find_key_file,
+    find_pins_file,
     load_catalog,
     load_pins,
     load_suite,
     load_suites,
-    pins_file,
 )

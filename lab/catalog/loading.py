@@ -127,7 +127,7 @@ def find_key_file(name: str, root: Path | None = None) -> Path:
     return (root or find_definitions()) / "images" / "keys" / name
 
 
-def pins_file(root: Path | None = None) -> Path:
+def find_pins_file(root: Path | None = None) -> Path:
     """Return the file of pinned builds, below `root` or in the lab's own definitions."""
     return (root or find_definitions()) / "images" / "pins" / "pins.toml"
 
@@ -139,7 +139,7 @@ def load_pins(file: Path) -> dict[str, Pin]:
 
 def _pinned(root: Path, guests: Mapping[str, Guest]) -> dict[str, Guest]:
     """The guests, each with its pinned build unless its definition has one itself."""
-    file, pinned = pins_file(root), dict(guests)
+    file, pinned = find_pins_file(root), dict(guests)
     for name, pin in load_pins(file).items():
         guest = _lookup("guest", name, guests)
         if isinstance(guest.image, CloudImage) and guest.image.build is not None:

@@ -160,7 +160,7 @@ def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: 
             moved = cloud.move_pin(guest, store.cloud_image(guest), task)
             if moved != guest:
                 output.say(
-                    f"{guest.name}: pinned {store.cloud_image(moved).build}; review {catalog.pins_file()}"
+                    f"{guest.name}: pinned {store.cloud_image(moved).build}; review {catalog.find_pins_file()}"
                 )
             image = store.update(lab.paths, moved, task)
         else:

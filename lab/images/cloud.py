@@ -23,8 +23,8 @@ from lab.catalog import (
     Pin,
     UnsignedChecksums,
     find_key_file,
+    find_pins_file,
     load_pins,
-    pins_file,
 )
 from lab.images import disk, download
 
@@ -240,7 +240,7 @@ def move_pin(guest: Guest, image: CloudImage, task: Task) -> Guest:
     pinned = guest.pinned(pin)
     assert isinstance(pinned.image, CloudImage)
     resolve_disk(pinned, pinned.image, task)
-    _write_pin(pins_file(), guest.name, pin)
+    _write_pin(find_pins_file(), guest.name, pin)
     return pinned
 
 

@@ -12,7 +12,7 @@ from lab import catalog
 from lab.base.activity import UNWATCHED
 from lab.base.errors import ImageNotAvailable, UsageError
 from lab.base.paths import Paths
-from lab.catalog import Guest, load_pins, loading, pins_file
+from lab.catalog import Guest, find_pins_file, load_pins, loading
 from lab.images import store
 from lab.images.cloud import move_pin, newest_build
 from tests.builders.mirror import Mirror, SigningKey, cloud, guest, path_of, redirect, serving
@@ -40,21 +40,21 @@ def newer(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> Mirror:
 def test_the_newest_listed_build_is_pinned_with_the_date(newer: Mirror, root: Path) -> None:
     moved = move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), UNWATCHED)
     assert cloud(moved).build == NEW
-    written = load_pins(pins_file(root))
+    written = load_pins(find_pins_file(root))
     assert (written[UBUNTU].build, written[UBUNTU].digest) == (NEW, None)
     assert written["fedora-43"].build == "43-1.6"
-    assert pins_file(root).read_text().startswith("# Which build of each published disk")
+    assert find_pins_file(root).read_text().startswith("# Which build of each published disk")
     loading.load_catalog.cache_clear()  # As another process sees it.
     assert cloud(guest(UBUNTU)).build == NEW
 
 
 def test_a_build_of_another_key_is_not_pinned(newer: Mirror, root: Path, keys: Keys, disk: bytes) -> None:
-    before = pins_file(root).read_text()
+    before = find_pins_file(root).read_text()
     newer.publish(at(UBUNTU, NEW), disk, keys["another"])
     newer.list_builds(guest(UBUNTU), NEW, OLD)
     with pytest.raises(ImageNotAvailable, match="signed by another key"):
         move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), UNWATCHED)
-    assert pins_file(root).read_text() == before
+    assert find_pins_file(root).read_text() == before
 
 
 def test_an_archived_release_works(mirror: Mirror, root: Path, keys: Keys, disk: bytes, paths: Paths) -> None:
@@ -88,10 +88,10 @@ def test_the_newest_build_goes_by_numbers_and_where_there_is_none_the_address_is
 
 def test_a_pin_that_did_not_move_keeps_its_date(mirror: Mirror, root: Path, keys: Keys, disk: bytes) -> None:
     mirror.publish(guest(UBUNTU), disk, keys["good"])
-    before = pins_file(root).read_text().replace("2026-11-26", "2026-01-02")
-    pins_file(root).write_text(before)
+    before = find_pins_file(root).read_text().replace("2026-11-26", "2026-01-02")
+    find_pins_file(root).write_text(before)
     move_pin(guest(UBUNTU), cloud(guest(UBUNTU)), UNWATCHED)
-    assert pins_file(root).read_text() == before
+    assert find_pins_file(root).read_text() == before
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_two_mirrors_pin_a_digest(mirror: Mirror, other: Mirror, root: Path, pat
     digest = hashlib.sha512(disk).hexdigest()
     serve_sums(mirror, other, digest, digest)
     moved = move_pin(guest(DEBIAN), cloud(guest(DEBIAN)), UNWATCHED)
-    pin = tomllib.loads(pins_file(root).read_text())[DEBIAN]
+    pin = tomllib.loads(find_pins_file(root).read_text())[DEBIAN]
     assert (pin["build"], pin["digest"]) == (BUILD, f"sha512:{digest}")
     assert pin["mirrors"] == [mirror.host, other.host]
     mirror.files[path_of(moved)] = disk
@@ -143,7 +143,7 @@ def test_the_checksum_of_one_disk_is_pinned_in_either_form(
     text = "# 5 bytes\n" + line.format(digest="a" * 64, disk=disk)
     mirror.files[f"{folder}/{file.format(build=build)}"] = text.encode()
     move_pin(guest(name), cloud(guest(name)), UNWATCHED)
-    assert load_pins(pins_file(root))[name].digest == f"sha256:{'a' * 64}"
+    assert load_pins(find_pins_file(root))[name].digest == f"sha256:{'a' * 64}"
 
 
 @pytest.mark.parametrize("fault", ["disagrees", "lacks it", "sends it without encryption"])
@@ -161,7 +161,7 @@ def test_what_mirrors_differ_in_is_not_pinned(mirror: Mirror, other: Mirror, roo
         other.faults[path] = [redirect(f"http://localhost:{other.host.rpartition(':')[2]}{path}")]
     with pytest.raises(ImageNotAvailable, match=problems[fault]):
         move_pin(guest(DEBIAN), cloud(guest(DEBIAN)), UNWATCHED)
-    assert DEBIAN not in load_pins(pins_file(root))
+    assert DEBIAN not in load_pins(find_pins_file(root))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_what_mirrors_differ_in_is_not_pinned(mirror: Mirror, other: Mirror, roo
     ],
 )
 def test_a_wrong_pin_is_named(mirror: Mirror, root: Path, text: str, told: str) -> None:
-    pins_file(root).write_text(text)
+    find_pins_file(root).write_text(text)
     loading.load_catalog.cache_clear()
     with pytest.raises(UsageError, match=told):
         catalog.load_catalog(root)
@@ -182,7 +182,7 @@ def test_a_wrong_pin_is_named(mirror: Mirror, root: Path, text: str, told: str) 
 
 def test_pull_update_pins_and_says_so(newer: Mirror, root: Path, home: Path, run_lab: RunLab) -> None:
     lines = run_lab(0, "images", "pull", "--update", UBUNTU).out.splitlines()
-    assert lines[0] == f"{UBUNTU}: pinned {NEW}; review {pins_file(root)}"
+    assert lines[0] == f"{UBUNTU}: pinned {NEW}; review {find_pins_file(root)}"
     assert lines[1].startswith(f"{UBUNTU}: sha256 ")
 
 
@@ -193,6 +193,6 @@ def test_pull_all_names_servers_that_are_gone(mirror: Mirror, root: Path, home: 
         file.write_text(file.read_text().replace(mirror.url, gone.url))
     loading.load_catalog.cache_clear()
     told = run_lab(3, "images", "pull").err
-    for name in load_pins(pins_file(root)):
+    for name in load_pins(find_pins_file(root)):
         assert f"lab: {name}: {gone.host} cannot be reached: Connection refused\n  next: " in told
     assert "with --offline no server is asked" in told
