@@ -136,7 +136,7 @@ def _template() -> "jinja2.Template":
 
 
 @cache
-def load(folder: Path = FOLDER) -> Mapping[str, Remedy]:
+def load_remedies(folder: Path = FOLDER) -> Mapping[str, Remedy]:
     """Return all remedies by name, sorted by loss. Raises UsageError for a wrong file.
 
     A folder is read once in the life of a process, as the catalog is.
@@ -156,7 +156,7 @@ def load(folder: Path = FOLDER) -> Mapping[str, Remedy]:
 
 def find(name: str) -> Remedy:
     """Return one remedy. Raises UsageError for an unknown name."""
-    remedies = load()
+    remedies = load_remedies()
     if name not in remedies:
         raise make_unknown_name_error("remedy", name, remedies)
     return remedies[name]

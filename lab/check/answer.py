@@ -109,7 +109,7 @@ class HostAnswer:
 
 def judge(report: HostReport, published: Published) -> HostAnswer:
     """Say what to expect of boxlite on a host."""
-    all_remedies = remedies.load()
+    all_remedies = remedies.load_remedies()
     findings = diagnose(report)
     names = [finding.name for finding in findings]
     own_system, related = _alike(report, published)

@@ -126,7 +126,7 @@ def remedies_command(context: click.Context) -> int:
     if context.invoked_subcommand is not None:
         return 0
     table = Table("remedy", "loss", "what it does, and for which causes", box=None, pad_edge=False)
-    for name, remedy in remedies.load().items():
+    for name, remedy in remedies.load_remedies().items():
         table.add_row(name, f"{remedy.loss}", escape(remedy.title))
         table.add_row("", "", f"[dim]{', '.join(remedy.cures)}[/]")
     output.console().print(table, soft_wrap=True)

@@ -54,7 +54,7 @@ def _command_sections(command: click.Command, name: str) -> Iterator[str]:
 
 
 def _causes() -> str:
-    loaded = remedies.load()
+    loaded = remedies.load_remedies()
     rows = []
     for name, cause in causes.known().items():
         cures = ", ".join(f"`{remedy.name}`" for remedy in remedies.candidates(loaded, [name]))
@@ -64,7 +64,7 @@ def _causes() -> str:
 
 def _remedies() -> str:
     rows, sections = [], []
-    for name, remedy in remedies.load().items():
+    for name, remedy in remedies.load_remedies().items():
         changes = "the host" if remedy.host else "how boxlite is run"
         rows.append((f"[`{name}`](#{name})", str(remedy.loss), changes, remedy.title))
         usage = f"Script: `lab remedies show {name} --script`."

@@ -76,7 +76,7 @@ def review(run: RunResult, folder: Path) -> Review:
     unread: list[str] = []
 
     def add(cell: FinishedCell) -> str:
-        judged = words.judge(cell.result, cell.words, remedies.load())
+        judged = words.judge(cell.result, cell.words, remedies.load_remedies())
         counts[judged] += 1
         if judged is not None and judged is not WordsVerdict.RIGHT:
             key = (judged, cell.words.essence, *(finding.name for finding in cell.result.causes))
@@ -116,7 +116,7 @@ def _versions(cell: FinishedCell) -> list[str]:
 
 
 def _advice(cell: FinishedCell, command: str) -> list[RemedyResult]:
-    all_remedies = remedies.load()
+    all_remedies = remedies.load_remedies()
     return [
         remedy
         for remedy in cell.result.remedies

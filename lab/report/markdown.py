@@ -31,7 +31,7 @@ def render(run: RunResult, folder: Path | None = None, *, linked: bool = True) -
     If the run's `folder` is given, boxlite's own diagnosis of each cell is judged too. `linked`: with links to
     evidence.
     """
-    all_remedies = remedies.load()
+    all_remedies = remedies.load_remedies()
     weaknesses = protection.find_weaknesses(run.cells)
 
     @notices.guard_text

@@ -109,7 +109,7 @@ def render(subject: Subject) -> str:
 
 def _cures(cells: Sequence[CellResult]) -> list[Cure]:
     """The verified remedies, for each cell the one that gives up least first."""
-    by_name = remedies.load()
+    by_name = remedies.load_remedies()
     cures = []
     for cell in cells:
         for trial in cell.remedies:

@@ -49,7 +49,7 @@ def _advised_remedies(text: ReportText, index: int) -> Iterator[str]:
     from lab.catalog import remedies  # Few reports have such a command.
 
     words = text.lines[index].text
-    for name, remedy in remedies.load().items():
+    for name, remedy in remedies.load_remedies().items():
         starts = [(words.find(phrase), phrase) for phrase in remedy.advised if phrase in words]
         if any(_is_proposed(text, index, start, start + len(phrase)) for start, phrase in starts):
             yield name

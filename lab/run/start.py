@@ -191,7 +191,7 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
     by_name["rule set"] = _digest_of_code(RULES)
     by_name["deployment"] = _digest_of_code(DEPLOYMENT)
     if options.remedies:
-        by_name |= {f"remedy {name}": remedy.digest for name, remedy in remedies.load().items()}
+        by_name |= {f"remedy {name}": remedy.digest for name, remedy in remedies.load_remedies().items()}
     if options.rootfs:
         # A layout that was deleted counts as changed.
         by_name["rootfs"] = _digest(rootfs.read_index(Path(options.rootfs)))

@@ -247,7 +247,7 @@ class Trials:
         If none cures alone, the cheapest that lifts the first cause is the base, and on top of it come the
         candidates for the next cause that shows, until one lifts that, and so on.
         """
-        by_name, names = remedies.load(), [finding.name for finding in self.earlier_result.causes]
+        by_name, names = remedies.load_remedies(), [finding.name for finding in self.earlier_result.causes]
         trials = [self._try((remedy,)) for remedy in remedies.candidates(by_name, names)]
         is_cured = any(trial.result.result is RemedyOutcome.VERIFIED for trial in trials)
         base = None if is_cured else next((trial for trial in trials if trial.lifted(names[0])), None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab.catalog import remedies
 
-KNOWN = remedies.load()
+KNOWN = remedies.load_remedies()
 # The host's paths in the scripts; tests move them below a temporary folder.
 PLACES = re.compile(r"/etc/|/var/lib/|/proc/|/sys/|/usr/share/|/usr/bin/bwrap|/dev/kvm|/tmp\b")
 

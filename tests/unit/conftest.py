@@ -71,7 +71,7 @@ def own_definitions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     if own != _definitions():
         loading.load_catalog.cache_clear()
-        remedies.load.cache_clear()
+        remedies.load_remedies.cache_clear()
 
 
 @pytest.fixture(scope="module")

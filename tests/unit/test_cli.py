@@ -457,12 +457,12 @@ def test_rows_are_aligned_and_never_cut(
 def test_remedies_are_listed_with_what_they_give_up(home: Path, run_lab: RunLab) -> None:
     printed = run_lab(0, "remedies")
     names = [line.split()[0] for line in printed.splitlines() if line[:1].strip()]
-    defined = list(remedies.load())
+    defined = list(remedies.load_remedies())
     assert names[: len(defined) + 1] == ["remedy", *defined]
     assert (printed.err, "userns-sysctl" in printed) == ("", True)
 
 
-@pytest.mark.parametrize("name", remedies.load())
+@pytest.mark.parametrize("name", remedies.load_remedies())
 def test_a_remedy_is_shown_with_its_price_and_how_it_is_done(home: Path, run_lab: RunLab, name: str) -> None:
     remedy = remedies.find(name)
     printed = run_lab(0, "remedies", "show", name)

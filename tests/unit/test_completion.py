@@ -75,7 +75,7 @@ print(sorted({{"pydantic", "rich", "libvirt", "paramiko", "lab.catalog", "lab.ru
         (["matrix -g debian-13 -v userns-cl+"], ["userns-clone-off"]),
         (["shell debian-13"], list(KNOWN.variants)),
         (["matrix --set"], list(KNOWN.sets)),
-        (["remedies show"], sorted(remedies.load(), key="{}.toml".format)),
+        (["remedies show"], sorted(remedies.load_remedies(), key="{}.toml".format)),
         # Builds: the releases in the cache, or files.
         (["matrix --build", "matrix --gate-build"], ["0.10.8"]),
         (["shell debian-13 --build ./dist/+"], ["<file>"]),

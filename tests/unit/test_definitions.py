@@ -47,7 +47,7 @@ def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.M
     tries = RunOptions(remedies=True)
     before = start.digests(SMALL, tries)
     without = start.digests(SMALL, RunOptions())
-    all_remedies = remedies.load()
+    all_remedies = remedies.load_remedies()
     assert changed(without, before) == sorted(f"remedy {name}" for name in all_remedies)
     # And every variant of one that makes experiments.
     made = start.digests(SMALL, RunOptions(experiments=ExperimentPolicy.UNCLEAR))
@@ -55,7 +55,9 @@ def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.M
     assert changed(without, made) == sorted(f"variant {name}" for name in others)
     other = all_remedies["jailer-off"].model_copy(update={"price": "nothing at all"})
     monkeypatch.setattr(
-        remedies, "load", lambda: {**all_remedies, "jailer-off": other, "new": all_remedies["preflight"]}
+        remedies,
+        "load_remedies",
+        lambda: {**all_remedies, "jailer-off": other, "new": all_remedies["preflight"]},
     )
     after = start.digests(SMALL, tries)
     assert changed(before, after) == ["remedy jailer-off", "remedy new"]
@@ -119,12 +121,16 @@ def test_a_run_goes_by_what_it_recorded(tmp_path: Path, monkeypatch: pytest.Monk
     shutil.copytree(remedies.FOLDER, tmp_path / "remedies")
     program = tmp_path / "begin.py"
     program.write_text("before")
-    before = catalog.load_catalog(tmp_path), remedies.load(tmp_path / "remedies"), programs.source(program)
+    before = (
+        catalog.load_catalog(tmp_path),
+        remedies.load_remedies(tmp_path / "remedies"),
+        programs.source(program),
+    )
     (tmp_path / "cloud-init" / "variants" / "stock.toml").write_text("this is not even TOML")
     (tmp_path / "remedies" / "jailer-off.toml").unlink()
     program.write_text("after")
     assert (
         catalog.load_catalog(tmp_path),
-        remedies.load(tmp_path / "remedies"),
+        remedies.load_remedies(tmp_path / "remedies"),
         programs.source(program),
     ) == before

@@ -218,7 +218,7 @@ def test_the_example_of_a_remedy_loads_and_its_script_is_clean(tmp_path: Path) -
     folder = tmp_path / "remedies"
     shutil.copytree(PACKAGE / "remedies", folder)
     (folder / "userns-limit-64.toml").write_text(example("adding-a-remedy.md", file))
-    loaded = remedies.load(folder)
+    loaded = remedies.load_remedies(folder)
     assert "userns-limit-64" in [remedy.name for remedy in remedies.candidates(loaded, ["userns-limit"])]
     script = tmp_path / "script.sh"
     script.write_text(loaded["userns-limit-64"].script())

@@ -11,7 +11,7 @@ from lab.base.errors import UsageError
 from lab.catalog import remedies
 from lab.record import Needs
 
-KNOWN = remedies.load()
+KNOWN = remedies.load_remedies()
 ON_THE_HOST = [name for name, remedy in KNOWN.items() if remedy.host]
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
@@ -44,7 +44,7 @@ def test_what_gives_up_least_is_tried_first_and_the_jailer_is_given_up_last() ->
 def test_a_remedy_for_a_cause_that_there_is_not_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ask.toml").write_text(MINIMAL.replace("userns-sysctl", "userns-sysctls"))
     with pytest.raises(UsageError, match=r"ask\.toml: cures: .*userns-sysctls") as error:
-        remedies.load(tmp_path)
+        remedies.load_remedies(tmp_path)
     assert "userns-sysctl" in (error.value.hint or "")
 
 
@@ -57,7 +57,7 @@ def test_candidates_of_two_causes_are_those_of_either_and_each_once() -> None:
 def test_a_remedy_is_one_file_dropped_into_the_folder(tmp_path: Path) -> None:
     (tmp_path / "ask.toml").write_text(MINIMAL)
     (tmp_path / "ask-first.toml").write_text(MINIMAL.replace("loss = 3", "loss = 2"))
-    loaded = remedies.load(tmp_path)
+    loaded = remedies.load_remedies(tmp_path)
     assert list(loaded) == ["ask-first", "ask"]
     assert [remedy.name for remedy in remedies.candidates(loaded, ["userns-sysctl"])] == ["ask-first", "ask"]
     assert "name=ask\n" in loaded["ask"].script()
@@ -75,7 +75,7 @@ def test_a_wrong_file_is_named_with_the_key(tmp_path: Path, before: str, after: 
     assert before in MINIMAL
     (tmp_path / "ask.toml").write_text(MINIMAL.replace(before, after))
     with pytest.raises(UsageError) as raised:
-        remedies.load(tmp_path)
+        remedies.load_remedies(tmp_path)
     assert error in str(raised.value)
     assert str(tmp_path / "ask.toml") in str(raised.value)
 

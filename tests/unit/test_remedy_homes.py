@@ -75,7 +75,7 @@ class Machine:
         self.put(program, STAND_IN.format(attack=attack, program=program))
 
     def command(self, name: str, steps: str) -> tuple[list[str], dict[str, str]]:
-        (self.folder / "remedy.sh").write_text(remedies.load()[name].script())
+        (self.folder / "remedy.sh").write_text(remedies.load_remedies()[name].script())
         (self.folder / "steps.sh").write_text(HOST + steps)
         return [*IN_NAMESPACE, str(self.folder / "steps.sh")], {**os.environ, "given": str(self.folder)}
 

@@ -214,7 +214,7 @@ def test_each_observer_can_say_yes_and_no() -> None:
 def test_what_the_table_names_exists() -> None:
     for row in assertions.ROWS:
         assert row["observer"] in observers.OBSERVERS
-        assert set(row.get("given", {}).get("remedies", [])) <= remedies.load().keys()
+        assert set(row.get("given", {}).get("remedies", [])) <= remedies.load_remedies().keys()
         assert row.get("variant", "stock") in catalog.load_catalog().variants
 
 

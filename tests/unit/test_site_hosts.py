@@ -22,7 +22,7 @@ from tests.builders.cells import changed
 from tests.builders.facts import DEBIAN, facts
 from tests.builders.output import Parsed, run_folder, site_of
 
-KNOWN = remedies.load()
+KNOWN = remedies.load_remedies()
 
 
 def loaded(base: Path, *cells: CellResult) -> Site:

@@ -62,7 +62,7 @@ def blocked(*names: str, tried: Sequence[tuple[str, RemedyOutcome]] = (), **more
 
 
 def judged(folder: Path, log: str, result: CellResult, said: str = examples.SAID) -> WordsVerdict | None:
-    return words.judge(result, read(folder, log, said), remedies.load())
+    return words.judge(result, read(folder, log, said), remedies.load_remedies())
 
 
 @pytest.mark.parametrize(("log", "blames", "advised"), LOGS)
@@ -71,7 +71,7 @@ def test_blame_and_advice_are_read(tmp_path: Path, log: str, blames: list[str], 
     assert diagnosis.message == examples.SAID
     assert diagnosis.file == "boxlite/box-a/logs/boxlite.log.2026-11-24"
     assert diagnosis.blames == blames
-    all_remedies = remedies.load().items()
+    all_remedies = remedies.load_remedies().items()
     by_command = [
         [name for name, remedy in all_remedies if remedy.is_advised_by(command)]
         for command in diagnosis.advises

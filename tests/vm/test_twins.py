@@ -91,7 +91,7 @@ def test_what_remedies_need_is_in_the_guest_without_a_network(
     twin: Twin, run: RunResult, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for remedy, variant in twin.remedies.items():
-        script = remedies.load()[remedy].script()
+        script = remedies.load_remedies()[remedy].script()
         # With the whole script the state is put in place, not only looked at.
         command = ["sh", "-c", script, remedy, "--yes"]
         where = [twin.name, variant, "--build", RELEASE, "--user", "root"]
