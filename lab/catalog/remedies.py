@@ -154,7 +154,7 @@ def load_remedies(folder: Path = FOLDER) -> Mapping[str, Remedy]:
     return dict(sorted(remedies.items(), key=lambda item: (item[1].loss, item[0])))
 
 
-def find(name: str) -> Remedy:
+def find_remedy(name: str) -> Remedy:
     """Return one remedy. Raises UsageError for an unknown name."""
     remedies = load_remedies()
     if name not in remedies:

@@ -139,7 +139,7 @@ def remedies_command(context: click.Context) -> int:
 @click.option("--script", is_flag=True, help="Print a shell script that applies the remedy on your own host.")
 def remedies_show(name: str, script: bool) -> int:
     """Show what a remedy does, what it costs, and how to apply it."""
-    remedy = remedies.find(name)
+    remedy = remedies.find_remedy(name)
     if script:
         if remedy.host is None:
             raise UsageError(

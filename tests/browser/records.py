@@ -91,7 +91,7 @@ def _blocked(guest: str, build: str, status: Status = Status.XFAIL, **more: Any)
                 result=RemedyOutcome.VERIFIED,
                 price="nothing that Debian gives",
                 seconds=30,
-                scripts={CURE: remedies.find(CURE).digest},
+                scripts={CURE: remedies.find_remedy(CURE).digest},
             ),
             RemedyResult(name="jailer-off", result=RemedyOutcome.AVOIDS, price="all of it", seconds=20),
             RemedyResult(

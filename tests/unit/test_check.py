@@ -22,7 +22,7 @@ from tests.builders.cells import cell as a_cell
 from tests.builders.facts import DEBIAN, facts, printed_facts, probe, who
 from tests.builders.output import run_folder, site_of
 
-CURE = remedies.find("userns-clone-on")
+CURE = remedies.find_remedy("userns-clone-on")
 CLONE, RESTRICT = "kernel.unprivileged_userns_clone", ubuntu.RESTRICT
 EPERM = probe(1, "unshare: unshare failed: Operation not permitted")
 REFUSED = dict.fromkeys(("unshare_user", "unshare_user_root", "bwrap_user", "bwrap_all"), EPERM)

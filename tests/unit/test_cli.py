@@ -464,7 +464,7 @@ def test_remedies_are_listed_with_what_they_give_up(home: Path, run_lab: RunLab)
 
 @pytest.mark.parametrize("name", remedies.load_remedies())
 def test_a_remedy_is_shown_with_its_price_and_how_it_is_done(home: Path, run_lab: RunLab, name: str) -> None:
-    remedy = remedies.find(name)
+    remedy = remedies.find_remedy(name)
     printed = run_lab(0, "remedies", "show", name)
     assert printed.err == ""
     words = " ".join(printed.split())
@@ -476,4 +476,4 @@ def test_a_remedy_is_shown_with_its_price_and_how_it_is_done(home: Path, run_lab
 
 def test_the_script_that_is_printed_is_the_one_that_the_lab_runs(home: Path, run_lab: RunLab) -> None:
     printed = run_lab(0, "remedies", "show", "userns-clone-on", "--script")
-    assert printed == remedies.find("userns-clone-on").script()
+    assert printed == remedies.find_remedy("userns-clone-on").script()

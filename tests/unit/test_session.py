@@ -19,7 +19,7 @@ from lab.machine.seed import new_keys
 from tests.builders.lanes import FakeSession, prints
 from tests.fleet.server import User, environment, paramiko_server
 
-REMEDY = remedies.find("userns-clone-on")
+REMEDY = remedies.find_remedy("userns-clone-on")
 
 
 def dying(times: int) -> Callable[[], None]:

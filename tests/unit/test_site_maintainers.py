@@ -46,7 +46,7 @@ def failed(**more: Any) -> CellResult:
 def whole_cell() -> CellResult:
     """A failed cell with everything that its page shows of a record."""
     step = ExperimentStep(changes=["without sysctl a.b=0"], outcome=StepOutcome.PASSES, seconds=3.0)
-    digest = remedies.find(CURE).digest
+    digest = remedies.find_remedy(CURE).digest
     return failed(
         tests=[TestResult(name="box_starts", outcome=Outcome.FAIL, seconds=1.5, message="no sandbox")],
         remedies=[

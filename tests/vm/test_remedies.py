@@ -42,7 +42,7 @@ def test_what_cures_is_verified_by_the_script_that_users_get(cell: CellResult, f
     cured = tried(cell, name)
     assert (cured.result, cured.reason) == (RemedyOutcome.VERIFIED, "")
     [script] = [file for file in cured.evidence if file.endswith(f"{name}.sh")]
-    assert (folder / script).read_text() == remedies.find(name).script()
+    assert (folder / script).read_text() == remedies.find_remedy(name).script()
     assert cured.scripts == {name: sha256((folder / script).read_bytes()).hexdigest()}
     [log] = [file for file in cured.evidence if file.endswith(f"{name}.log")]
     text = (folder / log).read_text()
