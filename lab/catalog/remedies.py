@@ -162,6 +162,6 @@ def find_remedy(name: str) -> Remedy:
     return remedies[name]
 
 
-def candidates(remedies: Mapping[str, Remedy], causes: Collection[str]) -> list[Remedy]:
+def choose_candidates(remedies: Mapping[str, Remedy], causes: Collection[str]) -> list[Remedy]:
     """Return the remedies that claim to cure one of these causes, in the order of `remedies`."""
     return [remedy for remedy in remedies.values() if not set(causes).isdisjoint(remedy.cures)]

@@ -140,7 +140,7 @@ def judge(report: HostReport, published: Published) -> HostAnswer:
         advice=tuple(_advise(names, report, cured, all_remedies)),
         otherwise=tuple(
             remedy.name
-            for remedy in remedies.candidates(all_remedies, names[:1])
+            for remedy in remedies.choose_candidates(all_remedies, names[:1])
             if remedy.run and not remedy.changes_service
         ),
         same_system=bool(own_system),
@@ -235,7 +235,7 @@ def _advise(
     values = settings.of_report(report)
     return advice or [
         _advice(remedy)
-        for remedy in remedies.candidates(all_remedies, causes[:1])
+        for remedy in remedies.choose_candidates(all_remedies, causes[:1])
         if (remedy.host or remedy.changes_service) and not settings.compare(values, remedy.helps_with).differing
     ]
 

@@ -148,7 +148,9 @@ class CellAnswer:
         facts = settings.of_facts(self.result.cell.facts) if self.result.cell.facts else {}
         return [
             remedy
-            for remedy in remedies.candidates(self.results.remedies, [cause.name for cause in self.findings])
+            for remedy in remedies.choose_candidates(
+                self.results.remedies, [cause.name for cause in self.findings]
+            )
             if remedy.name not in names and not settings.compare(facts, remedy.helps_with).differing
         ]
 

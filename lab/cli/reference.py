@@ -57,7 +57,7 @@ def _causes() -> str:
     loaded = remedies.load_remedies()
     rows = []
     for name, cause in causes.known().items():
-        cures = ", ".join(f"`{remedy.name}`" for remedy in remedies.candidates(loaded, [name]))
+        cures = ", ".join(f"`{remedy.name}`" for remedy in remedies.choose_candidates(loaded, [name]))
         rows.append((f"`{name}`", str(cause.breaks), cause.explanation, cures))
     return _table(("cause", "breaks", "what blocks boxlite", "remedies"), rows)
 

@@ -248,12 +248,12 @@ class Trials:
         candidates for the next cause that shows, until one lifts that, and so on.
         """
         by_name, names = remedies.load_remedies(), [finding.name for finding in self.earlier_result.causes]
-        trials = [self._try((remedy,)) for remedy in remedies.candidates(by_name, names)]
+        trials = [self._try((remedy,)) for remedy in remedies.choose_candidates(by_name, names)]
         is_cured = any(trial.result.result is RemedyOutcome.VERIFIED for trial in trials)
         base = None if is_cured else next((trial for trial in trials if trial.lifted(names[0])), None)
         while base is not None and (remaining := base.result.causes):
             below, base = base.remedies, None
-            for remedy in remedies.candidates(by_name, remaining[:1]):
+            for remedy in remedies.choose_candidates(by_name, remaining[:1]):
                 if remedy in below or not (remedy.host or remedy.changes_service):
                     continue
                 trials.append(self._try((*below, remedy)))

@@ -202,7 +202,7 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
     assert [cell.trials.experiment is not None for cell in run.cells] == [True, True]
 
 
-CANDIDATES = [remedy.name for remedy in remedies.candidates(remedies.load_remedies(), ["userns-limit"])]
+CANDIDATES = [remedy.name for remedy in remedies.choose_candidates(remedies.load_remedies(), ["userns-limit"])]
 
 
 def blocked_and_found(_running: RunningLane, cell: Cell) -> CellResult:

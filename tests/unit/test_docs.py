@@ -219,7 +219,7 @@ def test_the_example_of_a_remedy_loads_and_its_script_is_clean(tmp_path: Path) -
     shutil.copytree(PACKAGE / "remedies", folder)
     (folder / "userns-limit-64.toml").write_text(example("adding-a-remedy.md", file))
     loaded = remedies.load_remedies(folder)
-    assert "userns-limit-64" in [remedy.name for remedy in remedies.candidates(loaded, ["userns-limit"])]
+    assert "userns-limit-64" in [remedy.name for remedy in remedies.choose_candidates(loaded, ["userns-limit"])]
     script = tmp_path / "script.sh"
     script.write_text(loaded["userns-limit-64"].script())
     done = subprocess.run([SHELLCHECK, "--shell=sh", script], capture_output=True, text=True, check=False)

@@ -49,9 +49,9 @@ def test_a_remedy_for_a_cause_that_there_is_not_is_refused(tmp_path: Path) -> No
 
 
 def test_candidates_of_two_causes_are_those_of_either_and_each_once() -> None:
-    both = [remedy.name for remedy in remedies.candidates(KNOWN, ["userns-sysctl", "userns-limit"])]
+    both = [remedy.name for remedy in remedies.choose_candidates(KNOWN, ["userns-sysctl", "userns-limit"])]
     assert both == ["preflight", "userns-clone-on", "userns-limit-raise", "privileged-container", "jailer-off"]
-    assert remedies.candidates(KNOWN, ["unknown"]) == []
+    assert remedies.choose_candidates(KNOWN, ["unknown"]) == []
 
 
 def test_a_remedy_is_one_file_dropped_into_the_folder(tmp_path: Path) -> None:
@@ -59,7 +59,10 @@ def test_a_remedy_is_one_file_dropped_into_the_folder(tmp_path: Path) -> None:
     (tmp_path / "ask-first.toml").write_text(MINIMAL.replace("loss = 3", "loss = 2"))
     loaded = remedies.load_remedies(tmp_path)
     assert list(loaded) == ["ask-first", "ask"]
-    assert [remedy.name for remedy in remedies.candidates(loaded, ["userns-sysctl"])] == ["ask-first", "ask"]
+    assert [remedy.name for remedy in remedies.choose_candidates(loaded, ["userns-sysctl"])] == [
+        "ask-first",
+        "ask",
+    ]
     assert "name=ask\n" in loaded["ask"].script()
 
 

@@ -428,7 +428,7 @@ def test_another_way_to_run_boxlite_can_take_variants_of_its_own(
     run = container.run.model_copy(update={"variants": variants})
     guest = Guest([SYSCTL])
     changed = container.model_copy(update={"run": run})
-    monkeypatch.setattr(remedies, "candidates", lambda _remedies, _causes: [changed])
+    monkeypatch.setattr(remedies, "choose_candidates", lambda _remedies, _causes: [changed])
     tried = try_all(guest)["privileged-container"]
     assert tried.result == result
     assert tried.reason.startswith(reason)
