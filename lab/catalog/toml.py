@@ -38,13 +38,13 @@ def load_folder[D: BaseModel](folder: Path, model: type[D]) -> dict[str, D]:
 def load_file[D: BaseModel](file: Path, model: type[D], *, name: str) -> D:
     if not NAME.fullmatch(name):
         raise UsageError(f"{file}: the file's name may only have lower-case letters, digits, '.' and '-'")
-    table = read(file)
+    table = read_table(file)
     if "name" in table:
         raise UsageError(f"{file}: name: not allowed, because the file's name is the name")
     return validate(file, {**table, "name": name}, model)
 
 
-def read(file: Path) -> dict[str, Any]:
+def read_table(file: Path) -> dict[str, Any]:
     """Return the table in a TOML file. Raises UsageError if it cannot be read or is not valid TOML."""
     try:
         text = read_text(file)

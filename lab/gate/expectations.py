@@ -150,7 +150,7 @@ def _fault(expected: Draft, matched: Sequence[CellSummary]) -> str:
 
 def _table(file: Path) -> dict[str, Any]:
     """Read the file's table, with a name for each expectation that a reader can find it by."""
-    table = toml.read(file)
+    table = toml.read_table(file)
     entries = table.get("expect", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageError(f"{file}: expect: expected tables that begin with [[expect]], found {entries!r}")
