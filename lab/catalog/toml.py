@@ -47,7 +47,7 @@ def load_file[D: BaseModel](file: Path, model: type[D], *, name: str) -> D:
 def read_table(file: Path) -> dict[str, Any]:
     """Return the table in a TOML file. Raises UsageError if it cannot be read or is not valid TOML."""
     try:
-        text = read_text(file)
+        text = read_toml_text(file)
         check_values(text, "=[{,.")
         return tomllib.loads(text)
     except ValueError as error:  # Also a number of more digits than Python reads.
@@ -56,7 +56,7 @@ def read_table(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: not valid TOML: it is nested too deeply") from None
 
 
-def read_text(file: Path) -> str:
+def read_toml_text(file: Path) -> str:
     """Return the text of a TOML file, with every line's end as a line feed. Raises UsageError."""
     try:
         return read_regular(file, MOST_BYTES).decode().replace("\r\n", "\n")

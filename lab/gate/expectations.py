@@ -218,7 +218,7 @@ def rewrite(file: Path, cells: Sequence[CellSummary]) -> RewrittenFile:
 
     Raises UsageError if the file has anything else than `[[expect]]` tables.
     """
-    old = toml.read_text(file) if file.exists() else ""
+    old = toml.read_toml_text(file) if file.exists() else ""
     drafts = toml.validate(file, _table(file), _File[Draft]).expect if file.exists() else {}
     # A comment at the top belongs to the file.
     starts = [entry.start() or entry.start("table") for entry in ENTRY.finditer(old)]
