@@ -11,7 +11,7 @@ from lab.base.paths import PACKAGE, find_definitions
 from lab.catalog import kernels
 from lab.catalog.definitions import AND, CloudImage, Guest, Pin, Set, Suite, Variant, VariantFile
 from lab.catalog.knob import Conflict
-from lab.catalog.toml import load_file, load_folder, read_table, validate
+from lab.catalog.toml import load_file, load_folder, read_table, validate_table
 from lab.record import AT
 
 
@@ -135,7 +135,9 @@ def find_pins_file(root: Path | None = None) -> Path:
 def load_pins(file: Path) -> dict[str, Pin]:
     """Return the pinned builds by guest; none if there is no such file. Raises UsageError."""
     return (
-        {name: validate(file, table, Pin) for name, table in read_table(file).items()} if file.exists() else {}
+        {name: validate_table(file, table, Pin) for name, table in read_table(file).items()}
+        if file.exists()
+        else {}
     )
 
 

@@ -41,7 +41,7 @@ def load_file[D: BaseModel](file: Path, model: type[D], *, name: str) -> D:
     table = read_table(file)
     if "name" in table:
         raise UsageError(f"{file}: name: not allowed, because the file's name is the name")
-    return validate(file, {**table, "name": name}, model)
+    return validate_table(file, {**table, "name": name}, model)
 
 
 def read_table(file: Path) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def read_toml_text(file: Path) -> str:
         raise UsageError(f"{file}: {error.strerror}") from error
 
 
-def validate[D: BaseModel](file: Path, table: Mapping[str, Any], model: type[D]) -> D:
+def validate_table[D: BaseModel](file: Path, table: Mapping[str, Any], model: type[D]) -> D:
     """Make a model of a file's table. Raises UsageError with everything that is wrong in it."""
     try:
         # JSON, because strict models accept enum values as text only from JSON.

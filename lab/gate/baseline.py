@@ -87,7 +87,7 @@ class BaselineFile(toml.Definition):
 def read(file: Path) -> BuildResults:
     """Read a baseline. Raises UsageError with the file, the key, and what was expected."""
     try:
-        content = toml.validate(file, toml.read_table(file), BaselineFile)
+        content = toml.validate_table(file, toml.read_table(file), BaselineFile)
     except UsageError as error:
         hint = "write it again with: lab baseline RUN -o FILE, or name another baseline or a run"
         raise UsageError(error.args[0], hint=hint) from error

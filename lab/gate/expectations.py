@@ -105,7 +105,7 @@ class Expectations:
 
 def read(file: Path) -> Expectations:
     """Read a file for a gate. Raises UsageError with every wrong key: what was expected and what was found."""
-    return Expectations(file, toml.validate(file, _table(file), _File[ExpectedFailure]).expect)
+    return Expectations(file, toml.validate_table(file, _table(file), _File[ExpectedFailure]).expect)
 
 
 def judge(
@@ -219,7 +219,7 @@ def rewrite(file: Path, cells: Sequence[CellSummary]) -> RewrittenFile:
     Raises UsageError if the file has anything else than `[[expect]]` tables.
     """
     old = toml.read_toml_text(file) if file.exists() else ""
-    drafts = toml.validate(file, _table(file), _File[Draft]).expect if file.exists() else {}
+    drafts = toml.validate_table(file, _table(file), _File[Draft]).expect if file.exists() else {}
     # A comment at the top belongs to the file.
     starts = [entry.start() or entry.start("table") for entry in ENTRY.finditer(old)]
     bounds = [*starts, len(old)]

@@ -29,7 +29,7 @@ from lab.builds import archives, elf, sandbox, wheels
 from lab.builds._base import FILES, Build, DeployStep, SuiteOptions
 from lab.builds.pytest_tests import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, Plain, Seconds, parse_entries
 from lab.catalog import Suite, load_suite, load_suites
-from lab.catalog.toml import validate
+from lab.catalog.toml import validate_table
 from lab.probes import Facts
 from lab.record import Needs, Outcome, TestResult
 
@@ -137,7 +137,7 @@ class NextestWords(BaseModel):
                 hint="name the file first, then options such as ,at=/opt/boxlite; the options are "
                 + ", ".join(cls.model_fields),
             )
-        return path, validate(Path(f"--build {kind}:{name}"), values, cls)
+        return path, validate_table(Path(f"--build {kind}:{name}"), values, cls)
 
     def argument(self, kind: str, path: Path) -> str:
         """What `--build` takes to say the same again."""
