@@ -99,7 +99,7 @@ class Cell:
             *(Expectation(status="xfail", cause=cause) for cause in of_guest if cause != PASS),
             self.variant.expect,
         )
-        is_met = expect.cause is None or self.suite.needing(causes.known()[expect.cause].breaks)
+        is_met = expect.cause is None or self.suite.needing(causes.list_causes()[expect.cause].breaks)
         return expect if is_met else Expectation()
 
     @property

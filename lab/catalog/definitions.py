@@ -32,14 +32,16 @@ def check_expectation(expect: Expectation) -> None:
     """Raise ValueError if its cause is missing, not needed or unknown."""
     if (expect.status == "xfail") != (expect.cause is not None):
         raise ValueError('expect.cause must be given with status "xfail", and only with it')
-    if expect.cause is not None and expect.cause not in causes.known():
-        raise ValueError(f"expect.cause must be one of {', '.join(causes.known())}; found {expect.cause!r}")
+    if expect.cause is not None and expect.cause not in causes.list_causes():
+        raise ValueError(
+            f"expect.cause must be one of {', '.join(causes.list_causes())}; found {expect.cause!r}"
+        )
 
 
 def choose_expectation(*expectations: Expectation) -> Expectation:
     """Return the one whose cause boxlite meets first; a pass if none has a cause."""
     by_cause = {expected.cause: expected for expected in expectations}
-    return next((by_cause[cause] for cause in causes.known() if cause in by_cause), Expectation())
+    return next((by_cause[cause] for cause in causes.list_causes() if cause in by_cause), Expectation())
 
 
 class Variant(Definition):
@@ -78,10 +80,10 @@ class Variant(Definition):
     @model_validator(mode="after")
     def _expectation_is_whole(self) -> "Variant":
         check_expectation(self.expect)
-        names = {*causes.known(), PASS}
+        names = {*causes.list_causes(), PASS}
         if unknown := [name for pair in self.turns.items() for name in pair if name not in names]:
             raise ValueError(f"turns must hold causes and {PASS!r}; found {unknown[0]!r}")
-        if self.brings not in (None, *causes.known()):
+        if self.brings not in (None, *causes.list_causes()):
             raise ValueError(f"brings must be a cause; found {self.brings!r}")
         return self
 

@@ -142,7 +142,7 @@ def load_remedies(folder: Path = FOLDER) -> Mapping[str, Remedy]:
     A folder is read once in the life of a process, as the catalog is.
     """
     remedies = load_folder(folder, Remedy)
-    rows = causes.known()
+    rows = causes.list_causes()
     blocking = [name for name, cause in rows.items() if cause.breaks is Needs.SANDBOX]
     for name, remedy in remedies.items():
         cures = blocking if remedy.cures == [SANDBOX] else remedy.cures

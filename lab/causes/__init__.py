@@ -10,7 +10,7 @@ from lab.causes.rule import Cause, CauseEvidence
 from lab.record import Confidence, FoundCause, Needs
 
 
-def known() -> dict[str, Cause]:
+def list_causes() -> dict[str, Cause]:
     """Return all causes by name, in the order in which boxlite meets them."""
     return {cause.name: cause for cause in rule.CAUSES}
 

@@ -167,7 +167,7 @@ def diagnose(report: HostReport) -> list[FoundCause]:
     }
     if _mode_allows_kvm(report):
         findings.pop("kvm-denied", None)
-    return [findings[name] for name in causes.known() if name in findings]
+    return [findings[name] for name in causes.list_causes() if name in findings]
 
 
 def _mode_allows_kvm(report: HostReport) -> bool:

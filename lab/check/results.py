@@ -159,4 +159,4 @@ def of(sources: Sequence[Source]) -> Results:
         number = next(ran, 0)
         cell, source = results[number]
         newest[key] = NewestResult(cell, source, tuple(results[:number]), tuple(results[number + 1 :]))
-    return Results(newest_first, newest, catalog.load_catalog(), causes.known(), remedies.load_remedies())
+    return Results(newest_first, newest, catalog.load_catalog(), causes.list_causes(), remedies.load_remedies())

@@ -20,7 +20,7 @@ def lines(answer: HostAnswer) -> Iterator[str]:
         yield from _item(reason)
     if answer.as_root:
         yield from _item("The probe ran as root. Run it as the user who runs boxlite.")
-    all_causes = causes.known()
+    all_causes = causes.list_causes()
     for finding in answer.findings:
         yield from _item(f"{finding.name} ({finding.confidence}): {finding.why}")
         yield from _item(all_causes[finding.name].explanation, mark=" ")

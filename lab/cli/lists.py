@@ -40,7 +40,7 @@ def rows(kind: str, definitions: Catalog) -> list[dict[str, Any]]:
         case "causes":
             return [
                 {"name": name, "explanation": cause.explanation, "breaks": cause.breaks}
-                for name, cause in causes.known().items()
+                for name, cause in causes.list_causes().items()
             ]
         case "sets":
             return [definition.model_dump(mode="json") for definition in definitions.sets.values()]

@@ -56,7 +56,7 @@ def _command_sections(command: click.Command, name: str) -> Iterator[str]:
 def _causes() -> str:
     loaded = remedies.load_remedies()
     rows = []
-    for name, cause in causes.known().items():
+    for name, cause in causes.list_causes().items():
         cures = ", ".join(f"`{remedy.name}`" for remedy in remedies.choose_candidates(loaded, [name]))
         rows.append((f"`{name}`", str(cause.breaks), cause.explanation, cures))
     return _table(("cause", "breaks", "what blocks boxlite", "remedies"), rows)

@@ -39,7 +39,7 @@ class Draft(toml.Definition):
     @field_validator("cause")
     @classmethod
     def _is_known(cls, cause: str) -> str:
-        if cause not in (*causes.known(), UNKNOWN):
+        if cause not in (*causes.list_causes(), UNKNOWN):
             raise ValueError(f"expected a cause of `lab list causes`, or {UNKNOWN}; found {cause!r}")
         return cause
 

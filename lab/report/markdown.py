@@ -87,7 +87,7 @@ def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    all_causes = causes.known()
+    all_causes = causes.list_causes()
     environment.filters |= {
         "cell": _escape,
         "paragraph": _paragraph,

@@ -90,7 +90,7 @@ def render(subject: Subject) -> str:
         probe="" if is_enough else f"The report does not say: {', '.join(missing)}; {PROBE}.",
         titles={name: variant.title for name, variant in plan.variants.items()},
         square=table.format_square,
-        explained=[name for name in dict.fromkeys(causes_of_cells) if name in causes.known()],
+        explained=[name for name in dict.fromkeys(causes_of_cells) if name in causes.list_causes()],
         unexplained=[cell.variant for cell in failed if cell.cause in (None, UNKNOWN)],
         failed=failed,
         cheapest=list(cheapest.values()),

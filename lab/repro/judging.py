@@ -77,7 +77,7 @@ def judge(report: Report, least: float = LIKELY) -> JudgedReport:
     if len(ordered) > 1:
         from lab import causes
 
-        order = list(causes.known())
+        order = list(causes.list_causes())
         ordered.sort(key=lambda finding: (finding.program != BUBBLEWRAP, order.index(finding.name)))
     return JudgedReport(tuple(ordered), _remarks(report, ordered, notes), possible)
 

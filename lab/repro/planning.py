@@ -441,7 +441,7 @@ def leading_to(cause: str | None, catalog: Catalog, guest: Guest | None) -> list
 def answering(question: Question, stated: Variant | None, catalog: Catalog, guest: Guest | None) -> Question:
     """The question with the variant that gives a guest its cause and the stated settings, or why none does."""
     cause = question.cause
-    if cause is None or cause not in causes.known():
+    if cause is None or cause not in causes.list_causes():
         return replace(question, variant=stated or catalog.variant(STOCK))
     variants = leading_to(cause, catalog, guest)
     if not variants:

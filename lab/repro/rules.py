@@ -30,7 +30,7 @@ def findings(
     for program in [name for name in programs if name != "unshare"][:MOST_PROGRAMS]:
         program_lines = [line for line in lines if _program_of(line) in (program, "unshare")]
         host = probed.host if probed and program == BUBBLEWRAP else None
-        for name, cause in causes.known().items():
+        for name, cause in causes.list_causes().items():
             evidence = cause.rule(_evidence(program_lines, program, host))
             if evidence is None:
                 continue

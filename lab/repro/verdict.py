@@ -226,7 +226,7 @@ def _judge(
 
 def _met_by_chance(cause: str, ran: CellResult, looked_for: Sequence[Claim]) -> str:
     """The report's error if the cell met it and chance decides which program meets the cause; empty if not."""
-    if cause not in causes.known() or not causes.known()[cause].met_by_chance:
+    if cause not in causes.list_causes() or not causes.list_causes()[cause].met_by_chance:
         return ""
     reason = next((finding.why for finding in ran.causes if finding.name == cause), "")
     words = [claim.statement for claim in looked_for]

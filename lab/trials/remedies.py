@@ -138,7 +138,7 @@ class RemedyAttempt:
         if any(remedy.has_no_sandbox for remedy in self.remedies):
             # What blocks only the sandbox is still to be seen on the host if a box is started without one, but
             # it explains no failure of that box.
-            rows = causes.known()
+            rows = causes.list_causes()
             findings = [finding for finding in findings if rows[finding.name].breaks is not Needs.SANDBOX]
         self.causes = tuple(finding.name for finding in findings)
         verdict = fork.judge(suite_run, findings)

@@ -143,7 +143,7 @@ def _no_finding(suite: Suite, failed: set[str], not_run: set[str]) -> str:
 
 def _broken(names: Collection[str]) -> Needs:
     """Return the most basic need that one of these causes breaks: no test can rely on it."""
-    rows = causes.known()
+    rows = causes.list_causes()
     return min((rows[name].breaks for name in names), key=lambda needs: needs.rank)
 
 

@@ -52,7 +52,7 @@ class BoxliteMessage:
     @property
     def blames(self) -> list[str]:
         """The causes that boxlite blames, by the lab's names for them."""
-        rows = causes.known().items()
+        rows = causes.list_causes().items()
         return [name for name, cause in rows if any(phrase in self.text for phrase in cause.blamed_by)]
 
     @property

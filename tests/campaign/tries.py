@@ -70,7 +70,7 @@ def untrue(run: RunResult) -> list[str]:
             findings += [] if cell.reason.strip() else [f"{cell.name} is {cell.status} without a reason"]
         elif (cell.status, cell.cause) != (Status.XFAIL, cause):
             findings.append(f"{cell.name} is {cell.status} {cell.cause}: {cell.reason[:200]}")
-        elif failed != suite.needing(causes.known()[cause].breaks):
+        elif failed != suite.needing(causes.list_causes()[cause].breaks):
             findings.append(f"{cell.name}: these tests failed: {sorted(failed)}")
     return findings
 

@@ -64,7 +64,7 @@ def test_the_shipped_definitions_load_and_are_of_use() -> None:
     assert [name for name, variant in definitions.variants.items() if not variant.knobs] == ["stock"]
     assert definitions.variant("stock").expect.cause is None
     expected = {variant.expect.cause for variant in definitions.variants.values()} - {None}
-    assert causes.known().keys() - expected == NOT_EXPECTED
+    assert causes.list_causes().keys() - expected == NOT_EXPECTED
     # The control is a test that needs a box and no sandbox.
     assert definitions.suite.tests[definitions.suite.control] is Needs.BOX
     # The second option of issue 468 is run on a guest that has containers.

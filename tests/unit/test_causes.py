@@ -83,7 +83,7 @@ def example(name: str) -> Evidence:
 
 
 def fails_control(cause: str) -> bool:
-    return Needs.BOX.includes(causes.known()[cause].breaks)
+    return Needs.BOX.includes(causes.list_causes()[cause].breaks)
 
 
 def causes_of(evidence: Evidence) -> list[str]:
@@ -351,12 +351,12 @@ def test_a_denial_of_kvm_to_another_program_leaves_the_permissions_to_blame() ->
 def test_every_cause_was_seen_on_a_real_guest_or_is_known_from_a_report_and_says_what_a_user_must_know() -> (
     None
 ):
-    assert set(causes.known()) == {
+    assert set(causes.list_causes()) == {
         "nproc-limit",
         "cgroup-unavailable",
         *(cause for _, cause, _ in [*SEEN, *REPORTED]),
     }
-    assert len(causes.known()) == len(CAUSES)
+    assert len(causes.list_causes()) == len(CAUSES)
     for cause in CAUSES:
         assert cause.explanation.count(". ") == 1
         assert cause.explanation.endswith(".")

@@ -428,7 +428,7 @@ def test_no_line_of_a_list_is_cut_on_a_pipe(home: Path, run_lab: RunLab, what: s
         expected = [[name, guest.title, guest.arch, guest.image.origin] for name, guest in guests]
         assert rows_listed(printed) == expected
     if what == "causes":
-        lines = [f"{name}: {cause.explanation}" for name, cause in causes.known().items()]
+        lines = [f"{name}: {cause.explanation}" for name, cause in causes.list_causes().items()]
         assert printed.splitlines() == lines
 
 

@@ -200,13 +200,13 @@ def test_the_example_of_a_variant_loads(root: Path) -> None:
 
 
 def test_the_example_of_a_cause_loads_and_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = list(causes.known()).index("home-noexec") + 1
+    place = list(causes.list_causes()).index("home-noexec") + 1
     first, later = rule.CAUSES[:place], rule.CAUSES[place:]
     monkeypatch.setattr(rule, "CAUSES", first)
     exec(example("adding-a-cause.md", "lab/causes/before_sandbox.py"), vars(before_sandbox).copy())
     rule.CAUSES.extend(later)
-    assert len(causes.known()) == len(rule.CAUSES)
-    assert causes.known()["home-full"].explanation.count(". ") == 1
+    assert len(causes.list_causes()) == len(rule.CAUSES)
+    assert causes.list_causes()["home-full"].explanation.count(". ") == 1
     message = "boxlite.errors.StorageError: storage error: No space left on device (os error 28)"
     [finding] = causes.diagnose(gathered(messages=(message,), control_failed=True))
     assert (finding.name, finding.confidence) == ("home-full", Confidence.LIKELY)
@@ -252,7 +252,7 @@ def test_every_status_and_outcome_is_documented() -> None:
 
 def test_how_each_cause_is_proved_is_documented() -> None:
     _, _, proofs = (ROOT / "docs" / "reference" / "causes.md").read_text().partition("## How each is proved")
-    assert re.findall(r"^\| `([a-z-]+)` ", proofs, re.MULTILINE) == list(causes.known())
+    assert re.findall(r"^\| `([a-z-]+)` ", proofs, re.MULTILINE) == list(causes.list_causes())
 
 
 def test_the_examples_of_a_baseline_and_of_known_failures_load(tmp_path: Path) -> None:

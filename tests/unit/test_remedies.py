@@ -35,10 +35,10 @@ def test_what_gives_up_least_is_tried_first_and_the_jailer_is_given_up_last() ->
     assert losses == sorted(losses)
     assert list(KNOWN)[-1] == "jailer-off"
     assert [name for name, remedy in KNOWN.items() if remedy.loss == 100] == ["jailer-off"]
-    rows = causes.known()
+    rows = causes.list_causes()
     assert KNOWN["jailer-off"].cures == [name for name in rows if rows[name].breaks is Needs.SANDBOX]
     assert all(len(remedy.price) > 20 and remedy.does for remedy in KNOWN.values())
-    assert {cause for remedy in KNOWN.values() for cause in remedy.cures} == set(causes.known())
+    assert {cause for remedy in KNOWN.values() for cause in remedy.cures} == set(causes.list_causes())
 
 
 def test_a_remedy_for_a_cause_that_there_is_not_is_refused(tmp_path: Path) -> None:

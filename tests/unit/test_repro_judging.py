@@ -72,7 +72,7 @@ def test_every_row_is_about_a_known_cause_and_each_has_a_command_that_tells_it()
     by_mood = [row["by_mood"] for row in table["setting"]]
     odds += [factors for moods in by_mood for factors in moods.values()]
     causes_ = {cause for row in odds for cause in row} - {"other"}
-    assert causes_ <= set(causes.known())
+    assert causes_ <= set(causes.list_causes())
     assert causes_ == {check["cause"] for check in table["check"]}
     assert {mood for moods in by_mood for mood in moods} <= table["moods"].keys()
 
@@ -81,7 +81,7 @@ def test_what_was_measured_names_its_guest_or_its_source_and_a_known_cause() -> 
     rows = json.loads(MEASURED.read_text())
     assert rows
     for row in rows:
-        assert row["cause"] in causes.known()
+        assert row["cause"] in causes.list_causes()
         assert "source" in row or (row["guest"] in KNOWN.guests and row["variant"] in KNOWN.variants)
         assert row["words"] or row["audit"]
 

@@ -270,5 +270,5 @@ def test_a_variant_that_brings_a_cause_with_some_builds_only_asks_for_it() -> No
 def test_every_cause_that_a_setting_can_bring_about_has_a_variant() -> None:
     # An old bubblewrap is a guest's own, boxlite's filter and its library are no settings of a host, and no
     # release refuses a box without a control group.
-    without = [name for name in causes.known() if not leading_to(name, KNOWN, None)]
+    without = [name for name in causes.list_causes() if not leading_to(name, KNOWN, None)]
     assert without == ["cgroup-unavailable", "bwrap-too-old", "runtime-library", "shim-seccomp"]

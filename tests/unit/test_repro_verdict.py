@@ -401,7 +401,7 @@ def test_the_answer_has_run_cause_cure_script_and_command_and_nothing_of_the_mac
     assert text.startswith("## Verdict: reproduced on debian-13\n")
     assert "| debian-13 | userns-clone-off |" in text
     assert "xfail userns-sysctl" in text
-    assert causes.known()[CLONE].explanation in text
+    assert causes.list_causes()[CLONE].explanation in text
     script = remedies.find_remedy("userns-clone-on").script()
     assert script in text
     assert "with it the whole suite passed on userns-clone-off" in text

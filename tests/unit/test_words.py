@@ -184,6 +184,6 @@ def test_a_cause_may_stand_in_what_boxlite_says_to_its_caller(tmp_path: Path) ->
 def test_no_two_causes_are_blamed_by_the_same_words_but_those_of_ubuntus_restriction_and_of_a_folder() -> None:
     # boxlite says that it cannot make the folder, not whether a service is what makes /tmp read-only.
     shared = (RESTRICTION[0], "service-closes-tmp")
-    all_causes = [cause for name, cause in causes.known().items() if name not in shared]
+    all_causes = [cause for name, cause in causes.list_causes().items() if name not in shared]
     messages = [message for cause in all_causes for message in cause.blamed_by]
     assert len(messages) == len(set(messages)) > 0

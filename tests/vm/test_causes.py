@@ -138,7 +138,7 @@ def test_every_cause_is_named_with_proof_and_exactly_its_tests_failed(
     assert [(cause.name, str(cause.confidence)) for cause in its.causes] == expected
     first, _ = expected[0]
     assert (its.status, its.cause) == (Status.XFAIL, first), its.reason
-    assert failed(its) == definitions.suite.needing(causes.known()[first].breaks)
+    assert failed(its) == definitions.suite.needing(causes.list_causes()[first].breaks)
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_what_blocked_an_older_release_blocks_it(run: RunResult, folder: Path, d
     [its] = run.cells
     assert [(cause.name, str(cause.confidence)) for cause in its.causes] == [("mount-symlink", "proved")]
     assert its.status is Status.FAIL, its.reason
-    assert failed(its) == definitions.suite.needing(causes.known()["mount-symlink"].breaks)
+    assert failed(its) == definitions.suite.needing(causes.list_causes()["mount-symlink"].breaks)
     # What its suite wrote lies apart from what the kernel did.
     written = {file.name for file in (folder / its.folder / "suite").iterdir()}
     assert written >= {"suite.log", "report.jsonl"}
