@@ -15,7 +15,7 @@ def list_causes() -> dict[str, Cause]:
     return {cause.name: cause for cause in rule.CAUSES}
 
 
-def diagnose(evidence: Evidence) -> list[FoundCause]:
+def diagnose_evidence(evidence: Evidence) -> list[FoundCause]:
     """Return the causes that the evidence shows, the first one that blocks at the front.
 
     If the control passed, causes that would have failed it are ruled out. If it failed, something other than

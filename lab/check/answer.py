@@ -163,7 +163,7 @@ def diagnose(report: HostReport) -> list[FoundCause]:
     findings = {
         finding.name: finding
         for failed in (True, False)
-        for finding in causes.diagnose(replace(evidence, control_failed=failed))
+        for finding in causes.diagnose_evidence(replace(evidence, control_failed=failed))
     }
     if _mode_allows_kvm(report):
         findings.pop("kvm-denied", None)

@@ -8,7 +8,7 @@ import pytest
 
 from lab import causes
 from lab.base.errors import LabError
-from lab.causes import diagnose, evidence
+from lab.causes import diagnose_evidence, evidence
 from lab.causes.evidence import LOG_BYTES, Evidence, parse_audit, read
 from lab.causes.rule import CAUSES
 from lab.probes import NONE_RUN, NOT_RUN
@@ -87,13 +87,13 @@ def fails_control(cause: str) -> bool:
 
 
 def causes_of(evidence: Evidence) -> list[str]:
-    return [finding.name for finding in diagnose(evidence)]
+    return [finding.name for finding in diagnose_evidence(evidence)]
 
 
 @pytest.mark.parametrize(("name", "cause", "why"), [*SEEN, *REPORTED])
 def test_what_was_seen_on_real_guests_proves_its_cause_and_no_other(name: str, cause: str, why: str) -> None:
     evidence = example(name)
-    finding, *others = diagnose(evidence)
+    finding, *others = diagnose_evidence(evidence)
     assert (finding.name, finding.confidence) == (cause, Confidence.PROVED)
     assert why in finding.why
     # A container's masks are detected, whatever else blocks in it.
@@ -109,7 +109,7 @@ def test_a_cause_needs_the_support_of_the_control_test(name: str, cause: str, _w
     evidence = example(name)
     # One of the sandbox does not fail the control; one that fails the control is none where that passed.
     assert causes_of(replace(evidence, control_failed=not fails_control(cause))) == []
-    proved = [cause.name for cause in diagnose(evidence) if cause.confidence is Confidence.PROVED]
+    proved = [cause.name for cause in diagnose_evidence(evidence) if cause.confidence is Confidence.PROVED]
     assert proved
     assert causes_of(replace(evidence, control_failed=None)) == proved
 
@@ -293,14 +293,14 @@ def test_two_causes_are_named_in_order(kernel: str, probes: str, sysctls: list[s
     ],
 )
 def test_half_of_the_evidence_makes_a_cause_likely_and_no_more(evidence: Evidence, cause: str) -> None:
-    [finding] = diagnose(evidence)
+    [finding] = diagnose_evidence(evidence)
     assert (finding.name, finding.confidence) == (cause, Confidence.LIKELY)
 
 
 def test_ubuntus_policy_is_proved_where_its_lines_are_of_the_bubblewrap_that_boxlite_ships() -> None:
     # There is no other one, so that the probes of bubblewrap did not run.
     probes = {**examples.UBUNTU_PROBES, **NO_BWRAP}
-    [finding] = diagnose(gathered(examples.UBUNTU_MOVED, probes=probes, logs=examples.BUNDLED_SAYS))
+    [finding] = diagnose_evidence(gathered(examples.UBUNTU_MOVED, probes=probes, logs=examples.BUNDLED_SAYS))
     assert (finding.name, finding.confidence) == ("apparmor-userns-nocaps", Confidence.PROVED)
 
 
@@ -388,7 +388,7 @@ def test_a_symlink_that_bubblewrap_names_is_named_whoever_quotes_it() -> None:
         gathered(messages=(message,)),
         gathered(probes={"bwrap_user": probe(1, message)}),
     ):
-        [finding] = diagnose(quoting)
+        [finding] = diagnose_evidence(quoting)
         assert finding.name == "mount-symlink"
         assert finding.why.endswith("Can't mount on symlink destination /home/me/link")
 
@@ -590,12 +590,12 @@ def test_what_a_box_and_its_shim_wrote_is_read_as_a_log_is(
     (box / name).write_text(text)
     control = TestResult(name="control", outcome=Outcome.FAIL, message="The VM failed to start.")
     tests = [control] if cause == "nproc-limit" else []
-    [finding] = causes.diagnose(evidence.read(tmp_path, tests, control="control"))
+    [finding] = causes.diagnose_evidence(evidence.read(tmp_path, tests, control="control"))
     assert (finding.name, finding.confidence) == (cause, confidence)
 
 
 def test_a_system_call_has_its_number_on_its_own_architecture() -> None:
     [line] = [line for line in examples.SHIM_SECCOMP.audit if "syscall" in line]
     for arch, of in (("c00000b7", "35 of aarch64"), ("40000028", "35")):
-        [finding] = diagnose(replace(examples.SHIM_SECCOMP, audit=[{**line, "arch": arch}]))
+        [finding] = diagnose_evidence(replace(examples.SHIM_SECCOMP, audit=[{**line, "arch": arch}]))
         assert finding.why.endswith(f"for system call {of}")

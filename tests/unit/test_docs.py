@@ -208,9 +208,9 @@ def test_the_example_of_a_cause_loads_and_is_found(monkeypatch: pytest.MonkeyPat
     assert len(causes.list_causes()) == len(rule.CAUSES)
     assert causes.list_causes()["home-full"].explanation.count(". ") == 1
     message = "boxlite.errors.StorageError: storage error: No space left on device (os error 28)"
-    [finding] = causes.diagnose(gathered(messages=(message,), control_failed=True))
+    [finding] = causes.diagnose_evidence(gathered(messages=(message,), control_failed=True))
     assert (finding.name, finding.confidence) == ("home-full", Confidence.LIKELY)
-    assert causes.diagnose(gathered(control_failed=True)) == []
+    assert causes.diagnose_evidence(gathered(control_failed=True)) == []
 
 
 def test_the_example_of_a_remedy_loads_and_its_script_is_clean(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.causes import diagnose
+from lab.causes import diagnose_evidence
 from lab.causes.evidence import Evidence
 from lab.record import Confidence
 from tests.builders import evidence as examples
@@ -59,7 +59,7 @@ VARIANTS: dict[str, tuple[Evidence, list[str]]] = {
 
 
 def diagnosed(gathered: Evidence) -> list[tuple[str, Confidence]]:
-    return [(finding.name, finding.confidence) for finding in diagnose(gathered)]
+    return [(finding.name, finding.confidence) for finding in diagnose_evidence(gathered)]
 
 
 @pytest.mark.parametrize("bundled", [False, True], ids=["system's bwrap", "boxlite's bwrap"])
