@@ -113,7 +113,7 @@ class Evidence:
         return [line for line in lines if permission in line.get("avc", "").split()]
 
 
-def read(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -> Evidence:
+def read_evidence(folder: Path, tests: Sequence[TestResult] = (), *, control: str = "") -> Evidence:
     """Read the evidence in a cell's folder; files that were not gathered leave their part of it empty.
 
     `tests` are the results of the cell's suite, `control` is the name of the test that needs no sandbox. Raises

@@ -148,7 +148,7 @@ def diagnose_cell(cell: Cell, folder: Path, tests: Sequence[TestResult]) -> list
 
     What breaks nothing that the suite needs explains none of its failures.
     """
-    findings = causes.diagnose_evidence(evidence.read(folder, tests, control=cell.suite.control))
+    findings = causes.diagnose_evidence(evidence.read_evidence(folder, tests, control=cell.suite.control))
     by_name = causes.list_causes()
     return [finding for finding in findings if cell.suite.needing(by_name[finding.name].breaks)]
 

@@ -176,7 +176,7 @@ class RemedyAttempt:
                 self.defects.append(f"its undo failed: {undo_run.last.output.strip()}")
         probed = variant.probe(self.running.session, self.cell.variant)
         (self.folder / PROBES_UNDONE_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
-        earlier_probes = evidence.read(self.running.work.folder / self.cell.folder).probes
+        earlier_probes = evidence.read_evidence(self.running.work.folder / self.cell.folder).probes
         if not earlier_probes.ran:
             return  # Somebody deleted that evidence: nothing can be said about it.
         probes = probed.probes.by_name()

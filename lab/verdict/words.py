@@ -147,7 +147,7 @@ class FinishedCell:
     @cached_property
     def evidence(self) -> Evidence:
         """What the rules of the causes read. Raises LabError if a file cannot be read."""
-        return evidence.read(self.folder, self.result.tests)
+        return evidence.read_evidence(self.folder, self.result.tests)
 
     @cached_property
     def words(self) -> BoxliteMessage:

@@ -159,7 +159,7 @@ def _evidence(content: dict[str, bytes], folder: Path) -> None:
     _put(folder, content)
     tests = full_run().cells[1].tests
     for control in ("", "a"):
-        causes.diagnose_evidence(evidence.read(folder, tests, control=control))
+        causes.diagnose_evidence(evidence.read_evidence(folder, tests, control=control))
     evidence.killed_for_memory(folder)
     evidence.refusals(folder)
 

@@ -9,7 +9,7 @@ import pytest
 from lab import causes
 from lab.base.errors import LabError
 from lab.causes import diagnose_evidence, evidence
-from lab.causes.evidence import LOG_BYTES, Evidence, parse_audit, read
+from lab.causes.evidence import LOG_BYTES, Evidence, parse_audit, read_evidence
 from lab.causes.rule import CAUSES
 from lab.probes import NONE_RUN, NOT_RUN
 from lab.record import Confidence, Needs, Outcome, TestResult
@@ -411,7 +411,7 @@ def test_a_denial_of_boxlites_own_thread_counts_in_the_profile_that_confined_the
     ):
         stored = probed(probes, context={"apparmor": context})
         (tmp_path / "probes.json").write_text(stored.model_dump_json())
-        assert causes_of(read(tmp_path)) == expected
+        assert causes_of(read_evidence(tmp_path)) == expected
 
 
 # -- reading evidence
@@ -421,7 +421,7 @@ def test_a_cell_s_files_are_read_as_they_were_gathered(tmp_path: Path) -> None:
     kernel = examples.NOISE + examples.DENIED_CREATE
     examples.write(tmp_path, examples.APPARMOR_DENY, kernel)
     control = TestResult(name="control", outcome=Outcome.PASS)
-    assert evidence.read(tmp_path, [control], control="control") == examples.APPARMOR_DENY
+    assert evidence.read_evidence(tmp_path, [control], control="control") == examples.APPARMOR_DENY
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_a_cell_s_files_are_read_as_they_were_gathered(tmp_path: Path) -> None:
 def test_a_control_may_have_no_result(tmp_path: Path, outcome: str | None, failed: bool | None) -> None:
     tests = [TestResult(name="control", outcome=Outcome(outcome))] if outcome else []
     tests.append(TestResult(name="other", outcome=Outcome.FAIL))
-    assert evidence.read(tmp_path, tests, control="control").control_failed is failed
+    assert evidence.read_evidence(tmp_path, tests, control="control").control_failed is failed
 
 
 @pytest.mark.parametrize(
@@ -451,12 +451,12 @@ def test_what_was_killed_for_want_of_memory_is_named(tmp_path: Path, log: str, k
 
 
 def test_probes_and_what_confined_them_are_read_from_their_file(tmp_path: Path) -> None:
-    nothing = evidence.read(tmp_path)
+    nothing = evidence.read_evidence(tmp_path)
     assert nothing == Evidence()
     assert (nothing.probes.unshare_user.status, nothing.probes.ran) == (None, False)
     stored = probed({"bwrap_user": probe(1, "bwrap: refused")}, context={"apparmor": "a (enforce)"})
     (tmp_path / "probes.json").write_text(stored.model_dump_json())
-    gathered = evidence.read(tmp_path)
+    gathered = evidence.read_evidence(tmp_path)
     assert (gathered.profile, gathered.probes.ran) == ("a", True)
     assert gathered.probes == NONE_RUN.model_copy(update={"bwrap_user": probe(1, "bwrap: refused")})
     assert gathered.probes.bwrap_all == NOT_RUN
@@ -484,7 +484,7 @@ def without(first: str, second: str = "") -> str:
 def test_damaged_probes_name_the_file_and_the_key(tmp_path: Path, text: str, key: str) -> None:
     (tmp_path / "probes.json").write_text(text)
     with pytest.raises(LabError, match=re.escape(str(tmp_path / "probes.json"))) as error:
-        evidence.read(tmp_path)
+        evidence.read_evidence(tmp_path)
     assert key in str(error.value)
 
 
@@ -499,9 +499,9 @@ def test_where_an_audit_daemon_takes_the_lines_they_are_read_from_its_log(tmp_pa
         'type=AVC msg=audit(1795536999.471:105): avc:  denied  { create } for  pid=744 comm="bwrap" '
         "scontext=a:b:c:s0 tcontext=a:b:c:s0 tclass=user_namespace permissive=0\n"
     )
-    [line] = evidence.read(tmp_path).avc_denied("create", tclass="user_namespace", permissive="0")
+    [line] = evidence.read_evidence(tmp_path).avc_denied("create", tclass="user_namespace", permissive="0")
     assert line["comm"] == "bwrap"
-    assert evidence.read(tmp_path).avc_denied("write") == []
+    assert evidence.read_evidence(tmp_path).avc_denied("write") == []
 
 
 def test_refusals_are_what_was_refused_and_not_what_was_only_logged(tmp_path: Path) -> None:
@@ -556,7 +556,7 @@ def test_boxlites_own_logs_are_read_as_far_as_each_goes(tmp_path: Path) -> None:
     logs = tmp_path / "boxlite" / "box-a" / "logs"
     (logs / "boxlite.log.2026-11-25").mkdir(parents=True)
     (logs / "boxlite.log.2026-11-26").write_bytes(b"it failed \xff" + b"x" * LOG_BYTES)
-    gathered = evidence.read(tmp_path)
+    gathered = evidence.read_evidence(tmp_path)
     assert [len(log) for log in gathered.logs] == [LOG_BYTES]
     assert gathered.boxlite_says("it failed")
     assert not gathered.says("it failed")
@@ -566,7 +566,7 @@ def test_boxlites_own_logs_are_read_as_far_as_each_goes(tmp_path: Path) -> None:
 def test_modes_are_read_by_path_and_other_lines_are_left_out(tmp_path: Path) -> None:
     lines = ("0755 runtimes/v1/boxlite-shim", "0664 box-a/boxes/B0X/bin/a name", "0999 no-mode", "words")
     (tmp_path / "modes.txt").write_text("\n".join(lines) + "\n")
-    modes = evidence.read(tmp_path).modes
+    modes = evidence.read_evidence(tmp_path).modes
     assert modes == {"runtimes/v1/boxlite-shim": 0o755, "box-a/boxes/B0X/bin/a name": 0o664}
 
 
@@ -590,7 +590,7 @@ def test_what_a_box_and_its_shim_wrote_is_read_as_a_log_is(
     (box / name).write_text(text)
     control = TestResult(name="control", outcome=Outcome.FAIL, message="The VM failed to start.")
     tests = [control] if cause == "nproc-limit" else []
-    [finding] = causes.diagnose_evidence(evidence.read(tmp_path, tests, control="control"))
+    [finding] = causes.diagnose_evidence(evidence.read_evidence(tmp_path, tests, control="control"))
     assert (finding.name, finding.confidence) == (cause, confidence)
 
 

@@ -129,7 +129,7 @@ def test_what_the_suite_wrote_has_a_folder_of_its_own_whatever_its_names(tmp_pat
         "modes.txt": b"",
         "boxlite/box-a/logs/boxlite.log": b"log",
     }
-    assert evidence.read(tmp_path / "into").audit == []
+    assert evidence.read_evidence(tmp_path / "into").audit == []
     of_a_suite_that_passed = gathered(tmp_path, full=False)
     names = ("audit.log", "junit.xml", "kernel.log", "suite.log")
     assert of_a_suite_that_passed.keys() == {f"suite/{name}" for name in names}

@@ -151,7 +151,7 @@ def test_a_shim_that_boxlites_own_filter_ends_says_so_in_its_boxs_folder(lab: La
     folder = tmp_path / "boxlite" / "box-a" / "boxes" / "B0X"
     folder.mkdir(parents=True)
     (folder / "exit").write_text(written)
-    [finding] = causes.diagnose_evidence(evidence.read(tmp_path))
+    [finding] = causes.diagnose_evidence(evidence.read_evidence(tmp_path))
     assert (finding.name, finding.confidence) == ("shim-seccomp", Confidence.PROVED)
 
 
