@@ -134,7 +134,7 @@ def read_evidence(folder: Path, tests: Sequence[TestResult] = (), *, control: st
         probes=stored.probes if stored else NONE_RUN,
         sysctls=parse_sysctls(read_text(folder, SYSCTLS_FILE)),
         audit=parse_audit(read_text(folder, KERNEL_FILE) + read_text(folder, AUDIT_FILE)),
-        profile=confining_profile(stored.context.apparmor) if stored else None,
+        profile=parse_confining_profile(stored.context.apparmor) if stored else None,
         messages=tuple(test.message for test in tests if test.outcome is not Outcome.PASS),
         control_failed=None if outcome in (Outcome.NOT_RUN, Outcome.SKIP) else outcome.is_failure,
         logs=tuple(map(read_beginning, logs)),
@@ -154,7 +154,7 @@ def parse_sysctls(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def confining_profile(label: str | None) -> str | None:
+def parse_confining_profile(label: str | None) -> str | None:
     """Return the profile that a process's AppArmor label names, or None if it does not confine the process."""
     parsed = read_label(label)
     return STACKED.join(parsed.profiles) if parsed.confines else None

@@ -10,7 +10,7 @@ from lab import causes
 from lab.base.files import clean_text
 from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
-from lab.causes.evidence import Evidence, confining_profile
+from lab.causes.evidence import Evidence, parse_confining_profile
 from lab.check import settings
 from lab.check.published import Published, PublishedCell, PublishedDistribution, SystemName, cells_of
 from lab.check.results import AnswerKind
@@ -158,7 +158,7 @@ def diagnose(report: HostReport) -> list[FoundCause]:
     control is neither passed nor failed, so what either would rule out stays.
     """
     sysctls = {name: value for name, value in report.facts.sysctls.items() if value is not None}
-    profile = confining_profile(report.who.context.apparmor)
+    profile = parse_confining_profile(report.who.context.apparmor)
     evidence = Evidence(probes=report.probes, sysctls=sysctls, profile=profile)
     findings = {
         finding.name: finding

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lab.causes.evidence import confining_profile
+from lab.causes.evidence import parse_confining_profile
 from lab.probes import Facts, script
 from lab.probes.report import HostReport
 
@@ -53,7 +53,7 @@ def of_report(report: HostReport) -> dict[str, Value]:
     values = of_facts(report.facts, report.knows)
     if report.facts.apparmor is None:
         return values
-    return values | {CONFINED: confining_profile(report.who.context.apparmor) or UNCONFINED}
+    return values | {CONFINED: parse_confining_profile(report.who.context.apparmor) or UNCONFINED}
 
 
 @dataclass(frozen=True)

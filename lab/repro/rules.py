@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from lab import causes
-from lab.causes.evidence import Evidence, confining_profile
+from lab.causes.evidence import Evidence, parse_confining_profile
 from lab.probes import NONE_RUN, Probe
 from lab.probes.report import HostReport
 from lab.record import Confidence
@@ -80,7 +80,7 @@ def _evidence(lines: Sequence[AuditLine], program: str, host: HostReport | None)
     sysctls = host.facts.sysctls.items() if host else ()
     return Evidence(
         probes=host.probes if host else failed,
-        profile=confining_profile(host.who.context.apparmor) if host else None,
+        profile=parse_confining_profile(host.who.context.apparmor) if host else None,
         sysctls={name: value for name, value in sysctls if value is not None},
         audit=[{"comm": program, **line.fields} for line in lines],
         programs=tuple(dict.fromkeys([program, *(line.fields.get("comm", program) for line in lines)])),
