@@ -10,7 +10,7 @@ from lab import builds
 from lab.base.errors import LabError, UsageError
 from lab.base.files import A_RUN, clean_text, explain_full_disk, is_full, make_folder
 from lab.base.notices import announce
-from lab.causes.evidence import MISSING, why_not
+from lab.causes.evidence import MISSING, explain_unreadable
 from lab.plan import OF_EVERY_CELL, rerun
 from lab.record import (
     AT,
@@ -179,7 +179,7 @@ def _take(folder: Path, source: Path, cell: CellResult) -> CellResult:
     for name in cell.evidence:
         if not Path(name).is_relative_to(cell.folder) or ".." in Path(name).parts:
             raise UsageError(f"{source}: evidence outside of the cell's folder: {clean_text(name)}")
-        if (obstacle := why_not(source, name)) not in ("", MISSING):
+        if (obstacle := explain_unreadable(source, name)) not in ("", MISSING):
             announce(f"left out: {clean_text(str(source / name))}: {obstacle}")
             continue
         target = folder / name

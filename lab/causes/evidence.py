@@ -122,7 +122,7 @@ def read_evidence(folder: Path, tests: Sequence[TestResult] = (), *, control: st
     outcome = next((test.outcome for test in tests if test.name == control), Outcome.NOT_RUN)
     logs = [log for kind in LOGS for log in matching(folder, kind)[:MOST_LOGS]]
     stored = None
-    if why_not(folder, PROBES_FILE) != MISSING:
+    if explain_unreadable(folder, PROBES_FILE) != MISSING:
         try:
             stored = ProbedUser.model_validate(parse_json(read_text(folder, PROBES_FILE, SMALL_FILE)))
         except ValueError as error:
@@ -160,7 +160,7 @@ def parse_confining_profile(label: str | None) -> str | None:
     return STACKED.join(parsed.profiles) if parsed.confines else None
 
 
-def why_not(folder: Path, name: str | Path) -> str:
+def explain_unreadable(folder: Path, name: str | Path) -> str:
     """Why a file is not read; empty if it is a regular file in `folder`, with no link on the way to it."""
     try:
         path, real_folder = folder / name, folder.resolve()
@@ -179,7 +179,7 @@ def read_text(folder: Path, name: str | Path, most: int = MOST_BYTES) -> str:
 
     Raises LabError if it must not be read, or is larger than `most` bytes.
     """
-    reason = why_not(folder, name)
+    reason = explain_unreadable(folder, name)
     if reason == MISSING:
         return ""
     try:
@@ -198,7 +198,7 @@ def matching(folder: Path, pattern: str) -> list[Path]:
         matches = sorted(folder.glob(pattern))
     except ValueError:  # No path can hold the name of such a folder.
         return []
-    return [path for path in matches if not why_not(folder, path.relative_to(folder))]
+    return [path for path in matches if not explain_unreadable(folder, path.relative_to(folder))]
 
 
 # How an audit line begins in the kernel's log, and in the audit daemon's. The same words inside a line prove

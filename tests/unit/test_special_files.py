@@ -115,7 +115,7 @@ def test_a_report_may_come_from_a_pipe(tmp_path: Path) -> None:
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file of evidence was a regular one when it was looked at."""
-    monkeypatch.setattr(evidence, "why_not", lambda *_: "")
+    monkeypatch.setattr(evidence, "explain_unreadable", lambda *_: "")
 
 
 LOG = "boxlite/home/logs/boxlite.log"

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from lab.base.data import read_model
 from lab.base.errors import UsageError, format_error
 from lab.base.files import make_slug
-from lab.causes.evidence import why_not
+from lab.causes.evidence import explain_unreadable
 from lab.check import distributions, results
 from lab.check.distributions import TestedDistribution
 from lab.check.results import Identity, NewestResult, Results, Source
@@ -185,7 +185,7 @@ def plan_evidence(
         for file in published.cell.evidence:
             path = PurePosixPath(file)
             name = str(path.relative_to(folder)) if path.is_relative_to(folder) else file
-            reason = why_not(run, file)
+            reason = explain_unreadable(run, file)
             size = 0 if reason else (run / file).stat().st_size
             if size > largest:
                 reason = f"larger than {largest / MIB:g} MiB ({size / MIB:.1f} MiB)"
