@@ -120,7 +120,7 @@ def read_evidence(folder: Path, tests: Sequence[TestResult] = (), *, control: st
     LabError if the file of the probes is damaged, or a file cannot be read.
     """
     outcome = next((test.outcome for test in tests if test.name == control), Outcome.NOT_RUN)
-    logs = [log for kind in LOGS for log in matching(folder, kind)[:MOST_LOGS]]
+    logs = [log for kind in LOGS for log in find_matching_files(folder, kind)[:MOST_LOGS]]
     stored = None
     if explain_unreadable(folder, PROBES_FILE) != MISSING:
         try:
@@ -143,7 +143,7 @@ def read_evidence(folder: Path, tests: Sequence[TestResult] = (), *, control: st
 
 
 def read_beginning(file: Path, most: int = LOG_BYTES) -> str:
-    """Read at most so many bytes of a file that `matching` found. Raises OSError."""
+    """Read at most so many bytes of a file that `find_matching_files` found. Raises OSError."""
     with open_regular(file) as stream:
         return stream.read(most).decode(errors="replace")
 
@@ -192,7 +192,7 @@ def read_text(folder: Path, name: str | Path, most: int = MOST_BYTES) -> str:
     )
 
 
-def matching(folder: Path, pattern: str) -> list[Path]:
+def find_matching_files(folder: Path, pattern: str) -> list[Path]:
     """The files of evidence whose paths match a pattern, by name; whatever must not be read is left out."""
     try:
         matches = sorted(folder.glob(pattern))

@@ -15,7 +15,7 @@ from pathlib import Path
 from lab import causes
 from lab.base.files import clean_text, cut_text
 from lab.base.ordered import OrderedEnum
-from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, matching, parse_audit, read_beginning
+from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, find_matching_files, parse_audit, read_beginning
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
 from lab.repro import observers
 from lab.repro.observers import NothingShown, Observation
@@ -304,7 +304,7 @@ def _find_words(plan: Plan, quoted: Sequence[AuditLine | ErrorMessage], cell: Fi
 
 def _evidence(cell: FinishedCell) -> Iterator[tuple[str, int, str]]:
     """Every line of a cell's files: the file in the run's folder, the line's number, and its text."""
-    files = [file for pattern in FILES for file in matching(cell.folder, pattern)]
+    files = [file for pattern in FILES for file in find_matching_files(cell.folder, pattern)]
     for file in files[:MOST_FILES]:
         text = read_beginning(file, LARGEST)
         name = cell.path(str(file.relative_to(cell.folder)))

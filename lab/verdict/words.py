@@ -74,7 +74,7 @@ def read(folder: Path, tests: Iterable[TestResult]) -> BoxliteMessage:
     """
     failed = (test for test in tests if test.outcome.is_failure)
     message = next((test.message for test in failed), "")
-    logs = evidence.matching(folder, "boxlite/*/logs/boxlite.log*")
+    logs = evidence.find_matching_files(folder, "boxlite/*/logs/boxlite.log*")
     for log in logs:
         boxes = groupby(_errors(evidence.read_beginning(log)), lambda error: error[1].startswith(REPEATED))
         # All errors of one box up to its failure: the supposed cause comes after the errors themselves.
