@@ -124,7 +124,7 @@ def read_evidence(folder: Path, tests: Sequence[TestResult] = (), *, control: st
     stored = None
     if explain_unreadable(folder, PROBES_FILE) != MISSING:
         try:
-            stored = ProbedUser.model_validate(parse_json(read_text(folder, PROBES_FILE, SMALL_FILE)))
+            stored = ProbedUser.model_validate(parse_json(read_evidence_text(folder, PROBES_FILE, SMALL_FILE)))
         except ValueError as error:
             raise LabError(
                 f"{folder / PROBES_FILE} cannot be read: {format_error(error)}",
@@ -132,13 +132,13 @@ def read_evidence(folder: Path, tests: Sequence[TestResult] = (), *, control: st
             ) from error
     return Evidence(
         probes=stored.probes if stored else NONE_RUN,
-        sysctls=parse_sysctls(read_text(folder, SYSCTLS_FILE)),
-        audit=parse_audit(read_text(folder, KERNEL_FILE) + read_text(folder, AUDIT_FILE)),
+        sysctls=parse_sysctls(read_evidence_text(folder, SYSCTLS_FILE)),
+        audit=parse_audit(read_evidence_text(folder, KERNEL_FILE) + read_evidence_text(folder, AUDIT_FILE)),
         profile=parse_confining_profile(stored.context.apparmor) if stored else None,
         messages=tuple(test.message for test in tests if test.outcome is not Outcome.PASS),
         control_failed=None if outcome in (Outcome.NOT_RUN, Outcome.SKIP) else outcome.is_failure,
         logs=tuple(map(read_beginning, logs)),
-        modes={line[2]: int(line[1], 8) for line in MODE.finditer(read_text(folder, MODES_FILE))},
+        modes={line[2]: int(line[1], 8) for line in MODE.finditer(read_evidence_text(folder, MODES_FILE))},
     )
 
 
@@ -174,7 +174,7 @@ def explain_unreadable(folder: Path, name: str | Path) -> str:
     return "" if S_ISREG(kind) else "it is not a regular file"
 
 
-def read_text(folder: Path, name: str | Path, most: int = MOST_BYTES) -> str:
+def read_evidence_text(folder: Path, name: str | Path, most: int = MOST_BYTES) -> str:
     """Read a file of evidence; empty if it was not gathered.
 
     Raises LabError if it must not be read, or is larger than `most` bytes.
@@ -226,7 +226,7 @@ def refusals(folder: Path, files: Iterable[str] = (KERNEL_FILE, AUDIT_FILE)) -> 
     """
     by_file: dict[str, list[str]] = {}
     for name in files:
-        if lines := [line for line in _audit_lines(read_text(folder, name)) if tells_of_refusal(line)]:
+        if lines := [line for line in _audit_lines(read_evidence_text(folder, name)) if tells_of_refusal(line)]:
             by_file[name] = lines
     return by_file
 
@@ -265,6 +265,6 @@ MOST_NAMES = 5
 def killed_for_memory(folder: Path) -> list[str]:
     """The names of these programs, each once; at most five."""
     names = dict.fromkeys(
-        cut_text(clean_text(name), 40) for name in KILLED.findall(read_text(folder, KERNEL_FILE))
+        cut_text(clean_text(name), 40) for name in KILLED.findall(read_evidence_text(folder, KERNEL_FILE))
     )
     return list(names)[:MOST_NAMES]

@@ -126,7 +126,7 @@ LOG = "boxlite/home/logs/boxlite.log"
 def test_evidence_is_not_waited_for(tmp_path: Path, kind: str) -> None:
     put(kind, tmp_path / evidence.KERNEL_FILE)
     with pytest.raises(LabError, match=r"kernel\.log is not read: this is not a regular file"):
-        evidence.read_text(tmp_path, evidence.KERNEL_FILE)
+        evidence.read_evidence_text(tmp_path, evidence.KERNEL_FILE)
     put(kind, tmp_path / LOG)
     with pytest.raises(OSError, match="not a regular file"):
         words.read(tmp_path, [])
@@ -136,9 +136,9 @@ def test_evidence_is_not_waited_for(tmp_path: Path, kind: str) -> None:
 
 def test_so_much_of_a_file_of_evidence_is_read(tmp_path: Path) -> None:
     (tmp_path / evidence.KERNEL_FILE).write_text("x" * 10)
-    assert evidence.read_text(tmp_path, evidence.KERNEL_FILE, most=10) == "x" * 10
+    assert evidence.read_evidence_text(tmp_path, evidence.KERNEL_FILE, most=10) == "x" * 10
     with pytest.raises(LabError, match=r"kernel\.log is not read: larger than"):
-        evidence.read_text(tmp_path, evidence.KERNEL_FILE, most=9)
+        evidence.read_evidence_text(tmp_path, evidence.KERNEL_FILE, most=9)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link"])
