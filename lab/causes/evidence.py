@@ -219,7 +219,7 @@ def parse_audit(log: str) -> list[dict[str, str]]:
     return [_fields(line) for line in _audit_lines(log)]
 
 
-def refusals(folder: Path, files: Iterable[str] = (KERNEL_FILE, AUDIT_FILE)) -> dict[str, list[str]]:
+def find_refusals(folder: Path, files: Iterable[str] = (KERNEL_FILE, AUDIT_FILE)) -> dict[str, list[str]]:
     """The audit lines that tell of a refusal, unchanged, by the name of the file in the cell's folder.
 
     Raises LabError if one of the files cannot be read.

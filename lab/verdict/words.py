@@ -156,7 +156,7 @@ class FinishedCell:
     @cached_property
     def refusals(self) -> dict[str, list[str]]:
         """What the kernel refused, by file. Raises LabError if a file cannot be read."""
-        return evidence.refusals(self.folder)
+        return evidence.find_refusals(self.folder)
 
     def path(self, file: str) -> str:
         """Return the path of a file in the cell's folder, relative to the run's folder."""

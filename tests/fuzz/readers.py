@@ -161,7 +161,7 @@ def _evidence(content: dict[str, bytes], folder: Path) -> None:
     for control in ("", "a"):
         causes.diagnose_evidence(evidence.read_evidence(folder, tests, control=control))
     evidence.killed_for_memory(folder)
-    evidence.refusals(folder)
+    evidence.find_refusals(folder)
 
 
 def _words(content: dict[str, bytes], folder: Path) -> None:

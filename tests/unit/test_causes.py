@@ -509,7 +509,7 @@ def test_refusals_are_what_was_refused_and_not_what_was_only_logged(tmp_path: Pa
     allowed = [examples.SELINUX_DENIED.replace("permissive=0", "permissive=1"), examples.NOISE]
     allowed.append(examples.DENIED_CREATE.replace("DENIED", "ALLOWED"))
     (tmp_path / "kernel.log").write_text("".join([*allowed, *refused]))
-    assert evidence.refusals(tmp_path) == {"kernel.log": "".join(refused).splitlines()}
+    assert evidence.find_refusals(tmp_path) == {"kernel.log": "".join(refused).splitlines()}
 
 
 @pytest.mark.parametrize(
@@ -548,7 +548,7 @@ def test_audit_lines_of_any_length_are_read(tmp_path: Path, piece: str) -> None:
     # A reader that tries each split of a line takes hours for this.
     line = "audit: type=1400 audit(1.5:2): " + piece * (2**20 // len(piece)) + " permissive=1"
     (tmp_path / "kernel.log").write_text(line)
-    evidence.refusals(tmp_path)
+    evidence.find_refusals(tmp_path)
     evidence.parse_audit(line)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from lab.base import notices
 from lab.base.errors import LabError
 from lab.base.files import group_values, make_slug
-from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, refusals
+from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, find_refusals
 from lab.check.results import Identity, NewestResult, Source, identity
 from lab.probes import Probe
 from lab.record import Status
@@ -203,7 +203,7 @@ def _refusals(published: NewestResult, evidence: CellEvidence) -> list[tuple[Cop
             [line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …" for line in lines[:MOST_LINES]],
             max(len(lines) - MOST_LINES, 0),
         )
-        for name, lines in refusals(published.finished.folder, names).items()
+        for name, lines in find_refusals(published.finished.folder, names).items()
     ]
 
 
