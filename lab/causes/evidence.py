@@ -262,7 +262,7 @@ KILLED = re.compile(
 MOST_NAMES = 5
 
 
-def killed_for_memory(folder: Path) -> list[str]:
+def find_killed_programs(folder: Path) -> list[str]:
     """The names of these programs, each once; at most five."""
     names = dict.fromkeys(
         cut_text(clean_text(name), 40) for name in KILLED.findall(read_evidence_text(folder, KERNEL_FILE))

@@ -87,7 +87,7 @@ def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptio
         cell.guest.own_causes,
         speed=running.lane.speed,
         hangs_count=options.stretch > 1,
-        killed_for_memory=evidence.killed_for_memory(folder),
+        killed_for_memory=evidence.find_killed_programs(folder),
     )
     verdict = judge(cell.suite, suite_run, cell.expected, findings, circumstances)
     suite_result = SuiteResult(

@@ -69,7 +69,7 @@ class Fork:
             speed=self.running.lane.speed,
             # A surprising failure is looked at in a second fork.
             hangs_count=True,
-            killed_for_memory=evidence.killed_for_memory(self.folder),
+            killed_for_memory=evidence.find_killed_programs(self.folder),
         )
         run = replace(run, tests=tests_that_ran(run))
         return judge(self.cell.suite, run, Expectation(), findings, circumstances)

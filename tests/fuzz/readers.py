@@ -160,7 +160,7 @@ def _evidence(content: dict[str, bytes], folder: Path) -> None:
     tests = full_run().cells[1].tests
     for control in ("", "a"):
         causes.diagnose_evidence(evidence.read_evidence(folder, tests, control=control))
-    evidence.killed_for_memory(folder)
+    evidence.find_killed_programs(folder)
     evidence.find_refusals(folder)
 
 

@@ -445,9 +445,9 @@ def test_a_control_may_have_no_result(tmp_path: Path, outcome: str | None, faile
     ],
 )
 def test_what_was_killed_for_want_of_memory_is_named(tmp_path: Path, log: str, killed: list[str]) -> None:
-    assert evidence.killed_for_memory(tmp_path) == []
+    assert evidence.find_killed_programs(tmp_path) == []
     (tmp_path / "kernel.log").write_text(examples.NOISE + log)
-    assert evidence.killed_for_memory(tmp_path) == killed
+    assert evidence.find_killed_programs(tmp_path) == killed
 
 
 def test_probes_and_what_confined_them_are_read_from_their_file(tmp_path: Path) -> None:
