@@ -14,7 +14,7 @@ from lab.causes.rule import (
     NOT_THERE,
     PERMISSION_DENIED,
     CauseEvidence,
-    cause,
+    add_cause,
     proved_if,
 )
 from lab.record import Confidence, Needs
@@ -31,7 +31,7 @@ PRIVATE_DEVICES, DEVICE_RULES = "PrivateDevices", ("DevicePolicy", "DeviceAllow"
 
 
 # boxlite's runtime checks /dev/kvm first.
-@cause("service-without-kvm", Needs.RUNTIME)
+@add_cause("service-without-kvm", Needs.RUNTIME)
 def service_without_kvm(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in gets no /dev/kvm, and every box is a virtual machine that needs
     it. PrivateDevices= hides the device, and DevicePolicy= and DeviceAllow= refuse to open it, whatever the
@@ -50,7 +50,7 @@ def service_without_kvm(evidence: Evidence) -> CauseEvidence | None:
 
 
 # See `service-without-kvm`, which hides what there is.
-@cause("kvm-absent", Needs.RUNTIME, blamed_by=[KVM_IS_ABSENT])
+@add_cause("kvm-absent", Needs.RUNTIME, blamed_by=[KVM_IS_ABSENT])
 def kvm_absent(evidence: Evidence) -> CauseEvidence | None:
     """This host has no /dev/kvm, and every box is a virtual machine that needs it. Either virtualization is
     disabled in the firmware or in the hypervisor that runs this host, or the kernel module kvm_intel or kvm_amd
@@ -65,7 +65,7 @@ def kvm_absent(evidence: Evidence) -> CauseEvidence | None:
 
 
 # Checked together with its absence; only one of the two is possible.
-@cause("kvm-denied", Needs.RUNTIME, blamed_by=[KVM_IS_DENIED])
+@add_cause("kvm-denied", Needs.RUNTIME, blamed_by=[KVM_IS_DENIED])
 def kvm_denied(evidence: Evidence) -> CauseEvidence | None:
     """The user may not open /dev/kvm, and every box is a virtual machine that needs it. On Debian and Ubuntu it
     belongs to the group kvm, and a user who is added to this group must log in again.
@@ -80,7 +80,7 @@ def kvm_denied(evidence: Evidence) -> CauseEvidence | None:
 
 
 # The kernel asks AppArmor after it has checked the permissions of the file: see `kvm-denied`.
-@cause("apparmor-kvm-deny", Needs.RUNTIME)
+@add_cause("apparmor-kvm-deny", Needs.RUNTIME)
 def apparmor_kvm_deny(evidence: Evidence) -> CauseEvidence | None:
     """An AppArmor profile that confines boxlite denies it /dev/kvm, and every box is a virtual machine that
     needs it. The file's permissions allow it, so membership of the group kvm does not help; the kernel's audit
@@ -111,7 +111,7 @@ SMOKE_TEST = "KVM smoke test failed"
 
 # boxlite opens /dev/kvm and then has a virtual machine execute one instruction (`smoke_test_kvm` in its
 # system_check.rs).
-@cause("kvm-unusable", Needs.RUNTIME, blamed_by=[KVM_IS_UNUSABLE, SMOKE_TEST])
+@add_cause("kvm-unusable", Needs.RUNTIME, blamed_by=[KVM_IS_UNUSABLE, SMOKE_TEST])
 def kvm_unusable(evidence: Evidence) -> CauseEvidence | None:
     """The user may open /dev/kvm, but it cannot make or run a virtual machine, and every box is one. Another
     hypervisor such as VirtualBox uses the processor, or virtualization inside of a virtual machine does not
@@ -141,7 +141,7 @@ NOT_STARTED = re.compile(
 # boxlite starts threads before it runs its own programs: see `home-noexec`. With no process left at all, not
 # even its runtime starts; a user who is near the limit has no box. The limit refuses whichever process is one
 # too many, and how many threads there are at a moment is timing.
-@cause("nproc-limit", Needs.BOX, met_by_chance=True)
+@add_cause("nproc-limit", Needs.BOX, met_by_chance=True)
 def nproc_limit(evidence: Evidence) -> CauseEvidence | None:
     """The user has as many processes and threads as the limit RLIMIT_NPROC allows, so no more can be started
     for a box. The limit counts everything of this user on the whole host, and usually comes from
@@ -167,7 +167,7 @@ READ_ONLY, PROTECT_SYSTEM = "Read-only file system", "ProtectSystem"
 
 
 # See `socket-folder`.
-@cause("service-closes-tmp", Needs.BOX, blamed_by=[NO_SOCKET_FOLDER])
+@add_cause("service-closes-tmp", Needs.BOX, blamed_by=[NO_SOCKET_FOLDER])
 def service_closes_tmp(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has ProtectSystem=strict and no /tmp of its own, so /tmp is
     read-only for it. boxlite reaches the sockets of its boxes through the folder /tmp/bl-UID, which it cannot
@@ -182,7 +182,7 @@ def service_closes_tmp(evidence: Evidence) -> CauseEvidence | None:
 
 
 # boxlite prepares a box's folders before its disks: see `home-noexec`.
-@cause("socket-folder", Needs.BOX, blamed_by=[NO_SOCKET_FOLDER, SQUATTED])
+@add_cause("socket-folder", Needs.BOX, blamed_by=[NO_SOCKET_FOLDER, SQUATTED])
 def socket_folder(evidence: Evidence) -> CauseEvidence | None:
     """The user cannot have the folder /tmp/bl-UID, through which boxlite reaches the sockets of its boxes.
     Another user made it before, as anybody can, or the user may not write to /tmp, because its mode is not the
@@ -199,7 +199,7 @@ def socket_folder(evidence: Evidence) -> CauseEvidence | None:
 
 # boxlite unpacks its own programs below the home and runs them from there; mke2fs, for the box's disk, runs
 # before bubblewrap.
-@cause("home-noexec", Needs.BOX)
+@add_cause("home-noexec", Needs.BOX)
 def home_noexec(evidence: Evidence) -> CauseEvidence | None:
     """The user's home directory is mounted with the option noexec, and boxlite runs its bundled programs from
     there (~/.local/share/boxlite). No file on that mount can be executed, whatever its permissions are.

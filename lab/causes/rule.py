@@ -53,7 +53,7 @@ class Cause:
 CAUSES: list[Cause] = []
 
 
-def cause(
+def add_cause(
     name: str, breaks: Needs, *, blamed_by: Sequence[str] = (), met_by_chance: bool = False
 ) -> Callable[[Rule], Rule]:
     """Make a function the rule of the next cause: see `Cause`."""

@@ -15,7 +15,7 @@ from lab.causes.rule import (
     NOT_THERE,
     PERMISSION_DENIED,
     CauseEvidence,
-    cause,
+    add_cause,
     proved_if,
 )
 from lab.record import Confidence, Needs
@@ -35,7 +35,7 @@ BWRAP_NOT_RUN = "failed to run bwrap: Permission denied (os error 13)"
 
 
 # boxlite starts bubblewrap after its programs for the box's disk: see `home-noexec`.
-@cause("bwrap-exec-denied", Needs.SANDBOX, blamed_by=[BWRAP_NOT_RUN])
+@add_cause("bwrap-exec-denied", Needs.SANDBOX, blamed_by=[BWRAP_NOT_RUN])
 def bwrap_exec_denied(evidence: Evidence) -> CauseEvidence | None:
     """The host refuses to execute bubblewrap (EACCES), both the system's and the one that boxlite ships, so the
     jailer fails before it asks for a user namespace. An AppArmor profile that confines boxlite and denies
@@ -64,7 +64,7 @@ NO_SETUID = "setuid use of bubblewrap is not supported"
 
 
 # bubblewrap checks this first, before it makes any namespace.
-@cause("bwrap-setuid", Needs.SANDBOX)
+@add_cause("bwrap-setuid", Needs.SANDBOX)
 def bwrap_setuid(evidence: Evidence) -> CauseEvidence | None:
     """The system's bubblewrap is setuid root, and newer releases of bubblewrap refuse to run setuid. boxlite
     selects it all the same, because it still prints its version.
@@ -80,7 +80,7 @@ PROC_SUBSET = "ProcSubset"
 
 
 # See `bwrap-setuid`.
-@cause("service-hides-proc", Needs.SANDBOX)
+@add_cause("service-hides-proc", Needs.SANDBOX)
 def service_hides_proc(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has ProcSubset=pid, so its /proc shows nothing but processes.
     bubblewrap does not start without the file /proc/sys/kernel/overflowuid.
@@ -97,7 +97,7 @@ NAMESPACE_FILTER, JAILER_NAMESPACES = "RestrictNamespaces", ("user", "mnt", "pid
 
 
 # The kernel runs a filter before the system call itself.
-@cause("service-restricts-namespaces", Needs.SANDBOX)
+@add_cause("service-restricts-namespaces", Needs.SANDBOX)
 def service_restricts_namespaces(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has RestrictNamespaces=, so a filter of systemd's denies
     namespaces that the jailer's sandbox consists of. It filters the flags of system calls, and is no setting of
@@ -114,7 +114,7 @@ def service_restricts_namespaces(evidence: Evidence) -> CauseEvidence | None:
 
 
 # See `service-restricts-namespaces`. A filter of a service is another cause: see `service-filters-calls`.
-@cause("seccomp", Needs.SANDBOX)
+@add_cause("seccomp", Needs.SANDBOX)
 def seccomp(evidence: Evidence) -> CauseEvidence | None:
     """A seccomp filter denies the system calls that make a namespace, which the jailer's sandbox needs.
     Docker's default filter does this in containers without CAP_SYS_ADMIN; podman's does not.
@@ -131,7 +131,7 @@ USERNS_CLONE = "kernel.unprivileged_userns_clone"
 
 # For a new user namespace the kernel checks this sysctl, then the limit, then the security modules; the
 # capabilities inside come last (`ksys_unshare` in kernel/fork.c, `create_user_ns` in user_namespace.c).
-@cause("userns-sysctl", Needs.SANDBOX, blamed_by=[f"({USERNS_CLONE}=0)"])
+@add_cause("userns-sysctl", Needs.SANDBOX, blamed_by=[f"({USERNS_CLONE}=0)"])
 def userns_sysctl(evidence: Evidence) -> CauseEvidence | None:
     """The sysctl kernel.unprivileged_userns_clone is 0: ordinary users may not make user namespaces, and the
     jailer's sandbox needs one. The sysctl exists in Debian's and Ubuntu's kernels, and hardening guides set it
@@ -149,7 +149,7 @@ MAX_USERNS = "user.max_user_namespaces"
 
 
 # See `userns-sysctl`.
-@cause("userns-limit", Needs.SANDBOX, blamed_by=[f"({MAX_USERNS}=0)"])
+@add_cause("userns-limit", Needs.SANDBOX, blamed_by=[f"({MAX_USERNS}=0)"])
 def userns_limit(evidence: Evidence) -> CauseEvidence | None:
     """The host's limit on user namespaces, user.max_user_namespaces, is 0 or reached, and the jailer's sandbox
     needs a user namespace. Hardening guides set the limit to 0.
@@ -168,7 +168,7 @@ NAMESPACE_DENIED = f"Creating new namespace failed: {PERMISSION_DENIED}"
 
 
 # See `userns-sysctl`. boxlite blames the restriction also if the profile of Ubuntu's policy is not loaded.
-@cause("apparmor-userns-deny", Needs.SANDBOX, blamed_by=[f"({RESTRICTION}=1)"])
+@add_cause("apparmor-userns-deny", Needs.SANDBOX, blamed_by=[f"({RESTRICTION}=1)"])
 def apparmor_userns_deny(evidence: Evidence) -> CauseEvidence | None:
     """AppArmor denies bubblewrap the user namespace that the jailer's sandbox needs: the profile that confines
     bubblewrap has no rule `userns`, or the kernel restricts programs without a profile. The kernel's audit line
@@ -193,7 +193,7 @@ def apparmor_userns_deny(evidence: Evidence) -> CauseEvidence | None:
 
 
 # See `userns-sysctl`. The same position as AppArmor's: a host uses only one of the two.
-@cause("selinux-userns-deny", Needs.SANDBOX)
+@add_cause("selinux-userns-deny", Needs.SANDBOX)
 def selinux_userns_deny(evidence: Evidence) -> CauseEvidence | None:
     """The SELinux policy does not allow bubblewrap to make the user namespace that the jailer's sandbox needs
     (class user_namespace, permission create). The kernel's audit line names the domain in which bubblewrap
@@ -213,7 +213,7 @@ REFUSES_UNCONFINED = "refusing to start the box unconfined"
 
 # boxlite makes a box's control group after its own check of user namespaces and before it starts bubblewrap
 # (`BwrapSandbox::setup` in its jailer/sandbox/bwrap.rs).
-@cause("cgroup-unavailable", Needs.SANDBOX, blamed_by=[REFUSES_UNCONFINED])
+@add_cause("cgroup-unavailable", Needs.SANDBOX, blamed_by=[REFUSES_UNCONFINED])
 def cgroup_unavailable(evidence: Evidence) -> CauseEvidence | None:
     """Root's boxes get control groups with limits, which boxlite could not make, and releases after 0.10.8
     refuse to start a box without them. The control groups are mounted read-only, as in containers, or are of
@@ -229,7 +229,7 @@ UNKNOWN_OPTION = re.compile(r"(?:bwrap: |^)(Unknown option --[a-z][a-z0-9-]{0,40
 
 
 # boxlite's own check makes a user namespace with options of every version; then it starts the sandbox.
-@cause("bwrap-too-old", Needs.SANDBOX)
+@add_cause("bwrap-too-old", Needs.SANDBOX)
 def bwrap_too_old(evidence: Evidence) -> CauseEvidence | None:
     """The host's bubblewrap is older than the options that boxlite gives it, and boxlite prefers it to the
     newer one that it bundles. Debian 11 has bubblewrap 0.4.1, which lacks --clearenv of 0.5.0.
@@ -246,7 +246,7 @@ NAMESPACES_EXCEEDED = "namespaces exceeded (ENOSPC)"
 
 # The kernel makes the other namespaces after the user namespace, before bubblewrap opens its uid map
 # (`copy_creds` and `copy_namespaces` in kernel/fork.c).
-@cause("namespace-limit", Needs.SANDBOX)
+@add_cause("namespace-limit", Needs.SANDBOX)
 def namespace_limit(evidence: Evidence) -> CauseEvidence | None:
     """The host's limit on a kind of namespace that the jailer's sandbox needs besides a user namespace is 0 or
     reached: user.max_mnt_namespaces, user.max_uts_namespaces, user.max_ipc_namespaces or
@@ -270,7 +270,7 @@ EACCES = "-13"
 
 
 # bubblewrap opens its uid map after making the namespace, and before it needs a capability.
-@cause("apparmor-disconnected", Needs.SANDBOX)
+@add_cause("apparmor-disconnected", Needs.SANDBOX)
 def apparmor_disconnected(evidence: Evidence) -> CauseEvidence | None:
     """An AppArmor profile that confines bubblewrap lacks the flag attach_disconnected, so the kernel cannot
     resolve the files that bubblewrap opens outside its namespace, and denies them. It denies them in complain
@@ -313,7 +313,7 @@ NO_PERMISSIONS = "No permissions to creat"
 
 
 # After every cause that denies the namespace itself; see `userns-sysctl`. boxlite reads this sysctl first.
-@cause("apparmor-userns-nocaps", Needs.SANDBOX, blamed_by=[f"({RESTRICTION}=1)"])
+@add_cause("apparmor-userns-nocaps", Needs.SANDBOX, blamed_by=[f"({RESTRICTION}=1)"])
 def apparmor_userns_nocaps(evidence: Evidence) -> CauseEvidence | None:
     """AppArmor lets bubblewrap make a user namespace but denies it every capability inside, so bubblewrap
     cannot set up the sandbox. Since 24.04 this is Ubuntu's policy (profile unprivileged_userns) for programs
@@ -374,7 +374,7 @@ SECCOMP = {(X86_64.audit, "317"), (AARCH64.audit, "277")}
 
 # bubblewrap mounts after it has its namespaces and their capabilities, and the kernel runs a filter before it
 # asks AppArmor or SELinux. A list that lacks even unshare(2) denies the namespaces, too.
-@cause("service-filters-calls", Needs.SANDBOX)
+@add_cause("service-filters-calls", Needs.SANDBOX)
 def service_filters_calls(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has a SystemCallFilter= that lacks system calls of the sandbox:
     those of bubblewrap, such as mount(2), or seccomp(2), by which boxlite's shim filters a box without a
@@ -407,7 +407,7 @@ PIVOT_ROOT = f"pivot_root: {PERMISSION_DENIED}"
 
 
 # See `service-filters-calls`.
-@cause("apparmor-mount-deny", Needs.SANDBOX)
+@add_cause("apparmor-mount-deny", Needs.SANDBOX)
 def apparmor_mount_deny(evidence: Evidence) -> CauseEvidence | None:
     """An AppArmor profile lets bubblewrap make its namespaces but denies mounts in them, or the call pivot_root
     that makes them its root, so bubblewrap cannot set up the sandbox. Docker's profile for containers denies
@@ -435,7 +435,7 @@ MOUNT_PERMISSIONS = ("mounton", "mount", "remount", "unmount")
 
 
 # See `apparmor-mount-deny`. A host uses only one of the two.
-@cause("selinux-mount-deny", Needs.SANDBOX)
+@add_cause("selinux-mount-deny", Needs.SANDBOX)
 def selinux_mount_deny(evidence: Evidence) -> CauseEvidence | None:
     """The SELinux policy lets bubblewrap make its namespaces but denies it the mounts that the jailer's sandbox
     consists of (permissions mounton, mount and remount), as policies do to confined users. The kernel's audit
@@ -455,7 +455,7 @@ NOT_IMPLEMENTED, NO_SETUID_FILES = "Function not implemented", "RestrictSUIDSGID
 
 
 # bubblewrap opens what it mounts after its first mounts.
-@cause("service-restricts-suid", Needs.SANDBOX)
+@add_cause("service-restricts-suid", Needs.SANDBOX)
 def service_restricts_suid(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has RestrictSUIDSGID=, for which systemd denies the system call
     openat2 altogether. bubblewrap 0.12 opens with it what it mounts, and has no other way if it is built for
@@ -496,7 +496,7 @@ PROC_SETTINGS = ("ProtectKernelTunables", "ProtectKernelLogs", "ProtectHostname"
 
 
 # bubblewrap mounts /proc after its first mounts.
-@cause("service-masks-proc", Needs.SANDBOX)
+@add_cause("service-masks-proc", Needs.SANDBOX)
 def service_masks_proc(evidence: Evidence) -> CauseEvidence | None:
     """The systemd service that boxlite runs in has mounts upon parts of /proc, by ProtectKernelTunables=,
     ProtectKernelLogs= or ProtectHostname=. The kernel then does not let a user namespace mount its own /proc,
@@ -508,7 +508,7 @@ def service_masks_proc(evidence: Evidence) -> CauseEvidence | None:
 
 
 # See `service-masks-proc`.
-@cause("masked-proc", Needs.SANDBOX)
+@add_cause("masked-proc", Needs.SANDBOX)
 def masked_proc(evidence: Evidence) -> CauseEvidence | None:
     """Mounts hide parts of /proc, as in every container that is not privileged. The kernel then does not let a
     user namespace mount its own /proc, which would reveal these parts and which the jailer's sandbox needs.
@@ -522,7 +522,7 @@ SYMLINK = re.compile(re.escape(ON_SYMLINK) + r" (/[^\s:]{1,300})")
 
 
 # bubblewrap mounts boxlite's own files after /proc: see `masked-proc`.
-@cause("mount-symlink", Needs.SANDBOX)
+@add_cause("mount-symlink", Needs.SANDBOX)
 def mount_symlink(evidence: Evidence) -> CauseEvidence | None:
     """A file that boxlite mounts into the jailer's sandbox is a symlink there, and bubblewrap 0.12 refuses to
     mount on one. On Arch Linux and Fedora it is the bundle of CA certificates, which older boxlite releases

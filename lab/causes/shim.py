@@ -7,7 +7,7 @@ import re
 
 from lab.base.architecture import ARCHITECTURES
 from lab.causes.evidence import SHIM, Evidence
-from lab.causes.rule import CauseEvidence, cause, proved_if
+from lab.causes.rule import CauseEvidence, add_cause, proved_if
 from lab.causes.sandbox import service_filters_calls
 from lab.record import Confidence, Needs
 
@@ -19,7 +19,7 @@ OWNER_MAY_EXECUTE = 0o100
 
 
 # bubblewrap starts the shim when its sandbox stands; only then does the shim do anything.
-@cause("shim-not-executable", Needs.SANDBOX)
+@add_cause("shim-not-executable", Needs.SANDBOX)
 def shim_not_executable(evidence: Evidence) -> CauseEvidence | None:
     """For the jailer boxlite copies its shim beside a box, and on a file system that clones files (btrfs,
     Fedora's default, and XFS) the copy loses its execute permission, so bubblewrap cannot start it. This is a
@@ -51,7 +51,7 @@ CRASHED, LOADING, LOADED = '"signal":"SIGSEGV"', ": engine created", ": instance
 
 
 # Every box's shim loads the library, and only that of a box without a network is under boxlite's filter.
-@cause("runtime-library", Needs.BOX)
+@add_cause("runtime-library", Needs.BOX)
 def runtime_library(evidence: Evidence) -> CauseEvidence | None:
     """The shim of boxlite cannot load libkrunfw, the library that holds the kernel of its boxes, so no box
     starts, with the jailer or without. The library is missing where boxlite unpacked its programs
@@ -77,7 +77,7 @@ STATUS = re.compile(r"\bexit[ _](?:code|status)[:=]? ?159\b", re.IGNORECASE)
 
 
 # The shim puts itself under boxlite's own filter after bubblewrap started it.
-@cause("shim-seccomp", Needs.SANDBOX)
+@add_cause("shim-seccomp", Needs.SANDBOX)
 def shim_seccomp(evidence: Evidence) -> CauseEvidence | None:
     """The kernel ended boxlite's shim with SIGSYS, because it made a system call that boxlite's own seccomp
     filter does not allow. Which calls it makes depends on the host's C library, kernel and processor, and on
