@@ -15,7 +15,7 @@ from lab.causes.rule import (
     PERMISSION_DENIED,
     CauseEvidence,
     add_cause,
-    proved_if,
+    prove_if,
 )
 from lab.record import Confidence, Needs
 
@@ -61,7 +61,7 @@ def kvm_absent(evidence: Evidence) -> CauseEvidence | None:
     if service_without_kvm(evidence) or not (missing or empty or evidence.says(KVM_IS_ABSENT)):
         return None
     proof = "there is no /dev/kvm" if missing else f"nothing is behind /dev/kvm: {probe.stderr}"
-    return proved_if(missing or empty, "boxlite finds no KVM", f", and {proof}")
+    return prove_if(missing or empty, "boxlite finds no KVM", f", and {proof}")
 
 
 # Checked together with its absence; only one of the two is possible.
@@ -76,7 +76,7 @@ def kvm_denied(evidence: Evidence) -> CauseEvidence | None:
     # The kernel asks AppArmor only after the file's permissions allowed it.
     if device_denials(evidence):
         return None
-    return proved_if(denied, "boxlite may not use KVM", ", and opening /dev/kvm fails with EACCES")
+    return prove_if(denied, "boxlite may not use KVM", ", and opening /dev/kvm fails with EACCES")
 
 
 # The kernel asks AppArmor after it has checked the permissions of the file: see `kvm-denied`.
@@ -91,7 +91,7 @@ def apparmor_kvm_deny(evidence: Evidence) -> CauseEvidence | None:
         return None
     probe = evidence.probes.open_kvm
     reason = f"AppArmor denied {DEVICE} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
-    return proved_if(probe.failed_with(PERMISSION_DENIED), reason, ", and opening it fails with EACCES")
+    return prove_if(probe.failed_with(PERMISSION_DENIED), reason, ", and opening it fails with EACCES")
 
 
 def device_denials(evidence: Evidence) -> list[dict[str, str]]:

@@ -65,7 +65,7 @@ def add_cause(
     return add
 
 
-def proved_if(proof: bool, reason: str, proof_why: str = "") -> CauseEvidence:
+def prove_if(proof: bool, reason: str, proof_why: str = "") -> CauseEvidence:
     """Return a proved cause, with the proof added to its sentence, or else a likely one."""
     return (
         CauseEvidence(Confidence.PROVED, reason + proof_why)

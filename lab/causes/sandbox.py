@@ -16,7 +16,7 @@ from lab.causes.rule import (
     PERMISSION_DENIED,
     CauseEvidence,
     add_cause,
-    proved_if,
+    prove_if,
 )
 from lab.record import Confidence, Needs
 
@@ -56,7 +56,7 @@ def bwrap_exec_denied(evidence: Evidence) -> CauseEvidence | None:
     else:
         profile = f" under {evidence.profile}" if evidence.profile else ""
         reason = f"boxlite says{profile}: {BWRAP_NOT_RUN}"
-    return proved_if(is_quoted and refused, reason, ": starting it fails with EACCES")
+    return prove_if(is_quoted and refused, reason, ": starting it fails with EACCES")
 
 
 # Only bubblewrap prints this, and only for this reason.
@@ -142,7 +142,7 @@ def userns_sysctl(evidence: Evidence) -> CauseEvidence | None:
     if evidence.sysctls.get(USERNS_CLONE) != "0" or probe.worked:
         return None
     refused = probe.failed_with(NOT_PERMITTED)
-    return proved_if(refused, f"{USERNS_CLONE} is 0", " and `unshare -U` fails with EPERM")
+    return prove_if(refused, f"{USERNS_CLONE} is 0", " and `unshare -U` fails with EPERM")
 
 
 MAX_USERNS = "user.max_user_namespaces"
@@ -181,7 +181,7 @@ def apparmor_userns_deny(evidence: Evidence) -> CauseEvidence | None:
         restricted = "without a profile: the kernel restricts unconfined programs"
         where = restricted if profile == "unconfined" else f"under profile {profile}"
         reason = f"AppArmor denied userns_create to {lines[0].get('comm')} {where}"
-        return proved_if(not evidence.probes.bwrap_user.worked, reason)
+        return prove_if(not evidence.probes.bwrap_user.worked, reason)
     # Without a log, as on a user's own host.
     unshare_is_denied = evidence.probes.unshare_user.failed_with(PERMISSION_DENIED)
     if not (unshare_is_denied and evidence.bubblewrap_says(NAMESPACE_DENIED)):
@@ -203,7 +203,7 @@ def selinux_userns_deny(evidence: Evidence) -> CauseEvidence | None:
     if not lines:
         return None
     reason = f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a user namespace"
-    return proved_if(not evidence.probes.bwrap_user.worked, reason)
+    return prove_if(not evidence.probes.bwrap_user.worked, reason)
 
 
 # The words of a release after 0.10.8 (boxlite#1419), for root alone: boxes of other users get no limits there.
@@ -262,7 +262,7 @@ def namespace_limit(evidence: Evidence) -> CauseEvidence | None:
         reason = "`unshare -U` works and bubblewrap, which makes more namespaces, fails with ENOSPC"
         return CauseEvidence(Confidence.LIKELY, reason)
     reason = f"{' and '.join(zero)} {'is' if len(zero) == 1 else 'are'} 0"
-    return proved_if(refused, reason, ", and bubblewrap fails with ENOSPC although `unshare -U` works")
+    return prove_if(refused, reason, ", and bubblewrap fails with ENOSPC although `unshare -U` works")
 
 
 DISCONNECTED = "Failed name lookup - disconnected path"
@@ -293,7 +293,7 @@ def apparmor_disconnected(evidence: Evidence) -> CauseEvidence | None:
         reason = (
             f"AppArmor could not resolve {file}, which {lines[0].get('comm')} opens under profile {profile}"
         )
-        return proved_if(not evidence.probes.bwrap_user.worked, reason)
+        return prove_if(not evidence.probes.bwrap_user.worked, reason)
     # Without a log: the restriction is on and takes no capability, so its profile is in complain mode.
     words = f"{UID_MAP}: {PERMISSION_DENIED}"
     in_force = evidence.sysctls.get(RESTRICTION) == "1" and evidence.probes.unshare_user_root.worked
@@ -331,7 +331,7 @@ def apparmor_userns_nocaps(evidence: Evidence) -> CauseEvidence | None:
         reason = (
             f"AppArmor denied {capability} to {lines[0].get('comm')} under profile {lines[0].get('profile')}"
         )
-        return proved_if(words is not None, reason, f", and bubblewrap says: {words}")
+        return prove_if(words is not None, reason, f", and bubblewrap says: {words}")
     # A bug report may quote the log alone.
     wordless = evidence.probes.bwrap_user.failed and not evidence.probes.bwrap_user.stderr
     if words not in WITHOUT_CAPABILITIES and not wordless:
@@ -344,7 +344,7 @@ def apparmor_userns_nocaps(evidence: Evidence) -> CauseEvidence | None:
     }
     if in_policy == {"AUDIT"}:
         reason = f"AppArmor moved {evidence.programs[0]} into profile {RESTRICTED} as it made its namespace"
-        return proved_if(words is not None, reason, f", and bubblewrap says: {words}")
+        return prove_if(words is not None, reason, f", and bubblewrap says: {words}")
     # Without a log, as on a user's own host.
     stripped = evidence.probes.unshare_user.worked and evidence.probes.unshare_user_root.failed
     if stripped and evidence.sysctls.get(RESTRICTION) == "1" and not evidence.audit:
@@ -418,7 +418,7 @@ def apparmor_mount_deny(evidence: Evidence) -> CauseEvidence | None:
     if lines:
         comm, profile = lines[0].get("comm"), lines[0].get("profile")
         reason = f"AppArmor denied {comm} {MOUNT_OPERATIONS[lines[0]['operation']]} under profile {profile}"
-        return proved_if(not bwrap.worked, reason)
+        return prove_if(not bwrap.worked, reason)
     # An explicit deny rule does not log.
     if evidence.profile and bwrap.failed_with(FIRST_MOUNT):
         reason = f"under {evidence.profile} bubblewrap makes its namespaces; its first mount fails with EACCES"
@@ -447,7 +447,7 @@ def selinux_mount_deny(evidence: Evidence) -> CauseEvidence | None:
         return None
     where = lines[0].get("path") or lines[0].get("name") or "a file system"
     reason = f"SELinux denied {lines[0].get('comm')} in {lines[0].get('scontext')} a mount on {where}"
-    return proved_if(not evidence.probes.bwrap_user.worked, reason)
+    return prove_if(not evidence.probes.bwrap_user.worked, reason)
 
 
 # strerror(3) for ENOSYS, and systemd's setting that has openat2 fail so: a filter cannot see that call's flags.

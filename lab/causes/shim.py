@@ -7,7 +7,7 @@ import re
 
 from lab.base.architecture import ARCHITECTURES
 from lab.causes.evidence import SHIM, Evidence
-from lab.causes.rule import CauseEvidence, add_cause, proved_if
+from lab.causes.rule import CauseEvidence, add_cause, prove_if
 from lab.causes.sandbox import service_filters_calls
 from lab.record import Confidence, Needs
 
@@ -66,7 +66,7 @@ def runtime_library(evidence: Evidence) -> CauseEvidence | None:
         return None
     folders = [match[1] for path in evidence.modes if (match := UNPACKED_SHIM.fullmatch(path))]
     lost = next((folder for folder in folders if f"{folder}/{library}" not in evidence.modes), None)
-    return proved_if(lost is not None, f"the shim cannot load {library}", f", and ~/{lost} has no such file")
+    return prove_if(lost is not None, f"the shim cannot load {library}", f", and ~/{lost} has no such file")
 
 
 # What the shim of boxlite 0.10.8 writes into its box's folder when that signal ends it; measured on debian-13.
