@@ -107,7 +107,7 @@ class HostAnswer:
         ]
 
 
-def judge(report: HostReport, published: Published) -> HostAnswer:
+def judge_host(report: HostReport, published: Published) -> HostAnswer:
     """Say what to expect of boxlite on a host."""
     all_remedies = remedies.load_remedies()
     findings = diagnose(report)

@@ -65,7 +65,7 @@ def check_command(lab: options.Lab, probe: BinaryIO | None, results: tuple[str, 
     """
     report = _here() if probe is None else _pasted(probe)
     loaded = published.load(results, lab.paths.runs)
-    answer = check.judge(report, loaded.published)
+    answer = check.judge_host(report, loaded.published)
     for left_out in loaded.left_out:
         output.warn(f"left out: {left_out}")
     if as_json:

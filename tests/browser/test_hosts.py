@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from lab.check import judge, published
+from lab.check import judge_host, published
 from lab.probes import Probe
 from lab.probes.report import read
 from tests.browser.records import CURE, HOSTILE
@@ -117,7 +117,7 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
     for text in texts:
         report = read(text)
         assert report is not None
-        near = judge(report, results).nearest
+        near = judge_host(report, results).nearest
         assert near is not None
         differing = sorted(difference.name for difference in near.comparison.differing)
         answer = compare(page, text)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from lab.base.errors import UsageError
 from lab.catalog import remedies
-from lab.check import HostAnswer, HostOutlook, Published, judge, published
+from lab.check import HostAnswer, HostOutlook, Published, judge_host, published
 from lab.check.text import lines
 from lab.cli import cli
 from lab.probes import Facts, Probes
@@ -57,7 +57,7 @@ def from_run(base: Path, *cells: CellResult) -> Published:
 
 
 def check(base: Path, host: HostReport, *cells: CellResult) -> HostAnswer:
-    return judge(host, from_run(base, *(cells or (STOCK, cured()))))
+    return judge_host(host, from_run(base, *(cells or (STOCK, cured()))))
 
 
 def text_of(answer: HostAnswer) -> str:
@@ -112,7 +112,7 @@ def test_what_is_to_be_expected_of_a_host_and_why(
 def test_what_the_probe_shows_comes_before_what_was_published(tmp_path: Path) -> None:
     data = from_run(tmp_path, STOCK, cured())
     host = report(sysctls={CLONE: "0"}, probes=REFUSED)
-    answer = judge(host, data)
+    answer = judge_host(host, data)
     assert answer.outcome is BLOCKED
     [finding] = answer.findings
     assert (finding.name, finding.confidence) == ("userns-sysctl", Confidence.PROVED)
@@ -124,7 +124,7 @@ def test_what_the_probe_shows_comes_before_what_was_published(tmp_path: Path) ->
     assert "lab remedies show userns-clone-on --script" in text
     # A script that is another one now says so.
     changed = data.model_dump_json().replace(CURE.digest, "0")
-    [advice] = judge(host, Published.model_validate_json(changed)).advice
+    [advice] = judge_host(host, Published.model_validate_json(changed)).advice
     assert advice.script_changed
 
 

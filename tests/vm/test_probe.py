@@ -6,7 +6,7 @@ import pytest
 
 from lab import catalog
 from lab.causes import evidence
-from lab.check import judge, published
+from lab.check import judge_host, published
 from lab.probes import ProbedUser
 from lab.probes.report import HostReport, read
 from lab.record import CellResult, RunResult
@@ -90,7 +90,7 @@ def test_from_the_output_alone_the_host_is_called_blocked(name: str, run: RunRes
         there = cell.facts.sysctls[OF_ROOT] is not None
         assert (f"sysctls.{OF_ROOT}" in report.unreadable) == there, cell.variant
         assert report.knows("apparmor.profiles"), cell.variant
-        answer = judge(report, loaded.published)
+        answer = judge_host(report, loaded.published)
         # The script does not try boxlite's own bubblewrap.
         assert answer.outcome == ("not known" if cell.cause == "bwrap-exec-denied" else "blocked"), cell.variant
         proved = {finding.name for finding in cell.causes}
