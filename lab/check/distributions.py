@@ -265,7 +265,7 @@ class TestedDistribution:
         return {remedy.name: remedy for answer in answers for cure in answer.cures for remedy in cure.scripts}
 
 
-def load(results: Results) -> list[TestedDistribution]:
+def load_distributions(results: Results) -> list[TestedDistribution]:
     """Return all distributions with results or in the catalog, sorted by name and release."""
     tested, defined = results.guests, results.catalog.guests
     guests: dict[tuple[str, str], list[str]] = {}

@@ -135,7 +135,7 @@ def load(names: Sequence[str], runs: Path) -> LoadedResults:
             left_out.append(f"{run.name}: {run.fault}")
     parts = [_read(site) for site in sites]
     if sources:
-        parts.append(of_distributions(distributions.load(results.of(sources))))
+        parts.append(of_distributions(distributions.load_distributions(results.of(sources))))
     joined = Published(distributions=tuple(chain.from_iterable(part.distributions for part in parts)))
     return LoadedResults(joined, tuple(read), tuple(left_out))
 

@@ -248,7 +248,7 @@ class Site(Results):
 
     @cached_property
     def distributions(self) -> list[TestedDistribution]:
-        return distributions.load(self)
+        return distributions.load_distributions(self)
 
     @cached_property
     def weaknesses(self) -> list[Weakness]:
