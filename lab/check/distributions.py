@@ -309,7 +309,7 @@ def _title(defined: Mapping[str, Guest], guest: str) -> str:
     return f"{title} with the kernel {kernel}" if kernel else title
 
 
-def setting_id(variant: str) -> str:
+def make_setting_id(variant: str) -> str:
     return f"setting-{make_slug(variant)}"
 
 

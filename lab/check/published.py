@@ -13,7 +13,7 @@ from lab.base.errors import UsageError, format_error
 from lab.base.files import clean_text
 from lab.catalog.knobs import AppArmor
 from lab.check import distributions, results, settings
-from lab.check.distributions import CellAnswer, setting_id
+from lab.check.distributions import CellAnswer, make_setting_id
 from lab.check.results import STOCK, AnswerKind, Source
 from lab.record import RunResult
 from lab.record.folders import find_folder, list_folders, read_past_run
@@ -224,7 +224,7 @@ def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) 
         causes=tuple(cause.name for cause in answer.findings),
         why=tuple(answer.results.explanation(cause.name) for cause in answer.findings),
         remedy=remedy,
-        part=setting_id(answer.variant) if answer.kind in (AnswerKind.BLOCKED, AnswerKind.TROUBLE) else "",
+        part=make_setting_id(answer.variant) if answer.kind in (AnswerKind.BLOCKED, AnswerKind.TROUBLE) else "",
         settings=values,
         # A variant may change what no fact shows.
         changed=differing + (answer.variant != STOCK),

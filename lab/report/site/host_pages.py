@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from lab.base.files import clean_text, group_values, make_slug
 from lab.catalog.remedies import Remedy
 from lab.check import published
-from lab.check.distributions import CellAnswer, CellTrial, setting_id
+from lab.check.distributions import CellAnswer, CellTrial, make_setting_id
 from lab.check.results import STOCK, AnswerKind, Results, Source, cell_page
 from lab.probes import script
 from lab.record import CellResult, Status
@@ -93,7 +93,7 @@ def host_pages(site: Site) -> Iterator[Output]:
             "distribution": distribution,
             "find_confinements": protection.find_confinements,
             "find_unmet_options": protection.find_unmet_options,
-            "setting_id": setting_id,
+            "setting_id": make_setting_id,
             "short": short,
             "site": site,
             "slug": make_slug,
