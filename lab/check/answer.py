@@ -12,7 +12,13 @@ from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
 from lab.causes.evidence import Evidence, parse_confining_profile
 from lab.check import settings
-from lab.check.published import Published, PublishedCell, PublishedDistribution, SystemName, cells_of
+from lab.check.published import (
+    Published,
+    PublishedCell,
+    PublishedDistribution,
+    SystemName,
+    list_comparable_cells,
+)
 from lab.check.results import AnswerKind
 from lab.check.settings import SettingsComparison
 from lab.probes import Probes
@@ -204,7 +210,7 @@ def _alike(
         related = [
             distribution
             for distribution in published.distributions
-            if cells_of([distribution])
+            if list_comparable_cells([distribution])
             and any(system.id is not None and system.id in ids for system in distribution.systems)
         ]
         if related:
@@ -214,7 +220,8 @@ def _alike(
 
 def _closest_first(report: HostReport, distributions: Iterable[PublishedDistribution]) -> list[ClosestCell]:
     cells = [
-        ClosestCell(cell, settings.compare_report(report, cell.settings)) for cell in cells_of(distributions)
+        ClosestCell(cell, settings.compare_report(report, cell.settings))
+        for cell in list_comparable_cells(distributions)
     ]
     return sorted(cells, key=lambda close: (close.comparison.distance, close.cell.changed, close.cell.guest))
 

@@ -103,7 +103,7 @@ class Published(_Data):
     rules: Rules = Rules()
 
 
-def cells_of(distributions: Iterable[PublishedDistribution]) -> list[PublishedCell]:
+def list_comparable_cells(distributions: Iterable[PublishedDistribution]) -> list[PublishedCell]:
     """Return the cells of distributions that have settings to compare with."""
     return [cell for distribution in distributions for cell in distribution.cells if cell.settings]
 

@@ -10,7 +10,7 @@ import pytest
 from lab.catalog import remedies
 from lab.check import published
 from lab.check.distributions import ask
-from lab.check.published import Published, SystemName, cells_of
+from lab.check.published import Published, SystemName, list_comparable_cells
 from lab.check.results import AnswerKind
 from lab.record import CellResult, RemedyOutcome, RemedyResult, Status
 from lab.report.site import model
@@ -244,8 +244,8 @@ def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: 
         a_cell(variant="max-userns-zero", status=Status.ERROR, facts=facts()),
     )
     distributions = published.of_distributions(site.distributions).distributions
-    assert [cell.variant for cell in cells_of(distributions)] == ["stock", "userns-clone-off"]
-    stock, changed = cells_of(distributions)
+    assert [cell.variant for cell in list_comparable_cells(distributions)] == ["stock", "userns-clone-off"]
+    stock, changed = list_comparable_cells(distributions)
     assert stock.settings["kernel.unprivileged_userns_clone"] == "1"
     assert stock.settings["kernel.apparmor_restrict_unprivileged_userns"] is None
     assert changed.settings["kernel.unprivileged_userns_clone"] == "0"
