@@ -117,7 +117,7 @@ class LoadedResults:
     left_out: tuple[str, ...] = ()
 
 
-def load(names: Sequence[str], runs: Path) -> LoadedResults:
+def load_published(names: Sequence[str], runs: Path) -> LoadedResults:
     """Read the named runs and sites; without a name, all of the lab's own runs, which are in the folder `runs`.
 
     Raises UsageError for a name that is neither, and for a run or site that cannot be read.

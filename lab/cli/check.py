@@ -64,7 +64,7 @@ def check_command(lab: options.Lab, probe: BinaryIO | None, results: tuple[str, 
     3 not known.
     """
     report = _here() if probe is None else _pasted(probe)
-    loaded = published.load(results, lab.paths.runs)
+    loaded = published.load_published(results, lab.paths.runs)
     answer = check.judge_host(report, loaded.published)
     for left_out in loaded.left_out:
         output.warn(f"left out: {left_out}")

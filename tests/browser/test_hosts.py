@@ -101,7 +101,7 @@ def test_pasted_facts_find_the_answer(visit: Visiting, text: str, title: str, ki
 
 
 def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> None:
-    results = published.load([str(site)], site).published
+    results = published.load_published([str(site)], site).published
     page = visit().open(INDEX)
     switches = [{"kernel.unprivileged_userns_clone": value} for value in ("0", "1")]
     # A profile that no tested host has, and one that confines the user.

@@ -425,7 +425,7 @@ def _published() -> Any:
     """What is published of a run, as the site has it and `lab check` reads it."""
     with tempfile.TemporaryDirectory() as name:
         full_run().write(Path(name))
-        return json.loads(published.load([name], Path(name).parent).published.model_dump_json())
+        return json.loads(published.load_published([name], Path(name).parent).published.model_dump_json())
 
 
 def _probe_output(content: bytes, _folder: Path) -> None:
@@ -442,7 +442,7 @@ def _probe_document(content: bytes, folder: Path) -> None:
 
 def _site(content: bytes, folder: Path) -> None:
     _file(folder, published.FILE, content)
-    loaded = published.load([str(folder)], folder)
+    loaded = published.load_published([str(folder)], folder)
     report = probe_report.read(report_texts.PROBE)
     assert report
     list(check_text.lines(answer.judge_host(report, loaded.published)))

@@ -53,7 +53,7 @@ STOCK = a_cell(facts=facts())
 
 def from_run(base: Path, *cells: CellResult) -> Published:
     folder = run_folder(base, *cells, name=f"run-{len(list(base.iterdir()))}")
-    return published.load([str(folder)], base).published
+    return published.load_published([str(folder)], base).published
 
 
 def check(base: Path, host: HostReport, *cells: CellResult) -> HostAnswer:
@@ -194,10 +194,10 @@ def test_a_profile_that_its_user_would_see_is_not_loaded(tmp_path: Path) -> None
 
 def test_a_site_says_the_same_as_the_run_it_was_made_of(tmp_path: Path) -> None:
     site = site_of(tmp_path, STOCK, cured())
-    of_site = published.load([str(site)], tmp_path).published
-    of_run = published.load([str(tmp_path / "run")], tmp_path).published
+    of_site = published.load_published([str(site)], tmp_path).published
+    of_run = published.load_published([str(tmp_path / "run")], tmp_path).published
     assert of_site == of_run
-    both = published.load([str(site), str(tmp_path / "run")], tmp_path).published
+    both = published.load_published([str(site), str(tmp_path / "run")], tmp_path).published
     with_cells = [distribution.name for distribution in both.distributions for _ in distribution.cells]
     assert with_cells == ["debian-13"] * 4
 
@@ -241,7 +241,7 @@ def test_bad_input_says_what_to_give(tmp_path: Path, argument: str, text: str, s
 def test_a_site_that_is_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "published.json").write_text("alert(1)")
     with pytest.raises(UsageError, match=r"published\.json"):
-        published.load([str(tmp_path)], tmp_path)
+        published.load_published([str(tmp_path)], tmp_path)
 
 
 # -- Hosts with Ubuntu's restriction of user namespaces.

@@ -170,7 +170,7 @@ def _acceleration(folder: Path) -> object:
 
 
 def _site(folder: Path) -> object:
-    return published.load([str(folder)], folder)
+    return published.load_published([str(folder)], folder)
 
 
 def _npm(folder: Path) -> object:

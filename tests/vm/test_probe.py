@@ -83,7 +83,7 @@ def test_the_script_says_what_the_labs_own_programs_say(name: str, run: RunResul
 
 @test_causes.reads(PLAIN, MORE)
 def test_from_the_output_alone_the_host_is_called_blocked(name: str, run: RunResult, folder: Path) -> None:
-    loaded = published.load([str(folder)], folder)
+    loaded = published.load_published([str(folder)], folder)
     for cell, report, _ in told(run, folder):
         assert cell.facts is not None
         # What the user may not read is told as such; without AppArmor the kernel has no such sysctl.
