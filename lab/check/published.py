@@ -135,7 +135,7 @@ def load_published(names: Sequence[str], runs: Path) -> LoadedResults:
             left_out.append(f"{run.name}: {run.fault}")
     parts = [_read(site) for site in sites]
     if sources:
-        parts.append(of_distributions(distributions.load_distributions(results.of(sources))))
+        parts.append(publish_distributions(distributions.load_distributions(results.of(sources))))
     joined = Published(distributions=tuple(chain.from_iterable(part.distributions for part in parts)))
     return LoadedResults(joined, tuple(read), tuple(left_out))
 
@@ -150,7 +150,7 @@ def _read(site: Path) -> Published:
         ) from error
 
 
-def of_distributions(loaded: Iterable[distributions.TestedDistribution]) -> Published:
+def publish_distributions(loaded: Iterable[distributions.TestedDistribution]) -> Published:
     models = []
     for distribution in loaded:
         answers = [answer for guest in distribution.guests for answer in distribution.of(guest)]

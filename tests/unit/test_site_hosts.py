@@ -93,7 +93,7 @@ def test_each_architecture_of_a_release_is_a_distribution_of_its_own(tmp_path: P
 
 
 def test_a_release_that_was_never_up_has_the_architecture_of_its_definition(tmp_path: Path) -> None:
-    made = published.of_distributions(loaded(tmp_path, a_cell(facts=facts())).distributions)
+    made = published.publish_distributions(loaded(tmp_path, a_cell(facts=facts())).distributions)
     [arm64] = [one for one in made.distributions if one.name == "debian-13-arm64"]
     assert arm64.systems == (SystemName(id="debian", version="13", codename=None, machine="aarch64"),)
     assert (arm64.kind, arm64.title) == (AnswerKind.UNTESTED, "Debian 13 (trixie) on aarch64")
@@ -243,7 +243,7 @@ def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: 
         blocked("userns-sysctl", tried("userns-clone-on")),
         a_cell(variant="max-userns-zero", status=Status.ERROR, facts=facts()),
     )
-    distributions = published.of_distributions(site.distributions).distributions
+    distributions = published.publish_distributions(site.distributions).distributions
     assert [cell.variant for cell in list_comparable_cells(distributions)] == ["stock", "userns-clone-off"]
     stock, changed = list_comparable_cells(distributions)
     assert stock.settings["kernel.unprivileged_userns_clone"] == "1"

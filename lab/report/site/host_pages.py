@@ -176,7 +176,7 @@ SCRIPT_FILE = "probe.sh"
 
 def front_page(site: Site) -> Iterator[Output]:
     """Yield the front page, what its script compares a host with, and the probe script."""
-    data = published.of_distributions(site.distributions).model_dump_json()
+    data = published.publish_distributions(site.distributions).model_dump_json()
     facts = [result.cell.facts for result in site.cells.values() if result.cell.facts]
     sysctls = sorted({name for of in facts for name in of.sysctls})
     values = {
