@@ -79,7 +79,7 @@ class NewestResult:
 
     @property
     def page(self) -> str:
-        return cell_page(self.identity)
+        return format_cell_page(self.identity)
 
     @cached_property
     def finished(self) -> FinishedCell:
@@ -87,7 +87,7 @@ class NewestResult:
         return FinishedCell(self.cell, self.source.folder)
 
 
-def cell_page(cell: Identity) -> str:
+def format_cell_page(cell: Identity) -> str:
     """Return the path of a cell's own page in the site, whether the site has it or not."""
     guest, variant, build = map(make_slug, cell)
     return f"cells/{guest}/{variant}/{build}.html"

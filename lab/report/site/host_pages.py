@@ -11,7 +11,7 @@ from lab.base.files import clean_text, group_values, make_slug
 from lab.catalog.remedies import Remedy
 from lab.check import published
 from lab.check.distributions import CellAnswer, CellTrial, make_setting_id
-from lab.check.results import STOCK, AnswerKind, Results, Source, cell_page
+from lab.check.results import STOCK, AnswerKind, Results, Source, format_cell_page
 from lab.probes import script
 from lab.record import CellResult, Status
 from lab.report import markdown, protection
@@ -68,7 +68,7 @@ def _sort_by_news(changes: Sequence[ChangedCell]) -> list[ChangedCell]:
 def changes_page(site: Site) -> Iterator[Page]:
     groups = find_changes(site.history)
     values = {
-        "address": lambda cell: cell_page(cell.identity),
+        "address": lambda cell: format_cell_page(cell.identity),
         "groups": [(group, heading, groups[group]) for group, (heading, _) in GROUPS.items()],
         "first": not site.history.before,
         "kind": lambda cell: AnswerKind.of(cell.status),
