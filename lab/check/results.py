@@ -75,7 +75,7 @@ class NewestResult:
 
     @property
     def identity(self) -> Identity:
-        return identity(self.cell)
+        return identify_cell(self.cell)
 
     @property
     def page(self) -> str:
@@ -93,7 +93,7 @@ def format_cell_page(cell: Identity) -> str:
     return f"cells/{guest}/{variant}/{build}.html"
 
 
-def identity(cell: CellResult) -> Identity:
+def identify_cell(cell: CellResult) -> Identity:
     return cell.guest, cell.variant, cell.build
 
 
@@ -152,7 +152,7 @@ def of(sources: Sequence[Source]) -> Results:
         folders[source.id] = source.folder
     newest_first = tuple(sorted(sources, key=lambda source: source.run.run.started, reverse=True))
     pairs = [(cell, source) for source in newest_first for cell in source.run.cells]
-    of_cells = group_values((identity(cell), (cell, source)) for cell, source in pairs)
+    of_cells = group_values((identify_cell(cell), (cell, source)) for cell, source in pairs)
     newest = {}
     for key, results in sorted(of_cells.items()):
         ran = (number for number, (cell, _) in enumerate(results) if not cell.status.could_not_run)

@@ -11,7 +11,7 @@ from lab.base import notices
 from lab.base.errors import LabError
 from lab.base.files import group_values, make_slug
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, find_refusals
-from lab.check.results import Identity, NewestResult, Source, identity
+from lab.check.results import Identity, NewestResult, Source, identify_cell
 from lab.probes import Probe
 from lab.record import Status
 from lab.report import judgements, protection, run_notes, sections, table
@@ -87,14 +87,14 @@ def findings_page(site: Site) -> Iterable[Page]:
     reviews = {}
     for source in site.sources:
         # An older result of a cell that is shown adds nothing.
-        newest = [cell for cell in source.run.cells if site.cells[identity(cell)].source is source]
+        newest = [cell for cell in source.run.cells if site.cells[identify_cell(cell)].source is source]
         run = source.run.model_copy(update={"cells": newest})
         reviews[source.id] = judgements.review(run, source.folder)
     values = {
         "reviews": reviews,
         "verdicts": list(WordsVerdict),
         "unmet": protection.find_unmet_options(published.cell for published in site.cells.values()),
-        "page_of": lambda cell: site.cells[identity(cell)].page,
+        "page_of": lambda cell: site.cells[identify_cell(cell)].page,
         "causes": site.causes,
         "cured": judgements.cured,
     }
@@ -119,7 +119,7 @@ def run_pages(site: Site) -> Iterator[Page]:
             "group_hosts": run_notes.group_hosts,
             "describe_hosts": run_notes.describe_hosts,
             "describe_time": run_notes.describe_time,
-            "page_of": lambda cell: site.cells[identity(cell)].page,
+            "page_of": lambda cell: site.cells[identify_cell(cell)].page,
             "runs_page": RUNS_PAGE,
         }
         yield Page(page_of_run(source), f"Run {source.id}", "run.html", values)
