@@ -135,7 +135,9 @@ def load_published(names: Sequence[str], runs: Path) -> LoadedResults:
             left_out.append(f"{run.name}: {run.fault}")
     parts = [_read(site) for site in sites]
     if sources:
-        parts.append(publish_distributions(distributions.load_distributions(results.of(sources))))
+        parts.append(
+            publish_distributions(distributions.load_distributions(results.choose_newest_results(sources)))
+        )
     joined = Published(distributions=tuple(chain.from_iterable(part.distributions for part in parts)))
     return LoadedResults(joined, tuple(read), tuple(left_out))
 

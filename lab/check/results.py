@@ -140,7 +140,7 @@ class Results:
         return entry.explanation if entry else f"The cause is {cause}, which this lab no longer knows."
 
 
-def of(sources: Sequence[Source]) -> Results:
+def choose_newest_results(sources: Sequence[Source]) -> Results:
     """Return the newest results of runs. Raises UsageError for a run that is named twice."""
     folders: dict[str, Path] = {}
     for source in sources:

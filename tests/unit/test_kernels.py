@@ -599,7 +599,7 @@ def test_the_rows_of_a_guest_stand_together() -> None:
 
 def test_a_distribution_is_judged_by_its_own_kernel(tmp_path: Path) -> None:
     run = run_of(recorded(RT_GUEST), recorded("debian-sid@x", facts=None))
-    loaded = distributions.load_distributions(results.of([results.Source(run, tmp_path)]))
+    loaded = distributions.load_distributions(results.choose_newest_results([results.Source(run, tmp_path)]))
     by_name = {distribution.name: distribution for distribution in loaded}
     debian_13 = by_name["debian-13"]
     assert debian_13.answer.guest == "debian-13"

@@ -180,10 +180,10 @@ def test_the_newest_result_that_says_something_is_published() -> None:
         return Source(run.model_copy(update={"run": run.run.model_copy(update=started)}), Path(str(day)))
 
     sources = [source(3, Status.ERROR), source(2, Status.PASS), source(1, Status.FAIL)]
-    [result] = results.of(sources).cells.values()
+    [result] = results.choose_newest_results(sources).cells.values()
     assert result.cell.status is Status.PASS
     assert [source.folder.name for _, source in result.later] == ["3"]
-    [result] = results.of(sources[:1]).cells.values()
+    [result] = results.choose_newest_results(sources[:1]).cells.values()
     assert result.cell.status is Status.ERROR
 
 
@@ -210,11 +210,11 @@ def test_only_regular_files_inside_the_run_are_copied_and_the_rest_is_named(tmp_
     (run / folder / "linked").symlink_to(tmp_path)
     os.mkfifo(run / folder / "pipe")
     source = Source(run_of(cell), run)
-    [planned] = model.plan_evidence(results.of([source]).cells.values(), largest=50).values()
+    [planned] = model.plan_evidence(results.choose_newest_results([source]).cells.values(), largest=50).values()
     assert [file.name for file in planned.files] == ["good.log"]
     assert planned.left_out.keys() == {*names, "../secret", "/etc/hostname"} - {"good.log"}
     assert planned.left_out["large.log"].startswith("larger than ")
-    [planned] = model.plan_evidence(results.of([source]).cells.values(), total=3).values()
+    [planned] = model.plan_evidence(results.choose_newest_results([source]).cells.values(), total=3).values()
     assert not planned.files and "evidence already" in planned.left_out["good.log"]
 
 

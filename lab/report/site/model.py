@@ -270,7 +270,7 @@ def load(folders: Sequence[Path], history: History, *, host_names: bool = False)
     if not host_names:
         runs = list(map(HostNumbers().run, runs))
     sources = [Source(run, folder) for run, folder in zip(runs, folders, strict=True)]
-    newest = results.of(sources)
+    newest = results.choose_newest_results(sources)
     return Site(
         **vars(newest),
         evidence=plan_evidence(newest.cells.values()),
