@@ -145,7 +145,7 @@ class CellAnswer:
         if self.result is None or self.kind is not AnswerKind.BLOCKED:
             return []
         names = {remedy.name for trial in self.trials for remedy in trial.remedies}
-        facts = settings.of_facts(self.result.cell.facts) if self.result.cell.facts else {}
+        facts = settings.read_fact_settings(self.result.cell.facts) if self.result.cell.facts else {}
         return [
             remedy
             for remedy in remedies.choose_candidates(

@@ -196,7 +196,7 @@ def _settings(answer: CellAnswer) -> dict[str, settings.Value]:
     facts = answer.result.cell.facts if answer.result else None
     if facts is None:
         return {}
-    values = settings.of_facts(facts)
+    values = settings.read_fact_settings(facts)
     if facts.apparmor:
         apparmor = answer.definition and answer.definition.knobs.get("apparmor")
         profile = apparmor.confine_suite_by if isinstance(apparmor, AppArmor) else None

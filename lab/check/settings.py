@@ -20,7 +20,7 @@ NOT_LOADED = "not loaded"
 CONFINED, UNCONFINED = "AppArmor confines the user by", "no profile"
 
 
-def of_facts(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> dict[str, Value]:
+def read_fact_settings(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> dict[str, Value]:
     """Return what decides about boxlite, by name. `is_known`: whether a fact, by its path, was read."""
     apparmor, bubblewrap = facts.apparmor, facts.bubblewrap
     values: dict[str, tuple[str, Value]] = {
@@ -50,7 +50,7 @@ def of_facts(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> 
 
 def of_report(report: HostReport) -> dict[str, Value]:
     """Return the settings of a reported host, and what confines the user who ran the probe there."""
-    values = of_facts(report.facts, report.knows)
+    values = read_fact_settings(report.facts, report.knows)
     if report.facts.apparmor is None:
         return values
     return values | {CONFINED: parse_confining_profile(report.who.context.apparmor) or UNCONFINED}
