@@ -239,7 +239,7 @@ def _advise(
             if remedy := all_remedies.get(name):
                 changed = verified.digests.get(name) != remedy.digest
                 advice.append(_advice(remedy, cured[0], changed=changed))
-    values = settings.of_report(report)
+    values = settings.read_host_settings(report)
     return advice or [
         _advice(remedy)
         for remedy in remedies.choose_candidates(all_remedies, causes[:1])

@@ -48,7 +48,7 @@ def read_fact_settings(facts: Facts, is_known: Callable[[str], bool] = lambda _:
     return {name: value for name, (fact, value) in values.items() if is_known(fact)}
 
 
-def of_report(report: HostReport) -> dict[str, Value]:
+def read_host_settings(report: HostReport) -> dict[str, Value]:
     """Return the settings of a reported host, and what confines the user who ran the probe there."""
     values = read_fact_settings(report.facts, report.knows)
     if report.facts.apparmor is None:
@@ -104,7 +104,7 @@ def compare(host: Mapping[str, Value], tested: Mapping[str, Value]) -> SettingsC
 
 def compare_report(report: HostReport, tested: Mapping[str, Value]) -> SettingsComparison:
     """Compare a reported host with a cell: a profile that one of both has is not loaded on the other."""
-    host = of_report(report)
+    host = read_host_settings(report)
     if report.facts.apparmor is not None and report.knows("apparmor.profiles"):
         profiles = [name for name in (*host, *tested) if name.startswith(PROFILE)]
         not_loaded: dict[str, Value] = dict.fromkeys(profiles, NOT_LOADED)
