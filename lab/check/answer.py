@@ -243,7 +243,8 @@ def _advise(
     return advice or [
         _advice(remedy)
         for remedy in remedies.choose_candidates(all_remedies, causes[:1])
-        if (remedy.host or remedy.changes_service) and not settings.compare(values, remedy.helps_with).differing
+        if (remedy.host or remedy.changes_service)
+        and not settings.compare_settings(values, remedy.helps_with).differing
     ]
 
 

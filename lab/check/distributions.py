@@ -151,7 +151,7 @@ class CellAnswer:
             for remedy in remedies.choose_candidates(
                 self.results.remedies, [cause.name for cause in self.findings]
             )
-            if remedy.name not in names and not settings.compare(facts, remedy.helps_with).differing
+            if remedy.name not in names and not settings.compare_settings(facts, remedy.helps_with).differing
         ]
 
     @property

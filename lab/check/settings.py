@@ -88,7 +88,7 @@ class SettingsComparison:
         return self.deciding, len(self.differing)
 
 
-def compare(host: Mapping[str, Value], tested: Mapping[str, Value]) -> SettingsComparison:
+def compare_settings(host: Mapping[str, Value], tested: Mapping[str, Value]) -> SettingsComparison:
     """Compare what a host tells with a cell's settings. What the host does not tell is no difference.
 
     The front page compares hosts in the same way in a browser, by the rules that `published` gives it.
@@ -109,7 +109,7 @@ def compare_report(report: HostReport, tested: Mapping[str, Value]) -> SettingsC
         profiles = [name for name in (*host, *tested) if name.startswith(PROFILE)]
         not_loaded: dict[str, Value] = dict.fromkeys(profiles, NOT_LOADED)
         host, tested = not_loaded | host, not_loaded | dict(tested)
-    return compare(host, tested)
+    return compare_settings(host, tested)
 
 
 def _alike(name: str, first: Value, second: Value) -> bool:
