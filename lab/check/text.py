@@ -13,7 +13,7 @@ WIDTH = 100
 MOST, LONGEST = 12, 300
 
 
-def lines(answer: HostAnswer) -> Iterator[str]:
+def format_answer(answer: HostAnswer) -> Iterator[str]:
     """Yield the lines of an answer: what to expect and why, what to do, and the tested hosts."""
     yield f"{_short(answer.system)}: {answer.outcome}"
     for reason in answer.reasons:

@@ -71,7 +71,7 @@ def check_command(lab: options.Lab, probe: BinaryIO | None, results: tuple[str, 
     if as_json:
         output.print_json(_document(answer, loaded.sources))
         return answer.outcome.exit_status
-    for line in text.lines(answer):
+    for line in text.format_answer(answer):
         output.say(line)
     if not loaded.sources:
         output.say("There are no published results: `lab matrix` makes some, and --results names a site.")

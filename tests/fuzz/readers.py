@@ -430,7 +430,11 @@ def _published() -> Any:
 
 def _probe_output(content: bytes, _folder: Path) -> None:
     if report := probe_report.read(_text(content)):
-        list(check_text.lines(answer.judge_host(report, published.Published.model_validate(_published()))))
+        list(
+            check_text.format_answer(
+                answer.judge_host(report, published.Published.model_validate(_published()))
+            )
+        )
 
 
 def _probe_document(content: bytes, folder: Path) -> None:
@@ -445,7 +449,7 @@ def _site(content: bytes, folder: Path) -> None:
     loaded = published.load_published([str(folder)], folder)
     report = probe_report.read(report_texts.PROBE)
     assert report
-    list(check_text.lines(answer.judge_host(report, loaded.published)))
+    list(check_text.format_answer(answer.judge_host(report, loaded.published)))
 
 
 def _listing(content: bytes, _folder: Path) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from lab.base.errors import UsageError
 from lab.catalog import remedies
 from lab.check import HostAnswer, HostOutlook, Published, judge_host, published
-from lab.check.text import lines
+from lab.check.text import format_answer
 from lab.cli import cli
 from lab.probes import Facts, Probes
 from lab.probes.report import HostReport
@@ -61,7 +61,7 @@ def check(base: Path, host: HostReport, *cells: CellResult) -> HostAnswer:
 
 
 def text_of(answer: HostAnswer) -> str:
-    return " ".join(" ".join(lines(answer)).split())
+    return " ".join(" ".join(format_answer(answer)).split())
 
 
 WORKS, BLOCKED, UNKNOWN = HostOutlook
