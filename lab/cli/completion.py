@@ -23,7 +23,7 @@ TABLE = Path(__file__).with_name("completion.json")
 FIRST_SENTENCE = 200
 
 
-def text(group: click.Group) -> str:
+def render_table(group: click.Group) -> str:
     """The content of the table for these commands: a line for each."""
     commands = _described(group)["commands"].items()
     lines = [f"{json.dumps(name)}: {json.dumps(about)}" for name, about in commands]

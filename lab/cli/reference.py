@@ -149,7 +149,7 @@ PARTS: dict[str, Callable[[], str]] = {
 def main() -> None:
     """Rewrite what is out of date: pages with generated parts, and what completion knows of the commands."""
     # First, because the list of commands in the help is made of it.
-    _write(completion.TABLE, completion.text(cli.cli))
+    _write(completion.TABLE, completion.render_table(cli.cli))
     for page in pages(DOCS):
         _write(page, regenerated(page.read_text()))
 

@@ -117,7 +117,7 @@ def test_the_generated_parts_are_up_to_date(page: Path) -> None:
 
 
 def test_shell_completion_knows_the_commands_as_they_are() -> None:
-    assert completion.TABLE.read_text() == completion.text(cli), OUT_OF_DATE
+    assert completion.TABLE.read_text() == completion.render_table(cli), OUT_OF_DATE
 
 
 def test_every_generated_part_is_on_a_page() -> None:
