@@ -100,7 +100,7 @@ class Commands(click.Group):
     def _stand_ins() -> click.Group:
         from lab.cli import completion  # `lab --version` needs none.
 
-        return completion.commands()
+        return completion.make_stand_ins()
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -57,7 +57,7 @@ def _described(command: click.Command) -> dict[str, Any]:
 
 
 @cache
-def commands() -> click.Group:
+def make_stand_ins() -> click.Group:
     """The commands, as far as completion and the list of them in the help need them."""
     table = json.loads(TABLE.read_text("utf-8"))
     return click.Group(commands={name: _command(name, about) for name, about in table.items()})
