@@ -370,7 +370,7 @@ REQUIREMENTS = (
 )
 
 
-def examine(examination: Examination) -> Iterator[RequirementLine]:
+def examine_host(examination: Examination) -> Iterator[RequirementLine]:
     """Check all requirements, one line at a time. What only guests need that are not run is never broken."""
     with examination.closing:
         for requirement in REQUIREMENTS:

@@ -60,7 +60,7 @@ def doctor_command(
     definitions = catalog.load_catalog()
     choice = plan.choose(definitions, set_name=set_name, guests=guests)
     everything = list(definitions.guests.values())
-    lines = doctor.examine(doctor.Examination(lab.paths, choice.guests, everything, lab.uri, again))
+    lines = doctor.examine_host(doctor.Examination(lab.paths, choice.guests, everything, lab.uri, again))
     if as_json:
         checks = list(lines)
         broken = any(line.state is doctor.RequirementState.BROKEN for line in checks)

@@ -47,7 +47,7 @@ def examination(paths: Paths, *guests: str, uri: str = NOWHERE, again: bool = Fa
 
 
 def examine(paths: Paths, what: str, *guests: str) -> RequirementLine:
-    [line] = [line for line in doctor.examine(examination(paths, *guests)) if line.what == what]
+    [line] = [line for line in doctor.examine_host(examination(paths, *guests)) if line.what == what]
     return line
 
 
@@ -203,7 +203,7 @@ def test_a_program_is_asked_for_its_version(
 
 
 def test_without_libvirt_it_says_how_to_start_it_and_makes_nothing(paths: Paths, programs: Path) -> None:
-    lines = {line.what: line for line in doctor.examine(examination(paths))}
+    lines = {line.what: line for line in doctor.examine_host(examination(paths))}
     assert (lines["libvirt"].state, NOWHERE in lines["libvirt"].found) == (RequirementState.BROKEN, True)
     assert lines["libvirt"].mend
     for what in ("UEFI", "acceleration", "clock", "machine"):
@@ -321,7 +321,7 @@ def test_an_ordinary_user_is_told_which_guests_only_root_can_build(
     line = examine(paths, "SELinux labels", *guests)
     assert (line.state, line.needed_by) == (RequirementState.NOT_NEEDED, [])
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert "SELinux labels" not in [line.what for line in doctor.examine(examination(paths, *guests))]
+    assert "SELinux labels" not in [line.what for line in doctor.examine_host(examination(paths, *guests))]
 
 
 def test_emulation_is_told_with_its_measured_speed(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,7 +399,7 @@ def test_libvirt_must_know_what_lanes_are_made_of(
     paths: Paths, programs: Path, monkeypatch: pytest.MonkeyPatch, number: int, state: RequirementState
 ) -> None:
     monkeypatch.setattr(libvirt.virConnect, "getLibVersion", lambda _: number)
-    [line] = [line for line in doctor.examine(examination(paths, uri=LIBVIRT)) if line.what == "libvirt"]
+    [line] = [line for line in doctor.examine_host(examination(paths, uri=LIBVIRT)) if line.what == "libvirt"]
     assert line.state is state
 
 
@@ -407,5 +407,5 @@ def test_again_forgets_the_verdict_on_kvm(paths: Paths, programs: Path) -> None:
     paths.cache.mkdir(parents=True)
     for again in (False, True):
         paths.acceleration.write_text("{}")
-        assert list(doctor.examine(examination(paths, uri=LIBVIRT, again=again)))
+        assert list(doctor.examine_host(examination(paths, uri=LIBVIRT, again=again)))
         assert paths.acceleration.exists() is not again

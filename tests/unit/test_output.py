@@ -237,7 +237,7 @@ def test_the_doctor_says_in_json_whether_the_host_is_ready(
     state: doctor.RequirementState, status: int, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab
 ) -> None:
     lines = [doctor.RequirementLine("memory", state, "64 MiB", "buy some", ["a"])]
-    monkeypatch.setattr(doctor, "examine", lambda _examination: iter(lines))
+    monkeypatch.setattr(doctor, "examine_host", lambda _examination: iter(lines))
     check = {"what": "memory", "state": str(state), "found": "64 MiB", "mend": "buy some"}
     assert json.loads(run_lab(status, "doctor", "--json").out) == {
         "ready": status == 0,
