@@ -215,10 +215,10 @@ def gate_command(
     else:
         old = None if against_build == PREVIOUS else against_build
         old_results, new_results = _pair(lab, run, old, build, ("--against-build", "--build"))
-    return show(decide(old_results, new_results, expected), kind)
+    return show_decision(decide(old_results, new_results, expected), kind)
 
 
-def show(decision: Decision, kind: str = "table") -> int:
+def show_decision(decision: Decision, kind: str = "table") -> int:
     """Print the gate's decision and return its exit status."""
     _print(kind, decision.comparison, decision)
     return decision.exit_status

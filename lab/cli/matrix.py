@@ -15,8 +15,7 @@ from lab.base.errors import Bug, UsageError
 from lab.base.files import make_folder
 from lab.base.options import Group, make_flag, make_option
 from lab.cli import lists, options, output
-from lab.cli.gate import EXPECT, GateOptions
-from lab.cli.gate import show as show_decision
+from lab.cli.gate import EXPECT, GateOptions, show_decision
 from lab.fleet import inventory
 from lab.fleet.part import EventLines, Part
 from lab.machine.budget import HostLimits
