@@ -20,7 +20,7 @@ from lab.report.site.charts import duration
 LISTS = ("guests", "variants", "causes", "sets", "suites")
 
 
-def rows(kind: str, definitions: Catalog) -> list[dict[str, Any]]:
+def list_rows(kind: str, definitions: Catalog) -> list[dict[str, Any]]:
     """Return one of the lists, as it stands in the JSON document under its name."""
     match kind:
         case "guests":
@@ -65,7 +65,7 @@ def list_command(kind: str, as_json: bool) -> int:
 
     `lab matrix --list` lists cells.
     """
-    documents = rows(kind, catalog.load_catalog())
+    documents = list_rows(kind, catalog.load_catalog())
     if as_json:
         output.print_json({kind: documents})
         return 0

@@ -89,14 +89,14 @@ def _variants() -> str:
 
 
 def _guests() -> str:
-    guests = lists.rows("guests", catalog.load_catalog())
+    guests = lists.list_rows("guests", catalog.load_catalog())
     rows = [(f"`{guest['name']}`", guest["title"], guest["arch"], guest["image"]) for guest in guests]
     return _table(("guest", "what it is", "architecture", "its image"), rows)
 
 
 def _sets() -> str:
     rows = []
-    for row in lists.rows("sets", catalog.load_catalog()):
+    for row in lists.list_rows("sets", catalog.load_catalog()):
         guests, variants = ", ".join(row["guests"]), ", ".join(row["variants"])
         rows.append((f"`{row['name']}`", row["title"], guests, variants, "yes" if row["remedies"] else "no"))
     return _table(("set", "what it is", "guests", "variants", "tries remedies"), rows)
