@@ -78,7 +78,7 @@ class Matrix(Request):
 FIXED = {field.name for field in fields(Request)} - {"builds"} | {"folder"}
 
 
-@click.command("matrix", cls=options.GroupedCommand, params=options.of_request(Matrix))
+@click.command("matrix", cls=options.GroupedCommand, params=options.make_request_options(Matrix))
 @click.pass_obj
 def matrix_command(lab: options.Lab, /, **values: Any) -> int:
     """Run cells: the jailer's tests in each guest and variant.

@@ -80,7 +80,7 @@ class GroupedCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def of_request(request: type[Any]) -> list[click.Parameter]:
+def make_request_options(request: type[Any]) -> list[click.Parameter]:
     """The options of a request: one for each of its fields."""
     kinds, group, options = get_type_hints(request), Group.OTHER, list[click.Parameter]()
     for field in fields(request):

@@ -41,7 +41,7 @@ class Repro(Wishes):
     as_json: bool = make_flag(options.JSON, flags="--json")
 
 
-@click.command("repro", cls=options.GroupedCommand, params=options.of_request(Repro))
+@click.command("repro", cls=options.GroupedCommand, params=options.make_request_options(Repro))
 @click.argument("report", metavar="REPORT|-")
 @click.pass_obj
 def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
