@@ -105,7 +105,7 @@ class GateOptions:
 @click.command("expect")
 @options.runs_argument
 @options.file_option("The file to rewrite, or to make.")
-@options.build_option("Use this build, if runs tested several.")
+@options.add_build_option("Use this build, if runs tested several.")
 @click.option("--dry-run", is_flag=True, help="Show the difference and write nothing.")
 @click.pass_obj
 def expect_command(
@@ -157,7 +157,7 @@ def compare_command(lab: options.Lab, old: str, new: str | None, kind: str) -> i
 @click.command("baseline")
 @options.run_argument
 @options.file_option("Write this file; an older baseline is replaced.")
-@options.build_option("Write down this build, if the run tested several.")
+@options.add_build_option("Write down this build, if the run tested several.")
 @click.pass_obj
 def baseline_command(lab: options.Lab, run: str, file: Path, build: str | None) -> int:
     """Write down what each cell of a run did, to compare later runs with it.
@@ -177,12 +177,12 @@ def baseline_command(lab: options.Lab, run: str, file: Path, build: str | None) 
 @click.command("gate")
 @options.run_argument
 @click.option("--against", metavar="FILE-or-RUN", help="Compare with this baseline file or run.")
-@options.build_option(
+@options.add_build_option(
     "Compare with another build of the same run. previous: the first of its two builds, as "
     "`lab matrix --gate-build previous` runs them.",
     "--against-build",
 )
-@options.build_option("Decide about this build, if the run tested several.")
+@options.add_build_option("Decide about this build, if the run tested several.")
 @click.option("--expect", type=click.Path(path_type=Path), metavar="FILE", help=EXPECT)
 @format_option
 @click.pass_obj

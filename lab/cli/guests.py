@@ -54,7 +54,7 @@ def in_a_cell[T: Callable[..., Any]](command: T) -> T:
             "GUEST/VARIANT/BUILD, instead of GUEST and VARIANT. If the lab runs programs of this host for "
             "the build, also name the build with --build.",
         ),
-        options.build_option(f"Deploy this {builds.describe_forms()}. Default: the newest release."),
+        options.add_build_option(f"Deploy this {builds.describe_forms()}. Default: the newest release."),
         click.argument("variant", metavar="[VARIANT]", required=False),
         click.argument("guest", metavar="GUEST"),
     ):

@@ -107,7 +107,7 @@ def make_request_options(request: type[Any]) -> list[click.Parameter]:
     return options
 
 
-def build_option(help_text: str, flag: str = "--build") -> Callable[..., Any]:
+def add_build_option(help_text: str, flag: str = "--build") -> Callable[..., Any]:
     return click.option(flag, metavar="BUILD", help=help_text)
 
 
