@@ -104,7 +104,7 @@ class GateOptions:
 
 @click.command("expect")
 @options.runs_argument
-@options.file_option("The file to rewrite, or to make.")
+@options.add_file_option("The file to rewrite, or to make.")
 @options.add_build_option("Use this build, if runs tested several.")
 @click.option("--dry-run", is_flag=True, help="Show the difference and write nothing.")
 @click.pass_obj
@@ -156,7 +156,7 @@ def compare_command(lab: options.Lab, old: str, new: str | None, kind: str) -> i
 
 @click.command("baseline")
 @options.run_argument
-@options.file_option("Write this file; an older baseline is replaced.")
+@options.add_file_option("Write this file; an older baseline is replaced.")
 @options.add_build_option("Write down this build, if the run tested several.")
 @click.pass_obj
 def baseline_command(lab: options.Lab, run: str, file: Path, build: str | None) -> int:

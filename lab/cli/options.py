@@ -111,7 +111,7 @@ def add_build_option(help_text: str, flag: str = "--build") -> Callable[..., Any
     return click.option(flag, metavar="BUILD", help=help_text)
 
 
-def file_option(help_text: str) -> Callable[..., Any]:
+def add_file_option(help_text: str) -> Callable[..., Any]:
     kind = click.Path(path_type=Path, dir_okay=False)
     return click.option("-o", "file", type=kind, metavar="FILE", required=True, help=help_text)
 
