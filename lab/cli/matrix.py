@@ -213,7 +213,7 @@ def _refuse_other_options() -> None:
 
 @click.command("part", hidden=True)
 @click.argument("file", metavar="FILE|-", type=click.File())
-@options.folder_option(options.NEW_RUN, required=True)
+@options.add_folder_option(options.NEW_RUN, required=True)
 @click.pass_obj
 def part_command(lab: options.Lab, file: IO[str], folder: Path) -> int:
     """Run a part of another host's run on one lane, and print its events on standard output.

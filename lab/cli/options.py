@@ -116,7 +116,7 @@ def add_file_option(help_text: str) -> Callable[..., Any]:
     return click.option("-o", "file", type=kind, metavar="FILE", required=True, help=help_text)
 
 
-def folder_option(help_text: str, *, required: bool = False) -> Callable[..., Any]:
+def add_folder_option(help_text: str, *, required: bool = False) -> Callable[..., Any]:
     kind = click.Path(path_type=Path)
     return click.option("-o", "folder", type=kind, metavar="DIR", required=required, help=help_text)
 

@@ -27,7 +27,7 @@ from lab.report import github, judgements, junit, markdown, terminal
 
 @click.command("merge")
 @options.runs_argument
-@options.folder_option(options.NEW_RUN)
+@options.add_folder_option(options.NEW_RUN)
 @click.option(
     "--partial",
     is_flag=True,
@@ -126,7 +126,7 @@ def _report_to_github(run: RunResult, folder: Path) -> None:
 
 @click.command("publish")
 @options.runs_argument
-@options.folder_option(
+@options.add_folder_option(
     "Put the site into this folder: a new or empty one, or that of an earlier `lab publish`, which is "
     "replaced as a whole.",
     required=True,
