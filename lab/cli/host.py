@@ -80,7 +80,7 @@ def _show(line: doctor.RequirementLine) -> None:
         doctor.RequirementState.NOT_NEEDED: "dim",
     }
     state = f"[{styles.get(line.state, 'yellow')}]{line.state:11}[/]"
-    output.console().print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
+    output.get_console().print(f"{line.what:16}{state}{escape(line.found)}", soft_wrap=True)
     if line.state in NAMING_GUESTS and line.needed_by is not None:
         needed_by = (
             "needed by other guests:" if line.state is doctor.RequirementState.NOT_NEEDED else "needed by"
@@ -88,12 +88,12 @@ def _show(line: doctor.RequirementLine) -> None:
         names = (
             f"{needed_by} {', '.join(line.needed_by)}" if line.needed_by else "needed by no guest at present"
         )
-        output.console().print(f"{'':16}{names}", soft_wrap=True)
+        output.get_console().print(f"{'':16}{names}", soft_wrap=True)
     if line.mend:
         first, *further_lines = line.mend.splitlines()
-        output.console().print(f"{'':16}-> {escape(first)}", soft_wrap=True)
+        output.get_console().print(f"{'':16}-> {escape(first)}", soft_wrap=True)
         for further_line in further_lines:
-            output.console().print(f"{'':19}{escape(further_line)}", soft_wrap=True)
+            output.get_console().print(f"{'':19}{escape(further_line)}", soft_wrap=True)
 
 
 @click.command("clean")

@@ -150,7 +150,7 @@ def images_prune(lab: options.Lab, dry_run: bool) -> int:
 def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
     """Get the image of a guest, built or downloaded, and say which it is; `where` is its place among all."""
     old_image = store.find(lab.paths, guest)
-    with output.console().status(where) as status:
+    with output.get_console().status(where) as status:
 
         def show(progress: Progress) -> None:
             status.update(escape(f"{where}: {progress.text}"))

@@ -129,7 +129,7 @@ def remedies_command(context: click.Context) -> int:
     for name, remedy in remedies.load_remedies().items():
         table.add_row(name, f"{remedy.loss}", escape(remedy.title))
         table.add_row("", "", f"[dim]{', '.join(remedy.cures)}[/]")
-    output.console().print(table, soft_wrap=True)
+    output.get_console().print(table, soft_wrap=True)
     output.say("\nloss: the protection that a remedy gives up; 100 is all that the jailer gives")
     return 0
 

@@ -126,7 +126,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
         return cli.INTERRUPTED
     if planned_gate is None:
         return run.exit_status()
-    output.console().print()
+    output.get_console().print()
     decided = show_decision(planned_gate.decide(run, planned.folder))
     return Bug.exit_status if run.met_bug else decided
 
@@ -157,7 +157,7 @@ def _run(
     """Run the cells that are left, and show them meanwhile."""
     with (
         live.view(
-            output.console(), planned.cells, planned.complete, quiet=request.quiet, verbose=request.verbose
+            output.get_console(), planned.cells, planned.complete, quiet=request.quiet, verbose=request.verbose
         ) as view,
         run_log(planned.folder, view) as log,
     ):

@@ -72,7 +72,7 @@ def _text(stream: Stream, original: Any) -> io.TextIOWrapper:
 
 # Rich takes as long to import as all that most short commands do, so it is imported where it is used.
 @cache
-def console() -> "Console":
+def get_console() -> "Console":
     """Standard output with colours, tables and progress."""
     from rich.console import Console
 
@@ -106,8 +106,8 @@ def print_rows(rows: Sequence[Sequence[str]]) -> None:
     table = Table.grid(padding=(0, 2))
     for row in rows:
         table.add_row(*map(Text, row))
-    wide = console().options.update(width=UNLIMITED)
-    for line in console().render_lines(table, wide, pad=False):
+    wide = get_console().options.update(width=UNLIMITED)
+    for line in get_console().render_lines(table, wide, pad=False):
         say("".join(segment.text for segment in line).rstrip())
 
 

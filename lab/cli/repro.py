@@ -66,7 +66,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         lab.paths,
         lab.uri,
         shlex.join(["lab", *sys.argv[1:]]),
-        output.console(),
+        output.get_console(),
         quiet=request.quiet or request.as_json,
         verbose=request.verbose,
     )

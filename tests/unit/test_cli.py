@@ -449,7 +449,7 @@ def test_rows_are_aligned_and_never_cut(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool
 ) -> None:
     narrow = Console(width=20, force_terminal=is_terminal, color_system=None, highlight=False)
-    monkeypatch.setattr(output, "console", lambda: narrow)
+    monkeypatch.setattr(output, "get_console", lambda: narrow)
     output.print_rows([["name", "what it is"], ["[bold]a", "x" * 40 + " " + "語" * 20]])
     assert capsys.readouterr().out == f"name     what it is\n[bold]a  {'x' * 40} {'語' * 20}\n"
 

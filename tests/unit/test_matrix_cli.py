@@ -85,7 +85,7 @@ def shown_on(is_terminal: bool, monkeypatch: pytest.MonkeyPatch, *more: str) -> 
     """What a run shows on a terminal, or elsewhere."""
     out = StringIO()
     console = Console(file=out, width=240, force_terminal=is_terminal, color_system=None)
-    monkeypatch.setattr(output, "console", lambda: console)
+    monkeypatch.setattr(output, "get_console", lambda: console)
     assert run_main(monkeypatch, *ONE_CELL, "--build", "0.10.8", *more) == 0
     return out.getvalue()
 
