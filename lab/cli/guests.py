@@ -170,7 +170,7 @@ def _guest(
     if keep:
         # The keeper is made of this process while it has one thread: the status line has another.
         starting = shell.start_keeper(cell, lab.paths, lab.uri, own_rootfs=own_rootfs)
-        with output.errors().status("starting") as status:
+        with output.get_error_console().status("starting") as status:
             kept_guest = starting.wait(lambda progress: status.update(escape(progress.text)))
         try:
             yield kept_guest, about
@@ -179,7 +179,7 @@ def _guest(
             output.warn(f"kept: {name}; a shell in it: lab attach {name}; its end: lab attach {name} --end")
         return
     # Standard output is the command's.
-    with output.errors().status("starting") as status:
+    with output.get_error_console().status("starting") as status:
 
         def show(progress: Progress) -> None:
             status.update(escape(progress.text))
@@ -250,7 +250,7 @@ def copy_command(lab: options.Lab, source: str, target: str, user: LoginName) ->
         )
     kept_guest, remote = shell.find_kept(lab.paths, match["name"]), match["path"] or "."
     sftp = Sftp(kept_guest.entrance.sftp(user), kept_guest.check_alive)
-    with output.errors().status("copying"):
+    with output.get_error_console().status("copying"):
         if in_guest[1]:
             where, left_out = target, sftp.upload(Path(source), remote)
         else:

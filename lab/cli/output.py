@@ -81,7 +81,7 @@ def get_console() -> "Console":
 
 
 @cache
-def errors() -> "Console":
+def get_error_console() -> "Console":
     """Standard error with progress."""
     from rich.console import Console
 
