@@ -72,9 +72,11 @@ def check_command(lab: options.Lab, probe: BinaryIO | None, results: tuple[str, 
         output.print_json(_document(answer, loaded.sources))
         return answer.outcome.exit_status
     for line in text.format_answer(answer):
-        output.say(line)
+        output.print_line(line)
     if not loaded.sources:
-        output.say("There are no published results: `lab matrix` makes some, and --results names a site.")
+        output.print_line(
+            "There are no published results: `lab matrix` makes some, and --results names a site."
+        )
     return answer.outcome.exit_status
 
 

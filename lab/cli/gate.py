@@ -125,11 +125,11 @@ def expect_command(
     click.echo(clean_text(rewriting.diff(file.name)), nl=False)
     counts = {"added": rewriting.added, "removed": rewriting.removed}
     changes = ", ".join(f"{count} {change}" for change, count in counts.items() if count)
-    output.say(f"{file}: {changes or 'nothing to change'}{' (nothing was written)' if dry_run else ''}")
+    output.print_line(f"{file}: {changes or 'nothing to change'}{' (nothing was written)' if dry_run else ''}")
     for entry in rewriting.look_at:
-        output.say(clean_text(f"look at {entry}"))
+        output.print_line(clean_text(f"look at {entry}"))
     if FILL_IN in rewriting.new:
-        output.say(f"replace every {FILL_IN.rstrip(': ')!r} before a gate uses the file")
+        output.print_line(f"replace every {FILL_IN.rstrip(': ')!r} before a gate uses the file")
     if not dry_run:
         baseline.write_file(file, rewriting.new)
     return 0
@@ -168,9 +168,9 @@ def baseline_command(lab: options.Lab, run: str, file: Path, build: str | None) 
     build_results = baseline.read_side(lab.paths.runs, run, build, "--build")
     baseline.write(build_results, file)
     missing = sum(cell.status.could_not_run for cell in build_results.cells.values())
-    output.say(f"{file}: {len(build_results.cells)} cells of boxlite {build_results.build}")
+    output.print_line(f"{file}: {len(build_results.cells)} cells of boxlite {build_results.build}")
     if missing:
-        output.say(f"{missing} of them have no result, so a later run cannot be compared with them")
+        output.print_line(f"{missing} of them have no result, so a later run cannot be compared with them")
     return 0
 
 

@@ -124,7 +124,7 @@ def open_shell(guest: EnteredGuest | KeptGuest, user: LoginName, about: str = ""
         if (rate := entrance.speed.clock) < 1:
             slower = f"{1 / rate:.0f}"
             say += [f"time in the guest runs {slower} times slower than here: `sleep 1` takes {slower} s"]
-        output.say("\n".join(say))
+        output.print_line("\n".join(say))
     return run(guest, guest.entrance.shell(user=user, terminal=terminal))
 
 
@@ -218,12 +218,12 @@ def attach_command(lab: options.Lab, name: str | None, user: LoginName, only_lis
         if len(rows) > 1:
             output.print_rows(rows)
         else:
-            output.say("no guest is kept; keep one: lab shell GUEST [VARIANT] --keep")
+            output.print_line("no guest is kept; keep one: lab shell GUEST [VARIANT] --keep")
         return 0
     kept_guest = shell.find_kept(lab.paths, name)
     if end:
         shell.end_kept(kept_guest)
-        output.say(f"ended {kept_guest.name}; nothing of it is left")
+        output.print_line(f"ended {kept_guest.name}; nothing of it is left")
         return 0
     return open_shell(kept_guest, user)
 
@@ -257,5 +257,5 @@ def copy_command(lab: options.Lab, source: str, target: str, user: LoginName) ->
             copied, left_out = sftp.download(remote, Path(target))
             where = str(copied)
     less = f"; links and special files left out: {left_out}" if left_out else ""
-    output.say(clean_text(f"copied to {where}{less}"))
+    output.print_line(clean_text(f"copied to {where}{less}"))
     return 0

@@ -109,14 +109,14 @@ def clean_command(lab: options.Lab) -> int:
     """
     lanes, folders, stuck = lab.sweep()
     for lane in lanes:
-        output.say(f"removed {lane}")
+        output.print_line(f"removed {lane}")
     for folder in folders:
-        output.say(f"removed {folder.path} ({output.mib(folder.size)})")
+        output.print_line(f"removed {folder.path} ({output.mib(folder.size)})")
     try:
         for name in leftovers.reap_unrecorded(lab.uri):
-            output.say(f"removed {name}, which had no record in the lab")
+            output.print_line(f"removed {name}, which had no record in the lab")
     except NoLibvirt as error:
-        output.say(f"could not look for machines without a record: {error.args[0]}")
+        output.print_line(f"could not look for machines without a record: {error.args[0]}")
     if stuck:
         for reason in stuck:
             output.warn(f"lab: cannot remove {reason}")
@@ -124,7 +124,7 @@ def clean_command(lab: options.Lab) -> int:
         return LabError.exit_status
     # The lanes left belong to labs that are alive.
     alive = ", ".join(leftovers.lanes(lab.paths))
-    output.say("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))
+    output.print_line("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))
     for kept_guest in shell.all_kept(lab.paths):
-        output.say(f"{kept_guest.name} is kept; its end: lab attach {kept_guest.name} --end")
+        output.print_line(f"{kept_guest.name} is kept; its end: lab attach {kept_guest.name} --end")
     return 0

@@ -117,9 +117,11 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
         table.append([names, size, image["built"][:10], image["sha256"], image["source"]])
     output.print_rows(table)
     if without:
-        output.say(f"no image yet: {', '.join(without)}")
+        output.print_line(f"no image yet: {', '.join(without)}")
     taken = output.gib(sum(state.size for state in stored))
-    output.say(f"stored states: {len(stored)}, {taken} of at most {lab.paths.states_gib} GiB (--states-gib)")
+    output.print_line(
+        f"stored states: {len(stored)}, {taken} of at most {lab.paths.states_gib} GiB (--states-gib)"
+    )
     return 0
 
 
@@ -130,7 +132,7 @@ def images_verify(lab: options.Lab) -> int:
     changed = False
     for image, wrong in upkeep.verify(lab.paths):
         changed |= bool(wrong)
-        output.say(f"{image.folder.name}: {wrong or 'ok'}")
+        output.print_line(f"{image.folder.name}: {wrong or 'ok'}")
     return 1 if changed else 0
 
 
@@ -142,8 +144,10 @@ def images_prune(lab: options.Lab, dry_run: bool) -> int:
     lab.sweep()
     gone = upkeep.prune(lab.paths, catalog.load_catalog(), dry_run=dry_run)
     for unused in gone:
-        output.say(f"{'would remove' if dry_run else 'removed'} {unused.path} ({output.mib(unused.size)})")
-    output.say(f"{len(gone)} unused, {output.mib(sum(unused.size for unused in gone))}")
+        output.print_line(
+            f"{'would remove' if dry_run else 'removed'} {unused.path} ({output.mib(unused.size)})"
+        )
+    output.print_line(f"{len(gone)} unused, {output.mib(sum(unused.size for unused in gone))}")
     return 0
 
 
@@ -159,14 +163,14 @@ def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: 
         if update:
             moved = cloud.move_pin(guest, store.cloud_image(guest), task)
             if moved != guest:
-                output.say(
+                output.print_line(
                     f"{guest.name}: pinned {store.cloud_image(moved).build}; review {catalog.find_pins_file()}"
                 )
             image = store.update(lab.paths, moved, task)
         else:
             image = store.ensure(lab.paths, guest, task, offline=offline)
     if old_image and old_image.folder != image.folder:
-        output.say(f"{guest.name}: {_build_of(old_image)} -> {_build_of(image)}")
+        output.print_line(f"{guest.name}: {_build_of(old_image)} -> {_build_of(image)}")
     else:
         _say(guest, image)
 
@@ -184,7 +188,7 @@ def _pull_all(lab: options.Lab, guests: Sequence[Guest], *, update: bool = False
 
 
 def _say(guest: Guest, image: BaseImage) -> None:
-    output.say(f"{guest.name}: {_build_of(image)} in {image.folder} ({image.manifest.seconds:.0f} s)")
+    output.print_line(f"{guest.name}: {_build_of(image)} in {image.folder} ({image.manifest.seconds:.0f} s)")
 
 
 def _build_of(image: BaseImage) -> str:

@@ -72,16 +72,18 @@ def list_command(kind: str, as_json: bool) -> int:
     match kind:
         case "causes":
             for cause in documents:
-                output.say(f"{cause['name']}: {cause['explanation']}")
+                output.print_line(f"{cause['name']}: {cause['explanation']}")
         case "suites":
             for suite in documents:
                 name = suite["name"]
-                output.say(f"{name}: {suite['title']}")
+                output.print_line(f"{name}: {suite['title']}")
                 if suite["filter"]:
-                    output.say(f"  suite={name} behind nextest:FILE or checkout:DIR runs {suite['filter']}")
+                    output.print_line(
+                        f"  suite={name} behind nextest:FILE or checkout:DIR runs {suite['filter']}"
+                    )
                 output.print_rows([[f"  {test['name']}", f"needs {test['needs']}"] for test in suite["tests"]])
                 if suite["others"]:
-                    output.say(f"  all others need {suite['others']}")
+                    output.print_line(f"  all others need {suite['others']}")
         case _:
             columns = ["name", "title", *(["arch", "image"] if kind == "guests" else [])]
             output.print_rows([[row[column] for column in columns] for row in documents])
@@ -130,7 +132,7 @@ def remedies_command(context: click.Context) -> int:
         table.add_row(name, f"{remedy.loss}", escape(remedy.title))
         table.add_row("", "", f"[dim]{', '.join(remedy.cures)}[/]")
     output.get_console().print(table, soft_wrap=True)
-    output.say("\nloss: the protection that a remedy gives up; 100 is all that the jailer gives")
+    output.print_line("\nloss: the protection that a remedy gives up; 100 is all that the jailer gives")
     return 0
 
 
@@ -148,13 +150,15 @@ def remedies_show(name: str, script: bool) -> int:
             )
         click.echo(remedy.script(), nl=False)
         return 0
-    output.say(f"{remedy.name}: {remedy.title}")
-    output.say(f"\ncauses: {', '.join(remedy.cures)}\nloss: {remedy.loss} of 100")
-    output.say(f"\n{textwrap.fill(remedy.does, 96)}\n\nWhat that costs:\n{textwrap.fill(remedy.price, 96)}\n")
+    output.print_line(f"{remedy.name}: {remedy.title}")
+    output.print_line(f"\ncauses: {', '.join(remedy.cures)}\nloss: {remedy.loss} of 100")
+    output.print_line(
+        f"\n{textwrap.fill(remedy.does, 96)}\n\nWhat that costs:\n{textwrap.fill(remedy.price, 96)}\n"
+    )
     if remedy.run is not None:
-        output.say(remedy.run.example.strip())
+        output.print_line(remedy.run.example.strip())
     if remedy.host is not None:
-        output.say(f"{remedy.host.apply.strip()}\n\nas a script: lab remedies show {name} --script")
+        output.print_line(f"{remedy.host.apply.strip()}\n\nas a script: lab remedies show {name} --script")
     return 0
 
 

@@ -182,21 +182,21 @@ def _stored(lab: options.Lab, text: str | None, *, quiet: bool) -> str:
         meaning = (
             f"{text} is {release.name}, by the releases" if text else f"{release.name} is the newest release"
         )
-        output.say(f"--offline: {meaning} in the cache; no package index was asked")
+        output.print_line(f"--offline: {meaning} in the cache; no package index was asked")
     return str(release.argument)
 
 
 def _announce(planned: PlannedRun) -> None:
     names = ", ".join(build.name for build in planned.info.builds)
     kept_cells = f"{len(planned.complete)} of them kept from before, " if planned.earlier_results else ""
-    output.say(f"boxlite {names}, {len(planned.cells)} cells, {kept_cells}run {planned.folder}")
+    output.print_line(f"boxlite {names}, {len(planned.cells)} cells, {kept_cells}run {planned.folder}")
     for build in dict.fromkeys(cell.build for cell in planned.cells):
         for remark in build.remarks:
-            output.say(f"{build.name}: {remark}")
+            output.print_line(f"{build.name}: {remark}")
     for condition in run_notes.list_conditions(planned.info.options):
-        output.say(condition)
+        output.print_line(condition)
     if planned.info.options.cold:
-        output.say("--cold makes no forks, so no remedies and no experiments are tried")
+        output.print_line("--cold makes no forks, so no remedies and no experiments are tried")
 
 
 def _refuse_other_options() -> None:

@@ -88,7 +88,7 @@ def get_error_console() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line as it is, before whatever is printed to standard error next."""
     print(text, flush=True)
 
@@ -108,7 +108,7 @@ def print_rows(rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*map(Text, row))
     wide = get_console().options.update(width=UNLIMITED)
     for line in get_console().render_lines(table, wide, pad=False):
-        say("".join(segment.text for segment in line).rstrip())
+        print_line("".join(segment.text for segment in line).rstrip())
 
 
 def print_json(document: Mapping[str, Any]) -> None:

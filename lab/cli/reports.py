@@ -52,7 +52,7 @@ def merge_command(lab: options.Lab, runs: tuple[str, ...], folder: Path | None, 
     if faults and not (partial and read):
         raise faults[0]
     for fault in faults:
-        output.say(f"left out: {clean_text(str(fault.args[0]))}")
+        output.print_line(f"left out: {clean_text(str(fault.args[0]))}")
     target = new_folder(lab.paths.make(lab.paths.runs), folder)
     run = merge_shards(read, target, partial=partial)
     options.show_result(run, target)
@@ -146,7 +146,7 @@ def publish_command(lab: options.Lab, runs: tuple[str, ...], folder: Path, *, ho
     from lab.report.site.publish import publish  # No other command needs it.
 
     index = publish([find_folder(lab.paths.runs, run) for run in runs], folder, host_names=host_names)
-    output.say(f"site: {index}")
+    output.print_line(f"site: {index}")
 
 
 # What the exit status of a run means, in a few words.
@@ -171,7 +171,7 @@ def runs_command(context: click.Context, as_json: bool) -> int:
     elif runs:
         output.print_rows([["run", "started (UTC)", "builds", "state", "result", "size"], *map(_row, runs)])
     else:
-        output.say(f"no runs yet in {context.obj.paths.runs}; make one with: lab matrix --set quick")
+        output.print_line(f"no runs yet in {context.obj.paths.runs}; make one with: lab matrix --set quick")
     return 0
 
 
@@ -192,8 +192,8 @@ def runs_delete(lab: options.Lab, names: tuple[str, ...], yes: bool) -> int:
         click.confirm("Delete them?", abort=True)
     for run in past_runs:
         delete_run(run)
-        output.say(f"deleted {run.name} ({output.mib(run.size)})")
-    output.say("`lab images prune` removes images that only these runs used")
+        output.print_line(f"deleted {run.name} ({output.mib(run.size)})")
+    output.print_line("`lab images prune` removes images that only these runs used")
     return 0
 
 

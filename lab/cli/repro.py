@@ -84,7 +84,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         output.print_json({"report": document(read, judged), **answer.document(subject)})
     else:
         runner.say("")
-        output.say(escape_commands(answer.render(subject)))
+        output.print_line(escape_commands(answer.render(subject)))
     if subject.run is not None and subject.run.run.interrupted:
         return cli.INTERRUPTED
     if subject.run is not None and subject.run.met_bug:
@@ -113,14 +113,14 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedRep
 
 def _print_text(read: Report, judged: JudgedReport) -> None:
     for line in lines(read, judged):
-        output.say(escape_commands(line))
+        output.print_line(escape_commands(line))
 
 
 def _print_plan(plan: "Plan") -> None:
-    output.say("\nplan")
+    output.print_line("\nplan")
     for line in (*plan.steps, *(f"not run: {reason}" for reason in plan.why_not)):
-        output.say(f"        {escape_commands(clean_text(line))}")
-    output.say("")
+        output.print_line(f"        {escape_commands(clean_text(line))}")
+    output.print_line("")
 
 
 def read_content(report: str) -> bytes:
