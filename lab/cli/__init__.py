@@ -227,9 +227,9 @@ def _show_trace(trace: str) -> None:
 
 def _tell(text: str) -> None:
     """Print a line to standard error. Rich is imported here: `lab --version` does not need it."""
-    from lab.cli.output import warn
+    from lab.cli.output import print_warning
 
-    warn(text)
+    print_warning(text)
 
 
 def _safe(error: Exception) -> str:

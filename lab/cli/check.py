@@ -67,7 +67,7 @@ def check_command(lab: options.Lab, probe: BinaryIO | None, results: tuple[str, 
     loaded = published.load_published(results, lab.paths.runs)
     answer = check.judge_host(report, loaded.published)
     for left_out in loaded.left_out:
-        output.warn(f"left out: {left_out}")
+        output.print_warning(f"left out: {left_out}")
     if as_json:
         output.print_json(_document(answer, loaded.sources))
         return answer.outcome.exit_status

@@ -162,7 +162,7 @@ def _guest(
         arguments = [build] if build is not None else []
         recorded = past.find_cell(RunResult.read(folder), guest, definitions, lab.paths, arguments, again)
         for warning in recorded.warnings:
-            output.warn(f"lab: warning: {warning}")
+            output.print_warning(f"lab: warning: {warning}")
         cell, own_rootfs = recorded.cell, recorded.own_rootfs
         cause = f" ({recorded.result.cause})" if recorded.result.cause else ""
         about = f"{cell.name} was {recorded.result.status}{cause} in that run"
@@ -176,7 +176,9 @@ def _guest(
             yield kept_guest, about
         finally:
             name = kept_guest.name
-            output.warn(f"kept: {name}; a shell in it: lab attach {name}; its end: lab attach {name} --end")
+            output.print_warning(
+                f"kept: {name}; a shell in it: lab attach {name}; its end: lab attach {name} --end"
+            )
         return
     # Standard output is the command's.
     with output.get_error_console().status("starting") as status:

@@ -119,8 +119,8 @@ def clean_command(lab: options.Lab) -> int:
         output.print_line(f"could not look for machines without a record: {error.args[0]}")
     if stuck:
         for reason in stuck:
-            output.warn(f"lab: cannot remove {reason}")
-        output.warn(STUCK_HINT)
+            output.print_warning(f"lab: cannot remove {reason}")
+        output.print_warning(STUCK_HINT)
         return LabError.exit_status
     # The lanes left belong to labs that are alive.
     alive = ", ".join(leftovers.lanes(lab.paths))

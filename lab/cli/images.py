@@ -48,7 +48,7 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
         server = urlsplit(store.cloud_image(guest).url).netloc
         if server in unreachable:
             reason = f"{server} cannot be reached: {unreachable[server]}"
-            output.warn(f"lab: {guest.name}: {reason}\n  next: {prepare_image.WHEN_ABSENT}")
+            output.print_warning(f"lab: {guest.name}: {reason}\n  next: {prepare_image.WHEN_ABSENT}")
             pulled.remove(guest)
             status = LabError.exit_status
     return max(status, _pull_all(lab, pulled, update=update, offline=offline))
@@ -182,7 +182,7 @@ def _pull_all(lab: options.Lab, guests: Sequence[Guest], *, update: bool = False
         try:
             _pull(lab, guest, f"{number} of {len(guests)}: {guest.name}", update=update, offline=offline)
         except LabError as error:
-            output.warn(f"lab: {guest.name}: {error}")
+            output.print_warning(f"lab: {guest.name}: {error}")
             status = max(status, error.exit_status)
     return status
 

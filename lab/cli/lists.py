@@ -101,7 +101,7 @@ def print_cells(cells: Sequence[plan.Cell], options: RunOptions) -> None:
     columns = [True, True, several, True, reasons, True]
     output.print_rows([list(compress(row, columns)) for row in rows])
     # Not on standard output, which is the table alone.
-    output.warn(f"time: {_time(cells, options)}")
+    output.print_warning(f"time: {_time(cells, options)}")
 
 
 def _time(cells: Sequence[plan.Cell], options: RunOptions) -> str:

@@ -93,7 +93,7 @@ def print_line(text: str) -> None:
     print(text, flush=True)
 
 
-def warn(text: str) -> None:
+def print_warning(text: str) -> None:
     """Print a line to standard error as it is."""
     print(clean_text(text), file=sys.stderr, flush=True)
 
