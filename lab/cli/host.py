@@ -111,7 +111,7 @@ def clean_command(lab: options.Lab) -> int:
     for lane in lanes:
         output.print_line(f"removed {lane}")
     for folder in folders:
-        output.print_line(f"removed {folder.path} ({output.mib(folder.size)})")
+        output.print_line(f"removed {folder.path} ({output.format_mib(folder.size)})")
     try:
         for name in leftovers.reap_unrecorded(lab.uri):
             output.print_line(f"removed {name}, which had no record in the lab")

@@ -113,7 +113,7 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
         return 0
     table = [["guests", "size", "date", "sha256", "source"]]
     for image in images:
-        names, size = ", ".join(image["guests"]) or "-", output.mib(image["bytes"])
+        names, size = ", ".join(image["guests"]) or "-", output.format_mib(image["bytes"])
         table.append([names, size, image["built"][:10], image["sha256"], image["source"]])
     output.print_rows(table)
     if without:
@@ -145,9 +145,9 @@ def images_prune(lab: options.Lab, dry_run: bool) -> int:
     gone = upkeep.prune(lab.paths, catalog.load_catalog(), dry_run=dry_run)
     for unused in gone:
         output.print_line(
-            f"{'would remove' if dry_run else 'removed'} {unused.path} ({output.mib(unused.size)})"
+            f"{'would remove' if dry_run else 'removed'} {unused.path} ({output.format_mib(unused.size)})"
         )
-    output.print_line(f"{len(gone)} unused, {output.mib(sum(unused.size for unused in gone))}")
+    output.print_line(f"{len(gone)} unused, {output.format_mib(sum(unused.size for unused in gone))}")
     return 0
 
 

@@ -116,7 +116,7 @@ def print_json(document: Mapping[str, Any]) -> None:
     click.echo(json.dumps(document, indent=2))
 
 
-def mib(size: int) -> str:
+def format_mib(size: int) -> str:
     return f"{size / 2**20:.0f} MiB"
 
 

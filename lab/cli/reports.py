@@ -192,7 +192,7 @@ def runs_delete(lab: options.Lab, names: tuple[str, ...], yes: bool) -> int:
         click.confirm("Delete them?", abort=True)
     for run in past_runs:
         delete_run(run)
-        output.print_line(f"deleted {run.name} ({output.mib(run.size)})")
+        output.print_line(f"deleted {run.name} ({output.format_mib(run.size)})")
     output.print_line("`lab images prune` removes images that only these runs used")
     return 0
 
@@ -205,7 +205,14 @@ def _row(run: PastRun) -> list[str]:
         result = f"{counts or 'no cells'}: {RESULTS[about['exit_status']]}"
     started = f"{run.record.run.started:%Y-%m-%d %H:%M}" if run.record else "-"
     builds = clean_text(", ".join(about["builds"])) or "-"
-    return [clean_text(run.name), started, builds, run.state, " ".join(result.split()), output.mib(run.size)]
+    return [
+        clean_text(run.name),
+        started,
+        builds,
+        run.state,
+        " ".join(result.split()),
+        output.format_mib(run.size),
+    ]
 
 
 def _document(run: PastRun) -> dict[str, Any]:
