@@ -118,7 +118,7 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
     output.print_rows(table)
     if without:
         output.print_line(f"no image yet: {', '.join(without)}")
-    taken = output.gib(sum(state.size for state in stored))
+    taken = output.format_gib(sum(state.size for state in stored))
     output.print_line(
         f"stored states: {len(stored)}, {taken} of at most {lab.paths.states_gib} GiB (--states-gib)"
     )

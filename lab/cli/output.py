@@ -120,5 +120,5 @@ def format_mib(size: int) -> str:
     return f"{size / 2**20:.0f} MiB"
 
 
-def gib(size: int) -> str:
+def format_gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
