@@ -119,7 +119,7 @@ class Coordinator:
 
     def _serve(self) -> None:
         """Run the session, from dask's start to its end."""
-        listen, key, hosts = self.inventory.coordinator, engine.new_key(), self.inventory.hosts
+        listen, key, hosts = self.inventory.coordinator, engine.make_key(), self.inventory.hosts
         credentials = self.planned.folder / CREDENTIALS
         try:
             session = engine.running(listen.address, listen.port, engine.security(key), hosts=len(hosts))

@@ -28,7 +28,7 @@ COMM = {"timeouts": {"connect": "10s"}}
 MOST_STRANGERS = 64
 
 
-def new_key() -> str:
+def make_key() -> str:
     """Return a key and its certificate for one run, as one PEM text: all sides of the run share it.
 
     Whoever has it can run code as the user of each host of the run.

@@ -39,7 +39,7 @@ def test_a_peer_without_the_run_s_certificate_is_refused(fleet: Fleet, tmp_path:
         [(_, worker)] = reachable(one.worker())
         for target in (port, worker):
             with pytest.raises(OSError, match=r"Timed out|CERTIFICATE|alert|closed|TLS"):
-                Client(f"tls://127.0.0.1:{target}", security=engine.security(engine.new_key()), timeout=5)
+                Client(f"tls://127.0.0.1:{target}", security=engine.security(engine.make_key()), timeout=5)
             # Somebody who checks nothing, and shows nothing.
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
