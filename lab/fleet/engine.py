@@ -37,7 +37,7 @@ def make_key() -> str:
     return f"{security.tls_client_key}{security.tls_client_cert}"
 
 
-def security(pem: str) -> Security:
+def make_security(pem: str) -> Security:
     """Return dask's settings for the run's key: TLS 1.3, and each side shows the certificate."""
     roles = ("scheduler", "client", "worker")
     return Security(

@@ -48,7 +48,9 @@ class DialledHosts:
 
     def client(self) -> Client:
         """A client of the run's scheduler, as the coordinator has one."""
-        return Client(f"tls://127.0.0.1:{self.port}", security=engine.security(self.pem), set_as_default=False)
+        return Client(
+            f"tls://127.0.0.1:{self.port}", security=engine.make_security(self.pem), set_as_default=False
+        )
 
     def leave(self, name: str) -> None:
         """Let a host go."""
@@ -62,7 +64,7 @@ class DialledHosts:
             worker = Worker(
                 f"tls://127.0.0.1:{self.port}",
                 name=name,
-                security=engine.security(self.pem),
+                security=engine.make_security(self.pem),
                 nthreads=1,
                 resources=dict(offers),
                 host="127.0.0.1",

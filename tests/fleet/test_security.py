@@ -39,7 +39,7 @@ def test_a_peer_without_the_run_s_certificate_is_refused(fleet: Fleet, tmp_path:
         [(_, worker)] = reachable(one.worker())
         for target in (port, worker):
             with pytest.raises(OSError, match=r"Timed out|CERTIFICATE|alert|closed|TLS"):
-                Client(f"tls://127.0.0.1:{target}", security=engine.security(engine.make_key()), timeout=5)
+                Client(f"tls://127.0.0.1:{target}", security=engine.make_security(engine.make_key()), timeout=5)
             # Somebody who checks nothing, and shows nothing.
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -49,7 +49,7 @@ def test_a_peer_without_the_run_s_certificate_is_refused(fleet: Fleet, tmp_path:
                 pytest.raises(ssl.SSLError, match="certificate required"),
             ):
                 secured.recv(1)
-        with Client(f"tls://127.0.0.1:{port}", security=engine.security(pem), set_as_default=False) as own:
+        with Client(f"tls://127.0.0.1:{port}", security=engine.make_security(pem), set_as_default=False) as own:
             assert [peer["name"] for peer in own.scheduler_info()["workers"].values()] == ["one"]
         files = [file for file in one.home.rglob("*") if file.is_file()]
         assert not [file for file in files if b"PRIVATE KEY" in file.read_bytes()]
