@@ -122,7 +122,9 @@ class Coordinator:
         listen, key, hosts = self.inventory.coordinator, engine.make_key(), self.inventory.hosts
         credentials = self.planned.folder / CREDENTIALS
         try:
-            session = engine.running(listen.address, listen.port, engine.make_security(key), hosts=len(hosts))
+            session = engine.start_engine(
+                listen.address, listen.port, engine.make_security(key), hosts=len(hosts)
+            )
             with session as (client, port):
                 self._roster = Roster(client, self.observer, self._lose_parts_of)
                 self._dispatch = Dispatch(client, self._decisions, self._deliver, offline=self.offline)

@@ -49,7 +49,9 @@ def make_security(pem: str) -> Security:
 
 
 @contextmanager
-def running(host: str, port: int | None, security: Security, *, hosts: int) -> Iterator[tuple[Client, int]]:
+def start_engine(
+    host: str, port: int | None, security: Security, *, hosts: int
+) -> Iterator[tuple[Client, int]]:
     """A client of a scheduler that listens there, and its port; `hosts` are expected to join.
 
     Raises UsageError if nothing can listen there.

@@ -88,7 +88,7 @@ def faking(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, *names: str) -> Iterat
     def run_dask(*_arguments: object, **_more: object) -> Iterator[tuple[FakeDask, int]]:
         yield dask, 7000
 
-    monkeypatch.setattr(engine, "running", run_dask)
+    monkeypatch.setattr(engine, "start_engine", run_dask)
     fleet.head = "[coordinator]\nport = 7000\n"
     with running(fleet, SMALL) as run:
         yield dask, run
