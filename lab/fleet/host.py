@@ -105,13 +105,13 @@ def _end_with_login() -> None:
     """
     while select.select([0], [], [], SILENT_SECONDS)[0] and os.read(0, 4096):
         pass
-    leave()
+    end_worker()
     # dask may wait for a scheduler that has gone. Parts are ended by the kernel when this process has.
     time.sleep(LEAVE_SECONDS)
     os._exit(1)
 
 
-def leave() -> None:
+def end_worker() -> None:
     """End this worker, and the parts that it runs."""
     part.stop()  # dask's worker waits half a minute for a thread that is busy.
     os.kill(os.getpid(), signal.SIGTERM)

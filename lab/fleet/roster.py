@@ -154,7 +154,7 @@ class Roster:
             if name in self.logins:
                 self.logins[name].end()
             else:
-                start_thread(self.call, name, host.leave)
+                start_thread(self.call, name, host.end_worker)
 
     def call(self, name: str, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function in a host's worker, again if that fails, until it answers or has gone. In any thread.

@@ -102,7 +102,7 @@ def close_worker(dask_worker: Worker) -> None:
 
 
 def stay() -> None:
-    """In place of `host.leave`, which would end this process.
+    """In place of `host.end_worker`, which would end this process.
 
     The worker stays. When it closes, other connections of its process often break, too, and here all hosts
     are one process. A host with a process of its own leaves in `test_several_hosts.py`.
@@ -120,7 +120,7 @@ def dialling(
 ) -> Iterator[DialledHosts]:
     """A run that waits for hosts to dial in. `leave` is what a host does that gets no more parts."""
     monkeypatch.setattr(part, "run_part", run_part)
-    monkeypatch.setattr(host, "leave", leave)
+    monkeypatch.setattr(host, "end_worker", leave)
     port = free_port()
     fleet.head = f"[coordinator]\nport = {port}\n"
     with running(fleet, cells, most_seconds=most_seconds) as run:
