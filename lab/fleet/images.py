@@ -31,7 +31,7 @@ ARRIVING = "arriving-"
 # -- the coordinator
 
 
-def pin(paths: Paths, guest: Guest, task: Task, *, offline: bool) -> tuple[BaseImage, bool]:
+def pin_image(paths: Paths, guest: Guest, task: Task, *, offline: bool) -> tuple[BaseImage, bool]:
     """Return the guest's image, built or downloaded if need be, and whether lanes can start from it as it is.
 
     Raises ImageNotAvailable, LabError.

@@ -47,7 +47,9 @@ class RunImages:
 
         try:
             task = Task(show, self.token.check)
-            self.pins[guest.name] = PinnedImage(*images.pin(self.paths, guest, task, offline=self.offline))
+            self.pins[guest.name] = PinnedImage(
+                *images.pin_image(self.paths, guest, task, offline=self.offline)
+            )
         finally:
             self.observer.lane(lane, None)
 
