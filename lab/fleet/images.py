@@ -43,7 +43,7 @@ def pin_image(paths: Paths, guest: Guest, task: Task, *, offline: bool) -> tuple
     return ready or image, ready is not None
 
 
-def push(login: Login, image: BaseImage, folder: str) -> None:
+def push_image(login: Login, image: BaseImage, folder: str) -> None:
     """Copy the files of an image into a folder of a host, where a part waits for them. Raises LabError."""
     with login.files(f"bring the image of {image.manifest.guest}; is the disk full there?") as files:
         for name in image.manifest.files:

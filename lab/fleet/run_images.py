@@ -60,7 +60,7 @@ class RunImages:
         try:
             if name not in self.roster.logins:
                 raise LabError(f"{name} dialled in and lacks the image of {guest}: copy it there")
-            images.push(self.roster.logins[name], image, folder)
+            images.push_image(self.roster.logins[name], image, folder)
         except Exception as error:  # Without an answer the part would wait for ever.
             self.roster.call(name, images.report_failure, folder, _describe(error))
 

@@ -146,7 +146,7 @@ def test_a_host_whose_lab_fails_at_once_uses_up_no_part_while_another_is_at_work
 def test_a_host_that_is_not_reached_once_is_called_again(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.add("one")
     calls: list[str] = []
-    push, call = images.push, Client.run
+    push, call = images.push_image, Client.run
 
     def push_later(*arguments: Any) -> None:
         if not calls:
@@ -161,7 +161,7 @@ def test_a_host_that_is_not_reached_once_is_called_again(fleet: Fleet, monkeypat
                 raise OSError("Timed out trying to connect")
         return call(client, function, *arguments, **options)
 
-    monkeypatch.setattr(images, "push", push_later)
+    monkeypatch.setattr(images, "push_image", push_later)
     monkeypatch.setattr(Client, "run", call_later)
     with running(fleet, ONE_GUEST) as run:
         result = run.finish()
