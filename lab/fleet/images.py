@@ -50,7 +50,7 @@ def push_image(login: Login, image: BaseImage, folder: str) -> None:
             files.put(str(image.folder / name), f"{folder}/{name}")
 
 
-def fetch(paths: Paths, login: Login, manifest: ImageManifest, folder: str) -> BaseImage:
+def fetch_image(paths: Paths, login: Login, manifest: ImageManifest, folder: str) -> BaseImage:
     """Take over an image that a host has prepared in a folder of its store. Raises LabError."""
     check_room(paths.make(paths.images), manifest.size, f"the image of {manifest.guest}")
     with login.files(f"fetch the image of {manifest.guest}") as files:

@@ -77,7 +77,7 @@ class RunImages:
             if name not in self.roster.logins:
                 raise LabError("it dialled in")
             login = self.roster.logins[name]
-            pin = PinnedImage(images.fetch(self.paths, login, prepared, folder), is_ready=True)
+            pin = PinnedImage(images.fetch_image(self.paths, login, prepared, folder), is_ready=True)
         except Exception as error:  # Without a pin the cells of the guest would wait for ever.
             reason = _describe(error)
             self.observer.note(f"{guest}: the image that {name} prepared did not come here: {reason}")
