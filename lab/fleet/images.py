@@ -72,7 +72,9 @@ def report_failure(folder: str, reason: str) -> None:
     _failures[folder] = reason
 
 
-def get(paths: Paths, manifest: ImageManifest, ask: Callable[[str], None], stop: threading.Event) -> None:
+def await_image(
+    paths: Paths, manifest: ImageManifest, ask: Callable[[str], None], stop: threading.Event
+) -> None:
     """Have an image in the store of this host; `ask` has it brought to a folder here. Raises LabError.
 
     Nothing tells this host that the image is there: it looks, because a message can be lost.

@@ -169,7 +169,7 @@ def run_part(text: str) -> bytes:
     def ask(folder: str) -> None:
         tell({"kind": "lacks image", "folder": folder})
 
-    images.get(Paths.default(), part.image, ask, _is_stopping)
+    images.await_image(Paths.default(), part.image, ask, _is_stopping)
     with scratch.make_temporary_folder() as folder:
         run = folder / "run"
         status, words = _run_child(text, run, host, tell)

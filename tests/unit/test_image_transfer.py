@@ -72,7 +72,7 @@ def test_a_host_keeps_the_image_that_arrived_and_nothing_beside_it(here: Paths, 
         for name in sent.manifest.files:
             shutil.copyfile(sent.folder / name, Path(folder) / name)
 
-    images.get(here, sent.manifest, ask, threading.Event())
+    images.await_image(here, sent.manifest, ask, threading.Event())
     image = store.by_content(here, sent.manifest.digest)
     assert image and list(here.images.iterdir()) == [image.folder]
 
@@ -94,7 +94,7 @@ def test_an_image_is_waited_for_until_its_last_byte(
 
     stop = threading.Event()
     monkeypatch.setattr(stop, "wait", wait)
-    images.get(here, sent.manifest, lambda folder: copy(Path(folder), -1), stop)
+    images.await_image(here, sent.manifest, lambda folder: copy(Path(folder), -1), stop)
     assert store.by_content(here, sent.manifest.digest)
 
 
@@ -103,7 +103,7 @@ def test_a_host_is_told_why_an_image_does_not_come(here: Paths, sent: BaseImage)
         images.report_failure(folder, "the disk is full")
 
     with pytest.raises(LabError, match="the disk is full"):
-        images.get(here, sent.manifest, ask, threading.Event())
+        images.await_image(here, sent.manifest, ask, threading.Event())
     # The next part that needs it asks again.
     test_a_host_keeps_the_image_that_arrived_and_nothing_beside_it(here, sent)
 
