@@ -148,7 +148,7 @@ def _hosts(request: Matrix) -> inventory.Inventory | None:
             "--jobs and --memory limit the machines of this host, and with --hosts it runs no machine",
             hint="give each host its own: lanes and memory_mib in its table of the inventory",
         )
-    return inventory.load(request.hosts)
+    return inventory.load_inventory(request.hosts)
 
 
 def _run(

@@ -63,6 +63,6 @@ class Inventory(Definition):
         return self
 
 
-def load(file: Path) -> Inventory:
+def load_inventory(file: Path) -> Inventory:
     """Read an inventory. Raises UsageError with everything that is wrong in it."""
     return validate_table(file, read_table(file), Inventory)

@@ -201,7 +201,7 @@ def running(
     folder = fleet.folder / "run"
     planned = planned or start.begin(folder, cells, command="lab matrix", options=RunOptions())
     told = Told()
-    hosts = inventory.load(fleet.inventory())
+    hosts = inventory.load_inventory(fleet.inventory())
     run = Running(told, Coordinator(planned, fleet.paths, hosts, told, most_seconds=most_seconds))
 
     def go() -> None:

@@ -537,7 +537,7 @@ READERS = [
     Reader("a suite's definition", _of("lab/suites/jailer/suite.toml"), _definition(Suite)),
     Reader("a remedy's definition", _of("lab/remedies/kvm-group.toml"), _definition(Remedy)),
     Reader("pins", _of("images/pins/pins.toml"), _toml(load_pins)),
-    Reader("an inventory", toml_of(WHOLE.encode()), _toml(inventory.load)),
+    Reader("an inventory", toml_of(WHOLE.encode()), _toml(inventory.load_inventory)),
     Reader("the result of a part", archives_of(SENT, "zst"), _part_archive, cost=4),
     Reader("how a part ended", json_of(SENT_END), _part_end, (ValueError,)),
     Reader("what a lane of a host does", json_of(LANE), _told, JSON),

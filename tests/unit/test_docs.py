@@ -266,4 +266,4 @@ def test_the_examples_of_a_baseline_and_of_known_failures_load(tmp_path: Path) -
 
 def test_the_example_of_an_inventory_loads(tmp_path: Path) -> None:
     (tmp_path / "hosts.toml").write_text(example("several-hosts.md", "hosts.toml"))
-    assert list(inventory.load(tmp_path / "hosts.toml").hosts) == ["lab-1", "lab-2"]
+    assert list(inventory.load_inventory(tmp_path / "hosts.toml").hosts) == ["lab-1", "lab-2"]

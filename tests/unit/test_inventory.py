@@ -27,7 +27,7 @@ python = "/opt/venv/bin/python"
 
 def read(tmp_path: Path, text: str) -> inventory.Inventory:
     (tmp_path / "hosts.toml").write_text(text)
-    return inventory.load(tmp_path / "hosts.toml")
+    return inventory.load_inventory(tmp_path / "hosts.toml")
 
 
 def test_a_whole_inventory_is_read(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a guest's definition": ("images/debian-13.toml", load_definitions),
     "a variant of a run": ("variants/report.toml", lambda file: KNOWN.with_variants(file.parent)),
     "pins": ("pins.toml", load_pins),
-    "an inventory": ("hosts.toml", inventory.load),
+    "an inventory": ("hosts.toml", inventory.load_inventory),
     "expectations": ("expected.toml", expectations.read),
     "expectations to rewrite": ("expected.toml", lambda file: expectations.rewrite(file, [])),
     "a baseline": ("baseline.toml", baseline.read),
