@@ -246,7 +246,7 @@ class Login(threading.Thread):
         return LabError(message.rstrip(), hint=hint)
 
 
-def end_all(logins: Mapping[str, Login], say: Callable[[str], None]) -> None:
+def end_workers(logins: Mapping[str, Login], say: Callable[[str], None]) -> None:
     """Let the workers of all hosts end, at the same time; kill those that do not."""
     for login in logins.values():
         login.end()

@@ -14,7 +14,7 @@ from lab.base.files import LONGEST_NAME, clean_text, cut_text
 from lab.catalog import Guest
 from lab.fleet import host
 from lab.fleet.inventory import HostEntry
-from lab.fleet.login import Login, end_all
+from lab.fleet.login import Login, end_workers
 from lab.fleet.messages import LANE, MEMORY, HostOffer
 from lab.machine.budget import Memory
 from lab.run.observer import Observer
@@ -87,7 +87,7 @@ class Roster:
     def end(self) -> None:
         """End the workers of all logins; kill those that do not end."""
         self._is_over = True
-        end_all(self.logins, self.observer.note)
+        end_workers(self.logins, self.observer.note)
 
     @property
     def usable(self) -> dict[str, JoinedHost]:
