@@ -177,7 +177,7 @@ class Coordinator:
             if not submitted.host:
                 submitted.withdraw()
         for name in self._roster.hosts:
-            start_thread(self._roster.call, name, part.stop)
+            start_thread(self._roster.call, name, part.stop_parts)
 
     def _look(self) -> None:
         """Look which hosts there are, and withdraw the parts that none of them may run."""

@@ -113,7 +113,7 @@ def _end_with_login() -> None:
 
 def end_worker() -> None:
     """End this worker, and the parts that it runs."""
-    part.stop()  # dask's worker waits half a minute for a thread that is busy.
+    part.stop_parts()  # dask's worker waits half a minute for a thread that is busy.
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -212,7 +212,7 @@ def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]],
         _children.discard(child)
 
 
-def stop() -> None:
+def stop_parts() -> None:
     """End all parts of this host as Ctrl-C does: what they decided is kept. Called by the coordinator."""
     _is_stopping.set()
     for child in list(_children):
