@@ -177,7 +177,7 @@ def run_part(text: str) -> bytes:
             raise PartRefused(" ".join(words.split()))
         if not (run / RESULTS_FILE).exists():
             raise LabError(f"the lab on {host} ended with exit status {status}: {words}".rstrip(": "))
-        return results.pack(run, PartEnd(host=host, status=status, words=words))
+        return results.pack_part(run, PartEnd(host=host, status=status, words=words))
 
 
 def _run_child(text: str, run: Path, host: str, tell: Callable[[dict[str, Any]], None]) -> tuple[int, str]:

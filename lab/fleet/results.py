@@ -22,7 +22,7 @@ LEVEL = 3
 END_FILE = "end.json"
 
 
-def pack(folder: Path, end: PartEnd) -> bytes:
+def pack_part(folder: Path, end: PartEnd) -> bytes:
     """Return the record of a part's run in `folder`, and the evidence of its cells; `end` goes with them.
 
     Only regular files go into it. Raises UsageError if there is no record, OSError if the disk is full.

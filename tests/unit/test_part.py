@@ -109,7 +109,7 @@ def test_a_plan_is_cut_by_machine_and_by_typical_time() -> None:
 def packed(tmp_path: Path) -> bytes:
     finish(tmp_path / "run", begin(tmp_path / "run", SMALL))
     (tmp_path / "run" / CELLS[0] / "link").symlink_to("/etc/passwd")
-    return results.pack(tmp_path / "run", END)
+    return results.pack_part(tmp_path / "run", END)
 
 
 def made(*entries: tarfile.TarInfo | str, size: int = 4) -> bytes:
