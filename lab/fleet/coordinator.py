@@ -329,7 +329,7 @@ class Coordinator:
         builds = {ticket.cell.build.name: ticket.cell.build for ticket in submitted.tickets}
         with scratch.make_locked_folder(self.planned.folder, ARRIVING) as arriving:
             try:
-                run, end = results.unpack(archive, arriving, tickets, builds)
+                run, end = results.unpack_part(archive, arriving, tickets, builds)
                 submitted.host = submitted.host or end.host
                 for record in run.run.builds:
                     self._journal.deployed(builds[record.name], record.files)

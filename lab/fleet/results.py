@@ -44,7 +44,7 @@ def pack_part(folder: Path, end: PartEnd) -> bytes:
     return archive.getvalue()
 
 
-def unpack(
+def unpack_part(
     archive: bytes, target: Path, cells: Collection[Path], builds: Collection[str]
 ) -> tuple[RunResult, PartEnd]:
     """Unpack an archive into an empty folder; return the record in it, and how the part ended.

@@ -360,7 +360,7 @@ def _toml(load: Callable[[Path], object]) -> Callable[[bytes, Path], object]:
 
 def _part_archive(content: bytes, folder: Path) -> None:
     builds = [cell.build.name for cell in SMALL]
-    run, _end = results.unpack(content, folder / "to", [cell.folder for cell in SMALL], builds)
+    run, _end = results.unpack_part(content, folder / "to", [cell.folder for cell in SMALL], builds)
     for sent in run.cells:
         results.keep_evidence(folder / "to" / sent.folder, folder / "run" / sent.folder)
 

@@ -162,7 +162,7 @@ def _definition(folder: Path) -> object:
 
 def _part(folder: Path) -> object:
     cells, builds = [cell.folder for cell in SMALL], [cell.build.name for cell in SMALL]
-    return results.unpack((folder / "part").read_bytes(), folder / "to", cells, builds)
+    return results.unpack_part((folder / "part").read_bytes(), folder / "to", cells, builds)
 
 
 def _acceleration(folder: Path) -> object:

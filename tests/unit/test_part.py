@@ -131,7 +131,7 @@ def link(kind: bytes, to: str) -> tarfile.TarInfo:
 
 def test_record_and_evidence_arrive_as_they_were(tmp_path: Path) -> None:
     archive, where = packed(tmp_path), tmp_path / "target"
-    result, end = results.unpack(archive, where, CELLS, BUILDS)
+    result, end = results.unpack_part(archive, where, CELLS, BUILDS)
     assert ([cell.folder for cell in result.cells], end) == (CELLS, END)
     files = sorted(str(file.relative_to(where)) for file in where.rglob("*") if file.is_file())
     assert files == sorted(["results.json", "end.json", *(f"{folder}/kernel.log" for folder in CELLS)])
@@ -142,7 +142,7 @@ def test_record_and_evidence_arrive_as_they_were(tmp_path: Path) -> None:
 def test_one_that_is_cut_off_is_damaged(tmp_path: Path, kept: float) -> None:
     archive = packed(tmp_path)
     with pytest.raises(DamagedArchive):
-        results.unpack(archive[: int(len(archive) * kept)], tmp_path / "target", CELLS, BUILDS)
+        results.unpack_part(archive[: int(len(archive) * kept)], tmp_path / "target", CELLS, BUILDS)
 
 
 @pytest.mark.parametrize(
@@ -158,22 +158,22 @@ def test_one_that_is_cut_off_is_damaged(tmp_path: Path, kept: float) -> None:
 )
 def test_nothing_but_files_of_the_part_s_cells_is_unpacked(tmp_path: Path, bad: tarfile.TarInfo | str) -> None:
     with pytest.raises(DamagedArchive):
-        results.unpack(made(bad), tmp_path / "target", CELLS, BUILDS)
+        results.unpack_part(made(bad), tmp_path / "target", CELLS, BUILDS)
     assert not (tmp_path / "outside").exists()
 
 
 def test_what_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "MOST_BYTES", 1000)
     with pytest.raises(DamagedArchive, match="more than"):
-        results.unpack(made(FILE, size=2000), tmp_path / "target", CELLS, BUILDS)
+        results.unpack_part(made(FILE, size=2000), tmp_path / "target", CELLS, BUILDS)
     monkeypatch.setattr(archives, "MOST_FILES", 1)
     with pytest.raises(DamagedArchive, match="more than"):
-        results.unpack(made(FILE, f"{FILE}.2"), tmp_path / "again", CELLS, BUILDS)
+        results.unpack_part(made(FILE, f"{FILE}.2"), tmp_path / "again", CELLS, BUILDS)
 
 
 def test_a_result_of_other_cells_is_damaged(tmp_path: Path) -> None:
     with pytest.raises(DamagedArchive):
-        results.unpack(packed(tmp_path), tmp_path / "target", CELLS[:1], BUILDS)
+        results.unpack_part(packed(tmp_path), tmp_path / "target", CELLS[:1], BUILDS)
 
 
 def test_evidence_stands_beside_that_of_earlier_faults(tmp_path: Path) -> None:
