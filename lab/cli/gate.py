@@ -166,7 +166,7 @@ def baseline_command(lab: options.Lab, run: str, file: Path, build: str | None) 
     order, without times.
     """
     build_results = baseline.read_side(lab.paths.runs, run, build, "--build")
-    baseline.write(build_results, file)
+    baseline.write_baseline(build_results, file)
     missing = sum(cell.status.could_not_run for cell in build_results.cells.values())
     output.print_line(f"{file}: {len(build_results.cells)} cells of boxlite {build_results.build}")
     if missing:

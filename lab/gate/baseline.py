@@ -116,7 +116,7 @@ def read(file: Path) -> BuildResults:
     )
 
 
-def write(results: BuildResults, file: Path) -> None:
+def write_baseline(results: BuildResults, file: Path) -> None:
     """Write a baseline in one step. Raises UsageError if the file is another one's or cannot be written."""
     write_file(file, render(results), header=HEADER)
 

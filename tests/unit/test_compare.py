@@ -243,7 +243,7 @@ def test_a_baseline_keeps_what_confines_boxes_once_for_all_cells(tmp_path: Path)
     assert text.count("seccomp filter") == 2 * 3  # Two kinds of cells, each with three tests.
     assert len({line for line in text.splitlines() if line.startswith("stock = ")}) == 2
     file = tmp_path / "baseline.toml"
-    baseline.write(old, file)
+    baseline.write_baseline(old, file)
     assert [cell.protection for cell in baseline.read(file).cells.values()] == [
         cell.protection for cell in old.cells.values()
     ]
@@ -266,7 +266,7 @@ RESULTS = side(
 
 def test_a_baseline_reads_back_as_it_was_written(tmp_path: Path) -> None:
     file = tmp_path / "baseline.toml"
-    baseline.write(RESULTS, file)
+    baseline.write_baseline(RESULTS, file)
     again = baseline.read(file)
     assert (again.build, again.version, again.argument) == ("0.10.8", "0.10.8", "0.10.8")
     for identity, cell in RESULTS.cells.items():
@@ -299,7 +299,7 @@ def test_a_baseline_has_one_line_for_each_cell_and_guest_and_no_paths() -> None:
 def test_hostile_names_stay_names(tmp_path: Path) -> None:
     name = 'a"]\n[cells]\nx = 1 # \x1b[31m'
     results = side(done(Status.FAIL, tests={name: Outcome.FAIL}))
-    baseline.write(results, tmp_path / "b.toml")
+    baseline.write_baseline(results, tmp_path / "b.toml")
     again = baseline.read(tmp_path / "b.toml")
     assert again.cells["debian-13", "stock"].tests == results.cells["debian-13", "stock"].tests
     assert "\x1b" not in (tmp_path / "b.toml").read_text()
@@ -337,8 +337,8 @@ def test_a_wrong_file_is_refused_with_file_key_and_expectation(tmp_path: Path, t
 
 def test_a_baseline_is_replaced_by_a_newer_one_and_no_other_file_is(tmp_path: Path) -> None:
     file, other = tmp_path / "b.toml", tmp_path / "pyproject.toml"
-    baseline.write(RESULTS, file)
-    baseline.write(side(done(Status.PASS)), file)
+    baseline.write_baseline(RESULTS, file)
+    baseline.write_baseline(side(done(Status.PASS)), file)
     assert tomllib.loads(file.read_text())["count"] == 1
     other.write_text("[project]\n")
     for target, why in (
@@ -346,5 +346,5 @@ def test_a_baseline_is_replaced_by_a_newer_one_and_no_other_file_is(tmp_path: Pa
         (tmp_path / "nowhere/b.toml", "cannot be written"),
     ):
         with pytest.raises(UsageError, match=why):
-            baseline.write(RESULTS, target)
+            baseline.write_baseline(RESULTS, target)
     assert other.read_text() == "[project]\n"

@@ -59,7 +59,7 @@ def test_a_run_ends_with_the_decision_and_the_status_of_its_gate(
     run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, status: Status, bug: bool, exit_status: int, gate: Gate
 ) -> None:
     guests(monkeypatch, {"0.10.8": status}, bug=bug)
-    baseline.write(side(done(Status.PASS)), Path("b.toml"))
+    baseline.write_baseline(side(done(Status.PASS)), Path("b.toml"))
     assert f"\ngate {gate}: " in run_lab(exit_status, *CELL, "--gate", "b.toml")
 
 
@@ -87,7 +87,7 @@ def test_a_run_may_be_resumed_with_a_gate(home: Path, run_lab: RunLab, monkeypat
     guests(monkeypatch, {})
     run_lab(0, *CELL, "--build", "0.10.8", "--no-experiment")
     [run] = home.glob("home/state/runs/*")
-    baseline.write(side(done(Status.XPASS)), Path("b.toml"))
+    baseline.write_baseline(side(done(Status.XPASS)), Path("b.toml"))
     assert f"\ngate {Gate.PASSED}: " in run_lab(0, "matrix", "--resume", run, "--gate", "b.toml")
 
 
@@ -109,8 +109,8 @@ def test_a_run_may_be_resumed_with_a_gate(home: Path, run_lab: RunLab, monkeypat
 def test_a_gate_that_cannot_be_is_refused_before_any_guest_boots(
     home: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
-    baseline.write(side(done(Status.PASS)), Path("b.toml"))
-    baseline.write(side(done(Status.PASS, guest="debian-12")), Path("other.toml"))
+    baseline.write_baseline(side(done(Status.PASS)), Path("b.toml"))
+    baseline.write_baseline(side(done(Status.PASS, guest="debian-12")), Path("other.toml"))
     Path("good.toml").write_text("")
     Path("bad.toml").write_text("colour = 1\n")
 

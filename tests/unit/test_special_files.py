@@ -61,7 +61,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "expectations": ("expected.toml", expectations.read),
     "expectations to rewrite": ("expected.toml", lambda file: expectations.rewrite(file, [])),
     "a baseline": ("baseline.toml", baseline.read),
-    "a baseline to replace": ("baseline.toml", lambda file: baseline.write(RESULTS, file)),
+    "a baseline to replace": ("baseline.toml", lambda file: baseline.write_baseline(RESULTS, file)),
     "the index of a root file system": ("index.json", lambda file: rootfs.read_index(file.parent)),
 }
 
