@@ -238,7 +238,7 @@ def _pair(
     lab: options.Lab, run: str, old: str | None, new: str | None, flags: tuple[str, str]
 ) -> tuple[BuildResults, BuildResults]:
     """Return two builds of one run; what is not named is the other one of its two builds."""
-    if baseline.baseline_file(run) is not None:
+    if baseline.find_baseline_file(run) is not None:
         raise UsageError(
             f"{run} is a baseline of one build", hint=f"name a run too: lab compare {shlex.quote(run)} RUN"
         )

@@ -199,7 +199,7 @@ def read_side(runs: Path, name: str, build: str | None = None, option: str = OF_
 
     Raises UsageError if there is no such thing, or if it cannot be read.
     """
-    file = baseline_file(name)
+    file = find_baseline_file(name)
     if file is None:
         folder, run = read_run(runs, name)
         return results.of_run(run, folder, results.choose_build(run, build, option))
@@ -216,7 +216,7 @@ def read_run(runs: Path, name: str) -> tuple[Path, RunResult]:
     return folder, RunResult.read(folder)
 
 
-def baseline_file(name: str) -> Path | None:
+def find_baseline_file(name: str) -> Path | None:
     """Return the file if a name is that of a baseline, None if it is that of a run. Raises UsageError."""
     path = Path(name)
     if path.is_file() and path.name != RESULTS_FILE:
