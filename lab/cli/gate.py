@@ -13,7 +13,7 @@ from lab.base.files import clean_text
 from lab.base.paths import Paths
 from lab.cli import options, output
 from lab.gate import baseline, expectations, results
-from lab.gate.compare import Comparison, compare
+from lab.gate.compare import Comparison, compare_builds
 from lab.gate.decision import Decision, PlannedGate, decide
 from lab.gate.expectations import FILL_IN, Expectations
 from lab.gate.results import BuildResults, CellSummary, Identity
@@ -150,7 +150,7 @@ def compare_command(lab: options.Lab, old: str, new: str | None, kind: str) -> i
         old_results, new_results = _pair(lab, old, None, None, (baseline.OF_SEVERAL, baseline.OF_SEVERAL))
     else:
         old_results, new_results = (baseline.read_side(lab.paths.runs, side) for side in (old, new))
-    _print(kind, compare(old_results, new_results))
+    _print(kind, compare_builds(old_results, new_results))
     return 0
 
 

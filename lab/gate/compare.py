@@ -144,7 +144,7 @@ LOST = (None, Outcome.SKIP, Outcome.NOT_RUN)
 IN_ANOTHER_SHARD = "another shard of the plan has one of its results; merge the shards first"
 
 
-def compare(old: BuildResults, new: BuildResults) -> Comparison:
+def compare_builds(old: BuildResults, new: BuildResults) -> Comparison:
     """Compare two builds: every cell of the new side, then the cells that only the old side has."""
     identities = [*new.cells, *(identity for identity in old.cells if identity not in new.cells)]
     cells = [_compare_cell(old, new, *identity) for identity in identities]

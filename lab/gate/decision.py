@@ -9,7 +9,7 @@ from pydantic import Field, computed_field
 
 from lab.base.errors import UsageError
 from lab.gate import expectations, results
-from lab.gate.compare import CellDifference, Comparison, Difference, compare
+from lab.gate.compare import CellDifference, Comparison, Difference, compare_builds
 from lab.gate.expectations import Expectations, ExpectedFailure
 from lab.gate.results import BuildResults
 from lab.record import Entry, RunResult
@@ -64,7 +64,7 @@ def decide(old: BuildResults, new: BuildResults, expected: Expectations | None =
 
     Raises UsageError if the two sides have no cell in common.
     """
-    comparison = compare(old, new)
+    comparison = compare_builds(old, new)
     # A cell that could not be run may be one that another shard of the new side's plan has.
     missing = Difference.COULD_NOT_RUN
     if not any((cell.old and cell.new) or cell.difference is missing for cell in comparison.cells):

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lab.gate import results
-from lab.gate.compare import CellDifference, compare
+from lab.gate.compare import CellDifference, compare_builds
 from lab.gate.results import BuildResults
 from lab.record import (
     CellHistory,
@@ -141,7 +141,7 @@ def side(*cells: CellResult, **more: Any) -> BuildResults:
 
 
 def compared(old: CellResult, new: CellResult) -> CellDifference:
-    [difference] = compare(side(old), side(new)).cells
+    [difference] = compare_builds(side(old), side(new)).cells
     return difference
 
 

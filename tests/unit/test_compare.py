@@ -9,7 +9,7 @@ import pytest
 
 from lab.base.errors import UsageError
 from lab.gate import baseline, results
-from lab.gate.compare import Difference, compare
+from lab.gate.compare import Difference, compare_builds
 from lab.gate.decision import Gate, decide
 from lab.gate.expectations import Expectations, ExpectedFailure
 from lab.record import BuildRecord, CellResult, LaneRecord, Outcome, ShardRecord, Status
@@ -103,7 +103,7 @@ def test_a_cell_of_the_old_side_alone_vanished_if_it_had_a_result_and_one_of_the
     old = side(
         done(PASS), done(FAIL, variant="a"), done(NOT_APPLICABLE, variant="b"), done(NOT_RUN, variant="c")
     )
-    comparison = compare(old, side(done(PASS), done(FAIL, guest="debian-14")))
+    comparison = compare_builds(old, side(done(PASS), done(FAIL, guest="debian-14")))
     assert [(cell.name, cell.difference) for cell in comparison.cells] == [
         ("debian-13 stock", Difference.UNCHANGED),
         ("debian-14 stock", Difference.NEW),
@@ -119,7 +119,7 @@ def test_a_cell_that_another_shard_has_did_not_vanish() -> None:
     part = side(done(PASS), shard=ShardRecord(number=1, count=2, plan=plan, sizes=[1, 1]))
     whole = side(done(PASS), done(PASS, variant="a"))
     for old, new in ((whole, part), (part, whole)):
-        _, cell = compare(old, new).cells
+        _, cell = compare_builds(old, new).cells
         assert cell.difference is Difference.COULD_NOT_RUN
         assert "merge the shards" in cell.reason
 
@@ -135,7 +135,7 @@ def test_a_changed_environment_is_told_with_the_command_that_runs_both_builds() 
         lanes=[lane("b2", "open")],
         definitions={"programs": "q" * 64, "variant other": "o" * 64},
     )
-    comparison = compare(before, now)
+    comparison = compare_builds(before, now)
     [cell] = comparison.cells
     assert cell.difference is Difference.ENVIRONMENT_CHANGED
     changes = {change.what: (change.old, change.new) for change in cell.environment}
@@ -164,9 +164,9 @@ def test_the_wheel_of_a_baseline_has_to_be_named_by_the_reader() -> None:
     )
     kernel = facts(kernel="6.13.1")
     new = side(*(done(PASS, variant=variant, facts=kernel) for variant in ("a", "b")))
-    assert "--build /home/x/boxlite.whl --build 0.10.8" in compare(old, new).both_builds
+    assert "--build /home/x/boxlite.whl --build 0.10.8" in compare_builds(old, new).both_builds
     written = dataclasses.replace(old, argument=None)
-    assert compare(written, new).both_builds == (
+    assert compare_builds(written, new).both_builds == (
         "lab matrix -g debian-13 -v a -v b --build WHEEL-OF-0.10.7@ab12cd34 --build 0.10.8"
     )
 
@@ -248,7 +248,7 @@ def test_a_baseline_keeps_what_confines_boxes_once_for_all_cells(tmp_path: Path)
         cell.protection for cell in old.cells.values()
     ]
     weak = side(*(boxed(guest=guest, seccomp=["off"]) for guest in guests))
-    differences = {cell.guest: cell.difference for cell in compare(baseline.read(file), weak).cells}
+    differences = {cell.guest: cell.difference for cell in compare_builds(baseline.read(file), weak).cells}
     assert differences == dict.fromkeys(guests, Difference.LESS_PROTECTED) | {"fedora-44": Difference.VANISHED}
 
 
@@ -274,7 +274,7 @@ def test_a_baseline_reads_back_as_it_was_written(tmp_path: Path) -> None:
         assert (read.status, read.cause, read.tests) == (cell.status, cell.cause, cell.tests)
         # A cell that was left out before anything was read is given what its guest is.
         assert not cell.environment or read.environment == cell.environment
-    differences = {cell.difference for cell in compare(again, RESULTS).cells}
+    differences = {cell.difference for cell in compare_builds(again, RESULTS).cells}
     assert differences == {Difference.UNCHANGED, Difference.COULD_NOT_RUN}
     assert baseline.render(again) == file.read_text()
 
