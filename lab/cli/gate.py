@@ -14,7 +14,7 @@ from lab.base.paths import Paths
 from lab.cli import options, output
 from lab.gate import baseline, expectations, results
 from lab.gate.compare import Comparison, compare_builds
-from lab.gate.decision import Decision, PlannedGate, decide
+from lab.gate.decision import Decision, PlannedGate, decide_gate
 from lab.gate.expectations import FILL_IN, Expectations
 from lab.gate.results import BuildResults, CellSummary, Identity
 from lab.plan import PlannedRun
@@ -215,7 +215,7 @@ def gate_command(
     else:
         old = None if against_build == PREVIOUS else against_build
         old_results, new_results = _pair(lab, run, old, build, ("--against-build", "--build"))
-    return show_decision(decide(old_results, new_results, expected), kind)
+    return show_decision(decide_gate(old_results, new_results, expected), kind)
 
 
 def show_decision(decision: Decision, kind: str = "table") -> int:

@@ -59,7 +59,7 @@ class Decision(Entry):
         return {Gate.PASSED: 0, Gate.BLOCKED: 1, Gate.INCOMPLETE: 3}[self.gate]
 
 
-def decide(old: BuildResults, new: BuildResults, expected: Expectations | None = None) -> Decision:
+def decide_gate(old: BuildResults, new: BuildResults, expected: Expectations | None = None) -> Decision:
     """Decide over two builds with what is expected today.
 
     Raises UsageError if the two sides have no cell in common.
@@ -102,4 +102,4 @@ class PlannedGate:
 
     def decide(self, run: RunResult, folder: Path) -> Decision:
         old = results.of_run(run, folder, self.old) if isinstance(self.old, str) else self.old
-        return decide(old, results.of_run(run, folder, self.build), self.expected)
+        return decide_gate(old, results.of_run(run, folder, self.build), self.expected)

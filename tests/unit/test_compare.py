@@ -10,7 +10,7 @@ import pytest
 from lab.base.errors import UsageError
 from lab.gate import baseline, results
 from lab.gate.compare import Difference, compare_builds
-from lab.gate.decision import Gate, decide
+from lab.gate.decision import Gate, decide_gate
 from lab.gate.expectations import Expectations, ExpectedFailure
 from lab.record import BuildRecord, CellResult, LaneRecord, Outcome, ShardRecord, Status
 from tests.builders.cells import JAILED, box, changed, compared, done, side
@@ -185,7 +185,7 @@ def boxed(status: Status = Status.PASS, guest: str = "debian-13", **other: Any) 
 
 
 def test_a_box_that_lost_protection_blocks_although_it_works() -> None:
-    decision = decide(side(boxed()), side(boxed(seccomp=["off"], mounts=["/ rw", "/usr rw"])))
+    decision = decide_gate(side(boxed()), side(boxed(seccomp=["off"], mounts=["/ rw", "/usr rw"])))
     [cell] = decision.comparison.cells
     assert cell.difference is Difference.LESS_PROTECTED
     assert len(cell.protection) == 1
@@ -226,8 +226,8 @@ def test_an_expected_failure_excuses_no_loss_of_protection(status: Status) -> No
     expected_failures = Expectations(Path("expect.toml"), {"1": expected})
     weak: dict[str, Any] = {"seccomp": ["off"]}
     before = side(boxed(status))
-    assert decide(before, side(boxed(Status.FAIL, **weak)), expected_failures).gate is Gate.BLOCKED
-    assert decide(before, side(boxed(Status.FAIL)), expected_failures).gate is Gate.PASSED
+    assert decide_gate(before, side(boxed(Status.FAIL, **weak)), expected_failures).gate is Gate.BLOCKED
+    assert decide_gate(before, side(boxed(Status.FAIL)), expected_failures).gate is Gate.PASSED
 
 
 def test_a_limit_that_was_asked_for_and_is_not_kept_any_more_is_lost() -> None:

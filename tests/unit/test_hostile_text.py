@@ -17,7 +17,7 @@ from rich.console import Console
 
 from lab.base.activity import Activity, Progress
 from lab.cli import cli
-from lab.gate.decision import decide
+from lab.gate.decision import decide_gate
 from lab.record import (
     BuildRecord,
     LaneRecord,
@@ -214,7 +214,7 @@ def with_every_text() -> RunResult:
 
 
 EVERYTHING = with_every_text()
-DECISION = decide(
+DECISION = decide_gate(
     side(*(done(Status.PASS, variant=variant, build="0.10.0") for variant in ("stock", "a", "b"))),
     side(
         done(
