@@ -55,7 +55,7 @@ class GateOptions:
         return cls(
             old=baseline.read_side(paths.runs, gate) if gate is not None else None,
             gate_build=gate_build,
-            expected=expectations.read(expect) if expect is not None else None,
+            expected=expectations.read_expectations(expect) if expect is not None else None,
         )
 
     def builds(self, arguments: Sequence[str]) -> Sequence[str]:
@@ -208,7 +208,7 @@ def gate_command(
             "lab gate compares with one thing: --against FILE-or-RUN, or --against-build BUILD",
             hint="write a baseline with: lab baseline RUN -o FILE",
         )
-    expected = expectations.read(expect) if expect is not None else None
+    expected = expectations.read_expectations(expect) if expect is not None else None
     if against is not None:
         old_results = baseline.read_side(lab.paths.runs, against)
         new_results = baseline.read_side(lab.paths.runs, run, build, "--build")

@@ -103,7 +103,7 @@ class Expectations:
     expect: Mapping[str, ExpectedFailure]
 
 
-def read(file: Path) -> Expectations:
+def read_expectations(file: Path) -> Expectations:
     """Read a file for a gate. Raises UsageError with every wrong key: what was expected and what was found."""
     return Expectations(file, toml.validate_table(file, _table(file), _File[ExpectedFailure]).expect)
 

@@ -260,7 +260,7 @@ def test_the_examples_of_a_baseline_and_of_known_failures_load(tmp_path: Path) -
     read = baseline.read(tmp_path / "baseline.toml")
     assert [cell.variant for cell in read.cells.values()] == ["max-userns-zero", "stock"]
     (tmp_path / "known.toml").write_text(example("comparing-builds.md", "known.toml"))
-    [expected] = expectations.read(tmp_path / "known.toml").expect.values()
+    [expected] = expectations.read_expectations(tmp_path / "known.toml").expect.values()
     assert expected.matches("ubuntu-24.04", "stock")
 
 

@@ -286,12 +286,12 @@ def file_of(*entries: str) -> Path:
 
 
 def problems(text: str, *cells: CellResult, **more: object) -> list[str]:
-    _, faults = expectations.judge(expectations.read(file_of(text)), side(*cells, **more), TODAY)
+    _, faults = expectations.judge(expectations.read_expectations(file_of(text)), side(*cells, **more), TODAY)
     return [fault.partition(": expect.")[2] for fault in faults]
 
 
 def covered(text: str, *cells: CellResult) -> list[tuple[str, str]]:
-    return list(expectations.judge(expectations.read(file_of(text)), side(*cells), TODAY)[0])
+    return list(expectations.judge(expectations.read_expectations(file_of(text)), side(*cells), TODAY)[0])
 
 
 @pytest.mark.parametrize("status", [Status.FAIL, Status.XFAIL])
@@ -367,7 +367,7 @@ def test_an_expectation_whose_cells_could_not_run_or_are_elsewhere_is_none() -> 
 )
 def test_a_wrong_file_is_refused_with_file_key_and_expectation(text: str, message: str) -> None:
     with pytest.raises(UsageError) as refused:
-        expectations.read(file_of(text))
+        expectations.read_expectations(file_of(text))
     assert str(refused.value).startswith("expect.toml: ")
     assert message in str(refused.value)
 
@@ -375,7 +375,7 @@ def test_a_wrong_file_is_refused_with_file_key_and_expectation(text: str, messag
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     file = file_of(entry(), entry(guest="fedora-*", cause="x", bug="y"), entry(owner=f"{FILL_IN}who"))
     with pytest.raises(UsageError) as refused:
-        expectations.read(file)
+        expectations.read_expectations(file)
     keys = ["2 (fedora-* stock).cause", "2 (fedora-* stock).bug", "3 (debian-* stock).owner"]
     told = [line.split(": ")[1] for line in str(refused.value).splitlines()]
     assert told == [f"expect.{key}" for key in keys]

@@ -58,7 +58,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a variant of a run": ("variants/report.toml", lambda file: KNOWN.with_variants(file.parent)),
     "pins": ("pins.toml", load_pins),
     "an inventory": ("hosts.toml", inventory.load_inventory),
-    "expectations": ("expected.toml", expectations.read),
+    "expectations": ("expected.toml", expectations.read_expectations),
     "expectations to rewrite": ("expected.toml", lambda file: expectations.rewrite(file, [])),
     "a baseline": ("baseline.toml", baseline.read),
     "a baseline to replace": ("baseline.toml", lambda file: baseline.write_baseline(RESULTS, file)),
@@ -80,16 +80,16 @@ def test_so_much_of_a_definition_is_read(tmp_path: Path, monkeypatch: pytest.Mon
     file = tmp_path / "expected.toml"
     file.write_text(entry())
     monkeypatch.setattr(toml, "MOST_BYTES", file.stat().st_size)
-    assert expectations.read(file).expect
+    assert expectations.read_expectations(file).expect
     file.write_text(f"{entry()}#")
     with pytest.raises(UsageError, match=r"expected\.toml: larger than .* MiB, the most that the lab reads"):
-        expectations.read(file)
+        expectations.read_expectations(file)
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     file = tmp_path / "expected.toml"
     file.write_bytes(entry().encode() + b"# \xff\n")
-    for read in (expectations.read, lambda at: expectations.rewrite(at, [])):
+    for read in (expectations.read_expectations, lambda at: expectations.rewrite(at, [])):
         with pytest.raises(UsageError, match=r"expected\.toml: not valid TOML: 'utf-8' codec can't decode"):
             read(file)
 
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 def test_a_file_with_line_ends_of_windows_is_read(tmp_path: Path) -> None:
     file = tmp_path / "expected.toml"
     file.write_bytes(entry().replace("\n", "\r\n").encode())
-    assert len(expectations.read(file).expect) == 1
+    assert len(expectations.read_expectations(file).expect) == 1
     assert expectations.rewrite(file, []).old == entry()
 
 
