@@ -73,7 +73,7 @@ def decide_gate(old: BuildResults, new: BuildResults, expected: Expectations | N
             hint="compare runs of the same plan: the same --set, or the same guests and variants",
         )
     today = datetime.datetime.now(datetime.UTC).date()
-    covered, problems = expectations.judge(expected, new, today) if expected else ({}, [])
+    covered, problems = expectations.judge_failures(expected, new, today) if expected else ({}, [])
     return Decision(
         comparison=comparison,
         blocking=[

@@ -108,7 +108,7 @@ def read_expectations(file: Path) -> Expectations:
     return Expectations(file, toml.validate_table(file, _table(file), _File[ExpectedFailure]).expect)
 
 
-def judge(
+def judge_failures(
     expectations: Expectations, results: BuildResults, today: datetime.date
 ) -> tuple[dict[Identity, ExpectedFailure], list[str]]:
     """Return the expectation that covers each known failure, and what is wrong with expectations."""

@@ -286,12 +286,16 @@ def file_of(*entries: str) -> Path:
 
 
 def problems(text: str, *cells: CellResult, **more: object) -> list[str]:
-    _, faults = expectations.judge(expectations.read_expectations(file_of(text)), side(*cells, **more), TODAY)
+    _, faults = expectations.judge_failures(
+        expectations.read_expectations(file_of(text)), side(*cells, **more), TODAY
+    )
     return [fault.partition(": expect.")[2] for fault in faults]
 
 
 def covered(text: str, *cells: CellResult) -> list[tuple[str, str]]:
-    return list(expectations.judge(expectations.read_expectations(file_of(text)), side(*cells), TODAY)[0])
+    return list(
+        expectations.judge_failures(expectations.read_expectations(file_of(text)), side(*cells), TODAY)[0]
+    )
 
 
 @pytest.mark.parametrize("status", [Status.FAIL, Status.XFAIL])
