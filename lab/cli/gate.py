@@ -121,7 +121,7 @@ def expect_command(
     for run in runs:
         folder, record = baseline.read_run(lab.paths.runs, run)
         cells |= results.of_run(record, folder, results.choose_build(record, build, "--build")).cells
-    rewriting = expectations.rewrite(file, list(cells.values()))
+    rewriting = expectations.rewrite_expectations(file, list(cells.values()))
     click.echo(clean_text(rewriting.diff(file.name)), nl=False)
     counts = {"added": rewriting.added, "removed": rewriting.removed}
     changes = ", ".join(f"{count} {change}" for change, count in counts.items() if count)

@@ -210,7 +210,7 @@ class RewrittenFile:
         return "".join(difflib.unified_diff(old, new, f"a/{name}", f"b/{name}"))
 
 
-def rewrite(file: Path, cells: Sequence[CellSummary]) -> RewrittenFile:
+def rewrite_expectations(file: Path, cells: Sequence[CellSummary]) -> RewrittenFile:
     """Make a file of expectations fit what cells did.
 
     Failed cells that no entry covers get one each. An entry whose cells all ran and show no such failure is

@@ -528,7 +528,8 @@ READERS = [
     Reader("a shard", json_of(_tree_of(_shards()[1])), _shard, cost=4),
     Reader("a baseline", toml_of(baseline.render(RESULTS).encode()), _toml(baseline.read), cost=2),
     Reader("expectations", toml_of(entry().encode()), _toml(expectations.read_expectations)),
-    Reader("drafts of expectations", toml_of(entry().encode()), _toml(lambda at: expectations.rewrite(at, []))),
+    Reader("drafts of "
+"expectations", toml_of(entry().encode()), _toml(lambda at: expectations.rewrite_expectations(at, []))),
     Reader("a guest's definition", _of("images/debian-13.toml"), _definition(Guest)),
     Reader("a cloud guest's definition", _of("images/debian-12-cloud.toml"), _definition(Guest)),
     Reader("a variant's definition", _of(f"{VARIANTS}/userns-clone-off.toml"), _definition(VARIANT)),

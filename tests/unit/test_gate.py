@@ -432,7 +432,7 @@ def test_a_known_failure_is_in_the_decision_with_its_expectation(run_lab: RunLab
 
 
 def rewritten(text: str, *cells: CellResult) -> str:
-    return expectations.rewrite(file_of(text), list(side(*cells).cells.values())).new
+    return expectations.rewrite_expectations(file_of(text), list(side(*cells).cells.values())).new
 
 
 def test_a_new_failure_is_drafted(run_lab: RunLab) -> None:

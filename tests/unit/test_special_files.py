@@ -59,7 +59,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "pins": ("pins.toml", load_pins),
     "an inventory": ("hosts.toml", inventory.load_inventory),
     "expectations": ("expected.toml", expectations.read_expectations),
-    "expectations to rewrite": ("expected.toml", lambda file: expectations.rewrite(file, [])),
+    "expectations to rewrite": ("expected.toml", lambda file: expectations.rewrite_expectations(file, [])),
     "a baseline": ("baseline.toml", baseline.read),
     "a baseline to replace": ("baseline.toml", lambda file: baseline.write_baseline(RESULTS, file)),
     "the index of a root file system": ("index.json", lambda file: rootfs.read_index(file.parent)),
@@ -89,7 +89,7 @@ def test_so_much_of_a_definition_is_read(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     file = tmp_path / "expected.toml"
     file.write_bytes(entry().encode() + b"# \xff\n")
-    for read in (expectations.read_expectations, lambda at: expectations.rewrite(at, [])):
+    for read in (expectations.read_expectations, lambda at: expectations.rewrite_expectations(at, [])):
         with pytest.raises(UsageError, match=r"expected\.toml: not valid TOML: 'utf-8' codec can't decode"):
             read(file)
 
@@ -98,7 +98,7 @@ def test_a_file_with_line_ends_of_windows_is_read(tmp_path: Path) -> None:
     file = tmp_path / "expected.toml"
     file.write_bytes(entry().replace("\n", "\r\n").encode())
     assert len(expectations.read_expectations(file).expect) == 1
-    assert expectations.rewrite(file, []).old == entry()
+    assert expectations.rewrite_expectations(file, []).old == entry()
 
 
 def test_a_report_may_come_from_a_pipe(tmp_path: Path) -> None:
