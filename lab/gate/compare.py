@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lab.base.files import group_values
 from lab.base.ordered import OrderedEnum
-from lab.gate.results import BuildResults, CellSummary, EnvironmentChange, Identity, environment_changes
+from lab.gate.results import BuildResults, CellSummary, EnvironmentChange, Identity, compare_environments
 from lab.record import Entry, Outcome, Status
 from lab.verdict.protection import lost
 
@@ -164,8 +164,8 @@ def _compare_cell(old_build: BuildResults, new_build: BuildResults, guest: str, 
     if old and new:
         tests, weaker = _tests(old, new), _protection(old, new)
         if not old.status.could_not_run and not new.status.could_not_run:
-            changes = environment_changes(old.environment, new.environment)
-            changes += environment_changes(old_build.definitions_of(new), new_build.definitions_of(new))
+            changes = compare_environments(old.environment, new.environment)
+            changes += compare_environments(old_build.definitions_of(new), new_build.definitions_of(new))
     if (guest, variant) in new_build.elsewhere or (old is None and (guest, variant) in old_build.elsewhere):
         difference, reason = Difference.COULD_NOT_RUN, IN_ANOTHER_SHARD
     else:

@@ -93,7 +93,7 @@ def definitions(run: RunResult) -> dict[str, str]:
     return {"rootfs": "the lab's own"} | digests if digests else {}
 
 
-def environment_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[EnvironmentChange]:
+def compare_environments(old: Mapping[str, str], new: Mapping[str, str]) -> list[EnvironmentChange]:
     """Compare what is known on both sides."""
     old, new = ({**USUAL, **side} if side else {} for side in (old, new))
     return [
