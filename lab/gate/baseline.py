@@ -17,7 +17,7 @@ from lab.base.errors import UsageError
 from lab.base.files import open_regular, write_atomically
 from lab.catalog import toml
 from lab.gate import results
-from lab.gate.results import PARTS, WITHOUT_TESTS, BuildResults, CellSummary, Identity, short_digest
+from lab.gate.results import PARTS, WITHOUT_TESTS, BuildResults, CellSummary, Identity, compute_short_digest
 from lab.record import RESULTS_FILE, Outcome, RunResult, Status
 from lab.record.folders import find_folder
 
@@ -151,7 +151,9 @@ def render(results: BuildResults) -> str:
     document.update({"schema": SCHEMA, "build": results.build, "version": results.version, "count": len(cells)})
     document["tests"] = tomlkit.item(tests).multiline(True)
     document["definitions"] = dict(sorted(results.definitions.items()))
-    if protections := {short_digest(cell.protection): cell.protection for cell in cells if cell.protection}:
+    if protections := {
+        compute_short_digest(cell.protection): cell.protection for cell in cells if cell.protection
+    }:
         document["protection"] = {key: dict(sorted(protections[key].items())) for key in sorted(protections)}
     # The environment of a guest is that of its stock cell, or else of the first that has one.
     common: dict[str, Mapping[str, str]] = {}
@@ -181,7 +183,7 @@ def _line(cell: CellSummary, tests: list[str], common: Mapping[str, str]) -> Inl
         line[outcome] = sorted(name for name, of_test in cell.tests.items() if of_test is outcome)
     # A cell without a result has no tests at all.
     line["absent"] = [name for name in tests if name not in cell.tests] if cell.tests else []
-    line["protection"] = short_digest(cell.protection) if cell.protection else ""
+    line["protection"] = compute_short_digest(cell.protection) if cell.protection else ""
     if cell.environment:
         parts = {part: cell.environment.get(part, "") for part in PARTS}
         line["environment"] = {part: text for part, text in parts.items() if text != common.get(part, "")}

@@ -63,7 +63,7 @@ def environment_of(cell: CellResult, run: RunResult) -> dict[str, str]:
         parts["bubblewrap"] = (bubblewrap.version or "does not run") + (" setuid" if bubblewrap.setuid else "")
     if apparmor is not None:
         parts["apparmor"] = apparmor.version or "without parser"
-        parts["profiles"] = short_digest(apparmor.profiles)
+        parts["profiles"] = compute_short_digest(apparmor.profiles)
     if selinux is not None:
         policy = (selinux.mode, selinux.policy, selinux.policy_version)
         parts["selinux"] = " ".join(str(part) for part in policy if part is not None)
@@ -103,7 +103,7 @@ def compare_environments(old: Mapping[str, str], new: Mapping[str, str]) -> list
     ]
 
 
-def short_digest(value: object) -> str:
+def compute_short_digest(value: object) -> str:
     """A name for what JSON can hold: it changes only with that."""
     text = json.dumps(value, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
