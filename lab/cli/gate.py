@@ -120,7 +120,7 @@ def expect_command(
     cells: dict[Identity, CellSummary] = {}
     for run in runs:
         folder, record = baseline.read_run(lab.paths.runs, run)
-        cells |= results.of_run(record, folder, results.choose_build(record, build, "--build")).cells
+        cells |= results.reduce_run(record, folder, results.choose_build(record, build, "--build")).cells
     rewriting = expectations.rewrite_expectations(file, list(cells.values()))
     click.echo(clean_text(rewriting.diff(file.name)), nl=False)
     counts = {"added": rewriting.added, "removed": rewriting.removed}
@@ -244,5 +244,5 @@ def _pair(
         )
     folder, record = baseline.read_run(lab.paths.runs, run)
     pair = results.choose_pair(record, old, new, flags)
-    old_results, new_results = (results.of_run(record, folder, build) for build in pair)
+    old_results, new_results = (results.reduce_run(record, folder, build) for build in pair)
     return old_results, new_results

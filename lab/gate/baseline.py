@@ -204,7 +204,7 @@ def read_side(runs: Path, name: str, build: str | None = None, option: str = OF_
     file = find_baseline_file(name)
     if file is None:
         folder, run = read_run(runs, name)
-        return results.of_run(run, folder, results.choose_build(run, build, option))
+        return results.reduce_run(run, folder, results.choose_build(run, build, option))
     side = read(file)
     if build not in (None, side.build, side.version):
         raise UsageError(f"{option} {build}: {file} is a baseline of {side.build}", hint=f"leave out {option}")

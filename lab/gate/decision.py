@@ -101,5 +101,5 @@ class PlannedGate:
     expected: Expectations | None = None
 
     def decide(self, run: RunResult, folder: Path) -> Decision:
-        old = results.of_run(run, folder, self.old) if isinstance(self.old, str) else self.old
-        return decide_gate(old, results.of_run(run, folder, self.build), self.expected)
+        old = results.reduce_run(run, folder, self.old) if isinstance(self.old, str) else self.old
+        return decide_gate(old, results.reduce_run(run, folder, self.build), self.expected)

@@ -167,7 +167,7 @@ class BuildResults:
         return {name: digest for name, digest in definitions if name in names or name.startswith("suite ")}
 
 
-def of_run(run: RunResult, folder: Path, build: str) -> BuildResults:
+def reduce_run(run: RunResult, folder: Path, build: str) -> BuildResults:
     """Reduce a run to what its cells did with one build, which must be one of the run's."""
     record = next(record for record in run.run.builds if record.name == build)
     cells = [_summary(cell, run, folder) for cell in run.cells if cell.build == build]

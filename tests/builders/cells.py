@@ -137,7 +137,7 @@ def run_with(*cells: CellResult, **more: Any) -> RunResult:
 def side(*cells: CellResult, **more: Any) -> BuildResults:
     """The results of the one build that these cells were run with."""
     run = run_with(*cells, **more)
-    return results.of_run(run, Path("/runs/one"), results.choose_build(run, None, "--build"))
+    return results.reduce_run(run, Path("/runs/one"), results.choose_build(run, None, "--build"))
 
 
 def compared(old: CellResult, new: CellResult) -> CellDifference:

@@ -36,7 +36,7 @@ from lab.fleet.messages import LaneEvent, PartEnd, WorkerStart, read_event
 from lab.fleet.roster import JoinedHost
 from lab.gate import baseline, expectations
 from lab.gate.compare import compare_builds
-from lab.gate.results import of_run
+from lab.gate.results import reduce_run
 from lab.guest import programs, variant
 from lab.guest.agent import Agent
 from lab.guest.collect import EvidenceFolder
@@ -308,7 +308,7 @@ def _report_all(run: RunResult, folder: Path) -> None:
     github.annotations(run)
     terminal.summary(Console(file=io.StringIO(), width=120), run, folder)
     judgements.render_misdiagnoses(run, folder)
-    results = of_run(run, folder, run.run.builds[0].name)
+    results = reduce_run(run, folder, run.run.builds[0].name)
     compare_report.render(compare_builds(results, results))
     publish([folder], folder / "site")
 

@@ -151,7 +151,7 @@ def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_
 
 
 def compared(old: RunResult, new: RunResult) -> list[CellDifference]:
-    return compare_builds(*(results.of_run(run, Path("run"), "0.10.8") for run in (old, new))).cells
+    return compare_builds(*(results.reduce_run(run, Path("run"), "0.10.8") for run in (old, new))).cells
 
 
 def test_each_cell_of_a_merged_run_is_compared_by_what_it_ran_on_itself() -> None:
