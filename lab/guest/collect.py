@@ -28,7 +28,7 @@ MOST_LEVELS = 20
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 
 
-def collect(session: Session, folder: Path, variant: Variant, *, mark: CellStart, full: bool) -> None:
+def collect_evidence(session: Session, folder: Path, variant: Variant, *, mark: CellStart, full: bool) -> None:
     """Fetch what the suite wrote, and with `full` everything that can explain a failure, into `folder`.
 
     Raises LabError; what came before stays.

@@ -136,7 +136,7 @@ def gather_evidence(running: RunningLane, cell: Cell, folder: Path, *, mark: Cel
     if full:
         running.show(Progress(f"{cell.variant.name}: gathering evidence", Activity.EVIDENCE))
         probed = guest_variant.probe(running.session, cell.variant)
-    collect.collect(running.session, folder, cell.variant, mark=mark, full=full)
+    collect.collect_evidence(running.session, folder, cell.variant, mark=mark, full=full)
     if probed:
         # After what the suite wrote, which may have the same name.
         (folder / evidence.PROBES_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
