@@ -30,7 +30,7 @@ UNPACK_SECONDS, MIB_SECONDS = 30.0, 0.1
 LAYOUT = "4"
 
 
-def identity(build: Build, rootfs: Path) -> str:
+def compute_deploy_digest(build: Build, rootfs: Path) -> str:
     """A digest of all that `deploy` puts into a guest, except for what the build's kind leaves open."""
     parts = [build.digest, LAYOUT, read_index(rootfs)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -57,7 +57,7 @@ class Work:
 
     def deployment(self, guest: Guest) -> str:
         """A digest of what a stored state with the run's build holds; empty if there are several builds."""
-        return deploy.identity(self.build, self.rootfs[guest.arch]) if self.build else ""
+        return deploy.compute_deploy_digest(self.build, self.rootfs[guest.arch]) if self.build else ""
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,7 @@ def test_suites_share_files(build: Build, box: Path, guest: Any, paths: Paths, t
     (box / "suite.toml").write_text('shared = ["registry.py"]\n' + SUITE_FILES["suite.toml"])
     sharing = replace(build, suite=catalog.load_suite("box"))
     (tmp_path / "index.json").write_text("{}")
-    identity = deploy.identity(sharing, tmp_path)
+    identity = deploy.compute_deploy_digest(sharing, tmp_path)
     (tmp_path / "rootfs").mkdir()
     put(guest, sharing, sharing.fetch(paths, facts(), UNWATCHED), tmp_path / "rootfs")
     suite = guest.root / "opt" / "lab" / "suites" / "box"
@@ -236,7 +236,7 @@ def test_suites_share_files(build: Build, box: Path, guest: Any, paths: Paths, t
     # A stored state does not outlive a change of what is shared.
     with (tmp_path / "suites" / "_shared" / "registry.py").open("a") as stream:
         stream.write("# changed")
-    assert deploy.identity(sharing, tmp_path) != identity
+    assert deploy.compute_deploy_digest(sharing, tmp_path) != identity
 
 
 @pytest.mark.parametrize(
@@ -297,18 +297,18 @@ def test_a_stored_state_is_of_one_deployment(
     layout = tmp_path / "layout"
     layout.mkdir()
     (layout / "index.json").write_text("{}")
-    seen = {deploy.identity(build, layout)}
-    seen.add(deploy.identity(replace(build, version="2"), layout))
-    seen.add(deploy.identity(replace(build, suite=KNOWN.suite), layout))
+    seen = {deploy.compute_deploy_digest(build, layout)}
+    seen.add(deploy.compute_deploy_digest(replace(build, version="2"), layout))
+    seen.add(deploy.compute_deploy_digest(replace(build, suite=KNOWN.suite), layout))
     (box / "run.sh").write_text("exit")
-    seen.add(deploy.identity(build, layout))
+    seen.add(deploy.compute_deploy_digest(build, layout))
     (layout / "index.json").write_text("[]")
-    seen.add(deploy.identity(build, layout))
+    seen.add(deploy.compute_deploy_digest(build, layout))
     program.write_text("other")
-    seen.add(deploy.identity(builds.resolve_build(f"program:{program}"), layout))
+    seen.add(deploy.compute_deploy_digest(builds.resolve_build(f"program:{program}"), layout))
     assert len(seen) == 6
     # And of one runner of the tests.
-    before = deploy.identity(Wheel("0.10.8", "0.10.8"), layout)
-    assert deploy.identity(Wheel("0.10.8", "0.10.8"), layout) == before
+    before = deploy.compute_deploy_digest(Wheel("0.10.8", "0.10.8"), layout)
+    assert deploy.compute_deploy_digest(Wheel("0.10.8", "0.10.8"), layout) == before
     monkeypatch.setattr(pytest_tests, "RUNNER", ("pytest", "pytest-timeout"))
-    assert deploy.identity(Wheel("0.10.8", "0.10.8"), layout) != before
+    assert deploy.compute_deploy_digest(Wheel("0.10.8", "0.10.8"), layout) != before
