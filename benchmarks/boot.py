@@ -92,7 +92,7 @@ def measure(
             layout = rootfs.make(folder / "rootfs", X86_64, rootfs.find_busybox())
 
             def put() -> None:
-                deploy.deploy(
+                deploy.deploy_build(
                     session,
                     lane.payload,
                     wanted,

@@ -26,17 +26,17 @@ UNPACK = (
 )
 # How long that may take under hardware acceleration: so long, and so much longer for each MiB.
 UNPACK_SECONDS, MIB_SECONDS = 30.0, 0.1
-# To be changed with what `deploy` makes of the same files.
+# To be changed with what `deploy_build` makes of the same files.
 LAYOUT = "4"
 
 
 def compute_deploy_digest(build: Build, rootfs: Path) -> str:
-    """A digest of all that `deploy` puts into a guest, except for what the build's kind leaves open."""
+    """A digest of all that `deploy_build` puts into a guest, except for what the build's kind leaves open."""
     parts = [build.digest, LAYOUT, read_index(rootfs)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def deploy(
+def deploy_build(
     session: Session,
     disk: Path,
     build: Build,

@@ -273,7 +273,7 @@ class RunningLane:
         else:
             assert not self._deployed or self.work.cold, "a second build needs a state to go back to"
         with self.hold_processor(Progress("deploying", Activity.DEPLOY)), watch.step("deploy"):
-            deploy.deploy(
+            deploy.deploy_build(
                 self.session,
                 self.lane.payload,
                 build,

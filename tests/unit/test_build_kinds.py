@@ -93,7 +93,7 @@ class Guest(FakeSession):
 
 def put(guest: Guest, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
     empty_disk(guest.disk)
-    deploy.deploy(guest, guest.disk, build, files, rootfs=rootfs, python="3.13", show=UNWATCHED.show)
+    deploy.deploy_build(guest, guest.disk, build, files, rootfs=rootfs, python="3.13", show=UNWATCHED.show)
 
 
 @pytest.fixture
