@@ -79,7 +79,7 @@ class Agent:
 
     def load(self) -> None:
         deadline = self.speed.deadline(LOAD_SECONDS, "the guest's agent to compile the lab's programs")
-        self._ask({"programs": programs.sources()}, ProgramReply([]), deadline)
+        self._ask({"programs": programs.read_sources()}, ProgramReply([]), deadline)
 
     def call(self, calls: Sequence[Call], *, seconds: float, keep: Keep = keep_none) -> list[Any]:
         """Run programs one after another; `seconds` is their limit under hardware acceleration.

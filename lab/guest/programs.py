@@ -43,13 +43,13 @@ def source(file: Path) -> str:
     return file.read_text()
 
 
-def sources() -> dict[str, str]:
+def read_sources() -> dict[str, str]:
     return {name: source(file) for name, file in files().items()}
 
 
 def digest() -> str:
     """A digest of the source of every program, and of what runs them."""
-    return hashlib.sha256(json.dumps([sources(), loader()]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([read_sources(), loader()]).encode()).hexdigest()
 
 
 def loader() -> str:
@@ -63,7 +63,7 @@ def command(calls: Sequence[Call]) -> list[str]:
     Starting an interpreter takes half a second in an emulated guest.
     """
     loaded = [
-        (name, base64.b64encode(sources()[name].encode()).decode(), json.dumps(argument))
+        (name, base64.b64encode(read_sources()[name].encode()).decode(), json.dumps(argument))
         for name, argument in calls
     ]
     # The programs need the standard library only, and not what `site` looks for.

@@ -24,7 +24,7 @@ from lab.base.locks import hold_lock
 from lab.base.paths import Paths
 from lab.catalog import CloudImage, Guest, PackageManager
 from lab.guest import ready
-from lab.guest.programs import sources
+from lab.guest.programs import read_sources
 from lab.guest.session import ADMIN, SUITE, Session
 from lab.images import cloud, download, store
 from lab.images.store import DISK, BaseImage
@@ -155,7 +155,7 @@ rm -r "$PWD"
 RECIPE = (
     *(name for names in PACKAGES.values() for name in names),
     *(*MISSING.values(), INSTALL, *FORGET_DOWNLOADS.values(), CLEAN),
-    *(*UNITS, *SCRIPTS, *LOCKS, *sum(LOADERS, ()), sources()[QUIET]),
+    *(*UNITS, *SCRIPTS, *LOCKS, *sum(LOADERS, ()), read_sources()[QUIET]),
     *(script for scripts in SUPPLIES.values() for script in scripts.values()),
 )
 

@@ -74,7 +74,7 @@ def port(tmp_path: Path) -> Iterator[Port]:
 @pytest.fixture
 def resident(port: Port, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     """An agent in a process of its own, with the programs above."""
-    monkeypatch.setattr(programs, "sources", lambda: PROGRAMS)
+    monkeypatch.setattr(programs, "read_sources", lambda: PROGRAMS)
     text = programs.loader()
     assert MAIN in text
     made, end = port.connect()

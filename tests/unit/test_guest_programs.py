@@ -87,7 +87,7 @@ def test_suite_toml_names_exactly_what_the_suite_imports_and_what_pytest_collect
 
 def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:
     """Gather evidence of a suite whose results are in `folder`/results; the lab's own files are stand-ins."""
-    program = programs.sources()["collect"]
+    program = programs.read_sources()["collect"]
     own = 'everything = lambda request: [("kernel.log", b"the lab\'s")]\n'
     program = program.replace("request = json.loads", f"{own}request = json.loads", 1)
     places = {"results": str(folder / "results"), "homes": str(folder / "home")}
@@ -165,7 +165,7 @@ def test_files_without_an_end_are_not_gathered(tmp_path: Path) -> None:
 
 def remedy(folder: Path, script: str, *, undo: bool = False) -> tuple[list[tuple[int, str]], list[str]]:
     """Run the program that puts remedies in place, on a folder that it watches: its steps, and changes."""
-    program = programs.sources()["run_script"]
+    program = programs.read_sources()["run_script"]
     watched = f"FOLDERS = ({str(folder / 'etc')!r},)\n"
     program = re.sub(r"(?m)^FOLDERS = .*\n", watched, program)
     (folder / "etc").mkdir()
@@ -218,7 +218,7 @@ def test_a_remedy_is_put_in_place_or_taken_back(
 
 def knob(folder: Path, name: str, argument: dict[str, object], stubs: dict[str, str]) -> dict[str, str]:
     """Put a setting on below a folder, with stand-ins for programs. Gives the environment."""
-    program = programs.sources()["knobs"]
+    program = programs.read_sources()["knobs"]
     program = re.sub(r"/(srv|usr/local/bin|etc/sudoers\.d|sys/fs/selinux)/", f"{folder}/\\1/", program)
     for place in ("srv", "usr/local/bin", "etc/sudoers.d", "sys/fs/selinux"):
         (folder / place).mkdir(parents=True)

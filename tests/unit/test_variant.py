@@ -12,7 +12,7 @@ from lab.base.errors import UsageError
 from lab.catalog import Variant, knobs
 from lab.catalog.confinement import ContainerKind, ServiceSetting
 from lab.catalog.knobs import AppArmor, Profile, Sysctl
-from lab.guest.programs import Call, Keep, RemoteFailed, keep_none, sources
+from lab.guest.programs import Call, Keep, RemoteFailed, keep_none, read_sources
 from lab.guest.variant import (
     CellStart,
     NotInEffect,
@@ -475,7 +475,7 @@ def table(name: str) -> dict[str, ast.expr]:
     """A table of the program that puts settings on."""
     [value] = [
         node.value
-        for node in ast.parse(sources()["knobs"]).body
+        for node in ast.parse(read_sources()["knobs"]).body
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name
     ]
     assert isinstance(value, ast.Dict)
