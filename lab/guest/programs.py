@@ -47,7 +47,7 @@ def read_sources() -> dict[str, str]:
     return {name: source(file) for name, file in files().items()}
 
 
-def digest() -> str:
+def compute_programs_digest() -> str:
     """A digest of the source of every program, and of what runs them."""
     return hashlib.sha256(json.dumps([read_sources(), loader()]).encode()).hexdigest()
 

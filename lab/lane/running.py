@@ -96,7 +96,7 @@ def open_running_lane(
                 guest=machine.guest,
                 image=image,
                 hardware=lane.hardware,
-                agent=programs.digest(),
+                agent=programs.compute_programs_digest(),
             )
         session = Session(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
         try:
