@@ -38,7 +38,7 @@ class AgentLost(LabError):
 
 def start_command() -> str:
     """The administrator's command that starts the agent; it ends as soon as the agent has its port."""
-    text = base64.b64encode(programs.loader().encode()).decode()
+    text = base64.b64encode(programs.read_loader().encode()).decode()
     script = f"umask 077; echo {text} | base64 -d >{FILE} && python3 -I -S {FILE} agent {AGENT_PORT}"
     return f"sudo -n -H sh -c {shlex.quote(script)}"
 

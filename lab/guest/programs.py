@@ -49,10 +49,10 @@ def read_sources() -> dict[str, str]:
 
 def compute_programs_digest() -> str:
     """A digest of the source of every program, and of what runs them."""
-    return hashlib.sha256(json.dumps([read_sources(), loader()]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([read_sources(), read_loader()]).encode()).hexdigest()
 
 
-def loader() -> str:
+def read_loader() -> str:
     """The program that runs programs in a guest: `python3 -c TEXT once CALLS`, or `python3 FILE agent PORT`."""
     return source(LOADER)
 
@@ -67,7 +67,7 @@ def command(calls: Sequence[Call]) -> list[str]:
         for name, argument in calls
     ]
     # The programs need the standard library only, and not what `site` looks for.
-    return ["python3", "-I", "-S", "-c", loader(), "once", json.dumps(loaded)]
+    return ["python3", "-I", "-S", "-c", read_loader(), "once", json.dumps(loaded)]
 
 
 def keep_none(name: str, _content: bytes) -> None:

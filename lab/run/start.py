@@ -187,7 +187,9 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
             f"variant {name}": _variant_digest(variant) for name, variant in load_catalog().variants.items()
         }
     seed = paths.find_definitions() / "cloud-init"
-    by_name["programs"] = _digest(*prepare_image.RECIPE, programs.loader(), *programs.read_sources().values())
+    by_name["programs"] = _digest(
+        *prepare_image.RECIPE, programs.read_loader(), *programs.read_sources().values()
+    )
     by_name["rule set"] = _digest_of_code(RULES)
     by_name["deployment"] = _digest_of_code(DEPLOYMENT)
     if options.remedies:

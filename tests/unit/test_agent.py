@@ -75,7 +75,7 @@ def port(tmp_path: Path) -> Iterator[Port]:
 def resident(port: Port, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     """An agent in a process of its own, with the programs above."""
     monkeypatch.setattr(programs, "read_sources", lambda: PROGRAMS)
-    text = programs.loader()
+    text = programs.read_loader()
     assert MAIN in text
     made, end = port.connect()
     command = [sys.executable, "-I", "-S", "-c", text.partition(MAIN)[0] + SERVE, str(end.fileno())]
@@ -93,7 +93,7 @@ def call(resident: Agent, *names: str, seconds: float = 20.0) -> list[object]:
 def once(name: str) -> object:
     """What comes of a program that runs without an agent."""
     calls = json.dumps([(name, base64.b64encode(PROGRAMS[name].encode()).decode(), "{}")])
-    command = [sys.executable, "-I", "-S", "-c", programs.loader(), "once", calls]
+    command = [sys.executable, "-I", "-S", "-c", programs.read_loader(), "once", calls]
     done = subprocess.run(command, capture_output=True, text=True, check=True, umask=0o077)
     assert done.stderr == ""
     return json.loads(done.stdout)
@@ -185,7 +185,7 @@ def test_an_agent_without_an_answer_is_lost(
 
 
 def test_the_agent_has_imported_what_its_programs_import() -> None:
-    loader = programs.loader()
+    loader = programs.read_loader()
     listed = re.search(r'MODULES = "([a-z ]+)"', loader)
     assert listed is not None
     used = {name for file in programs.files().values() for name in imported(file)}

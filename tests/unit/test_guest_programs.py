@@ -93,7 +93,7 @@ def gathered(folder: Path, *, full: bool) -> dict[str, bytes]:
     places = {"results": str(folder / "results"), "homes": str(folder / "home")}
     request = {"mark": "begins", "since": 0.0, "full": full, **places}
     calls = json.dumps([["collect", base64.b64encode(program.encode()).decode(), json.dumps(request)]])
-    command = [sys.executable, "-I", "-S", "-c", programs.loader(), "once", calls]
+    command = [sys.executable, "-I", "-S", "-c", programs.read_loader(), "once", calls]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     into = folder / "into"
     shutil.rmtree(into, ignore_errors=True)
