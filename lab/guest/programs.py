@@ -57,7 +57,7 @@ def read_loader() -> str:
     return source(LOADER)
 
 
-def command(calls: Sequence[Call]) -> list[str]:
+def build_command(calls: Sequence[Call]) -> list[str]:
     """The command that runs programs one after another in one interpreter, each with a JSON argument.
 
     Starting an interpreter takes half a second in an emulated guest.

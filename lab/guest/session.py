@@ -215,7 +215,7 @@ class Session:
     ) -> list[Any]:
         """Run programs in one interpreter of their own, over SSH."""
         answer = ProgramReply(calls, keep)
-        command = f"{prefix} {shlex.join(programs.command(calls))}".strip()
+        command = f"{prefix} {shlex.join(programs.build_command(calls))}".strip()
         output = self.run(command, seconds=seconds, user=user, name=answer.names)
         if not any(answer.take(line[0]) for line in re.finditer(".+", output.stdout)):
             printed = clean_text(cut_text(f"{output.stdout}{output.stderr}", MOST_SHOWN))
