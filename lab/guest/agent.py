@@ -16,7 +16,7 @@ from typing import Any
 from lab.base.errors import LabError
 from lab.base.wait import Deadline, Speed
 from lab.guest import programs
-from lab.guest.programs import Call, Keep, ProgramReply, keep_none
+from lab.guest.programs import Call, Keep, ProgramReply, refuse_file
 from lab.machine.domain import AGENT_PORT
 
 # Where its program is in the guest.
@@ -81,7 +81,7 @@ class Agent:
         deadline = self.speed.deadline(LOAD_SECONDS, "the guest's agent to compile the lab's programs")
         self._ask({"programs": programs.read_sources()}, ProgramReply([]), deadline)
 
-    def call(self, calls: Sequence[Call], *, seconds: float, keep: Keep = keep_none) -> list[Any]:
+    def call(self, calls: Sequence[Call], *, seconds: float, keep: Keep = refuse_file) -> list[Any]:
         """Run programs one after another; `seconds` is their limit under hardware acceleration.
 
         Returns what each of them printed. Raises RemoteFailed, too, if one of them fails.

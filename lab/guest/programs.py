@@ -70,7 +70,7 @@ def build_command(calls: Sequence[Call]) -> list[str]:
     return ["python3", "-I", "-S", "-c", read_loader(), "once", json.dumps(loaded)]
 
 
-def keep_none(name: str, _content: bytes) -> None:
+def refuse_file(name: str, _content: bytes) -> None:
     """For programs that send no file."""
     raise ValueError(f"nobody asked for the file {cut_text(clean_text(name), 100)!r}")
 
@@ -92,7 +92,7 @@ class ProgramReply:
     `results` is what each program printed, after the last line.
     """
 
-    def __init__(self, calls: Sequence[Call], keep: Keep = keep_none) -> None:
+    def __init__(self, calls: Sequence[Call], keep: Keep = refuse_file) -> None:
         self.names = ", ".join(name for name, _ in calls)
         self.results: list[Any] = []
         self._count = len(calls)

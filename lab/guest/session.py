@@ -24,7 +24,7 @@ from lab.base.files import clean_text, cut_text
 from lab.base.wait import Deadline, DeadlineExpired, Speed, call_within, wait_for
 from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
-from lab.guest.programs import MOST_SHOWN, Call, Keep, ProgramReply, RemoteFailed, keep_none
+from lab.guest.programs import MOST_SHOWN, Call, Keep, ProgramReply, RemoteFailed, refuse_file
 from lab.machine import seed
 from lab.machine.lane import Endpoint
 
@@ -189,7 +189,7 @@ class Session:
         [result] = self.programs([(name, argument)], seconds=seconds)
         return result
 
-    def programs(self, calls: Sequence[Call], *, seconds: float, keep: Keep = keep_none) -> list[Any]:
+    def programs(self, calls: Sequence[Call], *, seconds: float, keep: Keep = refuse_file) -> list[Any]:
         """Run several programs as root, one after another; the files that they send go to `keep`.
 
         The agent runs them, or without one the administrator. Raises as `run` does.
@@ -211,7 +211,7 @@ class Session:
         return result
 
     def _programs_once(
-        self, prefix: str, calls: Sequence[Call], *, user: User, seconds: float, keep: Keep = keep_none
+        self, prefix: str, calls: Sequence[Call], *, user: User, seconds: float, keep: Keep = refuse_file
     ) -> list[Any]:
         """Run programs in one interpreter of their own, over SSH."""
         answer = ProgramReply(calls, keep)

@@ -12,7 +12,7 @@ from lab.base.errors import UsageError
 from lab.catalog import Variant, knobs
 from lab.catalog.confinement import ContainerKind, ServiceSetting
 from lab.catalog.knobs import AppArmor, Profile, Sysctl
-from lab.guest.programs import Call, Keep, RemoteFailed, keep_none, read_sources
+from lab.guest.programs import Call, Keep, RemoteFailed, read_sources, refuse_file
 from lab.guest.variant import (
     CellStart,
     NotInEffect,
@@ -361,7 +361,7 @@ class Guest(FakeSession):
         self.requests: list[Any] = []
         self.printed: dict[str, Any] = {"facts": printed_facts(), "probe": WHO_PRINTED} | printed
 
-    def programs(self, calls: Sequence[Call], *, seconds: float, keep: Keep = keep_none) -> list[Any]:
+    def programs(self, calls: Sequence[Call], *, seconds: float, keep: Keep = refuse_file) -> list[Any]:
         self.requests += calls
         return [self.printed.get(name) for name, _ in calls]
 
