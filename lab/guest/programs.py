@@ -104,7 +104,7 @@ class ProgramReply:
         Raises RemoteFailed if a program failed, or if this is no answer of the lab's programs.
         """
         try:
-            line = checked(self.names, _Line, _parsed(printed))
+            line = check_reply(self.names, _Line, _parsed(printed))
             if line.file is not None:
                 self._keep(line.file, base64.b64decode(line.content, validate=True))
                 return False
@@ -144,7 +144,7 @@ def _without_halves(value: Any) -> Any:
     return value
 
 
-def checked[T](program: str, kind: type[T], printed: object) -> T:
+def check_reply[T](program: str, kind: type[T], printed: object) -> T:
     """Return the JSON that a program printed as a `kind`. Raises RemoteFailed if it does not fit.
 
     The error names the program and the first fields that are wrong.

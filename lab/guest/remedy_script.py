@@ -7,7 +7,7 @@ from pydantic import FailFast, Field
 
 from lab.builds import FOLDER
 from lab.catalog.remedies import Remedy
-from lab.guest.programs import checked
+from lab.guest.programs import check_reply
 from lab.guest.session import SUITE, Session
 
 # Exit statuses of a remedy's script; see `lab/remedies/script.sh`.
@@ -64,4 +64,4 @@ def run(session: Session, remedy: Remedy, *, undo: bool = False) -> ScriptRuns:
     )
     # New groups of a user take effect at the next login.
     session.log_out(SUITE)
-    return checked("run_script", ScriptRuns, printed)
+    return check_reply("run_script", ScriptRuns, printed)

@@ -12,7 +12,7 @@ from typing import Any
 from lab.base.errors import LabError
 from lab.base.files import clean_text, cut_text
 from lab.catalog import Variant
-from lab.guest.programs import RemoteFailed, checked
+from lab.guest.programs import RemoteFailed, check_reply
 from lab.guest.session import ADMIN, SUITE, Session, User
 from lab.probes import Facts, ProbedUser, SuiteUser, script
 
@@ -80,7 +80,7 @@ def read_facts(session: Session, sysctls: Iterable[str]) -> Facts:
 
 def check_facts(printed: object, sysctls: Collection[str]) -> Facts:
     """The facts that a guest printed, with an answer to all that it was asked. Raises RemoteFailed."""
-    facts = checked("facts", Facts, printed)
+    facts = check_reply("facts", Facts, printed)
     wrong = [f"it does not tell {name}" for name in sysctls if name not in facts.sysctls]
     wrong += [f"it does not tell the mount of {path}" for path in MOUNTS if path not in facts.mounts]
     # Folders of the lab's own are named after it.
@@ -113,12 +113,12 @@ def under(variant: Variant) -> str:
 def read_who(session: Session, variant: Variant) -> SuiteUser:
     """Read who the suite runs as, and what confines it. Raises RemoteFailed."""
     links = [path for knob in variant.knobs.values() for path in knob.links()]
-    return checked("probe", SuiteUser, _run_probe(session, variant, {"probes": False, "links": links}))
+    return check_reply("probe", SuiteUser, _run_probe(session, variant, {"probes": False, "links": links}))
 
 
 def probe(session: Session, variant: Variant) -> ProbedUser:
     """Run the probes as the suite runs, and read who that is. Raises RemoteFailed."""
-    return checked("probe", ProbedUser, _run_probe(session, variant, {"probes": True}))
+    return check_reply("probe", ProbedUser, _run_probe(session, variant, {"probes": True}))
 
 
 def probe_as_user_does(session: Session, variant: Variant, sysctls: Iterable[str]) -> str:

@@ -137,7 +137,7 @@ def _answered(program: str, kind: Any) -> Callable[[Path], object]:
     def read(folder: Path) -> object:
         answer = programs.ProgramReply([(program, {})])
         answer.take((folder / "answer").read_bytes())
-        return programs.checked(program, kind, answer.results[0])
+        return programs.check_reply(program, kind, answer.results[0])
 
     return read
 
