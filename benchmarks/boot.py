@@ -75,7 +75,7 @@ def measure(
 
         def boot() -> None:
             lane.start()
-            ready.wait_up(session, lane)
+            ready.wait_for_boot(session, lane)
             lane.learn_speed()
             session.set_speed(lane.speed)
 

@@ -78,7 +78,7 @@ def wait_ready(session: Session, listens: Callable[[], bool], *, cloud_init: boo
     raise CloudInitFailed(f"cloud-init in the guest {problem}", evidence={"cloud-init.log": log})
 
 
-def wait_up(session: Session, lane: Lane) -> None:
+def wait_for_boot(session: Session, lane: Lane) -> None:
     """Do the same for a guest that was just started, and longer for one whose console grows.
 
     Raises BootFailed with the console's last lines if it does not come up in time.

@@ -327,7 +327,7 @@ def complete_guest(lane: Lane, preparation: Preparation) -> dict[str, Any]:
     try:
         with hold_processor(Progress("first boot")):
             lane.start(may_restart=True)
-            ready.wait_up(session, lane)
+            ready.wait_for_boot(session, lane)
         # What the guest does by itself is stopped, and no other program installs packages from here on.
         changes: dict[str, Any] = session.program(
             QUIET,

@@ -210,7 +210,7 @@ class RunningLane:
     def _wait_up(self) -> None:
         """Wait for a guest that was just started, and learn this host's speed. Raises BootFailed, LaneDied."""
         lane = self.lane
-        ready.wait_up(self.session, lane)
+        ready.wait_for_boot(self.session, lane)
         is_slower = lane.learn_speed()
         # Limits of time fit how slow the boot was, and how busy the host is now.
         self.session.set_speed(lane.speed)

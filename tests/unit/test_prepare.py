@@ -200,7 +200,7 @@ Complete = Callable[[Lacking], list[str]]
 @pytest.fixture
 def complete(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Complete:
     """Completes a guest; what was done with its machine, and the turns that were taken and given back."""
-    monkeypatch.setattr(ready, "wait_up", lambda *_: None)
+    monkeypatch.setattr(ready, "wait_for_boot", lambda *_: None)
 
     def run(inside: Lacking) -> list[str]:
         monkeypatch.setattr(prepare_image, "Session", lambda *_, alive, speed: inside)

@@ -16,8 +16,8 @@ from lab.guest.ready import (
     CloudInitFailed,
     NotAsDefined,
     check_as_defined,
+    wait_for_boot,
     wait_ready,
-    wait_up,
 )
 from lab.guest.session import Output
 from lab.machine import console
@@ -102,7 +102,7 @@ class SlowSession(FakeSession):
 def test_a_boot_that_goes_on_is_not_given_up_by_the_clock(lane: FakeLane, waits: int) -> None:
     lane.boot_log = "[  OK  ] Reached target emergency-ready.target\n"
     session = SlowSession(waits, lane, "[  OK  ] Started one more service\n")
-    wait_up(session, lane)
+    wait_for_boot(session, lane)
     assert session.waits == 0
 
 
@@ -120,7 +120,7 @@ def test_a_boot_that_stands_still_or_never_ends_is_given_up(
     session = SlowSession(100, lane, written)
     message = rf"debian-13 did not come up: waited 300 s for the guest's SSH server{times}\n"
     with pytest.raises(BootFailed, match=message):
-        wait_up(session, lane)
+        wait_for_boot(session, lane)
     assert session.waits == 100 - waits
 
 

@@ -136,7 +136,7 @@ def host(paths: Paths, guest: Guest, task: Task) -> Iterator[Host]:
         with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
             lane.start()
             session = Session(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
-            ready.wait_up(session, lane)
+            ready.wait_for_boot(session, lane)
             lane.learn_speed()
             session.set_speed(lane.speed)
             yield Host(lane, session)

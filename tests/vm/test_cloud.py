@@ -145,7 +145,7 @@ def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memo
         with open_lane(opened, own, guest=chosen, image=image, acceleration=how) as made:
             session = Session(made.endpoint, alive=made.check_alive, speed=how.speed)
             made.start()
-            ready.wait_up(session, made)
+            ready.wait_for_boot(session, made)
             # By this line the probe for KVM knows that a kernel ran.
             assert KERNEL_RAN in made.console_text()
             seen = session.run("ls -d /sys/firmware/efi; bwrap --version; df --output=size -BG /", seconds=10)
