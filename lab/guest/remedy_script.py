@@ -49,7 +49,7 @@ class ScriptRuns:
         return "".join(parts)
 
 
-def run(session: Session, remedy: Remedy, *, undo: bool = False) -> ScriptRuns:
+def run_script(session: Session, remedy: Remedy, *, undo: bool = False) -> ScriptRuns:
     """Run a remedy's script until it is in place, and once more; or undo that. Raises as `Session.run` does."""
     printed = session.program(
         "run_script",

@@ -94,7 +94,7 @@ class RemedyAttempt:
         """Run a remedy's script; the outcome if there is nothing more to try, otherwise None."""
         (self.folder / f"{remedy.name}.sh").write_text(remedy.script())
         with self.watch.step("remedy"):
-            script_run = remedy_script.run(self.running.session, remedy)
+            script_run = remedy_script.run_script(self.running.session, remedy)
         (self.folder / f"{remedy.name}.log").write_text(script_run.log())
         if script_run.found_in_place:
             return RemedyOutcome.DOES_NOT_HELP, "it is in place already, and the cell fails all the same"
@@ -169,7 +169,7 @@ class RemedyAttempt:
     def _undo(self) -> None:
         """Undo the remedies. If that fails it is a defect of theirs, whatever they did for the cell."""
         for remedy in reversed(self._hosts):
-            undo_run = remedy_script.run(self.running.session, remedy, undo=True)
+            undo_run = remedy_script.run_script(self.running.session, remedy, undo=True)
             with (self.folder / f"{remedy.name}.log").open("a") as log:
                 log.write(undo_run.log())
             if undo_run.last.status != remedy_script.DONE:
