@@ -41,7 +41,7 @@ def command(kinds: Sequence[Stress], speed: Speed) -> str:
 
 
 @contextmanager
-def stressed(session: Session, kinds: Sequence[Stress]) -> Iterator[None]:
+def stress_guest(session: Session, kinds: Sequence[Stress]) -> Iterator[None]:
     """Load the guest while the block runs; with no kinds, do nothing.
 
     Raises StressFailed, SessionLost, or what the block raises.

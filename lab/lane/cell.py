@@ -124,7 +124,7 @@ def run_suite(
     with (
         running.hold_processor(Progress(work, Activity.SUITE), alone=running.alone),
         watch.step("suite"),
-        stress.stressed(running.session, options.stress),
+        stress.stress_guest(running.session, options.stress),
     ):
         speed = running.lane.speed
         return suite.run(running.session, cell.build, cell.variant, speed=speed, options=options)

@@ -14,7 +14,7 @@ from lab.gate.compare import Difference
 from lab.guest import stress
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output
-from lab.guest.stress import StressFailed, stressed
+from lab.guest.stress import StressFailed, stress_guest
 from lab.images import store
 from lab.lane import prepare_image
 from lab.plan import Cell
@@ -41,20 +41,20 @@ RUNS = {"is-active": Output(0, "active\n", "")}
 
 def test_the_load_runs_while_the_suite_does_and_no_longer() -> None:
     guest = FakeSession(RUNS)
-    with stressed(guest, [Stress.CPU, Stress.IO]):
+    with stress_guest(guest, [Stress.CPU, Stress.IO]):
         [begun] = guest.commands
     assert "stress-ng --cpu" in begun
     assert "--hdd" in begun
     assert "--vm" not in begun
     assert f"systemctl stop {stress.UNIT}" in guest.commands[1]
     without = FakeSession(RUNS)
-    with stressed(without, []):
+    with stress_guest(without, []):
         pass
     assert without.commands == []
     # It leaves a box more of a slow host.
     for emulated, share in ((False, 75), (True, 25)):
         guest = FakeSession(RUNS, speed=Speed(emulated))
-        with stressed(guest, ALL):
+        with stress_guest(guest, ALL):
             assert f"--property=CPUQuota=$(({share} * $(nproc)))%" in guest.commands[0]
 
 
@@ -75,14 +75,14 @@ ENDED = {"is-active": Output(0, "failed\n", ""), "journalctl": Output(0, "no spa
 )
 def test_a_load_that_fails_is_the_lab_s_fault(answers: dict[str, Output], runs: bool, message: str) -> None:
     suites = 0
-    with pytest.raises(StressFailed, match=message), stressed(FakeSession(RUNS | answers), ALL):
+    with pytest.raises(StressFailed, match=message), stress_guest(FakeSession(RUNS | answers), ALL):
         suites += 1
     assert suites == runs
 
 
 def test_after_a_fault_of_the_suite_the_load_is_stopped_and_the_fault_is_told() -> None:
     guest = FakeSession({"is-active": Output(9, "active\n", "")})
-    with pytest.raises(KeyError), stressed(guest, ALL):
+    with pytest.raises(KeyError), stress_guest(guest, ALL):
         raise KeyError
     assert "systemctl stop" in guest.commands[-1]
 
