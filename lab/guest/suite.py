@@ -60,7 +60,7 @@ class Ending:
         return f"ended with exit status {self.status}"
 
 
-def run(
+def execute_suite(
     session: Session,
     build: Build,
     variant: Variant,

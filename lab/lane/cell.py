@@ -127,7 +127,7 @@ def run_suite(
         stress.stress_guest(running.session, options.stress),
     ):
         speed = running.lane.speed
-        return suite.run(running.session, cell.build, cell.variant, speed=speed, options=options)
+        return suite.execute_suite(running.session, cell.build, cell.variant, speed=speed, options=options)
 
 
 def gather_evidence(running: RunningLane, cell: Cell, folder: Path, *, mark: CellStart, full: bool) -> None:

@@ -265,7 +265,7 @@ def test_its_suite_runs_in_its_folder_and_its_report_is_read_however_it_ends(
     build: Build, deployed: Any, extra: str, cut_short: str, failure: str
 ) -> None:
     options = SuiteOptions({"EXTRA": extra} if extra else {})
-    ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY, options=options)
+    ran = guest_suite.execute_suite(deployed, build, STOCK, speed=ORDINARY, options=options)
     assert ran.cut_short == cut_short
     late = extra == "hang"
     message = failure.replace("CUT", cut_short)
@@ -281,14 +281,14 @@ def test_its_suite_runs_in_its_folder_and_its_report_is_read_however_it_ends(
 
 def test_every_kind_takes_a_suite_s_options_and_no_test_is_a_fault(build: Build, deployed: Any) -> None:
     options = SuiteOptions({"EXTRA": "a b"}, to_first_failure=True, tests=["isolates", "stops"])
-    ran = guest_suite.run(deployed, build, STOCK, speed=ORDINARY, options=options)
+    ran = guest_suite.execute_suite(deployed, build, STOCK, speed=ORDINARY, options=options)
     outcomes = {test.name: test.outcome for test in ran.tests}
     assert outcomes == {"isolates": Outcome.FAIL, "stops": Outcome.NOT_RUN}
     assert (deployed.root / "opt" / "program" / "calls").read_text().endswith("rootfs a b\n")
     # Whatever an earlier run reported.
     (deployed.root / "opt" / "lab" / "suites" / "box" / "run.sh").write_text("echo 'no such runner'; exit 3")
     with pytest.raises(SuiteBroken, match=r"it ended with exit status 3\nno such runner"):
-        guest_suite.run(deployed, build, STOCK, speed=ORDINARY)
+        guest_suite.execute_suite(deployed, build, STOCK, speed=ORDINARY)
 
 
 def test_a_stored_state_is_of_one_deployment(

@@ -180,7 +180,7 @@ STOCK = catalog.load_catalog().variant("stock")
 )
 def test_options_of_a_suite_are_in_its_command(options: SuiteOptions, parts: list[str]) -> None:
     session = FakeSession(prints(FAILED))
-    ran = guest_suite.run(session, BUILD, STOCK, speed=ORDINARY, options=options)
+    ran = guest_suite.execute_suite(session, BUILD, STOCK, speed=ORDINARY, options=options)
     outcomes = {test.name: (test.outcome, test.message) for test in ran.tests}
     assert outcomes.keys() == set(options.tests or SUITE.tests)
     assert outcomes.pop("first") == ("fail", "assert 1 == 2")
@@ -195,7 +195,7 @@ def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under() -> No
     session = FakeSession(prints("124 1200\n" + report(*whole("first"), phase("second", "setup"))))
     variant = catalog.load_catalog().variant("apparmor-kvm-deny")
     options = SuiteOptions(stretch=2.0)
-    ran = guest_suite.run(session, BUILD, variant, speed=Speed(emulated=True), options=options)
+    ran = guest_suite.execute_suite(session, BUILD, variant, speed=Speed(emulated=True), options=options)
     assert ran.cut_short == "was killed at its time limit of 1200 s"
     [command] = session.commands
     assert " && exec aa-exec -p lab-without-kvm -- env LAB_ROOTFS=" in command
@@ -205,7 +205,7 @@ def test_variables_and_the_limit_are_inside_of_what_the_suite_runs_under() -> No
 def suite_run(printed: str, log: str = "") -> SuiteRun:
     """What comes of a suite of which the guest prints this, and whose log ends like this."""
     session = FakeSession({"tail -n 30": Output(0, log, ""), **prints(printed)})
-    return guest_suite.run(session, BUILD, STOCK, speed=ORDINARY)
+    return guest_suite.execute_suite(session, BUILD, STOCK, speed=ORDINARY)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,9 @@ class Deployed:
     guest: Any
 
     def run(self, options: SuiteOptions, build: Build | None = None) -> SuiteRun:
-        return guest_suite.run(self.guest, build or self.build, STOCK, speed=ORDINARY, options=options)
+        return guest_suite.execute_suite(
+            self.guest, build or self.build, STOCK, speed=ORDINARY, options=options
+        )
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +276,7 @@ def resolve(crates: Crate, words: str) -> Build:
 def ran(build: Build, rust_lab: Paths, folder: Path, tests: tuple[str, ...] = ()) -> dict[str, TestResult]:
     guest: Any = deployed(build, rust_lab, folder)
     options = SuiteOptions(tests=tests, stretch=0.25) if tests else replace(WHOLE_SUITE, stretch=0.25)
-    done = guest_suite.run(guest, build, STOCK, speed=ORDINARY, options=options)
+    done = guest_suite.execute_suite(guest, build, STOCK, speed=ORDINARY, options=options)
     return {test.name: test for test in done.tests}
 
 

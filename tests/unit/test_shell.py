@@ -109,7 +109,7 @@ def test_the_suites_command_is_what_a_cell_runs(tmp_path: Path) -> None:
     session = FakeSession(prints("124 450\n"))
     denied = cell("apparmor-userns-deny")
     with suppress(suite.SuiteBroken):  # There is no report.
-        suite.run(session, BUILD, denied.variant, speed=Speed(emulated=True))
+        suite.execute_suite(session, BUILD, denied.variant, speed=Speed(emulated=True))
     way_in = made(tmp_path, denied.variant.name)
     assert f"({way_in.state} {way_in.suite}) >" in session.commands[0]
 
