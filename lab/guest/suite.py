@@ -74,7 +74,7 @@ def execute_suite(
     """
     suite = build.suite
     results = folder(variant)
-    limited = command(build, variant, speed=speed, options=options)
+    limited = build_suite_command(build, variant, speed=speed, options=options)
     report_file = build.report_file(results)
     # Another run in this fork may have left a report, and a runner that does not even start leaves none. The
     # guest's uptime says how long it took, whatever the tests do to its clock.
@@ -120,7 +120,9 @@ def _read(printed: str, *, limit: float) -> tuple[Ending, str]:
     return Ending(int(ended[1]), int(ended[2]), limit), report[: report.rfind("\n") + 1]
 
 
-def command(build: Build, variant: Variant, *, speed: Speed, options: SuiteOptions = WHOLE_SUITE) -> str:
+def build_suite_command(
+    build: Build, variant: Variant, *, speed: Speed, options: SuiteOptions = WHOLE_SUITE
+) -> str:
     """The command that runs the suite under its time limit, for a shell in the state that tests see."""
     suite = build.suite
     test_seconds = speed.in_guest(suite.test_seconds * options.more_time)
@@ -136,7 +138,8 @@ def in_state_of_tests(
     *,
     stdin: bool = False,
 ) -> str:
-    """A shell script that becomes `command` in the state that tests see: folder, variables, confinement.
+    """A shell script that becomes `build_suite_command` in the state that tests see: folder, variables,
+    confinement.
 
     With `stdin` the command also gets the script's standard input in a container, where the suite gets none.
     """

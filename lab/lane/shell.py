@@ -153,8 +153,8 @@ def make_entrance(endpoint: Endpoint, folder: Path, cell: Cell, *, speed: Speed)
         state=suite.in_state_of_tests(build, cell.variant, "").rstrip(),
         state_with_stdin=suite.in_state_of_tests(build, cell.variant, "", stdin=True).rstrip(),
         working_folder=build.working_folder,
-        suite=suite.command(build, cell.variant, speed=speed),
-        one_test=suite.command(build, cell.variant, speed=speed, options=one),
+        suite=suite.build_suite_command(build, cell.variant, speed=speed),
+        one_test=suite.build_suite_command(build, cell.variant, speed=speed, options=one),
     )
 
 

@@ -88,8 +88,8 @@ def test_after_a_fault_of_the_suite_the_load_is_stopped_and_the_fault_is_told() 
 
 
 def test_the_limits_of_a_suite_are_longer_under_load() -> None:
-    calm = guest_suite.command(RELEASE, STOCK, speed=ORDINARY)
-    loaded = guest_suite.command(RELEASE, STOCK, speed=ORDINARY, options=SuiteOptions(stress=ALL))
+    calm = guest_suite.build_suite_command(RELEASE, STOCK, speed=ORDINARY)
+    loaded = guest_suite.build_suite_command(RELEASE, STOCK, speed=ORDINARY, options=SuiteOptions(stress=ALL))
     suite, test = RELEASE.suite.suite_seconds, RELEASE.suite.test_seconds
     assert f"timeout --kill-after=5 {suite} " in calm
     assert f"timeout --kill-after=5 {suite * 3} " in loaded
