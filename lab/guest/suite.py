@@ -80,7 +80,7 @@ def execute_suite(
     # guest's uptime says how long it took, whatever the tests do to its clock.
     script = (
         f"mkdir -p {results}; rm -f {report_file}; read -r begun _ </proc/uptime; "
-        f"({in_state_of_tests(build, variant, limited, options.environment)}) >{results}/suite.log 2>&1; "
+        f"({wrap_command(build, variant, limited, options.environment)}) >{results}/suite.log 2>&1; "
         "status=$?; read -r ended _ </proc/uptime; echo $status $((${ended%.*} - ${begun%.*})); "
         f"head -c {MOST_REPORT_BYTES} {report_file} 2>/dev/null || true"
     )
@@ -130,7 +130,7 @@ def build_suite_command(
     return f"timeout --kill-after=5 {speed.in_guest(suite.suite_seconds * options.more_time):.0f} {tests}"
 
 
-def in_state_of_tests(
+def wrap_command(
     build: Build,
     variant: Variant,
     command: str,

@@ -219,7 +219,7 @@ def test_its_own_steps_deploy_it_and_a_shell_sees_what_its_tests_see(build: Buil
     # The disk on which all that came is empty again.
     status = deployed.disk.stat()
     assert (status.st_size, status.st_blocks) == (PAYLOAD_BYTES, 0)
-    command = guest_suite.in_state_of_tests(build, STOCK, "sh -c 'pwd; echo $PROGRAM $LAB_ROOTFS'")
+    command = guest_suite.wrap_command(build, STOCK, "sh -c 'pwd; echo $PROGRAM $LAB_ROOTFS'")
     places = [f"{root}/opt/{name}" for name in ("program", "program/program", "lab/rootfs")]
     assert deployed.run(command, seconds=5).stdout.split() == places
 
