@@ -36,7 +36,7 @@ def collect_evidence(session: Session, folder: Path, variant: Variant, *, mark: 
     argument = {
         "mark": mark.text,
         "since": mark.clock,
-        "results": suite.folder(variant),
+        "results": suite.get_results_folder(variant),
         "homes": home(variant),
         "full": full,
     }

@@ -73,7 +73,7 @@ def execute_suite(
     Raises SuiteBroken if its runner failed, or if its report cannot be read.
     """
     suite = build.suite
-    results = folder(variant)
+    results = get_results_folder(variant)
     limited = build_suite_command(build, variant, speed=speed, options=options)
     report_file = build.report_file(results)
     # Another run in this fork may have left a report, and a runner that does not even start leaves none. The
@@ -126,7 +126,7 @@ def build_suite_command(
     """The command that runs the suite under its time limit, for a shell in the state that tests see."""
     suite = build.suite
     test_seconds = speed.in_guest(suite.test_seconds * options.more_time)
-    tests = build.command(options, results=folder(variant), test_seconds=test_seconds)
+    tests = build.command(options, results=get_results_folder(variant), test_seconds=test_seconds)
     return f"timeout --kill-after=5 {speed.in_guest(suite.suite_seconds * options.more_time):.0f} {tests}"
 
 
@@ -152,7 +152,7 @@ def wrap_command(
     return " ".join(filter(None, [f"cd {build.working_folder} && exec", prefix, "env", *words, command]))
 
 
-def folder(variant: Variant) -> str:
+def get_results_folder(variant: Variant) -> str:
     """Where in the guest the suite's results go."""
     return f"{home(variant)}/results"
 
