@@ -38,7 +38,7 @@ class NotInEffect(LabError):
     lasting = True
 
 
-def why_not_applicable(variant: Variant, facts: Facts) -> str | None:
+def explain_inapplicable(variant: Variant, facts: Facts) -> str | None:
     """Why the variant makes no sense on a guest with these facts; None if it makes sense."""
     reasons = (knob.why_not(facts) for knob in variant.knobs.values())
     starters = [f"{kind} ({knob.words()})" for kind, knob in variant.knobs.items() if knob.under()]

@@ -51,7 +51,7 @@ def find_obstacle(running: RunningLane, cell: Cell) -> str | None:
     """What keeps a cell from making sense on this guest; None if nothing does."""
     if cell.machine.arguments and running.lane.image.firmware is not None:
         return "its own loader decides what its kernel is booted with"
-    return guest_variant.why_not_applicable(cell.variant, running.facts)
+    return guest_variant.explain_inapplicable(cell.variant, running.facts)
 
 
 def record_not_applicable(running: RunningLane, cell: Cell, reason: str) -> CellResult:

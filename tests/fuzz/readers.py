@@ -116,7 +116,7 @@ def _answer(content: bytes, folder: Path) -> None:
     answer = programs.ProgramReply([("facts", {})], EvidenceFolder(folder).keep)
     if any(answer.take(line) for line in content.splitlines()):
         checked = variant.check_facts(answer.results[0], KNOWN.sysctls())
-        [variant.why_not_applicable(change, checked) for change in KNOWN.variants.values()]
+        [variant.explain_inapplicable(change, checked) for change in KNOWN.variants.values()]
         elf.check_files({}, checked)
 
 

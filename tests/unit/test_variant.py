@@ -19,12 +19,12 @@ from lab.guest.variant import (
     as_run,
     begin,
     check_in_effect,
+    explain_inapplicable,
     home,
     login,
     probe,
     read_facts,
     read_who,
-    why_not_applicable,
 )
 from lab.probes import PROGRAMS, Facts, SuiteUser
 from lab.trials import experiment
@@ -80,7 +80,7 @@ NOT_ON_DEBIAN = {
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_every_shipped_variant_but_these_makes_sense_on_debian_13(name: str) -> None:
-    assert why_not_applicable(KNOWN[name], facts()) == NOT_ON_DEBIAN.get(name)
+    assert explain_inapplicable(KNOWN[name], facts()) == NOT_ON_DEBIAN.get(name)
 
 
 OLD_APPARMOR = apparmor(version="3.0.8", userns_mediation=False, profile_files=[])
@@ -123,7 +123,7 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
     ],
 )
 def test_why_a_variant_makes_no_sense_on_a_guest(variant: Variant, guest: Facts, reason: str) -> None:
-    why_not = why_not_applicable(variant, guest)
+    why_not = explain_inapplicable(variant, guest)
     assert why_not is not None
     assert why_not.startswith(reason)
 
@@ -137,7 +137,7 @@ def test_why_a_variant_makes_no_sense_on_a_guest(variant: Variant, guest: Facts,
     ],
 )
 def test_a_variant_makes_sense_all_the_same(name: str, guest: Facts) -> None:
-    assert why_not_applicable(KNOWN[name], guest) is None
+    assert explain_inapplicable(KNOWN[name], guest) is None
 
 
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
