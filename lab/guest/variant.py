@@ -48,7 +48,7 @@ def explain_inapplicable(variant: Variant, facts: Facts) -> str | None:
     return next(filter(None, [*reasons, twice]), None)
 
 
-def begin(session: Session, variant: Variant, *, mark: CellStart, sysctls: Iterable[str]) -> Facts:
+def begin_cell(session: Session, variant: Variant, *, mark: CellStart, sysctls: Iterable[str]) -> Facts:
     """Set the guest's clock, seed its random numbers, mark its kernel log, apply the variant's settings.
 
     Returns the facts read after that; `sysctls` are names to read beside those that are always read.

@@ -108,7 +108,7 @@ def apply_variant(running: RunningLane, variant: Variant) -> Applied:
     Raises NotAsDefined or NotInEffect if the guest does not show its own settings or the variant's.
     """
     mark = CellStart(f"lab-cell-begins {running.lane.name} {variant.name}")
-    facts = guest_variant.begin(running.session, variant, mark=mark, sysctls=running.work.sysctls)
+    facts = guest_variant.begin_cell(running.session, variant, mark=mark, sysctls=running.work.sysctls)
     user = guest_variant.read_who(running.session, variant)
     if "selinux" not in variant.knobs:  # A variant that changes SELinux is read back by its own knob.
         ready.check_as_defined(running.lane.guest, facts)

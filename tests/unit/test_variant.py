@@ -17,7 +17,7 @@ from lab.guest.variant import (
     CellStart,
     NotInEffect,
     as_run,
-    begin,
+    begin_cell,
     check_in_effect,
     explain_inapplicable,
     home,
@@ -376,7 +376,7 @@ class Guest(FakeSession):
 def test_the_facts_of_a_variant_are_read_after_it_was_put_on_and_its_user_logs_in_anew() -> None:
     guest = Guest()
     two = catalog.load_catalog().variant("apparmor-userns-deny+max-userns-zero")
-    read = begin(guest, two, mark=CellStart("a mark", 1000.5), sysctls=["user.max_pid_namespaces"])
+    read = begin_cell(guest, two, mark=CellStart("a mark", 1000.5), sysctls=["user.max_pid_namespaces"])
     assert read == facts()
     assert guest.requests.pop() == "tester is logged out"
     name, beginning = guest.requests.pop(0)
@@ -410,7 +410,7 @@ def test_facts_have_to_fit_and_to_answer_the_question(
         read_facts(guest, sysctls)
     assert [message for message in messages if message not in str(failed.value)] == []
     with pytest.raises(RemoteFailed, match="`facts` in the guest"):
-        begin(guest, KNOWN["stock"], mark=CellStart("a mark"), sysctls=sysctls)
+        begin_cell(guest, KNOWN["stock"], mark=CellStart("a mark"), sysctls=sysctls)
 
 
 @pytest.mark.parametrize("printed", [None, {"uid": 0}, who().model_dump() | {"probes": {}}])
