@@ -12,7 +12,7 @@ from lab.base.wait import Speed
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
 from lab.guest.session import Session
-from lab.guest.variant import as_run, home, login, under
+from lab.guest.variant import as_run, choose_login, home, under
 from lab.record import Outcome, SuiteRun, TestResult
 
 # The variable that has the container of a variant take standard input; see `container` in remote/knobs.py.
@@ -87,7 +87,7 @@ def execute_suite(
     output = session.run(
         as_run(variant, script),
         seconds=suite.suite_seconds * options.more_time + 30 / speed.factor + 10,
-        user=login(variant),
+        user=choose_login(variant),
     )
     try:
         ending, report = _read(output.stdout, limit=speed.in_guest(suite.suite_seconds * options.more_time))

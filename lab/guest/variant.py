@@ -91,18 +91,18 @@ def check_facts(printed: object, sysctls: Collection[str]) -> Facts:
     return facts
 
 
-def login(variant: Variant) -> User:
+def choose_login(variant: Variant) -> User:
     """Who logs in to run the suite: the administrator if it runs as root."""
     return ADMIN if "user" in variant.knobs else SUITE
 
 
 def as_run(variant: Variant, script: str) -> str:
     """The command by which the user who logs in runs a shell script as the suite's user."""
-    return f"sudo -n -H sh -c {shlex.quote(script)}" if login(variant) == ADMIN else script
+    return f"sudo -n -H sh -c {shlex.quote(script)}" if choose_login(variant) == ADMIN else script
 
 
 def home(variant: Variant) -> str:
-    return "/root" if login(variant) == ADMIN else f"/home/{SUITE}"
+    return "/root" if choose_login(variant) == ADMIN else f"/home/{SUITE}"
 
 
 def under(variant: Variant) -> str:
@@ -125,11 +125,11 @@ def probe_as_user_does(session: Session, variant: Variant, sysctls: Iterable[str
     """Run the script that `lab probe` prints, as the suite runs, and return its output. Raises SessionLost."""
     words = ["sh", "-c", script.text(sysctls)]
     command = as_run(variant, f"{under(variant)} {shlex.join(words)}".strip())
-    return session.run(command, seconds=30, user=login(variant), check=False).stdout
+    return session.run(command, seconds=30, user=choose_login(variant), check=False).stdout
 
 
 def _run_probe(session: Session, variant: Variant, request: dict[str, Any]) -> Any:
-    return session.program_as(login(variant), under(variant), "probe", request, seconds=30)
+    return session.program_as(choose_login(variant), under(variant), "probe", request, seconds=30)
 
 
 def check_in_effect(variant: Variant, facts: Facts, user: SuiteUser) -> None:

@@ -149,7 +149,7 @@ def make_entrance(endpoint: Endpoint, folder: Path, cell: Cell, *, speed: Speed)
         endpoint=endpoint,
         folder=folder,
         speed=speed,
-        tests_login=variant.login(cell.variant),
+        tests_login=variant.choose_login(cell.variant),
         state=suite.wrap_command(build, cell.variant, "").rstrip(),
         state_with_stdin=suite.wrap_command(build, cell.variant, "", stdin=True).rstrip(),
         working_folder=build.working_folder,

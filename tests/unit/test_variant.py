@@ -19,9 +19,9 @@ from lab.guest.variant import (
     as_run,
     begin_cell,
     check_in_effect,
+    choose_login,
     explain_inapplicable,
     home,
-    login,
     probe,
     read_facts,
     read_who,
@@ -345,8 +345,12 @@ def test_every_difference_is_named(name: str, guest: Facts, user: SuiteUser, dif
 
 def test_the_suite_is_run_by_an_ordinary_user_unless_a_variant_says_root() -> None:
     stock, root = KNOWN["stock"], KNOWN["as-root"]
-    assert (login(stock), home(stock), as_run(stock, "echo 'a'")) == ("tester", "/home/tester", "echo 'a'")
-    assert (login(root), home(root)) == ("lab", "/root")
+    assert (choose_login(stock), home(stock), as_run(stock, "echo 'a'")) == (
+        "tester",
+        "/home/tester",
+        "echo 'a'",
+    )
+    assert (choose_login(root), home(root)) == ("lab", "/root")
     assert shlex.split(as_run(root, "echo 'a'")) == ["sudo", "-n", "-H", "sh", "-c", "echo 'a'"]
 
 
