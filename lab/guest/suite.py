@@ -12,7 +12,7 @@ from lab.base.wait import Speed
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
 from lab.guest.session import Session
-from lab.guest.variant import as_run, choose_login, home, under
+from lab.guest.variant import choose_login, home, under, wrap_script
 from lab.record import Outcome, SuiteRun, TestResult
 
 # The variable that has the container of a variant take standard input; see `container` in remote/knobs.py.
@@ -85,7 +85,7 @@ def execute_suite(
         f"head -c {MOST_REPORT_BYTES} {report_file} 2>/dev/null || true"
     )
     output = session.run(
-        as_run(variant, script),
+        wrap_script(variant, script),
         seconds=suite.suite_seconds * options.more_time + 30 / speed.factor + 10,
         user=choose_login(variant),
     )

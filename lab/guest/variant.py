@@ -96,7 +96,7 @@ def choose_login(variant: Variant) -> User:
     return ADMIN if "user" in variant.knobs else SUITE
 
 
-def as_run(variant: Variant, script: str) -> str:
+def wrap_script(variant: Variant, script: str) -> str:
     """The command by which the user who logs in runs a shell script as the suite's user."""
     return f"sudo -n -H sh -c {shlex.quote(script)}" if choose_login(variant) == ADMIN else script
 
@@ -124,7 +124,7 @@ def probe(session: Session, variant: Variant) -> ProbedUser:
 def probe_as_user_does(session: Session, variant: Variant, sysctls: Iterable[str]) -> str:
     """Run the script that `lab probe` prints, as the suite runs, and return its output. Raises SessionLost."""
     words = ["sh", "-c", script.text(sysctls)]
-    command = as_run(variant, f"{under(variant)} {shlex.join(words)}".strip())
+    command = wrap_script(variant, f"{under(variant)} {shlex.join(words)}".strip())
     return session.run(command, seconds=30, user=choose_login(variant), check=False).stdout
 
 

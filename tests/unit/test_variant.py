@@ -16,7 +16,6 @@ from lab.guest.programs import Call, Keep, RemoteFailed, read_sources, refuse_fi
 from lab.guest.variant import (
     CellStart,
     NotInEffect,
-    as_run,
     begin_cell,
     check_in_effect,
     choose_login,
@@ -25,6 +24,7 @@ from lab.guest.variant import (
     probe,
     read_facts,
     read_who,
+    wrap_script,
 )
 from lab.probes import PROGRAMS, Facts, SuiteUser
 from lab.trials import experiment
@@ -345,13 +345,13 @@ def test_every_difference_is_named(name: str, guest: Facts, user: SuiteUser, dif
 
 def test_the_suite_is_run_by_an_ordinary_user_unless_a_variant_says_root() -> None:
     stock, root = KNOWN["stock"], KNOWN["as-root"]
-    assert (choose_login(stock), home(stock), as_run(stock, "echo 'a'")) == (
+    assert (choose_login(stock), home(stock), wrap_script(stock, "echo 'a'")) == (
         "tester",
         "/home/tester",
         "echo 'a'",
     )
     assert (choose_login(root), home(root)) == ("lab", "/root")
-    assert shlex.split(as_run(root, "echo 'a'")) == ["sudo", "-n", "-H", "sh", "-c", "echo 'a'"]
+    assert shlex.split(wrap_script(root, "echo 'a'")) == ["sudo", "-n", "-H", "sh", "-c", "echo 'a'"]
 
 
 WHO_PRINTED = who().model_dump(mode="json")
