@@ -11,7 +11,7 @@ from lab.base.files import clean_text, cut_text
 from lab.catalog import Variant
 from lab.guest import suite
 from lab.guest.session import Session
-from lab.guest.variant import CellStart, home
+from lab.guest.variant import CellStart, find_home
 
 # What `remote/collect.py` reads as root; the suite chooses none of these names.
 FILES = frozenset(
@@ -37,7 +37,7 @@ def collect_evidence(session: Session, folder: Path, variant: Variant, *, mark: 
         "mark": mark.text,
         "since": mark.clock,
         "results": suite.get_results_folder(variant),
-        "homes": home(variant),
+        "homes": find_home(variant),
         "full": full,
     }
     session.programs([("collect", argument)], seconds=20, keep=EvidenceFolder(folder).keep)

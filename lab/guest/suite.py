@@ -12,7 +12,7 @@ from lab.base.wait import Speed
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
 from lab.guest.session import Session
-from lab.guest.variant import choose_login, home, under, wrap_script
+from lab.guest.variant import choose_login, find_home, under, wrap_script
 from lab.record import Outcome, SuiteRun, TestResult
 
 # The variable that has the container of a variant take standard input; see `container` in remote/knobs.py.
@@ -154,7 +154,7 @@ def wrap_command(
 
 def get_results_folder(variant: Variant) -> str:
     """Where in the guest the suite's results go."""
-    return f"{home(variant)}/results"
+    return f"{find_home(variant)}/results"
 
 
 def complete(

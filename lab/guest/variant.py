@@ -101,7 +101,7 @@ def wrap_script(variant: Variant, script: str) -> str:
     return f"sudo -n -H sh -c {shlex.quote(script)}" if choose_login(variant) == ADMIN else script
 
 
-def home(variant: Variant) -> str:
+def find_home(variant: Variant) -> str:
     return "/root" if choose_login(variant) == ADMIN else f"/home/{SUITE}"
 
 

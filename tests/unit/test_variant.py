@@ -20,7 +20,7 @@ from lab.guest.variant import (
     check_in_effect,
     choose_login,
     explain_inapplicable,
-    home,
+    find_home,
     probe,
     read_facts,
     read_who,
@@ -345,12 +345,12 @@ def test_every_difference_is_named(name: str, guest: Facts, user: SuiteUser, dif
 
 def test_the_suite_is_run_by_an_ordinary_user_unless_a_variant_says_root() -> None:
     stock, root = KNOWN["stock"], KNOWN["as-root"]
-    assert (choose_login(stock), home(stock), wrap_script(stock, "echo 'a'")) == (
+    assert (choose_login(stock), find_home(stock), wrap_script(stock, "echo 'a'")) == (
         "tester",
         "/home/tester",
         "echo 'a'",
     )
-    assert (choose_login(root), home(root)) == ("lab", "/root")
+    assert (choose_login(root), find_home(root)) == ("lab", "/root")
     assert shlex.split(wrap_script(root, "echo 'a'")) == ["sudo", "-n", "-H", "sh", "-c", "echo 'a'"]
 
 
