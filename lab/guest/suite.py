@@ -12,7 +12,7 @@ from lab.base.wait import Speed
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.catalog import Suite, Variant
 from lab.guest.session import Session
-from lab.guest.variant import choose_login, find_home, under, wrap_script
+from lab.guest.variant import choose_login, find_home, get_command_prefix, wrap_script
 from lab.record import Outcome, SuiteRun, TestResult
 
 # The variable that has the container of a variant take standard input; see `container` in remote/knobs.py.
@@ -146,7 +146,7 @@ def wrap_command(
     variables = {**build.environment, **(environment or {})}
     words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
     # What the variant runs the suite under comes first: a container passes on neither variables nor signals.
-    prefix = under(variant)
+    prefix = get_command_prefix(variant)
     if prefix and stdin:
         prefix, words = f"env {STDIN}=1 {prefix}", ["-u", STDIN, *words]
     return " ".join(filter(None, [f"cd {build.working_folder} && exec", prefix, "env", *words, command]))

@@ -105,7 +105,7 @@ def find_home(variant: Variant) -> str:
     return "/root" if choose_login(variant) == ADMIN else f"/home/{SUITE}"
 
 
-def under(variant: Variant) -> str:
+def get_command_prefix(variant: Variant) -> str:
     """What to put before a command so that it runs as the variant says."""
     return shlex.join(word for knob in variant.knobs.values() for word in knob.under())
 
@@ -124,12 +124,12 @@ def probe(session: Session, variant: Variant) -> ProbedUser:
 def probe_as_user_does(session: Session, variant: Variant, sysctls: Iterable[str]) -> str:
     """Run the script that `lab probe` prints, as the suite runs, and return its output. Raises SessionLost."""
     words = ["sh", "-c", script.text(sysctls)]
-    command = wrap_script(variant, f"{under(variant)} {shlex.join(words)}".strip())
+    command = wrap_script(variant, f"{get_command_prefix(variant)} {shlex.join(words)}".strip())
     return session.run(command, seconds=30, user=choose_login(variant), check=False).stdout
 
 
 def _run_probe(session: Session, variant: Variant, request: dict[str, Any]) -> Any:
-    return session.program_as(choose_login(variant), under(variant), "probe", request, seconds=30)
+    return session.program_as(choose_login(variant), get_command_prefix(variant), "probe", request, seconds=30)
 
 
 def check_in_effect(variant: Variant, facts: Facts, user: SuiteUser) -> None:
