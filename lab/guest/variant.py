@@ -110,7 +110,7 @@ def get_command_prefix(variant: Variant) -> str:
     return shlex.join(word for knob in variant.knobs.values() for word in knob.under())
 
 
-def read_who(session: Session, variant: Variant) -> SuiteUser:
+def read_suite_user(session: Session, variant: Variant) -> SuiteUser:
     """Read who the suite runs as, and what confines it. Raises RemoteFailed."""
     links = [path for knob in variant.knobs.values() for path in knob.links()]
     return check_reply("probe", SuiteUser, _run_probe(session, variant, {"probes": False, "links": links}))

@@ -109,7 +109,7 @@ def apply_variant(running: RunningLane, variant: Variant) -> Applied:
     """
     mark = CellStart(f"lab-cell-begins {running.lane.name} {variant.name}")
     facts = guest_variant.begin_cell(running.session, variant, mark=mark, sysctls=running.work.sysctls)
-    user = guest_variant.read_who(running.session, variant)
+    user = guest_variant.read_suite_user(running.session, variant)
     if "selinux" not in variant.knobs:  # A variant that changes SELinux is read back by its own knob.
         ready.check_as_defined(running.lane.guest, facts)
     guest_variant.check_in_effect(variant, facts, user)

@@ -135,7 +135,7 @@ class StepAttempt:
         else:
             outcome, reason = StepOutcome.PASSES, ""
         if not self.changes or outcome is StepOutcome.PASSES:
-            self.observation = fork.facts, guest_variant.read_who(self.running.session, variant)
+            self.observation = fork.facts, guest_variant.read_suite_user(self.running.session, variant)
         return outcome, reason
 
 

@@ -23,7 +23,7 @@ from lab.guest.variant import (
     find_home,
     probe,
     read_facts,
-    read_who,
+    read_suite_user,
     wrap_script,
 )
 from lab.probes import PROGRAMS, Facts, SuiteUser
@@ -420,7 +420,7 @@ def test_facts_have_to_fit_and_to_answer_the_question(
 @pytest.mark.parametrize("printed", [None, {"uid": 0}, who().model_dump() | {"probes": {}}])
 def test_a_user_that_does_not_fit_is_a_fault_of_the_program(printed: Any) -> None:
     with pytest.raises(RemoteFailed, match="`probe` in the guest"):
-        read_who(Guest(probe=printed), KNOWN["stock"])
+        read_suite_user(Guest(probe=printed), KNOWN["stock"])
     with pytest.raises(RemoteFailed, match="probes: Field required"):
         probe(Guest(), KNOWN["stock"])
 
