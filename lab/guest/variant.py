@@ -116,7 +116,7 @@ def read_suite_user(session: Session, variant: Variant) -> SuiteUser:
     return check_reply("probe", SuiteUser, _run_probe(session, variant, {"probes": False, "links": links}))
 
 
-def probe(session: Session, variant: Variant) -> ProbedUser:
+def probe_user(session: Session, variant: Variant) -> ProbedUser:
     """Run the probes as the suite runs, and read who that is. Raises RemoteFailed."""
     return check_reply("probe", ProbedUser, _run_probe(session, variant, {"probes": True}))
 

@@ -135,7 +135,7 @@ def gather_evidence(running: RunningLane, cell: Cell, folder: Path, *, mark: Cel
     probed = None
     if full:
         running.show(Progress(f"{cell.variant.name}: gathering evidence", Activity.EVIDENCE))
-        probed = guest_variant.probe(running.session, cell.variant)
+        probed = guest_variant.probe_user(running.session, cell.variant)
     collect.collect_evidence(running.session, folder, cell.variant, mark=mark, full=full)
     if probed:
         # After what the suite wrote, which may have the same name.

@@ -174,7 +174,7 @@ class RemedyAttempt:
                 log.write(undo_run.log())
             if undo_run.last.status != remedy_script.DONE:
                 self.defects.append(f"its undo failed: {undo_run.last.output.strip()}")
-        probed = variant.probe(self.running.session, self.cell.variant)
+        probed = variant.probe_user(self.running.session, self.cell.variant)
         (self.folder / PROBES_UNDONE_FILE).write_text(probed.model_dump_json(indent=2) + "\n")
         earlier_probes = evidence.read_evidence(self.running.work.folder / self.cell.folder).probes
         if not earlier_probes.ran:

@@ -21,7 +21,7 @@ from lab.guest.variant import (
     choose_login,
     explain_inapplicable,
     find_home,
-    probe,
+    probe_user,
     read_facts,
     read_suite_user,
     wrap_script,
@@ -422,7 +422,7 @@ def test_a_user_that_does_not_fit_is_a_fault_of_the_program(printed: Any) -> Non
     with pytest.raises(RemoteFailed, match="`probe` in the guest"):
         read_suite_user(Guest(probe=printed), KNOWN["stock"])
     with pytest.raises(RemoteFailed, match="probes: Field required"):
-        probe(Guest(), KNOWN["stock"])
+        probe_user(Guest(), KNOWN["stock"])
 
 
 IPC = "user.max_ipc_namespaces"
