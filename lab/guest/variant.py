@@ -121,7 +121,7 @@ def probe_user(session: Session, variant: Variant) -> ProbedUser:
     return check_reply("probe", ProbedUser, _run_probe(session, variant, {"probes": True}))
 
 
-def probe_as_user_does(session: Session, variant: Variant, sysctls: Iterable[str]) -> str:
+def run_probe_script(session: Session, variant: Variant, sysctls: Iterable[str]) -> str:
     """Run the script that `lab probe` prints, as the suite runs, and return its output. Raises SessionLost."""
     words = ["sh", "-c", script.text(sysctls)]
     command = wrap_script(variant, f"{get_command_prefix(variant)} {shlex.join(words)}".strip())

@@ -80,7 +80,7 @@ def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptio
     with watch.step("evidence"), explain_full_disk(folder, A_RUN):
         gather_evidence(running, cell, folder, mark=applied.mark, full=not clean)
         if not clean:
-            printed = guest_variant.probe_as_user_does(running.session, cell.variant, running.work.sysctls)
+            printed = guest_variant.run_probe_script(running.session, cell.variant, running.work.sysctls)
             (folder / evidence.SCRIPT_FILE).write_text(printed)
     findings = [] if clean else diagnose_cell(cell, folder, suite_run.tests)
     circumstances = Circumstances(
