@@ -132,7 +132,7 @@ def _run_probe(session: Session, variant: Variant, request: dict[str, Any]) -> A
     return session.program_as(choose_login(variant), get_command_prefix(variant), "probe", request, seconds=30)
 
 
-def check_in_effect(variant: Variant, facts: Facts, user: SuiteUser) -> None:
+def check_variant(variant: Variant, facts: Facts, user: SuiteUser) -> None:
     """Compare the variant with what the guest shows. Raises NotInEffect with every difference."""
     wrong = [text for knob in variant.knobs.values() for text in knob.differences(facts, user)]
     # What the suite's user is as installed, unless a setting changes just that.

@@ -112,7 +112,7 @@ def apply_variant(running: RunningLane, variant: Variant) -> Applied:
     user = guest_variant.read_suite_user(running.session, variant)
     if "selinux" not in variant.knobs:  # A variant that changes SELinux is read back by its own knob.
         ready.check_as_defined(running.lane.guest, facts)
-    guest_variant.check_in_effect(variant, facts, user)
+    guest_variant.check_variant(variant, facts, user)
     return Applied(facts, user, mark)
 
 

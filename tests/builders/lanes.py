@@ -308,7 +308,7 @@ def put_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trust_guests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take every variant to be in effect, for tests of what follows from that."""
-    monkeypatch.setattr(variant, "check_in_effect", lambda *_: None)
+    monkeypatch.setattr(variant, "check_variant", lambda *_: None)
 
 
 class Turns(Processors):

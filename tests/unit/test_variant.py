@@ -17,7 +17,7 @@ from lab.guest.variant import (
     CellStart,
     NotInEffect,
     begin_cell,
-    check_in_effect,
+    check_variant,
     choose_login,
     explain_inapplicable,
     find_home,
@@ -200,7 +200,7 @@ NO = {"RestrictNamespaces": "no"}
     ],
 )
 def test_what_the_guest_shows_is_in_effect(name: str, guest: Facts, user: SuiteUser) -> None:
-    check_in_effect(KNOWN[name], guest, user)
+    check_variant(KNOWN[name], guest, user)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +218,11 @@ def test_a_profile_that_is_loaded_but_not_what_bubblewrap_runs_in_is_not_in_effe
     [profile] = profiles(KNOWN[name])
     guest = apparmor(profiles={profile.name: profile.mode, "other": "enforce"})
     for label in (f"{profile.name} ({profile.mode})", f"unprivileged_userns//&{profile.name} (mixed)", None):
-        check_in_effect(KNOWN[name], guest, who(bubblewrap=label))
+        check_variant(KNOWN[name], guest, who(bubblewrap=label))
     # Two profiles for one path: the kernel attaches neither.
     for label in ("unconfined", "other (enforce)"):
         with pytest.raises(NotInEffect) as error:
-            check_in_effect(KNOWN[name], guest, who(bubblewrap=label))
+            check_variant(KNOWN[name], guest, who(bubblewrap=label))
         assert f"bubblewrap runs as {label!r}, not under {profile.name}" in str(error.value)
 
 
@@ -338,7 +338,7 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
 )
 def test_every_difference_is_named(name: str, guest: Facts, user: SuiteUser, differences: list[str]) -> None:
     with pytest.raises(NotInEffect, match=r"^variant not in effect: ") as error:
-        check_in_effect(KNOWN[name], guest, user)
+        check_variant(KNOWN[name], guest, user)
     assert all(difference in str(error.value) for difference in differences)
     assert str(error.value).count(";") == len(differences) - 1
 
@@ -441,10 +441,10 @@ IPC_ZERO = KNOWN["stock"].model_copy(update={"name": "no-ipc", "sysctl": Sysctl(
 )
 def test_values_are_read_back_whatever_the_spaces_in_them(value: Any, read: str) -> None:
     variant = KNOWN["stock"].model_copy(update={"sysctl": Sysctl.model_validate({"kernel.any": value})})
-    check_in_effect(variant, facts(sysctls={"kernel.any": read}), who())
+    check_variant(variant, facts(sysctls={"kernel.any": read}), who())
     for other in ("4 4 1 8", "4417", "", "7 "[::-1] + "7", None):
         with pytest.raises(NotInEffect, match=r"kernel\.any is "):
-            check_in_effect(variant, facts(sysctls={"kernel.any": other}), who())
+            check_variant(variant, facts(sysctls={"kernel.any": other}), who())
 
 
 def test_the_sysctls_of_every_variant_are_asked_for_and_of_those_that_are_made_for_one_run() -> None:
