@@ -71,7 +71,7 @@ class PublishedDisk:
         return f"{self.algorithm}-{self.digest}"
 
 
-def inputs(image: CloudImage) -> bytes:
+def collect_cloud_inputs(image: CloudImage) -> bytes:
     """Return everything that selects the disk and verifies it, as bytes to be hashed."""
     fields = {"url", "build", "checksums", "digest"}
     key = find_key_file(image.checksums.key).read_bytes() if image.checksums else b""

@@ -187,7 +187,7 @@ def inputs_digest(guest: Guest) -> str:
     """Return the SHA-256 of everything that determines an image's content, except the state of the mirror."""
     image = guest.image
     if isinstance(image, CloudImage):
-        return hashlib.sha256(cloud.inputs(image)).hexdigest()
+        return hashlib.sha256(cloud.collect_cloud_inputs(image)).hexdigest()
     return hashlib.sha256(debian.inputs(image, guest.architecture)).hexdigest()
 
 
