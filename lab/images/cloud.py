@@ -78,7 +78,7 @@ def collect_cloud_inputs(image: CloudImage) -> bytes:
     return image.model_dump_json(include=fields).encode() + key
 
 
-def why_unpinned(image: CloudImage) -> str:
+def explain_unpinned(image: CloudImage) -> str:
     """Say why nothing vouches for a download; empty if something does."""
     if image.checksums is None and image.digest is None:
         return UNPINNED
@@ -90,7 +90,7 @@ def resolve_disk(guest: Guest, image: CloudImage, task: Task) -> PublishedDisk:
 
     It is looked for in the archive if it is no longer published at its first address. Raises ImageNotAvailable.
     """
-    if unpinned := why_unpinned(image):
+    if unpinned := explain_unpinned(image):
         raise ImageNotAvailable(
             unpinned,
             hint=f"lab images pull --update {guest.name}, or: lab images import FILE --as {guest.name}",

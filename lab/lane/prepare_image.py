@@ -220,7 +220,7 @@ def why_absent(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> dict[
             if not is_ready(paths, guest):
                 reasons[guest.name] = OFFLINE[is_stored]
         elif not is_stored and isinstance(guest.image, CloudImage):
-            if unpinned := cloud.why_unpinned(guest.image):
+            if unpinned := cloud.explain_unpinned(guest.image):
                 reasons[guest.name] = unpinned
             else:
                 addresses[guest.name] = str(guest.image.address)
