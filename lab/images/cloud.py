@@ -130,7 +130,7 @@ def find_digest(text: str, name: str, url: str, algorithm: str = "sha256") -> st
     return digests.pop()
 
 
-def fetch(published: PublishedDisk, folder: Path, task: Task) -> Path:
+def fetch_disk(published: PublishedDisk, folder: Path, task: Task) -> Path:
     """Download a disk into `folder` and verify it.
 
     The next call resumes an interrupted download. A disk that fails verification is deleted.

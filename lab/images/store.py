@@ -268,7 +268,7 @@ def update(paths: Paths, guest: Guest, task: Task) -> BaseImage:
         if stored and (published.algorithm != "sha256" or published.digest == stored.manifest.disk_sha256):
             check(stored)
             return stored
-        file = cloud.fetch(published, paths.downloads, task)
+        file = cloud.fetch_disk(published, paths.downloads, task)
         return _store_disk(paths, guest, file, published.url, started, task)
 
 
