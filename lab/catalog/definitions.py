@@ -166,7 +166,7 @@ class DebianImage(Definition):
     kernel_arguments: str = Field("", description="Kernel arguments in addition to those of every guest.")
     disk_gib: int = Field(6, ge=2, le=64)
 
-    # Not a field: no definition sets it. See `lab.images.debian.inputs`.
+    # Not a field: no definition sets it. See `lab.images.debian.collect_debian_inputs`.
     _kernel: Kernel | None = PrivateAttr(None)
 
     @property

@@ -74,7 +74,7 @@ STAGES = {
 }
 
 
-def inputs(image: DebianImage, architecture: Architecture = X86_64) -> bytes:
+def collect_debian_inputs(image: DebianImage, architecture: Architecture = X86_64) -> bytes:
     """Return everything that determines the image's content, as bytes to be hashed."""
     files = [_recipe(), *sorted(_recipe().parent.glob("apparmor/*"))]
     words = image.model_dump_json() + " ".join(_packages(architecture))

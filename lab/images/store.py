@@ -188,7 +188,7 @@ def inputs_digest(guest: Guest) -> str:
     image = guest.image
     if isinstance(image, CloudImage):
         return hashlib.sha256(cloud.collect_cloud_inputs(image)).hexdigest()
-    return hashlib.sha256(debian.inputs(image, guest.architecture)).hexdigest()
+    return hashlib.sha256(debian.collect_debian_inputs(image, guest.architecture)).hexdigest()
 
 
 def check(image: BaseImage) -> None:

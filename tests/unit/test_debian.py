@@ -263,9 +263,9 @@ def test_recipe_and_mediation_are_part_of_the_image(tmp_path: Path, monkeypatch:
     recipe = tmp_path / "recipes" / "debian.sh"
     monkeypatch.setattr(debian, "_recipe", lambda: recipe)
     image = image_of("debian-13")
-    seen = {debian.inputs(image)}
+    seen = {debian.collect_debian_inputs(image)}
     recipe.write_text("#!/bin/sh\n# better\n")
-    seen.add(debian.inputs(image))
+    seen.add(debian.collect_debian_inputs(image))
     mediated = sorted((tmp_path / "recipes" / "apparmor").iterdir())
     for file in mediated:
         text = file.read_text()
@@ -273,5 +273,5 @@ def test_recipe_and_mediation_are_part_of_the_image(tmp_path: Path, monkeypatch:
         assert text.startswith("capability {0xffffff\n")
         assert text.count("{") == text.count("}")
         file.write_text(text.replace("0xffffff", "0x0"))
-        seen.add(debian.inputs(image))
+        seen.add(debian.collect_debian_inputs(image))
     assert len(seen) == 2 + len(mediated)
