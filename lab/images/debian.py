@@ -84,7 +84,7 @@ def collect_debian_inputs(image: DebianImage, architecture: Architecture = X86_6
     return words.encode() + b"".join(map(Path.read_bytes, files))
 
 
-def build(
+def build_image(
     image: DebianImage,
     out: Path,
     task: Task,

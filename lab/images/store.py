@@ -246,7 +246,7 @@ def _build(paths: Paths, guest: Guest, task: Task) -> BaseImage:
         download.check_room(paths.images, BUILD_FREE_BYTES, f"building {guest.name}")
 
         def fill(partial: Path) -> None:
-            debian.build(image, partial, task, timeout=seconds, architecture=guest.architecture)
+            debian.build_image(image, partial, task, timeout=seconds, architecture=guest.architecture)
 
         with_kernel = f" with {image.kernel.name}" if image.kernel else ""
         return place(

@@ -82,7 +82,7 @@ def test_a_build_says_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     out = tmp_path / "out"
     out.mkdir()
     stages: list[str] = []
-    debian.build(image_of("debian-13"), out, task_to(stages), timeout=60)
+    debian.build_image(image_of("debian-13"), out, task_to(stages), timeout=60)
     assert stages == ["fetching package lists", "downloading packages", "making the disk"]
     assert {file.name for file in out.iterdir()} == set(debian.FILES)
     assert (out / "vmlinuz").read_text() == "vmlinuz of 6G\n"
@@ -94,14 +94,16 @@ def test_a_build_that_is_not_wanted_any_more_ends(tmp_path: Path, monkeypatch: p
     out.mkdir()
     token.cancel()
     with pytest.raises(LabError, match=r"^interrupted$"):
-        debian.build(image_of("debian-13"), out, Task(check=token.check), timeout=60)
+        debian.build_image(image_of("debian-13"), out, Task(check=token.check), timeout=60)
     assert list(out.iterdir()) == []
 
 
 def call_for(guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """How mmdebstrap is called for a guest: its arguments, the policy to label by, its namespace of mounts."""
     install(WORKS, tmp_path, monkeypatch)
-    debian.build(image_of(guest), tmp_path, UNWATCHED, timeout=60, architecture=KNOWN.guest(guest).architecture)
+    debian.build_image(
+        image_of(guest), tmp_path, UNWATCHED, timeout=60, architecture=KNOWN.guest(guest).architecture
+    )
     return (tmp_path / "asked").read_text()
 
 
@@ -165,7 +167,7 @@ def test_only_root_sets_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     install(WORKS, tmp_path, monkeypatch)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ImageNotAvailable, match="only root can set SELinux labels") as error:
-        debian.build(image_of("debian-13-selinux"), tmp_path, UNWATCHED, timeout=60)
+        debian.build_image(image_of("debian-13-selinux"), tmp_path, UNWATCHED, timeout=60)
     assert "as root" in (error.value.hint or "")
     assert not (tmp_path / "asked").exists()
 
@@ -213,7 +215,7 @@ def test_a_build_s_processes_end_before_its_folder(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(debian, "remove_workspace", remove)
     with pytest.raises(LabError, match="stopped after 3 s"):
-        debian.build(image_of("debian-13"), tmp_path, UNWATCHED, timeout=3)
+        debian.build_image(image_of("debian-13"), tmp_path, UNWATCHED, timeout=3)
     assert removed in (["ended"], [psutil.STATUS_ZOMBIE])
 
 

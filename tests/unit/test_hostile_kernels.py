@@ -224,6 +224,6 @@ def test_nobody_else_makes_the_folder_of_the_kernels_files(
     image = catalog.load_catalog().guest(RT_GUEST).image
     assert isinstance(image, DebianImage)
     with pytest.raises(LabError, match="File exists") as error:
-        debian.build(image, tmp_path, UNWATCHED, timeout=60)
+        debian.build_image(image, tmp_path, UNWATCHED, timeout=60)
     assert "taken" not in str(error.value)
     assert (tmp_path / "seen").read_text() == f"1777 {user}\n755 {user}\n"

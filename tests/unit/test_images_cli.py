@@ -100,7 +100,7 @@ def test_wrong_usage_is_told_and_nothing_is_begun(
 def test_list_shows_what_is_there_who_uses_it_and_who_has_none(
     paths: Paths, served: Mirror, disk: bytes, tmp_path: Path, run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(debian, "build", build_well)
+    monkeypatch.setattr(debian, "build_image", build_well)
     (tmp_path / "mine.qcow2").write_bytes(disk)
     run_lab(0, "images", "pull", UBUNTU)
     run_lab(0, "images", "build", "debian-12")

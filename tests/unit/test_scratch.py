@@ -150,7 +150,7 @@ def test_clean_removes_the_workspace_of_a_killed_build_and_all_other_temporary_f
 
 def test_a_killed_build_is_removed(elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(debian, "build", build_well)
+    monkeypatch.setattr(debian, "build_image", build_well)
     folders = left_by_dead_labs(Paths.default(), elsewhere)
     assert run_main(monkeypatch, "images", "build", "debian-12") == 0
     assert [folder for folder in folders if folder.exists()] == []

@@ -46,7 +46,7 @@ def build_well(
 
 @pytest.fixture
 def building(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(debian, "build", build_well)
+    monkeypatch.setattr(debian, "build_image", build_well)
     return monkeypatch
 
 
@@ -78,7 +78,7 @@ def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: 
     store.ensure(paths, with_image(packages=["vim"]), UNWATCHED)
     assert store.find(paths, GUEST) is None
     image = store.ensure(paths, GUEST, UNWATCHED)
-    building.setattr(debian, "build", None)
+    building.setattr(debian, "build_image", None)
     assert store.find(paths, GUEST) == store.ensure(paths, GUEST, UNWATCHED) == image
     assert store.any_image(paths) is not None
     assert {file.name for file in image.folder.iterdir()} == {*debian.FILES, "manifest.json"}
@@ -134,11 +134,11 @@ def test_a_build_that_fails_half_way_leaves_nothing(
         fill(out)
         raise raised
 
-    monkeypatch.setattr(debian, "build", fail)
+    monkeypatch.setattr(debian, "build_image", fail)
     with pytest.raises(expected):
         store.ensure(paths, GUEST, UNWATCHED)
     assert (folders(paths), store.find(paths, GUEST)) == ([], None)
-    monkeypatch.setattr(debian, "build", build_well)
+    monkeypatch.setattr(debian, "build_image", build_well)
     assert store.ensure(paths, GUEST, UNWATCHED).disk.exists()
 
 
@@ -149,7 +149,7 @@ def test_the_full_disk_is_the_one_written_to(paths: Paths, monkeypatch: pytest.M
         source, target = "/dev/shm/made/disk.qcow2", str(out / "disk.qcow2")
         raise OSError(errno.ENOSPC, "No space left on device", source, None, target)
 
-    monkeypatch.setattr(debian, "build", fail)
+    monkeypatch.setattr(debian, "build_image", fail)
     with pytest.raises(LabError, match=rf"No space left on device: {paths.images}/\S+/disk\.qcow2"):
         store.ensure(paths, GUEST, UNWATCHED)
 
@@ -165,7 +165,7 @@ def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.
         built.append(image.suite)
         return build_well(image, out, task, timeout=timeout)
 
-    monkeypatch.setattr(debian, "build", build)
+    monkeypatch.setattr(debian, "build_image", build)
     first, second = labs.run(lambda task: store.ensure(paths, GUEST, task))
     assert (first, built) == (second, ["trixie"])
 
@@ -188,7 +188,7 @@ def file(disk: bytes, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def built(paths: Paths, definitions: Catalog, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
-    monkeypatch.setattr(debian, "build", build_well)
+    monkeypatch.setattr(debian, "build_image", build_well)
     return store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
 
 
