@@ -147,7 +147,7 @@ def fetch_disk(published: PublishedDisk, folder: Path, task: Task) -> Path:
             hint=f"its {published.algorithm} is {actual}, expected {published.digest}; the download was "
             "deleted: try again later or from another network",
         )
-    if wrong := disk.why_unusable(file):
+    if wrong := disk.explain_unusable(file):
         file.unlink()
         raise ImageNotAvailable(f"{download.short(published.url)}: {wrong}")
     return file

@@ -10,7 +10,7 @@ from lab.base.errors import UsageError
 SECONDS = 60.0
 
 
-def why_unusable(file: Path) -> str:
+def explain_unusable(file: Path) -> str:
     """Why no guest can boot from a file; empty if it is a whole qcow2 disk, which refers to no other file."""
     try:
         info = _info(file)

@@ -276,7 +276,7 @@ def import_file(paths: Paths, guest: Guest, file: Path, task: Task) -> BaseImage
     """Copy a disk into the store as a guest's image. Raises UsageError if the disk cannot be this guest's."""
     image = cloud_image(guest)
     started = time.monotonic()
-    if wrong := disk.why_unusable(file):
+    if wrong := disk.explain_unusable(file):
         raise UsageError(f"{file}: {wrong}", hint="import a disk as the distribution publishes it")
     if image.digest:
         algorithm, _, pinned = image.digest.partition(":")

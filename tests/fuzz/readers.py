@@ -41,7 +41,7 @@ from lab.guest import programs, variant
 from lab.guest.agent import Agent
 from lab.guest.collect import EvidenceFolder
 from lab.images import cloud, debian, download, store
-from lab.images.disk import why_unusable
+from lab.images.disk import explain_unusable
 from lab.lane import shell
 from lab.machine import acceleration, leftovers, states
 from lab.merge import merge_shards
@@ -404,7 +404,7 @@ def _signature(content: bytes, _folder: Path) -> None:
 
 
 def _disk(content: bytes, folder: Path) -> None:
-    why_unusable(_file(folder, "disk", content))
+    explain_unusable(_file(folder, "disk", content))
 
 
 # -- a report
