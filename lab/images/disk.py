@@ -49,7 +49,7 @@ def create_overlay(overlay: Path, backing: Path, *, gib: int | None = None) -> N
     )
 
 
-def put_over(overlay: Path, backing: Path) -> None:
+def rebase_overlay(overlay: Path, backing: Path) -> None:
     """Tell an overlay that its image is now at `backing`. Raises LabError."""
     process.run_command(
         ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", backing, "-F", "qcow2", overlay],

@@ -184,7 +184,7 @@ class Lane:
         self.overlay.unlink(missing_ok=True)
         stored.copy_to(self.overlay)
         # The lab that stored it may have had the image in another place.
-        disk.put_over(self.overlay, self.image.disk)
+        disk.rebase_overlay(self.overlay, self.image.disk)
 
     def _write_seed(self, client_key: seed.KeyPair, host_key: seed.KeyPair) -> None:
         self.endpoint = Endpoint(self.port, client_key, host_key)
