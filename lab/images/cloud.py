@@ -102,9 +102,9 @@ def resolve_disk(guest: Guest, image: CloudImage, task: Task) -> PublishedDisk:
     address, checksums = str(image.checksums_address), image.checksums
     try:
         task.show(Progress("fetching checksums"))
-        content = download.read(address, task)
+        content = download.download_text(address, task)
         suffix = checksums.form.suffix
-        detached = download.read(f"{address}{suffix}", task) if suffix else None
+        detached = download.download_text(f"{address}{suffix}", task) if suffix else None
         text = verify_signature(content, detached, find_key_file(checksums.key), download.short(address))
     except NotPublished:
         if image.archived is None:
@@ -253,7 +253,7 @@ def newest_build(url: str, builds: str, task: Task) -> str:
     folder, _, prefix = head.rpartition("/")
     name = re.compile(f"{re.escape(prefix)}(?P<build>{builds}){re.escape(tail.partition('/')[0])}")
     task.show(Progress("looking for newer builds"))
-    listing = download.read(f"{folder}/", task, only_https=True).decode(errors="replace")
+    listing = download.download_text(f"{folder}/", task, only_https=True).decode(errors="replace")
     links = [unquote(link).rstrip("/").rpartition("/")[2] for link in HREF.findall(listing)]
     names = [match["build"] for link in links if (match := name.fullmatch(link))]
     if not names:
@@ -271,7 +271,7 @@ def _agreed_digest(url: str, unsigned: UnsignedChecksums, build: str, task: Task
     digests: dict[str, str] = {}
     for mirror in (folder, *unsigned.mirrors):
         file = f"{mirror}/{unsigned.file}".replace(BUILD, build)
-        text = download.read(file, task, only_https=True).decode(errors="replace")
+        text = download.download_text(file, task, only_https=True).decode(errors="replace")
         algorithm = "sha512" if re.search(rf"{FORMS['sha512'][0].pattern}", text) else "sha256"
         digests[file] = f"{algorithm}:{find_digest(text, disk, file, algorithm)}"
     if len(set(digests.values())) != 1:

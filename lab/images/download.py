@@ -32,7 +32,7 @@ TEXT_LIMIT = 1 << 20
 REACH_SECONDS = 5.0
 
 
-def read(url: str, task: Task, *, only_https: bool = False) -> bytes:
+def download_text(url: str, task: Task, *, only_https: bool = False) -> bytes:
     """Return the content of a small file. Raises NotPublished if there is none, and ImageNotAvailable.
 
     `only_https` refuses any step without encryption, except on this host.

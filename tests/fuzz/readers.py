@@ -453,7 +453,7 @@ def _site(content: bytes, folder: Path) -> None:
 
 
 def _listing(content: bytes, _folder: Path) -> None:
-    with patch.object(download, "read", lambda url, task, **_more: content):
+    with patch.object(download, "download_text", lambda url, task, **_more: content):
         cloud.newest_build("https://x/images/{build}/a-{build}.img", r"[\w.-]+", UNWATCHED)
 
 

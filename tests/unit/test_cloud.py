@@ -510,11 +510,11 @@ def test_a_disk_that_fills_up_is_named_and_nothing_kept(served: Mirror, tmp_path
 def test_a_small_file_is_read_and_asked_for_again(served: Mirror) -> None:
     served.files["/SUMS"] = b"text\n"
     served.faults["/SUMS"] = [status(500), status(429)]
-    assert download.read(f"{served.url}/SUMS", UNWATCHED) == b"text\n"
+    assert download.download_text(f"{served.url}/SUMS", UNWATCHED) == b"text\n"
     assert len(served.requests) == 3
     # One as large as a disk is none.
     with pytest.raises(ImageNotAvailable, match="larger than 1048576 bytes"):
-        download.read(served.url + PATH, UNWATCHED)
+        download.download_text(served.url + PATH, UNWATCHED)
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "http://host:port/disk", "ftp://127.0.0.1/disk"])
