@@ -137,7 +137,7 @@ def fetch_disk(published: PublishedDisk, folder: Path, task: Task) -> Path:
     Raises ImageNotAvailable, LabError.
     """
     file = folder / published.name
-    download.fetch(published.url, file, task)
+    download.download_file(published.url, file, task)
     task.show(Progress("verifying"))
     actual = compute_digest(file, published.algorithm)
     if actual != published.digest:

@@ -58,7 +58,7 @@ def download_text(url: str, task: Task, *, only_https: bool = False) -> bytes:
     raise AssertionError("the last attempt raises its error")
 
 
-def fetch(url: str, file: Path, task: Task) -> None:
+def download_file(url: str, file: Path, task: Task) -> None:
     """Download into `file`, resuming an earlier attempt. The content is not verified here.
 
     Raises ImageNotAvailable, and LabError if the disk is too small.

@@ -411,23 +411,23 @@ def test_a_file_comes_whole_whatever_the_server_does(
     messages: list[str] = []
     monkeypatch.setattr(download, "SAY_SECONDS", 0.0)
     served.faults[PATH] = faults[:]
-    download.fetch(served.url + PATH, file, task_to(messages))
+    download.download_file(served.url + PATH, file, task_to(messages))
     assert file.read_bytes() == BODY
     assert ranges(served) == requested
     told = [text for text in messages if text.startswith("downloading: ")]
     assert len(told) > 2 and "3" in told[-1]
     assert all("; trying again in 0 s" in text for text in messages if text not in told)
     # A whole file that was never verified is not fetched again.
-    download.fetch(served.url + PATH, file, UNWATCHED)
+    download.download_file(served.url + PATH, file, UNWATCHED)
     assert (file.read_bytes(), ranges(served)[-1]) == (BODY, f"bytes={len(BODY)}-")
 
 
 def test_what_a_former_command_has_of_the_file_is_not_fetched_again(served: Mirror, file: Path) -> None:
     served.faults[PATH] = [breaks_off(HALF), *[status(503)] * AGAIN]
     with pytest.raises(ImageNotAvailable, match=f"disk.img of {served.host}: HTTP 503 Service Unavailable"):
-        download.fetch(served.url + PATH, file, UNWATCHED)
+        download.download_file(served.url + PATH, file, UNWATCHED)
     assert file.stat().st_size == HALF
-    download.fetch(served.url + PATH, file, UNWATCHED)
+    download.download_file(served.url + PATH, file, UNWATCHED)
     assert file.read_bytes() == BODY
     assert ranges(served)[-1] == REST
 
@@ -440,7 +440,7 @@ def test_a_file_that_became_shorter_starts_over(served: Mirror, file: Path) -> N
         served.files[PATH] = other
 
     served.faults[PATH] = [changes]
-    download.fetch(served.url + PATH, file, UNWATCHED)
+    download.download_file(served.url + PATH, file, UNWATCHED)
     assert file.read_bytes() == other
 
 
@@ -450,7 +450,7 @@ def test_a_file_that_became_shorter_starts_over(served: Mirror, file: Path) -> N
 def test_a_server_without_the_file_is_named(served: Mirror, file: Path, code: int, tries: int) -> None:
     served.faults[PATH] = [status(code)] * download.TRIES
     with pytest.raises(ImageNotAvailable, match=f"disk.img of {served.host}: HTTP {code}") as error:
-        download.fetch(served.url + PATH, file, UNWATCHED)
+        download.download_file(served.url + PATH, file, UNWATCHED)
     assert f"check that {served.url}{PATH} exists and answers" in (error.value.hint or "")
     assert "lab images import" in (error.value.hint or "")
     assert len(served.requests) == tries
@@ -461,11 +461,11 @@ def test_a_redirect_to_another_server_is_followed_but_not_in_a_circle(served: Mi
     with serving() as other:
         other.files["/elsewhere"] = BODY
         served.faults[PATH] = [redirect(f"{other.url}/elsewhere")]
-        download.fetch(served.url + PATH, file, UNWATCHED)
+        download.download_file(served.url + PATH, file, UNWATCHED)
     assert file.read_bytes() == BODY
     served.faults[PATH] = [redirect(served.url + PATH)] * 100
     with pytest.raises(ImageNotAvailable, match="redirect"):
-        download.fetch(served.url + PATH, file, UNWATCHED)
+        download.download_file(served.url + PATH, file, UNWATCHED)
 
 
 def test_a_host_that_cannot_be_reached_is_named(file: Path, mirror: Mirror) -> None:
@@ -473,7 +473,7 @@ def test_a_host_that_cannot_be_reached_is_named(file: Path, mirror: Mirror) -> N
         pass
     messages: list[str] = []
     with pytest.raises(ImageNotAvailable, match=f"disk.img of {gone.host}: Connection refused"):
-        download.fetch(gone.url + PATH, file, task_to(messages))
+        download.download_file(gone.url + PATH, file, task_to(messages))
     assert len(messages) == download.TRIES - 1
 
 
@@ -481,16 +481,16 @@ def test_an_interrupt_ends_a_download(served: Mirror, file: Path) -> None:
     token = CancelToken()
     token.cancel()
     with pytest.raises(LabError, match="interrupted"):
-        download.fetch(served.url + PATH, file, Task(check=token.check))
+        download.download_file(served.url + PATH, file, Task(check=token.check))
     assert len(served.requests) == 1
-    download.fetch(served.url + PATH, file, UNWATCHED)
+    download.download_file(served.url + PATH, file, UNWATCHED)
     assert file.read_bytes() == BODY
 
 
 def test_too_little_space_is_said_first(served: Mirror, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=len(BODY) - 1))
     with pytest.raises(LabError, match=f"GiB free in {file.parent}") as error:
-        download.fetch(served.url + PATH, file, UNWATCHED)
+        download.download_file(served.url + PATH, file, UNWATCHED)
     assert not isinstance(error.value, ImageNotAvailable)
     assert not file.exists()
 
@@ -501,7 +501,7 @@ def test_a_disk_that_fills_up_is_named_and_nothing_kept(served: Mirror, tmp_path
     with pytest.raises(
         LabError, match=f"partial file was deleted: No space left on device: {small_disk}"
     ) as error:
-        download.fetch(served.url + PATH, small_disk / "disk", UNWATCHED)
+        download.download_file(served.url + PATH, small_disk / "disk", UNWATCHED)
     assert "free some disk space" in (error.value.hint or "")
     assert list(small_disk.iterdir()) == []
     assert len(served.requests) == 1
@@ -520,7 +520,7 @@ def test_a_small_file_is_read_and_asked_for_again(served: Mirror) -> None:
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "http://host:port/disk", "ftp://127.0.0.1/disk"])
 def test_an_address_that_is_none_is_named(url: str, file: Path) -> None:
     with pytest.raises(ImageNotAvailable) as error:
-        download.fetch(url, file, UNWATCHED)
+        download.download_file(url, file, UNWATCHED)
     assert f"check that {url} exists and answers" in (error.value.hint or "")
 
 
