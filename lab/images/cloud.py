@@ -105,7 +105,7 @@ def resolve_disk(guest: Guest, image: CloudImage, task: Task) -> PublishedDisk:
         content = download.download_text(address, task)
         suffix = checksums.form.suffix
         detached = download.download_text(f"{address}{suffix}", task) if suffix else None
-        text = verify_signature(content, detached, find_key_file(checksums.key), download.short(address))
+        text = verify_signature(content, detached, find_key_file(checksums.key), download.shorten_url(address))
     except NotPublished:
         if image.archived is None:
             raise
@@ -124,7 +124,7 @@ def find_digest(text: str, name: str, url: str, algorithm: str = "sha256") -> st
     digests = {match["digest"] for match in matches if match["name"] == name}
     if len(digests) != 1:
         raise ImageNotAvailable(
-            f"{download.short(url)} lists {'several digests' if digests else 'no digest'} for {name}",
+            f"{download.shorten_url(url)} lists {'several digests' if digests else 'no digest'} for {name}",
             hint=f"was the build withdrawn? look at {url}; lab images pull --update pins a newer one",
         )
     return digests.pop()
@@ -143,13 +143,13 @@ def fetch_disk(published: PublishedDisk, folder: Path, task: Task) -> Path:
     if actual != published.digest:
         file.unlink()
         raise ImageNotAvailable(
-            f"{download.short(published.url)} does not have the expected digest",
+            f"{download.shorten_url(published.url)} does not have the expected digest",
             hint=f"its {published.algorithm} is {actual}, expected {published.digest}; the download was "
             "deleted: try again later or from another network",
         )
     if wrong := disk.explain_unusable(file):
         file.unlink()
-        raise ImageNotAvailable(f"{download.short(published.url)}: {wrong}")
+        raise ImageNotAvailable(f"{download.shorten_url(published.url)}: {wrong}")
     return file
 
 

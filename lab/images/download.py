@@ -43,7 +43,7 @@ def download_text(url: str, task: Task, *, only_https: bool = False) -> bytes:
                 for hop in (*response.history, response) if only_https else ():
                     if hop.url.scheme != "https" and hop.url.host != "127.0.0.1":
                         raise ImageNotAvailable(
-                            f"{short(url)}: {hop.url.host} sent it without encryption, "
+                            f"{shorten_url(url)}: {hop.url.host} sent it without encryption, "
                             "so anybody could change it"
                         )
                 response.raise_for_status()
@@ -52,7 +52,7 @@ def download_text(url: str, task: Task, *, only_https: bool = False) -> bytes:
                     data += chunk
                     if len(data) > TEXT_LIMIT:
                         raise ImageNotAvailable(
-                            f"{short(url)}: larger than {TEXT_LIMIT} bytes, so not a checksum file"
+                            f"{shorten_url(url)}: larger than {TEXT_LIMIT} bytes, so not a checksum file"
                         )
                 return data
     raise AssertionError("the last attempt raises its error")
@@ -99,12 +99,12 @@ def _explain_errors(url: str) -> Iterator[None]:
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         is_absent = isinstance(error, httpx2.HTTPStatusError) and error.response.status_code in ABSENT
         raise (NotPublished if is_absent else ImageNotAvailable)(
-            f"{short(url)}: {describe(error)}",
+            f"{shorten_url(url)}: {describe(error)}",
             hint=f"check that {url} exists and answers, or import a disk: lab images import FILE --as GUEST",
         ) from error
 
 
-def short(url: str) -> str:
+def shorten_url(url: str) -> str:
     """Return a file's name and host, short enough for a cell of the table."""
     # Not urlsplit: this must work for invalid URLs too.
     return f"{url.rpartition('/')[2]} of {url.split('/')[2]}"
