@@ -42,7 +42,7 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
     pulled = store.to_pull(catalog.load_catalog(), guests)
     needed = [] if offline else [guest for guest in pulled if update or not store.find(lab.paths, guest)]
     # All servers are asked at once: a download would try each of them again and again.
-    unreachable = download.unreachable(store.cloud_image(guest).url for guest in needed)
+    unreachable = download.find_unreachable_hosts(store.cloud_image(guest).url for guest in needed)
     status = 0
     for guest in needed:
         server = urlsplit(store.cloud_image(guest).url).netloc

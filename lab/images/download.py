@@ -180,7 +180,7 @@ def check_room(folder: Path, needed: int, label: str) -> None:
         )
 
 
-def unreachable(urls: Iterable[str]) -> dict[str, str]:
+def find_unreachable_hosts(urls: Iterable[str]) -> dict[str, str]:
     """Return the hosts of these URLs that cannot be reached, each with the reason. All are asked once, at once.
 
     Any answer counts, an error too: what is wrong with one file says the download.

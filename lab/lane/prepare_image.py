@@ -224,7 +224,7 @@ def why_absent(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> dict[
                 reasons[guest.name] = unpinned
             else:
                 addresses[guest.name] = str(guest.image.address)
-    unreachable = download.unreachable(addresses.values()) if addresses else {}
+    unreachable = download.find_unreachable_hosts(addresses.values()) if addresses else {}
     for name, address in addresses.items():
         if (host := urlsplit(address).netloc) in unreachable:
             reasons[name] = f"{host} cannot be reached: {unreachable[host]}"

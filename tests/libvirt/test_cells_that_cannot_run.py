@@ -77,7 +77,7 @@ def test_cloud_guests_need_a_network(lab: Lab, image: BaseImage, monkeypatch: py
 
     servers = {"cloud-images.ubuntu.com": "no route", "download.fedoraproject.org": "no name"}
     monkeypatch.setattr(store, "ensure", ensure)
-    monkeypatch.setattr(download, "unreachable", lambda _urls: servers)
+    monkeypatch.setattr(download, "find_unreachable_hosts", lambda _urls: servers)
     run = lab.run(guests=[*CLOUD, "debian-13"], variants=["stock"], retries=3)
     assert statuses(run) == {**{name: ["not-run"] for name in CLOUD}, "debian-13": ["pass"]}
     assert [cell.reason for cell in run.cells[:3]] == [
@@ -92,7 +92,7 @@ def test_cloud_guests_need_a_network(lab: Lab, image: BaseImage, monkeypatch: py
 
 
 def test_offline_no_server_is_asked(lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "unreachable", never)
+    monkeypatch.setattr(download, "find_unreachable_hosts", never)
     monkeypatch.setattr(store, "ensure", never)
     monkeypatch.setattr(store, "find", lambda _paths, guest: image if guest.name == "fedora-44" else None)
     monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: False)
@@ -108,5 +108,5 @@ def test_offline_no_server_is_asked(lab: Lab, image: BaseImage, monkeypatch: pyt
 @pytest.mark.parametrize("offline", [True, False])
 def test_no_server_is_asked_for_what_is_here(lab: Lab, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
     monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: offline)
-    monkeypatch.setattr(download, "unreachable", never)
+    monkeypatch.setattr(download, "find_unreachable_hosts", never)
     assert statuses(lab.run(offline=offline)) == PASSED

@@ -545,7 +545,7 @@ def test_servers_that_do_not_answer_are_told_apart_from_those_that_do(served: Mi
         pass
     served.faults["/"] = [status(500)]
     urls = [f"{served.url}/a", f"{served.url}/b", f"{gone.url}/a", "http://name.invalid/c"]
-    reasons = download.unreachable(urls)
+    reasons = download.find_unreachable_hosts(urls)
     assert reasons.keys() == {gone.host, "name.invalid"}
     assert reasons[gone.host] == "Connection refused"
     assert [path for path, _ in served.requests] == ["/"]
@@ -555,4 +555,4 @@ def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.Monkey
     monkeypatch.setattr(download, "REACH_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         host = f"127.0.0.1:{server.getsockname()[1]}"
-        assert download.unreachable([f"http://{host}/disk"]).keys() == {host}
+        assert download.find_unreachable_hosts([f"http://{host}/disk"]).keys() == {host}
