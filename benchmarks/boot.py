@@ -115,7 +115,7 @@ def run(guest_name: str, folders: Sequence[Path], build: str, rounds: int) -> di
         found = {folder.name: Measured() for folder in wanted}
         for number in range(rounds):
             for folder in wanted:
-                image = store.read(folder)
+                image = store.read_image(folder)
                 if image is None:
                     raise LabError(f"{folder} holds no image")
                 measured = found[folder.name]

@@ -123,7 +123,7 @@ class BaseImage:
 # -- finding
 
 
-def read(folder: Path) -> BaseImage | None:
+def read_image(folder: Path) -> BaseImage | None:
     """Return the image in a folder. None without one, or if its manifest is damaged: it is made again then."""
     try:
         return BaseImage(folder, read_model(ImageManifest, folder / MANIFEST, SMALL_FILE))
@@ -134,7 +134,7 @@ def read(folder: Path) -> BaseImage | None:
 def images(paths: Paths) -> Iterator[BaseImage]:
     """Iterate over all stored images."""
     for manifest in sorted(paths.images.glob(f"[!.]*/{MANIFEST}")):
-        if image := read(manifest.parent):
+        if image := read_image(manifest.parent):
             yield image
 
 
@@ -241,7 +241,7 @@ def _build(paths: Paths, guest: Guest, task: Task) -> BaseImage:
     folder = paths.make(paths.images) / f"{guest.name}-{inputs[:16]}"
     seconds = BUILD_SECONDS * (1 if guest.architecture.is_hosts else FOREIGN_FACTOR)
     with hold_lock(folder.with_name(f"{folder.name}.lock"), seconds, "this image to be built", task):
-        if built := read(folder):
+        if built := read_image(folder):
             return built
         download.check_room(paths.images, BUILD_FREE_BYTES, f"building {guest.name}")
 

@@ -126,7 +126,7 @@ def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
     files = [file for name in (RESULTS_FILE, DECIDED_FILE) for file in paths.runs.glob(f"*/{name}")]
     recorded = [file.read_bytes() for file in files if file.is_file()]
     for folder in sorted(paths.images.glob("[!.]*/")):
-        image = store.read(folder)
+        image = store.read_image(folder)
         is_recorded = image and any(image.manifest.disk_sha256.encode() in text for text in recorded)
         if image is None or not (folder in used or is_recorded):
             yield folder

@@ -549,7 +549,7 @@ READERS = [
     Reader("signed checksums", edited(SIGNED), _signature, cost=50),
     Reader("a listing of builds", edited(LISTING), _listing),
     Reader("a disk", edited(QCOW2), _disk, cost=50),
-    Reader("a stored image's manifest", json_of(MANIFEST), _stored("manifest.json", store.read)),
+    Reader("a stored image's manifest", json_of(MANIFEST), _stored("manifest.json", store.read_image)),
     Reader("a stored state", json_of(STATE), _stored("known.json", lambda at: states.StoredState(at).info())),
     Reader("a lane's mark", json_of(MARK), _stored(leftovers.MARK, leftovers.read_mark)),
     Reader("acceleration.json", json_of(KVM), _stored(SPEED, _verdict)),
