@@ -95,7 +95,7 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
             "sha256": image.manifest.disk_sha256,
             "source": image.manifest.source,
         }
-        for image in store.images(lab.paths)
+        for image in store.list_images(lab.paths)
     ]
     without = [name for name in definitions.guests if not any(name in names for names in users.values())]
     stored = states.stored(lab.paths)

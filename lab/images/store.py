@@ -131,7 +131,7 @@ def read_image(folder: Path) -> BaseImage | None:
         return None
 
 
-def images(paths: Paths) -> Iterator[BaseImage]:
+def list_images(paths: Paths) -> Iterator[BaseImage]:
     """Iterate over all stored images."""
     for manifest in sorted(paths.images.glob(f"[!.]*/{MANIFEST}")):
         if image := read_image(manifest.parent):
@@ -157,14 +157,16 @@ def made_from(paths: Paths, guest: str, inputs: str) -> BaseImage | None:
     Those that this host made come before those from other hosts.
     """
     matches = [
-        image for image in images(paths) if (image.manifest.guest, image.manifest.inputs) == (guest, inputs)
+        image
+        for image in list_images(paths)
+        if (image.manifest.guest, image.manifest.inputs) == (guest, inputs)
     ]
     return max(matches, key=lambda image: (not _is_received(image), image.manifest.built), default=None)
 
 
 def by_content(paths: Paths, digest: str) -> BaseImage | None:
     """Return the stored image with this content."""
-    return next((image for image in images(paths) if image.manifest.digest == digest), None)
+    return next((image for image in list_images(paths) if image.manifest.digest == digest), None)
 
 
 def any_image(paths: Paths) -> BaseImage | None:
@@ -172,7 +174,7 @@ def any_image(paths: Paths) -> BaseImage | None:
     return next(
         (
             image
-            for image in images(paths)
+            for image in list_images(paths)
             if image.has_own_kernel and image.kernel.exists() and image.architecture.is_hosts
         ),
         None,

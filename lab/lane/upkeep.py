@@ -47,7 +47,7 @@ def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
 
     An image that has changed is set aside, so that nothing uses it.
     """
-    for image in list(store.images(paths)):
+    for image in list(store.list_images(paths)):
         wrong = _find_damage(image)
         if wrong:
             aside = image.folder.with_name(CHANGED + image.folder.name)

@@ -25,7 +25,7 @@ def stored(host: HostExample) -> list[str]:
     """The digests of the images in a host's store; nothing is half made there."""
     paths = Paths(cache=host.home / "cache", state=host.home / "state")
     assert not list(paths.images.glob(".partial-*"))
-    return [image.manifest.digest for image in store.images(paths)]
+    return [image.manifest.digest for image in store.list_images(paths)]
 
 
 def test_a_host_that_built_an_image_by_itself_gets_the_run_s_once_and_keeps_its_own(fleet: Fleet) -> None:

@@ -221,7 +221,7 @@ def test_images_are_listed_with_those_who_use_them(
     folder = tmp_path / "image"
     folder.mkdir()
     image = base_image(folder)
-    monkeypatch.setattr(store, "images", lambda _paths: [image])
+    monkeypatch.setattr(store, "list_images", lambda _paths: [image])
     users = ["debian-12", "debian-13"]
     monkeypatch.setattr(store, "find", lambda _paths, guest: image if guest.name in users else None)
     document = json.loads(run_lab(0, "images", "list", "--json").out)
