@@ -114,7 +114,7 @@ def nobody(_paths: Paths, _guest: Guest) -> bool:
 
 def is_built(paths: Paths, guest: Guest) -> bool:
     """Whether the guest's image still has to be built from Debian's packages."""
-    return isinstance(guest.image, DebianImage) and store.find(paths, guest) is None
+    return isinstance(guest.image, DebianImage) and store.find_image(paths, guest) is None
 
 
 def is_labelled(paths: Paths, guest: Guest) -> bool:
@@ -125,7 +125,9 @@ def is_labelled(paths: Paths, guest: Guest) -> bool:
 def is_verified(paths: Paths, guest: Guest) -> bool:
     """Whether the guest's disk still has to be downloaded and its signature verified."""
     image = guest.image
-    return isinstance(image, CloudImage) and image.checksums is not None and store.find(paths, guest) is None
+    return (
+        isinstance(image, CloudImage) and image.checksums is not None and store.find_image(paths, guest) is None
+    )
 
 
 def starts_from_uefi(_paths: Paths, guest: Guest) -> bool:

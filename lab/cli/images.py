@@ -40,7 +40,7 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
     if update and offline:
         raise UsageError("--update and --offline contradict each other", hint="leave one of them out")
     pulled = store.to_pull(catalog.load_catalog(), guests)
-    needed = [] if offline else [guest for guest in pulled if update or not store.find(lab.paths, guest)]
+    needed = [] if offline else [guest for guest in pulled if update or not store.find_image(lab.paths, guest)]
     # All servers are asked at once: a download would try each of them again and again.
     unreachable = download.find_unreachable_hosts(store.cloud_image(guest).url for guest in needed)
     status = 0
@@ -153,7 +153,7 @@ def images_prune(lab: options.Lab, dry_run: bool) -> int:
 
 def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: bool) -> None:
     """Get the image of a guest, built or downloaded, and say which it is; `where` is its place among all."""
-    old_image = store.find(lab.paths, guest)
+    old_image = store.find_image(lab.paths, guest)
     with output.get_console().status(where) as status:
 
         def show(progress: Progress) -> None:

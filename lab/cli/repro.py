@@ -105,7 +105,7 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedRep
     def is_stored(guest: "Guest") -> bool:
         from lab.images import store  # Most plans do not ask.
 
-        return store.find(lab.paths, guest) is not None
+        return store.find_image(lab.paths, guest) is not None
 
     host = planning.HostAbilities(is_stored, lambda guest: True, None)
     _print_plan(planning.plan(read, judged, catalog.load_catalog(), host, request))

@@ -138,7 +138,7 @@ def list_images(paths: Paths) -> Iterator[BaseImage]:
             yield image
 
 
-def find(paths: Paths, guest: Guest) -> BaseImage | None:
+def find_image(paths: Paths, guest: Guest) -> BaseImage | None:
     """Return the image that was made from exactly this guest's definition, if it is stored.
 
     If the guest names its one image, only that will do, whatever it was made from.
@@ -221,7 +221,7 @@ def ensure(paths: Paths, guest: Guest, task: Task, *, offline: bool = False) -> 
     `task` sees how far that is; `offline` forbids use of the network. Raises ImageNotAvailable, and
     LabError when a build fails; nothing is stored then.
     """
-    if image := find(paths, guest):
+    if image := find_image(paths, guest):
         check(image)
         return image
     if guest.only_image:
@@ -265,7 +265,7 @@ def update(paths: Paths, guest: Guest, task: Task) -> BaseImage:
     published = cloud.resolve_disk(guest, image, task)
     lock = paths.make(paths.downloads) / f"{published.name}.lock"
     with hold_lock(lock, DOWNLOAD_SECONDS, "this image to be downloaded", task):
-        stored = find(paths, guest)
+        stored = find_image(paths, guest)
         # Manifests have the SHA-256. If the distribution has another digest, it is part of the definition.
         if stored and (published.algorithm != "sha256" or published.digest == stored.manifest.disk_sha256):
             check(stored)
@@ -304,7 +304,7 @@ def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: fl
         file.rename(partial / DISK)
 
     with hold_lock(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "this image to be stored", task):
-        used = find(paths, guest)
+        used = find_image(paths, guest)
         if used and used.manifest.disk_sha256 == digest_of_disk:
             check(used)
             return used

@@ -198,7 +198,7 @@ def find(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
 def is_ready(paths: Paths, guest: Guest) -> bool:
     """Whether the guest's lanes can start at once."""
     try:
-        image = store.find(paths, guest)
+        image = store.find_image(paths, guest)
         return image is not None and find(paths, guest, image) is not None
     except LabError:  # A prepared image that was changed: whoever needs it says so.
         return False
@@ -214,7 +214,7 @@ def why_absent(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> dict[
     reasons: dict[str, str] = {}
     addresses: dict[str, str] = {}
     for guest in guests:
-        is_stored = store.find(paths, guest) is not None
+        is_stored = store.find_image(paths, guest) is not None
         if offline:
             # Preparing an image needs a network, too.
             if not is_ready(paths, guest):

@@ -35,7 +35,7 @@ def users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
     """The catalog's guests by the folders of the images they use, including prepared images."""
     folders: dict[Path, list[str]] = {}
     for guest in catalog.guests.values():
-        image = store.find(paths, guest)
+        image = store.find_image(paths, guest)
         ready = prepare_image.find(paths, guest, image) if image else None
         for folder in dict.fromkeys(used.folder for used in (image, ready) if used):
             folders.setdefault(folder, []).append(guest.name)

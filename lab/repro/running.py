@@ -77,7 +77,7 @@ class Runner:
             return True
 
         return HostAbilities(
-            lambda guest: store.find(self.paths, guest) is not None, has_image, builds.list_releases
+            lambda guest: store.find_image(self.paths, guest) is not None, has_image, builds.list_releases
         )
 
     def answer(self, plan: Plan, folder: Path | None, wishes: Wishes) -> Subject:

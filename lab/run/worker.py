@@ -108,7 +108,7 @@ class Worker:
         wait = Progress("waiting for a processor", Activity.WAITING)
         try:
             # To build an image keeps a processor busy as long as a boot does.
-            is_built_now = isinstance(guest.image, DebianImage) and not store.find(work.paths, guest)
+            is_built_now = isinstance(guest.image, DebianImage) and not store.find_image(work.paths, guest)
             with work.processors.hold(1, lambda: task.show(wait)) if is_built_now else nullcontext():
                 image = store.ensure(work.paths, guest, task)
         except LabError as error:

@@ -196,7 +196,7 @@ def running(
 ) -> Iterator[Running]:
     """A run on the hosts of a fleet that has begun. Its coordinator has the images, which hosts get from it."""
     for guest in {cell.guest.name: cell.guest for cell in cells}.values():
-        if store.find(fleet.paths, guest) is None:
+        if store.find_image(fleet.paths, guest) is None:
             put_image(fleet.paths, guest)
     folder = fleet.folder / "run"
     planned = planned or start.begin(folder, cells, command="lab matrix", options=RunOptions())
@@ -226,7 +226,7 @@ class Command:
         release = fleet.paths.cache / "wheels/boxlite-0.10.8-02e3de1a-cp313-x86_64"
         release.mkdir(parents=True, exist_ok=True)
         for option, word in pairwise(arguments):
-            if option == "-g" and store.find(fleet.paths, KNOWN.guest(word)) is None:
+            if option == "-g" and store.find_image(fleet.paths, KNOWN.guest(word)) is None:
                 put_image(fleet.paths, KNOWN.guest(word))
         self.out = fleet.folder / "out"
         words = [sys.executable, "-m", "lab", "matrix", *arguments, "--hosts", str(fleet.inventory())]

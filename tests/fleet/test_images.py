@@ -35,7 +35,7 @@ def test_a_host_that_built_an_image_by_itself_gets_the_run_s_once_and_keeps_its_
     with running(fleet, ONE_GUEST, most_seconds=1.0) as run:
         result = run.finish()
         lanes = [text for lane, text in run.told.lanes if lane == "one: debian-13"]
-    run_s = store.find(fleet.paths, guest)
+    run_s = store.find_image(fleet.paths, guest)
     assert run_s
     assert {lane.image for lane in result.run.lanes} == {run_s.manifest.disk_sha256}
     assert sorted(stored(one)) == sorted([run_s.manifest.digest, its.manifest.digest])

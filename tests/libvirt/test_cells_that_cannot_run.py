@@ -94,7 +94,7 @@ def test_cloud_guests_need_a_network(lab: Lab, image: BaseImage, monkeypatch: py
 def test_offline_no_server_is_asked(lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "find_unreachable_hosts", never)
     monkeypatch.setattr(store, "ensure", never)
-    monkeypatch.setattr(store, "find", lambda _paths, guest: image if guest.name == "fedora-44" else None)
+    monkeypatch.setattr(store, "find_image", lambda _paths, guest: image if guest.name == "fedora-44" else None)
     monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: False)
     run = lab.run(guests=["debian-13", *CLOUD[:2]], variants=["stock"], offline=True)
     assert [cell.reason for cell in run.cells] == [

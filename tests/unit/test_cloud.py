@@ -127,7 +127,7 @@ def test_a_disk_is_kept_under_its_digest_read_only_and_is_not_fetched_again(
     mirror.requests.clear()
     # A file that only looks changed is read.
     os.utime(image.disk, ns=(0, 0))
-    assert store.find(paths, published) == store.ensure(paths, published, UNWATCHED) == image
+    assert store.find_image(paths, published) == store.ensure(paths, published, UNWATCHED) == image
     assert store.ensure(paths, published, UNWATCHED, offline=True) == image
     assert mirror.requests == []
     # An update asks for signed checksums; the disk is the one that is there.
@@ -219,7 +219,7 @@ def test_a_disk_that_is_not_vouched_for_is_refused_and_nothing_of_it_is_kept(
         store.ensure(paths, published, UNWATCHED)
     image = path_of(published).rpartition("/")[2]
     assert reason.replace("HOST", mirror.host).replace("IMAGE", image) in str(error.value.args[0])
-    assert (left(paths), store.find(paths, published)) == ([], None)
+    assert (left(paths), store.find_image(paths, published)) == ([], None)
     # Once it is right, it is taken.
     mirror.faults.clear()
     mirror.publish(published, disk, keys["good"])
@@ -293,7 +293,7 @@ def test_a_newer_build_has_to_be_asked_for(mirror: Mirror, publish: Publish, pat
     publish(UBUNTU, content=newer)
     new = store.update(paths, published, UNWATCHED)
     assert (new.disk.read_bytes(), old.disk.read_bytes()) == (newer, disk)
-    assert store.find(paths, published) == store.ensure(paths, published, UNWATCHED) == new
+    assert store.find_image(paths, published) == store.ensure(paths, published, UNWATCHED) == new
 
 
 def test_a_disk_of_another_definition_does_not_count(publish: Publish, paths: Paths, root: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_disk_of_another_definition_does_not_count(publish: Publish, paths: Pa
     file = root / "images" / "pins" / "pins.toml"
     file.write_text(file.read_text().replace('"release-20260926"', '"release-20261101"'))
     loading.load_catalog.cache_clear()  # As another process sees it.
-    assert store.find(paths, guest(UBUNTU)) is None
+    assert store.find_image(paths, guest(UBUNTU)) is None
 
 
 def test_two_guests_with_one_disk_have_an_image_each(publish: Publish, paths: Paths, root: Path) -> None:
@@ -312,7 +312,7 @@ def test_two_guests_with_one_disk_have_an_image_each(publish: Publish, paths: Pa
     uefi = store.ensure(paths, guest(f"{UBUNTU}-uefi"), UNWATCHED)
     assert uefi.folder != bios.folder
     assert (bios.firmware, uefi.firmware) == (Firmware.BIOS, Firmware.UEFI)
-    assert [store.find(paths, guest(name)) for name in (UBUNTU, f"{UBUNTU}-uefi")] == [bios, uefi]
+    assert [store.find_image(paths, guest(name)) for name in (UBUNTU, f"{UBUNTU}-uefi")] == [bios, uefi]
 
 
 @pytest.mark.parametrize("name", [UBUNTU, DEBIAN])

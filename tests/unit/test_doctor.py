@@ -279,7 +279,7 @@ def test_a_stored_image_needs_no_tools(paths: Paths, programs: Path, monkeypatch
     def find(_paths: Paths, guest: Guest) -> object:
         return "an image" if guest.name == "debian-13" else None
 
-    monkeypatch.setattr(store, "find", find)
+    monkeypatch.setattr(store, "find_image", find)
     executable(programs / "mmdebstrap", "#!/bin/sh\nexit 1\n")
     line = examine(paths, "mmdebstrap", "debian-13")
     assert line.state is RequirementState.NOT_NEEDED
@@ -317,7 +317,7 @@ def test_an_ordinary_user_is_told_which_guests_only_root_can_build(
     assert line.found == "nobody is not root, and only root can set them in a guest's image"
     assert line.mend.startswith("run the lab as root for these guests")
     # Labels do not matter where the image is stored, or to root.
-    monkeypatch.setattr(store, "find", lambda _paths, _guest: "an image")
+    monkeypatch.setattr(store, "find_image", lambda _paths, _guest: "an image")
     line = examine(paths, "SELinux labels", *guests)
     assert (line.state, line.needed_by) == (RequirementState.NOT_NEEDED, [])
     monkeypatch.setattr(os, "geteuid", lambda: 0)

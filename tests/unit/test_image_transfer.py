@@ -51,19 +51,19 @@ def test_an_image_arrives_whole_and_stands_beside_one_built_here(here: Paths, se
     assert made.manifest.digest == sent.manifest.digest
     assert made.manifest.source == "built for a test; from host one"
     store.check(made)
-    image = store.find(here, GUEST)
+    image = store.find_image(here, GUEST)
     assert image and image.folder == made.folder
     # It is not brought again.
     assert receive(here, sent, damage=b"x").folder == made.folder
     own = put_image(here, GUEST, kib=2048)
-    assert store.find(here, GUEST) == own
+    assert store.find_image(here, GUEST) == own
     assert store.by_content(here, sent.manifest.digest) == made
 
 
 def test_of_a_damaged_image_nothing_is_stored(here: Paths, sent: BaseImage) -> None:
     with pytest.raises(LabError, match="initrd of debian-13 arrived damaged"):
         receive(here, sent, damage=b"x")
-    assert store.find(here, GUEST) is None
+    assert store.find_image(here, GUEST) is None
     assert list(here.images.iterdir()) == []
 
 

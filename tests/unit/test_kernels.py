@@ -557,8 +557,8 @@ def test_a_kernel_that_cannot_be_used_is_named_with_a_next_step(
 def test_a_stored_image_with_another_kernel_is_found_by_its_guest_alone(paths: Paths) -> None:
     guest = KNOWN.guest(RT_GUEST)
     image = put_image(paths, guest)
-    assert store.find(paths, guest) == image
-    assert store.find(paths, KNOWN.guest("debian-13")) is None
+    assert store.find_image(paths, guest) == image
+    assert store.find_image(paths, KNOWN.guest("debian-13")) is None
     assert prepare_image.is_ready(paths, guest)
     # It says nothing about this host.
     assert store.any_image(paths) is None

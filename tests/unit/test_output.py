@@ -223,7 +223,7 @@ def test_images_are_listed_with_those_who_use_them(
     image = base_image(folder)
     monkeypatch.setattr(store, "list_images", lambda _paths: [image])
     users = ["debian-12", "debian-13"]
-    monkeypatch.setattr(store, "find", lambda _paths, guest: image if guest.name in users else None)
+    monkeypatch.setattr(store, "find_image", lambda _paths, guest: image if guest.name in users else None)
     document = json.loads(run_lab(0, "images", "list", "--json").out)
     told = {"folder": str(folder), "bytes": 0, "built": "today", "sha256": "1" * 64, "source": "built"}
     assert document["images"] == [{"guests": users, **told}]

@@ -99,7 +99,7 @@ def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.
     assert received.manifest.base == base.manifest.disk_sha256
     # A run that names it as the guest's only image starts from it as it is.
     named = GUEST.from_image(sent.manifest.digest)
-    only = store.find(here, named)
+    only = store.find_image(here, named)
     assert only == received
     assert prepare_image.find(here, named, only) == received
     assert prepare_image.is_ready(here, named)

@@ -76,10 +76,10 @@ def test_an_image_of_another_definition_is_another_image(guest: catalog.Guest, i
 def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: pytest.MonkeyPatch) -> None:
     # One of an older definition does not count.
     store.ensure(paths, with_image(packages=["vim"]), UNWATCHED)
-    assert store.find(paths, GUEST) is None
+    assert store.find_image(paths, GUEST) is None
     image = store.ensure(paths, GUEST, UNWATCHED)
     building.setattr(debian, "build_image", None)
-    assert store.find(paths, GUEST) == store.ensure(paths, GUEST, UNWATCHED) == image
+    assert store.find_image(paths, GUEST) == store.ensure(paths, GUEST, UNWATCHED) == image
     assert store.any_image(paths) is not None
     assert {file.name for file in image.folder.iterdir()} == {*debian.FILES, "manifest.json"}
     assert {file.stat().st_mode & 0o777 for file in image.folder.iterdir()} == {0o444}
@@ -95,11 +95,11 @@ def test_no_image_without_whole_manifest(paths: Paths, building: pytest.MonkeyPa
     manifest.unlink()
     if text is not None:
         manifest.write_text(text)
-    assert store.find(paths, GUEST) is None
+    assert store.find_image(paths, GUEST) is None
     assert store.any_image(paths) is None
     assert [unused.path for unused in upkeep.prune(paths, KNOWN, dry_run=True)] == [built.folder]
     assert store.ensure(paths, GUEST, UNWATCHED).folder == built.folder
-    assert store.find(paths, GUEST)
+    assert store.find_image(paths, GUEST)
 
 
 def test_what_a_killed_build_left_is_removed_by_the_next(paths: Paths, building: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_what_a_killed_build_left_is_removed_by_the_next(paths: Paths, building:
     partial = image.folder.with_name(f".partial-{image.folder.name}")
     image.folder.rename(partial)
     (partial / "build-abc").mkdir()
-    assert (store.find(paths, GUEST), store.any_image(paths)) == (None, None)
+    assert (store.find_image(paths, GUEST), store.any_image(paths)) == (None, None)
     assert store.ensure(paths, GUEST, UNWATCHED).folder == image.folder
     assert folders(paths) == [image.folder.name]
     assert not (image.folder / "build-abc").exists()
@@ -137,7 +137,7 @@ def test_a_build_that_fails_half_way_leaves_nothing(
     monkeypatch.setattr(debian, "build_image", fail)
     with pytest.raises(expected):
         store.ensure(paths, GUEST, UNWATCHED)
-    assert (folders(paths), store.find(paths, GUEST)) == ([], None)
+    assert (folders(paths), store.find_image(paths, GUEST)) == ([], None)
     monkeypatch.setattr(debian, "build_image", build_well)
     assert store.ensure(paths, GUEST, UNWATCHED).disk.exists()
 
@@ -222,9 +222,9 @@ def test_the_disk_that_was_imported_last_is_the_guest_s(
     make_disk(other, 2048)
     guest = definitions.guest(CLOUD)
     new = store.import_file(paths, guest, other, UNWATCHED)
-    assert store.find(paths, guest) == new
+    assert store.find_image(paths, guest) == new
     again = store.import_file(paths, guest, file, UNWATCHED)
-    assert (again.folder, store.find(paths, guest)) == (imported.folder, again)
+    assert (again.folder, store.find_image(paths, guest)) == (imported.folder, again)
     store.check(again)
 
 
@@ -254,7 +254,7 @@ def test_a_disk_other_than_the_pinned_one_is_not_imported(paths: Paths, root: Pa
 def test_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> None:
     pin(root, CLOUD, "20261101-2300", f"sha512:{compute_digest(file, 'sha512')}")
     guest = catalog.load_catalog().guest(CLOUD)
-    assert store.import_file(paths, guest, file, UNWATCHED) == store.find(paths, guest)
+    assert store.import_file(paths, guest, file, UNWATCHED) == store.find_image(paths, guest)
 
 
 def test_a_full_disk_is_said_and_nothing_is_kept(
@@ -292,7 +292,7 @@ def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
     assert wrong[imported.folder] == ""
     assert wrong[built.folder].startswith(f"{name} was changed: its sha256 is ")
     assert f"set aside as {paths.images}/.changed-" in wrong[built.folder]
-    assert store.find(paths, definitions.guest("debian-13")) is None
+    assert store.find_image(paths, definitions.guest("debian-13")) is None
     assert store.any_image(paths) is None
     rebuilt = store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
     assert rebuilt.disk.read_text() == "content of disk.qcow2"

@@ -68,7 +68,7 @@ def published(
 def pulled(published: None, own: Paths) -> BaseImage:
     """By the command line."""
     assert invoke("images", "pull", UBUNTU, LACKING)[0] == 0
-    image = store.find(own, guest(UBUNTU))
+    image = store.find_image(own, guest(UBUNTU))
     assert image is not None
     return image
 

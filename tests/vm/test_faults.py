@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_while_building_keeps_nothing(
     paths = Paths(cache=small_disk / "cache", state=small_disk / "state")
     with pytest.raises(LabError, match="the disk filled up"):
         store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
-    assert store.find(paths, definitions.guest("debian-13")) is None
+    assert store.find_image(paths, definitions.guest("debian-13")) is None
     assert [path for path in paths.images.iterdir() if path.is_dir()] == []
 
 
@@ -257,7 +257,7 @@ def test_a_killed_build_is_never_taken_for_whole_or_left_there(home: Path, defin
     builders = psutil.Process(started.pid).children(recursive=True)
     os.killpg(started.pid, signal.SIGKILL)
     started.wait(10)
-    assert store.find(own, guest) is None
+    assert store.find_image(own, guest) is None
     # They are told that the lab has died, and remove what they can.
     psutil.wait_procs(builders, timeout=60)
     # A whole build would take a minute, and only begin with what `lab clean` does.
