@@ -146,12 +146,12 @@ def find_image(paths: Paths, guest: Guest) -> BaseImage | None:
     if guest.only_image:
         image = by_content(paths, guest.only_image)
     else:
-        image = made_from(paths, guest.name, inputs_digest(guest))
+        image = find_made_image(paths, guest.name, inputs_digest(guest))
     firmware = guest.image.firmware if isinstance(guest.image, CloudImage) else None
     return replace(image, firmware=firmware) if image else None
 
 
-def made_from(paths: Paths, guest: str, inputs: str) -> BaseImage | None:
+def find_made_image(paths: Paths, guest: str, inputs: str) -> BaseImage | None:
     """Return the newest image of a guest that was made from these inputs, if one is stored.
 
     Those that this host made come before those from other hosts.

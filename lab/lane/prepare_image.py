@@ -188,7 +188,7 @@ def find(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
     """
     if image.firmware is None or image.manifest.base:
         return image
-    prepared = store.made_from(paths, guest.name, inputs_digest(guest, image))
+    prepared = store.find_made_image(paths, guest.name, inputs_digest(guest, image))
     if prepared is None:
         return None
     store.check(prepared)
