@@ -83,7 +83,7 @@ def await_image(
     # While this lock is held, the folder is not one that a dead lab left.
     lock = paths.make(paths.images) / f"{name}.lock"
     with hold_lock(lock, ARRIVE_SECONDS, "this image to arrive", UNWATCHED):
-        if store.by_content(paths, manifest.digest):
+        if store.find_image_by_content(paths, manifest.digest):
             return
         arriving = paths.images / f".partial-{name}"
         shutil.rmtree(arriving, ignore_errors=True)

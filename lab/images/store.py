@@ -144,7 +144,7 @@ def find_image(paths: Paths, guest: Guest) -> BaseImage | None:
     If the guest names its one image, only that will do, whatever it was made from.
     """
     if guest.only_image:
-        image = by_content(paths, guest.only_image)
+        image = find_image_by_content(paths, guest.only_image)
     else:
         image = find_made_image(paths, guest.name, inputs_digest(guest))
     firmware = guest.image.firmware if isinstance(guest.image, CloudImage) else None
@@ -164,7 +164,7 @@ def find_made_image(paths: Paths, guest: str, inputs: str) -> BaseImage | None:
     return max(matches, key=lambda image: (not _is_received(image), image.manifest.built), default=None)
 
 
-def by_content(paths: Paths, digest: str) -> BaseImage | None:
+def find_image_by_content(paths: Paths, digest: str) -> BaseImage | None:
     """Return the stored image with this content."""
     return next((image for image in list_images(paths) if image.manifest.digest == digest), None)
 
@@ -413,7 +413,7 @@ def receive(paths: Paths, sent: ImageManifest, bring: Bring, task: Task, *, orig
     name = f"{RECEIVED}{sent.guest}-{sent.inputs[:16]}-{sent.digest[:16]}"
     lock = paths.make(paths.images) / f"{name}.lock"
     with hold_lock(lock, RECEIVE_SECONDS, "this image to arrive", task):
-        if image := by_content(paths, sent.digest):
+        if image := find_image_by_content(paths, sent.digest):
             check(image)
             return image
 

@@ -57,7 +57,7 @@ def test_an_image_arrives_whole_and_stands_beside_one_built_here(here: Paths, se
     assert receive(here, sent, damage=b"x").folder == made.folder
     own = put_image(here, GUEST, kib=2048)
     assert store.find_image(here, GUEST) == own
-    assert store.by_content(here, sent.manifest.digest) == made
+    assert store.find_image_by_content(here, sent.manifest.digest) == made
 
 
 def test_of_a_damaged_image_nothing_is_stored(here: Paths, sent: BaseImage) -> None:
@@ -73,7 +73,7 @@ def test_a_host_keeps_the_image_that_arrived_and_nothing_beside_it(here: Paths, 
             shutil.copyfile(sent.folder / name, Path(folder) / name)
 
     images.await_image(here, sent.manifest, ask, threading.Event())
-    image = store.by_content(here, sent.manifest.digest)
+    image = store.find_image_by_content(here, sent.manifest.digest)
     assert image and list(here.images.iterdir()) == [image.folder]
 
 
@@ -95,7 +95,7 @@ def test_an_image_is_waited_for_until_its_last_byte(
     stop = threading.Event()
     monkeypatch.setattr(stop, "wait", wait)
     images.await_image(here, sent.manifest, lambda folder: copy(Path(folder), -1), stop)
-    assert store.by_content(here, sent.manifest.digest)
+    assert store.find_image_by_content(here, sent.manifest.digest)
 
 
 def test_a_host_is_told_why_an_image_does_not_come(here: Paths, sent: BaseImage) -> None:
