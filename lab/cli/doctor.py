@@ -212,7 +212,7 @@ def _acceleration(examination: Examination) -> str:
     if examination.again:
         paths.acceleration.unlink(missing_ok=True)
     verdict = acceleration.cached(daemon, paths)
-    if verdict is None and (image := store.any_image(paths)):
+    if verdict is None and (image := store.find_any_image(paths)):
         verdict = acceleration.decide(daemon, paths, image, UNWATCHED)
     if verdict is None:
         raise NotMet(
@@ -251,7 +251,7 @@ def _machine(examination: Examination) -> str:
     verdict = acceleration.cached(daemon, paths)
     try:
         with throwaway.machine(
-            daemon, paths, kvm=verdict is not None and verdict.kvm, image=store.any_image(paths)
+            daemon, paths, kvm=verdict is not None and verdict.kvm, image=store.find_any_image(paths)
         ):
             return "libvirt starts a machine, and QEMU opens its port on 127.0.0.1"
     except libvirt.libvirtError as error:

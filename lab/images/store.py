@@ -169,7 +169,7 @@ def find_image_by_content(paths: Paths, digest: str) -> BaseImage | None:
     return next((image for image in list_images(paths) if image.manifest.digest == digest), None)
 
 
-def any_image(paths: Paths) -> BaseImage | None:
+def find_any_image(paths: Paths) -> BaseImage | None:
     """Return any stored image of this host's architecture that has a kernel, which is its guest's own."""
     return next(
         (

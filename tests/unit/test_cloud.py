@@ -120,7 +120,7 @@ def test_a_disk_is_kept_under_its_digest_read_only_and_is_not_fetched_again(
     assert image.manifest.source == f"{mirror.url}{path_of(published)}"
     # It has no kernel to try KVM with.
     firmware = Firmware.UEFI if published.arch == "aarch64" else Firmware.BIOS
-    assert (image.firmware, store.any_image(paths)) == (firmware, None)
+    assert (image.firmware, store.find_any_image(paths)) == (firmware, None)
     assert image.architecture is published.architecture
     assert {file.stat().st_mode & 0o777 for file in image.folder.iterdir()} == {0o444}
     assert left(paths) == [image.folder.name]

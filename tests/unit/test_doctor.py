@@ -336,7 +336,7 @@ def test_emulation_is_told_with_its_measured_speed(paths: Paths, monkeypatch: py
 
 def test_no_machine_tells_nothing_of_kvm_and_the_clock(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "library", lambda: Path("/library"))
-    monkeypatch.setattr(store, "any_image", lambda paths: base_image(paths.images))
+    monkeypatch.setattr(store, "find_any_image", lambda paths: base_image(paths.images))
     for what in ("acceleration", "clock"):
         line = ask(paths, what, Daemon(refuses={"qemu": "no room", "kvm": "no room"}))
         assert (line.state, line.mend) == (RequirementState.UNKNOWN, "see the line `machine`")
@@ -348,7 +348,7 @@ def test_no_machine_tells_nothing_of_kvm_and_the_clock(paths: Paths, monkeypatch
 def test_a_machine_is_tried_with_what_a_lane_s_has_and_nothing_of_it_is_left(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, kvm: bool | None, kind: str
 ) -> None:
-    monkeypatch.setattr(store, "any_image", lambda paths: base_image(paths.images))
+    monkeypatch.setattr(store, "find_any_image", lambda paths: base_image(paths.images))
     monkeypatch.setattr(disk, "create_overlay", lambda overlay, _backing: overlay.touch())
     monkeypatch.setattr(acceleration, "cached", lambda *_: None if kvm is None else Acceleration(kvm, ""))
     daemon = Daemon()

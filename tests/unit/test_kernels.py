@@ -561,7 +561,7 @@ def test_a_stored_image_with_another_kernel_is_found_by_its_guest_alone(paths: P
     assert store.find_image(paths, KNOWN.guest("debian-13")) is None
     assert prepare_image.is_ready(paths, guest)
     # It says nothing about this host.
-    assert store.any_image(paths) is None
+    assert store.find_any_image(paths) is None
     assert not image.has_own_kernel
 
 

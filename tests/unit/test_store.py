@@ -80,7 +80,7 @@ def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: 
     image = store.ensure(paths, GUEST, UNWATCHED)
     building.setattr(debian, "build_image", None)
     assert store.find_image(paths, GUEST) == store.ensure(paths, GUEST, UNWATCHED) == image
-    assert store.any_image(paths) is not None
+    assert store.find_any_image(paths) is not None
     assert {file.name for file in image.folder.iterdir()} == {*debian.FILES, "manifest.json"}
     assert {file.stat().st_mode & 0o777 for file in image.folder.iterdir()} == {0o444}
     assert image.manifest.disk_sha256 == hash_file(image.disk)
@@ -96,7 +96,7 @@ def test_no_image_without_whole_manifest(paths: Paths, building: pytest.MonkeyPa
     if text is not None:
         manifest.write_text(text)
     assert store.find_image(paths, GUEST) is None
-    assert store.any_image(paths) is None
+    assert store.find_any_image(paths) is None
     assert [unused.path for unused in upkeep.prune(paths, KNOWN, dry_run=True)] == [built.folder]
     assert store.ensure(paths, GUEST, UNWATCHED).folder == built.folder
     assert store.find_image(paths, GUEST)
@@ -107,7 +107,7 @@ def test_what_a_killed_build_left_is_removed_by_the_next(paths: Paths, building:
     partial = image.folder.with_name(f".partial-{image.folder.name}")
     image.folder.rename(partial)
     (partial / "build-abc").mkdir()
-    assert (store.find_image(paths, GUEST), store.any_image(paths)) == (None, None)
+    assert (store.find_image(paths, GUEST), store.find_any_image(paths)) == (None, None)
     assert store.ensure(paths, GUEST, UNWATCHED).folder == image.folder
     assert folders(paths) == [image.folder.name]
     assert not (image.folder / "build-abc").exists()
@@ -293,7 +293,7 @@ def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
     assert wrong[built.folder].startswith(f"{name} was changed: its sha256 is ")
     assert f"set aside as {paths.images}/.changed-" in wrong[built.folder]
     assert store.find_image(paths, definitions.guest("debian-13")) is None
-    assert store.any_image(paths) is None
+    assert store.find_any_image(paths) is None
     rebuilt = store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
     assert rebuilt.disk.read_text() == "content of disk.qcow2"
     assert [problem for _, problem in upkeep.verify(paths)] == ["", ""]
