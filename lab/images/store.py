@@ -146,7 +146,7 @@ def find_image(paths: Paths, guest: Guest) -> BaseImage | None:
     if guest.only_image:
         image = find_image_by_content(paths, guest.only_image)
     else:
-        image = find_made_image(paths, guest.name, inputs_digest(guest))
+        image = find_made_image(paths, guest.name, compute_inputs_digest(guest))
     firmware = guest.image.firmware if isinstance(guest.image, CloudImage) else None
     return replace(image, firmware=firmware) if image else None
 
@@ -185,7 +185,7 @@ def _is_received(image: BaseImage) -> bool:
     return image.folder.name.startswith(RECEIVED)
 
 
-def inputs_digest(guest: Guest) -> str:
+def compute_inputs_digest(guest: Guest) -> str:
     """Return the SHA-256 of everything that determines an image's content, except the state of the mirror."""
     image = guest.image
     if isinstance(image, CloudImage):
@@ -239,7 +239,7 @@ def ensure(paths: Paths, guest: Guest, task: Task, *, offline: bool = False) -> 
 def _build(paths: Paths, guest: Guest, task: Task) -> BaseImage:
     """Build the image, unless another lab does so meanwhile."""
     assert isinstance(guest.image, DebianImage)
-    image, inputs = guest.image, inputs_digest(guest)
+    image, inputs = guest.image, compute_inputs_digest(guest)
     folder = paths.make(paths.images) / f"{guest.name}-{inputs[:16]}"
     seconds = BUILD_SECONDS * (1 if guest.architecture.is_hosts else FOREIGN_FACTOR)
     with hold_lock(folder.with_name(f"{folder.name}.lock"), seconds, "this image to be built", task):
@@ -297,7 +297,7 @@ def import_file(paths: Paths, guest: Guest, file: Path, task: Task) -> BaseImage
 
 def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: float, task: Task) -> BaseImage:
     """Move a verified disk into the store as the guest's image, unless it is that already."""
-    digest_of_disk, inputs = hash_file(file), inputs_digest(guest)
+    digest_of_disk, inputs = hash_file(file), compute_inputs_digest(guest)
     folder = paths.make(paths.images) / f"{guest.name}-{digest_of_disk[:16]}"
 
     def fill(partial: Path) -> None:

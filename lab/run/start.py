@@ -178,7 +178,7 @@ def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
     by_name: dict[str, str] = {}
     for cell in cells:
         guest, variant = cell.guest, cell.variant
-        by_name[f"guest {guest.name}"] = _digest(guest.model_dump_json(), store.inputs_digest(guest))
+        by_name[f"guest {guest.name}"] = _digest(guest.model_dump_json(), store.compute_inputs_digest(guest))
         by_name[f"variant {variant.name}"] = _variant_digest(variant)
         by_name[f"suite {cell.suite.name}"] = _digest(*cell.suite.texts())
     if options.experiments is not ExperimentPolicy.NEVER:

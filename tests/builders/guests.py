@@ -45,7 +45,7 @@ def put_image(paths: Paths, guest: catalog.Guest, *, kib: int = 1024) -> BaseIma
         (folder / "initrd").write_bytes(b"1" * INITRD_BYTES)
         return 1.0
 
-    inputs = store.inputs_digest(guest)
+    inputs = store.compute_inputs_digest(guest)
     folder = paths.make(paths.images) / f"{guest.name}-{inputs[:16]}"
     return store.place(folder, guest.name, inputs, "built for a test", fill)
 

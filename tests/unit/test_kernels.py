@@ -242,7 +242,7 @@ def test_a_guest_with_another_kernel_is_a_guest_of_its_own() -> None:
     assert guest.kernel == kernels.parse_kernel(RT)
     assert RT in guest.title
     assert RT in guest.image.origin
-    assert store.inputs_digest(guest) != store.inputs_digest(own)
+    assert store.compute_inputs_digest(guest) != store.compute_inputs_digest(own)
     # Packages of a run under load are added to it.
     assert guest.with_packages("stress-ng").kernel == guest.kernel
 

@@ -70,7 +70,7 @@ def with_image(**changes: Any) -> catalog.Guest:
     ],
 )
 def test_an_image_of_another_definition_is_another_image(guest: catalog.Guest, is_same: bool) -> None:
-    assert (store.inputs_digest(guest) == store.inputs_digest(GUEST)) is is_same
+    assert (store.compute_inputs_digest(guest) == store.compute_inputs_digest(GUEST)) is is_same
 
 
 def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: pytest.MonkeyPatch) -> None:
@@ -84,8 +84,8 @@ def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: 
     assert {file.name for file in image.folder.iterdir()} == {*debian.FILES, "manifest.json"}
     assert {file.stat().st_mode & 0o777 for file in image.folder.iterdir()} == {0o444}
     assert image.manifest.disk_sha256 == hash_file(image.disk)
-    assert image.manifest.inputs == store.inputs_digest(GUEST)
-    assert image.folder.name == f"debian-13-{store.inputs_digest(GUEST)[:16]}"
+    assert image.manifest.inputs == store.compute_inputs_digest(GUEST)
+    assert image.folder.name == f"debian-13-{store.compute_inputs_digest(GUEST)[:16]}"
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"guest": "debian-13", "more": 1}'])

@@ -108,12 +108,12 @@ def test_only_runs_under_load_have_an_image_with_stress_ng(name: str) -> None:
     assert digests(loaded.guest) != digests(guest)
     if name != "debian-13":
         # The distribution's own disk is the same.
-        assert store.inputs_digest(loaded.guest) == store.inputs_digest(guest)
+        assert store.compute_inputs_digest(loaded.guest) == store.compute_inputs_digest(guest)
 
 
 def digests(guest: Guest) -> tuple[str, str]:
     image = base_image(Path("/store/image"))
-    return store.inputs_digest(guest), prepare_image.inputs_digest(guest, image)
+    return store.compute_inputs_digest(guest), prepare_image.inputs_digest(guest, image)
 
 
 def test_a_cell_under_load_is_not_compared_as_one_without() -> None:
