@@ -193,7 +193,7 @@ def compute_inputs_digest(guest: Guest) -> str:
     return hashlib.sha256(debian.collect_debian_inputs(image, guest.architecture)).hexdigest()
 
 
-def check(image: BaseImage) -> None:
+def check_image(image: BaseImage) -> None:
     """Raise ImageNotAvailable if a file of the image changed since it was stored.
 
     Every lane calls this, so a file is read only if its size or time differs.
@@ -222,7 +222,7 @@ def ensure(paths: Paths, guest: Guest, task: Task, *, offline: bool = False) -> 
     LabError when a build fails; nothing is stored then.
     """
     if image := find_image(paths, guest):
-        check(image)
+        check_image(image)
         return image
     if guest.only_image:
         raise ImageNotAvailable(f"the image that the run uses is not in the store: {guest.only_image[:16]}")
@@ -268,7 +268,7 @@ def update(paths: Paths, guest: Guest, task: Task) -> BaseImage:
         stored = find_image(paths, guest)
         # Manifests have the SHA-256. If the distribution has another digest, it is part of the definition.
         if stored and (published.algorithm != "sha256" or published.digest == stored.manifest.disk_sha256):
-            check(stored)
+            check_image(stored)
             return stored
         file = cloud.fetch_disk(published, paths.downloads, task)
         return _store_disk(paths, guest, file, published.url, started, task)
@@ -306,7 +306,7 @@ def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: fl
     with hold_lock(folder.with_name(f"{folder.name}.lock"), BUILD_SECONDS, "this image to be stored", task):
         used = find_image(paths, guest)
         if used and used.manifest.disk_sha256 == digest_of_disk:
-            check(used)
+            check_image(used)
             return used
         image = place(folder, guest.name, inputs, source, fill, arch=guest.arch, started=started)
     return replace(image, firmware=cloud_image(guest).firmware)
@@ -414,7 +414,7 @@ def receive(paths: Paths, sent: ImageManifest, bring: Bring, task: Task, *, orig
     lock = paths.make(paths.images) / f"{name}.lock"
     with hold_lock(lock, RECEIVE_SECONDS, "this image to arrive", task):
         if image := find_image_by_content(paths, sent.digest):
-            check(image)
+            check_image(image)
             return image
 
         def fill(partial: Path) -> None:

@@ -191,7 +191,7 @@ def find(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
     prepared = store.find_made_image(paths, guest.name, inputs_digest(guest, image))
     if prepared is None:
         return None
-    store.check(prepared)
+    store.check_image(prepared)
     return replace(prepared, firmware=image.firmware)
 
 

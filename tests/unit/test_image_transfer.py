@@ -50,7 +50,7 @@ def test_an_image_arrives_whole_and_stands_beside_one_built_here(here: Paths, se
     made = receive(here, sent)
     assert made.manifest.digest == sent.manifest.digest
     assert made.manifest.source == "built for a test; from host one"
-    store.check(made)
+    store.check_image(made)
     image = store.find_image(here, GUEST)
     assert image and image.folder == made.folder
     # It is not brought again.

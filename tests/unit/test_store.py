@@ -225,7 +225,7 @@ def test_the_disk_that_was_imported_last_is_the_guest_s(
     assert store.find_image(paths, guest) == new
     again = store.import_file(paths, guest, file, UNWATCHED)
     assert (again.folder, store.find_image(paths, guest)) == (imported.folder, again)
-    store.check(again)
+    store.check_image(again)
 
 
 @pytest.mark.parametrize(
