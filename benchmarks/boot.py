@@ -111,7 +111,9 @@ def run(guest_name: str, folders: Sequence[Path], build: str, rounds: int) -> di
     paths = Paths.default()
     guest = catalog.load_catalog().guest(guest_name)
     with connection(default_uri()) as opened:
-        wanted = folders or [store.ensure(paths, guest, Task(lambda progress: print(progress.text))).folder]
+        wanted = folders or [
+            store.ensure_image(paths, guest, Task(lambda progress: print(progress.text))).folder
+        ]
         found = {folder.name: Measured() for folder in wanted}
         for number in range(rounds):
             for folder in wanted:

@@ -168,7 +168,7 @@ def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: 
                 )
             image = store.update(lab.paths, moved, task)
         else:
-            image = store.ensure(lab.paths, guest, task, offline=offline)
+            image = store.ensure_image(lab.paths, guest, task, offline=offline)
     if old_image and old_image.folder != image.folder:
         output.print_line(f"{guest.name}: {_build_of(old_image)} -> {_build_of(image)}")
     else:

@@ -215,7 +215,7 @@ def check_image(image: BaseImage) -> None:
 # -- making
 
 
-def ensure(paths: Paths, guest: Guest, task: Task, *, offline: bool = False) -> BaseImage:
+def ensure_image(paths: Paths, guest: Guest, task: Task, *, offline: bool = False) -> BaseImage:
     """Return the guest's image; build or download it first if it is not stored. Two labs at once do this once.
 
     `task` sees how far that is; `offline` forbids use of the network. Raises ImageNotAvailable, and

@@ -184,7 +184,7 @@ def ready(
     """
     with connection_for_lanes(uri) as connection, scratch.make_temporary_folder() as folder:
         task = Task(show)
-        image = store.ensure(paths, cell.guest, task)
+        image = store.ensure_image(paths, cell.guest, task)
         guest_acceleration = acceleration.decide(connection, paths, image, task)
         processors = Processors(os.cpu_count() or 1)
         preparation = Preparation(connection, paths, guest_acceleration, task, processors)

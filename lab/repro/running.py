@@ -70,7 +70,7 @@ class Runner:
         def has_image(guest: Guest) -> bool:
             self.say(f"looking for the image of {guest.name}")
             try:
-                store.ensure(self.paths, guest, UNWATCHED)
+                store.ensure_image(self.paths, guest, UNWATCHED)
             except ImageNotAvailable as error:
                 self.say(f"image not available: {error.args[0]}")
                 return False

@@ -110,7 +110,7 @@ class Worker:
             # To build an image keeps a processor busy as long as a boot does.
             is_built_now = isinstance(guest.image, DebianImage) and not store.find_image(work.paths, guest)
             with work.processors.hold(1, lambda: task.show(wait)) if is_built_now else nullcontext():
-                image = store.ensure(work.paths, guest, task)
+                image = store.ensure_image(work.paths, guest, task)
         except LabError as error:
             self.decisions.decide_without_image(self._drop_all(), guest.name, error)
             return

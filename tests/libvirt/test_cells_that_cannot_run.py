@@ -76,7 +76,7 @@ def test_cloud_guests_need_a_network(lab: Lab, image: BaseImage, monkeypatch: py
         return image
 
     servers = {"cloud-images.ubuntu.com": "no route", "download.fedoraproject.org": "no name"}
-    monkeypatch.setattr(store, "ensure", ensure)
+    monkeypatch.setattr(store, "ensure_image", ensure)
     monkeypatch.setattr(download, "find_unreachable_hosts", lambda _urls: servers)
     run = lab.run(guests=[*CLOUD, "debian-13"], variants=["stock"], retries=3)
     assert statuses(run) == {**{name: ["not-run"] for name in CLOUD}, "debian-13": ["pass"]}
@@ -93,7 +93,7 @@ def test_cloud_guests_need_a_network(lab: Lab, image: BaseImage, monkeypatch: py
 
 def test_offline_no_server_is_asked(lab: Lab, image: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "find_unreachable_hosts", never)
-    monkeypatch.setattr(store, "ensure", never)
+    monkeypatch.setattr(store, "ensure_image", never)
     monkeypatch.setattr(store, "find_image", lambda _paths, guest: image if guest.name == "fedora-44" else None)
     monkeypatch.setattr(prepare_image, "is_ready", lambda _paths, _guest: False)
     run = lab.run(guests=["debian-13", *CLOUD[:2]], variants=["stock"], offline=True)

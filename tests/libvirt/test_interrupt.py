@@ -66,7 +66,7 @@ def test_an_interrupt_before_its_cells_are_run_is_no_fault_of_theirs(
         until_given_up(running.lane.check_wanted)
 
     if step == "image":
-        monkeypatch.setattr(store, "ensure", build)
+        monkeypatch.setattr(store, "ensure_image", build)
     elif step == "preparation":
         monkeypatch.setattr(prepare_image, "ensure", prepare)
     else:

@@ -91,7 +91,7 @@ def test_a_fault_costs_the_cells_that_it_keeps_from_running_a_second_try_where_t
     tries: int,
 ) -> None:
     if step == "image":
-        monkeypatch.setattr(store, "ensure", failing(error, times, lambda *_: image))
+        monkeypatch.setattr(store, "ensure_image", failing(error, times, lambda *_: image))
     elif step == "preparation":
         monkeypatch.setattr(prepare_image, "ensure", failing(error, times, lambda *_: image))
     elif step == "boot":

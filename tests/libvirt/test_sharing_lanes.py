@@ -68,6 +68,6 @@ def test_an_image_waits_for_a_processor(lab: Lab, image: BaseImage, monkeypatch:
         building.remove(guest.name)
         return image
 
-    monkeypatch.setattr(store, "ensure", build)
+    monkeypatch.setattr(store, "ensure_image", build)
     assert statuses(lab.run(processors=1)) == PASSED
     assert most == [1, 1]

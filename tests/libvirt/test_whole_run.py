@@ -61,7 +61,7 @@ def test_on_a_host_of_arm64_some_guests_have_kvm_and_others_are_emulated(
         decided.append((f"{kind.get('arch')} {how.name}", how.speed.factor, how.processors(2)))
 
     lab.boot = boot
-    monkeypatch.setattr(store, "ensure", ensure)
+    monkeypatch.setattr(store, "ensure_image", ensure)
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(clock, "library", lambda: None)
     monkeypatch.setattr(domain, "check_emulator", lambda *_: None)

@@ -175,7 +175,7 @@ def test_what_is_going_on_is_no_markup_and_an_interrupt_is_told(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(shell, "ready", say_and_end)
-    monkeypatch.setattr(store, "ensure", say_and_end)
+    monkeypatch.setattr(store, "ensure_image", say_and_end)
     assert "interrupted" in run_lab(130, *line)
 
 

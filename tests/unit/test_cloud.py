@@ -113,7 +113,7 @@ def test_a_disk_is_kept_under_its_digest_read_only_and_is_not_fetched_again(
     mirror: Mirror, publish: Publish, paths: Paths, disk: bytes, name: str
 ) -> None:
     published = publish(name)
-    image = store.ensure(paths, published, UNWATCHED)
+    image = store.ensure_image(paths, published, UNWATCHED)
     digest = hashlib.sha256(disk).hexdigest()
     assert image.disk.read_bytes() == disk
     assert (image.folder.name, image.manifest.disk_sha256) == (f"{name}-{digest[:16]}", digest)
@@ -127,8 +127,8 @@ def test_a_disk_is_kept_under_its_digest_read_only_and_is_not_fetched_again(
     mirror.requests.clear()
     # A file that only looks changed is read.
     os.utime(image.disk, ns=(0, 0))
-    assert store.find_image(paths, published) == store.ensure(paths, published, UNWATCHED) == image
-    assert store.ensure(paths, published, UNWATCHED, offline=True) == image
+    assert store.find_image(paths, published) == store.ensure_image(paths, published, UNWATCHED) == image
+    assert store.ensure_image(paths, published, UNWATCHED, offline=True) == image
     assert mirror.requests == []
     # An update asks for signed checksums; the disk is the one that is there.
     assert store.update(paths, published, UNWATCHED) == image
@@ -216,14 +216,14 @@ def test_a_disk_that_is_not_vouched_for_is_refused_and_nothing_of_it_is_kept(
     published = publish(name)
     fault(mirror, published, keys, tmp_path)
     with pytest.raises(ImageNotAvailable) as error:
-        store.ensure(paths, published, UNWATCHED)
+        store.ensure_image(paths, published, UNWATCHED)
     image = path_of(published).rpartition("/")[2]
     assert reason.replace("HOST", mirror.host).replace("IMAGE", image) in str(error.value.args[0])
     assert (left(paths), store.find_image(paths, published)) == ([], None)
     # Once it is right, it is taken.
     mirror.faults.clear()
     mirror.publish(published, disk, keys["good"])
-    assert store.ensure(paths, published, UNWATCHED).disk.read_bytes() == disk
+    assert store.ensure_image(paths, published, UNWATCHED).disk.read_bytes() == disk
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_every_way_to_write_a_checksum_of_the_disk_is_read_and_nothing_else(line
 
 def test_an_unsigned_disk_needs_a_pinned_digest(mirror: Mirror, root: Path, paths: Paths) -> None:
     with pytest.raises(ImageNotAvailable, match="no digest is pinned yet, and the distribution") as error:
-        store.ensure(paths, guest(DEBIAN), UNWATCHED)
+        store.ensure_image(paths, guest(DEBIAN), UNWATCHED)
     assert f"lab images import FILE --as {DEBIAN}" in (error.value.hint or "")
     assert mirror.requests == []
 
@@ -259,7 +259,7 @@ def test_an_unsigned_disk_needs_a_pinned_digest(mirror: Mirror, root: Path, path
 def test_offline_the_network_is_left_alone(mirror: Mirror, publish: Publish, paths: Paths, name: str) -> None:
     publish(UBUNTU)
     with pytest.raises(ImageNotAvailable, match="not in the store, and --offline forbids fetching it"):
-        store.ensure(paths, guest(name), UNWATCHED, offline=True)
+        store.ensure_image(paths, guest(name), UNWATCHED, offline=True)
     assert (mirror.requests, left(paths)) == ([], [])
 
 
@@ -269,11 +269,11 @@ def test_offline_the_network_is_left_alone(mirror: Mirror, publish: Publish, pat
 @pytest.mark.parametrize("is_gone", [False, True])
 def test_a_disk_that_changed_is_not_used(publish: Publish, paths: Paths, disk: bytes, is_gone: bool) -> None:
     published = publish(UBUNTU)
-    image = store.ensure(paths, published, UNWATCHED)
+    image = store.ensure_image(paths, published, UNWATCHED)
     image.disk.unlink()
     if not is_gone:
         image.disk.write_bytes(disk[:-1] + b"?")
-    for use in (store.ensure, store.update):
+    for use in (store.ensure_image, store.update):
         with pytest.raises(ImageNotAvailable, match=f"{image.disk} was changed since it was stored") as error:
             use(paths, published, UNWATCHED)
         assert "lab images verify" in (error.value.hint or "")
@@ -281,23 +281,23 @@ def test_a_disk_that_changed_is_not_used(publish: Publish, paths: Paths, disk: b
 
 def test_a_newer_build_has_to_be_asked_for(mirror: Mirror, publish: Publish, paths: Paths, disk: bytes) -> None:
     published = publish(UBUNTU)
-    old = store.ensure(paths, published, UNWATCHED)
+    old = store.ensure_image(paths, published, UNWATCHED)
     newer = disk + bytes(512)
     publish(UBUNTU, content=newer, key="another")
     mirror.requests.clear()
-    assert store.ensure(paths, published, UNWATCHED) == old
+    assert store.ensure_image(paths, published, UNWATCHED) == old
     assert mirror.requests == []
     with pytest.raises(ImageNotAvailable, match="another key"):
         store.update(paths, published, UNWATCHED)
-    assert store.ensure(paths, published, UNWATCHED) == old
+    assert store.ensure_image(paths, published, UNWATCHED) == old
     publish(UBUNTU, content=newer)
     new = store.update(paths, published, UNWATCHED)
     assert (new.disk.read_bytes(), old.disk.read_bytes()) == (newer, disk)
-    assert store.find_image(paths, published) == store.ensure(paths, published, UNWATCHED) == new
+    assert store.find_image(paths, published) == store.ensure_image(paths, published, UNWATCHED) == new
 
 
 def test_a_disk_of_another_definition_does_not_count(publish: Publish, paths: Paths, root: Path) -> None:
-    store.ensure(paths, publish(UBUNTU), UNWATCHED)
+    store.ensure_image(paths, publish(UBUNTU), UNWATCHED)
     file = root / "images" / "pins" / "pins.toml"
     file.write_text(file.read_text().replace('"release-20260926"', '"release-20261101"'))
     loading.load_catalog.cache_clear()  # As another process sees it.
@@ -308,8 +308,8 @@ def test_two_guests_with_one_disk_have_an_image_each(publish: Publish, paths: Pa
     text = (root / "images" / f"{UBUNTU}.toml").read_text()
     text = text.replace("builds = ", 'build = "release-20260926"\nbuilds = ')
     (root / "images" / f"{UBUNTU}-uefi.toml").write_text(text.replace('"bios"', '"uefi"'))
-    bios = store.ensure(paths, publish(UBUNTU), UNWATCHED)
-    uefi = store.ensure(paths, guest(f"{UBUNTU}-uefi"), UNWATCHED)
+    bios = store.ensure_image(paths, publish(UBUNTU), UNWATCHED)
+    uefi = store.ensure_image(paths, guest(f"{UBUNTU}-uefi"), UNWATCHED)
     assert uefi.folder != bios.folder
     assert (bios.firmware, uefi.firmware) == (Firmware.BIOS, Firmware.UEFI)
     assert [store.find_image(paths, guest(name)) for name in (UBUNTU, f"{UBUNTU}-uefi")] == [bios, uefi]
@@ -324,7 +324,7 @@ def test_two_labs_download_a_disk_once(mirror: Mirror, publish: Publish, paths: 
         well(request, body)
 
     mirror.faults[path_of(published)] = [slow]
-    first, second = labs.run(lambda task: store.ensure(paths, published, task))
+    first, second = labs.run(lambda task: store.ensure_image(paths, published, task))
     assert (first, requested(mirror).count(path_of(published))) == (second, 1)
 
 

@@ -185,7 +185,7 @@ def test_a_failed_build_says_why_and_leaves_nothing(
 ) -> None:
     install(program, tmp_path, monkeypatch)
     with pytest.raises(LabError) as error:
-        store.ensure(paths, KNOWN.guest("debian-13"), UNWATCHED)
+        store.ensure_image(paths, KNOWN.guest("debian-13"), UNWATCHED)
     assert message in str(error.value)
     assert hint in (error.value.hint or "")
     assert [entry for entry in paths.images.iterdir() if entry.is_dir()] == []
@@ -197,7 +197,7 @@ def test_a_host_that_runs_no_programs_of_the_guest_s_architecture_is_told_what_d
     install(NO_EMULATION, tmp_path, monkeypatch)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     with pytest.raises(ImageNotAvailable, match="this host runs no programs of arm64, so") as error:
-        store.ensure(paths, KNOWN.guest("debian-12-arm64"), UNWATCHED)
+        store.ensure_image(paths, KNOWN.guest("debian-12-arm64"), UNWATCHED)
     assert "./setup.sh --with=arm64 doctor" in (error.value.hint or "")
     assert [entry for entry in paths.images.iterdir() if entry.is_dir()] == []
 

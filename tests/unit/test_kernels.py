@@ -548,7 +548,7 @@ def test_a_kernel_that_cannot_be_used_is_named_with_a_next_step(
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setattr(debian, "ON_DISK", tmp_path)
     with pytest.raises(LabError) as error:
-        store.ensure(paths, KNOWN.guest(RT_GUEST), UNWATCHED)
+        store.ensure_image(paths, KNOWN.guest(RT_GUEST), UNWATCHED)
     assert expected in str(error.value.args[0])
     assert error.value.hint
     assert "mirror" not in error.value.hint

@@ -122,7 +122,7 @@ def test_two_mirrors_pin_a_digest(mirror: Mirror, other: Mirror, root: Path, pat
     assert (pin["build"], pin["digest"]) == (BUILD, f"sha512:{digest}")
     assert pin["mirrors"] == [mirror.host, other.host]
     mirror.files[path_of(moved)] = disk
-    assert store.ensure(paths, moved, UNWATCHED).disk.read_bytes() == disk
+    assert store.ensure_image(paths, moved, UNWATCHED).disk.read_bytes() == disk
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ class Host:
         self.libvirt = libvirt
         patch = monkeypatch.setattr
         patch(shell, "connection_for_lanes", self._connection(libvirt))
-        patch(store, "ensure", lambda *_: base_image(Path("base")))
+        patch(store, "ensure_image", lambda *_: base_image(Path("base")))
         patch(acceleration, "decide", lambda *_: EMULATION)
         patch(rootfs, "make", self._rootfs)
         patch(running, "open_lane", self._open)

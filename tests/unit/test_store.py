@@ -75,11 +75,11 @@ def test_an_image_of_another_definition_is_another_image(guest: catalog.Guest, i
 
 def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: pytest.MonkeyPatch) -> None:
     # One of an older definition does not count.
-    store.ensure(paths, with_image(packages=["vim"]), UNWATCHED)
+    store.ensure_image(paths, with_image(packages=["vim"]), UNWATCHED)
     assert store.find_image(paths, GUEST) is None
-    image = store.ensure(paths, GUEST, UNWATCHED)
+    image = store.ensure_image(paths, GUEST, UNWATCHED)
     building.setattr(debian, "build_image", None)
-    assert store.find_image(paths, GUEST) == store.ensure(paths, GUEST, UNWATCHED) == image
+    assert store.find_image(paths, GUEST) == store.ensure_image(paths, GUEST, UNWATCHED) == image
     assert store.find_any_image(paths) is not None
     assert {file.name for file in image.folder.iterdir()} == {*debian.FILES, "manifest.json"}
     assert {file.stat().st_mode & 0o777 for file in image.folder.iterdir()} == {0o444}
@@ -90,7 +90,7 @@ def test_a_built_image_is_read_only_and_not_built_again(paths: Paths, building: 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"guest": "debian-13", "more": 1}'])
 def test_no_image_without_whole_manifest(paths: Paths, building: pytest.MonkeyPatch, text: str | None) -> None:
-    built = store.ensure(paths, GUEST, UNWATCHED)
+    built = store.ensure_image(paths, GUEST, UNWATCHED)
     manifest = built.folder / "manifest.json"
     manifest.unlink()
     if text is not None:
@@ -98,17 +98,17 @@ def test_no_image_without_whole_manifest(paths: Paths, building: pytest.MonkeyPa
     assert store.find_image(paths, GUEST) is None
     assert store.find_any_image(paths) is None
     assert [unused.path for unused in upkeep.prune(paths, KNOWN, dry_run=True)] == [built.folder]
-    assert store.ensure(paths, GUEST, UNWATCHED).folder == built.folder
+    assert store.ensure_image(paths, GUEST, UNWATCHED).folder == built.folder
     assert store.find_image(paths, GUEST)
 
 
 def test_what_a_killed_build_left_is_removed_by_the_next(paths: Paths, building: pytest.MonkeyPatch) -> None:
-    image = store.ensure(paths, GUEST, UNWATCHED)
+    image = store.ensure_image(paths, GUEST, UNWATCHED)
     partial = image.folder.with_name(f".partial-{image.folder.name}")
     image.folder.rename(partial)
     (partial / "build-abc").mkdir()
     assert (store.find_image(paths, GUEST), store.find_any_image(paths)) == (None, None)
-    assert store.ensure(paths, GUEST, UNWATCHED).folder == image.folder
+    assert store.ensure_image(paths, GUEST, UNWATCHED).folder == image.folder
     assert folders(paths) == [image.folder.name]
     assert not (image.folder / "build-abc").exists()
 
@@ -116,7 +116,7 @@ def test_what_a_killed_build_left_is_removed_by_the_next(paths: Paths, building:
 def test_too_little_space_is_said_before_anything_is_built(paths: Paths, building: pytest.MonkeyPatch) -> None:
     building.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=2**30))
     with pytest.raises(LabError, match=r"debian-13 needs 3.0 GiB free in .*; there are 1\.0") as error:
-        store.ensure(paths, GUEST, UNWATCHED)
+        store.ensure_image(paths, GUEST, UNWATCHED)
     assert "free some disk space" in (error.value.hint or "")
     assert folders(paths) == []
 
@@ -136,10 +136,10 @@ def test_a_build_that_fails_half_way_leaves_nothing(
 
     monkeypatch.setattr(debian, "build_image", fail)
     with pytest.raises(expected):
-        store.ensure(paths, GUEST, UNWATCHED)
+        store.ensure_image(paths, GUEST, UNWATCHED)
     assert (folders(paths), store.find_image(paths, GUEST)) == ([], None)
     monkeypatch.setattr(debian, "build_image", build_well)
-    assert store.ensure(paths, GUEST, UNWATCHED).disk.exists()
+    assert store.ensure_image(paths, GUEST, UNWATCHED).disk.exists()
 
 
 def test_the_full_disk_is_the_one_written_to(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_the_full_disk_is_the_one_written_to(paths: Paths, monkeypatch: pytest.M
 
     monkeypatch.setattr(debian, "build_image", fail)
     with pytest.raises(LabError, match=rf"No space left on device: {paths.images}/\S+/disk\.qcow2"):
-        store.ensure(paths, GUEST, UNWATCHED)
+        store.ensure_image(paths, GUEST, UNWATCHED)
 
 
 def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_two_labs_at_once_build_an_image_once(paths: Paths, monkeypatch: pytest.
         return build_well(image, out, task, timeout=timeout)
 
     monkeypatch.setattr(debian, "build_image", build)
-    first, second = labs.run(lambda task: store.ensure(paths, GUEST, task))
+    first, second = labs.run(lambda task: store.ensure_image(paths, GUEST, task))
     assert (first, built) == (second, ["trixie"])
 
 
@@ -189,7 +189,7 @@ def file(disk: bytes, tmp_path: Path) -> Path:
 @pytest.fixture
 def built(paths: Paths, definitions: Catalog, monkeypatch: pytest.MonkeyPatch) -> BaseImage:
     monkeypatch.setattr(debian, "build_image", build_well)
-    return store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
+    return store.ensure_image(paths, definitions.guest("debian-13"), UNWATCHED)
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_an_imported_disk_is_the_guest_s_image(
     assert imported.disk.read_bytes() == file.read_bytes()
     assert imported.manifest.disk_sha256 == hash_file(file)
     assert (imported.manifest.source, imported.firmware) == ("imported from mine.qcow2", Firmware.BIOS)
-    assert store.ensure(paths, definitions.guest(CLOUD), UNWATCHED) == imported
+    assert store.ensure_image(paths, definitions.guest(CLOUD), UNWATCHED) == imported
     assert list(paths.downloads.iterdir()) == []
     assert mirror.requests == []
 
@@ -294,7 +294,7 @@ def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
     assert f"set aside as {paths.images}/.changed-" in wrong[built.folder]
     assert store.find_image(paths, definitions.guest("debian-13")) is None
     assert store.find_any_image(paths) is None
-    rebuilt = store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
+    rebuilt = store.ensure_image(paths, definitions.guest("debian-13"), UNWATCHED)
     assert rebuilt.disk.read_text() == "content of disk.qcow2"
     assert [problem for _, problem in upkeep.verify(paths)] == ["", ""]
     (built.folder / name).unlink()

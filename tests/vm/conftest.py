@@ -183,7 +183,7 @@ def folder(request: pytest.FixtureRequest, shared_runs: SharedRuns) -> Path:
 
 @pytest.fixture(scope="session")
 def image(paths: Paths, definitions: Catalog) -> BaseImage:
-    return store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
+    return store.ensure_image(paths, definitions.guest("debian-13"), UNWATCHED)
 
 
 RunCells = Callable[..., RunResult]

@@ -129,7 +129,7 @@ class Host:
 @contextmanager
 def host(paths: Paths, guest: Guest, task: Task) -> Iterator[Host]:
     """The guest, booted, with the clone and all that it needs; nothing of it is left afterwards."""
-    image = store.ensure(paths, guest, task)
+    image = store.ensure_image(paths, guest, task)
     with connection_for_lanes(default_uri()) as opened:
         measured = acceleration.decide(opened, paths, image, task)
         how = AllProcessors(measured.kvm, measured.reason, measured.kernel_seconds)

@@ -60,7 +60,7 @@ def broken(
         images[name] = changed_image(image, base / name, [line.format(script=script) for line in commands])
         return definitions.guest("debian-13").model_copy(update={"name": name})
 
-    monkeypatch.setattr(store, "ensure", lambda paths, guest, say: images[guest.name])
+    monkeypatch.setattr(store, "ensure_image", lambda paths, guest, say: images[guest.name])
     yield make
     shutil.rmtree(base)
 
@@ -164,7 +164,7 @@ def test_a_disk_that_fills_up_while_building_keeps_nothing(
     monkeypatch.setattr(store, "BUILD_FREE_BYTES", 0)
     paths = Paths(cache=small_disk / "cache", state=small_disk / "state")
     with pytest.raises(LabError, match="the disk filled up"):
-        store.ensure(paths, definitions.guest("debian-13"), UNWATCHED)
+        store.ensure_image(paths, definitions.guest("debian-13"), UNWATCHED)
     assert store.find_image(paths, definitions.guest("debian-13")) is None
     assert [path for path in paths.images.iterdir() if path.is_dir()] == []
 
@@ -186,7 +186,7 @@ def test_a_disk_that_fills_up_under_a_guest_is_an_error_that_says_so(
 @pytest.fixture
 def two_images(paths: Paths, definitions: Catalog, image: BaseImage) -> None:
     """Of both guests: one whose image is built meanwhile comes up when the other is done."""
-    store.ensure(paths, definitions.guest("debian-12"), UNWATCHED)
+    store.ensure_image(paths, definitions.guest("debian-12"), UNWATCHED)
 
 
 @pytest.mark.parametrize(
