@@ -166,7 +166,7 @@ def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: 
                 output.print_line(
                     f"{guest.name}: pinned {store.cloud_image(moved).build}; review {catalog.find_pins_file()}"
                 )
-            image = store.update(lab.paths, moved, task)
+            image = store.update_image(lab.paths, moved, task)
         else:
             image = store.ensure_image(lab.paths, guest, task, offline=offline)
     if old_image and old_image.folder != image.folder:

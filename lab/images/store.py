@@ -233,7 +233,7 @@ def ensure_image(paths: Paths, guest: Guest, task: Task, *, offline: bool = Fals
             hint="run without --offline"
             + (f", or: lab images import FILE --as {guest.name}" if is_cloud else ""),
         )
-    return update(paths, guest, task) if is_cloud else _build(paths, guest, task)
+    return update_image(paths, guest, task) if is_cloud else _build(paths, guest, task)
 
 
 def _build(paths: Paths, guest: Guest, task: Task) -> BaseImage:
@@ -256,7 +256,7 @@ def _build(paths: Paths, guest: Guest, task: Task) -> BaseImage:
         )
 
 
-def update(paths: Paths, guest: Guest, task: Task) -> BaseImage:
+def update_image(paths: Paths, guest: Guest, task: Task) -> BaseImage:
     """Return the newest build that a cloud guest's definition allows, downloaded if it is not stored.
 
     Raises ImageNotAvailable, LabError.

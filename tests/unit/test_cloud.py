@@ -131,7 +131,7 @@ def test_a_disk_is_kept_under_its_digest_read_only_and_is_not_fetched_again(
     assert store.ensure_image(paths, published, UNWATCHED, offline=True) == image
     assert mirror.requests == []
     # An update asks for signed checksums; the disk is the one that is there.
-    assert store.update(paths, published, UNWATCHED) == image
+    assert store.update_image(paths, published, UNWATCHED) == image
     assert path_of(published) not in requested(mirror)
     assert bool(mirror.requests) is (name not in UNSIGNED)
 
@@ -273,7 +273,7 @@ def test_a_disk_that_changed_is_not_used(publish: Publish, paths: Paths, disk: b
     image.disk.unlink()
     if not is_gone:
         image.disk.write_bytes(disk[:-1] + b"?")
-    for use in (store.ensure_image, store.update):
+    for use in (store.ensure_image, store.update_image):
         with pytest.raises(ImageNotAvailable, match=f"{image.disk} was changed since it was stored") as error:
             use(paths, published, UNWATCHED)
         assert "lab images verify" in (error.value.hint or "")
@@ -288,10 +288,10 @@ def test_a_newer_build_has_to_be_asked_for(mirror: Mirror, publish: Publish, pat
     assert store.ensure_image(paths, published, UNWATCHED) == old
     assert mirror.requests == []
     with pytest.raises(ImageNotAvailable, match="another key"):
-        store.update(paths, published, UNWATCHED)
+        store.update_image(paths, published, UNWATCHED)
     assert store.ensure_image(paths, published, UNWATCHED) == old
     publish(UBUNTU, content=newer)
-    new = store.update(paths, published, UNWATCHED)
+    new = store.update_image(paths, published, UNWATCHED)
     assert (new.disk.read_bytes(), old.disk.read_bytes()) == (newer, disk)
     assert store.find_image(paths, published) == store.ensure_image(paths, published, UNWATCHED) == new
 

@@ -66,7 +66,7 @@ def test_an_archived_release_works(mirror: Mirror, root: Path, keys: Keys, disk:
     assert "/pub/archive/fedora/linux/releases/44/" in str(archived.address)
     moved = move_pin(ended, cloud(ended), UNWATCHED)
     assert cloud(moved).build == cloud(ended).build
-    image = store.update(paths, moved, UNWATCHED)
+    image = store.update_image(paths, moved, UNWATCHED)
     assert image.manifest.source == archived.address
     assert image.manifest.disk_sha256 == hashlib.sha256(disk).hexdigest()
 
