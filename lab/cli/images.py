@@ -72,7 +72,7 @@ def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
 def images_import(lab: options.Lab, file: Path, name: str) -> int:
     """Copy a qcow2 disk into the store as the image of a cloud guest."""
     guest = catalog.load_catalog().guest(name)
-    _say(guest, store.import_file(lab.paths, guest, file, UNWATCHED))
+    _say(guest, store.import_image(lab.paths, guest, file, UNWATCHED))
     return 0
 
 

@@ -274,7 +274,7 @@ def update_image(paths: Paths, guest: Guest, task: Task) -> BaseImage:
         return _store_disk(paths, guest, file, published.url, started, task)
 
 
-def import_file(paths: Paths, guest: Guest, file: Path, task: Task) -> BaseImage:
+def import_image(paths: Paths, guest: Guest, file: Path, task: Task) -> BaseImage:
     """Copy a disk into the store as a guest's image. Raises UsageError if the disk cannot be this guest's."""
     image = cloud_image(guest)
     started = time.monotonic()

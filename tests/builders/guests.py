@@ -59,7 +59,7 @@ def put_published(paths: Paths, guest: catalog.Guest, *, kib: int = 1024) -> Bas
     """Store a disk as if a cloud guest's distribution had published it."""
     file = paths.make(paths.downloads) / "published.qcow2"
     make_disk(file, kib)
-    return store.import_file(paths, guest, file, UNWATCHED)
+    return store.import_image(paths, guest, file, UNWATCHED)
 
 
 def put_prepared(paths: Paths, guest: catalog.Guest, base: BaseImage, *, kib: int = 512) -> BaseImage:

@@ -194,7 +194,7 @@ def built(paths: Paths, definitions: Catalog, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def imported(paths: Paths, definitions: Catalog, file: Path) -> BaseImage:
-    return store.import_file(paths, definitions.guest(CLOUD), file, UNWATCHED)
+    return store.import_image(paths, definitions.guest(CLOUD), file, UNWATCHED)
 
 
 def entries(paths: Paths) -> set[str]:
@@ -221,9 +221,9 @@ def test_the_disk_that_was_imported_last_is_the_guest_s(
     other = tmp_path / "other.qcow2"
     make_disk(other, 2048)
     guest = definitions.guest(CLOUD)
-    new = store.import_file(paths, guest, other, UNWATCHED)
+    new = store.import_image(paths, guest, other, UNWATCHED)
     assert store.find_image(paths, guest) == new
-    again = store.import_file(paths, guest, file, UNWATCHED)
+    again = store.import_image(paths, guest, file, UNWATCHED)
     assert (again.folder, store.find_image(paths, guest)) == (imported.folder, again)
     store.check_image(again)
 
@@ -239,22 +239,22 @@ def test_a_disk_that_no_guest_can_start_from_is_not_imported(
     over = ["-b", str(file), "-F", "qcow2"] if form == "qcow2" else []
     process.run_command(["qemu-img", "create", "-q", "-f", form, *over, made, "1M"], timeout=60)
     with pytest.raises(UsageError, match=reason):
-        store.import_file(paths, definitions.guest(CLOUD), made, UNWATCHED)
+        store.import_image(paths, definitions.guest(CLOUD), made, UNWATCHED)
     assert not paths.images.exists()
 
 
 def test_a_disk_other_than_the_pinned_one_is_not_imported(paths: Paths, root: Path, file: Path) -> None:
     pin(root, CLOUD, "20261101-2300", f"sha512:{'0' * 128}")
     with pytest.raises(UsageError, match=f"does not have the digest that images/{CLOUD}.toml pins"):
-        store.import_file(paths, catalog.load_catalog().guest(CLOUD), file, UNWATCHED)
+        store.import_image(paths, catalog.load_catalog().guest(CLOUD), file, UNWATCHED)
     with pytest.raises(UsageError, match="the image of debian-13 is built locally"):
-        store.import_file(paths, catalog.load_catalog().guest("debian-13"), file, UNWATCHED)
+        store.import_image(paths, catalog.load_catalog().guest("debian-13"), file, UNWATCHED)
 
 
 def test_the_pinned_disk_is_imported(paths: Paths, root: Path, file: Path) -> None:
     pin(root, CLOUD, "20261101-2300", f"sha512:{compute_digest(file, 'sha512')}")
     guest = catalog.load_catalog().guest(CLOUD)
-    assert store.import_file(paths, guest, file, UNWATCHED) == store.find_image(paths, guest)
+    assert store.import_image(paths, guest, file, UNWATCHED) == store.find_image(paths, guest)
 
 
 def test_a_full_disk_is_said_and_nothing_is_kept(
@@ -266,7 +266,7 @@ def test_a_full_disk_is_said_and_nothing_is_kept(
 
     monkeypatch.setattr("shutil.copyfile", fail)
     with pytest.raises(LabError, match="cannot be copied into the store: No space left on device"):
-        store.import_file(paths, definitions.guest(CLOUD), file, UNWATCHED)
+        store.import_image(paths, definitions.guest(CLOUD), file, UNWATCHED)
     assert list(paths.downloads.iterdir()) == []
     assert entries(paths) == set()
 
