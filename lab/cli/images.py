@@ -42,10 +42,10 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
     pulled = store.to_pull(catalog.load_catalog(), guests)
     needed = [] if offline else [guest for guest in pulled if update or not store.find_image(lab.paths, guest)]
     # All servers are asked at once: a download would try each of them again and again.
-    unreachable = download.find_unreachable_hosts(store.cloud_image(guest).url for guest in needed)
+    unreachable = download.find_unreachable_hosts(store.get_cloud_image(guest).url for guest in needed)
     status = 0
     for guest in needed:
-        server = urlsplit(store.cloud_image(guest).url).netloc
+        server = urlsplit(store.get_cloud_image(guest).url).netloc
         if server in unreachable:
             reason = f"{server} cannot be reached: {unreachable[server]}"
             output.print_warning(f"lab: {guest.name}: {reason}\n  next: {prepare_image.WHEN_ABSENT}")
@@ -161,10 +161,11 @@ def _pull(lab: options.Lab, guest: Guest, where: str, *, update: bool, offline: 
 
         task = Task(show)
         if update:
-            moved = cloud.move_pin(guest, store.cloud_image(guest), task)
+            moved = cloud.move_pin(guest, store.get_cloud_image(guest), task)
             if moved != guest:
                 output.print_line(
-                    f"{guest.name}: pinned {store.cloud_image(moved).build}; review {catalog.find_pins_file()}"
+                    f"{guest.name}: pinned {store.get_cloud_image(moved).build}; review "
+                    f"{catalog.find_pins_file()}"
                 )
             image = store.update_image(lab.paths, moved, task)
         else:

@@ -261,7 +261,7 @@ def update_image(paths: Paths, guest: Guest, task: Task) -> BaseImage:
 
     Raises ImageNotAvailable, LabError.
     """
-    started, image = time.monotonic(), cloud_image(guest)
+    started, image = time.monotonic(), get_cloud_image(guest)
     published = cloud.resolve_disk(guest, image, task)
     lock = paths.make(paths.downloads) / f"{published.name}.lock"
     with hold_lock(lock, DOWNLOAD_SECONDS, "this image to be downloaded", task):
@@ -276,7 +276,7 @@ def update_image(paths: Paths, guest: Guest, task: Task) -> BaseImage:
 
 def import_image(paths: Paths, guest: Guest, file: Path, task: Task) -> BaseImage:
     """Copy a disk into the store as a guest's image. Raises UsageError if the disk cannot be this guest's."""
-    image = cloud_image(guest)
+    image = get_cloud_image(guest)
     started = time.monotonic()
     if wrong := disk.explain_unusable(file):
         raise UsageError(f"{file}: {wrong}", hint="import a disk as the distribution publishes it")
@@ -309,10 +309,10 @@ def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: fl
             check_image(used)
             return used
         image = place(folder, guest.name, inputs, source, fill, arch=guest.arch, started=started)
-    return replace(image, firmware=cloud_image(guest).firmware)
+    return replace(image, firmware=get_cloud_image(guest).firmware)
 
 
-def cloud_image(guest: Guest) -> CloudImage:
+def get_cloud_image(guest: Guest) -> CloudImage:
     """Return the image definition of a cloud guest. Raises UsageError for any other guest."""
     if not isinstance(guest.image, CloudImage):
         raise UsageError(
@@ -327,7 +327,7 @@ def to_pull(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
         return [guest for guest in catalog.guests.values() if isinstance(guest.image, CloudImage)]
     guests = [catalog.guest(name) for name in names]
     for guest in guests:
-        cloud_image(guest)
+        get_cloud_image(guest)
     return guests
 
 

@@ -305,7 +305,7 @@ def complete_guest(lane: Lane, preparation: Preparation) -> dict[str, Any]:
 
     Returns what was changed in it besides packages. Raises LabError.
     """
-    guest, published = lane.guest, store.cloud_image(lane.guest)
+    guest, published = lane.guest, store.get_cloud_image(lane.guest)
     manager, python = published.package_manager, published.python
     packages = [*PACKAGES[manager], *published.packages, *([python] if python else [])]
     session = Session(lane.endpoint, alive=lane.check_alive, speed=replace(lane.speed, more=FIRST_BOOT))

@@ -102,7 +102,7 @@ def requested(mirror: Mirror) -> list[str]:
 
 @pytest.mark.parametrize("name", ADDRESSES)
 def test_shipped_definitions_lead_to_disks(name: str) -> None:
-    image = store.cloud_image(guest(name))
+    image = store.get_cloud_image(guest(name))
     folder, disk, checksums = ADDRESSES[name]
     assert image.address == f"{folder}/{disk}"
     assert image.checksums_address == (checksums and f"{folder}/{checksums}")
