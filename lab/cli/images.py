@@ -39,7 +39,7 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
     """Download and verify the cloud images of these guests, or of all guests that have one."""
     if update and offline:
         raise UsageError("--update and --offline contradict each other", hint="leave one of them out")
-    pulled = store.to_pull(catalog.load_catalog(), guests)
+    pulled = store.choose_pulled_guests(catalog.load_catalog(), guests)
     needed = [] if offline else [guest for guest in pulled if update or not store.find_image(lab.paths, guest)]
     # All servers are asked at once: a download would try each of them again and again.
     unreachable = download.find_unreachable_hosts(store.get_cloud_image(guest).url for guest in needed)

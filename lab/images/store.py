@@ -321,7 +321,7 @@ def get_cloud_image(guest: Guest) -> CloudImage:
     return guest.image
 
 
-def to_pull(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
+def choose_pulled_guests(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
     """Return these guests, or all with a cloud image. Raises UsageError for one whose image is built."""
     if not names:
         return [guest for guest in catalog.guests.values() if isinstance(guest.image, CloudImage)]
