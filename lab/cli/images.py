@@ -59,7 +59,7 @@ def images_pull(lab: options.Lab, guests: tuple[str, ...], *, update: bool, offl
 @click.pass_obj
 def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
     """Build the images of these guests that are not in the store yet."""
-    built = store.to_build(catalog.load_catalog(), guests)
+    built = store.choose_built_guests(catalog.load_catalog(), guests)
     # A build that was killed leaves hundreds of MiB. No libvirt is needed to remove them.
     upkeep.sweep(lab.paths)
     return _pull_all(lab, built)

@@ -331,7 +331,7 @@ def choose_pulled_guests(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
     return guests
 
 
-def to_build(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
+def choose_built_guests(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
     """Return these guests. Raises UsageError for one with a cloud image."""
     guests = [catalog.guest(name) for name in names]
     for guest in guests:
