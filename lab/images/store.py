@@ -251,7 +251,7 @@ def _build(paths: Paths, guest: Guest, task: Task) -> BaseImage:
             debian.build_image(image, partial, task, timeout=seconds, architecture=guest.architecture)
 
         with_kernel = f" with {image.kernel.name}" if image.kernel else ""
-        return place(
+        return place_image(
             folder, guest.name, inputs, f"built from Debian {image.suite}{with_kernel}", fill, arch=guest.arch
         )
 
@@ -308,7 +308,7 @@ def _store_disk(paths: Paths, guest: Guest, file: Path, source: str, started: fl
         if used and used.manifest.disk_sha256 == digest_of_disk:
             check_image(used)
             return used
-        image = place(folder, guest.name, inputs, source, fill, arch=guest.arch, started=started)
+        image = place_image(folder, guest.name, inputs, source, fill, arch=guest.arch, started=started)
     return replace(image, firmware=get_cloud_image(guest).firmware)
 
 
@@ -342,7 +342,7 @@ def choose_built_guests(catalog: Catalog, names: Sequence[str]) -> list[Guest]:
     return guests
 
 
-def place(
+def place_image(
     folder: Path,
     guest: str,
     inputs: str,
@@ -428,4 +428,6 @@ def receive(paths: Paths, sent: ImageManifest, bring: Bring, task: Task, *, orig
 
         first_source = cut_text(clean_text(sent.source), 400).partition("; from ")[0]
         source = f"{first_source}; from {origin}".removeprefix("; ")
-        return place(paths.images / name, sent.guest, sent.inputs, source, fill, arch=sent.arch, base=sent.base)
+        return place_image(
+            paths.images / name, sent.guest, sent.inputs, source, fill, arch=sent.arch, base=sent.base
+        )

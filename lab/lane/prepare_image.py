@@ -250,7 +250,7 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
         def fill(partial: Path) -> None:
             prepare_disk(preparation, guest, image, partial / DISK)
 
-        stored_image = store.place(
+        stored_image = store.place_image(
             folder, guest.name, inputs, f"prepared from sha256 {base[:16]}", fill, arch=guest.arch, base=base
         )
     return replace(stored_image, firmware=image.firmware)

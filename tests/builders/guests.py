@@ -47,7 +47,7 @@ def put_image(paths: Paths, guest: catalog.Guest, *, kib: int = 1024) -> BaseIma
 
     inputs = store.compute_inputs_digest(guest)
     folder = paths.make(paths.images) / f"{guest.name}-{inputs[:16]}"
-    return store.place(folder, guest.name, inputs, "built for a test", fill)
+    return store.place_image(folder, guest.name, inputs, "built for a test", fill)
 
 
 def make_disk(file: Path, kib: int = 1024) -> None:
@@ -73,7 +73,7 @@ def put_prepared(paths: Paths, guest: catalog.Guest, base: BaseImage, *, kib: in
     inputs = prepare_image.inputs_digest(guest, base)
     folder = paths.make(paths.images) / f"{prepare_image.PREPARED}{guest.name}-{inputs[:16]}"
     disk = base.manifest.disk_sha256
-    return store.place(folder, guest.name, inputs, "prepared for a test", fill, base=disk)
+    return store.place_image(folder, guest.name, inputs, "prepared for a test", fill, base=disk)
 
 
 class TwoLabs:
