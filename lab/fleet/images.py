@@ -58,7 +58,7 @@ def fetch_image(paths: Paths, login: Login, manifest: ImageManifest, folder: str
         def bring(name: str, to: Path) -> None:
             files.get(f"{folder}/{name}", str(to))
 
-        return store.receive(paths, manifest, bring, UNWATCHED, origin=f"host {login.name}")
+        return store.receive_image(paths, manifest, bring, UNWATCHED, origin=f"host {login.name}")
 
 
 # -- a host
@@ -99,7 +99,7 @@ def await_image(
         def bring(file: str, to: Path) -> None:
             shutil.move(arriving / file, to)
 
-        store.receive(paths, manifest, bring, UNWATCHED, origin="a run's coordinator")
+        store.receive_image(paths, manifest, bring, UNWATCHED, origin="a run's coordinator")
         shutil.rmtree(arriving, ignore_errors=True)
 
 

@@ -404,7 +404,7 @@ def place_image(
 # -- from another host
 
 
-def receive(paths: Paths, sent: ImageManifest, bring: Bring, task: Task, *, origin: str) -> BaseImage:
+def receive_image(paths: Paths, sent: ImageManifest, bring: Bring, task: Task, *, origin: str) -> BaseImage:
     """Return the image with this manifest; bring it first if it is not stored. Two lanes at once do this once.
 
     It is put beside an image that this host made from the same definition. `origin` is where it comes from.

@@ -33,7 +33,7 @@ def receive(to: Paths, image: BaseImage, *, damage: bytes = b"") -> BaseImage:
         if damage and name == "initrd":
             file.write_bytes(damage)
 
-    return store.receive(to, image.manifest, bring, UNWATCHED, origin="host one")
+    return store.receive_image(to, image.manifest, bring, UNWATCHED, origin="host one")
 
 
 @pytest.fixture

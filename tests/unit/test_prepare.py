@@ -83,7 +83,7 @@ def receive(paths: Paths, sent: BaseImage) -> None:
     def bring(name: str, to: Path) -> None:
         shutil.copyfile(sent.folder / name, to)
 
-    store.receive(paths, sent.manifest, bring, UNWATCHED, origin="host one")
+    store.receive_image(paths, sent.manifest, bring, UNWATCHED, origin="host one")
 
 
 def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
