@@ -11,7 +11,7 @@ from lab.base.data import read_model
 from lab.base.files import clean_text, cut_text
 from lab.builds import archives
 from lab.fleet.messages import LONGEST, PartEnd
-from lab.lane.cell import FAULT, fault_folder
+from lab.lane.cell import FAULT, choose_fault_folder
 from lab.record import RESULTS_FILE, RunResult
 from lab.record.cell import CELLS
 
@@ -82,7 +82,7 @@ def keep_evidence(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for entry in sorted(source.iterdir()) if source.is_dir() else ():
         if entry.name.startswith(FAULT):
-            entry.rename(fault_folder(target))
+            entry.rename(choose_fault_folder(target))
         elif entry.is_dir() and (target / entry.name).is_dir():
             keep_evidence(entry, target / entry.name)
         else:

@@ -156,7 +156,7 @@ def diagnose_cell(cell: Cell, folder: Path, tests: Sequence[TestResult]) -> list
 # -- attempts
 
 
-def fault_folder(folder: Path) -> Path:
+def choose_fault_folder(folder: Path) -> Path:
     """The next free folder for a fault's evidence, beside those of earlier faults."""
     number = 1
     while (folder / f"{FAULT}{number}").exists():

@@ -15,7 +15,7 @@ from lab.catalog import DebianImage
 from lab.images import store
 from lab.lane import cell as lane_cell
 from lab.lane import prepare_image
-from lab.lane.cell import clear, fault_folder, keep_texts, set_aside
+from lab.lane.cell import choose_fault_folder, clear, keep_texts, set_aside
 from lab.lane.running import RunningLane, Work, open_running_lane
 from lab.machine import acceleration, console, leftovers
 from lab.machine.acceleration import Acceleration
@@ -278,7 +278,7 @@ class Worker:
             fault = result.verdict.fault
             is_passing = fault is None or not fault.is_lasting
             if result.status is Status.ERROR and is_passing and self.decisions.may_retry(ticket):
-                set_aside(folder, fault_folder(evidence))
+                set_aside(folder, choose_fault_folder(evidence))
                 ticket.faults += [fault] if fault else []
                 if fault and fault.missed_a_limit:
                     self.decisions.retry(
@@ -314,7 +314,7 @@ class Worker:
         except LaneDied as error:
             died = error
         if died and result.has_more_to_try and self.decisions.may_retry(ticket) and not self.is_stopped:
-            self._keep_evidence(fault_folder(folder), died)
+            self._keep_evidence(choose_fault_folder(folder), died)
             self.decisions.decide_before_trials(ticket, result, self.label, fault=str(died))
             self.decisions.retry(ticket, str(died), after_lane=self.number, next_step=REST_AGAIN)
         else:
@@ -331,7 +331,7 @@ class Worker:
         folder = self._folder(ticket)
         again = self.decisions.may_retry(ticket) and not is_lasting(error)
         # If the suite ran before, what the cell's folder has is the evidence of that.
-        self._keep_evidence(fault_folder(folder) if again or ticket.decided else folder, error)
+        self._keep_evidence(choose_fault_folder(folder) if again or ticket.decided else folder, error)
         if again:
             self.decisions.retry(ticket, str(error), after_lane=self.number)
         else:

@@ -8,7 +8,7 @@ import pytest
 
 from lab.base.errors import LabError, NotApplicable
 from lab.guest.variant import NotInEffect
-from lab.lane.cell import clear, fault_folder, set_aside
+from lab.lane.cell import choose_fault_folder, clear, set_aside
 from lab.lane.running import RunningLane
 from lab.machine.lane import LaneDied
 from lab.record import Fault, RemedyOutcome
@@ -165,16 +165,16 @@ def write(folder: Path, *names: str) -> None:
 
 def test_all_that_a_try_left_is_kept_beside_the_faults_before(tmp_path: Path) -> None:
     write(tmp_path, "kernel.log", "boxlite/box-a/logs/boxlite.log")
-    set_aside(tmp_path, fault_folder(tmp_path))
+    set_aside(tmp_path, choose_fault_folder(tmp_path))
     write(tmp_path, "kernel.log", "boxlite/box-b/logs/boxlite.log")
-    set_aside(tmp_path, fault_folder(tmp_path))
+    set_aside(tmp_path, choose_fault_folder(tmp_path))
     assert left_in(tmp_path) == [
         "fault-1/boxlite/box-a/logs/boxlite.log",
         "fault-1/kernel.log",
         "fault-2/boxlite/box-b/logs/boxlite.log",
         "fault-2/kernel.log",
     ]
-    assert fault_folder(tmp_path) == tmp_path / "fault-3"
+    assert choose_fault_folder(tmp_path) == tmp_path / "fault-3"
 
 
 def test_what_a_try_left_is_cleared_but_for_the_evidence_of_its_fault(tmp_path: Path) -> None:
