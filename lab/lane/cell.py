@@ -164,7 +164,7 @@ def choose_fault_folder(folder: Path) -> Path:
     return folder / f"{FAULT}{number}"
 
 
-def set_aside(folder: Path, target: Path) -> None:
+def set_attempt_aside(folder: Path, target: Path) -> None:
     """Move all that an attempt left, except other faults, to `target` as evidence of its fault."""
     target.mkdir(parents=True, exist_ok=True)
     for entry in list(folder.iterdir()) if folder.is_dir() else ():

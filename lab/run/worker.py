@@ -15,7 +15,7 @@ from lab.catalog import DebianImage
 from lab.images import store
 from lab.lane import cell as lane_cell
 from lab.lane import prepare_image
-from lab.lane.cell import choose_fault_folder, clear, keep_texts, set_aside
+from lab.lane.cell import choose_fault_folder, clear, keep_texts, set_attempt_aside
 from lab.lane.running import RunningLane, Work, open_running_lane
 from lab.machine import acceleration, console, leftovers
 from lab.machine.acceleration import Acceleration
@@ -278,7 +278,7 @@ class Worker:
             fault = result.verdict.fault
             is_passing = fault is None or not fault.is_lasting
             if result.status is Status.ERROR and is_passing and self.decisions.may_retry(ticket):
-                set_aside(folder, choose_fault_folder(evidence))
+                set_attempt_aside(folder, choose_fault_folder(evidence))
                 ticket.faults += [fault] if fault else []
                 if fault and fault.missed_a_limit:
                     self.decisions.retry(

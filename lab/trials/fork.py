@@ -13,7 +13,7 @@ from lab.builds import SuiteOptions
 from lab.causes import evidence
 from lab.guest import variant
 from lab.lane import cell as lane_cell
-from lab.lane.cell import choose_fault_folder, keep_texts, set_aside
+from lab.lane.cell import choose_fault_folder, keep_texts, set_attempt_aside
 from lab.lane.running import RunningLane
 from lab.machine.lane import as_fault
 from lab.plan import Cell
@@ -171,7 +171,7 @@ class Tries[T: StrEnum]:
             if outcome is not self.error or is_last:
                 return Conclusion(outcome, reason, (attempt,))
             self.retried.append(reason)
-            set_aside(folder, choose_fault_folder(folder))
+            set_attempt_aside(folder, choose_fault_folder(folder))
 
     def _run_guarded(self, attempt: Attempt[T], folder: Path) -> tuple[T, str, bool]:
         """Run an attempt that writes into `folder`: its outcome, why, and whether every other fork would show

@@ -8,7 +8,7 @@ import pytest
 
 from lab.base.errors import LabError, NotApplicable
 from lab.guest.variant import NotInEffect
-from lab.lane.cell import choose_fault_folder, clear, set_aside
+from lab.lane.cell import choose_fault_folder, clear, set_attempt_aside
 from lab.lane.running import RunningLane
 from lab.machine.lane import LaneDied
 from lab.record import Fault, RemedyOutcome
@@ -165,9 +165,9 @@ def write(folder: Path, *names: str) -> None:
 
 def test_all_that_a_try_left_is_kept_beside_the_faults_before(tmp_path: Path) -> None:
     write(tmp_path, "kernel.log", "boxlite/box-a/logs/boxlite.log")
-    set_aside(tmp_path, choose_fault_folder(tmp_path))
+    set_attempt_aside(tmp_path, choose_fault_folder(tmp_path))
     write(tmp_path, "kernel.log", "boxlite/box-b/logs/boxlite.log")
-    set_aside(tmp_path, choose_fault_folder(tmp_path))
+    set_attempt_aside(tmp_path, choose_fault_folder(tmp_path))
     assert left_in(tmp_path) == [
         "fault-1/boxlite/box-a/logs/boxlite.log",
         "fault-1/kernel.log",
