@@ -180,7 +180,7 @@ def keep_texts(folder: Path, texts: Mapping[str, str]) -> None:
             (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def clear(folder: Path) -> None:
+def clear_attempt(folder: Path) -> None:
     """Delete an attempt's files before it is repeated; keep `fault-N/`."""
     for entry in folder.iterdir() if folder.is_dir() else ():
         if not entry.is_dir():

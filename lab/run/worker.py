@@ -15,7 +15,7 @@ from lab.catalog import DebianImage
 from lab.images import store
 from lab.lane import cell as lane_cell
 from lab.lane import prepare_image
-from lab.lane.cell import choose_fault_folder, clear, keep_texts, set_attempt_aside
+from lab.lane.cell import choose_fault_folder, clear_attempt, keep_texts, set_attempt_aside
 from lab.lane.running import RunningLane, Work, open_running_lane
 from lab.machine import acceleration, console, leftovers
 from lab.machine.acceleration import Acceleration
@@ -263,7 +263,7 @@ class Worker:
                 self.backlog.put_back(ticket, after_lane=self.number)
                 return False
             folder = evidence if number == 1 else evidence / f"repeat-{number}"
-            clear(folder)
+            clear_attempt(folder)
             seed = None if options.shuffle is None else options.shuffle + number - 1
             tests = () if seed is None else shuffle_tests(ticket.cell.suite.tests, seed)
             suite_options = replace(ticket.options, tests=tests, seed=seed, stress=tuple(options.stress))

@@ -8,7 +8,7 @@ import pytest
 
 from lab.base.errors import LabError, NotApplicable
 from lab.guest.variant import NotInEffect
-from lab.lane.cell import choose_fault_folder, clear, set_attempt_aside
+from lab.lane.cell import choose_fault_folder, clear_attempt, set_attempt_aside
 from lab.lane.running import RunningLane
 from lab.machine.lane import LaneDied
 from lab.record import Fault, RemedyOutcome
@@ -179,8 +179,8 @@ def test_all_that_a_try_left_is_kept_beside_the_faults_before(tmp_path: Path) ->
 
 def test_what_a_try_left_is_cleared_but_for_the_evidence_of_its_fault(tmp_path: Path) -> None:
     write(tmp_path / "cell", "kernel.log", "repeat-2/kernel.log", "fault-1/console.log", "fault-2/console.log")
-    clear(tmp_path / "cell")
+    clear_attempt(tmp_path / "cell")
     assert sorted(path.name for path in (tmp_path / "cell").iterdir()) == ["fault-1", "fault-2"]
     assert (tmp_path / "cell" / "fault-1" / "console.log").exists()
-    clear(tmp_path / "never")
+    clear_attempt(tmp_path / "never")
     assert not (tmp_path / "never").exists()
