@@ -39,7 +39,7 @@ def pin_image(paths: Paths, guest: Guest, task: Task, *, offline: bool) -> tuple
     if reason := prepare_image.why_absent(paths, [guest], offline=offline).get(guest.name):
         raise ImageNotAvailable(reason, hint=prepare_image.WHEN_ABSENT)
     image = store.ensure_image(paths, guest, task, offline=offline)
-    ready = prepare_image.find(paths, guest, image)
+    ready = prepare_image.find_prepared_image(paths, guest, image)
     return ready or image, ready is not None
 
 

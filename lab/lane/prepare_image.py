@@ -180,7 +180,7 @@ class Preparation:
     on_lane: Callable[[Lane], None] = lambda lane: None
 
 
-def find(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
+def find_prepared_image(paths: Paths, guest: Guest, image: BaseImage) -> BaseImage | None:
     """The image that the guest's lanes start from, or None if it still has to be prepared.
 
     It is `image` itself if the lab built it, because then it has all that is needed, or if it is prepared.
@@ -199,7 +199,7 @@ def is_ready(paths: Paths, guest: Guest) -> bool:
     """Whether the guest's lanes can start at once."""
     try:
         image = store.find_image(paths, guest)
-        return image is not None and find(paths, guest, image) is not None
+        return image is not None and find_prepared_image(paths, guest, image) is not None
     except LabError:  # A prepared image that was changed: whoever needs it says so.
         return False
 
@@ -237,13 +237,13 @@ def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImag
     Raises NotPrepared, LaneDied, or another LabError if the host is at fault; nothing is kept then.
     """
     paths = preparation.paths
-    if prepared := find(paths, guest, image):
+    if prepared := find_prepared_image(paths, guest, image):
         return prepared
     inputs, base = inputs_digest(guest, image), image.manifest.disk_sha256
     folder = paths.make(paths.images) / f"{PREPARED}{guest.name}-{inputs[:16]}"
     lock = folder.with_name(f"{folder.name}.lock")
     with hold_lock(lock, LOCK_SECONDS, "this image to be prepared", preparation.task):
-        if prepared := find(paths, guest, image):
+        if prepared := find_prepared_image(paths, guest, image):
             return prepared
         download.check_room(paths.images, FREE_BYTES, f"preparing {guest.name}")
 

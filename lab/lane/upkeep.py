@@ -36,7 +36,7 @@ def users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
     folders: dict[Path, list[str]] = {}
     for guest in catalog.guests.values():
         image = store.find_image(paths, guest)
-        ready = prepare_image.find(paths, guest, image) if image else None
+        ready = prepare_image.find_prepared_image(paths, guest, image) if image else None
         for folder in dict.fromkeys(used.folder for used in (image, ready) if used):
             folders.setdefault(folder, []).append(guest.name)
     return folders

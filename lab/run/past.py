@@ -74,7 +74,7 @@ def find_cell(
     # Whoever needs an image that cannot be read says what is wrong with it.
     with suppress(LabError):
         image = store.find_image(paths, cell.guest)
-        ready = prepare_image.find(paths, cell.guest, image) if image else None
+        ready = prepare_image.find_prepared_image(paths, cell.guest, image) if image else None
         if ready and earlier_images and ready.manifest.disk_sha256 not in earlier_images:
             warnings.append(f"{cell.guest.name} has another image now than in run {run.run.id}")
     return RecordedCell(cell, result, own_rootfs, warnings)

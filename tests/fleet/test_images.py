@@ -54,7 +54,7 @@ def test_a_distribution_s_image_is_prepared_by_one_host_for_all(fleet: Fleet, tm
     assert {cell.status for cell in result.cells} == {Status.PASS}
     assert {cell.history.lane.partition(":")[0] for cell in result.cells} == {"one", "two"}
     (disk,) = {lane.image for lane in result.run.lanes}
-    prepared = prepare_image.find(fleet.paths, guest, base)
+    prepared = prepare_image.find_prepared_image(fleet.paths, guest, base)
     assert prepared
     assert prepared.manifest.disk_sha256 == disk != base.manifest.disk_sha256
     assert len([*tmp_path.glob("*/cache/images/prepared-*/")]) == 1

@@ -58,7 +58,7 @@ def folders(paths: Paths) -> list[str]:
 
 def test_a_built_image_is_ready_as_it_is(paths: Paths) -> None:
     built = base_image(Path("/store/debian-13"))
-    assert prepare_image.find(paths, GUEST, built) == built
+    assert prepare_image.find_prepared_image(paths, GUEST, built) == built
     assert prepare_image.ensure(preparation(paths), GUEST, built) == built
     assert not paths.images.exists()
 
@@ -66,11 +66,11 @@ def test_a_built_image_is_ready_as_it_is(paths: Paths) -> None:
 @pytest.mark.parametrize("firmware", list(Firmware))
 def test_what_is_prepared_is_read_only(paths: Paths, working: pytest.MonkeyPatch, firmware: Firmware) -> None:
     image = replace(IMAGE, firmware=firmware)
-    assert prepare_image.find(paths, GUEST, image) is None
+    assert prepare_image.find_prepared_image(paths, GUEST, image) is None
     made = prepare_image.ensure(preparation(paths), GUEST, image)
     working.setattr(prepare_image, "prepare_disk", None)
     assert prepare_image.ensure(preparation(paths), GUEST, image) == made
-    assert prepare_image.find(paths, GUEST, image) == made
+    assert prepare_image.find_prepared_image(paths, GUEST, image) == made
     assert made.firmware is firmware
     modes = {file.name: file.stat().st_mode & 0o777 for file in made.folder.iterdir()}
     assert modes == {"disk.qcow2": 0o444, "manifest.json": 0o444}
@@ -101,15 +101,15 @@ def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.
     named = GUEST.from_image(sent.manifest.digest)
     only = store.find_image(here, named)
     assert only == received
-    assert prepare_image.find(here, named, only) == received
+    assert prepare_image.find_prepared_image(here, named, only) == received
     assert prepare_image.is_ready(here, named)
     # This host's own comes first from the time at which there is one.
     own = put_prepared(here, GUEST, base, kib=640)
-    again = prepare_image.find(here, GUEST, base)
+    again = prepare_image.find_prepared_image(here, GUEST, base)
     assert again
     assert again.folder == own.folder
     # It is not taken for one of another disk.
-    assert prepare_image.find(here, GUEST, put_published(here, GUEST, kib=2048)) is None
+    assert prepare_image.find_prepared_image(here, GUEST, put_published(here, GUEST, kib=2048)) is None
 
 
 ANOTHER_DISK = replace(IMAGE, manifest=IMAGE.manifest.model_copy(update={"disk_sha256": "2" * 64}))
@@ -132,13 +132,13 @@ def test_what_was_prepared_differently_does_not_count(
     shutil.copytree(find_definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
     working.setattr(seed, "find_definitions", lambda: tmp_path / "own")
     prepare_image.ensure(preparation(paths), GUEST, IMAGE)
-    assert prepare_image.find(paths, GUEST, IMAGE) is not None
+    assert prepare_image.find_prepared_image(paths, GUEST, IMAGE) is not None
     if changed == "packages":
         working.setattr(prepare_image, "RECIPE", ("vim", *prepare_image.RECIPE[1:]))
     elif changed == "seed":
         with (tmp_path / "own" / "cloud-init" / "user-data.yaml").open("a") as file:
             file.write("# A comment is a change too.\n")
-    assert prepare_image.find(paths, guest, image) is None
+    assert prepare_image.find_prepared_image(paths, guest, image) is None
 
 
 def test_what_is_installed_and_what_is_stopped_are_part_of_the_recipe() -> None:

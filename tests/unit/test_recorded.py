@@ -78,7 +78,7 @@ def test_definitions_that_changed_since_are_named_if_they_decide_the_cell(paths:
 def test_another_image_is_told(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = base_image(tmp_path)
     monkeypatch.setattr(store, "find_image", lambda *_: image)
-    monkeypatch.setattr(prepare_image, "find", lambda *_: image)
+    monkeypatch.setattr(prepare_image, "find_prepared_image", lambda *_: image)
 
     def lane(digest: str) -> LaneRecord:
         return LaneRecord(guest="debian-13", image=digest, fork="memory", seconds={})

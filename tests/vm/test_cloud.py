@@ -108,7 +108,7 @@ def test_preparing_installs_what_is_missing_and_leaves_no_identity(
     tmp_path: Path,
 ) -> None:
     assert [name for name in repository.requests if name.endswith(".deb")] != []
-    made = prepare_image.find(own, guest(UBUNTU), pulled)
+    made = prepare_image.find_prepared_image(own, guest(UBUNTU), pulled)
     assert made is not None
     assert first[1].run.lanes[0].image == made.manifest.disk_sha256
     raw = tmp_path / "disk.raw"
@@ -136,7 +136,7 @@ def test_a_prepared_guest_needs_no_network(first: tuple[int, RunResult], own: Pa
 def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memory(
     first: tuple[int, RunResult], pulled: BaseImage, own: Paths
 ) -> None:
-    prepared = prepare_image.find(own, guest(UBUNTU), pulled)
+    prepared = prepare_image.find_prepared_image(own, guest(UBUNTU), pulled)
     assert prepared is not None
     image = replace(prepared, firmware=Firmware.UEFI)
     chosen: Guest = guest(UBUNTU)

@@ -72,7 +72,7 @@ def test_every_cell_is_as_on_a_guest_that_the_lab_built(twin: Twin, run: RunResu
 def test_what_the_guest_does_by_itself_was_recorded(twin: Twin, run: RunResult, own: Paths) -> None:
     image = store.find_image(own, guest(twin.name))
     assert image is not None
-    prepared = prepare_image.find(own, guest(twin.name), image)
+    prepared = prepare_image.find_prepared_image(own, guest(twin.name), image)
     assert prepared is not None
     changes = json.loads((prepared.folder / prepare_image.CHANGES).read_text())
     assert changes["held"] == []
