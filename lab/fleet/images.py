@@ -36,7 +36,7 @@ def pin_image(paths: Paths, guest: Guest, task: Task, *, offline: bool) -> tuple
 
     Raises ImageNotAvailable, LabError.
     """
-    if reason := prepare_image.why_absent(paths, [guest], offline=offline).get(guest.name):
+    if reason := prepare_image.explain_absent_images(paths, [guest], offline=offline).get(guest.name):
         raise ImageNotAvailable(reason, hint=prepare_image.WHEN_ABSENT)
     image = store.ensure_image(paths, guest, task, offline=offline)
     ready = prepare_image.find_prepared_image(paths, guest, image)

@@ -204,7 +204,7 @@ def is_ready(paths: Paths, guest: Guest) -> bool:
         return False
 
 
-def why_absent(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> dict[str, str]:
+def explain_absent_images(paths: Paths, guests: Iterable[Guest], *, offline: bool) -> dict[str, str]:
     """Say why lanes of these guests cannot start, by the names of those that have no image and get none.
 
     Takes a few seconds at most, none if all images are stored. `offline` forbids the use of a network.

@@ -107,7 +107,7 @@ class Scheduler:
         """Decide the cells of all guests that have no image and can get none, before any lane is opened."""
         machines = self.backlog.next_machines()
         guests = {machine.guest.name: machine.guest for machine in machines}
-        reasons = prepare_image.why_absent(self.paths, guests.values(), offline=self.offline)
+        reasons = prepare_image.explain_absent_images(self.paths, guests.values(), offline=self.offline)
         if not reasons:
             return
         by_reason: dict[str, list[str]] = {}
