@@ -231,7 +231,7 @@ def explain_absent_images(paths: Paths, guests: Iterable[Guest], *, offline: boo
     return reasons
 
 
-def ensure(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImage:
+def ensure_prepared_image(preparation: Preparation, guest: Guest, image: BaseImage) -> BaseImage:
     """The image that the guest's lanes start from, prepared first if necessary. Two labs at once do it once.
 
     Raises NotPrepared, LaneDied, or another LabError if the host is at fault; nothing is kept then.

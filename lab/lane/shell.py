@@ -188,7 +188,7 @@ def ready(
         guest_acceleration = acceleration.decide(connection, paths, image, task)
         processors = Processors(os.cpu_count() or 1)
         preparation = Preparation(connection, paths, guest_acceleration, task, processors)
-        image = prepare_image.ensure(preparation, cell.guest, image)
+        image = prepare_image.ensure_prepared_image(preparation, cell.guest, image)
         work = Work(
             paths=paths,
             folder=folder,

@@ -132,7 +132,7 @@ class Worker:
             connection, work.paths, host_acceleration, task, work.processors, self._hold
         )
         try:
-            image = prepare_image.ensure(preparation, guest, image)
+            image = prepare_image.ensure_prepared_image(preparation, guest, image)
         except LaneDied:
             raise  # Emulated machines sometimes do; another lane may try again.
         except LabError as error:

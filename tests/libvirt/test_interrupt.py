@@ -68,7 +68,7 @@ def test_an_interrupt_before_its_cells_are_run_is_no_fault_of_theirs(
     if step == "image":
         monkeypatch.setattr(store, "ensure_image", build)
     elif step == "preparation":
-        monkeypatch.setattr(prepare_image, "ensure", prepare)
+        monkeypatch.setattr(prepare_image, "ensure_prepared_image", prepare)
     else:
         lab.boot = boot
     run = lab.run(jobs=1, retries=0)

@@ -93,7 +93,7 @@ def test_a_fault_costs_the_cells_that_it_keeps_from_running_a_second_try_where_t
     if step == "image":
         monkeypatch.setattr(store, "ensure_image", failing(error, times, lambda *_: image))
     elif step == "preparation":
-        monkeypatch.setattr(prepare_image, "ensure", failing(error, times, lambda *_: image))
+        monkeypatch.setattr(prepare_image, "ensure_prepared_image", failing(error, times, lambda *_: image))
     elif step == "boot":
         lab.boot = failing(error, times, boots)
     elif step == "build":

@@ -119,7 +119,9 @@ def test_lanes_start_from_prepared_images(lab: Lab, image: BaseImage, monkeypatc
         boots(running)
 
     lab.boot = boot
-    monkeypatch.setattr(prepare, "ensure", lambda _work, _guest, base: prepared if base == image else None)
+    monkeypatch.setattr(
+        prepare, "ensure_prepared_image", lambda _work, _guest, base: prepared if base == image else None
+    )
     run = lab.run(guests=ONE)
     assert statuses(run) == {"debian-13": ["pass", "pass"]}
     assert images == lab.heard.images == [prepared]

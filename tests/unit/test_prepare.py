@@ -59,7 +59,7 @@ def folders(paths: Paths) -> list[str]:
 def test_a_built_image_is_ready_as_it_is(paths: Paths) -> None:
     built = base_image(Path("/store/debian-13"))
     assert prepare_image.find_prepared_image(paths, GUEST, built) == built
-    assert prepare_image.ensure(preparation(paths), GUEST, built) == built
+    assert prepare_image.ensure_prepared_image(preparation(paths), GUEST, built) == built
     assert not paths.images.exists()
 
 
@@ -67,9 +67,9 @@ def test_a_built_image_is_ready_as_it_is(paths: Paths) -> None:
 def test_what_is_prepared_is_read_only(paths: Paths, working: pytest.MonkeyPatch, firmware: Firmware) -> None:
     image = replace(IMAGE, firmware=firmware)
     assert prepare_image.find_prepared_image(paths, GUEST, image) is None
-    made = prepare_image.ensure(preparation(paths), GUEST, image)
+    made = prepare_image.ensure_prepared_image(preparation(paths), GUEST, image)
     working.setattr(prepare_image, "prepare_disk", None)
-    assert prepare_image.ensure(preparation(paths), GUEST, image) == made
+    assert prepare_image.ensure_prepared_image(preparation(paths), GUEST, image) == made
     assert prepare_image.find_prepared_image(paths, GUEST, image) == made
     assert made.firmware is firmware
     modes = {file.name: file.stat().st_mode & 0o777 for file in made.folder.iterdir()}
@@ -93,7 +93,7 @@ def test_what_another_host_prepared_will_do(tmp_path: Path, monkeypatch: pytest.
 
     receive(here, sent)
     monkeypatch.setattr(prepare_image, "prepare_disk", None)
-    received = prepare_image.ensure(preparation(here), GUEST, base)
+    received = prepare_image.ensure_prepared_image(preparation(here), GUEST, base)
     assert received.folder.name.startswith(f"received-ubuntu-24.04-{sent.manifest.inputs[:16]}-")
     assert (received.manifest.digest, received.firmware) == (sent.manifest.digest, Firmware.BIOS)
     assert received.manifest.base == base.manifest.disk_sha256
@@ -131,7 +131,7 @@ def test_what_was_prepared_differently_does_not_count(
 ) -> None:
     shutil.copytree(find_definitions() / "cloud-init", tmp_path / "own" / "cloud-init")
     working.setattr(seed, "find_definitions", lambda: tmp_path / "own")
-    prepare_image.ensure(preparation(paths), GUEST, IMAGE)
+    prepare_image.ensure_prepared_image(preparation(paths), GUEST, IMAGE)
     assert prepare_image.find_prepared_image(paths, GUEST, IMAGE) is not None
     if changed == "packages":
         working.setattr(prepare_image, "RECIPE", ("vim", *prepare_image.RECIPE[1:]))
@@ -149,7 +149,7 @@ def test_what_is_installed_and_what_is_stopped_are_part_of_the_recipe() -> None:
 def test_too_little_space_is_said_before_anything_is_booted(paths: Paths, working: pytest.MonkeyPatch) -> None:
     working.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=2**30))
     with pytest.raises(LabError, match=r"ubuntu-24.04 needs 5.0 GiB free in .*; there are 1\.0"):
-        prepare_image.ensure(preparation(paths), GUEST, IMAGE)
+        prepare_image.ensure_prepared_image(preparation(paths), GUEST, IMAGE)
     assert folders(paths) == []
 
 
@@ -163,7 +163,9 @@ def test_two_labs_at_once_prepare_a_guest_once(paths: Paths, monkeypatch: pytest
         disk.write_text("a prepared disk")
 
     monkeypatch.setattr(prepare_image, "prepare_disk", work)
-    first, second = labs.run(lambda task: prepare_image.ensure(preparation(paths, task), GUEST, IMAGE))
+    first, second = labs.run(
+        lambda task: prepare_image.ensure_prepared_image(preparation(paths, task), GUEST, IMAGE)
+    )
     assert (first, done) == (second, ["ubuntu-24.04"])
 
 
