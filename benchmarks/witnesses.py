@@ -149,7 +149,7 @@ def leading(guest: Guest, candidates: Iterable[Variant]) -> list[Variant]:
 def measure(guest: Guest, variant: Variant) -> Iterator[dict[str, Any]]:
     """Yield a row for each witness that fails in a guest with a variant. Raises LabError."""
     cell = Cell(guest, variant, builds.resolve_build(None))
-    with shell.ready(cell, Paths.default(), default_uri(), lambda _text: None) as opened:
+    with shell.enter_guest(cell, Paths.default(), default_uri(), lambda _text: None) as opened:
 
         def run(*words: str, user: Any, given: str = "") -> str:
             command = opened.entrance.command(list(words), user=user, stdin=True)

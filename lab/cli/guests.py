@@ -186,7 +186,7 @@ def _guest(
         def show(progress: Progress) -> None:
             status.update(escape(progress.text))
 
-        with shell.ready(cell, lab.paths, lab.uri, show, own_rootfs=own_rootfs) as entered_guest:
+        with shell.enter_guest(cell, lab.paths, lab.uri, show, own_rootfs=own_rootfs) as entered_guest:
             status.stop()
             yield entered_guest, about
 

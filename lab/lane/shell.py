@@ -174,7 +174,7 @@ class EnteredGuest:
 
 
 @contextmanager
-def ready(
+def enter_guest(
     cell: Cell, paths: Paths, uri: str, show: ShowProgress, *, own_rootfs: Path | None = None
 ) -> Iterator[EnteredGuest]:
     """Bring a guest into the state that the cell's tests see; nothing of it is left after the block.
@@ -294,7 +294,7 @@ class KeeperStart:
     messages: Connection
 
     def wait(self, show: ShowProgress) -> KeptGuest:
-        """Wait until the guest is in the cell's state. Raises as `ready` does; the keeper ends then."""
+        """Wait until the guest is in the cell's state. Raises as `enter_guest` does; the keeper ends then."""
         try:
             with self.messages:
                 while True:
@@ -320,7 +320,7 @@ def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None 
         try:
             receiving.close()
             # If what started it is gone, nobody can be shown anything, and the error of that ends the keeper.
-            guest = ready(cell, paths, uri, sending.send, own_rootfs=own_rootfs)
+            guest = enter_guest(cell, paths, uri, sending.send, own_rootfs=own_rootfs)
             _keep(sending, guest, cell.name)
         finally:
             os._exit(0)  # It never returns to what started it.

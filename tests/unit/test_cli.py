@@ -157,7 +157,7 @@ def test_a_shell_that_makes_no_sense_says_why(run_lab: RunLab, monkeypatch: pyte
     def refuse(*_: object, **__: object) -> NoReturn:
         raise NotApplicable("AppArmor 3.0.8 does not mediate user namespaces")
 
-    monkeypatch.setattr(shell, "ready", refuse)
+    monkeypatch.setattr(shell, "enter_guest", refuse)
     printed = run_lab(2, "shell", "debian-12", "apparmor-userns-deny", "--build", "0.10.8")
     assert "AppArmor 3.0.8 does not mediate user namespaces" in printed.err
 
@@ -174,7 +174,7 @@ def test_what_is_going_on_is_no_markup_and_an_interrupt_is_told(
         show(Progress("QEMU's snapshot-load: no such device [/machine]"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shell, "ready", say_and_end)
+    monkeypatch.setattr(shell, "enter_guest", say_and_end)
     monkeypatch.setattr(store, "ensure_image", say_and_end)
     assert "interrupted" in run_lab(130, *line)
 
@@ -197,7 +197,7 @@ def busy(*_, **__):
         print("taking down", flush=True)
         wait()
 
-shell.ready = busy
+shell.enter_guest = busy
 cli.main()
 """
 

@@ -67,7 +67,7 @@ def ready(cell, paths, uri, show, *, own_rootfs=None):
         endpoint = Endpoint(port, new_keys("client"), new_keys("host"))
         yield shell.EnteredGuest(Lane(folder), shell.make_entrance(endpoint, folder, cell, speed=ORDINARY))
 
-shell.ready = ready
+shell.enter_guest = ready
 starting = shell.start_keeper(cell, paths, "test:///default")
 print(starting.keeper, flush=True)
 try:

@@ -169,7 +169,7 @@ class Host:
 
     def open(self, variant: str = "stock") -> list[str]:
         """Open a command's way in and close it again."""
-        with shell.ready(cell(variant), self.paths, "test:///", lambda text: None) as opened:
+        with shell.enter_guest(cell(variant), self.paths, "test:///", lambda text: None) as opened:
             return opened.entrance.command(["true"])
 
     def _connection(self, libvirt: Any) -> Any:

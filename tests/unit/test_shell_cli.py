@@ -52,7 +52,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "home"))
     made = Host(tmp_path / "lane")
-    monkeypatch.setattr(shell, "ready", made.ready)
+    monkeypatch.setattr(shell, "enter_guest", made.ready)
     return made
 
 
