@@ -124,7 +124,7 @@ def _releases(_context: click.Context) -> set[str]:
 def _kept(_context: click.Context) -> list[str]:
     from lab.lane import shell
 
-    return [guest.name for guest in shell.all_kept(Paths.default())]
+    return [guest.name for guest in shell.list_kept_guests(Paths.default())]
 
 
 def _kept_paths(context: click.Context) -> list[str]:

@@ -212,7 +212,7 @@ def attach_command(lab: options.Lab, name: str | None, user: LoginName, only_lis
         if name or end:
             raise UsageError("--list goes with nothing else", hint="lab attach --list")
         rows = [["name", "cell", "for", "keeper"]]
-        for kept_guest in shell.all_kept(lab.paths):
+        for kept_guest in shell.list_kept_guests(lab.paths):
             minutes = (datetime.now(UTC) - kept_guest.since).total_seconds() / 60
             rows.append(
                 [kept_guest.name, kept_guest.cell, f"{minutes:.0f} min", f"process {kept_guest.keeper}"]

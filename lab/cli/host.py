@@ -125,6 +125,6 @@ def clean_command(lab: options.Lab) -> int:
     # The lanes left belong to labs that are alive.
     alive = ", ".join(leftovers.lanes(lab.paths))
     output.print_line("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))
-    for kept_guest in shell.all_kept(lab.paths):
+    for kept_guest in shell.list_kept_guests(lab.paths):
         output.print_line(f"{kept_guest.name} is kept; its end: lab attach {kept_guest.name} --end")
     return 0

@@ -240,7 +240,7 @@ class KeptGuest(BaseModel):
             raise LabError(f"{self.name} is gone", hint="lab attach --list names the guests that are kept")
 
 
-def all_kept(paths: Paths) -> list[KeptGuest]:
+def list_kept_guests(paths: Paths) -> list[KeptGuest]:
     """The guests that are kept, the oldest first."""
     marks = [read_kept(folder) for folder in paths.lanes.glob(FOLDERS)]
     return sorted((guest for guest in marks if guest and guest.is_there), key=lambda guest: guest.since)
@@ -256,7 +256,7 @@ def read_kept(folder: Path) -> KeptGuest | None:
 
 def find_kept(paths: Paths, name: str | None) -> KeptGuest:
     """The kept guest of this name, or the only one there is. Raises UsageError."""
-    guests = {guest.name: guest for guest in all_kept(paths)}
+    guests = {guest.name: guest for guest in list_kept_guests(paths)}
     if not guests:
         raise UsageError("no guest is kept", hint="keep one: lab shell GUEST [VARIANT] --keep")
     if name is None:

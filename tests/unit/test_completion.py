@@ -116,7 +116,9 @@ def test_with_a_run_its_cells_are_offered_the_failed_ones_first(state: Path) -> 
 
 
 def test_kept_guests_are_offered_and_with_a_colon_for_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell, "all_kept", lambda _paths: [SimpleNamespace(name="lab-debian-13-000000")])
+    monkeypatch.setattr(
+        shell, "list_kept_guests", lambda _paths: [SimpleNamespace(name="lab-debian-13-000000")]
+    )
     assert offered("lab attach lab-") == ["lab-debian-13-000000"]
     assert offered("lab copy lab-") == ["lab-debian-13-000000:"]
     assert offered("lab copy lab-debian-13-000000:log ./") == ["<file>"]

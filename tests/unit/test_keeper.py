@@ -83,7 +83,7 @@ except LabError as error:
 def paths(tmp_path: Path) -> Iterator[Paths]:
     made = Paths(cache=tmp_path / "cache", state=tmp_path / "state")
     yield made
-    for kept in shell.all_kept(made):
+    for kept in shell.list_kept_guests(made):
         os.kill(kept.keeper, signal.SIGKILL)
 
 
@@ -107,7 +107,7 @@ def test_a_kept_guest_outlives_its_command_and_its_end_leaves_nothing(paths: Pat
     # `keep` reads the pipe of standard output until all who have it closed it: this would hang otherwise.
     kept = keep(paths)
     folder = kept.entrance.folder
-    assert shell.all_kept(paths) == [kept]
+    assert shell.list_kept_guests(paths) == [kept]
     assert (kept.name, kept.cell) == (folder.name, "debian-13/stock/0.10.8")
     kept.check_alive()
     # Only its owner can read the way into it, and it has left the command's terminal and pipes.
@@ -137,7 +137,7 @@ def test_a_keeper_whose_machine_died_ends_by_itself_and_one_that_is_killed_is_sw
     wait_until_ended(kept.keeper)
     os.kill(killed.keeper, signal.SIGKILL)
     wait_until_ended(killed.keeper)
-    assert shell.all_kept(paths) == []
+    assert shell.list_kept_guests(paths) == []
     assert leftovers.reap(paths) == [killed.name]
     assert nothing_is_left(paths)
 
