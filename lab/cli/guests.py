@@ -222,7 +222,7 @@ def attach_command(lab: options.Lab, name: str | None, user: LoginName, only_lis
         else:
             output.print_line("no guest is kept; keep one: lab shell GUEST [VARIANT] --keep")
         return 0
-    kept_guest = shell.find_kept(lab.paths, name)
+    kept_guest = shell.find_kept_guest(lab.paths, name)
     if end:
         shell.end_kept(kept_guest)
         output.print_line(f"ended {kept_guest.name}; nothing of it is left")
@@ -250,7 +250,7 @@ def copy_command(lab: options.Lab, source: str, target: str, user: LoginName) ->
             "one of SRC and DST is a path of this host, the other NAME:PATH of a kept guest",
             hint="for example: lab copy NAME:/tmp/log . (lab attach --list has the names)",
         )
-    kept_guest, remote = shell.find_kept(lab.paths, match["name"]), match["path"] or "."
+    kept_guest, remote = shell.find_kept_guest(lab.paths, match["name"]), match["path"] or "."
     sftp = Sftp(kept_guest.entrance.sftp(user), kept_guest.check_alive)
     with output.get_error_console().status("copying"):
         if in_guest[1]:

@@ -254,7 +254,7 @@ def read_kept(folder: Path) -> KeptGuest | None:
         return None
 
 
-def find_kept(paths: Paths, name: str | None) -> KeptGuest:
+def find_kept_guest(paths: Paths, name: str | None) -> KeptGuest:
     """The kept guest of this name, or the only one there is. Raises UsageError."""
     guests = {guest.name: guest for guest in list_kept_guests(paths)}
     if not guests:

@@ -96,7 +96,7 @@ def keep(paths: Paths, *started_by: str) -> KeptGuest:
     done = subprocess.run(
         [*started_by, *command(paths)], capture_output=True, text=True, timeout=60, check=True
     )
-    return shell.find_kept(paths, done.stdout.splitlines()[-1])
+    return shell.find_kept_guest(paths, done.stdout.splitlines()[-1])
 
 
 def nothing_is_left(paths: Paths) -> bool:
@@ -183,13 +183,13 @@ def test_an_ended_command_keeps_no_guest(paths: Paths, number: signal.Signals) -
 
 def test_a_kept_guest_is_found_by_its_name_or_because_it_is_the_only_one(paths: Paths) -> None:
     with pytest.raises(UsageError, match="no guest is kept"):
-        shell.find_kept(paths, None)
+        shell.find_kept_guest(paths, None)
     first = keep(paths)
-    assert shell.find_kept(paths, None) == first
+    assert shell.find_kept_guest(paths, None) == first
     second = keep(paths)
-    assert shell.find_kept(paths, second.name) == second
+    assert shell.find_kept_guest(paths, second.name) == second
     with pytest.raises(UsageError, match="several guests are kept") as several:
-        shell.find_kept(paths, None)
+        shell.find_kept_guest(paths, None)
     assert f"{first.name}, {second.name}" in str(several.value)
     with pytest.raises(UsageError, match="no kept guest is called 'lab-debian-13'"):
-        shell.find_kept(paths, "lab-debian-13")
+        shell.find_kept_guest(paths, "lab-debian-13")

@@ -69,7 +69,7 @@ def test_a_command_runs_in_the_state_of_a_cell_and_is_kept(lab: Lab, paths: Path
     ran = lab("exec", *cell, "--keep", "--", "sh", "-c", state, stdin="from this host\n", status=137)
     assert ran.stdout == "from this host\ntester\n/opt/lab/suites/jailer\n0\n"
     told = ran.stderr.splitlines()
-    kept = shell.find_kept(paths, None)
+    kept = shell.find_kept_guest(paths, None)
     assert told[0] == "apart"
     assert told[-1].startswith(f"kept: {kept.name}; ")
 
@@ -157,7 +157,7 @@ def test_a_shim_that_boxlites_own_filter_ends_says_so_in_its_boxs_folder(lab: La
 
 def test_nothing_is_left_of_a_kept_guest_whose_keeper_was_killed(lab: Lab, paths: Paths) -> None:
     lab("shell", "debian-13", "--build", RELEASE, "--keep", stdin="exit 3", status=3)
-    kept = shell.find_kept(paths, None)
+    kept = shell.find_kept_guest(paths, None)
     os.kill(kept.keeper, signal.SIGKILL)
     # libvirt ends the machine of a lab that is gone; the next command removes the rest.
     wait_until(lambda: domains_of({kept.name}) == set(), 30, "the machine to be gone")
