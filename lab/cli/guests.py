@@ -224,7 +224,7 @@ def attach_command(lab: options.Lab, name: str | None, user: LoginName, only_lis
         return 0
     kept_guest = shell.find_kept_guest(lab.paths, name)
     if end:
-        shell.end_kept(kept_guest)
+        shell.end_kept_guest(kept_guest)
         output.print_line(f"ended {kept_guest.name}; nothing of it is left")
         return 0
     return open_shell(kept_guest, user)

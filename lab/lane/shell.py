@@ -268,7 +268,7 @@ def find_kept_guest(paths: Paths, name: str | None) -> KeptGuest:
     return guests[name]
 
 
-def end_kept(guest: KeptGuest) -> None:
+def end_kept_guest(guest: KeptGuest) -> None:
     """Have a keeper take its lane down, and wait until it has. Raises DeadlineExpired."""
     if not guest.is_there:
         return

@@ -117,7 +117,7 @@ def test_a_kept_guest_outlives_its_command_and_its_end_leaves_nothing(paths: Pat
     assert streams == [Path("/dev/null")] * 3
     # It belongs to a lab that is alive: no command removes it.
     assert leftovers.reap(paths) == []
-    shell.end_kept(kept)
+    shell.end_kept_guest(kept)
     assert nothing_is_left(paths)
     wait_until_ended(kept.keeper)
     with pytest.raises(LabError, match="is gone"):
