@@ -85,7 +85,7 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
     A stored state is a guest right after its boot, or with a build deployed, from which later lanes start.
     """
     definitions = catalog.load_catalog()
-    users = upkeep.users(lab.paths, definitions)
+    users = upkeep.list_image_users(lab.paths, definitions)
     images: list[dict[str, Any]] = [
         {
             "guests": users.get(image.folder, []),

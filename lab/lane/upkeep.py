@@ -31,7 +31,7 @@ class UnusedFolder:
     size: int
 
 
-def users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
+def list_image_users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
     """The catalog's guests by the folders of the images they use, including prepared images."""
     folders: dict[Path, list[str]] = {}
     for guest in catalog.guests.values():
@@ -122,7 +122,7 @@ def _partial(parent: Path) -> Iterator[Path]:
 
 
 def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
-    used = users(paths, catalog)
+    used = list_image_users(paths, catalog)
     files = [file for name in (RESULTS_FILE, DECIDED_FILE) for file in paths.runs.glob(f"*/{name}")]
     recorded = [file.read_bytes() for file in files if file.is_file()]
     for folder in sorted(paths.images.glob("[!.]*/")):
