@@ -130,7 +130,7 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
 def images_verify(lab: options.Lab) -> int:
     """Verify the checksums of all files in the store; exit status 1 if a file was changed."""
     changed = False
-    for image, wrong in upkeep.verify(lab.paths):
+    for image, wrong in upkeep.verify_images(lab.paths):
         changed |= bool(wrong)
         output.print_line(f"{image.folder.name}: {wrong or 'ok'}")
     return 1 if changed else 0

@@ -19,7 +19,7 @@ from lab.lane import prepare_image
 from lab.machine import leftovers, states
 from lab.record import DECIDED_FILE, RESULTS_FILE
 
-# The prefix of an image that `verify` found changed.
+# The prefix of an image that `verify_images` found changed.
 CHANGED = ".changed-"
 
 
@@ -42,7 +42,7 @@ def list_image_users(paths: Paths, catalog: Catalog) -> dict[Path, list[str]]:
     return folders
 
 
-def verify(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
+def verify_images(paths: Paths) -> Iterator[tuple[BaseImage, str]]:
     """Read every file of every image again; gives each image with what is wrong with it, if anything.
 
     An image that has changed is set aside, so that nothing uses it.

@@ -288,7 +288,7 @@ def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
     paths: Paths, definitions: Catalog, built: BaseImage, imported: BaseImage, name: str
 ) -> None:
     change(built.folder / name)
-    wrong = {image.folder: problem for image, problem in upkeep.verify(paths)}
+    wrong = {image.folder: problem for image, problem in upkeep.verify_images(paths)}
     assert wrong[imported.folder] == ""
     assert wrong[built.folder].startswith(f"{name} was changed: its sha256 is ")
     assert f"set aside as {paths.images}/.changed-" in wrong[built.folder]
@@ -296,9 +296,9 @@ def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
     assert store.find_any_image(paths) is None
     rebuilt = store.ensure_image(paths, definitions.guest("debian-13"), UNWATCHED)
     assert rebuilt.disk.read_text() == "content of disk.qcow2"
-    assert [problem for _, problem in upkeep.verify(paths)] == ["", ""]
+    assert [problem for _, problem in upkeep.verify_images(paths)] == ["", ""]
     (built.folder / name).unlink()
-    [gone] = [problem for _, problem in upkeep.verify(paths) if problem]
+    [gone] = [problem for _, problem in upkeep.verify_images(paths) if problem]
     assert gone.startswith(f"{name} cannot be read: No such file or directory")
 
 
@@ -368,5 +368,5 @@ def test_while_guests_run_nothing_is_pruned(paths: Paths, definitions: Catalog, 
 
 
 def test_an_empty_store_is_well_and_has_nothing_to_prune(paths: Paths, definitions: Catalog) -> None:
-    assert (list(upkeep.verify(paths)), removed(paths, definitions)) == ([], set())
+    assert (list(upkeep.verify_images(paths)), removed(paths, definitions)) == ([], set())
     assert not paths.cache.exists()
