@@ -142,7 +142,7 @@ def images_verify(lab: options.Lab) -> int:
 def images_prune(lab: options.Lab, dry_run: bool) -> int:
     """Remove images that no guest and no run uses, unfinished downloads, and stored states above the limit."""
     lab.sweep()
-    gone = upkeep.prune(lab.paths, catalog.load_catalog(), dry_run=dry_run)
+    gone = upkeep.prune_store(lab.paths, catalog.load_catalog(), dry_run=dry_run)
     for unused in gone:
         output.print_line(
             f"{'would remove' if dry_run else 'removed'} {unused.path} ({output.format_mib(unused.size)})"

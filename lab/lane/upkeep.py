@@ -68,7 +68,7 @@ def _find_damage(image: BaseImage) -> str:
     return ""
 
 
-def prune(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[UnusedFolder]:
+def prune_store(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[UnusedFolder]:
     """Remove images that no guest and no run uses, partial downloads, and stored states above the limit.
 
     Returns what was removed. Only runs in the lab's own folder count. Raises LabError while a lab runs guests,

@@ -97,7 +97,7 @@ def test_no_image_without_whole_manifest(paths: Paths, building: pytest.MonkeyPa
         manifest.write_text(text)
     assert store.find_image(paths, GUEST) is None
     assert store.find_any_image(paths) is None
-    assert [unused.path for unused in upkeep.prune(paths, KNOWN, dry_run=True)] == [built.folder]
+    assert [unused.path for unused in upkeep.prune_store(paths, KNOWN, dry_run=True)] == [built.folder]
     assert store.ensure_image(paths, GUEST, UNWATCHED).folder == built.folder
     assert store.find_image(paths, GUEST)
 
@@ -306,7 +306,7 @@ def test_every_file_that_was_changed_is_found_and_its_image_is_not_used(
 
 
 def removed(paths: Paths, definitions: Catalog) -> set[str]:
-    return {unused.path.name for unused in upkeep.prune(paths, definitions, dry_run=False)}
+    return {unused.path.name for unused in upkeep.prune_store(paths, definitions, dry_run=False)}
 
 
 def without(definitions: Catalog, *names: str) -> Catalog:
@@ -363,7 +363,7 @@ def test_wheels_that_a_killed_lab_was_fetching_are_swept_but_not_those_of_a_livi
 def test_while_guests_run_nothing_is_pruned(paths: Paths, definitions: Catalog, built: BaseImage) -> None:
     (paths.lanes / "lab-debian-13-1").mkdir(parents=True)
     with pytest.raises(LabError, match="guests are running: lab-debian-13-1"):
-        upkeep.prune(paths, without(definitions, "debian-13"), dry_run=False)
+        upkeep.prune_store(paths, without(definitions, "debian-13"), dry_run=False)
     assert entries(paths) == {built.folder.name}
 
 
