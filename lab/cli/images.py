@@ -61,7 +61,7 @@ def images_build(lab: options.Lab, guests: tuple[str, ...]) -> int:
     """Build the images of these guests that are not in the store yet."""
     built = store.choose_built_guests(catalog.load_catalog(), guests)
     # A build that was killed leaves hundreds of MiB. No libvirt is needed to remove them.
-    upkeep.sweep(lab.paths)
+    upkeep.sweep_leftovers(lab.paths)
     return _pull_all(lab, built)
 
 

@@ -52,7 +52,7 @@ def run_worker(settings: WorkerSettings) -> None:
     with connection(default_uri()):
         pass  # A host without libvirt says so here, before it joins.
     leftovers.reap(paths)
-    upkeep.sweep(paths)
+    upkeep.sweep_leftovers(paths)
     lanes = settings.lanes or os.cpu_count() or 1
     memory = settings.memory_mib or max(0, available_mib() - RESERVE_MIB)
     dask.config.set({f"distributed.comm.tls.{name}": settings.key for name in KEYS})

@@ -88,7 +88,7 @@ def prune_store(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused
     return unused
 
 
-def sweep(paths: Paths) -> tuple[list[UnusedFolder], list[str]]:
+def sweep_leftovers(paths: Paths) -> tuple[list[UnusedFolder], list[str]]:
     """Remove the temporary folders of dead labs, and the images and wheels that they left half-made.
 
     Returns what was removed, and the paths that could not be removed, each with the reason.

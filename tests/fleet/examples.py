@@ -262,7 +262,7 @@ def left_on(fleet: Fleet) -> list[str]:
         paths = Paths(cache=host.home / "cache", state=host.home / "state")
         with patch.object(tempfile, "tempdir", str(host.home)):
             leftovers.reap(paths)
-            upkeep.sweep(paths)
+            upkeep.sweep_leftovers(paths)
         for pattern in ("boxlite-lab-tmp-*", "cache/images/.partial-*", "state/lanes/*"):
             left += [str(path) for path in host.home.glob(pattern) if path.name != ".gate"]
     return left

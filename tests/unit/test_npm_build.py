@@ -205,7 +205,7 @@ def test_a_living_lab_leaves_no_rest(paths: Paths, registry: Registry, monkeypat
 
     def look(command: list[str], **more: Any) -> str:
         if command[0] == "npm":
-            removed.extend(unused.path for unused in upkeep.sweep(paths)[0])
+            removed.extend(unused.path for unused in upkeep.sweep_leftovers(paths)[0])
         return run(command, **more)
 
     monkeypatch.setattr(process, "run_command", look)

@@ -256,7 +256,7 @@ def test_what_was_half_stored_goes(host: Host, monkeypatch: pytest.MonkeyPatch, 
             host.keep()
     left = host.names
     assert len(left) == (1 if is_killed else 0)
-    removed, stuck = upkeep.sweep(host.paths)
+    removed, stuck = upkeep.sweep_leftovers(host.paths)
     assert ({unused.path.name for unused in removed}, stuck, host.names) == (left, [], set())
 
 

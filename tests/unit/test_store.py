@@ -354,7 +354,7 @@ def test_wheels_that_a_killed_lab_was_fetching_are_swept_but_not_those_of_a_livi
     for name in (".partial-boxlite-1-cp313", ".partial-boxlite-2-cp313", "boxlite-3-cp313"):
         (folder / name).mkdir()
     with FileLock(folder / "boxlite-2-cp313.lock"):
-        swept, stuck = upkeep.sweep(paths)
+        swept, stuck = upkeep.sweep_leftovers(paths)
     assert ([unused.path.name for unused in swept], stuck) == ([".partial-boxlite-1-cp313"], [])
     assert (folder / ".partial-boxlite-2-cp313").is_dir()
     assert (folder / "boxlite-3-cp313").is_dir()
