@@ -69,7 +69,7 @@ def measure(
     opened: libvirt.virConnect, paths: Paths, guest: Guest, image: BaseImage, build: str, found: Measured
 ) -> None:
     """Boot an image once and put a build into the guest. Raises LabError."""
-    how = acceleration.decide(opened, paths, image, UNWATCHED)
+    how = acceleration.decide_acceleration(opened, paths, image, UNWATCHED)
     with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
         session = Session(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
 

@@ -213,7 +213,7 @@ def _acceleration(examination: Examination) -> str:
         paths.acceleration.unlink(missing_ok=True)
     verdict = acceleration.cached(daemon, paths)
     if verdict is None and (image := store.find_any_image(paths)):
-        verdict = acceleration.decide(daemon, paths, image, UNWATCHED)
+        verdict = acceleration.decide_acceleration(daemon, paths, image, UNWATCHED)
     if verdict is None:
         raise NotMet(
             RequirementState.UNKNOWN,

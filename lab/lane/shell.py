@@ -185,7 +185,7 @@ def enter_guest(
     with connection_for_lanes(uri) as connection, scratch.make_temporary_folder() as folder:
         task = Task(show)
         image = store.ensure_image(paths, cell.guest, task)
-        guest_acceleration = acceleration.decide(connection, paths, image, task)
+        guest_acceleration = acceleration.decide_acceleration(connection, paths, image, task)
         processors = Processors(os.cpu_count() or 1)
         preparation = Preparation(connection, paths, guest_acceleration, task, processors)
         image = prepare_image.ensure_prepared_image(preparation, cell.guest, image)

@@ -111,7 +111,9 @@ class AccelerationVerdict(BaseModel):
         return Acceleration(self.kvm, self.reason, self.kernel_seconds)
 
 
-def decide(connection: libvirt.virConnect, paths: Paths, image: BaseImage, task: Task) -> Acceleration:
+def decide_acceleration(
+    connection: libvirt.virConnect, paths: Paths, image: BaseImage, task: Task
+) -> Acceleration:
     """Return the verdict for this host kernel and QEMU, or boot the kernel of `image` to get one.
 
     The kernel of any guest will do; what a kernel shows that is not its guest's own is not kept. The clock of

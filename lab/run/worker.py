@@ -116,7 +116,7 @@ class Worker:
             return
         task.check()
         self._show(Progress("finding out about KVM", Activity.WAITING))
-        host_acceleration = acceleration.decide(connection, work.paths, image, self._task)
+        host_acceleration = acceleration.decide_acceleration(connection, work.paths, image, self._task)
         task.check()
         self._host, self.acceleration = lanes.describe_host(connection, host_acceleration), host_acceleration
         if self.journal.begin_on(self._host, guest.arch) and not host_acceleration.kvm:

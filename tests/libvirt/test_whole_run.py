@@ -25,7 +25,7 @@ from tests.builders.cells import changed
 from tests.builders.lab import ONE, PASSED, Lab, RunCell, Seconds, at, boots, statuses
 
 # The fixture puts another one in its place.
-DECIDE = acceleration.decide
+DECIDE = acceleration.decide_acceleration
 
 
 def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> None:
@@ -39,7 +39,7 @@ def test_every_cell_is_run_shown_and_written_and_nothing_is_left(lab: Lab) -> No
 
 def test_emulation_is_told_once_with_the_measured_speed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     how = Acceleration(False, "a test", 7.0)
-    monkeypatch.setattr(acceleration, "decide", lambda *_, **__: how)
+    monkeypatch.setattr(acceleration, "decide_acceleration", lambda *_, **__: how)
     lab.run()
     speed = "this host boots a kernel 14 times slower than ordinary hardware with KVM"
     assert lab.heard.notes == [f"guests of x86_64 run under software emulation: a test; {speed}"]
@@ -66,7 +66,7 @@ def test_on_a_host_of_arm64_some_guests_have_kvm_and_others_are_emulated(
     monkeypatch.setattr(clock, "library", lambda: None)
     monkeypatch.setattr(domain, "check_emulator", lambda *_: None)
     monkeypatch.setattr(acceleration, "cached", lambda *_: Acceleration(True, "a guest kernel ran under KVM"))
-    monkeypatch.setattr(acceleration, "decide", DECIDE)
+    monkeypatch.setattr(acceleration, "decide_acceleration", DECIDE)
     run = lab.run(guests=["debian-12", "debian-13", "debian-13-arm64"])
     assert set(decided) == {("x86_64 emulation", 10.0, 1), ("aarch64 kvm", 1.0, 2)}
     # Told once, although two guests are emulated.
@@ -82,7 +82,7 @@ def test_on_a_host_of_arm64_some_guests_have_kvm_and_others_are_emulated(
 def test_a_speed_that_the_first_boot_shows_is_said_and_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Acceleration] = []
     how = Acceleration(False, "a test")
-    monkeypatch.setattr(acceleration, "decide", lambda *_, **__: how)
+    monkeypatch.setattr(acceleration, "decide_acceleration", lambda *_, **__: how)
 
     def keep(_paths: object, booted: Acceleration, _boot: object) -> bool:
         kept.append(booted)

@@ -60,7 +60,7 @@ def boots(device: Path, monkeypatch: pytest.MonkeyPatch) -> Boots:
 
 
 def decide(paths: Paths, daemon: Daemon, firmware: Firmware | None = None) -> Acceleration:
-    how = acceleration.decide(daemon, paths, base_image(paths.images, firmware), UNWATCHED)
+    how = acceleration.decide_acceleration(daemon, paths, base_image(paths.images, firmware), UNWATCHED)
     assert leftovers.lanes(paths) == []
     return how
 
@@ -328,13 +328,13 @@ def test_only_emulated_guests_have_a_slower_clock(
     monkeypatch.setattr(acceleration, "boot_under_kvm", lambda *_: 0.5)
     if kvm:
         device.touch()
-    how = acceleration.decide(Daemon(), paths, base_image(paths.images), UNWATCHED)
+    how = acceleration.decide_acceleration(Daemon(), paths, base_image(paths.images), UNWATCHED)
     assert (how.kvm, how.speed.clock) == (kvm, 1.0 if kvm else RATE)
 
 
 def test_a_guest_of_another_processor_is_emulated_and_says_nothing_of_kvm(paths: Paths, device: Path) -> None:
     device.touch()
-    how = acceleration.decide(Daemon(knows_firmware=True), paths, arm64_image(paths), UNWATCHED)
+    how = acceleration.decide_acceleration(Daemon(knows_firmware=True), paths, arm64_image(paths), UNWATCHED)
     assert (how.kvm, how.reason) == (False, "this host has no processor for aarch64")
     assert not paths.acceleration.exists()
 
@@ -371,7 +371,7 @@ def test_on_arm64_a_guest_kernel_must_have_kvm_too(
     device.touch()
     monkeypatch.setattr(console, "read", lambda _file: f"[    0.4] {says}\n{RAN.format('0.5')}")
     daemon = Daemon()
-    how = acceleration.decide(daemon, paths, arm64_image(paths), UNWATCHED)
+    how = acceleration.decide_acceleration(daemon, paths, arm64_image(paths), UNWATCHED)
     assert how.reason == (problem or "a guest kernel ran under KVM")
     assert how.kvm is not bool(problem)
     assert acceleration.cached(daemon, paths) == how
@@ -381,7 +381,7 @@ def test_on_arm64_a_guest_kernel_must_have_kvm_too(
     assert (xml.get("type"), kind.get("arch"), processor.get("mode")) == ("kvm", "aarch64", "host-passthrough")
     assert daemon.machines[0].words[-2:] == ["-machine", "virtualization=on"]
     # The verdict is that of guests of arm64: others are emulated in any case.
-    other = acceleration.decide(daemon, paths, base_image(paths.images), UNWATCHED)
+    other = acceleration.decide_acceleration(daemon, paths, base_image(paths.images), UNWATCHED)
     assert (other.kvm, other.reason) == (False, "this host has no processor for x86_64")
 
 
@@ -407,7 +407,7 @@ def test_on_arm64_the_kernel_says_whether_kvm_nests(
     monkeypatch.setattr(acceleration, "KVM_DEVICE", device)
     monkeypatch.setattr(fcntl, "ioctl", ioctl)
     monkeypatch.setattr(acceleration, "boot_under_kvm", lambda *_: 0.5)
-    how = acceleration.decide(Daemon(), paths, arm64_image(paths), UNWATCHED)
+    how = acceleration.decide_acceleration(Daemon(), paths, arm64_image(paths), UNWATCHED)
     assert (how.kvm, "kvm-arm.mode=nested" in how.reason) == (nests, not nests)
     # KVM_CHECK_EXTENSION and KVM_CAP_ARM_EL2 of <linux/kvm.h>.
     assert set(asked) == {(0xAE03, 240)}

@@ -579,7 +579,7 @@ def test_whether_kvm_runs_another_kernel_is_not_kept(
     image = base_image(tmp_path)
     image = replace(image, manifest=image.manifest.model_copy(update={"guest": guest}))
     paths.make(paths.cache)
-    assert not acceleration.decide(None, paths, image, UNWATCHED).kvm
+    assert not acceleration.decide_acceleration(None, paths, image, UNWATCHED).kvm
     assert paths.acceleration.exists() == (guest == "debian-13")
 
 

@@ -155,7 +155,7 @@ class Host:
         patch = monkeypatch.setattr
         patch(shell, "connection_for_lanes", self._connection(libvirt))
         patch(store, "ensure_image", lambda *_: base_image(Path("base")))
-        patch(acceleration, "decide", lambda *_: EMULATION)
+        patch(acceleration, "decide_acceleration", lambda *_: EMULATION)
         patch(rootfs, "make", self._rootfs)
         patch(running, "open_lane", self._open)
         patch(running, "Session", lambda *_, **__: FakeGuest(self.benches[-1].lane))

@@ -131,7 +131,7 @@ def host(paths: Paths, guest: Guest, task: Task) -> Iterator[Host]:
     """The guest, booted, with the clone and all that it needs; nothing of it is left afterwards."""
     image = store.ensure_image(paths, guest, task)
     with connection_for_lanes(default_uri()) as opened:
-        measured = acceleration.decide(opened, paths, image, task)
+        measured = acceleration.decide_acceleration(opened, paths, image, task)
         how = AllProcessors(measured.kvm, measured.reason, measured.kernel_seconds)
         with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
             lane.start()
