@@ -211,7 +211,7 @@ def _acceleration(examination: Examination) -> str:
     paths, daemon = examination.paths, examination.libvirt
     if examination.again:
         paths.acceleration.unlink(missing_ok=True)
-    verdict = acceleration.cached(daemon, paths)
+    verdict = acceleration.read_acceleration(daemon, paths)
     if verdict is None and (image := store.find_any_image(paths)):
         verdict = acceleration.decide_acceleration(daemon, paths, image, UNWATCHED)
     if verdict is None:
@@ -227,7 +227,7 @@ def _acceleration(examination: Examination) -> str:
 
 def _clock(examination: Examination) -> str:
     paths, daemon = examination.paths, examination.libvirt
-    verdict = acceleration.cached(daemon, paths)
+    verdict = acceleration.read_acceleration(daemon, paths)
     if verdict is not None and verdict.kvm:
         return "guests run under KVM and have this host's clock"
     if not daemon.getURI().startswith("qemu"):
@@ -248,7 +248,7 @@ def _machine(examination: Examination) -> str:
     if not daemon.getURI().startswith("qemu"):
         raise NotMet(RequirementState.UNKNOWN, "only QEMU has one that can be tried")
     # Without an image KVM was not tried.
-    verdict = acceleration.cached(daemon, paths)
+    verdict = acceleration.read_acceleration(daemon, paths)
     try:
         with throwaway.machine(
             daemon, paths, kvm=verdict is not None and verdict.kvm, image=store.find_any_image(paths)

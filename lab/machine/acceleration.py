@@ -124,17 +124,17 @@ def decide_acceleration(
         reason = f"this host has no processor for {image.architecture.name}"
         domain.check_emulator(connection, image.architecture)
         return Acceleration(False, reason, clock=clock.of_emulated(connection, paths))
-    acceleration = cached(connection, paths)
+    acceleration = read_acceleration(connection, paths)
     if acceleration is None:
         paths.make(paths.cache)
         with hold_lock(paths.acceleration.with_suffix(".lock"), LOCK_SECONDS, "KVM to be tried", task):
-            acceleration = cached(connection, paths) or _find_out(connection, paths, image)
+            acceleration = read_acceleration(connection, paths) or _find_out(connection, paths, image)
     if acceleration.kvm:
         return acceleration
     return replace(acceleration, clock=clock.of_emulated(connection, paths))
 
 
-def cached(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
+def read_acceleration(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:
     """Return the verdict of an earlier run under the same host kernel and QEMU, if there is one."""
     verdict = read_verdict(paths)
     return verdict.acceleration if verdict and verdict.key == identify_host(connection) else None

@@ -65,7 +65,9 @@ def test_on_a_host_of_arm64_some_guests_have_kvm_and_others_are_emulated(
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(clock, "library", lambda: None)
     monkeypatch.setattr(domain, "check_emulator", lambda *_: None)
-    monkeypatch.setattr(acceleration, "cached", lambda *_: Acceleration(True, "a guest kernel ran under KVM"))
+    monkeypatch.setattr(
+        acceleration, "read_acceleration", lambda *_: Acceleration(True, "a guest kernel ran under KVM")
+    )
     monkeypatch.setattr(acceleration, "decide_acceleration", DECIDE)
     run = lab.run(guests=["debian-12", "debian-13", "debian-13-arm64"])
     assert set(decided) == {("x86_64 emulation", 10.0, 1), ("aarch64 kvm", 1.0, 2)}

@@ -72,7 +72,7 @@ def test_kvm_nests_and_verdicts_are_kept(paths: Paths, device: Path, monkeypatch
     verdict = decide(paths, Daemon())
     assert verdict == Acceleration(False, "/dev/kvm does not exist")
     assert (verdict.name, verdict.speed.factor) == ("emulation", 10.0)
-    assert acceleration.cached(Daemon(), paths) == verdict
+    assert acceleration.read_acceleration(Daemon(), paths) == verdict
     text = paths.acceleration.read_text()
     paths.acceleration.write_text(text.replace("does not exist", "is remembered"))
     assert decide(paths, Daemon()).reason == "/dev/kvm is remembered"
@@ -107,10 +107,10 @@ def test_a_refused_machine_says_nothing_lasting_of_kvm(paths: Paths, device: Pat
     device.touch()
     how = decide(paths, Daemon(refuses=REFUSED))
     assert how == Acceleration(False, "/dev/kvm opens, but under it QEMU fails: failed to set MSR 0x10a")
-    assert acceleration.cached(Daemon(), paths) is None
+    assert acceleration.read_acceleration(Daemon(), paths) is None
     with pytest.raises(NoLibvirt, match="libvirt went away while KVM was tried"):
         decide(paths, Daemon(refuses=REFUSED, is_alive=False))
-    assert acceleration.cached(Daemon(), paths) is None
+    assert acceleration.read_acceleration(Daemon(), paths) is None
 
 
 def test_a_boot_is_tried_from_an_overlay(paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_a_verdict_ends_with_what_it_depends_on(
         monkeypatch.setattr(platform, "release", lambda: "7.3.0-new")
     if change == "device":
         device.touch()
-    assert acceleration.cached(daemon, paths) is None
+    assert acceleration.read_acceleration(daemon, paths) is None
 
 
 def test_a_verdict_ends_with_new_rights(paths: Paths, boots: Boots, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_a_verdict_ends_with_new_rights(paths: Paths, boots: Boots, monkeypatch:
     assert "join the group kvm" in decide(paths, Daemon()).reason
     # The user joined the group: the device itself is as it was.
     monkeypatch.setattr(os, "access", lambda _path, _mode: True)
-    assert acceleration.cached(Daemon(), paths) is None
+    assert acceleration.read_acceleration(Daemon(), paths) is None
     assert decide(paths, Daemon()).kvm
 
 
@@ -159,7 +159,7 @@ def test_a_verdict_ends_with_new_rights(paths: Paths, boots: Boots, monkeypatch:
 def test_a_memory_that_cannot_be_read_is_none(paths: Paths, device: Path, text: str) -> None:
     paths.make(paths.cache)
     paths.acceleration.write_text(text)
-    assert acceleration.cached(Daemon(), paths) is None
+    assert acceleration.read_acceleration(Daemon(), paths) is None
     assert not acceleration.keep_speed(paths, Acceleration(False, ""), RAN.format("4.0"))
 
 
@@ -374,7 +374,7 @@ def test_on_arm64_a_guest_kernel_must_have_kvm_too(
     how = acceleration.decide_acceleration(daemon, paths, arm64_image(paths), UNWATCHED)
     assert how.reason == (problem or "a guest kernel ran under KVM")
     assert how.kvm is not bool(problem)
-    assert acceleration.cached(daemon, paths) == how
+    assert acceleration.read_acceleration(daemon, paths) == how
     xml = daemon.machines[0].xml
     kind, processor = xml.find("os/type"), xml.find("cpu")
     assert kind is not None and processor is not None

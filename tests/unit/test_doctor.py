@@ -326,7 +326,7 @@ def test_an_ordinary_user_is_told_which_guests_only_root_can_build(
 
 def test_emulation_is_told_with_its_measured_speed(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     verdict = Acceleration(False, "/dev/kvm does not exist", 7.0)
-    monkeypatch.setattr(acceleration, "cached", lambda *_: verdict)
+    monkeypatch.setattr(acceleration, "read_acceleration", lambda *_: verdict)
     line = ask(paths, "acceleration", Daemon())
     assert line.state is RequirementState.SLOW
     assert line.found.startswith(
@@ -350,7 +350,9 @@ def test_a_machine_is_tried_with_what_a_lane_s_has_and_nothing_of_it_is_left(
 ) -> None:
     monkeypatch.setattr(store, "find_any_image", lambda paths: base_image(paths.images))
     monkeypatch.setattr(disk, "create_overlay", lambda overlay, _backing: overlay.touch())
-    monkeypatch.setattr(acceleration, "cached", lambda *_: None if kvm is None else Acceleration(kvm, ""))
+    monkeypatch.setattr(
+        acceleration, "read_acceleration", lambda *_: None if kvm is None else Acceleration(kvm, "")
+    )
     daemon = Daemon()
     assert ask(paths, "machine", daemon).state is RequirementState.OK
     [machine] = daemon.machines
