@@ -20,7 +20,7 @@ from lab.builds import rootfs, sandbox
 from lab.catalog import CloudImage, DebianImage, Firmware, Guest
 from lab.images import debian, store
 from lab.machine import acceleration, clock, domain, throwaway
-from lab.machine.budget import RESERVE_MIB, Memory, available_mib
+from lab.machine.budget import RESERVE_MIB, Memory, measure_available_mib
 from lab.machine.connection import NoLibvirt, connection, version
 
 SETUP = "./setup.sh doctor installs it"
@@ -307,7 +307,7 @@ def _disk(examination: Examination) -> str:
 
 def _memory(examination: Examination) -> str:
     largest = max((guest.memory_mib for guest in examination.guests), default=0)
-    free, need = available_mib(), Memory.need_mib(largest) + RESERVE_MIB
+    free, need = measure_available_mib(), Memory.need_mib(largest) + RESERVE_MIB
     if free < need:
         hint = f"the largest guest needs {need} MiB, {RESERVE_MIB} of them for the host"
         raise LabError(f"{free} MiB free", hint=hint)

@@ -24,7 +24,7 @@ from lab.fleet.inventory import LOOPBACK
 from lab.fleet.messages import LANE, MEMORY, WorkerSettings, WorkerStart
 from lab.lane import upkeep
 from lab.machine import domain, leftovers
-from lab.machine.budget import RESERVE_MIB, available_mib
+from lab.machine.budget import RESERVE_MIB, measure_available_mib
 from lab.machine.connection import connection, default_uri
 
 # Where dask wants the run's key.
@@ -54,7 +54,7 @@ def run_worker(settings: WorkerSettings) -> None:
     leftovers.reap(paths)
     upkeep.sweep_leftovers(paths)
     lanes = settings.lanes or os.cpu_count() or 1
-    memory = settings.memory_mib or max(0, available_mib() - RESERVE_MIB)
+    memory = settings.memory_mib or max(0, measure_available_mib() - RESERVE_MIB)
     dask.config.set({f"distributed.comm.tls.{name}": settings.key for name in KEYS})
     dask.config.set({"distributed.worker.profile.enabled": False})  # It would look at all threads all the time.
     with scratch.make_temporary_folder() as folder:

@@ -38,7 +38,7 @@ class HostLimits:
         return cls(jobs or processors, memory_mib, processors, spare=0 if jobs else 1)
 
 
-def available_mib() -> int:
+def measure_available_mib() -> int:
     """Memory that the host can give without swapping, in MiB."""
     return int(psutil.virtual_memory().available // 2**20)
 
@@ -46,7 +46,9 @@ def available_mib() -> int:
 class Memory:
     """Memory for lanes. A lane is admitted if enough is left, and returns its memory when it ends."""
 
-    def __init__(self, limit_mib: int | None = None, *, available: Callable[[], int] = available_mib) -> None:
+    def __init__(
+        self, limit_mib: int | None = None, *, available: Callable[[], int] = measure_available_mib
+    ) -> None:
         """`limit_mib` limits all lanes together; by default they may use all but the host's reserve."""
         self._available = available
         self._limit = max(0, available() - RESERVE_MIB)
