@@ -238,7 +238,7 @@ def _clock(examination: Examination) -> str:
             RequirementState.SLOW,
             f"emulated guests have this host's clock: {emulated.reason}; boxes may miss boxlite's limit of "
             "30 s while this host is busy, and their cells are `error` then",
-            "" if clock.library() else SETUP,
+            "" if clock.find_library() else SETUP,
         )
     return f"an emulated guest's runs {1 / emulated.rate:.0f} times slower than this host's, like its processor"
 

@@ -47,7 +47,7 @@ _clocks: dict[str, Clock] = {}
 _lock = threading.Lock()
 
 
-def library() -> Path | None:
+def find_library() -> Path | None:
     """The library of libfaketime on this host; None without one."""
     return next((folder / FILE for folder in FOLDERS if (folder / FILE).is_file()), None)
 
@@ -58,7 +58,7 @@ def of_emulated(connection: libvirt.virConnect, paths: Paths) -> Clock:
     Found out once in the life of a process, by what the QEMU of a machine that stands still has loaded. Raises
     libvirtError if libvirt starts no machine.
     """
-    file = library()
+    file = find_library()
     if file is None:
         return Clock(reason=f"libfaketime is not installed ({host_table.suggest_packages('clock')})")
     # https://github.com/wolfcw/libfaketime: the rate from QEMU's start on, not for the times of files, without

@@ -285,7 +285,7 @@ def test_a_refused_core_limit_has_a_hint(lanes: Lanes, monkeypatch: pytest.Monke
         made.start()
     assert "max_core = 0" in str(failed.value.hint)
     # A run's first machine only tries QEMU's clock.
-    monkeypatch.setattr(clock, "library", lambda: Path("libfaketime.so"))
+    monkeypatch.setattr(clock, "find_library", lambda: Path("libfaketime.so"))
     with pytest.raises(libvirt.libvirtError) as refused:
         clock.of_emulated(lanes.connection, lanes.paths)
     assert "max_core = 0" in str(as_fault(refused.value))

@@ -63,7 +63,7 @@ def test_on_a_host_of_arm64_some_guests_have_kvm_and_others_are_emulated(
     lab.boot = boot
     monkeypatch.setattr(store, "ensure_image", ensure)
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    monkeypatch.setattr(clock, "library", lambda: None)
+    monkeypatch.setattr(clock, "find_library", lambda: None)
     monkeypatch.setattr(domain, "check_emulator", lambda *_: None)
     monkeypatch.setattr(
         acceleration, "read_acceleration", lambda *_: Acceleration(True, "a guest kernel ran under KVM")

@@ -235,7 +235,7 @@ def test_the_kernels_own_clock_says_how_long_it_took(text: str, seconds: float |
 # -- the clock of emulated guests
 
 # Where this host has the library; the other tests have none.
-FOLDERS, INSTALLED = clock.FOLDERS, clock.library()
+FOLDERS, INSTALLED = clock.FOLDERS, clock.find_library()
 MAPPED = "7f0c5f000000-7f0c5f010000 r-xp 00000000 08:01 1234 {}\n"
 
 

@@ -335,7 +335,7 @@ def test_emulation_is_told_with_its_measured_speed(paths: Paths, monkeypatch: py
 
 
 def test_no_machine_tells_nothing_of_kvm_and_the_clock(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "library", lambda: Path("/library"))
+    monkeypatch.setattr(clock, "find_library", lambda: Path("/library"))
     monkeypatch.setattr(store, "find_any_image", lambda paths: base_image(paths.images))
     for what in ("acceleration", "clock"):
         line = ask(paths, what, Daemon(refuses={"qemu": "no room", "kvm": "no room"}))
