@@ -232,7 +232,7 @@ def _clock(examination: Examination) -> str:
         return "guests run under KVM and have this host's clock"
     if not daemon.getURI().startswith("qemu"):
         raise NotMet(RequirementState.UNKNOWN, "only QEMU can be given another one", "")
-    emulated = clock.of_emulated(daemon, paths)
+    emulated = clock.choose_emulated_clock(daemon, paths)
     if emulated.reason:
         raise NotMet(
             RequirementState.SLOW,

@@ -123,7 +123,7 @@ def decide_acceleration(
     if not image.architecture.is_hosts:
         reason = f"this host has no processor for {image.architecture.name}"
         domain.check_emulator(connection, image.architecture)
-        return Acceleration(False, reason, clock=clock.of_emulated(connection, paths))
+        return Acceleration(False, reason, clock=clock.choose_emulated_clock(connection, paths))
     acceleration = read_acceleration(connection, paths)
     if acceleration is None:
         paths.make(paths.cache)
@@ -131,7 +131,7 @@ def decide_acceleration(
             acceleration = read_acceleration(connection, paths) or _find_out(connection, paths, image)
     if acceleration.kvm:
         return acceleration
-    return replace(acceleration, clock=clock.of_emulated(connection, paths))
+    return replace(acceleration, clock=clock.choose_emulated_clock(connection, paths))
 
 
 def read_acceleration(connection: libvirt.virConnect, paths: Paths) -> Acceleration | None:

@@ -52,7 +52,7 @@ def find_library() -> Path | None:
     return next((folder / FILE for folder in FOLDERS if (folder / FILE).is_file()), None)
 
 
-def of_emulated(connection: libvirt.virConnect, paths: Paths) -> Clock:
+def choose_emulated_clock(connection: libvirt.virConnect, paths: Paths) -> Clock:
     """The clock of emulated guests on this host: the slower one if QEMU can load what makes it.
 
     Found out once in the life of a process, by what the QEMU of a machine that stands still has loaded. Raises

@@ -287,7 +287,7 @@ def test_a_refused_core_limit_has_a_hint(lanes: Lanes, monkeypatch: pytest.Monke
     # A run's first machine only tries QEMU's clock.
     monkeypatch.setattr(clock, "find_library", lambda: Path("libfaketime.so"))
     with pytest.raises(libvirt.libvirtError) as refused:
-        clock.of_emulated(lanes.connection, lanes.paths)
+        clock.choose_emulated_clock(lanes.connection, lanes.paths)
     assert "max_core = 0" in str(as_fault(refused.value))
 
 

@@ -263,7 +263,7 @@ def maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_without_the_library_guests_have_the_host_s_clock_and_nothing_is_started(paths: Paths) -> None:
     daemon = Daemon()
-    emulated = clock.of_emulated(daemon, paths)
+    emulated = clock.choose_emulated_clock(daemon, paths)
     assert (emulated.rate, emulated.environment, daemon.machines) == (1.0, {}, [])
     assert emulated.reason.startswith("libfaketime is not installed")
 
@@ -271,7 +271,7 @@ def test_without_the_library_guests_have_the_host_s_clock_and_nothing_is_started
 def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> None:
     maps.write_text(MAPPED.format("/usr/lib/libc.so.6") + MAPPED.format(library))
     daemon = Daemon()
-    emulated = clock.of_emulated(daemon, paths)
+    emulated = clock.choose_emulated_clock(daemon, paths)
     assert (emulated.rate, emulated.reason) == (RATE, "")
     assert emulated.environment["LD_PRELOAD"] == str(library)
     assert emulated.environment["FAKETIME"] == "+0 x0.1"
@@ -281,7 +281,7 @@ def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> 
     assert machine.flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
     assert not machine.is_there
     assert leftovers.lanes(paths) == []
-    assert clock.of_emulated(daemon, paths) == emulated
+    assert clock.choose_emulated_clock(daemon, paths) == emulated
     assert daemon.machines == [machine]
 
 
@@ -289,7 +289,7 @@ def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> 
 def test_a_killed_program_leaves_no_memory(paths: Paths, maps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "FOLDERS", FOLDERS)
     maps.write_text(MAPPED.format(INSTALLED))
-    emulated = clock.of_emulated(Daemon(), paths)
+    emulated = clock.choose_emulated_clock(Daemon(), paths)
     assert emulated.rate == RATE
     told = "import time; print(time.monotonic(), flush=True); time.sleep(60)"
     ran = subprocess.Popen(
@@ -305,16 +305,16 @@ def test_a_killed_program_leaves_no_memory(paths: Paths, maps: Path, monkeypatch
 def test_a_confined_qemu_has_the_host_clock(paths: Paths, library: Path, maps: Path, text: str | None) -> None:
     if text is not None:
         maps.write_text(text)
-    emulated = clock.of_emulated(Daemon(), paths)
+    emulated = clock.choose_emulated_clock(Daemon(), paths)
     assert (emulated.rate, emulated.environment) == (1.0, {})
     assert emulated.reason == f"libvirt starts QEMU without {library}: something on this host confines it"
 
 
 def test_a_failed_start_says_nothing_of_the_clock(paths: Paths, library: Path, maps: Path) -> None:
     with pytest.raises(libvirt.libvirtError):
-        clock.of_emulated(Daemon(refuses={"qemu": "no room"}), paths)
+        clock.choose_emulated_clock(Daemon(refuses={"qemu": "no room"}), paths)
     maps.write_text(MAPPED.format(library))
-    assert clock.of_emulated(Daemon(), paths).rate == RATE
+    assert clock.choose_emulated_clock(Daemon(), paths).rate == RATE
 
 
 @pytest.mark.parametrize("kvm", [False, True])
@@ -418,7 +418,7 @@ def test_the_clock_is_tried_with_the_host_s_own_qemu(
 ) -> None:
     maps.write_text(MAPPED.format(library))
     daemon = Daemon()
-    assert clock.of_emulated(daemon, paths).rate == RATE
+    assert clock.choose_emulated_clock(daemon, paths).rate == RATE
     kind = daemon.machines[0].xml.find("os/type")
     assert kind is not None
     assert (kind.get("arch"), kind.get("machine")) == ("aarch64", "virt")
