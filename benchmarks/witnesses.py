@@ -24,7 +24,7 @@ from lab.base.files import clean_text
 from lab.base.paths import Paths
 from lab.catalog import Guest, Variant
 from lab.lane import shell
-from lab.machine.connection import default_uri
+from lab.machine.connection import get_default_uri
 from lab.plan import Cell
 from lab.repro import judging
 from lab.repro.planning import can_have
@@ -149,7 +149,7 @@ def leading(guest: Guest, candidates: Iterable[Variant]) -> list[Variant]:
 def measure(guest: Guest, variant: Variant) -> Iterator[dict[str, Any]]:
     """Yield a row for each witness that fails in a guest with a variant. Raises LabError."""
     cell = Cell(guest, variant, builds.resolve_build(None))
-    with shell.enter_guest(cell, Paths.default(), default_uri(), lambda _text: None) as opened:
+    with shell.enter_guest(cell, Paths.default(), get_default_uri(), lambda _text: None) as opened:
 
         def run(*words: str, user: Any, given: str = "") -> str:
             command = opened.entrance.command(list(words), user=user, stdin=True)

@@ -31,9 +31,9 @@ class Lab:
 
     @cached_property
     def uri(self) -> str:
-        from lab.machine.connection import default_uri
+        from lab.machine.connection import get_default_uri
 
-        return self._connect or default_uri()
+        return self._connect or get_default_uri()
 
     def sweep(self) -> "tuple[list[str], list[UnusedFolder], list[str]]":
         """Remove what dead labs left behind. Returns the names of lanes, the folders, and why others are left.

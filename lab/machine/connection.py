@@ -35,7 +35,7 @@ class NoLibvirt(LabError):
     """libvirt cannot be reached; the hint says how to start it."""
 
 
-def default_uri() -> str:
+def get_default_uri() -> str:
     """`LAB_CONNECT` if set; else the system daemon for root and the session daemon for all other users."""
     address = os.environ.get("LAB_CONNECT")
     return address or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")

@@ -10,7 +10,7 @@ import pytest
 from lab.base.activity import CancelToken, Task
 from lab.base.errors import LabError
 from lab.machine import connection
-from lab.machine.connection import NoLibvirt, connect, default_uri, how_to_start
+from lab.machine.connection import NoLibvirt, connect, get_default_uri, how_to_start
 from tests.builders.guests import task_to
 
 NO_SOCKET = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
@@ -23,7 +23,7 @@ NO_SOCKET = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
 def test_each_user_has_a_libvirt(monkeypatch: pytest.MonkeyPatch, chosen: str, user: int, uri: str) -> None:
     monkeypatch.setenv("LAB_CONNECT", chosen)
     monkeypatch.setattr("os.geteuid", lambda: user)
-    assert default_uri() == uri
+    assert get_default_uri() == uri
 
 
 @pytest.mark.parametrize(

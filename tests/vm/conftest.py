@@ -27,7 +27,7 @@ from lab.images import store
 from lab.images.store import BaseImage
 from lab.machine import leftovers
 from lab.machine.budget import HostLimits
-from lab.machine.connection import connection, default_uri
+from lab.machine.connection import connection, get_default_uri
 from lab.machine.domain import lane_of
 from lab.record import RunOptions, RunResult
 from lab.run import scheduler, start
@@ -211,7 +211,7 @@ def run_cells(paths: Paths, definitions: Catalog, tmp_path: Path) -> RunCells:
         run_options = RunOptions.model_validate({"retries": 0, **options})
         begun = start.begin(folder, cells, command="test", options=run_options)
         limits = HostLimits(jobs=2, processors=processors or os.cpu_count() or 1)
-        return scheduler.Scheduler(begun, at or paths, default_uri(), limits, observer or Told()).run()
+        return scheduler.Scheduler(begun, at or paths, get_default_uri(), limits, observer or Told()).run()
 
     return run
 
@@ -257,7 +257,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 def domains_of(lanes: set[str]) -> set[str]:
     """Which of these lanes have a domain."""
     names = set()
-    with connection(default_uri()) as opened:
+    with connection(get_default_uri()) as opened:
         for domain in opened.listAllDomains():
             with suppress(libvirt.libvirtError):  # It may end while its XML is read.
                 names.add(lane_of(domain.XMLDesc()))
