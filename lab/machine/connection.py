@@ -41,7 +41,7 @@ def get_default_uri() -> str:
     return address or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")
 
 
-def connect(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -> libvirt.virConnect:
+def open_connection(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -> libvirt.virConnect:
     """Open a connection. Raises NoLibvirt if no daemon answers for so many seconds.
 
     Before each further attempt `task` shows that libvirt is waited for, and may be ended.
@@ -98,8 +98,10 @@ def _has_no_socket(error: BaseException) -> bool:
 
 @contextmanager
 def connection(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -> Iterator[libvirt.virConnect]:
-    """A connection for the length of a block; see `connect`. Closing it ends the domains that it started."""
-    link = connect(uri, seconds=seconds, task=task)
+    """A connection for the length of a block; see `open_connection`. Closing it ends the domains that it
+    started.
+    """
+    link = open_connection(uri, seconds=seconds, task=task)
     try:
         yield link
     finally:
@@ -112,7 +114,7 @@ def connection(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -> Ite
 def connection_for_lanes(
     uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED
 ) -> Iterator[libvirt.virConnect]:
-    """A connection that fails if its daemon no longer answers; see `connect`.
+    """A connection that fails if its daemon no longer answers; see `open_connection`.
 
     libvirt's event loop runs in a thread from then on, for as long as this process lives: it must not fork.
     """

@@ -19,7 +19,7 @@ from lab.lane.cell import choose_fault_folder, clear_attempt, keep_texts, set_at
 from lab.lane.running import RunningLane, Work, open_running_lane
 from lab.machine import acceleration, console, leftovers
 from lab.machine.acceleration import Acceleration
-from lab.machine.connection import RESTART_SECONDS, connect, connection_for_lanes
+from lab.machine.connection import RESTART_SECONDS, connection_for_lanes, open_connection
 from lab.machine.lane import Lane, LaneDied, as_fault
 from lab.machine.leftovers import LeftBehind
 from lab.plan import Machine
@@ -81,7 +81,7 @@ class Worker:
             # Its cells are decided or go to another lane; this one only waits for libvirt to take it down.
             self._observer.note(str(error))
             with suppress(LabError):
-                connect(self._uri, seconds=RESTART_SECONDS, task=self._task).close()
+                open_connection(self._uri, seconds=RESTART_SECONDS, task=self._task).close()
                 leftovers.reap(self._work.paths)
         except Exception as error:
             self._did_not_come_up(as_fault(error))

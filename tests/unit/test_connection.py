@@ -10,7 +10,7 @@ import pytest
 from lab.base.activity import CancelToken, Task
 from lab.base.errors import LabError
 from lab.machine import connection
-from lab.machine.connection import NoLibvirt, connect, get_default_uri, how_to_start
+from lab.machine.connection import NoLibvirt, get_default_uri, how_to_start, open_connection
 from tests.builders.guests import task_to
 
 NO_SOCKET = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
@@ -36,7 +36,7 @@ def test_each_user_has_a_libvirt(monkeypatch: pytest.MonkeyPatch, chosen: str, u
 )
 def test_a_libvirt_that_is_not_there_is_named_with_what_to_do(uri: str, hint: str) -> None:
     with pytest.raises(NoLibvirt, match=rf"cannot connect to {re.escape(uri)}: .*") as error:
-        connect(uri)
+        open_connection(uri)
     assert error.value.hint == hint
 
 
@@ -60,10 +60,10 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 def test_only_a_session_s_daemon_starts_by_itself(answers: list[object]) -> None:
     again = answers[:]
-    assert connect("qemu:///session") == "a connection"
+    assert open_connection("qemu:///session") == "a connection"
     answers[:] = again
     with pytest.raises(NoLibvirt, match="Failed to connect socket"):
-        connect("qemu:///system")
+        open_connection("qemu:///system")
 
 
 def test_a_daemon_that_restarts_is_waited_for_unless_the_wait_is_ended(answers: list[object]) -> None:
@@ -72,11 +72,11 @@ def test_a_daemon_that_restarts_is_waited_for_unless_the_wait_is_ended(answers: 
     token = CancelToken()
     token.cancel()
     again = answers[:]
-    opened = connect("qemu:///system", seconds=60, task=task_to(told))
+    opened = open_connection("qemu:///system", seconds=60, task=task_to(told))
     assert (opened, told) == ("a connection", ["waiting for libvirt to come back"] * 2)
     answers[:] = again
     with pytest.raises(LabError, match="interrupted"):
-        connect("qemu:///system", seconds=60, task=Task(check=token.check))
+        open_connection("qemu:///system", seconds=60, task=Task(check=token.check))
 
 
 def test_a_daemon_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_daemon_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPatch,
         stopped.listen()
         uri = f"qemu+unix:///system?socket={tmp_path / 'sock'}"
         with pytest.raises(NoLibvirt, match=r"cannot connect to .*: waited 0 s for libvirt's answer") as error:
-            connect(uri, seconds=0.5, task=task_to(waits))
+            open_connection(uri, seconds=0.5, task=task_to(waits))
     assert waits, "it may go on a moment later, so it is asked again"
     assert "kill it and start it again" in str(error.value.hint)
 
