@@ -71,7 +71,7 @@ def open_connection(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -
         raise NoLibvirt(f"cannot connect to {uri}: {error}", hint=hint) from error
 
 
-def ask[T](uri: str, question: Callable[[], T]) -> T:
+def ask_libvirt[T](uri: str, question: Callable[[], T]) -> T:
     """Return what libvirt answers on a connection to this URI. Raises NoLibvirt if its daemon stands still."""
     try:
         return call_within(question, Deadline(ANSWER_SECONDS, ANSWER))

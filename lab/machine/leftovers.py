@@ -19,7 +19,7 @@ from lab.base.errors import LabError
 from lab.base.locks import is_locked
 from lab.base.paths import Paths
 from lab.machine import domain, qemu
-from lab.machine.connection import ask, connection
+from lab.machine.connection import ask_libvirt, connection
 
 MARK = "lane.json"
 LOCK = "lock"
@@ -113,7 +113,9 @@ def reap_unrecorded(uri: str) -> list[str]:
     Returns their names. Raises NoLibvirt.
     """
     with connection(uri) as link:
-        return ask(uri, lambda: [machine.name() for machine in link.listAllDomains() if _end_unowned(machine)])
+        return ask_libvirt(
+            uri, lambda: [machine.name() for machine in link.listAllDomains() if _end_unowned(machine)]
+        )
 
 
 def _end_unowned(machine: libvirt.virDomain) -> bool:
@@ -181,7 +183,7 @@ def end_machine(lane: str, uri: str) -> None:
     problem = ""
     try:
         with connection(uri) as link:
-            ask(uri, lambda: destroy(link))
+            ask_libvirt(uri, lambda: destroy(link))
     except LabError:
         pass  # There is no daemon, or it stands still. A machine outlives one that was killed.
     except libvirt.libvirtError as error:
