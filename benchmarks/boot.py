@@ -27,7 +27,7 @@ from lab.guest.session import Session
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.machine import acceleration
-from lab.machine.connection import connection, get_default_uri
+from lab.machine.connection import get_default_uri, hold_connection
 from lab.machine.lane import Lane, open_lane
 
 # What a guest says of its own boot. The first one waits until systemd has nothing left to start.
@@ -110,7 +110,7 @@ def run(guest_name: str, folders: Sequence[Path], build: str, rounds: int) -> di
     """What was measured, by the name of each image's folder."""
     paths = Paths.default()
     guest = catalog.load_catalog().guest(guest_name)
-    with connection(get_default_uri()) as opened:
+    with hold_connection(get_default_uri()) as opened:
         wanted = folders or [
             store.ensure_image(paths, guest, Task(lambda progress: print(progress.text))).folder
         ]

@@ -26,7 +26,7 @@ from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.paths import PACKAGE, Paths
 from lab.machine.acceleration import AccelerationVerdict
-from lab.machine.connection import connection, get_default_uri, version
+from lab.machine.connection import get_default_uri, hold_connection, version
 
 NOT_KNOWN = "not known"
 
@@ -94,7 +94,7 @@ def this_machine(paths: Paths) -> Machine:
     """Describe this machine; what cannot be found out is `not known`."""
     libvirt = qemu = NOT_KNOWN
     try:
-        with connection(get_default_uri()) as opened:
+        with hold_connection(get_default_uri()) as opened:
             libvirt, qemu = version(opened.getLibVersion()), version(opened.getVersion())
     except LabError:  # Not every benchmark needs it.
         pass

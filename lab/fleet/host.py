@@ -25,7 +25,7 @@ from lab.fleet.messages import LANE, MEMORY, WorkerSettings, WorkerStart
 from lab.lane import upkeep
 from lab.machine import domain, leftovers
 from lab.machine.budget import RESERVE_MIB, measure_available_mib
-from lab.machine.connection import connection, get_default_uri
+from lab.machine.connection import get_default_uri, hold_connection
 
 # Where dask wants the run's key.
 KEYS = ("ca-file", "worker.cert", "worker.key")
@@ -49,7 +49,7 @@ def run_worker(settings: WorkerSettings) -> None:
         os.setpgid(0, 0)
     threading.Thread(target=_end_with_login, daemon=True).start()
     paths = Paths.default()
-    with connection(get_default_uri()):
+    with hold_connection(get_default_uri()):
         pass  # A host without libvirt says so here, before it joins.
     leftovers.reap(paths)
     upkeep.sweep_leftovers(paths)
@@ -90,7 +90,7 @@ def dask_setup(worker: Any) -> None:
 def architectures() -> list[str]:
     """The architectures whose guests this host can run, natively or emulated. None without libvirt."""
     names = []
-    with suppress(LabError), connection(get_default_uri()) as libvirt:
+    with suppress(LabError), hold_connection(get_default_uri()) as libvirt:
         for architecture in ARCHITECTURES.values():
             with suppress(LabError):
                 domain.check_emulator(libvirt, architecture)

@@ -97,7 +97,7 @@ def _has_no_socket(error: BaseException) -> bool:
 
 
 @contextmanager
-def connection(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -> Iterator[libvirt.virConnect]:
+def hold_connection(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -> Iterator[libvirt.virConnect]:
     """A connection for the length of a block; see `open_connection`. Closing it ends the domains that it
     started.
     """
@@ -124,7 +124,7 @@ def connection_for_lanes(
                 libvirt.virEventRegisterDefaultImpl()
                 _event_threads.append(threading.Thread(target=_loop, name="libvirt's events", daemon=True))
                 _event_threads[0].start()
-    with connection(uri, seconds=seconds, task=task) as link:
+    with hold_connection(uri, seconds=seconds, task=task) as link:
         with suppress(libvirt.libvirtError):  # A driver without a daemon has nothing to ask.
             link.setKeepAlive(ASK_SECONDS, TIMES)
         yield link

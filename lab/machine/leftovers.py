@@ -19,7 +19,7 @@ from lab.base.errors import LabError
 from lab.base.locks import is_locked
 from lab.base.paths import Paths
 from lab.machine import domain, qemu
-from lab.machine.connection import ask_libvirt, connection
+from lab.machine.connection import ask_libvirt, hold_connection
 
 MARK = "lane.json"
 LOCK = "lock"
@@ -112,7 +112,7 @@ def reap_unrecorded(uri: str) -> list[str]:
 
     Returns their names. Raises NoLibvirt.
     """
-    with connection(uri) as link:
+    with hold_connection(uri) as link:
         return ask_libvirt(
             uri, lambda: [machine.name() for machine in link.listAllDomains() if _end_unowned(machine)]
         )
@@ -182,7 +182,7 @@ def end_machine(lane: str, uri: str) -> None:
 
     problem = ""
     try:
-        with connection(uri) as link:
+        with hold_connection(uri) as link:
             ask_libvirt(uri, lambda: destroy(link))
     except LabError:
         pass  # There is no daemon, or it stands still. A machine outlives one that was killed.

@@ -12,7 +12,7 @@ from lab.builds import rootfs
 from lab.lane import prepare_image
 from lab.lane.running import Work
 from lab.machine.budget import HostLimits, Memory, Processors
-from lab.machine.connection import connection
+from lab.machine.connection import hold_connection
 from lab.plan import PlannedRun
 from lab.record import RunResult, Status
 from lab.record.folders import locked_folder
@@ -48,7 +48,7 @@ class Scheduler:
         Raises LabError if nothing can be run at all. A KeyboardInterrupt ends the run with what there is:
         the cells that were not decided are `not-run`. A bug that is the error of no cell is raised at the end.
         """
-        with connection(self.uri):
+        with hold_connection(self.uri):
             pass  # Without libvirt nothing is worth starting.
         folder = self.planned.folder
         make_folder(folder)

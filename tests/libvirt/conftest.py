@@ -12,7 +12,7 @@ from lab.base.paths import Paths
 from lab.catalog import Guest
 from lab.images.store import BaseImage
 from lab.machine import acceleration, leftovers
-from lab.machine.connection import connection
+from lab.machine.connection import hold_connection
 from tests.builders.guests import base_image
 from tests.builders.lab import URI, Lab
 
@@ -21,7 +21,7 @@ from tests.builders.lab import URI, Lab
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[libvirt.virConnect]:
     """A connection to the test driver. It accepts the lab's XML but does not support autodestroy."""
     monkeypatch.setattr(libvirt, "VIR_DOMAIN_START_AUTODESTROY", 0)
-    with connection(URI) as connected:
+    with hold_connection(URI) as connected:
         yield connected
 
 

@@ -22,7 +22,7 @@ from lab.base.paths import Paths
 from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.machine import leftovers
-from lab.machine.connection import connection
+from lab.machine.connection import hold_connection
 from tests.builders.guests import base_image
 from tests.builders.lab import URI, Lab
 
@@ -33,7 +33,7 @@ patch.setattr(leftovers, "FIRST_PORT", 23200)
 patch.setattr(leftovers, "LAST_PORT", 23249)
 patch.setattr(Wheel, "check", lambda *_: None)
 patch.setattr(rootfs, "make_layouts", lambda *_: {})
-with connection(URI) as opened:
+with hold_connection(URI) as opened:
     made = Lab(opened, Paths.default())
     made.put_stand_ins(image, patch)
     try:

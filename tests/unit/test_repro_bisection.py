@@ -257,7 +257,7 @@ def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
             state = "b" if Version(ticket.cell.build.version) >= Version("0.10.3") else "g"
             worker.decisions.decide(ticket, release(state, ticket.cell))
 
-    monkeypatch.setattr(scheduler, "connection", lambda uri: nullcontext())
+    monkeypatch.setattr(scheduler, "hold_connection", lambda uri: nullcontext())
     monkeypatch.setattr(rootfs, "make", lambda folder, *_: folder)
     monkeypatch.setattr(Worker, "work", serve)
     paths, folder = Paths(cache=tmp_path / "cache", state=tmp_path / "state"), tmp_path / "run"

@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def no_lane(*_: object) -> None:
         raise AssertionError("a lane was opened")
 
-    monkeypatch.setattr(scheduler, "connection", lambda uri: nullcontext())
+    monkeypatch.setattr(scheduler, "hold_connection", lambda uri: nullcontext())
     monkeypatch.setattr(Worker, "work", no_lane)
     monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))
     return tmp_path / "run"

@@ -278,7 +278,7 @@ def test_a_run_of_another_lab_is_left(half_run: Path, run_lab: RunLab, monkeypat
     def connection(_uri: str) -> Iterator[None]:
         yield
 
-    monkeypatch.setattr(scheduler, "connection", connection)
+    monkeypatch.setattr(scheduler, "hold_connection", connection)
     with FileLock(half_run / LOCK):
         before = {file: file.read_bytes() for file in half_run.rglob("*") if file.is_file()}
         printed = run_lab(2, "matrix", "--resume", str(half_run))

@@ -27,7 +27,7 @@ from lab.images import store
 from lab.images.store import BaseImage
 from lab.machine import leftovers
 from lab.machine.budget import HostLimits
-from lab.machine.connection import connection, get_default_uri
+from lab.machine.connection import get_default_uri, hold_connection
 from lab.machine.domain import lane_of
 from lab.record import RunOptions, RunResult
 from lab.run import scheduler, start
@@ -257,7 +257,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 def domains_of(lanes: set[str]) -> set[str]:
     """Which of these lanes have a domain."""
     names = set()
-    with connection(get_default_uri()) as opened:
+    with hold_connection(get_default_uri()) as opened:
         for domain in opened.listAllDomains():
             with suppress(libvirt.libvirtError):  # It may end while its XML is read.
                 names.add(lane_of(domain.XMLDesc()))

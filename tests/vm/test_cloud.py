@@ -21,7 +21,7 @@ from lab.images.store import BaseImage
 from lab.lane import prepare_image
 from lab.machine import acceleration
 from lab.machine.checkpoint import Checkpoint
-from lab.machine.connection import connection, get_default_uri
+from lab.machine.connection import get_default_uri, hold_connection
 from lab.machine.console import KERNEL_RAN
 from lab.machine.lane import open_lane
 from lab.record import RunResult, Status
@@ -140,7 +140,7 @@ def test_uefi_boots_the_disk_to_ssh_and_its_lane_forks_from_a_checkpoint_of_memo
     assert prepared is not None
     image = replace(prepared, firmware=Firmware.UEFI)
     chosen: Guest = guest(UBUNTU)
-    with connection(get_default_uri()) as opened:
+    with hold_connection(get_default_uri()) as opened:
         how = acceleration.decide_acceleration(opened, own, image, UNWATCHED)
         with open_lane(opened, own, guest=chosen, image=image, acceleration=how) as made:
             session = Session(made.endpoint, alive=made.check_alive, speed=how.speed)
