@@ -42,7 +42,7 @@ from lab.lane.prepare_image import Preparation
 from lab.lane.running import Work, open_running_lane
 from lab.machine import acceleration
 from lab.machine.budget import Processors
-from lab.machine.connection import connection_for_lanes
+from lab.machine.connection import hold_lane_connection
 from lab.machine.lane import Endpoint, Lane
 from lab.machine.leftovers import FOLDERS, LOCK
 from lab.plan import Cell
@@ -182,7 +182,7 @@ def enter_guest(
     The boxes boot from `own_rootfs`, or from the lab's own layout. Raises LabError, or NotApplicable if the
     variant makes no sense on the guest.
     """
-    with connection_for_lanes(uri) as connection, scratch.make_temporary_folder() as folder:
+    with hold_lane_connection(uri) as connection, scratch.make_temporary_folder() as folder:
         task = Task(show)
         image = store.ensure_image(paths, cell.guest, task)
         guest_acceleration = acceleration.decide_acceleration(connection, paths, image, task)

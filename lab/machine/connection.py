@@ -111,7 +111,7 @@ def hold_connection(uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED) -
 
 
 @contextmanager
-def connection_for_lanes(
+def hold_lane_connection(
     uri: str, *, seconds: float = 0.0, task: Task = UNWATCHED
 ) -> Iterator[libvirt.virConnect]:
     """A connection that fails if its daemon no longer answers; see `open_connection`.

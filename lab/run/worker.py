@@ -19,7 +19,7 @@ from lab.lane.cell import choose_fault_folder, clear_attempt, keep_texts, set_at
 from lab.lane.running import RunningLane, Work, open_running_lane
 from lab.machine import acceleration, console, leftovers
 from lab.machine.acceleration import Acceleration
-from lab.machine.connection import RESTART_SECONDS, connection_for_lanes, open_connection
+from lab.machine.connection import RESTART_SECONDS, hold_lane_connection, open_connection
 from lab.machine.lane import Lane, LaneDied, as_fault
 from lab.machine.leftovers import LeftBehind
 from lab.plan import Machine
@@ -73,7 +73,7 @@ class Worker:
     def work(self) -> None:
         """Serve cells until none is left for this lane; a fault becomes a result. Raises ResultsNotWritten."""
         try:
-            with connection_for_lanes(self._uri, seconds=RESTART_SECONDS, task=self._task) as connection:
+            with hold_lane_connection(self._uri, seconds=RESTART_SECONDS, task=self._task) as connection:
                 self._work_on(connection)
         except ResultsNotWritten:
             raise

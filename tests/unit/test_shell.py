@@ -153,7 +153,7 @@ class Host:
         )
         self.libvirt = libvirt
         patch = monkeypatch.setattr
-        patch(shell, "connection_for_lanes", self._connection(libvirt))
+        patch(shell, "hold_lane_connection", self._connection(libvirt))
         patch(store, "ensure_image", lambda *_: base_image(Path("base")))
         patch(acceleration, "decide_acceleration", lambda *_: EMULATION)
         patch(rootfs, "make", self._rootfs)

@@ -28,7 +28,7 @@ from lab.images.store import BaseImage
 from lab.machine import acceleration
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import Checkpoint
-from lab.machine.connection import connection_for_lanes, get_default_uri
+from lab.machine.connection import get_default_uri, hold_lane_connection
 from lab.machine.lane import Lane, open_lane
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ class Host:
 def host(paths: Paths, guest: Guest, task: Task) -> Iterator[Host]:
     """The guest, booted, with the clone and all that it needs; nothing of it is left afterwards."""
     image = store.ensure_image(paths, guest, task)
-    with connection_for_lanes(get_default_uri()) as opened:
+    with hold_lane_connection(get_default_uri()) as opened:
         measured = acceleration.decide_acceleration(opened, paths, image, task)
         how = AllProcessors(measured.kvm, measured.reason, measured.kernel_seconds)
         with open_lane(opened, paths, guest=guest, image=image, acceleration=how) as lane:
