@@ -26,7 +26,7 @@ from lab.base.errors import LabError
 from lab.base.files import write_atomically
 from lab.base.paths import PACKAGE, Paths
 from lab.machine.acceleration import AccelerationVerdict
-from lab.machine.connection import get_default_uri, hold_connection, version
+from lab.machine.connection import format_version, get_default_uri, hold_connection
 
 NOT_KNOWN = "not known"
 
@@ -95,7 +95,7 @@ def this_machine(paths: Paths) -> Machine:
     libvirt = qemu = NOT_KNOWN
     try:
         with hold_connection(get_default_uri()) as opened:
-            libvirt, qemu = version(opened.getLibVersion()), version(opened.getVersion())
+            libvirt, qemu = format_version(opened.getLibVersion()), format_version(opened.getVersion())
     except LabError:  # Not every benchmark needs it.
         pass
     return Machine(

@@ -21,7 +21,7 @@ from lab.catalog import CloudImage, DebianImage, Firmware, Guest
 from lab.images import debian, store
 from lab.machine import acceleration, clock, domain, throwaway
 from lab.machine.budget import RESERVE_MIB, Memory, measure_available_mib
-from lab.machine.connection import NoLibvirt, hold_connection, version
+from lab.machine.connection import NoLibvirt, format_version, hold_connection
 
 SETUP = "./setup.sh doctor installs it"
 SSH = f"lab shell, lab exec, lab attach and lab copy need it: {SETUP}"
@@ -201,7 +201,7 @@ def _foreign(examination: Examination) -> str:
 def _libvirt(examination: Examination) -> str:
     examination.daemon = examination.closing.enter_context(hold_connection(examination.uri))
     number = examination.daemon.getLibVersion()
-    text = f"{version(number)}, {examination.uri}"
+    text = f"{format_version(number)}, {examination.uri}"
     if number < OLDEST_LIBVIRT:
         raise LabError(text, hint="the lab needs libvirt 8.6 or newer")
     return text

@@ -147,6 +147,6 @@ def how_to_start(uri: str) -> str:
     return f"{daemons} (./setup.sh doctor does it)"
 
 
-def version(number: int) -> str:
+def format_version(number: int) -> str:
     """Format a version number of libvirt or QEMU: 11003000 is 11.3.0."""
     return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"

@@ -9,7 +9,7 @@ import libvirt
 import psutil
 
 from lab.machine.acceleration import Acceleration
-from lab.machine.connection import version
+from lab.machine.connection import format_version
 from lab.record import Host, LaneRecord
 
 # The environment variable with another name for this host than its node name.
@@ -42,8 +42,8 @@ def describe_host(connection: libvirt.virConnect, acceleration: Acceleration) ->
         system=platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
         cpus=os.cpu_count() or 1,
         memory_mib=psutil.virtual_memory().total // 2**20,
-        libvirt=version(connection.getLibVersion()),
-        qemu=version(connection.getVersion()),
+        libvirt=format_version(connection.getLibVersion()),
+        qemu=format_version(connection.getVersion()),
         connect=connection.getURI(),
         acceleration=acceleration.name,
         acceleration_reason=acceleration.reason,
