@@ -212,7 +212,7 @@ def boot_under_kvm(connection: libvirt.virConnect, paths: Paths, image: BaseImag
     with throwaway.machine(connection, paths, boot=boot, kvm=True, image=own_disk) as (started, console_file):
 
         def user_space() -> str | None:
-            text = console.read(console_file)
+            text = console.read_console(console_file)
             if console.KERNEL_RAN in text:
                 if image.architecture is AARCH64 and console.KVM_WORKS not in text:
                     raise KvmFails("a guest kernel has no KVM for boxlite")

@@ -21,7 +21,7 @@ SSH_WORDS = re.compile(
 )
 
 
-def read(file: Path) -> str:
+def read_console(file: Path) -> str:
     """The console's output as plain text; empty if there is none."""
     try:
         return clean_text(file.read_text(errors="replace"))

@@ -286,7 +286,7 @@ class Lane:
 
     def console_text(self) -> str:
         """What the guest wrote to its serial console since it was started."""
-        return console.read(self.console)
+        return console.read_console(self.console)
 
     # -- its end
 

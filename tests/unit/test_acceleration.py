@@ -98,7 +98,7 @@ def test_a_kernel_that_never_starts_user_space_is_no_kvm(
 
 def test_a_started_kernel_tells_its_speed(paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device.touch()
-    monkeypatch.setattr(console, "read", lambda _file: RAN.format("0.5"))
+    monkeypatch.setattr(console, "read_console", lambda _file: RAN.format("0.5"))
     assert decide(paths, Daemon()) == Acceleration(True, "a guest kernel ran under KVM", 0.5)
 
 
@@ -369,7 +369,7 @@ def test_on_arm64_a_guest_kernel_must_have_kvm_too(
     paths: Paths, device: Path, monkeypatch: pytest.MonkeyPatch, arm64_host: None, says: str, problem: str
 ) -> None:
     device.touch()
-    monkeypatch.setattr(console, "read", lambda _file: f"[    0.4] {says}\n{RAN.format('0.5')}")
+    monkeypatch.setattr(console, "read_console", lambda _file: f"[    0.4] {says}\n{RAN.format('0.5')}")
     daemon = Daemon()
     how = acceleration.decide_acceleration(daemon, paths, arm64_image(paths), UNWATCHED)
     assert how.reason == (problem or "a guest kernel ran under KVM")
