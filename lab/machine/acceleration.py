@@ -47,7 +47,7 @@ LOCK_SECONDS = 2 * TRY_SECONDS
 class Acceleration:
     """How guests run, and why.
 
-    `kernel_seconds` is what a guest's kernel takes to boot if this host has nothing else to do, in real
+    `find_kernel_seconds` is what a guest's kernel takes to boot if this host has nothing else to do, in real
     seconds; None: not measured.
     """
 
@@ -69,7 +69,7 @@ class Acceleration:
 
         In real seconds; None if it does not say.
         """
-        seconds = console.kernel_seconds(boot)
+        seconds = console.find_kernel_seconds(boot)
         return None if seconds is None else round(seconds / self.clock.rate / measure_load(), 3)
 
     def learned(self, boot: str) -> "Acceleration":
@@ -228,7 +228,7 @@ def boot_under_kvm(connection: libvirt.virConnect, paths: Paths, image: BaseImag
             return None
 
         try:
-            return console.kernel_seconds(wait_for(user_space, Deadline(TRY_SECONDS, "a guest kernel")))
+            return console.find_kernel_seconds(wait_for(user_space, Deadline(TRY_SECONDS, "a guest kernel")))
         except DeadlineExpired as error:
             raise KvmFails(f"a guest kernel did not start within {TRY_SECONDS:.0f} s") from error
 

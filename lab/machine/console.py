@@ -29,7 +29,7 @@ def read_console(file: Path) -> str:
         return ""
 
 
-def kernel_seconds(text: str) -> float | None:
+def find_kernel_seconds(text: str) -> float | None:
     """How long the newest boot took until the kernel started user space, on its own clock.
 
     None if the console does not show it, as with a kernel that was told to be quiet.

@@ -229,7 +229,7 @@ def test_a_slow_boot_makes_later_limits_longer_and_a_fast_one_none_shorter() -> 
     ],
 )
 def test_the_kernels_own_clock_says_how_long_it_took(text: str, seconds: float | None) -> None:
-    assert console.kernel_seconds(text) == seconds
+    assert console.find_kernel_seconds(text) == seconds
 
 
 # -- the clock of emulated guests
