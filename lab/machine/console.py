@@ -42,7 +42,7 @@ def shows_ssh(text: str) -> bool:
     return SSH_WORDS.search(text) is not None
 
 
-def last_words(text: str) -> str:
+def cut_last_words(text: str) -> str:
     """The console's last lines, as the end of an error message."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     if not lines:

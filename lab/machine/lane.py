@@ -282,7 +282,7 @@ class Lane:
         return self._watch
 
     def last_words(self) -> str:
-        return console.last_words(self.console_text())
+        return console.cut_last_words(self.console_text())
 
     def console_text(self) -> str:
         """What the guest wrote to its serial console since it was started."""
