@@ -50,7 +50,7 @@ def cut_last_words(text: str) -> str:
     return "its console ends:\n" + "\n".join(f"  | {line}" for line in lines[-LAST_LINES:])
 
 
-def keep(file: Path, destination: Path) -> None:
+def keep_console(file: Path, destination: Path) -> None:
     """Copy the console's output to where evidence is kept, if there is any. Raises OSError."""
     if file.exists():
         shutil.copyfile(file, destination)

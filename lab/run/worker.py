@@ -346,7 +346,7 @@ class Worker:
         if self._lane is not None:
             with suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
-                console.keep(self._lane.console, folder / "console.log")
+                console.keep_console(self._lane.console, folder / "console.log")
 
     def _folder(self, ticket: Ticket) -> Path:
         return self._work.folder / ticket.cell.folder

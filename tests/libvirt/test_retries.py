@@ -192,7 +192,7 @@ def test_a_lost_console_loses_no_cell(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     def keep(_console: Path, _folder: Path) -> NoReturn:
         raise DISK_FULL
 
-    monkeypatch.setattr(console, "keep", keep)
+    monkeypatch.setattr(console, "keep_console", keep)
     lab.cell = at("debian-13/stock", *[fails(LabError("SSH broke"))] * 2)
     run = lab.run(guests=ONE, retries=1)
     assert statuses(run) == {"debian-13": ["error", "pass"]}
