@@ -32,7 +32,7 @@ from lab.machine import seed
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors, hold_for
 from lab.machine.clock import REAL
-from lab.machine.domain import Network, always_told
+from lab.machine.domain import Network, list_usual_arguments
 from lab.machine.lane import Lane, LaneDied, open_lane
 from lab.machine.seed import KeyPair
 
@@ -261,7 +261,7 @@ def inputs_digest(guest: Guest, image: BaseImage) -> str:
     nobody = KeyPair("", "")
     files = seed.render(instance="", hostname=guest.name, client_key=nobody, host_key=nobody)
     parts = [image.manifest.disk_sha256, str(guest.image.disk_gib), *files.values(), *RECIPE]
-    parts += always_told(guest.architecture)
+    parts += list_usual_arguments(guest.architecture)
     parts += guest.image.packages
     if isinstance(guest.image, CloudImage) and guest.image.python:
         parts.append(guest.image.python)
@@ -336,7 +336,7 @@ def complete_guest(lane: Lane, preparation: Preparation) -> dict[str, Any]:
                 "scripts": SCRIPTS,
                 "locks": LOCKS,
                 "loaders": LOADERS,
-                "kernel_arguments": always_told(guest.architecture),
+                "kernel_arguments": list_usual_arguments(guest.architecture),
                 "seconds": lane.speed.from_kvm(OTHERS_SECONDS),
             },
             seconds=OTHERS_SECONDS + 30,

@@ -43,14 +43,14 @@ CORE_LIMIT_HINT = (
 DOCTOR_HINT = "lab doctor shows what keeps libvirt from starting machines"
 
 
-def always_told(architecture: Architecture) -> tuple[str, ...]:
+def list_usual_arguments(architecture: Architecture) -> tuple[str, ...]:
     """What the kernel of each guest is told, whoever boots it."""
     return (*architecture.arguments, *UNCHECKED)
 
 
 def kernel_arguments(architecture: Architecture) -> str:
     """What every kernel is told that QEMU loads itself."""
-    always = " ".join(always_told(architecture))
+    always = " ".join(list_usual_arguments(architecture))
     return f"root=LABEL=root rw console={architecture.console} panic=-1 {always}"
 
 
