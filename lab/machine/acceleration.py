@@ -205,7 +205,7 @@ def boot_under_kvm(connection: libvirt.virConnect, paths: Paths, image: BaseImag
     Returns how long that took on the kernel's own clock, if it says so. Raises KvmFails, LeftBehind, and
     libvirtError if the machine is refused or the daemon goes away.
     """
-    boot = domain.boot_of(connection, image)
+    boot = domain.choose_boot(connection, image)
     own_disk = None if isinstance(boot, KernelBoot) else image
     if isinstance(boot, KernelBoot):
         boot = replace(boot, arguments=f"console={image.architecture.console} panic=-1 break=top")

@@ -85,7 +85,9 @@ class NoFirmware(LabError):
     """The host has no UEFI firmware for guests."""
 
 
-def boot_of(connection: libvirt.virConnect, image: BaseImage, arguments: str = "") -> KernelBoot | FirmwareBoot:
+def choose_boot(
+    connection: libvirt.virConnect, image: BaseImage, arguments: str = ""
+) -> KernelBoot | FirmwareBoot:
     """How this image boots; `arguments` are added to the kernel's command line.
 
     Raises NoFirmware.

@@ -150,7 +150,7 @@ class Lane:
             kvm=self.acceleration.kvm,
             memory_mib=self.guest.memory_mib,
             cpus=self.acceleration.processors(self.guest.cpus),
-            boot=domain.boot_of(self.connection, self.image, arguments),
+            boot=domain.choose_boot(self.connection, self.image, arguments),
             architecture=self.guest.architecture,
             devices=frozenset(Device) if self.agent else frozenset(Device) - {Device.AGENT},
             network=self.network,

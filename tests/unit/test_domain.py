@@ -205,7 +205,7 @@ def test_the_image_decides_how_a_guest_boots(
     firmware: Firmware | None, arguments: str, boot: KernelBoot | FirmwareBoot
 ) -> None:
     daemon = Daemon(firmware=(FIRST, SECOND), knows_firmware=firmware is Firmware.UEFI)
-    assert domain.boot_of(daemon, base_image(Path("/store"), firmware), arguments) == boot
+    assert domain.choose_boot(daemon, base_image(Path("/store"), firmware), arguments) == boot
 
 
 @pytest.mark.parametrize(
