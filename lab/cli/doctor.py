@@ -174,7 +174,7 @@ def _qemu(examination: Examination) -> str:
 
 
 def _uefi(examination: Examination) -> str:
-    return str(domain.uefi(examination.libvirt, architecture.get_host_architecture()))
+    return str(domain.find_uefi(examination.libvirt, architecture.get_host_architecture()))
 
 
 def _foreign(examination: Examination) -> str:
@@ -188,7 +188,7 @@ def _foreign(examination: Examination) -> str:
         domain.check_emulator(daemon, other)
         answers.append(f"QEMU emulates {other.name}")
         if any(starts_from_uefi(paths, guest) for guest in foreign):
-            answers.append(f"its UEFI is {domain.uefi(daemon, other)}")
+            answers.append(f"its UEFI is {domain.find_uefi(daemon, other)}")
         if any(is_built(paths, guest) for guest in foreign):
             process.run_command(["arch-test", other.debian], timeout=ANSWER_SECONDS)
             answers.append("this host runs its programs")

@@ -76,7 +76,9 @@ class KernelBoot:
 
 @dataclass(frozen=True)
 class FirmwareBoot:
-    """The loader on the disk is started: by the UEFI firmware in the file `uefi`, or by QEMU's own BIOS."""
+    """The loader on the disk is started: by the UEFI firmware in the file `find_uefi`, or by QEMU's own
+    BIOS.
+    """
 
     uefi: Path | None = None
 
@@ -95,7 +97,7 @@ def choose_boot(
     if image.firmware is None:
         command_line = f"{kernel_arguments(image.architecture)} {arguments}".rstrip()
         return KernelBoot(image.kernel, image.initrd, command_line)
-    return FirmwareBoot(uefi(connection, image.architecture) if image.firmware is Firmware.UEFI else None)
+    return FirmwareBoot(find_uefi(connection, image.architecture) if image.firmware is Firmware.UEFI else None)
 
 
 def check_emulator(connection: libvirt.virConnect, architecture: Architecture) -> None:
@@ -109,7 +111,7 @@ def check_emulator(connection: libvirt.virConnect, architecture: Architecture) -
         ) from error
 
 
-def uefi(connection: libvirt.virConnect, architecture: Architecture) -> Path:
+def find_uefi(connection: libvirt.virConnect, architecture: Architecture) -> Path:
     """The UEFI firmware for the lab's machines: the first one that libvirt lists. Raises NoFirmware.
 
     libvirt reads QEMU's descriptions of the installed firmware and omits what needs another machine type

@@ -217,5 +217,5 @@ def test_the_image_decides_how_a_guest_boots(
 )
 def test_a_host_without_uefi_is_told_what_to_do(daemon: Daemon, problem: str, hint: str) -> None:
     with pytest.raises(NoFirmware, match=problem) as error:
-        domain.uefi(daemon, X86_64)
+        domain.find_uefi(daemon, X86_64)
     assert hint in (error.value.hint or "")
