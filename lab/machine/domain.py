@@ -190,10 +190,10 @@ def start_machine(
     `paused`: its processors stand still.
     """
     flags = libvirt.VIR_DOMAIN_START_AUTODESTROY | (libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
-    return connection.createXML(to_xml(hardware, place), flags)
+    return connection.createXML(render_domain(hardware, place), flags)
 
 
-def to_xml(hardware: Hardware, place: MachinePlace) -> str:
+def render_domain(hardware: Hardware, place: MachinePlace) -> str:
     domain = ET.Element("domain", type="kvm" if hardware.kvm else "qemu")
     _text(domain, "name", place.folder.name)
     _text(domain, "uuid", place.uuid)

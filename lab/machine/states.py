@@ -223,7 +223,7 @@ def _digest(
             processor.remove(counter)  # A frequency, measured again at each boot of the host.
     parts = [
         image.manifest.disk_sha256,
-        domain.to_xml(replace(hardware, boot=boot), anywhere),
+        domain.render_domain(replace(hardware, boot=boot), anywhere),
         uefi,
         json.dumps(files, sort_keys=True),
         agent,

@@ -114,7 +114,7 @@ def xml_of(folder: Path) -> str:
     hardware = domain.Hardware(
         kvm=False, memory_mib=512, cpus=1, boot=domain.KernelBoot(nowhere, nowhere), architecture=X86_64
     )
-    return domain.to_xml(hardware, domain.MachinePlace(folder, 23200))
+    return domain.render_domain(hardware, domain.MachinePlace(folder, 23200))
 
 
 def test_a_lane_is_made_ready_before_its_machine_starts(lanes: Lanes) -> None:

@@ -49,7 +49,7 @@ FIRST, SECOND = Path("/firmware/CODE_4M.fd"), Path("/firmware/CODE.fd")
 
 
 def xml_of(hardware: Hardware = SPEC, place: MachinePlace = PLACE) -> ET.Element:
-    return ET.fromstring(domain.to_xml(hardware, place))
+    return ET.fromstring(domain.render_domain(hardware, place))
 
 
 def test_a_machine_has_the_name_of_its_folder() -> None:
@@ -167,7 +167,7 @@ def test_a_host_without_the_emulator_is_told_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("xml", "lane"),
     [
-        (domain.to_xml(SPEC, PLACE), PLACE.folder.name),
+        (domain.render_domain(SPEC, PLACE), PLACE.folder.name),
         ("<domain><name>lab-debian-13-abc123</name></domain>", None),
         ("<domain><metadata/></domain>", None),
         ("<domain><metadata><lane id='lab-debian-13-abc123'/></metadata></domain>", None),
