@@ -257,7 +257,9 @@ def _machine(examination: Examination) -> str:
     except libvirt.libvirtError as error:
         if not daemon.isAlive():
             raise NoLibvirt(f"libvirt went away while a machine was tried: {error}") from error
-        raise NotMet(RequirementState.BROKEN, str(error).strip(), domain.start_hint(error, REFUSED)) from error
+        raise NotMet(
+            RequirementState.BROKEN, str(error).strip(), domain.choose_start_hint(error, REFUSED)
+        ) from error
 
 
 def _keyring(_examination: Examination) -> str:

@@ -245,7 +245,7 @@ def render_domain(hardware: Hardware, place: MachinePlace) -> str:
     return ET.tostring(domain, encoding="unicode")
 
 
-def start_hint(error: libvirt.libvirtError, other: str = DOCTOR_HINT) -> str:
+def choose_start_hint(error: libvirt.libvirtError, other: str = DOCTOR_HINT) -> str:
     """What to do where libvirt starts no machine: `other`, unless the error is known."""
     return CORE_LIMIT_HINT if CORE_LIMIT in str(error) else other
 

@@ -50,7 +50,7 @@ def as_fault(error: Exception) -> Exception:
     The first machine of a run is none of a lane's, so what its refusal needs is told here.
     """
     if isinstance(error, libvirt.libvirtError) and domain.CORE_LIMIT in str(error):
-        return LabError(f"libvirt could not start a machine: {error}", hint=domain.start_hint(error))
+        return LabError(f"libvirt could not start a machine: {error}", hint=domain.choose_start_hint(error))
     return error if isinstance(error, FAULTS) else Bug(error)
 
 
@@ -213,7 +213,7 @@ class Lane:
             machine = domain.start_machine(self.connection, hardware, place, paused=paused)
         except libvirt.libvirtError as error:
             raise BootFailed(
-                f"libvirt could not start {self.name}: {error}", hint=domain.start_hint(error)
+                f"libvirt could not start {self.name}: {error}", hint=domain.choose_start_hint(error)
             ) from error
         self._watch = Watch(machine)
         self.check_wanted()
