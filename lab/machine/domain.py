@@ -250,7 +250,7 @@ def choose_start_hint(error: libvirt.libvirtError, other: str = DOCTOR_HINT) -> 
     return CORE_LIMIT_HINT if CORE_LIMIT in str(error) else other
 
 
-def lane_of(xml: str) -> str | None:
+def find_lane_name(xml: str) -> str | None:
     """The lane that a domain's XML names, or None if the domain is not the lab's."""
     mark = ET.fromstring(xml).find(f"metadata/{{{METADATA}}}lane")
     return None if mark is None else mark.get("id")
@@ -259,7 +259,7 @@ def lane_of(xml: str) -> str | None:
 def lane_folder(xml: str) -> Path | None:
     """The folder of a domain's overlay; None if the domain is not the lab's, or has no overlay."""
     disk = ET.fromstring(xml).find("devices/disk/source")
-    return None if lane_of(xml) is None or disk is None else Path(disk.get("file", "")).parent
+    return None if find_lane_name(xml) is None or disk is None else Path(disk.get("file", "")).parent
 
 
 def _boot(domain: ET.Element, boot: KernelBoot | FirmwareBoot, architecture: Architecture) -> None:

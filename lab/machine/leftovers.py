@@ -177,7 +177,7 @@ def end_machine(lane: str, uri: str) -> None:
 
     def destroy(link: libvirt.virConnect) -> None:
         machine = link.lookupByName(lane)
-        if domain.lane_of(machine.XMLDesc()) == lane:
+        if domain.find_lane_name(machine.XMLDesc()) == lane:
             machine.destroy()
 
     problem = ""

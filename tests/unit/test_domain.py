@@ -176,7 +176,7 @@ def test_a_host_without_the_emulator_is_told_what_to_do() -> None:
     ids=["the lab's own", "its name alone", "no mark", "no namespace", "another namespace"],
 )
 def test_the_lane_is_read_back_from_the_lab_s_own_domains_alone(xml: str, lane: str | None) -> None:
-    assert domain.lane_of(xml) == lane
+    assert domain.find_lane_name(xml) == lane
 
 
 # -- how a guest boots

@@ -28,7 +28,7 @@ from lab.images.store import BaseImage
 from lab.machine import leftovers
 from lab.machine.budget import HostLimits
 from lab.machine.connection import get_default_uri, hold_connection
-from lab.machine.domain import lane_of
+from lab.machine.domain import find_lane_name
 from lab.record import RunOptions, RunResult
 from lab.run import scheduler, start
 from lab.run.observer import Observer
@@ -260,7 +260,7 @@ def domains_of(lanes: set[str]) -> set[str]:
     with hold_connection(get_default_uri()) as opened:
         for domain in opened.listAllDomains():
             with suppress(libvirt.libvirtError):  # It may end while its XML is read.
-                names.add(lane_of(domain.XMLDesc()))
+                names.add(find_lane_name(domain.XMLDesc()))
     return {name for name in names if name in lanes}
 
 
