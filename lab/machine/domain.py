@@ -256,7 +256,7 @@ def find_lane_name(xml: str) -> str | None:
     return None if mark is None else mark.get("id")
 
 
-def lane_folder(xml: str) -> Path | None:
+def find_lane_folder(xml: str) -> Path | None:
     """The folder of a domain's overlay; None if the domain is not the lab's, or has no overlay."""
     disk = ET.fromstring(xml).find("devices/disk/source")
     return None if find_lane_name(xml) is None or disk is None else Path(disk.get("file", "")).parent

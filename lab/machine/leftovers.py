@@ -120,7 +120,7 @@ def reap_unrecorded(uri: str) -> list[str]:
 
 def _end_unowned(machine: libvirt.virDomain) -> bool:
     try:
-        folder = domain.lane_folder(machine.XMLDesc())
+        folder = domain.find_lane_folder(machine.XMLDesc())
         if folder is None or folder.name != machine.name() or _may_be_held(folder):
             return False
         machine.destroy()
