@@ -44,7 +44,7 @@ MOST_SOCKET_BYTES = 107
 FAULTS = (LabError, libvirt.libvirtError, OSError)
 
 
-def as_fault(error: Exception) -> Exception:
+def convert_to_fault(error: Exception) -> Exception:
     """Return the error if it is one of FAULTS; any other exception is a bug in the lab, and becomes a Bug.
 
     The first machine of a run is none of a lane's, so what its refusal needs is told here.

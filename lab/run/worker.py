@@ -20,7 +20,7 @@ from lab.lane.running import RunningLane, Work, open_running_lane
 from lab.machine import acceleration, console, leftovers
 from lab.machine.acceleration import Acceleration
 from lab.machine.connection import RESTART_SECONDS, hold_lane_connection, open_connection
-from lab.machine.lane import Lane, LaneDied, as_fault
+from lab.machine.lane import Lane, LaneDied, convert_to_fault
 from lab.machine.leftovers import LeftBehind
 from lab.plan import Machine
 from lab.record import CellHistory, CellResult, ExperimentPolicy, Host, Status
@@ -84,7 +84,7 @@ class Worker:
                 open_connection(self._uri, seconds=RESTART_SECONDS, task=self._task).close()
                 leftovers.reap(self._work.paths)
         except Exception as error:
-            self._did_not_come_up(as_fault(error))
+            self._did_not_come_up(convert_to_fault(error))
 
     def _show(self, progress: Progress) -> None:
         self._observer.lane(self.label, progress)
@@ -164,7 +164,7 @@ class Worker:
         try:
             running.start()
         except Exception as error:
-            failed = as_fault(error)
+            failed = convert_to_fault(error)
         # How fast another kernel or another processor is says nothing about this host.
         image = lane.image
         is_usual = image.has_own_kernel and image.architecture.is_hosts
@@ -214,7 +214,7 @@ class Worker:
         except ResultsNotWritten:
             raise
         except Exception as error:
-            fault, lane = as_fault(error), self._running.lane
+            fault, lane = convert_to_fault(error), self._running.lane
             is_alive = not isinstance(fault, LaneDied)
             try:
                 lane.check_alive()
@@ -245,7 +245,7 @@ class Worker:
             # each of them would be wasted.
             alone = self.backlog.lanes(self.machine.name) == 1
             for same_build in [ticket, *(self.backlog.drop(self.machine.name, build) if alone else [])]:
-                self._fault(same_build, as_fault(error))
+                self._fault(same_build, convert_to_fault(error))
             return False
         if deployed is not None:
             self.journal.deployed(build, deployed)

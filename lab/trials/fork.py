@@ -15,7 +15,7 @@ from lab.guest import variant
 from lab.lane import cell as lane_cell
 from lab.lane.cell import choose_fault_folder, keep_texts, set_attempt_aside
 from lab.lane.running import RunningLane
-from lab.machine.lane import as_fault
+from lab.machine.lane import convert_to_fault
 from lab.plan import Cell
 from lab.probes import Facts
 from lab.record import CellVerdict, Expectation, Fault, FoundCause, Outcome, SuiteRun, TestResult
@@ -188,7 +188,7 @@ class Tries[T: StrEnum]:
             return self.cannot, str(obstacle), True
         except Exception as error:
             lane.check_wanted()
-            fault = as_fault(error)
+            fault = convert_to_fault(error)
             if isinstance(fault, Bug):
                 self.bug = True
                 keep_texts(folder, fault.evidence)

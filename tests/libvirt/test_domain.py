@@ -23,7 +23,7 @@ from lab.images.disk import create_overlay
 from lab.images.store import BaseImage
 from lab.machine import clock, domain, leftovers, qemu
 from lab.machine.acceleration import Acceleration
-from lab.machine.lane import BootFailed, Lane, LaneDied, as_fault, open_lane
+from lab.machine.lane import BootFailed, Lane, LaneDied, convert_to_fault, open_lane
 from lab.machine.states import StoredState
 from tests.builders.lab import URI
 from tests.builders.processes import LANE_HOLDER, keys_for_all, other_process, wait_until_ended
@@ -288,7 +288,7 @@ def test_a_refused_core_limit_has_a_hint(lanes: Lanes, monkeypatch: pytest.Monke
     monkeypatch.setattr(clock, "find_library", lambda: Path("libfaketime.so"))
     with pytest.raises(libvirt.libvirtError) as refused:
         clock.choose_emulated_clock(lanes.connection, lanes.paths)
-    assert "max_core = 0" in str(as_fault(refused.value))
+    assert "max_core = 0" in str(convert_to_fault(refused.value))
 
 
 def test_a_machine_that_libvirt_refuses_is_a_failed_boot_and_not_ours_to_remove(lanes: Lanes) -> None:
