@@ -16,7 +16,7 @@ from lab.builds import FOLDER, ROOTFS, Build
 from lab.builds.rootfs import read_index
 from lab.guest.session import ADMIN, SUITE, Session
 from lab.machine.domain import PAYLOAD
-from lab.machine.lane import empty_disk
+from lab.machine.lane import make_empty_disk
 
 DISK = f"/dev/disk/by-id/virtio-{PAYLOAD}"
 # tar's own blocks have 10 KiB.
@@ -62,7 +62,7 @@ def deploy_build(
             size = pack({name.removeprefix(f"{FOLDER}/"): path for name, path in contents.items()}, disk)
     show(Progress("deploying: unpacking", Activity.DEPLOY, name="deploying"))
     session.run(UNPACK, seconds=UNPACK_SECONDS + size / 2**20 * MIB_SECONDS)
-    empty_disk(disk)
+    make_empty_disk(disk)
     show(Progress("deploying: first use", Activity.DEPLOY, name="deploying"))
     for step in build.steps():
         user = SUITE if step.as_suite_user else ADMIN

@@ -54,7 +54,7 @@ def convert_to_fault(error: Exception) -> Exception:
     return error if isinstance(error, FAULTS) else Bug(error)
 
 
-def empty_disk(file: Path) -> None:
+def make_empty_disk(file: Path) -> None:
     """Make the disk on which builds come, or empty it. QEMU may have it open: it stays as large as it was.
 
     Only the owner may read it, because a build may be a private file. libvirt makes QEMU's user the owner when
@@ -205,7 +205,7 @@ class Lane:
         `may_restart`: the guest may restart itself; otherwise a restart is its death. Raises LabError.
         """
         self._boots += 1
-        empty_disk(self.payload)
+        make_empty_disk(self.payload)
         hardware = replace(self.hardware, may_restart=may_restart)
         place = MachinePlace(self.folder, self.port, self.console.name, self._uuid)
         self.check_wanted()

@@ -27,7 +27,7 @@ from lab.guest.programs import RemoteFailed
 from lab.guest.session import ADMIN, SUITE, Output, User
 from lab.guest.suite import SuiteBroken
 from lab.machine.domain import PAYLOAD_BYTES
-from lab.machine.lane import empty_disk
+from lab.machine.lane import make_empty_disk
 from lab.plan import Cell
 from lab.record import BuildRecord, Outcome, RunOptions, TestResult
 from lab.run import start
@@ -92,7 +92,7 @@ class Guest(FakeSession):
 
 
 def put(guest: Guest, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
-    empty_disk(guest.disk)
+    make_empty_disk(guest.disk)
     deploy.deploy_build(guest, guest.disk, build, files, rootfs=rootfs, python="3.13", show=UNWATCHED.show)
 
 
