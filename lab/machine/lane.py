@@ -346,7 +346,7 @@ def open_lane(
     Its mark is written first: if this lab is killed, the next command removes what it left.
     """
     uri = connection.getURI()
-    with leftovers.lane_folder(paths, guest=guest.name, uri=uri) as (folder, port):
+    with leftovers.make_lane_folder(paths, guest=guest.name, uri=uri) as (folder, port):
         lane = Lane(connection, guest, image, acceleration, folder, port, network, arguments)
         try:
             lane.set_up_disk()

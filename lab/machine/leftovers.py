@@ -43,7 +43,7 @@ class LaneMark(BaseModel):
 
 
 @contextmanager
-def lane_folder(paths: Paths, *, guest: str, uri: str) -> Iterator[tuple[Path, int]]:
+def make_lane_folder(paths: Paths, *, guest: str, uri: str) -> Iterator[tuple[Path, int]]:
     """A lane's folder with its mark, and the lane's port, until the block ends or this process dies.
 
     The kernel drops the folder's lock with the process. Raises LabError if no port is left.

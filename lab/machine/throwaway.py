@@ -40,7 +40,7 @@ def machine(
     prepared or removed.
     """
     uri = connection.getURI()
-    with leftovers.lane_folder(paths, guest=NAME, uri=uri) as (folder, port):
+    with leftovers.make_lane_folder(paths, guest=NAME, uri=uri) as (folder, port):
         place = MachinePlace(folder, port)
         hardware = Hardware(
             kvm=kvm,

@@ -47,7 +47,7 @@ from lab.base.paths import Paths
 leftovers.FIRST_PORT, leftovers.LAST_PORT = 23150, 23199
 base = Path(sys.argv[1])
 paths = Paths(cache=base / "cache", state=base / "state")
-with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as (folder, port):
+with leftovers.make_lane_folder(paths, guest="debian-13", uri="test:///default") as (folder, port):
     print(folder.name, flush=True)
     sys.stdin.read()
 """

@@ -381,7 +381,7 @@ def test_a_machine_that_cannot_begin_has_the_next_step(paths: Paths, monkeypatch
     def lane_folder(*_: object, **__: object) -> NoReturn:
         raise LabError("no port", hint="lab clean")
 
-    monkeypatch.setattr(leftovers, "lane_folder", lane_folder)
+    monkeypatch.setattr(leftovers, "make_lane_folder", lane_folder)
     assert ask(paths, "machine", Daemon()) == RequirementLine(
         "machine", RequirementState.BROKEN, "no port", "lab clean"
     )

@@ -53,7 +53,7 @@ class Lane:
 
 @contextmanager
 def ready(cell, paths, uri, show, *, own_rootfs=None):
-    with leftovers.lane_folder(paths, guest="debian-13", uri="test:///default") as (folder, port):
+    with leftovers.make_lane_folder(paths, guest="debian-13", uri="test:///default") as (folder, port):
         show(Progress("booting"))
         if event == "error":
             raise UsageError("no such thing", hint="name another")

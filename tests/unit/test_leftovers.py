@@ -22,7 +22,7 @@ URI = "test:///default"
 
 
 def lane(paths: Paths) -> AbstractContextManager[tuple[Path, int]]:
-    return leftovers.lane_folder(paths, guest="debian-13", uri=URI)
+    return leftovers.make_lane_folder(paths, guest="debian-13", uri=URI)
 
 
 def test_the_mark_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
@@ -44,7 +44,7 @@ def test_reaping_leaves_the_lanes_of_living_labs(paths: Paths) -> None:
     # Nothing is made where no lab ever ran.
     assert (leftovers.reap(paths), paths.state.exists()) == ([], False)
     with (
-        leftovers.lane_folder(paths, guest="debian-12", uri=URI) as (ours, _),
+        leftovers.make_lane_folder(paths, guest="debian-12", uri=URI) as (ours, _),
         other_process(LANE_HOLDER, paths.state.parent) as (_, theirs),
     ):
         assert leftovers.reap(paths) == []
