@@ -123,7 +123,7 @@ def clean_command(lab: options.Lab) -> int:
         output.print_warning(STUCK_HINT)
         return LabError.exit_status
     # The lanes left belong to labs that are alive.
-    alive = ", ".join(leftovers.lanes(lab.paths))
+    alive = ", ".join(leftovers.list_lanes(lab.paths))
     output.print_line("nothing of a dead run is left" + (f"; alive: {alive}" if alive else ""))
     for kept_guest in shell.list_kept_guests(lab.paths):
         output.print_line(f"{kept_guest.name} is kept; its end: lab attach {kept_guest.name} --end")

@@ -74,7 +74,7 @@ def prune_store(paths: Paths, catalog: Catalog, *, dry_run: bool) -> list[Unused
     Returns what was removed. Only runs in the lab's own folder count. Raises LabError while a lab runs guests,
     because they use images.
     """
-    if alive := leftovers.lanes(paths):
+    if alive := leftovers.list_lanes(paths):
         raise LabError(
             f"guests are running: {', '.join(alive)}",
             hint="prune when they are done; lab attach --list names those that are kept",

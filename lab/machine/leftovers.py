@@ -91,7 +91,7 @@ def _free_port(paths: Paths) -> int:
     )
 
 
-def lanes(paths: Paths) -> list[str]:
+def list_lanes(paths: Paths) -> list[str]:
     """The names of all lanes that have a folder; after `reap`, those of labs that are alive."""
     return sorted(folder.name for folder in paths.lanes.glob(FOLDERS))
 
@@ -104,7 +104,7 @@ def reap(paths: Paths) -> list[str]:
     if not paths.lanes.is_dir():
         return []
     with _gate(paths):
-        return [name for name in lanes(paths) if _reap_lane(paths.lanes / name)]
+        return [name for name in list_lanes(paths) if _reap_lane(paths.lanes / name)]
 
 
 def reap_unrecorded(uri: str) -> list[str]:

@@ -61,7 +61,7 @@ def boots(device: Path, monkeypatch: pytest.MonkeyPatch) -> Boots:
 
 def decide(paths: Paths, daemon: Daemon, firmware: Firmware | None = None) -> Acceleration:
     how = acceleration.decide_acceleration(daemon, paths, base_image(paths.images, firmware), UNWATCHED)
-    assert leftovers.lanes(paths) == []
+    assert leftovers.list_lanes(paths) == []
     return how
 
 
@@ -280,7 +280,7 @@ def test_guests_have_a_slower_clock(paths: Paths, library: Path, maps: Path) -> 
     # It stands still, ends with the connection, and is gone.
     assert machine.flags == libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_PAUSED
     assert not machine.is_there
-    assert leftovers.lanes(paths) == []
+    assert leftovers.list_lanes(paths) == []
     assert clock.choose_emulated_clock(daemon, paths) == emulated
     assert daemon.machines == [machine]
 

@@ -361,7 +361,7 @@ def test_a_machine_is_tried_with_what_a_lane_s_has_and_nothing_of_it_is_left(
     assert [Path(overlay).name for overlay in machine.disks] == ["overlay.qcow2"]
     assert "restrict=on,hostfwd=tcp:127.0.0.1:231" in machine.words[1]
     assert not machine.is_there
-    assert leftovers.lanes(paths) == []
+    assert leftovers.list_lanes(paths) == []
 
 
 def test_a_machine_that_libvirt_refuses_is_told_in_its_words_with_the_logs_to_read(paths: Paths) -> None:
@@ -374,7 +374,7 @@ def test_a_machine_that_libvirt_refuses_is_told_in_its_words_with_the_logs_to_re
     line = ask(paths, "machine", daemon)
     assert (line.state, line.mend) == (RequirementState.BROKEN, "")
     assert line.found.startswith("libvirt went away while a machine was tried")
-    assert leftovers.lanes(paths) == []
+    assert leftovers.list_lanes(paths) == []
 
 
 def test_a_machine_that_cannot_begin_has_the_next_step(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def keep(paths: Paths, *started_by: str) -> KeptGuest:
 
 
 def nothing_is_left(paths: Paths) -> bool:
-    return not leftovers.lanes(paths)
+    return not leftovers.list_lanes(paths)
 
 
 def test_a_kept_guest_outlives_its_command_and_its_end_leaves_nothing(paths: Paths) -> None:

@@ -28,16 +28,16 @@ def lane(paths: Paths) -> AbstractContextManager[tuple[Path, int]]:
 def test_the_mark_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
     with lane(paths) as (folder, port):
         mark = json.loads((folder / "lane.json").read_text())
-        assert leftovers.lanes(paths) == [folder.name]
+        assert leftovers.list_lanes(paths) == [folder.name]
     assert folder.name.startswith("lab-debian-13-")
     assert mark == {"uri": URI, "port": port}
-    assert leftovers.lanes(paths) == []
+    assert leftovers.list_lanes(paths) == []
     # The folders of two lanes of one guest differ, and are removed when the lanes fail, too.
     with pytest.raises(KeyboardInterrupt), lane(paths) as (one, _), lane(paths) as (other, _):
         (one / "overlay.qcow2").touch()
-        assert leftovers.lanes(paths) == sorted([one.name, other.name])
+        assert leftovers.list_lanes(paths) == sorted([one.name, other.name])
         raise KeyboardInterrupt
-    assert leftovers.lanes(paths) == []
+    assert leftovers.list_lanes(paths) == []
 
 
 def test_reaping_leaves_the_lanes_of_living_labs(paths: Paths) -> None:
@@ -48,7 +48,7 @@ def test_reaping_leaves_the_lanes_of_living_labs(paths: Paths) -> None:
         other_process(LANE_HOLDER, paths.state.parent) as (_, theirs),
     ):
         assert leftovers.reap(paths) == []
-        assert leftovers.lanes(paths) == sorted([ours.name, theirs])
+        assert leftovers.list_lanes(paths) == sorted([ours.name, theirs])
 
 
 NO_DAEMON = '{"uri": "test+bogus:///x", "port": 22100}'
@@ -72,7 +72,7 @@ def test_reaping_removes_a_dead_lane_whatever_its_mark_says(paths: Paths, mark: 
     folder = lane_of_a_dead_lab(paths, mark)
     (paths.lanes / "notes").mkdir()
     assert leftovers.reap(paths) == [folder.name]
-    assert leftovers.lanes(paths) == []
+    assert leftovers.list_lanes(paths) == []
     assert (paths.lanes / "notes").is_dir()
 
 
@@ -81,7 +81,7 @@ def test_a_lane_may_go_while_it_is_reaped(paths: Paths, monkeypatch: pytest.Monk
     folder = lane_of_a_dead_lab(paths, f'{{"uri": "{URI}", "port": 22100}}')
     monkeypatch.setattr(leftovers, "end_machine", lambda _lane, _uri: shutil.rmtree(folder))
     leftovers.reap(paths)
-    assert leftovers.lanes(paths) == []
+    assert leftovers.list_lanes(paths) == []
 
 
 class Process:
@@ -119,7 +119,7 @@ def test_reaping_ends_a_machine_without_daemon(paths: Paths, monkeypatch: pytest
     monkeypatch.setattr(psutil, "process_iter", lambda: iter([qemu(folder.name)]))
     with pytest.raises(LeftBehind, match=f"the machine of {folder.name} could not be ended"):
         leftovers.reap(paths)
-    assert leftovers.lanes(paths) == [folder.name]
+    assert leftovers.list_lanes(paths) == [folder.name]
 
 
 def test_a_daemon_that_stands_still_holds_no_command_up(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_the_search_begins_anywhere_and_goes_round_until_none_is_left(paths: Pat
     with pytest.raises(LabError, match="no free port"):
         ports_of(paths, 4)
     # They were given back.
-    assert leftovers.lanes(paths) == []
+    assert leftovers.list_lanes(paths) == []
     assert ports_of(paths) == [FIRST]
 
 
@@ -181,5 +181,5 @@ def test_a_lane_keeps_mark_and_port_until_its_machine_has_ended(paths: Paths, be
     assert (folder / "lane.json").is_file()
     assert ports_of(paths) == [FIRST + 1]
     assert leftovers.reap(paths) == [folder.name]
-    assert leftovers.lanes(paths) == []
+    assert leftovers.list_lanes(paths) == []
     assert ports_of(paths) == [FIRST]
