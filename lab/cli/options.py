@@ -44,7 +44,7 @@ class Lab:
         from lab.lane import upkeep
         from lab.machine import leftovers
 
-        return leftovers.reap(self.paths), *upkeep.sweep_leftovers(self.paths)
+        return leftovers.reap_dead_lanes(self.paths), *upkeep.sweep_leftovers(self.paths)
 
 
 def show_result(run: "RunResult", folder: Path) -> None:

@@ -51,7 +51,7 @@ def run_worker(settings: WorkerSettings) -> None:
     paths = Paths.default()
     with hold_connection(get_default_uri()):
         pass  # A host without libvirt says so here, before it joins.
-    leftovers.reap(paths)
+    leftovers.reap_dead_lanes(paths)
     upkeep.sweep_leftovers(paths)
     lanes = settings.lanes or os.cpu_count() or 1
     memory = settings.memory_mib or max(0, measure_available_mib() - RESERVE_MIB)

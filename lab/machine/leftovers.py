@@ -92,11 +92,11 @@ def _free_port(paths: Paths) -> int:
 
 
 def list_lanes(paths: Paths) -> list[str]:
-    """The names of all lanes that have a folder; after `reap`, those of labs that are alive."""
+    """The names of all lanes that have a folder; after `reap_dead_lanes`, those of labs that are alive."""
     return sorted(folder.name for folder in paths.lanes.glob(FOLDERS))
 
 
-def reap(paths: Paths) -> list[str]:
+def reap_dead_lanes(paths: Paths) -> list[str]:
     """Remove the machines and the folders of labs that died, and nothing else. Returns the lanes' names.
 
     Raises LeftBehind.

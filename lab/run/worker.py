@@ -82,7 +82,7 @@ class Worker:
             self._observer.note(str(error))
             with suppress(LabError):
                 open_connection(self._uri, seconds=RESTART_SECONDS, task=self._task).close()
-                leftovers.reap(self._work.paths)
+                leftovers.reap_dead_lanes(self._work.paths)
         except Exception as error:
             self._did_not_come_up(convert_to_fault(error))
 

@@ -261,7 +261,7 @@ def left_on(fleet: Fleet) -> list[str]:
         left += [" ".join(process.cmdline()) for process in host.below()]
         paths = Paths(cache=host.home / "cache", state=host.home / "state")
         with patch.object(tempfile, "tempdir", str(host.home)):
-            leftovers.reap(paths)
+            leftovers.reap_dead_lanes(paths)
             upkeep.sweep_leftovers(paths)
         for pattern in ("boxlite-lab-tmp-*", "cache/images/.partial-*", "state/lanes/*"):
             left += [str(path) for path in host.home.glob(pattern) if path.name != ".gate"]

@@ -312,7 +312,7 @@ def test_of_a_dead_lab_only_its_own_machine_is_removed(lanes: Lanes, machine: st
         "not the lab's": foreign_xml(name),
     }
     lanes.connection.createXML(xml[machine], 0)
-    assert leftovers.reap(lanes.paths) == [name]
+    assert leftovers.reap_dead_lanes(lanes.paths) == [name]
     assert (lanes.domains, lanes.left) == ([] if machine == "its own" else [name], [])
     for left in lanes.domains:
         lanes.connection.lookupByName(left).destroy()
@@ -329,7 +329,7 @@ def lost_lane(lanes: Lanes) -> str:
 def test_a_machine_with_the_lab_s_mark_and_no_record_is_removed(lanes: Lanes) -> None:
     name = lost_lane(lanes)
     lanes.connection.createXML(foreign_xml("lab-debian-13-foreign"), 0)
-    assert leftovers.reap(lanes.paths) == []
+    assert leftovers.reap_dead_lanes(lanes.paths) == []
     assert leftovers.reap_unrecorded(URI) == [name]
     assert lanes.domains == ["lab-debian-13-foreign"]
     lanes.connection.lookupByName("lab-debian-13-foreign").destroy()
@@ -339,7 +339,7 @@ def test_machines_of_living_lanes_are_no_leftovers_whatever_lab_they_belong_to(l
     with lanes.open() as made:
         made.start()
         assert leftovers.reap_unrecorded(URI) == []
-        assert leftovers.reap(lanes.paths) == []
+        assert leftovers.reap_dead_lanes(lanes.paths) == []
         made.check_alive()
         assert lanes.domains == [made.name]
 

@@ -90,7 +90,7 @@ def stuck(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_paths: object) -> NoReturn:
         raise LabError(DEAD_LANE)
 
-    monkeypatch.setattr(leftovers, "reap", refuse)
+    monkeypatch.setattr(leftovers, "reap_dead_lanes", refuse)
 
 
 @pytest.mark.parametrize(

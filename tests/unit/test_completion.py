@@ -34,7 +34,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         run_of().write(tmp_path / "state" / "runs" / name)
     (tmp_path / "cache" / "wheels" / "boxlite-0.10.8-02e3de1a-cp313-x86_64").mkdir(parents=True)
     (tmp_path / "cache" / "wheels" / "boxlite-0.10.8-02e3de1a-cp313-x86_64.lock").touch()
-    monkeypatch.setattr(leftovers, "reap", lambda _paths: pytest.fail("a command was run"))
+    monkeypatch.setattr(leftovers, "reap_dead_lanes", lambda _paths: pytest.fail("a command was run"))
     return tmp_path / "state"
 
 

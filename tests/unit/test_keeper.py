@@ -116,7 +116,7 @@ def test_a_kept_guest_outlives_its_command_and_its_end_leaves_nothing(paths: Pat
     streams = [Path(f"/proc/{kept.keeper}/fd/{number}").resolve() for number in (0, 1, 2)]
     assert streams == [Path("/dev/null")] * 3
     # It belongs to a lab that is alive: no command removes it.
-    assert leftovers.reap(paths) == []
+    assert leftovers.reap_dead_lanes(paths) == []
     shell.end_kept_guest(kept)
     assert nothing_is_left(paths)
     wait_until_ended(kept.keeper)
@@ -138,7 +138,7 @@ def test_a_keeper_whose_machine_died_ends_by_itself_and_one_that_is_killed_is_sw
     os.kill(killed.keeper, signal.SIGKILL)
     wait_until_ended(killed.keeper)
     assert shell.list_kept_guests(paths) == []
-    assert leftovers.reap(paths) == [killed.name]
+    assert leftovers.reap_dead_lanes(paths) == [killed.name]
     assert nothing_is_left(paths)
 
 

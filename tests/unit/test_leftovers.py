@@ -42,12 +42,12 @@ def test_the_mark_is_there_for_as_long_as_the_lane(paths: Paths) -> None:
 
 def test_reaping_leaves_the_lanes_of_living_labs(paths: Paths) -> None:
     # Nothing is made where no lab ever ran.
-    assert (leftovers.reap(paths), paths.state.exists()) == ([], False)
+    assert (leftovers.reap_dead_lanes(paths), paths.state.exists()) == ([], False)
     with (
         leftovers.make_lane_folder(paths, guest="debian-12", uri=URI) as (ours, _),
         other_process(LANE_HOLDER, paths.state.parent) as (_, theirs),
     ):
-        assert leftovers.reap(paths) == []
+        assert leftovers.reap_dead_lanes(paths) == []
         assert leftovers.list_lanes(paths) == sorted([ours.name, theirs])
 
 
@@ -71,7 +71,7 @@ def lane_of_a_dead_lab(paths: Paths, mark: str | None = NO_DAEMON) -> Path:
 def test_reaping_removes_a_dead_lane_whatever_its_mark_says(paths: Paths, mark: str | None) -> None:
     folder = lane_of_a_dead_lab(paths, mark)
     (paths.lanes / "notes").mkdir()
-    assert leftovers.reap(paths) == [folder.name]
+    assert leftovers.reap_dead_lanes(paths) == [folder.name]
     assert leftovers.list_lanes(paths) == []
     assert (paths.lanes / "notes").is_dir()
 
@@ -80,7 +80,7 @@ def test_a_lane_may_go_while_it_is_reaped(paths: Paths, monkeypatch: pytest.Monk
     # The lab that owns a lane may remove it between any two steps of another lab that looks at it.
     folder = lane_of_a_dead_lab(paths, f'{{"uri": "{URI}", "port": 22100}}')
     monkeypatch.setattr(leftovers, "end_machine", lambda _lane, _uri: shutil.rmtree(folder))
-    leftovers.reap(paths)
+    leftovers.reap_dead_lanes(paths)
     assert leftovers.list_lanes(paths) == []
 
 
@@ -112,13 +112,13 @@ def test_reaping_ends_a_machine_without_daemon(paths: Paths, monkeypatch: pytest
 
     running = [qemu("lab-debian-13-abc123"), qemu("lab-debian-13-abc1234"), Process("vi", f"guest={folder},")]
     monkeypatch.setattr(psutil, "process_iter", lambda: (process for process in running if not process.ended))
-    assert leftovers.reap(paths) == [folder.name]
+    assert leftovers.reap_dead_lanes(paths) == [folder.name]
     assert [process.ended for process in running] == [True, False, False]
     # One that cannot end keeps its lane.
     folder = lane_of_a_dead_lab(paths)
     monkeypatch.setattr(psutil, "process_iter", lambda: iter([qemu(folder.name)]))
     with pytest.raises(LeftBehind, match=f"the machine of {folder.name} could not be ended"):
-        leftovers.reap(paths)
+        leftovers.reap_dead_lanes(paths)
     assert leftovers.list_lanes(paths) == [folder.name]
 
 
@@ -130,7 +130,7 @@ def test_a_daemon_that_stands_still_holds_no_command_up(paths: Paths, monkeypatc
     monkeypatch.setattr("lab.machine.connection.ANSWER_SECONDS", 0.2)
     try:
         # Its processes are ended without the daemon.
-        assert leftovers.reap(paths) == [folder.name]
+        assert leftovers.reap_dead_lanes(paths) == [folder.name]
         with pytest.raises(NoLibvirt, match="waited 0 s for libvirt's answer"):
             leftovers.reap_unrecorded(URI)
         assert not goes_on.is_set()
@@ -180,6 +180,6 @@ def test_a_lane_keeps_mark_and_port_until_its_machine_has_ended(paths: Paths, be
         raise LeftBehind("its QEMU still runs")
     assert (folder / "lane.json").is_file()
     assert ports_of(paths) == [FIRST + 1]
-    assert leftovers.reap(paths) == [folder.name]
+    assert leftovers.reap_dead_lanes(paths) == [folder.name]
     assert leftovers.list_lanes(paths) == []
     assert ports_of(paths) == [FIRST]

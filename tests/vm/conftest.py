@@ -151,7 +151,7 @@ def own_home(base: Path, paths: Paths) -> Iterator[Paths]:
         if paths.acceleration.exists():
             shutil.copy(paths.acceleration, made.make(made.cache))
         yield made
-    leftovers.reap(Paths(cache=base / "cache", state=base / "state"))
+    leftovers.reap_dead_lanes(Paths(cache=base / "cache", state=base / "state"))
     process.run_command(["rm", "-rf", base], timeout=60)
 
 

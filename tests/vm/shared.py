@@ -162,6 +162,6 @@ def make_home(base: Path) -> None:
 
 
 def remove_home(base: Path) -> None:
-    leftovers.reap(Paths(cache=base / "cache", state=base / "state"))
+    leftovers.reap_dead_lanes(Paths(cache=base / "cache", state=base / "state"))
     (base / "cache").unlink()
     subprocess.run(["rm", "-rf", base], check=True)
