@@ -113,7 +113,7 @@ def clean_command(lab: options.Lab) -> int:
     for folder in folders:
         output.print_line(f"removed {folder.path} ({output.format_mib(folder.size)})")
     try:
-        for name in leftovers.reap_unrecorded(lab.uri):
+        for name in leftovers.reap_unrecorded_machines(lab.uri):
             output.print_line(f"removed {name}, which had no record in the lab")
     except NoLibvirt as error:
         output.print_line(f"could not look for machines without a record: {error.args[0]}")

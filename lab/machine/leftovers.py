@@ -107,7 +107,7 @@ def reap_dead_lanes(paths: Paths) -> list[str]:
         return [name for name in list_lanes(paths) if _reap_lane(paths.lanes / name)]
 
 
-def reap_unrecorded(uri: str) -> list[str]:
+def reap_unrecorded_machines(uri: str) -> list[str]:
     """End the machines that have the lab's mark and no lane's folder, or one that no living lab holds.
 
     Returns their names. Raises NoLibvirt.

@@ -330,7 +330,7 @@ def test_a_machine_with_the_lab_s_mark_and_no_record_is_removed(lanes: Lanes) ->
     name = lost_lane(lanes)
     lanes.connection.createXML(foreign_xml("lab-debian-13-foreign"), 0)
     assert leftovers.reap_dead_lanes(lanes.paths) == []
-    assert leftovers.reap_unrecorded(URI) == [name]
+    assert leftovers.reap_unrecorded_machines(URI) == [name]
     assert lanes.domains == ["lab-debian-13-foreign"]
     lanes.connection.lookupByName("lab-debian-13-foreign").destroy()
 
@@ -338,7 +338,7 @@ def test_a_machine_with_the_lab_s_mark_and_no_record_is_removed(lanes: Lanes) ->
 def test_machines_of_living_lanes_are_no_leftovers_whatever_lab_they_belong_to(lanes: Lanes) -> None:
     with lanes.open() as made:
         made.start()
-        assert leftovers.reap_unrecorded(URI) == []
+        assert leftovers.reap_unrecorded_machines(URI) == []
         assert leftovers.reap_dead_lanes(lanes.paths) == []
         made.check_alive()
         assert lanes.domains == [made.name]
@@ -354,7 +354,7 @@ def test_what_clean_cannot_tell_it_leaves_alone(lanes: Lanes, monkeypatch: pytes
     folder.mkdir()
     (folder / "lock").touch()
     monkeypatch.setattr(leftovers, "is_locked", forbidden)
-    assert leftovers.reap_unrecorded(URI) == []
+    assert leftovers.reap_unrecorded_machines(URI) == []
     assert lanes.domains == [name]
     lanes.connection.lookupByName(name).destroy()
     (folder / "lock").unlink()

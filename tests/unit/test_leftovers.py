@@ -132,7 +132,7 @@ def test_a_daemon_that_stands_still_holds_no_command_up(paths: Paths, monkeypatc
         # Its processes are ended without the daemon.
         assert leftovers.reap_dead_lanes(paths) == [folder.name]
         with pytest.raises(NoLibvirt, match="waited 0 s for libvirt's answer"):
-            leftovers.reap_unrecorded(URI)
+            leftovers.reap_unrecorded_machines(URI)
         assert not goes_on.is_set()
     finally:
         goes_on.set()
