@@ -73,7 +73,7 @@ def choose_emulated_clock(connection: libvirt.virConnect, paths: Paths) -> Clock
     with _lock:
         if uri not in _clocks:
             with throwaway.machine(connection, paths, environment=variables) as (_, console):
-                processes = qemu.processes_of(console.parent.name)
+                processes = qemu.find_processes(console.parent.name)
                 is_loaded = any(_has_loaded(file, process.pid) for process in processes)
             why_not = f"libvirt starts QEMU without {file}: something on this host confines it"
             _clocks[uri] = Clock(RATE, variables) if is_loaded else Clock(reason=why_not)

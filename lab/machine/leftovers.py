@@ -190,7 +190,7 @@ def end_machine(lane: str, uri: str) -> None:
         if error.get_error_code() not in GONE:
             problem = f": libvirt could not destroy its domain: {error}"
     qemu.end(lane)
-    if problem or any(qemu.processes_of(lane)):
+    if problem or any(qemu.find_processes(lane)):
         raise LeftBehind(
             f"the machine of {lane} could not be ended{problem}",
             hint="when libvirt is back, end it with lab clean",

@@ -27,7 +27,7 @@ FAILED_WRITE = "stopped at a failed write"
 RUNNING = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED)
 
 
-def processes_of(machine: str) -> Iterator[psutil.Process]:
+def find_processes(machine: str) -> Iterator[psutil.Process]:
     """The QEMU of the machine with this name; none if it has ended."""
     for process in psutil.process_iter():
         # Processes end at any time.
@@ -43,7 +43,7 @@ def processor_seconds(machine: str) -> float:
     They include the time of the guest, under KVM too.
     """
     total = 0.0
-    for process in processes_of(machine):
+    for process in find_processes(machine):
         with suppress(psutil.Error):
             spent = process.cpu_times()
             total += spent.user + spent.system
@@ -52,7 +52,7 @@ def processor_seconds(machine: str) -> float:
 
 def end(machine: str) -> None:
     """End a machine's QEMU, as far as this user may."""
-    for process in processes_of(machine):
+    for process in find_processes(machine):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.terminate()
             try:

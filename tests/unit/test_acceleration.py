@@ -256,7 +256,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What the QEMU of the machine has mapped."""
     file = tmp_path / "maps"
-    monkeypatch.setattr(qemu, "processes_of", lambda name: [SimpleNamespace(pid=77)])
+    monkeypatch.setattr(qemu, "find_processes", lambda name: [SimpleNamespace(pid=77)])
     monkeypatch.setattr(clock, "MAPS", str(file))
     yield file
 
