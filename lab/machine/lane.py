@@ -165,7 +165,7 @@ class Lane:
     @property
     def processor_seconds(self) -> float:
         """The processor time of its machines so far. One that ended by itself is not counted."""
-        return round(self._spent + (qemu.processor_seconds(self.name) if self._watch else 0.0), 2)
+        return round(self._spent + (qemu.measure_processor_seconds(self.name) if self._watch else 0.0), 2)
 
     # -- its disk
 
@@ -295,7 +295,7 @@ class Lane:
         watch, self._watch = self._watch, None
         if watch is None:
             return
-        self._spent += qemu.processor_seconds(self.name)
+        self._spent += qemu.measure_processor_seconds(self.name)
         try:
             watch.machine.destroy()
         except libvirt.libvirtError as error:

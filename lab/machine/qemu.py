@@ -37,7 +37,7 @@ def find_processes(machine: str) -> Iterator[psutil.Process]:
                 yield process
 
 
-def processor_seconds(machine: str) -> float:
+def measure_processor_seconds(machine: str) -> float:
     """The seconds of processor time that a machine's QEMU has taken so far; 0 without a process.
 
     They include the time of the guest, under KVM too.

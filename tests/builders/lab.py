@@ -101,7 +101,7 @@ class Lab:
             return self.cell(running, cell)
 
         # The driver's machines are no processes.
-        monkeypatch.setattr(qemu, "processor_seconds", lambda _lane: 1.5)
+        monkeypatch.setattr(qemu, "measure_processor_seconds", lambda _lane: 1.5)
         monkeypatch.setattr(store, "ensure_image", lambda _paths, _guest, _say: image)
         monkeypatch.setattr(acceleration, "decide_acceleration", lambda *_, **__: Acceleration(False, "a test"))
         monkeypatch.setattr(scheduler, "Memory", lambda limit: Memory(limit, available=lambda: 64_000))

@@ -43,4 +43,4 @@ def test_a_lane_takes_what_its_qemu_takes(
     monkeypatch: pytest.MonkeyPatch, process: FakeProcess, seconds: float
 ) -> None:
     monkeypatch.setattr(psutil, "process_iter", lambda: [process])
-    assert qemu.processor_seconds(LANE) == seconds
+    assert qemu.measure_processor_seconds(LANE) == seconds
