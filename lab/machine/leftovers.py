@@ -189,7 +189,7 @@ def end_machine(lane: str, uri: str) -> None:
     except libvirt.libvirtError as error:
         if error.get_error_code() not in GONE:
             problem = f": libvirt could not destroy its domain: {error}"
-    qemu.end(lane)
+    qemu.end_qemu(lane)
     if problem or any(qemu.find_processes(lane)):
         raise LeftBehind(
             f"the machine of {lane} could not be ended{problem}",

@@ -50,7 +50,7 @@ def measure_processor_seconds(machine: str) -> float:
     return round(total, 2)
 
 
-def end(machine: str) -> None:
+def end_qemu(machine: str) -> None:
     """End a machine's QEMU, as far as this user may."""
     for process in find_processes(machine):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
