@@ -92,7 +92,7 @@ class Session:
         Returns how to log in from now on. Connections that are open stay: a login takes seconds. Raises what
         `programs` raises.
         """
-        renewed = replace(self.endpoint, client_key=seed.new_keys("lab"))
+        renewed = replace(self.endpoint, client_key=seed.make_keys("lab"))
         files = [f"/home/{user}/.ssh/authorized_keys" for user in (ADMIN, SUITE)]
         argument = {"clock": time.time(), "key": renewed.client_key.public, "files": files}
         self.program("renew_key", argument, seconds=10)

@@ -171,7 +171,7 @@ class Lane:
 
     def set_up_disk(self) -> None:
         """Write the seed with keys of this lane's own, and make the overlay over the base image."""
-        self._write_seed(seed.new_keys("lab"), seed.new_keys(f"root@{self.guest.name}"))
+        self._write_seed(seed.make_keys("lab"), seed.make_keys(f"root@{self.guest.name}"))
         # A distribution's disk has partitions of the distribution's size, and its guest grows its root at boot:
         # the overlay is as large as the guest's definition says.
         size = self.guest.image.disk_gib if self.image.firmware else None

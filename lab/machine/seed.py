@@ -43,7 +43,7 @@ class KeyPair:
     public: str
 
 
-def new_keys(comment: str) -> KeyPair:
+def make_keys(comment: str) -> KeyPair:
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(
         serialization.Encoding.PEM,

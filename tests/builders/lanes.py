@@ -32,7 +32,7 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.budget import Processors
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.lane import BootFailed, Endpoint, Lane, LaneDied
-from lab.machine.seed import new_keys
+from lab.machine.seed import make_keys
 from lab.machine.states import StateInfo, States, StoredState
 from lab.plan import Cell
 from lab.probes import Facts, ProbedUser, SuiteUser
@@ -48,7 +48,7 @@ OLD, NEW = Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")
 SYSCTLS = [*KNOWN.sysctls(), "user.max_pid_namespaces"]
 EMULATION, KVM = Acceleration(False, ""), Acceleration(True, "")
 # To make a key takes time.
-CLIENT_KEY, HOST_KEY = new_keys("client"), new_keys("host")
+CLIENT_KEY, HOST_KEY = make_keys("client"), make_keys("host")
 RESTORED = ["adopt", "start paused", "load boot", "resume"]
 
 
@@ -91,7 +91,7 @@ class FakeLane(Lane):
         return 1.5
 
     def set_up_disk(self) -> None:
-        self.endpoint = Endpoint(1, new_keys("client"), new_keys("host"))
+        self.endpoint = Endpoint(1, make_keys("client"), make_keys("host"))
         self.overlay.write_text("empty")
         self.tags = set()
         self.do("set up")
@@ -250,7 +250,7 @@ class FakeGuest(FakeSession, InGuest):
         self.alive, self.lane, self.shows = lane.check_alive, lane, shows
 
     def renew_key(self) -> Endpoint:
-        self.endpoint = replace(self.lane.endpoint, client_key=new_keys("renewed"))
+        self.endpoint = replace(self.lane.endpoint, client_key=make_keys("renewed"))
         return self.endpoint
 
     def read_facts(self, sysctls: Iterable[str]) -> Facts:
@@ -379,7 +379,7 @@ class Bench:
         """Let there be a stored boot, as another lane left it."""
         overlay = self.folder / "another.qcow2"
         overlay.touch()
-        stored = self.states.keep(overlay, StateInfo("boot", new_keys("stored"), new_keys("stored")))
+        stored = self.states.keep(overlay, StateInfo("boot", make_keys("stored"), make_keys("stored")))
         assert stored is not None
         return stored
 

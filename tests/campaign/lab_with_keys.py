@@ -7,7 +7,7 @@ from pathlib import Path
 from lab.cli import main
 from lab.machine import seed
 
-_generate = seed.new_keys
+_generate = seed.make_keys
 
 
 def generate(comment: str) -> seed.KeyPair:
@@ -23,5 +23,5 @@ def generate(comment: str) -> seed.KeyPair:
 
 if __name__ == "__main__":
     # `python -m` has named the program after this file.
-    seed.new_keys = generate
+    seed.make_keys = generate
     main()

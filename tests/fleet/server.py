@@ -20,14 +20,14 @@ from fabric.tunnels import Tunnel
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_CONNECT_FAILED, OPEN_SUCCEEDED
 from paramiko.sftp import SFTP_OK
 
-from lab.machine.seed import new_keys
+from lab.machine.seed import make_keys
 
 
 class User:
     """A user with a home folder: a key to log in with, and what servers the user knows."""
 
     def __init__(self, home: Path) -> None:
-        self.home, self.key = home, new_keys("user")
+        self.home, self.key = home, make_keys("user")
         (home / ".ssh").mkdir(parents=True, mode=0o700)
         # Who logged in, and the key of the server that was started last.
         self.logins: list[str] = []
@@ -191,7 +191,7 @@ def _pump(stream: IO[bytes], send: Callable[[bytes], object]) -> None:
 @contextmanager
 def paramiko_server(user: User, environment: dict[str, str]) -> Iterator[int]:
     """A server of paramiko's parts; its port."""
-    host_key = user.server_key = new_keys("host")
+    host_key = user.server_key = make_keys("host")
     transports: list[paramiko.Transport] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

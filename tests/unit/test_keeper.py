@@ -32,7 +32,7 @@ from lab.base.wait import ORDINARY
 from lab.builds.kinds.wheel import Wheel
 from lab.lane import shell
 from lab.machine import leftovers
-from lab.machine.seed import new_keys
+from lab.machine.seed import make_keys
 from lab.machine.lane import Endpoint, LaneDied
 from lab.plan import Cell
 
@@ -64,7 +64,7 @@ def ready(cell, paths, uri, show, *, own_rootfs=None):
         while event == "hang":
             time.sleep(0.05)
             show(Progress("still booting"))
-        endpoint = Endpoint(port, new_keys("client"), new_keys("host"))
+        endpoint = Endpoint(port, make_keys("client"), make_keys("host"))
         yield shell.EnteredGuest(Lane(folder), shell.make_entrance(endpoint, folder, cell, speed=ORDINARY))
 
 shell.enter_guest = ready

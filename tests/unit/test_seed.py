@@ -11,7 +11,7 @@ import pytest
 from lab.base.paths import find_definitions
 from lab.machine import seed
 
-CLIENT, HOST = seed.new_keys("lab"), seed.new_keys("root@debian-13")
+CLIENT, HOST = seed.make_keys("lab"), seed.make_keys("root@debian-13")
 
 
 def rendered(**more: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from lab.guest import programs, remedy_script, session
 from lab.guest.programs import RemoteFailed
 from lab.guest.session import Session, SessionLost
 from lab.machine.lane import Endpoint, LaneDied
-from lab.machine.seed import new_keys
+from lab.machine.seed import make_keys
 from tests.builders.lanes import FakeSession, prints
 from tests.fleet.server import User, environment, paramiko_server
 
@@ -52,7 +52,7 @@ def without_server(alive: Callable[[], None]) -> Session:
     """A session with a guest on whose port nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    return Session(Endpoint(port, new_keys("client"), new_keys("host")), alive=alive, speed=ORDINARY)
+    return Session(Endpoint(port, make_keys("client"), make_keys("host")), alive=alive, speed=ORDINARY)
 
 
 # -- commands
@@ -144,7 +144,7 @@ def test_a_new_key_is_for_later_logins_and_breaks_no_connection(guest: Session, 
 
 
 def test_another_host_key_is_refused_before_anyone_logs_in(guest: Session, user: User) -> None:
-    guest.use(replace(guest.endpoint, host_key=new_keys("another host")))
+    guest.use(replace(guest.endpoint, host_key=make_keys("another host")))
     with pytest.raises(SessionLost, match="showed a host key that is not its own"):
         guest.wait_open(60)
     assert user.logins == []

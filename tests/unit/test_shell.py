@@ -24,7 +24,7 @@ from lab.lane import running, shell
 from lab.lane.shell import Entrance, LoginName
 from lab.machine import acceleration
 from lab.machine.lane import Endpoint
-from lab.machine.seed import new_keys
+from lab.machine.seed import make_keys
 from lab.plan import Cell
 from tests.builders.guests import base_image
 from tests.builders.lanes import EMULATION, Bench, FakeGuest, FakeSession, prints, put_stand_ins
@@ -39,7 +39,7 @@ def cell(variant: str = "stock") -> Cell:
 
 
 def made(folder: Path, variant: str = "stock") -> Entrance:
-    endpoint = Endpoint(22100, new_keys("client"), new_keys("host"))
+    endpoint = Endpoint(22100, make_keys("client"), make_keys("host"))
     return shell.make_entrance(endpoint, folder, cell(variant), speed=Speed(emulated=True))
 
 

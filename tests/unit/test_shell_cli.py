@@ -12,7 +12,7 @@ from lab.base.wait import Speed
 from lab.lane import shell
 from lab.lane.shell import EnteredGuest
 from lab.machine.lane import Endpoint, LaneDied
-from lab.machine.seed import new_keys
+from lab.machine.seed import make_keys
 from lab.plan import Cell
 from lab.record import RunResult, Status
 from tests.builders.cells import cell
@@ -37,7 +37,7 @@ class Host:
     @contextmanager
     def ready(self, cell: Cell, *_: object, own_rootfs: Path | None = None) -> Iterator[EnteredGuest]:
         self.opened.append((cell.name, own_rootfs))
-        endpoint = Endpoint(22100, new_keys("client"), new_keys("host"))
+        endpoint = Endpoint(22100, make_keys("client"), make_keys("host"))
         made = shell.make_entrance(endpoint, self.folder, cell, speed=Speed(emulated=True))
         state = f"cd {self.folder} && exec env SEEN=yes"
         yield EnteredGuest(self.lane, made.model_copy(update={"state": state, "state_with_stdin": state}))
