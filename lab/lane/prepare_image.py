@@ -344,7 +344,7 @@ def complete_guest(lane: Lane, preparation: Preparation) -> dict[str, Any]:
         # A guest that has everything needs no network. With `packages` in its seed cloud-init would need one.
         if lacks := missing():
             with hold_processor(Progress(f"installing {', '.join(lacks)}")):
-                configure = f"printf %s {shlex.quote(seed.packages(lacks))} >{CONFIG}"
+                configure = f"printf %s {shlex.quote(seed.render_packages(lacks))} >{CONFIG}"
                 _, printed = run_within(INSTALL_SECONDS, f"{configure}; {INSTALL}")
                 lacks = missing()
             if lacks:

@@ -83,7 +83,7 @@ def render(
     return {name: _render(TEMPLATES.get(name, name), values) for name in names}
 
 
-def packages(names: Sequence[str]) -> str:
+def render_packages(names: Sequence[str]) -> str:
     """Cloud-config that makes cloud-init install packages, with any distribution's package manager."""
     return _render("packages.yaml", {"packages": list(names)})
 

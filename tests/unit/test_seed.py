@@ -41,7 +41,7 @@ def test_the_user_data_has_the_keys_and_the_users_of_the_lane() -> None:
     # No file has a tab, a placeholder or the lab's private key.
     for text in rendered().values():
         assert [words for words in ("\t", "{{", CLIENT.private) if words in text] == []
-    lines = seed.packages(["bubblewrap", "python3"]).splitlines()
+    lines = seed.render_packages(["bubblewrap", "python3"]).splitlines()
     assert (lines[0], lines[-1]) == ("#cloud-config", 'packages: ["bubblewrap", "python3"]')
 
 
