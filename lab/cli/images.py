@@ -98,7 +98,7 @@ def images_list(lab: options.Lab, as_json: bool) -> int:
         for image in store.list_images(lab.paths)
     ]
     without = [name for name in definitions.guests if not any(name in names for names in users.values())]
-    stored = states.stored(lab.paths)
+    stored = states.list_stored_states(lab.paths)
     if as_json:
         rows = [
             {

@@ -110,7 +110,7 @@ class StoredState:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def stored(paths: Paths) -> list[StoredState]:
+def list_stored_states(paths: Paths) -> list[StoredState]:
     """All stored states, the one that was used last first."""
     states = [StoredState(file.parent) for file in paths.states.glob(f"[!.]*/{_STATE}")]
     return sorted(states, key=lambda state: state.last_used, reverse=True)
@@ -118,7 +118,7 @@ def stored(paths: Paths) -> list[StoredState]:
 
 def above_limit(paths: Paths) -> list[StoredState]:
     """The stored states that have to go, so that the others are within the limit; the oldest use goes first."""
-    states = stored(paths)
+    states = list_stored_states(paths)
     together = accumulate(state.size for state in states)
     return [state for state, size in zip(states, together, strict=True) if size > paths.states_gib * 2**30]
 

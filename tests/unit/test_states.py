@@ -283,14 +283,14 @@ def kept_one_after_another(host: Host, *guests: str) -> list[StoredState]:
 def test_the_state_unused_for_longest_goes_first(host: Host, of_one_gib: None, tmp_path: Path) -> None:
     first, second, third = kept_one_after_another(host, "debian-12", "debian-13", "debian-13-backports")
     first.copy_to(tmp_path / "overlay.qcow2")
-    assert states.stored(host.paths) == [first, third, second]
+    assert states.list_stored_states(host.paths) == [first, third, second]
     limited = replace(host, paths=replace(host.paths, states_gib=3))
     assert states.above_limit(limited.paths) == []
     fourth = replace(limited, guest=catalog.load_catalog().guest("debian-13-podman")).keep()
-    assert states.stored(host.paths) == [fourth, first, third]
+    assert states.list_stored_states(host.paths) == [fourth, first, third]
     # The one that was just stored stays whatever its size.
     kept = replace(host, paths=replace(host.paths, states_gib=0)).keep()
-    assert kept and states.stored(host.paths) == [kept]
+    assert kept and states.list_stored_states(host.paths) == [kept]
 
 
 @pytest.mark.parametrize(
