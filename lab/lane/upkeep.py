@@ -132,7 +132,7 @@ def _unused(paths: Paths, catalog: Catalog) -> Iterator[Path]:
             yield folder
     yield from sorted(paths.images.glob(f"{CHANGED}*"))
     yield from _partial(paths.images)
-    yield from (state.folder for state in states.above_limit(paths))
+    yield from (state.folder for state in states.choose_states_above_limit(paths))
     for file in sorted(paths.downloads.glob("[!.]*")):
         if file.suffix != ".lock" and not is_locked(paths.downloads / f"{file.name.partition('.')[0]}.lock"):
             yield file

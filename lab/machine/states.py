@@ -116,7 +116,7 @@ def list_stored_states(paths: Paths) -> list[StoredState]:
     return sorted(states, key=lambda state: state.last_used, reverse=True)
 
 
-def above_limit(paths: Paths) -> list[StoredState]:
+def choose_states_above_limit(paths: Paths) -> list[StoredState]:
     """The stored states that have to go, so that the others are within the limit; the oldest use goes first."""
     states = list_stored_states(paths)
     together = accumulate(state.size for state in states)
@@ -183,7 +183,7 @@ class States:
                     shutil.rmtree(partial, ignore_errors=True)
         except (OSError, LabError):
             return self.find(deployment)
-        over = [state.folder for state in above_limit(self._paths)]
+        over = [state.folder for state in choose_states_above_limit(self._paths)]
         for old in [*filter(self._is_old, root.iterdir()), *over]:
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)

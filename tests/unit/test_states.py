@@ -285,7 +285,7 @@ def test_the_state_unused_for_longest_goes_first(host: Host, of_one_gib: None, t
     first.copy_to(tmp_path / "overlay.qcow2")
     assert states.list_stored_states(host.paths) == [first, third, second]
     limited = replace(host, paths=replace(host.paths, states_gib=3))
-    assert states.above_limit(limited.paths) == []
+    assert states.choose_states_above_limit(limited.paths) == []
     fourth = replace(limited, guest=catalog.load_catalog().guest("debian-13-podman")).keep()
     assert states.list_stored_states(host.paths) == [fourth, first, third]
     # The one that was just stored stays whatever its size.
