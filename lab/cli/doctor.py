@@ -250,7 +250,7 @@ def _machine(examination: Examination) -> str:
     # Without an image KVM was not tried.
     verdict = acceleration.read_acceleration(daemon, paths)
     try:
-        with throwaway.machine(
+        with throwaway.open_machine(
             daemon, paths, kvm=verdict is not None and verdict.kvm, image=store.find_any_image(paths)
         ):
             return "libvirt starts a machine, and QEMU opens its port on 127.0.0.1"

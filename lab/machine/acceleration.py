@@ -209,7 +209,10 @@ def boot_under_kvm(connection: libvirt.virConnect, paths: Paths, image: BaseImag
     own_disk = None if isinstance(boot, KernelBoot) else image
     if isinstance(boot, KernelBoot):
         boot = replace(boot, arguments=f"console={image.architecture.console} panic=-1 break=top")
-    with throwaway.machine(connection, paths, boot=boot, kvm=True, image=own_disk) as (started, console_file):
+    with throwaway.open_machine(connection, paths, boot=boot, kvm=True, image=own_disk) as (
+        started,
+        console_file,
+    ):
 
         def user_space() -> str | None:
             text = console.read_console(console_file)

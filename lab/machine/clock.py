@@ -72,7 +72,7 @@ def choose_emulated_clock(connection: libvirt.virConnect, paths: Paths) -> Clock
     uri = connection.getURI()
     with _lock:
         if uri not in _clocks:
-            with throwaway.machine(connection, paths, environment=variables) as (_, console):
+            with throwaway.open_machine(connection, paths, environment=variables) as (_, console):
                 processes = qemu.find_processes(console.parent.name)
                 is_loaded = any(_has_loaded(file, process.pid) for process in processes)
             why_not = f"libvirt starts QEMU without {file}: something on this host confines it"

@@ -24,7 +24,7 @@ PAUSED_MIB, BOOT_MIB = 32, 1024
 
 
 @contextmanager
-def machine(
+def open_machine(
     connection: libvirt.virConnect,
     paths: Paths,
     *,
