@@ -11,7 +11,7 @@ from lab.base.errors import LabError, UsageError
 from lab.base.files import A_RUN, clean_text, explain_full_disk, is_full, make_folder
 from lab.base.notices import announce
 from lab.causes.evidence import MISSING, explain_unreadable
-from lab.plan import OF_EVERY_CELL, rerun
+from lab.plan import OF_EVERY_CELL, format_rerun
 from lab.record import (
     AT,
     BuildRecord,
@@ -71,7 +71,7 @@ def merge_shards(shards: Sequence[tuple[Path, RunResult]], folder: Path, *, part
             expected=expected,
             verdict=CellVerdict(status=Status.NOT_RUN, reason=f"shard {missing[name]}/{count} was lost"),
         )
-        command = rerun(lost_cell.guest_argument, variant, argument, first.options)
+        command = format_rerun(lost_cell.guest_argument, variant, argument, first.options)
         results.append(lost_cell.with_parts(rerun=command))
     # The run has a host only if all lanes of all shards ran on the same one.
     hosts = {host.itself: host for info in infos for host in info.hosts()}

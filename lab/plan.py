@@ -122,7 +122,7 @@ class Cell:
 
     def rerun(self, options: RunOptions) -> str:
         """Return a command line that runs exactly this cell again."""
-        return self.again or rerun(self.guest.argument, self.variant.name, self.build.argument, options)
+        return self.again or format_rerun(self.guest.argument, self.variant.name, self.build.argument, options)
 
     def under(self, options: RunOptions) -> "Cell":
         """The cell with what the options need of its guest: stress-ng, if it is put under load."""
@@ -146,7 +146,7 @@ class Cell:
         )
 
 
-def rerun(guest: str, variant: str, build: str | None, options: RunOptions) -> str:
+def format_rerun(guest: str, variant: str, build: str | None, options: RunOptions) -> str:
     """Return a command line that runs one cell.
 
     `guest` names the guest with its kernel; `build` is an argument for --build, or None for the newest.
