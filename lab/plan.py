@@ -184,7 +184,7 @@ class Choice:
         ]
 
 
-def choose(
+def choose_cells(
     catalog: Catalog,
     *,
     set_name: str | None = None,

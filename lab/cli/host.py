@@ -58,7 +58,7 @@ def doctor_command(
     Exit status: 0 if it can, 3 if something is broken.
     """
     definitions = catalog.load_catalog()
-    choice = plan.choose(definitions, set_name=set_name, guests=guests)
+    choice = plan.choose_cells(definitions, set_name=set_name, guests=guests)
     everything = list(definitions.guests.values())
     lines = doctor.examine_host(doctor.Examination(lab.paths, choice.guests, everything, lab.uri, again))
     if as_json:

@@ -20,7 +20,7 @@ from lab.catalog import Catalog, Variant, load_catalog, remedies
 from lab.guest import programs
 from lab.images import store
 from lab.lane import prepare_image
-from lab.plan import Cell, PlannedRun, Shard, cells_of_shard, choose
+from lab.plan import Cell, PlannedRun, Shard, cells_of_shard, choose_cells
 from lab.record import ExperimentPolicy, RunInfo, RunOptions, RunResult
 from lab.record.folders import new_folder
 from lab.run.request import Request
@@ -46,7 +46,7 @@ def plan(
     met, LabError if the newest release cannot be found out.
     """
     shard = Shard.parse(request.shard) if request.shard is not None else None
-    choice = choose(
+    choice = choose_cells(
         catalog,
         set_name=request.set_name,
         guests=request.guests,

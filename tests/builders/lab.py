@@ -23,7 +23,7 @@ from lab.lane.running import RunningLane
 from lab.machine import acceleration, qemu
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import HostLimits, Memory
-from lab.plan import BRING_UP_SECONDS, Cell, choose
+from lab.plan import BRING_UP_SECONDS, Cell, choose_cells
 from lab.probes import Facts
 from lab.record import CellResult, RunOptions, RunResult, Status
 from lab.record.folders import LOCK
@@ -128,7 +128,7 @@ class Lab:
         **options: Any,
     ) -> RunResult:
         definitions = catalog.load_catalog()
-        choice = choose(definitions, guests=guests, variants=variants)
+        choice = choose_cells(definitions, guests=guests, variants=variants)
         for number, guest in enumerate(choice.guests):
             memory_mib = (sizes or {}).get(guest.name, guest.memory_mib)
             choice.guests[number] = guest.model_copy(update={"memory_mib": memory_mib})

@@ -39,9 +39,9 @@ RELEASE = Wheel("0.10.8", "0.10.8")
 OTHER = Sysctl({"a.b": 1})
 VARIANTS = ["stock", "max-userns-zero", "userns-clone-off", "apparmor-userns-deny"]
 # One cell for each status that there is.
-PLAN = plan.choose(KNOWN, guests=["debian-12", "debian-13"], variants=VARIANTS).cells([RELEASE])
+PLAN = plan.choose_cells(KNOWN, guests=["debian-12", "debian-13"], variants=VARIANTS).cells([RELEASE])
 # Two guests, four cells: a shard of four has one cell each.
-SMALL = plan.choose(KNOWN, guests=["debian-12", "debian-13"], variants=VARIANTS[:2]).cells([RELEASE])
+SMALL = plan.choose_cells(KNOWN, guests=["debian-12", "debian-13"], variants=VARIANTS[:2]).cells([RELEASE])
 
 
 def host(**more: Any) -> Host:

@@ -18,7 +18,7 @@ from tests.fleet.examples import Fleet, HostExample, running
 
 pytestmark = pytest.mark.timeout(900)
 ONE_GUEST = [cell for cell in PLAN if cell.guest.name == "debian-13"]
-CLOUD = plan.choose(KNOWN, guests=["ubuntu-24.04"], variants=VARIANTS).cells([RELEASE])
+CLOUD = plan.choose_cells(KNOWN, guests=["ubuntu-24.04"], variants=VARIANTS).cells([RELEASE])
 
 
 def stored(host: HostExample) -> list[str]:

@@ -23,7 +23,7 @@ from tests.fleet.examples import Fleet
 from tests.fleet.fake_dask import faking
 
 pytestmark = pytest.mark.timeout(300)
-BOTH = plan.choose(KNOWN, guests=["debian-13", "debian-13-arm64"], variants=VARIANTS[:2]).cells([RELEASE])
+BOTH = plan.choose_cells(KNOWN, guests=["debian-13", "debian-13-arm64"], variants=VARIANTS[:2]).cells([RELEASE])
 
 
 def balance(dask_scheduler: Any) -> int:

@@ -151,7 +151,7 @@ def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: P
     assert builds.describe_forms().startswith(f"{Wheel.form}, or ")
     assert "program:FILE" in builds.describe_forms().split(", or ")
     # Its cells are planned and run again by its own argument, and its suite is among a run's definitions.
-    [cell] = plan.choose(KNOWN, guests=["debian-13"], variants=["stock"]).cells([build])
+    [cell] = plan.choose_cells(KNOWN, guests=["debian-13"], variants=["stock"]).cells([build])
     assert cell.folder == Path("cells", "debian-13", "stock", build.name)
     assert cell.suite.witness == "isolates"
     assert f" --build {argument} " in cell.rerun(RunOptions())

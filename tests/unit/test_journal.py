@@ -14,7 +14,7 @@ from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.builds.kinds.wheel import Wheel
 from lab.machine.acceleration import Acceleration
-from lab.plan import Cell, choose
+from lab.plan import Cell, choose_cells
 from lab.record import (
     CellResult,
     DecidedCell,
@@ -33,7 +33,7 @@ from tests.builders.cells import changed
 from tests.builders.runs import host
 
 BUILDS = [Wheel("0.9.0", "0.9.0"), Wheel("0.10.8", "0.10.8")]
-CELLS = choose(catalog.load_catalog(), guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells(
+CELLS = choose_cells(catalog.load_catalog(), guests=["debian-13"], variants=["stock", "max-userns-zero"]).cells(
     BUILDS[1:]
 )
 STOCK, OTHER = CELLS

@@ -307,7 +307,7 @@ def test_a_package_that_names_no_architecture_is_left_to_apt() -> None:
 
 
 def chosen(**more: Any) -> list[str]:
-    return [guest.name for guest in plan.choose(KNOWN, **more).guests]
+    return [guest.name for guest in plan.choose_cells(KNOWN, **more).guests]
 
 
 def test_each_guest_has_each_kernel() -> None:
@@ -326,7 +326,7 @@ def test_a_set_names_kernels_which_the_command_line_replaces() -> None:
     )
     with_set = replace(KNOWN, sets={"rt": made})
     for more, names in (({}, ["debian-13", RT_GUEST]), ({"kernels": ["own"]}, ["debian-13"])):
-        choice = plan.choose(with_set, set_name="rt", **more)
+        choice = plan.choose_cells(with_set, set_name="rt", **more)
         assert [guest.name for guest in choice.guests] == names
 
 
@@ -346,7 +346,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def cell_of(kernel: str) -> plan.Cell:
-    [cell] = plan.choose(KNOWN, guests=["debian-13"], variants=["stock"], kernels=[kernel]).cells([RELEASE])
+    [cell] = plan.choose_cells(KNOWN, guests=["debian-13"], variants=["stock"], kernels=[kernel]).cells(
+        [RELEASE]
+    )
     return cell
 
 
@@ -359,7 +361,11 @@ def test_a_cell_says_which_kernel_was_asked_for_and_how_to_run_it_again(folder: 
         words = cell.rerun(RunOptions()).split()
         assert words[words.index("-g") + 1] == result.guest_argument
         assert KNOWN.guest(result.guest_argument) == KNOWN.guest(result.guest, result.kernel) == cell.guest
-    own = plan.choose(KNOWN, guests=["debian-13"], variants=["stock"]).cells([RELEASE])[0].result(Status.PASS)
+    own = (
+        plan.choose_cells(KNOWN, guests=["debian-13"], variants=["stock"])
+        .cells([RELEASE])[0]
+        .result(Status.PASS)
+    )
     assert (own.guest, own.kernel, own.guest_argument) == ("debian-13", "", "debian-13")
 
 
@@ -389,7 +395,7 @@ def test_a_run_is_resumed_with_the_same_file_only(
 
 
 def test_the_cells_of_a_lost_shard_have_their_kernels(folder: Path, tmp_path: Path) -> None:
-    cells = plan.choose(
+    cells = plan.choose_cells(
         KNOWN, guests=["debian-13"], variants=["stock", "userns-clone-off"], kernels=[RT, str(folder)]
     ).cells([RELEASE])
     shard = plan.Shard(2, 2)

@@ -13,7 +13,7 @@ from rich.console import Console
 from lab import catalog
 from lab.base.activity import Activity, Progress
 from lab.builds.kinds.wheel import Wheel
-from lab.plan import Cell, choose
+from lab.plan import Cell, choose_cells
 from lab.record import CellResult, LaneStep, Status
 from lab.record.folders import RUN_LOG
 from lab.run import live, observer
@@ -37,7 +37,7 @@ def console_on(out: StringIO, *, is_terminal: bool = False, height: int = 24, wi
 def cells_to_run(
     *builds: str, guests: str = "debian-13", variants: str = "stock max-userns-zero"
 ) -> list[Cell]:
-    choice = choose(catalog.load_catalog(), guests=guests.split(), variants=variants.split())
+    choice = choose_cells(catalog.load_catalog(), guests=guests.split(), variants=variants.split())
     return choice.cells([Wheel(name, name) for name in builds or ("0.10.8",)])
 
 

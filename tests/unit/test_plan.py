@@ -24,7 +24,7 @@ def names(choice: plan.Choice) -> tuple[list[str], list[str]]:
 
 
 def test_without_a_choice_every_guest_runs_in_every_variant_stock_first() -> None:
-    guests, variants = names(plan.choose(KNOWN))
+    guests, variants = names(plan.choose_cells(KNOWN))
     assert set(guests) == set(KNOWN.guests)
     # Those of real users are among them.
     assert {"ubuntu-22.04", "ubuntu-24.04", "ubuntu-26.04", "fedora-43", "fedora-44"} <= set(guests)
@@ -46,7 +46,7 @@ def test_without_a_choice_every_guest_runs_in_every_variant_stock_first() -> Non
 def test_a_set_runs_what_it_names_in_its_order_but_for_what_is_named_beside_it(
     chosen: dict[str, Any], guests: list[str] | None, variants: list[str] | None
 ) -> None:
-    choice = names(plan.choose(KNOWN, **chosen))
+    choice = names(plan.choose_cells(KNOWN, **chosen))
     assert choice == (choice[0] if guests is None else guests, choice[1] if variants is None else variants)
 
 
@@ -61,11 +61,11 @@ def test_a_set_runs_what_it_names_in_its_order_but_for_what_is_named_beside_it(
 )
 def test_unknown_names_are_wrong_usage(chosen: dict[str, Any], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
-        plan.choose(KNOWN, **chosen)
+        plan.choose_cells(KNOWN, **chosen)
 
 
 def test_cells_are_guest_by_guest_and_have_folders_of_their_own() -> None:
-    choice = plan.choose(KNOWN, guests=["debian-13", "debian-12"], variants=["stock", "max-userns-zero"])
+    choice = plan.choose_cells(KNOWN, guests=["debian-13", "debian-12"], variants=["stock", "max-userns-zero"])
     cells = choice.cells([RELEASE, OLDER])
     assert [cell.name for cell in cells] == [
         f"{guest}/{variant}/{build}"
@@ -128,7 +128,7 @@ def test_a_guest_has_its_own_expectation(guest: str, variant: str, cause: str | 
     assert cell.because.startswith(because) and bool(cell.because) is bool(because)
 
 
-WHOLE = plan.choose(KNOWN).cells([RELEASE, OLDER])
+WHOLE = plan.choose_cells(KNOWN).cells([RELEASE, OLDER])
 
 
 def shards(cells: Sequence[plan.Cell], count: int, **options: Any) -> list[list[plan.Cell]]:

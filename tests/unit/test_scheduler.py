@@ -15,7 +15,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog.knobs import Sysctl
 from lab.machine.acceleration import Acceleration
 from lab.machine.budget import HostLimits, Memory
-from lab.plan import choose
+from lab.plan import choose_cells
 from lab.record import LaneRecord, RunOptions, Status
 from lab.run import scheduler, start
 from lab.run.observer import Observer
@@ -29,7 +29,7 @@ from tests.builders.runs import host
 KNOWN = catalog.load_catalog()
 IPC = "user.max_ipc_namespaces"
 RELEASE = Wheel("0.10.8", "0.10.8")
-CELLS = choose(KNOWN, guests=["debian-12", "debian-13"], variants=["stock"]).cells([RELEASE])
+CELLS = choose_cells(KNOWN, guests=["debian-12", "debian-13"], variants=["stock"]).cells([RELEASE])
 BLOCKED = [
     "userns-clone-off",
     "max-userns-zero",
@@ -144,8 +144,8 @@ def admitted(scheduler: Scheduler, number: int, acceleration: str) -> str:
 @pytest.mark.parametrize(("acceleration", "third"), [("emulation", "debian-14"), ("kvm", "")])
 def test_emulated_guests_have_a_spare_lane(folder: Path, acceleration: str, third: str) -> None:
     # So much for the first guest that a second lane of it would pay at any time.
-    plan = choose(KNOWN, guests=["debian-12"], variants=[*BLOCKED, "stock"]).cells([RELEASE])
-    plan += choose(KNOWN, guests=["debian-13", "debian-14"], variants=["stock"]).cells([RELEASE])
+    plan = choose_cells(KNOWN, guests=["debian-12"], variants=[*BLOCKED, "stock"]).cells([RELEASE])
+    plan += choose_cells(KNOWN, guests=["debian-13", "debian-14"], variants=["stock"]).cells([RELEASE])
     begun = run_of(folder, cells=plan)
     begun = begin(replace(begun, limits=replace(begun.limits, jobs=1, spare=1)))
     assert admitted(begun, 1, acceleration) == "debian-12"

@@ -270,7 +270,7 @@ def test_a_new_run_has_its_own_folder(paths: Paths, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(builds, "resolve_builds", lambda _names, **_more: [release])
     monkeypatch.setattr(Wheel, "check", refuse)  # The newest release is known to be there.
     planned = start.new(Request(guests=["debian-13"]), KNOWN, paths, None, "lab matrix -g debian-13")
-    assert planned.cells == plan.choose(KNOWN, guests=["debian-13"]).cells([release])
+    assert planned.cells == plan.choose_cells(KNOWN, guests=["debian-13"]).cells([release])
     assert (planned.info.command, planned.info.id) == ("lab matrix -g debian-13", planned.folder.name)
     assert planned.folder.parent == paths.runs
     assert (planned.cells_to_run, planned.complete) == (planned.cells, [])
