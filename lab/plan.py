@@ -267,7 +267,7 @@ class Shard:
         )
 
 
-def cells_of_shard(cells: Sequence[Cell], shard: Shard | None, options: RunOptions) -> list[Cell]:
+def choose_shard_cells(cells: Sequence[Cell], shard: Shard | None, options: RunOptions) -> list[Cell]:
     """Return the plan's cells as a run of this shard, or of the whole plan, runs them with these options.
 
     Raises UsageError for a shard that would have no cell.

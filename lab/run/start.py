@@ -20,7 +20,7 @@ from lab.catalog import Catalog, Variant, load_catalog, remedies
 from lab.guest import programs
 from lab.images import store
 from lab.lane import prepare_image
-from lab.plan import Cell, PlannedRun, Shard, cells_of_shard, choose_cells
+from lab.plan import Cell, PlannedRun, Shard, choose_cells, choose_shard_cells
 from lab.record import ExperimentPolicy, RunInfo, RunOptions, RunResult
 from lab.record.folders import new_folder
 from lab.run.request import Request
@@ -61,7 +61,7 @@ def plan(
 def preview(request: Request, catalog: Catalog) -> tuple[list[Cell], RunOptions]:
     """The cells and the options of a new run, which is not begun."""
     cells, shard, options = plan(request, catalog, only_shown=True)
-    return cells_of_shard(cells, shard, options), options
+    return choose_shard_cells(cells, shard, options), options
 
 
 def new(request: Request, catalog: Catalog, paths: Paths, folder: Path | None, command: str) -> PlannedRun:
@@ -80,7 +80,7 @@ def begin(
     folder: Path, cells: Sequence[Cell], *, command: str, options: RunOptions, shard: Shard | None = None
 ) -> PlannedRun:
     """Begin the record of a run of these cells, or of a shard of them. Raises UsageError for an empty shard."""
-    shard_cells = cells_of_shard(cells, shard, options)
+    shard_cells = choose_shard_cells(cells, shard, options)
     info = RunInfo(
         id=folder.name,
         started=datetime.now(UTC),
