@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lab.catalog.knob import MapKnob, TableKnob
 from lab.probes import Facts, SuiteUser
-from lab.probes.facts import numbers, read_label
+from lab.probes.facts import parse_version, read_label
 
 
 class User(TableKnob):
@@ -169,7 +169,7 @@ class Service(MapKnob):
     def why_not(self, facts: Facts) -> str | None:
         if not facts.systemd:
             return "has no systemd"
-        version = numbers(facts.bubblewrap.version) if facts.bubblewrap else None
+        version = parse_version(facts.bubblewrap.version) if facts.bubblewrap else None
         if "RestrictSUIDSGID" in self.root and version is not None and version < OPENS_WITH_OPENAT2:
             return f"its bubblewrap {version} does not need openat2, which the service denies"
         return None

@@ -15,7 +15,7 @@ from lab.catalog.confinement import Cgroup, Container, Kvm, Service, Sockets, Us
 from lab.catalog.knob import Conflict, Knob, MapKnob, TableKnob
 from lab.catalog.toml import Definition
 from lab.probes import Facts, SuiteUser
-from lab.probes.facts import numbers, read_label
+from lab.probes.facts import parse_version, read_label
 
 # -- the kernel, which takes arguments at boot
 
@@ -411,7 +411,7 @@ class Bubblewrap(TableKnob):
     def why_not(self, facts: Facts) -> str | None:
         if facts.bubblewrap is None:
             return "has no bubblewrap to begin with"
-        version = numbers(facts.bubblewrap.version)
+        version = parse_version(facts.bubblewrap.version)
         if self.state == "setuid" and version is not None and version < NEVER_SETUID:
             return f"its bubblewrap {facts.bubblewrap.version} is made for being setuid"
         return None

@@ -22,7 +22,7 @@ Mode = Annotated[str, Field(pattern="^0o[0-7]+$")]
 NUMBERS = re.compile(r"\d{1,9}(?:\.\d{1,9}){0,5}", re.ASCII)
 
 
-def numbers(version: str | None) -> Version | None:
+def parse_version(version: str | None) -> Version | None:
     """The numbers that a version begins with, to compare them; None if it has none."""
     begins = NUMBERS.match(version or "")
     return Version(begins[0]) if begins else None

@@ -13,7 +13,7 @@ from lab.base import notices
 from lab.causes.evidence import KERNEL_FILE, PROBES_FILE
 from lab.causes.sandbox import RESTRICTED, RESTRICTION
 from lab.probes import Facts
-from lab.probes.facts import AppArmorFacts, numbers
+from lab.probes.facts import AppArmorFacts, parse_version
 from lab.record import CellResult, Outcome, RemedyOutcome
 from lab.repro.report import NamedTest, Report
 from lab.verdict.protection import JAILER
@@ -87,8 +87,8 @@ def _check_system(cell: FinishedCell, system: str | None, version: str | None, *
     """Raise NothingShown if a cell's guest is not of this distribution and release, or a newer one."""
     if system is None:
         return
-    least, facts = (numbers(version), _facts(cell).os)
-    release = numbers(facts.version_id)
+    least, facts = (parse_version(version), _facts(cell).os)
+    release = parse_version(facts.version_id)
     is_release = (
         release is not None and least is not None and (release == least or (or_newer and release > least))
     )
@@ -122,7 +122,7 @@ def profile_shipped(
 ) -> Observation:
     _check_system(cell, system, version, or_newer=True)
     apparmor = _apparmor(cell)
-    release, title = numbers(apparmor.version), f"AppArmor {apparmor.version or 'of an unknown version'}"
+    release, title = parse_version(apparmor.version), f"AppArmor {apparmor.version or 'of an unknown version'}"
     if oldest and (release is None or release.major < int(oldest)):
         raise NothingShown(f"its {title} may be older than {oldest}")
     mode = apparmor.profiles.get(profile)
