@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lab.catalog.knob import MapKnob, TableKnob
 from lab.probes import Facts, SuiteUser
-from lab.probes.facts import parse_version, read_label
+from lab.probes.facts import parse_label, parse_version
 
 
 class User(TableKnob):
@@ -122,7 +122,7 @@ class Container(TableKnob):
         if filtered != (self.kind in UNDER_A_FILTER):
             wrong.append(f"the suite would run {'under a' if filtered else 'without a'} seccomp filter")
         # Where a profile exempts the container's runtime, that of the container is stacked on it.
-        confined = read_label(user.context.apparmor).confines
+        confined = parse_label(user.context.apparmor).confines
         if confined != (self.kind in UNDER_A_PROFILE and facts.apparmor is not None):
             wrong.append(f"the suite would run confined by {user.context.apparmor!r}")
         return wrong

@@ -15,7 +15,7 @@ from lab.catalog.confinement import Cgroup, Container, Kvm, Service, Sockets, Us
 from lab.catalog.knob import Conflict, Knob, MapKnob, TableKnob
 from lab.catalog.toml import Definition
 from lab.probes import Facts, SuiteUser
-from lab.probes.facts import parse_version, read_label
+from lab.probes.facts import parse_label, parse_version
 
 # -- the kernel, which takes arguments at boot
 
@@ -220,7 +220,7 @@ class AppArmor(TableKnob):
         return wrong
 
     def _confined(self, user: SuiteUser) -> bool:
-        label = read_label(user.context.apparmor)
+        label = parse_label(user.context.apparmor)
         modes = {profile.name: profile.mode for profile in self.profiles}
         mode = modes.get(self.confine_suite_by or "", Mode.ENFORCE)
         return (label.profiles, label.mode) == ((self.confine_suite_by,), mode)
@@ -289,7 +289,7 @@ class AppArmor(TableKnob):
 
 def _is_in(label: str | None, profile: str) -> bool:
     """Whether a process with this label is in a profile; also true without a label, so without a process."""
-    return label is None or profile in read_label(label).profiles
+    return label is None or profile in parse_label(label).profiles
 
 
 # The name of the added module in the guest.

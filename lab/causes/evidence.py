@@ -10,7 +10,7 @@ from lab.base.data import SMALL_FILE, parse_json
 from lab.base.errors import LabError, format_error
 from lab.base.files import clean_text, cut_text, open_regular, read_regular
 from lab.probes import NONE_RUN, ProbedUser, Probes
-from lab.probes.facts import STACKED, read_label
+from lab.probes.facts import STACKED, parse_label
 from lab.record import Outcome, TestResult
 
 KERNEL_FILE = "kernel.log"
@@ -156,7 +156,7 @@ def parse_sysctls(text: str) -> dict[str, str]:
 
 def parse_confining_profile(label: str | None) -> str | None:
     """Return the profile that a process's AppArmor label names, or None if it does not confine the process."""
-    parsed = read_label(label)
+    parsed = parse_label(label)
     return STACKED.join(parsed.profiles) if parsed.confines else None
 
 

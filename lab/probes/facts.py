@@ -146,7 +146,7 @@ class Label:
         return bool(self.profiles) and self.mode != UNCONFINED
 
 
-def read_label(text: str | None) -> Label:
+def parse_label(text: str | None) -> Label:
     """Read a label. `unconfined` is left out of a stack.
 
     A kernel that restricts changes of profile (kernel.apparmor_restrict_unprivileged_unconfined) stacks the

@@ -20,7 +20,7 @@ from lab import probes
 from lab.builds.elf import ElfNeeds, find_unmet_need
 from lab.catalog.knobs import Bubblewrap
 from lab.probes import PROGRAMS, Facts, ProbedUser, SuiteUser
-from lab.probes.facts import read_label
+from lab.probes.facts import parse_label
 from tests.builders.facts import executable, put, run_program
 from tests.builders.facts import facts as a_facts
 
@@ -242,7 +242,7 @@ def test_a_path_has_its_mount_options(program: dict[str, Any], path: str, on: st
 def test_a_label_is_read_as_its_profiles_without_the_unconfined_one(
     text: str | None, profiles: tuple[str, ...], mode: str | None, confines: bool
 ) -> None:
-    label = read_label(text)
+    label = parse_label(text)
     assert (label.profiles, label.mode, label.confines) == (profiles, mode, confines)
 
 
