@@ -57,7 +57,7 @@ class HostReport(FactsModel):
         return not any(".".join(parts[:count]) in self.unreadable for count in range(1, len(parts) + 1))
 
 
-def find(lines: Sequence[str]) -> slice:
+def find_probe_lines(lines: Sequence[str]) -> slice:
     """Return which lines are the first output of the script; where it is cut off, those before other text."""
     begin = next((number for number, line in enumerate(lines) if BEGIN.search(_packed(line))), None)
     if begin is None:

@@ -280,7 +280,7 @@ def _probed(text: ReportText) -> tuple[ReportText, list[Statement]]:
     # Its models take longer to import than most reports to read, and few have one.
     from lab.probes import report
 
-    output = report.find([line.raw for line in text.lines])
+    output = report.find_probe_lines([line.raw for line in text.lines])
     remaining = replace(text, lines=[*text.lines[: output.start], *text.lines[output.stop :]])
     lines = text.lines[output]
     if not lines:
