@@ -14,7 +14,7 @@ from lab.base.errors import LabError, UsageError
 from lab.check import HostAnswer, published, text
 from lab.cli import options, output
 from lab.probes import script
-from lab.probes.report import HostReport, read
+from lab.probes.report import HostReport, read_host_report
 
 # Bytes of a text with a probe's output.
 LARGEST = 8 << 20
@@ -97,7 +97,7 @@ def _here() -> HostReport:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LabError(f"the probe script did not run on this host: {error}", hint="lab probe | sh") from error
-    report = read(process.stdout)
+    report = read_host_report(process.stdout)
     if report is None:
         raise LabError(f"the probe script failed on this host: {process.stderr}", hint="lab probe | sh")
     return report
@@ -107,7 +107,7 @@ def _pasted(stream: BinaryIO) -> HostReport:
     data = stream.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise UsageError(f"PROBE is larger than {LARGEST >> 20} MiB", hint="give only the probe's output")
-    report = read(data.decode("utf-8", errors="replace"))
+    report = read_host_report(data.decode("utf-8", errors="replace"))
     if report is None:
         raise UsageError(
             "PROBE holds no output of the probe script",

@@ -70,7 +70,7 @@ def find_probe_lines(lines: Sequence[str]) -> slice:
     return slice(begin, begin + 1 + next(foreign, len(following)))
 
 
-def read(text: str) -> HostReport | None:
+def read_host_report(text: str) -> HostReport | None:
     """Return the first whole output of the probe script in a text; None if the text has none.
 
     Raises UsageError if there are only outputs that are damaged, or made by the script of another lab.

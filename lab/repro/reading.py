@@ -287,7 +287,7 @@ def _probed(text: ReportText) -> tuple[ReportText, list[Statement]]:
         return text, []
     quotation = quote(lines[0], lines[-1].number)
     try:
-        host = report.read("\n".join(line.raw for line in lines))
+        host = report.read_host_report("\n".join(line.raw for line in lines))
     except UsageError as error:
         return remaining, [ProbeOutput(quotation, None, str(error.args[0]))]
     return remaining, [ProbeOutput(quotation, host), *_facts_of(host, lines)] if host else []

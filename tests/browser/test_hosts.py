@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from lab.check import judge_host, published
 from lab.probes import Probe
-from lab.probes.report import read
+from lab.probes.report import read_host_report
 from tests.browser.records import CURE, HOSTILE
 from tests.builders.facts import printed_facts
 from tests.builders.probe_script import output
@@ -115,7 +115,7 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
         ),
     ]
     for text in texts:
-        report = read(text)
+        report = read_host_report(text)
         assert report is not None
         near = judge_host(report, results).nearest
         assert near is not None

@@ -429,7 +429,7 @@ def _published() -> Any:
 
 
 def _probe_output(content: bytes, _folder: Path) -> None:
-    if report := probe_report.read(_text(content)):
+    if report := probe_report.read_host_report(_text(content)):
         list(
             check_text.format_answer(
                 answer.judge_host(report, published.Published.model_validate(_published()))
@@ -447,7 +447,7 @@ def _probe_document(content: bytes, folder: Path) -> None:
 def _site(content: bytes, folder: Path) -> None:
     _file(folder, published.FILE, content)
     loaded = published.load_published([str(folder)], folder)
-    report = probe_report.read(report_texts.PROBE)
+    report = probe_report.read_host_report(report_texts.PROBE)
     assert report
     list(check_text.format_answer(answer.judge_host(report, loaded.published)))
 
@@ -484,7 +484,7 @@ LANE = {"kind": "lane", "part": 1, "lane": "debian-13", "text": "suite", "activi
 PREPARED = {"kind": "prepared", "part": 1, "folder": "/x", "image": MANIFEST}
 OFFER = {"name": "lab-1", "resources": {"lane": 1.0, "memory": 8192.0, "x86_64": 1.0}}
 # The host of that output, as its document.
-PROBED_HOST = probe_report.read(report_texts.PROBE).model_dump(mode="json")  # type: ignore[union-attr]
+PROBED_HOST = probe_report.read_host_report(report_texts.PROBE).model_dump(mode="json")  # type: ignore[union-attr]
 PROBES = {"results": [json.loads(CELL["probes.json"])]}
 FILE, ANSWER = {"file": "kernel.log", "content": "eA=="}, {"results": [printed_facts()]}
 MARK = {"uri": "qemu:///x", "port": 22100}

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from lab.cli import cli
-from lab.probes.report import read
+from lab.probes.report import read_host_report
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,6 @@ def test_the_command_in_it_prints_what_the_lab_reads_in_the_issue_that_comes_of_
     command = text.split("```sh\n")[1].split("```")[0]
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=60)
     issue = f"### Version of boxlite\n\n0.10.8\n\n### Output of the probe\n\n```text\n{done.stdout}\n```\n"
-    report = read(issue)
+    report = read_host_report(issue)
     assert report is not None
-    assert report == read(done.stdout)
+    assert report == read_host_report(done.stdout)

@@ -228,7 +228,7 @@ def _baseline(folder: Path) -> object:
 
 
 def _probe_output(folder: Path) -> object:
-    return probe_report.read((folder / "text").read_text())
+    return probe_report.read_host_report((folder / "text").read_text())
 
 
 def _toml_keys(count: int) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from lab.base.errors import UsageError
 from lab.probes import Facts, ProbedUser, script
-from lab.probes.report import HostReport, read
+from lab.probes.report import HostReport, read_host_report
 from tests.builders.facts import printed_facts, put, run_program
 from tests.builders.probe_script import SCRIPT, differences, output
 
@@ -44,7 +44,7 @@ def run(shell: Sequence[str] = ("sh",), text: str = SCRIPT, **environment: str) 
 
 
 def understood(text: str) -> HostReport:
-    report = read(text)
+    report = read_host_report(text)
     assert report is not None
     return report
 
@@ -248,14 +248,14 @@ def test_a_summary_for_people_comes_first() -> None:
     ],
 )
 def test_it_is_read_as_people_paste_it(change: Change) -> None:
-    assert read(change(PRINTED)) == understood(PRINTED)
+    assert read_host_report(change(PRINTED)) == understood(PRINTED)
 
 
 def test_the_first_whole_output_of_a_text_counts() -> None:
     cut = PRINTED[: len(PRINTED) // 2]
-    assert read(f"{cut}\nsorry, once more:\n{PRINTED}") == understood(PRINTED)
-    assert read("") is None
-    assert read("begin boxlite-probe is the first line of its output") is None
+    assert read_host_report(f"{cut}\nsorry, once more:\n{PRINTED}") == understood(PRINTED)
+    assert read_host_report("") is None
+    assert read_host_report("begin boxlite-probe is the first line of its output") is None
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_the_first_whole_output_of_a_text_counts() -> None:
 )
 def test_a_damaged_output_says_what_is_wrong(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as raised:
-        read(text)
+        read_host_report(text)
     assert raised.value.hint
     assert raised.value.exit_status == 2
 
@@ -282,13 +282,15 @@ def test_a_damaged_output_says_what_is_wrong(text: str, says: str) -> None:
 @pytest.mark.parametrize("document", ['{"a":' * 20_000, '{"a":' + "9" * 5000 + "}", '{"a":' + "[" * 50_000])
 def test_json_that_no_script_prints_is_damaged(document: str) -> None:
     with pytest.raises(UsageError, match="it is not JSON"):
-        read(f"===== {script.BEGIN} 3 =====\n{document}\n===== {script.END} 3: {len(document)} characters")
+        read_host_report(
+            f"===== {script.BEGIN} 3 =====\n{document}\n===== {script.END} 3: {len(document)} characters"
+        )
 
 
 @pytest.mark.timeout(120)
 def test_a_long_text_is_read_in_bounds() -> None:
     text = f"===== {script.BEGIN} 3 =====\n{{" + "x" * 2_000_000 + "\nnext" * 500_000
     with pytest.raises(UsageError, match="its last line is missing"):
-        read(text)
+        read_host_report(text)
     # A reader that tries each split of a line takes hours for these.
-    assert [read(part * (2**20 // len(part))) for part in ("=", "= ")] == [None, None]
+    assert [read_host_report(part * (2**20 // len(part))) for part in ("=", "= ")] == [None, None]

@@ -8,7 +8,7 @@ from lab import catalog
 from lab.causes import evidence
 from lab.check import judge_host, published
 from lab.probes import ProbedUser
-from lab.probes.report import HostReport, read
+from lab.probes.report import HostReport, read_host_report
 from lab.record import CellResult, RunResult
 from tests.builders.probe_script import differences
 from tests.vm import test_causes
@@ -40,7 +40,7 @@ def told(run: RunResult, folder: Path) -> list[tuple[CellResult, HostReport, Pro
     for cell in run.cells:
         script = folder / cell.folder / evidence.SCRIPT_FILE
         if script.exists():
-            report = read(script.read_text())
+            report = read_host_report(script.read_text())
             assert report is not None, script.read_text()
             probed = ProbedUser.model_validate_json((script.parent / evidence.PROBES_FILE).read_bytes())
             cells.append((cell, report, probed))
