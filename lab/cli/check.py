@@ -38,7 +38,7 @@ def probe_command(*, form: bool) -> int:
     address.
     """
     sysctls = catalog.load_catalog().sysctls()
-    click.echo(script.issue_form(sysctls) if form else script.text(sysctls), nl=False)
+    click.echo(script.issue_form(sysctls) if form else script.render_script(sysctls), nl=False)
     return 0
 
 
@@ -82,7 +82,7 @@ def check_command(lab: options.Lab, probe: BinaryIO | None, results: tuple[str, 
 
 def _here() -> HostReport:
     """Run the script on this host and read what it prints."""
-    command = ["sh", "-c", script.text(catalog.load_catalog().sysctls())]
+    command = ["sh", "-c", script.render_script(catalog.load_catalog().sysctls())]
     # A host whose own Python is missing or too old has the one that the lab runs with.
     path = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
     try:

@@ -123,7 +123,7 @@ def probe_user(session: Session, variant: Variant) -> ProbedUser:
 
 def run_probe_script(session: Session, variant: Variant, sysctls: Iterable[str]) -> str:
     """Run the script that `lab probe` prints, as the suite runs, and return its output. Raises SessionLost."""
-    words = ["sh", "-c", script.text(sysctls)]
+    words = ["sh", "-c", script.render_script(sysctls)]
     command = wrap_script(variant, f"{get_command_prefix(variant)} {shlex.join(words)}".strip())
     return session.run(command, seconds=30, user=choose_login(variant), check=False).stdout
 

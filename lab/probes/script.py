@@ -32,7 +32,7 @@ SYSCTL = re.compile(r"[a-z0-9_]+(?:[./][a-z0-9_-]+)+", re.ASCII | re.IGNORECASE)
 COMMENT = re.compile(r"^\s*(?:#.*)?\n", re.MULTILINE)
 
 
-def text(sysctls: Iterable[str] = ()) -> str:
+def render_script(sysctls: Iterable[str] = ()) -> str:
     """Return the script. It reads these sysctls beside the usual ones; a name with odd characters is left out.
 
     It holds no single quote, so that it can stand between two in a command line.
@@ -55,7 +55,7 @@ def text(sysctls: Iterable[str] = ()) -> str:
 
 def command(sysctls: Iterable[str] = ()) -> str:
     """Return the script as one command, which any shell takes as it is pasted: bash, zsh, fish and others."""
-    body = text(sysctls).removeprefix("#!/bin/sh\n")
+    body = render_script(sysctls).removeprefix("#!/bin/sh\n")
     return f"sh -c '\n{body}'"
 
 

@@ -11,7 +11,7 @@ from lab.probes import Facts, Probe, ProbedUser, Probes, script, show
 from lab.probes.report import HostReport
 from tests.builders.facts import probed as a_probed
 
-SCRIPT = script.text(catalog.load_catalog().sysctls())
+SCRIPT = script.render_script(catalog.load_catalog().sysctls())
 WORKED = Probe(status=0, stderr="", command=())
 
 

@@ -106,7 +106,7 @@ def test_a_host_without_python_is_told_how_to_get_it(tmp_path: Path, program: st
 
 
 def test_a_sysctl_with_an_odd_name_is_not_asked_for() -> None:
-    text = script.text(["vm.swappiness", "kernel.$(id)", "../etc/passwd", "a;b.c", "kernel.a\nid"])
+    text = script.render_script(["vm.swappiness", "kernel.$(id)", "../etc/passwd", "a;b.c", "kernel.a\nid"])
     assert "vm.swappiness" in text
     assert "$(id)" not in text
     assert "passwd" not in text

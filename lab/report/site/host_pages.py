@@ -192,4 +192,4 @@ def front_page(site: Site) -> Iterator[Output]:
     scripts = ("host-reader.js", "host-finder.js")
     yield Page("index.html", "Will boxlite work on my host?", "index.html", values, scripts)
     yield TextFile(published.FILE, data)
-    yield TextFile(SCRIPT_FILE, script.text(sysctls))
+    yield TextFile(SCRIPT_FILE, script.render_script(sysctls))
