@@ -53,7 +53,7 @@ def render_script(sysctls: Iterable[str] = ()) -> str:
     )
 
 
-def command(sysctls: Iterable[str] = ()) -> str:
+def render_script_command(sysctls: Iterable[str] = ()) -> str:
     """Return the script as one command, which any shell takes as it is pasted: bash, zsh, fish and others."""
     body = render_script(sysctls).removeprefix("#!/bin/sh\n")
     return f"sh -c '\n{body}'"
@@ -63,7 +63,7 @@ def issue_form(sysctls: Iterable[str] = ()) -> str:
     """Return the form as YAML. It holds the whole script, so that it needs nothing beside itself."""
     return _rendered(
         ISSUE_FORM,
-        command=command(sysctls).rstrip(),
+        command=render_script_command(sysctls).rstrip(),
         begin=f"===== {BEGIN}",
         end=f"===== {END}",
     )

@@ -183,7 +183,7 @@ def front_page(site: Site) -> Iterator[Output]:
         "Kind": AnswerKind,
         "distributions": site.distributions,
         # The lab's own text, and not cut as a record's text is.
-        "command": escape(script.command(sysctls)),
+        "command": escape(script.render_script_command(sysctls)),
         "script": SCRIPT_FILE,
         "changed": summary_of_changes(find_changes(site.history)),
         # A page from file:// can load no other file, so it holds the data. No text in it can end the element.
