@@ -38,7 +38,7 @@ def probe_command(*, form: bool) -> int:
     address.
     """
     sysctls = catalog.load_catalog().sysctls()
-    click.echo(script.issue_form(sysctls) if form else script.render_script(sysctls), nl=False)
+    click.echo(script.render_issue_form(sysctls) if form else script.render_script(sysctls), nl=False)
     return 0
 
 

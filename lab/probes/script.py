@@ -59,7 +59,7 @@ def render_script_command(sysctls: Iterable[str] = ()) -> str:
     return f"sh -c '\n{body}'"
 
 
-def issue_form(sysctls: Iterable[str] = ()) -> str:
+def render_issue_form(sysctls: Iterable[str] = ()) -> str:
     """Return the form as YAML. It holds the whole script, so that it needs nothing beside itself."""
     return _rendered(
         ISSUE_FORM,
