@@ -19,7 +19,7 @@ from lab.catalog.kernels import Kernel
 from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import KINDS
 from lab.catalog.toml import Definition
-from lab.record import AT, Expectation, Needs, without_kernel
+from lab.record import AT, Expectation, Needs, strip_kernel
 
 # Joins the names of variants that are combined on a guest.
 AND = "+"
@@ -418,7 +418,7 @@ class Guest(Definition):
         if self.kernel:
             raise UsageError(
                 f"{self.name} names its kernel, and {kernel.name} would be a second one",
-                hint=f"name one of them: {without_kernel(self.name)}{AT}{kernel.argument}, or no --kernel",
+                hint=f"name one of them: {strip_kernel(self.name)}{AT}{kernel.argument}, or no --kernel",
             )
         update = {
             "name": f"{self.name}{AT}{kernel.name}",
@@ -439,7 +439,7 @@ class Guest(Definition):
     @property
     def argument(self) -> str:
         """What names it on a command line, with its kernel."""
-        return f"{without_kernel(self.name)}{AT}{self.kernel.argument}" if self.kernel else self.name
+        return f"{strip_kernel(self.name)}{AT}{self.kernel.argument}" if self.kernel else self.name
 
     @property
     def kernel_arguments(self) -> str:

@@ -13,7 +13,7 @@ from lab.catalog.remedies import Remedy
 from lab.check import settings
 from lab.check.results import STOCK, AnswerKind, NewestResult, Results, Source
 from lab.probes import Facts
-from lab.record import AT, UNKNOWN, CellResult, FoundCause, RemedyOutcome, RemedyResult, without_kernel
+from lab.record import AT, UNKNOWN, CellResult, FoundCause, RemedyOutcome, RemedyResult, strip_kernel
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ def load_distributions(results: Results) -> list[TestedDistribution]:
     tested, defined = results.guests, results.catalog.guests
     guests: dict[tuple[str, str], list[str]] = {}
     for guest in [*tested, *(name for name in defined if name not in tested)]:
-        facts, plain_name = _facts_of(results, guest), without_kernel(guest)
+        facts, plain_name = _facts_of(results, guest), strip_kernel(guest)
         arch = facts.machine if facts else get_guest_architecture(guest).name
         # Debian testing and unstable have no VERSION_ID, and the same os-release; their guests' names differ.
         name = "-".join([part for part in plain_name.split("-") if part != _word(arch)][:2])

@@ -14,7 +14,7 @@ from lab.base.files import group_values, make_slug
 from lab.catalog import Catalog, remedies
 from lab.catalog.remedies import Remedy
 from lab.causes import Cause
-from lab.record import BuildRecord, CellResult, RunResult, Status, without_kernel
+from lab.record import BuildRecord, CellResult, RunResult, Status, strip_kernel
 from lab.verdict.words import FinishedCell
 
 # A cell's identity: guest, variant, build.
@@ -125,7 +125,7 @@ class Results:
     @property
     def guests(self) -> list[str]:
         """Those with another kernel come after the same guest with its own."""
-        return sorted({guest for guest, _, _ in self.cells}, key=lambda name: (without_kernel(name), name))
+        return sorted({guest for guest, _, _ in self.cells}, key=lambda name: (strip_kernel(name), name))
 
     @property
     def variants(self) -> list[str]:

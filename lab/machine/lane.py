@@ -36,7 +36,7 @@ from lab.machine.acceleration import Acceleration
 from lab.machine.domain import Device, Hardware, MachinePlace, Network
 from lab.machine.qemu import ANSWER_SECONDS, FAILED_WRITE, Watch
 from lab.machine.states import StoredState
-from lab.record import without_kernel
+from lab.record import strip_kernel
 
 # The longest path that a socket can have: sun_path of unix(7), with the null at its end.
 MOST_SOCKET_BYTES = 107
@@ -190,7 +190,7 @@ class Lane:
         self.endpoint = Endpoint(self.port, client_key, host_key)
         files = seed.render(
             instance=self.name,
-            hostname=without_kernel(self.guest.name),
+            hostname=strip_kernel(self.guest.name),
             client_key=client_key,
             host_key=host_key,
             nameserver=seed.NAMESERVER if self.network is Network.OPEN else "",

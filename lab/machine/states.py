@@ -30,7 +30,7 @@ from lab.images.store import BaseImage
 from lab.machine import domain, seed
 from lab.machine.domain import Hardware, KernelBoot, MachinePlace
 from lab.machine.seed import KeyPair
-from lab.record import without_kernel
+from lab.record import strip_kernel
 
 # A stored boot of debian-13 took 0.3 GiB; a cache must not fill the disk.
 FREE_GIB = 5.0
@@ -216,7 +216,7 @@ def _digest(
         uefi = hash_file(boot.uefi)
     anywhere = MachinePlace(Path("lane"), port=0, uuid="")
     nobody = KeyPair("", "")
-    files = seed.render(instance="", hostname=without_kernel(guest.name), client_key=nobody, host_key=nobody)
+    files = seed.render(instance="", hostname=strip_kernel(guest.name), client_key=nobody, host_key=nobody)
     processor = ET.fromstring(connection.getCapabilities()).find("host/cpu")
     if processor is not None:
         for counter in processor.findall("counter"):

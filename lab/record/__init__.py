@@ -19,7 +19,7 @@ from lab.record.cell import (
     SuiteResult,
     TestRate,
     cell_folder,
-    without_kernel,
+    strip_kernel,
 )
 from lab.record.outcome import (
     UNKNOWN,

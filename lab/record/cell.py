@@ -138,7 +138,7 @@ class RemedyResult(Entry):
 AT = "@"
 
 
-def without_kernel(guest: str) -> str:
+def strip_kernel(guest: str) -> str:
     """The name of a guest, without that of a kernel which is not its own."""
     return guest.partition(AT)[0]
 
@@ -406,7 +406,7 @@ class CellResult(FrozenEntry):
     @property
     def guest_argument(self) -> str:
         """What names the guest on a command line, with its kernel."""
-        return f"{without_kernel(self.guest)}{AT}{self.kernel}" if self.kernel else self.guest
+        return f"{strip_kernel(self.guest)}{AT}{self.kernel}" if self.kernel else self.guest
 
     @property
     def folder(self) -> Path:

@@ -15,7 +15,7 @@ from lab.record import (
     RunResult,
     Status,
     StepOutcome,
-    without_kernel,
+    strip_kernel,
 )
 from lab.report import table
 from lab.report.table import LEFT_OUT, LOOKS, Column, format_count, label_columns_of
@@ -106,7 +106,7 @@ class Section:
         """Name the cell if there is one; else count cells and guests."""
         if len(self.cells) == 1:
             return f"{self.first.guest} {self.heading(self.first)}"
-        guests = {without_kernel(cell.guest) for cell in self.cells}
+        guests = {strip_kernel(cell.guest) for cell in self.cells}
         return f"{len(self.cells)} cells on {format_count(len(guests), 'guest')}"
 
     @cached_property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lab.base import notices
 from lab.base.architecture import get_guest_architecture
 from lab.base.files import group_values, join_lines
-from lab.record import CellResult, RunResult, Status, without_kernel
+from lab.record import CellResult, RunResult, Status, strip_kernel
 
 Column = tuple[str, str]
 
@@ -24,7 +24,7 @@ def describe_run(run: RunResult) -> str:
     """Return the title of a run's reports: what was tested on how many guests."""
     versions = dict.fromkeys(build.version for build in run.run.builds)
     boxlite = " ".join(filter(None, ["boxlite", ", ".join(versions)]))
-    guests = {without_kernel(cell.guest) for cell in run.cells}
+    guests = {strip_kernel(cell.guest) for cell in run.cells}
     other_kernels = {cell.kernel for cell in run.cells} - {""}
     more = f", with {format_count(len(other_kernels), 'other kernel')}" if other_kernels else ""
     architectures = {
@@ -112,7 +112,7 @@ def arrange_rows(run: RunResult) -> dict[str, list[CellResult | None]]:
     by_identity = {(cell.guest, cell.variant, cell.build): cell for cell in run.cells}
     across = label_columns_of(run)
     guests = dict.fromkeys(cell.guest for cell in run.cells)
-    with_kernels = group_values((without_kernel(guest), guest) for guest in guests)
+    with_kernels = group_values((strip_kernel(guest), guest) for guest in guests)
     in_order = (guest for group in with_kernels.values() for guest in group)
     return {guest: [by_identity.get((guest, *column)) for column in across] for guest in in_order}
 

@@ -23,7 +23,7 @@ from lab.images import debian, store
 from lab.lane import prepare_image
 from lab.machine import acceleration
 from lab.merge import merge_shards
-from lab.record import CellResult, RunOptions, Status, without_kernel
+from lab.record import CellResult, RunOptions, Status, strip_kernel
 from lab.report import table
 from lab.run import start
 from tests.builders.cells import cell as cell_result
@@ -237,7 +237,7 @@ def test_a_folder_is_known_by_the_content_of_its_kernel(tmp_path: Path) -> None:
 
 def test_a_guest_with_another_kernel_is_a_guest_of_its_own() -> None:
     own, guest = KNOWN.guest("debian-13"), KNOWN.guest(RT_GUEST)
-    assert (guest.name, guest.argument, without_kernel(guest.name)) == (RT_GUEST, RT_GUEST, "debian-13")
+    assert (guest.name, guest.argument, strip_kernel(guest.name)) == (RT_GUEST, RT_GUEST, "debian-13")
     assert own.kernel is None
     assert guest.kernel == kernels.parse_kernel(RT)
     assert RT in guest.title
