@@ -21,7 +21,7 @@ from lab.record import (
     ShardRecord,
     Status,
     SuiteResult,
-    cell_folder,
+    format_cell_folder,
 )
 
 # Rounded from the 26 cells of two runs under emulation on two processors. Only their proportion matters here.
@@ -77,7 +77,7 @@ class Cell:
     @property
     def folder(self) -> Path:
         """The folder for its evidence, relative to the run's folder."""
-        return cell_folder(self.guest.name, self.variant.name, self.build.name)
+        return format_cell_folder(self.guest.name, self.variant.name, self.build.name)
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ from lab.record.cell import (
     StepOutcome,
     SuiteResult,
     TestRate,
-    cell_folder,
+    format_cell_folder,
     strip_kernel,
 )
 from lab.record.outcome import (

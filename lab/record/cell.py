@@ -183,7 +183,7 @@ class TestRate(Entry):
         return len(self.failed_in)
 
 
-def cell_folder(guest: str, variant: str, build: str) -> Path:
+def format_cell_folder(guest: str, variant: str, build: str) -> Path:
     """Return the folder for a cell's evidence, relative to the run's folder."""
     return Path(CELLS, guest, variant, build)
 
@@ -411,7 +411,7 @@ class CellResult(FrozenEntry):
     @property
     def folder(self) -> Path:
         """The folder of its evidence, relative to the run's folder."""
-        return cell_folder(self.guest, self.variant, self.build)
+        return format_cell_folder(self.guest, self.variant, self.build)
 
     def shell(self, run: str) -> str:
         """Return a command line that opens a shell in this cell of a run, given by its name or folder."""
