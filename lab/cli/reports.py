@@ -15,7 +15,7 @@ from lab.merge import merge_shards
 from lab.record import RunResult, Status
 from lab.record.folders import (
     PastRun,
-    choose_deletable,
+    choose_deletable_runs,
     delete_run,
     find_folder,
     list_folders,
@@ -184,7 +184,7 @@ def runs_delete(lab: options.Lab, names: tuple[str, ...], yes: bool) -> int:
 
     RUN is a name that `lab runs` lists. A run in progress is never deleted.
     """
-    past_runs = choose_deletable(lab.paths.runs, names)
+    past_runs = choose_deletable_runs(lab.paths.runs, names)
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("deleting needs a confirmation, and this is not a terminal", hint="add --yes")

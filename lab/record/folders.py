@@ -134,7 +134,7 @@ def read_past_run(folder: Path) -> PastRun:
         return PastRun(folder, size, making, None, str(error.args[0]))
 
 
-def choose_deletable(runs: Path, names: Sequence[str]) -> list[PastRun]:
+def choose_deletable_runs(runs: Path, names: Sequence[str]) -> list[PastRun]:
     """The runs of these names, if all may be deleted. Raises UsageError for any other name."""
     past_runs = []
     for name in dict.fromkeys(names):
