@@ -34,7 +34,7 @@ from lab.fleet.run_images import RunImages
 from lab.images.store import ImageManifest
 from lab.plan import PlannedRun
 from lab.record import RunResult, Status
-from lab.record.folders import locked_folder
+from lab.record.folders import lock_folder
 from lab.run import backlog
 from lab.run.backlog import Ticket
 from lab.run.decisions import Decisions
@@ -80,7 +80,7 @@ class Coordinator:
         """
         folder, info = self.planned.folder, self.planned.info
         make_folder(folder)
-        with locked_folder(folder):
+        with lock_folder(folder):
             for abandoned in scratch.find_abandoned_folders(folder, ARRIVING):
                 shutil.rmtree(abandoned)
             # Trials that are left on a cell are made by a run on one host.

@@ -22,7 +22,7 @@ VARIANTS = "variants"
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Lock a run's folder for the length of a block. Raises UsageError if another lab uses it.
 
     What a lab left half-written that was ended in the middle of a write is removed.
@@ -163,7 +163,7 @@ def delete_run(run: PastRun) -> None:
 
     `results.json` goes last: if this is stopped halfway, the rest is still a run that can be deleted.
     """
-    with locked_folder(run.folder):
+    with lock_folder(run.folder):
         for entry in run.folder.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)

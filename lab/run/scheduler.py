@@ -15,7 +15,7 @@ from lab.machine.budget import HostLimits, Memory, Processors
 from lab.machine.connection import hold_connection
 from lab.plan import PlannedRun
 from lab.record import RunResult, Status
-from lab.record.folders import locked_folder
+from lab.record.folders import lock_folder
 from lab.run.decisions import NO_IMAGE, Decisions, Follow, nothing_follows
 from lab.run.observer import Observer
 from lab.run.worker import Worker
@@ -52,7 +52,7 @@ class Scheduler:
             pass  # Without libvirt nothing is worth starting.
         folder = self.planned.folder
         make_folder(folder)
-        with locked_folder(folder):
+        with lock_folder(folder):
             with explain_full_disk(folder, A_RUN):
                 self.begin()
             try:

@@ -26,7 +26,7 @@ from lab.record import (
     TestRate,
     run,
 )
-from lab.record.folders import locked_folder, new_folder
+from lab.record.folders import lock_folder, new_folder
 from lab.run import journal, lanes
 from lab.run.journal import Journal, ResultsNotWritten
 from tests.builders.cells import changed
@@ -176,10 +176,10 @@ def test_a_folder_is_free_again_whatever_ended_the_run(tmp_path: Path) -> None:
     for file in (half, whole):
         file.write_text("{")
     for _ in range(2):
-        with pytest.raises(RuntimeError), locked_folder(tmp_path):
+        with pytest.raises(RuntimeError), lock_folder(tmp_path):
             # What a lab left half-written goes when the next one is at work.
             assert not half.exists()
-            with pytest.raises(UsageError, match="another lab is at work in it"), locked_folder(tmp_path):
+            with pytest.raises(UsageError, match="another lab is at work in it"), lock_folder(tmp_path):
                 pass
             raise RuntimeError("a bug")
     assert list(tmp_path.iterdir()) == [whole]

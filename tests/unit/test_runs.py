@@ -13,7 +13,7 @@ from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.cli import options, reports
 from lab.record import BuildRecord, CellResult, RunResult, Status
-from lab.record.folders import LOCK, choose_deletable_runs, delete_run, locked_folder
+from lab.record.folders import LOCK, choose_deletable_runs, delete_run, lock_folder
 from tests.builders.cells import cell
 from tests.builders.processes import LOCK_HOLDER, other_process
 from tests.builders.runs import run_of
@@ -163,7 +163,7 @@ def test_one_bad_name_deletes_nothing(lab: options.Lab, name: str, message: str,
 def test_a_run_that_a_lab_takes_up_meanwhile_is_kept(lab: options.Lab) -> None:
     folder = write(lab.paths, "a", cell())
     [chosen] = choose_deletable_runs(lab.paths.runs, ["a"])
-    with locked_folder(folder), pytest.raises(UsageError, match="another lab is at work in it"):
+    with lock_folder(folder), pytest.raises(UsageError, match="another lab is at work in it"):
         delete_run(chosen)
     assert RunResult.read(folder).cells
 
