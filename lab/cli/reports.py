@@ -16,10 +16,10 @@ from lab.record import RunResult, Status
 from lab.record.folders import (
     PastRun,
     choose_deletable_runs,
+    choose_new_folder,
     delete_run,
     find_folder,
     list_folders,
-    new_folder,
     read_past_run,
 )
 from lab.report import github, judgements, junit, markdown, terminal
@@ -53,7 +53,7 @@ def merge_command(lab: options.Lab, runs: tuple[str, ...], folder: Path | None, 
         raise faults[0]
     for fault in faults:
         output.print_line(f"left out: {clean_text(str(fault.args[0]))}")
-    target = new_folder(lab.paths.make(lab.paths.runs), folder)
+    target = choose_new_folder(lab.paths.make(lab.paths.runs), folder)
     run = merge_shards(read, target, partial=partial)
     options.show_result(run, target)
     return run.exit_status()

@@ -42,7 +42,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def new_folder(runs: Path, output: Path | None) -> Path:
+def choose_new_folder(runs: Path, output: Path | None) -> Path:
     """Name the folder of a new run. Raises UsageError if there is a run in `output`."""
     if output is None:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")

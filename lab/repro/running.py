@@ -19,7 +19,7 @@ from lab.images import store
 from lab.machine.budget import HostLimits
 from lab.plan import Cell
 from lab.record import RESULTS_FILE, ExperimentPolicy, RunOptions, RunResult
-from lab.record.folders import VARIANTS, new_folder
+from lab.record.folders import VARIANTS, choose_new_folder
 from lab.report import markdown, terminal
 from lab.repro import answer, bisection, verdict
 from lab.repro.answer import Subject
@@ -89,7 +89,7 @@ class Runner:
         """
         if wishes.bisection:
             Bisection.of(plan.cells[0])  # The run would take minutes before its bisection is refused.
-        folder = new_folder(self.paths.make(self.paths.runs), folder)
+        folder = choose_new_folder(self.paths.make(self.paths.runs), folder)
         self.say(f"run {folder}")
         run = self._run(folder, plan.cells, plan.made_variants, options(wishes))
         subject = Subject(plan, verdict.of_run(plan, run, folder), run)

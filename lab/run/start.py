@@ -22,7 +22,7 @@ from lab.images import store
 from lab.lane import prepare_image
 from lab.plan import Cell, PlannedRun, Shard, choose_cells, choose_shard_cells
 from lab.record import ExperimentPolicy, RunInfo, RunOptions, RunResult
-from lab.record.folders import new_folder
+from lab.record.folders import choose_new_folder
 from lab.run.request import Request
 
 # What makes a result of what a guest shows, and what puts a build into a guest and runs its suite there.
@@ -70,7 +70,7 @@ def new(request: Request, catalog: Catalog, paths: Paths, folder: Path | None, c
     Raises as `plan`.
     """
     cells, shard, options = plan(request, catalog)
-    folder = new_folder(paths.make(paths.runs), folder)
+    folder = choose_new_folder(paths.make(paths.runs), folder)
     for build in dict.fromkeys(cell.build for cell in cells) if request.builds else ():
         build.check(paths)
     return begin(folder, cells, command=command, options=options, shard=shard)

@@ -26,7 +26,7 @@ from lab.record import (
     TestRate,
     run,
 )
-from lab.record.folders import lock_folder, new_folder
+from lab.record.folders import choose_new_folder, lock_folder
 from lab.run import journal, lanes
 from lab.run.journal import Journal, ResultsNotWritten
 from tests.builders.cells import changed
@@ -188,15 +188,15 @@ def test_a_folder_is_free_again_whatever_ended_the_run(tmp_path: Path) -> None:
 def test_each_run_has_a_folder_of_its_own(paths: Paths, tmp_path: Path) -> None:
     folders = set()
     for _ in range(3):  # In the same second.
-        folder = new_folder(paths.runs, None)
+        folder = choose_new_folder(paths.runs, None)
         folder.mkdir(parents=True)
         folders.add(folder)
     assert len(folders) == 3
     assert {folder.parent for folder in folders} == {paths.runs}
-    assert new_folder(paths.runs, tmp_path) == tmp_path
+    assert choose_new_folder(paths.runs, tmp_path) == tmp_path
     (tmp_path / "results.json").write_text(json.dumps({}))
     with pytest.raises(UsageError, match=f"-o {tmp_path}: there is a run in it already"):
-        new_folder(paths.runs, tmp_path)
+        choose_new_folder(paths.runs, tmp_path)
 
 
 def many(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
