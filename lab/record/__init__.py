@@ -49,6 +49,6 @@ from lab.record.run import (
     RunOptions,
     RunResult,
     ShardRecord,
-    continuing,
+    format_continuation,
     json_schema,
 )

@@ -246,7 +246,7 @@ class DecidedCell(Entry):
     steps: list[LaneStep]
 
 
-def continuing(record: bytes) -> bytes:
+def format_continuation(record: bytes) -> bytes:
     """The first line of the `decided.jsonl` that continues the `results.json` with this content."""
     return json.dumps({"follows": hashlib.sha256(record).hexdigest()}).encode() + b"\n"
 
@@ -288,7 +288,7 @@ class RunResult(Entry):
             with suppress(FileNotFoundError):
                 decided = read_regular(folder / DECIDED_FILE, MOST_BYTES)
             text = read_regular(path, MOST_BYTES)
-            first_line, tree = continuing(text), parse_json(text)
+            first_line, tree = format_continuation(text), parse_json(text)
             del text  # As large as all that is made of it.
             run = cls.model_validate(tree)
             if decided.startswith(first_line):

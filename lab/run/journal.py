@@ -22,7 +22,7 @@ from lab.record import (
     RunInfo,
     RunResult,
     Status,
-    continuing,
+    format_continuation,
 )
 
 # A record below this size, in bytes, is written whole at each decision: about ten cells.
@@ -145,7 +145,7 @@ class Journal:
             run = self.result()
             with self._written():
                 record = run.write(self.folder).read_bytes()
-            self._size, self._first_line, self._added = len(record), continuing(record), 0
+            self._size, self._first_line, self._added = len(record), format_continuation(record), 0
             self._lanes, self._steps = len(self.info.lanes), len(self.info.steps)
             return run
 

@@ -47,7 +47,7 @@ from lab.machine import acceleration, leftovers, states
 from lab.merge import merge_shards
 from lab.probes import report as probe_report
 from lab.probes import script
-from lab.record import DECIDED_FILE, Protection, RunResult, ShardRecord, Status, TestResult, continuing
+from lab.record import DECIDED_FILE, Protection, RunResult, ShardRecord, Status, TestResult, format_continuation
 from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.report.site.model import read_history
@@ -296,7 +296,7 @@ def _record(content: bytes, folder: Path) -> RunResult:
 
 def _decided(content: bytes, folder: Path) -> None:
     record = full_run().write(folder).read_bytes()
-    (folder / DECIDED_FILE).write_bytes(continuing(record) + content)
+    (folder / DECIDED_FILE).write_bytes(format_continuation(record) + content)
     RunResult.read(folder)
 
 

@@ -52,7 +52,7 @@ from lab.record import (
     StepOutcome,
     TestRate,
     TestResult,
-    continuing,
+    format_continuation,
 )
 from lab.record.run import MOST_BYTES
 from lab.report.site.model import read_history
@@ -195,7 +195,7 @@ def _decided(name: str, lines: Callable[[], str], error: str) -> Bad:
     content = full_run().model_dump_json(by_alias=True, indent=2).encode()
 
     def files() -> Files:
-        return {RESULTS_FILE: content, DECIDED_FILE: continuing(content) + lines().encode()}
+        return {RESULTS_FILE: content, DECIDED_FILE: format_continuation(content) + lines().encode()}
 
     return Bad(f"{DECIDED_FILE}: {name}", files, RunResult.read, error)
 
