@@ -50,5 +50,5 @@ from lab.record.run import (
     RunResult,
     ShardRecord,
     format_continuation,
-    json_schema,
+    make_json_schema,
 )

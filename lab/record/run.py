@@ -364,11 +364,11 @@ class RunResult(Entry):
         return 3 if any(s.could_not_run for s in statuses) else 0
 
 
-def json_schema() -> dict[str, Any]:
+def make_json_schema() -> dict[str, Any]:
     """Return the JSON Schema of `results.json`. It is published as `docs/results.schema.json`."""
     schema = RunResult.model_json_schema(by_alias=True, mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))
+    print(json.dumps(make_json_schema(), indent=2))

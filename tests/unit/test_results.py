@@ -25,7 +25,7 @@ from lab.record import (
     Status,
     SuiteResult,
     TestResult,
-    json_schema,
+    make_json_schema,
 )
 from tests.builders.cells import cell
 from tests.builders.facts import context, facts
@@ -195,7 +195,7 @@ def test_a_result_with_another_part_is_another_result() -> None:
 
 
 def test_the_published_schema_is_the_one_in_force() -> None:
-    assert json.loads(PUBLISHED.read_text()) == json_schema()
+    assert json.loads(PUBLISHED.read_text()) == make_json_schema()
 
 
 def test_written_results_are_valid_by_the_published_schema(tmp_path: Path) -> None:
