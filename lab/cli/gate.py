@@ -231,7 +231,7 @@ def _print(kind: str, comparison: Comparison, decision: Decision | None = None) 
     elif kind == "markdown":
         click.echo(report.render(comparison, decision), nl=False)
     else:
-        report.show(output.get_console(), comparison, decision)
+        report.show_comparison(output.get_console(), comparison, decision)
 
 
 def _pair(

@@ -26,7 +26,7 @@ LONGEST = 300  # characters of a reason
 MOST_TESTS = 20  # tests of a cell that are named
 
 
-def show(console: Console, comparison: Comparison, decision: Decision | None = None) -> None:
+def show_comparison(console: Console, comparison: Comparison, decision: Decision | None = None) -> None:
     """Print a comparison, or the gate's decision: the verdict, the cells that block, and the rest."""
     values = _values(comparison, decision)
     if decision:
