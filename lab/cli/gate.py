@@ -229,7 +229,7 @@ def _print(kind: str, comparison: Comparison, decision: Decision | None = None) 
     if kind == "json":
         click.echo((decision or comparison).model_dump_json(indent=2, ensure_ascii=True))
     elif kind == "markdown":
-        click.echo(report.render(comparison, decision), nl=False)
+        click.echo(report.render_comparison(comparison, decision), nl=False)
     else:
         report.show_comparison(output.get_console(), comparison, decision)
 

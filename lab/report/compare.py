@@ -51,7 +51,7 @@ def show_comparison(console: Console, comparison: Comparison, decision: Decision
             print_plain(console, f"  {line}")
 
 
-def render(comparison: Comparison, decision: Decision | None = None) -> str:
+def render_comparison(comparison: Comparison, decision: Decision | None = None) -> str:
     values = {"details": details, "transition": transition, **_values(comparison, decision)}
     return markdown.page("compare.md", comparison=comparison, **values)
 

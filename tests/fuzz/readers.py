@@ -309,7 +309,7 @@ def _report_all(run: RunResult, folder: Path) -> None:
     terminal.summary(Console(file=io.StringIO(), width=120), run, folder)
     judgements.render_misdiagnoses(run, folder)
     results = reduce_run(run, folder, run.run.builds[0].name)
-    compare_report.render(compare_builds(results, results))
+    compare_report.render_comparison(compare_builds(results, results))
     publish([folder], folder / "site")
 
 

@@ -227,8 +227,8 @@ DECISION = decide_gate(
 )
 SUMMARIES: dict[str, tuple[BaseModel, Callable[[Any], str]]] = {
     "summary": (EVERYTHING, lambda run: github.summary(run, Path("a run"))),
-    "gate": (DECISION, lambda decision: compare.render(decision.comparison, decision)),
-    "comparison": (DECISION.comparison, compare.render),
+    "gate": (DECISION, lambda decision: compare.render_comparison(decision.comparison, decision)),
+    "comparison": (DECISION.comparison, compare.render_comparison),
 }
 
 
