@@ -107,14 +107,14 @@ def report_command(lab: options.Lab, run: str, kind: str | None, *, for_upstream
 def _report_to_github(run: RunResult, folder: Path) -> None:
     """Print annotations, and add the summary to the job's, or print it outside of a job."""
     if not (name := os.environ.get("GITHUB_STEP_SUMMARY")):
-        click.echo(github.summary(run, folder), nl=False)
+        click.echo(github.render_summary(run, folder), nl=False)
     else:
         job = Path(name)
         try:
             # The limit is for all that the step adds.
             room = github.LARGEST - (job.stat().st_size if job.exists() else 0)
             with job.open("a", encoding="utf-8") as stream:
-                stream.write(github.summary(run, folder, room))
+                stream.write(github.render_summary(run, folder, room))
         except OSError as error:
             raise UsageError(
                 f"the job's summary cannot be written: {error.strerror}: {job}",

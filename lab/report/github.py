@@ -21,7 +21,7 @@ LONGEST_TITLE, LONGEST_TEXT = 200, 2000
 CUT = "\n\nThis summary is cut: GitHub takes at most 1 MiB. `lab report RUN --format markdown` shows all.\n"
 
 
-def summary(run: RunResult, folder: Path, room: int = LARGEST) -> str:
+def render_summary(run: RunResult, folder: Path, room: int = LARGEST) -> str:
     """Render the run's page for the summary of a job, cut to at most `room` bytes of UTF-8.
 
     It is cut before a heading, or in the table if nothing else is left. It has no links, because the evidence

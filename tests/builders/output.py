@@ -46,7 +46,7 @@ REPORTS: dict[str, Callable[[RunResult, Path], str]] = {
     "Markdown": markdown.render,
     "HTML": one_page.render,
     "JUnit": lambda run, _: junit.render(run),
-    "summary": github.summary,
+    "summary": github.render_summary,
     "annotations": lambda run, _: "\n".join(github.annotations(run)),
     "upstream": judgements.render_misdiagnoses,
 }

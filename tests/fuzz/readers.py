@@ -304,7 +304,7 @@ def _report_all(run: RunResult, folder: Path) -> None:
     """Every report of a run whose evidence is in its folder."""
     markdown.render(run, folder)
     junit.render(run)
-    github.summary(run, folder)
+    github.render_summary(run, folder)
     github.annotations(run)
     terminal.summary(Console(file=io.StringIO(), width=120), run, folder)
     judgements.render_misdiagnoses(run, folder)

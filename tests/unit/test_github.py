@@ -59,7 +59,7 @@ def test_at_most_ten_annotations_of_a_kind_are_made_and_the_last_says_how_many_m
 
 
 def test_the_summary_is_the_page_without_links(tmp_path: Path) -> None:
-    text = github.summary(run_of(failed("debian-13", evidence=["cells/a"]), cell("debian-12")), tmp_path)
+    text = github.render_summary(run_of(failed("debian-13", evidence=["cells/a"]), cell("debian-12")), tmp_path)
     assert text.startswith("# boxlite 0.10.8: the jailer on 2 guests of x86_64\n\n1 pass, 1 fail\n")
     assert "\n## fail unknown: debian-13 stock\n" in text
     assert "](" not in text
@@ -67,7 +67,7 @@ def test_the_summary_is_the_page_without_links(tmp_path: Path) -> None:
 
 def test_a_summary_that_is_too_long_lacks_its_last_sections_and_says_so(tmp_path: Path) -> None:
     cells = [failed(f"guest-{number}", reason="ü" * 3000 + str(number)) for number in range(300)]
-    text = github.summary(run_of(*cells), tmp_path)
+    text = github.render_summary(run_of(*cells), tmp_path)
     assert 0.95 * github.LARGEST < len(text.encode()) <= github.LARGEST
     assert text.endswith(github.CUT)
     # The table has all cells, and no section is cut.
@@ -78,11 +78,11 @@ def test_a_summary_that_is_too_long_lacks_its_last_sections_and_says_so(tmp_path
 @pytest.mark.parametrize("room", [-5, 10, 300, 2000, 10_000])
 def test_a_table_that_is_too_long_is_cut_after_a_line_with_a_note(tmp_path: Path, room: int) -> None:
     run = run_of(*[cell(f"gäst-{number}") for number in range(1000)])
-    text = github.summary(run, tmp_path, room)
+    text = github.render_summary(run, tmp_path, room)
     assert len(text.encode()) <= max(room, 0)
     assert text == "" if room < len(github.CUT) else text.endswith(github.CUT)
     kept = text.removesuffix(github.CUT).splitlines()
-    assert kept == github.summary(run, tmp_path).splitlines()[: len(kept)]
+    assert kept == github.render_summary(run, tmp_path).splitlines()[: len(kept)]
 
 
 # -- the command line

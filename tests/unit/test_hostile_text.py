@@ -121,7 +121,7 @@ def test_no_form_holds_what_controls_or_hides(name: str, text: str, tmp_path: Pa
 
 @of_each_kind
 def test_hostile_text_changes_nothing_in_the_structure_of_a_page(text: str, tmp_path: Path) -> None:
-    for page in (markdown.render, github.summary):
+    for page in (markdown.render, github.render_summary):
         hostile, tame = (skeleton(page(run_with(words), tmp_path)) for words in (text, "words"))
         assert [kind for kind, _, _ in hostile] == [kind for kind, _, _ in tame]
     markup = []
@@ -226,7 +226,7 @@ DECISION = decide_gate(
     ),
 )
 SUMMARIES: dict[str, tuple[BaseModel, Callable[[Any], str]]] = {
-    "summary": (EVERYTHING, lambda run: github.summary(run, Path("a run"))),
+    "summary": (EVERYTHING, lambda run: github.render_summary(run, Path("a run"))),
     "gate": (DECISION, lambda decision: compare.render_comparison(decision.comparison, decision)),
     "comparison": (DECISION.comparison, compare.render_comparison),
 }
