@@ -120,7 +120,7 @@ def _report_to_github(run: RunResult, folder: Path) -> None:
                 f"the job's summary cannot be written: {error.strerror}: {job}",
                 hint="let $GITHUB_STEP_SUMMARY name a file, as GitHub does, or unset it",
             ) from error
-    for line in github.annotations(run):
+    for line in github.list_annotations(run):
         click.echo(line)
 
 

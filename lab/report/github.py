@@ -38,7 +38,7 @@ def render_summary(run: RunResult, folder: Path, room: int = LARGEST) -> str:
     return f"{start[: end + 1]}{CUT}"
 
 
-def annotations(run: RunResult) -> list[str]:
+def list_annotations(run: RunResult) -> list[str]:
     """Return the commands for a run's annotations, at most ten of each kind.
 
     What is not as expected is an error, what could not be run a warning; a notice says how the run ended.

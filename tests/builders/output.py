@@ -47,7 +47,7 @@ REPORTS: dict[str, Callable[[RunResult, Path], str]] = {
     "HTML": one_page.render,
     "JUnit": lambda run, _: junit.render(run),
     "summary": github.render_summary,
-    "annotations": lambda run, _: "\n".join(github.annotations(run)),
+    "annotations": lambda run, _: "\n".join(github.list_annotations(run)),
     "upstream": judgements.render_misdiagnoses,
 }
 

@@ -305,7 +305,7 @@ def _report_all(run: RunResult, folder: Path) -> None:
     markdown.render(run, folder)
     junit.render(run)
     github.render_summary(run, folder)
-    github.annotations(run)
+    github.list_annotations(run)
     terminal.summary(Console(file=io.StringIO(), width=120), run, folder)
     judgements.render_misdiagnoses(run, folder)
     results = reduce_run(run, folder, run.run.builds[0].name)

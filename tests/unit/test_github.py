@@ -41,17 +41,17 @@ def test_a_version_that_several_builds_have_is_told_once_and_what_ends_a_title_i
     builds = [BuildRecord(name=name, version="abc-dirty", source=name) for name in ("one", "other")]
     run = run_of(cell("debian-13"), builds=[*builds, BuildRecord(name="3", version="A:C", source="3")])
     notice = "::notice title=boxlite abc-dirty%2C A%3AC%3A the jailer on 1 guest of x86_64::1 pass"
-    assert github.annotations(run) == [notice]
+    assert github.list_annotations(run) == [notice]
     assert markdown.render(run).startswith("# boxlite abc-dirty, A:C: the jailer on 1 guest of x86_64\n")
 
 
 def test_at_most_ten_annotations_of_a_kind_are_made_and_the_last_says_how_many_more() -> None:
-    *ten, _ = github.annotations(run_of(*[failed(f"guest-{number}") for number in range(10)]))
+    *ten, _ = github.list_annotations(run_of(*[failed(f"guest-{number}") for number in range(10)]))
     assert ten[9].startswith("::error title=fail unknown%3A guest-9 stock::of guest-9%0A")
-    *many, _ = github.annotations(run_of(*[failed(f"guest-{number}") for number in range(30)]))
+    *many, _ = github.list_annotations(run_of(*[failed(f"guest-{number}") for number in range(30)]))
     assert len(many) == 10
     assert many[9] == "::error title=and 21 more::the job's summary lists them"
-    [line] = github.annotations(run_of())
+    [line] = github.list_annotations(run_of())
     assert line.endswith("::this run has no cells")
 
 

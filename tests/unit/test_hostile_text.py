@@ -242,9 +242,9 @@ def test_no_field_reaches_the_summary_of_a_job_as_anything_but_text(name: str) -
 
 
 def test_each_field_of_a_record_adds_no_annotation() -> None:
-    usual = [line.partition(" ")[0] for line in github.annotations(EVERYTHING)]
+    usual = [line.partition(" ")[0] for line in github.list_annotations(EVERYTHING)]
     for field in set(fields_of(EVERYTHING)):
-        lines = "\n".join(github.annotations(with_text(EVERYTHING, field, FORGED))).splitlines()
+        lines = "\n".join(github.list_annotations(with_text(EVERYTHING, field, FORGED))).splitlines()
         assert {line.partition(" ")[0] for line in lines} == set(usual), field
 
 
@@ -259,7 +259,7 @@ def test_hostile_text_adds_nothing_to_a_report_for_ci(text: str) -> None:
     suites, kinds = [], []
     for run in (run_with(text), run_with("words")):
         suites.append([len(suite) for suite in JUnitXml.fromstring(junit.render(run).encode())])
-        lines = "\n".join(github.annotations(run)).splitlines()
+        lines = "\n".join(github.list_annotations(run)).splitlines()
         kinds.append([line.partition(" ")[0] for line in lines])
     assert suites[0] == suites[1]
     assert kinds[0] == kinds[1]

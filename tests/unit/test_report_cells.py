@@ -202,7 +202,7 @@ FORMS: dict[str, Callable[[RunResult], str]] = {
     "matrix.md": markdown.render,
     "page.html": html_of,
     "junit.xml": junit.render,
-    "annotations.txt": lambda run: "\n".join(github.annotations(run)) + "\n",
+    "annotations.txt": lambda run: "\n".join(github.list_annotations(run)) + "\n",
 }
 
 
