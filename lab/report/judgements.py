@@ -49,11 +49,11 @@ class Misdiagnosis:
         """The remedies tried on these cells, by name: the verified ones, or else all that have a result."""
         results = [remedy for cell in self.cells for remedy in cell.result.remedies]
         by_name = group_values((remedy.name, remedy) for remedy in results if not remedy.result.says_nothing)
-        verified = {name: results for name, results in by_name.items() if cured(results)}
+        verified = {name: results for name, results in by_name.items() if count_cures(results)}
         return verified or by_name
 
 
-def cured(results: Iterable[RemedyResult]) -> int:
+def count_cures(results: Iterable[RemedyResult]) -> int:
     return sum(result.result is RemedyOutcome.VERIFIED for result in results)
 
 
@@ -98,7 +98,7 @@ def render_misdiagnoses(run: RunResult, folder: Path) -> str:
         variants=catalog.load_catalog().variants,
         format_command=format_command,
         versions=_versions,
-        cured=cured,
+        cured=count_cures,
         advice=_advice,
         probes=notices.guard_text(_failed_probes),
         refusals=notices.guard_text(_refusals),

@@ -96,7 +96,7 @@ def findings_page(site: Site) -> Iterable[Page]:
         "unmet": protection.find_unmet_options(published.cell for published in site.cells.values()),
         "page_of": lambda cell: site.cells[identify_cell(cell)].page,
         "causes": site.causes,
-        "cured": judgements.cured,
+        "cured": judgements.count_cures,
     }
     yield Page("findings.html", "Findings on boxlite's own diagnosis", "findings.html", values)
 
