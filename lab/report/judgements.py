@@ -69,7 +69,7 @@ class Review:
     unread: list[str]
 
 
-def review(run: RunResult, folder: Path) -> Review:
+def review_words(run: RunResult, folder: Path) -> Review:
     """Judge boxlite's words in a run's failed cells, grouping cells with the same causes and the same words."""
     counts: Counter[WordsVerdict | None] = Counter()
     by_words: dict[tuple[str, ...], Misdiagnosis] = {}
@@ -93,7 +93,7 @@ def render_misdiagnoses(run: RunResult, folder: Path) -> str:
     return markdown.page(
         "upstream.md",
         run=run,
-        review=review(run, folder),
+        review=review_words(run, folder),
         judged=WordsVerdict,
         variants=catalog.load_catalog().variants,
         format_command=format_command,

@@ -94,7 +94,7 @@ def test_a_misdiagnosis_has_what_boxlite_said_and_the_evidence_in_blocks_of_thei
 
 
 def test_every_verdict_is_in_the_review(tmp_path: Path) -> None:
-    review = judgements.review(every_verdict(tmp_path), tmp_path)
+    review = judgements.review_words(every_verdict(tmp_path), tmp_path)
     assert review.counts == {
         WordsVerdict.UNKNOWN: 2,
         WordsVerdict.NO_CURE: 1,
@@ -115,7 +115,7 @@ def test_every_verdict_is_in_the_review(tmp_path: Path) -> None:
 def test_what_could_not_be_tried_says_nothing_of_a_cure(tmp_path: Path, outcome: RemedyOutcome) -> None:
     result = failed(remedies=[tried("bwrap-userns-restrict", outcome, reason="x")])
     recorded(tmp_path, result)
-    [misdiagnosis] = judgements.review(run_of(result), tmp_path).misdiagnoses
+    [misdiagnosis] = judgements.review_words(run_of(result), tmp_path).misdiagnoses
     assert misdiagnosis.cures == {}
 
 
@@ -123,7 +123,7 @@ def test_cells_with_another_cause_or_other_words_are_another_misdiagnosis(tmp_pa
     unlike = [failed(), failed("apparmor-userns-nocaps"), failed("bwrap-setuid")]
     recorded(tmp_path, *unlike[:2])
     recorded(tmp_path, unlike[2], log=messages.HOME_NOEXEC)
-    misdiagnoses = judgements.review(run_of(*unlike), tmp_path).misdiagnoses
+    misdiagnoses = judgements.review_words(run_of(*unlike), tmp_path).misdiagnoses
     assert [[cell.result.variant for cell in one.cells] for one in misdiagnoses] == [
         [one.variant] for one in unlike
     ]

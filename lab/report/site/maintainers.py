@@ -89,7 +89,7 @@ def findings_page(site: Site) -> Iterable[Page]:
         # An older result of a cell that is shown adds nothing.
         newest = [cell for cell in source.run.cells if site.cells[identify_cell(cell)].source is source]
         run = source.run.model_copy(update={"cells": newest})
-        reviews[source.id] = judgements.review(run, source.folder)
+        reviews[source.id] = judgements.review_words(run, source.folder)
     values = {
         "reviews": reviews,
         "verdicts": list(WordsVerdict),
