@@ -94,7 +94,7 @@ def report_command(lab: options.Lab, run: str, kind: str | None, *, for_upstream
 
         click.echo(one_page.render(result, folder), nl=False)
     elif kind == "junit":
-        click.echo(junit.render(result), nl=False)
+        click.echo(junit.render_junit(result), nl=False)
     elif kind == "github":
         _report_to_github(result, folder)
     elif kind == "json":

@@ -28,7 +28,7 @@ LONGEST_MESSAGE, LONGEST_TEXT, LONGEST_NAME = 300, 20_000, 500
 _name = partial(join_lines, most=LONGEST_NAME)
 
 
-def render(run: RunResult) -> str:
+def render_junit(run: RunResult) -> str:
     several = len({cell.build for cell in run.cells}) > 1
     suites = [
         notices.show_or_explain(partial(_suite, run, cell, several=several), partial(_not_shown, cell))

@@ -45,7 +45,7 @@ REPORTS: dict[str, Callable[[RunResult, Path], str]] = {
     "table": printed,
     "Markdown": markdown.render,
     "HTML": one_page.render,
-    "JUnit": lambda run, _: junit.render(run),
+    "JUnit": lambda run, _: junit.render_junit(run),
     "summary": github.render_summary,
     "annotations": lambda run, _: "\n".join(github.list_annotations(run)),
     "upstream": judgements.render_misdiagnoses,

@@ -258,7 +258,7 @@ def test_markup_of_rich_is_printed_as_text(tmp_path: Path) -> None:
 def test_hostile_text_adds_nothing_to_a_report_for_ci(text: str) -> None:
     suites, kinds = [], []
     for run in (run_with(text), run_with("words")):
-        suites.append([len(suite) for suite in JUnitXml.fromstring(junit.render(run).encode())])
+        suites.append([len(suite) for suite in JUnitXml.fromstring(junit.render_junit(run).encode())])
         lines = "\n".join(github.list_annotations(run)).splitlines()
         kinds.append([line.partition(" ")[0] for line in lines])
     assert suites[0] == suites[1]
@@ -298,7 +298,7 @@ def test_ten_thousand_tests_that_a_guest_made_up_are_cut_where_people_read(tmp_p
     assert len(markdown.render(run)) < 10_000
     assert len(FORMS["table"](run, tmp_path)) < 10_000
     # A test that is missing in JUnit would be taken for one that no longer exists.
-    assert JUnitXml.fromstring(junit.render(run).encode()).tests == 10_001
+    assert JUnitXml.fromstring(junit.render_junit(run).encode()).tests == 10_001
 
 
 def test_the_json_for_programs_is_ascii(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ PASSED = ("passed", "", "")
 
 def read(run: RunResult) -> JUnitXml:
     """The run's report, read back after the schema accepted it."""
-    text = junit.render(run)
+    text = junit.render_junit(run)
     SCHEMA.validate(text)
     return JUnitXml.fromstring(text.encode())
 
@@ -112,7 +112,7 @@ def test_the_build_is_in_the_names_only_if_there_are_several() -> None:
 def test_a_message_of_a_megabyte_is_cut_and_the_report_says_so() -> None:
     tests = [a_test("t", Outcome.FAIL, "x" * 1_000_000), a_test("n" * 1_000_000, Outcome.PASS)]
     run = run_of(cell(status=Status.FAIL, reason="y" * 1_000_000, tests=tests))
-    assert len(junit.render(run)) < 100_000
+    assert len(junit.render_junit(run)) < 100_000
     [case, test, _] = [case for suite in read(run) for case in suite]
     assert test.result[0].message == "x" * 300 + "... (999700 more characters)"
     assert test.result[0].text == "x" * 20_000 + "... (980000 more characters)"
@@ -130,4 +130,7 @@ def test_no_suite_is_compared_with_those_before_it(monkeypatch: pytest.MonkeyPat
         raise AssertionError("with thousands of cells this takes most of the time")
 
     monkeypatch.setattr(TestSuite, "__eq__", compare)
-    assert junit.render(run_of(*(cell(variant=f"v{number}") for number in range(3)))).count("<testsuite ") == 3
+    assert (
+        junit.render_junit(run_of(*(cell(variant=f"v{number}") for number in range(3)))).count("<testsuite ")
+        == 3
+    )

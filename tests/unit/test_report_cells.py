@@ -201,7 +201,7 @@ FORMS: dict[str, Callable[[RunResult], str]] = {
     "summary.txt": printed,
     "matrix.md": markdown.render,
     "page.html": html_of,
-    "junit.xml": junit.render,
+    "junit.xml": junit.render_junit,
     "annotations.txt": lambda run: "\n".join(github.list_annotations(run)) + "\n",
 }
 

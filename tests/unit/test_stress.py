@@ -134,7 +134,7 @@ def test_reports_say_under_what_the_suites_ran(tmp_path: Path) -> None:
     for text in (printed(loaded), markdown.render(loaded), one_page.render(loaded, tmp_path)):
         # The line before it: the reports of `test_report_cells`.
         assert "--shuffle=7" in text
-    assert '<property name="load" value="cpu, memory, io"' in junit.render(loaded)
+    assert '<property name="load" value="cpu, memory, io"' in junit.render_junit(loaded)
     calm = run_of(cell())
     for text in (printed(calm), markdown.render(calm), one_page.render(calm, tmp_path)):
         assert "load in the guests" not in text
