@@ -52,7 +52,7 @@ def show_result(run: "RunResult", folder: Path) -> None:
     from lab.report import markdown, terminal
 
     try:
-        write_atomically(folder / "matrix.md", markdown.render(run, folder))
+        write_atomically(folder / "matrix.md", markdown.render_run(run, folder))
     finally:
         terminal.summary(output.get_console(), run, folder)
 

@@ -88,7 +88,7 @@ def report_command(lab: options.Lab, run: str, kind: str | None, *, for_upstream
     if for_upstream:
         click.echo(judgements.render_misdiagnoses(result, folder), nl=False)
     elif kind == "markdown":
-        click.echo(markdown.render(result, folder), nl=False)
+        click.echo(markdown.render_run(result, folder), nl=False)
     elif kind == "html":
         from lab.report.site import one_page  # The other formats need nothing of a site.
 

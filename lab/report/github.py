@@ -27,7 +27,7 @@ def render_summary(run: RunResult, folder: Path, room: int = LARGEST) -> str:
     It is cut before a heading, or in the table if nothing else is left. It has no links, because the evidence
     is not on GitHub.
     """
-    page = markdown.render(run, folder, linked=False)
+    page = markdown.render_run(run, folder, linked=False)
     space = room - len(CUT.encode())
     if len(page.encode()) <= room:
         return page

@@ -25,7 +25,7 @@ LONGEST, LONGEST_BLOCK = 4000, 20_000
 MOST = 20
 
 
-def render(run: RunResult, folder: Path | None = None, *, linked: bool = True) -> str:
+def render_run(run: RunResult, folder: Path | None = None, *, linked: bool = True) -> str:
     """Render a whole run on one page: the table, a section for each kind of failure, and the environment.
 
     If the run's `folder` is given, boxlite's own diagnosis of each cell is judged too. `linked`: with links to

@@ -148,5 +148,5 @@ class Runner:
                 with suppress(OSError):
                     folder.rmdir()
             raise
-        write_atomically(folder / "matrix.md", markdown.render(run, folder))
+        write_atomically(folder / "matrix.md", markdown.render_run(run, folder))
         return run

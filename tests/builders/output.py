@@ -43,7 +43,7 @@ def printed(run: RunResult, folder: Path = Path("a run"), width: int = 240) -> s
 # Every report of a run as text.
 REPORTS: dict[str, Callable[[RunResult, Path], str]] = {
     "table": printed,
-    "Markdown": markdown.render,
+    "Markdown": markdown.render_run,
     "HTML": one_page.render,
     "JUnit": lambda run, _: junit.render_junit(run),
     "summary": github.render_summary,

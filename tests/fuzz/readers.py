@@ -302,7 +302,7 @@ def _decided(content: bytes, folder: Path) -> None:
 
 def _report_all(run: RunResult, folder: Path) -> None:
     """Every report of a run whose evidence is in its folder."""
-    markdown.render(run, folder)
+    markdown.render_run(run, folder)
     junit.render_junit(run)
     github.render_summary(run, folder)
     github.list_annotations(run)

@@ -42,7 +42,7 @@ def test_a_version_that_several_builds_have_is_told_once_and_what_ends_a_title_i
     run = run_of(cell("debian-13"), builds=[*builds, BuildRecord(name="3", version="A:C", source="3")])
     notice = "::notice title=boxlite abc-dirty%2C A%3AC%3A the jailer on 1 guest of x86_64::1 pass"
     assert github.list_annotations(run) == [notice]
-    assert markdown.render(run).startswith("# boxlite abc-dirty, A:C: the jailer on 1 guest of x86_64\n")
+    assert markdown.render_run(run).startswith("# boxlite abc-dirty, A:C: the jailer on 1 guest of x86_64\n")
 
 
 def test_at_most_ten_annotations_of_a_kind_are_made_and_the_last_says_how_many_more() -> None:

@@ -121,7 +121,7 @@ def test_no_form_holds_what_controls_or_hides(name: str, text: str, tmp_path: Pa
 
 @of_each_kind
 def test_hostile_text_changes_nothing_in_the_structure_of_a_page(text: str, tmp_path: Path) -> None:
-    for page in (markdown.render, github.render_summary):
+    for page in (markdown.render_run, github.render_summary):
         hostile, tame = (skeleton(page(run_with(words), tmp_path)) for words in (text, "words"))
         assert [kind for kind, _, _ in hostile] == [kind for kind, _, _ in tame]
     markup = []
@@ -295,7 +295,7 @@ def test_ten_thousand_tests_that_a_guest_made_up_are_cut_where_people_read(tmp_p
         TestResult(name=f"t{number}", outcome=Outcome.FAIL, message=str(number)) for number in range(10_000)
     ]
     run = run_of(cell(status=Status.FAIL, cause="unknown", reason="x", tests=tests))
-    assert len(markdown.render(run)) < 10_000
+    assert len(markdown.render_run(run)) < 10_000
     assert len(FORMS["table"](run, tmp_path)) < 10_000
     # A test that is missing in JUnit would be taken for one that no longer exists.
     assert JUnitXml.fromstring(junit.render_junit(run).encode()).tests == 10_001

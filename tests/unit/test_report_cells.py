@@ -199,7 +199,7 @@ def html_of(run: RunResult) -> str:
 
 FORMS: dict[str, Callable[[RunResult], str]] = {
     "summary.txt": printed,
-    "matrix.md": markdown.render,
+    "matrix.md": markdown.render_run,
     "page.html": html_of,
     "junit.xml": junit.render_junit,
     "annotations.txt": lambda run: "\n".join(github.list_annotations(run)) + "\n",
@@ -252,7 +252,7 @@ def test_what_to_mind_about_rates_is_told(options: RunOptions, expected: list[st
 
 def test_a_run_without_repeats_and_trials_says_nothing_of_them(tmp_path: Path) -> None:
     run = run_of(blocked("debian-13", "stock", remedies=[], evidence=[]))
-    for text in (printed(run), markdown.render(run), one_page.render(run, tmp_path)):
+    for text in (printed(run), markdown.render_run(run), one_page.render(run, tmp_path)):
         assert not [words for words in ("How often", "remed", "by experiment") if words in text]
 
 

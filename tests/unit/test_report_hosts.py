@@ -41,7 +41,7 @@ def on_two_hosts(*more: CellResult) -> RunResult:
 
 def test_hosts_that_are_alike_are_described_once() -> None:
     lanes = [lane(f"debian-13 #{number}", host(name=f"runner-{number}")) for number in range(2, 5)]
-    text = markdown.render(run_of(cell(), lanes=[*lanes, lane("debian-12", BETA)]))
+    text = markdown.render_run(run_of(cell(), lanes=[*lanes, lane("debian-12", BETA)]))
     assert text.count("\n- libvirt 11.3.0") == 2
     assert "\n- hosts runner-2, runner-3, runner-4: Debian, kernel 6.12, 2 CPUs" in text
 
@@ -187,7 +187,7 @@ def test_a_host_that_has_kvm_for_some_guests_and_emulates_others_is_one_host(tmp
     run = run_of(*cells, lanes=lanes, finished=datetime(2026, 11, 24, 16, 10, tzinfo=UTC))
     assert run_notes.describe_hosts(run) == []
     assert run_notes.describe_time(run).endswith(" of 2 x 0:10:00")
-    text = markdown.render(run)
+    text = markdown.render_run(run)
     assert text.count("\n- host: Debian, kernel 6.12, 2 CPUs") == text.count("\n- libvirt 11.3.0") == 1
     assert "\n- guests under kvm: it works\n- guests under emulation: this host has no processor for" in text
     assert "; ran on host.example, kvm\n" in text

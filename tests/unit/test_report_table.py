@@ -58,7 +58,7 @@ def test_builds_stand_side_by_side_and_a_single_one_is_not_told() -> None:
     row = "debian-13 | - | fail unknown | pass | pass"
     lines = [re.sub(r"  +", " | ", line.strip()) for line in printed(run).splitlines()]
     assert {heading, row} < set(lines)
-    assert {f"| {heading} |", f"| {row} |"} < set(markdown.render(run).splitlines())
+    assert {f"| {heading} |", f"| {row} |"} < set(markdown.render_run(run).splitlines())
     assert list(table.label_columns_of(run_of(cell(), cell(variant="podman"))).values()) == ["stock", "podman"]
 
 
@@ -76,7 +76,7 @@ def test_why_cells_were_left_out_is_said_once_for_each_reason() -> None:
         "not-run: fedora-44",
     ]
     assert "lab 1" not in printed(run)
-    assert "## " not in markdown.render(run).split("## Environment")[0]
+    assert "## " not in markdown.render_run(run).split("## Environment")[0]
 
 
 # A guest's name takes 19 columns, a square 22, with two spaces between them.
@@ -131,7 +131,7 @@ def test_a_run_says_where_it_is_and_how_to_go_on_with_it(tmp_path: Path, run: Ru
     line = run_notes.describe_next_step(run, tmp_path)
     assert bool(line) is (run is not RUNS["whole"])
     assert printed(run, tmp_path).rstrip().endswith(f"run: {tmp_path} (matrix.md, run.log)\n{line}".rstrip())
-    assert line in markdown.render(run, tmp_path).split("| guest")[0].replace("\\", "")
+    assert line in markdown.render_run(run, tmp_path).split("| guest")[0].replace("\\", "")
 
 
 # -- what fails in the same way is told once
@@ -184,7 +184,7 @@ def test_cells_are_sections_of_their_own_if_boxlite_says_something_else_about_th
 def test_the_same_failure_in_other_words_of_another_build_is_one_section_with_both_messages() -> None:
     other = BLOCKED.model_copy(update={"message": "RuntimeError: no sandbox"})
     run = run_of(blocked("debian-12", build="0.10.0", tests=[other]), blocked("debian-12"))
-    page = markdown.render(run)
+    page = markdown.render_run(run)
     assert "## xfail userns-limit: 2 cells on 1 guest\n" in page
     assert "max-userns-zero 0.10.0" in page
     assert "- `jail_starts`: fail: RuntimeError: no sandbox (in 1 of 2 cells)\n" in page
@@ -197,7 +197,7 @@ def test_a_run_names_the_architectures_of_its_guests() -> None:
     assert table.describe_run(run) == "boxlite 0.10.8: the jailer on 2 guests of aarch64 and x86_64"
     # Also of a guest that never came up.
     assert table.describe_run(run_of(cell("debian-13-arm64"))).endswith("the jailer on 1 guest of aarch64")
-    page = markdown.render(run)
+    page = markdown.render_run(run)
     assert "| debian-13 | 6.12.9-amd64 x86_64 | pass |" in page
     assert "| debian-13-arm64 | 6.12.9-arm64 aarch64 | pass |" in page
     lines = printed(run).splitlines()
@@ -226,18 +226,18 @@ def test_each_reason_why_a_remedy_does_not_cure_a_section_is_said() -> None:
         for guest in ("debian-12", "debian-13")
     ]
     reasons = "cannot be tried here: debian-12 has no podman / debian-13 has no podman\n"
-    assert f"- remedy `limit-raise`: {reasons}" in markdown.render(run_of(*failed))
+    assert f"- remedy `limit-raise`: {reasons}" in markdown.render_run(run_of(*failed))
 
 
 def test_a_run_without_cells_says_so() -> None:
-    page = markdown.render(run_of())
+    page = markdown.render_run(run_of())
     assert page.startswith("# boxlite: the jailer on 0 guests\n\nThis run has no cells.\n\n## Environment\n")
 
 
 def test_a_section_lists_so_many_tests_and_messages_and_says_that_there_are_more() -> None:
     tests = [TestResult(name=f"t{number}", outcome=Outcome.FAIL, message="same") for number in range(25)]
     tests += [TestResult(name="u", outcome=Outcome.FAIL, message=f"other {number}") for number in range(25)]
-    page = markdown.render(run_of(blocked("debian-13", tests=tests)))
+    page = markdown.render_run(run_of(blocked("debian-13", tests=tests)))
     assert "`t19` and more: fail: same\n" in page
     assert "`t20`" not in page
     assert "- and 6 more messages\n" in page

@@ -161,10 +161,10 @@ def test_the_table_s_page_marks_what_boxlite_got_wrong_and_nothing_else(tmp_path
     recorded(tmp_path, wrong)
     recorded(tmp_path, right, log=messages.USERNS_SYSCTL)
     mark = "- boxlite's own diagnosis: unknown (`lab report RUN --upstream`)\n"
-    page = markdown.render(run_of(wrong, right), tmp_path)
+    page = markdown.render_run(run_of(wrong, right), tmp_path)
     assert page.count("boxlite's own diagnosis") == page.count(mark) == 1
     assert (
         mark
         in page.split("## xfail apparmor-userns-deny: debian-13 apparmor-userns-deny\n")[1].split("\n## ")[0]
     )
-    assert "own diagnosis" not in markdown.render(run_of(wrong))
+    assert "own diagnosis" not in markdown.render_run(run_of(wrong))

@@ -28,7 +28,7 @@ def render(run: RunResult, folder: Path) -> str:
     return page.render(
         title=table.describe_run(run),
         # Markdown from the lab's own templates, which escape all text of guests.
-        content=Markup(_html(markdown.render(run, folder, linked=False))),  # noqa: S704
+        content=Markup(_html(markdown.render_run(run, folder, linked=False))),  # noqa: S704
         # The page may show this style sheet and do nothing else.
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         style=Markup(style),  # noqa: S704 - a file of the lab's own
