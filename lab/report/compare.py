@@ -53,7 +53,7 @@ def show_comparison(console: Console, comparison: Comparison, decision: Decision
 
 def render_comparison(comparison: Comparison, decision: Decision | None = None) -> str:
     values = {"details": details, "transition": transition, **_values(comparison, decision)}
-    return markdown.page("compare.md", comparison=comparison, **values)
+    return markdown.render_template("compare.md", comparison=comparison, **values)
 
 
 def _values(comparison: Comparison, decision: Decision | None) -> dict[str, Any]:

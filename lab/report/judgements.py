@@ -90,7 +90,7 @@ def review_words(run: RunResult, folder: Path) -> Review:
 
 
 def render_misdiagnoses(run: RunResult, folder: Path) -> str:
-    return markdown.page(
+    return markdown.render_template(
         "upstream.md",
         run=run,
         review=review_words(run, folder),

@@ -45,7 +45,7 @@ def render_run(run: RunResult, folder: Path | None = None, *, linked: bool = Tru
             lambda: make(section), lambda reason: f"## {_escape(section.where)}: {_escape(reason)}\n\n"
         )
 
-    return page(
+    return render_template(
         "matrix.md",
         run=run,
         title=table.describe_run(run),
@@ -75,7 +75,7 @@ def render_run(run: RunResult, folder: Path | None = None, *, linked: bool = Tru
     )
 
 
-def page(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
+def render_template(template: str, templates: Path = TEMPLATES, **values: Any) -> str:
     """Render one of the templates in a folder. Its filters escape text from guests.
 
     Whatever a template leaves unescaped, the page holds no control characters and no command to a CI job.

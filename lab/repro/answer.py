@@ -82,7 +82,7 @@ def render(subject: Subject) -> str:
         again += [f"lab matrix -g {plan.guest.name} -v {name}{option}" for name in alone]
     missing = plan.report.missing
     is_enough = not missing or (verdict.result is not Reproduction.NOT_RUN and plan.is_host)
-    page = markdown.page(
+    page = markdown.render_template(
         TEMPLATE,
         TEMPLATES,
         it=subject,

@@ -277,7 +277,7 @@ def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_answer_has_every_step() -> None:
     bisected, _ = run("ggsgbbb")
-    text = markdown.page("bisection.md", answer.TEMPLATES, it=bisected)
+    text = markdown.render_template("bisection.md", answer.TEMPLATES, it=bisected)
     assert f"Compared are the tests that fail with 0.10.4: {JAILED}, {ISOLATED}.\n" in text
     assert "\nboxlite 0.10.2 is the first release that fails: " in text
     assert "| 1 | 0.10.4 (reported) | bad | fail | userns-sysctl | 0 | it is 0 |" in text

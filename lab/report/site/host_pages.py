@@ -157,7 +157,7 @@ def verified_with(answer: CellAnswer, cure: CellTrial) -> str:
 
 def support_files(site: Site) -> Iterator[TextFile]:
     """Yield the Markdown table, escaped as all Markdown of the lab, and the badges."""
-    yield TextFile("support.md", markdown.page("support.md", distributions=site.distributions))
+    yield TextFile("support.md", markdown.render_template("support.md", distributions=site.distributions))
     for distribution in site.distributions:
         answer = distribution.answer
         version = "" if answer.kind is AnswerKind.UNTESTED else f"{answer.build}: "
