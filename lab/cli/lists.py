@@ -15,7 +15,7 @@ from lab.base.errors import UsageError
 from lab.catalog import Catalog, remedies
 from lab.cli import COMPLETE, options, output
 from lab.record import ExperimentPolicy, RunOptions
-from lab.report.site.charts import duration
+from lab.report.site.charts import format_duration
 
 LISTS = ("guests", "variants", "causes", "sets", "suites")
 
@@ -109,14 +109,16 @@ def _time(cells: Sequence[plan.Cell], options: RunOptions) -> str:
     seconds = sum(cell.typical_seconds() for cell in cells)
     seconds += plan.BRING_UP_SECONDS * len({cell.machine.name for cell in cells})
     trials = sum(cell.trials for cell in cells)
-    parts = [f"about {duration(seconds)} under emulation, one cell after another"]
+    parts = [f"about {format_duration(seconds)} under emulation, one cell after another"]
     if options.experiments is not ExperimentPolicy.NEVER:
         always = options.experiments is ExperimentPolicy.ALWAYS
         cells_in_words = "each cell" if always else "each cell that fails unexpectedly"
-        total, each = map(duration, (plan.MOST_EXPERIMENT_SECONDS * trials, plan.MOST_EXPERIMENT_SECONDS))
+        total, each = map(
+            format_duration, (plan.MOST_EXPERIMENT_SECONDS * trials, plan.MOST_EXPERIMENT_SECONDS)
+        )
         parts.append(f"experiments may add {total} ({each} for {cells_in_words})")
     if options.remedies:
-        total, each = map(duration, (plan.REMEDIES_SECONDS * trials, plan.REMEDIES_SECONDS))
+        total, each = map(format_duration, (plan.REMEDIES_SECONDS * trials, plan.REMEDIES_SECONDS))
         parts.append(f"remedies may add about {total} ({each} for each cell that fails)")
     return "; ".join(parts)
 

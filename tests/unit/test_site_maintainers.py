@@ -26,7 +26,7 @@ from lab.record import (
     TestResult,
 )
 from lab.report import table
-from lab.report.site.charts import MOST_TICKS, duration, ticks, timelines
+from lab.report.site.charts import MOST_TICKS, format_duration, ticks, timelines
 from lab.report.site.maintainers import LONGEST_LINE, MOST_LINES
 from lab.report.site.publish import publish
 from tests.builders import golden, output
@@ -388,7 +388,7 @@ def test_an_axis_has_few_round_ticks_that_lie_on_it(end: float) -> None:
     times = ticks(end)
     assert 1 <= len(times) <= MOST_TICKS and times[0] == 0
     assert all(0 <= at <= end for at in times)
-    assert len({duration(at) for at in times}) == len(times)
+    assert len({format_duration(at) for at in times}) == len(times)
 
 
 @pytest.mark.parametrize(
@@ -396,4 +396,4 @@ def test_an_axis_has_few_round_ticks_that_lie_on_it(end: float) -> None:
     [(0, "0 s"), (0.44, "0.4 s"), (9.96, "10 s"), (60, "1 min"), (185, "3 min 5 s"), (7800, "2 h 10 min")],
 )
 def test_seconds_are_said_in_the_units_that_people_use(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text

@@ -24,7 +24,7 @@ def ticks(end: float) -> list[float]:
     return [distance * number for number in range(MOST_TICKS) if distance * number <= end]
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return seconds as people say them: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f}".removesuffix(".0") + " s"

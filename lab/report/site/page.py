@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from lab import __version__
 from lab.base.files import clean_text, cut_text
-from lab.report.site.charts import duration
+from lab.report.site.charts import format_duration
 from lab.report.table import format_count
 
 # The pages that each page links to, in this order.
@@ -112,7 +112,7 @@ def environment() -> jinja2.Environment:
     )
     templates.filters["prose"] = prose
     templates.filters["day"] = lambda moment: moment.strftime("%Y-%m-%d")
-    templates.filters["duration"] = duration
+    templates.filters["duration"] = format_duration
     templates.filters["counted"] = format_count
     templates.filters["minute"] = lambda moment: moment.strftime("%Y-%m-%d %H:%M UTC")
     return templates
