@@ -26,7 +26,7 @@ from lab.record import (
     TestResult,
 )
 from lab.report import table
-from lab.report.site.charts import MOST_TICKS, format_duration, ticks, timelines
+from lab.report.site.charts import MOST_TICKS, draw_timelines, format_duration, ticks
 from lab.report.site.maintainers import LONGEST_LINE, MOST_LINES
 from lab.report.site.publish import publish
 from tests.builders import golden, output
@@ -347,7 +347,7 @@ LATER = [step.model_copy(update={"began": step.began + timedelta(hours=2)}) for 
 
 
 def test_a_timeline_has_a_row_for_each_lane_from_the_first_step_on() -> None:
-    [line] = timelines(run_of(steps=STEPS[::-1]).run)
+    [line] = draw_timelines(run_of(steps=STEPS[::-1]).run)
     assert line.began == STARTED + timedelta(seconds=2)
     assert {
         lane: [(step.activity, line.start(step), line.end(step)) for step in steps]
@@ -366,21 +366,23 @@ def test_a_timeline_has_a_row_for_each_lane_from_the_first_step_on() -> None:
     assert line.activities == [Activity.START, Activity.SUITE, Activity.TRIALS]
     # The lanes of a host stand together.
     names = ["one: debian-13", "two: debian-13", "one: debian-13 #2"]
-    [line] = timelines(run_of(steps=[step(name, Activity.SUITE, at, 1) for at, name in enumerate(names)]).run)
+    [line] = draw_timelines(
+        run_of(steps=[step(name, Activity.SUITE, at, 1) for at, name in enumerate(names)]).run
+    )
     assert list(line.lanes) == ["one: debian-13", "one: debian-13 #2", "two: debian-13"]
 
 
 def test_each_session_has_a_timeline_and_so_has_each_shard_of_a_merged_run() -> None:
     resumed = STARTED + timedelta(hours=2)
     run = run_of(steps=[*STEPS, *LATER], resumed=[resumed]).run
-    first, second = timelines(run)
+    first, second = draw_timelines(run)
     assert (first.title, second.title) == (f"Run {run.id}", f"Run {run.id}, resumed")
     assert second.began - first.began == timedelta(hours=2)
     assert [first.sums(lane) for lane in first.lanes] == [second.sums(lane) for lane in second.lanes]
     parts = [run.model_copy(update={"steps": STEPS, "resumed": [], "id": name}) for name in ("one", "two")]
     merged = run.model_copy(update={"steps": LATER, "merged": parts, "id": "both"})
-    assert [line.title for line in timelines(merged)] == ["Run one", "Run two", "Run both, resumed"]
-    assert timelines(run_of(cell()).run) == []
+    assert [line.title for line in draw_timelines(merged)] == ["Run one", "Run two", "Run both, resumed"]
+    assert draw_timelines(run_of(cell()).run) == []
 
 
 @pytest.mark.parametrize("end", [0.0, 0.3, 7.0, 59.0, 61.0, 3599.0, 90000.0, 1e7])

@@ -89,9 +89,9 @@ class Timeline:
         return (start + timedelta(seconds=seconds % 86400)).strftime("%H:%M:%S")
 
 
-def timelines(info: RunInfo) -> list[Timeline]:
+def draw_timelines(info: RunInfo) -> list[Timeline]:
     """Return a timeline for each session of a run, and before them those of the runs it was merged from."""
-    of_parts = [timeline for part in info.merged for timeline in timelines(part)]
+    of_parts = [timeline for part in info.merged for timeline in draw_timelines(part)]
     sessions: list[list[LaneStep]] = [[] for _ in (info.started, *info.resumed)]
     for step in info.steps:
         sessions[sum(step.began >= resumed for resumed in info.resumed)].append(step)

@@ -15,7 +15,7 @@ from lab.check.results import Identity, NewestResult, Source, identify_cell
 from lab.probes import Probe
 from lab.record import Status
 from lab.report import judgements, protection, run_notes, sections, table
-from lab.report.site.charts import timelines
+from lab.report.site.charts import draw_timelines
 from lab.report.site.model import UNKNOWN, CellEvidence, Site, components
 from lab.report.site.page import Copy, Page, not_shown
 from lab.verdict import words
@@ -113,7 +113,7 @@ def run_pages(site: Site) -> Iterator[Page]:
         values = {
             "run": source.run,
             "missing": group_values(((cell.status, cell.reason), cell) for cell in missing),
-            "timelines": timelines,
+            "timelines": draw_timelines,
             "mark": MARKS,
             "count_statuses": table.count_statuses,
             "group_hosts": run_notes.group_hosts,
