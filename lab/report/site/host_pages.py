@@ -65,7 +65,7 @@ def _sort_by_news(changes: Sequence[ChangedCell]) -> list[ChangedCell]:
     return [change for kind in COLOURS for change in by_kind.get(kind, [])]
 
 
-def changes_page(site: Site) -> Iterator[Page]:
+def make_changes_page(site: Site) -> Iterator[Page]:
     groups = find_changes(site.history)
     values = {
         "address": lambda cell: format_cell_page(cell.identity),

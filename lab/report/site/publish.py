@@ -30,7 +30,7 @@ PARTS: list[Callable[[Site], Iterable[Output]]] = [
     static_files,
     host_pages.front_page,
     host_pages.host_pages,
-    host_pages.changes_page,
+    host_pages.make_changes_page,
     host_pages.support_files,
     maintainers.matrix_page,
     maintainers.findings_page,
