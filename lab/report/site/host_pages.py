@@ -83,7 +83,7 @@ def summary_of_changes(groups: Mapping[str, Sequence[ChangedCell]]) -> str:
     return f"Cells since this site was published before: {', '.join(parts)}" if parts else ""
 
 
-def host_pages(site: Site) -> Iterator[Output]:
+def make_host_pages(site: Site) -> Iterator[Output]:
     """Yield a page for each distribution, and the scripts that these pages offer."""
     offered: dict[str, Remedy] = {}
     for distribution in site.distributions:

@@ -29,7 +29,7 @@ def static_files(_site: Site) -> Iterator[TextFile]:
 PARTS: list[Callable[[Site], Iterable[Output]]] = [
     static_files,
     host_pages.front_page,
-    host_pages.host_pages,
+    host_pages.make_host_pages,
     host_pages.make_changes_page,
     host_pages.support_files,
     maintainers.matrix_page,
