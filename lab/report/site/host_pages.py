@@ -155,7 +155,7 @@ def verified_with(answer: CellAnswer, cure: CellTrial) -> str:
     )
 
 
-def support_files(site: Site) -> Iterator[TextFile]:
+def make_support_files(site: Site) -> Iterator[TextFile]:
     """Yield the Markdown table, escaped as all Markdown of the lab, and the badges."""
     yield TextFile("support.md", markdown.render_template("support.md", distributions=site.distributions))
     for distribution in site.distributions:
