@@ -174,7 +174,7 @@ def make_support_files(site: Site) -> Iterator[TextFile]:
 SCRIPT_FILE = "probe.sh"
 
 
-def front_page(site: Site) -> Iterator[Output]:
+def make_front_page(site: Site) -> Iterator[Output]:
     """Yield the front page, what its script compares a host with, and the probe script."""
     data = published.publish_distributions(site.distributions).model_dump_json()
     facts = [result.cell.facts for result in site.cells.values() if result.cell.facts]

@@ -28,7 +28,7 @@ def static_files(_site: Site) -> Iterator[TextFile]:
 # The functions that make the files of a site, those for users first. A new page is added here.
 PARTS: list[Callable[[Site], Iterable[Output]]] = [
     static_files,
-    host_pages.front_page,
+    host_pages.make_front_page,
     host_pages.make_host_pages,
     host_pages.make_changes_page,
     host_pages.make_support_files,
