@@ -46,7 +46,7 @@ def order(site: Site) -> list[Identity]:
     return [place for place in places if place in site.cells]
 
 
-def matrix_page(site: Site) -> Iterable[Page]:
+def make_matrix_page(site: Site) -> Iterable[Page]:
     """Make the page of the matrix: a row per guest; for each variant a column per build."""
     cells = [published.cell for published in site.cells.values()]
     columns = _columns(site)

@@ -32,7 +32,7 @@ PARTS: list[Callable[[Site], Iterable[Output]]] = [
     host_pages.make_host_pages,
     host_pages.make_changes_page,
     host_pages.make_support_files,
-    maintainers.matrix_page,
+    maintainers.make_matrix_page,
     maintainers.findings_page,
     maintainers.run_pages,
     maintainers.cell_pages,
