@@ -83,7 +83,7 @@ def make_matrix_page(site: Site) -> Iterable[Page]:
     yield Page(MATRIX_PAGE, "The whole matrix", "matrix.html", values, ("matrix.js",))
 
 
-def findings_page(site: Site) -> Iterable[Page]:
+def make_findings_page(site: Site) -> Iterable[Page]:
     reviews = {}
     for source in site.sources:
         # An older result of a cell that is shown adds nothing.
