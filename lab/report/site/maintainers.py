@@ -101,7 +101,7 @@ def make_findings_page(site: Site) -> Iterable[Page]:
     yield Page("findings.html", "Findings on boxlite's own diagnosis", "findings.html", values)
 
 
-def run_pages(site: Site) -> Iterator[Page]:
+def make_run_pages(site: Site) -> Iterator[Page]:
     values: dict[str, Any] = {
         "sources": site.sources,
         "count_statuses": table.count_statuses,

@@ -34,7 +34,7 @@ PARTS: list[Callable[[Site], Iterable[Output]]] = [
     host_pages.make_support_files,
     maintainers.make_matrix_page,
     maintainers.make_findings_page,
-    maintainers.run_pages,
+    maintainers.make_run_pages,
     maintainers.cell_pages,
     evidence_files,
 ]
