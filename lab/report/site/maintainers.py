@@ -130,7 +130,7 @@ MOST_LINES = 12
 LONGEST_LINE = 400  # characters
 
 
-def cell_pages(site: Site) -> Iterable[Page]:
+def make_cell_pages(site: Site) -> Iterable[Page]:
     cells = [site.cells[key] for key in order(site)]
     for previous, published, following in zip([None, *cells], cells, [*cells[1:], None], strict=False):
         make = partial(_page, site, published, previous, following)

@@ -35,7 +35,7 @@ PARTS: list[Callable[[Site], Iterable[Output]]] = [
     maintainers.make_matrix_page,
     maintainers.make_findings_page,
     maintainers.make_run_pages,
-    maintainers.cell_pages,
+    maintainers.make_cell_pages,
     evidence_files,
 ]
 
