@@ -15,7 +15,7 @@ from lab.check.results import STOCK, AnswerKind, Results, Source, format_cell_pa
 from lab.probes import script
 from lab.record import CellResult, Status
 from lab.report import markdown, protection
-from lab.report.site.model import NOT_IN_USE, History, HistoryCell, Site, components
+from lab.report.site.model import NOT_IN_USE, History, HistoryCell, Site, list_components
 from lab.report.site.page import Output, Page, TextFile
 
 # The groups of changes, in the order in which the page shows them: the heading, and the words of the summary.
@@ -135,7 +135,7 @@ def versions(source: Source, cell: CellResult, newest: Results) -> dict[str, str
     info = source.run.run
     about = {"boxlite": source.build(cell.build).version}
     if cell.facts:
-        about |= components(cell.facts)
+        about |= list_components(cell.facts)
     if image := next((lane.image for lane in info.lanes_of(cell.guest, cell.history.lane)), ""):
         about["image"] = f"sha256 {image[:16]}"
     if defined := newest.catalog.guests.get(cell.guest):

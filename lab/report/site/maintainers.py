@@ -16,7 +16,7 @@ from lab.probes import Probe
 from lab.record import Status
 from lab.report import judgements, protection, run_notes, sections, table
 from lab.report.site.charts import draw_timelines
-from lab.report.site.model import UNKNOWN, CellEvidence, Site, components
+from lab.report.site.model import UNKNOWN, CellEvidence, Site, list_components
 from lab.report.site.page import Copy, Page, not_shown
 from lab.verdict import words
 from lab.verdict.words import WordsVerdict
@@ -221,7 +221,7 @@ def _probes(published: NewestResult, evidence: CellEvidence) -> dict[str, Probe]
 def _environment(published: NewestResult) -> dict[str, str]:
     """Return what the cell ran on; what the lab did not read is named as such."""
     cell, run = published.cell, published.source.run.run
-    environment = components(cell.facts) if cell.facts else {"guest": UNKNOWN}
+    environment = list_components(cell.facts) if cell.facts else {"guest": UNKNOWN}
     environment["suite confined by"] = UNKNOWN
     if context := cell.suite.context:
         confined = f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}"

@@ -216,7 +216,7 @@ def _target(published: NewestResult, name: str) -> str:
 UNKNOWN, NOT_IN_USE = "not known: the lab did not read it", "not in use"
 
 
-def components(facts: Facts) -> dict[str, str]:
+def list_components(facts: Facts) -> dict[str, str]:
     """Return what a guest was like: the version of each component, or what else tells it from others."""
     bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
     about = {
