@@ -26,7 +26,7 @@ KNOWN = remedies.load_remedies()
 
 
 def loaded(base: Path, *cells: CellResult) -> Site:
-    return model.load([run_folder(base, *cells)], History())
+    return model.load_site([run_folder(base, *cells)], History())
 
 
 def tried(name: str, result: RemedyOutcome = RemedyOutcome.VERIFIED, **more: Any) -> RemedyResult:
@@ -166,7 +166,7 @@ def test_what_was_tried_elsewhere_or_could_not_be_judged_is_named_as_such(tmp_pa
     folder = site_of(tmp_path, *cells)
     _, text = page(folder, "debian-13").split("No cure here (2)", 1)
     assert "userns-clone-on: not judged here: the suite starts in the profile preflight: avoids it" in text
-    site = model.load([tmp_path / "run"], History())
+    site = model.load_site([tmp_path / "run"], History())
     answer = ask(site, "debian-13", "userns-clone-off")
     assert ([trial.name for trial in answer.no_cures], answer.cures) == (["userns-clone-on", "preflight"], [])
     other = ask(site, "debian-12", "userns-clone-off")
@@ -180,7 +180,7 @@ def test_a_remedy_of_an_older_run_counts_if_the_cause_is_the_same(tmp_path: Path
 
     older = run(24, blocked("userns-sysctl", tried("userns-clone-on")))
     for newer, cures in ((run(25, blocked()), ["24"]), (run(26, blocked("userns-limit")), [])):
-        answer = ask(model.load([newer, older], History()), "debian-13", "userns-clone-off")
+        answer = ask(model.load_site([newer, older], History()), "debian-13", "userns-clone-off")
         assert answer.result and answer.result.source.id == newer.name
         assert [cure.source.id for cure in answer.cures] == cures
 

@@ -260,7 +260,7 @@ class Site(Results):
         ]
 
 
-def load(folders: Sequence[Path], history: History, *, host_names: bool = False) -> Site:
+def load_site(folders: Sequence[Path], history: History, *, host_names: bool = False) -> Site:
     """Read the runs to publish; `history` is that of the site that this one replaces.
 
     Hosts have numbers instead of their names, unless `host_names` is set. Raises UsageError for a run that

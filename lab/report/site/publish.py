@@ -52,7 +52,7 @@ def publish(runs: Sequence[Path], folder: Path, *, host_names: bool = False) -> 
     """
     target = folder.resolve()
     history = _known_site(target)
-    site = model.load(runs, history, host_names=host_names)
+    site = model.load_site(runs, history, host_names=host_names)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _folder_beside(target) as new:
