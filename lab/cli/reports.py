@@ -92,7 +92,7 @@ def report_command(lab: options.Lab, run: str, kind: str | None, *, for_upstream
     elif kind == "html":
         from lab.report.site import one_page  # The other formats need nothing of a site.
 
-        click.echo(one_page.render(result, folder), nl=False)
+        click.echo(one_page.render_one_page(result, folder), nl=False)
     elif kind == "junit":
         click.echo(junit.render_junit(result), nl=False)
     elif kind == "github":

@@ -17,7 +17,7 @@ def site(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with nothing but the page of the newer of the example runs."""
     run = site.parent / "20261120-080000"
     folder = tmp_path_factory.mktemp("report")
-    (folder / PAGE).write_text(one_page.render(RunResult.read(run), run))
+    (folder / PAGE).write_text(one_page.render_one_page(RunResult.read(run), run))
     return folder
 
 

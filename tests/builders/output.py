@@ -44,7 +44,7 @@ def printed(run: RunResult, folder: Path = Path("a run"), width: int = 240) -> s
 REPORTS: dict[str, Callable[[RunResult, Path], str]] = {
     "table": printed,
     "Markdown": markdown.render_run,
-    "HTML": one_page.render,
+    "HTML": one_page.render_one_page,
     "JUnit": lambda run, _: junit.render_junit(run),
     "summary": github.render_summary,
     "annotations": lambda run, _: "\n".join(github.list_annotations(run)),

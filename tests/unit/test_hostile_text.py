@@ -126,7 +126,7 @@ def test_hostile_text_changes_nothing_in_the_structure_of_a_page(text: str, tmp_
         assert [kind for kind, _, _ in hostile] == [kind for kind, _, _ in tame]
     markup = []
     for words in (text, "words"):
-        (tmp_path / "page.html").write_text(one_page.render(run_with(words), tmp_path))
+        (tmp_path / "page.html").write_text(one_page.render_one_page(run_with(words), tmp_path))
         elements = Parsed(tmp_path / "page.html").elements
         markup.append([(tag, list(attributes)) for tag, attributes in elements])
     assert markup[0] == markup[1]

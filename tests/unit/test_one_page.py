@@ -13,7 +13,7 @@ from tests.builders.runs import run_of
 
 
 def page_of(run: RunResult, folder: Path) -> Parsed:
-    (folder / "page.html").write_text(one_page.render(run, folder))
+    (folder / "page.html").write_text(one_page.render_one_page(run, folder))
     return Parsed(folder / "page.html")
 
 

@@ -193,7 +193,7 @@ def everything() -> RunResult:
 
 def html_of(run: RunResult) -> str:
     """The page without its style sheet, its digest and the version of the lab."""
-    page = re.sub(r"<style>.*?</style>", "", one_page.render(run, NOWHERE), flags=re.DOTALL)
+    page = re.sub(r"<style>.*?</style>", "", one_page.render_one_page(run, NOWHERE), flags=re.DOTALL)
     return re.sub(r"sha256-[\w+/=]+|boxlite-lab \S+", "", re.sub(r"\n+", "\n", page))
 
 
@@ -252,7 +252,7 @@ def test_what_to_mind_about_rates_is_told(options: RunOptions, expected: list[st
 
 def test_a_run_without_repeats_and_trials_says_nothing_of_them(tmp_path: Path) -> None:
     run = run_of(blocked("debian-13", "stock", remedies=[], evidence=[]))
-    for text in (printed(run), markdown.render_run(run), one_page.render(run, tmp_path)):
+    for text in (printed(run), markdown.render_run(run), one_page.render_one_page(run, tmp_path)):
         assert not [words for words in ("How often", "remed", "by experiment") if words in text]
 
 

@@ -86,7 +86,7 @@ def test_a_site_numbers_hosts_and_does_not_name_them(folder: Path, tmp_path: Pat
         text = (tmp_path / "site" / "runs" / f"{run}.html").read_text()
         assert "host 1: Debian, kernel 6.12" in text
         assert "host 2: Debian, kernel 6.18" in text
-    page = one_page.render(RunResult.read(folder), folder)
+    page = one_page.render_one_page(RunResult.read(folder), folder)
     assert "alpha" not in page
     assert "host 2: Debian, kernel 6.18" in page
 

@@ -20,7 +20,7 @@ from lab.report.site.page import STATIC, environment
 HEADINGS = 2
 
 
-def render(run: RunResult, folder: Path) -> str:
+def render_one_page(run: RunResult, folder: Path) -> str:
     run = HostNumbers().run(run)
     style = (STATIC / "style.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
