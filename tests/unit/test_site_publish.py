@@ -17,7 +17,7 @@ from lab.record import Status
 from lab.report.site import model
 from lab.report.site import publish as publishing
 from lab.report.site.model import HISTORY_FILE, History, Site
-from lab.report.site.page import Page, not_shown
+from lab.report.site.page import Page, make_stand_in
 from lab.report.site.publish import publish
 from tests.browser import records
 from tests.builders.cells import cell as a_cell
@@ -99,7 +99,7 @@ def small_site(base: Path) -> Path:
 
 def test_a_site_is_left_if_making_fails(tmp_path: Path, old_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_site: Site) -> Iterator[Page]:
-        yield not_shown("half.html", "Half", "x")
+        yield make_stand_in("half.html", "Half", "x")
         raise RuntimeError("no such template")
 
     site = small_site(tmp_path)

@@ -17,7 +17,7 @@ from lab.record import Status
 from lab.report import judgements, protection, run_notes, sections, table
 from lab.report.site.charts import draw_timelines
 from lab.report.site.model import UNKNOWN, CellEvidence, Site, list_components
-from lab.report.site.page import Copy, Page, not_shown
+from lab.report.site.page import Copy, Page, make_stand_in
 from lab.verdict import words
 from lab.verdict.words import WordsVerdict
 
@@ -135,7 +135,7 @@ def make_cell_pages(site: Site) -> Iterable[Page]:
     for previous, published, following in zip([None, *cells], cells, [*cells[1:], None], strict=False):
         make = partial(_page, site, published, previous, following)
         title = " ".join(published.identity)
-        yield notices.show_or_explain(make, partial(not_shown, published.page, title))
+        yield notices.show_or_explain(make, partial(make_stand_in, published.page, title))
 
 
 def _page(

@@ -64,7 +64,7 @@ class Copy:
 Output = Page | TextFile | Copy
 
 
-def not_shown(path: str, title: str, reason: str) -> Page:
+def make_stand_in(path: str, title: str, reason: str) -> Page:
     """Make the page that stands in place of one that could not be made."""
     return Page(path, title, "not_shown.html", {"reason": reason})
 

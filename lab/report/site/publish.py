@@ -12,7 +12,7 @@ from lab.base.errors import LabError, UsageError, format_error
 from lab.base.files import format_free_space, is_full, open_regular, sync_tree
 from lab.report.site import host_pages, maintainers, model
 from lab.report.site.model import HISTORY_FILE, History, Site
-from lab.report.site.page import STATIC, Copy, Output, Page, TextFile, not_shown, renderer
+from lab.report.site.page import STATIC, Copy, Output, Page, TextFile, make_stand_in, renderer
 
 
 def evidence_files(site: Site) -> Iterator[Copy]:
@@ -109,7 +109,7 @@ def render_output(render: Callable[[Page], str], output: Output) -> bytes:
     match output:
         case Page():
             text = notices.show_or_explain(
-                lambda: render(output), lambda reason: render(not_shown(output.path, output.title, reason))
+                lambda: render(output), lambda reason: render(make_stand_in(output.path, output.title, reason))
             )
         case TextFile():
             text = output.text
