@@ -84,7 +84,7 @@ POLICY = "; ".join(
 LONGEST_TEXT = 16_000  # characters of one text from a record; the whole text is in the evidence
 
 
-def renderer(runs: Sequence[str]) -> Callable[[Page], str]:
+def make_renderer(runs: Sequence[str]) -> Callable[[Page], str]:
     """Return what renders a page. `runs` are the names of the runs that the site shows.
 
     Templates have `link(path)`: the address of another file of the site.

@@ -12,7 +12,7 @@ from lab.base.errors import LabError, UsageError, format_error
 from lab.base.files import format_free_space, is_full, open_regular, sync_tree
 from lab.report.site import host_pages, maintainers, model
 from lab.report.site.model import HISTORY_FILE, History, Site
-from lab.report.site.page import STATIC, Copy, Output, Page, TextFile, make_stand_in, renderer
+from lab.report.site.page import STATIC, Copy, Output, Page, TextFile, make_renderer, make_stand_in
 
 
 def evidence_files(site: Site) -> Iterator[Copy]:
@@ -88,7 +88,7 @@ def _known_site(folder: Path) -> History:
 
 
 def _write(site: Site, folder: Path) -> None:
-    render = renderer([source.id for source in site.sources])
+    render = make_renderer([source.id for source in site.sources])
     for output in (output for part in PARTS for output in part(site)):
         path = folder / output.path
         path.parent.mkdir(parents=True, exist_ok=True)
