@@ -14,7 +14,7 @@ from lab.record import RunResult, Status
 from lab.report import markdown, table
 from lab.report.site.maintainers import MARKS
 from lab.report.site.model import HostNumbers
-from lab.report.site.page import STATIC, environment
+from lab.report.site.page import STATIC, make_environment
 
 # The columns of the table of squares that are no squares: the guest and its kernel.
 HEADINGS = 2
@@ -24,7 +24,7 @@ def render_one_page(run: RunResult, folder: Path) -> str:
     run = HostNumbers().run(run)
     style = (STATIC / "style.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = environment().get_template("one_page.html")
+    page = make_environment().get_template("one_page.html")
     return page.render(
         title=table.describe_run(run),
         # Markdown from the lab's own templates, which escape all text of guests.
@@ -40,7 +40,7 @@ def render_one_page(run: RunResult, folder: Path) -> str:
 def _html(text: str) -> str:
     """Render the Markdown page of a run. Squares have marks; keys reach tables and code, to scroll them."""
     reader = MarkdownIt("commonmark", {"html": True}).enable("table")
-    mark = environment().from_string('{% import "parts.html" as parts %}{{ parts.mark(kind, status) }}')
+    mark = make_environment().from_string('{% import "parts.html" as parts %}{{ parts.mark(kind, status) }}')
     tokens: list[Token] = []
     tables = column = 0
     for token in reader.parse(text):

@@ -89,7 +89,7 @@ def make_renderer(runs: Sequence[str]) -> Callable[[Page], str]:
 
     Templates have `link(path)`: the address of another file of the site.
     """
-    templates = environment()
+    templates = make_environment()
     templates.globals |= {"nav": NAVIGATION, "runs": runs, "policy": POLICY, "lab_version": __version__}
 
     def render(page: Page) -> str:
@@ -99,7 +99,7 @@ def make_renderer(runs: Sequence[str]) -> Callable[[Page], str]:
     return render
 
 
-def environment() -> jinja2.Environment:
+def make_environment() -> jinja2.Environment:
     """Return the environment of all HTML templates: it escapes every value and rejects unknown names."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
