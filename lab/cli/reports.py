@@ -143,9 +143,9 @@ def publish_command(lab: options.Lab, runs: tuple[str, ...], folder: Path, *, ho
     RUN is the name or the folder of a run. The site shows the newest result of each cell over all runs. It is
     files only: it needs no server and no network, and opens from the folder as well.
     """
-    from lab.report.site.publish import publish  # No other command needs it.
+    from lab.report.site.publish import publish_site  # No other command needs it.
 
-    index = publish([find_folder(lab.paths.runs, run) for run in runs], folder, host_names=host_names)
+    index = publish_site([find_folder(lab.paths.runs, run) for run in runs], folder, host_names=host_names)
     output.print_line(f"site: {index}")
 
 

@@ -27,7 +27,7 @@ from lab.plan import Cell
 from lab.record import RemedyOutcome, RunResult
 from lab.record.folders import RUN_LOG
 from lab.report import terminal
-from lab.report.site.publish import publish
+from lab.report.site.publish import publish_site
 from lab.run.live import LiveTable
 from tests.browser.chromium import Visit, running
 
@@ -111,7 +111,7 @@ def pictures(runs: tuple[Path, ...]) -> None:
     ]
     telling = next(iter(cured or [cell for cell in run.cells if cell.cause] or run.cells))
     with tempfile.TemporaryDirectory() as folder, running() as browser:
-        site = publish(runs, Path(folder) / "site").parent
+        site = publish_site(runs, Path(folder) / "site").parent
         visit = Visit(browser, site, {"size": (WIDTH, LONGEST)})
         photograph(visit.open("index.html"), PICTURES / "site.webp")
         photograph(visit.open(f"{telling.folder}.html"), PICTURES / "cell.webp")

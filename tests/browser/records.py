@@ -26,7 +26,7 @@ from lab.record import (
     TestRate,
     TestResult,
 )
-from lab.report.site.publish import publish as publish_runs
+from lab.report.site.publish import publish_site
 from tests.builders.cells import cell
 from tests.builders.facts import facts as a_facts
 from tests.builders.output import run_folder
@@ -187,5 +187,5 @@ def publish(base: Path) -> Path:
         steps=steps,
         host=host,
     )
-    publish_runs([older, newer], base / "site")
+    publish_site([older, newer], base / "site")
     return base / "site"

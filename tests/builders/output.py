@@ -13,7 +13,7 @@ from rich.console import Console
 from lab.record import CellResult, Outcome, RepeatResult, RunResult, Status, TestResult
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.report.site import one_page
-from lab.report.site.publish import publish
+from lab.report.site.publish import publish_site
 from tests.builders.cells import cell
 from tests.builders.facts import facts
 from tests.builders.runs import run_of
@@ -93,7 +93,7 @@ def run_folder(base: Path, *cells: CellResult, name: str = "run", **more: object
 
 def site_of(base: Path, *cells: CellResult) -> Path:
     """Publish a run of these cells. Returns the site's folder."""
-    publish([run_folder(base, *cells)], base / "site")
+    publish_site([run_folder(base, *cells)], base / "site")
     return base / "site"
 
 

@@ -51,7 +51,7 @@ from lab.record import DECIDED_FILE, Protection, RunResult, ShardRecord, Status,
 from lab.report import compare as compare_report
 from lab.report import github, judgements, junit, markdown, terminal
 from lab.report.site.model import read_history
-from lab.report.site.publish import publish
+from lab.report.site.publish import publish_site
 from lab.repro import judging, reading
 from lab.verdict import protection, words
 from lab.verdict import protection as verdict
@@ -310,7 +310,7 @@ def _report_all(run: RunResult, folder: Path) -> None:
     judgements.render_misdiagnoses(run, folder)
     results = reduce_run(run, folder, run.run.builds[0].name)
     compare_report.render_comparison(compare_builds(results, results))
-    publish([folder], folder / "site")
+    publish_site([folder], folder / "site")
 
 
 def _reports(content: bytes, folder: Path) -> None:

@@ -9,7 +9,7 @@ from lab.base import notices
 from lab.base.errors import LabError
 from lab.record import CellResult, RunResult
 from lab.report import table
-from lab.report.site.publish import publish
+from lab.report.site.publish import publish_site
 from lab.verdict import words
 from lab.verdict.words import FinishedCell
 from tests.builders.cells import changed
@@ -97,7 +97,7 @@ def test_a_folder_in_place_of_a_log_ends_no_site(run: RunResult, tmp_path: Path,
     log = tmp_path / evidence[0]
     log.unlink(missing_ok=True)
     log.mkdir()
-    publish([tmp_path], tmp_path / "site")
+    publish_site([tmp_path], tmp_path / "site")
     assert "kernel.log: it is not a regular file" in " ".join(
         page.read_text() for page in pages(tmp_path / "site")
     )
@@ -108,7 +108,7 @@ def test_a_bug_in_the_page_of_one_cell_is_said_there(
     run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bugs: dict[str, None]
 ) -> None:
     monkeypatch.setattr(words, "judge", of_the_first(words.judge))
-    publish([tmp_path], tmp_path / "site")
+    publish_site([tmp_path], tmp_path / "site")
     told = {
         page.parent.name: "could not be shown" in page.read_text()
         for page in (tmp_path / "site").rglob("0.10.8.html")

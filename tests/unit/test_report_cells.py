@@ -32,7 +32,7 @@ from lab.record import (
 )
 from lab.report import github, junit, markdown, run_notes, sections
 from lab.report.site import one_page
-from lab.report.site.publish import publish
+from lab.report.site.publish import publish_site
 from lab.verdict.status import combine
 from tests.builders import golden
 from tests.builders.cells import blocked as a_blocked_cell
@@ -228,7 +228,7 @@ def test_a_template_gets_values_and_functions_and_no_module(
     for report in REPORTS.values():
         report(run, NOWHERE)
     run.write(tmp_path)
-    publish([tmp_path], tmp_path / "site")
+    publish_site([tmp_path], tmp_path / "site")
     assert modules == set()
     assert templates > {"matrix.md", "upstream.md", "one_page.html", "host.html", "cell.html", "matrix.html"}
 

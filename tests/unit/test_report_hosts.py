@@ -13,7 +13,7 @@ from lab.record import CellResult, Host, LaneRecord, LaneStep, RunResult, Status
 from lab.report import markdown, run_notes
 from lab.report.site import one_page
 from lab.report.site.model import HostNumbers
-from lab.report.site.publish import publish
+from lab.report.site.publish import publish_site
 from tests.builders.cells import cell, done, run_with
 from tests.builders.processes import run_main
 from tests.builders.runs import host, run_of
@@ -77,7 +77,7 @@ def test_a_site_numbers_hosts_and_does_not_name_them(folder: Path, tmp_path: Pat
     other.run.lanes.reverse()
     (tmp_path / "other").mkdir()
     other.write(tmp_path / "other")
-    publish([folder, tmp_path / "other"], tmp_path / "site")
+    publish_site([folder, tmp_path / "other"], tmp_path / "site")
     text = texts(tmp_path / "site")
     assert not re.search(r"(alpha|beta)\.example", text)
     assert "host 1 ran 2 cells: debian-12, debian-13 (stock)" in text
@@ -139,7 +139,7 @@ def test_what_a_run_over_several_hosts_tells_of_them_is_published_without_their_
     folder = tmp_path / "run"
     folder.mkdir()
     run.write(folder)
-    publish([folder], tmp_path / "site")
+    publish_site([folder], tmp_path / "site")
     pages = {file.name: file.read_text() for file in (tmp_path / "site").rglob("*.html")}
     assert "host 1: debian-13" in pages["20261124-160000.html"]
     assert "host 4: debian-13" in pages["20261124-160000.html"]
@@ -200,7 +200,7 @@ def test_a_host_that_has_kvm_for_some_guests_and_emulates_others_is_one_host(tmp
     folder = tmp_path / "run"
     folder.mkdir()
     run.write(folder)
-    publish([folder], tmp_path / "site")
+    publish_site([folder], tmp_path / "site")
     page = (tmp_path / "site" / "runs" / "20261124-160000.html").read_text()
     assert page.count("<dt>host</dt>") == 1
     assert "<dd>kvm: it works</dd>" in page

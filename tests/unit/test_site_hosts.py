@@ -15,7 +15,7 @@ from lab.check.results import AnswerKind
 from lab.record import CellResult, RemedyOutcome, RemedyResult, Status
 from lab.report.site import model
 from lab.report.site.model import History, Site
-from lab.report.site.publish import publish
+from lab.report.site.publish import publish_site
 from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.cells import cell as a_cell
 from tests.builders.cells import changed
@@ -82,7 +82,7 @@ def test_each_architecture_of_a_release_is_a_distribution_of_its_own(tmp_path: P
     assert [one.answer.kind for one in (amd64, arm64)] == [AnswerKind.WORKS, AnswerKind.BLOCKED]
     assert list(arm64.guests) == ["debian-13-arm64"] and "debian-13-arm64" not in amd64.guests
     assert amd64.trouble("stock") == []
-    folder = publish([tmp_path / "run"], tmp_path / "site").parent
+    folder = publish_site([tmp_path / "run"], tmp_path / "site").parent
     text = (folder / "support.md").read_text()
     assert "| Debian 13 (trixie) on x86_64 | works as installed | 0.10.8 |" in text
     assert "| Debian 13 (trixie) on aarch64 | blocked; no cure is verified | 0.10.8 |" in text
@@ -282,7 +282,7 @@ def test_the_next_publication_shows_what_changed(tmp_path: Path) -> None:
     worse = run_folder(
         tmp_path, blocked(variant="stock", facts=None), name="worse", started=datetime(2026, 11, 25, tzinfo=UTC)
     )
-    publish([worse], site)
+    publish_site([worse], site)
     rows = [row["data-kind"] for row in Parsed(site / "changes.html").of("tr") if "data-kind" in row]
     assert rows == ["blocked", "untested"]
     text = Parsed(site / "changes.html").words
@@ -291,7 +291,7 @@ def test_the_next_publication_shows_what_changed(tmp_path: Path) -> None:
     summary = "published before: 1 with another result, 1 no longer published."
     assert summary in Parsed(site / "index.html").text
     # Publishing the same again forgets nothing.
-    publish([worse], site)
+    publish_site([worse], site)
     assert summary in Parsed(site / "index.html").text
     history = json.loads((site / "history.json").read_text())
     assert {cell["run"] for cell in history["shown"]} == {"worse"}

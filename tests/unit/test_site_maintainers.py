@@ -28,7 +28,7 @@ from lab.record import (
 from lab.report import table
 from lab.report.site.charts import MOST_TICKS, draw_timelines, format_duration, ticks
 from lab.report.site.maintainers import LONGEST_LINE, MOST_LINES
-from lab.report.site.publish import publish
+from lab.report.site.publish import publish_site
 from tests.builders import golden, output
 from tests.builders.cells import blocked, box, cell, changed
 from tests.builders.evidence import DENIED_CREATE
@@ -72,7 +72,7 @@ def whole_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site that was published twice, of a run with everything that its pages tell apart."""
     base = tmp_path_factory.mktemp("whole")
     older = output.run_folder(base, cell(), cell("debian-12"), name="older")
-    publish([older], base / "site")
+    publish_site([older], base / "site")
     boxes = [
         cell(
             guest,
@@ -109,7 +109,7 @@ def whole_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (newer / "cells/debian-13/stock/0.10.8/gone.log").unlink()
     for variant in ("a", "b"):
         (newer / misjudged(variant).evidence[0]).write_text(LOG)
-    publish([newer], base / "site")
+    publish_site([newer], base / "site")
     return base / "site"
 
 
@@ -142,7 +142,7 @@ def test_the_kernels_refusals_and_the_probes_are_shown_and_shortened(tmp_path: P
     (run / result.folder / "kernel.log").write_text(f"{line}\n" * (MOST_LINES + 5))
     refused = probed({"unshare_user": probe(1, "no permission <script>", ["unshare", "-U"])})
     (run / result.folder / "probes.json").write_text(refused.model_dump_json())
-    publish([run], tmp_path / "site")
+    publish_site([run], tmp_path / "site")
     html = (tmp_path / "site" / CELL).read_text()
     assert html.count('apparmor="DENIED"') + html.count("apparmor=&#34;DENIED&#34;") == MOST_LINES
     assert "5 more lines there" in html and "x" * LONGEST_LINE not in html
@@ -160,7 +160,7 @@ def test_files_are_linked_and_what_could_not_be_read_is_said(tmp_path: Path) -> 
     run = output.run_folder(tmp_path, *cells)
     (run / cells[0].folder / "suite.log").write_text("a line of the suite\n" * 1000)
     (run / cells[0].folder / "gone.log").unlink()
-    publish([run], tmp_path / "site")
+    publish_site([run], tmp_path / "site")
     parsed = output.Parsed(tmp_path / "site" / CELL)
     assert "a line of the suite" not in parsed.text and "gone.log: there is no such file" in parsed.text
     [link] = [address for address in parsed.attributes("href") if "suite.log" in address]
@@ -177,7 +177,7 @@ def test_a_page_leads_to_its_neighbours_to_other_builds_and_names_other_runs(tmp
     old = output.run_folder(tmp_path, failed(), name="a-run")
     cells = cell(), cell(build="0.10.0"), cell(variant="z")
     new = output.run_folder(tmp_path, *cells, name="b-run", started=datetime(2026, 11, 25, tzinfo=UTC))
-    publish([old, new], tmp_path / "site")
+    publish_site([old, new], tmp_path / "site")
     first = output.Parsed(tmp_path / "site" / CELL)
     relations = {str(link["rel"]): str(link["href"]) for link in first.of("a") if "rel" in link}
     assert relations == {"next": "0.10.0.html"}
@@ -236,7 +236,7 @@ def test_a_wrong_diagnosis_is_shown_with_its_cells_the_cause_and_the_cure(tmp_pa
     run = output.run_folder(tmp_path, *cells)
     for file in (file for result in cells for file in result.evidence):
         (run / file).write_text(LOG)
-    publish([run], tmp_path / "site")
+    publish_site([run], tmp_path / "site")
     parsed = output.Parsed(tmp_path / "site" / "findings.html")
     assert len([section for section in parsed.of("section") if section.get("class") == "finding"]) == 1
     links = [address for address in parsed.attributes("href") if address.startswith("cells/")]
@@ -247,7 +247,7 @@ def test_a_wrong_diagnosis_is_shown_with_its_cells_the_cause_and_the_cure(tmp_pa
 def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:
     passed = output.run_folder(tmp_path, cell(), name="passed")
     without_log = changed(misjudged("a"), evidence=[])
-    publish([passed, output.run_folder(tmp_path, without_log, name="failed")], tmp_path / "site")
+    publish_site([passed, output.run_folder(tmp_path, without_log, name="failed")], tmp_path / "site")
     text = output.Parsed(tmp_path / "site" / "findings.html").text
     assert "there is no diagnosis to judge" in text
     assert "not judged" in text and "No finding." in text

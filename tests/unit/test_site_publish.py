@@ -18,7 +18,7 @@ from lab.report.site import model
 from lab.report.site import publish as publishing
 from lab.report.site.model import HISTORY_FILE, History, Site
 from lab.report.site.page import Page, make_stand_in
-from lab.report.site.publish import publish
+from lab.report.site.publish import publish_site
 from tests.browser import records
 from tests.builders.cells import cell as a_cell
 from tests.builders.facts import facts as a_facts
@@ -83,7 +83,7 @@ def test_a_site_is_replaced_as_a_whole(tmp_path: Path, old_run: Path) -> None:
     (tmp_path / ".site.publish-abc" / "site").mkdir(parents=True)
     site = site_of(tmp_path, a_cell(evidence=["cells/debian-13/stock/0.10.8/suite.log"]))
     assert list(site.rglob("suite.log.txt"))
-    publish([old_run], site)
+    publish_site([old_run], site)
     assert not list(site.rglob("suite.log.txt"))
     assert hidden(tmp_path) == []
 
@@ -106,7 +106,7 @@ def test_a_site_is_left_if_making_fails(tmp_path: Path, old_run: Path, monkeypat
     before = everything(site)
     monkeypatch.setattr(publishing, "PARTS", [*publishing.PARTS, broken])
     with pytest.raises(Exception, match="no such template"):
-        publish([old_run], site)
+        publish_site([old_run], site)
     assert everything(site) == before
     assert hidden(tmp_path) == []
 
@@ -120,7 +120,7 @@ def test_a_site_can_be_replaced_where_folders_cannot_be_exchanged(
 
     site = small_site(tmp_path)
     monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: NoExchange())
-    publish([old_run], site)
+    publish_site([old_run], site)
     history = History.model_validate_json((site / HISTORY_FILE).read_bytes())
     assert {seen.run for seen in history.shown} == {"old-run"}
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_read_or_is_not_the_lab_s_leaves_the_site_as_it_was(
     (tmp_path / file).write_text(content)
     before = everything(site)
     with pytest.raises(UsageError) as raised:
-        publish([old_run], site)
+        publish_site([old_run], site)
     assert message in str(raised.value)
     assert str((tmp_path / file).parent) in str(raised.value)
     assert everything(site) == before
@@ -159,17 +159,17 @@ def test_a_folder_that_is_no_site_is_left_alone(tmp_path: Path, old_run: Path) -
     (tmp_path / "site" / "thesis.tex").write_text("years of work")
     for folder in ("site", "site/thesis.tex"):
         with pytest.raises(UsageError):
-            publish([old_run], tmp_path / folder)
+            publish_site([old_run], tmp_path / folder)
     assert everything(tmp_path / "site") == {"thesis.tex": b"years of work"}
 
 
 def test_an_empty_run_and_a_run_named_twice_are_refused(tmp_path: Path) -> None:
     empty = run_folder(tmp_path, name="empty")
     with pytest.raises(UsageError, match="cells: the run has none"):
-        publish([empty], tmp_path / "site")
+        publish_site([empty], tmp_path / "site")
     run = run_folder(tmp_path, a_cell())
     with pytest.raises(UsageError, match="are both run run"):
-        publish([run, run], tmp_path / "site")
+        publish_site([run, run], tmp_path / "site")
     assert not (tmp_path / "site").exists()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab.record import RunResult
-from lab.report.site.publish import publish
+from lab.report.site.publish import publish_site
 from tests.browser import checks
 from tests.conftest import Visiting
 from tests.vm.test_matrix import reads_matrix
@@ -13,7 +13,7 @@ from tests.vm.test_matrix import reads_matrix
 
 @pytest.fixture
 def site(run: RunResult, folder: Path, tmp_path: Path) -> Path:
-    publish([folder], tmp_path / "site")
+    publish_site([folder], tmp_path / "site")
     return tmp_path / "site"
 
 

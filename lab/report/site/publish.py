@@ -44,7 +44,7 @@ RENAME_EXCHANGE = 2
 AT_FDCWD = -100
 
 
-def publish(runs: Sequence[Path], folder: Path, *, host_names: bool = False) -> Path:
+def publish_site(runs: Sequence[Path], folder: Path, *, host_names: bool = False) -> Path:
     """Make the site of these runs in a folder, which is replaced in one step. Returns its front page.
 
     Hosts have numbers instead of their names, unless `host_names` is set.
