@@ -54,7 +54,7 @@ def show_result(run: "RunResult", folder: Path) -> None:
     try:
         write_atomically(folder / "matrix.md", markdown.render_run(run, folder))
     finally:
-        terminal.summary(output.get_console(), run, folder)
+        terminal.print_summary(output.get_console(), run, folder)
 
 
 class GroupedOption(click.Option):

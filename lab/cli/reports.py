@@ -100,7 +100,7 @@ def report_command(lab: options.Lab, run: str, kind: str | None, *, for_upstream
     elif kind == "json":
         click.echo(result.model_dump_json(by_alias=True, indent=2, ensure_ascii=True))
     else:
-        terminal.summary(output.get_console(), result, folder)
+        terminal.print_summary(output.get_console(), result, folder)
     return result.exit_status()
 
 

@@ -27,7 +27,7 @@ MOST = 50
 MOST_NAMED = 3
 
 
-def summary(console: Console, run: RunResult, folder: Path) -> None:
+def print_summary(console: Console, run: RunResult, folder: Path) -> None:
     """Print the table, each unexpected cell with its explanation, what was tried, and where the files are."""
     weaknesses = protection.find_weaknesses(run.cells)
     weak = protection.name_weak_cells(weaknesses)

@@ -105,7 +105,7 @@ def pictures(runs: tuple[Path, ...]) -> None:
     draw(PICTURES / "live.svg", lambda console: middle(console, RunResult.read(first), log))
     # The folders that the run's folder is in are the machine's.
     with chdir(last.parent):
-        draw(PICTURES / "finished.svg", lambda console: terminal.summary(console, run, Path(last.name)))
+        draw(PICTURES / "finished.svg", lambda console: terminal.print_summary(console, run, Path(last.name)))
     cured = [
         cell for cell in run.cells if any(tried.result is RemedyOutcome.VERIFIED for tried in cell.remedies)
     ]

@@ -36,7 +36,7 @@ FLAKY: dict[str, Any] = {
 def printed(run: RunResult, folder: Path = Path("a run"), width: int = 240) -> str:
     out = StringIO()
     console = Console(file=out, width=width, force_terminal=False, color_system=None)
-    terminal.summary(console, run, folder)
+    terminal.print_summary(console, run, folder)
     return out.getvalue()
 
 

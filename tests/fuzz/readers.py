@@ -306,7 +306,7 @@ def _report_all(run: RunResult, folder: Path) -> None:
     junit.render_junit(run)
     github.render_summary(run, folder)
     github.list_annotations(run)
-    terminal.summary(Console(file=io.StringIO(), width=120), run, folder)
+    terminal.print_summary(Console(file=io.StringIO(), width=120), run, folder)
     judgements.render_misdiagnoses(run, folder)
     results = reduce_run(run, folder, run.run.builds[0].name)
     compare_report.render_comparison(compare_builds(results, results))

@@ -80,7 +80,7 @@ def test_a_full_folder_keeps_its_results(small: Path, monkeypatch: pytest.Monkey
 
 def test_an_unwritten_table_is_shown(small: Path, monkeypatch: pytest.MonkeyPatch, run_lab: RunLab) -> None:
     tables: list[RunResult] = []
-    monkeypatch.setattr(terminal, "summary", lambda _console, run, _folder: tables.append(run))
+    monkeypatch.setattr(terminal, "print_summary", lambda _console, run, _folder: tables.append(run))
 
     def ends(folder: Path, journal: Journal, cell: Any) -> RunResult:
         journal.decide(cell, cell.result(Status.PASS))
