@@ -38,7 +38,7 @@ def print_summary(console: Console, run: RunResult, folder: Path) -> None:
         ]
         for guest, cells in table.arrange_rows(run).items()
     }
-    for part in tables(["kernel", *table.label_columns_of(run).values()], rows, console.width):
+    for part in lay_out_tables(["kernel", *table.label_columns_of(run).values()], rows, console.width):
         console.print()
         console.print(part)
     if lines := table.list_left_out(run):
@@ -127,7 +127,7 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
         print_plain(console, f"  evidence: {folder / cell.folder}")
 
 
-def tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: int) -> list[Table]:
+def lay_out_tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: int) -> list[Table]:
     """Lay out one row per guest, in as many tables as are needed to break no word."""
     heads = [Text(_cell(head)) for head in headings]
     columns = [[head, *(row[n] for row in rows.values())] for n, head in enumerate(heads)]

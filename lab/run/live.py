@@ -19,7 +19,7 @@ from lab.plan import Cell
 from lab.record import CellResult
 from lab.record.folders import RUN_LOG
 from lab.report import table
-from lab.report.terminal import fewest_lines, styled, tables
+from lab.report.terminal import fewest_lines, lay_out_tables, styled
 from lab.run.observer import JoinedObserver, Observer
 
 # Longest line, and longest text of an event in the table, in characters.
@@ -195,7 +195,7 @@ class LiveTable(Observer):
         if fewest_lines(headings, len(self._guests), width) >= height:
             return []
         rows = {guest: [self._square((guest, *column)) for column in self._columns] for guest in self._guests}
-        return tables(headings, rows, width)
+        return lay_out_tables(headings, rows, width)
 
     def _square(self, key: tuple[str, str, str]) -> Text:
         decided = self._results.get(key)
