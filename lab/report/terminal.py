@@ -156,7 +156,7 @@ def lay_out_tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], 
     return laid_out
 
 
-def fewest_lines(headings: Sequence[str], rows: int, width: int) -> int:
+def count_fewest_lines(headings: Sequence[str], rows: int, width: int) -> int:
     """How many lines the tables of so many rows take at least, whatever is in them."""
     least = sum(GAP + _longest_word(Text(_cell(head))) for head in headings)
     return -(-least // width) * (rows + 1)

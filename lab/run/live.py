@@ -19,7 +19,7 @@ from lab.plan import Cell
 from lab.record import CellResult
 from lab.record.folders import RUN_LOG
 from lab.report import table
-from lab.report.terminal import fewest_lines, lay_out_tables, styled
+from lab.report.terminal import count_fewest_lines, lay_out_tables, styled
 from lab.run.observer import JoinedObserver, Observer
 
 # Longest line, and longest text of an event in the table, in characters.
@@ -192,7 +192,7 @@ class LiveTable(Observer):
     def _tables(self) -> list[Table]:
         """The table of squares. None if it cannot fit: to make 3,000 squares takes its time."""
         headings, height, width = list(self._columns.values()), self._console.height, self._console.width
-        if fewest_lines(headings, len(self._guests), width) >= height:
+        if count_fewest_lines(headings, len(self._guests), width) >= height:
             return []
         rows = {guest: [self._square((guest, *column)) for column in self._columns] for guest in self._guests}
         return lay_out_tables(headings, rows, width)
