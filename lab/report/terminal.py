@@ -34,7 +34,7 @@ def print_summary(console: Console, run: RunResult, folder: Path) -> None:
     rows = {
         guest: [
             Text(_short(table.format_kernel(cells))),
-            *[styled(cell, weak=cell is not None and cell.name in weak) for cell in cells],
+            *[style_square(cell, weak=cell is not None and cell.name in weak) for cell in cells],
         ]
         for guest, cells in table.arrange_rows(run).items()
     }
@@ -162,7 +162,7 @@ def count_fewest_lines(headings: Sequence[str], rows: int, width: int) -> int:
     return -(-least // width) * (rows + 1)
 
 
-def styled(cell: CellResult | None, *, weak: bool = False) -> Text:
+def style_square(cell: CellResult | None, *, weak: bool = False) -> Text:
     """Return a square in the colour of its status. `weak`: boxes in other cells were better protected."""
     text = f"{table.format_square(cell)}, less protected" if weak else table.format_square(cell)
     return Text(_cell(text), table.LOOKS[cell.status].style if cell else "")

@@ -19,7 +19,7 @@ from lab.plan import Cell
 from lab.record import CellResult
 from lab.record.folders import RUN_LOG
 from lab.report import table
-from lab.report.terminal import count_fewest_lines, lay_out_tables, styled
+from lab.report.terminal import count_fewest_lines, lay_out_tables, style_square
 from lab.run.observer import JoinedObserver, Observer
 
 # Longest line, and longest text of an event in the table, in characters.
@@ -199,7 +199,7 @@ class LiveTable(Observer):
 
     def _square(self, key: tuple[str, str, str]) -> Text:
         decided = self._results.get(key)
-        return Text("·", "dim") if decided is None and key in self._planned else styled(decided)
+        return Text("·", "dim") if decided is None and key in self._planned else style_square(decided)
 
 
 def _clock(seconds: float) -> str:
