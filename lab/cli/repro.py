@@ -84,7 +84,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         output.print_json({"report": document(read, judged), **answer.document(subject)})
     else:
         runner.say("")
-        output.print_line(escape_commands(answer.render(subject)))
+        output.print_line(escape_commands(answer.render_answer(subject)))
     if subject.run is not None and subject.run.run.interrupted:
         return cli.INTERRUPTED
     if subject.run is not None and subject.run.met_bug:

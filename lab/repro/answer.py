@@ -61,7 +61,7 @@ def headline(subject: Subject) -> str:
     return f"{result} on {name}{under}; {host}"
 
 
-def render(subject: Subject) -> str:
+def render_answer(subject: Subject) -> str:
     """Return the answer as Markdown. Text from the report and from guests is escaped."""
     plan, verdict, cells = subject.plan, subject.verdict, subject.verdict.cells
     failed = [cell for cell in cells if cell.status.failed]

@@ -397,7 +397,7 @@ def blocked(folder: Path) -> Subject:
 
 def test_the_answer_has_run_cause_cure_script_and_command_and_nothing_of_the_machine(tmp_path: Path) -> None:
     answered = blocked(tmp_path)
-    text = answer.render(answered)
+    text = answer.render_answer(answered)
     assert text.startswith("## Verdict: reproduced on debian-13\n")
     assert "| debian-13 | userns-clone-off |" in text
     assert "xfail userns-sysctl" in text
@@ -414,7 +414,7 @@ def test_the_answer_has_run_cause_cure_script_and_command_and_nothing_of_the_mac
     assert "the guest ran under software emulation" in text
     assert answered.run and answered.run.run.host
     answered.run.run.host = answered.run.run.host.model_copy(update={"acceleration": "kvm"})
-    assert "software emulation" not in answer.render(answered)
+    assert "software emulation" not in answer.render_answer(answered)
 
 
 def test_a_guest_of_another_architecture_is_named_as_that(tmp_path: Path) -> None:
@@ -432,12 +432,12 @@ def test_the_nearest_guest_is_named_as_what_it_is(tmp_path: Path) -> None:
     gather(tmp_path, cell)
     answered = subject(tmp_path, made, cell)
     assert answer.headline(answered) == "reproduced on debian-13, under Ubuntu's policy; not on Ubuntu 24.04"
-    assert "guest: debian-13, which is not Ubuntu 24.04" in answer.render(answered)
+    assert "guest: debian-13, which is not Ubuntu 24.04" in answer.render_answer(answered)
 
 
 def test_what_is_not_run_says_why_what_is_missing_and_what_to_ask_for() -> None:
     made = plan(report(words("bwrap: no")), CLONE)
-    text = answer.render(Subject(made, verdict.of_plan(made)))
+    text = answer.render_answer(Subject(made, verdict.of_plan(made)))
     assert text.startswith("## Verdict: not run\n")
     assert "The report does not say: the distribution and its release, the version of boxlite" in text
     assert "lab probe" in text
@@ -449,7 +449,7 @@ def test_a_cell_that_no_remedy_cured_says_so_and_an_unknown_cause_is_not_explain
     made = plan(report(system(), MESSAGE))
     cell = ran(made, "stock", cause="unknown")
     gather(tmp_path, cell)
-    text = answer.render(subject(tmp_path, made, cell))
+    text = answer.render_answer(subject(tmp_path, made, cell))
     assert "Under stock the evidence shows none of the causes that the lab knows." in text
     assert "No remedy was tried on stock." in text
 
@@ -459,7 +459,7 @@ def test_a_remedy_that_the_cell_cannot_tell_about_is_told_with_the_reason(tmp_pa
     remedy = {"name": "apparmor-restrict-off", "result": RemedyOutcome.NOT_JUDGED, "reason": "why", "price": ""}
     cell = ran(made, "stock", cause=POLICY, remedies=[RemedyResult.model_validate(remedy)])
     gather(tmp_path, cell)
-    text = answer.render(subject(tmp_path, made, cell))
+    text = answer.render_answer(subject(tmp_path, made, cell))
     assert "No remedy was verified on stock: `apparmor-restrict-off` not judged here (why)." in text
 
 
@@ -469,7 +469,7 @@ def test_hostile_text_of_a_report_becomes_neither_markup_nor_a_control_sequence(
     made = plan(report(system(), words(evil), hostile), CLONE)
     cell = ran(made, "userns-clone-off", cause=CLONE)
     gather(tmp_path, cell, log=f"2026-11-24T23:56:40Z ERROR boxlite::x: {evil}\n", kernel="")
-    text = answer.render(subject(tmp_path, made, cell))
+    text = answer.render_answer(subject(tmp_path, made, cell))
     assert "\x1b" not in text
     html = MarkdownIt("commonmark").enable("table").render(text)
     assert "<script>" not in html
