@@ -81,7 +81,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         plan.build.check(lab.paths)
         subject = runner.answer(plan, request.folder, request)
     if request.as_json:
-        output.print_json({"report": document(read, judged), **answer.document(subject)})
+        output.print_json({"report": document(read, judged), **answer.make_answer_document(subject)})
     else:
         runner.say("")
         output.print_line(escape_commands(answer.render_answer(subject)))

@@ -135,7 +135,7 @@ def _versions(cell: CellResult) -> list[str]:
     return lines
 
 
-def document(subject: Subject) -> dict[str, object]:
+def make_answer_document(subject: Subject) -> dict[str, object]:
     """Return the verdict for programs: one JSON document."""
     plan, verdict = subject.plan, subject.verdict
     return {

@@ -480,7 +480,7 @@ def test_hostile_text_of_a_report_becomes_neither_markup_nor_a_control_sequence(
 
 
 def test_the_document_for_programs_has_the_verdict_the_words_and_the_claims(tmp_path: Path) -> None:
-    document = json.loads(json.dumps(answer.document(blocked(tmp_path))))
+    document = json.loads(json.dumps(answer.make_answer_document(blocked(tmp_path))))
     keys = ("verdict", "guest", "is_host", "build")
     assert [document[key] for key in keys] == ["reproduced", "debian-13", True, "0.10.8"]
     [question] = document["questions"]
