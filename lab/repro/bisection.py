@@ -92,7 +92,7 @@ def outcomes(cell: CellResult) -> dict[str, Outcome]:
     return {test.name: test.outcome for test in cell.tests if test.name not in cell.verdict.faulty}
 
 
-def failing(cell: CellResult) -> list[str]:
+def list_failing_tests(cell: CellResult) -> list[str]:
     """The tests of a cell that failed, and not because the lab was at fault."""
     return [name for name, outcome in outcomes(cell).items() if outcome.is_failure]
 
@@ -102,10 +102,10 @@ def compare(reported: CellResult, cell: CellResult) -> tuple[ReleaseState, str]:
 
     Good: all of them pass. Bad: all of them fail, for the same cause. Everything else says neither.
     """
-    tests = failing(reported)
+    tests = list_failing_tests(reported)
     if not tests:
         return ReleaseState.SKIPPED, reported.reason or "the reported build shows no failure to compare with"
-    failures = failing(cell)
+    failures = list_failing_tests(cell)
     passed = [name for name, outcome in outcomes(cell).items() if outcome is Outcome.PASS and name in tests]
     failed = [name for name in failures if name in tests]
     not_judged = "" if cell.status.is_decisive else f"other tests cannot be judged: {cell.reason}"
@@ -175,7 +175,7 @@ class Bisection:
     @property
     def tests(self) -> list[str]:
         """The tests that fail with the report's build; no others are compared."""
-        return failing(self.results[0]) if self.results else []
+        return list_failing_tests(self.results[0]) if self.results else []
 
     @property
     def steps(self) -> list[tuple[CellResult, ReleaseState, str]]:

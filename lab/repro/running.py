@@ -95,7 +95,7 @@ class Runner:
         subject = Subject(plan, verdict.of_run(plan, run, folder), run)
         # The answer stands, whatever becomes of the bisection.
         write_atomically(folder / answer.FILE, answer.render_answer(subject))
-        failing = {cell.variant for cell in run.cells if bisection.failing(cell)}
+        failing = {cell.variant for cell in run.cells if bisection.list_failing_tests(cell)}
         failed = [cell for cell in plan.cells if cell.trials and cell.variant.name in failing]
         if wishes.bisection and not failed:
             self.say("no cell of the report failed, so there is nothing to bisect")

@@ -19,7 +19,7 @@ from lab.plan import Cell
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import markdown
 from lab.repro import answer, bisection
-from lab.repro.bisection import Bisection, Border, ReleaseState, compare, failing
+from lab.repro.bisection import Bisection, Border, ReleaseState, compare, list_failing_tests
 from lab.repro.running import Runner
 from lab.run import scheduler
 from lab.run.worker import Worker
@@ -160,7 +160,7 @@ def not_judged(version: str, *failed: str, faulty: list[str]) -> CellResult:
 def test_what_other_tests_of_a_cell_show_holds_though_one_could_not_be_judged() -> None:
     default = "default_security_options_enable_jailer_on_supported_platforms"
     old = not_judged("0.9.0", JAILED, default, faulty=[JAILED])
-    assert failing(old) == [default]
+    assert list_failing_tests(old) == [default]
     assert compare(old, old) == (ReleaseState.BAD, "other tests cannot be judged: no registry")
     nothing = not_judged("0.9.5", JAILED, faulty=[JAILED])
     assert compare(old, nothing)[0] is ReleaseState.GOOD
