@@ -62,7 +62,7 @@ def load(folder: Path) -> list[Labelled]:
     for path in sorted(folder.glob("*.toml")):
         began = time.perf_counter()
         report = reading.read(path.with_suffix(".md").read_bytes())
-        judging.judge(report)
+        judging.judge_report(report)
         seconds = time.perf_counter() - began
         labelled.append(Labelled(path.stem, tomllib.loads(path.read_text()), report, seconds))
     return labelled
@@ -70,7 +70,9 @@ def load(folder: Path) -> list[Labelled]:
 
 def score(labelled: Labelled, least: float | None = None) -> Score:
     """Score one report, with the given least odds of a likely cause instead of the ones that judging has."""
-    judged = judging.judge(labelled.report) if least is None else judging.judge(labelled.report, least)
+    judged = (
+        judging.judge_report(labelled.report) if least is None else judging.judge_report(labelled.report, least)
+    )
     document = reports.document(labelled.report, judged)
     named = [
         (finding["cause"], str(finding["confidence"]))

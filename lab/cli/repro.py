@@ -54,7 +54,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     """
     request = Repro(**values)
     read = reading.read(read_content(report))
-    judged = judging.judge(read)
+    judged = judging.judge_report(read)
     if request.text_only:
         _show_text(lab, request, read, judged)
         return 0

@@ -64,7 +64,7 @@ RESTRICTION, RESTRICTED = "kernel.apparmor_restrict_unprivileged_userns", "unpri
 WSL = "windows"
 
 
-def judge(report: Report, least: float = LIKELY) -> JudgedReport:
+def judge_report(report: Report, least: float = LIKELY) -> JudgedReport:
     """Judge what a report's text shows. `least` is the share of the odds from which a cause is likely."""
     by_evidence = _by_evidence(report)
     likely, possible, notes = _by_odds(report, by_evidence, least)
