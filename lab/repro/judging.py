@@ -91,7 +91,7 @@ def _by_evidence(report: Report) -> list[Finding]:
     # The rules take longer to import than most reports to read, and most reports have neither.
     from lab.repro import rules
 
-    return list(rules.findings(lines, probed, knowledge()["other-programs"]))
+    return list(rules.findings(lines, probed, load_knowledge()["other-programs"]))
 
 
 # How likely something is under each cause, or the factor by which it changes the odds of each.
@@ -99,7 +99,7 @@ Odds = Mapping[str, float]
 
 
 @cache
-def knowledge() -> dict[str, Any]:
+def load_knowledge() -> dict[str, Any]:
     """The table, which explains its rows."""
     return tomllib.loads(TABLE.read_text("utf-8"))
 
@@ -149,7 +149,7 @@ def _by_odds(
         for ended in report.of(ProgramEnd)
         if ended.signal
     ]
-    for field in knowledge()["field"]:
+    for field in load_knowledge()["field"]:
         prior: Odds = field["prior"]
         messages_of_field = [message for message in spoken if message.step in field["steps"]]
         first_line = _since(report, messages_of_field)
@@ -199,7 +199,7 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
     for (step, means, program), lines in quotes.items():
         rows = [
             row
-            for row in knowledge()["chance"]
+            for row in load_knowledge()["chance"]
             if row["step"] == step
             and row.get("errno") in (None, means)
             and row.get("topic") in (None, *report.topics)
@@ -220,7 +220,7 @@ def _of_messages(report: Report, field: Mapping[str, Any], spoken: Sequence[Erro
 
 def _of_topics(report: Report, prior: Odds, spoken: Sequence[ErrorMessage]) -> Iterator[Weight]:
     is_engine = bool(spoken) and all(message.engine for message in spoken)
-    for row in knowledge()["fact"]:
+    for row in load_knowledge()["fact"]:
         quote = report.topics.get(row["topic"])
         if quote is not None and row.get("engine") in (None, is_engine) and prior.keys() & row["of"].keys():
             yield Weight(row["of"], row["why"], quote)
@@ -234,7 +234,7 @@ def _of_settings(report: Report, prior: Odds, first_line: int) -> Iterator[Weigh
             continue
         effect = {True: "helped", False: "in_vain", None: "tried"}[setting.helped]
         mood = effect if setting.mood is Mood.TRIED else str(setting.mood)
-        for row in knowledge()["setting"]:
+        for row in load_knowledge()["setting"]:
             factors = row["by_mood"].get(mood, {})
             if (
                 factors.keys() & prior.keys() - {OTHER}
@@ -244,7 +244,7 @@ def _of_settings(report: Report, prior: Odds, first_line: int) -> Iterator[Weigh
             ):
                 is_cure = setting.helped is True and not row.get("beside")
                 decides = is_cure or (row.get("alone", False) and setting.mood is Mood.HOLDS)
-                reason = f"{setting.written} {knowledge()['moods'][mood]}"
+                reason = f"{setting.written} {load_knowledge()['moods'][mood]}"
                 yield Weight(factors, reason, setting.quote, decides=decides)
 
 
@@ -253,7 +253,7 @@ def _priors(report: Report, prior: Odds) -> list[Weight]:
     kernel = next((kernel.release for kernel in report.of(KernelStatement)), "")
     priors = []
     for system in report.of(System):
-        rows = (row for row in knowledge()["shipped"] if _is_of(row, system, kernel))
+        rows = (row for row in load_knowledge()["shipped"] if _is_of(row, system, kernel))
         row = next(rows, None) if system.place is Place.HOST else None
         if row is not None and prior.keys() & row["of"].keys():
             shares = {name: share for name, share in row["of"].items() if name in prior}
@@ -294,7 +294,7 @@ def _possible(
     shares: Odds, prior: Odds, priors: Sequence[Weight], weights: Sequence[Weight]
 ) -> Iterator[PossibleCause]:
     """The causes with a share worth telling."""
-    checks = {check["cause"]: check for check in knowledge()["check"]}
+    checks = {check["cause"]: check for check in load_knowledge()["check"]}
     quotes = tuple(dict.fromkeys(weight.quote for weight in weights if weight.decides and weight.quote))
     for name, share in shares.items():
         if share < POSSIBLE or name == OTHER:
@@ -312,7 +312,7 @@ def _possible(
 
 
 def _remark(name: str, /, *quotes: Quote, **values: object) -> Remark:
-    return Remark(knowledge()["remarks"][name].format(**values), quotes)
+    return Remark(load_knowledge()["remarks"][name].format(**values), quotes)
 
 
 def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark]) -> tuple[Remark, ...]:

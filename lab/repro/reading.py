@@ -93,7 +93,9 @@ def read(data: bytes) -> Report:
     # Lines that look technical and that nothing understood, each text once; and what lines are about besides.
     unread: dict[str, Quote] = {}
     topics: dict[str, Quote] = {}
-    patterns = {row["name"]: re.compile(row["pattern"], re.IGNORECASE) for row in judging.knowledge()["topic"]}
+    patterns = {
+        row["name"]: re.compile(row["pattern"], re.IGNORECASE) for row in judging.load_knowledge()["topic"]
+    }
     for line in text.lines:
         is_new = line.number not in understood and not KINDS["nothing_new"].match(line.text)
         if is_new and (line.kind is LineKind.CODE or KINDS["technical"].search(line.text)):

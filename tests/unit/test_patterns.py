@@ -117,7 +117,7 @@ def of_calls() -> Iterator[Use]:
 
 def of_tables() -> Iterator[Use]:
     """The patterns of the tables of reports that are compiled when a report needs them."""
-    knowledge, table = judging.knowledge(), systems.TABLE
+    knowledge, table = judging.load_knowledge(), systems.TABLE
     rows = [
         *(("search", row["pattern"]) for row in [*knowledge["topic"], *table["kernel"], *table["trace"]]),
         *(("search", row["line"]) for row in table["kernel"] if "line" in row),

@@ -8,7 +8,7 @@ import pytest
 
 from lab import catalog, causes
 from lab.record import Confidence
-from lab.repro.judging import MEASURED, judge_report, knowledge, measured
+from lab.repro.judging import MEASURED, judge_report, load_knowledge, measured
 from lab.repro.reading import read
 from lab.repro.report import JudgedReport, PossibleCause, Quote
 from tests.builders.report_texts import FAMILY, KILLED, MOVED, PROBE, TWICE
@@ -62,11 +62,11 @@ def names(possible: tuple[PossibleCause, ...]) -> list[str]:
 
 @pytest.mark.parametrize("rows", KEYS)
 def test_a_row_has_the_keys_that_are_read(rows: str) -> None:
-    assert {key for row in knowledge()[rows] for key in row} == KEYS[rows]
+    assert {key for row in load_knowledge()[rows] for key in row} == KEYS[rows]
 
 
 def test_every_row_is_about_a_known_cause_and_each_has_a_command_that_tells_it() -> None:
-    table = knowledge()
+    table = load_knowledge()
     odds = [row["of"] for rows in ("chance", "shipped", "fact") for row in table[rows]]
     odds += [field["prior"] for field in table["field"]]
     by_mood = [row["by_mood"] for row in table["setting"]]
@@ -89,7 +89,7 @@ def test_what_was_measured_names_its_guest_or_its_source_and_a_known_cause() -> 
 def test_a_message_that_was_measured_under_a_cause_makes_it_possible_at_least() -> None:
     # Of a message that several causes have, the table decides which are named.
     for (step, means, program), under in measured().items():
-        [field] = [field for field in knowledge()["field"] if step in field["steps"]]
+        [field] = [field for field in load_knowledge()["field"] if step in field["steps"]]
         assert under & field["prior"].keys(), (step, means, program)
 
 
