@@ -63,7 +63,7 @@ class Message:
 MESSAGES = [Message(**row | {"pattern": re.compile(row["pattern"], re.IGNORECASE)}) for row in TABLE["message"]]
 
 
-def read(text: ReportText, is_audit: re.Pattern[str]) -> Iterator[ErrorMessage]:
+def read_messages(text: ReportText, is_audit: re.Pattern[str]) -> Iterator[ErrorMessage]:
     """Yield the messages, at most one of a line. Lines of the audit log are none."""
     of_boxlite = any("boxlite" in line.raw.lower() for line in text.lines)
     last = -1

@@ -72,7 +72,7 @@ def read(data: bytes) -> Report:
         *(_facts(text, row) for row in FACTS),
         _named_tests(text),
         settings.read(text),
-        messages.read(text, AUDIT["begins"]),
+        messages.read_messages(text, AUDIT["begins"]),
         assertions.read_assertions(text),
     ]
     for statements in readers:
