@@ -110,7 +110,7 @@ def measured() -> Mapping[tuple[str | None, ...], frozenset[str]]:
     under = defaultdict(set)
     for row in json.loads(MEASURED.read_text("utf-8")):
         for line in row["words"]:
-            words = messages.message_of(Quote(0, line), line)
+            words = messages.find_message(Quote(0, line), line)
             if words is not None and words.step is not None:
                 under[words.step, words.means, words.program].add(row["cause"])
     return {message: frozenset(names) for message, names in under.items()}

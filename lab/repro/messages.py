@@ -70,9 +70,9 @@ def read_messages(text: ReportText, is_audit: re.Pattern[str]) -> Iterator[Error
     for index, line in enumerate(text.lines):
         if index <= last or is_audit.search(line.text) or SAYS["record"].search(line.text):
             continue
-        words, last_of_it = message_of(quote(line), line.text, of_boxlite=of_boxlite), index
+        words, last_of_it = find_message(quote(line), line.text, of_boxlite=of_boxlite), index
         if (words is None or words.errno is None) and (joined := _whole(text, index, words)):
-            words, last_of_it = message_of(quote(line), joined, of_boxlite=of_boxlite), index + 1
+            words, last_of_it = find_message(quote(line), joined, of_boxlite=of_boxlite), index + 1
         if words is not None and words.errno is None and words.step is not None and not _says_enough(words):
             # The error of a chain is on a line of its own.
             if (end := _end_of_chain(text, index)) is not None:
@@ -86,7 +86,7 @@ def read_messages(text: ReportText, is_audit: re.Pattern[str]) -> Iterator[Error
             yield replace(words, quote=quote(line, text.lines[last].number))
 
 
-def message_of(quote_: Quote, text: str, *, of_boxlite: bool = False) -> ErrorMessage | None:
+def find_message(quote_: Quote, text: str, *, of_boxlite: bool = False) -> ErrorMessage | None:
     """Return what is said on a line; None if it is no message. `of_boxlite`: the text is about boxlite."""
     if not LETTER.search(text):
         return None
