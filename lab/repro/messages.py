@@ -119,7 +119,7 @@ def find_message(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Error
     return None
 
 
-def span(line: str) -> tuple[int, int] | None:
+def find_message_span(line: str) -> tuple[int, int] | None:
     """Where bubblewrap's message stands on a line: what it names are no systems and settings of the host."""
     match = SAYS["bubblewrap"].search(line)
     return (match.start(), match.start(1) + len(_bubblewrap(line, match))) if match else None

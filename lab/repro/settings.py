@@ -75,7 +75,7 @@ def _of_values(text: ReportText) -> Iterator[Setting]:
         (index, match, CHANGES.search(line.text) is not None)
         for index, line in enumerate(text.lines)
         # bubblewrap's advice names a sysctl that nobody set, and an error names one that is not there.
-        if not messages.span(line.text) and not NO_SETTING.search(line.text)
+        if not messages.find_message_span(line.text) and not NO_SETTING.search(line.text)
         for form in FORMS
         for match in matches(form, line.text)
     )

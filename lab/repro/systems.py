@@ -353,7 +353,7 @@ def _without_a_name(line: ReportLine, words: str) -> Iterator[Mention]:
 
 def _blanked(words: str) -> str:
     """A line without bubblewrap's message and without what names systems and tells of none."""
-    if span := messages.span(words):
+    if span := messages.find_message_span(words):
         start, end = span
         words = f"{words[:start]}{' ' * (end - start)}{words[end:]}"
     blanks = ["blank", "families"] + ["in_brackets"] * (len(SAYS["in_brackets"].findall(words)) > 1)
