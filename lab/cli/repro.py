@@ -70,7 +70,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         quiet=request.quiet or request.as_json,
         verbose=request.verbose,
     )
-    plan = planning.plan(read, judged, catalog.load_catalog(), runner.host(), request)
+    plan = planning.plan_report(read, judged, catalog.load_catalog(), runner.host(), request)
     if not runner.quiet:
         _print_text(read, judged)
         _print_plan(plan)
@@ -108,7 +108,7 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedRep
         return store.find_image(lab.paths, guest) is not None
 
     host = planning.HostAbilities(is_stored, lambda guest: True, None)
-    _print_plan(planning.plan(read, judged, catalog.load_catalog(), host, request))
+    _print_plan(planning.plan_report(read, judged, catalog.load_catalog(), host, request))
 
 
 def _print_text(read: Report, judged: JudgedReport) -> None:

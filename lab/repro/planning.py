@@ -176,7 +176,9 @@ class Plan:
         ]
 
 
-def plan(report: Report, judged: JudgedReport, catalog: Catalog, host: HostAbilities, wishes: Wishes) -> Plan:
+def plan_report(
+    report: Report, judged: JudgedReport, catalog: Catalog, host: HostAbilities, wishes: Wishes
+) -> Plan:
     """Plan what is run for a report. Raises UsageError if a wish names a guest or build that nobody has."""
     suspected: dict[str | None, Question] = {}
     for finding in judged.findings:

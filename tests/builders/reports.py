@@ -130,7 +130,9 @@ def plan(
     given: Report, *causes: str | TextFinding, host: HostAbilities = HOST, nearest: bool = False, **wishes: Any
 ) -> Plan:
     findings = [suspected(cause) if isinstance(cause, str) else cause for cause in causes]
-    return planning.plan(given, JudgedReport(tuple(findings)), KNOWN, host, Wishes(nearest=nearest, **wishes))
+    return planning.plan_report(
+        given, JudgedReport(tuple(findings)), KNOWN, host, Wishes(nearest=nearest, **wishes)
+    )
 
 
 def ran(
