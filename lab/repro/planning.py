@@ -297,7 +297,7 @@ def _nearest(
         return ORIGINS.get(family, family)
 
     def distance(guest: Guest) -> int:
-        name = distribution(guest)
+        name = get_distribution(guest)
         if system is None:
             return 3
         if name in (system.id, system.like):
@@ -337,7 +337,7 @@ def _of_guest(system: System | None, guest: Guest | None, why_nearest: str, cata
         return f"guest: {guest.name}, for {name}{more}"
     if system_named is None:
         return f"{no_host}; {PROBE}"
-    if system_named.version is None and system_named.id in map(distribution, catalog.guests.values()):
+    if system_named.version is None and system_named.id in map(get_distribution, catalog.guests.values()):
         return f"the report names no release of {system_named.name}; {PROBE}"
     return f"the lab has no guest for {name}, and another distribution does not replace it"
 
@@ -408,14 +408,14 @@ TRAITS: Mapping[str, tuple[Callable[[Guest], bool], str]] = {
 }
 
 
-def distribution(guest: Guest) -> str:
+def get_distribution(guest: Guest) -> str:
     """Return the ID of a guest's distribution."""
     return (guest.system or guest.name).partition("-")[0]
 
 
 def has_sysctl(guest: Guest, name: str) -> bool:
     """Whether a guest's kernel may have a sysctl that only some distributions' kernels have."""
-    return all(distribution(guest) in ids for begins, ids in OWN_SYSCTLS.items() if name.startswith(begins))
+    return all(get_distribution(guest) in ids for begins, ids in OWN_SYSCTLS.items() if name.startswith(begins))
 
 
 def can_have(guest: Guest, variant: Variant) -> bool:
@@ -429,7 +429,7 @@ def can_have(guest: Guest, variant: Variant) -> bool:
 
 def leading_to(cause: str | None, catalog: Catalog, guest: Guest | None) -> list[Variant]:
     """The variants of the catalog that lead to a cause, and that a guest can have; the best first."""
-    sysctls = [name for name, ids in OWN_SYSCTLS.items() if guest and distribution(guest) in ids]
+    sysctls = [name for name, ids in OWN_SYSCTLS.items() if guest and get_distribution(guest) in ids]
 
     def rank(variant: Variant) -> tuple[object, ...]:
         # The switch of a distribution's own kernel comes before what imitates it elsewhere.

@@ -19,7 +19,7 @@ from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, find_matching_files, pa
 from lab.record import UNKNOWN, CellResult, Confidence, Needs, Outcome, RunResult
 from lab.repro import observers
 from lab.repro.observers import NothingShown, Observation
-from lab.repro.planning import Check, Plan, Question, distribution
+from lab.repro.planning import Check, Plan, Question, get_distribution
 from lab.repro.report import (
     Assertion,
     AuditLine,
@@ -273,7 +273,7 @@ def _of_unquestioned(plan: Plan, answer: AnsweredQuestion) -> Iterator[Claim]:
 def _find_words(plan: Plan, quoted: Sequence[AuditLine | ErrorMessage], cell: FinishedCell) -> Iterator[Claim]:
     """Look in a cell's evidence for quoted lines."""
     commands = [command.quote.number for command in plan.report.of(Command)]
-    is_ubuntu = plan.guest is not None and distribution(plan.guest) == "ubuntu"
+    is_ubuntu = plan.guest is not None and get_distribution(plan.guest) == "ubuntu"
     lines = list(_evidence(cell))
     logs = [cell.path(name) for name in (KERNEL_FILE, AUDIT_FILE)]
     for statement in quoted[:MOST]:
