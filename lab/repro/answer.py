@@ -13,7 +13,7 @@ from lab.catalog.remedies import Remedy
 from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResult
 from lab.report import markdown, table
 from lab.repro.bisection import Bisection
-from lab.repro.planning import PROBE, Plan, is_made
+from lab.repro.planning import PROBE, Plan, is_made_variant
 from lab.repro.verdict import OWN, Reproduction, Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -78,7 +78,7 @@ def render_answer(subject: Subject) -> str:
         # What --build takes; of a local file only its name, and no path of this host.
         build = Path(plan.build.argument or plan.build.version).name if plan.build else ""
         option = f" --build {shlex.quote(build)}" if build else ""
-        alone = [name for name in plan.variants if not is_made(name)]
+        alone = [name for name in plan.variants if not is_made_variant(name)]
         again += [f"lab matrix -g {plan.guest.name} -v {name}{option}" for name in alone]
     missing = plan.report.missing
     is_enough = not missing or (verdict.result is not Reproduction.NOT_RUN and plan.is_host)

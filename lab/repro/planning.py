@@ -153,7 +153,7 @@ class Plan:
     def made_variants(self) -> dict[str, Variant]:
         """The variants that have no file: those that were made for this report, and of which others consist."""
         stated = {self.stated.name: self.stated} if self.stated else {}
-        variants = {name: variant for name, variant in self.variants.items() if is_made(name)}
+        variants = {name: variant for name, variant in self.variants.items() if is_made_variant(name)}
         return stated | {name: variant for name, variant in variants.items() if AND not in name}
 
     @property
@@ -170,7 +170,7 @@ class Plan:
                 variant,
                 self.build,
                 trials=name in questioned,
-                again=self.again if is_made(name) else "",
+                again=self.again if is_made_variant(name) else "",
             )
             for name, variant in self.variants.items()
         ]
@@ -558,7 +558,7 @@ def _check(
     return replace(check, variant=changed.model_copy(update=update))
 
 
-def is_made(name: str) -> bool:
+def is_made_variant(name: str) -> bool:
     """Whether a variant of this name, or a part of it, was made for a report and has no file."""
     return any(part == REPORT or part.startswith(f"{TRIED}-") for part in name.split(AND))
 
