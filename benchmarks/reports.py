@@ -61,7 +61,7 @@ def load(folder: Path) -> list[Labelled]:
     labelled = []
     for path in sorted(folder.glob("*.toml")):
         began = time.perf_counter()
-        report = reading.read(path.with_suffix(".md").read_bytes())
+        report = reading.read_report(path.with_suffix(".md").read_bytes())
         judging.judge_report(report)
         seconds = time.perf_counter() - began
         labelled.append(Labelled(path.stem, tomllib.loads(path.read_text()), report, seconds))

@@ -53,7 +53,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     Exit status: 0 reproduced, 1 not reproduced or reproduced with another cause, 2 for wrong usage, 3 not run.
     """
     request = Repro(**values)
-    read = reading.read(read_content(report))
+    read = reading.read_report(read_content(report))
     judged = judging.judge_report(read)
     if request.text_only:
         _show_text(lab, request, read, judged)

@@ -61,7 +61,7 @@ COMMANDS, TESTS, KINDS, AUDIT = (
 )
 
 
-def read(data: bytes) -> Report:
+def read_report(data: bytes) -> Report:
     """Read a report. Raises UsageError for what is none."""
     original = source.read(data)
     text, everything = _probed(original)

@@ -6,7 +6,7 @@ The hosts are real ones; the words are the tests' own. Their texts are in `tests
 from pathlib import Path
 
 from lab.probes import Probe
-from lab.repro.reading import read
+from lab.repro.reading import read_report
 from lab.repro.report import Statement
 from tests.builders import probe_script
 from tests.builders.facts import printed_facts
@@ -45,4 +45,4 @@ RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 
 
 def of[S: Statement](kind: type[S], text: str) -> list[S]:
-    return list(read(text.encode()).of(kind))
+    return list(read_report(text.encode()).of(kind))

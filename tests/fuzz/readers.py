@@ -411,7 +411,7 @@ def _disk(content: bytes, folder: Path) -> None:
 
 
 def _report(content: bytes, _folder: Path) -> None:
-    judging.judge_report(reading.read(content))
+    judging.judge_report(reading.read_report(content))
 
 
 REPORTS = [

@@ -9,7 +9,7 @@ import pytest
 from lab import catalog, causes
 from lab.record import Confidence
 from lab.repro.judging import MEASURED, judge_report, load_knowledge, measured
-from lab.repro.reading import read
+from lab.repro.reading import read_report
 from lab.repro.report import JudgedReport, PossibleCause, Quote
 from tests.builders.report_texts import FAMILY, KILLED, MOVED, PROBE, TWICE
 
@@ -40,7 +40,7 @@ def whole(text: str) -> str:
 
 
 def judged(text: str) -> JudgedReport:
-    return judge_report(read(text.encode()))
+    return judge_report(read_report(text.encode()))
 
 
 def named(text: str) -> list[tuple[str, str, str]]:

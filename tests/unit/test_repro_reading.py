@@ -15,7 +15,7 @@ import pytest
 from lab.base.errors import UsageError
 from lab.repro import settings as settings_of_reports
 from lab.repro import source, systems
-from lab.repro.reading import read
+from lab.repro.reading import read_report
 from lab.repro.report import (
     ArchitectureStatement,
     AuditLine,
@@ -93,14 +93,14 @@ READ: dict[str, Callable[[Report], list[str]]] = {
     ("kind", "text", "says"), [(kind, text, says) for kind, rows in CASES.items() for text, *says in rows]
 )
 def test_what_a_text_says(kind: str, text: str, says: list[str]) -> None:
-    assert READ[kind](read(text.encode())) == says
+    assert READ[kind](read_report(text.encode())) == says
 
 
 # -- whole reports
 
 
 def test_a_flattened_page_whose_text_comes_twice_is_read_once() -> None:
-    report = read(TWICE.encode())
+    report = read_report(TWICE.encode())
     assert [test.name for test in report.of(NamedTest)] == [
         "jailer_enabled_box_starts_and_executes",
         "jailer_creates_isolated_mount_namespace",
@@ -130,7 +130,7 @@ def test_a_flattened_page_whose_text_comes_twice_is_read_once() -> None:
 
 
 def test_words_that_only_ubuntus_kernel_writes_tell_the_system() -> None:
-    report = read(MOVED.encode())
+    report = read_report(MOVED.encode())
     [system] = report.of(System)
     assert (system.id, system.version, system.inferred, system.or_derivative) == ("ubuntu", None, True, True)
     # Two spaces stand before capname.
@@ -143,7 +143,7 @@ def test_an_issue_in_json_is_read_with_its_title_and_comments() -> None:
         "body": "boxlite 0.10.8\r\n",
         "comments": [{"author": {"login": "x"}, "body": f"{CLONE} = 0"}, {"body": None}],
     }
-    report = read(json.dumps(issue).encode())
+    report = read_report(json.dumps(issue).encode())
     assert report.title == "No box on Ubuntu 24.04"
     assert [(type(statement), statement.quote.number) for statement in report.statements] == [
         (System, 1),
@@ -170,7 +170,7 @@ def test_an_issue_in_json_is_read_with_its_title_and_comments() -> None:
 )
 def test_what_is_no_report_is_refused(data: bytes, why: str) -> None:
     with pytest.raises(UsageError) as error:
-        read(data)
+        read_report(data)
     assert why in str(error.value)
     assert "\n  next: " in str(error.value)
 
@@ -185,7 +185,7 @@ def test_what_is_no_report_is_refused(data: bytes, why: str) -> None:
     ids=["UTF-16", "with a mark", "damaged"],
 )
 def test_other_encodings_are_read(data: bytes) -> None:
-    assert settings(read(data)) == [f"holds {CLONE}=0"]
+    assert settings(read_report(data)) == [f"holds {CLONE}=0"]
 
 
 def test_the_tables_are_read_in_a_locale_that_is_not_utf_8() -> None:
@@ -195,9 +195,9 @@ def test_the_tables_are_read_in_a_locale_that_is_not_utf_8() -> None:
 
 def test_a_long_report_is_cut_where_the_guide_says() -> None:
     assert (source.MOST_BYTES, source.MOST_CHARACTERS, source.MOST_LINES) == (8 * 2**20, 250_000, 10_000)
-    report = read(b"Ubuntu 24.04\n" + b"x" * 5_000_000)
+    report = read_report(b"Ubuntu 24.04\n" + b"x" * 5_000_000)
     assert (report.cut, report.size, READ["systems"](report)) == (True, 5_000_013, ["ubuntu 24.04"])
-    report = read(b"$ sysctl -w kernel.a=0\n" * 1_000_000)
+    report = read_report(b"$ sysctl -w kernel.a=0\n" * 1_000_000)
     assert (report.cut, len(report.statements)) == (True, 2)
 
 
@@ -210,7 +210,7 @@ def test_repeated_text_is_read_in_time(row: list[str]) -> None:
     text = before + part * (200_000 // len(part)) + "".join(after)
     # The time limit of all tests ends a rule that tries each split of a line.
     for shape in (text, text.replace(" ", "\n")[:100_000], f"```\n{text}\n```"):
-        report = read(shape.encode())
+        report = read_report(shape.encode())
         assert len(report.statements) < 1_000
 
 
@@ -221,7 +221,7 @@ def test_repeated_text_is_read_in_time(row: list[str]) -> None:
 )
 def test_a_long_line_is_read_to_its_end(part: str) -> None:
     # A reader that tries each split of a line takes a quarter of an hour for this.
-    read((part * (2**16 // len(part))).encode())
+    read_report((part * (2**16 // len(part))).encode())
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_the_words_around_a_step_are_judged_so_often_at_most(
         return outcome_of(text, index, start, end, **more)
 
     monkeypatch.setattr(settings_of_reports, "outcome_of", counted)
-    read((f"{sentence}\n\n" * 3 * settings_of_reports.MOST).encode())
+    read_report((f"{sentence}\n\n" * 3 * settings_of_reports.MOST).encode())
     assert 0 < len(judged) <= 2 * settings_of_reports.MOST
 
 
@@ -257,8 +257,10 @@ def test_so_many_systems_and_hosts_of_prompts_are_looked_at_at_most(monkeypatch:
 
     monkeypatch.setattr(systems, "is_another_system", counted)
     monkeypatch.setattr(systems, "compile_host_patterns", lambda: {"debian": CountedHosts()})
-    assert READ["systems"](read(b"I use Ubuntu 24.04 and Debian 12.\n\n" * 2_000))[:1] == ["ubuntu 24.04"]
-    read("".join(f"me@host-{number}:~$ x\n\n" for number in range(2_000)).encode())
+    assert READ["systems"](read_report(b"I use Ubuntu 24.04 and Debian 12.\n\n" * 2_000))[:1] == [
+        "ubuntu 24.04"
+    ]
+    read_report("".join(f"me@host-{number}:~$ x\n\n" for number in range(2_000)).encode())
     most = systems.MOST + source.MOST_ON_A_LINE
     assert 0 < looked_at["systems"] <= most and 0 < looked_at["hosts"] <= most
 
@@ -271,7 +273,7 @@ def test_an_entity_does_not_hide_text_or_end_a_line(text: str) -> None:
 
 def test_control_characters_and_marks_that_hide_text_are_removed() -> None:
     text = "Ubuntu\u200b 24.04\x1b[31m \u202ered\x07\n$ rm -rf \x1b]0;x\x07/tmp/x\n"
-    report = read(text.encode())
+    report = read_report(text.encode())
     assert not any(mark in repr(report) for mark in ("\\x1b", "\\x07", "\u200b", "\u202e"))
     assert READ["systems"](report) == ["ubuntu 24.04"]
 
@@ -280,7 +282,7 @@ def test_control_characters_and_marks_that_hide_text_are_removed() -> None:
 
 
 def test_the_output_of_the_probe_script_is_read_exactly_and_by_nothing_else() -> None:
-    report = read(f"No box starts on it.\n\n```\n{PROBE}```\n\nboxlite 0.10.8\n".encode())
+    report = read_report(f"No box starts on it.\n\n```\n{PROBE}```\n\nboxlite 0.10.8\n".encode())
     [probed] = report.of(ProbeOutput)
     assert probed.host is not None
     assert not probed.host.probes.unshare_user.worked
@@ -306,7 +308,7 @@ def test_a_quoted_output_is_read_and_of_a_damaged_one_nothing() -> None:
 
 @pytest.mark.parametrize("lines", [5, -5], ids=["in its summary", "in its JSON"])
 def test_what_follows_an_output_that_was_cut_off_is_read(lines: int) -> None:
-    report = read("\n".join([*PROBE.splitlines()[:lines], "", "That is all. boxlite 0.10.8"]).encode())
+    report = read_report("\n".join([*PROBE.splitlines()[:lines], "", "That is all. boxlite 0.10.8"]).encode())
     assert [type(statement) for statement in report.statements] == [ProbeOutput, ProgramVersion]
 
 
@@ -322,7 +324,7 @@ def test_a_container_has_its_hosts_kernel() -> None:
 def test_what_boxlite_advises_was_done_by_nobody(shape: str) -> None:
     [_, advice] = messages.USERNS_SYSCTL.split("\n", 1)
     text = advice.partition("2026-11-24T23:56:40.384210Z")[0]
-    report = read(shape.format(text).encode())
+    report = read_report(shape.format(text).encode())
     # boxlite read the value that it blames.
     assert settings(report) == [f"holds {CLONE}=0"]
     assert READ["commands"](report) == []
