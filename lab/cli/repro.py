@@ -17,7 +17,7 @@ from lab.base.files import clean_text, escape_commands
 from lab.base.options import Group, make_flag, make_option
 from lab.cli import options, output
 from lab.repro import judging, reading, source
-from lab.repro.report import JudgedReport, Report, document, lines
+from lab.repro.report import JudgedReport, Report, document, format_report
 from lab.repro.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedRep
 
 
 def _print_text(read: Report, judged: JudgedReport) -> None:
-    for line in lines(read, judged):
+    for line in format_report(read, judged):
         output.print_line(escape_commands(line))
 
 

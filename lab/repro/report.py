@@ -412,7 +412,7 @@ class JudgedReport:
 # -- as people and programs are shown it
 
 
-def lines(report: Report, judged: JudgedReport) -> Iterator[str]:
+def format_report(report: Report, judged: JudgedReport) -> Iterator[str]:
     """Yield the lines that show a report and what its text shows."""
     yield f"report: {report.title or '(no title)'}"
     yield f"        {report.size:,} characters{'; only the beginning was read' if report.cut else ''}"
