@@ -73,7 +73,7 @@ def score(labelled: Labelled, least: float | None = None) -> Score:
     judged = (
         judging.judge_report(labelled.report) if least is None else judging.judge_report(labelled.report, least)
     )
-    document = reports.document(labelled.report, judged)
+    document = reports.make_report_document(labelled.report, judged)
     named = [
         (finding["cause"], str(finding["confidence"]))
         for finding in document["findings"]

@@ -17,7 +17,7 @@ from lab.base.files import clean_text, escape_commands
 from lab.base.options import Group, make_flag, make_option
 from lab.cli import options, output
 from lab.repro import judging, reading, source
-from lab.repro.report import JudgedReport, Report, document, format_report
+from lab.repro.report import JudgedReport, Report, format_report, make_report_document
 from lab.repro.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         plan.build.check(lab.paths)
         subject = runner.answer(plan, request.folder, request)
     if request.as_json:
-        output.print_json({"report": document(read, judged), **answer.make_answer_document(subject)})
+        output.print_json(
+            {"report": make_report_document(read, judged), **answer.make_answer_document(subject)}
+        )
     else:
         runner.say("")
         output.print_line(escape_commands(answer.render_answer(subject)))
@@ -95,7 +97,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
 def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedReport) -> None:
     """Show what a text alone shows, and a plan that is only shown: nobody is asked, and nothing is fetched."""
     if request.as_json:
-        output.print_json(document(read, judged))
+        output.print_json(make_report_document(read, judged))
         return
     # Whoever waits for the plan reads this meanwhile.
     _print_text(read, judged)

@@ -464,7 +464,7 @@ def _quoted(quote: Quote) -> str:
     return f"{quote.number:>6} | {cut_text(quote.text, LONGEST_SHOWN)}"
 
 
-def document(report: Report, judged: JudgedReport) -> dict[str, Any]:
+def make_report_document(report: Report, judged: JudgedReport) -> dict[str, Any]:
     """Return the same as a JSON document."""
     return {
         "title": report.title,
