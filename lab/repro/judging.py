@@ -91,7 +91,7 @@ def _by_evidence(report: Report) -> list[Finding]:
     # The rules take longer to import than most reports to read, and most reports have neither.
     from lab.repro import rules
 
-    return list(rules.findings(lines, probed, load_knowledge()["other-programs"]))
+    return list(rules.find_findings(lines, probed, load_knowledge()["other-programs"]))
 
 
 # How likely something is under each cause, or the factor by which it changes the odds of each.

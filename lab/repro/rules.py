@@ -19,7 +19,7 @@ MOST_PROGRAMS = 10
 BOXLITE = re.compile(r"boxlite.*|tokio-rt-worker")
 
 
-def findings(
+def find_findings(
     lines: Sequence[AuditLine], probed: ProbeOutput | None, about_others: Mapping[str, str]
 ) -> Iterator[Finding]:
     """What the rules of the causes find for each program that is blocked, bubblewrap first.
