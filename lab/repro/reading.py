@@ -71,7 +71,7 @@ def read_report(data: bytes) -> Report:
         systems.read(text),
         *(_facts(text, row) for row in FACTS),
         _named_tests(text),
-        settings.read(text),
+        settings.read_settings(text),
         messages.read_messages(text, AUDIT["begins"]),
         assertions.read_assertions(text),
     ]

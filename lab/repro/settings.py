@@ -44,7 +44,7 @@ STEPS = [
 type Outcome = tuple[Mood, bool | None]
 
 
-def read(text: ReportText) -> Iterator[Setting]:
+def read_settings(text: ReportText) -> Iterator[Setting]:
     """Yield the settings of a report, and the steps that were tried and are no settings."""
     yield from _of_values(text)
     for index in range(len(text.lines)):
