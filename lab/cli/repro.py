@@ -130,7 +130,9 @@ def read_content(report: str) -> bytes:
     if report == STDIN:
         return sys.stdin.buffer.read(source.MOST_BYTES + 1)
     if report.startswith(("http://", "https://")):
-        raise UsageError(f"{report} is an address, and nothing is fetched", hint=source.how_to_give(report))
+        raise UsageError(
+            f"{report} is an address, and nothing is fetched", hint=source.format_source_command(report)
+        )
     try:
         with Path(report).open("rb") as file:
             return file.read(source.MOST_BYTES + 1)

@@ -57,7 +57,7 @@ MARKS = frozenset("`*_\\&")
 COMMENT = re.compile("<!(?=--).*?-->", re.DOTALL)
 
 
-def how_to_give(address: str = "") -> str:
+def format_source_command(address: str = "") -> str:
     """Return the command that gives an issue of GitHub as a report: the one at the address, if it is one."""
     issue = ISSUE.match(address)
     repository, number = issue.groups() if issue else ("OWNER/NAME", "NUMBER")
@@ -72,19 +72,21 @@ def read(data: bytes) -> "ReportText":
     beginning = text[:MOST_IN_A_LINE]
     odd = sum(character == "\ufffd" or character < "\t" for character in beginning)
     if "\0" in beginning or odd * 5 > len(beginning):
-        raise UsageError("the report is binary data, not text", hint=f"give the report's text: {how_to_give()}")
+        raise UsageError(
+            "the report is binary data, not text", hint=f"give the report's text: {format_source_command()}"
+        )
     if text.lstrip().startswith(("{", "[")):
         text = _of_json(text)
     text = clean_text(text.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
         raise UsageError(
             "the report is empty",
-            hint=f"give the text of a report, as a file or through a pipe: {how_to_give()}",
+            hint=f"give the text of a report, as a file or through a pipe: {format_source_command()}",
         )
     if URL.fullmatch(text.strip()):
         raise UsageError(
             f"the report is an address, {text.strip()[:200]}, and nothing is fetched",
-            hint=how_to_give(text.strip()),
+            hint=format_source_command(text.strip()),
         )
     lines = [line[:MOST_IN_A_LINE] for line in text[:MOST_CHARACTERS].split("\n", MOST_LINES)[:MOST_LINES]]
     cut = sum(map(len, lines)) + len(lines) - 1 < len(text) or len(data) > MOST_BYTES
@@ -99,13 +101,15 @@ def _of_json(text: str) -> str:
     except (ValueError, RecursionError):
         return text
     if not isinstance(document, dict):
-        raise UsageError("the report is JSON, but not an object with `body`", hint=how_to_give())
+        raise UsageError("the report is JSON, but not an object with `body`", hint=format_source_command())
     comments = document.get("comments")
     parts = [document, *(comments if isinstance(comments, list) else [])]
     bodies = [part.get("body") for part in parts if isinstance(part, dict)]
     written = [body for body in bodies if isinstance(body, str) and body.strip()]
     if not written:
-        raise UsageError("the report is JSON without any text in `body` or `comments`", hint=how_to_give())
+        raise UsageError(
+            "the report is JSON without any text in `body` or `comments`", hint=format_source_command()
+        )
     title = document.get("title")
     heading = [f"# {' '.join(title.split())}"] if isinstance(title, str) and title.strip() else []
     return "\n\n".join([*heading, *written])
