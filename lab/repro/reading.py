@@ -63,7 +63,7 @@ COMMANDS, TESTS, KINDS, AUDIT = (
 
 def read_report(data: bytes) -> Report:
     """Read a report. Raises UsageError for what is none."""
-    original = source.read(data)
+    original = source.read_lines(data)
     text, everything = _probed(original)
     readers: list[Iterator[Statement]] = [
         _audit_lines(text),

@@ -64,7 +64,7 @@ def format_source_command(address: str = "") -> str:
     return f"gh issue view {number} --repo {repository} --json title,body,comments | lab repro -"
 
 
-def read(data: bytes) -> "ReportText":
+def read_lines(data: bytes) -> "ReportText":
     """Read a report from any of its forms, without control characters. Raises UsageError if it is none."""
     beginning_of_data = data[:MOST_BYTES]
     encoding = next((name for mark, name in ENCODINGS.items() if beginning_of_data.startswith(mark)), "utf-8")

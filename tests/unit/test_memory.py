@@ -220,7 +220,7 @@ def _known(folder: Path) -> object:
 
 
 def _issue(folder: Path) -> object:
-    return source.read((folder / "text").read_bytes())
+    return source.read_lines((folder / "text").read_bytes())
 
 
 def _baseline(folder: Path) -> object:
