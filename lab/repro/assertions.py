@@ -11,7 +11,7 @@ from typing import Any
 
 from lab.repro import settings
 from lab.repro.report import Assertion, Mood
-from lab.repro.source import ReportText, matches, quote
+from lab.repro.source import ReportText, matches, quote_line
 
 ROWS: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))["assertion"]
 PATTERNS = [re.compile(row["pattern"]) for row in ROWS]
@@ -38,10 +38,10 @@ def read_assertions(text: ReportText) -> Iterator[Assertion]:
                     continue
                 arguments = row.get("given", {}) | match.groupdict()
                 words, variant = row["text"].format(**arguments), row.get("variant", "")
-                yield Assertion(quote(line), words, row["observer"], arguments, variant)
+                yield Assertion(quote_line(line), words, row["observer"], arguments, variant)
         if COMMAND.search(line.text) and (advised := list(_advised_remedies(text, index))):
             words = f"it is cured by {' or '.join(advised)}"
-            yield Assertion(quote(line), words, "cured", {"remedies": advised})
+            yield Assertion(quote_line(line), words, "cured", {"remedies": advised})
 
 
 def _advised_remedies(text: ReportText, index: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.repro.report import ErrorMessage, Quote, Speaker
-from lab.repro.source import END_OF_SENTENCE, LETTER, ReportText, quote
+from lab.repro.source import END_OF_SENTENCE, LETTER, ReportText, quote_line
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SAYS = {name: re.compile(pattern) for name, pattern in TABLE["patterns"].items()}
@@ -70,9 +70,9 @@ def read_messages(text: ReportText, is_audit: re.Pattern[str]) -> Iterator[Error
     for index, line in enumerate(text.lines):
         if index <= last or is_audit.search(line.text) or SAYS["record"].search(line.text):
             continue
-        words, last_of_it = find_message(quote(line), line.text, of_boxlite=of_boxlite), index
+        words, last_of_it = find_message(quote_line(line), line.text, of_boxlite=of_boxlite), index
         if (words is None or words.errno is None) and (joined := _whole(text, index, words)):
-            words, last_of_it = find_message(quote(line), joined, of_boxlite=of_boxlite), index + 1
+            words, last_of_it = find_message(quote_line(line), joined, of_boxlite=of_boxlite), index + 1
         if words is not None and words.errno is None and words.step is not None and not _says_enough(words):
             # The error of a chain is on a line of its own.
             if (end := _end_of_chain(text, index)) is not None:
@@ -83,7 +83,7 @@ def read_messages(text: ReportText, is_audit: re.Pattern[str]) -> Iterator[Error
                 words = None
         if words is not None:
             last = last_of_it
-            yield replace(words, quote=quote(line, text.lines[last].number))
+            yield replace(words, quote=quote_line(line, text.lines[last].number))
 
 
 def find_message(quote_: Quote, text: str, *, of_boxlite: bool = False) -> ErrorMessage | None:

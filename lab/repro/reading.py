@@ -35,7 +35,7 @@ from lab.repro.report import (
     Statement,
     System,
 )
-from lab.repro.source import LETTER, LONGEST, TABLE, LineKind, ReportLine, ReportText, matches, quote
+from lab.repro.source import LETTER, LONGEST, TABLE, LineKind, ReportLine, ReportText, matches, quote_line
 
 if TYPE_CHECKING:
     from lab.probes.report import HostReport
@@ -99,10 +99,10 @@ def read_report(data: bytes) -> Report:
     for line in text.lines:
         is_new = line.number not in understood and not KINDS["nothing_new"].match(line.text)
         if is_new and (line.kind is LineKind.CODE or KINDS["technical"].search(line.text)):
-            unread.setdefault(line.raw.strip(), quote(line))
+            unread.setdefault(line.raw.strip(), quote_line(line))
         for name, pattern in patterns.items() if LETTER.search(line.labelled) else ():
             if name not in topics and pattern.search(line.labelled):
-                topics[name] = quote(line)
+                topics[name] = quote_line(line)
     return Report(
         title=cut_text(title, LONGEST_TITLE),
         statements=tuple(sorted(merged, key=lambda statement: statement.quote.number)),
@@ -165,7 +165,7 @@ def _facts(text: ReportText, row: dict[str, Any]) -> Iterator[Statement]:
         for match in matches(row["pattern"], words):
             if not_before.search(words[: match.start()]) or not_after.match(words[match.end() :]):
                 continue
-            if statement := _fact(row["kind"], quote(line), row.get("given", {}) | match.groupdict()):
+            if statement := _fact(row["kind"], quote_line(line), row.get("given", {}) | match.groupdict()):
                 yield statement
 
 
@@ -259,7 +259,7 @@ def _commands(text: ReportText) -> Iterator[Statement]:
         if not is_command:
             is_command = bool(COMMANDS["program"].match(words) and not COMMANDS["sentence"].search(words))
         if is_command and words and not COMMANDS["slash"].match(words):
-            yield Command(quote(line), words)
+            yield Command(quote_line(line), words)
 
 
 def _named_tests(text: ReportText) -> Iterator[Statement]:
@@ -269,7 +269,7 @@ def _named_tests(text: ReportText) -> Iterator[Statement]:
         suite = [name for name in SUITE if name in line.text]
         failed = [next(filter(None, match.groups())) for match in matches(TESTS["failed"], line.text)]
         foreign = [name for name in failed if not any(test in name for test in suite)]
-        yield from (NamedTest(quote(line), name, known=name in suite) for name in (*suite, *foreign))
+        yield from (NamedTest(quote_line(line), name, known=name in suite) for name in (*suite, *foreign))
 
 
 # -- the output of the probe script
@@ -287,7 +287,7 @@ def _probed(text: ReportText) -> tuple[ReportText, list[Statement]]:
     lines = text.lines[output]
     if not lines:
         return text, []
-    quotation = quote(lines[0], lines[-1].number)
+    quotation = quote_line(lines[0], lines[-1].number)
     try:
         host = report.read_host_report("\n".join(line.raw for line in lines))
     except UsageError as error:
@@ -302,7 +302,7 @@ def _facts_of(host: "HostReport", lines: Sequence[ReportLine]) -> Iterator[State
     def at(name: str) -> Quote:
         begin = f"{name.lower()}: "
         matching = (line for line in lines if line.raw.strip(QUOTE_MARKS).lower().startswith(begin))
-        return quote(next(matching, lines[0]))
+        return quote_line(next(matching, lines[0]))
 
     facts, place = host.facts, Place.CONTAINER if host.who.container else Place.HOST
     system = facts.os

@@ -222,7 +222,7 @@ def _inline(content: str) -> str:
     return clean_text("".join(part.content for part in parts)).replace("\n", " ")
 
 
-def quote(line: ReportLine, last: int = 0) -> Quote:
+def quote_line(line: ReportLine, last: int = 0) -> Quote:
     """Quote a line. `last`: the number of the last line that was read with it."""
     return Quote(line.number, cut_text(line.raw.strip(), LONGEST), last or line.number)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import AuditLine, KernelStatement, Place, Statement, System
-from lab.repro.source import END_OF_SENTENCE, LineKind, ReportLine, ReportText, matches, place, quote
+from lab.repro.source import END_OF_SENTENCE, LineKind, ReportLine, ReportText, matches, place, quote_line
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 # The table's patterns, and its lists of words, each list as one pattern.
@@ -71,7 +71,7 @@ class Distribution:
     def on(self, line: ReportLine, name: str, written: str | None, place: Place, last: int = 0) -> System:
         """It as the system that a line names so, with its version or codename as it is written."""
         version = self.release(written) if written else None
-        return System(quote(line, last), self.id, version, name, place, self.like)
+        return System(quote_line(line, last), self.id, version, name, place, self.like)
 
 
 class Rank(IntEnum):
@@ -255,7 +255,7 @@ def _traced(text: ReportText) -> list[System]:
                 pairs_of_release.append((row["id"], row["name"], match.expand(row.get("version", ""))))
         for key, name, release in pairs_of_release:
             version = DISTRIBUTIONS[key].release(release) if release else None
-            system = System(quote(line), key, version, name, or_derivative=True, inferred=True)
+            system = System(quote_line(line), key, version, name, or_derivative=True, inferred=True)
             systems.setdefault(key, system)
     traced = list(systems.values()) if len(systems) == 1 else []
     return [replace(system, version=system.version or _told(text, system.id)) for system in traced]
@@ -348,7 +348,7 @@ def _without_a_name(line: ReportLine, words: str) -> Iterator[Mention]:
         name = re.sub(r" ?(?:Linux|OS)$", "", unlisted[1]).lower()
         slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
         if slug not in NO_NAME:
-            yield Rank.FIELD, System(quote(line), slug, unlisted[2], unlisted[1], place(line))
+            yield Rank.FIELD, System(quote_line(line), slug, unlisted[2], unlisted[1], place(line))
 
 
 def _blanked(words: str) -> str:
@@ -414,5 +414,5 @@ def _os_release(text: ReportText) -> Iterator[Mention]:
         distribution = DISTRIBUTIONS.get(values["ID"])
         like = distribution.like if distribution else next(iter(values.get("ID_LIKE", "").split()), None)
         name, version_id = values.get("PRETTY_NAME") or values["NAME"], values.get("VERSION_ID") or None
-        quotation = quote(lines_of_it[0], lines_of_it[-1].number)
+        quotation = quote_line(lines_of_it[0], lines_of_it[-1].number)
         yield Rank.PRINTED, System(quotation, values["ID"], version_id, name, place(lines_of_it[0]), like)
