@@ -11,7 +11,7 @@ from typing import Any
 
 from lab.repro import settings
 from lab.repro.report import Assertion, Mood
-from lab.repro.source import ReportText, matches, quote_line
+from lab.repro.source import ReportText, find_matches, quote_line
 
 ROWS: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))["assertion"]
 PATTERNS = [re.compile(row["pattern"]) for row in ROWS]
@@ -33,7 +33,7 @@ def read_assertions(text: ReportText) -> Iterator[Assertion]:
     """Yield what the lines of a report assert."""
     for index, line in enumerate(text.lines):
         for row, pattern in zip(ROWS, PATTERNS, strict=True):
-            for match in matches(pattern, line.text):
+            for match in find_matches(pattern, line.text):
                 if row.get("proposed", False) and not _is_proposed(text, index, match.start(), match.end()):
                     continue
                 arguments = row.get("given", {}) | match.groupdict()

@@ -35,7 +35,7 @@ from lab.repro.report import (
     Statement,
     System,
 )
-from lab.repro.source import LETTER, LONGEST, TABLE, LineKind, ReportLine, ReportText, matches, quote_line
+from lab.repro.source import LETTER, LONGEST, TABLE, LineKind, ReportLine, ReportText, find_matches, quote_line
 
 if TYPE_CHECKING:
     from lab.probes.report import HostReport
@@ -162,7 +162,7 @@ def _facts(text: ReportText, row: dict[str, Any]) -> Iterator[Statement]:
         words, question, earlier = line.labelled, earlier, line
         if "after" in row and (question is None or not row["after"].search(question.raw)):
             continue
-        for match in matches(row["pattern"], words):
+        for match in find_matches(row["pattern"], words):
             if not_before.search(words[: match.start()]) or not_after.match(words[match.end() :]):
                 continue
             if statement := _fact(row["kind"], quote_line(line), row.get("given", {}) | match.groupdict()):
@@ -267,7 +267,7 @@ def _named_tests(text: ReportText) -> Iterator[Statement]:
         if TESTS["passes"].search(line.text) and not TESTS["fails"].search(line.text):
             continue
         suite = [name for name in SUITE if name in line.text]
-        failed = [next(filter(None, match.groups())) for match in matches(TESTS["failed"], line.text)]
+        failed = [next(filter(None, match.groups())) for match in find_matches(TESTS["failed"], line.text)]
         foreign = [name for name in failed if not any(test in name for test in suite)]
         yield from (NamedTest(quote_line(line), name, known=name in suite) for name in (*suite, *foreign))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import Mood, Place, Setting
-from lab.repro.source import LineKind, ReportText, matches, place, quote_line
+from lab.repro.source import LineKind, ReportText, find_matches, place, quote_line
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SAYS = {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in TABLE["says"].items()}
@@ -54,7 +54,7 @@ def read_settings(text: ReportText) -> Iterator[Setting]:
         for index, line in enumerate(text.lines)
         for pattern, is_command, is_said in STEPS
         if is_command or line.kind is not LineKind.CODE
-        for match in matches(pattern, line.text)
+        for match in find_matches(pattern, line.text)
     )
     for index, match, is_command, is_said in islice(steps, MOST):
         line, is_advice = text.lines[index], index in text.advice
@@ -77,7 +77,7 @@ def _of_values(text: ReportText) -> Iterator[Setting]:
         # bubblewrap's advice names a sysctl that nobody set, and an error names one that is not there.
         if not messages.find_message_span(line.text) and not NO_SETTING.search(line.text)
         for form in FORMS
-        for match in matches(form, line.text)
+        for match in find_matches(form, line.text)
     )
     changed: set[tuple[str, str]] = set()
     for index, match, changes in islice(forms, MOST):

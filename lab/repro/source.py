@@ -227,7 +227,7 @@ def quote_line(line: ReportLine, last: int = 0) -> Quote:
     return Quote(line.number, cut_text(line.raw.strip(), LONGEST), last or line.number)
 
 
-def matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+def find_matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     """The first matches on a line; no line that a person wrote holds more."""
     return islice(pattern.finditer(text), MOST_ON_A_LINE)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import AuditLine, KernelStatement, Place, Statement, System
-from lab.repro.source import END_OF_SENTENCE, LineKind, ReportLine, ReportText, matches, place, quote_line
+from lab.repro.source import END_OF_SENTENCE, LineKind, ReportLine, ReportText, find_matches, place, quote_line
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 # The table's patterns, and its lists of words, each list as one pattern.
@@ -134,7 +134,7 @@ def read(text: ReportText) -> Iterator[System]:
             break
         if index not in text.advice and not SAYS["not_printed"].match(line.text):
             mentions += _named(text, index)
-        for match in matches(SAYS["tag"], line.text):
+        for match in find_matches(SAYS["tag"], line.text):
             row = next((row for row in ROWS.values() if match[1] in (row.id, *row.codenames)), None)
             if row is not None:
                 codename = match[1] if match[1] in row.codenames else None
@@ -174,7 +174,7 @@ def _told(text: ReportText, name: str) -> str | None:
         versions = {
             match[1]
             for line in text.lines
-            for match in matches(re.compile(pattern), line.text)
+            for match in find_matches(re.compile(pattern), line.text)
             if place(line, match.start()) is Place.HOST
         }
         if len(versions) == 1:
@@ -243,7 +243,7 @@ def _traced(text: ReportText) -> list[System]:
     systems: dict[str, System] = {}
     texts = set[str]()
     for line in text.lines:
-        written = {name for match in matches(SAYS["host"], line.text) for name in match.groups() if name}
+        written = {name for match in find_matches(SAYS["host"], line.text) for name in match.groups() if name}
         names = sorted(written - texts) if len(texts) < MOST else []
         texts |= written
         pairs = [
@@ -281,7 +281,7 @@ def _named(text: ReportText, index: int) -> Iterator[Mention]:
     line = text.lines[index]
     words = _blanked(line.text)
     rank, parent, end = Rank.PROSE, None, 0
-    for match in matches(compile_names(alone=False), words):
+    for match in find_matches(compile_names(alone=False), words):
         row = ROWS[match.lastgroup or ""]
         start, lead, between = match.start(), words[: match.start()], words[end : match.start()]
         version = row.written.match(words, match.end())
@@ -339,7 +339,7 @@ def _next_field(text: ReportText, index: int, row: Distribution, tail: str) -> s
 
 def _without_a_name(line: ReportLine, words: str) -> Iterator[Mention]:
     """Yield the system of a codename alone, or one that the table lacks and a form's field names."""
-    for match in matches(compile_names(alone=True), words):
+    for match in find_matches(compile_names(alone=True), words):
         row, lead = ROWS[match.lastgroup or ""], words[: match.start()]
         if not SAYS["not_this"].search(lead):
             where = _place(line, lead, match[0], words[match.end() :])
