@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import Mood, Place, Setting
-from lab.repro.source import LineKind, ReportText, find_matches, place, quote_line
+from lab.repro.source import LineKind, ReportText, find_matches, find_place, quote_line
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SAYS = {name: re.compile("|".join(parts), re.IGNORECASE) for name, parts in TABLE["says"].items()}
@@ -66,7 +66,7 @@ def read_settings(text: ReportText) -> Iterator[Setting]:
         is_told = (_helped(line.text) if is_advice else helped) is not None
         if mood is Mood.TRIED and (is_told or not (is_said or is_advice)):
             name = STUCK.sub("", match[0]).rstrip(".,;:)`'\"")
-            yield Setting(quote_line(line), name, None, mood, helped, place(line))
+            yield Setting(quote_line(line), name, None, mood, helped, find_place(line))
 
 
 def _of_values(text: ReportText) -> Iterator[Setting]:
@@ -124,7 +124,7 @@ def _setting(
 ) -> Setting:
     line = text.lines[index]
     # A container has its host's kernel; only what is counted for each user is its own.
-    where = place(line, start) if pair[0].startswith("user.") else Place.HOST
+    where = find_place(line, start) if pair[0].startswith("user.") else Place.HOST
     return Setting(quote_line(line, text.lines[last].number), *pair, *outcome, where)
 
 

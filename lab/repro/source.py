@@ -305,7 +305,7 @@ class ReportText:
         return ""
 
 
-def place(line: ReportLine, start: int = 0) -> Place:
+def find_place(line: ReportLine, start: int = 0) -> Place:
     """Which system the words at column `start` of a line are about."""
     text = line.labelled
     start += len(text) - len(line.text)

@@ -16,7 +16,15 @@ from typing import Any
 
 from lab.repro import messages
 from lab.repro.report import AuditLine, KernelStatement, Place, Statement, System
-from lab.repro.source import END_OF_SENTENCE, LineKind, ReportLine, ReportText, find_matches, place, quote_line
+from lab.repro.source import (
+    END_OF_SENTENCE,
+    LineKind,
+    ReportLine,
+    ReportText,
+    find_matches,
+    find_place,
+    quote_line,
+)
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 # The table's patterns, and its lists of words, each list as one pattern.
@@ -175,7 +183,7 @@ def _told(text: ReportText, name: str) -> str | None:
             match[1]
             for line in text.lines
             for match in find_matches(re.compile(pattern), line.text)
-            if place(line, match.start()) is Place.HOST
+            if find_place(line, match.start()) is Place.HOST
         }
         if len(versions) == 1:
             return versions.pop()
@@ -348,7 +356,7 @@ def _without_a_name(line: ReportLine, words: str) -> Iterator[Mention]:
         name = re.sub(r" ?(?:Linux|OS)$", "", unlisted[1]).lower()
         slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
         if slug not in NO_NAME:
-            yield Rank.FIELD, System(quote_line(line), slug, unlisted[2], unlisted[1], place(line))
+            yield Rank.FIELD, System(quote_line(line), slug, unlisted[2], unlisted[1], find_place(line))
 
 
 def _blanked(words: str) -> str:
@@ -385,7 +393,7 @@ def _place(line: ReportLine, lead: str, name: str, tail: str) -> Place:
     is_image = SAYS["image"].match(name) and SAYS["of_image"].search(line.labelled)
     if is_image or SAYS["container_before"].search(lead):
         return Place.CONTAINER
-    return place(line, len(lead))
+    return find_place(line, len(lead))
 
 
 def _rank(line: ReportLine, lead: str = "") -> Rank:
@@ -404,7 +412,7 @@ def _os_release(text: ReportText) -> Iterator[Mention]:
         if file and (version := SAYS["version_line"].match(following.text)):
             row = DISTRIBUTIONS[file[1]]
             name = f"{row.id.capitalize()} {version[1]}"
-            yield Rank.PRINTED, row.on(line, name, version[1], place(line), following.number)
+            yield Rank.PRINTED, row.on(line, name, version[1], find_place(line), following.number)
     for line in text.lines:
         if pair := SAYS["os_release"].match(line.text):
             pasted.setdefault(pair[1], (line, pair[2]))
@@ -415,4 +423,4 @@ def _os_release(text: ReportText) -> Iterator[Mention]:
         like = distribution.like if distribution else next(iter(values.get("ID_LIKE", "").split()), None)
         name, version_id = values.get("PRETTY_NAME") or values["NAME"], values.get("VERSION_ID") or None
         quotation = quote_line(lines_of_it[0], lines_of_it[-1].number)
-        yield Rank.PRINTED, System(quotation, values["ID"], version_id, name, place(lines_of_it[0]), like)
+        yield Rank.PRINTED, System(quotation, values["ID"], version_id, name, find_place(lines_of_it[0]), like)
