@@ -350,7 +350,7 @@ def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark
     for kernel in report.of(KernelStatement):
         owner = systems.of_kernel(kernel)
         for system in hosts:
-            family = systems.family(system.id)
+            family = systems.find_family(system.id)
             if owner is None or family is None or system.inferred or owner.id in (system.id, family):
                 continue
             name = "wsl-kernel" if owner.id == WSL else "foreign-kernel"

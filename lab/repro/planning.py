@@ -293,7 +293,7 @@ def _nearest(
 
     def origin(name: str) -> str:
         """The distribution that one derives from in the end."""
-        family = systems.family(name) or name
+        family = systems.find_family(name) or name
         return ORIGINS.get(family, family)
 
     def distance(guest: Guest) -> int:

@@ -307,7 +307,7 @@ def _facts_of(host: "HostReport", lines: Sequence[ReportLine]) -> Iterator[State
     facts, place = host.facts, Place.CONTAINER if host.who.container else Place.HOST
     system = facts.os
     if system.id is not None:
-        like = systems.family(system.id) or next(iter(host.id_like), system.id)
+        like = systems.find_family(system.id) or next(iter(host.id_like), system.id)
         name = system.pretty_name or system.id
         parent = None if like == system.id else like
         yield System(at("system"), system.id, system.version_id, name, place, parent)

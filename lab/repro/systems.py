@@ -101,7 +101,7 @@ DISTRIBUTIONS = {
 OUTER = {row.id for row in DISTRIBUTIONS.values() if row.outer}
 
 
-def family(name: str) -> str | None:
+def find_family(name: str) -> str | None:
     """The id of the distribution at the root of one; None if the table does not have it."""
     row = DISTRIBUTIONS.get(name)
     return (row.like or row.id) if row else None
@@ -301,7 +301,7 @@ def _named(text: ReportText, index: int) -> Iterator[Mention]:
         end = version.end() if version else match.end()
         tail = words[end:]
         derivative = SAYS["family"].match(tail)
-        is_child = parent is not None and parent.id != row.id and family(parent.id) == family(row.id)
+        is_child = parent is not None and parent.id != row.id and find_family(parent.id) == find_family(row.id)
         # A name after another may tell what that one derives from.
         is_base = is_child and ("(" in between[:40] or "based" in between[:40])
         is_base = is_base or bool(parent and not parent.outer and SAYS["based"].match(tail))
