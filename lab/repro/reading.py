@@ -68,7 +68,7 @@ def read_report(data: bytes) -> Report:
     readers: list[Iterator[Statement]] = [
         _audit_lines(text),
         _commands(text),
-        systems.read(text),
+        systems.read_systems(text),
         *(_facts(text, row) for row in FACTS),
         _named_tests(text),
         settings.read_settings(text),

@@ -128,7 +128,7 @@ def _group(name: str) -> str:
 ROWS = {_group(row.id): row for row in DISTRIBUTIONS.values()}
 
 
-def read(text: ReportText) -> Iterator[System]:
+def read_systems(text: ReportText) -> Iterator[System]:
     """Yield the systems of a report: its host's, by the lines that count most, and those of containers."""
     mentions = [*_os_release(text)]
     block, inside = -1, set[int]()
