@@ -348,7 +348,7 @@ def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark
         remarks.append(_remark("two-failures", *not_run[0].quotes, *ran[0].quotes[:1]))
     # A kernel that is another distribution's: a container shows its host's.
     for kernel in report.of(KernelStatement):
-        owner = systems.of_kernel(kernel)
+        owner = systems.find_system_of_kernel(kernel)
         for system in hosts:
             family = systems.find_family(system.id)
             if owner is None or family is None or system.inferred or owner.id in (system.id, family):

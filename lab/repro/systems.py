@@ -193,7 +193,7 @@ def _told(text: ReportText, name: str) -> str | None:
 # -- what the kernel's words tell
 
 
-def of_kernel(kernel: KernelStatement) -> System | None:
+def find_system_of_kernel(kernel: KernelStatement) -> System | None:
     """Return the distribution that calls its kernels like this one, with its release if the words tell it.
 
     The same kernels run on what derives from it.
@@ -233,7 +233,7 @@ def completed(text: ReportText, statements: Sequence[Statement]) -> list[Stateme
         if isinstance(line, AuditLine) and SAYS["ubuntu_info"].search(line.fields.get("info", ""))
     ]
     inferred += filter(
-        None, (of_kernel(kernel) for kernel in statements if isinstance(kernel, KernelStatement))
+        None, (find_system_of_kernel(kernel) for kernel in statements if isinstance(kernel, KernelStatement))
     )
     if not any(isinstance(one, System) and one.place is Place.HOST for one in statements):
         return [*statements, *(inferred[:1] or _traced(text))]
