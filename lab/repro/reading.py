@@ -78,7 +78,7 @@ def read_report(data: bytes) -> Report:
     for statements in readers:
         everything += islice(statements, MOST_READ)
     everything.sort(key=lambda statement: statement.quote.number)
-    merged = systems.completed(text, _merged(everything))
+    merged = systems.complete_statements(text, _merged(everything))
     # A heading is a title only if it is a page's, not a form's or a section's.
     titles = (
         line.text.strip()

@@ -222,7 +222,7 @@ def find_system_of_kernel(kernel: KernelStatement) -> System | None:
     return None
 
 
-def completed(text: ReportText, statements: Sequence[Statement]) -> list[Statement]:
+def complete_statements(text: ReportText, statements: Sequence[Statement]) -> list[Statement]:
     """Return statements with what only the kernel's words tell: a named host's release, or the host itself.
 
     Where nothing names the host, what is only found in one distribution tells it: files, packages, its tracker.
