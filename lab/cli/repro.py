@@ -75,7 +75,7 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
         _print_text(read, judged)
         _print_plan(plan)
     if plan.build is None or plan.why_not:
-        subject = answer.Subject(plan, verdict.of_plan(plan))
+        subject = answer.Subject(plan, verdict.judge_plan(plan))
     else:
         lab.sweep()
         plan.build.check(lab.paths)

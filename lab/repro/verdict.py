@@ -125,7 +125,7 @@ class Verdict:
         return list({cell.folder: cell for cell in cells}.values())
 
 
-def of_plan(plan: Plan) -> Verdict:
+def judge_plan(plan: Plan) -> Verdict:
     """Return the verdict on a report for which nothing is run."""
     return Verdict(Reproduction.NOT_RUN, tuple(filter(None, [*plan.why_not, plan.hint])))
 

@@ -256,7 +256,7 @@ def test_why_words_were_not_looked_for(tmp_path: Path) -> None:
 
 def test_a_plan_that_cannot_be_run_is_not_run_for_its_reasons() -> None:
     made = plan(report(system("pop", None)), POLICY)
-    assert verdict.of_plan(made) == Verdict(Reproduction.NOT_RUN, (*made.why_not, made.hint))
+    assert verdict.judge_plan(made) == Verdict(Reproduction.NOT_RUN, (*made.why_not, made.hint))
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,7 @@ def test_the_nearest_guest_is_named_as_what_it_is(tmp_path: Path) -> None:
 
 def test_what_is_not_run_says_why_what_is_missing_and_what_to_ask_for() -> None:
     made = plan(report(words("bwrap: no")), CLONE)
-    text = answer.render_answer(Subject(made, verdict.of_plan(made)))
+    text = answer.render_answer(Subject(made, verdict.judge_plan(made)))
     assert text.startswith("## Verdict: not run\n")
     assert "The report does not say: the distribution and its release, the version of boxlite" in text
     assert "lab probe" in text
