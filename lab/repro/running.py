@@ -92,7 +92,7 @@ class Runner:
         folder = choose_new_folder(self.paths.make(self.paths.runs), folder)
         self.say(f"run {folder}")
         run = self._run(folder, plan.cells, plan.made_variants, options(wishes))
-        subject = Subject(plan, verdict.of_run(plan, run, folder), run)
+        subject = Subject(plan, verdict.judge_run(plan, run, folder), run)
         # The answer stands, whatever becomes of the bisection.
         write_atomically(folder / answer.FILE, answer.render_answer(subject))
         failing = {cell.variant for cell in run.cells if bisection.list_failing_tests(cell)}

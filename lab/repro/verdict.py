@@ -130,7 +130,7 @@ def judge_plan(plan: Plan) -> Verdict:
     return Verdict(Reproduction.NOT_RUN, tuple(filter(None, [*plan.why_not, plan.hint])))
 
 
-def of_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
+def judge_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
     """Return the verdict on a report whose cells are those of a run with its record in `folder`."""
     cells = {cell.variant: FinishedCell(cell, folder) for cell in run.cells}
     answered = tuple(_answer(plan, question, cells) for question in plan.questions)

@@ -293,7 +293,7 @@ def test_only_the_reports_own_host_shows_what_is_asserted_of_it(tmp_path: Path) 
     assert planned(asserted(SHIPS), host="pop", version="22.04") == [POLICY, "stock"]
     made = plan(report(system("pop", "22.04"), asserted(FRESH)), POLICY, nearest=True)
     cells = run(ran_of_plan(made, POLICY, cause=POLICY))
-    [claim] = verdict.of_run(made, cells, tmp_path).claims
+    [claim] = verdict.judge_run(made, cells, tmp_path).claims
     assert (claim.outcome, claim.reason) == (NOT_TESTED, "only the report's own host shows it")
 
 
@@ -313,7 +313,7 @@ def test_an_assertion_holds_if_the_cell_of_one_question_shows_it(tmp_path: Path)
     ]
     for result, log in zip(cells, (LIBCONTAINER, messages.USERNS_SYSCTL), strict=True):
         gather(tmp_path, result, log=log)
-    [claim] = verdict.of_run(made, run(*cells), tmp_path).claims
+    [claim] = verdict.judge_run(made, run(*cells), tmp_path).claims
     assert claim.outcome is HELD
     assert claim.reason.startswith(
         f"{POLICY}: boxlite names libcontainer; userns-clone-off: boxlite names other"
@@ -322,9 +322,9 @@ def test_an_assertion_holds_if_the_cell_of_one_question_shows_it(tmp_path: Path)
     assert (tmp_path / claim.file).is_file()
     for result in cells:
         gather(tmp_path / "neither", result)
-    [claim] = verdict.of_run(made, run(*cells), tmp_path / "neither").claims
+    [claim] = verdict.judge_run(made, run(*cells), tmp_path / "neither").claims
     assert claim.outcome is NOT_HELD
-    [claim] = verdict.of_run(made, run(*cells), tmp_path / "nothing gathered").claims
+    [claim] = verdict.judge_run(made, run(*cells), tmp_path / "nothing gathered").claims
     assert claim.outcome is NOT_TESTED
 
 
@@ -360,7 +360,7 @@ def test_lines_that_show_different_causes_are_of_one_failure_if_one_cell_shows_b
         gather(tmp_path, result, log=log, kernel=kernel)
     [claim] = [
         each
-        for each in verdict.of_run(made, run(*cells), tmp_path).claims
+        for each in verdict.judge_run(made, run(*cells), tmp_path).claims
         if each.text == "one failure shows lines 8 and 10"
     ]
     assert claim.outcome is held
@@ -372,7 +372,7 @@ def test_words_that_no_question_is_about_are_looked_for_and_decide_nothing(tmp_p
     made = plan(report(system(), preflight, AUDIT), suspected(POLICY, AUDIT.quote))
     result = ran_of_plan(made, POLICY, cause=POLICY)
     gather(tmp_path, result, kernel="")
-    judged = verdict.of_run(made, run(result), tmp_path)
+    judged = verdict.judge_run(made, run(result), tmp_path)
     assert [(claim.statement, claim.outcome) for claim in judged.claims] == [
         (AUDIT, NOT_HELD),
         (preflight, HELD),
@@ -384,5 +384,5 @@ def test_words_of_one_cause_are_not_compared_with_themselves(tmp_path: Path) -> 
     made = plan(report(system(), CANNOT_RUN, AUDIT), suspected(POLICY, quote(8), quote(10)))
     result = ran_of_plan(made, POLICY, cause=POLICY)
     gather(tmp_path, result)
-    texts = [claim.text for claim in verdict.of_run(made, run(result), tmp_path).claims]
+    texts = [claim.text for claim in verdict.judge_run(made, run(result), tmp_path).claims]
     assert not any(text.startswith("one failure") for text in texts)

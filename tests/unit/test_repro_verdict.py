@@ -67,7 +67,7 @@ def of(made: Plan, folder: Path, *, cause: str | None = POLICY, confidence: Conf
     """The verdict on a plan whose only cell failed for a cause, with the log of Ubuntu's policy."""
     cell = ran(made, variant_of(made).name, cause=cause, confidence=confidence)
     gather(folder, cell)
-    return verdict.of_run(made, run(cell), folder)
+    return verdict.judge_run(made, run(cell), folder)
 
 
 def held(judged: Verdict) -> list[Claim]:
@@ -161,7 +161,7 @@ def test_the_line_that_shows_the_same_words_is_named(tmp_path: Path) -> None:
 def test_a_cell_that_says_nothing_is_not_run_with_its_reason(tmp_path: Path, status: Status) -> None:
     made = plan(report(system("ubuntu", "24.04")), POLICY)
     cell = ran(made, variant_of(made).name, status=status, reason="image not available: no network")
-    judged = verdict.of_run(made, run(cell), tmp_path)
+    judged = verdict.judge_run(made, run(cell), tmp_path)
     assert (judged.result, judged.result.exit_status) == (Reproduction.NOT_RUN, 3)
     assert judged.reasons == (f"{status}: image not available: no network", made.hint)
     assert made.hint.startswith("debian-13 comes nearest: ")
@@ -174,9 +174,9 @@ def test_an_audit_line_that_boxlite_wrote_is_not_the_kernel_s(tmp_path: Path) ->
     gather(tmp_path, cell, kernel="")
     forged = tmp_path / cell.folder / "boxlite/box-a/logs/kernel.log"
     forged.write_text(evidence.DENIED_CAP_BWRAP)
-    assert held(verdict.of_run(made, run(cell), tmp_path)) == []
+    assert held(verdict.judge_run(made, run(cell), tmp_path)) == []
     (tmp_path / cell.folder / "kernel.log").write_text(evidence.DENIED_CAP_BWRAP)
-    assert len(held(verdict.of_run(made, run(cell), tmp_path))) == 1
+    assert len(held(verdict.judge_run(made, run(cell), tmp_path))) == 1
 
 
 def test_a_line_that_only_ubuntu_s_kernel_writes_is_not_missed_elsewhere(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_two_causes_are_told_apart_each_by_its_own_words(tmp_path: Path) -> None
     cells = [ran(made, first, cause=POLICY), ran(made, second, cause=CLONE)]
     gather(tmp_path, cells[0])
     gather(tmp_path, cells[1], log=f"ERROR boxlite: {CANNOT_RUN}\n", kernel="")
-    judged = verdict.of_run(made, run(*cells), tmp_path)
+    judged = verdict.judge_run(made, run(*cells), tmp_path)
     assert [answered.result for answered in judged.answered] == [
         Reproduction.REPRODUCED,
         Reproduction.REPRODUCED,
@@ -213,7 +213,7 @@ def test_the_worst_of_several_answers_is_the_verdict(tmp_path: Path) -> None:
     cells = [ran(made, "apparmor-userns-nocaps", cause=POLICY), ran(made, "userns-clone-off")]
     for cell in cells:
         gather(tmp_path, cell)
-    judged = verdict.of_run(made, run(*cells), tmp_path)
+    judged = verdict.judge_run(made, run(*cells), tmp_path)
     assert [answered.result for answered in judged.answered] == [
         Reproduction.REPRODUCED,
         Reproduction.NOT_REPRODUCED,
@@ -236,7 +236,7 @@ def test_any_error_at_a_limit_reproduces_it(tmp_path: Path, cause: str, why: str
     findings = [FoundCause(name=cause, confidence=LIKELY, why=why)]
     cell = ran(made, variant_of(made).name, cause=cause, confidence=LIKELY, causes=findings)
     gather(tmp_path, cell)
-    judged = verdict.of_run(made, run(cell), tmp_path)
+    judged = verdict.judge_run(made, run(cell), tmp_path)
     assert judged.result is result
     assert ("the same error, EAGAIN, met by another program" in judged.reasons[0]) is (
         result is Reproduction.REPRODUCED
@@ -281,7 +281,7 @@ def test_evidence_outside_of_the_run_is_not_read(tmp_path: Path) -> None:
     (logs / "boxlite.log.2026-11-24").unlink()
     (tmp_path / "run" / cell.folder / "probes.json").unlink()
     (logs / "boxlite.log.2026-11-24").symlink_to(tmp_path / "elsewhere")
-    assert held(verdict.of_run(made, run(cell), tmp_path / "run")) == []
+    assert held(verdict.judge_run(made, run(cell), tmp_path / "run")) == []
 
 
 # -- the claims of a report
@@ -301,7 +301,7 @@ def test_what_was_tried_is_judged_on_the_cell(
 ) -> None:
     made = plan(report(system(), tried(SWITCH, "1", helped=helped)), CLONE)
     cells = [ran(made, "userns-clone-off", cause=CLONE), ran(made, "tried-1", cause=None if cured else CLONE)]
-    [claim] = verdict.of_run(made, run(*cells), tmp_path).claims
+    [claim] = verdict.judge_run(made, run(*cells), tmp_path).claims
     assert claim.outcome is result
     assert claim.text == f"{SWITCH}=1 {'helps' if helped else 'does not help'} against {CLONE}"
     outcome = "every test that needs the sandbox passes" if cured else f"{ECHO}, "
@@ -314,12 +314,12 @@ def test_a_test_that_did_not_run_says_nothing_and_a_skipped_one_is_no_cure(tmp_p
     tests = [TestResult(name=ECHO, outcome=Outcome.NOT_RUN)]
     blocked = ran(made, "userns-clone-off", cause=CLONE)
     not_run = changed(blocked, tests=tests)
-    [claim] = verdict.of_run(made, run(not_run), tmp_path).claims
+    [claim] = verdict.judge_run(made, run(not_run), tmp_path).claims
     assert (claim.outcome, claim.reason) == (NOT_TESTED, "it did not run")
     made = plan(report(system(), tried(SWITCH, "1", helped=True)), CLONE)
     cure = ran(made, "tried-1")
     cure.tests[:] = [TestResult(name=test.name, outcome=Outcome.SKIP) for test in cure.tests]
-    [claim] = verdict.of_run(made, run(blocked, cure), tmp_path).claims
+    [claim] = verdict.judge_run(made, run(blocked, cure), tmp_path).claims
     assert claim.outcome is NOT_HELD
 
 
@@ -327,7 +327,7 @@ def test_what_could_not_be_tried_says_why_and_what_has_no_outcome_is_no_claim(tm
     settings = tried(RESTRICT, "0", helped=False), tried(SWITCH, "1", helped=None)
     made = plan(report(system("ubuntu", "24.04"), *settings), POLICY, nearest=True)
     cells = [ran(made, "apparmor-userns-nocaps", cause=POLICY), ran(made, "tried-1", cause=POLICY)]
-    switch, open_one = verdict.of_run(made, run(*cells), tmp_path).claims
+    switch, open_one = verdict.judge_run(made, run(*cells), tmp_path).claims
     assert (switch.outcome, switch.reason) == (
         NOT_TESTED,
         "the kernel of debian-13 has no such sysctl",
@@ -368,7 +368,7 @@ def test_what_two_cells_are_asked_holds_if_one_shows_it(tmp_path: Path) -> None:
     cells = [ran(made, "apparmor-userns-nocaps", cause=POLICY), ran(made, "userns-clone-off", cause=CLONE)]
     gather(tmp_path, cells[0], log="", kernel="")
     gather(tmp_path, cells[1])
-    judged = verdict.of_run(made, run(*cells), tmp_path)
+    judged = verdict.judge_run(made, run(*cells), tmp_path)
     assert [answered.claims[0].outcome for answered in judged.answered] == [
         NOT_HELD,
         HELD,
@@ -384,7 +384,7 @@ AGAIN = "lab repro REPORT"
 
 def subject(folder: Path, made: Plan, *cells: CellResult) -> Subject:
     done = run(*cells)
-    return Subject(made, verdict.of_run(made, done, folder), done)
+    return Subject(made, verdict.judge_run(made, done, folder), done)
 
 
 def blocked(folder: Path) -> Subject:
