@@ -86,7 +86,7 @@ class Dispatch:
         number, guest, journal = self._last_number, tickets[0].cell.guest, self._decisions.journal
         content = Part.of(tickets, journal, number=number, offline=self._offline, image=image.manifest)
         addresses = self._choose_addresses(tickets, hosts)
-        seconds = sum(backlog.typical_seconds(ticket, journal.info.options) for ticket in tickets)
+        seconds = sum(backlog.estimate_seconds(ticket, journal.info.options) for ticket in tickets)
         future = self._client.submit(
             part.run_part,
             content.model_dump_json(),

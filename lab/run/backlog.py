@@ -275,7 +275,7 @@ class Backlog:
         return self._estimates.cell(ticket.cell) * (self._repeat - len(ticket.repeats))
 
 
-def typical_seconds(ticket: Ticket, options: RunOptions) -> float:
+def estimate_seconds(ticket: Ticket, options: RunOptions) -> float:
     """How long a cell takes, the same on every host."""
     return ticket.cell.typical_seconds(options) * options.repeat
 
@@ -286,7 +286,7 @@ def cut(tickets: Iterable[Ticket], options: RunOptions, most_seconds: float) -> 
     # The last part of each machine, with its length.
     last: dict[str, tuple[list[Ticket], float]] = {}
     for ticket in tickets:
-        seconds, machine = typical_seconds(ticket, options), ticket.cell.machine.name
+        seconds, machine = estimate_seconds(ticket, options), ticket.cell.machine.name
         part, spent = last.get(machine, ([], math.inf))
         if spent + seconds > most_seconds:
             part, spent = [], 0.0
