@@ -233,7 +233,7 @@ class Coordinator:
             # Another host is on its way, and the lab failed with it on all that are there.
             and not (self._roster.is_coming and self._dispatch.failed_on_all(ticket, hosts))
         ]
-        for tickets in backlog.cut(waiting, self.planned.info.options, self.most_seconds):
+        for tickets in backlog.cut_tickets(waiting, self.planned.info.options, self.most_seconds):
             guest = tickets[0].cell.guest.name
             image, is_ready = pins[guest]
             # The first part of a guest prepares its image, and the others wait for that.

@@ -280,7 +280,7 @@ def estimate_seconds(ticket: Ticket, options: RunOptions) -> float:
     return ticket.cell.typical_seconds(options) * options.repeat
 
 
-def cut(tickets: Iterable[Ticket], options: RunOptions, most_seconds: float) -> list[list[Ticket]]:
+def cut_tickets(tickets: Iterable[Ticket], options: RunOptions, most_seconds: float) -> list[list[Ticket]]:
     """Cut tickets into parts of at most about this length; a cell that takes longer is a part by itself."""
     parts: list[list[Ticket]] = []
     # The last part of each machine, with its length.

@@ -96,9 +96,9 @@ def test_a_host_refuses_what_is_no_part_and_what_another_lab_sent(
 
 def test_a_plan_is_cut_by_machine_and_by_typical_time() -> None:
     tickets = [Ticket(cell) for cell in PLAN]
-    whole = backlog.cut(tickets, RunOptions(), 1e6)
+    whole = backlog.cut_tickets(tickets, RunOptions(), 1e6)
     assert [{ticket.cell.guest.name for ticket in own} for own in whole] == [{"debian-12"}, {"debian-13"}]
-    single = backlog.cut(tickets, RunOptions(), 1.0)
+    single = backlog.cut_tickets(tickets, RunOptions(), 1.0)
     assert [len(own) for own in single] == [1] * len(PLAN)
     assert sorted(ticket.cell.name for own in single for ticket in own) == sorted(cell.name for cell in PLAN)
 
