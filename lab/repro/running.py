@@ -27,7 +27,7 @@ from lab.repro.bisection import Bisection
 from lab.repro.planning import HostAbilities, Plan
 from lab.repro.wishes import Wishes
 from lab.run import live, scheduler, start
-from lab.run.decisions import Follow, nothing_follows
+from lab.run.decisions import Follow, follow_with_nothing
 from lab.run.live import run_log
 
 # The folder of a bisection in that of its report's run.
@@ -124,7 +124,7 @@ class Runner:
         variants: Mapping[str, Variant],
         options: RunOptions,
         possible: Sequence[Cell] = (),
-        follow: Follow = nothing_follows,
+        follow: Follow = follow_with_nothing,
     ) -> RunResult:
         """Run cells, and those that follow from their results; `possible` are all that may be run.
 

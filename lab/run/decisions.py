@@ -24,7 +24,7 @@ REST_AGAIN = "the rest of its trials is to be made on a fresh lane"
 NO_IMAGE = "image not available"
 
 
-def nothing_follows(_result: CellResult) -> Sequence[Cell]:
+def follow_with_nothing(_result: CellResult) -> Sequence[Cell]:
     """What a run's cells lead to if all of them are known from the start."""
     return ()
 
@@ -45,7 +45,7 @@ class Decisions:
         *,
         retries: int,
         jobs: int = 1,
-        follow: Follow = nothing_follows,
+        follow: Follow = follow_with_nothing,
     ) -> None:
         options = planned.info.options
         self.journal = Journal(planned.folder, planned.cells, planned.info, planned.earlier_results)

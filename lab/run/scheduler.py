@@ -16,7 +16,7 @@ from lab.machine.connection import hold_connection
 from lab.plan import PlannedRun
 from lab.record import RunResult, Status
 from lab.record.folders import lock_folder
-from lab.run.decisions import NO_IMAGE, Decisions, Follow, nothing_follows
+from lab.run.decisions import NO_IMAGE, Decisions, Follow, follow_with_nothing
 from lab.run.observer import Observer
 from lab.run.worker import Worker
 
@@ -37,7 +37,7 @@ class Scheduler:
     uri: str
     limits: HostLimits
     observer: Observer
-    follow: Follow = nothing_follows
+    follow: Follow = follow_with_nothing
     offline: bool = False
     _workers: dict[int, Worker] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -94,7 +94,7 @@ class Scheduler:
             processors=Processors(self.limits.processors),
             # Cells that follow may have other builds.
             build=cells_to_run[0].build
-            if len({cell.build for cell in cells_to_run}) == 1 and self.follow is nothing_follows
+            if len({cell.build for cell in cells_to_run}) == 1 and self.follow is follow_with_nothing
             else None,
             sysctls=sorted(sysctls),
             checkpoints=not options.cold,
