@@ -156,7 +156,7 @@ def _run(
 ) -> RunResult:
     """Run the cells that are left, and show them meanwhile."""
     with (
-        live.view(
+        live.open_view(
             output.get_console(), planned.cells, planned.complete, quiet=request.quiet, verbose=request.verbose
         ) as view,
         run_log(planned.folder, view) as log,

@@ -136,7 +136,9 @@ class Runner:
             table = variant.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
             make_folder(folder / VARIANTS)
             (folder / VARIANTS / f"{name}.toml").write_text(tomlkit.dumps(table))
-        view = live.view(self.console, possible or planned.cells, [], quiet=self.quiet, verbose=self.verbose)
+        view = live.open_view(
+            self.console, possible or planned.cells, [], quiet=self.quiet, verbose=self.verbose
+        )
         try:
             with view as observer, run_log(folder, observer) as log:
                 limits = HostLimits.of_this_host(JOBS)

@@ -96,7 +96,7 @@ def tell(view: Observer, run: RunResult) -> None:
 def progress(run: RunResult, _folder: Path) -> str:
     out = StringIO()
     console = Console(file=out, width=200, force_terminal=False, color_system=None)
-    with live.view(console, [], [], quiet=False, verbose=True) as lines:
+    with live.open_view(console, [], [], quiet=False, verbose=True) as lines:
         tell(lines, run)
     return out.getvalue()
 

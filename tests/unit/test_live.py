@@ -65,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_a_table_needs_a_terminal(is_terminal: bool, quiet: bool, verbose: bool, kind: type[Observer]) -> None:
     out = StringIO()
     console = console_on(out, is_terminal=is_terminal)
-    with live.view(console, cells_to_run(), [], quiet=quiet, verbose=verbose) as view:
+    with live.open_view(console, cells_to_run(), [], quiet=quiet, verbose=verbose) as view:
         assert type(view) is kind
         tell(view)
     assert bool(out.getvalue()) is not quiet
@@ -103,7 +103,7 @@ LINES = [
 
 def test_the_lines_of_a_console_have_the_seconds_since_the_start(clock: SimpleNamespace) -> None:
     out = StringIO()
-    with live.view(console_on(out), cells_to_run(), [], quiet=False, verbose=True) as view:
+    with live.open_view(console_on(out), cells_to_run(), [], quiet=False, verbose=True) as view:
         view.note("first")
         clock.seconds += 7
         view.note("second")
@@ -217,7 +217,7 @@ def test_a_square_that_a_shard_does_not_have_is_no_undecided_cell() -> None:
 def test_a_guest_cannot_steer_the_terminal_while_the_run_goes() -> None:
     out = StringIO()
     console = console_on(out, is_terminal=True)
-    with live.view(console, cells_to_run(), [], quiet=False, verbose=False) as view:
+    with live.open_view(console, cells_to_run(), [], quiet=False, verbose=False) as view:
         view.lane("debian-13", Progress(STEERING))
         view.note(STEERING)
         view.cell(told(STEERING))
