@@ -24,7 +24,7 @@ from lab.record import RunResult
 from lab.record.folders import VARIANTS, find_folder
 from lab.report import run_notes
 from lab.run import live, scheduler, start
-from lab.run.live import run_log
+from lab.run.live import open_log
 from lab.run.request import Request
 
 
@@ -159,7 +159,7 @@ def _run(
         live.open_view(
             output.get_console(), planned.cells, planned.complete, quiet=request.quiet, verbose=request.verbose
         ) as view,
-        run_log(planned.folder, view) as log,
+        open_log(planned.folder, view) as log,
     ):
         if hosts is None:
             limits = HostLimits.of_this_host(request.jobs, request.memory)
@@ -226,6 +226,6 @@ def part_command(lab: options.Lab, file: IO[str], folder: Path) -> int:
     lab.sweep()
     make_folder(folder)
     limits = HostLimits.of_this_host(1)
-    with run_log(folder, EventLines(sys.stdout)) as log:
+    with open_log(folder, EventLines(sys.stdout)) as log:
         result = scheduler.Scheduler(planned, lab.paths, lab.uri, limits, log, offline=part.offline).run()
     return cli.INTERRUPTED if result.run.interrupted else 0

@@ -28,7 +28,7 @@ from lab.repro.planning import HostAbilities, Plan
 from lab.repro.wishes import Wishes
 from lab.run import live, scheduler, start
 from lab.run.decisions import Follow, follow_with_nothing
-from lab.run.live import run_log
+from lab.run.live import open_log
 
 # The folder of a bisection in that of its report's run.
 BISECTION = "bisection"
@@ -140,7 +140,7 @@ class Runner:
             self.console, possible or planned.cells, [], quiet=self.quiet, verbose=self.verbose
         )
         try:
-            with view as observer, run_log(folder, observer) as log:
+            with view as observer, open_log(folder, observer) as log:
                 limits = HostLimits.of_this_host(JOBS)
                 run = scheduler.Scheduler(planned, self.paths, self.uri, limits, log, follow).run()
         except LabError:

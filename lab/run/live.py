@@ -93,7 +93,7 @@ class Lines(Observer):
 
 
 @contextmanager
-def run_log(folder: Path, view: Observer) -> Iterator[Observer]:
+def open_log(folder: Path, view: Observer) -> Iterator[Observer]:
     """Yield an observer that tells `open_view` everything and adds lines to `run.log`, each with its time.
 
     The log begins with its first line: a run that is refused must neither create the folder nor write to

@@ -18,7 +18,7 @@ from lab.report import terminal
 from lab.report.site import publish
 from lab.run import scheduler
 from lab.run.journal import Journal
-from lab.run.live import run_log
+from lab.run.live import open_log
 from lab.run.observer import Observer
 from lab.trials.fork import Tries
 from tests.builders.cells import cell
@@ -190,7 +190,7 @@ def test_a_log_that_cannot_be_written_ends_with_one_note_and_the_run_goes_on(sma
         def note(self, text: str) -> None:
             heard.append(text)
 
-    with run_log(small, View()) as log:
+    with open_log(small, View()) as log:
         log.lane("debian-13", Progress("booting"))
         fill(small)
         # One page of the log is there already.

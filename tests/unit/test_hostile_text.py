@@ -34,7 +34,7 @@ from lab.record.outcome import BoxProcess
 from lab.report import compare, github, junit, markdown
 from lab.report.site import one_page
 from lab.run import live
-from lab.run.live import run_log
+from lab.run.live import open_log
 from lab.run.observer import Observer
 from tests.builders.cells import box, cell, done, side
 from tests.builders.facts import context, facts
@@ -102,7 +102,7 @@ def progress(run: RunResult, _folder: Path) -> str:
 
 
 def log(run: RunResult, folder: Path) -> str:
-    with run_log(folder, Observer()) as written:
+    with open_log(folder, Observer()) as written:
         tell(written, run)
     return (folder / RUN_LOG).read_text()
 

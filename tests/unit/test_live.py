@@ -17,7 +17,7 @@ from lab.plan import Cell, choose_cells
 from lab.record import CellResult, LaneStep, Status
 from lab.record.folders import RUN_LOG
 from lab.run import live, observer
-from lab.run.live import Lines, LiveTable, run_log
+from lab.run.live import Lines, LiveTable, open_log
 from lab.run.observer import LaneSteps, Observer
 from tests.builders.cells import cell
 from tests.builders.output import FAULT, SAID, STEERING, told
@@ -125,7 +125,7 @@ def test_each_step_of_a_lane_and_each_decided_cell_is_a_line_of_a_pipe_and_of_th
     tell(Lines(lines.append, total=4, earlier_count=2))
     assert lines == LINES
     heard = Told()
-    with run_log(tmp_path / "run", heard) as log:
+    with open_log(tmp_path / "run", heard) as log:
         tell(log)
     assert [text for _, text in entries(tmp_path / "run")] == [re.sub(r"^\d/4 ", "", line) for line in LINES]
     direct = Told()
@@ -139,7 +139,7 @@ def test_the_log_s_times_are_in_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         patched.setenv("TZ", "FAR-14")
         time.tzset()
         before = datetime.now(UTC)
-        with run_log(tmp_path, Observer()) as log:
+        with open_log(tmp_path, Observer()) as log:
             log.note("now")
     time.tzset()
     [(stamp, _)] = entries(tmp_path)
@@ -148,9 +148,9 @@ def test_the_log_s_times_are_in_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_log_of_a_run_that_is_resumed_is_written_on_and_says_what_ended_it(tmp_path: Path) -> None:
-    with run_log(tmp_path, Observer()) as log:
+    with open_log(tmp_path, Observer()) as log:
         log.note("first")
-    with pytest.raises(OSError, match="no room"), run_log(tmp_path, Observer()) as log:
+    with pytest.raises(OSError, match="no room"), open_log(tmp_path, Observer()) as log:
         log.note("second")
         raise OSError("no room")
     lines = ["note: first", "note: second", "ended by OSError: no room"]
@@ -230,7 +230,7 @@ def test_a_guest_cannot_steer_the_terminal_while_the_run_goes() -> None:
 def test_a_guest_cannot_add_a_line(tmp_path: Path) -> None:
     forged = "debian-12 stock 0.10.8: pass"
     text = f"{STEERING}\n2026-11-24T16:00:00.000Z {forged}"
-    with pytest.raises(OSError, match="title"), run_log(tmp_path, Observer()) as log:
+    with pytest.raises(OSError, match="title"), open_log(tmp_path, Observer()) as log:
         log.lane("debian-13", Progress(text))
         log.note(text)
         log.cell(told(text))
