@@ -103,7 +103,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
             request = replace(request, builds=stored)
         request = replace(request, builds=gate_options.builds(request.builds))
         if request.only_list:
-            lists.print_cells(*start.preview(request, definitions))
+            lists.print_cells(*start.preview_run(request, definitions))
             return 0
         command = shlex.join(["lab", *sys.argv[1:]])
         planned = start.new(request, definitions, lab.paths, request.folder, command)

@@ -58,7 +58,7 @@ def plan(
     return choice.cells(tested), shard, options
 
 
-def preview(request: Request, catalog: Catalog) -> tuple[list[Cell], RunOptions]:
+def preview_run(request: Request, catalog: Catalog) -> tuple[list[Cell], RunOptions]:
     """The cells and the options of a new run, which is not begun."""
     cells, shard, options = plan(request, catalog, only_shown=True)
     return choose_shard_cells(cells, shard, options), options

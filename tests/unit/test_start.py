@@ -235,7 +235,7 @@ def test_what_takes_forks_contradicts_cold() -> None:
 
 def test_a_preview_does_not_look_up_the_newest_release(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheels, "list_releases", refuse)
-    cells, options = start.preview(Request(guests=["debian-13"], variants=["stock"], repeat=3), KNOWN)
+    cells, options = start.preview_run(Request(guests=["debian-13"], variants=["stock"], repeat=3), KNOWN)
     assert [(cell.guest.name, cell.variant.name, cell.build) for cell in cells] == [
         ("debian-13", "stock", builds.ANY)
     ]
@@ -261,7 +261,7 @@ def test_a_wrong_request_is_refused_before_a_release_is_looked_up_or_a_folder_is
     with pytest.raises(UsageError):
         start.new(Request(**wrong), KNOWN, paths, None, "lab matrix")
     with pytest.raises(UsageError):
-        start.preview(Request(**wrong), KNOWN)
+        start.preview_run(Request(**wrong), KNOWN)
     assert not paths.runs.exists()
 
 
