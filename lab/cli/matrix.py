@@ -106,7 +106,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
             lists.print_cells(*start.preview_run(request, definitions))
             return 0
         command = shlex.join(["lab", *sys.argv[1:]])
-        planned = start.new(request, definitions, lab.paths, request.folder, command)
+        planned = start.plan_run(request, definitions, lab.paths, request.folder, command)
         planned_gate = gate_options.plan(planned)
     else:
         _refuse_other_options()

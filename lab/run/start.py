@@ -64,7 +64,7 @@ def preview_run(request: Request, catalog: Catalog) -> tuple[list[Cell], RunOpti
     return choose_shard_cells(cells, shard, options), options
 
 
-def new(request: Request, catalog: Catalog, paths: Paths, folder: Path | None, command: str) -> PlannedRun:
+def plan_run(request: Request, catalog: Catalog, paths: Paths, folder: Path | None, command: str) -> PlannedRun:
     """Plan a new run in `folder`, or in a new one of the lab's own; `command` is the command line to record.
 
     Raises as `plan`.

@@ -259,7 +259,7 @@ def test_a_wrong_request_is_refused_before_a_release_is_looked_up_or_a_folder_is
 ) -> None:
     monkeypatch.setattr(wheels, "list_releases", refuse)
     with pytest.raises(UsageError):
-        start.new(Request(**wrong), KNOWN, paths, None, "lab matrix")
+        start.plan_run(Request(**wrong), KNOWN, paths, None, "lab matrix")
     with pytest.raises(UsageError):
         start.preview_run(Request(**wrong), KNOWN)
     assert not paths.runs.exists()
@@ -269,7 +269,7 @@ def test_a_new_run_has_its_own_folder(paths: Paths, monkeypatch: pytest.MonkeyPa
     release = Wheel("0.10.8", "0.10.8")
     monkeypatch.setattr(builds, "resolve_builds", lambda _names, **_more: [release])
     monkeypatch.setattr(Wheel, "check", refuse)  # The newest release is known to be there.
-    planned = start.new(Request(guests=["debian-13"]), KNOWN, paths, None, "lab matrix -g debian-13")
+    planned = start.plan_run(Request(guests=["debian-13"]), KNOWN, paths, None, "lab matrix -g debian-13")
     assert planned.cells == plan.choose_cells(KNOWN, guests=["debian-13"]).cells([release])
     assert (planned.info.command, planned.info.id) == ("lab matrix -g debian-13", planned.folder.name)
     assert planned.folder.parent == paths.runs
