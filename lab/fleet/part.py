@@ -61,7 +61,7 @@ class Part(BaseModel):
         """The part of a run with these tickets; `more` are its other fields."""
         options, cells = journal.info.options, [ticket.cell for ticket in tickets]
         command = f"part {number} of run {journal.info.id}"
-        info = start.begin(journal.folder, cells, command=command, options=options).info
+        info = start.begin_run(journal.folder, cells, command=command, options=options).info
         undecided = [cell.result(Status.NOT_RUN, reason=UNDECIDED[0]) for cell in cells]
         return cls(number=number, record=RunResult(run=info, cells=undecided), **more)
 

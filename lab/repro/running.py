@@ -131,7 +131,7 @@ class Runner:
         `variants` have no file of their own: `lab matrix --resume` finds them in the run's folder.
         Raises LabError if nothing can be run at all.
         """
-        planned = start.begin(folder, cells, command=self.command, options=options)
+        planned = start.begin_run(folder, cells, command=self.command, options=options)
         for name, variant in variants.items():
             table = variant.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"name"})
             make_folder(folder / VARIANTS)

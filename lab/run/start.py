@@ -73,10 +73,10 @@ def plan_run(request: Request, catalog: Catalog, paths: Paths, folder: Path | No
     folder = choose_new_folder(paths.make(paths.runs), folder)
     for build in dict.fromkeys(cell.build for cell in cells) if request.builds else ():
         build.check(paths)
-    return begin(folder, cells, command=command, options=options, shard=shard)
+    return begin_run(folder, cells, command=command, options=options, shard=shard)
 
 
-def begin(
+def begin_run(
     folder: Path, cells: Sequence[Cell], *, command: str, options: RunOptions, shard: Shard | None = None
 ) -> PlannedRun:
     """Begin the record of a run of these cells, or of a shard of them. Raises UsageError for an empty shard."""

@@ -132,7 +132,7 @@ class Lab:
         for number, guest in enumerate(choice.guests):
             memory_mib = (sizes or {}).get(guest.name, guest.memory_mib)
             choice.guests[number] = guest.model_copy(update={"memory_mib": memory_mib})
-        begun = start.begin(
+        begun = start.begin_run(
             self.folder,
             choice.cells(builds),
             command="lab matrix",

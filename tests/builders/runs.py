@@ -77,7 +77,7 @@ def begin(
     shard: Shard | None = None,
 ) -> PlannedRun:
     options = options or RunOptions()
-    return start.begin(folder, cells, command="lab matrix", options=options, shard=shard)
+    return start.begin_run(folder, cells, command="lab matrix", options=options, shard=shard)
 
 
 def resume(run: RunResult, definitions: catalog.Catalog = KNOWN) -> PlannedRun:

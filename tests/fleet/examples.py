@@ -199,7 +199,7 @@ def running(
         if store.find_image(fleet.paths, guest) is None:
             put_image(fleet.paths, guest)
     folder = fleet.folder / "run"
-    planned = planned or start.begin(folder, cells, command="lab matrix", options=RunOptions())
+    planned = planned or start.begin_run(folder, cells, command="lab matrix", options=RunOptions())
     told = Told()
     hosts = inventory.load_inventory(fleet.inventory())
     run = Running(told, Coordinator(planned, fleet.paths, hosts, told, most_seconds=most_seconds))

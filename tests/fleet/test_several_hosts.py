@@ -51,7 +51,7 @@ def decided_once(run: Running) -> bool:
 
 def test_three_hosts_find_what_one_finds_and_nothing_is_left_on_them(fleet: Fleet, tmp_path: Path) -> None:
     fleet.add("one", seconds=0.3)
-    planned = start.begin(tmp_path / "first", PLAN, command="lab matrix", options=RunOptions())
+    planned = start.begin_run(tmp_path / "first", PLAN, command="lab matrix", options=RunOptions())
     with running(fleet, planned=planned) as run:
         alone = run.finish()
     fleet.add("two", seconds=0.3)

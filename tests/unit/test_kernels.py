@@ -381,7 +381,7 @@ def test_a_run_is_resumed_with_the_same_file_only(
     change: Callable[[Path], object] | None, expected: str, folder: Path, tmp_path: Path
 ) -> None:
     cell, options = cell_of(str(folder)), RunOptions()
-    begun = start.begin(tmp_path / "run", [cell], command="lab matrix", options=options)
+    begun = start.begin_run(tmp_path / "run", [cell], command="lab matrix", options=options)
     begun.folder.mkdir()
     run = run_of(cell.result(Status.NOT_RUN), builds=begun.info.builds, definitions=begun.info.definitions)
     kernels.digest_content.cache_clear()
@@ -399,7 +399,7 @@ def test_the_cells_of_a_lost_shard_have_their_kernels(folder: Path, tmp_path: Pa
         KNOWN, guests=["debian-13"], variants=["stock", "userns-clone-off"], kernels=[RT, str(folder)]
     ).cells([RELEASE])
     shard = plan.Shard(2, 2)
-    made = start.begin(tmp_path / "shard", cells, command="lab matrix", options=RunOptions(), shard=shard)
+    made = start.begin_run(tmp_path / "shard", cells, command="lab matrix", options=RunOptions(), shard=shard)
     here = [made.cells[-1].result(Status.PASS)]
     lost = run_of(*here, builds=made.info.builds, shard=made.info.shard)
     assert lost.run.shard

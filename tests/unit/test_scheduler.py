@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_of(folder: Path, *, observer: Any = None, **more: Any) -> Scheduler:
-    planned = start.begin(folder, CELLS, command="lab matrix", options=RunOptions(rootfs="/layout"))
+    planned = start.begin_run(folder, CELLS, command="lab matrix", options=RunOptions(rootfs="/layout"))
     paths = Paths(cache=folder.parent / "cache", state=folder.parent / "state")
     shows, limits = observer or Observer(), HostLimits(jobs=2, memory_mib=None)
     return Scheduler(replace(planned, **more), paths, "", limits, shows)

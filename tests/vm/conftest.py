@@ -209,7 +209,7 @@ def run_cells(paths: Paths, definitions: Catalog, tmp_path: Path) -> RunCells:
         folder = tmp_path / "run"
         # What is broken here stays so: a second try would only take time.
         run_options = RunOptions.model_validate({"retries": 0, **options})
-        begun = start.begin(folder, cells, command="test", options=run_options)
+        begun = start.begin_run(folder, cells, command="test", options=run_options)
         limits = HostLimits(jobs=2, processors=processors or os.cpu_count() or 1)
         return scheduler.Scheduler(begun, at or paths, get_default_uri(), limits, observer or Told()).run()
 
