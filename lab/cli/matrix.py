@@ -113,7 +113,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
         source = find_folder(lab.paths.runs, request.resume).resolve()
         earlier = RunResult.read(source)
         definitions = definitions.with_variants(source / VARIANTS)
-        planned = start.resume(source, earlier, definitions, request.builds)
+        planned = start.resume_run(source, earlier, definitions, request.builds)
         planned_gate = gate_options.plan(planned, earlier)
         if request.only_list:
             lists.print_cells(planned.cells_to_run, planned.info.options)

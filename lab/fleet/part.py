@@ -89,7 +89,7 @@ class Part(BaseModel):
         # Compared below: what is resumed may lack definitions of today, and here each difference counts.
         record = self.record.model_copy(update={"run": info.model_copy(update={"definitions": {}})})
         try:
-            planned = start.resume(
+            planned = start.resume_run(
                 folder, record, catalog, [builds.format_argument(build) for build in info.builds]
             )
         except LabError as error:

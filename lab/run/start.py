@@ -94,7 +94,7 @@ def begin_run(
     return PlannedRun(folder, shard_cells, info)
 
 
-def resume(folder: Path, run: RunResult, catalog: Catalog, build_names: Sequence[str] = ()) -> PlannedRun:
+def resume_run(folder: Path, run: RunResult, catalog: Catalog, build_names: Sequence[str] = ()) -> PlannedRun:
     """Plan the rest of an earlier run, whose folder and record these are.
 
     `build_names`: see `resolve_recorded_builds`.

@@ -81,7 +81,7 @@ def begin(
 
 
 def resume(run: RunResult, definitions: catalog.Catalog = KNOWN) -> PlannedRun:
-    return start.resume(Path("run"), run, definitions)
+    return start.resume_run(Path("run"), run, definitions)
 
 
 def finish(folder: Path, begun: PlannedRun, statuses: Sequence[Status] = ()) -> RunResult:

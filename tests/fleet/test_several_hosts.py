@@ -209,7 +209,7 @@ def test_what_a_suite_showed_stands_if_its_child_dies_at_trials(fleet: Fleet, tm
     folder = tmp_path / "run"
     assert (folder / first.folder / "kernel.log").exists()
     assert (folder / second.folder / "remedies/a/a.log").read_text() == "tried on one\n"
-    planned = start.resume(folder, RunResult.read(folder), KNOWN)
+    planned = start.resume_run(folder, RunResult.read(folder), KNOWN)
     assert [cell.folder for cell in planned.cells_to_run] == [first.folder]
     with running(fleet, planned=planned) as again:
         assert again.finish().cells == [first, second]

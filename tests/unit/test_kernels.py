@@ -386,12 +386,12 @@ def test_a_run_is_resumed_with_the_same_file_only(
     run = run_of(cell.result(Status.NOT_RUN), builds=begun.info.builds, definitions=begun.info.definitions)
     kernels.digest_content.cache_clear()
     if change is None:
-        resumed = start.resume(begun.folder, run, KNOWN)
+        resumed = start.resume_run(begun.folder, run, KNOWN)
         assert resumed.cells_to_run == [cell]
         return
     change(folder)
     with pytest.raises(UsageError, match=expected):
-        start.resume(begun.folder, run, KNOWN)
+        start.resume_run(begun.folder, run, KNOWN)
 
 
 def test_the_cells_of_a_lost_shard_have_their_kernels(folder: Path, tmp_path: Path) -> None:
