@@ -61,7 +61,7 @@ def find_cell(
     guest, variant = catalog.guest(result.guest, result.kernel), catalog.variant(result.variant)
     cell = Cell(guest, variant, build).under(options)
     own_rootfs = rootfs.check_layout(Path(options.rootfs)) if options.rootfs else None
-    digests = start.digests([cell], options)
+    digests = start.compute_digests([cell], options)
     earlier_digests = {name: digest for name, digest in run.run.definitions.items() if name in digests}
     changed = start.differences(earlier_digests, {name: digests[name] for name in earlier_digests})
     if "rootfs" in changed:

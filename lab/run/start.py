@@ -1,6 +1,6 @@
 """Starting a run: a new one from what the user asks for, or an earlier one that is resumed.
 
-A run is resumed only while nothing has changed that decides the results of its cells: see `digests`.
+A run is resumed only while nothing has changed that decides the results of its cells: see `compute_digests`.
 """
 
 import hashlib
@@ -87,7 +87,7 @@ def begin_run(
         command=command,
         lab=__version__,
         options=options,
-        definitions=digests(shard_cells, options),
+        definitions=compute_digests(shard_cells, options),
         shard=shard.record(cells, options) if shard else None,
         builds=[build.record() for build in dict.fromkeys(cell.build for cell in cells)],
     )
@@ -121,7 +121,7 @@ def resume_run(folder: Path, run: RunResult, catalog: Catalog, build_names: Sequ
         for cell, result in zip(cells, run.cells, strict=True)
         if not result.status.could_not_run
     }
-    new_digests = digests(cells, options)
+    new_digests = compute_digests(cells, options)
     # What only lost shards have is not in the record, nor is a variant that is new in the catalog. No cell that
     # stands was run with either; experiments say what they tried.
     earlier_digests = run.run.definitions
@@ -173,7 +173,7 @@ def _refuse_special_files(folder: Path) -> None:
 # -- what decides the results of cells
 
 
-def digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
+def compute_digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str]:
     """SHA-256 of each definition and program that decides what these cells do, by a readable name."""
     by_name: dict[str, str] = {}
     for cell in cells:

@@ -156,7 +156,7 @@ def test_it_is_named_planned_and_recorded_as_a_wheel_is(build: Build, program: P
     assert cell.suite.witness == "isolates"
     assert f" --build {argument} " in cell.rerun(RunOptions())
     cells = [cell, Cell(cell.guest, cell.variant, Wheel("0.10.8", "0.10.8"))]
-    assert {"suite box", "suite jailer"} <= start.digests(cells, RunOptions()).keys()
+    assert {"suite box", "suite jailer"} <= start.compute_digests(cells, RunOptions()).keys()
     # A run records it and takes it up again.
     record = build.record({"bin/program": program})
     assert (record.source, record.files) == (argument, {"bin/program": hash_file(program)})

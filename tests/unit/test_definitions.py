@@ -24,33 +24,37 @@ def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def test_definitions_are_those_of_the_cells_and_no_others() -> None:
-    digests = start.digests(SMALL[2:3], RunOptions())
+    digests = start.compute_digests(SMALL[2:3], RunOptions())
     common = {"seed", "programs", "rule set", "deployment"}
     assert set(digests) == {"guest debian-13", "variant stock", "suite jailer", *common}
-    assert digests.items() <= start.digests(PLAN, RunOptions()).items()
+    assert digests.items() <= start.compute_digests(PLAN, RunOptions()).items()
     assert len(set(digests.values())) == 7
 
 
 def test_a_changed_definition_changes_its_digest_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     cell = SMALL[2]
-    before = start.digests([cell], RunOptions())
+    before = start.compute_digests([cell], RunOptions())
     guest = cell.guest.model_copy(update={"memory_mib": 4096})
-    assert changed(before, start.digests([replace(cell, guest=guest)], RunOptions())) == ["guest debian-13"]
+    assert changed(before, start.compute_digests([replace(cell, guest=guest)], RunOptions())) == [
+        "guest debian-13"
+    ]
     variant = cell.variant.model_copy(update={"sysctl": OTHER})
-    assert changed(before, start.digests([replace(cell, variant=variant)], RunOptions())) == ["variant stock"]
+    assert changed(before, start.compute_digests([replace(cell, variant=variant)], RunOptions())) == [
+        "variant stock"
+    ]
     # Another way to build images changes every guest.
     monkeypatch.setattr(debian, "PACKAGES", (*debian.PACKAGES, "vim"))
-    assert changed(before, start.digests([cell], RunOptions())) == ["guest debian-13"]
+    assert changed(before, start.compute_digests([cell], RunOptions())) == ["guest debian-13"]
 
 
 def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = RunOptions(remedies=True)
-    before = start.digests(SMALL, tries)
-    without = start.digests(SMALL, RunOptions())
+    before = start.compute_digests(SMALL, tries)
+    without = start.compute_digests(SMALL, RunOptions())
     all_remedies = remedies.load_remedies()
     assert changed(without, before) == sorted(f"remedy {name}" for name in all_remedies)
     # And every variant of one that makes experiments.
-    made = start.digests(SMALL, RunOptions(experiments=ExperimentPolicy.UNCLEAR))
+    made = start.compute_digests(SMALL, RunOptions(experiments=ExperimentPolicy.UNCLEAR))
     others = KNOWN.variants.keys() - {cell.variant.name for cell in SMALL}
     assert changed(without, made) == sorted(f"variant {name}" for name in others)
     other = all_remedies["jailer-off"].model_copy(update={"price": "nothing at all"})
@@ -59,7 +63,7 @@ def test_remedies_are_definitions_of_a_run_that_tries_them(monkeypatch: pytest.M
         "load_remedies",
         lambda: {**all_remedies, "jailer-off": other, "new": all_remedies["preflight"]},
     )
-    after = start.digests(SMALL, tries)
+    after = start.compute_digests(SMALL, tries)
     assert changed(before, after) == ["remedy jailer-off", "remedy new"]
 
 
@@ -80,11 +84,11 @@ CODE = {
 
 def check_that_changes_are_seen(folder: Path, files: dict[str, str]) -> None:
     """Add a line to each of these files: it changes the digest of this name, and no other one."""
-    before = start.digests(SMALL, RunOptions())
+    before = start.compute_digests(SMALL, RunOptions())
     for file, name in files.items():
         with (folder / file).open("a") as stream:
             stream.write("# changed\n")
-        now = start.digests(SMALL, RunOptions())
+        now = start.compute_digests(SMALL, RunOptions())
         assert changed(before, now) == [name], file
         before = now
 
@@ -96,22 +100,22 @@ def test_a_changed_file_of_the_suite_or_the_seed_is_seen(own_files: Path) -> Non
 
 
 def test_a_renamed_file_of_the_suite_is_seen_and_what_python_leaves_there_is_not(own_files: Path) -> None:
-    before = start.digests(SMALL, RunOptions())
+    before = start.compute_digests(SMALL, RunOptions())
     suite = own_files / "suites" / "jailer"
     (suite / "__pycache__").mkdir(exist_ok=True)
     (suite / "__pycache__" / "boxes.cpython-313.pyc").write_bytes(b"\xff")
-    assert start.digests(SMALL, RunOptions()) == before
+    assert start.compute_digests(SMALL, RunOptions()) == before
     (suite / "boxes.py").rename(suite / "boxez.py")
-    assert changed(before, start.digests(SMALL, RunOptions())) == ["suite jailer"]
+    assert changed(before, start.compute_digests(SMALL, RunOptions())) == ["suite jailer"]
 
 
 def test_a_changed_rule_or_way_to_deploy_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = start.digests(SMALL, RunOptions())
+    before = start.compute_digests(SMALL, RunOptions())
     for folder in ("images", "cloud-init"):
         (tmp_path / folder).symlink_to(paths.find_definitions() / folder)
     shutil.copytree(paths.PACKAGE, tmp_path / "lab", ignore=shutil.ignore_patterns("__pycache__", "site"))
     monkeypatch.setattr(paths, "PACKAGE", tmp_path / "lab")
-    assert start.digests(SMALL, RunOptions()) == before
+    assert start.compute_digests(SMALL, RunOptions()) == before
     check_that_changes_are_seen(tmp_path / "lab", CODE)
 
 

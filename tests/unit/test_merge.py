@@ -46,7 +46,7 @@ def test_a_merged_run_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert (info.id, info.shard, info.merged) == ("whole", None, [one.run, two.run])
     assert (info.started, info.finished) == (begun - timedelta(hours=1), begun + timedelta(hours=3))
     assert info.interrupted
-    assert info.definitions == start.digests(SMALL, RunOptions())
+    assert info.definitions == start.compute_digests(SMALL, RunOptions())
     assert [(c.status, c.reason) for c in run.cells][2] == (Status.NOT_RUN, "interrupted")
     assert [build.files for build in info.builds] == [wheels[0] | wheels[1]]
     assert [shard.run.builds[0].files for _, shard in shards] == wheels
@@ -256,7 +256,7 @@ def test_a_partial_run_is_resumed_with_the_cells_of_the_lost_shard_alone(tmp_pat
     assert names(begun) == [cell.name for cell in SMALL]
     assert [cell.name for cell in begun.cells_to_run] == [SMALL[2].name]
     # Of this guest only one shard knew what it was defined by.
-    assert begun.info.definitions == start.digests(SMALL, begun.info.options)
+    assert begun.info.definitions == start.compute_digests(SMALL, begun.info.options)
     assert [part.id for part in begun.info.merged] == ["shard-1", "shard-2", "shard-4"]
     assert (begun.info.lost_shards, begun.info.is_partial) == ([3], False)
 

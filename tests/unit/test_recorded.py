@@ -31,7 +31,7 @@ def run(*cells: Any, **info: Any) -> RunResult:
         for cell in made.cells
     ]
     options = info.get("options", RunOptions())
-    told = {"builds": BUILDS, "definitions": start.digests(planned, options), "options": options}
+    told = {"builds": BUILDS, "definitions": start.compute_digests(planned, options), "options": options}
     return made.model_copy(update={"run": made.run.model_copy(update=told | info)})
 
 

@@ -49,7 +49,7 @@ def test_a_new_run_says_all_that_it_takes_to_resume_it(tmp_path: Path) -> None:
     begun = begin(tmp_path / "20261124-1", options=options)
     assert (begun.cells, begun.earlier_results) == (PLAN, {})
     assert (begun.info.id, begun.info.command, begun.info.options) == ("20261124-1", "lab matrix", options)
-    assert begun.info.definitions == start.digests(PLAN, RunOptions(rootfs=layout))
+    assert begun.info.definitions == start.compute_digests(PLAN, RunOptions(rootfs=layout))
     assert "rootfs" in begun.info.definitions
     assert begun.info.builds == [RELEASE.record()]
     assert (begun.info.shard, begun.info.merged, begun.info.resumed) == (None, [], [])
