@@ -94,7 +94,7 @@ class Part(BaseModel):
             )
         except LabError as error:
             raise PartRefused(f"this host lacks what the part needs: {error.args[0]}") from error
-        if changed := start.differences(info.definitions, planned.info.definitions):
+        if changed := start.list_differences(info.definitions, planned.info.definitions):
             raise PartRefused(
                 f"this host has other definitions than the coordinator: {', '.join(changed)}",
                 hint="check out the same version of the lab on both",

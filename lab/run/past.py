@@ -63,7 +63,7 @@ def find_cell(
     own_rootfs = rootfs.check_layout(Path(options.rootfs)) if options.rootfs else None
     digests = start.compute_digests([cell], options)
     earlier_digests = {name: digest for name, digest in run.run.definitions.items() if name in digests}
-    changed = start.differences(earlier_digests, {name: digests[name] for name in earlier_digests})
+    changed = start.list_differences(earlier_digests, {name: digests[name] for name in earlier_digests})
     if "rootfs" in changed:
         raise UsageError(
             f"the root file system {options.rootfs} changed since run {run.run.id}",

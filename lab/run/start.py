@@ -125,7 +125,7 @@ def resume_run(folder: Path, run: RunResult, catalog: Catalog, build_names: Sequ
     # What only lost shards have is not in the record, nor is a variant that is new in the catalog. No cell that
     # stands was run with either; experiments say what they tried.
     earlier_digests = run.run.definitions
-    if changed := differences(
+    if changed := list_differences(
         earlier_digests, {name: new_digests[name] for name in earlier_digests if name in new_digests}
     ):
         raise UsageError(
@@ -202,7 +202,7 @@ def compute_digests(cells: Iterable[Cell], options: RunOptions) -> dict[str, str
     return by_name
 
 
-def differences(earlier: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+def list_differences(earlier: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """Return the names of the definitions that were added, removed or changed."""
     return sorted(name for name in {*earlier, *new} if earlier.get(name) != new.get(name))
 
