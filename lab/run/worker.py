@@ -303,7 +303,7 @@ class Worker:
         if experiment.is_wanted(options, result) or remedies.is_wanted(options, result):
             self.decisions.decide_before_trials(ticket, result, self.label)
         earlier, passing = result, self.journal.passing(cell.build)
-        result = experiment.with_experiment(options, running, cell, result, passing)
+        result = experiment.add_experiment(options, running, cell, result, passing)
         if result is not earlier and remedies.is_wanted(options, result):
             self.decisions.decide_before_trials(ticket, result, self.label)
         keep = partial(self.decisions.keep_trial, ticket)

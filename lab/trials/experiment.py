@@ -219,7 +219,7 @@ class Series:
         )
 
 
-def with_experiment(
+def add_experiment(
     options: RunOptions,
     running: RunningLane,
     cell: Cell,

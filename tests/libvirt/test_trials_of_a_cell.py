@@ -191,7 +191,7 @@ def test_a_cell_s_experiment_comes_before_its_remedies_and_knows_what_passed(
         assert trials == []
         return changed(result, experiment=Experiment(tests=["a"]))
 
-    monkeypatch.setattr(experiment, "with_experiment", experimented)
+    monkeypatch.setattr(experiment, "add_experiment", experimented)
     lab.cell = at("debian-13/max-userns-zero", blocked)
     run = lab.run(guests=ONE, remedies=True, experiments=ExperimentPolicy.UNCLEAR)
     assert heard == [

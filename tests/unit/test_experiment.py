@@ -33,7 +33,7 @@ from lab.record import (
     TestResult,
 )
 from lab.trials import experiment
-from lab.trials.experiment import smallest, with_experiment
+from lab.trials.experiment import add_experiment, smallest
 from tests.builders.cells import changed
 from tests.builders.facts import facts as a_facts
 from tests.builders.facts import who
@@ -149,7 +149,7 @@ def run(
     passing: Sequence[CellResult] = (),
 ) -> CellResult:
     options = RunOptions(experiments=when, retries=retries)
-    return with_experiment(options, guest.bench.deployed(guest), cell, result, passing)
+    return add_experiment(options, guest.bench.deployed(guest), cell, result, passing)
 
 
 def run_failed(guest: Guest, name: str, *causes: FoundCause, **more: Any) -> CellResult:
