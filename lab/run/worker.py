@@ -300,7 +300,7 @@ class Worker:
         cell, folder, running, options = ticket.cell, self._folder(ticket), self._running, self._options
         if not cell.trials:
             options = options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
-        if experiment.is_wanted(options, result) or remedies.is_wanted(options, result):
+        if experiment.wants_experiment(options, result) or remedies.is_wanted(options, result):
             self.decisions.decide_before_trials(ticket, result, self.label)
         earlier, passing = result, self.journal.passing(cell.build)
         result = experiment.add_experiment(options, running, cell, result, passing)

@@ -231,7 +231,7 @@ def add_experiment(
     `passing`: the cells of the same build that passed so far. No fault of the lab is raised: the record says
     what it kept from being tried. The lane may be dead afterwards.
     """
-    if not is_wanted(options, result):
+    if not wants_experiment(options, result):
         return result
     suite = cell.build.suite
     failed = [
@@ -249,7 +249,7 @@ def add_experiment(
     return result.with_parts(verdict=verdict, trials=trials)
 
 
-def is_wanted(options: RunOptions, result: CellResult) -> bool:
+def wants_experiment(options: RunOptions, result: CellResult) -> bool:
     """Whether an experiment is to be made on a cell. One that did as expected has none unless that is asked."""
     policy, status = options.experiments, result.status
     if result.trials.experiment is not None:
