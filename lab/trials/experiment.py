@@ -37,7 +37,7 @@ from lab.record import (
     Status,
     StepOutcome,
 )
-from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
+from lab.trials.fork import Fork, Tries, evidence_files, first_failure, list_run_tests
 
 
 def undoing(variant: Variant) -> list[Change]:
@@ -124,7 +124,7 @@ class StepAttempt:
         fork.gather(full=bool(suite_run.cut_short))
         verdict, failure = fork.judge(suite_run), first_failure(suite_run)
         self.fault = verdict.fault
-        missing = set(self.tests) - {test.name for test in tests_that_ran(suite_run)}
+        missing = set(self.tests) - {test.name for test in list_run_tests(suite_run)}
         if verdict.status is Status.FAIL:
             reason = f"{failure.name}: {failure.message}" if failure else verdict.reason
             outcome = StepOutcome.FAILS

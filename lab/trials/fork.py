@@ -71,17 +71,17 @@ class Fork:
             hangs_count=True,
             killed_for_memory=evidence.find_killed_programs(self.folder),
         )
-        run = replace(run, tests=tests_that_ran(run))
+        run = replace(run, tests=list_run_tests(run))
         return judge(self.cell.suite, run, Expectation(), findings, circumstances)
 
 
-def tests_that_ran(run: SuiteRun) -> list[TestResult]:
+def list_run_tests(run: SuiteRun) -> list[TestResult]:
     return [test for test in run.tests if test.outcome is not Outcome.NOT_RUN]
 
 
 def first_failure(run: SuiteRun) -> TestResult | None:
     """The first test that failed or met an error, None if no test did."""
-    return next((t for t in tests_that_ran(run) if t.outcome.is_failure), None)
+    return next((t for t in list_run_tests(run) if t.outcome.is_failure), None)
 
 
 class Attempt[T: StrEnum](Protocol):

@@ -31,7 +31,7 @@ from lab.record import (
     SuiteRun,
     TestResult,
 )
-from lab.trials.fork import Fork, Tries, evidence_files, first_failure, tests_that_ran
+from lab.trials.fork import Fork, Tries, evidence_files, first_failure, list_run_tests
 
 PROBES_UNDONE_FILE = "probes-undone.json"
 # Where the evidence of the control goes if it had to be run alone.
@@ -131,7 +131,7 @@ class RemedyAttempt:
                 return RemedyOutcome.AVOIDS, f"skipped: {names}: {message}"
             return RemedyOutcome.ERROR, f"skipped or not run, so not covered: {names}"
         fork.gather(full=True)
-        tests = tests_that_ran(suite_run)
+        tests = list_run_tests(suite_run)
         findings = lane_cell.diagnose_cell(
             self.cell, self.folder, [*tests, *self._control(fork, tests, options)]
         )
