@@ -37,7 +37,7 @@ from lab.record import (
     Status,
     StepOutcome,
 )
-from lab.trials.fork import Fork, Tries, evidence_files, first_failure, list_run_tests
+from lab.trials.fork import Fork, Tries, evidence_files, find_first_failure, list_run_tests
 
 
 def undoing(variant: Variant) -> list[Change]:
@@ -122,7 +122,7 @@ class StepAttempt:
         suite_run = fork.run(SuiteOptions(tests=self.tests, to_first_failure=True))
         # What cut a suite short may be told by the kernel's log alone.
         fork.gather(full=bool(suite_run.cut_short))
-        verdict, failure = fork.judge(suite_run), first_failure(suite_run)
+        verdict, failure = fork.judge(suite_run), find_first_failure(suite_run)
         self.fault = verdict.fault
         missing = set(self.tests) - {test.name for test in list_run_tests(suite_run)}
         if verdict.status is Status.FAIL:

@@ -79,7 +79,7 @@ def list_run_tests(run: SuiteRun) -> list[TestResult]:
     return [test for test in run.tests if test.outcome is not Outcome.NOT_RUN]
 
 
-def first_failure(run: SuiteRun) -> TestResult | None:
+def find_first_failure(run: SuiteRun) -> TestResult | None:
     """The first test that failed or met an error, None if no test did."""
     return next((t for t in list_run_tests(run) if t.outcome.is_failure), None)
 

@@ -31,7 +31,7 @@ from lab.record import (
     SuiteRun,
     TestResult,
 )
-from lab.trials.fork import Fork, Tries, evidence_files, first_failure, list_run_tests
+from lab.trials.fork import Fork, Tries, evidence_files, find_first_failure, list_run_tests
 
 PROBES_UNDONE_FILE = "probes-undone.json"
 # Where the evidence of the control goes if it had to be run alone.
@@ -116,7 +116,7 @@ class RemedyAttempt:
 
     def _read(self, fork: Fork, suite_run: SuiteRun, options: SuiteOptions) -> tuple[RemedyOutcome, str]:
         """What the suite says of the remedies."""
-        failure = first_failure(suite_run)
+        failure = find_first_failure(suite_run)
         if failure is None and not suite_run.cut_short:
             fork.gather(full=False)
             # A test that was skipped or did not run is no pass.
