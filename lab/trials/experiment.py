@@ -37,7 +37,7 @@ from lab.record import (
     Status,
     StepOutcome,
 )
-from lab.trials.fork import Fork, Tries, evidence_files, find_first_failure, list_run_tests
+from lab.trials.fork import Fork, Tries, find_first_failure, list_evidence_files, list_run_tests
 
 
 def undoing(variant: Variant) -> list[Change]:
@@ -215,7 +215,7 @@ class Series:
             turning=turning,
             stopped=stopped,
             seconds=round(sum(step.seconds for step in self.steps), 2),
-            evidence=evidence_files(self.folder, self.running.work.folder),
+            evidence=list_evidence_files(self.folder, self.running.work.folder),
         )
 
 

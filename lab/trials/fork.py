@@ -218,6 +218,6 @@ def _describe(conclusion: Conclusion[Any, Any]) -> str:
     return ": ".join(filter(None, (conclusion.outcome, conclusion.reason)))
 
 
-def evidence_files(folder: Path, run: Path) -> list[str]:
+def list_evidence_files(folder: Path, run: Path) -> list[str]:
     """All that was kept below `folder`, relative to the run's folder."""
     return [str(file.relative_to(run)) for file in sorted(folder.rglob("*")) if file.is_file()]

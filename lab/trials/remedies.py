@@ -31,7 +31,7 @@ from lab.record import (
     SuiteRun,
     TestResult,
 )
-from lab.trials.fork import Fork, Tries, evidence_files, find_first_failure, list_run_tests
+from lab.trials.fork import Fork, Tries, find_first_failure, list_evidence_files, list_run_tests
 
 PROBES_UNDONE_FILE = "probes-undone.json"
 # Where the evidence of the control goes if it had to be run alone.
@@ -299,7 +299,7 @@ class Trials:
             retried=tries.retried,
             causes=None if disagreed or conclusion.attempt.causes is None else list(conclusion.attempt.causes),
             bug=tries.bug,
-            evidence=evidence_files(folder, running.work.folder),
+            evidence=list_evidence_files(folder, running.work.folder),
         )
         if conclusion.outcome is not RemedyOutcome.ERROR:
             self.keep(result)
