@@ -300,11 +300,11 @@ class Worker:
         cell, folder, running, options = ticket.cell, self._folder(ticket), self._running, self._options
         if not cell.trials:
             options = options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
-        if experiment.wants_experiment(options, result) or remedies.is_wanted(options, result):
+        if experiment.wants_experiment(options, result) or remedies.wants_remedies(options, result):
             self.decisions.decide_before_trials(ticket, result, self.label)
         earlier, passing = result, self.journal.passing(cell.build)
         result = experiment.add_experiment(options, running, cell, result, passing)
-        if result is not earlier and remedies.is_wanted(options, result):
+        if result is not earlier and remedies.wants_remedies(options, result):
             self.decisions.decide_before_trials(ticket, result, self.label)
         keep = partial(self.decisions.keep_trial, ticket)
         result = remedies.with_remedies(options, running, cell, result, keep)

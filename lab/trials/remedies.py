@@ -207,7 +207,7 @@ class Trial:
         return self.result.causes is not None and cause not in self.result.causes
 
 
-def is_wanted(options: RunOptions, result: CellResult) -> bool:
+def wants_remedies(options: RunOptions, result: CellResult) -> bool:
     """Whether remedies are to be tried on a cell."""
     return options.remedies and result.status.failed
 
@@ -225,7 +225,7 @@ def with_remedies(
     tried, unless it met a fault. No fault of the lab is raised: the results say what it kept from being tried.
     The lane may be dead afterwards.
     """
-    if not is_wanted(options, result):
+    if not wants_remedies(options, result):
         return result
     trials = Trials(options.retries, running, cell, result, keep)
     return result.with_parts(trials=CellTrials(remedies=trials.all(), experiment=result.trials.experiment))
