@@ -307,7 +307,7 @@ class Worker:
         if result is not earlier and remedies.wants_remedies(options, result):
             self.decisions.decide_before_trials(ticket, result, self.label)
         keep = partial(self.decisions.keep_trial, ticket)
-        result = remedies.with_remedies(options, running, cell, result, keep)
+        result = remedies.add_remedies(options, running, cell, result, keep)
         died: LaneDied | None = None
         try:
             running.lane.check_alive()

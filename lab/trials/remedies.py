@@ -212,7 +212,7 @@ def wants_remedies(options: RunOptions, result: CellResult) -> bool:
     return options.remedies and result.status.failed
 
 
-def with_remedies(
+def add_remedies(
     options: RunOptions,
     running: RunningLane,
     cell: Cell,

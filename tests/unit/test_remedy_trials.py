@@ -31,7 +31,7 @@ from lab.record import (
     SuiteRun,
     TestResult,
 )
-from lab.trials.remedies import RemedyAttempt, with_remedies
+from lab.trials.remedies import RemedyAttempt, add_remedies
 from tests.builders.cells import changed
 from tests.builders.facts import facts, probe, probed
 from tests.builders.lanes import SUITE, Bench, FakeGuest, FakeLane, fails, trust_guests
@@ -219,7 +219,7 @@ def try_all(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
         guest.did.clear()
         options = RunOptions(remedies=True, retries=retries)
         keep = [] if finished is None else finished
-        tried = with_remedies(options, running, cell, before, keep.append).remedies
+        tried = add_remedies(options, running, cell, before, keep.append).remedies
         return {trial.name: trial for trial in tried}
 
     return run
@@ -547,6 +547,6 @@ def test_only_a_cell_that_failed_for_a_known_cause_has_something_to_cure(
     result: CellResult = changed(CELL.result(status), causes=causes)
     running = bench.service(stores=False)
     kept: list[RemedyResult] = []
-    made = with_remedies(RunOptions(remedies=True), running, CELL, result, kept.append)
+    made = add_remedies(RunOptions(remedies=True), running, CELL, result, kept.append)
     assert bool(made.remedies) is tried
-    assert with_remedies(RunOptions(), running, CELL, result, kept.append) is result
+    assert add_remedies(RunOptions(), running, CELL, result, kept.append) is result
