@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.record import CellResult, Protection
-from lab.verdict.protection import lost, strengths, summary, unmet_options, words
+from lab.verdict.protection import list_unmet_options, lost, strengths, summary, words
 
 # Fewer tests than these are named.
 MOST_NAMED = 3
@@ -56,7 +56,7 @@ def find_unmet_options(cells: Iterable[CellResult], *, in_full: bool = True) -> 
     """
 
     def describe(protection: Protection) -> list[str]:
-        return [str(option) if in_full else option.request_text for option in unmet_options(protection)]
+        return [str(option) if in_full else option.request_text for option in list_unmet_options(protection)]
 
     return _group_boxes(cells, describe)
 

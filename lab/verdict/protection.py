@@ -59,7 +59,7 @@ LIMITS = {
 }
 
 
-def unmet_options(protection: Protection) -> list[UnmetOption]:
+def list_unmet_options(protection: Protection) -> list[UnmetOption]:
     """What a test asked of boxlite for its box and what is not to be seen there."""
     options, unmet = protection.asked, []
     if options.get(JAILER) is True and not protection.namespaces:

@@ -174,7 +174,7 @@ def _protection(content: bytes, _folder: Path) -> None:
     box = Protection.model_validate_json(content)
     verdict.summary(verdict.strengths(box))
     verdict.words(box)
-    [str(option) for option in protection.unmet_options(box)]
+    [str(option) for option in protection.list_unmet_options(box)]
     protection.limits_given(box)
 
 

@@ -179,7 +179,7 @@ def asking(**other: Any) -> Protection:
 
 
 def test_what_was_asked_for_and_is_not_seen_is_told_with_what_is_seen_and_said() -> None:
-    assert list(map(str, words.unmet_options(asking()))) == [
+    assert list(map(str, words.list_unmet_options(asking()))) == [
         "asked for a seccomp filter (seccomp_enabled): no thread of libkrun VM, nor of the 2 other processes "
         "of its box, has one",
         "asked for files of at most 1 GiB (max_file_size): the limit of libkrun VM is 20 GiB",
@@ -187,7 +187,7 @@ def test_what_was_asked_for_and_is_not_seen_is_told_with_what_is_seen_and_said()
         "itself, and no control group of its own",
     ]
     # boxlite's own words are quoted.
-    seccomp, _, processes = map(str, words.unmet_options(asking(warnings=[NO_GROUP, OFF])))
+    seccomp, _, processes = map(str, words.list_unmet_options(asking(warnings=[NO_GROUP, OFF])))
     assert seccomp.endswith(f'has one; boxlite\'s own log: "{OFF}"')
     assert processes.endswith(f'control group of its own; boxlite\'s own log: "{NO_GROUP}"')
 
@@ -199,10 +199,10 @@ def test_what_was_asked_for_and_is_given_is_no_finding() -> None:
         cgroup="0::/boxlite/BOX",
         cgroup_limits={"pids.max": "100"},
     )
-    assert words.unmet_options(met) == []
+    assert words.list_unmet_options(met) == []
     assert words.limits_given(met) == ["max_open_files", "max_file_size", "max_processes"]
     # A record from before what was asked was recorded, and a box for which boxlite chose.
-    assert words.unmet_options(box(seccomp=["off"])) == []
+    assert words.list_unmet_options(box(seccomp=["off"])) == []
 
 
 @pytest.mark.parametrize(
@@ -218,21 +218,21 @@ def test_what_was_asked_for_and_is_given_is_no_finding() -> None:
     ],
 )
 def test_all_threads_and_processes_of_a_box_are_looked_at(other: dict[str, Any], seen: str) -> None:
-    assert words.unmet_options(asking(**other))[0].observation == seen
+    assert words.list_unmet_options(asking(**other))[0].observation == seen
 
 
 def test_a_missing_jailer_and_a_limit_that_only_another_process_has_are_told_as_such() -> None:
-    [jailer, *_] = words.unmet_options(asking(namespaces=[]))
+    [jailer, *_] = words.list_unmet_options(asking(namespaces=[]))
     assert str(jailer).startswith("asked for the jailer (jailer_enabled): libkrun VM shares all namespaces")
     tree = [{"program": "bwrap", "seccomp": ["off"], "limits": {"file size": str(1 << 30)}}]
     limits = {"open files": "1024", "processes": "100"}
-    [_, size] = words.unmet_options(asking(processes=tree, limits=limits, own_limits=[]))
+    [_, size] = words.list_unmet_options(asking(processes=tree, limits=limits, own_limits=[]))
     assert size.observation == "nothing limits libkrun VM, only bwrap has it"
 
 
 def test_a_limit_that_no_kernel_has_is_no_number() -> None:
     limits = {"open files": "1024", "file size": "9" * 5000, "processes": "9" * 5000}
-    assert words.unmet_options(asking(limits=limits))[1].observation == "nothing limits libkrun VM"
+    assert words.list_unmet_options(asking(limits=limits))[1].observation == "nothing limits libkrun VM"
 
 
 def test_warnings_are_read_from_another_runtime_s_log(outside: ModuleType, tmp_path: Path) -> None:

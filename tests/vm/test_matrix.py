@@ -121,7 +121,7 @@ def test_what_confines_each_box_was_seen_from_outside(run: RunResult, guest: str
         assert "HOME/boxes/BOX/tmp rw" in seen.mounts
         assert seen.program in [process.program for process in seen.processes]
         # A filter that was asked for is missed only where boxlite says so.
-        unmet = protection.unmet_options(seen)
+        unmet = protection.list_unmet_options(seen)
         filters = [str(option) for option in unmet if option.option == "seccomp_enabled"]
         assert len(filters) == (name != "host_network_grants_off_box_starts_and_executes")
         assert all("Seccomp disabled for network-enabled VM" in text for text in filters)
