@@ -154,7 +154,7 @@ UNTOLD = "seccomp not told"
 INHERITED = "inherited "
 
 
-def strengths(protection: Protection) -> list[str]:
+def describe_strengths(protection: Protection) -> list[str]:
     """What confines a box, in words."""
     # Whether each of these confines it, in the order in which it is told.
     confines = {
@@ -185,7 +185,7 @@ def summary(strong: Iterable[str]) -> str:
 
 def words(protection: Protection) -> list[str]:
     """What is compared of a box: what confines it, what opens it, and what its test has too. See `lost`."""
-    result = strengths(protection)
+    result = describe_strengths(protection)
     if MODE_UNTOLD in protection.seccomp:
         result.append(UNTOLD)
     # A box that shares the mounts of its host may write what its user may.
