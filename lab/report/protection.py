@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.record import CellResult, Protection
-from lab.verdict.protection import describe_strengths, list_unmet_options, lost, summary, words
+from lab.verdict.protection import describe_strengths, join_strengths, list_unmet_options, lost, words
 
 # Fewer tests than these are named.
 MOST_NAMED = 3
@@ -63,7 +63,7 @@ def find_unmet_options(cells: Iterable[CellResult], *, in_full: bool = True) -> 
 
 def find_confinements(cells: Iterable[CellResult]) -> list[BoxGroup]:
     """Return what confined the boxes of these cells, as one phrase, each combination once."""
-    return _group_boxes(cells, lambda protection: [summary(describe_strengths(protection))])
+    return _group_boxes(cells, lambda protection: [join_strengths(describe_strengths(protection))])
 
 
 def _group_boxes(

@@ -173,7 +173,7 @@ def describe_strengths(protection: Protection) -> list[str]:
     ]
 
 
-def summary(strong: Iterable[str]) -> str:
+def join_strengths(strong: Iterable[str]) -> str:
     """Join what confines a box into one phrase, with limits of one kind together."""
     strong = list(strong)
     parts = [word for word in strong if not word.startswith((LIMIT, ASKED))]
