@@ -11,7 +11,7 @@ from lab import builds
 from lab.base.errors import UsageError, make_unknown_name_error
 from lab.base.files import join_lines
 from lab.record import BuildRecord, CellResult, Entry, Outcome, RunResult, Status
-from lab.verdict.protection import words
+from lab.verdict.protection import describe_protection
 
 # The parts of a cell's environment, in the order in which files and reports have them. A part that is missing
 # was never read: nothing is said about it.
@@ -248,7 +248,7 @@ def _summary(cell: CellResult, run: RunResult, folder: Path) -> CellSummary:
         cause=None if cause is None else join_lines(cause),
         tests={join_lines(test.name): test.outcome for test in tests},
         protection={
-            join_lines(test.name): sorted(join_lines(word) for word in words(test.protection))
+            join_lines(test.name): sorted(join_lines(word) for word in describe_protection(test.protection))
             for test in tests
             if test.protection
         },

@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.record import CellResult, Protection
-from lab.verdict.protection import describe_strengths, join_strengths, list_unmet_options, lost, words
+from lab.verdict.protection import (
+    describe_protection,
+    describe_strengths,
+    join_strengths,
+    list_unmet_options,
+    lost,
+)
 
 # Fewer tests than these are named.
 MOST_NAMED = 3
@@ -88,7 +94,7 @@ def find_weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
         arch = cell.facts.machine if cell.facts else None
         for test, protection in _boxes(cell):
             of_test = kinds.setdefault((arch, cell.build, test), {})
-            of_test.setdefault(tuple(words(protection)), []).append(number)
+            of_test.setdefault(tuple(describe_protection(protection)), []).append(number)
     tests_of: dict[tuple[tuple[str, ...], tuple[int, ...], int], list[str]] = {}
     for (_, _, test), of_test in kinds.items():
         places: dict[tuple[tuple[str, ...], int], list[int]] = {}

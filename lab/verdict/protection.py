@@ -183,7 +183,7 @@ def join_strengths(strong: Iterable[str]) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def words(protection: Protection) -> list[str]:
+def describe_protection(protection: Protection) -> list[str]:
     """What is compared of a box: what confines it, what opens it, and what its test has too. See `lost`."""
     result = describe_strengths(protection)
     if MODE_UNTOLD in protection.seccomp:

@@ -173,7 +173,7 @@ def _words(content: dict[str, bytes], folder: Path) -> None:
 def _protection(content: bytes, _folder: Path) -> None:
     box = Protection.model_validate_json(content)
     verdict.join_strengths(verdict.describe_strengths(box))
-    verdict.words(box)
+    verdict.describe_protection(box)
     [str(option) for option in protection.list_unmet_options(box)]
     protection.limits_given(box)
 
