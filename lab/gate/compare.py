@@ -10,7 +10,7 @@ from lab.base.files import group_values
 from lab.base.ordered import OrderedEnum
 from lab.gate.results import BuildResults, CellSummary, EnvironmentChange, Identity, compare_environments
 from lab.record import Entry, Outcome, Status
-from lab.verdict.protection import lost
+from lab.verdict.protection import find_losses
 
 
 class Difference(OrderedEnum):
@@ -261,6 +261,6 @@ def _protection(old: CellSummary, new: CellSummary) -> list[str]:
     losses = group_values(
         (lacking, test)
         for test, had in old.protection.items()
-        if test in new.protection and (lacking := lost(had, new.protection[test]))
+        if test in new.protection and (lacking := find_losses(had, new.protection[test]))
     )
     return [f"the box of {', '.join(tests)} lacks {', '.join(lacking)}" for lacking, tests in losses.items()]

@@ -10,9 +10,9 @@ from lab.record import CellResult, Protection
 from lab.verdict.protection import (
     describe_protection,
     describe_strengths,
+    find_losses,
     join_strengths,
     list_unmet_options,
-    lost,
 )
 
 # Fewer tests than these are named.
@@ -100,7 +100,7 @@ def find_weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
         places: dict[tuple[tuple[str, ...], int], list[int]] = {}
         for strength, numbers in of_test.items():
             for other, (elsewhere, *_) in of_test.items():
-                if lacking := lost(other, strength):
+                if lacking := find_losses(other, strength):
                     places.setdefault((lacking, elsewhere), []).extend(numbers)
                     break
         for (lacking, elsewhere), numbers in places.items():

@@ -184,7 +184,9 @@ def join_strengths(strong: Iterable[str]) -> str:
 
 
 def describe_protection(protection: Protection) -> list[str]:
-    """What is compared of a box: what confines it, what opens it, and what its test has too. See `lost`."""
+    """What is compared of a box: what confines it, what opens it, and what its test has too. See
+    `find_losses`.
+    """
     result = describe_strengths(protection)
     if MODE_UNTOLD in protection.seccomp:
         result.append(UNTOLD)
@@ -194,7 +196,7 @@ def describe_protection(protection: Protection) -> list[str]:
     return result + [f"{INHERITED}{word}" for word in protection.inherited]
 
 
-def lost(earlier: Sequence[str], current: Sequence[str]) -> tuple[str, ...]:
+def find_losses(earlier: Sequence[str], current: Sequence[str]) -> tuple[str, ...]:
     """What a box with the words `current` lacks that one with the words `earlier` had.
 
     What both have from their tests says nothing of boxlite: a service and a container confine a test, too.
