@@ -32,7 +32,7 @@ from lab.record import (
     SuiteRun,
     TestResult,
 )
-from lab.verdict.status import Circumstances, judge
+from lab.verdict.status import Circumstances, judge_cell
 
 # Evidence of an attempt that met a fault of the lab; numbered.
 FAULT = "fault-"
@@ -89,7 +89,7 @@ def run_cell(running: RunningLane, cell: Cell, folder: Path, options: SuiteOptio
         hangs_count=options.stretch > 1,
         killed_for_memory=evidence.find_killed_programs(folder),
     )
-    verdict = judge(cell.suite, suite_run, cell.expected, findings, circumstances)
+    verdict = judge_cell(cell.suite, suite_run, cell.expected, findings, circumstances)
     suite_result = SuiteResult(
         tests=suite_run.tests,
         seed=options.seed,

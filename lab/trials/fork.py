@@ -19,7 +19,7 @@ from lab.machine.lane import convert_to_fault
 from lab.plan import Cell
 from lab.probes import Facts
 from lab.record import CellVerdict, Expectation, Fault, FoundCause, Outcome, SuiteRun, TestResult
-from lab.verdict.status import Circumstances, judge
+from lab.verdict.status import Circumstances, judge_cell
 
 # Where the evidence of a second look goes, below that of the first, and of a third, below that of the second.
 AGAIN = "again"
@@ -72,7 +72,7 @@ class Fork:
             killed_for_memory=evidence.find_killed_programs(self.folder),
         )
         run = replace(run, tests=list_run_tests(run))
-        return judge(self.cell.suite, run, Expectation(), findings, circumstances)
+        return judge_cell(self.cell.suite, run, Expectation(), findings, circumstances)
 
 
 def list_run_tests(run: SuiteRun) -> list[TestResult]:

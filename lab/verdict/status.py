@@ -64,7 +64,7 @@ class Circumstances:
 USUAL = Circumstances()
 
 
-def judge(
+def judge_cell(
     suite: Suite,
     run: SuiteRun,
     expected: Expectation,

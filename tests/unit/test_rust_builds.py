@@ -21,7 +21,7 @@ from lab.guest import suite as guest_suite
 from lab.guest.session import ADMIN, SUITE
 from lab.plan import Cell
 from lab.record import Confidence, FoundCause, Needs, Outcome, Status, SuiteRun, TestResult
-from lab.verdict.status import judge
+from lab.verdict.status import judge_cell
 from tests.builders import rust
 from tests.builders.facts import facts
 from tests.builders.rust import Crate
@@ -364,7 +364,7 @@ def test_without_a_control_a_verdict_says_so_and_an_expected_failure_has_exactly
             TestResult(name=name, outcome=Outcome.FAIL if name in failed else Outcome.PASS, message="panicked")
             for name in suite.tests
         ]
-        judged = judge(suite, SuiteRun(tests), expected if findings else STOCK.expect, findings)
+        judged = judge_cell(suite, SuiteRun(tests), expected if findings else STOCK.expect, findings)
         return judged.status, judged.reason
 
     assert verdict({other}) == (

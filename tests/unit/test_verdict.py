@@ -20,7 +20,7 @@ from lab.record import (
     SuiteRun,
     TestResult,
 )
-from lab.verdict.status import Circumstances, combine, has_failure, judge, wilson
+from lab.verdict.status import Circumstances, combine, has_failure, judge_cell, wilson
 from tests.builders.cells import cell, changed
 from tests.builders.facts import facts
 
@@ -71,12 +71,12 @@ def verdict(
         )
         for name in SUITE.tests
     ]
-    return judge(SUITE, SuiteRun(tests, cut_short), expected, findings, Circumstances(**circumstances))
+    return judge_cell(SUITE, SuiteRun(tests, cut_short), expected, findings, Circumstances(**circumstances))
 
 
 @either_expectation
 def test_a_suite_without_a_single_result_is_no_pass(expected: Expectation) -> None:
-    judged = judge(SUITE, SuiteRun([], KILLED), expected, [])
+    judged = judge_cell(SUITE, SuiteRun([], KILLED), expected, [])
     assert judged == CellVerdict(status=Status.ERROR, reason="no test of the suite has a result")
 
 
@@ -193,7 +193,7 @@ def test_a_limit_of_the_lab_counts_under_kvm_and_under_emulation_only_with_more_
     if test_is_late:
         tests[-1] = TestResult(name=tests[-1].name, outcome=Outcome.FAIL, out_of_time=True)
     run = SuiteRun(tests, cut_short, out_of_time=bool(cut_short))
-    judged = judge(SUITE, run, PASSES, [], Circumstances(speed=Speed(emulated), hangs_count=hangs_count))
+    judged = judge_cell(SUITE, run, PASSES, [], Circumstances(speed=Speed(emulated), hangs_count=hangs_count))
     assert judged.status is status
     is_fault = status is Status.ERROR
     assert (judged.fault is Fault.TIME_LIMIT) is is_fault
