@@ -290,7 +290,7 @@ class Worker:
             ticket.repeats.append(result)
             if options.until_fail and status.has_failure(result):
                 break
-        return self._try(ticket, status.combine(ticket.repeats, at_most=options.repeat))
+        return self._try(ticket, status.combine_repeats(ticket.repeats, at_most=options.repeat))
 
     def _try(self, ticket: Ticket, result: CellResult) -> bool:
         """Try experiments and remedies on a cell whose suite has run, and decide it; see `serve`.

@@ -161,7 +161,7 @@ def _difference(expected: set[str], failed: set[str], skipped: set[str], not_run
 CONFIDENCE = 0.95
 
 
-def combine(results: Sequence[CellResult], *, at_most: int = 1) -> CellResult:
+def combine_repeats(results: Sequence[CellResult], *, at_most: int = 1) -> CellResult:
     """Return the common result if all repeats agree, or else one with status `flaky`.
 
     `at_most`: how often the suite was to be run.

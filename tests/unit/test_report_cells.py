@@ -33,7 +33,7 @@ from lab.record import (
 from lab.report import github, junit, markdown, run_notes, sections
 from lab.report.site import one_page
 from lab.report.site.publish import publish_site
-from lab.verdict.status import combine
+from lab.verdict.status import combine_repeats
 from tests.builders import golden
 from tests.builders.cells import blocked as a_blocked_cell
 from tests.builders.cells import box, cell, changed
@@ -120,7 +120,7 @@ def repeated(guest: str, variant: str, times: int, **failed_in: list[int]) -> Ce
         ]
         passed = all(test.outcome is Outcome.PASS for test in tests)
         repeats.append(cell(guest, variant, status=Status.PASS if passed else Status.FAIL, tests=tests))
-    return combine(repeats)
+    return combine_repeats(repeats)
 
 
 def boxes(guest: str, **changes: Any) -> CellResult:

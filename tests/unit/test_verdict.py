@@ -20,7 +20,7 @@ from lab.record import (
     SuiteRun,
     TestResult,
 )
-from lab.verdict.status import Circumstances, combine, has_failure, judge_cell, wilson
+from lab.verdict.status import Circumstances, combine_repeats, has_failure, judge_cell, wilson
 from tests.builders.cells import cell, changed
 from tests.builders.facts import facts
 
@@ -289,7 +289,7 @@ def test_the_interval_is_the_published_one(successes: int, trials: int, low: flo
 )
 def test_repeats_that_agree_keep_status_and_reason(result: CellResult) -> None:
     slower = changed(result, seconds={"suite": 2.0}, reason="in other words")
-    combined = combine([result, slower, result])
+    combined = combine_repeats([result, slower, result])
     assert changed(combined, repeats=[], rates=[]) == result
     assert [repeat.status for repeat in combined.suite.repeats] == [result.status] * 3
     assert [repeat.seconds["suite"] for repeat in combined.suite.repeats] == [1.0, 2.0, 1.0]
@@ -298,7 +298,7 @@ def test_repeats_that_agree_keep_status_and_reason(result: CellResult) -> None:
 
 def test_repeats_that_disagree_are_flaky_with_count_and_interval() -> None:
     repeats = [PASSED] * 4 + [FAILED] * 3 + [PASSED] * 3
-    combined = combine(repeats)
+    combined = combine_repeats(repeats)
     assert combined.status is Status.FLAKY
     assert "7 of 10 repeats" in combined.reason
     assert "40% to 89%" in combined.reason
@@ -311,7 +311,7 @@ def test_repeats_that_disagree_are_flaky_with_count_and_interval() -> None:
 def test_of_flaky_repeats_the_first_that_is_not_as_expected_is_kept_in_detail() -> None:
     other = repeat(Status.FAIL, Outcome.FAIL, Outcome.PASS, cause="unknown")
     certain = changed(FAILED, confidence=Confidence.LIKELY, facts=facts(kernel="6.12"))
-    combined = combine([PASSED, certain, other])
+    combined = combine_repeats([PASSED, certain, other])
     assert (combined.tests, combined.facts) == (certain.tests, facts(kernel="6.12"))
     assert (combined.cause, combined.verdict.confidence) == ("unknown", Confidence.LIKELY)
 
@@ -337,21 +337,21 @@ LIMITED = repeat(Status.FAIL, Outcome.FAIL, cause="userns-limit")
     ],
 )
 def test_repeats_agree_only_in_status_cause_and_every_outcome(first: CellResult, second: CellResult) -> None:
-    assert combine([first, second]).status is Status.FLAKY
-    assert combine([second, first]).status is Status.FLAKY
+    assert combine_repeats([first, second]).status is Status.FLAKY
+    assert combine_repeats([second, first]).status is Status.FLAKY
 
 
 def test_a_fault_of_the_labs_own_does_not_make_boxlite_flaky() -> None:
     slow = repeat(Status.ERROR, Outcome.FAIL, reason="the emulated guest was too slow")
-    assert combine([PASSED, slow, PASSED]).status is Status.ERROR
-    assert combine([FAILED, slow, PASSED]).status is Status.FLAKY
+    assert combine_repeats([PASSED, slow, PASSED]).status is Status.ERROR
+    assert combine_repeats([FAILED, slow, PASSED]).status is Status.FLAKY
 
 
 def test_each_test_has_its_own_rate_over_the_repeats_in_which_it_ran() -> None:
     skipped = repeat(Status.FAIL, Outcome.PASS, Outcome.ERROR, Outcome.NOT_RUN)
     slow = repeat(Status.ERROR, Outcome.FAIL, Outcome.FAIL, Outcome.FAIL, reason="too slow")
     ran = repeat(Status.PASS, Outcome.PASS, Outcome.PASS, Outcome.PASS)
-    rates = combine([ran, skipped, slow, ran]).suite.rates
+    rates = combine_repeats([ran, skipped, slow, ran]).suite.rates
     assert [(rate.name, rate.failed_in, rate.ran) for rate in rates] == [
         ("a", [], 3),
         ("b", [2], 3),
@@ -362,12 +362,12 @@ def test_each_test_has_its_own_rate_over_the_repeats_in_which_it_ran() -> None:
 
 
 def test_a_single_run_is_no_repeat_unless_it_was_to_be_repeated() -> None:
-    assert combine([FAILED]) == FAILED
-    assert combine([FAILED]).suite.repeats == []
-    [rate, other] = combine([FAILED], at_most=100).suite.rates
+    assert combine_repeats([FAILED]) == FAILED
+    assert combine_repeats([FAILED]).suite.repeats == []
+    [rate, other] = combine_repeats([FAILED], at_most=100).suite.rates
     assert (rate.name, rate.failed_in, other.name, other.failed_in) == ("a", [], "b", [1])
     # A test that never ran has no rate.
-    assert combine([repeat(Status.ERROR, Outcome.SKIP, Outcome.NOT_RUN)] * 2).suite.rates == []
+    assert combine_repeats([repeat(Status.ERROR, Outcome.SKIP, Outcome.NOT_RUN)] * 2).suite.rates == []
 
 
 def test_what_the_lab_is_to_blame_for_is_no_failure() -> None:
