@@ -76,7 +76,7 @@ def review_words(run: RunResult, folder: Path) -> Review:
     unread: list[str] = []
 
     def add(cell: FinishedCell) -> str:
-        judged = words.judge(cell.result, cell.words, remedies.load_remedies())
+        judged = words.judge_words(cell.result, cell.words, remedies.load_remedies())
         counts[judged] += 1
         if judged is not None and judged is not WordsVerdict.RIGHT:
             key = (judged, cell.words.essence, *(finding.name for finding in cell.result.causes))

@@ -36,7 +36,7 @@ def render_run(run: RunResult, folder: Path | None = None, *, linked: bool = Tru
 
     @notices.guard_text
     def find_misdiagnosis(cell: CellResult) -> str:
-        judged = words.judge(cell, FinishedCell(cell, folder).words, all_remedies) if folder else None
+        judged = words.judge_words(cell, FinishedCell(cell, folder).words, all_remedies) if folder else None
         return "" if judged in (None, WordsVerdict.RIGHT) else str(judged)
 
     def guarded(make: Callable[[Section], str], section: Section) -> str:

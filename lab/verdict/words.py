@@ -105,7 +105,7 @@ class WordsVerdict(StrEnum):
     NOTHING = "says nothing"
 
 
-def judge(cell: CellResult, words: BoxliteMessage, remedies: Mapping[str, Remedy]) -> WordsVerdict | None:
+def judge_words(cell: CellResult, words: BoxliteMessage, remedies: Mapping[str, Remedy]) -> WordsVerdict | None:
     """Judge boxlite's diagnosis of a failed cell; None if no cause is proved or no log was collected.
 
     `remedies` tell whether boxlite's advice was tried on this cell.

@@ -167,7 +167,7 @@ def _evidence(content: dict[str, bytes], folder: Path) -> None:
 def _words(content: dict[str, bytes], folder: Path) -> None:
     diagnosis = words.read(_put(folder, content), full_run().cells[1].tests)
     _ = diagnosis.text, diagnosis.blames, diagnosis.advises, diagnosis.essence
-    words.judge(full_run().cells[1], diagnosis, remedies.load_remedies())
+    words.judge_words(full_run().cells[1], diagnosis, remedies.load_remedies())
 
 
 def _protection(content: bytes, _folder: Path) -> None:

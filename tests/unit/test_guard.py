@@ -53,7 +53,7 @@ def of_the_first(make: Callable[..., object]) -> Callable[..., object]:
 def test_a_bug_in_reading_one_cell_is_said_in_its_place(
     run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bugs: dict[str, None], name: str
 ) -> None:
-    monkeypatch.setattr(words, "judge", of_the_first(words.judge))
+    monkeypatch.setattr(words, "judge_words", of_the_first(words.judge_words))
     text = REPORTS[name](run, tmp_path)
     assert "could not be shown: TypeError: a bug" in text
     assert OTHER in text
@@ -107,7 +107,7 @@ def test_a_folder_in_place_of_a_log_ends_no_site(run: RunResult, tmp_path: Path,
 def test_a_bug_in_the_page_of_one_cell_is_said_there(
     run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bugs: dict[str, None]
 ) -> None:
-    monkeypatch.setattr(words, "judge", of_the_first(words.judge))
+    monkeypatch.setattr(words, "judge_words", of_the_first(words.judge_words))
     publish_site([tmp_path], tmp_path / "site")
     told = {
         page.parent.name: "could not be shown" in page.read_text()
@@ -120,7 +120,7 @@ def test_a_bug_in_the_page_of_one_cell_is_said_there(
 def test_a_report_with_a_bug_ends_with_4_and_the_traceback(
     run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(words, "judge", of_the_first(words.judge))
+    monkeypatch.setattr(words, "judge_words", of_the_first(words.judge_words))
     assert run_main(monkeypatch, "report", str(tmp_path), "--format", "markdown") == 4
     printed = capsys.readouterr()
     assert OTHER in printed.out

@@ -62,7 +62,7 @@ def blocked(*names: str, tried: Sequence[tuple[str, RemedyOutcome]] = (), **more
 
 
 def judged(folder: Path, log: str, result: CellResult, said: str = examples.SAID) -> WordsVerdict | None:
-    return words.judge(result, read(folder, log, said), remedies.load_remedies())
+    return words.judge_words(result, read(folder, log, said), remedies.load_remedies())
 
 
 @pytest.mark.parametrize(("log", "blames", "advised"), LOGS)
@@ -112,7 +112,7 @@ def test_of_what_was_not_gathered_nothing_is_known(tmp_path: Path) -> None:
     not_run = TestResult(name="a", outcome=Outcome.NOT_RUN, message="the suite ended")
     assert words.read(tmp_path, [not_run]) == BoxliteMessage()
     # boxlite is not said to say nothing.
-    assert words.judge(blocked("apparmor-userns-deny"), BoxliteMessage(message=examples.SAID), {}) is None
+    assert words.judge_words(blocked("apparmor-userns-deny"), BoxliteMessage(message=examples.SAID), {}) is None
 
 
 FAILS = RemedyOutcome.DOES_NOT_HELP
@@ -178,7 +178,7 @@ def test_boxlites_words_are_judged_by_the_cause_that_was_found(
 def test_a_cause_may_stand_in_what_boxlite_says_to_its_caller(tmp_path: Path) -> None:
     said = "boxlite.errors.UnsupportedError: unsupported: KVM is not available on this host."
     assert judged(tmp_path, examples.KVM_ABSENT, blocked("kvm-absent"), said) is WordsVerdict.RIGHT
-    assert words.judge(blocked("kvm-denied"), BoxliteMessage(message=said), {}) is WordsVerdict.WRONG_KNOB
+    assert words.judge_words(blocked("kvm-denied"), BoxliteMessage(message=said), {}) is WordsVerdict.WRONG_KNOB
 
 
 def test_no_two_causes_are_blamed_by_the_same_words_but_those_of_ubuntus_restriction_and_of_a_folder() -> None:

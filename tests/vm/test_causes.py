@@ -169,7 +169,7 @@ def test_boxlites_own_diagnosis_is_read_and_judged(run: RunResult, folder: Path,
     verdicts = {}
     for variant in blocked(name):
         finished = FinishedCell(cell(run, variant), folder)
-        verdicts[variant] = words.judge(finished.result, finished.words, {})
+        verdicts[variant] = words.judge_words(finished.result, finished.words, {})
     assert verdicts == {variant: MISTOLD.get(variant, WordsVerdict.RIGHT) for variant in blocked(name)}
 
 

@@ -103,7 +103,7 @@ def test_what_a_report_asserts_is_judged_by_what_was_tried(cell: CellResult, fol
 def test_boxlite_names_this_cause_and_its_advice_cures(cell: CellResult, folder: Path) -> None:
     blocked = FinishedCell(cell, folder)
     assert blocked.words.advises == ["sudo sysctl -w kernel.unprivileged_userns_clone=1"]
-    assert words.judge(blocked.result, blocked.words, remedies.load_remedies()) is WordsVerdict.RIGHT
+    assert words.judge_words(blocked.result, blocked.words, remedies.load_remedies()) is WordsVerdict.RIGHT
 
 
 @pytest.mark.slow

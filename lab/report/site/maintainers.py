@@ -168,7 +168,7 @@ def _page(
         "all_remedies": site.remedies,
         "variant": site.catalog.variants.get(variant),
         "words": boxlite_words,
-        "judged": words.judge(published.cell, boxlite_words, site.remedies),
+        "judged": words.judge_words(published.cell, boxlite_words, site.remedies),
         "other_builds": [
             site.cells[guest, variant, other]
             for other in site.builds
