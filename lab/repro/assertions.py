@@ -60,7 +60,7 @@ def _is_proposed(text: ReportText, index: int, start: int, end: int) -> bool:
     introduction = f"{text.lines[index].section}\n{_list_title(text, index)}\n{text.lead(index, start)}"
     if not PROPOSAL.search(f"{introduction} {text.lines[index].text}"):
         return False
-    mood, helped = settings.outcome_of(text, index, start, end, changes=True)
+    mood, helped = settings.judge_outcome(text, index, start, end, changes=True)
     return helped is not False and mood is not Mood.AVOIDED
 
 

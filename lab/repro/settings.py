@@ -59,7 +59,7 @@ def read_settings(text: ReportText) -> Iterator[Setting]:
     for index, match, is_command, is_said in islice(steps, MOST):
         line, is_advice = text.lines[index], index in text.advice
         # A step in words is a change; an option only in the clause that is about it.
-        mood, helped = outcome_of(
+        mood, helped = judge_outcome(
             text, index, match.start(), match.end(), changes=is_command, clause=not is_command
         )
         # What stands below advice does not tell what came of it.
@@ -87,7 +87,7 @@ def _of_values(text: ReportText) -> Iterator[Setting]:
         else:
             value = "1" if bool(groups["on"]) is not bool(groups["not"]) else "0"
         pair = name_of(match["name"]), value
-        mood, helped = outcome_of(text, index, match.start(), match.end(), changes=changes)
+        mood, helped = judge_outcome(text, index, match.start(), match.end(), changes=changes)
         is_advice = index in text.advice and helped is None
         # What `sysctl -w` prints.
         is_echo = pair in changed and text.lines[index].kind is LineKind.CODE and not changes
@@ -128,7 +128,7 @@ def _setting(
     return Setting(quote_line(line, text.lines[last].number), *pair, *outcome, where)
 
 
-def outcome_of(
+def judge_outcome(
     text: ReportText, index: int, start: int, end: int, *, changes: bool, clause: bool = False
 ) -> Outcome:
     """Judge the words around columns `start` to `end` of a line.

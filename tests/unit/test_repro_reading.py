@@ -231,13 +231,13 @@ def test_the_words_around_a_step_are_judged_so_often_at_most(
     sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[int] = []
-    outcome_of = settings_of_reports.outcome_of
+    outcome_of = settings_of_reports.judge_outcome
 
     def counted(text: ReportText, index: int, start: int, end: int, **more: bool) -> Outcome:
         judged.append(index)
         return outcome_of(text, index, start, end, **more)
 
-    monkeypatch.setattr(settings_of_reports, "outcome_of", counted)
+    monkeypatch.setattr(settings_of_reports, "judge_outcome", counted)
     read_report((f"{sentence}\n\n" * 3 * settings_of_reports.MOST).encode())
     assert 0 < len(judged) <= 2 * settings_of_reports.MOST
 
