@@ -46,7 +46,7 @@ class Observation(NamedTuple):
         return bool(self.file) and (cell.folder / self.file).is_file()
 
 
-def observe(
+def observe_cell(
     name: str, cell: FinishedCell, report: Report, arguments: Mapping[str, Any]
 ) -> Observation | NothingShown:
     """Return what a cell shows of an assertion, or why it shows nothing."""

@@ -373,7 +373,7 @@ def _of_assertion(
     if assertion.is_of_host and not plan.is_host:
         return Claim(assertion, assertion.text, ClaimOutcome.NOT_TESTED, "only the report's own host shows it")
     for cell in _cells_of(assertion, answered, cells):
-        observation = observers.observe(assertion.observer, cell, plan.report, assertion.arguments)
+        observation = observers.observe_cell(assertion.observer, cell, plan.report, assertion.arguments)
         if isinstance(observation, NothingShown):
             silent.append(f"{cell.result.variant}: {observation}")
         else:

@@ -198,7 +198,7 @@ def test_an_assertion_is_judged_by_what_a_cell_recorded(
 ) -> None:
     assertion, notices.bugs = asserted(sentence), {}
     about = report(*(named_test(name) for name in TESTS))
-    shown = observers.observe(
+    shown = observers.observe_cell(
         assertion.observer, gathered(tmp_path, result, **evidence), about, assertion.arguments
     )
     assert (shown.holds if isinstance(shown, Observation) else None) is holds
@@ -223,7 +223,7 @@ def test_evidence_that_cannot_be_read_shows_nothing(tmp_path: Path) -> None:
     (tmp_path / blocked().folder / "probes.json").mkdir()
     assertion = asserted(COMMAND)
     damaged = FinishedCell(blocked(), tmp_path)
-    shown = observers.observe(assertion.observer, damaged, report(), assertion.arguments)
+    shown = observers.observe_cell(assertion.observer, damaged, report(), assertion.arguments)
     assert isinstance(shown, NothingShown)
 
 
