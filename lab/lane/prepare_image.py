@@ -30,7 +30,7 @@ from lab.images import cloud, download, store
 from lab.images.store import DISK, BaseImage
 from lab.machine import seed
 from lab.machine.acceleration import Acceleration
-from lab.machine.budget import Processors, hold_for
+from lab.machine.budget import Processors, occupy_processor
 from lab.machine.clock import REAL
 from lab.machine.domain import Network, list_usual_arguments
 from lab.machine.lane import Lane, LaneDied, open_lane
@@ -310,7 +310,9 @@ def complete_guest(lane: Lane, preparation: Preparation) -> dict[str, Any]:
     packages = [*PACKAGES[manager], *published.packages, *([python] if python else [])]
     session = Session(lane.endpoint, alive=lane.check_alive, speed=replace(lane.speed, more=FIRST_BOOT))
     show = preparation.task.show
-    hold_processor = partial(hold_for, preparation.processors, acceleration=preparation.acceleration, show=show)
+    hold_processor = partial(
+        occupy_processor, preparation.processors, acceleration=preparation.acceleration, show=show
+    )
 
     def run_within(seconds: float, script: str) -> tuple[bool, list[str]]:
         """Run a script as root; whether it went well, and the last lines of what it printed."""

@@ -22,7 +22,7 @@ from lab.guest.agent import AgentLost
 from lab.guest.session import Session
 from lab.images.store import BaseImage
 from lab.machine.acceleration import Acceleration
-from lab.machine.budget import Processors, hold_for
+from lab.machine.budget import Processors, occupy_processor
 from lab.machine.checkpoint import Checkpoint, CheckpointFailed
 from lab.machine.lane import Lane, open_lane
 from lab.machine.states import DamagedState, StateInfo, States, StoredState
@@ -325,7 +325,7 @@ class RunningLane:
 
     def hold_processor(self, work: Progress, *, alone: bool = False) -> AbstractContextManager[None]:
         """Hold a processor of the host for `work`, which is shown; `alone`: all of them."""
-        return hold_for(
+        return occupy_processor(
             self.work.processors, work, acceleration=self.lane.acceleration, show=self.show, alone=alone
         )
 

@@ -121,7 +121,7 @@ class Processors:
 
 
 @contextmanager
-def hold_for(
+def occupy_processor(
     processors: Processors,
     work: Progress,
     *,

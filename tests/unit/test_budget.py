@@ -6,7 +6,7 @@ import pytest
 from lab.base.activity import Progress
 from lab.base.wait import Deadline, wait_for
 from lab.machine.acceleration import Acceleration
-from lab.machine.budget import QEMU_OVERHEAD_MIB, RESERVE_MIB, Memory, Processors, hold_for
+from lab.machine.budget import QEMU_OVERHEAD_MIB, RESERVE_MIB, Memory, Processors, occupy_processor
 from tests.builders.guests import task_to
 
 GUEST = 2048
@@ -138,11 +138,11 @@ def test_what_runs_alone_waits_for_all_processors_and_nobody_joins_it() -> None:
     begun, ended = threading.Event(), threading.Event()
 
     def alone() -> None:
-        with hold_for(processors, Progress("alone"), acceleration=emulated, show=show, alone=True):
+        with occupy_processor(processors, Progress("alone"), acceleration=emulated, show=show, alone=True):
             begun.set()
             ended.wait(20)
 
-    with hold_for(processors, Progress("first"), acceleration=emulated, show=show):
+    with occupy_processor(processors, Progress("first"), acceleration=emulated, show=show):
         thread = threading.Thread(target=alone)
         thread.start()
         wait_for(lambda: len(texts) > 1 or None, Deadline(20, "it to wait"))
@@ -152,5 +152,7 @@ def test_what_runs_alone_waits_for_all_processors_and_nobody_joins_it() -> None:
     ended.set()
     thread.join()
     assert texts == ["first", "waiting until no other lane is at work", "alone"]
-    with hold_for(Processors(1), Progress("KVM"), acceleration=Acceleration(True, ""), show=show, alone=True):
+    with occupy_processor(
+        Processors(1), Progress("KVM"), acceleration=Acceleration(True, ""), show=show, alone=True
+    ):
         assert texts[-1] == "KVM"

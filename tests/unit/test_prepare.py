@@ -215,7 +215,7 @@ def complete(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
             yield
             lane.did.append("given back")
 
-        monkeypatch.setattr(prepare_image, "hold_for", turn)
+        monkeypatch.setattr(prepare_image, "occupy_processor", turn)
         prepare_image.complete_guest(lane, preparation(paths, task_to(lane.did)))
         return lane.did
 
