@@ -156,9 +156,15 @@ def test_links_in_a_package_are_left_out(outside: Path, tmp_path: Path) -> None:
 
 
 PACKAGES = {
-    "a pipe": (member("./boot/vmlinuz", kind=tarfile.FIFOTYPE), "it holds './boot/vmlinuz': expected files"),
-    "a device": (member("./x", kind=tarfile.CHRTYPE, devmajor=1, devminor=5), "it holds './x': expected files"),
-    "another file": (link("./x", "/etc/passwd", tarfile.LNKTYPE), "it holds './x': expected files"),
+    "a pipe": (
+        member("./boot/vmlinuz", kind=tarfile.FIFOTYPE),
+        "it holds './boot/vmlinuz'; expected only files",
+    ),
+    "a device": (
+        member("./x", kind=tarfile.CHRTYPE, devmajor=1, devminor=5),
+        "it holds './x'; expected only files",
+    ),
+    "another file": (link("./x", "/etc/passwd", tarfile.LNKTYPE), "it holds './x'; expected only files"),
     "above": (member("../above"), "it holds '../above'"),
     "root": (member("/above"), "it holds '/above'"),
     "many": (b"".join(member(f"./{number}") for number in range(60)), "it holds more than 50 files"),
