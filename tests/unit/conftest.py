@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from tenacity import wait_none
 
-from lab.base import process
+from lab.base import notices, process
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
 from lab.builds import sandbox
@@ -44,6 +44,15 @@ def sandboxed() -> None:
         sandbox.check_sandbox()
     except LabError as error:
         pytest.skip(str(error.args[0]))
+
+
+@pytest.fixture(autouse=True)
+def unnoticed_bugs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test that leaves a bug which no command shows; a later test's command would show it."""
+    bugs: dict[str, None] = {}
+    monkeypatch.setattr(notices, "bugs", bugs)
+    yield
+    assert not bugs
 
 
 @pytest.fixture(autouse=True)

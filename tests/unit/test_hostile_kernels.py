@@ -71,7 +71,7 @@ FOLDERS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a device as the kernel": ("vmlinuz", make_device, "this is not a regular file: .*/vmlinuz"),
     "an endless kernel": ("vmlinuz", make_sparse, "larger than 256 MiB"),
     "a link to a kernel": ("vmlinuz", link_to_outside("vmlinuz"), "vmlinuz of .*/out is a link that leads out"),
-    "a link in a circle": ("vmlinuz", lambda file: file.symlink_to("vmlinuz"), "no file or folder that can be"),
+    "a link in a circle": ("vmlinuz", lambda file: file.symlink_to("vmlinuz"), "not a file or folder"),
     "a link to lib": ("lib", link_to_outside("lib"), f"{TREE} of .*/out is a link that leads out of it"),
     "a link to modules": (TREE, link_to_outside(TREE), f"{TREE} of .*/out is a link that leads out of it"),
     "a pipe among modules": (f"{TREE}/kernel/x.ko", os.mkfifo, r"x\.ko is neither a file nor a folder"),
