@@ -63,13 +63,13 @@ from tests.builders.packages import NATIVE_FILE, deb, manifest
 from tests.builders.packages import elf as elf_file
 from tests.builders.runs import KNOWN, SMALL, run_of
 from tests.fuzz.inputs import Inputs, archives_of, edited, files_of, json_of, lines_of, toml_of
-from tests.unit.test_compare import RESULTS
-from tests.unit.test_gate import entry
-from tests.unit.test_hostile_kernels import tar_of
-from tests.unit.test_inventory import WHOLE
-from tests.unit.test_kernels import MODULE, UNAME, arm64_image_of, image_of, zboot_of
-from tests.unit.test_libtest import PANIC, SUITE, ending, event
-from tests.unit.test_results import full_run
+from tests.unit.builds.kinds.test_libtest import PANIC, SUITE, ending, event
+from tests.unit.catalog.test_hostile_kernels import tar_of
+from tests.unit.catalog.test_kernels import MODULE, UNAME, arm64_image_of, image_of, zboot_of
+from tests.unit.cli.test_gate import entry
+from tests.unit.fleet.test_inventory import WHOLE
+from tests.unit.gate.test_compare import RESULTS
+from tests.unit.record.test_results import full_run
 
 ROOT = Path(__file__).parents[2]
 BUILTIN = f"lib/modules/{UNAME}/{kernels.BUILTIN}"

@@ -40,7 +40,7 @@ from tests.builders.cells import box, cell, done, side
 from tests.builders.facts import context, facts
 from tests.builders.output import REPORTS, Parsed, skeleton
 from tests.builders.runs import host, run_of
-from tests.unit.test_report_cells import blocked, everything
+from tests.unit.report.test_cells import blocked, everything
 
 TEXTS = {
     "escapes": "\x1b[2J\x1b]0;title\x07\x1b]8;;https://example.org\x1b\\link\x1b]8;;\x1b\\ \x9b31m\x85\x00",

@@ -61,7 +61,7 @@ from tests.builders.cells import blocked, box
 from tests.builders.facts import facts
 from tests.builders.lanes import FakeSession, prints
 from tests.builders.runs import SMALL, run_of
-from tests.unit.test_results import full_run
+from tests.unit.record.test_results import full_run
 
 # The most that a reader may add to what its process takes.
 MOST_MIB = 200

@@ -18,9 +18,9 @@ from lab.gate import baseline, expectations
 from lab.report.site import page, publish
 from lab.verdict import words
 from tests.builders.runs import KNOWN
-from tests.unit.test_catalog import SET, SET_FILE, VARIANT, VARIANT_FILE
-from tests.unit.test_compare import RESULTS
-from tests.unit.test_gate import entry
+from tests.unit.catalog.test_catalog import SET, SET_FILE, VARIANT, VARIANT_FILE
+from tests.unit.cli.test_gate import entry
+from tests.unit.gate.test_compare import RESULTS
 
 # A reader that waits for a pipe is ended, and has failed.
 pytestmark = pytest.mark.timeout(60)

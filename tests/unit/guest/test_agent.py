@@ -19,7 +19,7 @@ from lab.guest import agent, programs
 from lab.guest.agent import Agent, AgentLost
 from lab.guest.collect import EvidenceFolder
 from lab.guest.programs import RemoteFailed
-from tests.unit.test_guest_programs import imported
+from tests.unit.guest.test_programs import imported
 
 # What stands at the end of the agent's program, and what the tests have instead: a socket for the port.
 MAIN = '\nif __name__ == "__main__":'

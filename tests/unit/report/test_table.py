@@ -34,7 +34,7 @@ from tests.builders.runs import run_of
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        # The squares of every other status: the reports of `test_report_cells`.
+        # The squares of every other status: the reports of `test_cells`.
         ({"status": Status.XPASS, "reason": "passed, but"}, "xpass"),
         ({"status": Status.XFAIL, "cause": "userns-limit", "retried": ["x"]}, "xfail userns-limit (try 2)"),
         (None, ""),

@@ -263,7 +263,7 @@ DOCUMENTS = {
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_documents_of_boxlite_are_reports(name: str) -> None:
-    text = (Path(__file__).parents[2] / "docs/reports" / f"{name}.md").read_text()
+    text = (Path(__file__).parents[3] / "docs/reports" / f"{name}.md").read_text()
     assert {assertion.observer for assertion in of(Assertion, text)} == DOCUMENTS[name]
 
 

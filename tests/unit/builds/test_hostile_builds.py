@@ -27,7 +27,7 @@ from tests.builders import packages
 from tests.builders.facts import executable
 from tests.builders.packages import VERNEED, make_wheel, manifest, tarball
 from tests.builders.processes import SECONDS
-from tests.unit.test_checkout_builds import commit, git
+from tests.unit.builds.kinds.test_checkout import commit, git
 
 MODULE = b"x = 1\n" * 1000
 

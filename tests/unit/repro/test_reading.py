@@ -37,7 +37,7 @@ from lab.repro.source import ReportText, parse
 from tests.builders import messages
 from tests.builders.report_texts import CLONE, MOVED, PROBE, RESTRICT, TWICE, of
 
-CASES = tomllib.loads((Path(__file__).parent / "data/repro/reading.toml").read_text())
+CASES = tomllib.loads((Path(__file__).parents[1] / "data/repro/reading.toml").read_text())
 REPEATED = CASES.pop("repeated")
 CAME_OF_IT = {True: " helped", False: " in vain", None: ""}
 APPARMOR = ("apparmor", "operation", "comm", "capability")

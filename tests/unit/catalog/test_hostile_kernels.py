@@ -15,8 +15,8 @@ from lab.catalog import DebianImage, kernels
 from lab.images import debian
 from tests.builders import packages
 from tests.builders.facts import executable
-from tests.unit.test_hostile_builds import member
-from tests.unit.test_kernels import MODULE, RT_GUEST, UNAME, image_of, put
+from tests.unit.builds.test_hostile_builds import member
+from tests.unit.catalog.test_kernels import MODULE, RT_GUEST, UNAME, image_of, put
 
 TREE = f"lib/modules/{UNAME}"
 pytestmark = pytest.mark.timeout(120)  # What is waited for is waited for without an end.

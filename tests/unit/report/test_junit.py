@@ -11,9 +11,9 @@ from lab.record import CellResult, Outcome, RunResult, Status, TestResult
 from lab.report import junit
 from tests.builders.cells import cell
 from tests.builders.runs import run_of
-from tests.unit.test_report_cells import everything
+from tests.unit.report.test_cells import everything
 
-SCHEMA = xmlschema.XMLSchema(Path(__file__).parent / "data" / "junit.xsd")
+SCHEMA = xmlschema.XMLSchema(Path(__file__).parents[1] / "data" / "junit.xsd")
 XFAIL: dict[str, Any] = {"status": Status.XFAIL, "cause": "userns-limit", "reason": "the limit is 0"}
 NO_SSH: dict[str, Any] = {"status": Status.ERROR, "reason": "no SSH"}
 PASSED = ("passed", "", "")

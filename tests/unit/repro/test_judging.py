@@ -17,7 +17,7 @@ RESTRICT = "kernel.apparmor_restrict_unprivileged_userns"
 NOCAPS = "apparmor-userns-nocaps"
 KNOWN = catalog.load_catalog()
 LINE = 'apparmor="DENIED" operation="capable" profile="unprivileged_userns" comm="{}" capname="sys_admin"'
-DATA = Path(__file__).parent / "data/repro"
+DATA = Path(__file__).parents[1] / "data/repro"
 # Texts by the cause that they make likely, and those that make none likely.
 CASES = tomllib.loads((DATA / "judging.toml").read_text())
 REMARKS = tomllib.loads((DATA / "remarks.toml").read_text())

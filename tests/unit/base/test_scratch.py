@@ -14,7 +14,7 @@ from lab.base.errors import LabError
 from lab.base.paths import Paths
 from lab.images import debian
 from tests.builders.processes import other_process, run_main, wait_until_ended
-from tests.unit.test_store import build_well
+from tests.unit.images.test_store import build_well
 
 HOLDER = """
 import sys

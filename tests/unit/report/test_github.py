@@ -18,7 +18,7 @@ from tests.builders.facts import executable
 from tests.builders.processes import RunLab
 from tests.builders.runs import run_of, runs_of_shards
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ACTION = ROOT / "action.yml"
 WORKFLOW = ROOT / "docs" / "examples" / "compatibility.yml"
 COMMAND = re.compile(r"::(error|warning|notice) title=([^:,]*)::(.*)")

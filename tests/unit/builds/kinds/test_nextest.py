@@ -25,7 +25,7 @@ from lab.verdict.status import judge_cell
 from tests.builders import rust
 from tests.builders.facts import facts
 from tests.builders.rust import Crate
-from tests.unit.test_build_kinds import Guest, put
+from tests.unit.builds.test_kinds_of_builds import Guest, put
 
 UPSTREAM = load_suite("upstream-jailer")
 STOCK = catalog.load_catalog().variant("stock")

@@ -17,7 +17,7 @@ from tests.builders.finished_cells import gathered
 from tests.builders.output import REPORTS, pages
 from tests.builders.processes import run_main
 from tests.builders.runs import run_of
-from tests.unit.test_upstream import failed, recorded
+from tests.unit.report.test_upstream import failed, recorded
 
 OTHER = "userns-limit"
 in_each_report = pytest.mark.parametrize("render", REPORTS.values(), ids=REPORTS)

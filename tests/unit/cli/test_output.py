@@ -198,7 +198,7 @@ def test_each_list_is_json_with_documented_keys(what: str, run_lab: RunLab) -> N
     entries = listed(what, run_lab)
     assert entries
     assert len({tuple(entry) for entry in entries}) == 1
-    told = (Path(__file__).parents[2] / FOLDER).read_text()
+    told = (Path(__file__).parents[3] / FOLDER).read_text()
     assert [key for key in entries[0] if f"`{key}`" not in told] == []
 
 

@@ -12,7 +12,7 @@ from lab.images import debian
 from lab.machine.states import StoredState
 from tests.builders.mirror import Mirror, SigningKey, guest, path_of
 from tests.builders.processes import RunLab
-from tests.unit.test_store import build_well
+from tests.unit.images.test_store import build_well
 
 UBUNTU = "ubuntu-24.04"
 

@@ -132,7 +132,7 @@ def test_a_cell_under_load_is_not_compared_as_one_without() -> None:
 def test_reports_say_under_what_the_suites_ran(tmp_path: Path) -> None:
     loaded = run_of(cell(stress=ALL), options=RunOptions(stress=ALL, shuffle=7))
     for text in (printed(loaded), markdown.render_run(loaded), one_page.render_one_page(loaded, tmp_path)):
-        # The line before it: the reports of `test_report_cells`.
+        # The line before it: the reports of `test_cells`.
         assert "--shuffle=7" in text
     assert '<property name="load" value="cpu, memory, io"' in junit.render_junit(loaded)
     calm = run_of(cell())

@@ -1,4 +1,4 @@
-"""A run as one HTML file. What the page says of each cell: `test_report_cells`."""
+"""A run as one HTML file. What the page says of each cell: `report/test_cells.py`."""
 
 import base64
 import hashlib
