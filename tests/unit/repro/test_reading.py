@@ -165,7 +165,7 @@ def test_an_issue_in_json_is_read_with_its_title_and_comments() -> None:
         (b"https://github.com/boxlite-ai/boxlite/issues/468\n", "gh issue view 468 --repo boxlite-ai/boxlite"),
         (b'{"title": "x"}', "JSON without any text in `body` or `comments`"),
         (b'{"title": "x", "body": null, "comments": []}', "JSON without any text"),
-        (b"[1, 2]", "JSON, but no object with `body`"),
+        (b"[1, 2]", "JSON, but not an object with `body`"),
     ],
 )
 def test_what_is_no_report_is_refused(data: bytes, why: str) -> None:

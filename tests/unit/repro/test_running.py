@@ -147,11 +147,11 @@ def test_an_image_that_cannot_be_had_is_told(
         raise ImageNotAvailable("no network", hint="lab images import")
 
     here = Runner(Paths(tmp_path, tmp_path), "", "lab repro -", Console()).host()
-    monkeypatch.setattr("lab.repro.running.store.ensure", none)
+    monkeypatch.setattr("lab.repro.running.store.ensure_image", none)
     guest = KNOWN.guest("ubuntu-24.04")
     assert not here.has_image(guest)
     assert "image not available: no network" in capsys.readouterr().out
-    monkeypatch.setattr("lab.repro.running.store.ensure", lambda *_: None)
+    monkeypatch.setattr("lab.repro.running.store.ensure_image", lambda *_: None)
     assert here.has_image(guest)
 
 
