@@ -168,7 +168,7 @@ def choose_release(word: str | None, released: Sequence[Version], where: str) ->
 def read_requirements(wheel: Path) -> tuple[list[str], SpecifierSet]:
     """What a wheel requires, with environment markers, and the Pythons that it is for.
 
-    Raises ValueError or DamagedState if nobody can read that, or if it requires what no package index has.
+    Raises ValueError or DamagedArchive if nobody can read that, or if it requires what no package index has.
     """
     from packaging.metadata import Metadata  # It takes long, and few commands read a wheel.
 

@@ -74,9 +74,7 @@ class Knob(ABC):
         return []
 
     def sysctls(self) -> list[str]:
-        """The sysctls that must be read in the guest before `explain_unreadable` and `differences` can be
-        asked.
-        """
+        """The sysctls that must be read in the guest before `why_not` and `differences` can be asked."""
         return []
 
     def links(self) -> list[str]:

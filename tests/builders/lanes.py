@@ -198,14 +198,14 @@ class InGuest(Protocol):
 # The functions that act in a guest, and the methods that stand for them.
 SEAMS: Sequence[tuple[ModuleType, str, str]] = [
     (variant, "read_facts", "read_facts"),
-    (variant, "begin", "begin"),
-    (variant, "read_who", "read_who"),
-    (variant, "probe", "probe"),
-    (variant, "probe_as_user_does", "probe_as_user_does"),
-    (deploy, "deploy", "deploy"),
-    (suite, "run", "run_suite"),
-    (collect, "collect", "collect"),
-    (remedy_script, "run", "run_remedy"),
+    (variant, "begin_cell", "begin"),
+    (variant, "read_suite_user", "read_who"),
+    (variant, "probe_user", "probe"),
+    (variant, "run_probe_script", "probe_as_user_does"),
+    (deploy, "deploy_build", "deploy"),
+    (suite, "execute_suite", "run_suite"),
+    (collect, "collect_evidence", "collect"),
+    (remedy_script, "run_script", "run_remedy"),
 ]
 
 
