@@ -99,7 +99,7 @@ def test_a_bug_in_the_decisions_themselves_ends_the_run(lab: Lab, monkeypatch: p
 def test_an_interrupt_outweighs_a_bug_that_it_caused(lab: Lab, interrupt: Callable[[], None]) -> None:
     def cut(running: Any, _cell: Any) -> NoReturn:
         interrupt()
-        while running.guest.is_alive:
+        while running.lane.is_alive:
             pass
         raises()
 
