@@ -15,10 +15,9 @@ from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 from packaging.version import Version
 
-from lab.base import scratch
+from lab.base import archives, scratch
 from lab.base.architecture import ARCHITECTURES, X86_64
 from lab.base.errors import NotApplicable
-from lab.builds import archives
 from lab.probes import Facts
 from lab.probes.facts import parse_version
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from lab.base import archives
 from lab.base.files import check_values, clean_text, cut_text
-from lab.builds import archives
 from lab.builds._base import FOLDER, ROOTFS, Build, DeployStep, SuiteOptions
 from lab.record import Outcome, Protection, TestResult
 

@@ -20,7 +20,7 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from lab.base import process, scratch
+from lab.base import archives, process, scratch
 from lab.base.activity import Progress, Task
 from lab.base.architecture import X86_64
 from lab.base.data import parse_json
@@ -28,7 +28,6 @@ from lab.base.errors import LabError, NotApplicable, UsageError
 from lab.base.files import hash_file, make_folder, put_in_place
 from lab.base.locks import hold_lock
 from lab.base.paths import ANOTHER_HOME, Paths
-from lab.builds import archives
 
 PROJECT = "boxlite"
 # A Python that every release has a wheel for: 0.9.7 has none for 3.13, 0.10.6 none for 3.12.

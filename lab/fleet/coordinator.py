@@ -18,11 +18,10 @@ from typing import Any
 from distributed import KilledWorker
 from pydantic import ValidationError
 
-from lab.base import scratch
+from lab.base import archives, scratch
 from lab.base.errors import LabError, format_error
 from lab.base.files import clean_text, cut_text, make_folder, write_atomically
 from lab.base.paths import Paths
-from lab.builds import archives
 from lab.catalog import Guest
 from lab.fleet import engine, messages, part, results
 from lab.fleet.dispatch import Dispatch, SubmittedPart

@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 
 import zstandard
 
+from lab.base import archives
 from lab.base.data import read_model
 from lab.base.files import clean_text, cut_text
-from lab.builds import archives
 from lab.fleet.messages import LONGEST, PartEnd
 from lab.lane.cell import FAULT, choose_fault_folder
 from lab.record import RESULTS_FILE, RunResult

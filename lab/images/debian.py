@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.base import host_table, process, scratch
+from lab.base import archives, host_table, process, scratch
 from lab.base.activity import Progress, Task
 from lab.base.architecture import X86_64, Architecture
 from lab.base.errors import ImageNotAvailable, LabError, format_error
 from lab.base.files import open_regular
 from lab.base.paths import find_definitions
-from lab.builds import archives
 from lab.catalog import DebianImage, kernels
 from lab.catalog.kernels import Kernel
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, DirectoryPath
 
-from lab.base import process
+from lab.base import archives, process
 from lab.base.activity import Task
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64, Architecture, get_host_architecture
 from lab.base.data import parse_json
@@ -25,7 +25,7 @@ from lab.base.errors import LabError, UsageError, format_error
 from lab.base.files import clean_text, cut_text, hash_file, read_regular
 from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import PACKAGE, Paths
-from lab.builds import archives, elf, sandbox, wheels
+from lab.builds import elf, sandbox, wheels
 from lab.builds._base import FILES, Build, DeployStep, SuiteOptions
 from lab.builds.pytest_tests import LONGEST_MESSAGE, LONGEST_NAME, MOST_TESTS, Plain, Seconds, parse_entries
 from lab.catalog import Suite, load_suite, load_suites

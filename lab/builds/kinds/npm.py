@@ -14,7 +14,7 @@ from typing import Annotated, Self
 from packaging.version import Version
 from pydantic import AliasPath, BeforeValidator, Field
 
-from lab.base import process
+from lab.base import archives, process
 from lab.base.activity import Task
 from lab.base.architecture import AARCH64, ARCHITECTURES, X86_64
 from lab.base.data import FailFastModel, parse_json
@@ -22,7 +22,7 @@ from lab.base.errors import LabError, NotApplicable, UsageError, format_error
 from lab.base.files import hash_file
 from lab.base.notices import ANNOUNCED_TASK
 from lab.base.paths import Paths
-from lab.builds import archives, wheels
+from lab.builds import wheels
 from lab.builds._base import FILES, FOLDER, DeployStep
 from lab.builds.pytest_tests import RUNNER, PytestTests
 from lab.catalog import DebianImage, Suite, load_catalog, load_suite

@@ -12,11 +12,12 @@ from typing import Self
 from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from lab.base import archives
 from lab.base.activity import Task
 from lab.base.errors import NotApplicable, UsageError
 from lab.base.files import hash_file
 from lab.base.paths import Paths
-from lab.builds import archives, elf, wheels
+from lab.builds import elf, wheels
 from lab.builds.pytest_tests import RUNNER, PytestTests
 from lab.catalog import Suite, load_suite
 from lab.probes import Facts

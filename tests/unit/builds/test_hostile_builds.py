@@ -15,11 +15,11 @@ import pytest
 import zstandard
 
 from lab import builds
-from lab.base import process
+from lab.base import archives, process
 from lab.base.architecture import X86_64, get_host_architecture
 from lab.base.errors import LabError, UsageError
 from lab.base.paths import Paths
-from lab.builds import archives, elf, sandbox, wheels
+from lab.builds import elf, sandbox, wheels
 from lab.builds.kinds import nextest, npm
 from lab.builds.kinds.checkout import Tree
 from lab.builds.kinds.nextest import Nextest

@@ -7,10 +7,10 @@ import pytest
 
 from lab.base import process
 from lab.base.activity import UNWATCHED
+from lab.base.archives import DamagedArchive
 from lab.base.errors import LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.builds import wheels
-from lab.builds.archives import DamagedArchive
 from lab.builds.kinds.wheel import Wheel
 from tests.builders.facts import facts
 from tests.builders.packages import StandIn, make_wheel

@@ -175,7 +175,7 @@ PACKAGES = {
 @pytest.mark.parametrize("case", PACKAGES)
 def test_a_hostile_package_is_not_unpacked(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content, expected = PACKAGES[case]
-    monkeypatch.setattr("lab.builds.archives.MOST_FILES", 50)
+    monkeypatch.setattr("lab.base.archives.MOST_FILES", 50)
     monkeypatch.setattr(kernels, "MOST_BYTES", 4 << 20)
     (tmp_path / "x.deb").write_bytes(packages.deb(content + tar_of()))
     with pytest.raises(LabError, match=f"the kernel .* cannot be unpacked: {expected}") as error:

@@ -12,8 +12,8 @@ import zstandard
 pytest.importorskip("distributed")
 
 from lab import __version__
-from lab.builds import archives
-from lab.builds.archives import DamagedArchive
+from lab.base import archives
+from lab.base.archives import DamagedArchive
 from lab.fleet import results
 from lab.fleet.messages import PartEnd
 from lab.fleet.part import Part, PartRefused
