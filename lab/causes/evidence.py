@@ -65,9 +65,7 @@ class Evidence:
     @property
     def service(self) -> dict[str, str]:
         """What restricts the systemd service that the suite and the probes ran in, by systemd's names."""
-        probe = self.probes.service_unrestricted
-        pairs = (text.partition("=") for text in probe.stderr.split("; ")) if probe.failed else ()
-        return {name: value for name, _, value in pairs}
+        return self.probes.service_unrestricted.settings
 
     def says(self, text: str) -> bool:
         """Whether the message of a test that did not pass holds this text."""

@@ -180,6 +180,12 @@ class Probe(FactsModel):
         return self.failed and text in self.stderr
 
 
+class ServiceProbe(Probe):
+    """The look at the systemd service that the process is in."""
+
+    settings: dict[str, str] = Field(description="The settings that restrict it, by systemd's names.")
+
+
 NOT_RUN = Probe(status=None, stderr="not run", command=())
 
 
@@ -211,7 +217,7 @@ class Probes(FactsModel):
         description="Look at /tmp/bl-UID, where boxlite puts the sockets of boxes: whether it is a folder of "
         "this user, or can be made."
     )
-    service_unrestricted: Probe = Field(
+    service_unrestricted: ServiceProbe = Field(
         description="Look for settings of the systemd service that the process is in, if any, that restrict "
         "it. Of SystemCallFilter= it tells which system calls of the jailer are denied."
     )
@@ -227,7 +233,10 @@ class Probes(FactsModel):
 
 
 # Stands for the probes of a cell that none were run in.
-NONE_RUN = Probes.model_validate(dict.fromkeys(Probes.model_fields, NOT_RUN))
+NONE_RUN = Probes.model_validate(
+    dict.fromkeys(Probes.model_fields, NOT_RUN)
+    | {"service_unrestricted": ServiceProbe(**dict(NOT_RUN), settings={})}
+)
 
 
 class Context(FactsModel):

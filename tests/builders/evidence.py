@@ -8,10 +8,9 @@ from pathlib import Path
 from lab.causes import evidence
 from lab.causes.evidence import Evidence
 from lab.probes import NOT_RUN, Probe, Probes
-from tests.builders.facts import probe, probed
+from tests.builders.facts import ALL_WORK, probe, probed, service_probe
 
 OK = probe(0, "")
-ALL_WORK = dict.fromkeys(Probes.model_fields, OK)
 OPEN_SYSCTLS = {"kernel.unprivileged_userns_clone": "1", "user.max_user_namespaces": "7794"}
 
 
@@ -240,23 +239,23 @@ MASKED_PROC = gathered(
 )
 
 
-def service(settings: str) -> dict[str, Probe]:
+def service(**settings: str) -> dict[str, Probe]:
     """The probe that looks at the service, as it tells these settings."""
-    return {"service_unrestricted": probe(1, settings)}
+    return {"service_unrestricted": service_probe(**settings)}
 
 
 # In services of a debian-13.
 SERVICE_PRIVATE_DEVICES = replace(
     KVM_ABSENT,
     probes=KVM_ABSENT.probes.model_copy(
-        update=service("DevicePolicy=closed; PrivateDevices=yes")
+        update=service(DevicePolicy="closed", PrivateDevices="yes")
         | {"open_kvm": probe(2, "[Errno 2] No such file or directory: '/dev/kvm'")}
     ),
 )
 SERVICE_DEVICE_RULES = replace(
     KVM_DENIED,
     probes=KVM_DENIED.probes.model_copy(
-        update=service("DevicePolicy=closed")
+        update=service(DevicePolicy="closed")
         | {"open_kvm": probe(1, "[Errno 1] Operation not permitted: '/dev/kvm'")}
     ),
 )
@@ -269,32 +268,32 @@ TMP_READ_ONLY = gathered(
     control_failed=True,
 )
 SERVICE_STRICT = replace(
-    TMP_READ_ONLY, probes=TMP_READ_ONLY.probes.model_copy(update=service("ProtectSystem=strict"))
+    TMP_READ_ONLY, probes=TMP_READ_ONLY.probes.model_copy(update=service(ProtectSystem="strict"))
 )
 SERVICE_NAMESPACES = gathered(
     probes=none_made(EPERM, BWRAP_REFUSED)
-    | {"unshare_flags": probe(1, "Operation not permitted"), **service("RestrictNamespaces=yes")}
+    | {"unshare_flags": probe(1, "Operation not permitted"), **service(RestrictNamespaces="yes")}
 )
 SERVICE_PROC_SUBSET = gathered(
     probes=bwrap(probe(1, "bwrap: Can't read /proc/sys/kernel/overflowuid: No such file or directory"))
-    | service("ProcSubset=pid; ProtectProc=invisible")
+    | service(ProcSubset="pid", ProtectProc="invisible")
 )
 SERVICE_CALLS = gathered(
     probes=bwrap(probe(-31))
     | {
         "mount_nothing": probe(-31, "killed by SIGSYS", ["mount(NULL)"]),
-        **service("SystemCallFilter=mount pivot_root umount2"),
+        **service(SystemCallFilter="mount pivot_root umount2"),
     }
 )
 SERVICE_OPENAT2 = gathered(
     probes=bwrap(probe(1, "bwrap: Can't open source /: Function not implemented"))
-    | service("NoNewPrivileges=yes; RestrictSUIDSGID=yes")
+    | service(NoNewPrivileges="yes", RestrictSUIDSGID="yes")
 )
 SERVICE_PROC = gathered(
     probes={
         "bwrap_all": probe(1, "bwrap: Can't mount proc on /newroot/proc: Operation not permitted"),
         "proc_unmasked": probe(1, "/proc/acpi /proc/bus /proc/fs /proc/irq /proc/kallsyms /proc/sys"),
-        **service("ProtectKernelTunables=yes"),
+        **service(ProtectKernelTunables="yes"),
     }
 )
 # On a debian-11 with boxlite 0.10.0, for each box.
@@ -329,7 +328,7 @@ SHIM_SECCOMP = gathered(
 )
 # On a debian-12 with boxlite 0.10.8: a box without a network, in a service with @system-service and @mount.
 SERVICE_WITHOUT_SECCOMP = gathered(
-    SHIM_KILLED.replace("syscall=35", "syscall=317"), probes=service("SystemCallFilter=seccomp")
+    SHIM_KILLED.replace("syscall=35", "syscall=317"), probes=service(SystemCallFilter="seccomp")
 )
 # Put together from the reports boxlite#1144 and #1509.
 LIBRARY_LOST = gathered(

@@ -8,7 +8,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from lab.probes import NOT_RUN, PROGRAMS, Context, Facts, Probe, ProbedUser, Probes, ProcessUser, SuiteUser
+from lab.probes import NONE_RUN, PROGRAMS, Context, Facts, Probe, ProbedUser, Probes, ProcessUser, SuiteUser
+from lab.probes.facts import ServiceProbe
 
 # A debian-13 as installed.
 DEBIAN: dict[str, Any] = {
@@ -127,9 +128,21 @@ def probe(status: int | None, stderr: str = "", command: Sequence[str] = ()) -> 
     return Probe(status=status, stderr=stderr, command=tuple(command))
 
 
+def service_probe(**settings: str) -> ServiceProbe:
+    """The look at a service that these settings restrict."""
+    words = "; ".join(f"{name}={value}" for name, value in settings.items())
+    return ServiceProbe(status=int(bool(settings)), stderr=words, command=(), settings=settings)
+
+
+# The probes of a host on which everything works.
+ALL_WORK: dict[str, Any] = dict.fromkeys(Probes.model_fields, probe(0)) | {
+    "service_unrestricted": service_probe()
+}
+
+
 def probed(probes: Mapping[str, Probe], **changes: Any) -> ProbedUser:
     """The suite's user, changed likewise, with these probes; the others did not run."""
-    all_of_them = dict.fromkeys(Probes.model_fields, NOT_RUN) | dict(probes)
+    all_of_them: dict[str, Any] = NONE_RUN.by_name() | dict(probes)
     user = ProcessUser.model_validate(_changed(TESTER, changes))
     return ProbedUser(**dict(user), probes=Probes(**all_of_them))
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lab import catalog
-from lab.probes import Facts, Probe, ProbedUser, Probes, script, show
+from lab.probes import Facts, Probe, ProbedUser, script, show
 from lab.probes.report import HostReport
+from tests.builders.facts import ALL_WORK
 from tests.builders.facts import probed as a_probed
 
 SCRIPT = script.render_script(catalog.load_catalog().sysctls())
-WORKED = Probe(status=0, stderr="", command=())
 
 
 def output(
@@ -25,7 +25,7 @@ def output(
 ) -> str:
     """What the script prints on a host with these facts, where all but these probes work."""
     document = {"facts": facts, "unreadable": list(unreadable), "id_like": list(id_like)}
-    all_probes = dict.fromkeys(Probes.model_fields, WORKED) | dict(probes)
+    all_probes = ALL_WORK | dict(probes)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         show.main(document, a_probed(all_probes, **who).model_dump(mode="json"))
     return printed.getvalue()

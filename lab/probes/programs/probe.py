@@ -323,12 +323,13 @@ def service_unrestricted(settings):
     """Look for settings that restrict the service. Of a list of system calls it tells what the jailer lacks."""
     command = ["systemctl", "show"]
     if settings is None:
-        return result(command, None, "systemd does not tell the settings of the service")
+        return dict(result(command, None, "systemd does not tell the settings of the service"), settings={})
     restricting = {name: value for name, value in settings.items() if SERVICE.get(name) not in (None, value)}
     if "SystemCallFilter" in restricting:
         restricting["SystemCallFilter"] = denied_calls(restricting["SystemCallFilter"])
-    settings_in_words = "; ".join("%s=%s" % item for item in sorted(restricting.items()) if item[1])
-    return result(command, int(bool(settings_in_words)), settings_in_words)
+    restricting = {name: value for name, value in sorted(restricting.items()) if value}
+    settings_in_words = "; ".join("%s=%s" % item for item in restricting.items())
+    return dict(result(command, int(bool(restricting)), settings_in_words), settings=restricting)
 
 
 def link(path):

@@ -15,7 +15,7 @@ from lab.probes import NONE_RUN, NOT_RUN
 from lab.record import Confidence, Needs, Outcome, TestResult
 from tests.builders import evidence as examples
 from tests.builders.evidence import bwrap, gathered
-from tests.builders.facts import probe, probed
+from tests.builders.facts import probe, probed, service_probe
 
 # An example of evidence, its cause, and words of why.
 SEEN = [
@@ -175,17 +175,17 @@ NO_CAUSE = {
     "a moved probe, but no bubblewrap": gathered(MOVED_UNSHARE, probes={"unshare_user_root": examples.UID_MAP}),
     "a user to whom the sysctl does not apply": gathered(sysctls={"kernel.unprivileged_userns_clone": "0"}),
     "a user to whom the limit does not apply": gathered(sysctls={"user.max_user_namespaces": "0"}),
-    "a service whose settings leave boxlite alone": gathered(probes=examples.service("PrivateTmp=yes")),
+    "a service whose settings leave boxlite alone": gathered(probes=examples.service(PrivateTmp="yes")),
     "settings of a service that are not in force": gathered(
-        probes=examples.service("PrivateDevices=yes; RestrictNamespaces=yes; SystemCallFilter=mount")
+        probes=examples.service(PrivateDevices="yes", RestrictNamespaces="yes", SystemCallFilter="mount")
     ),
     # Debian's kernel asks the sysctl before it looks at the flags; nobody told its value.
     "a service that allows the namespaces of the jailer": gathered(
         probes=examples.SERVICE_NAMESPACES.probes.by_name()
-        | examples.service("RestrictNamespaces=ipc mnt pid user uts")
+        | examples.service(RestrictNamespaces="ipc mnt pid user uts")
     ),
     "a filter of a service that allows what something else denies": gathered(
-        probes=examples.SERVICE_CALLS.probes.by_name() | examples.service("SystemCallFilter=pivot_root")
+        probes=examples.SERVICE_CALLS.probes.by_name() | examples.service(SystemCallFilter="pivot_root")
     ),
     "a /proc that no setting of a service explains": gathered(
         probes={"bwrap_user": examples.SERVICE_PROC_SUBSET.probes.bwrap_user}
@@ -197,7 +197,8 @@ NO_CAUSE = {
         probes={"unshare_flags": examples.SERVICE_NAMESPACES.probes.unshare_flags}
     ),
     "a service whose settings nobody tells": gathered(
-        probes=examples.SERVICE_NAMESPACES.probes.by_name() | {"service_unrestricted": NOT_RUN}
+        probes=examples.SERVICE_NAMESPACES.probes.by_name()
+        | {"service_unrestricted": NONE_RUN.service_unrestricted}
     ),
     "a profile that denies an absent bubblewrap": gathered(examples.DENIED_EXEC, probes=BUNDLED),
     # libkrun's words alone: boxlite went on, or they are of another program.
@@ -315,20 +316,20 @@ def test_ubuntus_policy_is_proved_where_its_lines_are_of_the_bubblewrap_that_box
 )
 def test_what_a_service_explains_is_no_cause_of_the_host(name: str, cause: str) -> None:
     within = example(name)
-    outside = within.probes.model_copy(update={"service_unrestricted": examples.OK})
+    outside = within.probes.model_copy(update={"service_unrestricted": service_probe()})
     assert cause not in causes_of(within)
     assert causes_of(replace(within, probes=outside)) == [cause]
 
 
 def test_a_filter_of_a_service_is_no_containers() -> None:
     # SystemCallFilter=~unshare with SystemCallErrorNumber=EPERM.
-    filtered = examples.SECCOMP.probes.model_copy(update=examples.service("SystemCallFilter=unshare"))
+    filtered = examples.SECCOMP.probes.model_copy(update=examples.service(SystemCallFilter="unshare"))
     assert causes_of(replace(examples.SECCOMP, probes=filtered))[0] == "service-filters-calls"
     assert "seccomp" not in causes_of(replace(examples.SECCOMP, probes=filtered))
 
 
 def test_a_shim_that_made_another_call_than_the_service_denies_met_boxlites_own_filter() -> None:
-    assert causes_of(gathered(examples.SHIM_KILLED, probes=examples.service("SystemCallFilter=seccomp"))) == [
+    assert causes_of(gathered(examples.SHIM_KILLED, probes=examples.service(SystemCallFilter="seccomp"))) == [
         "shim-seccomp"
     ]
 
@@ -337,7 +338,7 @@ def test_an_error_that_a_list_of_system_calls_gives_is_not_that_of_openat2() -> 
     # SystemCallErrorNumber=ENOSYS.
     refused = bwrap(probe(1, "bwrap: Failed to make / slave: Function not implemented"))
     refused |= {"mount_nothing": probe(38, "Function not implemented")}
-    settings = examples.service("RestrictSUIDSGID=yes; SystemCallFilter=mount pivot_root umount2")
+    settings = examples.service(RestrictSUIDSGID="yes", SystemCallFilter="mount pivot_root umount2")
     assert causes_of(gathered(probes=refused | settings)) == ["service-filters-calls"]
 
 

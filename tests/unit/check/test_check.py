@@ -19,7 +19,7 @@ from lab.record import CellResult, Confidence, RemedyOutcome, RemedyResult, Stat
 from tests.builders import ubuntu
 from tests.builders.cells import blocked, changed
 from tests.builders.cells import cell as a_cell
-from tests.builders.facts import DEBIAN, facts, printed_facts, probe, who
+from tests.builders.facts import ALL_WORK, DEBIAN, facts, printed_facts, probe, service_probe, who
 from tests.builders.output import run_folder, site_of
 
 CURE = remedies.find_remedy("userns-clone-on")
@@ -30,7 +30,7 @@ REFUSED = dict.fromkeys(("unshare_user", "unshare_user_root", "bwrap_user", "bwr
 
 def report(*, unreadable: tuple[str, ...] = (), uid: int = 1000, **changes: Any) -> HostReport:
     """A debian-13 on which everything works, with changes of its facts and probes."""
-    probes = dict.fromkeys(Probes.model_fields, probe(0)) | changes.pop("probes", {})
+    probes = ALL_WORK | changes.pop("probes", {})
     return HostReport(
         facts=facts(**changes),
         unreadable=unreadable,
@@ -130,7 +130,7 @@ def test_what_the_probe_shows_comes_before_what_was_published(tmp_path: Path) ->
 
 def test_in_a_service_that_blocks_boxlite_its_setting_is_what_to_change(tmp_path: Path) -> None:
     service = {
-        "service_unrestricted": probe(1, "RestrictNamespaces=yes"),
+        "service_unrestricted": service_probe(RestrictNamespaces="yes"),
         "unshare_flags": probe(1, "Operation not permitted"),
     }
     answer = check(tmp_path, report(probes=REFUSED | service), STOCK)

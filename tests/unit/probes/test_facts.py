@@ -282,7 +282,12 @@ def test_a_service_is_known_by_its_control_group_and_systemd_tells_what_restrict
     assert settings["RestrictNamespaces"] == "ipc user"
     restricting = "PrivateDevices=yes; RestrictNamespaces=ipc user; "
     restricting += "SystemCallFilter=mount pivot_root seccomp umount2"
-    assert unrestricted(settings) == {"command": ["systemctl", "show"], "status": 1, "stderr": restricting}
+    assert unrestricted(settings) == {
+        "command": ["systemctl", "show"],
+        "status": 1,
+        "stderr": restricting,
+        "settings": dict(setting.split("=") for setting in restricting.split("; ")),
+    }
     systemctl.write_text("#!/bin/sh\nexit 1\n")
     assert (service(), unrestricted(service())["status"]) == (None, None)
 
