@@ -1,5 +1,6 @@
 """The parts of a run that dask has: what it is given, and what becomes of each."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,6 +68,8 @@ class Dispatch:
         self.parts: dict[int, SubmittedPart] = {}
         self._client, self._decisions, self._deliver, self._offline = client, decisions, deliver, offline
         self._last_number = 0
+        # dask fetches together what is asked for at the same time, and what cannot be read fails all of it.
+        self._fetch_lock = threading.Lock()
         # On which hosts the lab failed with a ticket.
         self._failures: dict[Ticket, set[str]] = {}
 
@@ -110,7 +113,8 @@ class Dispatch:
     def _fetch_result(self, submitted: SubmittedPart, future: Future) -> None:
         """Fetch what became of a part. What its host said of it earlier is delivered already."""
         try:
-            result = future.result()
+            with self._fetch_lock:
+                result = future.result()
         except BaseException as error:  # Whatever a host raised, and what cannot be read.
             result = error
         self._deliver(submitted, result)

@@ -20,7 +20,7 @@ from tests.builders.processes import SECONDS
 from tests.builders.runs import KNOWN, RELEASE, SMALL, VARIANTS
 from tests.fleet.dialled import OFFERS, decides, dialling
 from tests.fleet.examples import Fleet
-from tests.fleet.fake_dask import faking
+from tests.fleet.fake_dask import FakeFuture, faking
 
 pytestmark = pytest.mark.timeout(300)
 BOTH = plan.choose_cells(KNOWN, guests=["debian-13", "debian-13-arm64"], variants=VARIANTS[:2]).cells([RELEASE])
@@ -151,6 +151,30 @@ def test_no_host_is_blamed_for_what_another_one_did_to_its_part(
         dask.wait_for("part-3")  # The same cells again.
         refused = [note for note in run.told.notes if "gets no more parts" in note]
         assert [note.split()[0] for note in refused] == ["bad"] * is_told
+
+
+def test_what_cannot_be_read_is_fetched_with_nothing_else(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dask's client fetches together what is asked for at the same time."""
+    fetching, overlaps, fetched = threading.Lock(), list[bool](), list[FakeFuture]()
+
+    def fetch(future: FakeFuture) -> bytes:
+        overlaps.append(not fetching.acquire(blocking=False))
+        if not overlaps[-1]:
+            threading.Event().wait(0.5)  # Time for the other one to ask.
+            fetching.release()
+        fetched.append(future)
+        return b"damaged"
+
+    with faking(fleet, monkeypatch, "one", "two") as (dask, _run):
+        monkeypatch.setattr(FakeFuture, "result", fetch)
+        for key in ("part-1", "part-2"):
+            dask.wait_for(key)
+        for key in ("part-1", "part-2"):
+            dask.futures[key].end(None)
+        wait_for(lambda: len(fetched) >= 2 or None, Deadline(SECONDS, "both results"), interval=0.05)
+    assert overlaps[:2] == [False, False]
 
 
 def test_a_part_that_the_run_no_longer_has_waits_for_no_image(
