@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +43,12 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Everybody can write to an ordinary user's workspace, as the subordinate user has to. So the recipe's files are
 # in a folder that this one makes there: `mkdir` fails if somebody else did, and only its owner can write to it.
 MADE = "made"
-HOOK = f'made="${{{{1%/*}}}}/{MADE}"; mkdir -m 755 "$made" && ln -s "$1" "$made/root" && {{}} "$made/root"'
+# The recipes are copied there, too: the checkout may be in a home folder, which is closed to other users.
+RECIPES, RECIPE = "recipes", "debian.sh"
+HOOK = (
+    f'made="${{1%/*}}/{MADE}"; mkdir -m 755 "$made" && ln -s "$1" "$made/root" && '
+    f'"${{1%/*}}/{RECIPES}/{RECIPE}" "$made/root"'
+)
 FILES = ("disk.qcow2", "vmlinuz", "initrd", "packages.tsv")
 # The recipe for another kernel than a guest's own, and the folder beside the guest's tree that has the files of
 # one that is no package of the archive.
@@ -75,11 +79,12 @@ STAGES = {
 
 def collect_debian_inputs(image: DebianImage, architecture: Architecture = X86_64) -> bytes:
     """Return everything that determines the image's content, as bytes to be hashed."""
-    files = [_recipe(), *sorted(_recipe().parent.glob("apparmor/*"))]
+    recipes = _recipes()
+    files = [recipes / RECIPE, *sorted(recipes.glob("apparmor/*"))]
     words = image.model_dump_json() + " ".join(_packages(architecture))
     if image.kernel:
         words += image.kernel.identity
-        files.append(_recipe(KERNEL_RECIPE))
+        files.append(recipes / KERNEL_RECIPE)
     return words.encode() + b"".join(map(Path.read_bytes, files))
 
 
@@ -110,6 +115,8 @@ def build_image(
             tree.chmod(0o755)
             if image.kernel and image.kernel.path:
                 copy_kernel(image.kernel, image.kernel.path, tree)
+            shutil.copytree(_recipes(), workspace / RECIPES)
+            open_to_others(workspace / RECIPES)
             if os.geteuid() != 0:
                 workspace.chmod(0o1777)
             process.run_command(
@@ -144,8 +151,13 @@ def remove_workspace(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _recipe(name: str = "debian.sh") -> Path:
-    return find_definitions() / "images" / "recipes" / name
+def _recipes() -> Path:
+    return find_definitions() / "images" / RECIPES
+
+
+def open_to_others(tree: Path) -> None:
+    """Let other users read a tree: an ordinary user's mmdebstrap runs as one. Raises CommandFailed."""
+    process.run_command(["chmod", "-R", "u+w,a+rX", tree], timeout=CHMOD_SECONDS)
 
 
 def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
@@ -167,8 +179,7 @@ def copy_kernel(kernel: Kernel, path: Path, tree: Path) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             with open_regular(file) as stream, copy.open("wb") as to:
                 shutil.copyfileobj(stream, to)
-        # An ordinary user's mmdebstrap reads them as another user.
-        process.run_command(["chmod", "-R", "u+w,a+rX", tree], timeout=CHMOD_SECONDS)
+        open_to_others(tree)
         shutil.rmtree(unpacked)
     except archives.DamagedArchive as error:
         raise LabError(
@@ -229,8 +240,8 @@ def build_command(image: DebianImage, architecture: Architecture = X86_64) -> li
     if image.expired:
         command.append("--aptopt=Acquire::Check-Valid-Until false")
     if kernel:
-        command.append(f'--customize-hook={shlex.quote(str(_recipe(KERNEL_RECIPE)))} "$1"')
-    command.append(f"--customize-hook={HOOK.format(shlex.quote(str(_recipe())))}")
+        command.append(f'--customize-hook="${{1%/*}}/{RECIPES}/{KERNEL_RECIPE}" "$1"')
+    command.append(f"--customize-hook={HOOK}")
     return [*command, image.suite, "/dev/null"]
 
 

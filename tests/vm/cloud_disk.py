@@ -128,6 +128,9 @@ def _build(recipe: Recipe, folder: Path) -> None:
 
 
 def _build_in(workspace: Path, recipe: Recipe) -> None:
+    # The checkout may be in a home folder, which is closed to a subordinate user.
+    recipes = shutil.copytree(RECIPES, workspace / RECIPES.name)
+    debian.open_to_others(recipes)
     process.run_command(
         [
             "mmdebstrap",
@@ -136,7 +139,7 @@ def _build_in(workspace: Path, recipe: Recipe) -> None:
             "--variant=apt",
             f"--architectures={recipe.architecture.debian}",
             f"--include={','.join(recipe.packages)}",
-            f"--customize-hook={recipe.file}",
+            f"--customize-hook={recipes / recipe.file.name}",
             "trixie",
             "/dev/null",
         ],

@@ -98,6 +98,27 @@ def test_a_build_that_is_not_wanted_any_more_ends(tmp_path: Path, monkeypatch: p
     assert list(out.iterdir()) == []
 
 
+def test_a_recipe_in_a_closed_home_is_run_by_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ordinary user's mmdebstrap is a subordinate user, and the homes of new users are closed to others."""
+    home = tmp_path / "home"
+    shutil.copytree(find_definitions() / "images" / "recipes", home / "recipes")
+    for path in (*home.rglob("*"), home):
+        path.chmod(path.stat().st_mode & 0o700)
+    monkeypatch.setattr(debian, "_recipes", lambda: home / "recipes")
+    # What another user may do with each file on the way to the hook's recipe.
+    install(f'(cd "$TMPDIR" && stat -c "%n %A" recipes/*) >"$ASKED.modes"; {WORKS}', tmp_path, monkeypatch)
+    out = tmp_path / "out"
+    out.mkdir()
+    debian.build_image(image_of("debian-13"), out, UNWATCHED, timeout=60)
+    modes = dict(line.split() for line in (tmp_path / "asked.modes").read_text().splitlines())
+    assert {modes[f"recipes/{name}"][-3:] for name in (debian.RECIPE, debian.KERNEL_RECIPE, "apparmor")} == {
+        "r-x"
+    }
+    assert str(home) not in (tmp_path / "asked").read_text()
+
+
 def call_for(guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """How mmdebstrap is called for a guest: its arguments, the policy to label by, its namespace of mounts."""
     install(WORKS, tmp_path, monkeypatch)
@@ -220,13 +241,12 @@ def test_a_build_s_processes_end_before_its_folder(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_the_recipe_s_files_are_secret(is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_s_files_are_secret(is_there: bool, tmp_path: Path) -> None:
     script = '#!/bin/sh\necho made >"$(dirname "$1")/disk.qcow2"; cat "$1/tree"\n'
-    recipe = executable(tmp_path / "a recipe", script)
-    monkeypatch.setattr(debian, "_recipe", lambda: recipe)
+    executable(tmp_path / "workspace" / debian.RECIPES / debian.RECIPE, script)
     [hook] = [word for word in map(str, debian.build_command(image_of("debian-13"))) if "customize" in word]
     tree = tmp_path / "workspace" / "mmdebstrap.abc"
-    tree.mkdir(parents=True)
+    tree.mkdir()
     (tree / "tree").write_text("the guest's")
     made = tree.parent / "made"
     if is_there:  # Another user of the host was there first.
@@ -263,7 +283,7 @@ def test_files_of_subordinate_users_are_removed(tmp_path: Path, monkeypatch: pyt
 def test_recipe_and_mediation_are_part_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(find_definitions() / "images" / "recipes", tmp_path / "recipes")
     recipe = tmp_path / "recipes" / "debian.sh"
-    monkeypatch.setattr(debian, "_recipe", lambda: recipe)
+    monkeypatch.setattr(debian, "_recipes", lambda: recipe.parent)
     image = image_of("debian-13")
     seen = {debian.collect_debian_inputs(image)}
     recipe.write_text("#!/bin/sh\n# better\n")
