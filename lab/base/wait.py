@@ -115,10 +115,10 @@ EMULATION_FACTOR = 10.0
 class Speed:
     """How fast guests run on this host, as limits of time need it.
 
-    `find_kernel_seconds` is what a guest's kernel takes until it starts user space if this host has nothing
-    else to do, in real seconds; None if that was not measured. `clock` is how many seconds of a guest's clock
-    pass in each real second. `more` stretches all limits further, and so does `busy`: how many programs want
-    each of the host's processors.
+    `kernel_seconds` is what a guest's kernel takes until it starts user space if this host has nothing else to
+    do, in real seconds; None if that was not measured. `clock` is how many seconds of a guest's clock pass in
+    each real second. `more` stretches all limits further, and so does `busy`: how many programs want each of
+    the host's processors.
 
     No limit is ever shorter than without a measurement: a host that was idle then may be busy later.
     """

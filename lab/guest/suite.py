@@ -138,8 +138,7 @@ def wrap_command(
     *,
     stdin: bool = False,
 ) -> str:
-    """A shell script that becomes `command` in the state that tests see: folder, variables,
-    confinement.
+    """A shell script that becomes `command` in the state that tests see: folder, variables, confinement.
 
     With `stdin` the command also gets the script's standard input in a container, where the suite gets none.
     """

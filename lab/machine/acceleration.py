@@ -47,7 +47,7 @@ LOCK_SECONDS = 2 * TRY_SECONDS
 class Acceleration:
     """How guests run, and why.
 
-    `find_kernel_seconds` is what a guest's kernel takes to boot if this host has nothing else to do, in real
+    `kernel_seconds` is what a guest's kernel takes to boot if this host has nothing else to do, in real
     seconds; None: not measured.
     """
 

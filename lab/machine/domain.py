@@ -76,9 +76,7 @@ class KernelBoot:
 
 @dataclass(frozen=True)
 class FirmwareBoot:
-    """The loader on the disk is started: by the UEFI firmware in the file `find_uefi`, or by QEMU's own
-    BIOS.
-    """
+    """The loader on the disk is started: by the UEFI firmware in the file `uefi`, or by QEMU's own BIOS."""
 
     uefi: Path | None = None
 

@@ -64,7 +64,7 @@ class Question:
 
     `cause` is None if the text shows none. `quotes` are the lines of the report that show it, and `program` is
     the one that they are about. `variant` makes a guest have the cause; if no variant of the lab does, it is
-    None, with the reason in `explain_unreadable`.
+    None, with the reason in `why_not`.
     """
 
     cause: str | None
@@ -78,7 +78,7 @@ class Question:
 class Check:
     """Settings that the reporter tried, put on the guest that is to answer a question.
 
-    `variant` is None, with the reason in `explain_unreadable`, if they cannot be put on that guest.
+    `variant` is None, with the reason in `why_not`, if they cannot be put on that guest.
     """
 
     settings: tuple[Setting, ...]
@@ -107,7 +107,7 @@ class HostAbilities:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run for a report. Nothing is run if `explain_unreadable` says why.
+    """What is run for a report. Nothing is run if `why_not` says why.
 
     `guest` is run: the report's host, or the `nearest` guest among those that can be run here, which is named
     with the reason `why_nearest` whether it is run or not. `asserted` are the variants whose cells show what

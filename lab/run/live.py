@@ -94,7 +94,7 @@ class Lines(Observer):
 
 @contextmanager
 def open_log(folder: Path, view: Observer) -> Iterator[Observer]:
-    """Yield an observer that tells `open_view` everything and adds lines to `run.log`, each with its time.
+    """Yield an observer that tells `view` everything and adds lines to `run.log`, each with its time.
 
     The log begins with its first line: a run that is refused must neither create the folder nor write to
     another's log. It ends where it cannot be written.

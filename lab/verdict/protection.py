@@ -184,9 +184,7 @@ def join_strengths(strong: Iterable[str]) -> str:
 
 
 def describe_protection(protection: Protection) -> list[str]:
-    """What is compared of a box: what confines it, what opens it, and what its test has too. See
-    `find_losses`.
-    """
+    """What is compared of a box: what confines it, what opens it, and what its test has too. See `find_losses`."""
     result = describe_strengths(protection)
     if MODE_UNTOLD in protection.seccomp:
         result.append(UNTOLD)

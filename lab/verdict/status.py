@@ -51,8 +51,8 @@ class Circumstances:
 
     `guest_causes` are those that the guest has by itself. `speed` is the host's. `hangs_count`: a limit of the
     lab's own that was met on a slow host is boxlite's failure: the suite had more time than a slow guest needs,
-    or is compared with another try. `find_killed_programs` are the programs that the guest's kernel killed
-    because the guest had no memory left.
+    or is compared with another try. `killed_for_memory` are the programs that the guest's kernel killed because
+    the guest had no memory left.
     """
 
     guest_causes: Collection[str] = ()
