@@ -145,12 +145,12 @@ def _join(shards: Sequence[tuple[Path, RunResult]]) -> JoinedShards:
         wrong = []
         if (info.shard.plan, info.shard.count) != (first.shard.plan, first.shard.count):
             wrong.append("another plan")
-        if info.options.model_copy(update={"retries": first.options.retries}) != first.options:
+        if info.options.with_values(retries=first.options.retries) != first.options:
             wrong.append("other options")
         both = {*OF_EVERY_CELL, *(info.definitions.keys() & digests.keys())}
         wrong += [f"another {name}" for name in sorted(both) if info.definitions.get(name) != digests.get(name)]
         for build in info.builds:
-            record = records.setdefault(build.name, build.model_copy(update={"files": {}}))
+            record = records.setdefault(build.name, build.with_values(files={}))
             if any(record.files.get(file, digest) != digest for file, digest in build.files.items()):
                 wrong.append(f"another build {build.name}")
             record.files.update(build.files)

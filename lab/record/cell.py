@@ -296,25 +296,14 @@ class CellHistory(FrozenEntry):
 
     def on_lanes(self, label: Callable[[str], str]) -> "CellHistory":
         """Return the history with its lanes as another run labels them."""
-        return CellHistory(
+        return self.with_values(
             lane=label(self.lane) if self.lane else "",
             trials_lane=label(self.trials_lane) if self.trials_lane else "",
-            retried=self.retried,
-            faults=self.faults,
-            bug=self.bug,
-            unfinished=self.unfinished,
         )
 
     def after_try(self, *faults: str, bug: bool) -> "CellHistory":
         """Return the history after a further try: with the faults that it met, and whether it met a bug."""
-        return CellHistory(
-            lane=self.lane,
-            trials_lane=self.trials_lane,
-            retried=[*self.retried, *faults],
-            faults=self.faults,
-            bug=bug,
-            unfinished=self.unfinished,
-        )
+        return self.with_values(retried=[*self.retried, *faults], bug=bug)
 
 
 class CellResult(FrozenEntry):
@@ -354,20 +343,9 @@ class CellResult(FrozenEntry):
         rerun: str | None = None,
     ) -> "CellResult":
         """Return a result of the same cell that has these parts, and the other parts of this one."""
-        return CellResult(
-            guest=self.guest,
-            kernel=self.kernel,
-            variant=self.variant,
-            build=self.build,
-            expected=self.expected,
-            differs=self.differs,
-            suite=suite or self.suite,
-            verdict=verdict or self.verdict,
-            trials=trials or self.trials,
-            history=history or self.history,
-            evidence=self.evidence if evidence is None else evidence,
-            rerun=self.rerun if rerun is None else rerun,
-        )
+        values: dict[str, object] = {"suite": suite, "verdict": verdict, "trials": trials, "history": history}
+        values |= {"evidence": evidence, "rerun": rerun}
+        return self.with_values(**{name: value for name, value in values.items() if value is not None})
 
     # What nearly every reader asks for.
 

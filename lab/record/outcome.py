@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
@@ -24,6 +24,13 @@ class Entry(FailFastModel):
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    def with_values(self, **values: Any) -> Self:
+        """Return an entry that has these values, and the others of this one.
+
+        Raises ValidationError, as for every new entry: `model_copy` takes a misspelt name and a wrong value.
+        """
+        return type(self)(**dict(self) | values)
 
 
 class FrozenEntry(Entry):

@@ -36,7 +36,7 @@ class Host(FrozenEntry):
     @property
     def itself(self) -> "Host":
         """The host without what its lanes differ in: it may have KVM for some guests, and emulate others."""
-        return self.model_copy(update={"acceleration": "", "acceleration_reason": ""})
+        return self.with_values(acceleration="", acceleration_reason="")
 
 
 class LaneRecord(Entry):
@@ -82,7 +82,7 @@ class LaneRecord(Entry):
 
     def in_run(self, label: str, host: Host | None) -> "LaneRecord":
         """Return the record of this lane as one of a run, in which it has this label and ran on this host."""
-        return LaneRecord.model_validate({**dict(self), "label": label, "host": host})
+        return self.with_values(label=label, host=host)
 
 
 class LaneStep(Entry):
@@ -229,7 +229,7 @@ class RunInfo(Entry):
         # QEMU's words about KVM have the time in them, and the name of a machine.
         same: dict[Host, Host] = {}
         for host in filter(None, hosts):
-            same.setdefault(host.model_copy(update={"acceleration_reason": ""}), host)
+            same.setdefault(host.with_values(acceleration_reason=""), host)
         return list(same.values())
 
     def lanes_of(self, guest: str | None, lane: str = "") -> list[LaneRecord]:

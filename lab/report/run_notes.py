@@ -126,7 +126,7 @@ def group_hosts(run: RunResult) -> list[tuple[Host, list[str], list[str]]]:
         (host.itself, f"{host.acceleration}: {host.acceleration_reason}") for host in run.run.hosts()
     )
     alike = group_values(
-        ((host.model_copy(update={"name": ""}), tuple(lines)), host.name) for host, lines in under.items()
+        ((host.with_values(name=""), tuple(lines)), host.name) for host, lines in under.items()
     )
     return [(host, names if len(under) > 1 else [], [*lines]) for (host, lines), names in alike.items()]
 

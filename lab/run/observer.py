@@ -56,7 +56,7 @@ class LaneSteps(Observer):
                 return
             if step:
                 seconds = max(0.0, round((time_stamp - step.began).total_seconds(), 3))
-                self._keep(step.model_copy(update={"seconds": seconds}))
+                self._keep(step.with_values(seconds=seconds))
             if not progress or not name:
                 return
             activity = progress.activity or (step.activity if step else Activity.OTHER)

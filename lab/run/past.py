@@ -57,7 +57,7 @@ def find_cell(
     recorded = [build for build in run.run.builds if build.name == result.build]
     build = builds.resolve_recorded_builds(recorded, build_names, again)[result.build]
     # What the run tried beside the cell decides nothing here.
-    options = run.run.options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
+    options = run.run.options.with_values(remedies=False, experiments=ExperimentPolicy.NEVER)
     guest, variant = catalog.guest(result.guest, result.kernel), catalog.variant(result.variant)
     cell = Cell(guest, variant, build).under(options)
     own_rootfs = rootfs.check_layout(Path(options.rootfs)) if options.rootfs else None

@@ -132,23 +132,12 @@ def resume_run(folder: Path, run: RunResult, catalog: Catalog, build_names: Sequ
             f"run {run.run.id} cannot be resumed, changed since: {', '.join(changed)}",
             hint="start a new run, or bring back the definitions it was started with",
         )
-    info = run.run
-    resumed = RunInfo(
-        id=info.id,
-        started=info.started,
-        resumed=[*info.resumed, datetime.now(UTC)],
-        command=info.command,
-        lab=info.lab,
+    resumed = run.run.with_values(
+        finished=None,
+        interrupted=False,
+        resumed=[*run.run.resumed, datetime.now(UTC)],
         options=options,
         definitions=new_digests,
-        shard=info.shard,
-        host=info.host,
-        builds=info.builds,
-        lanes=info.lanes,
-        steps=info.steps,
-        host_names=info.host_names,
-        merged=info.merged,
-        lost_shards=info.lost_shards,
     )
     return PlannedRun(folder, cells, resumed, earlier_results)
 

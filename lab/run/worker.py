@@ -299,7 +299,7 @@ class Worker:
         """
         cell, folder, running, options = ticket.cell, self._folder(ticket), self._running, self._options
         if not cell.trials:
-            options = options.model_copy(update={"remedies": False, "experiments": ExperimentPolicy.NEVER})
+            options = options.with_values(remedies=False, experiments=ExperimentPolicy.NEVER)
         if experiment.wants_experiment(options, result) or remedies.wants_remedies(options, result):
             self.decisions.decide_before_trials(ticket, result, self.label)
         earlier, passing = result, self.journal.passing(cell.build)

@@ -372,14 +372,10 @@ def _conclude(
         for finding in verdict.causes
     ]
     is_told = causes != verdict.causes or verdict.cause == UNKNOWN
-    return CellVerdict(
-        status=verdict.status,
-        cause=verdict.cause,
+    return verdict.with_values(
         confidence=causes[0].confidence if causes else verdict.confidence,
         causes=causes,
         reason=f"{verdict.reason}; {conclusion}" if is_told else verdict.reason,
-        fault=verdict.fault,
-        faulty=verdict.faulty,
     )
 
 

@@ -184,7 +184,7 @@ def join_strengths(strong: Iterable[str]) -> str:
 
 
 def describe_protection(protection: Protection) -> list[str]:
-    """What is compared of a box: what confines it, what opens it, and what its test has too. See `find_losses`."""
+    """What `find_losses` compares: what confines a box, what opens it, and what its test has too."""
     result = describe_strengths(protection)
     if MODE_UNTOLD in protection.seccomp:
         result.append(UNTOLD)

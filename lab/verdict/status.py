@@ -20,7 +20,6 @@ from lab.record import (
     Outcome,
     RepeatResult,
     Status,
-    SuiteResult,
     SuiteRun,
     TestRate,
 )
@@ -190,17 +189,7 @@ def combine_repeats(results: Sequence[CellResult], *, at_most: int = 1) -> CellR
             causes=detailed.causes,
             reason=_flaky_reason(repeats),
         )
-    suite = SuiteResult(
-        tests=detailed.tests,
-        seed=detailed.suite.seed,
-        stress=detailed.suite.stress,
-        facts=detailed.facts,
-        context=detailed.suite.context,
-        seconds=detailed.suite.seconds,
-        fork=detailed.suite.fork,
-        repeats=repeats,
-        rates=failure_rates(results),
-    )
+    suite = detailed.suite.with_values(repeats=repeats, rates=failure_rates(results))
     return detailed.with_parts(suite=suite, verdict=verdict)
 
 

@@ -183,6 +183,12 @@ def test_a_misspelt_field_of_a_part_is_an_error(part: type[BaseModel]) -> None:
         part(status=Status.PASS, tets=[])
 
 
+@pytest.mark.parametrize("values", [{"tets": []}, {"seconds": {"suite": float("inf")}}])
+def test_another_value_of_a_part_is_checked(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"tets|seconds\.suite"):
+        SuiteResult().with_values(**values)
+
+
 def test_a_result_with_another_part_is_another_result() -> None:
     result = cell(facts=facts())
     history = CellHistory(lane="debian-13", retried=["the machine is gone"])
