@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lab import catalog
 from lab.base import notices
 from lab.causes.evidence import KERNEL_FILE, PROBES_FILE
 from lab.causes.sandbox import RESTRICTED, RESTRICTION
@@ -191,8 +192,7 @@ def works(
 
 def needs_only_kvm(cell: FinishedCell, report: Report) -> Observation:
     """Look whether every test passes where a box without the jailer starts, and so has KVM."""
-    control = "jailer_disabled_box_starts_and_executes"
-    if control in _failed_tests(cell):
+    if catalog.load_catalog().suite.control in _failed_tests(cell):
         raise NothingShown("no box starts there, with or without the jailer")
     return works(cell, report)
 
