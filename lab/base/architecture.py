@@ -10,16 +10,16 @@ class Architecture:
     """One architecture. `name` is what the kernel, libvirt, QEMU and wheels call it.
 
     `debian` is Debian's word, and that of OCI images; `elf` is what pyelftools calls its processor, and `audit`
-    its number in the kernel's audit lines (`linux/audit.h`). `machine` is the type of its guests' machine, and
-    `console` their serial device. `arguments` are what the kernels of its guests are told. `processor` is the
-    model of an emulated one.
+    its number in the kernel's audit lines (`linux/audit.h`). `machine_type` is what QEMU calls the machines of
+    its guests, and `console` their serial device. `arguments` are what the kernels of its guests are told.
+    `processor` is the model of an emulated one.
     """
 
     name: str
     debian: str
     elf: str
     audit: str
-    machine: str
+    machine_type: str
     console: str
     processor: str
     arguments: tuple[str, ...] = ()

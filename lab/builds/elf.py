@@ -55,7 +55,7 @@ def check_files(files: Mapping[str, Path], facts: Facts) -> None:
 
 def find_unmet_need(needs: Sequence[ElfNeeds], facts: Facts) -> str | None:
     """The first of these needs that a guest does not meet, in words; None if none is known to be unmet."""
-    glibc, guest_processor = parse_version(facts.glibc), ARCHITECTURES[facts.machine].elf
+    glibc, guest_processor = parse_version(facts.glibc), ARCHITECTURES[facts.arch].elf
     for need in needs:
         if need.processor != guest_processor:
             return f"{need.file} is for the processor {need.processor}, and the guest's is {guest_processor}"

@@ -129,7 +129,7 @@ def judge_host(report: HostReport, published: Published) -> HostAnswer:
     system = report.facts.os
     name = system.pretty_name or " ".join(filter(None, [system.id, system.version_id])) or "no name"
     return HostAnswer(
-        system=f"{name} on {report.facts.machine}",
+        system=f"{name} on {report.facts.arch}",
         outcome=outcome,
         reasons=tuple(reasons),
         findings=tuple(findings),
@@ -195,7 +195,7 @@ def _alike(
     host = report.facts.os
 
     def is_own(system: SystemName) -> bool:
-        if not host.id or host.id != system.id or report.facts.machine != system.machine:
+        if not host.id or host.id != system.id or report.facts.arch != system.arch:
             return False
         if host.version_id or system.version:
             return host.version_id == system.version

@@ -271,7 +271,7 @@ def load_distributions(results: Results) -> list[TestedDistribution]:
     guests: dict[tuple[str, str], list[str]] = {}
     for guest in [*tested, *(name for name in defined if name not in tested)]:
         facts, plain_name = _facts_of(results, guest), strip_kernel(guest)
-        arch = facts.machine if facts else get_guest_architecture(guest).name
+        arch = facts.arch if facts else get_guest_architecture(guest).name
         # Debian testing and unstable have no VERSION_ID, and the same os-release; their guests' names differ.
         name = "-".join([part for part in plain_name.split("-") if part != _word(arch)][:2])
         # A twin has the os-release of its packages, and nothing that it shows is shown as that system's.

@@ -36,7 +36,7 @@ class SystemName(_Data):
     id: Text | None
     version: Text | None
     codename: Text | None
-    machine: Text
+    arch: Text
 
 
 class PublishedRemedy(_Data):
@@ -162,15 +162,14 @@ def publish_distributions(loaded: Iterable[distributions.TestedDistribution]) ->
                 id=of.os.id,
                 version=of.os.version_id,
                 codename=of.os.version_codename,
-                machine=distribution.arch,
+                arch=distribution.arch,
             )
             for of in facts
             if of
         }
         if not systems:  # None of its guests was ever up: what the distribution's own name says.
             system, _, release = distribution.release.partition("-")
-            machine = distribution.arch
-            systems = {SystemName(id=system, version=release, codename=None, machine=machine)}
+            systems = {SystemName(id=system, version=release, codename=None, arch=distribution.arch)}
         stock = {answer.guest: _settings(answer) for answer in answers if answer.variant == STOCK}
         cells = [
             _cell(distribution.guests[answer.guest], answer, stock[answer.guest])

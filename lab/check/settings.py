@@ -24,7 +24,7 @@ def read_fact_settings(facts: Facts, is_known: Callable[[str], bool] = lambda _:
     """Return what decides about boxlite, by name. `is_known`: whether a fact, by its path, was read."""
     apparmor, bubblewrap = facts.apparmor, facts.bubblewrap
     values: dict[str, tuple[str, Value]] = {
-        "architecture": ("machine", facts.machine),
+        "architecture": ("arch", facts.arch),
         "kernel": ("kernel", facts.kernel),
         "AppArmor": ("apparmor", "in use" if apparmor else "not in use"),
         "SELinux": ("selinux", facts.selinux.mode if facts.selinux else "not in use"),

@@ -31,20 +31,20 @@ class ScriptRun:
 class ScriptRuns:
     """The runs of the script. `changed`: paths that its second run changed; there should be none."""
 
-    steps: Annotated[list[ScriptRun], Field(min_length=1), FailFast()]
+    runs: Annotated[list[ScriptRun], Field(min_length=1), FailFast()]
     changed: Annotated[list[str], FailFast()]
 
     @property
     def found_in_place(self) -> bool:
-        return len(self.steps) == 1 and self.last.status == DONE
+        return len(self.runs) == 1 and self.last.status == DONE
 
     @property
     def last(self) -> ScriptRun:
-        return self.steps[-1]
+        return self.runs[-1]
 
     def log(self) -> str:
         """All runs as a terminal would have shown them."""
-        parts = [f"$ {step.command}\n{step.output}(exit status {step.status})\n" for step in self.steps]
+        parts = [f"$ {run.command}\n{run.output}(exit status {run.status})\n" for run in self.runs]
         parts += [f"the second run changed {path}\n" for path in self.changed]
         return "".join(parts)
 

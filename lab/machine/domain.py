@@ -101,7 +101,7 @@ def choose_boot(
 def check_emulator(connection: libvirt.virConnect, architecture: Architecture) -> None:
     """Raise LabError if libvirt knows no QEMU that emulates this architecture."""
     try:
-        connection.getDomainCapabilities(None, architecture.name, architecture.machine, "qemu", 0)
+        connection.getDomainCapabilities(None, architecture.name, architecture.machine_type, "qemu", 0)
     except libvirt.libvirtError as error:
         raise LabError(
             f"this host has no QEMU for guests of {architecture.name}: {error}",
@@ -116,7 +116,7 @@ def find_uefi(connection: libvirt.virConnect, architecture: Architecture) -> Pat
     (Secure Boot needs q35): https://libvirt.org/formatdomaincaps.html#bios-bootloader
     """
     try:
-        text = connection.getDomainCapabilities(None, architecture.name, architecture.machine, "qemu", 0)
+        text = connection.getDomainCapabilities(None, architecture.name, architecture.machine_type, "qemu", 0)
     except libvirt.libvirtError as error:
         raise NoFirmware(f"libvirt cannot say which firmware is installed: {error}") from error
     files = [Path(value.text or "") for value in ET.fromstring(text).findall("os/loader/value")]
@@ -262,7 +262,7 @@ def find_lane_folder(xml: str) -> Path | None:
 
 def _boot(domain: ET.Element, boot: KernelBoot | FirmwareBoot, architecture: Architecture) -> None:
     system = ET.SubElement(domain, "os")
-    _text(system, "type", "hvm", arch=architecture.name, machine=architecture.machine)
+    _text(system, "type", "hvm", arch=architecture.name, machine=architecture.machine_type)
     if isinstance(boot, KernelBoot):
         _text(system, "kernel", str(boot.kernel))
         _text(system, "initrd", str(boot.initrd))

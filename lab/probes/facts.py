@@ -98,7 +98,7 @@ class Facts(FactsModel):
 
     os: OsRelease = Field(description="The system, by its own words.")
     kernel: str = Field(description="Release of the running kernel, as `uname -r` prints it.")
-    machine: str = Field(description="The architecture, as `uname -m` prints it, for example x86_64.")
+    arch: str = Field(description="The architecture, as `uname -m` prints it, for example x86_64.")
     command_line: str = Field(description="What the kernel was booted with: /proc/cmdline.")
     python: str = Field(description="Version of the system's python3: major and minor, for example 3.13.")
     glibc: str = Field(description="Version of the C library, for example 2.41.")

@@ -55,7 +55,7 @@ def summary(host: Any) -> Iterator[Tuple[str, str]]:
 
     yield "system", facts["os"]["pretty_name"] or facts["os"]["id"] or "no name"
     yield "kernel", facts["kernel"]
-    yield "architecture", facts["machine"]
+    yield "architecture", facts["arch"]
     yield "AppArmor", module("apparmor", lambda about: "in use, " + (about["version"] or "without its parser"))
     yield "SELinux", module("selinux", lambda about: about["mode"])
     yield "bubblewrap", program(facts["bubblewrap"]) if facts["bubblewrap"] else "not installed"

@@ -31,7 +31,7 @@ class ExperimentPolicy(StrEnum):
     ALWAYS = "always"  # all cells that failed or passed
 
 
-class StepOutcome(StrEnum):
+class TrialOutcome(StrEnum):
     """The outcome of a set of changes that was tried in a fork of a cell."""
 
     PASSES = "passes"  # every deciding test passed
@@ -40,11 +40,11 @@ class StepOutcome(StrEnum):
     ERROR = "error"  # a fault of the lab; says nothing about the changes
 
 
-class ExperimentStep(Entry):
-    """One fork of the cell. `changes` are its differences from the cell's variant; the first step has none."""
+class Trial(Entry):
+    """One fork of the cell. `changes` are its differences from the cell's variant; the first trial has none."""
 
     changes: list[PlainText]
-    outcome: StepOutcome
+    outcome: TrialOutcome
     reason: PlainText = ""
     seconds: Seconds = 0.0
     retried: list[PlainText] = Field(
@@ -60,7 +60,7 @@ class Experiment(Entry):
     compared_with: str = Field(
         default="", description="The passing cell whose facts suggested changes, if any."
     )
-    steps: list[ExperimentStep] = Field(
+    trials: list[Trial] = Field(
         default_factory=list, description="The forks, in order. The first changes nothing."
     )
     turning: list[list[PlainText]] = Field(
@@ -286,8 +286,8 @@ class CellHistory(FrozenEntry):
     bug: bool = Field(
         default=False,
         description="Whether the cell, or what was tried on it, met a bug in the lab: its traceback is in "
-        "traceback.txt among the evidence, and the run's exit status is 4. Remedies and steps of an experiment "
-        "have a `bug` of their own.",
+        "traceback.txt among the evidence, and the run's exit status is 4. Remedies and trials of an "
+        "experiment have a `bug` of their own.",
     )
     unfinished: bool = Field(
         default=False,
@@ -396,13 +396,13 @@ class CellResult(FrozenEntry):
         return shlex.join(["lab", "shell", "--run", run, self.name])
 
     @property
-    def _experiment_steps(self) -> list[ExperimentStep]:
-        return self.trials.experiment.steps if self.trials.experiment else []
+    def _experiment_trials(self) -> list[Trial]:
+        return self.trials.experiment.trials if self.trials.experiment else []
 
     @property
     def met_bug(self) -> bool:
         """Whether a bug in the lab kept the cell, or anything that was to be tried on it, from its end."""
-        bugs = [remedy.bug for remedy in self.remedies] + [step.bug for step in self._experiment_steps]
+        bugs = [remedy.bug for remedy in self.remedies] + [trial.bug for trial in self._experiment_trials]
         return self.history.bug or any(bugs)
 
     @property
@@ -413,7 +413,7 @@ class CellResult(FrozenEntry):
 
     @property
     def _experiment_met_fault(self) -> bool:
-        return any(step.outcome is StepOutcome.ERROR for step in self._experiment_steps)
+        return any(trial.outcome is TrialOutcome.ERROR for trial in self._experiment_trials)
 
     def before_trials(self) -> "CellResult":
         """Return the result without trials that met a fault of the lab, to make those again.

@@ -91,7 +91,7 @@ def find_weaknesses(cells: Sequence[CellResult]) -> list[Weakness]:
     # Hundreds of cells have few kinds of boxes between them: each kind is compared once.
     kinds: dict[tuple[str | None, str, str], dict[tuple[str, ...], list[int]]] = {}
     for number, cell in enumerate(cells):
-        arch = cell.facts.machine if cell.facts else None
+        arch = cell.facts.arch if cell.facts else None
         for test, protection in _boxes(cell):
             of_test = kinds.setdefault((arch, cell.build, test), {})
             of_test.setdefault(tuple(describe_protection(protection)), []).append(number)

@@ -14,7 +14,7 @@ from lab.record import (
     RemedyResult,
     RunResult,
     Status,
-    StepOutcome,
+    TrialOutcome,
     strip_kernel,
 )
 from lab.report import table
@@ -41,9 +41,9 @@ def describe_experiment(cell: CellResult) -> str:
     experiment = cell.trials.experiment
     if experiment is None:
         return ""
-    single = [step for step in experiment.steps if len(step.changes) == 1]
-    outcomes = Counter(step.outcome for step in single)
-    judged = outcomes[StepOutcome.PASSES] + outcomes[StepOutcome.FAILS]
+    single = [trial for trial in experiment.trials if len(trial.changes) == 1]
+    outcomes = Counter(trial.outcome for trial in single)
+    judged = outcomes[TrialOutcome.PASSES] + outcomes[TrialOutcome.FAILS]
     turning = [" and ".join(changes) for changes in experiment.turning]
     if not judged and not turning:
         finding = "no change was tried"
@@ -53,8 +53,8 @@ def describe_experiment(cell: CellResult) -> str:
         finding = f"what failed passes {turning[0]}" if turning else "nothing that was tried lets it pass"
     counts = {
         "tried alone": judged,
-        "cannot be tried": outcomes[StepOutcome.CANNOT],
-        "faults of the lab": outcomes[StepOutcome.ERROR],
+        "cannot be tried": outcomes[TrialOutcome.CANNOT],
+        "faults of the lab": outcomes[TrialOutcome.ERROR],
     }
     numbers = [f"{label}: {count}" for label, count in counts.items() if count]
     judges = f"judged by {', '.join(experiment.tests)}"

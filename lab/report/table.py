@@ -28,7 +28,7 @@ def describe_run(run: RunResult) -> str:
     other_kernels = {cell.kernel for cell in run.cells} - {""}
     more = f", with {format_count(len(other_kernels), 'other kernel')}" if other_kernels else ""
     architectures = {
-        cell.facts.machine if cell.facts else get_guest_architecture(cell.guest).name for cell in run.cells
+        cell.facts.arch if cell.facts else get_guest_architecture(cell.guest).name for cell in run.cells
     }
     of_architectures = f" of {' and '.join(sorted(architectures))}" if architectures else ""
     return f"{boxlite}: the jailer on {format_count(len(guests), 'guest')}{of_architectures}{more}"
@@ -90,7 +90,7 @@ def _format_reason(cell: CellResult) -> str:
 def format_kernel(cells: Iterable[CellResult | None]) -> str:
     """Return the kernel and the architecture that were read in the guest; a dash if the guest never ran."""
     facts = next((cell.facts for cell in cells if cell and cell.facts), None)
-    return join_lines(f"{facts.kernel} {facts.machine}") if facts else "-"
+    return join_lines(f"{facts.kernel} {facts.arch}") if facts else "-"
 
 
 def label_columns(names: Iterable[Column]) -> dict[Column, str]:

@@ -188,5 +188,5 @@ def _cell(text: str) -> str:
 
 def _short(kernel: str) -> str:
     """Shorten `6.12.48+deb13-cloud-amd64 x86_64` to `6.12 x86_64`."""
-    release, _, machine = kernel.rpartition(" ")
-    return _cell(" ".join([".".join(release.split(".")[:2]), machine]).strip())
+    release, _, arch = kernel.rpartition(" ")
+    return _cell(" ".join([".".join(release.split(".")[:2]), arch]).strip())

@@ -174,7 +174,7 @@ def _fact(kind: str, quote_: Quote, groups: dict[str, str]) -> Statement | None:
         return KernelStatement(quote_, KINDS["of_platform"].sub("", groups["release"]))
     if kind == "architecture":
         by_name = {name: row.name for row in ARCHITECTURES.values() for name in (row.name, row.debian)}
-        return ArchitectureStatement(quote_, by_name[groups["machine"]])
+        return ArchitectureStatement(quote_, by_name[groups["arch"]])
     if kind == "program":
         written = groups["name"]
         names = (name for name, pattern in PROGRAMS.items() if re.fullmatch(pattern, written, re.IGNORECASE))
@@ -312,7 +312,7 @@ def _facts_of(host: "HostReport", lines: Sequence[ReportLine]) -> Iterator[State
         parent = None if like == system.id else like
         yield System(at("system"), system.id, system.version_id, name, place, parent)
     yield KernelStatement(at("kernel"), facts.kernel)
-    yield ArchitectureStatement(at("architecture"), facts.machine)
+    yield ArchitectureStatement(at("architecture"), facts.arch)
     for program, version in {"bubblewrap": facts.bubblewrap, "apparmor": facts.apparmor}.items():
         if version is not None and version.version is not None:
             yield ProgramVersion(at(program), program, version.version)

@@ -29,13 +29,13 @@ from lab.record import (
     Confidence,
     Experiment,
     ExperimentPolicy,
-    ExperimentStep,
     Fault,
     FoundCause,
     Outcome,
     RunOptions,
     Status,
-    StepOutcome,
+    Trial,
+    TrialOutcome,
 )
 from lab.trials.fork import Fork, Tries, find_first_failure, list_evidence_files, list_run_tests
 
@@ -104,7 +104,7 @@ class Stopped(Exception):
 
 
 @dataclass
-class StepAttempt:
+class TrialAttempt:
     """Changes made to the cell in one fork. `observation` is what the guest showed then, if it was asked."""
 
     running: RunningLane
@@ -115,7 +115,7 @@ class StepAttempt:
     observation: tuple[Facts, SuiteUser] | None = None
     fault: Fault | None = None
 
-    def run(self) -> tuple[StepOutcome, str]:
+    def run(self) -> tuple[TrialOutcome, str]:
         """Run the tests that decide."""
         variant = reduce(lambda so_far, change: change.on(so_far), self.changes, self.cell.variant)
         fork = Fork.make(self.running, replace(self.cell, variant=variant), self.folder)
@@ -127,14 +127,14 @@ class StepAttempt:
         missing = set(self.tests) - {test.name for test in list_run_tests(suite_run)}
         if verdict.status is Status.FAIL:
             reason = f"{failure.name}: {failure.message}" if failure else verdict.reason
-            outcome = StepOutcome.FAILS
+            outcome = TrialOutcome.FAILS
         elif verdict.status is not Status.PASS:
-            outcome, reason = StepOutcome.ERROR, verdict.reason
+            outcome, reason = TrialOutcome.ERROR, verdict.reason
         elif missing:
-            outcome, reason = StepOutcome.ERROR, f"did not run: {', '.join(sorted(missing))}"
+            outcome, reason = TrialOutcome.ERROR, f"did not run: {', '.join(sorted(missing))}"
         else:
-            outcome, reason = StepOutcome.PASSES, ""
-        if not self.changes or outcome is StepOutcome.PASSES:
+            outcome, reason = TrialOutcome.PASSES, ""
+        if not self.changes or outcome is TrialOutcome.PASSES:
             self.observation = fork.facts, guest_variant.read_suite_user(self.running.session, variant)
         return outcome, reason
 
@@ -143,14 +143,15 @@ class StepAttempt:
 class Series:
     """The forks of one experiment. `tests` are those that decide.
 
-    `observations` are what the guest showed in steps that pass and in the first, by the names of their changes.
+    `observations` are what the guest showed in trials that pass and in the first one, by the names of their
+    changes.
     """
 
     retries: int
     running: RunningLane
     cell: Cell
     tests: Sequence[str]
-    steps: list[ExperimentStep] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
     observations: dict[tuple[str, ...], tuple[Facts, SuiteUser]] = field(default_factory=dict)
     _start: float = field(default_factory=time.monotonic)
 
@@ -158,13 +159,13 @@ class Series:
     def folder(self) -> Path:
         return self.running.work.folder / self.cell.folder / FOLDER
 
-    def outcome(self, changes: Sequence[Change]) -> StepOutcome:
-        """What these changes lead to. A step that was made before is not made again.
+    def outcome(self, changes: Sequence[Change]) -> TrialOutcome:
+        """What these changes lead to. A trial that was made before is not made again.
 
         Raises Stopped if no more forks can be made, LaneDied if the run is interrupted.
         """
         names = [str(change) for change in changes]
-        if earlier := next((step for step in self.steps if step.changes == names), None):
+        if earlier := next((trial for trial in self.trials if trial.changes == names), None):
             return earlier.outcome
         self.running.lane.check_wanted()
         if not self.running.lane.is_alive:
@@ -175,20 +176,20 @@ class Series:
         self.running.show(Progress(text, Activity.TRIALS))
         start = time.monotonic()
         impossible = (NotApplicable, NotInEffect)
-        tries = Tries(self.running, self.retries, StepOutcome.CANNOT, StepOutcome.ERROR, impossible)
-        # A step surprises if it fails otherwise than the unchanged cell does. A box may die for its own
+        tries = Tries(self.running, self.retries, TrialOutcome.CANNOT, TrialOutcome.ERROR, impossible)
+        # A trial surprises if it fails otherwise than the unchanged cell does. A box may die for its own
         # reasons, as now and then under emulation; none passes by chance.
-        unchanged = self.steps[0].reason if self.steps else None
+        unchanged = self.trials[0].reason if self.trials else None
         conclusion = tries.run(
-            lambda folder: StepAttempt(self.running, self.cell, self.tests, changes, folder),
-            self.folder / f"{len(self.steps) + 1:02}",
+            lambda folder: TrialAttempt(self.running, self.cell, self.tests, changes, folder),
+            self.folder / f"{len(self.trials) + 1:02}",
             is_surprising=lambda outcome, reason, _: (
-                outcome is StepOutcome.FAILS and unchanged is not None and reason != unchanged
+                outcome is TrialOutcome.FAILS and unchanged is not None and reason != unchanged
             ),
         )
         if observation := conclusion.attempt.observation:
             self.observations[tuple(names)] = observation
-        step = ExperimentStep(
+        trial = Trial(
             changes=names,
             outcome=conclusion.outcome,
             reason=conclusion.reason,
@@ -196,11 +197,15 @@ class Series:
             retried=tries.retried,
             bug=tries.bug,
         )
-        self.steps.append(step)
-        return step.outcome
+        self.trials.append(trial)
+        return trial.outcome
+
+    def list_changes(self, outcome: TrialOutcome) -> list[list[str]]:
+        """The changes of each trial with this outcome; the unchanged cell has none."""
+        return [trial.changes for trial in self.trials if trial.outcome is outcome]
 
     def passes(self, changes: Sequence[Change]) -> bool:
-        return self.outcome(changes) is StepOutcome.PASSES
+        return self.outcome(changes) is TrialOutcome.PASSES
 
     def one_passes(self, possible: Sequence[Change]) -> bool:
         """Try each of these alone, up to the first with which the cell passes. Raises Stopped."""
@@ -211,10 +216,10 @@ class Series:
         return Experiment(
             tests=list(self.tests),
             compared_with=compared_with,
-            steps=self.steps,
+            trials=self.trials,
             turning=turning,
             stopped=stopped,
-            seconds=round(sum(step.seconds for step in self.steps), 2),
+            seconds=round(sum(trial.seconds for trial in self.trials), 2),
             evidence=list_evidence_files(self.folder, self.running.work.folder),
         )
 
@@ -265,13 +270,13 @@ def _find_breaking(series: Series, definitions: Catalog) -> Experiment:
     candidates = list(reversed(of_catalog(definitions)))
     stop_reason = ""
     try:
-        _check_unchanged(series, StepOutcome.PASSES)
+        _check_unchanged(series, TrialOutcome.PASSES)
         for change in _applicable(series, candidates):
             series.outcome([change])
     except Stopped as stop:
         stop_reason = str(stop)
-    breaking = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.FAILS]
-    return series.record(breaking, stopped=stop_reason)
+    breaking = series.list_changes(TrialOutcome.FAILS)
+    return series.record(list(filter(None, breaking)), stopped=stop_reason)
 
 
 def _find_turning(
@@ -286,7 +291,7 @@ def _find_turning(
     cells = [
         (neighbour, leading(variant, facts, neighbour.facts))
         for neighbour in passing
-        if facts and neighbour.facts and neighbour.facts.machine == facts.machine
+        if facts and neighbour.facts and neighbour.facts.arch == facts.arch
     ]
     # The passing cell most like this one, best of the same guest, and the changes that lead to it.
     nearest_cell = min(
@@ -298,17 +303,17 @@ def _find_turning(
     nearest, rest_of_catalog = [*undoing(variant), *leads], of_catalog(definitions)
     stop_reason = ""
     try:
-        _check_unchanged(series, StepOutcome.FAILS)
+        _check_unchanged(series, TrialOutcome.FAILS)
         first = _applicable(series, nearest)
         if not series.one_passes(first):
             if len(first) > 1 and series.passes(first):
-                # The smallest part of them that passes is then in the steps.
+                # The smallest part of them that passes is then among the trials.
                 smallest(first, series.passes)
             else:
                 series.one_passes(_applicable(series, rest_of_catalog))
     except Stopped as stop:
         stop_reason = str(stop)
-    turned = [step.changes for step in series.steps if step.changes and step.outcome is StepOutcome.PASSES]
+    turned = filter(None, series.list_changes(TrialOutcome.PASSES))
     turning = sorted(turned, key=len)[:1]
     if turning and not _is_smallest(series, turning[0]):
         stop_reason = stop_reason or "not shown to fail without each of these changes"
@@ -318,16 +323,16 @@ def _find_turning(
 
 def _is_smallest(series: Series, turning: Sequence[str]) -> bool:
     """Whether the cell was seen to fail with each of these changes left out: a fork may have met a fault."""
-    failed = [step.changes for step in series.steps if step.outcome is StepOutcome.FAILS]
+    failed = series.list_changes(TrialOutcome.FAILS)
     return all([change for change in turning if change != omitted] in failed for omitted in turning)
 
 
-def _check_unchanged(series: Series, expected: StepOutcome) -> None:
+def _check_unchanged(series: Series, expected: TrialOutcome) -> None:
     """Raise Stopped if the unchanged cell, run once more, behaves differently or cannot be run."""
     outcome = series.outcome([])
     if outcome is expected:
         return
-    behaviour = ": ".join(filter(None, [str(outcome), series.steps[0].reason]))
+    behaviour = ": ".join(filter(None, [str(outcome), series.trials[0].reason]))
     raise Stopped(f"the unchanged cell was run once more and behaved differently: {behaviour}")
 
 

@@ -103,7 +103,7 @@ class RemedyAttempt:
             output = output.removeprefix(f"{remedy.name}: ")
             return RemedyOutcome.CANNOT, output.removeprefix("nothing can be done on this host: ")
         if script_run.last.status != remedy_script.DONE:
-            subject = "run again, it" if len(script_run.steps) > FIRST_RUNS else "it"
+            subject = "run again, it" if len(script_run.runs) > FIRST_RUNS else "it"
             # The script explains itself first; all that it printed is in its log.
             last_lines = "; ".join(output.splitlines()[-LAST_LINES:])
             return (

@@ -12,7 +12,6 @@ from lab.record import (
     Confidence,
     Expectation,
     Experiment,
-    ExperimentStep,
     FoundCause,
     LaneRecord,
     LaneStep,
@@ -21,10 +20,11 @@ from lab.record import (
     RemedyResult,
     RepeatResult,
     Status,
-    StepOutcome,
     Stress,
     TestRate,
     TestResult,
+    Trial,
+    TrialOutcome,
 )
 from lab.report.site.publish import publish_site
 from tests.builders.cells import cell
@@ -106,9 +106,9 @@ def _everything() -> list[CellResult]:
     """Every status at least once; in the newer build most, so that the builds differ."""
     experiment = Experiment(
         tests=["jailed_box_starts_and_executes"],
-        steps=[
-            ExperimentStep(changes=[], outcome=StepOutcome.FAILS),
-            ExperimentStep(changes=["without sysctl"], outcome=StepOutcome.PASSES, reason=HOSTILE),
+        trials=[
+            Trial(changes=[], outcome=TrialOutcome.FAILS),
+            Trial(changes=["without sysctl"], outcome=TrialOutcome.PASSES, reason=HOSTILE),
         ],
         turning=[["without sysctl"]],
         seconds=40.0,

@@ -86,8 +86,8 @@ SLACKWARE = os_release("slackware", "15.0", "Slackware 15.0")
         (printed(sysctls={"kernel.yama.ptrace_scope": "3"}, selinux={}), "Debian 13", "untested", "SELinux"),
         (printed(os=SLACKWARE), "Slackware 15.0", "untested", "No published run has this system"),
         # What was tested on x86_64 says nothing of other architectures.
-        (printed(machine="aarch64"), "Debian 13 (trixie) on aarch64", "untested", "no published run has it"),
-        (printed(machine="riscv64"), "(trixie) on riscv64", "untested", "No published run has this system"),
+        (printed(arch="aarch64"), "Debian 13 (trixie) on aarch64", "untested", "no published run has it"),
+        (printed(arch="riscv64"), "(trixie) on riscv64", "untested", "No published run has this system"),
         # What the host itself shows comes first.
         (output(printed_facts(), {"open_kvm": DENIED}), "Debian 13", "blocked", "open_kvm: error 13"),
     ],

@@ -20,7 +20,7 @@ DEBIAN: dict[str, Any] = {
         "pretty_name": "Debian GNU/Linux 13 (trixie)",
     },
     "kernel": "6.12.118+deb13-cloud-amd64",
-    "machine": "x86_64",
+    "arch": "x86_64",
     "command_line": "root=LABEL=root rw console=ttyS0 panic=-1",
     "python": "3.13",
     "glibc": "2.41",

@@ -65,7 +65,7 @@ def system(name: str = "debian", version: str | None = "13", **more: Any) -> Sys
     return System(quote(1), name, version, f"{name} {version or ''}".strip().capitalize(), **more)
 
 
-def machine(name: str) -> ArchitectureStatement:
+def architecture(name: str) -> ArchitectureStatement:
     return ArchitectureStatement(quote(2, name), name)
 
 

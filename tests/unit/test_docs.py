@@ -26,7 +26,7 @@ from lab.cli import cli, completion, reference
 from lab.fleet import inventory
 from lab.fleet.inventory import HostEntry, ListenAddress
 from lab.gate import baseline, expectations
-from lab.record import Confidence, Outcome, RemedyOutcome, Status, StepOutcome
+from lab.record import Confidence, Outcome, RemedyOutcome, Status, TrialOutcome
 from lab.repro.verdict import ClaimOutcome, Reproduction
 from lab.verdict.words import WordsVerdict
 from tests.builders.evidence import gathered
@@ -268,7 +268,7 @@ def test_every_status_and_outcome_is_documented() -> None:
     there = cells_of_tables("reference/statuses.md")
     told = (ROOT / "docs" / "reference" / "statuses.md").read_text()
     assert {*Status, *Outcome, *RemedyOutcome, *WordsVerdict} <= there
-    words = [*StepOutcome, *ClaimOutcome, *Reproduction, *Confidence]
+    words = [*TrialOutcome, *ClaimOutcome, *Reproduction, *Confidence]
     assert [word for word in words if f"`{word}`" not in told] == []
 
 

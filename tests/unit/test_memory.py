@@ -41,7 +41,6 @@ from lab.record import (
     RESULTS_FILE,
     CellResult,
     Experiment,
-    ExperimentStep,
     LaneStep,
     Outcome,
     RemedyOutcome,
@@ -49,9 +48,10 @@ from lab.record import (
     RepeatResult,
     RunResult,
     Status,
-    StepOutcome,
     TestRate,
     TestResult,
+    Trial,
+    TrialOutcome,
     format_continuation,
 )
 from lab.record.run import MOST_BYTES
@@ -274,7 +274,7 @@ BAD = [
     _answer("profiles", lambda: f'{{"apparmor":{{"profiles":{keys(800_000)}}}}}', "and 17 more"),
     _answer("keys", lambda: keys(800_000), "expected at most 100 keys"),
     _answer("the user", lambda: f'{{"groups":{sparse(16)}}}', "groups.0: Input", "probe", ProbedUser),
-    _answer("a script", lambda: f'{{"steps":{sparse(16)}}}', "steps.0.command", "run_script", ScriptRuns),
+    _answer("a script", lambda: f'{{"runs":{sparse(16)}}}', "runs.0.command", "run_script", ScriptRuns),
     _file("answer", "no JSON", lambda: "ab\x00" * 5 * MB, _answered("facts", Facts), "printed no JSON"),
     _file("answer", "lines", lambda: "ab\n" * 5 * MB, _over_ssh, "printed no JSON"),
     _file("answer", "cloud-init", lambda: f'{{"v1":{{"errors":{dense(16)}}}}}', _cloud_init, TOO_MANY),
@@ -412,9 +412,7 @@ def _rich_cell(number: int) -> CellResult:
         RemedyResult(name=name, result=RemedyOutcome.DOES_NOT_HELP, price="none", steps=seconds, evidence=names)
         for name in ("sysctl", "preflight", "jailer-off", "profile")
     ]
-    step = ExperimentStep(
-        changes=["without a sysctl"], outcome=StepOutcome.FAILS, reason="it failed", seconds=30.0
-    )
+    trial = Trial(changes=["without a sysctl"], outcome=TrialOutcome.FAILS, reason="it failed", seconds=30.0)
     repeat = RepeatResult(status=Status.XFAIL, cause="userns-limit", failed=names, seconds=seconds, seed=7)
     return blocked(
         variant=variant,
@@ -430,7 +428,7 @@ def _rich_cell(number: int) -> CellResult:
         facts=facts(apparmor={"profiles": dict.fromkeys(profiles, "enforce"), "profile_files": profiles}),
         evidence=[f"{folder}/boxlite/box-{file}/logs/boxlite.log" for file in range(44)],
         remedies=tried,
-        experiment=Experiment(tests=names[:1], steps=[step] * 6, evidence=names),
+        experiment=Experiment(tests=names[:1], trials=[trial] * 6, evidence=names),
         seconds=seconds,
         repeats=[repeat] * 10,
         rates=[TestRate(name=name, ran=10, failed_in=list(range(1, 11)), low=0.72, high=1.0) for name in names],

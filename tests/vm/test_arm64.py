@@ -44,7 +44,7 @@ def test_its_cells_are_judged_and_a_second_run_takes_up_its_state_and_says_the_s
             assert cell.verdict.confidence is Confidence.PROVED
             assert cell.suite.fork == "memory"
         assert stock.facts
-        assert stock.facts.machine == "aarch64"
+        assert stock.facts.arch == "aarch64"
     outcomes = [[test.outcome for cell in run.cells for test in cell.tests] for run in (first, second)]
     assert outcomes[0] == outcomes[1]
     [lane] = second.run.lanes
@@ -75,7 +75,7 @@ def test_a_pulled_guest_runs_from_its_own_loader_under_uefi_and_forks_from_a_che
     assert (cell.status, status) == (Status.XFAIL, 0), output
     assert [finding.name for finding in cell.causes] == [CAUSES[2], "runtime-library"]
     assert cell.facts is not None
-    assert (cell.facts.os.id, cell.facts.machine) == ("debian", "aarch64")
+    assert (cell.facts.os.id, cell.facts.arch) == ("debian", "aarch64")
     # GRUB's word, and what preparing added. The serial console is another one than the loader's entry names.
     assert cell.facts.command_line.startswith("BOOT_IMAGE=/vmlinuz ")
     assert "console=ttyS0" in cell.facts.command_line

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.catalog import Catalog, remedies
-from lab.record import CellResult, Needs, RemedyOutcome, RemedyResult, RunResult, Status, StepOutcome
+from lab.record import CellResult, Needs, RemedyOutcome, RemedyResult, RunResult, Status, TrialOutcome
 from lab.repro import observers
 from lab.repro.observers import Observation
 from lab.repro.report import Report
@@ -116,11 +116,11 @@ def test_by_experiment_the_smallest_change_that_turns_a_cell_is_both_settings(
     made = cell.trials.experiment
     assert made is not None
     assert made.turning == [[limit, clone]]
-    assert [(step.changes, step.outcome) for step in made.steps] == [
-        ([], StepOutcome.FAILS),
-        ([limit], StepOutcome.FAILS),
-        ([clone], StepOutcome.FAILS),
-        ([limit, clone], StepOutcome.PASSES),
+    assert [(trial.changes, trial.outcome) for trial in made.trials] == [
+        ([], TrialOutcome.FAILS),
+        ([limit], TrialOutcome.FAILS),
+        ([clone], TrialOutcome.FAILS),
+        ([limit, clone], TrialOutcome.PASSES),
     ]
     assert set(made.tests) == definitions.suite.needing(Needs.SANDBOX)
     # The sysctl keeps the kernel from coming to the limit, so that no probe proves that.
@@ -130,7 +130,7 @@ def test_by_experiment_the_smallest_change_that_turns_a_cell_is_both_settings(
         "proved",
         f"user.max_user_namespaces is 0; by experiment, what failed passes {limit} and {clone}",
     )
-    for number in range(1, len(made.steps) + 1):
+    for number in range(1, len(made.trials) + 1):
         place = f"/experiment/{number:02}/suite/junit.xml"
         [report] = [file for file in made.evidence if file.endswith(place)]
         assert "jailer_enabled_box_starts_and_executes" in (folder / report).read_text()

@@ -147,9 +147,9 @@ class Checkout(Nextest):
         return self.words.argument(self.kind, self.tree.folder)
 
     def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
-        if facts.machine != (host := get_host_architecture().name):
+        if facts.arch != (host := get_host_architecture().name):
             raise NotApplicable(
-                f"{self.tree.folder} is built on this host, for {host}, and the guest is {facts.machine}"
+                f"{self.tree.folder} is built on this host, for {host}, and the guest is {facts.arch}"
             )
         return super().fetch(paths, facts, task)
 

@@ -75,7 +75,7 @@ class Cli(PytestTests):
 
     def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         """The program, and the wheels of pytest for whatever Python the guest has."""
-        return {PROGRAM: self.path, **wheels.download_wheels(paths, RUNNER, facts.python, facts.machine, task)}
+        return {PROGRAM: self.path, **wheels.download_wheels(paths, RUNNER, facts.python, facts.arch, task)}
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -472,7 +472,7 @@ class Nextest(Build):
     def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         # For a guest that cannot run the tests nothing is fetched.
         elf.check_files({TESTS: self.file}, facts)
-        programs = {PROGRAM: fetch_nextest(paths, ARCHITECTURES[facts.machine]), RUNNER.name: RUNNER}
+        programs = {PROGRAM: fetch_nextest(paths, ARCHITECTURES[facts.arch]), RUNNER.name: RUNNER}
         return {TESTS: self.file, **self.words.files(), **programs}
 
     def laid_out(self, files: Mapping[str, Path], folder: Path, python: str) -> dict[str, Path]:

@@ -164,7 +164,7 @@ class Npm(PytestTests):
     def fetch(self, paths: Paths, facts: Facts, task: Task) -> dict[str, Path]:
         """Both tarballs, Node's packages and the wheels of pytest."""
         try:
-            manifest, main, native = self.packages(paths, facts.machine, task)
+            manifest, main, native = self.packages(paths, facts.arch, task)
         except UsageError as error:
             raise NotApplicable(str(error.args[0])) from error
         debs = node_packages(paths, facts, task)
@@ -174,9 +174,9 @@ class Npm(PytestTests):
             raise NotApplicable(f"{PROJECT} {self.version} needs Node {oldest} or newer; {has}")
         return {
             MAIN: main,
-            f"native-{facts.machine}.tgz": native,
+            f"native-{facts.arch}.tgz": native,
             **{f"node/{file.name}": file for file in debs},
-            **wheels.download_wheels(paths, RUNNER, facts.python, facts.machine, task),
+            **wheels.download_wheels(paths, RUNNER, facts.python, facts.arch, task),
         }
 
     def steps(self) -> Sequence[DeployStep]:
@@ -239,7 +239,7 @@ def node_packages(paths: Paths, facts: Facts, task: Task) -> list[Path]:
             "the package needs Node of the guest's distribution, which the lab fetches for Debian's releases "
             f"only; the guest is {facts.os.pretty_name}"
         )
-    image, architecture = of_release[0], ARCHITECTURES[facts.machine]
+    image, architecture = of_release[0], ARCHITECTURES[facts.arch]
 
     def fill(folder: Path) -> None:
         archive = folder / "packages.tar"

@@ -90,13 +90,13 @@ class Wheel(PytestTests):
         """Boxlite's wheel and those of pytest and its plugins, from the cache or the package index."""
         if self.path is None:
             return wheels.download_wheels(
-                paths, [f"{wheels.PROJECT}=={self.version}", *RUNNER], facts.python, facts.machine, task
+                paths, [f"{wheels.PROJECT}=={self.version}", *RUNNER], facts.python, facts.arch, task
             )
         wheel = choose(self.path, facts)
         needs, _ = wheels.read_requirements(wheel)
         return {
             wheel.name: wheel,
-            **wheels.download_wheels(paths, [*RUNNER, *needs], facts.python, facts.machine, task),
+            **wheels.download_wheels(paths, [*RUNNER, *needs], facts.python, facts.arch, task),
         }
 
 
@@ -106,7 +106,7 @@ def choose(path: Path, facts: Facts) -> Path:
     Raises NotApplicable if there is none for that Python.
     """
     python, files = facts.python, _files(path)
-    ranks = {tag: rank for rank, tag in enumerate(wheels.list_tags(python, facts.machine))}
+    ranks = {tag: rank for rank, tag in enumerate(wheels.list_tags(python, facts.arch))}
     by_rank = sorted(
         (min(ranks[tag] for tag in fitting), wheel)
         for wheel in files
@@ -116,8 +116,8 @@ def choose(path: Path, facts: Facts) -> Path:
     if not by_rank:
         if path.is_dir():
             names = ", ".join(wheel.name for wheel in files)
-            raise NotApplicable(f"{path} has no wheel for Python {python} on {facts.machine}, only {names}")
-        raise NotApplicable(f"{path.name} is not for Python {python} on {facts.machine}")
+            raise NotApplicable(f"{path} has no wheel for Python {python} on {facts.arch}, only {names}")
+        raise NotApplicable(f"{path.name} is not for Python {python} on {facts.arch}")
     can_run = (wheel for _, wheel in by_rank if elf.find_unmet_need(elf.read_needs(wheel), facts) is None)
     return next(can_run, by_rank[0][1])
 

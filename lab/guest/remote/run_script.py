@@ -64,12 +64,12 @@ def run(*arguments):
         status, output = result.returncode, result.stdout
     except subprocess.TimeoutExpired:
         status, output = 124, "did not end within %d s" % request["seconds"]
-    steps.append({"command": " ".join(command), "status": status, "output": output})
+    runs.append({"command": " ".join(command), "status": status, "output": output})
     return status
 
 
 request = json.loads(sys.argv[1])
-steps = []
+runs = []
 changed = []
 Path(request["file"]).write_text(request["script"])
 if request["undo"]:
@@ -79,4 +79,4 @@ elif run("--check") == 1 and run("--yes") == 0:
     run("--yes")
     later = snapshot()
     changed = sorted(path for path in {*earlier, *later} if earlier.get(path) != later.get(path))
-print(json.dumps({"steps": steps, "changed": changed}))
+print(json.dumps({"runs": runs, "changed": changed}))

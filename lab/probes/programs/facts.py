@@ -237,7 +237,7 @@ def facts(more):
     return {
         "os": {key.lower(): release.get(key) for key in OS_RELEASE},
         "kernel": os.uname().release,
-        "machine": os.uname().machine,
+        "arch": os.uname().machine,
         "command_line": text("/proc/cmdline") or "",
         "python": "%d.%d" % sys.version_info[:2],
         "glibc": glibc(),

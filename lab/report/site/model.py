@@ -221,7 +221,7 @@ def list_components(facts: Facts) -> dict[str, str]:
     bubblewrap, apparmor, selinux = facts.bubblewrap, facts.apparmor, facts.selinux
     about = {
         "system": facts.os.pretty_name or facts.os.id or UNKNOWN,
-        "architecture": facts.machine,
+        "architecture": facts.arch,
         "kernel": facts.kernel,
         "bubblewrap": "not installed",
         "AppArmor": NOT_IN_USE,

@@ -98,7 +98,7 @@ def test_an_unmet_need_is_not_applicable(tmp_path: Path, parts: dict[str, Any], 
 
 
 def test_a_guest_of_arm64_runs_what_is_for_arm64(tmp_path: Path) -> None:
-    arm = facts(machine="aarch64")
+    arm = facts(arch="aarch64")
     assert elf.find_unmet_need(elf.read_needs(file(tmp_path, packages.elf(machine=AARCH64))), arm) is None
     assert elf.find_unmet_need(elf.read_needs(file(tmp_path, packages.elf())), arm) == (
         "program is for the processor EM_X86_64, and the guest's is EM_AARCH64"

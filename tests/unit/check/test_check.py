@@ -157,15 +157,15 @@ def test_what_was_tested_on_another_architecture_is_nothing_of_this_host(
 ) -> None:
     names = {"x86_64": "debian-11", "aarch64": "debian-11-arm64"}
     bullseye = dict(DEBIAN["os"]) | {"version_id": "11", "version_codename": "bullseye"}
-    cell = a_cell(names[tested], facts=facts(os=bullseye, machine=tested))
-    answer = check(tmp_path, report(os=bullseye, machine=yours), cell)
+    cell = a_cell(names[tested], facts=facts(os=bullseye, arch=tested))
+    answer = check(tmp_path, report(os=bullseye, arch=yours), cell)
     assert answer.outcome is UNKNOWN
     text = text_of(answer)
     assert f"on {yours}: not known" in text
     # Where it is compared with all the same, both architectures are named.
     assert answer.nearest is None or f"architecture: {yours} here, {tested} on the tested host" in text
-    own = a_cell(names[yours], facts=facts(os=bullseye, machine=yours), status=Status.FAIL, cause="unknown")
-    nearest = check(tmp_path, report(os=bullseye, machine=yours), cell, own).nearest
+    own = a_cell(names[yours], facts=facts(os=bullseye, arch=yours), status=Status.FAIL, cause="unknown")
+    nearest = check(tmp_path, report(os=bullseye, arch=yours), cell, own).nearest
     assert nearest and nearest.cell.guest == names[yours]
 
 

@@ -174,7 +174,7 @@ def remedy(folder: Path, script: str, *, undo: bool = False) -> tuple[list[tuple
     command = [sys.executable, "-c", program, json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
     printed = json.loads(done.stdout)
-    return [(step["status"], step["output"]) for step in printed["steps"]], printed["changed"]
+    return [(step["status"], step["output"]) for step in printed["runs"]], printed["changed"]
 
 
 REMEDY = """

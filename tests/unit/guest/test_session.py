@@ -211,12 +211,12 @@ def test_the_error_of_a_program_names_the_program() -> None:
 
 
 def test_a_remedy_s_steps_are_read_and_half_a_character_can_be_written_to_a_file(tmp_path: Path) -> None:
-    for steps in ("", '"steps": [],', '"steps": [{"command": "a", "status": 0}],'):
+    for steps in ("", '"runs": [],', '"runs": [{"command": "a", "status": 0}],'):
         printed = f'{{"results": [{{{steps} "changed": []}}]}}'
         with pytest.raises(RemoteFailed, match="`run_script` in the guest printed JSON of another form"):
             remedy_script.run_script(FakeSession(prints(printed)), REMEDY)
     step = '{"command": "a", "status": 0, "output": "no \\udcff UTF-8, \\ud83d\\ude00"}'
-    printed = f'{{"results": [{{"steps": [{step}], "changed": []}}]}}'
+    printed = f'{{"results": [{{"runs": [{step}], "changed": []}}]}}'
     log = remedy_script.run_script(FakeSession(prints(printed)), REMEDY).log()
     (tmp_path / "log").write_text(log)
     assert "no ? UTF-8, \U0001f600" in log

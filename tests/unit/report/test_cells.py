@@ -17,7 +17,6 @@ from lab.record import (
     CellResult,
     Confidence,
     Experiment,
-    ExperimentStep,
     FoundCause,
     LaneRecord,
     Outcome,
@@ -26,9 +25,10 @@ from lab.record import (
     RunOptions,
     RunResult,
     Status,
-    StepOutcome,
     Stress,
     TestResult,
+    Trial,
+    TrialOutcome,
 )
 from lab.report import github, junit, markdown, run_notes, sections
 from lab.report.site import one_page
@@ -44,25 +44,25 @@ from tests.builders.runs import host, run_of
 NOWHERE = Path("no-such-run")
 
 
-def step(outcome: StepOutcome, *changes: str) -> ExperimentStep:
-    return ExperimentStep(changes=list(changes), outcome=outcome)
+def trial(outcome: TrialOutcome, *changes: str) -> Trial:
+    return Trial(changes=list(changes), outcome=outcome)
 
 
-def trials(steps: list[ExperimentStep], *turning: list[str], tests: str = "box", **more: Any) -> Experiment:
-    return Experiment(tests=tests.split(), steps=steps, turning=list(turning), **more)
+def trials(forks: list[Trial], *turning: list[str], tests: str = "box", **more: Any) -> Experiment:
+    return Experiment(tests=tests.split(), trials=forks, turning=list(turning), **more)
 
 
-PASSES, FAILS, CANNOT, ERROR = StepOutcome
+PASSES, FAILS, CANNOT, ERROR = TrialOutcome
 ONE, OTHER = "without sysctl a=0", "without sysctl b=0"
-ALONE = [step(FAILS), step(FAILS, ONE), step(FAILS, OTHER)]
+ALONE = [trial(FAILS), trial(FAILS, ONE), trial(FAILS, OTHER)]
 TURNED = trials(
-    [*ALONE, step(PASSES, ONE, OTHER)],
+    [*ALONE, trial(PASSES, ONE, OTHER)],
     [ONE, OTHER],
     tests="box namespace",
     evidence=["cells/a/experiment/01/suite.log", "cells/a/experiment/02/suite.log"],
 )
-BROKEN = [step(PASSES), step(FAILS, "with a"), step(FAILS, "with b"), step(PASSES, "with c")]
-BROKEN += [step(CANNOT, "with d"), step(ERROR, "with e")]
+BROKEN = [trial(PASSES), trial(FAILS, "with a"), trial(FAILS, "with b"), trial(PASSES, "with c")]
+BROKEN += [trial(CANNOT, "with d"), trial(ERROR, "with e")]
 
 
 def test_what_an_experiment_found_is_golden() -> None:
@@ -70,8 +70,8 @@ def test_what_an_experiment_found_is_golden() -> None:
         (Status.FAIL, trials(ALONE, stopped="out of time")),
         (Status.PASS, trials(BROKEN, ["with a"], ["with b"])),
         (Status.PASS, trials(BROKEN[::3])),
-        (Status.FAIL, trials([step(ERROR, ONE)], [ONE, OTHER])),
-        (Status.FAIL, trials([step(PASSES)], stopped="out of time")),
+        (Status.FAIL, trials([trial(ERROR, ONE)], [ONE, OTHER])),
+        (Status.FAIL, trials([trial(PASSES)], stopped="out of time")),
     ]
     cells = [cell(status=status, experiment=experiment) for status, experiment in experiments]
     golden.check("experiments.txt", "".join(f"{sections.describe_experiment(each)}\n" for each in cells))

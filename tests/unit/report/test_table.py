@@ -192,7 +192,7 @@ def test_the_same_failure_in_other_words_of_another_build_is_one_section_with_bo
 
 
 def test_a_run_names_the_architectures_of_its_guests() -> None:
-    arm64 = facts(machine="aarch64", kernel="6.12.9-arm64")
+    arm64 = facts(arch="aarch64", kernel="6.12.9-arm64")
     run = run_of(cell(facts=facts(kernel="6.12.9-amd64")), cell("debian-13-arm64", facts=arm64))
     assert table.describe_run(run) == "boxlite 0.10.8: the jailer on 2 guests of aarch64 and x86_64"
     # Also of a guest that never came up.

@@ -16,10 +16,10 @@ from tests.builders.reports import (
     RESTRICT,
     SWITCH,
     UNLOAD,
+    architecture,
     boxlite,
     holds,
     is_built,
-    machine,
     plan,
     report,
     system,
@@ -28,7 +28,7 @@ from tests.builders.reports import (
     words,
 )
 
-DEBIAN, ARM64 = system(), machine("aarch64")
+DEBIAN, ARM64 = system(), architecture("aarch64")
 UBUNTU = system("ubuntu", "24.04")
 POP = system("pop", None, like="ubuntu")
 NEAREST = {"nearest": True}
@@ -49,7 +49,7 @@ EVERYTHING = HostAbilities(lambda guest: True, lambda guest: True, HOST.releases
         ([DEBIAN, ARM64], [CLONE], {}, ["debian-13-arm64/userns-clone-off/0.10.8"]),
         ([POP, ARM64], [POLICY], NEAREST, ["debian-13-arm64/apparmor-userns-nocaps/0.10.8"]),
         # A report that names two architectures names none.
-        ([DEBIAN, ARM64, machine("x86_64")], [CLONE], {}, ["debian-13/userns-clone-off/0.10.8"]),
+        ([DEBIAN, ARM64, architecture("x86_64")], [CLONE], {}, ["debian-13/userns-clone-off/0.10.8"]),
         # A distribution that the lab lacks is not replaced by another one.
         ([POP], [POLICY], {}, []),
         ([POP], [POLICY], NEAREST, ["debian-13/apparmor-userns-nocaps/0.10.8"]),

@@ -69,7 +69,7 @@ READ: dict[str, Callable[[Report], list[str]]] = {
     "containers": by_place,
     "whole": whole,
     "kernels": lambda report: [kernel.release for kernel in report.of(KernelStatement)],
-    "machines": lambda report: [str(machine) for machine in report.of(ArchitectureStatement)],
+    "architectures": lambda report: [str(arch) for arch in report.of(ArchitectureStatement)],
     "programs": lambda report: [str(program) for program in report.of(ProgramVersion)],
     "settings": settings,
     "ended": lambda report: [f"{one.status} {one.signal or ''}".strip() for one in report.of(ProgramEnd)],
@@ -290,7 +290,7 @@ def test_the_output_of_the_probe_script_is_read_exactly_and_by_nothing_else() ->
     assert (system.id, system.version, system.name) == ("debian", "13", "Debian GNU/Linux 13 (trixie)")
     assert (system.quote.number, system.quote.text) == (5, "system: Debian GNU/Linux 13 (trixie)")
     assert READ["kernels"](report) == ["6.12.57+deb13-amd64"]
-    assert READ["machines"](report) == ["x86_64"]
+    assert READ["architectures"](report) == ["x86_64"]
     assert "holds user.max_user_namespaces=0" in settings(report)
     assert list(report.of(ErrorMessage)) == []
     assert READ["programs"](report) == ["boxlite 0.10.8"]

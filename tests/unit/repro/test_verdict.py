@@ -34,11 +34,11 @@ from tests.builders.reports import (
     POLICY,
     RESTRICT,
     SWITCH,
+    architecture,
     audit,
     command,
     gather,
     holds,
-    machine,
     named_test,
     plan,
     program,
@@ -418,7 +418,7 @@ def test_the_answer_has_run_cause_cure_script_and_command_and_nothing_of_the_mac
 
 
 def test_a_guest_of_another_architecture_is_named_as_that(tmp_path: Path) -> None:
-    made = plan(report(system("debian", "11"), machine("aarch64"), MESSAGE), CLONE)
+    made = plan(report(system("debian", "11"), architecture("aarch64"), MESSAGE), CLONE)
     cell = ran(made, "userns-clone-off", cause=CLONE)
     gather(tmp_path, cell, log=messages.USERNS_SYSCTL, kernel="")
     expected = "reproduced on debian-11 (x86_64; the report's host has aarch64)"

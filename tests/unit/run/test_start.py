@@ -18,13 +18,13 @@ from lab.plan import Shard
 from lab.record import (
     Experiment,
     ExperimentPolicy,
-    ExperimentStep,
     LaneRecord,
     RemedyOutcome,
     RemedyResult,
     RunOptions,
     Status,
-    StepOutcome,
+    Trial,
+    TrialOutcome,
 )
 from lab.run import start
 from lab.run.request import Request
@@ -78,9 +78,9 @@ def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Pa
     assert len(left) == 2
 
 
-def experiment(outcome: StepOutcome, turning: Sequence[list[str]] = ()) -> Experiment:
-    steps = [ExperimentStep(changes=[], outcome=outcome)]
-    return Experiment(tests=["a"], steps=steps, turning=list(turning))
+def experiment(outcome: TrialOutcome, turning: Sequence[list[str]] = ()) -> Experiment:
+    trials = [Trial(changes=[], outcome=outcome)]
+    return Experiment(tests=["a"], trials=trials, turning=list(turning))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def experiment(outcome: StepOutcome, turning: Sequence[list[str]] = ()) -> Exper
             ({"remedies": [RemedyResult(name="a", result=outcome, price="")]}, outcome is RemedyOutcome.ERROR)
             for outcome in RemedyOutcome
         ),
-        *(({"experiment": experiment(outcome)}, outcome is StepOutcome.ERROR) for outcome in StepOutcome),
+        *(({"experiment": experiment(outcome)}, outcome is TrialOutcome.ERROR) for outcome in TrialOutcome),
         ({"unfinished": True}, True),
     ],
 )
@@ -106,7 +106,7 @@ def test_trials_that_met_a_fault_are_made_again(tmp_path: Path, tried: dict[str,
     if {"remedies", "experiment"} & tried.keys():
         assert bool(trials.remedies or trials.experiment) is not is_left
     # What an experiment found for a cell that failed stands.
-    useful = experiment(StepOutcome.ERROR, turning=[["without a"]])
+    useful = experiment(TrialOutcome.ERROR, turning=[["without a"]])
     assert changed(run.cells[0], experiment=useful).before_trials().trials.experiment == useful
 
 

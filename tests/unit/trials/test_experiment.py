@@ -166,20 +166,20 @@ def made(result: CellResult) -> Experiment:
     return result.trials.experiment
 
 
-def steps(result: CellResult) -> list[tuple[list[str], str]]:
-    return [(step.changes, str(step.outcome)) for step in made(result).steps]
+def trials(result: CellResult) -> list[tuple[list[str], str]]:
+    return [(trial.changes, str(trial.outcome)) for trial in made(result).trials]
 
 
 def test_the_one_setting_that_blocks_is_found_by_leaving_it_out(guest: Guest) -> None:
     cell = planned("userns-clone-off")
     result = run(guest, cell, failed(cell, SYSCTL, status=Status.XFAIL))
-    assert steps(result) == [([], "fails"), ([NOT_CLONE], "passes")]
+    assert trials(result) == [([], "fails"), ([NOT_CLONE], "passes")]
     assert made(result).turning == [[NOT_CLONE]]
     assert guest.did == [{"sysctl": {CLONE: 0}}, {}]
     # Only what failed is run, to its first failure.
     assert guest.ran == [SuiteOptions(tests=BLOCKED, to_first_failure=True)] * 2
     assert made(result).tests == BLOCKED
-    assert made(result).steps[0].reason == f"{BLOCKED[0]}: {NO_SANDBOX}"
+    assert made(result).trials[0].reason == f"{BLOCKED[0]}: {NO_SANDBOX}"
     base = f"{cell.folder}/experiment"
     assert made(result).evidence == [f"{base}/01/suite.log", f"{base}/02/suite.log"]
     # A cause that is proved already needs no other proof.
@@ -189,7 +189,7 @@ def test_the_one_setting_that_blocks_is_found_by_leaving_it_out(guest: Guest) ->
 def test_two_that_block_at_once_are_found_together_and_no_fork_is_made_twice(guest: Guest) -> None:
     cell = planned(BOTH)
     result = run(guest, cell, failed(cell, SYSCTL, LIKELY, status=Status.XFAIL))
-    assert steps(result) == [
+    assert trials(result) == [
         ([], "fails"),
         ([NOT_CLONE], "fails"),
         ([NOT_LIMIT], "fails"),
@@ -235,8 +235,8 @@ def test_a_box_that_dies_once_proves_no_likely_cause(guest: Guest) -> None:
 
     guest.blocks = blocks
     result = run_failed(guest, BOTH, LIKELY, when=UNCLEAR)
-    assert steps(result)[1] == ([NOT_CLONE], "passes")
-    assert made(result).steps[1].reason.startswith("in two of three tries under emulation; once: fails: ")
+    assert trials(result)[1] == ([NOT_CLONE], "passes")
+    assert made(result).trials[1].reason.startswith("in two of three tries under emulation; once: fails: ")
     assert result.causes == [LIKELY]
 
 
@@ -266,7 +266,7 @@ def test_what_the_guest_itself_sets_is_found_by_the_nearest_passing_cell(guest: 
 def test_a_passing_cell_of_another_architecture_is_no_comparison(guest: Guest) -> None:
     other = passed(planned("stock", "debian-12"), kernel__strange="7")
     assert other.facts
-    other = changed(other, facts=other.facts.model_copy(update={"machine": "aarch64"}))
+    other = changed(other, facts=other.facts.model_copy(update={"arch": "aarch64"}))
     assert made(run_failed(guest, "stock", passing=[other])).compared_with == ""
     near = passed(planned("stock", "debian-14"), kernel__strange="8")
     assert (
@@ -277,7 +277,7 @@ def test_a_passing_cell_of_another_architecture_is_no_comparison(guest: Guest) -
 def test_without_a_passing_cell_the_catalog_is_tried(guest: Guest) -> None:
     guest.blocks = lambda changed: "" if "kvm" in changed.knobs else NO_SANDBOX
     result = run_failed(guest, "stock")
-    changes = [changes for changes, _ in steps(result)]
+    changes = [changes for changes, _ in trials(result)]
     assert made(result).turning == [["with kvm-absent"]]
     assert changes.index(["with as-root"]) < changes.index(["with kvm-absent"])
     assert all(len(change) <= 1 for change in changes)
@@ -291,14 +291,14 @@ def test_of_a_cell_that_passed_every_single_change_that_breaks_it_is_named(guest
     assert sorted(made(result).turning) == BREAKING
     assert result.status is Status.PASS
     assert made(result).tests == [SUITE.witness]
-    assert steps(result)[0] == ([], "passes")
-    tried = {changes[0] for changes, _ in steps(result)[1:]}
+    assert trials(result)[0] == ([], "passes")
+    tried = {changes[0] for changes, _ in trials(result)[1:]}
     assert tried < {str(change) for change in experiment.of_catalog(CATALOG)}
     assert {"with as-root", "with bwrap-absent", "with kvm-denied"} <= tried
     # The first needs a machine that is booted for it; the second makes no sense on the guest.
     assert not {"with apparmor-off", "with apparmor-userns-deny"} & tried
     # What the catalog expects to break comes first: a budget may end it.
-    assert steps(result)[1][0][0] != "with as-root"
+    assert trials(result)[1][0][0] != "with as-root"
 
 
 def test_a_change_breaks_what_passed_only_where_it_does_so_in_two_forks(guest: Guest) -> None:
@@ -309,23 +309,23 @@ def test_a_change_breaks_what_passed_only_where_it_does_so_in_two_forks(guest: G
     result = run_passed(guest)
     assert sorted(made(result).turning) == BREAKING
     [doubtful] = [
-        step
-        for step in made(result).steps
-        if step.changes[:1] and step.changes[0].startswith("with kvm-") and step.reason
+        trial
+        for trial in made(result).trials
+        if trial.changes[:1] and trial.changes[0].startswith("with kvm-") and trial.reason
     ]
     once = f"once: fails: {SUITE.witness}: {DIES}"
     assert (doubtful.outcome, doubtful.reason) == ("passes", f"in two of three tries under emulation; {once}")
-    [broke] = [step for step in made(result).steps if step.changes == ["with max-userns-zero"]]
+    [broke] = [trial for trial in made(result).trials if trial.changes == ["with max-userns-zero"]]
     assert broke.reason == f"twice: {SUITE.witness}: {NO_SANDBOX}"
-    folder = f"{result.folder}/experiment/{made(result).steps.index(broke) + 1:02}"
+    folder = f"{result.folder}/experiment/{made(result).trials.index(broke) + 1:02}"
     assert {f"{folder}/suite.log", f"{folder}/again/suite.log"} <= set(made(result).evidence)
 
 
-def limit(monkeypatch: pytest.MonkeyPatch, steps: int) -> str:
-    """Let the time of an experiment be up after so many steps, each of which looks at the clock three times."""
+def limit(monkeypatch: pytest.MonkeyPatch, trials: int) -> str:
+    """Let the time of an experiment be up after so many trials. Each looks at the clock three times."""
     clock = count(time.monotonic() + 1000, 1000)
     monkeypatch.setattr(experiment, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    seconds = 3000.0 * steps + 500
+    seconds = 3000.0 * trials + 500
     monkeypatch.setattr("lab.trials.experiment.MOST_EXPERIMENT_SECONDS", seconds)
     return f"the budget of {seconds:.0f} s is used up"
 
@@ -335,7 +335,7 @@ def test_a_budget_ends_it_and_says_so(guest: Guest, monkeypatch: pytest.MonkeyPa
     used_up = limit(monkeypatch, number)
     guest.blocks = lambda changed: NO_SANDBOX
     result = run_failed(guest, "stock")
-    assert (made(result).stopped, len(made(result).steps)) == (used_up, number)
+    assert (made(result).stopped, len(made(result).trials)) == (used_up, number)
     assert made(result).turning == []
 
 
@@ -363,7 +363,7 @@ def test_another_outcome_tells_nothing(guest: Guest, name: str, shows: str | Exc
 
     guest.blocks = blocks
     result = run_passed(guest) if name == "stock" else run_failed(guest, name)
-    assert (made(result).turning, len(made(result).steps)) == ([], 1)
+    assert (made(result).turning, len(made(result).trials)) == ([], 1)
     assert made(result).stopped.startswith("the unchanged cell was run once more and behaved differently: ")
     assert made(result).stopped.endswith(outcome)
 
@@ -383,7 +383,7 @@ def test_what_cannot_be_put_on_is_not_what_breaks(guest: Guest) -> None:
 
     guest.blocks = refuses
     result = run_passed(guest)
-    assert (["with bwrap-absent"], "cannot be tried here") in steps(result)
+    assert (["with bwrap-absent"], "cannot be tried here") in trials(result)
     assert made(result).turning == []
 
 
@@ -397,8 +397,8 @@ def test_a_fault_of_the_lab_s_says_nothing_of_the_change(guest: Guest) -> None:
 
     guest.blocks = broken
     result = run_failed(guest, "userns-clone-off", retries=1)
-    [step] = [step for step in made(result).steps if step.changes == [NOT_CLONE]]
-    assert (str(step.outcome), step.reason, step.retried) == ("error", "SSH broke", ["a broken tool"])
+    [trial] = [trial for trial in made(result).trials if trial.changes == [NOT_CLONE]]
+    assert (str(trial.outcome), trial.reason, trial.retried) == ("error", "SSH broke", ["a broken tool"])
     assert made(result).turning == []
 
 
@@ -410,7 +410,7 @@ def test_a_fault_that_hides_whether_less_would_do_leaves_a_likely_cause_likely(g
 
     guest.blocks = broken
     result = run_failed(guest, BOTH, LIKELY)
-    assert (steps(result)[1], made(result).turning) == (([NOT_CLONE], "error"), [[NOT_CLONE, NOT_LIMIT]])
+    assert (trials(result)[1], made(result).turning) == (([NOT_CLONE], "error"), [[NOT_CLONE, NOT_LIMIT]])
     assert made(result).stopped == "not shown to fail without each of these changes"
     assert result.causes == [LIKELY]
 
@@ -418,7 +418,7 @@ def test_a_fault_that_hides_whether_less_would_do_leaves_a_likely_cause_likely(g
 def test_an_emulated_guest_that_is_too_slow_says_nothing_of_the_change(guest: Guest) -> None:
     guest.blocks = lambda changed: "Timeout waiting for guest ready (30s)" if changed.knobs else ""
     result = run_passed(guest)
-    assert {outcome for changes, outcome in steps(result) if changes} == {"error"}
+    assert {outcome for changes, outcome in trials(result) if changes} == {"error"}
     assert made(result).turning == []
 
 
@@ -430,12 +430,12 @@ def test_on_a_dead_lane_an_experiment_ends_and_it_starts_over_on_a_fresh_one(gue
 
     guest.blocks = dies_without_knobs
     first = run_failed(guest, "userns-clone-off")
-    assert steps(first) == [([], "fails"), ([NOT_CLONE], "error")]
+    assert trials(first) == [([], "fails"), ([NOT_CLONE], "error")]
     assert made(first).stopped == "the machine is gone"
     assert first.has_more_to_try and first.before_trials().trials.experiment is None
     guest.lane.when.clear()
     result = run_failed(Guest(guest.bench), "userns-clone-off")
-    assert steps(result) == [([], "fails"), ([NOT_CLONE], "passes")]
+    assert trials(result) == [([], "fails"), ([NOT_CLONE], "passes")]
     assert (made(result).turning, made(result).stopped) == ([[NOT_CLONE]], "")
     folder = f"{result.folder}/experiment"
     assert made(result).evidence == [f"{folder}/01/suite.log", f"{folder}/02/suite.log"]

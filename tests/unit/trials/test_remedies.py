@@ -60,7 +60,7 @@ FAILED = ScriptRuns(
     ],
     [],
 )
-FAILED_AGAIN = ScriptRuns([*DONE.steps[:2], ScriptRun("--yes", 1, "no such file")], [])
+FAILED_AGAIN = ScriptRuns([*DONE.runs[:2], ScriptRun("--yes", 1, "no such file")], [])
 HANGS = ScriptRuns([ScriptRun("--check", 1, ""), ScriptRun("--yes", 124, "did not end within 300 s")], [])
 
 
@@ -341,7 +341,7 @@ def test_a_script_without_effect_ends_the_try(
     assert any(file.endswith("userns-clone-on.log") for file in tried.evidence)
 
 
-CHANGES = {CURE: ScriptRuns(DONE.steps, ["/etc/sysctl.d/x.conf"])}
+CHANGES = {CURE: ScriptRuns(DONE.runs, ["/etc/sysctl.d/x.conf"])}
 
 
 @pytest.mark.parametrize(

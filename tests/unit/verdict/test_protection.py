@@ -104,10 +104,10 @@ def test_boxes_of_different_architectures_are_not_compared() -> None:
     weak = box(seccomp=["off"])
     cells = [
         cell("debian-13", facts=facts(), tests=[passed("starts", box())]),
-        cell("debian-13-arm64", facts=facts(machine="aarch64"), tests=[passed("starts", weak)]),
+        cell("debian-13-arm64", facts=facts(arch="aarch64"), tests=[passed("starts", weak)]),
     ]
     assert protection.find_weaknesses(cells) == []
-    cells.append(cell("ubuntu-arm64", facts=facts(machine="aarch64"), tests=[passed("starts", box())]))
+    cells.append(cell("ubuntu-arm64", facts=facts(arch="aarch64"), tests=[passed("starts", box())]))
     [weakness] = protection.find_weaknesses(cells)
     assert (weakness.lacking, weakness.elsewhere.guest) == (("seccomp filter",), "ubuntu-arm64")
     assert protection.name_weak_cells([weakness]) == {"debian-13-arm64/stock/0.10.8"}

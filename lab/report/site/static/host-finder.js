@@ -45,7 +45,7 @@ function make(tag, attributes, ...children) {
 // ---- Which distribution, and which tested cell of it is closest.
 
 function sameSystem(host, system) {
-  if (!host.id || host.id !== system.id || host.machine !== system.machine) return false;
+  if (!host.id || host.id !== system.id || host.arch !== system.arch) return false;
   if (host.version || system.version) return (host.version ?? "") === (system.version ?? "");
   return !host.codename || !system.codename || host.codename === system.codename;
 }
@@ -95,7 +95,7 @@ function refusals({ refused }) {
 }
 
 function notTested(system) {
-  const name = [system.title || [system.id, system.version].filter(Boolean).join(" "), system.machine].filter(Boolean).join(" on ");
+  const name = [system.title || [system.id, system.version].filter(Boolean).join(" "), system.arch].filter(Boolean).join(" on ");
   const related = lab.hosts.distributions.filter((each) => each.systems.some((known) => known.id === system.id));
   const base = lab.hosts.distributions.filter((each) => each.systems.some((known) => system.like.includes(known.id)));
   return [

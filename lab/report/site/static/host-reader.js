@@ -3,7 +3,7 @@
 
 const LONGEST = 400000; // characters that are read
 
-// Returns {system: {id, version, codename, machine, title, like}, settings: {name: text, or null: not there}, knowsProfiles, refused: [text]}.
+// Returns {system: {id, version, codename, arch, title, like}, settings: {name: text, or null: not there}, knowsProfiles, refused: [text]}.
 // Raises Error with what to tell the user.
 function read(text) {
   const pasted = text.slice(0, LONGEST).replace(/\x1b\[[0-9;?]*[ -\/]*[@-~]/g, "");
@@ -56,7 +56,7 @@ function readProbe({ facts, unreadable, id_like, who, probes }) {
   const settings = readFacts(facts);
   if (facts.apparmor) settings[lab.hosts.rules.confined] = confining(who.context.apparmor ?? "");
   const os = facts.os ?? {};
-  const system = { id: os.id, version: os.version_id, codename: os.version_codename, machine: facts.machine, title: os.pretty_name, like: id_like };
+  const system = { id: os.id, version: os.version_id, codename: os.version_codename, arch: facts.arch, title: os.pretty_name, like: id_like };
   return { system, settings, knowsProfiles: facts.apparmor?.profiles !== undefined, refused: refused(probes) };
 }
 
@@ -67,7 +67,7 @@ function readFacts(facts) {
     if (key in facts) settings[name] = value(facts[key]);
   };
   const yes = (value) => (value ? "yes" : "no");
-  set("architecture", "machine", String);
+  set("architecture", "arch", String);
   set("kernel", "kernel", String);
   set("AppArmor", "apparmor", (value) => (value ? "in use" : "not in use"));
   set("SELinux", "selinux", (value) => value?.mode ?? "not in use");

@@ -92,7 +92,7 @@ def test_it_is_built_once_for_each_commit_and_shown_and_logged(
     # git ignores neither here, and they are no changes of the checkout all the same.
     assert (tree / "target").exists() and (tree / "Cargo.lock").exists()
     with pytest.raises(NotApplicable, match=rf"{tree} is built on this host, for .*, and the guest is riscv64"):
-        build.fetch(rust_lab, facts(machine="riscv64"), UNWATCHED)
+        build.fetch(rust_lab, facts(arch="riscv64"), UNWATCHED)
     no_build()
     assert resolve(tree) == build == builds.resolve_build(build.argument, only_shown=True)
     with pytest.raises(UsageError, match="no version that a release could be older than"):

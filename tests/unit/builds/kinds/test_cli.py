@@ -75,10 +75,10 @@ def test_a_program_for_another_processor_is_not_started_here(
     assert builds.resolve_build(build.argument) == build
     with pytest.raises(UsageError, match="has no version that a release could be older than"):
         builds.find_previous_release(build)
-    files = build.fetch(paths, facts(machine=guest), UNWATCHED)
-    elf.check_files(files, facts(machine=guest))
+    files = build.fetch(paths, facts(arch=guest), UNWATCHED)
+    elf.check_files(files, facts(arch=guest))
     with pytest.raises(NotApplicable, match="boxlite is for the processor EM_"):
-        elf.check_files(files, facts(machine=host))
+        elf.check_files(files, facts(arch=host))
 
 
 @pytest.mark.usefixtures("sandboxed")

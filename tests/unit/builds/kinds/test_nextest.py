@@ -184,7 +184,7 @@ def test_the_tests_need_a_glibc_and_a_stored_state_is_of_one_runner(
     monkeypatch.setattr(nextest, "fetch_nextest", lambda *_: pytest.fail("nextest is fetched"))
     other = next(name for name in ARCHITECTURES if name != get_host_architecture().name)
     with pytest.raises(NotApplicable, match=r"jailer-\w+ in jailer\.tar\.zst is for the processor"):
-        whole.build.fetch(rust_lab, facts(machine=other), UNWATCHED)
+        whole.build.fetch(rust_lab, facts(arch=other), UNWATCHED)
     before = whole.build.digest
     (tmp_path / "runner.py").write_text("other")
     monkeypatch.setattr(nextest, "RUNNER", tmp_path / "runner.py")

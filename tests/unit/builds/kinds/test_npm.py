@@ -34,8 +34,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     return served
 
 
-def of(identity: str, codename: str | None, name: str, machine: str = "x86_64") -> Facts:
-    return facts(os={"id": identity, "version_codename": codename, "pretty_name": name}, machine=machine)
+def of(identity: str, codename: str | None, name: str, arch: str = "x86_64") -> Facts:
+    return facts(os={"id": identity, "version_codename": codename, "pretty_name": name}, arch=arch)
 
 
 TRIXIE = of("debian", "trixie", "Debian GNU/Linux 13 (trixie)")
@@ -258,15 +258,15 @@ def test_neither_version_nor_file_is_wrong_usage(text: str) -> None:
         Npm.parse(text)
 
 
-@pytest.mark.parametrize("machine", npm.NATIVE)
-def test_the_steps_put_the_packages_where_node_looks_for_them(machine: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arch", npm.NATIVE)
+def test_the_steps_put_the_packages_where_node_looks_for_them(arch: str, tmp_path: Path) -> None:
     unpack, install, *_ = Npm("npm-0.10.0", "0.10.0").steps()
     build, modules = tmp_path / "build", tmp_path / "node_modules"
     build.mkdir()
-    native = npm.NATIVE[machine]
+    native = npm.NATIVE[arch]
     for name, file in (
         ("main.tgz", tarball(tmp_path)),
-        (f"native-{machine}.tgz", tarball(tmp_path, manifest(native))),
+        (f"native-{arch}.tgz", tarball(tmp_path, manifest(native))),
     ):
         file.rename(build / name)
     command = unpack.command.replace("/opt/lab", str(tmp_path))

@@ -73,8 +73,8 @@ def test_guests_of_one_release_are_one_distribution(tmp_path: Path) -> None:
 def test_each_architecture_of_a_release_is_a_distribution_of_its_own(tmp_path: Path) -> None:
     cells = [
         a_cell(facts=facts()),
-        a_blocked_cell("runtime-library", guest="debian-13-arm64", facts=facts(machine="aarch64")),
-        a_cell("server", facts=facts(machine="riscv64")),
+        a_blocked_cell("runtime-library", guest="debian-13-arm64", facts=facts(arch="aarch64")),
+        a_cell("server", facts=facts(arch="riscv64")),
     ]
     site = loaded(tmp_path, *cells)
     [amd64, arm64, other] = [one for one in site.distributions if one.release == "debian-13"]
@@ -95,7 +95,7 @@ def test_each_architecture_of_a_release_is_a_distribution_of_its_own(tmp_path: P
 def test_a_release_that_was_never_up_has_the_architecture_of_its_definition(tmp_path: Path) -> None:
     made = published.publish_distributions(loaded(tmp_path, a_cell(facts=facts())).distributions)
     [arm64] = [one for one in made.distributions if one.name == "debian-13-arm64"]
-    assert arm64.systems == (SystemName(id="debian", version="13", codename=None, machine="aarch64"),)
+    assert arm64.systems == (SystemName(id="debian", version="13", codename=None, arch="aarch64"),)
     assert (arm64.kind, arm64.title) == (AnswerKind.UNTESTED, "Debian 13 (trixie) on aarch64")
 
 
@@ -253,7 +253,7 @@ def test_the_data_of_the_front_page_has_each_tested_cell_and_no_other(tmp_path: 
     assert changed.remedy.title == KNOWN["userns-clone-on"].title
     assert changed.part == "setting-userns-clone-off"
     [debian] = [distribution for distribution in distributions if distribution.name == "debian-13"]
-    assert debian.systems == (SystemName(id="debian", version="13", codename="trixie", machine="x86_64"),)
+    assert debian.systems == (SystemName(id="debian", version="13", codename="trixie", arch="x86_64"),)
 
 
 def test_the_front_page_holds_what_is_published_and_the_probe_script(tmp_path: Path) -> None:

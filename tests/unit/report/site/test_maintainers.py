@@ -13,7 +13,6 @@ from lab.catalog import remedies
 from lab.record import (
     CellResult,
     Experiment,
-    ExperimentStep,
     LaneRecord,
     LaneStep,
     Outcome,
@@ -21,9 +20,10 @@ from lab.record import (
     RemedyResult,
     RepeatResult,
     Status,
-    StepOutcome,
     TestRate,
     TestResult,
+    Trial,
+    TrialOutcome,
 )
 from lab.report import table
 from lab.report.site.charts import MOST_TICKS, draw_timelines, format_duration, ticks
@@ -45,7 +45,7 @@ def failed(**more: Any) -> CellResult:
 
 def whole_cell() -> CellResult:
     """A failed cell with everything that its page shows of a record."""
-    step = ExperimentStep(changes=["without sysctl a.b=0"], outcome=StepOutcome.PASSES, seconds=3.0)
+    trial = Trial(changes=["without sysctl a.b=0"], outcome=TrialOutcome.PASSES, seconds=3.0)
     digest = remedies.find_remedy(CURE).digest
     return failed(
         tests=[TestResult(name="box_starts", outcome=Outcome.FAIL, seconds=1.5, message="no sandbox")],
@@ -53,7 +53,7 @@ def whole_cell() -> CellResult:
             RemedyResult(name=CURE, result=RemedyOutcome.VERIFIED, price="the price", scripts={CURE: digest}),
             RemedyResult(name="preflight", result=RemedyOutcome.AVOIDS, price="all of it", reason="skipped"),
         ],
-        experiment=Experiment(tests=["box_starts"], steps=[step], turning=[["without sysctl a.b=0"]]),
+        experiment=Experiment(tests=["box_starts"], trials=[trial], turning=[["without sysctl a.b=0"]]),
         retried=["the machine died"],
         differs={"Ubuntu 24.04": ["bubblewrap starts in it"]},
         repeats=[RepeatResult(status=Status.FAIL, failed=["box_starts"])],
