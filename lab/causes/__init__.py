@@ -35,7 +35,7 @@ def diagnose_evidence(evidence: Evidence) -> list[FoundCause]:
     else:
         names = fails_control | proved if fails_control else set()
     return [
-        FoundCause(name=name, confidence=result.confidence, why=result.reason)
+        FoundCause(name=name, confidence=result.confidence, reason=result.reason)
         for name, (_, result) in by_name.items()
         if name in names
     ]

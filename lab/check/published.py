@@ -63,7 +63,7 @@ class PublishedCell(_Data):
     kind: AnswerKind
     headline: Text
     causes: tuple[Text, ...]
-    why: tuple[Text, ...]
+    reasons: tuple[Text, ...]
     remedy: PublishedRemedy | None
     settings: dict[Text, Text | None]
     changed: int
@@ -223,7 +223,7 @@ def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) 
         kind=answer.kind,
         headline=answer.headline,
         causes=tuple(cause.name for cause in answer.findings),
-        why=tuple(answer.results.explanation(cause.name) for cause in answer.findings),
+        reasons=tuple(answer.results.explanation(cause.name) for cause in answer.findings),
         remedy=remedy,
         part=make_setting_id(answer.variant) if answer.kind in (AnswerKind.BLOCKED, AnswerKind.TROUBLE) else "",
         settings=values,

@@ -22,7 +22,7 @@ def format_answer(answer: HostAnswer) -> Iterator[str]:
         yield from _item("The probe ran as root. Run it as the user who runs boxlite.")
     all_causes = causes.list_causes()
     for finding in answer.findings:
-        yield from _item(f"{finding.name} ({finding.confidence}): {finding.why}")
+        yield from _item(f"{finding.name} ({finding.confidence}): {finding.reason}")
         yield from _item(all_causes[finding.name].explanation, mark=" ")
     for is_refusal, title in ((True, "The probe was refused:"), (False, "The probe could not try:")):
         if failed := [refused for refused in answer.refused if refused.tried is is_refusal]:

@@ -257,4 +257,4 @@ class FoundCause(FrozenEntry):
 
     name: str
     confidence: Confidence
-    why: PlainText
+    reason: PlainText

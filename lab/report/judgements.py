@@ -33,7 +33,7 @@ class Misdiagnosis:
 
     @property
     def title(self) -> str:
-        cause = self.first.result.causes[0].why
+        cause = self.first.result.causes[0].reason
         match self.judged:
             case WordsVerdict.WRONG_KNOB:
                 return f"boxlite blames something else: {self.first.words.essence} But {cause}"

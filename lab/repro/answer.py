@@ -141,7 +141,7 @@ def make_answer_document(subject: Subject) -> dict[str, object]:
     return {
         "verdict": str(verdict.result),
         "headline": headline(subject),
-        "why": list(verdict.reasons),
+        "reasons": list(verdict.reasons),
         "guest": plan.guest.name if plan.guest else None,
         "is_host": plan.is_host,
         "nearest": plan.nearest.name if plan.nearest else None,
@@ -153,7 +153,7 @@ def make_answer_document(subject: Subject) -> dict[str, object]:
                 "cause": answered.question.cause,
                 "variant": answered.question.variant.name if answered.question.variant else None,
                 "verdict": str(answered.result),
-                "why": answered.reason,
+                "reason": answered.reason,
             }
             for answered in verdict.answered
         ],
@@ -162,7 +162,7 @@ def make_answer_document(subject: Subject) -> dict[str, object]:
                 "claim": claim.text,
                 "line": claim.statement.quote.number,
                 "result": str(claim.outcome),
-                "why": claim.reason,
+                "reason": claim.reason,
                 "file": claim.file,
                 "file_line": claim.file_line,
             }

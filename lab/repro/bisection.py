@@ -245,7 +245,7 @@ class Bisection:
                     "state": state,
                     "status": cell.status,
                     "cause": cell.cause,
-                    "why": reason,
+                    "reason": reason,
                     "seconds": round(sum(cell.suite.seconds.values()), 1),
                     "command": cell.rerun,
                     "folder": str(cell.folder),

@@ -488,8 +488,6 @@ def _statement(statement: Statement) -> dict[str, Any]:
 
 def _judged(item: Finding | PossibleCause | Remark) -> dict[str, Any]:
     fields = asdict(item) | {"quotes": [_quote(quote) for quote in item.quotes]}
-    if isinstance(item, Finding):
-        fields["why"] = fields.pop("reason")
     return {"cause": fields.pop("name"), **fields} if "name" in fields else fields
 
 

@@ -228,7 +228,7 @@ def _met_by_chance(cause: str, ran: CellResult, looked_for: Sequence[Claim]) -> 
     """The report's error if the cell met it and chance decides which program meets the cause; empty if not."""
     if cause not in causes.list_causes() or not causes.list_causes()[cause].met_by_chance:
         return ""
-    reason = next((finding.why for finding in ran.causes if finding.name == cause), "")
+    reason = next((finding.reason for finding in ran.causes if finding.name == cause), "")
     words = [claim.statement for claim in looked_for]
     errors = sorted({message.errno for message in words if isinstance(message, ErrorMessage) and message.errno})
     return next((name for name in errors if os.strerror(getattr(errno, name)) in reason), "")

@@ -371,7 +371,7 @@ def _conclude(
         return any(_is_in_effect(maker, *unchanged) and not _is_in_effect(maker, *turned) for maker in makers)
 
     causes = [
-        FoundCause(name=finding.name, confidence=Confidence.PROVED, why=f"{finding.why}; {conclusion}")
+        FoundCause(name=finding.name, confidence=Confidence.PROVED, reason=f"{finding.reason}; {conclusion}")
         if finding.confidence is Confidence.LIKELY and is_smallest and is_taken_back(finding.name)
         else finding
         for finding in verdict.causes

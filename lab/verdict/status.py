@@ -114,7 +114,7 @@ def judge_cell(
     if speed.is_slow and not circumstances.hangs_count and is_late:
         return at_fault(Fault.TIME_LIMIT, f"{', '.join(late) or suite.name}; {speed}", late)
     cause, confidence = (findings[0].name, findings[0].confidence) if findings else (UNKNOWN, None)
-    reasons = [finding.why for finding in findings] or [_no_finding(suite, failed, not_run)]
+    reasons = [finding.reason for finding in findings] or [_no_finding(suite, failed, not_run)]
     status = Status.FAIL
     if expected.status == "xfail" and cause != expected.cause:
         reasons.append(f"expected to fail for {expected.cause}")

@@ -82,7 +82,7 @@ def _blocked(guest: str, build: str, status: Status = Status.XFAIL, **more: Any)
         "expected": Expectation(status="xfail", cause=CAUSE),
         "cause": CAUSE,
         "confidence": Confidence.PROVED,
-        "causes": [FoundCause(name=CAUSE, confidence=Confidence.PROVED, why=reason)],
+        "causes": [FoundCause(name=CAUSE, confidence=Confidence.PROVED, reason=reason)],
         "reason": reason,
         "tests": _tests(Outcome.FAIL, "Operation not permitted"),
         "remedies": [

@@ -84,7 +84,7 @@ def blocked(cause: str = "userns-limit", why: str = "the limit is 0", /, **more:
         "expected": Expectation(status="xfail", cause=cause),
         "cause": cause,
         "confidence": Confidence.PROVED,
-        "causes": [FoundCause(name=cause, confidence=Confidence.PROVED, why=why)],
+        "causes": [FoundCause(name=cause, confidence=Confidence.PROVED, reason=why)],
         "reason": why,
     }
     return cell(**(told | more))

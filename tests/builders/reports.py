@@ -160,7 +160,7 @@ def ran(
     }
     if cause is None:
         return cell(**(values | more))
-    findings = [FoundCause(name=cause, confidence=confidence, why="the evidence")]
+    findings = [FoundCause(name=cause, confidence=confidence, reason="the evidence")]
     values |= {"confidence": confidence, "causes": findings}
     return blocked(cause, "the evidence in a sentence", **(values | more))
 

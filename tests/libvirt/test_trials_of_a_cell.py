@@ -206,5 +206,5 @@ CANDIDATES = [remedy.name for remedy in remedies.choose_candidates(remedies.load
 
 
 def blocked_and_found(_running: RunningLane, cell: Cell) -> CellResult:
-    finding = FoundCause(name="userns-limit", confidence=Confidence.PROVED, why="it is 0")
+    finding = FoundCause(name="userns-limit", confidence=Confidence.PROVED, reason="it is 0")
     return changed(blocked(_running, cell), causes=[finding], seconds={"suite": 20.0})

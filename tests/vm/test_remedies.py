@@ -124,7 +124,7 @@ def test_by_experiment_the_smallest_change_that_turns_a_cell_is_both_settings(
     ]
     assert set(made.tests) == definitions.suite.needing(Needs.SANDBOX)
     # The sysctl keeps the kernel from coming to the limit, so that no probe proves that.
-    causes = {cause.name: (str(cause.confidence), cause.why) for cause in cell.causes}
+    causes = {cause.name: (str(cause.confidence), cause.reason) for cause in cell.causes}
     assert list(causes) == ["userns-sysctl", "userns-limit"]
     assert causes["userns-limit"] == (
         "proved",

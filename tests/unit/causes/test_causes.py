@@ -95,7 +95,7 @@ def test_what_was_seen_on_real_guests_proves_its_cause_and_no_other(name: str, c
     evidence = example(name)
     finding, *others = diagnose_evidence(evidence)
     assert (finding.name, finding.confidence) == (cause, Confidence.PROVED)
-    assert why in finding.why
+    assert why in finding.reason
     # A container's masks are detected, whatever else blocks in it.
     masked = not evidence.probes.proc_unmasked.worked and cause not in ("masked-proc", "service-masks-proc")
     behind = ["masked-proc"] if masked else []
@@ -391,7 +391,7 @@ def test_a_symlink_that_bubblewrap_names_is_named_whoever_quotes_it() -> None:
     ):
         [finding] = diagnose_evidence(quoting)
         assert finding.name == "mount-symlink"
-        assert finding.why.endswith("Can't mount on symlink destination /home/me/link")
+        assert finding.reason.endswith("Can't mount on symlink destination /home/me/link")
 
 
 def test_a_denial_of_boxlites_own_thread_counts_in_the_profile_that_confined_the_suite(tmp_path: Path) -> None:
@@ -599,4 +599,4 @@ def test_a_system_call_has_its_number_on_its_own_architecture() -> None:
     [line] = [line for line in examples.SHIM_SECCOMP.audit if "syscall" in line]
     for arch, of in (("c00000b7", "35 of aarch64"), ("40000028", "35")):
         [finding] = diagnose_evidence(replace(examples.SHIM_SECCOMP, audit=[{**line, "arch": arch}]))
-        assert finding.why.endswith(f"for system call {of}")
+        assert finding.reason.endswith(f"for system call {of}")

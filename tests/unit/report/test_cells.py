@@ -100,8 +100,8 @@ TRIED = [
 def blocked(guest: str, variant: str, **more: Any) -> CellResult:
     given: dict[str, Any] = {
         "causes": [
-            FoundCause(name="userns-limit", confidence=Confidence.PROVED, why="it is 0"),
-            FoundCause(name="<gone>", confidence=Confidence.LIKELY, why="of another release"),
+            FoundCause(name="userns-limit", confidence=Confidence.PROVED, reason="it is 0"),
+            FoundCause(name="<gone>", confidence=Confidence.LIKELY, reason="of another release"),
         ],
         "remedies": TRIED,
         "evidence": [f"cells/{guest}/{variant}/0.10.8/kernel.log"],

@@ -233,7 +233,7 @@ def test_the_worst_of_several_answers_is_the_verdict(tmp_path: Path) -> None:
 def test_any_error_at_a_limit_reproduces_it(tmp_path: Path, cause: str, why: str, result: Reproduction) -> None:
     message = replace(words("bwrap: Creating new namespace failed: Resource temporarily"), errno="EAGAIN")
     made = plan(report(system(), message), cause)
-    findings = [FoundCause(name=cause, confidence=LIKELY, why=why)]
+    findings = [FoundCause(name=cause, confidence=LIKELY, reason=why)]
     cell = ran(made, variant_of(made).name, cause=cause, confidence=LIKELY, causes=findings)
     gather(tmp_path, cell)
     judged = verdict.judge_run(made, run(cell), tmp_path)

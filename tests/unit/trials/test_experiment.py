@@ -112,7 +112,7 @@ def guest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Guest:
 
 
 def finding(cause: str, confidence: Confidence = Confidence.PROVED) -> FoundCause:
-    return FoundCause(name=cause, confidence=confidence, why=f"{cause} it is")
+    return FoundCause(name=cause, confidence=confidence, reason=f"{cause} it is")
 
 
 SYSCTL, LIKELY = finding("userns-sysctl"), finding("userns-limit", Confidence.LIKELY)
@@ -120,7 +120,7 @@ SYSCTL, LIKELY = finding("userns-sysctl"), finding("userns-limit", Confidence.LI
 
 def failed(cell: Cell, *causes: FoundCause, status: Status = Status.FAIL, **sysctls: str) -> CellResult:
     """A cell whose sandbox is blocked, for these causes or an unknown one."""
-    result = cell.result(status, reason="; ".join(cause.why for cause in causes) or "nothing is proved")
+    result = cell.result(status, reason="; ".join(cause.reason for cause in causes) or "nothing is proved")
     return changed(
         result,
         causes=list(causes),
@@ -201,7 +201,7 @@ def test_two_that_block_at_once_are_found_together_and_no_fork_is_made_twice(gue
         ("userns-limit", "proved"),
     ]
     by_experiment = f"by experiment, what failed passes {NOT_CLONE} and {NOT_LIMIT}"
-    assert result.causes[1].why == f"userns-limit it is; {by_experiment}"
+    assert result.causes[1].reason == f"userns-limit it is; {by_experiment}"
     assert result.reason.endswith(by_experiment)
     assert result.status is Status.XFAIL
 
@@ -222,7 +222,7 @@ def test_a_likely_cause_is_proved_only_by_taking_back_what_makes_it(
     assert (result.cause, result.verdict.confidence) == ("userns-limit", confidence)
     assert [(cause.name, cause.confidence) for cause in result.causes] == [("userns-limit", confidence)]
     by_experiment = f"; by experiment, what failed passes {taken_back}" if taken_back else ""
-    assert result.reason == result.causes[0].why == f"userns-limit it is{by_experiment}"
+    assert result.reason == result.causes[0].reason == f"userns-limit it is{by_experiment}"
 
 
 def test_a_box_that_dies_once_proves_no_likely_cause(guest: Guest) -> None:

@@ -65,7 +65,7 @@ HANGS = ScriptRuns([ScriptRun("--check", 1, ""), ScriptRun("--yes", 124, "did no
 
 
 def finding(cause: str) -> FoundCause:
-    return FoundCause(name=cause, confidence=Confidence.PROVED, why=f"{cause} it is")
+    return FoundCause(name=cause, confidence=Confidence.PROVED, reason=f"{cause} it is")
 
 
 def outcome_of(name: str, outcome: Outcome = Outcome.PASS, message: str = "") -> TestResult:

@@ -44,10 +44,10 @@ CRASHED = "was ended by SIGSEGV (exit status 139)"
 PASSES = Expectation()
 BLOCKED = Expectation(status="xfail", cause="userns-limit")
 SANDBOX = {"jail_starts": "fail", "jail_isolates": "fail"}
-LIMIT = FoundCause(name="userns-limit", confidence=Confidence.PROVED, why="user.max_user_namespaces is 0")
-SYSCTL = FoundCause(name="userns-sysctl", confidence=Confidence.PROVED, why="unprivileged_userns_clone is 0")
-LIBRARY = FoundCause(name="runtime-library", confidence=Confidence.LIKELY, why="the shim crashed")
-KVM = FoundCause(name="kvm-denied", confidence=Confidence.PROVED, why="opening /dev/kvm gives EACCES")
+LIMIT = FoundCause(name="userns-limit", confidence=Confidence.PROVED, reason="user.max_user_namespaces is 0")
+SYSCTL = FoundCause(name="userns-sysctl", confidence=Confidence.PROVED, reason="unprivileged_userns_clone is 0")
+LIBRARY = FoundCause(name="runtime-library", confidence=Confidence.LIKELY, reason="the shim crashed")
+KVM = FoundCause(name="kvm-denied", confidence=Confidence.PROVED, reason="opening /dev/kvm gives EACCES")
 
 either_expectation = pytest.mark.parametrize("expected", [PASSES, BLOCKED])
 
@@ -102,8 +102,8 @@ NONE_RAN = dict.fromkeys(SANDBOX, "not-run")
     [
         ({}, BLOCKED, [], "xpass", None, OTHERWISE),
         # A second cause behind the expected one changes nothing.
-        (SANDBOX, BLOCKED, [LIMIT, SYSCTL], "xfail", "userns-limit", SYSCTL.why),
-        (SANDBOX, PASSES, [LIMIT], "fail", "userns-limit", LIMIT.why),
+        (SANDBOX, BLOCKED, [LIMIT, SYSCTL], "xfail", "userns-limit", SYSCTL.reason),
+        (SANDBOX, PASSES, [LIMIT], "fail", "userns-limit", LIMIT.reason),
         (SANDBOX, PASSES, [], "fail", "unknown", NO_PROOF),
         (SANDBOX, BLOCKED, [], "fail", "unknown", OTHERWISE),
         (SANDBOX, BLOCKED, [SYSCTL], "fail", "userns-sysctl", OTHERWISE),
@@ -139,7 +139,7 @@ def test_the_status_follows_from_outcomes_expectation_and_causes(
 @pytest.mark.parametrize(
     ("failed", "status", "reason"),
     [
-        ({"options", "box_starts", *SANDBOX}, Status.XFAIL, KVM.why),
+        ({"options", "box_starts", *SANDBOX}, Status.XFAIL, KVM.reason),
         ({"box_starts", *SANDBOX}, Status.FAIL, "passed unexpectedly: options"),
         ({"presets", "options", "box_starts", *SANDBOX}, Status.FAIL, "failed too: presets"),
     ],
@@ -220,7 +220,7 @@ def test_a_suite_that_crashed_fails_says_how_and_keeps_its_cause(
     judged = verdict(outcomes, expected, findings, cut_short=CRASHED, speed=Speed(emulated))
     assert (judged.status, judged.cause) == (Status.FAIL, cause)
     assert f"; the suite {CRASHED}" in judged.reason
-    assert all(finding.why in judged.reason for finding in findings)
+    assert all(finding.reason in judged.reason for finding in findings)
     assert "the control failed" not in judged.reason
 
 

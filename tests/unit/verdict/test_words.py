@@ -56,7 +56,7 @@ def read(folder: Path, log: str, said: str = examples.SAID) -> BoxliteMessage:
 
 def blocked(*names: str, tried: Sequence[tuple[str, RemedyOutcome]] = (), **more: Any) -> CellResult:
     """A cell that these causes blocked."""
-    findings = [FoundCause(name=name, confidence=Confidence.PROVED, why="it is") for name in names]
+    findings = [FoundCause(name=name, confidence=Confidence.PROVED, reason="it is") for name in names]
     results = [RemedyResult(name=name, result=result, price="") for name, result in tried]
     return cells.blocked(names[0], **({"causes": findings, "remedies": results} | more))
 

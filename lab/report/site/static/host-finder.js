@@ -127,7 +127,7 @@ function about(distribution, host) {
 function outcome(distribution, { cell, deciding, compared, refused }) {
   const details = [
     make("p", {}, `${cell.system}. ${cell.title}. boxlite ${cell.build}.`),
-    ...cell.why.map((why) => make("p", {}, why)),
+    ...cell.reasons.map((reason) => make("p", {}, reason)),
     cell.remedy ? make("p", {}, make("strong", {}, "Verified remedy: "), `${cell.remedy.title}. What it costs: ${cell.remedy.price} `, pageLink(distribution, cell, "Commands and script")) : null,
     cell.kind === "blocked" && !cell.remedy ? make("p", {}, "No remedy is verified for it. ", pageLink(distribution, cell, "What is known")) : null,
   ].filter(Boolean);

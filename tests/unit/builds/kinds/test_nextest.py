@@ -371,6 +371,6 @@ def test_without_a_control_a_verdict_says_so_and_an_expected_failure_has_exactly
         Status.FAIL,
         "the evidence proves no known cause, and the suite has no control to compare with",
     )
-    cause = FoundCause(name=str(expected.cause), confidence=Confidence.PROVED, why="a probe says so")
+    cause = FoundCause(name=str(expected.cause), confidence=Confidence.PROVED, reason="a probe says so")
     assert verdict(blocked, cause)[0] is Status.XFAIL
     assert verdict({*blocked, other}, cause)[0] is Status.FAIL
