@@ -40,7 +40,7 @@ class TrialOutcome(StrEnum):
     ERROR = "error"  # a fault of the lab; says nothing about the changes
 
 
-class Trial(Entry):
+class ExperimentTrial(Entry):
     """One fork of the cell. `changes` are its differences from the cell's variant; the first trial has none."""
 
     changes: list[PlainText]
@@ -60,7 +60,7 @@ class Experiment(Entry):
     compared_with: str = Field(
         default="", description="The passing cell whose facts suggested changes, if any."
     )
-    trials: list[Trial] = Field(
+    trials: list[ExperimentTrial] = Field(
         default_factory=list, description="The forks, in order. The first changes nothing."
     )
     turning: list[list[PlainText]] = Field(
@@ -396,7 +396,7 @@ class CellResult(FrozenEntry):
         return shlex.join(["lab", "shell", "--run", run, self.name])
 
     @property
-    def _experiment_trials(self) -> list[Trial]:
+    def _experiment_trials(self) -> list[ExperimentTrial]:
         return self.trials.experiment.trials if self.trials.experiment else []
 
     @property

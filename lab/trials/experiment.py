@@ -29,12 +29,12 @@ from lab.record import (
     Confidence,
     Experiment,
     ExperimentPolicy,
+    ExperimentTrial,
     Fault,
     FoundCause,
     Outcome,
     RunOptions,
     Status,
-    Trial,
     TrialOutcome,
 )
 from lab.trials.fork import Fork, Tries, find_first_failure, list_evidence_files, list_run_tests
@@ -151,7 +151,7 @@ class Series:
     running: RunningLane
     cell: Cell
     tests: Sequence[str]
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[ExperimentTrial] = field(default_factory=list)
     observations: dict[tuple[str, ...], tuple[Facts, SuiteUser]] = field(default_factory=dict)
     _start: float = field(default_factory=time.monotonic)
 
@@ -189,7 +189,7 @@ class Series:
         )
         if observation := conclusion.attempt.observation:
             self.observations[tuple(names)] = observation
-        trial = Trial(
+        trial = ExperimentTrial(
             changes=names,
             outcome=conclusion.outcome,
             reason=conclusion.reason,

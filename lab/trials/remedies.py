@@ -196,7 +196,7 @@ FOLDER = "remedies"
 
 
 @dataclass(frozen=True)
-class Trial:
+class RemedyTrial:
     """What came of remedies on a cell."""
 
     remedies: tuple[Remedy, ...]
@@ -227,12 +227,12 @@ def add_remedies(
     """
     if not wants_remedies(options, result):
         return result
-    trials = Trials(options.retries, running, cell, result, keep)
+    trials = RemedyTrials(options.retries, running, cell, result, keep)
     return result.with_parts(trials=CellTrials(remedies=trials.all(), experiment=result.trials.experiment))
 
 
 @dataclass(frozen=True)
-class Trials:
+class RemedyTrials:
     """All trials of one cell. The remedies in `earlier_result`, its result before them, are not tried again."""
 
     retries: int
@@ -265,15 +265,17 @@ class Trials:
         names_tried = {result.name for result in results}
         return results + [result for result in self.earlier_result.remedies if result.name not in names_tried]
 
-    def _try(self, combination: tuple[Remedy, ...]) -> Trial:
+    def _try(self, combination: tuple[Remedy, ...]) -> RemedyTrial:
         """What came of these before, or why they are not tried at all, or what comes of them now, in forks."""
         name = AND.join(remedy.name for remedy in combination)
         price = " ".join(remedy.price for remedy in combination)
         if earlier := next((result for result in self.earlier_result.remedies if result.name == name), None):
-            return Trial(combination, earlier)
+            return RemedyTrial(combination, earlier)
         if reason := "; ".join(self._not_judged(combination)):
             not_judged = RemedyOutcome.NOT_JUDGED
-            return Trial(combination, RemedyResult(name=name, result=not_judged, reason=reason, price=price))
+            return RemedyTrial(
+                combination, RemedyResult(name=name, result=not_judged, reason=reason, price=price)
+            )
         running = self.running
         running.show(Progress(f"{self.cell.variant.name}: trying {name}", Activity.TRIALS))
         folder = running.work.folder / self.cell.folder / FOLDER / name
@@ -303,7 +305,7 @@ class Trials:
         )
         if conclusion.outcome is not RemedyOutcome.ERROR:
             self.keep(result)
-        return Trial(combination, result)
+        return RemedyTrial(combination, result)
 
     def _not_judged(self, combination: Sequence[Remedy]) -> list[str]:
         """Why the cell's variant or suite cannot tell what these do on a real host; empty if they can."""

@@ -12,6 +12,7 @@ from lab.record import (
     Confidence,
     Expectation,
     Experiment,
+    ExperimentTrial,
     FoundCause,
     LaneRecord,
     LaneStep,
@@ -23,7 +24,6 @@ from lab.record import (
     Stress,
     TestRate,
     TestResult,
-    Trial,
     TrialOutcome,
 )
 from lab.report.site.publish import publish_site
@@ -107,8 +107,8 @@ def _everything() -> list[CellResult]:
     experiment = Experiment(
         tests=["jailed_box_starts_and_executes"],
         trials=[
-            Trial(changes=[], outcome=TrialOutcome.FAILS),
-            Trial(changes=["without sysctl"], outcome=TrialOutcome.PASSES, reason=HOSTILE),
+            ExperimentTrial(changes=[], outcome=TrialOutcome.FAILS),
+            ExperimentTrial(changes=["without sysctl"], outcome=TrialOutcome.PASSES, reason=HOSTILE),
         ],
         turning=[["without sysctl"]],
         seconds=40.0,

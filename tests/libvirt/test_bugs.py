@@ -59,7 +59,7 @@ def test_a_bug_is_the_error_of_the_cells_that_met_it_with_its_traceback_and_is_n
     assert (run.exit_status(), RunResult.read(lab.folder).exit_status()) == (4, 4)
 
 
-@pytest.mark.parametrize("where", ["remedies.RemedyAttempt.run", "remedies.Trials.all"])
+@pytest.mark.parametrize("where", ["remedies.RemedyAttempt.run", "remedies.RemedyTrials.all"])
 def test_a_bug_in_a_trial_keeps_the_result(lab: Lab, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setattr(f"lab.trials.{where}", raises)
     lab.cell = at("debian-13/max-userns-zero", blocked_and_found)

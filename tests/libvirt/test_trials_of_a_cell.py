@@ -23,7 +23,7 @@ from lab.record import (
     Status,
 )
 from lab.trials import experiment
-from lab.trials.remedies import RemedyAttempt, Trials
+from lab.trials.remedies import RemedyAttempt, RemedyTrials
 from tests.builders.cells import changed
 from tests.builders.lab import ONE, Lab, at, blocked, fails, statuses, until_given_up
 
@@ -33,12 +33,12 @@ def trials(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """The cells on which remedies were tried, each with its lane; one remedy is verified on each."""
     made: list[tuple[str, str]] = []
 
-    def try_all(trials: Trials) -> list[RemedyResult]:
+    def try_all(trials: RemedyTrials) -> list[RemedyResult]:
         assert trials.retries == 1
         made.append((trials.cell.variant.name, trials.running.lane.name))
         return [RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="", seconds=1.0)]
 
-    monkeypatch.setattr(Trials, "all", try_all)
+    monkeypatch.setattr(RemedyTrials, "all", try_all)
     return made
 
 
@@ -66,11 +66,11 @@ def test_a_lane_that_a_remedy_killed_keeps_its_cell_s_result_and_costs_no_other_
 ) -> None:
     killed = [RemedyResult(name="a", result=RemedyOutcome.ERROR, price="", reason="the machine is gone")]
 
-    def kill(trials: Trials) -> list[RemedyResult]:
+    def kill(trials: RemedyTrials) -> list[RemedyResult]:
         trials.running.lane.domain.destroy()
         return killed
 
-    monkeypatch.setattr(Trials, "all", kill)
+    monkeypatch.setattr(RemedyTrials, "all", kill)
     lab.cell = at("debian-13/stock", blocked)
     run = lab.run(guests=ONE, remedies=True, retries=retries)
     assert statuses(run) == {"debian-13": ["xfail", "pass"]}
@@ -87,7 +87,7 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
     verified = RemedyResult(name="a", result=RemedyOutcome.VERIFIED, price="")
     lanes: list[tuple[str, list[str]]] = []
 
-    def try_two(trials: Trials) -> list[RemedyResult]:
+    def try_two(trials: RemedyTrials) -> list[RemedyResult]:
         lane = trials.running.lane
         lanes.append((lane.name, [tried.name for tried in trials.earlier_result.remedies]))
         if len(lanes) > 1:
@@ -96,7 +96,7 @@ def test_trials_that_a_dead_lane_left_over_are_made_on_a_fresh_one(
         lane.domain.destroy()
         return [verified, RemedyResult(name="b", result=RemedyOutcome.ERROR, price="", reason="it is gone")]
 
-    monkeypatch.setattr(Trials, "all", try_two)
+    monkeypatch.setattr(RemedyTrials, "all", try_two)
     lab.cell = at("debian-13/stock", blocked)
     run = lab.run(guests=ONE, remedies=True, retries=1)
     assert statuses(run) == {"debian-13": ["xfail", "pass"]}

@@ -41,6 +41,7 @@ from lab.record import (
     RESULTS_FILE,
     CellResult,
     Experiment,
+    ExperimentTrial,
     LaneStep,
     Outcome,
     RemedyOutcome,
@@ -50,7 +51,6 @@ from lab.record import (
     Status,
     TestRate,
     TestResult,
-    Trial,
     TrialOutcome,
     format_continuation,
 )
@@ -412,7 +412,9 @@ def _rich_cell(number: int) -> CellResult:
         RemedyResult(name=name, result=RemedyOutcome.DOES_NOT_HELP, price="none", steps=seconds, evidence=names)
         for name in ("sysctl", "preflight", "jailer-off", "profile")
     ]
-    trial = Trial(changes=["without a sysctl"], outcome=TrialOutcome.FAILS, reason="it failed", seconds=30.0)
+    trial = ExperimentTrial(
+        changes=["without a sysctl"], outcome=TrialOutcome.FAILS, reason="it failed", seconds=30.0
+    )
     repeat = RepeatResult(status=Status.XFAIL, cause="userns-limit", failed=names, seconds=seconds, seed=7)
     return blocked(
         variant=variant,

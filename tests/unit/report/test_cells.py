@@ -17,6 +17,7 @@ from lab.record import (
     CellResult,
     Confidence,
     Experiment,
+    ExperimentTrial,
     FoundCause,
     LaneRecord,
     Outcome,
@@ -27,7 +28,6 @@ from lab.record import (
     Status,
     Stress,
     TestResult,
-    Trial,
     TrialOutcome,
 )
 from lab.report import github, junit, markdown, run_notes, sections
@@ -44,11 +44,11 @@ from tests.builders.runs import host, run_of
 NOWHERE = Path("no-such-run")
 
 
-def trial(outcome: TrialOutcome, *changes: str) -> Trial:
-    return Trial(changes=list(changes), outcome=outcome)
+def trial(outcome: TrialOutcome, *changes: str) -> ExperimentTrial:
+    return ExperimentTrial(changes=list(changes), outcome=outcome)
 
 
-def trials(forks: list[Trial], *turning: list[str], tests: str = "box", **more: Any) -> Experiment:
+def trials(forks: list[ExperimentTrial], *turning: list[str], tests: str = "box", **more: Any) -> Experiment:
     return Experiment(tests=tests.split(), trials=forks, turning=list(turning), **more)
 
 

@@ -18,12 +18,12 @@ from lab.plan import Shard
 from lab.record import (
     Experiment,
     ExperimentPolicy,
+    ExperimentTrial,
     LaneRecord,
     RemedyOutcome,
     RemedyResult,
     RunOptions,
     Status,
-    Trial,
     TrialOutcome,
 )
 from lab.run import start
@@ -79,7 +79,7 @@ def test_what_could_not_run_is_run_again_and_everything_else_stands(tmp_path: Pa
 
 
 def experiment(outcome: TrialOutcome, turning: Sequence[list[str]] = ()) -> Experiment:
-    trials = [Trial(changes=[], outcome=outcome)]
+    trials = [ExperimentTrial(changes=[], outcome=outcome)]
     return Experiment(tests=["a"], trials=trials, turning=list(turning))
 
 

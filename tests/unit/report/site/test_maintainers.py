@@ -13,6 +13,7 @@ from lab.catalog import remedies
 from lab.record import (
     CellResult,
     Experiment,
+    ExperimentTrial,
     LaneRecord,
     LaneStep,
     Outcome,
@@ -22,7 +23,6 @@ from lab.record import (
     Status,
     TestRate,
     TestResult,
-    Trial,
     TrialOutcome,
 )
 from lab.report import table
@@ -45,7 +45,7 @@ def failed(**more: Any) -> CellResult:
 
 def whole_cell() -> CellResult:
     """A failed cell with everything that its page shows of a record."""
-    trial = Trial(changes=["without sysctl a.b=0"], outcome=TrialOutcome.PASSES, seconds=3.0)
+    trial = ExperimentTrial(changes=["without sysctl a.b=0"], outcome=TrialOutcome.PASSES, seconds=3.0)
     digest = remedies.find_remedy(CURE).digest
     return failed(
         tests=[TestResult(name="box_starts", outcome=Outcome.FAIL, seconds=1.5, message="no sandbox")],
