@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lab.catalog.knob import MapKnob, TableKnob
 from lab.probes import Facts, SuiteUser
-from lab.probes.facts import parse_label, parse_version
+from lab.probes.facts import UserSession, parse_label, parse_version
 
 
 class User(TableKnob):
@@ -131,11 +131,78 @@ class Container(TableKnob):
         return ["lab-container"]
 
 
+# The kinds that need the service manager which systemd starts for a user who logs in.
+OF_USER_MANAGER = ("user-scope", "user-unit", "linger")
+
+
+class SuiteSession(TableKnob):
+    """How the suite's user comes to run the suite, where that is no login by SSH with a session of logind's.
+
+    `user-scope` and `user-unit` are of the user's service manager; `cron` is a job of the guest's cron;
+    `init-scope` is the control group of systemd itself, in which WSL starts its shell; with `none` logins get
+    neither a session nor a service manager; with `linger` the service manager runs without a login, too.
+    """
+
+    kind: Literal["user-scope", "user-unit", "cron", "init-scope", "none", "linger"]
+
+    def why_not(self, facts: Facts) -> str | None:
+        if not facts.systemd:
+            return "has no systemd"
+        if self.kind in OF_USER_MANAGER and not facts.login_sessions:
+            return "starts no service manager for a user who logs in"
+        if self.kind == "none" and not facts.login_sessions:
+            return "gives its users no sessions to begin with"
+        if self.kind == "cron" and not facts.cron:
+            return "has no cron"
+        if self.kind == "init-scope" and facts.cgroup != "v2":
+            return "has no cgroup v2"
+        return None
+
+    def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
+        session = user.context.session
+        wrong = [] if self._is_in_place(session) else [f"the suite would run in {session.cgroup}"]
+        if self.kind in OF_USER_MANAGER and not session.manager:
+            wrong.append("the user's service manager does not answer")
+        if self.kind == "linger" and not session.lingers:
+            wrong.append("the user's service manager ends with the last login")
+        if self.kind == "none" and session.manager:
+            wrong.append("the user's service manager answers")
+        if self.kind == "none" and session.runtime_dir:
+            wrong.append(f"XDG_RUNTIME_DIR is {session.runtime_dir}")
+        return wrong
+
+    def _is_in_place(self, session: UserSession) -> bool:
+        """Whether the suite runs where this kind of session has its processes."""
+        match self.kind:
+            case "user-scope" | "user-unit":
+                unit = ".scope" if self.kind == "user-scope" else ".service"
+                return session.kind == "user unit" and session.cgroup.endswith(unit)
+            case "cron":
+                # With pam_systemd in cron's own PAM service, logind gives the job a session of its own.
+                in_background = (session.login_class or "").startswith("background")
+                return session.cgroup.endswith(("/cron.service", "/crond.service")) or in_background
+            case "init-scope":
+                return session.kind == "init.scope"
+            case "none":
+                return session.kind == "system service"
+            case "linger":
+                return session.kind == "login"
+
+    def under(self) -> list[str]:
+        if self.kind == "user-scope":
+            return ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--"]
+        return ["lab-session"] if self.kind in ("user-unit", "cron", "init-scope") else []
+
+    def units(self) -> list[str]:
+        return ["user@*.service"] if self.kind in OF_USER_MANAGER else ["cron.service", "crond.service"]
+
+
 # Since this version bubblewrap calls openat2 (see its NEWS), which RestrictSUIDSGID= denies.
 OPENS_WITH_OPENAT2 = Version("0.12")
 # As systemd calls them. `SERVICE` in `lab/probes/programs/probe.py` has the same names.
 ServiceSetting = Literal[
     "BindPaths",
+    "Delegate",
     "DeviceAllow",
     "DevicePolicy",
     "LockPersonality",

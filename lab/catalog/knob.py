@@ -85,6 +85,10 @@ class Knob(ABC):
         """The words to put before a command so that it runs as this setting says."""
         return []
 
+    def units(self) -> list[str]:
+        """The systemd units, or patterns of their names, whose journal says why `under` fails."""
+        return []
+
 
 class TableKnob(Definition, Knob):
     """A knob whose keys are all declared. Two can be combined if no key has two values."""

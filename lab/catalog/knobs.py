@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from packaging.version import Version
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from lab.catalog.confinement import Cgroup, Container, Kvm, Service, Sockets, User, UserLimits
+from lab.catalog.confinement import Cgroup, Container, Kvm, Service, Sockets, SuiteSession, User, UserLimits
 from lab.catalog.knob import Conflict, Knob, MapKnob, TableKnob
 from lab.catalog.toml import Definition
 from lab.probes import Facts, SuiteUser
@@ -449,6 +449,7 @@ KINDS: dict[str, type[Knob]] = {
     "mount": Mount,
     "selinux": Selinux,
     "service": Service,
+    "session": SuiteSession,
     "sockets": Sockets,
     "sysctl": Sysctl,
     "user": User,

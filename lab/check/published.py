@@ -92,6 +92,8 @@ class Rules(_Data):
     profile: str = settings.PROFILE
     confined: str = settings.CONFINED
     unconfined: str = settings.UNCONFINED
+    session: str = settings.SESSION
+    manager: str = settings.MANAGER
     versions: tuple[str, ...] = settings.VERSIONS
     limits: str = settings.LIMITS
 
@@ -192,10 +194,12 @@ def publish_distributions(loaded: Iterable[distributions.TestedDistribution]) ->
 
 
 def _settings(answer: CellAnswer) -> dict[str, settings.Value]:
-    facts = answer.result.cell.facts if answer.result else None
-    if facts is None:
+    cell = answer.result.cell if answer.result else None
+    if cell is None or cell.facts is None:
         return {}
+    facts, context = cell.facts, cell.suite.context
     values = settings.read_fact_settings(facts)
+    values |= settings.read_session_settings(context.session) if context else {}
     if facts.apparmor:
         apparmor = answer.definition and answer.definition.knobs.get("apparmor")
         profile = apparmor.confine_suite_by if isinstance(apparmor, AppArmor) else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lab.causes.evidence import parse_confining_profile
 from lab.probes import Facts, script
+from lab.probes.facts import UserSession
 from lab.probes.report import HostReport
 
 # A setting's value as text; None if the kernel has no such sysctl.
@@ -18,6 +19,8 @@ LIMITS = "user.max_"
 NOT_LOADED = "not loaded"
 # The profile that confines the user's programs, as a setting, and its value where none does.
 CONFINED, UNCONFINED = "AppArmor confines the user by", "no profile"
+# What the user's programs run in, and whether the service manager below which boxlite's groups are answers.
+SESSION, MANAGER = "session", "the user's service manager answers"
 
 
 def read_fact_settings(facts: Facts, is_known: Callable[[str], bool] = lambda _: True) -> dict[str, Value]:
@@ -49,11 +52,17 @@ def read_fact_settings(facts: Facts, is_known: Callable[[str], bool] = lambda _:
 
 
 def read_host_settings(report: HostReport) -> dict[str, Value]:
-    """Return the settings of a reported host, and what confines the user who ran the probe there."""
-    values = read_fact_settings(report.facts, report.knows)
+    """Return the settings of a reported host, and the session and the confinement of its user."""
+    context = report.who.context
+    values = read_fact_settings(report.facts, report.knows) | read_session_settings(context.session)
     if report.facts.apparmor is None:
         return values
-    return values | {CONFINED: parse_confining_profile(report.who.context.apparmor) or UNCONFINED}
+    return values | {CONFINED: parse_confining_profile(context.apparmor) or UNCONFINED}
+
+
+def read_session_settings(session: UserSession) -> dict[str, Value]:
+    """Return what decides whether boxlite can move a box into a control group of its own, by name."""
+    return {SESSION: session.kind, MANAGER: _yes(session.manager)}
 
 
 @dataclass(frozen=True)

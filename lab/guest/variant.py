@@ -18,6 +18,8 @@ from lab.probes import Facts, ProbedUser, SuiteUser, script
 
 # The paths whose mounts each guest is asked for.
 MOUNTS = ("/home", "/tmp")  # noqa: S108
+# The journal of the units by which a variant starts the suite, if they do not start it.
+JOURNAL_FILE = "journal.log"
 # As many as the kernel's generator has for a key.
 SEED_BYTES = 32
 # Major and minor version.
@@ -45,7 +47,9 @@ def explain_inapplicable(variant: Variant, facts: Facts) -> str | None:
     # A profile that confines the suite also confines what starts a container, and no profile of the variants'
     # allows that.
     twice = f"the suite cannot be started by {' and by '.join(starters)} at once" if len(starters) > 1 else None
-    return next(filter(None, [*reasons, twice]), None)
+    as_root = "session" in variant.knobs and "user" in variant.knobs
+    not_of_root = "a kind of session is one of the suite's usual user, and root would run the suite"
+    return next(filter(None, [*reasons, twice, not_of_root if as_root else None]), None)
 
 
 def begin_cell(session: Session, variant: Variant, *, mark: CellStart, sysctls: Iterable[str]) -> Facts:
@@ -114,6 +118,23 @@ def read_suite_user(session: Session, variant: Variant) -> SuiteUser:
     """Read who the suite runs as, and what confines it. Raises RemoteFailed."""
     links = [path for knob in variant.knobs.values() for path in knob.links()]
     return check_reply("probe", SuiteUser, _run_probe(session, variant, {"probes": False, "links": links}))
+
+
+def explain_not_in_effect(session: Session, variant: Variant, error: LabError) -> LabError:
+    """Return an error of reading a variant back, with the journal of the units that start the suite, if any.
+
+    A suite that they do not start is not in effect. Raises SessionLost.
+    """
+    units = [f"--unit={unit}" for knob in variant.knobs.values() for unit in knob.units()]
+    if not units:
+        return error
+    command = ["sudo", "-n", "journalctl", "--boot", "--no-pager", "--output=short-precise", *units]
+    journal = session.run(shlex.join(command), seconds=10, check=False).stdout
+    return NotInEffect(
+        str(error) if isinstance(error, NotInEffect) else f"variant not in effect: {error}",
+        hint=f"{JOURNAL_FILE}, among the evidence, has the journal of what should start the suite",
+        evidence={JOURNAL_FILE: journal},
+    )
 
 
 def probe_user(session: Session, variant: Variant) -> ProbedUser:

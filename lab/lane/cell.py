@@ -18,7 +18,8 @@ from lab.catalog import Variant
 from lab.causes import evidence
 from lab.guest import collect, ready, stress, suite
 from lab.guest import variant as guest_variant
-from lab.guest.variant import CellStart
+from lab.guest.programs import RemoteFailed
+from lab.guest.variant import CellStart, NotInEffect
 from lab.lane.running import COLD, FORKED, RunningLane
 from lab.plan import Cell
 from lab.probes import Facts, SuiteUser
@@ -109,10 +110,13 @@ def apply_variant(running: RunningLane, variant: Variant) -> Applied:
     """
     mark = CellStart(f"lab-cell-begins {running.lane.name} {variant.name}")
     facts = guest_variant.begin_cell(running.session, variant, mark=mark, sysctls=running.work.sysctls)
-    user = guest_variant.read_suite_user(running.session, variant)
     if "selinux" not in variant.knobs:  # A variant that changes SELinux is read back by its own knob.
         ready.check_as_defined(running.lane.guest, facts)
-    guest_variant.check_variant(variant, facts, user)
+    try:
+        user = guest_variant.read_suite_user(running.session, variant)
+        guest_variant.check_variant(variant, facts, user)
+    except (RemoteFailed, NotInEffect) as error:
+        raise guest_variant.explain_not_in_effect(running.session, variant, error) from error
     return Applied(facts, user, mark)
 
 

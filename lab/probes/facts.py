@@ -116,6 +116,7 @@ class Facts(FactsModel):
     kvm: KvmFacts | None = Field(description="The device /dev/kvm. None: there is none.")
     systemd: bool = Field(description="Whether systemd manages the host's services.")
     podman: bool = Field(description="Whether /usr/bin/podman exists.")
+    cron: bool = Field(description="Whether /usr/sbin/cron or /usr/sbin/crond exists.")
     mkfs: tuple[str, ...] = Field(description="For which of btrfs and xfs a mkfs.KIND is installed.")
     login_sessions: bool = Field(
         description="Whether pam_systemd is installed. Without it users get no control groups."
@@ -217,6 +218,11 @@ class Probes(FactsModel):
         description="Look at /tmp/bl-UID, where boxlite puts the sockets of boxes: whether it is a folder of "
         "this user, or can be made."
     )
+    own_cgroup: Probe = Field(
+        description="Make a control group where boxlite puts those of boxes, and move a process into it. The "
+        "kernel refuses that to a user who may not write to a group that contains both this and the process's "
+        "present one."
+    )
     service_unrestricted: ServiceProbe = Field(
         description="Look for settings of the systemd service that the process is in, if any, that restrict "
         "it. Of SystemCallFilter= it tells which system calls of the jailer are denied."
@@ -239,14 +245,38 @@ NONE_RUN = Probes.model_validate(
 )
 
 
+# What a process is in, by its control group.
+SessionKind = Literal["login", "user unit", "system service", "init.scope", "other"]
+
+
+class UserSession(FactsModel):
+    """The session that a process is in, and the service manager of its user."""
+
+    kind: SessionKind = Field(
+        description="By the control group: login, a session of logind's; user unit, of the user's service "
+        "manager; system service; init.scope, where WSL starts its shell; other, as in a container."
+    )
+    cgroup: str = Field(
+        description="The control group: of version 2, or in systemd's hierarchy of version 1. In place of "
+        "names that are not systemd's own, and of the numbers of sessions, it has *."
+    )
+    login_class: str | None = Field(
+        description="Class of logind's session, for example user or background. None: the process is in none."
+    )
+    runtime_dir: str | None = Field(description="XDG_RUNTIME_DIR, for example /run/user/1001. None: not set.")
+    manager: bool = Field(description="Whether the user's service manager answers.")
+    lingers: bool = Field(description="Whether the user's service manager runs without a login, too.")
+
+
 class Context(FactsModel):
-    """What confines a user's processes, and what systemd delegated to the user."""
+    """What confines a user's processes, the session, and what systemd delegated to the user."""
 
     apparmor: str | None = Field(
         description="AppArmor's label of the process: a profile with its mode, or unconfined. None: not in use."
     )
     selinux: str | None = Field(description="SELinux's context of the process. None: it is not in use.")
     delegated: tuple[str, ...] = Field(description="Controllers that the user's service manager may use.")
+    session: UserSession = Field(description="The session that the process is in.")
 
 
 class LimitFacts(FactsModel):

@@ -2,8 +2,8 @@
 # boxlite-probe {{ version }}: prints what decides whether boxlite works on this host, for a bug report.
 #
 # Run it as the user who runs boxlite: sh probe.sh. It needs Python 3.6 or newer, and no root. It installs nothing
-# and changes nothing: it makes a small file in the home, to see whether programs may run there, and a folder in /tmp,
-# and deletes both. It prints no name of a user or host, no address and no serial number; the home is written as ~.
+# and changes nothing: it makes a small file in the home, to see whether programs may run there, a folder in /tmp, and
+# a control group with a process that only waits, and removes them. It prints no name of a user or host, no address and no serial number; the home is written as ~.
 
 read_facts() {
     "$python" -I -S - "$1" <<"END_OF_PROGRAM"

@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterator, Tuple
 from urllib.parse import quote
 
 # Of the form of the output: a reader refuses any other.
-VERSION = 3
+VERSION = 4
 # Characters of a line. Mail programs fold lines at 76 characters or more.
 WIDTH = 74
 # Characters of a text, and of a text in the summary.
@@ -61,6 +61,9 @@ def summary(host: Any) -> Iterator[Tuple[str, str]]:
     yield "bubblewrap", program(facts["bubblewrap"]) if facts["bubblewrap"] else "not installed"
     yield "/dev/kvm", device(facts["kvm"]) if facts["kvm"] else "not there"
     yield "user", "root" if host["who"]["uid"] == 0 else "not root"
+    session = host["who"]["context"]["session"]
+    yield "session", "%s, in %s" % (session["kind"], session["cgroup"])
+    yield "service manager of the user", "answers" if session["manager"] else "does not answer"
     for name, value in facts["sysctls"].items():
         if value is not None:
             yield name, value

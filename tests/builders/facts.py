@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.probes import NONE_RUN, PROGRAMS, Context, Facts, Probe, ProbedUser, Probes, ProcessUser, SuiteUser
-from lab.probes.facts import ServiceProbe
+from lab.probes.facts import ServiceProbe, UserSession
 
 # A debian-13 as installed.
 DEBIAN: dict[str, Any] = {
@@ -54,6 +54,7 @@ DEBIAN: dict[str, Any] = {
     "kvm": {"mode": "0o660", "uid": 0, "gid": 993, "owner": "root", "group": "kvm"},
     "systemd": True,
     "podman": False,
+    "cron": False,
     "mkfs": [],
     "login_sessions": False,
     "virtualization": "svm",
@@ -71,10 +72,19 @@ SELINUX = {
     "user_namespace_class": True,
     "modules": [],
 }
+# Somebody has logged in by SSH.
+LOGIN: dict[str, Any] = {
+    "kind": "login",
+    "cgroup": "/user.slice/user-1001.slice/session-*.scope",
+    "login_class": "user",
+    "runtime_dir": "/run/user/1001",
+    "manager": True,
+    "lingers": False,
+}
 TESTER: dict[str, Any] = {
     "uid": 1001,
     "groups": [993, 1001],
-    "context": {"apparmor": "unconfined", "selinux": None, "delegated": ["memory", "pids"]},
+    "context": {"apparmor": "unconfined", "selinux": None, "delegated": ["memory", "pids"], "session": LOGIN},
     "seccomp": 0,
     "container": False,
 }
@@ -119,9 +129,14 @@ def who(**changes: Any) -> SuiteUser:
     return SuiteUser.model_validate(_changed({**TESTER, **SETTINGS_OF_A_USER}, changes))
 
 
+def session(**changes: Any) -> UserSession:
+    """The session of the suite's user on a debian-13, changed likewise."""
+    return UserSession.model_validate(LOGIN | changes)
+
+
 def context(apparmor: str | None = "unconfined") -> Context:
     """What confines the suite's user on a debian-13."""
-    return Context(apparmor=apparmor, selinux=None, delegated=())
+    return Context(apparmor=apparmor, selinux=None, delegated=(), session=session())
 
 
 def probe(status: int | None, stderr: str = "", command: Sequence[str] = ()) -> Probe:

@@ -222,11 +222,16 @@ def sockets(settings):
         os.chmod("/tmp", 0o755)
 
 
-def make_command(name, text, as_root):
-    """Make a command of /usr/local/bin, and allow everyone what it does as root."""
+def write_command(name, text):
+    """Make a command of /usr/local/bin."""
     command = Path("/usr/local/bin/%s" % name)
     command.write_text(text)
     command.chmod(0o755)
+
+
+def make_command(name, text, as_root):
+    """Make a command of /usr/local/bin, and allow everyone what it does as root."""
+    write_command(name, text)
     rule = Path("/etc/sudoers.d/%s" % name)
     rule.write_text("ALL ALL=(root) NOPASSWD: %s *\n" % as_root)
     rule.chmod(0o440)
@@ -295,10 +300,15 @@ import sys
 
 words = ["/bin/sh", "-c", '"$@"; exit $?', "sh", *sys.argv[1:]]
 options = ["--quiet", "--collect", "--wait", "--pty" if os.isatty(0) else "--pipe"]
-options += ["--uid=%d" % os.getuid(), "--working-directory=" + os.getcwd(), *PROPERTIES, "--"]
-command = ["sudo", "-n", "systemd-run", *options, *(word.replace("$", "$$") for word in words)]
+options += ["--working-directory=" + os.getcwd(), "--"]
+command = [*START, *options, *(word.replace("$", "$$") for word in words)]
 os.execvp(command[0], command)
 """
+
+
+def write_service_command(start):
+    """The text of a command that runs another one in a systemd service; `start` begins its command line."""
+    return SERVICE.replace("START", start)
 
 
 def service(settings):
@@ -307,7 +317,108 @@ def service(settings):
     {name of a setting: value}.
     """
     properties = ["--property=%s=%s" % item for item in settings.items()]
-    make_command("lab-service", SERVICE.replace("PROPERTIES", repr(properties)), "/usr/bin/systemd-run")
+    start = '["sudo", "-n", "systemd-run", "--uid=%%d" %% os.getuid(), *%r]' % properties
+    make_command("lab-service", write_service_command(start), "/usr/bin/systemd-run")
+
+
+# The control group of systemd itself.
+INIT_SCOPE = "/sys/fs/cgroup/init.scope/cgroup.procs"
+# The shell moves itself there. What logind told the login is not so there.
+IN_INIT_SCOPE = (
+    """#!/bin/sh
+echo $$ | sudo -n tee %s >/dev/null || exit 1
+unset XDG_SESSION_ID XDG_SESSION_CLASS XDG_SESSION_TYPE
+exec "$@"
+"""
+    % INIT_SCOPE
+)
+# Has cron run the command in its next job: the job gets the files, the folder and the words of the caller, who
+# waits for its exit status. cron runs a job with @reboot as it starts, and others once a minute.
+IN_CRON = r"""#!/usr/bin/python3 -IS
+import array
+import json
+import os
+import socket
+import subprocess
+import sys
+
+# Of no file: /tmp may be closed.
+ADDRESS = "\0" + os.path.realpath(__file__)
+SECONDS = 60
+
+
+def call(words):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(ADDRESS)
+        listener.listen(1)
+        listener.settimeout(SECONDS)
+        subprocess.run(["sudo", "-n", "systemctl", "restart", UNIT], check=True)
+        try:
+            job, _ = listener.accept()
+        except socket.timeout:
+            sys.exit("%s did not start its job within %d s" % (UNIT, SECONDS))
+    job.settimeout(None)
+    job.sendmsg([b"\n"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+    with job.makefile("rw") as lines:
+        lines.write(json.dumps([os.getcwd(), words]) + "\n")
+        lines.flush()
+        return int(lines.readline() or 1)
+
+
+def serve():
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(ADDRESS)
+        files = array.array("i")
+        _, [(_, _, numbers)], _, _ = caller.recvmsg(1, socket.CMSG_SPACE(3 * files.itemsize))
+        files.frombytes(numbers)
+        with caller.makefile("rw") as lines:
+            folder, words = json.loads(lines.readline())
+            stdin, stdout, stderr = files
+            ended = subprocess.run(words, cwd=folder, stdin=stdin, stdout=stdout, stderr=stderr).returncode
+            lines.write("%d\n" % (ended if ended >= 0 else 128 - ended))
+    return 0
+
+
+sys.exit(call(sys.argv[1:]) if sys.argv[1:] else serve())
+"""
+CRON_JOB = Path("/etc/cron.d/lab")
+# Where the crons of Debian and of Fedora note that their jobs with @reboot have run.
+REBOOTED = "/run/crond.reboot /run/cron.reboot"
+PAM_FILES = Path("/etc/pam.d")
+
+
+def session(settings):
+    """Make the command that runs another one in a session of this kind, /usr/local/bin/lab-session.
+
+    {"kind": "user-scope", "user-unit", "cron", "init-scope", "none" or "linger"}. The first, which systemd-run
+    makes by itself, and the last two need no command.
+    """
+    kind = settings["kind"]
+    if kind == "user-unit":
+        write_command("lab-session", write_service_command('["systemd-run", "--user"]'))
+    elif kind == "init-scope":
+        make_command("lab-session", IN_INIT_SCOPE, "/usr/bin/tee")
+    elif kind == "cron":
+        run_by_cron()
+    elif kind == "none":
+        for file in filter(Path.is_file, PAM_FILES.iterdir()):
+            text = file.read_text()
+            if "pam_systemd.so" in text:
+                file.write_text(re.sub(r"(?m)^(?=.*\bpam_systemd\.so)", "#", text))
+        # Those that run have theirs.
+        run("systemctl", "stop", "user@*.service", "user-runtime-dir@*.service")
+    elif kind == "linger":
+        run("loginctl", "enable-linger", SUITE_USER)
+
+
+def run_by_cron():
+    unit = "cron.service" if os.path.exists("/usr/sbin/cron") else "crond.service"
+    make_command("lab-session", IN_CRON.replace("UNIT", repr(unit)), "/usr/bin/systemctl restart")
+    CRON_JOB.write_text("@reboot %s /usr/local/bin/lab-session\n" % SUITE_USER)
+    drop_in = Path("/etc/systemd/system/%s.d/lab.conf" % unit)
+    drop_in.parent.mkdir(parents=True, exist_ok=True)
+    drop_in.write_text("[Service]\nExecStartPre=/bin/rm -f %s\n" % REBOOTED)
+    run("systemctl", "daemon-reload")
 
 
 KINDS = {
@@ -322,6 +433,7 @@ KINDS = {
     "mount": mount,
     "selinux": selinux,
     "service": service,
+    "session": session,
     "sockets": sockets,
     "sysctl": sysctl,
 }

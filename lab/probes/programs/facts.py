@@ -250,6 +250,7 @@ def facts(more):
         # As in sd_booted(3).
         "systemd": os.path.isdir("/run/systemd/system"),
         "podman": os.path.exists("/usr/bin/podman"),
+        "cron": any(os.path.exists("/usr/sbin/" + name) for name in ("cron", "crond")),
         "mkfs": [kind for kind in ("btrfs", "xfs") if os.path.exists("/sbin/mkfs." + kind)],
         "login_sessions": any(glob.glob(pattern) for pattern in PAM_SYSTEMD),
         "virtualization": next((flag for flag in ("svm", "vmx") if flag in flags), None),

@@ -12,9 +12,11 @@ import errno
 import fcntl
 import json
 import os
+import pwd
 import re
 import resource
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -47,6 +49,10 @@ KVM_GET_API_VERSION, KVM_CREATE_VM, KVM_API_VERSION = 0xAE00, 0xAE01, 12
 PROGRAM = ".lab-probe"
 # The control group of the service manager of a user, by the number of the user.
 USER_MANAGER = "/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service"
+# Where version 2 of control groups is mounted.
+CGROUPS = "/sys/fs/cgroup"
+# Parts of a control group's path that every host has. Other names may be private, or change with each session.
+STANDARD_PART = r"((app|system|user|user-\d+)\.slice|(user@\d+|sshd?|crond?)\.service|init\.scope)"
 # For the first argument of bubblewrap; it takes milliseconds, and some hundred in an emulated guest.
 WAIT_SECONDS = 20.0
 # Podman makes this file in its containers.
@@ -59,6 +65,7 @@ CLONE_PARENT = 0x00008000
 # restricts nothing, and may name folders.
 SERVICE = {
     "BindPaths": None,
+    "Delegate": None,
     "DeviceAllow": "",
     "DevicePolicy": "auto",
     "LockPersonality": "no",
@@ -268,7 +275,7 @@ def text(path):
 
 
 def context():
-    """What confines this user, and the controllers that systemd lets the service manager of the user have."""
+    """What confines this user, the session, and the controllers for the service manager of the user."""
     selinux = os.path.exists("/sys/fs/selinux/enforce")
     manager = Path(USER_MANAGER.format(os.getuid()))
     # The file lists controllers in any case; they are delegated only if the user may write to the folder.
@@ -278,7 +285,103 @@ def context():
         # AppArmor uses the same file if SELinux is not in use.
         "selinux": text("/proc/self/attr/current") if selinux else None,
         "delegated": (controllers or "").split(),
+        "session": session(),
     }
+
+
+def control_group():
+    """The control group of this process: of version 2, or that of systemd in version 1; or nothing."""
+    # N:CONTROLLERS:PATH; cgroup v2 has no controllers there.
+    lines = [line.split(":", 2) for line in (text("/proc/self/cgroup") or "").splitlines()]
+    return next((line[2] for line in lines if line[1] in ("", "name=systemd")), "")
+
+
+def session():
+    """What kind of session this process is in, and whether the user has a service manager."""
+    parts = [part for part in control_group().split("/") if part]
+    login = next(filter(None, (re.match(r"session-(\w+)\.scope", part) for part in parts)), None)
+    if any(part.startswith("user@") for part in parts):
+        kind = "user unit"
+    elif login:
+        kind = "login"
+    elif parts == ["init.scope"]:
+        kind = "init.scope"
+    else:
+        kind = "system service" if any(part.endswith(".service") for part in parts) else "other"
+    shown = [part if re.fullmatch(STANDARD_PART, part) else private_part(part) for part in parts]
+    # As /run/systemd/sessions has it.
+    lines = (text("/run/systemd/sessions/%s" % login[1]) or "").splitlines() if login else []
+    return {
+        "kind": kind,
+        "cgroup": "/" + "/".join(shown),
+        "login_class": next((line[len("CLASS=") :] for line in lines if line.startswith("CLASS=")), None),
+        "runtime_dir": os.environ.get("XDG_RUNTIME_DIR"),
+        "manager": manager_answers(),
+        "lingers": os.path.exists("/var/lib/systemd/linger/" + user_name()),
+    }
+
+
+def private_part(part):
+    """A part of a path without what is private or changes with each session."""
+    begin = "session-" if part.startswith("session-") else ""
+    _, end = os.path.splitext(part)
+    return begin + "*" + (end if end in (".scope", ".service", ".slice") else "")
+
+
+def user_name():
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def manager_answers():
+    """Whether the service manager of this user answers the first line of D-Bus on its own socket."""
+    folder = os.environ.get("XDG_RUNTIME_DIR") or "/run/user/%d" % os.getuid()
+    with socket.socket(socket.AF_UNIX) as manager:
+        manager.settimeout(SECONDS)
+        try:
+            manager.connect(os.path.join(folder, "systemd/private"))
+            # D-Bus takes the number of a user as its digits' codes, in hexadecimal.
+            manager.sendall(b"\0AUTH EXTERNAL %s\r\n" % str(os.getuid()).encode().hex().encode())
+            return manager.recv(2) == b"OK"
+        except OSError:
+            return False
+
+
+def own_cgroup():
+    """Move a process that only waits into a new control group where boxlite makes its own, and undo that.
+
+    boxlite makes them below the service manager of the user, and at the top for root or without a manager.
+    """
+    manager = USER_MANAGER.format(os.getuid())
+    name = os.path.join(manager if os.getuid() and os.path.exists(manager) else CGROUPS, PROGRAM)
+    if not os.path.exists(CGROUPS + "/cgroup.controllers"):
+        return result(["mkdir", name], None, "there are no control groups of version 2")
+    path = "%s-%d" % (name, os.getpid())
+    try:
+        os.mkdir(path)
+    except OSError as error:
+        return result(["mkdir", name], error.errno, str(OSError(*error.args[:2], name)))
+    command = ["move a process to", name]
+    child = os.fork()
+    if child == 0:
+        signal.alarm(SECONDS)
+        signal.pause()
+        os._exit(0)
+    try:
+        members = os.open(path + "/cgroup.procs", os.O_WRONLY)
+        try:
+            os.write(members, b"%d" % child)
+        finally:
+            os.close(members)
+    except OSError as error:
+        return result(command, error.errno, str(OSError(*error.args[:2], name)))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.rmdir(path)
+    return result(command, 0)
 
 
 def status(field):
@@ -288,10 +391,7 @@ def status(field):
 
 def service():
     """The settings of the systemd service that this process is in. Empty outside of one; None: nobody tells."""
-    # N:CONTROLLERS:PATH; cgroup v2 has no controllers there, and one hierarchy of v1 is systemd's.
-    lines = [line.split(":", 2) for line in (text("/proc/self/cgroup") or "").splitlines()]
-    path = next((line[2] for line in lines if line[1] in ("", "name=systemd")), "")
-    units = [part for part in path.split("/") if part.endswith(".service")]
+    units = [part for part in control_group().split("/") if part.endswith(".service")]
     if not units:
         return {}
     # A service of a user is below that of the service manager of the user.
@@ -402,6 +502,7 @@ if __name__ == "__main__":
             **calls(),
             "proc_unmasked": proc_unmasked(),
             "socket_folder": socket_folder(),
+            "own_cgroup": own_cgroup(),
             "service_unrestricted": service_unrestricted(service()),
             **of_home(os.path.expanduser("~")),
         }

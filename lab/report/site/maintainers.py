@@ -13,6 +13,7 @@ from lab.base.files import group_values, make_slug
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, find_refusals
 from lab.check.results import Identity, NewestResult, Source, identify_cell
 from lab.probes import Probe
+from lab.probes.facts import UserSession
 from lab.record import Status
 from lab.report import judgements, protection, run_notes, sections, table
 from lab.report.site.charts import draw_timelines
@@ -226,6 +227,7 @@ def _environment(published: NewestResult) -> dict[str, str]:
     if context := cell.suite.context:
         confined = f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}"
         environment["suite confined by"] = confined
+        environment["session"] = _describe_session(context.session)
     if cell.suite.stress:
         environment["load"] = ", ".join(cell.suite.stress)
     build = published.source.build(cell.build)
@@ -242,6 +244,15 @@ def _environment(published: NewestResult) -> dict[str, str]:
         }.items():
             about.setdefault(name, {})[value] = None
     return environment | ({name: " / ".join(values) for name, values in about.items()} or {"host": UNKNOWN})
+
+
+def _describe_session(session: UserSession) -> str:
+    """Return what the suite ran in, in one line."""
+    words = [session.kind, f"control group {session.cgroup}"]
+    words += [f"class {session.login_class}"] if session.login_class else []
+    words += [f"XDG_RUNTIME_DIR {session.runtime_dir or 'not set'}"]
+    words += [f"the user's service manager {'answers' if session.manager else 'does not answer'}"]
+    return ", ".join([*words, "lingering"] if session.lingers else words)
 
 
 def _digests(published: NewestResult) -> dict[str, str]:

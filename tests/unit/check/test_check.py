@@ -19,7 +19,17 @@ from lab.record import CellResult, Confidence, RemedyOutcome, RemedyResult, Stat
 from tests.builders import ubuntu
 from tests.builders.cells import blocked, changed
 from tests.builders.cells import cell as a_cell
-from tests.builders.facts import ALL_WORK, DEBIAN, facts, printed_facts, probe, service_probe, who
+from tests.builders.facts import (
+    ALL_WORK,
+    DEBIAN,
+    context,
+    facts,
+    printed_facts,
+    probe,
+    service_probe,
+    session,
+    who,
+)
 from tests.builders.output import run_folder, site_of
 
 CURE = remedies.find_remedy("userns-clone-on")
@@ -228,7 +238,7 @@ def test_this_host_is_checked_with_and_without_results(tmp_path: Path) -> None:
     ("argument", "text", "says"),
     [
         ("-", "no probe here", "holds no output of the probe script"),
-        ("-", "===== begin boxlite-probe 3 =====", "damaged"),
+        ("-", "===== begin boxlite-probe 4 =====", "damaged"),
         ("nothing", "", "No such file"),
         (".", "", "Is a directory"),
     ],
@@ -293,6 +303,25 @@ def test_nothing_is_advised_that_the_host_has_already(tmp_path: Path) -> None:
     advised = {advice.remedy for advice in check(tmp_path, on_ubuntu("as installed", ENFORCED), POLICY).advice}
     assert {"bwrap-userns-restrict", "apparmor-restrict-off"} <= advised
     assert advised.isdisjoint({"install-bubblewrap", "bundled-bwrap-profile"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({}, []),
+        ({"kind": "user unit"}, ["session"]),
+        ({"kind": "system service", "manager": False}, ["session", "the user's service manager answers"]),
+    ],
+)
+def test_another_kind_of_session_is_another_host(
+    tmp_path: Path, changes: dict[str, Any], differing: list[str]
+) -> None:
+    host = report()
+    user = host.who.model_copy(update={"context": context().model_copy(update={"session": session(**changes)})})
+    answer = check(tmp_path, host.model_copy(update={"who": user}), changed(STOCK, context=context()))
+    assert answer.nearest is not None
+    assert [each.name for each in answer.nearest.comparison.differing] == differing
+    assert answer.outcome is (UNKNOWN if differing else WORKS)
 
 
 def test_a_cell_whose_suite_a_profile_confined_is_not_like_a_host_where_none_does(tmp_path: Path) -> None:

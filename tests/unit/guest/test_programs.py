@@ -22,7 +22,7 @@ from lab.causes import evidence
 from lab.guest import programs
 from lab.guest.collect import EvidenceFolder
 from tests.builders import evidence as evidence_examples
-from tests.builders.facts import executable
+from tests.builders.facts import executable, put
 
 # The suites that pytest runs, with the oldest Python that each may meet. Older than 3.10 is Debian 11's
 # alone, for which boxlite has no wheel, and whose Node is too old.
@@ -216,12 +216,18 @@ def test_a_remedy_is_put_in_place_or_taken_back(
     assert remedy(tmp_path, script, undo=undo) == (steps, [str(tmp_path / name) for name in changed])
 
 
+# Runs a command as whoever runs this.
+SUDO = 'shift; exec "$@"'
+
+
 def knob(folder: Path, name: str, argument: dict[str, object], stubs: dict[str, str]) -> dict[str, str]:
     """Put a setting on below a folder, with stand-ins for programs. Gives the environment."""
     program = programs.read_sources()["knobs"]
-    program = re.sub(r"/(srv|usr/local/bin|etc/sudoers\.d|sys/fs/selinux)/", f"{folder}/\\1/", program)
-    for place in ("srv", "usr/local/bin", "etc/sudoers.d", "sys/fs/selinux"):
-        (folder / place).mkdir(parents=True)
+    places = ["srv", "usr/local/bin", "etc/cron.d", "etc/pam.d", "etc/sudoers.d", "etc/systemd/system"]
+    places += ["sys/fs/cgroup/init.scope", "sys/fs/selinux"]
+    program = re.sub(rf"/({'|'.join(places)})\b", f"{folder}/\\1", program)
+    for place in places:
+        (folder / place).mkdir(parents=True, exist_ok=True)
     for stub, text in stubs.items():
         executable(folder / "stubs" / stub, f"#!/bin/sh\n{text}\n")
     environment = {**os.environ, "PATH": f"{folder}/stubs:{os.environ['PATH']}", "FOLDER": str(folder)}
@@ -291,10 +297,79 @@ exec "$@"
     given = (tmp_path / "given").read_text().splitlines()
     options = given[: given.index("--")]
     assert {"--wait", "--pipe", f"--uid={os.getuid()}", f"--working-directory={tmp_path}"} < set(options)
-    assert options[-2:] == ["--property=NoNewPrivileges=yes", "--property=RestrictNamespaces=user mnt"]
+    assert {"--property=NoNewPrivileges=yes", "--property=RestrictNamespaces=user mnt"} < set(options)
     killed = [str(tmp_path / "usr/local/bin/lab-service"), "sh", "-c", "kill -KILL $$"]
     ended = subprocess.run(killed, env=environment, cwd=tmp_path, capture_output=True, check=False)
     assert ended.returncode == 128 + signal.SIGKILL
+
+
+def test_a_command_is_handed_to_a_unit_of_the_users_service_manager(tmp_path: Path) -> None:
+    given = "printf '%s\\n' \"$@\""
+    environment = knob(tmp_path, "session", {"kind": "user-unit"}, {"systemd-run": given})
+    done = subprocess.run(
+        [str(tmp_path / "usr/local/bin/lab-session"), "echo", "$HOME"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        *("--user", "--quiet", "--collect", "--wait", "--pipe", f"--working-directory={tmp_path}", "--"),
+        *("/bin/sh", "-c", '"$$@"; exit $$?', "sh", "echo", "$$HOME"),
+    ]
+
+
+def test_a_command_runs_in_the_next_job_of_cron_with_the_files_of_its_caller(tmp_path: Path) -> None:
+    # As cron starts, it runs the job that the table has.
+    starts_job = """[ "$1" = daemon-reload ] && exit
+echo "$@" >>"$FOLDER/started"
+read -r when user command <"$FOLDER/etc/cron.d/lab"
+echo "$when $user" >>"$FOLDER/started"
+cd / && "$command" </dev/null >/dev/null 2>&1 &
+"""
+    environment = knob(tmp_path, "session", {"kind": "cron"}, {"systemctl": starts_job, "sudo": SUDO})
+    [drop_in] = tmp_path.glob("etc/systemd/system/cron*.service.d/lab.conf")
+    assert "ExecStartPre=/bin/rm -f /run/crond.reboot " in drop_in.read_text()
+    program = "import os, sys; print(sys.argv[1:], sys.stdin.read(), os.getcwd()); sys.exit(7)"
+    command = [str(tmp_path / "usr/local/bin/lab-session"), sys.executable, "-c"]
+    done = subprocess.run(
+        [*command, program, "a  b\n$HOME"],
+        env=environment,
+        input="typed",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+    assert done.stdout == f"['a  b\\n$HOME'] typed {tmp_path}\n"
+    assert re.fullmatch(r"restart crond?\.service\n@reboot tester\n", (tmp_path / "started").read_text())
+    killed = [*command, "import os; os.kill(os.getpid(), 9)"]
+    ended = subprocess.run(killed, env=environment, cwd=tmp_path, capture_output=True, check=False)
+    assert ended.returncode == 128 + signal.SIGKILL
+
+
+def test_a_command_is_started_in_the_control_group_of_systemd(tmp_path: Path) -> None:
+    environment = knob(tmp_path, "session", {"kind": "init-scope"}, {"sudo": SUDO})
+    command = [str(tmp_path / "usr/local/bin/lab-session"), "sh", "-c", "echo $$ $XDG_SESSION_ID"]
+    started = subprocess.run(
+        command, env=environment | {"XDG_SESSION_ID": "7"}, capture_output=True, text=True, check=True
+    )
+    # Without the number of the login's session.
+    assert started.stdout == (tmp_path / "sys/fs/cgroup/init.scope/cgroup.procs").read_text()
+
+
+def test_logins_get_no_session_of_logind(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {"etc/pam.d/common-session": "session required pam_unix.so\n-session optional pam_systemd.so\n"},
+    )
+    knob(tmp_path, "session", {"kind": "none"}, {"systemctl": 'echo "$@" >"$FOLDER/asked"'})
+    text = (tmp_path / "etc/pam.d/common-session").read_text()
+    assert text == "session required pam_unix.so\n#-session optional pam_systemd.so\n"
+    assert (tmp_path / "asked").read_text() == "stop user@*.service user-runtime-dir@*.service\n"
 
 
 def test_the_filter_refuses_user_namespaces_and_nothing_else_of_clone(tmp_path: Path) -> None:

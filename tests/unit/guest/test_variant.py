@@ -28,7 +28,7 @@ from lab.guest.variant import (
 )
 from lab.probes import PROGRAMS, Facts, SuiteUser
 from lab.trials import experiment
-from tests.builders.facts import facts, printed_facts, who
+from tests.builders.facts import LOGIN, facts, printed_facts, who
 from tests.builders.lanes import FakeSession
 
 KNOWN = catalog.load_catalog().variants
@@ -72,6 +72,11 @@ NOT_ON_DEBIAN = {
     "podman-no-namespaces": "has no podman",
     "podman-privileged": "has no podman",
     "podman-unconfined": "has no podman",
+    "session-cron": "has no cron",
+    "session-linger": "starts no service manager for a user who logs in",
+    "session-none": "gives its users no sessions to begin with",
+    "session-user-scope": "starts no service manager for a user who logs in",
+    "session-user-unit": "starts no service manager for a user who logs in",
     "selinux-permissive": "no SELinux",
     "selinux-userns-deny": "no SELinux",
     "selinux-mount-deny": "no SELinux",
@@ -114,6 +119,23 @@ NEEDS_ALONE = KNOWN["apparmor-userns-deny"].model_copy(update={"apparmor": AppAr
         (KNOWN["issue-468-settings"], facts(apparmor=None, sysctls=SWITCH_OFF), "no AppArmor"),
         (KNOWN["podman-apparmor-off"], facts(podman=True, apparmor=None), "no AppArmor"),
         (KNOWN["service-restrict-namespaces"], facts(systemd=False), "has no systemd"),
+        (KNOWN["session-cron"], facts(systemd=False, cron=True), "has no systemd"),
+        (KNOWN["session-init-scope"], facts(cgroup="v1"), "has no cgroup v2"),
+        (
+            catalog.load_catalog().variant("service-delegate+session-init-scope"),
+            facts(),
+            "the suite cannot be started by service (Delegate=yes) and by session (kind=init-scope) at once",
+        ),
+        (
+            catalog.load_catalog().variant("podman+session-cron"),
+            facts(podman=True, cron=True),
+            "the suite cannot be started by container (",
+        ),
+        (
+            catalog.load_catalog().variant("as-root+session-linger"),
+            facts(login_sessions=True),
+            "a kind of session is one of the suite's usual user, and root would run the suite",
+        ),
         (KNOWN["service-restrict-suid"], facts(bubblewrap={"version": "0.8.0"}), "its bubblewrap 0.8.0 d"),
         (
             catalog.load_catalog().variant("apparmor-mount-deny-quiet+podman-privileged"),
@@ -134,6 +156,10 @@ def test_why_a_variant_makes_no_sense_on_a_guest(variant: Variant, guest: Facts,
         ("kvm-absent", facts(kvm=OPEN_KVM)),
         ("stock", facts(apparmor=None, sysctls={}, kvm=None)),
         ("bwrap-setuid", facts(bubblewrap={"version": "a build of mine"})),
+        ("session-cron", facts(cron=True)),
+        ("session-user-scope", facts(login_sessions=True)),
+        ("session-linger", facts(login_sessions=True)),
+        ("session-none", facts(login_sessions=True)),
     ],
 )
 def test_a_variant_makes_sense_all_the_same(name: str, guest: Facts) -> None:
@@ -151,6 +177,19 @@ def linked(target: str | None, error: str = "") -> SuiteUser:
 UNCONFINED = apparmor(profiles={"lab-bwrap-unconfined": "unconfined"})
 WITHOUT_KVM = apparmor(profiles={"lab-without-kvm": "enforce"})
 DENYING = facts(selinux={"mode": "enforcing", "modules": ["lab"]})
+APP_SLICE = "/user.slice/user-1001.slice/user@1001.service/app.slice"
+IN_SCOPE = {"kind": "user unit", "cgroup": f"{APP_SLICE}/*.scope", "login_class": None}
+IN_UNIT = IN_SCOPE | {"cgroup": f"{APP_SLICE}/*.service"}
+IN_INIT_SCOPE = IN_SCOPE | {"kind": "init.scope", "cgroup": "/init.scope"}
+IN_CRON = IN_SCOPE | {"kind": "system service", "cgroup": "/system.slice/cron.service", "runtime_dir": None}
+IN_SSHD = IN_CRON | {"cgroup": "/system.slice/ssh.service", "manager": False}
+
+
+def in_session(**changes: Any) -> SuiteUser:
+    """The suite's user in another session."""
+    return who(context={"session": LOGIN | changes})
+
+
 IN_CONTAINER = "containers-default (enforce)"
 NO = {"RestrictNamespaces": "no"}
 
@@ -194,6 +233,15 @@ NO = {"RestrictNamespaces": "no"}
         ("selinux-userns-deny", DENYING, who()),
         ("nproc-400", facts(), who(limits={"nproc": 400})),
         ("service-restrict-namespaces", facts(), who(service={"RestrictNamespaces": "yes"})),
+        ("service-delegate", facts(), who(service={"Delegate": "yes"})),
+        ("session-user-scope", facts(), in_session(**IN_SCOPE)),
+        ("session-user-unit", facts(), in_session(**IN_UNIT)),
+        ("session-init-scope", facts(), in_session(**IN_INIT_SCOPE)),
+        ("session-cron", facts(), in_session(**IN_CRON)),
+        # As on Fedora, where pam_systemd is in cron's PAM service.
+        ("session-cron", facts(), in_session(login_class="background")),
+        ("session-none", facts(), in_session(**IN_SSHD)),
+        ("session-linger", facts(), in_session(lingers=True)),
         # systemd shows the calls of a group, and the kinds of namespace in its own order.
         ("service-system-calls", facts(), who(service={"SystemCallFilter": "accept accept4"})),
         ("ca-bundle-symlink", facts(), linked(BUNDLE_TARGET)),
@@ -329,6 +377,23 @@ def test_only_a_profile_that_is_attached_to_bubblewrap_is_looked_for_there() -> 
         ("service-restrict-namespaces", facts(), who(service=NO), ["with RestrictNamespaces=no, not yes"]),
         ("service-restrict-namespaces", facts(), who(service=None), ["systemd does not tell the settings"]),
         ("service-system-calls", facts(), who(service={"SystemCallFilter": "~"}), ["=~, not @system-service"]),
+        ("service-delegate", facts(), who(service={"Delegate": "no"}), ["with Delegate=no, not yes"]),
+        ("session-user-scope", facts(), who(), ["would run in /user.slice/user-1001.slice/session-*.scope"]),
+        ("session-user-unit", facts(), in_session(**IN_SCOPE), [f"would run in {APP_SLICE}/*.scope"]),
+        ("session-init-scope", facts(), in_session(**IN_SSHD), ["would run in /system.slice/ssh.service"]),
+        ("session-cron", facts(), in_session(**IN_SSHD), ["would run in /system.slice/ssh.service"]),
+        (
+            "session-none",
+            facts(),
+            who(),
+            ["session-*.scope", "service manager answers", "XDG_RUNTIME_DIR is /run/user/1001"],
+        ),
+        (
+            "session-linger",
+            facts(),
+            in_session(manager=False),
+            ["service manager does not answer", "service manager ends with the last login"],
+        ),
         ("as-root", facts(), who(), ["the suite would run as user 1001, not as root"]),
         ("cgroup-no-delegation", facts(), who(), ["was given the controllers memory pids"]),
         ("issue-468-settings", facts(), who(), ["userns is None, not 0", "unprivileged_userns is loaded"]),

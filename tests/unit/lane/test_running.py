@@ -20,12 +20,15 @@ from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
 from lab.guest import ready
-from lab.guest.variant import CellStart
+from lab.guest.programs import RemoteFailed
+from lab.guest.session import Output
+from lab.guest.variant import CellStart, NotInEffect
 from lab.lane.cell import apply_variant, run_cell
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.domain import Network
 from lab.machine.lane import LaneDied
+from lab.probes import SuiteUser
 from lab.record import CellResult, Status, SuiteRun
 from tests.builders import packages
 from tests.builders.evidence import NO_MEMORY
@@ -170,6 +173,27 @@ def test_a_suite_that_was_cut_short_has_all_evidence_and_has_not_passed(
     result = run_cell(served, cell(NEW), bench.folder / "cell")
     assert (result.status, gathered) == (status, [True])
     assert reason in result.reason
+
+
+def test_a_session_that_does_not_come_up_is_told_with_its_journal(bench: Bench) -> None:
+    class WithoutManager(FakeGuest):
+        def read_who(self, variant: Variant) -> SuiteUser:
+            raise RemoteFailed("`probe` in the guest: exit status 1\nFailed to connect to bus")
+
+    guest = WithoutManager(bench.lane)
+    guest.answers["journalctl"] = Output(0, "user@1001.service: Failed with result exit-code.\n", "")
+    served = bench.service(guest=guest)
+    served.start()
+    served.deploy(NEW)
+    variants = catalog.load_catalog().variants
+    with pytest.raises(NotInEffect, match=r"^variant not in effect: .*\nFailed to connect to bus") as raised:
+        apply_variant(served, variants["session-user-scope"])
+    assert raised.value.evidence == {"journal.log": "user@1001.service: Failed with result exit-code.\n"}
+    [command] = [command for command in guest.commands if "journalctl" in command]
+    assert "'--unit=user@*.service'" in command
+    # The same of a guest that no unit of systemd starts the suite in is a fault of the lab.
+    with pytest.raises(RemoteFailed):
+        apply_variant(served, variants["stock"])
 
 
 def test_a_cold_lane_takes_no_checkpoint_and_runs_its_cell_as_it_is(bench: Bench) -> None:

@@ -7,9 +7,11 @@ import os
 import resource
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any, get_args
 
 import pytest
@@ -20,7 +22,7 @@ from lab import probes
 from lab.builds.elf import ElfNeeds, find_unmet_need
 from lab.catalog.knobs import Bubblewrap
 from lab.probes import PROGRAMS, Facts, ProbedUser, SuiteUser
-from lab.probes.facts import parse_label
+from lab.probes.facts import UserSession, parse_label
 from tests.builders.facts import executable, put, run_program
 from tests.builders.facts import facts as a_facts
 
@@ -290,6 +292,101 @@ def test_a_service_is_known_by_its_control_group_and_systemd_tells_what_restrict
     }
     systemctl.write_text("#!/bin/sh\nexit 1\n")
     assert (service(), unrestricted(service())["status"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("group", "kind", "shown"),
+    [
+        ("/user.slice/user-1000.slice/session-7.scope", "login", "/user.slice/user-1000.slice/session-*.scope"),
+        (f"{USER_MANAGER}/app.slice/run-r1.scope", "user unit", f"{USER_MANAGER}/app.slice/*.scope"),
+        ("/system.slice/ssh.service", "system service", "/system.slice/ssh.service"),
+        ("/acme.slice/acme-jobs.service/job-1", "system service", "/*.slice/*.service/*"),
+        ("/init.scope", "init.scope", "/init.scope"),
+        ("/", "other", "/"),
+        ("/machine.slice/docker-0a1b.scope", "other", "/*.slice/*.scope"),
+    ],
+)
+def test_a_session_is_known_by_its_control_group_without_what_is_private(
+    monkeypatch: pytest.MonkeyPatch, group: str, kind: str, shown: str
+) -> None:
+    session = runpy.run_path(str(PROGRAMS / "probe.py"))["session"]
+    files = {"/proc/self/cgroup": f"0::{group}\n", "/run/systemd/sessions/7": "UID=1000\nCLASS=background\n"}
+    monkeypatch.setitem(session.__globals__, "text", files.get)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
+    described = UserSession.model_validate(session())
+    assert (described.kind, described.cgroup, described.manager) == (kind, shown, False)
+    assert described.login_class == ("background" if kind == "login" else None)
+    assert described.runtime_dir == "/nowhere"
+
+
+@pytest.mark.parametrize(("answer", "answers"), [(b"OK 01\r\n", True), (b"REJECTED\r\n", False), (b"", False)])
+def test_a_service_manager_that_listens_has_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, answers: bool
+) -> None:
+    (tmp_path / "systemd").mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    lines = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "systemd/private"))
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                lines.append(connection.recv(100))
+                connection.sendall(answer)
+
+        thread = Thread(target=serve)
+        thread.start()
+        assert runpy.run_path(str(PROGRAMS / "probe.py"))["manager_answers"]() is answers
+        thread.join()
+    assert lines == [b"\0AUTH EXTERNAL " + str(os.getuid()).encode().hex().encode() + b"\r\n"]
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_process_is_moved_to_a_control_group_of_its_own_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    own_cgroup = runpy.run_path(str(PROGRAMS / "probe.py"))["own_cgroup"]
+    put(tmp_path, {"cgroup.controllers": "cpu"})
+    monkeypatch.setitem(own_cgroup.__globals__, "CGROUPS", str(tmp_path))
+    monkeypatch.setitem(own_cgroup.__globals__, "USER_MANAGER", "/nowhere")
+    mkdir, rmdir = os.mkdir, os.rmdir
+    moved: list[str] = []
+
+    def make_group(path: str) -> None:
+        mkdir(path)
+        # The kernel makes this file in each control group. A folder cannot be opened for writing.
+        file = Path(path) / "cgroup.procs"
+        if writable:
+            file.touch()
+        else:
+            mkdir(file)
+
+    def remove_group(path: str) -> None:
+        file = Path(path) / "cgroup.procs"
+        if writable:
+            moved.append(file.read_text())
+            file.unlink()
+        else:
+            rmdir(file)
+        rmdir(path)
+
+    monkeypatch.setattr(os, "mkdir", make_group)
+    monkeypatch.setattr(os, "rmdir", remove_group)
+    done = own_cgroup()
+    assert done["command"] == ["move a process to", f"{tmp_path}/.lab-probe"]
+    if writable:
+        assert (done["status"], done["stderr"]) == (0, "")
+    else:
+        refusal = f"[Errno 21] Is a directory: '{tmp_path}/.lab-probe'"
+        assert (done["status"], done["stderr"]) == (errno.EISDIR, refusal)
+    assert bool(moved) is writable
+    assert [file.name for file in tmp_path.iterdir()] == ["cgroup.controllers"]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    (tmp_path / "cgroup.controllers").unlink()
+    assert own_cgroup()["status"] is None
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_what_cannot_be_read_is_not_called_absent(tmp_path: Path) -> None:
 HOSTILE = [
     '"; touch /tmp/owned; $(touch /tmp/owned) `touch /tmp/owned`',
     "x\\n99 kernel: 9.9 \\033[31m %s %n ${HOME} (none)",
-    "===== end boxlite-probe 3: 3 characters =====",
+    "===== end boxlite-probe 4: 3 characters =====",
     '{"facts": 1}',
     "END_OF_PROGRAM",
     "“smart” – — … & < > é 漢字  two  spaces ",
@@ -228,6 +228,8 @@ Change = Callable[[str], str]
 def test_a_summary_for_people_comes_first() -> None:
     summary = PRINTED[: PRINTED.index("{")].splitlines()
     lines = ["system: Debian GNU/Linux 13 (trixie)", "kernel.unprivileged_userns_clone: 1", "bwrap_all: works"]
+    lines += ["session: login, in /user.slice/user-1001.slice/session-*.scope"]
+    lines += ["service manager of the user: answers"]
     assert set(lines) < set(summary)
 
 
@@ -267,8 +269,8 @@ def test_the_first_whole_output_of_a_text_counts() -> None:
         (PRINTED.replace('"facts"', '"facts;'), "it is not JSON"),
         (output(printed_facts(podman="perhaps")), "facts.podman: Input should be"),
         (output(printed_facts(more=1)), "facts.more: Extra"),
-        (PRINTED.replace(" 3 ", " 4 ", 1), "has form 4, and this lab reads form 3"),
-        (f"===== {script.BEGIN} 3 =====\n[[[\n===== {script.END} 3: 1 characters", "of 1 characters"),
+        (PRINTED.replace(" 4 ", " 5 ", 1), "has form 5, and this lab reads form 4"),
+        (f"===== {script.BEGIN} 4 =====\n[[[\n===== {script.END} 4: 1 characters", "of 1 characters"),
     ],
     ids=["truncated", "a hole", "no JSON", "damaged JSON", "a value", "a fact", "newer", "nested"],
 )
@@ -283,13 +285,13 @@ def test_a_damaged_output_says_what_is_wrong(text: str, says: str) -> None:
 def test_json_that_no_script_prints_is_damaged(document: str) -> None:
     with pytest.raises(UsageError, match="it is not JSON"):
         read_host_report(
-            f"===== {script.BEGIN} 3 =====\n{document}\n===== {script.END} 3: {len(document)} characters"
+            f"===== {script.BEGIN} 4 =====\n{document}\n===== {script.END} 4: {len(document)} characters"
         )
 
 
 @pytest.mark.timeout(120)
 def test_a_long_text_is_read_in_bounds() -> None:
-    text = f"===== {script.BEGIN} 3 =====\n{{" + "x" * 2_000_000 + "\nnext" * 500_000
+    text = f"===== {script.BEGIN} 4 =====\n{{" + "x" * 2_000_000 + "\nnext" * 500_000
     with pytest.raises(UsageError, match="its last line is missing"):
         read_host_report(text)
     # A reader that tries each split of a line takes hours for these.

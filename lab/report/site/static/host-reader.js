@@ -55,6 +55,9 @@ function readProbe({ facts, unreadable, id_like, who, probes }) {
   }
   const settings = readFacts(facts);
   if (facts.apparmor) settings[lab.hosts.rules.confined] = confining(who.context.apparmor ?? "");
+  const { session } = who.context;
+  settings[lab.hosts.rules.session] = session.kind;
+  settings[lab.hosts.rules.manager] = session.manager ? "yes" : "no";
   const os = facts.os ?? {};
   const system = { id: os.id, version: os.version_id, codename: os.version_codename, arch: facts.arch, title: os.pretty_name, like: id_like };
   return { system, settings, knowsProfiles: facts.apparmor?.profiles !== undefined, refused: refused(probes) };
