@@ -1,10 +1,11 @@
 """The definitions: a guest (`images/*.toml`), a variant (`cloud-init/variants/*.toml`), a set, a suite."""
 
 import re
+import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -458,6 +459,13 @@ class Set(Definition):
     remedies: bool = Field(True, description="Whether remedies are tried on the cells that fail.")
 
 
+@cache
+def load_subjects() -> dict[str, str]:
+    """Return what tests may be about, and for each what a test of it shows where it passes."""
+    table = tomllib.loads((PACKAGE / "suites/subjects.toml").read_text("utf-8"))
+    return {name: row["covers"] for name, row in table.items()}
+
+
 class Suite(Definition):
     """The tests that run inside the guest. `tests` names all of them, so that a missing result is noticed.
 
@@ -493,9 +501,16 @@ class Suite(Definition):
         "warns of such a test, and assumes that it needs a box.",
     )
     tests: dict[str, Needs] = Field(min_length=1)
+    subject: str = Field(description="What its tests are about: a word of `lab/suites/subjects.toml`.")
+    subjects: dict[str, str] = Field(default={}, description="The tests that are about something else.")
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
+        for key, word in {"subject": self.subject, **self.subjects}.items():
+            if word not in load_subjects():
+                raise ValueError(f"{key}: expected one of {', '.join(load_subjects())}, found {word!r}")
+        if unknown := self.subjects.keys() - self.tests.keys():
+            raise ValueError(f"subjects: expected the suite's tests, found {min(unknown)!r}")
         for key in ("control", "witness"):
             if (name := getattr(self, key)) and name not in self.tests:
                 raise ValueError(f"{key}: expected one of the suite's tests, found {name!r}")
@@ -534,6 +549,15 @@ class Suite(Definition):
     def telling(self) -> list[str]:
         """The witness; all tests if there is none."""
         return [self.witness] if self.witness else list(self.tests)
+
+    def get_subject(self, test: str) -> str:
+        """Return what a test is about."""
+        return self.subjects.get(test, self.subject)
+
+    @property
+    def tested_subjects(self) -> set[str]:
+        """What its tests are about. Of a suite that nextest runs, the archive may have more tests."""
+        return {self.get_subject(test) for test in self.tests} | ({self.subject} if self.others else set())
 
     def needing(self, needs: Needs) -> set[str]:
         """Return the tests that cannot pass on a host without this need."""

@@ -50,7 +50,11 @@ def list_rows(kind: str, definitions: Catalog) -> list[dict[str, Any]]:
                     "name": suite.name,
                     "title": suite.title,
                     "filter": suite.filter or None,
-                    "tests": [{"name": name, "needs": needs} for name, needs in suite.tests.items()],
+                    "subject": suite.subject,
+                    "tests": [
+                        {"name": name, "needs": needs, "subject": suite.get_subject(name)}
+                        for name, needs in suite.tests.items()
+                    ],
                     "others": suite.others,
                 }
                 for suite in catalog.load_suites()
@@ -81,9 +85,10 @@ def list_command(kind: str, as_json: bool) -> int:
                     output.print_line(
                         f"  suite={name} behind nextest:FILE or checkout:DIR runs {suite['filter']}"
                     )
-                output.print_rows([[f"  {test['name']}", f"needs {test['needs']}"] for test in suite["tests"]])
+                rows = [[test["name"], f"needs {test['needs']}", test["subject"]] for test in suite["tests"]]
+                output.print_rows([[f"  {name}", *words] for name, *words in rows])
                 if suite["others"]:
-                    output.print_line(f"  all others need {suite['others']}")
+                    output.print_line(f"  all others need {suite['others']} and are about {suite['subject']}")
         case _:
             columns = ["name", "title", *(["arch", "image"] if kind == "guests" else [])]
             output.print_rows([[row[column] for column in columns] for row in documents])

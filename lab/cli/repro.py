@@ -16,7 +16,7 @@ from lab.base.errors import Bug, UsageError
 from lab.base.files import clean_text, escape_commands
 from lab.base.options import Group, make_flag, make_option
 from lab.cli import options, output
-from lab.repro import judging, reading, source
+from lab.repro import judging, reading, source, subjects
 from lab.repro.report import JudgedReport, Report, format_report, make_report_document
 from lab.repro.wishes import Wishes
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Standard input, as an argument.
 STDIN = "-"
+# The exit status if no test is about what a report is about.
+NOT_TESTED = 3
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,14 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     REPORT is a file, or - for standard input: plain text, Markdown, or what `gh issue view NUMBER --json
     title,body,comments` prints. Nothing of a report is executed on this host, and nothing is fetched.
 
-    Exit status: 0 reproduced, 1 not reproduced or reproduced with another cause, 2 for wrong usage, 3 not run.
+    Exit status: 0 reproduced, 1 not reproduced or reproduced with another cause, 2 for wrong usage, 3 not run,
+    or not tested because no test is about what the report is about.
     """
     request = Repro(**values)
     read = reading.read_report(read_content(report))
     judged = judging.judge_report(read)
     if request.text_only:
-        _show_text(lab, request, read, judged)
-        return 0
+        return _show_text(lab, request, read, judged)
     from lab import catalog
     from lab.repro import answer, planning, verdict
     from lab.repro.running import Runner
@@ -94,11 +96,16 @@ def repro_command(lab: options.Lab, /, *, report: str, **values: Any) -> int:
     return subject.verdict.result.exit_status
 
 
-def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedReport) -> None:
-    """Show what a text alone shows, and a plan that is only shown: nobody is asked, and nothing is fetched."""
+def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedReport) -> int:
+    """Show what a text alone shows, and a plan that is only shown: nobody is asked, and nothing is fetched.
+
+    Returns the exit status: 3 if nothing would be run because no test is about what the report is about.
+    """
     if request.as_json:
-        output.print_json(make_report_document(read, judged))
-        return
+        untested = subjects.list_untested(read, judged)
+        reasons = list(subjects.explain_untested(untested))
+        output.print_json({**make_report_document(read, judged), "not_tested": reasons})
+        return NOT_TESTED if untested and {*untested} == {*read.subjects} else 0
     # Whoever waits for the plan reads this meanwhile.
     _print_text(read, judged)
     from lab import catalog
@@ -110,7 +117,9 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedRep
         return store.find_image(lab.paths, guest) is not None
 
     host = planning.HostAbilities(is_stored, lambda guest: True, None)
-    _print_plan(planning.plan_report(read, judged, catalog.load_catalog(), host, request))
+    plan = planning.plan_report(read, judged, catalog.load_catalog(), host, request)
+    _print_plan(plan)
+    return NOT_TESTED if plan.is_untested and plan.why_not else 0
 
 
 def _print_text(read: Report, judged: JudgedReport) -> None:
@@ -120,7 +129,8 @@ def _print_text(read: Report, judged: JudgedReport) -> None:
 
 def _print_plan(plan: "Plan") -> None:
     output.print_line("\nplan")
-    for line in (*plan.steps, *(f"not run: {reason}" for reason in plan.why_not)):
+    word = "not tested" if plan.is_untested else "not run"
+    for line in (*plan.steps, *(f"{word}: {reason}" for reason in plan.why_not)):
         output.print_line(f"        {escape_commands(clean_text(line))}")
     output.print_line("")
 

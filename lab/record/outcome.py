@@ -230,6 +230,9 @@ class TestResult(Entry):
     outcome: Outcome
     seconds: Seconds = 0.0
     message: PlainText = ""
+    subject: PlainText = Field(
+        default="", description="What the test is about: a word of `lab/suites/subjects.toml`."
+    )
     out_of_time: bool = Field(
         default=False, description="Whether a time limit of the lab ended it: its own, or that of the suite."
     )

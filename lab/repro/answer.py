@@ -46,6 +46,8 @@ class Cure:
 def headline(subject: Subject) -> str:
     """The verdict, and on which guest: a guest that is not the report's host is named as what it is."""
     plan, result = subject.plan, subject.verdict.result
+    if result is Reproduction.NOT_TESTED:
+        return f"{result}: {subject.verdict.reasons[0]}"
     if subject.run is None or plan.guest is None or result is Reproduction.NOT_RUN:
         return str(result)
     name, arch = plan.guest.name, plan.report.arch

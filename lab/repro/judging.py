@@ -318,6 +318,8 @@ def _remark(name: str, /, *quotes: Quote, **values: object) -> Remark:
 def _remarks(report: Report, findings: Sequence[Finding], notes: Sequence[Remark]) -> tuple[Remark, ...]:
     """Return the remarks on a report, in the order of their first lines. `notes` are those on its messages."""
     remarks = list(notes)
+    if "boxlite" in report.topics:
+        remarks += [Remark(one.remark, (one.quote,)) for one in report.of(ErrorMessage) if one.remark]
     # What is damaged, and statements that cannot both be true of one host.
     for probed in report.of(ProbeOutput):
         if probed.host is None:

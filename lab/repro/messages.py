@@ -38,8 +38,9 @@ ERROR = re.compile(
 AFTER, BEFORE = 200, 60
 # Longest name of the program before a message.
 LONGEST_PROGRAM = 64
-# The table's word for bubblewrap.
+# The table's word for bubblewrap, and the programs whose words are looked for in a cell.
 BWRAP = "bubblewrap"
+SPEAKERS = {BWRAP: Speaker.BUBBLEWRAP, "boxlite": Speaker.BOXLITE}
 # What opens a quotation, and what closes it.
 QUOTED = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "«": "»", "(": ")"}
 # Steps of messages that name no error.
@@ -58,6 +59,8 @@ class Message:
     errors: tuple[str, ...] = ()
     engine: bool = False
     alone: bool = False
+    subject: str = ""
+    remark: str = ""
 
 
 MESSAGES = [Message(**row | {"pattern": re.compile(row["pattern"], re.IGNORECASE)}) for row in TABLE["message"]]
@@ -111,7 +114,7 @@ def find_message(quote_: Quote, text: str, *, of_boxlite: bool = False) -> Error
         speaker = Speaker.BOXLITE if first else Speaker.OTHER
         row_words = _of_table(quote_, words) or ErrorMessage(quote_, words, speaker)
         means = name or row_words.means
-        return ErrorMessage(quote_, words, speaker, name, row_words.step, row_words.program, means)
+        return replace(row_words, text=words, speaker=speaker, errno=name, means=means, engine=False)
     if listed_ := _of_table(quote_, text):
         return listed_
     if (match := SAYS["other"].match(text)) and (name := error(match[2])):
@@ -144,10 +147,11 @@ def _of_table(quote_: Quote, text: str) -> ErrorMessage | None:
             end = match.end() if name else sentence.start() if sentence else len(text)
         if row.errors and name not in row.errors:
             continue
-        speaker = Speaker.BUBBLEWRAP if row.program == BWRAP else Speaker.OTHER
+        speaker = SPEAKERS.get(row.program, Speaker.OTHER)
         message = _unquoted(text[start:end].strip())
+        means = name or row.errno
         words = ErrorMessage(
-            quote_, message, speaker, name, row.step, row.program, name or row.errno, row.engine
+            quote_, message, speaker, name, row.step, row.program, means, row.engine, row.subject, row.remark
         )
         if name is not None or _says_enough(words):
             return words
@@ -157,7 +161,7 @@ def _of_table(quote_: Quote, text: str) -> ErrorMessage | None:
 
 def _says_enough(words: ErrorMessage) -> bool:
     """Whether the words tell by themselves what was refused, without an error's name."""
-    return words.means is not None or words.step in SAY_ENOUGH
+    return words.means is not None or words.step in SAY_ENOUGH or bool(words.remark)
 
 
 def _whole(text: ReportText, index: int, words: ErrorMessage | None) -> str | None:

@@ -19,7 +19,7 @@ from lab.catalog import AND, Catalog, Change, DebianImage, Guest, Variant
 from lab.catalog.knob import Conflict, Knob
 from lab.catalog.knobs import FOLDER, KINDS, AppArmor, Selinux, Sysctl
 from lab.record import Expectation
-from lab.repro import systems
+from lab.repro import subjects, systems
 from lab.repro.report import (
     Assertion,
     ErrorMessage,
@@ -111,8 +111,9 @@ class Plan:
 
     `guest` is run: the report's host, or the `nearest` guest among those that can be run here, which is named
     with the reason `why_nearest` whether it is run or not. `asserted` are the variants whose cells show what
-    the report asserts. `stated` are the settings that it states.
-    `steps` say in words what is done, and what is left out. `again` is the command that makes the plan again.
+    the report asserts. `stated` are the settings that it states. `untested` is what the report is about and no
+    test of the build; if `is_untested`, it is about nothing else. `steps` say in words what is done, and what
+    is left out. `again` is the command that makes the plan again.
     """
 
     report: Report
@@ -125,6 +126,8 @@ class Plan:
     checks: tuple[Check, ...]
     asserted: tuple[Variant, ...]
     stated: Variant | None
+    untested: tuple[str, ...]
+    is_untested: bool
     steps: tuple[str, ...]
     why_not: tuple[str, ...]
     again: str
@@ -193,8 +196,7 @@ def plan_report(
         guest = nearest
     of_guest = _of_guest(report.host, guest, why_nearest if guest == nearest else "", catalog)
     build, of_build = _choose_build(report, host, wishes.build)
-    # Only a plan that asks nobody leaves the build open.
-    is_open = build is None and host.releases is None
+    is_open = build is None and host.releases is None  # A plan that asks nobody leaves the build open.
     why_not = [] if guest else [of_guest]
     why_not += [] if build or is_open else [of_build]
     steps = [of_guest, *_left_out(report, guest)] if guest else []
@@ -204,10 +206,17 @@ def plan_report(
     stated, of_settings = stated_by(report, catalog, place)
     steps += of_settings
     questions = [answering(question, stated, catalog, place) for question in suspected.values()]
+    untested = subjects.list_untested(report, judged, build.suite.tested_subjects if build else None)
+    explained = list(subjects.explain_untested(untested))
+    is_untested = bool(untested) and {*untested} == {*report.subjects}
+    if is_untested:
+        # Tests of something else would pass, and say nothing.
+        questions = [replace(question, variant=None, why_not=explained[0]) for question in questions]
     for question in questions:
         variant = question.variant
         text = f"variant {variant.name} ({variant.title})" if variant else question.why_not
         steps.append(f"asked: {question.cause or 'the text shows no cause'}: {text}")
+    steps += explained[1:]
     checks = checks_of(report, questions, place)
     for check in checks:
         text = f"variant {check.variant.name}" if check.variant else f"not tested: {check.why_not}"
@@ -215,8 +224,8 @@ def plan_report(
     is_host = exact is not None and guest == exact
     asserted, of_assertions = assertion_variants(report, catalog, place, is_host=is_host)
     steps += of_assertions
-    if not why_not and not any(question.variant for question in questions):
-        why_not = [question.why_not for question in questions]
+    if not any(question.variant for question in questions) and not (asserted if is_untested else why_not):
+        why_not = [*(question.why_not for question in questions), *why_not]
     return Plan(
         report=report,
         judged=judged,
@@ -228,6 +237,8 @@ def plan_report(
         checks=checks,
         asserted=asserted,
         stated=stated,
+        untested=untested,
+        is_untested=is_untested,
         steps=tuple(steps),
         why_not=tuple(why_not),
         again=wishes.command,

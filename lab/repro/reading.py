@@ -6,7 +6,6 @@ systems and settings have modules of their own. The patterns of what is read her
 
 import re
 import signal
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lab.base.architecture import ARCHITECTURES
 from lab.base.errors import UsageError
 from lab.base.files import cut_text
-from lab.base.paths import PACKAGE
-from lab.repro import assertions, judging, messages, settings, source, systems
+from lab.repro import assertions, judging, messages, settings, source, subjects, systems
 from lab.repro.report import (
     ArchitectureStatement,
     AuditLine,
@@ -50,7 +48,7 @@ MOST, MOST_READ = 200, 1_000
 BY_SIGNAL = 128
 SIGNALS = {one.value: one.name for one in signal.Signals}
 # The tests of the lab's own suite.
-SUITE = tuple(tomllib.loads((PACKAGE / "suites/jailer/suite.toml").read_text("utf-8"))["tests"])
+SUITE = tuple(subjects.read_suite(subjects.USUAL_SUITE)["tests"])
 # At most so many lines are one wrapped line of the audit log.
 MOST_WRAPPED = 8
 
@@ -81,12 +79,14 @@ def read_report(data: bytes) -> Report:
     merged = systems.complete_statements(text, _merged(everything))
     # A heading is a title only if it is a page's, not a form's or a section's.
     titles = (
-        line.text.strip()
+        line
         for line in text.lines
         if (line.kind is LineKind.PROSE and not line.raw.startswith(">"))
         or (line.kind is LineKind.HEADING and not line.raw.lstrip().startswith("##"))
     )
-    title = next((words for words in titles if " " in words and not KINDS["no_title"].search(words)), "")
+    title = next(
+        (one for one in titles if " " in one.text.strip() and not KINDS["no_title"].search(one.text)), None
+    )
     understood = {text.lines[index].number for index in text.advice}
     for statement in everything:
         understood |= {*range(statement.quote.number, statement.quote.last + 1)}
@@ -104,12 +104,13 @@ def read_report(data: bytes) -> Report:
             if name not in topics and pattern.search(line.labelled):
                 topics[name] = quote_line(line)
     return Report(
-        title=cut_text(title, LONGEST_TITLE),
+        title=cut_text(title.text.strip() if title else "", LONGEST_TITLE),
         statements=tuple(sorted(merged, key=lambda statement: statement.quote.number)),
         unread=tuple(unread.values())[:MOST_UNREAD],
         size=text.size,
         cut=text.cut,
         topics=topics,
+        subjects=subjects.find_subjects(title, text.lines, merged),
     )
 
 

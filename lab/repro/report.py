@@ -207,7 +207,7 @@ class ErrorMessage(Statement):
 
     If it is one of the table `messages.toml`: `step` is what was refused, `program` is who says so, `means` is
     the error that the words stand for even if they do not name it, and `engine` says that the program makes
-    containers.
+    containers. `subject` is what it is about beside the start of a box, and `remark` what it means.
     """
 
     kind = "message"
@@ -218,6 +218,8 @@ class ErrorMessage(Statement):
     program: str | None = None
     means: str | None = None
     engine: bool = False
+    subject: str = ""
+    remark: str = ""
 
     def __str__(self) -> str:
         is_named = self.speaker is Speaker.OTHER and self.program not in (None, ANY)
@@ -308,7 +310,8 @@ class Report:
     """What was read out of a report. `unread`: lines that look technical and were not understood.
 
     `size` is the text's length in characters; `cut`: only its beginning was read. `topics` are what the text is
-    about beside its statements, each with the line that says so: see `judging.toml`.
+    about beside its statements, each with the line that says so: see `judging.toml`. `subjects` are the same in
+    the words that say what tests are about: see `lab/suites/subjects.toml`.
     """
 
     title: str
@@ -317,6 +320,7 @@ class Report:
     size: int = 0
     cut: bool = False
     topics: Mapping[str, Quote] = field(default_factory=dict, hash=False)
+    subjects: Mapping[str, Quote] = field(default_factory=dict, hash=False)
 
     def of[S: Statement](self, kind: type[S]) -> Iterator[S]:
         """Yield the statements of one kind, in the order of the text."""
@@ -415,6 +419,8 @@ class JudgedReport:
 def format_report(report: Report, judged: JudgedReport) -> Iterator[str]:
     """Yield the lines that show a report and what its text shows."""
     yield f"report: {report.title or '(no title)'}"
+    for name, quote in report.subjects.items():
+        yield f"        about {name}, by line {quote.number}"
     yield f"        {report.size:,} characters{'; only the beginning was read' if report.cut else ''}"
     yield "\nunderstood"
     if not report.statements:
@@ -470,6 +476,7 @@ def make_report_document(report: Report, judged: JudgedReport) -> dict[str, Any]
         "title": report.title,
         "characters": report.size,
         "cut": report.cut,
+        "subjects": {name: _quote(quote) for name, quote in report.subjects.items()},
         "statements": [_statement(statement) for statement in report.statements],
         "not_understood": [_quote(quote) for quote in report.unread],
         "findings": [_judged(finding) for finding in judged.findings],

@@ -63,12 +63,13 @@ class Reproduction(OrderedEnum):
     REPRODUCED = "reproduced"
     OTHER_CAUSE = "reproduced with another cause"
     NOT_REPRODUCED = "not reproduced"
+    NOT_TESTED = "not tested"
     NOT_RUN = "not run"
 
     @property
     def exit_status(self) -> int:
         """The exit status of `lab repro`."""
-        return {Reproduction.REPRODUCED: 0, Reproduction.NOT_RUN: 3}.get(self, 1)
+        return {Reproduction.REPRODUCED: 0, Reproduction.NOT_TESTED: 3, Reproduction.NOT_RUN: 3}.get(self, 1)
 
 
 class ClaimOutcome(OrderedEnum):
@@ -127,6 +128,8 @@ class Verdict:
 
 def judge_plan(plan: Plan) -> Verdict:
     """Return the verdict on a report for which nothing is run."""
+    if plan.is_untested:
+        return Verdict(Reproduction.NOT_TESTED, plan.why_not)
     return Verdict(Reproduction.NOT_RUN, tuple(filter(None, [*plan.why_not, plan.hint])))
 
 
@@ -155,15 +158,19 @@ def judge_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
 def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -> AnsweredQuestion:
     """What the cell of a question shows."""
     if question.variant is None:
-        return AnsweredQuestion(question, Reproduction.NOT_RUN, question.why_not)
+        result = Reproduction.NOT_TESTED if plan.is_untested else Reproduction.NOT_RUN
+        return AnsweredQuestion(question, result, question.why_not)
     cell = cells[question.variant.name]
     ran = cell.result
     if not ran.status.is_decisive:
         return AnsweredQuestion(question, Reproduction.NOT_RUN, f"{ran.status}: {ran.reason}", cell)
     claims = tuple(_of_words(plan, question, cell))
-    if not ran.status.failed:
-        return AnsweredQuestion(question, Reproduction.NOT_REPRODUCED, "every test passes", cell, claims)
-    result, reason = _judge(plan, question, ran, claims)
+    if ran.status.failed:
+        result, reason = _judge(plan, question, ran, claims)
+    else:
+        result, reason = Reproduction.NOT_REPRODUCED, "every test passes"
+    if result is Reproduction.NOT_REPRODUCED and question.cause is None and (about := _untested(plan, ran)):
+        return AnsweredQuestion(question, Reproduction.NOT_TESTED, f"{about}; {reason}", cell, claims)
     if question.program not in ("", *OWN):
         reason += f"; it was met by {question.program} in the report, and by boxlite here"
     their_version = next(
@@ -174,6 +181,15 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
         reason += f"; bubblewrap is {their_version} in the report and {our_version} here, "
         reason += "and these releases word this failure differently"
     return AnsweredQuestion(question, result, reason, cell, claims)
+
+
+def _untested(plan: Plan, ran: CellResult) -> str:
+    """Why a cell cannot show what the report is about; empty if a test is about it."""
+    if plan.untested:
+        return f"no test is about {' or '.join(plan.untested)}"
+    if not plan.report.subjects and not ran.status.failed:
+        return "the report does not say what fails in words that the lab knows"
+    return ""
 
 
 def _judge(

@@ -132,6 +132,7 @@ def test_a_suite_that_hangs_on_two_lanes_has_failed_and_the_tests_that_ran_keep_
     suite = HangingSuite(
         name="hanging_suite",
         title="",
+        subject="start",
         control="ends",
         witness="ends",
         test_seconds=1000,

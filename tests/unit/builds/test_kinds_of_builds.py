@@ -270,9 +270,9 @@ def test_its_suite_runs_in_its_folder_and_its_report_is_read_however_it_ends(
     late = extra == "hang"
     message = failure.replace("CUT", cut_short)
     assert ran.tests == [
-        TestResult(name="starts", outcome=Outcome.PASS),
-        TestResult(name="isolates", outcome=Outcome.FAIL, message=message, out_of_time=late),
-        TestResult(name="stops", outcome=Outcome.NOT_RUN if cut_short else Outcome.PASS),
+        TestResult(name="starts", outcome=Outcome.PASS, subject="start"),
+        TestResult(name="isolates", outcome=Outcome.FAIL, message=message, subject="start", out_of_time=late),
+        TestResult(name="stops", outcome=Outcome.NOT_RUN if cut_short else Outcome.PASS, subject="start"),
     ]
     calls = (deployed.root / "opt" / "program" / "calls").read_text().splitlines()
     opt = f"{deployed.root}/opt"

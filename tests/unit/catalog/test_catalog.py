@@ -105,6 +105,7 @@ def test_a_new_kind_of_setting_is_a_class_with_a_name(root: Path, monkeypatch: p
 
 SUITE = """
 title = "A suite"
+subject = "start"
 control = "starts"
 witness = "isolates"
 test_seconds = 10
@@ -122,10 +123,16 @@ tests = { starts = "box", isolates = "sandbox" }
         ),
         (SUITE.replace('"starts"', '"begins"'), "control: expected one of the suite's tests, found 'begins'"),
         (SUITE.replace('"isolates"', '"hides"'), "witness: expected one of the suite's tests, found 'hides'"),
+        (SUITE.replace('subject = "start"', ""), "subject: Field required"),
+        (SUITE.replace('"start"', '"begin"'), "subject: expected one of start, confinement, "),
+        (f'{SUITE}subjects = {{ isolates = "stops" }}', "isolates: expected one of start, confinement, "),
+        (f'{SUITE}subjects = {{ hides = "stop" }}', "subjects: expected the suite's tests, found 'hides'"),
     ],
-    ids=["no test", "no control", "no witness"],
+    ids=["no test", "no control", "no witness", "no subject", "unknown", "unknown for a test", "no such test"],
 )
-def test_a_suite_has_its_control_and_witness(tmp_path: Path, text: str, expected: str) -> None:
+def test_a_suite_has_its_control_its_witness_and_what_its_tests_are_about(
+    tmp_path: Path, text: str, expected: str
+) -> None:
     file = tmp_path / "suite.toml"
     file.write_text(SUITE)
     assert toml.load_file(file, Suite, name="small").tests
@@ -133,6 +140,16 @@ def test_a_suite_has_its_control_and_witness(tmp_path: Path, text: str, expected
     with pytest.raises(UsageError) as wrong:
         toml.load_file(file, Suite, name="small")
     assert expected in str(wrong.value)
+
+
+def test_each_test_is_about_a_word_of_the_table_and_each_suite_may_have_more_than_its_own() -> None:
+    jailer, detach = catalog.load_suite("jailer"), catalog.load_suite("detach")
+    assert jailer.get_subject(jailer.control) == "start"
+    assert jailer.get_subject(jailer.witness) == "confinement"
+    assert jailer.tested_subjects == {"start", "confinement"}
+    # nextest lists tests that the suite does not name.
+    assert detach.get_subject("detached_box_force_remove_reaps_whole_tree") == "stop"
+    assert detach.tested_subjects == {"stop"}
 
 
 @pytest.mark.parametrize(

@@ -439,7 +439,7 @@ def test_every_suite_is_listed_the_one_of_wheels_first(home: Path, run_lab: RunL
     assert (filters["upstream-jailer"], filters["npm"]) == ("binary(jailer)", None)
     lines = run_lab(0, "list", "suites").splitlines()
     assert "  suite=detach behind nextest:FILE or checkout:DIR runs binary(detach)" in lines
-    assert "  all others need sandbox" in lines
+    assert "  all others need sandbox and are about stop" in lines
     titles = [line for line in lines if not line.startswith(" ")]
     assert titles == [f"{suite['name']}: {suite['title']}" for suite in suites]
 

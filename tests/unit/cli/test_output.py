@@ -209,7 +209,7 @@ def test_the_lists_hold_the_catalog(run_lab: RunLab) -> None:
     assert (architectures["debian-13"], architectures["debian-13-arm64"]) == ("x86_64", "aarch64")
     assert [entry["name"] for entry in listed("variants", run_lab)] == list(definitions.variants)
     assert [entry["name"] for entry in listed("causes", run_lab)] == list(causes.list_causes())
-    assert listed("suites", run_lab)[0]["tests"][0].keys() == {"name", "needs"}
+    assert listed("suites", run_lab)[0]["tests"][0].keys() == {"name", "needs", "subject"}
     [blocked] = [entry for entry in listed("variants", run_lab) if entry["name"] == "userns-clone-off"]
     assert blocked["expected"] == {"status": "xfail", "cause": "userns-sysctl"}
 

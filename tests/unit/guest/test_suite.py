@@ -19,11 +19,13 @@ from tests.builders.lanes import FakeSession, prints
 SUITE = Suite(
     name="small",
     title="A small suite",
+    subject="start",
     control="first",
     witness="third",
     test_seconds=10,
     suite_seconds=60,
     tests={"first": Needs.NOTHING, "second": Needs.BOX, "third": Needs.SANDBOX},
+    subjects={"third": "confinement"},
 )
 SESSION: list[dict[str, Any]] = [
     {"pytest_version": "9.2.0", "$report_type": "SessionStart"},
@@ -74,6 +76,10 @@ def test_what_a_passed_test_recorded_of_its_box_is_in_its_result() -> None:
     assert (first.outcome, first.seconds) == (Outcome.PASS, 1.5)
     assert first.protection == Protection.model_validate(JAILED)
     assert third.protection is None
+
+
+def test_each_result_says_what_its_test_is_about_whether_it_ran_or_not() -> None:
+    assert [test.subject for test in results(whole("first"))] == ["start", "start", "confinement"]
 
 
 def test_tests_that_are_chosen_by_name_have_results_without_a_line_about_their_module() -> None:

@@ -37,6 +37,7 @@ Debian 13, boxlite 0.10.8.
 
 I tried `sysctl -w {SWITCH}=1`, and it works at once.
 """
+STOPPED = "# A stopped box's machine lives on\n\nDebian 13, boxlite 0.10.8. I called `box.stop()`.\n"
 ELSEWHERE = BLOCKED.replace("Debian 13", "Pop!_OS 22.04")
 UBUNTU = system("ubuntu", "24.04")
 Repro = Callable[..., tuple[int, str, str]]
@@ -98,6 +99,39 @@ def test_what_cannot_be_run_boots_nothing(repro: Repro, blocked: list[PlannedRun
     assert "## Verdict: not run" in output
     assert "the lab has no guest for Pop" in output
     assert blocked == []
+
+
+@pytest.mark.parametrize("options", [(), ("--text-only",), ("--json",), ("--text-only", "--json")])
+def test_what_no_test_is_about_is_said_to_be_not_tested(
+    repro: Repro, blocked: list[PlannedRun], options: tuple[str, ...]
+) -> None:
+    status, output, _ = repro(STOPPED, *options)
+    assert (status, blocked) == (3, [])
+    assert "not tested: no test is about stop" in output or '"no test is about stop' in output
+    assert "nextest:ARCHIVE,suite=detach" in output
+    assert "not reproduced" not in output
+    if options == ("--json",):
+        assert json.loads(output)["verdict"] == "not tested"
+
+
+def test_what_a_report_asserts_is_run_whatever_else_it_is_about(
+    repro: Repro, blocked: list[PlannedRun], tmp_path: Path
+) -> None:
+    status, output, _ = repro(f"{STOPPED}\nIt works with sudo.\n", "-o", str(tmp_path / "run"))
+    assert status == 3
+    assert [cell.variant.name for cell in blocked[0].cells] == ["as-root"]
+    assert "## Verdict: not tested: no test is about stop" in output
+    assert "boxlite works if root runs it | held |" in output
+
+
+def test_a_report_that_says_nothing_is_not_called_not_reproduced(
+    repro: Repro, blocked: list[PlannedRun], tmp_path: Path
+) -> None:
+    status, output, _ = repro(
+        "# A question on boxlite\n\nDebian 13, boxlite 0.9.0", "-o", str(tmp_path / "run")
+    )
+    assert (status, len(blocked)) == (3, 1)
+    assert "not tested: the report does not say what fails" in output
 
 
 def test_the_nearest_guest_can_be_asked_for(repro: Repro, blocked: list[PlannedRun], tmp_path: Path) -> None:

@@ -254,6 +254,23 @@ def test_why_words_were_not_looked_for(tmp_path: Path) -> None:
     assert "bubblewrap" not in judged.reasons[0]
 
 
+@pytest.mark.parametrize("cause", [None, POLICY], ids=["every test passes", "it fails"])
+def test_what_no_test_is_about_is_not_reproduced_only_if_something_else_is(
+    tmp_path: Path, cause: str | None
+) -> None:
+    about = {"start": quote(1), "recovery": quote(1)}
+    made = plan(replace(report(system(), OTHER_WORDS), subjects=about))
+    judged = of(made, tmp_path, cause=cause)
+    assert (judged.result, judged.result.exit_status) == (Reproduction.NOT_TESTED, 3)
+    assert judged.reasons[0].startswith("no test is about recovery; ")
+    # The same words are the same words.
+    told = plan(replace(report(system(), words(NAMESPACE)), subjects=about))
+    assert of(told, tmp_path / "told").result is Reproduction.REPRODUCED
+    # What the suite's tests are about is tested.
+    start = plan(replace(report(system(), OTHER_WORDS), subjects={"start": quote(1)}))
+    assert of(start, tmp_path / "start", cause=cause).result is Reproduction.NOT_REPRODUCED
+
+
 def test_a_plan_that_cannot_be_run_is_not_run_for_its_reasons() -> None:
     made = plan(report(system("pop", None)), POLICY)
     assert verdict.judge_plan(made) == Verdict(Reproduction.NOT_RUN, (*made.why_not, made.hint))

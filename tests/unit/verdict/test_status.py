@@ -27,6 +27,7 @@ from tests.builders.facts import facts
 SUITE = Suite(
     name="small",
     title="A small suite",
+    subject="start",
     control="box_starts",
     witness="box_starts",
     test_seconds=10,

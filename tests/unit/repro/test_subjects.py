@@ -1,0 +1,115 @@
+"""What a report is about, and which tests are about the same."""
+
+import pytest
+
+from lab import catalog
+from lab.repro import judging, subjects
+from lab.repro.reading import read_report
+from lab.repro.report import ErrorMessage, JudgedReport, Report
+from tests.builders.reports import CLONE, suspected
+
+
+def of(text: str) -> Report:
+    return read_report(text.encode())
+
+
+NAMESPACE = "bwrap: No permissions to create new namespace"
+
+
+@pytest.mark.parametrize(
+    ("text", "about"),
+    [
+        ("# A stopped box's machine lives on after `rm --force`\n\nboxlite 0.10.8", {"stop": 1}),
+        ("# Boxes are lost when the host reboots\n\nboxlite 0.10.8", {"recovery": 1}),
+        ("# Names do not resolve: DNS in a box is dead", {"network": 1}),
+        ("# Paused boxes cannot be resumed", {"pause": 1}),
+        ("# Two more directories and the read-only volume is empty", {"volumes": 1}),
+        ("# The memory limit is ignored", {"limits": 1}),
+        # What a message says decides where the title does not, and a title that says more comes beside it.
+        ("# It fails\n\n    Another BoxliteRuntime is already using directory: /root/.boxlite", {"sharing": 3}),
+        ("# boxlite fails\n\n    OSError: [Errno 24] Too many open files: 'a'", {"open-files": 3}),
+        ("# The third volume\n\n    RegisterNetDevice(IrqsExhausted)", {"volumes": 1}),
+        # That a box does not start is what a report is about that names nothing else.
+        ("# Box fails to start", {"start": 1}),
+        (f"# boxlite on Debian\n\nThe network is up.\n\n    {NAMESPACE}", {"start": 5}),
+        (f"# The network of a box\n\n    {NAMESPACE}", {"network": 1}),
+        # Without a title or a message that tell it, what most lines are about.
+        ("# A question on boxlite\n\nIt cannot stop.\nA port is open.\nThe internet is there.", {"network": 4}),
+        ("# A question on boxlite\n\nHow are you?", {}),
+    ],
+)
+def test_what_a_report_is_about(text: str, about: dict[str, int]) -> None:
+    assert {name: quote.number for name, quote in of(text).subjects.items()} == about
+
+
+def test_a_subject_is_untested_if_no_test_of_the_suite_is_about_it() -> None:
+    report = of("# The memory limit is lost when a box is stopped")
+    unclear = JudgedReport()
+    assert subjects.list_untested(report, unclear) == ("limits", "stop")
+    assert subjects.list_untested(report, unclear, {"stop"}) == ("limits",)
+    # A cause keeps boxes from starting, and the suites' tests show that.
+    assert subjects.list_untested(report, JudgedReport((suspected(CLONE),))) == ()
+    assert subjects.list_untested(of("# Box fails to start"), unclear) == ()
+
+
+def test_who_tests_it_is_named_with_the_command() -> None:
+    sentence, *others = subjects.explain_untested(["pause", "limits"])
+    assert sentence == "no test is about pause or limits"
+    suites = {"pause", "disk-io"}
+    assert {other.rpartition("=")[2] for other in others if "nextest:" in other} == suites
+    for suite in catalog.load_suites():
+        told = any(other.startswith(f"tests of it: {suite.title}: lab matrix ") for other in others)
+        assert told is not suite.tested_subjects.isdisjoint({"pause", "limits"}), suite.name
+    assert list(subjects.explain_untested([])) == []
+
+
+@pytest.mark.parametrize(
+    ("evidence", "step", "words"),
+    [
+        (
+            "likely_cause = shim died silently (see stderr / exit file)",
+            "died-early",
+            "had ended before its guest",
+        ),
+        ("likely_cause = guest agent never wrote to console (init", "no-console", "its kernel wrote nothing"),
+        ("likely_cause = guest booted but agent did not connect to vsock", "slow-guest", "slow or loaded host"),
+        # In one line, as Python shows an exception; a process that died wrote nothing either.
+        (
+            "shim_alive=false, console_bytes=0, ready_socket_exists=true",
+            "died-early",
+            "had ended before its guest",
+        ),
+        (
+            "shim_alive=true, console_bytes=0, ready_socket_exists=true",
+            "no-console",
+            "its kernel wrote nothing",
+        ),
+        ("shim_alive=true, console_bytes=812, ready_socket_exists=true", "slow-guest", "slow or loaded host"),
+    ],
+)
+def test_boxlite_s_time_out_has_three_meanings(evidence: str, step: str, words: str) -> None:
+    report = of(f"# boxlite fails\n\n    Box uPKT failed to start: timeout after 30s\n    {evidence}")
+    assert [message.step for message in report.of(ErrorMessage) if message.step] == [step]
+    [remark] = judging.judge_report(report).remarks
+    assert words in remark.text
+    assert list(report.subjects) == ["start"]
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("internal error: Failed to acquire runtime lock at /root/.boxlite", "one at a time"),
+        ("Too many open files (os error 24)", "`ulimit -n`"),
+        ("storage error: Failed to write override_stat xattr on /root/.boxlite/x", "Put BOXLITE_HOME on ext4"),
+        ("storage error: Embedded runtime extraction failed: No such file", "The remedy programs-renewed"),
+        ("boxlite-guest not found in /root/.local/share/boxlite/runtimes", "The remedy programs-renewed"),
+        ("nested virtualization is not supported on this host; Linux x86_64", "reads Y or 1"),
+        ("Building the microVM failed: RegisterNetDevice(IrqsExhausted)", "with fewer folders"),
+    ],
+)
+def test_what_a_message_of_boxlite_means_is_said_in_a_report_about_it(message: str, words: str) -> None:
+    text = f"# It fails\n\nDebian 13, {{}}\n\n    Error: {message}\n"
+    [remark] = judging.judge_report(of(text.format("boxlite 0.10.8"))).remarks
+    assert words in remark.text
+    assert [quote.number for quote in remark.quotes] == [5]
+    assert judging.judge_report(of(text.format("another program"))).remarks == () or "boxlite" in message
