@@ -28,7 +28,7 @@ class UserLimits(TableKnob):
     nproc: int = Field(ge=1, description="Processes and threads of this user on the whole host.")
 
     def differences(self, facts: Facts, user: SuiteUser) -> list[str]:
-        nproc = user.limits.nproc
+        nproc = user.context.limits.nproc
         return [] if nproc == self.nproc else [f"the suite's user may have {nproc} processes, not {self.nproc}"]
 
 

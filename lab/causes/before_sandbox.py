@@ -148,10 +148,14 @@ def nproc_limit(evidence: Evidence) -> CauseEvidence | None:
     /etc/security/limits.conf.
     """
     words = next((match[0] for text in evidence.said if (match := NOT_STARTED.search(text))), None)
-    if words is None:
+    probe = evidence.probes.start_processes
+    if words is None and not probe.failed:
         return None
     # A control group and the whole host have limits with the same error.
-    return CauseEvidence(Confidence.LIKELY, f"no process could be started: {words}")
+    if words:
+        return CauseEvidence(Confidence.LIKELY, f"no process could be started: {words}")
+    reason = f"the user cannot start the processes of a box, {' '.join(probe.command)}: {probe.stderr}"
+    return CauseEvidence(Confidence.LIKELY, reason)
 
 
 # boxlite 0.10.8's messages about the folder through which it reaches the sockets of a box

@@ -266,7 +266,8 @@ def _decide(
     probes = report.probes
     # Without the system's bubblewrap boxlite uses its own, which was not tried.
     sandbox = probes.bwrap_all if probes.bwrap_all.status is not None else probes.unshare_user_root
-    decisive = [probes.open_kvm, probes.create_vm, probes.socket_folder, probes.exec_home, sandbox]
+    decisive = [probes.open_kvm, probes.create_vm, probes.start_processes]
+    decisive += [probes.socket_folder, probes.exec_home, sandbox]
     is_proved = any(finding.confidence is Confidence.PROVED for finding in findings)
     if findings and (is_proved or any(probe.failed for probe in decisive)):
         return HostOutlook.BLOCKED, []
@@ -274,6 +275,8 @@ def _decide(
         reasons = ["the kernel refused the probe what boxlite needs; the probe alone does not show the cause"]
         if probes.open_kvm.failed and _mode_allows_kvm(report):
             reasons.append("the mode of /dev/kvm allows this user to open it: a security module denies it")
+        if report.facts.unset_options:
+            reasons.append(f"the kernel was built without {', '.join(report.facts.unset_options)}")
         if probes.unshare_user.worked and probes.unshare_user_root.failed:
             reasons.append(
                 "the kernel makes a user namespace and denies its capabilities: a security module does that"
@@ -283,6 +286,9 @@ def _decide(
             reasons.append(f"the nearest tested host is blocked by {by}")
         reasons.append("the kernel's log may name it: sudo journalctl -k | grep -E 'apparmor=|avc:'")
         return HostOutlook.BLOCKED, reasons
+    if report.facts.kvm and report.facts.kvm.lacking:
+        lacking = " ".join(report.facts.kvm.lacking)
+        return HostOutlook.BLOCKED, [f"KVM lacks {lacking}, without which boxlite's machines do not start"]
     if findings:
         return HostOutlook.UNKNOWN, [f"{findings[0].name} is suspected, yet the probe was refused nothing"]
     bubblewrap = report.facts.bubblewrap

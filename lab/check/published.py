@@ -96,6 +96,8 @@ class Rules(_Data):
     manager: str = settings.MANAGER
     versions: tuple[str, ...] = settings.VERSIONS
     limits: str = settings.LIMITS
+    user_limit: str = settings.USER_LIMIT
+    unlimited: str = settings.UNLIMITED
 
 
 class Published(_Data):
@@ -199,7 +201,9 @@ def _settings(answer: CellAnswer) -> dict[str, settings.Value]:
         return {}
     facts, context = cell.facts, cell.suite.context
     values = settings.read_fact_settings(facts)
-    values |= settings.read_session_settings(context.session) if context else {}
+    if context:
+        values |= settings.read_session_settings(context.session)
+        values |= settings.read_limit_settings(context.limits)
     if facts.apparmor:
         apparmor = answer.definition and answer.definition.knobs.get("apparmor")
         profile = apparmor.confine_suite_by if isinstance(apparmor, AppArmor) else None

@@ -1,11 +1,12 @@
 """What decides about boxlite on a host, as named settings, and how two hosts compare in them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 
 from lab.causes.evidence import parse_confining_profile
 from lab.probes import Facts, script
-from lab.probes.facts import UserSession
+from lab.probes.facts import LimitFacts, UserSession
 from lab.probes.report import HostReport
 
 # A setting's value as text; None if the kernel has no such sysctl.
@@ -13,9 +14,11 @@ Value = str | None
 # Before the name of a profile in the name of a setting.
 PROFILE = "AppArmor profile "
 # Settings that differ on almost every host and seldom decide: they break ties only.
-VERSIONS = ("kernel", "bubblewrap")
+VERSIONS = ("kernel", "bubblewrap", "Landlock")
 # Limits that depend on the host's memory: only 0 is a setting of its own.
 LIMITS = "user.max_"
+# Before the name of a limit of the user's. A higher limit than on the tested host is no difference.
+USER_LIMIT, UNLIMITED = "limit ", "unlimited"
 NOT_LOADED = "not loaded"
 # The profile that confines the user's programs, as a setting, and its value where none does.
 CONFINED, UNCONFINED = "AppArmor confines the user by", "no profile"
@@ -37,7 +40,12 @@ def read_fact_settings(facts: Facts, is_known: Callable[[str], bool] = lambda _:
         ),
         "bubblewrap is setuid": ("bubblewrap.mode", _yes(bubblewrap is not None and bubblewrap.setuid)),
         "/dev/kvm": ("kvm", "there" if facts.kvm else "not there"),
+        "Landlock": ("landlock", "not in use" if facts.landlock is None else f"version {facts.landlock}"),
     }
+    if facts.kvm and facts.kvm.capabilities is not None:
+        values["KVM lacks"] = ("kvm.capabilities", _join(facts.kvm.lacking))
+    if facts.kernel_options is not None:
+        values["kernel built without"] = ("kernel_options", _join(facts.unset_options))
     for path, mount in facts.mounts.items():
         values[f"{path} is noexec"] = (f"mounts.{path}", _yes("noexec" in mount.options))
     for name, value in facts.sysctls.items():
@@ -52,9 +60,10 @@ def read_fact_settings(facts: Facts, is_known: Callable[[str], bool] = lambda _:
 
 
 def read_host_settings(report: HostReport) -> dict[str, Value]:
-    """Return the settings of a reported host, and the session and the confinement of its user."""
+    """Return the settings of a reported host, and the session, the limits and the confinement of its user."""
     context = report.who.context
     values = read_fact_settings(report.facts, report.knows) | read_session_settings(context.session)
+    values |= read_limit_settings(context.limits)
     if report.facts.apparmor is None:
         return values
     return values | {CONFINED: parse_confining_profile(context.apparmor) or UNCONFINED}
@@ -63,6 +72,14 @@ def read_host_settings(report: HostReport) -> dict[str, Value]:
 def read_session_settings(session: UserSession) -> dict[str, Value]:
     """Return what decides whether boxlite can move a box into a control group of its own, by name."""
     return {SESSION: session.kind, MANAGER: _yes(session.manager)}
+
+
+def read_limit_settings(limits: LimitFacts) -> dict[str, Value]:
+    """Return the limits of a user by their names in limits.conf(5), or words for them."""
+    return {
+        f"{USER_LIMIT}{name.replace('_', ' ')}": UNLIMITED if value is None else str(value)
+        for name, value in dict(limits).items()
+    }
 
 
 @dataclass(frozen=True)
@@ -121,10 +138,21 @@ def compare_report(report: HostReport, tested: Mapping[str, Value]) -> SettingsC
     return compare_settings(host, tested)
 
 
-def _alike(name: str, first: Value, second: Value) -> bool:
-    if name.startswith(LIMITS) and first is not None and second is not None:
-        return (first == "0") == (second == "0")
-    return first == second
+def _alike(name: str, yours: Value, tested: Value) -> bool:
+    if name.startswith(LIMITS) and yours is not None and tested is not None:
+        return (yours == "0") == (tested == "0")
+    if name.startswith(USER_LIMIT):
+        return _amount(yours) >= _amount(tested)
+    return yours == tested
+
+
+def _amount(limit: Value) -> float:
+    """What a limit allows; nothing if it is no number, as no lab writes it."""
+    return inf if limit == UNLIMITED else int(limit) if limit and limit.isdecimal() else 0
+
+
+def _join(names: Iterable[str]) -> str:
+    return " ".join(names) or "nothing that was asked for"
 
 
 def _yes(value: bool) -> str:

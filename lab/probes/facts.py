@@ -83,6 +83,15 @@ class KvmFacts(FactsModel):
     gid: int = Field(description="The group's number.")
     owner: str | None = Field(description="Name of the owner. None: no user has this uid.")
     group: str | None = Field(description="Name of the group. None: no group has this gid.")
+    capabilities: dict[str, bool] | None = Field(
+        description="Whether KVM has each capability without which boxlite's machines do not start, by the "
+        "names of linux/kvm.h without KVM_CAP_. None: the device does not answer as KVM does."
+    )
+
+    @property
+    def lacking(self) -> list[str]:
+        """The capabilities that KVM was asked for and does not have."""
+        return [name for name, is_there in (self.capabilities or {}).items() if not is_there]
 
 
 class MountFacts(FactsModel):
@@ -100,6 +109,13 @@ class Facts(FactsModel):
     kernel: str = Field(description="Release of the running kernel, as `uname -r` prints it.")
     arch: str = Field(description="The architecture, as `uname -m` prints it, for example x86_64.")
     command_line: str = Field(description="What the kernel was booted with: /proc/cmdline.")
+    kernel_options: dict[str, Literal["y", "m"] | None] | None = Field(
+        description="How the kernel was built: each option, without CONFIG_, is y, or m for a module, or null "
+        "for one that is not set. None: no file on the host tells it."
+    )
+    landlock: int | None = Field(
+        description="Version of Landlock's interface. None: the kernel has no Landlock, or does not use it."
+    )
     python: str = Field(description="Version of the system's python3: major and minor, for example 3.13.")
     glibc: str = Field(description="Version of the C library, for example 2.41.")
     lsm: tuple[str, ...] | None = Field(
@@ -126,6 +142,11 @@ class Facts(FactsModel):
     )
     cgroup: Literal["v1", "v2"] = Field(description="The version of control groups on /sys/fs/cgroup.")
     mounts: dict[str, MountFacts] = Field(description="The mounts of /home and /tmp.")
+
+    @property
+    def unset_options(self) -> list[str]:
+        """The options of the kernel that are not set, without CONFIG_."""
+        return [name for name, value in (self.kernel_options or {}).items() if value is None]
 
 
 # Joins the profiles of a stack. Each of them has to allow what a process does.
@@ -227,6 +248,11 @@ class Probes(FactsModel):
         description="Look for settings of the systemd service that the process is in, if any, that restrict "
         "it. Of SystemCallFilter= it tells which system calls of the jailer are denied."
     )
+    start_processes: Probe = Field(
+        description="Start as many processes at once as one box has processes and threads, beside those that "
+        "the user has already. The kernel refuses one that is too many for the user, for the control group or "
+        "for the host."
+    )
     exec_home: Probe = Field(description="Execute a script in the user's home.")
     home_allows_exec: Probe = Field(description="Look whether the home's file system is mounted noexec.")
 
@@ -268,8 +294,22 @@ class UserSession(FactsModel):
     lingers: bool = Field(description="Whether the user's service manager runs without a login, too.")
 
 
+class LimitFacts(FactsModel):
+    """Limits on what a process of the user may use: the soft ones of setrlimit(2)."""
+
+    nproc: int | None = Field(
+        description="Processes and threads of this user on the whole host. None: unlimited."
+    )
+    nofile: int | None = Field(description="Open files. None: unlimited.")
+    memlock: int | None = Field(description="Bytes that are locked in memory. None: unlimited.")
+    fsize: int | None = Field(description="Bytes of a file that it writes. None: unlimited.")
+    data: int | None = Field(description="Bytes of its data. None: unlimited.")
+    address_space: int | None = Field(description="Bytes of its address space. None: unlimited.")
+    cpu: int | None = Field(description="Seconds of the processor. None: unlimited.")
+
+
 class Context(FactsModel):
-    """What confines a user's processes, the session, and what systemd delegated to the user."""
+    """What confines and limits a user's processes, the session, and what systemd delegated to the user."""
 
     apparmor: str | None = Field(
         description="AppArmor's label of the process: a profile with its mode, or unconfined. None: not in use."
@@ -277,12 +317,7 @@ class Context(FactsModel):
     selinux: str | None = Field(description="SELinux's context of the process. None: it is not in use.")
     delegated: tuple[str, ...] = Field(description="Controllers that the user's service manager may use.")
     session: UserSession = Field(description="The session that the process is in.")
-
-
-class LimitFacts(FactsModel):
-    """Limits on what the user may use."""
-
-    nproc: int | None = Field(description="RLIMIT_NPROC, soft: processes and threads. None: unlimited.")
+    limits: LimitFacts = Field(description="Limits of the process.")
 
 
 class Link(FactsModel):
@@ -306,7 +341,6 @@ class SuiteUser(ProcessUser):
     """The user, and what else settings of variants are read back from."""
 
     links: dict[str, Link] = Field(description="Each path that was asked for.")
-    limits: LimitFacts = Field(description="Limits of the process.")
     service: dict[str, str] | None = Field(
         description="Settings of the systemd service that the process is in, as systemd shows them; empty "
         "outside of a service. None: systemd does not tell them."

@@ -25,7 +25,7 @@ PATH = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/curren
 # The limit of one command.
 SECONDS = 5
 # Modules of the standard library that some distributions leave out of their smallest Python.
-MODULES = "ctypes, fcntl, json, socket, struct, subprocess, sys, termios, urllib.parse"
+MODULES = "ctypes, fcntl, json, socket, struct, subprocess, sys, termios, urllib.parse, zlib"
 # Names that need no quoting, and that are no path out of /proc/sys.
 SYSCTL = re.compile(r"[a-z0-9_]+(?:[./][a-z0-9_-]+)+", re.ASCII | re.IGNORECASE)
 # Whole lines of comments, and empty ones.

@@ -60,6 +60,14 @@ def summary(host: Any) -> Iterator[Tuple[str, str]]:
     yield "SELinux", module("selinux", lambda about: about["mode"])
     yield "bubblewrap", program(facts["bubblewrap"]) if facts["bubblewrap"] else "not installed"
     yield "/dev/kvm", device(facts["kvm"]) if facts["kvm"] else "not there"
+    if "landlock" not in hidden:
+        yield "Landlock", "not in use" if facts["landlock"] is None else "version %d" % facts["landlock"]
+    lacking = [name for name, there in ((facts["kvm"] or {}).get("capabilities") or {}).items() if not there]
+    if lacking:
+        yield "KVM lacks", " ".join(lacking)
+    without = [name for name, value in (facts["kernel_options"] or {}).items() if value is None]
+    if without:
+        yield "kernel built without", " ".join(without)
     yield "user", "root" if host["who"]["uid"] == 0 else "not root"
     session = host["who"]["context"]["session"]
     yield "session", "%s, in %s" % (session["kind"], session["cgroup"])

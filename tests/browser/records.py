@@ -28,6 +28,7 @@ from lab.record import (
 )
 from lab.report.site.publish import publish_site
 from tests.builders.cells import cell
+from tests.builders.facts import context
 from tests.builders.facts import facts as a_facts
 from tests.builders.output import run_folder
 from tests.builders.runs import host as a_host
@@ -65,6 +66,7 @@ def _cell(guest: str, variant: str, status: Status = Status.PASS, build: str = N
     evidence = [f"cells/{guest}/{variant}/{build}/{name}" for name in ("suite/suite.log", "probes.json")]
     given: dict[str, Any] = {
         "facts": None if status.could_not_run else _facts(guest),
+        "context": None if status.could_not_run else context(),
         "tests": [] if status.could_not_run else _tests(),
         "seconds": {"fork": 1.0, "apply": 0.5, "suite": 21.0},
         "lane": guest,
@@ -79,6 +81,7 @@ def _blocked(guest: str, build: str, status: Status = Status.XFAIL, **more: Any)
     reason = "kernel.unprivileged_userns_clone is 0"
     given = {
         "facts": _facts(guest, sysctls={"kernel.unprivileged_userns_clone": "0"}),
+        "context": context(),
         "expected": Expectation(status="xfail", cause=CAUSE),
         "cause": CAUSE,
         "confidence": Confidence.PROVED,

@@ -12,7 +12,7 @@ from lab.check import judge_host, published
 from lab.probes import Probe
 from lab.probes.report import read_host_report
 from tests.browser.records import CURE, HOSTILE
-from tests.builders.facts import printed_facts
+from tests.builders.facts import context, printed_facts
 from tests.builders.probe_script import output
 from tests.conftest import Visiting
 
@@ -110,10 +110,15 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
         *(output(printed_facts(kernel="7.0", sysctls=switch)) for switch in switches),
         output(printed_facts(kernel="7.0", kvm=None), unreadable=["apparmor.profiles", "selinux"]),
         output(
+            printed_facts(kernel="7.0", landlock=None, kernel_options={"TUN": None}),
+            context=dict(context(nofile=256, nproc=7795, memlock=None)),
+        ),
+        output(
             printed_facts(kernel="7.0", apparmor=apparmor),
             context={"apparmor": "unconfined//&boxlite-user (enforce)"},
         ),
     ]
+    found = set()
     for text in texts:
         report = read_host_report(text)
         assert report is not None
@@ -123,7 +128,10 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
         answer = compare(page, text)
         assert sorted(answer.locator("#host-differences tbody th").all_inner_texts()) == differing
         expect(answer).to_contain_text(f"of {len(near.comparison.compared)} compared settings")
-    assert {"AppArmor profile boxlite-bwrap", "AppArmor confines the user by"} <= set(differing)
+        found |= set(differing)
+    assert {"AppArmor profile boxlite-bwrap", "AppArmor confines the user by"} <= found
+    assert {"limit nofile", "Landlock", "kernel built without"} <= found
+    assert "limit nproc" not in found
 
 
 def test_an_output_as_it_comes_by_mail_is_read_and_one_with_holes_is_not(visit: Visiting) -> None:

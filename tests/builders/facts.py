@@ -22,6 +22,8 @@ DEBIAN: dict[str, Any] = {
     "kernel": "6.12.118+deb13-cloud-amd64",
     "arch": "x86_64",
     "command_line": "root=LABEL=root rw console=ttyS0 panic=-1",
+    "kernel_options": {"USER_NS": "y", "VSOCKETS": "m", "TUN": "m"},
+    "landlock": 6,
     "python": "3.13",
     "glibc": "2.41",
     "lsm": ["lockdown", "capability", "landlock", "yama", "apparmor"],
@@ -51,7 +53,14 @@ DEBIAN: dict[str, Any] = {
         "setuid": False,
         "mode": "0o755",
     },
-    "kvm": {"mode": "0o660", "uid": 0, "gid": 993, "owner": "root", "group": "kvm"},
+    "kvm": {
+        "mode": "0o660",
+        "uid": 0,
+        "gid": 993,
+        "owner": "root",
+        "group": "kvm",
+        "capabilities": {"IRQCHIP": True, "IRQFD": True},
+    },
     "systemd": True,
     "podman": False,
     "cron": False,
@@ -81,10 +90,26 @@ LOGIN: dict[str, Any] = {
     "manager": True,
     "lingers": False,
 }
+# The limits of its suite's user.
+LIMITS = {
+    "nproc": 3897,
+    "nofile": 1024,
+    "memlock": 8 << 20,
+    "fsize": None,
+    "data": None,
+    "address_space": None,
+    "cpu": None,
+}
 TESTER: dict[str, Any] = {
     "uid": 1001,
     "groups": [993, 1001],
-    "context": {"apparmor": "unconfined", "selinux": None, "delegated": ["memory", "pids"], "session": LOGIN},
+    "context": {
+        "apparmor": "unconfined",
+        "selinux": None,
+        "delegated": ["memory", "pids"],
+        "session": LOGIN,
+        "limits": LIMITS,
+    },
     "seccomp": 0,
     "container": False,
 }
@@ -116,7 +141,6 @@ def facts(**changes: Any) -> Facts:
 WORKS = {"status": 0, "stderr": "", "command": []}
 SETTINGS_OF_A_USER = {
     "links": {},
-    "limits": {"nproc": 3897},
     "service": {},
     "bubblewrap": "unconfined",
     "create_vm": WORKS,
@@ -134,9 +158,10 @@ def session(**changes: Any) -> UserSession:
     return UserSession.model_validate(LOGIN | changes)
 
 
-def context(apparmor: str | None = "unconfined") -> Context:
-    """What confines the suite's user on a debian-13."""
-    return Context(apparmor=apparmor, selinux=None, delegated=(), session=session())
+def context(apparmor: str | None = "unconfined", **limits: int | None) -> Context:
+    """What confines the suite's user on a debian-13, with these limits in place of its own."""
+    about = {"apparmor": apparmor, "selinux": None, "delegated": (), "session": LOGIN}
+    return Context.model_validate(about | {"limits": LIMITS | limits})
 
 
 def probe(status: int | None, stderr: str = "", command: Sequence[str] = ()) -> Probe:

@@ -7,6 +7,9 @@ in `lab/probes/facts.py`. They are read from files where possible: starting one 
 emulated guest than all the rest.
 """
 
+import ctypes
+import errno
+import fcntl
 import glob
 import grp
 import json
@@ -15,6 +18,7 @@ import pwd
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 # Read on every host.
@@ -43,6 +47,22 @@ PRIORITY = 400
 # Where the shell of an ordinary user looks for programs.
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 KVM = Path("/dev/kvm")
+# Of linux/kvm.h: two calls, and the only version that KVM ever had.
+KVM_GET_API_VERSION, KVM_CHECK_EXTENSION, KVM_API_VERSION = 0xAE00, 0xAE03, 12
+# Without these libkrun starts no machine (`KvmContext::new` in its src/vmm/src/linux/vstate.rs). Other monitors
+# that are built with rust-vmm ask for them, too.
+KVM_CAPABILITIES = {"IRQCHIP": 0, "USER_MEMORY": 3, "IRQFD": 32, "IOEVENTFD": 36}
+KVM_CAPABILITIES_BY_ARCHITECTURE = {"x86_64": {"SET_TSS_ADDR": 4}, "aarch64": {"ARM_PSCI_0_2": 102}}
+# landlock_create_ruleset(2), the same number on all architectures but Alpha; its flag asks for the version.
+LANDLOCK_CREATE_RULESET, LANDLOCK_CREATE_RULESET_VERSION = 444, 1
+# Where distributions put the configuration of the running kernel.
+CONFIGURATIONS = ("/proc/config.gz", "/boot/config-{}", "/lib/modules/{}/config")
+# What boxlite's sandbox, limits, machines and networks may need of it, and what other monitors do.
+KERNEL_OPTIONS = (
+    *("USER_NS", "PID_NS", "NET_NS", "IPC_NS", "UTS_NS"),
+    *("CGROUPS", "MEMCG", "CGROUP_PIDS", "CFS_BANDWIDTH"),
+    *("KVM", "VSOCKETS", "VHOST_VSOCK", "SECCOMP_FILTER", "OVERLAY_FS", "TUN"),
+)
 # Names of users and groups from this number on may be those of people.
 FIRST_PERSON = 1000
 # The limit of one command.
@@ -202,7 +222,53 @@ def kvm():
         "gid": device.st_gid,
         "owner": name_of(pwd.getpwuid, device.st_uid),
         "group": name_of(grp.getgrgid, device.st_gid),
+        "capabilities": kvm_capabilities(),
     }
+
+
+def kvm_capabilities():
+    """Whether KVM has each capability; None if the device does not answer as KVM does."""
+    asked = dict(KVM_CAPABILITIES, **KVM_CAPABILITIES_BY_ARCHITECTURE.get(os.uname().machine, {}))
+    try:
+        device = os.open(str(KVM), os.O_RDWR)
+    except OSError as error:
+        is_hidden = error.errno in (errno.EACCES, errno.EPERM)
+        return unreadable("kvm.capabilities") if is_hidden else None
+    try:
+        if fcntl.ioctl(device, KVM_GET_API_VERSION, 0) != KVM_API_VERSION:
+            return None
+        return {name: fcntl.ioctl(device, KVM_CHECK_EXTENSION, number) > 0 for name, number in asked.items()}
+    except OSError:
+        return None
+    finally:
+        os.close(device)
+
+
+def landlock():
+    """The version of the interface of Landlock; None if the kernel has none, or does not use it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    version = libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION)
+    if version >= 0:
+        return version
+    # A filter of system calls may give any other error.
+    return None if ctypes.get_errno() in (errno.ENOSYS, errno.EOPNOTSUPP) else unreadable("landlock")
+
+
+def value_of(option, lines):
+    return next((value for value in "ym" if ("\nCONFIG_%s=%s\n" % (option, value)).encode() in lines), None)
+
+
+def kernel_options():
+    """How each option of the running kernel is set; None if no file tells it."""
+    for path in CONFIGURATIONS:
+        try:
+            content = Path(path.format(os.uname().release)).read_bytes()
+            # 31: with the header of gzip.
+            lines = zlib.decompress(content, 31) if path.endswith(".gz") else content
+        except (OSError, zlib.error):
+            continue
+        return {name: value_of(name, lines) for name in KERNEL_OPTIONS}
+    return unreadable("kernel_options")
 
 
 def name_of(look_up, number):
@@ -239,6 +305,8 @@ def facts(more):
         "kernel": os.uname().release,
         "arch": os.uname().machine,
         "command_line": text("/proc/cmdline") or "",
+        "kernel_options": kernel_options(),
+        "landlock": landlock(),
         "python": "%d.%d" % sys.version_info[:2],
         "glibc": glibc(),
         "lsm": unreadable("lsm") if modules is None else modules.split(","),
@@ -292,8 +360,8 @@ if __name__ == "__main__":
         public = without_private(every, request["shown"])
         print(json.dumps({"facts": public, "unreadable": UNREADABLE, "id_like": like}))
     else:
-        # Root may read everything. These two say None where their file system is not mounted.
-        hidden = [fact for fact in UNREADABLE if fact not in ("lsm", "selinux")]
+        # Root may read everything. These say None where their file system is not mounted, and where no file is.
+        hidden = [fact for fact in UNREADABLE if fact not in ("lsm", "selinux", "kernel_options")]
         if hidden:
             sys.exit("root cannot read %s" % ", ".join(hidden))
         print(json.dumps(every))

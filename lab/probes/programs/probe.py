@@ -87,6 +87,19 @@ SERVICE = {
     "RestrictSUIDSGID": "no",
     "SystemCallFilter": "~",
 }
+# Processes and threads that one box has at once, at least, beside the program that starts it: where a user may
+# have 14, of which a login and a suite are at most five, boxlite 0.10.8 is refused one (variant nproc-12).
+PROCESSES = 9
+# The limits of a process, by the names of limits.conf(5) where it has a word for one.
+LIMITS = {
+    "nproc": resource.RLIMIT_NPROC,
+    "nofile": resource.RLIMIT_NOFILE,
+    "memlock": resource.RLIMIT_MEMLOCK,
+    "fsize": resource.RLIMIT_FSIZE,
+    "data": resource.RLIMIT_DATA,
+    "address_space": resource.RLIMIT_AS,
+    "cpu": resource.RLIMIT_CPU,
+}
 # What bubblewrap, and the shim for its filter, need of a list of system calls, which has hundreds of names.
 SANDBOX_CALLS = ("clone", "mount", "pivot_root", "seccomp", "umount2", "unshare")
 
@@ -286,6 +299,7 @@ def context():
         "selinux": text("/proc/self/attr/current") if selinux else None,
         "delegated": (controllers or "").split(),
         "session": session(),
+        "limits": limits(),
     }
 
 
@@ -476,9 +490,32 @@ def bubblewrap():
             os.close(arguments)
 
 
+def start_processes():
+    """Start as many processes at once as a box has, and end them. The kernel counts threads as processes."""
+    command = ["fork", "%d at once" % PROCESSES]
+    children = []
+    waiting, end = os.pipe()
+    try:
+        while len(children) < PROCESSES:
+            child = os.fork()
+            if child == 0:
+                os.close(end)
+                os.read(waiting, 1)
+                os._exit(0)
+            children.append(child)
+    except OSError as error:
+        return result(command, error.errno, error.strerror)
+    finally:
+        os.close(end)
+        os.close(waiting)
+        for child in children:
+            os.waitpid(child, 0)
+    return result(command, 0)
+
+
 def limits():
-    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    return {"nproc": None if soft == resource.RLIM_INFINITY else soft}
+    soft = {name: resource.getrlimit(number)[0] for name, number in LIMITS.items()}
+    return {name: None if value == resource.RLIM_INFINITY else value for name, value in soft.items()}
 
 
 def who():
@@ -504,10 +541,11 @@ if __name__ == "__main__":
             "socket_folder": socket_folder(),
             "own_cgroup": own_cgroup(),
             "service_unrestricted": service_unrestricted(service()),
+            "start_processes": start_processes(),
             **of_home(os.path.expanduser("~")),
         }
     if "links" in request:
         links = {path: link(path) for path in request["links"]}
         read_back = {"create_vm": of_kvm()["create_vm"], "socket_folder": socket_folder()}
-        user.update(limits=limits(), service=service(), links=links, bubblewrap=bubblewrap(), **read_back)
+        user.update(service=service(), links=links, bubblewrap=bubblewrap(), **read_back)
     print(json.dumps(user))

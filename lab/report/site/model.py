@@ -227,9 +227,14 @@ def list_components(facts: Facts) -> dict[str, str]:
         "AppArmor": NOT_IN_USE,
         "SELinux": f"{selinux.mode} ({selinux.policy or 'unnamed'} policy)" if selinux else NOT_IN_USE,
         "security modules": ", ".join(facts.lsm) if facts.lsm is not None else UNKNOWN,
+        "Landlock": NOT_IN_USE if facts.landlock is None else f"version {facts.landlock}",
         "/dev/kvm": facts.kvm.mode if facts.kvm else "none",
         "Python, glibc": f"{facts.python}, {facts.glibc}",
     }
+    if facts.kvm and facts.kvm.lacking:
+        about["KVM lacks"] = " ".join(facts.kvm.lacking)
+    if facts.unset_options:
+        about["kernel built without"] = " ".join(facts.unset_options)
     if bubblewrap:
         setuid = ", set-user-ID" if bubblewrap.setuid else ""
         about["bubblewrap"] = f"{bubblewrap.version or 'version unknown'} ({bubblewrap.path}{setuid})"

@@ -382,6 +382,13 @@ def test_the_limit_on_processes_is_told_by_what_could_not_be_started(message: st
     )
 
 
+def test_the_limit_on_processes_is_shown_by_a_probe_that_starts_as_many_as_a_box_has() -> None:
+    refused = {"start_processes": probe(11, "Resource temporarily unavailable", ["fork", "9 at once"])}
+    [finding] = diagnose_evidence(gathered(probes=refused, control_failed=True))
+    assert (finding.name, finding.confidence) == ("nproc-limit", Confidence.LIKELY)
+    assert finding.reason.endswith("of a box, fork 9 at once: Resource temporarily unavailable")
+
+
 def test_a_symlink_that_bubblewrap_names_is_named_whoever_quotes_it() -> None:
     message = "bwrap: Can't mount on symlink destination /home/me/link: it is\x1b[0m one"
     for quoting in (

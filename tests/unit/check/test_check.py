@@ -1,6 +1,7 @@
 """`lab check`: what a host's probe shows, and what published results say about the nearest tested host."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,20 @@ EPERM = probe(1, "unshare: unshare failed: Operation not permitted")
 REFUSED = dict.fromkeys(("unshare_user", "unshare_user_root", "bwrap_user", "bwrap_all"), EPERM)
 
 
-def report(*, unreadable: tuple[str, ...] = (), uid: int = 1000, **changes: Any) -> HostReport:
-    """A debian-13 on which everything works, with changes of its facts and probes."""
+def report(
+    *,
+    unreadable: tuple[str, ...] = (),
+    uid: int = 1000,
+    limits: Mapping[str, Any] = {},
+    **changes: Any,
+) -> HostReport:
+    """A debian-13 on which everything works, with changes of its facts, its user's limits and its probes."""
     probes = ALL_WORK | changes.pop("probes", {})
     return HostReport(
         facts=facts(**changes),
         unreadable=unreadable,
         id_like=changes.get("id_like", ()),
-        who=who(uid=uid),
+        who=who(uid=uid, context=dict(context(**limits))),
         probes=Probes.model_validate(probes),
     )
 
@@ -58,7 +65,7 @@ def cured(**more: Any) -> CellResult:
     return blocked("userns-sysctl", **(given | more))
 
 
-STOCK = a_cell(facts=facts())
+STOCK = a_cell(facts=facts(), context=context())
 
 
 def from_run(base: Path, *cells: CellResult) -> Published:
@@ -85,6 +92,8 @@ STRIPPED = {"unshare_user_root": EPERM, "bwrap_user": UID_MAP, "bwrap_all": UID_
 NO_ROOT = {name: refused for name, refused in REFUSED.items() if name != "unshare_user"}
 MASKED = {"proc_unmasked": probe(1, "/proc/keys"), "bwrap_user": EPERM}
 NOCAPS = "apparmor-userns-nocaps"
+NO_USERNS = dict.fromkeys(REFUSED, probe(1, "unshare: unshare failed: Invalid argument"))
+FULL = {"start_processes": probe(11, "Resource temporarily unavailable", ["fork", "9 at once"])}
 KERNEL, PTRACE, CLOSED = DEBIAN["kernel"], "kernel.yama.ptrace_scope", {"mode": "0o600"}
 
 
@@ -108,6 +117,18 @@ KERNEL, PTRACE, CLOSED = DEBIAN["kernel"], "kernel.yama.ptrace_scope", {"mode": 
         (report(probes=HOME_DENIED), BLOCKED, [], ""),
         (report(bubblewrap={"mode": "0o755"}, probes=BWRAP_DENIED), UNKNOWN, [], "denies executing bubblewrap"),
         (report(bubblewrap={"mode": "0o644"}, probes=BWRAP_DENIED), WORKS, [], ""),
+        (report(limits={"nproc": 12}, probes=FULL), BLOCKED, ["nproc-limit"], "nproc-limit (likely)"),
+        (report(limits={"nproc": 400}), UNKNOWN, [], "limit nproc: 400 here, 3897 on the tested host"),
+        (report(limits={"nofile": 256}), UNKNOWN, [], "limit nofile: 256 here, 1024 on the tested host"),
+        (report(limits={"fsize": 1 << 30}), UNKNOWN, [], "limit fsize: 1073741824 here, unlimited on the"),
+        (report(limits={"address_space": 1 << 32}), UNKNOWN, [], "limit address space: 4294967296 here"),
+        (report(kvm={"capabilities": {"IRQCHIP": False}}), BLOCKED, [], "KVM lacks IRQCHIP"),
+        (report(kernel_options={"TUN": None}), UNKNOWN, [], "kernel built without: TUN here, nothing that"),
+        (report(kernel_options=None), WORKS, [], "not compared: kernel built without"),
+        (report(kernel_options={"USER_NS": None}, probes=NO_USERNS), BLOCKED, [], "was built without USER_NS"),
+        (report(landlock=None), WORKS, [], "Landlock: not in use here, version 6 on the tested host (seldom"),
+        # A host that allows more than the tested one is no other host.
+        (report(limits={"nproc": 7795, "nofile": 1 << 20, "memlock": None}), WORKS, [], "are as tested"),
     ],
 )
 def test_what_is_to_be_expected_of_a_host_and_why(

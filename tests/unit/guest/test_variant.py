@@ -28,7 +28,7 @@ from lab.guest.variant import (
 )
 from lab.probes import PROGRAMS, Facts, SuiteUser
 from lab.trials import experiment
-from tests.builders.facts import LOGIN, facts, printed_facts, who
+from tests.builders.facts import LOGIN, context, facts, printed_facts, who
 from tests.builders.lanes import FakeSession
 
 KNOWN = catalog.load_catalog().variants
@@ -231,7 +231,7 @@ NO = {"RestrictNamespaces": "no"}
         ("podman-privileged", facts(), in_container(apparmor="crun (unconfined)")),
         ("selinux-permissive", facts(selinux={"mode": "permissive"}), who()),
         ("selinux-userns-deny", DENYING, who()),
-        ("nproc-400", facts(), who(limits={"nproc": 400})),
+        ("nproc-400", facts(), who(context=dict(context(nproc=400)))),
         ("service-restrict-namespaces", facts(), who(service={"RestrictNamespaces": "yes"})),
         ("service-delegate", facts(), who(service={"Delegate": "yes"})),
         ("session-user-scope", facts(), in_session(**IN_SCOPE)),

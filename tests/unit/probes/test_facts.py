@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import gzip
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -85,7 +87,32 @@ def test_the_suites_user_is_seen_from_inside_with_its_limits_and_where_links_lea
         (None, "No such file or directory"),
     ]
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    assert user.limits.nproc == (None if soft == resource.RLIM_INFINITY else soft)
+    assert user.context.limits.nproc == (None if soft == resource.RLIM_INFINITY else soft)
+    assert user.context.limits.nofile == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def test_as_many_processes_as_a_box_needs_are_started_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = runpy.run_path(str(PROGRAMS / "probe.py"))["start_processes"]
+    children: list[int] = []
+
+    def fork(most: int = 99) -> int:
+        if len(children) == most:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        children.append(os_fork())
+        return children[-1]
+
+    os_fork = os.fork
+    monkeypatch.setattr(os, "fork", fork)
+    count = start.__globals__["PROCESSES"]
+    assert start() == {"command": ["fork", f"{count} at once"], "status": 0, "stderr": ""}
+    assert len(children) == count
+    children.clear()
+    monkeypatch.setattr(os, "fork", lambda: fork(most=3))
+    refused = start()
+    assert (refused["status"], refused["stderr"]) == (errno.EAGAIN, "Resource temporarily unavailable")
+    assert len(children) == 3
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_the_label_of_bubblewrap_is_read_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +237,99 @@ def test_apparmor_is_absent_only_if_the_kernel_says_so(
     program["UNREADABLE"].clear()
     assert apparmor() is None
     assert program["UNREADABLE"] == ["apparmor"]
+
+
+@pytest.mark.parametrize(
+    ("version", "capabilities"),
+    [
+        (12, {"IRQCHIP": True, "USER_MEMORY": True, "IRQFD": False, "IOEVENTFD": True, "SET_TSS_ADDR": True}),
+        (11, None),
+        (None, None),
+    ],
+)
+def test_kvm_is_asked_for_its_capabilities_and_another_device_for_none(
+    program: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: int | None,
+    capabilities: dict[str, bool] | None,
+) -> None:
+    device = put(tmp_path, {"kvm": ""}) / "kvm"
+    ask = program["kvm_capabilities"]
+
+    def ioctl(_device: int, request: int, argument: int) -> int:
+        if version is None:
+            raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")
+        # KVM_CAP_IRQFD is 32.
+        return version if request == 0xAE00 else int(argument != 32)
+
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="x86_64"))
+    monkeypatch.setitem(ask.__globals__, "KVM", device)
+    program["UNREADABLE"].clear()
+    assert ask() == capabilities
+    assert program["UNREADABLE"] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "unreadable"),
+    [(errno.EACCES, ["kvm.capabilities"]), (errno.EPERM, ["kvm.capabilities"]), (errno.ENXIO, [])],
+)
+def test_a_kvm_that_the_user_may_not_open_has_capabilities_that_nobody_knows(
+    program: dict[str, Any], monkeypatch: pytest.MonkeyPatch, error: int, unreadable: list[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(error, "refused")
+
+    monkeypatch.setattr(os, "open", refuse)
+    program["UNREADABLE"].clear()
+    assert program["kvm_capabilities"]() is None
+    assert program["UNREADABLE"] == unreadable
+
+
+@pytest.mark.parametrize(
+    ("answer", "version", "unreadable"),
+    [(6, 6, []), (-errno.ENOSYS, None, []), (-errno.EOPNOTSUPP, None, []), (-errno.EPERM, None, ["landlock"])],
+)
+def test_the_kernel_tells_landlocks_version_and_a_filter_does_not(
+    program: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: int,
+    version: int | None,
+    unreadable: list[str],
+) -> None:
+    class Libc:
+        def syscall(self, number: int, *_: object) -> int:
+            assert number == 444
+            ctypes.set_errno(max(-answer, 0))
+            return max(answer, -1)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name, use_errno: Libc())
+    program["UNREADABLE"].clear()
+    assert (program["landlock"](), program["UNREADABLE"]) == (version, unreadable)
+
+
+def test_the_kernels_options_are_read_from_the_first_file_that_tells_them(
+    program: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = program["kernel_options"]
+    # As the kernel's own scripts write it: a longer name, and one that is not set.
+    lines = "\nCONFIG_USER_NS=y\nCONFIG_VSOCKETS=m\nCONFIG_TUN_VNET_CROSS_LE=y\n# CONFIG_TUN is not set\n"
+    files = (f"{tmp_path}/config.gz", f"{tmp_path}/config-{{}}")
+    monkeypatch.setitem(read.__globals__, "CONFIGURATIONS", files)
+    program["UNREADABLE"].clear()
+    assert read() is None
+    assert program["UNREADABLE"] == ["kernel_options"]
+    put(tmp_path, {f"config-{os.uname().release}": lines, "config.gz": "no gzip"})
+    told = read()
+    assert {name: told[name] for name in ("USER_NS", "VSOCKETS", "TUN", "PID_NS")} == {
+        "USER_NS": "y",
+        "VSOCKETS": "m",
+        "TUN": None,
+        "PID_NS": None,
+    }
+    (tmp_path / "config.gz").write_bytes(gzip.compress(b"\nCONFIG_TUN=y\n"))
+    assert read()["TUN"] == "y"
 
 
 @pytest.mark.parametrize(

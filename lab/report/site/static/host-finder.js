@@ -64,10 +64,14 @@ function compare(host, cell) {
   return { cell, compared: compared.length, differing, deciding, missing, distance: deciding + (differing.length - deciding) / 100 };
 }
 
-// A limit on a number of namespaces depends on the host's memory; only 0 is a setting of its own.
+// A limit on a number of namespaces depends on the host's memory; only 0 is a setting of its own. A limit of the user's
+// that is higher than the tested one is no difference.
 function alike(name, yours, theirs) {
-  if (name.startsWith(lab.hosts.rules.limits) && yours !== null && theirs !== null) return (yours === "0") === (theirs === "0");
-  return yours === theirs;
+  const { limits, user_limit, unlimited } = lab.hosts.rules;
+  if (name.startsWith(limits) && yours !== null && theirs !== null) return (yours === "0") === (theirs === "0");
+  if (!name.startsWith(user_limit)) return yours === theirs;
+  const amount = (limit) => (limit === unlimited ? Infinity : Number(limit) || 0);
+  return amount(yours) >= amount(theirs);
 }
 
 // ---- The answer.

@@ -53,7 +53,7 @@ function readProbe({ facts, unreadable, id_like, who, probes }) {
     if (!name) delete facts[group];
     else if (facts[group]) delete facts[group][name];
   }
-  const settings = readFacts(facts);
+  const settings = { ...readFacts(facts), ...readLimits(who.context.limits) };
   if (facts.apparmor) settings[lab.hosts.rules.confined] = confining(who.context.apparmor ?? "");
   const { session } = who.context;
   settings[lab.hosts.rules.session] = session.kind;
@@ -77,6 +77,10 @@ function readFacts(facts) {
   set("bubblewrap", "bubblewrap", (value) => (value ? value.version ?? "version not known" : "not installed"));
   set("bubblewrap is setuid", "bubblewrap", (value) => yes(value?.setuid));
   set("/dev/kvm", "kvm", (value) => (value ? "there" : "not there"));
+  set("Landlock", "landlock", (value) => (value === null ? "not in use" : `version ${value}`));
+  const names = (all, lacks) => Object.keys(all).filter((name) => lacks(all[name])).join(" ") || "nothing that was asked for";
+  if (facts.kvm?.capabilities) settings["KVM lacks"] = names(facts.kvm.capabilities, (there) => !there);
+  if (facts.kernel_options) settings["kernel built without"] = names(facts.kernel_options, (value) => value === null);
   for (const [path, mount] of Object.entries(facts.mounts ?? {})) {
     settings[`${path} is noexec`] = yes(mount?.options?.includes("noexec"));
   }
@@ -89,6 +93,12 @@ function readFacts(facts) {
   return settings;
 }
 
+// The limits of the user.
+function readLimits(limits) {
+  const { user_limit, unlimited } = lab.hosts.rules;
+  return Object.fromEntries(Object.entries(limits).map(([name, limit]) => [user_limit + name.replaceAll("_", " "), limit === null ? unlimited : String(limit)]));
+}
+
 // The profile that a process's label names; one in unconfined mode confines nothing.
 function confining(label) {
   const [names, mode] = label.split(" (");
@@ -99,6 +109,6 @@ function confining(label) {
 // What boxlite cannot do without, and the script was refused. Without bubblewrap on the host, boxlite brings its own.
 function refused(probes) {
   const sandbox = probes.bwrap_all.status === null ? "unshare_user_root" : "bwrap_all";
-  const failed = ["open_kvm", "create_vm", "socket_folder", "exec_home", sandbox].filter((name) => probes[name].status);
+  const failed = ["open_kvm", "create_vm", "start_processes", "socket_folder", "exec_home", sandbox].filter((name) => probes[name].status);
   return failed.map((name) => `${name}: ${probes[name].stderr || `error ${probes[name].status}`}`);
 }
