@@ -21,9 +21,10 @@ def diagnose_evidence(evidence: Evidence) -> list[FoundCause]:
     If the control passed, causes that would have failed it are ruled out. If it failed, something other than
     the sandbox is broken, so causes that block only the sandbox are listed only if a cause explains the failed
     control: all of them if that one is proved, or else those that are proved themselves. If it did not run,
-    only proved causes are listed.
+    only proved causes are listed. A cause that the build's version cannot have is not looked for.
     """
-    by_name = {cause.name: (cause, result) for cause in rule.CAUSES if (result := cause.rule(evidence))}
+    possible = [cause for cause in rule.CAUSES if cause.can_affect(evidence.boxlite)]
+    by_name = {cause.name: (cause, result) for cause in possible if (result := cause.rule(evidence))}
     proved = {name for name, (_, result) in by_name.items() if result.confidence is Confidence.PROVED}
     fails_control = {name for name, (cause, _) in by_name.items() if Needs.BOX.includes(cause.breaks)}
     if evidence.control_failed is None:

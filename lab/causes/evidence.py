@@ -44,7 +44,8 @@ class Evidence:
     control is one of them, None if it did not run or was skipped. `logs` are boxlite's own, what its boxes
     wrote to standard error, and how their shims ended. `programs` are those whose denials count: bubblewrap,
     and in a bug report another program that is blocked. `modes` are the permission bits of boxlite's programs,
-    by path below the user's home: as boxlite unpacked them, and as it copied them beside its boxes.
+    by path below the user's home: as boxlite unpacked them, and as it copied them beside its boxes. `boxlite`
+    is the version of the build, empty if nobody knows it.
     """
 
     probes: Probes = NONE_RUN
@@ -56,6 +57,7 @@ class Evidence:
     programs: tuple[str, ...] = ("bwrap",)
     logs: tuple[str, ...] = ()
     modes: dict[str, int] = field(default_factory=dict)
+    boxlite: str = ""
 
     @property
     def profiles(self) -> tuple[str, ...]:

@@ -6,7 +6,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from packaging.version import Version
+
 from lab.causes.evidence import Evidence
+from lab.probes.facts import parse_version
 from lab.record import Confidence, Needs
 
 # strerror(3) for EPERM, EACCES, ENOENT, ENOSPC, and both ENODEV and ENXIO.
@@ -35,7 +38,8 @@ class Cause:
 
     Tests that need the part of the host that it `breaks` fail. `blamed_by` are messages with which boxlite
     blames it; none if boxlite does not know it. `met_by_chance`: whether it is chance which program meets the
-    cause first, so that one host says other words the next time.
+    cause first, so that one host says other words the next time. `until` is the first version of boxlite that
+    cannot have the cause; None if every version so far can.
     """
 
     name: str
@@ -43,6 +47,12 @@ class Cause:
     rule: Rule
     blamed_by: Sequence[str] = ()
     met_by_chance: bool = False
+    until: Version | None = None
+
+    def can_affect(self, boxlite: str) -> bool:
+        """Whether this version of boxlite can have the cause; any can whose version is not known."""
+        version = parse_version(boxlite)
+        return self.until is None or version is None or version < self.until
 
     @property
     def explanation(self) -> str:
@@ -54,12 +64,17 @@ CAUSES: list[Cause] = []
 
 
 def add_cause(
-    name: str, breaks: Needs, *, blamed_by: Sequence[str] = (), met_by_chance: bool = False
+    name: str,
+    breaks: Needs,
+    *,
+    blamed_by: Sequence[str] = (),
+    met_by_chance: bool = False,
+    until: Version | None = None,
 ) -> Callable[[Rule], Rule]:
     """Make a function the rule of the next cause: see `Cause`."""
 
     def add(rule: Rule) -> Rule:
-        CAUSES.append(Cause(name, breaks, rule, blamed_by, met_by_chance))
+        CAUSES.append(Cause(name, breaks, rule, blamed_by, met_by_chance, until))
         return rule
 
     return add

@@ -39,8 +39,9 @@ def shim_not_executable(evidence: Evidence) -> CauseEvidence | None:
     return CauseEvidence(Confidence.LIKELY, f"bubblewrap says: {match[0]}")
 
 
-# libkrun's words, which it prints for this reason alone, and boxlite's own about that start. The library goes
-# when boxlite replaces libkrun.
+# The first version of boxlite without libkrun, which its own monitor is to replace (boxlite#1512): none yet.
+WITHOUT_LIBKRUN = None
+# libkrun's words, which it prints for this reason alone, and boxlite's own about that start.
 NO_LIBRARY = re.compile(r"Couldn't find or load (libkrunfw\.so\S{0,20})")
 VM_NOT_STARTED = "VM failed to start"
 # Where boxlite unpacks its shim and the library, below the user's home.
@@ -51,7 +52,7 @@ CRASHED, LOADING, LOADED = '"signal":"SIGSEGV"', ": engine created", ": instance
 
 
 # Every box's shim loads the library, and only that of a box without a network is under boxlite's filter.
-@add_cause("runtime-library", Needs.BOX)
+@add_cause("runtime-library", Needs.BOX, until=WITHOUT_LIBKRUN)
 def runtime_library(evidence: Evidence) -> CauseEvidence | None:
     """The shim of boxlite cannot load libkrunfw, the library that holds the kernel of its boxes, so no box
     starts, with the jailer or without. The library is missing where boxlite unpacked its programs

@@ -6,7 +6,7 @@ And where attempts at the same cell or trial keep their evidence, and how a faul
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab import causes
@@ -152,7 +152,8 @@ def diagnose_cell(cell: Cell, folder: Path, tests: Sequence[TestResult]) -> list
 
     What breaks nothing that the suite needs explains none of its failures.
     """
-    findings = causes.diagnose_evidence(evidence.read_evidence(folder, tests, control=cell.suite.control))
+    gathered = evidence.read_evidence(folder, tests, control=cell.suite.control)
+    findings = causes.diagnose_evidence(replace(gathered, boxlite=cell.build.version))
     by_name = causes.list_causes()
     return [finding for finding in findings if cell.suite.needing(by_name[finding.name].breaks)]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from lab import causes
 from lab.base.errors import LabError
@@ -380,6 +381,29 @@ def test_the_limit_on_processes_is_told_by_what_could_not_be_started(message: st
     assert causes_of(gathered(logs=(message,), probes=NONE, control_failed=True)) == (
         ["nproc-limit"] if told else []
     )
+
+
+@pytest.mark.parametrize(
+    ("boxlite", "named"),
+    [
+        ("0.10.8", True),
+        ("0.12.0", False),
+        ("0.13.1", False),
+        ("0.12.0.dev5+gabc", False),
+        ("", True),
+        ("main", True),
+    ],
+)
+def test_a_cause_is_not_named_for_a_version_that_cannot_have_it(
+    monkeypatch: pytest.MonkeyPatch, boxlite: str, named: bool
+) -> None:
+    ending = [
+        replace(cause, until=Version("0.12.0")) if cause.name == "runtime-library" else cause
+        for cause in CAUSES
+    ]
+    monkeypatch.setattr("lab.causes.rule.CAUSES", ending)
+    evidence = replace(examples.LIBRARY_LOST, boxlite=boxlite)
+    assert causes_of(evidence) == (["runtime-library"] if named else [])
 
 
 def test_the_limit_on_processes_is_shown_by_a_probe_that_starts_as_many_as_a_box_has() -> None:

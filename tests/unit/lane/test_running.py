@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from lab import catalog
+from lab import catalog, causes
 from lab.base import wait
 from lab.base.activity import Task
 from lab.base.errors import LabError, NotApplicable
@@ -19,17 +19,18 @@ from lab.base.wait import DeadlineExpired
 from lab.builds import WHOLE_SUITE, Build, SuiteOptions
 from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Variant
+from lab.causes.evidence import Evidence
 from lab.guest import ready
 from lab.guest.programs import RemoteFailed
 from lab.guest.session import Output
 from lab.guest.variant import CellStart, NotInEffect
-from lab.lane.cell import apply_variant, run_cell
+from lab.lane.cell import apply_variant, diagnose_cell, run_cell
 from lab.machine.acceleration import Acceleration
 from lab.machine.checkpoint import CheckpointFailed
 from lab.machine.domain import Network
 from lab.machine.lane import LaneDied
 from lab.probes import SuiteUser
-from lab.record import CellResult, Status, SuiteRun
+from lab.record import CellResult, FoundCause, Status, SuiteRun
 from tests.builders import packages
 from tests.builders.evidence import NO_MEMORY
 from tests.builders.facts import facts, who
@@ -54,6 +55,20 @@ def test_a_guest_that_stays_down_has_its_last_words(bench: Bench, monkeypatch: p
     with pytest.raises(LabError, match=r"debian-13 did not come up: waited 30 s\nits console stayed empty"):
         bench.service(stores=False).start()
     assert bench.lane.did == ["start"]
+
+
+def test_the_rules_of_the_causes_are_asked_about_the_cells_version_of_boxlite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions: list[str] = []
+
+    def diagnose(evidence: Evidence) -> list[FoundCause]:
+        versions.append(evidence.boxlite)
+        return []
+
+    monkeypatch.setattr(causes, "diagnose_evidence", diagnose)
+    assert diagnose_cell(cell(OLD), tmp_path, []) == []
+    assert versions == [OLD.version]
 
 
 def boots_in(bench: Bench, seconds: float) -> None:
