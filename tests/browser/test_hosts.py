@@ -12,7 +12,7 @@ from lab.check import judge_host, published
 from lab.probes import Probe
 from lab.probes.report import read_host_report
 from tests.browser.records import CURE, HOSTILE
-from tests.builders.facts import context, printed_facts
+from tests.builders.facts import LOGIN, context, printed_facts
 from tests.builders.probe_script import output
 from tests.conftest import Visiting
 
@@ -104,7 +104,7 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
     results = published.load_published([str(site)], site).published
     page = visit().open(INDEX)
     switches = [{"kernel.unprivileged_userns_clone": value} for value in ("0", "1")]
-    # A profile that no tested host has, and one that confines the user.
+    # A profile that no tested host has, one that confines the user, and another session.
     apparmor = {"profiles": {"boxlite-bwrap": "enforce"}}
     texts = [
         *(output(printed_facts(kernel="7.0", sysctls=switch)) for switch in switches),
@@ -115,7 +115,10 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
         ),
         output(
             printed_facts(kernel="7.0", apparmor=apparmor),
-            context={"apparmor": "unconfined//&boxlite-user (enforce)"},
+            context={
+                "apparmor": "unconfined//&boxlite-user (enforce)",
+                "session": LOGIN | {"kind": "user unit", "manager": False},
+            },
         ),
     ]
     found = set()
@@ -130,6 +133,7 @@ def test_the_page_and_lab_check_compare_alike(visit: Visiting, site: Path) -> No
         expect(answer).to_contain_text(f"of {len(near.comparison.compared)} compared settings")
         found |= set(differing)
     assert {"AppArmor profile boxlite-bwrap", "AppArmor confines the user by"} <= found
+    assert {"session", "the user's service manager answers"} <= found
     assert {"limit nofile", "Landlock", "kernel built without"} <= found
     assert "limit nproc" not in found
 
