@@ -54,6 +54,7 @@ def render_run(run: RunResult, folder: Path | None = None, *, linked: bool = Tru
         headings=list(table.label_columns_of(run).values()),
         rows=table.arrange_rows(run),
         left_out=table.list_left_out(run),
+        coverage=run_notes.describe_coverage(run.cells),
         format_kernel=table.format_kernel,
         format_square=table.format_square,
         sections=sections.make_sections(run, find_misdiagnosis),

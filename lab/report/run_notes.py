@@ -1,6 +1,7 @@
 """What reports say about a run as a whole: what is missing, how often tests failed, its hosts and its time."""
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,8 @@ from lab import builds
 from lab.base.errors import TRACEBACK_FILE
 from lab.base.files import group_values
 from lab.builds import UNDER_STRESS
-from lab.record import CellResult, Host, RunInfo, RunOptions, RunResult, TestRate
+from lab.catalog import load_subjects
+from lab.record import CellResult, Host, Outcome, RunInfo, RunOptions, RunResult, TestRate
 from lab.report.table import format_count, label_columns_of, list_cells, name_cell
 
 
@@ -28,6 +30,23 @@ def describe_next_step(run: RunResult, folder: Path) -> str:
         ended = f"partial, merged without {len(run.run.lost_shards)} of its shards; {ended}"
     again = " ".join(filter(None, [shlex.quote(str(folder)), builds.format_build_options(run.run.builds)]))
     return f"{ended}{', '.join(parts)}; continue with: lab matrix --resume {again}"
+
+
+def describe_coverage(cells: Iterable[CellResult]) -> str:
+    """Say what the tests are about that passed in each of the cells that passed, and what they are not about.
+
+    Empty if no cell passed.
+    """
+    passed = [cell for cell in cells if cell.status.passed]
+    of_cells = [{test.subject for test in cell.tests if test.outcome is Outcome.PASS} for cell in passed]
+    if not of_cells:
+        return ""
+    subjects, covered = load_subjects(), set.intersection(*of_cells)
+    shown = [subjects[name] for name in subjects if name in covered]
+    others = [name for name in subjects if name not in covered]
+    if not shown:
+        return "nothing that the lab can name: the record does not say what these tests are about"
+    return f"{'; '.join(shown)}. Not each of these cells has a test of: {', '.join(others)}"
 
 
 # Most repeats that a row names.

@@ -24,8 +24,13 @@ from lab.record import (
     TestRate,
 )
 
-# The messages of boxlite 0.10 and of older releases if a box is not up within 30 s.
-TOO_SLOW = re.compile(r"timed out after \d+s waiting for it to become ready|Timeout waiting for guest ready")
+# The messages of boxlite 0.10 and of older releases if a box is not up within 30 s. A box whose process had
+# died by then was not slow.
+TOO_SLOW = re.compile(
+    r"timed out after \d+s waiting for it to become ready|Timeout waiting for guest ready"
+    r"|failed to start: timeout after \d+s(?!.*shim_alive\s*=\s*false)",
+    re.DOTALL,
+)
 # The message of boxlite 0.9, which makes the system of each box from a registry's image. The suite serves one
 # to releases that are known to need it.
 NO_REGISTRY = re.compile(r"Failed to pull image '([^']+)'")

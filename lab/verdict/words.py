@@ -23,8 +23,10 @@ from lab.record import CellResult, Confidence, RemedyOutcome, TestResult
 ENTRY = re.compile(r"^\S+Z +(?P<level>[A-Z]+) (?P<module>[\w:]+): (?P<text>.*)$")
 # boxlite logs this for every failed box: the message to its caller, and where its files are.
 REPEATED = ("Task failed:", "Box failed.")
-# The message of boxlite 0.10.8 if none of the settings that it checks blocks it.
-GIVES_UP = "Cause: Unknown restriction."
+# What boxlite 0.10.8 says if none of the settings that it checks blocks it, and what it says of a box that is
+# not ready in time: that likely cause is a part of the box, and nothing of the host that anybody can change.
+LIKELY_CAUSE = "likely_cause"
+GIVES_UP = ("Cause: Unknown restriction.", LIKELY_CAUSE)
 # An advised command. Lines that begin with # are comments; two spaces and # begin a remark.
 ADVICE = re.compile(r"^(?! *#).*?\b(sudo .*?)(?:  #.*)?$", re.MULTILINE)
 
@@ -63,7 +65,8 @@ class BoxliteMessage:
     @property
     def essence(self) -> str:
         """The line that names the supposed cause, or else the first line of the message to the caller."""
-        cause = next((line for line in self.text.splitlines() if line.startswith("Cause:")), "")
+        lines = self.text.splitlines()
+        cause = next((line for line in lines if line.startswith("Cause:") or LIKELY_CAUSE in line), "")
         return cause or self.message.partition("\n")[0]
 
 
@@ -125,7 +128,7 @@ def judge_words(cell: CellResult, words: BoxliteMessage, remedies: Mapping[str, 
         return WordsVerdict.NO_CURE
     if words.blames:
         return WordsVerdict.RIGHT
-    if GIVES_UP in words.text:
+    if any(phrase in words.text for phrase in GIVES_UP):
         return WordsVerdict.UNKNOWN
     return WordsVerdict.NOTHING if words.file else None
 

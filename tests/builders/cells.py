@@ -110,7 +110,11 @@ def done(
     other = Outcome.FAIL if status.failed else Outcome.PASS
     by_name: dict[str, Outcome | None] = {"control": Outcome.PASS, "starts": other, "isolates": other}
     by_name |= tests or {}
-    listed = [TestResult(name=name, outcome=outcome) for name, outcome in by_name.items() if outcome]
+    listed = [
+        TestResult(name=name, outcome=outcome, subject="confinement" if name == "isolates" else "start")
+        for name, outcome in by_name.items()
+        if outcome
+    ]
     told: dict[str, Any] = {
         "tests": listed if ran else [],
         "facts": facts() if ran else None,

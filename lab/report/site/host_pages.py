@@ -14,7 +14,7 @@ from lab.check.distributions import CellAnswer, CellTrial, make_setting_id
 from lab.check.results import STOCK, AnswerKind, Results, Source, format_cell_page
 from lab.probes import script
 from lab.record import CellResult, Status
-from lab.report import markdown, protection
+from lab.report import markdown, protection, run_notes
 from lab.report.site.model import NOT_IN_USE, History, HistoryCell, Site, list_components
 from lab.report.site.page import Output, Page, TextFile
 
@@ -90,6 +90,7 @@ def make_host_pages(site: Site) -> Iterator[Output]:
         values = {
             "STOCK": STOCK,
             "compared": compared,
+            "describe_coverage": run_notes.describe_coverage,
             "distribution": distribution,
             "find_confinements": protection.find_confinements,
             "find_unmet_options": protection.find_unmet_options,
@@ -155,9 +156,18 @@ def verified_with(answer: CellAnswer, cure: CellTrial) -> str:
     )
 
 
+def describe_site_coverage(site: Site) -> str:
+    """Say what "works as installed" covers on each distribution of which the site says so."""
+    results = [distribution.answer.result for distribution in site.distributions]
+    return run_notes.describe_coverage(result.cell for result in results if result)
+
+
 def make_support_files(site: Site) -> Iterator[TextFile]:
     """Yield the Markdown table, escaped as all Markdown of the lab, and the badges."""
-    yield TextFile("support.md", markdown.render_template("support.md", distributions=site.distributions))
+    page = markdown.render_template(
+        "support.md", distributions=site.distributions, coverage=describe_site_coverage(site)
+    )
+    yield TextFile("support.md", page)
     for distribution in site.distributions:
         answer = distribution.answer
         version = "" if answer.kind is AnswerKind.UNTESTED else f"{answer.build}: "
@@ -185,6 +195,7 @@ def make_front_page(site: Site) -> Iterator[Output]:
         # The lab's own text, and not cut as a record's text is.
         "command": escape(script.render_script_command(sysctls)),
         "script": SCRIPT_FILE,
+        "coverage": describe_site_coverage(site),
         "changed": summary_of_changes(find_changes(site.history)),
         # A page from file:// can load no other file, so it holds the data. No text in it can end the element.
         "published": Markup(data.replace("<", "\\u003c")),  # noqa: S704

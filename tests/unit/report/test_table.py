@@ -31,6 +31,28 @@ from tests.builders.output import printed
 from tests.builders.runs import run_of
 
 
+def of_subjects(*subjects: str, outcome: Outcome = Outcome.PASS, **more: Any) -> CellResult:
+    tests = [TestResult(name=name, outcome=outcome, subject=name) for name in subjects]
+    return cell(tests=tests, **more)
+
+
+def test_a_pass_covers_what_each_passing_cell_has_a_test_of() -> None:
+    both = [of_subjects("start", "stop"), of_subjects("start", "confinement")]
+    failed = of_subjects("network", status=Status.FAIL, outcome=Outcome.FAIL)
+    coverage = run_notes.describe_coverage([*both, failed])
+    covered, left_out = coverage.split(". ", 1)
+    assert covered == "a box starts and runs a command"
+    assert {"stop", "confinement", "network"} <= {*left_out.rpartition(": ")[2].split(", ")}
+    assert "start" not in left_out
+    # A skipped test shows nothing.
+    skipped = of_subjects("start", outcome=Outcome.SKIP)
+    nothing = "nothing that the lab can name: the record does not say what these tests are about"
+    assert run_notes.describe_coverage([*both, skipped]) == nothing
+    assert run_notes.describe_coverage([failed]) == ""
+    # The page of a run says it.
+    assert "`pass` covers: a box starts and runs a command. Not each" in markdown.render_run(run_of(*both))
+
+
 @pytest.mark.parametrize(
     ("more", "expected"),
     [

@@ -167,6 +167,21 @@ def test_what_fails_every_box_is_expected_behind_another_cause_on_its_own_guest_
     assert verdict(SANDBOX, BLOCKED, [LIMIT], guest_causes=guest_causes).status is Status.XFAIL
 
 
+TIMED_OUT = """Box uPKT failed to start: timeout after 30s
+
+Evidence at T+30s:
+• shim_alive          = {}
+• console_bytes       = 0
+"""
+
+
+@pytest.mark.parametrize(("alive", "fault"), [("true", Fault.TOO_SLOW), ("false", None)])
+def test_a_box_whose_process_had_died_was_not_slow(alive: str, fault: Fault | None) -> None:
+    slow = Speed(emulated=True)
+    judged = verdict({}, PASSES, messages={"jail_starts": TIMED_OUT.format(alive)}, speed=slow)
+    assert judged.fault is fault
+
+
 @pytest.mark.parametrize("emulated", [True, False])
 def test_a_box_too_slow_under_emulation_is_the_labs_fault_and_under_kvm_boxlites(emulated: bool) -> None:
     # boxlite 0.10.8's message in a guest that shared two processors with two other guests.

@@ -44,6 +44,10 @@ LOGS = [
 ]
 
 
+CONSOLE = "• likely_cause        = guest agent never wrote to console (init or vsock plumbing broken)"
+TIMED_OUT = f"Box uPKT failed to start: timeout after 30s\n\nEvidence at T+30s:\n{CONSOLE}"
+
+
 def put_log(folder: Path, log: str) -> None:
     (folder / "boxlite/box-a/logs").mkdir(parents=True)
     (folder / "boxlite/box-a/logs/boxlite.log.2026-11-24").write_text(log)
@@ -104,6 +108,14 @@ def test_a_box_that_logs_nothing_of_its_own_does_not_hide_the_words_of_the_next(
     assert first.startswith("clone(CLONE_NEWUSER) failed with UNEXPECTED errno")
     assert last == "To skip the sandbox (development only): SecurityOptions::disabled()"
     assert diagnosis.blames == []
+
+
+def test_the_likely_cause_of_a_time_out_is_what_boxlite_says(tmp_path: Path) -> None:
+    diagnosis = read(tmp_path, examples.failed("it is so"), TIMED_OUT)
+    assert diagnosis.essence == CONSOLE
+    # It names a part of the box, and nothing of the host.
+    result = words.judge_words(blocked("kvm-unusable"), diagnosis, remedies.load_remedies())
+    assert result is WordsVerdict.UNKNOWN
 
 
 def test_of_what_was_not_gathered_nothing_is_known(tmp_path: Path) -> None:

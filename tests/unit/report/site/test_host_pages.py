@@ -12,7 +12,7 @@ from lab.check import published
 from lab.check.distributions import ask
 from lab.check.published import Published, SystemName, list_comparable_cells
 from lab.check.results import AnswerKind
-from lab.record import CellResult, RemedyOutcome, RemedyResult, Status
+from lab.record import CellResult, Outcome, RemedyOutcome, RemedyResult, Status, TestResult
 from lab.report.site import model
 from lab.report.site.model import History, Site
 from lab.report.site.publish import publish_site
@@ -213,9 +213,11 @@ def test_what_did_not_pass_is_never_said_to_work() -> None:
 
 
 def test_badges_and_support_md_are_truthful_and_escaped(tmp_path: Path) -> None:
+    subjects = {"starts": "start", "isolates": "confinement"}
+    passed = [TestResult(name=name, outcome=Outcome.PASS, subject=of) for name, of in subjects.items()]
     site = site_of(
         tmp_path,
-        a_cell("debian-13"),
+        a_cell("debian-13", tests=passed),
         blocked(guest="debian-12", variant="stock", facts=None),
         a_cell("debian-11", status=Status.NOT_APPLICABLE, reason="no wheel"),
         a_cell("evil-1", status=Status.ERROR, reason="<img src=x> | [x](y) `z`\n# heading"),
@@ -233,6 +235,10 @@ def test_badges_and_support_md_are_truthful_and_escaped(tmp_path: Path) -> None:
         "| Ubuntu 24.04 LTS (Noble Numbat) on x86_64 | not tested: no published run has it | - | - | - |"
         in text
     )
+    covers = "Works covers: a box starts and runs a command; a box is confined"
+    assert f"{covers}: " in text
+    assert f"{covers}: " in (site / "index.html").read_text()
+    assert "That covers: a box starts" in (site / "hosts/debian-13.html").read_text()
     assert "&lt;img" in text and "<img" not in text and "\n# heading" not in text and r"\[x\](y)" in text
 
 

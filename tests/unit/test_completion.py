@@ -1,0 +1,1 @@
+cli/test_completion.py

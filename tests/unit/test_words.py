@@ -1,0 +1,1 @@
+verdict/test_words.py
