@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from lab import catalog
 from lab.base import notices
+from lab.base.architecture import ARCHITECTURES
 from lab.causes.evidence import KERNEL_FILE, PROBES_FILE
 from lab.causes.sandbox import RESTRICTED, RESTRICTION
 from lab.probes import Facts
 from lab.probes.facts import AppArmorFacts, parse_version
-from lab.record import CellResult, Outcome, RemedyOutcome
+from lab.record import CellResult, Outcome, Protection, RemedyOutcome
 from lab.repro.report import NamedTest, Report
 from lab.verdict.protection import JAILER
 from lab.verdict.words import FinishedCell
@@ -24,6 +25,16 @@ from lab.verdict.words import FinishedCell
 JUNIT = "suite/junit.xml"
 # What a report calls the kinds of namespaces, by their names in /proc.
 NAMESPACES = {"mount": "mnt", "network": "net"}
+# What confines a box beside namespaces: how it is recognized, and what is shown of each box. The root of a box
+# that has its own holds the folders of the host that it needs, each mounted there by itself.
+CONFINEMENTS: dict[str, tuple[Callable[[Protection], bool], Callable[[Protection], str]]] = {
+    "user": (lambda box: "0" not in box.users, lambda box: f"user {', '.join(box.users)}"),
+    "root": (
+        lambda box: "mnt" in box.namespaces and any(mount.startswith("/usr ") for mount in box.mounts),
+        lambda box: f"mounts {', '.join(box.mounts[:4])}",
+    ),
+    "seccomp": (lambda box: box.seccomp == ["filter"], lambda box: f"seccomp {', '.join(box.seccomp)}"),
+}
 # The permission bits of a device as `ls -l` prints them, in octal.
 BITS = {"r": 4, "w": 2, "x": 1, "-": 0}
 
@@ -181,11 +192,24 @@ def fails(cell: FinishedCell, report: Report) -> Observation:
 
 
 def works(
-    cell: FinishedCell, report: Report, system: str | None = None, version: str | None = None
+    cell: FinishedCell,
+    report: Report,
+    system: str | None = None,
+    version: str | None = None,
+    machine: str | None = None,
+    twin: str | None = None,
 ) -> Observation:
+    """Look whether every test passes. `twin` is the guest with traits of a system that the lab cannot get."""
+    if twin:
+        raise NothingShown(f"the lab cannot get that system; the guest {twin} has traits of it, and is not it")
     _check_system(cell, system, version, or_newer=True)
+    names = {name: row.name for row in ARCHITECTURES.values() for name in (row.name, row.debian)}
+    if machine and _facts(cell).arch != names.get(machine.lower()):
+        raise NothingShown(f"only a guest of {machine} shows it; --guest names a guest")
     if cell.result.status.passed:
-        return Observation(True, "every test passes", JUNIT)
+        subjects = dict.fromkeys(test.subject for test in cell.result.tests if test.subject)
+        about = f", and they are about {' and '.join(subjects)}" if subjects else ""
+        return Observation(True, f"every test passes{about}", JUNIT)
     cause = f"for the cause {cell.result.cause}: {cell.result.reason}"
     return Observation(False, f"failed: {', '.join(_failed_tests(cell))}; {cause}", JUNIT)
 
@@ -199,16 +223,29 @@ def needs_only_kvm(cell: FinishedCell, report: Report) -> Observation:
 
 def namespaces_isolated(cell: FinishedCell, report: Report, kinds: str) -> Observation:
     """Look whether each box that has the jailer has namespaces of these kinds of its own."""
-    protections = [test.protection for test in cell.result.tests if test.protection]
-    boxes = [protection for protection in protections if protection.asked.get(JAILER) is True]
-    if not boxes:
-        raise NothingShown("what confines its boxes was not read")
+    boxes = _jailed_boxes(cell)
     names = [kind.strip().lower() for kind in kinds.split(",")]
     names = [NAMESPACES.get(name, name) for name in names]
     shared = [name for name in names if any(name not in box.namespaces for box in boxes)]
     isolated = sorted({kind for box in boxes for kind in box.namespaces})
     shows = f"{len(boxes)} boxes have namespaces of their own: {', '.join(isolated) or 'none'}"
     return Observation(not shared, f"{shows}; shared: {', '.join(shared)}" if shared else shows, JUNIT)
+
+
+def _jailed_boxes(cell: FinishedCell) -> list[Protection]:
+    """What confines each box that has the jailer."""
+    protections = [test.protection for test in cell.result.tests if test.protection]
+    boxes = [protection for protection in protections if protection.asked.get(JAILER) is True]
+    if not boxes:
+        raise NothingShown("what confines its boxes was not read")
+    return boxes
+
+
+def confined(cell: FinishedCell, report: Report, by: str) -> Observation:
+    """Look whether each box that has the jailer is confined by something of the table CONFINEMENTS."""
+    boxes, (holds, show) = _jailed_boxes(cell), CONFINEMENTS[by]
+    shows = "; ".join(dict.fromkeys(map(show, boxes)))
+    return Observation(all(map(holds, boxes)), f"{len(boxes)} boxes, {shows}", JUNIT)
 
 
 def capability_denied(cell: FinishedCell, report: Report, profile: str, capability: str) -> Observation:
@@ -274,6 +311,7 @@ OBSERVERS: dict[str, Callable[..., Observation]] = {
     observer.__name__: observer
     for observer in (
         *(command_outcome, profile_shipped, profile_missing, profile_in_force, profile_listed, kvm_mode),
-        *(fails, works, needs_only_kvm, namespaces_isolated, capability_denied, part_blamed, cured, avoided),
+        *(fails, works, needs_only_kvm, namespaces_isolated, confined, capability_denied),
+        *(part_blamed, cured, avoided),
     )
 }

@@ -106,6 +106,21 @@ LIBCONTAINER = messages.APPARMOR_NOCAPS.replace("sandbox::bwrap:", "libcontainer
 FAILED: dict[str, Any] = {"status": Status.FAIL, "tests": FAIL}
 LOADED = facts(apparmor={"profiles": {"bwrap": "enforce", "bwrap-userns-restrict": "enforce"}})
 
+ARM = "| Linux | ARM64 | Supported |"
+WINDOWS = "| Windows (WSL2) | x86_64 | Supported |"
+NO_ROOT = "Embed it as a library: no root, no service."
+OWN_ROOT = "Chroot/pivot_root for filesystem isolation"
+FILTERED = "Seccomp BPF for syscall filtering"
+DROPPED = "Privilege dropping (unprivileged user)"
+ON_ARM = facts(arch="aarch64")
+
+
+def jailed(**other: Any) -> CellResult:
+    """A cell whose witness saw a box with the jailer that is confined in another way than most."""
+    protection = box(asked={"jailer_enabled": True}, **other)
+    return cell(tests=[TestResult(name=SUITE.witness, outcome=Outcome.PASS, protection=protection)])
+
+
 # What is asserted, one cell, how its evidence differs from that of a cell under Ubuntu's policy, whether it
 # holds (None: nothing is shown), and a word of the reason.
 CASES: list[tuple[str, CellResult, dict[str, Any], bool | None, str]] = [
@@ -157,6 +172,22 @@ CASES: list[tuple[str, CellResult, dict[str, Any], bool | None, str]] = [
     (KINDS, boxed("mnt", "pid", "net", "user"), {}, True, "of their own: mnt, net, pid, user"),
     (KINDS, boxed("mnt", "pid", "user"), {}, False, "shared: net"),
     (KINDS, boxed("mnt", asked=False), {}, None, "was not read"),
+    (OWN_ROOT, jailed(), {}, True, "1 boxes, mounts / rw, /usr ro"),
+    (OWN_ROOT, jailed(mounts=["/ rw", "/home rw"]), {}, False, "mounts / rw, /home rw"),
+    (OWN_ROOT, jailed(namespaces=["user"]), {}, False, "mounts / rw"),
+    (OWN_ROOT, boxed("mnt", asked=False), {}, None, "was not read"),
+    (FILTERED, jailed(), {}, True, "seccomp filter"),
+    (FILTERED, jailed(seccomp=["filter", "off"]), {}, False, "seccomp filter, off"),
+    (DROPPED, jailed(), {}, True, "user 1001"),
+    (DROPPED, jailed(users=["0"]), {}, False, "user 0"),
+    (ARM, blocked("runtime-library", tests=FAIL, facts=ON_ARM), {}, False, "for the cause runtime-library"),
+    (ARM, with_facts(ON_ARM), {}, True, "every test passes"),
+    (ARM, with_facts(facts()), {}, None, "only a guest of ARM64 shows it"),
+    (ARM, with_facts(None), {}, None, "the facts of its guest were not read"),
+    (ARM.replace("ARM64", "x86_64"), with_facts(facts()), {}, True, "every test passes"),
+    (WINDOWS, cell(tests=PASS), {}, None, "cannot get that system; the guest twin-wsl2 has traits of it"),
+    (NO_ROOT, cell(tests=PASS), {}, True, "every test passes"),
+    (NO_ROOT, jailed(), {}, True, "every test passes"),
     (DENIED, blocked(), {}, True, "the kernel denied it to bwrap"),
     (DENIED, blocked(), {"kernel": THREAD}, True, "tokio-rt-worker, which says nothing about bubblewrap"),
     # The line of the lab's own probe.
@@ -254,7 +285,9 @@ def test_an_item_of_a_list_is_proposed_by_the_line_above_the_list() -> None:
 
 
 DOCUMENTS = {
-    "boxlite-kvm": {"needs_only_kvm", "cured", "kvm_mode", "namespaces_isolated"},
+    "boxlite-kvm": {"needs_only_kvm", "cured", "kvm_mode"},
+    "boxlite-platforms": {"works"},
+    "boxlite-security": {"namespaces_isolated", "confined", "works"},
     "boxlite-ubuntu": {
         *("works", "profile_shipped", "profile_missing", "profile_listed", "cured", "avoided"),
     },
