@@ -93,10 +93,11 @@ class Cell:
 
     @cached_property
     def expected(self) -> Expectation:
-        """What its guest and its variant expect; a pass if the suite needs nothing of what the cause breaks."""
-        of_guest = [self.variant.turns.get(cause, cause) for cause in self.guest.own_causes]
+        """What guest, suite and variant expect; a pass if the suite needs nothing of what the cause breaks."""
+        own_causes = [*self.guest.own_causes, *filter(None, [self.suite.expect.cause])]
+        turned = [self.variant.turns.get(cause, cause) for cause in own_causes]
         expect = choose_expectation(
-            *(Expectation(status="xfail", cause=cause) for cause in of_guest if cause != PASS),
+            *(Expectation(status="xfail", cause=cause) for cause in turned if cause != PASS),
             self.variant.expect,
         )
         is_met = expect.cause is None or self.suite.needing(causes.list_causes()[expect.cause].breaks)
@@ -104,8 +105,10 @@ class Cell:
 
     @property
     def because(self) -> str:
-        """What the guest's own settings have to do with it, as a clause; empty if nothing."""
+        """What the guest's own settings, or a bug of boxlite's, have to do with it; empty if nothing."""
         guest_cause, cause = self.guest.expect.cause, self.expected.cause
+        if cause and cause == self.suite.expect.cause:
+            return self.suite.because
         if guest_cause and cause == guest_cause:
             return self.guest.because
         if guest_cause and guest_cause in self.variant.turns:

@@ -24,12 +24,13 @@ from lab.builds._base import (
     SuiteOptions,
     shuffle_tests,
 )
-from lab.builds.kinds.wheel import INDEX, NEWEST, Wheel
+from lab.builds.kinds.wheel import INDEX, SUITE_WORD, Wheel
 from lab.builds.wheels import list_releases
+from lab.catalog import load_suites
 from lab.record import BuildRecord
 
 # For a plan that is only shown: the newest release, without asking which that is.
-ANY: Build = Wheel.release(NEWEST)
+ANY: Build = Wheel.release(wheels.NEWEST)
 
 
 def known_kinds() -> dict[str, type[Build]]:
@@ -56,7 +57,7 @@ def describe_forms() -> str:
 def _kind(text: str) -> tuple[type[Build], str]:
     """The kind of build that a text of `--build` names, and what is behind its prefix. Raises UsageError."""
     prefix, colon, place = text.partition(":")
-    if not colon or text.endswith(".whl"):
+    if not colon or text.partition(SUITE_WORD)[0].endswith(".whl"):
         return Wheel, text
     by_prefix = known_kinds()
     if prefix not in by_prefix:
@@ -86,19 +87,38 @@ def resolve_builds(texts: Sequence[str], *, only_shown: bool = False) -> list[Bu
     return list({build.name: build for build in builds}.values())
 
 
+# What --suite takes for every suite that can be run against a build.
+EVERY_SUITE = "all"
+
+
+def choose_suites(build: Build, name: str | None) -> list[Build]:
+    """The build with the suite that `--suite` names, or once with each of its suites; None: as it is.
+
+    Raises UsageError if there is no such suite, or if it cannot be run against the build.
+    """
+    if name is None:
+        return [build]
+    if name == EVERY_SUITE:
+        return [build, *(build.with_suite(other) for other in build.more_suites if other != build.suite.name)]
+    names = [suite.name for suite in load_suites()]
+    if name not in names:
+        raise make_unknown_name_error("suite", name, [*names, EVERY_SUITE])
+    return [build.with_suite(name)]
+
+
 def find_stored_build(paths: Paths, text: str | None = None) -> Build | None:
     """The release in the cache that None, for the newest, or a word of `--build` stands for.
 
     None if no index has to be asked for what `text` names. Raises UsageError if the cache has no such release.
     """
     kind, word = _kind(text) if text is not None else (Wheel, None)
-    if kind is not Wheel or (word is not None and not wheels.is_word(word)):
+    word, _, suite = (word or wheels.NEWEST).partition(SUITE_WORD)
+    if kind is not Wheel or not wheels.is_word(word):
         return None
-    return Wheel.release(
-        wheels.choose_release(
-            word, wheels.list_stored_releases(paths), f"the cache {wheels.get_wheel_store(paths)}"
-        )
+    release = wheels.choose_release(
+        word, wheels.list_stored_releases(paths), f"the cache {wheels.get_wheel_store(paths)}"
     )
+    return Wheel.release(release).with_suite(suite or "jailer")
 
 
 def find_previous_release(build: Build) -> Build:

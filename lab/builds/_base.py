@@ -3,14 +3,15 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
 from lab.base.activity import Task
+from lab.base.errors import UsageError
 from lab.base.files import hash_file
 from lab.base.paths import Paths
-from lab.catalog import Suite
+from lab.catalog import Suite, load_suite
 from lab.probes import Facts
 from lab.record import BuildRecord, Stress, TestResult
 
@@ -77,6 +78,8 @@ class Build(ABC):
     # says nothing about boxlite. With any other status the suite ended before its time.
     completed: ClassVar[frozenset[int]] = frozenset({0, 1})
     runner_failed: ClassVar[frozenset[int]] = frozenset()
+    # The suites that can be run against it instead of its usual one, which is in none of their names.
+    more_suites: ClassVar[Sequence[str]] = ()
     # Whether the suite's tests go by the variables of remedies that change how boxlite is run.
     heeds_remedies: ClassVar[bool] = True
 
@@ -97,6 +100,20 @@ class Build(ABC):
         Raises UsageError if there is no such build.
         """
         return cls.parse(text)
+
+    def with_suite(self, name: str) -> Self:
+        """The build with this suite, or itself if it has it. Another suite makes it another build.
+
+        Raises UsageError if such a build cannot run it.
+        """
+        if name == self.suite.name:
+            return self
+        if name not in self.more_suites:
+            raise UsageError(
+                f"the suite {name} cannot be run against the build {self.name}",
+                hint=f"it has the suites {', '.join(dict.fromkeys([self.suite.name, *self.more_suites]))}",
+            )
+        return replace(self, name=f"{name}-{self.name}", suite=load_suite(name))
 
     @classmethod
     def is_data(cls, _text: str) -> bool:
@@ -199,6 +216,7 @@ class Build(ABC):
             name=self.name,
             version=self.version,
             source=self.source,
+            suite=self.suite.name,
             files=digests,
             remarks=list(self.remarks),
         )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from lab.base import archives
 from lab.base.files import check_values, clean_text, cut_text
 from lab.builds._base import FOLDER, ROOTFS, Build, DeployStep, SuiteOptions
-from lab.record import Outcome, Protection, TestResult
+from lab.record import BoxGroups, Outcome, Protection, TestResult
 
 # --- the results of a run -----------------------------------------------------------------------------
 
@@ -23,8 +23,8 @@ from lab.record import Outcome, Protection, TestResult
 MOST_TESTS = 1_000
 LONGEST_NAME = 200
 LONGEST_MESSAGE = 20_000
-# The name under which a test of a suite records what confines its box.
-PROTECTION = "protection"
+# The names under which a test of a suite records what confines its box, and the control groups of both.
+PROTECTION, GROUPS = "protection", "groups"
 # How pytest-timeout begins its words about a test that met its limit.
 TIMED_OUT = re.compile(r"Failed: Timeout \(?>")
 
@@ -54,6 +54,11 @@ class _Phase(BaseModel):
             case words:
                 pass
         return clean_text(cut_text(str(words or ""), LONGEST_MESSAGE))
+
+    def find_property[T: BaseModel](self, name: str, model: type[T]) -> T | None:
+        """What the test recorded under a name. Raises ValidationError if it is something else."""
+        recorded = (value for key, value in self.user_properties if key == name)
+        return next(map(model.model_validate, recorded), None)
 
 
 def read_reportlog(text: str) -> dict[str, TestResult | None] | None:
@@ -95,6 +100,7 @@ def parse_entries(text: str) -> Iterator[dict[str, Any]]:
 
 def _result(name: str, phases: dict[str, _Phase]) -> TestResult:
     name, seconds = cut_text(name, LONGEST_NAME), round(sum(phase.duration for phase in phases.values()), 2)
+    groups = phases["call"].find_property(GROUPS, BoxGroups) if "call" in phases else None
     failures = {"setup": Outcome.ERROR, "call": Outcome.FAIL, "teardown": Outcome.ERROR}
     for when, failure in failures.items():
         phase = phases.get(when)
@@ -102,13 +108,17 @@ def _result(name: str, phases: dict[str, _Phase]) -> TestResult:
             outcome = Outcome.SKIP if phase.outcome == "skipped" else failure
             late = bool(TIMED_OUT.match(phase.message))
             return TestResult(
-                name=name, outcome=outcome, seconds=seconds, message=phase.message, out_of_time=late
+                name=name,
+                outcome=outcome,
+                seconds=seconds,
+                message=phase.message,
+                out_of_time=late,
+                groups=groups,
             )
     if "call" not in phases:
         return TestResult(name=name, outcome=Outcome.ERROR, seconds=seconds, message="was not called")
-    recorded = (value for key, value in phases["call"].user_properties if key == PROTECTION)
-    protection = next(map(Protection.model_validate, recorded), None)
-    return TestResult(name=name, outcome=Outcome.PASS, seconds=seconds, protection=protection)
+    protection = phases["call"].find_property(PROTECTION, Protection)
+    return TestResult(name=name, outcome=Outcome.PASS, seconds=seconds, protection=protection, groups=groups)
 
 
 # --- a kind of build ----------------------------------------------------------------------------------

@@ -38,8 +38,8 @@ NEWEST_GLIBC = 40
 SECONDS = 600.0
 # Longer than whoever fills a folder of the cache can take: two commands that build a checkout take 8 h.
 WAIT_SECONDS = 9 * 3600.0
-# The newest release before the newest one.
-PREVIOUS = "previous"
+# The newest release, and the newest before that one.
+NEWEST, PREVIOUS = "newest", "previous"
 # 0.10.x, and 0.10.* as packaging tools write it.
 SERIES = re.compile(r"v?(\d+(?:\.\d+)*)\.[xX*]", re.ASCII)
 NAME_ONE = "name a stored release with --build VERSION, or a wheel, or check the network"
@@ -140,7 +140,7 @@ def list_stored_releases(paths: Paths) -> list[Version]:
 
 def is_word(text: str) -> bool:
     """Whether a text stands for a release that has to be looked up."""
-    return text == PREVIOUS or SERIES.fullmatch(text) is not None
+    return text in (NEWEST, PREVIOUS) or SERIES.fullmatch(text) is not None
 
 
 def choose_release(word: str | None, released: Sequence[Version], where: str) -> str:

@@ -490,6 +490,11 @@ class Suite(Definition):
         default="", description="nextest's expression for its tests; empty: nextest does not run them."
     )
     cargo: tuple[str, ...] = Field(default=(), description="Cargo's options that build its tests.")
+    expect: Expectation = Field(
+        default=Expectation(),
+        description="A known bug of boxlite's that its tests meet on every host; a variant may change that.",
+    )
+    because: str = Field(default="", description="The bug, and where boxlite's project keeps it.")
     test_seconds: int = Field(description="Limit of one test, on a host with hardware acceleration.")
     suite_seconds: int = Field(description="Limit of the whole suite, on such a host.")
     shared: list[Annotated[str, Field(max_length=100)]] = Field(
@@ -511,6 +516,9 @@ class Suite(Definition):
                 raise ValueError(f"{key}: expected one of {', '.join(load_subjects())}, found {word!r}")
         if unknown := self.subjects.keys() - self.tests.keys():
             raise ValueError(f"subjects: expected the suite's tests, found {min(unknown)!r}")
+        check_expectation(self.expect)
+        if self.expect.cause and not self.because:
+            raise ValueError("`because` must be given with an expected cause")
         for key in ("control", "witness"):
             if (name := getattr(self, key)) and name not in self.tests:
                 raise ValueError(f"{key}: expected one of the suite's tests, found {name!r}")

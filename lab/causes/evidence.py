@@ -11,7 +11,7 @@ from lab.base.errors import LabError, format_error
 from lab.base.files import clean_text, cut_text, open_regular, read_regular
 from lab.probes import NONE_RUN, ProbedUser, Probes
 from lab.probes.facts import STACKED, parse_label
-from lab.record import Outcome, TestResult
+from lab.record import BoxGroups, Outcome, TestResult
 
 KERNEL_FILE = "kernel.log"
 AUDIT_FILE = "audit.log"
@@ -45,7 +45,8 @@ class Evidence:
     wrote to standard error, and how their shims ended. `programs` are those whose denials count: bubblewrap,
     and in a bug report another program that is blocked. `modes` are the permission bits of boxlite's programs,
     by path below the user's home: as boxlite unpacked them, and as it copied them beside its boxes. `boxlite`
-    is the version of the build, empty if nobody knows it.
+    is the version of the build, empty if nobody knows it. `groups` are the control groups that tests which did
+    not pass recorded.
     """
 
     probes: Probes = NONE_RUN
@@ -58,6 +59,7 @@ class Evidence:
     logs: tuple[str, ...] = ()
     modes: dict[str, int] = field(default_factory=dict)
     boxlite: str = ""
+    groups: tuple[BoxGroups, ...] = ()
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -139,6 +141,7 @@ def read_evidence(folder: Path, tests: Sequence[TestResult] = (), *, control: st
         control_failed=None if outcome in (Outcome.NOT_RUN, Outcome.SKIP) else outcome.is_failure,
         logs=tuple(map(read_beginning, logs)),
         modes={line[2]: int(line[1], 8) for line in MODE.finditer(read_evidence_text(folder, MODES_FILE))},
+        groups=tuple(test.groups for test in tests if test.groups and test.outcome is not Outcome.PASS),
     )
 
 

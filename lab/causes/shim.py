@@ -98,3 +98,21 @@ def shim_seccomp(evidence: Evidence) -> CauseEvidence | None:
     if any(map(STATUS.search, evidence.said)):
         return CauseEvidence(Confidence.LIKELY, "the shim's exit status is 159, which is 128 + SIGSYS")
     return None
+
+
+# boxlite's child joins the control group right before it executes bubblewrap, and an error there is dropped.
+# Only the end of a box needs the group (`reap_box` in boxlite's jailer/mod.rs), so a box runs without it.
+@add_cause("cgroup-not-joined", Needs.CGROUP)
+def cgroup_not_joined(evidence: Evidence) -> CauseEvidence | None:
+    """Boxlite could not put a box into a control group of its own, with which it ends detached boxes and limits
+    processes and memory, so `stop` and `rm --force` say success while the box lives on (its issue 1239). The
+    kernel allows it only where the user may write to the group above both, so in a scope or a service of the
+    user's own systemd and to root, and not in a login by SSH, a cron job, a system service or a container.
+    """
+    for groups in evidence.groups:
+        if groups.box and set(groups.box) == {groups.caller}:
+            return CauseEvidence(
+                Confidence.PROVED,
+                f"every process of the box is in the control group of its caller, {groups.caller}",
+            )
+    return None

@@ -11,6 +11,7 @@ from lab import builds
 from lab.base.errors import UsageError
 from lab.base.files import clean_text
 from lab.base.paths import Paths
+from lab.builds import EVERY_SUITE
 from lab.cli import options, output
 from lab.gate import baseline, expectations, results
 from lab.gate.compare import Comparison, compare_builds
@@ -58,11 +59,16 @@ class GateOptions:
             expected=expectations.read_expectations(expect) if expect is not None else None,
         )
 
-    def builds(self, arguments: Sequence[str]) -> Sequence[str]:
+    def builds(self, arguments: Sequence[str], suite: str | None = None) -> Sequence[str]:
         """Return the builds to test: with --gate-build, the old one and the candidate.
 
         Raises UsageError if there is no such pair, LabError if the newest release cannot be found out.
         """
+        if suite == EVERY_SUITE and (self.old is not None or self.gate_build is not None):
+            raise UsageError(
+                "a gate decides about one suite, and --suite all runs several",
+                hint="name the suite, or decide about each afterwards: lab gate RUN --build BUILD",
+            )
         if self.old is not None and len(arguments) > 1:
             raise UsageError("--gate decides about one build", hint="name one --build, or use --gate-build")
         if self.gate_build is None:

@@ -101,7 +101,7 @@ def matrix_command(lab: options.Lab, /, **values: Any) -> int:
             names: Sequence[str | None] = request.builds or [None]
             stored = [_stored(lab, name, quiet=request.quiet) for name in names]
             request = replace(request, builds=stored)
-        request = replace(request, builds=gate_options.builds(request.builds))
+        request = replace(request, builds=gate_options.builds(request.builds, request.suite))
         if request.only_list:
             lists.print_cells(*start.preview_run(request, definitions))
             return 0

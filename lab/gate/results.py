@@ -82,13 +82,15 @@ def environment_of(cell: CellResult, run: RunResult) -> dict[str, str]:
     return {part: join_lines(parts[part]) for part in PARTS if parts.get(part)}
 
 
-def definitions(run: RunResult) -> dict[str, str]:
-    """Return the digests of the definitions that decided what the cells of a run did, shortened."""
-    cells = {name for cell in run.cells for name in (f"guest {cell.guest}", f"variant {cell.variant}")}
+def definitions(run: RunResult, build: BuildRecord) -> dict[str, str]:
+    """Return the digests of the definitions that decided what cells of a run did with one build, shortened."""
+    names = {name for cell in run.cells for name in (f"guest {cell.guest}", f"variant {cell.variant}")}
+    suites = [name for name in run.run.definitions if name.startswith("suite ")]
+    names.update([f"suite {build.suite}"] if build.suite else suites)
     digests = {
         name: digest[:DIGEST_LENGTH]
         for name, digest in run.run.definitions.items()
-        if name in cells or name in COMMON or name.startswith("suite ")
+        if name in names or name in COMMON
     }
     return {"rootfs": "the lab's own"} | digests if digests else {}
 
@@ -179,7 +181,7 @@ def reduce_run(run: RunResult, folder: Path, build: str) -> BuildResults:
         version=join_lines(record.version),
         argument=builds.format_argument(record),
         cells={cell.identity: cell for cell in cells},
-        definitions=definitions(run),
+        definitions=definitions(run, record),
         elsewhere=frozenset(planned - {cell.identity for cell in cells}),
         folder=folder,
     )

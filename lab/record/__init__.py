@@ -23,6 +23,7 @@ from lab.record.cell import (
 )
 from lab.record.outcome import (
     UNKNOWN,
+    BoxGroups,
     Confidence,
     Entry,
     Expectation,

@@ -107,6 +107,16 @@ class Protection(Entry):
     )
 
 
+class BoxGroups(Entry):
+    """The control groups of a test's own process and of its box, as /proc shows them."""
+
+    caller: Text
+    box: Texts = Field(description="Those of the processes of the box, each once.")
+    warnings: Texts = Field(
+        default_factory=list, description="What boxlite warns of in the logs of the box, without the time."
+    )
+
+
 class Outcome(StrEnum):
     """The outcome of one test."""
 
@@ -186,6 +196,7 @@ class Needs(OrderedEnum):
     RUNTIME = "runtime"
     BOX = "box"
     SANDBOX = "sandbox"
+    CGROUP = "cgroup"  # a box in the sandbox, which boxlite put into a control group of its own
 
     def includes(self, other: "Needs") -> bool:
         """Whether a test that needs this also needs the other."""
@@ -239,6 +250,10 @@ class TestResult(Entry):
     protection: Protection | None = Field(
         default=None,
         description="What confined the box of a test that passed. None: it has no box, or that was not read.",
+    )
+    groups: BoxGroups | None = Field(
+        default=None,
+        description="The control groups of a test that is about them. None: it is not, or never read them.",
     )
 
 

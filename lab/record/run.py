@@ -113,6 +113,9 @@ class BuildRecord(Entry):
     name: str
     version: str
     source: str
+    suite: str = Field(
+        default="", description="The suite that is run against it. Empty: that was not recorded."
+    )
     files: dict[str, str] = Field(default_factory=dict)
     remarks: Texts = Field(
         default_factory=list,

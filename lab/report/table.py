@@ -10,6 +10,8 @@ from lab.base.files import group_values, join_lines
 from lab.record import CellResult, RunResult, Status, strip_kernel
 
 Column = tuple[str, str]
+# Of which titles say what it is about.
+USUAL_SUITE = "jailer"
 
 # Cells without a result: reports show only their reason.
 LEFT_OUT = (Status.NOT_APPLICABLE, Status.NOT_RUN)
@@ -31,7 +33,11 @@ def describe_run(run: RunResult) -> str:
         cell.facts.arch if cell.facts else get_guest_architecture(cell.guest).name for cell in run.cells
     }
     of_architectures = f" of {' and '.join(sorted(architectures))}" if architectures else ""
-    return f"{boxlite}: the jailer on {format_count(len(guests), 'guest')}{of_architectures}{more}"
+    suites = list(dict.fromkeys(build.suite for build in run.run.builds if build.suite)) or [USUAL_SUITE]
+    tested = (
+        "the jailer" if suites == [USUAL_SUITE] else f"the suite{'s' * (len(suites) > 1)} {', '.join(suites)}"
+    )
+    return f"{boxlite}: {tested} on {format_count(len(guests), 'guest')}{of_architectures}{more}"
 
 
 def name_cell(cell: CellResult) -> str:

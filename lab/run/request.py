@@ -72,6 +72,11 @@ class Request:
         flags="--build",
         default=(),
     )
+    suite: str | None = make_option(
+        "Run this suite against the builds, or all that they have; see `lab list suites`. Default: jailer for "
+        "a release or a wheel.",
+        "SUITE|all",
+    )
     cold: bool = make_flag("Boot a machine for each cell instead of forking a checkpoint.", group=Group.HOW)
     repeat: int | None = make_option(
         "Run the suite this many times in each cell, and count how often each test fails. Default: 1.",

@@ -54,8 +54,12 @@ def plan(
         kernels=request.kernels,
     )
     options = request.options(catalog)
-    tested = builds.resolve_builds(request.builds, only_shown=only_shown)
-    return choice.cells(tested), shard, options
+    tested = [
+        build
+        for resolved in builds.resolve_builds(request.builds, only_shown=only_shown)
+        for build in builds.choose_suites(resolved, request.suite)
+    ]
+    return choice.cells(list({build.name: build for build in tested}.values())), shard, options
 
 
 def preview_run(request: Request, catalog: Catalog) -> tuple[list[Cell], RunOptions]:

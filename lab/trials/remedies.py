@@ -139,7 +139,9 @@ class RemedyAttempt:
             # What blocks only the sandbox is still to be seen on the host if a box is started without one, but
             # it explains no failure of that box.
             rows = causes.list_causes()
-            findings = [finding for finding in findings if rows[finding.name].breaks is not Needs.SANDBOX]
+            findings = [
+                finding for finding in findings if not rows[finding.name].breaks.includes(Needs.SANDBOX)
+            ]
         self.causes = tuple(finding.name for finding in findings)
         verdict = fork.judge(suite_run, findings)
         self.fault = verdict.fault

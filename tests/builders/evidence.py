@@ -8,6 +8,7 @@ from pathlib import Path
 from lab.causes import evidence
 from lab.causes.evidence import Evidence
 from lab.probes import NOT_RUN, Probe, Probes
+from lab.record import BoxGroups
 from tests.builders.facts import ALL_WORK, probe, probed, service_probe
 
 OK = probe(0, "")
@@ -72,6 +73,7 @@ def gathered(
     control_failed: bool = False,
     logs: tuple[str, ...] = (),
     modes: Mapping[str, int] | None = None,
+    groups: tuple[BoxGroups, ...] = (),
 ) -> Evidence:
     """Evidence of a guest on which everything works except what is given."""
     return Evidence(
@@ -83,6 +85,7 @@ def gathered(
         control_failed=control_failed,
         logs=logs,
         modes=dict(modes or {}),
+        groups=groups,
     )
 
 
@@ -362,3 +365,11 @@ def write(folder: Path, evidence: Evidence, kernel: str) -> None:
     (folder / "probes.json").write_text(probed(evidence.probes.by_name()).model_dump_json())
     (folder / "sysctls.txt").write_text("".join(f"{name} = {v}\n" for name, v in evidence.sysctls.items()))
     (folder / "kernel.log").write_text(kernel)
+
+
+# A detached box in a login by SSH, and in a scope of the user's own systemd; measured on debian-13.
+SSH_SERVICE, USER_SCOPE = "0::/system.slice/ssh.service", "0::/user.slice/user-1001.slice/user@1001.service"
+CGROUP_NOT_JOINED = gathered(groups=(BoxGroups(caller=SSH_SERVICE, box=[SSH_SERVICE]),))
+CGROUP_JOINED = gathered(
+    groups=(BoxGroups(caller=f"{USER_SCOPE}/app.slice/run-u1.scope", box=[f"{USER_SCOPE}/boxlite/BOX"]),)
+)

@@ -128,6 +128,28 @@ def test_a_guest_has_its_own_expectation(guest: str, variant: str, cause: str | 
     assert cell.because.startswith(because) and bool(cell.because) is bool(because)
 
 
+@pytest.mark.parametrize(
+    ("guest", "variant", "cause"),
+    [
+        # A bug of boxlite's that the suite meets on every host, unless a variant lifts it.
+        ("debian-13", "stock", "cgroup-not-joined"),
+        ("debian-13", "as-root", None),
+        # boxlite meets what blocks the sandbox first.
+        ("debian-13", "userns-clone-off", "userns-sysctl"),
+        ("ubuntu-24.04", "stock", "apparmor-userns-nocaps"),
+        ("ubuntu-24.04", "apparmor-restrict-off", "cgroup-not-joined"),
+    ],
+)
+def test_a_suite_has_its_own_expectation(guest: str, variant: str, cause: str | None) -> None:
+    build = RELEASE.with_suite("lifecycle")
+    cell = plan.Cell(KNOWN.guest(guest), KNOWN.variant(variant), build)
+    assert cell.expected.cause == cause
+    if cause == "cgroup-not-joined":
+        assert cell.because == build.suite.because
+    assert cell.name == f"{guest}/{variant}/lifecycle-0.10.8"
+    assert "--build 0.10.8,suite=lifecycle" in cell.rerun(RunOptions())
+
+
 WHOLE = plan.choose_cells(KNOWN).cells([RELEASE, OLDER])
 
 

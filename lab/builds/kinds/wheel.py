@@ -1,6 +1,6 @@
 """Wheels of boxlite's Python package: a release, a local file, or a folder with one for each Python.
 
-Its suite runs under pytest.
+Its suite runs under pytest. Behind ",suite=" is the name of another one than the usual.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from lab.probes import Facts
 
 # The source of a release, in records.
 INDEX = "PyPI"
-# The version of a build that stands for the newest release, whichever that is.
-NEWEST = "newest"
+# Behind it is the name of the suite, in what `--build` takes.
+SUITE_WORD = ",suite="
 
 FIRST_USE = "import boxlite, tempfile; boxlite.Boxlite(boxlite.Options(home_dir=tempfile.mkdtemp()))"
 
@@ -34,7 +34,8 @@ FIRST_USE = "import boxlite, tempfile; boxlite.Boxlite(boxlite.Options(home_dir=
 class Wheel(PytestTests):
     """A release on the package index, or what is at the local `path`: a wheel, or a folder of wheels."""
 
-    form = "release (0.10.8, 0.10.x or previous), wheel file or folder of wheels"
+    form = "release (0.10.8, 0.10.x, previous or newest), wheel file or folder of wheels"
+    more_suites = ("lifecycle",)
     first_use = f"python3 -c {shlex.quote(FIRST_USE)}"
 
     path: Path | None = None
@@ -51,6 +52,9 @@ class Wheel(PytestTests):
 
         Raises UsageError for anything else, LabError if nobody can tell which release a word stands for.
         """
+        text, comma, suite = text.partition(SUITE_WORD)
+        if comma:
+            return cls.parse(text).with_suite(suite)
         if wheels.is_word(text):
             return cls.release(wheels.choose_release(text, wheels.list_releases(), INDEX))
         try:
@@ -72,13 +76,15 @@ class Wheel(PytestTests):
 
     @property
     def argument(self) -> str | None:
-        if self.version == NEWEST:
+        if self.suite.name in self.more_suites:
+            return f"{self.path or self.version}{SUITE_WORD}{self.suite.name}"
+        if self.version == wheels.NEWEST:
             return None
         return str(self.path or self.version)
 
     @property
     def source(self) -> str:
-        return str(self.path or INDEX)
+        return str(self.path or INDEX) if self.suite.name not in self.more_suites else str(self.argument)
 
     def check(self, paths: Paths) -> None:
         # Whoever stored wheels of a release had found it. A lock may be there without any.

@@ -78,6 +78,31 @@ def record(keep: Callable[[str, object], None], home: Path, box_id: str, request
         print(f"what confines the box could not be read: {error!r}", file=sys.stderr)
 
 
+def box_processes(box_id: str) -> list[int]:
+    """The processes whose command line bears the ID of a box: what boxlite starts for it, wherever that is."""
+    bearing = []
+    for of in Path("/proc").glob("[0-9]*"):
+        try:
+            if box_id.encode() in (of / "cmdline").read_bytes():
+                bearing.append(int(of.name))
+        except OSError:  # It ended.
+            continue
+    return sorted(bearing)
+
+
+def record_groups(keep: Callable[[str, object], None], home: Path, box_id: str) -> None:
+    """Have the control groups of this process and of a box kept in the test's result."""
+    groups = {}
+    for pid in box_processes(box_id):
+        try:
+            groups[Path(f"/proc/{pid}/cgroup").read_text().strip()] = None
+        except OSError:  # It ended.
+            continue
+    caller = Path("/proc/self/cgroup").read_text().strip()
+    of_box = [group.replace(box_id, "BOX") for group in groups]
+    keep("groups", {"caller": caller, "box": of_box, "warnings": warnings(home, box_id)})
+
+
 def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
     """What confines one process. Paths have HOME and BOX for boxlite's home and the box, so that boxes compare.
 
@@ -123,6 +148,12 @@ def processes(shim: int) -> list[dict[str, Any]]:
         except OSError:  # It ended, or this user may not look at it.
             continue
     return members
+
+
+def read_group_limits(pid: int) -> dict[str, str]:
+    """What a process's own control group limits, by the names of its files; nothing if it shares this one's."""
+    cgroup = Path(f"/proc/{pid}/cgroup").read_text().strip()
+    return {} if cgroup == Path("/proc/self/cgroup").read_text().strip() else _cgroup_limits(cgroup)
 
 
 def warnings(home: Path, box_id: str) -> list[str]:

@@ -4,10 +4,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from boxes import JAILER_BY_DEFAULT, Boxes
+from boxes import Boxes
 from boxlite import SecurityOptions
 from homes import recorded_security
 from outside import ISOLATED
+from python_api import JAILER_BY_DEFAULT
 from remedies import JAILER_OFF
 
 

@@ -147,10 +147,46 @@ def test_without_the_index_a_word_stands_for_a_release_of_the_cache(paths: Paths
         folder = paths.make(wheels.get_wheel_store(paths) / f"boxlite-{version}-0-cp313-x86_64")
         make_wheel(folder, "boxlite", version)
     stored = [builds.find_stored_build(paths, word) for word in (None, "0.10.x", "previous", "wheel:0.9.x")]
-    assert [build and build.name for build in stored] == ["0.10.8", "0.10.8", "0.10.0", "0.9.7"]
+    stored.append(builds.find_stored_build(paths, "previous,suite=lifecycle"))
+    names = ["0.10.8", "0.10.8", "0.10.0", "0.9.7", "lifecycle-0.10.0"]
+    assert [build and build.name for build in stored] == names
     assert builds.find_stored_build(paths, "0.10.0") is None
     with pytest.raises(UsageError, match=r"--build 0\.11\.x: the cache .* has no release of the series 0\.11"):
         builds.find_stored_build(paths, "0.11.x")
+
+
+def test_another_suite_makes_another_build_that_its_argument_names_again(wheel: Path, tools: StandIn) -> None:
+    for text in ("0.10.8", str(wheel)):
+        usual = builds.resolve_build(text)
+        other = builds.resolve_build(f"{text},suite=lifecycle")
+        assert (other.name, other.suite.name) == (f"lifecycle-{usual.name}", "lifecycle")
+        assert (other.version, usual.suite.name) == (usual.version, "jailer")
+        assert builds.choose_suites(usual, "all") == [usual, other]
+        assert builds.choose_suites(usual, "lifecycle") == builds.choose_suites(other, None) == [other]
+        assert usual.digest != other.digest
+        # A run is resumed, and goes to other hosts, by what its record says.
+        assert builds.resolve_recorded_builds([other.record()]) == {other.name: other}
+    assert tools.calls == []
+    newest = builds.resolve_build(None, only_shown=True).with_suite("lifecycle")
+    assert builds.resolve_build(newest.argument).name == "lifecycle-0.10.10"
+
+
+@pytest.mark.parametrize(
+    ("build", "suite", "error", "hint"),
+    [
+        ("0.10.8", "lifecycel", "no suite is called 'lifecycel'", "did you mean lifecycle?"),
+        ("0.10.8", "network", "the suite network cannot be run against the build 0.10.8", "jailer, lifecycle"),
+        ("0.10.8,suite=lifecycle", "jailer", "the suite jailer cannot be run against", "the suites lifecycle"),
+        ("0.10.8,suite=", None, "the suite  cannot be run against the build 0.10.8", "jailer, lifecycle"),
+    ],
+)
+def test_a_suite_that_cannot_be_run_is_wrong_usage(
+    build: str, suite: str | None, error: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        builds.choose_suites(builds.resolve_build(build), suite)
+    assert error in raised.value.args[0]
+    assert hint in str(raised.value.hint)
 
 
 @pytest.mark.parametrize(

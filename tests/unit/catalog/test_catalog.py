@@ -64,6 +64,7 @@ def test_the_shipped_definitions_load_and_are_of_use() -> None:
     assert [name for name, variant in definitions.variants.items() if not variant.knobs] == ["stock"]
     assert definitions.variant("stock").expect.cause is None
     expected = {variant.expect.cause for variant in definitions.variants.values()} - {None}
+    expected |= {suite.expect.cause for suite in catalog.load_suites()}
     assert causes.list_causes().keys() - expected == NOT_EXPECTED
     # The control is a test that needs a box and no sandbox.
     assert definitions.suite.tests[definitions.suite.control] is Needs.BOX

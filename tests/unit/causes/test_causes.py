@@ -13,7 +13,7 @@ from lab.causes import diagnose_evidence, evidence
 from lab.causes.evidence import LOG_BYTES, Evidence, parse_audit, read_evidence
 from lab.causes.rule import CAUSES
 from lab.probes import NONE_RUN, NOT_RUN
-from lab.record import Confidence, Needs, Outcome, TestResult
+from lab.record import BoxGroups, Confidence, Needs, Outcome, TestResult
 from tests.builders import evidence as examples
 from tests.builders.evidence import bwrap, gathered
 from tests.builders.facts import probe, probed, service_probe
@@ -60,6 +60,7 @@ SEEN = [
     ("SHIM_NOT_EXECUTABLE", "shim-not-executable", "ePoFaMBWTqxA/bin/boxlite-shim has mode 0664"),
     ("BWRAP_TOO_OLD", "bwrap-too-old", "Unknown option --clearenv"),
     ("MOUNT_SYMLINK", "mount-symlink", "symlink destination /etc/ssl/certs/ca-cert"),
+    ("CGROUP_NOT_JOINED", "cgroup-not-joined", "of its caller, 0::/system.slice/ssh.service"),
 ]
 # No setting of a host is known that leads to them.
 REPORTED = [
@@ -136,6 +137,8 @@ def test_a_cause_of_the_sandbox_stands_beside_one_that_fails_the_control() -> No
 
 NO_CAUSE = {
     "clean": examples.CLEAN,
+    "a box in a control group of its own": examples.CGROUP_JOINED,
+    "no process of the box": gathered(groups=(BoxGroups(caller=examples.SSH_SERVICE, box=[]),)),
     "nothing gathered": Evidence(),
     "bwrap's text alone": gathered(probes=dict.fromkeys(NO_BWRAP, examples.BWRAP_REFUSED)),
     "bwrap's other text": gathered(probes={"bwrap_all": examples.BWRAP_EACCES}),
@@ -631,3 +634,13 @@ def test_a_system_call_has_its_number_on_its_own_architecture() -> None:
     for arch, of in (("c00000b7", "35 of aarch64"), ("40000028", "35")):
         [finding] = diagnose_evidence(replace(examples.SHIM_SECCOMP, audit=[{**line, "arch": arch}]))
         assert finding.reason.endswith(f"for system call {of}")
+
+
+def test_control_groups_are_evidence_if_their_test_did_not_pass(tmp_path: Path) -> None:
+    groups = BoxGroups(caller=examples.SSH_SERVICE, box=[examples.SSH_SERVICE])
+    tests = [TestResult(name="stops", outcome=Outcome.FAIL, groups=groups)]
+    control = TestResult(name="control", outcome=Outcome.PASS)
+    evidence = read_evidence(tmp_path, [control, *tests], control="control")
+    assert causes_of(evidence) == ["cgroup-not-joined"]
+    passed = [control, tests[0].with_values(outcome=Outcome.PASS)]
+    assert causes_of(read_evidence(tmp_path, passed, control="control")) == []

@@ -12,7 +12,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.gate import baseline
 from lab.gate.decision import Gate
 from lab.plan import Cell
-from lab.record import CellResult, Status
+from lab.record import CellResult, RunResult, Status
 from lab.run import scheduler
 from tests.builders.cells import changed, done, side
 from tests.builders.processes import RunLab, decide_at_once
@@ -104,6 +104,8 @@ def test_a_run_may_be_resumed_with_a_gate(home: Path, run_lab: RunLab, monkeypat
         (["--gate-build", "previous", "--build", "0.10.0"], "there is no release of boxlite older than 0.10.0"),
         (["--gate-build", "0.10.8"], "--gate-build 0.10.8 is the build under test"),
         (["--gate-build", "latest!"], "neither a version nor"),
+        (["--gate", "b.toml", "--suite", "all"], "a gate decides about one suite"),
+        (["--gate-build", "previous", "--suite", "all"], "a gate decides about one suite"),
     ],
 )
 def test_a_gate_that_cannot_be_is_refused_before_any_guest_boots(
@@ -130,3 +132,38 @@ def test_a_shard_is_not_complete(run_lab: RunLab, monkeypatch: pytest.MonkeyPatc
         assert "merge the shards first" in run_lab(3, *words, shard, "-o", shard[0])
     run_lab(0, "merge", "1", "2", "-o", "both")
     run_lab(0, "gate", "both", "--against-build", "0.10.0")
+
+
+def test_the_suites_of_a_run_are_builds_of_their_own_to_all_that_reads_it(
+    run_lab: RunLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_of = [*CELL, "--suite", "all", "--build"]
+    ran = guests(monkeypatch, {})
+    run_lab(0, *all_of, "0.10.7", "-o", "old")
+    assert ran == ["debian-13/stock/0.10.7", "debian-13/stock/lifecycle-0.10.7"]
+    run_lab(0, "baseline", "old", "--build", "0.10.7", "-o", "jailer.toml")
+    run_lab(0, "baseline", "old", "--build", "lifecycle-0.10.7", "-o", "lifecycle.toml")
+    # A suite's baseline does not change with another suite.
+    assert '"suite lifecycle"' in Path("lifecycle.toml").read_text()
+    assert '"suite jailer"' not in Path("lifecycle.toml").read_text()
+    guests(monkeypatch, {"lifecycle-0.10.8": Status.FAIL})
+    run_lab(1, *all_of, "0.10.8", "-o", "new")
+    assert "tested several builds: 0.10.8, lifecycle-0.10.8" in run_lab(
+        2, "gate", "new", "--against", "jailer.toml"
+    )
+    run_lab(0, "gate", "new", "--against", "jailer.toml", "--build", "0.10.8")
+    run_lab(1, "gate", "new", "--against", "lifecycle.toml", "--build", "lifecycle-0.10.8")
+    expected = run_lab(0, "expect", "new", "--build", "lifecycle-0.10.8", "-o", "expect.toml")
+    assert "1 added" in expected
+    # Shards of one plan are one run again, and the run of one suite has one gate.
+    ran = guests(monkeypatch, {})
+    for number in ("1", "2"):
+        run_lab(0, *all_of, "0.10.8", "--shard", f"{number}/2", "-o", f"shard-{number}")
+    assert ran == ["debian-13/stock/0.10.8", "debian-13/stock/lifecycle-0.10.8"]
+    run_lab(0, "merge", "shard-1", "shard-2", "-o", "whole")
+    assert [cell.build for cell in RunResult.read(Path("whole")).cells] == ["0.10.8", "lifecycle-0.10.8"]
+    run_lab(0, "publish", "whole", "-o", "site")
+    assert Path("site/cells/debian-13/stock/lifecycle-0.10.8.html").is_file()
+    ran = guests(monkeypatch, {})
+    run_lab(0, *CELL, "--gate-build", "previous", "--suite", "lifecycle")
+    assert ran == ["debian-13/stock/lifecycle-0.10.7", "debian-13/stock/lifecycle-0.10.8"]

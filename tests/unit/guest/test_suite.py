@@ -12,7 +12,7 @@ from lab.builds.kinds.wheel import Wheel
 from lab.catalog import Suite
 from lab.guest import suite as guest_suite
 from lab.guest.session import Output
-from lab.record import Needs, Outcome, Protection, SuiteRun, TestResult
+from lab.record import BoxGroups, Needs, Outcome, Protection, SuiteRun, TestResult
 from tests.builders.cells import JAILED
 from tests.builders.lanes import FakeSession, prints
 
@@ -55,6 +55,9 @@ def phase(name: str, when: str, outcome: str = "passed", longrepr: Any = None) -
     }
 
 
+GROUPS = {"caller": "0::/system.slice/ssh.service", "box": ["0::/system.slice/ssh.service"]}
+
+
 def whole(name: str, **failed: tuple[str, Any]) -> list[Entry]:
     """A test's three phases, passed but for the one given; without a call where its set-up did not pass."""
     phases = ["setup", "teardown"] if "setup" in failed else ["setup", "call", "teardown"]
@@ -71,11 +74,13 @@ def test_what_a_passed_test_recorded_of_its_box_is_in_its_result() -> None:
     entries = [*whole("first"), *whole("second"), *whole("third", call=("failed", CRASH))]
     for entry in entries:
         if entry["when"] == "call":
-            entry["user_properties"] = [["other", 1], ["protection", JAILED]]
+            entry["user_properties"] = [["other", 1], ["protection", JAILED], ["groups", GROUPS]]
     first, _, third = results(entries)
     assert (first.outcome, first.seconds) == (Outcome.PASS, 1.5)
     assert first.protection == Protection.model_validate(JAILED)
     assert third.protection is None
+    # Why a test failed may be in the control groups.
+    assert first.groups == third.groups == BoxGroups.model_validate(GROUPS)
 
 
 def test_each_result_says_what_its_test_is_about_whether_it_ran_or_not() -> None:

@@ -217,6 +217,11 @@ def test_a_run_names_the_architectures_of_its_guests() -> None:
     arm64 = facts(arch="aarch64", kernel="6.12.9-arm64")
     run = run_of(cell(facts=facts(kernel="6.12.9-amd64")), cell("debian-13-arm64", facts=arm64))
     assert table.describe_run(run) == "boxlite 0.10.8: the jailer on 2 guests of aarch64 and x86_64"
+    records = [
+        BuildRecord(name=f"{name}-1", version="1", source="x", suite=name) for name in ("jailer", "lifecycle")
+    ]
+    of_two = run.model_copy(update={"run": run.run.with_values(builds=records)})
+    assert table.describe_run(of_two).startswith("boxlite 1: the suites jailer, lifecycle on 2 guests")
     # Also of a guest that never came up.
     assert table.describe_run(run_of(cell("debian-13-arm64"))).endswith("the jailer on 1 guest of aarch64")
     page = markdown.render_run(run)

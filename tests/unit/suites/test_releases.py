@@ -22,7 +22,7 @@ SUITE = catalog.load_catalog().suite.folder
 SHARED = SUITE.parent / "_shared"
 # What the suite imports of boxlite; 0.9 has AdvancedBoxOptions in the module below alone.
 EXPORTED = ["Boxlite", "BoxOptions", "ImageRegistry", "NetworkSpec", "Options", "SecurityOptions"]
-ASK = "import boxes, json; print(json.dumps([boxes.JAILER_BY_DEFAULT, boxes.NEEDS_REGISTRY]))"
+ASK = "import json, python_api as api; print(json.dumps([api.JAILER_BY_DEFAULT, api.NEEDS_REGISTRY]))"
 
 
 @pytest.mark.parametrize(
