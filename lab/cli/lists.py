@@ -25,7 +25,13 @@ def list_rows(kind: str, definitions: Catalog) -> list[dict[str, Any]]:
     match kind:
         case "guests":
             return [
-                {"name": name, "title": guest.title, "arch": guest.arch, "image": guest.image.origin}
+                {
+                    "name": name,
+                    "title": guest.title,
+                    "arch": guest.arch,
+                    "image": guest.image.origin,
+                    "omissions": [omission.model_dump() for omission in guest.image.omissions],
+                }
                 for name, guest in definitions.guests.items()
             ]
         case "variants":

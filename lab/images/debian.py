@@ -14,27 +14,11 @@ from lab.base.errors import ImageNotAvailable, LabError, format_error
 from lab.base.files import open_regular
 from lab.base.paths import find_definitions
 from lab.catalog import DebianImage, kernels
+from lab.catalog.debian_packages import load_debian_packages
 from lab.catalog.kernels import Kernel
 
 # The kernel of a guest that has its own, by Debian's word for the architecture.
 KERNEL = "linux-image-cloud-{}"
-PACKAGES = (
-    "apparmor",
-    "bubblewrap",
-    "ca-certificates",
-    "dbus",
-    "initramfs-tools",
-    "iproute2",
-    "mount",
-    "netbase",
-    "openssh-server",
-    "passwd",
-    "procps",
-    "python3",
-    "sudo",
-    "systemd-sysv",
-    "udev",
-)
 # Where an ordinary user's guest is built: mmdebstrap runs as a subordinate user, who can enter no home folder.
 ON_DISK = Path("/var/tmp")  # noqa: S108 - a folder that mkdtemp makes in it
 WORKSPACE = "boxlite-lab-build-"
@@ -81,7 +65,7 @@ def collect_debian_inputs(image: DebianImage, architecture: Architecture = X86_6
     """Return everything that determines the image's content, as bytes to be hashed."""
     recipes = _recipes()
     files = [recipes / RECIPE, *sorted(recipes.glob("apparmor/*"))]
-    words = image.model_dump_json() + " ".join(_packages(architecture))
+    words = image.model_dump_json() + " ".join(_packages(image, architecture)) + _masked_units()
     if image.kernel:
         words += image.kernel.identity
         files.append(recipes / KERNEL_RECIPE)
@@ -126,6 +110,7 @@ def build_image(
                     "TMPDIR": str(workspace),
                     "LAB_DISK_SIZE": f"{image.disk_gib}G",
                     "LAB_SELINUX": image.selinux or "",
+                    "LAB_MASKED": _masked_units(),
                     # The kernel's package makes no initial RAM disk: the recipe makes the only one.
                     "INITRD": "No",
                 },
@@ -212,10 +197,10 @@ def build_command(image: DebianImage, architecture: Architecture = X86_64) -> li
     kernel = image.kernel
     packages = [
         f"{name}/{image.suite}-backports" if name in image.backports else name
-        for name in _packages(architecture)
+        for name in _packages(image, architecture)
     ]
     if kernel:
-        position = _packages(architecture).index(KERNEL.format(architecture.debian))
+        position = _packages(image, architecture).index(KERNEL.format(architecture.debian))
         packages[position : position + 1] = [] if kernel.path else [kernel.package(image.suite)]
     command: list[str | Path] = [
         *_own_mounts(),
@@ -245,9 +230,13 @@ def build_command(image: DebianImage, architecture: Architecture = X86_64) -> li
     return [*command, image.suite, "/dev/null"]
 
 
-def _packages(architecture: Architecture) -> list[str]:
-    """The packages of every guest, its own kernel's among them."""
-    return sorted((*PACKAGES, KERNEL.format(architecture.debian)))
+def _packages(image: DebianImage, architecture: Architecture) -> list[str]:
+    """The packages of every guest of the image's suite, its own kernel's among them."""
+    return sorted([*load_debian_packages().list_installed(image.suite), KERNEL.format(architecture.debian)])
+
+
+def _masked_units() -> str:
+    return " ".join(load_debian_packages().list_masked())
 
 
 def _own_mounts() -> list[str]:

@@ -335,6 +335,7 @@ class RunningLane:
         return LaneRecord(
             guest=self.lane.guest.name,
             image=self.lane.image.manifest.disk_sha256,
+            omissions=self.lane.guest.image.omissions,
             fork=FORKED if any(deployed.checkpoint for deployed in self._deployed.values()) else COLD,
             network=self.lane.network,
             note=self.note,

@@ -46,6 +46,7 @@ from lab.record.run import (
     Host,
     LaneRecord,
     LaneStep,
+    Omission,
     RunInfo,
     RunOptions,
     RunResult,

@@ -39,6 +39,14 @@ class Host(FrozenEntry):
         return self.with_values(acceleration="", acceleration_reason="")
 
 
+class Omission(FrozenEntry):
+    """Packages of a fresh Debian that a guest lacks, or units of its own that never run, and the reason."""
+
+    packages: list[PlainText] = Field(default_factory=list)
+    units: list[PlainText] = Field(default_factory=list)
+    reason: PlainText
+
+
 class LaneRecord(Entry):
     """One lane: what its cells share."""
 
@@ -46,6 +54,11 @@ class LaneRecord(Entry):
     label: str = Field(default="", description="Its name in this run, as `lane` of its cells has it.")
     host: Host | None = Field(default=None, description="What it ran on. null: as the run's `host` says.")
     image: str = Field(description="SHA-256 of the base image's disk.")
+    omissions: list[Omission] = Field(
+        default_factory=list,
+        description="What its guest lacks beside a fresh installation of the distribution. Empty for a "
+        "distribution's own image.",
+    )
     fork: str = Field(description="memory: cells were forked from the lane's checkpoint. cold: they were not.")
     network: str | None = Field(
         default=None,

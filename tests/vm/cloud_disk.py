@@ -29,7 +29,7 @@ RECIPES = Path(__file__).with_name("recipes")
 # Debian's cloud images have these, or what does the same. Not among them: bubblewrap.
 COMMON = (
     *("apparmor", "ca-certificates", "cloud-guest-utils", "cloud-init", "dbus", "fdisk", "iproute2"),
-    *("grub-common", "mtools", "netplan.io"),
+    *("grub-common", "libpam-systemd", "mtools", "netplan.io"),
     *("openssh-server", "python3", "sudo", "systemd-resolved", "systemd-sysv", "udev"),
 )
 PACKAGES = (*COMMON, "grub-efi-amd64-bin", "grub-pc-bin", "linux-image-cloud-amd64")

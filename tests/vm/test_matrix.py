@@ -101,6 +101,14 @@ def test_stock_debian_passes_every_test(run: RunResult, guest: str, definitions:
 
 
 @reads_matrix
+@pytest.mark.parametrize("guest", GUESTS)
+def test_a_login_of_stock_debian_is_a_session_with_a_service_manager(run: RunResult, guest: str) -> None:
+    context = cell(run, guest, "stock").suite.context
+    assert context is not None
+    assert {"memory", "pids"} <= set(context.delegated)
+
+
+@reads_matrix
 def test_guests_whose_clock_is_slower_have_content_kernels(run: RunResult, folder: Path) -> None:
     logs = [file for name in ("console.log", "kernel.log") for file in folder.rglob(name)]
     assert logs

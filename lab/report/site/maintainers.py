@@ -14,7 +14,7 @@ from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, find_refus
 from lab.check.results import Identity, NewestResult, Source, identify_cell
 from lab.probes import Probe
 from lab.probes.facts import UserSession
-from lab.record import Status
+from lab.record import Omission, Status
 from lab.report import judgements, protection, run_notes, sections, table
 from lab.report.site.charts import draw_timelines
 from lab.report.site.model import UNKNOWN, CellEvidence, Site, list_components
@@ -154,6 +154,7 @@ def _page(
         "refusals": _refusals(published, evidence),
         "probes": _probes(published, evidence),
         "environment": _environment(published),
+        "omissions": _omissions(published),
         "digests": _digests(published),
         "confinements": protection.find_confinements([published.cell]),
         "unmet": protection.find_unmet_options([published.cell]),
@@ -253,6 +254,12 @@ def _describe_session(session: UserSession) -> str:
     words += [f"XDG_RUNTIME_DIR {session.runtime_dir or 'not set'}"]
     words += [f"the user's service manager {'answers' if session.manager else 'does not answer'}"]
     return ", ".join([*words, "lingering"] if session.lingers else words)
+
+
+def _omissions(published: NewestResult) -> list[Omission]:
+    """Return what the cell's guest lacks beside a fresh installation."""
+    cell, run = published.cell, published.source.run.run
+    return next((lane.omissions for lane in run.lanes_of(cell.guest, cell.history.lane)), [])
 
 
 def _digests(published: NewestResult) -> dict[str, str]:

@@ -205,6 +205,9 @@ def test_each_list_is_json_with_documented_keys(what: str, run_lab: RunLab) -> N
 def test_the_lists_hold_the_catalog(run_lab: RunLab) -> None:
     definitions = catalog.load_catalog()
     assert [entry["name"] for entry in listed("guests", run_lab)] == list(definitions.guests)
+    omissions = {entry["name"]: entry["omissions"] for entry in listed("guests", run_lab)}
+    assert {"packages", "units", "reason"} == omissions["debian-13"][0].keys()
+    assert omissions["ubuntu-24.04"] == []
     architectures = {entry["name"]: entry["arch"] for entry in listed("guests", run_lab)}
     assert (architectures["debian-13"], architectures["debian-13-arm64"]) == ("x86_64", "aarch64")
     assert [entry["name"] for entry in listed("variants", run_lab)] == list(definitions.variants)

@@ -15,6 +15,7 @@ from lab.base.activity import UNWATCHED, CancelToken, Task
 from lab.base.errors import ImageNotAvailable, LabError
 from lab.base.paths import Paths, find_definitions
 from lab.catalog import DebianImage
+from lab.catalog.debian_packages import UnitGroup, load_debian_packages
 from lab.images import debian, store
 from tests.builders.facts import executable
 from tests.builders.guests import task_to
@@ -22,7 +23,7 @@ from tests.builders.guests import task_to
 KNOWN = catalog.load_catalog()
 
 WORKS = """
-echo "$@ selinux=$LAB_SELINUX $(readlink /proc/self/ns/mnt)" >"$ASKED"
+echo "$@ selinux=$LAB_SELINUX masked=$LAB_MASKED $(readlink /proc/self/ns/mnt)" >"$ASKED"
 echo "I: running apt-get update..."
 echo "I: downloading packages with apt..."
 echo "done"
@@ -148,6 +149,22 @@ def test_the_suite_and_the_packages_are_those_of_the_guest(
     call = call_for(guest, tmp_path, monkeypatch)
     assert [words for words in present if words not in call] == []
     assert [words for words in absent if words in call] == []
+
+
+def test_packages_and_masked_units_of_the_table_reach_mmdebstrap_and_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = load_debian_packages()
+    call = call_for("debian-13", tmp_path, monkeypatch)
+    included = call.partition("--include=")[2].split()[0].split(",")
+    assert set(included) == {*table.list_installed("trixie"), "linux-image-cloud-amd64"}
+    assert "libpam-systemd" in included and "rsyslog" not in included
+    assert f" masked={' '.join(table.list_masked())} " in call
+    image = image_of("debian-13")
+    inputs = debian.collect_debian_inputs(image)
+    masked = [*table.masked, UnitGroup(units=["cron.service"], reason="a test")]
+    monkeypatch.setattr(debian, "load_debian_packages", lambda: table.model_copy(update={"masked": masked}))
+    assert debian.collect_debian_inputs(image) != inputs
 
 
 def test_mmdebstrap_is_told_debian_s_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from lab.record import (
     ExperimentTrial,
     LaneRecord,
     LaneStep,
+    Omission,
     Outcome,
     RemedyOutcome,
     RemedyResult,
@@ -104,7 +105,18 @@ def whole_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         finished=STARTED + timedelta(minutes=9),
         steps=STEPS,
         host=host(),
-        lanes=[LaneRecord(guest="debian-13", image="1" * 64, fork="memory", seconds={"boot": 30.0})],
+        lanes=[
+            LaneRecord(
+                guest="debian-13",
+                image="1" * 64,
+                omissions=[
+                    Omission(packages=["man-db", "nano"], reason="programs <for people>"),
+                    Omission(units=["fstrim.timer"], reason="it would run inside a cell"),
+                ],
+                fork="memory",
+                seconds={"boot": 30.0},
+            )
+        ],
     )
     (newer / "cells/debian-13/stock/0.10.8/gone.log").unlink()
     for variant in ("a", "b"):
