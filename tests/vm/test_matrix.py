@@ -105,6 +105,7 @@ def test_stock_debian_passes_every_test(run: RunResult, guest: str, definitions:
 def test_a_login_of_stock_debian_is_a_session_with_a_service_manager(run: RunResult, guest: str) -> None:
     context = cell(run, guest, "stock").suite.context
     assert context is not None
+    assert (context.session.kind, context.session.manager) == ("login", True)
     assert {"memory", "pids"} <= set(context.delegated)
 
 

@@ -1,6 +1,7 @@
 """Commands and shells in the state of a cell, and guests that are kept, with a real guest."""
 
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -14,12 +15,14 @@ import pytest
 
 from lab import causes
 from lab.base.paths import Paths
+from lab.catalog.debian_packages import load_debian_packages
 from lab.causes import evidence
 from lab.images.store import BaseImage
 from lab.lane import shell
 from lab.machine import seed
 from lab.record import Confidence
 from tests.builders.processes import keys_for_all
+from tests.vm import fresh_debian
 from tests.vm.conftest import RELEASE, domains_of, processes_of, run_lab, wait_until
 
 # The stored guest with the deployed build is restored; without one, the first command deploys and stores it.
@@ -84,6 +87,19 @@ def test_a_command_runs_in_the_state_of_a_cell_and_is_kept(lab: Lab, paths: Path
         script = f"id -un\n{OPENS_THE_PORT}\n{tries}"
         printed = lab("attach", "--user", "root", stdin=script).stdout.splitlines()
     assert (printed[:2], printed[-1]) == (["root", "EBUSY"], "tried")
+
+    # As root is asked: what the guest's packages bring is so, and what it lacks is in the table.
+    table = load_debian_packages()
+    fresh = json.loads(lab("attach", "--user", "root", stdin=fresh_debian.SCRIPT).stdout)
+    assert all(fresh["brought"].values())
+    assert (fresh["sysctls"], fresh["pam"], fresh["units"], fresh["failed"]) == (
+        {"kernel.unprivileged_userns_clone": ["1", "0"]},  # The variant's own setting.
+        [],
+        {},
+        [],
+    )
+    assert set(table.list_installed("trixie")) <= set(fresh["packages"])
+    assert set(fresh["masked"]) >= set(table.list_masked())
 
     # A second of an emulated guest's clock takes ten real ones.
     begun = time.monotonic()
