@@ -10,9 +10,9 @@ from rich.console import Console
 from lab.base.files import cut_text, group_values
 from lab.gate.compare import CellDifference, Comparison, Difference
 from lab.gate.decision import Decision, Gate
-from lab.report import markdown
+from lab.report.markdown_pages import render_template
 from lab.report.table import format_count
-from lab.report.terminal import print_plain
+from lab.report.terminal_tables import print_plain
 
 STYLES = {
     **{difference: "bold red" for difference in Difference if difference.blocks},
@@ -53,7 +53,7 @@ def show_comparison(console: Console, comparison: Comparison, decision: Decision
 
 def render_comparison(comparison: Comparison, decision: Decision | None = None) -> str:
     values = {"details": details, "transition": transition, **_values(comparison, decision)}
-    return markdown.render_template("compare.md", comparison=comparison, **values)
+    return render_template("compare.md", comparison=comparison, **values)
 
 
 def _values(comparison: Comparison, decision: Decision | None) -> dict[str, Any]:

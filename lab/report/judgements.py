@@ -10,7 +10,7 @@ from lab.base import notices
 from lab.base.files import group_values
 from lab.catalog import remedies
 from lab.record import RemedyOutcome, RemedyResult, RunResult
-from lab.report import markdown, table
+from lab.report import markdown_pages, table
 from lab.report.sections import format_command
 from lab.verdict import words
 from lab.verdict.words import FinishedCell, WordsVerdict
@@ -90,7 +90,7 @@ def review_words(run: RunResult, folder: Path) -> Review:
 
 
 def render_misdiagnoses(run: RunResult, folder: Path) -> str:
-    return markdown.render_template(
+    return markdown_pages.render_template(
         "upstream.md",
         run=run,
         review=review_words(run, folder),

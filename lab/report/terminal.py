@@ -1,26 +1,20 @@
 """The summary of a run for the terminal."""
 
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from lab.base import notices
-from lab.base.files import clean_text, cut_text, escape_commands, join_lines
+from lab.base.files import clean_text, cut_text, join_lines
 from lab.record import CellResult, Outcome, RemedyOutcome, RunResult, Status
 from lab.report import protection, run_notes, sections, table
+from lab.report.terminal_tables import format_cell, lay_out_tables, print_plain, style_square
 
 FILES = ("results.json", "decided.jsonl", "matrix.md", "cells/", "run.log")
-# Spaces between two columns.
-GAP = 2
 # Longest message of a test, and longest reason, in characters.
 LONGEST, LONGEST_REASON = 300, 4000
-# Longest text in a cell of the table, in characters.
-LONGEST_CELL = 80
 # Most tests that are listed for a cell.
 MOST = 50
 # Most tests that are named in one line.
@@ -127,66 +121,11 @@ def _print_cell(console: Console, cell: CellResult, name: str, folder: Path) -> 
         print_plain(console, f"  evidence: {folder / cell.folder}")
 
 
-def lay_out_tables(headings: Sequence[str], rows: Mapping[str, Sequence[Text]], width: int) -> list[Table]:
-    """Lay out one row per guest, in as many tables as are needed to break no word."""
-    heads = [Text(_cell(head)) for head in headings]
-    columns = [[head, *(row[n] for row in rows.values())] for n, head in enumerate(heads)]
-    first = max(cell_len(_cell(name)) for name in ("guest", *rows))
-    narrow = [max(_longest_word(text) for text in column) for column in columns]
-    widest = [max(cell_len(text.plain) for text in column) for column in columns]
-    parts: list[list[int]] = []
-    room = 0
-    for number, least in enumerate(narrow):
-        if not parts or room < GAP + least:
-            parts.append([])
-            room = width - first
-        parts[-1].append(number)
-        room -= GAP + least
-    laid_out = []
-    for part in parts:
-        table_of_part = Table("guest", box=None, pad_edge=False)
-        spare = width - first - sum(GAP + narrow[number] for number in part)
-        for number in part:
-            more = max(0, min(spare, widest[number] - narrow[number]))
-            spare -= more
-            table_of_part.add_column(heads[number], width=narrow[number] + more, overflow="fold")
-        for guest, row in rows.items():
-            table_of_part.add_row(Text(_cell(guest)), *[row[number] for number in part])
-        laid_out.append(table_of_part)
-    return laid_out
-
-
-def count_fewest_lines(headings: Sequence[str], rows: int, width: int) -> int:
-    """How many lines the tables of so many rows take at least, whatever is in them."""
-    least = sum(GAP + _longest_word(Text(_cell(head))) for head in headings)
-    return -(-least // width) * (rows + 1)
-
-
-def style_square(cell: CellResult | None, *, weak: bool = False) -> Text:
-    """Return a square in the colour of its status. `weak`: boxes in other cells were better protected."""
-    text = f"{table.format_square(cell)}, less protected" if weak else table.format_square(cell)
-    return Text(_cell(text), table.LOOKS[cell.status].style if cell else "")
-
-
-def _longest_word(text: Text) -> int:
-    return max((cell_len(word) for word in text.plain.split()), default=1)
-
-
-def print_plain(console: Console, text: str, style: str = "") -> None:
-    """Print text without markup. The terminal wraps the lines, so that they can be copied."""
-    console.print(Text(escape_commands(clean_text(text)), style), soft_wrap=True)
-
-
 def _reason(text: str) -> str:
     return clean_text(cut_text(text, LONGEST_REASON))
-
-
-def _cell(text: str) -> str:
-    # Each of its words may begin a line of the table.
-    return " ".join(map(escape_commands, join_lines(text, LONGEST_CELL).split(" ")))
 
 
 def _short(kernel: str) -> str:
     """Shorten `6.12.48+deb13-cloud-amd64 x86_64` to `6.12 x86_64`."""
     release, _, arch = kernel.rpartition(" ")
-    return _cell(" ".join([".".join(release.split(".")[:2]), arch]).strip())
+    return format_cell(" ".join([".".join(release.split(".")[:2]), arch]).strip())

@@ -11,7 +11,7 @@ from lab.base.files import cut_text
 from lab.catalog import remedies
 from lab.catalog.remedies import Remedy
 from lab.record import UNKNOWN, CellResult, RemedyOutcome, RemedyResult, RunResult
-from lab.report import markdown, table
+from lab.report import markdown_pages, table
 from lab.repro.bisection import Bisection
 from lab.repro.planning import PROBE, Plan, is_made_variant
 from lab.repro.verdict import OWN, Reproduction, Verdict
@@ -84,7 +84,7 @@ def render_answer(subject: Subject) -> str:
         again += [f"lab matrix -g {plan.guest.name} -v {name}{option}" for name in alone]
     missing = plan.report.missing
     is_enough = not missing or (verdict.result is not Reproduction.NOT_RUN and plan.is_host)
-    page = markdown.render_template(
+    page = markdown_pages.render_template(
         TEMPLATE,
         TEMPLATES,
         it=subject,

@@ -20,7 +20,7 @@ from lab.machine.budget import HostLimits
 from lab.plan import Cell
 from lab.record import RESULTS_FILE, ExperimentPolicy, RunOptions, RunResult
 from lab.record.folders import VARIANTS, choose_new_folder
-from lab.report import markdown, terminal
+from lab.report import markdown, terminal_tables
 from lab.repro import answer, bisection, verdict
 from lab.repro.answer import Subject
 from lab.repro.bisection import Bisection
@@ -62,7 +62,7 @@ class Runner:
     def say(self, text: str) -> None:
         """Show a line, unless the run is quiet."""
         if not self.quiet:
-            terminal.print_plain(self.console, text)
+            terminal_tables.print_plain(self.console, text)
 
     def host(self) -> HostAbilities:
         """What this host can run."""

@@ -19,7 +19,7 @@ from lab.plan import Cell
 from lab.record import CellResult
 from lab.record.folders import RUN_LOG
 from lab.report import table
-from lab.report.terminal import count_fewest_lines, lay_out_tables, style_square
+from lab.report.terminal_tables import count_fewest_lines, lay_out_tables, style_square
 from lab.run.observer import JoinedObserver, Observer
 
 # Longest line, and longest text of an event in the table, in characters.

@@ -14,7 +14,7 @@ from lab.check.distributions import CellAnswer, CellTrial, make_setting_id
 from lab.check.results import STOCK, AnswerKind, Results, Source, format_cell_page
 from lab.probes import script
 from lab.record import CellResult, Status
-from lab.report import markdown, protection, run_notes
+from lab.report import markdown_pages, protection, run_notes
 from lab.report.site.model import NOT_IN_USE, History, HistoryCell, Site, list_components
 from lab.report.site.page import Output, Page, TextFile
 
@@ -164,7 +164,7 @@ def describe_site_coverage(site: Site) -> str:
 
 def make_support_files(site: Site) -> Iterator[TextFile]:
     """Yield the Markdown table, escaped as all Markdown of the lab, and the badges."""
-    page = markdown.render_template(
+    page = markdown_pages.render_template(
         "support.md", distributions=site.distributions, coverage=describe_site_coverage(site)
     )
     yield TextFile("support.md", page)

@@ -17,7 +17,7 @@ from lab.builds import rootfs
 from lab.builds.kinds.wheel import Wheel
 from lab.plan import Cell
 from lab.record import CellResult, Outcome, RunResult, Status, TestResult
-from lab.report import markdown
+from lab.report import markdown_pages
 from lab.repro import answer, bisection
 from lab.repro.bisection import Bisection, Border, ReleaseState, compare, list_failing_tests
 from lab.repro.running import Runner
@@ -277,7 +277,7 @@ def test_all_steps_are_cells_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_answer_has_every_step() -> None:
     bisected, _ = run("ggsgbbb")
-    text = markdown.render_template("bisection.md", answer.TEMPLATES, it=bisected)
+    text = markdown_pages.render_template("bisection.md", answer.TEMPLATES, it=bisected)
     assert f"Compared are the tests that fail with 0.10.4: {JAILED}, {ISOLATED}.\n" in text
     assert "\nboxlite 0.10.2 is the first release that fails: " in text
     assert "| 1 | 0.10.4 (reported) | bad | fail | userns-sysctl | 0 | it is 0 |" in text
