@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import builds, catalog
+from lab.base.activity import UNWATCHED
 from lab.base.errors import LabError
 from lab.base.files import clean_text
 from lab.base.paths import Paths
@@ -149,7 +150,7 @@ def leading(guest: Guest, candidates: Iterable[Variant]) -> list[Variant]:
 def measure(guest: Guest, variant: Variant) -> Iterator[dict[str, Any]]:
     """Yield a row for each witness that fails in a guest with a variant. Raises LabError."""
     cell = Cell(guest, variant, builds.resolve_build(None))
-    with shell.enter_guest(cell, Paths.default(), get_default_uri(), lambda _text: None) as opened:
+    with shell.enter_guest(cell, Paths.default(), get_default_uri(), UNWATCHED) as opened:
 
         def run(*words: str, user: Any, given: str = "") -> str:
             command = opened.entrance.command(list(words), user=user, stdin=True)

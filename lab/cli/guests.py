@@ -14,7 +14,7 @@ import click
 from rich.markup import escape
 
 from lab import builds, catalog, plan
-from lab.base.activity import Progress
+from lab.base.activity import Progress, Task
 from lab.base.errors import UsageError
 from lab.base.files import clean_text
 from lab.cli import options, output
@@ -186,7 +186,7 @@ def _guest(
         def show(progress: Progress) -> None:
             status.update(escape(progress.text))
 
-        with shell.enter_guest(cell, lab.paths, lab.uri, show, own_rootfs=own_rootfs) as entered_guest:
+        with shell.enter_guest(cell, lab.paths, lab.uri, Task(show), own_rootfs=own_rootfs) as entered_guest:
             status.stop()
             yield entered_guest, about
 

@@ -76,9 +76,12 @@ def open_running_lane(
     machine: Machine,
     image: BaseImage,
     acceleration: Acceleration,
-    show: ShowProgress,
+    task: Task,
 ) -> Iterator["RunningLane"]:
-    """A lane for cells of this machine, not started yet; nothing of it is left after the block."""
+    """A lane for cells of this machine, not started yet; nothing of it is left after the block.
+
+    While the lane waits for its guest, it asks whether the machine lives and whether the task is cancelled.
+    """
     with open_lane(
         connection,
         work.paths,
@@ -98,9 +101,14 @@ def open_running_lane(
                 hardware=lane.hardware,
                 agent=programs.compute_programs_digest(),
             )
-        session = Session(lane.endpoint, alive=lane.check_alive, speed=lane.speed)
+
+        def check_alive() -> None:
+            task.check()
+            lane.check_alive()
+
+        session = Session(lane.endpoint, alive=check_alive, speed=lane.speed)
         try:
-            yield RunningLane(work, lane, session, show, states)
+            yield RunningLane(work, lane, session, task.show, states)
         finally:
             session.disconnect()
 

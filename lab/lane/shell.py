@@ -6,6 +6,7 @@ When it dies, libvirt ends the machine, and the next command removes the lane's 
 """
 
 import os
+import select
 import shlex
 import signal
 import time
@@ -24,7 +25,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict
 
 from lab.base import scratch
-from lab.base.activity import ShowProgress, Task
+from lab.base.activity import CancelToken, Progress, ShowProgress, Task
 from lab.base.data import SMALL_FILE, read_model
 from lab.base.errors import LabError, NotApplicable, UsageError, make_unknown_name_error
 from lab.base.files import write_atomically
@@ -175,7 +176,7 @@ class EnteredGuest:
 
 @contextmanager
 def enter_guest(
-    cell: Cell, paths: Paths, uri: str, show: ShowProgress, *, own_rootfs: Path | None = None
+    cell: Cell, paths: Paths, uri: str, task: Task, *, own_rootfs: Path | None = None
 ) -> Iterator[EnteredGuest]:
     """Bring a guest into the state that the cell's tests see; nothing of it is left after the block.
 
@@ -183,7 +184,6 @@ def enter_guest(
     variant makes no sense on the guest.
     """
     with hold_lane_connection(uri) as connection, scratch.make_temporary_folder() as folder:
-        task = Task(show)
         image = store.ensure_image(paths, cell.guest, task)
         guest_acceleration = acceleration.decide_acceleration(connection, paths, image, task)
         processors = Processors(os.cpu_count() or 1)
@@ -202,7 +202,7 @@ def enter_guest(
             checkpoints=False,
         )
         with open_running_lane(
-            connection, work, machine=cell.machine, image=image, acceleration=guest_acceleration, show=show
+            connection, work, machine=cell.machine, image=image, acceleration=guest_acceleration, task=task
         ) as running:
             running.start()
             if reason := find_obstacle(running, cell):
@@ -312,6 +312,28 @@ class KeeperStart:
             raise
 
 
+class StarterToken(CancelToken):
+    """Cancelled when the process that waits for a kept guest is gone. Once that has the guest, it never is."""
+
+    def __init__(self, messages: Connection) -> None:
+        super().__init__()
+        self._messages = messages
+
+    @property
+    def is_cancelled(self) -> bool:
+        if self._messages.closed:
+            return False
+        poller = select.poll()
+        # Asked for nothing, it still reports an error: a pipe has one for its writer when nobody can read it.
+        poller.register(self._messages, 0)
+        return bool(poller.poll(0))
+
+    def show(self, progress: Progress) -> None:
+        """Tell the process what is being done, if it is still there."""
+        with suppress(OSError):
+            self._messages.send(progress)
+
+
 def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None = None) -> KeeperStart:
     """Start a keeper. This process must have one thread, and no connection to libvirt."""
     receiving, sending = Pipe(duplex=False)
@@ -319,9 +341,9 @@ def start_keeper(cell: Cell, paths: Paths, uri: str, *, own_rootfs: Path | None 
     if keeper == 0:
         try:
             receiving.close()
-            # If what started it is gone, nobody can be shown anything, and the error of that ends the keeper.
-            guest = enter_guest(cell, paths, uri, sending.send, own_rootfs=own_rootfs)
-            _keep(sending, guest, cell.name)
+            token = StarterToken(sending)
+            task = Task(token.show, token.check)
+            _keep(sending, enter_guest(cell, paths, uri, task, own_rootfs=own_rootfs), cell.name)
         finally:
             os._exit(0)  # It never returns to what started it.
     sending.close()

@@ -145,7 +145,12 @@ class Worker:
             self._hold(None)
         self._observer.image(image)
         with open_running_lane(
-            connection, work, machine=self.machine, image=image, acceleration=host_acceleration, show=self._show
+            connection,
+            work,
+            machine=self.machine,
+            image=image,
+            acceleration=host_acceleration,
+            task=Task(self._show),
         ) as running:
             self._hold(running.lane)
             try:

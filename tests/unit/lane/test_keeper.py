@@ -52,9 +52,9 @@ class Lane:
             raise LaneDied("the machine is gone")
 
 @contextmanager
-def ready(cell, paths, uri, show, *, own_rootfs=None):
+def ready(cell, paths, uri, task, *, own_rootfs=None):
     with leftovers.make_lane_folder(paths, guest="debian-13", uri="test:///default") as (folder, port):
-        show(Progress("booting"))
+        task.show(Progress("booting"))
         if event == "error":
             raise UsageError("no such thing", hint="name another")
         if event == "n/a":
@@ -63,7 +63,7 @@ def ready(cell, paths, uri, show, *, own_rootfs=None):
             raise ZeroDivisionError("of the lab's own")
         while event == "hang":
             time.sleep(0.05)
-            show(Progress("still booting"))
+            task.check()
         endpoint = Endpoint(port, make_keys("client"), make_keys("host"))
         yield shell.EnteredGuest(Lane(folder), shell.make_entrance(endpoint, folder, cell, speed=ORDINARY))
 

@@ -1,7 +1,7 @@
 """Shells and commands in the state of a cell, without a guest: what runs in it is run on this host."""
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from lab import catalog
-from lab.base.errors import NotApplicable
+from lab.base.activity import UNWATCHED, CancelToken, Task
+from lab.base.errors import LabError, NotApplicable
 from lab.base.paths import Paths
 from lab.base.wait import Speed
 from lab.builds import rootfs
@@ -158,7 +159,7 @@ class Host:
         patch(acceleration, "decide_acceleration", lambda *_: EMULATION)
         patch(rootfs, "make", self._rootfs)
         patch(running, "open_lane", self._open)
-        patch(running, "Session", lambda *_, **__: FakeGuest(self.benches[-1].lane))
+        patch(running, "Session", self._session)
         put_stand_ins(monkeypatch)
         patch(Wheel, "fetch", lambda build, *_: self._fetch(build))
 
@@ -169,8 +170,12 @@ class Host:
 
     def open(self, variant: str = "stock") -> list[str]:
         """Open a command's way in and close it again."""
-        with shell.enter_guest(cell(variant), self.paths, "test:///", lambda text: None) as opened:
+        with shell.enter_guest(cell(variant), self.paths, "test:///", UNWATCHED) as opened:
             return opened.entrance.command(["true"])
+
+    def _session(self, *_: object, alive: Callable[[], None], **__: object) -> FakeGuest:
+        self.alive = alive
+        return FakeGuest(self.benches[-1].lane)
 
     def _connection(self, libvirt: Any) -> Any:
         @contextmanager
@@ -232,3 +237,12 @@ def test_a_variant_of_the_kernels_command_line_neither_uses_a_stored_state_nor_l
     with pytest.raises(NotApplicable, match="podman"):
         host.open("podman")
     assert not any("deploy" in step for did in host.did for step in did)
+
+
+def test_while_a_guest_is_brought_up_it_is_asked_whether_somebody_still_waits(host: Host) -> None:
+    token = CancelToken()
+    with shell.enter_guest(cell(), host.paths, "test:///", Task(check=token.check)):
+        host.alive()
+        token.cancel()
+        with pytest.raises(LabError, match="interrupted"):
+            host.alive()
