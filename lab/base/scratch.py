@@ -41,7 +41,7 @@ def make_locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
     for _ in range(TRIES):
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
-            lock = _lock(folder)
+            lock = lock_folder(folder)
         except OSError:  # The file system, for example NFS, locks no folders: nothing there looks abandoned.
             break
         if lock is not None:
@@ -66,7 +66,7 @@ def find_abandoned_folders(parent: Path, prefix: str) -> Generator[Path]:
     for folder in sorted(parent.glob(f"{prefix}*")):
         lock = None
         with suppress(OSError):
-            lock = _lock(folder)
+            lock = lock_folder(folder)
         if lock is not None:
             try:
                 if os.fstat(lock).st_uid == os.geteuid():
@@ -75,7 +75,7 @@ def find_abandoned_folders(parent: Path, prefix: str) -> Generator[Path]:
                 os.close(lock)
 
 
-def _lock(folder: Path) -> int | None:
+def lock_folder(folder: Path) -> int | None:
     """A descriptor that holds the folder's lock; None if another process holds it, or the folder is gone.
 
     Raises OSError if the file system has no such locks.

@@ -63,7 +63,7 @@ STAGES = {
 
 def collect_debian_inputs(image: DebianImage, architecture: Architecture = X86_64) -> bytes:
     """Return everything that determines the image's content, as bytes to be hashed."""
-    recipes = _recipes()
+    recipes = find_recipes()
     files = [recipes / RECIPE, *sorted(recipes.glob("apparmor/*"))]
     words = image.model_dump_json() + " ".join(_packages(image, architecture)) + _masked_units()
     if image.kernel:
@@ -99,7 +99,7 @@ def build_image(
             tree.chmod(0o755)
             if image.kernel and image.kernel.path:
                 copy_kernel(image.kernel, image.kernel.path, tree)
-            shutil.copytree(_recipes(), workspace / RECIPES)
+            shutil.copytree(find_recipes(), workspace / RECIPES)
             open_to_others(workspace / RECIPES)
             if os.geteuid() != 0:
                 workspace.chmod(0o1777)
@@ -136,7 +136,7 @@ def remove_workspace(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _recipes() -> Path:
+def find_recipes() -> Path:
     return find_definitions() / "images" / RECIPES
 
 

@@ -43,7 +43,7 @@ class Clock:
 
 
 REAL = Clock()
-_clocks: dict[str, Clock] = {}
+clocks_by_uri: dict[str, Clock] = {}
 _lock = threading.Lock()
 
 
@@ -71,13 +71,13 @@ def choose_emulated_clock(connection: libvirt.virConnect, paths: Paths) -> Clock
     }
     uri = connection.getURI()
     with _lock:
-        if uri not in _clocks:
+        if uri not in clocks_by_uri:
             with throwaway.open_machine(connection, paths, environment=variables) as (_, console):
                 processes = qemu.find_processes(console.parent.name)
                 is_loaded = any(_has_loaded(file, process.pid) for process in processes)
             why_not = f"libvirt starts QEMU without {file}: something on this host confines it"
-            _clocks[uri] = Clock(RATE, variables) if is_loaded else Clock(reason=why_not)
-        return _clocks[uri]
+            clocks_by_uri[uri] = Clock(RATE, variables) if is_loaded else Clock(reason=why_not)
+        return clocks_by_uri[uri]
 
 
 def _has_loaded(file: Path, process: int) -> bool:

@@ -83,7 +83,7 @@ class Scheduler:
         sysctls = set(catalog.load_catalog().sysctls([cell.variant for cell in planned.cells]))
         for result in planned.earlier_results.values():
             sysctls.update(result.facts.sysctls if result.facts else ())
-        self._work = Work(
+        self.work = Work(
             paths=self.paths,
             folder=planned.folder,
             rootfs=dict.fromkeys(ARCHITECTURES, Path(options.rootfs))
@@ -156,7 +156,7 @@ class Scheduler:
                 refused[machine.name] = reason
                 continue
             label = self._decisions.labels.next(machine.name)
-            worker = Worker(machine, number, label, self._work, self.uri, self._decisions)
+            worker = Worker(machine, number, label, self.work, self.uri, self._decisions)
             self._workers[number] = worker
             self.backlog.lane_opened(machine.name, number)
             return worker

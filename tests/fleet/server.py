@@ -45,7 +45,7 @@ class _Interface(paramiko.ServerInterface):
     """Lets one key in, runs what it asks for, and forwards ports of loopback both ways."""
 
     def __init__(self, user: User, environment: dict[str, str], transport: paramiko.Transport) -> None:
-        self._user = user
+        self.user = user
         self._key = paramiko.Ed25519Key(data=base64.b64decode(user.key.public.split()[1]))
         self._environment = environment
         self._transport = transport
@@ -95,7 +95,7 @@ class _Interface(paramiko.ServerInterface):
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         if key != self._key:
             return AUTH_FAILED
-        self._user.logins.append(username)
+        self.user.logins.append(username)
         return AUTH_SUCCESSFUL
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
@@ -110,7 +110,7 @@ class _Files(paramiko.SFTPServerInterface):
     """The files of this host. Of some folders the server says what a test has it say."""
 
     def __init__(self, server: "_Interface", *_: object) -> None:
-        self._listed = server._user.listed
+        self._listed = server.user.listed
 
     def open(self, path: str, flags: int, attr: paramiko.SFTPAttributes) -> paramiko.SFTPHandle | int:
         try:

@@ -128,7 +128,9 @@ class Checkout(Nextest):
         words, tree, folder = _read(text)
         sandbox.check_sandbox()  # That its tests cannot be listed is told now, and not after hours.
         doing = f"building {tree.folder}"
-        wheels.fetch_once(folder, doing, lambda partial: _build(tree, words, partial, folder), ANNOUNCED_TASK)
+        wheels.fetch_once(
+            folder, doing, lambda partial: build_archive(tree, words, partial, folder), ANNOUNCED_TASK
+        )
         build = cls.read(words, folder / ARCHIVE, tree=tree)
         name = f"{words.series(cls.kind)}-{tree.version}@{build.name.rpartition('@')[2]}"
         return replace(build, name=name, version=tree.version)
@@ -175,7 +177,7 @@ def _read(text: str) -> tuple[CheckoutWords, Tree, Path]:
     return words, tree, get_checkout_store(Paths.default()) / f"{tree.version}-{digest}"
 
 
-def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> None:
+def build_archive(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> None:
     """Build boxlite's runtime and the archive of tests, as upstream's Makefile does.
 
     The archive is put into `partial`; beside `target`, where that will be, the log has the output. Raises
@@ -191,7 +193,7 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> Non
     package, tests = words.cargo()
     nextest = fetch_nextest(Paths.default())
     try:
-        _run(folder, ["cargo", "tree", "--quiet", "--depth=0", *package], ASK_SECONDS)
+        run_in_tree(folder, ["cargo", "tree", "--quiet", "--depth=0", *package], ASK_SECONDS)
     except process.CommandFailed as error:
         raise UsageError(f"{folder}: Cargo cannot build the tests in it: {error}", hint=hint) from error
     commands: list[Sequence[str | Path]] = [
@@ -212,7 +214,7 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> Non
         try:
             for command in commands:
                 on_line(f"+ {process.quote_command(command)}")
-                _run(folder, command, BUILD_SECONDS, on_line)
+                run_in_tree(folder, command, BUILD_SECONDS, on_line)
         except process.CommandFailed as error:
             raise LabError(
                 f"{folder} could not be built: {error}", hint=f"the whole output is in {log}; {hint}"
@@ -222,7 +224,7 @@ def _build(tree: Tree, words: CheckoutWords, partial: Path, target: Path) -> Non
         announce(f"{folder} was {tree.version} and is {tree_now.version} now: something changed it meanwhile")
 
 
-def _run(
+def run_in_tree(
     folder: Path,
     command: Sequence[str | Path],
     seconds: float,

@@ -114,8 +114,8 @@ def protection(pid: int, home: Path, box_id: str) -> dict[str, Any]:
         return text.replace(str(home), "HOME").replace(box_id, "BOX")
 
     of = Path(f"/proc/{pid}")
-    status = _status(of)
-    limits, of_test = _limits(of), _limits(Path("/proc/self"))
+    status = read_status(of)
+    limits, of_test = read_limits(of), read_limits(Path("/proc/self"))
     cgroup = (of / "cgroup").read_text().strip()
     has_own_cgroup = cgroup != Path("/proc/self/cgroup").read_text().strip()
     # The fifth and sixth field: https://docs.kernel.org/filesystems/proc.html
@@ -144,7 +144,9 @@ def processes(shim: int) -> list[dict[str, Any]]:
     for pid in descendants(shim):
         of = Path(f"/proc/{pid}")
         try:
-            members.append({"program": _status(of)["Name"], "seccomp": _seccomp(of), "limits": _limits(of)})
+            members.append(
+                {"program": read_status(of)["Name"], "seccomp": _seccomp(of), "limits": read_limits(of)}
+            )
         except OSError:  # It ended, or this user may not look at it.
             continue
     return members
@@ -174,7 +176,7 @@ def warnings(home: Path, box_id: str) -> list[str]:
 
 def _inherited(of: Path) -> list[str]:
     """What a process has, or lacks, as this one does: boxlite need not have given it that."""
-    own_status, status = _status(Path("/proc/self")), _status(of)
+    own_status, status = read_status(Path("/proc/self")), read_status(of)
     same = {
         "no_new_privs": own_status["NoNewPrivs"] == status["NoNewPrivs"],
         "seccomp filter": _seccomp(of) == _seccomp(Path("/proc/self")),
@@ -184,7 +186,7 @@ def _inherited(of: Path) -> list[str]:
     return [word for word, is_same in same.items() if is_same]
 
 
-def _limits(of: Path) -> dict[str, str]:
+def read_limits(of: Path) -> dict[str, str]:
     """The soft limits of a process, by their names; what is unlimited is left out."""
     # `Max open files            1024                 524288               files`
     return dict(re.findall(r"^Max (.+?) {2,}(\d+)", (of / "limits").read_text(), re.M))
@@ -206,11 +208,11 @@ def _cgroup_limits(cgroup: str) -> dict[str, str]:
 
 def _seccomp(of: Path) -> list[str]:
     """The modes of a process: each of its threads has its own filters."""
-    modes = {_status(thread).get("Seccomp") for thread in (of / "task").iterdir()}
+    modes = {read_status(thread).get("Seccomp") for thread in (of / "task").iterdir()}
     return sorted(NOT_TOLD if mode is None else SECCOMP.get(mode, mode) for mode in modes)
 
 
-def _status(of: Path) -> dict[str, str]:
+def read_status(of: Path) -> dict[str, str]:
     return dict(re.findall(r"^(\w+):\t(.*)$", (of / "status").read_text(), re.M))
 
 

@@ -93,7 +93,7 @@ def test_a_swept_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_lab_gives_up_after_a_few_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scratch, "_lock", lambda folder: None)
+    monkeypatch.setattr(scratch, "lock_folder", lambda folder: None)
     match = "no temporary folder could be made"
     with pytest.raises(LabError, match=match), scratch.make_locked_folder(tmp_path, "build-"):
         pass

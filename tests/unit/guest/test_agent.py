@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,19 +72,26 @@ def port(tmp_path: Path) -> Iterator[Port]:
     made.close()
 
 
+@contextmanager
+def serving(end: socket.socket) -> Iterator[None]:
+    """The agent's program in a process of its own, with this socket as its port."""
+    text = programs.read_loader()
+    assert MAIN in text
+    command = [sys.executable, "-I", "-S", "-c", text.partition(MAIN)[0] + SERVE, str(end.fileno())]
+    with subprocess.Popen(command, pass_fds=[end.fileno()], start_new_session=True, umask=0o077) as process:
+        yield
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.fixture
 def resident(port: Port, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     """An agent in a process of its own, with the programs above."""
     monkeypatch.setattr(programs, "read_sources", lambda: PROGRAMS)
-    text = programs.read_loader()
-    assert MAIN in text
     made, end = port.connect()
-    command = [sys.executable, "-I", "-S", "-c", text.partition(MAIN)[0] + SERVE, str(end.fileno())]
-    with subprocess.Popen(command, pass_fds=[end.fileno()], start_new_session=True, umask=0o077) as process:
+    with serving(end):
         made.sync()
         made.load()
         yield made
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def call(resident: Agent, *names: str, seconds: float = 20.0) -> list[object]:
@@ -131,19 +139,41 @@ def test_a_program_that_fails_says_why_and_the_agent_goes_on(resident: Agent, na
     assert call(resident, "echo") == [{"of": "echo"}]
 
 
-def test_what_is_of_an_earlier_life_is_no_request_and_no_answer(resident: Agent) -> None:
-    earlier, number = resident._token, resident._number
-    resident.sync()
-    late = {"token": earlier, "id": number + 1, "calls": [["remember", "{}"]]}
-    resident._socket.sendall(json.dumps(late).encode() + b"\n")
-    # With the same number, an answer to the late request would come first.
+def test_what_an_earlier_life_sent_is_no_answer(resident: Agent, port: Port) -> None:
     assert call(resident, "echo") == [{"of": "echo"}]
-    for piece in (b"5\n", b'"token"\n', b"[]\n", b"{}\n", b'\xff"}\n', b'{"token": "x", "id"'):
-        resident._socket.sendall(piece)
-    resident._left += b'{"id": 3, "results": [1]}\n{"token": "earlier"}\nthe beginning of a li'
+    answers = "".join(f'{{"id": {number}, "results": [1]}}\n' for number in range(9))
+    # The agent's end of the port is open in this process, too.
+    port.ends[-1].sendall(f'{answers}{{"token": "earlier"}}\nthe beginning of a li'.encode())
     resident.sync()
     assert call(resident, "echo") == [{"of": "echo"}]
-    # A program that does not end is waited for up to its limit.
+
+
+def test_what_was_sent_to_an_earlier_life_is_no_request() -> None:
+    host, guest = socket.socketpair()
+    with host, guest, serving(guest), host.makefile("rb") as answers:
+
+        def send(**request: object) -> None:
+            host.sendall(json.dumps(request).encode() + b"\n")
+
+        def receive() -> object:
+            return json.loads(next(line for line in answers if line.strip()))
+
+        send(token="earlier")
+        assert receive() == {"token": "earlier"}
+        send(token="this", id=1, programs=PROGRAMS)  # It is not this life's yet.
+        send(token="this")
+        assert receive() == {"token": "this"}
+        send(token="this", id=1, programs=PROGRAMS)
+        assert receive() == {"id": 1, "results": []}
+        for piece in (b"5\n", b'"token"\n', b"[]\n", b"{}\n", b'\xff"}\n', b'{"token": "x", "id"\n'):
+            host.sendall(piece)
+        send(token="earlier", id=2, calls=[["remember", "{}"]])
+        # With the same number, an answer to the late request would come first.
+        send(token="this", id=2, calls=[["echo", "{}"]])
+        assert receive() == {"id": 2, "results": [{}]}
+
+
+def test_a_program_is_waited_for_up_to_its_limit(resident: Agent) -> None:
     with pytest.raises(AgentLost, match=r"`hang` in the guest did not end within 1 s"):
         call(resident, "hang", seconds=1.0)
 

@@ -107,7 +107,7 @@ def test_a_recipe_in_a_closed_home_is_run_by_another_user(
     shutil.copytree(find_definitions() / "images" / "recipes", home / "recipes")
     for path in (*home.rglob("*"), home):
         path.chmod(path.stat().st_mode & 0o700)
-    monkeypatch.setattr(debian, "_recipes", lambda: home / "recipes")
+    monkeypatch.setattr(debian, "find_recipes", lambda: home / "recipes")
     # What another user may do with each file on the way to the hook's recipe.
     install(f'(cd "$TMPDIR" && stat -c "%n %A" recipes/*) >"$ASKED.modes"; {WORKS}', tmp_path, monkeypatch)
     out = tmp_path / "out"
@@ -300,7 +300,7 @@ def test_files_of_subordinate_users_are_removed(tmp_path: Path, monkeypatch: pyt
 def test_recipe_and_mediation_are_part_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(find_definitions() / "images" / "recipes", tmp_path / "recipes")
     recipe = tmp_path / "recipes" / "debian.sh"
-    monkeypatch.setattr(debian, "_recipes", lambda: recipe.parent)
+    monkeypatch.setattr(debian, "find_recipes", lambda: recipe.parent)
     image = image_of("debian-13")
     seen = {debian.collect_debian_inputs(image)}
     recipe.write_text("#!/bin/sh\n# better\n")

@@ -241,7 +241,7 @@ MAPPED = "7f0c5f000000-7f0c5f010000 r-xp 00000000 08:01 1234 {}\n"
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "_clocks", {})
+    monkeypatch.setattr(clock, "clocks_by_uri", {})
 
 
 @pytest.fixture

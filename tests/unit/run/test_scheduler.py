@@ -61,19 +61,19 @@ def run_of(folder: Path, *, observer: Any = None, **more: Any) -> Scheduler:
 def test_each_guest_is_asked_for_every_variant_s_sysctls(folder: Path) -> None:
     own = KNOWN.variant("stock").model_copy(update={"name": "no-ipc", "sysctl": Sysctl({IPC: 0})})
     cells = [CELLS[0], replace(CELLS[1], variant=own)]
-    assert set(begin(run_of(folder))._work.sysctls) == set(KNOWN.sysctls())
-    assert set(begin(run_of(folder, cells=cells))._work.sysctls) == {IPC, *KNOWN.sysctls()}
+    assert set(begin(run_of(folder)).work.sysctls) == set(KNOWN.sysctls())
+    assert set(begin(run_of(folder, cells=cells)).work.sysctls) == {IPC, *KNOWN.sysctls()}
     # A kept result may be of a catalog with more variants.
     kept = changed(CELLS[0].result(Status.PASS), facts=facts(sysctls={IPC: "31437"}))
-    assert IPC in begin(run_of(folder, earlier_results={CELLS[0].folder: kept}))._work.sysctls
+    assert IPC in begin(run_of(folder, earlier_results={CELLS[0].folder: kept})).work.sysctls
 
 
 def test_lanes_are_for_the_one_build_of_a_run_unless_cells_with_others_may_follow(folder: Path) -> None:
-    assert begin(run_of(folder))._work.build == RELEASE
+    assert begin(run_of(folder)).work.build == RELEASE
     # A bisection: what was stored with one build is no place to go back to for another.
     followed = run_of(folder)
     followed.follow = lambda _result: ()
-    assert begin(followed)._work.build is None
+    assert begin(followed).work.build is None
 
 
 def test_a_run_of_which_everything_is_kept_is_at_its_end(folder: Path) -> None:

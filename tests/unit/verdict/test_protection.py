@@ -62,9 +62,9 @@ def test_a_limit_that_was_raised_is_none_of_its_own_and_a_kernel_may_tell_nothin
 ) -> None:
     test = {"open files": "10", "a": "100"}
     of_box = {"open files": "77", "a": "99"}
-    status = outside._status
-    monkeypatch.setattr(outside, "_limits", lambda of: test if of.name == "self" else of_box)
-    monkeypatch.setattr(outside, "_status", lambda of: {**status(of), "Seccomp": None})
+    status = outside.read_status
+    monkeypatch.setattr(outside, "read_limits", lambda of: test if of.name == "self" else of_box)
+    monkeypatch.setattr(outside, "read_status", lambda of: {**status(of), "Seccomp": None})
     seen = outside.protection(child, tmp_path, "a-box")
     assert (seen["own_limits"], seen["seccomp"]) == (["a"], ["not told by the kernel"])
 

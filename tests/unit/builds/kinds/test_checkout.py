@@ -62,7 +62,7 @@ def no_build(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def fails(*_: object) -> NoReturn:
         raise AssertionError("something is built")
 
-    return lambda: monkeypatch.setattr(checkout, "_build", fails)
+    return lambda: monkeypatch.setattr(checkout, "build_archive", fails)
 
 
 def resolve(tree: Path, words: str = "") -> Build:
@@ -226,4 +226,4 @@ def test_what_cannot_be_built_is_wrong_usage(
 def test_the_path_of_upstreams_makefile_is_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     executable(tmp_path / ".cargo/bin/only-here", "#!/bin/sh\necho here\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert checkout._run(tmp_path, ["only-here"], 10) == "here\n"
+    assert checkout.run_in_tree(tmp_path, ["only-here"], 10) == "here\n"
