@@ -1,1 +1,0 @@
-cli/test_completion.py

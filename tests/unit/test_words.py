@@ -1,1 +1,0 @@
-verdict/test_words.py
