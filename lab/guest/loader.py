@@ -27,7 +27,7 @@ import traceback
 from pathlib import Path
 
 # What the programs import: a fork of the agent has it already.
-MODULES = "ctypes errno fcntl glob grp pwd re resource shutil signal stat struct tempfile termios"
+MODULES = "ctypes errno fcntl glob grp pwd re resource shutil signal socket stat struct tempfile termios zlib"
 # How much of what a program and its children printed is part of an error.
 SHOWN = 20000
 # The agent's other side has not connected yet.
