@@ -38,9 +38,8 @@ def test_what_gives_up_least_is_tried_first_and_the_jailer_is_given_up_last() ->
     rows = causes.list_causes()
     assert KNOWN["jailer-off"].cures == [name for name in rows if rows[name].breaks is Needs.SANDBOX]
     assert all(len(remedy.price) > 20 and remedy.does for remedy in KNOWN.values())
-    # No remedy is known yet for a control group that boxlite may not use.
     cured = {cause for remedy in KNOWN.values() for cause in remedy.cures}
-    assert cured | {"cgroup-not-joined"} == set(causes.list_causes())
+    assert cured == set(causes.list_causes())
 
 
 def test_a_remedy_for_a_cause_that_there_is_not_is_refused(tmp_path: Path) -> None:

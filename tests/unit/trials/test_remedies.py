@@ -132,8 +132,8 @@ class Guest(FakeGuest):
     def begin(self, variant: Variant, *, mark: CellStart, sysctls: Iterable[str]) -> Facts:
         more = [f"{kind} {knob.words()}" for kind, knob in variant.knobs.items() if kind != "sysctl"]
         self.did.append(" ".join(["fork", *more]))
-        service = variant.knobs.get("service")
-        self.applied = {f"{name}={value}" for name, value in service.given().items()} if service else set()
+        starters = [knob for kind, knob in variant.knobs.items() if kind in ("service", "session")]
+        self.applied = {f"{name}={value}" for knob in starters for name, value in knob.given().items()}
         return self.facts
 
     def run_remedy(self, remedy: Remedy, *, undo: bool = False) -> ScriptRuns:
@@ -445,6 +445,25 @@ def test_a_cell_s_container_gives_way_to_that_of_a_remedy(try_all: Try) -> None:
         "fork container kind=privileged user name=root",
         "fork container kind=apparmor-off",
     ]
+
+
+@pytest.mark.parametrize(
+    ("variant", "result", "reason"),
+    [
+        ("session-cron", "verified", ""),
+        ("service", "cannot be tried here", "the suite cannot be started by service ("),
+        ("session-none", "not judged here", "it needs the service manager that this variant takes from users"),
+    ],
+)
+def test_a_cell_s_session_gives_way_to_that_of_a_remedy_and_its_service_does_not(
+    try_all: Try, variant: str, result: str, reason: str
+) -> None:
+    guest = Guest(["cgroup-not-joined"], {"kind=user-scope": {"cgroup-not-joined"}})
+    guest.facts = facts(login_sessions=True, cron=True)
+    tried = try_all(guest, ["cgroup-not-joined"], variant_name=variant)["user-scope"]
+    assert tried.result == result
+    assert tried.reason.startswith(reason)
+    assert ("fork session kind=user-scope" in guest.did) is (result == "verified")
 
 
 def test_settings_of_a_service_are_taken_back_together(try_all: Try) -> None:
