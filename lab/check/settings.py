@@ -48,6 +48,8 @@ def read_fact_settings(facts: Facts, is_known: Callable[[str], bool] = lambda _:
         values["kernel built without"] = ("kernel_options", _join(facts.unset_options))
     for path, mount in facts.mounts.items():
         values[f"{path} is noexec"] = (f"mounts.{path}", _yes("noexec" in mount.options))
+    if "/home" in facts.mounts:
+        values["/home is on"] = ("mounts./home", facts.mounts["/home"].type)
     for name, value in facts.sysctls.items():
         values[name] = (f"sysctls.{name}", value)
     if apparmor:

@@ -55,6 +55,8 @@ KVM_CAPABILITIES = {"IRQCHIP": 0, "USER_MEMORY": 3, "IRQFD": 32, "IOEVENTFD": 36
 KVM_CAPABILITIES_BY_ARCHITECTURE = {"x86_64": {"SET_TSS_ADDR": 4}, "aarch64": {"ARM_PSCI_0_2": 102}}
 # landlock_create_ruleset(2), the same number on all architectures but Alpha; its flag asks for the version.
 LANDLOCK_CREATE_RULESET, LANDLOCK_CREATE_RULESET_VERSION = 444, 1
+# Added to the number of an error in the exit status of a child; more than any version of Landlock.
+AN_ERROR = 100
 # Where distributions put the configuration of the running kernel.
 CONFIGURATIONS = ("/proc/config.gz", "/boot/config-{}", "/lib/modules/{}/config")
 # What boxlite's sandbox, limits, machines and networks may need of it, and what other monitors do.
@@ -245,13 +247,21 @@ def kvm_capabilities():
 
 
 def landlock():
-    """The version of the interface of Landlock; None if the kernel has none, or does not use it."""
+    """The version of the interface of Landlock; None if the kernel has none, or does not use it.
+
+    A filter of system calls may kill the caller, which therefore is a child.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION)
-    if version >= 0:
-        return version
-    # A filter of system calls may give any other error.
-    return None if ctypes.get_errno() in (errno.ENOSYS, errno.EOPNOTSUPP) else unreadable("landlock")
+    child = os.fork()
+    if child == 0:
+        call = (LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION)
+        version = libc.syscall(*call)
+        os._exit(version if version >= 0 else AN_ERROR + ctypes.get_errno())
+    _, ended = os.waitpid(child, 0)
+    answer = os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else AN_ERROR
+    if answer < AN_ERROR:
+        return answer
+    return None if answer - AN_ERROR in (errno.ENOSYS, errno.EOPNOTSUPP) else unreadable("landlock")
 
 
 def value_of(option, lines):

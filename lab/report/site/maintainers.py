@@ -229,6 +229,8 @@ def _environment(published: NewestResult) -> dict[str, str]:
         confined = f"AppArmor {context.apparmor or 'none'}, SELinux {context.selinux or 'none'}"
         environment["suite confined by"] = confined
         environment["session"] = _describe_session(context.session)
+        limits = {name: value for name, value in dict(context.limits).items() if value is not None}
+        environment["limits"] = ", ".join(f"{name} {value}" for name, value in limits.items()) or "none"
     if cell.suite.stress:
         environment["load"] = ", ".join(cell.suite.stress)
     build = published.source.build(cell.build)

@@ -84,6 +84,7 @@ function readFacts(facts) {
   for (const [path, mount] of Object.entries(facts.mounts ?? {})) {
     settings[`${path} is noexec`] = yes(mount?.options?.includes("noexec"));
   }
+  if (facts.mounts?.["/home"]) settings["/home is on"] = String(facts.mounts["/home"].type);
   for (const [name, value] of Object.entries(facts.sysctls ?? {})) {
     settings[name] = value === null ? null : String(value);
   }
