@@ -21,11 +21,15 @@ from lab.check.published import (
 )
 from lab.check.results import AnswerKind
 from lab.check.settings import SettingsComparison
-from lab.probes import Probes
+from lab.probes import Facts, Probes
+from lab.probes.facts import parse_version
 from lab.probes.report import HostReport
 from lab.record import Confidence, FoundCause
 
 PERMISSION_DENIED = os.strerror(errno.EACCES)
+# The platform tag of boxlite's wheels for Linux is manylinux_2_28. On 1 December 2026 the package index had 253
+# files of its 16 releases: each for this glibc or for macOS, none for musl, and none to compile.
+OLDEST_GLIBC = "2.28"
 
 
 class HostOutlook(StrEnum):
@@ -34,10 +38,11 @@ class HostOutlook(StrEnum):
     WORKS = "expected to work"
     BLOCKED = "blocked"
     UNKNOWN = "not known"
+    NOT_APPLICABLE = "n/a"
 
     @property
     def exit_status(self) -> int:
-        return {HostOutlook.WORKS: 0, HostOutlook.BLOCKED: 1, HostOutlook.UNKNOWN: 3}[self]
+        return {HostOutlook.WORKS: 0, HostOutlook.BLOCKED: 1}.get(self, 3)
 
 
 @dataclass(frozen=True)
@@ -116,11 +121,14 @@ class HostAnswer:
 def judge_host(report: HostReport, published: Published) -> HostAnswer:
     """Say what to expect of boxlite on a host."""
     all_remedies = remedies.load_remedies()
-    findings = diagnose(report)
+    without_wheel = explain_missing_wheel(report.facts)
+    findings = [] if without_wheel else diagnose(report)
     names = [finding.name for finding in findings]
     own_system, related = _alike(report, published)
     near = _closest_first(report, own_system or related)
     outcome, reasons = _decide(report, findings, near[0] if near else None, same_system=bool(own_system))
+    if without_wheel:
+        outcome, reasons = HostOutlook.NOT_APPLICABLE, [without_wheel]
     # Cells that these causes block and a verified remedy cures, those of the own system first.
     guests = {close.cell.guest for close in near}
     cells = _closest_first(report, published.distributions)
@@ -154,6 +162,19 @@ def judge_host(report: HostReport, published: Published) -> HostAnswer:
         related=tuple(related),
         unreadable=report.unreadable,
         as_root=report.who.uid == 0,
+    )
+
+
+def explain_missing_wheel(facts: Facts) -> str | None:
+    """Why pip finds no wheel of boxlite for a host's C library; None if it finds one."""
+    glibc, needed = parse_version(facts.glibc), parse_version(OLDEST_GLIBC)
+    if glibc is None:
+        return f"boxlite's wheels are for glibc {OLDEST_GLIBC} or newer, and this host has another C library"
+    assert needed
+    return (
+        f"boxlite's wheels are for glibc {OLDEST_GLIBC} or newer, not for {facts.glibc}"
+        if glibc < needed
+        else None
     )
 
 

@@ -61,7 +61,7 @@ def check_command(lab: options.Lab, probe: BinaryIO | None, results: tuple[str, 
 
     What the probe itself shows comes first, then the nearest tested host and the settings that differ. A host
     that is unlike any tested host is never said to work. Exit status: 0 expected to work, 1 blocked,
-    3 not known.
+    3 not known, or n/a: boxlite has no wheel for the host's C library.
     """
     report = _here() if probe is None else _pasted(probe)
     loaded = published.load_published(results, lab.paths.runs)

@@ -81,7 +81,7 @@ def text_of(answer: HostAnswer) -> str:
     return " ".join(" ".join(format_answer(answer)).split())
 
 
-WORKS, BLOCKED, UNKNOWN = HostOutlook
+WORKS, BLOCKED, UNKNOWN, NOT_APPLICABLE = HostOutlook
 KVM_DENIED = {"open_kvm": probe(13, "[Errno 13] Permission denied: '/dev/kvm'")}
 NO_KVM = {"open_kvm": probe(2, "No such file or directory: '/dev/kvm'")}
 HOME_DENIED = {"exec_home": probe(13, "[Errno 13] Permission denied: '~/.lab-probe'")}
@@ -106,6 +106,10 @@ KERNEL, PTRACE, CLOSED = DEBIAN["kernel"], "kernel.yama.ptrace_scope", {"mode": 
         (report(uid=0), UNKNOWN, [], "ran as root"),
         (report(probes={"open_kvm": probe(None, "no")}), UNKNOWN, [], "could be tried"),
         (report(kvm=None, probes=NO_KVM), BLOCKED, ["kvm-absent"], ""),
+        # Nothing else decides on a host for which there is no wheel.
+        (report(glibc="", probes=NO_KVM), NOT_APPLICABLE, [], "this host has another C library"),
+        (report(glibc="2.17"), NOT_APPLICABLE, [], "for glibc 2.28 or newer, not for 2.17"),
+        (report(glibc="2.28"), WORKS, [], ""),
         # The user of the examples is in the group of /dev/kvm.
         (report(probes=KVM_DENIED), BLOCKED, [], "a security module denies it"),
         (report(kvm=CLOSED, probes=KVM_DENIED), BLOCKED, ["kvm-denied"], "kvm-group claims to cure it; no"),
