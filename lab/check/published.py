@@ -98,6 +98,7 @@ class Rules(_Data):
     limits: str = settings.LIMITS
     user_limit: str = settings.USER_LIMIT
     unlimited: str = settings.UNLIMITED
+    or_less: str = settings.OR_LESS
 
 
 class Published(_Data):
@@ -234,7 +235,7 @@ def _cell(system: str, answer: CellAnswer, stock: Mapping[str, settings.Value]) 
         reasons=tuple(answer.results.explanation(cause.name) for cause in answer.findings),
         remedy=remedy,
         part=make_setting_id(answer.variant) if answer.kind in (AnswerKind.BLOCKED, AnswerKind.TROUBLE) else "",
-        settings=values,
+        settings=values if answer.kind is AnswerKind.WORKS else settings.mark_lowered_limits(values, stock),
         # A variant may change what no fact shows.
         changed=differing + (answer.variant != STOCK),
     )

@@ -17,8 +17,9 @@ PROFILE = "AppArmor profile "
 VERSIONS = ("kernel", "bubblewrap", "Landlock")
 # Limits that depend on the host's memory: only 0 is a setting of its own.
 LIMITS = "user.max_"
-# Before the name of a limit of the user's. A higher limit than on the tested host is no difference.
-USER_LIMIT, UNLIMITED = "limit ", "unlimited"
+# Before the name of a limit of the user's. A higher limit than on the tested host is no difference, but where a
+# limit that the variant lowered may be what blocks: after such a value stand the words of the third.
+USER_LIMIT, UNLIMITED, OR_LESS = "limit ", "unlimited", " or less"
 NOT_LOADED = "not loaded"
 # The profile that confines the user's programs, as a setting, and its value where none does.
 CONFINED, UNCONFINED = "AppArmor confines the user by", "no profile"
@@ -144,8 +145,19 @@ def _alike(name: str, yours: Value, tested: Value) -> bool:
     if name.startswith(LIMITS) and yours is not None and tested is not None:
         return (yours == "0") == (tested == "0")
     if name.startswith(USER_LIMIT):
+        if tested is not None and tested.endswith(OR_LESS):
+            return _amount(yours) <= _amount(tested.removesuffix(OR_LESS))
         return _amount(yours) >= _amount(tested)
     return yours == tested
+
+
+def mark_lowered_limits(values: Mapping[str, Value], stock: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the settings of a cell that does not work: a limit below that of stock may be the reason."""
+    return dict(values) | {
+        name: f"{value}{OR_LESS}"
+        for name, value in values.items()
+        if name.startswith(USER_LIMIT) and name in stock and _amount(value) < _amount(stock[name])
+    }
 
 
 def _amount(limit: Value) -> float:

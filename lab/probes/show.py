@@ -62,7 +62,7 @@ def summary(host: Any) -> Iterator[Tuple[str, str]]:
     yield "/dev/kvm", device(facts["kvm"]) if facts["kvm"] else "not there"
     if "landlock" not in hidden:
         yield "Landlock", "not in use" if facts["landlock"] is None else "version %d" % facts["landlock"]
-    lacking = [name for name, there in ((facts["kvm"] or {}).get("capabilities") or {}).items() if not there]
+    lacking = [name for name, value in ((facts["kvm"] or {}).get("capabilities") or {}).items() if not value]
     if lacking:
         yield "KVM lacks", " ".join(lacking)
     without = [name for name, value in (facts["kernel_options"] or {}).items() if value is None]

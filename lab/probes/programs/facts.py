@@ -230,7 +230,7 @@ def kvm():
 
 def kvm_capabilities():
     """Whether KVM has each capability; None if the device does not answer as KVM does."""
-    asked = dict(KVM_CAPABILITIES, **KVM_CAPABILITIES_BY_ARCHITECTURE.get(os.uname().machine, {}))
+    numbers = dict(KVM_CAPABILITIES, **KVM_CAPABILITIES_BY_ARCHITECTURE.get(os.uname().machine, {}))
     try:
         device = os.open(str(KVM), os.O_RDWR)
     except OSError as error:
@@ -239,7 +239,7 @@ def kvm_capabilities():
     try:
         if fcntl.ioctl(device, KVM_GET_API_VERSION, 0) != KVM_API_VERSION:
             return None
-        return {name: fcntl.ioctl(device, KVM_CHECK_EXTENSION, number) > 0 for name, number in asked.items()}
+        return {name: fcntl.ioctl(device, KVM_CHECK_EXTENSION, number) > 0 for name, number in numbers.items()}
     except OSError:
         return None
     finally:

@@ -147,6 +147,28 @@ def test_what_is_to_be_expected_of_a_host_and_why(
     assert causes or not answer.advice
 
 
+@pytest.mark.parametrize(
+    ("nproc", "nearest", "outcome", "differing"),
+    [
+        (7795, "stock", WORKS, []),
+        (3000, "nproc-400", WORKS, []),
+        # Between a limit that blocks and one that does not.
+        (300, "stock", UNKNOWN, [("limit nproc", "300", "3897")]),
+        (12, "nproc-12", UNKNOWN, []),
+    ],
+)
+def test_a_limit_is_compared_with_those_that_work_and_those_that_block(
+    tmp_path: Path, nproc: int, nearest: str, outcome: HostOutlook, differing: list[tuple[str, str, str]]
+) -> None:
+    low = blocked("nproc-limit", variant="nproc-12", facts=facts(), context=context(nproc=12))
+    enough = a_cell(variant="nproc-400", facts=facts(), context=context(nproc=400))
+    answer = check(tmp_path, report(limits={"nproc": nproc}), STOCK, low, enough)
+    assert answer.nearest is not None
+    assert (answer.nearest.cell.variant, answer.outcome) == (nearest, outcome)
+    compared = answer.nearest.comparison.differing
+    assert [(each.name, each.yours, each.theirs) for each in compared] == differing
+
+
 def test_what_the_probe_shows_comes_before_what_was_published(tmp_path: Path) -> None:
     data = from_run(tmp_path, STOCK, cured())
     host = report(sysctls={CLONE: "0"}, probes=REFUSED)

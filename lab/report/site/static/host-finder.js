@@ -65,13 +65,13 @@ function compare(host, cell) {
 }
 
 // A limit on a number of namespaces depends on the host's memory; only 0 is a setting of its own. A limit of the user's
-// that is higher than the tested one is no difference.
+// that is higher than the tested one is no difference, but where a low limit may be what blocks.
 function alike(name, yours, theirs) {
-  const { limits, user_limit, unlimited } = lab.hosts.rules;
+  const { limits, user_limit, unlimited, or_less } = lab.hosts.rules;
   if (name.startsWith(limits) && yours !== null && theirs !== null) return (yours === "0") === (theirs === "0");
   if (!name.startsWith(user_limit)) return yours === theirs;
   const amount = (limit) => (limit === unlimited ? Infinity : Number(limit) || 0);
-  return amount(yours) >= amount(theirs);
+  return theirs.endsWith(or_less) ? amount(yours) <= amount(theirs.slice(0, -or_less.length)) : amount(yours) >= amount(theirs);
 }
 
 // ---- The answer.
