@@ -47,7 +47,7 @@ def find_subjects(
     """Return what a report is about, each with the line that says so.
 
     The title decides, with the messages that have one meaning. Then come the words of boxlite, bubblewrap and
-    the kernel: a box does not start. Then comes what most lines are about.
+    the kernel: a box does not start. Then comes what most lines are about, if it is more than one.
     """
     named = {
         statement.subject: statement.quote
@@ -59,7 +59,7 @@ def find_subjects(
     quoted = [statement.quote for statement in statements if _is_of_start(statement)]
     if named or quoted:
         return named or {START: quoted[0]}
-    counted = of_title or _subjects_of(lines)
+    counted = of_title or {name: quotes for name, quotes in _subjects_of(lines).items() if len(quotes) > 1}
     others = {name: quotes for name, quotes in counted.items() if name != START} or counted
     most = max(map(len, others.values()), default=0)
     return {name: quotes[0] for name, quotes in others.items() if len(quotes) == most}
