@@ -102,10 +102,10 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedRep
     Returns the exit status: 3 if nothing would be run because no test is about what the report is about.
     """
     if request.as_json:
-        untested = subjects.list_untested(read, judged)
-        reasons = list(subjects.explain_untested(untested))
-        output.print_json({**make_report_document(read, judged), "not_tested": reasons})
-        return NOT_TESTED if untested and {*untested} == {*read.subjects} else 0
+        choice = subjects.choose_suite(read, judged)
+        document = {"suite": choice.name, "not_tested": choice.reason, "suites": list(choice.steps)}
+        output.print_json({**make_report_document(read, judged), **document})
+        return NOT_TESTED if choice.is_untested else 0
     # Whoever waits for the plan reads this meanwhile.
     _print_text(read, judged)
     from lab import catalog
@@ -119,7 +119,7 @@ def _show_text(lab: options.Lab, request: Repro, read: Report, judged: JudgedRep
     host = planning.HostAbilities(is_stored, lambda guest: True, None)
     plan = planning.plan_report(read, judged, catalog.load_catalog(), host, request)
     _print_plan(plan)
-    return NOT_TESTED if plan.is_untested and plan.why_not else 0
+    return NOT_TESTED if plan.choice.is_untested and plan.why_not else 0
 
 
 def _print_text(read: Report, judged: JudgedReport) -> None:
@@ -129,7 +129,7 @@ def _print_text(read: Report, judged: JudgedReport) -> None:
 
 def _print_plan(plan: "Plan") -> None:
     output.print_line("\nplan")
-    word = "not tested" if plan.is_untested else "not run"
+    word = "not tested" if plan.choice.is_untested else "not run"
     for line in (*plan.steps, *(f"{word}: {reason}" for reason in plan.why_not)):
         output.print_line(f"        {escape_commands(clean_text(line))}")
     output.print_line("")

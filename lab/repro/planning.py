@@ -111,9 +111,9 @@ class Plan:
 
     `guest` is run: the report's host, or the `nearest` guest among those that can be run here, which is named
     with the reason `why_nearest` whether it is run or not. `asserted` are the variants whose cells show what
-    the report asserts. `stated` are the settings that it states. `untested` is what the report is about and no
-    test of the build; if `is_untested`, it is about nothing else. `steps` say in words what is done, and what
-    is left out. `again` is the command that makes the plan again.
+    the report asserts. `stated` are the settings that it states. `choice` is the suite, and what none of its
+    tests is about. `steps` say in words what is done, and what is left out. `again` is the command that makes
+    the plan again.
     """
 
     report: Report
@@ -126,8 +126,7 @@ class Plan:
     checks: tuple[Check, ...]
     asserted: tuple[Variant, ...]
     stated: Variant | None
-    untested: tuple[str, ...]
-    is_untested: bool
+    choice: subjects.SuiteChoice
     steps: tuple[str, ...]
     why_not: tuple[str, ...]
     again: str
@@ -206,17 +205,16 @@ def plan_report(
     stated, of_settings = stated_by(report, catalog, place)
     steps += of_settings
     questions = [answering(question, stated, catalog, place) for question in suspected.values()]
-    untested = subjects.list_untested(report, judged, build.suite.tested_subjects if build else None)
-    explained = list(subjects.explain_untested(untested))
-    is_untested = bool(untested) and {*untested} == {*report.subjects}
-    if is_untested:
+    suites = (build.suite.name, *build.more_suites) if build else subjects.WHEEL_SUITES
+    choice = subjects.choose_suite(report, judged, suites)
+    if choice.is_untested:
         # Tests of something else would pass, and say nothing.
-        questions = [replace(question, variant=None, why_not=explained[0]) for question in questions]
+        questions = [replace(question, variant=None, why_not=choice.reason) for question in questions]
     for question in questions:
         variant = question.variant
         text = f"variant {variant.name} ({variant.title})" if variant else question.why_not
         steps.append(f"asked: {question.cause or 'the text shows no cause'}: {text}")
-    steps += explained[1:]
+    steps += choice.steps
     checks = checks_of(report, questions, place)
     for check in checks:
         text = f"variant {check.variant.name}" if check.variant else f"not tested: {check.why_not}"
@@ -224,7 +222,9 @@ def plan_report(
     is_host = exact is not None and guest == exact
     asserted, of_assertions = assertion_variants(report, catalog, place, is_host=is_host)
     steps += of_assertions
-    if not any(question.variant for question in questions) and not (asserted if is_untested else why_not):
+    if not any(question.variant for question in questions) and not (
+        asserted if choice.is_untested else why_not
+    ):
         why_not = [*(question.why_not for question in questions), *why_not]
     return Plan(
         report=report,
@@ -232,13 +232,12 @@ def plan_report(
         guest=guest,
         nearest=nearest,
         why_nearest=why_nearest,
-        build=build,
+        build=build.with_suite(choice.name) if build else None,
         questions=tuple(questions),
         checks=checks,
         asserted=asserted,
         stated=stated,
-        untested=untested,
-        is_untested=is_untested,
+        choice=choice,
         steps=tuple(steps),
         why_not=tuple(why_not),
         again=wishes.command,

@@ -6,7 +6,8 @@ to import than most reports to read.
 
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lab.base.paths import PACKAGE
@@ -27,8 +28,8 @@ TABLE: dict[str, dict[str, str]] = tomllib.loads((SUITES / "subjects.toml").read
 PATTERNS = {name: re.compile(row["pattern"], re.IGNORECASE) for name, row in TABLE.items()}
 # What a report is about that quotes a failure and names nothing else.
 START = "start"
-# The suite of wheels, which a report is run with unless its user names another build.
-USUAL_SUITE = "jailer"
+# The suites that can be run against a wheel, the usual one first.
+WHEEL_SUITES = (USUAL_SUITE := "jailer", "lifecycle")
 
 
 def read_suite(name: str) -> dict[str, Any]:
@@ -84,26 +85,36 @@ def _is_of_start(statement: Statement) -> bool:
     return isinstance(statement, AuditLine)
 
 
-def list_untested(
-    report: Report, judged: JudgedReport, tested: Collection[str] | None = None
-) -> tuple[str, ...]:
-    """Return what a report is about and no test is; `tested` is what those of the suite that is run are about.
+@dataclass(frozen=True)
+class SuiteChoice:
+    """The suite whose tests are about most of what a report is about.
+
+    `untested` is what none of its tests is about; if `is_untested`, the report is about nothing else. `reason`
+    says so, and `steps` say which suite it is if it is not the usual one, and which tests are about the rest.
+    """
+
+    name: str
+    untested: tuple[str, ...]
+    is_untested: bool
+    reason: str
+    steps: tuple[str, ...]
+
+
+def choose_suite(report: Report, judged: JudgedReport, names: Sequence[str] = WHEEL_SUITES) -> SuiteChoice:
+    """Choose among the suites that can be run, the usual one first.
 
     A cause that the text shows keeps boxes from starting, whatever else the report is about.
     """
-    if judged.findings:
-        return ()
-    if tested is None:
-        tested = _list_tested(read_suite(USUAL_SUITE))
-    return tuple(subject for subject in report.subjects if subject not in tested)
-
-
-def explain_untested(untested: Sequence[str]) -> Iterator[str]:
-    """Yield that no test is about these subjects, and which tests are, with the command that runs them."""
-    if untested:
-        yield f"no test is about {' or '.join(untested)}"
-    for name in sorted(file.parent.name for file in SUITES.glob("*/suite.toml")) if untested else ():
-        suite = read_suite(name)
+    about = () if judged.findings else tuple(report.subjects)
+    left_out = {name: [one for one in about if one not in _list_tested(read_suite(name))] for name in names}
+    name = min(left_out, key=lambda one: len(left_out[one]))
+    untested = tuple(left_out[name])
+    reason = f"no test is about {' or '.join(untested)}" if untested else ""
+    shown = [one for one in about if one not in untested]
+    steps = [f"suite: {name}, whose tests are about {' and '.join(shown)}"] if name != names[0] else []
+    for other in sorted(file.parent.name for file in SUITES.glob("*/suite.toml")) if untested else ():
+        suite = read_suite(other)
         if not _list_tested(suite).isdisjoint(untested):
-            option = f"--build nextest:ARCHIVE,suite={name}" if "filter" in suite else f"--suite {name}"
-            yield f"tests of it: {suite['title']}: lab matrix {option}"
+            option = f"--build nextest:ARCHIVE,suite={other}" if "filter" in suite else f"--suite {other}"
+            steps.append(f"tests of it: {suite['title']}: lab matrix {option}")
+    return SuiteChoice(name, untested, bool(untested) and len(untested) == len(about), reason, tuple(steps))

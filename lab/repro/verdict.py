@@ -31,6 +31,7 @@ from lab.repro.report import (
     Speaker,
     Statement,
 )
+from lab.repro.subjects import START
 from lab.verdict.words import FinishedCell
 
 # The programs that boxlite starts to make its sandbox, and boxlite itself.
@@ -128,7 +129,7 @@ class Verdict:
 
 def judge_plan(plan: Plan) -> Verdict:
     """Return the verdict on a report for which nothing is run."""
-    if plan.is_untested:
+    if plan.choice.is_untested:
         return Verdict(Reproduction.NOT_TESTED, plan.why_not)
     return Verdict(Reproduction.NOT_RUN, tuple(filter(None, [*plan.why_not, plan.hint])))
 
@@ -158,7 +159,7 @@ def judge_run(plan: Plan, run: RunResult, folder: Path) -> Verdict:
 def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -> AnsweredQuestion:
     """What the cell of a question shows."""
     if question.variant is None:
-        result = Reproduction.NOT_TESTED if plan.is_untested else Reproduction.NOT_RUN
+        result = Reproduction.NOT_TESTED if plan.choice.is_untested else Reproduction.NOT_RUN
         return AnsweredQuestion(question, result, question.why_not)
     cell = cells[question.variant.name]
     ran = cell.result
@@ -185,8 +186,8 @@ def _answer(plan: Plan, question: Question, cells: Mapping[str, FinishedCell]) -
 
 def _untested(plan: Plan, ran: CellResult) -> str:
     """Why a cell cannot show what the report is about; empty if a test is about it."""
-    if plan.untested:
-        return f"no test is about {' or '.join(plan.untested)}"
+    if plan.choice.untested:
+        return plan.choice.reason
     if not plan.report.subjects and not ran.status.failed:
         return "the report does not say what fails in words that the lab knows"
     return ""
@@ -212,7 +213,7 @@ def _judge(
                 Reproduction.REPRODUCED,
                 f"the report quotes no words, and the tests that it names fail; {shows}",
             )
-        return Reproduction.NOT_REPRODUCED, f"it fails, but the report quotes no words to compare; {shows}"
+        return _judge_subjects(plan, ran, shows)
     if cause not in ([finding.name for finding in ran.causes] or [first]):
         if has_same_words:
             return Reproduction.OTHER_CAUSE, f"the same words, but {shows}, and not {cause}"
@@ -238,6 +239,21 @@ def _judge(
     if ran.verdict.confidence is not Confidence.PROVED:
         return Reproduction.NOT_REPRODUCED, f"the evidence does not prove the cause: {shows}"
     return Reproduction.REPRODUCED, f"the same cause by the settings that the report states: {cause}{sure}"
+
+
+def _judge_subjects(plan: Plan, ran: CellResult, shows: str) -> tuple[Reproduction, str]:
+    """The verdict on a cell that failed, where the report shows no cause and quotes no words.
+
+    Much keeps a box from starting. What only some tests are about tells more.
+    """
+    tests = [test for test in ran.tests if test.subject in plan.report.subjects and test.subject != START]
+    failed = [test.name for test in tests if test.outcome.is_failure]
+    about = " or ".join(dict.fromkeys(test.subject for test in tests))
+    if failed and ran.verdict.confidence is Confidence.PROVED:
+        return Reproduction.REPRODUCED, f"tests about {about} fail: {', '.join(failed)}; {shows}"
+    if tests and not failed:
+        return Reproduction.NOT_REPRODUCED, f"no test about {about} fails; {shows}"
+    return Reproduction.NOT_REPRODUCED, f"it fails, but the report quotes no words to compare; {shows}"
 
 
 def _met_by_chance(cause: str, ran: CellResult, looked_for: Sequence[Claim]) -> str:

@@ -37,6 +37,7 @@ Debian 13, boxlite 0.10.8.
 
 I tried `sysctl -w {SWITCH}=1`, and it works at once.
 """
+PAUSED = "# Paused boxes cannot be resumed\n\nDebian 13, boxlite 0.10.8. I called `box.pause()`.\n"
 STOPPED = "# A stopped box's machine lives on\n\nDebian 13, boxlite 0.10.8. I called `box.stop()`.\n"
 ELSEWHERE = BLOCKED.replace("Debian 13", "Pop!_OS 22.04")
 UBUNTU = system("ubuntu", "24.04")
@@ -105,10 +106,10 @@ def test_what_cannot_be_run_boots_nothing(repro: Repro, blocked: list[PlannedRun
 def test_what_no_test_is_about_is_said_to_be_not_tested(
     repro: Repro, blocked: list[PlannedRun], options: tuple[str, ...]
 ) -> None:
-    status, output, _ = repro(STOPPED, *options)
+    status, output, _ = repro(PAUSED, *options)
     assert (status, blocked) == (3, [])
-    assert "not tested: no test is about stop" in output or '"no test is about stop' in output
-    assert "nextest:ARCHIVE,suite=detach" in output
+    assert "not tested: no test is about pause" in output or '"no test is about pause"' in output
+    assert "nextest:ARCHIVE,suite=pause" in output
     assert "not reproduced" not in output
     if options == ("--json",):
         assert json.loads(output)["verdict"] == "not tested"
@@ -117,11 +118,25 @@ def test_what_no_test_is_about_is_said_to_be_not_tested(
 def test_what_a_report_asserts_is_run_whatever_else_it_is_about(
     repro: Repro, blocked: list[PlannedRun], tmp_path: Path
 ) -> None:
-    status, output, _ = repro(f"{STOPPED}\nIt works with sudo.\n", "-o", str(tmp_path / "run"))
+    status, output, _ = repro(f"{PAUSED}\nIt works with sudo.\n", "-o", str(tmp_path / "run"))
     assert status == 3
     assert [cell.variant.name for cell in blocked[0].cells] == ["as-root"]
-    assert "## Verdict: not tested: no test is about stop" in output
+    assert "## Verdict: not tested: no test is about pause" in output
     assert "boxlite works if root runs it | held |" in output
+
+
+def test_a_report_about_more_than_a_start_is_run_with_the_suite_that_is_about_it(
+    repro: Repro, blocked: list[PlannedRun], tmp_path: Path
+) -> None:
+    status, output, _ = repro(STOPPED, "-o", str(tmp_path / "run"))
+    assert [cell.name for cell in blocked[0].cells] == ["debian-13/stock/lifecycle-0.10.8"]
+    assert "suite: lifecycle, whose tests are about stop" in output
+    assert "--build 0.10.8,suite=lifecycle" in output
+    # Every test passes, also those about stopping.
+    assert (status, "## Verdict: not reproduced on debian-13" in output) == (1, True)
+    shown = repro(STOPPED, "--text-only")
+    assert (shown[0], "suite: lifecycle, whose tests are about stop" in shown[1]) == (0, True)
+    assert json.loads(repro(STOPPED, "--text-only", "--json")[1])["suite"] == "lifecycle"
 
 
 def test_a_report_that_says_nothing_is_not_called_not_reproduced(

@@ -2,10 +2,11 @@
 
 import pytest
 
-from lab import catalog
+from lab import builds, catalog
 from lab.repro import judging, subjects
 from lab.repro.reading import read_report
 from lab.repro.report import ErrorMessage, JudgedReport, Report
+from lab.repro.subjects import SuiteChoice
 from tests.builders.reports import CLONE, suspected
 
 
@@ -43,25 +44,41 @@ def test_what_a_report_is_about(text: str, about: dict[str, int]) -> None:
     assert {name: quote.number for name, quote in of(text).subjects.items()} == about
 
 
-def test_a_subject_is_untested_if_no_test_of_the_suite_is_about_it() -> None:
-    report = of("# The memory limit is lost when a box is stopped")
-    unclear = JudgedReport()
-    assert subjects.list_untested(report, unclear) == ("limits", "stop")
-    assert subjects.list_untested(report, unclear, {"stop"}) == ("limits",)
-    # A cause keeps boxes from starting, and the suites' tests show that.
-    assert subjects.list_untested(report, JudgedReport((suspected(CLONE),))) == ()
-    assert subjects.list_untested(of("# Box fails to start"), unclear) == ()
+UNCLEAR = JudgedReport()
+
+
+def choose(title: str, *names: str, judged: JudgedReport = UNCLEAR) -> SuiteChoice:
+    return subjects.choose_suite(of(f"# {title}"), judged, names or subjects.WHEEL_SUITES)
+
+
+def test_the_suite_is_the_one_whose_tests_are_about_most_of_what_a_report_is_about() -> None:
+    usual = choose("Box fails to start")
+    assert (usual.name, usual.untested, usual.steps) == ("jailer", (), ())
+    stopped = choose("The memory limit is lost when a box is stopped")
+    assert (stopped.name, stopped.untested) == ("lifecycle", ())
+    assert stopped.steps == ("suite: lifecycle, whose tests are about limits and stop",)
+    both = choose("A stopped box cannot be resumed")
+    assert (both.name, both.untested, both.is_untested) == ("lifecycle", ("pause",), False)
+    assert both.reason == "no test is about pause"
+    paused = choose("Paused boxes cannot be resumed")
+    assert (paused.name, paused.untested, paused.is_untested) == ("jailer", ("pause",), True)
+    # A cause keeps boxes from starting, and the usual suite shows that.
+    blocked = choose("Paused boxes cannot be resumed", judged=JudgedReport((suspected(CLONE),)))
+    assert (blocked.name, blocked.untested, blocked.is_untested) == ("jailer", (), False)
 
 
 def test_who_tests_it_is_named_with_the_command() -> None:
-    sentence, *others = subjects.explain_untested(["pause", "limits"])
-    assert sentence == "no test is about pause or limits"
-    suites = {"pause", "disk-io"}
-    assert {other.rpartition("=")[2] for other in others if "nextest:" in other} == suites
+    choice = choose("Paused boxes lose their memory limit", "jailer")
+    assert choice.reason == "no test is about limits or pause"
+    assert {step.rpartition("=")[2] for step in choice.steps if "nextest:" in step} == {"pause", "disk-io"}
     for suite in catalog.load_suites():
-        told = any(other.startswith(f"tests of it: {suite.title}: lab matrix ") for other in others)
-        assert told is not suite.tested_subjects.isdisjoint({"pause", "limits"}), suite.name
-    assert list(subjects.explain_untested([])) == []
+        is_named = any(step.startswith(f"tests of it: {suite.title}: lab matrix ") for step in choice.steps)
+        assert is_named is not suite.tested_subjects.isdisjoint({"pause", "limits"}), suite.name
+
+
+def test_the_suites_are_those_of_a_wheel() -> None:
+    release = builds.resolve_build("0.10.8")
+    assert (release.suite.name, *release.more_suites) == subjects.WHEEL_SUITES
 
 
 @pytest.mark.parametrize(

@@ -258,17 +258,39 @@ def test_why_words_were_not_looked_for(tmp_path: Path) -> None:
 def test_what_no_test_is_about_is_not_reproduced_only_if_something_else_is(
     tmp_path: Path, cause: str | None
 ) -> None:
-    about = {"start": quote(1), "recovery": quote(1)}
+    about = {"start": quote(1), "pause": quote(1)}
     made = plan(replace(report(system(), OTHER_WORDS), subjects=about))
     judged = of(made, tmp_path, cause=cause)
     assert (judged.result, judged.result.exit_status) == (Reproduction.NOT_TESTED, 3)
-    assert judged.reasons[0].startswith("no test is about recovery; ")
+    assert judged.reasons[0].startswith("no test is about pause; ")
     # The same words are the same words.
     told = plan(replace(report(system(), words(NAMESPACE)), subjects=about))
     assert of(told, tmp_path / "told").result is Reproduction.REPRODUCED
     # What the suite's tests are about is tested.
     start = plan(replace(report(system(), OTHER_WORDS), subjects={"start": quote(1)}))
     assert of(start, tmp_path / "start", cause=cause).result is Reproduction.NOT_REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("failed", "confidence", "result", "why"),
+    [
+        ("ends", PROVED, Reproduction.REPRODUCED, "tests about stop fail: ends; the cause found is"),
+        ("ends", LIKELY, Reproduction.NOT_REPRODUCED, "quotes no words to compare"),
+        ("names", PROVED, Reproduction.NOT_REPRODUCED, "no test about stop fails"),
+    ],
+)
+def test_of_a_report_without_words_the_tests_of_its_subject_decide(
+    tmp_path: Path, failed: str, confidence: Confidence, result: Reproduction, why: str
+) -> None:
+    made = plan(replace(report(system()), subjects={"stop": quote(1)}))
+    tests = [
+        TestResult(name=name, subject=subject, outcome=Outcome.FAIL if name == failed else Outcome.PASS)
+        for name, subject in {"ends": "stop", "names": "network", "starts": "start"}.items()
+    ]
+    cell = changed(ran(made, "stock", cause=CLONE, confidence=confidence), tests=tests)
+    judged = verdict.judge_run(made, run(cell), tmp_path)
+    assert judged.result is result
+    assert why in judged.reasons[0]
 
 
 def test_a_plan_that_cannot_be_run_is_not_run_for_its_reasons() -> None:
