@@ -163,10 +163,19 @@ class CellAnswer:
         return self.kind, self.build, tuple(cause.name for cause in self.findings), trials
 
 
+def _is_about_start(cell: CellResult) -> bool:
+    """Whether a test of a cell is about the start of a box, as far as its tests say what they are about."""
+    subjects = {test.subject for test in cell.tests} - {""}
+    return not subjects or "start" in subjects
+
+
 def ask(results: Results, guest: str, variant: str = STOCK) -> CellAnswer:
-    """Answer for a guest in a variant: from the newest build that ran, or else from the newest at all."""
+    """Answer for a guest in a variant: from the newest build that ran, or else from the newest at all.
+
+    A suite without a test about the start of a box says nothing here: a box may start, and not stop.
+    """
     every = [results.cells.get((guest, variant, build)) for build in results.builds]
-    present = [result for result in every if result]
+    present = [result for result in every if result and _is_about_start(result.cell)]
     ran = [result for result in present if AnswerKind.of(result.cell.status) is not AnswerKind.UNTESTED]
     return CellAnswer(results, guest, variant, next(iter([*ran, *present]), None))
 

@@ -10,6 +10,7 @@ from typing import Any
 from lab.base import notices
 from lab.base.errors import LabError
 from lab.base.files import group_values, make_slug
+from lab.catalog import load_suites
 from lab.causes.evidence import AUDIT_FILE, KERNEL_FILE, PROBES_FILE, find_refusals
 from lab.check.results import Identity, NewestResult, Source, identify_cell
 from lab.probes import Probe
@@ -94,12 +95,25 @@ def make_findings_page(site: Site) -> Iterable[Page]:
     values = {
         "reviews": reviews,
         "verdicts": list(WordsVerdict),
+        "known_bugs": _find_known_bugs(site),
         "unmet": protection.find_unmet_options(published.cell for published in site.cells.values()),
         "page_of": lambda cell: site.cells[identify_cell(cell)].page,
         "causes": site.causes,
         "cured": judgements.count_cures,
     }
     yield Page("findings.html", "Findings on boxlite's own diagnosis", "findings.html", values)
+
+
+def _find_known_bugs(site: Site) -> dict[str, list[NewestResult]]:
+    """Return the cells that show a bug of boxlite's that their suite knows, by the suite's words about it."""
+    known = {suite.name: suite for suite in load_suites() if suite.expect.cause}
+    found = (
+        (suite.because, published)
+        for published in site.cells.values()
+        if (suite := known.get(published.source.build(published.cell.build).suite))
+        and suite.expect.cause in [cause.name for cause in published.cell.causes]
+    )
+    return group_values(found)
 
 
 def make_run_pages(site: Site) -> Iterator[Page]:

@@ -9,8 +9,9 @@ import pytest
 
 from lab.base.activity import Activity
 from lab.base.files import make_slug
-from lab.catalog import remedies
+from lab.catalog import load_suite, remedies
 from lab.record import (
+    BuildRecord,
     CellResult,
     Experiment,
     ExperimentTrial,
@@ -263,6 +264,35 @@ def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:
     text = output.Parsed(tmp_path / "site" / "findings.html").text
     assert "there is no diagnosis to judge" in text
     assert "not judged" in text and "No finding." in text
+
+
+def test_a_bug_that_a_suite_knows_is_a_finding_of_the_cells_that_met_it(tmp_path: Path) -> None:
+    reason = "every process of the box is in the control group of its caller"
+    met = blocked("cgroup-not-joined", reason, build="lifecycle-1", status=Status.XFAIL)
+    joined = cell(variant="session-user-scope", build="lifecycle-1")
+    record = BuildRecord(name="lifecycle-1", version="1", source="1,suite=lifecycle", suite="lifecycle")
+    run = output.run_folder(tmp_path, met, joined, builds=[record])
+    publish_site([run], tmp_path / "site")
+    parsed = output.Parsed(tmp_path / "site" / "findings.html")
+    assert load_suite("lifecycle").because in parsed.text and reason in parsed.text
+    links = [address for address in parsed.attributes("href") if address.startswith("cells/")]
+    assert "cells/debian-13/stock/lifecycle-1.html" in links
+    assert "cells/debian-13/session-user-scope/lifecycle-1.html" not in links
+
+
+def test_a_suite_that_is_not_about_the_start_of_a_box_does_not_say_whether_boxlite_works(
+    tmp_path: Path,
+) -> None:
+    def of_suite(name: str, subject: str, **more: Any) -> CellResult:
+        test = TestResult(name="box", outcome=more.pop("outcome"), subject=subject)
+        return changed(cell(build=name, **more), tests=[test])
+
+    starts = of_suite("1", "start", outcome=Outcome.PASS)
+    stops = of_suite("2", "stop", outcome=Outcome.FAIL, status=Status.FAIL, cause="cgroup-not-joined")
+    builds = [BuildRecord(name=name, version=name, source=name) for name in ("1", "2")]
+    publish_site([output.run_folder(tmp_path, starts, stops, builds=builds)], tmp_path / "site")
+    front = output.Parsed(tmp_path / "site" / "index.html").text
+    assert "works as installed" in front and "cgroup-not-joined" not in front
 
 
 # -- the matrix
