@@ -25,6 +25,7 @@ TOO_LONG = (
     "host_guest",
     "rust",
     "program_and_npm",
+    "lifecycle",
     "several_hosts",
     "busy",
     "arm64",

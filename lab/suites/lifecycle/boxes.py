@@ -68,13 +68,13 @@ async def run(box: Any, *words: str) -> str:
 
 @dataclass
 class Boxes:
-    """Boxes in one home. `record` keeps what was seen of them in the test's result."""
+    """Boxes in one home. `record` keeps what was seen of them in the test's result; `ids` are theirs."""
 
     home: Path
     rootfs: str
     registry: str | None
     record: Callable[[str, object], None]
-    _ids: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
 
     @contextmanager
     def open_runtime(self) -> Iterator[Boxlite]:
@@ -89,7 +89,7 @@ class Boxes:
         """A box that runs and outlives a stop, with the usual options of the jailer if none are given."""
         security = allowed(security or SecurityOptions.standard())
         box = await owned.create(options(self.rootfs, security, auto_remove=False, **more))
-        self._ids.append(str(box.id))
+        self.ids.append(str(box.id))
         await box.start()
         return box
 
@@ -109,7 +109,7 @@ class Boxes:
             box_id = process.stdout.readline().strip()
             if not box_id:
                 raise OwnerFailed(process.communicate()[1])
-            self._ids.append(box_id)
+            self.ids.append(box_id)
             try:
                 yield process, box_id
             finally:
@@ -133,7 +133,7 @@ class Boxes:
 
     def end(self) -> None:
         """End what is left of the boxes, however boxlite left them."""
-        for box_id in self._ids:
+        for box_id in self.ids:
             for pid in outside.box_processes(box_id):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
