@@ -289,7 +289,7 @@ class UserSession(FactsModel):
     login_class: str | None = Field(
         description="Class of logind's session, for example user or background. None: the process is in none."
     )
-    runtime_dir: str | None = Field(description="XDG_RUNTIME_DIR, for example /run/user/1001. None: not set.")
+    runtime_dir: str | None = Field(description="XDG_RUNTIME_DIR; * if not in /run/user. None: not set.")
     manager: bool = Field(description="Whether the user's service manager answers.")
     lingers: bool = Field(description="Whether the user's service manager runs without a login, too.")
 

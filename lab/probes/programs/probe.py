@@ -329,10 +329,16 @@ def session():
         "kind": kind,
         "cgroup": "/" + "/".join(shown),
         "login_class": next((line[len("CLASS=") :] for line in lines if line.startswith("CLASS=")), None),
-        "runtime_dir": os.environ.get("XDG_RUNTIME_DIR"),
+        "runtime_dir": runtime_dir(),
         "manager": manager_answers(),
         "lingers": os.path.exists("/var/lib/systemd/linger/" + user_name()),
     }
+
+
+def runtime_dir():
+    """XDG_RUNTIME_DIR, with * for another folder than that of logind: it may be named after the user."""
+    folder = os.environ.get("XDG_RUNTIME_DIR") or None
+    return "*" if folder and not re.fullmatch(r"/run/user/\d+", folder) else folder
 
 
 def private_part(part):

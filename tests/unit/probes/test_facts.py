@@ -441,11 +441,15 @@ def test_a_session_is_known_by_its_control_group_without_what_is_private(
     session = runpy.run_path(str(PROGRAMS / "probe.py"))["session"]
     files = {"/proc/self/cgroup": f"0::{group}\n", "/run/systemd/sessions/7": "UID=1000\nCLASS=background\n"}
     monkeypatch.setitem(session.__globals__, "text", files.get)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/tmp/runtime-jane")
     described = UserSession.model_validate(session())
     assert (described.kind, described.cgroup, described.manager) == (kind, shown, False)
     assert described.login_class == ("background" if kind == "login" else None)
-    assert described.runtime_dir == "/nowhere"
+    assert described.runtime_dir == "*"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert session()["runtime_dir"] == "/run/user/1000"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert session()["runtime_dir"] is None
 
 
 @pytest.mark.parametrize(("answer", "answers"), [(b"OK 01\r\n", True), (b"REJECTED\r\n", False), (b"", False)])
