@@ -53,7 +53,7 @@ PATH=${{PATH#*:}} exec {program} "$@"
 LINK = 'mv "$home/.local/share/boxlite" "$home/moved" && ln -s "$root" "$home/.local/share/boxlite"'
 
 
-class Machine:
+class ImitatedHost:
     """What a script of a test does on the host above, with stand-ins for some programs."""
 
     def __init__(self, folder: Path) -> None:
@@ -96,8 +96,8 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def host(tmp_path: Path) -> ImitatedHost:
+    return ImitatedHost(tmp_path)
 
 
 # What is left of root's folder and of what is mounted there: as it was.
@@ -109,15 +109,15 @@ UNTOUCHED = "left: . ./runtimes ./runtimes/job root\nmounts:\n"
 
 
 @pytest.mark.parametrize("program", ["mkdir", "stat", "mount", "setsid", "cp"])
-def test_memory_is_mounted_on_no_folder_but_the_user_s(machine: Machine, program: str) -> None:
-    machine.attack_at(program)
-    told = machine.run("programs-in-memory", f': >"$stubs/attack"\nremedy --yes\n{LOOK}')
+def test_memory_is_mounted_on_no_folder_but_the_user_s(host: ImitatedHost, program: str) -> None:
+    host.attack_at(program)
+    told = host.run("programs-in-memory", f': >"$stubs/attack"\nremedy --yes\n{LOOK}')
     assert told.endswith(UNTOUCHED)
 
 
 @pytest.mark.parametrize("program", ["id", "head", "grep", "umount"])
-def test_nothing_of_root_s_is_unmounted(machine: Machine, program: str) -> None:
-    machine.attack_at(program)
+def test_nothing_of_root_s_is_unmounted(host: ImitatedHost, program: str) -> None:
+    host.attack_at(program)
     steps = """
 remedy --yes
 mount -t tmpfs root-s "$root/runtimes"
@@ -127,19 +127,19 @@ echo "mounts:" $(findmnt -rn -o TARGET,SOURCE | grep -E "root-s|boxlite-" || tru
 remedy --undo --yes
 echo "mounts:" $(findmnt -rn -o TARGET,SOURCE | grep -E "root-s|boxlite-" || true)
 """
-    told = machine.run("programs-in-memory", steps)
+    told = host.run("programs-in-memory", steps)
     assert [line for line in told.splitlines() if line.startswith("mounts:")][-1] == (
         "mounts: /var/lib/root/runtimes root-s"
     )
 
 
 @pytest.mark.parametrize("todo", ["", "--undo"])
-def test_nothing_of_root_s_is_moved_or_deleted(machine: Machine, todo: str) -> None:
+def test_nothing_of_root_s_is_moved_or_deleted(host: ImitatedHost, todo: str) -> None:
     for program in ("mkdir", "rm", "setsid"):
-        machine.attack_at(program)
+        host.attack_at(program)
     before = 'remedy --yes\nmkdir "$root/runtimes.before"\n' if todo else ""
     after = "rmdir /var/lib/root/runtimes.before\n" if todo else ""
-    told = machine.run("programs-renewed", f'{before}: >"$stubs/attack"\nremedy {todo} --yes\n{after}{LOOK}')
+    told = host.run("programs-renewed", f'{before}: >"$stubs/attack"\nremedy {todo} --yes\n{after}{LOOK}')
     assert told.endswith(UNTOUCHED)
 
 
@@ -151,25 +151,23 @@ NOT_CLONED = {
 
 
 @pytest.mark.parametrize("program", ["cat", "setsid"])
-def test_no_file_of_root_s_is_written_again(machine: Machine, program: str) -> None:
+def test_no_file_of_root_s_is_written_again(host: ImitatedHost, program: str) -> None:
     for name, text in NOT_CLONED.items():
-        machine.put(name, text)
-    machine.attack_at(program)
+        host.put(name, text)
+    host.attack_at(program)
     steps = 'inode=$(stat -c %i "$root/runtimes/job"); : >"$stubs/attack"; remedy --yes'
-    told = machine.run(
-        "shim-not-cloned", f'{steps}\n[ "$inode" = "$(stat -c %i "$root/runtimes/job")" ]\n{LOOK}'
-    )
+    told = host.run("shim-not-cloned", f'{steps}\n[ "$inode" = "$(stat -c %i "$root/runtimes/job")" ]\n{LOOK}')
     assert told.endswith(UNTOUCHED)
 
 
-def test_programs_are_written_again_by_their_user(machine: Machine) -> None:
+def test_programs_are_written_again_by_their_user(host: ImitatedHost) -> None:
     for name, text in NOT_CLONED.items():
-        machine.put(name, text)
+        host.put(name, text)
     look = 'sort -u "$home/changed-by"\nstat -c %U:%a "$home/.local/share/boxlite/runtimes/v1/"*'
-    assert machine.run("shim-not-cloned", f"remedy --yes\n{look}").endswith("12345\nmallory:755\n")
+    assert host.run("shim-not-cloned", f"remedy --yes\n{look}").endswith("12345\nmallory:755\n")
 
 
-def test_programs_are_kept_in_memory_and_come_back(machine: Machine) -> None:
+def test_programs_are_kept_in_memory_and_come_back(host: ImitatedHost) -> None:
     steps = """
 look() { (cd "$home/.local/share/boxlite/runtimes" && stat -f -c %T . && stat -c %U:%a:%n . v1/*); }
 mount -t tmpfs -o nosuid elsewhere /home/mallory/.local/share/boxlite/runtimes/v1
@@ -184,7 +182,7 @@ remedy --undo --yes
 remedy --check
 look | diff /var/lib/own/before -
 """
-    assert machine.run("programs-in-memory", steps).splitlines() == [
+    assert host.run("programs-in-memory", steps).splitlines() == [
         "programs-in-memory: done; run it with --undo to undo it",
         "tmpfs  512M",
         "programs-in-memory: already in place: nothing was changed",
@@ -194,8 +192,8 @@ look | diff /var/lib/own/before -
     ]
 
 
-def test_a_folder_of_somebody_else_in_a_home_is_not_mounted_on(machine: Machine) -> None:
-    told = machine.run("programs-in-memory", 'chown root "$home/.local/share/boxlite/runtimes"\nremedy --yes')
+def test_a_folder_of_somebody_else_in_a_home_is_not_mounted_on(host: ImitatedHost) -> None:
+    told = host.run("programs-in-memory", 'chown root "$home/.local/share/boxlite/runtimes"\nremedy --yes')
     assert told.endswith("does not belong to mallory, so nothing is mounted on it\nstatus 3\n")
 
 
@@ -212,20 +210,20 @@ FLAGS = 'echo "flags:" $(findmnt -rn -o SOURCE,VFS-OPTIONS "$home")\n'
     ("todo", "program"), [("", "mkdir"), ("", "mount"), ("--undo", "findmnt"), ("--undo", "mount")]
 )
 def test_a_file_system_that_a_user_mounts_keeps_its_restrictions(
-    machine: Machine, todo: str, program: str
+    host: ImitatedHost, todo: str, program: str
 ) -> None:
     mount = 'PATH=${PATH#*:} mount -t tmpfs -o nosuid,nodev mallory-s "$home"'
     attack = f'[ ! -e "$stubs/attack" ] || {{ rm "$stubs/attack"; {mount}; }}'
-    machine.put(program, f'#!/bin/sh\n{attack}\nPATH=${{PATH#*:}} exec {program} "$@"\n')
+    host.put(program, f'#!/bin/sh\n{attack}\nPATH=${{PATH#*:}} exec {program} "$@"\n')
     before = "remedy --yes\n" if todo else ""
-    told = machine.run("home-exec", f'{OWN_HOME}{before}: >"$stubs/attack"\nremedy {todo} --yes\n{FLAGS}')
+    told = host.run("home-exec", f'{OWN_HOME}{before}: >"$stubs/attack"\nremedy {todo} --yes\n{FLAGS}')
     _, *words = told.splitlines()[-1].split()
     flags = dict(zip(words[::2], words[1::2], strict=True))["mallory-s"]
     assert {"nosuid", "nodev"} <= set(flags.split(","))
 
 
-def test_a_home_on_a_file_system_of_its_own_keeps_all_flags_but_one(machine: Machine) -> None:
-    told = machine.run("home-exec", f"{OWN_HOME}{FLAGS}remedy --yes\n{FLAGS}remedy --undo --yes\n{FLAGS}")
+def test_a_home_on_a_file_system_of_its_own_keeps_all_flags_but_one(host: ImitatedHost) -> None:
+    told = host.run("home-exec", f"{OWN_HOME}{FLAGS}remedy --yes\n{FLAGS}remedy --undo --yes\n{FLAGS}")
     assert [line for line in told.splitlines() if line.startswith("flags:")] == [
         "flags: home-s rw,nodev,noexec,relatime",
         "flags: home-s rw,nodev,relatime",
@@ -234,13 +232,13 @@ def test_a_home_on_a_file_system_of_its_own_keeps_all_flags_but_one(machine: Mac
 
 
 @pytest.mark.parametrize(("name", "program"), [("programs-renewed", "mv"), ("nproc-raise", "awk")])
-def test_what_runs_as_the_user_has_no_terminal(machine: Machine, name: str, program: str) -> None:
+def test_what_runs_as_the_user_has_no_terminal(host: ImitatedHost, name: str, program: str) -> None:
     look = "echo $(id -u) $(for fd in 0 1 2; do readlink /proc/$$/fd/$fd; done) >>/home/mallory/seen"
     terminal = "! (: </dev/tty) 2>/dev/null || echo terminal >>/home/mallory/seen"
-    machine.put(program, f'#!/bin/sh\n{look}\n{terminal}\nPATH=${{PATH#*:}} exec {program} "$@"\n')
+    host.put(program, f'#!/bin/sh\n{look}\n{terminal}\nPATH=${{PATH#*:}} exec {program} "$@"\n')
     profile = "echo 'echo profile >>~/seen' >\"$home/.profile\"\n"
-    command, environment = machine.command(name, f'{profile}remedy --yes\ncat "$home/seen" >"$given/seen"\n')
+    command, environment = host.command(name, f'{profile}remedy --yes\ncat "$home/seen" >"$given/seen"\n')
     screen, _ = on_terminal(command, environment)
-    seen = (machine.folder / "seen").read_text()
+    seen = (host.folder / "seen").read_text()
     assert seen.startswith("12345 /dev/null pipe:"), screen
     assert [word for word in ("/dev/pts", "terminal", "profile") if word in seen] == []
