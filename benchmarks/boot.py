@@ -94,7 +94,6 @@ def measure(
             def put() -> None:
                 deploy.deploy_build(
                     session,
-                    lane.payload,
                     wanted,
                     files,
                     rootfs=layout,

@@ -160,9 +160,8 @@ def put_in_place(source: Path, target: Path) -> None:
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # Measured: up to 0.3 MiB for a cell and what was tried on it, and 1.1 MiB for the box's root file system.
 A_RUN = "a run needs 2 MiB, and 1 MiB for each cell"
-# Measured: a payload is the unpacked wheels of a build, 120 MiB, and the root file system. Both they and
-# the tar of them are temporary files.
-A_PAYLOAD = "a build on its way into a guest needs 250 MiB"
+# Measured: the unpacked wheels of a build, 120 MiB.
+A_BUILD = "a build on its way into a guest needs 150 MiB"
 HINT = (
     "free some disk space and run the same command again; a run that has begun goes on with lab matrix --resume"
 )

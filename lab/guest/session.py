@@ -9,13 +9,14 @@ import re
 import select
 import shlex
 import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import IO, Any, Literal, NoReturn, cast
 
 import paramiko
 
@@ -53,6 +54,9 @@ NOTICE_SECONDS = 10.0
 # The most that a command may print. The longest that the lab asks for is a suite's report.
 MOST_BYTES = 16 * 2**20
 BLOCK = 2**15
+
+# What writes the input of a command in a guest into the stream that it gets.
+WriteInput = Callable[[IO[bytes]], object]
 
 
 class SessionLost(LabError):
@@ -127,16 +131,25 @@ class Session:
         wait_for(attempt, self.speed.deadline(seconds, "the guest's SSH server"), alive=self.alive)
 
     def run(
-        self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True, name: str = ""
+        self,
+        command: str,
+        *,
+        seconds: float,
+        user: User = ADMIN,
+        check: bool = True,
+        name: str = "",
+        write_input: WriteInput | None = None,
     ) -> Output:
         """Run a shell command; `seconds` is its limit under hardware acceleration. Errors call it `name`.
 
-        Raises SessionLost, RemoteFailed if it prints too much or `check` is set, or whatever `alive` raises.
+        `write_input` writes its standard input, which is empty otherwise. Raises SessionLost, RemoteFailed if
+        it prints too much or `check` is set, or whatever `alive` and `write_input` raise; an OSError of
+        `write_input` becomes a LabError.
         """
         limit = self.speed.from_kvm(seconds)
         called = f"`{name or cut_text(command.partition('\n')[0], 120)}`"
         try:
-            output = self.execute(self.log_in(user), command, Deadline(limit, called))
+            output = self.execute(self.log_in(user), command, Deadline(limit, called), write_input)
         except DeadlineExpired as error:
             self._lost(f"{called} did not end within {limit:.0f} s ({self.speed})", error)
         except (paramiko.SSHException, OSError, EOFError) as error:
@@ -148,40 +161,47 @@ class Session:
             raise RemoteFailed(f"{called} in the guest: exit status {output.status}\n{printed}".rstrip())
         return output
 
-    def execute(self, transport: paramiko.Transport, command: str, deadline: Deadline) -> Output:
+    def execute(
+        self,
+        transport: paramiko.Transport,
+        command: str,
+        deadline: Deadline,
+        write_input: WriteInput | None = None,
+    ) -> Output:
         """Run a command until it has closed its output and ended.
 
-        Raises DeadlineExpired, RemoteFailed if it prints too much, and what paramiko and `alive` raise.
+        Raises DeadlineExpired, RemoteFailed if it prints too much, and what paramiko, `alive` and `write_input`
+        raise.
         """
         printed, errors = bytearray(), bytearray()
         with transport.open_session(timeout=deadline.remaining) as channel:
             # A guest that stands still never answers this.
             call_within(lambda: channel.exec_command(command), deadline)
-            channel.shutdown_write()
-            readable = select.poll()
-            readable.register(channel.fileno(), select.POLLIN)
-            while True:
-                # All that was printed before the end is in the buffers by then.
-                is_whole = channel.eof_received or channel.closed
-                blocks = (
-                    channel.recv(BLOCK) if channel.recv_ready() else b"",
-                    channel.recv_stderr(BLOCK) if channel.recv_stderr_ready() else b"",
-                )
-                printed += blocks[0]
-                errors += blocks[1]
-                if len(printed) + len(errors) > MOST_BYTES:
-                    raise RemoteFailed(f"{deadline.event} in the guest printed more than the lab accepts")
-                if any(blocks):
-                    continue
-                if is_whole:
-                    break
-                if not readable.poll(min(WATCH_SECONDS, deadline.remaining) * 1000):
+            with _feed_channel(channel, write_input, deadline):
+                readable = select.poll()
+                readable.register(channel.fileno(), select.POLLIN)
+                while True:
+                    # All that was printed before the end is in the buffers by then.
+                    is_whole = channel.eof_received or channel.closed
+                    blocks = (
+                        channel.recv(BLOCK) if channel.recv_ready() else b"",
+                        channel.recv_stderr(BLOCK) if channel.recv_stderr_ready() else b"",
+                    )
+                    printed += blocks[0]
+                    errors += blocks[1]
+                    if len(printed) + len(errors) > MOST_BYTES:
+                        raise RemoteFailed(f"{deadline.event} in the guest printed more than the lab accepts")
+                    if any(blocks):
+                        continue
+                    if is_whole:
+                        break
+                    if not readable.poll(min(WATCH_SECONDS, deadline.remaining) * 1000):
+                        self.alive()
+                        deadline.check()
+                while not channel.status_event.wait(min(WATCH_SECONDS, deadline.remaining)):
                     self.alive()
                     deadline.check()
-            while not channel.status_event.wait(min(WATCH_SECONDS, deadline.remaining)):
-                self.alive()
-                deadline.check()
-            status = channel.recv_exit_status()
+                status = channel.recv_exit_status()
         return Output(status, printed.decode(errors="replace"), errors.decode(errors="replace"))
 
     def program(self, name: str, argument: dict[str, Any], *, seconds: float) -> Any:
@@ -310,3 +330,46 @@ class Session:
         with suppress(DeadlineExpired):
             wait_for(lambda: None, Deadline(NOTICE_SECONDS, "libvirt"), alive=self.alive, interval=0.1)
         raise SessionLost(message) from error
+
+
+@contextmanager
+def _feed_channel(
+    channel: paramiko.Channel, write_input: WriteInput | None, deadline: Deadline
+) -> Iterator[None]:
+    """Write a command's input while the block waits for its end. Raises what `write_input` raises.
+
+    The guest decides how fast it reads. A command may end before it has read everything: its status says why.
+    """
+    if write_input is None:
+        channel.shutdown_write()
+        yield
+        return
+    errors: list[Exception] = []
+
+    def feed() -> None:
+        stream = cast(IO[bytes], channel.makefile_stdin("wb"))
+        try:
+            write_input(stream)
+            stream.close()
+        except Exception as error:
+            # What paramiko raises for a channel that the guest has closed says no more than that.
+            if not channel.closed:
+                errors.append(error)
+                with suppress(EOFError, paramiko.SSHException):  # The connection is gone.
+                    channel.close()
+
+    thread = threading.Thread(target=feed, name=f"the input of {deadline.event}", daemon=True)
+    thread.start()
+    try:
+        yield
+        # The guest closes the channel of a command that has ended, which ends the thread.
+        thread.join(deadline.remaining)
+    finally:
+        if thread.is_alive():
+            # If a guest stands still in the middle of a packet, closing the channel would wait for it, too.
+            channel.get_transport().close()
+            thread.join()
+    if errors and isinstance(errors[0], OSError):
+        raise LabError(f"the input of {deadline.event} could not be read: {errors[0]}") from errors[0]
+    if errors:
+        raise errors[0]

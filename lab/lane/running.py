@@ -283,7 +283,6 @@ class RunningLane:
         with self.hold_processor(Progress("deploying", Activity.DEPLOY)), watch.step("deploy"):
             deploy.deploy_build(
                 self.session,
-                self.lane.payload,
                 build,
                 files,
                 rootfs=self.work.rootfs[self.lane.guest.arch],

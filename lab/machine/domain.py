@@ -25,8 +25,6 @@ ET.register_namespace("qemu", QEMU)
 
 # The virtio-serial port of the guest's resident agent, as the guest sees it.
 AGENT_PORT = "ai.boxlite.lab"
-# The serial number of the disk on which builds come, and its size: builds are smaller, and it is sparse.
-PAYLOAD, PAYLOAD_BYTES = "lab-payload", 4 << 30
 # What no emulated guest's kernel must check. The processor's counter goes on when a lane is forked, so that
 # what the kernel waited for at the checkpoint seems to last since then ("rcu_preempt self-detected stall",
 # "soft lockup"): the first gets the longest time, and the other, whose longest is 120 s, is not looked for.
@@ -131,21 +129,16 @@ def find_uefi(connection: libvirt.virConnect, architecture: Architecture) -> Pat
 class Device(StrEnum):
     """A device of a machine; the value is the name of its file in the lane's folder.
 
-    `PAYLOAD` is the disk on which a build comes, `AGENT` the port of the guest's agent.
+    `AGENT` is the port of the guest's agent.
     """
 
     OVERLAY = "overlay.qcow2"
     SEED = "seed.iso"
-    PAYLOAD = "payload.tar"
     AGENT = "agent"
 
 
-# The disks, in the order in which the guest has them: the format, the guest's name, and the serial number.
-DISKS = {
-    Device.OVERLAY: ("qcow2", "vda", ""),
-    Device.SEED: ("raw", "vdb", ""),
-    Device.PAYLOAD: ("raw", "vdc", PAYLOAD),
-}
+# The disks, in the order in which the guest has them: the format, and the guest's name.
+DISKS = {Device.OVERLAY: ("qcow2", "vda"), Device.SEED: ("raw", "vdb")}
 
 
 @dataclass(frozen=True)
@@ -220,9 +213,9 @@ def render_domain(hardware: Hardware, place: MachinePlace) -> str:
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         _text(domain, event, "restart" if hardware.may_restart and event == "on_reboot" else "destroy")
     devices = ET.SubElement(domain, "devices")
-    for device, (kind, target, serial_number) in DISKS.items():
+    for device, (kind, target) in DISKS.items():
         if device in hardware.devices:
-            _disk(devices, place.folder / device, kind, target, serial=serial_number)
+            _disk(devices, place.folder / device, kind, target)
     _network(domain, hardware.network, place.port)
     serial = ET.SubElement(devices, "serial", type="file")
     ET.SubElement(serial, "source", path=str(place.folder / place.console))
@@ -282,7 +275,7 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, tag, attributes).text = text
 
 
-def _disk(devices: ET.Element, path: Path, kind: str, target: str, *, serial: str = "") -> None:
+def _disk(devices: ET.Element, path: Path, kind: str, target: str) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     # Overlays are thrown away, so a write may be lost when the host dies.
     ET.SubElement(disk, "driver", name="qemu", type=kind, cache="unsafe", discard="unmap")
@@ -290,8 +283,6 @@ def _disk(devices: ET.Element, path: Path, kind: str, target: str, *, serial: st
     ET.SubElement(disk, "target", dev=target, bus="virtio")
     if kind == "raw":
         ET.SubElement(disk, "readonly")
-    if serial:
-        _text(disk, "serial", serial)
 
 
 def _network(domain: ET.Element, network: Network, port: int) -> None:

@@ -4,8 +4,8 @@ The order of a boot, and what undoes each step if this lab ends or is killed:
 
 1. `open_lane` makes the folder with its lock and its mark, and takes a port: the next command removes them.
 2. `set_up_disk` writes the seed with the lane's own keys, and makes the overlay over the image.
-3. `start` empties the disk on which builds come, and has libvirt start the machine that `hardware` defines.
-   It ends with the connection. From here on a `Watch` tells whether it runs and answers.
+3. `start` has libvirt start the machine that `hardware` defines. It ends with the connection. From here on a
+   `Watch` tells whether it runs and answers.
 4. The guest's kernel writes to the console; `guest/ready.py` waits for SSH and for the end of the boot.
 5. `guest/agent.py` starts the agent over SSH; `checkpoint` saves the state that cells are forked from.
 6. `stop` ends the machine, and `open_lane` removes the folder.
@@ -54,18 +54,6 @@ def convert_to_fault(error: Exception) -> Exception:
     return error if isinstance(error, FAULTS) else Bug(error)
 
 
-def make_empty_disk(file: Path) -> None:
-    """Make the disk on which builds come, or empty it. QEMU may have it open: it stays as large as it was.
-
-    Only the owner may read it, because a build may be a private file. libvirt makes QEMU's user the owner when
-    the machine starts.
-    """
-    file.touch(0o600)
-    with file.open("ab") as stream:
-        stream.truncate(0)
-        stream.truncate(domain.PAYLOAD_BYTES)
-
-
 class LaneDied(LabError):
     """The guest's machine is gone; the message ends in its console's last lines."""
 
@@ -110,11 +98,6 @@ class Lane:
     @property
     def overlay(self) -> Path:
         return self.folder / Device.OVERLAY
-
-    @property
-    def payload(self) -> Path:
-        """The file of the disk on which builds come."""
-        return self.folder / Device.PAYLOAD
 
     @property
     def console(self) -> Path:
@@ -205,7 +188,6 @@ class Lane:
         `may_restart`: the guest may restart itself; otherwise a restart is its death. Raises LabError.
         """
         self._boots += 1
-        make_empty_disk(self.payload)
         hardware = replace(self.hardware, may_restart=may_restart)
         place = MachinePlace(self.folder, self.port, self.console.name, self._uuid)
         self.check_wanted()

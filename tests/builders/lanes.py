@@ -23,7 +23,7 @@ from lab.catalog import Variant
 from lab.catalog.remedies import Remedy
 from lab.guest import collect, deploy, ready, remedy_script, suite, variant
 from lab.guest.remedy_script import ScriptRuns
-from lab.guest.session import Output, Session
+from lab.guest.session import Output, Session, WriteInput
 from lab.guest.variant import CellStart
 from lab.lane import running
 from lab.lane.running import RunningLane, Work
@@ -177,7 +177,6 @@ class InGuest(Protocol):
 
     def deploy(
         self,
-        disk: Path,
         build: Build,
         files: Mapping[str, Path],
         *,
@@ -224,7 +223,9 @@ class FakeSession(Session):
     def log_in(self, user: object) -> Any:
         return None
 
-    def execute(self, transport: object, command: str, deadline: Deadline) -> Output:
+    def execute(
+        self, transport: object, command: str, deadline: Deadline, write_input: WriteInput | None = None
+    ) -> Output:
         self.commands.append(command)
         return next((answer for words, answer in self.answers.items() if words in command), Output(0, "", ""))
 
@@ -270,7 +271,6 @@ class FakeGuest(FakeSession, InGuest):
 
     def deploy(
         self,
-        disk: Path,
         build: Build,
         files: Mapping[str, Path],
         *,

@@ -18,7 +18,6 @@ from lab.base.architecture import X86_64
 from lab.base.errors import UsageError
 from lab.base.paths import Paths
 from lab.catalog import Firmware, Guest
-from lab.guest import deploy
 from lab.images.disk import create_overlay
 from lab.images.store import BaseImage
 from lab.machine import clock, domain, leftovers, qemu
@@ -80,25 +79,6 @@ def test_no_other_user_reads_the_keys_and_the_disk_of_a_lane(lanes: Lanes) -> No
             assert b"PRIVATE KEY-----" in seed.read_bytes()
             assert keys_for_all(lanes.paths.state) == []
             assert [file.stat().st_mode & 0o777 for file in (made.overlay, seed)] == [0o600, 0o600]
-    finally:
-        os.umask(before)
-
-
-def test_no_other_user_reads_a_build_in_the_folder_of_a_lane(lanes: Lanes, tmp_path: Path) -> None:
-    build = tmp_path / "private.whl"
-    build.write_bytes(b"a private build")
-    build.chmod(0o600)
-    before = os.umask(0)
-    try:
-        with lanes.open() as made:
-            made.start()
-            deploy.pack({"private.whl": build}, made.payload)
-            holds = {}
-            for file in filter(Path.is_file, made.folder.rglob("*")):
-                with file.open("rb") as stream:
-                    if build.read_bytes() in stream.read(1 << 16):  # The disk has 4 GiB.
-                        holds[file] = file.stat().st_mode & 0o777
-            assert holds == {made.payload: 0o600}
     finally:
         os.umask(before)
 

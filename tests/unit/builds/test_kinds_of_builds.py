@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,15 +25,14 @@ from lab.catalog import loading
 from lab.guest import deploy
 from lab.guest import suite as guest_suite
 from lab.guest.programs import RemoteFailed
-from lab.guest.session import ADMIN, SUITE, Output, User
+from lab.guest.session import ADMIN, SUITE, Output, User, WriteInput
 from lab.guest.suite import SuiteBroken
-from lab.machine.domain import PAYLOAD_BYTES
-from lab.machine.lane import make_empty_disk
 from lab.plan import Cell
 from lab.record import BuildRecord, Outcome, RunOptions, TestResult
 from lab.run import start
 from tests.builders.facts import executable, facts
 from tests.builders.lanes import FakeSession
+from tests.conftest import Mount
 from tests.unit.test_docs import example
 
 KNOWN = catalog.load_catalog()
@@ -67,33 +67,42 @@ class Guest(FakeSession):
         self.root = root
         self.calls: list[tuple[str, User, bool]] = []
 
-    @property
-    def disk(self) -> Path:
-        """The disk on which builds come."""
-        return self.root / "payload.tar"
-
     def here(self, text: str) -> str:
         for folder in ("/opt/", "/home/tester"):
             text = text.replace(folder, f"{self.root}{folder}")
         for words in ("sudo -n ", " -o lab", " -o tester"):
             text = text.replace(words, " " if words.startswith(" ") else "")
-        return text.replace(f"chown {ADMIN} ", "test -r ").replace(deploy.DISK, str(self.disk))
+        return text.replace("zstd", f"{self.root}/zstd")
 
     def run(
-        self, command: str, *, seconds: float, user: User = ADMIN, check: bool = True, name: str = ""
+        self,
+        command: str,
+        *,
+        seconds: float,
+        user: User = ADMIN,
+        check: bool = True,
+        name: str = "",
+        write_input: WriteInput | None = None,
     ) -> Output:
         self.calls.append((command, user, check))
+        stream = BytesIO()
+        if write_input:
+            write_input(stream)
         done = subprocess.run(
-            ["sh", "-c", self.here(command)], capture_output=True, text=True, timeout=60, check=False
+            ["sh", "-c", self.here(command)],
+            input=stream.getvalue(),
+            capture_output=True,
+            timeout=60,
+            check=False,
         )
+        printed, errors = done.stdout.decode(), done.stderr.decode()
         if check and done.returncode:
-            raise RemoteFailed(f"{command}: {done.stdout}{done.stderr}")
-        return Output(done.returncode, done.stdout, done.stderr)
+            raise RemoteFailed(f"{command}: {printed}{errors}")
+        return Output(done.returncode, printed, errors)
 
 
 def put(guest: Guest, build: Build, files: Mapping[str, Path], rootfs: Path) -> None:
-    make_empty_disk(guest.disk)
-    deploy.deploy_build(guest, guest.disk, build, files, rootfs=rootfs, python="3.13", show=UNWATCHED.show)
+    deploy.deploy_build(guest, build, files, rootfs=rootfs, python="3.13", show=UNWATCHED.show)
 
 
 @pytest.fixture
@@ -119,6 +128,13 @@ def program(tmp_path: Path) -> Path:
     return executable(tmp_path / "boxlite", PROGRAM)
 
 
+# The program of a guest that has it.
+ZSTD = f"""#!{sys.executable}
+import sys, zstandard
+zstandard.ZstdDecompressor().copy_stream(sys.stdin.buffer, sys.stdout.buffer)
+"""
+
+
 @pytest.fixture
 def build(box: Path, program: Path) -> Build:
     return builds.resolve_build(f"program:{program}")
@@ -127,6 +143,7 @@ def build(box: Path, program: Path) -> Build:
 @pytest.fixture
 def guest(tmp_path: Path) -> Any:
     (tmp_path / "guest").mkdir()
+    executable(tmp_path / "guest" / "zstd", ZSTD)
     return Guest(tmp_path / "guest")
 
 
@@ -216,12 +233,29 @@ def test_its_own_steps_deploy_it_and_a_shell_sees_what_its_tests_see(build: Buil
     assert (root / "opt" / "lab" / "rootfs" / "index.json").exists()
     # The warm-up failed, which is for the suite to find out.
     assert deployed.calls[-1] == ("/opt/program/program warm-up", SUITE, False)
-    # The disk on which all that came is empty again.
-    status = deployed.disk.stat()
-    assert (status.st_size, status.st_blocks) == (PAYLOAD_BYTES, 0)
     command = guest_suite.wrap_command(build, STOCK, "sh -c 'pwd; echo $PROGRAM $LAB_ROOTFS'")
     places = [f"{root}/opt/{name}" for name in ("program", "program/program", "lab/rootfs")]
     assert deployed.run(command, seconds=5).stdout.split() == places
+
+
+@pytest.mark.parametrize("program", ["zstd", "gzip"])
+def test_a_guest_unpacks_a_build_with_the_program_that_it_has(guest: Any, tmp_path: Path, program: str) -> None:
+    (tmp_path / "file").write_bytes(bytes(3_000_000))
+    if program == "gzip":
+        (guest.root / "zstd").unlink()
+    deploy.send_files(guest, {"build/file": tmp_path / "file"})
+    assert (guest.root / "opt" / "lab" / "build" / "file").read_bytes() == bytes(3_000_000)
+    assert f"{program} -dc" in guest.calls[-1][0]
+
+
+def test_a_build_that_does_not_fit_says_so(guest: Any, tmp_path: Path, mount: Mount) -> None:
+    mount(guest.root / "opt" / "lab", "size=1m")
+    (tmp_path / "file").write_bytes(bytes(3_000_000))
+    with pytest.raises(RemoteFailed, match=r"1\.0M +1\.0M +0 +100%") as failed:
+        deploy.send_files(guest, {"file": tmp_path / "file"})
+    assert (
+        failed.value.hint == "if the guest's disk is full, raise disk_gib in its definition: this takes 3 MiB"
+    )
 
 
 def test_suites_share_files(build: Build, box: Path, guest: Any, paths: Paths, tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """Commands in a guest, for which a server on this host stands, and what is taken of what a guest prints."""
 
+import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import pytest
 
+from lab.base.errors import LabError
 from lab.base.wait import ORDINARY
 from lab.catalog import remedies
 from lab.guest import programs, remedy_script, session
@@ -46,6 +49,31 @@ def guest(user: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
         made = Session(Endpoint(port, user.key, user.server_key), alive=lambda: None, speed=ORDINARY)
         yield made
         made.close()
+
+
+class Link:
+    """Passes on what comes to its port, until it stands still: then nobody reads any more."""
+
+    def __init__(self, target: int) -> None:
+        self.stands_still = threading.Event()
+        self._sockets = [socket.create_server(("127.0.0.1", 0))]
+        self.port: int = self._sockets[0].getsockname()[1]
+        threading.Thread(target=self._accept, args=(target,), daemon=True).start()
+
+    def _accept(self, target: int) -> None:
+        near, far = self._sockets[0].accept()[0], socket.create_connection(("127.0.0.1", target))
+        self._sockets += [near, far]
+        for source, sink in ((near, far), (far, near)):
+            threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while not self.stands_still.is_set() and (block := source.recv(4096)):
+                sink.sendall(block)
+
+    def close(self) -> None:
+        for opened in self._sockets:
+            opened.close()
 
 
 def without_server(alive: Callable[[], None]) -> Session:
@@ -114,6 +142,80 @@ def test_a_broken_connection_is_the_machine_s_end_or_else_its_own(
     with pytest.raises(error, match=message):
         guest.run("sleep 2", seconds=60)
     cut.join()
+
+
+# -- the input of a command
+
+# More than a channel takes before the other side has read.
+LARGE = bytes(range(256)) * 40_000
+
+
+def write_large(stream: IO[bytes]) -> None:
+    stream.write(LARGE)
+
+
+def test_a_command_gets_its_input_while_it_prints(guest: Session) -> None:
+    ran = guest.run("sha256sum; echo apart >&2", seconds=60, write_input=write_large)
+    assert (ran.stdout.split()[0], ran.stderr) == (hashlib.sha256(LARGE).hexdigest(), "apart\n")
+    assert len(guest.run("tr -c x x", seconds=60, write_input=write_large).stdout) == len(LARGE)
+
+
+def test_a_command_that_ends_before_its_input_says_why(guest: Session, user: User) -> None:
+    with pytest.raises(RemoteFailed, match=r"^`unpack` in the guest: exit status 3\nno space$"):
+        guest.run("echo no space >&2; exit 3", seconds=60, name="unpack", write_input=write_large)
+    assert guest.run("head -c 3 | wc -c", seconds=60, write_input=write_large).stdout.strip() == "3"
+    assert user.logins == ["lab"]
+
+
+def test_a_command_that_reads_no_input_ends_at_its_limit_and_with_the_machine(
+    guest: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SessionLost, match=r"`sleep 2` did not end within 0 s"):
+        guest.run("sleep 2", seconds=0.4, write_input=write_large)
+    monkeypatch.setattr(session, "WATCH_SECONDS", 0.05)
+    guest.alive = dying(2)
+    with pytest.raises(LaneDied, match=r"^the machine is gone$"):
+        guest.run("sleep 2", seconds=60, write_input=write_large)
+    assert not [thread for thread in threading.enumerate() if thread.name == "the input of `sleep 2`"]
+
+
+def test_a_connection_that_breaks_under_the_input_is_a_lost_session(guest: Session) -> None:
+    guest.wait_open(60)
+
+    def write_half(stream: IO[bytes]) -> None:
+        stream.write(LARGE[:1000])
+        guest.log_in("lab").sock.close()
+        stream.write(LARGE)
+
+    with pytest.raises(SessionLost, match=r"SSH (broke|closed) during `cat >&2`"):
+        guest.run("cat >&2", seconds=60, write_input=write_half)
+
+
+def test_an_input_that_cannot_be_read_is_no_fault_of_the_guest(guest: Session, tmp_path: Path) -> None:
+    with pytest.raises(
+        LabError, match=r"^the input of `cat` could not be read: .*No such file.*absent'$"
+    ) as failed:
+        guest.run(
+            "cat", seconds=60, write_input=lambda stream: stream.write((tmp_path / "absent").read_bytes())
+        )
+    assert not isinstance(failed.value, SessionLost)
+    assert guest.run("echo on", seconds=60).stdout == "on\n"
+
+
+def test_a_guest_that_stands_still_under_the_input_keeps_nobody(guest: Session, tmp_path: Path) -> None:
+    """Its host's socket is full then, in the middle of a packet."""
+    with closing(Link(guest.endpoint.port)) as link:
+        guest.use(replace(guest.endpoint, port=link.port))
+        guest.wait_open(60)
+
+        def write_to_still_guest(stream: IO[bytes]) -> None:
+            link.stands_still.set()
+            # The guest's word for how much it takes before it has read counts no more.
+            stream.channel.out_window_size = len(LARGE)  # type: ignore[attr-defined]
+            stream.write(LARGE)
+
+        with pytest.raises(SessionLost, match="did not end within 0 s"):
+            guest.run("cat >&2", seconds=0.4, write_input=write_to_still_guest)
 
 
 def test_a_closed_port_is_the_machine_s_end_or_a_lost_session(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from lab.base.paths import Paths, find_definitions
 from lab.base.wait import Deadline
 from lab.catalog import Firmware, Guest, PackageManager
 from lab.guest import ready
-from lab.guest.session import Output
+from lab.guest.session import Output, WriteInput
 from lab.images import store
 from lab.images.store import BaseImage
 from lab.lane import prepare_image
@@ -176,7 +176,9 @@ class Lacking(FakeSession):
         super().__init__()
         self.lacks, self.installed, self.says = lacks, installed, says
 
-    def execute(self, transport: object, command: str, deadline: Deadline) -> Output:
+    def execute(
+        self, transport: object, command: str, deadline: Deadline, write_input: WriteInput | None = None
+    ) -> Output:
         if "dpkg-query" in command:
             assert all(f"-W -f '${{Status}}' {name} " in command for name in prepare_image.PACKAGES[APT])
             return Output(0, "".join(f"{name}\n" for name in self.lacks), "")
