@@ -1,8 +1,8 @@
 """Runs of `lab matrix` whose results many tests read. They are made in the background, while other tests run.
 
-The tests that boot guests themselves use one lane at a time, and most of a lane's work keeps one processor
-busy. So a host with two processors has room for one more lane, and never for many: boxlite gives a box 30 s to
-start.
+The tests that boot guests themselves use one lane at a time, and so does each of these runs. As many runs are
+made at once as the host has processors, which is one lane more than processors, as `lab matrix` has it under
+emulation: a lane waits now and then, and pytest often does.
 """
 
 import os
@@ -63,7 +63,8 @@ class SharedRuns:
 
     def __enter__(self) -> Self:
         make_home(self.home)
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._make_all, self._build)]
+        work = [self._make_all] * (os.cpu_count() or 1) + [self._build]
+        self._threads = [threading.Thread(target=task, daemon=True) for task in work]
         for thread in self._threads:
             thread.start()
         return self
