@@ -141,14 +141,14 @@ def compare_report(report: HostReport, tested: Mapping[str, Value]) -> SettingsC
     return compare_settings(host, tested)
 
 
-def _alike(name: str, yours: Value, tested: Value) -> bool:
-    if name.startswith(LIMITS) and yours is not None and tested is not None:
-        return (yours == "0") == (tested == "0")
+def _alike(name: str, host_value: Value, tested: Value) -> bool:
+    if name.startswith(LIMITS) and host_value is not None and tested is not None:
+        return (host_value == "0") == (tested == "0")
     if name.startswith(USER_LIMIT):
         if tested is not None and tested.endswith(OR_LESS):
-            return _amount(yours) <= _amount(tested.removesuffix(OR_LESS))
-        return _amount(yours) >= _amount(tested)
-    return yours == tested
+            return _amount(host_value) <= _amount(tested.removesuffix(OR_LESS))
+        return _amount(host_value) >= _amount(tested)
+    return host_value == tested
 
 
 def mark_lowered_limits(values: Mapping[str, Value], stock: Mapping[str, Value]) -> dict[str, Value]:

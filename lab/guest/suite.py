@@ -175,8 +175,8 @@ def complete(
         results[running] = TestResult(
             name=running, outcome=Outcome.FAIL, message=message, out_of_time=out_of_time
         )
-    named = [result.with_values(subject=suite.get_subject(name)) for name, result in results.items()]
-    return named + [
+    of_suite = [result.with_values(subject=suite.get_subject(name)) for name, result in results.items()]
+    return of_suite + [
         TestResult(name=name, outcome=Outcome.ERROR, message="ran, but suite.toml does not name it")
         for name in by_test
         if name not in suite.tests

@@ -42,11 +42,11 @@ def describe_coverage(cells: Iterable[CellResult]) -> str:
     if not of_cells:
         return ""
     subjects, covered = load_subjects(), set.intersection(*of_cells)
-    shown = [subjects[name] for name in subjects if name in covered]
-    others = [name for name in subjects if name not in covered]
-    if not shown:
+    titles = [subjects[name] for name in subjects if name in covered]
+    uncovered = [name for name in subjects if name not in covered]
+    if not titles:
         return "nothing that the lab can name: the record does not say what these tests are about"
-    return f"{'; '.join(shown)}. Not each of these cells has a test of: {', '.join(others)}"
+    return f"{'; '.join(titles)}. Not tested in all of these cells: {', '.join(uncovered)}"
 
 
 # Most repeats that a row names.

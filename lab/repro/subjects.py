@@ -50,30 +50,30 @@ def find_subjects(
     The title decides, with the messages that have one meaning. Then come the words of boxlite, bubblewrap and
     the kernel: a box does not start. Then comes what most lines are about, if it is more than one.
     """
-    named = {
+    certain = {
         statement.subject: statement.quote
         for statement in statements
         if isinstance(statement, ErrorMessage) and statement.subject
     }
     of_title = _subjects_of([title] if title else [])
-    named |= {name: quotes[0] for name, quotes in of_title.items() if name != START}
+    certain |= {name: quotes[0] for name, quotes in of_title.items() if name != START}
     quoted = [statement.quote for statement in statements if _is_of_start(statement)]
-    if named or quoted:
-        return named or {START: quoted[0]}
+    if certain or quoted:
+        return certain or {START: quoted[0]}
     counted = of_title or {name: quotes for name, quotes in _subjects_of(lines).items() if len(quotes) > 1}
-    others = {name: quotes for name, quotes in counted.items() if name != START} or counted
-    most = max(map(len, others.values()), default=0)
-    return {name: quotes[0] for name, quotes in others.items() if len(quotes) == most}
+    candidates = {name: quotes for name, quotes in counted.items() if name != START} or counted
+    most = max(map(len, candidates.values()), default=0)
+    return {name: quotes[0] for name, quotes in candidates.items() if len(quotes) == most}
 
 
 def _subjects_of(lines: Iterable[ReportLine]) -> dict[str, list[Quote]]:
     """The lines that are about each subject."""
-    found: dict[str, list[Quote]] = {}
+    quotes: dict[str, list[Quote]] = {}
     for line in lines:
         for name, pattern in PATTERNS.items() if LETTER.search(line.text) else ():
             if pattern.search(line.text):
-                found.setdefault(name, []).append(quote_line(line))
-    return found
+                quotes.setdefault(name, []).append(quote_line(line))
+    return quotes
 
 
 def _is_of_start(statement: Statement) -> bool:
@@ -110,8 +110,8 @@ def choose_suite(report: Report, judged: JudgedReport, names: Sequence[str] = WH
     name = min(left_out, key=lambda one: len(left_out[one]))
     untested = tuple(left_out[name])
     reason = f"no test is about {' or '.join(untested)}" if untested else ""
-    shown = [one for one in about if one not in untested]
-    steps = [f"suite: {name}, whose tests are about {' and '.join(shown)}"] if name != names[0] else []
+    tested = [one for one in about if one not in untested]
+    steps = [f"suite: {name}, whose tests are about {' and '.join(tested)}"] if name != names[0] else []
     for other in sorted(file.parent.name for file in SUITES.glob("*/suite.toml")) if untested else ():
         suite = read_suite(other)
         if not _list_tested(suite).isdisjoint(untested):

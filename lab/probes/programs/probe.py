@@ -322,12 +322,12 @@ def session():
         kind = "init.scope"
     else:
         kind = "system service" if any(part.endswith(".service") for part in parts) else "other"
-    shown = [part if re.fullmatch(STANDARD_PART, part) else private_part(part) for part in parts]
+    printable = [part if re.fullmatch(STANDARD_PART, part) else private_part(part) for part in parts]
     # As /run/systemd/sessions has it.
     lines = (text("/run/systemd/sessions/%s" % login[1]) or "").splitlines() if login else []
     return {
         "kind": kind,
-        "cgroup": "/" + "/".join(shown),
+        "cgroup": "/" + "/".join(printable),
         "login_class": next((line[len("CLASS=") :] for line in lines if line.startswith("CLASS=")), None),
         "runtime_dir": runtime_dir(),
         "manager": manager_answers(),

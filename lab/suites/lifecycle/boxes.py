@@ -79,11 +79,11 @@ class Boxes:
     @contextmanager
     def open_runtime(self) -> Iterator[Boxlite]:
         """A runtime with the home, which has one at a time."""
-        opened = runtime(self.home, self.registry)
+        owned = runtime(self.home, self.registry)
         try:
-            yield opened
+            yield owned
         finally:
-            opened.close()
+            owned.close()
 
     async def start(self, owned: Boxlite, security: SecurityOptions | None = None, **more: object) -> Any:
         """A box that runs and outlives a stop, with the usual options of the jailer if none are given."""

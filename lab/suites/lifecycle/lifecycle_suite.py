@@ -179,21 +179,21 @@ def hundred_files_are_open_at_a_limit_of_1024(boxes: Boxes, tmp_path: Path) -> N
 
 def limit_of_file_size_is_seen_from_outside(boxes: Boxes) -> None:
     # More than boxlite needs for a box's own disk.
-    asked = 1 << 36
+    requested = 1 << 36
 
     async def check() -> list[Any]:
         security = SecurityOptions.standard()
-        security.max_file_size = asked
+        security.max_file_size = requested
         with boxes.open_runtime() as owned:
             box = await boxes.start(owned, security)
-            seen = outside.processes(outside.shim_pid(boxes.home, str(box.id)))
+            processes = outside.processes(outside.shim_pid(boxes.home, str(box.id)))
             boxes.record_protection(box, security)
             await box.stop()
-            return [process["limits"].get("file size") for process in seen]
+            return [process["limits"].get("file size") for process in processes]
 
     if JAILER_OFF:
         pytest.skip("the jailer is off, so boxlite sets no limits")
-    assert str(asked) in asyncio.run(check()), "no process of the box has the limit that was asked for"
+    assert str(requested) in asyncio.run(check()), "no process of the box has the limit that was asked for"
 
 
 # The tests that need a control group come last: a home in which a test failed is not used again.
@@ -221,11 +221,11 @@ async def check_end_of_detached(boxes: Boxes, *, stop_first: bool) -> None:
 
 
 def limits_of_processes_and_memory_are_seen_from_outside(boxes: Boxes) -> None:
-    asked = {"pids.max": str(200), "memory.max": str(1 << 30)}
+    requested = {"pids.max": str(200), "memory.max": str(1 << 30)}
 
     async def check() -> dict[str, str]:
         security = SecurityOptions.standard()
-        security.max_processes, security.max_memory = map(int, asked.values())
+        security.max_processes, security.max_memory = map(int, requested.values())
         with boxes.open_runtime() as owned:
             box = await boxes.start(owned, security)
             boxes.record_groups(str(box.id))
@@ -235,4 +235,4 @@ def limits_of_processes_and_memory_are_seen_from_outside(boxes: Boxes) -> None:
 
     if JAILER_OFF:
         pytest.skip("the jailer is off, so boxlite sets no limits")
-    assert asyncio.run(check()).items() >= asked.items()
+    assert asyncio.run(check()).items() >= requested.items()

@@ -22,5 +22,5 @@ async def start(home: Path, registry: str | None, *, detach: bool) -> object:
 
 
 if __name__ == "__main__":
-    kept = asyncio.run(start(Path(sys.argv[1]), sys.argv[2] or None, detach=sys.argv[3] == "detach"))
+    owned = asyncio.run(start(Path(sys.argv[1]), sys.argv[2] or None, detach=sys.argv[3] == "detach"))
     sys.stdin.read()

@@ -50,7 +50,7 @@ def test_a_pass_covers_what_each_passing_cell_has_a_test_of() -> None:
     assert run_notes.describe_coverage([*both, skipped]) == nothing
     assert run_notes.describe_coverage([failed]) == ""
     # The page of a run says it.
-    assert "`pass` covers: a box starts and runs a command. Not each" in markdown.render_run(run_of(*both))
+    assert "`pass` covers: a box starts and runs a command. Not tested" in markdown.render_run(run_of(*both))
 
 
 @pytest.mark.parametrize(
